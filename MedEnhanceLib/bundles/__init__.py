@@ -1,0 +1,1 @@
+"""Trained models: find, verify, import."""

@@ -1,0 +1,54 @@
+"""Configurations are frozen dataclasses, checked when made, JSON both ways."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from MedEnhanceLib.errors import ConfigError
+
+C = TypeVar("C")
+
+
+def config_from_json(cls: type[C], fields: Mapping[str, Any]) -> C:
+    """Make the dataclass `cls` from a JSON object; an unknown key is a ConfigError.
+
+    Lists become tuples; a field whose default is itself such a dataclass takes an object.
+    """
+    known = {entry.name: entry for entry in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in fields:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"Did you mean {near[0]}? " if near else ""
+            raise ConfigError(
+                f"{cls.__name__} has no option {key!r}", f"{hint}It has: {', '.join(known)}."
+            )
+    values = {key: _value(known[key], value) for key, value in fields.items()}
+    try:
+        return cls(**values)
+    except TypeError as cause:
+        raise ConfigError(f"{cls.__name__}: {cause}", "Check the type of each option.") from cause
+
+
+def config_to_json(config: Any) -> dict[str, Any]:
+    """The dataclass as a JSON object."""
+    return dataclasses.asdict(config)
+
+
+def _value(entry: dataclasses.Field[Any], value: Any) -> Any:
+    factory = entry.default_factory
+    if (
+        isinstance(factory, type)
+        and dataclasses.is_dataclass(factory)
+        and isinstance(value, Mapping)
+    ):
+        return config_from_json(factory, value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Raise ConfigError unless low ≤ value ≤ high."""
+    if not low <= value <= high:
+        raise ConfigError(f"{name} is {value}", f"Use {low:g} to {high:g}.")

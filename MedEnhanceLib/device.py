@@ -1,0 +1,51 @@
+"""Chooses where a network runs, and says why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class DeviceChoice:
+    """name: a torch device, "cuda", "cuda:1", "mps" or "cpu"; reason: for the user."""
+
+    name: str
+    reason: str
+
+
+def choose_device(wish: str = "auto") -> DeviceChoice:
+    """`auto` takes CUDA, then MPS, then the CPU; anything else is taken at its word.
+
+    Raises ConfigError where the wished device is not there: no fallback in silence.
+    """
+    torch = require("torch", purpose="Running a model")
+    if wish == "auto":
+        if torch.cuda.is_available():
+            return DeviceChoice("cuda", f"CUDA device {torch.cuda.get_device_name(0)}")
+        if torch.backends.mps.is_available():
+            return DeviceChoice("mps", "Apple GPU (MPS); no CUDA device")
+        return DeviceChoice("cpu", f"no CUDA device found; {torch.get_num_threads()} CPU threads")
+    kind = wish.partition(":")[0]
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and _index(wish) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if kind not in available:
+        raise ConfigError(f"unknown device {wish!r}", "Use auto, cpu, cuda, cuda:N or mps.")
+    if not available[kind]:
+        raise ConfigError(
+            f"the device {wish!r} is not available here",
+            "Use --device auto, or see what `medenhance doctor` finds.",
+        )
+    return DeviceChoice(wish, "chosen by the user")
+
+
+def _index(wish: str) -> int:
+    number = wish.partition(":")[2] or "0"
+    if not number.isdigit():
+        raise ConfigError(f"unknown device {wish!r}", "Use auto, cpu, cuda, cuda:N or mps.")
+    return int(number)

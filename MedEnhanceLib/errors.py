@@ -1,0 +1,86 @@
+"""Every error a user can meet, with its stable code and exit status.
+
+MedEnhanceError
+├── ConfigError          an option or configuration that cannot be      config   2
+├── InputError           a file or volume that cannot be used           input    3
+│   └── GeometryError    its geometry cannot be used                    geometry 3
+├── OutputError          a result that cannot be written                output   1
+├── DependencyError      a package that is missing                      dependency 4
+├── ModelError           a bundle that is missing, damaged or unfit     model    4
+├── DeviceMemoryError    memory ran out                                 memory   5
+├── CodecError           a compressed file that is damaged              codec    6
+└── Cancelled            the user stopped the job                       cancelled 130
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MedEnhanceError(Exception):
+    """What went wrong (`message`) and what to do next (`hint`)."""
+
+    code: ClassVar[str] = "failed"
+    exit_status: ClassVar[int] = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}. {self.hint}" if self.hint else self.message
+
+
+class ConfigError(MedEnhanceError):
+    """An option or a configuration that cannot be carried out."""
+
+    code, exit_status = "config", 2
+
+
+class InputError(MedEnhanceError):
+    """A file or a volume that cannot be used."""
+
+    code, exit_status = "input", 3
+
+
+class GeometryError(InputError):
+    """A volume whose geometry cannot be used."""
+
+    code = "geometry"
+
+
+class OutputError(MedEnhanceError):
+    """A result that cannot be written; what was there before is untouched."""
+
+    code, exit_status = "output", 1
+
+
+class DependencyError(MedEnhanceError):
+    """A package that a feature needs is not installed."""
+
+    code, exit_status = "dependency", 4
+
+
+class ModelError(MedEnhanceError):
+    """A bundle that is missing, damaged or made for something else."""
+
+    code, exit_status = "model", 4
+
+
+class DeviceMemoryError(MedEnhanceError):
+    """Memory ran out, on the device or on the host."""
+
+    code, exit_status = "memory", 5
+
+
+class CodecError(MedEnhanceError):
+    """A compressed file that is damaged, cut short or hostile."""
+
+    code, exit_status = "codec", 6
+
+
+class Cancelled(MedEnhanceError):  # noqa: N818 - the name is part of the contract
+    """The user stopped the job."""
+
+    code, exit_status = "cancelled", 130

@@ -1,0 +1,1 @@
+"""GradProm: segmentation heads beside the enhancer."""

@@ -1,0 +1,1 @@
+"""HQG-Net: unpaired enhancement guided by high-quality images."""

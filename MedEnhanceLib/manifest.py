@@ -1,0 +1,66 @@
+"""What was done, with what: the record that goes with every result."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from MedEnhanceLib._version import __version__
+
+RESEARCH_ONLY = "Research software, not a medical device; not for diagnosis."
+_RECORDED_PACKAGES = ("numpy", "SimpleITK", "pydicom", "torch", "monai", "imagecodecs", "zstandard")
+
+
+def derived_note(action: str) -> str:
+    """The sentence that marks a volume as derived, for its history and its file's header."""
+    return f"DERIVED: {action} by MedEnhance {__version__}; research use only"
+
+
+def make_manifest(
+    action: str,
+    *,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    device: str = "cpu",
+    seconds: float | None = None,
+    model: Mapping[str, str] | None = None,
+    results: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A JSON object: versions, device, configuration, inputs, model, figures of the result."""
+    return {
+        "derived": derived_note(action),
+        "notice": RESEARCH_ONLY,
+        "action": action,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "software": {"medenhance": __version__, "python": platform.python_version()}
+        | _package_versions(),
+        "platform": f"{sys.platform} {platform.machine()}",
+        "device": device,
+        "config": dict(config),
+        "inputs": dict(inputs),
+        "model": dict(model or {}),
+        "seconds": None if seconds is None else round(seconds, 3),
+        "results": dict(results or {}),
+    }
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _package_versions() -> dict[str, str]:
+    versions = {}
+    for package in _RECORDED_PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,96 @@
+"""How long work reports and is stopped; every method takes a `Monitor` and knows no door."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from MedEnhanceLib.errors import Cancelled
+
+EventKind = Literal["started", "progress", "log", "metric", "preview", "warning", "result", "error"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that a job says.
+
+    kind: see EventKind. fields, by kind: progress has `fraction` in [0, 1], `stage` and `eta_s`
+    (None while unknown); log and warning have `message`; metric has `name`, `value`, `step`;
+    preview has `path`, `caption`. All of them can be written as JSON.
+    """
+
+    kind: EventKind
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+class _HasIsSet(Protocol):
+    def is_set(self) -> bool: ...
+
+
+Listener = Callable[[Event], None]
+Cancel = Callable[[], bool] | _HasIsSet
+
+
+class Monitor:
+    """Carries events out of a job and the wish to stop into it.
+
+    progress: called with each Event, in the job's own thread; None hears nothing.
+    cancel: a function that tells whether to stop, or an object with `is_set()`
+        (threading.Event); polled at every safe point.
+    """
+
+    def __init__(self, progress: Listener | None = None, cancel: Cancel | None = None) -> None:
+        self._listener = progress
+        self._cancel = cancel
+        self._start, self._end = 0.0, 1.0
+        self._began = time.monotonic()
+
+    def part(self, start: float, end: float) -> Monitor:
+        """A monitor for a share of this work: its 0…1 is this one's start…end."""
+        part = Monitor(self._listener, self._cancel)
+        span = self._end - self._start
+        part._start, part._end = self._start + start * span, self._start + end * span
+        part._began = self._began
+        return part
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the user asked to stop."""
+        if self._cancel is None:
+            return False
+        return self._cancel() if callable(self._cancel) else self._cancel.is_set()
+
+    def check(self) -> None:
+        """A safe point: raises Cancelled where the user asked to stop."""
+        if self.cancelled:
+            raise Cancelled("cancelled", "Nothing was written; start again when you like.")
+
+    def progress(self, fraction: float, stage: str) -> None:
+        """Tell how far the work is, in [0, 1]; a safe point as well."""
+        self.check()
+        overall = self._start + min(max(fraction, 0.0), 1.0) * (self._end - self._start)
+        elapsed = time.monotonic() - self._began
+        eta = elapsed * (1 - overall) / overall if overall > 0.02 and elapsed > 0.5 else None
+        self._tell("progress", fraction=round(overall, 5), stage=stage, eta_s=eta)
+
+    def log(self, message: str) -> None:
+        """A line for the log."""
+        self._tell("log", message=message)
+
+    def warn(self, message: str) -> None:
+        """Something the user should know: a fallback, a doubt about the input."""
+        self._tell("warning", message=message)
+
+    def metric(self, name: str, value: float, step: int) -> None:
+        """A figure that develops: a loss, a score."""
+        self._tell("metric", name=name, value=float(value), step=int(step))
+
+    def preview(self, path: str, caption: str) -> None:
+        """A picture that is ready to be looked at."""
+        self._tell("preview", path=path, caption=caption)
+
+    def _tell(self, kind: EventKind, **fields: Any) -> None:
+        if self._listener is not None:
+            self._listener(Event(kind, fields))

@@ -1,0 +1,1 @@
+"""UniCompress: volumes in a container that never loses data."""
