@@ -71,7 +71,7 @@ __all__ = [
     "train",
 ]
 
-_API = "load save enhance segment compress decompress recover inspect train evaluate".split()
+_API = [name for name in __all__ if name.islower() and not name.startswith("_")]
 _ERRORS = [name for name in __all__ if name.endswith("Error")] + ["Cancelled"]
 _HOME = (
     {"Geometry": "geometry", "Volume": "volume"}
