@@ -38,7 +38,7 @@ def config_to_json(config: Any) -> dict[str, Any]:
 
 
 def _value(entry: dataclasses.Field[Any], value: Any) -> Any:
-    factory = entry.default_factory
+    factory: object = entry.default_factory
     if (
         isinstance(factory, type)
         and dataclasses.is_dataclass(factory)
