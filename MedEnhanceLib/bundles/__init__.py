@@ -1,1 +1,19 @@
 """Trained models: find, verify, import."""
+
+from MedEnhanceLib.bundles.store import (
+    Bundle,
+    import_bundle,
+    list_bundles,
+    open_bundle,
+    remove_bundle,
+    verify_bundle,
+)
+
+__all__ = [
+    "Bundle",
+    "import_bundle",
+    "list_bundles",
+    "open_bundle",
+    "remove_bundle",
+    "verify_bundle",
+]

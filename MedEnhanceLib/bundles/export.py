@@ -1,0 +1,121 @@
+"""Writes a trained model as a bundle, and reads its weights back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from MedEnhanceLib._version import __version__
+from MedEnhanceLib.bundles.store import (
+    CARD,
+    FORMAT,
+    FORMAT_VERSION,
+    METADATA,
+    WEIGHTS,
+    Bundle,
+    read_bundle,
+)
+from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.manifest import RESEARCH_ONLY, file_sha256
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def export_bundle(
+    folder: Path, tensors: dict[str, Tensor], metadata: dict[str, Any], *, half: bool = True
+) -> Bundle:
+    """Write weights, metadata and card into `folder`; an existing bundle there is replaced.
+
+    half: floating tensors are stored in half precision, which halves the file (the change in
+    results is measured by the tests: below 1e-3 of the range).
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    for relative in (METADATA, WEIGHTS, CARD):
+        (folder / relative).parent.mkdir(parents=True, exist_ok=True)
+    stored = {
+        name: (
+            tensor.detach().cpu().to(torch.float16 if half else torch.float32)
+            if tensor.is_floating_point()
+            else tensor.detach().cpu()
+        ).contiguous()
+        for name, tensor in tensors.items()
+    }
+    save_file(stored, folder / WEIGHTS)
+    complete = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "version": __version__,
+        "pytorch_version": torch.__version__.partition("+")[0],
+        "intended_use": RESEARCH_ONLY,
+        **metadata,
+    }
+    (folder / CARD).write_text(make_card(complete), encoding="utf-8")
+    complete["files"] = {
+        str(relative): file_sha256(folder / relative) for relative in (WEIGHTS, CARD)
+    }
+    text = json.dumps(complete, indent=2, ensure_ascii=False)
+    (folder / METADATA).write_text(text + "\n", encoding="utf-8")
+    return read_bundle(folder, shipped=False)
+
+
+def load_tensors(bundle: Bundle) -> dict[str, Tensor]:
+    """The bundle's weights in float32; raises ModelError where the file is damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        stored = load_file(bundle.weights)
+    except (SafetensorError, OSError) as cause:
+        raise ModelError(
+            f"model {bundle.name!r}: its weights cannot be read ({cause})", "Import it again."
+        ) from cause
+    return {
+        name: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in stored.items()
+    }
+
+
+def make_card(metadata: dict[str, Any]) -> str:
+    """The model's card, for people: what it is, what it saw, what it reached, what it must not."""
+    lines = [
+        f"# {metadata['name']}",
+        "",
+        str(metadata["description"]),
+        "",
+        f"**{RESEARCH_ONLY}**",
+        "",
+        f"- Kind: {metadata['kind']}; modality: {metadata['modality']}; version {metadata['version']}",
+        f"- Licence of the weights: {metadata['licence']}",
+        f"- How it was trained: {metadata.get('training', {}).get('summary', 'see metadata.json')}",
+        "",
+        "## Training data",
+        "",
+        *(
+            f"- {entry['name']}: {entry['subjects']} ({entry['licence']}). {entry['source']}"
+            for entry in metadata.get("data", [])
+        ),
+        "",
+        "## Measured",
+        "",
+        *_measured_table(metadata.get("measured", [])),
+        "",
+        "## Limits",
+        "",
+        *(f"- {limit}" for limit in metadata.get("limits", [])),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _measured_table(rows: list[dict[str, Any]]) -> list[str]:
+    if not rows:
+        return ["Not measured yet."]
+    columns = list(rows[0])
+    return [
+        "| " + " | ".join(columns) + " |",
+        "|" + "---|" * len(columns),
+        *("| " + " | ".join(str(row.get(column, "")) for column in columns) + " |" for row in rows),
+    ]

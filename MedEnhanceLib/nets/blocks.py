@@ -1,0 +1,27 @@
+"""Small parts that several networks share."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the field's own short name
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions around a shortcut; no normalisation, which would undo intensities."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        self.second = nn.Conv2d(channels_out, channels_out, 3, padding=1)
+        self.shortcut: nn.Module = (
+            nn.Identity()
+            if channels_in == channels_out
+            else nn.Conv2d(channels_in, channels_out, 1)
+        )
+        nn.init.kaiming_normal_(self.first.weight, a=0.2)
+        nn.init.zeros_(self.second.weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, channels_in, H, W] → [B, channels_out, H, W]."""
+        inner = F.leaky_relu(self.first(features), 0.2)
+        return F.leaky_relu(self.shortcut(features) + self.second(inner), 0.2)
