@@ -1,0 +1,168 @@
+"""The report of one enhancement: what changed where, in pictures and in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from MedEnhanceLib.errors import OutputError
+from MedEnhanceLib.io.atomic import output_error, write_json
+from MedEnhanceLib.report.figures import LabelLike, Pane, comparison_sheet
+from MedEnhanceLib.report.page import Fact, FileEntry, Page, Picture, Table, write_page
+from MedEnhanceLib.volume import Volume
+
+_COMPARISON, _UNCERTAINTY, _RECORD = "comparison.png", "uncertainty.png", "report.json"
+
+
+def enhancement_report(
+    folder: str | Path,
+    *,
+    volume: Volume,
+    enhanced: Volume,
+    manifest: Mapping[str, Any],
+    uncertainty: Volume | None = None,
+    segmentation: Volume | None = None,
+    labels: Sequence[LabelLike] = (),
+    table: Sequence[Mapping[str, Any]] = (),
+    warnings: Sequence[str] = (),
+    overwrite: bool = False,
+) -> list[Path]:
+    """Write index.html, its pictures and report.json into `folder`, made where it is missing.
+
+    volume, enhanced: before and after, on one grid; uncertainty: standard deviation, same units.
+    segmentation: labels on that grid; labels: their names and colours; table: a row per label,
+    {"label", "voxels", "volume_ml"}. manifest: as `make_manifest` gives.
+    Returns the files written. Raises OutputError where one exists and may not be replaced.
+    """
+    target = make_folder(folder)
+    title = f"Enhanced: {Path(volume.source).name or 'volume'}"
+    panes = [
+        Pane("Input", volume),
+        Pane("Enhanced", enhanced),
+        Pane("Enhanced − input", enhanced, minus=volume),
+    ]
+    if segmentation is not None:
+        panes.append(Pane("Segmentation", enhanced, labels=segmentation))
+    written = [comparison_sheet(target / _COMPARISON, panes, legend=labels, overwrite=overwrite)]
+    pictures = [
+        Picture(
+            _COMPARISON,
+            "Before and after",
+            sheet_alt(panes),
+            "Input and enhanced with the same window. Orange: brighter than the input; "
+            "blue: darker. A structure in the difference is a structure that was changed.",
+        )
+    ]
+    if uncertainty is not None:
+        heat = [Pane("Enhanced", enhanced), Pane("Uncertainty", uncertainty, heat=True)]
+        written.append(comparison_sheet(target / _UNCERTAINTY, heat, overwrite=overwrite))
+        pictures.append(
+            Picture(
+                _UNCERTAINTY,
+                "Uncertainty",
+                sheet_alt(heat),
+                "How far several runs of the model spread at each voxel. "
+                "Where it is bright, do not rely on the enhancement.",
+            )
+        )
+    record = {
+        "manifest": dict(manifest),
+        "labels": list(table),
+        "change": _change(volume, enhanced),
+    }
+    write_json(target / _RECORD, record, overwrite=overwrite)
+    written.append(target / _RECORD)
+    page = Page(
+        title=title,
+        about=about(manifest, volume),
+        summary=_summary(volume, enhanced, manifest),
+        facts=_facts(volume, enhanced, manifest),
+        tables=_tables(table),
+        pictures=pictures,
+        files=[FileEntry(path.name, _WHAT[path.name]) for path in written],
+        provenance={"Manifest": manifest, "History": list(enhanced.history)},
+        warnings=warnings,
+    )
+    return [write_page(target, page, overwrite=overwrite), *written]
+
+
+def make_folder(folder: str | Path) -> Path:
+    """The folder, made where it is missing; raises OutputError where it cannot be."""
+    target = Path(folder)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as cause:
+        raise OutputError(f"{target} is a file, not a folder", "Choose another name.") from cause
+    except OSError as cause:
+        raise output_error(target, cause) from cause
+    return target
+
+
+def sheet_alt(panes: Sequence[Pane]) -> str:
+    """What a comparison sheet shows, in a sentence."""
+    titles = ", ".join(pane.title.lower() for pane in panes)
+    return f"Axial, coronal and sagittal planes in columns: {titles}."
+
+
+def about(manifest: Mapping[str, Any], volume: Volume) -> list[tuple[str, str]]:
+    """When, what, model, device: the lines under the title."""
+    size = " × ".join(str(count) for count in reversed(volume.shape))
+    spacing = " × ".join(f"{value:.4g}" for value in volume.geometry.spacing)
+    model = manifest.get("model") or {}
+    lines = [
+        ("When", str(manifest.get("created", "")).replace("T", " ").replace("+00:00", " UTC")),
+        ("Input", Path(volume.source).name or "–"),
+        ("Volume", f"{volume.modality}, {size} voxels of {spacing} mm"),
+        ("Model", f"{model['name']} ({str(model.get('sha256', ''))[:12]})" if model else ""),
+        ("Device", str(manifest.get("device", ""))),
+        ("Software", f"MedEnhance {manifest.get('software', {}).get('medenhance', '')}".strip()),
+    ]
+    return [(name, value) for name, value in lines if value]
+
+
+def _change(volume: Volume, enhanced: Volume) -> dict[str, float]:
+    difference = enhanced.voxels.astype(np.float32) - volume.voxels.astype(np.float32)
+    return {
+        "mean": float(difference.mean(dtype=np.float64)),
+        "mean_absolute": float(np.abs(difference).mean(dtype=np.float64)),
+        "largest": float(np.abs(difference).max()),
+    }
+
+
+def _summary(volume: Volume, enhanced: Volume, manifest: Mapping[str, Any]) -> list[str]:
+    change, units = _change(volume, enhanced), volume.units or "units of the input"
+    model = (manifest.get("model") or {}).get("name", "the model")
+    return [
+        f"{model} changed the volume by {change['mean_absolute']:.3g} {units} on average"
+        f" and by {change['largest']:.3g} at most.",
+        "The grid is unchanged: spacing, origin and direction are those of the input.",
+        "There is no reference here, so nothing on this page measures how true the change is.",
+    ]
+
+
+def _facts(volume: Volume, enhanced: Volume, manifest: Mapping[str, Any]) -> list[Fact]:
+    change, units = _change(volume, enhanced), volume.units
+    facts = [
+        Fact(f"{change['mean_absolute']:.3g} {units}".strip(), "mean absolute change"),
+        Fact(f"{change['largest']:.3g} {units}".strip(), "largest change"),
+    ]
+    if manifest.get("seconds") is not None:
+        facts.append(Fact(f"{manifest['seconds']:.1f} s", f"on {manifest.get('device', 'cpu')}"))
+    return facts
+
+
+def _tables(table: Sequence[Mapping[str, Any]]) -> list[Table]:
+    if not table:
+        return []
+    rows = [(str(row["label"]), f"{row['voxels']:,}", f"{row['volume_ml']:.2f}") for row in table]
+    return [Table("Segmentation", ("Label", "Voxels", "Volume, ml"), rows)]
+
+
+_WHAT = {
+    _COMPARISON: "input, enhanced, difference and segmentation in three planes",
+    _UNCERTAINTY: "enhanced volume and its uncertainty in three planes",
+    _RECORD: "this page's numbers for programs",
+}

@@ -1,0 +1,135 @@
+"""Cuts a volume into pictures that lie as a radiologist expects them, whatever its axes are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.volume import Volume
+
+PlaneName = Literal["axial", "coronal", "sagittal"]
+PLANES: tuple[PlaneName, ...] = ("axial", "coronal", "sagittal")
+Point = tuple[int, int, int]
+
+#: The ends of the axes of LPS: (towards −, towards +) for x, y, z.
+_ENDS = (("R", "L"), ("A", "P"), ("I", "S"))
+#: A second letter is shown where the direction is off the axis by more than 15 degrees.
+_SECOND_LETTER_COSINE = float(np.sin(np.deg2rad(15.0)))
+#: plane → (LPS axis across, LPS axis down, whether down is towards −).
+#: Radiological: the patient's left on the right; anterior on the left of a sagittal; head up.
+_LAYOUT: dict[PlaneName, tuple[int, int, bool]] = {
+    "axial": (0, 1, False),
+    "coronal": (0, 2, True),
+    "sagittal": (1, 2, True),
+}
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One cut, ready to be drawn with its first row on top.
+
+    pixels: [rows, columns], in the volume's units.
+    spacing_mm: between rows, between columns.
+    letters: the patient's side at the left, right, top and bottom edge ("R", "L", "A", "P",
+        "I", "S", or two of them where the grid is oblique); empty where there is no patient.
+    place: where the cut lies, for a caption: "slice 92 of 189".
+    """
+
+    name: PlaneName
+    pixels: npt.NDArray[Any]
+    spacing_mm: tuple[float, float]
+    letters: tuple[str, str, str, str]
+    place: str
+
+    @property
+    def size_mm(self) -> tuple[float, float]:
+        """Height and width."""
+        return (
+            self.pixels.shape[0] * self.spacing_mm[0],
+            self.pixels.shape[1] * self.spacing_mm[1],
+        )
+
+
+def cut(volume: Volume, name: PlaneName, point: Point) -> Plane:
+    """The plane of `volume` nearest to the anatomical plane `name`, through `point` = (k, j, i).
+
+    Voxels are never interpolated: an oblique grid is cut along its own nearest axes, and its
+    letters say so. Raises InputError for a point outside of the volume.
+    """
+    if volume.is_sequence:
+        raise InputError("a plane of a sequence", "Give one frame: volume.frame(0).")
+    if not all(0 <= at < size for at, size in zip(point, volume.shape, strict=True)):
+        raise InputError(f"the point {point} is outside of the shape {volume.shape}")
+    across, down, reverse_down = _LAYOUT[name]
+    along = nearest_axes(volume.geometry)
+    column_axis, row_axis = along[across], along[down]
+    normal_axis = along[3 - across - down]
+    array_axis = 2 - normal_axis
+    index = point[array_axis]
+    pixels = np.take(volume.voxels, index, axis=array_axis)
+    if (2 - row_axis) > (2 - column_axis):
+        pixels = pixels.T
+    directions = np.asarray(volume.geometry.direction)
+    column, row = directions[:, column_axis], directions[:, row_axis]
+    if column[across] < 0:
+        pixels, column = pixels[:, ::-1], -column
+    if (row[down] < 0) != reverse_down:
+        pixels, row = pixels[::-1], -row
+    spacing = volume.geometry.spacing
+    return Plane(
+        name=name,
+        pixels=pixels,
+        spacing_mm=(spacing[row_axis], spacing[column_axis]),
+        letters=_edge_letters(volume.modality, column, row),
+        place=f"slice {index + 1} of {volume.shape[array_axis]}",
+    )
+
+
+def nearest_axes(geometry: Geometry) -> tuple[int, int, int]:
+    """For x, y, z of LPS: the voxel axis (0 = i, 1 = j, 2 = k) that runs nearest along it."""
+    cosines = np.abs(np.asarray(geometry.direction))
+    return max(
+        permutations(range(3)),
+        key=lambda order: sum(cosines[axis, voxel] for axis, voxel in enumerate(order)),
+    )  # type: ignore[return-value]
+
+
+def letters_towards(direction: Sequence[float] | npt.NDArray[np.float64]) -> str:
+    """The side of the patient that a unit vector in LPS points to: "L", or "LP" if oblique."""
+    vector = np.asarray(direction, dtype=np.float64)
+    order = np.argsort(-np.abs(vector), kind="stable")
+    letters = [_ENDS[axis][int(vector[axis] > 0)] for axis in order[:2]]
+    return "".join(letters if abs(vector[order[1]]) > _SECOND_LETTER_COSINE else letters[:1])
+
+
+def busiest_point(volume: Volume) -> Point:
+    """A point (k, j, i) whose planes show much: the weighted centre of what is not background."""
+    voxels = volume.frame(0).voxels
+    step = max(1, int(np.ceil((voxels.size / 2e6) ** (1 / 3))))
+    coarse = np.asarray(voxels[::step, ::step, ::step], dtype=np.float32)
+    low = float(np.percentile(coarse, 5))
+    inside = coarse > low + 0.2 * (float(np.percentile(coarse, 99)) - low)
+    if not inside.any():
+        return tuple(size // 2 for size in voxels.shape)
+    centre = (int(np.median(axis)) * step for axis in np.nonzero(inside))
+    return tuple(min(at, size - 1) for at, size in zip(centre, voxels.shape, strict=True))
+
+
+def _edge_letters(
+    modality: str, column: npt.NDArray[np.float64], row: npt.NDArray[np.float64]
+) -> tuple[str, str, str, str]:
+    if modality == "EM":
+        return ("", "", "", "")
+    return (
+        letters_towards(-column),
+        letters_towards(column),
+        letters_towards(-row),
+        letters_towards(row),
+    )
