@@ -72,6 +72,10 @@ class LossConfig:
 class TrainConfig:
     """One training run, reproducible from this, the seed and the data.
 
+    high_quality, low_quality: patterns of files below the data folder; the two pools are
+        unpaired, their subjects should be different ones. low_quality may be empty: then no step
+        is made on real low-quality images.
+    data: what the bundle's card says of the data: name, subjects, licence, source of each.
     modality: "MR" or "CT"; decides intensity scaling and the degradations.
     name: of the bundle that comes out.
     patch: side in pixels; batch: patches per step; steps: optimiser steps.
@@ -81,6 +85,9 @@ class TrainConfig:
         only the guide tells what to produce.
     """
 
+    high_quality: tuple[str, ...] = ("hq/*",)
+    low_quality: tuple[str, ...] = ("lq/*",)
+    data: tuple[dict[str, str], ...] = ()
     modality: str = "MR"
     name: str = "mr-brain"
     seed: int = 0

@@ -1,0 +1,60 @@
+"""Intensities on the scale that the networks know, and back in their units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from MedEnhanceLib.degrade import robust_max
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.volume import Volume
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """scaled = (value − offset) / scale; nothing is clipped, so undoing it is exact."""
+
+    offset: float
+    scale: float
+
+    def apply(self, voxels: npt.NDArray[Any]) -> Floats:
+        """Values in their units → float32 on the network's scale."""
+        scaled = voxels.astype(np.float32)
+        scaled -= np.float32(self.offset)
+        scaled /= np.float32(self.scale)
+        return scaled
+
+    def undo(self, scaled: Floats) -> Floats:
+        """The inverse of `apply`."""
+        return scaled * np.float32(self.scale) + np.float32(self.offset)
+
+    def to_json(self) -> dict[str, float]:
+        """For manifests."""
+        return {"offset": self.offset, "scale": self.scale}
+
+
+def scaling_for(volume: Volume) -> Scaling:
+    """CT: water at 0 and 1000 HU a unit. MR: 0 stays, the robust maximum becomes 1.
+
+    Raises InputError for a volume in which nothing stands out: there is no scale to find.
+    """
+    if volume.modality == "CT":
+        return Scaling(0.0, 1000.0)
+    top = robust_max(_sample(volume.voxels))
+    if not top > 0 or float(volume.voxels.min()) == float(volume.voxels.max()):
+        raise InputError(
+            f"{volume.source or 'volume'}: intensities are constant or not positive",
+            "Choose a volume that shows something.",
+        )
+    return Scaling(0.0, top)
+
+
+def _sample(voxels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Every n-th slice of a large volume: percentiles need no more."""
+    step = max(1, voxels.size // 20_000_000)
+    return voxels[..., ::step, :, :]

@@ -1,0 +1,250 @@
+"""Trains HQG-Net on two unpaired pools; resumable, stoppable, reproducible from its seed.
+
+Every step: clean patches of the high-quality pool are degraded at random strength and have to
+come back, guided by another high-quality patch. From the middle of the training on, every n-th
+step also runs real low-quality patches against a discriminator. Why this and not the published
+sum of losses: docs/decisions/0004-hqg-first-form.md.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the field's own short name
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from MedEnhanceLib.config import config_to_json
+from MedEnhanceLib.device import choose_device
+from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.hqg import losses
+from MedEnhanceLib.hqg.bundle import CueBank, export_enhancer
+from MedEnhanceLib.hqg.config import TrainConfig
+from MedEnhanceLib.hqg.network import Enhancer, GuidanceEncoder, make_discriminator
+from MedEnhanceLib.hqg.pools import Batch, Pools
+from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
+from MedEnhanceLib.nets.precision import mixed_precision, move
+from MedEnhanceLib.progress import Monitor
+
+_KL_WARM_UP = 0.1
+_DISCRIMINATOR_RATE = 2e-4
+_METRIC_EVERY = 20
+_BANK_PATCHES = 256
+
+
+class Trainer:
+    """Networks, optimisers and the random state of one training."""
+
+    def __init__(self, config: TrainConfig, pools: Pools, device: str) -> None:
+        torch.manual_seed(config.seed)
+        self.config, self.pools, self.device = config, pools, device
+        self.rng = np.random.default_rng(config.seed + 1)
+        self.enhancer = Enhancer(config.network)
+        self.guide = GuidanceEncoder(config.network)
+        self.networks = nn.ModuleDict({"enhancer": self.enhancer, "guide": self.guide})
+        move(self.networks, device)
+        self.discriminator = make_discriminator().to(device)
+        self.average = AveragedModel(
+            self.networks,
+            multi_avg_fn=get_ema_multi_avg_fn(config.ema),  # type: ignore[no-untyped-call]
+            use_buffers=True,
+        )
+        self.optimiser = torch.optim.AdamW(
+            self.networks.parameters(), lr=config.learning_rate, weight_decay=1e-4
+        )
+        self.critic_optimiser = torch.optim.AdamW(
+            self.discriminator.parameters(), lr=_DISCRIMINATOR_RATE, betas=(0.5, 0.999)
+        )
+        self.autocast = mixed_precision(device)
+        self.structure = losses.structure_loss(1.0 if config.modality == "MR" else 0.5)
+
+    def step(self, number: int) -> dict[str, float]:
+        """One optimiser step; returns its loss terms."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = self._learning_rate(number)
+        batch = self.pools.cycle_batch(self.rng)
+        with self.autocast:
+            terms = self.cycle_terms(batch, number)
+            if self._is_unpaired(number):
+                terms |= self.unpaired_terms(batch)
+        total = torch.stack(list(terms.values())).sum()
+        if not torch.isfinite(total):
+            raise ModelError(
+                f"the training diverged at step {number}: "
+                + ", ".join(f"{name} {float(value):.3g}" for name, value in terms.items()),
+                "The last checkpoint is kept. Resume with a lower learning_rate.",
+            )
+        self.optimiser.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.networks.parameters(), 1.0)
+        self.optimiser.step()
+        self.average.update_parameters(self.networks)
+        return {name: float(value.detach()) for name, value in terms.items()}
+
+    def cycle_terms(self, batch: Batch, number: int) -> dict[str, Tensor]:
+        """Weighted losses of E(T(z), z′) against z, and of the cue's distribution."""
+        weights = self.config.loss
+        degraded, target = self._tensor(batch.degraded), self._tensor(batch.target)
+        cue = self.guide(self._tensor(batch.guide))
+        output = self.enhancer(degraded, cue.sample())
+        warm_up = min(1.0, number / max(1.0, _KL_WARM_UP * self.config.steps))
+        terms = {
+            "cycle": weights.cycle * F.l1_loss(output, target),
+            "kl": weights.kl * warm_up * losses.kl_loss(cue, weights.free_bits),
+        }
+        if weights.gradient:
+            terms["gradient"] = weights.gradient * losses.gradient_loss(output, target)
+        if weights.structure:
+            terms["structure"] = weights.structure * self.structure(output, target)
+        if weights.wavelet:
+            terms["wavelet"] = weights.wavelet * losses.wavelet_content(output, target)
+        if weights.feature:
+            with torch.no_grad():
+                reference = self.enhancer.encode(self._repeated(target))
+            ours = self.enhancer.encode(self._repeated(output))
+            terms["feature"] = weights.feature * losses.feature_content(ours, reference)
+        return terms
+
+    def unpaired_terms(self, batch: Batch) -> dict[str, Tensor]:
+        """Losses on real low-quality images: what must stay, and what a critic says.
+
+        The critic learns in the same step, on the enhanced patches and the high-quality ones.
+        """
+        weights, criterion = self.config.loss, losses.adversarial_loss()
+        count = max(1, self.config.batch // 2)
+        stacks = self._tensor(self.pools.low_quality_batch(self.rng, count))
+        real = self._tensor(batch.guide[:count])
+        with torch.no_grad():
+            cue = self.guide(real).sample()
+        output = self.enhancer(stacks, cue)
+        middle = self.config.network.context
+        terms = {
+            "low_band": weights.low_band * losses.low_band(output, stacks[:, middle : middle + 1])
+        }
+        if weights.adversarial:
+            self._teach_critic(output.detach(), real)
+            self.discriminator.requires_grad_(False)
+            scores = self.discriminator(output)[-1]
+            self.discriminator.requires_grad_(True)
+            terms["adversarial"] = weights.adversarial * criterion(
+                scores, target_is_real=True, for_discriminator=False
+            )
+        return terms
+
+    def _teach_critic(self, fake: Tensor, real: Tensor) -> None:
+        criterion = losses.adversarial_loss()
+        scores = [self.discriminator(images)[-1] for images in (fake, real)]
+        loss = criterion(scores[0], target_is_real=False, for_discriminator=True) + criterion(
+            scores[1], target_is_real=True, for_discriminator=True
+        )
+        self.critic_optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.critic_optimiser.step()
+
+    def _is_unpaired(self, number: int) -> bool:
+        config = self.config
+        late = number >= config.loss.adversarial_start * config.steps
+        return late and self.pools.has_low_quality and number % config.unpaired_every == 0
+
+    def _learning_rate(self, number: int) -> float:
+        """Linear warm-up over 2 % of the steps, then a cosine to a hundredth."""
+        config = self.config
+        warm_up = min(1.0, (number + 1) / (0.02 * config.steps + 1))
+        cosine = 0.5 * (1 + math.cos(math.pi * number / config.steps))
+        return config.learning_rate * warm_up * (0.01 + 0.99 * cosine)
+
+    def _tensor(self, values: np.ndarray[Any, np.dtype[np.float32]]) -> Tensor:
+        tensor = torch.from_numpy(values)
+        return tensor.to(self.device, memory_format=torch.channels_last, non_blocking=True)
+
+    def _repeated(self, images: Tensor) -> Tensor:
+        """One slice as a stack, for the enhancer's encoder."""
+        return images.expand(-1, self.config.network.channels, -1, -1).contiguous(
+            memory_format=torch.channels_last
+        )
+
+    def averaged(self) -> tuple[Enhancer, GuidanceEncoder]:
+        """The networks with their averaged weights, which are what is shipped."""
+        enhancer, guide = self.average.module.children()
+        assert isinstance(enhancer, Enhancer)
+        assert isinstance(guide, GuidanceEncoder)
+        return enhancer.eval(), guide.eval()
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "config": config_to_json(replace(self.config, device="", checkpoint_s=0)),
+            "modules": {
+                "networks": self.networks,
+                "average": self.average,
+                "discriminator": self.discriminator,
+            },
+            "optimisers": {"adam": self.optimiser, "critic": self.critic_optimiser},
+            "generator": self.rng,
+        }
+
+    def save(self, path: Path, step: int) -> None:
+        """Write a checkpoint from which `resume` goes on to the same state."""
+        save_checkpoint(path, step=step, **self._parts())
+
+    def resume(self, path: Path) -> int:
+        """Restore a checkpoint; returns the step to go on with."""
+        return load_checkpoint(path, **self._parts())
+
+
+def train(config: TrainConfig, data: Path, out: Path, monitor: Monitor | None = None) -> Path:
+    """Train and export a bundle; returns its folder, `out/<name>`.
+
+    data: the folder that the configuration's patterns are relative to. out: holds checkpoint,
+    metrics and bundle; where it holds a checkpoint of the same configuration, the training goes
+    on from there. Raises Cancelled after writing a checkpoint.
+    """
+    monitor = monitor or Monitor()
+    choice = choose_device(config.device)
+    monitor.log(f"training on {choice.name}: {choice.reason}")
+    out.mkdir(parents=True, exist_ok=True)
+    pools = Pools.load(config, data, monitor.part(0.0, 0.03))
+    trainer = Trainer(config, pools, choice.name)
+    checkpoint = out / "checkpoint.safetensors"
+    start = trainer.resume(checkpoint) if checkpoint.exists() else 0
+    if start:
+        monitor.log(f"resumed at step {start}")
+    began = time.monotonic()
+    for number in _steps(trainer, start, checkpoint, monitor.part(0.03, 0.98)):
+        terms = trainer.step(number)
+        if number % _METRIC_EVERY == 0:
+            for name, value in terms.items():
+                monitor.metric(name, value, number)
+    seconds = time.monotonic() - began
+    enhancer, guide = trainer.averaged()
+    bank = CueBank.measure(guide, _bank_patches(pools, config))
+    bundle = export_enhancer(out / config.name, config, enhancer, guide, bank, seconds)
+    monitor.progress(1.0, "model written")
+    return bundle.folder
+
+
+def _steps(trainer: Trainer, start: int, checkpoint: Path, monitor: Monitor) -> Iterator[int]:
+    """The numbers of the steps to do; saves on the way, when stopped and at the end."""
+    saved = time.monotonic()
+    total = trainer.config.steps
+    for number in range(start, total):
+        if monitor.cancelled:
+            trainer.save(checkpoint, number)
+        monitor.progress(number / total, f"step {number} of {total}")
+        yield number
+        if time.monotonic() - saved > trainer.config.checkpoint_s:
+            trainer.save(checkpoint, number + 1)
+            saved = time.monotonic()
+    trainer.save(checkpoint, total)
+
+
+def _bank_patches(pools: Pools, config: TrainConfig) -> Tensor:
+    rng = np.random.default_rng(config.seed + 2)
+    count = math.ceil(_BANK_PATCHES / config.batch)
+    return torch.from_numpy(np.concatenate([pools.cycle_batch(rng).guide for _ in range(count)]))

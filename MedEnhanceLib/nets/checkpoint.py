@@ -1,0 +1,97 @@
+"""Checkpoints of a training: one safetensors file, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from MedEnhanceLib.errors import ConfigError, ModelError
+from MedEnhanceLib.io.atomic import atomic_write
+
+_TORCH_RANDOM = "random.torch"
+
+
+def save_checkpoint(
+    path: Path,
+    *,
+    step: int,
+    config: Mapping[str, Any],
+    modules: Mapping[str, nn.Module],
+    optimisers: Mapping[str, Optimizer],
+    generator: np.random.Generator,
+) -> None:
+    """Write everything that the training needs to go on as if it had not stopped."""
+    from safetensors.torch import save_file
+
+    tensors = {_TORCH_RANDOM: torch.get_rng_state()}
+    for name, module in modules.items():
+        tensors |= {f"{name}/{key}": value for key, value in module.state_dict().items()}
+    for name, optimiser in optimisers.items():
+        for index, state in optimiser.state_dict()["state"].items():
+            tensors |= {f"{name}/{index}/{key}": value for key, value in state.items()}
+    header = {
+        "step": step,
+        "config": dict(config),
+        "random": generator.bit_generator.state,
+    }
+    with atomic_write(path, overwrite=True) as temporary:
+        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(contiguous, temporary, metadata={"medenhance": json.dumps(header)})
+
+
+def load_checkpoint(
+    path: Path,
+    *,
+    config: Mapping[str, Any],
+    modules: Mapping[str, nn.Module],
+    optimisers: Mapping[str, Optimizer],
+    generator: np.random.Generator,
+) -> int:
+    """Restore what `save_checkpoint` wrote, in place; returns the step to go on with.
+
+    Raises ConfigError where the training was configured otherwise, ModelError where the file is
+    damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as stored:
+            header = json.loads(stored.metadata()["medenhance"])
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as cause:
+        raise ModelError(
+            f"{path}: the checkpoint is damaged ({cause})",
+            "Delete it to start again, or choose another output folder.",
+        ) from cause
+    wanted = json.loads(json.dumps(dict(config)))
+    if header["config"] != wanted:
+        changed = [key for key in wanted if header["config"].get(key) != wanted[key]]
+        raise ConfigError(
+            f"{path}: it was made with another configuration ({', '.join(changed)})",
+            "Resume with the same configuration, or choose another output folder.",
+        )
+    for name, module in modules.items():
+        module.load_state_dict(_below(tensors, name))
+    for name, optimiser in optimisers.items():
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in _below(tensors, name).items():
+            index, _, field = key.partition("/")
+            state.setdefault(int(index), {})[field] = tensor
+        optimiser.load_state_dict(
+            {"state": state, "param_groups": optimiser.state_dict()["param_groups"]}
+        )
+    torch.set_rng_state(tensors[_TORCH_RANDOM])
+    generator.bit_generator.state = header["random"]
+    return int(header["step"])
+
+
+def _below(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    prefix = name + "/"
+    return {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
