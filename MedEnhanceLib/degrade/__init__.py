@@ -4,5 +4,31 @@ from MedEnhanceLib.degrade.bias import bias_field
 from MedEnhanceLib.degrade.blur import gaussian_blur
 from MedEnhanceLib.degrade.lowdose import low_dose_noise
 from MedEnhanceLib.degrade.noise import rician_noise, robust_max
+from MedEnhanceLib.degrade.pipeline import (
+    Bias,
+    Blur,
+    Composite,
+    Degradation,
+    LowDose,
+    Rician,
+    degradation_from_json,
+    draw,
+    standard_composite,
+)
 
-__all__ = ["bias_field", "gaussian_blur", "low_dose_noise", "rician_noise", "robust_max"]
+__all__ = [
+    "Bias",
+    "Blur",
+    "Composite",
+    "Degradation",
+    "LowDose",
+    "Rician",
+    "bias_field",
+    "degradation_from_json",
+    "draw",
+    "gaussian_blur",
+    "low_dose_noise",
+    "rician_noise",
+    "robust_max",
+    "standard_composite",
+]

@@ -59,8 +59,8 @@ def low_dose_noise(
         each of `views` views; inf gives no noise.
     electronic: σ of the electronic noise, in photons.
     window: "hann" (a soft-tissue kernel) or "ramp" (none).
-    Returns noise in HU, float32 [K, J, I]. Slices are drawn one after the other, so that the
-    first n slices have the same noise however many follow.
+    Returns noise in HU, float32 [K, J, I]. Each slice has a seed of its own, the first thing
+    drawn from `rng`: the first n slices have the same noise however many follow.
     """
     if window not in WINDOWS:
         raise ConfigError(f"unknown window {window!r}", f"Use one of {', '.join(WINDOWS)}.")
@@ -69,12 +69,13 @@ def low_dose_noise(
         return noise
     torch = require("torch", purpose="Simulating low-dose CT")
     scan = _Scan(hu.shape[1], hu.shape[2], float(spacing_mm[0]), float(spacing_mm[1]), views)
+    seeds = rng.integers(2**63, size=(hu.shape[0],))
     with torch.inference_mode():
         for start in range(0, hu.shape[0], _SLAB):
             slab = np.asarray(hu[start : start + _SLAB], dtype=np.float32)
             mu = np.maximum(slab / 1000 + 1, 0) * np.float32(MU_WATER_PER_MM)
             integrals = scan.project(torch.from_numpy(mu))
-            error = _log_error(integrals.numpy(), photons, electronic, rng)
+            error = _log_error(integrals.numpy(), photons, electronic, seeds[start : start + _SLAB])
             filtered = _filter(torch.from_numpy(error), scan.bin_mm, window)
             noise[start : start + _SLAB] = scan.back_project(filtered).numpy()
     noise *= 1000 / MU_WATER_PER_MM
@@ -82,15 +83,19 @@ def low_dose_noise(
 
 
 def _log_error(
-    integrals: Floats, photons: float, electronic: float, rng: np.random.Generator
+    integrals: Floats, photons: float, electronic: float, seeds: npt.NDArray[np.int64]
 ) -> Floats:
     """What noise adds to the line integrals: −ln(measured / expected), [K, views, bins]."""
-    expected = photons * np.exp(-integrals.astype(np.float64))
-    counts = rng.poisson(expected).astype(np.float64)
-    if electronic > 0:
-        counts += electronic * rng.standard_normal(counts.shape)
-    np.maximum(counts, _LOWEST_COUNT, out=counts)
-    return (np.log(expected) - np.log(counts)).astype(np.float32)
+    error = np.empty_like(integrals)
+    for index, seed in enumerate(seeds):
+        rng = np.random.default_rng(seed)
+        expected = photons * np.exp(-integrals[index].astype(np.float64))
+        counts = rng.poisson(expected).astype(np.float64)
+        if electronic > 0:
+            counts += electronic * rng.standard_normal(counts.shape)
+        np.maximum(counts, _LOWEST_COUNT, out=counts)
+        error[index] = np.log(expected) - np.log(counts)
+    return error
 
 
 def _filter(sinogram: Tensor, bin_mm: float, window: str) -> Tensor:

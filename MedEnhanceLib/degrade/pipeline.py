@@ -1,0 +1,307 @@
+"""Degradations of whole volumes: numbers are drawn once, then replayed exactly.
+
+    draw("composite", rng) -> Composite(Bias, Blur, Rician) -> .apply(volume) -> Volume
+                                  ↕ to_json, degradation_from_json
+
+A degradation is a frozen record of its numbers and its seed: the same record does the same to
+every voxel, today and from a file. Strengths are chosen in `draw`, noise is drawn in `apply`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from MedEnhanceLib.config import check_range, config_from_json
+from MedEnhanceLib.degrade.bias import bias_field
+from MedEnhanceLib.degrade.blur import gaussian_blur
+from MedEnhanceLib.degrade.lowdose import VIEWS, WINDOWS, low_dose_noise
+from MedEnhanceLib.degrade.noise import rician_noise, robust_max
+from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.manifest import derived_note
+from MedEnhanceLib.volume import Volume, restore_dtype
+
+Floats = npt.NDArray[np.float32]
+
+
+class Degradation(ABC):
+    """Simulated damage with its numbers fixed.
+
+    name: the kind, as in `draw` and in JSON. seed: what its noise is drawn from.
+    modalities: what it is the physics of; other volumes are refused.
+    """
+
+    name: ClassVar[str]
+    modalities: ClassVar[tuple[str, ...]]
+    instead: ClassVar[str]
+    seed: int
+
+    def apply(self, volume: Volume, *, keep_dtype: bool = False) -> Volume:
+        """Damage a volume; geometry, modality and units are kept.
+
+        Returns float32 voxels, or the type that came in (rounded and clipped) with `keep_dtype`.
+        Raises InputError for a modality that this damage does not exist in.
+        """
+        if volume.modality not in self.modalities:
+            raise InputError(
+                f"{volume.source or 'volume'}: {self.name} cannot be applied to modality "
+                f"{volume.modality}",
+                f"{self.instead} If the modality is wrong, name the right one when loading.",
+            )
+        voxels = self._damage(volume)
+        return volume.with_voxels(
+            restore_dtype(voxels, volume.dtype) if keep_dtype else voxels,
+            did=derived_note(f"degraded ({self})"),
+        )
+
+    @abstractmethod
+    def _damage(self, volume: Volume) -> Floats:
+        """The damaged voxels, float32, same shape."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The numbers as a JSON object; an infinite one is the word "inf"."""
+        fields = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return {"name": self.name} | {
+            key: "inf" if value == math.inf else value for key, value in fields.items()
+        }
+
+    def __str__(self) -> str:
+        numbers = (f"{key} {value}" for key, value in self.to_json().items() if key != "name")
+        return f"{self.name} {', '.join(numbers)}"
+
+
+@dataclass(frozen=True)
+class Rician(Degradation):
+    """Noise of magnitude MR; level: σ per channel as a share of the volume's robust maximum.
+
+    A magnitude is not negative. A little undershoot, as interpolation leaves it, counts as 0;
+    a volume with more (over 1 % of the voxels below −5 % of the robust maximum) is refused.
+    """
+
+    name: ClassVar[str] = "rician"
+    modalities: ClassVar[tuple[str, ...]] = ("MR", "OT")
+    instead: ClassVar[str] = "Rician noise is that of magnitude MR; use low-dose for CT."
+    level: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        check_range("rician level", self.level, 0, 1)
+        _check_seed(self.seed)
+
+    def _damage(self, volume: Volume) -> Floats:
+        voxels = volume.voxels.astype(np.float32)
+        if self.level == 0:
+            return voxels
+        top = robust_max(voxels)
+        negative = float((voxels < -0.05 * abs(top)).mean())
+        if negative > 0.01:
+            raise InputError(
+                f"{volume.source or 'volume'}: {negative:.1%} of the voxels are negative, "
+                "which a magnitude is not",
+                "Use the magnitude image, before any normalisation to zero mean.",
+            )
+        return rician_noise(voxels, self.level * top, np.random.default_rng(self.seed))
+
+
+@dataclass(frozen=True)
+class Blur(Degradation):
+    """Gaussian blur; sigma_px in pixels within slices, sigma_slices in slices across them.
+
+    Nothing is drawn; the seed is there because every degradation has one.
+    """
+
+    name: ClassVar[str] = "blur"
+    modalities: ClassVar[tuple[str, ...]] = ("CT", "MR", "PT", "EM", "OT")
+    instead: ClassVar[str] = "Labels have no sharpness to lose."
+    sigma_px: float
+    seed: int = 0
+    sigma_slices: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_range("blur sigma_px", self.sigma_px, 0, 50)
+        check_range("blur sigma_slices", self.sigma_slices, 0, 50)
+        _check_seed(self.seed)
+
+    def _damage(self, volume: Volume) -> Floats:
+        frames = [
+            gaussian_blur(frame.voxels, self.sigma_px, sigma_slices=self.sigma_slices)
+            for frame in volume.frames()
+        ]
+        return np.stack(frames) if volume.is_sequence else frames[0]
+
+
+@dataclass(frozen=True)
+class Bias(Degradation):
+    """Smooth shading; strength 0.3 multiplies by 1.3 at most, or divides by it."""
+
+    name: ClassVar[str] = "bias"
+    modalities: ClassVar[tuple[str, ...]] = ("MR", "EM", "OT")
+    instead: ClassVar[str] = "Coils shade MR; HU and SUV have a fixed scale."
+    strength: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        check_range("bias strength", self.strength, 0, 2)
+        _check_seed(self.seed)
+
+    def _damage(self, volume: Volume) -> Floats:
+        field = bias_field(
+            volume.shape[-3:],
+            self.strength,
+            np.random.default_rng(self.seed),
+            spacing_mm=volume.geometry.spacing,
+        )
+        return volume.voxels.astype(np.float32) * field
+
+
+@dataclass(frozen=True)
+class LowDose(Degradation):
+    """CT with fewer photons; see `low_dose_noise` for the physics and what it leaves out.
+
+    photons: per ray before the patient, in each of `views` views; inf returns the input.
+    electronic: σ of the electronic noise, in photons.
+    """
+
+    name: ClassVar[str] = "low-dose"
+    modalities: ClassVar[tuple[str, ...]] = ("CT",)
+    instead: ClassVar[str] = "Dose is a matter of CT; use rician for MR."
+    photons: float
+    electronic: float
+    seed: int
+    views: int = VIEWS
+    window: str = "hann"
+
+    def __post_init__(self) -> None:
+        check_range("low-dose photons", self.photons, 1, math.inf)
+        check_range("low-dose electronic", self.electronic, 0, 1e6)
+        check_range("low-dose views", self.views, 8, 10_000)
+        _check_seed(self.seed)
+        if self.window not in WINDOWS:
+            raise ConfigError(f"low-dose window is {self.window!r}", f"Use {', '.join(WINDOWS)}.")
+
+    def _damage(self, volume: Volume) -> Floats:
+        slices = volume.voxels.reshape(-1, *volume.shape[-2:])
+        noise = low_dose_noise(
+            slices,
+            volume.geometry.spacing,
+            self.photons,
+            self.electronic,
+            np.random.default_rng(self.seed),
+            views=self.views,
+            window=self.window,
+        )
+        noise += slices
+        return noise.reshape(volume.shape)
+
+
+@dataclass(frozen=True)
+class Composite(Degradation):
+    """Several degradations, one after the other; each strength refers to what comes before it."""
+
+    name: ClassVar[str] = "composite"
+    instead: ClassVar[str] = "Choose steps that exist in this modality."
+    steps: tuple[Degradation, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", tuple(self.steps))
+        if not self.steps:
+            raise ConfigError("a composite without steps", "Give at least one degradation.")
+        if not self.modalities:
+            names = ", ".join(step.name for step in self.steps)
+            raise ConfigError(
+                f"no modality knows all of {names}", "Combine damage of one modality."
+            )
+
+    @property
+    def modalities(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Those that every step exists in."""
+        first, *others = self.steps
+        return tuple(m for m in first.modalities if all(m in s.modalities for s in others))
+
+    @property
+    def seed(self) -> int:  # type: ignore[override]
+        """The first step's; each step has its own."""
+        return self.steps[0].seed
+
+    def _damage(self, volume: Volume) -> Floats:
+        for step in self.steps:
+            volume = volume.with_voxels(step._damage(volume))
+        return volume.voxels
+
+    def to_json(self) -> dict[str, Any]:
+        """The steps in their order."""
+        return {"name": self.name, "steps": [step.to_json() for step in self.steps]}
+
+    def __str__(self) -> str:
+        return "; ".join(str(step) for step in self.steps)
+
+
+_KINDS: dict[str, type[Degradation]] = {
+    kind.name: kind for kind in (Rician, Blur, Bias, LowDose, Composite)
+}
+
+
+def degradation_from_json(fields: Mapping[str, Any]) -> Degradation:
+    """The inverse of `to_json`. Raises ConfigError for an unknown name or option."""
+    values = dict(fields)
+    name = values.pop("name", None)
+    if name not in _KINDS:
+        raise ConfigError(f"unknown degradation {name!r}", f"Use one of {', '.join(_KINDS)}.")
+    if name == Composite.name:
+        values["steps"] = [degradation_from_json(step) for step in values.get("steps", ())]
+    values = {key: math.inf if value == "inf" else value for key, value in values.items()}
+    return config_from_json(_KINDS[name], values)
+
+
+def standard_composite(seed: int) -> Composite:
+    """The composite that the benchmarks name: bias ±30 %, blur 0.8 px, then Rician 7 %."""
+    return Composite((Bias(0.3, seed), Blur(0.8, seed + 1), Rician(0.07, seed + 2)))
+
+
+def draw(kind: str, rng: np.random.Generator) -> Degradation:
+    """A degradation of `kind` at random strength, with a random seed; `apply` replays it.
+
+    kind: "rician" (σ 1–17 % of the robust maximum), "blur" (0.5–3 px), "bias" (10–40 %),
+    "low-dose" (2e3 to 1e5 photons, uniform in the logarithm), "composite" (of the first three,
+    weaker). Raises ConfigError for any other.
+    """
+    if kind not in _DRAWS:
+        raise ConfigError(f"unknown degradation {kind!r}", f"Use one of {', '.join(_DRAWS)}.")
+    return _DRAWS[kind](rng)
+
+
+def _draw_composite(rng: np.random.Generator) -> Composite:
+    return Composite(
+        (
+            Bias(rng.uniform(0.1, 0.4), _seed(rng)),
+            Blur(rng.uniform(0.4, 1.2), _seed(rng)),
+            Rician(rng.uniform(0.02, 0.12), _seed(rng)),
+        )
+    )
+
+
+_DRAWS: dict[str, Callable[[np.random.Generator], Degradation]] = {
+    "rician": lambda rng: Rician(rng.uniform(0.01, 0.17), _seed(rng)),
+    "blur": lambda rng: Blur(rng.uniform(0.5, 3), _seed(rng)),
+    "bias": lambda rng: Bias(rng.uniform(0.1, 0.4), _seed(rng)),
+    "low-dose": lambda rng: LowDose(
+        10 ** rng.uniform(math.log10(2e3), 5), rng.uniform(0, 5), _seed(rng)
+    ),
+    "composite": _draw_composite,
+}
+
+
+def _seed(rng: np.random.Generator) -> int:
+    return int(rng.integers(2**31))
+
+
+def _check_seed(seed: int) -> None:
+    if not isinstance(seed, int) or seed < 0:
+        raise ConfigError(f"seed is {seed!r}", "Use a whole number from 0 up.")

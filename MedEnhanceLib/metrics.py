@@ -1,0 +1,219 @@
+"""How far an image is from its reference; numpy alone, in float64, slice by slice.
+
+Every function takes arrays of one shape, [..., J, I], and goes through them slice by slice, so
+that a large volume costs the memory of a few slices. `mask` (bool, same shape) restricts where
+the figure is taken. `data_range` is the span of intensities that a figure refers to: name it
+whenever figures are compared; None takes the reference's own maximum − minimum.
+All raise InputError where shapes differ or nothing is left to measure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from MedEnhanceLib.errors import InputError
+
+Array = npt.NDArray[Any]
+Doubles = npt.NDArray[np.float64]
+_SSIM_SIGMA = 1.5
+_SSIM_RADIUS = 5
+_SSIM_K1, _SSIM_K2 = 0.01, 0.03
+#: Planes measured at once in 3D.
+_SLAB = 16
+#: Stability constant of the gradient similarity, for a range of 1.
+_GRADIENT_C = 170 / 255**2
+
+
+def psnr(
+    reference: Array, image: Array, data_range: float | None = None, *, mask: Array | None = None
+) -> float:
+    """Peak signal-to-noise ratio in dB; inf where both are the same."""
+    total, count = 0.0, 0
+    for ours, theirs, chosen in _slices(reference, image, mask):
+        difference = _chosen(theirs - ours, chosen)
+        total += float(np.vdot(difference, difference))
+        count += difference.size
+    peak = _range_of(reference, data_range)
+    error = _mean(total, count)
+    return math.inf if error == 0 else 10 * math.log10(peak**2 / error)
+
+
+def mae(reference: Array, image: Array, *, mask: Array | None = None) -> float:
+    """Mean absolute error, in the unit of the images."""
+    total, count = 0.0, 0
+    for ours, theirs, chosen in _slices(reference, image, mask):
+        difference = _chosen(theirs - ours, chosen)
+        total += float(np.abs(difference).sum())
+        count += difference.size
+    return _mean(total, count)
+
+
+def max_error(reference: Array, image: Array, *, mask: Array | None = None) -> float:
+    """Largest absolute error, in the unit of the images; exact for integers below 2⁵³."""
+    differences = (
+        _chosen(theirs - ours, chosen) for ours, theirs, chosen in _slices(reference, image, mask)
+    )
+    largest = [float(np.abs(difference).max()) for difference in differences if difference.size]
+    if not largest:
+        raise _nothing_to_measure()
+    return float(np.max(largest))
+
+
+def ssim(
+    reference: Array,
+    image: Array,
+    data_range: float | None = None,
+    *,
+    mask: Array | None = None,
+    volumetric: bool = False,
+) -> float:
+    """Structural similarity, Gaussian window of 11 with σ 1.5, at most 1.
+
+    Slice by slice over the last two axes, or in 3D over the last three with `volumetric`. The
+    mean leaves out the outermost 5 voxels, where the window is not full.
+    Source: Wang et al., IEEE Trans. Image Process. 13 (2004) 600, population covariances, as
+    scikit-image computes it with `use_sample_covariance=False`.
+    """
+    _check(reference, image, mask)
+    axes = 3 if volumetric else 2
+    if len(reference.shape) < axes or min(reference.shape[-axes:]) <= 2 * _SSIM_RADIUS:
+        raise InputError(
+            f"SSIM of an image of shape {reference.shape}",
+            f"Its window needs {2 * _SSIM_RADIUS + 1} voxels along {axes} axes.",
+        )
+    peak = _range_of(reference, data_range)
+    total, count = 0.0, 0
+    for index in np.ndindex(reference.shape[:-axes]):
+        chosen = None if mask is None else mask[index]
+        for part in _slabs(reference.shape[-3]) if volumetric else (slice(None),):
+            similarity = _ssim_map(reference[index][part], image[index][part], peak, axes)
+            inner = None if chosen is None else _inner(chosen[part], axes)
+            similarity = _chosen(similarity, inner)
+            total += float(similarity.sum())
+            count += similarity.size
+    return _mean(total, count)
+
+
+def dice(a: Array, b: Array, label: int) -> float:
+    """Overlap of one label, 0 to 1; 1 where neither has it."""
+    _check(a, b, None)
+    both, size = 0, 0
+    for ours, theirs in zip(_planes(a), _planes(b), strict=True):
+        in_a, in_b = ours == label, theirs == label
+        both += int(np.count_nonzero(in_a & in_b))
+        size += int(np.count_nonzero(in_a)) + int(np.count_nonzero(in_b))
+    return 2 * both / size if size else 1.0
+
+
+def gradient_similarity(
+    reference: Array, image: Array, data_range: float | None = None, *, mask: Array | None = None
+) -> float:
+    """Mean similarity of the gradient magnitudes within slices, at most 1: are edges kept?
+
+    Source: Xue et al., IEEE Trans. Image Process. 23 (2014) 684, without its downsampling.
+    """
+    constant = _GRADIENT_C * _range_of(reference, data_range) ** 2
+    total, count = 0.0, 0
+    for ours, theirs, chosen in _slices(reference, image, mask):
+        g, h = _gradient(ours), _gradient(theirs)
+        similarity = (2 * g * h + constant) / (g**2 + h**2 + constant)
+        similarity = _chosen(similarity, None if chosen is None else chosen[1:-1, 1:-1])
+        total += float(similarity.sum())
+        count += similarity.size
+    return _mean(total, count)
+
+
+def _ssim_map(reference: Array, image: Array, peak: float, axes: int) -> Doubles:
+    x, y = reference.astype(np.float64), image.astype(np.float64)
+    c1, c2 = (_SSIM_K1 * peak) ** 2, (_SSIM_K2 * peak) ** 2
+    mean_x, mean_y = _smooth(x, axes), _smooth(y, axes)
+    variance_x = _smooth(x * x, axes) - mean_x**2
+    variance_y = _smooth(y * y, axes) - mean_y**2
+    covariance = _smooth(x * y, axes) - mean_x * mean_y
+    similarity: Doubles = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    similarity /= (mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2)
+    return similarity
+
+
+def _smooth(values: Doubles, axes: int) -> Doubles:
+    """Gaussian window along the last `axes` axes, only where it fits."""
+    taps = np.exp(-0.5 * (np.arange(_SSIM_RADIUS + 1) / _SSIM_SIGMA) ** 2)
+    taps /= taps[0] + 2 * taps[1:].sum()
+    for axis in range(-axes, 0):
+        rolled = np.moveaxis(values, axis, 0)
+        length = rolled.shape[0] - 2 * _SSIM_RADIUS
+        total = taps[0] * rolled[_SSIM_RADIUS : _SSIM_RADIUS + length]
+        for offset in range(1, _SSIM_RADIUS + 1):
+            low, high = _SSIM_RADIUS - offset, _SSIM_RADIUS + offset
+            total += taps[offset] * (rolled[low : low + length] + rolled[high : high + length])
+        values = np.moveaxis(total, 0, axis)
+    return values
+
+
+def _gradient(plane: Doubles) -> Doubles:
+    """Magnitude of the Prewitt gradient, without the outermost pixels."""
+    rows = plane[:, :-2] + plane[:, 1:-1] + plane[:, 2:]
+    columns = plane[:-2] + plane[1:-1] + plane[2:]
+    return np.hypot(rows[2:] - rows[:-2], columns[:, 2:] - columns[:, :-2]) / 3
+
+
+def _slabs(planes: int) -> list[slice]:
+    """Overlapping runs of planes whose inner parts, where the window fits, follow each other."""
+    margin = 2 * _SSIM_RADIUS
+    return [slice(start, start + _SLAB + margin) for start in range(0, planes - margin, _SLAB)]
+
+
+def _inner(mask: Array, axes: int) -> Array:
+    return mask[(slice(_SSIM_RADIUS, -_SSIM_RADIUS),) * axes]
+
+
+def _chosen(values: Doubles, mask: Array | None) -> Doubles:
+    return values.ravel() if mask is None else values[mask]
+
+
+def _planes(array: Array) -> Iterator[Array]:
+    for index in np.ndindex(array.shape[:-2]):
+        yield array[index]
+
+
+def _slices(
+    reference: Array, image: Array, mask: Array | None
+) -> Iterator[tuple[Doubles, Doubles, Array | None]]:
+    _check(reference, image, mask)
+    for index in np.ndindex(reference.shape[:-2]):
+        chosen = None if mask is None else mask[index]
+        yield reference[index].astype(np.float64), image[index].astype(np.float64), chosen
+
+
+def _check(reference: Array, image: Array, mask: Array | None) -> None:
+    for name, other in (("image", image), ("mask", mask)):
+        if other is not None and other.shape != reference.shape:
+            raise InputError(
+                f"the {name} has shape {other.shape}, the reference {reference.shape}",
+                "Compare volumes on the same grid.",
+            )
+
+
+def _range_of(reference: Array, data_range: float | None) -> float:
+    if data_range is None:
+        data_range = float(reference.max()) - float(reference.min())
+    if not 0 < data_range < math.inf:
+        raise InputError(
+            f"the range of intensities is {data_range}", "Give data_range as a number above 0."
+        )
+    return data_range
+
+
+def _mean(total: float, count: int) -> float:
+    if count == 0:
+        raise _nothing_to_measure()
+    return total / count
+
+
+def _nothing_to_measure() -> InputError:
+    return InputError("nothing to measure: the mask is empty", "Give a mask with voxels in it.")

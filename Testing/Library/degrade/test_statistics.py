@@ -1,0 +1,206 @@
+"""Each simulated damage has the statistics of its physics."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from MedEnhanceLib.degrade import (
+    bias_field,
+    gaussian_blur,
+    low_dose_noise,
+    rician_noise,
+    robust_max,
+)
+from MedEnhanceLib.degrade.lowdose import MU_WATER_PER_MM, VIEWS, ramp_response
+from MedEnhanceLib.errors import ConfigError
+
+Floats = npt.NDArray[np.float32]
+_SPACING = (0.8, 0.8, 3.0)
+_RADIUS_MM = 36.0
+
+
+def disc(slices: int, side: int = 100) -> tuple[Floats, Floats]:
+    """A water disc in air, [K, J, I] HU, and the distance from its axis in mm."""
+    y, x = (np.mgrid[:side, :side] - (side - 1) / 2) * _SPACING[0]
+    distance = np.hypot(x, y).astype(np.float32)
+    hu = np.where(distance < _RADIUS_MM, 0, -1000).astype(np.float32)
+    return np.repeat(hu[None], slices, axis=0), distance
+
+
+@pytest.fixture(scope="module")
+def disc_noise() -> tuple[Floats, Floats]:
+    hu, distance = disc(48)
+    return low_dose_noise(hu, _SPACING, 2e4, 0, np.random.default_rng(1)), distance
+
+
+def expected_sigma_hu(window: str, photons: float) -> float:
+    """At a disc's centre: every view there sees the same counts; σ_p² = 1 / counts.
+
+    Back projection adds views, each filtered and linearly interpolated at a random place
+    between two detector elements: variance 2/3 R(0) + 1/3 R(1) of the kernel's autocorrelation.
+    """
+    kernel = np.fft.irfft(ramp_response(4096, _SPACING[0], window))
+    per_view = 2 / 3 * (kernel @ kernel) + 1 / 3 * (kernel @ np.roll(kernel, 1))
+    variance_p = math.exp(2 * _RADIUS_MM * MU_WATER_PER_MM) / photons
+    return math.pi / VIEWS * math.sqrt(VIEWS * per_view * variance_p) * 1000 / MU_WATER_PER_MM
+
+
+def test_rician_background_follows_rayleigh(rng: np.random.Generator) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    noise = rician_noise(np.zeros((20, 100, 100), np.float32), 12.0, rng)
+    assert noise.mean() == pytest.approx(12 * math.sqrt(math.pi / 2), rel=0.01)
+    assert noise.std() == pytest.approx(12 * math.sqrt(2 - math.pi / 2), rel=0.01)
+    assert stats.kstest(noise.ravel(), stats.rayleigh(scale=12).cdf).pvalue > 1e-3
+
+
+def test_rician_signal_follows_rice(rng: np.random.Generator) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    noise = rician_noise(np.full((20, 100, 100), 30, np.int16), 12.0, rng)
+    assert stats.kstest(noise.ravel(), stats.rice(30 / 12, scale=12).cdf).pvalue > 1e-3
+    assert (noise.astype(np.float64) ** 2).mean() == pytest.approx(30**2 + 2 * 12**2, rel=0.01)
+
+
+def test_rician_counts_undershoot_as_zero(rng: np.random.Generator) -> None:
+    again = np.random.default_rng(rng.integers(99))
+    state = again.bit_generator.state
+    below = rician_noise(np.full((4, 8, 8), -5.0), 2.0, again)
+    again.bit_generator.state = state
+    assert np.array_equal(below, rician_noise(np.zeros((4, 8, 8)), 2.0, again))
+
+
+def test_robust_max_ignores_air_and_a_few_hot_voxels(rng: np.random.Generator) -> None:
+    voxels = np.zeros((10, 50, 50), np.float32)
+    voxels[:, 10:40, 10:40] = rng.uniform(400, 600, (10, 30, 30))
+    before = robust_max(voxels)
+    assert before == pytest.approx(599, abs=2)
+    voxels[0, 20, 20:24] = 30_000
+    assert robust_max(voxels) == pytest.approx(before, abs=2)
+    assert robust_max(np.full((2, 2, 2), 7, np.uint8)) == 7
+
+
+@pytest.mark.parametrize("sigma", [0.4, 1.0, 2.7])
+def test_blur_equals_scipy(rng: np.random.Generator, sigma: float) -> None:
+    ndimage = pytest.importorskip("scipy.ndimage")
+    voxels = rng.normal(100, 30, (9, 31, 40)).astype(np.float32)
+    radius = max(1, math.ceil(4 * sigma))
+    expected = ndimage.gaussian_filter(voxels.astype(np.float64), (0, sigma, sigma), radius=radius)
+    assert np.abs(gaussian_blur(voxels, sigma) - expected).max() < 1e-3
+    deep = ndimage.gaussian_filter(voxels.astype(np.float64), sigma, radius=radius)
+    assert np.abs(gaussian_blur(voxels, sigma, sigma_slices=sigma) - deep).max() < 1e-3
+
+
+def test_blur_keeps_constants_and_slices_apart() -> None:
+    voxels = np.zeros((5, 20, 20), np.float32)
+    voxels[2] = 40
+    assert gaussian_blur(voxels, 3.0) == pytest.approx(voxels, abs=1e-4)
+    assert np.array_equal(gaussian_blur(voxels, 0.0), voxels)
+
+
+def test_bias_field_has_its_strength_and_a_log_mean_of_zero(rng: np.random.Generator) -> None:
+    field = bias_field((30, 60, 50), 0.3, rng, spacing_mm=(4, 3, 5))
+    log = np.log(field.astype(np.float64))
+    assert np.abs(log).max() == pytest.approx(math.log(1.3), rel=1e-5)
+    assert log.mean() == pytest.approx(0, abs=1e-6)
+
+
+def test_bias_field_is_smooth_in_millimetres(rng: np.random.Generator) -> None:
+    field = bias_field((180, 200, 160), 0.3, rng)
+    steps = [np.abs(np.diff(np.log(field), axis=axis)).max() for axis in range(3)]
+    assert max(steps) < 0.02
+
+
+def test_bias_field_does_not_depend_on_the_voxel_size() -> None:
+    coarse = bias_field((20, 30, 40), 0.4, np.random.default_rng(4), spacing_mm=(4, 4, 8))
+    fine = bias_field((40, 60, 80), 0.4, np.random.default_rng(4), spacing_mm=(2, 2, 4))
+    averaged = fine.reshape(20, 2, 30, 2, 40, 2).mean((1, 3, 5))
+    assert np.abs(averaged / coarse - 1).max() < 0.02
+
+
+@pytest.mark.parametrize("window", ["hann", "ramp"])
+def test_dose_noise_has_the_variance_of_theory(window: str) -> None:
+    hu, distance = disc(48)
+    rng = np.random.default_rng(7)
+    noise = low_dose_noise(hu, _SPACING, 2e4, 0, rng, window=window)
+    centre = noise[:, distance < 8]
+    assert centre.std() == pytest.approx(expected_sigma_hu(window, 2e4), rel=0.05)
+
+
+def test_dose_noise_has_mean_zero(disc_noise: tuple[Floats, Floats]) -> None:
+    noise, distance = disc_noise
+    per_slice = noise[:, distance < 8].mean(axis=1)
+    assert abs(per_slice.mean()) < 4 * per_slice.std() / math.sqrt(per_slice.size)
+
+
+def test_dose_noise_variance_falls_with_the_photons(disc_noise: tuple[Floats, Floats]) -> None:
+    noise, distance = disc_noise
+    less = low_dose_noise(disc(48)[0], _SPACING, 5e3, 0, np.random.default_rng(2))
+    inside = distance < _RADIUS_MM
+    assert less[:, inside].var() / noise[:, inside].var() == pytest.approx(4, rel=0.05)
+
+
+def test_electronic_noise_adds_its_variance() -> None:
+    hu, distance = disc(48)
+    inside, photons = distance < 8, 4000.0
+    counts = photons * math.exp(-2 * _RADIUS_MM * MU_WATER_PER_MM)
+    sigma = math.sqrt(counts)
+    quiet = low_dose_noise(hu, _SPACING, photons, 0, np.random.default_rng(3))
+    loud = low_dose_noise(hu, _SPACING, photons, sigma, np.random.default_rng(3))
+    assert loud[:, inside].var() / quiet[:, inside].var() == pytest.approx(2, rel=0.1)
+
+
+def test_dose_noise_is_strongest_where_the_body_is_thickest(
+    disc_noise: tuple[Floats, Floats],
+) -> None:
+    noise, distance = disc_noise
+    assert noise[:, distance < 8].std() > 1.1 * noise[:, distance > _RADIUS_MM + 4].std()
+
+
+def test_dose_noise_has_a_ramp_like_spectrum() -> None:
+    """Power grows with frequency, less what linear interpolation takes; white noise is flat."""
+    hu, _ = disc(48)
+    noise = low_dose_noise(hu, _SPACING, 2e4, 0, np.random.default_rng(5), window="ramp")
+    taper = np.outer(np.hanning(32), np.hanning(32))
+    power = (np.abs(np.fft.fft2(noise[:, 34:66, 34:66] * taper)) ** 2).mean(axis=0)
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(32), np.fft.fftfreq(32)))
+    measured, expected = [], []
+    for f in (0.08, 0.16, 0.24, 0.32):
+        measured.append(power[np.abs(frequency - f) < 0.04].mean())
+        expected.append(f * (2 / 3 + math.cos(2 * math.pi * f) / 3))
+    shape = np.array(measured) / measured[0] * expected[0]
+    assert shape == pytest.approx(np.array(expected), rel=0.15)
+    assert power[0, 0] < 0.15 * power.mean()
+
+
+def test_infinite_dose_adds_nothing(rng: np.random.Generator) -> None:
+    assert not low_dose_noise(disc(2)[0], _SPACING, math.inf, 5, rng).any()
+
+
+def test_slices_have_the_same_noise_however_many_follow() -> None:
+    hu, _ = disc(40, side=24)
+    many = low_dose_noise(hu, _SPACING, 1e4, 3, np.random.default_rng(6))
+    few = low_dose_noise(hu[:5], _SPACING, 1e4, 3, np.random.default_rng(6))
+    assert np.abs(many[:5] - few).max() < 1e-2
+    assert np.abs(many[0] - many[1]).max() > 1
+
+
+def test_dose_noise_stays_finite_behind_metal() -> None:
+    hu, _ = disc(1, side=64)
+    hu[0, 20:44, 20:44] = 30_000
+    assert np.isfinite(low_dose_noise(hu, _SPACING, 1e3, 3, np.random.default_rng(8))).all()
+
+
+def test_the_grid_may_have_unequal_spacing() -> None:
+    """The same disc on a grid half as fine along j has about the same noise at its centre."""
+    hu, distance = disc(48)
+    noise = low_dose_noise(hu[:, ::2], (0.8, 1.6, 3.0), 2e4, 0, np.random.default_rng(9))
+    centre = noise[:, distance[::2] < 8]
+    assert centre.std() == pytest.approx(expected_sigma_hu("hann", 2e4), rel=0.06)
+
+
+def test_an_unknown_window_is_named(rng: np.random.Generator) -> None:
+    with pytest.raises(ConfigError, match="cosine"):
+        low_dose_noise(disc(1)[0], _SPACING, 1e4, 0, rng, window="cosine")

@@ -1,0 +1,147 @@
+"""The figures of merit agree with scikit-image, and say so when they cannot be taken."""
+
+from __future__ import annotations
+
+import math
+import tracemalloc
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from MedEnhanceLib import metrics
+from MedEnhanceLib.errors import InputError
+
+Image = npt.NDArray[np.float64]
+
+
+@pytest.fixture
+def pair(rng: np.random.Generator) -> tuple[Image, Image]:
+    """A smooth image and a noisy copy, [K, J, I], about −500 to 1500."""
+    k, j, i = np.mgrid[:24, :40, :33]
+    reference = 500 + 600 * np.sin(j / 5) * np.cos(i / 7) + 20 * k
+    return reference, reference + rng.normal(0, 80, reference.shape)
+
+
+def test_ssim_of_slices_equals_scikit_image(pair: tuple[Image, Image]) -> None:
+    structural = pytest.importorskip("skimage.metrics").structural_similarity
+    settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    expected = np.mean(
+        [structural(a, b, data_range=2000.0, **settings) for a, b in zip(*pair, strict=True)]
+    )
+    assert metrics.ssim(*pair, 2000.0) == pytest.approx(expected, abs=1e-9)
+
+
+def test_ssim_in_3d_equals_scikit_image(pair: tuple[Image, Image]) -> None:
+    structural = pytest.importorskip("skimage.metrics").structural_similarity
+    expected = structural(
+        *pair, data_range=2000.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+    )
+    assert metrics.ssim(*pair, 2000.0, volumetric=True) == pytest.approx(expected, abs=1e-9)
+
+
+def test_ssim_in_a_mask_is_the_mean_of_the_map_there(pair: tuple[Image, Image]) -> None:
+    structural = pytest.importorskip("skimage.metrics").structural_similarity
+    mask = pair[0] > 600
+    values = []
+    for a, b, chosen in zip(*pair, mask, strict=True):
+        _, full = structural(
+            a,
+            b,
+            data_range=2000.0,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            full=True,
+        )
+        values.append(full[5:-5, 5:-5][chosen[5:-5, 5:-5]])
+    expected = np.concatenate(values).mean()
+    assert metrics.ssim(*pair, 2000.0, mask=mask) == pytest.approx(expected, abs=1e-9)
+
+
+def test_psnr_equals_scikit_image(pair: tuple[Image, Image]) -> None:
+    peak = pytest.importorskip("skimage.metrics").peak_signal_noise_ratio
+    assert metrics.psnr(*pair, 2000.0) == pytest.approx(peak(*pair, data_range=2000.0), abs=1e-9)
+    span = float(np.ptp(pair[0]))
+    assert metrics.psnr(*pair) == pytest.approx(peak(*pair, data_range=span), abs=1e-9)
+
+
+def test_an_image_is_perfectly_like_itself(pair: tuple[Image, Image]) -> None:
+    image = pair[0]
+    assert metrics.psnr(image, image) == math.inf
+    assert metrics.ssim(image, image) == pytest.approx(1, abs=1e-12)
+    assert metrics.gradient_similarity(image, image) == pytest.approx(1, abs=1e-12)
+    assert metrics.mae(image, image) == 0
+    assert metrics.max_error(image, image) == 0
+
+
+def test_errors_are_those_of_the_voxels(pair: tuple[Image, Image]) -> None:
+    reference, image = pair
+    difference = np.abs(image - reference)
+    mask = reference > 600
+    assert metrics.mae(reference, image) == pytest.approx(difference.mean())
+    assert metrics.max_error(reference, image) == difference.max()
+    assert metrics.mae(reference, image, mask=mask) == pytest.approx(difference[mask].mean())
+    assert metrics.max_error(reference, image, mask=mask) == difference[mask].max()
+
+
+def test_unsigned_integers_do_not_wrap_round() -> None:
+    low, high = np.zeros((1, 4, 4), np.uint16), np.full((1, 4, 4), 65535, np.uint16)
+    assert metrics.max_error(high, low) == 65535
+    assert metrics.mae(low, high) == 65535
+
+
+def test_a_voxel_that_is_no_number_is_not_overlooked(pair: tuple[Image, Image]) -> None:
+    damaged = pair[1].copy()
+    damaged[3, 5, 7] = np.nan
+    assert math.isnan(metrics.max_error(pair[0], damaged))
+    assert math.isnan(metrics.psnr(pair[0], damaged))
+
+
+def test_gradient_similarity_sees_blurred_edges_but_no_offset(rng: np.random.Generator) -> None:
+    edges = np.kron(rng.random((8, 8)), np.ones((8, 8)))[None]
+    softened = (edges + np.roll(edges, 1, 1) + np.roll(edges, 1, 2)) / 3
+    assert metrics.gradient_similarity(edges, edges + 0.3) == pytest.approx(1)
+    assert metrics.gradient_similarity(edges, softened) < 0.97
+
+
+def test_dice_counts_voxels_of_one_label() -> None:
+    a, b = np.zeros((2, 4, 4), np.uint8), np.zeros((2, 4, 4), np.uint8)
+    a[0, :2], b[0, 1:3], b[1, 0, 0] = 3, 3, 2
+    assert metrics.dice(a, b, 3) == pytest.approx(2 * 4 / 16)
+    assert metrics.dice(a, b, 2) == 0
+    assert metrics.dice(a, b, 9) == 1
+
+
+def test_shapes_that_differ_are_refused(pair: tuple[Image, Image]) -> None:
+    reference, image = pair
+    for figure in (metrics.psnr, metrics.ssim, metrics.mae, metrics.max_error):
+        with pytest.raises(InputError, match="shape") as caught:
+            figure(reference, image[1:])
+        assert caught.value.hint
+    with pytest.raises(InputError, match="shape"):
+        metrics.dice(reference, image[1:], 1)
+
+
+def test_what_cannot_be_measured_is_refused(pair: tuple[Image, Image]) -> None:
+    flat = np.ones((2, 16, 16))
+    with pytest.raises(InputError, match="range"):
+        metrics.psnr(flat, flat)
+    with pytest.raises(InputError, match="mask is empty"):
+        metrics.mae(*pair, mask=np.zeros(pair[0].shape, bool))
+    with pytest.raises(InputError, match="mask is empty"):
+        metrics.max_error(*pair, mask=np.zeros(pair[0].shape, bool))
+    with pytest.raises(InputError, match="shape"):
+        metrics.ssim(flat[:, :8], flat[:, :8], 1.0)
+
+
+def test_a_large_volume_costs_the_memory_of_a_few_slices() -> None:
+    reference = np.zeros((64, 128, 128), np.float32)
+    image = np.ones_like(reference)
+    tracemalloc.start()
+    metrics.psnr(reference, image, 1.0)
+    metrics.ssim(reference, image, 1.0)
+    metrics.gradient_similarity(reference, image, 1.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30 * 128 * 128 * 8
