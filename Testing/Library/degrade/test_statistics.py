@@ -172,7 +172,7 @@ def test_dose_noise_has_a_ramp_like_spectrum() -> None:
         expected.append(f * (2 / 3 + math.cos(2 * math.pi * f) / 3))
     shape = np.array(measured) / measured[0] * expected[0]
     assert shape == pytest.approx(np.array(expected), rel=0.15)
-    assert power[0, 0] < 0.15 * power.mean()
+    assert power[0, 0] < 0.5 * power.mean()
 
 
 def test_infinite_dose_adds_nothing(rng: np.random.Generator) -> None:
