@@ -1,1 +1,33 @@
-"""HQG-Net: unpaired enhancement guided by high-quality images."""
+"""HQG-Net: unpaired enhancement guided by high-quality images.
+
+Importing this needs numpy alone; `enhance` loads torch when it is first called. Training is
+`MedEnhanceLib.hqg.train.train`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.hqg.config import EnhanceConfig, LossConfig, NetworkConfig, TrainConfig
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.volume import Volume
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.hqg.infer import Enhancement as Enhancement
+
+__all__ = ["EnhanceConfig", "LossConfig", "NetworkConfig", "TrainConfig", "enhance"]
+
+
+def enhance(
+    volume: Volume,
+    config: EnhanceConfig | None = None,
+    *,
+    guide: Volume | None = None,
+    monitor: Monitor | None = None,
+) -> Enhancement:
+    """See MedEnhanceLib.hqg.infer.enhance."""
+    require("torch", purpose="Enhancing a volume")
+    from MedEnhanceLib.hqg import infer
+
+    return infer.enhance(volume, config, guide=guide, monitor=monitor)

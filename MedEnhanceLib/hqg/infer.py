@@ -1,0 +1,213 @@
+"""Enhances a volume with a trained bundle.
+
+open_bundle → scaling_for → encode_guide → predict_slices → (n4_field) → blend → restore_dtype
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - the field's own short name
+
+from MedEnhanceLib.bundles import open_bundle
+from MedEnhanceLib.device import choose_device
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.hqg.bias import n4_field
+from MedEnhanceLib.hqg.bundle import EnhancerModel, open_enhancer
+from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.hqg.intensity import scaling_for
+from MedEnhanceLib.hqg.predict import GRID, Plan, SliceStacks, predict_slices
+from MedEnhanceLib.manifest import derived_note
+from MedEnhanceLib.nets.precision import move
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.volume import Volume, restore_dtype
+
+Floats = npt.NDArray[np.float32]
+
+#: Mirrorings that samples cycle through: none, columns, rows, both.
+_FLIPS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
+_WARM_MODELS = 4
+_warm: OrderedDict[str, EnhancerModel] = OrderedDict()
+
+
+@dataclass(frozen=True)
+class Enhancement:
+    """What came out.
+
+    volume: same grid, type and units as the input. uncertainty: standard deviation over sampled
+    cues and mirrorings in the input's units, float32, or None where it was not asked for; not
+    calibrated. model: name and sha256. device: where it ran. seconds: of wall time.
+    """
+
+    volume: Volume
+    uncertainty: Volume | None
+    model: dict[str, str]
+    device: str
+    seconds: float
+
+
+def enhance(
+    volume: Volume,
+    config: EnhanceConfig | None = None,
+    *,
+    guide: Volume | None = None,
+    monitor: Monitor | None = None,
+) -> Enhancement:
+    """Enhance every slice of a volume, and every frame of a sequence.
+
+    guide: a high-quality volume of the same modality whose look is taken on; None takes the mean
+    cue of the model's own high-quality bank. Geometry, type and units stay.
+    Raises ModelError for no fitting model, InputError for a volume or guide that cannot be used,
+    DeviceMemoryError, Cancelled. Source: arXiv 2307.07829; details reconstructed.
+    """
+    config, monitor = config or EnhanceConfig(), monitor or Monitor()
+    began = time.monotonic()
+    bundle = open_bundle(config.model, kind="enhancer", modality=volume.modality)
+    choice = choose_device(config.device)
+    monitor.log(f"running {bundle.name} on {choice.name}: {choice.reason}")
+    model = _warm_model(f"{bundle.folder}:{bundle.sha256}", lambda: open_enhancer(bundle, "cpu"))
+    move(model.guide, "cpu")
+    cue = encode_guide(guide, model, volume.modality) if guide else model.bank.mean[None]
+    plan = Plan(choice.name, config.batch, config.tile, config.overlap)
+
+    frames = volume.frames()
+    results = [
+        _enhance_frame(
+            frame, model, cue, config, plan, monitor.part(n / len(frames), (n + 1) / len(frames))
+        )
+        for n, frame in enumerate(frames)
+    ]
+    note = derived_note(f"enhanced with {bundle.name} {bundle.sha256[:12]}")
+    enhanced, uncertainty = (
+        _joined(volume, [result[which] for result in results]) for which in (0, 1)
+    )
+    assert enhanced is not None
+    return Enhancement(
+        volume=volume.with_voxels(enhanced, did=note),
+        uncertainty=None
+        if uncertainty is None
+        else volume.with_voxels(uncertainty, did=derived_note("uncertainty of the enhancement")),
+        model=bundle.identity(),
+        device=choice.name,
+        seconds=time.monotonic() - began,
+    )
+
+
+def encode_guide(guide: Volume, model: EnhancerModel, modality: str) -> Tensor:
+    """Reduce a high-quality volume to its cue, [1, cue_size]: the mean over up to 32 slices.
+
+    Raises InputError for a guide of another modality, a sequence, or one that shows nothing.
+    Source: arXiv 2307.07829; the mean is our reconstruction.
+    """
+    name = guide.source or "guide"
+    if guide.modality != modality:
+        raise InputError(
+            f"{name}: the guide is {guide.modality}, the volume {modality}",
+            "Choose a guide of the same modality.",
+        )
+    if guide.is_sequence:
+        raise InputError(f"{name}: the guide is a sequence", "Choose a single volume, or a frame.")
+    stacks = SliceStacks(guide.voxels, scaling_for(guide), context=0)
+    spread = np.array([float(plane[::4, ::4].std()) for plane in guide.voxels])
+    shown = np.flatnonzero(spread >= np.median(spread))
+    chosen = np.unique(shown[np.linspace(0, len(shown) - 1, 32).astype(np.intp)])
+    with torch.inference_mode():
+        cues = [_cue_mean(model, stacks.take(np.array([centre]))) for centre in chosen]
+        return torch.cat(cues).mean(dim=0, keepdim=True)
+
+
+def _cue_mean(model: EnhancerModel, slices: Tensor) -> Tensor:
+    if min(slices.shape[-2:]) < GRID:
+        slices = F.pad(slices, (0, GRID, 0, GRID), mode="replicate")
+    mean: Tensor = model.guide(slices).mean
+    return mean
+
+
+def _enhance_frame(
+    frame: Volume,
+    model: EnhancerModel,
+    cue: Tensor,
+    config: EnhanceConfig,
+    plan: Plan,
+    monitor: Monitor,
+) -> tuple[npt.NDArray[Any], Floats | None]:
+    """One frame's enhanced voxels in its type, and its uncertainty in its units."""
+    scaling = scaling_for(frame)
+    stacks = SliceStacks(frame.voxels, scaling, model.config.context)
+    wants_n4 = config.bias_correction == "n4"
+    passes = 1 + config.uncertainty
+    # Without a further step each batch goes straight into the result's type, which saves memory.
+    output = np.empty(frame.shape, np.float32 if wants_n4 else frame.dtype)
+    with torch.inference_mode():
+        for where, scaled in predict_slices(
+            model, stacks, cue, plan, monitor.part(0, (0.9 if wants_n4 else 1) / passes)
+        ):
+            blended = _blended(frame.voxels[where], scaling.undo(scaled), config.strength)
+            output[where] = blended if wants_n4 else restore_dtype(blended, frame.dtype)
+        field = None
+        if wants_n4:
+            monitor.progress(0.9 / passes, "correcting shading (N4)")
+            field = n4_field(frame.with_voxels(output))
+            output /= field
+            output = restore_dtype(output, frame.dtype)
+        if not config.uncertainty:
+            return output, None
+        spread = _spread(model, stacks, cue, config, plan, monitor.part(1 / passes, 1))
+    spread *= np.float32(scaling.scale * config.strength)
+    return output, spread if field is None else spread / field
+
+
+def _spread(
+    model: EnhancerModel,
+    stacks: SliceStacks,
+    cue: Tensor,
+    config: EnhanceConfig,
+    plan: Plan,
+    monitor: Monitor,
+) -> Floats:
+    """Standard deviation over sampled cues and mirrorings, on the network's scale (Welford)."""
+    generator = torch.Generator().manual_seed(config.seed)
+    mean = np.zeros(stacks.voxels.shape, np.float32)
+    squares = np.zeros(stacks.voxels.shape, np.float32)
+    for sample in range(config.uncertainty):
+        drawn = cue + model.bank.spread * torch.randn(cue.shape, generator=generator)
+        part = monitor.part(sample / config.uncertainty, (sample + 1) / config.uncertainty)
+        for where, scaled in predict_slices(
+            model, stacks, drawn, plan, part, flips=_FLIPS[sample % len(_FLIPS)]
+        ):
+            step = scaled - mean[where]
+            mean[where] += step / (sample + 1)
+            squares[where] += step * (scaled - mean[where])
+    return np.sqrt(squares / max(config.uncertainty - 1, 1))
+
+
+def _blended(source: npt.NDArray[Any], enhanced: Floats, strength: float) -> Floats:
+    if strength == 1:
+        return enhanced
+    original = source.astype(np.float32)
+    return original + np.float32(strength) * (enhanced - original)
+
+
+def _joined(volume: Volume, frames: list[npt.NDArray[Any] | None]) -> npt.NDArray[Any] | None:
+    arrays = [frame for frame in frames if frame is not None]
+    if not arrays:
+        return None
+    return np.stack(arrays) if volume.is_sequence else arrays[0]
+
+
+def _warm_model(key: str, opener: Callable[[], EnhancerModel]) -> EnhancerModel:
+    """Models stay loaded between jobs of one process: the second enhancement starts at once."""
+    if key not in _warm:
+        _warm[key] = opener()
+        while len(_warm) > _WARM_MODELS:
+            _warm.popitem(last=False)
+    _warm.move_to_end(key)
+    return _warm[key]
