@@ -1,0 +1,94 @@
+"""What benchmarks share: where results go, what they ran on, tables and the two files of each."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DOCS = REPOSITORY / "docs" / "benchmarks"
+#: The open volumes kept beside the project.
+SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+
+
+def commit() -> str:
+    """The commit that is checked out, with "+" where tracked files have changed since."""
+    return _git("rev-parse", "--short=12", "HEAD") + (
+        "+" if _git("status", "--porcelain", "--untracked-files=no") else ""
+    )
+
+
+def machine() -> str:
+    """Processor, cores and Python, without names."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    model = next((line.partition(":")[2].strip() for line in lines if "model name" in line), "")
+    threads = os.environ.get("OMP_NUM_THREADS", "all")
+    return (
+        f"{model or platform.machine()}, {os.cpu_count()} cores ({threads} used by each library), "
+        f"{platform.system()}, Python {platform.python_version()}"
+    )
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table; the caller formats numbers."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines) + "\n"
+
+
+def gate(name: str, value: float | None, bound: str, passed: bool) -> dict[str, Any]:
+    """One promise and whether it was kept; a value of None was not measured and fails."""
+    return {"name": name, "value": value, "bound": bound, "pass": bool(passed)}
+
+
+def gate_table(gates: Iterable[Mapping[str, Any]]) -> str:
+    """The gates as a Markdown table."""
+    return table(
+        ("gate", "value", "bound", "passed"),
+        (
+            (
+                entry["name"],
+                "not measured" if entry["value"] is None else f"{entry['value']:.4g}",
+                entry["bound"],
+                "yes" if entry["pass"] else "**no**",
+            )
+            for entry in gates
+        ),
+    )
+
+
+def write(
+    name: str,
+    text: str,
+    *,
+    gates: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
+    seeds: Sequence[int],
+    folder: Path = DOCS,
+) -> None:
+    """NAME.md for people and NAME.json for programs, side by side in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = " ".join(["python", f"Testing/Benchmarks/{name}.py", *sys.argv[1:]])
+    record = {
+        "commit": commit(),
+        "machine": machine(),
+        "command": command,
+        "seeds": list(seeds),
+        "gates": list(gates),
+        "rows": list(rows),
+    }
+    body = json.dumps(record, indent=1, allow_nan=False) + "\n"
+    (folder / f"{name}.json").write_text(body, encoding="utf-8")
+    origin = f"Written by `{command}` at {record['commit']} on {record['machine']}.\n"
+    (folder / f"{name}.md").write_text(f"{text.rstrip()}\n\n{origin}", encoding="utf-8")
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(REPOSITORY), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
