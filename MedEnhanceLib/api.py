@@ -1,0 +1,283 @@
+"""The Python API: volumes in memory, the same functions as the jobs, in this process.
+
+Everything takes `progress` (a function that hears `progress.Event`s, or True for a bar) and
+`cancel` (a function that tells whether to stop, or a threading.Event). A cancelled call raises
+Cancelled; every other error a user can meet is a MedEnhanceError too, with message and hint.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any
+
+from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.jobs.bar import watched
+from MedEnhanceLib.jobs.enhancement import Enhanced, enhance_volume
+from MedEnhanceLib.jobs.evaluation import evaluate_bundle
+from MedEnhanceLib.jobs.failures import memory_errors
+from MedEnhanceLib.jobs.files import check_ending, load_volume
+from MedEnhanceLib.jobs.training import train_method
+from MedEnhanceLib.jobs.volumes import inspect_path
+from MedEnhanceLib.progress import Cancel, Listener
+from MedEnhanceLib.volume import Volume
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.bundles import Bundle
+    from MedEnhanceLib.gradprom import Segmentation
+    from MedEnhanceLib.hqg import TrainConfig
+    from MedEnhanceLib.unicompress import CompressResult, RecoverReport
+
+PathLike = str | os.PathLike[str]
+Progress = Listener | bool | None
+
+
+def load(
+    path: PathLike,
+    *,
+    modality: str | None = None,
+    series: str | None = None,
+    progress: Progress = None,
+    cancel: Cancel | None = None,
+) -> Volume:
+    """Read a volume: .nii, .nii.gz, .nrrd, .mha, .ucv, a DICOM folder or file.
+
+    modality: states it where the file does not ("CT", "MR", …). series: the series instance UID
+    to take from a folder that holds several.
+    Raises InputError naming file, field and remedy; CodecError for a damaged .ucv.
+
+        volume = me.load("scan.nii.gz")
+    """
+    with memory_errors(), watched(progress, cancel) as monitor:
+        return load_volume(Path(path), modality=modality, series=series, monitor=monitor)
+
+
+def save(
+    volume: Volume,
+    path: PathLike,
+    *,
+    overwrite: bool = False,
+    progress: Progress = None,
+    cancel: Cancel | None = None,
+) -> None:
+    """Write a volume by the ending of `path`: complete, or not at all.
+
+    Raises OutputError where it cannot be written, or exists and `overwrite` is False.
+
+        me.save(result.volume, "better.nii.gz")
+    """
+    from MedEnhanceLib import io
+
+    check_ending(Path(path))
+    with memory_errors(), watched(progress, cancel) as monitor:
+        monitor.progress(0.0, "save")
+        io.save(volume, path, overwrite=overwrite)
+        monitor.progress(1.0, "saved")
+
+
+def enhance(
+    volume: Volume,
+    model: str = "auto",
+    guide: Volume | None = None,
+    uncertainty: int = 0,
+    segment: bool = False,
+    device: str = "auto",
+    *,
+    strength: float = 1.0,
+    bias_correction: str = "none",
+    progress: Progress = None,
+    cancel: Cancel | None = None,
+) -> Enhanced:
+    """Enhance a volume; geometry, type and units stay.
+
+    model: a bundle's name or folder; "auto" takes the one for the modality.
+    guide: a high-quality volume of the same modality whose look is taken on.
+    uncertainty: number of sampled cues for the map; 0 makes none.
+    segment: find labels in the enhanced volume too.
+    device: "auto", "cpu", "cuda", "cuda:1", "mps". strength: share of the correction, 0 to 1.
+    bias_correction: "n4" removes shading of MR as a step of its own.
+    Returns an object with .volume, .uncertainty, .segmentation and .report (its manifest).
+    Raises ConfigError, ModelError, InputError, DependencyError, DeviceMemoryError, Cancelled.
+
+        result = me.enhance(volume, model="mr-brain", uncertainty=8, segment=True)
+        result.segmentation.table
+    """
+    from MedEnhanceLib.gradprom import SegmentConfig
+    from MedEnhanceLib.hqg import EnhanceConfig
+
+    config = EnhanceConfig(
+        model=model,
+        strength=strength,
+        uncertainty=uncertainty,
+        bias_correction=bias_correction,
+        device=device,
+    )
+    head = SegmentConfig(device=device) if segment else None
+    with memory_errors(), watched(progress, cancel) as monitor:
+        return enhance_volume(volume, config, guide=guide, head=head, monitor=monitor)
+
+
+def segment(
+    volume: Volume,
+    model: str = "auto",
+    device: str = "auto",
+    *,
+    progress: Progress = None,
+    cancel: Cancel | None = None,
+) -> Segmentation:
+    """Label the voxels of a volume.
+
+    Returns an object with .volume (labels, uint8, same grid), .labels (value, name, colour) and
+    .table (voxels and millilitres of each). Raises as `enhance`.
+
+        for row in me.segment(volume).table:
+            print(row["label"], row["volume_ml"])
+    """
+    from MedEnhanceLib.gradprom import SegmentConfig
+    from MedEnhanceLib.gradprom import segment as segment_volume
+
+    config = SegmentConfig(model=model, device=device)
+    with memory_errors(), watched(progress, cancel) as monitor:
+        return segment_volume(volume, config, monitor=monitor)
+
+
+def compress(
+    volume: Volume | PathLike,
+    path: PathLike,
+    *,
+    lossless: bool = False,
+    max_error: float | None = None,
+    ratio: float | None = None,
+    speed: str = "normal",
+    threads: int = 0,
+    overwrite: bool = False,
+    progress: Progress = None,
+    cancel: Cancel | None = None,
+) -> CompressResult:
+    """Compress a volume, or a file of one, into a container (.ucv); verified before it appears.
+
+    Exactly one promise: lossless (every voxel equal), max_error (no voxel off by more, in stored
+    units: HU for CT), or ratio (file ≤ raw bytes / ratio, best quality for it).
+    speed: "normal" or "fast". threads: 0 takes all.
+    Returns path, ratio, max_error, psnr, seconds and more.
+    Raises ConfigError, InputError, OutputError, CodecError, Cancelled; the source is untouched.
+
+        me.compress(volume, "scan.ucv", max_error=2)
+    """
+    from MedEnhanceLib.unicompress import CompressConfig
+    from MedEnhanceLib.unicompress import compress as compress_volume
+
+    config = CompressConfig(
+        lossless=lossless, max_error=max_error, ratio=ratio, speed=speed, threads=threads
+    )
+    with memory_errors(), watched(progress, cancel) as monitor:
+        if not isinstance(volume, Volume):
+            volume = load_volume(Path(volume), monitor=monitor.part(0.0, 0.1))
+            monitor = monitor.part(0.1, 1.0)
+        return compress_volume(volume, Path(path), config, monitor=monitor, overwrite=overwrite)
+
+
+def decompress(
+    path: PathLike,
+    region: tuple[slice | EllipsisType, ...] | None = None,
+    layers: int | None = None,
+    *,
+    progress: Progress = None,
+    cancel: Cancel | None = None,
+) -> Volume:
+    """Read a container, or a part of it without decoding the rest.
+
+    region: slices over [T,] K, J, I; the geometry follows the crop. layers: fewer is coarser.
+    Raises CodecError naming the damaged chunk; see `recover`.
+
+        part = me.decompress("scan.ucv", region=(slice(40, 60), ...))
+    """
+    from MedEnhanceLib.unicompress import decompress as decompress_file
+
+    with memory_errors(), watched(progress, cancel) as monitor:
+        return decompress_file(Path(path), region=region, layers=layers, monitor=monitor)
+
+
+def recover(
+    path: PathLike, *, progress: Progress = None, cancel: Cancel | None = None
+) -> tuple[Volume, RecoverReport]:
+    """Read every intact block of a damaged container; the report tells what is missing.
+
+    volume, report = me.recover("damaged.ucv")
+    """
+    from MedEnhanceLib.unicompress import recover as recover_file
+
+    with memory_errors(), watched(progress, cancel) as monitor:
+        return recover_file(Path(path), monitor=monitor)
+
+
+def inspect(
+    path_or_volume: PathLike | Volume,
+    *,
+    progress: Progress = None,
+    cancel: Cancel | None = None,
+) -> dict[str, Any]:
+    """The card of a volume, a file, a DICOM folder or a container, as a JSON object.
+
+    me.inspect("scan.nii.gz")["spacing"]
+    """
+    with memory_errors(), watched(progress, cancel) as monitor:
+        if not isinstance(path_or_volume, Volume):
+            return inspect_path(Path(path_or_volume), monitor)
+        from MedEnhanceLib.io.card import card
+
+        return card(path_or_volume)
+
+
+def train(
+    method: str,
+    config: str | Mapping[str, Any] | TrainConfig,
+    data: PathLike,
+    out: PathLike,
+    *,
+    progress: Progress = None,
+    cancel: Cancel | None = None,
+) -> Path:
+    """Train a model, or go on with a training; returns the folder of its bundle.
+
+    method: "hqg". config: a preset ("smoke", "cpu", "full"), its fields as an object, or a
+    TrainConfig. data: a folder with the volumes. out: for checkpoint and bundle.
+    Raises Cancelled after writing a checkpoint from which the same call goes on.
+
+        folder = me.train("hqg", "cpu", "data/", out="runs/a", progress=True)
+        me.enhance(volume, model=str(folder))
+    """
+    from MedEnhanceLib.hqg import TrainConfig
+
+    if isinstance(config, str):
+        config = TrainConfig.preset(config)
+    elif isinstance(config, Mapping):
+        config = TrainConfig.from_json(dict(config))
+    elif not isinstance(config, TrainConfig):
+        raise ConfigError(f"config is {config!r}", "Give a preset's name, or a TrainConfig.")
+    with memory_errors(), watched(progress, cancel) as monitor:
+        return train_method(method, config, Path(data), Path(out), monitor)
+
+
+def evaluate(
+    bundle: str | os.PathLike[str] | Bundle,
+    data: PathLike,
+    *,
+    device: str = "auto",
+    progress: Progress = None,
+    cancel: Cancel | None = None,
+) -> dict[str, Any]:
+    """Measure a model on good volumes: damaged and enhanced, or against labels.
+
+    bundle: a model's name, its folder, or a Bundle. data: a volume or a folder of them; a head
+    needs `<name>-labels<ending>` beside each. Returns a manifest with the rows in "results".
+
+        me.evaluate("mr-brain", "data/")["results"]["means"]
+    """
+    from MedEnhanceLib.bundles import Bundle
+
+    name_or_path = str(bundle.folder) if isinstance(bundle, Bundle) else os.fspath(bundle)
+    with memory_errors(), watched(progress, cancel) as monitor:
+        return evaluate_bundle(name_or_path, Path(data), device, monitor)

@@ -1,0 +1,147 @@
+"""Jobs around the compressed container: compress, decompress, recover."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from MedEnhanceLib.config import config_from_json, config_to_json
+from MedEnhanceLib.errors import ConfigError, OutputError
+from MedEnhanceLib.jobs.events import as_json
+from MedEnhanceLib.jobs.files import (
+    CONTAINER,
+    check_outputs,
+    check_volume_outputs,
+    finish,
+    load_volume,
+)
+from MedEnhanceLib.jobs.result import Result
+from MedEnhanceLib.progress import Monitor
+
+#: Fields of a CompressResult that every job's result has under its own name.
+_TOLD_ANYWAY = ("path", "seconds")
+Region = tuple[slice, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressParams:
+    """config: fields of unicompress.CompressConfig, with exactly one of its modes."""
+
+    input: str
+    output: str
+    config: dict[str, Any] = field(default_factory=dict)
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecompressParams:
+    """region: [start, stop] or null (all) for each axis [T,] K, J, I; later axes may be left out.
+
+    layers: how many layers of the payload to read; null reads all.
+    """
+
+    input: str
+    output: str
+    region: list[Any] | None = None
+    layers: int | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecoverParams:
+    """input: a damaged container; output: a volume of what is intact."""
+
+    input: str
+    output: str
+    overwrite: bool = False
+
+
+def run_compress(params: CompressParams, monitor: Monitor) -> Result:
+    """Load → compress → verify and replace (in `compress`) → manifest."""
+    from MedEnhanceLib.unicompress import CompressConfig, compress
+
+    began = time.monotonic()
+    config = config_from_json(CompressConfig, params.config)
+    source, output = Path(params.input), Path(params.output)
+    if output.suffix.lower() != CONTAINER:
+        raise OutputError(f"{output.name}: not the ending of a container", f"Use {CONTAINER}.")
+    check_outputs({"output": output}, inputs=[source], overwrite=params.overwrite)
+    volume = load_volume(source, monitor=monitor.part(0.0, 0.1))
+    done = compress(
+        volume, output, config, monitor=monitor.part(0.1, 1.0), overwrite=params.overwrite
+    )
+    return finish(
+        "compressed",
+        {"output": output},
+        began=began,
+        config=config_to_json(config),
+        inputs={"input": source},
+        figures={name: value for name, value in as_json(done).items() if name not in _TOLD_ANYWAY},
+        overwrite=params.overwrite,
+    )
+
+
+def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
+    """Decode the region that is asked for → save → manifest."""
+    from MedEnhanceLib.io import save
+    from MedEnhanceLib.unicompress import decompress
+
+    began = time.monotonic()
+    source, output = Path(params.input), Path(params.output)
+    region = region_from_json(params.region)
+    check_volume_outputs({"output": output}, inputs=[source], overwrite=params.overwrite)
+    volume = decompress(source, region=region, layers=params.layers, monitor=monitor.part(0.0, 0.9))
+    monitor.progress(0.9, "save")
+    save(volume, output, overwrite=params.overwrite)
+    return finish(
+        "decompressed",
+        {"output": output},
+        began=began,
+        config={"region": params.region, "layers": params.layers},
+        inputs={"input": source},
+        figures={"shape": volume.shape, "dtype": str(volume.dtype)},
+        overwrite=params.overwrite,
+    )
+
+
+def run_recover(params: RecoverParams, monitor: Monitor) -> Result:
+    """Decode every intact block → save → manifest that says what is missing."""
+    from MedEnhanceLib.io import save
+    from MedEnhanceLib.unicompress import recover
+
+    began = time.monotonic()
+    source, output = Path(params.input), Path(params.output)
+    check_volume_outputs({"output": output}, inputs=[source], overwrite=params.overwrite)
+    volume, report = recover(source, monitor=monitor.part(0.0, 0.9))
+    monitor.progress(0.9, "save")
+    save(volume, output, overwrite=params.overwrite)
+    return finish(
+        "recovered from a damaged container",
+        {"output": output},
+        began=began,
+        config={},
+        inputs={"input": source},
+        figures={"report": report},
+        overwrite=params.overwrite,
+    )
+
+
+def region_from_json(region: list[Any] | None) -> Region | None:
+    """[[40, 60], null] → (slice(40, 60), slice(None)); None stays None.
+
+    Raises ConfigError for anything that is not a pair of whole numbers or null.
+    """
+    if region is None:
+        return None
+    return tuple(_slice_from_json(entry) for entry in region)
+
+
+def _slice_from_json(entry: Any) -> slice:
+    if entry is None:
+        return slice(None)
+    is_pair = isinstance(entry, list) and len(entry) == 2
+    if not is_pair or not all(type(number) in (int, type(None)) for number in entry):
+        raise ConfigError(f"region has the entry {entry!r}", "Give [start, stop], or null for all.")
+    return slice(*entry)

@@ -1,0 +1,111 @@
+"""Errors at the edge of a job: mapped from below in one place, and JSON both ways.
+
+MedEnhanceError
+├── InternalError   a fault of ours                              internal 1
+└── WorkerError     a worker that died or does not answer        worker   1
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from MedEnhanceLib import errors
+from MedEnhanceLib.errors import Cancelled, DeviceMemoryError, MedEnhanceError
+
+_LONGEST_DETAILS = 32_000
+_LESS_MEMORY = "Close other programs, crop the volume, or choose the CPU: --device cpu."
+#: What libraries say in a plain RuntimeError when memory runs out.
+_MEMORY_WORDS = ("out of memory", "can't allocate memory", "failed to allocate", "bad_alloc")
+
+
+class InternalError(MedEnhanceError):
+    """A fault of MedEnhance itself."""
+
+    code = "internal"
+
+
+class WorkerError(MedEnhanceError):
+    """A worker that died, or does not speak the protocol."""
+
+    code = "worker"
+
+
+_CLASSES: tuple[type[MedEnhanceError], ...] = (
+    MedEnhanceError,
+    errors.ConfigError,
+    errors.InputError,
+    errors.GeometryError,
+    errors.OutputError,
+    errors.DependencyError,
+    errors.ModelError,
+    errors.DeviceMemoryError,
+    errors.CodecError,
+    errors.Cancelled,
+    InternalError,
+    WorkerError,
+)
+_BY_CODE = {cls.code: cls for cls in _CLASSES}
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turn every way in which memory runs out into DeviceMemoryError."""
+    try:
+        yield
+    except MemoryError as cause:
+        raise DeviceMemoryError(f"memory ran out ({cause or 'host'})", _LESS_MEMORY) from cause
+    except RuntimeError as cause:
+        if not _is_out_of_memory(cause):
+            raise
+        reason = str(cause).strip().partition("\n")[0][:200]
+        raise DeviceMemoryError(f"memory ran out: {reason}", _LESS_MEMORY) from cause
+
+
+@contextmanager
+def job_errors(kind: str) -> Iterator[None]:
+    """Let only MedEnhanceErrors out of a job."""
+    try:
+        with memory_errors():
+            yield
+    except MedEnhanceError:
+        raise
+    except KeyboardInterrupt as cause:
+        raise Cancelled("cancelled", "Start again when you like.") from cause
+    except Exception as cause:
+        raise InternalError(
+            f"{kind} failed unexpectedly: {type(cause).__name__}: {cause}",
+            "This is a fault of MedEnhance: please report it with the traceback in the log"
+            " (a worker's standard error).",
+        ) from cause
+
+
+def error_to_json(error: MedEnhanceError) -> dict[str, str]:
+    """The fields of an error event: code, message, hint, and details for the log."""
+    lines = traceback.format_exception(error)
+    return {
+        "code": error.code,
+        "message": error.message,
+        "hint": error.hint,
+        "details": "".join(lines)[-_LONGEST_DETAILS:],
+    }
+
+
+def error_from_json(fields: Mapping[str, Any]) -> MedEnhanceError:
+    """The error that an error event tells of; its details become a note of the exception."""
+    cls = _BY_CODE.get(str(fields.get("code")), MedEnhanceError)
+    error = cls(str(fields.get("message", "the job failed")), str(fields.get("hint", "")))
+    if fields.get("details"):
+        error.add_note(f"In the worker:\n{fields['details']}")
+    return error
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return any(words in text for words in _MEMORY_WORDS)

@@ -1,0 +1,134 @@
+"""What jobs read and write: volumes by their ending, refusals before long work, manifests after."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from MedEnhanceLib.errors import ConfigError, OutputError
+from MedEnhanceLib.jobs.events import as_json
+from MedEnhanceLib.jobs.result import Result
+from MedEnhanceLib.manifest import make_manifest
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.volume import Volume
+
+CONTAINER = ".ucv"
+
+
+def load_volume(
+    path: Path,
+    *,
+    modality: str | None = None,
+    series: str | None = None,
+    monitor: Monitor | None = None,
+) -> Volume:
+    """Whatever we read, a compressed container too; errors as `io.load`'s."""
+    if path.suffix.lower() == CONTAINER:
+        from MedEnhanceLib.unicompress import decompress
+
+        if series is not None:
+            raise ConfigError(f"{path.name}: a container has no series", "Leave series out.")
+        volume = decompress(path, monitor=monitor)
+        return replace(volume, modality=modality) if modality else volume
+    from MedEnhanceLib import io
+
+    return io.load(path, modality=modality, series=series, monitor=monitor)
+
+
+def check_volume_outputs(
+    outputs: Mapping[str, Path], *, inputs: Sequence[Path], overwrite: bool
+) -> None:
+    """Refuse before the long work what could not be saved after it.
+
+    outputs: parameter's name → path of a volume. Raises OutputError or ConfigError.
+    """
+    for path in outputs.values():
+        check_ending(path)
+    check_outputs(outputs, inputs=inputs, overwrite=overwrite)
+
+
+def check_ending(path: Path) -> None:
+    """Raise OutputError where no volume is written with the ending of `path`."""
+    from MedEnhanceLib import io
+
+    if io.ending_of(path) not in io.WRITABLE:
+        raise OutputError(
+            f"{path.name}: no volume is written with this ending",
+            f"Use one of {', '.join(io.WRITABLE)}"
+            f"{'; compress writes ' + CONTAINER if path.suffix.lower() == CONTAINER else ''}.",
+        )
+
+
+def check_outputs(outputs: Mapping[str, Path], *, inputs: Sequence[Path], overwrite: bool) -> None:
+    """Refuse existing files (their manifests too), missing folders, and writing over an input."""
+    from MedEnhanceLib.io.atomic import refuse_existing
+
+    if len({path.resolve() for path in outputs.values()}) < len(outputs):
+        raise ConfigError(
+            f"two outputs share one path: {', '.join(map(str, outputs.values()))}",
+            "Give each its own.",
+        )
+    for name, path in outputs.items():
+        if path.resolve() in {entry.resolve() for entry in inputs}:
+            raise OutputError(
+                f"{path}: {name} is the input itself", "Give the output another name."
+            )
+        if not path.parent.is_dir():
+            raise OutputError(
+                f"{path}: the folder {path.parent} is not there", "Make it, or give another path."
+            )
+        refuse_existing(path, overwrite)
+        refuse_existing(manifest_path(path), overwrite)
+
+
+def manifest_path(output: Path) -> Path:
+    """Where the manifest of an output lies: beside it, `<output>.json`."""
+    return output.with_name(f"{output.name}.json")
+
+
+def beside(output: Path, word: str) -> Path:
+    """`out.nii.gz` → `out-word.nii.gz`, for what comes with an output."""
+    from MedEnhanceLib.io import ending_of
+
+    ending = ending_of(output)
+    return output.with_name(f"{output.name[: -len(ending) or None]}-{word}{ending}")
+
+
+def finish(
+    action: str,
+    outputs: Mapping[str, Path],
+    *,
+    began: float,
+    config: Any,
+    inputs: Mapping[str, Path],
+    figures: Mapping[str, Any],
+    device: str = "cpu",
+    model: Mapping[str, str] | None = None,
+    overwrite: bool,
+) -> Result:
+    """Write the manifest beside the first output; the Result that tells of both.
+
+    began: `time.monotonic()` at the start. figures: what the job found out; it goes into both.
+    """
+    from MedEnhanceLib.io.atomic import write_json
+
+    seconds = round(time.monotonic() - began, 3)
+    figures = as_json(figures)
+    manifest = make_manifest(
+        action,
+        config=as_json(config),
+        inputs={name: path.name for name, path in inputs.items()},
+        device=device,
+        seconds=seconds,
+        model=model,
+        results=figures,
+    )
+    path = manifest_path(next(iter(outputs.values())))
+    write_json(path, manifest, overwrite=overwrite)
+    written = {name: str(output) for name, output in outputs.items()}
+    return Result(
+        {"outputs": written, "manifest": str(path), "device": device, "seconds": seconds, **figures}
+    )

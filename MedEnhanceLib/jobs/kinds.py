@@ -1,0 +1,60 @@
+"""Every kind of job: its parameters and its function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from MedEnhanceLib.jobs.compression import (
+    CompressParams,
+    DecompressParams,
+    RecoverParams,
+    run_compress,
+    run_decompress,
+    run_recover,
+)
+from MedEnhanceLib.jobs.demo import DemoParams, run_demo
+from MedEnhanceLib.jobs.enhancement import (
+    EnhanceParams,
+    SegmentParams,
+    run_enhance,
+    run_segment,
+)
+from MedEnhanceLib.jobs.evaluation import EvaluateParams, run_evaluate
+from MedEnhanceLib.jobs.ping import PingParams, run_ping
+from MedEnhanceLib.jobs.result import Result
+from MedEnhanceLib.jobs.training import TrainParams, run_train
+from MedEnhanceLib.jobs.volumes import (
+    ConvertParams,
+    DegradeParams,
+    InspectParams,
+    run_convert,
+    run_degrade,
+    run_inspect,
+)
+from MedEnhanceLib.progress import Monitor
+
+
+@dataclass(frozen=True)
+class JobKind:
+    """params: the dataclass of the parameters; run: the function that takes one and a Monitor."""
+
+    params: type[Any]
+    run: Callable[[Any, Monitor], Result]
+
+
+JOBS: dict[str, JobKind] = {
+    "enhance": JobKind(EnhanceParams, run_enhance),
+    "segment": JobKind(SegmentParams, run_segment),
+    "compress": JobKind(CompressParams, run_compress),
+    "decompress": JobKind(DecompressParams, run_decompress),
+    "recover": JobKind(RecoverParams, run_recover),
+    "degrade": JobKind(DegradeParams, run_degrade),
+    "convert": JobKind(ConvertParams, run_convert),
+    "inspect": JobKind(InspectParams, run_inspect),
+    "train": JobKind(TrainParams, run_train),
+    "evaluate": JobKind(EvaluateParams, run_evaluate),
+    "demo": JobKind(DemoParams, run_demo),
+    "ping": JobKind(PingParams, run_ping),
+}
