@@ -1,0 +1,123 @@
+"""Volumes from files and back, by the ending of the name."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+
+from MedEnhanceLib.errors import InputError, OutputError
+from MedEnhanceLib.io import tags
+from MedEnhanceLib.io.atomic import atomic_write, refuse_existing
+from MedEnhanceLib.io.finite import refuse_not_finite
+from MedEnhanceLib.io.modality import default_units, guess_modality
+from MedEnhanceLib.io.nifti import read_nifti, write_nifti
+from MedEnhanceLib.io.payload import input_error
+from MedEnhanceLib.io.simpleitk import read_itk, write_itk
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.volume import Volume
+
+_READERS = {
+    ".nii": read_nifti,
+    ".nii.gz": read_nifti,
+    ".nrrd": read_itk,
+    ".mha": read_itk,
+    ".mhd": read_itk,
+}
+_WRITERS = {
+    ".nii": write_nifti,
+    ".nii.gz": write_nifti,
+    ".nrrd": write_itk,
+    ".mha": write_itk,
+}
+READABLE = tuple(_READERS)
+WRITABLE = tuple(_WRITERS)
+#: What the formats lack, and the wider type that holds every value of it.
+_WIDER = {"bool": "uint8", "float16": "float32"}
+
+
+def ending_of(path: str | os.PathLike[str]) -> str:
+    """The ending in lower case, with its dot; ".nii.gz" is one ending."""
+    name = Path(path).name.lower()
+    return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    modality: str | None = None,
+    series: str | None = None,
+    monitor: Monitor | None = None,
+) -> Volume:
+    """Read a volume: NIfTI, NRRD, MetaImage, a DICOM folder, or one DICOM file.
+
+    modality: overrides what the header says; without either it is guessed, with a warning.
+    series: which DICOM series of the folder, by UID or by its number in the list of the error.
+    monitor: hears warnings and progress; may cancel.
+    Raises InputError (GeometryError) for what is not a volume, damaged, ambiguous or not finite.
+    """
+    path, monitor = Path(path), monitor or Monitor()
+    try:
+        is_folder, size = path.is_dir(), path.stat().st_size
+    except OSError as cause:
+        raise input_error(path, cause) from cause
+    if size == 0 and not is_folder:
+        raise InputError(f"{path} is empty (0 bytes)", "Copy or download the file again.")
+    read = _READERS.get(ending_of(path))
+    if is_folder or read is None:
+        raise InputError(
+            f"{path.name}: files that end in {ending_of(path) or 'nothing'} cannot be read",
+            f"Give a DICOM folder or file, or one of: {', '.join(READABLE)}.",
+        )
+    volume = _meaning(*read(path, monitor), modality, monitor)
+    refuse_not_finite(volume)
+    return volume
+
+
+def save(volume: Volume, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Write a volume in the format that the ending of `path` names, completely or not at all.
+
+    .nii and .nii.gz keep the geometry in float32, and exactly in a header extension of ours; .nrrd
+    and .mha keep every bit and are written uncompressed. Modality, units and history go into the
+    header of each. bool becomes uint8 and float16 becomes float32, which no format here has.
+    Raises OutputError for an unknown ending, an existing file, no permission, no space.
+    """
+    path = Path(path)
+    write = _WRITERS.get(ending_of(path))
+    if write is None:
+        raise OutputError(
+            f"{path.name}: volumes cannot be written as {ending_of(path) or 'a name without end'}",
+            f"Use one of: {', '.join(WRITABLE)}.",
+        )
+    refuse_existing(path, overwrite)
+    refuse_not_finite(volume)
+    volume = _writable(volume)
+    with atomic_write(path, overwrite=overwrite) as temporary:
+        write(volume, temporary)
+
+
+def _meaning(volume: Volume, found: tags.Tags, modality: str | None, monitor: Monitor) -> Volume:
+    """Add what the voxels mean: as the user says, else the header, else as they look."""
+    chosen = modality or found.modality
+    if chosen is None:
+        chosen = guess_modality(volume)
+        monitor.warn(f"{Path(volume.source).name}: the header names no modality; taken as {chosen}")
+    return dataclasses.replace(
+        volume,
+        modality=chosen,
+        units=found.units if chosen == found.modality else default_units(chosen),
+        history=found.history,
+    )
+
+
+def _writable(volume: Volume) -> Volume:
+    wider = _WIDER.get(volume.dtype.name)
+    if wider is not None:
+        return volume.with_voxels(volume.voxels.astype(wider))
+    if volume.dtype.itemsize > np.dtype(np.float64).itemsize:
+        raise OutputError(
+            f"no file format here holds voxels of type {volume.dtype}", "Convert to float64."
+        )
+    return volume

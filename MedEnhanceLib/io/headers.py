@@ -1,0 +1,250 @@
+"""Checks the text headers of NRRD and MetaImage before ITK is given the file.
+
+ITK takes what these headers say at its word: it ignores units of length, takes an unknown space for
+LPS, turns a spacing of NaN into 1, and returns garbage for a MetaImage whose compressed voxels are
+damaged. What it would misread is refused here, naming the field; what it reads well is ITK's.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.payload import Compression, check_payload, payload_bytes, read_start
+from MedEnhanceLib.progress import Monitor
+
+_LONGEST_HEADER = 1 << 20
+_UNITS_MM = {
+    "mm": 1.0, "millimeter": 1.0, "millimeters": 1.0, "cm": 10.0, "m": 1e3,
+    "um": 1e-3, "µm": 1e-3, "μm": 1e-3, "micron": 1e-3, "microns": 1e-3, "micrometer": 1e-3,
+    "nm": 1e-6,
+}  # fmt: skip
+_NRRD_TYPES = {
+    "i1": "signed char, int8, int8_t",
+    "u1": "uchar, unsigned char, uint8, uint8_t",
+    "i2": "short, short int, signed short, signed short int, int16, int16_t",
+    "u2": "ushort, unsigned short, unsigned short int, uint16, uint16_t",
+    "i4": "int, signed int, int32, int32_t",
+    "u4": "uint, unsigned int, uint32, uint32_t",
+    "i8": "longlong, long long, long long int, signed long long, signed long long int, int64, "
+    "int64_t",
+    "u8": "ulonglong, unsigned long long, unsigned long long int, uint64, uint64_t",
+    "f4": "float",
+    "f8": "double",
+}
+_NRRD_NAMES = {name: kind for kind, names in _NRRD_TYPES.items() for name in names.split(", ")}
+_NRRD_SPACES = {
+    "left-posterior-superior", "lps", "right-anterior-superior", "ras",
+    "left-anterior-superior", "las", "left-posterior-superior-time", "lpst",
+}  # fmt: skip
+_FRAME_KINDS = {"list", "time"}
+_DOMAIN_KINDS = {"domain", "space"}
+_META_TYPES = {
+    "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4",
+    "MET_UINT": "u4", "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8", "MET_FLOAT": "f4",
+    "MET_DOUBLE": "f8",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a header promises. frame_axis: where a list or time axis stands among `sizes`, if any.
+
+    sizes: fastest axis first, as in the file. mm: millimetres in one unit of length.
+    """
+
+    sizes: tuple[int, ...]
+    dtype: np.dtype[Any]
+    mm: float = 1.0
+    frame_axis: int | None = None
+
+
+def check_nrrd(path: Path, monitor: Monitor) -> Layout:
+    """The layout of a NRRD file; InputError for one that is damaged or that ITK would misread."""
+    start = read_start(path, _LONGEST_HEADER)
+    end = re.search(rb"\r?\n\r?\n", start)
+    if not start.startswith(b"NRRD000") or end is None:
+        raise InputError(
+            f"{path.name} is not a NRRD file: it does not begin with a NRRD header",
+            "Check that it is an image and that its name has the right ending.",
+        )
+    fields = _fields(start[: end.start()], r"(?P<key>[^:#=]+): (?P<value>.*)")
+    for field in ("data file", "datafile", "line skip", "lineskip", "byte skip", "byteskip"):
+        if fields.get(field, "0") != "0":
+            raise InputError(
+                f"{path.name}: voxels in another place ({field}: {fields[field]})",
+                "Save it with header and voxels together, as one .nrrd file.",
+            )
+    sizes = _sizes(path, "sizes", fields)
+    layout = Layout(
+        sizes,
+        _dtype(path, "type", fields, _NRRD_NAMES),
+        _unit(path, fields.get("space units", "") + fields.get("units", "")),
+        _frame_axis(path, fields, sizes),
+    )
+    _check_space(path, fields, monitor)
+    encoding = fields.get("encoding", "").lower()
+    if encoding not in ("raw", "gzip", "gz"):
+        raise InputError(
+            f"{path.name}: encoding {encoding!r} is not supported", "Save it as raw or gzip."
+        )
+    _check_voxels(path, layout, end.end(), "none" if encoding == "raw" else "gzip", monitor)
+    return layout
+
+
+def check_meta(path: Path, monitor: Monitor) -> Layout:
+    """The layout of a MetaImage (.mha, .mhd); InputError as for `check_nrrd`."""
+    start = read_start(path, _LONGEST_HEADER)
+    end = re.search(rb"(?:^|\n)ElementDataFile *= *([^\r\n]*)\r?\n?", start)
+    if end is None:
+        raise InputError(
+            f"{path.name} is not a MetaImage: ElementDataFile is missing from its header",
+            "Check that it is an image and that its name has the right ending.",
+        )
+    fields = _fields(start[: end.start()], r"(?P<key>[^=]+?) *= *(?P<value>.*)")
+    if fields.get("elementnumberofchannels", "1") != "1":
+        raise InputError(
+            f"{path.name}: several values per voxel (ElementNumberOfChannels): a colour or vector",
+            "Convert it to one intensity per voxel first.",
+        )
+    if not _is_true(fields.get("binarydata", "False")):
+        raise InputError(f"{path.name}: BinaryData is not True", "Save it with binary voxels.")
+    _positive(path, "elementspacing", fields)
+    layout = Layout(
+        _sizes(path, "dimsize", fields),
+        _dtype(path, "elementtype", fields, _META_TYPES),
+        _unit(path, fields.get("distanceunits", "")),
+    )
+    compression: Compression = "zlib" if _is_true(fields.get("compresseddata", "")) else "none"
+    voxel_file, offset = _meta_voxels(path, end, fields)
+    _check_voxels(voxel_file, layout, offset, compression, monitor)
+    return layout
+
+
+def _fields(head: bytes, line_pattern: str) -> dict[str, str]:
+    """Field → value of every line that has both; keys in lower case."""
+    fields = {}
+    for line in head.decode("utf-8", "replace").splitlines():
+        match = re.fullmatch(line_pattern, line)
+        if match:
+            fields[match["key"].strip().lower()] = match["value"].strip()
+    return fields
+
+
+def _sizes(path: Path, field: str, fields: dict[str, str]) -> tuple[int, ...]:
+    text = fields.get(field, "")
+    if not re.fullmatch(r"\d{1,18}(\s+\d{1,18})*", text):
+        raise InputError(f"{path.name}: {field} is {text[:80]!r}", "The header is damaged.")
+    sizes = tuple(int(size) for size in text.split())
+    if 0 in sizes:
+        raise InputError(f"{path.name}: zero size, {field} is {text}", "Export the volume again.")
+    if len(sizes) not in (3, 4):
+        raise InputError(
+            f"{path.name}: {field} is {text}: {len(sizes)} axes, a volume has 3 (4 with frames)",
+            "Give a volume.",
+        )
+    return sizes
+
+
+def _dtype(path: Path, field: str, fields: dict[str, str], names: dict[str, str]) -> np.dtype[Any]:
+    name = fields.get(field, "")
+    if name not in names:
+        raise InputError(
+            f"{path.name}: {field} is {name[:80]!r}, which holds no intensity here",
+            "Convert it to integers or floats of up to 64 bits.",
+        )
+    return np.dtype(names[name])
+
+
+def _unit(path: Path, text: str) -> float:
+    """Millimetres in the unit of length, 1 where none is named."""
+    named = set(re.findall(r'[^\s"]+', text)) - {"s", "sec", "ms", "none", "???"}
+    if not named:
+        return 1.0
+    if len(named) > 1 or not named <= _UNITS_MM.keys():
+        raise InputError(
+            f"{path.name}: unknown or mixed units of length: {', '.join(sorted(named))}",
+            "Write the header in mm.",
+        )
+    return _UNITS_MM[named.pop()]
+
+
+def _frame_axis(path: Path, fields: dict[str, str], sizes: tuple[int, ...]) -> int | None:
+    kinds = fields.get("kinds", "domain " * len(sizes)).lower().split()
+    if len(kinds) != len(sizes):
+        raise InputError(f"{path.name}: kinds and sizes disagree", "The header is damaged.")
+    others = [axis for axis, kind in enumerate(kinds) if kind not in _DOMAIN_KINDS]
+    if not others:
+        if "none" in fields.get("space directions", ""):
+            raise InputError(f"{path.name}: space directions has 'none', kinds does not say why")
+        return None
+    axis = others[0]
+    if len(others) > 1 or kinds[axis] not in _FRAME_KINDS or len(sizes) != 4:
+        raise InputError(
+            f"{path.name}: several values per voxel (kinds: {fields['kinds']}): a colour or vector",
+            "Convert it to one intensity per voxel first.",
+        )
+    return axis
+
+
+def _check_space(path: Path, fields: dict[str, str], monitor: Monitor) -> None:
+    space = fields.get("space", "").lower()
+    if space and space not in _NRRD_SPACES:
+        raise InputError(
+            f"{path.name}: space is {space!r}, which does not say where left and front are",
+            "Write the header with space: left-posterior-superior.",
+        )
+    if "space directions" not in fields:
+        _positive(path, "spacings", fields)
+        monitor.warn(
+            f"{path.name} has no space directions: its place in the patient, and which side is "
+            "left, are unknown; its axes are taken as LPS"
+        )
+
+
+def _positive(path: Path, field: str, fields: dict[str, str]) -> None:
+    text = fields.get(field, "1")
+    try:
+        numbers = [float(number) for number in text.split()]
+    except ValueError:
+        numbers = [math.nan]
+    if not all(number > 0 and math.isfinite(number) for number in numbers):
+        raise InputError(f"{path.name}: {field} is {text[:80]!r}", "Correct the voxel size.")
+
+
+def _meta_voxels(path: Path, end: re.Match[bytes], fields: dict[str, str]) -> tuple[Path, int]:
+    """The file that holds the voxels, and where in it they begin."""
+    if fields.get("headersize", "0") != "0":
+        raise InputError(f"{path.name}: HeaderSize is not supported", "Save it as .mha.")
+    target = end[1].decode("utf-8", "replace").strip()
+    if target.upper() == "LOCAL":
+        return path, end.end()
+    if target.upper().startswith("LIST") or "%" in target or Path(target).name != target:
+        raise InputError(
+            f"{path.name}: ElementDataFile is {target!r}, not one file beside the header",
+            "Save it as one .mha file.",
+        )
+    voxel_file = path.with_name(target)
+    if not voxel_file.is_file():
+        raise InputError(
+            f"{path.name}: its voxels should be in {voxel_file}, which does not exist",
+            "Copy the .mhd together with its .raw or .zraw file.",
+        )
+    return voxel_file, 0
+
+
+def _is_true(text: str) -> bool:
+    return text.lower() in ("true", "t", "1")
+
+
+def _check_voxels(
+    path: Path, layout: Layout, offset: int, compression: Compression, monitor: Monitor
+) -> None:
+    expected = payload_bytes(layout.sizes, layout.dtype)
+    check_payload(path, offset=offset, expected=expected, compression=compression, monitor=monitor)

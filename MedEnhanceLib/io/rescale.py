@@ -1,0 +1,51 @@
+"""Stored numbers → intensities: value = stored × slope + intercept, applied once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_INTEGERS = tuple(np.dtype(name) for name in ("int16", "uint16", "int32", "uint32", "int64"))
+
+
+def rescale_slices(
+    slices: Sequence[npt.NDArray[Any]], slopes: Sequence[float], intercepts: Sequence[float]
+) -> npt.NDArray[Any]:
+    """Slices [J, I] with a slope and an intercept each → [K, J, I] in one type for all.
+
+    Nothing to do keeps the stored type. Whole slopes and intercepts give the smallest integers
+    that hold every value, beginning with int16; others give float32, or float64 where the stored
+    numbers have more than 16 bits.
+    """
+    stored = np.result_type(*[part.dtype for part in slices])
+    if all(slope == 1 and shift == 0 for slope, shift in zip(slopes, intercepts, strict=True)):
+        return np.stack([part.astype(stored, copy=False) for part in slices])
+    dtype = _target_type(stored, slices, slopes, intercepts)
+    result = np.empty((len(slices), *slices[0].shape), dtype)
+    wide = np.int64 if dtype.kind in "iu" else np.float64
+    for index, (part, slope, shift) in enumerate(zip(slices, slopes, intercepts, strict=True)):
+        result[index] = part.astype(wide) * wide(slope) + wide(shift)
+    return result
+
+
+def _target_type(
+    stored: np.dtype[Any],
+    slices: Sequence[npt.NDArray[Any]],
+    slopes: Sequence[float],
+    intercepts: Sequence[float],
+) -> np.dtype[Any]:
+    if stored.kind == "f":
+        return stored
+    if all(float(number).is_integer() for number in (*slopes, *intercepts)):
+        ends = [
+            int(end) * int(slope) + int(shift)
+            for part, slope, shift in zip(slices, slopes, intercepts, strict=True)
+            for end in (part.min(), part.max())
+        ]
+        for dtype in _INTEGERS:
+            if np.iinfo(dtype).min <= min(ends) and max(ends) <= np.iinfo(dtype).max:
+                return dtype
+    return np.dtype(np.float32 if stored.itemsize <= 2 else np.float64)

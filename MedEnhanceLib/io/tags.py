@@ -1,0 +1,89 @@
+"""What a volume is and what was done to it, as one line of text for a file's header.
+
+One JSON object in ASCII, the same in every format: NIfTI keeps it in a header extension, NRRD and
+MetaImage under the key KEY. Its field DERIVED holds the history, so that a derived file says so.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from MedEnhanceLib.errors import GeometryError
+from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.volume import MODALITIES, Volume
+
+KEY = "MedEnhance"
+#: MetaImage readers keep lines in buffers of 32 KiB.
+_LONGEST_HISTORY = 12_000
+
+
+@dataclass(frozen=True)
+class Tags:
+    """The part of a Volume that image headers have no field for; None is what was not there."""
+
+    modality: str | None = None
+    units: str = ""
+    history: tuple[str, ...] = ()
+    frame_interval_s: float | None = None
+    geometry: Geometry | None = None
+
+
+def to_text(volume: Volume) -> str:
+    """The line to write for `volume`."""
+    fields: dict[str, Any] = {
+        "modality": volume.modality,
+        "units": volume.units,
+        "geometry": volume.geometry.to_json(),
+    }
+    if volume.history:
+        fields["DERIVED"] = _newest(volume.history)
+    if volume.frame_interval_s is not None:
+        fields["frame_interval_s"] = volume.frame_interval_s
+    return json.dumps(fields)
+
+
+def from_text(text: str) -> Tags:
+    """The inverse; text that is not ours, or was edited beyond use, gives empty Tags."""
+    try:
+        fields = json.loads(text)
+    except ValueError:
+        return Tags()
+    if not isinstance(fields, dict) or fields.get("modality") not in MODALITIES:
+        return Tags()
+    history, interval = fields.get("DERIVED", []), fields.get("frame_interval_s")
+    return Tags(
+        modality=fields["modality"],
+        units=str(fields.get("units", "")),
+        history=tuple(map(str, history)) if isinstance(history, list) else (),
+        frame_interval_s=float(interval) if isinstance(interval, int | float) else None,
+        geometry=_geometry(fields.get("geometry")),
+    )
+
+
+def short_note(history: tuple[str, ...], limit: int) -> str:
+    """The newest step for a field of `limit` ASCII characters; it begins with DERIVED."""
+    if not history:
+        return ""
+    newest = history[-1].encode("ascii", "replace").decode()
+    note = newest if newest.startswith("DERIVED") else f"DERIVED: {newest}"
+    return note if len(note) <= limit else note[: limit - 3] + "..."
+
+
+def _newest(history: tuple[str, ...]) -> list[str]:
+    kept: list[str] = []
+    room = _LONGEST_HISTORY
+    for step in reversed(history):
+        room -= len(json.dumps(step)) + 2
+        if room < 0:
+            return [f"{len(history) - len(kept)} earlier steps, too long to keep", *kept]
+        kept.insert(0, step)
+    return kept
+
+
+def _geometry(fields: Any) -> Geometry | None:
+    try:
+        return Geometry.from_json(fields)
+    except GeometryError:
+        return None
