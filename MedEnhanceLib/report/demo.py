@@ -94,6 +94,15 @@ class Shown:
     labels: Sequence[LabelLike]
 
 
+def findings_from_json(fields: Mapping[str, Any]) -> Findings:
+    """The inverse of `dataclasses.asdict`, as a job's result carries it."""
+    return Findings(
+        [Quality(**row) for row in fields["quality"]],
+        [Compression(**row) for row in fields["compression"]],
+        [Step(**row) for row in fields["steps"]],
+    )
+
+
 def quality_table(findings: Findings) -> Table:
     """A row per volume: PSNR, SSIM, and the Dice of each label."""
     names = list(findings.quality[0].dice)

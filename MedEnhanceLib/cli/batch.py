@@ -1,0 +1,173 @@
+"""medenhance batch: many volumes through one command, going on where it stopped."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from MedEnhanceLib.cli.compress import add_compress_options, compress_config
+from MedEnhanceLib.cli.enhance import add_enhance_options, enhance_config
+from MedEnhanceLib.cli.gather import CONTAINER, Item, gather
+from MedEnhanceLib.cli.parser import Subparsers, add_force, add_job_options, new_command
+from MedEnhanceLib.cli.words import columns
+from MedEnhanceLib.errors import Cancelled, ConfigError, MedEnhanceError
+
+_ABOUT = (
+    "Put all volumes of folders or a list through one command. OUT gets the results, batch.jsonl\n"
+    "with a row for each, and batch.csv. Started again, it leaves out what is done and tries\n"
+    "again what failed; one failure does not stop the rest."
+)
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Declare the command and its two tasks."""
+    parser = new_command(
+        subparsers,
+        "batch",
+        summary="enhance or compress many volumes, restartable",
+        description=_ABOUT,
+        example="medenhance batch compress scans/ --out small/ --max-error 2",
+    )
+    tasks = parser.add_subparsers(title="tasks", dest="task", metavar="TASK", required=True)
+    enhance = new_command(
+        tasks,
+        "enhance",
+        summary="enhance many volumes",
+        description=_ABOUT,
+        example="medenhance batch enhance scans/ --out better/ --model mr-brain",
+    )
+    add_enhance_options(enhance)
+    enhance.add_argument(
+        "--ending", metavar="E", help=".nii.gz, .nii, .nrrd or .mha (default: the source's own)"
+    )
+    compress = new_command(
+        tasks,
+        "compress",
+        summary="compress many volumes",
+        description=_ABOUT,
+        example="medenhance batch compress --list scans.txt --out small/ --lossless --workers 4",
+    )
+    add_compress_options(compress)
+    compress.set_defaults(ending=CONTAINER)
+    for task in (enhance, compress):
+        _add_batch_options(task)
+        task.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run what is not finished yet and tell how it went."""
+    from MedEnhanceLib.cli.console import cancel_on_interrupt
+    from MedEnhanceLib.cli.ledger import Ledger
+
+    if args.workers < 1:
+        raise ConfigError(f"--workers is {args.workers}", "Use 1 or more.")
+    config = compress_config(args) if args.task == "compress" else enhance_config(args)
+    options = {"task": args.task, "config": config}
+    out = Path(args.out)
+    items = gather(
+        args.inputs, args.list, out, containers=args.task == "enhance", ending=args.ending
+    )
+    _make(out)
+    ledger = Ledger(out)
+    todo = [item for item in items if args.force or not ledger.is_finished(item, options)]
+    work = [(args.task, _params(item, config, args.force or ledger.is_ours(item))) for item in todo]
+
+    def starting(index: int) -> None:
+        ledger.add(todo[index], options, {"status": "started"})
+
+    def told(index: int, fields: Mapping[str, Any]) -> None:
+        ledger.add(todo[index], options, fields)
+        args.console.hear(_progress(ledger, todo, todo[index]))
+
+    with args.console.listening(), cancel_on_interrupt() as cancel:
+        _runner(args, len(todo))(work, starting, told, cancel)
+    table = ledger.write_table(items)
+    return _tell(args, items, len(items) - len(todo), ledger.rows, table, cancel.is_set())
+
+
+def _add_batch_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="volumes and folders of them")
+    parser.add_argument("--list", metavar="FILE", help="a text file with a path on each line")
+    parser.add_argument("--out", required=True, metavar="DIR", help="where the results go")
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes at a time (default: 1)"
+    )
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="run on a Dask cluster, for example tcp://host:8786"
+    )
+    add_force(parser)
+    add_job_options(parser)
+
+
+def _runner(args: argparse.Namespace, count: int) -> Callable[..., None]:
+    from MedEnhanceLib.cli import pool
+
+    if args.scheduler:
+        return lambda work, *rest: pool.run_on_dask(work, args.scheduler, *rest)
+    if args.workers > 1 or args.isolated:
+        return lambda work, *rest: pool.run_in_processes(
+            work, max(1, min(args.workers, count)), *rest
+        )
+    return pool.run_here
+
+
+def _params(item: Item, config: Mapping[str, Any], overwrite: bool) -> dict[str, Any]:
+    _make(item.output.parent)
+    # Absolute, because a worker elsewhere has a current folder of its own.
+    return {
+        "input": str(item.source.absolute()),
+        "output": str(item.output.absolute()),
+        "config": dict(config),
+        "overwrite": overwrite,
+    }
+
+
+def _make(folder: Path) -> None:
+    from MedEnhanceLib.report.enhance import make_folder
+
+    make_folder(folder)
+
+
+def _progress(ledger: Any, todo: Sequence[Item], item: Item) -> Any:
+    from MedEnhanceLib.progress import Event
+
+    ended = sum(
+        ledger.rows.get(str(each.source), {}).get("status") in ("done", "failed") for each in todo
+    )
+    stage = f"{ended} of {len(todo)}, {item.source.name}"
+    return Event("progress", {"fraction": ended / len(todo), "stage": stage, "eta_s": None})
+
+
+def _tell(
+    args: argparse.Namespace,
+    items: Sequence[Item],
+    skipped: int,
+    rows: Mapping[str, Mapping[str, Any]],
+    table: Path,
+    was_cancelled: bool,
+) -> int:
+    ours = [rows[str(item.source)] for item in items if str(item.source) in rows]
+    done = sum(row["status"] == "done" for row in ours)
+    failed = [row for row in ours if row["status"] == "failed"]
+    fields = {
+        "total": len(items),
+        "done": done,
+        "already_done": skipped,
+        "failed": len(failed),
+        "table": str(table),
+        "rows": ours,
+    }
+    if failed and not args.console.as_json:
+        names = [(Path(str(row["source"])).name, str(row["message"])) for row in failed]
+        args.console.note(columns(("failed", "why"), names, left=2))
+    again = "Run the same command again to go on: what is done is left out."
+    if was_cancelled:
+        error: MedEnhanceError = Cancelled(f"cancelled; {done} of {len(items)} are done", again)
+        return int(args.console.fail(error, None, fields))
+    if failed:
+        error = MedEnhanceError(f"{len(failed)} of {len(items)} failed; see {table}", again)
+        return int(args.console.fail(error, None, fields))
+    text = f"{done} of {len(items)} done, {skipped} of them before; see {table}"
+    return int(args.console.done(fields, text))

@@ -1,0 +1,85 @@
+"""medenhance compress: a smaller file that keeps a promise."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from MedEnhanceLib.cli.parser import Subparsers, add_force, add_job_options, new_command
+from MedEnhanceLib.cli.words import size, wrote
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Declare the command."""
+    parser = new_command(
+        subparsers,
+        "compress",
+        summary="write a volume as a small .ucv that keeps a promise",
+        description="Compress a volume. The file is read back and its promise verified before it\n"
+        "takes its place; the source is never touched.",
+        example="medenhance compress scan.nii.gz scan.ucv --max-error 2",
+    )
+    parser.add_argument("input", metavar="INPUT", help="a volume: file or DICOM folder")
+    parser.add_argument("output", metavar="OUTPUT", help="a name that ends in .ucv")
+    add_compress_options(parser)
+    add_force(parser)
+    add_job_options(parser)
+    parser.set_defaults(run=run)
+
+
+def add_compress_options(parser: argparse.ArgumentParser) -> None:
+    """The promise and the pace; `batch` takes them too."""
+    mode = parser.add_mutually_exclusive_group(required=True)
+    mode.add_argument("--lossless", action="store_true", help="every voxel comes back equal")
+    mode.add_argument(
+        "--max-error",
+        type=float,
+        metavar="E",
+        help="no voxel off by more than E, in the volume's units (HU for CT)",
+    )
+    mode.add_argument(
+        "--ratio", type=float, metavar="R", help="at most 1/R of the raw bytes, at the best quality"
+    )
+    parser.add_argument(
+        "--speed", choices=("normal", "fast"), default="normal", help="default: normal"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=0, metavar="N", help="0 takes all (default: 0)"
+    )
+
+
+def compress_config(args: argparse.Namespace) -> dict[str, Any]:
+    """The fields of CompressConfig that the options say."""
+    config: dict[str, Any] = {"speed": args.speed, "threads": args.threads}
+    if args.lossless:
+        return config | {"lossless": True}
+    if args.max_error is not None:
+        return config | {"max_error": args.max_error}
+    return config | {"ratio": args.ratio}
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the job and tell how small the file is and what it keeps."""
+    params = {
+        "input": args.input,
+        "output": args.output,
+        "config": compress_config(args),
+        "overwrite": args.force,
+    }
+    fields = args.console.run("compress", params, isolated=args.isolated)
+    return int(args.console.done(fields, "\n".join([*wrote(fields), *_promise_lines(fields)])))
+
+
+def _promise_lines(fields: dict[str, Any]) -> list[str]:
+    psnr = fields.get("psnr")
+    lossless = fields["max_error"] == 0
+    kept = (
+        "every voxel is equal"
+        if lossless
+        else f"largest error {fields['max_error']:g}" + (f", PSNR {psnr:.1f} dB" if psnr else "")
+    )
+    return [
+        f"{size(fields['raw_bytes'])} → {size(fields['file_bytes'])}: "
+        f"{fields['ratio']:.2f} times smaller",
+        f"{kept}; {'read back and verified' if fields['verified'] else 'not verified'}",
+    ]

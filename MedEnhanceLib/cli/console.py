@@ -1,0 +1,167 @@
+"""What a command says: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TextIO
+
+from MedEnhanceLib.errors import MedEnhanceError
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.progress import Event, Listener
+
+
+class UnexpectedError(MedEnhanceError):
+    """A fault that no part of the library foresaw."""
+
+    code = "internal"
+
+    @classmethod
+    def of(cls, cause: BaseException) -> UnexpectedError:
+        """The sentence for an exception."""
+        return cls(
+            f"something unexpected went wrong: {type(cause).__name__}: {cause}",
+            "This is a fault of MedEnhance: please report it.",
+        )
+
+
+class Console:
+    """Prints results, errors and progress, for people or as one JSON object.
+
+    as_json: whether stdout gets exactly one JSON object. debug: whether errors come with their
+    traceback. show_progress: True, False, or None for "on a terminal".
+    """
+
+    def __init__(self, *, as_json: bool = False, debug: bool = False) -> None:
+        self.as_json, self.debug = as_json, debug
+        self.show_progress: bool | None = None
+        self.command = ""
+        self.warnings: list[str] = []
+        self._stdout: TextIO = sys.stdout
+        self._bar: Listener | None = None
+
+    @contextlib.contextmanager
+    def only_results_on_stdout(self) -> Iterator[None]:
+        """With JSON, whatever libraries print goes to stderr."""
+        self._stdout = sys.stdout
+        if not self.as_json:
+            yield
+            return
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+
+    def run(self, kind: str, params: Mapping[str, Any], *, isolated: bool) -> dict[str, Any]:
+        """Run a job, showing how far it is; Ctrl-C stops it at its next safe point."""
+        from MedEnhanceLib.jobs import Client, JobSpec, run_job
+
+        spec = JobSpec(kind, {name: value for name, value in params.items() if value is not None})
+        with self.listening(), cancel_on_interrupt() as cancel:
+            if not isolated:
+                return dict(run_job(spec, progress=self.hear, cancel=cancel).fields)
+            with Client() as client:
+                return dict(client.run(spec, progress=self.hear, cancel=cancel).fields)
+
+    def hear(self, event: Event) -> None:
+        """A job's event: the bar moves, warnings are printed."""
+        if event.kind == "warning":
+            self.warnings.append(str(event.fields["message"]))
+        if event.kind == "log" and not self.debug:
+            return
+        if self._bar is not None:
+            self._bar(event)
+        elif event.kind in ("warning", "log"):
+            self.note(f"{event.kind}: {event.fields['message']}")
+
+    def note(self, text: str) -> None:
+        """A line on stderr."""
+        print(text, file=sys.stderr, flush=True)
+
+    def done(self, fields: Mapping[str, Any], text: str) -> int:
+        """Tell the result: `fields` as JSON, or `text` for people."""
+        if self.as_json:
+            warnings = {"warnings": self.warnings} if self.warnings else {}
+            self._print_json({"ok": True, "command": self.command, **fields, **warnings})
+        else:
+            print(text, file=self._stdout, flush=True)
+        return 0
+
+    def fail(
+        self,
+        error: MedEnhanceError,
+        cause: BaseException | None = None,
+        fields: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Tell the error; returns its exit status. `fields`: what JSON says besides."""
+        if self.debug and cause is not None:
+            traceback.print_exception(cause, file=sys.stderr)
+        if self.as_json:
+            told = {"code": error.code, "message": error.message, "hint": error.hint}
+            self._print_json(
+                {"ok": False, "command": self.command, **(fields or {}), "error": told}
+            )
+        else:
+            print(f"error: {error.message}", file=sys.stderr)
+            if error.hint:
+                print(error.hint, file=sys.stderr)
+            if error.code == "internal" and not self.debug:
+                print("For the details, run the same command with --debug.", file=sys.stderr)
+            sys.stderr.flush()
+        return error.exit_status
+
+    def _print_json(self, fields: Mapping[str, Any]) -> None:
+        print(json.dumps(plain(fields), allow_nan=False), file=self._stdout, flush=True)
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Show a progress bar meanwhile, where one is wanted."""
+        wanted = sys.stderr.isatty() if self.show_progress is None else self.show_progress
+        if not wanted:
+            yield
+            return
+        from MedEnhanceLib.jobs.bar import progress_bar
+
+        with progress_bar() as bar:
+            self._bar = bar
+            try:
+                yield
+            finally:
+                self._bar = None
+
+
+@contextlib.contextmanager
+def cancel_on_interrupt() -> Iterator[threading.Event]:
+    """The first Ctrl-C asks the job to stop, the second one stops it at once."""
+    cancel = threading.Event()
+
+    def on_interrupt(number: int, frame: object) -> None:  # noqa: ARG001 - signal's signature
+        if cancel.is_set():
+            raise KeyboardInterrupt
+        cancel.set()
+        print("\nstopping … (Ctrl-C again to stop at once)", file=sys.stderr, flush=True)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield cancel
+        return
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield cancel
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def plain(value: Any) -> Any:
+    """The nearest thing that JSON can say: infinity and NaN become null, paths text."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(entry) for entry in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)

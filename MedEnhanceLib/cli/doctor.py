@@ -1,0 +1,211 @@
+"""medenhance doctor: what is here, what is missing, and how to get it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from MedEnhanceLib._version import __version__
+from MedEnhanceLib.cli.parser import Subparsers, new_command
+from MedEnhanceLib.cli.words import columns, size
+from MedEnhanceLib.dependencies import PIP_NAMES
+from MedEnhanceLib.errors import DependencyError, MedEnhanceError, ModelError
+
+#: import name → (what it is for, whether everything needs it).
+PACKAGES = {
+    "numpy": ("voxels", True),
+    "SimpleITK": ("reading and writing volumes, N4", True),
+    "pydicom": ("DICOM", True),
+    "highdicom": ("DICOM objects", True),
+    "torch": ("enhancing, segmenting, training", True),
+    "monai": ("tiled inference, segmentation heads", True),
+    "safetensors": ("models", True),
+    "pywt": ("wavelets", True),
+    "constriction": ("entropy coding", True),
+    "imagecodecs": ("compression", True),
+    "zstandard": ("compression", True),
+    "tqdm": ("progress bars", True),
+    "matplotlib": ("pictures and reports", True),
+    "distributed": ("batch --scheduler", False),
+}
+_PIP_NAMES = PIP_NAMES | {"distributed": "dask[distributed]"}
+_LEAST_PYTHON = (3, 11)
+_PING_SECONDS = 60.0
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Declare the command."""
+    parser = new_command(
+        subparsers,
+        "doctor",
+        summary="check Python, packages, devices, memory, disk, models and the worker",
+        description="Show on one screen what MedEnhance finds here and what is missing.\n"
+        "Exit status 4 where a package or a model is.",
+        example="medenhance doctor --json",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look at everything; a part that fails is told of and does not stop the rest."""
+    from MedEnhanceLib.cli import machine
+
+    found = {
+        "medenhance": __version__,
+        "python": python(),
+        "packages": packages(),
+        "devices": machine.devices(),
+        "cpu_threads": machine.cpu_threads(),
+        "memory": machine.memory(),
+        "disk": machine.disk(Path.cwd()),
+        "models": models(),
+        "worker": worker(),
+    }
+    missing = shortcomings(found)
+    if not missing:
+        return int(args.console.done({**found, "missing": []}, screen(found, missing)))
+    if not args.console.as_json:
+        print(screen(found, missing))
+    error = _error(found, missing)
+    return int(args.console.fail(error, error, {**found, "missing": missing}))
+
+
+def python() -> dict[str, Any]:
+    """Version, place, and whether it is recent enough."""
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    fits = sys.version_info[:2] >= _LEAST_PYTHON
+    return {"version": version, "executable": sys.executable, "ok": fits}
+
+
+def packages() -> list[dict[str, Any]]:
+    """Each package with its version, None where it is missing; none of them is imported."""
+    return [
+        {
+            "package": _PIP_NAMES.get(module, module),
+            "version": _version(module),
+            "purpose": purpose,
+            "required": required,
+        }
+        for module, (purpose, required) in PACKAGES.items()
+    ]
+
+
+def models() -> list[dict[str, Any]]:
+    """Each model and whether its files match their hashes."""
+    from MedEnhanceLib.bundles import list_bundles, verify_bundle
+
+    rows = []
+    try:
+        bundles = list_bundles()
+    except ModelError as error:
+        return [{"name": "", "kind": "", "modality": "", "ok": False, "message": error.message}]
+    for bundle in bundles:
+        about = {"name": bundle.name, "kind": bundle.kind, "modality": bundle.modality}
+        try:
+            verify_bundle(bundle)
+            rows.append({**about, "ok": True, "message": "verified"})
+        except ModelError as error:
+            rows.append({**about, "ok": False, "message": error.message})
+    return rows
+
+
+def worker() -> dict[str, Any]:
+    """Start a worker and have it answer."""
+    import time
+
+    began = time.monotonic()
+    try:
+        from MedEnhanceLib.jobs import Client, JobSpec
+
+        with Client(idle_seconds=_PING_SECONDS) as client:
+            client.run(JobSpec("ping", {"count": 1}))
+    except (MedEnhanceError, ImportError) as error:
+        return {"ok": False, "message": str(error)}
+    return {"ok": True, "message": f"answered in {time.monotonic() - began:.1f} s"}
+
+
+def shortcomings(found: Mapping[str, Any]) -> list[str]:
+    """A sentence with its remedy for each thing that is missing."""
+    told = []
+    if not found["python"]["ok"]:
+        told.append(f"Python {found['python']['version']}: 3.11 or newer is needed")
+    absent = [row["package"] for row in found["packages"] if row["required"] and not row["version"]]
+    if absent:
+        names = " ".join(f"'{name}'" if "[" in name else name for name in absent)
+        told.append(f"packages are missing; install them: python -m pip install {names}")
+    told += [f"model {row['name']}: {row['message']}" for row in found["models"] if not row["ok"]]
+    if not found["models"]:
+        told.append(
+            "no models are installed; install MedEnhance again, or: medenhance models import"
+        )
+    if not found["worker"]["ok"]:
+        told.append(f"the worker does not answer: {found['worker']['message']}")
+    return told
+
+
+def screen(found: Mapping[str, Any], missing: Sequence[str]) -> str:
+    """Everything on one screen."""
+    memory, disk = found["memory"], found["disk"]
+    rows = [
+        (
+            row["package"],
+            row["version"] or ("MISSING" if row["required"] else "not installed (optional)"),
+            row["purpose"],
+        )
+        for row in found["packages"]
+    ]
+    lines = [
+        f"MedEnhance {found['medenhance']} on Python {found['python']['version']}"
+        f" ({found['python']['executable']})",
+        "",
+        columns(("package", "version", "for"), rows, left=3),
+        "",
+        *(f"device   {_device_text(row)}" for row in found["devices"]),
+        f"CPU      {found['cpu_threads']} threads",
+        f"memory   {_share(memory['free'])} free of {_share(memory['total'])}",
+        f"disk     {_share(disk['free'])} free of {_share(disk['total'])} ({disk['path']})",
+        *(
+            f"model    {row['name']} ({row['kind']}, {row['modality']}): {row['message']}"
+            for row in found["models"]
+        ),
+        f"worker   {found['worker']['message']}",
+        "",
+        "Everything that is needed is here." if not missing else "\n".join(missing),
+    ]
+    return "\n".join(lines)
+
+
+def _error(found: Mapping[str, Any], missing: Sequence[str]) -> MedEnhanceError:
+    packages_miss = any(row["required"] and not row["version"] for row in found["packages"])
+    kind: type[MedEnhanceError] = DependencyError if packages_miss else ModelError
+    if not packages_miss and found["models"] and all(row["ok"] for row in found["models"]):
+        kind = MedEnhanceError
+    return kind("something that MedEnhance needs is missing", "; ".join(missing))
+
+
+def _version(module: str) -> str | None:
+    try:
+        if find_spec(module) is None:
+            return None
+    except (ImportError, ValueError):
+        return None
+    for name in (_PIP_NAMES.get(module, module).partition("[")[0], module):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return "unknown"
+
+
+def _device_text(row: Mapping[str, Any]) -> str:
+    room = f", {size(row['free'])} free of {size(row['total'])}" if row.get("total") else ""
+    return f"{row['name']}: {row['what']}{room}"
+
+
+def _share(count: int | None) -> str:
+    return "unknown" if count is None else size(count)

@@ -1,0 +1,117 @@
+"""medenhance enhance: a better volume, with uncertainty, segmentation and a report if wished."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from MedEnhanceLib.cli.parser import (
+    Subparsers,
+    add_device,
+    add_force,
+    add_job_options,
+    new_command,
+)
+from MedEnhanceLib.cli.words import columns, wrote
+from MedEnhanceLib.errors import ConfigError
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Declare the command."""
+    parser = new_command(
+        subparsers,
+        "enhance",
+        summary="reduce noise, blur and shading of a volume",
+        description="Enhance a volume with a trained model. The grid stays bit for bit; a manifest"
+        "\n(OUTPUT.json) tells what was done with what.",
+        example="medenhance enhance scan.nii.gz better.nii.gz --bias-correction n4 --report report",
+    )
+    parser.add_argument("input", metavar="INPUT", help="a volume: file, DICOM folder or .ucv")
+    parser.add_argument("output", metavar="OUTPUT", help=".nii.gz, .nii, .nrrd or .mha")
+    add_enhance_options(parser)
+    parser.add_argument(
+        "--guide", metavar="FILE", help="a high-quality volume whose look is taken over"
+    )
+    parser.add_argument(
+        "--uncertainty-output",
+        metavar="FILE",
+        help="where the uncertainty volume goes (default: beside OUTPUT)",
+    )
+    parser.add_argument(
+        "--segment", metavar="FILE", help="segment the enhanced volume as well, into this file"
+    )
+    parser.add_argument(
+        "--report", metavar="FOLDER", help="write a page with pictures into this folder"
+    )
+    add_force(parser)
+    add_job_options(parser)
+    parser.set_defaults(run=run)
+
+
+def add_enhance_options(parser: argparse.ArgumentParser) -> None:
+    """Those that make up the configuration; `batch` takes them too."""
+    parser.add_argument(
+        "--model", default="auto", metavar="NAME", help="a model's name or folder (default: auto)"
+    )
+    parser.add_argument(
+        "--strength",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="share of the correction that is applied, 0 to 1.5 (default: 1)",
+    )
+    parser.add_argument(
+        "--uncertainty",
+        type=int,
+        default=0,
+        metavar="N",
+        help="samples for an uncertainty volume, 2 to 64 (8 is usual; default: 0, none)",
+    )
+    parser.add_argument(
+        "--bias-correction",
+        choices=("none", "n4"),
+        default="none",
+        help="n4 removes shading first, MR only (default: none)",
+    )
+    add_device(parser)
+
+
+def enhance_config(args: argparse.Namespace) -> dict[str, Any]:
+    """The fields of EnhanceConfig that the options say."""
+    return {
+        "model": args.model,
+        "strength": args.strength,
+        "uncertainty": args.uncertainty,
+        "bias_correction": args.bias_correction,
+        "device": args.device,
+    }
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the job and tell what came out."""
+    if args.uncertainty_output and not args.uncertainty:
+        raise ConfigError(
+            "--uncertainty-output without --uncertainty", "Say how many samples: --uncertainty 8"
+        )
+    params = {
+        "input": args.input,
+        "output": args.output,
+        "guide": args.guide,
+        "config": enhance_config(args),
+        "segment": args.segment is not None,
+        "segmentation_output": args.segment,
+        "uncertainty_output": args.uncertainty_output,
+        "report": args.report,
+        "overwrite": args.force,
+    }
+    fields = args.console.run("enhance", params, isolated=args.isolated)
+    return int(args.console.done(fields, "\n".join([*wrote(fields), *label_lines(fields)])))
+
+
+def label_lines(fields: dict[str, Any]) -> list[str]:
+    """The table of labels of a segmentation, where there is one."""
+    rows = [
+        (str(row["label"]), f"{row['voxels']:,}", f"{row['volume_ml']:.2f}")
+        for row in fields.get("table") or ()
+    ]
+    return ["", columns(("label", "voxels", "ml"), rows)] if rows else []

@@ -1,0 +1,115 @@
+"""Which volumes a batch is about, and where each result goes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from MedEnhanceLib.errors import ConfigError, InputError
+
+CONTAINER = ".ucv"
+_DICOM = ".dcm"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One volume of a batch: where it lies, and where its result goes."""
+
+    source: Path
+    output: Path
+
+
+def gather(
+    inputs: Sequence[str], list_file: str | None, out: Path, *, containers: bool, ending: str | None
+) -> list[Item]:
+    """The items of all inputs, in order, each source once.
+
+    inputs: volumes and folders; below a folder every volume counts, and a folder of .dcm files
+    is one volume. list_file: a text file with a path on each line, # begins a comment.
+    containers: whether .ucv files are volumes too. ending: of the results; None keeps a source's.
+    Raises InputError where nothing is found, ConfigError where two results share a name.
+    """
+    named = [Path(entry) for entry in [*inputs, *_lines(list_file)]]
+    if not named:
+        raise ConfigError("no volumes were named", "Name files or folders, or give --list FILE.")
+    items: dict[Path, Item] = {}
+    for path in named:
+        root = path.parent if not _is_tree(path) else path
+        for source in _volumes(path, out, containers):
+            target = out / _result_name(source.relative_to(root), ending)
+            items.setdefault(source.resolve(), Item(source, target))
+    if not items:
+        places = ", ".join(str(path) for path in named)
+        raise InputError(f"{places}: no volumes found", "Name a folder that holds some.")
+    _refuse_shared_names(items.values())
+    return list(items.values())
+
+
+def _lines(list_file: str | None) -> list[str]:
+    if list_file is None:
+        return []
+    try:
+        text = Path(list_file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as cause:
+        raise InputError(
+            f"{list_file} cannot be read: {cause}", "Give a text file with a path on each line."
+        ) from cause
+    stripped = (line.strip() for line in text.splitlines())
+    return [line for line in stripped if line and not line.startswith("#")]
+
+
+def _is_tree(path: Path) -> bool:
+    """Whether `path` is a folder to look through, not a DICOM series by itself."""
+    return path.is_dir() and not _holds_dicom(path)
+
+
+def _holds_dicom(folder: Path) -> bool:
+    return any(entry.suffix.lower() == _DICOM for entry in folder.iterdir())
+
+
+def _volumes(path: Path, out: Path, containers: bool) -> Iterator[Path]:
+    """Volumes at or below `path`; what lies in `out` are results, not sources."""
+    if not path.is_dir():
+        yield path  # also one that is missing: its row will say so
+        return
+    if not _is_tree(path):
+        yield path
+        return
+    from MedEnhanceLib.io import READABLE, ending_of
+
+    known = {*READABLE, CONTAINER} if containers else set(READABLE)
+    for folder, below, files in os.walk(path):
+        here = Path(folder)
+        if here.resolve() == out.resolve():
+            below.clear()
+            continue
+        below.sort()
+        if here != path and _holds_dicom(here):
+            yield here
+            continue
+        for name in sorted(files):
+            # Hidden files are our own temporary ones, or what macOS leaves on foreign disks.
+            if ending_of(name) in known and not name.startswith("."):
+                yield here / name
+
+
+def _result_name(relative: Path, ending: str | None) -> Path:
+    from MedEnhanceLib.io import READABLE, WRITABLE, ending_of
+
+    own = ending_of(relative)
+    known = own in READABLE or own in (CONTAINER, _DICOM)
+    stem = relative.name[: -len(own)] if known else relative.name
+    return relative.with_name(stem + (ending or (own if own in WRITABLE else ".nii.gz")))
+
+
+def _refuse_shared_names(items: Iterable[Item]) -> None:
+    seen: dict[Path, Path] = {}
+    for item in items:
+        other = seen.setdefault(item.output, item.source)
+        if other != item.source:
+            raise ConfigError(
+                f"{other} and {item.source} would both become {item.output}",
+                "Put them through in two runs, into two folders.",
+            )

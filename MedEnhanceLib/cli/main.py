@@ -1,0 +1,133 @@
+"""The command `medenhance`: chooses the command's file, and turns errors into words and statuses.
+
+Nothing heavy is imported here or at the top of a command's file: help must be instant.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+
+from MedEnhanceLib._version import __version__
+from MedEnhanceLib.cli import (
+    batch,
+    compress,
+    convert,
+    decompress,
+    degrade,
+    demo,
+    doctor,
+    enhance,
+    evaluate,
+    inspect,
+    models,
+    recover,
+    segment,
+    train,
+    worker,
+)
+from MedEnhanceLib.cli.console import Console, UnexpectedError
+from MedEnhanceLib.cli.parser import Parser, add_common
+from MedEnhanceLib.errors import Cancelled, ConfigError, DeviceMemoryError, MedEnhanceError
+
+#: In the order in which help lists them.
+COMMANDS = (
+    demo,
+    convert,
+    inspect,
+    enhance,
+    segment,
+    compress,
+    decompress,
+    recover,
+    degrade,
+    train,
+    evaluate,
+    batch,
+    models,
+    doctor,
+    worker,
+)
+_DESCRIPTION = (
+    "Enhance, segment and compress medical volumes.\n"
+    "Research software, not a medical device; not for diagnosis."
+)
+_EXAMPLE = """\
+examples:
+  medenhance demo
+  medenhance enhance scan.nii.gz better.nii.gz --report report
+  medenhance compress scan.nii.gz scan.ucv --max-error 2
+
+exit status: 0 done, 1 failed, 2 usage, 3 bad input, 4 missing package or model,
+5 out of memory, 6 damaged file, 130 cancelled"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status and never raises."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    _survive_narrow_encodings()
+    console = Console(as_json="--json" in arguments, debug="--debug" in arguments)
+    try:
+        return _run(arguments, console)
+    except SystemExit as stop:  # argparse, after it has printed help or the version
+        return stop.code if isinstance(stop.code, int) else 0
+    except BrokenPipeError:
+        return _reader_went_away()
+
+
+def build_parser() -> Parser:
+    """The parser of all commands."""
+    parser = Parser(prog="medenhance", description=_DESCRIPTION, epilog=_EXAMPLE)
+    parser.add_argument("--version", action="version", version=f"medenhance {__version__}")
+    add_common(parser, default=False)
+    subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
+    for module in COMMANDS:
+        module.add_parser(subparsers)
+    return parser
+
+
+def _run(arguments: Sequence[str], console: Console) -> int:
+    try:
+        with console.only_results_on_stdout():
+            return _dispatch(arguments, console)
+    except KeyboardInterrupt as cause:
+        return console.fail(Cancelled("cancelled", "Start again when you like."), cause)
+    except MemoryError as cause:
+        error = DeviceMemoryError("memory ran out", "Close other programs, or crop the volume.")
+        return console.fail(error, cause)
+    except MedEnhanceError as error:
+        return console.fail(error, error)
+    except (BrokenPipeError, SystemExit):
+        raise
+    except Exception as cause:  # noqa: BLE001 - the last door: nobody wants a traceback here
+        return console.fail(UnexpectedError.of(cause), cause)
+
+
+def _dispatch(arguments: Sequence[str], console: Console) -> int:
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help(sys.stderr)
+        raise ConfigError("no command was given", "Name one, for example: medenhance demo")
+    console.command = options.command
+    console.as_json, console.debug = options.json, options.debug
+    console.show_progress = getattr(options, "progress", None)
+    options.console = console
+    status: int = options.run(options)
+    return status
+
+
+def _survive_narrow_encodings() -> None:
+    """A console that cannot show "×" prints a question mark instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+
+
+def _reader_went_away() -> int:
+    """`medenhance … | head`: not an error, but Python must not complain when it exits."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0

@@ -1,0 +1,145 @@
+"""medenhance models: the trained models on this machine."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from MedEnhanceLib.cli.parser import Subparsers, new_command
+from MedEnhanceLib.cli.words import columns, pairs, size
+from MedEnhanceLib.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.bundles import Bundle
+
+ACTIONS = {
+    "list": "all models",
+    "show": "the metadata and card of one",
+    "verify": "check the files of one, or of all, against their hashes",
+    "import": "take in a model: a folder, or a zip of one",
+    "remove": "delete one that was imported",
+}
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Declare the command."""
+    words = "\n".join(f"  {action:7} {what}" for action, what in ACTIONS.items())
+    parser = new_command(
+        subparsers,
+        "models",
+        summary="list, show, verify, import or remove trained models",
+        description=f"Manage the trained models on this machine.\n\n{words}",
+        example="medenhance models show mr-brain",
+    )
+    parser.add_argument("action", choices=tuple(ACTIONS), help="what to do")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a model's name; a path for import")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the action says."""
+    if args.action in ("show", "import", "remove") and args.name is None:
+        raise ConfigError(f"models {args.action} needs a name", "See: medenhance models --help")
+    if args.action == "list" and args.name is not None:
+        raise ConfigError("models list takes no name", f"Try: medenhance models show {args.name}")
+    actions = {
+        "list": _list,
+        "show": _show,
+        "verify": _verify,
+        "import": _import,
+        "remove": _remove,
+    }
+    return actions[args.action](args)
+
+
+def _list(args: argparse.Namespace) -> int:
+    from MedEnhanceLib.bundles import list_bundles
+
+    bundles = list_bundles()
+    rows = [
+        (
+            bundle.name,
+            bundle.kind,
+            bundle.modality,
+            "shipped" if bundle.shipped else "imported",
+            size(folder_bytes(bundle.folder)),
+            str(bundle.metadata.get("description", "")).partition("\n")[0],
+        )
+        for bundle in bundles
+    ]
+    heads = ("name", "kind", "for", "origin", "size", "description")
+    text = columns(heads, rows, left=len(heads)) if rows else "no models are installed"
+    return int(args.console.done({"models": [summary(bundle) for bundle in bundles]}, text))
+
+
+def _show(args: argparse.Namespace) -> int:
+    from MedEnhanceLib.jobs.evaluation import find_bundle
+
+    bundle = find_bundle(args.name)
+    card = bundle.folder / "docs" / "README.md"
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    fields = {"model": summary(bundle), "metadata": bundle.metadata, "card": text}
+    told = pairs(summary(bundle)) + (f"\n\n{text.strip()}" if text else "")
+    return int(args.console.done(fields, told))
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from MedEnhanceLib.bundles import list_bundles, verify_bundle
+    from MedEnhanceLib.jobs.evaluation import find_bundle
+
+    bundles = list_bundles() if args.name is None else [find_bundle(args.name)]
+    rows, first = [], None
+    for bundle in bundles:
+        try:
+            verify_bundle(bundle)
+            rows.append({"name": bundle.name, "verified": True, "message": "all files match"})
+        except ModelError as error:
+            first = first or error
+            rows.append({"name": bundle.name, "verified": False, "message": error.message})
+    if first is not None:
+        for row in rows:
+            args.console.note(f"{row['name']}: {row['message']}")
+        return int(args.console.fail(first, first, {"models": rows}))
+    text = "\n".join(f"{row['name']}: {row['message']}" for row in rows)
+    return int(args.console.done({"models": rows}, text or "no models are installed"))
+
+
+def _import(args: argparse.Namespace) -> int:
+    from MedEnhanceLib.bundles import import_bundle
+
+    source = Path(args.name)
+    if not source.exists():
+        raise ModelError(f"{source} is not there", "Give the folder or the zip of a model.")
+    bundle = import_bundle(source)
+    text = f"imported {bundle.name} into {bundle.folder}"
+    return int(args.console.done({"model": summary(bundle)}, text))
+
+
+def _remove(args: argparse.Namespace) -> int:
+    from MedEnhanceLib.bundles import remove_bundle
+
+    remove_bundle(args.name)
+    return int(args.console.done({"removed": args.name}, f"removed {args.name}"))
+
+
+def summary(bundle: Bundle) -> dict[str, Any]:
+    """What a list says of a model."""
+    metadata = bundle.metadata
+    return {
+        "name": bundle.name,
+        "kind": bundle.kind,
+        "modality": bundle.modality,
+        "version": str(metadata.get("version", "")),
+        "licence": str(metadata.get("licence", "")),
+        "description": str(metadata.get("description", "")),
+        "shipped": bundle.shipped,
+        "bytes": folder_bytes(bundle.folder),
+        "sha256": bundle.sha256,
+        "folder": str(bundle.folder),
+    }
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

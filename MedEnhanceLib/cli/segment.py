@@ -1,0 +1,47 @@
+"""medenhance segment: labels for a volume."""
+
+from __future__ import annotations
+
+import argparse
+
+from MedEnhanceLib.cli.enhance import label_lines
+from MedEnhanceLib.cli.parser import (
+    Subparsers,
+    add_device,
+    add_force,
+    add_job_options,
+    new_command,
+)
+from MedEnhanceLib.cli.words import wrote
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Declare the command."""
+    parser = new_command(
+        subparsers,
+        "segment",
+        summary="label the tissues of a volume",
+        description="Segment a volume with a trained head, on the volume's own grid.",
+        example="medenhance segment better.nii.gz labels.nii.gz",
+    )
+    parser.add_argument("input", metavar="INPUT", help="a volume: file, DICOM folder or .ucv")
+    parser.add_argument("output", metavar="OUTPUT", help=".nii.gz, .nii, .nrrd or .mha")
+    parser.add_argument(
+        "--model", default="auto", metavar="NAME", help="a head's name or folder (default: auto)"
+    )
+    add_device(parser)
+    add_force(parser)
+    add_job_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the job and tell the volume of each label."""
+    params = {
+        "input": args.input,
+        "output": args.output,
+        "config": {"model": args.model, "device": args.device},
+        "overwrite": args.force,
+    }
+    fields = args.console.run("segment", params, isolated=args.isolated)
+    return int(args.console.done(fields, "\n".join([*wrote(fields), *label_lines(fields)])))

@@ -1,0 +1,34 @@
+"""medenhance worker: jobs as JSON lines on stdin, events as JSON lines on stdout."""
+
+from __future__ import annotations
+
+import argparse
+
+from MedEnhanceLib.cli.parser import Subparsers, new_command
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Declare the command."""
+    parser = new_command(
+        subparsers,
+        "worker",
+        summary="run jobs that come in as JSON lines (for programs)",
+        description="Read one JSON job per line on stdin and write JSON events, one per line, on\n"
+        "stdout; nothing else goes there, with or without --json. Ends with stdin.",
+        example="""echo '{"v": 1, "id": "a", "kind": "ping", "params": {}}' | medenhance worker""",
+    )
+    parser.add_argument(
+        "--idle-seconds",
+        type=float,
+        metavar="S",
+        help="end when no job came for this long (default: 600)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until stdin ends."""
+    from MedEnhanceLib.jobs import worker
+
+    options = [] if args.idle_seconds is None else ["--idle-seconds", str(args.idle_seconds)]
+    return worker.main(options)
