@@ -11,6 +11,7 @@ import numpy as np
 from MedEnhanceLib.errors import InputError, OutputError
 from MedEnhanceLib.io import tags
 from MedEnhanceLib.io.atomic import atomic_write, refuse_existing
+from MedEnhanceLib.io.dicom import is_dicom, load_dicom
 from MedEnhanceLib.io.finite import refuse_not_finite
 from MedEnhanceLib.io.modality import default_units, guess_modality
 from MedEnhanceLib.io.nifti import read_nifti, write_nifti
@@ -34,6 +35,8 @@ _WRITERS = {
 }
 READABLE = tuple(_READERS)
 WRITABLE = tuple(_WRITERS)
+#: A DICOM file may have any name, and most have none of these.
+_DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 #: What the formats lack, and the wider type that holds every value of it.
 _WIDER = {"bool": "uint8", "float16": "float32"}
 
@@ -66,12 +69,15 @@ def load(
     if size == 0 and not is_folder:
         raise InputError(f"{path} is empty (0 bytes)", "Copy or download the file again.")
     read = _READERS.get(ending_of(path))
-    if is_folder or read is None:
+    if is_folder or ending_of(path) in _DICOM_ENDINGS or (read is None and is_dicom(path)):
+        volume = load_dicom(path, modality=modality, series=series, monitor=monitor)
+    elif read is not None:
+        volume = _meaning(*read(path, monitor), modality, monitor)
+    else:
         raise InputError(
             f"{path.name}: files that end in {ending_of(path) or 'nothing'} cannot be read",
             f"Give a DICOM folder or file, or one of: {', '.join(READABLE)}.",
         )
-    volume = _meaning(*read(path, monitor), modality, monitor)
     refuse_not_finite(volume)
     return volume
 
