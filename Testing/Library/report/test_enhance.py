@@ -1,0 +1,110 @@
+"""The report of an enhancement."""
+
+from __future__ import annotations
+
+import json
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib.errors import OutputError
+from MedEnhanceLib.manifest import make_manifest
+from MedEnhanceLib.report.enhance import enhancement_report
+from MedEnhanceLib.volume import Volume
+
+Label = namedtuple("Label", "value name color")
+HOSTILE = "<b onclick=x>&.nii.gz"
+
+
+@pytest.fixture
+def enhanced(head: Volume) -> Volume:
+    return head.with_voxels(head.voxels + np.int16(3), did="enhanced with mr-brain")
+
+
+@pytest.fixture
+def manifest() -> dict[str, Any]:
+    return make_manifest(
+        "enhanced",
+        config={"model": "auto"},
+        inputs={"input": HOSTILE},
+        seconds=1.25,
+        model={"name": "mr-brain", "sha256": "ab" * 32},
+    )
+
+
+def test_report_has_its_files_and_says_what_changed(
+    tmp_path: Path, head: Volume, enhanced: Volume, manifest: dict[str, Any]
+) -> None:
+    written = enhancement_report(
+        tmp_path / "report", volume=head, enhanced=enhanced, manifest=manifest
+    )
+    names = ["index.html", "comparison.png", "report.json"]
+    assert [path.name for path in written] == names
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == sorted(names)
+    html = written[0].read_text(encoding="utf-8")
+    assert "changed the volume by 3 units of the input on average" in html
+    assert "mr-brain (abababababab)" in html
+    assert "1.2 s" in html
+    record = json.loads(written[2].read_text(encoding="utf-8"))
+    assert record["change"] == {"mean": 3.0, "mean_absolute": 3.0, "largest": 3.0}
+
+
+def test_report_shows_uncertainty_and_segmentation_where_there_are_any(
+    tmp_path: Path, head: Volume, enhanced: Volume, manifest: dict[str, Any]
+) -> None:
+    labels = head.with_voxels((head.voxels > 300).astype(np.uint8))
+    written = enhancement_report(
+        tmp_path,
+        volume=head,
+        enhanced=enhanced,
+        manifest=manifest,
+        uncertainty=head.with_voxels(np.full(head.shape, 2.5, np.float32)),
+        segmentation=labels,
+        labels=(Label(1, "white matter", "#ffffff"),),
+        table=[{"label": "white matter", "voxels": 12345, "volume_ml": 6.7891}],
+    )
+    html = written[0].read_text(encoding="utf-8")
+    assert "uncertainty.png" in [path.name for path in written]
+    assert "12,345" in html
+    assert "6.79" in html
+
+
+def test_report_escapes_the_name_of_its_volume(
+    tmp_path: Path, head: Volume, manifest: dict[str, Any]
+) -> None:
+    volume = Volume(head.voxels, head.geometry, "MR", source=f"/data/{HOSTILE}")
+    written = enhancement_report(tmp_path, volume=volume, enhanced=volume, manifest=manifest)
+    html = written[0].read_text(encoding="utf-8")
+    assert "<b onclick" not in html
+    assert "&lt;b onclick=x&gt;&amp;.nii.gz" in html
+
+
+def test_change_of_integers_does_not_wrap_around(
+    tmp_path: Path, head: Volume, manifest: dict[str, Any]
+) -> None:
+    low = head.with_voxels(np.full(head.shape, -32768, np.int16))
+    high = head.with_voxels(np.full(head.shape, 32767, np.int16))
+    written = enhancement_report(tmp_path, volume=low, enhanced=high, manifest=manifest)
+    record = json.loads(written[2].read_text(encoding="utf-8"))
+    assert record["change"]["largest"] == 65535.0
+
+
+def test_report_replaces_nothing_unasked(
+    tmp_path: Path, head: Volume, enhanced: Volume, manifest: dict[str, Any]
+) -> None:
+    report = {"volume": head, "enhanced": enhanced, "manifest": manifest}
+    enhancement_report(tmp_path, **report)
+    with pytest.raises(OutputError, match="exists"):
+        enhancement_report(tmp_path, **report)
+    enhancement_report(tmp_path, **report, overwrite=True)
+
+
+def test_file_in_place_of_the_folder_is_named(
+    tmp_path: Path, head: Volume, enhanced: Volume, manifest: dict[str, Any]
+) -> None:
+    (tmp_path / "report").write_text("mine")
+    with pytest.raises(OutputError, match="is a file"):
+        enhancement_report(tmp_path / "report", volume=head, enhanced=enhanced, manifest=manifest)

@@ -1,0 +1,216 @@
+"""Comparison sheets: right proportions, one window, closed contours, no screen."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib.errors import InputError, OutputError
+from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.report import figures
+from MedEnhanceLib.report.figures import (
+    CT_WINDOW,
+    Pane,
+    choose_window,
+    comparison_sheet,
+    length_text,
+    round_length,
+)
+from MedEnhanceLib.volume import Volume
+
+
+@dataclass(frozen=True)
+class Label:
+    value: int
+    name: str
+    color: str
+
+
+TISSUE = (Label(1, "grey matter", "#ffb703"), Label(2, "white matter", "#f72585"))
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The figures that sheets save, kept to look at."""
+    kept: list[Any] = []
+    save = figures._Sheet.save
+
+    def keep(sheet: Any, path: Path) -> None:
+        kept.append(sheet._figure)
+        save(sheet, path)
+
+    monkeypatch.setattr(figures._Sheet, "save", keep)
+    return kept
+
+
+def images_of(figure: Any) -> list[Any]:
+    return [image for axes in figure.axes for image in axes.images]
+
+
+def ball(spacing: tuple[float, float, float], radius_mm: float = 20.0) -> Volume:
+    """A bright ball of the same size in mm, whatever the spacing is."""
+    shape = [int(60 / size) for size in reversed(spacing)]
+    k, j, i = np.indices(shape)
+    centre = [(size - 1) / 2 for size in shape]
+    steps = ((k - centre[0], 2), (j - centre[1], 1), (i - centre[2], 0))
+    distance = sum((step * spacing[axis]) ** 2 for step, axis in steps)
+    return Volume((distance <= radius_mm**2) * np.int16(1000), Geometry(spacing), modality="MR")
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.5, 1.0, 5.0), (2.0, 0.8, 1.0)])
+def test_a_ball_is_round_in_every_plane_whatever_the_spacing(
+    tmp_path: Path, spacing: tuple[float, float, float]
+) -> None:
+    from PIL import Image
+
+    volume = ball(spacing)
+    path = comparison_sheet(tmp_path / "sheet.png", [Pane("", volume)])
+    picture = np.asarray(Image.open(path).convert("RGB")).min(axis=2) > 200
+    # The first pane without the row names at its left and the colour bar at its foot.
+    rows = figures._DPI * np.cumsum([figures._TOP_IN] + [figures._COLUMN_IN + figures._GAP_IN] * 3)
+    left = int(figures._LEFT_IN * figures._DPI)
+    for top, bottom in itertools.pairwise(rows):
+        # Bright pixels of letters, ruler and its text are few: take the dense rows and columns.
+        part = picture[int(top) : int(bottom) - 8, left:]
+        height = np.count_nonzero(part.sum(axis=1) > 40)
+        width = np.count_nonzero(part.sum(axis=0) > 40)
+        assert height / width == pytest.approx(1.0, abs=0.09)
+
+
+def test_letters_are_drawn_at_the_edges(tmp_path: Path, drawn: list[Any]) -> None:
+    comparison_sheet(tmp_path / "sheet.png", [Pane("Input", ball((1.0, 1.0, 1.0)))])
+    texts = [[text.get_text() for text in axes.texts[:4]] for axes in drawn[0].axes[:3]]
+    assert texts == [["R", "L", "A", "P"], ["R", "L", "S", "I"], ["A", "P", "S", "I"]]
+
+
+def test_all_grey_images_have_one_window(tmp_path: Path, head: Volume, drawn: list[Any]) -> None:
+    brighter = head.with_voxels(head.voxels * 3)
+    comparison_sheet(tmp_path / "sheet.png", [Pane("Input", head), Pane("Enhanced", brighter)])
+    limits = {image.get_clim() for image in images_of(drawn[0]) if image.get_cmap().name == "gray"}
+    assert limits == {choose_window(head)}
+
+
+def test_difference_is_drawn_around_zero_with_units(
+    tmp_path: Path, head: Volume, drawn: list[Any]
+) -> None:
+    ct = Volume(head.voxels, head.geometry, modality="CT", units="HU")
+    warmer = ct.with_voxels(ct.voxels + 5)
+    comparison_sheet(tmp_path / "sheet.png", [Pane("CT", ct), Pane("Change", warmer, minus=ct)])
+    scales = {image.get_clim() for image in images_of(drawn[0])} - {CT_WINDOW}
+    ((low, high),) = scales
+    assert -low == high == 5
+    assert "difference, HU" in [text.get_text() for text in drawn[0].texts]
+    assert np.all(images_of(drawn[0])[3].get_array() == 5)
+
+
+def test_labels_become_contours_with_a_legend(
+    tmp_path: Path, head: Volume, drawn: list[Any]
+) -> None:
+    labels = head.with_voxels((head.voxels > 300).astype(np.uint8) + (head.voxels > 600))
+    comparison_sheet(tmp_path / "sheet.png", [Pane("", head, labels=labels)], legend=TISSUE)
+    assert len(drawn[0].axes[0].collections) == len(TISSUE)
+    (legend,) = drawn[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["grey matter", "white matter"]
+
+
+def test_contour_of_a_label_that_fills_the_picture_is_its_frame(
+    tmp_path: Path, head: Volume, drawn: list[Any]
+) -> None:
+    full = head.with_voxels(np.ones(head.shape, np.uint8))
+    comparison_sheet(tmp_path / "sheet.png", [Pane("", head, labels=full)], legend=TISSUE)
+    (contour,) = drawn[0].axes[0].collections
+    extent = contour.get_paths()[0].get_extents()
+    spacing = head.geometry.spacing
+    assert extent.width == pytest.approx(head.shape[2] * spacing[0], rel=0.02)
+    assert extent.height == pytest.approx(head.shape[1] * spacing[1], rel=0.02)
+
+
+@pytest.mark.parametrize("value", [0, -1000, 7])
+def test_constant_volume_is_drawn_without_a_warning(tmp_path: Path, value: int) -> None:
+    volume = Volume(np.full((8, 9, 10), value, np.int16), modality="CT", units="HU")
+    path = comparison_sheet(
+        tmp_path / "a.png", [Pane("a", volume), Pane("b", volume, minus=volume)]
+    )
+    assert path.stat().st_size > 0
+
+
+def test_single_slice_has_one_row(tmp_path: Path, drawn: list[Any]) -> None:
+    volume = Volume(np.random.default_rng(0).normal(size=(1, 30, 40)), modality="MR")
+    comparison_sheet(tmp_path / "sheet.png", [Pane("Input", volume)])
+    assert len(images_of(drawn[0])) == 1
+
+
+def test_sequence_shows_its_first_frame(tmp_path: Path, head: Volume, drawn: list[Any]) -> None:
+    frames = Volume(np.stack([head.voxels, head.voxels * 0]), head.geometry, modality="MR")
+    comparison_sheet(tmp_path / "sheet.png", [Pane("Input", frames)], point=(6, 20, 18))
+    comparison_sheet(tmp_path / "one.png", [Pane("Input", head)], point=(6, 20, 18))
+    first, second = (images_of(figure)[0].get_array() for figure in drawn)
+    assert np.array_equal(first, second)
+
+
+def test_same_volumes_make_the_same_bytes(tmp_path: Path, head: Volume) -> None:
+    first = comparison_sheet(tmp_path / "a.png", [Pane("Input", head)])
+    second = comparison_sheet(tmp_path / "b.png", [Pane("Input", head)])
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_title_with_a_dollar_sign_is_not_mathematics(tmp_path: Path, head: Volume) -> None:
+    comparison_sheet(tmp_path / "sheet.png", [Pane("$\\frac{", head)])
+
+
+def test_volumes_of_two_grids_are_refused(tmp_path: Path, head: Volume) -> None:
+    other = Volume(head.voxels, Geometry(), modality="MR")
+    with pytest.raises(InputError, match="grid"):
+        comparison_sheet(tmp_path / "sheet.png", [Pane("Input", head), Pane("Enhanced", other)])
+    assert not any(tmp_path.iterdir())
+
+
+def test_existing_picture_is_not_replaced(tmp_path: Path, head: Volume) -> None:
+    (tmp_path / "sheet.png").write_text("mine")
+    with pytest.raises(OutputError, match="exists"):
+        comparison_sheet(tmp_path / "sheet.png", [Pane("Input", head)])
+    assert (tmp_path / "sheet.png").read_text() == "mine"
+
+
+def test_ct_is_shown_in_the_soft_tissue_window(head: Volume) -> None:
+    assert choose_window(Volume(head.voxels, modality="CT", units="HU")) == CT_WINDOW
+
+
+def test_window_ignores_a_few_bright_voxels(head: Volume) -> None:
+    voxels = head.voxels.copy()
+    voxels[0, 0, 0] = 30_000
+    assert choose_window(head.with_voxels(voxels))[1] < 2_000
+
+
+@pytest.mark.parametrize(
+    ("wanted", "length", "text"),
+    [(57.0, 50.0, "5 cm"), (7.3, 5.0, "5 mm"), (2.9e-3, 2e-3, "2 µm"), (6.1e-4, 5e-4, "500 nm")],
+)
+def test_ruler_has_a_round_length_in_a_fitting_unit(
+    wanted: float, length: float, text: str
+) -> None:
+    assert round_length(wanted) == pytest.approx(length)
+    assert length_text(round_length(wanted)) == text
+
+
+def test_drawing_needs_neither_pyplot_nor_a_screen(tmp_path: Path) -> None:
+    program = (
+        "import sys, numpy as np\n"
+        "from MedEnhanceLib.volume import Volume\n"
+        "from MedEnhanceLib.report.figures import Pane, comparison_sheet\n"
+        "volume = Volume(np.eye(20)[None] * np.ones((5, 1, 1)))\n"
+        "comparison_sheet(sys.argv[1], [Pane('a', volume)])\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    path = tmp_path / "sheet.png"
+    no_screen = {name: value for name, value in os.environ.items() if name != "DISPLAY"}
+    subprocess.run([sys.executable, "-c", program, str(path)], check=True, env=no_screen)
+    assert path.stat().st_size > 1000

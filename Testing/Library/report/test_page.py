@@ -1,0 +1,146 @@
+"""The page stands alone, says what it must, and trusts nothing that comes from a file."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from MedEnhanceLib.errors import OutputError
+from MedEnhanceLib.manifest import RESEARCH_ONLY
+from MedEnhanceLib.report.page import (
+    Fact,
+    FileEntry,
+    Page,
+    Picture,
+    Table,
+    render,
+    size_text,
+    write_page,
+)
+
+HOSTILE = "\"><script>alert('x')</script><img src=http://evil.example/ onerror=alert(1)>&.nii.gz"
+_VOID = {"meta", "img"}
+
+
+class Reader(HTMLParser):
+    """Collects what is on the page and checks that every element is closed."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in _VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def page_of(name: str) -> Page:
+    """A page where every part that can come from a file is `name`."""
+    return Page(
+        title=name,
+        about=[("Input", name), (name, "value")],
+        summary=[name, "The second sentence."],
+        facts=[Fact(name, name)],
+        tables=[Table(name, ("Volume", name), [(name, "1.0"), ("b", name)], name)],
+        pictures=[Picture("picture.png", name, name, name)],
+        files=[FileEntry(name, name)],
+        provenance={name: {"input": name, name: [1, 2]}},
+        warnings=[name],
+    )
+
+
+def test_hostile_names_stay_text(tmp_path: Path) -> None:
+    reader = Reader(render(page_of(HOSTILE), tmp_path))
+    assert {tag for tag, _ in reader.tags}.isdisjoint({"script", "iframe", "object", "link"})
+    assert all("onerror" not in attributes for _, attributes in reader.tags)
+    assert [image["src"] for image in reader.all("img")] == ["./picture.png"]
+    assert reader.all("img")[0]["alt"] == HOSTILE
+    assert reader.text.count(HOSTILE) >= 12
+
+
+def test_link_with_a_colon_is_not_a_scheme(tmp_path: Path) -> None:
+    page = Page("t", [], [], files=[FileEntry("javascript:alert(1)", "what")])
+    (link,) = Reader(render(page, tmp_path)).all("a")
+    assert link["href"] == "./javascript%3Aalert%281%29"
+
+
+def test_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
+    html = render(page_of("scan.nii.gz"), tmp_path)
+    assert "http" not in html.replace('http-equiv="', "")
+    assert "@import" not in html
+    assert "url(" not in html
+    assert "<script" not in html
+
+
+def test_page_says_what_it_is(tmp_path: Path) -> None:
+    reader = Reader(render(page_of("scan.nii.gz"), tmp_path))
+    assert reader.text.count(RESEARCH_ONLY) == 2
+    assert reader.all("html") == [{"lang": "en"}]
+    assert len(reader.all("h1")) == 1
+    assert all(image["alt"] for image in reader.all("img"))
+    assert all(head["scope"] in ("col", "row") for head in reader.all("th"))
+
+
+def test_page_follows_the_light_and_the_dark_theme(tmp_path: Path) -> None:
+    html = render(page_of("scan.nii.gz"), tmp_path)
+    assert "@media (prefers-color-scheme: dark)" in html
+    assert '<meta name="color-scheme" content="light dark">' in html
+
+
+def test_provenance_is_folded(tmp_path: Path) -> None:
+    reader = Reader(render(page_of("scan.nii.gz"), tmp_path))
+    assert reader.all("details") == [{}]
+
+
+def test_files_have_their_sizes(tmp_path: Path) -> None:
+    (tmp_path / "a b#1.ucv").write_bytes(bytes(1234))
+    page = Page("t", [], [], files=[FileEntry("a b#1.ucv", "compressed"), FileEntry("gone", "")])
+    reader = Reader(render(page, tmp_path))
+    assert "1.2 kB" in reader.text
+    assert reader.all("a")[0]["href"] == "./a%20b%231.ucv"
+    assert "–" in reader.text
+
+
+def test_empty_page_has_no_empty_sections(tmp_path: Path) -> None:
+    reader = Reader(render(Page("t", [], []), tmp_path))
+    assert reader.all("section") == []
+    assert reader.all("table") == []
+
+
+def test_name_that_utf8_cannot_say_is_written_all_the_same(tmp_path: Path) -> None:
+    page = Page("caf\udce9", [], [], files=[FileEntry("caf\udce9.nii", "")])
+    assert write_page(tmp_path, page).read_text(encoding="utf-8").count("caf?")
+
+
+def test_existing_page_is_not_replaced(tmp_path: Path) -> None:
+    write_page(tmp_path, Page("first", [], []))
+    with pytest.raises(OutputError, match="exists"):
+        write_page(tmp_path, Page("second", [], []))
+    assert "first" in (tmp_path / "index.html").read_text(encoding="utf-8")
+    write_page(tmp_path, Page("second", [], []), overwrite=True)
+    assert "second" in (tmp_path / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1234, "1.2 kB"), (17_100_000, "17.1 MB")],
+)
+def test_sizes_are_told_as_file_managers_do(count: int, text: str) -> None:
+    assert size_text(count) == text

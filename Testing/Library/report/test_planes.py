@@ -1,0 +1,151 @@
+"""Cuts lie as a radiologist expects them, whatever the axes of the volume are."""
+
+from __future__ import annotations
+
+from itertools import permutations, product
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.report.planes import (
+    PLANES,
+    busiest_point,
+    cut,
+    letters_towards,
+    nearest_axes,
+)
+from MedEnhanceLib.volume import Volume
+
+EXPECTED = {
+    "axial": ("R", "L", "A", "P"),
+    "coronal": ("R", "L", "S", "I"),
+    "sagittal": ("A", "P", "S", "I"),
+}
+#: Every way of laying voxel axes along the patient's: 48, half of them left-handed.
+SIGNED_PERMUTATIONS = [
+    np.array([[sign * (row == axis) for axis in order] for row, sign in enumerate(signs)], float)
+    for order in permutations(range(3))
+    for signs in product((1, -1), repeat=3)
+]
+SPACING = (0.5, 2.0, 3.0)
+
+
+def geometry_of(direction: np.ndarray) -> Geometry:
+    return Geometry(SPACING, (5.0, -7.0, 11.0), tuple(map(tuple, direction)))
+
+
+def marked(direction: np.ndarray, towards: np.ndarray) -> tuple[Volume, tuple[int, int, int]]:
+    """A volume with one bright voxel, some voxels from its middle in an LPS direction."""
+    voxels = np.zeros((9, 11, 13), np.int16)
+    middle = np.array([6, 5, 4])  # i, j, k
+    place = middle + np.rint(direction.T @ towards).astype(int) * 3
+    voxels[place[2], place[1], place[0]] = 100
+    return Volume(voxels, geometry_of(direction), modality="MR"), (4, 5, 6)
+
+
+def rotation(degrees: float) -> np.ndarray:
+    angle = np.deg2rad(degrees)
+    return np.array(
+        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
+    )
+
+
+@pytest.mark.parametrize("direction", SIGNED_PERMUTATIONS)
+def test_letters_are_radiological_for_every_axis_order(direction: np.ndarray) -> None:
+    volume = Volume(np.zeros((9, 11, 13), np.int16), geometry_of(direction), modality="MR")
+    for name in PLANES:
+        assert cut(volume, name, (4, 5, 6)).letters == EXPECTED[name]
+
+
+@pytest.mark.parametrize("direction", SIGNED_PERMUTATIONS)
+@pytest.mark.parametrize(
+    ("towards", "plane", "side"),
+    [
+        ((1, 0, 0), "axial", "right"),
+        ((1, 0, 0), "coronal", "right"),
+        ((0, -1, 0), "axial", "top"),
+        ((0, -1, 0), "sagittal", "left"),
+        ((0, 0, 1), "coronal", "top"),
+        ((0, 0, 1), "sagittal", "top"),
+    ],
+)
+def test_patients_sides_are_drawn_where_the_letters_say(
+    direction: np.ndarray, towards: tuple[int, int, int], plane: str, side: str
+) -> None:
+    volume, point = marked(direction, np.array(towards, float))
+    pixels = cut(volume, plane, point).pixels  # type: ignore[arg-type]
+    row, column = np.argwhere(pixels == 100)[0]
+    height, width = pixels.shape
+    where = {
+        "right": column > width / 2,
+        "left": column < width / 2 - 1,
+        "top": row < height / 2 - 1,
+    }
+    assert where[side]
+
+
+@pytest.mark.parametrize("direction", SIGNED_PERMUTATIONS)
+def test_size_in_mm_follows_the_anatomical_axes(direction: np.ndarray) -> None:
+    volume = Volume(np.zeros((9, 11, 13), np.int16), geometry_of(direction), modality="MR")
+    extent_ijk = np.array([13, 11, 9]) * SPACING
+    x, y, z = np.abs(direction) @ extent_ijk
+    assert cut(volume, "axial", (4, 5, 6)).size_mm == pytest.approx((y, x))
+    assert cut(volume, "coronal", (4, 5, 6)).size_mm == pytest.approx((z, x))
+    assert cut(volume, "sagittal", (4, 5, 6)).size_mm == pytest.approx((z, y))
+
+
+def test_cut_goes_through_the_point() -> None:
+    voxels = np.arange(9 * 11 * 13).reshape(9, 11, 13)
+    volume = Volume(voxels, modality="MR")
+    assert np.array_equal(cut(volume, "axial", (2, 3, 4)).pixels, voxels[2])
+    assert np.array_equal(cut(volume, "coronal", (2, 3, 4)).pixels, voxels[::-1, 3, :])
+    assert np.array_equal(cut(volume, "sagittal", (2, 3, 4)).pixels, voxels[::-1, :, 4])
+    assert cut(volume, "axial", (2, 3, 4)).place == "slice 3 of 9"
+
+
+def test_oblique_grid_has_two_letters_beyond_fifteen_degrees() -> None:
+    nearly = Volume(np.zeros((4, 4, 4)), geometry_of(rotation(10)), modality="MR")
+    oblique = Volume(np.zeros((4, 4, 4)), geometry_of(rotation(30)), modality="MR")
+    assert cut(nearly, "axial", (1, 1, 1)).letters == ("R", "L", "A", "P")
+    assert cut(oblique, "axial", (1, 1, 1)).letters == ("RA", "LP", "AL", "PR")
+
+
+def test_left_handed_oblique_grid_keeps_left_on_the_right() -> None:
+    direction = rotation(20) @ np.diag([-1.0, 1.0, 1.0])
+    volume = Volume(np.zeros((4, 4, 4)), geometry_of(direction), modality="CT")
+    assert not volume.geometry.is_right_handed
+    assert cut(volume, "axial", (1, 1, 1)).letters == ("RA", "LP", "AL", "PR")
+
+
+def test_axes_are_a_permutation_even_at_forty_five_degrees() -> None:
+    assert sorted(nearest_axes(geometry_of(rotation(45)))) == [0, 1, 2]
+
+
+def test_letter_is_that_of_the_nearest_axis() -> None:
+    assert letters_towards((0.0, 0.0, -1.0)) == "I"
+    assert letters_towards((-0.8, 0.0, 0.6)) == "RS"
+
+
+def test_microscopy_has_no_patient_and_no_letters() -> None:
+    volume = Volume(np.zeros((4, 4, 4)), Geometry((1e-5,) * 3), modality="EM")
+    assert cut(volume, "axial", (1, 1, 1)).letters == ("", "", "", "")
+
+
+def test_point_outside_of_the_volume_is_refused() -> None:
+    with pytest.raises(InputError, match="outside"):
+        cut(Volume(np.zeros((4, 4, 4))), "axial", (1, 4, 1))
+
+
+def test_busiest_point_lies_in_the_object_not_in_the_air(rng: np.random.Generator) -> None:
+    voxels = rng.normal(0, 2, (20, 40, 60)).astype(np.float32)
+    voxels[12:18, 5:15, 40:55] += 500
+    k, j, i = busiest_point(Volume(voxels, modality="MR"))
+    assert 12 <= k < 18
+    assert 5 <= j < 15
+    assert 40 <= i < 55
+
+
+def test_busiest_point_of_a_constant_volume_is_its_middle() -> None:
+    assert busiest_point(Volume(np.full((6, 8, 10), 7))) == (3, 4, 5)
