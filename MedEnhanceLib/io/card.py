@@ -32,7 +32,7 @@ def card(volume: Volume, path: str | os.PathLike[str] | None = None) -> dict[str
         "shape": list(volume.shape),
         "frames": volume.shape[0] if volume.is_sequence else 1,
         "frame_interval_s": volume.frame_interval_s,
-        "spacing_mm": list(volume.geometry.spacing),
+        "spacing": list(volume.geometry.spacing),
         "size_mm": _size_mm(volume),
         "orientation": orientation_code(volume.geometry),
         "geometry": volume.geometry.to_json(),

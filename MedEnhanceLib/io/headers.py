@@ -1,8 +1,8 @@
-"""Checks the text headers of NRRD and MetaImage before ITK is given the file.
+"""What the text headers of NRRD and MetaImage promise, checked before anything is read by them.
 
-ITK takes what these headers say at its word: it ignores units of length, takes an unknown space for
-LPS, turns a spacing of NaN into 1, and returns garbage for a MetaImage whose compressed voxels are
-damaged. What it would misread is refused here, naming the field; what it reads well is ITK's.
+ITK takes these headers at their word: it ignores units of length, takes an unknown space for LPS,
+turns a spacing of NaN into 1, and returns garbage for a MetaImage whose compressed voxels are
+damaged. What it would misread is refused here, naming the field.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.payload import Compression, check_payload, payload_bytes, read_start
+from MedEnhanceLib.io.payload import Payload, read_start
 from MedEnhanceLib.progress import Monitor
 
 _LONGEST_HEADER = 1 << 20
@@ -54,18 +54,17 @@ _META_TYPES = {
 
 @dataclass(frozen=True)
 class Layout:
-    """What a header promises. frame_axis: where a list or time axis stands among `sizes`, if any.
+    """What a header promises. mm: millimetres in its unit of length.
 
-    sizes: fastest axis first, as in the file. mm: millimetres in one unit of length.
+    frame_axis: where a list or time axis stands in the payload's shape, if there is one.
     """
 
-    sizes: tuple[int, ...]
-    dtype: np.dtype[Any]
+    payload: Payload
     mm: float = 1.0
     frame_axis: int | None = None
 
 
-def check_nrrd(path: Path, monitor: Monitor) -> Layout:
+def nrrd_layout(path: Path, monitor: Monitor) -> Layout:
     """The layout of a NRRD file; InputError for one that is damaged or that ITK would misread."""
     start = read_start(path, _LONGEST_HEADER)
     end = re.search(rb"\r?\n\r?\n", start)
@@ -81,25 +80,30 @@ def check_nrrd(path: Path, monitor: Monitor) -> Layout:
                 f"{path.name}: voxels in another place ({field}: {fields[field]})",
                 "Save it with header and voxels together, as one .nrrd file.",
             )
-    sizes = _sizes(path, "sizes", fields)
-    layout = Layout(
-        sizes,
-        _dtype(path, "type", fields, _NRRD_NAMES),
-        _unit(path, fields.get("space units", "") + fields.get("units", "")),
-        _frame_axis(path, fields, sizes),
-    )
-    _check_space(path, fields, monitor)
     encoding = fields.get("encoding", "").lower()
     if encoding not in ("raw", "gzip", "gz"):
         raise InputError(
             f"{path.name}: encoding {encoding!r} is not supported", "Save it as raw or gzip."
         )
-    _check_voxels(path, layout, end.end(), "none" if encoding == "raw" else "gzip", monitor)
-    return layout
+    _check_space(path, fields, monitor)
+    sizes = _sizes(path, "sizes", fields)
+    dtype = _dtype(path, "type", fields, _NRRD_NAMES)
+    order = fields.get("endian", "").lower()
+    if dtype.itemsize > 1 and order not in ("little", "big"):
+        raise InputError(f"{path.name}: endian is {order!r}", "The header is damaged.")
+    payload = Payload(
+        path,
+        sizes[::-1],
+        dtype.newbyteorder(">" if order == "big" else "<"),
+        "none" if encoding == "raw" else "gzip",
+        begin=end.end(),
+    )
+    mm = _unit(path, fields.get("space units", "") + fields.get("units", ""))
+    return Layout(payload, mm, _frame_axis(path, fields, sizes))
 
 
-def check_meta(path: Path, monitor: Monitor) -> Layout:
-    """The layout of a MetaImage (.mha, .mhd); InputError as for `check_nrrd`."""
+def meta_layout(path: Path) -> Layout:
+    """The layout of a MetaImage (.mha, .mhd); InputError as for `nrrd_layout`."""
     start = read_start(path, _LONGEST_HEADER)
     end = re.search(rb"(?:^|\n)ElementDataFile *= *([^\r\n]*)\r?\n?", start)
     if end is None:
@@ -116,15 +120,18 @@ def check_meta(path: Path, monitor: Monitor) -> Layout:
     if not _is_true(fields.get("binarydata", "False")):
         raise InputError(f"{path.name}: BinaryData is not True", "Save it with binary voxels.")
     _positive(path, "elementspacing", fields)
-    layout = Layout(
-        _sizes(path, "dimsize", fields),
-        _dtype(path, "elementtype", fields, _META_TYPES),
-        _unit(path, fields.get("distanceunits", "")),
+    big = fields.get("binarydatabyteordermsb", fields.get("elementbyteordermsb", ""))
+    voxel_file, begin = _meta_voxels(path, end, fields)
+    payload = Payload(
+        voxel_file,
+        _sizes(path, "dimsize", fields)[::-1],
+        _dtype(path, "elementtype", fields, _META_TYPES).newbyteorder(
+            ">" if _is_true(big) else "<"
+        ),
+        "zlib" if _is_true(fields.get("compresseddata", "")) else "none",
+        begin=begin,
     )
-    compression: Compression = "zlib" if _is_true(fields.get("compresseddata", "")) else "none"
-    voxel_file, offset = _meta_voxels(path, end, fields)
-    _check_voxels(voxel_file, layout, offset, compression, monitor)
-    return layout
+    return Layout(payload, _unit(path, fields.get("distanceunits", "")))
 
 
 def _fields(head: bytes, line_pattern: str) -> dict[str, str]:
@@ -190,7 +197,7 @@ def _frame_axis(path: Path, fields: dict[str, str], sizes: tuple[int, ...]) -> i
             f"{path.name}: several values per voxel (kinds: {fields['kinds']}): a colour or vector",
             "Convert it to one intensity per voxel first.",
         )
-    return axis
+    return len(sizes) - 1 - axis
 
 
 def _check_space(path: Path, fields: dict[str, str], monitor: Monitor) -> None:
@@ -241,10 +248,3 @@ def _meta_voxels(path: Path, end: re.Match[bytes], fields: dict[str, str]) -> tu
 
 def _is_true(text: str) -> bool:
     return text.lower() in ("true", "t", "1")
-
-
-def _check_voxels(
-    path: Path, layout: Layout, offset: int, compression: Compression, monitor: Monitor
-) -> None:
-    expected = payload_bytes(layout.sizes, layout.dtype)
-    check_payload(path, offset=offset, expected=expected, compression=compression, monitor=monitor)

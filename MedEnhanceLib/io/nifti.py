@@ -19,7 +19,7 @@ import numpy.typing as npt
 from MedEnhanceLib.errors import GeometryError, InputError, OutputError
 from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.io import tags
-from MedEnhanceLib.io.payload import compression_of, read_start, read_voxels
+from MedEnhanceLib.io.payload import Payload, compression_of, read_start, read_voxels
 from MedEnhanceLib.io.rescale import rescale_slices
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume, Voxels
@@ -74,20 +74,13 @@ def read_nifti(path: Path, monitor: Monitor) -> tuple[Volume, tags.Tags]:
     name = path.name
     compression = compression_of(path)
     header = _parse(read_start(path, _HEADER_BYTES, compression), name)
-    shape, dtype = _shape(header, name), _dtype(header, name)
-    first_voxel = _first_voxel(header, name)
-    voxels = read_voxels(
-        path,
-        offset=first_voxel,
-        shape=shape,
-        dtype=dtype,
-        compression=compression,
-        monitor=monitor,
-    )
-    before_voxels = read_start(path, min(first_voxel, _LARGEST_EXTENSION), compression)
+    shape, skip = _shape(header, name), _first_voxel(header, name)
+    payload = Payload(path, shape, _dtype(header, name), compression, skip=skip)
+    voxels = read_voxels(payload, monitor)
+    before_voxels = read_start(path, min(skip, _LARGEST_EXTENSION), compression)
     found = _extension(before_voxels, header.dtype)
     volume = Volume(
-        _rescaled(voxels.astype(dtype.newbyteorder("="), copy=False), header, name),
+        _rescaled(voxels, header, name),
         _geometry(header, found, name, monitor),
         source=str(path),
         frame_interval_s=_interval(header, found) if len(shape) == 4 else None,

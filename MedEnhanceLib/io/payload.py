@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -17,6 +19,7 @@ from MedEnhanceLib.progress import Monitor
 Compression = Literal["none", "gzip", "zlib"]
 _WINDOW_BITS = {"gzip": 31, "zlib": 15}
 _PIECE = 1 << 20
+_COPY_AGAIN = "Copy or download the file again."
 #: Deflate cannot do better; a header that promises more than this is not telling the truth.
 _LARGEST_RATIO = 1032
 
@@ -58,88 +61,81 @@ def read_start(path: Path, count: int, compression: Compression = "none") -> byt
     return start[:count]
 
 
-def read_voxels(
-    path: Path,
-    *,
-    offset: int,
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    compression: Compression,
-    monitor: Monitor,
-) -> npt.NDArray[Any]:
-    """The array of `shape` that begins `offset` bytes into the (uncompressed) file.
+@dataclass(frozen=True)
+class Payload:
+    """Where a file keeps its voxels, as its header promises; nothing of it is trusted yet.
 
-    Raises InputError for a file that is cut short or damaged, before or after the memory is
-    taken: a length in a header is checked against the file first.
+    shape: slowest axis first. begin: the byte of the file where the (packed) data begins.
+    skip: unpacked bytes from there to the first voxel; a .nii.gz packs its header as well.
     """
-    expected = payload_bytes(shape, dtype)
-    _refuse_impossible(path, path.stat().st_size, offset + expected, compression)
-    try:
-        voxels = np.empty(shape, dtype)
-    except MemoryError as cause:
-        raise DeviceMemoryError(
-            f"{path.name}: its voxels need {expected / 2**30:.1f} GiB of memory",
-            "Close other programs, or crop the volume.",
-        ) from cause
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    compression: Compression
+    begin: int = 0
+    skip: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the voxels, in Python's own integers: a header's sizes may overflow int64."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def read_voxels(payload: Payload, monitor: Monitor) -> npt.NDArray[Any]:
+    """The voxels, in this machine's byte order.
+
+    Raises InputError for a file that is cut short or damaged; sizes are held against the file
+    before memory is taken for them, and a compressed file is read to its checksum.
+    """
+    path, expected = payload.path, payload.nbytes
+    _refuse_impossible(payload)
+    voxels = _empty(payload)
     target = voxels.reshape(-1).view(np.uint8).data
-    filled, skipped = 0, 0
+    filled, to_skip = 0, payload.skip
     with readable(path) as stream:
-        for piece in _pieces(stream, path, compression):
+        stream.seek(payload.begin)
+        for piece in _pieces(stream, path, payload.compression):
             monitor.check()
-            skip = min(offset - skipped, len(piece))
-            skipped += skip
-            wanted = min(len(piece) - skip, expected - filled)
-            target[filled : filled + wanted] = piece[skip : skip + wanted]
-            filled += wanted
-            if filled == expected and compression == "none":
+            used = piece[to_skip : to_skip + expected - filled]
+            to_skip = max(0, to_skip - len(piece))
+            target[filled : filled + len(used)] = used
+            filled += len(used)
+            if filled == expected and payload.compression == "none":
                 break
     if filled < expected:
-        raise cut_short(path, offset + expected, skipped + filled)
-    return voxels
+        raise _cut_short(path, expected, filled)
+    return voxels.astype(payload.dtype.newbyteorder("="), copy=False)
 
 
-def check_payload(
-    path: Path, *, offset: int, expected: int, compression: Compression, monitor: Monitor
-) -> None:
-    """Raise InputError unless `expected` bytes of voxels follow from byte `offset` of the file.
-
-    A compressed payload is unpacked once, in small pieces, so that its checksum speaks.
-    """
-    size = path.stat().st_size
-    _refuse_impossible(path, size - offset, expected, compression)
-    if compression == "none":
-        return
-    found = 0
-    with readable(path) as stream:
-        stream.seek(offset)
-        for piece in _pieces(stream, path, compression):
-            monitor.check()
-            found += len(piece)
-    if found < expected:
-        raise cut_short(path, expected, found)
+def _empty(payload: Payload) -> npt.NDArray[Any]:
+    try:
+        return np.empty(payload.shape, payload.dtype)
+    except (MemoryError, ValueError) as cause:  # ValueError: more than an array can ever have
+        raise DeviceMemoryError(
+            f"{payload.path.name}: its voxels need {payload.nbytes / 2**30:.1f} GiB of memory",
+            "Close other programs, or crop the volume.",
+        ) from cause
 
 
-def payload_bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
-    """Bytes of an array, in Python's own integers: a header's sizes may overflow int64."""
-    count = dtype.itemsize
-    for size in shape:
-        count *= int(size)
-    return count
+def _refuse_impossible(payload: Payload) -> None:
+    size = payload.path.stat().st_size - payload.begin
+    if payload.compression == "none" and size < payload.skip + payload.nbytes:
+        raise _cut_short(payload.path, payload.nbytes, max(0, size - payload.skip))
+    if size * _LARGEST_RATIO < payload.nbytes:
+        raise InputError(
+            f"{payload.path.name} is cut short or damaged: its header promises "
+            f"{payload.nbytes} bytes of voxels, which {size} compressed bytes cannot hold",
+            _COPY_AGAIN,
+        )
 
 
-def cut_short(path: Path, expected: int, found: int) -> InputError:
-    """The error for a file that ends too early."""
+def _cut_short(path: Path, expected: int, found: int) -> InputError:
     return InputError(
-        f"{path.name} is cut short: its header promises {expected} bytes, it holds {found}",
-        "Copy or download the file again.",
+        f"{path.name} is cut short: its header promises {expected} bytes of voxels, "
+        f"it holds {found}",
+        _COPY_AGAIN,
     )
-
-
-def _refuse_impossible(path: Path, size: int, expected: int, compression: Compression) -> None:
-    if compression == "none" and size < expected:
-        raise cut_short(path, expected, size)
-    if size * _LARGEST_RATIO < expected:
-        raise cut_short(path, expected, size * _LARGEST_RATIO)
 
 
 def _pieces(
@@ -155,12 +151,12 @@ def _pieces(
         if strict:
             raise InputError(
                 f"{path.name} is cut short: its compressed data ends too early",
-                "Copy or download the file again.",
+                _COPY_AGAIN,
             ) from None
     except zlib.error as cause:
         raise InputError(
             f"{path.name} is damaged: its compressed data does not unpack ({cause})",
-            "Copy or download the file again.",
+            _COPY_AGAIN,
         ) from cause
 
 

@@ -1,4 +1,4 @@
-"""NRRD and MetaImage through SimpleITK, after `headers` has checked them."""
+"""NRRD and MetaImage through SimpleITK, after `headers` has checked their text headers."""
 
 from __future__ import annotations
 
@@ -14,31 +14,46 @@ from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import GeometryError, InputError, OutputError
 from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.io import tags
-from MedEnhanceLib.io.headers import Layout, check_meta, check_nrrd
+from MedEnhanceLib.io.headers import meta_layout, nrrd_layout
+from MedEnhanceLib.io.payload import read_voxels
 from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume, Voxels
+from MedEnhanceLib.volume import Volume
 
 
 def read_itk(path: Path, monitor: Monitor) -> tuple[Volume, tags.Tags]:
-    """The volume of a .nrrd, .mha or .mhd file, and what our key in its header says about it."""
-    check = check_nrrd if path.suffix.lower() == ".nrrd" else check_meta
-    layout = check(path, monitor)
-    sitk = require("SimpleITK", purpose=f"Reading {path.suffix} files")
-    try:
-        image = sitk.ReadImage(str(path))
-    except RuntimeError as cause:
-        raise InputError(f"{path.name} cannot be read: {_last_line(cause)}") from cause
-    found = tags.Tags()
-    if image.HasMetaDataKey(tags.KEY):
-        found = tags.from_text(image.GetMetaData(tags.KEY))
-    voxels = _voxels(sitk, image, layout, path.name)
+    """The volume of a .nrrd, .mha or .mhd file, and what our key in its header says about it.
+
+    SimpleITK says where the voxels lie in the patient; the voxels themselves are read as for
+    NIfTI, with their checksum, which ITK does not look at.
+    """
+    is_nrrd = path.suffix.lower() == ".nrrd"
+    layout = nrrd_layout(path, monitor) if is_nrrd else meta_layout(path)
+    voxels = read_voxels(layout.payload, monitor)
+    if layout.frame_axis is not None:
+        voxels = np.moveaxis(voxels, layout.frame_axis, 0)
+    header = _read_header(path)
+    key = tags.KEY if header.HasMetaDataKey(tags.KEY) else None
+    found = tags.from_text(header.GetMetaData(key)) if key else tags.Tags()
     volume = Volume(
         voxels,
-        _geometry(image, layout, found, path.name),
+        _geometry(header, layout.mm, found, path.name),
         source=str(path),
         frame_interval_s=found.frame_interval_s if voxels.ndim == 4 else None,
     )
     return volume, found
+
+
+def _read_header(path: Path) -> Any:
+    sitk = require("SimpleITK", purpose=f"Reading {path.suffix} files")
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as cause:
+        raise InputError(
+            f"{path.name}: its header cannot be read: {_last_line(cause)}", "Export it again."
+        ) from cause
+    return reader
 
 
 def write_itk(volume: Volume, path: Path) -> None:
@@ -61,27 +76,13 @@ def write_itk(volume: Volume, path: Path) -> None:
         raise OutputError(f"{path.name} cannot be written: {_last_line(cause)}") from cause
 
 
-def _voxels(sitk: Any, image: Any, layout: Layout, name: str) -> Voxels:
-    """[K, J, I] or [T, K, J, I]; ITK gives a list axis as the components of a vector."""
-    sizes = list(layout.sizes)
-    if layout.frame_axis is not None:
-        sizes.append(sizes.pop(layout.frame_axis))
-    voxels: Voxels = sitk.GetArrayFromImage(image)
-    count = image.GetNumberOfComponentsPerPixel()
-    if layout.frame_axis is not None and count > 1:
-        voxels = np.moveaxis(voxels, -1, 0)
-    if voxels.dtype != layout.dtype or voxels.size != np.prod(sizes):
-        raise InputError(f"{name}: SimpleITK reads it as {voxels.dtype} {voxels.shape}")
-    return voxels.reshape(sizes[::-1])
-
-
-def _geometry(image: Any, layout: Layout, found: tags.Tags, name: str) -> Geometry:
-    axes = image.GetDimension()
-    direction = np.asarray(image.GetDirection()).reshape(axes, axes)[:3, :3]
+def _geometry(header: Any, mm: float, found: tags.Tags, name: str) -> Geometry:
+    axes = header.GetDimension()
+    direction = np.asarray(header.GetDirection()).reshape(axes, axes)[:3, :3]
     try:
         read = Geometry(
-            tuple(value * layout.mm for value in image.GetSpacing()[:3]),
-            tuple(value * layout.mm for value in image.GetOrigin()[:3]),
+            tuple(value * mm for value in header.GetSpacing()[:3]),
+            tuple(value * mm for value in header.GetOrigin()[:3]),
             direction.tolist(),
         )
     except GeometryError as cause:

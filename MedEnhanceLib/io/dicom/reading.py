@@ -39,10 +39,12 @@ def is_dicom(path: Path) -> bool:
 
 
 def read_header(path: Path, tags: tuple[str, ...]) -> Dataset:
-    """The named elements of a file, without its pixels."""
+    """The named elements of a file, without its pixels, each of them decoded already."""
     pydicom = require("pydicom", purpose="Reading DICOM")
     with _named(path, "its header", Monitor()):
         header: Dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(tags))
+        for _ in header:  # pydicom decodes an element when it is first looked at
+            pass
     return header
 
 
@@ -69,17 +71,14 @@ def numbers(dataset: Dataset, field: str, count: int, path: Path) -> tuple[float
 
 
 def text(dataset: Dataset, field: str) -> str:
-    """The element as text; empty where it is absent or cannot be read."""
-    try:
-        return str(dataset.get(field) or "").strip()
-    except _FAILURES:
-        return ""
+    """The element as text; empty where it is absent."""
+    return str(dataset.get(field) or "").strip()
 
 
 @contextlib.contextmanager
 def _named(path: Path, what: str, monitor: Monitor) -> Iterator[None]:
     """Turn what pydicom raises into an error that names the file; pass its warnings on."""
-    from pydicom.errors import InvalidDicomError
+    from pydicom.errors import BytesLengthException, InvalidDicomError
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -90,7 +89,7 @@ def _named(path: Path, what: str, monitor: Monitor) -> Iterator[None]:
                 f"{path.name} is not a DICOM file: the mark DICM is missing",
                 "Check that it is an image; files without the mark must be exported again.",
             ) from cause
-        except _FAILURES as cause:
+        except (*_FAILURES, BytesLengthException) as cause:
             raise _error(path, what, cause) from cause
         except OSError as cause:
             raise InputError(f"{path} cannot be read: {cause.strerror}", _COPY_AGAIN) from cause
