@@ -22,7 +22,7 @@ import numpy.typing as npt
 from MedEnhanceLib.config import check_range, config_from_json
 from MedEnhanceLib.degrade.bias import bias_field
 from MedEnhanceLib.degrade.blur import gaussian_blur
-from MedEnhanceLib.degrade.lowdose import VIEWS, WINDOWS, low_dose_noise
+from MedEnhanceLib.degrade.lowdose import CUTOFF, VIEWS, low_dose_noise
 from MedEnhanceLib.degrade.noise import rician_noise, robust_max
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.manifest import derived_note
@@ -176,15 +176,14 @@ class LowDose(Degradation):
     electronic: float
     seed: int
     views: int = VIEWS
-    window: str = "hann"
+    cutoff: float = CUTOFF
 
     def __post_init__(self) -> None:
         check_range("low-dose photons", self.photons, 1, math.inf)
         check_range("low-dose electronic", self.electronic, 0, 1e6)
         check_range("low-dose views", self.views, 8, 10_000)
+        check_range("low-dose cutoff", self.cutoff, 0.1, math.inf)
         _check_seed(self.seed)
-        if self.window not in WINDOWS:
-            raise ConfigError(f"low-dose window is {self.window!r}", f"Use {', '.join(WINDOWS)}.")
 
     def _damage(self, volume: Volume) -> Floats:
         slices = volume.voxels.reshape(-1, *volume.shape[-2:])
@@ -195,7 +194,7 @@ class LowDose(Degradation):
             self.electronic,
             np.random.default_rng(self.seed),
             views=self.views,
-            window=self.window,
+            cutoff=self.cutoff,
         )
         noise += slices
         return noise.reshape(volume.shape)

@@ -32,7 +32,7 @@ _MR_KINDS: list[Degradation] = [
     Bias(0.3, 3),
     standard_composite(3),
 ]
-_KINDS = [*_MR_KINDS, LowDose(5e3, 3, 3), LowDose(2e4, 0, 3, views=180, window="ramp")]
+_KINDS = [*_MR_KINDS, LowDose(5e3, 3, 3), LowDose(2e4, 0, 3, views=180, cutoff=math.inf)]
 _SEEDED = [Rician(0.1, 3), Bias(0.3, 3), LowDose(5e3, 3, 3)]
 
 
@@ -196,7 +196,7 @@ def test_undershoot_is_accepted_but_signed_data_is_not(head: Volume) -> None:
         {"name": "bias", "strength": 0.3, "seed": 0.5},
         {"name": "low-dose", "photons": 0, "electronic": 0, "seed": 1},
         {"name": "low-dose", "photons": "few", "electronic": 0, "seed": 1},
-        {"name": "low-dose", "photons": 1e4, "electronic": 0, "seed": 1, "window": "box"},
+        {"name": "low-dose", "photons": 1e4, "electronic": 0, "seed": 1, "cutoff": 0},
         {"name": "composite", "steps": []},
         {
             "name": "composite",
