@@ -44,7 +44,7 @@ class DecompressParams:
 
     input: str
     output: str
-    region: list[Any] | None = None
+    region: list[list[int | None] | None] | None = None
     layers: int | None = None
     overwrite: bool = False
 
@@ -128,20 +128,19 @@ def run_recover(params: RecoverParams, monitor: Monitor) -> Result:
     )
 
 
-def region_from_json(region: list[Any] | None) -> Region | None:
+def region_from_json(region: list[list[int | None] | None] | None) -> Region | None:
     """[[40, 60], null] → (slice(40, 60), slice(None)); None stays None.
 
-    Raises ConfigError for anything that is not a pair of whole numbers or null.
+    Raises ConfigError for what is not a pair.
     """
     if region is None:
         return None
     return tuple(_slice_from_json(entry) for entry in region)
 
 
-def _slice_from_json(entry: Any) -> slice:
-    if entry is None:
+def _slice_from_json(ends: list[int | None] | None) -> slice:
+    if ends is None:
         return slice(None)
-    is_pair = isinstance(entry, list) and len(entry) == 2
-    if not is_pair or not all(type(number) in (int, type(None)) for number in entry):
-        raise ConfigError(f"region has the entry {entry!r}", "Give [start, stop], or null for all.")
-    return slice(*entry)
+    if len(ends) != 2:
+        raise ConfigError(f"region has the entry {ends!r}", "Give [start, stop], or null for all.")
+    return slice(*ends)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import types
 import typing
 from collections.abc import Mapping
@@ -54,20 +55,38 @@ def _is_required(entry: dataclasses.Field[Any]) -> bool:
 
 
 def _check_type(name: str, value: Any, hint: Any) -> None:
-    allowed = _alternatives(hint)
-    if not any(_fits(value, kind) for kind in allowed):
-        words = " or ".join(_WORDS[kind] for kind in allowed)
-        raise ConfigError(f"{name} is {value!r}", f"Give {words}.")
-    if value == "":
+    if not _fits(value, hint):
+        raise ConfigError(f"{name} is {value!r}", f"Give {_words(hint)}.")
+    if isinstance(value, str):
+        _check_text(name, value)
+
+
+def _check_text(name: str, value: str) -> None:
+    """Text parameters are names and paths."""
+    if not value:
         raise ConfigError(f"{name} is empty", "Give a name or a path, or leave it out.")
+    try:
+        is_path = "\0" not in os.fsdecode(os.fsencode(value))
+    except UnicodeEncodeError:
+        is_path = False
+    if not is_path:
+        raise ConfigError(f"{name} is {value!r}, which no path can be", "Correct the name.")
 
 
-def _alternatives(hint: Any) -> list[type]:
-    members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    return [typing.get_origin(member) or member for member in members]
-
-
-def _fits(value: Any, kind: type) -> bool:
+def _fits(value: Any, hint: Any) -> bool:
+    if isinstance(hint, types.UnionType):
+        return any(_fits(value, member) for member in typing.get_args(hint))
+    kind = typing.get_origin(hint) or hint
     if isinstance(value, bool):
         return kind is bool
+    if isinstance(value, list) and kind is list:
+        return all(_fits(entry, typing.get_args(hint)[0]) for entry in value)
     return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _words(hint: Any) -> str:
+    if isinstance(hint, types.UnionType):
+        return " or ".join(_words(member) for member in typing.get_args(hint))
+    kind = typing.get_origin(hint) or hint
+    inner = f", each {_words(typing.get_args(hint)[0])}" if kind is list else ""
+    return _WORDS[kind] + inner

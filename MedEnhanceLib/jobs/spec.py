@@ -32,13 +32,13 @@ class JobSpec:
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
     def __post_init__(self) -> None:
-        if self.kind not in JOBS:
+        if not isinstance(self.kind, str) or self.kind not in JOBS:
             near = difflib.get_close_matches(str(self.kind), JOBS, n=1)
             hint = f"Did you mean {near[0]}? " if near else ""
             raise ConfigError(f"unknown job {self.kind!r}", f"{hint}Known: {', '.join(JOBS)}.")
         if not isinstance(self.id, str) or not 0 < len(self.id) <= _LONGEST_ID:
             raise ConfigError(
-                f"the job's id is {str(self.id)[:40]!r}", f"Give text of 1 to {_LONGEST_ID} signs."
+                f"the job's id is {repr(self.id)[:40]}", f"Give text of 1 to {_LONGEST_ID} signs."
             )
         if not isinstance(self.params, Mapping):
             raise ConfigError("the job's params are not an object", 'Give {"name": value, …}.')

@@ -41,7 +41,7 @@ class DegradeParams:
 
     input: str
     output: str
-    steps: list[Any] = field(default_factory=list)
+    steps: list[dict[str, Any]] = field(default_factory=list)
     overwrite: bool = False
 
 

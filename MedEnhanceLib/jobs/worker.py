@@ -148,7 +148,7 @@ def parse_line(line: bytes | None) -> dict[str, Any] | None:
     if not line.strip():
         return None
     try:
-        fields = json.loads(line)
+        fields = json.loads(line, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as cause:
         raise ConfigError(
             f"a line that is not JSON ({cause}): {line[:60]!r}", "Send one JSON object per line."
@@ -158,6 +158,10 @@ def parse_line(line: bytes | None) -> dict[str, Any] | None:
             f"a line that is not an object: {line[:60]!r}", "Send one JSON object per line."
         )
     return fields
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"JSON has no {name}")
 
 
 def take_standard_streams() -> tuple[int, int]:

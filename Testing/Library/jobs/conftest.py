@@ -1,0 +1,53 @@
+"""Workers to talk to, each with a temporary folder of the test's own."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from Library.jobs.raw_worker import RawWorker
+
+from MedEnhanceLib.jobs.process import worker_command
+
+_ODD_WORKER = Path(__file__).with_name("odd_worker.py")
+
+
+@pytest.fixture(autouse=True)
+def temp_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this test's workers make their folders, and nobody else does."""
+    folder = tmp_path / "temp"
+    folder.mkdir()
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        monkeypatch.setenv(name, str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture
+def start_worker() -> Iterator[Callable[..., RawWorker]]:
+    """Start a real worker; all are ended after the test."""
+    workers: list[RawWorker] = []
+
+    def start(*, idle_seconds: float = 600, odd: bool = False) -> RawWorker:
+        command = odd_command() if odd else worker_command(idle_seconds)
+        worker = RawWorker(command)
+        workers.append(worker)
+        worker.greet()
+        return worker
+
+    yield start
+    for worker in workers:
+        worker.close()
+
+
+@pytest.fixture
+def odd_worker_command() -> list[str]:
+    """The command of a worker that also knows jobs which misbehave (odd_worker.py)."""
+    return odd_command()
+
+
+def odd_command() -> list[str]:
+    return [sys.executable, str(_ODD_WORKER)]

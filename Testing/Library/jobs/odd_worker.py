@@ -1,0 +1,76 @@
+"""A worker that knows some jobs which misbehave; run as a script by the tests."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+from MedEnhanceLib.jobs import worker
+from MedEnhanceLib.jobs.kinds import JOBS, JobKind
+from MedEnhanceLib.jobs.result import Result
+from MedEnhanceLib.progress import Monitor
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """No parameters."""
+
+
+def chatter(_: Nothing, monitor: Monitor) -> Result:
+    """Print in every way that a library might."""
+    print("print")
+    sys.__stdout__.write("real stdout object\n")
+    sys.__stdout__.flush()
+    os.write(1, b"file descriptor 1\n")
+    libc = ctypes.CDLL(None)
+    libc.puts(b"C's puts")
+    libc.fflush(None)
+    subprocess.run(["echo", "a child"], check=True)
+    return Result({"stdin": sys.stdin.read()})
+
+
+def break_down(_: Nothing, monitor: Monitor) -> Result:
+    """A fault that nobody foresaw."""
+    raise ZeroDivisionError("the answer is not 42")
+
+
+def run_out_of_memory(_: Nothing, monitor: Monitor) -> Result:
+    raise MemoryError("Unable to allocate 1. PiB")
+
+
+def crash(_: Nothing, monitor: Monitor) -> Result:
+    """What a native library does when it is hit by a bug."""
+    os.write(2, b"last words\n")
+    os.abort()
+
+
+def deaf(_: Nothing, monitor: Monitor) -> Result:
+    """No safe point for a minute, and a child that outlives its parent."""
+    child = subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL)
+    monitor.metric("child", child.pid, 0)
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        time.sleep(0.05)
+    return Result({})
+
+
+def not_json(_: Nothing, monitor: Monitor) -> Result:
+    return Result({"figure": float("nan"), "thing": object()})
+
+
+JOBS |= {
+    "chatter": JobKind(Nothing, chatter),
+    "break-down": JobKind(Nothing, break_down),
+    "run-out-of-memory": JobKind(Nothing, run_out_of_memory),
+    "crash": JobKind(Nothing, crash),
+    "deaf": JobKind(Nothing, deaf),
+    "not-json": JobKind(Nothing, not_json),
+}
+
+if __name__ == "__main__":
+    worker._ORPHAN_SECONDS = 0.5
+    sys.exit(worker.main(sys.argv[1:]))

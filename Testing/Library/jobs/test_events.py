@@ -1,0 +1,152 @@
+"""Events and errors on the wire."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib import errors
+from MedEnhanceLib.errors import ConfigError, DeviceMemoryError, MedEnhanceError
+from MedEnhanceLib.jobs.events import as_json, event_from_json, event_to_line
+from MedEnhanceLib.jobs.failures import (
+    InternalError,
+    WorkerError,
+    error_from_json,
+    error_to_json,
+    job_errors,
+    memory_errors,
+)
+from MedEnhanceLib.progress import Event
+
+_PUBLIC_ERRORS = [
+    value
+    for value in vars(errors).values()
+    if isinstance(value, type) and issubclass(value, MedEnhanceError)
+]
+
+
+@dataclass(frozen=True)
+class _Label:
+    name: str
+    color: tuple[float, ...]
+
+
+def test_a_line_is_what_the_architecture_says() -> None:
+    event = Event("progress", {"fraction": 0.5, "stage": "save", "eta_s": None})
+    assert event_to_line("a", event) == (
+        b'{"v": 1, "job": "a", "event": "progress", "fraction": 0.5, "stage": "save",'
+        b' "eta_s": null}\n'
+    )
+
+
+def test_an_event_comes_back_from_its_line() -> None:
+    event = Event("warning", {"message": "Größe\n\u2028 two lines"})
+    line = event_to_line("a", event)
+    assert line.isascii()
+    assert line.count(b"\n") == 1
+    assert event_from_json(json.loads(line)) == ("a", event)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"v": 1, "event": "hurray", "job": "a"},
+        {"v": 1, "event": "log", "job": 7},
+        {"v": 2, "event": "log", "job": "a"},
+        {},
+    ],
+)
+def test_what_is_not_an_event_is_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        event_from_json(fields)
+
+
+def test_everything_that_jobs_say_has_a_json_form() -> None:
+    said = {
+        1: np.float32(0.5),
+        "n": np.int64(3),
+        "array": np.arange(2),
+        "path": Path("a"),
+        "tuple": (1, None, True),
+        "label": _Label("CSF", (0.0, 1.0)),
+        "psnr": float("inf"),
+        "loss": np.float64("nan"),
+    }
+    assert as_json(said) == {
+        "1": 0.5,
+        "n": 3,
+        "array": [0, 1],
+        "path": "a",
+        "tuple": [1, None, True],
+        "label": {"name": "CSF", "color": [0.0, 1.0]},
+        "psnr": None,
+        "loss": None,
+    }
+
+
+@pytest.mark.parametrize("cls", [*_PUBLIC_ERRORS, InternalError, WorkerError])
+def test_every_error_is_rebuilt_from_its_event(cls: type[MedEnhanceError]) -> None:
+    back = error_from_json(json.loads(json.dumps(error_to_json(cls("what", "what next")))))
+    assert type(back) is cls
+    assert (back.message, back.hint) == ("what", "what next")
+    assert back.exit_status == cls.exit_status
+
+
+def test_details_hold_the_traceback_and_become_a_note() -> None:
+    with pytest.raises(InternalError) as caught, job_errors("enhance"):
+        raise ZeroDivisionError("by zero")
+    fields = error_to_json(caught.value)
+    assert "ZeroDivisionError: by zero" in fields["message"]
+    assert "Traceback" not in fields["message"] + fields["hint"]
+    assert "log" in fields["hint"]
+    assert "Traceback" in fields["details"]
+    assert "Traceback" in error_from_json(fields).__notes__[0]
+
+
+def test_an_unknown_code_is_still_an_error_of_ours() -> None:
+    back = error_from_json({"code": "from-the-future", "message": "m"})
+    assert type(back) is MedEnhanceError
+    assert back.message == "m"
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        MemoryError("Unable to allocate 3 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        RuntimeError("CUDA error: out of memory\nmore lines"),
+        RuntimeError("Failed to allocate memory for image."),
+    ],
+)
+def test_memory_that_runs_out_has_one_name(cause: Exception) -> None:
+    with pytest.raises(DeviceMemoryError, match="memory ran out") as caught, memory_errors():
+        raise cause
+    assert caught.value.hint
+    assert "\n" not in caught.value.message
+
+
+def test_torch_running_out_of_memory_has_the_same_name() -> None:
+    torch = pytest.importorskip("torch")
+    with pytest.raises(DeviceMemoryError), memory_errors():
+        raise torch.OutOfMemoryError("tried to allocate")
+
+
+def test_other_errors_of_the_run_time_keep_theirs() -> None:
+    with pytest.raises(RuntimeError, match="shape"), memory_errors():
+        raise RuntimeError("shape mismatch")
+
+
+def test_an_interrupt_is_a_cancelled_job() -> None:
+    with pytest.raises(errors.Cancelled), job_errors("ping"):
+        raise KeyboardInterrupt
+
+
+def test_our_own_errors_pass_as_they_are() -> None:
+    error = ConfigError("what", "next")
+    with pytest.raises(ConfigError) as caught, job_errors("ping"):
+        raise error
+    assert caught.value is error

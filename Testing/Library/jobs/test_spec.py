@@ -1,0 +1,114 @@
+"""What a job on paper may say."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.jobs import JobSpec
+from MedEnhanceLib.jobs.kinds import JOBS
+
+_KINDS = {
+    "enhance",
+    "segment",
+    "compress",
+    "decompress",
+    "recover",
+    "degrade",
+    "convert",
+    "inspect",
+    "train",
+    "evaluate",
+    "demo",
+    "ping",
+}
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+def test_the_kinds_are_those_of_the_architecture() -> None:
+    assert set(JOBS) == _KINDS
+
+
+def test_a_job_comes_back_from_its_line() -> None:
+    spec = JobSpec("convert", {"input": "a b.nii", "output": "ä.nrrd", "overwrite": True})
+    line = spec.to_line()
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    assert JobSpec.from_json(json.loads(line)) == spec
+
+
+def test_each_job_gets_an_id_of_its_own() -> None:
+    assert JobSpec("ping").id != JobSpec("ping").id
+
+
+def test_params_are_copied() -> None:
+    params = {"count": 3}
+    spec = JobSpec("ping", params)
+    params["count"] = 4
+    assert spec.params == {"count": 3}
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"kind": "ping"}, "version None"),
+        ({"v": 2, "kind": "ping"}, "version 2"),
+        ({"v": True, "kind": "ping"}, "version True"),
+        ({"v": 1}, "no kind"),
+        ({"v": 1, "kind": "enhence"}, "Did you mean enhance"),
+        ({"v": 1, "kind": ["ping"]}, "unknown job"),
+        ({"v": 1, "kind": None}, "unknown job"),
+        ({"v": 1, "kind": "ping", "prams": {}}, "no key 'prams'"),
+        ({"v": 1, "kind": "ping", "params": []}, "not an object"),
+        ({"v": 1, "kind": "ping", "id": 7}, "id is 7"),
+        ({"v": 1, "kind": "ping", "id": ""}, "id is ''"),
+        ({"v": 1, "kind": "ping", "id": "x" * 201}, "id is"),
+        ({"v": 1, "kind": "ping", "params": {"cuont": 1}}, "Did you mean count"),
+        ({"v": 1, "kind": "ping", "params": {"count": "1"}}, "count is '1'.*whole number"),
+        ({"v": 1, "kind": "ping", "params": {"count": 1.5}}, "whole number"),
+        ({"v": 1, "kind": "ping", "params": {"count": True}}, "whole number"),
+        ({"v": 1, "kind": "ping", "params": {"seconds": None}}, "a number"),
+        ({"v": 1, "kind": "ping", "params": {"count": -1}}, "0 or more"),
+        ({"v": 1, "kind": "convert", "params": {"input": "a.nii"}}, "lacks output"),
+        ({"v": 1, "kind": "convert", "params": {"input": "", "output": "b"}}, "input is empty"),
+        ({"v": 1, "kind": "convert", "params": {"input": "a\0", "output": "b"}}, "no path"),
+        ({"v": 1, "kind": "convert", "params": {"input": "\ud800", "output": "b"}}, "no path"),
+        ({"v": 1, "kind": "enhance", "params": {"input": "a", "output": "b", "config": 1}}, "obj"),
+        ({"v": 1, "kind": "train", "params": {"method": "x", "data": "a", "out": "b"}}, "'x'"),
+    ],
+)
+def test_what_is_not_exactly_a_job_is_refused(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as caught:
+        JobSpec.from_json(fields)
+    assert caught.value.hint
+
+
+@given(st.dictionaries(st.sampled_from(["v", "id", "kind", "params", "x"]), _json))
+def test_no_json_object_gets_another_error_than_ours(fields: dict[str, Any]) -> None:
+    try:
+        JobSpec.from_json({"v": 1, **fields})
+    except ConfigError as error:
+        assert error.message
+
+
+@given(st.sampled_from(sorted(_KINDS)), st.dictionaries(st.text(), _json))
+def test_no_params_get_another_error_than_ours(kind: str, params: dict[str, Any]) -> None:
+    try:
+        JobSpec(kind, params)
+    except ConfigError as error:
+        assert error.message
+
+
+def test_what_json_cannot_say_is_refused_before_it_is_sent() -> None:
+    spec = JobSpec("ping", {"seconds": float("inf")})
+    with pytest.raises(ConfigError, match="JSON"):
+        spec.to_line()

@@ -1,0 +1,197 @@
+"""Jobs on files that need no trained model: convert, degrade, inspect, and all refusals."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from MedEnhanceLib import io
+from MedEnhanceLib.degrade import degradation_from_json
+from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, MedEnhanceError, OutputError
+from MedEnhanceLib.jobs import Client, JobSpec, run_job
+from MedEnhanceLib.jobs import files as job_files
+from MedEnhanceLib.jobs.compression import region_from_json
+from MedEnhanceLib.progress import Event
+from MedEnhanceLib.volume import Volume
+
+_RICIAN = {"name": "rician", "level": 0.1, "seed": 7}
+
+
+@pytest.fixture
+def scan(tmp_path: Path, head: Volume) -> Path:
+    path = tmp_path / "scan.nii.gz"
+    io.save(head, path)
+    return path
+
+
+def _convert(scan: Path, output: Path, **params: Any) -> JobSpec:
+    return JobSpec("convert", {"input": str(scan), "output": str(output), **params})
+
+
+def test_convert_keeps_voxels_and_geometry(scan: Path, head: Volume, tmp_path: Path) -> None:
+    events: list[Event] = []
+    result = run_job(_convert(scan, tmp_path / "scan.nrrd"), events.append)
+    assert io.load(tmp_path / "scan.nrrd").is_equal(io.load(scan))
+    assert result["outputs"] == {"output": str(tmp_path / "scan.nrrd")}
+    assert result["shape"] == list(head.shape)
+    assert [event.kind for event in events][:1] == ["started"]
+    assert events[-1] == Event("result", result.fields)
+
+
+def test_a_manifest_lies_beside_the_output(scan: Path, tmp_path: Path) -> None:
+    result = run_job(_convert(scan, tmp_path / "scan.nrrd"))
+    assert result["manifest"] == str(tmp_path / "scan.nrrd.json")
+    manifest = json.loads((tmp_path / "scan.nrrd.json").read_text(encoding="utf-8"))
+    assert manifest["action"] == "converted"
+    assert manifest["inputs"] == {"input": "scan.nii.gz"}
+    assert manifest["seconds"] == result["seconds"]
+    assert manifest["results"]["dtype"] == "int16"
+    assert manifest["software"]["numpy"]
+
+
+def test_degrade_can_be_replayed_from_its_manifest(
+    scan: Path, head: Volume, tmp_path: Path
+) -> None:
+    params = {"input": str(scan), "output": str(tmp_path / "worse.nii"), "steps": [_RICIAN]}
+    run_job(JobSpec("degrade", params))
+    manifest = json.loads((tmp_path / "worse.nii.json").read_text(encoding="utf-8"))
+    replayed = degradation_from_json(manifest["config"]["steps"][0]).apply(io.load(scan))
+    assert io.load(tmp_path / "worse.nii").is_equal(replayed)
+
+
+def test_inspect_gives_the_card(scan: Path, head: Volume) -> None:
+    card = run_job(JobSpec("inspect", {"input": str(scan)}))["card"]
+    assert card["shape"] == list(head.shape)
+    assert card["modality"] == "MR"
+    json.dumps(card)
+
+
+def test_existing_outputs_are_kept_unless_overwriting_is_asked_for(
+    scan: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.nrrd"
+    output.write_bytes(b"precious")
+    with pytest.raises(OutputError, match="exists already"):
+        run_job(_convert(scan, output))
+    assert output.read_bytes() == b"precious"
+    run_job(_convert(scan, output, overwrite=True))
+    assert io.load(output).shape == io.load(scan).shape
+
+
+def test_an_existing_manifest_is_not_overwritten_either(scan: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.nrrd.json").write_text("{}")
+    with pytest.raises(OutputError, match=r"out\.nrrd\.json"):
+        run_job(_convert(scan, tmp_path / "out.nrrd"))
+    assert not (tmp_path / "out.nrrd").exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "error", "says"),
+    [
+        ("out.xyz", OutputError, "no volume is written"),
+        ("out", OutputError, "no volume is written"),
+        ("out.ucv", OutputError, "compress writes .ucv"),
+        ("missing/out.nrrd", OutputError, "missing"),
+        ("scan.nii.gz", OutputError, "input itself"),
+        (".", OutputError, "no volume is written"),
+    ],
+)
+def test_what_could_not_be_saved_is_refused_before_the_input_is_read(
+    scan: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    output: str,
+    error: type[MedEnhanceError],
+    says: str,
+) -> None:
+    monkeypatch.setattr(io, "load", _must_not_be_called)
+    with pytest.raises(error, match=says) as caught:
+        run_job(_convert(scan, tmp_path / output, overwrite=True))
+    assert caught.value.hint
+
+
+def test_a_link_to_the_input_is_the_input(scan: Path, tmp_path: Path) -> None:
+    (tmp_path / "link.nii.gz").symlink_to(scan)
+    with pytest.raises(OutputError, match="input itself"):
+        run_job(_convert(scan, tmp_path / "link.nii.gz", overwrite=True))
+
+
+def test_two_outputs_cannot_share_a_path(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii"
+    with pytest.raises(ConfigError, match="share one path"):
+        job_files.check_volume_outputs({"a": path, "b": path}, inputs=[], overwrite=False)
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [("out.nii.gz", "out-word.nii.gz"), ("a.b.nrrd", "a.b-word.nrrd"), ("X.NII", "X-word.nii")],
+)
+def test_what_comes_with_an_output_is_named_after_it(output: str, expected: str) -> None:
+    assert job_files.beside(Path(output), "word").name == expected
+
+
+def test_a_cancelled_job_writes_nothing(scan: Path, tmp_path: Path) -> None:
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(Cancelled):
+        run_job(_convert(scan, tmp_path / "out.nrrd"), cancel=lambda: True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_degrade_without_steps_is_refused(scan: Path, tmp_path: Path) -> None:
+    params = {"input": str(scan), "output": str(tmp_path / "out.nii")}
+    with pytest.raises(ConfigError, match="no steps"):
+        run_job(JobSpec("degrade", params))
+    with pytest.raises(ConfigError, match="haze"):
+        run_job(JobSpec("degrade", {**params, "steps": [{"name": "haze"}]}))
+    with pytest.raises(ConfigError, match="step"):
+        run_job(JobSpec("degrade", {**params, "steps": ["rician"]}))
+
+
+def test_an_input_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere\.nii"):
+        run_job(_convert(tmp_path / "nowhere.nii", tmp_path / "out.nrrd"))
+
+
+def test_regions_come_from_json() -> None:
+    assert region_from_json(None) is None
+    assert region_from_json([[40, 60], None, [None, 5]]) == (
+        slice(40, 60),
+        slice(None),
+        slice(None, 5),
+    )
+    with pytest.raises(ConfigError, match="region"):
+        region_from_json([[1, 2, 3]])
+
+
+@pytest.mark.parametrize("wrong", [7, [3], [["a", "b"]], [[True, 2]], ["40:60"], [[1.5, 2]]])
+def test_what_is_no_region_is_refused(wrong: object) -> None:
+    params = {"input": "a.ucv", "output": "b.nii", "region": wrong}
+    with pytest.raises(ConfigError, match="region") as caught:
+        JobSpec("decompress", params)
+    assert "a list" in caught.value.hint
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="num_fds")
+def test_many_conversions_in_one_worker_do_not_grow_it(scan: Path, tmp_path: Path) -> None:
+    psutil = pytest.importorskip("psutil")
+    with Client() as client:
+        process = psutil.Process(client.start().pid)
+        spec = _convert(scan, tmp_path / "out.nrrd", overwrite=True)
+
+        def run(count: int) -> int:
+            for number in range(count):
+                client.run(JobSpec(spec.kind, spec.params, id=str(number)))
+            return int(process.memory_info().rss)
+
+        warm = run(40)
+        files = process.num_fds()
+        assert run(120) - warm < 4_000_000
+        assert process.num_fds() == files
+
+
+def _must_not_be_called(*_: object, **__: object) -> Volume:
+    raise AssertionError("the input was read")

@@ -1,0 +1,317 @@
+"""The worker, heard and spoken to line by line, as a front end in any language would."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from Library.jobs.raw_worker import RawWorker
+
+from MedEnhanceLib import __version__
+from MedEnhanceLib.jobs.process import worker_command
+
+Start = Callable[..., RawWorker]
+_DOCS = Path(__file__).parents[3] / "docs" / "jobs.md"
+
+posix_only = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and commands")
+
+
+def test_it_says_who_it_is(start_worker: Start, temp_root: Path) -> None:
+    worker = start_worker()
+    hello = worker.hello
+    assert hello["event"] == "hello"
+    assert (hello["v"], hello["version"], hello["pid"]) == (1, __version__, worker.process.pid)
+    assert Path(hello["folder"]).parent == temp_root
+    assert Path(hello["folder"]).is_dir()
+
+
+def test_golden_lines(start_worker: Start) -> None:
+    worker = start_worker()
+    worker.send(b'{"v":1,"id":"a","kind":"ping","params":{"count":2}}')
+    assert [worker.lines.get(timeout=10) for _ in range(4)] == [
+        b'{"v": 1, "job": "a", "event": "started", "kind": "ping"}',
+        b'{"v": 1, "job": "a", "event": "progress", "fraction": 0.5, "stage": "ping",'
+        b' "eta_s": null}',
+        b'{"v": 1, "job": "a", "event": "progress", "fraction": 1.0, "stage": "ping",'
+        b' "eta_s": null}',
+        b'{"v": 1, "job": "a", "event": "result", "count": 2}',
+    ]
+
+
+def test_the_session_in_the_documentation_is_true(start_worker: Start) -> None:
+    text = _DOCS.read_text(encoding="utf-8")
+    session = re.search(r"```\n(← .*?)```", text, re.DOTALL)
+    assert session is not None
+    worker = start_worker()
+    heard = [worker.hello]
+    for line in session[1].splitlines():
+        arrow, said = line[0], line[2:]
+        if arrow == "→":
+            worker.send(said.encode())
+        else:
+            fields = heard.pop() if heard else worker.next()
+            assert re.fullmatch(_pattern(said), json.dumps(fields)), said
+    worker.end_stdin()
+    assert worker.wait() == 0
+
+
+def _pattern(line: str) -> str:
+    """A documented line, in which … stands for anything."""
+    return ".*".join(re.escape(part) for part in line.split("…"))
+
+
+def test_jobs_run_in_the_order_in_which_they_came(start_worker: Start) -> None:
+    worker = start_worker()
+    for job in "cab":
+        worker.ping(job, 2, 0.05)
+    assert [worker.until("result")["job"] for _ in range(3)] == ["c", "a", "b"]
+
+
+def test_a_running_job_is_cancelled_within_two_seconds(start_worker: Start) -> None:
+    worker = start_worker()
+    worker.ping("a", 1, 60)
+    worker.until("started")
+    began = time.monotonic()
+    worker.send({"v": 1, "cancel": "a"})
+    error = worker.until("error", "a")
+    assert time.monotonic() - began < 2
+    assert error["code"] == "cancelled"
+    worker.ping("b")
+    worker.until("result", "b")
+
+
+def test_a_waiting_job_is_cancelled_at_once_and_never_begins(start_worker: Start) -> None:
+    worker = start_worker()
+    worker.ping("a", 1, 60)
+    worker.ping("b")
+    worker.ping("c")
+    worker.until("started", "a")
+    worker.send({"v": 1, "cancel": "b"})
+    assert worker.until("error", "b")["code"] == "cancelled"
+    worker.send({"v": 1, "cancel": "a"})
+    assert worker.until("error")["job"] == "a"
+    assert worker.until("started")["job"] == "c"
+
+
+def test_cancelling_what_is_not_there_is_no_error(start_worker: Start) -> None:
+    worker = start_worker()
+    worker.send({"v": 1, "cancel": "never came"})
+    assert worker.next()["event"] == "log"
+
+
+def test_an_id_in_use_is_refused_and_free_again_afterwards(start_worker: Start) -> None:
+    worker = start_worker()
+    worker.ping("a", 1, 0.3)
+    worker.ping("a")
+    assert "in use" in worker.until("error", "a")["message"]
+    worker.until("result", "a")
+    worker.ping("a")
+    worker.until("result", "a")
+
+
+@pytest.mark.parametrize(
+    ("line", "job", "says"),
+    [
+        (b"hello?", None, "not JSON"),
+        (b"\xff\xfe\x00", None, "not JSON"),
+        (b"[1, 2]", None, "not an object"),
+        (b'{"v": 1, "id": "a", "kind": "pong"}', "a", "unknown job"),
+        (b'{"v": 9, "id": "a", "kind": "ping"}', "a", "version"),
+        (b'{"v": 1, "id": 5, "kind": "ping"}', None, "id is 5"),
+        (b'{"v": 1, "cancel": 5}', None, "not a cancel line"),
+        (b'{"v": 1, "cancel": "a", "too": 1}', None, "not a cancel line"),
+        (b'{"v": 1, "id": "a", "kind": "ping", "params": {"count": NaN}}', None, "NaN"),
+        (b"x" * (16 * 1024 * 1024 + 1), None, "more than"),
+    ],
+)
+def test_garbage_is_answered_and_survived(
+    start_worker: Start, line: bytes, job: str | None, says: str
+) -> None:
+    worker = start_worker()
+    worker.send(line)
+    error = worker.next()
+    assert (error["event"], error["job"], error["code"]) == ("error", job, "config")
+    assert says in error["message"]
+    assert error["hint"]
+    worker.ping("b")
+    worker.until("result", "b")
+
+
+def test_the_end_of_stdin_stops_a_job_and_leaves_nothing(
+    start_worker: Start, temp_root: Path
+) -> None:
+    worker = start_worker()
+    worker.ping("a", 1, 60)
+    worker.ping("b")
+    worker.until("started")
+    began = time.monotonic()
+    worker.end_stdin()
+    assert worker.wait() == 0
+    assert time.monotonic() - began < 2
+    told = [(fields["job"], fields["event"], fields["code"]) for fields in worker.rest()]
+    assert told == [("a", "error", "cancelled"), ("b", "error", "cancelled")]
+    assert list(temp_root.iterdir()) == []
+
+
+@posix_only
+def test_a_job_without_safe_points_does_not_outlive_the_end_of_stdin(
+    start_worker: Start, temp_root: Path
+) -> None:
+    worker = start_worker(odd=True)
+    worker.job("a", "deaf")
+    child = int(worker.until("metric")["value"])
+    worker.end_stdin()
+    assert worker.wait() == 130
+    assert list(temp_root.iterdir()) == []
+    psutil.Process(child).kill()
+
+
+def test_it_goes_home_when_nothing_comes(start_worker: Start, temp_root: Path) -> None:
+    worker = start_worker(idle_seconds=0.3)
+    worker.ping("a", 1, 0.6)
+    assert [fields["event"] for fields in worker.rest()][-1] == "result"
+    assert worker.wait() == 0
+    assert list(temp_root.iterdir()) == []
+
+
+@posix_only
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_it_in_good_order(
+    start_worker: Start, temp_root: Path, number: signal.Signals
+) -> None:
+    worker = start_worker()
+    worker.ping("a", 1, 60)
+    worker.until("started")
+    worker.process.send_signal(number)
+    assert worker.wait() == 130
+    assert [fields["code"] for fields in worker.rest()] == ["cancelled"]
+    assert list(temp_root.iterdir()) == []
+
+
+@posix_only
+def test_a_signal_stops_it_while_it_waits(start_worker: Start, temp_root: Path) -> None:
+    worker = start_worker()
+    worker.process.send_signal(signal.SIGTERM)
+    assert worker.wait() == 130
+    assert list(temp_root.iterdir()) == []
+
+
+@posix_only
+def test_a_killed_worker_s_folder_is_removed_by_the_next(
+    start_worker: Start, temp_root: Path
+) -> None:
+    first = start_worker()
+    first.ping("a", 1, 60)
+    first.until("started")
+    left = Path(first.hello["folder"])
+    (left / "volume.nrrd").write_bytes(b"x")
+    first.process.kill()
+    first.wait()
+    assert left.exists()
+    second = start_worker()
+    assert list(temp_root.iterdir()) == [Path(second.hello["folder"])] != [left]
+
+
+def test_two_workers_do_not_disturb_each_other(start_worker: Start) -> None:
+    workers = [start_worker(), start_worker()]
+    assert workers[0].hello["folder"] != workers[1].hello["folder"]
+    for worker in workers:
+        worker.ping("a", 5, 0.5)
+    for worker in workers:
+        assert [fields["event"] for fields in (worker.next() for _ in range(7))][-1] == "result"
+
+
+@posix_only
+def test_nothing_but_events_reaches_stdout(start_worker: Start) -> None:
+    worker = start_worker(odd=True)
+    worker.job("a", "chatter")
+    events = [worker.next(), worker.next()]
+    assert [fields["event"] for fields in events] == ["started", "result"]
+    assert events[1]["stdin"] == ""
+    worker.end_stdin()
+    worker.wait()
+    assert worker.rest() == []
+    worker.close()
+    for said in (b"print", b"real stdout", b"file descriptor 1", b"C's puts", b"a child"):
+        assert said in worker.stderr
+
+
+@posix_only
+def test_a_fault_is_told_in_words_and_its_traceback_goes_to_the_log(start_worker: Start) -> None:
+    worker = start_worker(odd=True)
+    worker.job("a", "break-down")
+    error = worker.until("error", "a")
+    assert error["code"] == "internal"
+    assert "the answer is not 42" in error["message"]
+    assert "Traceback" not in error["message"] + error["hint"]
+    assert "log" in error["hint"]
+    assert "ZeroDivisionError" in error["details"]
+    worker.job("b", "run-out-of-memory")
+    assert worker.until("error", "b")["code"] == "memory"
+    worker.job("c", "not-json")
+    assert worker.until("error", "c")["code"] == "internal"
+    worker.ping("d")
+    worker.until("result", "d")
+    worker.end_stdin()
+    worker.wait()
+    worker.close()
+    assert b"ZeroDivisionError: the answer is not 42" in worker.stderr
+
+
+def test_a_thousand_jobs_take_no_more_memory_than_a_hundred(start_worker: Start) -> None:
+    worker = start_worker()
+    process = psutil.Process(worker.process.pid)
+
+    def run(first: int, last: int) -> int:
+        for number in range(first, last):
+            worker.ping(f"job {number}", 3)
+        for _ in range(first, last):
+            worker.until("result")
+        return int(process.memory_info().rss)
+
+    after_200 = run(0, 200)
+    after_1200 = run(200, 1200)
+    assert after_1200 - after_200 < 2_000_000
+    if sys.platform != "win32":
+        assert process.num_fds() < 12
+
+
+def test_a_caller_that_stops_listening_ends_the_worker(temp_root: Path) -> None:
+    with subprocess.Popen(
+        worker_command(600), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        process.stdin.write(b'{"v":1,"id":"a","kind":"ping","params":{"count":9,"seconds":60}}\n')
+        process.stdin.flush()
+        assert process.wait(20) == 0
+    assert list(temp_root.iterdir()) == []
+
+
+def test_it_starts_with_numpy_alone_and_in_little_time() -> None:
+    blocked = (
+        "import sys\n"
+        "class Block:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        root = name.partition('.')[0]\n"
+        "        if root not in {*sys.stdlib_module_names, 'numpy', 'MedEnhanceLib'}:\n"
+        "            raise ImportError(name)\n"
+        "sys.meta_path.insert(0, Block())\n"
+        "from MedEnhanceLib.__main__ import main\n"
+        "sys.exit(main(['worker']))\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", blocked], input=b"", capture_output=True, timeout=30, check=False
+    )
+    assert (process.returncode, process.stderr) == (0, b"")
+    assert b'"event": "hello"' in process.stdout
