@@ -110,7 +110,7 @@ def _filter(sinogram: Tensor, bin_mm: float, cutoff: float) -> Tensor:
 
 
 def ramp_response(length: int, bin_mm: float, cutoff: float) -> Floats:
-    """The band-limited ramp, with its Hann window, at the frequencies of a real FFT of `length`, in 1/mm.
+    """The band-limited ramp with its window at the frequencies of a real FFT, in 1/mm.
 
     Source: Kak and Slaney, Principles of Computerized Tomographic Imaging (1988), eq. 3.61: the
     transform of the sampled kernel, whose zero frequency is right where |f| itself is not.
