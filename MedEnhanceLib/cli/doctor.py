@@ -67,10 +67,12 @@ def run(args: argparse.Namespace) -> int:
         "worker": worker(),
     }
     missing = shortcomings(found)
+    text = screen(found)
     if not missing:
-        return int(args.console.done({**found, "missing": []}, screen(found, missing)))
+        everything = f"{text}\n\nEverything that is needed is here."
+        return int(args.console.done({**found, "missing": []}, everything))
     if not args.console.as_json:
-        print(screen(found, missing))
+        print(f"{text}\n", flush=True)
     error = _error(found, missing)
     return int(args.console.fail(error, error, {**found, "missing": missing}))
 
@@ -148,7 +150,7 @@ def shortcomings(found: Mapping[str, Any]) -> list[str]:
     return told
 
 
-def screen(found: Mapping[str, Any], missing: Sequence[str]) -> str:
+def screen(found: Mapping[str, Any]) -> str:
     """Everything on one screen."""
     memory, disk = found["memory"], found["disk"]
     rows = [
@@ -174,8 +176,6 @@ def screen(found: Mapping[str, Any], missing: Sequence[str]) -> str:
             for row in found["models"]
         ),
         f"worker   {found['worker']['message']}",
-        "",
-        "Everything that is needed is here." if not missing else "\n".join(missing),
     ]
     return "\n".join(lines)
 
@@ -185,7 +185,7 @@ def _error(found: Mapping[str, Any], missing: Sequence[str]) -> MedEnhanceError:
     kind: type[MedEnhanceError] = DependencyError if packages_miss else ModelError
     if not packages_miss and found["models"] and all(row["ok"] for row in found["models"]):
         kind = MedEnhanceError
-    return kind("something that MedEnhance needs is missing", "; ".join(missing))
+    return kind("something that MedEnhance needs is missing", "\n".join(missing))
 
 
 def _version(module: str) -> str | None:

@@ -43,6 +43,7 @@ RATIO = 32.0
 LICENCE = "LICENSE-MNI152.txt"
 #: Where the planes cut, as shares of [K, J, I]: through the thalamus, beside the midline.
 _PLACE = (0.46, 0.48, 0.62)
+_LOSSLESS = "lossless"
 _UNDAMAGED, _DAMAGED, _ENHANCED = "undamaged", "damaged", "enhanced"
 
 #: Every file that the demo makes, and what it is; nothing else in the folder is touched.
@@ -115,8 +116,7 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
             undamaged=undamaged,
             damaged=damaged,
             enhanced=enhancement.volume,
-            bounded=decoded[1],
-            small=decoded[2],
+            packed={row.mode: decoded[row.file] for row in compression if row.mode != _LOSSLESS},
             reference=reference,
             segmented={name: found.volume for name, found in segmented.items()},
             labels=segmented[_ENHANCED].labels,
@@ -248,12 +248,12 @@ def _save_volumes(
 
 def _compress_all(
     folder: Path, volume: Volume, monitor: Monitor, overwrite: bool
-) -> tuple[list[Compression], list[Volume]]:
+) -> tuple[list[Compression], dict[str, Volume]]:
     from MedEnhanceLib import io
     from MedEnhanceLib.unicompress import CompressConfig, compress, decompress
 
     modes = (
-        ("lossless", "enhanced-lossless.ucv", CompressConfig(lossless=True)),
+        (_LOSSLESS, "enhanced-lossless.ucv", CompressConfig(lossless=True)),
         (
             f"largest error {MAX_ERROR:g}",
             "enhanced-max-error-2.ucv",
@@ -261,7 +261,7 @@ def _compress_all(
         ),
         (f"ratio {RATIO:g}", "enhanced-ratio-32.ucv", CompressConfig(ratio=RATIO)),
     )
-    rows, volumes = [], []
+    rows, volumes = [], {}
     for index, (mode, file, config) in enumerate(modes):
         part = monitor.part(index / len(modes), (index + 1) / len(modes))
         part.progress(0.0, f"compress: {mode}")
@@ -283,8 +283,9 @@ def _compress_all(
             kept="",
         )
         rows.append(replace(row, kept=check_promise(row, volume, decoded)))
-        volumes.append(decoded)
-    io.save(volumes[1], folder / "enhanced-read-back.nii.gz", overwrite=overwrite)
+        volumes[file] = decoded
+    bounded = volumes["enhanced-max-error-2.ucv"]
+    io.save(bounded, folder / "enhanced-read-back.nii.gz", overwrite=overwrite)
     return rows, volumes
 
 
@@ -292,7 +293,7 @@ def check_promise(row: Compression, volume: Volume, decoded: Volume) -> str:
     """What was found to be kept, in words; raises CodecError where a promise is broken."""
     if decoded.geometry != volume.geometry or decoded.dtype != volume.dtype:
         raise CodecError(f"{row.file}: the grid or the type changed", _REPORT_IT)
-    if row.mode == "lossless":
+    if row.mode == _LOSSLESS:
         if not np.array_equal(volume.voxels, decoded.voxels):
             raise CodecError(f"{row.file}: lossless, yet voxels differ", _REPORT_IT)
         return "every voxel equal"

@@ -82,13 +82,15 @@ class Findings:
 
 @dataclass(frozen=True)
 class Shown:
-    """The volumes that the pictures show, on one grid, with the sample's labels."""
+    """The volumes that the pictures show, on one grid, with the sample's labels.
+
+    packed: what was compressed with some loss and read back, by mode; the coarsest last.
+    """
 
     undamaged: Volume
     damaged: Volume
     enhanced: Volume
-    bounded: Volume
-    small: Volume
+    packed: Mapping[str, Volume]
     reference: Volume
     segmented: Mapping[str, Volume]
     labels: Sequence[LabelLike]
@@ -146,9 +148,9 @@ def summary(findings: Findings) -> list[str]:
     """What came out, in sentences that follow the numbers, also when they are bad."""
     _, damaged, enhanced = findings.quality
     first = (
-        f"Enhancement {_verb(enhanced.psnr_db, damaged.psnr_db)} the PSNR in the brain from "
+        f"Enhancement {_verb(damaged.psnr_db, enhanced.psnr_db)} the PSNR in the brain from "
         f"{number(damaged.psnr_db, 1)} to {number(enhanced.psnr_db, 1)} dB and "
-        f"{_verb(enhanced.ssim, damaged.ssim)} the SSIM from {number(damaged.ssim, 3)} to "
+        f"{_verb(damaged.ssim, enhanced.ssim)} the SSIM from {number(damaged.ssim, 3)} to "
         f"{number(enhanced.ssim, 3)}."
     )
     before, after = _mean(damaged.dice), _mean(enhanced.dice)
@@ -156,8 +158,10 @@ def summary(findings: Findings) -> list[str]:
         f"The mean Dice of the segmentation went from {before:.3f} on the damaged volume to "
         f"{after:.3f} on the enhanced one."
     )
-    packed = "; ".join(f"{row.mode}: {row.ratio:.1f} times smaller" for row in findings.compression)
-    third = f"Compressed ({packed}), every file was read back and its promise held."
+    packed = ", ".join(f"{row.ratio:.1f} ({row.mode})" for row in findings.compression)
+    third = (
+        f"Compression made it smaller by {packed}; each file was read back and kept its promise."
+    )
     return [first, second, third]
 
 
@@ -165,6 +169,7 @@ def draw_pictures(
     folder: Path, shown: Shown, *, point: Point | None, overwrite: bool
 ) -> list[Picture]:
     """The four comparison sheets, written into `folder`."""
+    *_, coarsest = shown.packed
     sheets = {
         "enhancement.png": (
             "Before and after",
@@ -201,11 +206,13 @@ def draw_pictures(
             "Compression",
             [
                 Pane("Enhanced", shown.enhanced),
-                Pane("Smallest file, read back", shown.small),
-                Pane("Smallest file: error", shown.small, minus=shown.enhanced),
-                Pane("Bounded error: error", shown.bounded, minus=shown.enhanced),
+                *(
+                    Pane(f"{mode.capitalize()}: what it changed", volume, minus=shown.enhanced)
+                    for mode, volume in shown.packed.items()
+                ),
+                Pane(f"{coarsest.capitalize()}, read back", shown.packed[coarsest]),
             ],
-            "Both errors on one scale. The lossless file has none.",
+            "The changes are on one scale. The lossless file changed nothing.",
         ),
     }
     pictures = []
@@ -234,11 +241,12 @@ def write_demo_page(
     page = Page(
         title="One volume, all the way",
         about=about(manifest, volume),
-        summary=[*summary(findings), *notes],
+        summary=summary(findings),
+        notes=notes,
         facts=(
-            Fact(_arrow(damaged.psnr_db, enhanced.psnr_db, 1, " dB"), "PSNR in the brain"),
-            Fact(_arrow(damaged.ssim, enhanced.ssim, 2, ""), "SSIM in the brain"),
-            Fact(_arrow(_mean(damaged.dice), _mean(enhanced.dice), 2, ""), "mean Dice"),
+            Fact(_arrow(damaged.psnr_db, enhanced.psnr_db, 1), "PSNR in the brain, dB"),
+            Fact(_arrow(damaged.ssim, enhanced.ssim, 2), "SSIM in the brain"),
+            Fact(_arrow(_mean(damaged.dice), _mean(enhanced.dice), 2), "mean Dice"),
             Fact(f"{bounded.ratio:.1f} ×", f"smaller, {bounded.mode}"),
             Fact(f"{findings.seconds:.0f} s", f"in all, on {manifest.get('device', 'cpu')}"),
         ),
@@ -257,12 +265,12 @@ def number(value: float | None, decimals: int) -> str:
     return "∞" if math.isinf(value) else f"{value:.{decimals}f}"
 
 
-def _arrow(before: float | None, after: float | None, decimals: int, unit: str) -> str:
-    return f"{number(before, decimals)} → {number(after, decimals)}{unit}"
+def _arrow(before: float | None, after: float | None, decimals: int) -> str:
+    return f"{number(before, decimals)} → {number(after, decimals)}"
 
 
-def _verb(after: float | None, before: float | None) -> str:
-    return "raised" if (after or 0) > (before or 0) else "did not raise"
+def _verb(before: float | None, after: float | None) -> str:
+    return "raised" if (after or 0) > (before or 0) else "lowered"
 
 
 def _mean(dice: Mapping[str, float]) -> float:

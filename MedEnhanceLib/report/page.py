@@ -62,7 +62,8 @@ class Page:
     """What the page says, in the order in which it says it.
 
     about: pairs shown under the title (when, input, model, device).
-    summary: plain sentences; the first is the most important one.
+    summary: plain sentences; the first is the most important one. notes: what a reader must know
+    to judge the numbers. pictures: the first one stands above the tables, the others below.
     provenance: JSON objects by name, shown folded.
     """
 
@@ -74,6 +75,7 @@ class Page:
     pictures: Sequence[Picture] = ()
     files: Sequence[FileEntry] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
     warnings: Sequence[str] = ()
 
 
@@ -93,8 +95,10 @@ def render(page: Page, folder: Path) -> str:
     parts = [
         _header(page),
         _facts(page.facts),
+        *(_figure(picture) for picture in page.pictures[:1]),
         *(_table(table) for table in page.tables),
-        _pictures(page.pictures),
+        _notes(page.notes),
+        _pictures(page.pictures[1:]),
         _files(page.files, folder),
         _provenance(page.provenance),
     ]
@@ -124,13 +128,13 @@ def _header(page: Page) -> str:
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in page.about
     )
     first, *rest = page.summary or ("",)
-    sentences = " ".join(escape(sentence) for sentence in rest)
+    sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in rest)
     warnings = "".join(f"<li>{escape(warning)}</li>" for warning in page.warnings)
     return (
         f'<header>\n<p class="mark">MedEnhance <span class="notice">{escape(RESEARCH_ONLY)}</span>'
         f"</p>\n<h1>{escape(page.title)}</h1>\n"
         f'<p class="lead">{escape(first)}</p>\n'
-        + (f"<p>{sentences}</p>\n" if sentences else "")
+        + (f'<ul class="plain">{sentences}</ul>\n' if sentences else "")
         + (f'<ul class="warnings">{warnings}</ul>\n' if warnings else "")
         + f'<dl class="about">{about}</dl>\n</header>'
     )
@@ -160,17 +164,27 @@ def _table(table: Table) -> str:
     )
 
 
+def _notes(notes: Sequence[str]) -> str:
+    if not notes:
+        return ""
+    sentences = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    return f'<section>\n<h2>To keep in mind</h2>\n<ul class="plain">{sentences}</ul>\n</section>'
+
+
 def _pictures(pictures: Sequence[Picture]) -> str:
     if not pictures:
         return ""
-    figures = "\n".join(
+    figures = "\n".join(_figure(picture) for picture in pictures)
+    return f"<section>\n<h2>More pictures</h2>\n{figures}\n</section>"
+
+
+def _figure(picture: Picture) -> str:
+    link = _link(picture.file)
+    return (
         f"<figure>\n<h3>{escape(picture.title)}</h3>\n"
-        f'<a href="{_link(picture.file)}"><img src="{_link(picture.file)}" '
-        f'alt="{escape(picture.alt)}" loading="lazy"></a>\n'
+        f'<a href="{link}"><img src="{link}" alt="{escape(picture.alt)}"></a>\n'
         f"<figcaption>{escape(picture.caption)}</figcaption>\n</figure>"
-        for picture in pictures
     )
-    return f"<section>\n<h2>Pictures</h2>\n{figures}\n</section>"
 
 
 def _files(files: Sequence[FileEntry], folder: Path) -> str:

@@ -52,10 +52,13 @@ a { color: var(--accent); }
   display: block; font-size: 1.5rem; line-height: 1.25; font-variant-numeric: tabular-nums;
 }
 .facts span { color: var(--muted); font-size: .85rem; }
-.scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 10px; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+.scroll {
+  overflow-x: auto; width: fit-content; max-width: 100%;
+  border: 1px solid var(--line); border-radius: 10px;
+}
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td {
-  padding: 8px 14px; text-align: right; white-space: nowrap;
+  padding: 8px 18px; text-align: right; white-space: nowrap;
   border-bottom: 1px solid var(--line);
 }
 tbody tr:last-child > * { border-bottom: 0; }
@@ -64,7 +67,8 @@ th:first-child { text-align: left; }
 tbody th { font-weight: 500; }
 td.words, th.words { text-align: left; white-space: normal; }
 .note { color: var(--muted); font-size: .88rem; }
-figure { margin: 0 0 28px; }
+figure { margin: 28px 0; }
+ul.plain { margin: .5em 0; padding-left: 1.2em; max-width: 80ch; }
 figure img {
   display: block; width: 100%; height: auto; border-radius: 10px; background: #0b0d10;
   border: 1px solid var(--line);

@@ -42,7 +42,7 @@ def test_summary_says_that_it_got_better() -> None:
 
 def test_summary_says_that_it_got_worse() -> None:
     text = " ".join(summary(findings(19.0, 0.1)))
-    assert "did not raise the PSNR in the brain from 20.0 to 19.0 dB" in text
+    assert "lowered the PSNR in the brain from 20.0 to 19.0 dB" in text
     assert "from 0.550 on the damaged volume to 0.500" in text
 
 
