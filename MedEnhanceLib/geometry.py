@@ -36,7 +36,7 @@ class Geometry:
     def __post_init__(self) -> None:
         object.__setattr__(self, "spacing", _floats(self.spacing, "spacing"))
         object.__setattr__(self, "origin", _floats(self.origin, "origin"))
-        rows = np.asarray(self.direction, dtype=np.float64)
+        rows = _matrix(self.direction, "direction")
         if rows.shape not in ((3, 3), (9,)):
             raise GeometryError(f"direction has shape {rows.shape}", "Give 3×3 numbers.")
         rows = rows.reshape(3, 3)
@@ -57,7 +57,10 @@ class Geometry:
     @classmethod
     def from_affine_ras(cls, affine: npt.ArrayLike) -> Geometry:
         """From a 4×4 matrix (i, j, k) → mm in RAS, as NIfTI and Slicer write it."""
-        lps = _LPS_TO_RAS @ np.asarray(affine, dtype=np.float64)
+        ras = _matrix(affine, "affine")
+        if ras.shape != (4, 4) or not np.isfinite(ras).all():
+            raise GeometryError(f"affine is {ras.tolist()}", "Give 4×4 finite numbers.")
+        lps = _LPS_TO_RAS @ ras
         spacing = np.linalg.norm(lps[:3, :3], axis=0)
         if not (spacing > 0).all():
             raise GeometryError("the affine has a column of zero length", "Correct the header.")
@@ -123,6 +126,13 @@ class Geometry:
             )
         except (KeyError, TypeError) as cause:
             raise GeometryError(f"the stored geometry is incomplete: {cause}") from cause
+
+
+def _matrix(values: npt.ArrayLike, field: str) -> npt.NDArray[np.float64]:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as cause:
+        raise GeometryError(f"{field} is {values!r}", "Give a matrix of numbers.") from cause
 
 
 def _floats(values: Sequence[float], field: str) -> Triple:

@@ -158,9 +158,8 @@ def _in_order(series: Series) -> tuple[int, str]:
 
 
 def _class_name(header: Dataset) -> str:
-    from pydicom.uid import UID
-
-    return UID(text(header, "SOPClassUID")).name or text(header, "Modality") or "unknown object"
+    name = getattr(header.get("SOPClassUID"), "name", "")
+    return str(name) or text(header, "Modality") or "unknown object"
 
 
 def _counted(names: list[str]) -> str:
