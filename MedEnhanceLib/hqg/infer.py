@@ -23,10 +23,11 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.bias import n4_field
 from MedEnhanceLib.hqg.bundle import EnhancerModel, open_enhancer
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.intensity import scaling_for
-from MedEnhanceLib.hqg.predict import GRID, Plan, SliceStacks, predict_slices
+from MedEnhanceLib.hqg.predict import predict_slices
 from MedEnhanceLib.manifest import derived_note
+from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.precision import move
+from MedEnhanceLib.nets.slices import GRID, Plan, SliceStacks
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume, restore_dtype
 
@@ -116,11 +117,8 @@ def encode_guide(guide: Volume, model: EnhancerModel, modality: str) -> Tensor:
     if guide.is_sequence:
         raise InputError(f"{name}: the guide is a sequence", "Choose a single volume, or a frame.")
     stacks = SliceStacks(guide.voxels, scaling_for(guide), context=0)
-    spread = np.array([float(plane[::4, ::4].std()) for plane in guide.voxels])
-    shown = np.flatnonzero(spread >= np.median(spread))
-    chosen = np.unique(shown[np.linspace(0, len(shown) - 1, 32).astype(np.intp)])
     with torch.inference_mode():
-        cues = [_cue_mean(model, stacks.take(np.array([centre]))) for centre in chosen]
+        cues = [_cue_mean(model, stacks.take(np.array([centre]))) for centre in stacks.telling(32)]
         return torch.cat(cues).mean(dim=0, keepdim=True)
 
 

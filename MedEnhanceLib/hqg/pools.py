@@ -13,8 +13,8 @@ import numpy.typing as npt
 from MedEnhanceLib.degrade import bias_field, gaussian_blur, low_dose_noise, rician_noise
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.config import TrainConfig
-from MedEnhanceLib.hqg.intensity import scaling_for
 from MedEnhanceLib.io import load
+from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
