@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.bar import watched
-from MedEnhanceLib.jobs.enhancement import Enhanced, enhance_volume
+from MedEnhanceLib.jobs.enhancement import Enhanced, enhance_volume, head_config
 from MedEnhanceLib.jobs.evaluation import evaluate_bundle
 from MedEnhanceLib.jobs.failures import memory_errors
 from MedEnhanceLib.jobs.files import check_ending, load_volume
@@ -104,7 +104,6 @@ def enhance(
         result = me.enhance(volume, model="mr-brain", uncertainty=8, segment=True)
         result.segmentation.table
     """
-    from MedEnhanceLib.gradprom import SegmentConfig
     from MedEnhanceLib.hqg import EnhanceConfig
 
     config = EnhanceConfig(
@@ -114,7 +113,7 @@ def enhance(
         bias_correction=bias_correction,
         device=device,
     )
-    head = SegmentConfig(device=device) if segment else None
+    head = head_config(device) if segment else None
     with memory_errors(), watched(progress, cancel) as monitor:
         return enhance_volume(volume, config, guide=guide, head=head, monitor=monitor)
 

@@ -76,13 +76,12 @@ def enhance_volume(
     monitor: Monitor,
 ) -> Enhanced:
     """Enhance, then segment the enhanced volume if a `head` is given; in memory."""
-    from MedEnhanceLib.gradprom import segment
     from MedEnhanceLib.hqg import enhance
 
     began = time.monotonic()
     share = 0.7 if head else 1.0
     done = enhance(volume, config, guide=guide, monitor=monitor.part(0.0, share))
-    found = segment(done.volume, head, monitor=monitor.part(share, 1.0)) if head else None
+    found = _segment(done.volume, head, monitor.part(share, 1.0)) if head else None
     manifest = make_manifest(
         "enhanced",
         config=config_to_json(config) | ({"head": config_to_json(head)} if head else {}),
@@ -97,7 +96,6 @@ def enhance_volume(
 
 def run_enhance(params: EnhanceParams, monitor: Monitor) -> Result:
     """Load → enhance → segment → save each output → page → manifest."""
-    from MedEnhanceLib.gradprom import SegmentConfig
     from MedEnhanceLib.hqg import EnhanceConfig
 
     began = time.monotonic()
@@ -110,7 +108,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor) -> Result:
     _check_report_folder(params)
     volume = load_volume(inputs["input"], monitor=monitor.part(0.0, 0.05))
     guide = load_volume(inputs["guide"], monitor=monitor) if params.guide else None
-    head = SegmentConfig(device=config.device) if "segmentation" in outputs else None
+    head = head_config(config.device) if "segmentation" in outputs else None
     done = enhance_volume(volume, config, guide=guide, head=head, monitor=monitor.part(0.05, 0.9))
     _save_enhanced(done, outputs, monitor, overwrite=params.overwrite)
     if params.report:
@@ -127,6 +125,13 @@ def run_enhance(params: EnhanceParams, monitor: Monitor) -> Result:
         model=done.report["model"],
         overwrite=params.overwrite,
     )
+
+
+def head_config(device: str) -> SegmentConfig:
+    """The default head for what comes after an enhancement, on the same device."""
+    from MedEnhanceLib.gradprom import SegmentConfig
+
+    return SegmentConfig(device=device)
 
 
 def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
@@ -208,6 +213,12 @@ def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced, monitor
         table=found.table if found else (),
         overwrite=params.overwrite,
     )
+
+
+def _segment(volume: Volume, head: SegmentConfig, monitor: Monitor) -> Segmentation:
+    from MedEnhanceLib.gradprom import segment
+
+    return segment(volume, head, monitor=monitor)
 
 
 def _names(volume: Volume, guide: Volume | None) -> dict[str, str]:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from MedEnhanceLib.errors import ConfigError
@@ -92,6 +92,7 @@ def test_what_is_not_exactly_a_job_is_refused(fields: dict[str, Any], says: str)
     assert caught.value.hint
 
 
+@settings(max_examples=50)
 @given(st.dictionaries(st.sampled_from(["v", "id", "kind", "params", "x"]), _json))
 def test_no_json_object_gets_another_error_than_ours(fields: dict[str, Any]) -> None:
     try:
@@ -100,6 +101,7 @@ def test_no_json_object_gets_another_error_than_ours(fields: dict[str, Any]) -> 
         assert error.message
 
 
+@settings(max_examples=50)
 @given(st.sampled_from(sorted(_KINDS)), st.dictionaries(st.text(), _json))
 def test_no_params_get_another_error_than_ours(kind: str, params: dict[str, Any]) -> None:
     try:

@@ -187,9 +187,9 @@ def test_many_conversions_in_one_worker_do_not_grow_it(scan: Path, tmp_path: Pat
                 client.run(JobSpec(spec.kind, spec.params, id=str(number)))
             return int(process.memory_info().rss)
 
-        warm = run(40)
+        warm = run(25)
         files = process.num_fds()
-        assert run(120) - warm < 4_000_000
+        assert run(75) - warm < 4_000_000
         assert process.num_fds() == files
 
 
