@@ -1,0 +1,150 @@
+"""Jobs around trained models, on one trained for a few steps: what matters is what is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import MedEnhanceLib as me  # noqa: N813 - as users write it
+from MedEnhanceLib import io
+from MedEnhanceLib.errors import ConfigError, InputError, ModelError, OutputError
+from MedEnhanceLib.jobs import JobSpec, run_job
+from MedEnhanceLib.progress import Event
+from MedEnhanceLib.volume import Volume
+
+pytest.importorskip("torch")
+
+
+def _brain(seed: int) -> Volume:
+    """Something smooth with an edge, [8, 48, 44], that looks like an MR."""
+    k, j, i = np.mgrid[-1:1:8j, -1:1:48j, -1:1:44j]
+    inside = (k**2 + j**2 + i**2) < 0.8
+    voxels = inside * (600 + 200 * np.sin((4 + seed) * i) * np.cos(3 * j))
+    noise = np.random.default_rng(seed).normal(0, 4, inside.shape)
+    return Volume(np.abs(voxels + noise).astype(np.int16), modality="MR", source="brain")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    for name, seed in (("hq", 0), ("hq", 1), ("lq", 2)):
+        (folder / name).mkdir(exist_ok=True)
+        io.save(_brain(seed), folder / name / f"{seed}.nii.gz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a model that the job train made."""
+    out = tmp_path_factory.mktemp("runs")
+    params = {"method": "hqg", "config": {"preset": "smoke"}, "data": str(data), "out": str(out)}
+    return str(run_job(JobSpec("train", params))["outputs"]["model"])
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    io.save(_brain(5), tmp_path / "scan.nii.gz")
+    return tmp_path / "scan.nii.gz"
+
+
+def _enhance(scan: Path, model: str, **params: Any) -> JobSpec:
+    config = {"model": model, "device": "cpu", **params.pop("config", {})}
+    output = str(scan.with_name("better.nii.gz"))
+    return JobSpec("enhance", {"input": str(scan), "output": output, "config": config, **params})
+
+
+def test_training_makes_a_model_that_can_be_used(model: str) -> None:
+    volume = _brain(5)
+    result = me.enhance(volume, model=model, device="cpu")
+    assert result.volume.geometry == volume.geometry
+    assert result.volume.dtype == volume.dtype
+    assert result.uncertainty is None
+    assert result.segmentation is None
+    assert result.report["model"]["name"] == "mr-brain"
+    json.dumps(result.report)
+
+
+def test_enhance_writes_the_volume_and_its_manifest(scan: Path, model: str) -> None:
+    events: list[Event] = []
+    result = run_job(_enhance(scan, model), events.append)
+    assert list(result["outputs"]) == ["output"]
+    better = io.load(scan.with_name("better.nii.gz"))
+    assert better.geometry == io.load(scan).geometry
+    assert "DERIVED" in better.history[-1]
+    manifest = json.loads(Path(result["manifest"]).read_text(encoding="utf-8"))
+    assert manifest["model"]["sha256"]
+    assert manifest["device"] == result["device"] == "cpu"
+    assert manifest["config"]["model"] == model
+    fractions = [event.fields["fraction"] for event in events if event.kind == "progress"]
+    assert fractions == sorted(fractions)
+
+
+def test_uncertainty_and_report_lie_where_they_are_wanted(scan: Path, model: str) -> None:
+    report = scan.with_name("report")
+    spec = _enhance(scan, model, config={"uncertainty": 2}, report=str(report))
+    outputs = run_job(spec)["outputs"]
+    assert outputs["uncertainty"] == str(scan.with_name("better-uncertainty.nii.gz"))
+    assert io.load(outputs["uncertainty"]).dtype == np.float32
+    assert "<html" in (report / "index.html").read_text(encoding="utf-8")
+    assert outputs["report"] == str(report / "index.html")
+
+
+def test_a_guide_is_named_in_the_manifest(scan: Path, model: str, data: Path) -> None:
+    result = run_job(_enhance(scan, model, guide=str(data / "hq" / "0.nii.gz")))
+    manifest = json.loads(Path(result["manifest"]).read_text(encoding="utf-8"))
+    assert manifest["inputs"] == {"input": "scan.nii.gz", "guide": "0.nii.gz"}
+
+
+def test_every_output_of_an_enhancement_is_checked_before_it_begins(
+    scan: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def must_not_be_called(*_: object, **__: object) -> Volume:
+        raise AssertionError("the input was read")
+
+    monkeypatch.setattr("MedEnhanceLib.jobs.enhancement.load_volume", must_not_be_called)
+    taken = scan.with_name("taken.nii.gz")
+    taken.write_bytes(b"precious")
+    page = scan.with_name("report")
+    page.mkdir()
+    (page / "index.html").write_bytes(b"precious")
+    for params in (
+        {"segmentation_output": str(taken)},
+        {"uncertainty_output": str(taken), "config": {"uncertainty": 2}},
+        {"report": str(page)},
+    ):
+        with pytest.raises(OutputError, match="exists already"):
+            run_job(_enhance(scan, model, **params))
+    with pytest.raises(ConfigError, match="no uncertainty is asked for"):
+        run_job(_enhance(scan, model, uncertainty_output="u.nii"))
+    with pytest.raises(ConfigError, match="strenght"):
+        run_job(_enhance(scan, model, config={"strenght": 1}))
+
+
+def test_evaluate_measures_each_volume_and_degradation(
+    data: Path, model: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "table.json"
+    params = {"bundle": model, "data": str(data / "hq"), "out": str(out), "device": "cpu"}
+    result = run_job(JobSpec("evaluate", params))
+    assert len(result["rows"]) == 2 * 4
+    assert {row["volume"] for row in result["rows"]} == {"0.nii.gz", "1.nii.gz"}
+    means = result["means"]
+    assert set(means) == {"Rician 5%", "Rician 10%", "Rician 15%", "composite"}
+    assert means["Rician 5%"]["input_psnr_db"] > means["Rician 15%"]["input_psnr_db"]
+    table = json.loads(out.read_text(encoding="utf-8"))
+    assert table["results"]["means"] == means
+    assert me.evaluate(model, data / "hq", device="cpu")["results"]["means"] == means
+
+
+def test_evaluate_names_what_is_missing(model: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no volume to evaluate on"):
+        me.evaluate(model, tmp_path)
+    with pytest.raises(ModelError, match="there is no model"):
+        me.evaluate("no-such-model", tmp_path)
+    with pytest.raises(ConfigError, match="unknown device"):
+        io.save(_brain(0), tmp_path / "a.nii")
+        me.evaluate(model, tmp_path, device="abacus")
