@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from MedEnhanceLib.cli.parser import Subparsers, add_job_options, new_command
-from MedEnhanceLib.cli.words import pairs
+from MedEnhanceLib.cli.words import inline, pairs, size
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -26,4 +28,29 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the job and print the card."""
     fields = args.console.run("inspect", {"input": args.input}, isolated=args.isolated)
-    return int(args.console.done(fields, pairs(fields["card"])))
+    card = fields["card"]
+    return int(args.console.done(fields, volume_card(card) if "spacing" in card else pairs(card)))
+
+
+def volume_card(card: Mapping[str, Any]) -> str:
+    """A volume's card for people; `--json` has every field."""
+    geometry = card["geometry"]
+    frames = f"{card['frames']} frames of " if card["frames"] > 1 else ""
+    units = f" {card['units']}" if card["units"] else ""
+    rows = {
+        "voxels": f"{frames}{_times(card['shape'][:-4:-1])} (columns × rows × slices)",
+        "spacing": f"{_times(card['spacing'])} mm",
+        "size": f"{_times(card['size_mm'])} mm",
+        "orientation": card["orientation"],
+        "origin": f"{inline(geometry['origin_lps_mm'])} mm (LPS)",
+        "direction": "; ".join(inline(row) for row in geometry["direction_lps"]),
+        "type": f"{card['dtype']}, {size(card['bytes'])}",
+        "range": " to ".join(inline(value) for value in card["range"]) + units,
+        "history": "; ".join(card["history"]) or "none",
+        "warnings": "; ".join(card["warnings"]) or "none",
+    }
+    return f"{card['source']} ({card['modality']})\n{pairs(rows, '  ')}"
+
+
+def _times(values: Sequence[float]) -> str:
+    return " × ".join(f"{value:.5g}" for value in values)

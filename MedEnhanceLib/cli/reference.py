@@ -1,0 +1,110 @@
+"""Writes docs/commands.md from the parsers: python -m MedEnhanceLib.cli.reference docs/commands.md
+
+It reads the parsers and not their help's text, whose layout differs between Python versions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from MedEnhanceLib.cli.main import build_parser
+from MedEnhanceLib.cli.parser import Parser
+
+_INTRODUCTION = """\
+# Commands
+
+Made from the commands' own help by `python -m MedEnhanceLib.cli.reference docs/commands.md`.
+
+Results go to stdout, everything else to stderr. With `--json` a command prints exactly one JSON
+object: `{"ok": true, "command": …, …}`, or `{"ok": false, "command": …, "error": {…}}` with `code`,
+`message` and `hint`. (`worker` is the exception: it speaks JSON lines, see jobs.md.) An existing
+output is not replaced without `--force`. Ctrl-C stops at the next safe point; a second one at once.
+
+| exit status | meaning |
+|---|---|
+| 0 | done |
+| 1 | failed |
+| 2 | wrong usage |
+| 3 | bad input |
+| 4 | a package or a model is missing |
+| 5 | out of memory |
+| 6 | damaged file |
+| 130 | cancelled |
+
+| options of many commands | meaning |
+|---|---|
+| `--json` | print one JSON object on stdout |
+| `--debug` | show the traceback of an error |
+| `--force` | replace existing outputs |
+| `--progress`, `--no-progress` | show a progress bar on stderr, or none (default: on a terminal) |
+| `--isolated` | run in a process of its own, which can be killed without harm |
+"""
+
+#: Told once, at the top.
+COMMON = ("json", "debug", "force", "progress", "isolated")
+
+
+def reference() -> str:
+    """All commands as Markdown, in the order of the help."""
+    parts = [_INTRODUCTION]
+    for command, parser in commands(build_parser()):
+        parts.append(_section(command, parser))
+    return "\n".join(parts)
+
+
+def commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, Parser]]:
+    """Each command's full name with its parser; a command's own commands follow it."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, below in action.choices.items():
+                yield f"{parser.prog} {name}", below
+                yield from commands(below)
+
+
+def _section(command: str, parser: Parser) -> str:
+    positional = [action for action in parser._actions if not action.option_strings]
+    options = [
+        action
+        for action in parser._actions
+        if action.option_strings and action.dest not in ("help", *COMMON)
+    ]
+    common = [f"`{_option(action)}`" for action in parser._actions if action.dest in COMMON]
+    usage = " ".join([command, *(_name(action) for action in positional)])
+    rows = [(_name(action), _help(action)) for action in positional if _help(action)]
+    rows += [(_option(action), _help(action)) for action in options]
+    table = "\n".join(f"| `{name}` | {words} |" for name, words in rows)
+    example = (parser.epilog or "").removeprefix("example:").strip()
+    description = (parser.description or "").replace("\n  ", "\n- ")
+    return (
+        f"## {command}\n\n{description}\n\n```\n{usage} [options]\n```\n\n"
+        + (f"| argument | meaning |\n|---|---|\n{table}\n\n" if rows else "")
+        + f"And {', '.join(common)}.\n\nExample: `{example}`\n"
+    )
+
+
+def _name(action: argparse.Action) -> str:
+    name = _value(action)
+    many = f"{name} …" if action.nargs in ("*", "+") else name
+    return f"[{many}]" if action.nargs in ("?", "*") else many
+
+
+def _option(action: argparse.Action) -> str:
+    value = "" if action.nargs == 0 else f" {_value(action)}"
+    return f"{', '.join(action.option_strings)}{value}"
+
+
+def _value(action: argparse.Action) -> str:
+    choices = f"{{{', '.join(map(str, action.choices))}}}" if action.choices else ""
+    return str(action.metavar or choices or action.dest.upper())
+
+
+def _help(action: argparse.Action) -> str:
+    words = action.help or ""
+    return f"{words} (required)" if action.required and action.option_strings else words
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(reference(), encoding="utf-8")

@@ -1,0 +1,251 @@
+"""Statuses, messages and JSON of every command; help; nothing heavy before it is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from MedEnhanceLib import errors
+from MedEnhanceLib.cli import inspect as inspect_command
+from MedEnhanceLib.cli.main import COMMANDS, build_parser, main
+from MedEnhanceLib.cli.reference import commands
+
+ALL = dict(commands(build_parser()))
+EXPECTED = [
+    *("demo", "convert", "inspect", "enhance", "segment", "compress", "decompress", "recover"),
+    *("degrade", "train", "evaluate", "batch", "models", "doctor", "worker"),
+]
+
+
+def subprocess_run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "MedEnhanceLib", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+def test_every_command_is_there() -> None:
+    assert [name.split()[1] for name in ALL if len(name.split()) == 2] == EXPECTED
+    assert [module.__name__.rpartition(".")[2] for module in COMMANDS] == EXPECTED
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_help_has_a_description_and_an_example_of_its_own(name: str, run: Callable) -> None:
+    words = name.split()[1:]
+    ran = run(*words, "--help")
+    assert ran.status == 0
+    assert ran.out.startswith(f"usage: {name}")
+    assert len(ALL[name].description or "") > 30
+    assert f"medenhance {' '.join(words)}" in ran.out.split("example:\n")[1]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_example_of_the_help_can_be_parsed(name: str) -> None:
+    import shlex
+
+    example = (ALL[name].epilog or "").removeprefix("example:").strip().rpartition("| ")[2]
+    program, *arguments = shlex.split(example)
+    assert program == "medenhance"
+    assert build_parser().parse_args(arguments).command == name.split()[1]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_wrong_option_is_one_json_object_and_status_two(name: str, run: Callable) -> None:
+    ran = run(*name.split()[1:], "--no-such-option", "--json")
+    assert ran.status == 2
+    assert ran.json["ok"] is False
+    assert ran.json["error"]["code"] == "config"
+    assert ran.json["error"]["hint"]
+
+
+def test_wrong_use_is_told_in_two_lines(run: Callable) -> None:
+    ran = run("compress", "a.nii", "a.ucv")
+    assert ran.status == 2
+    assert ran.out == ""
+    first, second = ran.err.splitlines()
+    assert first.startswith("error: one of the arguments --lossless --max-error --ratio")
+    assert second == "See: medenhance compress --help"
+
+
+def test_no_command_shows_the_help_on_stderr(run: Callable) -> None:
+    ran = run()
+    assert ran.status == 2
+    assert ran.out == ""
+    assert "usage: medenhance" in ran.err
+    assert "error: no command was given" in ran.err
+
+
+def test_version_is_told(run: Callable) -> None:
+    ran = run("--version")
+    assert (ran.status, ran.out.split()[0]) == (0, "medenhance")
+
+
+def test_options_are_not_abbreviated(run: Callable, scan: Path) -> None:
+    assert run("compress", scan, "a.ucv", "--loss").status == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (errors.MedEnhanceError, 1),
+        (errors.OutputError, 1),
+        (errors.ConfigError, 2),
+        (errors.InputError, 3),
+        (errors.GeometryError, 3),
+        (errors.DependencyError, 4),
+        (errors.ModelError, 4),
+        (errors.DeviceMemoryError, 5),
+        (errors.CodecError, 6),
+        (errors.Cancelled, 130),
+    ],
+)
+def test_each_error_has_its_status_message_and_hint(
+    error: type[errors.MedEnhanceError],
+    status: int,
+    run: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_: Any) -> int:
+        raise error("scan.nii: row 3 is odd", "Turn it round.")
+
+    monkeypatch.setattr(inspect_command, "run", fail)
+    ran = run("inspect", "scan.nii")
+    assert ran.status == status
+    assert ran.out == ""
+    assert ran.err == "error: scan.nii: row 3 is odd\nTurn it round.\n"
+    as_json = run("inspect", "scan.nii", "--json")
+    assert as_json.status == status
+    assert as_json.err == ""
+    assert as_json.json == {
+        "ok": False,
+        "command": "inspect",
+        "error": {
+            "code": error.code,
+            "message": "scan.nii: row 3 is odd",
+            "hint": "Turn it round.",
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("cause", "status", "words"),
+    [
+        (ValueError("x"), 1, "unexpected went wrong: ValueError: x"),
+        (KeyboardInterrupt(), 130, "cancelled"),
+        (MemoryError(), 5, "memory ran out"),
+    ],
+)
+def test_what_nobody_foresaw_is_a_sentence(
+    cause: BaseException,
+    status: int,
+    words: str,
+    run: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_: Any) -> int:
+        raise cause
+
+    monkeypatch.setattr(inspect_command, "run", fail)
+    ran = run("inspect", "scan.nii")
+    assert ran.status == status
+    assert words in ran.err
+    assert "Traceback" not in ran.err
+    assert "Traceback" in run("inspect", "scan.nii", "--debug").err
+    assert run("inspect", "scan.nii", "--json").json["error"]["message"]
+
+
+def test_unexpected_error_says_how_to_see_details(
+    run: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspect_command, "run", lambda _: 1 / 0)
+    assert "--debug" in run("inspect", "scan.nii").err
+
+
+def test_what_libraries_print_stays_out_of_the_json(
+    run: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chatty(args: Any) -> int:
+        print("a library says hello")
+        return int(args.console.done({"value": float("inf")}, "text"))
+
+    monkeypatch.setattr(inspect_command, "run", chatty)
+    ran = run("inspect", "scan.nii", "--json")
+    assert ran.json == {"ok": True, "command": "inspect", "value": None}
+    assert "hello" in ran.err
+
+
+def test_global_options_may_stand_before_the_command(run: Callable, tmp_path: Path) -> None:
+    ran = run("--json", "inspect", tmp_path / "missing.nii")
+    assert ran.status == 3
+    assert "missing.nii" in ran.json["error"]["message"]
+
+
+def test_help_is_fast_and_imports_nothing_heavy() -> None:
+    program = (
+        "import sys\n"
+        "from MedEnhanceLib.cli.main import main\n"
+        "assert main(['--help']) == 0\n"
+        "heavy = {'numpy', 'torch', 'SimpleITK', 'matplotlib', 'monai', 'tqdm'}\n"
+        "assert not heavy & set(sys.modules)\n"
+    )
+    best = 10.0
+    for _ in range(3):  # the best of three: other processes may be busy
+        began = time.monotonic()
+        subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+        best = min(best, time.monotonic() - began)
+    assert best < 0.3
+
+
+def test_command_runs_as_a_program(scan: Path) -> None:
+    ran = subprocess_run("inspect", str(scan), "--json")
+    assert ran.returncode == 0
+    assert json.loads(ran.stdout)["card"]["shape"] == [12, 40, 36]
+    missing = subprocess_run("inspect", f"{scan}.gone")
+    assert missing.returncode == 3
+    assert missing.stdout == ""
+    assert len(missing.stderr.splitlines()) == 2
+
+
+def test_result_can_be_piped_into_a_reader_that_leaves(scan: Path) -> None:
+    command = f'"{sys.executable}" -m MedEnhanceLib inspect "{scan}" | true'
+    ran = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
+    assert ran.stderr == "" or "modality" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+def test_interrupt_stops_with_status_130_and_leaves_nothing(tmp_path: Path) -> None:
+    slow = tmp_path / "slow.py"
+    slow.write_text(
+        "import sys, time\n"
+        "from MedEnhanceLib.cli import inspect\n"
+        "def run(args):\n"
+        "    print('ready', file=sys.stderr, flush=True)\n"
+        "    args.console.run('ping', {'count': 1, 'seconds': 60.0}, isolated=False)\n"
+        "inspect.run = run\n"
+        "from MedEnhanceLib.cli.main import main\n"
+        "sys.exit(main(['inspect', 'x.nii', '--json']))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(slow)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline() == "ready\n"
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert json.loads(out)["error"]["code"] == "cancelled"
+    assert "Traceback" not in err
+
+
+def test_main_never_raises_for_any_arguments() -> None:
+    for arguments in (["--"], ["inspect", ""], ["\udce9"], ["convert", "a", "a"], ["-h", "x"]):
+        assert main(arguments) in (0, 1, 2, 3)

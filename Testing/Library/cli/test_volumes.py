@@ -1,0 +1,159 @@
+"""convert, inspect, degrade: tiny volumes from the command to the file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib import io
+from MedEnhanceLib.cli import degrade
+from MedEnhanceLib.cli.main import build_parser
+from MedEnhanceLib.volume import Volume
+
+
+def test_convert_keeps_voxels_and_geometry(run: Callable, scan: Path, tmp_path: Path) -> None:
+    ran = run("convert", scan, tmp_path / "scan.nrrd")
+    assert ran.status == 0
+    assert f"wrote {tmp_path / 'scan.nrrd'}" in ran.out
+    assert io.load(tmp_path / "scan.nrrd").is_equal(io.load(scan))
+
+
+def test_convert_tells_what_it_made_as_json(run: Callable, scan: Path, tmp_path: Path) -> None:
+    told = run("convert", scan, tmp_path / "scan.mha", "--json").json
+    assert told["ok"] is True
+    assert told["command"] == "convert"
+    assert told["outputs"] == {"output": str(tmp_path / "scan.mha")}
+    assert told["shape"] == [12, 40, 36]
+    assert Path(told["manifest"]).is_file()
+
+
+def test_existing_output_is_kept_without_force(run: Callable, scan: Path, tmp_path: Path) -> None:
+    output = tmp_path / "scan.nrrd"
+    output.write_text("mine")
+    ran = run("convert", scan, output)
+    assert ran.status == 1
+    assert "exists already" in ran.err
+    assert "--force" in ran.err
+    assert output.read_text() == "mine"
+    assert run("convert", scan, output, "--force").status == 0
+    assert io.load(output).shape == (12, 40, 36)
+
+
+def test_input_is_never_overwritten_even_with_force(run: Callable, scan: Path) -> None:
+    before = scan.read_bytes()
+    ran = run("convert", scan, scan, "--force")
+    assert ran.status != 0
+    assert scan.read_bytes() == before
+
+
+@pytest.mark.parametrize("make", ["missing", "empty", "text", "cut"])
+def test_bad_input_is_status_three_names_the_file_and_writes_nothing(
+    make: str, run: Callable, scan: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / f"{make}.nii.gz"
+    if make == "empty":
+        path.touch()
+    elif make == "text":
+        path.write_text("hello")
+    elif make == "cut":
+        path.write_bytes(scan.read_bytes()[:-100])
+    before = sorted(tmp_path.iterdir())
+    ran = run("convert", path, tmp_path / "out.nrrd")
+    assert ran.status == 3
+    assert path.name in ran.err
+    assert len(ran.err.splitlines()) == 2
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_card_is_readable(run: Callable, scan: Path) -> None:
+    ran = run("inspect", scan)
+    assert ran.status == 0
+    assert "(MR)" in ran.out.splitlines()[0]
+    assert "36 × 40 × 12 (columns × rows × slices)" in ran.out
+    assert "0.7 × 0.9 × 3.3 mm" in ran.out
+    assert "int16" in ran.out
+
+
+def test_card_of_a_sequence_tells_its_frames(run: Callable, head: Volume, tmp_path: Path) -> None:
+    io.save(Volume(np.stack([head.voxels] * 3), head.geometry, "MR"), tmp_path / "four.nii")
+    assert "3 frames of 36 × 40 × 12" in run("inspect", tmp_path / "four.nii").out
+
+
+def test_isolated_job_does_the_same_in_a_child(run: Callable, scan: Path, tmp_path: Path) -> None:
+    ran = run("convert", scan, tmp_path / "scan.nrrd", "--isolated", "--json")
+    assert ran.status == 0
+    assert ran.json["outputs"] == {"output": str(tmp_path / "scan.nrrd")}
+    missing = run("convert", tmp_path / "gone.nii", tmp_path / "b.nrrd", "--isolated")
+    assert missing.status == 3
+    assert "gone.nii" in missing.err
+
+
+def test_progress_goes_to_stderr_and_only_when_asked(
+    run: Callable, scan: Path, tmp_path: Path
+) -> None:
+    quiet = run("convert", scan, tmp_path / "a.nrrd")
+    assert quiet.err == ""
+    told = run("convert", scan, tmp_path / "b.nrrd", "--progress", "--json")
+    assert "%" in told.err
+    assert told.json["ok"]
+
+
+def test_degrade_is_the_same_for_the_same_seed(run: Callable, scan: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 7), ("b", 7), ("c", 8)):
+        ran = run("degrade", scan, tmp_path / f"{name}.nrrd", "--rician", "0.1", "--seed", seed)
+        assert ran.status == 0
+    a, b, c = (io.load(tmp_path / f"{name}.nrrd") for name in "abc")
+    assert a.is_equal(b)
+    assert not np.array_equal(a.voxels, c.voxels)
+    assert a.geometry == io.load(scan).geometry
+
+
+def test_degradations_are_applied_in_the_order_given(
+    run: Callable, scan: Path, tmp_path: Path
+) -> None:
+    ran = run(
+        *("degrade", scan, tmp_path / "a.nrrd", "--blur", "1", "--bias", "0.3", "--rician", "0.05"),
+        "--json",
+    )
+    steps = ran.json["steps"]
+    assert [step["name"] for step in steps] == ["blur", "bias", "rician"]
+    assert len({step["seed"] for step in steps}) == 3
+    manifest = json.loads(Path(ran.json["manifest"]).read_text(encoding="utf-8"))
+    assert manifest["config"]["steps"] == steps
+
+
+def test_composite_is_that_of_the_benchmarks(run: Callable, scan: Path, tmp_path: Path) -> None:
+    ran = run("degrade", scan, tmp_path / "a.nrrd", "--composite", "--json")
+    (step,) = ran.json["steps"]
+    assert [part["name"] for part in step["steps"]] == ["bias", "blur", "rician"]
+
+
+def test_seeds_of_steps_differ_also_beside_a_composite() -> None:
+    args = build_parser().parse_args(
+        ["degrade", "a", "b", "--composite", "--rician", "0.1", "--bias", "0.2", "--seed", "4"]
+    )
+    composite, *single = degrade.steps_from_options(args.steps, args.seed)
+    seeds = [part["seed"] for part in (*composite["steps"], *single)]
+    assert len(set(seeds)) == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "words"),
+    [
+        ((), 2, "no damage was named"),
+        (("--rician", "many"), 2, "many"),
+        (("--rician", "-3"), 2, "rician level"),
+        (("--low-dose", "5e3"), 3, "modality"),
+    ],
+)
+def test_damage_that_cannot_be_is_refused(
+    options: tuple[str, ...], status: int, words: str, run: Callable, scan: Path, tmp_path: Path
+) -> None:
+    ran = run("degrade", scan, tmp_path / "a.nrrd", *options)
+    assert ran.status == status
+    assert words in ran.err
+    assert not (tmp_path / "a.nrrd").exists()
