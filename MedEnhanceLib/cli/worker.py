@@ -14,8 +14,9 @@ def add_parser(subparsers: Subparsers) -> None:
         "worker",
         summary="run jobs that come in as JSON lines (for programs)",
         description="Read one JSON job per line on stdin and write JSON events, one per line, on\n"
-        "stdout; nothing else goes there, with or without --json. Ends with stdin.",
-        example="""echo '{"v": 1, "id": "a", "kind": "ping", "params": {}}' | medenhance worker""",
+        "stdout; nothing else goes there, with or without --json. The end of\n"
+        "stdin stops the running job and the worker.",
+        example="medenhance worker --idle-seconds 60",
     )
     parser.add_argument(
         "--idle-seconds",

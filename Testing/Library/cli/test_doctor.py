@@ -1,0 +1,155 @@
+"""doctor and worker: what is here, and who answers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from MedEnhanceLib.cli import doctor, machine
+
+GOOD = {"name": "mr-brain", "kind": "enhancer", "modality": "MR", "ok": True, "message": "verified"}
+
+
+@pytest.fixture
+def healthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "models", lambda: [GOOD])
+    monkeypatch.setattr(doctor, "worker", lambda: {"ok": True, "message": "answered in 0.5 s"})
+    cpu = {"name": "cpu", "what": "a processor", "total": None, "free": None}
+    gpu = {"name": "cuda:0", "what": "a GPU", "total": 16_000_000_000, "free": 12_000_000_000}
+    monkeypatch.setattr(machine, "devices", lambda: [gpu, cpu])
+
+
+@pytest.mark.usefixtures("healthy")
+def test_healthy_installation_fits_on_a_screen(run: Callable) -> None:
+    ran = run("doctor")
+    assert ran.status == 0
+    lines = ran.out.splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 120
+    assert lines[-1] == "Everything that is needed is here."
+    for word in ("SimpleITK", "voxels", "memory", "disk", "mr-brain", "answered", "12.0 GB free"):
+        assert word in ran.out
+
+
+@pytest.mark.usefixtures("healthy")
+def test_doctor_as_json_has_every_part(run: Callable) -> None:
+    told = run("doctor", "--json").json
+    assert told["ok"] is True
+    assert told["missing"] == []
+    assert told["cpu_threads"] >= 1
+    assert told["memory"]["total"] > told["memory"]["free"] > 0
+    assert told["disk"]["free"] > 0
+    assert {row["package"] for row in told["packages"]} >= {"numpy", "torch", "PyWavelets"}
+    assert all(row["purpose"] for row in told["packages"])
+
+
+@pytest.mark.usefixtures("healthy")
+def test_missing_package_is_named_with_its_remedy(
+    run: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "pywt" else version(name))
+    ran = run("doctor")
+    assert ran.status == 4
+    assert "MISSING" in ran.out
+    assert "python -m pip install PyWavelets" in ran.err
+    told = run("doctor", "--json").json
+    assert told["ok"] is False
+    assert told["error"]["code"] == "dependency"
+    assert told["packages"]
+
+
+@pytest.mark.usefixtures("healthy")
+def test_missing_optional_package_is_no_shortcoming(
+    run: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = doctor._version
+    monkeypatch.setattr(
+        doctor, "_version", lambda name: None if name == "distributed" else version(name)
+    )
+    ran = run("doctor")
+    assert ran.status == 0
+    assert "not installed (optional)" in ran.out
+
+
+@pytest.mark.usefixtures("healthy")
+@pytest.mark.parametrize("models", [[], [{**GOOD, "ok": False, "message": "damaged"}]])
+def test_missing_or_damaged_model_is_told(
+    models: list[dict[str, Any]], run: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "models", lambda: models)
+    told = run("doctor", "--json")
+    assert told.status == 4
+    assert told.json["error"]["code"] == "model"
+
+
+@pytest.mark.usefixtures("healthy")
+def test_worker_that_does_not_answer_is_told(
+    run: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "worker", lambda: {"ok": False, "message": "it died"})
+    ran = run("doctor")
+    assert ran.status == 1
+    assert "it died" in ran.err
+
+
+def test_real_worker_answers() -> None:
+    assert doctor.worker()["ok"]
+
+
+def test_packages_are_those_of_the_project() -> None:
+    import re
+    import tomllib
+
+    path = Path(__file__).resolve().parents[3] / "pyproject.toml"
+    project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+    declared = {re.split(r"[>=<\[]", entry)[0] for entry in project["dependencies"]}
+    told = {row["package"] for row in doctor.packages() if row["required"]}
+    assert told == declared
+
+
+def test_broken_torch_does_not_hide_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    (cpu,) = machine.devices()
+    assert cpu["name"] == "cpu"
+    assert "torch cannot be used" in cpu["what"]
+
+
+def test_memory_of_this_machine_agrees_with_psutil() -> None:
+    psutil = pytest.importorskip("psutil")
+    total = machine.memory()["total"]
+    assert total is None or total <= psutil.virtual_memory().total * 1.01
+
+
+def test_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "max").write_text("1000000\n")
+    (tmp_path / "current").write_text("400000\n")
+    monkeypatch.setattr(machine, "_CGROUPS", ((tmp_path / "max", tmp_path / "current"),))
+    monkeypatch.setattr(sys, "platform", "linux")
+    if Path("/proc/meminfo").exists():
+        assert machine.memory() == {"total": 1_000_000, "free": 600_000}
+
+
+def test_worker_command_speaks_json_lines_only() -> None:
+    job = '{"v": 1, "id": "a", "kind": "ping", "params": {"count": 2}}\n'
+    program = "import sys; from MedEnhanceLib.cli.main import main; sys.exit(main(['worker']))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(job)
+    process.stdin.flush()
+    events = []
+    while not events or events[-1]["event"] not in ("result", "error"):
+        events.append(json.loads(process.stdout.readline()))
+    assert events[-1]["event"] == "result"
+    rest, _ = process.communicate(timeout=30)
+    assert rest == ""
+    assert process.returncode == 0

@@ -1,0 +1,120 @@
+"""models: list, show, verify, import, remove."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def user_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Imported models go to a folder of the test's own."""
+    folder = tmp_path / "models"
+    monkeypatch.setenv("MEDENHANCE_MODELS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A folder with the form of a model; its weights are never opened here."""
+    folder = tmp_path / "bundle"
+    weights = b"not really weights"
+    card = "# my-model\nTrained on nothing.\n"
+    for name, content in (("models/model.safetensors", weights), ("docs/README.md", card.encode())):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    metadata = {
+        "format": "medenhance-bundle",
+        "format_version": 1,
+        "name": "my-model",
+        "kind": "enhancer",
+        "modality": "MR",
+        "version": "1.0.0",
+        "description": "A model for tests",
+        "licence": "Apache-2.0",
+        "files": {
+            "models/model.safetensors": hashlib.sha256(weights).hexdigest(),
+            "docs/README.md": hashlib.sha256(card.encode()).hexdigest(),
+        },
+    }
+    (folder / "configs").mkdir()
+    (folder / "configs" / "metadata.json").write_text(json.dumps(metadata), encoding="utf-8")
+    return folder
+
+
+def names(ran: object) -> list[str]:
+    return [model["name"] for model in ran.json["models"]]  # type: ignore[attr-defined]
+
+
+def test_imported_model_is_listed_shown_verified_and_removed(
+    run: Callable, bundle: Path, user_models: Path
+) -> None:
+    assert "imported my-model" in run("models", "import", bundle).out
+    assert "my-model" in names(run("models", "list", "--json"))
+    listed = run("models", "list").out
+    assert "A model for tests" in listed
+    assert "imported" in listed
+    shown = run("models", "show", "my-model")
+    assert "Apache-2.0" in shown.out
+    assert "Trained on nothing." in shown.out
+    assert run("models", "show", "my-model", "--json").json["metadata"]["version"] == "1.0.0"
+    assert "my-model: all files match" in run("models", "verify", "my-model").out
+    assert "removed my-model" in run("models", "remove", "my-model").out
+    assert not (user_models / "my-model").exists()
+    assert "my-model" not in names(run("models", "list", "--json"))
+
+
+def test_zip_of_a_model_is_imported(run: Callable, bundle: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "bundle.zip"
+    with zipfile.ZipFile(archive, "w") as contents:
+        for path in bundle.rglob("*"):
+            contents.write(path, path.relative_to(bundle.parent))
+    assert run("models", "import", archive).status == 0
+
+
+def test_damaged_model_fails_to_verify(run: Callable, bundle: Path, user_models: Path) -> None:
+    run("models", "import", bundle)
+    (user_models / "my-model" / "models" / "model.safetensors").write_bytes(b"changed")
+    ran = run("models", "verify", "my-model")
+    assert ran.status == 4
+    assert "damaged" in ran.err
+    told = run("models", "verify", "--json").json
+    assert told["error"]["code"] == "model"
+    (row,) = [row for row in told["models"] if row["name"] == "my-model"]
+    assert row["verified"] is False
+
+
+def test_damaged_model_is_not_imported(run: Callable, bundle: Path, user_models: Path) -> None:
+    (bundle / "models" / "model.safetensors").write_bytes(b"changed")
+    assert run("models", "import", bundle).status == 4
+    assert not (user_models / "my-model").exists()
+
+
+def test_model_of_the_same_name_is_not_replaced(run: Callable, bundle: Path) -> None:
+    run("models", "import", bundle)
+    ran = run("models", "import", bundle)
+    assert ran.status == 4
+    assert "models remove my-model" in ran.err
+
+
+@pytest.mark.parametrize("action", ["show", "verify", "remove"])
+def test_unknown_model_is_status_four(action: str, run: Callable) -> None:
+    ran = run("models", action, "no-such-model", "--json")
+    assert ran.status == 4
+    assert "no-such-model" in ran.json["error"]["message"]
+
+
+@pytest.mark.parametrize("action", ["show", "import", "remove"])
+def test_missing_name_is_status_two(action: str, run: Callable) -> None:
+    assert run("models", action).status == 2
+
+
+def test_import_of_nothing_names_the_path(run: Callable, tmp_path: Path) -> None:
+    ran = run("models", "import", tmp_path / "gone.zip")
+    assert ran.status == 4
+    assert "gone.zip" in ran.err
