@@ -37,8 +37,8 @@ def refuse_existing(path: str | os.PathLike[str], overwrite: bool) -> None:
 def atomic_write(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[Path]:
     """Give a temporary path beside `path` to write to; it takes its place on a clean exit.
 
-    The temporary file exists already (empty) and keeps the ending. On any exception it is removed
-    and what was at `path` stays. A link is followed: its target is replaced, not the link.
+    The temporary file exists already (empty) and has the ending in lower case. On any exception
+    it is removed and what was at `path` stays. Of a link, the target is replaced, not the link.
     Raises OutputError naming `path` for a missing folder, no permission, no space left.
     An OSError about another file, raised by the caller's own code, passes through.
     """
@@ -67,7 +67,8 @@ def write_json(path: str | os.PathLike[str], obj: Any, *, overwrite: bool) -> No
 
 
 def _create_beside(target: Path) -> Path:
-    ending = ".nii.gz" if target.name.lower().endswith(".nii.gz") else target.suffix
+    # In lower case: ITK writes the voxels of a .MHA into a second file of its own.
+    ending = ".nii.gz" if target.name.lower().endswith(".nii.gz") else target.suffix.lower()
     temporary = target.with_name(f".medenhance-{secrets.token_hex(8)}{ending}")
     # Not tempfile: its 0600 would stay on the result; here the user's umask decides.
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))

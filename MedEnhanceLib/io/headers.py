@@ -86,7 +86,7 @@ def nrrd_layout(path: Path, monitor: Monitor) -> Layout:
             f"{path.name}: encoding {encoding!r} is not supported", "Save it as raw or gzip."
         )
     _check_space(path, fields, monitor)
-    sizes = _sizes(path, "sizes", fields)
+    sizes = _sizes(path, "sizes", "dimension", fields)
     dtype = _dtype(path, "type", fields, _NRRD_NAMES)
     order = fields.get("endian", "").lower()
     if dtype.itemsize > 1 and order not in ("little", "big"):
@@ -124,7 +124,7 @@ def meta_layout(path: Path) -> Layout:
     voxel_file, begin = _meta_voxels(path, end, fields)
     payload = Payload(
         voxel_file,
-        _sizes(path, "dimsize", fields)[::-1],
+        _sizes(path, "dimsize", "ndims", fields)[::-1],
         _dtype(path, "elementtype", fields, _META_TYPES).newbyteorder(
             ">" if _is_true(big) else "<"
         ),
@@ -144,11 +144,16 @@ def _fields(head: bytes, line_pattern: str) -> dict[str, str]:
     return fields
 
 
-def _sizes(path: Path, field: str, fields: dict[str, str]) -> tuple[int, ...]:
+def _sizes(path: Path, field: str, axes: str, fields: dict[str, str]) -> tuple[int, ...]:
     text = fields.get(field, "")
     if not re.fullmatch(r"\d{1,18}(\s+\d{1,18})*", text):
         raise InputError(f"{path.name}: {field} is {text[:80]!r}", "The header is damaged.")
     sizes = tuple(int(size) for size in text.split())
+    if fields.get(axes) != str(len(sizes)):
+        raise InputError(
+            f"{path.name}: {axes} is {fields.get(axes)}, {field} is {text}",
+            "The header is damaged.",
+        )
     if 0 in sizes:
         raise InputError(f"{path.name}: zero size, {field} is {text}", "Export the volume again.")
     if len(sizes) not in (3, 4):

@@ -46,6 +46,8 @@ def read_itk(path: Path, monitor: Monitor) -> tuple[Volume, tags.Tags]:
 def _read_header(path: Path) -> Any:
     sitk = require("SimpleITK", purpose=f"Reading {path.suffix} files")
     reader = sitk.ImageFileReader()
+    # Named, because ITK does not know a .MHA in capitals.
+    reader.SetImageIO("NrrdImageIO" if path.suffix.lower() == ".nrrd" else "MetaImageIO")
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()

@@ -1,0 +1,212 @@
+"""Results appear completely or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib.errors import OutputError
+from MedEnhanceLib.io import WRITABLE, atomic, save
+from MedEnhanceLib.io.atomic import atomic_write, refuse_existing, write_json
+from MedEnhanceLib.volume import Volume
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_result_takes_its_place_only_on_a_clean_exit(tmp_path: Path) -> None:
+    target = tmp_path / "a.bin"
+    with atomic_write(target, overwrite=False) as temporary:
+        temporary.write_bytes(b"new")
+        assert not target.exists()
+        assert temporary.parent == tmp_path
+    assert target.read_bytes() == b"new"
+    assert files_in(tmp_path) == ["a.bin"]
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "A.NII.GZ", "a.b.mha", "A.MHA", "plain"])
+def test_temporary_name_keeps_the_ending(tmp_path: Path, name: str) -> None:
+    ending = ".nii.gz" if name.lower().endswith(".nii.gz") else Path(name).suffix.lower()
+    with atomic_write(tmp_path / name, overwrite=False) as temporary:
+        assert temporary.name.endswith(ending)
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("boom"), KeyboardInterrupt()])
+def test_failure_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, failure: BaseException
+) -> None:
+    target = tmp_path / "a.bin"
+    target.write_bytes(b"old")
+    with (
+        pytest.raises(type(failure)),
+        atomic_write(target, overwrite=True) as temporary,
+    ):
+        temporary.write_bytes(b"half")
+        raise failure
+    assert target.read_bytes() == b"old"
+    assert files_in(tmp_path) == ["a.bin"]
+
+
+def test_existing_file_is_refused_and_untouched(tmp_path: Path) -> None:
+    target = tmp_path / "a.bin"
+    target.write_bytes(b"old")
+    with (
+        pytest.raises(OutputError, match="exists already") as caught,
+        atomic_write(target, overwrite=False),
+    ):
+        pytest.fail("the body must not run")
+    assert "--force" in caught.value.hint
+    assert target.read_bytes() == b"old"
+
+
+def test_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    target = tmp_path / "a.bin"
+    with (
+        pytest.raises(OutputError, match="exists already"),
+        atomic_write(target, overwrite=False) as temporary,
+    ):
+        temporary.write_bytes(b"ours")
+        target.write_bytes(b"theirs")
+    assert target.read_bytes() == b"theirs"
+    assert files_in(tmp_path) == ["a.bin"]
+
+
+def test_result_has_the_rights_of_any_new_file(tmp_path: Path) -> None:
+    usual = tmp_path / "usual"
+    usual.write_bytes(b"")
+    with atomic_write(tmp_path / "ours", overwrite=False) as temporary:
+        temporary.write_bytes(b"")
+    mode = stat.S_IMODE((tmp_path / "ours").stat().st_mode)
+    assert mode == stat.S_IMODE(usual.stat().st_mode)
+
+
+def test_link_is_followed_not_replaced(tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_bytes(b"old")
+    link.symlink_to(target)
+    with atomic_write(link, overwrite=True) as temporary:
+        temporary.write_bytes(b"new")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
+
+
+def test_folder_is_no_place_for_a_file(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="is a folder"):
+        refuse_existing(tmp_path, overwrite=True)
+
+
+def test_device_is_not_replaced_by_a_file() -> None:
+    with pytest.raises(OutputError, match="device"):
+        refuse_existing(os.devnull, overwrite=True)
+
+
+def test_missing_folder_is_named(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OutputError, match="nowhere") as caught,
+        atomic_write(tmp_path / "nowhere" / "a.bin", overwrite=False),
+    ):
+        pytest.fail("the body must not run")
+    assert caught.value.hint
+
+
+def test_file_used_as_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with (
+        pytest.raises(OutputError, match="is not a folder"),
+        atomic_write(tmp_path / "file" / "a.bin", overwrite=False),
+    ):
+        pytest.fail("the body must not run")
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        (errno.EACCES, "no permission"),
+        (errno.EROFS, "no permission"),
+        (errno.ENOSPC, "no space left"),
+        (errno.EDQUOT, "no space left"),
+        (errno.ENAMETOOLONG, "too long"),
+        (errno.EIO, "cannot be written"),
+    ],
+)
+def test_reason_and_remedy_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, says: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(atomic.os, "fsync", fail)
+    with (
+        pytest.raises(OutputError, match=says) as caught,
+        atomic_write(tmp_path / "a.bin", overwrite=False) as temporary,
+    ):
+        temporary.write_bytes(b"data")
+    assert "a.bin" in caught.value.message
+    assert caught.value.hint
+    assert files_in(tmp_path) == []
+
+
+def test_no_permission_to_make_the_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deny(path: object, *_: object) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(atomic.os, "open", deny)
+    with (
+        pytest.raises(OutputError, match="no permission to write"),
+        atomic_write(tmp_path / "a.bin", overwrite=False),
+    ):
+        pytest.fail("the body must not run")
+
+
+def test_trouble_with_another_file_is_not_blamed_on_the_output(tmp_path: Path) -> None:
+    with (
+        pytest.raises(FileNotFoundError, match="other"),
+        atomic_write(tmp_path / "a.bin", overwrite=False),
+    ):
+        (tmp_path / "other").read_bytes()
+    assert files_in(tmp_path) == []
+
+
+def test_json_is_written_readable(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"größe": [1, 2.5]}, overwrite=False)
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert json.loads(text) == {"größe": [1, 2.5]}
+    assert "größe" in text
+
+
+def test_json_refuses_what_json_has_not(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nan"):
+        write_json(tmp_path / "a.json", {"psnr": float("nan")}, overwrite=False)
+    assert files_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("ending", WRITABLE)
+def test_full_disk_is_named_and_leaves_nothing(full_disk: Path, ending: str) -> None:
+    noise = np.random.default_rng(1).integers(0, 1 << 15, (30, 100, 100), dtype=np.int16)
+    with pytest.raises(OutputError, match="no space left on the disk") as caught:
+        save(Volume(noise), full_disk / f"a{ending}")
+    assert f"a{ending}" in caught.value.message
+    assert "Free some space" in caught.value.hint
+    assert files_in(full_disk) == []
+
+
+@pytest.mark.parametrize("ending", WRITABLE)
+def test_full_disk_leaves_the_old_file(full_disk: Path, ending: str) -> None:
+    target = full_disk / f"a{ending}"
+    save(Volume(np.zeros((2, 3, 4), np.int16)), target)
+    before = target.read_bytes()
+    noise = np.random.default_rng(1).integers(0, 1 << 15, (30, 100, 100), dtype=np.int16)
+    with pytest.raises(OutputError, match="no space left"):
+        save(Volume(noise), target, overwrite=True)
+    assert target.read_bytes() == before
+    assert files_in(full_disk) == [target.name]
+    target.unlink()

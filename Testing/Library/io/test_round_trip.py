@@ -1,0 +1,252 @@
+"""What is saved comes back: voxels always, geometry to the last bit, meaning and history."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.io import WRITABLE, load, save
+from MedEnhanceLib.volume import Volume
+
+KEPT_TYPES = [
+    "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64",
+]  # fmt: skip
+
+few = settings(
+    max_examples=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@st.composite
+def geometries(draw: st.DrawFn) -> Geometry:
+    """Any rotation, either handedness, spacing from 1 nm to 10 cm, anisotropic."""
+    quaternion = np.array([draw(st.floats(-1, 1)) for _ in range(3)] + [1e-3])
+    a, b, c, d = quaternion / np.linalg.norm(quaternion)
+    rotation = np.array(
+        [
+            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
+        ]
+    )
+    rotation[:, 2] *= draw(st.sampled_from([1.0, -1.0]))
+    scale = 10.0 ** draw(st.integers(-6, 2))
+    spacing = [scale * draw(st.floats(0.1, 1)) for _ in range(3)]
+    origin = [scale * draw(st.floats(-1e3, 1e3)) for _ in range(3)]
+    return Geometry(tuple(spacing), tuple(origin), rotation.tolist())
+
+
+@st.composite
+def volumes(draw: st.DrawFn) -> Volume:
+    """3D and 4D, every type that files keep, with its smallest and largest value."""
+    shape = tuple(draw(st.lists(st.integers(1, 5), min_size=3, max_size=4)))
+    dtype = np.dtype(draw(st.sampled_from(KEPT_TYPES)))
+    rng = np.random.default_rng(draw(st.integers(0, 1000)))
+    if dtype.kind == "f":
+        voxels = rng.normal(0, 10.0 ** draw(st.integers(-30, 30)), shape).astype(dtype)
+    else:
+        limits = np.iinfo(dtype)
+        voxels = rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
+        voxels.flat[0], voxels.flat[-1] = limits.min, limits.max
+    return Volume(
+        voxels,
+        draw(geometries()),
+        modality=draw(st.sampled_from(["CT", "MR", "PT", "EM", "SEG", "OT"])),
+        units=draw(st.sampled_from(["HU", "", "Bq/ml"])),
+        history=tuple(draw(st.lists(st.text(max_size=20), max_size=3))),
+        frame_interval_s=draw(st.sampled_from([None, 0.1, 1.0])) if len(shape) == 4 else None,
+    )
+
+
+@pytest.mark.parametrize("ending", WRITABLE)
+@few
+@given(volume=volumes())
+def test_everything_comes_back_bit_for_bit(tmp_path: Path, ending: str, volume: Volume) -> None:
+    path = tmp_path / f"volume{ending}"
+    save(volume, path, overwrite=True)
+    back = load(path)
+    assert back.is_equal(volume)
+    assert back.shape == volume.shape
+    for field in ("modality", "units", "history", "frame_interval_s"):
+        assert getattr(back, field) == getattr(volume, field), field
+
+
+@pytest.mark.parametrize("ending", WRITABLE)
+@few
+@given(volume=volumes())
+def test_itk_sees_the_same_volume(tmp_path: Path, ending: str, volume: Volume) -> None:
+    sitk = pytest.importorskip("SimpleITK")
+    path = tmp_path / f"volume{ending}"
+    save(volume, path, overwrite=True)
+    image = sitk.ReadImage(str(path))
+    axes = image.GetDimension()
+    seen = sitk.GetArrayFromImage(image).reshape(volume.shape)  # ITK drops axes of size 1
+    assert seen.dtype == volume.dtype
+    assert np.array_equal(seen, volume.voxels)
+    assert axes >= 3 or volume.shape[-3] == 1
+    if axes >= 3:
+        geometry = Geometry(
+            image.GetSpacing()[:3],
+            image.GetOrigin()[:3],
+            np.reshape(image.GetDirection(), (axes, axes))[:3, :3].tolist(),
+        )
+        reach = np.abs(volume.geometry.origin).max() / min(volume.geometry.spacing) + 10
+        assert geometry.is_close(volume.geometry, tolerance=1e-6 * reach)
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+@few
+@given(volume=volumes())
+def test_nibabel_sees_the_same_volume(tmp_path: Path, ending: str, volume: Volume) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    path = tmp_path / f"volume{ending}"
+    save(volume, path, overwrite=True)
+    image = nibabel.load(path)
+    assert np.array_equal(np.asarray(image.dataobj).T, volume.voxels)
+    exact = volume.geometry.affine_ras
+    assert np.array_equal(image.header.get_sform(), exact.astype(np.float32))
+    # A unit quaternion in float32 loses half its digits near half a turn: the sform is what counts.
+    qform, scale = image.header.get_qform(), min(volume.geometry.spacing)
+    assert np.allclose(qform[:3, :3], exact[:3, :3], atol=1e-3 * scale, rtol=1e-3)
+    assert image.header.get_xyzt_units() == ("mm", "sec")
+
+
+@few
+@given(volume=volumes())
+def test_geometry_of_another_programs_nifti_stays_the_same_bits(
+    tmp_path: Path, volume: Volume
+) -> None:
+    """Read, saved and read again: float32 is rounded once, by whoever wrote first."""
+    nibabel = pytest.importorskip("nibabel")
+    foreign, ours = tmp_path / "foreign.nii", tmp_path / "ours.nii"
+    voxels = volume.voxels.astype(np.float32)
+    image = nibabel.Nifti1Image(voxels.T, volume.geometry.affine_ras)
+    image.header.set_xyzt_units("mm", "sec")
+    nibabel.save(image, foreign)
+    if not np.isfinite(voxels).all():
+        return
+    first = load(foreign, modality="OT")
+    assert np.array_equal(
+        first.geometry.affine_ras.astype(np.float32), image.affine.astype(np.float32)
+    )
+    save(first, ours, overwrite=True)
+    header = nibabel.load(ours).header
+    assert np.array_equal(header.get_sform(), nibabel.load(foreign).header.get_sform())
+    assert load(ours).geometry == first.geometry
+
+
+@pytest.mark.parametrize("ending", WRITABLE)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"spacing": (np.nextafter(0.7, 1), 0.9, 3.3)},
+        {"origin": (-12.5, np.nextafter(80.25, 100), 1e3)},
+        {"direction": ((0.0, -1.0, 0.0), (1.0, 0.0, 0.0), (0.0, 0.0, 1.0))},
+        {"direction": ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, -1.0))},
+    ],
+)
+def test_files_of_different_geometry_come_back_different(
+    tmp_path: Path, ending: str, change: dict[str, Any]
+) -> None:
+    geometry = Geometry((0.7, 0.9, 3.3), (-12.5, 80.25, 1e3))
+    other = dataclasses.replace(geometry, **change)
+    voxels = np.zeros((2, 3, 4), np.uint8)
+    for name, where in (("a", geometry), ("b", other)):
+        save(Volume(voxels, where), tmp_path / f"{name}{ending}")
+    first, second = (load(tmp_path / f"{name}{ending}").geometry for name in "ab")
+    assert first == geometry
+    assert second == other
+    assert first != second
+
+
+@pytest.mark.parametrize("ending", WRITABLE)
+def test_ten_nanometres_stay_ten_nanometres(tmp_path: Path, ending: str) -> None:
+    volume = Volume(np.ones((2, 3, 4), np.uint8), Geometry((1e-5, 1e-5, 1e-5)), modality="EM")
+    save(volume, tmp_path / f"em{ending}")
+    assert load(tmp_path / f"em{ending}").geometry.spacing == (1e-5, 1e-5, 1e-5)
+
+
+@pytest.mark.parametrize("ending", WRITABLE)
+@pytest.mark.parametrize(("held", "kept"), [("bool", "uint8"), ("float16", "float32")])
+def test_type_that_no_format_has_becomes_the_wider_one(
+    tmp_path: Path, ending: str, held: str, kept: str
+) -> None:
+    voxels = np.random.default_rng(2).random((2, 3, 4)) > 0.5
+    volume = Volume(voxels.astype(held))
+    save(volume, tmp_path / f"a{ending}")
+    back = load(tmp_path / f"a{ending}")
+    assert back.dtype == kept
+    assert np.array_equal(back.voxels, volume.voxels)
+
+
+@pytest.mark.parametrize("ending", WRITABLE)
+def test_voxels_of_the_other_byte_order_are_saved_right(tmp_path: Path, ending: str) -> None:
+    voxels = np.arange(24, dtype=">i4").reshape(2, 3, 4)
+    save(Volume(voxels), tmp_path / f"a{ending}")
+    assert np.array_equal(load(tmp_path / f"a{ending}").voxels, voxels)
+
+
+@pytest.mark.parametrize("ending", WRITABLE)
+def test_view_with_strides_is_saved_right(tmp_path: Path, ending: str) -> None:
+    voxels = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6).transpose(2, 0, 1)[::2, ::-1]
+    save(Volume(voxels), tmp_path / f"a{ending}")
+    assert np.array_equal(load(tmp_path / f"a{ending}").voxels, voxels)
+
+
+@pytest.mark.parametrize("ending", WRITABLE)
+def test_derived_file_says_so_in_its_header(tmp_path: Path, ending: str, ct: Volume) -> None:
+    path = tmp_path / f"a{ending}"
+    save(ct, path)
+    raw = path.read_bytes()
+    if ending == ".nii.gz":
+        import gzip
+
+        raw = gzip.decompress(raw)
+    assert b"DERIVED" in raw[:2000]
+    assert load(path).history == ct.history
+
+
+@pytest.mark.parametrize("ending", WRITABLE)
+def test_original_file_does_not_say_derived(tmp_path: Path, ending: str, ct: Volume) -> None:
+    path = tmp_path / f"a{ending}"
+    save(dataclasses.replace(ct, history=()), path)
+    assert b"DERIVED" not in path.read_bytes()
+    assert load(path).history == ()
+
+
+@pytest.mark.parametrize("ending", WRITABLE)
+def test_endless_history_keeps_its_newest_steps(tmp_path: Path, ending: str, ct: Volume) -> None:
+    history = tuple(f"step {index} " + "x" * 100 for index in range(1000))
+    save(dataclasses.replace(ct, history=history), tmp_path / f"a{ending}")
+    back = load(tmp_path / f"a{ending}").history
+    assert back[-1] == history[-1]
+    assert "earlier steps" in back[0]
+    assert len(back) < 200
+
+
+@pytest.mark.parametrize("ending", WRITABLE)
+def test_same_volume_gives_the_same_bytes(tmp_path: Path, ending: str, ct: Volume) -> None:
+    for name in "ab":
+        save(ct, tmp_path / f"{name}{ending}")
+    assert (tmp_path / f"a{ending}").read_bytes() == (tmp_path / f"b{ending}").read_bytes()
+
+
+def test_modality_said_by_the_user_wins_and_sets_the_units(tmp_path: Path, ct: Volume) -> None:
+    save(ct, tmp_path / "a.nii")
+    assert load(tmp_path / "a.nii", modality="MR").units == ""
+    assert load(tmp_path / "a.nii", modality="CT").units == "HU"
+
+
+def test_ending_in_capitals_is_understood(tmp_path: Path, ct: Volume) -> None:
+    for name in ("A.NII.GZ", "A.NRRD", "A.MHA"):
+        save(ct, tmp_path / name)
+        assert load(tmp_path / name).is_equal(ct)
