@@ -59,7 +59,7 @@ def export_bundle(
     }
     text = json.dumps(complete, indent=2, ensure_ascii=False)
     (folder / METADATA).write_text(text + "\n", encoding="utf-8")
-    return read_bundle(folder, shipped=False)
+    return read_bundle(folder)
 
 
 def load_tensors(bundle: Bundle) -> dict[str, Tensor]:

@@ -98,7 +98,7 @@ def open_bundle(name_or_path: str, *, kind: str, modality: str) -> Bundle:
     if name_or_path == "auto":
         bundle = _recommended(kind, modality)
     elif os.sep in name_or_path or Path(name_or_path).is_dir():
-        bundle = read_bundle(Path(name_or_path), shipped=False)
+        bundle = read_bundle(Path(name_or_path))
     else:
         bundle = _by_name(name_or_path)
     if bundle.kind != kind:
@@ -115,8 +115,11 @@ def open_bundle(name_or_path: str, *, kind: str, modality: str) -> Bundle:
     return bundle
 
 
-def read_bundle(folder: Path, *, shipped: bool) -> Bundle:
-    """Read and check a bundle's metadata; the weights are not opened."""
+def read_bundle(folder: Path, *, shipped: bool = False, expected_sha256: str = "") -> Bundle:
+    """Read and check a bundle's metadata; the weights are not opened.
+
+    Raises ModelError where it is not one, or where its weights are not those of expected_sha256.
+    """
     path = folder / METADATA
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
@@ -138,7 +141,10 @@ def read_bundle(folder: Path, *, shipped: bool) -> Bundle:
         raise ModelError(
             f"{path}: {', '.join(missing) or 'files'} is missing", "Import the model again."
         )
-    return Bundle(folder, metadata, shipped)
+    bundle = Bundle(folder, metadata, shipped)
+    if expected_sha256 not in ("", bundle.sha256):
+        raise ModelError(f"{folder}: the model was exchanged meanwhile", "Start again.")
+    return bundle
 
 
 def verify_bundle(bundle: Bundle) -> None:
@@ -165,7 +171,7 @@ def import_bundle(source: Path) -> Bundle:
     target_root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target_root, prefix=".import-") as temporary:
         folder = _unpack(source, Path(temporary)) if source.is_file() else source
-        bundle = read_bundle(folder, shipped=False)
+        bundle = read_bundle(folder)
         verify_bundle(bundle)
         if not bundle.name.replace("-", "").replace("_", "").isalnum():
             raise ModelError(
@@ -183,7 +189,7 @@ def import_bundle(source: Path) -> Bundle:
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / _safe(relative), copy)
         staged.replace(target)
-    return read_bundle(target, shipped=False)
+    return read_bundle(target)
 
 
 def remove_bundle(name: str) -> None:

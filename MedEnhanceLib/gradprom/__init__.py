@@ -1,1 +1,30 @@
-"""GradProm: segmentation heads beside the enhancer."""
+"""GradProm: segmentation heads beside the enhancer.
+
+Importing this needs numpy alone; `segment` loads torch when it is first called. Training is
+`MedEnhanceLib.gradprom.train.train`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.gradprom.config import HeadConfig, Label, SegmentConfig, TrainHeadConfig
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.volume import Volume
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.gradprom.infer import Segmentation as Segmentation
+
+__all__ = ["HeadConfig", "Label", "SegmentConfig", "TrainHeadConfig", "segment"]
+
+
+def segment(
+    volume: Volume, config: SegmentConfig | None = None, *, monitor: Monitor | None = None
+) -> Segmentation:
+    """See MedEnhanceLib.gradprom.infer.segment."""
+    require("torch", purpose="Segmenting a volume")
+    require("monai", purpose="Segmenting a volume")
+    from MedEnhanceLib.gradprom import infer
+
+    return infer.segment(volume, config, monitor=monitor)

@@ -85,7 +85,7 @@ def export_enhancer(
     return export_bundle(folder, tensors, metadata)
 
 
-def open_enhancer(bundle: Bundle, device: str) -> EnhancerModel:
+def open_enhancer(bundle: Bundle) -> EnhancerModel:
     """Build the networks of a verified bundle; raises ModelError where weights do not fit."""
     fields: dict[str, Any] = bundle.metadata.get("network", {})
     config = config_from_json(NetworkConfig, fields)
@@ -100,7 +100,7 @@ def open_enhancer(bundle: Bundle, device: str) -> EnhancerModel:
             f"model {bundle.name!r}: its weights do not fit its description", "Import it again."
         ) from cause
     for network in (enhancer, guide):
-        move(network, device).eval().requires_grad_(False)
+        move(network, "cpu").eval().requires_grad_(False)
     return EnhancerModel(bundle, config, enhancer, guide, bank)
 
 

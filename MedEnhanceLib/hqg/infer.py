@@ -6,9 +6,9 @@ open_bundle → scaling_for → encode_guide → predict_slices → (n4_field) �
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.bundles import open_bundle
+from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.device import choose_device
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.bias import n4_field
@@ -35,8 +36,6 @@ Floats = npt.NDArray[np.float32]
 
 #: Mirrorings that samples cycle through: none, columns, rows, both.
 _FLIPS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
-_WARM_MODELS = 4
-_warm: OrderedDict[str, EnhancerModel] = OrderedDict()
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def enhance(
     bundle = open_bundle(config.model, kind="enhancer", modality=volume.modality)
     choice = choose_device(config.device)
     monitor.log(f"running {bundle.name} on {choice.name}: {choice.reason}")
-    model = _warm_model(f"{bundle.folder}:{bundle.sha256}", lambda: open_enhancer(bundle, "cpu"))
+    model = _warm_enhancer(bundle.folder, bundle.sha256)
     move(model.guide, "cpu")
     cue = encode_guide(guide, model, volume.modality) if guide else model.bank.mean[None]
     plan = Plan(choice.name, config.batch, config.tile, config.overlap)
@@ -201,11 +200,7 @@ def _joined(volume: Volume, frames: list[npt.NDArray[Any] | None]) -> npt.NDArra
     return np.stack(arrays) if volume.is_sequence else arrays[0]
 
 
-def _warm_model(key: str, opener: Callable[[], EnhancerModel]) -> EnhancerModel:
-    """Models stay loaded between jobs of one process: the second enhancement starts at once."""
-    if key not in _warm:
-        _warm[key] = opener()
-        while len(_warm) > _WARM_MODELS:
-            _warm.popitem(last=False)
-    _warm.move_to_end(key)
-    return _warm[key]
+@lru_cache(maxsize=4)
+def _warm_enhancer(folder: Path, sha256: str) -> EnhancerModel:
+    """Models stay loaded between jobs of one process; a changed file has another hash."""
+    return open_enhancer(read_bundle(folder, expected_sha256=sha256))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from MedEnhanceLib.config import config_to_json
 from MedEnhanceLib.device import choose_device
@@ -31,6 +29,7 @@ from MedEnhanceLib.hqg.network import Enhancer, GuidanceEncoder, make_discrimina
 from MedEnhanceLib.hqg.pools import Batch, Pools
 from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
 from MedEnhanceLib.nets.precision import mixed_precision, move
+from MedEnhanceLib.nets.training import averaged_weights, set_learning_rate, training_steps
 from MedEnhanceLib.progress import Monitor
 
 _KL_WARM_UP = 0.1
@@ -51,11 +50,7 @@ class Trainer:
         self.networks = nn.ModuleDict({"enhancer": self.enhancer, "guide": self.guide})
         move(self.networks, device)
         self.discriminator = make_discriminator().to(device)
-        self.average = AveragedModel(
-            self.networks,
-            multi_avg_fn=get_ema_multi_avg_fn(config.ema),  # type: ignore[no-untyped-call]
-            use_buffers=True,
-        )
+        self.average = averaged_weights(self.networks, config.ema)
         self.optimiser = torch.optim.AdamW(
             self.networks.parameters(), lr=config.learning_rate, weight_decay=1e-4
         )
@@ -67,8 +62,7 @@ class Trainer:
 
     def step(self, number: int) -> dict[str, float]:
         """One optimiser step; returns its loss terms."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = self._learning_rate(number)
+        set_learning_rate(self.optimiser, self.config.learning_rate, number, self.config.steps)
         batch = self.pools.cycle_batch(self.rng)
         with self.autocast:
             terms = self.cycle_terms(batch, number)
@@ -153,13 +147,6 @@ class Trainer:
         late = number >= config.loss.adversarial_start * config.steps
         return late and self.pools.has_low_quality and number % config.unpaired_every == 0
 
-    def _learning_rate(self, number: int) -> float:
-        """Linear warm-up over 2 % of the steps, then a cosine to a hundredth."""
-        config = self.config
-        warm_up = min(1.0, (number + 1) / (0.02 * config.steps + 1))
-        cosine = 0.5 * (1 + math.cos(math.pi * number / config.steps))
-        return config.learning_rate * warm_up * (0.01 + 0.99 * cosine)
-
     def _tensor(self, values: np.ndarray[Any, np.dtype[np.float32]]) -> Tensor:
         tensor = torch.from_numpy(values)
         return tensor.to(self.device, memory_format=torch.channels_last, non_blocking=True)
@@ -216,7 +203,14 @@ def train(config: TrainConfig, data: Path, out: Path, monitor: Monitor | None = 
     if start:
         monitor.log(f"resumed at step {start}")
     began = time.monotonic()
-    for number in _steps(trainer, start, checkpoint, monitor.part(0.03, 0.98)):
+    steps = training_steps(
+        start,
+        config.steps,
+        lambda number: trainer.save(checkpoint, number),
+        config.checkpoint_s,
+        monitor.part(0.03, 0.98),
+    )
+    for number in steps:
         terms = trainer.step(number)
         if number % _METRIC_EVERY == 0:
             for name, value in terms.items():
@@ -227,21 +221,6 @@ def train(config: TrainConfig, data: Path, out: Path, monitor: Monitor | None = 
     bundle = export_enhancer(out / config.name, config, enhancer, guide, bank, seconds)
     monitor.progress(1.0, "model written")
     return bundle.folder
-
-
-def _steps(trainer: Trainer, start: int, checkpoint: Path, monitor: Monitor) -> Iterator[int]:
-    """The numbers of the steps to do; saves on the way, when stopped and at the end."""
-    saved = time.monotonic()
-    total = trainer.config.steps
-    for number in range(start, total):
-        if monitor.cancelled:
-            trainer.save(checkpoint, number)
-        monitor.progress(number / total, f"step {number} of {total}")
-        yield number
-        if time.monotonic() - saved > trainer.config.checkpoint_s:
-            trainer.save(checkpoint, number + 1)
-            saved = time.monotonic()
-    trainer.save(checkpoint, total)
 
 
 def _bank_patches(pools: Pools, config: TrainConfig) -> Tensor:

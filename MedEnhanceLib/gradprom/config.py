@@ -1,0 +1,116 @@
+"""What can be chosen in segmentation heads: their training and their use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from MedEnhanceLib.config import check_range, config_from_json, config_to_json
+from MedEnhanceLib.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """One structure: the value of its voxels, its name, its colour as #rrggbb."""
+
+    value: int
+    name: str
+    color: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """Size of a head: slices of context on each side, channels of its stages, finest first."""
+
+    context: int = 2
+    widths: tuple[int, ...] = (24, 48, 72, 96)
+
+    @property
+    def channels(self) -> int:
+        """Slices that go in together."""
+        return 2 * self.context + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainHeadConfig:
+    """One training of a head.
+
+    images: patterns of files below the data folder. labels: patterns of their label volumes, in
+        the same order; where empty, the labels are propagated from `atlas_image` and
+        `atlas_labels` by registration, and refined by the image's own intensities.
+    enhancer: name or folder of the bundle whose output the head also sees; "" for none.
+    damaged: simulated low-quality versions of each image, each seen as it is and enhanced.
+    """
+
+    images: tuple[str, ...] = ("images/*",)
+    labels: tuple[str, ...] = ()
+    atlas_image: str = ""
+    atlas_labels: str = ""
+    structures: tuple[dict[str, Any], ...] = ()
+    data: tuple[dict[str, str], ...] = ()
+    enhancer: str = ""
+    damaged: int = 3
+    modality: str = "MR"
+    name: str = "brain-tissue"
+    seed: int = 0
+    steps: int = 3000
+    batch: int = 6
+    patch: int = 160
+    learning_rate: float = 1e-3
+    ema: float = 0.995
+    checkpoint_s: float = 120.0
+    network: HeadConfig = field(default_factory=HeadConfig)
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_range("steps", self.steps, 1, 10_000_000)
+        check_range("damaged", self.damaged, 0, 100)
+        if not self.labels and not (self.atlas_image and self.atlas_labels):
+            raise ConfigError(
+                "neither labels nor an atlas are given",
+                "State labels, or atlas_image and atlas_labels.",
+            )
+        if not self.structures:
+            raise ConfigError("structures is empty", "List value, name and color of each label.")
+
+    @property
+    def label_set(self) -> tuple[Label, ...]:
+        """The structures as labels."""
+        return tuple(config_from_json(Label, entry) for entry in self.structures)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> TrainHeadConfig:
+        """A partial configuration; `preset` (smoke, cpu, full) decides the length and size."""
+        fields = dict(fields)
+        preset = fields.pop("preset", "cpu")
+        base = config_from_json(cls, fields)
+        presets: dict[str, dict[str, Any]] = {
+            "smoke": {"steps": 4, "batch": 2, "patch": 32, "damaged": 1},
+            "cpu": {},
+            "full": {"steps": 30_000, "batch": 24, "damaged": 10},
+        }
+        if preset not in presets:
+            raise ConfigError(f"unknown preset {preset!r}", f"Use one of {', '.join(presets)}.")
+        changes = {k: v for k, v in presets[preset].items() if k not in fields}
+        if preset == "smoke":
+            base = replace(base, network=HeadConfig(context=1, widths=(4, 8, 8, 8)))
+        return replace(base, **changes) if changes else base
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return config_to_json(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentConfig:
+    """How a volume is segmented; see hqg's EnhanceConfig for model, device, tile and batch."""
+
+    model: str = "auto"
+    device: str = "auto"
+    tile: int = 1024
+    overlap: float = 0.25
+    batch: int = 4
+
+    def __post_init__(self) -> None:
+        check_range("overlap", self.overlap, 0.0, 0.9)
+        check_range("batch", self.batch, 1, 256)

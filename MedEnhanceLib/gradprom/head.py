@@ -1,0 +1,94 @@
+"""The segmentation head: a small residual U-Net over a few slices, and its bundle."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from MedEnhanceLib.bundles.export import export_bundle, load_tensors
+from MedEnhanceLib.bundles.store import Bundle
+from MedEnhanceLib.config import config_from_json, config_to_json
+from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.gradprom.config import HeadConfig, Label, TrainHeadConfig
+from MedEnhanceLib.nets.precision import move
+
+_LIMITS = (
+    "Trained on labels that were propagated from a template, not drawn by a reader.",
+    "Trained on T1-weighted brains; anything else gives labels without meaning.",
+    "A research tool: measure nothing of a patient with it.",
+)
+
+
+@dataclass(frozen=True)
+class HeadModel:
+    """A head ready for inference."""
+
+    bundle: Bundle
+    config: HeadConfig
+    labels: tuple[Label, ...]
+    network: nn.Module
+
+
+def make_head(config: HeadConfig, structures: int) -> nn.Module:
+    """MONAI's residual U-Net, [B, 2k + 1, H, W] → logits [B, structures + 1, H, W].
+
+    Batch normalisation: its statistics are fixed in use, so that tiles equal whole slices.
+    """
+    from monai.networks.nets.unet import UNet
+
+    network: nn.Module = UNet(
+        spatial_dims=2,
+        in_channels=config.channels,
+        out_channels=structures + 1,
+        channels=config.widths,
+        strides=(2,) * (len(config.widths) - 1),
+        num_res_units=1,
+        norm="BATCH",
+    )
+    return network
+
+
+def export_head(
+    folder: Path, config: TrainHeadConfig, network: nn.Module, seconds: float
+) -> Bundle:
+    """Write the bundle of a finished training."""
+    origin = "propagated from an atlas and refined by intensity" if not config.labels else "given"
+    metadata = {
+        "name": config.name,
+        "kind": "head",
+        "modality": config.modality,
+        "description": f"Segmentation head: {', '.join(x.name for x in config.label_set)}. "
+        f"Labels for training: {origin}.",
+        "licence": "Apache-2.0",
+        "network": config_to_json(config.network),
+        "labels": [asdict(label) for label in config.label_set],
+        "training": {
+            "config": config.to_json(),
+            "seconds": round(seconds),
+            "summary": f"{config.steps} steps of {config.batch} patches of {config.patch} pixels "
+            f"on clean, damaged and enhanced images (enhancer: {config.enhancer or 'none'}), "
+            f"seed {config.seed}, {seconds / 60:.0f} minutes",
+        },
+        "data": list(config.data),
+        "limits": list(_LIMITS),
+    }
+    return export_bundle(folder, network.state_dict(), metadata)
+
+
+def open_head(bundle: Bundle) -> HeadModel:
+    """Build the network of a verified bundle; raises ModelError where weights do not fit."""
+    config = config_from_json(HeadConfig, bundle.metadata.get("network", {}))
+    entries: list[dict[str, Any]] = bundle.metadata.get("labels", [])
+    labels = tuple(config_from_json(Label, entry) for entry in entries)
+    network = make_head(config, len(labels))
+    tensors: dict[str, Tensor] = load_tensors(bundle)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as cause:
+        raise ModelError(
+            f"model {bundle.name!r}: its weights do not fit its description", "Import it again."
+        ) from cause
+    return HeadModel(bundle, config, labels, move(network, "cpu").eval().requires_grad_(False))

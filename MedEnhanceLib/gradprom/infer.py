@@ -1,0 +1,101 @@
+"""Segments a volume with a head.
+
+open_bundle → scaling_for → over_slices → most likely label → volumes in mL
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from MedEnhanceLib.bundles import open_bundle
+from MedEnhanceLib.bundles.store import read_bundle
+from MedEnhanceLib.device import choose_device
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.gradprom.config import Label, SegmentConfig
+from MedEnhanceLib.gradprom.head import HeadModel, open_head
+from MedEnhanceLib.manifest import derived_note
+from MedEnhanceLib.nets.intensity import scaling_for
+from MedEnhanceLib.nets.precision import move
+from MedEnhanceLib.nets.slices import Plan, SliceStacks, over_slices
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.volume import Volume
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """volume: labels, uint8, on the input's grid. table: one row per label with its volume."""
+
+    volume: Volume
+    labels: tuple[Label, ...]
+    table: list[dict[str, Any]]
+    model: dict[str, str]
+    device: str
+    seconds: float
+
+
+def segment(
+    volume: Volume, config: SegmentConfig | None = None, *, monitor: Monitor | None = None
+) -> Segmentation:
+    """Label every voxel of a single volume; 0 is the background.
+
+    Raises InputError for a sequence, ModelError for no fitting head, DeviceMemoryError, Cancelled.
+    """
+    config, monitor = config or SegmentConfig(), monitor or Monitor()
+    began = time.monotonic()
+    if volume.is_sequence:
+        raise InputError(f"{volume.source or 'volume'}: a sequence", "Segment one frame at a time.")
+    bundle = open_bundle(config.model, kind="head", modality=volume.modality)
+    choice = choose_device(config.device)
+    monitor.log(f"running {bundle.name} on {choice.name}: {choice.reason}")
+    model = _warm_head(bundle.folder, bundle.sha256)
+
+    def network(batch: Tensor, plan: Plan) -> Tensor:
+        logits: Tensor = move(model.network, plan.device)(batch)
+        return logits.softmax(dim=1)
+
+    stacks = SliceStacks(volume.voxels, scaling_for(volume), model.config.context)
+    plan = Plan(choice.name, config.batch, config.tile, config.overlap)
+    labels = np.zeros(volume.shape, np.uint8)
+    values = np.array([0, *(label.value for label in model.labels)], np.uint8)
+    with torch.inference_mode():
+        for where, likelihood in over_slices(network, stacks, plan, monitor, "segmenting slices"):
+            labels[where] = values[likelihood.argmax(axis=1)]
+    note = derived_note(f"segmented with {bundle.name} {bundle.sha256[:12]}")
+    return Segmentation(
+        volume=replace(volume.with_voxels(labels, did=note), modality="SEG", units=""),
+        labels=model.labels,
+        table=volume_table(labels, model.labels, volume.geometry.voxel_volume_mm3),
+        model=bundle.identity(),
+        device=choice.name,
+        seconds=time.monotonic() - began,
+    )
+
+
+def volume_table(
+    labels: np.ndarray[Any, np.dtype[np.uint8]], structures: tuple[Label, ...], voxel_mm3: float
+) -> list[dict[str, Any]]:
+    """Rows of label, value, voxels and volume in mL."""
+    counts = np.bincount(labels.ravel(), minlength=256)
+    return [
+        {
+            "label": structure.name,
+            "value": structure.value,
+            "voxels": int(counts[structure.value]),
+            "volume_ml": round(float(counts[structure.value]) * voxel_mm3 / 1000, 3),
+        }
+        for structure in structures
+    ]
+
+
+@lru_cache(maxsize=4)
+def _warm_head(folder: Path, sha256: str) -> HeadModel:
+    """Heads stay loaded between jobs of one process; a changed file has another hash."""
+    return open_head(read_bundle(folder, expected_sha256=sha256))
