@@ -76,7 +76,7 @@ def run_on_dask(
     """
     from MedEnhanceLib.dependencies import require
 
-    distributed = require("distributed", purpose="batch --scheduler")
+    distributed = require("dask.distributed", purpose="batch --scheduler")
     try:
         client = distributed.Client(address, timeout="15s", set_as_default=False)
     except (OSError, TimeoutError, ValueError) as cause:

@@ -64,8 +64,8 @@ def enhancement_report(
                 _UNCERTAINTY,
                 "Uncertainty",
                 sheet_alt(heat),
-                "How far several runs of the model spread at each voxel. "
-                "Where it is bright, do not rely on the enhancement.",
+                "How far several runs of the model spread at each voxel. Where it is bright, do "
+                "not rely on the enhancement; it is not calibrated, so dark is no proof.",
             )
         )
     record = {
@@ -135,10 +135,11 @@ def _change(volume: Volume, enhanced: Volume) -> dict[str, float]:
 def _summary(volume: Volume, enhanced: Volume, manifest: Mapping[str, Any]) -> list[str]:
     change, units = _change(volume, enhanced), volume.units or "units of the input"
     model = (manifest.get("model") or {}).get("name", "the model")
+    grid = "unchanged" if volume.geometry == enhanced.geometry else "NOT that of the input"
     return [
         f"{model} changed the volume by {change['mean_absolute']:.3g} {units} on average"
         f" and by {change['largest']:.3g} at most.",
-        "The grid is unchanged: spacing, origin and direction are those of the input.",
+        f"The grid (spacing, origin, direction) is {grid}.",
         "There is no reference here, so nothing on this page measures how true the change is.",
     ]
 

@@ -70,7 +70,7 @@ td.words, th.words { text-align: left; white-space: normal; }
 figure { margin: 28px 0; }
 ul.plain { margin: .5em 0; padding-left: 1.2em; max-width: 80ch; }
 figure img {
-  display: block; width: 100%; height: auto; border-radius: 10px; background: #0b0d10;
+  display: block; max-width: 100%; height: auto; border-radius: 10px; background: #0b0d10;
   border: 1px solid var(--line);
 }
 figcaption { color: var(--muted); font-size: .88rem; margin-top: 8px; max-width: 90ch; }
