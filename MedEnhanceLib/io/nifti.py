@@ -25,6 +25,7 @@ from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume, Voxels
 
 _HEADER_BYTES = 348
+_NIFTI_2_BYTES = 540
 _FIRST_VOXEL = 352
 _HEADER = np.dtype(
     [
@@ -123,10 +124,11 @@ def _parse(start: bytes, name: str) -> np.void:
             f"{name} is not a NIfTI file: it holds {len(start)} bytes, a header needs 348",
             "Check that it is an image, and that it was copied completely.",
         )
-    little = np.frombuffer(start, _HEADER)[0]
-    header = little if little["sizeof_hdr"] == _HEADER_BYTES else _swapped(start)
-    if header["sizeof_hdr"] == 540:
+    layouts = (_HEADER, _HEADER.newbyteorder())
+    found = {int(np.frombuffer(start, layout)[0]["sizeof_hdr"]): layout for layout in layouts}
+    if _NIFTI_2_BYTES in found:
         raise InputError(f"{name} is NIfTI-2, which is not supported", "Save it as NIfTI-1.")
+    header: np.void = np.frombuffer(start, found.get(_HEADER_BYTES, _HEADER))[0]
     if header["sizeof_hdr"] != _HEADER_BYTES or header["magic"] not in (b"n+1", b"ni1"):
         raise InputError(
             f"{name} is not a NIfTI file: sizeof_hdr and magic are missing from its header",
@@ -136,11 +138,6 @@ def _parse(start: bytes, name: str) -> np.void:
         raise InputError(
             f"{name} is the header of a .hdr/.img pair", "Save it as one file, .nii or .nii.gz."
         )
-    return header
-
-
-def _swapped(start: bytes) -> np.void:
-    header: np.void = np.frombuffer(start, _HEADER.newbyteorder())[0]
     return header
 
 

@@ -1,0 +1,329 @@
+"""What is no volume, or a damaged one, is refused with what, where and what to do."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import os
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from MedEnhanceLib.errors import (
+    Cancelled,
+    DeviceMemoryError,
+    InputError,
+    MedEnhanceError,
+    OutputError,
+)
+from MedEnhanceLib.io import READABLE, WRITABLE, load, save
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.volume import Volume
+
+
+def refused(path: Path, match: str) -> InputError:
+    with pytest.raises(InputError, match=match) as caught:
+        load(path)
+    assert path.name in caught.value.message, "the file is not named"
+    assert caught.value.hint, "there is no remedy"
+    return caught.value
+
+
+def packed(path: Path, volume: Volume) -> Path:
+    """The volume as SimpleITK writes it with compression."""
+    sitk = pytest.importorskip("SimpleITK")
+    sitk.WriteImage(sitk.GetImageFromArray(volume.voxels), str(path), useCompression=True)
+    return path
+
+
+# ------------------------------------------------------------ not a number
+
+
+@pytest.mark.parametrize("ending", WRITABLE)
+def test_nan_and_infinity_are_counted_and_the_first_slice_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    voxels = np.zeros((5, 4, 3), np.float32)
+    voxels[2, 1, 1], voxels[4, 0, 0], voxels[4, 1, 0] = np.nan, np.inf, -np.inf
+    monkeypatch.setattr("MedEnhanceLib.io.files.refuse_not_finite", lambda volume: None)
+    save(Volume(voxels), tmp_path / f"a{ending}")
+    monkeypatch.undo()
+    refused(tmp_path / f"a{ending}", "3 voxels are NaN or infinite, first in slice 2")
+
+
+def test_nan_in_a_sequence_names_slice_and_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voxels = np.zeros((3, 5, 4, 3))
+    voxels[1, 4, 0, 0] = np.nan
+    monkeypatch.setattr("MedEnhanceLib.io.files.refuse_not_finite", lambda volume: None)
+    save(Volume(voxels), tmp_path / "a.nii")
+    monkeypatch.undo()
+    refused(tmp_path / "a.nii", "1 voxels are NaN or infinite, first in slice 4 of frame 1")
+
+
+def test_nan_is_not_written_either(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="NaN"):
+        save(Volume(np.full((2, 2, 2), np.nan)), tmp_path / "a.nii")
+    assert list(tmp_path.iterdir()) == []
+
+
+# ------------------------------------------------------------ colour, vectors
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".nrrd", ".mha"])
+def test_colour_is_refused(tmp_path: Path, ending: str) -> None:
+    sitk = pytest.importorskip("SimpleITK")
+    colour = np.zeros((4, 5, 6, 3), np.uint8)
+    path = tmp_path / f"a{ending}"
+    sitk.WriteImage(sitk.GetImageFromArray(colour, isVector=True), str(path))
+    refused(path, "colour")
+
+
+def test_nifti_vector_field_is_refused(tmp_path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    image = nibabel.Nifti1Image(np.zeros((4, 5, 6, 1, 3), np.float32), np.eye(4))
+    nibabel.save(image, tmp_path / "a.nii")
+    refused(tmp_path / "a.nii", "several values per voxel")
+
+
+def test_complex_voxels_are_refused(tmp_path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    nibabel.save(
+        nibabel.Nifti1Image(np.zeros((4, 5, 6), np.complex64), np.eye(4)), tmp_path / "a.nii"
+    )
+    refused(tmp_path / "a.nii", "complex")
+
+
+# ------------------------------------------------------------ sizes
+
+
+def edited(path: Path, offset: int, value: np.ndarray) -> Path:
+    data = bytearray(path.read_bytes())
+    data[offset : offset + value.nbytes] = value.tobytes()
+    path.write_bytes(data)
+    return path
+
+
+def test_zero_size_is_refused(tmp_path: Path, ct: Volume) -> None:
+    save(ct, tmp_path / "a.nii")
+    refused(edited(tmp_path / "a.nii", 42, np.array(0, "<i2")), "zero size")
+    for ending, line in ((".nrrd", b"sizes: 5 6 4"), (".mha", b"DimSize = 5 6 4")):
+        path = tmp_path / f"a{ending}"
+        save(ct, path)
+        path.write_bytes(path.read_bytes().replace(line, line.replace(b"5", b"0")))
+        refused(path, "zero size")
+
+
+@pytest.mark.parametrize("size", [32767, -1])
+def test_sizes_that_the_file_cannot_hold_cost_no_memory(
+    tmp_path: Path, ct: Volume, size: int
+) -> None:
+    save(ct, tmp_path / "a.nii")
+    path = edited(tmp_path / "a.nii", 42, np.full(3, size, "<i2"))
+    refused(path, "cut short" if size > 0 else "dim is")
+
+
+def test_sizes_beyond_any_array_are_refused(tmp_path: Path, ct: Volume) -> None:
+    for ending, line in ((".nrrd", b"sizes: 5 6 4"), (".mha", b"DimSize = 5 6 4")):
+        path = tmp_path / f"a{ending}"
+        save(ct, path)
+        huge = line.replace(b"5 6 4", b"999999999999 999999999999 999999999999")
+        path.write_bytes(path.read_bytes().replace(line, huge))
+        refused(path, "cut short")
+
+
+def test_compressed_file_that_promises_too_much_is_refused(tmp_path: Path, ct: Volume) -> None:
+    save(ct, tmp_path / "a.nii")
+    data = edited(tmp_path / "a.nii", 42, np.full(3, 30000, "<i2")).read_bytes()
+    (tmp_path / "b.nii.gz").write_bytes(gzip.compress(data))
+    refused(tmp_path / "b.nii.gz", "cut short or damaged")
+
+
+def test_volume_larger_than_memory_is_named(
+    tmp_path: Path, ct: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    save(ct, tmp_path / "a.nii")
+    monkeypatch.setattr("MedEnhanceLib.io.payload.np.empty", fail)
+    with pytest.raises(DeviceMemoryError, match=r"a\.nii.*GiB"):
+        load(tmp_path / "a.nii")
+
+
+def test_picture_is_refused(tmp_path: Path) -> None:
+    sitk = pytest.importorskip("SimpleITK")
+    picture = sitk.GetImageFromArray(np.zeros((5, 6), np.uint8))
+    for ending, says in ((".nii", "picture"), (".nrrd", "2 axes"), (".mha", "2 axes")):
+        sitk.WriteImage(picture, str(tmp_path / f"a{ending}"))
+        refused(tmp_path / f"a{ending}", says)
+
+
+# ------------------------------------------------------------ cut short, damaged
+
+
+@pytest.mark.parametrize("ending", WRITABLE)
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 0.7, 0.999])
+def test_file_cut_short_is_refused(
+    tmp_path: Path, ending: str, share: float, rng: np.random.Generator
+) -> None:
+    path = tmp_path / f"a{ending}"
+    save(Volume(rng.integers(0, 1000, (8, 30, 31), dtype=np.int16)), path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    refused(path, "cut short|empty|not a NIfTI|not a NRRD|not a MetaImage")
+
+
+@pytest.mark.parametrize("ending", WRITABLE)
+def test_last_byte_missing_is_refused(tmp_path: Path, ending: str, ct: Volume) -> None:
+    path = tmp_path / f"a{ending}"
+    save(ct, path)
+    path.write_bytes(path.read_bytes()[:-1])
+    refused(path, "cut short")
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
+def test_damage_in_compressed_voxels_is_seen(tmp_path: Path, ending: str, head: Volume) -> None:
+    path = packed(tmp_path / f"a{ending}", head)
+    assert np.array_equal(load(path, modality="MR").voxels, head.voxels)
+    data = path.read_bytes()
+    middle = len(data) // 2
+    path.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
+    refused(path, "damaged|cut short")
+
+
+def test_compressed_metaimage_with_fewer_voxels_than_promised_is_refused(
+    tmp_path: Path, head: Volume
+) -> None:
+    path = packed(tmp_path / "a.mha", head)
+    start, mark, voxels = path.read_bytes().partition(b"ElementDataFile = LOCAL\n")
+    path.write_bytes(start + mark + zlib.compress(zlib.decompress(voxels)[:1000]))
+    refused(path, "cut short")
+
+
+# ------------------------------------------------------------ not an image
+
+
+@pytest.mark.parametrize("ending", READABLE)
+def test_text_with_the_name_of_an_image_is_refused(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a{ending}"
+    path.write_text("This is a letter.\n\nIt has no voxels.\n" * 30)
+    refused(path, "is not a")
+
+
+@pytest.mark.parametrize("ending", [*READABLE, ".dcm"])
+def test_empty_file_is_refused(tmp_path: Path, ending: str) -> None:
+    (tmp_path / f"a{ending}").write_bytes(b"")
+    refused(tmp_path / f"a{ending}", "empty")
+
+
+def test_unknown_ending_names_those_that_work(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"\x89PNG")
+    assert ".nii.gz" in refused(tmp_path / "a.png", r"\.png").hint
+    (tmp_path / "noend").write_bytes(b"abc")
+    refused(tmp_path / "noend", "noend")
+
+
+def test_unknown_ending_to_write_names_those_that_work(tmp_path: Path, ct: Volume) -> None:
+    for name in ("a.png", "a", "a.mhd", "a.dcm"):
+        with pytest.raises(OutputError, match="cannot be written as") as caught:
+            save(ct, tmp_path / name)
+        assert ".nii.gz" in caught.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    refused(tmp_path / "nowhere.nii.gz", "does not exist")
+
+
+def test_file_used_as_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    refused(tmp_path / "file" / "a.nii", "does not exist")
+
+
+def test_file_without_permission_is_named(
+    tmp_path: Path, ct: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.nii"
+    save(ct, path)
+
+    def deny(self: Path, *_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+
+    monkeypatch.setattr(Path, "open", deny)
+    refused(path, "no permission to read")
+
+
+def test_folder_to_write_in_without_permission_is_named(
+    tmp_path: Path, ct: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deny(path: object, *_: object) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr("MedEnhanceLib.io.atomic.os.open", deny)
+    with pytest.raises(OutputError, match=r"a\.nii: no permission to write") as caught:
+        save(ct, tmp_path / "a.nii")
+    assert "folder that you may write to" in caught.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cancel_stops_a_load(tmp_path: Path, ct: Volume) -> None:
+    save(ct, tmp_path / "a.nii")
+    with pytest.raises(Cancelled):
+        load(tmp_path / "a.nii", monitor=Monitor(cancel=lambda: True))
+
+
+def test_more_than_32767_voxels_along_an_axis_go_to_another_format(tmp_path: Path) -> None:
+    volume = Volume(np.zeros((1, 1, 40000), np.uint8))
+    with pytest.raises(OutputError, match="32767") as caught:
+        save(volume, tmp_path / "a.nii")
+    assert ".nrrd" in caught.value.hint
+    save(volume, tmp_path / "a.nrrd")
+    assert load(tmp_path / "a.nrrd").is_equal(volume)
+
+
+# ------------------------------------------------------------ anything at all
+
+
+def _damage(data: bytes, edits: list[tuple[int, int, int]]) -> bytes:
+    changed = bytearray(data)
+    for kind, place, value in edits:
+        where = place % max(1, min(len(changed), 900))
+        if kind == 0:
+            changed[where : where + 1] = bytes([value])
+        elif kind == 1:
+            del changed[where : where + 1 + value % 20]
+        else:
+            changed[where:where] = bytes([value]) * (1 + value % 5)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("ending", WRITABLE)
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(
+    edits=st.lists(
+        st.tuples(st.integers(0, 2), st.integers(0, 900), st.integers(0, 255)),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_any_damage_gives_a_volume_or_a_clear_error(
+    tmp_path: Path, ending: str, edits: list[tuple[int, int, int]]
+) -> None:
+    whole, broken = tmp_path / f"whole{ending}", tmp_path / f"broken{ending}"
+    if not whole.exists():
+        save(Volume(np.arange(60, dtype=np.int16).reshape(3, 4, 5), modality="CT"), whole)
+    broken.write_bytes(_damage(whole.read_bytes(), edits))
+    try:
+        assert load(broken).voxels.size > 0
+    except MedEnhanceError as error:
+        assert str(error)
