@@ -157,6 +157,13 @@ def test_a_killed_worker_is_told_with_its_signal(client: Client, temp_root: Path
 
 
 @posix_only
+def test_a_killed_worker_s_folder_goes_with_its_client(temp_root: Path) -> None:
+    with Client() as client:
+        psutil.Process(client.start().pid).kill()
+    assert list(temp_root.iterdir()) == []
+
+
+@posix_only
 def test_a_crash_is_told_with_the_end_of_the_log(odd_client: Client, tmp_path: Path) -> None:
     with pytest.raises(WorkerError, match=r"SIGABRT(.|\n)*last words") as caught:
         odd_client.run(JobSpec("crash"))

@@ -40,6 +40,10 @@ def test_a_long_line_is_told_once_and_the_next_one_is_heard() -> None:
     assert _lines_of(b"x" * 300_000 + b"\nok\n", longest=1000) == [None, b"ok"]
 
 
+def test_a_long_line_is_not_kept_until_its_end_comes() -> None:
+    assert _lines_of(b"x" * 300_000, longest=1000) == [None]
+
+
 def test_a_line_in_pieces_is_one_line() -> None:
     reading, writing = os.pipe()
     lines = read_lines(reading)
