@@ -1,0 +1,235 @@
+"""The corners of NRRD and MetaImage: what ITK reads well is kept, what it misreads is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib.errors import GeometryError, InputError
+from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.io import load, save
+from MedEnhanceLib.volume import Volume
+
+if TYPE_CHECKING:
+    from Testing.Library.io.conftest import Ear
+
+sitk = pytest.importorskip("SimpleITK")
+
+LPS = "space: left-posterior-superior"
+DIRECTIONS = "space directions: (2,0,0) (0,3,0) (0,0,4)\nspace origin: (10,20,30)"
+
+
+def nrrd(path: Path, lines: str, sizes: tuple[int, ...] = (6, 5, 4), **changes: str) -> Path:
+    fields = {"type": "short", "endian": "little", "encoding": "raw"} | changes
+    head = "".join(f"{key}: {value}\n" for key, value in fields.items())
+    voxels = np.arange(np.prod(sizes), dtype="<i2")
+    head = f"NRRD0004\n{head}dimension: {len(sizes)}\nsizes: {' '.join(map(str, sizes))}\n{lines}"
+    path.write_bytes(head.encode() + b"\n\n" + voxels.tobytes())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("space", "signs"),
+    [
+        ("left-posterior-superior", (1, 1, 1)),
+        ("LPS", (1, 1, 1)),
+        ("right-anterior-superior", (-1, -1, 1)),
+        ("RAS", (-1, -1, 1)),
+        ("left-anterior-superior", (1, -1, 1)),
+    ],
+)
+def test_known_spaces_come_to_lps(tmp_path: Path, space: str, signs: tuple[int, int, int]) -> None:
+    path = nrrd(tmp_path / "a.nrrd", f"space: {space}\n{DIRECTIONS}")
+    geometry = load(path, modality="OT").geometry
+    expected = np.diag([*signs, 1]) @ np.array(
+        [[2, 0, 0, 10], [0, 3, 0, 20], [0, 0, 4, 30], [0, 0, 0, 1]]
+    )
+    assert np.array_equal(geometry.affine_lps, expected)
+
+
+@pytest.mark.parametrize(
+    "space", ["scanner-xyz", "3D-right-handed", "right-anterior-superior-time"]
+)
+def test_space_without_left_and_front_is_refused(tmp_path: Path, space: str) -> None:
+    path = nrrd(tmp_path / "a.nrrd", f"space: {space}\n{DIRECTIONS}")
+    with pytest.raises(InputError, match=r"a\.nrrd: space is") as caught:
+        load(path)
+    assert "left-posterior-superior" in caught.value.hint
+
+
+@pytest.mark.parametrize(("unit", "mm"), [("um", 1e-3), ("µm", 1e-3), ("nm", 1e-6), ("mm", 1)])
+def test_unit_of_length_is_heeded(tmp_path: Path, unit: str, mm: float) -> None:
+    units = f'space units: "{unit}" "{unit}" "{unit}"'
+    geometry = load(
+        nrrd(tmp_path / "a.nrrd", f"{LPS}\n{units}\n{DIRECTIONS}"), modality="OT"
+    ).geometry
+    assert geometry.spacing == (2 * mm, 3 * mm, 4 * mm)
+    assert geometry.origin == (10 * mm, 20 * mm, 30 * mm)
+
+
+def test_unknown_or_mixed_units_are_refused(tmp_path: Path) -> None:
+    for units in ('"furlong" "furlong" "furlong"', '"mm" "mm" "um"'):
+        path = nrrd(tmp_path / "a.nrrd", f"{LPS}\nspace units: {units}\n{DIRECTIONS}")
+        with pytest.raises(InputError, match="units of length"):
+            load(path)
+
+
+def test_unit_of_a_metaimage_is_heeded(tmp_path: Path) -> None:
+    save(Volume(np.zeros((2, 3, 4), np.uint8), Geometry((2, 2, 2))), tmp_path / "a.mha")
+    data = (tmp_path / "a.mha").read_bytes()
+    lines = [line for line in data.split(b"\n") if not line.startswith(b"MedEnhance")]
+    data = b"\n".join(lines).replace(b"DimSize", b"DistanceUnits = um\nDimSize")
+    (tmp_path / "a.mha").write_bytes(data)
+    assert load(tmp_path / "a.mha", modality="EM").geometry.spacing == (2e-3, 2e-3, 2e-3)
+
+
+def test_axis_of_frames_comes_first_wherever_it_stands(tmp_path: Path) -> None:
+    sizes, last = (6, 5, 4, 3), f"{DIRECTIONS.splitlines()[0]} none\nspace origin: (10,20,30)"
+    path = nrrd(tmp_path / "last.nrrd", f"{LPS}\n{last}\nkinds: domain domain domain list", sizes)
+    volume = load(path, modality="OT")
+    assert np.array_equal(volume.voxels, np.arange(360).reshape(3, 4, 5, 6))
+    assert volume.geometry == Geometry((2, 3, 4), (10, 20, 30))
+    first = "space directions: none (2,0,0) (0,3,0) (0,0,4)\nspace origin: (10,20,30)"
+    path = nrrd(
+        tmp_path / "first.nrrd",
+        f"{LPS}\n{first}\nkinds: list domain domain domain",
+        (3, 6, 5, 4),
+    )
+    volume = load(path, modality="OT")
+    assert np.array_equal(volume.voxels, np.moveaxis(np.arange(360).reshape(4, 5, 6, 3), -1, 0))
+    assert volume.geometry == Geometry((2, 3, 4), (10, 20, 30))
+
+
+@pytest.mark.parametrize("kind", ["vector", "RGB-color", "complex", "???"])
+def test_several_values_per_voxel_are_refused(tmp_path: Path, kind: str) -> None:
+    directions = "space directions: none (2,0,0) (0,3,0) (0,0,4)"
+    path = nrrd(
+        tmp_path / "a.nrrd",
+        f"{LPS}\n{directions}\nkinds: {kind} domain domain domain",
+        (3, 6, 5, 4),
+    )
+    with pytest.raises(InputError, match="several values per voxel"):
+        load(path)
+
+
+def test_sheared_directions_are_refused(tmp_path: Path) -> None:
+    path = nrrd(tmp_path / "a.nrrd", f"{LPS}\nspace directions: (2,0,0) (0,3,0) (1,0,4)")
+    with pytest.raises(GeometryError, match=r"a\.nrrd: direction is not orthonormal"):
+        load(path)
+
+
+def test_missing_directions_are_said(tmp_path: Path, ear: Ear) -> None:
+    path = nrrd(tmp_path / "a.nrrd", "spacings: 2 3 4")
+    assert load(path, modality="OT", monitor=ear.monitor).geometry.spacing == (2, 3, 4)
+    assert any("which side is left" in warning for warning in ear.warnings)
+
+
+@pytest.mark.parametrize("spacings", ["2 3 nan", "2 3 0", "2 -3 4", "a b c"])
+def test_impossible_spacing_is_refused(tmp_path: Path, spacings: str) -> None:
+    with pytest.raises(InputError, match="spacings"):
+        load(nrrd(tmp_path / "a.nrrd", f"spacings: {spacings}"))
+    save(Volume(np.zeros((2, 3, 4), np.uint8)), tmp_path / "a.mha")
+    data = (tmp_path / "a.mha").read_bytes()
+    data = data.replace(b"ElementSpacing = 1 1 1", f"ElementSpacing = {spacings}".encode())
+    (tmp_path / "a.mha").write_bytes(data)
+    with pytest.raises(InputError, match="elementspacing"):
+        load(tmp_path / "a.mha")
+
+
+@pytest.mark.parametrize(
+    ("lines", "changes", "says"),
+    [
+        ("data file: /etc/hostname", {}, "data file"),
+        ("byte skip: 10", {}, "byte skip"),
+        ("", {"encoding": "hex"}, "encoding 'hex'"),
+        ("", {"type": "block"}, "type is 'block'"),
+        ("", {"endian": "middle"}, "endian is 'middle'"),
+        ("kinds: domain domain", {}, "kinds and sizes"),
+    ],
+)
+def test_unsupported_nrrd_is_refused_by_field(
+    tmp_path: Path, lines: str, changes: dict[str, str], says: str
+) -> None:
+    path = nrrd(tmp_path / "a.nrrd", f"{LPS}\n{DIRECTIONS}\n{lines}".strip(), **changes)
+    with pytest.raises(InputError, match=says) as caught:
+        load(path)
+    assert "a.nrrd" in caught.value.message
+
+
+@pytest.mark.parametrize("encoding", ["raw", "gzip"])
+def test_nrrd_of_the_other_byte_order_is_read(tmp_path: Path, encoding: str, head: Volume) -> None:
+    sitk.WriteImage(
+        sitk.GetImageFromArray(head.voxels), str(tmp_path / "a.nrrd"), encoding == "gzip"
+    )
+    path = nrrd(tmp_path / "b.nrrd", f"{LPS}\n{DIRECTIONS}", endian="big")
+    assert np.array_equal(load(tmp_path / "a.nrrd", modality="MR").voxels, head.voxels)
+    swapped = np.arange(120, dtype="<i2").view(">i2").reshape(4, 5, 6)
+    assert np.array_equal(load(path, modality="OT").voxels, swapped)
+
+
+def test_mhd_is_read_with_its_raw_file(tmp_path: Path, head: Volume) -> None:
+    image = sitk.GetImageFromArray(head.voxels)
+    image.SetSpacing(head.geometry.spacing)
+    for name, packed in (("plain", False), ("packed", True)):
+        sitk.WriteImage(image, str(tmp_path / f"{name}.mhd"), packed)
+        back = load(tmp_path / f"{name}.mhd", modality="MR")
+        assert np.array_equal(back.voxels, head.voxels)
+        assert back.geometry.spacing == head.geometry.spacing
+
+
+def test_mhd_without_its_raw_file_names_it(tmp_path: Path, head: Volume) -> None:
+    sitk.WriteImage(sitk.GetImageFromArray(head.voxels), str(tmp_path / "a.mhd"))
+    (tmp_path / "a.raw").unlink()
+    with pytest.raises(InputError, match=r"a\.raw, which does not exist"):
+        load(tmp_path / "a.mhd")
+
+
+@pytest.mark.parametrize("target", ["/etc/hostname", "../a.raw", "LIST", "slice%03d.raw 1 4 1"])
+def test_mhd_that_points_elsewhere_is_refused(tmp_path: Path, head: Volume, target: str) -> None:
+    sitk.WriteImage(sitk.GetImageFromArray(head.voxels), str(tmp_path / "a.mhd"))
+    text = (tmp_path / "a.mhd").read_text()
+    (tmp_path / "a.mhd").write_text(text.replace("a.raw", target))
+    with pytest.raises(InputError, match="ElementDataFile"):
+        load(tmp_path / "a.mhd")
+
+
+def test_geometry_edited_by_another_program_wins_over_ours(tmp_path: Path, ct: Volume) -> None:
+    for ending, field in ((".nrrd", b"space origin: (-12.5,"), (".mha", b"Offset = -12.5 ")):
+        path = tmp_path / f"a{ending}"
+        save(ct, path)
+        data = path.read_bytes()
+        assert field in data
+        path.write_bytes(data.replace(field, field.replace(b"-12.5", b"-13.5")))
+        assert load(path).geometry.origin[0] == -13.5
+
+
+def test_key_of_ours_that_says_nothing_useful_is_passed_over(tmp_path: Path, ct: Volume) -> None:
+    save(ct, tmp_path / "a.nrrd")
+    data = (tmp_path / "a.nrrd").read_bytes()
+    start = data.index(b"MedEnhance:=")
+    end = data.index(b"\n", start)
+    for text in (b"", b"{", b"[1]", b'{"modality": "XX"}', b'{"modality": "CT", "DERIVED": 3}'):
+        (tmp_path / "b.nrrd").write_bytes(data[:start] + b"MedEnhance:=" + text + data[end:])
+        back = load(tmp_path / "b.nrrd", modality="CT")
+        assert np.array_equal(back.voxels, ct.voxels)
+        assert back.geometry.is_close(ct.geometry)
+        assert back.history == ()
+
+
+def test_reading_and_writing_name_the_package_they_need(
+    tmp_path: Path, ct: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    from MedEnhanceLib.errors import DependencyError
+
+    save(ct, tmp_path / "a.nrrd")
+    monkeypatch.setitem(sys.modules, "SimpleITK", None)
+    with pytest.raises(DependencyError, match="SimpleITK"):
+        load(tmp_path / "a.nrrd")
+    with pytest.raises(DependencyError, match="SimpleITK"):
+        save(ct, tmp_path / "b.nrrd")
+    assert not (tmp_path / "b.nrrd").exists()
