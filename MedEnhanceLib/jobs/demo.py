@@ -339,6 +339,6 @@ _REPORT_IT = "This is a fault of MedEnhance: please report it. The source file i
 _NOTES = (
     "The sample is the average of 152 brains: it shows no single person, and it has less noise "
     "and less detail than a scan of one person, so expect other numbers on your own volumes.",
-    "The segmentation head learned from labels of this same template; read its Dice as a "
-    "comparison between the rows, not as what it reaches on another brain.",
+    "The segmentation head learned from the labels of this template, carried over to other brains; "
+    "its Dice here compares the rows with each other and says little about another scanner.",
 )

@@ -15,15 +15,10 @@ import pytest
 
 from MedEnhanceLib.errors import InputError, OutputError
 from MedEnhanceLib.geometry import Geometry
-from MedEnhanceLib.report import figures
-from MedEnhanceLib.report.figures import (
-    CT_WINDOW,
-    Pane,
-    choose_window,
-    comparison_sheet,
-    length_text,
-    round_length,
-)
+from MedEnhanceLib.report import sheet as sheets
+from MedEnhanceLib.report.figures import Pane, comparison_sheet
+from MedEnhanceLib.report.panes import CT_WINDOW, choose_window
+from MedEnhanceLib.report.sheet import length_text, line_colours, round_length
 from MedEnhanceLib.volume import Volume
 
 
@@ -41,13 +36,13 @@ TISSUE = (Label(1, "grey matter", "#ffb703"), Label(2, "white matter", "#f72585"
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The figures that sheets save, kept to look at."""
     kept: list[Any] = []
-    save = figures._Sheet.save
+    save = sheets.Sheet.save
 
     def keep(sheet: Any, path: Path) -> None:
         kept.append(sheet._figure)
         save(sheet, path)
 
-    monkeypatch.setattr(figures._Sheet, "save", keep)
+    monkeypatch.setattr(sheets.Sheet, "save", keep)
     return kept
 
 
@@ -75,8 +70,8 @@ def test_a_ball_is_round_in_every_plane_whatever_the_spacing(
     path = comparison_sheet(tmp_path / "sheet.png", [Pane("", volume)])
     picture = np.asarray(Image.open(path).convert("RGB")).min(axis=2) > 200
     # The first pane without the row names at its left and the colour bar at its foot.
-    rows = figures._DPI * np.cumsum([figures._TOP_IN] + [figures._COLUMN_IN + figures._GAP_IN] * 3)
-    left = int(figures._LEFT_IN * figures._DPI)
+    rows = sheets.DPI * np.cumsum([sheets.TOP_IN] + [sheets.COLUMN_IN + sheets.GAP_IN] * 3)
+    left = int(sheets.LEFT_IN * sheets.DPI)
     for top, bottom in itertools.pairwise(rows):
         # Bright pixels of letters, ruler and its text are few: take the dense rows and columns.
         part = picture[int(top) : int(bottom) - 8, left:]
@@ -119,6 +114,27 @@ def test_labels_become_contours_with_a_legend(
     assert len(drawn[0].axes[0].collections) == len(TISSUE)
     (legend,) = drawn[0].legends
     assert [text.get_text() for text in legend.get_texts()] == ["grey matter", "white matter"]
+
+
+def test_grey_label_gets_a_line_that_shows_on_grey() -> None:
+    gold, white, grey = (Label(1, "", "#c9a227"), Label(2, "", "#ffffff"), Label(3, "", "#808080"))
+    first, second, third = line_colours([gold, white, grey])
+    assert first == gold.color
+    assert len({second, third, white.color, grey.color}) == 4
+
+
+def test_many_labels_make_room_for_their_legend(
+    tmp_path: Path, head: Volume, drawn: list[Any]
+) -> None:
+    labels = head.with_voxels((head.voxels // 100).clip(0, 12).astype(np.uint8))
+    organs = [
+        Label(value, f"a rather long name of organ {value}", "#ffb703") for value in range(1, 13)
+    ]
+    pane = Pane("", head, labels=labels)
+    comparison_sheet(tmp_path / "few.png", [pane], legend=organs[:2])
+    comparison_sheet(tmp_path / "many.png", [pane], legend=organs)
+    few, many = (figure.get_size_inches()[1] for figure in drawn)
+    assert many - few == pytest.approx(12 * 0.155 + 0.24 - 0.72, abs=0.01)
 
 
 def test_contour_of_a_label_that_fills_the_picture_is_its_frame(
