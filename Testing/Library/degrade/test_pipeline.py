@@ -128,10 +128,18 @@ def test_strength_zero_returns_the_input(kind: Degradation, head: Volume) -> Non
 def test_rician_level_is_a_share_of_the_robust_maximum(oblique_geometry: Geometry) -> None:
     voxels = np.zeros((8, 80, 80), np.int16)
     voxels[:, 20:60, 20:60] = 1000
+    voxels[3, 40, 40] = 20_000
     mr = Volume(voxels, oblique_geometry, modality="MR")
     air = Rician(0.1, 5).apply(mr).voxels[:, :15]
     assert robust_max(voxels) == 1000
     assert air.mean() == pytest.approx(100 * math.sqrt(math.pi / 2), rel=0.02)
+
+
+def test_shading_is_smooth_in_millimetres_not_in_voxels(head: Volume) -> None:
+    flat = head.with_voxels(np.full(head.shape, 100, np.float32))
+    large = replace(flat, geometry=Geometry((20.0, 20.0, 20.0)))
+    steps = [np.abs(np.diff(Bias(0.3, 4).apply(v).voxels, axis=2)).max() for v in (flat, large)]
+    assert steps[1] > 2 * steps[0]
 
 
 def test_composite_is_its_steps_in_order(head: Volume) -> None:
