@@ -13,20 +13,19 @@ from pathlib import Path
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
-from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.enhancement import Enhanced, enhance_volume, head_config
 from MedEnhanceLib.jobs.evaluation import evaluate_bundle
 from MedEnhanceLib.jobs.failures import memory_errors
 from MedEnhanceLib.jobs.files import check_ending, load_volume
-from MedEnhanceLib.jobs.training import train_method
+from MedEnhanceLib.jobs.training import train_method, training_config
 from MedEnhanceLib.jobs.volumes import inspect_path
 from MedEnhanceLib.progress import Cancel, Listener
 from MedEnhanceLib.volume import Volume
 
 if TYPE_CHECKING:
     from MedEnhanceLib.bundles import Bundle
-    from MedEnhanceLib.gradprom import Segmentation
+    from MedEnhanceLib.gradprom import Segmentation, TrainHeadConfig
     from MedEnhanceLib.hqg import TrainConfig
     from MedEnhanceLib.unicompress import CompressResult, RecoverReport
 
@@ -232,7 +231,7 @@ def inspect(
 
 def train(
     method: str,
-    config: str | Mapping[str, Any] | TrainConfig,
+    config: str | Mapping[str, Any] | TrainConfig | TrainHeadConfig,
     data: PathLike,
     out: PathLike,
     *,
@@ -241,23 +240,18 @@ def train(
 ) -> Path:
     """Train a model, or go on with a training; returns the folder of its bundle.
 
-    method: "hqg". config: a preset ("smoke", "cpu", "full"), its fields as an object, or a
-    TrainConfig. data: a folder with the volumes. out: for checkpoint and bundle.
+    method: "hqg" (an enhancer) or "head" (a segmentation head). config: a preset ("smoke", "cpu",
+    "full"), the method's fields as an object, or its TrainConfig or TrainHeadConfig.
+    data: a folder with the volumes. out: for checkpoint and bundle.
     Raises Cancelled after writing a checkpoint from which the same call goes on.
 
         folder = me.train("hqg", "cpu", "data/", out="runs/a", progress=True)
         me.enhance(volume, model=str(folder))
     """
-    from MedEnhanceLib.hqg import TrainConfig
-
-    if isinstance(config, str):
-        config = TrainConfig.preset(config)
-    elif isinstance(config, Mapping):
-        config = TrainConfig.from_json(dict(config))
-    elif not isinstance(config, TrainConfig):
-        raise ConfigError(f"config is {config!r}", "Give a preset's name, or a TrainConfig.")
+    fields = {"preset": config} if isinstance(config, str) else config
+    chosen = training_config(method, fields)
     with memory_errors(), watched(progress, cancel) as monitor:
-        return train_method(method, config, Path(data), Path(out), monitor)
+        return train_method(method, chosen, Path(data), Path(out), monitor)
 
 
 def evaluate(

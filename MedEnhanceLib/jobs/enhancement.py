@@ -154,7 +154,7 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
         config=config_to_json(config),
         inputs={"input": source},
         figures=_segmentation_figures(found),
-        device=config.device,
+        device=found.device,
         model=found.model,
         overwrite=params.overwrite,
     )

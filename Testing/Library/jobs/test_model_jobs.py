@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib import io
+from MedEnhanceLib.bundles import import_bundle
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError, OutputError
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.progress import Event
@@ -31,8 +34,9 @@ def _brain(seed: int) -> Volume:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
+    for name in ("hq", "lq", "heads"):
+        (folder / name).mkdir()
     for name, seed in (("hq", 0), ("hq", 1), ("lq", 2)):
-        (folder / name).mkdir(exist_ok=True)
         io.save(_brain(seed), folder / name / f"{seed}.nii.gz")
     return folder
 
@@ -42,6 +46,27 @@ def model(data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The folder of a model that the job train made."""
     out = tmp_path_factory.mktemp("runs")
     params = {"method": "hqg", "config": {"preset": "smoke"}, "data": str(data), "out": str(out)}
+    return str(run_job(JobSpec("train", params))["outputs"]["model"])
+
+
+@pytest.fixture(scope="module")
+def head_model(data: Path, model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a segmentation head, trained on labels and on what the enhancer gives."""
+    for path in sorted((data / "hq").glob("?.nii.gz")):
+        volume = io.load(path)
+        labels = (volume.voxels > 300).astype(np.uint8)
+        name = path.name.replace(".nii.gz", "-labels.nii.gz")
+        io.save(replace(volume.with_voxels(labels), modality="SEG"), data / "heads" / name)
+    config = {
+        "preset": "smoke",
+        "images": ["hq/*"],
+        "labels": ["heads/*-labels.nii.gz"],
+        "structures": [{"value": 1, "name": "bright", "color": "#ff0000"}],
+        "enhancer": model,
+        "device": "cpu",
+    }
+    out = tmp_path_factory.mktemp("head")
+    params = {"method": "head", "config": config, "data": str(data), "out": str(out)}
     return str(run_job(JobSpec("train", params))["outputs"]["model"])
 
 
@@ -97,6 +122,50 @@ def test_a_guide_is_named_in_the_manifest(scan: Path, model: str, data: Path) ->
     result = run_job(_enhance(scan, model, guide=str(data / "hq" / "0.nii.gz")))
     manifest = json.loads(Path(result["manifest"]).read_text(encoding="utf-8"))
     assert manifest["inputs"] == {"input": "scan.nii.gz", "guide": "0.nii.gz"}
+
+
+def test_segment_writes_labels_and_their_volumes(scan: Path, head_model: str) -> None:
+    output = scan.with_name("labels.nrrd")
+    config = {"model": head_model, "device": "cpu"}
+    params = {"input": str(scan), "output": str(output), "config": config}
+    result = run_job(JobSpec("segment", params))
+    labels = io.load(output)
+    assert (labels.modality, labels.dtype) == ("SEG", np.uint8)
+    assert labels.geometry.is_close(io.load(scan).geometry)
+    assert result["labels"] == [{"value": 1, "name": "bright", "color": "#ff0000"}]
+    assert result["table"][0]["voxels"] == int((labels.voxels == 1).sum())
+    assert (result["device"], result["head"]["name"]) == ("cpu", "brain-tissue")
+
+
+def test_the_enhanced_volume_can_be_segmented_in_the_same_job(
+    scan: Path, model: str, head_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEDENHANCE_MODELS", str(tmp_path / "models"))
+    import_bundle(Path(head_model))
+    report = scan.with_name("report")
+    result = run_job(_enhance(scan, model, segment=True, report=str(report)))
+    assert list(result["outputs"]) == ["output", "segmentation", "report"]
+    found = io.load(scan.with_name("better-segmentation.nii.gz"))
+    assert found.modality == "SEG"
+    assert result["table"][0]["voxels"] == int((found.voxels == 1).sum())
+    both = me.enhance(io.load(scan), model=model, segment=True, device="cpu")
+    assert both.segmentation is not None
+    assert np.array_equal(both.segmentation.volume.voxels, found.voxels)
+    manifest = json.loads(Path(result["manifest"]).read_text(encoding="utf-8"))
+    assert manifest["config"]["head"]["model"] == "auto"
+    assert manifest["results"]["head"]["sha256"]
+
+
+def test_a_head_is_measured_against_labels(data: Path, head_model: str, tmp_path: Path) -> None:
+    for source in ("hq/0.nii.gz", "heads/0-labels.nii.gz"):
+        shutil.copy(data / source, tmp_path)
+    rows = me.evaluate(head_model, tmp_path, device="cpu")["results"]["rows"]
+    assert [(row["volume"], row["label"]) for row in rows] == [("0.nii.gz", "bright")]
+    assert 0 <= rows[0]["dice"] <= 1
+    (tmp_path / "0-labels.nii.gz").unlink()
+    with pytest.raises(InputError, match=r"no labels beside it") as caught:
+        me.evaluate(head_model, tmp_path, device="cpu")
+    assert "0-labels.nii.gz" in caught.value.hint
 
 
 def test_every_output_of_an_enhancement_is_checked_before_it_begins(
