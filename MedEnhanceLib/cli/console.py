@@ -137,7 +137,10 @@ class Console:
 
 @contextlib.contextmanager
 def cancel_on_interrupt() -> Iterator[threading.Event]:
-    """The first Ctrl-C asks the job to stop, the second one stops it at once."""
+    """The first Ctrl-C asks the job to stop, the second one stops it at once.
+
+    So does the signal by which schedulers end a job: nothing half-written is left behind.
+    """
     cancel = threading.Event()
 
     def on_interrupt(number: int, frame: object) -> None:  # noqa: ARG001 - signal's signature
@@ -149,11 +152,14 @@ def cancel_on_interrupt() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield cancel
         return
-    before = signal.signal(signal.SIGINT, on_interrupt)
+    before = {
+        number: signal.signal(number, on_interrupt) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield cancel
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def plain(value: Any) -> Any:

@@ -30,7 +30,14 @@ from MedEnhanceLib.cli import (
 )
 from MedEnhanceLib.cli.console import Console, UnexpectedError
 from MedEnhanceLib.cli.parser import Parser, add_common
-from MedEnhanceLib.errors import Cancelled, ConfigError, DeviceMemoryError, MedEnhanceError
+from MedEnhanceLib.dependencies import PIP_NAMES
+from MedEnhanceLib.errors import (
+    Cancelled,
+    ConfigError,
+    DependencyError,
+    DeviceMemoryError,
+    MedEnhanceError,
+)
 
 #: In the order in which help lists them.
 COMMANDS = (
@@ -99,6 +106,8 @@ def _run(arguments: Sequence[str], console: Console) -> int:
         return console.fail(error, cause)
     except MedEnhanceError as error:
         return console.fail(error, error)
+    except ModuleNotFoundError as cause:
+        return console.fail(_missing_package(cause), cause)
     except (BrokenPipeError, SystemExit):
         raise
     except Exception as cause:  # noqa: BLE001 - the last door: nobody wants a traceback here
@@ -117,6 +126,17 @@ def _dispatch(arguments: Sequence[str], console: Console) -> int:
     options.console = console
     status: int = options.run(options)
     return status
+
+
+def _missing_package(cause: ModuleNotFoundError) -> MedEnhanceError:
+    """A package of ours that is missing is a fault; anybody else's is to be installed."""
+    package = str(cause.name or "").partition(".")[0]
+    if package in ("", "MedEnhanceLib"):
+        return UnexpectedError.of(cause)
+    name = PIP_NAMES.get(package, package)
+    return DependencyError(
+        f"the package {name} is not installed", f"Install it with: python -m pip install {name}"
+    )
 
 
 def _survive_narrow_encodings() -> None:

@@ -168,6 +168,20 @@ def test_unexpected_error_says_how_to_see_details(
     assert "--debug" in run("inspect", "scan.nii").err
 
 
+def test_missing_package_is_named_wherever_it_is_missed() -> None:
+    program = (
+        "import sys\n"
+        "sys.modules['numpy'] = None\n"
+        "from MedEnhanceLib.cli.main import main\n"
+        "sys.exit(main(['inspect', 'scan.nii']))\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ran.returncode == 4
+    assert ran.stderr == (
+        "error: the package numpy is not installed\nInstall it with: python -m pip install numpy\n"
+    )
+
+
 def test_what_libraries_print_stays_out_of_the_json(
     run: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,7 +235,8 @@ def test_result_can_be_piped_into_a_reader_that_leaves(scan: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
-def test_interrupt_stops_with_status_130_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_stops_with_status_130(number: signal.Signals, tmp_path: Path) -> None:
     slow = tmp_path / "slow.py"
     slow.write_text(
         "import sys, time\n"
@@ -239,7 +254,7 @@ def test_interrupt_stops_with_status_130_and_leaves_nothing(tmp_path: Path) -> N
     assert process.stderr is not None
     assert process.stderr.readline() == "ready\n"
     time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=20)
     assert process.returncode == 130
     assert json.loads(out)["error"]["code"] == "cancelled"
