@@ -1,17 +1,17 @@
-"""A command line in this process, tiny volumes, and stand-ins for trained networks."""
+"""A command line in this process, and tiny volumes."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from Library.cli.stand_in import stand_in
 
-from MedEnhanceLib import gradprom, hqg, io
+from MedEnhanceLib import io
 from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.volume import Volume
 
@@ -56,63 +56,7 @@ def scan(tmp_path: Path, head: Volume) -> Path:
     return path
 
 
-@dataclass(frozen=True)
-class Label:
-    value: int
-    name: str
-    color: str
-
-
-@dataclass(frozen=True)
-class StandInEnhancement:
-    volume: Volume
-    uncertainty: Volume | None
-    model: dict[str, str]
-    device: str
-    seconds: float
-
-
-@dataclass(frozen=True)
-class StandInSegmentation:
-    volume: Volume
-    labels: tuple[Label, ...]
-    table: list[dict[str, Any]]
-    model: dict[str, str]
-    seconds: float
-
-
-LABELS = (Label(1, "grey matter", "#ffb703"), Label(2, "white matter", "#f72585"))
-
-
 @pytest.fixture
-def networks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
-    """Stand-ins that need no model and no torch; yields what they were called with.
-
-    What trained networks do is tested where they live; here it matters that a command asks for
-    the right thing and tells what came out.
-    """
-    calls: list[dict[str, Any]] = []
-
-    def enhance(volume: Volume, config: Any, *, guide: Any = None, monitor: Any) -> Any:
-        calls.append({"kind": "enhance", "config": config, "guide": guide})
-        monitor.progress(0.5, "enhancing")
-        monitor.warn("only a stand-in")
-        wants = config.uncertainty > 0
-        spread = volume.with_voxels(np.ones(volume.shape, np.float32)) if wants else None
-        better = volume.with_voxels(volume.voxels + volume.dtype.type(1), did="enhanced")
-        return StandInEnhancement(better, spread, {"name": "mr", "sha256": "0" * 64}, "cpu", 0.1)
-
-    def segment(volume: Volume, config: Any, *, monitor: Any) -> Any:
-        calls.append({"kind": "segment", "config": config})
-        monitor.progress(0.5, "segmenting")
-        found = np.digitize(volume.voxels, [300, 600]).astype(np.uint8)
-        table = [
-            {"label": label.name, "voxels": int((found == label.value).sum()), "volume_ml": 1.5}
-            for label in LABELS
-        ]
-        labels = replace(volume.with_voxels(found), modality="SEG", units="")
-        return StandInSegmentation(labels, LABELS, table, {"name": "h", "sha256": "1" * 64}, 0.1)
-
-    monkeypatch.setattr(hqg, "enhance", enhance)
-    monkeypatch.setattr(gradprom, "segment", segment)
-    yield calls
+def networks(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Stand-ins for trained networks; gives what they are called with."""
+    return stand_in(monkeypatch)

@@ -1,0 +1,72 @@
+"""Stand-ins for trained networks, for tests of what is around them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib import gradprom, hqg
+from MedEnhanceLib.gradprom import Label
+from MedEnhanceLib.volume import Volume
+
+
+@dataclass(frozen=True)
+class StandInEnhancement:
+    volume: Volume
+    uncertainty: Volume | None
+    model: dict[str, str]
+    device: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class StandInSegmentation:
+    volume: Volume
+    labels: tuple[Label, ...]
+    table: list[dict[str, Any]]
+    model: dict[str, str]
+    device: str
+    seconds: float
+
+
+LABELS = (
+    Label(value=1, name="grey matter", color="#ffb703"),
+    Label(value=2, name="white matter", color="#f72585"),
+)
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Put functions that need no model and no torch in place of enhance and segment.
+
+    What trained networks do is tested where they live; here it matters that a command asks for
+    the right thing and tells what came out.
+    """
+    calls: list[dict[str, Any]] = []
+
+    def enhance(volume: Volume, config: Any, *, guide: Any = None, monitor: Any) -> Any:
+        calls.append({"kind": "enhance", "config": config, "guide": guide})
+        monitor.progress(0.5, "enhancing")
+        monitor.warn("only a stand-in")
+        wants = config.uncertainty > 0
+        spread = volume.with_voxels(np.ones(volume.shape, np.float32)) if wants else None
+        better = volume.with_voxels(volume.voxels + volume.dtype.type(1), did="enhanced")
+        return StandInEnhancement(better, spread, {"name": "mr", "sha256": "0" * 64}, "cpu", 0.1)
+
+    def segment(volume: Volume, config: Any, *, monitor: Any) -> Any:
+        calls.append({"kind": "segment", "config": config})
+        monitor.progress(0.5, "segmenting")
+        found = np.digitize(volume.voxels, [300, 600]).astype(np.uint8)
+        table = [
+            {"label": label.name, "voxels": int((found == label.value).sum()), "volume_ml": 1.5}
+            for label in LABELS
+        ]
+        labels = replace(volume.with_voxels(found), modality="SEG", units="")
+        model = {"name": "h", "sha256": "1" * 64}
+        return StandInSegmentation(labels, LABELS, table, model, "cpu", 0.1)
+
+    monkeypatch.setattr(hqg, "enhance", enhance)
+    monkeypatch.setattr(gradprom, "segment", segment)
+    return calls

@@ -1,0 +1,129 @@
+"""enhance and segment: what is asked of the methods, and what is told and written."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from MedEnhanceLib import io
+
+
+def test_enhance_writes_a_volume_on_the_same_grid(
+    run: Callable, networks: list[dict[str, Any]], scan: Path, tmp_path: Path
+) -> None:
+    ran = run("enhance", scan, tmp_path / "out.nii.gz")
+    assert ran.status == 0
+    assert f"wrote {tmp_path / 'out.nii.gz'}" in ran.out
+    before, after = io.load(scan), io.load(tmp_path / "out.nii.gz")
+    assert after.geometry == before.geometry
+    assert (after.voxels == before.voxels + 1).all()
+    assert [call["kind"] for call in networks] == ["enhance"]
+
+
+def test_options_of_enhance_reach_the_method(
+    run: Callable, networks: list[dict[str, Any]], scan: Path, tmp_path: Path
+) -> None:
+    ran = run(
+        *("enhance", scan, tmp_path / "out.nii.gz", "--model", "mine", "--strength", "0.5"),
+        *("--bias-correction", "n4", "--device", "cpu", "--guide", scan, "--uncertainty", "4"),
+    )
+    assert ran.status == 0
+    call = networks[0]
+    config = call["config"]
+    assert (config.model, config.strength, config.uncertainty) == ("mine", 0.5, 4)
+    assert (config.bias_correction, config.device) == ("n4", "cpu")
+    assert call["guide"].shape == (12, 40, 36)
+
+
+def test_everything_besides_is_written_where_it_is_wished(
+    run: Callable, networks: list[dict[str, Any]], scan: Path, tmp_path: Path
+) -> None:
+    ran = run(
+        *("enhance", scan, tmp_path / "out.nii.gz", "--segment", tmp_path / "labels.nrrd"),
+        *("--uncertainty", "4", "--uncertainty-output", tmp_path / "spread.mha"),
+        *("--report", tmp_path / "report", "--json"),
+    )
+    assert ran.status == 0
+    told = ran.json
+    assert set(told["outputs"]) == {"output", "segmentation", "uncertainty", "report"}
+    assert told["warnings"] == ["only a stand-in"]
+    assert [row["label"] for row in told["table"]] == ["grey matter", "white matter"]
+    assert io.load(tmp_path / "labels.nrrd").voxels.max() == 2
+    assert io.load(tmp_path / "spread.mha").dtype == "float32"
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "grey matter" in page
+    assert (tmp_path / "report" / "comparison.png").is_file()
+
+
+def test_table_of_labels_is_printed(
+    run: Callable, networks: list[dict[str, Any]], scan: Path, tmp_path: Path
+) -> None:
+    ran = run("segment", scan, tmp_path / "labels.nii.gz")
+    assert ran.status == 0
+    assert "white matter" in ran.out
+    assert io.load(tmp_path / "labels.nii.gz").modality == "SEG"
+
+
+def test_warnings_of_a_method_are_shown_on_stderr(
+    run: Callable, networks: list[dict[str, Any]], scan: Path, tmp_path: Path
+) -> None:
+    ran = run("enhance", scan, tmp_path / "out.nii.gz")
+    assert "warning: only a stand-in" in ran.err
+
+
+def test_place_for_uncertainty_without_samples_is_refused(
+    run: Callable, scan: Path, tmp_path: Path
+) -> None:
+    ran = run("enhance", scan, tmp_path / "o.nii", "--uncertainty-output", tmp_path / "u.nii")
+    assert ran.status == 2
+    assert "--uncertainty 8" in ran.err
+
+
+def test_existing_outputs_are_refused_before_the_work(
+    run: Callable, networks: list[dict[str, Any]], scan: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "labels.nii").write_text("mine")
+    ran = run("enhance", scan, tmp_path / "o.nii", "--segment", tmp_path / "labels.nii")
+    assert ran.status == 1
+    assert networks == []
+    assert (tmp_path / "labels.nii").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "options", [("--strength", "7"), ("--uncertainty", "1"), ("--bias-correction", "n5")]
+)
+def test_option_out_of_range_is_status_two(
+    options: tuple[str, ...],
+    run: Callable,
+    networks: list[dict[str, Any]],
+    scan: Path,
+    tmp_path: Path,
+) -> None:
+    assert run("enhance", scan, tmp_path / "out.nii.gz", *options).status == 2
+    assert networks == []
+
+
+def test_missing_model_is_status_four(run: Callable, scan: Path, tmp_path: Path) -> None:
+    ran = run("enhance", scan, tmp_path / "out.nii.gz", "--model", "no-such-model", "--json")
+    assert ran.status == 4
+    assert ran.json["error"]["code"] == "model"
+    assert "no-such-model" in ran.json["error"]["message"]
+
+
+def test_missing_package_is_status_four_and_says_how_to_get_it(scan: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "sys.modules['torch'] = None\n"
+        "from MedEnhanceLib.cli.main import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    command = [sys.executable, "-c", program, "enhance", str(scan), str(tmp_path / "o.nii")]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 4
+    assert "torch" in ran.stderr
+    assert "python -m pip install" in ran.stderr
