@@ -84,21 +84,6 @@ def test_colour_is_refused(tmp_path: Path, ending: str) -> None:
     refused(path, "colour")
 
 
-def test_nifti_vector_field_is_refused(tmp_path: Path) -> None:
-    nibabel = pytest.importorskip("nibabel")
-    image = nibabel.Nifti1Image(np.zeros((4, 5, 6, 1, 3), np.float32), np.eye(4))
-    nibabel.save(image, tmp_path / "a.nii")
-    refused(tmp_path / "a.nii", "several values per voxel")
-
-
-def test_complex_voxels_are_refused(tmp_path: Path) -> None:
-    nibabel = pytest.importorskip("nibabel")
-    nibabel.save(
-        nibabel.Nifti1Image(np.zeros((4, 5, 6), np.complex64), np.eye(4)), tmp_path / "a.nii"
-    )
-    refused(tmp_path / "a.nii", "complex")
-
-
 # ------------------------------------------------------------ sizes
 
 
