@@ -201,9 +201,12 @@ def decompress(
 def recover(
     path: PathLike, *, progress: Progress = None, cancel: Cancel | None = None
 ) -> tuple[Volume, RecoverReport]:
-    """Read every intact block of a damaged container; the report tells what is missing.
+    """Read every intact block of a damaged container.
 
-    volume, report = me.recover("damaged.ucv")
+    Returns the volume, and a report that tells what is missing.
+    Raises CodecError where nothing can be read.
+
+        volume, report = me.recover("damaged.ucv")
     """
     from MedEnhanceLib.unicompress import recover as recover_file
 
@@ -219,7 +222,9 @@ def inspect(
 ) -> dict[str, Any]:
     """The card of a volume, a file, a DICOM folder or a container, as a JSON object.
 
-    me.inspect("scan.nii.gz")["spacing"]
+    A container's voxels are not decoded. Raises InputError or CodecError for what is neither.
+
+        me.inspect("scan.nii.gz")["spacing"]
     """
     with memory_errors(), watched(progress, cancel) as monitor:
         if not isinstance(path_or_volume, Volume):

@@ -10,9 +10,10 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import IO, Any
 
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.io.atomic import output_error
 from MedEnhanceLib.jobs.events import event_from_json
 from MedEnhanceLib.jobs.failures import WorkerError
 from MedEnhanceLib.jobs.lines import read_lines
@@ -36,9 +37,17 @@ class Connection:
     """A running worker. Lines go in by `send`, events come out in the inbox of their job."""
 
     def __init__(self, command: Sequence[str], log: Path | None = None) -> None:
-        """Start `command`; its standard error is kept (the end of it) and appended to `log`."""
+        """Start `command`; its standard error is kept (the end of it) and appended to `log`.
+
+        Raises OutputError for a log that cannot be written, ConfigError for no such command.
+        """
         self.log = log
-        self._process = start_process(command)
+        self._log_file = _open_log(log)
+        try:
+            self._process = start_process(command)
+        except ConfigError:
+            self._log_file.close()
+            raise
         self._inboxes: dict[str, Inbox] = {}
         self._lock = threading.Lock()
         self._hello: dict[str, Any] = {}
@@ -155,11 +164,10 @@ class Connection:
             self._note(f"{event.fields.get('message')}\n".encode())
 
     def _keep_log(self) -> None:
-        with contextlib.ExitStack() as stack:
-            file = stack.enter_context(self.log.open("ab", 0)) if self.log else None
+        with self._log_file as file:
             while piece := os.read(_pipe(self._process.stderr).fileno(), _PIECE):
                 self._note(piece)
-                if file is not None:
+                with contextlib.suppress(OSError):  # a full disk must not block the worker
                     file.write(piece)
 
     def _note(self, piece: bytes) -> None:
@@ -180,6 +188,13 @@ class Connection:
                 inbox.put(None)
             self._inboxes.clear()
         self._is_ready.set()
+
+
+def _open_log(log: Path | None) -> IO[bytes]:
+    try:
+        return (log or Path(os.devnull)).open("ab", 0)
+    except OSError as cause:
+        raise output_error(log or Path(os.devnull), cause) from cause
 
 
 def _thread(work: Any, name: str) -> threading.Thread:

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from MedEnhanceLib.degrade import degradation_from_json
-from MedEnhanceLib.errors import Cancelled, ConfigError, DeviceMemoryError, InputError
+from MedEnhanceLib.errors import Cancelled, ConfigError, DeviceMemoryError, InputError, OutputError
 from MedEnhanceLib.jobs import Client, JobSpec, Result, run_job
 from MedEnhanceLib.jobs.failures import InternalError, WorkerError
 from MedEnhanceLib.jobs.kinds import JOBS, JobKind
@@ -283,6 +283,11 @@ def test_what_is_no_worker_is_told_with_what_it_said(code: str, says: str) -> No
 
 def test_a_command_that_is_not_there_is_told() -> None:
     with Client(command=["/no/such/python"]) as client, pytest.raises(ConfigError, match="no/such"):
+        client.run(JobSpec("ping"))
+
+
+def test_a_log_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    with Client(log=tmp_path / "missing" / "log") as client, pytest.raises(OutputError):
         client.run(JobSpec("ping"))
 
 
