@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.errors import InputError, MedEnhanceError
 from MedEnhanceLib.geometry import Geometry
 
 Voxels = npt.NDArray[Any]
@@ -103,6 +103,8 @@ class Volume:
             if index != 0:
                 raise InputError(f"frame {index} of a volume that has one", "Use frame 0.")
             return self
+        if not 0 <= index < self.shape[0]:
+            raise InputError(f"frame {index} of a volume that has {self.shape[0]}", "Count from 0.")
         return replace(self, voxels=self.voxels[index], frame_interval_s=None)
 
     def frames(self) -> list[Volume]:
@@ -120,9 +122,17 @@ class Volume:
 
 
 def restore_dtype(values: npt.NDArray[np.floating[Any]], dtype: np.dtype[Any]) -> Voxels:
-    """Float results back in the type they came in: rounded to nearest even and clipped."""
+    """Float results back in the type they came in: rounded to nearest even and clipped.
+
+    Raises MedEnhanceError for NaN, which no integer can stand for.
+    """
     if dtype.kind == "f":
         return values.astype(dtype, copy=False)
+    if np.isnan(values).any():
+        raise MedEnhanceError(
+            f"the result holds NaN and cannot be written as {dtype}",
+            "Check the input for extreme values, or keep the result as float32.",
+        )
     if dtype.kind == "b":
         return values >= 0.5
     limits = np.iinfo(dtype)

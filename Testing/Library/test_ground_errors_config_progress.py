@@ -1,0 +1,180 @@
+"""Errors, configurations and monitors: the small contracts that every part leans on."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import pickle
+import threading
+
+import pytest
+
+from MedEnhanceLib import errors
+from MedEnhanceLib.config import check_range, config_from_json, config_to_json
+from MedEnhanceLib.errors import Cancelled, ConfigError, MedEnhanceError
+from MedEnhanceLib.progress import Event, Monitor
+
+KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)
+         if issubclass(kind, MedEnhanceError)]  # fmt: skip
+
+
+# ------------------------------------------------------------ errors
+
+
+def test_every_error_has_the_code_and_status_of_the_contract() -> None:
+    expected = {
+        "MedEnhanceError": ("failed", 1),
+        "ConfigError": ("config", 2),
+        "InputError": ("input", 3),
+        "GeometryError": ("geometry", 3),
+        "OutputError": ("output", 1),
+        "DependencyError": ("dependency", 4),
+        "ModelError": ("model", 4),
+        "DeviceMemoryError": ("memory", 5),
+        "CodecError": ("codec", 6),
+        "Cancelled": ("cancelled", 130),
+    }
+    assert {kind.__name__: (kind.code, kind.exit_status) for kind in KINDS} == expected
+
+
+def test_error_says_what_and_what_next() -> None:
+    error = MedEnhanceError("it broke", "Mend it.")
+    assert str(error) == "it broke. Mend it."
+    assert str(MedEnhanceError("it broke")) == "it broke"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_error_survives_the_way_between_processes(kind: type[MedEnhanceError]) -> None:
+    back = pickle.loads(pickle.dumps(kind("what", "hint")))
+    assert type(back) is kind
+    assert (back.message, back.hint) == ("what", "hint")
+
+
+# ------------------------------------------------------------ configuration
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inner:
+    overlap: float = 0.25
+    size: tuple[int, ...] = (64, 64)
+
+    def __post_init__(self) -> None:
+        check_range("overlap", self.overlap, 0, 0.9)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outer:
+    name: str
+    tile: Inner = dataclasses.field(default_factory=Inner)
+
+
+def test_configuration_goes_to_json_and_back() -> None:
+    config = Outer(name="a", tile=Inner(overlap=0.5, size=(1, 2, 3)))
+    assert config_from_json(Outer, config_to_json(config)) == config
+    assert config_from_json(Outer, {"name": "a"}) == Outer(name="a")
+
+
+def test_unknown_option_is_an_error_that_names_the_near_one() -> None:
+    with pytest.raises(ConfigError, match="'overlp'") as caught:
+        config_from_json(Inner, {"overlp": 0.5})
+    assert "Did you mean overlap?" in caught.value.hint
+    with pytest.raises(ConfigError, match="Inner has no option 'overlp'"):
+        config_from_json(Outer, {"name": "a", "tile": {"overlp": 0.5}})
+
+
+def test_unknown_option_like_no_other_names_them_all() -> None:
+    with pytest.raises(ConfigError) as caught:
+        config_from_json(Inner, {"zzz": 1})
+    assert caught.value.hint == "It has: overlap, size."
+
+
+def test_missing_option_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"Outer.*name"):
+        config_from_json(Outer, {})
+
+
+def test_value_out_of_range_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="overlap is 2") as caught:
+        config_from_json(Inner, {"overlap": 2})
+    assert caught.value.hint == "Use 0 to 0.9."
+
+
+@pytest.mark.parametrize("value", [float("nan"), "0.5", None])
+def test_value_that_is_no_number_is_an_error(value: object) -> None:
+    with pytest.raises(ConfigError):
+        config_from_json(Inner, {"overlap": value})
+
+
+# ------------------------------------------------------------ progress
+
+
+class Ear:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+
+
+def test_monitor_without_an_ear_is_silent() -> None:
+    monitor = Monitor()
+    monitor.progress(0.5, "stage")
+    monitor.warn("nobody hears")
+    monitor.check()
+
+
+def test_progress_stays_between_nothing_and_all() -> None:
+    ear = Ear()
+    monitor = Monitor(ear)
+    for fraction in (-1.0, 0.0, 0.5, 1.0, 7.0):
+        monitor.progress(fraction, "work")
+    assert [event.fields["fraction"] for event in ear.events] == [0.0, 0.0, 0.5, 1.0, 1.0]
+    assert all(event.fields["stage"] == "work" for event in ear.events)
+
+
+def test_part_of_a_part_covers_its_share() -> None:
+    ear = Ear()
+    Monitor(ear).part(0.5, 1.0).part(0.0, 0.5).progress(0.5, "deep")
+    assert ear.events[0].fields["fraction"] == 0.625
+
+
+def test_every_kind_of_event_carries_its_fields() -> None:
+    ear = Ear()
+    monitor = Monitor(ear)
+    monitor.log("a")
+    monitor.warn("b")
+    monitor.metric("loss", 0.5, 3)
+    monitor.preview("p.png", "slice 3")
+    assert [(event.kind, dict(event.fields)) for event in ear.events] == [
+        ("log", {"message": "a"}),
+        ("warning", {"message": "b"}),
+        ("metric", {"name": "loss", "value": 0.5, "step": 3}),
+        ("preview", {"path": "p.png", "caption": "slice 3"}),
+    ]
+
+
+def test_wish_to_stop_is_heard_at_every_safe_point() -> None:
+    flag = threading.Event()
+    for cancel in (flag, flag.is_set):
+        flag.clear()
+        monitor = Monitor(cancel=cancel)
+        monitor.check()
+        monitor.part(0, 1).progress(0.1, "stage")
+        flag.set()
+        assert monitor.cancelled
+        with pytest.raises(Cancelled):
+            monitor.check()
+        with pytest.raises(Cancelled):
+            monitor.part(0, 1).progress(0.1, "stage")
+
+
+def test_time_left_is_told_once_it_can_be_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("MedEnhanceLib.progress.time.monotonic", lambda: now[0])
+    ear = Ear()
+    monitor = Monitor(ear)
+    monitor.progress(0.0, "start")
+    now[0] += 10
+    monitor.progress(0.25, "work")
+    monitor.part(0.5, 1.0).progress(0.0, "half")
+    assert [event.fields["eta_s"] for event in ear.events] == [None, 30.0, 10.0]

@@ -1,0 +1,159 @@
+"""Volume: immutable, keeps what it is through every step, compares to the last bit."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from MedEnhanceLib.errors import InputError, MedEnhanceError
+from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.volume import MODALITIES, Volume, restore_dtype
+
+
+def test_voxels_cannot_be_changed_through_the_volume(head: Volume) -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        head.voxels[0, 0, 0] = 1
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        head.modality = "CT"  # type: ignore[misc]
+
+
+def test_array_of_the_caller_stays_writable() -> None:
+    voxels = np.zeros((2, 2, 2))
+    Volume(voxels)
+    voxels[0, 0, 0] = 1
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 5), (1, 2, 3, 4, 5)])
+def test_wrong_number_of_axes_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=f"{len(shape)} axes") as caught:
+        Volume(np.zeros(shape), source="scan.nii")
+    assert "scan.nii" in caught.value.message
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 2), (2, 0, 2, 2)])
+def test_zero_size_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="zero size"):
+        Volume(np.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    "voxels", [np.zeros((1, 1, 1), complex), np.full((1, 1, 1), "a"), [[[None]]]]
+)
+def test_type_without_intensity_is_refused(voxels: Any) -> None:
+    with pytest.raises(InputError, match="voxels of type"):
+        Volume(voxels)
+
+
+def test_unknown_modality_names_the_known() -> None:
+    with pytest.raises(InputError, match="'XR'") as caught:
+        Volume(np.zeros((1, 1, 1)), modality="XR")
+    assert all(modality in caught.value.hint for modality in MODALITIES)
+
+
+def test_new_voxels_keep_everything_else(head: Volume) -> None:
+    brighter = head.with_voxels(head.voxels + 1.5, did="brighten")
+    assert brighter.geometry is head.geometry
+    assert (brighter.modality, brighter.source) == (head.modality, head.source)
+    assert brighter.history == ("brighten",)
+    assert brighter.dtype == np.float64
+    assert head.history == ()
+    assert head.with_voxels(head.voxels).history == ()
+
+
+def test_voxels_of_another_grid_are_refused(head: Volume) -> None:
+    with pytest.raises(InputError, match="shape"):
+        head.with_voxels(head.voxels[1:])
+
+
+def test_frames_are_volumes_of_their_own() -> None:
+    sequence = Volume(np.arange(24).reshape(3, 2, 2, 2), frame_interval_s=0.5, history=("a",))
+    assert sequence.is_sequence
+    frames = sequence.frames()
+    assert [frame.shape for frame in frames] == [(2, 2, 2)] * 3
+    assert np.array_equal(frames[1].voxels, sequence.voxels[1])
+    assert frames[1].frame_interval_s is None
+    assert frames[1].history == ("a",)
+
+
+def test_single_volume_is_its_own_first_frame(head: Volume) -> None:
+    assert not head.is_sequence
+    assert head.frame(0) is head
+    assert head.frames() == [head]
+    with pytest.raises(InputError, match="frame 1"):
+        head.frame(1)
+
+
+def test_frame_that_is_not_there_is_refused() -> None:
+    sequence = Volume(np.zeros((3, 2, 2, 2)))
+    for index in (3, -1):
+        with pytest.raises(InputError, match=f"frame {index}"):
+            sequence.frame(index)
+
+
+def test_equal_means_the_same_bits(head: Volume) -> None:
+    assert head.is_equal(head.with_voxels(head.voxels.copy()))
+    other = head.voxels.copy()
+    other[3, 4, 5] += 1
+    assert not head.is_equal(head.with_voxels(other))
+    assert not head.is_equal(head.with_voxels(head.voxels.astype(np.int32)))
+    moved = dataclasses.replace(head.geometry, origin=(0.0, 0.0, 0.0))
+    assert not head.is_equal(dataclasses.replace(head, geometry=moved))
+
+
+def test_bytes_are_those_of_the_voxels(head: Volume) -> None:
+    assert head.nbytes == head.voxels.nbytes == 2 * head.voxels.size
+
+
+@pytest.mark.parametrize(
+    "kind", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
+)
+def test_results_beyond_the_type_stop_at_its_ends(kind: str) -> None:
+    limits = np.iinfo(kind)
+    values = np.array([-1e30, float(limits.min), 0.0, float(limits.max), 1e30])
+    restored = restore_dtype(values, np.dtype(kind))
+    assert restored.dtype == kind
+    assert restored.tolist() == [limits.min, limits.min, 0, limits.max, limits.max]
+
+
+def test_results_are_rounded_to_nearest_even() -> None:
+    values = np.float32([0.5, 1.5, 2.5, -0.5, 2.4999, 2.5001])
+    assert restore_dtype(values, np.dtype(np.int16)).tolist() == [0, 2, 2, 0, 2, 3]
+
+
+@pytest.mark.parametrize("kind", ["int32", "uint32"])
+def test_largest_number_survives_float32(kind: str) -> None:
+    limit = np.iinfo(kind).max
+    assert restore_dtype(np.float32([limit]), np.dtype(kind)).tolist() == [limit]
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    values=st.lists(st.integers(-(2**15), 2**15 - 1), min_size=1),
+    kind=st.sampled_from(["float32", "float64"]),
+)
+def test_whole_numbers_come_back(values: list[int], kind: str) -> None:
+    restored = restore_dtype(np.array(values, kind), np.dtype(np.int16))
+    assert restored.tolist() == values
+
+
+def test_floats_and_truth_values_come_back_as_they_were() -> None:
+    values = np.array([0.2, 0.5, 0.9])
+    assert restore_dtype(values, np.dtype(np.float32)).dtype == np.float32
+    assert restore_dtype(values, np.dtype(np.float64)) is values
+    assert restore_dtype(values, np.dtype(bool)).tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int64", "bool"])
+def test_nan_never_becomes_a_number(kind: str) -> None:
+    with pytest.raises(MedEnhanceError, match="NaN"):
+        restore_dtype(np.array([1.0, np.nan]), np.dtype(kind))
+
+
+def test_volume_keeps_geometry_of_its_own_by_default() -> None:
+    assert Volume(np.zeros((1, 1, 1))).geometry == Geometry()
