@@ -1,0 +1,157 @@
+"""What importing the library costs, needs and offers; and which way its own imports point."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import MedEnhanceLib
+from MedEnhanceLib import io
+from MedEnhanceLib.volume import Volume
+
+_REPOSITORY = Path(__file__).resolve().parents[2]
+_PUBLIC = [
+    "Cancelled",
+    "CodecError",
+    "ConfigError",
+    "DependencyError",
+    "DeviceMemoryError",
+    "Geometry",
+    "GeometryError",
+    "InputError",
+    "MedEnhanceError",
+    "ModelError",
+    "OutputError",
+    "Volume",
+    "__version__",
+    "compress",
+    "decompress",
+    "enhance",
+    "evaluate",
+    "inspect",
+    "load",
+    "recover",
+    "save",
+    "segment",
+    "train",
+]
+#: Refuses every package but numpy, as if nothing else were installed.
+_NUMPY_ALONE = """
+import json, sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        root = name.partition(".")[0]
+        if root not in {*sys.stdlib_module_names, "numpy", "MedEnhanceLib"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+def _python(code: str, *arguments: str) -> Any:
+    """What the code prints, as JSON, in a fresh interpreter."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        timeout=60,
+        check=False,
+        cwd=_REPOSITORY,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return json.loads(done.stdout)
+
+
+def test_the_public_list_is_exact() -> None:
+    assert MedEnhanceLib.__all__ == _PUBLIC
+    assert dir(MedEnhanceLib) == sorted(_PUBLIC)
+
+
+@pytest.mark.parametrize("name", _PUBLIC)
+def test_every_public_name_is_there(name: str) -> None:
+    value = getattr(MedEnhanceLib, name)
+    assert name.startswith("_") or value.__doc__
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="enhence"):
+        _ = MedEnhanceLib.enhence
+
+
+def test_importing_takes_numpy_alone() -> None:
+    code = f"""{_NUMPY_ALONE}
+import MedEnhanceLib as me
+volume = me.Volume([[[1.0]]])
+print(json.dumps([volume.shape, str(me.Cancelled("what")), callable(me.load)]))
+"""
+    assert _python(code) == [[1, 1, 1], "what", True]
+
+
+def test_importing_takes_less_than_a_third_of_a_second() -> None:
+    code = """
+import time
+began = time.perf_counter()
+import MedEnhanceLib as me
+me.Volume, me.Geometry
+print(time.perf_counter() - began)
+"""
+    # The best of five: other work on the machine is not the library's.
+    assert min(_python(code) for _ in range(5)) < 0.3
+
+
+def test_importing_the_api_loads_no_heavy_package() -> None:
+    code = """
+import json, sys
+import MedEnhanceLib as me
+me.load, me.enhance
+import MedEnhanceLib.jobs.worker
+print(json.dumps(sorted(sys.modules)))
+"""
+    loaded = set(_python(code))
+    assert "numpy" in loaded
+    assert not loaded & {"SimpleITK", "pydicom", "torch", "monai", "imagecodecs", "matplotlib"}
+
+
+@pytest.mark.parametrize(
+    ("call", "package", "purpose"),
+    [
+        ("me.load(path)", "SimpleITK", "Reading"),
+        ("me.enhance(volume)", "torch", "Enhancing"),
+        ("me.load(path, progress=True)", "tqdm", "progress bar"),
+        ("me.train('hqg', 'smoke', '.', '.')", "torch", "Training"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_use_and_how_to_get_it(
+    call: str, package: str, purpose: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "scan.nrrd"
+    io.save(Volume(np.zeros((2, 3, 4), np.int16), modality="MR"), path)
+    code = f"""{_NUMPY_ALONE}
+import MedEnhanceLib as me
+path, volume = sys.argv[1], me.Volume([[[1.0]]], modality="MR")
+try:
+    {call}
+except me.DependencyError as error:
+    print(json.dumps([error.message, error.hint]))
+"""
+    message, hint = _python(code, str(path))
+    assert package in message
+    assert purpose in message
+    assert f"pip install '{package}'" in hint
+
+
+def test_the_package_runs_as_a_command() -> None:
+    command = [sys.executable, "-m", "MedEnhanceLib", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert MedEnhanceLib.__version__ in done.stdout
+
+
+def test_imports_point_one_way(capsys: pytest.CaptureFixture[str]) -> None:
+    from importlinter.cli import lint_imports
+
+    status = lint_imports(config_filename=str(_REPOSITORY / "pyproject.toml"), no_cache=True)
+    assert status == 0, capsys.readouterr().out
