@@ -19,14 +19,16 @@ def bias_field(
     rng: np.random.Generator,
     *,
     spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
+    within: npt.NDArray[np.bool_] | None = None,
 ) -> Floats:
     """A random smooth field to multiply a volume with.
 
     shape: (K, J, I). strength: 0.3 gives a field whose largest departure from 1 is a factor of
-    1.3 up or down; its logarithm has mean 0 over the shape.
+    1.3 up or down; its logarithm has mean 0: shading is no gain.
     spacing_mm: along i, j, k, as in `Geometry`. The field is a cubic B-spline over control
     points 100 mm apart: over the same extent in mm the same draw gives the same field, whatever
     the voxel size.
+    within: [K, J, I], where mean and largest departure are taken; None takes them everywhere.
     Returns float32 [K, J, I], positive, no unit.
     """
     bases = [
@@ -37,8 +39,8 @@ def bias_field(
     for basis in bases:
         # Contracts the first axis and appends the new one: after three, the order is K, J, I.
         log_field = np.tensordot(log_field, basis, axes=(0, 1))
-    log_field -= log_field.mean()
-    peak = float(np.abs(log_field).max())
+    log_field -= log_field.mean(where=True if within is None else within)
+    peak = float(np.abs(log_field if within is None else log_field[within]).max())
     if peak > 0:
         log_field *= math.log1p(strength) / peak
     return np.exp(log_field).astype(np.float32)

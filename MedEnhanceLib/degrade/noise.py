@@ -26,11 +26,15 @@ def rician_noise(voxels: npt.NDArray[Any], sigma: float, rng: np.random.Generato
     return np.hypot(real, imaginary, out=real)
 
 
-def robust_max(voxels: npt.NDArray[Any]) -> float:
-    """The 99.5th percentile of the foreground, in the unit of `voxels`.
+def foreground(voxels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """What lies above the mean of all voxels: finds a head in air, and costs nothing.
 
-    The foreground is what lies above the mean of all voxels: a threshold that finds the head in
-    air, and costs nothing. Returns the maximum where nothing lies above the mean (a constant).
+    Everything where nothing does, which is a constant.
     """
-    foreground = voxels[voxels > voxels.mean(dtype=np.float64)]
-    return float(np.percentile(foreground, 99.5)) if foreground.size else float(voxels.max())
+    above: npt.NDArray[np.bool_] = voxels > voxels.mean(dtype=np.float64)
+    return above if above.any() else np.ones_like(above)
+
+
+def robust_max(voxels: npt.NDArray[Any]) -> float:
+    """The 99.5th percentile of the foreground, in the unit of `voxels`."""
+    return float(np.percentile(voxels[foreground(voxels)], 99.5))

@@ -23,7 +23,7 @@ from MedEnhanceLib.config import check_range, config_from_json
 from MedEnhanceLib.degrade.bias import bias_field
 from MedEnhanceLib.degrade.blur import gaussian_blur
 from MedEnhanceLib.degrade.lowdose import CUTOFF, VIEWS, low_dose_noise
-from MedEnhanceLib.degrade.noise import rician_noise, robust_max
+from MedEnhanceLib.degrade.noise import foreground, rician_noise, robust_max
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.manifest import derived_note
 from MedEnhanceLib.volume import Volume, restore_dtype
@@ -139,7 +139,10 @@ class Blur(Degradation):
 
 @dataclass(frozen=True)
 class Bias(Degradation):
-    """Smooth shading; strength 0.3 multiplies by 1.3 at most, or divides by it."""
+    """Smooth shading; strength 0.3 multiplies by 1.3 at most, or divides by it, in the foreground.
+
+    Its mean there is 1 (of the logarithm: 0), because the gain of MR means nothing.
+    """
 
     name: ClassVar[str] = "bias"
     modalities: ClassVar[tuple[str, ...]] = ("MR", "EM", "OT")
@@ -157,6 +160,7 @@ class Bias(Degradation):
             self.strength,
             np.random.default_rng(self.seed),
             spacing_mm=volume.geometry.spacing,
+            within=foreground(volume.frame(0).voxels),
         )
         return volume.voxels.astype(np.float32) * field
 

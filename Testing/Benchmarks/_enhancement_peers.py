@@ -12,6 +12,8 @@ from MedEnhanceLib.volume import Volume
 
 Floats = npt.NDArray[np.float32]
 _MAD_TO_SIGMA = 1 / 0.6745
+#: CT noise is correlated, so that diagonal differences see less of it; measured on STS_012.
+_CT_DIAGONAL_SHARE = 0.65
 
 
 def nlm_mr(volume: Volume) -> Volume:
@@ -23,9 +25,13 @@ def nlm_mr(volume: Volume) -> Volume:
 
 
 def nlm_ct(volume: Volume) -> Volume:
-    """3D non-local means with the noise between slices as σ."""
+    """3D non-local means; σ is the noise between slices, or, of a single slice, within it."""
     noisy = volume.voxels.astype(np.float32)
-    sigma = noise_between_slices(noisy, gaussian_blur(noisy, 2.0) > -300)
+    body = gaussian_blur(noisy, 2.0) > -300
+    if len(noisy) > 1:
+        sigma = noise_between_slices(noisy, body)
+    else:
+        sigma = _diagonal_noise(noisy, body) / _CT_DIAGONAL_SHARE
     return volume.with_voxels(_non_local_means(noisy, 0.3 * sigma, sigma))
 
 
@@ -42,11 +48,14 @@ def bm4d_mr(volume: Volume) -> Volume:
 def noise_in_tissue(voxels: Floats) -> float:
     """σ from diagonal differences of 2 × 2 pixels in the foreground, where noise is Gaussian."""
     smooth = gaussian_blur(voxels, 1.0)
-    tissue = smooth > 0.25 * robust_max(smooth)
+    return _diagonal_noise(voxels, smooth > 0.25 * robust_max(smooth))
+
+
+def _diagonal_noise(voxels: Floats, where: npt.NDArray[np.bool_]) -> float:
     rows, columns = (size // 2 * 2 for size in voxels.shape[1:])
     corner = [voxels[:, j:rows:2, i:columns:2] for j in (0, 1) for i in (0, 1)]
     detail = (corner[0] - corner[1] - corner[2] + corner[3]) / 2
-    return float(np.median(np.abs(detail[tissue[:, :rows:2, :columns:2]]))) * _MAD_TO_SIGMA
+    return float(np.median(np.abs(detail[where[:, :rows:2, :columns:2]]))) * _MAD_TO_SIGMA
 
 
 def noise_between_slices(voxels: npt.NDArray[Any], where: npt.NDArray[np.bool_]) -> float:
@@ -76,4 +85,4 @@ def _non_local_means(voxels: Floats, h: float, sigma: float) -> Floats:
     result = denoise_nl_means(
         voxels, patch_size=5, patch_distance=5, h=h, sigma=sigma, fast_mode=True
     )
-    return np.asarray(result, dtype=np.float32)
+    return np.asarray(result, dtype=np.float32).reshape(voxels.shape)  # it drops an axis of one

@@ -135,6 +135,13 @@ def test_rician_level_is_a_share_of_the_robust_maximum(oblique_geometry: Geometr
     assert air.mean() == pytest.approx(100 * math.sqrt(math.pi / 2), rel=0.02)
 
 
+def test_shading_is_no_gain_of_the_head(head: Volume) -> None:
+    inside = head.voxels > 300
+    log = np.log(Bias(0.3, 4).apply(head).voxels[inside] / head.voxels[inside])
+    assert log.mean() == pytest.approx(0, abs=0.01)
+    assert np.abs(log).max() == pytest.approx(math.log(1.3), rel=0.02)
+
+
 def test_shading_is_smooth_in_millimetres_not_in_voxels(head: Volume) -> None:
     flat = head.with_voxels(np.full(head.shape, 100, np.float32))
     large = replace(flat, geometry=Geometry((20.0, 20.0, 20.0)))

@@ -106,6 +106,15 @@ def test_bias_field_has_its_strength_and_a_log_mean_of_zero(rng: np.random.Gener
     assert log.mean() == pytest.approx(0, abs=1e-6)
 
 
+def test_bias_field_has_them_where_it_is_asked(rng: np.random.Generator) -> None:
+    within = np.zeros((20, 30, 40), bool)
+    within[5:9, 4:12, 20:] = True
+    field = bias_field(within.shape, 0.3, rng, spacing_mm=(4, 4, 8), within=within)
+    log = np.log(field[within].astype(np.float64))
+    assert np.abs(log).max() == pytest.approx(math.log(1.3), rel=1e-5)
+    assert log.mean() == pytest.approx(0, abs=1e-6)
+
+
 def test_bias_field_is_smooth_in_millimetres(rng: np.random.Generator) -> None:
     field = bias_field((180, 200, 160), 0.3, rng)
     steps = [np.abs(np.diff(np.log(field), axis=axis)).max() for axis in range(3)]
