@@ -16,6 +16,8 @@ from MedEnhanceLib.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
 _CONTENT_SLICES = 16
+#: Their middle is enough, and does not depend on the tile.
+_CONTENT_SIDE = 512
 
 
 def predict_slices(
@@ -53,6 +55,17 @@ def volume_content(model: EnhancerModel, stacks: SliceStacks, plan: Plan) -> Ten
     """
     vectors = []
     for centre in stacks.telling(_CONTENT_SLICES):
-        stack = stacks.take(np.array([centre]))[..., : plan.tile, : plan.tile].to(plan.device)
+        stack = _middle(stacks.take(np.array([centre]))).to(plan.device)
         vectors.append(model.enhancer.content_vector(model.enhancer.encode(stack)))
     return torch.cat(vectors).mean(dim=0, keepdim=True)
+
+
+def _middle(stack: Tensor) -> Tensor:
+    """At most _CONTENT_SIDE rows and columns from the middle of [1, C, H, W]."""
+    rows, columns = (
+        slice(
+            max(0, (side - _CONTENT_SIDE) // 2), max(0, (side - _CONTENT_SIDE) // 2) + _CONTENT_SIDE
+        )
+        for side in stack.shape[-2:]
+    )
+    return stack[..., rows, columns]

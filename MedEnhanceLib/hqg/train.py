@@ -69,10 +69,11 @@ class Trainer:
             if self._is_unpaired(number):
                 terms |= self.unpaired_terms(batch)
         total = torch.stack(list(terms.values())).sum()
+        values = {name: float(value.detach()) for name, value in terms.items()}
         if not torch.isfinite(total):
             raise ModelError(
                 f"the training diverged at step {number}: "
-                + ", ".join(f"{name} {float(value):.3g}" for name, value in terms.items()),
+                + ", ".join(f"{name} {value:.3g}" for name, value in values.items()),
                 "The last checkpoint is kept. Resume with a lower learning_rate.",
             )
         self.optimiser.zero_grad(set_to_none=True)
@@ -80,7 +81,7 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.networks.parameters(), 1.0)
         self.optimiser.step()
         self.average.update_parameters(self.networks)
-        return {name: float(value.detach()) for name, value in terms.items()}
+        return values
 
     def cycle_terms(self, batch: Batch, number: int) -> dict[str, Tensor]:
         """Weighted losses of E(T(z), z′) against z, and of the cue's distribution."""

@@ -1,0 +1,259 @@
+"""Enhancing a volume: grid, units and type kept; the odd and the hostile answered."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hqg_helpers import shaken_bundle
+
+from MedEnhanceLib.errors import (
+    Cancelled,
+    ConfigError,
+    DeviceMemoryError,
+    InputError,
+    ModelError,
+)
+from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.hqg import EnhanceConfig, enhance
+from MedEnhanceLib.nets import slices as slices_module
+from MedEnhanceLib.nets.slices import Plan
+from MedEnhanceLib.progress import Event, Monitor
+from MedEnhanceLib.volume import Volume
+
+
+@pytest.fixture(scope="session")
+def model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A bundle whose weights are away from their zero start: it changes what goes in."""
+    return str(shaken_bundle(tiny_model, tmp_path_factory.mktemp("shaken")))
+
+
+@pytest.fixture
+def config(model: str) -> EnhanceConfig:
+    return EnhanceConfig(model=model, device="cpu")
+
+
+def test_grid_type_and_meaning_stay(head: Volume, config: EnhanceConfig) -> None:
+    result = enhance(head, config)
+    assert result.volume.geometry == head.geometry
+    assert result.volume.dtype == head.dtype
+    assert result.volume.shape == head.shape
+    assert (result.volume.modality, result.volume.units) == (head.modality, head.units)
+    assert not np.array_equal(result.volume.voxels, head.voxels)
+    assert result.volume.history[-1].startswith("DERIVED")
+
+
+def test_the_same_input_gives_the_same_output(head: Volume, config: EnhanceConfig) -> None:
+    first, second = (enhance(head, config).volume for _ in range(2))
+    assert first.is_equal(second)
+
+
+def test_batch_size_does_not_change_the_result(head: Volume, config: EnhanceConfig) -> None:
+    one, many = (enhance(head, replace(config, batch=batch)).volume for batch in (1, 8))
+    assert np.abs(one.voxels.astype(int) - many.voxels.astype(int)).max() <= 1
+
+
+def test_strength_blends_without_changing_the_rest(head: Volume, config: EnhanceConfig) -> None:
+    none = enhance(head, replace(config, strength=0.0)).volume
+    half = enhance(head, replace(config, strength=0.5)).volume
+    full = enhance(head, config).volume
+    assert np.array_equal(none.voxels, head.voxels)
+    middle = (head.voxels.astype(float) + full.voxels) / 2
+    assert np.abs(half.voxels - middle).max() <= 1.01
+
+
+def test_tiles_agree_with_the_whole_slice_where_one_tile_covers_it(model: str) -> None:
+    voxels = np.random.default_rng(0).normal(500, 100, (2, 64, 1792)).astype(np.float32)
+    volume = Volume(voxels, modality="MR")
+    whole, tiled = (
+        enhance(volume, EnhanceConfig(model=model, device="cpu", tile=tile)).volume.voxels
+        for tile in (1792, 1024)
+    )
+    difference = np.abs(whole - tiled) / np.percentile(voxels, 99.5)
+    assert difference[..., :768].max() < 1e-4
+    assert difference[..., 1024:].max() < 1e-4
+    correction = np.abs(whole - voxels) / np.percentile(voxels, 99.5)
+    assert difference[..., 768:1024].mean() < 0.2 * correction.mean()  # blended
+
+
+def test_uncertainty_is_a_volume_in_the_units_of_the_input(
+    head: Volume, config: EnhanceConfig
+) -> None:
+    result = enhance(head, replace(config, uncertainty=4))
+    assert result.uncertainty is not None
+    assert result.uncertainty.geometry == head.geometry
+    assert result.uncertainty.dtype == np.float32
+    assert result.uncertainty.voxels.min() >= 0
+    assert result.uncertainty.voxels.max() > 0
+    again = enhance(head, replace(config, uncertainty=4))
+    assert again.uncertainty is not None
+    assert np.array_equal(result.uncertainty.voxels, again.uncertainty.voxels)
+    assert result.volume.is_equal(enhance(head, config).volume)
+
+
+def test_intensities_scale_with_the_input(head: Volume, config: EnhanceConfig) -> None:
+    double = replace(head, voxels=head.voxels.astype(np.float32) * 2)
+    single = replace(head, voxels=head.voxels.astype(np.float32))
+    one, two = (enhance(volume, config).volume.voxels for volume in (single, double))
+    assert np.allclose(two, 2 * one, rtol=1e-3, atol=0.5)
+
+
+@pytest.mark.parametrize("shape", [(1, 40, 40), (2, 33, 57), (5, 7, 9), (3, 1, 1)])
+def test_thin_and_small_volumes_come_back_whole(
+    shape: tuple[int, int, int], config: EnhanceConfig
+) -> None:
+    voxels = np.arange(np.prod(shape), dtype=np.float32).reshape(shape) + 1
+    assert enhance(Volume(voxels, modality="MR"), config).volume.shape == shape
+
+
+def test_every_frame_of_a_sequence_is_enhanced(head: Volume, config: EnhanceConfig) -> None:
+    sequence = replace(head, voxels=np.stack([head.voxels, head.voxels // 2]))
+    result = enhance(sequence, config).volume
+    assert result.shape == sequence.shape
+    assert np.array_equal(result.voxels[0], enhance(head, config).volume.voxels)
+
+
+def test_a_guide_changes_the_result(head: Volume, config: EnhanceConfig) -> None:
+    guide = replace(head, voxels=head.voxels[::-1].copy())
+    plain = enhance(head, config).volume
+    assert not np.array_equal(enhance(head, config, guide=guide).volume.voxels, plain.voxels)
+
+
+def test_a_guide_of_another_modality_is_refused(head: Volume, config: EnhanceConfig) -> None:
+    with pytest.raises(InputError, match="guide is CT"):
+        enhance(head, config, guide=replace(head, modality="CT"))
+
+
+def test_a_constant_volume_is_refused_by_name(config: EnhanceConfig) -> None:
+    flat = Volume(np.full((3, 32, 32), 7, np.int16), modality="MR", source="flat.nii")
+    with pytest.raises(InputError, match=r"flat\.nii"):
+        enhance(flat, config)
+
+
+def test_a_model_for_another_modality_is_refused_with_what_fits(
+    head: Volume, config: EnhanceConfig
+) -> None:
+    with pytest.raises(ModelError, match="for MR, the volume is CT"):
+        enhance(replace(head, modality="CT"), config)
+
+
+def test_a_damaged_model_is_named(head: Volume, model: str, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(model, copy)
+    weights = copy / "models/model.safetensors"
+    damaged = bytearray(weights.read_bytes())
+    damaged[-1] ^= 1
+    weights.write_bytes(damaged)
+    with pytest.raises(ModelError, match="damaged"):
+        enhance(head, EnhanceConfig(model=str(copy), device="cpu"))
+
+
+def test_a_missing_model_lists_what_is_there(head: Volume) -> None:
+    with pytest.raises(ModelError, match="no model 'nothing'"):
+        enhance(head, EnhanceConfig(model="nothing"))
+
+
+def test_weights_that_do_not_fit_are_refused(head: Volume, model: str, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(model, copy)
+    path = copy / "configs/metadata.json"
+    metadata = json.loads(path.read_text())
+    metadata["network"]["widths"] = [8, 8, 12, 24]
+    path.write_text(json.dumps(metadata))
+    with pytest.raises(ModelError, match="do not fit"):
+        enhance(head, EnhanceConfig(model=str(copy), device="cpu"))
+
+
+def test_cancelling_stops_between_batches(head: Volume, config: EnhanceConfig) -> None:
+    seen: list[Event] = []
+    with pytest.raises(Cancelled):
+        enhance(head, replace(config, batch=1), monitor=Monitor(seen.append, lambda: len(seen) > 4))
+
+
+def test_memory_running_out_shrinks_the_work_and_says_so(
+    head: Volume, config: EnhanceConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = enhance(head, config).volume
+    real = slices_module._tiled
+
+    def tight(network: object, batch: torch.Tensor, plan: Plan) -> torch.Tensor:
+        if len(batch) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(network, batch, plan)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(slices_module, "_tiled", tight)
+    warnings: list[Event] = []
+    result = enhance(
+        head, config, monitor=Monitor(lambda e: warnings.append(e) if e.kind == "warning" else None)
+    )
+    assert len(warnings) == 2  # from 4 slices to 2, from 2 to 1
+    assert np.abs(result.volume.voxels.astype(int) - expected.voxels.astype(int)).max() <= 1
+
+
+def test_memory_running_out_at_the_smallest_tile_is_an_error(
+    head: Volume, config: EnhanceConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> torch.Tensor:
+        raise MemoryError
+
+    monkeypatch.setattr(slices_module, "_tiled", never)
+    with pytest.raises(DeviceMemoryError, match="smallest tile"):
+        enhance(head, config)
+
+
+def test_the_ladder_ends_on_the_cpu() -> None:
+    plan: Plan | None = Plan("cuda", 4, 1024, 0.25)
+    rungs = []
+    while plan is not None:
+        rungs.append((plan.device, plan.batch, plan.tile))
+        plan = plan.smaller()
+    assert rungs[:5] == [
+        ("cuda", 4, 1024), ("cuda", 2, 1024), ("cuda", 1, 1024), ("cuda", 1, 512), ("cuda", 1, 256),
+    ]  # fmt: skip
+    assert rungs[-1] == ("cpu", 1, 256)
+
+
+def test_n4_flattens_shading(config: EnhanceConfig) -> None:
+    k, j, i = np.mgrid[-1:1:24j, -1:1:48j, -1:1:48j]
+    ball = (k**2 + j**2 + i**2 < 0.9) * 500.0
+    shaded = (ball * (1 + 0.4 * i)).astype(np.float32) + 1
+    volume = Volume(shaded, Geometry((2.0, 2.0, 2.0)), modality="MR")
+    inside = k**2 + j**2 + i**2 < 0.7
+    still = replace(config, strength=0.0)
+    before = enhance(volume, still).volume.voxels[inside]
+    after = enhance(volume, replace(still, bias_correction="n4")).volume.voxels[inside]
+    assert after.std() / after.mean() < 0.6 * before.std() / before.mean()
+    assert after.mean() == pytest.approx(before.mean(), rel=0.1)
+
+
+def test_n4_on_a_ct_is_refused(head: Volume, model: str) -> None:
+    from MedEnhanceLib.hqg.bias import n4_field
+
+    with pytest.raises(InputError, match="CT"):
+        n4_field(replace(head, modality="CT"))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"strength": 2.0}, {"uncertainty": 1}, {"overlap": 1.0}, {"tile": 100}, {"batch": 0},
+     {"bias_correction": "n5"}, {"strength": float("nan")}],
+)  # fmt: skip
+def test_impossible_options_are_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        EnhanceConfig(**fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_agrees_with_the_cpu(head: Volume, config: EnhanceConfig) -> None:
+    floating = replace(head, voxels=head.voxels.astype(np.float32))
+    cpu, cuda = (
+        enhance(floating, replace(config, device=device)).volume.voxels
+        for device in ("cpu", "cuda")
+    )
+    assert np.abs(cpu - cuda).max() < 1e-3 * np.ptp(head.voxels)
