@@ -24,10 +24,9 @@ def draw_pictures(folder: Path, arms: Mapping[str, Arms], sample: Volume) -> lis
     """
     folder.mkdir(parents=True, exist_ok=True)
     middle = sample.shape[0] // 2
-    head = sample.with_voxels(sample.voxels)
     sheets = [
-        ("enhancement-rician.png", "Rician 10 %", Rician(0.1, 0), head, middle),
-        ("enhancement-composite.png", "composite", standard_composite(0), head, middle),
+        ("enhancement-rician.png", "Rician 10 %", Rician(0.1, 0), sample, middle),
+        ("enhancement-composite.png", "composite", standard_composite(0), sample, middle),
         ("enhancement-lowdose.png", "low dose, 2e3 photons", LowDose(2e3, 5, 0), small_ct(), 0),
     ]
     found = []
@@ -38,8 +37,8 @@ def draw_pictures(folder: Path, arms: Mapping[str, Arms], sample: Volume) -> lis
             if title == "composite" or "N4" not in arm
         }
         _sheet(folder / name, volume, degradation, chosen, index)
-        source = "sample template" if volume.modality == "MR" else "pydicom's CT_small.dcm"
-        found.append((name, f"{title} on the {source}: result above, its error below."))
+        source = "the sample template" if volume.modality == "MR" else "pydicom's CT_small.dcm"
+        found.append((name, f"{title} on {source}: result above, its error below."))
     return found
 
 
