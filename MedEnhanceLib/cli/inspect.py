@@ -28,28 +28,41 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the job and print the card."""
     fields = args.console.run("inspect", {"input": args.input}, isolated=args.isolated)
-    card = fields["card"]
-    return int(args.console.done(fields, volume_card(card) if "spacing" in card else pairs(card)))
+    return int(args.console.done(fields, card_text(fields["card"])))
 
 
-def volume_card(card: Mapping[str, Any]) -> str:
-    """A volume's card for people; `--json` has every field."""
-    geometry = card["geometry"]
+def card_text(card: Mapping[str, Any]) -> str:
+    """A card for people; `--json` has every field."""
+    geometry, counts = card["geometry"], card["shape"][:-4:-1]
     frames = f"{card['frames']} frames of " if card["frames"] > 1 else ""
     units = f" {card['units']}" if card["units"] else ""
+    extent = [count * mm for count, mm in zip(counts, card["spacing"], strict=True)]
     rows = {
-        "voxels": f"{frames}{_times(card['shape'][:-4:-1])} (columns × rows × slices)",
+        "voxels": f"{frames}{_times(counts)} (columns × rows × slices)",
         "spacing": f"{_times(card['spacing'])} mm",
-        "size": f"{_times(card['size_mm'])} mm",
+        "size": f"{_times(extent)} mm",
         "orientation": card["orientation"],
         "origin": f"{inline(geometry['origin_lps_mm'])} mm (LPS)",
         "direction": "; ".join(inline(row) for row in geometry["direction_lps"]),
         "type": f"{card['dtype']}, {size(card['bytes'])}",
-        "range": " to ".join(inline(value) for value in card["range"]) + units,
-        "history": "; ".join(card["history"]) or "none",
-        "warnings": "; ".join(card["warnings"]) or "none",
+        "range": " to ".join(inline(value) for value in card["range"] or ()) + units,
+        **(_container_rows(card) if "mode" in card else {}),
+        "history": "\n".join(card["history"]) or "none",
+        "warnings": "\n".join(card["warnings"]) or "none",
     }
     return f"{card['source']} ({card['modality']})\n{pairs(rows, '  ')}"
+
+
+def _container_rows(card: Mapping[str, Any]) -> dict[str, str]:
+    """What a compressed file says of itself besides."""
+    return {
+        "file": f"{size(card['file_bytes'])}, {card['ratio']:.2f} times smaller",
+        "mode": inline(card["promise"]) if card["promise"] else card["mode"],
+        "measured": inline(card["measured"]),
+        "blocks": inline(card["blocks"]),
+        "made by": card["encoder"],
+        "to decode": f"missing: {', '.join(card['missing'])}" if card["missing"] else "all is here",
+    }
 
 
 def _times(values: Sequence[float]) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from typing import Any
 
 from MedEnhanceLib.cli.parser import Subparsers, add_force, add_job_options, new_command
-from MedEnhanceLib.cli.words import pairs, wrote
+from MedEnhanceLib.cli.words import wrote
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -28,4 +30,24 @@ def run(args: argparse.Namespace) -> int:
     """Run the job and tell what was saved and what was lost."""
     params = {"input": args.input, "output": args.output, "overwrite": args.force}
     fields = args.console.run("recover", params, isolated=args.isolated)
-    return int(args.console.done(fields, "\n".join([*wrote(fields), pairs(fields["report"])])))
+    return int(
+        args.console.done(fields, "\n".join([*wrote(fields), *report_lines(fields["report"])]))
+    )
+
+
+def report_lines(report: Mapping[str, Any]) -> list[str]:
+    """What was lost, block by block, and whether the rest is proved."""
+    lost = report["lost"]
+    if lost:
+        lines = [
+            f"{len(lost)} of {report['blocks']} blocks are lost: {report['lost_voxels']:,} voxels,"
+            f" filled with {report['fill_value']:g}"
+        ]
+    else:
+        lines = [f"all {report['blocks']} blocks are intact"]
+    for block in lost:
+        ends = zip(block["start"], block["stop"], strict=True)
+        place = ", ".join(f"{start}:{stop}" for start, stop in ends)
+        lines.append(f"  block {block['block']} [{place}]: {block['reason']}")
+    proof = "every voxel is proved to be as it was written" if report["proved"] else ""
+    return [*lines, *report["notes"], *([proof] if proof else [])]

@@ -33,7 +33,9 @@ def pairs(fields: Mapping[str, Any], indent: str = "") -> str:
             lines.append(f"{indent}{_name(name)}")
             lines += [f"{indent}  {inline(entry)}" for entry in value]
         else:
-            lines.append(f"{indent}{_name(name).ljust(width)}  {inline(value)}".rstrip())
+            below = "\n" + " " * (len(indent) + width + 2)
+            text = inline(value).replace("\n", below)
+            lines.append(f"{indent}{_name(name).ljust(width)}  {text}".rstrip())
     return "\n".join(lines)
 
 

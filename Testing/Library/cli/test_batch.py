@@ -1,0 +1,281 @@
+"""batch: every volume once, one row each, going on after failures and interruptions."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib import io
+from MedEnhanceLib.cli.gather import gather
+from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.volume import Volume
+
+
+@pytest.fixture
+def scans(tmp_path: Path, head: Volume) -> Path:
+    """Three volumes, one of them in a folder below, and things that are none."""
+    folder = tmp_path / "scans"
+    (folder / "below").mkdir(parents=True)
+    io.save(head, folder / "a.nii.gz")
+    io.save(head.with_voxels(head.voxels + np.int16(1)), folder / "b.nrrd")
+    io.save(head.with_voxels(head.voxels + np.int16(2)), folder / "below" / "c.mha")
+    (folder / "notes.txt").write_text("no volume")
+    (folder / ".hidden.nii").write_text("no volume")
+    return folder
+
+
+def rows_of(out: Path) -> list[dict[str, Any]]:
+    text = (out / "batch.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def statuses(out: Path) -> list[tuple[str, str]]:
+    return [(Path(row["source"]).name, row["status"]) for row in rows_of(out)]
+
+
+def enhance(out: Path, *inputs: Path) -> list[str | Path]:
+    return ["batch", "enhance", *inputs, "--out", out]
+
+
+@pytest.mark.usefixtures("networks")
+class TestEnhance:
+    def test_every_volume_gets_a_result_and_a_row(
+        self, run: Callable, scans: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out"
+        ran = run(*enhance(out, scans))
+        assert ran.status == 0
+        assert "3 of 3 done" in ran.out
+        assert [name for name, status in statuses(out) if status == "done"] == [
+            "a.nii.gz",
+            "b.nrrd",
+            "c.mha",
+        ]
+        for name in ("a.nii.gz", "b.nrrd", "below/c.mha"):
+            before, after = io.load(scans / name), io.load(out / name)
+            assert (after.voxels == before.voxels + 1).all()
+            assert after.geometry == before.geometry
+
+    def test_table_has_a_line_for_each(self, run: Callable, scans: Path, tmp_path: Path) -> None:
+        run(*enhance(tmp_path / "out", scans))
+        with (tmp_path / "out" / "batch.csv").open(encoding="utf-8", newline="") as stream:
+            lines = list(csv.DictReader(stream))
+        assert [Path(line["source"]).name for line in lines] == ["a.nii.gz", "b.nrrd", "c.mha"]
+        assert {line["status"] for line in lines} == {"done"}
+        assert all(float(line["seconds"]) >= 0 for line in lines)
+
+    def test_finished_ones_are_left_out_when_it_is_started_again(
+        self, run: Callable, networks: list[Any], scans: Path, tmp_path: Path
+    ) -> None:
+        run(*enhance(tmp_path / "out", scans))
+        ran = run(*enhance(tmp_path / "out", scans), "--json")
+        assert (ran.json["done"], ran.json["already_done"]) == (3, 3)
+        assert len(networks) == 3
+
+    def test_one_failure_does_not_stop_the_rest_and_is_tried_again(
+        self, run: Callable, networks: list[Any], scans: Path, tmp_path: Path
+    ) -> None:
+        whole = (scans / "b.nrrd").read_bytes()
+        (scans / "b.nrrd").write_bytes(whole[:300])
+        out = tmp_path / "out"
+        ran = run(*enhance(out, scans), "--json")
+        assert ran.status == 1
+        assert (ran.json["done"], ran.json["failed"]) == (2, 1)
+        (failed,) = [row for row in ran.json["rows"] if row["status"] == "failed"]
+        assert failed["code"] == "input"
+        assert "b.nrrd" in failed["message"]
+        (scans / "b.nrrd").write_bytes(whole)
+        again = run(*enhance(out, scans))
+        assert again.status == 0
+        assert "3 of 3 done, 2 of them before" in again.out
+        assert len(networks) == 3
+
+    def test_failures_are_listed_for_people(
+        self, run: Callable, scans: Path, tmp_path: Path
+    ) -> None:
+        (scans / "b.nrrd").write_bytes(b"")
+        ran = run(*enhance(tmp_path / "out", scans))
+        assert "b.nrrd" in ran.err
+        assert "1 of 3 failed" in ran.err
+        assert "Run the same command again" in ran.err
+
+    def test_changed_source_or_options_are_done_again(
+        self, run: Callable, networks: list[Any], scans: Path, tmp_path: Path, head: Volume
+    ) -> None:
+        out = tmp_path / "out"
+        run(*enhance(out, scans))
+        io.save(head.with_voxels(head.voxels * np.int16(2)), scans / "b.nrrd", overwrite=True)
+        os.utime(scans / "b.nrrd", ns=(1, 1))
+        assert run(*enhance(out, scans), "--json").json["already_done"] == 2
+        assert run(*enhance(out, scans), "--strength", "0.5", "--json").json["already_done"] == 0
+
+    def test_result_that_was_deleted_is_made_again(
+        self, run: Callable, scans: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out"
+        run(*enhance(out, scans))
+        (out / "b.nrrd").unlink()
+        ran = run(*enhance(out, scans), "--json")
+        assert (ran.status, ran.json["already_done"]) == (0, 2)
+        assert (out / "b.nrrd").exists()
+
+    def test_kill_between_result_and_row_leaves_nothing_in_the_way(
+        self, run: Callable, scans: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out"
+        run(*enhance(out, scans))
+        lines = (out / "batch.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        # The last row was cut off while it was written: its "started" row is whole.
+        (out / "batch.jsonl").write_text("".join(lines[:-1]) + lines[-1][:20], encoding="utf-8")
+        ran = run(*enhance(out, scans), "--json")
+        assert (ran.status, ran.json["done"], ran.json["already_done"]) == (0, 3, 2)
+
+    def test_file_that_is_not_ours_is_kept_without_force(
+        self, run: Callable, scans: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out"
+        out.mkdir()
+        (out / "b.nrrd").write_text("mine")
+        ran = run(*enhance(out, scans), "--json")
+        assert (ran.status, ran.json["failed"]) == (1, 1)
+        assert (out / "b.nrrd").read_text() == "mine"
+
+    def test_list_names_the_volumes(self, run: Callable, scans: Path, tmp_path: Path) -> None:
+        listing = tmp_path / "list.txt"
+        listing.write_text(f"# two of them\n{scans / 'a.nii.gz'}\n\n{scans / 'b.nrrd'}\n")
+        ran = run("batch", "enhance", "--list", listing, "--out", tmp_path / "out", "--json")
+        assert ran.json["total"] == 2
+
+    def test_ending_of_the_results_can_be_chosen(
+        self, run: Callable, scans: Path, tmp_path: Path
+    ) -> None:
+        run(*enhance(tmp_path / "out", scans), "--ending", ".nrrd")
+        assert (tmp_path / "out" / "a.nrrd").exists()
+
+    def test_interrupt_keeps_what_is_done(
+        self, run: Callable, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from MedEnhanceLib.cli import pool
+
+        outcome = pool.outcome
+
+        def interrupted(kind: str, params: Mapping[str, Any], cancel: Any = None) -> Any:
+            if params["input"].endswith("b.nrrd"):
+                cancel.set()
+            return outcome(kind, params, cancel)
+
+        monkeypatch.setattr(pool, "outcome", interrupted)
+        out = tmp_path / "out"
+        ran = run(*enhance(out, scans), "--json")
+        assert ran.status == 130
+        assert ran.json["error"]["code"] == "cancelled"
+        assert ran.json["done"] == 1
+        monkeypatch.undo()
+
+    def test_progress_counts_volumes(self, run: Callable, scans: Path, tmp_path: Path) -> None:
+        ran = run(*enhance(tmp_path / "out", scans), "--progress")
+        assert "3 of 3" in ran.err
+
+
+def test_processes_side_by_side_give_the_same_rows(
+    run: Callable, scans: Path, tmp_path: Path
+) -> None:
+    (scans / "b.nrrd").write_bytes(b"")
+    out = tmp_path / "out"
+    ran = run("batch", "compress", scans, "--lossless", "--out", out, "--workers", "2", "--json")
+    assert ran.status == 1
+    assert (ran.json["done"], ran.json["failed"]) == (2, 1)
+    assert (out / "a.ucv").exists()
+    assert (out / "below" / "c.ucv").exists()
+    assert "OMP_NUM_THREADS" not in os.environ
+
+
+def test_figures_of_compression_are_columns(run: Callable, scans: Path, tmp_path: Path) -> None:
+    run("batch", "compress", scans, "--max-error", "2", "--out", tmp_path / "out")
+    with (tmp_path / "out" / "batch.csv").open(encoding="utf-8", newline="") as stream:
+        lines = list(csv.DictReader(stream))
+    assert all(float(line["ratio"]) > 1 for line in lines)
+    assert all(float(line["max_error"]) <= 2 for line in lines)
+
+
+def test_scheduler_without_dask_is_status_four(
+    run: Callable, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "dask.distributed", None)
+    ran = run(
+        *("batch", "compress", scans, "--lossless", "--out", tmp_path / "out"),
+        *("--scheduler", "tcp://127.0.0.1:1"),
+    )
+    assert ran.status == 4
+    assert "dask[distributed]" in ran.err
+
+
+def test_dask_cluster_does_the_work(run: Callable, scans: Path, tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed", reason="dask is an optional package")
+    (scans / "b.nrrd").write_bytes(b"")
+    with distributed.LocalCluster(
+        n_workers=1,
+        threads_per_worker=1,
+        processes=False,
+        dashboard_address=None,
+        protocol="tcp",
+        host="127.0.0.1",
+    ) as cluster:
+        ran = run(
+            *("batch", "compress", scans, "--lossless", "--out", tmp_path / "out", "--json"),
+            *("--scheduler", cluster.scheduler_address),
+        )
+    assert ran.status == 1
+    assert (ran.json["done"], ran.json["failed"]) == (2, 1)
+
+
+def test_results_of_one_name_are_refused_before_the_work(scans: Path, tmp_path: Path) -> None:
+    shutil.copy(scans / "a.nii.gz", scans / "b.nii.gz")
+    with pytest.raises(ConfigError, match="would both become"):
+        gather([str(scans)], None, tmp_path / "out", containers=False, ending=".ucv")
+
+
+def test_results_inside_the_sources_are_no_sources(scans: Path) -> None:
+    out = scans / "out"
+    out.mkdir()
+    shutil.copy(scans / "a.nii.gz", out / "a.nii.gz")
+    items = gather([str(scans)], None, out, containers=False, ending=None)
+    assert [item.source.name for item in items] == ["a.nii.gz", "b.nrrd", "c.mha"]
+
+
+def test_folder_of_dicom_files_is_one_volume(tmp_path: Path) -> None:
+    for name in ("1.dcm", "2.dcm"):
+        (tmp_path / "study" / "series").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "study" / "series" / name).touch()
+    study, series = tmp_path / "study", tmp_path / "study" / "series"
+    for named in (study, series):
+        (item,) = gather([str(named)], None, tmp_path / "out", containers=False, ending=".ucv")
+        assert item.source == series
+        assert item.output == tmp_path / "out" / "series.ucv"
+
+
+def test_volume_named_twice_is_done_once(scans: Path, tmp_path: Path) -> None:
+    items = gather(
+        [str(scans), str(scans / "a.nii.gz")], None, tmp_path / "o", containers=False, ending=None
+    )
+    assert len(items) == 3
+
+
+def test_nothing_to_do_is_told(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no volumes found"):
+        gather([str(tmp_path / "empty")], None, tmp_path / "o", containers=False, ending=None)
+    with pytest.raises(ConfigError, match="no volumes were named"):
+        gather([], None, tmp_path / "o", containers=False, ending=None)
+    with pytest.raises(InputError, match=r"list\.txt"):
+        gather([], str(tmp_path / "list.txt"), tmp_path / "o", containers=False, ending=None)

@@ -1,0 +1,166 @@
+"""compress, decompress, recover: promises kept, regions, damage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib import io
+from MedEnhanceLib.cli.decompress import parse_region
+from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.volume import Volume
+
+
+@pytest.fixture
+def packed(run: Callable, scan: Path, tmp_path: Path) -> Path:
+    """The scan without loss, as a container."""
+    path = tmp_path / "scan.ucv"
+    assert run("compress", scan, path, "--lossless").status == 0
+    return path
+
+
+def test_lossless_comes_back_bit_for_bit(
+    run: Callable, scan: Path, packed: Path, tmp_path: Path
+) -> None:
+    ran = run("decompress", packed, tmp_path / "back.nii.gz")
+    assert ran.status == 0
+    assert "shape 12, 40, 36, int16" in ran.out
+    assert io.load(tmp_path / "back.nii.gz").is_equal(io.load(scan))
+
+
+def test_lossless_is_told_in_words(run: Callable, scan: Path, tmp_path: Path) -> None:
+    ran = run("compress", scan, tmp_path / "a.ucv", "--lossless")
+    assert "times smaller" in ran.out
+    assert "every voxel is equal; read back and verified" in ran.out
+
+
+def test_largest_error_is_kept_and_told(run: Callable, scan: Path, tmp_path: Path) -> None:
+    ran = run("compress", scan, tmp_path / "a.ucv", "--max-error", "2")
+    assert "largest error 2, PSNR" in ran.out
+    run("decompress", tmp_path / "a.ucv", tmp_path / "back.nrrd")
+    difference = io.load(tmp_path / "back.nrrd").voxels.astype(int) - io.load(scan).voxels
+    assert 0 < np.abs(difference).max() <= 2
+
+
+def test_ratio_is_reached(run: Callable, head: Volume, tmp_path: Path) -> None:
+    big = Volume(np.tile(head.voxels, (3, 3, 3)), head.geometry, modality="MR")
+    io.save(big, tmp_path / "big.nrrd")
+    told = run("compress", tmp_path / "big.nrrd", tmp_path / "a.ucv", "--ratio", "8", "--json").json
+    assert told["ratio"] >= 8
+    assert told["file_bytes"] == (tmp_path / "a.ucv").stat().st_size
+    assert told["verified"] is True
+
+
+@pytest.mark.parametrize(
+    "modes",
+    [
+        (),
+        ("--lossless", "--ratio", "8"),
+        ("--max-error", "-1"),
+        ("--ratio", "0.5"),
+        ("--speed", "x"),
+    ],
+)
+def test_promise_that_cannot_be_given_is_status_two(
+    modes: tuple[str, ...], run: Callable, scan: Path, tmp_path: Path
+) -> None:
+    assert run("compress", scan, tmp_path / "a.ucv", *modes).status == 2
+    assert not (tmp_path / "a.ucv").exists()
+
+
+def test_container_needs_its_ending(run: Callable, scan: Path, tmp_path: Path) -> None:
+    ran = run("compress", scan, tmp_path / "a.zip", "--lossless")
+    assert ran.status == 1
+    assert ".ucv" in ran.err
+
+
+def test_region_is_cropped_with_its_geometry(
+    run: Callable, scan: Path, packed: Path, tmp_path: Path
+) -> None:
+    ran = run("decompress", packed, tmp_path / "part.nrrd", "--region", "4:9,:,10:")
+    assert ran.status == 0
+    whole, part = io.load(scan), io.load(tmp_path / "part.nrrd")
+    assert np.array_equal(part.voxels, whole.voxels[4:9, :, 10:])
+    assert part.geometry.is_close(whole.geometry.cropped((4, 0, 10)))
+
+
+@pytest.mark.parametrize(
+    ("text", "region"),
+    [
+        ("40:60", [[40, 60]]),
+        (":,:,:", [None, None, None]),
+        ("1:2, 3: ,:4", [[1, 2], [3, None], [None, 4]]),
+    ],
+)
+def test_region_is_read(text: str, region: list[object]) -> None:
+    assert parse_region(text) == region
+
+
+@pytest.mark.parametrize("text", ["", "5", "1:2:3", "a:b", "1:2,,", "1.5:2", "-3:4"])
+def test_region_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="--region"):
+        parse_region(text)
+
+
+def test_region_outside_of_the_volume_is_refused(
+    run: Callable, packed: Path, tmp_path: Path
+) -> None:
+    ran = run("decompress", packed, tmp_path / "part.nrrd", "--region", "100:200")
+    assert ran.status in (2, 3)
+    assert not (tmp_path / "part.nrrd").exists()
+
+
+def test_card_of_a_container_tells_its_promise(run: Callable, packed: Path) -> None:
+    ran = run("inspect", packed)
+    assert ran.status == 0
+    assert "lossless" in ran.out
+    assert "times smaller" in ran.out
+    assert run("inspect", packed, "--json").json["card"]["mode"] == "lossless"
+
+
+def test_container_is_an_input_like_any_other(
+    run: Callable, scan: Path, packed: Path, tmp_path: Path
+) -> None:
+    assert run("convert", packed, tmp_path / "back.nrrd").status == 0
+    assert io.load(tmp_path / "back.nrrd").is_equal(io.load(scan))
+
+
+def test_damage_is_status_six_and_recover_says_what_is_lost(
+    run: Callable, packed: Path, tmp_path: Path
+) -> None:
+    data = bytearray(packed.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    packed.write_bytes(bytes(data))
+    ran = run("decompress", packed, tmp_path / "back.nrrd")
+    assert ran.status == 6
+    assert "medenhance recover" in ran.err
+    assert not (tmp_path / "back.nrrd").exists()
+    saved = run("recover", packed, tmp_path / "back.nrrd")
+    assert saved.status == 0
+    assert "blocks are lost" in saved.out or "are intact" in saved.out
+    assert io.load(tmp_path / "back.nrrd").shape == (12, 40, 36)
+
+
+def test_file_that_is_no_container_is_refused(run: Callable, tmp_path: Path) -> None:
+    (tmp_path / "a.ucv").write_bytes(b"not a container at all, really not" * 10)
+    for command in (("decompress",), ("recover",)):
+        ran = run(*command, tmp_path / "a.ucv", tmp_path / "back.nrrd")
+        assert ran.status == 6
+        assert "a.ucv" in ran.err
+
+
+def test_intact_container_recovers_whole_and_proved(
+    run: Callable, packed: Path, tmp_path: Path
+) -> None:
+    ran = run("recover", packed, tmp_path / "back.nrrd")
+    assert "blocks are intact" in ran.out
+    assert "proved" in ran.out
+
+
+def test_manifest_lies_beside_the_container(packed: Path) -> None:
+    manifest = json.loads(packed.with_name("scan.ucv.json").read_text(encoding="utf-8"))
+    assert manifest["config"]["lossless"] is True
