@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.enhancement import Enhanced, enhance_volume, head_config
@@ -148,7 +148,7 @@ def compress(
     lossless: bool = False,
     max_error: float | None = None,
     ratio: float | None = None,
-    speed: str = "normal",
+    speed: Literal["normal", "fast"] = "normal",
     threads: int = 0,
     overwrite: bool = False,
     progress: Progress = None,

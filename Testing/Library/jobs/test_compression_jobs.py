@@ -1,0 +1,144 @@
+"""Jobs around the container, from file to file."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib import io
+from MedEnhanceLib.errors import Cancelled, CodecError, ConfigError, OutputError
+from MedEnhanceLib.jobs import Client, JobSpec, Result, run_job
+from MedEnhanceLib.progress import Event
+from MedEnhanceLib.volume import Volume
+
+
+@pytest.fixture
+def scan(tmp_path: Path, head: Volume) -> Path:
+    path = tmp_path / "scan.nrrd"
+    io.save(head, path)
+    return path
+
+
+def _compress(scan: Path, **params: Any) -> Result:
+    given = {"input": str(scan), "output": str(scan.with_suffix(".ucv")), **params}
+    return run_job(JobSpec("compress", {"config": {"max_error": 2, "threads": 1}, **given}))
+
+
+def _decompress(container: Path, output: Path, **params: Any) -> Result:
+    given = {"input": str(container), "output": str(output), **params}
+    return run_job(JobSpec("decompress", given))
+
+
+def test_compress_tells_what_it_kept_and_writes_it_down(scan: Path) -> None:
+    result = _compress(scan)
+    container = scan.with_suffix(".ucv")
+    assert result["outputs"] == {"output": str(container)}
+    assert result["file_bytes"] == container.stat().st_size
+    assert result["verified"] is True
+    assert 0 < result["max_error"] <= 2
+    manifest = json.loads(Path(result["manifest"]).read_text(encoding="utf-8"))
+    assert manifest["results"]["ratio"] == result["ratio"]
+    assert manifest["config"]["max_error"] == 2
+
+
+def test_decompress_gives_back_what_was_promised(scan: Path, head: Volume, tmp_path: Path) -> None:
+    _compress(scan)
+    result = _decompress(scan.with_suffix(".ucv"), tmp_path / "back.nrrd")
+    back = io.load(tmp_path / "back.nrrd")
+    assert back.geometry == head.geometry
+    assert np.abs(back.voxels.astype(int) - head.voxels).max() <= 2
+    assert (result["shape"], result["dtype"]) == (list(head.shape), "int16")
+
+
+def test_a_region_is_cut_out(scan: Path, head: Volume, tmp_path: Path) -> None:
+    _compress(scan, config={"lossless": True})
+    region = [[4, 6], None, [10, None]]
+    _decompress(scan.with_suffix(".ucv"), tmp_path / "part.nrrd", region=region)
+    part = io.load(tmp_path / "part.nrrd")
+    assert np.array_equal(part.voxels, head.voxels[4:6, :, 10:])
+    assert part.geometry.is_close(head.geometry.cropped((4, 0, 10)))
+
+
+def test_a_container_is_an_input_like_any_other(scan: Path, head: Volume, tmp_path: Path) -> None:
+    _compress(scan, config={"lossless": True})
+    container = str(scan.with_suffix(".ucv"))
+    run_job(JobSpec("convert", {"input": container, "output": str(tmp_path / "again.nrrd")}))
+    assert io.load(tmp_path / "again.nrrd").is_equal(head)
+    card = run_job(JobSpec("inspect", {"input": container}))["card"]
+    assert card["shape"] == list(head.shape)
+    with pytest.raises(ConfigError, match="series"):
+        params = {"input": container, "output": str(tmp_path / "x.nrrd"), "series": "1.2"}
+        run_job(JobSpec("convert", params))
+
+
+def test_recover_saves_what_is_intact_and_says_what_is_not(scan: Path, tmp_path: Path) -> None:
+    _compress(scan, config={"lossless": True})
+    container = scan.with_suffix(".ucv")
+    damaged = bytearray(container.read_bytes())
+    damaged[len(damaged) // 2] ^= 0xFF
+    container.write_bytes(bytes(damaged))
+    with pytest.raises(CodecError):
+        _decompress(container, tmp_path / "whole.nrrd")
+    assert not (tmp_path / "whole.nrrd").exists()
+    params = {"input": str(container), "output": str(tmp_path / "rest.nrrd")}
+    result = run_job(JobSpec("recover", params))
+    assert result["report"]
+    assert io.load(tmp_path / "rest.nrrd").shape == io.load(scan).shape
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "says"),
+    [
+        ({"config": {}}, ConfigError, "compression modes"),
+        ({"config": {"lossless": True, "ratio": 8}}, ConfigError, "compression modes"),
+        ({"config": {"loosless": True}}, ConfigError, "loosless"),
+        ({"config": {"ratio": "8"}}, ConfigError, "ratio|CompressConfig"),
+        ({"output": "scan.nii.gz"}, OutputError, "ending"),
+    ],
+)
+def test_what_cannot_be_compressed_is_refused_at_once(
+    scan: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    params: dict[str, Any],
+    error: type[Exception],
+    says: str,
+) -> None:
+    def must_not_be_called(*_: object, **__: object) -> Volume:
+        raise AssertionError("the input was read")
+
+    monkeypatch.setattr("MedEnhanceLib.jobs.compression.load_volume", must_not_be_called)
+    with pytest.raises(error, match=says):
+        _compress(scan, **params)
+
+
+def test_a_worker_compresses_and_infinity_becomes_null(scan: Path, tmp_path: Path) -> None:
+    output = tmp_path / "scan.ucv"
+    params = {"input": str(scan), "output": str(output), "config": {"lossless": True}}
+    with Client() as client:
+        result = client.run(JobSpec("compress", params))
+    assert result["max_error"] == 0
+    assert result["psnr"] is None
+    assert output.stat().st_size == result["file_bytes"]
+
+
+def test_a_long_compression_is_cancelled_within_two_seconds(tmp_path: Path) -> None:
+    voxels = np.random.default_rng(0).integers(-1000, 1000, (48, 256, 256)).astype(np.int16)
+    io.save(Volume(voxels, modality="CT", units="HU"), tmp_path / "big.nrrd")
+    output = tmp_path / "big.ucv"
+    config = {"lossless": True, "threads": 1}
+    params = {"input": str(tmp_path / "big.nrrd"), "output": str(output), "config": config}
+    asked: list[float] = []
+
+    def cancel_at_a_third(event: Event) -> None:
+        if event.kind == "progress" and event.fields["fraction"] > 0.33 and not asked:
+            asked.append(time.monotonic())
+
+    with Client() as client, pytest.raises(Cancelled):
+        client.run(JobSpec("compress", params), cancel_at_a_third, cancel=lambda: bool(asked))
+    assert time.monotonic() - asked[0] < 3  # 2 s, and the end of the worker
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["big.nrrd", "temp"]

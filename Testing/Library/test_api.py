@@ -1,0 +1,184 @@
+"""The Python API on volumes in memory."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import MedEnhanceLib as me  # noqa: N813 - as users write it
+from MedEnhanceLib.progress import Event
+from MedEnhanceLib.volume import Volume
+
+
+@pytest.fixture
+def scan(tmp_path: Path, head: Volume) -> Path:
+    path = tmp_path / "scan.nii.gz"
+    me.save(head, path)
+    return path
+
+
+def test_a_volume_comes_back_as_it_was_saved(head: Volume, tmp_path: Path) -> None:
+    me.save(head, tmp_path / "scan.nrrd")
+    back = me.load(tmp_path / "scan.nrrd")
+    assert back.is_equal(head)
+    assert back.modality == "MR"
+
+
+def test_paths_may_be_text(head: Volume, tmp_path: Path) -> None:
+    me.save(head, str(tmp_path / "scan.nii"))
+    assert me.load(str(tmp_path / "scan.nii")).shape == head.shape
+
+
+def test_the_modality_can_be_stated(scan: Path) -> None:
+    assert me.load(scan, modality="OT").modality == "OT"
+
+
+def test_saving_does_not_overwrite_unasked(scan: Path, head: Volume) -> None:
+    with pytest.raises(me.OutputError, match="exists already"):
+        me.save(head, scan)
+    me.save(head, scan, overwrite=True)
+
+
+def test_saving_as_a_container_names_compress(head: Volume, tmp_path: Path) -> None:
+    with pytest.raises(me.OutputError) as caught:
+        me.save(head, tmp_path / "scan.ucv")
+    assert "compress" in caught.value.hint
+
+
+def test_inspect_tells_the_same_of_a_volume_and_of_its_file(scan: Path) -> None:
+    of_file = me.inspect(scan)
+    of_volume = me.inspect(me.load(scan))
+    assert of_volume.items() <= of_file.items()
+    assert of_file["file_bytes"] == scan.stat().st_size
+    json.dumps(of_file)
+
+
+def test_cancel_may_be_an_event_or_a_function(scan: Path, head: Volume, tmp_path: Path) -> None:
+    asked = threading.Event()
+    asked.set()
+    for cancel in (asked, lambda: True):
+        with pytest.raises(me.Cancelled):
+            me.save(head, tmp_path / "out.nii", cancel=cancel)
+    assert not (tmp_path / "out.nii").exists()
+
+
+def test_progress_may_be_a_function(head: Volume, tmp_path: Path) -> None:
+    events: list[Event] = []
+    me.save(head, tmp_path / "out.nii", progress=events.append)
+    assert [event.fields["fraction"] for event in events if event.kind == "progress"] == [0, 1]
+
+
+def test_progress_may_be_a_bar(
+    head: Volume, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    me.save(head, tmp_path / "out.nii", progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "100%" in err
+    assert "saved" in err
+
+
+def test_memory_that_runs_out_is_an_error_of_ours(
+    scan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhaust(*_: object, **__: object) -> Volume:
+        raise MemoryError("Unable to allocate")
+
+    monkeypatch.setattr("MedEnhanceLib.api.load_volume", exhaust)
+    with pytest.raises(me.DeviceMemoryError):
+        me.load(scan)
+
+
+def test_an_interrupt_stays_an_interrupt(scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop over scans that skips failures must still end at Ctrl-C."""
+
+    def interrupt(*_: object, **__: object) -> Volume:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("MedEnhanceLib.api.load_volume", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        me.load(scan)
+
+
+def test_damaged_and_missing_inputs_are_named(tmp_path: Path) -> None:
+    (tmp_path / "cut.nrrd").write_bytes(b"NRRD0004\n")
+    for name in ("cut.nrrd", "missing.nii", "."):
+        with pytest.raises(me.InputError, match=name) as caught:
+            me.load(tmp_path / name)
+        assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda volume: me.enhance(volume, strength=7.0), "strength"),
+        (lambda volume: me.enhance(volume, uncertainty=1), "spread"),
+        (lambda volume: me.enhance(volume, bias_correction="n3"), "bias_correction"),
+        (lambda volume: me.train("spells", "smoke", ".", "."), "spells"),
+        (lambda volume: me.train("hqg", "tiny", ".", "."), "tiny"),
+        (lambda volume: me.train("hqg", {"stepps": 1}, ".", "."), "stepps"),
+        (lambda volume: me.train("hqg", 7, ".", "."), "7"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(
+    head: Volume, call: Callable[[Volume], Any], says: str
+) -> None:
+    with pytest.raises(me.ConfigError, match=says) as caught:
+        call(head)
+    assert caught.value.hint
+
+
+def test_a_model_that_is_not_there_is_named(head: Volume, tmp_path: Path) -> None:
+    for call in (lambda: me.enhance(head, model="atlas"), lambda: me.evaluate("atlas", tmp_path)):
+        with pytest.raises(me.ModelError, match="atlas") as caught:
+            call()
+        assert caught.value.hint
+
+
+class TestContainer:
+    @pytest.fixture
+    def container(self, head: Volume, tmp_path: Path) -> Path:
+        me.compress(head, tmp_path / "scan.ucv", lossless=True)
+        return tmp_path / "scan.ucv"
+
+    def test_lossless_comes_back_equal(self, container: Path, head: Volume) -> None:
+        assert me.decompress(container).is_equal(head)
+        assert me.load(container).is_equal(head)
+
+    def test_the_promise_of_a_bounded_error_is_kept(self, head: Volume, tmp_path: Path) -> None:
+        done = me.compress(head, tmp_path / "scan.ucv", max_error=2)
+        back = me.decompress(tmp_path / "scan.ucv")
+        assert np.abs(back.voxels.astype(int) - head.voxels).max() <= 2
+        assert done.verified
+
+    def test_a_file_can_be_compressed_as_it_is(self, scan: Path, tmp_path: Path) -> None:
+        me.compress(scan, tmp_path / "scan.ucv", lossless=True)
+        assert me.load(tmp_path / "scan.ucv").is_equal(me.load(scan))
+
+    def test_a_region_follows_the_crop(self, container: Path, head: Volume) -> None:
+        part = me.decompress(container, region=(slice(4, 6), ...))
+        assert np.array_equal(part.voxels, head.voxels[4:6])
+        assert part.geometry == head.geometry.cropped((4, 0, 0))
+
+    def test_inspect_reads_no_voxels(self, container: Path, head: Volume) -> None:
+        card = me.inspect(container)
+        assert card["shape"] == list(head.shape)
+        json.dumps(card)
+
+    def test_recover_tells_what_was_intact(self, container: Path, head: Volume) -> None:
+        volume, _ = me.recover(container)
+        assert volume.is_equal(head)
+
+    @pytest.mark.parametrize("modes", [{}, {"lossless": True, "ratio": 8.0}])
+    def test_exactly_one_promise_is_given(
+        self, head: Volume, tmp_path: Path, modes: dict[str, Any]
+    ) -> None:
+        with pytest.raises(me.ConfigError):
+            me.compress(head, tmp_path / "scan.ucv", **modes)
+        assert not (tmp_path / "scan.ucv").exists()
