@@ -1,1 +1,23 @@
-"""UniCompress: volumes in a container that never loses data."""
+"""UniCompress: volumes in a container that never loses more than it says.
+
+compress: volume → blocks → the best code of each → `.ucv`, verified before it appears
+decompress: `.ucv`, or a region of it → volume
+recover: what is intact in a damaged `.ucv` → volume and report
+"""
+
+from MedEnhanceLib.unicompress.card import inspect_container
+from MedEnhanceLib.unicompress.config import CompressConfig
+from MedEnhanceLib.unicompress.decode import decompress
+from MedEnhanceLib.unicompress.encode import CompressResult, compress
+from MedEnhanceLib.unicompress.recover import LostBlock, RecoverReport, recover
+
+__all__ = [
+    "CompressConfig",
+    "CompressResult",
+    "LostBlock",
+    "RecoverReport",
+    "compress",
+    "decompress",
+    "inspect_container",
+    "recover",
+]

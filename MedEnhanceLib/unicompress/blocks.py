@@ -1,0 +1,167 @@
+"""Cuts a volume into the blocks that are coded, and decoded, alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import EllipsisType
+
+from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.volume import Voxels
+
+Region = tuple[slice | EllipsisType, ...]
+Range = tuple[int, int]
+
+_SIDE = 256
+#: JPEG XL shares what it learned within 2048 rows; past them it starts anew and loses 3 %.
+_STACKED_ROWS = 2048
+_LOSSLESS_VOXELS = 1 << 19
+_WAVELET_VOXELS = 1 << 22
+
+
+@dataclass(frozen=True)
+class Box:
+    """A block's place: frame, and start and stop along k, j, i."""
+
+    frame: int
+    k: Range
+    j: Range
+    i: Range
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels along k, j, i."""
+        return self.k[1] - self.k[0], self.j[1] - self.j[0], self.i[1] - self.i[0]
+
+    def of(self, voxels: Voxels) -> Voxels:
+        """The block of `voxels`, [K, J, I] or [T, K, J, I], as a view."""
+        spatial = (slice(*self.k), slice(*self.j), slice(*self.i))
+        return voxels[(self.frame, *spatial) if voxels.ndim == 4 else spatial]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A volume cut evenly: `counts` blocks along k, j, i, in every frame.
+
+    Blocks are numbered frame by frame, then along k, j, i. No block spans two frames.
+    """
+
+    shape: tuple[int, ...]
+    counts: tuple[int, int, int]
+
+    @property
+    def frames(self) -> int:
+        """Frames of a sequence; 1 for a volume."""
+        return self.shape[0] if len(self.shape) == 4 else 1
+
+    def __len__(self) -> int:
+        return self.frames * math.prod(self.counts)
+
+    @property
+    def largest_block(self) -> int:
+        """Voxels of the largest block."""
+        return math.prod(
+            -(-extent // count) for extent, count in zip(self.shape[-3:], self.counts, strict=True)
+        )
+
+    def box(self, block: int) -> Box:
+        """Where block number `block` lies."""
+        rest, i = divmod(block, self.counts[2])
+        rest, j = divmod(rest, self.counts[1])
+        frame, k = divmod(rest, self.counts[0])
+        ranges = (self._range(axis, number) for axis, number in enumerate((k, j, i)))
+        return Box(frame, *ranges)
+
+    def layer_of(self, block: int) -> int:
+        """Which run of whole slices the block belongs to, counted over all frames."""
+        return block // (self.counts[1] * self.counts[2])
+
+    def blocks_in(self, region: tuple[Range, ...]) -> Iterator[int]:
+        """Numbers of the blocks that touch `region`: (start, stop) for t, k, j, i."""
+        touched = [
+            [n for n in range(count) if self._touches(axis, n, region[axis + 1])]
+            for axis, count in enumerate(self.counts)
+        ]
+        for frame in range(*region[0]):
+            for k in touched[0]:
+                for j in touched[1]:
+                    for i in touched[2]:
+                        row = (frame * self.counts[0] + k) * self.counts[1] + j
+                        yield row * self.counts[2] + i
+
+    def _range(self, axis: int, number: int) -> Range:
+        extent, count = self.shape[axis - 3], self.counts[axis]
+        return extent * number // count, extent * (number + 1) // count
+
+    def _touches(self, axis: int, number: int, span: Range) -> bool:
+        start, stop = self._range(axis, number)
+        return start < span[1] and span[0] < stop
+
+
+def coding_grid(shape: tuple[int, ...]) -> Grid:
+    """Blocks of about half a million voxels, at most 256 × 256 where there are slices enough.
+
+    Measured on CT, MR and EM: smaller loses context, larger loses adaptation.
+    """
+    slices, rows, columns = shape[-3:]
+    side = _side(slices, _LOSSLESS_VOXELS)
+    counts = -(-rows // side), -(-columns // side)
+    height, width = -(-rows // counts[0]), -(-columns // counts[1])
+    depth = max(1, min(_STACKED_ROWS // height, _LOSSLESS_VOXELS // (height * width)))
+    return Grid(shape, (-(-slices // depth), *counts))
+
+
+def wavelet_grid(shape: tuple[int, ...], depth: int) -> Grid:
+    """Blocks of up to `depth` slices, for a transform that gains from length along k."""
+    slices, rows, columns = shape[-3:]
+    side = _side(min(slices, depth), _WAVELET_VOXELS)
+    return Grid(shape, (-(-slices // depth), -(-rows // side), -(-columns // side)))
+
+
+def whole_region(shape: tuple[int, ...]) -> tuple[Range, ...]:
+    """The region of everything: (start, stop) for t, k, j, i."""
+    four = shape if len(shape) == 4 else (1, *shape)
+    return tuple((0, extent) for extent in four)
+
+
+def resolve_region(region: Region | None, shape: tuple[int, ...]) -> tuple[Range, ...]:
+    """Slices over [T,] K, J, I, as numpy takes them, → (start, stop) for t, k, j, i.
+
+    One Ellipsis may stand for all that are left out; axes at the end may be missing.
+    Raises ConfigError for steps, for more slices than axes, and for a region without voxels.
+    """
+    if region is None:
+        return whole_region(shape)
+    entries = list(region) if isinstance(region, tuple) else [region]
+    if entries.count(...) > 1:
+        raise ConfigError("the region has two Ellipses", "Use one.")
+    if ... in entries:
+        gap = entries.index(...)
+        entries[gap : gap + 1] = [slice(None)] * (len(shape) - len(entries) + 1)
+    if len(entries) > len(shape):
+        raise ConfigError(
+            f"the region has {len(entries)} slices, the volume {len(shape)} axes",
+            "Give one slice for each axis: [frame,] slice, row, column.",
+        )
+    entries += [slice(None)] * (len(shape) - len(entries))
+    ranges = tuple(_range_of(e, n, axis) for axis, (e, n) in enumerate(zip(entries, shape)))  # noqa: B905 - just made equal
+    return ranges if len(shape) == 4 else ((0, 1), *ranges)
+
+
+def _range_of(entry: object, extent: int, axis: int) -> Range:
+    if not isinstance(entry, slice) or entry.step not in (None, 1):
+        raise ConfigError(
+            f"the region's axis {axis} is {entry!r}", "Use slices without a step: slice(40, 60)."
+        )
+    start, stop, _ = entry.indices(extent)
+    if start >= stop:
+        raise ConfigError(
+            f"the region's axis {axis} is {start}:{stop}, of {extent}: it holds no voxels",
+            "Choose a start before the stop, inside the volume.",
+        )
+    return start, stop
+
+
+def _side(slices: int, voxels: int) -> int:
+    return max(_SIDE, min(math.isqrt(voxels // slices), _STACKED_ROWS))

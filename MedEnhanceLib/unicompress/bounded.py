@@ -1,0 +1,100 @@
+"""Codes a volume without loss, or with no voxel off by more than a bound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.unicompress.blocks import Grid, coding_grid
+from MedEnhanceLib.unicompress.candidates import (
+    Code,
+    code_block,
+    expected_block,
+    leading_variant,
+    polled_blocks,
+)
+from MedEnhanceLib.unicompress.coders import STACKED, VARIANTS
+from MedEnhanceLib.unicompress.config import Speed
+from MedEnhanceLib.unicompress.container import Chunk
+from MedEnhanceLib.unicompress.pool import ordered_map
+from MedEnhanceLib.unicompress.verify import Tally
+from MedEnhanceLib.volume import Voxels
+
+
+@dataclass(frozen=True)
+class Payload:
+    """All chunks of a file, and what a reader will make of them.
+
+    tally: of the voxels that the chunks decode to. exact: whether on every machine.
+    second_copy: whether the file has room to hold header and table twice.
+    """
+
+    grid: Grid
+    chunks: list[Chunk]
+    tally: Tally
+    exact: bool = True
+    second_copy: bool = True
+
+    @property
+    def bytes(self) -> int:
+        """Of all chunks together."""
+        return sum(len(chunk.data) for chunk in self.chunks)
+
+
+def code_bounded(
+    voxels: Voxels, bound: float | None, *, speed: Speed, threads: int, monitor: Monitor
+) -> Payload:
+    """Code every block by its best type. bound: in stored units; None or 0 is lossless."""
+    bound = bound or None
+    grid = coding_grid(voxels.shape)
+    polled = _poll(voxels, grid, bound, speed=speed, threads=threads, monitor=monitor)
+    variants = leading_variant(polled.values()) if polled else (STACKED,)
+
+    def code(number: int) -> tuple[Code, Voxels]:
+        block = grid.box(number).of(voxels)
+        known = polled.get(number)
+        coded = known or code_block(block, bound, speed=speed, variants=variants)
+        return coded, expected_block(block, bound, coded)
+
+    tally, chunks = Tally(voxels, grid), []
+    rest = monitor.part(len(polled) / len(grid), 1.0)
+    coded = ordered_map(code, range(len(grid)), threads=threads, monitor=monitor)
+    for number, (best, expected) in enumerate(coded):
+        tally.add(expected)
+        chunks.append(Chunk(number, best.kind, best.data))
+        rest.progress((number + 1) / len(grid), "compress")
+    return Payload(grid, chunks, tally)
+
+
+def estimate_bytes(voxels: Voxels, *, threads: int, monitor: Monitor) -> float:
+    """About what `code_bounded` would take without loss and fast, from one block in eight."""
+    grid = coding_grid(voxels.shape)
+    sample = polled_blocks(len(grid))
+
+    def size(number: int) -> int:
+        block = grid.box(number).of(voxels)
+        return len(code_block(block, None, speed="fast", variants=(STACKED,)).data)
+
+    sizes: Iterator[int] = ordered_map(size, sample, threads=threads, monitor=monitor)
+    return sum(sizes) * len(grid) / len(sample)
+
+
+def _poll(
+    voxels: Voxels, grid: Grid, bound: float | None, *, speed: Speed, threads: int, monitor: Monitor
+) -> dict[int, Code]:
+    """Some blocks, coded by every variant: they tell which one suits the volume."""
+    if speed == "fast":
+        return {}
+    numbers = polled_blocks(len(grid))
+
+    def code(number: int) -> Code:
+        block = grid.box(number).of(voxels)
+        return code_block(block, bound, speed=speed, variants=VARIANTS)
+
+    codes = {}
+    done = ordered_map(code, numbers, threads=threads, monitor=monitor)
+    for number, best in zip(numbers, done, strict=True):
+        codes[number] = best
+        monitor.progress(len(codes) / len(grid), "compress")
+    return codes

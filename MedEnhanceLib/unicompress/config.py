@@ -1,0 +1,65 @@
+"""What a user may choose when compressing."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+from MedEnhanceLib.config import check_range
+from MedEnhanceLib.errors import ConfigError
+
+Mode = Literal["lossless", "max_error", "ratio"]
+Speed = Literal["normal", "fast"]
+
+#: Each thread holds a block and its code; more than this gains little and costs memory.
+_MOST_THREADS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressConfig:
+    """Exactly one promise: lossless, max_error or ratio.
+
+    lossless: every voxel equal.
+    max_error: no voxel off by more than this, in stored units (HU for CT); 0 is lossless.
+    ratio: the file has at most 1/ratio of the raw voxels' bytes, in the best quality for it.
+    speed: "fast" codes about eight times as fast; files are 5 to 10 % larger.
+    threads: 0 takes all processors, up to 16. The file is the same for any number.
+    """
+
+    lossless: bool = False
+    max_error: float | None = None
+    ratio: float | None = None
+    speed: Speed = "normal"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        chosen = [self.lossless is True, self.max_error is not None, self.ratio is not None]
+        if sum(chosen) != 1:
+            raise ConfigError(
+                f"{sum(chosen)} compression modes are chosen",
+                "Choose exactly one of lossless, max_error and ratio.",
+            )
+        if self.max_error is not None and not 0 <= self.max_error < math.inf:
+            raise ConfigError(f"max_error is {self.max_error}", "Use 0 or more, in stored units.")
+        if self.ratio is not None and not 1 <= self.ratio < math.inf:
+            raise ConfigError(f"ratio is {self.ratio}", "Use 1 or more.")
+        if self.speed not in ("normal", "fast"):
+            raise ConfigError(f"speed is {self.speed!r}", "Use normal or fast.")
+        check_range("threads", self.threads, 0, 1024)
+
+    @property
+    def mode(self) -> Mode:
+        """The promise that is chosen."""
+        if self.lossless:
+            return "lossless"
+        return "ratio" if self.max_error is None else "max_error"
+
+
+def thread_count(wish: int, most: int | None = None) -> int:
+    """0 → as many as there are processors for this process; never more than `most`."""
+    if not wish:
+        affinity = getattr(os, "sched_getaffinity", None)
+        wish = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, min(wish, _MOST_THREADS, most or _MOST_THREADS))

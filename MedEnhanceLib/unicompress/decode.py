@@ -1,0 +1,180 @@
+"""From a container back to a volume, or to a part of it; reads no more than it needs."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from MedEnhanceLib.errors import CodecError, ConfigError, DeviceMemoryError
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.unicompress import wavelet
+from MedEnhanceLib.unicompress.blocks import Box, Range, Region, resolve_region, whole_region
+from MedEnhanceLib.unicompress.coders import CODERS, WAVELET, Shape
+from MedEnhanceLib.unicompress.config import thread_count
+from MedEnhanceLib.unicompress.container import NO_BLOCK, ChunkInfo, Container
+from MedEnhanceLib.unicompress.header import Header, VoxelRange, memory_limit
+from MedEnhanceLib.unicompress.integers import from_integers, split_record
+from MedEnhanceLib.unicompress.pool import ordered_map
+from MedEnhanceLib.unicompress.verify import voxels_sha256
+from MedEnhanceLib.volume import Volume, Voxels, restore_dtype
+
+#: What codecs and numpy raise on bytes that make no sense.
+FOREIGN_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError, struct.error)
+
+
+def decompress(
+    path: str | Path,
+    *,
+    region: Region | None = None,
+    layers: int | None = None,
+    monitor: Monitor | None = None,
+    threads: int = 0,
+) -> Volume:
+    """Read a `.ucv`, or the blocks of it that `region` touches and nothing else.
+
+    region: slices over [T,] K, J, I, without steps; the geometry follows the crop.
+    layers: how many layers of refinement to read, 1 or more; None reads all. A file with one
+        layer, as every classical block type writes it, is read whole for any number.
+    Returns the volume in the type it came in; `source` is the path.
+    A whole volume is compared with its SHA-256, a part with its chunks' checksums.
+    Raises CodecError naming the damaged chunk and its byte, ConfigError for a region that is
+    none, DeviceMemoryError where the voxels would not fit into this machine's memory.
+    """
+    monitor = monitor or Monitor()
+    if layers is not None and layers < 1:
+        raise ConfigError(f"layers is {layers}", "Use 1 or more, or None for all.")
+    with Container(Path(path)) as container:
+        header = Header.from_json(container.header, container.path.name)
+        ranges = resolve_region(region, header.shape)
+        chunks = chunks_by_block(container, header, layers)
+        voxels = allocate_voxels(header, ranges, container.path.name)
+        blocks = list(header.grid.blocks_in(ranges))
+        wanted = (chunks[block] for block in blocks)
+        decoded = decode_chunks(container, header, wanted, threads=threads, monitor=monitor)
+        for count, (block, content) in enumerate(zip(blocks, decoded, strict=True), 1):
+            paste(voxels, ranges, header.grid.box(block), content)
+            monitor.progress(count / len(blocks), "decompress")
+    if ranges == whole_region(header.shape):
+        _check_voxels(header, voxels, container.path.name, monitor)
+    start = (ranges[1][0], ranges[2][0], ranges[3][0])
+    return header.volume(voxels, header.geometry.cropped(start), str(path))
+
+
+def chunks_by_block(
+    container: Container, header: Header, layers: int | None = None
+) -> dict[int, ChunkInfo]:
+    """Block number → its chunk; raises CodecError unless every block has exactly one."""
+    count = len(header.grid)
+    chunks: dict[int, ChunkInfo] = {}
+    for chunk in container.chunks:
+        if chunk.block == NO_BLOCK or (layers is not None and chunk.layer >= layers):
+            continue
+        if chunk.layer > 0:
+            raise _unknown_type(container, header, chunk, f"layer {chunk.layer}")
+        if chunk.block >= count or chunk.block in chunks:
+            raise container.damaged(chunk, f"is for block {chunk.block}, which it cannot be")
+        chunks[chunk.block] = chunk
+    if len(chunks) < count:
+        lost = next(block for block in range(count) if block not in chunks)
+        raise CodecError(
+            f"{container.path.name}: block {lost} of {count} has no chunk",
+            "Copy the file again, or save what is intact: medenhance recover",
+        )
+    return chunks
+
+
+def decode_chunks(
+    container: Container,
+    header: Header,
+    chunks: Iterable[ChunkInfo],
+    *,
+    threads: int,
+    monitor: Monitor,
+) -> Iterator[Voxels]:
+    """Decode chunks in threads; blocks come in the order of `chunks`."""
+    yield from ordered_map(
+        lambda item: decode_chunk(container, header, *item),
+        ((chunk, container.read(chunk)) for chunk in chunks),
+        threads=thread_count(threads, wavelet.MOST_THREADS if header.mode == "ratio" else None),
+        monitor=monitor,
+    )
+
+
+def decode_chunk(container: Container, header: Header, chunk: ChunkInfo, data: bytes) -> Voxels:
+    """A chunk's block, [k, j, i]; raises CodecError naming the chunk for bytes that cannot be."""
+    if chunk.kind != WAVELET and chunk.kind not in CODERS:
+        raise _unknown_type(container, header, chunk, f"block type {chunk.kind}")
+    try:
+        shape = header.grid.box(chunk.block).shape
+        return decode_data(chunk.kind, data, shape, header.dtype, header.voxel_range)
+    except FOREIGN_ERRORS as cause:
+        raise container.damaged(chunk, f"cannot be decoded: {cause}") from cause
+
+
+def decode_data(
+    kind: int, data: bytes, shape: Shape, dtype: np.dtype[Any], voxel_range: VoxelRange
+) -> Voxels:
+    """The block that `data` codes; raises one of FOREIGN_ERRORS for bytes that cannot be."""
+    if kind == WAVELET:
+        voxels = restore_dtype(wavelet.decode(data, shape, wavelet.working_type(dtype)), dtype)
+        if voxel_range is None:
+            return voxels
+        low, high = (dtype.type(bound) for bound in voxel_range)
+        clipped: Voxels = np.clip(voxels, low, high)
+        return clipped
+    record, width, code = split_record(data)
+    return from_integers(record, CODERS[kind].decode(code, shape, width), dtype, shape)
+
+
+def allocate_voxels(header: Header, ranges: tuple[Range, ...], name: str) -> Voxels:
+    """Room for a region, [T,] K, J, I; raises DeviceMemoryError where there is none."""
+    extents = [stop - start for start, stop in ranges]
+    shape = tuple(extents if len(header.shape) == 4 else extents[1:])
+    size = int(np.prod(shape, dtype=object)) * header.dtype.itemsize
+    try:
+        if size > memory_limit():
+            raise MemoryError
+        return np.empty(shape, header.dtype)
+    except MemoryError as cause:
+        raise DeviceMemoryError(
+            f"{name}: its voxels take {size / 1e9:.1f} GB, more than this machine's memory",
+            "Decompress a region of it, or use a machine with more memory.",
+        ) from cause
+
+
+def paste(voxels: Voxels, ranges: tuple[Range, ...], box: Box, block: Voxels) -> None:
+    """Put the part of `block`, which lies at `box`, that is inside the region into `voxels`."""
+    target, source = [], []
+    for (start, stop), (first, last) in zip(ranges[1:], (box.k, box.j, box.i), strict=True):
+        low, high = max(start, first), min(stop, last)
+        target.append(slice(low - start, high - start))
+        source.append(slice(low - first, high - first))
+    inside = voxels[box.frame - ranges[0][0]] if voxels.ndim == 4 else voxels
+    inside[tuple(target)] = block[tuple(source)]
+
+
+def _check_voxels(header: Header, voxels: Voxels, name: str, monitor: Monitor) -> None:
+    if voxels_sha256(voxels) == header.voxels_sha256:
+        return
+    if header.exact:
+        raise CodecError(
+            f"{name}: every chunk is intact, yet the voxels are not those of the source (SHA-256)",
+            "The file was forged, or this machine's memory is failing: try another machine.",
+        )
+    monitor.warn(
+        f"{name}: decoded with another build of its codec than it was written with; "
+        "voxels may differ from those at writing in the last bit"
+    )
+
+
+def _unknown_type(container: Container, header: Header, chunk: ChunkInfo, what: str) -> CodecError:
+    needs = f" and the model {header.model}" if header.model else ""
+    return CodecError(
+        f"{container.path.name}: chunk {chunk.index} at byte {chunk.offset} has {what}, which "
+        f"this version does not know; it was written by {header.encoder}",
+        f"Install that version or a newer one{needs}: python -m pip install --upgrade medenhance",
+    )

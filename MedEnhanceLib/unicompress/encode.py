@@ -1,0 +1,244 @@
+"""From a volume to a container that was read back and found to keep its promise.
+
+split blocks → code each by its best type → share the bytes (ratio) → write → verify → replace
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from MedEnhanceLib._version import __version__
+from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.errors import ConfigError, InputError, OutputError
+from MedEnhanceLib.io.atomic import atomic_write
+from MedEnhanceLib.manifest import derived_note
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.unicompress.bounded import Payload, code_bounded
+from MedEnhanceLib.unicompress.coders import block_type_name
+from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
+from MedEnhanceLib.unicompress.container import Container, build_frame, write_container
+from MedEnhanceLib.unicompress.decode import chunks_by_block, decode_chunks
+from MedEnhanceLib.unicompress.header import DTYPES, Header, VoxelRange
+from MedEnhanceLib.unicompress.ratio import Room, code_to_ratio
+from MedEnhanceLib.unicompress.verify import Tally, check_promise, voxels_sha256
+from MedEnhanceLib.volume import Volume, Voxels
+
+ENDING = ".ucv"
+
+
+@dataclass(frozen=True)
+class CompressResult:
+    """What was written.
+
+    ratio: raw_bytes / file_bytes. max_error: the largest difference of any voxel, in stored
+    units. psnr: in dB against the full range of the source (psnr_peak = its largest less its
+    smallest voxel), None where nothing was lost. block_types: name → how many blocks took it.
+    verified: the file was read back and kept its promise. sha256: of the voxels that a reader
+    gets; file_sha256: of the file.
+    """
+
+    path: Path
+    mode: Mode
+    raw_bytes: int
+    file_bytes: int
+    ratio: float
+    max_error: float
+    psnr: float | None
+    psnr_peak: float
+    seconds: float
+    block_types: dict[str, int]
+    verified: bool
+    sha256: str
+    file_sha256: str
+
+
+def compress(
+    volume: Volume,
+    path: str | Path,
+    config: CompressConfig,
+    *,
+    monitor: Monitor | None = None,
+    overwrite: bool = False,
+) -> CompressResult:
+    """Write `volume` as a `.ucv` that keeps what `config` promises; the source is untouched.
+
+    The file appears only after it was read back from the disk, decoded and compared with the
+    volume; before that, and after a failure or a cancel, `path` holds what it held.
+    Lossy modes add a DERIVED line to the history.
+    Raises ConfigError for a promise that this volume cannot be given, InputError for a type
+    that is not held, OutputError where it cannot be written, DependencyError, Cancelled.
+    """
+    began = time.monotonic()
+    monitor = monitor or Monitor()
+    target = Path(path)
+    if target.suffix.lower() != ENDING:
+        raise OutputError(f"{target.name}: not the ending of a container", f"Use {ENDING}.")
+    voxels = _codable(volume, config)
+    threads = thread_count(config.threads)
+    with atomic_write(target, overwrite=overwrite) as temporary:
+        draft = _draft_header(volume, voxels, config)
+        payload = _code(voxels, draft, config, threads, monitor.part(0.0, 0.85))
+        header = _final_header(draft, payload)
+        frame = build_frame(header.to_json(), payload.chunks, second_copy=payload.second_copy)
+        file_sha256 = write_container(temporary, frame, payload.chunks)
+        _verify(temporary, voxels, config, threads, monitor.part(0.85, 1.0))
+    return CompressResult(
+        path=target,
+        mode=config.mode,
+        raw_bytes=voxels.nbytes,
+        file_bytes=frame.file_bytes,
+        ratio=voxels.nbytes / frame.file_bytes,
+        max_error=payload.tally.max_error,
+        psnr=payload.tally.psnr(_peak(header.voxel_range)),
+        psnr_peak=_peak(header.voxel_range),
+        seconds=time.monotonic() - began,
+        block_types=dict(Counter(block_type_name(chunk.kind) for chunk in payload.chunks)),
+        verified=True,
+        sha256=header.voxels_sha256,
+        file_sha256=file_sha256,
+    )
+
+
+def _codable(volume: Volume, config: CompressConfig) -> Voxels:
+    """The voxels, little-endian and in C order; refuses what cannot be coded as is asked."""
+    require("imagecodecs", purpose="Compression")
+    require("zstandard", purpose="Compression")
+    name = volume.source or "the volume"
+    voxels = np.ascontiguousarray(volume.voxels, volume.dtype.newbyteorder("<"))
+    if voxels.dtype.str not in DTYPES:
+        raise InputError(
+            f"{name}: voxels of type {volume.dtype} are not held by a container",
+            "Convert them to float64.",
+        )
+    is_label = volume.modality == "SEG" or voxels.dtype.kind == "b"
+    if config.mode != "lossless" and is_label:
+        raise ConfigError(
+            f"{name} holds labels: with {config.mode} they would turn into other labels",
+            "Compress it lossless; labels become very small.",
+        )
+    return voxels
+
+
+def _draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Header:
+    """The header but for what coding will tell; of the same size, within a few bytes."""
+    promise: dict[str, float] = {}
+    history = volume.history
+    if config.max_error is not None:
+        promise["max_error"] = config.max_error
+        note = f"compressed with a largest error of {config.max_error:g} {volume.units}".rstrip()
+        history += (derived_note(note),) if config.max_error else ()
+    if config.ratio is not None:
+        promise["ratio"] = config.ratio
+        history += (derived_note(f"compressed to a ratio of {config.ratio:g}"),)
+    return Header(
+        shape=voxels.shape,
+        dtype=voxels.dtype,
+        geometry=volume.geometry,
+        modality=volume.modality,
+        units=volume.units,
+        history=history,
+        frame_interval_s=volume.frame_interval_s,
+        mode=config.mode,
+        promise=promise,
+        counts=(1, 1, 1),
+        voxel_range=_voxel_range(voxels),
+        voxels_sha256=voxels_sha256(voxels[..., :1]),
+        exact=False,
+        measured={"max_error": 1234.567, "psnr_db": 123.456, "psnr_peak": 1234.567},
+        encoder=_encoder(),
+    )
+
+
+def _final_header(draft: Header, payload: Payload) -> Header:
+    peak = _peak(draft.voxel_range)
+    psnr = payload.tally.psnr(peak)
+    measured = {
+        "max_error": payload.tally.max_error,
+        "psnr_db": None if psnr is None else round(psnr, 3),
+        "psnr_peak": peak if math.isfinite(peak) else None,
+    }
+    return replace(
+        draft,
+        counts=payload.grid.counts,
+        voxels_sha256=payload.tally.sha256,
+        exact=payload.exact,
+        measured=measured,
+    )
+
+
+def _code(
+    voxels: Voxels, draft: Header, config: CompressConfig, threads: int, monitor: Monitor
+) -> Payload:
+    if config.ratio is None:
+        return code_bounded(
+            voxels, config.max_error, speed=config.speed, threads=threads, monitor=monitor
+        )
+    fields = draft.to_json()
+    room = Room(
+        file_bytes=int(voxels.nbytes / config.ratio),
+        once=build_frame(fields, [], second_copy=False).file_bytes,
+        twice=build_frame(fields, [], second_copy=True).file_bytes,
+    )
+    payload = code_to_ratio(
+        voxels, draft.voxel_range, room, speed=config.speed, threads=threads, monitor=monitor
+    )
+    if payload is None:
+        raise ConfigError(
+            f"ratio {config.ratio:g} cannot be reached: of {voxels.nbytes} bytes that leaves "
+            f"{room.file_bytes}, of which the header alone takes {room.once}",
+            "Choose a smaller ratio, or leave such a small volume uncompressed.",
+        )
+    return payload
+
+
+def _verify(
+    path: Path, voxels: Voxels, config: CompressConfig, threads: int, monitor: Monitor
+) -> None:
+    with Container(path) as container:
+        header = Header.from_json(container.header, path.name)
+        chunks = chunks_by_block(container, header)
+        tally = Tally(voxels, header.grid)
+        in_order = (chunks[block] for block in range(len(header.grid)))
+        decoded = decode_chunks(container, header, in_order, threads=threads, monitor=monitor)
+        for count, block in enumerate(decoded, 1):
+            tally.add(block)
+            monitor.progress(count / len(chunks), "verify")
+        check_promise(
+            tally,
+            config,
+            raw_bytes=voxels.nbytes,
+            file_bytes=container.size,
+            sha256=header.voxels_sha256,
+        )
+
+
+def _voxel_range(voxels: Voxels) -> VoxelRange:
+    low, high = voxels.min(), voxels.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        finite = voxels[np.isfinite(voxels)]
+        if not finite.size:
+            return None
+        low, high = finite.min(), finite.max()
+    return _plain(low), _plain(high)
+
+
+def _plain(value: Any) -> float:
+    number: float = value.item()
+    return int(number) if isinstance(number, bool) else number
+
+
+def _peak(voxel_range: VoxelRange) -> float:
+    return 0.0 if voxel_range is None else voxel_range[1] - voxel_range[0]
+
+
+def _encoder() -> str:
+    codecs = (f"{name} {metadata.version(name)}" for name in ("imagecodecs", "zstandard"))
+    return ", ".join((f"medenhance {__version__}", *codecs))

@@ -1,0 +1,251 @@
+"""What a container says about its volume: written as JSON, read with distrust."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from MedEnhanceLib.errors import CodecError, GeometryError
+from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.unicompress.blocks import Grid
+from MedEnhanceLib.volume import MODALITIES, Volume, Voxels
+
+#: The types that a container holds, in the order of their bytes in memory: little-endian.
+DTYPES = ("|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8")
+MODES = ("lossless", "max_error", "ratio")
+
+_LARGEST_EXTENT = 1 << 31
+_LARGEST_BLOCK = 1 << 24
+_HASH = re.compile(r"[0-9a-f]{64}")
+_HINT = "Copy the file again, or save what is intact: medenhance recover"
+Field = TypeVar("Field")
+#: Smallest and largest finite voxel; None where there is none.
+VoxelRange = tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Header:
+    """Everything but the voxels.
+
+    promise: what the mode promises: {}, {"max_error": e} or {"ratio": R}.
+    voxel_range: smallest and largest finite voxel of the source.
+    voxels_sha256: of the voxels that a reader gets, little-endian, in C order.
+    exact: whether every machine gets these bits (else the last bit of a lossy code may differ).
+    measured: what was reached: {"max_error": …, "psnr_db": …, "psnr_peak": …}.
+    encoder: what wrote the file. model: what its block types need: {"id", "sha256"} or None.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    geometry: Geometry
+    modality: str
+    units: str
+    history: tuple[str, ...]
+    frame_interval_s: float | None
+    mode: str
+    promise: Mapping[str, float]
+    counts: tuple[int, int, int]
+    voxel_range: VoxelRange
+    voxels_sha256: str
+    exact: bool
+    measured: Mapping[str, float | None]
+    encoder: str
+    model: Mapping[str, str] | None = None
+
+    @property
+    def grid(self) -> Grid:
+        """How the volume is cut."""
+        return Grid(self.shape, self.counts)
+
+    @property
+    def raw_bytes(self) -> int:
+        """Bytes of the voxels as an array."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def volume(self, voxels: Voxels, geometry: Geometry, source: str) -> Volume:
+        """The volume, or a part of it, with all that the header knows."""
+        return Volume(
+            voxels,
+            geometry,
+            modality=self.modality,
+            units=self.units,
+            source=source,
+            history=self.history,
+            frame_interval_s=self.frame_interval_s,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON; floats keep every bit."""
+        return {
+            "shape": list(self.shape),
+            "dtype": self.dtype.str,
+            "geometry": self.geometry.to_json(),
+            "modality": self.modality,
+            "units": self.units,
+            "history": list(self.history),
+            "frame_interval_s": self.frame_interval_s,
+            "mode": self.mode,
+            "promise": dict(self.promise),
+            "blocks": list(self.counts),
+            "range": None if self.voxel_range is None else list(self.voxel_range),
+            "voxels_sha256": self.voxels_sha256,
+            "exact": self.exact,
+            "measured": dict(self.measured),
+            "encoder": self.encoder,
+            "model": None if self.model is None else dict(self.model),
+        }
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any], name: str) -> Header:
+        """The inverse; every field is checked. Raises CodecError naming file and field.
+
+        name: of the file. Fields that are unknown are left for a newer version to know.
+        """
+        read = _Reader(fields, name)
+        header = cls(
+            shape=read("shape", _shape),
+            dtype=np.dtype(read("dtype", _one_of(DTYPES))),
+            geometry=read("geometry", _geometry),
+            modality=read("modality", _one_of(MODALITIES)),
+            units=read("units", _text),
+            history=read("history", lambda value: tuple(_text(line) for line in _list(value))),
+            frame_interval_s=read("frame_interval_s", _optional(_number)),
+            mode=read("mode", _one_of(MODES)),
+            promise=read(
+                "promise", lambda value: {k: _number(v) for k, v in _object(value).items()}
+            ),
+            counts=read("blocks", _counts),
+            voxel_range=read("range", _optional(_range)),
+            voxels_sha256=read("voxels_sha256", _hash),
+            exact=read("exact", _flag),
+            measured=read(
+                "measured",
+                lambda value: {k: _optional(_number)(v) for k, v in _object(value).items()},
+            ),
+            encoder=read("encoder", _text),
+            model=read(
+                "model",
+                _optional(lambda value: {k: _text(v) for k, v in _object(value).items()}),
+            ),
+        )
+        read.check("blocks", all(map(_fits_extent, header.counts, header.shape[-3:])))
+        read.check("blocks", header.grid.largest_block <= _LARGEST_BLOCK)
+        return header
+
+
+def memory_limit() -> int:
+    """Bytes that a decoded volume may take: the memory of this machine, or 16 GiB if unknown."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return 16 << 30
+
+
+class _Reader:
+    def __init__(self, fields: Mapping[str, Any], name: str) -> None:
+        self._fields, self._name = fields, name
+
+    def __call__(self, field: str, parse: Callable[[Any], Field]) -> Field:
+        try:
+            return parse(self._fields[field])
+        except (KeyError, ValueError, TypeError, OverflowError, GeometryError) as cause:
+            value = repr(self._fields.get(field, "missing"))[:80]
+            raise CodecError(
+                f"{self._name}: the header's field {field!r} cannot be used: {value}, "
+                "before the first chunk",
+                _HINT,
+            ) from cause
+
+    def check(self, field: str, holds: bool) -> None:
+        def verdict(value: Any) -> None:
+            if not holds:
+                raise ValueError(value)
+
+        self(field, verdict)
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    shape = tuple(_whole(extent) for extent in _list(value))
+    if len(shape) not in (3, 4) or not all(1 <= extent <= _LARGEST_EXTENT for extent in shape):
+        raise ValueError(shape)
+    return shape
+
+
+def _counts(value: Any) -> tuple[int, int, int]:
+    k, j, i = (_whole(count) for count in _list(value))
+    return k, j, i
+
+
+def _fits_extent(count: int, extent: int) -> bool:
+    return 1 <= count <= extent
+
+
+def _range(value: Any) -> VoxelRange:
+    low, high = (_number(bound) for bound in _list(value))
+    return low, high
+
+
+def _geometry(value: Any) -> Geometry:
+    return Geometry.from_json(_object(value))
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(value)
+    return value
+
+
+def _number(value: Any) -> float:
+    # An integer stays one: 64 bits do not fit a float.
+    if type(value) is int or (type(value) is float and math.isfinite(value)):
+        return value
+    raise TypeError(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(value)
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(value)
+    return value
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(value)
+    return value
+
+
+def _hash(value: Any) -> str:
+    if not _HASH.fullmatch(_text(value)):
+        raise ValueError(value)
+    return str(value)
+
+
+def _one_of(choices: tuple[str, ...]) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if value not in choices:
+            raise ValueError(value)
+        return str(value)
+
+    return parse
+
+
+def _optional(parse: Callable[[Any], Field]) -> Callable[[Any], Field | None]:
+    return lambda value: None if value is None else parse(value)

@@ -1,0 +1,184 @@
+"""Blocks of any type as unsigned integers and back: the way to every lossless coder.
+
+    voxels → (indices, record) → voxels
+
+indices: unsigned, of the smallest of 8, 16, 32, 64 bits that holds them, smallest value 0.
+record: a few bytes that undo it. With a bound the way back is off by no more than the bound.
+All arithmetic is exact or IEEE double, operation by operation: every machine reads the same.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from MedEnhanceLib.volume import Voxels
+
+Indices = npt.NDArray[np.unsignedinteger[Any]]
+
+# Kinds of record: the ids are part of the format.
+_OFFSET = 1  # integers, or floats that hold integers: offset + index
+_BITS = 2  # the bits of a float, as an integer: offset + index
+_STEPS = 3  # as _OFFSET, in steps: offset + min(index · step, top)
+_FLOAT_STEPS = 4  # floats: base + index · step
+
+_KIND = struct.Struct("<BB")  # kind, bytes of an index
+_WORD = struct.Struct("<Q")
+_STEPS_FIELDS = struct.Struct("<QQQ")
+_FLOAT_FIELDS = struct.Struct("<dd")
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A block as integers, and what undoes it."""
+
+    indices: Indices
+    record: bytes
+
+
+def to_integers(block: Voxels) -> Coded:
+    """Without loss, whatever the type; NaN keeps its bits and zero its sign."""
+    integers = _as_integers(block)
+    if integers is not None:
+        kind, words = _OFFSET, integers
+    else:
+        kind, words = _BITS, block.view(f"u{block.itemsize}")
+    offset = int(words.min())
+    indices = _narrow(_above(words, offset))
+    return Coded(indices, _record(kind, indices, _WORD, offset % (1 << 64)))
+
+
+def to_bounded_integers(block: Voxels, bound: float) -> Coded:
+    """No voxel off by more than `bound` ≥ 0; without loss where that cannot be had otherwise."""
+    integers = _as_integers(block)
+    if integers is None:
+        return _float_steps(block, bound) or to_integers(block)
+    step = 2 * math.floor(bound) + 1
+    if step == 1:
+        return to_integers(block)
+    offset, top = int(integers.min()), int(integers.max()) - int(integers.min())
+    # A larger step changes nothing, and may not fit its field.
+    step = min(step, 2 * top + 1, (1 << 64) - 1)
+    return _integer_steps(_above(integers, offset), offset, step, top)
+
+
+def from_integers(
+    record: bytes, indices: Indices, dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> Voxels:
+    """The inverse of both; raises ValueError for a record that cannot be."""
+    kind, _ = _KIND.unpack_from(record)
+    fields = record[_KIND.size :]
+    if kind in (_OFFSET, _STEPS):
+        (offset, step, top) = (
+            (*_WORD.unpack(fields), 1, None) if kind == _OFFSET else (_STEPS_FIELDS.unpack(fields))
+        )
+        words = indices.astype(np.uint64)
+        if top is not None:
+            # index · step may pass 2⁶⁴ where the last step is not a whole one.
+            whole = np.uint64(top // max(step, 1))
+            words = np.where(words > whole, np.uint64(top), words * np.uint64(step))
+        return _from_words(words + np.uint64(offset), dtype).reshape(shape)
+    if kind == _BITS:
+        (offset,) = _WORD.unpack(fields)
+        words = indices.astype(np.uint64) + np.uint64(offset)
+        return words.astype(f"u{dtype.itemsize}").view(dtype).reshape(shape)
+    if kind == _FLOAT_STEPS and dtype.kind == "f":
+        base, step = _FLOAT_FIELDS.unpack(fields)
+        return _from_steps(indices, base, step, dtype).reshape(shape)
+    raise ValueError(f"unknown record {kind} for {dtype}")
+
+
+def split_record(data: bytes) -> tuple[bytes, np.dtype[Any], bytes]:
+    """Part a chunk's bytes into record, type of the indices, and the coder's bytes."""
+    kind, width = _KIND.unpack_from(data)
+    sizes = {_OFFSET: _WORD, _BITS: _WORD, _STEPS: _STEPS_FIELDS, _FLOAT_STEPS: _FLOAT_FIELDS}
+    if kind not in sizes or width not in (1, 2, 4, 8):
+        raise ValueError(f"unknown record {kind} with indices of {width} bytes")
+    end = _KIND.size + sizes[kind].size
+    if len(data) < end:
+        raise ValueError("the record is cut short")
+    return data[:end], np.dtype(f"<u{width}"), data[end:]
+
+
+def _as_integers(block: Voxels) -> Voxels | None:
+    """The block as integers of its own width, or None for floats that hold anything else."""
+    if block.dtype.kind == "b":
+        return block.view(np.uint8)
+    if block.dtype.kind in "iu":
+        return block
+    limit = 2.0 ** (np.finfo(block.dtype).nmant + 1)
+    # The corner first: it settles the matter for most volumes of floats.
+    for part in (block[:1, :4, :64], block):
+        with np.errstate(invalid="ignore"):
+            whole = (np.abs(part) <= limit) & (part == np.rint(part))
+        if not whole.all() or (np.signbit(part) & (part == 0)).any():
+            return None
+    return block.astype(np.int64)
+
+
+def _above(integers: Voxels, offset: int) -> Indices:
+    """`integers` − offset, never negative, in the unsigned type of the same width."""
+    unsigned = np.dtype(f"u{integers.dtype.itemsize}")
+    low = unsigned.type(offset % (1 << 8 * unsigned.itemsize))
+    # Unsigned subtraction wraps around, which is what the extremes of a signed type need.
+    difference: Indices = np.ascontiguousarray(integers).view(unsigned) - low
+    return difference
+
+
+def _narrow(words: Indices) -> Indices:
+    smallest: Indices = words.astype(np.min_scalar_type(int(words.max())), copy=False)
+    return smallest
+
+
+def _record(kind: int, indices: Indices, fields: struct.Struct, *values: float) -> bytes:
+    return _KIND.pack(kind, indices.dtype.itemsize) + fields.pack(*values)
+
+
+def _integer_steps(above: Indices, offset: int, step: int, top: int) -> Coded:
+    # above + step // 2 could pass the type's largest value: round by the remainder instead.
+    words = above if top + step < 1 << 8 * above.dtype.itemsize else above.astype(np.uint64)
+    size = words.dtype.type(step)
+    indices, rest = np.divmod(words, size)
+    indices += rest > size // 2
+    narrow = _narrow(indices)
+    return Coded(narrow, _record(_STEPS, narrow, _STEPS_FIELDS, offset % (1 << 64), step, top))
+
+
+def _float_steps(block: Voxels, bound: float) -> Coded | None:
+    """Steps a little smaller than 2 · bound, checked voxel by voxel; None where one misses."""
+    wide = block.astype(np.float64)
+    base, top = float(wide.min()), float(wide.max())
+    if not (math.isfinite(base) and math.isfinite(top) and math.isfinite(top - base)):
+        return None
+    largest = block.dtype.type(max(abs(base), abs(top)))
+    with np.errstate(over="ignore"):
+        rounding = float(np.spacing(largest)) + 4 * float(np.spacing(np.float64(largest)))
+    step = 2 * (bound - rounding)
+    if not step > 0 or (top - base) / step >= 1 << 52:
+        return None
+    indices = _narrow(np.rint((wide - base) / step).astype(np.uint64))
+    decoded = _from_steps(indices, base, step, block.dtype).astype(np.float64)
+    if not (np.abs(decoded - wide) <= bound).all():
+        return None
+    return Coded(indices, _record(_FLOAT_STEPS, indices, _FLOAT_FIELDS, base, step))
+
+
+def _from_steps(indices: Indices, base: float, step: float, dtype: np.dtype[Any]) -> Voxels:
+    with np.errstate(over="ignore", invalid="ignore"):
+        voxels: Voxels = (indices.astype(np.float64) * step + base).astype(dtype)
+    return voxels
+
+
+def _from_words(words: npt.NDArray[np.uint64], dtype: np.dtype[Any]) -> Voxels:
+    if dtype.kind == "f":
+        voxels: Voxels = words.view(np.int64).astype(dtype)
+    elif dtype.kind == "b":
+        voxels = words != 0
+    else:
+        voxels = words.astype(f"u{dtype.itemsize}").view(dtype)
+    return voxels

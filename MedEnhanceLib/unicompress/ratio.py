@@ -1,0 +1,237 @@
+"""Codes a volume into a given number of bytes, as well as they allow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.unicompress import wavelet
+from MedEnhanceLib.unicompress.blocks import Grid, wavelet_grid
+from MedEnhanceLib.unicompress.bounded import Payload, code_bounded, estimate_bytes
+from MedEnhanceLib.unicompress.candidates import Code, code_block
+from MedEnhanceLib.unicompress.coders import WAVELET
+from MedEnhanceLib.unicompress.config import Speed
+from MedEnhanceLib.unicompress.container import Chunk
+from MedEnhanceLib.unicompress.decode import decode_data
+from MedEnhanceLib.unicompress.header import VoxelRange
+from MedEnhanceLib.unicompress.pool import ordered_map
+from MedEnhanceLib.unicompress.rate import Curve, Share, allocate
+from MedEnhanceLib.unicompress.verify import Tally
+from MedEnhanceLib.volume import Voxels
+
+#: Slices of a block: the long wavelet wins where slices resemble each other, up to 2 dB at high
+#: ratios; the short one on thick slices. Both are tried on one block.
+_DEPTHS = (64, 16)
+#: Where a curve is measured, as multiples of the bytes that an equal share would give.
+_POINTS = {"normal": (0.12, 0.3, 0.6, 1.0, 1.6, 2.6, 4.0), "fast": (0.3, 1.0, 3.0)}
+_REACH = 4.0
+#: Blocks that could use more than `_REACH` equal shares are measured again, with four times more.
+_ROUNDS = 4
+#: Coding without loss at full effort takes this much less than the fast estimate.
+_EFFORT_GAIN = 1.25
+_ROW_BYTES = 15
+_SLACK = 128
+
+
+@dataclass(frozen=True)
+class Room:
+    """How many bytes a file may have, and how many its header takes once and twice."""
+
+    file_bytes: int
+    once: int
+    twice: int
+
+    def for_payload(self, chunks: int) -> tuple[int, bool]:
+        """Bytes left for so many chunks, and whether header and table are written twice.
+
+        They are where the second copy costs at most a hundredth of the file.
+        """
+        table = _ROW_BYTES * chunks + _SLACK
+        second = self.twice - self.once + table
+        keep = second * 100 <= self.file_bytes
+        return self.file_bytes - self.once - table - (second if keep else 0), keep
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A block's codes and what they lose."""
+
+    curve: Curve
+    stream: wavelet.Stream | None
+    exact: Code
+    reach: float  # bits per voxel that the stream was coded with
+
+
+def code_to_ratio(
+    voxels: Voxels,
+    voxel_range: VoxelRange,
+    room: Room,
+    *,
+    speed: Speed,
+    threads: int,
+    monitor: Monitor,
+) -> Payload | None:
+    """The best code within `room`: lossless if it fits, else the wavelet, cut to size.
+
+    Returns None where not even the coarsest code fits.
+    """
+    exact = _try_without_loss(
+        voxels, room, speed=speed, threads=threads, monitor=monitor.part(0.0, 0.1)
+    )
+    if exact is not None:
+        return exact
+    threads = min(threads, wavelet.MOST_THREADS)
+    grid = wavelet_grid(voxels.shape, _choose_depth(voxels, room.file_bytes))
+    budget, second_copy = room.for_payload(len(grid))
+    measured = _measure(voxels, grid, budget, speed, threads, monitor.part(0.1, 0.7))
+    shares = _allocate(voxels, grid, measured, budget, speed, threads, monitor)
+    if shares is None:
+        return None
+    chunks = [_cut(number, *pair) for number, pair in enumerate(zip(measured, shares, strict=True))]
+    tally = _decode_all(voxels, voxel_range, grid, chunks, threads, monitor.part(0.7, 1.0))
+    exact_everywhere = all(chunk.kind != WAVELET for chunk in chunks)
+    return Payload(grid, chunks, tally, exact=exact_everywhere, second_copy=second_copy)
+
+
+def _try_without_loss(
+    voxels: Voxels, room: Room, *, speed: Speed, threads: int, monitor: Monitor
+) -> Payload | None:
+    estimate = estimate_bytes(voxels, threads=threads, monitor=monitor)
+    if estimate > room.file_bytes * _EFFORT_GAIN:
+        return None
+    payload = code_bounded(voxels, None, speed=speed, threads=threads, monitor=monitor)
+    budget, second_copy = room.for_payload(len(payload.chunks))
+    if payload.bytes > budget:
+        return None
+    return Payload(payload.grid, payload.chunks, payload.tally, second_copy=second_copy)
+
+
+def _choose_depth(voxels: Voxels, file_bytes: int) -> int:
+    """Code a block in the middle both ways, in equal bytes; take what loses less."""
+    long, short = _DEPTHS
+    grid = wavelet_grid(voxels.shape, long)
+    block = grid.box(len(grid) // 2).of(voxels)
+    if len(block) < 2 * short:
+        return long
+    bits = 8 * file_bytes / voxels.size
+    halves = Grid(block.shape, (-(-len(block) // short), 1, 1))
+    pieces = [halves.box(number).of(block) for number in range(len(halves))]
+    return long if _loss(block, bits) <= sum(_loss(piece, bits) for piece in pieces) else short
+
+
+def _loss(block: Voxels, bits: float) -> float:
+    if not wavelet.fits(block):
+        return 0.0
+    values = block.astype(wavelet.working_type(block.dtype))
+    stream = wavelet.encode(values, _reachable(bits, block))
+    decoded = wavelet.decode(stream.prefix(len(stream)), block.shape, values.dtype.type)
+    return float(np.square(decoded.astype(np.float64) - values).sum())
+
+
+def _reachable(bits: float, block: Voxels) -> float:
+    return min(bits, 8.0 * block.dtype.itemsize + 4)
+
+
+def _measure(
+    voxels: Voxels, grid: Grid, budget: int, speed: Speed, threads: int, monitor: Monitor
+) -> list[_Measured]:
+    bits = 8 * max(budget, 1) / voxels.size
+
+    def measure(number: int) -> _Measured:
+        block = grid.box(number).of(voxels)
+        return _measure_block(block, bits, _REACH, speed)
+
+    measured = []
+    for one in ordered_map(measure, range(len(grid)), threads=threads, monitor=monitor):
+        measured.append(one)
+        monitor.progress(len(measured) / len(grid), "measure")
+    return measured
+
+
+def _measure_block(block: Voxels, bits: float, reach: float, speed: Speed) -> _Measured:
+    exact = code_block(block, None, speed="fast", variants=())
+    if not wavelet.fits(block):
+        nothing = np.empty(0)
+        return _Measured(Curve(nothing, nothing, len(exact.data)), None, exact, np.inf)
+    values = block.astype(wavelet.working_type(block.dtype))
+    wide = values.astype(np.float64)
+    top = _reachable(bits * reach, block)
+    stream = wavelet.encode(values, top)
+    share = bits * block.size / 8
+    wanted = np.array([point * share * reach / _REACH for point in _POINTS[speed]])
+    inside = np.clip(wanted, wavelet.HEAD_BYTES + 2, len(stream)).astype(int)
+    sizes = np.unique(np.append(inside, len(stream)))
+    losses = [float(np.square(wide - wide.mean()).sum())]
+    for size in sizes:
+        decoded = wavelet.decode(stream.prefix(int(size)), block.shape, values.dtype.type)
+        losses.append(float(np.square(decoded - wide).sum()))
+    curve = Curve(
+        np.append(wavelet.HEAD_BYTES, sizes).astype(np.float64),
+        np.minimum.accumulate(losses),
+        len(exact.data),
+    )
+    return _Measured(curve, stream, exact, top)
+
+
+def _allocate(
+    voxels: Voxels,
+    grid: Grid,
+    measured: list[_Measured],
+    budget: int,
+    speed: Speed,
+    threads: int,
+    monitor: Monitor,
+) -> list[Share] | None:
+    """Share the budget; blocks that would take all that was measured are measured further."""
+    bits, reach = 8 * max(budget, 1) / voxels.size, _REACH
+    shares = allocate([one.curve for one in measured], budget)
+    for _ in range(_ROUNDS):
+        if shares is None:
+            return None
+        hungry = [
+            number
+            for number, (one, share) in enumerate(zip(measured, shares, strict=True))
+            if not share.exact
+            and share.size >= one.curve.sizes[-1]
+            and one.reach < _reachable(np.inf, voxels)
+        ]
+        if not hungry or len(grid) == 1:
+            break
+        reach *= 4
+
+        def further(number: int, reach: float = reach) -> _Measured:
+            return _measure_block(grid.box(number).of(voxels), bits, reach, speed)
+
+        again = ordered_map(further, hungry, threads=threads, monitor=monitor)
+        for number, one in zip(hungry, again, strict=True):
+            measured[number] = one
+        shares = allocate([one.curve for one in measured], budget)
+    return shares
+
+
+def _cut(number: int, measured: _Measured, share: Share) -> Chunk:
+    if share.exact or measured.stream is None:
+        return Chunk(number, measured.exact.kind, measured.exact.data)
+    return Chunk(number, WAVELET, measured.stream.prefix(share.size))
+
+
+def _decode_all(
+    voxels: Voxels,
+    voxel_range: VoxelRange,
+    grid: Grid,
+    chunks: list[Chunk],
+    threads: int,
+    monitor: Monitor,
+) -> Tally:
+    def decode(chunk: Chunk) -> Voxels:
+        shape = grid.box(chunk.block).shape
+        return decode_data(chunk.kind, chunk.data, shape, voxels.dtype, voxel_range)
+
+    tally = Tally(voxels, grid)
+    decoded = ordered_map(decode, chunks, threads=threads, monitor=monitor)
+    for count, block in enumerate(decoded, 1):
+        tally.add(block)
+        monitor.progress(count / len(chunks), "compress")
+    return tally

@@ -1,0 +1,132 @@
+"""Saves what is intact in a damaged container, and tells what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from MedEnhanceLib.errors import CodecError
+from MedEnhanceLib.manifest import derived_note
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.unicompress.blocks import whole_region
+from MedEnhanceLib.unicompress.config import thread_count
+from MedEnhanceLib.unicompress.container import NO_BLOCK, ChunkInfo, Container
+from MedEnhanceLib.unicompress.decode import allocate_voxels, decode_chunk, paste
+from MedEnhanceLib.unicompress.header import Header
+from MedEnhanceLib.unicompress.pool import ordered_map
+from MedEnhanceLib.unicompress.verify import voxels_sha256
+from MedEnhanceLib.volume import Volume, Voxels
+
+Outcome = Voxels | CodecError
+
+
+@dataclass(frozen=True)
+class LostBlock:
+    """A block that could not be read; `start` and `stop` are its voxels, [frame,] k, j, i."""
+
+    block: int
+    start: tuple[int, ...]
+    stop: tuple[int, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class RecoverReport:
+    """What became of a damaged container.
+
+    lost: the blocks that hold `fill_value` now, the smallest voxel of the source.
+    notes: damage elsewhere in the file, that did no harm.
+    proved: whether all voxels are those of the file as it was written (SHA-256).
+    """
+
+    blocks: int
+    lost: tuple[LostBlock, ...]
+    lost_voxels: int
+    fill_value: float
+    notes: tuple[str, ...]
+    proved: bool
+
+
+def recover(
+    path: str | Path, *, monitor: Monitor | None = None, threads: int = 0
+) -> tuple[Volume, RecoverReport]:
+    """Read every intact block of a damaged `.ucv` and fill the others.
+
+    Damage to header or chunk table is repaired from their second copy. Where blocks are lost
+    the volume's history says so.
+    Raises CodecError where neither copy of header and table can be read.
+    """
+    monitor = monitor or Monitor()
+    with Container(Path(path), tolerant=True) as container:
+        header = Header.from_json(container.header, container.path.name)
+        ranges = whole_region(header.shape)
+        voxels = allocate_voxels(header, ranges, container.path.name)
+        fill = header.dtype.type(header.voxel_range[0] if header.voxel_range else 0)
+        lost = []
+        for block, outcome in _read_blocks(container, header, thread_count(threads), monitor):
+            box = header.grid.box(block)
+            if isinstance(outcome, CodecError):
+                lost.append(_lost_block(header, block, outcome.message))
+                box.of(voxels)[...] = fill
+            else:
+                paste(voxels, ranges, box, outcome)
+            monitor.progress((block + 1) / len(header.grid), "recover")
+        report = RecoverReport(
+            blocks=len(header.grid),
+            lost=tuple(lost),
+            lost_voxels=sum(_voxels_of(header, one.block) for one in lost),
+            fill_value=fill.item(),
+            notes=tuple(container.notes),
+            proved=not lost and voxels_sha256(voxels) == header.voxels_sha256,
+        )
+    if lost:
+        note = derived_note(f"recovered without {len(lost)} of {report.blocks} damaged blocks")
+        header = replace(header, history=(*header.history, note))
+    return header.volume(voxels, header.geometry, str(path)), report
+
+
+def _read_blocks(
+    container: Container, header: Header, threads: int, monitor: Monitor
+) -> Iterator[tuple[int, Outcome]]:
+    chunks: dict[int, ChunkInfo] = {}
+    for chunk in container.chunks:
+        if chunk.block != NO_BLOCK and chunk.layer == 0:
+            chunks.setdefault(chunk.block, chunk)
+
+    def read(block: int) -> tuple[int, ChunkInfo | None, bytes | CodecError]:
+        chunk = chunks.get(block)
+        if chunk is None:
+            problem = CodecError(f"{container.path.name}: block {block} has no chunk")
+            return block, None, problem
+        try:
+            return block, chunk, container.read(chunk)
+        except CodecError as damage:
+            return block, chunk, damage
+
+    def decode(item: tuple[int, ChunkInfo | None, bytes | CodecError]) -> tuple[int, Outcome]:
+        block, chunk, data = item
+        if chunk is None or isinstance(data, CodecError):
+            return block, data  # type: ignore[return-value]
+        try:
+            return block, decode_chunk(container, header, chunk, data)
+        except CodecError as damage:
+            return block, damage
+
+    items = (read(block) for block in range(len(header.grid)))
+    return ordered_map(decode, items, threads=threads, monitor=monitor)
+
+
+def _lost_block(header: Header, block: int, reason: str) -> LostBlock:
+    box = header.grid.box(block)
+    spans = [box.k, box.j, box.i]
+    if len(header.shape) == 4:
+        spans.insert(0, (box.frame, box.frame + 1))
+    return LostBlock(
+        block, tuple(span[0] for span in spans), tuple(span[1] for span in spans), reason
+    )
+
+
+def _voxels_of(header: Header, block: int) -> int:
+    k, j, i = header.grid.box(block).shape
+    return k * j * i

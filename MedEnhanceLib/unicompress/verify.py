@@ -1,0 +1,101 @@
+"""Proves the promise: what a reader gets is compared with the source, voxel by voxel."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import numpy as np
+
+from MedEnhanceLib.errors import CodecError
+from MedEnhanceLib.unicompress.blocks import Grid
+from MedEnhanceLib.unicompress.config import CompressConfig
+from MedEnhanceLib.volume import Voxels
+
+
+class Tally:
+    """Compares decoded blocks, given in order, with the source. Holds one run of slices.
+
+    equal: whether every voxel so far has the source's bits. max_error: the largest difference,
+    exact for integers. squared: the sum of squared differences.
+    """
+
+    def __init__(self, source: Voxels, grid: Grid) -> None:
+        self.equal, self.max_error, self.squared = True, 0.0, 0.0
+        self._source, self._grid = source, grid
+        self._digest = hashlib.sha256()
+        self._slab: Voxels | None = None
+        self._next = 0
+
+    def add(self, decoded: Voxels) -> None:
+        """Take the next block."""
+        box = self._grid.box(self._next)
+        self._compare(box.of(self._source), decoded)
+        if self._slab is None:
+            self._slab = np.empty((box.shape[0], *self._source.shape[-2:]), self._source.dtype)
+        self._slab[:, slice(*box.j), slice(*box.i)] = decoded
+        self._next += 1
+        if self._next % (self._grid.counts[1] * self._grid.counts[2]) == 0:
+            self._digest.update(self._slab.view(np.uint8).data)
+            self._slab = None
+
+    @property
+    def sha256(self) -> str:
+        """Of all decoded voxels, little-endian, in C order, as hex."""
+        return self._digest.hexdigest()
+
+    def psnr(self, peak: float) -> float | None:
+        """In dB, against `peak`; None where nothing was lost, or where there is no peak."""
+        if not (self.squared and 0 < peak < math.inf):
+            return None
+        return 10 * math.log10(peak * peak * self._source.size / self.squared)
+
+    def _compare(self, source: Voxels, decoded: Voxels) -> None:
+        bits = f"u{source.dtype.itemsize}"
+        same = source.view(bits) == decoded.view(bits)
+        if same.all():
+            return
+        self.equal = False
+        difference = _distance(source[~same], decoded[~same])
+        largest = difference.max()
+        # A comparison with NaN is false, and would hide it.
+        worse = not largest <= self.max_error
+        self.max_error = largest.item() if worse else self.max_error
+        self.squared += float(np.square(difference.astype(np.float64)).sum())
+
+
+def voxels_sha256(voxels: Voxels) -> str:
+    """SHA-256 of a C-ordered little-endian array's bytes, as hex."""
+    return hashlib.sha256(np.ascontiguousarray(voxels).view(np.uint8).data).hexdigest()
+
+
+def check_promise(
+    tally: Tally, config: CompressConfig, *, raw_bytes: int, file_bytes: int, sha256: str
+) -> None:
+    """Raise CodecError unless the file, as it was read back, keeps what `config` promises."""
+    broken = ""
+    if tally.sha256 != sha256:
+        broken = "its voxels are not those that were coded"
+    elif config.mode == "lossless" and not tally.equal:
+        broken = f"lossless, yet a voxel is off by {tally.max_error:g}"
+    elif config.max_error is not None and not tally.max_error <= config.max_error:
+        broken = f"a voxel is off by {tally.max_error:g}, promised {config.max_error:g}"
+    elif config.ratio is not None and file_bytes * config.ratio > raw_bytes:
+        broken = f"it has {file_bytes} bytes, promised {raw_bytes / config.ratio:.0f}"
+    if broken:
+        raise CodecError(
+            f"the file that was just written breaks its promise: {broken}",
+            "Nothing was kept. Try again; if it stays, check this machine's memory and report it.",
+        )
+
+
+def _distance(left: Voxels, right: Voxels) -> Voxels:
+    if left.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):
+            return np.abs(left.astype(np.float64) - right.astype(np.float64))
+    # Subtract as unsigned of the same width: exact, also between the extremes of a signed type.
+    bits = f"u{left.dtype.itemsize}"
+    if left.dtype.kind == "b":
+        left, right = left.view(np.uint8), right.view(np.uint8)
+    difference: Voxels = np.maximum(left, right).view(bits) - np.minimum(left, right).view(bits)
+    return difference
