@@ -21,6 +21,7 @@ from MedEnhanceLib.volume import Volume
 #: Registration runs at about this voxel size; finer gained nothing and takes minutes.
 _WORKING_MM = 2.0
 _AFFINE_ITERATIONS = 100
+_SAMPLES = 100_000
 _DEMONS_ITERATIONS = 60
 _DEMONS_SMOOTHING = 1.5
 _PRIOR_SMOOTHING_MM2 = 2.0
@@ -84,11 +85,12 @@ def _affine(fixed: Any, moving: Any, sitk: Any) -> Any:
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(32)
     method.SetMetricSamplingStrategy(method.RANDOM)
-    method.SetMetricSamplingPercentage(0.05, 1)
+    method.SetMetricSamplingPercentage(min(1.0, _SAMPLES / fixed.GetNumberOfPixels()), 1)
     # An atlas without its skull must not be pulled to the skull of the image.
     method.SetMetricMovingMask(sitk.BinaryDilate(_foreground(moving, sitk), [4] * 3))
     method.SetInterpolator(sitk.sitkLinear)
-    method.SetOptimizerAsGradientDescent(0.5, _AFFINE_ITERATIONS, 1e-6, 10)
+    # Plain gradient descent walked away from a good start on small images.
+    method.SetOptimizerAsRegularStepGradientDescent(1.0, 1e-3, _AFFINE_ITERATIONS)
     method.SetOptimizerScalesFromPhysicalShift()
     method.SetShrinkFactorsPerLevel([4, 2])
     method.SetSmoothingSigmasPerLevel([2, 1])

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
+from MedEnhanceLib.bundles.store import WEIGHTS
 from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.train import train
 from MedEnhanceLib.io import save
+from MedEnhanceLib.manifest import file_sha256
 from MedEnhanceLib.volume import Volume
 
 
@@ -47,3 +53,27 @@ def tiny_model(
 ) -> Path:
     """The folder of a bundle that was trained for a few steps."""
     return train(smoke, training_data, tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="session")
+def model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A bundle whose weights are away from their zero start: it changes what goes in."""
+    return str(_shaken_bundle(tiny_model, tmp_path_factory.mktemp("shaken")))
+
+
+def _shaken_bundle(source: Path, target: Path) -> Path:
+    """A copy of a bundle with noise on its weights and with its hash made true again."""
+    folder = target / "shaken"
+    shutil.copytree(source, folder)
+    weights = load_file(folder / WEIGHTS)
+    generator = torch.Generator().manual_seed(0)
+    for name, tensor in weights.items():
+        noise = torch.randn(tensor.shape, generator=generator)
+        weights[name] = (tensor.float() + 0.05 * noise).half()
+    weights["bank.spread"] = weights["bank.spread"].abs() + 0.5
+    save_file(weights, folder / WEIGHTS)
+    path = folder / "configs/metadata.json"
+    metadata = json.loads(path.read_text())
+    metadata["files"][str(WEIGHTS)] = file_sha256(folder / WEIGHTS)
+    path.write_text(json.dumps(metadata))
+    return folder

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hqg_helpers import shaken_bundle
 
 from MedEnhanceLib.errors import (
     Cancelled,
@@ -25,12 +24,6 @@ from MedEnhanceLib.nets import slices as slices_module
 from MedEnhanceLib.nets.slices import Plan
 from MedEnhanceLib.progress import Event, Monitor
 from MedEnhanceLib.volume import Volume
-
-
-@pytest.fixture(scope="session")
-def model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A bundle whose weights are away from their zero start: it changes what goes in."""
-    return str(shaken_bundle(tiny_model, tmp_path_factory.mktemp("shaken")))
 
 
 @pytest.fixture

@@ -1,0 +1,147 @@
+"""Models: found, verified, imported, removed; nothing damaged or hostile is used."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from MedEnhanceLib.bundles import (
+    Bundle,
+    import_bundle,
+    list_bundles,
+    open_bundle,
+    remove_bundle,
+    verify_bundle,
+)
+from MedEnhanceLib.bundles.export import export_bundle, load_tensors
+from MedEnhanceLib.bundles.store import METADATA, WEIGHTS, read_bundle
+from MedEnhanceLib.errors import ModelError
+
+METADATA_FIELDS = {
+    "name": "toy",
+    "kind": "enhancer",
+    "modality": "MR",
+    "description": "A toy.",
+    "licence": "Apache-2.0",
+    "limits": ["None of it is real."],
+    "measured": [{"test": "a", "PSNR": 30.0}],
+}
+
+
+@pytest.fixture(autouse=True)
+def user_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "user models"
+    monkeypatch.setenv("MEDENHANCE_MODELS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Bundle:
+    return export_bundle(tmp_path / "toy", {"w": torch.arange(6.0)}, METADATA_FIELDS)
+
+
+def test_an_exported_bundle_reads_back(toy: Bundle) -> None:
+    verify_bundle(toy)
+    assert torch.equal(load_tensors(toy)["w"], torch.arange(6.0))
+    card = (toy.folder / "docs/README.md").read_text()
+    assert "not a medical device" in card
+    assert "| a | 30.0 |" in card
+
+
+def test_import_from_folder_then_remove(toy: Bundle, user_models: Path) -> None:
+    imported = import_bundle(toy.folder)
+    assert imported.folder == user_models / "toy"
+    assert "toy" in [bundle.name for bundle in list_bundles()]
+    assert open_bundle("toy", kind="enhancer", modality="MR").sha256 == toy.sha256
+    with pytest.raises(ModelError, match="already"):
+        import_bundle(toy.folder)
+    remove_bundle("toy")
+    assert not imported.folder.exists()
+    assert toy.folder.exists()
+
+
+def test_import_from_zip(toy: Bundle, tmp_path: Path) -> None:
+    archive = Path(shutil.make_archive(str(tmp_path / "toy"), "zip", tmp_path, "toy"))
+    assert import_bundle(archive).sha256 == toy.sha256
+
+
+def test_a_zip_that_climbs_out_is_refused(tmp_path: Path) -> None:
+    archive = tmp_path / "evil.zip"
+    with zipfile.ZipFile(archive, "w") as contents:
+        contents.writestr("../../evil.txt", "x")
+    with pytest.raises(ModelError, match="outside"):
+        import_bundle(archive)
+    assert not (tmp_path.parent / "evil.txt").exists()
+
+
+def test_metadata_that_names_files_outside_is_refused(toy: Bundle) -> None:
+    _edit(toy, files={**toy.metadata["files"], "../../etc/passwd": "0"})
+    with pytest.raises(ModelError, match="outside"):
+        import_bundle(toy.folder)
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "", "with space"])
+def test_names_that_are_no_folder_names_are_refused(toy: Bundle, name: str) -> None:
+    _edit(toy, name=name)
+    with pytest.raises(ModelError, match="name"):
+        import_bundle(toy.folder)
+
+
+def test_damage_is_found_and_leaves_nothing_behind(toy: Bundle, user_models: Path) -> None:
+    data = bytearray((toy.folder / WEIGHTS).read_bytes())
+    data[-1] ^= 1
+    (toy.folder / WEIGHTS).write_bytes(data)
+    with pytest.raises(ModelError, match="damaged"):
+        import_bundle(toy.folder)
+    assert list(user_models.iterdir()) == []
+
+
+def test_a_missing_file_is_named(toy: Bundle) -> None:
+    (toy.folder / WEIGHTS).unlink()
+    with pytest.raises(ModelError, match=r"model\.safetensors is missing"):
+        verify_bundle(toy)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"format": "other"}', '{"format": "medenhance-bundle"}']
+)
+def test_what_is_no_metadata_is_refused(toy: Bundle, text: str) -> None:
+    (toy.folder / METADATA).write_text(text)
+    with pytest.raises(ModelError, match=r"metadata\.json"):
+        read_bundle(toy.folder)
+
+
+def test_a_newer_format_asks_for_an_update(toy: Bundle) -> None:
+    _edit(toy, format_version=2)
+    with pytest.raises(ModelError, match="Update"):
+        read_bundle(toy.folder)
+
+
+def test_kind_and_modality_must_fit(toy: Bundle) -> None:
+    with pytest.raises(ModelError, match="not a head"):
+        open_bundle(str(toy.folder), kind="head", modality="MR")
+    with pytest.raises(ModelError, match="for MR, the volume is CT"):
+        open_bundle(str(toy.folder), kind="enhancer", modality="CT")
+
+
+def test_shipped_models_verify_and_cannot_be_removed() -> None:
+    shipped = [bundle for bundle in list_bundles() if bundle.shipped]
+    assert {bundle.name for bundle in shipped} == {"brain-tissue", "ct-lowdose", "mr-brain"}
+    for bundle in shipped:
+        verify_bundle(bundle)
+        assert bundle.metadata["measured"], f"{bundle.name} has no measured table"
+        assert bundle.metadata["data"], f"{bundle.name} does not name its data"
+        with pytest.raises(ModelError, match="part of MedEnhance"):
+            remove_bundle(bundle.name)
+    total = sum(path.stat().st_size for b in shipped for path in b.folder.rglob("*"))
+    assert total < 20e6
+
+
+def _edit(bundle: Bundle, **fields: object) -> None:
+    path = bundle.folder / METADATA
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))

@@ -1,0 +1,157 @@
+"""Heads: labels from an atlas, training, segmentation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib.bundles.store import read_bundle
+from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, ModelError
+from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.gradprom import SegmentConfig, TrainHeadConfig, segment
+from MedEnhanceLib.gradprom.atlas import propagate_labels
+from MedEnhanceLib.gradprom.train import train
+from MedEnhanceLib.io import save
+from MedEnhanceLib.metrics import dice
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.volume import Volume
+
+STRUCTURES = [
+    {"value": 1, "name": "Shell", "color": "#ff0000"},
+    {"value": 5, "name": "Core", "color": "#00ff00"},
+]
+
+
+def phantom(shift_mm: float = 0.0, seed: int = 0) -> tuple[Volume, Volume]:
+    """A ball of 500 with a core of 900, and its labels."""
+    k, j, i = np.mgrid[-1:1:24j, -1:1:44j, -1:1:40j]
+    radius = np.sqrt(k**2 + j**2 + i**2)
+    labels = np.where(radius < 0.35, 5, np.where(radius < 0.7, 1, 0)).astype(np.uint8)
+    noise = np.random.default_rng(seed).normal(0, 12, labels.shape)
+    values = np.select([labels == 5, labels == 1], [900.0, 500.0]) + noise
+    geometry = Geometry((2.0, 2.0, 3.0), (shift_mm, -shift_mm, 4.0))
+    image = Volume(np.abs(values).astype(np.int16), geometry, modality="MR", source="phantom")
+    return image, Volume(labels, geometry, modality="SEG")
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("head data")
+    for part in ("images", "labels"):
+        (folder / part).mkdir()
+    for number in range(2):
+        image, labels = phantom(seed=number)
+        save(image, folder / f"images/{number}.nrrd")
+        save(labels, folder / f"labels/{number}.nrrd")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def config() -> TrainHeadConfig:
+    fields = {"preset": "smoke", "labels": ["labels/*"], "structures": STRUCTURES, "name": "toy"}
+    return replace(
+        TrainHeadConfig.from_json(fields), steps=80, device="cpu", learning_rate=0.01, ema=0.9
+    )
+
+
+@pytest.fixture(scope="session")
+def head_model(
+    data: Path, config: TrainHeadConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    return train(config, data, tmp_path_factory.mktemp("run"))
+
+
+def test_a_trained_head_finds_the_structures(head_model: Path) -> None:
+    image, labels = phantom(seed=9)
+    result = segment(image, SegmentConfig(model=str(head_model), device="cpu"))
+    assert set(np.unique(result.volume.voxels)) <= {0, 1, 5}
+    assert dice(labels.voxels, result.volume.voxels, 5) > 0.8
+    assert result.volume.geometry == image.geometry
+    assert (result.volume.modality, result.volume.dtype) == ("SEG", np.uint8)
+    row = result.table[1]
+    assert row["label"] == "Core"
+    assert row["volume_ml"] == pytest.approx((result.volume.voxels == 5).sum() * 0.012, abs=1e-3)
+
+
+def test_two_trainings_give_the_same_head(
+    head_model: Path, data: Path, config: TrainHeadConfig, tmp_path: Path
+) -> None:
+    assert read_bundle(train(config, data, tmp_path)).sha256 == read_bundle(head_model).sha256
+
+
+def test_a_stopped_training_goes_on(
+    head_model: Path, data: Path, config: TrainHeadConfig, tmp_path: Path
+) -> None:
+    calls = iter(range(10_000))
+    with pytest.raises(Cancelled):
+        train(config, data, tmp_path, Monitor(cancel=lambda: next(calls) > 60))
+    again = train(config, data, tmp_path)
+    assert read_bundle(again).sha256 == read_bundle(head_model).sha256
+
+
+def test_the_enhancer_that_is_handed_in_sees_the_damaged_images(
+    data: Path, config: TrainHeadConfig, tmp_path: Path
+) -> None:
+    seen: list[Volume] = []
+
+    def enhance(volume: Volume) -> Volume:
+        seen.append(volume)
+        return volume
+
+    train(replace(config, steps=1), data, tmp_path, enhance=enhance)
+    assert len(seen) == 2 * config.damaged
+    assert not np.array_equal(seen[0].voxels, phantom()[0].voxels)
+
+
+def test_labels_follow_a_shifted_image() -> None:
+    atlas, labels = phantom()
+    moved, truth = phantom(shift_mm=7.0, seed=3)
+    found = propagate_labels(atlas, labels, moved)
+    assert found.geometry == moved.geometry
+    for value in (1, 5):
+        assert dice(truth.voxels, found.voxels, value) > 0.9
+
+
+def test_an_atlas_and_labels_of_different_shape_are_refused() -> None:
+    atlas, labels = phantom()
+    short = Volume(labels.voxels[:-1], labels.geometry)
+    with pytest.raises(InputError, match="drawn on the atlas"):
+        propagate_labels(atlas, short, atlas)
+
+
+def test_a_sequence_is_refused(head_model: Path) -> None:
+    image, _ = phantom()
+    sequence = replace(image, voxels=np.stack([image.voxels, image.voxels]))
+    with pytest.raises(InputError, match="one frame at a time"):
+        segment(sequence, SegmentConfig(model=str(head_model)))
+
+
+def test_a_head_for_another_modality_is_refused(head_model: Path) -> None:
+    image, _ = phantom()
+    with pytest.raises(ModelError, match="for MR"):
+        segment(replace(image, modality="CT"), SegmentConfig(model=str(head_model)))
+
+
+def test_labels_without_any_structure_are_refused(
+    data: Path, config: TrainHeadConfig, tmp_path: Path
+) -> None:
+    other = replace(config, structures=({"value": 77, "name": "None", "color": "#000000"},))
+    with pytest.raises(InputError, match="no voxel"):
+        train(other, data, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"structures": STRUCTURES}, "atlas"),
+        ({"labels": ["labels/*"]}, "structures"),
+        ({"labels": ["labels/*"], "structures": STRUCTURES, "preset": "big"}, "big"),
+        ({"labels": ["labels/*"], "structures": STRUCTURES, "step": 3}, "steps"),
+    ],
+)
+def test_a_wrong_configuration_is_refused(fields: dict[str, object], match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        TrainHeadConfig.from_json(fields)
