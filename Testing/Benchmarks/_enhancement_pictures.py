@@ -14,13 +14,12 @@ from MedEnhanceLib.io import load
 from MedEnhanceLib.volume import Volume
 
 Arms = Mapping[str, Callable[[Volume], Volume]]
-_SLICES = 24
 
 
 def draw_pictures(folder: Path, arms: Mapping[str, Arms], sample: Volume) -> list[tuple[str, str]]:
     """One sheet for each of three degradations; returns file names with captions.
 
-    MR: the sample that ships. CT: the test file CT_small.dcm of the package pydicom.
+    sample: the MR that ships, or a slab of it. CT: the test file CT_small.dcm of pydicom.
     """
     folder.mkdir(parents=True, exist_ok=True)
     middle = sample.shape[0] // 2
@@ -37,7 +36,11 @@ def draw_pictures(folder: Path, arms: Mapping[str, Arms], sample: Volume) -> lis
             if title == "composite" or "N4" not in arm
         }
         _sheet(folder / name, volume, degradation, chosen, index)
-        source = "the sample template" if volume.modality == "MR" else "pydicom's CT_small.dcm"
+        source = (
+            "central slices of the sample template"
+            if volume.modality == "MR"
+            else "pydicom's CT_small.dcm"
+        )
         found.append((name, f"{title} on {source}: result above, its error below."))
     return found
 

@@ -89,7 +89,9 @@ def main() -> None:
         for subject in subjects
         for row in measure_subject(subject, arms[subject.volume.modality], options)
     ]
-    pictures = draw_pictures(options.out, arms, sample_volume()) if options.pictures else []
+    pictures = (
+        draw_pictures(options.out, arms, central(sample_volume())) if options.pictures else []
+    )
     text = report(rows, subjects, missing, pictures, options)
     write(
         "enhancement", text, gates=gates(rows), rows=rows, seeds=options.seeds, folder=options.out
