@@ -190,10 +190,10 @@ def test_many_conversions_in_one_worker_do_not_grow_it(tmp_path: Path) -> None:
                 client.run(JobSpec(spec.kind, spec.params, id=str(number)))
             return int(process.memory_info().rss)
 
-        warm = run(20)
+        warm = run(15)
         files = process.num_fds()
         # One volume kept in twenty would be 1.5 MB more.
-        assert run(60) - warm < 1_500_000
+        assert run(40) - warm < 1_500_000
         assert process.num_fds() == files
 
 
