@@ -137,6 +137,8 @@ class TestEnhance:
         (out / "batch.jsonl").write_text("".join(lines[:-1]) + lines[-1][:20], encoding="utf-8")
         ran = run(*enhance(out, scans), "--json")
         assert (ran.status, ran.json["done"], ran.json["already_done"]) == (0, 3, 2)
+        after = (out / "batch.jsonl").read_text(encoding="utf-8").splitlines()
+        assert after[len(lines) - 1] == lines[-1][:20]  # the new rows begin on a line of their own
 
     def test_file_that_is_not_ours_is_kept_without_force(
         self, run: Callable, scans: Path, tmp_path: Path
@@ -186,8 +188,9 @@ class TestEnhance:
 
 
 def test_processes_side_by_side_give_the_same_rows(
-    run: Callable, scans: Path, tmp_path: Path
+    run: Callable, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     (scans / "b.nrrd").write_bytes(b"")
     out = tmp_path / "out"
     ran = run("batch", "compress", scans, "--lossless", "--out", out, "--workers", "2", "--json")

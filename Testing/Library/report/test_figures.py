@@ -80,6 +80,19 @@ def test_a_ball_is_round_in_every_plane_whatever_the_spacing(
         assert height / width == pytest.approx(1.0, abs=0.09)
 
 
+def test_a_millimetre_is_as_long_across_as_down(
+    tmp_path: Path, head: Volume, drawn: list[Any]
+) -> None:
+    comparison_sheet(tmp_path / "sheet.png", [Pane("Input", head)])
+    planes = [axes for axes in drawn[0].axes if axes.get_aspect() != "auto"]
+    assert len(planes) == 3
+    lengths = set()
+    for axes in planes:
+        (x0, y0), (x1, y1) = axes.transData.transform([(0, 0), (1, 1)])
+        lengths |= {round(abs(x1 - x0), 3), round(abs(y1 - y0), 3)}
+    assert len(lengths) == 1
+
+
 def test_letters_are_drawn_at_the_edges(tmp_path: Path, drawn: list[Any]) -> None:
     comparison_sheet(tmp_path / "sheet.png", [Pane("Input", ball((1.0, 1.0, 1.0)))])
     texts = [[text.get_text() for text in axes.texts[:4]] for axes in drawn[0].axes[:3]]
@@ -179,7 +192,7 @@ def test_same_volumes_make_the_same_bytes(tmp_path: Path, head: Volume) -> None:
 
 
 def test_title_with_a_dollar_sign_is_not_mathematics(tmp_path: Path, head: Volume) -> None:
-    comparison_sheet(tmp_path / "sheet.png", [Pane("$\\frac{", head)])
+    comparison_sheet(tmp_path / "sheet.png", [Pane("$\\frac{$", head)])
 
 
 def test_volumes_of_two_grids_are_refused(tmp_path: Path, head: Volume) -> None:
