@@ -9,7 +9,7 @@ from MedEnhanceLib.errors import ModelError
 _PACKAGE = Path(__file__).resolve().parent
 #: A wheel carries them inside the package; a source tree beside it; Slicer in the module's folder.
 _ROOTS = (
-    _PACKAGE / "resources",
+    _PACKAGE / "data",
     _PACKAGE.parent / "Resources",
     _PACKAGE.parent / "MedEnhance" / "Resources",
 )
