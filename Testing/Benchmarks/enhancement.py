@@ -84,19 +84,29 @@ def main() -> None:
     subjects = list(find_subjects(options))
     refuse_trained(options.data, [subject.name for subject in subjects])
     arms, missing = find_arms(options)
-    rows = [
-        row
-        for subject in subjects
-        for row in measure_subject(subject, arms[subject.volume.modality], options)
-    ]
-    pictures = (
-        draw_pictures(options.out, arms, central(sample_volume())) if options.pictures else []
+    rows: list[dict[str, Any]] = []
+    for subject in subjects:
+        rows += measure_subject(subject, arms[subject.volume.modality], options)
+        publish(rows, subjects, missing, [], options)  # an interrupted run leaves what it has
+    if options.pictures:
+        pictures = draw_pictures(options.out, arms, central(sample_volume()))
+        publish(rows, subjects, missing, pictures, options)
+
+
+def publish(
+    rows: list[dict[str, Any]],
+    subjects: list[Subject],
+    missing: list[str],
+    pictures: list[tuple[str, str]],
+    options: argparse.Namespace,
+) -> None:
+    measured = {row["subject"] for row in rows}
+    text = report(
+        rows, [s for s in subjects if s.name in measured], missing, pictures, options.quick
     )
-    text = report(rows, subjects, missing, pictures, options)
     write(
         "enhancement", text, gates=gates(rows), rows=rows, seeds=options.seeds, folder=options.out
     )
-    print(text)
 
 
 def parse() -> argparse.Namespace:
@@ -369,14 +379,15 @@ def report(
     subjects: list[Subject],
     missing: list[str],
     pictures: list[tuple[str, str]],
-    options: argparse.Namespace,
+    quick: bool,
 ) -> str:
-    extent = f"Central {QUICK_SLICES} slices only. " if options.quick else ""
+    extent = f"Central {QUICK_SLICES} slices only. " if quick else ""
+    seeds = sorted({row["seed"] for row in rows})
     parts = [
         "# Enhancement against its input and classical peers\n",
         f"{extent}Subjects that no model was trained on: "
         f"{', '.join(subject.name for subject in subjects)}. Means over subjects and seeds "
-        f"({', '.join(map(str, options.seeds))}); every single figure is in enhancement.json. "
+        f"({', '.join(map(str, seeds))}); every single figure is in enhancement.json. "
         f"CPU seconds with OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}.\n",
         "PSNR / SSIM against the undamaged volume. MR: the span is its robust maximum (99.5th "
         "percentile of the foreground), the foreground lies above 10 % of it. CT: the span is "
