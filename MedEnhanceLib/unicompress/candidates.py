@@ -18,6 +18,8 @@ from MedEnhanceLib.volume import Voxels
 #: One block in so many, and about so many blocks at least, try every variant of JPEG XL.
 _POLLED_SHARE = 8
 _POLLED_BLOCKS = 4
+#: zstd's full effort is spent where its quick result comes this near to the best.
+_ZSTD_NEAR = 1.4
 
 
 @dataclass(frozen=True)
@@ -76,17 +78,19 @@ def leading_variant(polled: Iterable[Code]) -> tuple[int, ...]:
 
 
 def _shortest(coded: Coded, speed: Speed, variants: Sequence[int]) -> Code:
+    if (nothing := CODERS[CONSTANT].encode(coded.indices, speed)) is not None:
+        return Code(CONSTANT, coded.record + nothing, coded.record, {CONSTANT: 0})
     codes: dict[int, bytes] = {}
-    for kind in (CONSTANT, ZSTD, JPEGLS, *variants):
+    for kind in (ZSTD, JPEGLS, *variants):
         try:
-            data = CODERS[kind].encode(coded.indices, speed)
+            data = CODERS[kind].encode(coded.indices, "fast" if kind == ZSTD else speed)
         except RuntimeError:  # a codec that gives up on a block does not win it; zstd never does
             continue
-        if data is None:
-            continue
-        codes[kind] = data
-        if kind == CONSTANT:
-            break
+        if data is not None:
+            codes[kind] = data
     best = min(codes, key=lambda kind: len(codes[kind]))
+    if speed == "normal" and len(codes[ZSTD]) < _ZSTD_NEAR * len(codes[best]):
+        codes[ZSTD] = CODERS[ZSTD].encode(coded.indices, speed) or codes[ZSTD]
+        best = min(codes, key=lambda kind: len(codes[kind]))
     sizes = {kind: len(data) for kind, data in codes.items()}
     return Code(best, coded.record + codes[best], coded.record, sizes)

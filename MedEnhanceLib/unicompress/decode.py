@@ -120,7 +120,9 @@ def decode_data(
 ) -> Voxels:
     """The block that `data` codes; raises one of FOREIGN_ERRORS for bytes that cannot be."""
     if kind == WAVELET:
-        voxels = restore_dtype(wavelet.decode(data, shape, wavelet.working_type(dtype)), dtype)
+        values = wavelet.decode(data, shape, wavelet.working_type(dtype))
+        with np.errstate(over="ignore"):  # beyond the range of float16; clipped below
+            voxels = restore_dtype(values, dtype)
         if voxel_range is None:
             return voxels
         low, high = (dtype.type(bound) for bound in voxel_range)

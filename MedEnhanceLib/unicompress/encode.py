@@ -183,20 +183,14 @@ def _code(
         )
     fields = draft.to_json()
     room = Room(
+        config.ratio,
         file_bytes=int(voxels.nbytes / config.ratio),
         once=build_frame(fields, [], second_copy=False).file_bytes,
         twice=build_frame(fields, [], second_copy=True).file_bytes,
     )
-    payload = code_to_ratio(
+    return code_to_ratio(
         voxels, draft.voxel_range, room, speed=config.speed, threads=threads, monitor=monitor
     )
-    if payload is None:
-        raise ConfigError(
-            f"ratio {config.ratio:g} cannot be reached: of {voxels.nbytes} bytes that leaves "
-            f"{room.file_bytes}, of which the header alone takes {room.once}",
-            "Choose a smaller ratio, or leave such a small volume uncompressed.",
-        )
-    return payload
 
 
 def _verify(

@@ -44,10 +44,11 @@ class Share:
     size: int
 
 
-def allocate(curves: Sequence[Curve], budget: int) -> list[Share] | None:
-    """The sizes with the smallest sum of losses within `budget` bytes; None if none fit."""
-    if sum(curve.smallest for curve in curves) > budget:
-        return None
+def allocate(curves: Sequence[Curve], budget: int) -> list[Share]:
+    """The sizes with the smallest sum of losses within `budget` bytes.
+
+    The smallest sizes of all curves must fit.
+    """
     sizes, losses = _sampled(curves)
     rows = np.arange(len(curves))
     scale = float(losses[np.isfinite(losses)].max()) or 1.0

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.unicompress import wavelet
 from MedEnhanceLib.unicompress.blocks import Grid, wavelet_grid
@@ -24,21 +25,23 @@ from MedEnhanceLib.volume import Voxels
 #: Slices of a block: the long wavelet wins where slices resemble each other, up to 2 dB at high
 #: ratios; the short one on thick slices. Both are tried on one block.
 _DEPTHS = (64, 16)
+_TRIED_SIDE = 128
 #: Where a curve is measured, as multiples of the bytes that an equal share would give.
-_POINTS = {"normal": (0.12, 0.3, 0.6, 1.0, 1.6, 2.6, 4.0), "fast": (0.3, 1.0, 3.0)}
+_POINTS = {"normal": (0.25, 0.7, 1.6, 4.0), "fast": (0.3, 1.0, 3.0)}
 _REACH = 4.0
 #: Blocks that could use more than `_REACH` equal shares are measured again, with four times more.
 _ROUNDS = 4
 #: Coding without loss at full effort takes this much less than the fast estimate.
-_EFFORT_GAIN = 1.25
+_EFFORT_GAIN = 1.15
 _ROW_BYTES = 15
 _SLACK = 128
 
 
 @dataclass(frozen=True)
 class Room:
-    """How many bytes a file may have, and how many its header takes once and twice."""
+    """The ratio, the bytes that it leaves for a file, and what its header takes once and twice."""
 
+    ratio: float
     file_bytes: int
     once: int
     twice: int
@@ -72,10 +75,10 @@ def code_to_ratio(
     speed: Speed,
     threads: int,
     monitor: Monitor,
-) -> Payload | None:
+) -> Payload:
     """The best code within `room`: lossless if it fits, else the wavelet, cut to size.
 
-    Returns None where not even the coarsest code fits.
+    Raises ConfigError, naming what can be reached, where not even the coarsest code fits.
     """
     exact = _try_without_loss(
         voxels, room, speed=speed, threads=threads, monitor=monitor.part(0.0, 0.1)
@@ -86,9 +89,10 @@ def code_to_ratio(
     grid = wavelet_grid(voxels.shape, _choose_depth(voxels, room.file_bytes))
     budget, second_copy = room.for_payload(len(grid))
     measured = _measure(voxels, grid, budget, speed, threads, monitor.part(0.1, 0.7))
+    smallest = sum(one.curve.smallest for one in measured)
+    if smallest > budget:
+        raise _out_of_reach(room, voxels.nbytes, room.file_bytes - budget + smallest)
     shares = _allocate(voxels, grid, measured, budget, speed, threads, monitor)
-    if shares is None:
-        return None
     chunks = [_cut(number, *pair) for number, pair in enumerate(zip(measured, shares, strict=True))]
     tally = _decode_all(voxels, voxel_range, grid, chunks, threads, monitor.part(0.7, 1.0))
     exact_everywhere = all(chunk.kind != WAVELET for chunk in chunks)
@@ -109,12 +113,14 @@ def _try_without_loss(
 
 
 def _choose_depth(voxels: Voxels, file_bytes: int) -> int:
-    """Code a block in the middle both ways, in equal bytes; take what loses less."""
+    """Code the middle of a block both ways, in equal bytes; take what loses less."""
     long, short = _DEPTHS
     grid = wavelet_grid(voxels.shape, long)
     block = grid.box(len(grid) // 2).of(voxels)
     if len(block) < 2 * short:
         return long
+    rows, columns = (max(0, (extent - _TRIED_SIDE) // 2) for extent in block.shape[1:])
+    block = block[:, rows : rows + _TRIED_SIDE, columns : columns + _TRIED_SIDE]
     bits = 8 * file_bytes / voxels.size
     halves = Grid(block.shape, (-(-len(block) // short), 1, 1))
     pieces = [halves.box(number).of(block) for number in range(len(halves))]
@@ -183,13 +189,11 @@ def _allocate(
     speed: Speed,
     threads: int,
     monitor: Monitor,
-) -> list[Share] | None:
+) -> list[Share]:
     """Share the budget; blocks that would take all that was measured are measured further."""
     bits, reach = 8 * max(budget, 1) / voxels.size, _REACH
     shares = allocate([one.curve for one in measured], budget)
     for _ in range(_ROUNDS):
-        if shares is None:
-            return None
         hungry = [
             number
             for number, (one, share) in enumerate(zip(measured, shares, strict=True))
@@ -209,6 +213,14 @@ def _allocate(
             measured[number] = one
         shares = allocate([one.curve for one in measured], budget)
     return shares
+
+
+def _out_of_reach(room: Room, raw_bytes: int, smallest: int) -> ConfigError:
+    return ConfigError(
+        f"ratio {room.ratio:g} cannot be reached: the smallest file for this volume has "
+        f"about {smallest} bytes, a ratio of {raw_bytes / smallest:.3g}",
+        "Choose a smaller ratio; small volumes, and voxels that are not finite, limit it.",
+    )
 
 
 def _cut(number: int, measured: _Measured, share: Share) -> Chunk:

@@ -96,7 +96,7 @@ def fits(block: Voxels) -> bool:
     """Whether the wavelet can code this block: two axes or more, not constant, none too large."""
     if len(_squeezed_shape(block.shape)) < 2:
         return False
-    low, high = block.min(), block.max()
+    low, high = float(block.min()), float(block.max())
     return bool(-_LARGEST < low < high < _LARGEST)
 
 

@@ -1,0 +1,50 @@
+"""Volumes and files that the tests of compression share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.unicompress import CompressConfig, blocks, bounded, compress, ratio
+from MedEnhanceLib.volume import Volume
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of 4 × 16 × 16, so that a small volume has many."""
+
+    def grid(shape: tuple[int, ...], _depth: int = 4) -> blocks.Grid:
+        slices, rows, columns = shape[-3:]
+        return blocks.Grid(shape, (-(-slices // 4), -(-rows // 16), -(-columns // 16)))
+
+    monkeypatch.setattr(bounded, "coding_grid", grid)
+    monkeypatch.setattr(ratio, "wavelet_grid", grid)
+
+
+@pytest.fixture
+def scan(oblique_geometry: Geometry) -> Volume:
+    """10 × 40 × 36, int16, smooth with noise; 27 blocks of `small_blocks`."""
+    rng = np.random.default_rng(3)
+    k, j, i = np.mgrid[0:10, 0:40, 0:36]
+    smooth = 300 * np.sin(j / 9) * np.cos(i / 7) + 8 * k
+    voxels = (smooth + rng.normal(0, 4, smooth.shape)).astype(np.int16)
+    return Volume(voxels, oblique_geometry, modality="CT", units="HU", source="scan")
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Compress a volume into a new file: write(volume, lossless=True)."""
+
+    def write_volume(volume: Volume, name: str = "a.ucv", **config: Any) -> Path:
+        path = tmp_path / name
+        compress(volume, path, CompressConfig(threads=1, **config), overwrite=True)
+        return path
+
+    return write_volume

@@ -1,0 +1,395 @@
+"""Damaged and hostile files: an error that names the place, or voxels that are right."""
+
+from __future__ import annotations
+
+import json
+import struct
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from MedEnhanceLib.errors import CodecError, DeviceMemoryError, InputError, MedEnhanceError
+from MedEnhanceLib.unicompress import coders, container, decompress, inspect_container, recover
+from MedEnhanceLib.unicompress.container import Chunk, Container, build_frame, write_container
+from MedEnhanceLib.volume import Volume
+
+from .conftest import Write
+from .test_round_trip import QUICK, same_bits
+
+
+@pytest.fixture
+def file(scan: Volume, write: Write, small_blocks: None) -> Path:
+    return write(scan, lossless=True, speed="fast")
+
+
+def rebuild(path: Path, *, chunks: list[Chunk] | None = None, **fields: Any) -> None:
+    """Write the file anew, sound in itself, with other header fields or chunks."""
+    with Container(path) as opened:
+        header = {**opened.header, **fields}
+        kept = [Chunk(c.block, c.kind, opened.read(c), c.layer) for c in opened.chunks]
+    chunks = kept if chunks is None else chunks
+    write_container(path, build_frame(header, chunks), chunks)
+
+
+def chunks_of(path: Path) -> list[Chunk]:
+    with Container(path) as opened:
+        return [Chunk(c.block, c.kind, opened.read(c), c.layer) for c in opened.chunks]
+
+
+def test_a_file_cut_at_any_byte_is_refused_with_its_place(file: Path) -> None:
+    whole = file.read_bytes()
+    for size in [*range(0, 400, 7), *range(400, len(whole), 301), len(whole) - 1]:
+        file.write_bytes(whole[:size])
+        with pytest.raises(CodecError, match=r"chunk|does not begin with UCV1") as caught:
+            decompress(file)
+        assert caught.value.hint
+        assert file.name in caught.value.message
+
+
+def test_a_truncated_file_names_the_first_chunk_that_is_lost(file: Path) -> None:
+    with Container(file) as opened:
+        chunk = opened.chunks[5]
+    file.write_bytes(file.read_bytes()[: chunk.offset + 1])
+    with pytest.raises(CodecError, match=f"chunk 5 at byte {chunk.offset}"):
+        decompress(file)
+
+
+def test_bytes_after_the_end_are_refused(file: Path) -> None:
+    file.write_bytes(file.read_bytes() + b"\0")
+    with pytest.raises(CodecError, match="1 bytes follow"):
+        decompress(file)
+
+
+def test_a_flipped_bit_is_found_or_harmless(file: Path, scan: Volume) -> None:
+    whole = file.read_bytes()
+    rng = np.random.default_rng(0)
+    places = {*range(64), *rng.integers(64, len(whole), 120).tolist(), len(whole) - 1}
+    found = 0
+    for place in sorted(places):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        file.write_bytes(damaged)
+        try:
+            back = decompress(file, threads=1)
+        except CodecError as error:
+            assert error.hint
+            found += 1
+        else:
+            assert same_bits(back.voxels, scan.voxels)
+    assert found > 100
+
+
+def test_a_damaged_chunk_is_named_with_its_byte(file: Path) -> None:
+    with Container(file) as opened:
+        chunk = opened.chunks[7]
+    damaged = bytearray(file.read_bytes())
+    damaged[chunk.offset + 2] ^= 1
+    file.write_bytes(damaged)
+    with pytest.raises(CodecError, match=f"chunk 7 at byte {chunk.offset} is damaged"):
+        decompress(file)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"UCV1", b"\x89PNG\r\n\x1a\n" + bytes(200), bytes(500)], ids=repr
+)
+def test_what_is_no_container_is_said_so(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.ucv"
+    path.write_bytes(content)
+    for call in (decompress, recover, inspect_container):
+        with pytest.raises(CodecError, match=r"a\.ucv"):
+            call(path)  # type: ignore[operator]
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nothing"):
+        decompress(tmp_path / "nothing.ucv")
+    with pytest.raises(InputError):
+        decompress(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("shape", [10, 40, -36]),
+        ("shape", [10, 40, 0]),
+        ("shape", [10, 40]),
+        ("shape", [10, 40, 36.0]),
+        ("shape", [10, 40, True]),
+        ("shape", "10x40x36"),
+        ("shape", [1 << 40, 1, 1]),
+        ("shape", [10**400, 1, 1]),
+        ("blocks", [0, 1, 1]),
+        ("blocks", [11, 1, 1]),
+        ("blocks", [1, 1]),
+        ("dtype", "O"),
+        ("dtype", "<i3"),
+        ("dtype", ["<i2"]),
+        ("modality", "XX"),
+        ("mode", "magic"),
+        ("exact", 1),
+        ("history", "old"),
+        ("history", [1]),
+        ("units", None),
+        ("range", [1]),
+        ("range", ["a", "b"]),
+        ("geometry", None),
+        ("geometry", {}),
+        ("geometry", {"spacing_mm": [0, 1, 1], "origin_lps_mm": [0] * 3, "direction_lps": []}),
+        ("voxels_sha256", "abc"),
+        ("promise", [3]),
+        ("model", "name"),
+        ("frame_interval_s", "1"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_header_that_cannot_be_is_refused(field: str, value: Any, file: Path) -> None:
+    rebuild(file, **{field: value})
+    for call in (decompress, inspect_container, recover):
+        with pytest.raises(CodecError, match=field) as caught:
+            call(file)  # type: ignore[operator]
+        assert caught.value.hint
+
+
+@pytest.mark.parametrize("field", ["shape", "dtype", "geometry", "voxels_sha256", "blocks"])
+def test_a_header_that_lacks_a_field_is_refused(field: str, file: Path) -> None:
+    with Container(file) as opened:
+        header = {key: value for key, value in opened.header.items() if key != field}
+    chunks = chunks_of(file)
+    write_container(file, build_frame(header, chunks), chunks)
+    with pytest.raises(CodecError, match=field):
+        decompress(file)
+
+
+def test_fields_of_later_versions_are_ignored(file: Path, scan: Volume) -> None:
+    rebuild(file, colour="blue")
+    assert decompress(file).is_equal(scan)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [[1 << 31, 1 << 31, 1 << 31], [1 << 20, 1 << 13, 1 << 13], [30000, 4000, 4000]],
+    ids=str,
+)
+def test_a_bomb_is_refused_before_memory_is_taken(shape: list[int], file: Path) -> None:
+    rebuild(file, shape=shape, blocks=[3, 3, 3])
+    tracemalloc.start()
+    try:
+        with pytest.raises((CodecError, DeviceMemoryError)):
+            decompress(file)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_volume_beyond_memory_is_refused(file: Path) -> None:
+    many = [Chunk(number, coders.CONSTANT, b"\1\1" + bytes(8)) for number in range(1 << 16)]
+    rebuild(file, shape=[1 << 16, 1 << 12, 1 << 12], blocks=[1 << 16, 1, 1], chunks=many)
+    with pytest.raises(DeviceMemoryError, match=r"2199\.0 GB") as caught:
+        decompress(file)
+    assert "region" in caught.value.hint
+    assert not decompress(file, region=(slice(77, 78), slice(9), slice(9))).voxels.any()
+
+
+def test_a_table_that_inflates_without_end_is_refused(file: Path) -> None:
+    """A megabyte of zeros in a kilobyte, where the table should be."""
+    raw = bytearray(file.read_bytes())
+    fields = list(container._PROLOGUE.unpack(raw[:64]))
+    bomb = zlib.compress(bytes(1 << 20), 9)
+    start = 64 + fields[5]
+    fields[7:10] = [len(bomb), zlib.crc32(bomb), fields[9]]
+    prologue = container._PROLOGUE.pack(*fields)[:-4]
+    prologue += struct.pack("<I", zlib.crc32(prologue))
+    file.write_bytes(prologue + raw[64:start] + bomb + raw[start:])
+    with pytest.raises(CodecError, match="does not have the size it should"):
+        decompress(file)
+
+
+def edit_prologue(file: Path, field: int, value: int) -> None:
+    raw = bytearray(file.read_bytes())
+    fields = list(container._PROLOGUE.unpack(raw[:64]))
+    fields[field] = value
+    raw[:60] = container._PROLOGUE.pack(*fields)[:-4]
+    raw[60:64] = struct.pack("<I", zlib.crc32(raw[:60]))
+    file.write_bytes(raw)
+
+
+@pytest.mark.parametrize("field", range(3, 11))
+@pytest.mark.parametrize("value", [0, 1, 70, (1 << 32) - 1])
+def test_no_size_in_the_prologue_is_believed(field: int, value: int, file: Path) -> None:
+    edit_prologue(file, field, value)
+    if field == 10 and value & 1:  # the flag as it was
+        return
+    with pytest.raises(CodecError):
+        decompress(file)
+
+
+def test_a_later_format_says_what_is_needed(file: Path) -> None:
+    edit_prologue(file, 1, 2)
+    with pytest.raises(CodecError, match=r"format 2\.0, this version reads 1\.x") as caught:
+        decompress(file)
+    assert "upgrade" in caught.value.hint
+
+
+def test_a_later_minor_version_is_read(file: Path, scan: Volume) -> None:
+    edit_prologue(file, 2, 7)
+    assert decompress(file).is_equal(scan)
+
+
+class TestChunks:
+    def test_an_unknown_type_says_what_wrote_it(self, file: Path) -> None:
+        chunks = chunks_of(file)
+        chunks[2] = Chunk(2, 17, b"\0\0\0")
+        rebuild(file, chunks=chunks, encoder="medenhance 9.9", model={"id": "m", "sha256": "s"})
+        with pytest.raises(
+            CodecError, match=r"chunk 2 .* block type 17.*medenhance 9\.9"
+        ) as caught:
+            decompress(file)
+        assert "model" in caught.value.hint
+        card = inspect_container(file)
+        assert card["blocks"]["unknown type 17"] == 1
+        assert "medenhance 9.9" in card["missing"][0]
+        _, report = recover(file)
+        assert [lost.block for lost in report.lost] == [2]
+
+    def test_a_layer_that_is_not_wanted_is_skipped(self, file: Path, scan: Volume) -> None:
+        rebuild(file, chunks=[*chunks_of(file), Chunk(0, 17, b"finer", layer=1)])
+        assert inspect_container(file)["layers"] == 2
+        assert decompress(file, layers=1).is_equal(scan)
+        with pytest.raises(CodecError, match="layer 1"):
+            decompress(file)
+
+    def test_a_chunk_without_voxels_is_skipped(self, file: Path, scan: Volume) -> None:
+        rebuild(file, chunks=[*chunks_of(file), Chunk(container.NO_BLOCK, 99, b"a model")])
+        assert decompress(file).is_equal(scan)
+
+    def test_a_block_without_a_chunk_is_named(self, file: Path) -> None:
+        rebuild(file, chunks=chunks_of(file)[:-1])
+        with pytest.raises(CodecError, match="block 26 of 27 has no chunk"):
+            decompress(file)
+
+    def test_two_chunks_of_one_block_are_refused(self, file: Path) -> None:
+        chunks = chunks_of(file)
+        rebuild(file, chunks=[*chunks, chunks[3]])
+        with pytest.raises(CodecError, match=r"chunk 27 at byte .* block 3"):
+            decompress(file)
+
+    def test_a_block_outside_the_grid_is_refused(self, file: Path) -> None:
+        rebuild(file, chunks=[*chunks_of(file)[:-1], Chunk(27, 0, b"\1\1" + bytes(8))])
+        with pytest.raises(CodecError, match="block 27"):
+            decompress(file)
+
+    def test_chunks_may_lie_in_any_order(self, file: Path, scan: Volume) -> None:
+        rebuild(file, chunks=chunks_of(file)[::-1])
+        assert decompress(file).is_equal(scan)
+
+    def test_exchanged_blocks_are_found_by_the_hash(self, file: Path) -> None:
+        chunks = chunks_of(file)
+        swapped = [
+            Chunk(13, chunks[4].kind, chunks[4].data),
+            Chunk(4, chunks[13].kind, chunks[13].data),
+        ]
+        rebuild(file, chunks=[c for c in chunks if c.block not in (4, 13)] + swapped)
+        with pytest.raises(CodecError, match=r"chunk|SHA-256"):
+            decompress(file)
+
+    @QUICK
+    @given(kind=st.integers(0, 6), data=st.binary(min_size=1, max_size=80))
+    def test_no_bytes_raise_anything_else(self, kind: int, data: bytes, file: Path) -> None:
+        chunks = chunks_of(file)
+        chunks[0] = Chunk(0, kind, data)
+        rebuild(file, chunks=chunks)
+        with pytest.raises(CodecError):
+            decompress(file, threads=1)
+
+    @QUICK
+    @given(
+        kind=st.integers(1, 5),
+        place=st.integers(0, 500),
+        bit=st.integers(0, 7),
+        width=st.sampled_from([1, 2]),
+    )
+    def test_a_forged_code_raises_nothing_else(
+        self, kind: int, place: int, bit: int, width: int, file: Path
+    ) -> None:
+        """Real codes with one bit changed, under checksums that fit."""
+        values = np.random.default_rng(0).integers(0, 200, (4, 14, 12)).astype(f"u{width}")
+        code = bytearray(coders.CODERS[kind].encode(values, "normal") or b"")
+        code[place % len(code)] ^= 1 << bit
+        chunks = chunks_of(file)
+        record = bytes([1, width]) + bytes(8)
+        chunks[0] = Chunk(0, kind, record + bytes(code))
+        rebuild(file, chunks=chunks)
+        with pytest.raises(CodecError):
+            decompress(file, threads=1)
+
+    @pytest.mark.parametrize("kind", [coders.STACKED, coders.CHANNELS, coders.JPEGLS, coders.ZSTD])
+    def test_a_code_of_another_size_is_refused(self, kind: int, file: Path) -> None:
+        """A codestream of a megavoxel in a few bytes, where a small block should be."""
+        huge = np.zeros((4, 512, 512), np.uint8)
+        code = coders.CODERS[kind].encode(huge, "fast")
+        assert code is not None
+        chunks = chunks_of(file)
+        chunks[0] = Chunk(0, kind, b"\1\1" + bytes(8) + code)
+        rebuild(file, chunks=chunks)
+        with pytest.raises(CodecError, match=r"chunk 0 at byte .* cannot be decoded"):
+            decompress(file, threads=1)
+
+
+@QUICK
+@given(
+    data=st.binary(min_size=17, max_size=300), planes=st.integers(0, 64), step=st.floats(1e-6, 1e6)
+)
+def test_the_wavelet_survives_any_bits(
+    data: bytes, planes: int, step: float, scan: Volume, write: Write
+) -> None:
+    """Its library aborts the process over a wrong size: none of its sizes come from the file."""
+    path = write(scan, ratio=8)
+    chunk = struct.pack("<ddB", 5.0, step, planes) + data[17:]
+    rebuild(path, chunks=[Chunk(0, coders.WAVELET, chunk)])
+    try:
+        assert decompress(path).shape == scan.shape
+    except CodecError as error:
+        assert "chunk 0" in error.message
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda raw: raw[:100], lambda raw: bytes(100) + raw[100:]], ids=["cut", "zeros"]
+)
+def test_inspect_refuses_a_damaged_header(damage: Callable[[bytes], bytes], file: Path) -> None:
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(CodecError):
+        inspect_container(file)
+
+
+def test_json_that_python_would_not_write_is_refused(file: Path) -> None:
+    for text in (b"[" * 100_000, b'{"shape": NaN}', b"[1]", b"\xff", b"9" * 9999):
+        raw = file.read_bytes()
+        fields = list(container._PROLOGUE.unpack(raw[:64]))
+        head = zlib.compress(text)
+        fields[5:7] = [len(head), zlib.crc32(head)]
+        prologue = container._PROLOGUE.pack(*fields)[:-4]
+        prologue += struct.pack("<I", zlib.crc32(prologue))
+        start = 64 + container._PROLOGUE.unpack(raw[:64])[5]
+        broken = file.with_name("b.ucv")
+        broken.write_bytes(prologue + head + raw[start:])
+        with pytest.raises(CodecError, match="JSON"):
+            decompress(broken)
+
+
+def test_every_error_is_one_of_ours(file: Path) -> None:
+    assert issubclass(CodecError, MedEnhanceError)
+    with pytest.raises(MedEnhanceError):
+        decompress(file.with_suffix(".none"))
+
+
+def test_the_header_is_plain_json(file: Path) -> None:
+    raw = file.read_bytes()
+    size = container._PROLOGUE.unpack(raw[:64])[5]
+    assert json.loads(zlib.decompress(raw[64 : 64 + size]))["shape"] == [10, 40, 36]

@@ -1,0 +1,146 @@
+"""A part of a volume is read from its chunks alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import EllipsisType
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.unicompress import decode, decompress
+from MedEnhanceLib.unicompress.blocks import Grid, coding_grid, wavelet_grid
+from MedEnhanceLib.unicompress.container import ChunkInfo, Container
+from MedEnhanceLib.volume import Volume
+
+from .conftest import Write
+from .test_round_trip import QUICK
+
+Region = tuple[slice | EllipsisType, ...]
+
+
+@pytest.fixture
+def file(scan: Volume, write: Write, small_blocks: None) -> Path:
+    return write(scan, lossless=True, speed="fast")
+
+
+@QUICK
+@given(data=st.data())
+def test_a_region_equals_the_crop(data: st.DataObject, file: Path, scan: Volume) -> None:
+    ends = [sorted(data.draw(st.tuples(*[st.integers(0, n)] * 2))) for n in scan.shape]
+    region = tuple(slice(low, max(high, low + 1)) if low < n else slice(-1, None)
+                   for (low, high), n in zip(ends, scan.shape, strict=True))  # fmt: skip
+    part = decompress(file, region=region, threads=1)
+    assert np.array_equal(part.voxels, scan.voxels[region])
+    first = tuple(s.indices(n)[0] for s, n in zip(region, scan.shape, strict=True))
+    assert part.geometry == scan.geometry.cropped(first)
+
+
+@pytest.mark.parametrize(
+    "region",
+    [
+        (slice(4, 6), ...),
+        (..., slice(4, 6)),
+        (slice(None), slice(-3, None)),
+        (...,),
+        (),
+        (slice(2, None), ..., slice(None, -30)),
+        (slice(0, 999),),
+    ],
+    ids=str,
+)
+def test_regions_are_read_as_numpy_does(region: Region, file: Path, scan: Volume) -> None:
+    assert np.array_equal(decompress(file, region=region).voxels, scan.voxels[region])
+
+
+@pytest.mark.parametrize(
+    "region",
+    [
+        (slice(0, 4, 2),),
+        (slice(5, 5),),
+        (slice(10, 20),),
+        (slice(7, 3),),
+        (1, 2, 3),
+        (..., ...),
+        (slice(None),) * 4,
+    ],
+    ids=str,
+)
+def test_a_region_that_is_none_is_refused(region: Region, file: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        decompress(file, region=region)
+    assert caught.value.hint
+
+
+def test_only_the_chunks_that_are_needed_are_read(
+    file: Path, scan: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Container] = []
+
+    class Counting(Container):
+        def __init__(self, path: Path) -> None:
+            super().__init__(path)
+            self.start = self.bytes_read
+            self.asked: list[ChunkInfo] = []
+            opened.append(self)
+
+        def read(self, chunk: ChunkInfo) -> bytes:
+            self.asked.append(chunk)
+            return super().read(chunk)
+
+    monkeypatch.setattr(decode, "Container", Counting)
+    decompress(file, region=(slice(5, 7), slice(0, 10), slice(0, 20)))
+    (container,) = opened
+    with Container(file) as whole:
+        grid = Grid(scan.shape, tuple(whole.header["blocks"]))
+    boxes = [grid.box(chunk.block) for chunk in container.asked]
+    assert len(boxes) == 4  # two along k, one along j, two along i
+    assert all(box.k[0] < 7 and box.k[1] > 5 and box.j[0] < 10 and box.i[0] < 20 for box in boxes)
+    assert container.bytes_read - container.start == sum(c.length for c in container.asked)
+    assert container.bytes_read < file.stat().st_size / 3
+
+
+def test_frames_of_a_sequence_are_read_alone(write: Write, small_blocks: None) -> None:
+    voxels = np.random.default_rng(0).integers(0, 99, (4, 5, 20, 20)).astype(np.int16)
+    file = write(Volume(voxels), lossless=True, speed="fast")
+    part = decompress(file, region=(slice(2, 3), ..., slice(5, 9)))
+    assert np.array_equal(part.voxels, voxels[2:3, :, :, 5:9])
+
+
+def test_damage_elsewhere_does_not_touch_a_region(file: Path, scan: Volume) -> None:
+    with Container(file) as opened:
+        last = opened.chunks[-1]
+    damaged = bytearray(file.read_bytes())
+    damaged[last.offset] ^= 1
+    file.write_bytes(damaged)
+    part = decompress(file, region=(slice(0, 3),))
+    assert np.array_equal(part.voxels, scan.voxels[:3])
+
+
+@pytest.mark.parametrize("layers", [1, 2, 100, None])
+def test_a_file_of_one_layer_is_whole_for_any_number(
+    layers: int | None, file: Path, scan: Volume
+) -> None:
+    assert decompress(file, layers=layers).is_equal(scan)
+
+
+def test_no_layers_are_refused(file: Path) -> None:
+    with pytest.raises(ConfigError, match="layers is 0"):
+        decompress(file, layers=0)
+
+
+@given(
+    shape=st.lists(st.integers(1, 700), min_size=3, max_size=3).map(tuple),
+    depth=st.sampled_from([16, 64]),
+)
+def test_grids_cover_every_voxel_once(shape: tuple[int, ...], depth: int) -> None:
+    for grid in (coding_grid(shape), wavelet_grid(shape, depth)):
+        boxes = [grid.box(block) for block in range(len(grid))]
+        assert sum(int(np.prod(box.shape)) for box in boxes) == np.prod(shape)
+        assert max(int(np.prod(box.shape)) for box in boxes) <= grid.largest_block <= 1 << 24
+        ends = {(box.k[1], box.j[1], box.i[1]) for box in boxes}
+        assert tuple(shape) in ends
+        assert len(ends) == len(boxes)

@@ -1,0 +1,146 @@
+"""What goes in comes out: every mode, every type, odd shapes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.unicompress import CompressConfig, compress, decompress
+from MedEnhanceLib.volume import Volume, Voxels
+
+from .conftest import Write
+
+DTYPES = ["?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8"]
+SHAPES = [(1, 1, 1), (1, 9, 11), (3, 5, 7), (40, 1, 1), (2, 3, 4, 5), (1, 1, 1, 1)]
+#: A file system that flushes at every file makes each example take its time.
+QUICK = settings(
+    max_examples=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+def smooth(shape: tuple[int, ...], dtype: str) -> Voxels:
+    rng = np.random.default_rng(1)
+    walk = np.cumsum(rng.integers(-3, 4, shape), axis=-1) + 60
+    return walk.astype(dtype) if dtype != "f4" else (walk / 7).astype(dtype)
+
+
+def same_bits(left: Voxels, right: Voxels) -> bool:
+    return left.dtype == right.dtype and left.tobytes() == right.tobytes()
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_lossless_keeps_every_voxel(dtype: str, shape: tuple[int, ...], write: Write) -> None:
+    volume = Volume(smooth(shape, dtype))
+    assert same_bits(decompress(write(volume, lossless=True)).voxels, volume.voxels)
+
+
+@QUICK
+@given(
+    voxels=st.sampled_from(DTYPES).flatmap(
+        lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=3, max_dims=4, max_side=6))
+    ),
+    fast=st.booleans(),
+)
+def test_lossless_keeps_any_bits(voxels: Voxels, fast: bool, write: Write) -> None:
+    speed = "fast" if fast else "normal"
+    back = decompress(write(Volume(voxels), lossless=True, speed=speed)).voxels
+    assert same_bits(back, np.ascontiguousarray(voxels))
+
+
+@pytest.mark.parametrize("dtype", ["i1", "u2", "i4", "i8", "u8"])
+def test_extremes_of_the_type_survive(dtype: str, write: Write) -> None:
+    limits = np.iinfo(dtype)
+    values = np.array([limits.min, limits.max, limits.min + 1, limits.max - 1], dtype)
+    volume = Volume(np.random.default_rng(0).choice(values, (3, 17, 19)))
+    assert same_bits(decompress(write(volume, lossless=True)).voxels, volume.voxels)
+
+
+def test_floats_keep_nan_infinity_and_the_sign_of_zero(write: Write) -> None:
+    odd = np.array([np.nan, -np.nan, np.inf, -np.inf, -0.0, 0.0, 1e-45, 3.5], np.float32)
+    odd.view(np.uint32)[1] |= 5  # a payload that plain comparison would not see
+    volume = Volume(np.resize(odd, (2, 5, 9)))
+    for config in ({"lossless": True}, {"max_error": 0.25}):
+        assert same_bits(decompress(write(volume, **config)).voxels, volume.voxels)
+
+
+def test_incompressible_noise_costs_next_to_nothing_more(write: Write) -> None:
+    noise = np.random.default_rng(0).integers(0, 1 << 16, (4, 128, 128), dtype=np.uint16)
+    path = write(Volume(noise), lossless=True)
+    assert same_bits(decompress(path).voxels, noise)
+    assert path.stat().st_size < 1.02 * noise.nbytes
+
+
+def test_a_big_endian_volume_comes_back_in_the_machine_s_order(write: Write) -> None:
+    voxels = smooth((3, 5, 7), "i2")
+    back = decompress(write(Volume(voxels.astype(">i2")), lossless=True)).voxels
+    assert same_bits(back, voxels)
+
+
+def test_a_view_with_strides_is_coded_as_it_looks(write: Write) -> None:
+    voxels = smooth((6, 10, 14), "i2")[::2, ::-1, 1::3]
+    back = decompress(write(Volume(voxels), lossless=True)).voxels
+    assert same_bits(back, np.ascontiguousarray(voxels))
+
+
+def test_floats_that_hold_integers_are_coded_as_integers(write: Write) -> None:
+    integers = smooth((8, 64, 64), "i2")
+    sizes = [
+        write(Volume(voxels), lossless=True).stat().st_size
+        for voxels in (integers, integers.astype(np.float32))
+    ]
+    assert sizes[1] < 1.05 * sizes[0]
+
+
+def test_all_but_the_voxels_comes_back_too(scan: Volume, write: Write) -> None:
+    path = write(replace(scan, history=("cut", "très ρ"), source="secret/name"), lossless=True)
+    back = decompress(path)
+    assert (back.geometry, back.modality, back.units) == (scan.geometry, "CT", "HU")
+    assert back.history == ("cut", "très ρ")
+    assert back.source == str(path)
+    assert b"secret" not in path.read_bytes()
+
+
+@QUICK
+@given(
+    numbers=st.lists(
+        st.floats(1e-9, 1e9, allow_subnormal=False), min_size=6, max_size=6, unique=True
+    )
+)
+def test_geometry_keeps_every_bit(numbers: list[float], write: Write) -> None:
+    geometry = Geometry(tuple(numbers[:3]), (-numbers[3], numbers[4], -0.0))
+    back = decompress(write(Volume(np.zeros((1, 1, 1), np.int16), geometry), lossless=True))
+    assert back.geometry == geometry
+    assert np.signbit(back.geometry.origin[2])
+
+
+def test_a_sequence_keeps_its_frames_and_their_interval(write: Write) -> None:
+    voxels = smooth((5, 3, 20, 20), "i2")
+    volume = Volume(voxels, frame_interval_s=0.5)
+    back = decompress(write(volume, lossless=True))
+    assert back.frame_interval_s == 0.5
+    assert same_bits(back.voxels, voxels)
+
+
+@pytest.mark.parametrize(
+    "config", [{"lossless": True}, {"max_error": 2.0}, {"ratio": 6.0}], ids=str
+)
+def test_the_file_is_the_same_for_any_number_of_threads(
+    scan: Volume, config: dict[str, float], tmp_path: Path, small_blocks: None
+) -> None:
+    files = []
+    for threads in (1, 2, 5):
+        path = tmp_path / f"{threads}.ucv"
+        compress(scan, path, CompressConfig(threads=threads, **config))
+        files.append(path.read_bytes())
+        assert same_bits(decompress(path, threads=1).voxels, decompress(path, threads=4).voxels)
+    assert files[0] == files[1] == files[2]

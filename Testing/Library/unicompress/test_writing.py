@@ -1,0 +1,200 @@
+"""A file appears whole, read back and proved, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib.errors import Cancelled, CodecError, MedEnhanceError, OutputError
+from MedEnhanceLib.progress import Event, Monitor
+from MedEnhanceLib.unicompress import CompressConfig, coders, compress, decompress, encode
+from MedEnhanceLib.unicompress import container as container_module
+from MedEnhanceLib.volume import Volume
+
+from .conftest import Write
+
+LOSSLESS = CompressConfig(lossless=True, speed="fast", threads=2)
+
+
+class BrokenError(Exception):
+    pass
+
+
+def fail(*_: Any, **__: Any) -> Any:
+    raise BrokenError
+
+
+STAGES: dict[str, tuple[Any, str]] = {
+    "coding": (encode, "code_bounded"),
+    "laying out": (encode, "build_frame"),
+    "writing": (encode, "write_container"),
+    "flushing": (container_module.os, "fsync"),
+    "verifying": (encode, "check_promise"),
+    "replacing": (Path, "replace"),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("exists", [True, False], ids=["over a file", "new"])
+def test_a_failure_at_any_stage_leaves_the_old_file_or_none(
+    stage: str, exists: bool, scan: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.ucv"
+    if exists:
+        path.write_bytes(b"old")
+    monkeypatch.setattr(*STAGES[stage], fail)
+    with pytest.raises(BrokenError):
+        compress(scan, path, LOSSLESS, overwrite=True)
+    monkeypatch.undo()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.ucv"] * exists
+    if exists:
+        assert path.read_bytes() == b"old"
+
+
+def test_a_full_disk_is_said_so(
+    scan: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *_: Any) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(encode, "write_container", full)
+    with pytest.raises(OutputError, match="no space left"):
+        compress(scan, tmp_path / "a.ucv", LOSSLESS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_file_is_not_replaced_unasked(scan: Volume, tmp_path: Path) -> None:
+    path = tmp_path / "a.ucv"
+    path.write_bytes(b"old")
+    with pytest.raises(OutputError, match="exists already"):
+        compress(scan, path, LOSSLESS)
+    assert path.read_bytes() == b"old"
+    assert compress(scan, path, LOSSLESS, overwrite=True).file_bytes == path.stat().st_size
+
+
+def test_another_ending_is_refused(scan: Volume, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="ending"):
+        compress(scan, tmp_path / "a.nii", LOSSLESS)
+
+
+def test_the_source_is_not_touched(scan: Volume, tmp_path: Path) -> None:
+    before = scan.voxels.copy()
+    for number, config in enumerate(({"lossless": True}, {"max_error": 2.0}, {"ratio": 8.0})):
+        compress(scan, tmp_path / f"{number}.ucv", CompressConfig(**config))
+    assert np.array_equal(scan.voxels, before)
+
+
+@pytest.mark.parametrize(
+    "config", [{"lossless": True}, {"max_error": 2.0}, {"ratio": 8.0}], ids=str
+)
+@pytest.mark.parametrize("checks", [1, 4, 30, 60])
+def test_a_cancel_leaves_nothing(
+    config: dict[str, Any], checks: int, scan: Volume, tmp_path: Path, small_blocks: None
+) -> None:
+    asked = 0
+
+    def cancel() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > checks
+
+    before = threading.active_count()
+    with pytest.raises(Cancelled):
+        compress(scan, tmp_path / "a.ucv", CompressConfig(**config), monitor=Monitor(cancel=cancel))
+    assert list(tmp_path.iterdir()) == []
+    assert threading.active_count() == before
+
+
+def test_a_cancel_stops_decompression(scan: Volume, write: Write, small_blocks: None) -> None:
+    path = write(scan, lossless=True, speed="fast")
+    with pytest.raises(Cancelled):
+        decompress(path, monitor=Monitor(cancel=lambda: True))
+
+
+def test_progress_rises_to_the_end(scan: Volume, tmp_path: Path, small_blocks: None) -> None:
+    for number, config in enumerate(({"lossless": True}, {"max_error": 2.0}, {"ratio": 8.0})):
+        heard: list[Event] = []
+        path = tmp_path / f"{number}.ucv"
+        compress(scan, path, CompressConfig(**config), monitor=Monitor(heard.append))
+        told = [event.fields["fraction"] for event in heard if event.kind == "progress"]
+        assert told == sorted(told)
+        assert told[-1] == 1.0
+        assert len(told) > 10
+
+
+def _wrong_voxel(coder: coders.Coder) -> coders.Coder:
+    def decode(data: bytes, shape: coders.Shape, dtype: np.dtype[Any]) -> Any:
+        indices = coder.decode(data, shape, dtype).copy()
+        indices.flat[0] ^= 1
+        return indices
+
+    return coders.Coder(coder.name, coder.package, coder.encode, decode)
+
+
+@pytest.mark.parametrize("config", [{"lossless": True}, {"max_error": 1.0}], ids=str)
+def test_a_codec_that_errs_is_caught_before_the_file_appears(
+    config: dict[str, Any], scan: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind, coder in coders.CODERS.items():
+        monkeypatch.setitem(coders.CODERS, kind, _wrong_voxel(coder))
+    with pytest.raises(CodecError, match="breaks its promise"):
+        compress(scan, tmp_path / "a.ucv", CompressConfig(**config))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_above_its_ratio_is_caught(
+    scan: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fat(header: Any, chunks: Any, **options: Any) -> Any:
+        return real(dict(header, padding=os.urandom(4000).hex()), chunks, **options)
+
+    real: Callable[..., Any] = encode.build_frame
+    monkeypatch.setattr(
+        encode, "build_frame", lambda h, c, **o: real(h, c, **o) if not c else fat(h, c, **o)
+    )
+    with pytest.raises(CodecError, match="breaks its promise"):
+        compress(scan, tmp_path / "a.ucv", CompressConfig(ratio=8.0))
+
+
+def test_a_disk_that_returns_other_bytes_is_caught(
+    scan: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = encode.write_container
+
+    def lose(path: Path, *rest: Any) -> str:
+        digest = real(path, *rest)
+        raw = bytearray(path.read_bytes())
+        raw[len(raw) // 2] ^= 1
+        path.write_bytes(raw)
+        return digest
+
+    monkeypatch.setattr(encode, "write_container", lose)
+    with pytest.raises(MedEnhanceError, match="chunk"):
+        compress(scan, tmp_path / "a.ucv", LOSSLESS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_seal_covers_the_file(scan: Volume, write: Write) -> None:
+    path = write(scan, lossless=True)
+    with container_module.Container(path) as opened:
+        assert opened.is_sealed()
+    raw = bytearray(path.read_bytes())
+    raw[-120] ^= 1
+    path.write_bytes(raw)
+    with container_module.Container(path) as opened:
+        assert not opened.is_sealed()
+
+
+def test_the_hashes_are_those_of_the_file_and_its_voxels(scan: Volume, tmp_path: Path) -> None:
+    import hashlib
+
+    done = compress(scan, tmp_path / "a.ucv", LOSSLESS)
+    assert done.file_sha256 == hashlib.sha256((tmp_path / "a.ucv").read_bytes()).hexdigest()
+    assert done.sha256 == hashlib.sha256(scan.voxels.tobytes()).hexdigest()
