@@ -13,6 +13,7 @@ from Library.cli.stand_in import stand_in
 
 from MedEnhanceLib import io
 from MedEnhanceLib.cli.main import main
+from MedEnhanceLib.report import sheet
 from MedEnhanceLib.volume import Volume
 
 
@@ -46,6 +47,12 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
         return Ran(status, *capsys.readouterr())
 
     return run_command
+
+
+@pytest.fixture(autouse=True)
+def coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are looked at elsewhere; here they only have to be there."""
+    monkeypatch.setattr(sheet, "DPI", 40)
 
 
 @pytest.fixture

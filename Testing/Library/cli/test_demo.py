@@ -18,6 +18,7 @@ from MedEnhanceLib.cli.demo import demo_text
 from MedEnhanceLib.cli.main import build_parser
 from MedEnhanceLib.errors import CodecError
 from MedEnhanceLib.jobs import JobSpec, demo, run_job
+from MedEnhanceLib.report import sheet
 from MedEnhanceLib.report.demo import Compression
 from MedEnhanceLib.volume import Volume
 
@@ -36,6 +37,7 @@ def calls() -> Iterator[list[dict[str, Any]]]:
     )
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(demo, "load_sample", lambda: (brain, labels))
+        monkeypatch.setattr(sheet, "DPI", 40)
         yield stand_in(monkeypatch)
 
 

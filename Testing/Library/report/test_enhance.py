@@ -12,11 +12,18 @@ import pytest
 
 from MedEnhanceLib.errors import OutputError
 from MedEnhanceLib.manifest import make_manifest
+from MedEnhanceLib.report import sheet
 from MedEnhanceLib.report.enhance import enhancement_report
 from MedEnhanceLib.volume import Volume
 
 Label = namedtuple("Label", "value name color")
 HOSTILE = "<b onclick=x>&.nii.gz"
+
+
+@pytest.fixture(autouse=True)
+def coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are looked at in test_figures; here they only have to be there."""
+    monkeypatch.setattr(sheet, "DPI", 40)
 
 
 @pytest.fixture
