@@ -64,9 +64,10 @@ def feature_content(output: list[Tensor], reference: list[Tensor]) -> Tensor:
     Feature level of the content-aware loss; both lists as Enhancer.encode gives them.
     """
     pairs = list(zip(output, reference, strict=True))[1:3]
-    loss = output[0].new_zeros(())
+    loss = torch.zeros((), device=output[0].device)
     for ours, theirs in pairs:
-        loss = loss + F.l1_loss(F.instance_norm(ours), F.instance_norm(theirs.detach()))
+        fixed = F.instance_norm(theirs.detach().float())
+        loss = loss + F.l1_loss(F.instance_norm(ours.float()), fixed)
     return loss
 
 

@@ -64,10 +64,9 @@ class Trainer:
         """One optimiser step; returns its loss terms."""
         set_learning_rate(self.optimiser, self.config.learning_rate, number, self.config.steps)
         batch = self.pools.cycle_batch(self.rng)
-        with self.autocast:
-            terms = self.cycle_terms(batch, number)
-            if self._is_unpaired(number):
-                terms |= self.unpaired_terms(batch)
+        terms = self.cycle_terms(batch, number)
+        if self._is_unpaired(number):
+            terms |= self.unpaired_terms(batch)
         total = torch.stack(list(terms.values())).sum()
         values = {name: float(value.detach()) for name, value in terms.items()}
         if not torch.isfinite(total):
@@ -84,11 +83,16 @@ class Trainer:
         return values
 
     def cycle_terms(self, batch: Batch, number: int) -> dict[str, Tensor]:
-        """Weighted losses of E(T(z), z′) against z, and of the cue's distribution."""
+        """Weighted losses of E(T(z), z′) against z, and of the cue's distribution.
+
+        Only the networks run in half precision: variances inside SSIM and the local correlation
+        are small differences of large numbers, and in bfloat16 their gradients point anywhere.
+        """
         weights = self.config.loss
         degraded, target = self._tensor(batch.degraded), self._tensor(batch.target)
-        cue = self.guide(self._tensor(batch.guide))
-        output = self.enhancer(degraded, cue.sample())
+        with self.autocast:
+            cue = self.guide(self._tensor(batch.guide))
+            output = self.enhancer(degraded, cue.sample())
         warm_up = min(1.0, number / max(1.0, _KL_WARM_UP * self.config.steps))
         terms = {
             "cycle": weights.cycle * F.l1_loss(output, target),
@@ -101,9 +105,10 @@ class Trainer:
         if weights.wavelet:
             terms["wavelet"] = weights.wavelet * losses.wavelet_content(output, target)
         if weights.feature:
-            with torch.no_grad():
-                reference = self.enhancer.encode(self._repeated(target))
-            ours = self.enhancer.encode(self._repeated(output))
+            with self.autocast:
+                with torch.no_grad():
+                    reference = self.enhancer.encode(self._repeated(target))
+                ours = self.enhancer.encode(self._repeated(output))
             terms["feature"] = weights.feature * losses.feature_content(ours, reference)
         return terms
 
@@ -116,9 +121,10 @@ class Trainer:
         count = max(1, self.config.batch // 2)
         stacks = self._tensor(self.pools.low_quality_batch(self.rng, count))
         real = self._tensor(batch.guide[:count])
-        with torch.no_grad():
-            cue = self.guide(real).sample()
-        output = self.enhancer(stacks, cue)
+        with self.autocast:
+            with torch.no_grad():
+                cue = self.guide(real).sample()
+            output = self.enhancer(stacks, cue)
         middle = self.config.network.context
         terms = {
             "low_band": weights.low_band * losses.low_band(output, stacks[:, middle : middle + 1])
@@ -126,7 +132,8 @@ class Trainer:
         if weights.adversarial:
             self._teach_critic(output.detach(), real)
             self.discriminator.requires_grad_(False)
-            scores = self.discriminator(output)[-1]
+            with self.autocast:
+                scores = self.discriminator(output)[-1].float()
             self.discriminator.requires_grad_(True)
             terms["adversarial"] = weights.adversarial * criterion(
                 scores, target_is_real=True, for_discriminator=False
@@ -135,7 +142,8 @@ class Trainer:
 
     def _teach_critic(self, fake: Tensor, real: Tensor) -> None:
         criterion = losses.adversarial_loss()
-        scores = [self.discriminator(images)[-1] for images in (fake, real)]
+        with self.autocast:
+            scores = [self.discriminator(images)[-1].float() for images in (fake, real)]
         loss = criterion(scores[0], target_is_real=False, for_discriminator=True) + criterion(
             scores[1], target_is_real=True, for_discriminator=True
         )
