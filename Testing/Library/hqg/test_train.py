@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from MedEnhanceLib.bundles.store import read_bundle, verify_bundle
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, ModelError
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.pools import Pools, degrade_patch
-from MedEnhanceLib.hqg.train import train
+from MedEnhanceLib.hqg.train import Trainer, train
 from MedEnhanceLib.progress import Event, Monitor
 
 
@@ -110,3 +111,20 @@ def test_damage_keeps_shading_in_the_target() -> None:
 def test_a_wrong_configuration_is_refused(fields: dict[str, object], match: str) -> None:
     with pytest.raises(ConfigError, match=match):
         TrainConfig.from_json({"preset": "smoke", **fields})
+
+
+def test_losses_are_computed_in_full_precision(
+    training_data: Path, smoke: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bfloat16 the variances inside SSIM cancel and its gradients undo the training."""
+    trainer = Trainer(smoke, Pools.load(smoke, training_data, Monitor()), "cpu")
+    trainer.autocast = torch.autocast("cpu", torch.bfloat16)
+    seen: list[tuple[torch.dtype, bool]] = []
+
+    def structure(output: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        seen.append((output.dtype, torch.is_autocast_enabled("cpu")))
+        return output.mean()
+
+    monkeypatch.setattr(trainer, "structure", structure)
+    trainer.step(0)
+    assert seen == [(torch.float32, False)]

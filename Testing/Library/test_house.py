@@ -1,0 +1,83 @@
+"""The project's own files say the same thing everywhere."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TOP_LEVEL = {
+    "CHANGELOG.md", "CMakeLists.txt", "CONTRIBUTING.md", "LICENSE", "MedEnhance", "MedEnhanceLib",
+    "README.md", "Resources", "Testing", "constraints.txt", "docs", "pyproject.toml",
+}  # fmt: skip
+#: Made by building, testing and trying; never committed.
+LEFTOVERS = {"build", "dist", "runs", "medenhance-demo"}
+
+
+def project() -> dict[str, object]:
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert isinstance(table, dict)
+    return table
+
+
+def test_the_top_level_holds_what_it_should() -> None:
+    found = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
+    assert found - LEFTOVERS == TOP_LEVEL
+
+
+def test_slicer_gets_the_same_requirements() -> None:
+    lines = (ROOT / "MedEnhance/Resources/requirements.txt").read_text().splitlines()
+    assert [line for line in lines if line and not line.startswith("#")] == project()[
+        "dependencies"
+    ]
+
+
+def test_every_dependency_is_pinned_for_tests() -> None:
+    pins = {
+        line.partition("==")[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
+    extras = project()["optional-dependencies"]
+    assert isinstance(extras, dict)
+    dependencies = [project()["dependencies"], *extras.values()]
+    names = {
+        re.split(r"[\[>=<~ ]", requirement)[0].lower()
+        for group in dependencies
+        for requirement in group
+    }
+    assert names <= pins
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^python3 -m venv .*$", readme, flags=re.M)
+    assert len(commands) == 2
+    demo, tests = commands
+    assert demo.endswith("medenhance demo")
+    assert tests.endswith("-m pytest")
+    assert tests in (ROOT / ".ci/run").read_text()
+    for command in commands:
+        assert "-c constraints.txt" in command
+
+
+def test_links_of_the_documents_lead_somewhere() -> None:
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            if "://" not in link:
+                assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "docs/recipes").glob("*.json")), ids=str)
+def test_recipes_are_valid_configurations(recipe: Path) -> None:
+    import json
+
+    from MedEnhanceLib.gradprom import TrainHeadConfig
+    from MedEnhanceLib.hqg import TrainConfig
+
+    fields = json.loads(recipe.read_text(encoding="utf-8"))
+    made = (TrainHeadConfig if "structures" in fields else TrainConfig).from_json(fields)
+    assert made.name == recipe.stem
