@@ -17,9 +17,9 @@ from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.enhancement import Enhanced, enhance_volume, head_config
 from MedEnhanceLib.jobs.evaluation import evaluate_bundle
 from MedEnhanceLib.jobs.failures import memory_errors
-from MedEnhanceLib.jobs.files import check_ending, load_volume
+from MedEnhanceLib.jobs.files import VolumeParams, check_ending, load_volume
 from MedEnhanceLib.jobs.training import train_method, training_config
-from MedEnhanceLib.jobs.volumes import inspect_path
+from MedEnhanceLib.jobs.volumes import inspect_volume
 from MedEnhanceLib.progress import Cancel, Listener
 from MedEnhanceLib.volume import Volume
 
@@ -228,7 +228,7 @@ def inspect(
     """
     with memory_errors(), watched(progress, cancel) as monitor:
         if not isinstance(path_or_volume, Volume):
-            return inspect_path(Path(path_or_volume), monitor)
+            return inspect_volume(VolumeParams(input=os.fspath(path_or_volume)), monitor)
         from MedEnhanceLib.io.card import card
 
         return card(path_or_volume)

@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from MedEnhanceLib.cli.parser import Subparsers, add_force, add_job_options, new_command
+from MedEnhanceLib.cli.parser import (
+    Subparsers,
+    add_force,
+    add_input,
+    add_job_options,
+    input_params,
+    new_command,
+)
 from MedEnhanceLib.cli.words import size, wrote
 
 
@@ -19,7 +26,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "takes its place; the source is never touched.",
         example="medenhance compress scan.nii.gz scan.ucv --max-error 2",
     )
-    parser.add_argument("input", metavar="INPUT", help="a volume: file or DICOM folder")
+    add_input(parser, "file or DICOM folder")
     parser.add_argument("output", metavar="OUTPUT", help="a name that ends in .ucv")
     add_compress_options(parser)
     add_force(parser)
@@ -61,7 +68,7 @@ def compress_config(args: argparse.Namespace) -> dict[str, Any]:
 def run(args: argparse.Namespace) -> int:
     """Run the job and tell how small the file is and what it keeps."""
     params = {
-        "input": args.input,
+        **input_params(args),
         "output": args.output,
         "config": compress_config(args),
         "overwrite": args.force,

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from MedEnhanceLib.cli.parser import Subparsers, add_force, add_job_options, new_command
+from MedEnhanceLib.cli.parser import (
+    Subparsers,
+    add_force,
+    add_input,
+    add_job_options,
+    input_params,
+    new_command,
+)
 from MedEnhanceLib.cli.words import inline, wrote
 
 
@@ -17,11 +24,8 @@ def add_parser(subparsers: Subparsers) -> None:
         description="Convert a volume. Voxels and geometry are kept.",
         example="medenhance convert dicom-folder/ scan.nii.gz",
     )
-    parser.add_argument("input", metavar="INPUT", help="a volume: file, DICOM folder or .ucv")
+    add_input(parser)
     parser.add_argument("output", metavar="OUTPUT", help=".nii.gz, .nii, .nrrd or .mha")
-    parser.add_argument(
-        "--series", metavar="UID", help="which series of a DICOM folder that holds several"
-    )
     add_force(parser)
     add_job_options(parser)
     parser.set_defaults(run=run)
@@ -30,9 +34,8 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the job and tell what came out."""
     params = {
-        "input": args.input,
+        **input_params(args),
         "output": args.output,
-        "series": args.series,
         "overwrite": args.force,
     }
     fields = args.console.run("convert", params, isolated=args.isolated)

@@ -6,7 +6,14 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from MedEnhanceLib.cli.parser import Subparsers, add_force, add_job_options, new_command
+from MedEnhanceLib.cli.parser import (
+    Subparsers,
+    add_force,
+    add_input,
+    add_job_options,
+    input_params,
+    new_command,
+)
 from MedEnhanceLib.cli.words import wrote
 from MedEnhanceLib.errors import ConfigError
 
@@ -24,7 +31,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "the order given; the same seed gives the same voxels.",
         example="medenhance degrade scan.nii.gz worse.nii.gz --bias 0.3 --rician 0.1 --seed 7",
     )
-    parser.add_argument("input", metavar="INPUT", help="a volume: file, DICOM folder or .ucv")
+    add_input(parser)
     parser.add_argument("output", metavar="OUTPUT", help=".nii.gz, .nii, .nrrd or .mha")
     for name, (metavar, words) in _KINDS.items():
         parser.add_argument(
@@ -48,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.steps:
         raise ConfigError("no damage was named", "For example: --rician 0.1")
     params = {
-        "input": args.input,
+        **input_params(args),
         "output": args.output,
         "steps": steps_from_options(args.steps, args.seed),
         "overwrite": args.force,

@@ -9,7 +9,9 @@ from MedEnhanceLib.cli.parser import (
     Subparsers,
     add_device,
     add_force,
+    add_input,
     add_job_options,
+    input_params,
     new_command,
 )
 from MedEnhanceLib.cli.words import columns, wrote
@@ -26,7 +28,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "\n(OUTPUT.json) tells what was done with what.",
         example="medenhance enhance scan.nii.gz better.nii.gz --bias-correction n4 --report report",
     )
-    parser.add_argument("input", metavar="INPUT", help="a volume: file, DICOM folder or .ucv")
+    add_input(parser)
     parser.add_argument("output", metavar="OUTPUT", help=".nii.gz, .nii, .nrrd or .mha")
     add_enhance_options(parser)
     parser.add_argument(
@@ -94,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
             "--uncertainty-output without --uncertainty", "Say how many samples: --uncertainty 8"
         )
     params = {
-        "input": args.input,
+        **input_params(args),
         "output": args.output,
         "guide": args.guide,
         "config": enhance_config(args),

@@ -6,7 +6,13 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from MedEnhanceLib.cli.parser import Subparsers, add_job_options, new_command
+from MedEnhanceLib.cli.parser import (
+    Subparsers,
+    add_input,
+    add_job_options,
+    input_params,
+    new_command,
+)
 from MedEnhanceLib.cli.words import inline, pairs, size
 
 
@@ -20,14 +26,14 @@ def add_parser(subparsers: Subparsers) -> None:
         "A .ucv is not decoded for it.",
         example="medenhance inspect scan.nii.gz",
     )
-    parser.add_argument("input", metavar="PATH", help="a volume: file, DICOM folder or .ucv")
+    add_input(parser)
     add_job_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the job and print the card."""
-    fields = args.console.run("inspect", {"input": args.input}, isolated=args.isolated)
+    fields = args.console.run("inspect", input_params(args), isolated=args.isolated)
     return int(args.console.done(fields, card_text(fields["card"])))
 
 

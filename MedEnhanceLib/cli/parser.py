@@ -61,6 +61,24 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_input(parser: argparse.ArgumentParser, what: str = "file, DICOM folder or .ucv") -> None:
+    """The volume to read, and what its file does not say."""
+    parser.add_argument("input", metavar="INPUT", help=f"a volume: {what}")
+    parser.add_argument(
+        "--series",
+        metavar="S",
+        help="which series of a DICOM folder that holds several: its UID or number in the list",
+    )
+    parser.add_argument(
+        "--modality", metavar="M", help="CT, MR, PT, EM or OT, where the file says none or lies"
+    )
+
+
+def input_params(args: argparse.Namespace) -> dict[str, Any]:
+    """The parameters of a job that the options of `add_input` say."""
+    return {"input": args.input, "series": args.series, "modality": args.modality}
+
+
 def add_force(parser: argparse.ArgumentParser) -> None:
     """Permission to replace outputs."""
     parser.add_argument("--force", action="store_true", help="replace existing outputs")

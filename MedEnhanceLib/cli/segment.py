@@ -9,7 +9,9 @@ from MedEnhanceLib.cli.parser import (
     Subparsers,
     add_device,
     add_force,
+    add_input,
     add_job_options,
+    input_params,
     new_command,
 )
 from MedEnhanceLib.cli.words import wrote
@@ -24,7 +26,7 @@ def add_parser(subparsers: Subparsers) -> None:
         description="Segment a volume with a trained head, on the volume's own grid.",
         example="medenhance segment better.nii.gz labels.nii.gz",
     )
-    parser.add_argument("input", metavar="INPUT", help="a volume: file, DICOM folder or .ucv")
+    add_input(parser)
     parser.add_argument("output", metavar="OUTPUT", help=".nii.gz, .nii, .nrrd or .mha")
     parser.add_argument(
         "--model", default="auto", metavar="NAME", help="a head's name or folder (default: auto)"
@@ -38,7 +40,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the job and tell the volume of each label."""
     params = {
-        "input": args.input,
+        **input_params(args),
         "output": args.output,
         "config": {"model": args.model, "device": args.device},
         "overwrite": args.force,

@@ -12,10 +12,10 @@ from MedEnhanceLib.errors import ConfigError, OutputError
 from MedEnhanceLib.jobs.events import as_json
 from MedEnhanceLib.jobs.files import (
     CONTAINER,
+    VolumeParams,
     check_outputs,
     check_volume_outputs,
     finish,
-    load_volume,
 )
 from MedEnhanceLib.jobs.result import Result
 from MedEnhanceLib.progress import Monitor
@@ -26,10 +26,9 @@ Region = tuple[slice, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompressParams:
+class CompressParams(VolumeParams):
     """config: fields of unicompress.CompressConfig, with exactly one of its modes."""
 
-    input: str
     output: str
     config: dict[str, Any] = field(default_factory=dict)
     overwrite: bool = False
@@ -68,7 +67,7 @@ def run_compress(params: CompressParams, monitor: Monitor) -> Result:
     if output.suffix.lower() != CONTAINER:
         raise OutputError(f"{output.name}: not the ending of a container", f"Use {CONTAINER}.")
     check_outputs({"output": output}, inputs=[source], overwrite=params.overwrite)
-    volume = load_volume(source, monitor=monitor.part(0.0, 0.1))
+    volume = params.load(monitor.part(0.0, 0.1))
     done = compress(
         volume, output, config, monitor=monitor.part(0.1, 1.0), overwrite=params.overwrite
     )
@@ -76,7 +75,7 @@ def run_compress(params: CompressParams, monitor: Monitor) -> Result:
         "compressed",
         {"output": output},
         began=began,
-        config=config_to_json(config),
+        config=config_to_json(config) | params.told(),
         inputs={"input": source},
         figures={name: value for name, value in as_json(done).items() if name not in _TOLD_ANYWAY},
         overwrite=params.overwrite,

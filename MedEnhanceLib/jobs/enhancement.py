@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 from MedEnhanceLib.config import config_from_json, config_to_json
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.events import as_json
-from MedEnhanceLib.jobs.files import beside, check_volume_outputs, finish, load_volume
+from MedEnhanceLib.jobs.files import (
+    VolumeParams,
+    beside,
+    check_volume_outputs,
+    finish,
+    load_volume,
+)
 from MedEnhanceLib.jobs.result import Result
 from MedEnhanceLib.manifest import make_manifest
 from MedEnhanceLib.progress import Monitor
@@ -23,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnhanceParams:
+class EnhanceParams(VolumeParams):
     """config: fields of hqg.EnhanceConfig. guide: a high-quality volume of the same modality.
 
     segment: find labels in the enhanced volume too. Where segmentation_output or
@@ -31,7 +37,6 @@ class EnhanceParams:
     as `<output>-segmentation` and `<output>-uncertainty`. report: a folder for a page to look at.
     """
 
-    input: str
     output: str
     guide: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
@@ -43,10 +48,9 @@ class EnhanceParams:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentParams:
+class SegmentParams(VolumeParams):
     """config: fields of gradprom.SegmentConfig."""
 
-    input: str
     output: str
     config: dict[str, Any] = field(default_factory=dict)
     overwrite: bool = False
@@ -106,8 +110,10 @@ def run_enhance(params: EnhanceParams, monitor: Monitor) -> Result:
         inputs["guide"] = Path(params.guide)
     check_volume_outputs(outputs, inputs=list(inputs.values()), overwrite=params.overwrite)
     _check_report_folder(params)
-    volume = load_volume(inputs["input"], monitor=monitor.part(0.0, 0.05))
-    guide = load_volume(inputs["guide"], monitor=monitor) if params.guide else None
+    volume = params.load(monitor.part(0.0, 0.05))
+    guide = None
+    if params.guide:
+        guide = load_volume(inputs["guide"], modality=params.modality, monitor=monitor)
     head = head_config(config.device) if "segmentation" in outputs else None
     done = enhance_volume(volume, config, guide=guide, head=head, monitor=monitor.part(0.05, 0.9))
     _save_enhanced(done, outputs, monitor, overwrite=params.overwrite)
@@ -118,7 +124,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor) -> Result:
         "enhanced",
         outputs,
         began=began,
-        config=done.report["config"],
+        config=done.report["config"] | params.told(),
         inputs=inputs,
         figures=done.report["results"],
         device=done.report["device"],
@@ -143,7 +149,7 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
     config = config_from_json(SegmentConfig, params.config)
     source, output = Path(params.input), Path(params.output)
     check_volume_outputs({"output": output}, inputs=[source], overwrite=params.overwrite)
-    volume = load_volume(source, monitor=monitor.part(0.0, 0.1))
+    volume = params.load(monitor.part(0.0, 0.1))
     found = segment(volume, config, monitor=monitor.part(0.1, 0.95))
     monitor.progress(0.95, "save")
     save(found.volume, output, overwrite=params.overwrite)
@@ -151,7 +157,7 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
         "segmented",
         {"output": output},
         began=began,
-        config=config_to_json(config),
+        config=config_to_json(config) | params.told(),
         inputs={"input": source},
         figures=_segmentation_figures(found),
         device=found.device,

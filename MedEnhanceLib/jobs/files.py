@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,31 @@ from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume
 
 CONTAINER = ".ucv"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeParams:
+    """What every job that reads a volume is told of it.
+
+    input: a file, a DICOM folder or a container. series: which series of a folder that holds
+    several, by its instance UID or its number in the list. modality: states what the file does
+    not, or says wrongly ("CT", "MR", …).
+    """
+
+    input: str
+    series: str | None = None
+    modality: str | None = None
+
+    def load(self, monitor: Monitor) -> Volume:
+        """The volume; errors as `io.load`'s."""
+        return load_volume(
+            Path(self.input), modality=self.modality, series=self.series, monitor=monitor
+        )
+
+    def told(self) -> dict[str, str | None]:
+        """What was said of the input besides its place, for the manifest."""
+        told = {"series": self.series, "modality": self.modality}
+        return {name: value for name, value in told.items() if value is not None}
 
 
 def load_volume(

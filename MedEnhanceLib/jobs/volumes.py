@@ -10,36 +10,31 @@ from typing import Any
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.files import (
     CONTAINER,
+    VolumeParams,
     check_volume_outputs,
     finish,
-    load_volume,
 )
 from MedEnhanceLib.jobs.result import Result
 from MedEnhanceLib.progress import Monitor
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvertParams:
-    """series: the series instance UID to take from a DICOM folder that holds several."""
+class ConvertParams(VolumeParams):
+    """output: its ending says the format."""
 
-    input: str
     output: str
-    series: str | None = None
     overwrite: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class InspectParams:
-    """input: a volume's file, a DICOM folder, or a container."""
-
-    input: str
+class InspectParams(VolumeParams):
+    """A container is not decoded for its card."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class DegradeParams:
+class DegradeParams(VolumeParams):
     """steps: degradations as their `to_json` gives them, applied in order."""
 
-    input: str
     output: str
     steps: list[dict[str, Any]] = field(default_factory=list)
     overwrite: bool = False
@@ -52,14 +47,14 @@ def run_convert(params: ConvertParams, monitor: Monitor) -> Result:
     began = time.monotonic()
     source, output = Path(params.input), Path(params.output)
     check_volume_outputs({"output": output}, inputs=[source], overwrite=params.overwrite)
-    volume = load_volume(source, series=params.series, monitor=monitor.part(0.0, 0.7))
+    volume = params.load(monitor.part(0.0, 0.7))
     monitor.progress(0.7, "save")
     save(volume, output, overwrite=params.overwrite)
     return finish(
         "converted",
         {"output": output},
         began=began,
-        config={"series": params.series},
+        config=params.told(),
         inputs={"input": source},
         figures={"shape": volume.shape, "dtype": str(volume.dtype)},
         overwrite=params.overwrite,
@@ -68,19 +63,19 @@ def run_convert(params: ConvertParams, monitor: Monitor) -> Result:
 
 def run_inspect(params: InspectParams, monitor: Monitor) -> Result:
     """The card of a volume, or of a container without decoding it."""
-    return Result({"card": inspect_path(Path(params.input), monitor)})
+    return Result({"card": inspect_volume(params, monitor)})
 
 
-def inspect_path(path: Path, monitor: Monitor) -> dict[str, Any]:
-    """The card of whatever lies at `path`, as a JSON object."""
+def inspect_volume(params: VolumeParams, monitor: Monitor) -> dict[str, Any]:
+    """The card of whatever lies at `input`, as a JSON object."""
+    path = Path(params.input)
     if path.suffix.lower() == CONTAINER:
         from MedEnhanceLib.unicompress import inspect_container
 
         return inspect_container(path)
-    from MedEnhanceLib.io import load
     from MedEnhanceLib.io.card import card
 
-    return card(load(path, monitor=monitor), path)
+    return card(params.load(monitor), path)
 
 
 def run_degrade(params: DegradeParams, monitor: Monitor) -> Result:
@@ -94,7 +89,7 @@ def run_degrade(params: DegradeParams, monitor: Monitor) -> Result:
     steps = [degradation_from_json(step) for step in params.steps]
     source, output = Path(params.input), Path(params.output)
     check_volume_outputs({"output": output}, inputs=[source], overwrite=params.overwrite)
-    volume = load_volume(source, monitor=monitor.part(0.0, 0.1))
+    volume = params.load(monitor.part(0.0, 0.1))
     for index, step in enumerate(steps):
         monitor.progress(0.1 + 0.8 * index / len(steps), step.name)
         volume = step.apply(volume)
@@ -105,7 +100,7 @@ def run_degrade(params: DegradeParams, monitor: Monitor) -> Result:
         "degraded",
         {"output": output},
         began=began,
-        config={"steps": replay},
+        config={"steps": replay} | params.told(),
         inputs={"input": source},
         figures={"steps": replay},
         overwrite=params.overwrite,

@@ -157,3 +157,31 @@ def test_damage_that_cannot_be_is_refused(
     assert ran.status == status
     assert words in ran.err
     assert not (tmp_path / "a.nrrd").exists()
+
+
+@pytest.mark.parametrize("command", ["inspect", "convert", "degrade", "compress", "enhance"])
+def test_what_the_file_does_not_say_can_be_said(run: Callable, command: str) -> None:
+    arguments = {
+        "inspect": (),
+        "convert": ("out.nrrd",),
+        "degrade": ("out.nrrd", "--blur", "1"),
+        "compress": ("out.ucv", "--lossless"),
+        "enhance": ("out.nrrd",),
+    }[command]
+    parsed = build_parser().parse_args(
+        [command, "in", *arguments, "--series", "2", "--modality", "CT"]
+    )
+    assert (parsed.series, parsed.modality) == ("2", "CT")
+
+
+def test_a_stated_modality_wins(run: Callable, scan: Path, tmp_path: Path) -> None:
+    assert run("inspect", scan, "--modality", "CT", "--json").json["card"]["modality"] == "CT"
+    told = run("convert", scan, tmp_path / "ct.nrrd", "--modality", "CT", "--json").json
+    assert io.load(tmp_path / "ct.nrrd").modality == "CT"
+    assert json.loads(Path(told["manifest"]).read_text())["config"] == {"modality": "CT"}
+
+
+def test_an_unknown_modality_is_refused(run: Callable, scan: Path) -> None:
+    ran = run("inspect", scan, "--modality", "XX")
+    assert ran.status in (2, 3)
+    assert "XX" in ran.err
