@@ -53,12 +53,7 @@ def export_bundle(
         "intended_use": RESEARCH_ONLY,
         **metadata,
     }
-    (folder / CARD).write_text(make_card(complete), encoding="utf-8")
-    complete["files"] = {
-        str(relative): file_sha256(folder / relative) for relative in (WEIGHTS, CARD)
-    }
-    text = json.dumps(complete, indent=2, ensure_ascii=False)
-    (folder / METADATA).write_text(text + "\n", encoding="utf-8")
+    _write_texts(folder, complete)
     return read_bundle(folder)
 
 
@@ -120,3 +115,19 @@ def _measured_table(rows: list[dict[str, Any]]) -> list[str]:
         "|" + "---|" * len(columns),
         *("| " + " | ".join(str(row.get(column, "")) for column in columns) + " |" for row in rows),
     ]
+
+
+def record_measurements(folder: Path, rows: list[dict[str, Any]]) -> Bundle:
+    """Put a measured table into a bundle's metadata and card; the weights stay as they are."""
+    metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+    metadata["measured"] = rows
+    _write_texts(folder, metadata)
+    return read_bundle(folder)
+
+
+def _write_texts(folder: Path, metadata: dict[str, Any]) -> None:
+    """Card and metadata, with the hash of every file that belongs to the bundle."""
+    (folder / CARD).write_text(make_card(metadata), encoding="utf-8")
+    hashes = {str(relative): file_sha256(folder / relative) for relative in (WEIGHTS, CARD)}
+    text = json.dumps(metadata | {"files": hashes}, indent=2, ensure_ascii=False)
+    (folder / METADATA).write_text(text + "\n", encoding="utf-8")
