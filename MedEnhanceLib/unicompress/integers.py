@@ -140,9 +140,9 @@ def _record(kind: int, indices: Indices, fields: struct.Struct, *values: float) 
 
 
 def _integer_steps(above: Indices, offset: int, step: int, top: int) -> Coded:
-    # above + step // 2 could pass the type's largest value: round by the remainder instead.
-    words = above if top + step < 1 << 8 * above.dtype.itemsize else above.astype(np.uint64)
+    words = above if step < 1 << 8 * above.dtype.itemsize else above.astype(np.uint64)
     size = words.dtype.type(step)
+    # Adding half a step before dividing could pass the type's largest value.
     indices, rest = np.divmod(words, size)
     indices += rest > size // 2
     narrow = _narrow(indices)

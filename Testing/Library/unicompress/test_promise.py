@@ -15,7 +15,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from MedEnhanceLib.errors import ConfigError, DependencyError, InputError
-from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, inspect_container
+from MedEnhanceLib.unicompress import (
+    CompressConfig,
+    compress,
+    decompress,
+    inspect_container,
+    integers,
+)
 from MedEnhanceLib.volume import Volume, Voxels
 
 from .conftest import Write
@@ -60,7 +66,7 @@ class TestMaxError:
         assert largest_error(back, voxels) <= bound
 
     @pytest.mark.parametrize("dtype", INTEGERS)
-    @pytest.mark.parametrize("bound", [1, 7, 100])
+    @pytest.mark.parametrize("bound", [1, 7, 100, 200])
     def test_noise_over_the_whole_type_stays_within_it(
         self, dtype: str, bound: int, write: Write
     ) -> None:
@@ -70,6 +76,21 @@ class TestMaxError:
         noise.flat[:2] = limits.min, limits.max
         assert (
             largest_error(decompress(write(Volume(noise), max_error=bound)).voxels, noise) <= bound
+        )
+
+    def test_a_float_that_would_miss_it_is_stored_as_it_is(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        voxels = np.random.default_rng(0).normal(size=(3, 5, 7))
+
+        def off(indices: Voxels, base: float, step: float, dtype: Any) -> Voxels:
+            decoded = indices * step + base
+            decoded.flat[17] += 0.02
+            return decoded.astype(dtype)
+
+        monkeypatch.setattr(integers, "_from_steps", off)
+        assert integers.to_bounded_integers(voxels, 0.01).record == (
+            integers.to_integers(voxels).record
         )
 
     def test_floats_become_smaller_for_it(self, scan: Volume, write: Write) -> None:

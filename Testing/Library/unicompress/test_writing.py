@@ -16,6 +16,8 @@ from MedEnhanceLib.errors import Cancelled, CodecError, MedEnhanceError, OutputE
 from MedEnhanceLib.progress import Event, Monitor
 from MedEnhanceLib.unicompress import CompressConfig, coders, compress, decompress, encode
 from MedEnhanceLib.unicompress import container as container_module
+from MedEnhanceLib.unicompress.blocks import Grid
+from MedEnhanceLib.unicompress.verify import Tally, check_promise
 from MedEnhanceLib.volume import Volume
 
 from .conftest import Write
@@ -179,6 +181,42 @@ def test_a_disk_that_returns_other_bytes_is_caught(
     with pytest.raises(MedEnhanceError, match="chunk"):
         compress(scan, tmp_path / "a.ucv", LOSSLESS)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lossy_voxel_is_caught_where_none_was_promised(scan: Volume) -> None:
+    wrong = scan.voxels.copy()
+    wrong[3, 4, 5] += 2
+    tally = Tally(scan.voxels, Grid(scan.shape, (1, 1, 1)))
+    tally.add(wrong)
+    sizes = {"raw_bytes": scan.nbytes, "file_bytes": 9999}
+    for config, says in (
+        (CompressConfig(lossless=True), "a voxel is off by 2"),
+        (CompressConfig(max_error=1), "off by 2, promised 1"),
+        (CompressConfig(ratio=3), "promised 9600"),
+    ):
+        with pytest.raises(CodecError, match=says):
+            check_promise(tally, config, sha256=tally.sha256, **sizes)
+    check_promise(tally, CompressConfig(max_error=2), sha256=tally.sha256, **sizes)
+    with pytest.raises(CodecError, match="not those that were coded"):
+        check_promise(tally, CompressConfig(max_error=2), sha256="0" * 64, **sizes)
+
+
+def test_the_file_is_on_the_disk_before_it_is_verified(
+    scan: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+
+    def noted(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*rest: Any) -> Any:
+            order.append(name)
+            return call(*rest)
+
+        return run
+
+    monkeypatch.setattr(os, "fsync", noted("flush", os.fsync))
+    monkeypatch.setattr(encode, "_verify", noted("verify", encode._verify))
+    compress(scan, tmp_path / "a.ucv", LOSSLESS)
+    assert order[:2] == ["flush", "verify"]
 
 
 def test_the_seal_covers_the_file(scan: Volume, write: Write) -> None:
