@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.cli.parser import Subparsers, new_command
@@ -64,7 +65,7 @@ def _list(args: argparse.Namespace) -> int:
             bundle.modality,
             "shipped" if bundle.shipped else "imported",
             size(folder_bytes(bundle.folder)),
-            str(bundle.metadata.get("description", "")).partition("\n")[0],
+            shorten(str(bundle.metadata.get("description", "")), 60, placeholder=" …"),
         )
         for bundle in bundles
     ]
