@@ -155,8 +155,8 @@ def summary(findings: Findings) -> list[str]:
     )
     before, after = _mean(damaged.dice), _mean(enhanced.dice)
     second = (
-        f"The mean Dice of the segmentation went from {before:.3f} on the damaged volume to "
-        f"{after:.3f} on the enhanced one."
+        f"The mean Dice of the segmentation {'rose' if after > before else 'fell'} from "
+        f"{before:.3f} on the damaged volume to {after:.3f} on the enhanced one."
     )
     packed = ", ".join(f"{row.ratio:.1f} ({row.mode})" for row in findings.compression)
     third = (

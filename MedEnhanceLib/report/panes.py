@@ -77,8 +77,10 @@ def choose_window(volume: Volume) -> tuple[float, float]:
     sample = voxels.reshape(-1)[::step]
     inside = sample[sample > low]
     if inside.size:
-        low = min(low, 0.0) if volume.modality == "MR" else float(np.percentile(sample, 0.5))
-        high = float(np.percentile(inside, 99.7))
+        low, high = float(np.percentile(sample, 0.5)), float(np.percentile(inside, 99.7))
+        # A magnitude begins at 0: a little undershoot must not turn the air grey.
+        if volume.modality == "MR" and low > -0.1 * high:
+            low = 0.0
     return (low, high) if high > low else (low, low + 1.0)
 
 

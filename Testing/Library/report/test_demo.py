@@ -37,13 +37,13 @@ def findings(psnr_after: float, dice_after: float) -> Findings:
 def test_summary_says_that_it_got_better() -> None:
     text = " ".join(summary(findings(25.0, 0.8)))
     assert "raised the PSNR in the brain from 20.0 to 25.0 dB" in text
-    assert "from 0.550 on the damaged volume to 0.850" in text
+    assert "rose from 0.550 on the damaged volume to 0.850" in text
 
 
 def test_summary_says_that_it_got_worse() -> None:
     text = " ".join(summary(findings(19.0, 0.1)))
     assert "lowered the PSNR in the brain from 20.0 to 19.0 dB" in text
-    assert "from 0.550 on the damaged volume to 0.500" in text
+    assert "fell from 0.550 on the damaged volume to 0.500" in text
 
 
 def test_tables_have_a_cell_for_every_column() -> None:

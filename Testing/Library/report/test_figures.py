@@ -213,6 +213,13 @@ def test_ct_is_shown_in_the_soft_tissue_window(head: Volume) -> None:
     assert choose_window(Volume(head.voxels, modality="CT", units="HU")) == CT_WINDOW
 
 
+def test_undershoot_of_a_magnitude_does_not_turn_the_air_grey(head: Volume) -> None:
+    voxels = head.voxels.copy()
+    voxels[0] = -30
+    assert choose_window(head.with_voxels(voxels))[0] == 0
+    assert choose_window(head.with_voxels(head.voxels - np.int16(500)))[0] < -400
+
+
 def test_window_ignores_a_few_bright_voxels(head: Volume) -> None:
     voxels = head.voxels.copy()
     voxels[0, 0, 0] = 30_000
