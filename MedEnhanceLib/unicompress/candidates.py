@@ -16,7 +16,7 @@ from MedEnhanceLib.unicompress.integers import (
 from MedEnhanceLib.volume import Voxels
 
 #: One block in so many, and about so many blocks at least, try every variant of JPEG XL.
-_POLLED_SHARE = 8
+_POLLED_SHARE = 16
 _POLLED_BLOCKS = 4
 #: zstd's full effort is spent where its quick result comes this near to the best.
 _ZSTD_NEAR = 1.4

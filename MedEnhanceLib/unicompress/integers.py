@@ -73,20 +73,16 @@ def from_integers(
     """The inverse of both; raises ValueError for a record that cannot be."""
     kind, _ = _KIND.unpack_from(record)
     fields = record[_KIND.size :]
-    if kind in (_OFFSET, _STEPS):
-        (offset, step, top) = (
-            (*_WORD.unpack(fields), 1, None) if kind == _OFFSET else (_STEPS_FIELDS.unpack(fields))
-        )
+    if kind == _STEPS:
+        offset, step, top = _STEPS_FIELDS.unpack(fields)
+        # index · step may pass 2⁶⁴ where the last step is not a whole one.
+        whole = np.uint64(top // max(step, 1))
         words = indices.astype(np.uint64)
-        if top is not None:
-            # index · step may pass 2⁶⁴ where the last step is not a whole one.
-            whole = np.uint64(top // max(step, 1))
-            words = np.where(words > whole, np.uint64(top), words * np.uint64(step))
-        return _from_words(words + np.uint64(offset), dtype).reshape(shape)
-    if kind == _BITS:
+        above = np.where(words > whole, np.uint64(top), words * np.uint64(step))
+        return _from_offset(above, offset, dtype, as_bits=False).reshape(shape)
+    if kind in (_OFFSET, _BITS):
         (offset,) = _WORD.unpack(fields)
-        words = indices.astype(np.uint64) + np.uint64(offset)
-        return words.astype(f"u{dtype.itemsize}").view(dtype).reshape(shape)
+        return _from_offset(indices, offset, dtype, as_bits=kind == _BITS).reshape(shape)
     if kind == _FLOAT_STEPS and dtype.kind == "f":
         base, step = _FLOAT_FIELDS.unpack(fields)
         return _from_steps(indices, base, step, dtype).reshape(shape)
@@ -174,11 +170,12 @@ def _from_steps(indices: Indices, base: float, step: float, dtype: np.dtype[Any]
     return voxels
 
 
-def _from_words(words: npt.NDArray[np.uint64], dtype: np.dtype[Any]) -> Voxels:
-    if dtype.kind == "f":
-        voxels: Voxels = words.view(np.int64).astype(dtype)
-    elif dtype.kind == "b":
-        voxels = words != 0
-    else:
-        voxels = words.astype(f"u{dtype.itemsize}").view(dtype)
-    return voxels
+def _from_offset(above: Indices, offset: int, dtype: np.dtype[Any], *, as_bits: bool) -> Voxels:
+    """Undo `_above`, wrapping around as it did."""
+    holds_integers = dtype.kind == "f" and not as_bits
+    width = 8 if holds_integers else dtype.itemsize
+    unsigned = np.dtype(f"u{width}")
+    words: Voxels = above.astype(unsigned) + unsigned.type(offset % (1 << 8 * width))
+    if dtype.kind == "b":
+        return np.not_equal(words, 0)
+    return words.view(np.int64).astype(dtype) if holds_integers else words.view(dtype)

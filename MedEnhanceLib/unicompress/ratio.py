@@ -132,8 +132,13 @@ def _loss(block: Voxels, bits: float) -> float:
         return 0.0
     values = block.astype(wavelet.working_type(block.dtype))
     stream = wavelet.encode(values, _reachable(bits, block))
-    decoded = wavelet.decode(stream.prefix(len(stream)), block.shape, values.dtype.type)
-    return float(np.square(decoded.astype(np.float64) - values).sum())
+    return _squared_error(values, stream, len(stream))
+
+
+def _squared_error(values: wavelet.Floats, stream: wavelet.Stream, size: int) -> float:
+    decoded = wavelet.decode(stream.prefix(size), values.shape, values.dtype.type)
+    difference = (decoded - values).astype(np.float64).ravel()
+    return float(np.vdot(difference, difference))
 
 
 def _reachable(bits: float, block: Voxels) -> float:
@@ -162,17 +167,13 @@ def _measure_block(block: Voxels, bits: float, reach: float, speed: Speed) -> _M
         nothing = np.empty(0)
         return _Measured(Curve(nothing, nothing, len(exact.data)), None, exact, np.inf)
     values = block.astype(wavelet.working_type(block.dtype))
-    wide = values.astype(np.float64)
     top = _reachable(bits * reach, block)
     stream = wavelet.encode(values, top)
     share = bits * block.size / 8
     wanted = np.array([point * share * reach / _REACH for point in _POINTS[speed]])
     inside = np.clip(wanted, wavelet.HEAD_BYTES + 2, len(stream)).astype(int)
     sizes = np.unique(np.append(inside, len(stream)))
-    losses = [float(np.square(wide - wide.mean()).sum())]
-    for size in sizes:
-        decoded = wavelet.decode(stream.prefix(int(size)), block.shape, values.dtype.type)
-        losses.append(float(np.square(decoded - wide).sum()))
+    losses = [_squared_error(values, stream, size) for size in (wavelet.HEAD_BYTES, *sizes)]
     curve = Curve(
         np.append(wavelet.HEAD_BYTES, sizes).astype(np.float64),
         np.minimum.accumulate(losses),

@@ -182,6 +182,14 @@ class TestRatio:
         compress(Volume(voxels), tmp_path / "a.ucv", CompressConfig(ratio=4))
         assert same_bits(decompress(tmp_path / "a.ucv").voxels, voxels)
 
+    def test_huge_values_are_shared_out_too(self, scan: Volume, tmp_path: Path) -> None:
+        for scale in (1e27, 1e-30):
+            volume = Volume((scan.voxels * scale).astype(np.float32))
+            path = tmp_path / f"{scale}.ucv"
+            done = compress(volume, path, CompressConfig(ratio=12, speed="fast"))
+            assert done.psnr is not None
+            assert done.psnr > 25
+
     def test_voxels_stay_in_the_source_s_range(self, scan: Volume, write: Write) -> None:
         back = decompress(write(scan, ratio=20)).voxels
         assert back.min() >= scan.voxels.min()
