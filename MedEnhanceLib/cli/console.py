@@ -59,10 +59,11 @@ class Console:
 
     def run(self, kind: str, params: Mapping[str, Any], *, isolated: bool) -> dict[str, Any]:
         """Run a job, showing how far it is; Ctrl-C stops it at its next safe point."""
-        from MedEnhanceLib.jobs import Client, JobSpec, run_job
-
-        spec = JobSpec(kind, {name: value for name, value in params.items() if value is not None})
         with self.listening(), cancel_on_interrupt() as cancel:
+            from MedEnhanceLib.jobs import Client, JobSpec, run_job
+
+            given = {name: value for name, value in params.items() if value is not None}
+            spec = JobSpec(kind, given)
             if not isolated:
                 return dict(run_job(spec, progress=self.hear, cancel=cancel).fields)
             with Client() as client:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -239,10 +238,13 @@ def test_result_can_be_piped_into_a_reader_that_leaves(scan: Path) -> None:
 def test_interrupt_stops_with_status_130(number: signal.Signals, tmp_path: Path) -> None:
     slow = tmp_path / "slow.py"
     slow.write_text(
-        "import sys, time\n"
+        "import sys\n"
         "from MedEnhanceLib.cli import inspect\n"
+        "def hear(event):\n"
+        "    if event.kind == 'started':\n"
+        "        print('ready', file=sys.stderr, flush=True)\n"
         "def run(args):\n"
-        "    print('ready', file=sys.stderr, flush=True)\n"
+        "    args.console.hear = hear\n"
         "    args.console.run('ping', {'count': 1, 'seconds': 60.0}, isolated=False)\n"
         "inspect.run = run\n"
         "from MedEnhanceLib.cli.main import main\n"
@@ -253,7 +255,6 @@ def test_interrupt_stops_with_status_130(number: signal.Signals, tmp_path: Path)
     )
     assert process.stderr is not None
     assert process.stderr.readline() == "ready\n"
-    time.sleep(0.5)
     process.send_signal(number)
     out, err = process.communicate(timeout=20)
     assert process.returncode == 130
