@@ -154,7 +154,8 @@ def draw_batch(
         version = example.versions[rng.integers(len(example.versions))]
         axes = (0, 1, 2) if rng.random() < 0.5 else tuple(rng.permutation(3))
         image, label = _patch(version.transpose(axes), example.labels.transpose(axes), config, rng)
-        gamma, gain = np.exp(rng.uniform(-0.3, 0.3)), rng.uniform(0.85, 1.15)
+        # Wide: scalp fat halves the scaled brain, and tissue must be told by contrast, not value.
+        gamma, gain = np.exp(rng.uniform(-0.6, 0.6)), rng.uniform(0.6, 1.3)
         image = image.sign() * image.abs() ** float(gamma) * float(gain)
         images.append(image)
         labels.append(label)
