@@ -22,6 +22,7 @@ MODES = ("lossless", "max_error", "ratio")
 
 _LARGEST_EXTENT = 1 << 31
 _LARGEST_BLOCK = 1 << 24
+_MOST_BLOCKS = 1 << 20
 _HASH = re.compile(r"[0-9a-f]{64}")
 _HINT = "Copy the file again, or save what is intact: medenhance recover"
 Field = TypeVar("Field")
@@ -135,7 +136,9 @@ class Header:
             ),
         )
         read.check("blocks", all(map(_fits_extent, header.counts, header.shape[-3:])))
+        read.check("blocks", header.grid.frames * math.prod(header.counts) <= _MOST_BLOCKS)
         read.check("blocks", header.grid.largest_block <= _LARGEST_BLOCK)
+        read.check("range", _fits_type(header.voxel_range, header.dtype))
         return header
 
 
@@ -180,6 +183,18 @@ def _shape(value: Any) -> tuple[int, ...]:
 def _counts(value: Any) -> tuple[int, int, int]:
     k, j, i = (_whole(count) for count in _list(value))
     return k, j, i
+
+
+def _fits_type(voxel_range: VoxelRange, dtype: np.dtype[Any]) -> bool:
+    if voxel_range is None:
+        return dtype.kind == "f"
+    low, high = voxel_range
+    if dtype.kind == "f":
+        largest = float(np.finfo(dtype).max)
+        return -largest <= low <= high <= largest
+    limits = np.iinfo(np.uint8 if dtype.kind == "b" else dtype)
+    whole = type(low) is int and type(high) is int
+    return whole and int(limits.min) <= low <= high <= int(limits.max)
 
 
 def _fits_extent(count: int, extent: int) -> bool:

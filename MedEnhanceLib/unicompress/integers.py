@@ -137,10 +137,9 @@ def _record(kind: int, indices: Indices, fields: struct.Struct, *values: float) 
 
 def _integer_steps(above: Indices, offset: int, step: int, top: int) -> Coded:
     words = above if step < 1 << 8 * above.dtype.itemsize else above.astype(np.uint64)
-    size = words.dtype.type(step)
     # Adding half a step before dividing could pass the type's largest value.
-    indices, rest = np.divmod(words, size)
-    indices += rest > size // 2
+    indices, rest = np.divmod(words, words.dtype.type(step))
+    indices += rest > words.dtype.type(step // 2)
     narrow = _narrow(indices)
     return Coded(narrow, _record(_STEPS, narrow, _STEPS_FIELDS, offset % (1 << 64), step, top))
 

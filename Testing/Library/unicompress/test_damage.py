@@ -150,7 +150,12 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ("history", "old"),
         ("history", [1]),
         ("units", None),
+        ("blocks", [1 << 20, 1 << 20, 1 << 20]),
         ("range", [1]),
+        ("range", [0, 1 << 15]),
+        ("range", [0.5, 1.5]),
+        ("range", [2, 1]),
+        ("range", None),
         ("range", ["a", "b"]),
         ("geometry", None),
         ("geometry", {}),
@@ -178,6 +183,14 @@ def test_a_header_that_lacks_a_field_is_refused(field: str, file: Path) -> None:
     write_container(file, build_frame(header, chunks), chunks)
     with pytest.raises(CodecError, match=field):
         decompress(file)
+
+
+def test_more_blocks_than_a_file_may_have_are_refused(file: Path) -> None:
+    extents = [1 << 30] * 4
+    rebuild(file, shape=extents, blocks=extents[1:])
+    for call in (decompress, recover, inspect_container):
+        with pytest.raises(CodecError, match="'blocks'"):
+            call(file)  # type: ignore[operator]
 
 
 def test_fields_of_later_versions_are_ignored(file: Path, scan: Volume) -> None:
