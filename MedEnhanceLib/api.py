@@ -95,7 +95,7 @@ def enhance(
     guide: a high-quality volume of the same modality whose look is taken on.
     uncertainty: number of sampled cues for the map; 0 makes none.
     segment: find labels in the enhanced volume too.
-    device: "auto", "cpu", "cuda", "cuda:1", "mps". strength: share of the correction, 0 to 1.
+    device: "auto", "cpu", "cuda", "cuda:1", "mps". strength: share of the correction, 0 to 1.5.
     bias_correction: "n4" removes shading of MR as a step of its own.
     Returns an object with .volume, .uncertainty, .segmentation and .report (its manifest).
     Raises ConfigError, ModelError, InputError, DependencyError, DeviceMemoryError, Cancelled.

@@ -8,7 +8,7 @@ from types import ModuleType
 from MedEnhanceLib.errors import DependencyError
 
 #: import name → the name pip knows, where they differ.
-PIP_NAMES = {"pywt": "PyWavelets", "dask.distributed": "dask[distributed]"}
+PIP_NAMES = {"jpeg_ls": "pyjpegls", "dask.distributed": "dask[distributed]"}
 
 
 def require(module: str, *, purpose: str) -> ModuleType:

@@ -65,6 +65,11 @@ class Volume:
         object.__setattr__(self, "voxels", view)
         object.__setattr__(self, "history", tuple(self.history))
 
+    def __repr__(self) -> str:
+        spacing = " × ".join(f"{value:.5g}" for value in self.geometry.spacing)
+        name = f" {self.source!r}" if self.source else ""
+        return f"<Volume{name}: {self.modality} {self.shape} {self.dtype}, {spacing} mm>"
+
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of `voxels`."""

@@ -21,6 +21,7 @@ PACKAGES = {
     "numpy": ("voxels", True),
     "SimpleITK": ("reading and writing volumes, N4", True),
     "pydicom": ("DICOM", True),
+    "jpeg_ls": ("DICOM compressed as JPEG-LS", True),
     "torch": ("enhancing, segmenting, training", True),
     "monai": ("tiled inference, segmentation heads", True),
     "safetensors": ("models", True),

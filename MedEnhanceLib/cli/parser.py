@@ -70,7 +70,9 @@ def add_input(parser: argparse.ArgumentParser, what: str = "file, DICOM folder o
         help="which series of a DICOM folder that holds several: its UID or number in the list",
     )
     parser.add_argument(
-        "--modality", metavar="M", help="CT, MR, PT, EM or OT, where the file says none or lies"
+        "--modality",
+        metavar="M",
+        help="CT, MR, PT, EM or OT, where the file says none or a wrong one",
     )
 
 

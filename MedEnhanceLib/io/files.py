@@ -109,7 +109,10 @@ def _meaning(volume: Volume, found: tags.Tags, modality: str | None, monitor: Mo
     chosen = modality or found.modality
     if chosen is None:
         chosen = guess_modality(volume)
-        monitor.warn(f"{Path(volume.source).name}: the header names no modality; taken as {chosen}")
+        monitor.warn(
+            f"{Path(volume.source).name}: the header names no modality; taken as {chosen} by its "
+            "values (state another: --modality, modality=)"
+        )
     return dataclasses.replace(
         volume,
         modality=chosen,

@@ -111,7 +111,7 @@ def test_what_cannot_be_compressed_is_refused_at_once(
     def must_not_be_called(*_: object, **__: object) -> Volume:
         raise AssertionError("the input was read")
 
-    monkeypatch.setattr("MedEnhanceLib.jobs.compression.load_volume", must_not_be_called)
+    monkeypatch.setattr("MedEnhanceLib.jobs.files.load_volume", must_not_be_called)
     with pytest.raises(error, match=says):
         _compress(scan, **params)
 

@@ -184,7 +184,7 @@ def test_every_output_of_an_enhancement_is_checked_before_it_begins(
     def must_not_be_called(*_: object, **__: object) -> Volume:
         raise AssertionError("the input was read")
 
-    monkeypatch.setattr("MedEnhanceLib.jobs.enhancement.load_volume", must_not_be_called)
+    monkeypatch.setattr("MedEnhanceLib.jobs.files.load_volume", must_not_be_called)
     taken = scan.with_name("taken.nii.gz")
     taken.write_bytes(b"precious")
     page = scan.with_name("report")
