@@ -63,8 +63,7 @@ def _decode_constant(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices
 def _encode_zstd(indices: Indices, speed: Speed) -> bytes | None:
     """Of plain and of differences along i, bytes of equal weight together; the smaller one."""
     zstandard = require("zstandard", purpose="Compression")
-    differences = np.diff(indices, axis=-1, prepend=indices.dtype.type(0))
-    shuffled = [_shuffle(indices), _shuffle(differences)]
+    shuffled = [_shuffle(indices), _shuffle(_differences(indices))]
 
     def packed(choice: int, level: int) -> bytes:
         packer = zstandard.ZstdCompressor(level=level, write_checksum=False)
@@ -88,10 +87,24 @@ def _decode_zstd(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
     columns = np.frombuffer(plain, np.uint8).reshape(dtype.itemsize, -1)
     indices = np.ascontiguousarray(columns.T).view(dtype).reshape(shape)
     if data[0] == 1:
-        return np.cumsum(indices, axis=-1, dtype=dtype)
+        return _undo_differences(indices)
     if data[0] == 0:
         return indices
     raise ValueError(f"zstd: unknown filter {data[0]}")
+
+
+def _differences(indices: Indices) -> Indices:
+    """Along i, wrapping around, the sign in the lowest bit: 0, −1, 1, −2 … → 0, 1, 2, 3 …"""
+    steps = np.diff(indices, axis=-1, prepend=indices.dtype.type(0))
+    signed = steps.view(f"i{steps.dtype.itemsize}")
+    folded: Indices = ((signed << 1) ^ (signed >> (8 * steps.dtype.itemsize - 1))).view(steps.dtype)
+    return folded
+
+
+def _undo_differences(folded: Indices) -> Indices:
+    one = folded.dtype.type(1)
+    steps = (folded >> one) ^ (~(folded & one) + one)
+    return np.cumsum(steps, axis=-1, dtype=folded.dtype)
 
 
 def _shuffle(indices: Indices) -> bytes:
