@@ -53,7 +53,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config() -> TrainHeadConfig:
     fields = {"preset": "smoke", "labels": ["labels/*"], "structures": STRUCTURES, "name": "toy"}
     return replace(
-        TrainHeadConfig.from_json(fields), steps=200, device="cpu", learning_rate=0.02, ema=0.9
+        TrainHeadConfig.from_json(fields),
+        steps=200,
+        batch=4,
+        device="cpu",
+        learning_rate=0.01,
+        ema=0.9,
     )
 
 
