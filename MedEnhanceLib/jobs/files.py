@@ -154,6 +154,14 @@ def finish(
     path = manifest_path(next(iter(outputs.values())))
     write_json(path, manifest, overwrite=overwrite)
     written = {name: str(output) for name, output in outputs.items()}
+    named = {"model": dict(model)} if model else {}
     return Result(
-        {"outputs": written, "manifest": str(path), "device": device, "seconds": seconds, **figures}
+        {
+            "outputs": written,
+            "manifest": str(path),
+            "device": device,
+            "seconds": seconds,
+            **named,
+            **figures,
+        }
     )
