@@ -1,0 +1,300 @@
+"""Between MRML volume nodes and the worker's files; in steps, so that Slicer stays usable.
+
+Geometry is copied from node to node wherever the grid is the same, never computed anew; where a
+result has a grid of its own, the library's exact numbers are used.
+"""
+
+import numpy as np
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from vtk.util import numpy_support
+
+from MedEnhanceLib.geometry import Geometry
+from MedEnhancePanels import nrrd
+from MedEnhancePanels.errors import PanelError
+
+#: Attribute by which a user's word about the modality is kept with a node.
+MODALITY = "MedEnhance.modality"
+_MODALITIES = ("CT", "MR", "PT", "EM", "OT")
+#: DICOM's attribute, as Slicer's scalar volume plugin and subject hierarchy keep it.
+_DICOM_MODALITY = "DICOM.Modality"
+_LARGEST_SAMPLE = 200_000
+
+
+def isInScene(node):
+    """Whether a node is (still) part of the scene."""
+    return node is not None and slicer.mrmlScene.IsNodePresent(node) != 0
+
+
+def uniqueName(base):
+    """`base`, or `base_1` … where a node has that name already."""
+    return slicer.mrmlScene.GenerateUniqueName(base) if slicer.util.getNodes(base) else base
+
+
+def isSequence(node):
+    return node is not None and node.IsA("vtkMRMLSequenceNode")
+
+
+def frameNodes(node):
+    """The volume nodes of a sequence, or the node itself, as a list."""
+    if not isSequence(node):
+        return [node]
+    return [node.GetNthDataNode(index) for index in range(node.GetNumberOfDataNodes())]
+
+
+def checkVolume(node):
+    """Raise PanelError where a node cannot be worked on, saying why and what to do."""
+    if node is None:
+        raise PanelError(_("No volume is chosen"), _("Choose one, or load one first."), "input")
+    frames = frameNodes(node)
+    if not frames:
+        raise PanelError(
+            _("{name} has no frames").format(name=node.GetName()), _("Load it again."), "input"
+        )
+    for frame in frames:
+        _checkFrame(frame, node.GetName())
+
+
+def _checkFrame(frame, name):
+    if frame is None or not frame.IsA("vtkMRMLScalarVolumeNode"):
+        raise PanelError(
+            _("{name} does not hold scalar volumes").format(name=name),
+            _("Choose a volume, or a sequence of volumes."),
+            "input",
+        )
+    image = frame.GetImageData()
+    if image is None or image.GetNumberOfPoints() == 0:
+        raise PanelError(
+            _("{name} has no voxels").format(name=name),
+            _("Load it again, or choose another."),
+            "input",
+        )
+    if image.GetNumberOfScalarComponents() != 1:
+        raise PanelError(
+            _("{name} is a colour volume").format(name=name),
+            _("Convert it to one intensity per voxel first (module Vector to Scalar Volume)."),
+            "input",
+        )
+
+
+def geometryOf(node):
+    """The Geometry (LPS) of a volume node; raises PanelError for a sheared grid."""
+    directions = np.eye(3)
+    node.GetIJKToRASDirections(_rows := [[0.0] * 3 for _ in range(3)])
+    directions = np.asarray(_rows)
+    flip = np.array([-1.0, -1.0, 1.0])
+    try:
+        return Geometry(
+            spacing=tuple(node.GetSpacing()),
+            origin=tuple(flip * np.asarray(node.GetOrigin())),
+            direction=tuple(map(tuple, (flip[:, None] * directions).tolist())),
+        )
+    except ValueError as cause:
+        raise PanelError.fromException(cause) from cause
+
+
+def modalityOf(node):
+    """What the user said, what DICOM said, or a guess by the values: CT, MR, PT, EM or OT."""
+    node = node.GetNthDataNode(0) if isSequence(node) else node
+    said = node.GetAttribute(MODALITY)
+    if said in _MODALITIES:
+        return said
+    dicom = _dicomModality(node)
+    if dicom:
+        return dicom if dicom in _MODALITIES else "OT"
+    return _guessModality(node)
+
+
+def unitsOf(node):
+    """The unit of the intensities: HU for CT, what the node says, or nothing."""
+    units = node.GetVoxelValueUnits() if hasattr(node, "GetVoxelValueUnits") else None
+    if units is not None and units.GetCodeValue():
+        return "HU" if units.GetCodeValue() == "[hnsf'U]" else units.GetCodeValue()
+    return "HU" if modalityOf(node) == "CT" else ""
+
+
+def _dicomModality(node):
+    if node.GetAttribute(_DICOM_MODALITY):
+        return node.GetAttribute(_DICOM_MODALITY)
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    item = hierarchy.GetItemByDataNode(node) if hierarchy is not None else 0
+    return hierarchy.GetItemAttribute(item, _DICOM_MODALITY) if item else ""
+
+
+def _guessModality(node):
+    """The library's guess (io/modality.py), on a sample of the voxels, once for each image."""
+    from MedEnhanceLib.io.modality import guess_modality
+    from MedEnhanceLib.volume import Volume
+
+    image = node.GetImageData()
+    if image is None or image.GetNumberOfPoints() == 0:
+        return "OT"
+    key = f"{image.GetMTime()}"
+    known = _guesses.get(node.GetID())
+    if known is None or known[0] != key:
+        array = slicer.util.arrayFromVolume(node)
+        values = array.reshape(-1)[:: max(1, array.size // _LARGEST_SAMPLE)]
+        # The ends of the range decide about CT, and a sample could miss them.
+        values = np.concatenate([values, np.asarray(image.GetScalarRange(), values.dtype)])
+        grid = Geometry(spacing=tuple(node.GetSpacing()))
+        _guesses[node.GetID()] = (key, guess_modality(Volume(values.reshape(1, 1, -1), grid)))
+    return _guesses[node.GetID()][1]
+
+
+_guesses = {}
+
+
+def sendVolume(node, path):
+    """Write a volume, or a sequence of volumes as 4D, for the worker; a generator of fractions."""
+    checkVolume(node)
+    frames = frameNodes(node)
+    tags = {
+        "modality": modalityOf(frames[0]),
+        "units": unitsOf(frames[0]),
+        "geometry": geometryOf(frames[0]),
+    }
+    # Views of the nodes' own memory; the nodes are kept, so that it stays while it is written.
+    arrays = [slicer.util.arrayFromVolume(frame) for frame in frames]
+    yield from nrrd.write(path, arrays, tags)
+
+
+def newVolumeLike(node, name, className=None):
+    """An empty volume node on the grid of `node`: geometry, transform and place in the hierarchy."""
+    new = slicer.mrmlScene.AddNewNodeByClass(
+        className or "vtkMRMLScalarVolumeNode", uniqueName(name)
+    )
+    copyGeometry(node, new)
+    new.SetAndObserveTransformNodeID(node.GetTransformNodeID())
+    placeBeside(node, new)
+    return new
+
+
+def copyGeometry(node, new):
+    """IJK to RAS, bit for bit."""
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    new.SetIJKToRASMatrix(matrix)
+    # The matrix is spacing × direction: taking it apart again costs the last bit.
+    new.SetSpacing(node.GetSpacing())
+    new.SetOrigin(node.GetOrigin())
+    rows = [[0.0] * 3 for _ in range(3)]
+    node.GetIJKToRASDirections(rows)
+    new.SetIJKToRASDirections(rows)
+
+
+def placeBeside(node, new):
+    """Put `new` under the parent of `node` in the subject hierarchy."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    item, newItem = hierarchy.GetItemByDataNode(node), hierarchy.GetItemByDataNode(new)
+    if item and newItem:
+        hierarchy.SetItemParent(newItem, hierarchy.GetItemParent(item))
+
+
+def allocate(node, shape, dtype):
+    """Give a volume node voxels of its own, [K, J, I]; returns the array to fill."""
+    image = vtk.vtkImageData()
+    image.SetDimensions(*(int(size) for size in reversed(shape)))
+    image.AllocateScalars(numpy_support.get_vtk_array_type(np.dtype(dtype).newbyteorder("=")), 1)
+    node.SetAndObserveImageData(image)
+    return slicer.util.arrayFromVolume(node)
+
+
+def receiveVoxels(path, node):
+    """Fill a volume node on the same grid from a file of the worker; a generator of fractions.
+
+    Geometry, name and transform of the node stay. A node without voxels gets them.
+    """
+    reader = nrrd.Reader(path)
+    yield from _fill(reader, node, 0)
+
+
+def _fill(reader, node, frame):
+    _count, shape = reader.frames()
+    image = node.GetImageData()
+    fits = (
+        image is not None
+        and image.GetDimensions() == shape[::-1]
+        and (slicer.util.arrayFromVolume(node).dtype == reader.dtype.newbyteorder("="))
+    )
+    array = slicer.util.arrayFromVolume(node) if fits else allocate(node, shape, reader.dtype)
+    for fraction in reader.readInto(array, frame):
+        yield fraction
+        if not isInScene(node):
+            raise PanelError(
+                _("The result's node was removed while it was being filled"), "", "cancelled"
+            )
+    slicer.util.arrayFromVolumeModified(node)
+
+
+def receiveVolume(path, name):
+    """A new node from a file of the worker, on the file's own grid; a generator of fractions.
+
+    Its return value is a scalar volume node, or a sequence node with a browser for 4D.
+    """
+    reader = nrrd.Reader(path)
+    frames, _shape = reader.frames()
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", uniqueName(name))
+    try:
+        setGeometry(node, reader.geometry)
+        _setModality(node, reader.tags)
+        if frames == 1 and len(reader.shape) == 3:
+            yield from _fill(reader, node, 0)
+            node.CreateDefaultDisplayNodes()
+            return node
+        sequence = yield from _receiveFrames(reader, node, name)
+    except BaseException:  # cancelled in the middle too: half a volume must not stay
+        if isInScene(node):
+            slicer.mrmlScene.RemoveNode(node)
+        raise
+    slicer.mrmlScene.RemoveNode(node)
+    return sequence
+
+
+def _receiveFrames(reader, node, name):
+    count, _shape = reader.frames()
+    sequence = newSequence(name)
+    interval = float(reader.tags.get("frame_interval_s") or 0.0)
+    try:
+        for frame in range(count):
+            for fraction in _fill(reader, node, frame):
+                yield (frame + fraction) / count
+            sequence.SetDataNodeAtValue(node, repr(frame * interval) if interval else str(frame))
+        browse(sequence)
+    except BaseException:
+        if isInScene(sequence):
+            slicer.mrmlScene.RemoveNode(sequence)
+        raise
+    return sequence
+
+
+def newSequence(name, like=None):
+    """An empty sequence node, indexed as `like` is."""
+    sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", uniqueName(name))
+    if like is not None:
+        sequence.SetIndexName(like.GetIndexName())
+        sequence.SetIndexUnit(like.GetIndexUnit())
+        sequence.SetIndexType(like.GetIndexType())
+    return sequence
+
+
+def browse(sequence):
+    """A browser for a sequence, with its proxy volume in the scene; the browser node."""
+    browser = slicer.mrmlScene.AddNewNodeByClass(
+        "vtkMRMLSequenceBrowserNode", uniqueName(f"{sequence.GetName()} browser")
+    )
+    browser.SetAndObserveMasterSequenceNodeID(sequence.GetID())
+    return browser
+
+
+def setGeometry(node, geometry):
+    """Put a Geometry (LPS) on a volume node."""
+    flip = np.array([-1.0, -1.0, 1.0])
+    node.SetSpacing(geometry.spacing)
+    node.SetOrigin((flip * np.asarray(geometry.origin)).tolist())
+    node.SetIJKToRASDirections((flip[:, None] * np.asarray(geometry.direction)).tolist())
+
+
+def _setModality(node, tags):
+    if tags.get("modality") in _MODALITIES:
+        node.SetAttribute(MODALITY, tags["modality"])

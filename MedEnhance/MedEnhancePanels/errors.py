@@ -1,0 +1,83 @@
+"""Errors as users meet them: a sentence, a remedy, and details for whoever wants them."""
+
+import functools
+import logging
+import traceback
+
+from slicer.i18n import tr as _
+
+
+class PanelError(Exception):
+    """Something that went wrong, in words for the user.
+
+    code: stable, as in the library's errors ("input", "model", "memory", "cancelled", …); "worker"
+    for a worker process that ended, "internal" for a fault of ours. message: what, and where.
+    hint: what to do next. details: a traceback or the end of a log, never shown unasked.
+    """
+
+    def __init__(self, message, hint="", code="internal", details=""):
+        super().__init__(message)
+        self.message, self.hint, self.code, self.details = message, hint, code, details
+
+    def __str__(self):
+        return self.text
+
+    @property
+    def text(self):
+        """Message and hint as one line."""
+        if not self.hint:
+            return self.message
+        return f"{self.message.rstrip('. ')}. {self.hint}"
+
+    @property
+    def isCancellation(self):
+        """Whether the user wanted it so."""
+        return self.code == "cancelled"
+
+    @classmethod
+    def fromEvent(cls, fields):
+        """From the fields of an `error` event of the worker."""
+        return cls(
+            fields.get("message") or _("The job failed"),
+            fields.get("hint") or "",
+            fields.get("code") or "internal",
+            fields.get("details") or "",
+        )
+
+    @classmethod
+    def fromException(cls, exception):
+        """From anything that was raised; the library's errors keep their code and hint."""
+        if isinstance(exception, PanelError):
+            return exception
+        details = "".join(traceback.format_exception(exception))
+        if hasattr(exception, "message") and hasattr(exception, "hint"):
+            code = getattr(exception, "code", "internal")
+            return cls(exception.message, exception.hint, code, details)
+        message = f"{type(exception).__name__}: {exception}"
+        hint = _("This is a fault in MedEnhance: please report it with the details.")
+        return cls(message, hint, "internal", details)
+
+
+def guarded(slot):
+    """Decorate a slot of a panel: what it raises is shown in the panel, and logged in full.
+
+    The first argument of the slot has `context` (context.Context).
+    """
+
+    @functools.wraps(slot)
+    def run(self, *arguments, **options):
+        try:
+            return slot(self, *arguments, **options)
+        except Exception as exception:  # noqa: BLE001 - the last place before PythonQt prints it
+            showException(self.context, exception)
+            return None
+
+    return run
+
+
+def showException(context, exception):
+    """Show an exception in the panel, and log it."""
+    error = PanelError.fromException(exception)
+    if error.code == "internal":
+        logging.error("MedEnhance: %s\n%s", error.text, error.details)
+    context.message("error", error.text, error.details)

@@ -1,0 +1,165 @@
+"""The panel's state, kept in the scene: a typed view of a vtkMRMLScriptedModuleNode.
+
+Every field is a parameter or a node reference of the node itself, so that it is saved with the
+scene, undone with it and shared by whoever looks at the same node. Nothing is cached here.
+"""
+
+import json
+
+import slicer
+import vtk
+
+#: The attribute by which parameter nodes of this module are found.
+MODULE_NAME = "MedEnhance"
+
+
+class _Parameter:
+    """A field stored as text under a name in the parameter node."""
+
+    def __init__(self, name, default):
+        self.name, self.default = name, default
+
+    def __get__(self, state, owner=None):
+        if state is None:
+            return self
+        text = state.node.GetParameter(self.name)
+        if text == "":
+            return self.default
+        try:
+            return self.fromText(text)
+        except ValueError:  # a scene that somebody edited, or one of a later version
+            return self.default
+
+    def __set__(self, state, value):
+        text = self.toText(value)
+        if state.node.GetParameter(self.name) != text:
+            state.node.SetParameter(self.name, text)
+
+    def fromText(self, text):
+        return text
+
+    def toText(self, value):
+        return str(value)
+
+
+class Text(_Parameter):
+    """A string; the empty one reads as the default."""
+
+
+class Flag(_Parameter):
+    """True or false."""
+
+    def fromText(self, text):
+        return text == "true"
+
+    def toText(self, value):
+        return "true" if value else "false"
+
+
+class Number(_Parameter):
+    """A float, every bit of it."""
+
+    def fromText(self, text):
+        return float(text)
+
+    def toText(self, value):
+        return repr(float(value))
+
+
+class Whole(_Parameter):
+    """An integer."""
+
+    def fromText(self, text):
+        return int(text)
+
+    def toText(self, value):
+        return str(int(value))
+
+
+class Choice(_Parameter):
+    """One of `choices`, the first by default."""
+
+    def __init__(self, name, *choices):
+        super().__init__(name, choices[0])
+        self.choices = choices
+
+    def fromText(self, text):
+        if text not in self.choices:
+            raise ValueError(text)
+        return text
+
+    def toText(self, value):
+        if value not in self.choices:
+            raise ValueError(f"{self.name} is {value!r}: use one of {', '.join(self.choices)}")
+        return value
+
+
+class Record(_Parameter):
+    """Anything that JSON can say."""
+
+    def fromText(self, text):
+        return json.loads(text)
+
+    def toText(self, value):
+        return json.dumps(value)
+
+
+class NodeReference:
+    """A node of the scene, or None."""
+
+    def __init__(self, role):
+        self.role = role
+
+    def __get__(self, state, owner=None):
+        return self if state is None else state.node.GetNodeReference(self.role)
+
+    def __set__(self, state, node):
+        identifier = node.GetID() if node is not None else None
+        if (state.node.GetNodeReferenceID(self.role) or None) != identifier:
+            state.node.SetNodeReferenceID(self.role, identifier)
+
+
+class State:
+    """What a user chose on the pages of one parameter node."""
+
+    inputVolume = NodeReference("InputVolume")
+    guideVolume = NodeReference("GuideVolume")
+    outputVolume = NodeReference("OutputVolume")
+    enhancedVolume = NodeReference("EnhancedVolume")
+    model = Text("Model", "auto")
+    uncertainty = Flag("Uncertainty", False)
+    uncertaintySamples = Whole("UncertaintySamples", 8)
+    segment = Flag("Segment", False)
+    device = Text("Device", "auto")
+    biasCorrection = Flag("BiasCorrection", False)
+    compareMode = Choice("CompareMode", "none", "sideBySide", "fade")
+    strength = Number("Strength", 1.0)
+
+    compressMode = Choice("CompressMode", "lossless", "max_error", "ratio")
+    maxError = Number("MaxError", 2.0)
+    ratio = Number("Ratio", 10.0)
+    speed = Choice("Speed", "normal", "fast")
+    compressPath = Text("CompressPath", "")
+    decompressPath = Text("DecompressPath", "")
+
+    page = Text("Page", "")
+
+    def __init__(self, node):
+        if node is None or not node.IsA("vtkMRMLScriptedModuleNode"):
+            raise TypeError("a State needs a vtkMRMLScriptedModuleNode")
+        self.node = node
+
+    def __eq__(self, other):
+        return isinstance(other, State) and other.node is self.node
+
+    def __hash__(self):
+        return hash(self.node.GetID())
+
+    def observe(self, callback):
+        """Call `callback(state)` after every change; returns a function that ends it."""
+        tag = self.node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: callback(self))
+        return lambda: self.node.RemoveObserver(tag)
+
+    def changes(self):
+        """A context in which many fields are set with one notification at its end."""
+        return slicer.util.NodeModify(self.node)

@@ -1,0 +1,140 @@
+"""A worker process of the library, spoken to in JSON lines (docs/jobs.md); nothing here waits."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+
+import qt
+
+#: So much of what the worker printed is kept, for the details of an error.
+_LOG_LINES = 2000
+
+
+class Worker:
+    """One process. Callbacks run on the main thread, from Qt's event loop.
+
+    onFields(fields): a JSON object that the worker wrote. onLog(line): a line of its stderr.
+    onEnded(worker): the process is gone, once; `exitCode` and `crashed` tell how.
+    """
+
+    def __init__(self, onFields, onLog, onEnded, command=None):
+        self._onFields, self._onLog, self._onEnded = onFields, onLog, onEnded
+        self._command = command or workerCommand()
+        self._pending = {"out": b"", "err": b""}
+        self._pid = 0
+        self.log = []
+        self.exitCode = None
+        self.crashed = False
+        self._process = qt.QProcess()
+        self._process.setProcessEnvironment(_environment())
+        self._process.readyReadStandardOutput.connect(self._onOutput)
+        self._process.readyReadStandardError.connect(self._onErrorOutput)
+        self._process.finished.connect(self._onFinished)
+        self._process.errorOccurred.connect(self._onProcessError)
+
+    def start(self):
+        """Start the process; what goes wrong comes through onEnded."""
+        self._process.start(self._command[0], self._command[1:])
+
+    @property
+    def isAlive(self):
+        return self.exitCode is None
+
+    def send(self, fields):
+        """Write one JSON object; a process that is gone is told by onEnded."""
+        if self.isAlive:
+            self._process.write(json.dumps(fields).encode("ascii") + b"\n")
+
+    def close(self):
+        """End its stdin: it stops what runs, cleans up and goes home by itself."""
+        if self.isAlive:
+            self._process.closeWriteChannel()
+
+    def kill(self):
+        """End it at once; PythonSlicer is a launcher, so the process behind it is ended as well."""
+        if self._pid:
+            _killProcess(self._pid)
+        self._process.kill()
+
+    def waitForEnd(self, milliseconds):
+        """Block until it ended; only for the end of the application. Whether it did."""
+        if not self.isAlive or self._process.state() == qt.QProcess.NotRunning:
+            return True
+        return self._process.waitForFinished(int(milliseconds))
+
+    def _onOutput(self):
+        for line in self._lines("out", self._process.readAllStandardOutput()):
+            try:
+                fields = json.loads(line)
+            except ValueError:
+                self._keep(line.decode("utf-8", "replace"))
+                continue
+            if fields.get("event") == "hello":
+                self._pid = int(fields.get("pid") or 0)
+            self._onFields(fields)
+
+    def _onErrorOutput(self):
+        for line in self._lines("err", self._process.readAllStandardError()):
+            self._keep(line.decode("utf-8", "replace"))
+
+    def _lines(self, stream, chunk):
+        """Whole lines; what comes in pieces waits for its rest."""
+        *lines, rest = (self._pending[stream] + chunk.data()).split(b"\n")
+        self._pending[stream] = rest
+        return [line for line in lines if line.strip()]
+
+    def _keep(self, line):
+        self.log.append(line.rstrip())
+        del self.log[:-_LOG_LINES]
+        self._onLog(self.log[-1])
+
+    def _onProcessError(self, error):
+        if error == qt.QProcess.FailedToStart:
+            self._keep(f"{self._command[0]}: {self._process.errorString()}")
+            self._end(-1, True)
+
+    def _onFinished(self, code, status=None):
+        self._onOutput()
+        self._onErrorOutput()
+        self._end(int(code), status is not None and status == qt.QProcess.CrashExit)
+
+    def _end(self, code, crashed):
+        if self.exitCode is None:
+            self.exitCode, self.crashed = code, crashed
+            self._onEnded(self)
+
+
+def workerCommand():
+    """How to start a worker with Slicer's own Python."""
+    return [pythonExecutable(), "-P", "-m", "MedEnhanceLib", "worker"]
+
+
+def pythonExecutable():
+    """Slicer's Python as an executable of its own, or the one that runs this."""
+    name = "PythonSlicer"
+    beside = os.path.dirname(sys.executable)
+    return shutil.which(name) or shutil.which(name, path=beside) or sys.executable
+
+
+def libraryFolder():
+    """The folder that holds MedEnhanceLib."""
+    import MedEnhanceLib
+
+    return os.path.dirname(os.path.dirname(os.path.abspath(MedEnhanceLib.__file__)))
+
+
+def _environment():
+    """This process's environment, with our library found first."""
+    environment = qt.QProcessEnvironment.systemEnvironment()
+    paths = [libraryFolder(), environment.value("PYTHONPATH", "")]
+    environment.insert("PYTHONPATH", os.pathsep.join(path for path in paths if path))
+    environment.insert("PYTHONUNBUFFERED", "1")
+    return environment
+
+
+def _killProcess(pid):
+    with contextlib.suppress(OSError):  # it may have ended by itself in the meantime
+        os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
