@@ -10,6 +10,7 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util import numpy_support
 
+from MedEnhanceLib.errors import GeometryError
 from MedEnhanceLib.geometry import Geometry
 from MedEnhancePanels import nrrd
 from MedEnhancePanels.errors import PanelError
@@ -80,9 +81,9 @@ def _checkFrame(frame, name):
 
 def geometryOf(node):
     """The Geometry (LPS) of a volume node; raises PanelError for a sheared grid."""
-    directions = np.eye(3)
-    node.GetIJKToRASDirections(_rows := [[0.0] * 3 for _ in range(3)])
-    directions = np.asarray(_rows)
+    rows = [[0.0] * 3 for _row in range(3)]
+    node.GetIJKToRASDirections(rows)
+    directions = np.asarray(rows)
     flip = np.array([-1.0, -1.0, 1.0])
     try:
         return Geometry(
@@ -90,7 +91,7 @@ def geometryOf(node):
             origin=tuple(flip * np.asarray(node.GetOrigin())),
             direction=tuple(map(tuple, (flip[:, None] * directions).tolist())),
         )
-    except ValueError as cause:
+    except GeometryError as cause:
         raise PanelError.fromException(cause) from cause
 
 
@@ -160,7 +161,7 @@ def sendVolume(node, path):
 
 
 def newVolumeLike(node, name, className=None):
-    """An empty volume node on the grid of `node`: geometry, transform and place in the hierarchy."""
+    """An empty volume node on the grid of `node`, with its transform and place in the hierarchy."""
     new = slicer.mrmlScene.AddNewNodeByClass(
         className or "vtkMRMLScalarVolumeNode", uniqueName(name)
     )
@@ -178,7 +179,7 @@ def copyGeometry(node, new):
     # The matrix is spacing × direction: taking it apart again costs the last bit.
     new.SetSpacing(node.GetSpacing())
     new.SetOrigin(node.GetOrigin())
-    rows = [[0.0] * 3 for _ in range(3)]
+    rows = [[0.0] * 3 for _row in range(3)]
     node.GetIJKToRASDirections(rows)
     new.SetIJKToRASDirections(rows)
 

@@ -68,7 +68,7 @@ def guarded(slot):
     def run(self, *arguments, **options):
         try:
             return slot(self, *arguments, **options)
-        except Exception as exception:  # noqa: BLE001 - the last place before PythonQt prints it
+        except Exception as exception:
             showException(self.context, exception)
             return None
 

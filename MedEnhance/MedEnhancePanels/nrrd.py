@@ -4,6 +4,7 @@ Only for files that our own worker wrote, and for files that only it will read.
 """
 
 import json
+from pathlib import Path
 
 import numpy as np
 
@@ -33,7 +34,7 @@ def write(path, arrays, tags):
     A generator: yields the fraction that is done.
     """
     first = arrays[0]
-    with open(path, "wb") as file:
+    with Path(path).open("wb") as file:
         file.write(_header(first, len(arrays), tags))
         for frame, array in enumerate(arrays):
             if array.shape != first.shape or array.dtype != first.dtype:
@@ -91,7 +92,7 @@ class Reader:
 
     def __init__(self, path):
         self.path = path
-        with open(path, "rb") as file:
+        with Path(path).open("rb") as file:
             head = file.read(_LONGEST_HEADER)
         end = head.find(b"\n\n")
         if not head.startswith(b"NRRD000") or end < 0:
@@ -119,7 +120,7 @@ class Reader:
             )
         size = int(np.prod(shape[1:])) * self.dtype.itemsize
         step = max(1, _STEP_BYTES // max(1, size))
-        with open(self.path, "rb") as file:
+        with Path(self.path).open("rb") as file:
             file.seek(self._start + frame * size * shape[0])
             for start in range(0, shape[0], step):
                 stop = min(shape[0], start + step)

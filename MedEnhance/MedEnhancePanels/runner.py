@@ -33,7 +33,7 @@ class Runner:
     """Owns the worker processes, and every job since the start."""
 
     def __init__(self, command=None):
-        """command: how to start a worker, for tests; Slicer's Python with our library by default."""
+        """command: how to start a worker, for tests; by default Slicer's Python with our library."""
         self.jobs = []
         self.listeners = []
         self._command = command
@@ -194,7 +194,7 @@ class Runner:
         except StopIteration:
             self._slices.remove(entry)
             then(job)
-        except Exception as exception:  # noqa: BLE001 - becomes the job's error
+        except Exception as exception:
             if entry in self._slices:
                 self._slices.remove(entry)
             error = PanelError.fromException(exception)

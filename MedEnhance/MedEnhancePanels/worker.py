@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+from pathlib import Path
 
 import qt
 
@@ -115,7 +116,7 @@ def workerCommand():
 def pythonExecutable():
     """Slicer's Python as an executable of its own, or the one that runs this."""
     name = "PythonSlicer"
-    beside = os.path.dirname(sys.executable)
+    beside = str(Path(sys.executable).parent)
     return shutil.which(name) or shutil.which(name, path=beside) or sys.executable
 
 
@@ -123,7 +124,7 @@ def libraryFolder():
     """The folder that holds MedEnhanceLib."""
     import MedEnhanceLib
 
-    return os.path.dirname(os.path.dirname(os.path.abspath(MedEnhanceLib.__file__)))
+    return str(Path(MedEnhanceLib.__file__).resolve().parent.parent)
 
 
 def _environment():

@@ -1,0 +1,463 @@
+"""The scripted module MedEnhance: what Slicer loads at its start, so it imports next to nothing.
+
+Pages, jobs and bridges live in MedEnhancePanels; all computing happens in MedEnhanceLib, in a
+process of its own.
+"""
+
+import importlib
+import os
+import sys
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+
+def findLibrary():
+    """Make MedEnhanceLib importable from a source tree too, where it lies one folder up."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    above = os.path.dirname(here)
+    for folder in (here, above):
+        if os.path.isdir(os.path.join(folder, "MedEnhanceLib")):
+            if folder not in sys.path:
+                sys.path.append(folder)
+            return
+
+
+findLibrary()
+
+
+class MedEnhance(ScriptedLoadableModule):
+    """What the module list shows."""
+
+    def __init__(self, parent):
+        ScriptedLoadableModule.__init__(self, parent)
+        parent.title = _("MedEnhance")
+        parent.categories = [translate("qSlicerAbstractCoreModule", "Filtering")]
+        parent.dependencies = []
+        parent.contributors = ["The MedEnhance developers"]
+        parent.helpText = _(
+            "Enhances, segments and compresses volumes. Pick a volume on the Load page, then"
+            " choose what to do with it. Research software, not a medical device."
+        )
+        parent.acknowledgementText = _(
+            "Published methods, reconstructed; the model cards name data and licences."
+        )
+        slicer.app.connect("startupCompleted()", registerSampleData)
+
+
+def registerSampleData():
+    """Offer our sample in Slicer's Sample Data module."""
+    from MedEnhancePanels import samples
+
+    samples.registerSampleData()
+
+
+class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The panel: a message bar, a page per task, and the choice of the parameter node."""
+
+    #: name, title, module, class
+    PAGES = (
+        ("load", _("Load"), "MedEnhancePanels.load", "LoadPanel"),
+        ("enhance", _("Enhance"), "MedEnhancePanels.enhance", "EnhancePanel"),
+        ("compress", _("Compress"), "MedEnhancePanels.compress", "CompressPanel"),
+        ("distill", _("Distill"), "MedEnhancePanels.distill", "DistillPanel"),
+        ("jobs", _("Jobs"), "MedEnhancePanels.jobs", "JobsPanel"),
+        ("models", _("Models"), "MedEnhancePanels.models", "ModelsPanel"),
+    )
+    _ICONS = {
+        "info": qt.QStyle.SP_MessageBoxInformation,
+        "warning": qt.QStyle.SP_MessageBoxWarning,
+        "error": qt.QStyle.SP_MessageBoxCritical,
+    }
+
+    def __init__(self, parent=None):
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic, self.context, self.ui, self.uiWidget = None, None, None, None
+        self.panels = {}
+        self._isEntered = False
+
+    def setup(self):
+        from MedEnhancePanels.context import Context
+        from MedEnhancePanels.runner import sharedRunner
+
+        ScriptedLoadableModuleWidget.setup(self)
+        self.logic = MedEnhanceLogic()
+        self.context = Context(
+            self.logic, sharedRunner(), __file__, self.showMessage, self.showPage
+        )
+        self.uiWidget, self.ui = self.context.ui("MedEnhance")
+        self.layout.addWidget(self.uiWidget)
+        self.ui.parameterNodeSelector.addAttribute(
+            "vtkMRMLScriptedModuleNode", "ModuleName", self.moduleName
+        )
+        self.ui.parameterNodeSelector.currentNodeChanged.connect(self.onParameterNodeSelected)
+        self.ui.parameterNodeSelector.nodeAddedByUser.connect(self.onParameterNodeAdded)
+        self.ui.messageCloseButton.clicked.connect(self.onMessageClosed)
+        self.ui.messageDetailsButton.toggled.connect(self.ui.messageDetails.setVisible)
+        self._addPages()
+        self.ui.tabs.currentChanged.connect(self.onPageChanged)
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneChanged)
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneChanged)
+        self.initializeState()
+
+    def _addPages(self):
+        from MedEnhancePanels import dependencies
+
+        if dependencies.missing():
+            from MedEnhancePanels.firstuse import FirstUsePanel
+
+            self.panels["firstUse"] = FirstUsePanel(self.context)
+            self.uiWidget.layout().insertWidget(0, self.panels["firstUse"].widget)
+        for name, title, module, className in self.PAGES:
+            panel = getattr(importlib.import_module(module), className)(self.context)
+            self.panels[name] = panel
+            self.ui.tabs.addTab(panel.widget, title)
+
+    def cleanup(self):
+        """Slicer closes, or the module is loaded anew; jobs go on in the second case."""
+        self.removeObservers()
+        for panel in self.panels.values():
+            panel.cleanup()
+        self.panels = {}
+        if self.context is not None:
+            self.context.cleanup()
+
+    def enter(self):
+        self._isEntered = True
+        self.initializeState()
+        for panel in self.panels.values():
+            panel.enter()
+
+    def exit(self):
+        self._isEntered = False
+        for panel in self.panels.values():
+            panel.exit()
+
+    def onReload(self):
+        """For developers: the pages are loaded anew as well, which ends the jobs."""
+        from MedEnhancePanels.runner import sharedRunner
+
+        sharedRunner().shutdown()
+        for name in [name for name in sys.modules if name.startswith("MedEnhancePanels")]:
+            del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
+
+    # --- state ---
+
+    def initializeState(self):
+        """Show the parameter node of the scene, a new one where there is none."""
+        if slicer.mrmlScene.IsClosing() or slicer.mrmlScene.IsImporting():
+            return
+        shown = self.ui.parameterNodeSelector.currentNode()
+        node = shown if shown is not None else self.logic.getParameterNode()
+        self.ui.parameterNodeSelector.setCurrentNode(node)
+        self._showState(node)
+
+    def _showState(self, node):
+        from MedEnhancePanels.state import State
+
+        state = State(node) if node is not None else None
+        if state == self.context.state:
+            return
+        self.context.setState(state)
+        if state is not None and state.page in self.panels:
+            self.showPage(state.page)
+
+    def onParameterNodeSelected(self, node=None):
+        if not slicer.mrmlScene.IsClosing():
+            self._showState(self.ui.parameterNodeSelector.currentNode())
+
+    def onParameterNodeAdded(self, node):
+        node.SetModuleName(self.moduleName)
+        node.SetAttribute("ModuleName", self.moduleName)
+
+    def onSceneStartClose(self, caller=None, event=None):
+        self.context.setState(None)
+        self.context.clearMessage()
+
+    def onSceneChanged(self, caller=None, event=None):
+        """A scene was closed or read: its parameter node, where it has one, is the one to show."""
+        self.initializeState()
+
+    # --- pages and messages ---
+
+    def showPage(self, name):
+        for index in range(self.ui.tabs.count):
+            if self.PAGES[index][0] == name:
+                self.ui.tabs.setCurrentIndex(index)
+
+    def onPageChanged(self, index):
+        if self.context.state is not None and 0 <= index < len(self.PAGES):
+            self.context.state.page = self.PAGES[index][0]
+
+    def showMessage(self, level, text, details=""):
+        self.ui.messageLabel.text = text
+        self.ui.messageDetails.setPlainText(details)
+        self.ui.messageDetailsButton.checked = False
+        self.ui.messageDetailsButton.visible = bool(details)
+        self.ui.messageFrame.visible = bool(text)
+        if text:
+            icon = self.uiWidget.style().standardIcon(self._ICONS[level])
+            self.ui.messageIcon.setPixmap(icon.pixmap(20, 20))
+
+    def onMessageClosed(self):
+        self.showMessage("", "")
+
+
+class MedEnhanceLogic(ScriptedLoadableModuleLogic):
+    """The library for nodes: the methods of MedEnhanceLib with nodes in and nodes out.
+
+    Every method runs its work in the worker process. With wait=True (the default) it returns
+    what came out, and meanwhile keeps Slicer's event loop going; with wait=False it returns a
+    Job at once: see job.onFinished, job.cancel, job.nodes. Errors are raised as PanelError, with
+    .message, .hint and .code.
+
+        logic = slicer.modules.medenhance.widgetRepresentation().self().logic
+        better = MedEnhanceLogic().enhance(slicer.util.getNode("MRHead"), segment=True)
+    """
+
+    def __init__(self, parent=None):
+        ScriptedLoadableModuleLogic.__init__(self, parent)
+        self.isSingletonParameterNode = False  # several sets of choices can live in one scene
+
+    @property
+    def runner(self):
+        """The jobs of this Slicer, shared with the panel."""
+        from MedEnhancePanels.runner import sharedRunner
+
+        return sharedRunner()
+
+    def enhance(
+        self,
+        node,
+        model="auto",
+        guide=None,
+        uncertainty=0,
+        segment=False,
+        device="auto",
+        *,
+        strength=1.0,
+        biasCorrection="none",
+        output=None,
+        wait=True,
+    ):
+        """Enhance a volume node, or every frame of a sequence node; returns the new node.
+
+        model: a model's name or folder; "auto" takes the one for the modality. guide: a volume
+        node of the same modality and high quality. uncertainty: number of samples of the map
+        (8 is usual), 0 for none. segment: find labels too. device: "auto", "cpu", "cuda", ….
+        strength: share of the correction. biasCorrection: "n4" removes shading of MR.
+        output: a volume node to fill instead of a new one.
+        The node refers to what else was made: node.GetNodeReference("MedEnhance.segmentation"),
+        also .input, .uncertainty, .table, .difference.
+        """
+        from MedEnhancePanels import enhancement
+
+        options = enhancement.EnhanceOptions(
+            model=model,
+            guide=guide,
+            uncertainty=int(uncertainty),
+            segment=segment,
+            device=device,
+            strength=strength,
+            biasCorrection=biasCorrection,
+            output=output,
+        )
+        return self._output(enhancement.start(self.runner, node, options), wait, "output")
+
+    def segment(self, node, model="auto", device="auto", *, wait=True):
+        """Find labels in a volume node; returns a segmentation node with terminology."""
+        from MedEnhancePanels import enhancement
+
+        job = enhancement.startSegment(self.runner, node, model=model, device=device)
+        return self._output(job, wait, "segmentation")
+
+    def compress(
+        self,
+        node,
+        path,
+        *,
+        lossless=False,
+        maxError=None,
+        ratio=None,
+        speed="normal",
+        overwrite=False,
+        wait=True,
+    ):
+        """Compress a volume node into a file (.ucv); returns its figures as a dictionary.
+
+        Exactly one promise: lossless, maxError (in the volume's units), or ratio. The file
+        appears only after it was decoded again and compared.
+        """
+        from MedEnhancePanels import compression
+
+        mode = compression.modeOf(lossless=lossless, maxError=maxError, ratio=ratio)
+        options = compression.CompressOptions(mode, maxError=maxError, ratio=ratio, speed=speed)
+        job = compression.startCompress(self.runner, node, path, options, overwrite=overwrite)
+        return self._result(job, wait)
+
+    def decompress(self, path, region=None, layers=None, *, name=None, wait=True):
+        """Load a compressed file, or a part of it, as a new volume node.
+
+        region: a pair (start, stop) or None for each axis, slices first: ((40, 60), None, None).
+        layers: fewer is coarser, where the file has several.
+        """
+        from MedEnhancePanels import compression
+
+        job = compression.startDecompress(
+            self.runner, path, region=region, layers=layers, name=name
+        )
+        return self._output(job, wait, "output")
+
+    def inspect(self, nodeOrPath, *, wait=True):
+        """The card of a volume node, a file, a DICOM folder or a .ucv, as a dictionary."""
+        from MedEnhancePanels import bridge
+
+        if isinstance(nodeOrPath, (str, os.PathLike)):
+            job = self.runner.submit(
+                "inspect", {"input": os.fspath(nodeOrPath)}, title=_("Inspect a file")
+            )
+            return self._result(job, wait, "card")
+
+        def send(job):
+            job.params = {"input": os.path.join(job.folder, "input.nrrd")}
+            yield from bridge.sendVolume(nodeOrPath, job.params["input"])
+
+        title = _("Inspect {name}").format(name=nodeOrPath.GetName())
+        return self._result(
+            self.runner.submit("inspect", {"input": "volume"}, title=title, before=send),
+            wait,
+            "card",
+        )
+
+    def train(self, method, config, data, out, *, wait=True):
+        """Train a model on a folder of volumes, or go on with a training; the model's folder.
+
+        method: "hqg" (an enhancer) or "head". config: a preset ("smoke", "cpu", "full") or the
+        method's fields as a dictionary. out: a folder; the same call goes on from what is there.
+        """
+        fields = {"preset": config} if isinstance(config, str) else dict(config)
+        params = {"method": method, "config": fields, "data": str(data), "out": str(out)}
+        job = self.runner.submit("train", params, title=_("Train a model"), own=True)
+        result = self._result(job, wait, "outputs")
+        return result["model"] if wait else job
+
+    def doctor(self, *, wait=True):
+        """Device with the reason for the choice, memory and packages, as a dictionary."""
+        job = self.runner.submit("doctor", {}, title=_("Check this computer"))
+        return self._result(job, wait)
+
+    def _output(self, job, wait, name):
+        from MedEnhancePanels import runner
+
+        return runner.wait(job).nodes[name] if wait else job
+
+    def _result(self, job, wait, name=None):
+        from MedEnhancePanels import runner
+
+        if not wait:
+            return job
+        result = runner.wait(job).result
+        return result[name] if name else result
+
+
+class MedEnhanceFileReader:
+    """Opens .ucv files through Slicer's own dialogs, and by drag and drop."""
+
+    def __init__(self, parent):
+        self.parent = parent
+
+    def description(self):
+        return _("MedEnhance compressed volume")
+
+    def fileType(self):
+        return "MedEnhanceCompressedVolume"
+
+    def extensions(self):
+        return [_("MedEnhance compressed volume") + " (*.ucv)"]
+
+    def canLoadFile(self, filePath):
+        from MedEnhancePanels import fileio
+
+        return fileio.canLoadFile(filePath)
+
+    def load(self, properties):
+        from MedEnhancePanels import fileio
+
+        return fileio.load(self.parent, properties)
+
+
+class MedEnhanceFileWriter:
+    """Saves volumes as .ucv, without loss."""
+
+    def __init__(self, parent):
+        self.parent = parent
+
+    def description(self):
+        return _("MedEnhance compressed volume")
+
+    def fileType(self):
+        return "MedEnhanceCompressedVolume"
+
+    def extensions(self, obj):
+        return [_("MedEnhance compressed volume, lossless") + " (*.ucv)"]
+
+    def canWriteObject(self, obj):
+        from MedEnhancePanels import fileio
+
+        return fileio.canWriteObject(obj)
+
+    def write(self, properties):
+        from MedEnhancePanels import fileio
+
+        return fileio.write(self.parent, properties)
+
+
+class MedEnhanceTest(ScriptedLoadableModuleTest):
+    """A short way through the module, for Reload and Test; Testing/Slicer has the long ones."""
+
+    def setUp(self):
+        slicer.mrmlScene.Clear(0)
+
+    def runTest(self):
+        self.setUp()
+        self.test_pagesOpen()
+        self.setUp()
+        self.test_compressedFileReturnsEqual()
+
+    def test_pagesOpen(self):
+        widget = slicer.util.getModuleWidget("MedEnhance")
+        for name, *_rest in widget.PAGES:
+            widget.showPage(name)
+            self.assertEqual(widget.context.state.page, name)
+        self.delayDisplay("Pages open")
+
+    def test_compressedFileReturnsEqual(self):
+        import numpy as np
+
+        from MedEnhancePanels import dependencies
+
+        if dependencies.missing():
+            self.delayDisplay("Packages are missing: nothing can be computed yet")
+            return
+        voxels = np.arange(20 * 24 * 28, dtype=np.int16).reshape(20, 24, 28)
+        node = slicer.util.addVolumeFromArray(voxels, name="MedEnhanceTest")
+        folder = slicer.util.tempDirectory()
+        path = os.path.join(folder, "test.ucv")
+        MedEnhanceLogic().compress(node, path, lossless=True)
+        back = MedEnhanceLogic().decompress(path)
+        self.assertTrue(np.array_equal(slicer.util.arrayFromVolume(back), voxels))
+        os.remove(path)
+        self.delayDisplay("Test passed")

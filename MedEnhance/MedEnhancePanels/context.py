@@ -1,0 +1,63 @@
+"""What every page of the panel is given: logic, jobs, state, messages, its .ui file."""
+
+import os
+
+import slicer
+
+from MedEnhancePanels.errors import PanelError
+
+
+class Context:
+    """Shared by all pages of one widget.
+
+    logic: MedEnhanceLogic. runner: the jobs. state: the current State, None while a scene closes.
+    """
+
+    def __init__(self, logic, runner, modulePath, showMessage, showPage):
+        self.logic, self.runner = logic, runner
+        self.state = None
+        self._folder = os.path.join(os.path.dirname(modulePath), "Resources")
+        self._showMessage, self._showPage = showMessage, showPage
+        self._stateListeners = []
+
+    def resource(self, *names):
+        """The path of a file below the module's Resources."""
+        return os.path.join(self._folder, *names)
+
+    def ui(self, name):
+        """Load Resources/UI/<name>.ui: its widget, with the scene set, and its children by name."""
+        widget = slicer.util.loadUI(self.resource("UI", f"{name}.ui"))
+        widget.setMRMLScene(slicer.mrmlScene)
+        return widget, slicer.util.childWidgetVariables(widget)
+
+    def message(self, level, text, details=""):
+        """Show a sentence above the pages until it is closed or replaced.
+
+        level: "info", "warning" or "error". details: shown on demand.
+        """
+        self._showMessage(level, text, details)
+
+    def clearMessage(self):
+        self._showMessage("", "", "")
+
+    def showError(self, error):
+        """Show a PanelError; a cancellation is not an error and is told as such."""
+        error = PanelError.fromException(error)
+        self.message("info" if error.isCancellation else "error", error.text, error.details)
+
+    def showPage(self, name):
+        """Bring a page to the front: load, enhance, compress, distill, jobs, models."""
+        self._showPage(name)
+
+    def onState(self, callback):
+        """Call callback(state) now, and whenever another State is shown (None: there is none)."""
+        self._stateListeners.append(callback)
+        callback(self.state)
+
+    def setState(self, state):
+        self.state = state
+        for callback in list(self._stateListeners):
+            callback(state)
+
+    def cleanup(self):
+        self._stateListeners = []
