@@ -13,6 +13,7 @@ from pathlib import Path
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal
 
+from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.enhancement import Enhanced, enhance_volume, head_config
 from MedEnhanceLib.jobs.evaluation import evaluate_bundle
@@ -86,6 +87,7 @@ def enhance(
     *,
     strength: float = 1.0,
     bias_correction: str = "none",
+    slices: tuple[int, int] | None = None,
     progress: Progress = None,
     cancel: Cancel | None = None,
 ) -> Enhanced:
@@ -97,6 +99,8 @@ def enhance(
     segment: find labels in the enhanced volume too.
     device: "auto", "cpu", "cuda", "cuda:1", "mps". strength: share of the correction, 0 to 1.5.
     bias_correction: "n4" removes shading of MR as a step of its own.
+    slices: (first, before which): only these, as a preview; equal to those of the whole run. Not
+    with n4 nor segment, which need the whole volume.
     Returns an object with .volume, .uncertainty, .segmentation and .report (its manifest).
     Raises ConfigError, ModelError, InputError, DependencyError, DeviceMemoryError, Cancelled.
 
@@ -112,9 +116,13 @@ def enhance(
         bias_correction=bias_correction,
         device=device,
     )
+    if slices is not None and segment:
+        raise ConfigError("slices cannot be segmented alone", "Leave out segment, or slices.")
     head = head_config(device) if segment else None
     with memory_errors(), watched(progress, cancel) as monitor:
-        return enhance_volume(volume, config, guide=guide, head=head, monitor=monitor)
+        return enhance_volume(
+            volume, config, guide=guide, head=head, slices=slices, monitor=monitor
+        )
 
 
 def segment(

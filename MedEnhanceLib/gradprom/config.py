@@ -109,8 +109,9 @@ class SegmentConfig:
     device: str = "auto"
     tile: int = 1024
     overlap: float = 0.25
-    batch: int = 4
+    batch: int | None = None
 
     def __post_init__(self) -> None:
         check_range("overlap", self.overlap, 0.0, 0.9)
-        check_range("batch", self.batch, 1, 256)
+        if self.batch is not None:
+            check_range("batch", self.batch, 1, 256)

@@ -24,10 +24,11 @@ def enhance(
     config: EnhanceConfig | None = None,
     *,
     guide: Volume | None = None,
+    slices: tuple[int, int] | None = None,
     monitor: Monitor | None = None,
 ) -> Enhancement:
     """See MedEnhanceLib.hqg.infer.enhance."""
     require("torch", purpose="Enhancing a volume")
     from MedEnhanceLib.hqg import infer
 
-    return infer.enhance(volume, config, guide=guide, monitor=monitor)
+    return infer.enhance(volume, config, guide=guide, slices=slices, monitor=monitor)

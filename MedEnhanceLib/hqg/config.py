@@ -168,7 +168,7 @@ class EnhanceConfig:
     uncertainty: number of sampled cues; 0 makes no uncertainty map.
     bias_correction: "n4" removes shading first (MR), as a step of its own; "none" does not.
     tile: side of the inference window in pixels; slices up to this size go in whole.
-    batch: slices at once.
+    batch: slices at once; None takes one on a CPU and four on a GPU.
     """
 
     model: str = "auto"
@@ -178,14 +178,15 @@ class EnhanceConfig:
     device: str = "auto"
     tile: int = 1024
     overlap: float = 0.25
-    batch: int = 4
+    batch: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_range("strength", self.strength, 0.0, 1.5)
         check_range("uncertainty", self.uncertainty, 0, 64)
         check_range("overlap", self.overlap, 0.0, 0.9)
-        check_range("batch", self.batch, 1, 256)
+        if self.batch is not None:
+            check_range("batch", self.batch, 1, 256)
         if self.uncertainty == 1:
             raise ConfigError("one sample has no spread", "Use 0, or 2 and more (8 is usual).")
         if self.bias_correction not in ("none", "n4"):

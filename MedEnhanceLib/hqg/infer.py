@@ -6,7 +6,7 @@ open_bundle → scaling_for → encode_guide → predict_slices → (n4_field) �
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,11 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 from MedEnhanceLib.bundles import open_bundle
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.device import choose_device
-from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.bias import n4_field
 from MedEnhanceLib.hqg.bundle import EnhancerModel, open_enhancer
 from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.hqg.findings import Findings, findings_of
 from MedEnhanceLib.hqg.predict import predict_slices
 from MedEnhanceLib.manifest import derived_note
 from MedEnhanceLib.nets.intensity import scaling_for
@@ -59,29 +60,42 @@ def enhance(
     config: EnhanceConfig | None = None,
     *,
     guide: Volume | None = None,
+    slices: tuple[int, int] | None = None,
     monitor: Monitor | None = None,
 ) -> Enhancement:
     """Enhance every slice of a volume, and every frame of a sequence.
 
     guide: a high-quality volume of the same modality whose look is taken on; None takes the mean
     cue of the model's own high-quality bank. Geometry, type and units stay.
-    Raises ModelError for no fitting model, InputError for a volume or guide that cannot be used,
-    DeviceMemoryError, Cancelled. Source: arXiv 2307.07829; details reconstructed.
+    slices: (first, before which) along K: only these come out, with the geometry of that crop,
+    and equal those of the whole run bit for bit, as what is measured of the whole volume is.
+    Raises ConfigError for slices that are not there, or together with N4, ModelError for no
+    fitting model, InputError for a volume or guide that cannot be used, DeviceMemoryError,
+    Cancelled. Source: arXiv 2307.07829; details reconstructed.
     """
     config, monitor = config or EnhanceConfig(), monitor or Monitor()
     began = time.monotonic()
+    where = _chosen_slices(slices, volume, config)
     bundle = open_bundle(config.model, kind="enhancer", modality=volume.modality)
     choice = choose_device(config.device)
     monitor.log(f"running {bundle.name} on {choice.name}: {choice.reason}")
     model = _warm_enhancer(bundle.folder, bundle.sha256)
     move(model.guide, "cpu")
-    cue = encode_guide(guide, model, volume.modality) if guide else model.bank.mean[None]
-    plan = Plan(choice.name, config.batch, config.tile, config.overlap)
+    cue = model.bank.mean[None]
+    if guide is not None:
+        cue = encode_guide(guide, model, volume.modality, monitor)
+    plan = Plan.make(choice.name, batch=config.batch, tile=config.tile, overlap=config.overlap)
 
     frames = volume.frames()
     results = [
         _enhance_frame(
-            frame, model, cue, config, plan, monitor.part(n / len(frames), (n + 1) / len(frames))
+            frame,
+            model,
+            cue,
+            config,
+            plan,
+            where,
+            monitor.part(n / len(frames), (n + 1) / len(frames)),
         )
         for n, frame in enumerate(frames)
     ]
@@ -90,18 +104,45 @@ def enhance(
         _joined(volume, [result[which] for result in results]) for which in (0, 1)
     )
     assert enhanced is not None
+    grid = _cropped(volume, where)
     return Enhancement(
-        volume=volume.with_voxels(enhanced, did=note),
+        volume=grid.with_voxels(enhanced, did=note),
         uncertainty=None
         if uncertainty is None
-        else volume.with_voxels(uncertainty, did=derived_note("uncertainty of the enhancement")),
+        else grid.with_voxels(uncertainty, did=derived_note("uncertainty of the enhancement")),
         model=bundle.identity(),
         device=choice.name,
         seconds=time.monotonic() - began,
     )
 
 
-def encode_guide(guide: Volume, model: EnhancerModel, modality: str) -> Tensor:
+def _chosen_slices(slices: tuple[int, int] | None, volume: Volume, config: EnhanceConfig) -> slice:
+    count = volume.shape[-3]
+    first, stop = slices or (0, count)
+    if not 0 <= first < stop <= count:
+        raise ConfigError(
+            f"slices {first} to before {stop} of a volume that has {count}",
+            f"Choose a first one and one to stop before, within 0 to {count}.",
+        )
+    if slices is not None and config.bias_correction != "none":
+        raise ConfigError(
+            "N4 needs the whole volume, not some slices of it",
+            "Leave the bias correction out here, or enhance the whole volume.",
+        )
+    return slice(first, stop)
+
+
+def _cropped(volume: Volume, where: slice) -> Volume:
+    return replace(
+        volume,
+        voxels=volume.voxels[..., where, :, :],
+        geometry=volume.geometry.cropped((where.start, 0, 0)),
+    )
+
+
+def encode_guide(
+    guide: Volume, model: EnhancerModel, modality: str, monitor: Monitor | None = None
+) -> Tensor:
     """Reduce a high-quality volume to its cue, [1, cue_size]: the mean over up to 32 slices.
 
     Raises InputError for a guide of another modality, a sequence, or one that shows nothing.
@@ -115,10 +156,18 @@ def encode_guide(guide: Volume, model: EnhancerModel, modality: str) -> Tensor:
         )
     if guide.is_sequence:
         raise InputError(f"{name}: the guide is a sequence", "Choose a single volume, or a frame.")
+    known = findings_of(guide).cues
+    if model.bundle.sha256 in known:
+        return known[model.bundle.sha256]
     stacks = SliceStacks(guide.voxels, scaling_for(guide), context=0)
+    cues = []
     with torch.inference_mode():
-        cues = [_cue_mean(model, stacks.take(np.array([centre]))) for centre in stacks.telling(32)]
-        return torch.cat(cues).mean(dim=0, keepdim=True)
+        for centre in stacks.telling(32):
+            if monitor is not None:
+                monitor.check()
+            cues.append(_cue_mean(model, stacks.take(np.array([centre]))))
+        known[model.bundle.sha256] = torch.cat(cues).mean(dim=0, keepdim=True)
+    return known[model.bundle.sha256]
 
 
 def _cue_mean(model: EnhancerModel, slices: Tensor) -> Tensor:
@@ -134,32 +183,50 @@ def _enhance_frame(
     cue: Tensor,
     config: EnhanceConfig,
     plan: Plan,
+    only: slice,
     monitor: Monitor,
 ) -> tuple[npt.NDArray[Any], Floats | None]:
     """One frame's enhanced voxels in its type, and its uncertainty in its units."""
-    scaling = scaling_for(frame)
+    findings = _measured(frame)
+    scaling = findings.scaling
+    assert scaling is not None
     stacks = SliceStacks(frame.voxels, scaling, model.config.context)
     wants_n4 = config.bias_correction == "n4"
     passes = 1 + config.uncertainty
     # Without a further step each batch goes straight into the result's type, which saves memory.
-    output = np.empty(frame.shape, np.float32 if wants_n4 else frame.dtype)
+    output = np.empty(frame.voxels[only].shape, np.float32 if wants_n4 else frame.dtype)
     with torch.inference_mode():
+        part = monitor.part(0, (0.9 if wants_n4 else 1) / passes)
         for where, scaled in predict_slices(
-            model, stacks, cue, plan, monitor.part(0, (0.9 if wants_n4 else 1) / passes)
+            model, stacks, cue, plan, part, findings=findings, only=only
         ):
             blended = _blended(frame.voxels[where], scaling.undo(scaled), config.strength)
-            output[where] = blended if wants_n4 else restore_dtype(blended, frame.dtype)
+            np.maximum(blended, findings.floor, out=blended)
+            inside = slice(where.start - only.start, where.stop - only.start)
+            output[inside] = blended if wants_n4 else restore_dtype(blended, frame.dtype)
         field = None
         if wants_n4:
             monitor.progress(0.9 / passes, "correcting shading (N4)")
             field = n4_field(frame.with_voxels(output))
             output /= field
-            output = restore_dtype(output, frame.dtype)
+            output = restore_dtype(np.maximum(output, findings.floor), frame.dtype)
         if not config.uncertainty:
             return output, None
-        spread = _spread(model, stacks, cue, config, plan, monitor.part(1 / passes, 1))
+        rest = monitor.part(1 / passes, 1)
+        spread = _spread(model, stacks, cue, config, plan, findings, only, rest)
     spread *= np.float32(scaling.scale * config.strength)
     return output, spread if field is None else spread / field
+
+
+def _measured(frame: Volume) -> Findings:
+    """What the whole frame says of its intensities."""
+    findings = findings_of(frame)
+    if findings.scaling is None:
+        findings.scaling = scaling_for(frame)
+        if frame.modality != "CT":
+            # Magnitudes: below the lowest, and below nothing, there is only undershoot.
+            findings.floor = min(0.0, float(frame.voxels.min()))
+    return findings
 
 
 def _spread(
@@ -168,21 +235,31 @@ def _spread(
     cue: Tensor,
     config: EnhanceConfig,
     plan: Plan,
+    findings: Findings,
+    only: slice,
     monitor: Monitor,
 ) -> Floats:
     """Standard deviation over sampled cues and mirrorings, on the network's scale (Welford)."""
     generator = torch.Generator().manual_seed(config.seed)
-    mean = np.zeros(stacks.voxels.shape, np.float32)
-    squares = np.zeros(stacks.voxels.shape, np.float32)
+    mean = np.zeros(stacks.voxels[only].shape, np.float32)
+    squares = np.zeros(mean.shape, np.float32)
     for sample in range(config.uncertainty):
         drawn = cue + model.bank.spread * torch.randn(cue.shape, generator=generator)
         part = monitor.part(sample / config.uncertainty, (sample + 1) / config.uncertainty)
         for where, scaled in predict_slices(
-            model, stacks, drawn, plan, part, flips=_FLIPS[sample % len(_FLIPS)]
+            model,
+            stacks,
+            drawn,
+            plan,
+            part,
+            findings=findings,
+            only=only,
+            flips=_FLIPS[sample % len(_FLIPS)],
         ):
-            step = scaled - mean[where]
-            mean[where] += step / (sample + 1)
-            squares[where] += step * (scaled - mean[where])
+            inside = slice(where.start - only.start, where.stop - only.start)
+            step = scaled - mean[inside]
+            mean[inside] += step / (sample + 1)
+            squares[inside] += step * (scaled - mean[inside])
     return np.sqrt(squares / max(config.uncertainty - 1, 1))
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from MedEnhanceLib.hqg.bundle import EnhancerModel
+from MedEnhanceLib.hqg.findings import Findings
 from MedEnhanceLib.nets.precision import move
 from MedEnhanceLib.nets.slices import Plan, SliceStacks, over_slices
 from MedEnhanceLib.progress import Monitor
@@ -27,35 +28,45 @@ def predict_slices(
     plan: Plan,
     monitor: Monitor,
     *,
+    findings: Findings | None = None,
+    only: slice | None = None,
     flips: tuple[int, ...] = (),
 ) -> Iterator[tuple[slice, Floats]]:
-    """Enhance all slices, in order; yields (where, scaled values [b, J, I]).
+    """Enhance all slices, or `only` some, in order; yields (where, scaled values [b, J, I]).
 
-    cue: [1, cue_size]. flips: axes of [B, C, H, W] to mirror before and after (for uncertainty).
+    cue: [1, cue_size]. findings: where the content vector may be known already. flips: axes of
+    [B, C, H, W] to mirror before and after (for uncertainty).
     Raises DeviceMemoryError and Cancelled, see over_slices.
     """
-    content: list[Tensor] = []
+    contents = (findings or Findings()).contents
 
     def network(batch: Tensor, plan: Plan) -> Tensor:
         move(model.enhancer, plan.device)
-        if not content:
-            content.append(volume_content(model, stacks, plan))
-        condition = (vector.to(plan.device).expand(len(batch), -1) for vector in (cue, content[0]))
+        key = model.bundle.sha256, plan.device
+        if key not in contents:
+            contents[key] = volume_content(model, stacks, plan, monitor)
+        condition = (
+            vector.to(plan.device).expand(len(batch), -1) for vector in (cue, contents[key])
+        )
         output: Tensor = model.enhancer(batch.flip(flips), *condition)
         return output.flip(flips)
 
-    for where, values in over_slices(network, stacks, plan, monitor, "enhancing slices"):
+    for where, values in over_slices(network, stacks, plan, monitor, "enhancing slices", only=only):
         yield where, values[:, 0]
 
 
-def volume_content(model: EnhancerModel, stacks: SliceStacks, plan: Plan) -> Tensor:
+def volume_content(
+    model: EnhancerModel, stacks: SliceStacks, plan: Plan, monitor: Monitor
+) -> Tensor:
     """v_y of the whole volume, [1, content_size]: the mean over up to 16 slices that show most.
 
     One vector for all slices makes neighbours agree; the paper takes each image's own.
     """
     vectors = []
     for centre in stacks.telling(_CONTENT_SLICES):
+        monitor.check()
         stack = _middle(stacks.take(np.array([centre]))).to(plan.device)
+        stack = stack.contiguous(memory_format=torch.channels_last)
         vectors.append(model.enhancer.content_vector(model.enhancer.encode(stack)))
     return torch.cat(vectors).mean(dim=0, keepdim=True)
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.config import config_from_json, config_to_json
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.jobs import recent
 from MedEnhanceLib.jobs.events import as_json
 from MedEnhanceLib.jobs.files import (
     VolumeParams,
     beside,
     check_volume_outputs,
     finish,
-    load_volume,
 )
 from MedEnhanceLib.jobs.result import Result
 from MedEnhanceLib.manifest import make_manifest
@@ -35,6 +35,8 @@ class EnhanceParams(VolumeParams):
     segment: find labels in the enhanced volume too. Where segmentation_output or
     uncertainty_output are left out and there is something to write, they lie beside the output
     as `<output>-segmentation` and `<output>-uncertainty`. report: a folder for a page to look at.
+    slices: [first, before which]: a preview of these slices alone, equal to those of the whole
+    run; of a sequence it takes frame 0 or `frame`. frame: only this one of a sequence.
     """
 
     output: str
@@ -44,7 +46,30 @@ class EnhanceParams(VolumeParams):
     segmentation_output: str | None = None
     uncertainty_output: str | None = None
     report: str | None = None
+    slices: list[int] | None = None
+    frame: int | None = None
     overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.slices is None:
+            return
+        if len(self.slices) != 2:
+            raise ConfigError(f"slices is {self.slices!r}", "Give [first, before which].")
+        wishes = {
+            "segment": self.segment or self.segmentation_output is not None,
+            "report": self.report is not None,
+        }
+        whole = [name for name, wish in wishes.items() if wish]
+        if whole:
+            raise ConfigError(
+                f"slices cannot be combined with {' and '.join(whole)}",
+                "That needs the whole volume: leave one of them out.",
+            )
+
+    @property
+    def chosen(self) -> tuple[int, int] | None:
+        """The slices as `hqg.enhance` takes them."""
+        return None if self.slices is None else (self.slices[0], self.slices[1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +102,7 @@ def enhance_volume(
     *,
     guide: Volume | None = None,
     head: SegmentConfig | None = None,
+    slices: tuple[int, int] | None = None,
     monitor: Monitor,
 ) -> Enhanced:
     """Enhance, then segment the enhanced volume if a `head` is given; in memory."""
@@ -84,7 +110,7 @@ def enhance_volume(
 
     began = time.monotonic()
     share = 0.7 if head else 1.0
-    done = enhance(volume, config, guide=guide, monitor=monitor.part(0.0, share))
+    done = enhance(volume, config, guide=guide, slices=slices, monitor=monitor.part(0.0, share))
     found = _segment(done.volume, head, monitor.part(share, 1.0)) if head else None
     manifest = make_manifest(
         "enhanced",
@@ -110,12 +136,25 @@ def run_enhance(params: EnhanceParams, monitor: Monitor) -> Result:
         inputs["guide"] = Path(params.guide)
     check_volume_outputs(outputs, inputs=list(inputs.values()), overwrite=params.overwrite)
     _check_report_folder(params)
-    volume = params.load(monitor.part(0.0, 0.05))
+    volume = recent.INPUT.load(
+        params,
+        frame=_frame_of(params),
+        keep=params.slices is not None,
+        monitor=monitor.part(0.0, 0.05),
+    )
     guide = None
     if params.guide:
-        guide = load_volume(inputs["guide"], modality=params.modality, monitor=monitor)
+        of_guide = VolumeParams(input=params.guide, modality=params.modality)
+        guide = recent.GUIDE.load(of_guide, keep=params.slices is not None, monitor=monitor)
     head = head_config(config.device) if "segmentation" in outputs else None
-    done = enhance_volume(volume, config, guide=guide, head=head, monitor=monitor.part(0.05, 0.9))
+    done = enhance_volume(
+        volume,
+        config,
+        guide=guide,
+        head=head,
+        slices=params.chosen,
+        monitor=monitor.part(0.05, 0.9),
+    )
     _save_enhanced(done, outputs, monitor, overwrite=params.overwrite)
     if params.report:
         _write_report(params, volume, done, monitor)
@@ -124,7 +163,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor) -> Result:
         "enhanced",
         outputs,
         began=began,
-        config=done.report["config"] | params.told(),
+        config=done.report["config"] | params.told() | _part_told(params),
         inputs=inputs,
         figures=done.report["results"],
         device=done.report["device"],
@@ -164,6 +203,16 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
         model=found.model,
         overwrite=params.overwrite,
     )
+
+
+def _frame_of(params: EnhanceParams) -> int | None:
+    """Which frame of a sequence; None for all of them."""
+    return 0 if params.frame is None and params.slices is not None else params.frame
+
+
+def _part_told(params: EnhanceParams) -> dict[str, Any]:
+    told = {"slices": params.slices, "frame": _frame_of(params)}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _enhance_outputs(params: EnhanceParams, config: EnhanceConfig) -> dict[str, Path]:

@@ -22,6 +22,8 @@ Floats = npt.NDArray[np.float32]
 #: and whole slices share it.
 GRID = 32
 _SMALLEST_TILE = 256
+#: Slices at once on a GPU. On a CPU several gain nothing, and a cancel would wait for them.
+_GPU_BATCH = 4
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,12 @@ class Plan:
     tile: int
     overlap: float
 
+    @classmethod
+    def make(cls, device: str, *, batch: int | None, tile: int, overlap: float) -> Plan:
+        """The plan to begin with; `batch` None takes what suits the device."""
+        suitable = 1 if device == "cpu" else _GPU_BATCH
+        return cls(device, batch or suitable, tile, overlap)
+
     def smaller(self) -> Plan | None:
         """The next rung of the ladder: smaller batch, smaller tile, CPU; None at its end."""
         if self.batch > 1:
@@ -40,7 +48,7 @@ class Plan:
         if self.tile > _SMALLEST_TILE:
             return replace(self, tile=max(self.tile // 2 // GRID * GRID, _SMALLEST_TILE))
         if self.device != "cpu":
-            return replace(self, device="cpu", batch=4)
+            return replace(self, device="cpu")
         return None
 
 
@@ -82,17 +90,26 @@ Network = Callable[[Tensor, Plan], Tensor]
 
 
 def over_slices(
-    network: Network, stacks: SliceStacks, plan: Plan, monitor: Monitor, stage: str
+    network: Network,
+    stacks: SliceStacks,
+    plan: Plan,
+    monitor: Monitor,
+    stage: str,
+    *,
+    only: slice | None = None,
 ) -> Iterator[tuple[slice, Floats]]:
-    """Apply `network` to all slices in order; yields (where, values [b, channels, J, I]).
+    """Apply `network` to slices in order; yields (where, values [b, channels, J, I]).
 
+    only: from which slice to before which; None takes all. They go through in the batches in
+    which all would, as a batch's size shows in the last bits.
     When memory runs out the plan becomes smaller, announced; at the end of the ladder
     DeviceMemoryError is raised. Each batch is a safe point for cancelling.
     """
     rows, columns = stacks.voxels.shape[-2:]
-    done = 0
-    while done < len(stacks):
-        monitor.progress(done / len(stacks), stage)
+    first, last = (0, len(stacks)) if only is None else (only.start, only.stop)
+    done = first // plan.batch * plan.batch
+    while done < last:
+        monitor.progress((done - first) / (last - first), stage)
         where = slice(done, min(done + plan.batch, len(stacks)))
         try:
             batch = stacks.take(np.arange(where.start, where.stop)).to(plan.device)
@@ -100,7 +117,8 @@ def over_slices(
         except (MemoryError, RuntimeError) as cause:
             plan = _after(cause, plan, monitor)
             continue
-        yield where, result
+        kept = slice(max(where.start, first), min(where.stop, last))
+        yield kept, result[kept.start - where.start : kept.stop - where.start]
         done = where.stop
 
 

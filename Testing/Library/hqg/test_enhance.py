@@ -57,7 +57,9 @@ def test_strength_blends_without_changing_the_rest(head: Volume, config: Enhance
     full = enhance(head, config).volume
     assert np.array_equal(none.voxels, head.voxels)
     middle = (head.voxels.astype(float) + full.voxels) / 2
-    assert np.abs(half.voxels - middle).max() <= 1.01
+    above = full.voxels > head.voxels.min()  # below, the undershoot was cut
+    assert above.mean() > 0.6
+    assert np.abs(half.voxels - middle)[above].max() <= 1.01
 
 
 def test_tiles_agree_with_the_whole_slice_where_one_tile_covers_it(model: str) -> None:
@@ -171,6 +173,7 @@ def test_cancelling_stops_between_batches(head: Volume, config: EnhanceConfig) -
 def test_memory_running_out_shrinks_the_work_and_says_so(
     head: Volume, config: EnhanceConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    config = replace(config, batch=4)
     expected = enhance(head, config).volume
     real = slices_module._tiled
 

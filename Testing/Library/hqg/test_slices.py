@@ -1,0 +1,106 @@
+"""A preview of some slices is the whole run's, bit for bit, and costs its slices alone."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.hqg import EnhanceConfig, enhance, predict
+from MedEnhanceLib.hqg.findings import findings_of, keep_findings
+from MedEnhanceLib.volume import Volume
+
+
+@pytest.fixture
+def config(model: str) -> EnhanceConfig:
+    return EnhanceConfig(model=model, device="cpu")
+
+
+@pytest.mark.parametrize("batch", [None, 3])
+@pytest.mark.parametrize("slices", [(0, 1), (4, 7), (11, 12), (0, 12)])
+def test_slices_equal_those_of_the_whole_run(
+    head: Volume, config: EnhanceConfig, slices: tuple[int, int], batch: int | None
+) -> None:
+    # Floats show every bit, and slices of unlike brightness that all of them were measured.
+    fading = head.voxels * np.linspace(0.3, 1.5, len(head.voxels), dtype=np.float32)[:, None, None]
+    volume = replace(head, voxels=fading.astype(np.float32))
+    config = replace(config, batch=batch, uncertainty=2)
+    guide = replace(head, voxels=head.voxels[::-1].copy())
+    whole = enhance(volume, config, guide=guide)
+    part = enhance(volume, config, guide=guide, slices=slices)
+    crop = slice(*slices)
+    assert part.volume.voxels.tobytes() == whole.volume.voxels[crop].tobytes()
+    assert part.uncertainty is not None
+    assert whole.uncertainty is not None
+    assert part.uncertainty.voxels.tobytes() == whole.uncertainty.voxels[crop].tobytes()
+    assert (
+        part.volume.geometry
+        == part.uncertainty.geometry
+        == head.geometry.cropped((crop.start, 0, 0))
+    )
+    assert part.volume.history == whole.volume.history
+
+
+def test_slices_of_a_sequence_are_those_of_each_frame(head: Volume, config: EnhanceConfig) -> None:
+    sequence = replace(head, voxels=np.stack([head.voxels, head.voxels // 2]))
+    part = enhance(sequence, config, slices=(2, 4)).volume
+    assert np.array_equal(part.voxels, enhance(sequence, config).volume.voxels[:, 2:4])
+
+
+@pytest.mark.parametrize("slices", [(-1, 2), (3, 3), (4, 2), (0, 13), (12, 13)])
+def test_slices_that_are_not_there_are_refused(
+    head: Volume, config: EnhanceConfig, slices: tuple[int, int]
+) -> None:
+    with pytest.raises(ConfigError, match="of a volume that has 12"):
+        enhance(head, config, slices=slices)
+
+
+def test_n4_of_some_slices_is_refused(head: Volume, config: EnhanceConfig) -> None:
+    with pytest.raises(ConfigError, match="whole volume"):
+        enhance(head, replace(config, bias_correction="n4"), slices=(0, 1))
+
+
+def test_what_was_measured_of_a_kept_volume_is_not_measured_again(
+    head: Volume, config: EnhanceConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume, guide = replace(head), replace(head, voxels=head.voxels[::-1].copy())
+    keep_findings(volume)
+    keep_findings(guide)
+    first = enhance(volume, config, guide=guide, slices=(3, 5)).volume
+
+    def must_not_be_called(*_: object) -> None:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(predict, "volume_content", must_not_be_called)
+    monkeypatch.setattr("MedEnhanceLib.hqg.infer.scaling_for", must_not_be_called)
+    monkeypatch.setattr("MedEnhanceLib.hqg.infer._cue_mean", must_not_be_called)
+    assert enhance(volume, config, guide=guide, slices=(3, 5)).volume.is_equal(first)
+    with pytest.raises(AssertionError, match="measured again"):
+        enhance(replace(volume), config, slices=(3, 5))
+
+
+def test_findings_go_with_their_volume(head: Volume) -> None:
+    from MedEnhanceLib.hqg import findings
+
+    volume = replace(head)
+    keep_findings(volume)
+    count = len(findings._KEPT)
+    assert findings_of(volume) is findings_of(volume)
+    assert findings_of(head) is not findings_of(head)
+    del volume
+    gc.collect()
+    assert len(findings._KEPT) == count - 1
+
+
+@pytest.mark.parametrize("low", [0.0, 20.0, -30.0])
+def test_an_mr_never_falls_below_nothing_or_its_own_lowest(
+    head: Volume, config: EnhanceConfig, low: float
+) -> None:
+    volume = replace(head, voxels=np.abs(head.voxels).astype(np.float32) + np.float32(low))
+    for strength in (1.0, 1.5):
+        better = enhance(volume, replace(config, strength=strength)).volume.voxels
+        assert better.min() >= min(0.0, low)
+        assert not np.array_equal(better, volume.voxels)

@@ -1,0 +1,142 @@
+"""Previews as jobs: what is written, what stays in memory, and when it does not."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib import io
+from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.jobs import JobSpec, files, recent, run_job
+from MedEnhanceLib.volume import Volume
+
+torch = pytest.importorskip("torch")
+
+
+def _brain(seed: int) -> Volume:
+    k, j, i = np.mgrid[-1:1:8j, -1:1:48j, -1:1:44j]
+    inside = (k**2 + j**2 + i**2) < 0.8
+    voxels = inside * (600 + 200 * np.sin((4 + seed) * i) * np.cos(3 * j))
+    noise = np.random.default_rng(seed).normal(0, 4, inside.shape)
+    return Volume(np.abs(voxels + noise).astype(np.int16), modality="MR", source="brain")
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept() -> None:
+    recent.INPUT.forget()
+    recent.GUIDE.forget()
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that were read."""
+    names: list[str] = []
+    real = files.load_volume
+
+    def counted(path: Path, **options: Any) -> Volume:
+        names.append(path.name)
+        return real(path, **options)
+
+    monkeypatch.setattr(files, "load_volume", counted)
+    return names
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    io.save(_brain(5), tmp_path / "scan.nrrd")
+    return tmp_path / "scan.nrrd"
+
+
+def _preview(scan: Path, slices: list[int] | None = None, **params: Any) -> Volume:
+    output = scan.with_name("better.nrrd")
+    config = {"device": "cpu", "model": "mr-brain", **params.pop("config", {})}
+    fields = {"input": str(scan), "output": str(output), "config": config, "overwrite": True}
+    if slices is not None:
+        fields["slices"] = slices
+    return io.load(run_job(JobSpec("enhance", fields | params))["outputs"]["output"])
+
+
+def test_a_preview_holds_its_slices_where_they_lie(scan: Path) -> None:
+    part, whole = _preview(scan, [3, 5]), _preview(scan)
+    assert part.shape == (2, 48, 44)
+    assert part.geometry.is_close(whole.geometry.cropped((3, 0, 0)))
+    assert np.array_equal(part.voxels, whole.voxels[3:5])
+
+
+def test_the_next_preview_of_the_same_file_does_not_read_it_again(
+    scan: Path, reads: list[str]
+) -> None:
+    guide = scan.with_name("guide.nrrd")
+    io.save(_brain(6), guide)
+    first = _preview(scan, [3, 5], guide=str(guide))
+    assert np.array_equal(_preview(scan, [4, 5], guide=str(guide)).voxels, first.voxels[1:])
+    assert np.array_equal(_preview(scan, guide=str(guide)).voxels[3:5], first.voxels)
+    assert reads == ["scan.nrrd", "guide.nrrd"]
+
+
+def test_a_file_that_changed_is_read_again(scan: Path, reads: list[str]) -> None:
+    first = _preview(scan, [3, 4])
+    state = scan.stat()
+    io.save(_brain(9), scan, overwrite=True)
+    assert scan.stat().st_size == state.st_size
+    os.utime(scan, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+    second = _preview(scan, [3, 4])
+    assert len(reads) == 2
+    assert not np.array_equal(first.voxels, second.voxels)
+    recent.INPUT.forget()
+    assert np.array_equal(_preview(scan, [3, 4]).voxels, second.voxels)
+
+
+def test_one_volume_is_kept_and_only_for_previews(scan: Path, reads: list[str]) -> None:
+    other = scan.with_name("other.nrrd")
+    io.save(_brain(6), other)
+    _preview(scan)
+    assert recent.INPUT._volume is None
+    for path in (scan, other, scan):
+        _preview(path, [0, 1])
+    assert reads == ["scan.nrrd", "scan.nrrd", "other.nrrd", "scan.nrrd"]
+    _preview(other)
+    assert recent.INPUT._volume is None
+
+
+def test_another_modality_is_another_volume(scan: Path, reads: list[str]) -> None:
+    _preview(scan, [0, 1])
+    _preview(scan, [0, 1], modality="OT")
+    assert len(reads) == 2
+
+
+def test_of_a_sequence_one_frame_is_shown(tmp_path: Path) -> None:
+    frames = [_brain(1), _brain(2)]
+    sequence = replace(frames[0], voxels=np.stack([frame.voxels for frame in frames]))
+    scan = tmp_path / "scan.nrrd"
+    io.save(sequence, scan)
+    whole = _preview(scan)
+    assert whole.shape == (2, 8, 48, 44)
+    assert np.array_equal(_preview(scan, [2, 4]).voxels, whole.voxels[0, 2:4])
+    assert np.array_equal(_preview(scan, [2, 4], frame=1).voxels, whole.voxels[1, 2:4])
+    assert np.array_equal(_preview(scan, frame=1).voxels, whole.voxels[1])
+    with pytest.raises(InputError, match="frame 2"):
+        _preview(scan, [2, 4], frame=2)
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({"slices": [1]}, "slices is"),
+        ({"slices": [0, 1], "segment": True}, "segment"),
+        ({"slices": [0, 1], "report": "page"}, "report"),
+        ({"slices": [0, 99]}, "of a volume that has 8"),
+        ({"slices": [0, 1], "config": {"bias_correction": "n4"}}, "N4"),
+    ],
+)
+def test_what_a_preview_cannot_be_is_refused(
+    scan: Path, params: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        _preview(scan, **params)
+    assert not scan.with_name("better.nrrd").exists()
