@@ -1,0 +1,59 @@
+"""cmake without a compiler or a build tool: it only configures and copies here."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+
+
+class CMake:
+    """The commands cmake and ctest, with the stand-in as their Slicer."""
+
+    def __init__(self, folder: Path) -> None:
+        self.cmake, self.ctest = folder / "cmake", folder / "ctest"
+
+    def configure(self, source: Path, build: Path, *options: str) -> str:
+        """Configure; what cmake printed. Raises RuntimeError with that text if it refuses."""
+        compilers = [
+            f"-DCMAKE_{language}_COMPILER{suffix}"
+            for language in ("C", "CXX")
+            for suffix in (f"={sys.executable}", "_FORCED=ON")
+        ]
+        return self._run(
+            self.cmake, "-S", source, "-B", build, "-G", "Unix Makefiles",
+            f"-DSlicer_DIR={HERE / 'SlicerStandIn'}", f"-DCMAKE_MAKE_PROGRAM={sys.executable}",
+            "--no-warn-unused-cli", *compilers, *options,
+        )  # fmt: skip
+
+    def install(self, build: Path, prefix: Path) -> str:
+        return self._run(
+            self.cmake, "--install", build, "--prefix", prefix,
+            "--component", "RuntimeLibraries",
+        )  # fmt: skip
+
+    def tests(self, build: Path) -> str:
+        """The registered tests, as ctest's JSON."""
+        return self._run(self.ctest, "--test-dir", build, "--show-only=json-v1")
+
+    def _run(self, program: Path, *arguments: object) -> str:
+        command = [str(program), *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        if done.returncode:
+            raise RuntimeError(done.stdout + done.stderr)
+        return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def cmake() -> CMake:
+    """cmake of this environment (it is among the test packages), else the machine's."""
+    here = str(Path(sys.executable).parent)
+    for found in (shutil.which("cmake", path=here), shutil.which("cmake")):
+        if found and shutil.which("ctest", path=str(Path(found).parent)):
+            return CMake(Path(found).parent)
+    pytest.skip("cmake is not installed: python -m pip install cmake")

@@ -1,0 +1,125 @@
+"""The extension as Slicer would configure, install and test it, with a stand-in for Slicer."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+from sources import LISTS, ROOT, current_list, package, wanted_list
+
+PATHS = "import sys; sys.path += {}"
+MODULES = "lib/Slicer-5.12/qt-scripted-modules"
+
+
+@pytest.fixture(scope="module")
+def build(cmake, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("build")
+    cmake.configure(ROOT, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def installed(cmake, build, tmp_path_factory) -> Path:
+    prefix = tmp_path_factory.mktemp("installed")
+    cmake.install(build, prefix)
+    return prefix
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_the_list_in_cmake_holds_every_file(name: str) -> None:
+    listed, wanted = current_list(name), wanted_list(name)
+    missing = [path for path in wanted if path not in listed]
+    gone = [path for path in listed if path not in wanted]
+    assert not missing and not gone, (
+        f"{LISTS[name].relative_to(ROOT)}, {name}: add {missing}, remove {gone}. "
+        "python Testing/Packaging/update_lists.py does it."
+    )
+    assert len(listed) == len(set(listed)), f"{name} lists a file twice"
+
+
+def test_what_is_installed_is_what_the_source_tree_holds(installed: Path) -> None:
+    expected = {f"{MODULES}/{path}": source for path, source in package().items()}
+    expected["share/Slicer-5.12/MedEnhance.s4ext"] = None
+    found = {p.relative_to(installed).as_posix(): p for p in installed.rglob("*") if p.is_file()}
+    assert sorted(found) == sorted(expected)
+    for path, source in expected.items():
+        assert source is None or found[path].read_bytes() == source.read_bytes(), path
+
+
+def test_the_build_tree_is_as_complete_as_the_package(build: Path, installed: Path) -> None:
+    """Slicer's tests of a build run from there."""
+
+    def files(folder: Path) -> list[Path]:
+        return sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+
+    assert files(build / MODULES) == files(installed / MODULES)
+
+
+def test_nothing_of_the_tests_is_installed(installed: Path) -> None:
+    parts = {part for path in installed.rglob("*") for part in path.relative_to(installed).parts}
+    assert not parts & {"Testing", "SlicerHost", "CMakeLists.txt", "__pycache__", "conftest.py"}
+    assert not [part for part in parts if part.startswith("test_")]
+
+
+def test_every_test_is_registered_and_finds_the_module(cmake, build: Path) -> None:
+    tests = {test["name"]: test["command"] for test in json.loads(cmake.tests(build))["tests"]}
+    files = [Path(name).stem for name in wanted_list("UNIT_TESTS")]
+    assert files, "Testing/Slicer has no tests"
+    own = ["py_MedEnhance", "py_nomainwindow_qSlicerMedEnhanceModuleGenericTest"]
+    assert sorted(tests) == sorted([*own, *(f"py_{name}" for name in files)])
+    for name in files:
+        command = tests[f"py_{name}"]
+        assert command[command.index("--additional-module-paths") + 1] == str(build / MODULES)
+        assert str(ROOT / "Testing/Slicer") in command[-1] and name in command[-1]
+
+
+def test_without_testing_no_test_is_registered(cmake, tmp_path: Path) -> None:
+    cmake.configure(ROOT, tmp_path, "-DBUILD_TESTING=OFF")
+    assert json.loads(cmake.tests(tmp_path))["tests"] == []
+
+
+def test_the_library_works_from_the_package_alone(installed: Path) -> None:
+    said = run_alone(
+        installed / MODULES,
+        "import MedEnhanceLib, sys",
+        "from MedEnhanceLib.resources import resource_folder",
+        "print(MedEnhanceLib.__file__, resource_folder('models'), resource_folder('samples'))",
+        "assert 'torch' not in sys.modules",
+    )
+    assert len(said.split()) == 3
+    assert all(Path(place).is_relative_to(installed.resolve()) for place in said.split()), said
+
+
+def test_the_worker_starts_from_the_package_alone(installed: Path) -> None:
+    said = run_alone(
+        installed / MODULES,
+        "import runpy, sys",
+        "sys.argv = ['MedEnhanceLib', 'worker']",
+        "runpy.run_module('MedEnhanceLib', run_name='__main__', alter_sys=True)",
+    )
+    assert json.loads(said.splitlines()[0])["event"] == "hello"
+
+
+def run_alone(modules: Path, *lines: str, also: tuple[Path, ...] = ()) -> str:
+    """Run lines of Python that see the package, site-packages and `also`, and nothing else.
+
+    -S leaves out .pth files, through which an editable install would bring in the source tree.
+    """
+    folders = [str(modules), *map(str, also), sysconfig.get_path("purelib")]
+    done = subprocess.run(
+        [sys.executable, "-P", "-S", "-B", "-c", "\n".join((PATHS.format(folders), *lines))],
+        cwd=modules,
+        env={k: v for k, v in os.environ.items() if not k.startswith("PYTHON")},
+        input="",
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
