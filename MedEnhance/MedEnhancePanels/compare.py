@@ -1,0 +1,213 @@
+"""Input and enhancement in the slice views: side by side, or one fading into the other.
+
+Everything goes through MRML (layout, slice and composite nodes), so that Slicer's own controls
+show and change the same things; leaving puts the views back as they were.
+
+With equal window and level, the foreground's opacity is the strength of the correction:
+0 shows the input, 1 the enhanced volume, and nothing is computed anew.
+"""
+
+import numpy as np
+import slicer
+import vtk
+
+from MedEnhanceLib.volume import restore_dtype
+from MedEnhancePanels import results
+from MedEnhancePanels.preview import compositeOf, currentSlice, visibleSliceNodes
+
+#: The two views of Slicer's side-by-side layout.
+_LEFT, _RIGHT = "Red", "Yellow"
+#: Background, foreground and label are Slicer's; the overlay is a layer on top of them.
+_OVERLAY_LAYER = 3
+_OVERLAY_OPACITY = 0.6
+_OVERLAYS = ("difference", "uncertainty")
+
+
+class Compare:
+    """One comparison at a time. mode: "none", "sideBySide" or "fade"."""
+
+    def __init__(self):
+        self.mode = "none"
+        self._outputID = None
+        self._before = None
+        self._overlay = None
+
+    @property
+    def output(self):
+        return slicer.mrmlScene.GetNodeByID(self._outputID) if self._outputID else None
+
+    def show(self, output, mode, strength=1.0):
+        """Compare an enhanced volume with its input; "none" leaves, another mode replaces."""
+        if mode == self.mode and output is self.output:
+            return
+        overlay = self._overlay
+        self.leave()
+        source = results.linked(output, "input")
+        if mode == "none" or source is None:
+            return
+        self._before = _ViewState()
+        self._outputID, self.mode = output.GetID(), mode
+        if mode == "sideBySide":
+            self._arrangeSideBySide(source)
+        self._setLayers(source, output)
+        self.setStrength(strength)
+        self.setOverlay(overlay)
+
+    def leave(self):
+        """Put layout and views back as they were."""
+        if self._before is None:
+            return
+        self._setOverlayLayer(None)
+        self._before.restore()
+        self.forget()
+
+    def forget(self):
+        """The scene is gone, and what there was to restore with it."""
+        self.mode, self._outputID, self._before, self._overlay = "none", None, None, None
+
+    def setStrength(self, strength):
+        """Show the input plus this share of the correction."""
+        if self.mode != "none":
+            for composite in self._fading():
+                composite.SetForegroundOpacity(float(strength))
+
+    def setOverlay(self, kind):
+        """Show the "difference" or the "uncertainty" on top, or None of them."""
+        self._overlay = kind
+        volume = results.linked(self.output, kind) if kind else None
+        if self.mode != "none":
+            self._setOverlayLayer(volume)
+
+    def _setOverlayLayer(self, volume):
+        for composite in self._fading():
+            if volume is None and composite.GetNumberOfAdditionalLayers() == 0:
+                continue
+            composite.SetNthLayerVolumeID(_OVERLAY_LAYER, volume.GetID() if volume else None)
+            if volume is not None:
+                composite.SetNthLayerOpacity(_OVERLAY_LAYER, _OVERLAY_OPACITY)
+        uncertainty = results.linked(self.output, "uncertainty")
+        legend = results.legendOf(uncertainty) if uncertainty is not None else None
+        if legend is not None:
+            legend.SetVisibility(volume is uncertainty)
+
+    def _fading(self):
+        """The layers of the views that show the enhanced volume."""
+        nodes = visibleSliceNodes()
+        if self.mode == "sideBySide":
+            nodes = [node for node in _sliceNodes() if node.GetLayoutName() == _RIGHT]
+        return [compositeOf(node) for node in nodes]
+
+    def _setLayers(self, source, output):
+        showing = self._fading()
+        views = [node for node in _sliceNodes() if node.GetLayoutName() in (_LEFT, _RIGHT)]
+        left = [compositeOf(node) for node in views] if self.mode == "sideBySide" else []
+        for composite in [*left, *showing]:
+            with slicer.util.NodeModify(composite):
+                composite.SetBackgroundVolumeID(source.GetID())
+                composite.SetForegroundVolumeID(output.GetID() if composite in showing else None)
+
+    def _arrangeSideBySide(self, source):
+        """Both views on the slice that was looked at, linked from then on."""
+        current = currentSlice(source)
+        nodes = {node.GetLayoutName(): node for node in _sliceNodes()}
+        model = current.sliceNode if current is not None else nodes.get(_LEFT)
+        plane = vtk.vtkMatrix4x4()
+        if model is not None:
+            plane.DeepCopy(model.GetSliceToRAS())
+        view = (model.GetFieldOfView(), model.GetXYZOrigin()) if model is not None else None
+        layout = _layoutNode()
+        if layout is not None:
+            layout.SetViewArrangement(layout.SlicerLayoutSideBySideView)
+        for name in (_LEFT, _RIGHT):
+            node = nodes.get(name)
+            if node is not None:
+                _setPlane(node, plane, *view)
+                compositeOf(node).SetLinkedControl(True)
+
+
+def keepStrength(output, strength):
+    """Make the enhanced voxels input + strength · (enhanced − input); a generator of fractions.
+
+    The difference and the uncertainty shrink with them, and the node remembers the product.
+    """
+    source = results.linked(output, "input")
+    before, after = (slicer.util.arrayFromVolume(node) for node in (source, output))
+    share = np.float32(strength)
+    for chunk, fraction in results.chunks(before.shape):
+        original = before[chunk].astype(np.float32)
+        blended = original + share * (after[chunk].astype(np.float32) - original)
+        after[chunk] = restore_dtype(blended, after.dtype)
+        yield 0.6 * fraction
+    slicer.util.arrayFromVolumeModified(output)
+    earlier = float(output.GetAttribute("MedEnhance.strength") or 1.0)
+    output.SetAttribute("MedEnhance.strength", repr(earlier * float(strength)))
+    for role in _OVERLAYS:
+        node = results.linked(output, role)
+        if node is None:
+            continue
+        voxels = slicer.util.arrayFromVolume(node)
+        for chunk, fraction in results.chunks(voxels.shape):
+            voxels[chunk] *= share
+            yield 0.6 + 0.4 * fraction
+        slicer.util.arrayFromVolumeModified(node)
+
+
+class _ViewState:
+    """Layout, planes and layers as they are, to be put back later."""
+
+    def __init__(self):
+        layout = _layoutNode()
+        self._layout = layout.GetViewArrangement() if layout is not None else None
+        self._planes, self._layers = [], []
+        for node in _sliceNodes():
+            plane = vtk.vtkMatrix4x4()
+            plane.DeepCopy(node.GetSliceToRAS())
+            view = (node.GetFieldOfView(), node.GetXYZOrigin())
+            self._planes.append((node.GetID(), plane, *view))
+        for node in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+            layers = (node.GetBackgroundVolumeID(), node.GetForegroundVolumeID())
+            links = (node.GetForegroundOpacity(), node.GetLinkedControl())
+            self._layers.append((node.GetID(), *layers, *links))
+
+    def restore(self):
+        scene = slicer.mrmlScene
+        layout = _layoutNode()
+        if layout is not None:
+            layout.SetViewArrangement(self._layout)
+        for identifier, background, foreground, opacity, linked in self._layers:
+            node = scene.GetNodeByID(identifier)
+            if node is None:
+                continue
+            with slicer.util.NodeModify(node):
+                node.SetLinkedControl(linked)
+                node.SetBackgroundVolumeID(_known(background))
+                node.SetForegroundVolumeID(_known(foreground))
+                node.SetForegroundOpacity(opacity)
+        for identifier, plane, fieldOfView, origin in self._planes:
+            node = scene.GetNodeByID(identifier)
+            if node is not None:
+                _setPlane(node, plane, fieldOfView, origin)
+
+
+def _setPlane(node, plane, fieldOfView, origin):
+    with slicer.util.NodeModify(node):
+        node.GetSliceToRAS().DeepCopy(plane)
+        node.UpdateMatrices()
+        node.SetFieldOfView(*fieldOfView)
+        node.SetXYZOrigin(*origin)
+
+
+def _sliceNodes():
+    return [
+        node
+        for node in slicer.util.getNodesByClass("vtkMRMLSliceNode")
+        if compositeOf(node) is not None
+    ]
+
+
+def _layoutNode():
+    return slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+
+
+def _known(identifier):
+    return identifier if identifier and slicer.mrmlScene.GetNodeByID(identifier) else None

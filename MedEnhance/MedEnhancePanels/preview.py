@@ -1,0 +1,139 @@
+"""Which slice a user is looking at, and a preview of it in place: through MRML alone."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import slicer
+import vtk
+
+#: Slices on each side of the current one: enough to look at it, few enough to be quick.
+_MARGIN = 1
+
+
+@dataclass(frozen=True)
+class CurrentSlice:
+    """The slice view that cuts a volume best along its slices, and the slice it shows."""
+
+    sliceNode: object
+    index: int
+    count: int
+
+    @property
+    def slab(self):
+        """[first, before which]: the slice with its neighbours."""
+        first = max(0, self.index - _MARGIN)
+        return [first, min(self.count, self.index + _MARGIN + 1)]
+
+
+def currentSlice(volume):
+    """The slice of a volume that the user looks at, or None where no view shows one of its slices.
+
+    Of the views in the layout, the one whose normal is closest to the volume's slice axis; the
+    volume's transform is taken into account.
+    """
+    count = volume.GetImageData().GetDimensions()[2]
+    toVolume = _worldToIjk(volume)
+    found = []
+    for sliceNode in visibleSliceNodes():
+        center = _column(sliceNode.GetSliceToRAS(), 3)
+        step = toVolume(center + _column(sliceNode.GetSliceToRAS(), 2)) - toVolume(center)
+        step *= volume.GetSpacing()
+        along = abs(step[2]) / max(1e-9, np.linalg.norm(step))
+        shows = compositeOf(sliceNode).GetBackgroundVolumeID() == volume.GetID()
+        index = int(np.floor(toVolume(center)[2] + 0.5))
+        if 0 <= index < count:
+            found.append(((round(along, 3), shows), sliceNode, index))
+    if not found:
+        return None
+    _rank, sliceNode, index = max(found, key=lambda entry: entry[0])
+    return CurrentSlice(sliceNode, index, count)
+
+
+def visibleSliceNodes():
+    """The slice views of the current layout; all of them where no layout tells."""
+    nodes = [
+        node
+        for node in slicer.util.getNodesByClass("vtkMRMLSliceNode")
+        if compositeOf(node) is not None
+    ]
+    return [node for node in nodes if node.IsMappedInLayout()] or nodes
+
+
+def compositeOf(sliceNode):
+    """The layers of a slice view, or None."""
+    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+        if composite.GetLayoutName() == sliceNode.GetLayoutName():
+            return composite
+    return None
+
+
+class Preview:
+    """One preview at a time, shown as the foreground of a slice view, and what was there before."""
+
+    def __init__(self):
+        self._nodeID = self._compositeID = None
+        self._before = None
+
+    @property
+    def isShown(self):
+        return self._node() is not None
+
+    def show(self, node, source, sliceNode):
+        """Put a preview of `source` in front of it; the view keeps its place and its zoom."""
+        self.hide()
+        composite = compositeOf(sliceNode)
+        self._before = (
+            composite.GetBackgroundVolumeID(),
+            composite.GetForegroundVolumeID(),
+            composite.GetForegroundOpacity(),
+        )
+        self._nodeID, self._compositeID = node.GetID(), composite.GetID()
+        with slicer.util.NodeModify(composite):
+            composite.SetBackgroundVolumeID(source.GetID())
+            composite.SetForegroundVolumeID(node.GetID())
+            composite.SetForegroundOpacity(1.0)
+
+    def hide(self):
+        """Take the preview away; a view that the user has changed since is left as it is."""
+        node, composite = self._node(), slicer.mrmlScene.GetNodeByID(self._compositeID or "")
+        if composite is not None and composite.GetForegroundVolumeID() == self._nodeID:
+            background, foreground, opacity = self._before
+            with slicer.util.NodeModify(composite):
+                composite.SetBackgroundVolumeID(_known(background))
+                composite.SetForegroundVolumeID(_known(foreground))
+                composite.SetForegroundOpacity(opacity)
+        if node is not None:
+            slicer.mrmlScene.RemoveNode(node)
+        self.forget()
+
+    def forget(self):
+        """The scene is gone, and the preview with it."""
+        self._nodeID = self._compositeID = self._before = None
+
+    def _node(self):
+        return slicer.mrmlScene.GetNodeByID(self._nodeID) if self._nodeID else None
+
+
+def _known(identifier):
+    """The ID of a node that is still there, or None."""
+    return identifier if identifier and slicer.mrmlScene.GetNodeByID(identifier) else None
+
+
+def _worldToIjk(volume):
+    """A function from world coordinates to voxel indices, through the volume's transform."""
+    toLocal = vtk.vtkGeneralTransform()
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(
+        None, volume.GetParentTransformNode(), toLocal
+    )
+    rasToIjk = vtk.vtkMatrix4x4()
+    volume.GetRASToIJKMatrix(rasToIjk)
+
+    def toIjk(point):
+        local = toLocal.TransformPoint(*(float(value) for value in point))
+        return np.array(rasToIjk.MultiplyPoint((*local, 1.0))[:3])
+
+    return toIjk
+
+
+def _column(matrix, index):
+    return np.array([matrix.GetElement(row, index) for row in range(3)])
