@@ -1,0 +1,270 @@
+"""Jobs around compressed volumes: estimate, compress, open, compare; nodes in, nodes out."""
+
+import os
+from dataclasses import dataclass
+
+import slicer
+from slicer.i18n import tr as _
+
+from MedEnhancePanels import bridge, results
+from MedEnhancePanels.errors import PanelError
+
+ENDING = ".ucv"
+
+
+@dataclass(frozen=True)
+class CompressOptions:
+    """What is promised, and how fast.
+
+    mode: "lossless", "max_error" (maxError: in the volume's units) or "ratio" (ratio: how many
+    times smaller). speed: "normal" or "fast".
+    """
+
+    mode: str = "lossless"
+    maxError: float | None = None
+    ratio: float | None = None
+    speed: str = "normal"
+
+    def toConfig(self):
+        """The configuration as the job takes it."""
+        promise = {
+            "lossless": {"lossless": True},
+            "max_error": {"max_error": self.maxError},
+            "ratio": {"ratio": self.ratio},
+        }
+        return promise[self.mode] | {"speed": self.speed}
+
+
+def modeOf(lossless=False, maxError=None, ratio=None):
+    """The mode that exactly one promise stands for; raises PanelError for none, or several."""
+    chosen = {
+        "lossless": bool(lossless),
+        "max_error": maxError is not None,
+        "ratio": ratio is not None,
+    }
+    modes = [mode for mode, isChosen in chosen.items() if isChosen]
+    if len(modes) != 1:
+        raise PanelError(
+            _("{count} compression modes are chosen").format(count=len(modes)),
+            _("Choose exactly one of lossless, maxError and ratio."),
+            "config",
+        )
+    return modes[0]
+
+
+def startCompress(runner, node, path, options, overwrite=False):
+    """Compress a volume node, or a sequence of them, into a file; returns the Job.
+
+    The file appears only after it was decoded again and compared. Raises PanelError before
+    anything is written: for a node that cannot be compressed so, or a file that exists.
+    """
+    path = str(path)
+    checkOptions(node, options)
+    checkDestination(path, overwrite)
+
+    def before(job):
+        job.params["input"] = yield from _send(job, node)
+
+    params = {"output": path, "config": options.toConfig(), "overwrite": bool(overwrite)}
+    title = _("Compress {name}").format(name=node.GetName())
+    return runner.submit("compress", params, title=title, before=before)
+
+
+def startEstimate(runner, node, options):
+    """Code a few blocks, to tell what compressing would give; the job's result says it."""
+    checkOptions(node, options)
+
+    def before(job):
+        job.params["input"] = yield from _send(job, node)
+
+    title = _("Estimate {name}").format(name=node.GetName())
+    return runner.submit("estimate", {"config": options.toConfig()}, title=title, before=before)
+
+
+def startInspect(runner, path):
+    """Read the card of a compressed file; job.result["card"]."""
+    title = _("Inspect {name}").format(name=os.path.basename(path))
+    return runner.submit("inspect", {"input": str(path)}, title=title)
+
+
+def startDecompress(runner, path, region=None, layers=None, name=None):
+    """Open a compressed file as a new node, job.nodes["output"].
+
+    region: for each axis [T,] K, J, I a pair [start, stop] or None. layers: None reads all.
+    """
+    params = {"region": _regionToJson(region), "layers": layers}
+    return _startOpening(runner, "decompress", path, params, name)
+
+
+def startPreviewLoad(runner, path, name=None):
+    """Open only what the three middle planes need, on the whole grid: there at once."""
+    return _startOpening(runner, "decompress", path, {"preview": True}, name)
+
+
+def startRecover(runner, path, name=None):
+    """Open what is intact in a damaged file; job.result["report"] says what is missing."""
+    name = name or _("{name} recovered").format(name=baseName(path))
+    return _startOpening(runner, "recover", path, {}, name)
+
+
+def startFill(runner, path, node):
+    """Decode a whole file into a node that holds its preview."""
+
+    def before(job):
+        job.params["output"] = os.path.join(job.folder, "volume.nrrd")
+        yield 1.0
+
+    def after(job):
+        yield from bridge.receiveVoxels(job.params["output"], node)
+        job.nodes["output"] = node
+
+    title = _("Open {name}").format(name=os.path.basename(path))
+    params = {"input": str(path)}
+    return runner.submit("decompress", params, title=title, before=before, after=after)
+
+
+def startDifference(runner, node, path):
+    """Decode a file that `node` was compressed into, and show file − node as a new node.
+
+    job.nodes["difference"]; job.result["largest"] is the largest difference that was found.
+    """
+    if bridge.isSequence(node):
+        raise PanelError(
+            _("The difference is shown for single volumes"),
+            _("Open the file, and compare its frames."),
+            "input",
+        )
+
+    def before(job):
+        job.params["output"] = os.path.join(job.folder, "volume.nrrd")
+        yield 1.0
+
+    def after(job):
+        if not bridge.isInScene(node):
+            raise PanelError(_("The volume is no longer in the scene"), "", "cancelled")
+        name = _("{name} difference").format(name=node.GetName())
+        decoded = bridge.newVolumeLike(node, _("{name} decoded").format(name=node.GetName()))
+        try:
+            for fraction in bridge.receiveVoxels(job.params["output"], decoded):
+                yield fraction / 2
+            difference = yield from _halved(results.makeDifference(node, decoded, name))
+        finally:
+            if bridge.isInScene(decoded):
+                slicer.mrmlScene.RemoveNode(decoded)
+        low, high = difference.GetImageData().GetScalarRange()
+        job.result["largest"] = max(abs(low), abs(high))
+        job.nodes["difference"] = difference
+
+    title = _("Difference of {name}").format(name=node.GetName())
+    params = {"input": str(path)}
+    return runner.submit("decompress", params, title=title, before=before, after=after)
+
+
+def checkOptions(node, options):
+    """Raise PanelError for a node that cannot be compressed, or not so."""
+    bridge.checkVolume(node)
+    if options.mode != "lossless" and isLabelMap(node):
+        raise PanelError(
+            _("{name} holds labels, which a lossy mode would turn into other labels").format(
+                name=node.GetName()
+            ),
+            _("Choose lossless; labels become very small."),
+            "config",
+        )
+
+
+def isLabelMap(node):
+    """Whether the voxels are numbers of structures."""
+    return node is not None and any(
+        frame is not None and frame.IsA("vtkMRMLLabelMapVolumeNode")
+        for frame in bridge.frameNodes(node)
+    )
+
+
+def checkDestination(path, overwrite):
+    """Raise PanelError where a file cannot, or may not, be written."""
+    name = os.path.basename(path)
+    if not name:
+        raise PanelError(_("No file is chosen"), _("Say where to save it."), "output")
+    if os.path.splitext(path)[1].lower() != ENDING:
+        raise PanelError(
+            _("{name} does not end in {ending}").format(name=name, ending=ENDING),
+            _("Let the file's name end in {ending}.").format(ending=ENDING),
+            "output",
+        )
+    if not os.path.isdir(os.path.dirname(os.path.abspath(path))):
+        raise PanelError(
+            _("The folder {folder} is not there").format(folder=os.path.dirname(path)),
+            _("Make it, or choose another."),
+            "output",
+        )
+    if not overwrite and isTaken(path):
+        raise PanelError(
+            _("{name} exists already").format(name=name),
+            _("Choose another name, or allow that it is replaced."),
+            "output",
+        )
+
+
+def isTaken(path):
+    """Whether something lies where the file, or its manifest, would be written."""
+    return os.path.lexists(path) or os.path.lexists(f"{path}.json")
+
+
+def suggestPath(node):
+    """A free name beside the volume's own file, or in the home folder."""
+    storage = node.GetStorageNode() if hasattr(node, "GetStorageNode") else None
+    source = (storage.GetFullNameFromFileName() if storage is not None else "") or ""
+    folder = os.path.dirname(source)
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        folder = os.path.expanduser("~")
+    safe = "".join(c if c.isalnum() or c in " -_." else "_" for c in node.GetName()).strip(" .")
+    base, number = safe or "volume", 2
+    path = os.path.join(folder, f"{base}{ENDING}")
+    while isTaken(path):
+        path, number = os.path.join(folder, f"{base}-{number}{ENDING}"), number + 1
+    return path
+
+
+def baseName(path):
+    """The file's name without its ending, for nodes."""
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def _send(job, node):
+    """Write the node into the job's folder; the path is the return value."""
+    path = os.path.join(job.folder, "input.nrrd")
+    yield from bridge.sendVolume(node, path)
+    return path
+
+
+def _startOpening(runner, kind, path, params, name):
+    def before(job):
+        job.params["output"] = os.path.join(job.folder, "volume.nrrd")
+        yield 1.0
+
+    def after(job):
+        node = yield from bridge.receiveVolume(job.params["output"], name or baseName(path))
+        job.nodes["output"] = node
+
+    title = _("Open {name}").format(name=os.path.basename(path))
+    params = {"input": str(path)} | {key: value for key, value in params.items() if value}
+    return runner.submit(kind, params, title=title, before=before, after=after)
+
+
+def _regionToJson(region):
+    """Slices or pairs, for each axis, as the job takes them."""
+    if region is None:
+        return None
+    pairs = [[axis.start, axis.stop] if isinstance(axis, slice) else axis for axis in region]
+    return [None if axis in (None, [None, None]) else list(axis) for axis in pairs]
+
+
+def _halved(steps):
+    """The second half of a progress bar; passes the return value on."""
+    while True:
+        try:
+            fraction = next(steps)
+        except StopIteration as end:
+            return end.value
+        yield 0.5 + fraction / 2

@@ -1,0 +1,137 @@
+"""What compression promises, expects and did, in plain sentences."""
+
+import html
+
+from slicer.i18n import tr as _
+
+from MedEnhancePanels.card import bytesText, modalityName, numberText
+
+
+def estimateText(estimate, units=""):
+    """What the job `estimate` found, marked as what it is."""
+    size = _("Estimate: about {size}, {ratio:.1f} times smaller").format(
+        size=bytesText(estimate["file_bytes"]), ratio=estimate["ratio"]
+    )
+    basis = _("from {blocks} blocks, {share:.0%} of the volume").format(
+        blocks=estimate["blocks"], share=estimate["share"]
+    )
+    return f"{size}, {_qualityText(estimate, units)} ({basis})."
+
+
+def resultTable(result, units="", path=""):
+    """What the job `compress` did, as a small table in rich text."""
+    exact = not result.get("max_error")
+    rows = [
+        (
+            _("Size"),
+            _("{size} instead of {raw}").format(
+                size=bytesText(result["file_bytes"]), raw=bytesText(result["raw_bytes"])
+            ),
+        ),
+        (_("Ratio"), _("{ratio:.1f} times smaller").format(ratio=result["ratio"])),
+        (
+            _("Largest error"),
+            _("none: every voxel is equal")
+            if exact
+            else f"{numberText(result['max_error'])} {units}".strip(),
+        ),
+        (_("PSNR"), _psnrText(result)),
+        (_("Verified"), _("every voxel was decoded again and compared")),
+        (_("Time"), _("{seconds:.1f} s").format(seconds=result["seconds"])),
+        (_("File"), path),
+    ]
+    cells = "".join(
+        f"<tr><td style='padding-right:8px'><b>{html.escape(name)}</b></td>"
+        f"<td>{html.escape(value)}</td></tr>"
+        for name, value in rows
+        if value
+    )
+    return f"<table>{cells}</table>"
+
+
+def cardText(card):
+    """The card of a compressed file in a few sentences."""
+    shape = card["shape"]
+    spacing = " × ".join(numberText(value) for value in card["spacing"])
+    size = " × ".join(str(count) for count in reversed(shape[-3:]))
+    frames = _(", {frames} frames").format(frames=card["frames"]) if len(shape) == 4 else ""
+    lines = [
+        _("{modality}, {size} voxels{frames}, {spacing} mm.").format(
+            modality=modalityName(card["modality"]), size=size, frames=frames, spacing=spacing
+        ),
+        _("{file} on disk, {raw} when open ({ratio:.1f} times smaller).").format(
+            file=bytesText(card["file_bytes"]), raw=bytesText(card["bytes"]), ratio=card["ratio"]
+        ),
+        _promiseText(card),
+    ]
+    if card["missing"]:
+        lines.append(
+            _("It cannot be opened here: {what} is missing.").format(
+                what=", ".join(card["missing"])
+            )
+        )
+    return "\n".join(lines)
+
+
+def differenceText(largest, units=""):
+    """What the difference view found."""
+    if not largest:
+        return _("No voxel of the file differs from the volume.")
+    return (
+        _("The largest difference is {value} {units}")
+        .format(value=numberText(largest), units=units)
+        .strip()
+        + "."
+    )
+
+
+def lostText(report):
+    """What could not be recovered of a damaged file."""
+    lost = len(report.get("lost") or [])
+    if not lost:
+        return _("Everything could be read.")
+    return _("{count} blocks could not be read; they are filled with the lowest value.").format(
+        count=lost
+    )
+
+
+def _promiseText(card):
+    units = card["units"]
+    measured = card["measured"].get("max_error")
+    if card["mode"] == "lossless" or measured == 0:
+        return _("Lossless: every voxel is as it was.")
+    if card["mode"] == "max_error":
+        return (
+            _("Lossy: no voxel is off by more than {value} {units}")
+            .format(value=numberText(card["promise"]["max_error"]), units=units)
+            .strip()
+            + "."
+        )
+    return (
+        _("Lossy: made {ratio} times smaller; the largest error is {value} {units}")
+        .format(
+            ratio=numberText(card["promise"]["ratio"]),
+            value="?" if measured is None else numberText(measured),
+            units=units,
+        )
+        .strip()
+        + "."
+    )
+
+
+def _qualityText(figures, units):
+    if not figures.get("max_error"):
+        return _("nothing is lost")
+    error = (
+        _("largest error about {value} {units}")
+        .format(value=numberText(figures["max_error"]), units=units)
+        .strip()
+    )
+    psnr = figures.get("psnr")
+    return (
+        error if psnr is None else _("{error}, PSNR {psnr:.0f} dB").format(error=error, psnr=psnr)
+    )
+
+
+def _psnrText(result):
+    return "" if result.get("psnr") is None else _("{psnr:.1f} dB").format(psnr=result["psnr"])

@@ -1,0 +1,353 @@
+"""Trainings that outlive Slicer: a run is a folder, and its job may be started again and again.
+
+    start → (pause → resume)* → done
+
+Everything that a run needs lies in its folder: `run.json` says what it is and how far, `data` holds
+the volumes it learns from, `out` the checkpoint and in the end the model, `metrics.csv` the losses.
+"""
+
+import csv
+import glob
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+
+import slicer
+from slicer.i18n import tr as _
+
+from MedEnhancePanels import bridge
+from MedEnhancePanels.errors import PanelError
+
+RUN_FILE, METRICS_FILE = "run.json", "metrics.csv"
+#: States from which a run can go on; "running" is one that nobody ended, as after a crash.
+_UNFINISHED = ("running", "paused", "failed")
+#: The attribute of a volume node that says what it is used as: "high", "low" or "none".
+ROLE_ATTRIBUTE = "MedEnhance.trainAs"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A volume of the cohort. role: "high" to learn from, "low" for ordinary quality, "none"."""
+
+    patient: str
+    node: object
+    role: str
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What is trained, and how long.
+
+    modality: "MR" or "CT". budget: a preset, "smoke", "cpu" or "full"; steps: 0 takes the
+    budget's. name: of the model. device: "auto", "cpu", "cuda" or "mps".
+    """
+
+    name: str
+    modality: str = "MR"
+    budget: str = "cpu"
+    steps: int = 0
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class FolderCohort:
+    """Files below a folder as they are; high, low: patterns relative to it, low may be empty."""
+
+    folder: str
+    high: tuple = ("hq/*",)
+    low: tuple = ("lq/*",)
+
+
+def membersOfScene():
+    """Every single scalar volume of the scene with its patient, as the subject hierarchy has it."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    members = []
+    for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
+        isPicture = node.GetImageData() is not None and not node.GetHideFromEditors()
+        if not isPicture or node.IsA("vtkMRMLLabelMapVolumeNode"):
+            continue
+        role = node.GetAttribute(ROLE_ATTRIBUTE) or "high"
+        members.append(Member(_patientOf(hierarchy, node), node, role))
+    return sorted(members, key=lambda member: (member.patient, member.node.GetName()))
+
+
+def doubtsAbout(members):
+    """What the user should know of a cohort before a long training, as sentences."""
+    doubts = []
+    patients = {role: {m.patient for m in members if m.role == role} for role in ("high", "low")}
+    both = sorted(patients["high"] & patients["low"] - {""})
+    if both:
+        doubts.append(
+            _("{names}: good and poor images should come from different patients.").format(
+                names=", ".join(both)
+            )
+        )
+    if any(not member.patient for member in members if member.role != "none"):
+        doubts.append(_("Volumes without a patient in the subject hierarchy count as one patient."))
+    return doubts
+
+
+class Run:
+    """A training as it lies on the disk."""
+
+    def __init__(self, folder, record):
+        self.folder, self.record = str(folder), record
+
+    @classmethod
+    def create(cls, root, options):
+        """A new folder below `root`, named after the model and the time."""
+        name = "".join(c if c.isalnum() or c in "-_" else "-" for c in options.name).strip("-")
+        if not name:
+            raise PanelError(_("The model has no name"), _("Give it one."), "config")
+        base = os.path.join(root, time.strftime(f"{name}-%Y%m%d-%H%M%S"))
+        folder, number = base, 2
+        while os.path.exists(folder):
+            folder, number = f"{base}-{number}", number + 1
+        try:
+            os.makedirs(os.path.join(folder, "out"))
+        except OSError as cause:
+            raise PanelError(
+                _("{folder} cannot be made: {why}").format(folder=folder, why=cause.strerror),
+                _("Choose another place to keep runs in."),
+                "output",
+            ) from cause
+        record = {
+            "v": 1,
+            "name": name,
+            "state": "preparing",
+            "created": time.time(),
+            "seconds": 0.0,
+            "options": asdict(options) | {"name": name},
+        }
+        return cls(folder, record)
+
+    @classmethod
+    def open(cls, folder):
+        """A run that was begun before; raises PanelError for a folder that holds none."""
+        try:
+            with open(os.path.join(folder, RUN_FILE), encoding="utf-8") as file:
+                record = json.load(file)
+            if record["v"] != 1:
+                raise ValueError(record["v"])
+        except (OSError, ValueError, KeyError, TypeError) as cause:
+            raise PanelError(
+                _("{folder} holds no run that can be read").format(folder=folder),
+                _("Choose the folder that a run was started in."),
+                "input",
+                str(cause),
+            ) from cause
+        return cls(folder, record)
+
+    def save(self):
+        """Write run.json, whole or not at all."""
+        path = os.path.join(self.folder, RUN_FILE)
+        with open(f"{path}.part", "w", encoding="utf-8") as file:
+            json.dump(self.record, file, indent=1)
+        os.replace(f"{path}.part", path)
+
+    @property
+    def name(self):
+        return self.record["name"]
+
+    @property
+    def state(self):
+        return self.record["state"]
+
+    @property
+    def isResumable(self):
+        """Whether it has all it needs and has not ended."""
+        return self.state in _UNFINISHED and "params" in self.record
+
+    @property
+    def modelFolder(self):
+        """Where the trained model lies, or an empty text."""
+        return self.record.get("model", "")
+
+    def metrics(self):
+        """What was measured so far: (name, value, step), oldest first."""
+        try:
+            with open(
+                os.path.join(self.folder, METRICS_FILE), newline="", encoding="utf-8"
+            ) as file:
+                return [(name, float(value), int(step)) for step, name, value in csv.reader(file)]
+        except FileNotFoundError:
+            return []
+
+    def keepMetric(self, name, value, step):
+        with open(
+            os.path.join(self.folder, METRICS_FILE), "a", newline="", encoding="utf-8"
+        ) as file:
+            csv.writer(file).writerow([step, name, value])
+
+    def pictures(self):
+        """Paths of the pictures that the run left in its folder."""
+        return sorted(glob.glob(os.path.join(self.folder, "out", "**", "*.png"), recursive=True))
+
+
+def runsIn(root):
+    """The runs below a folder that can go on, newest first."""
+    runs = []
+    for path in glob.glob(os.path.join(glob.escape(root), "*", RUN_FILE)):
+        try:
+            run = Run.open(os.path.dirname(path))
+        except PanelError:  # a damaged record hides its run, not the others
+            continue
+        if run.isResumable:
+            runs.append(run)
+    return sorted(runs, key=lambda run: -run.record["created"])
+
+
+class Training:
+    """A run together with the job that works on it now."""
+
+    def __init__(self, run, job):
+        self.run, self.job = run, job
+        self._endsAs = "paused"
+        job.onEvent(self._onEvent)
+        job.onFinished(self._onFinished)
+
+    @property
+    def elapsedSeconds(self):
+        """Time spent on the run, earlier jobs included."""
+        job = self.job
+        now = 0.0 if job.started is None else (job.ended or time.time()) - job.started
+        return self._before + now if not job.isFinished else self.run.record["seconds"]
+
+    @property
+    def _before(self):
+        return self.run.record["seconds"]
+
+    def pause(self):
+        """Stop after a checkpoint; `resume` goes on from there."""
+        self.job.cancel()
+
+    def cancel(self):
+        """Stop for good. The folder stays, for whoever wants to look into it."""
+        self._endsAs = "cancelled"
+        self.job.cancel()
+
+    def _onEvent(self, _job, name, fields):
+        if name == "metric" and fields.get("value") is not None:
+            self.run.keepMetric(fields["name"], fields["value"], fields["step"])
+
+    def _onFinished(self, job):
+        record = self.run.record
+        record["state"] = self._endsAs if job.state == "cancelled" else job.state
+        if job.started is not None:
+            record["seconds"] += job.ended - job.started
+        record["error"] = job.error.text if job.state == "failed" else ""
+        if job.state == "done":
+            record["model"] = job.result["outputs"]["model"]
+        if os.path.isdir(self.run.folder):
+            self.run.save()
+
+
+def start(runner, root, cohort, options):
+    """Begin a training in a new folder below `root`; returns a Training.
+
+    cohort: a FolderCohort, or a list of Member whose volumes are copied into the run's folder.
+    """
+    isFolder = isinstance(cohort, FolderCohort)
+    members = [] if isFolder else [member for member in cohort if member.role != "none"]
+    if isFolder:
+        _checkFolder(cohort)
+    elif not any(member.role == "high" for member in members):
+        raise PanelError(
+            _("There is no good image to learn from"),
+            _("Mark at least one volume of the cohort as good."),
+            "input",
+        )
+    run = Run.create(root, options)
+    run.record["params"] = _params(run, options, cohort if isFolder else members)
+    if isFolder:
+        run.record["state"] = "running"
+    run.save()
+    before = None if isFolder else lambda job: _sendCohort(job, run, members)
+    return _submit(runner, run, before)
+
+
+def resume(runner, folder):
+    """Go on with a run from its last checkpoint; returns a Training."""
+    run = Run.open(folder)
+    if not run.isResumable:
+        raise PanelError(
+            _("{name} cannot go on: it is {state}").format(name=run.name, state=run.state),
+            _("Start a new run."),
+            "config",
+        )
+    run.record["state"] = "running"
+    run.save()
+    return _submit(runner, run, None)
+
+
+def _submit(runner, run, before):
+    title = _("Train {name}").format(name=run.name)
+    job = runner.submit("train", run.record["params"], title=title, before=before, own=True)
+    return Training(run, job)
+
+
+def _sendCohort(_job, run, members):
+    """Copy the volumes into the run's folder, under numbers: no name of a patient gets there."""
+    for index, member in enumerate(members):
+        pool = "hq" if member.role == "high" else "lq"
+        folder = os.path.join(run.folder, "data", pool)
+        os.makedirs(folder, exist_ok=True)
+        for fraction in bridge.sendVolume(member.node, os.path.join(folder, f"{index:03d}.nrrd")):
+            yield (index + fraction) / len(members)
+    run.record["state"] = "running"
+    run.save()
+
+
+def _params(run, options, cohort):
+    """The job's parameters, as docs/jobs.md says."""
+    if isinstance(cohort, FolderCohort):
+        data, high, low, said = cohort.folder, list(cohort.high), list(cohort.low), _("a folder")
+    else:
+        data, high = os.path.join(run.folder, "data"), ["hq/*"]
+        low = ["lq/*"] if any(member.role == "low" for member in cohort) else []
+        patients = len({member.patient for member in cohort})
+        said = _("{patients} patients, {volumes} volumes").format(
+            patients=patients, volumes=len(cohort)
+        )
+    config = {
+        "preset": options.budget,
+        "modality": options.modality,
+        "name": run.name,
+        "device": options.device,
+        "high_quality": high,
+        "low_quality": low,
+        "data": [
+            {"name": _("local cohort"), "subjects": said, "licence": _("not stated"), "source": ""}
+        ],
+    }
+    if options.steps:
+        config["steps"] = int(options.steps)
+    out = os.path.join(run.folder, "out")
+    return {"method": "hqg", "config": config, "data": data, "out": out}
+
+
+def _checkFolder(cohort):
+    for patterns in (cohort.high, cohort.low):
+        for pattern in patterns:
+            if not glob.glob(os.path.join(glob.escape(cohort.folder), pattern)):
+                raise PanelError(
+                    _("{folder}: no file is named {pattern}").format(
+                        folder=cohort.folder or _("The folder"), pattern=pattern
+                    ),
+                    _("Choose another folder, or change the pattern."),
+                    "input",
+                )
+    if not cohort.high:
+        raise PanelError(_("No pattern for good images"), _("Give one, such as hq/*."), "config")
+
+
+def _patientOf(hierarchy, node):
+    """The name of the patient that a volume belongs to, or of its outermost folder, or nothing."""
+    item = hierarchy.GetItemByDataNode(node)
+    patient = hierarchy.GetItemAncestorAtLevel(item, "Patient") if item else 0
+    if not patient and item:
+        patient, parent = 0, hierarchy.GetItemParent(item)
+        while parent and parent != hierarchy.GetSceneItemID():
+            patient, parent = parent, hierarchy.GetItemParent(parent)
+    return hierarchy.GetItemName(patient) if patient else ""
