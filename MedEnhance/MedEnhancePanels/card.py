@@ -1,0 +1,300 @@
+"""What a node is, and what about it would harm later steps; read from MRML alone.
+
+Cheap enough for the main thread: no pass over the voxels but VTK's own range, which it caches.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from vtk.util import numpy_support
+
+from MedEnhancePanels import bridge
+from MedEnhancePanels.errors import PanelError
+
+#: What the library tells apart and a user may choose, with the words for it.
+MODALITIES = ("CT", "MR", "PT", "EM", "OT")
+#: Above this ratio of spacings the methods work slice by slice.
+_ANISOTROPIC = 3.0
+_OBLIQUE_DEGREES = 0.1
+_MICROSCOPY_MM = 1e-3
+#: Enhancing holds the volume as float32 some four times: input, scaled input, output, weights.
+_BYTES_PER_VOXEL_AT_WORK = 16
+
+
+@dataclass(frozen=True)
+class Caution:
+    """Something to know before the next step. code: stable. remedy: what to do, "" for nothing."""
+
+    code: str
+    text: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A node at a glance. size: voxels along i, j, k; range in the volume's units; bytes of all
+    frames."""
+
+    name: str
+    modality: str
+    size: tuple
+    spacing: tuple
+    orientation: str
+    frames: int
+    components: int
+    type: str
+    range: tuple
+    bytes: int
+    warnings: list = field(default_factory=list)
+
+    @property
+    def extentMm(self):
+        return tuple(count * step for count, step in zip(self.size, self.spacing, strict=True))
+
+
+def modalityName(modality):
+    """The words for a modality in the panel's language."""
+    names = {
+        "CT": _("CT"),
+        "MR": _("MR"),
+        "PT": _("PET"),
+        "EM": _("Electron microscopy"),
+        "OT": _("Other or unknown"),
+    }
+    return names.get(modality, modality)
+
+
+def describe(node, models=(), freeBytes=None):
+    """The Card of a volume or sequence node; None where it holds no voxels yet.
+
+    models: objects with `kind` and `modality`, those that are installed. freeBytes: memory that is
+    free, None where the system does not say.
+    """
+    volume = firstVolume(node)
+    image = volume.GetImageData() if volume is not None else None
+    if image is None or image.GetNumberOfPoints() == 0 or not image.GetPointData().GetScalars():
+        return None
+    frames = node.GetNumberOfDataNodes() if node.IsA("vtkMRMLSequenceNode") else 1
+    scalars = image.GetPointData().GetScalars()
+    card = Card(
+        name=node.GetName() or "",
+        modality=bridge.modalityOf(node),
+        size=image.GetDimensions(),
+        spacing=volume.GetSpacing(),
+        orientation=_orientation(volume),
+        frames=frames,
+        components=scalars.GetNumberOfComponents(),
+        type=np.dtype(numpy_support.get_numpy_array_type(scalars.GetDataType())).name,
+        range=image.GetScalarRange(),
+        bytes=frames * scalars.GetNumberOfValues() * scalars.GetDataTypeSize(),
+    )
+    card.warnings.extend(_warnings(node, volume, card, models, freeBytes))
+    return card
+
+
+def firstVolume(node):
+    """The volume that stands for the node: itself, or a sequence's first frame; None without."""
+    if node is None:
+        return None
+    if not node.IsA("vtkMRMLSequenceNode"):
+        return node if node.IsA("vtkMRMLScalarVolumeNode") else None
+    first = node.GetNthDataNode(0) if node.GetNumberOfDataNodes() else None
+    return first if first is not None and first.IsA("vtkMRMLScalarVolumeNode") else None
+
+
+def _warnings(node, volume, card, models, freeBytes):
+    checks = (
+        _kindOfImage(volume, card),
+        _grid(volume, card),
+        _dicom(volume, card),
+        _transform(node),
+        _fit(card, models),
+        _memory(card, freeBytes),
+    )
+    return [warning for found in checks for warning in found]
+
+
+def _kindOfImage(volume, card):
+    if volume.IsA("vtkMRMLVectorVolumeNode") or card.components > 1:
+        yield Caution(
+            "colour",
+            _("A colour image: {count} values per voxel").format(count=card.components),
+            _("Make it grey first, with the module Vector to Scalar Volume."),
+        )
+    elif volume.IsA("vtkMRMLLabelMapVolumeNode"):
+        yield Caution(
+            "labels",
+            _("A label map: numbers of structures, not intensities"),
+            _("Choose the image that it was drawn on."),
+        )
+    elif card.range[0] == card.range[1]:
+        yield Caution(
+            "constant",
+            _("All voxels have the same value, {value:g}").format(value=card.range[0]),
+            _("Check that the right file was loaded."),
+        )
+
+
+def _grid(volume, card):
+    if card.size[2] == 1:
+        yield Caution(
+            "oneSlice",
+            _("One slice only"),
+            _("Methods that look at neighbouring slices have nothing to see here."),
+        )
+    elif max(card.spacing) > _ANISOTROPIC * min(card.spacing):
+        ratio = max(card.spacing) / min(card.spacing)
+        yield Caution(
+            "thick",
+            _("Thick slices: {ratio:.1f} times the size of a pixel").format(ratio=ratio),
+            _("It is worked on slice by slice; what lies between slices cannot come back."),
+        )
+    if min(card.spacing) < _MICROSCOPY_MM:
+        yield Caution(
+            "microscopy",
+            _("Voxels below 1 µm: microscopy, or a wrong spacing"),
+            _("If it shows a patient, correct the spacing in the module Volumes."),
+        )
+    if not card.orientation:
+        yield Caution(
+            "sheared",
+            _("A sheared grid, as a tilted gantry gives"),
+            _("Resample it to a rectangular grid first, with the module Resample Volume."),
+        )
+        return
+    angle = obliqueDegrees(volume)
+    if angle > _OBLIQUE_DEGREES:
+        yield Caution(
+            "oblique",
+            _("Oblique: {angle:.1f}° off the patient's axes").format(angle=angle),
+            _("Its geometry is kept; to see its own slices, rotate the views to the volume plane."),
+        )
+    if np.linalg.det(directions(volume)) < 0:
+        yield Caution(
+            "leftHanded",
+            _("Left-handed axes: the slices run against the usual sense"),
+            _("Its geometry is kept; other programs may show it mirrored."),
+        )
+
+
+def _dicom(volume, card):
+    """Slices that the scanner made and the volume lacks, as far as the node itself can tell."""
+    instances = (volume.GetAttribute("DICOM.instanceUIDs") or "").split()
+    if instances and len(instances) > 1 and len(instances) != card.size[2]:
+        yield Caution(
+            "missing",
+            _("Made from {files} DICOM files, but it has {slices} slices").format(
+                files=len(instances), slices=card.size[2]
+            ),
+            _("Slices may be missing: open the DICOM folder here to have it checked."),
+        )
+
+
+def _transform(node):
+    transform = node.GetParentTransformNode() if node.IsA("vtkMRMLTransformableNode") else None
+    if transform is None:
+        return
+    name = transform.GetName()
+    if not transform.IsTransformToWorldLinear():
+        if "acquisition transform" in name:  # what Slicer's DICOM reader calls its correction
+            yield Caution(
+                "uneven",
+                _("Unevenly spaced or missing slices, which Slicer corrects with a transform"),
+                _(
+                    "Harden “{name}” in the module Transforms first, or export the series again."
+                ).format(name=name),
+            )
+        else:
+            yield Caution(
+                "warped",
+                _("Under the non-linear transform “{name}”").format(name=name),
+                _("Results are put under it too; to work on what you see, harden it first."),
+            )
+        return
+    matrix = vtk.vtkMatrix4x4()
+    transform.GetMatrixTransformToWorld(matrix)
+    if not matrix.IsIdentity():
+        yield Caution(
+            "transformed",
+            _("Under the transform “{name}”").format(name=name),
+            _("The voxels are used as they are stored; results are put under it too."),
+        )
+
+
+def _fit(card, models):
+    if card.modality == "OT":
+        yield Caution(
+            "modality",
+            _("It is not known what the volume shows"),
+            _("Choose the modality above, so that a fitting model can be found."),
+        )
+        return
+    enhancers = [model for model in models if model.kind == "enhancer"]
+    if not any(model.modality == card.modality for model in enhancers):
+        known = sorted({modalityName(model.modality) for model in enhancers})
+        yield Caution(
+            "model",
+            _("No installed model enhances {modality}").format(
+                modality=modalityName(card.modality)
+            ),
+            _(
+                "There are models for {known}. Correct the modality, or import a model on the page "
+                "Models; compressing works without."
+            ).format(known=", ".join(known))
+            if known
+            else _("Import a model on the page Models; compressing works without."),
+        )
+
+
+def _memory(card, freeBytes):
+    voxels = math.prod(card.size)  # frames are worked on one by one
+    needed = voxels * _BYTES_PER_VOXEL_AT_WORK
+    if freeBytes is not None and needed > freeBytes:
+        yield Caution(
+            "memory",
+            _("Large: enhancing needs about {needed}, {free} is free").format(
+                needed=bytesText(needed), free=bytesText(freeBytes)
+            ),
+            _("Crop it with the module Crop Volume, or close other programs."),
+        )
+
+
+def directions(volume):
+    """3×3, the unit vectors of i, j, k in RAS as columns."""
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASDirectionMatrix(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)[:3, :3]
+
+
+def obliqueDegrees(volume):
+    """The largest angle between an axis of the volume and the nearest one of the patient."""
+    nearest = np.abs(directions(volume)).max(axis=0).min()
+    return math.degrees(math.acos(min(1.0, float(nearest))))
+
+
+def _orientation(volume):
+    """Where i, j, k point to, in the letters that the library uses; "" for a sheared grid."""
+    from MedEnhanceLib.io.card import orientation_code
+
+    try:
+        return orientation_code(bridge.geometryOf(volume))
+    except PanelError:
+        return ""
+
+
+def bytesText(count):
+    """Bytes as a person reads them."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def numberText(value):
+    """A value with as many digits as help."""
+    return f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e7 else f"{value:.4g}"

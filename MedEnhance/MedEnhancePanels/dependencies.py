@@ -1,0 +1,333 @@
+"""The packages that the library needs beside Slicer's own: which are missing, and how they come.
+
+Nothing is installed before a user agreed. What is installed already stays at its version: it may
+belong to Slicer or to another extension, so that pip is told not to move it.
+"""
+
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+
+import slicer
+from slicer.i18n import tr as _
+
+from MedEnhancePanels.errors import PanelError
+
+_MB = 1_000_000
+#: name → what it is for, and about how many MB are downloaded for Slicer's Python.
+_ABOUT = {
+    "numpy": (_("voxels"), 17),
+    "simpleitk": (_("volume files"), 53),
+    "pydicom": (_("DICOM"), 3),
+    "pyjpegls": (_("DICOM packed as JPEG-LS"), 2),
+    "torch": (_("the computing itself"), 0),
+    "monai": (_("networks for medical images"), 3),
+    "safetensors": (_("model files"), 1),
+    "imagecodecs": (_("compression"), 26),
+    "zstandard": (_("compression"), 6),
+    "tqdm": (_("progress"), 1),
+    "matplotlib": (_("pictures in reports"), 9),
+}
+#: PyTorch with what it brings along, by platform: with the GPU's libraries, and for the CPU alone.
+_TORCH_MB = {"linux": (2900, 200), "win32": (120, 120), "darwin": (80, 80)}
+_TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+_LAST_LINES = 12
+
+
+@dataclass(frozen=True)
+class Package:
+    """requirement: as requirements.txt has it. installed: the version that is too old, or ""."""
+
+    name: str
+    requirement: str
+    purpose: str
+    megabytes: int
+    installed: str = ""
+
+
+def requirementsPath():
+    """The file that lists what the library needs."""
+    module = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    return os.path.join(module, "Resources", "requirements.txt")
+
+
+def missing(computeOn="auto"):
+    """The packages that are not here, or too old; nothing is imported for it."""
+    importlib.invalidate_caches()
+    found = []
+    for line in _requirementLines():
+        requirement = _parse(line)
+        installed = _installedVersion(requirement.name)
+        if installed is None or not requirement.specifier.contains(installed, prereleases=True):
+            purpose, megabytes = _ABOUT.get(requirement.name.lower(), ("", 5))
+            if requirement.name == "torch":
+                megabytes = torchMegabytes(computeOn)
+            found.append(Package(requirement.name, line, purpose, megabytes, installed or ""))
+    return found
+
+
+def torchMegabytes(computeOn):
+    """What PyTorch downloads: "auto" with the GPU's libraries where they exist, or "cpu"."""
+    withGpu, cpuOnly = _TORCH_MB.get(sys.platform, (2900, 200))
+    return cpuOnly if computeOn == "cpu" else withGpu
+
+
+def sizeText(megabytes):
+    """About how much is downloaded, as a person reads it."""
+    if megabytes >= 1000:
+        return _("{size:.1f} GB").format(size=megabytes / 1000)
+    return _("{size} MB").format(size=megabytes)
+
+
+class Installation:
+    """pip at work in the background, step after step; Slicer stays usable.
+
+    onLine(text): a line of pip's. onDone(error): once; a PanelError, or None when all is there.
+    """
+
+    def __init__(self, packages, onLine, onDone, *, computeOn="auto", wheels=""):
+        """computeOn: "auto" or "cpu", for PyTorch. wheels: a folder of downloaded packages; with
+        it the network is left alone."""
+        self.log = []
+        self._onLine, self._onDone = onLine, onDone
+        self._computeOn, self._wheels = computeOn, wheels
+        self._packages = packages
+        self._constraints = ""
+        self._steps = []
+        self._stepIsOver = False
+
+    def start(self):
+        """Begin; what goes wrong, now or later, comes through onDone."""
+        self._constraints = _writeConstraints([package.name for package in self._packages])
+        self._steps = self._plan()
+        self._next()
+
+    def _plan(self):
+        """The commands in their order: functions that start one and return at once."""
+        requirements = [package.requirement for package in self._packages]
+        torch = [line for line in requirements if _parse(line).name == "torch"]
+        others = [line for line in requirements if line not in torch]
+        if self._wheels:
+            offline = ["--no-index", "--find-links", self._wheels]
+            return [lambda: self._pip(requirements + offline)]
+        steps = []
+        if torch and hasattr(slicer.modules, "pytorchutils"):
+            # What the extension PyTorch does itself, but without freezing Slicer meanwhile.
+            if importlib.util.find_spec("light_the_torch") is None:
+                steps.append(lambda: self._pip(["light-the-torch>=0.7"]))
+            steps.append(lambda: self._lightTheTorch(torch))
+        elif torch and self._computeOn == "cpu" and sys.platform != "darwin":
+            steps.append(lambda: self._pip([*torch, "--index-url", _TORCH_CPU_INDEX]))
+        else:
+            others = requirements
+        if others:
+            steps.append(lambda: self._pip(others))
+        return steps
+
+    def _pip(self, arguments):
+        packaging = slicerPackaging()
+        packaging.pip_install(
+            arguments,
+            constraints=self._constraints,
+            blocking=False,
+            show_progress=False,
+            requester="MedEnhance",
+            logCallback=self._hear,
+            completedCallback=self._onStep,
+        )
+        if not self._stepIsOver and not packaging.isPipInstallInProgress():
+            self._onStep(0)  # in Slicer's testing mode pip ran to its end and nobody calls back
+
+    def _lightTheTorch(self, torch):
+        backend = ["--pytorch-computation-backend=cpu"] if self._computeOn == "cpu" else []
+        slicer.util.executePythonModule(
+            "light_the_torch",
+            ["install", *torch, "-c", self._constraints, *backend],
+            blocking=False,
+            logCallback=self._hear,
+            completedCallback=self._onStep,
+        )
+
+    def _next(self):
+        if not self._steps:
+            self._finish(self._whatIsStillMissing())
+            return
+        self._stepIsOver = False
+        try:
+            self._steps.pop(0)()
+        except Exception as exception:  # whatever an installer raises is its failure
+            self.log.append(str(exception))
+            self._finish(failure(self.log, self._wheels))
+
+    def _onStep(self, code):
+        if self._stepIsOver:
+            return
+        self._stepIsOver = True
+        if code == 0:
+            self._next()
+        else:
+            self._finish(failure(self.log, self._wheels))
+
+    def _hear(self, line):
+        for one in str(line).splitlines():
+            if one.strip():
+                self.log.append(one.rstrip())
+                self._onLine(one.rstrip())
+
+    def _whatIsStillMissing(self):
+        names = ", ".join(package.name for package in missing())
+        if not names:
+            return None
+        return PanelError(
+            _("pip ended well, but these are still missing: {names}").format(names=names),
+            _("Restart Slicer, then look here again."),
+            "dependency",
+            "\n".join(self.log[-_LAST_LINES:]),
+        )
+
+    def _finish(self, error):
+        self._steps, self._stepIsOver = [], True
+        if self._constraints and os.path.exists(self._constraints):
+            os.remove(self._constraints)
+        self._onDone(error)
+
+
+def slicerPackaging():
+    """Slicer's module for packages, which brings pip along."""
+    import slicer.packaging
+
+    return slicer.packaging
+
+
+def failure(log, wheels=""):
+    """What pip's log says went wrong, and what to do about it."""
+    text = "\n".join(log)
+    details = "\n".join(log[-_LAST_LINES:])
+    for words, message, hint in _failures(wheels):
+        if any(word.lower() in text.lower() for word in words):
+            return PanelError(message, hint, "dependency", details)
+    return PanelError(
+        _("The packages could not be installed"),
+        _("The end of the log says why. Slicer itself is as it was; you can try again."),
+        "dependency",
+        details,
+    )
+
+
+def _failures(wheels):
+    """Words in the log, the sentence, the remedy; the first that fits is told."""
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    yield (
+        ("No space left", "Errno 28", "not enough space"),
+        _("The disk is full"),
+        _("Free some space on the disk that holds Slicer, then try again."),
+    )
+    yield (
+        ("Permission denied", "Access is denied", "WinError 5", "Errno 13"),
+        _("Slicer's folder cannot be written to"),
+        _("Close other Slicer windows, or start Slicer as the user who installed it."),
+    )
+    yield (
+        ("ResolutionImpossible", "conflicting dependencies"),
+        _("Another extension holds a package at a version that does not fit"),
+        _(
+            "Nothing was changed, so that it keeps working. The log names the package: update that "
+            "extension, or remove it, then try again."
+        ),
+    )
+    if wheels:
+        yield (
+            ("No matching distribution", "Could not find a version"),
+            _("A package is missing in the folder {folder}").format(folder=wheels),
+            _(
+                "On a computer with internet and the same system, run: pip download -r "
+                "requirements.txt -d wheels --python-version {version} --only-binary=:all: — "
+                "then copy the folder here."
+            ).format(version=version),
+        )
+    yield (
+        ("Failed to establish a new connection", "name resolution", "getaddrinfo", "ProxyError",
+         "ConnectTimeout", "Read timed out", "Connection refused", "SSLError",
+         "CERTIFICATE_VERIFY_FAILED", "Network is unreachable", "Could not fetch URL"),
+        _("The package server cannot be reached"),
+        _("Behind a firewall, ask for access to pypi.org and files.pythonhosted.org, or set the "
+          "environment variable HTTPS_PROXY before starting Slicer; or use “Install from a folder "
+          "of wheels…”."),
+    )  # fmt: skip
+
+
+def computerLines(result):
+    """What the `doctor` job found out, as a few plain lines."""
+    choice = result.get("choice") or {}
+    memory, disk = result.get("memory") or {}, result.get("disk") or {}
+    lines = [
+        _("Computes on: {name} – {reason}").format(
+            name=choice.get("name", "?"), reason=choice.get("reason", "")
+        )
+    ]
+    for device in result.get("devices") or []:
+        free, total = device.get("free"), device.get("total")
+        room = _(", {free} of {total} free").format(free=_gigabytes(free), total=_gigabytes(total))
+        lines.append(f"{device.get('name')}: {device.get('what')}{room if total else ''}")
+    for name, share in ((_("Memory"), memory), (_("Disk"), disk)):
+        if share.get("total"):
+            lines.append(
+                _("{name}: {free} of {total} free").format(
+                    name=name,
+                    free=_gigabytes(share.get("free")),
+                    total=_gigabytes(share.get("total")),
+                )
+            )
+    absent = [
+        row["package"]
+        for row in result.get("packages") or []
+        if row.get("required") and not row.get("version")
+    ]
+    if absent:
+        lines.append(_("Missing packages: {names}").format(names=", ".join(absent)))
+    return lines
+
+
+def _gigabytes(count):
+    return _("unknown") if count is None else f"{count / 1e9:.1f} GB"
+
+
+def _requirementLines():
+    with open(requirementsPath(), encoding="utf-8") as file:
+        lines = [line.partition("#")[0].strip() for line in file]
+    return [line for line in lines if line]
+
+
+def _parse(line):
+    from packaging.requirements import Requirement
+
+    return Requirement(line)
+
+
+def _installedVersion(name):
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _writeConstraints(moving):
+    """A file that holds every installed package at its version, but those in `moving`."""
+    from packaging.utils import canonicalize_name
+
+    free = {canonicalize_name(name) for name in moving}
+    pins = {}
+    for distribution in importlib.metadata.distributions():
+        name, version = distribution.metadata["Name"], distribution.version
+        if name and version and canonicalize_name(name) not in free:
+            pins[canonicalize_name(name)] = version
+    handle, path = tempfile.mkstemp(
+        prefix="MedEnhance-", suffix="-constraints.txt", dir=slicer.app.temporaryPath
+    )
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.writelines(f"{name}=={version}\n" for name, version in sorted(pins.items()))
+    return path

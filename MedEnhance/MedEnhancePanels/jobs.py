@@ -1,0 +1,344 @@
+"""The page Jobs: what runs and what ran, with its log; also of earlier starts of Slicer."""
+
+import json
+import logging
+import os
+import time
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from MedEnhancePanels.errors import guarded
+from MedEnhancePanels.firstuse import startCheck
+
+_TITLE, _STATE, _STARTED, _TOOK = range(4)
+_MOST_REMEMBERED = 100
+_LOG_LINES_REMEMBERED = 200
+_TICK_MS = 500
+#: Jobs that answer a question of the panel at once; a list of past work is no place for them.
+_UNREMEMBERED = ("doctor", "models", "inspect", "estimate", "ping")
+
+
+def historyPath():
+    """The file of past jobs, beside Slicer's user settings."""
+    folder = os.path.dirname(slicer.app.slicerUserSettingsFilePath)
+    return os.path.join(folder, "MedEnhance-jobs.jsonl")
+
+
+class Record:
+    """A job of an earlier start, with what the page shows of a Job."""
+
+    def __init__(self, fields):
+        self.kind = str(fields["kind"])
+        self.title, self.state = str(fields["title"]), str(fields["state"])
+        self.started, self.ended = float(fields["started"]), float(fields["ended"])
+        self.log = [str(line) for line in fields.get("log", [])]
+        self.warnings = [str(line) for line in fields.get("warnings", [])]
+        self.result = dict(fields.get("result", {}))
+        self.errorText = str(fields.get("error", ""))
+        self.details = str(fields.get("details", ""))
+        self.isFinished, self.fraction, self.stage, self.etaSeconds = True, 1.0, "", None
+
+
+def readHistory(path=None):
+    """Past jobs, oldest first; what cannot be read is left out, with a line in Slicer's log."""
+    path = path or historyPath()
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            lines = file.read().splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        logging.warning("MedEnhance: the list of past jobs cannot be read: %s", error)
+        return []
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append(Record(json.loads(line)))
+        except (ValueError, TypeError, KeyError):
+            logging.warning("MedEnhance: line %d of %s is damaged and left out", number, path)
+    return records[-_MOST_REMEMBERED:]
+
+
+def remember(job, path=None):
+    """Append a finished job to the file of past jobs, and keep it short."""
+    path = path or historyPath()
+    kept = []
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            kept = file.read().splitlines()[-(_MOST_REMEMBERED - 1) :]
+    except OSError:
+        pass  # there is none yet, or it cannot be read; writing tells
+    error = job.error
+    fields = {
+        "kind": job.kind,
+        "title": job.title,
+        "state": job.state,
+        "started": job.started or job.ended,
+        "ended": job.ended,
+        "log": job.log[-_LOG_LINES_REMEMBERED:],
+        "warnings": job.warnings,
+        "result": {key: job.result[key] for key in ("outputs", "report") if key in job.result},
+        "error": error.text if error is not None else "",
+        "details": error.details if error is not None else "",
+    }
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write("\n".join([*kept, json.dumps(fields)]) + "\n")
+        os.replace(temporary, path)
+    except OSError as problem:
+        logging.warning("MedEnhance: the job cannot be remembered: %s", problem)
+
+
+def forgetAll(path=None):
+    """Delete the file of past jobs."""
+    path = path or historyPath()
+    if os.path.exists(path):
+        os.remove(path)
+
+
+class JobsPanel:
+    """A table of jobs, newest first, and the chosen one in detail."""
+
+    def __init__(self, context):
+        self.context = context
+        self.widget, self.ui = context.ui("Jobs")
+        self._past = readHistory()
+        self._rows = []
+        self._followed = set()
+        self._check = None
+        self._shownLog = None
+        self._timer = qt.QTimer()
+        self._timer.setInterval(_TICK_MS)
+        self._timer.timeout.connect(self._showTimes)
+        self._setup()
+        context.runner.onChange(self._onChange)
+        self.refresh()
+
+    def _setup(self):
+        ui = self.ui
+        ui.jobTable.horizontalHeader().setSectionResizeMode(_TITLE, qt.QHeaderView.Stretch)
+        ui.jobTable.itemSelectionChanged.connect(self._showDetail)
+        ui.cancelButton.clicked.connect(self._onCancel)
+        ui.reportButton.clicked.connect(self._onReport)
+        ui.folderButton.clicked.connect(self._onFolder)
+        ui.clearButton.clicked.connect(self._onClear)
+        ui.checkButton.clicked.connect(self._onCheck)
+
+    def enter(self):
+        """Called when the page is shown."""
+        self.refresh()
+
+    def exit(self):
+        """Called when the page is left; the list goes on in the background."""
+
+    def cleanup(self):
+        """Stop listening."""
+        self._timer.stop()
+        self.context.runner.offChange(self._onChange)
+
+    @property
+    def selected(self):
+        """The chosen Job or Record, or None."""
+        row = self.ui.jobTable.currentRow()
+        return self._rows[row] if 0 <= row < len(self._rows) else None
+
+    # --- the list -----------------------------------------------------------------------------
+
+    def refresh(self):
+        """Fill the table anew."""
+        kept = self.selected
+        self._rows = [*reversed(self._jobs()), *reversed(self._past)]
+        for job in self._jobs():
+            self._follow(job)
+        table = self.ui.jobTable
+        table.setRowCount(len(self._rows))
+        for row, job in enumerate(self._rows):
+            self._fillRow(row, job)
+        for column in (_STATE, _STARTED, _TOOK):
+            table.resizeColumnToContents(column)
+        if self._rows:
+            table.selectRow(self._rows.index(kept) if kept in self._rows else 0)
+        self.ui.emptyLabel.visible = not self._rows
+        table.visible = bool(self._rows)
+        self._showDetail()
+        self._tickWhileNeeded()
+
+    def _jobs(self):
+        return [job for job in self.context.runner.jobs if job.kind not in _UNREMEMBERED]
+
+    def _follow(self, job):
+        if job.id not in self._followed:
+            self._followed.add(job.id)
+            job.onFinished(remember)
+
+    def _onChange(self, job):
+        if job.kind in _UNREMEMBERED:
+            return
+        if job not in self._rows:
+            self.refresh()
+            return
+        self._fillRow(self._rows.index(job), job)
+        if job is self.selected:
+            self._showDetail()
+        self._tickWhileNeeded()
+
+    def _fillRow(self, row, job):
+        texts = (job.title, stateText(job), _clock(job.started), _took(job))
+        for column, text in enumerate(texts):
+            item = self.ui.jobTable.item(row, column)
+            if item is None:
+                item = qt.QTableWidgetItem("")
+                self.ui.jobTable.setItem(row, column, item)
+            if item.text() != text:
+                item.setText(text)
+                item.setToolTip(text)
+
+    def _tickWhileNeeded(self):
+        isNeeded = any(not job.isFinished for job in self._jobs())
+        if isNeeded and not self._timer.isActive():
+            self._timer.start()
+        elif not isNeeded:
+            self._timer.stop()
+
+    def _showTimes(self):
+        for row, job in enumerate(self._rows):
+            if not job.isFinished:
+                self._fillRow(row, job)
+
+    # --- the chosen job -----------------------------------------------------------------------
+
+    def _showDetail(self):
+        job = self.selected
+        ui = self.ui
+        ui.detailBox.visible = job is not None
+        ui.cancelButton.enabled = job is not None and not job.isFinished
+        ui.reportButton.enabled = bool(_report(job))
+        ui.folderButton.enabled = bool(_folder(job))
+        ui.clearButton.enabled = any(one.isFinished for one in self._rows)
+        if job is None:
+            return
+        ui.detailBox.title = job.title
+        ui.stateLabel.text = _sentence(job)
+        ui.progressBar.visible = not job.isFinished
+        ui.progressBar.value = int(100 * job.fraction)
+        text, details = _errorOf(job)
+        ui.messageLabel.text = "\n".join([text, *job.warnings]) if text else "\n".join(job.warnings)
+        ui.messageLabel.visible = bool(ui.messageLabel.text)
+        ui.traceButton.visible = bool(details)
+        ui.traceEdit.setPlainText(details)
+        self._showLog(job)
+
+    def _showLog(self, job):
+        shown = (job, len(job.log), job.log[-1] if job.log else "")
+        if shown != self._shownLog:
+            self._shownLog = shown
+            self.ui.logEdit.setPlainText("\n".join(job.log))
+            self.ui.logEdit.moveCursor(qt.QTextCursor.End)
+
+    @guarded
+    def _onCancel(self, *_checked):
+        if self.selected is not None and not self.selected.isFinished:
+            self.selected.cancel()
+
+    @guarded
+    def _onReport(self, *_checked):
+        openPath(_report(self.selected))
+
+    @guarded
+    def _onFolder(self, *_checked):
+        openPath(_folder(self.selected))
+
+    @guarded
+    def _onClear(self, *_checked):
+        for job in self._jobs():
+            self.context.runner.forget(job)
+        self._past = []
+        forgetAll()
+        self.refresh()
+
+    @guarded
+    def _onCheck(self, *_checked):
+        self._check = startCheck(self.context, self.ui.checkButton, self.ui.computerLabel)
+
+
+def openPath(path):
+    """Open a file or folder with the desktop's own program."""
+    qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(path))
+
+
+def stateText(job):
+    """The state in one or two words, with the share while it runs."""
+    words = {
+        "waiting": _("Waiting"),
+        "running": _("Running"),
+        "done": _("Done"),
+        "failed": _("Failed"),
+        "cancelled": _("Cancelled"),
+    }
+    text = words.get(job.state, job.state)
+    return f"{text}, {100 * job.fraction:.0f} %" if job.state == "running" else text
+
+
+def durationText(seconds):
+    """Seconds as a person reads them."""
+    if seconds < 60:
+        return _("{count:.0f} s").format(count=seconds)
+    minutes, seconds = divmod(int(seconds), 60)
+    if minutes < 60:
+        return _("{minutes} min {seconds} s").format(minutes=minutes, seconds=seconds)
+    return _("{hours} h {minutes} min").format(hours=minutes // 60, minutes=minutes % 60)
+
+
+def _sentence(job):
+    if job.isFinished:
+        when = _clock(job.started)
+        return _("{state}; started {when}, took {time}").format(
+            state=stateText(job), when=when, time=_took(job)
+        )
+    parts = [job.stage]
+    if job.etaSeconds is not None:
+        parts.append(_("about {time} left").format(time=durationText(job.etaSeconds)))
+    return ", ".join(part for part in parts if part)
+
+
+def _took(job):
+    if job.started is None:
+        return ""
+    return durationText((job.ended or time.time()) - job.started)
+
+
+def _clock(started):
+    if started is None:
+        return ""
+    isToday = time.strftime("%x", time.localtime(started)) == time.strftime("%x")
+    return time.strftime("%H:%M" if isToday else "%Y-%m-%d %H:%M", time.localtime(started))
+
+
+def _errorOf(job):
+    """The sentence of what went wrong, and its details; ("", "") for a job that was well."""
+    if isinstance(job, Record):
+        return job.errorText, job.details
+    if job.error is None or job.error.isCancellation:
+        return "", ""
+    return job.error.text, job.error.details
+
+
+def _report(job):
+    report = job.result.get("report") if job is not None else None
+    report = report or (job.result.get("outputs", {}).get("report") if job is not None else None)
+    if not report:
+        return ""
+    page = os.path.join(report, "index.html") if os.path.isdir(report) else report
+    return page if os.path.exists(page) else ""
+
+
+def _folder(job):
+    """Where the files lie that the job left; "" where they went into the scene or are gone."""
+    outputs = job.result.get("outputs", {}) if job is not None else {}
+    for path in outputs.values():
+        if os.path.exists(path):
+            return path if os.path.isdir(path) else os.path.dirname(path)
+    return ""

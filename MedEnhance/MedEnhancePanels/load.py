@@ -1,0 +1,395 @@
+"""The page Load: a volume from the scene, a file, a DICOM folder or a sample, and its card."""
+
+import os
+import re
+
+import qt
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from MedEnhancePanels import bridge, card, samples
+from MedEnhancePanels.errors import guarded
+
+#: What the library reads, and so judges; everything else is left to Slicer's own loaders.
+READABLE = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".dcm", ".dicom", ".ima")
+CONTAINER = ".ucv"
+#: How the library lists the series of a folder in the message of its error: "  1: CT  512×…".
+_SERIES_LINE = re.compile(r"^\s+(\d+): (.+)$", re.MULTILINE)
+_SETTLE_MS = 50
+
+
+def startLoad(runner, path, *, series=None, modality=None, name=None):
+    """Read a file or a DICOM folder in the worker, checked by the library, into a new node.
+
+    series: which one of a folder that holds several, by its number or UID. Returns the Job; its
+    nodes["output"] is a volume node, or a sequence node for 4D.
+    """
+    path = os.path.abspath(str(path))
+    name = name or nameFor(path)
+    told = {"series": series, "modality": modality}
+
+    def before(job):
+        job.params = {
+            "input": path,
+            "output": os.path.join(job.folder, "volume.nrrd"),
+            **{key: value for key, value in told.items() if value},
+        }
+        yield 1.0
+
+    def after(job):
+        node = yield from bridge.receiveVolume(job.result["outputs"]["output"], name)
+        node.SetAttribute("MedEnhance.source", path)
+        node.SetAttribute("MedEnhance.notes", "\n".join(job.warnings))
+        job.nodes["output"] = node
+
+    title = _("Load {name}").format(name=os.path.basename(path))
+    return runner.submit("convert", {}, title=title, before=before, after=after)
+
+
+def nameFor(path):
+    """A node's name for a file or folder."""
+    base = os.path.basename(os.path.normpath(path))
+    for ending in (".nii.gz", *READABLE, CONTAINER):
+        if base.lower().endswith(ending) and len(base) > len(ending):
+            return base[: -len(ending)]
+    return base
+
+
+def seriesIn(error):
+    """The series that an error of the library lists: pairs of number and description."""
+    return _SERIES_LINE.findall(error.message) if error.code == "input" else []
+
+
+class LoadPanel:
+    """Picks or loads the volume that all pages work on, and says what it is."""
+
+    def __init__(self, context):
+        self.context = context
+        self.widget, self.ui = context.ui("Load")
+        self._job = None
+        self._folder = ""
+        self._observed = []
+        self._stopObservingState = None
+        self._isUpdating = False
+        self._settle = qt.QTimer()
+        self._settle.setSingleShot(True)
+        self._settle.setInterval(_SETTLE_MS)
+        self._settle.timeout.connect(self.updateCard)
+        self._sampleMenu = qt.QMenu(self.ui.sampleButton)
+        self._sampleActions = []
+        self._download = None
+        self._setup()
+        context.onState(self._onState)
+
+    def _setup(self):
+        ui = self.ui
+        for modality in card.MODALITIES:
+            ui.modalityComboBox.addItem(card.modalityName(modality), modality)
+        for sample in samples.SAMPLES:
+            self._addSample(sample)
+        ui.sampleButton.setMenu(self._sampleMenu)
+        icon = self.widget.style().standardIcon(qt.QStyle.SP_MessageBoxWarning)
+        ui.warningsIcon.setPixmap(icon.pixmap(24, 24))
+        ui.inputSelector.currentNodeChanged.connect(self._onNodeChosen)
+        ui.openFileButton.clicked.connect(self._onOpenFile)
+        ui.openFolderButton.clicked.connect(self._onOpenFolder)
+        ui.cancelButton.clicked.connect(self._onCancel)
+        ui.loadSeriesButton.clicked.connect(self._onLoadSeries)
+        ui.seriesList.itemDoubleClicked.connect(self._onLoadSeries)
+        ui.dismissSeriesButton.clicked.connect(self._hideSeries)
+        ui.modalityComboBox.activated.connect(self._onModality)
+        ui.enhanceButton.clicked.connect(lambda *_checked: self.context.showPage("enhance"))
+        ui.compressButton.clicked.connect(lambda *_checked: self.context.showPage("compress"))
+        self._hideSeries()
+        self._showJob(None)
+        self.updateCard()
+
+    def enter(self):
+        """Called when the page is shown: models may have come or gone."""
+        self.updateCard()
+
+    def exit(self):
+        """Called when the page is left."""
+
+    def cleanup(self):
+        """Let go of everything that is observed."""
+        self._settle.stop()
+        self._observe(None)
+        if self._stopObservingState is not None:
+            self._stopObservingState()
+            self._stopObservingState = None
+        if self._download is not None:
+            self._download.cancel()
+
+    @property
+    def node(self):
+        """The chosen volume or sequence node, or None."""
+        return self.ui.inputSelector.currentNode()
+
+    # --- loading ------------------------------------------------------------------------------
+
+    @guarded
+    def openPath(self, path, series=None, modality=None, name=None):
+        """Load whatever lies at `path`; the Job, or None where Slicer's own loader did it."""
+        self.context.clearMessage()
+        self._hideSeries()
+        self._folder = path
+        lower = str(path).lower()
+        if lower.endswith(CONTAINER):
+            from MedEnhancePanels import compression
+
+            return self._follow(compression.startDecompress(self.context.runner, path))
+        if os.path.isdir(path) or lower.endswith(READABLE) or "." not in os.path.basename(path):
+            runner = self.context.runner
+            job = startLoad(runner, path, series=series, modality=modality, name=name)
+            return self._follow(job)
+        node = slicer.util.loadNodeFromFile(str(path), None, {})
+        self.ui.inputSelector.setCurrentNode(node)
+        return None
+
+    def _follow(self, job):
+        self._showJob(job)
+        job.onEvent(self._onJobEvent)
+        job.onFinished(self._onLoaded)
+        return job
+
+    def _onJobEvent(self, job, _name, _fields):
+        if job is self._job:
+            self._showJob(job)
+
+    def _onLoaded(self, job):
+        if job is not self._job:
+            return
+        self._showJob(None)
+        if job.error is None:
+            self._show(job.nodes["output"])
+        elif seriesIn(job.error):
+            self._showSeries(seriesIn(job.error))
+        elif not job.error.isCancellation:
+            self.context.message("error", job.error.text, job.error.details)
+
+    def _show(self, node):
+        """Choose a node that has just come, and put it into the slice views."""
+        self.ui.inputSelector.setCurrentNode(node)
+        volume = card.firstVolume(node)
+        if volume is not None and bridge.isInScene(volume):
+            slicer.util.setSliceViewerLayers(background=volume, fit=True)
+
+    def _showJob(self, job):
+        self._job = job
+        ui = self.ui
+        ui.progressFrame.visible = job is not None
+        for button in (ui.openFileButton, ui.openFolderButton, ui.sampleButton):
+            button.enabled = job is None
+        if job is not None:
+            ui.progressLabel.text = f"{job.title}: {job.stage}"
+            ui.progressBar.value = int(100 * job.fraction)
+            ui.cancelButton.enabled = job.stage != _("cancelling")
+
+    def _onCancel(self, *_checked):
+        if self._job is not None:
+            self._job.cancel()
+        if self._download is not None:
+            self._download.cancel()
+
+    @guarded
+    def _onOpenFile(self, *_checked):
+        endings = " ".join(f"*{ending}" for ending in (*READABLE, CONTAINER))
+        path = qt.QFileDialog.getOpenFileName(
+            self.widget,
+            _("Open a volume"),
+            self._lastFolder(),
+            _("Volumes ({endings});;All files (*)").format(endings=endings),
+        )
+        path = path[0] if isinstance(path, tuple) else path  # one binding adds the filter
+        if path:
+            self._rememberFolder(os.path.dirname(path))
+            self.openPath(path)
+
+    @guarded
+    def _onOpenFolder(self, *_checked):
+        path = qt.QFileDialog.getExistingDirectory(
+            self.widget, _("Open a folder of DICOM images"), self._lastFolder()
+        )
+        if path:
+            self._rememberFolder(path)
+            self.openPath(path)
+
+    def _lastFolder(self):
+        return slicer.util.settingsValue("MedEnhance/LastFolder", "", converter=str)
+
+    def _rememberFolder(self, folder):
+        slicer.app.userSettings().setValue("MedEnhance/LastFolder", str(folder))
+
+    # --- several series -----------------------------------------------------------------------
+
+    def _showSeries(self, series):
+        ui = self.ui
+        ui.seriesList.clear()
+        for number, text in series:
+            item = qt.QListWidgetItem(re.sub(r"\s{2,}", "  ", text), ui.seriesList)
+            item.setData(qt.Qt.UserRole, number)
+            item.setToolTip(text)
+        ui.seriesList.setCurrentRow(0)
+        ui.seriesBox.visible = True
+
+    def _hideSeries(self, *_checked):
+        self.ui.seriesBox.visible = False
+
+    def _onLoadSeries(self, *_arguments):
+        item = self.ui.seriesList.currentItem()
+        if item is not None:
+            self.openPath(self._folder, series=item.data(qt.Qt.UserRole))
+
+    # --- samples ------------------------------------------------------------------------------
+
+    def _addSample(self, sample):
+        action = self._sampleMenu.addAction(sample.title)
+        action.setToolTip(sample.description)
+        action.triggered.connect(lambda *_checked: self.openSample(sample))
+        self._sampleActions.append(action)
+
+    @guarded
+    def openSample(self, sample):
+        """Load a sample: ours from its file, Slicer's own through its SampleData module."""
+        self.context.clearMessage()
+        if sample.path is not None:
+            path = samples.checkedPath(sample)
+            return self.openPath(path, modality=sample.modality, name=sample.title)
+        self._download = samples.Download(sample, self._onDownload, self._onDownloaded)
+        self._showDownload(0.0)
+        self._download.start()
+        return None
+
+    def _onDownload(self, fraction):
+        self._showDownload(fraction)
+
+    def _showDownload(self, fraction):
+        self._showJob(None)
+        ui = self.ui
+        ui.progressFrame.visible = True
+        ui.sampleButton.enabled = ui.openFileButton.enabled = ui.openFolderButton.enabled = False
+        ui.progressLabel.text = _("Downloading {name}").format(name=self._download.sample.title)
+        ui.progressBar.value = int(100 * fraction)
+        ui.cancelButton.enabled = True
+
+    def _onDownloaded(self, node, error):
+        self._download = None
+        self._showJob(None)
+        if node is not None:
+            self._show(node)
+        elif not error.isCancellation:
+            self.context.message("error", error.text, error.details)
+
+    # --- the card -----------------------------------------------------------------------------
+
+    def _onState(self, state):
+        if self._stopObservingState is not None:
+            self._stopObservingState()
+        self._stopObservingState = state.observe(self._onStateChanged) if state else None
+        self._onStateChanged(state)
+
+    def _onStateChanged(self, state):
+        node = state.inputVolume if state is not None else None
+        if self.node is not node:
+            self.ui.inputSelector.setCurrentNode(node)
+
+    def _onNodeChosen(self, *_node):
+        if self.context.state is not None:
+            self.context.state.inputVolume = self.node
+        self._observe(self.node)
+        self.updateCard()
+
+    def _observe(self, node):
+        for observed, tag in self._observed:
+            observed.RemoveObserver(tag)
+        self._observed = []
+        events = [vtk.vtkCommand.ModifiedEvent]
+        if node is not None and node.IsA("vtkMRMLVolumeNode"):
+            events += [node.ImageDataModifiedEvent, node.TransformModifiedEvent]
+        for event in events if node is not None else []:
+            tag = node.AddObserver(event, lambda *_arguments: self._settle.start())
+            self._observed.append((node, tag))
+
+    def updateCard(self):
+        """Say what the chosen node is."""
+        node = self.node
+        told = card.describe(node, installedModels(), freeMemory()) if node is not None else None
+        ui = self.ui
+        ui.emptyLabel.visible = node is None
+        ui.cardBox.visible = told is not None
+        ui.enhanceButton.visible = ui.compressButton.visible = told is not None
+        if told is None:
+            self._showWarnings([] if node is None else [_noVoxels(node)], "")
+            return
+        ui.cardBox.title = told.name
+        ui.modalityComboBox.setCurrentIndex(card.MODALITIES.index(told.modality))
+        unit = bridge.unitsOf(card.firstVolume(node))
+        low, high = (card.numberText(value) for value in told.range)
+        ui.sizeLabel.text = _("{size} voxels").format(size=" × ".join(map(str, told.size)))
+        ui.extentLabel.text = _("{size} mm").format(
+            size=" × ".join(card.numberText(round(value, 1)) for value in told.extentMm)
+        )
+        ui.spacingLabel.text = _("{size} mm").format(
+            size=" × ".join(f"{value:.4g}" for value in told.spacing)
+        )
+        ui.orientationLabel.text = told.orientation or _("not rectangular")
+        ui.framesCaption.visible = ui.framesLabel.visible = told.frames > 1
+        ui.framesLabel.text = str(told.frames)
+        ui.typeLabel.text = (
+            _("{low} to {high} {unit} ({type})")
+            .format(low=low, high=high, unit=unit, type=told.type)
+            .replace("  ", " ")
+        )
+        ui.memoryLabel.text = card.bytesText(told.bytes)
+        usable = not {warning.code for warning in told.warnings} & {"colour", "labels", "sheared"}
+        ui.enhanceButton.enabled = usable
+        ui.compressButton.enabled = "colour" not in {warning.code for warning in told.warnings}
+        self._showWarnings(told.warnings, node.GetAttribute("MedEnhance.notes") or "")
+
+    def _showWarnings(self, warnings, notes):
+        lines = [f"<b>{_html(one.text)}.</b> {_html(one.remedy)}" for one in warnings]
+        lines += [_html(note) for note in notes.splitlines()]
+        self.ui.warningsFrame.visible = bool(lines)
+        self.ui.warningsLabel.text = "".join(f"<p>{line}</p>" for line in lines)
+
+    @guarded
+    def _onModality(self, index):
+        node = self.node
+        if node is None:
+            return
+        for frame in bridge.frameNodes(node):
+            frame.SetAttribute(bridge.MODALITY, card.MODALITIES[int(index)])
+        node.SetAttribute("MedEnhance.notes", "")  # a guess that was corrected is no news any more
+        node.Modified()
+
+
+def installedModels():
+    """The models on this computer; none where they cannot be read, which the page Models tells."""
+    from MedEnhanceLib.bundles import list_bundles
+    from MedEnhanceLib.errors import MedEnhanceError
+
+    try:
+        return list_bundles()
+    except MedEnhanceError:
+        return []
+
+
+def freeMemory():
+    """Bytes that are free, None where the system does not say."""
+    from MedEnhanceLib.cli.machine import memory
+
+    return memory()["free"]
+
+
+def _noVoxels(node):
+    return card.Caution(
+        "empty",
+        _("“{name}” holds no volume").format(name=node.GetName()),
+        _("Load it again, or choose another."),
+    )
+
+
+def _html(text):
+    return text.replace("&", "&amp;").replace("<", "&lt;")
