@@ -45,7 +45,7 @@ def load(parent, properties):
 
 
 def write(parent, properties):
-    """qSlicerScriptedFileWriter.write: lossless, verified; Slicer's dialog asks before it replaces."""
+    """qSlicerScriptedFileWriter.write: lossless and verified; Slicer's dialog asks first."""
     node = slicer.mrmlScene.GetNodeByID(properties["nodeID"])
     path = str(properties["fileName"])
     options = compression.CompressOptions()

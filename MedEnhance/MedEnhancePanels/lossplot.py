@@ -19,6 +19,14 @@ class LossPlot:
         self.chart.SetYAxisTitle(_("loss"))
         self._addColumn("step")
 
+    @classmethod
+    def ofRun(cls, run):
+        """A plot with everything that a run measured so far."""
+        plot = cls(run.name)
+        for name, value, step in run.metrics():
+            plot.add(name, value, step)
+        return plot
+
     @property
     def isInScene(self):
         """Whether the scene was not closed, nor the nodes deleted, since they were made."""

@@ -142,6 +142,18 @@ class State:
     compressPath = Text("CompressPath", "")
     decompressPath = Text("DecompressPath", "")
 
+    distillSource = Choice("DistillSource", "scene", "folder")
+    distillFolder = Text("DistillFolder", "")
+    distillHigh = Text("DistillHigh", "hq/*")
+    distillLow = Text("DistillLow", "")
+    distillTask = Choice("DistillTask", "trainMR", "trainCT", "distill")
+    distillDevice = Choice("DistillDevice", "auto", "cpu", "cuda", "mps")
+    distillBudget = Choice("DistillBudget", "cpu", "smoke", "full")
+    distillSteps = Whole("DistillSteps", 0)
+    distillName = Text("DistillName", "my-enhancer")
+    distillRoot = Text("DistillRoot", "")
+    distillRun = Text("DistillRun", "")
+
     page = Text("Page", "")
 
     def __init__(self, node):

@@ -67,7 +67,8 @@ def membersOfScene():
         isPicture = node.GetImageData() is not None and not node.GetHideFromEditors()
         if not isPicture or node.IsA("vtkMRMLLabelMapVolumeNode"):
             continue
-        role = node.GetAttribute(ROLE_ATTRIBUTE) or "high"
+        isDerived = bool(node.GetAttribute("MedEnhance.derived"))
+        role = node.GetAttribute(ROLE_ATTRIBUTE) or ("none" if isDerived else "high")
         members.append(Member(_patientOf(hierarchy, node), node, role))
     return sorted(members, key=lambda member: (member.patient, member.node.GetName()))
 
@@ -86,6 +87,16 @@ def doubtsAbout(members):
     if any(not member.patient for member in members if member.role != "none"):
         doubts.append(_("Volumes without a patient in the subject hierarchy count as one patient."))
     return doubts
+
+
+def defaultRoot():
+    """Where runs are kept unless the user says otherwise; made when the first one starts."""
+    return os.path.join(os.path.expanduser("~"), "MedEnhance", "runs")
+
+
+def patternsOf(text):
+    """Patterns of files that a user wrote with commas between them."""
+    return tuple(pattern.strip() for pattern in text.split(",") if pattern.strip())
 
 
 class Run:
@@ -248,6 +259,7 @@ def start(runner, root, cohort, options):
 
     cohort: a FolderCohort, or a list of Member whose volumes are copied into the run's folder.
     """
+    _checkIdle()
     isFolder = isinstance(cohort, FolderCohort)
     members = [] if isFolder else [member for member in cohort if member.role != "none"]
     if isFolder:
@@ -269,6 +281,7 @@ def start(runner, root, cohort, options):
 
 def resume(runner, folder):
     """Go on with a run from its last checkpoint; returns a Training."""
+    _checkIdle()
     run = Run.open(folder)
     if not run.isResumable:
         raise PanelError(
@@ -281,10 +294,31 @@ def resume(runner, folder):
     return _submit(runner, run, None)
 
 
+def current():
+    """The Training that runs now, whoever started it, or None."""
+    return _current if _current is not None and not _current.job.isFinished else None
+
+
+#: One at a time: a second one would only take the first one's processors.
+_current = None
+
+
 def _submit(runner, run, before):
+    global _current
     title = _("Train {name}").format(name=run.name)
     job = runner.submit("train", run.record["params"], title=title, before=before, own=True)
-    return Training(run, job)
+    _current = Training(run, job)
+    return _current
+
+
+def _checkIdle():
+    running = current()
+    if running is not None:
+        raise PanelError(
+            _("{name} is being trained").format(name=running.run.name),
+            _("Pause it, or wait for its end."),
+            "config",
+        )
 
 
 def _sendCohort(_job, run, members):
