@@ -33,7 +33,7 @@ class CompressPanel:
         self._isShown, self._isUpdating = False, False
         self._volumeObserver = None
         self._suggested = ""
-        self._estimate = None
+        self._estimate, self._estimated = None, None
         self._done = None
         self._settle = qt.QTimer()
         self._settle.setSingleShot(True)
@@ -234,19 +234,31 @@ class CompressPanel:
             self._volumeObserver = None
         if node is not None:
             event = slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent
-            tag = node.AddObserver(event, lambda *_arguments: self._scheduleEstimate())
+            tag = node.AddObserver(event, lambda *_arguments: self._onVoxels())
             self._volumeObserver = (node, tag)
 
+    def _onVoxels(self):
+        self._estimated = None
+        self._scheduleEstimate()
+
     def _scheduleEstimate(self):
-        """Estimate soon, unless something changes once more before."""
-        self._stopEstimate()
+        """Estimate soon, unless something changes once more before; nothing where it is known."""
         if not self._isShown or self._state is None or self._progress.job is not None:
             return
-        if self._state.inputVolume is not None:
+        node = self._state.inputVolume
+        wanted = None if node is None else (node.GetID(), self.options)
+        if wanted is not None and wanted == self._estimated:
+            return
+        self._stopEstimate()
+        if wanted is not None:
+            self._estimated = wanted
             self.ui.estimateLabel.text = _("Estimating…")
             self._settle.start()
 
     def _stopEstimate(self):
+        """Stop one that is under way, or about to be."""
+        isUnderWay = self._estimate is not None or self._settle.active
+        self._estimated = None if isUnderWay else self._estimated
         self._settle.stop()
         if self._estimate is not None:
             estimate, self._estimate = self._estimate, None
@@ -287,7 +299,6 @@ class CompressPanel:
             self.context.runner, node, path, self.options, self.ui.replaceCheckBox.checked
         )
         self._progress.show(job)
-        self.ui.estimateLabel.text = ""
         self._refreshButton()
         job.onFinished(lambda done: self._onCompressed(done, node, path, units))
 
@@ -295,9 +306,9 @@ class CompressPanel:
         if self._state is None:
             return
         self._onPath()
+        self._scheduleEstimate()
         if job.state != "done":
             self.context.showError(job.error)
-            self._scheduleEstimate()
             return
         self._done = (node, path, units)
         self._showResult(compressionwords.resultTable(job.result, units, path))

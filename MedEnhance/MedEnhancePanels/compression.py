@@ -142,18 +142,23 @@ def startDifference(runner, node, path):
     def after(job):
         if not bridge.isInScene(node):
             raise PanelError(_("The volume is no longer in the scene"), "", "cancelled")
-        name = _("{name} difference").format(name=node.GetName())
         decoded = bridge.newVolumeLike(node, _("{name} decoded").format(name=node.GetName()))
+        name = _("{name} difference").format(name=node.GetName())
+        difference = bridge.newVolumeLike(node, name)
         try:
             for fraction in bridge.receiveVoxels(job.params["output"], decoded):
                 yield fraction / 2
-            difference = yield from _halved(results.makeDifference(node, decoded, name))
+            for fraction in results.fillDifference(difference, node, decoded):
+                yield 0.5 + fraction / 2
+            results.styleDifference(difference)
+            results.stamp(difference, "difference", node)
+            job.nodes["difference"] = difference
         finally:
-            if bridge.isInScene(decoded):
-                slicer.mrmlScene.RemoveNode(decoded)
+            leftovers = [decoded] if "difference" in job.nodes else [decoded, difference]
+            for each in filter(bridge.isInScene, leftovers):
+                slicer.mrmlScene.RemoveNode(each)
         low, high = difference.GetImageData().GetScalarRange()
         job.result["largest"] = max(abs(low), abs(high))
-        job.nodes["difference"] = difference
 
     title = _("Difference of {name}").format(name=node.GetName())
     params = {"input": str(path)}
@@ -258,13 +263,3 @@ def _regionToJson(region):
         return None
     pairs = [[axis.start, axis.stop] if isinstance(axis, slice) else axis for axis in region]
     return [None if axis in (None, [None, None]) else list(axis) for axis in pairs]
-
-
-def _halved(steps):
-    """The second half of a progress bar; passes the return value on."""
-    while True:
-        try:
-            fraction = next(steps)
-        except StopIteration as end:
-            return end.value
-        yield 0.5 + fraction / 2

@@ -59,7 +59,7 @@ class Job:
         """Stop at the next safe point; returns at once."""
         self._runner.cancel(self)
 
-    def tell(self, name, **fields):
+    def tell(self, name, /, **fields):
         """Tell everybody who listens."""
         for callback in list(self._listeners):
             call(callback, self, name, fields)
