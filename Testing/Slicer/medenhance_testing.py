@@ -1,0 +1,179 @@
+"""What the tests of the module share; runs in Slicer and in Testing/SlicerHost alike.
+
+In Slicer each file is run by slicer_add_python_unittest, in the host by pytest (conftest.py).
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+import unittest
+from pathlib import Path
+
+import numpy as np
+import qt
+import slicer
+
+SAMPLE = Path(__file__).resolve().parents[2] / "Resources/samples/mni152_t1.nii.gz"
+
+
+class MedEnhanceTestCase(unittest.TestCase):
+    """A cleared scene and the module's widget before each test; nothing left behind after it."""
+
+    #: A class whose tests each need a warm worker keeps it until its last test.
+    KEEPS_WORKER = False
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls._before = tempfile.tempdir, os.environ.get("TMPDIR")
+        cls.scratch = tempfile.mkdtemp(prefix="medenhance-test-")
+        tempfile.tempdir = os.environ["TMPDIR"] = cls.scratch
+
+    @classmethod
+    def tearDownClass(cls):
+        slicer.util.getModuleWidget("MedEnhance").context.runner.shutdown()
+        tempfile.tempdir, temporary = cls._before
+        os.environ.pop("TMPDIR")
+        if temporary is not None:
+            os.environ["TMPDIR"] = temporary
+        shutil.rmtree(cls.scratch)
+        super().tearDownClass()
+
+    def setUp(self):
+        super().setUp()
+        self._failures, self._excepthook = [], sys.excepthook
+        sys.excepthook = self._onException
+        self._children = _children()
+        slicer.mrmlScene.Clear(0)
+        self.widget = slicer.util.getModuleWidget("MedEnhance")
+        self.context = self.widget.context
+        self.widget.enter()
+
+    def tearDown(self):
+        self.widget = slicer.util.getModuleWidget("MedEnhance")  # a test may have reloaded it
+        runner = self.widget.context.runner
+        if self.KEEPS_WORKER:
+            runner.cancelAll()
+            self.waitUntil(lambda: not runner.activeJobs(), 10)
+        else:
+            runner.shutdown()
+        self.widget.exit()
+        slicer.mrmlScene.Clear(0)
+        self.processEvents()
+        sys.excepthook = self._excepthook
+        if not self.KEEPS_WORKER:
+            self.assertEqual(_children() - self._children, set(), "processes were left behind")
+            self.assertEqual(self._leftFolders(), [], "temporary folders were left behind")
+        self.assertEqual(self._failures, [], "".join(self._failures))
+        refused = _refusedByTheHost()
+        self.assertEqual(refused, [], "constructs that Slicer would refuse")
+        super().tearDown()
+
+    def _onException(self, kind, error, trace):
+        """An exception in a slot or an observer: Slicer prints it, a test fails of it."""
+        self._failures.append("".join(traceback.format_exception(kind, error, trace)))
+
+    def _leftFolders(self):
+        return sorted(each.name for each in Path(self.scratch).glob("medenhance-*"))
+
+    # --- waiting ---
+
+    def processEvents(self, milliseconds=0):
+        """Let Qt handle what is due, and everything else for so long."""
+        slicer.app.processEvents()
+        end = time.monotonic() + milliseconds / 1000
+        while time.monotonic() < end:
+            slicer.app.processEvents()
+            time.sleep(0.002)
+
+    def waitUntil(self, condition, seconds=30, message=""):
+        """Keep the event loop going until the condition holds; fails after so many seconds."""
+        end = time.monotonic() + seconds
+        while not condition():
+            if self._failures:
+                self.fail("".join(self._failures))
+            if time.monotonic() > end:
+                self.fail(message or f"not so within {seconds} s")
+            slicer.app.processEvents()
+            time.sleep(0.002)
+
+    # --- data ---
+
+    def temporaryFolder(self):
+        """A new folder that goes with the test."""
+        folder = tempfile.mkdtemp(prefix="test-", dir=self.scratch)
+        self.addCleanup(shutil.rmtree, folder, True)
+        return folder
+
+    def loadSample(self):
+        """The brain that ships with MedEnhance, as Slicer loads it."""
+        return slicer.util.loadVolume(str(SAMPLE), {"name": "mni152_t1"})
+
+    def smallVolume(
+        self, shape=(8, 24, 20), *, dtype=np.int16, name="small", spacing=(1.0, 1.0, 2.0), seed=5
+    ):
+        """A bright ball in noise: shape is slices, rows, columns; spacing is i, j, k in mm."""
+        k, j, i = np.meshgrid(*[np.linspace(-1, 1, size) for size in shape], indexing="ij")
+        ball = 400.0 * (k**2 + j**2 + i**2 < 0.7)
+        noise = np.random.default_rng(seed).normal(100, 10, shape)
+        node = slicer.util.addVolumeFromArray((ball + noise).astype(dtype), name=name)
+        node.SetSpacing(*spacing)
+        node.CreateDefaultDisplayNodes()
+        return node
+
+    # --- pictures ---
+
+    def screenshot(self, widget, name, width=400, height=0):
+        """Draw the widget at that width; written as PNG where $MEDENHANCE_SCREENSHOTS says."""
+        widget.resize(width, height or max(widget.sizeHint.height(), 200))
+        widget.show()
+        self.processEvents(50)
+        picture = widget.grab()
+        self._checkPicture(picture.toImage())
+        folder = os.environ.get("MEDENHANCE_SCREENSHOTS")
+        if folder:
+            os.makedirs(folder, exist_ok=True)
+            self.assertTrue(picture.save(os.path.join(folder, f"{name}.png")))
+
+    def _checkPicture(self, image):
+        width, height = image.width(), image.height()
+        self.assertGreater(width * height, 0)
+        spots = {image.pixel(x, y) for x in range(0, width, 7) for y in range(0, height, 5)}
+        self.assertGreater(len(spots), 1, "nothing was drawn")
+
+    def sliceViewPicture(self, name, view="Red", size=400):
+        """What the slice view shows, overlays included; only the host draws it without a screen."""
+        try:
+            from SlicerHost import slice_view
+        except ImportError:
+            self.skipTest("only the host draws slice views without a screen")
+        folder = os.environ.get("MEDENHANCE_SCREENSHOTS") or self.temporaryFolder()
+        os.makedirs(folder, exist_ok=True)
+        path = os.path.join(folder, f"{name}.png")
+        slice_view.save(view, path, size)
+        self._checkPicture(qt.QImage(path))
+        return path
+
+
+def _children():
+    try:
+        import psutil
+    except ImportError:  # a Slicer without psutil checks everything but this
+        return set()
+    return {
+        child.pid
+        for child in psutil.Process().children(recursive=True)
+        if child.status() != psutil.STATUS_ZOMBIE
+    }
+
+
+def _refusedByTheHost():
+    """What the host wrote down, emptied; nothing in Slicer."""
+    host = sys.modules.get("SlicerHost.pythonqt")
+    found = list(host.refused) if host else []
+    if host:
+        host.refused.clear()
+    return found

@@ -1,0 +1,118 @@
+"""The application object: a real QApplication with what Slicer's adds to it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from typing import Any
+
+from SlicerHost import qt
+from SlicerHost.standins import behaviour, make
+
+
+def _constant(value: Any) -> property:
+    return property(lambda self: value)
+
+
+@behaviour
+class qSlicerCoreApplication:
+    majorVersion, minorVersion = _constant(5), _constant(12)
+    revision, repositoryRevision, releaseType = _constant("0"), _constant("0"), _constant("Stable")
+    applicationLocaleName, documentationLanguage = _constant("en-US"), _constant("en")
+    documentationBaseUrl = _constant("https://slicer.readthedocs.io/en/latest/")
+    platform, arch, os = _constant("linux-amd64"), _constant("amd64"), _constant("linux")
+    isInstalled = _constant(True)
+
+    def construct(self: Any) -> None:
+        own = self._own
+        own.folder = tempfile.TemporaryDirectory(prefix="SlicerHost-")
+        own.temporary, own.settings_file = own.folder.name, f"{own.folder.name}/Slicer.ini"
+        os.makedirs(f"{own.folder.name}/home/bin")
+        qt.QCoreApplication.setOrganizationName("NA-MIC")
+        qt.QCoreApplication.setApplicationName("Slicer")
+        qt.QSettings.setDefaultFormat(qt.QSettings.IniFormat)
+        qt.QSettings.setPath(qt.QSettings.IniFormat, qt.QSettings.UserScope, own.folder.name)
+        own.settings = qt.QSettings()
+        own.settings_file = own.settings.fileName()
+        own.logic = own.modules = own.io = None
+
+    @property
+    def temporaryPath(self: Any) -> str:
+        return self._own.temporary
+
+    @temporaryPath.setter
+    def temporaryPath(self: Any, path: str) -> None:
+        self._own.temporary = path
+
+    slicerHome = property(lambda self: f"{self._own.folder.name}/home")
+    slicerUserSettingsFilePath = property(lambda self: self._own.settings_file)
+    cachePath = property(lambda self: f"{self._own.folder.name}/cache")
+
+    def userSettings(self: Any) -> Any:
+        return self._own.settings
+
+    settings = revisionUserSettings = userSettings
+
+    def mrmlScene(self: Any) -> Any:
+        return sys.modules["slicer"].mrmlScene
+
+    def applicationLogic(self: Any) -> Any:
+        return self._own.logic
+
+    def moduleLogic(self: Any, name: str) -> Any:
+        return self._own.modules.module(name).logic()
+
+    def moduleManager(self: Any) -> Any:
+        return self._own.modules
+
+    def coreIOManager(self: Any) -> Any:
+        return self._own.io
+
+    def testingEnabled(self: Any) -> bool:
+        return True
+
+    def moduleDocumentationUrl(self: Any, module: str) -> str:
+        return f"{self.documentationBaseUrl}user_guide/modules/{module.lower()}.html"
+
+    def setRenderPaused(self: Any, paused: bool) -> None:
+        """Nothing is rendered but what is asked for."""
+
+    def pauseRender(self: Any) -> None:
+        """Nothing is rendered but what is asked for."""
+
+    resumeRender = pauseRender
+
+    def processEvents(self: Any) -> None:
+        qt.QCoreApplication.processEvents()
+
+
+@behaviour
+class qSlicerApplication:
+    def ioManager(self: Any) -> Any:
+        return self._own.io
+
+    def layoutManager(self: Any) -> Any:
+        """As in a Slicer without main window."""
+        return None
+
+
+@behaviour
+class qSlicerModuleManager:
+    def construct(self: Any) -> None:
+        self._own.by_name = {}
+
+    def module(self: Any, name: str) -> Any:
+        return self._own.by_name.get(name)
+
+    def modulesNames(self: Any) -> list[str]:
+        return sorted(self._own.by_name)
+
+
+def start() -> Any:
+    if qt.QApplication.instance() is not None:
+        raise RuntimeError("there is a QApplication already; Slicer's has to be the first")
+    app = make("qSlicerApplication")(["SlicerHost"])
+    app._own.modules = make("qSlicerModuleManager")()
+    app._own.io = make("qSlicerIOManager")()
+    return app

@@ -1,0 +1,270 @@
+"""Reading and writing files: Slicer's own kinds over MRML's storage nodes, and modules' scripts.
+
+Which reader or writer is taken follows qSlicerCoreIOManager: those that say they can, the most
+confident first; confidence grows with the length of the ending that matched.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from SlicerHost.standins import behaviour
+
+#: Kinds of file that Slicer brings: ending -> (type, class of the node)
+_KINDS = {
+    ".seg.nrrd": ("SegmentationFile", "vtkMRMLSegmentationNode"),
+    ".seq.nrrd": ("SequenceFile", "vtkMRMLSequenceNode"),
+    ".tfm": ("TransformFile", "vtkMRMLTransformNode"),
+    ".h5": ("TransformFile", "vtkMRMLTransformNode"),
+    ".csv": ("TableFile", "vtkMRMLTableNode"),
+    ".tsv": ("TableFile", "vtkMRMLTableNode"),
+    ".txt": ("TextFile", "vtkMRMLTextNode"),
+    ".mrk.json": ("MarkupsFile", None),
+    ".ctbl": ("ColorTableFile", "vtkMRMLColorTableNode"),
+    ".vtk": ("ModelFile", "vtkMRMLModelNode"),
+    ".nii.gz": ("VolumeFile", None),
+    ".nii": ("VolumeFile", None),
+    ".nrrd": ("VolumeFile", None),
+    ".nhdr": ("VolumeFile", None),
+    ".mha": ("VolumeFile", None),
+    ".dcm": ("VolumeFile", None),
+    ".mrml": ("SceneFile", None),
+    ".mrb": ("SceneFile", None),
+}
+_NODE_OF = {kind: node for kind, node in _KINDS.values() if node}
+
+
+@behaviour
+class qSlicerScriptedFileReader:
+    """What a module's ...FileReader sees as its `parent`."""
+
+    def construct(self: Any) -> None:
+        self._own.python, self._own.nodes, self._own.messages = None, [], _messages()
+
+    def self(self: Any) -> Any:
+        return self._own.python
+
+    loadedNodes = property(
+        lambda self: list(self._own.nodes),
+        lambda self, value: setattr(self._own, "nodes", list(value)),
+    )
+
+    def supportedNameFilters(self: Any, path: str) -> list[str]:
+        endings = [each.rpartition("*")[2].rstrip(")") for each in _extensions(self)]
+        return [f"*{each}" for each in endings if path.lower().endswith(each.lower())]
+
+    def userMessages(self: Any) -> Any:
+        return self._own.messages
+
+
+@behaviour
+class qSlicerScriptedFileWriter:
+    """What a module's ...FileWriter sees as its `parent`."""
+
+    def construct(self: Any) -> None:
+        self._own.python, self._own.nodes, self._own.messages = None, [], _messages()
+
+    def self(self: Any) -> Any:
+        return self._own.python
+
+    writtenNodes = property(
+        lambda self: list(self._own.nodes),
+        lambda self, value: setattr(self._own, "nodes", list(value)),
+    )
+
+    def userMessages(self: Any) -> Any:
+        return self._own.messages
+
+
+def _messages() -> Any:
+    import slicer
+
+    return slicer.vtkMRMLMessageCollection()
+
+
+def _extensions(io: Any, *arguments: Any) -> list[str]:
+    return _asked(io, "extensions", list, *arguments)
+
+
+def _asked(io: Any, method: str, kind: type, *arguments: Any) -> Any:
+    """What the script answers; Slicer takes no answer but one of exactly that type."""
+    answer = getattr(io.self(), method)(*arguments)
+    if type(answer) is not kind:
+        raise TypeError(f"{type(io.self()).__name__}.{method} returned {answer!r}, not a {kind}")
+    return answer
+
+
+def _can_load(reader: Any, path: str) -> bool:
+    if hasattr(reader.self(), "canLoadFile"):
+        return _asked(reader, "canLoadFile", bool, path)
+    return bool(reader.supportedNameFilters(path))
+
+
+def _confidence(reader: Any, path: str) -> float:
+    if not _can_load(reader, path):
+        return 0.0
+    if hasattr(reader.self(), "canLoadFileConfidence"):
+        return _asked(reader, "canLoadFileConfidence", float, path)
+    endings = reader.supportedNameFilters(path)
+    return 0.5 + 0.01 * max((len(each) - 1 for each in endings), default=0)
+
+
+def _built_in(path: str) -> tuple[str, float]:
+    endings = [each for each in _KINDS if path.lower().endswith(each)]
+    best = max(endings, key=len, default=None)
+    return (_KINDS[best][0], 0.5 + 0.01 * len(best)) if best else ("NoFile", 0.0)
+
+
+@behaviour
+class qSlicerCoreIOManager:
+    def construct(self: Any) -> None:
+        self._own.readers, self._own.writers = {}, {}
+
+    def fileType(self: Any, path: str) -> str:
+        path = str(path)
+        found = [(_confidence(each, path), each) for each in self._own.readers.values()]
+        kind, best = _built_in(path)
+        for confidence, reader in found:
+            if confidence > best:
+                kind, best = _asked(reader, "fileType", str), confidence
+        return kind
+
+    def loadNodes(
+        self: Any, kind: str, properties: Any, loaded: Any = None, messages: Any = None
+    ) -> bool:
+        import slicer
+
+        readers = [
+            each for each in self._own.readers.values() if _asked(each, "fileType", str) == kind
+        ]
+        for reader in readers:
+            reader._own.nodes, reader._own.messages = [], _messages()
+            done = _asked(reader, "load", bool, dict(properties))
+            _pass_on(reader.userMessages(), messages)
+            if not done:
+                return False
+            for node_id in reader.loadedNodes:
+                if loaded is not None:
+                    loaded.AddItem(slicer.mrmlScene.GetNodeByID(node_id))
+            self.newFileLoaded.emit({**properties, "fileType": kind})
+            return True
+        nodes = _load_built_in(kind, properties)
+        for node in nodes or []:
+            if loaded is not None:
+                loaded.AddItem(node)
+        return nodes is not None
+
+    def _writers(self: Any, node: Any) -> list[tuple[str, Any]]:
+        scripted = [
+            each
+            for each in self._own.writers.values()
+            if _asked(each, "canWriteObject", bool, node)
+        ]
+        kinds = [(_asked(each, "fileType", str), each) for each in scripted]
+        return [(_built_in_type(node), None), *kinds]
+
+    def fileWriterFileType(self: Any, node: Any, description: str = "") -> str:
+        return self._writers(node)[0][0]
+
+    def fileWriterExtensions(self: Any, node: Any) -> list[str]:
+        scripted = [each for _, each in self._writers(node) if each]
+        own = node.CreateDefaultStorageNode().GetSupportedWriteFileExtensions()
+        own = [own.GetValue(index) for index in range(own.GetNumberOfValues())]
+        return own + [each for writer in scripted for each in _extensions(writer, node)]
+
+    def saveNodes(
+        self: Any, kind: str, properties: Any, messages: Any = None, scene: Any = None
+    ) -> bool:
+        import slicer
+
+        path = properties["fileName"]
+        if kind == "SceneFile":
+            return _save_scene(path)
+        node = slicer.mrmlScene.GetNodeByID(properties["nodeID"])
+        writers = [(each, writer) for each, writer in self._writers(node) if each == kind]
+        scripted = [writer for _, writer in writers if writer and _writes(writer, node, path)]
+        if scripted:
+            writer = scripted[0]
+            writer._own.nodes, writer._own.messages = [], _messages()
+            done = _asked(writer, "write", bool, dict(properties))
+            _pass_on(writer.userMessages(), messages)
+            if done:
+                self.fileSaved.emit({**properties, "fileType": kind})
+            return done
+        return any(writer is None for _, writer in writers) and _save_node(node, path)
+
+
+def _writes(writer: Any, node: Any, path: str) -> bool:
+    endings = [each.rpartition("*")[2].rstrip(")") for each in _extensions(writer, node)]
+    return any(path.lower().endswith(each.lower()) for each in endings)
+
+
+def _pass_on(messages: Any, to: Any) -> None:
+    for index in range(messages.GetNumberOfMessages()):
+        if to is not None:
+            to.AddMessage(messages.GetNthMessageType(index), messages.GetNthMessageText(index))
+
+
+def _built_in_type(node: Any) -> str:
+    for kind, class_name in _NODE_OF.items():
+        if node.IsA(class_name):
+            return kind
+    return "VolumeFile" if node.IsA("vtkMRMLVolumeNode") else "NodeFile"
+
+
+def _load_built_in(kind: str, properties: Any) -> list[Any] | None:
+    import slicer
+
+    path, scene = str(properties["fileName"]), slicer.mrmlScene
+    name = properties.get("name") or os.path.basename(path).split(".")[0]
+    if kind == "SceneFile":
+        return [] if _load_scene(path, bool(properties.get("clear", False))) else None
+    if kind == "VolumeFile":
+        options = int(bool(properties.get("labelmap")))
+        node = slicer.modules.volumes.logic().AddArchetypeVolume(path, name, options)
+        return [node] if node else None
+    if kind not in _NODE_OF:
+        return None
+    node = scene.AddNewNodeByClass(_NODE_OF[kind], name)
+    storage = node.CreateDefaultStorageNode()
+    storage.SetFileName(path)
+    if not storage.ReadData(node):
+        scene.RemoveNode(node)
+        return None
+    scene.AddNode(storage)
+    node.SetAndObserveStorageNodeID(storage.GetID())
+    if hasattr(node, "CreateDefaultDisplayNodes"):
+        node.CreateDefaultDisplayNodes()
+    return [node]
+
+
+def _load_scene(path: str, clear: bool) -> bool:
+    import slicer
+
+    scene = slicer.mrmlScene
+    if clear:
+        scene.Clear(False)
+    if path.endswith(".mrb"):
+        return bool(scene.ReadFromMRB(path, False))
+    scene.SetURL(path)
+    return bool(scene.Import())
+
+
+def _save_scene(path: str) -> bool:
+    import slicer
+
+    scene = slicer.mrmlScene
+    if path.endswith(".mrb"):
+        return bool(scene.WriteToMRB(path))
+    scene.SetURL(path)
+    scene.SetRootDirectory(os.path.dirname(path))
+    return bool(scene.Commit(path))
+
+
+def _save_node(node: Any, path: str) -> bool:
+    if node.GetStorageNode() is None:
+        node.AddDefaultStorageNode()
+    storage = node.GetStorageNode()
+    storage.SetFileName(path)
+    return bool(storage.WriteData(node))

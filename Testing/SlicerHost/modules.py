@@ -1,0 +1,142 @@
+"""Loads scripted modules as Slicer does, with reload, enter, exit, readers and writers."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import slicer
+
+from SlicerHost import qt, scene
+from SlicerHost.standins import behaviour, make, stored
+
+
+@behaviour
+class qSlicerAbstractCoreModule:
+    name = property(lambda self: self._own.name)
+    path = property(lambda self: self._own.path)
+
+    def logic(self: Any) -> Any:
+        return self._own.logic
+
+    def widgetRepresentation(self: Any) -> Any:
+        return None
+
+
+@behaviour
+class qSlicerScriptedLoadableModule:
+    """What a scripted module sees as its `parent`."""
+
+    title, helpText, acknowledgementText = stored(""), stored(""), stored("")
+    categories, contributors, dependencies = stored([]), stored([]), stored([])
+    associatedNodeTypes, extensions = stored([]), stored({})
+    icon, hidden, index = stored(None), stored(False), stored(-1)
+
+    def construct(self: Any) -> None:
+        self._own.widget = None
+
+    def widgetRepresentation(self: Any) -> Any:
+        if self._own.widget is None:
+            self._own.widget = self.createNewWidgetRepresentation()
+        return self._own.widget
+
+    def createNewWidgetRepresentation(self: Any) -> Any:
+        widget = make("qSlicerScriptedLoadableModuleWidget")()
+        qt.QVBoxLayout(widget)
+        widget._own.name = self._own.name
+        widget.reload()
+        widget.setMRMLScene(slicer.mrmlScene)
+        return widget
+
+
+@behaviour
+class qSlicerWidget:
+    def setMRMLScene(self: Any, new_scene: Any) -> None:
+        self.mrmlSceneChanged.emit(new_scene)
+
+
+@behaviour
+class qSlicerAbstractModuleWidget:
+    isEntered = property(lambda self: self._own.entered)
+
+
+@behaviour
+class qSlicerScriptedLoadableModuleWidget:
+    """What a module's ...Widget sees as its `parent`."""
+
+    def construct(self: Any) -> None:
+        self._own.entered, self._own.python = False, None
+
+    moduleName = property(lambda self: self._own.name)
+
+    def self(self: Any) -> Any:
+        return self._own.python
+
+    def reload(self: Any) -> None:
+        """Make the Python side anew; the caller has taken down the old one."""
+        name = self._own.name
+        for child in self.findChildren(qt.QWidget):
+            if child.parent() is self:
+                child.setParent(None)
+        widget = getattr(sys.modules[name], f"{name}Widget")(self)
+        self._own.python = widget
+        setattr(slicer.modules, f"{name}Widget", widget)
+        widget.setup()
+
+    def enter(self: Any) -> None:
+        self._own.entered = True
+        if hasattr(self.self(), "enter"):
+            self.self().enter()
+
+    def exit(self: Any) -> None:
+        self._own.entered = False
+        if hasattr(self.self(), "exit"):
+            self.self().exit()
+
+    def setEditedNode(self: Any, node: Any, role: str = "", context: str = "") -> bool:
+        return bool(getattr(self.self(), "setEditedNode", lambda *_: False)(node, role, context))
+
+
+def load(path: Path | str) -> Any:
+    """Load the module from its file; its widget is made when it is first asked for."""
+    path = Path(path).resolve()
+    name = path.stem
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    spec = importlib.util.spec_from_file_location(name, path)
+    sys.modules[name] = python = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(python)
+    module = make("qSlicerScriptedLoadableModule")()
+    module._own.path = str(path)
+    instance = getattr(python, name)(module)
+    setattr(slicer.modules, f"{name}Instance", instance)
+    scene.add_module(module, name, slicer.vtkSlicerScriptedLoadableModuleLogic())
+    _register_io(python, name)
+    slicer.app.moduleManager().moduleLoaded.emit(name)
+    return module
+
+
+def _register_io(python: Any, name: str) -> None:
+    manager = slicer.app.coreIOManager()
+    for kind, known in (("Reader", manager._own.readers), ("Writer", manager._own.writers)):
+        if hasattr(python, f"{name}File{kind}"):
+            known[name] = parent = make(f"qSlicerScriptedFile{kind}")()
+            parent._own.python = getattr(python, f"{name}File{kind}")(parent)
+
+
+def unload(name: str) -> None:
+    """As when Slicer closes: the module is told, then it is gone."""
+    slicer.app.moduleManager().moduleAboutToBeUnloaded.emit(name)
+    module = slicer.app.moduleManager()._own.by_name.pop(name)
+    if module._own.widget is not None:
+        module._own.widget.deleteLater()
+    for registered in (
+        slicer.app.coreIOManager()._own.readers,
+        slicer.app.coreIOManager()._own.writers,
+    ):
+        registered.pop(name, None)
+    for attribute in (name.lower(), f"{name}Widget", f"{name}Instance"):
+        if hasattr(slicer.modules, attribute):
+            delattr(slicer.modules, attribute)

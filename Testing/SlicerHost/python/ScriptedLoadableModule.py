@@ -1,0 +1,145 @@
+"""Stands for slicer.ScriptedLoadableModule: the classes that a scripted module derives from."""
+
+import importlib
+import logging
+import os
+import unittest
+
+import qt
+import slicer
+
+__all__ = [
+    "ScriptedLoadableModule",
+    "ScriptedLoadableModuleLogic",
+    "ScriptedLoadableModuleTest",
+    "ScriptedLoadableModuleWidget",
+]
+
+
+class ScriptedLoadableModule:
+    def __init__(self, parent):
+        super().__init__()
+        self.parent = parent
+        self.moduleName = type(self).__name__
+        icon = self.resourcePath(f"Icons/{self.moduleName}.png")
+        if os.path.isfile(icon):
+            parent.icon = qt.QIcon(icon)
+        slicer.selfTests[self.moduleName] = self.runTest
+
+    def resourcePath(self, filename):
+        return os.path.join(os.path.dirname(self.parent.path), "Resources", filename)
+
+    def getDefaultModuleDocumentationLink(self, docPage=None):
+        url = slicer.app.moduleDocumentationUrl(docPage or self.moduleName)
+        return f'<p>For more information see the <a href="{url}">online documentation</a>.</p>'
+
+    def runTest(self, msec=100, **kwargs):
+        module = importlib.import_module(type(self).__module__)
+        test = getattr(module, f"{self.moduleName}Test")()
+        test.messageDelay = msec
+        test.runTest(**kwargs)
+
+
+class ScriptedLoadableModuleWidget:
+    def __init__(self, parent=None):
+        super().__init__()
+        self.moduleName = type(self).__name__.removesuffix("Widget")
+        self.developerMode = slicer.util.settingsValue(
+            "Developer/DeveloperMode", False, converter=slicer.util.toBool
+        )
+        self.parent = parent if parent else self._ownParent()
+        self.layout = self.parent.layout()
+        if not parent:
+            self.setup()
+            self.parent.show()
+        slicer.app.moduleManager().connect(
+            "moduleAboutToBeUnloaded(QString)", self._onModuleAboutToBeUnloaded
+        )
+
+    def _ownParent(self):
+        parent = slicer.qMRMLWidget()
+        parent.setLayout(qt.QVBoxLayout())
+        parent.setMRMLScene(slicer.mrmlScene)
+        return parent
+
+    def resourcePath(self, filename):
+        folder = os.path.dirname(slicer.util.modulePath(self.moduleName))
+        return os.path.join(folder, "Resources", filename)
+
+    def cleanup(self):
+        """Called before the module goes; for derived classes."""
+
+    def _onModuleAboutToBeUnloaded(self, moduleName):
+        if moduleName == self.moduleName:
+            self.cleanup()
+            slicer.app.moduleManager().disconnect(
+                "moduleAboutToBeUnloaded(QString)", self._onModuleAboutToBeUnloaded
+            )
+
+    def setupDeveloperSection(self):
+        """In Slicer's developer mode: buttons to reload, test and edit the module."""
+
+    def setup(self):
+        self.setupDeveloperSection()
+
+    def onReload(self):
+        slicer.util.reloadScriptedModule(self.moduleName)
+
+    def onTest(self, **kwargs):
+        slicer.selfTests[self.moduleName](**kwargs)
+
+    def onReloadAndTest(self, **kwargs):
+        self.onReload()
+        self.onTest(**kwargs)
+
+
+class ScriptedLoadableModuleLogic:
+    def __init__(self, parent=None):
+        super().__init__()
+        self.moduleName = type(self).__name__.removesuffix("Logic")
+        self.isSingletonParameterNode = True
+
+    def getParameterNode(self):
+        if self.isSingletonParameterNode:
+            node = slicer.mrmlScene.GetSingletonNode(self.moduleName, "vtkMRMLScriptedModuleNode")
+            if node:
+                node.SetAttribute("ModuleName", self.moduleName)
+                return node
+        nodes = [] if self.isSingletonParameterNode else self.getAllParameterNodes()
+        return nodes[0] if nodes else slicer.mrmlScene.AddNode(self.createParameterNode())
+
+    def getAllParameterNodes(self):
+        nodes = slicer.util.getNodesByClass("vtkMRMLScriptedModuleNode")
+        return [node for node in nodes if node.GetAttribute("ModuleName") == self.moduleName]
+
+    def createParameterNode(self):
+        node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLScriptedModuleNode")
+        node.UnRegister(None)  # the reference that CreateNodeByClass returned
+        if self.isSingletonParameterNode:
+            node.SetSingletonTag(self.moduleName)
+        node.SetModuleName(self.moduleName)
+        node.SetAttribute("ModuleName", self.moduleName)
+        node.SetName(slicer.mrmlScene.GenerateUniqueName(self.moduleName))
+        return node
+
+
+class ScriptedLoadableModuleTest(unittest.TestCase):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.messageDelay = 1000
+
+    def delayDisplay(self, message, requestedDelay=None, msec=None):
+        logging.info(message)
+        slicer.app.processEvents()
+
+    def takeScreenshot(self, name, description, type=-1):
+        raise NotImplementedError("the host has no main window to take a picture of")
+
+    def setUp(self):
+        """For derived classes."""
+
+    def tearDown(self):
+        """For derived classes."""
+
+    def runTest(self):
+        """Slicer's own test calls this one; derived classes run their tests from here."""

@@ -1,0 +1,254 @@
+"""Makes PySide6's classes behave as PythonQt's do, strictly.
+
+Properties are values and not methods, an unknown attribute cannot be written, signals are connected
+by their full signature, constructors take no keywords. What PythonQt would let pass in silence, or
+with a line on the terminal, is kept in `refused`: a test that leaves anything there has failed.
+"""
+
+from __future__ import annotations
+
+import os
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from Qt import QtCore
+
+QObject = QtCore.QObject
+refused: list[str] = []
+
+#: PySide says "property" for values that PythonQt's meta-object has as properties too; these
+#: are the kinds whose conversions differ between the two.
+_KINDS = {
+    "QString": "QString", "bool": "bool", "int": "int", "double": "double", "float": "double",
+    "QStringList": "QStringList",
+}  # fmt: skip
+_METHOD = type(QObject.objectName)
+
+
+def convert(kind: str, value: Any, where: str) -> Any:
+    """The value as a property of that kind would take it from PythonQt."""
+    if isinstance(value, np.generic | os.PathLike):
+        refused.append(f"{where}: {type(value).__name__} is only sometimes accepted, convert it")
+        value = os.fspath(value) if isinstance(value, os.PathLike) else value.item()
+    if kind == "QString" and not isinstance(value, str):
+        refused.append(f"{where}: {value!r} becomes the text {str(value)!r}")
+        return str(value)
+    if kind == "QStringList" and isinstance(value, str):
+        refused.append(f"{where}: {value!r} becomes a list of its characters")
+        return list(value)
+    if kind in {"bool", "int", "double"} and not isinstance(value, int | float):
+        raise AttributeError(f"{where} does not accept {value!r} ({type(value).__name__})")
+    if kind == "int" and isinstance(value, float):
+        refused.append(f"{where}: {value!r} loses its fraction")
+        return int(value)
+    return value
+
+
+class QtProperty:
+    """A property of a Qt class: on an instance it is its value, on the class the native method."""
+
+    def __init__(self, name: str, kind: str, native: Any) -> None:
+        self.name, self.kind, self.native = name, _KINDS.get(kind, ""), native
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return self if self.native is None else self.native.__get__(None, owner)
+        if isinstance(self.native, _METHOD):
+            return self.native(instance)
+        return instance.property(self.name)
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        where = f"property '{self.name}' of {type(instance).__name__}"
+        if not instance.setProperty(self.name, convert(self.kind, value, where)):
+            raise AttributeError(f"{where} does not accept {value!r} ({type(value).__name__})")
+
+
+def subclasses(cls: type) -> Iterator[type]:
+    for each in cls.__subclasses__():
+        yield each
+        yield from subclasses(each)
+
+
+def find(cls: type, name: str) -> Any:
+    return next((each.__dict__[name] for each in cls.__mro__ if name in each.__dict__), None)
+
+
+def is_native(cls: type) -> bool:
+    """Whether PythonQt would see a C++ class here, rather than one that Python derived from it."""
+    return cls.__module__.startswith("PySide6.") or "stand_in" in cls.__dict__
+
+
+def normalized(signature: str) -> str:
+    return bytes(QtCore.QMetaObject.normalizedSignature(signature)).decode()
+
+
+# --- signals by signature ------------------------------------------------------------------------
+
+
+def signal_of(sender: Any, signature: str) -> Any:
+    """The signal of that full signature, or None, which is written down."""
+    signature = normalized(signature)
+    stand_in = getattr(sender, "_signal", None)
+    found = stand_in(signature) if stand_in else None
+    if found is None and sender.metaObject().indexOfSignal(signature) >= 0:
+        name, _, arguments = signature.rstrip(")").partition("(")
+        found = getattr(sender, name)
+        overloads = [each for each in _overloads(sender, name) if each != signature]
+        if overloads and arguments:
+            found = found[tuple_of_types(arguments)]
+    if found is None:
+        refused.append(f"{sender.metaObject().className()} has no signal {signature}")
+    return found
+
+
+def _overloads(sender: Any, name: str) -> list[str]:
+    meta = sender.metaObject()
+    methods = (meta.method(index) for index in range(meta.methodCount()))
+    return [
+        bytes(each.methodSignature()).decode()
+        for each in methods
+        if each.methodType() == QtCore.QMetaMethod.MethodType.Signal
+        and bytes(each.name()).decode() == name
+    ]
+
+
+def tuple_of_types(arguments: str) -> Any:
+    known = {"int": int, "bool": bool, "QString": str, "double": float}
+    types_ = tuple(known.get(each, each) for each in arguments.split(","))
+    return types_[0] if len(types_) == 1 else types_
+
+
+def _connect(self: Any, signature: str, *receiver: Any) -> bool:
+    signal, slot = signal_of(self, signature), _slot(*receiver)
+    if signal is None or slot is None:
+        return False
+    signal.connect(slot)
+    return True
+
+
+def _disconnect(self: Any, signature: str, *receiver: Any) -> bool:
+    signal, slot = signal_of(self, signature), _slot(*receiver) if receiver else None
+    if signal is None:
+        return False
+    try:
+        signal.disconnect(*[slot] if slot else [])
+    except (RuntimeError, TypeError):
+        return False
+    return True
+
+
+def _slot(receiver: Any, name: str | None = None) -> Callable[..., Any] | None:
+    """What is to be called: a Python callable, or the slot of an object, given by its signature."""
+    if name is None:
+        return receiver
+    slot = getattr(receiver, name.partition("(")[0], None)
+    if not callable(slot):
+        refused.append(f"{receiver.metaObject().className()} has no slot {name}")
+        return None
+    return slot
+
+
+# --- attributes ----------------------------------------------------------------------------------
+
+
+def _set_attribute(self: Any, name: str, value: Any) -> None:
+    cls = type(self)
+    found = find(cls, name)
+    if hasattr(found, "__set__"):
+        found.__set__(self, value)
+    elif not is_native(cls) or _is_bookkeeping(name, value):
+        self.__dict__[name] = value
+    elif found is not None:
+        raise AttributeError(f"'{name}' can not be overwritten on {cls.__name__} object")
+    elif name.encode() in [bytes(each) for each in self.dynamicPropertyNames()]:
+        self.setProperty(name, value)
+    else:
+        raise AttributeError(
+            f"'{name}' does not exist on {cls.__name__} and creating new attributes on C++ objects "
+            "is not allowed"
+        )
+
+
+def _is_bookkeeping(name: str, value: Any) -> bool:
+    """PySide6 keeps as attributes: bound signals, its description of slots, a form's children."""
+    is_own = name.startswith("__") or type(value).__name__ == "SignalInstance"
+    return is_own or (isinstance(value, QObject) and value.objectName == name)
+
+
+_native_getattribute = QObject.__getattribute__
+_INSTEAD = {"connect": _connect, "disconnect": _disconnect}
+
+
+def _get_attribute(self: Any, name: str) -> Any:
+    if name in _INSTEAD:
+        return types.MethodType(_INSTEAD[name], self)
+    try:
+        return _native_getattribute(self, name)
+    except AttributeError:
+        if name.startswith("__") or name.encode() not in map(bytes, self.dynamicPropertyNames()):
+            raise
+        return self.property(name)
+
+
+def _without_keywords(cls: type) -> Callable[..., None]:
+    native = cls.__init__
+
+    def __init__(self: Any, *arguments: Any, **keywords: Any) -> None:
+        if keywords:
+            raise ValueError(f"{cls.__name__} takes no keyword arguments: {', '.join(keywords)}")
+        native(self, *arguments)
+
+    return __init__
+
+
+# --- the change itself ---------------------------------------------------------------------------
+
+
+def add_properties(cls: Any) -> None:
+    meta = cls.staticMetaObject
+    for index in range(meta.propertyCount()):
+        described = meta.property(index)
+        name, native = described.name(), cls.__dict__.get(described.name())
+        if isinstance(native, QtProperty) or (native is None and index < meta.propertyOffset()):
+            continue
+        inherited = native if native is not None else find(cls, name)
+        inherited = inherited.native if isinstance(inherited, QtProperty) else inherited
+        setattr(cls, name, QtProperty(name, described.typeName(), inherited))
+
+
+def _add_setter_checks(cls: Any) -> None:
+    """`setText(None)` shows "None" in PythonQt, as the property does."""
+    for name, found in list(cls.__dict__.items()):
+        if isinstance(found, QtProperty) and found.kind == "QString":
+            setter = "set" + name[0].upper() + name[1:]
+            if isinstance(cls.__dict__.get(setter), _METHOD):
+                setattr(cls, setter, _checked(cls.__dict__[setter], cls.__name__, setter))
+
+
+def _checked(native: Any, owner: str, name: str) -> Callable[..., Any]:
+    def setter(self: Any, value: Any, *more: Any) -> Any:
+        return native(self, convert("QString", value, f"{owner}.{name}"), *more)
+
+    return setter
+
+
+def behave() -> None:
+    """Change every class that Qt brought, once."""
+    classes = [QObject, *dict.fromkeys(subclasses(QObject))]
+    for cls in classes:
+        add_properties(cls)
+    for cls in classes:
+        _add_setter_checks(cls)
+        cls.__init__ = _without_keywords(cls)
+        if hasattr(cls, "exec") and "exec" in cls.__dict__:
+            cls.exec_ = cls.__dict__["exec"]
+    for cls in classes:
+        cls.__setattr__ = _set_attribute
+    QObject.__getattribute__ = _get_attribute
+    QObject.name = property(
+        lambda self: self.objectName, lambda self, value: self.setObjectName(value)
+    )
+    QObject.className = lambda self: self.metaObject().className()
+    QObject.delete = lambda self: self.deleteLater()
