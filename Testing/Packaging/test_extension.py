@@ -105,6 +105,33 @@ def test_the_worker_starts_from_the_package_alone(installed: Path) -> None:
     assert json.loads(said.splitlines()[0])["event"] == "hello"
 
 
+def test_the_module_opens_from_the_package_alone(installed: Path) -> None:
+    """Its widget with every page, in the host that stands in for Slicer."""
+    said = run_alone(
+        installed / MODULES,
+        "import sys",
+        "from pathlib import Path",
+        "from SlicerHost import boot",
+        "if boot.missing(): print('cannot run:', boot.missing()); raise SystemExit",
+        "boot.start()",
+        "from SlicerHost import modules",
+        "import slicer",
+        f"modules.load(Path({str(installed / MODULES)!r}) / 'MedEnhance.py')",
+        "widget = slicer.util.getModuleWidget('MedEnhance')",
+        "widget.enter()",
+        "ours = [m for n, m in sys.modules.items() if n.startswith('MedEnhance')]",
+        "print(*sorted({m.__file__ for m in ours}), widget.resourcePath('UI/Load.ui'), sep='\\n')",
+        "assert 'torch' not in sys.modules",
+        "widget.exit(); widget.cleanup()",
+        also=(ROOT / "Testing",),
+    )
+    if said.startswith("cannot run"):
+        pytest.skip(said)
+    places = [Path(line) for line in said.splitlines() if line.endswith((".py", ".ui"))]
+    assert len(places) > 20
+    assert all(place.is_relative_to(installed.resolve()) for place in places), said
+
+
 def run_alone(modules: Path, *lines: str, also: tuple[Path, ...] = ()) -> str:
     """Run lines of Python that see the package, site-packages and `also`, and nothing else.
 
