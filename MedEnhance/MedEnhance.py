@@ -73,18 +73,13 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ("jobs", _("Jobs"), "MedEnhancePanels.jobs", "JobsPanel"),
         ("models", _("Models"), "MedEnhancePanels.models", "ModelsPanel"),
     )
-    _ICONS = {
-        "info": qt.QStyle.SP_MessageBoxInformation,
-        "warning": qt.QStyle.SP_MessageBoxWarning,
-        "error": qt.QStyle.SP_MessageBoxCritical,
-    }
 
     def __init__(self, parent=None):
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic, self.context, self.ui, self.uiWidget = None, None, None, None
         self.panels = {}
-        self._isEntered = False
+        self._knownNodes = set()
 
     def setup(self):
         from MedEnhancePanels.context import Context
@@ -108,8 +103,9 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.tabs.currentChanged.connect(self.onPageChanged)
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(scene, scene.EndCloseEvent, self.onSceneChanged)
-        self.addObserver(scene, scene.EndImportEvent, self.onSceneChanged)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.StartImportEvent, self.onSceneStartImport)
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
         self.initializeState()
 
     def _addPages(self):
@@ -135,13 +131,11 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.context.cleanup()
 
     def enter(self):
-        self._isEntered = True
         self.initializeState()
         for panel in self.panels.values():
             panel.enter()
 
     def exit(self):
-        self._isEntered = False
         for panel in self.panels.values():
             panel.exit()
 
@@ -158,7 +152,7 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def initializeState(self):
         """Show the parameter node of the scene, a new one where there is none."""
-        if slicer.mrmlScene.IsClosing() or slicer.mrmlScene.IsImporting():
+        if not self.panels or slicer.mrmlScene.IsClosing() or slicer.mrmlScene.IsImporting():
             return
         shown = self.ui.parameterNodeSelector.currentNode()
         node = shown if shown is not None else self.logic.getParameterNode()
@@ -176,8 +170,12 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.showPage(state.page)
 
     def onParameterNodeSelected(self, node=None):
-        if not slicer.mrmlScene.IsClosing():
-            self._showState(self.ui.parameterNodeSelector.currentNode())
+        if slicer.mrmlScene.IsClosing() or slicer.mrmlScene.IsImporting():
+            return
+        shown = self.ui.parameterNodeSelector.currentNode()
+        self._showState(shown)
+        if shown is None:  # it was removed: there is always one, but not made while one goes
+            qt.QTimer.singleShot(0, self.initializeState)
 
     def onParameterNodeAdded(self, node):
         node.SetModuleName(self.moduleName)
@@ -187,8 +185,21 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.context.setState(None)
         self.context.clearMessage()
 
-    def onSceneChanged(self, caller=None, event=None):
-        """A scene was closed or read: its parameter node, where it has one, is the one to show."""
+    def onSceneEndClose(self, caller=None, event=None):
+        self.initializeState()
+
+    def onSceneStartImport(self, caller=None, event=None):
+        self._knownNodes = {node.GetID() for node in self.logic.getAllParameterNodes()}
+
+    def onSceneEndImport(self, caller=None, event=None):
+        """Show the choices that came with a scene; a set that nobody used makes way for them."""
+        shown = self.context.state
+        for node in self.logic.getAllParameterNodes():
+            if node.GetID() not in self._knownNodes:
+                self.ui.parameterNodeSelector.setCurrentNode(node)
+                if shown is not None and shown.isUntouched:
+                    slicer.mrmlScene.RemoveNode(shown.node)
+                break
         self.initializeState()
 
     # --- pages and messages ---
@@ -209,7 +220,12 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.messageDetailsButton.visible = bool(details)
         self.ui.messageFrame.visible = bool(text)
         if text:
-            icon = self.uiWidget.style().standardIcon(self._ICONS[level])
+            icons = {
+                "info": qt.QStyle.SP_MessageBoxInformation,
+                "warning": qt.QStyle.SP_MessageBoxWarning,
+                "error": qt.QStyle.SP_MessageBoxCritical,
+            }
+            icon = self.uiWidget.style().standardIcon(icons[level])
             self.ui.messageIcon.setPixmap(icon.pixmap(20, 20))
 
     def onMessageClosed(self):

@@ -167,6 +167,12 @@ class State:
     def __hash__(self):
         return hash(self.node.GetID())
 
+    @property
+    def isUntouched(self):
+        """Whether nothing was chosen yet but, at most, the page to look at."""
+        chosen = set(self.node.GetParameterNames()) - {State.page.name}
+        return not chosen and self.node.GetNumberOfNodeReferenceRoles() == 0
+
     def observe(self, callback):
         """Call `callback(state)` after every change; returns a function that ends it."""
         tag = self.node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: callback(self))

@@ -25,7 +25,7 @@ class Worker:
         self._onFields, self._onLog, self._onEnded = onFields, onLog, onEnded
         self._command = command or workerCommand()
         self._pending = {"out": b"", "err": b""}
-        self._pid = 0
+        self.pid = 0
         self.log = []
         self.exitCode = None
         self.crashed = False
@@ -56,8 +56,8 @@ class Worker:
 
     def kill(self):
         """End it at once; PythonSlicer is a launcher, so the process behind it is ended as well."""
-        if self._pid:
-            _killProcess(self._pid)
+        if self.pid:
+            _killProcess(self.pid)
         self._process.kill()
 
     def waitForEnd(self, milliseconds):
@@ -74,7 +74,7 @@ class Worker:
                 self._keep(line.decode("utf-8", "replace"))
                 continue
             if fields.get("event") == "hello":
-                self._pid = int(fields.get("pid") or 0)
+                self.pid = int(fields.get("pid") or 0)
             self._onFields(fields)
 
     def _onErrorOutput(self):
@@ -105,7 +105,12 @@ class Worker:
     def _end(self, code, crashed):
         if self.exitCode is None:
             self.exitCode, self.crashed = code, crashed
-            self._onEnded(self)
+            # Not from here: whoever hears it lets go of the process, which is in the middle of
+            # its own signal and must not be destroyed by that.
+            qt.QTimer.singleShot(0, self._tellEnd)
+
+    def _tellEnd(self):
+        self._onEnded(self)
 
 
 def workerCommand():

@@ -1,0 +1,177 @@
+"""Voxels and geometry between nodes and the worker's files."""
+
+import itertools
+import math
+import os
+
+import numpy as np
+import slicer
+import vtk
+from medenhance_testing import MedEnhanceTestCase
+
+OBLIQUE = math.radians(17.0)
+
+
+def run(generator):
+    """Exhaust a generator of fractions: its fractions, and its return value."""
+    fractions = []
+    while True:
+        try:
+            fractions.append(next(generator))
+        except StopIteration as end:
+            return fractions, end.value
+
+
+def obliqueMatrix():
+    matrix = vtk.vtkMatrix4x4()
+    c, s = math.cos(OBLIQUE), math.sin(OBLIQUE)
+    rows = [(-0.7 * c, 1.1 * s, 0, 31.5), (0.7 * s, 1.1 * c, 0, -12.25), (0, 0, 3.3, 7.125)]
+    for row, values in enumerate(rows):
+        for column, value in enumerate(values):
+            matrix.SetElement(row, column, value)
+    return matrix
+
+
+def ijkToRas(node):
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    return [matrix.GetElement(row, column) for row, column in itertools.product(range(4), repeat=2)]
+
+
+class BridgeTest(MedEnhanceTestCase):
+    def makeNode(self, dtype=np.int16, shape=(5, 6, 7), name="scan"):
+        rng = np.random.default_rng(3)
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+        slicer.util.updateVolumeFromArray(node, (rng.random(shape) * 100).astype(dtype))
+        node.SetIJKToRASMatrix(obliqueMatrix())
+        return node
+
+    def path(self, name="volume.nrrd"):
+        return os.path.join(self.temporaryFolder(), name)
+
+    def test_theLibraryReadsWhatTheNodeHolds(self):
+        import MedEnhanceLib as me
+        from MedEnhancePanels import bridge
+
+        for dtype in (np.int8, np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64):
+            node = self.makeNode(dtype)
+            path = self.path(f"{np.dtype(dtype)}.nrrd")
+            run(bridge.sendVolume(node, path))
+            volume = me.load(path)
+            self.assertEqual(volume.dtype, np.dtype(dtype))
+            self.assertTrue(np.array_equal(volume.voxels, slicer.util.arrayFromVolume(node)))
+            expected = np.array(ijkToRas(node)).reshape(4, 4)
+            np.testing.assert_allclose(volume.geometry.affine_ras, expected, rtol=0, atol=1e-12)
+
+    def test_aNewNodeHasTheLibrarysGeometryAndVoxels(self):
+        import MedEnhanceLib as me
+        from MedEnhancePanels import bridge
+
+        node, path, back = self.makeNode(), self.path(), self.path("back.nrrd")
+        run(bridge.sendVolume(node, path))
+        me.save(me.load(path), back)
+        _fractions, new = run(bridge.receiveVolume(back, "returned"))
+        self.assertTrue(
+            np.array_equal(slicer.util.arrayFromVolume(new), slicer.util.arrayFromVolume(node))
+        )
+        np.testing.assert_allclose(ijkToRas(new), ijkToRas(node), rtol=0, atol=1e-12)
+
+    def test_voxelsForAnExistingNodeLeaveItsGeometryBitForBit(self):
+        from MedEnhancePanels import bridge
+
+        node, path = self.makeNode(), self.path()
+        run(bridge.sendVolume(node, path))
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "moved")
+        node.SetAndObserveTransformNodeID(transform.GetID())
+        new = bridge.newVolumeLike(node, "copy")
+        before = ijkToRas(new)
+        run(bridge.receiveVoxels(path, new))
+        self.assertEqual(ijkToRas(new), before)
+        self.assertEqual(ijkToRas(new), ijkToRas(node))
+        self.assertEqual(new.GetTransformNodeID(), transform.GetID())
+        self.assertTrue(
+            np.array_equal(slicer.util.arrayFromVolume(new), slicer.util.arrayFromVolume(node))
+        )
+
+    def test_aResultFallsIntoTheFolderOfItsInput(self):
+        from MedEnhancePanels import bridge
+
+        node = self.makeNode()
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+        study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "study")
+        hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node), study)
+        new = bridge.newVolumeLike(node, "copy")
+        self.assertEqual(hierarchy.GetItemParent(hierarchy.GetItemByDataNode(new)), study)
+
+    def test_aSequenceTravelsAsFramesAndReturnsAsASequence(self):
+        import MedEnhanceLib as me
+        from MedEnhancePanels import bridge
+
+        sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "beats")
+        for index in range(3):
+            frame = self.makeNode(name=f"frame {index}")
+            slicer.util.arrayFromVolume(frame)[:] += index
+            sequence.SetDataNodeAtValue(frame, str(index))
+            slicer.mrmlScene.RemoveNode(frame)
+        path, back = self.path(), self.path("back.nrrd")
+        run(bridge.sendVolume(sequence, path))
+        volume = me.load(path)
+        self.assertEqual(volume.shape, (3, 5, 6, 7))
+        me.save(volume, back)
+        _fractions, new = run(bridge.receiveVolume(back, "beats returned"))
+        self.assertEqual(new.GetClassName(), "vtkMRMLSequenceNode")
+        self.assertEqual(new.GetNumberOfDataNodes(), 3)
+        for old, fresh in zip(bridge.frameNodes(sequence), bridge.frameNodes(new), strict=True):
+            self.assertTrue(
+                np.array_equal(slicer.util.arrayFromVolume(old), slicer.util.arrayFromVolume(fresh))
+            )
+
+    def test_largeVolumesTravelInManySteps(self):
+        from MedEnhancePanels import bridge, nrrd
+
+        node = self.makeNode(np.uint8, (40, 1024, 1024))
+        path = self.path()
+        fractions, _none = run(bridge.sendVolume(node, path))
+        self.assertGreater(len(fractions), 1)
+        self.assertEqual(fractions, sorted(fractions))
+        reader = nrrd.Reader(path)
+        self.assertEqual(reader.shape, (40, 1024, 1024))
+
+    def test_whatCannotBeWorkedOnIsRefusedWithARemedy(self):
+        from MedEnhancePanels import bridge
+        from MedEnhancePanels.errors import PanelError
+
+        empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty")
+        colour = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "colour")
+        slicer.util.updateVolumeFromArray(colour, np.zeros((3, 4, 5, 3), np.uint8))
+        sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "none")
+        for node, words in ((None, "No volume"), (empty, "no voxels"), (colour, "colour"),
+                            (sequence, "no frames")):  # fmt: skip
+            with self.assertRaises(PanelError) as caught:
+                bridge.checkVolume(node)
+            self.assertIn(words, caught.exception.message)
+            self.assertTrue(caught.exception.hint)
+
+    def test_aFileCutShortIsAnError(self):
+        from MedEnhancePanels import bridge
+        from MedEnhancePanels.errors import PanelError
+
+        node, path = self.makeNode(), self.path()
+        run(bridge.sendVolume(node, path))
+        with open(path, "r+b") as file:
+            file.truncate(os.path.getsize(path) - 10)
+        nodes = slicer.mrmlScene.GetNumberOfNodes()
+        with self.assertRaises(PanelError):
+            run(bridge.receiveVolume(path, "broken"))
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes)
+
+    def test_theUsersWordAboutTheModalityComesFirst(self):
+        from MedEnhancePanels import bridge
+
+        node = self.makeNode()
+        slicer.util.updateVolumeFromArray(
+            node, np.linspace(-1000, 1500, 210).reshape(5, 6, 7).astype(np.int16)
+        )
+        self.assertEqual(bridge.modalityOf(node), "CT")
+        node.SetAttribute(bridge.MODALITY, "MR")
+        self.assertEqual(bridge.modalityOf(node), "MR")

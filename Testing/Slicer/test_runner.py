@@ -1,0 +1,189 @@
+"""Jobs: each ends once, in time, and leaves nothing behind, whatever happens."""
+
+import glob
+import os
+import signal
+import sys
+import time
+
+from medenhance_testing import MedEnhanceTestCase
+
+
+class RunnerTest(MedEnhanceTestCase):
+    def setUp(self):
+        super().setUp()
+        from MedEnhancePanels.runner import sharedRunner
+
+        self.runner = sharedRunner()
+
+    def ping(self, seconds=0.0, count=3, **more):
+        return self.runner.submit(
+            "ping", {"count": count, "seconds": seconds}, title="Ping", **more
+        )
+
+    def finish(self, job, seconds=20):
+        self.waitUntil(lambda: job.isFinished, seconds)
+        return job
+
+    def test_aJobRunsToItsResult(self):
+        seen = []
+        job = self.ping()
+        job.onEvent(lambda job, name, fields: seen.append(name))
+        self.finish(job)
+        self.assertEqual(job.state, "done")
+        self.assertEqual(job.result["count"], 3)
+        self.assertEqual(job.fraction, 1.0)
+        self.assertIn("progress", seen)
+        self.assertFalse(os.path.exists(job.folder))
+
+    def test_theWorkerStaysWarm(self):
+        self.finish(self.ping())
+        began = time.monotonic()
+        self.finish(self.ping())
+        self.assertLess(time.monotonic() - began, 0.5)
+
+    def test_jobsWaitForEachOtherAndOneOfTheirOwnDoesNot(self):
+        first, second = self.ping(1.0), self.ping()
+        own = self.ping(own=True)
+        self.finish(own)
+        self.finish(second)
+        self.assertTrue(first.isFinished)
+        self.assertLessEqual(first.ended, second.ended)
+
+    def test_aCancelledJobEndsWithinTwoSeconds(self):
+        job = self.ping(60, count=1000)
+        self.waitUntil(lambda: job.isRunning, 20)
+        began = time.monotonic()
+        job.cancel()
+        self.finish(job, 5)
+        self.assertLess(time.monotonic() - began, 2.0)
+        self.assertEqual(job.state, "cancelled")
+        self.assertEqual(self.finish(self.ping()).state, "done")
+
+    def test_aWaitingJobIsCancelledAtOnce(self):
+        first, second = self.ping(2.0), self.ping(30)
+        self.waitUntil(lambda: first.isRunning, 20)
+        second.cancel()
+        self.finish(second, 2)
+        self.assertEqual(second.state, "cancelled")
+        self.assertEqual(self.finish(first).state, "done")
+
+    def test_aKilledWorkerFailsItsJobAndTheNextOneRuns(self):
+        job, waiting = self.ping(60, count=1000), self.ping()
+        self.waitUntil(lambda: job.isRunning and job.fraction > 0, 20)
+        os.kill(job.worker.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+        self.finish(job)
+        self.assertEqual((job.state, job.error.code), ("failed", "worker"))
+        self.assertTrue(job.error.hint)
+        self.finish(waiting)
+        self.assertEqual(self.finish(self.ping()).state, "done")
+
+    def test_aWorkerThatCannotStartIsAnErrorWithARemedy(self):
+        from MedEnhancePanels.runner import Runner
+
+        for command in (["/no/such/python"], [sys.executable, "-c", "raise SystemExit('broken')"]):
+            runner = Runner(command)
+            job = runner.submit("ping", {}, title="Ping")
+            self.finish(job)
+            self.assertEqual((job.state, job.error.code), ("failed", "worker"))
+            self.assertTrue(job.error.hint)
+            runner.shutdown()
+
+    def test_aWorkerThatDoesNotListenIsKilledAfterTheGraceTime(self):
+        from MedEnhancePanels import runner as module
+
+        deaf = (
+            "import json, sys, time; line = sys.stdin.readline();"
+            "print(json.dumps({'v': 1, 'job': json.loads(line)['id'], 'event': 'started'}),"
+            " flush=True); time.sleep(600)"
+        )
+        grace, module._GRACE_MS = module._GRACE_MS, 300
+        runner = module.Runner([sys.executable, "-c", deaf])
+        try:
+            job = runner.submit("ping", {}, title="Ping")
+            self.waitUntil(lambda: job.isRunning, 20)
+            job.cancel()
+            self.finish(job, 5)
+            self.assertEqual(job.state, "cancelled")
+        finally:
+            module._GRACE_MS = grace
+            runner.shutdown()
+
+    def test_theWorkersErrorReachesTheUserWithItsHint(self):
+        job = self.runner.submit("inspect", {"input": "/no/such/file.nrrd"}, title="Inspect")
+        self.finish(job)
+        self.assertEqual((job.state, job.error.code), ("failed", "input"))
+        self.assertIn("file.nrrd", job.error.message)
+        self.assertNotIn("Traceback", job.error.text)
+
+    def test_stepsBeforeAndAfterRunBetweenEvents(self):
+        turns = []
+
+        def before(job):
+            for step in range(50):
+                time.sleep(0.005)
+                turns.append(("before", step))
+                yield step / 50
+
+        def after(job):
+            turns.append(("after", job.result["count"]))
+            yield 1.0
+
+        job = self.ping(before=before, after=after)
+        self.assertLess(len(turns), 50)  # submit returned before they were through
+        self.finish(job)
+        self.assertEqual(turns[-1], ("after", 3))
+        self.assertEqual(job.state, "done")
+
+    def test_aFaultInAStepFailsTheJob(self):
+        def after(job):
+            yield 0.5
+            raise ZeroDivisionError("here")
+
+        job = self.finish(self.ping(after=after))
+        self.assertEqual((job.state, job.error.code), ("failed", "internal"))
+        self.assertIn("here", job.error.message)
+        self.assertIn("Traceback", job.error.details)
+
+    def test_cancellingWhileVoxelsAreSentRunsTheStepsOwnCleanUp(self):
+        closed = []
+
+        def before(job):
+            try:
+                while True:
+                    yield 0.1
+            finally:
+                closed.append(True)
+
+        job = self.ping(before=before)
+        self.processEvents()
+        job.cancel()
+        self.assertEqual(job.state, "cancelled")
+        self.assertEqual(closed, [True])
+
+    def test_shutdownLeavesNoProcessAndNoFile(self):
+        job = self.ping(60, count=1000)
+        self.waitUntil(lambda: job.isRunning, 20)
+        folder, worker = self.runner.folder(), job.worker
+        self.assertTrue(glob.glob(os.path.join(folder, "*")))
+        self.runner.shutdown()
+        self.assertEqual(job.state, "cancelled")
+        self.assertFalse(worker.isAlive)
+        self.assertFalse(os.path.exists(folder))
+
+    def test_aFaultyListenerDoesNotDisturbTheOthers(self):
+        heard = []
+        job = self.ping()
+        job.onFinished(lambda job: 1 / 0)
+        job.onFinished(heard.append)
+        with self.assertLogs(level="ERROR"):
+            self.finish(job)
+        self.assertEqual(heard, [job])
+
+    def test_waitReturnsTheJobOrRaisesItsError(self):
+        from MedEnhancePanels.errors import PanelError
+        from MedEnhancePanels.runner import wait
+
+        self.assertEqual(wait(self.ping()).result["count"], 3)
+        with self.assertRaises(PanelError):
+            wait(self.runner.submit("inspect", {"input": "/no/such/file"}, title="Inspect"))
