@@ -5,33 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.cli.parser import Subparsers, new_command
 from MedEnhanceLib.cli.words import columns, size
-from MedEnhanceLib.dependencies import PIP_NAMES
+from MedEnhanceLib.dependencies import package_rows
 from MedEnhanceLib.errors import DependencyError, MedEnhanceError, ModelError
 
-#: import name → (what it is for, whether everything needs it).
-PACKAGES = {
-    "numpy": ("voxels", True),
-    "SimpleITK": ("reading and writing volumes, N4", True),
-    "pydicom": ("DICOM", True),
-    "jpeg_ls": ("DICOM compressed as JPEG-LS", True),
-    "torch": ("enhancing, segmenting, training", True),
-    "monai": ("tiled inference, segmentation heads", True),
-    "safetensors": ("models", True),
-    "imagecodecs": ("compression", True),
-    "zstandard": ("compression", True),
-    "tqdm": ("progress bars", True),
-    "matplotlib": ("pictures and reports", True),
-    "distributed": ("batch --scheduler", False),
-}
-_PIP_NAMES = PIP_NAMES | {"distributed": "dask[distributed]"}
 _LEAST_PYTHON = (3, 11)
 _PING_SECONDS = 60.0
 
@@ -51,13 +33,13 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Look at everything; a part that fails is told of and does not stop the rest."""
-    from MedEnhanceLib.cli import machine
+    from MedEnhanceLib import machine
 
     found = {
         "medenhance": __version__,
         "python": python(),
-        "packages": packages(),
-        "devices": machine.devices(),
+        "packages": package_rows(),
+        **machine.compute(),
         "cpu_threads": machine.cpu_threads(),
         "memory": machine.memory(),
         "disk": machine.disk(Path.cwd()),
@@ -82,36 +64,11 @@ def python() -> dict[str, Any]:
     return {"version": version, "executable": sys.executable, "ok": fits}
 
 
-def packages() -> list[dict[str, Any]]:
-    """Each package with its version, None where it is missing; none of them is imported."""
-    return [
-        {
-            "package": _PIP_NAMES.get(module, module),
-            "version": _version(module),
-            "purpose": purpose,
-            "required": required,
-        }
-        for module, (purpose, required) in PACKAGES.items()
-    ]
-
-
 def models() -> list[dict[str, Any]]:
     """Each model and whether its files match their hashes."""
-    from MedEnhanceLib.bundles import list_bundles, verify_bundle
+    from MedEnhanceLib.bundles.summary import installed
 
-    rows = []
-    try:
-        bundles = list_bundles()
-    except ModelError as error:
-        return [{"name": "", "kind": "", "modality": "", "ok": False, "message": error.message}]
-    for bundle in bundles:
-        about = {"name": bundle.name, "kind": bundle.kind, "modality": bundle.modality}
-        try:
-            verify_bundle(bundle)
-            rows.append({**about, "ok": True, "message": "verified"})
-        except ModelError as error:
-            rows.append({**about, "ok": False, "message": error.message})
-    return rows
+    return installed()
 
 
 def worker() -> dict[str, Any]:
@@ -134,10 +91,10 @@ def shortcomings(found: Mapping[str, Any]) -> list[str]:
     told = []
     if not found["python"]["ok"]:
         told.append(f"Python {found['python']['version']}: 3.11 or newer is needed")
-    absent = [row["package"] for row in found["packages"] if row["required"] and not row["version"]]
+    absent = [row for row in found["packages"] if row["required"] and not row["ok"]]
     if absent:
-        names = " ".join(f"'{name}'" if "[" in name else name for name in absent)
-        told.append(f"packages are missing; install them: python -m pip install {names}")
+        names = " ".join(f"'{row['requirement']}'" for row in absent)
+        told.append(f"packages are missing or too old; install: python -m pip install {names}")
     told += [f"model {row['name']}: {row['message']}" for row in found["models"] if not row["ok"]]
     if not found["models"]:
         told.append(
@@ -154,7 +111,7 @@ def screen(found: Mapping[str, Any]) -> str:
     rows = [
         (
             row["package"],
-            row["version"] or ("MISSING" if row["required"] else "not installed (optional)"),
+            _version_text(row),
             row["purpose"],
         )
         for row in found["packages"]
@@ -166,6 +123,7 @@ def screen(found: Mapping[str, Any]) -> str:
         columns(("package", "version", "for"), rows, left=3),
         "",
         *(f"device   {_device_text(row)}" for row in found["devices"]),
+        f"models   run on {found['choice']['name']}: {found['choice']['reason']}",
         f"CPU      {found['cpu_threads']} threads",
         f"memory   {_share(memory['free'])} free of {_share(memory['total'])}",
         f"disk     {_share(disk['free'])} free of {_share(disk['total'])} ({disk['path']})",
@@ -179,25 +137,17 @@ def screen(found: Mapping[str, Any]) -> str:
 
 
 def _error(found: Mapping[str, Any], missing: Sequence[str]) -> MedEnhanceError:
-    packages_miss = any(row["required"] and not row["version"] for row in found["packages"])
+    packages_miss = any(row["required"] and not row["ok"] for row in found["packages"])
     kind: type[MedEnhanceError] = DependencyError if packages_miss else ModelError
     if not packages_miss and found["models"] and all(row["ok"] for row in found["models"]):
         kind = MedEnhanceError
     return kind("something that MedEnhance needs is missing", "\n".join(missing))
 
 
-def _version(module: str) -> str | None:
-    try:
-        if find_spec(module) is None:
-            return None
-    except (ImportError, ValueError):
-        return None
-    for name in (_PIP_NAMES.get(module, module).partition("[")[0], module):
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return "unknown"
+def _version_text(row: Mapping[str, Any]) -> str:
+    if row["version"] is None:
+        return "MISSING" if row["required"] else "not installed (optional)"
+    return f"{row['version']}{'' if row['ok'] else ' TOO OLD'}"
 
 
 def _device_text(row: Mapping[str, Any]) -> str:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from textwrap import shorten
-from typing import TYPE_CHECKING, Any
+from textwrap import fill
 
 from MedEnhanceLib.cli.parser import Subparsers, new_command
 from MedEnhanceLib.cli.words import columns, pairs, size
 from MedEnhanceLib.errors import ConfigError, ModelError
-
-if TYPE_CHECKING:
-    from MedEnhanceLib.bundles import Bundle
 
 ACTIONS = {
     "list": "all models",
@@ -56,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     from MedEnhanceLib.bundles import list_bundles
+    from MedEnhanceLib.bundles.summary import folder_bytes, summary
 
     bundles = list_bundles()
     rows = [
@@ -65,16 +62,21 @@ def _list(args: argparse.Namespace) -> int:
             bundle.modality,
             "shipped" if bundle.shipped else "imported",
             size(folder_bytes(bundle.folder)),
-            shorten(str(bundle.metadata.get("description", "")), 60, placeholder=" …"),
         )
         for bundle in bundles
     ]
-    heads = ("name", "kind", "for", "origin", "size", "description")
-    text = columns(heads, rows, left=len(heads)) if rows else "no models are installed"
+    heads = ("name", "kind", "for", "origin", "size")
+    about = [
+        fill(f"{bundle.name}: {bundle.metadata['description']}", 100, subsequent_indent="  ")
+        for bundle in bundles
+    ]
+    text = "\n".join([columns(heads, rows, left=len(heads)), "", *about])
+    text = text if bundles else "no models are installed"
     return int(args.console.done({"models": [summary(bundle) for bundle in bundles]}, text))
 
 
 def _show(args: argparse.Namespace) -> int:
+    from MedEnhanceLib.bundles.summary import summary
     from MedEnhanceLib.jobs.evaluation import find_bundle
 
     bundle = find_bundle(args.name)
@@ -108,6 +110,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 def _import(args: argparse.Namespace) -> int:
     from MedEnhanceLib.bundles import import_bundle
+    from MedEnhanceLib.bundles.summary import summary
 
     source = Path(args.name)
     if not source.exists():
@@ -122,25 +125,3 @@ def _remove(args: argparse.Namespace) -> int:
 
     remove_bundle(args.name)
     return int(args.console.done({"removed": args.name}, f"removed {args.name}"))
-
-
-def summary(bundle: Bundle) -> dict[str, Any]:
-    """What a list says of a model."""
-    metadata = bundle.metadata
-    return {
-        "name": bundle.name,
-        "kind": bundle.kind,
-        "modality": bundle.modality,
-        "version": str(metadata.get("version", "")),
-        "licence": str(metadata.get("licence", "")),
-        "description": str(metadata.get("description", "")),
-        "shipped": bundle.shipped,
-        "bytes": folder_bytes(bundle.folder),
-        "sha256": bundle.sha256,
-        "folder": str(bundle.folder),
-    }
-
-
-def folder_bytes(folder: Path) -> int:
-    """Bytes of all files in a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

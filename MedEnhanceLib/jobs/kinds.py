@@ -22,6 +22,12 @@ from MedEnhanceLib.jobs.enhancement import (
     run_segment,
 )
 from MedEnhanceLib.jobs.evaluation import EvaluateParams, run_evaluate
+from MedEnhanceLib.jobs.installation import (
+    DoctorParams,
+    ModelsParams,
+    run_doctor,
+    run_models,
+)
 from MedEnhanceLib.jobs.ping import PingParams, run_ping
 from MedEnhanceLib.jobs.result import Result
 from MedEnhanceLib.jobs.training import TrainParams, run_train
@@ -56,5 +62,7 @@ JOBS: dict[str, JobKind] = {
     "train": JobKind(TrainParams, run_train),
     "evaluate": JobKind(EvaluateParams, run_evaluate),
     "demo": JobKind(DemoParams, run_demo),
+    "models": JobKind(ModelsParams, run_models),
+    "doctor": JobKind(DoctorParams, run_doctor),
     "ping": JobKind(PingParams, run_ping),
 }

@@ -46,7 +46,9 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """
     calls: list[dict[str, Any]] = []
 
-    def enhance(volume: Volume, config: Any, *, guide: Any = None, monitor: Any) -> Any:
+    def enhance(
+        volume: Volume, config: Any, *, guide: Any = None, slices: Any = None, monitor: Any
+    ) -> Any:
         calls.append({"kind": "enhance", "config": config, "guide": guide})
         monitor.progress(0.5, "enhancing")
         monitor.warn("only a stand-in")

@@ -1,0 +1,118 @@
+"""The jobs about the installation: what is asked of a worker before anything is installed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib import io
+from MedEnhanceLib.errors import ConfigError, ModelError
+from MedEnhanceLib.jobs import JobSpec, run_job
+from MedEnhanceLib.resources import resource_folder
+from MedEnhanceLib.volume import Volume
+
+_FIELDS = {
+    "name", "kind", "modality", "version", "description", "licence", "sha256", "shipped", "bytes",
+    "folder", "card", "training", "ok", "message",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def user_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MEDENHANCE_MODELS", str(tmp_path / "models"))
+    return tmp_path / "models"
+
+
+def _models(action: str, **params: str) -> list[dict[str, Any]]:
+    return run_job(JobSpec("models", {"action": action, **params}))["models"]
+
+
+def test_models_are_listed_with_all_that_a_page_shows() -> None:
+    rows = _models("list")
+    assert {"brain-tissue", "ct-lowdose", "mr-brain"} <= {row["name"] for row in rows}
+    for row in rows:
+        assert set(row) == _FIELDS
+        assert row["ok"] is True
+        assert row["shipped"] is True
+        assert row["card"].startswith("# ")
+        assert row["training"]
+        assert row["bytes"] > 100_000
+
+
+def test_a_model_is_imported_found_damaged_and_removed(tmp_path: Path, user_models: Path) -> None:
+    source = tmp_path / "mine"
+    shutil.copytree(resource_folder("models") / "mr-brain", source)
+    result = run_job(JobSpec("models", {"action": "import", "path": str(source)}))
+    assert result["imported"] == "mr-brain"
+    (mine,) = [row for row in result["models"] if not row["shipped"]]
+    assert mine["folder"] == str(user_models / "mr-brain")
+    (user_models / "mr-brain/docs/README.md").write_text("forged")
+    (mine,) = _models("verify", name="mr-brain")
+    assert mine["ok"] is False
+    assert "damaged" in mine["message"]
+    rows = run_job(JobSpec("models", {"action": "remove", "name": "mr-brain"}))["models"]
+    assert all(row["shipped"] for row in rows)
+    assert not (user_models / "mr-brain").exists()
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "words"),
+    [
+        ({"action": "burn"}, ConfigError, "burn"),
+        ({"action": "import"}, ConfigError, "path"),
+        ({"action": "remove"}, ConfigError, "name"),
+        ({"action": "remove", "name": "mr-brain"}, ModelError, "part of MedEnhance"),
+        ({"action": "import", "path": "/no/such"}, ModelError, "not there"),
+        ({"action": "verify", "name": "none"}, ModelError, "no model"),
+    ],
+)
+def test_what_cannot_be_done_with_models_is_refused(
+    params: dict[str, str], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        run_job(JobSpec("models", params))
+
+
+def test_doctor_tells_of_devices_memory_disk_and_packages() -> None:
+    told = run_job(JobSpec("doctor")).fields
+    assert told["choice"]["name"] in ("cuda", "mps", "cpu")
+    assert told["choice"]["reason"]
+    assert told["devices"][-1]["name"] == "cpu"
+    assert told["memory"]["total"] > 0
+    assert told["disk"]["free"] > 0
+    assert {"numpy", "torch"} <= {row["package"] for row in told["packages"]}
+    assert set(told["cuda"]) == {"built", "available", "driver"}
+
+
+def test_a_worker_answers_these_without_torch(tmp_path: Path) -> None:
+    """In a process where importing torch (or MONAI) is an error."""
+    io.save(
+        Volume(np.arange(60, dtype=np.int16).reshape(3, 4, 5), modality="MR"), tmp_path / "a.nrrd"
+    )
+    code = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "monai"):
+            raise AssertionError(f"{name} is imported")
+sys.meta_path.insert(0, Refuse())
+from MedEnhanceLib import machine
+machine.find_spec = lambda name: None  # as where it is not installed
+from MedEnhanceLib.jobs import JobSpec, run_job
+import MedEnhanceLib.jobs.worker
+source, target = sys.argv[1:]
+assert run_job(JobSpec("doctor"))["choice"]["name"] == "none"
+assert run_job(JobSpec("models", {"action": "list"}))["models"]
+assert run_job(JobSpec("inspect", {"input": source}))["card"]
+assert run_job(JobSpec("convert", {"input": source, "output": target}))["outputs"]
+assert run_job(JobSpec("estimate", {"input": source, "config": {"lossless": True}}))["ratio"]
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "a.nrrd"), str(tmp_path / "b.nii")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
