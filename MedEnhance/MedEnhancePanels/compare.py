@@ -24,13 +24,16 @@ _OVERLAYS = ("difference", "uncertainty")
 
 
 class Compare:
-    """One comparison at a time. mode: "none", "sideBySide" or "fade"."""
+    """One comparison at a time.
+
+    mode: "none", "sideBySide" or "fade". overlay: "difference", "uncertainty" or None.
+    """
 
     def __init__(self):
         self.mode = "none"
         self._outputID = None
         self._before = None
-        self._overlay = None
+        self.overlay = None
 
     @property
     def output(self):
@@ -40,7 +43,7 @@ class Compare:
         """Compare an enhanced volume with its input; "none" leaves, another mode replaces."""
         if mode == self.mode and output is self.output:
             return
-        overlay = self._overlay
+        overlay = self.overlay
         self.leave()
         source = results.linked(output, "input")
         if mode == "none" or source is None:
@@ -63,7 +66,7 @@ class Compare:
 
     def forget(self):
         """The scene is gone, and what there was to restore with it."""
-        self.mode, self._outputID, self._before, self._overlay = "none", None, None, None
+        self.mode, self._outputID, self._before, self.overlay = "none", None, None, None
 
     def setStrength(self, strength):
         """Show the input plus this share of the correction."""
@@ -73,7 +76,7 @@ class Compare:
 
     def setOverlay(self, kind):
         """Show the "difference" or the "uncertainty" on top, or None of them."""
-        self._overlay = kind
+        self.overlay = kind
         volume = results.linked(self.output, kind) if kind else None
         if self.mode != "none":
             self._setOverlayLayer(volume)

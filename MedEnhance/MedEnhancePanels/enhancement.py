@@ -1,15 +1,12 @@
 """Starts enhancements from nodes and brings what comes out into the scene.
 
-    start: send the volume → the worker enhances → voxels, difference, labels, table → linked nodes
-    startPreview: the same for a few slices, into a node that no list shows
-
-Whatever happens to the scene in the meantime, a job ends well: an input that is removed ends it,
-and what it had already put into the scene goes with it.
+start: send the volume → the worker enhances → voxels, difference, labels, table → linked nodes
+startPreview: the same for a few slices, into a node that no list shows
+startSegment: labels and table of a volume as it is
 """
 
 import json
 import os
-import zlib
 from dataclasses import dataclass
 
 import slicer
@@ -18,6 +15,7 @@ from slicer.i18n import tr as _
 
 from MedEnhancePanels import bridge, results
 from MedEnhancePanels.errors import PanelError
+from MedEnhancePanels.noderun import NodeRun, share
 
 
 @dataclass(frozen=True)
@@ -56,11 +54,8 @@ def start(runner, node, options=None, title=None):
     job.nodes: "output" and "difference", then "uncertainty", "segmentation" and "table" as asked.
     Raises PanelError where the options do not fit the node.
     """
-    run = _Enhancement(node, options or EnhanceOptions())
     title = title or _("Enhance {name}").format(name=node.GetName())
-    job = runner.submit("enhance", {}, title=title, before=run.before, after=run.after)
-    _StopWithInput(job, node)
-    return job
+    return _Enhancement(runner, node, options or EnhanceOptions()).submit("enhance", title)
 
 
 def startPreview(runner, node, slices, options=None):
@@ -68,85 +63,33 @@ def startPreview(runner, node, slices, options=None):
 
     job.nodes["output"]: a volume node of these slices, hidden from lists and not saved.
     """
-    run = _Preview(runner, node, options or EnhanceOptions(), slices)
     title = _("Preview of {name}").format(name=node.GetName())
-    job = runner.submit("enhance", {}, title=title, before=run.before, after=run.after)
-    _StopWithInput(job, node)
-    return job
+    return _Preview(runner, node, options or EnhanceOptions(), slices).submit("enhance", title)
 
 
-class _Run:
-    """What a preview and a whole run have in common: sending, and taking back what was made."""
-
-    def __init__(self, node, options):
-        bridge.checkVolume(node)
-        bridge.geometryOf(bridge.frameNodes(node)[0])
-        self.node, self.options = node, options
-        self._made = []
-        self._grid = _gridOf(node)
-        self._voxels = _voxelState(node)
-
-    def before(self, job):
-        """Send the voxels, then say what to do with them."""
-        job.params = {"config": self.options.config(), "overwrite": True}
-        job.params["input"] = yield from share(self.send(job, self.node, "input"), 0.0, 0.9)
-        guide = self.options.guide
-        if guide is not None:
-            job.params["guide"] = yield from share(self.send(job, guide, "guide"), 0.9, 1.0)
-        job.params["output"] = os.path.join(job.folder, "enhanced.nrrd")
-
-    def send(self, job, node, name):
-        """Where the voxels lie for the worker: where a preview has put them, or sent now."""
-        path = _keptPath(job, node)
-        if not os.path.exists(path):
-            path = os.path.join(job.folder, f"{name}.nrrd")
-            yield from bridge.sendVolume(node, path)
-        return path
-
-    def after(self, job):
-        """Place the result; nothing of it stays where that is stopped half-way."""
-        try:
-            yield from self.place(job)
-        except BaseException:  # closing the generator is how a job is cancelled here
-            job.nodes.clear()
-            for node in self._made:
-                if bridge.isInScene(node):
-                    slicer.mrmlScene.RemoveNode(node)
-            raise
-
-    def made(self, node):
-        """Remember a node that is new, to be removed if the job does not come to its end."""
-        self._made.append(node)
-        return node
-
-    def checkGrid(self):
-        if _gridOf(self.node) != self._grid:
-            raise PanelError(
-                _("{name} has another grid now than when it was sent").format(
-                    name=self.node.GetName()
-                ),
-                _("Enhance it again."),
-                "input",
-            )
+def startSegment(runner, node, model="auto", device="auto"):
+    """Find labels in a volume node as it is; job.nodes: "segmentation" and "table"."""
+    _checkSegmentable(node)
+    title = _("Segment {name}").format(name=node.GetName())
+    return _Segmentation(runner, node, {"model": model, "device": device}).submit("segment", title)
 
 
-class _Enhancement(_Run):
-    def __init__(self, node, options):
-        super().__init__(node, options)
+class _Enhancement(NodeRun):
+    def __init__(self, runner, node, options):
+        super().__init__(runner, node)
         _checkOptions(node, options)
+        self.options = options
+        self._provenance = {}
 
     def before(self, job):
-        yield from super().before(job)
+        yield from _sendInputs(self, self.send, job, self.options)
         if self.options.segment:
             job.params["segmentation_output"] = os.path.join(job.folder, "labels.nrrd")
         if self.options.uncertainty:
             job.params["uncertainty_output"] = os.path.join(job.folder, "uncertainty.nrrd")
 
     def place(self, job):
-        self._provenance = {
-            "model": job.result.get("model") or {},
-            "manifest": _manifestOf(job.result),
-        }
+        self._provenance = _provenanceOf(job.result, "model")
         if bridge.isSequence(self.node):
             yield from self._placeSequence(job)
         else:
@@ -167,7 +110,8 @@ class _Enhancement(_Run):
             results.stamp(node, "uncertainty", source, **self._provenance)
             job.nodes["uncertainty"] = node
         if "segmentation" in files:
-            yield from share(self._labels(job), 0.8, 1.0)
+            steps = _placeLabels(self, job, files["segmentation"], "head")
+            yield from share(steps, 0.8, 1.0)
         results.link(
             output,
             input=source,
@@ -188,7 +132,7 @@ class _Enhancement(_Run):
         return output
 
     def _difference(self, job, output):
-        if _voxelState(self.node) != self._voxels:
+        if self.hasNewVoxels:
             job.warnings.append(
                 _("{name} was changed during the run: there is no difference map").format(
                     name=self.node.GetName()
@@ -201,23 +145,6 @@ class _Enhancement(_Run):
         results.styleDifference(node)
         results.stamp(node, "difference", self.node, **self._provenance)
         return node
-
-    def _labels(self, job):
-        source, result, name = self.node, job.result, self.node.GetName()
-        facts = {"device": result.get("device", ""), "seconds": result.get("seconds", "")}
-        head = {"model": result.get("head") or {}, "manifest": self._provenance["manifest"]}
-        node = yield from results.makeSegmentation(
-            result["outputs"]["segmentation"],
-            source,
-            result["labels"],
-            _("{name} segmentation").format(name=name),
-        )
-        table = results.makeTable(
-            result["table"], source, _("{name} structures").format(name=name), facts
-        )
-        for role, made in (("segmentation", node), ("table", table)):
-            job.nodes[role] = self.made(made)
-            results.stamp(made, role, source, **head)
 
     def _placeSequence(self, job):
         source, files = self.node, job.result["outputs"]
@@ -261,26 +188,16 @@ class _Enhancement(_Run):
         output.SetAttribute(bridge.MODALITY, bridge.modalityOf(source))
 
 
-class _Preview(_Run):
+class _Preview(NodeRun):
     def __init__(self, runner, node, options, slices):
-        super().__init__(node, options)
-        self.runner = runner
+        super().__init__(runner, node)
+        self.options = options
         self.slices = [int(slices[0]), int(slices[1])]
 
     def before(self, job):
-        yield from super().before(job)
+        yield from _sendInputs(self, self.sendToKeep, job, self.options)
         job.params["config"]["uncertainty"] = 0
         job.params["slices"] = self.slices
-
-    def send(self, job, node, name):
-        """Send the voxels once: the file stays for the next preview of the same voxels."""
-        path = _keptPath(job, node)
-        job.params[name] = path
-        if not os.path.exists(path):
-            _forgetKept(self.runner, os.path.dirname(path))
-            yield from bridge.sendVolume(node, f"{path}.part")
-            os.replace(f"{path}.part", path)
-        return path
 
     def place(self, job):
         self.checkGrid()
@@ -303,47 +220,53 @@ class _Preview(_Run):
         results.stamp(node, "preview", source, job.result.get("model"))
 
 
-class _StopWithInput:
-    """Ends a job as soon as its input leaves the scene, and says so instead of "cancelled"."""
+class _Segmentation(NodeRun):
+    def __init__(self, runner, node, config):
+        super().__init__(runner, node)
+        self.config = config
 
-    def __init__(self, job, node):
-        self._job, self._node, self._name = job, node, node.GetName()
-        self._reason = ""
-        scene = slicer.mrmlScene
-        self._observed = [
-            (scene, scene.AddObserver(scene.StartCloseEvent, self._onClose)),
-            (scene, scene.AddObserver(scene.NodeRemovedEvent, self._onRemoved)),
-        ]
-        job.onFinished(self._onFinished)
+    def before(self, job):
+        yield from self.send(job, self.node, "input")
+        job.params["config"] = self.config
+        job.params["output"] = os.path.join(job.folder, "labels.nrrd")
 
-    def _onClose(self, _scene, _event):
-        self._stop(_("The scene was closed, so the enhancement of {name} was stopped"))
-
-    def _onRemoved(self, scene, _event):
-        if not scene.IsNodePresent(self._node):
-            self._stop(_("{name} was removed from the scene, so its enhancement was stopped"))
-
-    def _stop(self, reason):
-        if not self._reason:
-            self._reason = reason.format(name=self._name)
-            self._job.cancel()
-
-    def _onFinished(self, job):
-        for scene, tag in self._observed:
-            scene.RemoveObserver(tag)
-        self._observed, self._node = [], None
-        if self._reason and job.error is not None and job.error.isCancellation:
-            job.error = PanelError(self._reason, code="cancelled")
+    def place(self, job):
+        self.checkGrid()
+        yield from _placeLabels(self, job, job.result["outputs"]["output"], "model")
 
 
-def share(steps, start, end):
-    """Run a generator of fractions as a share of a larger one; hands on its return value."""
-    while True:
-        try:
-            fraction = next(steps)
-        except StopIteration as stop:
-            return stop.value
-        yield start + (end - start) * float(fraction or 0.0)
+def _sendInputs(run, send, job, options):
+    """Send the volume and the guide, and say what to do with them."""
+    guided = options.guide is not None
+    yield from share(send(job, run.node, "input"), 0.0, 0.5 if guided else 1.0)
+    if guided:
+        yield from share(send(job, options.guide, "guide"), 0.5, 1.0)
+    job.params["config"] = options.config()
+    job.params["output"] = os.path.join(job.folder, "enhanced.nrrd")
+
+
+def _placeLabels(run, job, path, model):
+    """The segmentation and the table of a result; model: the result's field that names the head."""
+    source, result = run.node, job.result
+    name = _("{name} segmentation").format(name=source.GetName())
+    node = yield from results.makeSegmentation(path, source, result["labels"], name)
+    job.nodes["segmentation"] = run.made(node)
+    name = _("{name} structures").format(name=source.GetName())
+    facts = {"device": result.get("device", ""), "seconds": result.get("seconds", "")}
+    job.nodes["table"] = run.made(results.makeTable(result["table"], source, name, facts))
+    for role in ("segmentation", "table"):
+        results.stamp(job.nodes[role], role, source, **_provenanceOf(result, model))
+
+
+def _provenanceOf(result, field):
+    return {"model": result.get(field) or {}, "manifest": _manifestOf(result)}
+
+
+def _checkSegmentable(node):
+    if bridge.isSequence(node):
+        raise PanelError(
+            _("A sequence cannot be segmented as a whole"), _("Segment one frame."), "input"
+        )
 
 
 def _checkOptions(node, options):
@@ -351,47 +274,12 @@ def _checkOptions(node, options):
         raise PanelError(
             _("The output is the input itself"), _("Create a new volume instead."), "input"
         )
-    if not bridge.isSequence(node):
-        return
     if options.segment:
-        raise PanelError(
-            _("A sequence cannot be segmented as a whole"), _("Segment one frame."), "input"
-        )
-    if options.output is not None:
+        _checkSegmentable(node)
+    if bridge.isSequence(node) and options.output is not None:
         raise PanelError(
             _("A sequence cannot be written into a volume"), _("Create a new one."), "input"
         )
-
-
-def _keptPath(job, node):
-    """Where a volume lies that a preview has sent, named by its voxels, grid and meaning."""
-    matrix = vtk.vtkMatrix4x4()
-    frame = bridge.frameNodes(node)[0]
-    frame.GetIJKToRASMatrix(matrix)
-    numbers = [matrix.GetElement(row, column) for row in range(4) for column in range(4)]
-    meaning = repr((_gridOf(node), numbers, bridge.modalityOf(node), bridge.unitsOf(frame)))
-    name = f"sent-{_voxelState(node)}-{zlib.crc32(meaning.encode()):08x}.nrrd"
-    return os.path.join(os.path.dirname(job.folder), name)
-
-
-def _forgetKept(runner, folder):
-    """Remove what previews have sent, except for what a job still reads or writes."""
-    jobs = runner.activeJobs()
-    read = {job.params.get(name) for job in jobs for name in ("input", "guide")}
-    for name in os.listdir(folder):
-        path = os.path.join(folder, name)
-        if name.startswith("sent-") and path.removesuffix(".part") not in read:
-            os.remove(path)
-
-
-def _gridOf(node):
-    """The size of each frame."""
-    return [frame.GetImageData().GetDimensions() for frame in bridge.frameNodes(node)]
-
-
-def _voxelState(node):
-    """A number that changes with the voxels."""
-    return max(frame.GetImageData().GetMTime() for frame in bridge.frameNodes(node))
 
 
 def _manifestOf(result):

@@ -126,6 +126,7 @@ class State:
     guideVolume = NodeReference("GuideVolume")
     outputVolume = NodeReference("OutputVolume")
     enhancedVolume = NodeReference("EnhancedVolume")
+    allFrames = Flag("AllFrames", False)
     model = Text("Model", "auto")
     uncertainty = Flag("Uncertainty", False)
     uncertaintySamples = Whole("UncertaintySamples", 8)

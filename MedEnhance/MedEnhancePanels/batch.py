@@ -1,0 +1,187 @@
+"""All volumes of a study or folder, one after the other, as one piece of work."""
+
+import dataclasses
+import time
+
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from MedEnhancePanels import bridge, enhancement, modelchoice
+from MedEnhancePanels.errors import PanelError
+from MedEnhancePanels.job import call
+
+
+def volumesIn(item):
+    """The volumes below an item of the subject hierarchy, without those that we made."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    children = vtk.vtkIdList()
+    hierarchy.GetItemChildren(item, children, True)
+    nodes = [
+        hierarchy.GetItemDataNode(children.GetId(index))
+        for index in range(children.GetNumberOfIds())
+    ]
+    return [node for node in nodes if _isOriginal(node)]
+
+
+def fittedOptions(node, options):
+    """The options as they suit one of many volumes: what does not fit it is left out."""
+    modality = bridge.modalityOf(node)
+    names = [bundle.name for bundle in modelchoice.fitting(modality)]
+    guide = options.guide
+    if guide is node or (guide is not None and bridge.modalityOf(guide) != modality):
+        guide = None
+    return dataclasses.replace(
+        options,
+        output=None,
+        guide=guide,
+        model=options.model if options.model in names else "auto",
+        segment=options.segment and not modelchoice.canSegment(node),
+        biasCorrection=options.biasCorrection if modality == "MR" else "none",
+    )
+
+
+class Batch:
+    """Enhancements of many nodes in a row; to whoever shows progress it looks like one Job.
+
+    A volume that fails does not stop the rest; cancelling stops all. rows: name, outcome,
+    seconds and remark of each; table: the node that holds them in the end.
+    """
+
+    def __init__(self, runner, nodes, options, *, item=0, title=""):
+        self.title = title or _("Enhance {count} volumes").format(count=len(nodes))
+        self.state, self.stage, self.fraction, self.etaSeconds = "running", "", 0.0, None
+        self.rows, self.nodes, self.log, self.warnings, self.error = [], {}, [], [], None
+        self.table = None
+        self._runner, self._options, self._item = runner, options, item
+        self._waiting = [(node, node.GetName()) for node in nodes]
+        self._count, self._began = len(nodes), time.monotonic()
+        self._job = None
+        self._listeners, self._finishers = [], []
+        scene = slicer.mrmlScene
+        self._observed = (scene, scene.AddObserver(scene.StartCloseEvent, lambda *_: self.cancel()))
+
+    @property
+    def isFinished(self):
+        return self.state != "running"
+
+    @property
+    def isRunning(self):
+        return not self.isFinished
+
+    def onEvent(self, callback):
+        self._listeners.append(callback)
+
+    def onFinished(self, callback):
+        self._finishers.append(callback)
+
+    def start(self):
+        self._next()
+        return self
+
+    def cancel(self):
+        """Stop what runs and drop what waits."""
+        if self.isRunning and self.error is None:
+            self.error = PanelError(_("Cancelled"), code="cancelled")
+            self._waiting = []
+            if self._job is not None:
+                self._job.cancel()
+
+    # --- one after the other ------------------------------------------------------------------
+
+    def _next(self):
+        if not self._waiting:
+            self._finish()
+            return
+        node, name = self._waiting.pop(0)
+        try:
+            if not bridge.isInScene(node):
+                raise PanelError(_("It was removed from the scene"), code="input")
+            options = fittedOptions(node, self._options)
+            problem = modelchoice.problemOf(node, options)
+            if problem:
+                raise PanelError(problem, code="input")
+            self._job = enhancement.start(self._runner, node, options)
+        except PanelError as error:
+            self._keep(name, "failed", 0.0, error.text)
+            self._next()
+            return
+        self._job.onEvent(self._onEvent)
+        self._job.onFinished(lambda job: self._onJobFinished(job, name))
+
+    def _onEvent(self, job, event, fields):
+        if event == "progress":
+            done = self._count - len(self._waiting) - 1
+            self.fraction = (done + job.fraction) / self._count
+            self.stage = _("{number} of {count}: {stage}").format(
+                number=done + 1, count=self._count, stage=job.stage
+            )
+            elapsed = time.monotonic() - self._began
+            known = done or job.fraction > 0.2
+            self.etaSeconds = elapsed * (1 / self.fraction - 1) if known and self.fraction else None
+        elif event == "log":
+            self.log.append(fields.get("message", ""))
+        self._tell(event, fields)
+
+    def _onJobFinished(self, job, name):
+        self._job = None
+        seconds = (job.ended or time.time()) - (job.started or job.ended or time.time())
+        remark = job.error.text if job.error is not None else "\n".join(job.warnings)
+        self._keep(name, job.state, seconds, remark)
+        if job.state == "done":
+            self.nodes[name] = job.nodes["output"]
+        self._next()
+
+    def _keep(self, name, state, seconds, remark):
+        self.rows.append((name, state, seconds, remark))
+
+    def _finish(self):
+        scene, tag = self._observed
+        scene.RemoveObserver(tag)
+        failed = [row for row in self.rows if row[1] == "failed"]
+        self.warnings = [f"{name}: {remark}" for name, _state, _seconds, remark in failed]
+        self.state = "cancelled" if self.error is not None else "done"
+        self.fraction, self.etaSeconds = 1.0, None
+        if self.rows and not scene.IsClosing():
+            self.table = self._summarise()
+        self._tell("state", {"state": self.state})
+        finishers, self._finishers = self._finishers, []
+        for callback in finishers:
+            call(callback, self)
+
+    def _tell(self, event, fields):
+        for callback in list(self._listeners):
+            call(callback, self, event, fields)
+
+    def _summarise(self):
+        node = slicer.mrmlScene.AddNewNodeByClass(
+            "vtkMRMLTableNode", bridge.uniqueName(_("Batch summary"))
+        )
+        words = {"done": _("enhanced"), "failed": _("failed"), "cancelled": _("cancelled")}
+        columns = (
+            (_("Volume"), vtk.vtkStringArray, [row[0] for row in self.rows]),
+            (_("Outcome"), vtk.vtkStringArray, [words[row[1]] for row in self.rows]),
+            (_("Seconds"), vtk.vtkDoubleArray, [round(row[2], 1) for row in self.rows]),
+            (_("Remark"), vtk.vtkStringArray, [row[3] for row in self.rows]),
+        )
+        for title, kind, values in columns:
+            column = kind()
+            column.SetName(title)
+            for value in values:
+                column.InsertNextValue(value)
+            node.AddColumn(column)
+        node.SetAttribute("MedEnhance.derived", "batch")
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+        item = hierarchy.GetItemByDataNode(node)
+        if item and self._item and hierarchy.GetItemLevel(self._item):
+            hierarchy.SetItemParent(item, self._item)
+        return node
+
+
+def _isOriginal(node):
+    return (
+        node is not None
+        and node.IsA("vtkMRMLScalarVolumeNode")
+        and not node.IsA("vtkMRMLLabelMapVolumeNode")
+        and not node.GetAttribute("MedEnhance.derived")
+    )

@@ -1,0 +1,458 @@
+"""The page Enhance: choose, preview in place, apply, compare."""
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from MedEnhancePanels import batch, bridge, dependencies, enhancement, modelchoice, preview
+from MedEnhancePanels.enhanceresult import ResultArea
+from MedEnhancePanels.errors import guarded
+from MedEnhancePanels.jobprogress import JobProgress, durationText
+
+_SETTLE_MS = 50
+
+
+class EnhancePanel:
+    """What is chosen lives in the state; the widgets show it and change it."""
+
+    def __init__(self, context):
+        self.context = context
+        self.widget, self.ui = context.ui("Enhance")
+        self.job = None
+        self.preview = preview.Preview()
+        self.result = ResultArea(context, self.ui)
+        self.progress = JobProgress(
+            self.ui.runFrame, self.ui.progressBar, self.ui.stageLabel, self.ui.cancelButton
+        )
+        self._devices = {"auto": _("Automatic"), "cpu": _("CPU")}
+        self._doctor = None
+        self._offered = None
+        self._isUpdating = False
+        self._observed, self._observedInput = [], None
+        self._stopObservingState = None
+        self._settle = qt.QTimer()
+        self._settle.setSingleShot(True)
+        self._settle.setInterval(_SETTLE_MS)
+        self._settle.timeout.connect(self.update)
+        self._setup()
+        context.onState(self._onState)
+
+    def _setup(self):
+        ui = self.ui
+        ui.batchSelector.setLevelFilter(["Patient", "Study", "Folder"])
+        ui.problemLabel.visible = False
+        ui.allFramesCheckBox.visible = False
+        ui.logButton.visible = False
+        for selector in (ui.inputSelector, ui.guideSelector, ui.outputSelector):
+            selector.currentNodeChanged.connect(self._onChoice)
+        for comboBox in (ui.modelComboBox, ui.deviceComboBox):
+            comboBox.activated.connect(self._onChoice)
+        for checkBox in (
+            ui.allFramesCheckBox,
+            ui.uncertaintyCheckBox,
+            ui.segmentCheckBox,
+            ui.biasCorrectionCheckBox,
+        ):
+            checkBox.toggled.connect(self._onChoice)
+        ui.samplesSpinBox.valueChanged.connect(self._onChoice)
+        ui.previewButton.clicked.connect(self.onPreview)
+        ui.applyButton.clicked.connect(self.onApply)
+        ui.batchSelector.currentItemChanged.connect(lambda *_item: self._settle.start())
+        ui.batchButton.contentsCollapsed.connect(lambda *_collapsed: self.update())
+        ui.batchApplyButton.clicked.connect(self.onBatch)
+        scene = slicer.mrmlScene
+        for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent):
+            self._observed.append((scene, scene.AddObserver(event, self._onSceneChanged)))
+        start = scene.AddObserver(scene.StartCloseEvent, self._onSceneCloses)
+        self._observed.append((scene, start))
+
+    def enter(self):
+        """Called when the page is shown: models and devices may have come or gone."""
+        self._offered = None
+        self.update()
+
+    def exit(self):
+        """Called when the page is left; a preview and a comparison stay as they are."""
+
+    def cleanup(self):
+        """Let go of everything; jobs go on without the page."""
+        self._settle.stop()
+        self.preview.hide()
+        self.result.leave()
+        self.result.forget()
+        self._observeInput(None)
+        for scene, tag in self._observed:
+            scene.RemoveObserver(tag)
+        self._observed = []
+        if self._stopObservingState is not None:
+            self._stopObservingState()
+            self._stopObservingState = None
+        self.progress.forget()
+        self.job = None
+
+    # --- what is chosen -----------------------------------------------------------------------
+
+    @property
+    def target(self):
+        """What Apply works on: the volume, or the whole sequence that it is a frame of."""
+        state = self.context.state
+        node = state.inputVolume if state is not None else None
+        if node is not None and state.allFrames:
+            return sequenceOf(node) or node
+        return node
+
+    @property
+    def options(self):
+        """The choices as an enhancement takes them; what does not fit the volume is left out."""
+        state, node = self.context.state, self.target
+        isMr = node is not None and _modality(node) == "MR"
+        return enhancement.EnhanceOptions(
+            model=state.model,
+            guide=state.guideVolume,
+            uncertainty=state.uncertaintySamples if state.uncertainty else 0,
+            segment=state.segment and self.ui.segmentCheckBox.enabled,
+            device=state.device,
+            biasCorrection="n4" if state.biasCorrection and isMr else "none",
+            output=state.outputVolume,
+        )
+
+    @guarded
+    def _onChoice(self, *_arguments):
+        """A widget was changed by the user: into the state with it."""
+        state, ui = self.context.state, self.ui
+        if self._isUpdating or state is None:
+            return
+        with state.changes():
+            state.inputVolume = ui.inputSelector.currentNode()
+            state.guideVolume = ui.guideSelector.currentNode()
+            state.outputVolume = ui.outputSelector.currentNode()
+            state.model = ui.modelComboBox.currentData or "auto"
+            state.device = ui.deviceComboBox.currentData or "auto"
+            state.allFrames = ui.allFramesCheckBox.checked
+            state.uncertainty = ui.uncertaintyCheckBox.checked
+            state.uncertaintySamples = ui.samplesSpinBox.value
+            if ui.segmentCheckBox.enabled:
+                state.segment = ui.segmentCheckBox.checked
+            if ui.biasCorrectionCheckBox.enabled:
+                state.biasCorrection = ui.biasCorrectionCheckBox.checked
+
+    def _onState(self, state):
+        if self._stopObservingState is not None:
+            self._stopObservingState()
+            self._stopObservingState = None
+        if state is not None:
+            self._stopObservingState = state.observe(lambda _state: self.update())
+        self.update()
+
+    def _onSceneChanged(self, *_arguments):
+        self._settle.start()
+
+    def _onSceneCloses(self, *_arguments):
+        self._settle.stop()
+        self.preview.forget()
+        self.result.forget()
+        self._observeInput(None)
+
+    def _observeInput(self, node):
+        """Follow the input's voxels, modality and name."""
+        if self._observedInput is not None:
+            observed, tag = self._observedInput
+            observed.RemoveObserver(tag)
+        self._observedInput = None
+        if node is not None:
+            tag = node.AddObserver("ModifiedEvent", lambda *_arguments: self._settle.start())
+            self._observedInput = (node, tag)
+
+    # --- what is shown ------------------------------------------------------------------------
+
+    @guarded
+    def update(self, *_arguments):
+        """Show the state, and enable what can be done."""
+        if self._isUpdating or slicer.mrmlScene.IsClosing():
+            return
+        self._isUpdating = True
+        try:
+            self._settle.stop()
+            self.widget.enabled = self.context.state is not None
+            if self.context.state is not None:
+                self._showChoices()
+                self._showModel()
+                self._showActions()
+                self._showBatch()
+                self.result.update()
+        finally:
+            self._isUpdating = False
+
+    def _showChoices(self):
+        state, ui = self.context.state, self.ui
+        node = state.inputVolume
+        if self._observedInput is None or self._observedInput[0] is not node:
+            self._observeInput(node)
+        ui.inputSelector.setCurrentNode(node)
+        ui.guideSelector.setCurrentNode(state.guideVolume)
+        ui.outputSelector.setCurrentNode(state.outputVolume)
+        sequence = sequenceOf(node)
+        ui.allFramesCheckBox.visible = sequence is not None
+        if sequence is not None:
+            ui.allFramesCheckBox.text = _("All {count} &frames of {name}").format(
+                count=sequence.GetNumberOfDataNodes(), name=sequence.GetName()
+            )
+        ui.allFramesCheckBox.checked = state.allFrames
+        ui.outputSelector.enabled = not bridge.isSequence(self.target)
+        ui.uncertaintyCheckBox.checked = state.uncertainty
+        ui.samplesSpinBox.value = state.uncertaintySamples
+        ui.samplesSpinBox.enabled = state.uncertainty
+        problem = modelchoice.canSegment(self.target) if _isUsable(self.target) else ""
+        _offer(ui.segmentCheckBox, state.segment, problem)
+        problem = ""
+        if _isUsable(self.target) and _modality(self.target) != "MR":
+            problem = _("Only MR has shading of this kind.")
+        _offer(ui.biasCorrectionCheckBox, state.biasCorrection, problem)
+
+    def _showModel(self):
+        """The models for the input's modality, and the card of the chosen one."""
+        ui, state = self.ui, self.context.state
+        modality = _modality(self.target) if _isUsable(self.target) else modelchoice.UNKNOWN
+        models = modelchoice.fitting(modality)
+        offered = (modality, [bundle.sha256 for bundle in models], state.model)
+        if offered != self._offered:
+            self._offered = offered
+            ui.modelComboBox.clear()
+            if modality != modelchoice.UNKNOWN and models:
+                ui.modelComboBox.addItem(
+                    _("Recommended: {name}").format(name=models[0].name), "auto"
+                )
+            elif not _isUsable(self.target):
+                ui.modelComboBox.addItem(_("Recommended for the volume"), "auto")
+            else:
+                ui.modelComboBox.addItem(_("Choose a model"), "auto")
+            for bundle in models:
+                ui.modelComboBox.addItem(bundle.name, bundle.name)
+            if ui.modelComboBox.findData(state.model) < 0:
+                ui.modelComboBox.addItem(state.model, state.model)
+            ui.modelComboBox.currentIndex = ui.modelComboBox.findData(state.model)
+        recommended = models[:1] if modality != modelchoice.UNKNOWN else []
+        chosen = [bundle for bundle in models if bundle.name == state.model]
+        shown = recommended if state.model == "auto" else chosen
+        ui.modelCardLabel.visible = bool(shown)
+        ui.modelCardLabel.text = modelchoice.shortCard(shown[0]) if shown else ""
+        for widget in (ui.modelComboBox, ui.modelCardLabel):
+            widget.toolTip = modelchoice.fullCard(shown[0]) if shown else ""
+        self._showDevices()
+
+    def _showDevices(self):
+        comboBox, device = self.ui.deviceComboBox, self.context.state.device
+        devices = dict(self._devices)
+        devices.setdefault(device, _("{device} (not found here)").format(device=device))
+        comboBox.clear()
+        for name, text in devices.items():
+            comboBox.addItem(text, name)
+        comboBox.currentIndex = comboBox.findData(device)
+        comboBox.toolTip = comboBox.currentText
+
+    def _showActions(self):
+        ui, state = self.ui, self.context.state
+        problem = self.problem()
+        isBusy = self.job is not None
+        ui.problemLabel.text = problem
+        ui.problemLabel.visible = bool(problem)
+        ui.applyButton.enabled = not problem and not isBusy
+        busy = _("Wait for the run to end, or cancel it.")
+        ui.applyButton.toolTip = problem or (busy if isBusy else _("Enhance the whole volume"))
+        isShown = self.preview.isShown
+        ui.previewButton.text = _("Hide &preview") if isShown else _("&Preview")
+        reason = "" if isShown else problem or (busy if isBusy else self._previewProblem())
+        ui.previewButton.enabled = not reason
+        ui.previewButton.toolTip = reason or _("Enhance only the slice that is shown, in place")
+        if not problem and self._doctor is None and state.page == "enhance":
+            self._askDoctor()
+
+    def problem(self):
+        """Why Apply cannot be pressed, in a sentence; empty where it can."""
+        if dependencies.missing():
+            return _("Python packages are missing: install them with the button at the top.")
+        return modelchoice.problemOf(self.target, self.options)
+
+    def _previewProblem(self):
+        node = shownVolume(self.context.state.inputVolume)
+        if node is None:
+            return _("No frame of the sequence is shown.")
+        if preview.currentSlice(node) is None:
+            return _("No slice view shows a slice of the volume: bring one into view.")
+        return ""
+
+    def _askDoctor(self):
+        """Learn which devices there are, and warm the worker up meanwhile."""
+        self._doctor = self.context.runner.submit("doctor", {}, title=_("Check this computer"))
+        self._doctor.onFinished(self._onDoctor)
+
+    def _onDoctor(self, job):
+        if job.state != "done":
+            return
+        choice = job.result.get("choice") or {}
+        if choice:
+            self._devices["auto"] = _("Automatic: {name} ({reason})").format(
+                name=str(choice.get("name", "")).upper(), reason=choice.get("reason", "")
+            )
+        for device in job.result.get("devices") or ():
+            name, what = device.get("name", ""), device.get("what") or ""
+            self._devices[name] = f"{name.upper()}: {what}" if what else name.upper()
+        self._settle.start()
+
+    # --- running ------------------------------------------------------------------------------
+
+    @guarded
+    def onApply(self, *_checked):
+        """Enhance the volume."""
+        self.hidePreview()
+        self._follow(
+            enhancement.start(self.context.runner, self.target, self.options), self._onApplied
+        )
+
+    @guarded
+    def onPreview(self, *_checked):
+        """Enhance the slice that is shown, or take the preview away."""
+        if self.preview.isShown:
+            self.hidePreview()
+            self.update()
+            return
+        node = shownVolume(self.context.state.inputVolume)
+        current = preview.currentSlice(node)
+        job = enhancement.startPreview(self.context.runner, node, current.slab, self.options)
+        self._follow(job, lambda job: self._onPreviewed(job, node, current))
+
+    @guarded
+    def onBatch(self, *_checked):
+        """Enhance all volumes of the chosen study or folder."""
+        self.hidePreview()
+        item = self.ui.batchSelector.currentItem()
+        nodes = batch.volumesIn(item)
+        work = batch.Batch(self.context.runner, nodes, self.options, item=item)
+        self._follow(work, self._onBatchDone)
+        work.start()
+
+    def hidePreview(self):
+        self.preview.hide()
+
+    def _follow(self, job, onDone):
+        """Show a run until its end; onDone(job) where it was successful."""
+        self.context.clearMessage()
+        self.job = job
+        self.ui.logText.clear()
+        self.ui.logButton.visible = True
+        self.progress.show(job)
+        job.onEvent(self._onLog)
+        job.onFinished(lambda job: self._onFinished(job, onDone))
+        self.update()
+
+    def _onLog(self, job, name, fields):
+        if job is self.job and name in ("log", "warning"):
+            self.ui.logText.appendPlainText(fields.get("message", ""))
+
+    @guarded
+    def _onFinished(self, job, onDone):
+        if job is not self.job:
+            return
+        self.job = None
+        if job.error is not None:
+            self.context.showError(job.error)
+        elif self.context.state is not None:
+            if job.warnings:
+                self.context.message("warning", "\n".join(job.warnings))
+            onDone(job)
+        self.update()
+
+    def _onApplied(self, job):
+        state, output = self.context.state, job.nodes["output"]
+        if bridge.isSequence(output):
+            output = shownVolume(output) or output
+        if not bridge.isSequence(output):
+            state.enhancedVolume = output
+        state.strength = 1.0
+        if not job.warnings:
+            seconds = durationText(job.ended - job.started)
+            self.context.message(
+                "info",
+                _("{name} is ready, after {time}.").format(name=output.GetName(), time=seconds),
+            )
+
+    def _onPreviewed(self, job, node, current):
+        self.preview.show(job.nodes["output"], node, current.sliceNode)
+        self.context.message(
+            "info",
+            _("Preview of slice {number} in the {view} view.").format(
+                number=current.index + 1, view=current.sliceNode.GetLayoutName()
+            ),
+        )
+
+    def _onBatchDone(self, work):
+        done = sum(row[1] == "done" for row in work.rows)
+        text = _("{done} of {count} volumes are enhanced; {table} tells of each.").format(
+            done=done, count=len(work.rows), table=work.table.GetName()
+        )
+        self.context.message(
+            "info" if done == len(work.rows) else "warning", text, "\n".join(work.warnings)
+        )
+
+    def _showBatch(self):
+        ui = self.ui
+        if ui.batchButton.collapsed:
+            return
+        item = ui.batchSelector.currentItem()
+        nodes = batch.volumesIn(item) if item else []
+        options = self.options
+        fit = sum(
+            not modelchoice.problemOf(node, batch.fittedOptions(node, options))
+            for node in nodes
+            if _isUsable(node)
+        )
+        if not item:
+            text = _("The scene has no patient, study or folder yet; make one in the Data module.")
+        elif not nodes:
+            text = _("There are no volumes in it.")
+        elif fit < len(nodes):
+            text = _(
+                "{fit} of {count} volumes can be enhanced; the table will say why the rest cannot."
+            ).format(fit=fit, count=len(nodes))
+        else:
+            text = _("{count} volumes, with the choices above.").format(count=len(nodes))
+        ui.batchSummaryLabel.text = text
+        ui.batchApplyButton.text = _("Enhance a&ll {count}").format(count=fit)
+        ui.batchApplyButton.enabled = fit > 0 and self.job is None and not dependencies.missing()
+
+
+def sequenceOf(node):
+    """The sequence that a volume shows a frame of, or None."""
+    for browser in slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode"):
+        if node is not None and browser.IsProxyNode(node):
+            return browser.GetSequenceNode(node)
+    return None
+
+
+def shownVolume(node):
+    """The volume that stands for a node in the views: itself, or a sequence's current frame."""
+    if not bridge.isSequence(node):
+        return node
+    browser = slicer.modules.sequences.logic().GetFirstBrowserNodeForSequenceNode(node)
+    return browser.GetProxyNode(node) if browser is not None else None
+
+
+def _isUsable(node):
+    """Whether there are voxels whose modality can be told."""
+    frames = bridge.frameNodes(node) if node is not None else []
+    return bool(frames) and all(
+        frame is not None and frame.IsA("vtkMRMLScalarVolumeNode") and frame.GetImageData()
+        for frame in frames
+    )
+
+
+def _modality(node):
+    return bridge.modalityOf(node) if _isUsable(node) else modelchoice.UNKNOWN
+
+
+def _offer(checkBox, value, problem):
+    """A choice that is there only where it makes sense; the tooltip says why not."""
+    checkBox.enabled = not problem
+    checkBox.checked = value and not problem
+    if problem:
+        checkBox.toolTip = problem

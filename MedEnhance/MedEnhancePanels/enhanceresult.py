@@ -1,0 +1,185 @@
+"""The part of the Enhance page that looks at a result: comparison, strength, overlays."""
+
+import json
+
+import qt
+from slicer.i18n import tr as _
+
+from MedEnhancePanels import bridge, results
+from MedEnhancePanels.compare import Compare, keepStrength
+from MedEnhancePanels.errors import guarded
+from MedEnhancePanels.jobprogress import durationText
+
+
+class ResultArea:
+    """Compares an enhanced volume (state.enhancedVolume) with its input."""
+
+    def __init__(self, context, ui):
+        self.context, self.ui = context, ui
+        self.compare = Compare()
+        self._steps = None
+        self._isUpdating = False
+        self._timer = qt.QTimer()
+        self._timer.setInterval(0)
+        self._timer.timeout.connect(self._onStep)
+        self._modes = {
+            "none": ui.compareOffButton,
+            "sideBySide": ui.sideBySideButton,
+            "fade": ui.fadeButton,
+        }
+        self._overlays = {"difference": ui.differenceButton, "uncertainty": ui.uncertaintyButton}
+        ui.resultSelector.addAttribute("vtkMRMLScalarVolumeNode", "MedEnhance.derived", "enhanced")
+        ui.resultSelector.currentNodeChanged.connect(self._onChosen)
+        for mode, button in self._modes.items():
+            button.clicked.connect(lambda _checked=False, mode=mode: self._onMode(mode))
+        for kind, button in self._overlays.items():
+            button.clicked.connect(lambda checked=False, kind=kind: self._onOverlay(kind, checked))
+        ui.segmentationButton.clicked.connect(self._onSegmentation)
+        ui.strengthSlider.valueChanged.connect(self._onStrength)
+        ui.keepStrengthButton.clicked.connect(self.keepStrength)
+
+    @property
+    def output(self):
+        """The enhanced volume that is looked at, or None."""
+        state = self.context.state
+        return state.enhancedVolume if state is not None else None
+
+    @property
+    def isKeeping(self):
+        """Whether voxels are being changed to the strength."""
+        return self._steps is not None
+
+    def update(self):
+        """Show what the state says, and enable what can be done with it."""
+        self._isUpdating = True
+        try:
+            self._update()
+        finally:
+            self._isUpdating = False
+
+    def _update(self):
+        ui, output = self.ui, self.output
+        source = results.linked(output, "input")
+        if self.compare.mode != "none" and (self.compare.output is not output or source is None):
+            self.compare.leave()
+        canCompare = source is not None and not self.isKeeping
+        ui.resultButton.visible = ui.resultSelector.nodeCount() > 0
+        ui.resultSelector.setCurrentNode(output)
+        ui.factsLabel.text = factsOf(output)
+        ui.factsLabel.visible = bool(ui.factsLabel.text)
+        for mode, button in self._modes.items():
+            button.checked = mode == self.compare.mode
+            button.enabled = canCompare
+        ui.strengthSlider.value = self.context.state.strength if self.context.state else 1.0
+        ui.strengthSlider.enabled = canCompare and self.compare.mode != "none"
+        ui.keepStrengthButton.enabled = ui.strengthSlider.enabled and ui.strengthSlider.value < 1.0
+        for kind, button in self._overlays.items():
+            button.enabled = results.linked(output, kind) is not None and canCompare
+            button.checked = self.compare.overlay == kind
+        segmentation = results.linked(output, "segmentation")
+        display = segmentation.GetDisplayNode() if segmentation is not None else None
+        ui.segmentationButton.enabled = display is not None
+        ui.segmentationButton.checked = display is not None and bool(display.GetVisibility())
+
+    def leave(self):
+        """Put the views back."""
+        self.compare.leave()
+        self.update()
+
+    def forget(self):
+        """The scene closes: there is nothing to put back."""
+        self._timer.stop()
+        self._steps = None
+        self.compare.forget()
+
+    # --- what the buttons do ------------------------------------------------------------------
+
+    @guarded
+    def _onChosen(self, node=None):
+        if not self._isUpdating and self.context.state is not None:
+            self.context.state.enhancedVolume = self.ui.resultSelector.currentNode()
+            self.update()
+
+    @guarded
+    def _onMode(self, mode):
+        if self.output is not None:
+            self.compare.show(self.output, mode, self.context.state.strength)
+        self.update()
+
+    @guarded
+    def _onOverlay(self, kind, checked):
+        if checked and self.compare.mode == "none":
+            self.compare.show(self.output, "fade", self.context.state.strength)
+        self.compare.setOverlay(kind if checked else None)
+        self.update()
+
+    @guarded
+    def _onSegmentation(self, checked=False):
+        segmentation = results.linked(self.output, "segmentation")
+        if segmentation is not None:
+            segmentation.GetDisplayNode().SetVisibility(bool(checked))
+
+    @guarded
+    def _onStrength(self, value):
+        if self._isUpdating or self.context.state is None:
+            return
+        self.context.state.strength = value
+        self.compare.setStrength(value)
+        self.ui.keepStrengthButton.enabled = value < 1.0
+
+    @guarded
+    def keepStrength(self, *_checked):
+        """Change the voxels to what the slider shows, in slices; afterwards it stands at 1."""
+        if self.isKeeping or self.output is None:
+            return
+        self._steps = keepStrength(self.output, self.context.state.strength)
+        self.update()
+        self._timer.start()
+
+    @guarded
+    def _onStep(self):
+        try:
+            next(self._steps)
+            return
+        except StopIteration:
+            pass
+        except BaseException:
+            self._endKeeping()
+            raise
+        strength = self.context.state.strength
+        self.context.state.strength = 1.0
+        self.compare.setStrength(1.0)
+        self._endKeeping()
+        self.context.message(
+            "info",
+            _("The enhanced volume holds {share} % of the correction now.").format(
+                share=round(100 * strength)
+            ),
+        )
+
+    def _endKeeping(self):
+        self._timer.stop()
+        self._steps = None
+        self.update()
+
+
+def factsOf(output):
+    """A result in a line: model, device, seconds, what it is for."""
+    if output is None or not bridge.isInScene(output):
+        return ""
+    facts = [output.GetAttribute("MedEnhance.model")]
+    try:
+        manifest = json.loads(output.GetAttribute("MedEnhance.manifest") or "{}")
+    except ValueError:
+        manifest = {}
+    facts.append(manifest.get("device"))
+    if manifest.get("seconds") is not None:
+        facts.append(durationText(manifest["seconds"]))
+    strength = float(output.GetAttribute("MedEnhance.strength") or 1.0)
+    if strength != 1.0:
+        facts.append(_("strength {strength:.2f}").format(strength=strength))
+    told = " · ".join(str(fact) for fact in facts if fact)
+    use = output.GetAttribute("MedEnhance.use") or ""
+    if results.linked(output, "input") is None:
+        use = _("Its input is not in the scene, so it cannot be compared.") + " " + use
+    return f"{told}\n{use}".strip()

@@ -1,0 +1,131 @@
+"""Which models fit a volume, what they say of themselves, and why something cannot be enhanced."""
+
+import html
+
+from slicer.i18n import tr as _
+
+from MedEnhancePanels import bridge
+from MedEnhancePanels.errors import PanelError
+
+ENHANCER, HEAD = "enhancer", "head"
+#: DICOM's word for a modality that is none of the others: the user has to choose the model.
+UNKNOWN = "OT"
+
+
+def fitting(modality, kind=ENHANCER):
+    """The installed models for a modality, the recommended one first; all where it is unknown."""
+    from MedEnhanceLib.bundles import list_bundles
+
+    return [
+        bundle
+        for bundle in list_bundles()
+        if bundle.kind == kind and modality in (bundle.modality, UNKNOWN)
+    ]
+
+
+def modalities(kind=ENHANCER):
+    """The modalities that there are models for."""
+    return sorted({bundle.modality for bundle in fitting(UNKNOWN, kind)})
+
+
+def canSegment(node):
+    """Why a volume cannot be segmented, in a sentence; empty where it can."""
+    if bridge.isSequence(node):
+        return _("A sequence cannot be segmented as a whole: choose one frame.")
+    modality = bridge.modalityOf(node)
+    if modality == UNKNOWN or not fitting(modality, HEAD):
+        return _("There is no segmentation model for {modality}.").format(modality=modality)
+    return ""
+
+
+def problemOf(node, options):
+    """Why a volume cannot be enhanced like this, and what to do; empty where it can."""
+    if node is None:
+        return _("Choose a volume, or load one on the Load page.")
+    try:
+        bridge.checkVolume(node)
+        bridge.geometryOf(bridge.frameNodes(node)[0])
+        return _modelProblem(node, options) or _otherVolumesProblem(node, options)
+    except PanelError as error:
+        return error.text
+
+
+def _modelProblem(node, options):
+    modality = bridge.modalityOf(node)
+    if modality == UNKNOWN and options.model == "auto" and fitting(modality):
+        return _(
+            "It is not known what {name} shows: choose the model yourself, or say the modality"
+            " on the Load page."
+        ).format(name=node.GetName())
+    names = [bundle.name for bundle in fitting(modality)]
+    if names and options.model in ("auto", *names):
+        return ""
+    if names:
+        return _("The model {model} is not for {modality}: choose another.").format(
+            model=options.model, modality=modality
+        )
+    return _(
+        "There is no model for {modality}, which {name} is taken for; there are some for {known}."
+        " If it is something else, say so on the Load page."
+    ).format(modality=modality, name=node.GetName(), known=_(" and ").join(modalities()))
+
+
+def _otherVolumesProblem(node, options):
+    guide, output = options.guide, options.output
+    if guide is not None:
+        bridge.checkVolume(guide)
+        if bridge.modalityOf(guide) != bridge.modalityOf(node):
+            return _(
+                "The guide is {guide}, the volume {volume}: choose one of the same kind."
+            ).format(guide=bridge.modalityOf(guide), volume=bridge.modalityOf(node))
+    if output is not None and bridge.isSequence(node):
+        return _("Frames go into a new sequence: choose “Create new volume” as output.")
+    if output is not None and output is node:
+        return _("The output is the input itself: choose another, or create a new one.")
+    if output is not None and output is guide:
+        return _("The output is the guide: choose another, or create a new one.")
+    return ""
+
+
+def shortCard(bundle):
+    """A model in two lines, as rich text."""
+    data = ", ".join(_dataNames(bundle))
+    first = _("{modality} · version {version} · trained on {data}").format(
+        modality=bundle.modality, version=bundle.metadata["version"], data=data
+    )
+    return f"{html.escape(first)}<br/><i>{html.escape(_use(bundle))}</i>"
+
+
+def fullCard(bundle):
+    """All that a model says of itself, as rich text for a tooltip."""
+    metadata = bundle.metadata
+    data = [
+        ", ".join(filter(None, (entry.get("name"), entry.get("subjects"), entry.get("licence"))))
+        for entry in metadata.get("data", ())
+    ]
+    head = _("{name} {version}, for {modality}").format(
+        name=bundle.name, version=metadata["version"], modality=bundle.modality
+    )
+    return (
+        f"<p><b>{html.escape(head)}</b><br/>{html.escape(metadata['description'])}</p>"
+        + _list(_("Trained on"), data)
+        + _list(_("Limits"), metadata.get("limits", ()))
+        + f"<p>{html.escape(_use(bundle))}</p>"
+    )
+
+
+def _use(bundle):
+    return bundle.metadata.get("intended_use") or _("Research use only; not for diagnosis.")
+
+
+def _dataNames(bundle):
+    """The data sets without what their brackets add."""
+    names = [str(entry.get("name", "")) for entry in bundle.metadata.get("data", ())]
+    return list(dict.fromkeys(name.partition(" (")[0] for name in names if name))
+
+
+def _list(title, lines):
+    if not lines:
+        return ""
+    items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+    return f"<p>{html.escape(title)}:</p><ul>{items}</ul>"
