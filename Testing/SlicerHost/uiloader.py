@@ -77,6 +77,8 @@ def _take_properties(widget: Any) -> list[tuple[str, str, Any]]:
         if key in own:
             widget.remove(entry)
             taken.append((name, key, _value(entry[0])))
+        elif key == "buddy":
+            continue  # Qt's loader makes setBuddy() of it, in Slicer too
         elif entry.get("stdset") != "0" and native.staticMetaObject.indexOfProperty(key) < 0:
             raise FormError(f"{name}: {class_name} has no property {key}")
     return taken
