@@ -425,7 +425,9 @@ class MedEnhanceFileWriter:
         return _("MedEnhance compressed volume")
 
     def fileType(self):
-        return "MedEnhanceCompressedVolume"
+        """Slicer's own type for volumes: among its writers the one for the ending is taken, so
+        that slicer.util.saveNode(node, "scan.ucv") finds this one."""
+        return "VolumeFile"
 
     def extensions(self, obj):
         return [_("MedEnhance compressed volume, lossless") + " (*.ucv)"]
@@ -434,6 +436,10 @@ class MedEnhanceFileWriter:
         from MedEnhancePanels import fileio
 
         return fileio.canWriteObject(obj)
+
+    def canWriteObjectConfidence(self, obj):
+        """Less than Slicer's own writer, which stays the default."""
+        return 0.3 if self.canWriteObject(obj) else 0.0
 
     def write(self, properties):
         from MedEnhancePanels import fileio

@@ -210,8 +210,8 @@ class DistillPanel:
             return _("The scene holds no volumes yet: load some on the page Load.")
         counts = {role: sum(m.role == role for m in members) for role in ("high", "low")}
         told = _(
-            "{high} good volumes to learn from, {low} poor ones. They are copied into the run's "
-            "folder, without names of patients."
+            "Good: {high}. Poor: {low}. They are copied into the run's folder, without names of "
+            "patients."
         ).format(**counts)
         return "\n".join([told, *training.doubtsAbout(members)])
 

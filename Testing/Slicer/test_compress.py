@@ -1,0 +1,376 @@
+"""The page Compress, driven as a user does, with the real worker."""
+
+import os
+import re
+
+import numpy as np
+import qt
+import slicer
+import vtk
+from medenhance_testing import MedEnhanceTestCase
+
+
+class CompressTestCase(MedEnhanceTestCase):
+    KEEPS_WORKER = True
+
+    def setUp(self):
+        super().setUp()
+        self.widget.showPage("compress")
+        self.panel = self.widget.panels["compress"]
+        self.ui = self.panel.ui
+        self.folder = self.temporaryFolder()
+        self.path = os.path.join(self.folder, "scan.ucv")
+
+    def tearDown(self):
+        self.context.clearMessage()
+        self.ui.fileEdit.text = ""
+        super().tearDown()
+
+    def obliqueVolume(self, **options):
+        """A CT whose axes are those of no patient."""
+        node = self.smallVolume((24, 40, 36), name="oblique", spacing=(0.7, 0.8, 2.5), **options)
+        turn = vtk.vtkTransform()
+        turn.RotateWXYZ(20, 1, 2, 3)
+        rows = [
+            [turn.GetMatrix().GetElement(row, column) for column in range(3)] for row in range(3)
+        ]
+        node.SetIJKToRASDirections(rows)
+        node.SetOrigin(-12.5, 30.25, 7.0)
+        node.SetAttribute("MedEnhance.modality", "CT")
+        return node
+
+    def choose(self, node, button="losslessButton"):
+        """Pick a volume, a mode and a destination as a user does."""
+        self.ui.inputSelector.setCurrentNode(node)
+        getattr(self.ui, button).checked = True
+        self.ui.pathEdit.text = self.path
+
+    def lastJob(self, seconds=60):
+        job = self.context.runner.jobs[-1]
+        self.waitUntil(lambda: job.isFinished, seconds)
+        return job
+
+    def compress(self):
+        self.assertTrue(self.ui.compressButton.enabled, self.ui.compressButton.toolTip)
+        self.ui.compressButton.click()
+        return self.lastJob()
+
+    def openFile(self, path=None):
+        """Pick a file, wait for its card, open it; the job."""
+        self.ui.fileEdit.text = path or self.path
+        self.waitUntil(lambda: self.ui.cardLabel.text != "Reading…", 20)
+        self.assertTrue(self.ui.openButton.enabled, self.ui.cardLabel.text)
+        self.ui.openButton.click()
+        return self.lastJob()
+
+    def assertSameGrid(self, first, second):
+        for node in (first, second):
+            self.assertIsNotNone(node)
+        np.testing.assert_allclose(first.GetSpacing(), second.GetSpacing(), rtol=1e-12)
+        np.testing.assert_allclose(first.GetOrigin(), second.GetOrigin(), rtol=1e-12)
+        matrices = [vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()]
+        for node, matrix in zip((first, second), matrices, strict=True):
+            node.GetIJKToRASDirectionMatrix(matrix)
+        arrays = [slicer.util.arrayFromVTKMatrix(matrix) for matrix in matrices]
+        np.testing.assert_allclose(*arrays, atol=1e-12)
+
+
+class CompressTest(CompressTestCase):
+    def test_anEmptyPageSaysWhatIsMissing(self):
+        self.ui.pathEdit.text = ""
+        self.assertFalse(self.ui.compressButton.enabled)
+        self.assertIn("Choose", self.ui.compressButton.toolTip)
+        self.assertIn("Choose a volume", self.ui.estimateLabel.text)
+        self.assertFalse(self.ui.openButton.enabled)
+        self.assertTrue(self.ui.replaceCheckBox.isHidden())
+        self.screenshot(self.panel.widget, "compress-empty")
+
+    def test_losslessReturnsEveryVoxelAndTheGeometry(self):
+        node = self.obliqueVolume()
+        self.choose(node)
+        job = self.compress()
+        self.assertEqual(job.state, "done", job.error)
+        self.assertIn("every voxel is equal", self.ui.resultLabel.text)
+        self.assertIn("decoded again and compared", self.ui.resultLabel.text)
+        back = self.openFile().nodes["output"]
+        voxels = slicer.util.arrayFromVolume(back)
+        self.assertEqual(voxels.dtype, np.int16)
+        np.testing.assert_array_equal(voxels, slicer.util.arrayFromVolume(node))
+        self.assertSameGrid(node, back)
+        self.assertEqual(back.GetAttribute("MedEnhance.modality"), "CT")
+
+    def test_theLargestErrorIsHeldAndToldInTheVolumesUnits(self):
+        node = self.obliqueVolume()
+        self.choose(node, "maxErrorButton")
+        self.ui.maxErrorSpinBox.value = 3
+        self.assertIn("HU", self.ui.maxErrorSpinBox.suffix)
+        job = self.compress()
+        self.assertEqual(job.state, "done", job.error)
+        back = slicer.util.arrayFromVolume(self.openFile().nodes["output"])
+        error = np.abs(back.astype(int) - slicer.util.arrayFromVolume(node)).max()
+        self.assertGreater(error, 0)
+        self.assertLessEqual(error, 3)
+        self.assertEqual(job.result["max_error"], error)
+        self.assertIn(f"{error} HU", self.ui.resultLabel.text)
+        self.assertIn("no voxel is off by more than 3 HU", self.ui.cardLabel.text)
+
+    def test_theRatioIsKept(self):
+        node = self.smallVolume((40, 64, 64))
+        self.choose(node, "ratioButton")
+        self.ui.ratioSpinBox.value = 8.0
+        job = self.compress()
+        self.assertEqual(job.state, "done", job.error)
+        raw = slicer.util.arrayFromVolume(node).nbytes
+        self.assertLessEqual(os.path.getsize(self.path), raw / 8)
+        self.assertIn("PSNR", self.ui.resultLabel.text)
+        self.assertSameGrid(node, self.openFile().nodes["output"])
+
+    def test_floatsOfASmallRangeGetASmallStep(self):
+        node = self.smallVolume(dtype=np.float32)
+        slicer.util.updateVolumeFromArray(node, slicer.util.arrayFromVolume(node) / 1000)
+        self.choose(node, "maxErrorButton")
+        self.ui.maxErrorSpinBox.value = 0.01
+        self.assertAlmostEqual(self.context.state.maxError, 0.01)
+        self.assertLess(self.ui.maxErrorSpinBox.singleStep, 0.1)
+        self.assertEqual(self.compress().state, "done")
+        back = slicer.util.arrayFromVolume(self.openFile().nodes["output"])
+        self.assertLessEqual(np.abs(back - slicer.util.arrayFromVolume(node)).max(), 0.01)
+
+    def test_aSequenceKeepsItsFrames(self):
+        sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "beating")
+        frames = [self.smallVolume(seed=seed) for seed in range(3)]
+        for index, frame in enumerate(frames):
+            sequence.SetDataNodeAtValue(frame, str(index))
+        self.choose(sequence)
+        self.assertEqual(self.compress().state, "done")
+        back = self.openFile().nodes["output"]
+        self.assertIn("3 frames", self.ui.cardLabel.text)
+        self.assertEqual(back.GetNumberOfDataNodes(), 3)
+        for index, frame in enumerate(frames):
+            np.testing.assert_array_equal(
+                slicer.util.arrayFromVolume(back.GetNthDataNode(index)),
+                slicer.util.arrayFromVolume(frame),
+            )
+
+    def test_labelsAreKeptOrNothing(self):
+        labels = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
+        slicer.util.updateVolumeFromArray(labels, np.arange(60, dtype=np.int16).reshape(3, 4, 5))
+        self.ui.maxErrorButton.checked = True
+        self.choose(labels)
+        self.assertEqual(self.context.state.compressMode, "lossless")
+        self.assertFalse(self.ui.maxErrorButton.enabled)
+        self.assertFalse(self.ui.ratioButton.enabled)
+        from MedEnhancePanels import compression
+        from MedEnhancePanels.errors import PanelError
+
+        with self.assertRaisesRegex(PanelError, "labels"):
+            options = compression.CompressOptions("ratio", ratio=10)
+            compression.startCompress(self.context.runner, labels, self.path, options)
+
+    def test_anExistingFileIsReplacedOnlyAfterAYes(self):
+        with open(self.path, "wb") as file:
+            file.write(b"precious")
+        self.choose(self.smallVolume())
+        self.assertFalse(self.ui.replaceCheckBox.isHidden())
+        self.assertFalse(self.ui.compressButton.enabled)
+        self.assertIn("exists already", self.ui.compressButton.toolTip)
+        from MedEnhancePanels import compression
+        from MedEnhancePanels.errors import PanelError
+
+        with self.assertRaisesRegex(PanelError, "exists already"):
+            node = self.context.state.inputVolume
+            compression.startCompress(
+                self.context.runner, node, self.path, compression.CompressOptions()
+            )
+        with open(self.path, "rb") as file:
+            self.assertEqual(file.read(), b"precious")
+        self.ui.replaceCheckBox.checked = True
+        self.assertEqual(self.compress().state, "done")
+        self.assertGreater(os.path.getsize(self.path), 100)
+
+    def test_theSuggestedNameIsFree(self):
+        from MedEnhancePanels import compression
+
+        node = self.smallVolume(name="a/b: c")
+        home = os.path.expanduser("~")
+        self.ui.pathEdit.text = ""
+        self.ui.inputSelector.setCurrentNode(node)
+        self.assertEqual(os.path.dirname(self.ui.pathEdit.text), home)
+        self.assertEqual(os.path.basename(self.ui.pathEdit.text), "a_b_ c.ucv")
+        file = os.path.join(self.folder, "scan.nrrd")
+        slicer.util.saveNode(node, file, {})
+        self.assertEqual(compression.suggestPath(node), os.path.join(self.folder, "a_b_ c.ucv"))
+        open(os.path.join(self.folder, "a_b_ c.ucv"), "wb").close()
+        self.assertEqual(compression.suggestPath(node), os.path.join(self.folder, "a_b_ c-2.ucv"))
+
+    def test_cancellingLeavesNoFile(self):
+        self.choose(self.loadSample())
+        self.ui.compressButton.click()
+        job = self.context.runner.jobs[-1]
+        self.waitUntil(lambda: job.fraction > 0.1, 60)
+        self.assertFalse(self.ui.compressProgressArea.isHidden())
+        self.screenshot(self.panel.widget, "compress-running")
+        self.ui.compressCancelButton.click()
+        self.waitUntil(lambda: job.isFinished, 2)
+        self.assertEqual(job.state, "cancelled")
+        self.assertEqual(os.listdir(self.folder), [])
+        self.assertTrue(self.ui.compressProgressArea.isHidden())
+        self.assertTrue(self.ui.compressButton.enabled)
+        self.assertEqual(self.compress().state, "done")
+
+    def test_removingTheVolumeMeanwhileDisturbsNothing(self):
+        node = self.loadSample()
+        self.choose(node)
+        self.ui.compressButton.click()
+        slicer.mrmlScene.RemoveNode(node)
+        self.processEvents(20)
+        job = self.lastJob()
+        self.assertIn(job.state, ("done", "cancelled", "failed"))
+        self.assertEqual(os.path.exists(self.path), job.state == "done")
+
+    def test_theDifferenceIsShownOnTheInputsGrid(self):
+        node = self.obliqueVolume()
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+        node.SetAndObserveTransformNodeID(transform.GetID())
+        self.choose(node, "maxErrorButton")
+        self.compress()
+        volumes = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
+        self.ui.differenceButton.click()
+        job = self.lastJob()
+        self.assertEqual(job.state, "done", job.error)
+        difference = job.nodes["difference"]
+        self.assertSameGrid(node, difference)
+        self.assertIs(difference.GetParentTransformNode(), transform)
+        largest = np.abs(slicer.util.arrayFromVolume(difference)).max()
+        self.assertTrue(0 < largest <= 2)
+        self.assertEqual(job.result["largest"], largest)
+        self.assertIn(f"{largest:.0f} HU", self.widget.ui.messageLabel.text)
+        after = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
+        self.assertEqual(after, volumes + 1)
+
+    def test_theChoicesAreKeptInTheScene(self):
+        self.choose(self.smallVolume(), "ratioButton")
+        self.ui.ratioSpinBox.value = 12.5
+        self.ui.fastCheckBox.checked = True
+        state = self.context.state
+        self.assertEqual((state.compressMode, state.ratio, state.speed), ("ratio", 12.5, "fast"))
+        state.compressMode = "max_error"
+        self.assertTrue(self.ui.maxErrorButton.checked)
+        self.assertTrue(self.ui.maxErrorSpinBox.enabled)
+
+
+class EstimateTest(CompressTestCase):
+    def estimate(self):
+        self.waitUntil(lambda: self.ui.estimateLabel.text.startswith("Estimate:"), 60)
+        return self.ui.estimateLabel.text
+
+    def test_theEstimateIsCloseToTheOutcome(self):
+        self.choose(self.loadSample(), "maxErrorButton")
+        text = self.estimate()
+        self.assertRegex(text, r"from \d+ blocks, \d+% of the volume")
+        told = float(re.search(r"([\d.]+) times smaller", text).group(1))
+        self.screenshot(self.panel.widget, "compress-ready")
+        job = self.compress()
+        self.assertLess(abs(told - job.result["ratio"]), 0.35 * job.result["ratio"])
+        self.screenshot(self.panel.widget, "compress-done")
+
+    def test_aChangeCancelsTheOldEstimate(self):
+        self.choose(self.loadSample())
+        runner = self.context.runner
+        self.waitUntil(lambda: any(job.kind == "estimate" for job in runner.activeJobs()), 10)
+        first = next(job for job in runner.activeJobs() if job.kind == "estimate")
+        self.ui.maxErrorButton.checked = True
+        self.waitUntil(lambda: first.isFinished, 5)
+        self.assertEqual(first.state, "cancelled")
+        self.assertIn("error", self.estimate())
+
+    def test_changedVoxelsAreEstimatedAgainAndNothingElse(self):
+        node = self.smallVolume()
+        self.choose(node)
+        before = self.estimate()
+        count = len(self.context.runner.jobs)
+        self.context.state.uncertaintySamples = 5
+        self.processEvents(800)
+        self.assertEqual(len(self.context.runner.jobs), count)
+        slicer.util.arrayFromVolume(node)[:] = 7
+        slicer.util.arrayFromVolumeModified(node)
+        self.assertNotEqual(self.ui.estimateLabel.text, before)
+        self.assertNotEqual(self.estimate(), before)
+
+    def test_aPageThatIsNotShownEstimatesNothing(self):
+        self.widget.exit()
+        self.choose(self.smallVolume())
+        self.processEvents(800)
+        self.assertEqual(self.context.runner.activeJobs(), [])
+
+
+class DecompressTest(CompressTestCase):
+    def test_aPartHasItsPlaceInThePatient(self):
+        node = self.obliqueVolume()
+        self.choose(node)
+        self.compress()
+        self.ui.fileEdit.text = self.path
+        self.waitUntil(lambda: self.ui.openButton.enabled, 20)
+        self.ui.regionCheckBox.checked = True
+        self.ui.slicesFrom.value, self.ui.slicesUntil.value = 5, 9
+        self.ui.columnsFrom.value = 30
+        part = self.openFile().nodes["output"]
+        whole = slicer.util.arrayFromVolume(node)
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(part), whole[5:10, :, 30:])
+        corner = [vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()]
+        for each, matrix in zip((part, node), corner, strict=True):
+            each.GetIJKToRASMatrix(matrix)
+        np.testing.assert_allclose(
+            corner[0].MultiplyPoint((0, 0, 0, 1)), corner[1].MultiplyPoint((30, 0, 5, 1)), atol=1e-9
+        )
+        self.screenshot(self.panel.widget, "compress-open")
+
+    def test_theLastVoxelIsNeverBeforeTheFirst(self):
+        self.choose(self.obliqueVolume())
+        self.compress()
+        self.ui.fileEdit.text = self.path
+        self.waitUntil(lambda: self.ui.openButton.enabled, 20)
+        self.ui.slicesUntil.value = 3
+        self.ui.slicesFrom.value = 10
+        self.assertGreaterEqual(self.ui.slicesUntil.value, 10)
+
+    def test_aDamagedFileTellsTheRemedyAndWhatIsIntactCanBeOpened(self):
+        node = self.smallVolume((70, 70, 70))
+        self.choose(node)
+        self.compress()
+        with open(self.path, "r+b") as file:
+            file.seek(os.path.getsize(self.path) // 3)
+            file.write(b"\0" * 40)
+        job = self.openFile()
+        self.assertEqual(job.state, "failed")
+        message = self.widget.ui.messageLabel.text
+        self.assertIn("scan.ucv", message)
+        self.assertIn("recover", message)
+        self.assertNotIn("Traceback", message)
+        self.assertFalse(self.ui.recoverButton.isHidden())
+        self.screenshot(self.widget.uiWidget, "compress-error", height=1000)
+        self.ui.recoverButton.click()
+        job = self.lastJob()
+        self.assertEqual(job.state, "done", job.error)
+        self.assertIn("could not be read", self.widget.ui.messageLabel.text)
+        back = slicer.util.arrayFromVolume(job.nodes["output"])
+        self.assertGreater((back == slicer.util.arrayFromVolume(node)).mean(), 0.5)
+
+    def test_whatIsNoContainerIsToldSo(self):
+        path = os.path.join(self.folder, "text.ucv")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("nothing")
+        self.ui.fileEdit.text = path
+        self.waitUntil(lambda: self.ui.cardLabel.text not in ("", "Reading…"), 20)
+        self.assertIn("text.ucv", self.ui.cardLabel.text)
+        self.assertFalse(self.ui.openButton.enabled)
+        self.ui.fileEdit.text = os.path.join(self.folder, "absent.ucv")
+        self.assertIn("is not there", self.ui.cardLabel.text)
+
+    def test_thePageCanBeReadOnADarkTheme(self):
+        self.choose(self.obliqueVolume())
+        dark = qt.QPalette(qt.QColor(45, 45, 48))
+        before = qt.QPalette(self.panel.widget.palette)
+        self.panel.widget.palette = dark
+        self.screenshot(self.panel.widget, "compress-dark")
+        self.panel.widget.palette = before
