@@ -4,83 +4,37 @@ Nothing is installed before a user agreed. What is installed already stays at it
 belong to Slicer or to another extension, so that pip is told not to move it.
 """
 
-import importlib
 import importlib.metadata
 import importlib.util
 import os
+import re
 import sys
 import tempfile
-from dataclasses import dataclass
 
 import slicer
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError
 
-_MB = 1_000_000
-#: name → what it is for, and about how many MB are downloaded for Slicer's Python.
-_ABOUT = {
-    "numpy": (_("voxels"), 17),
-    "simpleitk": (_("volume files"), 53),
-    "pydicom": (_("DICOM"), 3),
-    "pyjpegls": (_("DICOM packed as JPEG-LS"), 2),
-    "torch": (_("the computing itself"), 0),
-    "monai": (_("networks for medical images"), 3),
-    "safetensors": (_("model files"), 1),
-    "imagecodecs": (_("compression"), 26),
-    "zstandard": (_("compression"), 6),
-    "tqdm": (_("progress"), 1),
-    "matplotlib": (_("pictures in reports"), 9),
-}
-#: PyTorch with what it brings along, by platform: with the GPU's libraries, and for the CPU alone.
-_TORCH_MB = {"linux": (2900, 200), "win32": (120, 120), "darwin": (80, 80)}
 _TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 _LAST_LINES = 12
 
 
-@dataclass(frozen=True)
-class Package:
-    """requirement: as requirements.txt has it. installed: the version that is too old, or ""."""
-
-    name: str
-    requirement: str
-    purpose: str
-    megabytes: int
-    installed: str = ""
-
-
-def requirementsPath():
-    """The file that lists what the library needs."""
-    module = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    return os.path.join(module, "Resources", "requirements.txt")
-
-
 def missing(computeOn="auto"):
-    """The packages that are not here, or too old; nothing is imported for it."""
-    importlib.invalidate_caches()
-    found = []
-    for line in _requirementLines():
-        requirement = _parse(line)
-        installed = _installedVersion(requirement.name)
-        if installed is None or not requirement.specifier.contains(installed, prereleases=True):
-            purpose, megabytes = _ABOUT.get(requirement.name.lower(), ("", 5))
-            if requirement.name == "torch":
-                megabytes = torchMegabytes(computeOn)
-            found.append(Package(requirement.name, line, purpose, megabytes, installed or ""))
-    return found
+    """The packages that are not here, or too old, with their sizes; nothing is imported for it.
 
+    computeOn: "auto" for PyTorch with a GPU's libraries where there are any, or "cpu".
+    """
+    from MedEnhanceLib import dependencies
 
-def torchMegabytes(computeOn):
-    """What PyTorch downloads: "auto" with the GPU's libraries where they exist, or "cpu"."""
-    withGpu, cpuOnly = _TORCH_MB.get(sys.platform, (2900, 200))
-    return cpuOnly if computeOn == "cpu" else withGpu
+    return dependencies.missing(computeOn)
 
 
 def sizeText(megabytes):
     """About how much is downloaded, as a person reads it."""
     if megabytes >= 1000:
         return _("{size:.1f} GB").format(size=megabytes / 1000)
-    return _("{size} MB").format(size=megabytes)
+    return _("{size:.0f} MB").format(size=max(1, megabytes))
 
 
 class Installation:
@@ -109,7 +63,7 @@ class Installation:
     def _plan(self):
         """The commands in their order: functions that start one and return at once."""
         requirements = [package.requirement for package in self._packages]
-        torch = [line for line in requirements if _parse(line).name == "torch"]
+        torch = [package.requirement for package in self._packages if package.name == "torch"]
         others = [line for line in requirements if line not in torch]
         if self._wheels:
             offline = ["--no-index", "--find-links", self._wheels]
@@ -296,38 +250,22 @@ def _gigabytes(count):
     return _("unknown") if count is None else f"{count / 1e9:.1f} GB"
 
 
-def _requirementLines():
-    with open(requirementsPath(), encoding="utf-8") as file:
-        lines = [line.partition("#")[0].strip() for line in file]
-    return [line for line in lines if line]
-
-
-def _parse(line):
-    from packaging.requirements import Requirement
-
-    return Requirement(line)
-
-
-def _installedVersion(name):
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def _writeConstraints(moving):
     """A file that holds every installed package at its version, but those in `moving`."""
-    from packaging.utils import canonicalize_name
-
-    free = {canonicalize_name(name) for name in moving}
+    free = {_canonical(name) for name in moving}
     pins = {}
     for distribution in importlib.metadata.distributions():
         name, version = distribution.metadata["Name"], distribution.version
-        if name and version and canonicalize_name(name) not in free:
-            pins[canonicalize_name(name)] = version
+        if name and version and _canonical(name) not in free:
+            pins[_canonical(name)] = version
     handle, path = tempfile.mkstemp(
         prefix="MedEnhance-", suffix="-constraints.txt", dir=slicer.app.temporaryPath
     )
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.writelines(f"{name}=={version}\n" for name, version in sorted(pins.items()))
     return path
+
+
+def _canonical(name):
+    """A package's name as pip compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -85,6 +85,7 @@ def remember(job, path=None):
     }
     temporary = f"{path}.{os.getpid()}.tmp"
     try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(temporary, "w", encoding="utf-8") as file:
             file.write("\n".join([*kept, json.dumps(fields)]) + "\n")
         os.replace(temporary, path)

@@ -378,7 +378,7 @@ def installedModels():
 
 def freeMemory():
     """Bytes that are free, None where the system does not say."""
-    from MedEnhanceLib.cli.machine import memory
+    from MedEnhanceLib.machine import memory
 
     return memory()["free"]
 
