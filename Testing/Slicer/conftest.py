@@ -5,25 +5,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import pytest
-
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from SlicerHost import boot  # noqa: E402
+from SlicerHost import boot
+from SlicerHost.collection import makemodule
 
-_REASON = boot.missing()
-if not _REASON:
-    boot.start()
+if not boot.missing():
+    app = boot.start()
     from SlicerHost import modules
 
     modules.load(HERE.parents[1] / "MedEnhance/MedEnhance.py")
+    app.startupCompleted.emit()
 
-
-class _Skipped(pytest.Module):
-    def collect(self):
-        pytest.skip(_REASON, allow_module_level=True)
-
-
-def pytest_pycollect_makemodule(module_path, parent):
-    return _Skipped.from_parent(parent, path=module_path) if _REASON else None
+pytest_pycollect_makemodule = makemodule

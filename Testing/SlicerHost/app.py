@@ -85,6 +85,8 @@ class qSlicerCoreApplication:
 
     def processEvents(self: Any) -> None:
         qt.QCoreApplication.processEvents()
+        # Slicer's outer event loop deletes what is to be deleted later; tests have no such loop.
+        qt.QCoreApplication.sendPostedEvents(None, int(qt.QEvent.DeferredDelete))
 
 
 @behaviour

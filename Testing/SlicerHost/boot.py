@@ -53,6 +53,7 @@ def start() -> Any:
     qt.QUiLoader = uiloader.QUiLoader
     sys.modules["ctk"] = standins.Namespace("ctk", "ctk")
     slicer.__path__.append(str(HERE / "python"))
+    sys.path.append(str(HERE / "scripted"))
     slicer.__getattr__ = standins.Namespace("slicer", "q").__getattr__
     slicer.modules = sys.modules["slicer.modules"] = types.ModuleType("slicer.modules")
     slicer.moduleNames, slicer.selfTests = types.SimpleNamespace(), {}
@@ -60,5 +61,6 @@ def start() -> Any:
     from SlicerHost import modules, scene  # noqa: F401
 
     scene.start(slicer.app)
+    scene.add_module(standins.make("qSlicerAbstractCoreModule")(), "SampleData", None)
     vtk.vtkObject.GlobalWarningDisplayOn()
     return slicer.app

@@ -7,6 +7,7 @@ confident first; confidence grows with the length of the ending that matched.
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 from SlicerHost.standins import behaviour
@@ -51,8 +52,9 @@ class qSlicerScriptedFileReader:
     )
 
     def supportedNameFilters(self: Any, path: str) -> list[str]:
-        endings = [each.rpartition("*")[2].rstrip(")") for each in _extensions(self)]
-        return [f"*{each}" for each in endings if path.lower().endswith(each.lower())]
+        if not os.path.isfile(path):
+            return []
+        return [f"*{each}" for each in _endings(self) if path.lower().endswith(each)]
 
     def userMessages(self: Any) -> Any:
         return self._own.messages
@@ -83,8 +85,10 @@ def _messages() -> Any:
     return slicer.vtkMRMLMessageCollection()
 
 
-def _extensions(io: Any, *arguments: Any) -> list[str]:
-    return _asked(io, "extensions", list, *arguments)
+def _endings(io: Any, *arguments: Any) -> list[str]:
+    """ ".ucv" of "Compressed volume (*.ucv)"."""
+    filters = _asked(io, "extensions", list, *arguments)
+    return [each.lower() for text in filters for each in re.findall(r"\*(\.[\w.]+)", text)]
 
 
 def _asked(io: Any, method: str, kind: type, *arguments: Any) -> Any:
@@ -95,19 +99,16 @@ def _asked(io: Any, method: str, kind: type, *arguments: Any) -> Any:
     return answer
 
 
-def _can_load(reader: Any, path: str) -> bool:
-    if hasattr(reader.self(), "canLoadFile"):
-        return _asked(reader, "canLoadFile", bool, path)
-    return bool(reader.supportedNameFilters(path))
-
-
 def _confidence(reader: Any, path: str) -> float:
-    if not _can_load(reader, path):
+    """0 where it cannot; more, the longer the ending is that it knows."""
+    endings = reader.supportedNameFilters(path)
+    if not endings:
+        return 0.0
+    if hasattr(reader.self(), "canLoadFile") and not _asked(reader, "canLoadFile", bool, path):
         return 0.0
     if hasattr(reader.self(), "canLoadFileConfidence"):
         return _asked(reader, "canLoadFileConfidence", float, path)
-    endings = reader.supportedNameFilters(path)
-    return 0.5 + 0.01 * max((len(each) - 1 for each in endings), default=0)
+    return 0.5 + 0.01 * max(len(each) - 1 for each in endings)
 
 
 def _built_in(path: str) -> tuple[str, float]:
@@ -171,7 +172,9 @@ class qSlicerCoreIOManager:
         scripted = [each for _, each in self._writers(node) if each]
         own = node.CreateDefaultStorageNode().GetSupportedWriteFileExtensions()
         own = [own.GetValue(index) for index in range(own.GetNumberOfValues())]
-        return own + [each for writer in scripted for each in _extensions(writer, node)]
+        return own + [
+            each for writer in scripted for each in _asked(writer, "extensions", list, node)
+        ]
 
     def saveNodes(
         self: Any, kind: str, properties: Any, messages: Any = None, scene: Any = None
@@ -196,8 +199,7 @@ class qSlicerCoreIOManager:
 
 
 def _writes(writer: Any, node: Any, path: str) -> bool:
-    endings = [each.rpartition("*")[2].rstrip(")") for each in _extensions(writer, node)]
-    return any(path.lower().endswith(each.lower()) for each in endings)
+    return any(path.lower().endswith(each) for each in _endings(writer, node))
 
 
 def _pass_on(messages: Any, to: Any) -> None:

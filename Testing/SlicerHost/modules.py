@@ -77,9 +77,10 @@ class qSlicerScriptedLoadableModuleWidget:
     def reload(self: Any) -> None:
         """Make the Python side anew; the caller has taken down the old one."""
         name = self._own.name
-        for child in self.findChildren(qt.QWidget):
-            if child.parent() is self:
+        for child in self.children():
+            if child.isWidgetType():
                 child.setParent(None)
+                child.deleteLater()
         widget = getattr(sys.modules[name], f"{name}Widget")(self)
         self._own.python = widget
         setattr(slicer.modules, f"{name}Widget", widget)

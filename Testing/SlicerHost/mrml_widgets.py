@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 from SlicerHost import qt
 from SlicerHost.standins import behaviour, stored
 
 
-class _Scene:
-    """Keeps a scene and calls `refresh` whenever its nodes change."""
+class _Watch:
+    """Calls a widget's method whenever nodes come or go; holds no reference to the widget."""
 
-    def watch(self: Any, scene: Any, refresh: Any) -> None:
-        for tag in self.tags:
-            self.scene.RemoveObserver(tag)
-        self.scene, self.tags = scene, []
-        if scene is not None:
-            events = (
-                scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent,
-                scene.EndImportEvent, scene.EndBatchProcessEvent,
-            )  # fmt: skip
-            self.tags = [scene.AddObserver(each, lambda *_: refresh()) for each in events]
+    def __init__(self, method: Any) -> None:
+        self.scene, self._observed, self._method = None, [], weakref.WeakMethod(method)
 
-    def __init__(self) -> None:
-        self.scene, self.tags = None, []
+    def watch(self, scene: Any, *also: tuple[Any, Any]) -> None:
+        """Watch the scene, and other (object, event) pairs, instead of what was watched."""
+        for watched, tag in self._observed:
+            watched.RemoveObserver(tag)
+        self.scene, self._observed = scene, []
+        if scene is None:
+            return
+        events = (
+            scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent,
+            scene.EndImportEvent, scene.EndBatchProcessEvent,
+        )  # fmt: skip
+        for watched, event in [*((scene, each) for each in events), *also]:
+            self._observed.append((watched, watched.AddObserver(event, self._call)))
+
+    def _call(self, *_: Any) -> None:
+        method = self._method()
+        if method is not None and not self.scene.IsClosing():
+            method()
+
+    def stop(self, *_: Any) -> None:
+        self.watch(None)
 
 
 @behaviour
@@ -52,7 +64,7 @@ class qMRMLNodeComboBox:
 
     def construct(self: Any) -> None:
         own = self._own
-        own.combo, own.watch, own.current = qt.QComboBox(), _Scene(), None
+        own.combo, own.watch, own.current = qt.QComboBox(), _Watch(self._refresh), None
         own.ids, own.attributes, own.types = [], [], []
         own.none = own.hidden = False
         own.children, own.without = True, []
@@ -64,10 +76,10 @@ class qMRMLNodeComboBox:
         layout.addWidget(own.combo)
         own.combo.currentIndexChanged.connect(self._chosen)
         own.combo.activated.connect(lambda _: self.nodeActivated.emit(self.currentNode()))
-        self.destroyed.connect(lambda *_: own.watch.watch(None, None))
+        self.destroyed.connect(own.watch.stop)
 
     def setMRMLScene(self: Any, scene: Any) -> None:
-        self._own.watch.watch(scene, self._refresh)
+        self._own.watch.watch(scene)
         self._own.combo.enabled = scene is not None
         self._refresh()
 
@@ -223,7 +235,6 @@ class qMRMLTableView:
         self._own.scene = self._own.node = self._own.tag = None
         self._own.model = qt.QStandardItemModel()
         self.setModel(self._own.model)
-        self.destroyed.connect(lambda *_: None)
 
     def setMRMLScene(self: Any, scene: Any) -> None:
         self._own.scene = scene
@@ -233,11 +244,12 @@ class qMRMLTableView:
         return self._own.scene
 
     def setMRMLTableNode(self: Any, node: Any) -> None:
-        own = self._own
+        own, read = self._own, weakref.WeakMethod(self._read)
         if own.node is not None:
             own.node.RemoveObserver(own.tag)
         own.node = node
-        own.tag = node.AddObserver("ModifiedEvent", lambda *_: self._read()) if node else None
+        if node is not None:
+            own.tag = node.AddObserver("ModifiedEvent", lambda *_: read() and read()())
         self._read()
 
     def mrmlTableNode(self: Any) -> Any:
@@ -263,33 +275,23 @@ class qMRMLSubjectHierarchyComboBox:
 
     def construct(self: Any) -> None:
         own = self._own
-        own.watch, own.items, own.current, own.levels = _Scene(), [], 0, []
+        own.watch, own.items, own.current, own.levels = _Watch(self._refresh), [], 0, []
         own.types, own.none, own.root = [], False, False
         self.currentIndexChanged.connect(self._chosen)
-        self.destroyed.connect(lambda *_: own.watch.watch(None, None))
+        self.destroyed.connect(own.watch.stop)
 
     def setMRMLScene(self: Any, scene: Any) -> None:
-        own = self._own
-        own.watch.watch(scene, self._refresh)
-        if scene is not None:
-            hierarchy = self.subjectHierarchyNode()
-            events = (
-                hierarchy.SubjectHierarchyItemAddedEvent,
-                hierarchy.SubjectHierarchyItemRemovedEvent,
-                hierarchy.SubjectHierarchyItemModifiedEvent,
-                hierarchy.SubjectHierarchyItemReparentedEvent,
-            )
-            for event in events:
-                hierarchy.AddObserver(event, lambda *_: self._refresh())
+        hierarchy = _hierarchy(scene)
+        events = ("Added", "Removed", "Modified", "Reparented")
+        changes = [getattr(hierarchy, f"SubjectHierarchyItem{each}Event") for each in events]
+        self._own.watch.watch(scene, *[(hierarchy, event) for event in changes])
         self._refresh()
 
     def mrmlScene(self: Any) -> Any:
         return self._own.watch.scene
 
     def subjectHierarchyNode(self: Any) -> Any:
-        import slicer
-
-        return slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self._own.watch.scene)
+        return _hierarchy(self._own.watch.scene)
 
     noneEnabled = property(
         lambda self: self._own.none, lambda self, value: self._set("none", value)
@@ -310,7 +312,7 @@ class qMRMLSubjectHierarchyComboBox:
 
     def _refresh(self: Any) -> None:
         own = self._own
-        if own.watch.scene is None or own.watch.scene.IsClosing():
+        if own.watch.scene is None:
             return
         hierarchy, texts = self.subjectHierarchyNode(), []
         own.items = []
@@ -355,6 +357,12 @@ class qMRMLSubjectHierarchyComboBox:
 
     def clearSelection(self: Any) -> None:
         self.setCurrentItem(0)
+
+
+def _hierarchy(scene: Any) -> Any:
+    import slicer
+
+    return slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
 
 
 def _items(hierarchy: Any, parent: int, depth: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import slicer
@@ -32,7 +33,6 @@ _IN_HIERARCHY = (
     "vtkMRMLDisplayableNode", "vtkMRMLTableNode", "vtkMRMLTextNode", "vtkMRMLSequenceNode",
     "vtkMRMLSequenceBrowserNode", "vtkMRMLPlotChartNode", "vtkMRMLPlotSeriesNode",
 )  # fmt: skip
-SLICES = {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"}
 
 
 def start(app: Any) -> None:
@@ -40,13 +40,7 @@ def start(app: Any) -> None:
     own.logic = slicer.vtkSlicerApplicationLogic()
     scene = slicer.mrmlScene = slicer.vtkMRMLScene()
     scene.SetRootDirectory(app.temporaryPath)
-    own.cache = slicer.vtkCacheManager()
-    own.cache.SetRemoteCacheDirectory(app.temporaryPath)
-    own.cache.SetMRMLScene(scene)
-    own.data_io = slicer.vtkDataIOManager()  # without it no .mrb can be read
-    own.data_io.SetCacheManager(own.cache)
-    scene.SetCacheManager(own.cache)
-    scene.SetDataIOManager(own.data_io)
+    _start_cache(own, scene, app.temporaryPath)
     own.logic.SetTemporaryPath(app.temporaryPath)
     own.logic.SetMRMLScene(scene)
     _start_modules(app, scene)
@@ -54,6 +48,20 @@ def start(app: Any) -> None:
     scene.AddObserver(scene.NodeAddedEvent, _add_to_hierarchy)
     scene.AddObserver(scene.NodeAboutToBeRemovedEvent, _remove_from_hierarchy)
     scene.AddObserver(scene.EndImportEvent, _after_import)
+
+
+def _start_cache(own: Any, scene: Any, folder: str) -> None:
+    """Where downloads go, and what reads them; without it no .mrb can be read."""
+    cache = Path(folder) / "cache"
+    cache.mkdir()
+    (cache / ".slicer-cache").touch()
+    own.cache = slicer.vtkCacheManager()
+    own.cache.SetRemoteCacheDirectory(str(cache))
+    own.cache.SetMRMLScene(scene)
+    own.data_io = slicer.vtkDataIOManager()
+    own.data_io.SetCacheManager(own.cache)
+    scene.SetCacheManager(own.cache)
+    scene.SetDataIOManager(own.data_io)
 
 
 def _start_modules(app: Any, scene: Any) -> None:
@@ -73,32 +81,48 @@ def add_module(module: Any, name: str, logic: Any) -> None:
 
 
 def _start_slices(app: Any, scene: Any) -> None:
-    """The three slice views of the default layout, with their logics and a layout node."""
+    """The layout, whose logic makes the nodes of the views, and a logic for each slice view."""
     slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene)
-    layout = slicer.vtkMRMLLayoutLogic()
-    layout.SetMRMLScene(scene)
-    app._own.layout = layout
-    logics = vtk.vtkCollection()
-    app.applicationLogic().SetSliceLogics(logics)
-    for name, orientation in SLICES.items():
-        logic = slicer.vtkMRMLSliceLogic()
-        logic.SetMRMLApplicationLogic(app.applicationLogic())
-        logic.SetMRMLScene(scene)
-        node = scene.GetSingletonNode(name, "vtkMRMLSliceNode") or logic.AddSliceNode(name)
-        logic.SetSliceNode(node)
-        node.SetOrientation(orientation)
-        logics.AddItem(logic)
+    app.applicationLogic().SetSliceLogics(vtk.vtkCollection())
+    scene.AddObserver(scene.NodeAddedEvent, _add_slice_logic)
+    app._own.layout = slicer.vtkMRMLLayoutLogic()
+    app._own.layout.SetMRMLScene(scene)
+    node = app._own.layout.GetLayoutNode()
+    node.SetViewArrangement(node.SlicerLayoutFourUpView)
+
+
+@vtk.calldata_type(vtk.VTK_OBJECT)
+def _add_slice_logic(scene: Any, event: str, node: Any) -> None:
+    """In Slicer the layout manager does this, when it makes the widget of a slice view."""
+    logics = slicer.app.applicationLogic().GetSliceLogics()
+    if not node.IsA("vtkMRMLSliceNode") or any(each.GetSliceNode() is node for each in logics):
+        return
+    logic = slicer.vtkMRMLSliceLogic()
+    logic.SetMRMLApplicationLogic(slicer.app.applicationLogic())
+    logic.SetMRMLScene(scene)
+    logic.SetSliceNode(node)
+    logics.AddItem(logic)
 
 
 @vtk.calldata_type(vtk.VTK_OBJECT)
 def _add_to_hierarchy(scene: Any, event: str, node: Any) -> None:
     """In Slicer a Qt class does this: every data node gets an item in the subject hierarchy."""
-    if node is None or scene.IsImporting() or node.GetHideFromEditors():
+    if not scene.IsImporting():
+        _make_item(scene, node)
+
+
+def _after_import(scene: Any, event: str) -> None:
+    """Nodes of a scene that was saved without their items get them now."""
+    for index in range(scene.GetNumberOfNodes()):
+        _make_item(scene, scene.GetNthNode(index))
+
+
+def _make_item(scene: Any, node: Any) -> None:
+    if node.GetHideFromEditors() or not any(node.IsA(each) for each in _IN_HIERARCHY):
         return
-    if any(node.IsA(each) for each in _IN_HIERARCHY):
-        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-        if hierarchy and not hierarchy.GetItemByDataNode(node):
-            hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    if not hierarchy.GetItemByDataNode(node):
+        hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
 
 
 @vtk.calldata_type(vtk.VTK_OBJECT)
@@ -109,13 +133,3 @@ def _remove_from_hierarchy(scene: Any, event: str, node: Any) -> None:
     item = hierarchy.GetItemByDataNode(node) if hierarchy else 0
     if item:
         hierarchy.RemoveItem(item, False, False)
-
-
-def _after_import(scene: Any, event: str) -> None:
-    """Nodes of a scene that was saved without their items get them now."""
-    for index in range(scene.GetNumberOfNodes()):
-        node = scene.GetNthNode(index)
-        if not node.GetHideFromEditors() and any(node.IsA(each) for each in _IN_HIERARCHY):
-            hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-            if not hierarchy.GetItemByDataNode(node):
-                hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
