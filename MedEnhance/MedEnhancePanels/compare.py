@@ -34,6 +34,7 @@ class Compare:
         self._outputID = None
         self._before = None
         self.overlay = None
+        self._stopFollowing = None
 
     @property
     def output(self):
@@ -53,6 +54,7 @@ class Compare:
         if mode == "sideBySide":
             self._arrangeSideBySide(source)
         self._setLayers(source, output)
+        self._stopFollowing = _follow(source, output)
         self.setStrength(strength)
         self.setOverlay(overlay)
 
@@ -66,6 +68,9 @@ class Compare:
 
     def forget(self):
         """The scene is gone, and what there was to restore with it."""
+        if self._stopFollowing is not None:
+            self._stopFollowing()
+            self._stopFollowing = None
         self.mode, self._outputID, self._before, self.overlay = "none", None, None, None
 
     def setStrength(self, strength):
@@ -153,6 +158,19 @@ def keepStrength(output, strength):
             voxels[chunk] *= share
             yield 0.6 + 0.4 * fraction
         slicer.util.arrayFromVolumeModified(node)
+
+
+def _follow(source, output):
+    """Keep the output's window and level those of the source; returns what ends it.
+
+    Only with equal ones is the opacity the strength of the correction.
+    """
+    display = source.GetDisplayNode()
+    results.copyDisplay(source, output)
+    if display is None:
+        return None
+    tag = display.AddObserver("ModifiedEvent", lambda *_: results.copyDisplay(source, output))
+    return lambda: display.RemoveObserver(tag)
 
 
 class _ViewState:

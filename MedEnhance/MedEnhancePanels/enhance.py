@@ -25,6 +25,7 @@ class EnhancePanel:
             self.ui.runFrame, self.ui.progressBar, self.ui.stageLabel, self.ui.cancelButton
         )
         self._devices = {"auto": _("Automatic"), "cpu": _("CPU")}
+        self._deviceReason = ""
         self._doctor = None
         self._offered = None
         self._isUpdating = False
@@ -249,6 +250,9 @@ class EnhancePanel:
             comboBox.addItem(text, name)
         comboBox.currentIndex = comboBox.findData(device)
         comboBox.toolTip = comboBox.currentText
+        reason = self._deviceReason if device == "auto" else ""
+        self.ui.deviceReasonLabel.text = reason
+        self.ui.deviceReasonLabel.visible = bool(reason)
 
     def _showActions(self):
         ui, state = self.ui, self.context.state
@@ -278,7 +282,7 @@ class EnhancePanel:
         if node is None:
             return _("No frame of the sequence is shown.")
         if preview.currentSlice(node) is None:
-            return _("No slice view shows a slice of the volume: bring one into view.")
+            return _("There is no slice view in the layout.")
         return ""
 
     def _askDoctor(self):
@@ -290,10 +294,10 @@ class EnhancePanel:
         if job.state != "done":
             return
         choice = job.result.get("choice") or {}
-        if choice:
-            self._devices["auto"] = _("Automatic: {name} ({reason})").format(
-                name=str(choice.get("name", "")).upper(), reason=choice.get("reason", "")
-            )
+        if choice.get("name"):
+            self._devices["auto"] = _("Automatic: {name}").format(name=choice["name"].upper())
+            reason = choice.get("reason") or ""
+            self._deviceReason = reason[:1].upper() + reason[1:]
         for device in job.result.get("devices") or ():
             name, what = device.get("name", ""), device.get("what") or ""
             self._devices[name] = f"{name.upper()}: {what}" if what else name.upper()
@@ -369,6 +373,7 @@ class EnhancePanel:
         if not bridge.isSequence(output):
             state.enhancedVolume = output
         state.strength = 1.0
+        self.result.showNew(output)
         if not job.warnings:
             seconds = durationText(job.ended - job.started)
             self.context.message(
@@ -377,7 +382,7 @@ class EnhancePanel:
             )
 
     def _onPreviewed(self, job, node, current):
-        self.preview.show(job.nodes["output"], node, current.sliceNode)
+        self.preview.show(job.nodes["output"], node, current)
         self.context.message(
             "info",
             _("Preview of slice {number} in the {view} view.").format(

@@ -81,6 +81,11 @@ class ResultArea:
         ui.segmentationButton.enabled = display is not None
         ui.segmentationButton.checked = display is not None and bool(display.GetVisibility())
 
+    def showNew(self, output):
+        """Show a result that has just come out, in the mode that is on, or fading."""
+        mode = self.compare.mode if self.compare.mode != "none" else "fade"
+        self.compare.show(output, mode, 1.0)
+
     def leave(self):
         """Put the views back."""
         self.compare.leave()

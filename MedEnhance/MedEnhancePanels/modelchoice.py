@@ -88,12 +88,12 @@ def _otherVolumesProblem(node, options):
 
 
 def shortCard(bundle):
-    """A model in two lines, as rich text."""
+    """A model in two sentences."""
     data = ", ".join(_dataNames(bundle))
     first = _("{modality} · version {version} · trained on {data}").format(
         modality=bundle.modality, version=bundle.metadata["version"], data=data
     )
-    return f"{html.escape(first)}<br/><i>{html.escape(_use(bundle))}</i>"
+    return f"{first}\n{_use(bundle)}"
 
 
 def fullCard(bundle):

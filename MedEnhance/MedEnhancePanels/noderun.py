@@ -7,7 +7,7 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from MedEnhancePanels import bridge
+from MedEnhancePanels import bridge, results
 from MedEnhancePanels.errors import PanelError
 
 
@@ -53,7 +53,7 @@ class NodeRun:
             job.nodes.clear()
             for node in self._made:
                 if bridge.isInScene(node):
-                    slicer.mrmlScene.RemoveNode(node)
+                    results.remove(node)
             raise
 
     def made(self, node):

@@ -6,17 +6,23 @@ import numpy as np
 import slicer
 import vtk
 
+from MedEnhancePanels import results
+
 #: Slices on each side of the current one: enough to look at it, few enough to be quick.
 _MARGIN = 1
 
 
 @dataclass(frozen=True)
 class CurrentSlice:
-    """The slice view that cuts a volume best along its slices, and the slice it shows."""
+    """The slice view that cuts a volume best along its slices, and the slice to look at there.
+
+    isInView: whether the view shows it already; otherwise it is the middle one.
+    """
 
     sliceNode: object
     index: int
     count: int
+    isInView: bool
 
     @property
     def slab(self):
@@ -26,27 +32,27 @@ class CurrentSlice:
 
 
 def currentSlice(volume):
-    """The slice of a volume that the user looks at, or None where no view shows one of its slices.
+    """The slice of a volume that the user looks at; None where the layout has no slice view.
 
     Of the views in the layout, the one whose normal is closest to the volume's slice axis; the
     volume's transform is taken into account.
     """
     count = volume.GetImageData().GetDimensions()[2]
-    toVolume = _worldToIjk(volume)
+    toIjk = _worldToIjk(volume)
     found = []
-    for sliceNode in visibleSliceNodes():
+    for order, sliceNode in enumerate(visibleSliceNodes()):
         center = _column(sliceNode.GetSliceToRAS(), 3)
-        step = toVolume(center + _column(sliceNode.GetSliceToRAS(), 2)) - toVolume(center)
+        step = toIjk(center + _column(sliceNode.GetSliceToRAS(), 2)) - toIjk(center)
         step *= volume.GetSpacing()
         along = abs(step[2]) / max(1e-9, np.linalg.norm(step))
-        shows = compositeOf(sliceNode).GetBackgroundVolumeID() == volume.GetID()
-        index = int(np.floor(toVolume(center)[2] + 0.5))
-        if 0 <= index < count:
-            found.append(((round(along, 3), shows), sliceNode, index))
+        index = int(np.floor(toIjk(center)[2] + 0.5))
+        found.append((round(along, 3), -order, sliceNode, index))
     if not found:
         return None
-    _rank, sliceNode, index = max(found, key=lambda entry: entry[0])
-    return CurrentSlice(sliceNode, index, count)
+    _along, _order, sliceNode, index = max(found, key=lambda entry: entry[:2])
+    if 0 <= index < count:
+        return CurrentSlice(sliceNode, index, count, True)
+    return CurrentSlice(sliceNode, count // 2, count, False)
 
 
 def visibleSliceNodes():
@@ -78,10 +84,10 @@ class Preview:
     def isShown(self):
         return self._node() is not None
 
-    def show(self, node, source, sliceNode):
-        """Put a preview of `source` in front of it; the view keeps its place and its zoom."""
+    def show(self, node, source, current):
+        """Put a preview of `source` in front of it; a view that shows it keeps place and zoom."""
         self.hide()
-        composite = compositeOf(sliceNode)
+        composite = compositeOf(current.sliceNode)
         self._before = (
             composite.GetBackgroundVolumeID(),
             composite.GetForegroundVolumeID(),
@@ -92,6 +98,8 @@ class Preview:
             composite.SetBackgroundVolumeID(source.GetID())
             composite.SetForegroundVolumeID(node.GetID())
             composite.SetForegroundOpacity(1.0)
+        if not current.isInView:
+            _bringIntoView(source, current)
 
     def hide(self):
         """Take the preview away; a view that the user has changed since is left as it is."""
@@ -103,7 +111,7 @@ class Preview:
                 composite.SetForegroundVolumeID(_known(foreground))
                 composite.SetForegroundOpacity(opacity)
         if node is not None:
-            slicer.mrmlScene.RemoveNode(node)
+            results.remove(node)
         self.forget()
 
     def forget(self):
@@ -112,6 +120,22 @@ class Preview:
 
     def _node(self):
         return slicer.mrmlScene.GetNodeByID(self._nodeID) if self._nodeID else None
+
+
+def _bringIntoView(volume, current):
+    """Move a view that shows none of the volume to the slice."""
+    logic = slicer.app.applicationLogic().GetSliceLogic(current.sliceNode)
+    if logic is not None:
+        logic.FitSliceToBackground()
+    size = volume.GetImageData().GetDimensions()
+    middle = [(size[0] - 1) / 2, (size[1] - 1) / 2, float(current.index), 1.0]
+    ijkToRas = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(ijkToRas)
+    toWorld = vtk.vtkGeneralTransform()
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(
+        volume.GetParentTransformNode(), None, toWorld
+    )
+    current.sliceNode.JumpSlice(*toWorld.TransformPoint(*ijkToRas.MultiplyPoint(middle)[:3]))
 
 
 def _known(identifier):

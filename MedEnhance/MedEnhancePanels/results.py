@@ -77,6 +77,20 @@ def stamp(node, derived, source=None, model=None, manifest=""):
         node.SetAttribute("MedEnhance.manifest", manifest)
 
 
+def remove(node):
+    """Take a node out of the scene, with what shows it and what would store it."""
+    scene = slicer.mrmlScene
+    belongings = []
+    if node.IsA("vtkMRMLDisplayableNode"):
+        belongings += [node.GetNthDisplayNode(at) for at in range(node.GetNumberOfDisplayNodes())]
+    if node.IsA("vtkMRMLStorableNode"):
+        belongings.append(node.GetStorageNode())
+    scene.RemoveNode(node)
+    for belonging in belongings:
+        if belonging is not None and scene.IsNodePresent(belonging):
+            scene.RemoveNode(belonging)
+
+
 # --- volumes --------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,286 @@
+"""Comparing and previewing in the slice views: layers, planes, strength, and all of it undone."""
+
+import math
+
+import numpy as np
+import slicer
+import vtk
+from medenhance_testing import MedEnhanceTestCase
+
+
+class ViewTestCase(MedEnhanceTestCase):
+    def setUp(self):
+        super().setUp()
+        from MedEnhancePanels import bridge, results
+
+        self.bridge, self.results = bridge, results
+        self.source = self.smallVolume(name="scan")
+        slicer.util.setSliceViewerLayers(background=self.source, foreground=None)
+        for name, orientation in (("Red", "Axial"), ("Yellow", "Sagittal"), ("Green", "Coronal")):
+            self.view(name).SetOrientation(orientation)
+        self.lookAt(3)
+
+    def view(self, name):
+        return slicer.mrmlScene.GetSingletonNode(name, "vtkMRMLSliceNode")
+
+    def layers(self, name):
+        from MedEnhancePanels.preview import compositeOf
+
+        return compositeOf(self.view(name))
+
+    def lookAt(self, index, name="Red"):
+        """Move a view to the middle of a slice of the volume."""
+        size = self.source.GetImageData().GetDimensions()
+        matrix = vtk.vtkMatrix4x4()
+        self.source.GetIJKToRASMatrix(matrix)
+        point = matrix.MultiplyPoint((size[0] / 2, size[1] / 2, float(index), 1.0))[:3]
+        transform = self.source.GetParentTransformNode()
+        if transform is not None:
+            toWorld = vtk.vtkMatrix4x4()
+            transform.GetMatrixTransformToWorld(toWorld)
+            point = toWorld.MultiplyPoint((*point, 1.0))[:3]
+        self.view(name).JumpSliceByCentering(*point)
+
+    def makeOutput(self, change=20):
+        """An enhanced volume with its difference and uncertainty, as a run leaves them."""
+        voxels = slicer.util.arrayFromVolume(self.source)
+        output = self.bridge.newVolumeLike(self.source, "scan enhanced")
+        slicer.util.updateVolumeFromArray(output, (voxels + change).astype(voxels.dtype))
+        self.results.copyDisplay(self.source, output)
+        made = {}
+        for role in ("difference", "uncertainty"):
+            made[role] = self.bridge.newVolumeLike(self.source, f"scan {role}")
+            slicer.util.updateVolumeFromArray(made[role], np.full(voxels.shape, change, np.float32))
+        self.results.styleDifference(made["difference"])
+        self.results.styleUncertainty(made["uncertainty"], "HU")
+        self.results.stamp(output, "enhanced", self.source)
+        self.results.link(output, input=self.source, **made)
+        return output
+
+    def everything(self):
+        """All that a comparison may change."""
+        layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+        found = [layout.GetViewArrangement()]
+        for name in ("Red", "Yellow", "Green"):
+            node, layers = self.view(name), self.layers(name)
+            plane = slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS()).tolist()
+            found.append((name, plane, node.GetFieldOfView(), node.GetXYZOrigin()))
+            found.append((layers.GetBackgroundVolumeID(), layers.GetForegroundVolumeID()))
+            found.append((layers.GetForegroundOpacity(), layers.GetLinkedControl()))
+            found.append(layers.GetNumberOfAdditionalLayers())
+        return found
+
+
+class CompareTest(ViewTestCase):
+    def setUp(self):
+        super().setUp()
+        from MedEnhancePanels.compare import Compare
+
+        self.output = self.makeOutput()
+        self.compare = Compare()
+
+    def test_fadingPutsTheResultOverTheInput(self):
+        self.compare.show(self.output, "fade", 0.3)
+        for name in ("Red", "Yellow", "Green"):
+            layers = self.layers(name)
+            self.assertEqual(layers.GetBackgroundVolumeID(), self.source.GetID())
+            self.assertEqual(layers.GetForegroundVolumeID(), self.output.GetID())
+            self.assertEqual(layers.GetForegroundOpacity(), 0.3)
+
+    def test_strengthIsOpacityAndChangesNoVoxel(self):
+        before = slicer.util.arrayFromVolume(self.output).copy()
+        self.compare.show(self.output, "fade")
+        self.compare.setStrength(0.25)
+        self.assertEqual(self.layers("Red").GetForegroundOpacity(), 0.25)
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(self.output), before)
+
+    def test_windowAndLevelGoTogetherWhileComparing(self):
+        self.source.GetDisplayNode().SetAutoWindowLevel(False)
+        self.compare.show(self.output, "fade")
+        self.source.GetDisplayNode().SetWindowLevel(77.0, 11.0)
+        shown = self.output.GetDisplayNode()
+        self.assertEqual((shown.GetWindow(), shown.GetLevel()), (77.0, 11.0))
+        self.compare.leave()
+        self.source.GetDisplayNode().SetWindowLevel(50.0, 5.0)
+        self.assertEqual(shown.GetWindow(), 77.0)
+
+    def test_sideBySideShowsTheSamePlaneInTwoLinkedViews(self):
+        self.lookAt(5)
+        self.compare.show(self.output, "sideBySide", 0.5)
+        layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+        self.assertEqual(layout.GetViewArrangement(), layout.SlicerLayoutSideBySideView)
+        red, yellow = self.view("Red"), self.view("Yellow")
+        np.testing.assert_array_equal(
+            slicer.util.arrayFromVTKMatrix(yellow.GetSliceToRAS()),
+            slicer.util.arrayFromVTKMatrix(red.GetSliceToRAS()),
+        )
+        left, right = self.layers("Red"), self.layers("Yellow")
+        self.assertEqual(left.GetBackgroundVolumeID(), self.source.GetID())
+        self.assertIsNone(left.GetForegroundVolumeID())
+        self.assertEqual(right.GetForegroundVolumeID(), self.output.GetID())
+        self.assertEqual(right.GetForegroundOpacity(), 0.5)
+        self.assertTrue(left.GetLinkedControl() and right.GetLinkedControl())
+
+    def test_leavingRestoresEverything(self):
+        self.view("Yellow").SetFieldOfView(111.0, 92.0, 1.0)
+        self.layers("Green").SetForegroundVolumeID(self.output.GetID())
+        self.layers("Green").SetForegroundOpacity(0.7)
+        before = self.everything()
+        for mode in ("fade", "sideBySide"):
+            self.compare.show(self.output, mode, 0.4)
+            self.compare.setOverlay("difference")
+            self.assertNotEqual(self.everything(), before)
+            self.compare.leave()
+            self.assertEqual(self.everything(), before, mode)
+
+    def test_anotherModeKeepsWhatWasThereAtFirst(self):
+        before = self.everything()
+        self.compare.show(self.output, "sideBySide")
+        self.compare.show(self.output, "fade")
+        self.compare.show(self.output, "none")
+        self.assertEqual(self.everything(), before)
+        self.assertEqual(self.compare.mode, "none")
+
+    def test_overlaysLieOnTopAndTheUncertaintyBringsItsLegend(self):
+        uncertainty = self.results.linked(self.output, "uncertainty")
+        legend = self.results.legendOf(uncertainty)
+        self.compare.show(self.output, "fade", 0.8)
+        self.compare.setOverlay("uncertainty")
+        self.assertEqual(self.layers("Red").GetNthLayerVolumeID(3), uncertainty.GetID())
+        self.assertEqual(self.layers("Red").GetForegroundVolumeID(), self.output.GetID())
+        self.assertTrue(legend.GetVisibility())
+        self.compare.setOverlay("difference")
+        self.assertFalse(legend.GetVisibility())
+        self.compare.setOverlay(None)
+        self.assertEqual(self.layers("Red").GetNumberOfAdditionalLayers(), 0)
+
+    def test_aResultWithoutItsInputIsNotCompared(self):
+        before = self.everything()
+        self.results.link(self.output, input=None)
+        self.compare.show(self.output, "fade")
+        self.assertEqual(self.compare.mode, "none")
+        self.assertEqual(self.everything(), before)
+
+    def test_leavingAfterTheResultIsGoneRestoresWhatIsStillThere(self):
+        self.compare.show(self.output, "fade")
+        slicer.mrmlScene.RemoveNode(self.output)
+        self.compare.leave()
+        self.assertEqual(self.layers("Red").GetBackgroundVolumeID(), self.source.GetID())
+        self.assertIsNone(self.layers("Red").GetForegroundVolumeID())
+
+    def test_keepingAStrengthBlendsTheVoxels(self):
+        from MedEnhancePanels.compare import keepStrength
+
+        before = slicer.util.arrayFromVolume(self.source).astype(np.int32)
+        list(keepStrength(self.output, 0.25))
+        kept = slicer.util.arrayFromVolume(self.output)
+        np.testing.assert_array_equal(kept, before + 5)
+        self.assertEqual(kept.dtype, np.int16)
+        for role in ("difference", "uncertainty"):
+            voxels = slicer.util.arrayFromVolume(self.results.linked(self.output, role))
+            np.testing.assert_array_equal(voxels, 5.0)
+        list(keepStrength(self.output, 0.5))
+        self.assertEqual(float(self.output.GetAttribute("MedEnhance.strength")), 0.125)
+
+    def test_keepingAStrengthTellsTheViews(self):
+        from MedEnhancePanels.compare import keepStrength
+
+        before = self.output.GetImageData().GetMTime()
+        list(keepStrength(self.output, 0.5))
+        self.assertGreater(self.output.GetImageData().GetMTime(), before)
+
+
+class PreviewTest(ViewTestCase):
+    def setUp(self):
+        super().setUp()
+        from MedEnhancePanels import preview
+
+        self.module, self.preview = preview, preview.Preview()
+
+    def turn(self, degrees, axis="x", offset=(0, 0, 0)):
+        """Put the volume under a rotation."""
+        turning = vtk.vtkTransform()
+        turning.Translate(offset)
+        getattr(turning, f"Rotate{axis.upper()}")(degrees)
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+        node.SetMatrixTransformToParent(turning.GetMatrix())
+        self.source.SetAndObserveTransformNodeID(node.GetID())
+
+    def slab(self):
+        node = self.bridge.newVolumeLike(self.source, "slab")
+        slicer.util.updateVolumeFromArray(node, np.zeros((3, 24, 20), np.int16))
+        node.SetHideFromEditors(True)
+        return node
+
+    def test_theSliceInViewIsFound(self):
+        for index in (0, 3, 7):
+            self.lookAt(index)
+            current = self.module.currentSlice(self.source)
+            self.assertEqual(current.sliceNode.GetLayoutName(), "Red")
+            self.assertEqual(current.index, index)
+            self.assertTrue(current.isInView)
+
+    def test_theSlabStaysInsideTheVolume(self):
+        for index, slab in ((0, [0, 2]), (3, [2, 5]), (7, [6, 8])):
+            self.lookAt(index)
+            self.assertEqual(self.module.currentSlice(self.source).slab, slab)
+
+    def test_theViewAcrossTheSlicesIsChosen(self):
+        self.source.SetIJKToRASDirections([[1, 0, 0], [0, 0, 1], [0, 1, 0]])
+        self.lookAt(4, "Green")
+        current = self.module.currentSlice(self.source)
+        self.assertEqual(current.sliceNode.GetLayoutName(), "Green")
+        self.assertEqual(current.index, 4)
+
+    def test_theTransformOfTheVolumeCounts(self):
+        self.turn(90, "y", offset=(10, 20, 30))
+        self.lookAt(6, "Yellow")
+        current = self.module.currentSlice(self.source)
+        self.assertEqual(current.sliceNode.GetLayoutName(), "Yellow")
+        self.assertEqual(current.index, 6)
+
+    def test_aSlightTurnKeepsTheView(self):
+        self.turn(10, "x")
+        self.lookAt(5)
+        current = self.module.currentSlice(self.source)
+        self.assertEqual(current.sliceNode.GetLayoutName(), "Red")
+        self.assertEqual(current.index, 5)
+
+    def test_aViewFarAwayIsBroughtToTheMiddle(self):
+        self.view("Red").JumpSliceByCentering(0, 0, 5000)
+        current = self.module.currentSlice(self.source)
+        self.assertFalse(current.isInView)
+        self.assertEqual(current.index, 4)
+        self.preview.show(self.slab(), self.source, current)
+        after = self.module.currentSlice(self.source)
+        self.assertEqual((after.index, after.isInView), (4, True))
+
+    def test_thePreviewIsShownInPlaceAndTakenAway(self):
+        other = self.makeOutput()
+        layers = self.layers("Red")
+        layers.SetForegroundVolumeID(other.GetID())
+        layers.SetForegroundOpacity(0.3)
+        before, count = self.everything(), slicer.mrmlScene.GetNumberOfNodes()
+        slab = self.slab()
+        self.preview.show(slab, self.source, self.module.currentSlice(self.source))
+        self.assertEqual(layers.GetForegroundVolumeID(), slab.GetID())
+        self.assertEqual(layers.GetForegroundOpacity(), 1.0)
+        self.assertEqual(self.layers("Green").GetForegroundOpacity(), 0.0)
+        self.preview.hide()
+        self.assertEqual(self.everything(), before)
+        self.assertFalse(self.preview.isShown)
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), count)
+
+    def test_aViewThatTheUserChangedIsLeftAlone(self):
+        other = self.makeOutput()
+        self.preview.show(self.slab(), self.source, self.module.currentSlice(self.source))
+        self.layers("Red").SetForegroundVolumeID(other.GetID())
+        self.preview.hide()
+        self.assertEqual(self.layers("Red").GetForegroundVolumeID(), other.GetID())
+
+    def test_turningIsMeasuredInMillimetres(self):
+        """Thick slices must not make another axis look closer: spacing counts, not voxels."""
+        self.source.SetSpacing(0.5, 0.5, 10.0)
+        self.turn(math.degrees(math.atan(0.5)), "x")
+        self.lookAt(4)
+        self.assertEqual(self.module.currentSlice(self.source).sliceNode.GetLayoutName(), "Red")

@@ -1,0 +1,209 @@
+"""The nodes of a result: their voxels, looks, places, links; through a saved scene too."""
+
+import os
+
+import numpy as np
+import slicer
+import vtk
+from medenhance_testing import MedEnhanceTestCase
+
+LABELS = [
+    {"value": 1, "name": "Fluid", "color": "#3b82c4"},
+    {
+        "value": 7,
+        "name": "White matter",
+        "color": "#e8e8e8",
+        "code": {"scheme": "SCT", "value": "68523003", "meaning": "White matter"},
+    },
+]
+
+
+class ResultsTest(MedEnhanceTestCase):
+    def setUp(self):
+        super().setUp()
+        from MedEnhancePanels import bridge, results
+
+        self.bridge, self.results = bridge, results
+        self.source = self.smallVolume(name="scan", spacing=(0.9, 1.1, 2.3))
+        self.source.SetIJKToRASDirections([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+        self.transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+        self.source.SetAndObserveTransformNodeID(self.transform.GetID())
+
+    def enhanced(self, change=25):
+        node = self.bridge.newVolumeLike(self.source, "scan enhanced")
+        voxels = slicer.util.arrayFromVolume(self.source)
+        slicer.util.updateVolumeFromArray(node, (voxels + change).astype(voxels.dtype))
+        self.results.copyDisplay(self.source, node)
+        return node
+
+    def labels(self):
+        """A file of labels on the source's grid, as the worker writes it, and its voxels."""
+        from MedEnhancePanels import nrrd
+
+        voxels = np.zeros(slicer.util.arrayFromVolume(self.source).shape, np.uint8)
+        voxels[2:4, 5:9], voxels[5:, :, 3:6] = 1, 7
+        path = os.path.join(self.temporaryFolder(), "labels.nrrd")
+        tags = {"modality": "SEG", "units": "", "geometry": self.bridge.geometryOf(self.source)}
+        list(nrrd.write(path, [voxels], tags))
+        return path, voxels
+
+    def run_(self, steps):
+        """Run a generator to its end; its return value."""
+        while True:
+            try:
+                next(steps)
+            except StopIteration as stop:
+                return stop.value
+
+    def ijkToRas(self, node):
+        matrix = vtk.vtkMatrix4x4()
+        node.GetIJKToRASMatrix(matrix)
+        return slicer.util.arrayFromVTKMatrix(matrix)
+
+    def test_theDifferenceIsEnhancedMinusInput(self):
+        output = self.enhanced()
+        slicer.util.arrayFromVolume(output)[3, 4, 5] -= 125
+        node = self.bridge.newVolumeLike(self.source, "difference")
+        self.run_(self.results.fillDifference(node, self.source, output))
+        self.results.styleDifference(node)
+        expected = slicer.util.arrayFromVolume(output).astype(
+            np.float32
+        ) - slicer.util.arrayFromVolume(self.source)
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(node), expected)
+        np.testing.assert_array_equal(self.ijkToRas(node), self.ijkToRas(self.source))
+        display = node.GetDisplayNode()
+        self.assertEqual(display.GetLevel(), 0.0)
+        self.assertAlmostEqual(display.GetWindow(), 50.0, places=3)
+
+    def test_differencesOfUnsignedVolumesDoNotWrapAround(self):
+        source = self.smallVolume(name="bytes", dtype=np.uint8)
+        output = self.bridge.newVolumeLike(source, "less")
+        slicer.util.updateVolumeFromArray(output, slicer.util.arrayFromVolume(source) // 2)
+        node = self.bridge.newVolumeLike(source, "difference")
+        self.run_(self.results.fillDifference(node, source, output))
+        self.assertLessEqual(slicer.util.arrayFromVolume(node).max(), 0.0)
+
+    def test_theDivergingColoursAreWhiteInTheMiddleAndMadeOnce(self):
+        nodes = [self.enhanced(), self.enhanced()]
+        for node in nodes:
+            self.results.styleDifference(node)
+        colors = {node.GetDisplayNode().GetColorNodeID() for node in nodes}
+        self.assertEqual(len(colors), 1)
+        table = nodes[0].GetDisplayNode().GetColorNode()
+        low, middle, high = ([0.0] * 4 for _ in range(3))
+        for at, color in ((0, low), (0.5, middle), (1, high)):
+            table.GetColor(round(at * (table.GetNumberOfColors() - 1)), color)
+        self.assertGreater(low[2], low[0])
+        self.assertLess(max(middle[:3]) - min(middle[:3]), 0.1)
+        self.assertGreater(high[0], high[2])
+
+    def test_theUncertaintyHasALegendWithItsUnit(self):
+        for modality, unit in (("CT", "HU"), ("MR", "intensity units")):
+            self.source.SetAttribute(self.bridge.MODALITY, modality)
+            node = self.enhanced()
+            self.results.styleUncertainty(node, self.results.unitOf(self.source))
+            legend = self.results.legendOf(node)
+            self.assertIn(unit, legend.GetTitleText())
+            self.assertFalse(legend.GetVisibility())
+            self.assertEqual(node.GetDisplayNode().GetWindowLevelMin(), 0.0)
+
+    def test_theLookOfTheInputIsTakenOver(self):
+        display = self.source.GetDisplayNode()
+        display.SetAutoWindowLevel(False)
+        display.SetWindowLevel(123.0, 45.0)
+        display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeIron")
+        shown = self.enhanced().GetDisplayNode()
+        self.assertEqual((shown.GetWindow(), shown.GetLevel()), (123.0, 45.0))
+        self.assertEqual(shown.GetColorNodeID(), "vtkMRMLColorTableNodeIron")
+
+    def test_theSegmentationHoldsTheLabels(self):
+        path, voxels = self.labels()
+        node = self.run_(self.results.makeSegmentation(path, self.source, LABELS, "parts"))
+        segmentation = node.GetSegmentation()
+        self.assertEqual(segmentation.GetNumberOfSegments(), 2)
+        for index, label in enumerate(LABELS):
+            identifier = segmentation.GetNthSegmentID(index)
+            segment = segmentation.GetNthSegment(index)
+            self.assertEqual(segment.GetName(), label["name"])
+            found = slicer.util.arrayFromSegmentBinaryLabelmap(node, identifier, self.source)
+            np.testing.assert_array_equal(found > 0, voxels == label["value"])
+        np.testing.assert_allclose(segment.GetColor(), [0xE8 / 255] * 3)
+        self.assertEqual(segmentation.GetNumberOfLayers(), 1)
+        self.assertIs(node.GetParentTransformNode(), self.transform)
+        self.assertIs(
+            node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()), self.source
+        )
+
+    def test_terminologySaysWhatALabelIs(self):
+        entry = slicer.vtkSlicerTerminologyEntry()
+        terminologies = slicer.vtkSlicerTerminologiesModuleLogic
+        for label, kind in zip(LABELS, ("Tissue", "White matter"), strict=True):
+            path, _voxels = self.labels()
+            node = self.run_(self.results.makeSegmentation(path, self.source, [label], "one"))
+            text = node.GetSegmentation().GetNthSegment(0).GetTerminology()
+            self.assertTrue(terminologies.DeserializeTerminologyEntry(text, entry))
+            self.assertEqual(entry.GetTypeObject().GetCodeMeaning(), kind)
+
+    def test_theTableHasARowForEachStructure(self):
+        rows = [
+            {"label": "Fluid", "value": 1, "voxels": 12, "volume_ml": 0.024},
+            {"label": "White matter", "value": 7, "voxels": 3000000000, "volume_ml": 6.0},
+        ]
+        node = self.results.makeTable(rows, self.source, "structures", {"device": "cpu"})
+        self.assertEqual(node.GetNumberOfRows(), 2)
+        cells = [node.GetCellText(1, column) for column in range(3)]
+        self.assertEqual(cells[:2], ["White matter", "3000000000"])
+        self.assertEqual(float(cells[2]), 6.0)
+        self.assertEqual(node.GetAttribute("MedEnhance.device"), "cpu")
+        self.assertIn("Research use only", node.GetAttribute("MedEnhance.use"))
+
+    def test_resultsLieBesideTheirInput(self):
+        hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+        study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "study")
+        hierarchy.SetItemParent(hierarchy.GetItemByDataNode(self.source), study)
+        path, _voxels = self.labels()
+        made = [
+            self.enhanced(),
+            self.run_(self.results.makeSegmentation(path, self.source, LABELS, "parts")),
+            self.results.makeTable([], self.source, "structures", {}),
+        ]
+        for node in made:
+            item = hierarchy.GetItemByDataNode(node)
+            self.assertEqual(hierarchy.GetItemParent(item), study, node.GetName())
+
+    def test_linksLooksAndProvenanceSurviveASavedScene(self):
+        output = self.enhanced()
+        difference = self.bridge.newVolumeLike(self.source, "scan difference")
+        self.run_(self.results.fillDifference(difference, self.source, output))
+        self.results.styleDifference(difference)
+        path, _voxels = self.labels()
+        parts = self.run_(self.results.makeSegmentation(path, self.source, LABELS, "parts"))
+        manifest = '{"action":"enhanced","config":{"model":"a;b=c & \\"d\\" <é>"}}'
+        self.results.stamp(output, "enhanced", self.source, {"name": "m", "sha256": "0f"}, manifest)
+        self.results.link(output, input=self.source, difference=difference, segmentation=parts)
+        window = difference.GetDisplayNode().GetWindow()
+        scene = os.path.join(self.temporaryFolder(), "scene.mrb")
+        self.assertTrue(slicer.util.saveScene(scene))
+        slicer.mrmlScene.Clear(0)
+        slicer.util.loadScene(scene)
+        output = slicer.util.getNode("scan enhanced")
+        linked = self.results.linked
+        self.assertEqual(linked(output, "input").GetName(), "scan")
+        self.assertEqual(linked(output, "segmentation").GetName(), "parts")
+        self.assertIsNone(linked(output, "uncertainty"))
+        self.assertEqual(output.GetAttribute("MedEnhance.manifest"), manifest)
+        self.assertEqual(output.GetAttribute("MedEnhance.modelSha256"), "0f")
+        display = linked(output, "difference").GetDisplayNode()
+        self.assertAlmostEqual(display.GetWindow(), window, places=3)
+        color = [0.0] * 4
+        display.GetColorNode().GetColor(0, color)
+        self.assertGreater(color[2], color[0])
+        segment = linked(output, "segmentation").GetSegmentation().GetNthSegment(1)
+        self.assertIn("White matter", segment.GetTerminology())
+
+    def test_theWindowLooksAtTypicalMagnitudes(self):
+        voxels = np.zeros((40, 60, 60), np.float32)
+        self.assertEqual(self.results.typicalMagnitude(voxels), 1.0)
+        voxels[::2] = -3.0
+        voxels[0, 0, 0] = 1e6
+        self.assertAlmostEqual(self.results.typicalMagnitude(voxels), 3.0, places=5)
