@@ -461,7 +461,7 @@ class MedEnhanceTest(ScriptedLoadableModuleTest):
 
     def test_pagesOpen(self):
         widget = slicer.util.getModuleWidget("MedEnhance")
-        for name, *_rest in widget.PAGES:
+        for name, *_rest in reversed(widget.PAGES):
             widget.showPage(name)
             self.assertEqual(widget.context.state.page, name)
         self.delayDisplay("Pages open")

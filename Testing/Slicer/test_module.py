@@ -15,7 +15,7 @@ PAGES = ["load", "enhance", "compress", "distill", "jobs", "models"]
 class ModuleTest(MedEnhanceTestCase):
     def test_everyPageOpensAndIsRemembered(self):
         self.assertEqual([name for name, *_rest in self.widget.PAGES], PAGES)
-        for name in PAGES:
+        for name in [*reversed(PAGES), *PAGES[1:]]:
             self.widget.showPage(name)
             self.assertEqual(self.context.state.page, name)
         self.assertEqual(self.widget.ui.tabs.count, len(PAGES))
