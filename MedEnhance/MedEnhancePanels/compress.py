@@ -258,7 +258,8 @@ class CompressPanel:
     def _stopEstimate(self):
         """Stop one that is under way, or about to be."""
         isUnderWay = self._estimate is not None or self._settle.active
-        self._estimated = None if isUnderWay else self._estimated
+        if isUnderWay:
+            self._estimated, self.ui.estimateLabel.text = None, ""
         self._settle.stop()
         if self._estimate is not None:
             estimate, self._estimate = self._estimate, None

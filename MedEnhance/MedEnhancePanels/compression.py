@@ -211,6 +211,14 @@ def checkDestination(path, overwrite):
         )
 
 
+def withRemedy(error):
+    """An error about a damaged file, with the remedy that Slicer offers for it."""
+    if error.code != "codec":
+        return error
+    hint = _("Copy the file again, or recover what is intact on MedEnhance's page Compress.")
+    return PanelError(error.message, hint, error.code, error.details)
+
+
 def isTaken(path):
     """Whether something lies where the file, or its manifest, would be written."""
     return os.path.lexists(path) or os.path.lexists(f"{path}.json")

@@ -115,7 +115,7 @@ class DecompressSection:
             self.ui.cardLabel.text = compressionwords.cardText(self._card)
             self._setRanges(self._card["shape"])
         else:
-            self.ui.cardLabel.text = job.error.text
+            self.ui.cardLabel.text = compression.withRemedy(job.error).text
             self.ui.recoverButton.visible = job.error.code == "codec"
         self._refresh()
 
@@ -174,7 +174,7 @@ class DecompressSection:
         self._refresh()
         if job.state != "done":
             self.ui.recoverButton.visible = job.error.code == "codec"
-            self.context.showError(job.error)
+            self.context.showError(compression.withRemedy(job.error))
             return
         showVolume(job.nodes["output"])
 

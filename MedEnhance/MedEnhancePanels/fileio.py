@@ -86,4 +86,5 @@ def loadContainer(runner, path, name, show=True):
 
 
 def _tell(parent, error):
-    parent.userMessages().AddMessage(vtk.vtkCommand.ErrorEvent, error.text)
+    text = compression.withRemedy(error).text
+    parent.userMessages().AddMessage(vtk.vtkCommand.ErrorEvent, text)

@@ -348,7 +348,7 @@ class DecompressTest(CompressTestCase):
         self.assertIn("recover", message)
         self.assertNotIn("Traceback", message)
         self.assertFalse(self.ui.recoverButton.isHidden())
-        self.screenshot(self.widget.uiWidget, "compress-error", height=1000)
+        self.screenshot(self.widget.parent, "compress-error", height=960)
         self.ui.recoverButton.click()
         job = self.lastJob()
         self.assertEqual(job.state, "done", job.error)

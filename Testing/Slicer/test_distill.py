@@ -1,0 +1,324 @@
+"""The page Distill: trainings of seconds, with the real worker, paused, resumed and finished."""
+
+import json
+import os
+
+import numpy as np
+import qt
+import slicer
+from medenhance_testing import MedEnhanceTestCase
+
+try:
+    import torch  # noqa: F401
+except ImportError:
+    HAS_TORCH = False
+else:
+    HAS_TORCH = True
+
+
+class DistillTestCase(MedEnhanceTestCase):
+    KEEPS_WORKER = True
+
+    def setUp(self):
+        super().setUp()
+        self.models = self.temporaryFolder()
+        before = os.environ.get("MEDENHANCE_MODELS")
+        os.environ["MEDENHANCE_MODELS"] = self.models
+        self.addCleanup(self.restore, before)
+        self.widget.showPage("distill")
+        self.panel = self.widget.panels["distill"]
+        self.ui = self.panel.ui
+        self.root = self.temporaryFolder()
+        self.ui.rootEdit.text = self.root
+
+    def tearDown(self):
+        self.context.clearMessage()
+        super().tearDown()
+
+    def restore(self, models):
+        os.environ.pop("MEDENHANCE_MODELS")
+        if models is not None:
+            os.environ["MEDENHANCE_MODELS"] = models
+
+    def brain(self, name, patient, seed):
+        """Something smooth with an edge, under a patient of the subject hierarchy."""
+        axes = [np.linspace(-1, 1, size) for size in (8, 48, 44)]
+        k, j, i = np.meshgrid(*axes, indexing="ij")
+        inside = k**2 + j**2 + i**2 < 0.8
+        voxels = inside * (600 + 200 * np.sin((4 + seed) * i) * np.cos(3 * j))
+        voxels += np.random.default_rng(seed).normal(0, 4, inside.shape)
+        node = slicer.util.addVolumeFromArray(np.abs(voxels).astype(np.int16), name=name)
+        node.SetAttribute("MedEnhance.modality", "MR")
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+        subject = hierarchy.GetItemByName(patient)
+        if not subject:
+            subject = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), patient)
+        hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node), subject)
+        return node
+
+    def cohort(self):
+        nodes = [self.brain(f"T1 of {seed}", f"Patient {seed}", seed) for seed in range(3)]
+        nodes[2].SetAttribute("MedEnhance.trainAs", "low")
+        self.waitUntil(lambda: self.ui.cohortTable.rowCount == 3, 5)
+        return nodes
+
+    def chooseBudget(self, steps):
+        """The smallest network, for so many steps, on the processor."""
+        self.ui.budgetSelector.currentIndex = 2
+        self.ui.deviceSelector.currentIndex = 1
+        self.ui.stepsSpinBox.value = steps
+        self.ui.nameEdit.text = "tiny"
+
+    def start(self, steps=400):
+        self.chooseBudget(steps)
+        self.assertTrue(self.ui.startButton.enabled, self.ui.whyLabel.text)
+        self.ui.startButton.click()
+        return self.job()
+
+    def job(self):
+        return next(job for job in reversed(self.context.runner.jobs) if job.kind == "train")
+
+    def runFolder(self):
+        return self.context.state.distillRun
+
+    def record(self):
+        with open(os.path.join(self.runFolder(), "run.json"), encoding="utf-8") as file:
+            return json.load(file)
+
+    def pauseAfter(self, count):
+        job = self.job()
+        self.waitUntil(lambda: len(job.metrics) >= count or job.isFinished, 120)
+        self.assertFalse(job.isFinished, job.error)
+        self.ui.pauseButton.click()
+        self.waitUntil(lambda: job.isFinished, 5)
+        self.assertEqual(job.state, "cancelled")
+
+
+class PageTest(DistillTestCase):
+    def test_anEmptyPageSaysWhatItDoesAndWhatIsMissing(self):
+        self.assertIn("later version", self.ui.noticeLabel.text)
+        self.assertFalse(self.ui.startButton.enabled)
+        self.assertIn("Mark at least one", self.ui.whyLabel.text)
+        self.assertFalse(self.ui.priorSelector.enabled)
+        self.assertFalse(self.ui.imagesSpinBox.enabled)
+        self.assertTrue(self.ui.resumeArea.isHidden())
+        self.screenshot(self.panel.widget, "distill-empty")
+
+    def test_distillationItselfCannotBeStartedYet(self):
+        self.cohort()
+        self.assertTrue(self.ui.startButton.enabled)
+        self.ui.taskSelector.currentIndex = 2
+        self.assertFalse(self.ui.startButton.enabled)
+        self.assertIn("later version", self.ui.whyLabel.text)
+
+    def test_theTableFollowsTheSceneAndKeepsTheRoles(self):
+        nodes = self.cohort()
+        table = self.ui.cohortTable
+        texts = [[table.item(row, column).text() for column in (0, 1)] for row in range(3)]
+        self.assertEqual(texts, [[f"Patient {n}", f"T1 of {n}"] for n in range(3)])
+        self.assertEqual(table.cellWidget(2, 2).currentIndex, 1)
+        self.assertIn("Good: 2. Poor: 1.", self.ui.cohortLabel.text)
+        table.cellWidget(1, 2).currentIndex = 2
+        self.assertEqual(nodes[1].GetAttribute("MedEnhance.trainAs"), "none")
+        self.assertIn("Good: 1. Poor: 1.", self.ui.cohortLabel.text)
+        slicer.mrmlScene.RemoveNode(nodes[0])
+        self.waitUntil(lambda: table.rowCount == 2, 5)
+
+    def test_patientsInBothPoolsAreDoubted(self):
+        self.brain("first", "Patient A", 1)
+        self.brain("second", "Patient A", 2).SetAttribute("MedEnhance.trainAs", "low")
+        self.waitUntil(lambda: self.ui.cohortTable.rowCount == 2, 5)
+        self.assertIn("Patient A", self.ui.cohortLabel.text)
+
+    def test_aFolderWithoutFilesIsToldBeforeAnythingStarts(self):
+        self.ui.folderButton.checked = True
+        self.assertIn("Choose the folder", self.ui.whyLabel.text)
+        self.ui.dataEdit.text = self.temporaryFolder()
+        self.chooseBudget(2)
+        self.ui.startButton.click()
+        self.assertIn("no file is named hq/*", self.widget.ui.messageLabel.text)
+        self.assertEqual(os.listdir(self.root), [])
+
+    def test_theChoicesAreKeptInTheScene(self):
+        self.chooseBudget(123)
+        self.ui.taskSelector.currentIndex = 1
+        state = self.context.state
+        self.assertEqual(
+            (state.distillTask, state.distillBudget, state.distillSteps, state.distillName),
+            ("trainCT", "smoke", 123, "tiny"),
+        )
+        state.distillBudget = "full"
+        self.assertEqual(self.ui.budgetSelector.currentIndex, 1)
+
+    def test_aDamagedRecordIsToldAndHidesNoOtherRun(self):
+        from MedEnhancePanels import training
+        from MedEnhancePanels.errors import PanelError
+
+        for name, text in (("a", "{"), ("b", '{"v": 2}')):
+            os.makedirs(os.path.join(self.root, name))
+            with open(os.path.join(self.root, name, "run.json"), "w", encoding="utf-8") as file:
+                file.write(text)
+            with self.assertRaisesRegex(PanelError, "no run that can be read"):
+                training.Run.open(os.path.join(self.root, name))
+        self.assertEqual(training.runsIn(self.root), [])
+
+
+class PlotTest(DistillTestCase):
+    def test_lossesBecomeATableASeriesEachAndAChart(self):
+        from MedEnhancePanels.lossplot import LossPlot
+
+        plot = LossPlot("run")
+        for step, value in ((0, 1.0), (20, 0.5), (40, 0.25)):
+            plot.add("cycle", value, step)
+        plot.add("adversarial", 3.0, 40)
+        plot.add("cycle", 0.4, 20)  # a run that went back to its checkpoint
+        np.testing.assert_array_equal(plot.values("step"), [0, 20, 40])
+        np.testing.assert_array_equal(plot.values("cycle"), [1.0, 0.4, 0.25])
+        np.testing.assert_array_equal(plot.values("adversarial"), [np.nan, np.nan, 3.0])
+        self.assertEqual(plot.chart.GetNumberOfPlotSeriesNodes(), 2)
+        series = plot.chart.GetNthPlotSeriesNode(0)
+        self.assertEqual(series.GetYColumnName(), "cycle")
+        self.assertIs(series.GetTableNode(), plot.table)
+        plot.show()
+        self.assertEqual(
+            slicer.app.applicationLogic().GetSelectionNode().GetActivePlotChartID(),
+            plot.chart.GetID(),
+        )
+        count = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLPlotSeriesNode")
+        plot.remove()
+        after = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLPlotSeriesNode")
+        self.assertEqual(after, count - 2)
+        self.assertFalse(plot.isInScene)
+        plot.add("cycle", 1.0, 60)  # after the scene was closed: nothing, quietly
+
+
+class TrainingTest(DistillTestCase):
+    def setUp(self):
+        super().setUp()
+        if not HAS_TORCH:
+            self.skipTest("trainings need torch")
+
+    def test_aRunIsPausedResumedInANewPageAndFinished(self):
+        self.cohort()
+        job = self.start(steps=120)
+        self.assertTrue(self.ui.pauseButton.enabled)
+        self.waitUntil(lambda: len(job.metrics) > 3, 120)
+        self.screenshot(self.panel.widget, "distill-running")
+        self.assertIn("Elapsed", self.ui.timeLabel.text)
+        self.pauseAfter(8)
+        folder = self.runFolder()
+        self.assertEqual(self.record()["state"], "paused")
+        self.assertTrue(os.path.isfile(os.path.join(folder, "out", "checkpoint.safetensors")))
+        self.assertIn("paused", self.ui.resultLabel.text)
+        self.screenshot(self.panel.widget, "distill-paused")
+        before = self.panel._plot.values("cycle")
+
+        slicer.util.reloadScriptedModule("MedEnhance")
+        self.widget = slicer.util.getModuleWidget("MedEnhance")
+        self.widget.enter()
+        self.context, self.panel = self.widget.context, self.widget.panels["distill"]
+        self.ui = self.panel.ui
+        self.assertIn("paused", self.ui.resultLabel.text)
+        self.assertTrue(self.ui.resumeButton.enabled)
+        self.ui.resumeButton.click()
+        job = self.job()
+        self.waitUntil(lambda: job.isFinished, 180)
+        self.assertEqual(job.state, "done", job.error)
+        self.assertTrue(any("resumed at step" in line for line in job.log), job.log)
+        self.assertEqual(self.runFolder(), folder)
+        values = self.panel._plot.values("cycle")
+        np.testing.assert_array_equal(values[: len(before)], before)
+        np.testing.assert_array_equal(self.panel._plot.values("step"), np.arange(0, 120, 20))
+        self.assertEqual(self.record()["state"], "done")
+        self.waitUntil(lambda: "Choose it on the page" in self.widget.ui.messageLabel.text, 30)
+        self.assertTrue(os.path.isdir(os.path.join(self.models, "tiny")))
+        self.screenshot(self.panel.widget, "distill-done")
+        self.assertTrue(self.ui.resumeArea.isHidden())
+
+    def test_noNameOfAPatientGetsIntoTheRunsFolder(self):
+        self.cohort()
+        self.start(steps=400)
+        self.waitUntil(lambda: self.record()["state"] == "running", 30)
+        names = [
+            name
+            for _folder, folders, files in os.walk(self.runFolder())
+            for name in folders + files
+        ]
+        self.assertFalse([name for name in names if "Patient" in name or "T1" in name])
+        self.assertNotIn("Patient", json.dumps(self.record()))
+        self.ui.cancelButton.click()
+        self.waitUntil(lambda: self.job().isFinished, 10)
+
+    def test_aCancelledRunIsNotOfferedAgain(self):
+        self.cohort()
+        job = self.start()
+        self.waitUntil(lambda: job.metrics, 120)
+        self.ui.cancelButton.click()
+        self.waitUntil(lambda: job.isFinished, 5)
+        self.assertEqual(self.record()["state"], "cancelled")
+        self.assertIn("cancelled", self.ui.resultLabel.text)
+        self.assertTrue(self.ui.resumeArea.isHidden())
+        self.assertTrue(self.ui.startButton.enabled)
+        from MedEnhancePanels import training
+        from MedEnhancePanels.errors import PanelError
+
+        with self.assertRaisesRegex(PanelError, "cannot go on"):
+            training.resume(self.context.runner, self.runFolder())
+
+    def test_closingTheSceneDisturbsNoRunAndTheFolderIsFoundAgain(self):
+        self.cohort()
+        job = self.start()
+        self.waitUntil(lambda: job.metrics, 120)
+        folder = self.runFolder()
+        slicer.mrmlScene.Clear(0)
+        self.processEvents(100)
+        self.assertFalse(job.isFinished)
+        self.assertTrue(self.ui.pauseButton.enabled)
+        self.ui.rootEdit.text = self.root
+        self.ui.plotButton.click()
+        self.assertGreater(len(self.panel._plot.values("cycle")), 0)
+        self.pauseAfter(1)
+        self.assertEqual(self.ui.runSelector.count, 1)
+        self.assertEqual(self.ui.runSelector.itemData(0), folder)
+
+    def test_whatFailsSaysWhyAndStaysResumable(self):
+        data = self.temporaryFolder()
+        os.makedirs(os.path.join(data, "hq"))
+        with open(os.path.join(data, "hq", "broken.nrrd"), "w", encoding="utf-8") as file:
+            file.write("nothing")
+        self.ui.folderButton.checked = True
+        self.ui.dataEdit.text = data
+        job = self.start(steps=10)
+        self.waitUntil(lambda: job.isFinished, 60)
+        self.assertEqual(job.state, "failed")
+        self.assertIn("broken.nrrd", self.widget.ui.messageLabel.text)
+        self.assertIn("broken.nrrd", self.ui.resultLabel.text)
+        self.assertEqual(self.record()["state"], "failed")
+        self.assertEqual(self.ui.runSelector.count, 1)
+
+    def test_oneTrainingAtATime(self):
+        self.cohort()
+        self.start()
+        self.assertFalse(self.ui.startButton.enabled)
+        from MedEnhancePanels import training
+        from MedEnhancePanels.errors import PanelError
+
+        with self.assertRaisesRegex(PanelError, "is being trained"):
+            training.start(self.context.runner, self.root, self.panel.cohort, self.panel.options)
+        self.ui.cancelButton.click()
+        self.waitUntil(lambda: self.job().isFinished, 10)
+
+    def test_picturesOfARunAreShown(self):
+        from MedEnhancePanels import training
+
+        run = training.Run.create(self.root, self.panel.options)
+        run.record |= {"state": "paused", "params": {}, "seconds": 75.0}
+        run.save()
+        picture = qt.QImage(40, 30, qt.QImage.Format_RGB32)
+        picture.fill(qt.QColor(200, 80, 20))
+        self.assertTrue(picture.save(os.path.join(run.folder, "out", "example.png")))
+        self.context.state.distillRun = run.folder
+        self.panel._recallRun(run.folder)
+        self.assertEqual(self.ui.gallery.count, 1)
+        self.assertFalse(self.ui.gallery.isHidden())
+        self.assertIn("paused after 1 min 15 s", self.ui.resultLabel.text)
