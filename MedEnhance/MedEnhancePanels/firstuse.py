@@ -180,7 +180,7 @@ class FirstUsePanel:
             return
         self._say(f"<b>{_html(error.message)}.</b> {_html(error.hint)}")
         self.ui.logButton.collapsed = False
-        self.ui.logEdit.moveCursor(qt.QTextCursor.End)
+        showEnd(self.ui.logEdit)
 
     def _showInstalling(self, isInstalling):
         ui = self.ui
@@ -213,6 +213,13 @@ def startCheck(context, button, label):
 
     job.onFinished(show)
     return job
+
+
+def showEnd(edit):
+    """Scroll a log to its last lines, and to their beginning."""
+    bar = edit.verticalScrollBar()
+    bar.setValue(bar.maximum)
+    edit.horizontalScrollBar().setValue(0)
 
 
 def _html(text):

@@ -10,7 +10,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import guarded
-from MedEnhancePanels.firstuse import startCheck
+from MedEnhancePanels.firstuse import showEnd, startCheck
 
 _TITLE, _STATE, _STARTED, _TOOK = range(4)
 _MOST_REMEMBERED = 100
@@ -37,7 +37,6 @@ class Record:
         self.warnings = [str(line) for line in fields.get("warnings", [])]
         self.result = dict(fields.get("result", {}))
         self.errorText = str(fields.get("error", ""))
-        self.details = str(fields.get("details", ""))
         self.isFinished, self.fraction, self.stage, self.etaSeconds = True, 1.0, "", None
 
 
@@ -81,7 +80,6 @@ def remember(job, path=None):
         "warnings": job.warnings,
         "result": {key: job.result[key] for key in ("outputs", "report") if key in job.result},
         "error": error.text if error is not None else "",
-        "details": error.details if error is not None else "",
     }
     temporary = f"{path}.{os.getpid()}.tmp"
     try:
@@ -225,11 +223,9 @@ class JobsPanel:
         ui.stateLabel.text = _sentence(job)
         ui.progressBar.visible = not job.isFinished
         ui.progressBar.value = int(100 * job.fraction)
-        text, details = _errorOf(job)
-        ui.messageLabel.text = "\n".join([text, *job.warnings]) if text else "\n".join(job.warnings)
-        ui.messageLabel.visible = bool(ui.messageLabel.text)
-        ui.traceButton.visible = bool(details)
-        ui.traceEdit.setPlainText(details)
+        text = "\n".join(line for line in (_errorOf(job), *job.warnings) if line)
+        ui.messageLabel.text = text
+        ui.messageLabel.visible = bool(text)
         self._showLog(job)
 
     def _showLog(self, job):
@@ -237,7 +233,7 @@ class JobsPanel:
         if shown != self._shownLog:
             self._shownLog = shown
             self.ui.logEdit.setPlainText("\n".join(job.log))
-            self.ui.logEdit.moveCursor(qt.QTextCursor.End)
+            showEnd(self.ui.logEdit)
 
     @guarded
     def _onCancel(self, *_checked):
@@ -319,12 +315,10 @@ def _clock(started):
 
 
 def _errorOf(job):
-    """The sentence of what went wrong, and its details; ("", "") for a job that was well."""
+    """The sentence of what went wrong, "" for a job that was well; its details end the log."""
     if isinstance(job, Record):
-        return job.errorText, job.details
-    if job.error is None or job.error.isCancellation:
-        return "", ""
-    return job.error.text, job.error.details
+        return "" if job.state == "cancelled" else job.errorText
+    return "" if job.error is None or job.error.isCancellation else job.error.text
 
 
 def _report(job):

@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 from MedEnhancePanels import card
 from MedEnhancePanels.errors import guarded
 
-_NAME, _FOR, _VERSION, _LICENCE, _SIZE, _ORIGIN = range(6)
+_NAME = 0
 
 
 class ModelsPanel:
@@ -178,11 +178,8 @@ class ModelsPanel:
         if model is None:
             return
         ui.cardBox.title = model["name"]
-        state = _("Its files are what they were.") if model["ok"] else model["message"]
-        ui.summaryLabel.text = (
-            f"<p>{_html(model['description'])}</p><p>{_html(state)}<br>{_html(model['folder'])}</p>"
-        )
-        ui.cardBrowser.setMarkdown(_withoutTitle(model["card"] or ""))
+        ui.summaryLabel.text = model["folder"] if model["ok"] else model["message"]
+        ui.cardBrowser.setMarkdown(_withoutTitle(model["card"] or model["description"]))
 
     def _showBusy(self, isBusy):
         ui = self.ui
@@ -198,11 +195,11 @@ def _cells(model):
     purpose = purposes.get(model["kind"], model["kind"])
     return (
         model["name"],
-        f"{purpose}, {card.modalityName(model['modality'])}",
-        model["version"],
-        model["licence"],
+        f"{purpose} {card.modalityName(model['modality'])}",
         card.bytesText(model["bytes"]),
         _("Shipped") if model["shipped"] else _("Imported"),
+        model["version"],
+        model["licence"],
     )
 
 
@@ -210,7 +207,3 @@ def _withoutTitle(markdown):
     """The card without its first heading, which the box says already."""
     lines = markdown.lstrip().splitlines()
     return "\n".join(lines[1:] if lines and lines[0].startswith("# ") else lines)
-
-
-def _html(text):
-    return text.replace("&", "&amp;").replace("<", "&lt;")

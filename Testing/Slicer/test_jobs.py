@@ -1,0 +1,208 @@
+"""The page Jobs: what runs and ran, also before Slicer was closed."""
+
+import json
+import os
+from unittest import mock
+
+from medenhance_testing import MedEnhanceTestCase
+from MedEnhancePanels import jobs
+
+
+class JobsTest(MedEnhanceTestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = self.temporaryFolder()
+        self.history = os.path.join(self.folder, "settings", "history.jsonl")
+        self.use(mock.patch.object(jobs, "historyPath", lambda: self.history))
+        self.use(mock.patch.object(jobs, "_UNREMEMBERED", ("models",)))  # ping is a job here
+        for job in list(self.context.runner.jobs):
+            self.context.runner.forget(job)
+        self.panel = jobs.JobsPanel(self.context)
+        self.addCleanup(self.panel.cleanup)
+
+    def use(self, patch):
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def ping(self, seconds=0.0, count=3, title="Ping", **params):
+        params = {"count": count, "seconds": seconds, **params}
+        return self.context.runner.submit("ping", params, title=title)
+
+    def finish(self, job):
+        self.waitUntil(lambda: job.isFinished, 20)
+        self.processEvents()
+        return job
+
+    def cell(self, row, column):
+        return self.panel.ui.jobTable.item(row, column).text()
+
+    def restart(self):
+        """The page as a later start of Slicer shows it."""
+        for job in list(self.context.runner.jobs):
+            self.context.runner.forget(job)
+        panel = jobs.JobsPanel(self.context)
+        self.addCleanup(panel.cleanup)
+        return panel
+
+    def test_nothingYet(self):
+        self.assertEqual(self.panel.ui.jobTable.rowCount, 0)
+        self.assertFalse(self.panel.ui.emptyLabel.isHidden())
+        self.assertTrue(self.panel.ui.detailBox.isHidden())
+        self.assertFalse(self.panel.ui.cancelButton.enabled)
+
+    def test_aJobIsFollowedToItsEnd(self):
+        job = self.ping(2.0, count=20)
+        self.waitUntil(lambda: job.fraction > 0.2, 20)
+        self.assertIn("Running", self.cell(0, 1))
+        self.assertIn("%", self.cell(0, 1))
+        self.assertTrue(self.panel.ui.cancelButton.enabled)
+        self.assertFalse(self.panel.ui.progressBar.isHidden())
+        self.assertGreater(self.panel.ui.progressBar.value, 10)
+        self.finish(job)
+        self.assertEqual(self.cell(0, 1), "Done")
+        self.assertTrue(self.panel.ui.progressBar.isHidden())
+        self.assertFalse(self.panel._timer.isActive())
+
+    def test_theNewestIsOnTopAndTheChoiceStays(self):
+        self.finish(self.ping(title="first"))
+        self.finish(self.ping(title="second"))
+        self.assertEqual([self.cell(row, 0) for row in (0, 1)], ["second", "first"])
+        self.panel.ui.jobTable.selectRow(1)
+        self.finish(self.ping(title="third"))
+        self.assertEqual(self.panel.selected.title, "first")
+
+    def test_cancel(self):
+        job = self.ping(60, count=100)
+        self.waitUntil(lambda: job.isRunning, 20)
+        self.panel.ui.cancelButton.click()
+        self.finish(job)
+        self.assertEqual(self.cell(0, 1), "Cancelled")
+        self.assertTrue(self.panel.ui.messageLabel.isHidden())
+
+    def test_anErrorIsASentenceWithDetailsBelow(self):
+        runner = self.context.runner
+        job = runner.submit("inspect", {"input": "/nowhere.nii"}, title="Inspect nothing")
+        self.finish(job)
+        self.assertEqual(self.cell(0, 1), "Failed")
+        self.assertIn("/nowhere.nii", self.panel.ui.messageLabel.text)
+        self.assertNotIn("Traceback", self.panel.ui.messageLabel.text)
+        self.assertIn("Traceback", self.panel.ui.logEdit.plainText)
+
+    def test_pastJobsAreRemembered(self):
+        self.finish(self.ping(title="kept"))
+        self.finish(self.context.runner.submit("inspect", {"input": "/no.nii"}, title="failed"))
+        panel = self.restart()
+        self.assertEqual([record.title for record in panel._past], ["kept", "failed"])
+        self.assertEqual(panel.ui.jobTable.item(0, 0).text(), "failed")
+        self.assertIn("/no.nii", panel.ui.messageLabel.text)
+        self.assertIn("Traceback", panel.ui.logEdit.plainText)
+        self.assertFalse(panel.ui.cancelButton.enabled)
+
+    def test_clearForgetsWhatEndedAndKeepsWhatRuns(self):
+        self.finish(self.ping(title="old"))
+        running = self.ping(30, count=100, title="running")
+        self.waitUntil(lambda: running.isRunning, 20)
+        self.panel.ui.clearButton.click()
+        self.assertEqual(self.panel.ui.jobTable.rowCount, 1)
+        self.assertEqual(self.cell(0, 0), "running")
+        self.assertFalse(os.path.exists(self.history))
+        running.cancel()
+        self.finish(running)
+
+    def test_aDamagedHistoryIsLeftOutWithALine(self):
+        self.finish(self.ping(title="good"))
+        with open(self.history, "a", encoding="utf-8") as file:
+            file.write('{"title": "cut in the mid\n[]\n\x00\x01\n{"kind": 1}\n')
+        with self.assertLogs(level="WARNING") as logged:
+            records = jobs.readHistory()
+        self.assertEqual([record.title for record in records], ["good"])
+        self.assertEqual(len(logged.output), 4)
+        with open(self.history, "wb") as file:
+            file.write(os.urandom(500))
+        with self.assertLogs(level="WARNING"):
+            self.assertEqual(jobs.readHistory(), [])
+        self.finish(self.ping(title="after"))
+        with self.assertLogs(level="WARNING"):
+            self.assertEqual(jobs.readHistory()[-1].title, "after")
+
+    def test_theHistoryStaysShort(self):
+        os.makedirs(os.path.dirname(self.history))
+        line = {"kind": "ping", "title": "x", "state": "done", "started": 1.0, "ended": 2.0}
+        with open(self.history, "w", encoding="utf-8") as file:
+            for number in range(150):
+                file.write(json.dumps({**line, "title": str(number)}) + "\n")
+        self.finish(self.ping(title="last"))
+        with open(self.history, encoding="utf-8") as file:
+            lines = file.read().splitlines()
+        self.assertEqual(len(lines), 100)
+        self.assertEqual(json.loads(lines[-1])["title"], "last")
+        self.assertEqual(json.loads(lines[0])["title"], "51")
+
+    def test_aFolderThatCannotBeWrittenIsNoError(self):
+        with open(os.path.join(self.folder, "settings"), "w", encoding="utf-8") as file:
+            file.write("a file where the folder should be")
+        with self.assertLogs(level="WARNING"):
+            self.finish(self.ping())
+        self.assertEqual(self.cell(0, 1), "Done")
+
+    def test_reportAndFolderAreOpened(self):
+        job = self.finish(self.ping())
+        self.assertFalse(self.panel.ui.reportButton.enabled)
+        self.assertFalse(self.panel.ui.folderButton.enabled)
+        page = os.path.join(self.folder, "index.html")
+        with open(page, "w", encoding="utf-8") as file:
+            file.write("<p>report</p>")
+        job.result = {"outputs": {"output": os.path.join(self.folder, "index.html")}}
+        job.result["outputs"]["report"] = page
+        self.panel.refresh()
+        opened = []
+        with mock.patch.object(jobs, "openPath", opened.append):
+            self.panel.ui.reportButton.click()
+            self.panel.ui.folderButton.click()
+        self.assertEqual(opened, [page, self.folder])
+
+    def test_theComputerIsChecked(self):
+        self.panel.ui.checkButton.click()
+        self.waitUntil(lambda: self.panel._check.isFinished, 60)
+        self.assertIn("Computes on", self.panel.ui.computerLabel.text)
+        self.assertTrue(self.panel.ui.checkButton.enabled)
+
+    def test_nothingListensAfterCleanup(self):
+        before = len(self.context.runner.listeners)
+        panel = jobs.JobsPanel(self.context)
+        panel.cleanup()
+        self.assertEqual(len(self.context.runner.listeners), before)
+
+    def test_durations(self):
+        self.assertEqual(jobs.durationText(3.2), "3 s")
+        self.assertEqual(jobs.durationText(125), "2 min 5 s")
+        self.assertEqual(jobs.durationText(7380), "2 h 3 min")
+
+
+class JobsScreenshotTest(MedEnhanceTestCase):
+    def test_screenshots(self):
+        history = os.path.join(self.temporaryFolder(), "history.jsonl")
+        patch = mock.patch.object(jobs, "historyPath", lambda: history)
+        patch.start()
+        self.addCleanup(patch.stop)
+        panel = self.widget.panels["jobs"]
+        runner = self.context.runner
+        for job in list(runner.jobs):
+            runner.forget(job)
+        panel._past = []
+        self.widget.showPage("jobs")
+        panel.refresh()
+        self.screenshot(self.widget.uiWidget, "jobs-empty", height=700)
+        sample = self.widget.panels["load"].openSample(self.sampleOfOurs())
+        self.waitUntil(lambda: sample.isFinished, 60)
+        failed = self.widget.panels["load"].openPath(os.path.join(os.sep, "scans", "broken.nii"))
+        self.waitUntil(lambda: failed.isFinished, 60)
+        self.context.clearMessage()
+        panel.refresh()  # an earlier test's end took the panel's ears off
+        panel.ui.jobTable.selectRow(0)
+        self.screenshot(self.widget.uiWidget, "jobs-ready", height=700)
+
+    def sampleOfOurs(self):
+        from MedEnhancePanels import samples
+
+        return samples.SAMPLES[0]
