@@ -4,6 +4,7 @@ import os
 
 import qt
 import slicer
+import vtk
 from slicer.i18n import tr as _
 
 from MedEnhancePanels import bridge, compression, compressionwords
@@ -224,7 +225,7 @@ class CompressPanel:
     # --- estimate ---
 
     def _observeVolume(self, node):
-        """An estimate is out of date as soon as the voxels change."""
+        """The estimate follows the voxels, the units follow the modality."""
         node = None if node is None or not node.IsA("vtkMRMLVolumeNode") else node
         if self._volumeObserver is not None:
             observed, tag = self._volumeObserver
@@ -233,20 +234,16 @@ class CompressPanel:
             observed.RemoveObserver(tag)
             self._volumeObserver = None
         if node is not None:
-            event = slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent
-            tag = node.AddObserver(event, lambda *_arguments: self._onVoxels())
+            event = vtk.vtkCommand.ModifiedEvent
+            tag = node.AddObserver(event, lambda *_arguments: self._refresh())
             self._volumeObserver = (node, tag)
-
-    def _onVoxels(self):
-        self._estimated = None
-        self._scheduleEstimate()
 
     def _scheduleEstimate(self):
         """Estimate soon, unless something changes once more before; nothing where it is known."""
         if not self._isShown or self._state is None or self._progress.job is not None:
             return
         node = self._state.inputVolume
-        wanted = None if node is None else (node.GetID(), self.options)
+        wanted = None if node is None else (node.GetID(), _voxelTime(node), self.options)
         if wanted is not None and wanted == self._estimated:
             return
         self._stopEstimate()
@@ -354,6 +351,13 @@ class CompressPanel:
 
     def _units(self, node):
         return bridge.unitsOf(bridge.frameNodes(node)[0]) if node is not None else ""
+
+
+def _voxelTime(node):
+    """A number that is another one after the voxels changed."""
+    image = _firstImage(node)
+    scalars = image.GetPointData().GetScalars() if image is not None else None
+    return 0 if scalars is None else max(image.GetMTime(), scalars.GetMTime())
 
 
 def _firstImage(node):

@@ -39,6 +39,11 @@ class CompressTestCase(MedEnhanceTestCase):
         node.SetAttribute("MedEnhance.modality", "CT")
         return node
 
+    def picture(self, name):
+        """The whole panel, as high as the page needs."""
+        height = self.panel.widget.sizeHint.height() + 180
+        self.screenshot(self.widget.parent, name, height=height)
+
     def choose(self, node, button="losslessButton"):
         """Pick a volume, a mode and a destination as a user does."""
         self.ui.inputSelector.setCurrentNode(node)
@@ -83,7 +88,7 @@ class CompressTest(CompressTestCase):
         self.assertIn("Choose a volume", self.ui.estimateLabel.text)
         self.assertFalse(self.ui.openButton.enabled)
         self.assertTrue(self.ui.replaceCheckBox.isHidden())
-        self.screenshot(self.panel.widget, "compress-empty")
+        self.picture("compress-empty")
 
     def test_losslessReturnsEveryVoxelAndTheGeometry(self):
         node = self.obliqueVolume()
@@ -209,7 +214,7 @@ class CompressTest(CompressTestCase):
         job = self.context.runner.jobs[-1]
         self.waitUntil(lambda: job.fraction > 0.1, 60)
         self.assertFalse(self.ui.compressProgressArea.isHidden())
-        self.screenshot(self.panel.widget, "compress-running")
+        self.picture("compress-running")
         self.ui.compressCancelButton.click()
         self.waitUntil(lambda: job.isFinished, 2)
         self.assertEqual(job.state, "cancelled")
@@ -269,10 +274,10 @@ class EstimateTest(CompressTestCase):
         text = self.estimate()
         self.assertRegex(text, r"from \d+ blocks, \d+% of the volume")
         told = float(re.search(r"([\d.]+) times smaller", text).group(1))
-        self.screenshot(self.panel.widget, "compress-ready")
+        self.picture("compress-ready")
         job = self.compress()
         self.assertLess(abs(told - job.result["ratio"]), 0.35 * job.result["ratio"])
-        self.screenshot(self.panel.widget, "compress-done")
+        self.picture("compress-done")
 
     def test_aChangeCancelsTheOldEstimate(self):
         self.choose(self.loadSample())
@@ -323,7 +328,7 @@ class DecompressTest(CompressTestCase):
         np.testing.assert_allclose(
             corner[0].MultiplyPoint((0, 0, 0, 1)), corner[1].MultiplyPoint((30, 0, 5, 1)), atol=1e-9
         )
-        self.screenshot(self.panel.widget, "compress-open")
+        self.picture("compress-open")
 
     def test_theLastVoxelIsNeverBeforeTheFirst(self):
         self.choose(self.obliqueVolume())
@@ -348,7 +353,7 @@ class DecompressTest(CompressTestCase):
         self.assertIn("recover", message)
         self.assertNotIn("Traceback", message)
         self.assertFalse(self.ui.recoverButton.isHidden())
-        self.screenshot(self.widget.parent, "compress-error", height=960)
+        self.picture("compress-error")
         self.ui.recoverButton.click()
         job = self.lastJob()
         self.assertEqual(job.state, "done", job.error)
@@ -372,5 +377,5 @@ class DecompressTest(CompressTestCase):
         dark = qt.QPalette(qt.QColor(45, 45, 48))
         before = qt.QPalette(self.panel.widget.palette)
         self.panel.widget.palette = dark
-        self.screenshot(self.panel.widget, "compress-dark")
+        self.picture("compress-dark")
         self.panel.widget.palette = before

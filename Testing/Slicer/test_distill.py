@@ -40,6 +40,11 @@ class DistillTestCase(MedEnhanceTestCase):
         if models is not None:
             os.environ["MEDENHANCE_MODELS"] = models
 
+    def picture(self, name):
+        """The whole panel, as high as the page needs."""
+        height = self.panel.widget.sizeHint.height() + 180
+        self.screenshot(self.widget.parent, name, height=height)
+
     def brain(self, name, patient, seed):
         """Something smooth with an edge, under a patient of the subject hierarchy."""
         axes = [np.linspace(-1, 1, size) for size in (8, 48, 44)]
@@ -102,7 +107,7 @@ class PageTest(DistillTestCase):
         self.assertFalse(self.ui.priorSelector.enabled)
         self.assertFalse(self.ui.imagesSpinBox.enabled)
         self.assertTrue(self.ui.resumeArea.isHidden())
-        self.screenshot(self.panel.widget, "distill-empty")
+        self.picture("distill-empty")
 
     def test_distillationItselfCannotBeStartedYet(self):
         self.cohort()
@@ -200,17 +205,17 @@ class TrainingTest(DistillTestCase):
 
     def test_aRunIsPausedResumedInANewPageAndFinished(self):
         self.cohort()
-        job = self.start(steps=120)
+        job = self.start(steps=60)
         self.assertTrue(self.ui.pauseButton.enabled)
         self.waitUntil(lambda: len(job.metrics) > 3, 120)
-        self.screenshot(self.panel.widget, "distill-running")
+        self.picture("distill-running")
         self.assertIn("Elapsed", self.ui.timeLabel.text)
-        self.pauseAfter(8)
+        self.pauseAfter(5)
         folder = self.runFolder()
         self.assertEqual(self.record()["state"], "paused")
         self.assertTrue(os.path.isfile(os.path.join(folder, "out", "checkpoint.safetensors")))
         self.assertIn("paused", self.ui.resultLabel.text)
-        self.screenshot(self.panel.widget, "distill-paused")
+        self.picture("distill-paused")
         before = self.panel._plot.values("cycle")
 
         slicer.util.reloadScriptedModule("MedEnhance")
@@ -228,11 +233,11 @@ class TrainingTest(DistillTestCase):
         self.assertEqual(self.runFolder(), folder)
         values = self.panel._plot.values("cycle")
         np.testing.assert_array_equal(values[: len(before)], before)
-        np.testing.assert_array_equal(self.panel._plot.values("step"), np.arange(0, 120, 20))
+        np.testing.assert_array_equal(self.panel._plot.values("step"), np.arange(0, 60, 20))
         self.assertEqual(self.record()["state"], "done")
         self.waitUntil(lambda: "Choose it on the page" in self.widget.ui.messageLabel.text, 30)
         self.assertTrue(os.path.isdir(os.path.join(self.models, "tiny")))
-        self.screenshot(self.panel.widget, "distill-done")
+        self.picture("distill-done")
         self.assertTrue(self.ui.resumeArea.isHidden())
 
     def test_noNameOfAPatientGetsIntoTheRunsFolder(self):
