@@ -8,8 +8,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from SlicerHost import boot
-from SlicerHost.collection import makemodule
+from SlicerHost import boot  # noqa: E402
+from SlicerHost.collection import makemodule  # noqa: E402
 
 if not boot.missing():
     app = boot.start()

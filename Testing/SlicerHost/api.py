@@ -16,7 +16,6 @@ SECTIONS = ("properties", "signals", "slots", "invokable")
 #: headers, does not list them. A test looks for each of them there.
 ALSO = {
     "qSlicerAbstractCoreModule": {"widgetRepresentation", "createNewWidgetRepresentation", "logic"},
-    "qSlicerScriptedLoadableModuleWidget": {"moduleName"},
 }
 
 

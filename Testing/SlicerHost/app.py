@@ -17,6 +17,8 @@ def _constant(value: Any) -> property:
 
 @behaviour
 class qSlicerCoreApplication:
+    """Settings and files in a folder of its own, and the way to scene, logics and managers."""
+
     majorVersion, minorVersion = _constant(5), _constant(12)
     revision, repositoryRevision, releaseType = _constant("0"), _constant("0"), _constant("Stable")
     applicationLocaleName, documentationLanguage = _constant("en-US"), _constant("en")
@@ -91,16 +93,19 @@ class qSlicerCoreApplication:
 
 @behaviour
 class qSlicerApplication:
+    """As that of a Slicer without main window."""
+
     def ioManager(self: Any) -> Any:
         return self._own.io
 
     def layoutManager(self: Any) -> Any:
-        """As in a Slicer without main window."""
         return None
 
 
 @behaviour
 class qSlicerModuleManager:
+    """Modules by their names."""
+
     def construct(self: Any) -> None:
         self._own.by_name = {}
 

@@ -119,6 +119,8 @@ def _built_in(path: str) -> tuple[str, float]:
 
 @behaviour
 class qSlicerCoreIOManager:
+    """Finds the reader or writer for a file: a script of a module, or one of MRML's own."""
+
     def construct(self: Any) -> None:
         self._own.readers, self._own.writers = {}, {}
 

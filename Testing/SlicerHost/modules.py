@@ -15,6 +15,8 @@ from SlicerHost.standins import behaviour, make, stored
 
 @behaviour
 class qSlicerAbstractCoreModule:
+    """A module that has a name and a logic."""
+
     name = property(lambda self: self._own.name)
     path = property(lambda self: self._own.path)
 
@@ -53,12 +55,16 @@ class qSlicerScriptedLoadableModule:
 
 @behaviour
 class qSlicerWidget:
+    """Passes the scene on."""
+
     def setMRMLScene(self: Any, new_scene: Any) -> None:
         self.mrmlSceneChanged.emit(new_scene)
 
 
 @behaviour
 class qSlicerAbstractModuleWidget:
+    """Knows whether it is shown."""
+
     isEntered = property(lambda self: self._own.entered)
 
 

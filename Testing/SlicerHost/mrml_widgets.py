@@ -40,6 +40,8 @@ class _Watch:
 
 @behaviour
 class qMRMLWidget:
+    """Keeps the scene and tells of it."""
+
     def setMRMLScene(self: Any, scene: Any) -> None:
         if scene is not self._own.__dict__.get("scene"):
             self._own.scene = scene

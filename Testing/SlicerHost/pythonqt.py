@@ -177,19 +177,21 @@ def _is_bookkeeping(name: str, value: Any) -> bool:
     return is_own or (isinstance(value, QObject) and value.objectName == name)
 
 
-_native_getattribute = QObject.__getattribute__
 _INSTEAD = {"connect": _connect, "disconnect": _disconnect}
 
 
-def _get_attribute(self: Any, name: str) -> Any:
-    if name in _INSTEAD:
-        return types.MethodType(_INSTEAD[name], self)
-    try:
-        return _native_getattribute(self, name)
-    except AttributeError:
-        if name.startswith("__") or name.encode() not in map(bytes, self.dynamicPropertyNames()):
-            raise
-        return self.property(name)
+def _get_attribute(native: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
+    def __getattribute__(self: Any, name: str) -> Any:
+        if name in _INSTEAD:
+            return types.MethodType(_INSTEAD[name], self)
+        try:
+            return native(self, name)
+        except AttributeError:
+            if name[:2] == "__" or name.encode() not in map(bytes, self.dynamicPropertyNames()):
+                raise
+            return self.property(name)
+
+    return __getattribute__
 
 
 def _without_keywords(cls: type) -> Callable[..., None]:
@@ -246,7 +248,8 @@ def behave() -> None:
             cls.exec_ = cls.__dict__["exec"]
     for cls in classes:
         cls.__setattr__ = _set_attribute
-    QObject.__getattribute__ = _get_attribute
+        if "__getattribute__" in cls.__dict__:
+            cls.__getattribute__ = _get_attribute(cls.__dict__["__getattribute__"])
     QObject.name = property(
         lambda self: self.objectName, lambda self, value: self.setObjectName(value)
     )

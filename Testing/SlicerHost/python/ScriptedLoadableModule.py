@@ -92,6 +92,9 @@ class ScriptedLoadableModuleWidget:
         self.onReload()
         self.onTest(**kwargs)
 
+    def onEditSource(self):
+        raise NotImplementedError("the host has no editor")
+
 
 class ScriptedLoadableModuleLogic:
     def __init__(self, parent=None):

@@ -1,0 +1,53 @@
+"""The static check finds what it is there for, and nothing in our panels."""
+
+import re
+from pathlib import Path
+
+from SlicerHost import lint, lint_forms
+
+HERE = Path(__file__).resolve().parent
+MODULE = HERE.parents[1] / "MedEnhance"
+SKETCH = HERE / "fixtures/Resources/UI/Sketch.ui"
+FORMS = sorted(MODULE.rglob("*.ui"))
+
+
+def test_nothing_is_found_in_the_panels():
+    assert [each for path in sorted(MODULE.rglob("*.py")) for each in lint.check(path, FORMS)] == []
+
+
+def test_nothing_is_found_in_the_forms():
+    assert [each for form in FORMS for each in lint_forms.check(form)] == []
+
+
+def test_a_module_of_slicers_kind_passes():
+    assert lint.check(HERE / "fixtures/Sketch.py", [SKETCH]) == []
+
+
+def test_each_wrong_line_is_found_and_no_other():
+    path = HERE / "fixtures/Wrong.py"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    expected = {
+        number: line.partition("  # ")[2] for number, line in enumerate(lines, 1) if "  # " in line
+    }
+    found = {}
+    for finding in lint.check(path, [SKETCH]):
+        number, text = re.fullmatch(r"Wrong\.py:(\d+): (.*)", finding).groups()
+        found[int(number)] = found.get(int(number), "") + text + "\n"
+    assert set(found) == set(expected)
+    for number, words in expected.items():
+        assert words in found[number], (number, words, found[number])
+
+
+def test_a_wrong_form_is_found(tmp_path):
+    form = tmp_path / "Sketch.ui"
+    for right, wrong, words in (
+        ('"ctkPathLineEdit" name', '"ctkPathEdit" name', "no class ctkPathEdit"),
+        ('name="minimum"', 'name="lowest"', "ctkSliderWidget has no property lowest"),
+        ("<receiver>inputSelector", "<receiver>nothing", "'nothing', which the form does not have"),
+        ("setMRMLScene(vtkMRMLScene*)", "setScene(vtkMRMLScene*)", "no slot setScene"),
+        ("<signal>mrmlSceneChanged(vtk", "<signal>sceneChanged(vtk", "no signal sceneChanged"),
+    ):
+        text = SKETCH.read_text(encoding="utf-8")
+        assert right in text
+        form.write_text(text.replace(right, wrong, 1), encoding="utf-8")
+        assert any(words in each for each in lint_forms.check(form)), words

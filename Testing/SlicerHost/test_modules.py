@@ -1,0 +1,167 @@
+"""A scripted module lives in the host as in Slicer."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import qt
+import slicer
+
+from SlicerHost import modules, pythonqt, slice_view
+
+SKETCH = Path(__file__).resolve().parent / "fixtures/Sketch.py"
+
+
+@pytest.fixture
+def sketch():
+    slicer.mrmlScene.Clear(0)
+    pythonqt.refused.clear()
+    modules.load(SKETCH)
+    yield slicer.util.getModuleWidget("Sketch")
+    modules.unload("Sketch")
+    slicer.mrmlScene.Clear(0)
+    assert pythonqt.refused == []
+
+
+def volume(name="T1"):
+    return slicer.util.addVolumeFromArray(np.arange(24, dtype=np.int16).reshape(2, 3, 4), name=name)
+
+
+def test_a_panel_works_on_nodes(sketch):
+    assert not sketch.ui.applyButton.enabled
+    node = volume()
+    assert sketch.ui.inputSelector.currentNode() is None  # "None" is allowed, so nothing is chosen
+    sketch.ui.inputSelector.setCurrentNode(node)
+    sketch.ui.factor.value = 3
+    sketch.ui.applyButton.click()
+    assert slicer.util.arrayFromVolume(sketch.output).max() == 69
+    slicer.mrmlScene.RemoveNode(node)
+    assert sketch.ui.inputSelector.currentNode() is None
+
+
+def test_without_none_the_first_node_is_chosen(sketch):
+    node = volume()
+    sketch.ui.inputSelector.noneEnabled = False
+    assert sketch.ui.inputSelector.currentNode() is node
+
+
+def test_a_selector_without_scene_is_empty():
+    selector = slicer.qMRMLNodeComboBox()
+    selector.nodeTypes = ["vtkMRMLScalarVolumeNode"]
+    selector.noneEnabled = False
+    volume()
+    assert selector.currentNode() is None
+    selector.setMRMLScene(slicer.mrmlScene)
+    assert selector.currentNode() is not None
+    slicer.mrmlScene.Clear(0)
+    assert selector.currentNode() is None
+
+
+def test_enter_exit_reload_and_the_modules_own_test(sketch):
+    sketch.parent.enter()
+    assert (sketch.entered, sketch.parent.isEntered) == (1, True)
+    sketch.parent.exit()
+    assert sketch.entered == 0
+    slicer.util.reloadScriptedModule("Sketch")
+    again = slicer.util.getModuleWidget("Sketch")
+    assert again is not sketch
+    assert slicer.modules.SketchWidget is again
+    slicer.selfTests["Sketch"]()
+    assert sys.modules["Sketch"].SketchTest.ran == 1
+
+
+def test_scripted_readers_and_writers_are_driven_through_slicer_util(sketch, tmp_path):
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode", "said")
+    node.SetText("hello")
+    path = str(tmp_path / "a.sketch")
+    assert slicer.util.saveNode(node, path)
+    assert Path(path).read_text() == "hello"
+    assert slicer.app.coreIOManager().fileType(path) == "SketchFile"
+    assert slicer.util.loadNodeFromFile(path).GetText() == "hello"
+    with pytest.raises(RuntimeError, match="Failed to load"):
+        slicer.util.loadNodeFromFile(str(tmp_path / "missing.sketch"))
+
+
+def test_a_reader_that_answers_with_another_type_is_refused(sketch, tmp_path, monkeypatch):
+    path = tmp_path / "a.sketch"
+    path.write_text("x")
+    monkeypatch.setattr(sys.modules["Sketch"].SketchFileReader, "load", lambda self, given: 1)
+    with pytest.raises(TypeError, match="load returned 1"):
+        slicer.util.loadNodeFromFile(str(path))
+
+
+@pytest.mark.parametrize("ending", ["mrb", "mrml"])
+def test_scenes_are_saved_and_read(sketch, tmp_path, ending):
+    node = volume("kept")
+    assert slicer.util.saveNode(node, str(tmp_path / "kept.nrrd"))
+    path = str(tmp_path / f"scene.{ending}")
+    assert slicer.util.saveScene(path)
+    slicer.mrmlScene.Clear(0)
+    slicer.util.loadScene(path)
+    assert slicer.util.arrayFromVolume(slicer.util.getNode("kept")).max() == 23
+
+
+def test_nodes_come_and_go_in_the_subject_hierarchy(sketch):
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    node = volume()
+    item = hierarchy.GetItemByDataNode(node)
+    assert item
+    slicer.mrmlScene.RemoveNode(node)
+    assert hierarchy.GetItemDataNode(item) is None
+
+
+def test_slice_views_are_those_of_the_layout():
+    logics = [slice_view.logic_of(each) for each in ("Red", "Green", "Yellow")]
+    for logic in logics:
+        assert logic.GetSliceNode().GetScene() is slicer.mrmlScene
+        assert logic.GetSliceCompositeNode() is not None
+    layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+    layout.SetViewArrangement(layout.SlicerLayoutCompareView)
+    assert slice_view.logic_of("Compare1").GetSliceCompositeNode() is not None
+    layout.SetViewArrangement(layout.SlicerLayoutFourUpView)
+
+
+def test_a_slice_view_shows_the_volume_and_its_segments(tmp_path):
+    slicer.mrmlScene.Clear(0)
+    voxels = np.zeros((8, 20, 20), np.int16)
+    voxels[2:6, 5:15, 5:15] = 100
+    node = slicer.util.addVolumeFromArray(voxels, name="box")
+    node.CreateDefaultDisplayNodes()
+    slice_view.logic_of("Red").GetSliceCompositeNode().SetBackgroundVolumeID(node.GetID())
+    slice_view.logic_of("Red").GetSliceNode().SetSliceOffset(4)
+    plain, overlaid = str(tmp_path / "plain.png"), str(tmp_path / "overlaid.png")
+    slice_view.save("Red", plain, 120)
+    segments = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    segments.CreateDefaultDisplayNodes()
+    segments.SetReferenceImageGeometryParameterFromVolumeNode(node)
+    name = segments.GetSegmentation().AddEmptySegment("box")
+    labels = (voxels > 50).astype(np.uint8)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(labels, segments, name, node)
+    slice_view.save("Red", overlaid, 120)
+    middles = [qt.QColor(qt.QImage(each).pixel(60, 60)) for each in (plain, overlaid)]
+    assert middles[0].red() == middles[0].green() == middles[0].blue() > 200
+    assert middles[1].red() != middles[1].green()
+    slicer.mrmlScene.Clear(0)
+
+
+def test_settings_and_temporary_files_are_the_hosts_own():
+    path = Path(slicer.app.slicerUserSettingsFilePath)
+    assert path.is_relative_to(slicer.app.temporaryPath)
+    slicer.app.userSettings().setValue("Sketch/on", True)
+    assert slicer.util.settingsValue("Sketch/on", False, converter=slicer.util.toBool) is True
+    slicer.app.userSettings().remove("Sketch/on")
+
+
+def test_sample_data_is_registered_and_loaded(tmp_path):
+    import SampleData
+
+    node = volume()
+    assert slicer.util.saveNode(node, str(tmp_path / "there.nrrd"))
+    uri = (tmp_path / "there.nrrd").as_uri()
+    SampleData.SampleDataLogic.registerCustomSampleDataSource(
+        category="Testing", sampleName="There", uris=uri, fileNames="x.nrrd", nodeNames="There"
+    )
+    assert SampleData.downloadSample("There").GetName() == "There"
+    slicer.modules.sampleDataSources.pop("Testing")
+    slicer.mrmlScene.Clear(0)

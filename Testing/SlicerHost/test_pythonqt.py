@@ -1,0 +1,138 @@
+"""Qt's classes behave as PythonQt's do."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import qt
+
+from SlicerHost import pythonqt
+
+
+@pytest.fixture(autouse=True)
+def refused():
+    pythonqt.refused.clear()
+    yield pythonqt.refused
+    pythonqt.refused.clear()
+
+
+def test_properties_are_values():
+    button = qt.QPushButton("Apply")
+    assert (button.text, button.enabled, button.checkable) == ("Apply", True, False)
+    button.text, button.enabled = "Stop", False
+    assert (button.text, button.isEnabled()) == ("Stop", False)
+    with pytest.raises(TypeError):
+        button.text()
+    combo = qt.QComboBox()
+    combo.addItems(["a", "b"])
+    combo.currentIndex = 1
+    assert (combo.count, combo.currentText) == (2, "b")
+    edit = qt.QPlainTextEdit()
+    edit.plainText = "said"
+    assert edit.toPlainText() == "said"
+
+
+def test_static_methods_share_their_name_with_a_property():
+    timer = qt.QTimer()
+    timer.singleShot = True
+    assert timer.singleShot is True
+    qt.QTimer.singleShot(0, lambda: None)
+
+
+@pytest.mark.parametrize("value", [["no"], "no", object()])
+def test_a_value_of_the_wrong_kind_is_an_attribute_error(value):
+    with pytest.raises(AttributeError, match="does not accept"):
+        qt.QPushButton().enabled = value
+
+
+def test_nothing_of_ours_is_hung_on_widgets():
+    label = qt.QLabel()
+    with pytest.raises(AttributeError, match="creating new attributes"):
+        label.job = 1
+    with pytest.raises(AttributeError, match="can not be overwritten"):
+        label.setText = print
+    with pytest.raises(AttributeError):
+        _ = label.jobs
+
+    class Own(qt.QLabel):
+        pass
+
+    own = Own()
+    own.job = 1  # a class of Python's own may
+    assert own.job == 1
+
+
+def test_dynamic_properties_are_attributes():
+    label = qt.QLabel()
+    label.setProperty("node", "vtkMRMLNode1")
+    assert label.node == "vtkMRMLNode1"
+    label.node = "vtkMRMLNode2"
+    assert label.property("node") == "vtkMRMLNode2"
+
+
+def test_signals_are_connected_by_their_signature(refused):
+    button, heard = qt.QPushButton(), []
+    assert button.connect("clicked(bool)", heard.append)
+    button.click()
+    assert heard == [False]
+    assert button.disconnect("clicked(bool)", heard.append)
+    button.click()
+    assert heard == [False]
+    assert refused == []
+
+
+def test_an_unknown_signal_or_slot_is_written_down(refused):
+    button, label = qt.QPushButton(), qt.QLabel()
+    assert not button.connect("clicked(int)", print)
+    assert not button.connect("clicked()", label, "explode()")
+    assert refused == ["QPushButton has no signal clicked(int)", "QLabel has no slot explode()"]
+
+
+def test_overloads_are_chosen_by_signature():
+    process, heard = qt.QProcess(), []
+    assert process.connect(
+        "finished(int,QProcess::ExitStatus)", lambda *given: heard.append(list(map(int, given)))
+    )
+    process.start("true", [])
+    process.waitForFinished(5000)
+    assert heard == [[0, 0]]
+
+
+def test_constructors_take_no_keywords():
+    with pytest.raises(ValueError, match="no keyword"):
+        qt.QPushButton(text="Apply")
+
+
+def test_enums_are_ints():
+    assert qt.QProcess.NotRunning == 0
+    assert qt.QMessageBox.Ok == 1024
+    label = qt.QLabel()
+    label.alignment = qt.Qt.AlignRight
+    assert label.alignment & qt.Qt.AlignRight
+
+
+def test_what_pythonqt_takes_for_something_else_is_written_down(refused):
+    label, spin = qt.QLabel(), qt.QSpinBox()
+    label.text = None
+    assert label.text == "None"
+    label.setText(None)
+    spin.value = np.int64(3)
+    spin.value = 2.5
+    label.toolTip = Path("x")
+    assert len(refused) == 5
+    assert spin.value == 2
+    assert label.toolTip == os.fspath(Path("x"))
+
+
+def test_what_is_pysides_own_is_not_there():
+    for name in ("Signal", "Slot", "Property"):
+        assert not hasattr(qt, name)
+
+
+def test_dialogs_and_loops_have_exec_():
+    for cls in (qt.QDialog, qt.QMenu, qt.QEventLoop, qt.QMessageBox):
+        assert callable(cls.exec_)
+    loop = qt.QEventLoop()
+    qt.QTimer.singleShot(0, loop.quit)
+    loop.exec_()

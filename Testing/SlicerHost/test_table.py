@@ -1,0 +1,117 @@
+"""Stand-ins offer what the table lists, and the committed table is part of the full one."""
+
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+import slicer
+
+from SlicerHost import api, listing, make_api, pythonqt, qt, standins
+
+HERE = Path(__file__).resolve().parent
+_OURS = {"construct", "stand_in"}
+NAMES = sorted(standins.BEHAVIOUR)
+
+
+def test_the_committed_table_is_part_of_the_full_one():
+    if not api.FULL_TABLE.is_file():
+        pytest.skip("the full table (../shared/slicer-api) is not beside this repository")
+    full = json.loads(api.FULL_TABLE.read_text(encoding="utf-8"))
+    wanted = make_api.reduced(full)
+    assert set(wanted["qt"]) <= set(api.classes()), "run make_api.py again"
+    assert api.classes() == {name: full["qt"][name] for name in api.classes()}
+    assert api.table()["python"] == wanted["python"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_behaviour_is_outside_the_table(name):
+    native = set(dir(getattr(qt, api.qt_base(name))))
+    given = {key for key in vars(standins.BEHAVIOUR[name]) if not key.startswith("_")}
+    assert given - api.members(name) - native <= _OURS
+
+
+@pytest.mark.parametrize("name", sorted(api.classes()))
+def test_no_member_is_outside_the_table(name):
+    made = standins.make(name)
+    own = {
+        key
+        for cls in made.__mro__
+        if "stand_in" in vars(cls)
+        for key in vars(cls)
+        if not key.startswith("_")
+    }
+    native = set(dir(getattr(qt, api.qt_base(name))))
+    assert own - api.members(name) - native <= _OURS | {"staticMetaObject"}
+
+
+def test_exceptions_to_the_table_are_called_by_the_genuine_slicer_util():
+    source = inspect.getsource(slicer.util)
+    for names in api.ALSO.values():
+        for name in names:
+            assert f".{name}(" in source or f".{name}" in source
+
+
+def test_what_has_no_behaviour_says_so():
+    combo = slicer.qMRMLNodeComboBox()
+    with pytest.raises(NotImplementedError, match="sortFilterProxyModel"):
+        combo.sortFilterProxyModel()
+    with pytest.raises(NotImplementedError, match="interactionNodeSingletonTag"):
+        combo.interactionNodeSingletonTag = "x"
+    with pytest.raises(NotImplementedError):
+        slicer.app.restart()
+
+
+@pytest.mark.parametrize("name", ["setMaximum", "setRange", "jobs"])
+def test_what_the_table_lacks_is_an_attribute_error(name):
+    import ctk
+
+    slider = ctk.ctkSliderWidget()
+    with pytest.raises(AttributeError):
+        getattr(slider, name)
+    with pytest.raises(AttributeError):
+        setattr(slider, name, 1)
+    with pytest.raises(AttributeError):
+        getattr(ctk, "ctkNothing")  # noqa: B009
+    with pytest.raises(AttributeError):
+        getattr(slicer, "qMRMLNothing")  # noqa: B009
+    with pytest.raises(AttributeError):
+        getattr(slicer.app, name)
+
+
+def test_a_string_is_no_list_of_node_types():
+    pythonqt.refused.clear()
+    slicer.qMRMLNodeComboBox().nodeTypes = "vtk"
+    assert len(pythonqt.refused) == 1
+    pythonqt.refused.clear()
+
+
+@pytest.mark.parametrize(("module", "names"), sorted(api.table()["python"].items()))
+def test_slicers_python_modules_have_the_same_signatures(module, names):
+    imported = __import__(module, fromlist=["x"])
+    for name, expected in names.items():
+        if name.startswith("_"):
+            continue
+        if isinstance(expected, str):
+            assert _parameters(getattr(imported, name)) == _names(expected), name
+            continue
+        for method, parameters in expected.items():
+            found = getattr(getattr(imported, name), method)
+            assert _parameters(found) == _names(parameters), f"{name}.{method}"
+
+
+def _parameters(function):
+    return list(inspect.signature(function).parameters)
+
+
+def _names(text):
+    import ast
+
+    given = ast.parse(f"def f({text}): ...").body[0].args
+    stars = [each.arg for each in (given.vararg, given.kwarg) if each]
+    return [each.arg for each in [*given.args, *given.kwonlyargs]] + stars
+
+
+def test_the_list_of_stand_ins_in_the_docs_is_up_to_date():
+    page = (HERE.parents[1] / "docs/slicer/host.md").read_text(encoding="utf-8")
+    assert listing.table() in page, "run: PYTHONPATH=Testing python -m SlicerHost.listing"
