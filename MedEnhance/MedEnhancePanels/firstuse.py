@@ -82,7 +82,7 @@ class FirstUsePanel:
                 purpose = _("{purpose}; replaces version {version}").format(
                     purpose=purpose, version=package.installed
                 )
-            size = _("about {size}").format(size=dependencies.sizeText(package.megabytes))
+            size = dependencies.sizeText(package.megabytes)
             for column, text in enumerate((package.name, purpose, size)):
                 item = qt.QTableWidgetItem(text)
                 item.setToolTip(package.requirement if column == 0 else text)

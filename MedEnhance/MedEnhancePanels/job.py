@@ -84,8 +84,6 @@ class Job:
         self.state, self.error, self.ended, self.etaSeconds = state, error, time.time(), None
         if state == "done":
             self.fraction = 1.0
-        if error is not None and error.details:
-            self.log.extend(error.details.splitlines())
         shutil.rmtree(self.folder, ignore_errors=True)
         finishers, self._finishers = self._finishers, []
         for callback in finishers:

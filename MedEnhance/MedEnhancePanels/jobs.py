@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import time
+import weakref
 
 import qt
 import slicer
@@ -17,13 +18,19 @@ _MOST_REMEMBERED = 100
 _LOG_LINES_REMEMBERED = 200
 _TICK_MS = 500
 #: Jobs that answer a question of the panel at once; a list of past work is no place for them.
-_UNREMEMBERED = ("doctor", "models", "inspect", "estimate", "ping")
+_QUESTIONS = ("doctor", "models", "inspect", "estimate", "ping")
 
 
 def historyPath():
     """The file of past jobs, beside Slicer's user settings."""
     folder = os.path.dirname(slicer.app.slicerUserSettingsFilePath)
     return os.path.join(folder, "MedEnhance-jobs.jsonl")
+
+
+def isListed(job):
+    """Whether a job is work worth listing: no question of the panel, and no preview."""
+    isPreview = "slices" in job.params or bool(job.params.get("preview"))
+    return job.kind not in _QUESTIONS and not isPreview
 
 
 class Record:
@@ -37,6 +44,7 @@ class Record:
         self.warnings = [str(line) for line in fields.get("warnings", [])]
         self.result = dict(fields.get("result", {}))
         self.errorText = str(fields.get("error", ""))
+        self.details = str(fields.get("details", ""))
         self.isFinished, self.fraction, self.stage, self.etaSeconds = True, 1.0, "", None
 
 
@@ -80,6 +88,7 @@ def remember(job, path=None):
         "warnings": job.warnings,
         "result": {key: job.result[key] for key in ("outputs", "report") if key in job.result},
         "error": error.text if error is not None else "",
+        "details": error.details if error is not None else "",
     }
     temporary = f"{path}.{os.getpid()}.tmp"
     try:
@@ -89,6 +98,16 @@ def remember(job, path=None):
         os.replace(temporary, path)
     except OSError as problem:
         logging.warning("MedEnhance: the job cannot be remembered: %s", problem)
+
+
+def _rememberOnce(job):
+    """Several pages may follow one job, as after the widget was made anew."""
+    if isListed(job) and job not in _remembered:
+        _remembered.add(job)
+        remember(job)
+
+
+_remembered = weakref.WeakSet()
 
 
 def forgetAll(path=None):
@@ -166,18 +185,17 @@ class JobsPanel:
         self._tickWhileNeeded()
 
     def _jobs(self):
-        return [job for job in self.context.runner.jobs if job.kind not in _UNREMEMBERED]
+        return [job for job in self.context.runner.jobs if isListed(job)]
 
     def _follow(self, job):
         if job.id not in self._followed:
             self._followed.add(job.id)
-            job.onFinished(remember)
+            job.onFinished(_rememberOnce)
 
     def _onChange(self, job):
-        if job.kind in _UNREMEMBERED:
-            return
-        if job not in self._rows:
+        if isListed(job) != (job in self._rows):  # what a job is shows when its params are set
             self.refresh()
+        if not isListed(job):
             return
         self._fillRow(self._rows.index(job), job)
         if job is self.selected:
@@ -223,9 +241,13 @@ class JobsPanel:
         ui.stateLabel.text = _sentence(job)
         ui.progressBar.visible = not job.isFinished
         ui.progressBar.value = int(100 * job.fraction)
-        text = "\n".join(line for line in (_errorOf(job), *job.warnings) if line)
+        error, details = _errorOf(job)
+        text = "\n".join(line for line in (error, *job.warnings) if line)
         ui.messageLabel.text = text
         ui.messageLabel.visible = bool(text)
+        ui.traceButton.visible = bool(details)
+        if ui.traceEdit.plainText != details:
+            ui.traceEdit.setPlainText(details)
         self._showLog(job)
 
     def _showLog(self, job):
@@ -315,10 +337,12 @@ def _clock(started):
 
 
 def _errorOf(job):
-    """The sentence of what went wrong, "" for a job that was well; its details end the log."""
+    """The sentence of what went wrong, and its details; empty for a job that was well."""
+    if job.state == "cancelled":
+        return "", ""
     if isinstance(job, Record):
-        return "" if job.state == "cancelled" else job.errorText
-    return "" if job.error is None or job.error.isCancellation else job.error.text
+        return job.errorText, job.details
+    return ("", "") if job.error is None else (job.error.text, job.error.details)
 
 
 def _report(job):

@@ -24,7 +24,7 @@ class Pip:
     def __init__(self, lines=(), code=0, onEnd=None):
         self.lines, self.code, self.onEnd = list(lines), code, onEnd
         self.calls, self.constraints, self._timers = [], "", []
-        self.isBusy = False
+        self.isBusy, self.delayMs = False, 30
 
     def pip_install(
         self,
@@ -69,7 +69,7 @@ class Pip:
         timer = qt.QTimer()
         timer.setSingleShot(True)
         timer.timeout.connect(end)
-        timer.start(30)
+        timer.start(self.delayMs)
         self._timers.append(timer)
 
 
@@ -246,6 +246,7 @@ class FirstUseTest(FirstUseTestCase):
     def test_screenshots(self):
         self.screenshot(self.widget.uiWidget, "first-use-missing", height=760)
         pip = self.pip(["Collecting torch>=2.4", "  Downloading torch-2.9.whl (899.8 MB)"])
+        pip.delayMs = 500
         self.panel.ui.installButton.click()
         for line in pip.lines:
             self.panel._onLine(line)

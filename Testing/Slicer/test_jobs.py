@@ -14,7 +14,7 @@ class JobsTest(MedEnhanceTestCase):
         self.folder = self.temporaryFolder()
         self.history = os.path.join(self.folder, "settings", "history.jsonl")
         self.use(mock.patch.object(jobs, "historyPath", lambda: self.history))
-        self.use(mock.patch.object(jobs, "_UNREMEMBERED", ("models",)))  # ping is a job here
+        self.use(mock.patch.object(jobs, "_QUESTIONS", ("models",)))  # ping is a job here
         for job in list(self.context.runner.jobs):
             self.context.runner.forget(job)
         self.panel = jobs.JobsPanel(self.context)
@@ -86,7 +86,9 @@ class JobsTest(MedEnhanceTestCase):
         self.assertEqual(self.cell(0, 1), "Failed")
         self.assertIn("/nowhere.nii", self.panel.ui.messageLabel.text)
         self.assertNotIn("Traceback", self.panel.ui.messageLabel.text)
-        self.assertIn("Traceback", self.panel.ui.logEdit.plainText)
+        self.assertTrue(self.panel.ui.traceButton.collapsed)
+        self.assertIn("Traceback", self.panel.ui.traceEdit.plainText)
+        self.assertNotIn("Traceback", self.panel.ui.logEdit.plainText)
 
     def test_pastJobsAreRemembered(self):
         self.finish(self.ping(title="kept"))
@@ -95,7 +97,7 @@ class JobsTest(MedEnhanceTestCase):
         self.assertEqual([record.title for record in panel._past], ["kept", "failed"])
         self.assertEqual(panel.ui.jobTable.item(0, 0).text(), "failed")
         self.assertIn("/no.nii", panel.ui.messageLabel.text)
-        self.assertIn("Traceback", panel.ui.logEdit.plainText)
+        self.assertIn("Traceback", panel.ui.traceEdit.plainText)
         self.assertFalse(panel.ui.cancelButton.enabled)
 
     def test_clearForgetsWhatEndedAndKeepsWhatRuns(self):
@@ -172,6 +174,19 @@ class JobsTest(MedEnhanceTestCase):
         panel = jobs.JobsPanel(self.context)
         panel.cleanup()
         self.assertEqual(len(self.context.runner.listeners), before)
+
+    def test_questionsAndPreviewsAreNotListed(self):
+        self.finish(self.context.runner.submit("models", {"action": "list"}, title="Models"))
+        self.assertEqual(self.panel.ui.jobTable.rowCount, 0)
+
+        def before(job):
+            yield 0.5
+            job.params = {"input": "/no.ucv", "output": "/no.nrrd", "preview": True}
+
+        runner = self.context.runner
+        self.finish(runner.submit("decompress", {}, title="Preview", before=before))
+        self.assertEqual(self.panel.ui.jobTable.rowCount, 0)
+        self.assertEqual(jobs.readHistory(), [])
 
     def test_durations(self):
         self.assertEqual(jobs.durationText(3.2), "3 s")

@@ -8,6 +8,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import qt
 import slicer
 import vtk
 from medenhance_testing import MedEnhanceTestCase
@@ -442,3 +443,22 @@ class ScreenshotTest(LoadTestCase):
         node.SetAttribute(bridge.MODALITY, "PT")
         self.panel.ui.inputSelector.setCurrentNode(node)
         self.screenshot(self.widget.uiWidget, "load-warnings", height=600)
+        self.useDarkPalette()
+        self.screenshot(self.widget.uiWidget, "load-warnings-dark", height=600)
+
+    def useDarkPalette(self):
+        """As Slicer's dark style: light text on dark grey."""
+        light = qt.QPalette(qt.QApplication.palette())
+        self.addCleanup(qt.QApplication.setPalette, light)
+        dark = qt.QPalette()
+        for role, grey in (
+            (qt.QPalette.Window, 46),
+            (qt.QPalette.Base, 32),
+            (qt.QPalette.AlternateBase, 40),
+            (qt.QPalette.Button, 60),
+            (qt.QPalette.WindowText, 235),
+            (qt.QPalette.Text, 235),
+            (qt.QPalette.ButtonText, 235),
+        ):
+            dark.setColor(role, qt.QColor(grey, grey, grey))
+        qt.QApplication.setPalette(dark)
