@@ -93,7 +93,7 @@ class DecompressSection:
         if path == self._inspected and self._card is not None:
             return
         self._card, self._inspection, self._inspected = None, None, path
-        self.ui.recoverButton.visible = False
+        self.ui.recoverButton.visible = self.ui.regionCheckBox.checked = False
         if os.path.isfile(path):
             self.ui.cardLabel.text = _("Reading…")
             self._inspection = compression.startInspect(self.context.runner, path)
@@ -176,7 +176,9 @@ class DecompressSection:
             self.ui.recoverButton.visible = job.error.code == "codec"
             self.context.showError(compression.withRemedy(job.error))
             return
-        showVolume(job.nodes["output"])
+        node = job.nodes["output"]
+        showVolume(node)
+        self.context.message("info", _("{name} is in the scene.").format(name=node.GetName()))
 
     def _onRecovered(self, job):
         self._refresh()

@@ -374,8 +374,8 @@ class DecompressTest(CompressTestCase):
 
     def test_thePageCanBeReadOnADarkTheme(self):
         self.choose(self.obliqueVolume())
-        dark = qt.QPalette(qt.QColor(45, 45, 48))
-        before = qt.QPalette(self.panel.widget.palette)
-        self.panel.widget.palette = dark
+        panel = self.widget.parent
+        before = qt.QPalette(panel.palette)
+        panel.palette = qt.QPalette(qt.QColor(45, 45, 48))
         self.picture("compress-dark")
-        self.panel.widget.palette = before
+        panel.palette = before
