@@ -70,6 +70,8 @@ class EnhancePanel:
     def enter(self):
         """Called when the page is shown: models and devices may have come or gone."""
         self._offered = None
+        if self._doctor is not None and self._doctor.state in ("failed", "cancelled"):
+            self._doctor = None
         self.update()
 
     def exit(self):
@@ -429,7 +431,7 @@ class EnhancePanel:
 def sequenceOf(node):
     """The sequence that a volume shows a frame of, or None."""
     for browser in slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode"):
-        if node is not None and browser.IsProxyNode(node):
+        if node is not None and browser.IsProxyNodeID(node.GetID()):
             return browser.GetSequenceNode(node)
     return None
 

@@ -148,39 +148,53 @@ class _Enhancement(NodeRun):
 
     def _placeSequence(self, job):
         source, files = self.node, job.result["outputs"]
-        frames = bridge.frameNodes(source)
-        for role, word in (("output", _("enhanced")), ("uncertainty", _("uncertainty"))):
-            if role not in files:
-                continue
-            end = 1.0 if role == "uncertainty" or "uncertainty" not in files else 0.5
-            receiving = bridge.receiveVolume(files[role], f"{source.GetName()} {word}")
-            sequence = self.made((yield from share(receiving, end - 0.5, end)))
+        words = {"output": _("enhanced"), "uncertainty": _("uncertainty")}
+        roles = [role for role in words if role in files]
+        for number, role in enumerate(roles):
+            name = f"{source.GetName()} {words[role]}"
+            steps = bridge.receiveVolume(files[role], name)
+            start, end = number / len(roles), (number + 1) / len(roles)
+            sequence = self.made((yield from share(steps, start, end)))
+            sequence.SetName(bridge.uniqueName(name))
             _indexAs(sequence, source)
-            for frame, original in zip(bridge.frameNodes(sequence), frames, strict=True):
+            for frame, original in zip(
+                bridge.frameNodes(sequence), bridge.frameNodes(source), strict=True
+            ):
                 bridge.copyGeometry(original, frame)
             bridge.placeBeside(source, sequence)
-            derived = "enhanced" if role == "output" else role
-            self._describe(sequence, source, derived)
-            self._showFrames(sequence, source, role)
+            self._describe(sequence, source, "enhanced" if role == "output" else role)
             job.nodes[role] = sequence
         results.link(job.nodes["output"], input=source, uncertainty=job.nodes.get("uncertainty"))
+        self._showFrames({role: job.nodes[role] for role in roles})
 
-    def _showFrames(self, sequence, source, role):
-        """Give the frame that a browser shows the look of the input's."""
+    def _showFrames(self, sequences):
+        """Play the new sequences with their source; what shows a frame looks and links as it."""
         logic = slicer.modules.sequences.logic()
-        browser = logic.GetFirstBrowserNodeForSequenceNode(sequence)
-        self.made(browser)
+        browser = logic.GetFirstBrowserNodeForSequenceNode(self.node)
+        for sequence in sequences.values():
+            own = logic.GetFirstBrowserNodeForSequenceNode(sequence)
+            if browser is None:
+                browser = self.made(own)
+            elif own is not browser:
+                slicer.mrmlScene.RemoveNode(own)
+                browser.AddSynchronizedSequenceNode(sequence)
         logic.UpdateProxyNodesFromSequences(browser)
-        proxy = browser.GetProxyNode(sequence)
-        if proxy is None:
-            return
-        self.made(proxy)
-        shown = _proxyOf(source) or source.GetNthDataNode(0)
-        proxy.SetAndObserveTransformNodeID(shown.GetTransformNodeID())
-        if role == "uncertainty":
-            results.styleUncertainty(proxy, results.unitOf(shown))
-        else:
-            results.copyDisplay(shown, proxy)
+        source = browser.GetProxyNode(self.node)
+        shown = {
+            role: self.made(browser.GetProxyNode(sequence))
+            for role, sequence in sequences.items()
+            if browser.GetProxyNode(sequence) is not None
+        }
+        for role, proxy in shown.items():
+            if source is not None:
+                proxy.SetAndObserveTransformNodeID(source.GetTransformNodeID())
+            self._describe(proxy, self.node, "enhanced" if role == "output" else role)
+            if role == "uncertainty":
+                results.styleUncertainty(proxy, results.unitOf(source or proxy))
+            elif source is not None:
+                results.copyDisplay(source, proxy)
+        if "output" in shown:
+            results.link(shown["output"], input=source, uncertainty=shown.get("uncertainty"))
 
     def _describe(self, output, source, derived="enhanced"):
         results.stamp(output, derived, source, **self._provenance)
@@ -296,14 +310,11 @@ def _indexAs(sequence, source):
     sequence.SetIndexName(source.GetIndexName())
     sequence.SetIndexUnit(source.GetIndexUnit())
     sequence.SetIndexType(source.GetIndexType())
-    # From the end, so that a value is free before it is given again.
-    for frame in reversed(range(sequence.GetNumberOfDataNodes())):
-        old, new = sequence.GetNthIndexValue(frame), source.GetNthIndexValue(frame)
-        if old != new:
-            sequence.UpdateIndexValue(old, new)
-
-
-def _proxyOf(sequence):
-    """The node that shows a sequence's current frame, or None."""
-    browser = slicer.modules.sequences.logic().GetFirstBrowserNodeForSequenceNode(sequence)
-    return browser.GetProxyNode(sequence) if browser is not None else None
+    # A sequence sorts itself by its values and holds each once, so all of them step aside first.
+    count = sequence.GetNumberOfDataNodes()
+    old = [sequence.GetNthIndexValue(frame) for frame in range(count)]
+    aside = [str(10**9 + frame) for frame in range(count)]
+    new = [source.GetNthIndexValue(frame) for frame in range(count)]
+    for values in (zip(old, aside, strict=True), zip(aside, new, strict=True)):
+        for before, after in values:
+            sequence.UpdateIndexValue(before, after)
