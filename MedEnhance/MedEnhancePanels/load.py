@@ -10,55 +10,18 @@ from slicer.i18n import tr as _
 
 from MedEnhancePanels import bridge, card, samples
 from MedEnhancePanels.errors import guarded
+from MedEnhancePanels.loading import (
+    CONTAINER,
+    READABLE,
+    isForTheLibrary,
+    loadWithSlicer,
+    seriesIn,
+    startLoad,
+)
 
-#: What the library reads, and so judges; everything else is left to Slicer's own loaders.
-READABLE = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".dcm", ".dicom", ".ima")
-CONTAINER = ".ucv"
-#: How the library lists the series of a folder in the message of its error: "  1: CT  512×…".
-_SERIES_LINE = re.compile(r"^\s+(\d+): (.+)$", re.MULTILINE)
+#: What the library adds for users of its command line: " (state another: --modality, …)".
+_COMMAND_LINE = re.compile(r" \([^()]*--[a-z][^()]*\)")
 _SETTLE_MS = 50
-
-
-def startLoad(runner, path, *, series=None, modality=None, name=None):
-    """Read a file or a DICOM folder in the worker, checked by the library, into a new node.
-
-    series: which one of a folder that holds several, by its number or UID. Returns the Job; its
-    nodes["output"] is a volume node, or a sequence node for 4D.
-    """
-    path = os.path.abspath(str(path))
-    name = name or nameFor(path)
-    told = {"series": series, "modality": modality}
-
-    def before(job):
-        job.params = {
-            "input": path,
-            "output": os.path.join(job.folder, "volume.nrrd"),
-            **{key: value for key, value in told.items() if value},
-        }
-        yield 1.0
-
-    def after(job):
-        node = yield from bridge.receiveVolume(job.result["outputs"]["output"], name)
-        node.SetAttribute("MedEnhance.source", path)
-        node.SetAttribute("MedEnhance.notes", "\n".join(job.warnings))
-        job.nodes["output"] = node
-
-    title = _("Load {name}").format(name=os.path.basename(path))
-    return runner.submit("convert", {}, title=title, before=before, after=after)
-
-
-def nameFor(path):
-    """A node's name for a file or folder."""
-    base = os.path.basename(os.path.normpath(path))
-    for ending in (".nii.gz", *READABLE, CONTAINER):
-        if base.lower().endswith(ending) and len(base) > len(ending):
-            return base[: -len(ending)]
-    return base
-
-
-def seriesIn(error):
-    """The series that an error of the library lists: pairs of number and description."""
-    return _SERIES_LINE.findall(error.message) if error.code == "input" else []
 
 
 class LoadPanel:
@@ -71,7 +34,6 @@ class LoadPanel:
         self._folder = ""
         self._observed = []
         self._stopObservingState = None
-        self._isUpdating = False
         self._settle = qt.QTimer()
         self._settle.setSingleShot(True)
         self._settle.setInterval(_SETTLE_MS)
@@ -140,12 +102,11 @@ class LoadPanel:
             from MedEnhancePanels import compression
 
             return self._follow(compression.startDecompress(self.context.runner, path))
-        if os.path.isdir(path) or lower.endswith(READABLE) or "." not in os.path.basename(path):
+        if isForTheLibrary(path):
             runner = self.context.runner
             job = startLoad(runner, path, series=series, modality=modality, name=name)
             return self._follow(job)
-        node = slicer.util.loadNodeFromFile(str(path), None, {})
-        self.ui.inputSelector.setCurrentNode(node)
+        self._show(loadWithSlicer(path))
         return None
 
     def _follow(self, job):
@@ -350,7 +311,7 @@ class LoadPanel:
 
     def _showWarnings(self, warnings, notes):
         lines = [f"<b>{_html(one.text)}.</b> {_html(one.remedy)}" for one in warnings]
-        lines += [_html(note) for note in notes.splitlines()]
+        lines += [_html(_COMMAND_LINE.sub("", note)) for note in notes.splitlines()]
         self.ui.warningsFrame.visible = bool(lines)
         self.ui.warningsLabel.text = "".join(f"<p>{line}</p>" for line in lines)
 

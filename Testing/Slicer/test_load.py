@@ -12,7 +12,7 @@ import qt
 import slicer
 import vtk
 from medenhance_testing import MedEnhanceTestCase
-from MedEnhancePanels import bridge, card, load, samples
+from MedEnhancePanels import bridge, card, load, loading, samples
 from MedEnhancePanels.errors import PanelError
 
 _SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -143,6 +143,35 @@ class LoadTest(LoadTestCase):
                 self.assertIsNone(self.panel.node)
         job = self.open(os.path.join(folder, "absent.nii.gz"))
         self.assertIn("absent.nii.gz", self.message())
+
+    def test_aCompressedFileIsOpened(self):
+        node = self.smallVolume()
+        path = os.path.join(self.temporaryFolder(), "small.ucv")
+        self.widget.logic.compress(node, path, lossless=True)
+        back = self.open(path).nodes["output"]
+        self.assertIs(self.panel.node, back)
+        voxels = slicer.util.arrayFromVolume
+        self.assertTrue(np.array_equal(voxels(back), voxels(node)))
+
+    def test_otherFormatsAreLeftToSlicer(self):
+        path = os.path.join(self.temporaryFolder(), "picture.bmp")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("no volume")
+        self.assertFalse(loading.isForTheLibrary(path))
+        self.assertIsNone(self.panel.openPath(path))
+        self.assertIn("neither by MedEnhance nor by Slicer", self.message())
+        self.assertIn(".nii.gz", self.message())
+        node = self.volume()
+        with mock.patch.object(slicer.util, "loadNodeFromFile", return_value=node):
+            self.panel.openPath(path)
+        self.assertIs(self.panel.node, node)
+
+    def test_aGuessedModalityIsToldInWordsOfThePage(self):
+        node = self.open(samples.samplePath(samples.SAMPLES[0])).nodes["output"]
+        self.assertIn("modality=", node.GetAttribute("MedEnhance.notes"))
+        text = self.panel.ui.warningsLabel.text
+        self.assertIn("taken as MR by its values", text)
+        self.assertNotIn("--modality", text)
 
     def test_aCancelledLoadLeavesNoNodeAndNoMessage(self):
         before = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLVolumeNode")

@@ -1,0 +1,93 @@
+"""Files and DICOM folders into the scene, judged by the library in the worker."""
+
+import os
+import re
+
+import slicer
+from slicer.i18n import tr as _
+
+from MedEnhancePanels import bridge
+from MedEnhancePanels.errors import PanelError
+
+#: What the library reads, and so judges; everything else is left to Slicer's own loaders.
+READABLE = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".dcm", ".dicom", ".ima")
+CONTAINER = ".ucv"
+#: How the library lists the series of a folder in the message of its error: "  1: CT  512×…".
+_SERIES_LINE = re.compile(r"^\s+(\d+): (.+)$", re.MULTILINE)
+
+
+def startLoad(runner, path, *, series=None, modality=None, name=None):
+    """Read a file or a DICOM folder in the worker, checked by the library, into a new node.
+
+    series: which one of a folder that holds several, by its number or UID. Returns the Job; its
+    nodes["output"] is a volume node, or a sequence node for 4D.
+    """
+    path = os.path.abspath(str(path))
+    name = name or nameFor(path)
+    told = {"series": series, "modality": modality}
+
+    def before(job):
+        job.params = {
+            "input": path,
+            "output": os.path.join(job.folder, "volume.nrrd"),
+            **{key: value for key, value in told.items() if value},
+        }
+        yield 1.0
+
+    def after(job):
+        node = yield from bridge.receiveVolume(job.result["outputs"]["output"], name)
+        node.SetAttribute("MedEnhance.source", path)
+        node.SetAttribute("MedEnhance.notes", "\n".join(job.warnings))
+        job.nodes["output"] = node
+
+    title = _("Load {name}").format(name=os.path.basename(path))
+    return runner.submit("convert", {}, title=title, before=before, after=after)
+
+
+def isForTheLibrary(path):
+    """Whether the library reads what lies there, or at least says why it cannot be read."""
+    from pathlib import Path
+
+    from MedEnhanceLib.io.dicom import is_dicom
+
+    if os.path.isdir(path) or not os.path.exists(path):
+        return True
+    return str(path).lower().endswith(READABLE) or is_dicom(Path(path))
+
+
+def loadWithSlicer(path):
+    """A file of a format that only Slicer knows, by Slicer's own loader."""
+    try:
+        node = slicer.util.loadNodeFromFile(str(path), None, {})
+    except RuntimeError as cause:
+        raise PanelError(
+            _("{name} cannot be read, neither by MedEnhance nor by Slicer").format(
+                name=os.path.basename(path)
+            ),
+            _("Give a DICOM folder or image, or one of: {endings}.").format(
+                endings=", ".join((*READABLE[:5], CONTAINER))
+            ),
+            "input",
+            str(cause),
+        ) from cause
+    if not node.IsA("vtkMRMLScalarVolumeNode"):
+        raise PanelError(
+            _("{name} was loaded, but it is no volume").format(name=node.GetName()),
+            _("Choose another file."),
+            "input",
+        )
+    return node
+
+
+def nameFor(path):
+    """A node's name for a file or folder."""
+    base = os.path.basename(os.path.normpath(path))
+    for ending in (".nii.gz", *READABLE, CONTAINER):
+        if base.lower().endswith(ending) and len(base) > len(ending):
+            return base[: -len(ending)]
+    return base
+
+
+def seriesIn(error):
+    """The series that an error of the library lists: pairs of number and description."""
+    return _SERIES_LINE.findall(error.message) if error.code == "input" else []
