@@ -9,6 +9,7 @@ from typing import Any
 
 from MedEnhanceLib.config import config_from_json, config_to_json
 from MedEnhanceLib.errors import ConfigError, OutputError
+from MedEnhanceLib.jobs import recent
 from MedEnhanceLib.jobs.events import as_json
 from MedEnhanceLib.jobs.files import (
     CONTAINER,
@@ -35,17 +36,30 @@ class CompressParams(VolumeParams):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EstimateParams(VolumeParams):
+    """config: as of compress."""
+
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DecompressParams:
     """region: [start, stop] or null (all) for each axis [T,] K, J, I; later axes may be left out.
 
-    layers: how many layers of the payload to read; null reads all.
+    layers: how many layers of the payload to read; null reads all. preview: the whole grid, but
+    only the blocks at the three middle planes (or the first of several layers) are decoded.
     """
 
     input: str
     output: str
     region: list[list[int | None] | None] | None = None
     layers: int | None = None
+    preview: bool = False
     overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.preview and (self.region is not None or self.layers is not None):
+            raise ConfigError("a preview takes no region and no layers", "Leave them out.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,25 +96,40 @@ def run_compress(params: CompressParams, monitor: Monitor) -> Result:
     )
 
 
+def run_estimate(params: EstimateParams, monitor: Monitor) -> Result:
+    """Load → code a few blocks; nothing is written."""
+    from MedEnhanceLib.unicompress import CompressConfig, estimate
+
+    config = config_from_json(CompressConfig, params.config)
+    volume = recent.INPUT.load(params, keep=True, monitor=monitor.part(0.0, 0.1))
+    return Result(as_json(estimate(volume, config, monitor=monitor.part(0.1, 1.0))))
+
+
 def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
     """Decode the region that is asked for → save → manifest."""
     from MedEnhanceLib.io import save
-    from MedEnhanceLib.unicompress import decompress
+    from MedEnhanceLib.unicompress import decompress, decompress_preview
 
     began = time.monotonic()
     source, output = Path(params.input), Path(params.output)
     region = region_from_json(params.region)
     check_volume_outputs({"output": output}, inputs=[source], overwrite=params.overwrite)
-    volume = decompress(source, region=region, layers=params.layers, monitor=monitor.part(0.0, 0.9))
+    figures: dict[str, Any] = {}
+    part = monitor.part(0.0, 0.9)
+    if params.preview:
+        volume, share = decompress_preview(source, monitor=part)
+        figures = {"preview": True, "share": share}
+    else:
+        volume = decompress(source, region=region, layers=params.layers, monitor=part)
     monitor.progress(0.9, "save")
     save(volume, output, overwrite=params.overwrite)
     return finish(
         "decompressed",
         {"output": output},
         began=began,
-        config={"region": params.region, "layers": params.layers},
+        config={"region": params.region, "layers": params.layers, "preview": params.preview},
         inputs={"input": source},
-        figures={"shape": volume.shape, "dtype": str(volume.dtype)},
+        figures={"shape": volume.shape, "dtype": str(volume.dtype), **figures},
         overwrite=params.overwrite,
     )
 

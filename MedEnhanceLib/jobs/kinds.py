@@ -9,9 +9,11 @@ from typing import Any
 from MedEnhanceLib.jobs.compression import (
     CompressParams,
     DecompressParams,
+    EstimateParams,
     RecoverParams,
     run_compress,
     run_decompress,
+    run_estimate,
     run_recover,
 )
 from MedEnhanceLib.jobs.demo import DemoParams, run_demo
@@ -54,6 +56,7 @@ JOBS: dict[str, JobKind] = {
     "enhance": JobKind(EnhanceParams, run_enhance),
     "segment": JobKind(SegmentParams, run_segment),
     "compress": JobKind(CompressParams, run_compress),
+    "estimate": JobKind(EstimateParams, run_estimate),
     "decompress": JobKind(DecompressParams, run_decompress),
     "recover": JobKind(RecoverParams, run_recover),
     "degrade": JobKind(DegradeParams, run_degrade),

@@ -2,22 +2,27 @@
 
 compress: volume → blocks → the best code of each → `.ucv`, verified before it appears
 decompress: `.ucv`, or a region of it → volume
+estimate: what compress would give, from a few blocks
 recover: what is intact in a damaged `.ucv` → volume and report
 """
 
 from MedEnhanceLib.unicompress.card import inspect_container
 from MedEnhanceLib.unicompress.config import CompressConfig
-from MedEnhanceLib.unicompress.decode import decompress
+from MedEnhanceLib.unicompress.decode import decompress, decompress_preview
 from MedEnhanceLib.unicompress.encode import CompressResult, compress
+from MedEnhanceLib.unicompress.estimate import Estimate, estimate
 from MedEnhanceLib.unicompress.recover import LostBlock, RecoverReport, recover
 
 __all__ = [
     "CompressConfig",
     "CompressResult",
+    "Estimate",
     "LostBlock",
     "RecoverReport",
     "compress",
     "decompress",
+    "decompress_preview",
+    "estimate",
     "inspect_container",
     "recover",
 ]

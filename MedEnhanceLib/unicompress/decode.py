@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from MedEnhanceLib.errors import CodecError, ConfigError, DeviceMemoryError
+from MedEnhanceLib.manifest import derived_note
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.unicompress import wavelet
 from MedEnhanceLib.unicompress.blocks import Box, Range, Region, resolve_region, whole_region
@@ -62,6 +64,50 @@ def decompress(
         _check_voxels(header, voxels, container.path.name, monitor)
     start = (ranges[1][0], ranges[2][0], ranges[3][0])
     return header.volume(voxels, header.geometry.cropped(start), str(path))
+
+
+def decompress_preview(
+    path: str | Path, *, monitor: Monitor | None = None, threads: int = 0
+) -> tuple[Volume, float]:
+    """A `.ucv` to be looked at while the rest is still to be read: the volume on its whole grid.
+
+    Where the file has several layers, the first one; else the blocks that the three middle planes
+    touch, of the first frame of a sequence, in a volume that holds the lowest stored value
+    everywhere else. The history says so. Returns the share of the blocks that were decoded too.
+    Raises as `decompress`.
+    """
+    monitor = monitor or Monitor()
+    with Container(Path(path)) as container:
+        header = Header.from_json(container.header, container.path.name)
+        has_layers = any(chunk.layer > 0 for chunk in container.chunks)
+        chunks = chunks_by_block(container, header, 1 if has_layers else None)
+        ranges = whole_region(header.shape)
+        voxels = allocate_voxels(header, ranges, container.path.name)
+        everything = range(len(header.grid))
+        blocks = sorted(everything if has_layers else _blocks_of_middle_planes(header))
+        if len(blocks) < len(everything):
+            voxels[...] = header.voxel_range[0] if header.voxel_range else 0
+        wanted = (chunks[block] for block in blocks)
+        decoded = decode_chunks(container, header, wanted, threads=threads, monitor=monitor)
+        for count, (block, content) in enumerate(zip(blocks, decoded, strict=True), 1):
+            paste(voxels, ranges, header.grid.box(block), content)
+            monitor.progress(count / len(blocks), "decompress")
+    share = len(blocks) / len(everything)
+    if has_layers or share < 1:
+        note = derived_note("opened as a preview, without all of the file")
+        header = replace(header, history=(*header.history, note))
+    return header.volume(voxels, header.geometry, str(path)), share
+
+
+def _blocks_of_middle_planes(header: Header) -> set[int]:
+    spans = whole_region(header.shape)[1:]
+    blocks: set[int] = set()
+    for axis, (start, stop) in enumerate(spans):
+        middle = (start + stop) // 2
+        plane = [*spans]
+        plane[axis] = (middle, middle + 1)
+        blocks.update(header.grid.blocks_in(((0, 1), *plane)))
+    return blocks
 
 
 def chunks_by_block(

@@ -81,10 +81,10 @@ def compress(
     target = Path(path)
     if target.suffix.lower() != ENDING:
         raise OutputError(f"{target.name}: not the ending of a container", f"Use {ENDING}.")
-    voxels = _codable(volume, config)
+    voxels = codable(volume, config)
     threads = thread_count(config.threads)
     with atomic_write(target, overwrite=overwrite) as temporary:
-        draft = _draft_header(volume, voxels, config)
+        draft = draft_header(volume, voxels, config)
         payload = _code(voxels, draft, config, threads, monitor.part(0.0, 0.85))
         header = _final_header(draft, payload)
         frame = build_frame(header.to_json(), payload.chunks, second_copy=payload.second_copy)
@@ -97,8 +97,8 @@ def compress(
         file_bytes=frame.file_bytes,
         ratio=voxels.nbytes / frame.file_bytes,
         max_error=payload.tally.max_error,
-        psnr=payload.tally.psnr(_peak(header.voxel_range)),
-        psnr_peak=_peak(header.voxel_range),
+        psnr=payload.tally.psnr(peak_of(header.voxel_range)),
+        psnr_peak=peak_of(header.voxel_range),
         seconds=time.monotonic() - began,
         block_types=dict(Counter(block_type_name(chunk.kind) for chunk in payload.chunks)),
         verified=True,
@@ -107,7 +107,7 @@ def compress(
     )
 
 
-def _codable(volume: Volume, config: CompressConfig) -> Voxels:
+def codable(volume: Volume, config: CompressConfig) -> Voxels:
     """The voxels, little-endian and in C order; refuses what cannot be coded as is asked."""
     require("imagecodecs", purpose="Compression")
     require("zstandard", purpose="Compression")
@@ -127,7 +127,7 @@ def _codable(volume: Volume, config: CompressConfig) -> Voxels:
     return voxels
 
 
-def _draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Header:
+def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Header:
     """The header but for what coding will tell; of the same size, within a few bytes."""
     promise: dict[str, float] = {}
     history = volume.history
@@ -158,7 +158,7 @@ def _draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Hea
 
 
 def _final_header(draft: Header, payload: Payload) -> Header:
-    peak = _peak(draft.voxel_range)
+    peak = peak_of(draft.voxel_range)
     psnr = payload.tally.psnr(peak)
     measured = {
         "max_error": payload.tally.max_error,
@@ -181,15 +181,20 @@ def _code(
         return code_bounded(
             voxels, config.max_error, speed=config.speed, threads=threads, monitor=monitor
         )
-    fields = draft.to_json()
-    room = Room(
-        config.ratio,
-        file_bytes=int(voxels.nbytes / config.ratio),
-        once=build_frame(fields, [], second_copy=False).file_bytes,
-        twice=build_frame(fields, [], second_copy=True).file_bytes,
-    )
+    room = make_room(draft, voxels, config.ratio)
     return code_to_ratio(
         voxels, draft.voxel_range, room, speed=config.speed, threads=threads, monitor=monitor
+    )
+
+
+def make_room(draft: Header, voxels: Voxels, ratio: float) -> Room:
+    """The bytes that a ratio leaves, and what the header takes of them."""
+    fields = draft.to_json()
+    return Room(
+        ratio,
+        file_bytes=int(voxels.nbytes / ratio),
+        once=build_frame(fields, [], second_copy=False).file_bytes,
+        twice=build_frame(fields, [], second_copy=True).file_bytes,
     )
 
 
@@ -229,7 +234,8 @@ def _plain(value: Any) -> float:
     return int(number) if isinstance(number, bool) else number
 
 
-def _peak(voxel_range: VoxelRange) -> float:
+def peak_of(voxel_range: VoxelRange) -> float:
+    """The full range, which PSNR is told against; 0 where no voxel is finite."""
     return 0.0 if voxel_range is None else voxel_range[1] - voxel_range[0]
 
 

@@ -58,7 +58,7 @@ class Room:
 
 
 @dataclass(frozen=True)
-class _Measured:
+class Measured:
     """A block's codes and what they lose."""
 
     curve: Curve
@@ -86,14 +86,14 @@ def code_to_ratio(
     if exact is not None:
         return exact
     threads = min(threads, wavelet.MOST_THREADS)
-    grid = wavelet_grid(voxels.shape, _choose_depth(voxels, room.file_bytes))
+    grid = wavelet_grid(voxels.shape, choose_depth(voxels, room.file_bytes))
     budget, second_copy = room.for_payload(len(grid))
     measured = _measure(voxels, grid, budget, speed, threads, monitor.part(0.1, 0.7))
     smallest = sum(one.curve.smallest for one in measured)
     if smallest > budget:
-        raise _out_of_reach(room, voxels.nbytes, room.file_bytes - budget + smallest)
+        raise out_of_reach(room, voxels.nbytes, room.file_bytes - budget + smallest)
     shares = _allocate(voxels, grid, measured, budget, speed, threads, monitor)
-    chunks = [_cut(number, *pair) for number, pair in enumerate(zip(measured, shares, strict=True))]
+    chunks = [cut(number, *pair) for number, pair in enumerate(zip(measured, shares, strict=True))]
     tally = _decode_all(voxels, voxel_range, grid, chunks, threads, monitor.part(0.7, 1.0))
     exact_everywhere = all(chunk.kind != WAVELET for chunk in chunks)
     return Payload(grid, chunks, tally, exact=exact_everywhere, second_copy=second_copy)
@@ -112,15 +112,15 @@ def _try_without_loss(
     return Payload(payload.grid, payload.chunks, payload.tally, second_copy=second_copy)
 
 
-def _choose_depth(voxels: Voxels, file_bytes: int) -> int:
+def choose_depth(voxels: Voxels, file_bytes: int, *, side: int = _TRIED_SIDE) -> int:
     """Code the middle of a block both ways, in equal bytes; take what loses less."""
     long, short = _DEPTHS
     grid = wavelet_grid(voxels.shape, long)
     block = grid.box(len(grid) // 2).of(voxels)
     if len(block) < 2 * short:
         return long
-    rows, columns = (max(0, (extent - _TRIED_SIDE) // 2) for extent in block.shape[1:])
-    block = block[:, rows : rows + _TRIED_SIDE, columns : columns + _TRIED_SIDE]
+    rows, columns = (max(0, (extent - side) // 2) for extent in block.shape[1:])
+    block = block[:, rows : rows + side, columns : columns + side]
     bits = 8 * file_bytes / voxels.size
     halves = Grid(block.shape, (-(-len(block) // short), 1, 1))
     pieces = [halves.box(number).of(block) for number in range(len(halves))]
@@ -147,12 +147,12 @@ def _reachable(bits: float, block: Voxels) -> float:
 
 def _measure(
     voxels: Voxels, grid: Grid, budget: int, speed: Speed, threads: int, monitor: Monitor
-) -> list[_Measured]:
+) -> list[Measured]:
     bits = 8 * max(budget, 1) / voxels.size
 
-    def measure(number: int) -> _Measured:
+    def measure(number: int) -> Measured:
         block = grid.box(number).of(voxels)
-        return _measure_block(block, bits, _REACH, speed)
+        return measure_block(block, bits, speed=speed)
 
     measured = []
     for one in ordered_map(measure, range(len(grid)), threads=threads, monitor=monitor):
@@ -161,11 +161,12 @@ def _measure(
     return measured
 
 
-def _measure_block(block: Voxels, bits: float, reach: float, speed: Speed) -> _Measured:
+def measure_block(block: Voxels, bits: float, reach: float = _REACH, *, speed: Speed) -> Measured:
+    """Code a block by the wavelet and without loss. bits: for each voxel, by an equal share."""
     exact = code_block(block, None, speed="fast", variants=())
     if not wavelet.fits(block):
         nothing = np.empty(0)
-        return _Measured(Curve(nothing, nothing, len(exact.data)), None, exact, np.inf)
+        return Measured(Curve(nothing, nothing, len(exact.data)), None, exact, np.inf)
     values = block.astype(wavelet.working_type(block.dtype))
     top = _reachable(bits * reach, block)
     stream = wavelet.encode(values, top)
@@ -179,13 +180,13 @@ def _measure_block(block: Voxels, bits: float, reach: float, speed: Speed) -> _M
         np.minimum.accumulate(losses),
         len(exact.data),
     )
-    return _Measured(curve, stream, exact, top)
+    return Measured(curve, stream, exact, top)
 
 
 def _allocate(
     voxels: Voxels,
     grid: Grid,
-    measured: list[_Measured],
+    measured: list[Measured],
     budget: int,
     speed: Speed,
     threads: int,
@@ -206,8 +207,8 @@ def _allocate(
             break
         reach *= 4
 
-        def further(number: int, reach: float = reach) -> _Measured:
-            return _measure_block(grid.box(number).of(voxels), bits, reach, speed)
+        def further(number: int, reach: float = reach) -> Measured:
+            return measure_block(grid.box(number).of(voxels), bits, reach, speed=speed)
 
         again = ordered_map(further, hungry, threads=threads, monitor=monitor)
         for number, one in zip(hungry, again, strict=True):
@@ -216,7 +217,8 @@ def _allocate(
     return shares
 
 
-def _out_of_reach(room: Room, raw_bytes: int, smallest: int) -> ConfigError:
+def out_of_reach(room: Room, raw_bytes: int, smallest: int) -> ConfigError:
+    """The refusal of a ratio for which not even the coarsest code, `smallest` bytes, fits."""
     return ConfigError(
         f"ratio {room.ratio:g} cannot be reached: the smallest file for this volume has "
         f"about {smallest} bytes, a ratio of {raw_bytes / smallest:.3g}",
@@ -224,7 +226,8 @@ def _out_of_reach(room: Room, raw_bytes: int, smallest: int) -> ConfigError:
     )
 
 
-def _cut(number: int, measured: _Measured, share: Share) -> Chunk:
+def cut(number: int, measured: Measured, share: Share) -> Chunk:
+    """The chunk of a block, as large as its share."""
     if share.exact or measured.stream is None:
         return Chunk(number, measured.exact.kind, measured.exact.data)
     return Chunk(number, WAVELET, measured.stream.prefix(share.size))

@@ -145,3 +145,23 @@ def test_a_long_compression_is_cancelled_within_two_seconds(tmp_path: Path, head
             )
         assert time.monotonic() - asked[0] < 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["big.nrrd", "temp"]
+
+
+def test_an_estimate_tells_what_compressing_would_give(scan: Path, tmp_path: Path) -> None:
+    config = {"max_error": 2.0, "speed": "fast"}
+    told = run_job(JobSpec("estimate", {"input": str(scan), "config": config})).fields
+    done = _compress(scan, config=config)
+    assert {"ratio", "file_bytes", "max_error", "psnr", "blocks", "share", "lossless"} <= set(told)
+    assert told["ratio"] == pytest.approx(done["ratio"], rel=0.1)
+    assert told["max_error"] == done["max_error"]
+
+
+def test_a_preview_of_a_container_says_that_it_is_one(scan: Path, tmp_path: Path) -> None:
+    container = _compress(scan)["outputs"]["output"]
+    params = {"input": container, "output": str(tmp_path / "seen.nrrd"), "preview": True}
+    result = run_job(JobSpec("decompress", params))
+    assert result["preview"] is True
+    assert 0 < result["share"] <= 1
+    assert io.load(tmp_path / "seen.nrrd").shape == io.load(scan).shape
+    with pytest.raises(ConfigError, match="preview"):
+        run_job(JobSpec("decompress", {**params, "layers": 1}))

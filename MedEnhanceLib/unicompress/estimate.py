@@ -1,0 +1,296 @@
+"""What compressing would give, told from a few blocks in a second or two.
+
+Blocks spread evenly over the volume are really coded and decoded. What they take is carried over
+to the whole by how much neighbouring voxels differ, which is measured everywhere: blocks of air
+and of anatomy take very different sizes, and only few of each are coded.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.unicompress import wavelet
+from MedEnhanceLib.unicompress.blocks import Box, Grid, coding_grid, wavelet_grid
+from MedEnhanceLib.unicompress.candidates import code_block, expected_block
+from MedEnhanceLib.unicompress.coders import STACKED
+from MedEnhanceLib.unicompress.config import CompressConfig, Mode, Speed, thread_count
+from MedEnhanceLib.unicompress.decode import decode_data
+from MedEnhanceLib.unicompress.encode import codable, draft_header, make_room, peak_of
+from MedEnhanceLib.unicompress.header import VoxelRange
+from MedEnhanceLib.unicompress.pool import ordered_map
+from MedEnhanceLib.unicompress.rate import allocate
+from MedEnhanceLib.unicompress.ratio import Room, choose_depth, cut, measure_block, out_of_reach
+from MedEnhanceLib.volume import Volume, Voxels
+
+Item = TypeVar("Item")
+
+#: Seconds after which no further block is begun: of blocks, of blocks with full effort, of pieces.
+_SECONDS = 0.8
+_FULL_EFFORT_SECONDS = 0.4
+_PIECE_SECONDS = 0.6
+_MOST_BLOCKS = 24
+#: So many blocks are coded with full effort as well, to tell what it gains.
+_FULL_EFFORT_BLOCKS = 3
+#: Above this much more than there is room for, full effort does not help either.
+_MOST_GAIN = 1.15
+#: Side of the pieces that are coded of the wavelet's large blocks, and how many.
+_PIECE_SIDE = 96
+_PIECES = 8
+_TRIED_SIDE = 64
+#: Every so many rows and slices are looked at for the differences of neighbours.
+_ROW_STEP = 8
+_SLICE_STEP = 4
+#: A step along the blocks that never falls into their rhythm, and covers them evenly.
+_GOLDEN = (math.sqrt(5) - 1) / 2
+_EFFORTS: tuple[Speed, Speed] = ("normal", "fast")
+#: What a table row and a record take for each block.
+_BLOCK_BYTES = 40
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """About what `compress` would tell; measured on some blocks.
+
+    file_bytes, ratio: of the file. max_error: the largest difference in the blocks that were
+    coded, in stored units; at a ratio the whole volume's is larger. psnr: in dB, None where
+    nothing is lost. lossless: whether every voxel would be kept; a ratio that lossless coding
+    reaches is. blocks, share: how many were coded, and which share of the voxels they hold.
+    """
+
+    mode: Mode
+    raw_bytes: int
+    file_bytes: int
+    ratio: float
+    max_error: float
+    psnr: float | None
+    lossless: bool
+    blocks: int
+    share: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """What coded blocks took and lost. activity: see `_activity`."""
+
+    blocks: int
+    voxels: int
+    activity: float
+    bytes: float
+    squared: float
+    max_error: float
+
+
+def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None = None) -> Estimate:
+    """Code a few blocks of `volume` as `config` asks and tell what the whole would take.
+
+    Raises what `compress` would for a promise that this volume cannot be given.
+    """
+    began = time.monotonic()
+    monitor = monitor or Monitor()
+    voxels = codable(volume, config)
+    monitor.progress(0.0, "look at the volume")
+    header = draft_header(volume, voxels, config)
+    room = make_room(header, voxels, config.ratio or 1.0)
+    threads = thread_count(config.threads)
+    total = _activity(voxels)
+    bound = config.max_error or None
+    # At a ratio it is only to be seen whether lossless coding comes near.
+    seconds = _SECONDS if config.ratio is None else _SECONDS / 2
+    sample = _sample_blocks(voxels, bound, seconds, threads, monitor)
+    file_bytes = room.twice + _carried(sample.bytes, sample, voxels, total)
+    hopeless = config.ratio is not None and file_bytes > _MOST_GAIN * room.file_bytes
+    if config.speed == "normal" and not hopeless:
+        monitor.progress(0.5, "try full effort")
+        file_bytes *= _effort(voxels, bound, threads, monitor)
+    lossless = bound is None
+    if config.ratio is not None and file_bytes > room.file_bytes:
+        monitor.progress(0.6, "try the wavelet")
+        sample, total = _sample_wavelet(voxels, header.voxel_range, room, threads, monitor)
+        file_bytes, lossless = room.file_bytes, False
+    squared = sample.squared * voxels.size / max(sample.voxels, 1)
+    if config.ratio is not None:
+        squared = _carried(sample.squared, sample, voxels, total)
+    peak = peak_of(header.voxel_range)
+    lost = not lossless and squared > 0 and 0 < peak < math.inf
+    monitor.progress(1.0, "estimated")
+    return Estimate(
+        mode=config.mode,
+        raw_bytes=voxels.nbytes,
+        file_bytes=round(file_bytes),
+        ratio=voxels.nbytes / file_bytes,
+        max_error=0.0 if lossless else sample.max_error,
+        psnr=10 * math.log10(peak * peak * voxels.size / squared) if lost else None,
+        lossless=lossless,
+        blocks=sample.blocks,
+        share=sample.voxels / voxels.size,
+        seconds=time.monotonic() - began,
+    )
+
+
+def _sample_blocks(
+    voxels: Voxels, bound: float | None, seconds: float, threads: int, monitor: Monitor
+) -> _Sample:
+    """Blocks of the lossless and bounded modes, coded fast."""
+    grid = coding_grid(voxels.shape)
+
+    def code(number: int) -> tuple[int, float, float]:
+        block = grid.box(number).of(voxels)
+        best = code_block(block, bound, speed="fast", variants=(STACKED,))
+        return len(best.data), *_loss(block, expected_block(block, bound, best))
+
+    begun: list[int] = []
+    until = _until(_spread(len(grid))[:_MOST_BLOCKS], seconds, begun)
+    coded = list(ordered_map(code, until, threads=threads, monitor=monitor))
+    boxes = [grid.box(number) for number in begun]
+    return _Sample(
+        blocks=len(begun),
+        voxels=sum(math.prod(box.shape) for box in boxes),
+        activity=sum(_activity(box.of(voxels)) for box in boxes),
+        bytes=sum(size for size, _, _ in coded) + _BLOCK_BYTES * len(coded),
+        squared=sum(squared for _, squared, _ in coded),
+        max_error=max(largest for _, _, largest in coded),
+    )
+
+
+def _effort(voxels: Voxels, bound: float | None, threads: int, monitor: Monitor) -> float:
+    """What full effort leaves of the bytes that fast coding takes, from a few blocks."""
+    grid = coding_grid(voxels.shape)
+
+    def sizes(number: int) -> tuple[int, int]:
+        block = grid.box(number).of(voxels)
+        full, fast = (
+            len(code_block(block, bound, speed=speed, variants=(STACKED,)).data)
+            for speed in _EFFORTS
+        )
+        return full, fast
+
+    until = _until(_spread(len(grid))[:_FULL_EFFORT_BLOCKS], _FULL_EFFORT_SECONDS, [])
+    both = list(ordered_map(sizes, until, threads=threads, monitor=monitor))
+    return sum(full for full, _ in both) / max(sum(fast for _, fast in both), 1)
+
+
+def _sample_wavelet(
+    voxels: Voxels,
+    voxel_range: VoxelRange,
+    room: Room,
+    threads: int,
+    monitor: Monitor,
+) -> tuple[_Sample, float]:
+    """Pieces of the wavelet's blocks in their share of the bytes; the whole volume's activity."""
+    threads = min(threads, wavelet.MOST_THREADS)
+    grid = wavelet_grid(voxels.shape, choose_depth(voxels, room.file_bytes, side=_TRIED_SIDE))
+    budget, _ = room.for_payload(len(grid))
+    bits = 8 * max(budget, 1) / voxels.size
+    pieces = [_piece(grid, number, turn) for turn, number in enumerate(_spread(len(grid)))]
+    begun: list[Box] = []
+    until = _until(pieces[:_PIECES], _PIECE_SECONDS, begun)
+    measured = list(
+        ordered_map(
+            lambda box: measure_block(box.of(voxels), bits, speed="fast"),
+            until,
+            threads=threads,
+            monitor=monitor,
+        )
+    )
+    size = sum(math.prod(box.shape) for box in begun)
+    smallest = sum(one.curve.smallest for one in measured)
+    # Pieces are smaller than blocks: their fixed bytes say nothing of the whole's.
+    if budget <= 0 or smallest * voxels.size / size > 8 * budget:
+        raise out_of_reach(room, voxels.nbytes, round(smallest * voxels.size / size))
+
+    def at(unit: float | None) -> tuple[_Sample, float]:
+        """What the pieces lose in the share that differences beyond `unit` give them."""
+        total = _activity(voxels, unit)
+        activity = sum(_activity(box.of(voxels), unit) for box in begun)
+        share = activity / total if total else size / voxels.size
+        shares = allocate([one.curve for one in measured], max(int(budget * share), smallest))
+        squared, largest = 0.0, 0.0
+        for box, one, part in zip(begun, measured, shares, strict=True):
+            monitor.check()
+            chunk = cut(0, one, part)
+            block = box.of(voxels)
+            decoded = decode_data(chunk.kind, chunk.data, block.shape, voxels.dtype, voxel_range)
+            one_squared, one_largest = _loss(block, decoded)
+            squared, largest = squared + one_squared, max(largest, one_largest)
+        sample = _Sample(len(begun), size, activity, budget * share, squared, largest)
+        return sample, total
+
+    # What is finer than the loss takes no bytes: how large the loss is comes out of the first try.
+    first, _ = at(None)
+    return at(2 * math.sqrt(first.squared / size) or None)
+
+
+def _carried(value: float, sample: _Sample, voxels: Voxels, total: float) -> float:
+    """A sum over the sample → over the whole volume."""
+    if sample.voxels == voxels.size:
+        return value
+    if sample.activity and total:
+        return value * total / sample.activity
+    return value * voxels.size / max(sample.voxels, 1)
+
+
+def _activity(voxels: Voxels, unit: float | None = None) -> float:
+    """About how much there is to code: neighbours' differences on a logarithmic scale, summed.
+
+    unit: below it a difference counts little; None for the smallest step.
+    """
+    if voxels.shape[-1] < 2:
+        return 0.0
+    rows = voxels[..., ::_SLICE_STEP, ::_ROW_STEP, :]
+    steps = np.abs(np.diff(rows.astype(np.float32), axis=-1))
+    if unit is None and voxels.dtype.kind == "f":
+        # Of floats kept exactly most bits are noise: what counts is where they differ at all.
+        bits = float(np.count_nonzero(steps))
+    else:
+        steps /= np.float32(unit or 1)
+        bits = float(np.log2(steps + 1, dtype=np.float32).sum(dtype=np.float64))
+    return bits * voxels.size / rows.size
+
+
+def _loss(source: Voxels, decoded: Voxels) -> tuple[float, float]:
+    """Sum of squared differences, and the largest one."""
+    if source is decoded:
+        return 0.0, 0.0
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(source.astype(np.float64) - decoded.astype(np.float64))
+    finite = difference[np.isfinite(difference)]
+    return float(np.square(finite).sum()), float(finite.max(initial=0.0))
+
+
+def _spread(count: int) -> list[int]:
+    """All numbers below `count`, such that any first few of them lie evenly."""
+    steps = (int(count * ((turn * _GOLDEN + 0.5) % 1.0)) for turn in range(3 * count))
+    return list(dict.fromkeys([*steps, *range(count)]))
+
+
+def _piece(grid: Grid, number: int, turn: int) -> Box:
+    """A piece of a block, at another place in each."""
+    box = grid.box(number)
+    return replace(
+        box,
+        j=_within(box.j, (turn * _GOLDEN) % 1.0),
+        i=_within(box.i, (turn * _GOLDEN * _GOLDEN) % 1.0),
+    )
+
+
+def _within(span: tuple[int, int], place: float) -> tuple[int, int]:
+    start = span[0] + int(place * max(span[1] - span[0] - _PIECE_SIDE, 0))
+    return start, min(start + _PIECE_SIDE, span[1])
+
+
+def _until(items: list[Item], seconds: float, begun: list[Item]) -> Iterator[Item]:
+    """The items, for as long as there is time, two at least; `begun` tells which they were."""
+    end = time.monotonic() + seconds
+    for item in items:
+        if len(begun) >= 2 and time.monotonic() > end:
+            return
+        begun.append(item)
+        yield item
