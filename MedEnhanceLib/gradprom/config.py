@@ -10,12 +10,34 @@ from MedEnhanceLib.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
+class Code:
+    """A concept as DICOM codes it: its value in a scheme ("SCT" is SNOMED CT), and its meaning."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Label:
-    """One structure: the value of its voxels, its name, its colour as #rrggbb."""
+    """One structure: the value of its voxels, its name, its colour as #rrggbb.
+
+    category, type: what it is by DICOM's codes, as segmentations carry them; None where unknown.
+    recommended_color: the one that Slicer's terminology gives to the type; "" where unknown.
+    """
 
     value: int
     name: str
     color: str
+    category: Code | None = None
+    type: Code | None = None
+    recommended_color: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("category", "type"):
+            code: object = getattr(self, name)
+            if isinstance(code, dict):
+                object.__setattr__(self, name, config_from_json(Code, code))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -142,7 +142,9 @@ def test_segment_writes_labels_and_their_volumes(scan: Path, head_model: str) ->
     labels = io.load(output)
     assert (labels.modality, labels.dtype) == ("SEG", np.uint8)
     assert labels.geometry.is_close(io.load(scan).geometry)
-    assert result["labels"] == [{"value": 1, "name": "bright", "color": "#ff0000"}]
+    (label,) = result["labels"]
+    assert (label["value"], label["name"], label["color"]) == (1, "bright", "#ff0000")
+    assert label["category"] is label["type"] is None
     assert result["table"][0]["voxels"] == int((labels.voxels == 1).sum())
     assert (result["device"], result["head"]["name"]) == ("cpu", "brain-tissue")
 

@@ -24,6 +24,9 @@ _KINDS = {
     "inspect",
     "train",
     "evaluate",
+    "estimate",
+    "models",
+    "doctor",
     "demo",
     "ping",
 }

@@ -1,0 +1,53 @@
+"""What the shipped head's labels are, in the words of DICOM and Slicer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from MedEnhanceLib.bundles import list_bundles, verify_bundle
+from MedEnhanceLib.config import config_from_json, config_to_json
+from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.gradprom import Label
+
+_ROOT = Path(__file__).resolve().parents[3]
+#: From Slicer's SegmentationCategoryTypeModifier-SlicerGeneralAnatomy.json.
+_SLICERS = {
+    "Brain cerebrospinal fluid pathway": ("280371009", (85, 188, 255)),
+    "Gray Matter": ("389081007", (200, 200, 235)),
+    "White Matter": ("389080008", (250, 250, 210)),
+}
+
+
+@pytest.fixture
+def labels() -> list[Label]:
+    (bundle,) = [one for one in list_bundles() if one.name == "brain-tissue"]
+    verify_bundle(bundle)
+    return [config_from_json(Label, entry) for entry in bundle.metadata["labels"]]
+
+
+def test_every_label_has_its_terminology(labels: list[Label]) -> None:
+    found = {}
+    for label in labels:
+        assert label.category is not None
+        assert label.type is not None
+        assert label.category.value == "123037004"
+        assert label.category.scheme == label.type.scheme == "SCT"
+        colour = bytes.fromhex(label.recommended_color[1:])
+        found[label.type.meaning] = (label.type.value, tuple(colour))
+    assert found == _SLICERS
+
+
+def test_the_recipe_gives_the_same_labels(labels: list[Label]) -> None:
+    recipe = json.loads((_ROOT / "docs/recipes/brain-tissue.json").read_text(encoding="utf-8"))
+    assert [config_from_json(Label, entry) for entry in recipe["structures"]] == labels
+
+
+def test_labels_go_through_json(labels: list[Label]) -> None:
+    assert [config_from_json(Label, config_to_json(label)) for label in labels] == labels
+    plain = Label(value=1, name="bright", color="#ff0000")
+    assert (plain.category, plain.type, plain.recommended_color) == (None, None, "")
+    with pytest.raises(ConfigError, match="schema"):
+        config_from_json(Label, {"value": 1, "name": "", "color": "", "type": {"schema": "SCT"}})
