@@ -19,3 +19,10 @@ if not boot.missing():
     app.startupCompleted.emit()
 
 pytest_pycollect_makemodule = makemodule
+
+
+def pytest_sessionfinish():
+    """As when Slicer closes."""
+    if not boot.missing():
+        modules.unload("MedEnhance")
+        app.aboutToQuit.emit()

@@ -44,7 +44,8 @@ class MedEnhanceTestCase(unittest.TestCase):
 
     def setUp(self):
         super().setUp()
-        self._failures, self._excepthook = [], sys.excepthook
+        self._failures = []
+        self.addCleanup(setattr, sys, "excepthook", sys.excepthook)
         sys.excepthook = self._onException
         self._children = _children()
         slicer.mrmlScene.Clear(0)
@@ -63,7 +64,6 @@ class MedEnhanceTestCase(unittest.TestCase):
         self.widget.exit()
         slicer.mrmlScene.Clear(0)
         self.processEvents()
-        sys.excepthook = self._excepthook
         if not self.KEEPS_WORKER:
             self.assertEqual(_children() - self._children, set(), "processes were left behind")
             self.assertEqual(self._leftFolders(), [], "temporary folders were left behind")
