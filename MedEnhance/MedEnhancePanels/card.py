@@ -12,7 +12,7 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util import numpy_support
 
-from MedEnhancePanels import bridge
+from MedEnhancePanels import bridge, compression
 from MedEnhancePanels.errors import PanelError
 
 #: What the library tells apart and a user may choose, with the words for it.
@@ -119,6 +119,12 @@ def _warnings(node, volume, card, models, freeBytes):
 
 
 def _kindOfImage(volume, card):
+    if volume.GetAttribute(compression.PREVIEW_ATTRIBUTE):
+        yield Caution(
+            "preview",
+            _("A preview of a compressed file: most of it is still to come"),
+            _("Wait until it is complete."),
+        )
     if volume.IsA("vtkMRMLVectorVolumeNode") or card.components > 1:
         yield Caution(
             "colour",

@@ -8,7 +8,7 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from MedEnhancePanels import bridge, card, samples
+from MedEnhancePanels import bridge, card, compression, samples
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.loading import (
     CONTAINER,
@@ -97,11 +97,9 @@ class LoadPanel:
         self.context.clearMessage()
         self._hideSeries()
         self._folder = path
-        lower = str(path).lower()
-        if lower.endswith(CONTAINER):
-            from MedEnhancePanels import compression
-
-            return self._follow(compression.startDecompress(self.context.runner, path))
+        if str(path).lower().endswith(CONTAINER):
+            job = compression.startInspect(self.context.runner, path)
+            return self._follow(job, self._openContainer)
         if isForTheLibrary(path):
             runner = self.context.runner
             job = startLoad(runner, path, series=series, modality=modality, name=name)
@@ -109,26 +107,43 @@ class LoadPanel:
         self._show(loadWithSlicer(path))
         return None
 
-    def _follow(self, job):
+    def _openContainer(self, inspection):
+        """A compressed volume comes as a preview first, then in full; a sequence in one go."""
+        runner, path = self.context.runner, inspection.params["input"]
+        if len(inspection.result["card"]["shape"]) == 4:
+            self._follow(compression.startDecompress(runner, path))
+        else:
+            self._follow(compression.startPreviewLoad(runner, path), self._completeContainer)
+
+    def _completeContainer(self, preview):
+        node = preview.nodes["output"]
+        self._show(node)
+        path = preview.params["input"]
+        self._follow(compression.startFill(self.context.runner, path, node))
+
+    def _follow(self, job, then=None):
+        """Show a job's progress; after it `then(job)`, or the node that came out."""
         self._showJob(job)
         job.onEvent(self._onJobEvent)
-        job.onFinished(self._onLoaded)
+        job.onFinished(lambda job: self._onLoaded(job, then))
         return job
 
     def _onJobEvent(self, job, _name, _fields):
         if job is self._job:
             self._showJob(job)
 
-    def _onLoaded(self, job):
+    def _onLoaded(self, job, then):
         if job is not self._job:
             return
         self._showJob(None)
-        if job.error is None:
+        if job.error is None and then is not None:
+            then(job)
+        elif job.error is None:
             self._show(job.nodes["output"])
         elif seriesIn(job.error):
             self._showSeries(seriesIn(job.error))
         elif not job.error.isCancellation:
-            self.context.message("error", job.error.text, job.error.details)
+            self.context.showError(compression.withRemedy(job.error))
 
     def _show(self, node):
         """Choose a node that has just come, and put it into the slice views."""
@@ -304,9 +319,9 @@ class LoadPanel:
             .replace("  ", " ")
         )
         ui.memoryLabel.text = card.bytesText(told.bytes)
-        usable = not {warning.code for warning in told.warnings} & {"colour", "labels", "sheared"}
-        ui.enhanceButton.enabled = usable
-        ui.compressButton.enabled = "colour" not in {warning.code for warning in told.warnings}
+        codes = {caution.code for caution in told.warnings}
+        ui.enhanceButton.enabled = not codes & {"colour", "labels", "sheared", "preview"}
+        ui.compressButton.enabled = not codes & {"colour", "sheared", "preview"}
         self._showWarnings(told.warnings, node.GetAttribute("MedEnhance.notes") or "")
 
     def _showWarnings(self, warnings, notes):

@@ -99,7 +99,7 @@ class ModelsPanel:
     @guarded
     def _onRemove(self, *_checked):
         model = self.selected
-        if model is None or model["shipped"]:
+        if model is None:
             return
         question = _("Delete the model {name} from this computer? This cannot be undone.")
         if slicer.util.confirmOkCancelDisplay(

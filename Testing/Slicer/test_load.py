@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import sys
-import types
 from pathlib import Path
 from unittest import mock
 
@@ -12,8 +10,7 @@ import qt
 import slicer
 import vtk
 from medenhance_testing import MedEnhanceTestCase
-from MedEnhancePanels import bridge, card, load, loading, samples
-from MedEnhancePanels.errors import PanelError
+from MedEnhancePanels import bridge, card, loading, samples
 
 _SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -67,6 +64,13 @@ class LoadTest(LoadTestCase):
         self.assertTrue(self.panel.ui.progressFrame.isHidden())
         self.assertIn("197 × 233 × 189", self.panel.ui.sizeLabel.text)
         self.assertFalse(os.path.exists(job.folder))
+
+    def test_aStatedModalityIsTaken(self):
+        path = samples.samplePath(samples.SAMPLES[0])
+        node = self.open(path, modality="PT", name="stated").nodes["output"]
+        self.assertEqual(bridge.modalityOf(node), "PT")
+        self.assertEqual(node.GetName(), "stated")
+        self.assertEqual(node.GetAttribute("MedEnhance.notes"), "")
 
     def test_theCardIsTheLibrarys(self):
         from MedEnhanceLib import io
@@ -144,14 +148,31 @@ class LoadTest(LoadTestCase):
         job = self.open(os.path.join(folder, "absent.nii.gz"))
         self.assertIn("absent.nii.gz", self.message())
 
-    def test_aCompressedFileIsOpened(self):
-        node = self.smallVolume()
+    def test_aCompressedFileComesAsAPreviewAndThenInFull(self):
+        node = self.smallVolume((40, 96, 96))
         path = os.path.join(self.temporaryFolder(), "small.ucv")
         self.widget.logic.compress(node, path, lossless=True)
-        back = self.open(path).nodes["output"]
+        self.panel.openPath(path)
+        self.waitUntil(lambda: self.panel.node is not None, 60)
+        back = self.panel.node
+        self.assertIn("preview", {caution.code for caution in card.describe(back).warnings})
+        self.panel.updateCard()
+        self.assertFalse(self.panel.ui.enhanceButton.enabled)
+        self.waitUntil(lambda: self.panel._job is None, 60)
         self.assertIs(self.panel.node, back)
         voxels = slicer.util.arrayFromVolume
         self.assertTrue(np.array_equal(voxels(back), voxels(node)))
+        self.waitUntil(lambda: self.panel.ui.enhanceButton.enabled, 2)
+
+    def test_aDamagedCompressedFileHasARemedyOnThePages(self):
+        path = os.path.join(self.temporaryFolder(), "damaged.ucv")
+        self.widget.logic.compress(self.smallVolume(), path, lossless=True)
+        with open(path, "r+b") as file:
+            file.truncate(os.path.getsize(path) // 2)
+        self.panel.openPath(path)
+        self.waitUntil(lambda: self.panel._job is None, 60)
+        self.assertIn("page Compress", self.message())
+        self.assertIsNone(self.panel.node)
 
     def test_otherFormatsAreLeftToSlicer(self):
         path = os.path.join(self.temporaryFolder(), "picture.bmp")
@@ -262,199 +283,6 @@ class DicomTest(LoadTestCase):
     def test_aColourImageIsRefusedWithARemedy(self):
         self.open(self.sharedData("dicom/odd/examples_ybr_color.dcm"))
         self.assertIn("colour", self.message())
-
-
-class WarningsTest(LoadTestCase):
-    def codes(self, node, **more):
-        more.setdefault("models", [types.SimpleNamespace(kind="enhancer", modality="MR")])
-        return {caution.code for caution in card.describe(node, **more).warnings}
-
-    def mr(self, **more):
-        node = self.volume(**more)
-        node.SetAttribute(bridge.MODALITY, "MR")
-        return node
-
-    def test_aPlainVolumeHasNone(self):
-        self.assertEqual(self.codes(self.mr()), set())
-        self.panel.ui.inputSelector.setCurrentNode(self.mr())
-        self.assertTrue(self.panel.ui.warningsFrame.isHidden())
-
-    def test_grids(self):
-        self.assertEqual(self.codes(self.mr(voxels=np.eye(8, dtype=np.int16)[None])), {"oneSlice"})
-        self.assertEqual(self.codes(self.mr(spacing=(1.0, 1.0, 4.0))), {"thick"})
-        self.assertEqual(self.codes(self.mr(spacing=(1e-5, 1e-5, 1e-5))), {"microscopy"})
-        self.assertEqual(self.codes(self.mr(voxels=np.ones((3, 4, 5), np.int16))), {"constant"})
-
-    def test_transforms(self):
-        node = self.mr()
-        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "move")
-        node.SetAndObserveTransformNodeID(transform.GetID())
-        self.assertEqual(self.codes(node), set())
-        matrix = vtk.vtkMatrix4x4()
-        matrix.SetElement(0, 3, 10.0)
-        transform.SetMatrixTransformToParent(matrix)
-        self.assertEqual(self.codes(node), {"transformed"})
-        for name, code in (("warp", "warped"), ("1: acquisition transform", "uneven")):
-            bent = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", name)
-            spline = vtk.vtkThinPlateSplineTransform()
-            bent.SetAndObserveTransformToParent(spline)
-            node.SetAndObserveTransformNodeID(bent.GetID())
-            self.assertEqual(self.codes(node), {code})
-
-    def test_aTransformThatMovesIsSeenWithoutAsking(self):
-        node = self.mr()
-        self.panel.ui.inputSelector.setCurrentNode(node)
-        self.assertTrue(self.panel.ui.warningsFrame.isHidden())
-        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "move")
-        node.SetAndObserveTransformNodeID(transform.GetID())
-        matrix = vtk.vtkMatrix4x4()
-        matrix.SetElement(1, 3, 5.0)
-        transform.SetMatrixTransformToParent(matrix)
-        self.waitUntil(lambda: "move" in self.panel.ui.warningsLabel.text, 2)
-
-    def test_whatIsNoIntensityVolume(self):
-        labels = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
-        slicer.util.updateVolumeFromArray(labels, np.eye(6, dtype=np.int16)[None].repeat(3, 0))
-        labels.SetAttribute(bridge.MODALITY, "MR")
-        self.assertEqual(self.codes(labels), {"labels"})
-        colour = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "photo")
-        slicer.util.updateVolumeFromArray(colour, np.ones((3, 4, 5, 3), np.uint8))
-        colour.SetAttribute(bridge.MODALITY, "MR")
-        self.assertEqual(self.codes(colour), {"colour"})
-        self.panel.ui.inputSelector.setCurrentNode(colour)
-        self.assertFalse(self.panel.ui.enhanceButton.enabled)
-        self.assertFalse(self.panel.ui.compressButton.enabled)
-
-    def test_aNodeWithoutVoxelsIsNoFault(self):
-        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "hollow")
-        self.assertIsNone(card.describe(node))
-        self.panel.ui.inputSelector.setCurrentNode(node)
-        self.assertTrue(self.panel.ui.cardBox.isHidden())
-        self.assertIn("hollow", self.panel.ui.warningsLabel.text)
-
-    def test_missingDicomFiles(self):
-        node = self.mr()
-        node.SetAttribute("DICOM.instanceUIDs", " ".join(f"1.2.{i}" for i in range(6)))
-        self.assertEqual(self.codes(node), set())
-        node.SetAttribute("DICOM.instanceUIDs", " ".join(f"1.2.{i}" for i in range(8)))
-        self.assertEqual(self.codes(node), {"missing"})
-
-    def test_modelsAndModalities(self):
-        node = self.mr()
-        self.assertEqual(self.codes(node, models=[]), {"model"})
-        node.SetAttribute(bridge.MODALITY, "CT")
-        self.assertEqual(self.codes(node), {"model"})
-        text = card.describe(node, [types.SimpleNamespace(kind="enhancer", modality="MR")])
-        self.assertIn("MR", text.warnings[0].remedy)
-        node.SetAttribute(bridge.MODALITY, "OT")
-        self.assertEqual(self.codes(node), {"modality"})
-        self.assertTrue({"MR", "CT"} <= {model.modality for model in load.installedModels()})
-
-    def test_memory(self):
-        node = self.mr()
-        self.assertEqual(self.codes(node, freeBytes=1_000), {"memory"})
-        self.assertEqual(self.codes(node, freeBytes=1_000_000), set())
-        self.assertGreater(load.freeMemory(), 0)
-
-    def test_theCardOfALargeVolumeIsCheap(self):
-        import time
-
-        node = self.mr(voxels=np.ones((200, 400, 400), np.int16))
-        card.describe(node)
-        began = time.perf_counter()
-        card.describe(node)
-        self.assertLess(time.perf_counter() - began, 0.05)
-
-
-class SampleDataTest(LoadTestCase):
-    """Slicer's own samples; its SampleData module is stood in for, so that nothing is fetched."""
-
-    def setUp(self):
-        super().setUp()
-        self.folder = self.temporaryFolder()
-        self.cache = os.path.join(self.folder, "cache")
-        manager = slicer.mrmlScene.GetCacheManager()
-        previous = manager.GetRemoteCacheDirectory()
-        manager.SetRemoteCacheDirectory(self.cache)
-        self.addCleanup(manager.SetRemoteCacheDirectory, previous)
-        self.registered = []
-        self.uri = "file:///nowhere/at/all.nrrd"
-        test = self
-
-        class Logic:
-            def sourceForSampleName(self, name):
-                if name == "CTChest":
-                    return None
-                return types.SimpleNamespace(uris=[test.uri], fileNames=[f"{name}.nrrd"])
-
-            def downloadSamples(self, name):
-                path = os.path.join(test.cache, f"{name}.nrrd")
-                return [slicer.util.loadNodeFromFile(path, "VolumeFile", {})]
-
-            @staticmethod
-            def registerCustomSampleDataSource(**fields):
-                test.registered.append(fields)
-
-        self.use(
-            mock.patch.dict(sys.modules, SampleData=types.SimpleNamespace(SampleDataLogic=Logic))
-        )
-        self.use(mock.patch.object(slicer.modules, "sampledata", object(), create=True))
-
-    def sample(self, name):
-        return next(sample for sample in samples.SAMPLES if sample.name == name)
-
-    def cached(self):
-        return [name for name in os.listdir(self.cache) if not name.startswith(".")]
-
-    def fetch(self, name):
-        self.panel.openSample(self.sample(name))
-        self.waitUntil(lambda: self.panel._download is None, 20)
-
-    def test_ourSampleIsRegisteredWithItsHash(self):
-        samples.registerSampleData()
-        (fields,) = self.registered
-        self.assertEqual(fields["category"], "MedEnhance")
-        self.assertTrue(fields["uris"].startswith("file://"))
-        algorithm, _colon, digest = fields["checksums"].partition(":")
-        path = samples.samplePath(samples.SAMPLES[0])
-        self.assertEqual(algorithm, "SHA256")
-        self.assertEqual(slicer.util.computeChecksum(algorithm, path), digest)
-
-    def test_aSampleIsFetchedIntoSlicersCacheAndLoaded(self):
-        from MedEnhanceLib.io import save
-        from MedEnhanceLib.volume import Volume
-
-        path = Path(self.folder) / "there.nrrd"
-        save(Volume(np.ones((3, 4, 5), np.int16), modality="MR"), path)
-        self.uri = path.as_uri()
-        self.fetch("MRHead")
-        self.assertEqual(self.panel.node.GetImageData().GetDimensions(), (5, 4, 3))
-        self.assertEqual(bridge.modalityOf(self.panel.node), "MR")
-        self.assertEqual(self.cached(), ["MRHead.nrrd"])
-        path.unlink()  # a second time it comes from the cache
-        self.fetch("MRHead")
-        self.assertEqual(self.message(), "")
-
-    def test_withoutNetworkASentenceSaysWhatWorks(self):
-        self.fetch("CTACardio")
-        self.assertIn("could not be downloaded", self.message())
-        self.assertIn("needs no network", self.message())
-        self.assertTrue(self.panel.ui.sampleButton.enabled)
-        self.assertTrue(self.panel.ui.progressFrame.isHidden())
-        self.assertEqual(self.cached(), [])
-
-    def test_aSampleThatThisSlicerLacks(self):
-        self.fetch("CTChest")
-        self.assertIn("has no sample CTChest", self.message())
-
-    def test_ADamagedSampleOfOursIsRefused(self):
-        path = os.path.join(self.folder, "mni.nii.gz")
-        with open(path, "wb") as file:
-            file.write(b"not what it was")
-        self.use(mock.patch.object(samples, "samplePath", lambda _sample: path))
-        with self.assertRaises(PanelError) as caught:
-            samples.checkedPath(samples.SAMPLES[0])
-        self.assertIn("damaged", caught.exception.message)
 
 
 class ScreenshotTest(LoadTestCase):

@@ -141,6 +141,13 @@ class ModelsTest(MedEnhanceTestCase):
         self.assertEqual(os.listdir(self.installed), [])
         self.assertTrue(self.panel.ui.importButton.enabled)
 
+    def test_withoutModelsThePageSaysWhatToDo(self):
+        self.panel._show([])
+        self.assertFalse(self.panel.ui.statusLabel.isHidden())
+        self.assertTrue(self.panel.ui.cardBox.isHidden())
+        self.finish(self.panel.refresh())
+        self.assertTrue(self.panel.ui.statusLabel.isHidden())
+
     def test_screenshot(self):
         self.finish(self.panel.refresh())
         self.choose("mr-brain")
