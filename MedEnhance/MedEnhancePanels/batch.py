@@ -41,11 +41,28 @@ def fittedOptions(node, options):
     )
 
 
+def problemOf(node, options):
+    """Why one of many volumes cannot be enhanced; empty where it can."""
+    if not modelchoice.isUsable(node):
+        return _("{name} has no voxels").format(name=node.GetName())
+    return modelchoice.problemOf(node, fittedOptions(node, options))
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What became of one volume. state: done, failed or cancelled."""
+
+    name: str
+    state: str
+    seconds: float
+    remark: str
+
+
 class Batch:
     """Enhancements of many nodes in a row; to whoever shows progress it looks like one Job.
 
-    A volume that fails does not stop the rest; cancelling stops all. rows: name, outcome,
-    seconds and remark of each; table: the node that holds them in the end.
+    A volume that fails does not stop the rest; cancelling stops all. rows: what became
+    of each; table: the node that holds them in the end.
     """
 
     def __init__(self, runner, nodes, options, *, item=0, title=""):
@@ -56,10 +73,10 @@ class Batch:
         self._runner, self._options, self._item = runner, options, item
         self._waiting = [(node, node.GetName()) for node in nodes]
         self._count, self._began = len(nodes), time.monotonic()
-        self._job = None
+        self._job, self._hasScene = None, True
         self._listeners, self._finishers = [], []
         scene = slicer.mrmlScene
-        self._observed = (scene, scene.AddObserver(scene.StartCloseEvent, lambda *_: self.cancel()))
+        self._observed = (scene, scene.AddObserver(scene.StartCloseEvent, self._onSceneCloses))
 
     @property
     def isFinished(self):
@@ -87,6 +104,10 @@ class Batch:
             if self._job is not None:
                 self._job.cancel()
 
+    def _onSceneCloses(self, *_arguments):
+        self._hasScene = False
+        self.cancel()
+
     # --- one after the other ------------------------------------------------------------------
 
     def _next(self):
@@ -97,13 +118,13 @@ class Batch:
         try:
             if not bridge.isInScene(node):
                 raise PanelError(_("It was removed from the scene"), code="input")
-            options = fittedOptions(node, self._options)
-            problem = modelchoice.problemOf(node, options)
+            problem = problemOf(node, self._options)
             if problem:
                 raise PanelError(problem, code="input")
+            options = fittedOptions(node, self._options)
             self._job = enhancement.start(self._runner, node, options)
         except PanelError as error:
-            self._keep(name, "failed", 0.0, error.text)
+            self.rows.append(Row(name, "failed", 0.0, error.text))
             self._next()
             return
         self._job.onEvent(self._onEvent)
@@ -127,22 +148,18 @@ class Batch:
         self._job = None
         seconds = (job.ended or time.time()) - (job.started or job.ended or time.time())
         remark = job.error.text if job.error is not None else "\n".join(job.warnings)
-        self._keep(name, job.state, seconds, remark)
+        self.rows.append(Row(name, job.state, seconds, remark))
         if job.state == "done":
             self.nodes[name] = job.nodes["output"]
         self._next()
 
-    def _keep(self, name, state, seconds, remark):
-        self.rows.append((name, state, seconds, remark))
-
     def _finish(self):
         scene, tag = self._observed
         scene.RemoveObserver(tag)
-        failed = [row for row in self.rows if row[1] == "failed"]
-        self.warnings = [f"{name}: {remark}" for name, _state, _seconds, remark in failed]
+        self.warnings = [f"{row.name}: {row.remark}" for row in self.rows if row.state != "done"]
         self.state = "cancelled" if self.error is not None else "done"
         self.fraction, self.etaSeconds = 1.0, None
-        if self.rows and not scene.IsClosing():
+        if self.rows and self._hasScene:
             self.table = self._summarise()
         self._tell("state", {"state": self.state})
         finishers, self._finishers = self._finishers, []
@@ -159,10 +176,10 @@ class Batch:
         )
         words = {"done": _("enhanced"), "failed": _("failed"), "cancelled": _("cancelled")}
         columns = (
-            (_("Volume"), vtk.vtkStringArray, [row[0] for row in self.rows]),
-            (_("Outcome"), vtk.vtkStringArray, [words[row[1]] for row in self.rows]),
-            (_("Seconds"), vtk.vtkDoubleArray, [round(row[2], 1) for row in self.rows]),
-            (_("Remark"), vtk.vtkStringArray, [row[3] for row in self.rows]),
+            (_("Volume"), vtk.vtkStringArray, [row.name for row in self.rows]),
+            (_("Outcome"), vtk.vtkStringArray, [words[row.state] for row in self.rows]),
+            (_("Seconds"), vtk.vtkDoubleArray, [round(row.seconds, 1) for row in self.rows]),
+            (_("Remark"), vtk.vtkStringArray, [row.remark for row in self.rows]),
         )
         for title, kind, values in columns:
             column = kind()

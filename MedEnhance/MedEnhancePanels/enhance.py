@@ -4,7 +4,9 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhancePanels import batch, bridge, dependencies, enhancement, modelchoice, preview
+from MedEnhancePanels import bridge, dependencies, enhancement, modelchoice, preview
+from MedEnhancePanels.batcharea import BatchArea, outcomeText
+from MedEnhancePanels.devicechoice import DeviceChoice
 from MedEnhancePanels.enhanceresult import ResultArea
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.jobprogress import JobProgress, durationText
@@ -24,9 +26,6 @@ class EnhancePanel:
         self.progress = JobProgress(
             self.ui.runFrame, self.ui.progressBar, self.ui.stageLabel, self.ui.cancelButton
         )
-        self._devices = {"auto": _("Automatic"), "cpu": _("CPU")}
-        self._deviceReason = ""
-        self._doctor = None
         self._offered = None
         self._isUpdating = False
         self._observed, self._observedInput = [], None
@@ -35,12 +34,18 @@ class EnhancePanel:
         self._settle.setSingleShot(True)
         self._settle.setInterval(_SETTLE_MS)
         self._settle.timeout.connect(self.update)
+        self._devices = DeviceChoice(
+            context.runner,
+            self.ui.deviceComboBox,
+            self.ui.deviceReasonLabel,
+            self._settle.start,
+        )
+        self._batch = BatchArea(self.ui)
         self._setup()
         context.onState(self._onState)
 
     def _setup(self):
         ui = self.ui
-        ui.batchSelector.setLevelFilter(["Patient", "Study", "Folder"])
         ui.problemLabel.visible = False
         ui.allFramesCheckBox.visible = False
         ui.logButton.visible = False
@@ -70,8 +75,7 @@ class EnhancePanel:
     def enter(self):
         """Called when the page is shown: models and devices may have come or gone."""
         self._offered = None
-        if self._doctor is not None and self._doctor.state in ("failed", "cancelled"):
-            self._doctor = None
+        self._devices.forgetFailure()
         self.update()
 
     def exit(self):
@@ -80,6 +84,7 @@ class EnhancePanel:
     def cleanup(self):
         """Let go of everything; jobs go on without the page."""
         self._settle.stop()
+        self._devices.cleanup()
         self.preview.hide()
         self.result.leave()
         self.result.forget()
@@ -108,7 +113,7 @@ class EnhancePanel:
     def options(self):
         """The choices as an enhancement takes them; what does not fit the volume is left out."""
         state, node = self.context.state, self.target
-        isMr = node is not None and _modality(node) == "MR"
+        isMr = node is not None and modelchoice.modalityOf(node) == "MR"
         return enhancement.EnhanceOptions(
             model=state.model,
             guide=state.guideVolume,
@@ -181,7 +186,7 @@ class EnhancePanel:
                 self._showChoices()
                 self._showModel()
                 self._showActions()
-                self._showBatch()
+                self._batch.update(self.options, self.job is not None)
                 self.result.update()
         finally:
             self._isUpdating = False
@@ -205,17 +210,21 @@ class EnhancePanel:
         ui.uncertaintyCheckBox.checked = state.uncertainty
         ui.samplesSpinBox.value = state.uncertaintySamples
         ui.samplesSpinBox.enabled = state.uncertainty
-        problem = modelchoice.canSegment(self.target) if _isUsable(self.target) else ""
+        problem = modelchoice.canSegment(self.target) if modelchoice.isUsable(self.target) else ""
         _offer(ui.segmentCheckBox, state.segment, problem)
         problem = ""
-        if _isUsable(self.target) and _modality(self.target) != "MR":
+        if modelchoice.isUsable(self.target) and modelchoice.modalityOf(self.target) != "MR":
             problem = _("Only MR has shading of this kind.")
         _offer(ui.biasCorrectionCheckBox, state.biasCorrection, problem)
 
     def _showModel(self):
         """The models for the input's modality, and the card of the chosen one."""
         ui, state = self.ui, self.context.state
-        modality = _modality(self.target) if _isUsable(self.target) else modelchoice.UNKNOWN
+        modality = (
+            modelchoice.modalityOf(self.target)
+            if modelchoice.isUsable(self.target)
+            else modelchoice.UNKNOWN
+        )
         models = modelchoice.fitting(modality)
         offered = (modality, [bundle.sha256 for bundle in models], state.model)
         if offered != self._offered:
@@ -225,7 +234,7 @@ class EnhancePanel:
                 ui.modelComboBox.addItem(
                     _("Recommended: {name}").format(name=models[0].name), "auto"
                 )
-            elif not _isUsable(self.target):
+            elif not modelchoice.isUsable(self.target):
                 ui.modelComboBox.addItem(_("Recommended for the volume"), "auto")
             else:
                 ui.modelComboBox.addItem(_("Choose a model"), "auto")
@@ -241,20 +250,7 @@ class EnhancePanel:
         ui.modelCardLabel.text = modelchoice.shortCard(shown[0]) if shown else ""
         for widget in (ui.modelComboBox, ui.modelCardLabel):
             widget.toolTip = modelchoice.fullCard(shown[0]) if shown else ""
-        self._showDevices()
-
-    def _showDevices(self):
-        comboBox, device = self.ui.deviceComboBox, self.context.state.device
-        devices = dict(self._devices)
-        devices.setdefault(device, _("{device} (not found here)").format(device=device))
-        comboBox.clear()
-        for name, text in devices.items():
-            comboBox.addItem(text, name)
-        comboBox.currentIndex = comboBox.findData(device)
-        comboBox.toolTip = comboBox.currentText
-        reason = self._deviceReason if device == "auto" else ""
-        self.ui.deviceReasonLabel.text = reason
-        self.ui.deviceReasonLabel.visible = bool(reason)
+        self._devices.show(state.device)
 
     def _showActions(self):
         ui, state = self.ui, self.context.state
@@ -270,8 +266,8 @@ class EnhancePanel:
         reason = "" if isShown else problem or (busy if isBusy else self._previewProblem())
         ui.previewButton.enabled = not reason
         ui.previewButton.toolTip = reason or _("Enhance only the slice that is shown, in place")
-        if not problem and self._doctor is None and state.page == "enhance":
-            self._askDoctor()
+        if not problem and not self.widget.isHidden():  # the page in front
+            self._devices.ask()
 
     def problem(self):
         """Why Apply cannot be pressed, in a sentence; empty where it can."""
@@ -286,24 +282,6 @@ class EnhancePanel:
         if preview.currentSlice(node) is None:
             return _("There is no slice view in the layout.")
         return ""
-
-    def _askDoctor(self):
-        """Learn which devices there are, and warm the worker up meanwhile."""
-        self._doctor = self.context.runner.submit("doctor", {}, title=_("Check this computer"))
-        self._doctor.onFinished(self._onDoctor)
-
-    def _onDoctor(self, job):
-        if job.state != "done":
-            return
-        choice = job.result.get("choice") or {}
-        if choice.get("name"):
-            self._devices["auto"] = _("Automatic: {name}").format(name=choice["name"].upper())
-            reason = choice.get("reason") or ""
-            self._deviceReason = reason[:1].upper() + reason[1:]
-        for device in job.result.get("devices") or ():
-            name, what = device.get("name", ""), device.get("what") or ""
-            self._devices[name] = f"{name.upper()}: {what}" if what else name.upper()
-        self._settle.start()
 
     # --- running ------------------------------------------------------------------------------
 
@@ -331,9 +309,7 @@ class EnhancePanel:
     def onBatch(self, *_checked):
         """Enhance all volumes of the chosen study or folder."""
         self.hidePreview()
-        item = self.ui.batchSelector.currentItem()
-        nodes = batch.volumesIn(item)
-        work = batch.Batch(self.context.runner, nodes, self.options, item=item)
+        work = self._batch.start(self.context.runner, self.options)
         self._follow(work, self._onBatchDone)
         work.start()
 
@@ -393,39 +369,8 @@ class EnhancePanel:
         )
 
     def _onBatchDone(self, work):
-        done = sum(row[1] == "done" for row in work.rows)
-        text = _("{done} of {count} volumes are enhanced; {table} tells of each.").format(
-            done=done, count=len(work.rows), table=work.table.GetName()
-        )
-        self.context.message(
-            "info" if done == len(work.rows) else "warning", text, "\n".join(work.warnings)
-        )
-
-    def _showBatch(self):
-        ui = self.ui
-        if ui.batchButton.collapsed:
-            return
-        item = ui.batchSelector.currentItem()
-        nodes = batch.volumesIn(item) if item else []
-        options = self.options
-        fit = sum(
-            not modelchoice.problemOf(node, batch.fittedOptions(node, options))
-            for node in nodes
-            if _isUsable(node)
-        )
-        if not item:
-            text = _("The scene has no patient, study or folder yet; make one in the Data module.")
-        elif not nodes:
-            text = _("There are no volumes in it.")
-        elif fit < len(nodes):
-            text = _(
-                "{fit} of {count} volumes can be enhanced; the table will say why the rest cannot."
-            ).format(fit=fit, count=len(nodes))
-        else:
-            text = _("{count} volumes, with the choices above.").format(count=len(nodes))
-        ui.batchSummaryLabel.text = text
-        ui.batchApplyButton.text = _("Enhance a&ll {count}").format(count=fit)
-        ui.batchApplyButton.enabled = fit > 0 and self.job is None and not dependencies.missing()
+        level = "warning" if work.warnings else "info"
+        self.context.message(level, outcomeText(work), "\n".join(work.warnings))
 
 
 def sequenceOf(node):
@@ -442,19 +387,6 @@ def shownVolume(node):
         return node
     browser = slicer.modules.sequences.logic().GetFirstBrowserNodeForSequenceNode(node)
     return browser.GetProxyNode(node) if browser is not None else None
-
-
-def _isUsable(node):
-    """Whether there are voxels whose modality can be told."""
-    frames = bridge.frameNodes(node) if node is not None else []
-    return bool(frames) and all(
-        frame is not None and frame.IsA("vtkMRMLScalarVolumeNode") and frame.GetImageData()
-        for frame in frames
-    )
-
-
-def _modality(node):
-    return bridge.modalityOf(node) if _isUsable(node) else modelchoice.UNKNOWN
 
 
 def _offer(checkBox, value, problem):

@@ -28,6 +28,20 @@ def modalities(kind=ENHANCER):
     return sorted({bundle.modality for bundle in fitting(UNKNOWN, kind)})
 
 
+def isUsable(node):
+    """Whether there are voxels whose modality can be told."""
+    frames = bridge.frameNodes(node) if node is not None else []
+    return bool(frames) and all(
+        frame is not None and frame.IsA("vtkMRMLScalarVolumeNode") and frame.GetImageData()
+        for frame in frames
+    )
+
+
+def modalityOf(node):
+    """The modality of a node, UNKNOWN for one without voxels."""
+    return bridge.modalityOf(node) if isUsable(node) else UNKNOWN
+
+
 def canSegment(node):
     """Why a volume cannot be segmented, in a sentence; empty where it can."""
     if bridge.isSequence(node):
