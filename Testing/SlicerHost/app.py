@@ -33,6 +33,7 @@ class qSlicerCoreApplication:
         os.makedirs(f"{own.folder.name}/home/bin")
         qt.QCoreApplication.setOrganizationName("NA-MIC")
         qt.QCoreApplication.setApplicationName("Slicer")
+        qt.QCoreApplication.setApplicationVersion("5.12.4")
         qt.QSettings.setDefaultFormat(qt.QSettings.IniFormat)
         qt.QSettings.setPath(qt.QSettings.IniFormat, qt.QSettings.UserScope, own.folder.name)
         own.settings = qt.QSettings()

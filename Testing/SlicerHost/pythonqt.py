@@ -7,8 +7,8 @@ with a line on the terminal, is kept in `refused`: a test that leaves anything t
 
 from __future__ import annotations
 
+import functools
 import os
-import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -120,7 +120,9 @@ def tuple_of_types(arguments: str) -> Any:
     return types_[0] if len(types_) == 1 else types_
 
 
-def _connect(self: Any, signature: str, *receiver: Any) -> bool:
+def _connect(self: Any, native: Callable[..., Any], signature: str, *receiver: Any) -> bool:
+    if not isinstance(signature, str):
+        return native(signature, *receiver)  # PySide6's own form, which its QTimer.singleShot uses
     signal, slot = signal_of(self, signature), _slot(*receiver)
     if signal is None or slot is None:
         return False
@@ -128,7 +130,9 @@ def _connect(self: Any, signature: str, *receiver: Any) -> bool:
     return True
 
 
-def _disconnect(self: Any, signature: str, *receiver: Any) -> bool:
+def _disconnect(self: Any, native: Callable[..., Any], signature: str, *receiver: Any) -> bool:
+    if not isinstance(signature, str):
+        return native(signature, *receiver)
     signal, slot = signal_of(self, signature), _slot(*receiver) if receiver else None
     if signal is None:
         return False
@@ -183,7 +187,7 @@ _INSTEAD = {"connect": _connect, "disconnect": _disconnect}
 def _get_attribute(native: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
     def __getattribute__(self: Any, name: str) -> Any:
         if name in _INSTEAD:
-            return types.MethodType(_INSTEAD[name], self)
+            return functools.partial(_INSTEAD[name], self, native(self, name))
         try:
             return native(self, name)
         except AttributeError:

@@ -1,5 +1,6 @@
 """A scripted module lives in the host as in Slicer."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -165,3 +166,35 @@ def test_sample_data_is_registered_and_loaded(tmp_path):
     assert SampleData.downloadSample("There").GetName() == "There"
     slicer.modules.sampleDataSources.pop("Testing")
     slicer.mrmlScene.Clear(0)
+
+
+def test_files_run_as_slicer_runs_them():
+    """slicer_add_python_unittest: no pytest, no conftest, unittest's loader."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from SlicerHost import boot; boot.start()\n"
+        "from SlicerHost import modules; modules.load(sys.argv[2])\n"
+        "import slicer.testing; slicer.testing.runUnitTest([sys.argv[3]], 'test_state')\n"
+    )
+    testing = SKETCH.parents[2]
+    module = testing.parent / "MedEnhance/MedEnhance.py"
+    command = [sys.executable, "-c", code, str(testing), str(module), str(testing / "Slicer")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "OK" in done.stderr
+
+
+def test_the_reason_is_said_where_qt_cannot_be_loaded(monkeypatch):
+    import PySide6
+
+    from SlicerHost import boot
+
+    monkeypatch.delattr(PySide6, "QtUiTools")
+    monkeypatch.setitem(sys.modules, "PySide6.QtUiTools", None)
+    assert "libEGL" in boot.missing()
+
+
+def test_messages_of_slicer_util_do_not_wait_for_anybody():
+    slicer.util.infoDisplay("said")
+    with pytest.raises(ZeroDivisionError), slicer.util.tryWithErrorDisplay("failed"):
+        raise ZeroDivisionError

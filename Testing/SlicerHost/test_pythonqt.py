@@ -37,7 +37,9 @@ def test_static_methods_share_their_name_with_a_property():
     timer = qt.QTimer()
     timer.singleShot = True
     assert timer.singleShot is True
-    qt.QTimer.singleShot(0, lambda: None)
+    dialog = qt.QDialog()
+    qt.QTimer.singleShot(0, dialog.close)
+    dialog.exec_()
 
 
 @pytest.mark.parametrize("value", [["no"], "no", object()])
