@@ -10,7 +10,13 @@ from typing import Any
 from MedEnhanceLib.cli.compress import add_compress_options, compress_config
 from MedEnhanceLib.cli.enhance import add_enhance_options, enhance_config
 from MedEnhanceLib.cli.gather import CONTAINER, Item, gather
-from MedEnhanceLib.cli.parser import Subparsers, add_force, add_job_options, new_command
+from MedEnhanceLib.cli.parser import (
+    Subparsers,
+    add_force,
+    add_job_options,
+    add_modality,
+    new_command,
+)
 from MedEnhanceLib.cli.words import columns
 from MedEnhanceLib.errors import Cancelled, ConfigError, MedEnhanceError
 
@@ -64,7 +70,8 @@ def run(args: argparse.Namespace) -> int:
     if args.workers < 1:
         raise ConfigError(f"--workers is {args.workers}", "Use 1 or more.")
     config = compress_config(args) if args.task == "compress" else enhance_config(args)
-    options = {"task": args.task, "config": config}
+    stated = {"modality": args.modality} if args.modality else {}
+    options = {"task": args.task, "config": config, **stated}
     out = Path(args.out)
     items = gather(
         args.inputs, args.list, out, containers=args.task == "enhance", ending=args.ending
@@ -72,7 +79,10 @@ def run(args: argparse.Namespace) -> int:
     _make(out)
     ledger = Ledger(out)
     todo = [item for item in items if args.force or not ledger.is_finished(item, options)]
-    work = [(args.task, _params(item, config, args.force or ledger.is_ours(item))) for item in todo]
+    work = [
+        (args.task, _params(item, config, args.force or ledger.is_ours(item)) | stated)
+        for item in todo
+    ]
 
     def starting(index: int) -> None:
         ledger.add(todo[index], options, {"status": "started"})
@@ -90,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
 def _add_batch_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="volumes and folders of them")
     parser.add_argument("--list", metavar="FILE", help="a text file with a path on each line")
+    add_modality(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="where the results go")
     parser.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes at a time (default: 1)"

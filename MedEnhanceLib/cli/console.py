@@ -8,6 +8,7 @@ import math
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
@@ -16,6 +17,9 @@ from MedEnhanceLib.errors import MedEnhanceError
 
 if TYPE_CHECKING:
     from MedEnhanceLib.progress import Event, Listener
+
+
+_SIGN_SECONDS = 10.0
 
 
 class UnexpectedError(MedEnhanceError):
@@ -46,6 +50,7 @@ class Console:
         self.warnings: list[str] = []
         self._stdout: TextIO = sys.stdout
         self._bar: Listener | None = None
+        self._last_sign = time.monotonic()
 
     @contextlib.contextmanager
     def only_results_on_stdout(self) -> Iterator[None]:
@@ -77,8 +82,20 @@ class Console:
             return
         if self._bar is not None:
             self._bar(event)
+        elif event.kind == "progress" and self.show_progress is None:
+            self._sign_of_life(event)
         elif event.kind in ("warning", "log"):
             self.note(f"{event.kind}: {event.fields['message']}")
+
+    def _sign_of_life(self, event: Event) -> None:
+        """Where no bar can be drawn, in a log file, a line now and then says how far it is."""
+        now = time.monotonic()
+        if now - self._last_sign < _SIGN_SECONDS:
+            return
+        self._last_sign = now
+        eta = event.fields.get("eta_s")
+        left = f", about {_duration(eta)} left" if eta is not None else ""
+        self.note(f"{event.fields['fraction']:.0%} {event.fields['stage']}{left}")
 
     def note(self, text: str) -> None:
         """A line on stderr."""
@@ -122,6 +139,7 @@ class Console:
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Show a progress bar meanwhile, where one is wanted."""
+        self._last_sign = time.monotonic()
         wanted = sys.stderr.isatty() if self.show_progress is None else self.show_progress
         if not wanted:
             yield
@@ -161,6 +179,14 @@ def cancel_on_interrupt() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _duration(seconds: float) -> str:
+    """As a person says it: "40 s", "3 min", "2 h 5 min"."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def plain(value: Any) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
@@ -19,10 +21,49 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(allow_abbrev=False, **options)
+        self._given: list[str] = []
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As argparse's, but what is left over is refused here, where its like are known."""
+        self._given = list(args or ())
+        parsed, rest = super().parse_known_args(args, namespace)
+        for word in rest:
+            if word.startswith("-"):
+                self._refuse_option(word)
+        if rest:
+            self.error(f"too much was given: {' '.join(rest)}")
+        return parsed, rest
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            choices = [str(choice) for choice in action.choices]
+            what = action.metavar or action.dest
+            if isinstance(action, argparse._SubParsersAction):
+                self._refuse(f"there is no {str(what).lower()} {value!r}", str(value), choices)
+            names = "/".join(action.option_strings) or what
+            self._refuse(f"{names} cannot be {value!r}", str(value), choices)
 
     def error(self, message: str) -> NoReturn:
-        """A wrong use of the command line."""
+        """A wrong use of the command line; a misspelt option is its likeliest cause."""
+        if self._subparsers is None:
+            for word in self._given:
+                if word.startswith("--") and word.partition("=")[0] not in self._options():
+                    self._refuse_option(word)
         raise ConfigError(message, f"See: {self.prog} --help")
+
+    def _options(self) -> list[str]:
+        return [text for action in self._actions for text in action.option_strings]
+
+    def _refuse_option(self, word: str) -> NoReturn:
+        option = word.partition("=")[0]
+        self._refuse(f"there is no option {option}", option, self._options())
+
+    def _refuse(self, message: str, given: str, known: Sequence[str]) -> NoReturn:
+        near = difflib.get_close_matches(given, known, n=1)
+        meant = f"Did you mean {near[0]}? " if near else ""
+        raise ConfigError(message, f"{meant}See: {self.prog} --help")
 
 
 def new_command(
@@ -52,7 +93,7 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
         "--progress",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="show a progress bar on stderr (default: on a terminal)",
+        help="show a progress bar on stderr (default: on a terminal; elsewhere a line every 10 s)",
     )
     parser.add_argument(
         "--isolated",
@@ -69,6 +110,11 @@ def add_input(parser: argparse.ArgumentParser, what: str = "file, DICOM folder o
         metavar="S",
         help="which series of a DICOM folder that holds several: its UID or number in the list",
     )
+    add_modality(parser)
+
+
+def add_modality(parser: argparse.ArgumentParser) -> None:
+    """What a file does not say of itself, or says wrongly."""
     parser.add_argument(
         "--modality",
         metavar="M",

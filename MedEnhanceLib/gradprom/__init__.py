@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from MedEnhanceLib.bundles import open_bundle
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.gradprom.config import HeadConfig, Label, SegmentConfig, TrainHeadConfig
 from MedEnhanceLib.progress import Monitor
@@ -23,6 +24,9 @@ def segment(
     volume: Volume, config: SegmentConfig | None = None, *, monitor: Monitor | None = None
 ) -> Segmentation:
     """See MedEnhanceLib.gradprom.infer.segment."""
+    wish = config or SegmentConfig()
+    # Before seconds go into importing: a volume for which there is no head is refused at once.
+    open_bundle(wish.model, kind="head", modality=volume.modality)
     require("torch", purpose="Segmenting a volume")
     require("monai", purpose="Segmenting a volume")
     from MedEnhanceLib.gradprom import infer

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from MedEnhanceLib.bundles import open_bundle
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.hqg.config import EnhanceConfig, LossConfig, NetworkConfig, TrainConfig
 from MedEnhanceLib.progress import Monitor
@@ -28,6 +29,9 @@ def enhance(
     monitor: Monitor | None = None,
 ) -> Enhancement:
     """See MedEnhanceLib.hqg.infer.enhance."""
+    wish = config or EnhanceConfig()
+    # Before seconds go into importing: a volume for which there is no model is refused at once.
+    open_bundle(wish.model, kind="enhancer", modality=volume.modality)
     require("torch", purpose="Enhancing a volume")
     from MedEnhanceLib.hqg import infer
 

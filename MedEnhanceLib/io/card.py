@@ -35,7 +35,7 @@ def card(volume: Volume, path: str | os.PathLike[str] | None = None) -> dict[str
         "spacing": list(volume.geometry.spacing),
         "size_mm": _size_mm(volume),
         "orientation": orientation_code(volume.geometry),
-        "geometry": volume.geometry.to_json(),
+        "geometry": plain_geometry(volume.geometry),
         "dtype": str(volume.dtype),
         "range": [low.item(), high.item()],
         "bytes": volume.nbytes,
@@ -59,6 +59,15 @@ def orientation_code(geometry: Geometry) -> str:
         letters[column] = _LETTERS[axis][0 if direction[axis, column] > 0 else 1]
         left[axis, :] = left[:, column] = -1
     return "".join(letters)
+
+
+def plain_geometry(geometry: Geometry) -> dict[str, Any]:
+    """The geometry for people: without the sign of a zero, which headers keep and nobody needs."""
+    return {name: _plain(value) for name, value in geometry.to_json().items()}
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(entry) for entry in value] if isinstance(value, list) else value + 0.0
 
 
 def _size_mm(volume: Volume) -> list[float]:

@@ -129,7 +129,8 @@ def resolve_region(region: Region | None, shape: tuple[int, ...]) -> tuple[Range
     """Slices over [T,] K, J, I, as numpy takes them, → (start, stop) for t, k, j, i.
 
     One Ellipsis may stand for all that are left out; axes at the end may be missing.
-    Raises ConfigError for steps, for more slices than axes, and for a region without voxels.
+    Raises ConfigError for steps, for more slices than axes, for ends beyond the volume (numpy
+    would cut them in silence), and for a region without voxels.
     """
     if region is None:
         return whole_region(shape)
@@ -154,6 +155,12 @@ def _range_of(entry: object, extent: int, axis: int) -> Range:
         raise ConfigError(
             f"the region's axis {axis} is {entry!r}", "Use slices without a step: slice(40, 60)."
         )
+    beyond = [end for end in (entry.start, entry.stop) if not _is_inside(end, extent)]
+    if beyond:
+        raise ConfigError(
+            f"the region's axis {axis} reaches to {beyond[-1]}, the volume to {extent}",
+            f"Choose ends from 0 to {extent}, or leave an end out for all that there is.",
+        )
     start, stop, _ = entry.indices(extent)
     if start >= stop:
         raise ConfigError(
@@ -161,6 +168,10 @@ def _range_of(entry: object, extent: int, axis: int) -> Range:
             "Choose a start before the stop, inside the volume.",
         )
     return start, stop
+
+
+def _is_inside(end: int | None, extent: int) -> bool:
+    return end is None or -extent <= end <= extent
 
 
 def _side(slices: int, voxels: int) -> int:

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from MedEnhanceLib.io.card import orientation_code
+from MedEnhanceLib.io.card import orientation_code, plain_geometry
 from MedEnhanceLib.unicompress.coders import block_type_name, block_type_package
 from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
 from MedEnhanceLib.unicompress.header import Header
@@ -35,7 +35,7 @@ def inspect_container(path: str | Path) -> dict[str, Any]:
             "frame_interval_s": header.frame_interval_s,
             "spacing": list(geometry.spacing),
             "orientation": orientation_code(geometry),
-            "geometry": geometry.to_json(),
+            "geometry": plain_geometry(geometry),
             "dtype": str(header.dtype),
             "range": None if header.voxel_range is None else list(header.voxel_range),
             "bytes": header.raw_bytes,

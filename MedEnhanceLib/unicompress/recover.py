@@ -55,7 +55,7 @@ def recover(
 
     Damage to header or chunk table is repaired from their second copy. Where blocks are lost
     the volume's history says so.
-    Raises CodecError where neither copy of header and table can be read.
+    Raises CodecError where neither copy of header and table can be read, and where no block can.
     """
     monitor = monitor or Monitor()
     with Container(Path(path), tolerant=True) as container:
@@ -72,6 +72,12 @@ def recover(
             else:
                 paste(voxels, ranges, box, outcome)
             monitor.progress((block + 1) / len(header.grid), "recover")
+        if len(lost) == len(header.grid):
+            raise CodecError(
+                f"{container.path.name}: nothing is left to recover: all {len(lost)} blocks are"
+                f" damaged; the first: {lost[0].reason}",
+                "Copy the file again from where it came.",
+            )
         report = RecoverReport(
             blocks=len(header.grid),
             lost=tuple(lost),

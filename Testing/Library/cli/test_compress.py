@@ -130,19 +130,37 @@ def test_container_is_an_input_like_any_other(
 
 
 def test_damage_is_status_six_and_recover_says_what_is_lost(
-    run: Callable, packed: Path, tmp_path: Path
+    run: Callable, head: Volume, tmp_path: Path
 ) -> None:
-    data = bytearray(packed.read_bytes())
-    data[len(data) // 2] ^= 0xFF
-    packed.write_bytes(bytes(data))
+    io.save(Volume(np.tile(head.voxels, (1, 8, 9)), modality="MR"), tmp_path / "large.nrrd")
+    packed = tmp_path / "large.ucv"
+    run("compress", tmp_path / "large.nrrd", packed, "--lossless", "--speed", "fast")
+    damage(packed)
     ran = run("decompress", packed, tmp_path / "back.nrrd")
     assert ran.status == 6
     assert "medenhance recover" in ran.err
     assert not (tmp_path / "back.nrrd").exists()
     saved = run("recover", packed, tmp_path / "back.nrrd")
     assert saved.status == 0
-    assert "blocks are lost" in saved.out or "are intact" in saved.out
-    assert io.load(tmp_path / "back.nrrd").shape == (12, 40, 36)
+    assert "1 of 4 blocks are lost" in saved.out
+    assert io.load(tmp_path / "back.nrrd").shape == (12, 320, 324)
+
+
+def test_where_nothing_is_left_recover_fails_and_writes_nothing(
+    run: Callable, packed: Path, tmp_path: Path
+) -> None:
+    damage(packed)
+    saved = run("recover", packed, tmp_path / "back.nrrd")
+    assert saved.status == 6
+    assert "nothing is left to recover" in saved.err
+    assert not (tmp_path / "back.nrrd").exists()
+
+
+def damage(path: Path) -> None:
+    """Turn over a byte in the middle."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(bytes(data))
 
 
 def test_file_that_is_no_container_is_refused(run: Callable, tmp_path: Path) -> None:

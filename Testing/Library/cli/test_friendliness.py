@@ -1,0 +1,141 @@
+"""What makes the command line kind: misspelt words, long silences, odd zeros."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib import io
+from MedEnhanceLib.cli import console
+from MedEnhanceLib.cli.console import Console
+from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.progress import Event
+from MedEnhanceLib.volume import Volume
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("enhence", "a", "b"), "enhance"),
+        (("models", "lst"), "list"),
+        (("enhance", "a", "b", "--modalty", "CT"), "--modality"),
+        (("enhance", "a", "--modalty=CT"), "--modality"),
+        (("batch", "enhnce", "x", "--out", "y"), "enhance"),
+        (("compress", "a", "b", "--loosless"), "--lossless"),
+        (("batch", "compress", "x", "--out", "y", "--max-eror", "2"), "--max-error"),
+    ],
+)
+def test_a_misspelt_word_is_answered_with_the_nearest(
+    words: tuple[str, ...], meant: str, run: Callable
+) -> None:
+    ran = run(*words)
+    assert ran.status == 2
+    assert f"Did you mean {meant}?" in ran.err
+
+
+def test_a_word_like_no_other_gets_no_guess(run: Callable) -> None:
+    ran = run("enhance", "a", "b", "--zzzzzz")
+    assert "there is no option --zzzzzz" in ran.err
+    assert "Did you mean" not in ran.err
+    assert "too much was given: c" in run("enhance", "a", "b", "c").err
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [100.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    return now
+
+
+def _progress(fraction: float, eta: float | None) -> Event:
+    return Event("progress", {"fraction": fraction, "stage": "compress", "eta_s": eta})
+
+
+def test_without_a_terminal_a_line_now_and_then_says_how_far_it_is(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    speaker = Console()
+    with speaker.listening():
+        for second in range(31):
+            clock[0] = 100.0 + second
+            speaker.hear(_progress(second / 100, None if second < 15 else 200.0))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "10% compress",
+        "20% compress, about 3 min left",
+        "30% compress, about 3 min left",
+    ]
+
+
+@pytest.mark.parametrize("wish", [True, False])
+def test_who_wants_a_bar_or_silence_gets_it(
+    wish: bool, clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    speaker = Console()
+    speaker.show_progress = wish
+    with speaker.listening():
+        clock[0] += 60
+        speaker.hear(_progress(0.5, 60.0))
+    assert "about" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(7.4, "7 s"), (89, "89 s"), (100, "2 min"), (7500, "2 h 5 min")]
+)
+def test_durations_are_told_as_people_do(seconds: float, words: str) -> None:
+    assert console._duration(seconds) == words
+
+
+def test_no_zero_has_a_sign_on_the_card(run: Callable, tmp_path: Path) -> None:
+    direction = ((1.0, -0.0, 0.0), (0.0, 1.0, -0.0), (-0.0, 0.0, 1.0))
+    geometry = Geometry((1.0, 1.0, 1.0), (-0.0, 0.0, -3.5), direction)
+    voxels = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    io.save(Volume(voxels, geometry, modality="MR"), tmp_path / "a.nrrd")
+    run("compress", tmp_path / "a.nrrd", tmp_path / "a.ucv", "--lossless")
+    for name in ("a.nrrd", "a.ucv"):
+        out = run("inspect", tmp_path / name).out
+        assert "-0," not in out
+        assert "-0;" not in out
+        told: dict[str, Any] = run("inspect", tmp_path / name, "--json").json["card"]["geometry"]
+        assert "-0.0" not in str(told)
+        assert told["origin_lps_mm"][2] == -3.5
+
+
+def test_no_description_of_a_model_is_cut(run: Callable) -> None:
+    from MedEnhanceLib.bundles import list_bundles
+
+    told = " ".join(run("models", "list").out.split())
+    for bundle in list_bundles():
+        assert " ".join(str(bundle.metadata["description"]).split()) in told
+
+
+def test_batch_can_be_told_the_modality(
+    run: Callable, scan: Path, tmp_path: Path, networks: list[dict[str, Any]]
+) -> None:
+    out = tmp_path / "out"
+    for modality in ("CT", "CT", "MR"):
+        assert run("batch", "enhance", scan, "--out", out, "--modality", modality).status == 0
+    assert len(networks) == 2  # the same again is left out, another modality is other work
+    assert io.load(out / "scan.nii.gz").modality == "MR"
+
+
+def test_a_volume_without_a_model_is_refused_before_anything_is_imported(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    io.save(Volume(np.zeros((3, 4, 5), np.int16), modality="CT"), tmp_path / "a.nrrd")
+    code = """
+import sys
+from MedEnhanceLib.cli.main import main
+status = main(["segment", sys.argv[1], sys.argv[2]])
+assert not {"torch", "monai"} & set(sys.modules)
+sys.exit(status)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "a.nrrd"), str(tmp_path / "b.nrrd")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 4, done.stderr
+    assert "no head for CT" in done.stderr
