@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from SlicerHost import qt
@@ -79,97 +78,22 @@ class ctkCollapsibleButton:
         painter.end()
 
 
-class _Number:
+def _of(child: str, name: str) -> property:
     """A property that a child widget holds."""
-
-    def __new__(cls, child: str, name: str) -> Any:
-        return property(
-            lambda self: getattr(getattr(self._own, child), name),
-            lambda self, value: setattr(getattr(self._own, child), name, value),
-        )
+    return property(
+        lambda self: getattr(getattr(self._own, child), name),
+        lambda self, value: setattr(getattr(self._own, child), name, value),
+    )
 
 
-@behaviour
-class ctkDoubleSlider:
-    """A QSlider whose steps are counted from real numbers."""
+def _of_box(name: str) -> property:
+    """A property of the spin box that changes what the slider's steps mean."""
 
-    tickInterval = stored(0.0)
-    tracking = stored(True)
-    handleToolTip = stored("")
-
-    def construct(self: Any) -> None:
-        self._own.slider = qt.QSlider(qt.Qt.Horizontal)
-        self._own.range, self._own.step, self._own.page, self._own.value = (
-            (0.0, 99.0),
-            1.0,
-            10.0,
-            0.0,
-        )
-        layout = qt.QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self._own.slider)
-        self._own.slider.valueChanged.connect(self._moved)
-        self._own.slider.sliderPressed.connect(self.sliderPressed)
-        self._own.slider.sliderReleased.connect(self.sliderReleased)
+    def write(self: Any, value: float) -> None:
+        setattr(self._own.box, name, value)
         self._fit()
 
-    def _fit(self: Any) -> None:
-        low, high = self._own.range
-        self._own.slider.blockSignals(True)
-        self._own.slider.setRange(0, max(0, round((high - low) / self._own.step)))
-        self._own.slider.setValue(round((self._own.value - low) / self._own.step))
-        self._own.slider.blockSignals(False)
-
-    def _moved(self: Any, position: int) -> None:
-        self._own.value = min(self._own.range[1], self._own.range[0] + position * self._own.step)
-        self.sliderMoved.emit(self._own.value)
-        self.valueChanged.emit(self._own.value)
-
-    @property
-    def value(self: Any) -> float:
-        return self._own.value
-
-    @value.setter
-    def value(self: Any, value: float) -> None:
-        value = min(max(float(value), self._own.range[0]), self._own.range[1])
-        if value != self._own.value:
-            self._own.value = value
-            self._fit()
-            self.valueChanged.emit(value)
-
-    @property
-    def minimum(self: Any) -> float:
-        return self._own.range[0]
-
-    @minimum.setter
-    def minimum(self: Any, value: float) -> None:
-        self._set_range(value, max(value, self._own.range[1]))
-
-    @property
-    def maximum(self: Any) -> float:
-        return self._own.range[1]
-
-    @maximum.setter
-    def maximum(self: Any, value: float) -> None:
-        self._set_range(min(value, self._own.range[0]), value)
-
-    def _set_range(self: Any, low: float, high: float) -> None:
-        self._own.range = (float(low), float(high))
-        self.rangeChanged.emit(float(low), float(high))
-        self.value = self._own.value
-        self._fit()
-
-    @property
-    def singleStep(self: Any) -> float:
-        return self._own.step
-
-    @singleStep.setter
-    def singleStep(self: Any, value: float) -> None:
-        self._own.step = float(value)
-        self._fit()
-
-    pageStep = stored(10.0)
-    orientation = _Number("slider", "orientation")
+    return property(lambda self: getattr(self._own.box, name), write)
 
 
 @behaviour
@@ -179,53 +103,37 @@ class ctkSliderWidget:
     tracking = stored(True)
     pageStep = stored(10.0)
     tickInterval = stored(0.0)
-    decimals = _Number("box", "decimals")
-    prefix = _Number("box", "prefix")
-    suffix = _Number("box", "suffix")
+    prefix, suffix = _of("box", "prefix"), _of("box", "suffix")
+    decimals, value = _of("box", "decimals"), _of("box", "value")
+    minimum, maximum = _of_box("minimum"), _of_box("maximum")
+    singleStep = _of_box("singleStep")
 
     def construct(self: Any) -> None:
-        from SlicerHost.standins import make
-
-        self._own.slider, self._own.box = make("ctkDoubleSlider")(), qt.QDoubleSpinBox()
+        self._own.slider, self._own.box = qt.QSlider(qt.Qt.Horizontal), qt.QDoubleSpinBox()
         layout = qt.QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._own.slider, 1)
         layout.addWidget(self._own.box)
-        self._own.slider.valueChanged.connect(lambda value: setattr(self._own.box, "value", value))
+        self._own.slider.valueChanged.connect(self._moved)
         self._own.box.valueChanged.connect(self._changed)
+        self._fit()
+
+    def _moved(self: Any, position: int) -> None:
+        box = self._own.box
+        box.value = box.minimum + position * box.singleStep
 
     def _changed(self: Any, value: float) -> None:
-        self._own.slider.blockSignals(True)
-        self._own.slider.value = value
-        self._own.slider.blockSignals(False)
+        self._fit()
         self.valueIsChanging.emit(value)
         self.valueChanged.emit(value)
 
-    value = _Number("box", "value")
-
-    @property
-    def minimum(self: Any) -> float:
-        return self._own.box.minimum
-
-    @minimum.setter
-    def minimum(self: Any, value: float) -> None:
-        self._own.slider.minimum = self._own.box.minimum = value
-
-    @property
-    def maximum(self: Any) -> float:
-        return self._own.box.maximum
-
-    @maximum.setter
-    def maximum(self: Any, value: float) -> None:
-        self._own.slider.maximum = self._own.box.maximum = value
-
-    @property
-    def singleStep(self: Any) -> float:
-        return self._own.box.singleStep
-
-    @singleStep.setter
-    def singleStep(self: Any, value: float) -> None:
-        self._own.slider.singleStep = self._own.box.singleStep = value
+    def _fit(self: Any) -> None:
+        """The slider counts steps."""
+        slider, box = self._own.slider, self._own.box
+        slider.blockSignals(True)
+        slider.setRange(0, round((box.maximum - box.minimum) / box.singleStep))
+        slider.setValue(round((box.value - box.minimum) / box.singleStep))
+        slider.blockSignals(False)
 
     @property
     def spinBoxVisible(self: Any) -> bool:
@@ -234,46 +142,3 @@ class ctkSliderWidget:
     @spinBoxVisible.setter
     def spinBoxVisible(self: Any, value: bool) -> None:
         self._own.box.setVisible(value)
-
-
-@behaviour
-class ctkPathLineEdit:
-    """A path, typed or browsed for."""
-
-    filters = stored(0)
-    options = stored(0)
-    nameFilters = stored([])
-    settingKey = stored("")
-    label = stored("")
-    sizeAdjustPolicy = stored(0)
-    minimumContentsLength = stored(0)
-
-    def construct(self: Any) -> None:
-        self._own.edit, self._own.browse = qt.QLineEdit(), qt.QToolButton()
-        self._own.browse.text = "..."
-        layout = qt.QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self._own.edit)
-        layout.addWidget(self._own.browse)
-        self._own.edit.textChanged.connect(self._changed)
-
-    def _changed(self: Any, path: str) -> None:
-        self.currentPathChanged.emit(path)
-        self.validInputChanged.emit(os.path.exists(path))
-
-    currentPath = _Number("edit", "text")
-
-    @property
-    def showBrowseButton(self: Any) -> bool:
-        return not self._own.browse.isHidden()
-
-    @showBrowseButton.setter
-    def showBrowseButton(self: Any, value: bool) -> None:
-        self._own.browse.setVisible(value)
-
-    showHistoryButton = stored(True)
-
-    def addCurrentPathToHistory(self: Any) -> None:
-        history = self._own.stored.setdefault("history", [])
-        if self.currentPath and self.currentPath not in history:
-            history.append(self.currentPath)

@@ -38,6 +38,17 @@ class _Watch:
         self.watch(None)
 
 
+def _refreshing(default: Any) -> property:
+    """A property that decides which nodes are shown."""
+    remembered = stored(default)
+
+    def write(self: Any, value: Any) -> None:
+        remembered.fset(self, list(value) if isinstance(default, list) else value)
+        self._refresh()
+
+    return property(remembered.fget, write)
+
+
 @behaviour
 class qMRMLWidget:
     """Keeps the scene and tells of it."""
@@ -55,6 +66,8 @@ class qMRMLWidget:
 class qMRMLNodeComboBox:
     """The nodes of the scene that have one of the types, and the chosen one."""
 
+    nodeTypes, hideChildNodeTypes = _refreshing([]), _refreshing([])
+    noneEnabled, showHidden, showChildNodeTypes = map(_refreshing, (False, False, True))
     noneDisplay = stored("None")
     baseName = stored("")
     selectNodeUponCreation = stored(True)
@@ -67,9 +80,7 @@ class qMRMLNodeComboBox:
     def construct(self: Any) -> None:
         own = self._own
         own.combo, own.watch, own.current = qt.QComboBox(), _Watch(self._refresh), None
-        own.ids, own.attributes, own.types = [], [], []
-        own.none = own.hidden = False
-        own.children, own.without = True, []
+        own.ids, own.attributes = [], []
         own.combo.setMinimumContentsLength(12)
         own.combo.setSizeAdjustPolicy(qt.QComboBox.AdjustToMinimumContentsLengthWithIcon)
         own.combo.enabled = False
@@ -88,67 +99,20 @@ class qMRMLNodeComboBox:
     def mrmlScene(self: Any) -> Any:
         return self._own.watch.scene
 
-    @property
-    def nodeTypes(self: Any) -> list[str]:
-        return list(self._own.types)
-
-    @nodeTypes.setter
-    def nodeTypes(self: Any, value: Any) -> None:
-        self._own.types = list(value)
-        self._refresh()
-
-    @property
-    def noneEnabled(self: Any) -> bool:
-        return self._own.none
-
-    @noneEnabled.setter
-    def noneEnabled(self: Any, value: bool) -> None:
-        self._own.none = bool(value)
-        self._refresh()
-
-    @property
-    def showHidden(self: Any) -> bool:
-        return self._own.hidden
-
-    @showHidden.setter
-    def showHidden(self: Any, value: bool) -> None:
-        self._own.hidden = bool(value)
-        self._refresh()
-
-    @property
-    def showChildNodeTypes(self: Any) -> bool:
-        return self._own.children
-
-    @showChildNodeTypes.setter
-    def showChildNodeTypes(self: Any, value: bool) -> None:
-        self._own.children = bool(value)
-        self._refresh()
-
-    @property
-    def hideChildNodeTypes(self: Any) -> list[str]:
-        return list(self._own.without)
-
-    @hideChildNodeTypes.setter
-    def hideChildNodeTypes(self: Any, value: Any) -> None:
-        self._own.without = list(value)
-        self._refresh()
-
     def addAttribute(self: Any, node_type: str, name: str, value: Any = None) -> None:
         self._own.attributes.append((node_type, name, value))
         self._refresh()
 
     def _is_shown(self: Any, node: Any) -> bool:
-        own = self._own
-        fits = any(
-            node.IsA(each) if own.children else node.GetClassName() == each for each in own.types
-        )
-        if not fits or any(node.IsA(each) for each in own.without):
+        kinds = self.nodeTypes
+        is_one = node.IsA if self.showChildNodeTypes else node.GetClassName().__eq__
+        if not any(map(is_one, kinds)) or any(map(node.IsA, self.hideChildNodeTypes)):
             return False
-        for node_type, name, value in own.attributes:
+        for node_type, name, value in self._own.attributes:
             found = node.GetAttribute(name)
             if node.IsA(node_type) and (found is None or value not in (None, found)):
                 return False
-        return own.hidden or not node.GetHideFromEditors()
+        return self.showHidden or not node.GetHideFromEditors()
 
     def _nodes(self: Any) -> list[Any]:
         scene = self._own.watch.scene
@@ -159,10 +123,12 @@ class qMRMLNodeComboBox:
 
     def _refresh(self: Any) -> None:
         own, nodes = self._own, self._nodes()
-        own.ids = [None] * own.none + [node.GetID() for node in nodes]
+        own.ids = [None] * self.noneEnabled + [node.GetID() for node in nodes]
         own.combo.blockSignals(True)
         own.combo.clear()
-        own.combo.addItems([self.noneDisplay] * own.none + [node.GetName() or "" for node in nodes])
+        own.combo.addItems(
+            [self.noneDisplay] * self.noneEnabled + [node.GetName() or "" for node in nodes]
+        )
         own.combo.blockSignals(False)
         # Without "None" the genuine widget chooses the first node by itself.
         first = own.ids[0] if own.ids else None
@@ -191,9 +157,7 @@ class qMRMLNodeComboBox:
         self.setCurrentNodeID(node.GetID() if node is not None else "")
 
     def setCurrentNodeID(self: Any, node_id: str | None) -> None:
-        node_id = node_id or None
-        if node_id is None or node_id in self._own.ids:
-            self._choose(node_id)
+        self._choose(node_id if node_id in self._own.ids else None)
 
     currentNodeID = property(
         lambda self: self._own.current or "", lambda self, value: self.setCurrentNodeID(value)
@@ -213,7 +177,7 @@ class qMRMLNodeComboBox:
 
     def addNode(self: Any, node_type: str = "") -> Any:
         node = self._own.watch.scene.AddNewNodeByClass(
-            node_type or self._own.types[0], self.baseName
+            node_type or self.nodeTypes[0], self.baseName
         )
         if self.selectNodeUponCreation:
             self.setCurrentNode(node)
@@ -226,50 +190,10 @@ class qMRMLNodeComboBox:
 
 
 @behaviour
-class qMRMLTableView:
-    """Shows a table node; the cells are read again whenever the node changes."""
-
-    firstRowLocked = stored(False)
-    transposed = stored(False)
-    firstColumnLocked = stored(False)
-
-    def construct(self: Any) -> None:
-        self._own.scene = self._own.node = self._own.tag = None
-        self._own.model = qt.QStandardItemModel()
-        self.setModel(self._own.model)
-
-    def setMRMLScene(self: Any, scene: Any) -> None:
-        self._own.scene = scene
-        self.mrmlSceneChanged.emit(scene)
-
-    def mrmlScene(self: Any) -> Any:
-        return self._own.scene
-
-    def setMRMLTableNode(self: Any, node: Any) -> None:
-        own, read = self._own, weakref.WeakMethod(self._read)
-        if own.node is not None:
-            own.node.RemoveObserver(own.tag)
-        own.node = node
-        if node is not None:
-            own.tag = node.AddObserver("ModifiedEvent", lambda *_: read() and read()())
-        self._read()
-
-    def mrmlTableNode(self: Any) -> Any:
-        return self._own.node
-
-    def _read(self: Any) -> None:
-        model, node = self._own.model, self._own.node
-        model.clear()
-        for column in range(node.GetNumberOfColumns() if node else 0):
-            texts = [node.GetCellText(row, column) for row in range(node.GetNumberOfRows())]
-            model.appendColumn([qt.QStandardItem(text) for text in texts])
-            model.setHorizontalHeaderItem(column, qt.QStandardItem(node.GetColumnName(column)))
-
-
-@behaviour
 class qMRMLSubjectHierarchyComboBox:
     """The items of the subject hierarchy, indented by their level."""
 
+    nodeTypes, noneEnabled = _refreshing([]), _refreshing(False)
     showEmptyHierarchyItems = stored(True)
     showCurrentItemParents = stored(True)
     maximumNumberOfShownItems = stored(20)
@@ -278,7 +202,6 @@ class qMRMLSubjectHierarchyComboBox:
     def construct(self: Any) -> None:
         own = self._own
         own.watch, own.items, own.current, own.levels = _Watch(self._refresh), [], 0, []
-        own.types, own.none, own.root = [], False, False
         self.currentIndexChanged.connect(self._chosen)
         self.destroyed.connect(own.watch.stop)
 
@@ -295,21 +218,8 @@ class qMRMLSubjectHierarchyComboBox:
     def subjectHierarchyNode(self: Any) -> Any:
         return _hierarchy(self._own.watch.scene)
 
-    noneEnabled = property(
-        lambda self: self._own.none, lambda self, value: self._set("none", value)
-    )
-    showRootItem = property(
-        lambda self: self._own.root, lambda self, value: self._set("root", value)
-    )
-    nodeTypes = property(
-        lambda self: list(self._own.types), lambda self, value: self._set("types", list(value))
-    )
-
     def setLevelFilter(self: Any, levels: Any) -> None:
-        self._set("levels", list(levels))
-
-    def _set(self: Any, name: str, value: Any) -> None:
-        setattr(self._own, name, value)
+        self._own.levels = list(levels)
         self._refresh()
 
     def _refresh(self: Any) -> None:
@@ -318,13 +228,13 @@ class qMRMLSubjectHierarchyComboBox:
             return
         hierarchy, texts = self.subjectHierarchyNode(), []
         own.items = []
-        if own.none:
+        if self.noneEnabled:
             own.items, texts = [0], [self.noneDisplay]
         for item, depth in _items(hierarchy, hierarchy.GetSceneItemID(), 0):
             level, node = hierarchy.GetItemLevel(item), hierarchy.GetItemDataNode(item)
             if own.levels and level not in own.levels:
                 continue
-            if own.types and not (node and any(node.IsA(each) for each in own.types)):
+            if self.nodeTypes and not (node and any(map(node.IsA, self.nodeTypes))):
                 continue
             own.items.append(item)
             texts.append("  " * depth + hierarchy.GetItemName(item))

@@ -41,7 +41,7 @@ def test_each_wrong_line_is_found_and_no_other():
 def test_a_wrong_form_is_found(tmp_path):
     form = tmp_path / "Sketch.ui"
     for right, wrong, words in (
-        ('"ctkPathLineEdit" name', '"ctkPathEdit" name', "no class ctkPathEdit"),
+        ('"ctkSliderWidget" name', '"ctkSliderBox" name', "no class ctkSliderBox"),
         ('name="minimum"', 'name="lowest"', "ctkSliderWidget has no property lowest"),
         ("<receiver>inputSelector", "<receiver>nothing", "'nothing', which the form does not have"),
         ("setMRMLScene(vtkMRMLScene*)", "setScene(vtkMRMLScene*)", "no slot setScene"),
