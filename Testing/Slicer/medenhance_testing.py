@@ -136,7 +136,9 @@ class MedEnhanceTestCase(unittest.TestCase):
         folder = os.environ.get("MEDENHANCE_SCREENSHOTS")
         if folder:
             os.makedirs(folder, exist_ok=True)
-            self.assertTrue(picture.save(os.path.join(folder, f"{name}.png")))
+            path = os.path.join(folder, f"{name}.png")
+            self.assertTrue(picture.save(path))
+            _reduceColours(path)
 
     def _checkPicture(self, image):
         width, height = image.width(), image.height()
@@ -156,6 +158,17 @@ class MedEnhanceTestCase(unittest.TestCase):
         slice_view.save(view, path, size)
         self._checkPicture(qt.QImage(path))
         return path
+
+
+def _reduceColours(path):
+    """A panel has few colours: with a palette the picture takes a third of the room."""
+    try:
+        from PIL import Image
+    except ImportError:  # a Slicer without Pillow keeps them all
+        return
+    with Image.open(path) as picture:
+        reduced = picture.convert("RGB").quantize(64, dither=Image.Dither.NONE)
+    reduced.save(path, optimize=True)
 
 
 def _children():
