@@ -178,7 +178,7 @@ class ModelsPanel:
         if model is None:
             return
         ui.cardBox.title = model["name"]
-        ui.summaryLabel.text = model["folder"] if model["ok"] else model["message"]
+        ui.summaryLabel.text = _origin(model) if model["ok"] else model["message"]
         ui.cardBrowser.setMarkdown(_withoutTitle(model["card"] or model["description"]))
 
     def _showBusy(self, isBusy):
@@ -201,6 +201,10 @@ def _cells(model):
         model["version"],
         model["licence"],
     )
+
+
+def _origin(model):
+    return _("Came with MedEnhance") if model["shipped"] else model["folder"]
 
 
 def _withoutTitle(markdown):
