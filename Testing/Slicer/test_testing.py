@@ -1,0 +1,72 @@
+"""What the base class of these tests catches, it catches."""
+
+import subprocess
+import sys
+import tempfile
+import unittest
+
+import qt
+from medenhance_testing import MedEnhanceTestCase
+
+
+class CatchingTest(MedEnhanceTestCase):
+    def failuresOf(self, body):
+        """What a test with that body is told it did wrong."""
+
+        class Inner(MedEnhanceTestCase):
+            def runTest(self):
+                body(self)
+
+        result = unittest.TestResult()
+        unittest.TestSuite([Inner()]).run(result)
+        return "".join(text for _test, text in [*result.failures, *result.errors])
+
+    def test_aGoodTestPasses(self):
+        self.assertEqual(self.failuresOf(lambda inner: inner.smallVolume()), "")
+
+    def test_anExceptionInASlotFails(self):
+        def body(inner):
+            button = qt.QPushButton()
+            button.clicked.connect(lambda: {}["missing"])
+            button.click()
+
+        self.assertIn("KeyError", self.failuresOf(body))
+
+    def test_anExceptionInATimerEndsTheWaiting(self):
+        def body(inner):
+            qt.QTimer.singleShot(0, lambda: {}["missing"])
+            inner.waitUntil(lambda: False, 20)
+
+        self.assertIn("KeyError", self.failuresOf(body))
+
+    def test_aProcessThatIsLeftFails(self):
+        left = []
+
+        def body(inner):
+            left.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]))
+
+        try:
+            import psutil  # noqa: F401
+        except ImportError:
+            self.skipTest("psutil is not there to look for processes")
+        try:
+            self.assertIn("processes were left", self.failuresOf(body))
+        finally:
+            for process in left:
+                process.kill()
+                process.wait()
+
+    def test_aFolderThatIsLeftFails(self):
+        def body(inner):
+            tempfile.mkdtemp(prefix="medenhance-")
+
+        self.assertIn("temporary folders were left", self.failuresOf(body))
+
+    def test_whatSlicerWouldRefuseFails(self):
+        if "SlicerHost.pythonqt" not in sys.modules:
+            self.skipTest("Slicer itself only prints it")
+
+        def body(inner):
+            qt.QPushButton().connect("clicked(int)", print)
+
+        self.assertIn("has no signal clicked(int)", self.failuresOf(body))
