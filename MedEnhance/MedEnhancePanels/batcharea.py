@@ -35,6 +35,8 @@ class BatchArea:
             text = _(
                 "{fit} of {count} volumes can be enhanced; the table will say why the rest cannot."
             ).format(fit=fit, count=len(nodes))
+        elif len(nodes) == 1:
+            text = _("One volume, with the choices above.")
         else:
             text = _("{count} volumes, with the choices above.").format(count=len(nodes))
         ui.batchSummaryLabel.text = text

@@ -7,9 +7,9 @@ from slicer.i18n import tr as _
 from MedEnhancePanels import bridge, dependencies, enhancement, modelchoice, preview
 from MedEnhancePanels.batcharea import BatchArea, outcomeText
 from MedEnhancePanels.devicechoice import DeviceChoice
-from MedEnhancePanels.enhanceresult import ResultArea
+from MedEnhancePanels.enhanceresult import ResultArea, tookText
 from MedEnhancePanels.errors import guarded
-from MedEnhancePanels.jobprogress import JobProgress, durationText
+from MedEnhancePanels.jobprogress import JobProgress
 
 _SETTLE_MS = 50
 
@@ -46,7 +46,8 @@ class EnhancePanel:
 
     def _setup(self):
         ui = self.ui
-        ui.problemLabel.visible = False
+        icon = self.widget.style().standardIcon(qt.QStyle.SP_MessageBoxWarning)
+        ui.problemIcon.setPixmap(icon.pixmap(20, 20))
         ui.allFramesCheckBox.visible = False
         ui.logButton.visible = False
         for selector in (ui.inputSelector, ui.guideSelector, ui.outputSelector):
@@ -160,6 +161,7 @@ class EnhancePanel:
         self.preview.forget()
         self.result.forget()
         self._observeInput(None)
+        self.ui.logButton.visible = False
 
     def _observeInput(self, node):
         """Follow the input's voxels, modality and name."""
@@ -258,6 +260,7 @@ class EnhancePanel:
         isBusy = self.job is not None
         ui.problemLabel.text = problem
         ui.problemLabel.visible = bool(problem)
+        ui.problemIcon.visible = bool(problem) and state.inputVolume is not None
         ui.applyButton.enabled = not problem and not isBusy
         busy = _("Wait for the run to end, or cancel it.")
         ui.applyButton.toolTip = problem or (busy if isBusy else _("Enhance the whole volume"))
@@ -353,7 +356,7 @@ class EnhancePanel:
         state.strength = 1.0
         self.result.showNew(output)
         if not job.warnings:
-            seconds = durationText(job.ended - job.started)
+            seconds = tookText(job.ended - job.started)
             self.context.message(
                 "info",
                 _("{name} is ready, after {time}.").format(name=output.GetName(), time=seconds),

@@ -168,6 +168,11 @@ class ResultArea:
         self.update()
 
 
+def tookText(seconds):
+    """How long something took; short times with a decimal."""
+    return _("{seconds:.1f} s").format(seconds=seconds) if seconds < 10 else durationText(seconds)
+
+
 def factsOf(output):
     """A result in a line: model, device, seconds, what it is for."""
     if output is None or not bridge.isInScene(output):
@@ -179,7 +184,7 @@ def factsOf(output):
         manifest = {}
     facts.append(manifest.get("device"))
     if manifest.get("seconds") is not None:
-        facts.append(durationText(manifest["seconds"]))
+        facts.append(tookText(manifest["seconds"]))
     strength = float(output.GetAttribute("MedEnhance.strength") or 1.0)
     if strength != 1.0:
         facts.append(_("strength {strength:.2f}").format(strength=strength))

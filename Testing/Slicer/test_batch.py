@@ -90,7 +90,8 @@ class BatchTest(MedEnhanceTestCase):
         self.assertIn("no model for PT", rows["tracer"][3])
         self.assertIn("no voxels", rows["empty"][3])
         self.assertIn("1 of 3 volumes are enhanced", self.widget.ui.messageLabel.text)
-        self.screenshot(self.panel.widget, "enhance-batch", height=700)
+        widget = self.panel.widget
+        self.screenshot(widget, "enhance-batch", 400, widget.layout().totalHeightForWidth(400) + 40)
 
     def test_ofEachModalityWithItsModel(self):
         self.volume("scan", "MR")

@@ -25,6 +25,13 @@ class EnhanceTestCase(MedEnhanceTestCase):
         self.ui = self.panel.ui
         self.runner = self.context.runner
         self.widget.showPage("enhance")
+        for section in (self.ui.advancedButton, self.ui.batchButton, self.ui.logButton):
+            section.collapsed = True
+
+    def picture(self, name):
+        """The page as it is, in a panel of ordinary width that scrolls if it must."""
+        widget = self.panel.widget
+        self.screenshot(widget, name, 400, widget.layout().totalHeightForWidth(400) + 40)
 
     def brain(self, name="Brain"):
         """A small, turned part of the sample under a transform, in a study, as it is shown."""
@@ -46,7 +53,7 @@ class EnhanceTestCase(MedEnhanceTestCase):
         node.SetAndObserveTransformNodeID(transform.GetID())
         display = node.GetDisplayNode()
         display.SetAutoWindowLevel(False)
-        display.SetWindowLevel(90.0, 40.0)
+        display.SetWindowLevel(200.0, 120.0)
         hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
         self.study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), f"{name}'s study")
         hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node), self.study)
@@ -112,7 +119,7 @@ class ChoicesTest(EnhanceTestCase):
         self.assertFalse(self.ui.previewButton.enabled)
         self.assertIn("Choose a volume", self.ui.problemLabel.text)
         self.assertEqual(self.ui.applyButton.toolTip, self.ui.problemLabel.text)
-        self.screenshot(self.panel.widget, "enhance-empty")
+        self.picture("enhance-empty")
 
     def test_onlyFittingModelsAreOfferedTheRecommendedOneFirst(self):
         node = self.smallVolume()
@@ -156,7 +163,7 @@ class ChoicesTest(EnhanceTestCase):
         self.choose(node)
         self.assertFalse(self.ui.applyButton.enabled)
         self.assertIn("ct-lowdose", self.ui.problemLabel.text)
-        self.screenshot(self.panel.widget, "enhance-error")
+        self.picture("enhance-error")
 
     def test_unusableInputsAreNamed(self):
         color = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "photo")
@@ -212,7 +219,7 @@ class ChoicesTest(EnhanceTestCase):
         self.waitUntil(lambda: self.ui.deviceReasonLabel.text, 60)
         self.assertIn("Automatic", self.ui.deviceComboBox.currentText)
         self.assertGreaterEqual(self.ui.deviceComboBox.findData("cpu"), 0)
-        self.screenshot(self.panel.widget, "enhance-ready")
+        self.picture("enhance-ready")
 
     def test_choicesSurviveASavedScene(self):
         self.choose(self.brain())
@@ -251,7 +258,7 @@ class ApplyTest(EnhanceTestCase):
         item = hierarchy.GetItemByDataNode(output)
         self.assertEqual(hierarchy.GetItemParent(item), self.study)
         shown = output.GetDisplayNode()
-        self.assertEqual((shown.GetWindow(), shown.GetLevel()), (90.0, 40.0))
+        self.assertEqual((shown.GetWindow(), shown.GetLevel()), (200.0, 120.0))
         difference = self.results.linked(output, "difference")
         np.testing.assert_allclose(
             slicer.util.arrayFromVolume(difference),
@@ -277,13 +284,13 @@ class ApplyTest(EnhanceTestCase):
         self.waitUntil(lambda: job.fraction > 0.2, 60)
         self.assertFalse(self.ui.applyButton.enabled)
         self.assertTrue(self.ui.cancelButton.enabled)
-        self.screenshot(self.panel.widget, "enhance-running")
+        self.picture("enhance-running")
         self.waitUntil(lambda: self.panel.job is None, 60)
         self.assertEqual(job.state, "done", self.message)
         self.assertEqual(
             set(job.nodes), {"output", "difference", "uncertainty", "segmentation", "table"}
         )
-        self.screenshot(self.panel.widget, "enhance-done", height=760)
+        self.picture("enhance-done")
         for made in job.nodes.values():
             self.assertTrue(made.GetAttribute("MedEnhance.derived"))
             self.assertIn("Research use only", made.GetAttribute("MedEnhance.use"))
@@ -378,9 +385,11 @@ class ApplyTest(EnhanceTestCase):
         light = qt.QApplication.palette()
         dark = qt.QPalette(qt.QColor(45, 45, 45))
         dark.setColor(qt.QPalette.Base, qt.QColor(30, 30, 30))
+        for role in (qt.QPalette.Text, qt.QPalette.ButtonText, qt.QPalette.WindowText):
+            dark.setColor(qt.QPalette.Disabled, role, qt.QColor(120, 120, 120))
         try:
             qt.QApplication.setPalette(dark)
-            self.screenshot(self.panel.widget, "enhance-dark", height=760)
+            self.picture("enhance-dark")
         finally:
             qt.QApplication.setPalette(light)
 
@@ -398,7 +407,7 @@ class PreviewTest(EnhanceTestCase):
         node = self.brain()
         self.choose(node)
         job = self.previewed()
-        self.screenshot(self.panel.widget, "enhance-preview")
+        self.picture("enhance-preview")
         slab = job.nodes["output"]
         first, end = job.params["slices"]
         voxels = slicer.util.arrayFromVolume(slab).copy()
