@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from MedEnhanceLib.errors import Cancelled
 
@@ -23,6 +24,11 @@ class Event:
 
     kind: EventKind
     fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+Answer = TypeVar("Answer")
+#: How often a cancel is looked for where work has no safe points.
+_LOOK_SECONDS = 0.05
 
 
 class _HasIsSet(Protocol):
@@ -54,6 +60,11 @@ class Monitor:
         part._start, part._end = self._start + start * span, self._start + end * span
         part._began = self._began
         return part
+
+    @property
+    def can_be_cancelled(self) -> bool:
+        """Whether anybody could ask to stop."""
+        return self._cancel is not None
 
     @property
     def cancelled(self) -> bool:
@@ -94,3 +105,30 @@ class Monitor:
     def _tell(self, kind: EventKind, **fields: Any) -> None:
         if self._listener is not None:
             self._listener(Event(kind, fields))
+
+
+def attend(work: Callable[[], Answer], monitor: Monitor | None) -> Answer:
+    """What `work` returns, for work of others that knows no safe points.
+
+    After a cancel it is not waited for: it ends in the background, and what it gives is dropped.
+    So it may change nothing that outlives it.
+    """
+    if monitor is None or not monitor.can_be_cancelled:
+        return work()
+    answers: list[Answer] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            answers.append(work())
+        except BaseException as error:  # noqa: BLE001 - raised again below, in the caller's thread
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="attended", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(_LOOK_SECONDS)
+        monitor.check()
+    if errors:
+        raise errors[0]
+    return answers[0]

@@ -6,12 +6,13 @@ Importing this needs numpy alone; `segment` loads torch when it is first called.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from MedEnhanceLib.bundles import open_bundle
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.gradprom.config import HeadConfig, Label, SegmentConfig, TrainHeadConfig
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.progress import Monitor, attend
 from MedEnhanceLib.volume import Volume
 
 if TYPE_CHECKING:
@@ -27,8 +28,9 @@ def segment(
     wish = config or SegmentConfig()
     # Before seconds go into importing: a volume for which there is no head is refused at once.
     open_bundle(wish.model, kind="head", modality=volume.modality)
-    require("torch", purpose="Segmenting a volume")
-    require("monai", purpose="Segmenting a volume")
+    # The imports take seconds, in which a cancel is heard.
+    for package in ("torch", "monai", "monai.networks.nets.unet"):
+        attend(partial(require, package, purpose="Segmenting a volume"), monitor)
     from MedEnhanceLib.gradprom import infer
 
     return infer.segment(volume, config, monitor=monitor)

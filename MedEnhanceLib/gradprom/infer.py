@@ -25,6 +25,7 @@ from MedEnhanceLib.manifest import derived_note
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.precision import move
 from MedEnhanceLib.nets.slices import Plan, SliceStacks, over_slices
+from MedEnhanceLib.nets.stoppable import stoppable
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume
 
@@ -65,7 +66,7 @@ def segment(
     plan = Plan.make(choice.name, batch=config.batch, tile=config.tile, overlap=config.overlap)
     labels = np.zeros(volume.shape, np.uint8)
     values = np.array([0, *(label.value for label in model.labels)], np.uint8)
-    with torch.inference_mode():
+    with torch.inference_mode(), stoppable(model.network, monitor):
         for where, likelihood in over_slices(network, stacks, plan, monitor, "segmenting slices"):
             labels[where] = values[likelihood.argmax(axis=1)]
     note = derived_note(f"segmented with {bundle.name} {bundle.sha256[:12]}")

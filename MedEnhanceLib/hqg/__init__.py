@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from MedEnhanceLib.bundles import open_bundle
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.hqg.config import EnhanceConfig, LossConfig, NetworkConfig, TrainConfig
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.progress import Monitor, attend
 from MedEnhanceLib.volume import Volume
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ def enhance(
     wish = config or EnhanceConfig()
     # Before seconds go into importing: a volume for which there is no model is refused at once.
     open_bundle(wish.model, kind="enhancer", modality=volume.modality)
-    require("torch", purpose="Enhancing a volume")
+    # The import takes seconds, in which a cancel is heard.
+    attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
     from MedEnhanceLib.hqg import infer
 
     return infer.enhance(volume, config, guide=guide, slices=slices, monitor=monitor)

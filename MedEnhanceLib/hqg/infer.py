@@ -30,7 +30,8 @@ from MedEnhanceLib.manifest import derived_note
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.precision import move
 from MedEnhanceLib.nets.slices import GRID, Plan, SliceStacks
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.nets.stoppable import stoppable
+from MedEnhanceLib.progress import Monitor, attend
 from MedEnhanceLib.volume import Volume, restore_dtype
 
 Floats = npt.NDArray[np.float32]
@@ -195,7 +196,7 @@ def _enhance_frame(
     passes = 1 + config.uncertainty
     # Without a further step each batch goes straight into the result's type, which saves memory.
     output = np.empty(frame.voxels[only].shape, np.float32 if wants_n4 else frame.dtype)
-    with torch.inference_mode():
+    with torch.inference_mode(), stoppable(model.enhancer, monitor):
         part = monitor.part(0, (0.9 if wants_n4 else 1) / passes)
         for where, scaled in predict_slices(
             model, stacks, cue, plan, part, findings=findings, only=only
@@ -207,7 +208,8 @@ def _enhance_frame(
         field = None
         if wants_n4:
             monitor.progress(0.9 / passes, "correcting shading (N4)")
-            field = n4_field(frame.with_voxels(output))
+            corrected = frame.with_voxels(output)
+            field = attend(lambda: n4_field(corrected), monitor)
             output /= field
             output = restore_dtype(np.maximum(output, findings.floor), frame.dtype)
         if not config.uncertainty:

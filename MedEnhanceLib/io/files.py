@@ -82,12 +82,19 @@ def load(
     return volume
 
 
-def save(volume: Volume, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+def save(
+    volume: Volume,
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    monitor: Monitor | None = None,
+) -> None:
     """Write a volume in the format that the ending of `path` names, completely or not at all.
 
     .nii and .nii.gz keep the geometry in float32, and exactly in a header extension of ours; .nrrd
     and .mha keep every bit and are written uncompressed. Modality, units and history go into the
     header of each. bool becomes uint8 and float16 becomes float32, which no format here has.
+    monitor: may cancel; then what was there before is untouched.
     Raises OutputError for an unknown ending, an existing file, no permission, no space.
     """
     path = Path(path)
@@ -101,7 +108,7 @@ def save(volume: Volume, path: str | os.PathLike[str], *, overwrite: bool = Fals
     refuse_not_finite(volume)
     volume = _writable(volume)
     with atomic_write(path, overwrite=overwrite) as temporary:
-        write(volume, temporary)
+        write(volume, temporary, monitor or Monitor())
 
 
 def _meaning(volume: Volume, found: tags.Tags, modality: str | None, monitor: Monitor) -> Volume:

@@ -90,7 +90,7 @@ def read_nifti(path: Path, monitor: Monitor) -> tuple[Volume, tags.Tags]:
     return volume, found
 
 
-def write_nifti(volume: Volume, path: Path) -> None:
+def write_nifti(volume: Volume, path: Path, monitor: Monitor) -> None:
     """Write to `path`, compressed where its name ends in .gz; the sform holds the geometry.
 
     Raises OutputError for a side longer than 32767 voxels, or a type that NIfTI does not know.
@@ -100,18 +100,23 @@ def write_nifti(volume: Volume, path: Path) -> None:
         if path.name.lower().endswith(".gz"):
             # No name and no time inside: the same volume gives the same bytes.
             with gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as packed:
-                _write(volume.voxels, header, extension, packed)
+                _write(volume.voxels, header, extension, packed, monitor)
         else:
-            _write(volume.voxels, header, extension, file)
+            _write(volume.voxels, header, extension, file, monitor)
 
 
 def _write(
-    voxels: Voxels, header: npt.NDArray[Any], extension: bytes, stream: BinaryIO | gzip.GzipFile
+    voxels: Voxels,
+    header: npt.NDArray[Any],
+    extension: bytes,
+    stream: BinaryIO | gzip.GzipFile,
+    monitor: Monitor,
 ) -> None:
     stream.write(header.tobytes())
     stream.write(extension)
     dtype = voxels.dtype.newbyteorder("<")
     for part in voxels.reshape(-1, *voxels.shape[-2:]):
+        monitor.check()
         stream.write(part.astype(dtype, copy=False).tobytes())
 
 

@@ -58,7 +58,7 @@ def _read_header(path: Path) -> Any:
     return reader
 
 
-def write_itk(volume: Volume, path: Path) -> None:
+def write_itk(volume: Volume, path: Path, monitor: Monitor) -> None:
     """Write an uncompressed .nrrd or .mha to `path`; OSError or OutputError where that fails."""
     sitk = require("SimpleITK", purpose=f"Writing {path.suffix} files")
     voxels = np.ascontiguousarray(volume.voxels, volume.dtype.newbyteorder("="))
@@ -71,6 +71,7 @@ def write_itk(volume: Volume, path: Path) -> None:
     image.SetDirection(direction.ravel().tolist())
     image.SetMetaData(tags.KEY, tags.to_text(volume))
     try:
+        monitor.check()  # uncompressed, it is as fast as the disk
         sitk.WriteImage(image, str(path), useCompression=False)
     except RuntimeError as cause:
         if shutil.disk_usage(path.parent).free < volume.nbytes:  # ITK does not say it

@@ -122,7 +122,7 @@ def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
     else:
         volume = decompress(source, region=region, layers=params.layers, monitor=part)
     monitor.progress(0.9, "save")
-    save(volume, output, overwrite=params.overwrite)
+    save(volume, output, overwrite=params.overwrite, monitor=monitor)
     return finish(
         "decompressed",
         {"output": output},
@@ -144,7 +144,7 @@ def run_recover(params: RecoverParams, monitor: Monitor) -> Result:
     check_volume_outputs({"output": output}, inputs=[source], overwrite=params.overwrite)
     volume, report = recover(source, monitor=monitor.part(0.0, 0.9))
     monitor.progress(0.9, "save")
-    save(volume, output, overwrite=params.overwrite)
+    save(volume, output, overwrite=params.overwrite, monitor=monitor)
     return finish(
         "recovered from a damaged container",
         {"output": output},

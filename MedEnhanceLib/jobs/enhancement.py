@@ -191,7 +191,7 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
     volume = params.load(monitor.part(0.0, 0.1))
     found = segment(volume, config, monitor=monitor.part(0.1, 0.95))
     monitor.progress(0.95, "save")
-    save(found.volume, output, overwrite=params.overwrite)
+    save(found.volume, output, overwrite=params.overwrite, monitor=monitor)
     return finish(
         "segmented",
         {"output": output},
@@ -238,11 +238,13 @@ def _save_enhanced(
     from MedEnhanceLib.io import save
 
     monitor.progress(0.9, "save")
-    save(done.volume, outputs["output"], overwrite=overwrite)
+    save(done.volume, outputs["output"], overwrite=overwrite, monitor=monitor)
     if done.segmentation is not None:
-        save(done.segmentation.volume, outputs["segmentation"], overwrite=overwrite)
+        save(
+            done.segmentation.volume, outputs["segmentation"], overwrite=overwrite, monitor=monitor
+        )
     if done.uncertainty is not None:
-        save(done.uncertainty, outputs["uncertainty"], overwrite=overwrite)
+        save(done.uncertainty, outputs["uncertainty"], overwrite=overwrite, monitor=monitor)
 
 
 def _check_report_folder(params: EnhanceParams) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from MedEnhanceLib.errors import InputError, ModelError
 from MedEnhanceLib.jobs.events import as_json
 from MedEnhanceLib.jobs.result import Result
 from MedEnhanceLib.manifest import make_manifest
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.progress import Monitor, attend
 from MedEnhanceLib.volume import Volume
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _measure_enhancer(
     for index, (name, degradation) in enumerate(battery):
         part = monitor.part(index / len(battery), (index + 1) / len(battery))
         part.progress(0.0, f"{path.name}: {name}")
-        damaged = degradation.apply(clean, keep_dtype=True)
+        damaged = attend(partial(degradation.apply, clean, keep_dtype=True), part)
         enhanced = enhance(damaged, config, monitor=part).volume
         yield {
             "volume": path.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from MedEnhanceLib.jobs.files import (
     finish,
 )
 from MedEnhanceLib.jobs.result import Result
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.progress import Monitor, attend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ def run_convert(params: ConvertParams, monitor: Monitor) -> Result:
     check_volume_outputs({"output": output}, inputs=[source], overwrite=params.overwrite)
     volume = params.load(monitor.part(0.0, 0.7))
     monitor.progress(0.7, "save")
-    save(volume, output, overwrite=params.overwrite)
+    save(volume, output, overwrite=params.overwrite, monitor=monitor)
     return finish(
         "converted",
         {"output": output},
@@ -92,9 +93,9 @@ def run_degrade(params: DegradeParams, monitor: Monitor) -> Result:
     volume = params.load(monitor.part(0.0, 0.1))
     for index, step in enumerate(steps):
         monitor.progress(0.1 + 0.8 * index / len(steps), step.name)
-        volume = step.apply(volume)
+        volume = attend(partial(step.apply, volume), monitor)
     monitor.progress(0.9, "save")
-    save(volume, output, overwrite=params.overwrite)
+    save(volume, output, overwrite=params.overwrite, monitor=monitor)
     replay = [step.to_json() for step in steps]
     return finish(
         "degraded",

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from MedEnhanceLib.progress import Monitor
 
+_LOOK_SECONDS = 0.05
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
@@ -23,7 +24,8 @@ def ordered_map(
     """Yield function(item) in the order of `items`; a few are under way at a time.
 
     Items are taken from `items` in the calling thread, so it may read a file.
-    Stops at a cancel or an exception once the calls under way are done; none is left running.
+    Stops at an exception once the calls under way are done. At a cancel they are not waited for:
+    a block can take seconds, and what they give is dropped.
     """
     waiting: deque[Future[Outcome]] = deque()
     pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="medenhance")
@@ -32,9 +34,18 @@ def ordered_map(
             monitor.check()
             waiting.append(pool.submit(function, item))
             if len(waiting) > 2 * threads:
-                yield waiting.popleft().result()
+                yield _outcome(waiting.popleft(), monitor)
         while waiting:
-            monitor.check()
-            yield waiting.popleft().result()
+            yield _outcome(waiting.popleft(), monitor)
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.shutdown(wait=not monitor.cancelled, cancel_futures=True)
+
+
+def _outcome(future: Future[Outcome], monitor: Monitor) -> Outcome:
+    while True:
+        monitor.check()
+        try:
+            return future.result(_LOOK_SECONDS if monitor.can_be_cancelled else None)
+        except TimeoutError:
+            if future.done():  # the call's own
+                raise

@@ -1,0 +1,152 @@
+"""A cancel is heard within two seconds, whatever a worker is at."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib import io
+from MedEnhanceLib.errors import Cancelled
+from MedEnhanceLib.jobs import JobSpec, run_job
+from MedEnhanceLib.progress import Monitor, attend
+from MedEnhanceLib.unicompress.pool import ordered_map
+from MedEnhanceLib.volume import Volume
+
+_LIMIT_S = 2.0
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """[24, 512, 512] of noise: nothing is harder to code, and the slices are a CT's."""
+    rng = np.random.default_rng(0)
+    voxels = rng.integers(-1000, 3000, (24, 512, 512)).astype(np.int16)
+    path = tmp_path_factory.mktemp("noise") / "noise.nrrd"
+    io.save(Volume(voxels, modality="CT", units="HU"), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def container(noise: Path) -> Path:
+    path = noise.with_name("noise.ucv")
+    config = {"lossless": True, "speed": "fast"}
+    run_job(JobSpec("compress", {"input": str(noise), "output": str(path), "config": config}))
+    return path
+
+
+def _seconds_to_stop(job: JobSpec, after: float) -> float:
+    """Cancel so many seconds after the beginning; how long it then took."""
+    asked: list[float] = []
+    cancel = threading.Event()
+
+    def ask() -> None:
+        asked.append(time.monotonic())
+        cancel.set()
+
+    timer = threading.Timer(after, ask)
+    timer.start()
+    with pytest.raises(Cancelled):
+        run_job(job, cancel=cancel)
+    return time.monotonic() - asked[0]
+
+
+_COMPRESS = [{"lossless": True}, {"max_error": 3.0}, {"ratio": 20.0}]
+_LOW_DOSE = {"name": "low-dose", "seed": 0, "photons": 1e4, "electronic": 10.0}
+_KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{f"compress {next(iter(mode))}": ("compress", {"config": mode}) for mode in _COMPRESS},
+    "enhance": ("enhance", {"config": {"device": "cpu"}}),
+    "uncertainty": ("enhance", {"config": {"device": "cpu", "uncertainty": 8}}),
+    "degrade": ("degrade", {"steps": [_LOW_DOSE]}),
+    "save packed": ("convert", {"output": "packed.nii.gz"}),
+}
+
+
+@pytest.mark.parametrize("after", [0.4, 1.2])
+@pytest.mark.parametrize("name", _KINDS)
+def test_a_job_stops_in_time(name: str, after: float, noise: Path, tmp_path: Path) -> None:
+    kind, params = _KINDS[name]
+    output = {"compress": "out.ucv"}.get(kind, "out.nrrd")
+    given = {"input": str(noise), **params}
+    given["output"] = str(tmp_path / params.get("output", output))
+    assert _seconds_to_stop(JobSpec(kind, given), after) < _LIMIT_S
+    assert [path.name for path in tmp_path.iterdir()] == ["temp"]
+
+
+def test_reading_a_container_stops_in_time(container: Path, tmp_path: Path) -> None:
+    params = {"input": str(container), "output": str(tmp_path / "back.nrrd")}
+    for kind in ("decompress", "recover"):
+        assert _seconds_to_stop(JobSpec(kind, params), 0.05) < _LIMIT_S
+    assert [path.name for path in tmp_path.iterdir()] == ["temp"]
+
+
+def test_an_estimate_stops_in_time(noise: Path) -> None:
+    params = {"input": str(noise), "config": {"ratio": 20.0}}
+    assert _seconds_to_stop(JobSpec("estimate", params), 0.3) < _LIMIT_S
+
+
+def _after(seconds: float) -> Callable[[], bool]:
+    end = time.monotonic() + seconds
+    return lambda: time.monotonic() > end
+
+
+def test_what_knows_no_safe_point_is_left_to_itself() -> None:
+    began = time.monotonic()
+    with pytest.raises(Cancelled):
+        attend(lambda: time.sleep(3), Monitor(cancel=_after(0.2)))
+    assert time.monotonic() - began < 1
+    assert attend(lambda: 7, Monitor(cancel=_after(60))) == 7
+    assert attend(lambda: threading.current_thread(), Monitor()) is threading.current_thread()
+
+
+def test_an_error_of_attended_work_is_raised_as_it_is() -> None:
+    def fail() -> None:
+        raise KeyError("what")
+
+    for monitor in (None, Monitor(), Monitor(cancel=_after(60))):
+        with pytest.raises(KeyError, match="what"):
+            attend(fail, monitor)
+
+
+def test_a_pool_does_not_wait_for_its_blocks_after_a_cancel() -> None:
+    began = time.monotonic()
+    monitor = Monitor(cancel=_after(0.2))
+    with pytest.raises(Cancelled):
+        list(ordered_map(time.sleep, [3.0] * 4, threads=2, monitor=monitor))
+    assert time.monotonic() - began < 1
+
+
+def test_a_time_out_inside_a_block_is_an_error_and_not_a_wait() -> None:
+    def fail(_: int) -> None:
+        raise TimeoutError("the codec's own")
+
+    with pytest.raises(TimeoutError, match="own"):
+        list(ordered_map(fail, [1], threads=1, monitor=Monitor(cancel=_after(60))))
+
+
+def test_a_network_stops_between_its_layers_and_is_left_as_it_was() -> None:
+    torch = pytest.importorskip("torch")
+    from MedEnhanceLib.nets.stoppable import stoppable
+
+    ran: list[int] = []
+
+    class Slow(torch.nn.Module):
+        def forward(self, values: Any) -> Any:
+            ran.append(1)
+            time.sleep(0.1)
+            return values
+
+    network = torch.nn.Sequential(*(Slow() for _ in range(30)))
+    with pytest.raises(Cancelled), stoppable(network, Monitor(cancel=_after(0.25))):
+        network(torch.zeros(1))
+    assert 1 <= len(ran) < 10
+    assert not any(module._forward_pre_hooks for module in network.modules())
+    other = threading.Thread(target=lambda: network[0](torch.zeros(1)))
+    with stoppable(network, Monitor(cancel=lambda: True)):
+        other.start()
+        other.join()
+    assert len(ran) == ran.count(1)
