@@ -261,6 +261,7 @@ class CompressPanel:
         if self._estimate is not None:
             estimate, self._estimate = self._estimate, None
             estimate.cancel()
+            estimate.onFinished(self.context.runner.forget)
 
     @guarded
     def _startEstimate(self):
@@ -278,6 +279,7 @@ class CompressPanel:
         if job is not self._estimate:
             return
         self._estimate = None
+        self.context.runner.forget(job)
         if job.state == "done":
             units = self._units(self._state.inputVolume)
             self.ui.estimateLabel.text = compressionwords.estimateText(job.result, units)

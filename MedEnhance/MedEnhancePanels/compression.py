@@ -6,10 +6,13 @@ from dataclasses import dataclass
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhancePanels import bridge, results
+from MedEnhanceLib.geometry import Geometry
+from MedEnhancePanels import bridge, nrrd, results
 from MedEnhancePanels.errors import PanelError
 
 ENDING = ".ucv"
+#: Set on a node while it holds a preview only.
+PREVIEW_ATTRIBUTE = "MedEnhance.preview"
 
 
 @dataclass(frozen=True)
@@ -96,9 +99,57 @@ def startDecompress(runner, path, region=None, layers=None, name=None):
     return _startOpening(runner, "decompress", path, params, name)
 
 
-def startPreviewLoad(runner, path, name=None):
-    """Open only what the three middle planes need, on the whole grid: there at once."""
-    return _startOpening(runner, "decompress", path, {"preview": True}, name)
+def startPreviewLoad(runner, path, card, name=None):
+    """Open the slices around the middle on the whole grid, a small share of the work.
+
+    card: what startInspect found. The rest of the voxels hold the lowest value, and the node says
+    by PREVIEW_ATTRIBUTE what it is, until `startFill` has filled it. Where all goes well only
+    the job of `startFill` stays listed.
+    """
+    slices = previewSlices(card)
+
+    def before(job):
+        job.params["output"] = os.path.join(job.folder, "volume.nrrd")
+        yield 1.0
+
+    def after(job):
+        node = slicer.mrmlScene.AddNewNodeByClass(
+            "vtkMRMLScalarVolumeNode", bridge.uniqueName(name or baseName(path))
+        )
+        try:
+            yield from _fillPreview(node, job.params["output"], card, slices)
+        except BaseException:  # cancelled in the middle too: half a preview must not stay
+            if bridge.isInScene(node):
+                slicer.mrmlScene.RemoveNode(node)
+            raise
+        node.SetAttribute(PREVIEW_ATTRIBUTE, "true")
+        job.nodes["output"] = node
+
+    title = _("Preview {name}").format(name=os.path.basename(path))
+    params = {"input": str(path), "region": [list(slices), None, None]}
+    job = runner.submit("decompress", params, title=title, before=before, after=after)
+    job.onFinished(lambda job: runner.forget(job) if job.state == "done" else None)
+    return job
+
+
+def previewSlices(card):
+    """First and end of about one block of slices around the middle of a volume."""
+    count, depth = card["shape"][0], card["block_shape"][0]
+    start = max(0, count // 2 - depth // 2)
+    return start, min(count, start + max(1, depth))
+
+
+def _fillPreview(node, path, card, slices):
+    bridge.setGeometry(node, Geometry.from_json(card["geometry"]))
+    node.SetAttribute(bridge.MODALITY, card["modality"])
+    voxels = bridge.allocate(node, card["shape"], card["dtype"])
+    lowest = (card["range"] or [0])[0]
+    for index in range(len(voxels)):
+        voxels[index] = lowest
+        yield index / len(voxels)
+    yield from nrrd.Reader(path).readInto(voxels[slices[0] : slices[1]])
+    slicer.util.arrayFromVolumeModified(node)
+    node.CreateDefaultDisplayNodes()
 
 
 def startRecover(runner, path, name=None):
@@ -108,7 +159,7 @@ def startRecover(runner, path, name=None):
 
 
 def startFill(runner, path, node):
-    """Decode a whole file into a node that holds its preview."""
+    """Decode a whole file into a node that holds its preview; where that fails, the node goes."""
 
     def before(job):
         job.params["output"] = os.path.join(job.folder, "volume.nrrd")
@@ -116,11 +167,18 @@ def startFill(runner, path, node):
 
     def after(job):
         yield from bridge.receiveVoxels(job.params["output"], node)
+        node.RemoveAttribute(PREVIEW_ATTRIBUTE)
         job.nodes["output"] = node
+
+    def removeUnlessFilled(job):
+        if job.state != "done" and bridge.isInScene(node):
+            slicer.mrmlScene.RemoveNode(node)
 
     title = _("Open {name}").format(name=os.path.basename(path))
     params = {"input": str(path)}
-    return runner.submit("decompress", params, title=title, before=before, after=after)
+    job = runner.submit("decompress", params, title=title, before=before, after=after)
+    job.onFinished(removeUnlessFilled)
+    return job
 
 
 def startDifference(runner, node, path):

@@ -154,10 +154,14 @@ class DecompressSection:
     @guarded
     def _onOpen(self, _checked=False):
         self.context.clearMessage()
-        path = self.ui.fileEdit.text.strip()
-        runner = self.context.runner
-        job = compression.startDecompress(runner, path, region=self.region, layers=self.layers)
-        self._follow(job, self._onOpened)
+        path, runner = self.ui.fileEdit.text.strip(), self.context.runner
+        region, layers = self.region, self.layers
+        if region is None and layers is None and len(self._card["shape"]) == 3:
+            preview = compression.startPreviewLoad(runner, path, self._card)
+            self._follow(preview, lambda job: self._onPreviewed(job, path))
+        else:
+            job = compression.startDecompress(runner, path, region=region, layers=layers)
+            self._follow(job, self._onOpened)
 
     @guarded
     def _onRecover(self, _checked=False):
@@ -169,6 +173,15 @@ class DecompressSection:
         self._progress.show(job)
         self._refresh()
         job.onFinished(then)
+
+    def _onPreviewed(self, job, path):
+        """There is something to look at; now the whole of it."""
+        if job.state != "done":
+            self._onOpened(job)
+            return
+        node = job.nodes["output"]
+        showVolume(node)
+        self._follow(compression.startFill(self.context.runner, path, node), self._onOpened)
 
     def _onOpened(self, job):
         self._refresh()

@@ -8,13 +8,10 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from MedEnhancePanels import bridge, compression
+from MedEnhancePanels import compression
 from MedEnhancePanels.decompress import showVolume
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.runner import sharedRunner, wait
-
-#: Set on a node while it holds a preview only.
-PREVIEW_ATTRIBUTE = "MedEnhance.preview"
 
 
 def canLoadFile(path):
@@ -66,23 +63,16 @@ def loadContainer(runner, path, name, show=True):
     card = wait(compression.startInspect(runner, path)).result["card"]
     if len(card["shape"]) == 4:
         return wait(compression.startDecompress(runner, path, name=name)).nodes["output"]
-    node = wait(compression.startPreviewLoad(runner, path, name)).nodes["output"]
-    node.SetAttribute(PREVIEW_ATTRIBUTE, "true")
+    node = wait(compression.startPreviewLoad(runner, path, card, name)).nodes["output"]
     if show:
         showVolume(node)
     slicer.util.showStatusMessage(
         _("{name}: this is a preview, the whole volume follows").format(name=name)
     )
     try:
-        wait(compression.startFill(runner, path, node))
-    except PanelError:
-        if bridge.isInScene(node):
-            slicer.mrmlScene.RemoveNode(node)
-        raise
+        return wait(compression.startFill(runner, path, node)).nodes["output"]
     finally:
         slicer.util.showStatusMessage("")
-    node.RemoveAttribute(PREVIEW_ATTRIBUTE)
-    return node
 
 
 def _tell(parent, error):

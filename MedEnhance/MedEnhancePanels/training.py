@@ -221,13 +221,8 @@ class Training:
     @property
     def elapsedSeconds(self):
         """Time spent on the run, earlier jobs included."""
-        job = self.job
-        now = 0.0 if job.started is None else (job.ended or time.time()) - job.started
-        return self._before + now if not job.isFinished else self.run.record["seconds"]
-
-    @property
-    def _before(self):
-        return self.run.record["seconds"]
+        isCounted = self.job.isFinished or self.job.started is None
+        return self.run.record["seconds"] + (0.0 if isCounted else time.time() - self.job.started)
 
     def pause(self):
         """Stop after a checkpoint; `resume` goes on from there."""

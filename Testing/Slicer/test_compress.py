@@ -50,8 +50,13 @@ class CompressTestCase(MedEnhanceTestCase):
         getattr(self.ui, button).checked = True
         self.ui.pathEdit.text = self.path
 
+    def newestJob(self):
+        """The one that a button began, whatever the page asked by itself since."""
+        jobs = reversed(self.context.runner.jobs)
+        return next(job for job in jobs if job.kind not in ("estimate", "inspect"))
+
     def lastJob(self, seconds=60):
-        job = self.context.runner.jobs[-1]
+        job = self.newestJob()
         self.waitUntil(lambda: job.isFinished, seconds)
         return job
 
@@ -66,6 +71,7 @@ class CompressTestCase(MedEnhanceTestCase):
         self.waitUntil(lambda: self.ui.cardLabel.text != "Reading…", 20)
         self.assertTrue(self.ui.openButton.enabled, self.ui.cardLabel.text)
         self.ui.openButton.click()
+        self.waitUntil(lambda: self.ui.openButton.enabled, 60)
         return self.lastJob()
 
     def assertSameGrid(self, first, second):
@@ -211,7 +217,7 @@ class CompressTest(CompressTestCase):
     def test_cancellingLeavesNoFile(self):
         self.choose(self.loadSample())
         self.ui.compressButton.click()
-        job = self.context.runner.jobs[-1]
+        job = self.newestJob()
         self.waitUntil(lambda: job.fraction > 0.1, 60)
         self.assertFalse(self.ui.compressProgressArea.isHidden())
         self.picture("compress-running")
@@ -293,10 +299,10 @@ class EstimateTest(CompressTestCase):
         node = self.smallVolume()
         self.choose(node)
         before = self.estimate()
-        count = len(self.context.runner.jobs)
         self.context.state.uncertaintySamples = 5
         self.processEvents(800)
-        self.assertEqual(len(self.context.runner.jobs), count)
+        self.assertEqual(self.context.runner.activeJobs(), [])
+        self.assertEqual(self.ui.estimateLabel.text, before)
         slicer.util.arrayFromVolume(node)[:] = 7
         slicer.util.arrayFromVolumeModified(node)
         self.assertNotEqual(self.ui.estimateLabel.text, before)
@@ -329,6 +335,28 @@ class DecompressTest(CompressTestCase):
             corner[0].MultiplyPoint((0, 0, 0, 1)), corner[1].MultiplyPoint((30, 0, 5, 1)), atol=1e-9
         )
         self.picture("compress-open")
+
+    def test_aPreviewIsShownFirstAndGoesWithACancelledOpening(self):
+        self.choose(self.loadSample())
+        self.ui.fastCheckBox.checked = True
+        self.compress()
+        self.ui.fileEdit.text = self.path
+        self.waitUntil(lambda: self.ui.openButton.enabled, 20)
+        count = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
+        selection = slicer.app.applicationLogic().GetSelectionNode()
+        self.ui.openButton.click()
+        preview = self.newestJob()
+        self.waitUntil(lambda: preview.isFinished, 30)
+        self.assertEqual(preview.state, "done", preview.error)
+        node = preview.nodes["output"]
+        self.assertEqual(selection.GetActiveVolumeID(), node.GetID())
+        self.assertEqual(node.GetAttribute("MedEnhance.preview"), "true")
+        self.ui.openCancelButton.click()
+        self.waitUntil(lambda: self.ui.openButton.enabled, 5)
+        after = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
+        self.assertEqual(after, count)
+        whole = self.openFile().nodes["output"]
+        self.assertIsNone(whole.GetAttribute("MedEnhance.preview"))
 
     def test_theLastVoxelIsNeverBeforeTheFirst(self):
         self.choose(self.obliqueVolume())

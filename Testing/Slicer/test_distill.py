@@ -167,6 +167,19 @@ class PageTest(DistillTestCase):
                 training.Run.open(os.path.join(self.root, name))
         self.assertEqual(training.runsIn(self.root), [])
 
+    def test_aRunThatNobodyEndedIsOfferedAsInterrupted(self):
+        from MedEnhancePanels import training
+
+        run = training.Run.create(self.root, self.panel.options)
+        run.save()
+        self.assertEqual(training.runsIn(self.root), [], "its volumes were not copied yet")
+        run.record |= {"state": "running", "params": {}}
+        run.save()
+        self.widget.exit()
+        self.widget.enter()
+        self.assertFalse(self.ui.resumeArea.isHidden())
+        self.assertIn("interrupted", self.ui.runSelector.currentText)
+
 
 class PlotTest(DistillTestCase):
     def test_lossesBecomeATableASeriesEachAndAChart(self):
@@ -223,6 +236,7 @@ class TrainingTest(DistillTestCase):
         self.widget.enter()
         self.context, self.panel = self.widget.context, self.widget.panels["distill"]
         self.ui = self.panel.ui
+        self.widget.showPage("distill")
         self.assertIn("paused", self.ui.resultLabel.text)
         self.assertTrue(self.ui.resumeButton.enabled)
         self.ui.resumeButton.click()

@@ -35,7 +35,8 @@ class FileTest(MedEnhanceTestCase):
             self.assertEqual(file.read(4), b"NRRD")
 
     def test_aPreviewIsThereBeforeTheWholeVolume(self):
-        node = self.loadSample()
+        k, j, i = np.ogrid[:200, :200, :200]
+        node = slicer.util.addVolumeFromArray(((k + 2 * j + i) // 8 + 1).astype(np.uint8))
         self.assertTrue(slicer.util.saveNode(node, self.path, {}))
         seen = []
 
@@ -55,10 +56,10 @@ class FileTest(MedEnhanceTestCase):
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(back), whole)
         self.assertEqual(back.GetName(), "brain")
         self.assertEqual(len(seen), 1, "no preview was there")
-        middle = tuple(size // 2 for size in whole.shape)
-        np.testing.assert_array_equal(seen[0][middle[0]], whole[middle[0]])
-        np.testing.assert_array_equal(seen[0][:, :, middle[2]], whole[:, :, middle[2]])
-        self.assertFalse(np.array_equal(seen[0], whole))
+        np.testing.assert_array_equal(seen[0][100], whole[100])
+        isOther = seen[0] != whole
+        self.assertGreater(isOther.mean(), 0.5)
+        self.assertEqual(set(seen[0][isOther]), {whole.min()})
 
     def test_aDamagedFileIsToldWithItsRemedyAndLeavesNothing(self):
         node = self.smallVolume((70, 70, 70))
