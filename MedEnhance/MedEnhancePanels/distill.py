@@ -64,7 +64,7 @@ class DistillPanel:
                 {
                     "cpu": _("Within an hour on a processor"),
                     "full": _("Full: hours on a graphics card"),
-                    "smoke": _("Try out: seconds, for a model of no use"),
+                    "smoke": _("Try it out: seconds"),
                 },
             ),
         }
@@ -213,7 +213,7 @@ class DistillPanel:
             "Good: {high}. Poor: {low}. They are copied into the run's folder, without names of "
             "patients."
         ).format(**counts)
-        return "\n".join([told, *training.doubtsAbout(members)])
+        return "\n".join([told, *training.doubtsAbout(members, self.options.modality)])
 
     def _refreshButtons(self):
         ui, isRunning = self.ui, self._training is not None

@@ -73,9 +73,20 @@ def membersOfScene():
     return sorted(members, key=lambda member: (member.patient, member.node.GetName()))
 
 
-def doubtsAbout(members):
-    """What the user should know of a cohort before a long training, as sentences."""
+def doubtsAbout(members, modality):
+    """What the user should know of a cohort before a long training, as sentences.
+
+    modality: what is trained for, "MR" or "CT".
+    """
     doubts = []
+    used = [member for member in members if member.role != "none"]
+    others = [m.node.GetName() for m in used if bridge.modalityOf(m.node) not in (modality, "OT")]
+    if others:
+        doubts.append(
+            _("{names}: not {modality}, so better left out.").format(
+                names=", ".join(others), modality=modality
+            )
+        )
     patients = {role: {m.patient for m in members if m.role == role} for role in ("high", "low")}
     both = sorted(patients["high"] & patients["low"] - {""})
     if both:

@@ -135,6 +135,12 @@ class PageTest(DistillTestCase):
         self.waitUntil(lambda: self.ui.cohortTable.rowCount == 2, 5)
         self.assertIn("Patient A", self.ui.cohortLabel.text)
 
+    def test_volumesOfAnotherModalityAreDoubted(self):
+        self.cohort()
+        self.assertNotIn("better left out", self.ui.cohortLabel.text)
+        self.ui.taskSelector.currentIndex = 1
+        self.assertIn("T1 of 0, T1 of 1, T1 of 2: not CT", self.ui.cohortLabel.text)
+
     def test_aFolderWithoutFilesIsToldBeforeAnythingStarts(self):
         self.ui.folderButton.checked = True
         self.assertIn("Choose the folder", self.ui.whyLabel.text)
