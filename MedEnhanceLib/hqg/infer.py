@@ -56,6 +56,17 @@ class Enhancement:
     seconds: float
 
 
+@dataclass(frozen=True)
+class _Run:
+    """What all frames share. only: the slices along K that are wanted."""
+
+    model: EnhancerModel
+    cue: Tensor
+    config: EnhanceConfig
+    plan: Plan
+    only: slice
+
+
 def enhance(
     volume: Volume,
     config: EnhanceConfig | None = None,
@@ -87,17 +98,10 @@ def enhance(
         cue = encode_guide(guide, model, volume.modality, monitor)
     plan = Plan.make(choice.name, batch=config.batch, tile=config.tile, overlap=config.overlap)
 
+    run = _Run(model, cue, config, plan, where)
     frames = volume.frames()
     results = [
-        _enhance_frame(
-            frame,
-            model,
-            cue,
-            config,
-            plan,
-            where,
-            monitor.part(n / len(frames), (n + 1) / len(frames)),
-        )
+        _enhance_frame(frame, run, monitor.part(n / len(frames), (n + 1) / len(frames)))
         for n, frame in enumerate(frames)
     ]
     note = derived_note(f"enhanced with {bundle.name} {bundle.sha256[:12]}")
@@ -179,15 +183,10 @@ def _cue_mean(model: EnhancerModel, slices: Tensor) -> Tensor:
 
 
 def _enhance_frame(
-    frame: Volume,
-    model: EnhancerModel,
-    cue: Tensor,
-    config: EnhanceConfig,
-    plan: Plan,
-    only: slice,
-    monitor: Monitor,
+    frame: Volume, run: _Run, monitor: Monitor
 ) -> tuple[npt.NDArray[Any], Floats | None]:
     """One frame's enhanced voxels in its type, and its uncertainty in its units."""
+    model, config, only = run.model, run.config, run.only
     findings = _measured(frame)
     scaling = findings.scaling
     assert scaling is not None
@@ -199,7 +198,7 @@ def _enhance_frame(
     with torch.inference_mode(), stoppable(model.enhancer, monitor):
         part = monitor.part(0, (0.9 if wants_n4 else 1) / passes)
         for where, scaled in predict_slices(
-            model, stacks, cue, plan, part, findings=findings, only=only
+            model, stacks, run.cue, run.plan, part, findings=findings, only=only
         ):
             blended = _blended(frame.voxels[where], scaling.undo(scaled), config.strength)
             np.maximum(blended, findings.floor, out=blended)
@@ -214,8 +213,7 @@ def _enhance_frame(
             output = restore_dtype(np.maximum(output, findings.floor), frame.dtype)
         if not config.uncertainty:
             return output, None
-        rest = monitor.part(1 / passes, 1)
-        spread = _spread(model, stacks, cue, config, plan, findings, only, rest)
+        spread = _spread(stacks, run, findings, monitor.part(1 / passes, 1))
     spread *= np.float32(scaling.scale * config.strength)
     return output, spread if field is None else spread / field
 
@@ -231,28 +229,20 @@ def _measured(frame: Volume) -> Findings:
     return findings
 
 
-def _spread(
-    model: EnhancerModel,
-    stacks: SliceStacks,
-    cue: Tensor,
-    config: EnhanceConfig,
-    plan: Plan,
-    findings: Findings,
-    only: slice,
-    monitor: Monitor,
-) -> Floats:
+def _spread(stacks: SliceStacks, run: _Run, findings: Findings, monitor: Monitor) -> Floats:
     """Standard deviation over sampled cues and mirrorings, on the network's scale (Welford)."""
+    model, config, only = run.model, run.config, run.only
     generator = torch.Generator().manual_seed(config.seed)
     mean = np.zeros(stacks.voxels[only].shape, np.float32)
     squares = np.zeros(mean.shape, np.float32)
     for sample in range(config.uncertainty):
-        drawn = cue + model.bank.spread * torch.randn(cue.shape, generator=generator)
+        drawn = run.cue + model.bank.spread * torch.randn(run.cue.shape, generator=generator)
         part = monitor.part(sample / config.uncertainty, (sample + 1) / config.uncertainty)
         for where, scaled in predict_slices(
             model,
             stacks,
             drawn,
-            plan,
+            run.plan,
             part,
             findings=findings,
             only=only,
