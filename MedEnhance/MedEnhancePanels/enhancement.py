@@ -211,6 +211,7 @@ class _Preview(NodeRun):
     def before(self, job):
         yield from _sendInputs(self, self.sendToKeep, job, self.options)
         job.params["config"]["uncertainty"] = 0
+        job.params["config"]["bias_correction"] = "none"  # N4 needs the whole volume
         job.params["slices"] = self.slices
 
     def place(self, job):
