@@ -81,7 +81,8 @@ def run_compress(params: CompressParams, monitor: Monitor) -> Result:
     if output.suffix.lower() != CONTAINER:
         raise OutputError(f"{output.name}: not the ending of a container", f"Use {CONTAINER}.")
     check_outputs({"output": output}, inputs=[source], overwrite=params.overwrite)
-    volume = params.load(monitor.part(0.0, 0.1))
+    # After an estimate the volume is in memory already.
+    volume = recent.INPUT.load(params, keep=False, monitor=monitor.part(0.0, 0.1))
     done = compress(
         volume, output, config, monitor=monitor.part(0.1, 1.0), overwrite=params.overwrite
     )

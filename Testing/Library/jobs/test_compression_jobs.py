@@ -12,7 +12,7 @@ import pytest
 
 from MedEnhanceLib import io
 from MedEnhanceLib.errors import Cancelled, CodecError, ConfigError, OutputError
-from MedEnhanceLib.jobs import Client, JobSpec, Result, run_job
+from MedEnhanceLib.jobs import Client, JobSpec, Result, recent, run_job
 from MedEnhanceLib.progress import Event
 from MedEnhanceLib.volume import Volume
 
@@ -168,3 +168,18 @@ def test_a_preview_of_a_container_says_that_it_is_one(scan: Path, tmp_path: Path
     assert io.load(tmp_path / "seen.nrrd").shape == io.load(scan).shape
     with pytest.raises(ConfigError, match="preview"):
         run_job(JobSpec("decompress", {**params, "layers": 1}))
+
+
+def test_what_was_estimated_is_not_read_again_to_be_compressed(
+    scan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"max_error": 2, "threads": 1}
+    recent.INPUT.forget()
+    run_job(JobSpec("estimate", {"input": str(scan), "config": config}))
+
+    def must_not_be_called(*_: object, **__: object) -> Volume:
+        raise AssertionError("the input was read again")
+
+    monkeypatch.setattr("MedEnhanceLib.jobs.files.load_volume", must_not_be_called)
+    assert _compress(scan)["ratio"] > 1
+    recent.INPUT.forget()
