@@ -33,7 +33,7 @@ class Runner:
     """Owns the worker processes, and every job since the start."""
 
     def __init__(self, command=None):
-        """command: how to start a worker, for tests; by default Slicer's Python with our library."""
+        """command: how to start a worker, for tests; else Slicer's Python with our library."""
         self.jobs = []
         self.listeners = []
         self._command = command

@@ -50,26 +50,26 @@ class BridgeTest(MedEnhanceTestCase):
         return os.path.join(self.temporaryFolder(), name)
 
     def test_theLibraryReadsWhatTheNodeHolds(self):
-        import MedEnhanceLib as me
+        import MedEnhanceLib
         from MedEnhancePanels import bridge
 
         for dtype in (np.int8, np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64):
             node = self.makeNode(dtype)
             path = self.path(f"{np.dtype(dtype)}.nrrd")
             run(bridge.sendVolume(node, path))
-            volume = me.load(path)
+            volume = MedEnhanceLib.load(path)
             self.assertEqual(volume.dtype, np.dtype(dtype))
             self.assertTrue(np.array_equal(volume.voxels, slicer.util.arrayFromVolume(node)))
             expected = np.array(ijkToRas(node)).reshape(4, 4)
             np.testing.assert_allclose(volume.geometry.affine_ras, expected, rtol=0, atol=1e-12)
 
     def test_aNewNodeHasTheLibrarysGeometryAndVoxels(self):
-        import MedEnhanceLib as me
+        import MedEnhanceLib
         from MedEnhancePanels import bridge
 
         node, path, back = self.makeNode(), self.path(), self.path("back.nrrd")
         run(bridge.sendVolume(node, path))
-        me.save(me.load(path), back)
+        MedEnhanceLib.save(MedEnhanceLib.load(path), back)
         _fractions, new = run(bridge.receiveVolume(back, "returned"))
         self.assertTrue(
             np.array_equal(slicer.util.arrayFromVolume(new), slicer.util.arrayFromVolume(node))
@@ -104,7 +104,7 @@ class BridgeTest(MedEnhanceTestCase):
         self.assertEqual(hierarchy.GetItemParent(hierarchy.GetItemByDataNode(new)), study)
 
     def test_aSequenceTravelsAsFramesAndReturnsAsASequence(self):
-        import MedEnhanceLib as me
+        import MedEnhanceLib
         from MedEnhancePanels import bridge
 
         sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "beats")
@@ -115,9 +115,9 @@ class BridgeTest(MedEnhanceTestCase):
             slicer.mrmlScene.RemoveNode(frame)
         path, back = self.path(), self.path("back.nrrd")
         run(bridge.sendVolume(sequence, path))
-        volume = me.load(path)
+        volume = MedEnhanceLib.load(path)
         self.assertEqual(volume.shape, (3, 5, 6, 7))
-        me.save(volume, back)
+        MedEnhanceLib.save(volume, back)
         _fractions, new = run(bridge.receiveVolume(back, "beats returned"))
         self.assertEqual(new.GetClassName(), "vtkMRMLSequenceNode")
         self.assertEqual(new.GetNumberOfDataNodes(), 3)

@@ -6,8 +6,9 @@ import types
 import numpy as np
 import slicer
 import vtk
-from MedEnhancePanels import bridge, card, load
 from test_load import LoadTestCase
+
+from MedEnhancePanels import bridge, card, load
 
 
 class WarningsTest(LoadTestCase):

@@ -5,6 +5,7 @@ import os
 from unittest import mock
 
 from medenhance_testing import MedEnhanceTestCase
+
 from MedEnhancePanels import jobs
 
 

@@ -10,6 +10,7 @@ import qt
 import slicer
 import vtk
 from medenhance_testing import MedEnhanceTestCase
+
 from MedEnhancePanels import bridge, card, loading, samples
 
 _SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"

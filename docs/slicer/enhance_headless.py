@@ -32,9 +32,8 @@ def checkOutputs(arguments):
 
 def enhance(arguments):
     """The enhanced volume node."""
-    from MedEnhancePanels.runner import wait
-
     from MedEnhance import MedEnhanceLogic
+    from MedEnhancePanels.runner import wait
 
     volume = slicer.util.loadVolume(arguments.input)
     if arguments.modality:
