@@ -489,14 +489,19 @@ class TroubleTest(EnhanceTestCase):
         self.choose(node)
         self.processEvents(80)
         before = self.nodeIDs()
+        gone = {node.GetID(), node.GetDisplayNode().GetID()}
         self.ui.applyButton.click()
         job = self.panel.job
-        self.waitUntil(lambda: "output" in job.nodes or job.isFinished, 60)
-        gone = {node.GetID(), node.GetDisplayNode().GetID()}
-        self.results.remove(node)
-        self.waitUntil(lambda: self.panel.job is None, 5)
-        if job.state == "cancelled":  # otherwise it was quicker than the event loop
-            self.assertEqual(self.nodeIDs(), before - gone)
+
+        def removeInput(job, name, fields):
+            if "output" in job.nodes and self.bridge.isInScene(node):
+                self.results.remove(node)
+
+        job.onEvent(removeInput)
+        self.waitUntil(lambda: self.panel.job is None, 60)
+        self.assertEqual(job.state, "cancelled")
+        self.assertEqual(job.nodes, {})
+        self.assertEqual(self.nodeIDs(), before - gone)
 
     def test_closingTheSceneEndsTheRun(self):
         self.choose(self.brain())
@@ -504,6 +509,7 @@ class TroubleTest(EnhanceTestCase):
         slicer.mrmlScene.Clear(0)
         self.waitUntil(lambda: job.isFinished, 5)
         self.assertEqual(job.state, "cancelled")
+        self.assertIn("The scene was closed", self.message)
         self.processEvents(80)
         self.assertIsNone(self.panel.job)
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"), [])
@@ -554,6 +560,7 @@ class SequenceTest(EnhanceTestCase):
         sequence.SetIndexName("time")
         sequence.SetIndexUnit("s")
         for value in ("0.25", "0.5", "0.75"):
+            first.SetOrigin(10 * float(value), -45.6, 7.8)  # each frame may lie elsewhere
             sequence.SetDataNodeAtValue(first, value)
             voxels = slicer.util.arrayFromVolume(first)
             slicer.util.updateVolumeFromArray(first, np.flip(voxels, axis=2).copy())
