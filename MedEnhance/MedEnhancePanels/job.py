@@ -1,9 +1,9 @@
 """One job as the panel sees it: its state, its events, its end."""
 
 import itertools
-import logging
 import os
 import shutil
+import sys
 import time
 
 from slicer.i18n import tr as _
@@ -92,8 +92,8 @@ class Job:
 
 
 def call(callback, *arguments):
-    """One listener's fault must not keep the others from hearing."""
+    """One listener's fault must not keep the others from hearing; it is told as in any slot."""
     try:
         callback(*arguments)
     except Exception:
-        logging.exception("MedEnhance: a listener of a job failed")
+        sys.excepthook(*sys.exc_info())

@@ -156,6 +156,8 @@ class JobsPanel:
         """Stop listening."""
         self._timer.stop()
         self.context.runner.offChange(self._onChange)
+        if self._check is not None:
+            self._check.cancel()
 
     @property
     def selected(self):
@@ -195,7 +197,7 @@ class JobsPanel:
     def _onChange(self, job):
         if isListed(job) != (job in self._rows):  # what a job is shows when its params are set
             self.refresh()
-        if not isListed(job):
+        if job not in self._rows:  # not of interest, or forgotten as soon as it ended
             return
         self._fillRow(self._rows.index(job), job)
         if job is self.selected:

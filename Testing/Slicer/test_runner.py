@@ -176,9 +176,10 @@ class RunnerTest(MedEnhanceTestCase):
         job = self.ping()
         job.onFinished(lambda job: 1 / 0)
         job.onFinished(heard.append)
-        with self.assertLogs(level="ERROR"):
-            self.finish(job)
+        told, sys.excepthook = [], lambda kind, *_rest: told.append(kind)
+        self.finish(job)
         self.assertEqual(heard, [job])
+        self.assertEqual(told, [ZeroDivisionError])
 
     def test_waitReturnsTheJobOrRaisesItsError(self):
         from MedEnhancePanels.errors import PanelError
