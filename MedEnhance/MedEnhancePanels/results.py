@@ -94,15 +94,29 @@ def remove(node):
 # --- volumes --------------------------------------------------------------------------------------
 
 
+def displayOf(node):
+    """The display node of a volume, with a window that stays as it is set.
+
+    One that Slicer makes by itself looks for a window first, which takes a pass over the voxels.
+    """
+    display = node.GetDisplayNode()
+    if display is None:
+        display = slicer.vtkMRMLScalarVolumeDisplayNode()
+        display.SetDefaultColorMap()
+        display.SetAutoWindowLevel(False)
+        slicer.mrmlScene.AddNode(display)
+        node.SetAndObserveDisplayNodeID(display.GetID())
+    display.SetAutoWindowLevel(False)
+    return display
+
+
 def copyDisplay(source, target):
     """Show the target as the source is shown: window, level, colours, interpolation."""
-    target.CreateDefaultDisplayNodes()
-    shown, display = source.GetDisplayNode(), target.GetDisplayNode()
-    if shown is None or display is None:
+    shown, display = source.GetDisplayNode(), displayOf(target)
+    if shown is None:
         return
     display.SetAndObserveColorNodeID(shown.GetColorNodeID())
     display.SetInterpolate(shown.GetInterpolate())
-    display.SetAutoWindowLevel(False)
     display.SetWindowLevel(shown.GetWindow(), shown.GetLevel())
 
 
@@ -118,21 +132,17 @@ def fillDifference(node, source, enhanced):
 
 def styleDifference(node):
     """Diverging colours on a window that is symmetric about zero."""
-    node.CreateDefaultDisplayNodes()
-    display = node.GetDisplayNode()
+    display = displayOf(node)
     display.SetAndObserveColorNodeID(_colorNode(_DIVERGING).GetID())
     limit = typicalMagnitude(slicer.util.arrayFromVolume(node))
-    display.SetAutoWindowLevel(False)
     display.SetWindowLevelMinMax(-limit, limit)
     display.SetInterpolate(False)
 
 
 def styleUncertainty(node, unit):
     """A perceptually even colour map from zero, with a legend that names the unit, hidden."""
-    node.CreateDefaultDisplayNodes()
-    display = node.GetDisplayNode()
+    display = displayOf(node)
     display.SetAndObserveColorNodeID(_colorNode(_PERCEPTUAL).GetID())
-    display.SetAutoWindowLevel(False)
     display.SetWindowLevelMinMax(0.0, typicalMagnitude(slicer.util.arrayFromVolume(node)))
     legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
     if legend is not None:
