@@ -107,7 +107,7 @@ class EnhancePanel:
         state = self.context.state
         node = state.inputVolume if state is not None else None
         if node is not None and state.allFrames:
-            return sequenceOf(node) or node
+            return preview.sequenceOf(node) or node
         return node
 
     @property
@@ -196,12 +196,14 @@ class EnhancePanel:
     def _showChoices(self):
         state, ui = self.context.state, self.ui
         node = state.inputVolume
+        if self.preview.source is None or self.preview.source is not preview.shownVolume(node):
+            self.preview.hide()
         if self._observedInput is None or self._observedInput[0] is not node:
             self._observeInput(node)
         ui.inputSelector.setCurrentNode(node)
         ui.guideSelector.setCurrentNode(state.guideVolume)
         ui.outputSelector.setCurrentNode(state.outputVolume)
-        sequence = sequenceOf(node)
+        sequence = preview.sequenceOf(node)
         ui.allFramesCheckBox.visible = sequence is not None
         if sequence is not None:
             ui.allFramesCheckBox.text = _("All {count} &frames of {name}").format(
@@ -279,7 +281,7 @@ class EnhancePanel:
         return modelchoice.problemOf(self.target, self.options)
 
     def _previewProblem(self):
-        node = shownVolume(self.context.state.inputVolume)
+        node = preview.shownVolume(self.context.state.inputVolume)
         if node is None:
             return _("No frame of the sequence is shown.")
         if preview.currentSlice(node) is None:
@@ -303,7 +305,7 @@ class EnhancePanel:
             self.hidePreview()
             self.update()
             return
-        node = shownVolume(self.context.state.inputVolume)
+        node = preview.shownVolume(self.context.state.inputVolume)
         current = preview.currentSlice(node)
         job = enhancement.startPreview(self.context.runner, node, current.slab, self.options)
         self._follow(job, lambda job: self._onPreviewed(job, node, current))
@@ -350,7 +352,7 @@ class EnhancePanel:
     def _onApplied(self, job):
         state, output = self.context.state, job.nodes["output"]
         if bridge.isSequence(output):
-            output = shownVolume(output) or output
+            output = preview.shownVolume(output) or output
         if not bridge.isSequence(output):
             state.enhancedVolume = output
         state.strength = 1.0
@@ -374,22 +376,6 @@ class EnhancePanel:
     def _onBatchDone(self, work):
         level = "warning" if work.warnings else "info"
         self.context.message(level, outcomeText(work), "\n".join(work.warnings))
-
-
-def sequenceOf(node):
-    """The sequence that a volume shows a frame of, or None."""
-    for browser in slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode"):
-        if node is not None and browser.IsProxyNodeID(node.GetID()):
-            return browser.GetSequenceNode(node)
-    return None
-
-
-def shownVolume(node):
-    """The volume that stands for a node in the views: itself, or a sequence's current frame."""
-    if not bridge.isSequence(node):
-        return node
-    browser = slicer.modules.sequences.logic().GetFirstBrowserNodeForSequenceNode(node)
-    return browser.GetProxyNode(node) if browser is not None else None
 
 
 def _offer(checkBox, value, problem):

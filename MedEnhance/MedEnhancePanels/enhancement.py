@@ -156,13 +156,16 @@ class _Enhancement(NodeRun):
             start, end = number / len(roles), (number + 1) / len(roles)
             sequence = self.made((yield from share(steps, start, end)))
             sequence.SetName(bridge.uniqueName(name))
+            derived = "enhanced" if role == "output" else role
             _indexAs(sequence, source)
             for frame, original in zip(
                 bridge.frameNodes(sequence), bridge.frameNodes(source), strict=True
             ):
                 bridge.copyGeometry(original, frame)
+                # What shows a frame takes its attributes from it.
+                self._describe(frame, source, derived)
             bridge.placeBeside(source, sequence)
-            self._describe(sequence, source, "enhanced" if role == "output" else role)
+            self._describe(sequence, source, derived)
             job.nodes[role] = sequence
         results.link(job.nodes["output"], input=source, uncertainty=job.nodes.get("uncertainty"))
         self._showFrames({role: job.nodes[role] for role in roles})

@@ -6,7 +6,7 @@ import numpy as np
 import slicer
 import vtk
 
-from MedEnhancePanels import results
+from MedEnhancePanels import bridge, results
 
 #: Slices on each side of the current one: enough to look at it, few enough to be quick.
 _MARGIN = 1
@@ -73,16 +73,37 @@ def compositeOf(sliceNode):
     return None
 
 
+def sequenceOf(node):
+    """The sequence that a volume shows a frame of, or None."""
+    for browser in slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode"):
+        if node is not None and browser.IsProxyNodeID(node.GetID()):
+            return browser.GetSequenceNode(node)
+    return None
+
+
+def shownVolume(node):
+    """The volume that stands for a node in the views: itself, or a sequence's current frame."""
+    if not bridge.isSequence(node):
+        return node
+    browser = slicer.modules.sequences.logic().GetFirstBrowserNodeForSequenceNode(node)
+    return browser.GetProxyNode(node) if browser is not None else None
+
+
 class Preview:
     """One preview at a time, shown as the foreground of a slice view, and what was there before."""
 
     def __init__(self):
-        self._nodeID = self._compositeID = None
+        self._nodeID = self._compositeID = self._sourceID = None
         self._before = None
 
     @property
     def isShown(self):
         return self._node() is not None
+
+    @property
+    def source(self):
+        """The volume that is previewed, None where it is not in the scene any more."""
+        return slicer.mrmlScene.GetNodeByID(self._sourceID) if self._sourceID else None
 
     def show(self, node, source, current):
         """Put a preview of `source` in front of it; a view that shows it keeps place and zoom."""
@@ -94,6 +115,7 @@ class Preview:
             composite.GetForegroundOpacity(),
         )
         self._nodeID, self._compositeID = node.GetID(), composite.GetID()
+        self._sourceID = source.GetID()
         with slicer.util.NodeModify(composite):
             composite.SetBackgroundVolumeID(source.GetID())
             composite.SetForegroundVolumeID(node.GetID())
@@ -116,7 +138,7 @@ class Preview:
 
     def forget(self):
         """The scene is gone, and the preview with it."""
-        self._nodeID = self._compositeID = self._before = None
+        self._nodeID = self._compositeID = self._sourceID = self._before = None
 
     def _node(self):
         return slicer.mrmlScene.GetNodeByID(self._nodeID) if self._nodeID else None

@@ -377,6 +377,16 @@ class ApplyTest(EnhanceTestCase):
         guided = slicer.util.arrayFromVolume(job.nodes["output"])
         self.assertTrue(np.any(guided != plain))
 
+    def test_scriptsGetTheSame(self):
+        node = self.brain()
+        output = self.widget.logic.enhance(node, segment=True)
+        labels = self.results.linked(output, "segmentation")
+        alone = self.widget.logic.segment(node)
+        for made in (labels, alone):
+            parts = made.GetSegmentation()
+            self.assertEqual(parts.GetNumberOfSegments(), 3)
+            self.assertIn("White Matter", parts.GetNthSegment(2).GetTerminology())
+
     def test_theDarkThemeIsLegible(self):
         import qt
 
@@ -455,6 +465,21 @@ class PreviewTest(EnhanceTestCase):
         self.assertFalse(self.panel.preview.isShown)
         self.choose(self.brain())
         self.previewed()
+
+    def test_anotherInputTakesThePreviewAway(self):
+        node = self.brain()
+        self.choose(node)
+        slab = self.previewed().nodes["output"]
+        self.choose(self.smallVolume())
+        self.assertFalse(self.bridge.isInScene(slab))
+
+    def test_aRemovedInputTakesItsPreviewAlong(self):
+        node = self.brain()
+        self.choose(node)
+        slab = self.previewed().nodes["output"]
+        slicer.mrmlScene.RemoveNode(node)
+        self.processEvents(100)
+        self.assertFalse(self.bridge.isInScene(slab))
 
 
 class TroubleTest(EnhanceTestCase):
@@ -602,4 +627,15 @@ class SequenceTest(EnhanceTestCase):
         self.assertIs(self.panel.target, sequence)
         job = self.apply()
         self.assertTrue(job.nodes["output"].IsA("vtkMRMLSequenceNode"))
+        shown = browser.GetProxyNode(job.nodes["output"])
+        for index in (2, 0):
+            browser.SetSelectedItemNumber(index)
+            slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
+            self.processEvents(80)
+            self.assertIs(self.ui.resultSelector.currentNode(), shown)
+            self.assertIs(self.results.linked(shown, "input"), proxy)
+            frame = job.nodes["output"].GetNthDataNode(index)
+            np.testing.assert_array_equal(
+                slicer.util.arrayFromVolume(shown), slicer.util.arrayFromVolume(frame)
+            )
         self.assertEqual(self.panel.result.compare.mode, "fade")
