@@ -9,6 +9,8 @@ import time
 from slicer.i18n import tr as _
 
 _LOG_LINES = 5000
+#: Kinds that answer a question of the panel at once; a list of past work is no place for them.
+QUESTIONS = ("doctor", "models", "inspect", "estimate", "ping")
 
 
 class Job:
@@ -39,6 +41,12 @@ class Job:
     @property
     def isFinished(self):
         return self.state in ("done", "failed", "cancelled")
+
+    @property
+    def isWork(self):
+        """Whether it is worth remembering: no question of the panel, and no preview."""
+        isPreview = "slices" in self.params or bool(self.params.get("preview"))
+        return self.kind not in QUESTIONS and not isPreview
 
     @property
     def isRunning(self):

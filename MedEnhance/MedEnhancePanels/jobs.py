@@ -17,20 +17,12 @@ _TITLE, _STATE, _STARTED, _TOOK = range(4)
 _MOST_REMEMBERED = 100
 _LOG_LINES_REMEMBERED = 200
 _TICK_MS = 500
-#: Jobs that answer a question of the panel at once; a list of past work is no place for them.
-_QUESTIONS = ("doctor", "models", "inspect", "estimate", "ping")
 
 
 def historyPath():
     """The file of past jobs, beside Slicer's user settings."""
     folder = os.path.dirname(slicer.app.slicerUserSettingsFilePath)
     return os.path.join(folder, "MedEnhance-jobs.jsonl")
-
-
-def isListed(job):
-    """Whether a job is work worth listing: no question of the panel, and no preview."""
-    isPreview = "slices" in job.params or bool(job.params.get("preview"))
-    return job.kind not in _QUESTIONS and not isPreview
 
 
 class Record:
@@ -102,7 +94,7 @@ def remember(job, path=None):
 
 def _rememberOnce(job):
     """Several pages may follow one job, as after the widget was made anew."""
-    if isListed(job) and job not in _remembered:
+    if job.isWork and job not in _remembered:
         _remembered.add(job)
         remember(job)
 
@@ -187,7 +179,7 @@ class JobsPanel:
         self._tickWhileNeeded()
 
     def _jobs(self):
-        return [job for job in self.context.runner.jobs if isListed(job)]
+        return [job for job in self.context.runner.jobs if job.isWork]
 
     def _follow(self, job):
         if job.id not in self._followed:
@@ -195,7 +187,7 @@ class JobsPanel:
             job.onFinished(_rememberOnce)
 
     def _onChange(self, job):
-        if isListed(job) != (job in self._rows):  # what a job is shows when its params are set
+        if job.isWork != (job in self._rows):  # what a job is shows when its params are set
             self.refresh()
         if job not in self._rows:  # not of interest, or forgotten as soon as it ended
             return

@@ -30,7 +30,7 @@ _ENVELOPE = ("v", "job", "event")
 
 
 class Runner:
-    """Owns the worker processes, and every job since the start."""
+    """Owns the worker processes, and the jobs since the start; answered questions are dropped."""
 
     def __init__(self, command=None):
         """command: how to start a worker, for tests; else Slicer's Python with our library."""
@@ -63,6 +63,7 @@ class Runner:
         yield fractions in [0, 1] and return to the event loop with each; `before` may set
         job.params, `after` reads job.result and fills job.nodes. own: a process of its own.
         """
+        self.jobs = [job for job in self.jobs if job.isWork or not job.isFinished]
         job = Job(self, kind, params, title, before, after, own)
         job.folder = tempfile.mkdtemp(prefix="job-", dir=self.folder())
         self.jobs.append(job)

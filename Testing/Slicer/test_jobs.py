@@ -15,7 +15,7 @@ class JobsTest(MedEnhanceTestCase):
         self.folder = self.temporaryFolder()
         self.history = os.path.join(self.folder, "settings", "history.jsonl")
         self.use(mock.patch.object(jobs, "historyPath", lambda: self.history))
-        self.use(mock.patch.object(jobs, "_QUESTIONS", ("models",)))  # ping is a job here
+        self.use(mock.patch("MedEnhancePanels.job.QUESTIONS", ("models",)))  # ping is a job here
         for job in list(self.context.runner.jobs):
             self.context.runner.forget(job)
         self.panel = jobs.JobsPanel(self.context)
