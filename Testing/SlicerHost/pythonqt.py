@@ -181,7 +181,12 @@ def _is_bookkeeping(name: str, value: Any) -> bool:
     return is_own or (isinstance(value, QObject) and value.objectName == name)
 
 
-_INSTEAD = {"connect": _connect, "disconnect": _disconnect}
+def _meta_object(self: Any, native: Callable[..., Any]) -> Any:
+    """The class's own: PySide6 would let it die with an instance that a form brought."""
+    return type(self).staticMetaObject
+
+
+_INSTEAD = {"connect": _connect, "disconnect": _disconnect, "metaObject": _meta_object}
 
 
 def _get_attribute(native: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:

@@ -1,5 +1,6 @@
 """Qt's classes behave as PythonQt's do."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -138,3 +139,15 @@ def test_dialogs_and_loops_have_exec_():
     loop = qt.QEventLoop()
     qt.QTimer.singleShot(0, loop.quit)
     loop.exec_()
+
+
+def test_classes_outlive_the_instances_that_forms_bring():
+    box = qt.QDialogButtonBox(qt.QDialogButtonBox.Ok)
+    button = box.buttons()[0]  # made by Qt, as a form's children are
+    assert (button.className(), button.inherits("QAbstractButton")) == ("QPushButton", True)
+    assert button.connect("clicked()", print)
+    box.deleteLater()
+    del box, button
+    qt.QCoreApplication.sendPostedEvents(None, int(qt.QEvent.DeferredDelete))
+    gc.collect()
+    assert qt.QPushButton.staticMetaObject.className() == "QPushButton"
