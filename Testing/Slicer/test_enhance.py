@@ -31,7 +31,13 @@ class EnhanceTestCase(MedEnhanceTestCase):
     def picture(self, name):
         """The page as it is, in a panel of ordinary width that scrolls if it must."""
         widget = self.panel.widget
-        self.screenshot(widget, name, 400, widget.layout().totalHeightForWidth(400) + 40)
+        height = widget.layout().totalHeightForWidth(400) + 10
+        if self.ui.resultButton.isVisibleTo(widget):
+            height += 60  # a collapsible section asks for less than its wrapped lines need
+        window = widget.window()
+        window.resize(window.width + 400 - widget.width, window.height + height - widget.height)
+        self.processEvents(20)
+        self.screenshot(widget, name, 400, height)
 
     def brain(self, name="Brain"):
         """A small, turned part of the sample under a transform, in a study, as it is shown."""
