@@ -1,0 +1,117 @@
+"""What tests of the page Enhance share: a small brain, the page, the library to compare with."""
+
+import os
+import subprocess
+
+import numpy as np
+import slicer
+import vtk
+from medenhance_testing import MedEnhanceTestCase
+
+#: A part of the sample that the model takes a fraction of a second for.
+CORNER, SHAPE = (60, 84, 60), (12, 64, 64)
+
+
+class EnhanceTestCase(MedEnhanceTestCase):
+    KEEPS_WORKER = True
+
+    def setUp(self):
+        super().setUp()
+        from MedEnhancePanels import bridge, results
+
+        self.bridge, self.results = bridge, results
+        self.panel = self.widget.panels["enhance"]
+        self.ui = self.panel.ui
+        self.runner = self.context.runner
+        self.widget.showPage("enhance")
+        for section in (self.ui.advancedButton, self.ui.batchButton, self.ui.logButton):
+            section.collapsed = True
+
+    def picture(self, name):
+        """The page as it is, in a panel of ordinary width that scrolls if it must."""
+        widget = self.panel.widget
+        height = widget.layout().totalHeightForWidth(400) + 10
+        if self.ui.resultButton.isVisibleTo(widget):
+            height += 60  # a collapsible section asks for less than its wrapped lines need
+        window = widget.window()
+        window.resize(window.width + 400 - widget.width, window.height + height - widget.height)
+        self.processEvents(20)
+        self.screenshot(widget, name, 400, height)
+
+    def brain(self, name="Brain"):
+        """A small, turned part of the sample under a transform, in a study, as it is shown."""
+        part = tuple(slice(at, at + size) for at, size in zip(CORNER, SHAPE, strict=True))
+        whole = self.loadSample()
+        voxels = slicer.util.arrayFromVolume(whole)[part].copy()
+        slicer.mrmlScene.RemoveNode(whole)
+        node = slicer.util.addVolumeFromArray(voxels, name=name)
+        node.SetSpacing(1.0, 1.0, 1.1)
+        node.SetOrigin(12.3, -45.6, 7.8)
+        turn = vtk.vtkTransform()
+        turn.RotateZ(10)
+        matrix = slicer.util.arrayFromVTKMatrix(turn.GetMatrix())[:3, :3]
+        node.SetIJKToRASDirections(matrix.tolist())
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+        shift = vtk.vtkTransform()
+        shift.Translate(3, 2, 1)
+        transform.SetMatrixTransformToParent(shift.GetMatrix())
+        node.SetAndObserveTransformNodeID(transform.GetID())
+        display = node.GetDisplayNode()
+        display.SetAutoWindowLevel(False)
+        display.SetWindowLevel(200.0, 120.0)
+        hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+        self.study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), f"{name}'s study")
+        hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node), self.study)
+        slicer.util.setSliceViewerLayers(background=node)
+        return node
+
+    def choose(self, node):
+        self.ui.inputSelector.setCurrentNode(node)
+        self.processEvents(80)
+
+    def apply(self, seconds=60):
+        """Press Apply and wait for the end; the job."""
+        self.ui.applyButton.click()
+        job = self.panel.job
+        self.assertIsNotNone(job, self.message)
+        self.waitUntil(lambda: self.panel.job is None, seconds)
+        return job
+
+    def slowApply(self, samples=64):
+        """Press Apply for a run that takes long, and wait until the worker is at it."""
+        self.ui.uncertaintyCheckBox.checked = True
+        self.ui.samplesSpinBox.value = samples
+        self.ui.applyButton.click()
+        job = self.panel.job
+        self.waitUntil(lambda: job.reached and job.fraction > 0.06, 60)
+        return job
+
+    @property
+    def message(self):
+        return self.widget.ui.messageLabel.text
+
+    def nodeIDs(self):
+        scene = slicer.mrmlScene
+        return {scene.GetNthNode(at).GetID() for at in range(scene.GetNumberOfNodes())}
+
+    def ijkToRas(self, node):
+        matrix = vtk.vtkMatrix4x4()
+        node.GetIJKToRASMatrix(matrix)
+        return slicer.util.arrayFromVTKMatrix(matrix)
+
+    def libraryResult(self, node, *options):
+        """What the library makes of the same voxels, by its command line, in another process."""
+        from MedEnhancePanels import worker
+
+        folder = self.temporaryFolder()
+        source, output = os.path.join(folder, "in.nrrd"), os.path.join(folder, "out.nrrd")
+        list(self.bridge.sendVolume(node, source))
+        command = [worker.pythonExecutable(), "-m", "MedEnhanceLib", "enhance", source, output]
+        environment = {**os.environ, "PYTHONPATH": worker.libraryFolder()}
+        subprocess.run([*command, *options], check=True, env=environment, capture_output=True)
+        from MedEnhancePanels import nrrd
+
+        reader = nrrd.Reader(output)
+        voxels = np.empty(reader.shape, reader.dtype)
+        list(reader.readInto(voxels))
+        return voxels

@@ -1,0 +1,243 @@
+"""Previews, sequences, and runs in trouble: cancelled, without input, with a killed worker."""
+
+import os
+import signal
+
+import numpy as np
+import slicer
+from enhance_testing import EnhanceTestCase
+
+
+class PreviewTest(EnhanceTestCase):
+    def previewed(self):
+        self.ui.previewButton.click()
+        job = self.panel.job
+        self.assertIsNotNone(job, self.message)
+        self.waitUntil(lambda: self.panel.job is None, 60)
+        self.assertEqual(job.state, "done", self.message)
+        return job
+
+    def test_thePreviewEqualsTheWholeRun(self):
+        node = self.brain()
+        self.choose(node)
+        job = self.previewed()
+        self.picture("enhance-preview")
+        slab = job.nodes["output"]
+        first, end = job.params["slices"]
+        voxels = slicer.util.arrayFromVolume(slab).copy()
+        expected = self.ijkToRas(node)
+        expected[:3, 3] += first * expected[:3, 2]
+        np.testing.assert_allclose(self.ijkToRas(slab), expected, atol=1e-9)
+        self.assertIs(slab.GetParentTransformNode(), node.GetParentTransformNode())
+        self.assertTrue(slab.GetHideFromEditors())
+        self.assertFalse(slab.GetSaveWithScene())
+        output = self.apply().nodes["output"]
+        self.assertFalse(self.bridge.isInScene(slab))
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(output)[first:end], voxels)
+
+    def test_hidingLeavesNothing(self):
+        self.choose(self.brain())
+        self.processEvents(80)
+        before = self.nodeIDs()
+        self.previewed()
+        self.assertEqual(self.ui.previewButton.text.replace("&", ""), "Hide preview")
+        self.ui.previewButton.click()
+        self.assertEqual(self.nodeIDs(), before)
+        self.assertEqual(self.ui.previewButton.text.replace("&", ""), "Preview")
+
+    def test_voxelsAreSentOnceUntilTheyChange(self):
+        node = self.brain()
+        self.choose(node)
+        first = self.previewed()
+        written = os.stat(first.params["input"]).st_mtime_ns
+        self.ui.previewButton.click()
+        second = self.previewed()
+        self.assertEqual(second.params["input"], first.params["input"])
+        self.assertEqual(os.stat(second.params["input"]).st_mtime_ns, written)
+        self.ui.previewButton.click()
+        slicer.util.arrayFromVolume(node)[:] += 3
+        slicer.util.arrayFromVolumeModified(node)
+        third = self.previewed()
+        self.assertNotEqual(third.params["input"], first.params["input"])
+        self.assertFalse(os.path.exists(first.params["input"]))
+
+    def test_aClosedSceneForgetsThePreview(self):
+        self.choose(self.brain())
+        self.previewed()
+        slicer.mrmlScene.Clear(0)
+        self.processEvents(80)
+        self.assertFalse(self.panel.preview.isShown)
+        self.choose(self.brain())
+        self.previewed()
+
+    def test_anotherInputTakesThePreviewAway(self):
+        node = self.brain()
+        self.choose(node)
+        slab = self.previewed().nodes["output"]
+        self.choose(self.smallVolume())
+        self.assertFalse(self.bridge.isInScene(slab))
+
+    def test_aRemovedInputTakesItsPreviewAlong(self):
+        node = self.brain()
+        self.choose(node)
+        slab = self.previewed().nodes["output"]
+        slicer.mrmlScene.RemoveNode(node)
+        self.processEvents(100)
+        self.assertFalse(self.bridge.isInScene(slab))
+
+
+class TroubleTest(EnhanceTestCase):
+    def test_cancelThenApplyAgain(self):
+        self.choose(self.brain())
+        self.processEvents(80)
+        before = self.nodeIDs()
+        job = self.slowApply()
+        self.ui.cancelButton.click()
+        self.waitUntil(lambda: self.panel.job is None, 5)
+        self.assertEqual(job.state, "cancelled")
+        self.assertEqual(self.nodeIDs(), before)
+        self.assertTrue(self.ui.applyButton.enabled)
+        self.ui.uncertaintyCheckBox.checked = False
+        self.assertEqual(self.apply().state, "done", self.message)
+
+    def test_deletingTheInputEndsTheRunWithASentence(self):
+        node = self.brain()
+        self.choose(node)
+        job = self.slowApply()
+        slicer.mrmlScene.RemoveNode(node)
+        self.waitUntil(lambda: self.panel.job is None, 5)
+        self.assertEqual(job.state, "cancelled")
+        self.assertIn("Brain was removed", self.message)
+        self.processEvents(80)
+        self.assertFalse(self.ui.applyButton.enabled)
+        volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+        self.assertEqual([volume.GetName() for volume in volumes], [])
+
+    def test_deletingTheInputWhileTheResultComesInLeavesNothing(self):
+        node = self.brain()
+        self.choose(node)
+        self.processEvents(80)
+        before = self.nodeIDs()
+        gone = {node.GetID(), node.GetDisplayNode().GetID()}
+        self.ui.applyButton.click()
+        job = self.panel.job
+
+        def removeInput(job, name, fields):
+            if "output" in job.nodes and self.bridge.isInScene(node):
+                self.results.remove(node)
+
+        job.onEvent(removeInput)
+        self.waitUntil(lambda: self.panel.job is None, 60)
+        self.assertEqual(job.state, "cancelled")
+        self.assertEqual(job.nodes, {})
+        self.assertEqual(self.nodeIDs(), before - gone)
+
+    def test_closingTheSceneEndsTheRun(self):
+        self.choose(self.brain())
+        job = self.slowApply()
+        slicer.mrmlScene.Clear(0)
+        self.waitUntil(lambda: job.isFinished, 5)
+        self.assertEqual(job.state, "cancelled")
+        self.assertIn("The scene was closed", self.message)
+        self.processEvents(80)
+        self.assertIsNone(self.panel.job)
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"), [])
+
+    def test_theResultGoesWhereTheInputIsByThen(self):
+        node = self.brain()
+        self.choose(node)
+        self.ui.applyButton.click()
+        job = self.panel.job
+        other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "other")
+        node.SetAndObserveTransformNodeID(other.GetID())
+        self.waitUntil(lambda: self.panel.job is None, 60)
+        self.assertEqual(job.state, "done", self.message)
+        for made in ("output", "difference"):
+            self.assertIs(job.nodes[made].GetParentTransformNode(), other)
+
+    def test_voxelsThatChangeDuringTheRunAreToldOf(self):
+        node = self.brain()
+        self.choose(node)
+        job = self.slowApply(6)
+        slicer.util.arrayFromVolume(node)[:] = 0
+        slicer.util.arrayFromVolumeModified(node)
+        self.waitUntil(lambda: self.panel.job is None, 90)
+        self.assertEqual(job.state, "done", self.message)
+        self.assertIsNone(job.nodes["difference"])
+        self.assertIn("changed during the run", self.message)
+
+    def test_aKilledWorkerIsToldOfAndTheNextRunWorks(self):
+        self.choose(self.brain())
+        before = self.nodeIDs()
+        job = self.slowApply()
+        os.kill(job.worker.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+        self.waitUntil(lambda: self.panel.job is None, 10)
+        self.assertEqual(job.state, "failed")
+        self.assertIn("process", self.message)
+        self.assertEqual(self.nodeIDs(), before)
+        self.ui.uncertaintyCheckBox.checked = False
+        self.assertEqual(self.apply().state, "done", self.message)
+
+
+class SequenceTest(EnhanceTestCase):
+    def sequence(self):
+        """Three frames, closer than a second, with a browser that shows the first."""
+        first = self.brain("frame")
+        sequence = self.bridge.newSequence("beating")
+        sequence.SetIndexName("time")
+        sequence.SetIndexUnit("s")
+        for value in ("0.25", "0.5", "0.75"):
+            first.SetOrigin(10 * float(value), -45.6, 7.8)  # each frame may lie elsewhere
+            sequence.SetDataNodeAtValue(first, value)
+            voxels = slicer.util.arrayFromVolume(first)
+            slicer.util.updateVolumeFromArray(first, np.flip(voxels, axis=2).copy())
+        slicer.mrmlScene.RemoveNode(first)
+        browser = self.bridge.browse(sequence)
+        slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
+        return sequence, browser
+
+    def test_everyFrameOfASequenceIsEnhanced(self):
+        sequence, browser = self.sequence()
+        self.choose(sequence)
+        self.assertFalse(self.ui.segmentCheckBox.enabled)
+        job = self.apply()
+        self.assertEqual(job.state, "done", self.message)
+        output = job.nodes["output"]
+        self.assertEqual(output.GetName(), "beating enhanced")
+        self.assertEqual(output.GetNumberOfDataNodes(), 3)
+        self.assertEqual([output.GetNthIndexValue(at) for at in range(3)], ["0.25", "0.5", "0.75"])
+        self.assertEqual((output.GetIndexName(), output.GetIndexUnit()), ("time", "s"))
+        for at in range(3):
+            frame, original = output.GetNthDataNode(at), sequence.GetNthDataNode(at)
+            np.testing.assert_array_equal(self.ijkToRas(frame), self.ijkToRas(original))
+            self.assertTrue(
+                np.any(slicer.util.arrayFromVolume(frame) != slicer.util.arrayFromVolume(original))
+            )
+        single = self.libraryResult(sequence.GetNthDataNode(1))
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(output.GetNthDataNode(1)), single)
+        self.assertTrue(browser.IsSynchronizedSequenceNode(output, True))
+        self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode")), 1)
+
+    def test_aFrameOffersItsWholeSequence(self):
+        sequence, browser = self.sequence()
+        proxy = browser.GetProxyNode(sequence)
+        self.choose(proxy)
+        self.assertTrue(self.ui.allFramesCheckBox.isVisibleTo(self.panel.widget))
+        self.assertIn("All 3", self.ui.allFramesCheckBox.text.replace("&", ""))
+        self.assertIs(self.panel.target, proxy)
+        self.ui.allFramesCheckBox.checked = True
+        self.assertIs(self.panel.target, sequence)
+        job = self.apply()
+        self.assertTrue(job.nodes["output"].IsA("vtkMRMLSequenceNode"))
+        shown = browser.GetProxyNode(job.nodes["output"])
+        for index in (2, 0):
+            browser.SetSelectedItemNumber(index)
+            slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
+            self.processEvents(80)
+            self.assertIs(self.ui.resultSelector.currentNode(), shown)
+            self.assertIs(self.results.linked(shown, "input"), proxy)
+            frame = job.nodes["output"].GetNthDataNode(index)
+            np.testing.assert_array_equal(
+                slicer.util.arrayFromVolume(shown), slicer.util.arrayFromVolume(frame)
+            )
+        self.assertEqual(self.panel.result.compare.mode, "fade")
