@@ -94,7 +94,7 @@ def remember(job, path=None):
 
 def _rememberOnce(job):
     """Several pages may follow one job, as after the widget was made anew."""
-    if job.isWork and job not in _remembered:
+    if job not in _remembered:
         _remembered.add(job)
         remember(job)
 
@@ -117,7 +117,6 @@ class JobsPanel:
         self.widget, self.ui = context.ui("Jobs")
         self._past = readHistory()
         self._rows = []
-        self._followed = set()
         self._check = None
         self._shownLog = None
         self._timer = qt.QTimer()
@@ -163,8 +162,6 @@ class JobsPanel:
         """Fill the table anew."""
         kept = self.selected
         self._rows = [*reversed(self._jobs()), *reversed(self._past)]
-        for job in self._jobs():
-            self._follow(job)
         table = self.ui.jobTable
         table.setRowCount(len(self._rows))
         for row, job in enumerate(self._rows):
@@ -181,16 +178,14 @@ class JobsPanel:
     def _jobs(self):
         return [job for job in self.context.runner.jobs if job.isWork]
 
-    def _follow(self, job):
-        if job.id not in self._followed:
-            self._followed.add(job.id)
-            job.onFinished(_rememberOnce)
-
     def _onChange(self, job):
-        if job.isWork != (job in self._rows):  # what a job is shows when its params are set
+        isListed = job in self._jobs()  # known when its params are set; some are forgotten at once
+        if isListed != (job in self._rows):
             self.refresh()
-        if job not in self._rows:  # not of interest, or forgotten as soon as it ended
+        if not isListed:
             return
+        if job.isFinished:
+            _rememberOnce(job)
         self._fillRow(self._rows.index(job), job)
         if job is self.selected:
             self._showDetail()

@@ -81,8 +81,10 @@ class LoadPanel:
         if self._stopObservingState is not None:
             self._stopObservingState()
             self._stopObservingState = None
-        if self._download is not None:
-            self._download.cancel()
+        self._job = None  # it goes on, but nobody here listens any more
+        download, self._download = self._download, None
+        if download is not None:
+            download.cancel()
 
     @property
     def node(self):
@@ -110,10 +112,12 @@ class LoadPanel:
     def _openContainer(self, inspection):
         """A compressed volume comes as a preview first, then in full; a sequence in one go."""
         runner, path = self.context.runner, inspection.params["input"]
-        if len(inspection.result["card"]["shape"]) == 4:
+        told = inspection.result["card"]
+        if len(told["shape"]) == 4:
             self._follow(compression.startDecompress(runner, path))
         else:
-            self._follow(compression.startPreviewLoad(runner, path), self._completeContainer)
+            preview = compression.startPreviewLoad(runner, path, told)
+            self._follow(preview, self._completeContainer)
 
     def _completeContainer(self, preview):
         node = preview.nodes["output"]
@@ -239,7 +243,8 @@ class LoadPanel:
         return None
 
     def _onDownload(self, fraction):
-        self._showDownload(fraction)
+        if self._download is not None:
+            self._showDownload(fraction)
 
     def _showDownload(self, fraction):
         self._showJob(None)
@@ -251,6 +256,8 @@ class LoadPanel:
         ui.cancelButton.enabled = True
 
     def _onDownloaded(self, node, error):
+        if self._download is None:
+            return
         self._download = None
         self._showJob(None)
         if node is not None:

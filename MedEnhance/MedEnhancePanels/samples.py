@@ -110,6 +110,7 @@ class Download:
         self._manager = self._reply = self._file = None
         self._logic = self._source = None
         self._part = self._path = ""
+        self._total = -1
 
     def start(self):
         """Ask for the file, or take it from SampleData's cache."""
@@ -153,6 +154,7 @@ class Download:
         request = qt.QNetworkRequest(qt.QUrl(uri))
         if hasattr(qt.QNetworkRequest, "FollowRedirectsAttribute"):  # Qt 6 follows by itself
             request.setAttribute(qt.QNetworkRequest.FollowRedirectsAttribute, True)
+        request.setRawHeader(b"Accept-Encoding", b"identity")  # so that the length is the file's
         self._file = open(self._part, "wb")  # noqa: SIM115 - closed in _finish, whatever happens
         self._manager = qt.QNetworkAccessManager()
         self._reply = self._manager.get(request)
@@ -164,23 +166,30 @@ class Download:
         self._file.write(self._reply.readAll().data())
 
     def _onReplyProgress(self, received, total):
+        self._total = total
         if total > 0:
             self._onProgress(received / total)
 
     def _onReply(self):
         error = self._reply.error()
         if error == qt.QNetworkReply.NoError:
-            self._onBytes()
-            self._file.close()
-            os.replace(self._part, self._path)
-            try:
-                self._load()
-            except Exception as exception:  # told to whoever waits
-                self._finish(None, PanelError.fromException(exception))
+            self._complete()
         elif error == qt.QNetworkReply.OperationCanceledError:
             self._finish(None, PanelError(_("Cancelled"), code="cancelled"))
         else:
             self._finish(None, self._offline(self._reply.errorString()))
+
+    def _complete(self):
+        self._onBytes()
+        self._file.close()
+        if os.path.getsize(self._part) < self._total:  # Qt calls a cut connection no error
+            self._finish(None, self._offline(_("The connection was cut.")))
+            return
+        os.replace(self._part, self._path)
+        try:
+            self._load()
+        except Exception as exception:  # told to whoever waits
+            self._finish(None, PanelError.fromException(exception))
 
     def _load(self):
         """SampleData checks the file that is in its cache now, and loads it."""

@@ -9,9 +9,9 @@ from unittest import mock
 import qt
 import slicer
 from medenhance_testing import MedEnhanceTestCase
-from MedEnhancePanels import dependencies, firstuse
 
 from MedEnhanceLib.dependencies import Package
+from MedEnhancePanels import dependencies, firstuse
 
 TORCH = Package("torch>=2.4", "torch", "enhancing, segmenting, training", 2900)
 ITK = Package("SimpleITK>=2.4", "SimpleITK", "volume files", 53, installed="2.3.1")
@@ -258,6 +258,17 @@ class FirstUseTest(FirstUseTestCase):
 
 
 class MissingTest(MedEnhanceTestCase):
+    def test_theModuleOpensWithThePageAboveItsTabs(self):
+        with mock.patch("MedEnhanceLib.dependencies.missing", return_value=[TORCH]):
+            slicer.util.reloadScriptedModule("MedEnhance")
+            self.addCleanup(slicer.util.reloadScriptedModule, "MedEnhance")
+            widget = slicer.util.getModuleWidget("MedEnhance")
+            panel = widget.panels["firstUse"]
+            self.assertFalse(panel.widget.isHidden())
+            self.assertEqual(widget.ui.tabs.count, len(widget.PAGES))
+        widget.enter()  # another extension brought it meanwhile
+        self.assertTrue(panel.widget.isHidden())
+
     def test_everythingIsHereAndNothingIsImportedToSee(self):
         self.assertEqual(dependencies.missing(), [])
         self.assertNotIn("firstUse", self.widget.panels)

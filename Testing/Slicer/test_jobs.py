@@ -189,6 +189,15 @@ class JobsTest(MedEnhanceTestCase):
         self.assertEqual(self.panel.ui.jobTable.rowCount, 0)
         self.assertEqual(jobs.readHistory(), [])
 
+    def test_aJobThatIsForgottenAtItsEndIsNotListed(self):
+        job = self.ping(1.0, count=10)
+        job.onFinished(self.context.runner.forget)
+        self.waitUntil(lambda: job.isRunning, 20)
+        self.assertEqual(self.panel.ui.jobTable.rowCount, 1)
+        self.finish(job)
+        self.assertEqual(self.panel.ui.jobTable.rowCount, 0)
+        self.assertEqual(jobs.readHistory(), [])
+
     def test_durations(self):
         self.assertEqual(jobs.durationText(3.2), "3 s")
         self.assertEqual(jobs.durationText(125), "2 min 5 s")

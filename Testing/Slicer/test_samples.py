@@ -1,16 +1,50 @@
 """Samples: ours, and Slicer's own through its SampleData module, downloaded in the background."""
 
 import os
+import socket
 import sys
+import threading
+import time
 import types
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import slicer
-from MedEnhancePanels import bridge, samples
-from MedEnhancePanels.errors import PanelError
 from test_load import LoadTestCase
+
+from MedEnhancePanels import bridge, load, samples
+from MedEnhancePanels.errors import PanelError
+
+
+class SlowServer:
+    """Sends the first quarter of a file, and no more."""
+
+    def __init__(self):
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket.settimeout(5)  # closing it alone does not wake who waits for a client
+        self.uri = f"http://127.0.0.1:{self._socket.getsockname()[1]}/file.nrrd"
+        self._client = None
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self):
+        try:
+            self._client, _address = self._socket.accept()
+            self._client.settimeout(5)
+            self._client.recv(4096)
+            self._client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4000\r\n\r\n")
+            for _piece in range(4):
+                time.sleep(0.05)
+                self._client.sendall(bytes(250))
+        except OSError:
+            return  # nobody came, or whoever came has gone
+
+    def close(self):
+        self._thread.join(10)
+        self._socket.close()
+        if self._client is not None:
+            self._client.close()
 
 
 class SampleDataTest(LoadTestCase):
@@ -88,6 +122,42 @@ class SampleDataTest(LoadTestCase):
         self.assertIn("needs no network", self.message())
         self.assertTrue(self.panel.ui.sampleButton.enabled)
         self.assertTrue(self.panel.ui.progressFrame.isHidden())
+        self.assertEqual(self.cached(), [])
+
+    def test_aDownloadTellsItsProgressAndIsCancelled(self):
+        server = SlowServer()
+        self.addCleanup(server.close)
+        self.uri = server.uri
+        self.panel.openSample(self.sample("MRHead"))
+        self.waitUntil(lambda: self.panel.ui.progressBar.value > 0, 10)
+        self.assertIn("MRHead", self.panel.ui.progressLabel.text)
+        self.panel.ui.cancelButton.click()
+        self.waitUntil(lambda: self.panel._download is None, 5)
+        self.assertEqual(self.message(), "")
+        self.assertEqual(self.cached(), [])
+        self.assertTrue(self.panel.ui.sampleButton.enabled)
+
+    def test_aCutConnectionLeavesNoHalfFile(self):
+        server = SlowServer()
+        self.uri = server.uri
+        self.panel.openSample(self.sample("MRHead"))
+        self.waitUntil(lambda: self.panel.ui.progressBar.value > 0, 10)
+        server.close()
+        self.waitUntil(lambda: self.panel._download is None, 5)
+        self.assertIn("could not be downloaded", self.message())
+        self.assertEqual(self.cached(), [])
+
+    def test_theModuleClosesDuringADownload(self):
+        server = SlowServer()
+        self.addCleanup(server.close)
+        self.uri = server.uri
+        download = samples.Download(self.sample("MRHead"), lambda _share: None, self.fail)
+        panel = load.LoadPanel(self.context)
+        panel._download = download
+        download._onDone = panel._onDownloaded
+        download.start()
+        panel.cleanup()
+        self.processEvents(50)
         self.assertEqual(self.cached(), [])
 
     def test_aSampleThatThisSlicerLacks(self):
