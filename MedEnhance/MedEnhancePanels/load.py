@@ -237,7 +237,7 @@ class LoadPanel:
         if sample.path is not None:
             path = samples.checkedPath(sample)
             return self.openPath(path, modality=sample.modality, name=sample.name)
-        self._download = samples.Download(sample, self._onDownload, self._onDownloaded)
+        self._download = samples.Download(sample, self._onDownload, self._onDownloaded, self.widget)
         self._showDownload(0.0)
         self._download.start()
         return None

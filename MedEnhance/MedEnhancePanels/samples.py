@@ -104,8 +104,10 @@ class Download:
     onProgress(fraction). onDone(node, error): once; one of the two is None.
     """
 
-    def __init__(self, sample, onProgress, onDone):
+    def __init__(self, sample, onProgress, onDone, parent):
+        """parent: a widget that owns Qt's network objects, which must outlive their own signals."""
         self.sample = sample
+        self._parent = parent
         self._onProgress, self._onDone = onProgress, onDone
         self._manager = self._reply = self._file = None
         self._logic = self._source = None
@@ -156,7 +158,7 @@ class Download:
             request.setAttribute(qt.QNetworkRequest.FollowRedirectsAttribute, True)
         request.setRawHeader(b"Accept-Encoding", b"identity")  # so that the length is the file's
         self._file = open(self._part, "wb")  # noqa: SIM115 - closed in _finish, whatever happens
-        self._manager = qt.QNetworkAccessManager()
+        self._manager = qt.QNetworkAccessManager(self._parent)
         self._reply = self._manager.get(request)
         self._reply.readyRead.connect(self._onBytes)
         self._reply.downloadProgress.connect(self._onReplyProgress)
@@ -219,7 +221,7 @@ class Download:
             self._file.close()
             if os.path.exists(self._part):
                 os.remove(self._part)
-        if self._reply is not None:
-            self._reply.deleteLater()
+        if self._manager is not None:
+            self._manager.deleteLater()  # later: it may be one of its signals that brought us here
         self._manager = self._reply = self._file = None
         self._onDone(node, error)

@@ -151,12 +151,11 @@ class SampleDataTest(LoadTestCase):
         server = SlowServer()
         self.addCleanup(server.close)
         self.uri = server.uri
-        download = samples.Download(self.sample("MRHead"), lambda _share: None, self.fail)
         panel = load.LoadPanel(self.context)
-        panel._download = download
-        download._onDone = panel._onDownloaded
-        download.start()
+        panel.openSample(self.sample("MRHead"))
+        self.processEvents(200)
         panel.cleanup()
+        panel.widget.deleteLater()
         self.processEvents(50)
         self.assertEqual(self.cached(), [])
 
