@@ -80,6 +80,7 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic, self.context, self.ui, self.uiWidget = None, None, None, None
         self.panels = {}
         self._knownNodes = set()
+        self._isEntered, self._shown = False, []
 
     def setup(self):
         from MedEnhancePanels.context import Context
@@ -126,18 +127,28 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.removeObservers()
         for panel in self.panels.values():
             panel.cleanup()
-        self.panels = {}
+        self.panels, self._shown = {}, []
         if self.context is not None:
             self.context.cleanup()
 
     def enter(self):
         self.initializeState()
-        for panel in self.panels.values():
-            panel.enter()
+        self._isEntered = True
+        self._enterPage()
 
     def exit(self):
-        for panel in self.panels.values():
-            panel.exit()
+        self._isEntered = False
+        self._enterPage()
+
+    def _enterPage(self):
+        """Let the page in front know that it is, and the one before that it is not any more."""
+        shown = self.pageName(self.ui.tabs.currentIndex) if self._isEntered else None
+        wanted = [name for name in ("firstUse", shown) if self._isEntered and name in self.panels]
+        for name in [name for name in self._shown if name not in wanted]:
+            self.panels[name].exit()
+        for name in [name for name in wanted if name not in self._shown]:
+            self.panels[name].enter()
+        self._shown = wanted
 
     def onReload(self):
         """For developers: the pages are loaded anew as well, which ends the jobs."""
@@ -166,8 +177,12 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if state == self.context.state:
             return
         self.context.setState(state)
-        if state is not None and state.page in self.panels:
+        if state is None:
+            return
+        if state.page in self.panels:
             self.showPage(state.page)
+        else:
+            state.page = self.pageName(self.ui.tabs.currentIndex)
 
     def onParameterNodeSelected(self, node=None):
         if slicer.mrmlScene.IsClosing() or slicer.mrmlScene.IsImporting():
@@ -204,14 +219,18 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     # --- pages and messages ---
 
+    def pageName(self, index):
+        return self.PAGES[index][0] if 0 <= index < len(self.PAGES) else ""
+
     def showPage(self, name):
         for index in range(self.ui.tabs.count):
-            if self.PAGES[index][0] == name:
+            if self.pageName(index) == name:
                 self.ui.tabs.setCurrentIndex(index)
 
     def onPageChanged(self, index):
-        if self.context.state is not None and 0 <= index < len(self.PAGES):
-            self.context.state.page = self.PAGES[index][0]
+        if self.context.state is not None:
+            self.context.state.page = self.pageName(index)
+        self._enterPage()
 
     def showMessage(self, level, text, details=""):
         self.ui.messageLabel.text = text

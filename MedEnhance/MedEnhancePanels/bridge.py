@@ -20,7 +20,7 @@ MODALITY = "MedEnhance.modality"
 _MODALITIES = ("CT", "MR", "PT", "EM", "OT")
 #: DICOM's attribute, as Slicer's scalar volume plugin and subject hierarchy keep it.
 _DICOM_MODALITY = "DICOM.Modality"
-_LARGEST_SAMPLE = 200_000
+_LARGEST_SAMPLE = 1_000_000
 
 
 def isInScene(node):
@@ -134,10 +134,9 @@ def _guessModality(node):
     key = f"{image.GetMTime()}"
     known = _guesses.get(node.GetID())
     if known is None or known[0] != key:
-        array = slicer.util.arrayFromVolume(node)
-        values = array.reshape(-1)[:: max(1, array.size // _LARGEST_SAMPLE)]
-        # The ends of the range decide about CT, and a sample could miss them.
-        values = np.concatenate([values, np.asarray(image.GetScalarRange(), values.dtype)])
+        values = slicer.util.arrayFromVolume(node).reshape(-1)
+        # A sample: the range of all voxels would keep Slicer waiting, and its ends are common.
+        values = values[:: max(1, values.size // _LARGEST_SAMPLE)]
         grid = Geometry(spacing=tuple(node.GetSpacing()))
         _guesses[node.GetID()] = (key, guess_modality(Volume(values.reshape(1, 1, -1), grid)))
     return _guesses[node.GetID()][1]

@@ -8,8 +8,8 @@ import vtk
 
 from MedEnhancePanels import bridge, results
 
-#: Slices on each side of the current one: enough to look at it, few enough to be quick.
-_MARGIN = 1
+#: So many pixels a processor enhances in about a second, so a slice this large goes alone.
+_LARGE_SLICE = 400 * 400
 
 
 @dataclass(frozen=True)
@@ -17,18 +17,20 @@ class CurrentSlice:
     """The slice view that cuts a volume best along its slices, and the slice to look at there.
 
     isInView: whether the view shows it already; otherwise it is the middle one.
+    margin: neighbours on each side that a preview takes along.
     """
 
     sliceNode: object
     index: int
     count: int
     isInView: bool
+    margin: int
 
     @property
     def slab(self):
         """[first, before which]: the slice with its neighbours."""
-        first = max(0, self.index - _MARGIN)
-        return [first, min(self.count, self.index + _MARGIN + 1)]
+        first = max(0, self.index - self.margin)
+        return [first, min(self.count, self.index + self.margin + 1)]
 
 
 def currentSlice(volume):
@@ -37,7 +39,8 @@ def currentSlice(volume):
     Of the views in the layout, the one whose normal is closest to the volume's slice axis; the
     volume's transform is taken into account.
     """
-    count = volume.GetImageData().GetDimensions()[2]
+    columns, rows, count = volume.GetImageData().GetDimensions()
+    margin = 0 if columns * rows > _LARGE_SLICE else 1
     toIjk = _worldToIjk(volume)
     found = []
     for order, sliceNode in enumerate(visibleSliceNodes()):
@@ -51,8 +54,8 @@ def currentSlice(volume):
         return None
     _along, _order, sliceNode, index = max(found, key=lambda entry: entry[:2])
     if 0 <= index < count:
-        return CurrentSlice(sliceNode, index, count, True)
-    return CurrentSlice(sliceNode, count // 2, count, False)
+        return CurrentSlice(sliceNode, index, count, True, margin)
+    return CurrentSlice(sliceNode, count // 2, count, False, margin)
 
 
 def visibleSliceNodes():

@@ -133,7 +133,6 @@ class State:
     segment = Flag("Segment", False)
     device = Text("Device", "auto")
     biasCorrection = Flag("BiasCorrection", False)
-    compareMode = Choice("CompareMode", "none", "sideBySide", "fade")
     strength = Number("Strength", 1.0)
 
     compressMode = Choice("CompressMode", "lossless", "max_error", "ratio")
