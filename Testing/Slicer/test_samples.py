@@ -14,6 +14,7 @@ import slicer
 from test_load import LoadTestCase
 
 from MedEnhancePanels import bridge, load, samples
+from MedEnhancePanels.context import Context
 from MedEnhancePanels.errors import PanelError
 
 
@@ -151,12 +152,17 @@ class SampleDataTest(LoadTestCase):
         server = SlowServer()
         self.addCleanup(server.close)
         self.uri = server.uri
-        panel = load.LoadPanel(self.context)
+        path = slicer.modules.medenhance.path
+        said = []
+        runner = self.context.runner
+        context = Context(None, runner, path, lambda *words: said.append(words), said.append)
+        panel = load.LoadPanel(context)
         panel.openSample(self.sample("MRHead"))
         self.processEvents(200)
         panel.cleanup()
         panel.widget.deleteLater()
         self.processEvents(50)
+        self.assertEqual({words[0] for words in said}, {""})  # a cleared message, and no other
         self.assertEqual(self.cached(), [])
 
     def test_aSampleThatThisSlicerLacks(self):
