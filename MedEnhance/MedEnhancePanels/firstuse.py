@@ -34,7 +34,7 @@ class FirstUsePanel:
         ui.packageTable.horizontalHeader().setSectionResizeMode(1, qt.QHeaderView.Stretch)
         for label in (ui.statusLabel, ui.progressBar, ui.logButton, ui.computerLabel):
             label.visible = False
-        self.refresh()
+        self._describe(dependencies.missing(self.computeOn))
 
     def enter(self):
         """Packages may have come meanwhile, by another extension or by hand."""
@@ -54,6 +54,9 @@ class FirstUsePanel:
         """Show what is missing now, or hide where nothing is."""
         packages = dependencies.missing(self.computeOn)
         self.widget.visible = bool(packages)
+        self._describe(packages)
+
+    def _describe(self, packages):
         self._fill(packages)
         needsTorch = any(package.name == "torch" for package in packages)
         ui = self.ui

@@ -83,6 +83,7 @@ class FirstUseTestCase(MedEnhanceTestCase):
         self.panel = firstuse.FirstUsePanel(self.context)
         self.addCleanup(self.panel.cleanup)
         self.widget.uiWidget.layout().insertWidget(0, self.panel.widget)
+        self.panel.enter()
         self.addCleanup(self.panel.widget.setParent, None)
         self.widget.showPage("load")
 
