@@ -8,6 +8,7 @@ cancelled, also when its worker dies or the application closes.
 """
 
 import logging
+import os
 import tempfile
 import time
 
@@ -17,7 +18,7 @@ from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.job import Job
-from MedEnhancePanels.worker import Worker
+from MedEnhancePanels.worker import Worker, encoded
 
 #: Shares of a job's progress bar that go to sending and to receiving voxels.
 _SENDING, _RECEIVING = 0.05, 0.05
@@ -95,7 +96,7 @@ class Runner:
             return
         job.stage = _("cancelling")
         job.tell("progress", fraction=job.fraction, stage=job.stage, eta_s=None)
-        job.worker.send({"v": 1, "cancel": job.id})
+        job.worker.write(encoded({"v": 1, "cancel": job.id}))
         self._killLater(job)
 
     def cancelAll(self):
@@ -140,8 +141,13 @@ class Runner:
         """Hand the job to a worker, which starts now if there is none."""
         if job.isFinished:
             return
+        try:
+            line = encoded({"v": 1, "id": job.id, "kind": job.kind, "params": job.params})
+        except (TypeError, ValueError) as cause:
+            self._fail(job, _unsendable(job, cause))
+            return
         job.worker = self._ownWorker(job) if job.own else self._sharedWorker()
-        job.worker.send({"v": 1, "id": job.id, "kind": job.kind, "params": job.params})
+        job.worker.write(line)
 
     def _receive(self, job, result):
         job.result = result
@@ -167,7 +173,8 @@ class Runner:
         """End a job that no worker has, whatever phase it is in."""
         for entry in [entry for entry in self._slices if entry[0] is job]:
             self._slices.remove(entry)
-            entry[1].close()
+            if not entry[1].gi_running:  # else it is its own work that ends it: see _step
+                entry[1].close()
         self._fail(job, PanelError(_("Cancelled"), code="cancelled"))
 
     # --- slices: generators that run between events -------------------------------------------
@@ -193,8 +200,9 @@ class Runner:
         try:
             fraction = next(steps)
         except StopIteration:
-            self._slices.remove(entry)
-            then(job)
+            if entry in self._slices:
+                self._slices.remove(entry)
+                then(job)
         except Exception as exception:
             if entry in self._slices:
                 self._slices.remove(entry)
@@ -203,7 +211,10 @@ class Runner:
                 logging.error("MedEnhance: %s\n%s", error.text, error.details)
             self._fail(job, error)
         else:
-            job.progress(start + (end - start) * float(fraction or 0.0))
+            if entry in self._slices:
+                job.progress(start + (end - start) * float(fraction or 0.0))
+            else:
+                steps.close()
 
     # --- workers ------------------------------------------------------------------------------
 
@@ -280,20 +291,17 @@ class Runner:
             self._shared = None
         self._own = {name: own for name, own in self._own.items() if own is not worker}
         theirs = [job for job in self.activeJobs() if job.worker is worker]
-        wasKilled = any(job.wantsCancel for job in theirs)
+        # One of them ran when it ended, which is no fault of those behind it.
+        hasCulprit = any(job.reached or job.wantsCancel for job in theirs)
         for job in theirs:
             job.worker = None
             if job.wantsCancel:
                 self._fail(job, PanelError(_("Cancelled"), code="cancelled"))
-            elif self._maySendAgain(job, worker, wasKilled):
-                job.resent = True
+            elif not job.reached and (hasCulprit or (worker.exitCode == 0 and not job.resent)):
+                job.resent = job.resent or not hasCulprit
                 self._send(job)
             else:
                 self._fail(job, _lost(worker))
-
-    def _maySendAgain(self, job, worker, wasKilled):
-        """Whether the worker went home, or was killed for another job, before it began this one."""
-        return not job.reached and not job.resent and (wasKilled or worker.exitCode == 0)
 
     def _jobOf(self, identifier):
         return next(
@@ -319,10 +327,13 @@ class Runner:
 
     def folder(self):
         """The private folder of this process; what crashed ones left behind goes with the first."""
-        if self._workspace is None:
+        # Systems clear their temporary folders by age, and Slicer may stay open for weeks.
+        if self._workspace is None or not os.path.isdir(self._workspace.folder):
             from MedEnhanceLib.jobs.workspace import Workspace, remove_abandoned
 
             remove_abandoned()
+            if self._workspace is not None:
+                self._workspace.remove()
             self._workspace = Workspace()
         return str(self._workspace.folder)
 
@@ -348,6 +359,14 @@ def wait(job):
     if job.error is not None:
         raise job.error
     return job
+
+
+def _unsendable(job, cause):
+    return PanelError(
+        _("{title}: one of the values cannot be used: {why}").format(title=job.title, why=cause),
+        _("Give plain texts and finite numbers."),
+        "config",
+    )
 
 
 def _lost(worker):

@@ -8,6 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
+import numpy as np
 import qt
 
 #: So much of what the worker printed is kept, for the details of an error.
@@ -44,10 +45,10 @@ class Worker:
     def isAlive(self):
         return self.exitCode is None
 
-    def send(self, fields):
-        """Write one JSON object; a process that is gone is told by onEnded."""
+    def write(self, line):
+        """Write a line of `encoded`; a process that is gone is told by onEnded."""
         if self.isAlive:
-            self._process.write(json.dumps(fields).encode("ascii") + b"\n")
+            self._process.write(line)
 
     def close(self):
         """End its stdin: it stops what runs, cleans up and goes home by itself."""
@@ -71,6 +72,9 @@ class Worker:
             try:
                 fields = json.loads(line)
             except ValueError:
+                self._keep(line.decode("utf-8", "replace"))
+                continue
+            if not isinstance(fields, dict):  # printed by whatever starts Python
                 self._keep(line.decode("utf-8", "replace"))
                 continue
             if fields.get("event") == "hello":
@@ -111,6 +115,22 @@ class Worker:
 
     def _tellEnd(self):
         self._onEnded(self)
+
+
+def encoded(fields):
+    """A JSON object as a line for the worker; numpy's numbers and paths are taken as plain ones.
+
+    Raises TypeError or ValueError for what JSON cannot say, such as not-a-number: the worker would
+    refuse the line without knowing whose it is.
+    """
+    text = json.dumps(fields, allow_nan=False, default=_plain)
+    return text.encode("ascii") + b"\n"
+
+
+def _plain(value):
+    if isinstance(value, np.generic):
+        return value.item()
+    return os.fspath(value)
 
 
 def workerCommand():

@@ -75,8 +75,69 @@ class RunnerTest(MedEnhanceTestCase):
         self.finish(job)
         self.assertEqual((job.state, job.error.code), ("failed", "worker"))
         self.assertTrue(job.error.hint)
-        self.finish(waiting)
+        self.assertEqual(self.finish(waiting).state, "done")
         self.assertEqual(self.finish(self.ping()).state, "done")
+
+    def test_everyJobBehindOneThatCrashesGetsItsTurn(self):
+        """As a queue of volumes of which two are too large for the memory."""
+        dies = (
+            "import json, os, sys\n"
+            "def tell(job, event, **more):\n"
+            "    print(json.dumps({'v': 1, 'job': job, 'event': event, **more}), flush=True)\n"
+            "for line in sys.stdin:\n"
+            "    fields = json.loads(line)\n"
+            "    tell(fields['id'], 'started')\n"
+            "    if fields['params']['dies']:\n"
+            "        os._exit(9)\n"
+            "    tell(fields['id'], 'result')\n"
+        )
+        from MedEnhancePanels.runner import Runner
+
+        runner = Runner([sys.executable, "-c", dies])
+        try:
+            jobs = [runner.submit("ping", {"dies": dies}, title="P") for dies in (1, 1, 1, 0)]
+            self.waitUntil(lambda: not runner.activeJobs(), 20)
+        finally:
+            runner.shutdown()
+        self.assertEqual([job.state for job in jobs], ["failed", "failed", "failed", "done"])
+
+    def test_whatJsonCannotSayFailsTheJobInsteadOfWaitingForever(self):
+        for value in (float("nan"), object()):
+            job = self.finish(self.runner.submit("ping", {"count": value}, title="Ping"), 2)
+            self.assertEqual((job.state, job.error.code), ("failed", "config"))
+
+    def test_numbersOfNumpyAndPathsAreTakenAsParameters(self):
+        import pathlib
+
+        import numpy as np
+
+        job = self.runner.submit("ping", {"count": np.int64(2), "seconds": np.float32(0)}, title="")
+        self.assertEqual(self.finish(job).result["count"], 2)
+        job = self.runner.submit("inspect", {"input": pathlib.Path("/no/such.nrrd")}, title="")
+        self.assertEqual(self.finish(job).error.code, "input")
+
+    def test_aFolderThatACleanerRemovedIsMadeAnew(self):
+        import shutil
+
+        self.finish(self.ping())
+        shutil.rmtree(self.runner.folder())
+        self.assertEqual(self.finish(self.ping()).state, "done")
+
+    def test_aStepMayEndItsOwnJob(self):
+        """A scene change within a step can end the job that makes it."""
+        closed = []
+
+        def after(job):
+            try:
+                yield 0.1
+                job.cancel()
+                yield 0.5
+            finally:
+                closed.append(True)
+
+        job = self.finish(self.ping(after=after))
+        self.processEvents(20)
+        self.assertEqual((job.state, closed), ("cancelled", [True]))
 
     def test_aWorkerThatCannotStartIsAnErrorWithARemedy(self):
         from MedEnhancePanels.runner import Runner
