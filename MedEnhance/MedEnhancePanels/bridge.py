@@ -17,6 +17,8 @@ from MedEnhancePanels.errors import PanelError
 
 #: Attribute by which a user's word about the modality is kept with a node.
 MODALITY = "MedEnhance.modality"
+#: Set on a node while it holds some slices of a compressed file only.
+PREVIEW = "MedEnhance.preview"
 _MODALITIES = ("CT", "MR", "PT", "EM", "OT")
 #: DICOM's attribute, as Slicer's scalar volume plugin and subject hierarchy keep it.
 _DICOM_MODALITY = "DICOM.Modality"
@@ -75,6 +77,45 @@ def _checkFrame(frame, name):
         raise PanelError(
             _("{name} is a colour volume").format(name=name),
             _("Convert it to one intensity per voxel first (module Vector to Scalar Volume)."),
+            "input",
+        )
+
+    if frame.GetAttribute(PREVIEW):
+        raise PanelError(
+            _("{name} is a preview of a compressed file").format(name=name),
+            _("Wait until it is complete, or open the file again."),
+            "input",
+        )
+
+
+def checkIntensities(node):
+    """`checkVolume`, and raise PanelError for a label map as well."""
+    checkVolume(node)
+    if isLabelMap(node):
+        raise PanelError(
+            _("{name} is a label map: numbers of structures, not intensities").format(
+                name=node.GetName()
+            ),
+            _("Choose the image that it was drawn on."),
+            "input",
+        )
+
+
+def isLabelMap(node):
+    """Whether the voxels are numbers of structures."""
+    return node is not None and any(
+        frame is not None and frame.IsA("vtkMRMLLabelMapVolumeNode") for frame in frameNodes(node)
+    )
+
+
+def checkOutput(node):
+    """Raise PanelError where a result of intensities cannot go into a node."""
+    if node.GetClassName() != "vtkMRMLScalarVolumeNode":  # colours and labels derive from it
+        raise PanelError(
+            _("{name} cannot take the result: it is for labels or colours").format(
+                name=node.GetName()
+            ),
+            _("Choose another output, or create a new one."),
             "input",
         )
 
@@ -200,16 +241,17 @@ def allocate(node, shape, dtype):
     return slicer.util.arrayFromVolume(node)
 
 
-def receiveVoxels(path, node):
+def receiveVoxels(path, node, watched=None):
     """Fill a volume node on the same grid from a file of the worker; a generator of fractions.
 
-    Geometry, name and transform of the node stay. A node without voxels gets them.
+    Geometry, name and transform of the node stay. A node without voxels gets them. watched: the
+    node without which there is no use in going on; `node` itself by default.
     """
     reader = nrrd.Reader(path)
-    yield from _fill(reader, node, 0)
+    yield from _fill(reader, node, 0, watched)
 
 
-def _fill(reader, node, frame):
+def _fill(reader, node, frame, watched=None):
     _count, shape = reader.frames()
     image = node.GetImageData()
     fits = (
@@ -220,7 +262,7 @@ def _fill(reader, node, frame):
     array = slicer.util.arrayFromVolume(node) if fits else allocate(node, shape, reader.dtype)
     for fraction in reader.readInto(array, frame):
         yield fraction
-        if not isInScene(node):
+        if not isInScene(watched or node):
             raise PanelError(
                 _("The result's node was removed while it was being filled"), "", "cancelled"
             )

@@ -12,7 +12,7 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util import numpy_support
 
-from MedEnhancePanels import bridge, compression
+from MedEnhancePanels import bridge
 from MedEnhancePanels.errors import PanelError
 
 #: What the library tells apart and a user may choose, with the words for it.
@@ -119,7 +119,7 @@ def _warnings(node, volume, card, models, freeBytes):
 
 
 def _kindOfImage(volume, card):
-    if volume.GetAttribute(compression.PREVIEW_ATTRIBUTE):
+    if volume.GetAttribute(bridge.PREVIEW):
         yield Caution(
             "preview",
             _("A preview of a compressed file: most of it is still to come"),

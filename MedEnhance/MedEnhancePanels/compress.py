@@ -126,7 +126,7 @@ class CompressPanel:
         self._observeVolume(state.inputVolume)
         ui.maxErrorSpinBox.enabled = state.compressMode == "max_error"
         ui.ratioSpinBox.enabled = state.compressMode == "ratio"
-        isLossless = compression.isLabelMap(state.inputVolume)
+        isLossless = bridge.isLabelMap(state.inputVolume)
         ui.maxErrorButton.enabled = ui.ratioButton.enabled = not isLossless
         self._refreshButton()
         self._scheduleEstimate()
@@ -156,7 +156,7 @@ class CompressPanel:
         self._showResult(None)
         with self._state.changes():
             self._state.inputVolume = node
-            if compression.isLabelMap(node):
+            if bridge.isLabelMap(node):
                 self._state.compressMode = "lossless"
             if node is not None and self._state.compressPath in ("", self._suggested):
                 self._suggested = compression.suggestPath(node)

@@ -11,8 +11,6 @@ from MedEnhancePanels import bridge, nrrd, results
 from MedEnhancePanels.errors import PanelError
 
 ENDING = ".ucv"
-#: Set on a node while it holds a preview only.
-PREVIEW_ATTRIBUTE = "MedEnhance.preview"
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ def startPreviewLoad(runner, path, card, name=None):
     """Open the slices around the middle on the whole grid, a small share of the work.
 
     card: what startInspect found. The rest of the voxels hold the lowest value, and the node says
-    by PREVIEW_ATTRIBUTE what it is, until `startFill` has filled it. Where all goes well only
+    by bridge.PREVIEW what it is, until `startFill` has filled it. Where all goes well only
     the job of `startFill` stays listed.
     """
     slices = previewSlices(card)
@@ -122,7 +120,7 @@ def startPreviewLoad(runner, path, card, name=None):
             if bridge.isInScene(node):
                 slicer.mrmlScene.RemoveNode(node)
             raise
-        node.SetAttribute(PREVIEW_ATTRIBUTE, "true")
+        node.SetAttribute(bridge.PREVIEW, "true")
         job.nodes["output"] = node
 
     title = _("Preview {name}").format(name=os.path.basename(path))
@@ -167,7 +165,7 @@ def startFill(runner, path, node):
 
     def after(job):
         yield from bridge.receiveVoxels(job.params["output"], node)
-        node.RemoveAttribute(PREVIEW_ATTRIBUTE)
+        node.RemoveAttribute(bridge.PREVIEW)
         job.nodes["output"] = node
 
     def removeUnlessFilled(job):
@@ -226,7 +224,7 @@ def startDifference(runner, node, path):
 def checkOptions(node, options):
     """Raise PanelError for a node that cannot be compressed, or not so."""
     bridge.checkVolume(node)
-    if options.mode != "lossless" and isLabelMap(node):
+    if options.mode != "lossless" and bridge.isLabelMap(node):
         raise PanelError(
             _("{name} holds labels, which a lossy mode would turn into other labels").format(
                 name=node.GetName()
@@ -234,14 +232,6 @@ def checkOptions(node, options):
             _("Choose lossless; labels become very small."),
             "config",
         )
-
-
-def isLabelMap(node):
-    """Whether the voxels are numbers of structures."""
-    return node is not None and any(
-        frame is not None and frame.IsA("vtkMRMLLabelMapVolumeNode")
-        for frame in bridge.frameNodes(node)
-    )
 
 
 def checkDestination(path, overwrite):

@@ -98,9 +98,9 @@ class _Enhancement(NodeRun):
 
     def _placeVolume(self, job):
         source, files, name = self.node, job.result["outputs"], self.node.GetName()
-        output = yield from share(self._enhanced(files["output"]), 0.0, 0.3)
-        job.nodes["output"] = output
-        job.nodes["difference"] = yield from share(self._difference(job, output), 0.3, 0.6)
+        output = job.nodes["output"] = self._target()
+        filled = yield from share(self._filled(files["output"], output), 0.0, 0.3)
+        job.nodes["difference"] = yield from share(self._difference(job, filled), 0.3, 0.6)
         if "uncertainty" in files:
             node = self.made(
                 bridge.newVolumeLike(source, _("{name} uncertainty").format(name=name))
@@ -112,24 +112,43 @@ class _Enhancement(NodeRun):
         if "segmentation" in files:
             steps = _placeLabels(self, job, files["segmentation"], "head")
             yield from share(steps, 0.8, 1.0)
+        if filled is not output:
+            self._handOver(filled, output)
         results.link(
             output,
             input=source,
             **{role: job.nodes.get(role) for role in results.ROLES if role != "input"},
         )
 
-    def _enhanced(self, path):
-        source, output = self.node, self.options.output
-        if output is None:
-            name = _("{name} enhanced").format(name=source.GetName())
-            output = self.made(bridge.newVolumeLike(source, name))
-        else:
-            bridge.copyGeometry(source, output)
-            output.SetAndObserveTransformNodeID(source.GetTransformNodeID())
-        yield from bridge.receiveVoxels(path, output)
-        results.copyDisplay(source, output)
-        self._describe(output, source)
-        return output
+    def _target(self):
+        """The volume that the result goes into: the user's choice, or a new one."""
+        if self.options.output is None:
+            name = _("{name} enhanced").format(name=self.node.GetName())
+            return self.made(bridge.newVolumeLike(self.node, name))
+        if not bridge.isInScene(self.options.output):
+            raise PanelError(
+                _("The output volume was removed from the scene"), _("Choose another."), "input"
+            )
+        return self.options.output
+
+    def _filled(self, path, output):
+        """The output with its voxels. What a user chose is not touched yet: a run that ends
+        half-way must leave it as it was, so that a volume outside of the scene stands in for it."""
+        filled = output if output is not self.options.output else slicer.vtkMRMLScalarVolumeNode()
+        yield from bridge.receiveVoxels(path, filled, watched=output)
+        if filled is output:
+            self._present(output)
+        return filled
+
+    def _handOver(self, filled, output):
+        output.SetAndObserveImageData(filled.GetImageData())
+        bridge.copyGeometry(self.node, output)
+        output.SetAndObserveTransformNodeID(self.node.GetTransformNodeID())
+        self._present(output)
+
+    def _present(self, output):
+        results.copyDisplay(self.node, output)
+        self._describe(output, self.node)
 
     def _difference(self, job, output):
         if self.hasNewVoxels:
@@ -288,6 +307,8 @@ def _checkSegmentable(node):
 
 
 def _checkOptions(node, options):
+    if options.output is not None:
+        bridge.checkOutput(options.output)
     if options.output is not None and options.output in (node, options.guide):
         raise PanelError(
             _("The output is the input itself"), _("Create a new volume instead."), "input"

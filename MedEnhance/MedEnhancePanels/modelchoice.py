@@ -57,7 +57,7 @@ def problemOf(node, options):
     if node is None:
         return _("Choose a volume, or load one on the Load page.")
     try:
-        bridge.checkVolume(node)
+        bridge.checkIntensities(node)
         bridge.geometryOf(bridge.frameNodes(node)[0])
         return _modelProblem(node, options) or _otherVolumesProblem(node, options)
     except PanelError as error:
@@ -87,11 +87,13 @@ def _modelProblem(node, options):
 def _otherVolumesProblem(node, options):
     guide, output = options.guide, options.output
     if guide is not None:
-        bridge.checkVolume(guide)
+        bridge.checkIntensities(guide)
         if bridge.modalityOf(guide) != bridge.modalityOf(node):
             return _(
                 "The guide is {guide}, the volume {volume}: choose one of the same kind."
             ).format(guide=bridge.modalityOf(guide), volume=bridge.modalityOf(node))
+    if output is not None:
+        bridge.checkOutput(output)
     if output is not None and bridge.isSequence(node):
         return _("Frames go into a new sequence: choose “Create new volume” as output.")
     if output is not None and output is node:

@@ -15,7 +15,7 @@ class NodeRun:
     """A job that starts from a node; subclasses say what to ask for and where results go."""
 
     def __init__(self, runner, node):
-        bridge.checkVolume(node)
+        bridge.checkIntensities(node)
         bridge.geometryOf(bridge.frameNodes(node)[0])
         self.runner, self.node = runner, node
         self._made = []

@@ -112,6 +112,31 @@ class ChoicesTest(EnhanceTestCase):
         self.ui.outputSelector.setCurrentNode(None)
         self.assertEqual(self.panel.problem(), "")
 
+    def test_labelsAreNeitherEnhancedNorWrittenInto(self):
+        from MedEnhancePanels import enhancement
+        from MedEnhancePanels.errors import PanelError
+
+        labels = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
+        slicer.util.updateVolumeFromArray(labels, np.ones((4, 20, 20), np.uint8))
+        node = self.smallVolume(name="scan")
+        for one in (labels, node):
+            one.SetAttribute(self.bridge.MODALITY, "MR")
+        for chosen, output in ((labels, None), (node, labels)):
+            with self.assertRaises(PanelError):
+                options = enhancement.EnhanceOptions(output=output)
+                enhancement.start(self.runner, chosen, options)
+        self.choose(labels)
+        self.assertIn("label map", self.ui.problemLabel.text)
+        self.choose(node)
+        self.ui.outputSelector.setCurrentNode(labels)
+        self.assertIn("cannot take the result", self.ui.problemLabel.text)
+
+    def test_aPreviewOfAFileIsNotTakenForTheVolume(self):
+        node = self.smallVolume(name="scan")
+        node.SetAttribute(self.bridge.PREVIEW, "true")
+        self.choose(node)
+        self.assertIn("preview of a compressed file", self.ui.problemLabel.text)
+
     def test_theDeviceIsChosenWithAReason(self):
         self.choose(self.brain())
         self.waitUntil(lambda: self.ui.deviceReasonLabel.text, 60)

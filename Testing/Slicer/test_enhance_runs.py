@@ -179,6 +179,68 @@ class TroubleTest(EnhanceTestCase):
         self.assertEqual(self.apply().state, "done", self.message)
 
 
+class ChosenOutputTest(EnhanceTestCase):
+    """A volume that the user chose to write into."""
+
+    def setUp(self):
+        super().setUp()
+        self.output = self.smallVolume(name="mine")
+        self.choose(self.brain())
+        self.ui.outputSelector.setCurrentNode(self.output)
+        self.was = self.whatItIs()
+
+    def whatItIs(self):
+        image, display = self.output.GetImageData(), self.output.GetDisplayNode()
+        return (
+            slicer.util.arrayFromVolume(self.output).tobytes(),
+            image.GetDimensions(),
+            self.ijkToRas(self.output).tolist(),
+            self.output.GetTransformNodeID(),
+            sorted(self.output.GetAttributeNames()),
+            (display.GetWindow(), display.GetLevel()),
+        )
+
+    def test_itTakesTheResultWithItsPlace(self):
+        job = self.apply()
+        self.assertEqual(job.state, "done", self.message)
+        self.assertIs(job.nodes["output"], self.output)
+        node = self.ui.inputSelector.currentNode()
+        np.testing.assert_array_equal(self.ijkToRas(self.output), self.ijkToRas(node))
+        self.assertEqual(self.output.GetTransformNodeID(), node.GetTransformNodeID())
+        difference = slicer.util.arrayFromVolume(self.output).astype(np.float32)
+        difference -= slicer.util.arrayFromVolume(node)
+        found = slicer.util.arrayFromVolume(job.nodes["difference"])
+        np.testing.assert_array_equal(found, difference)
+
+    def test_itIsAsItWasWhenTheRunEndsHalfWay(self):
+        """Cancelled at each step that brings the result into the scene."""
+        for step in range(1, 5):
+            self.ui.applyButton.click()
+            job, seen = self.panel.job, []
+
+            def stop(job, name, _fields, seen=seen, step=step):
+                if "output" in job.nodes and name == "progress":
+                    seen.append(name)
+                    if len(seen) == step:
+                        job.cancel()
+
+            job.onEvent(stop)
+            self.waitUntil(lambda: self.panel.job is None, 60)
+            if len(seen) < step:
+                break
+            self.assertEqual(job.state, "cancelled")
+            self.assertEqual(self.whatItIs(), self.was)
+        self.assertGreater(step, 1)
+
+    def test_itsRemovalDuringTheRunIsTold(self):
+        self.ui.applyButton.click()
+        job = self.panel.job
+        self.results.remove(self.output)
+        self.waitUntil(lambda: self.panel.job is None, 60)
+        self.assertEqual(job.state, "failed")
+        self.assertIn("output volume was removed", self.message)
+
+
 class SequenceTest(EnhanceTestCase):
     def sequence(self):
         """Three frames, closer than a second, with a browser that shows the first."""
