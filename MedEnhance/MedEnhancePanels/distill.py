@@ -4,14 +4,15 @@ Today it trains an enhancer on the cohort; distillation itself comes with a late
 page says so.
 """
 
+import logging
 import os
 
 import qt
 from slicer.i18n import tr as _
 
-from MedEnhancePanels import training, trainingwords
+from MedEnhancePanels import training, trainingrun, trainingwords
 from MedEnhancePanels.cohorttable import CohortTable
-from MedEnhancePanels.errors import guarded
+from MedEnhancePanels.errors import PanelError, guarded
 from MedEnhancePanels.jobprogress import durationText, stageText
 from MedEnhancePanels.lossplot import LossPlot
 
@@ -347,8 +348,7 @@ class DistillPanel:
 
     def _recallRun(self, folder):
         """Show the run that the scene remembers, where its folder is still there."""
-        isThere = bool(folder) and os.path.isfile(os.path.join(folder, training.RUN_FILE))
-        self._showRun(training.Run.open(folder) if isThere else None)
+        self._showRun(_runAt(folder))
         self._refreshButtons()
 
     def _showRun(self, run):
@@ -371,11 +371,10 @@ class DistillPanel:
         selector = self.ui.runSelector
         selector.clear()
         remembered = self._state.distillRun if self._state is not None else ""
-        runs = {run.folder: run for run in training.runsIn(self.root)}
-        isElsewhere = remembered and remembered not in runs
-        if isElsewhere and os.path.isfile(os.path.join(remembered, training.RUN_FILE)):
-            run = training.Run.open(remembered)
-            runs |= {remembered: run} if run.isResumable else {}
+        runs = {run.folder: run for run in trainingrun.runsIn(self.root)}
+        elsewhere = _runAt(remembered) if remembered not in runs else None
+        if elsewhere is not None and elsewhere.isResumable:
+            runs[remembered] = elsewhere
         running = self._training.run.folder if self._training is not None else ""
         for folder in sorted(runs, key=lambda folder: folder != remembered):
             if folder != running:
@@ -388,3 +387,14 @@ class DistillPanel:
         if self._plot is None or not self._plot.isInScene:
             self._plot = LossPlot.ofRun(run)
         self._plot.show()
+
+
+def _runAt(folder):
+    """The run that a scene remembers, None where its folder is gone or holds none that is ours."""
+    if not folder or not os.path.isfile(os.path.join(folder, trainingrun.RUN_FILE)):
+        return None
+    try:
+        return trainingrun.Run.open(folder)
+    except PanelError as error:
+        logging.warning("MedEnhance: %s", error.details or error.text)
+        return None

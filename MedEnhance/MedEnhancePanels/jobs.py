@@ -31,13 +31,26 @@ class Record:
     def __init__(self, fields):
         self.kind = str(fields["kind"])
         self.title, self.state = str(fields["title"]), str(fields["state"])
-        self.started, self.ended = float(fields["started"]), float(fields["ended"])
+        self.started, self.ended = _timeIn(fields, "started"), _timeIn(fields, "ended")
         self.log = [str(line) for line in fields.get("log", [])]
         self.warnings = [str(line) for line in fields.get("warnings", [])]
-        self.result = dict(fields.get("result", {}))
+        self.result = _pathsIn(fields.get("result", {}))
         self.errorText = str(fields.get("error", ""))
         self.details = str(fields.get("details", ""))
         self.isFinished, self.fraction, self.stage, self.etaSeconds = True, 1.0, "", None
+
+
+def _timeIn(fields, name):
+    seconds = float(fields[name])
+    time.localtime(seconds)  # raises for what no clock shows
+    return seconds
+
+
+def _pathsIn(result):
+    """What of a result says where files lie."""
+    outputs = {str(name): str(path) for name, path in dict(result.get("outputs", {})).items()}
+    report = result.get("report")
+    return {"outputs": outputs} | ({"report": str(report)} if report else {})
 
 
 def readHistory(path=None):
@@ -55,7 +68,7 @@ def readHistory(path=None):
     for number, line in enumerate(lines, 1):
         try:
             records.append(Record(json.loads(line)))
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, AttributeError, OSError, OverflowError):
             logging.warning("MedEnhance: line %d of %s is damaged and left out", number, path)
     return records[-_MOST_REMEMBERED:]
 
@@ -340,7 +353,8 @@ def _report(job):
     if not report:
         return ""
     page = os.path.join(report, "index.html") if os.path.isdir(report) else report
-    return page if os.path.exists(page) else ""
+    # The desktop opens it with whatever its ending says, also where the list was tampered with.
+    return page if page.endswith(".html") and os.path.exists(page) else ""
 
 
 def _folder(job):

@@ -2,26 +2,22 @@
 
     start → (pause → resume)* → done
 
-Everything that a run needs lies in its folder: `run.json` says what it is and how far, `data` holds
-the volumes it learns from, `out` the checkpoint and in the end the model, `metrics.csv` the losses.
+Everything that a run needs lies in its folder: see trainingrun.py.
 """
 
-import csv
 import glob
-import json
 import os
+import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import slicer
 from slicer.i18n import tr as _
 
 from MedEnhancePanels import bridge
 from MedEnhancePanels.errors import PanelError
+from MedEnhancePanels.trainingrun import Run
 
-RUN_FILE, METRICS_FILE = "run.json", "metrics.csv"
-#: States from which a run can go on; "running" is one that nobody ended, as after a crash.
-_UNFINISHED = ("running", "paused", "failed")
 #: The attribute of a volume node that says what it is used as: "high", "low" or "none".
 ROLE_ATTRIBUTE = "MedEnhance.trainAs"
 
@@ -110,116 +106,6 @@ def patternsOf(text):
     return tuple(pattern.strip() for pattern in text.split(",") if pattern.strip())
 
 
-class Run:
-    """A training as it lies on the disk."""
-
-    def __init__(self, folder, record):
-        self.folder, self.record = str(folder), record
-
-    @classmethod
-    def create(cls, root, options):
-        """A new folder below `root`, named after the model and the time."""
-        name = "".join(c if c.isalnum() or c in "-_" else "-" for c in options.name).strip("-")
-        if not name:
-            raise PanelError(_("The model has no name"), _("Give it one."), "config")
-        base = os.path.join(root, time.strftime(f"{name}-%Y%m%d-%H%M%S"))
-        folder, number = base, 2
-        while os.path.exists(folder):
-            folder, number = f"{base}-{number}", number + 1
-        try:
-            os.makedirs(os.path.join(folder, "out"))
-        except OSError as cause:
-            raise PanelError(
-                _("{folder} cannot be made: {why}").format(folder=folder, why=cause.strerror),
-                _("Choose another place to keep runs in."),
-                "output",
-            ) from cause
-        record = {
-            "v": 1,
-            "name": name,
-            "state": "preparing",
-            "created": time.time(),
-            "seconds": 0.0,
-            "options": asdict(options) | {"name": name},
-        }
-        return cls(folder, record)
-
-    @classmethod
-    def open(cls, folder):
-        """A run that was begun before; raises PanelError for a folder that holds none."""
-        try:
-            with open(os.path.join(folder, RUN_FILE), encoding="utf-8") as file:
-                record = json.load(file)
-            if record["v"] != 1:
-                raise ValueError(record["v"])
-        except (OSError, ValueError, KeyError, TypeError) as cause:
-            raise PanelError(
-                _("{folder} holds no run that can be read").format(folder=folder),
-                _("Choose the folder that a run was started in."),
-                "input",
-                str(cause),
-            ) from cause
-        return cls(folder, record)
-
-    def save(self):
-        """Write run.json, whole or not at all."""
-        path = os.path.join(self.folder, RUN_FILE)
-        with open(f"{path}.part", "w", encoding="utf-8") as file:
-            json.dump(self.record, file, indent=1)
-        os.replace(f"{path}.part", path)
-
-    @property
-    def name(self):
-        return self.record["name"]
-
-    @property
-    def state(self):
-        return self.record["state"]
-
-    @property
-    def isResumable(self):
-        """Whether it has all it needs and has not ended."""
-        return self.state in _UNFINISHED and "params" in self.record
-
-    @property
-    def modelFolder(self):
-        """Where the trained model lies, or an empty text."""
-        return self.record.get("model", "")
-
-    def metrics(self):
-        """What was measured so far: (name, value, step), oldest first."""
-        try:
-            with open(
-                os.path.join(self.folder, METRICS_FILE), newline="", encoding="utf-8"
-            ) as file:
-                return [(name, float(value), int(step)) for step, name, value in csv.reader(file)]
-        except FileNotFoundError:
-            return []
-
-    def keepMetric(self, name, value, step):
-        with open(
-            os.path.join(self.folder, METRICS_FILE), "a", newline="", encoding="utf-8"
-        ) as file:
-            csv.writer(file).writerow([step, name, value])
-
-    def pictures(self):
-        """Paths of the pictures that the run left in its folder."""
-        return sorted(glob.glob(os.path.join(self.folder, "out", "**", "*.png"), recursive=True))
-
-
-def runsIn(root):
-    """The runs below a folder that can go on, newest first."""
-    runs = []
-    for path in glob.glob(os.path.join(glob.escape(root), "*", RUN_FILE)):
-        try:
-            run = Run.open(os.path.dirname(path))
-        except PanelError:  # a damaged record hides its run, not the others
-            continue
-        if run.isResumable:
-            runs.append(run)
-    return sorted(runs, key=lambda run: -run.record["created"])
-
-
 class Training:
     """A run together with the job that works on it now."""
 
@@ -250,6 +136,11 @@ class Training:
 
     def _onFinished(self, job):
         record = self.run.record
+        if record["state"] == "preparing":
+            # Half a cohort is none: it could not go on, and nobody asked to keep these copies.
+            self._endsAs = "cancelled"
+            del record["params"]
+            shutil.rmtree(os.path.join(self.run.folder, "data"), ignore_errors=True)
         record["state"] = self._endsAs if job.state == "cancelled" else job.state
         if job.started is not None:
             record["seconds"] += job.ended - job.started
@@ -295,9 +186,18 @@ def resume(runner, folder):
             _("Start a new run."),
             "config",
         )
+    _settleIn(run)
     run.record["state"] = "running"
     run.save()
     return _submit(runner, run, None)
+
+
+def _settleIn(run):
+    """Let a run work where its folder is now: it may have been moved, or come from elsewhere."""
+    params = run.record["params"]
+    before, params["out"] = os.path.dirname(params["out"]), os.path.join(run.folder, "out")
+    if params["data"] == os.path.join(before, "data"):
+        params["data"] = os.path.join(run.folder, "data")
 
 
 def current():

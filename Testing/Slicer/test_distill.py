@@ -162,7 +162,7 @@ class PageTest(DistillTestCase):
         self.assertEqual(self.ui.budgetSelector.currentIndex, 1)
 
     def test_aDamagedRecordIsToldAndHidesNoOtherRun(self):
-        from MedEnhancePanels import training
+        from MedEnhancePanels import trainingrun
         from MedEnhancePanels.errors import PanelError
 
         for name, text in (("a", "{"), ("b", '{"v": 2}')):
@@ -170,16 +170,74 @@ class PageTest(DistillTestCase):
             with open(os.path.join(self.root, name, "run.json"), "w", encoding="utf-8") as file:
                 file.write(text)
             with self.assertRaisesRegex(PanelError, "no run that can be read"):
-                training.Run.open(os.path.join(self.root, name))
-        self.assertEqual(training.runsIn(self.root), [])
+                trainingrun.Run.open(os.path.join(self.root, name))
+        self.assertEqual(trainingrun.runsIn(self.root), [])
+
+    def test_aDamagedRecordInTheSceneLeavesThePageUsable(self):
+        """A scene of another computer, or of a later version."""
+        from MedEnhancePanels.state import State
+
+        folder = os.path.join(self.root, "other")
+        os.makedirs(folder)
+        whole = {"v": 1, "name": "n", "state": "paused", "created": 1.0, "seconds": 1.0}
+        moved = {"params": {"out": 1}}
+        for record in ("{", '{"v": 2}', {"v": 1}, whole | {"created": 1e300}, whole | moved):
+            text = record if isinstance(record, str) else json.dumps(record)
+            with open(os.path.join(folder, "run.json"), "w", encoding="utf-8") as file:
+                file.write(text)
+            node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode")
+            node.SetParameter("DistillRun", folder)
+            with self.assertLogs(level="WARNING"):
+                self.context.setState(State(node))
+            self.assertTrue(self.ui.resultBox.isHidden())
+            self.assertEqual(self.ui.runSelector.count, 0)
+
+    def test_aLineOfLossesThatWasCutShortIsLeftOut(self):
+        from MedEnhancePanels import trainingrun
+
+        run = trainingrun.Run.create(self.root, self.panel.options)
+        run.keepMetric("cycle", 0.5, 20)
+        with open(os.path.join(run.folder, "metrics.csv"), "a", encoding="utf-8") as file:
+            file.write("40,cyc\n\0\0\n")
+        run.keepMetric("cycle", 0.25, 60)
+        self.assertEqual(run.metrics(), [("cycle", 0.5, 20), ("cycle", 0.25, 60)])
+
+    def test_aCohortThatWasCopiedInPartIsNotTrainedOn(self):
+        from MedEnhancePanels import training, trainingrun
+        from MedEnhancePanels.errors import PanelError
+
+        self.cohort()
+        runner = self.context.runner
+        begun = training.start(runner, self.root, training.membersOfScene(), self.panel.options)
+        self.processEvents()
+        begun.pause()
+        self.assertEqual(begun.job.state, "cancelled")
+        self.assertFalse(trainingrun.Run.open(begun.run.folder).isResumable)
+        self.assertFalse(os.path.exists(os.path.join(begun.run.folder, "data")))
+        with self.assertRaises(PanelError):
+            training.resume(runner, begun.run.folder)
+
+    def test_aRunThatWasMovedWritesWhereItIsNow(self):
+        from MedEnhancePanels import training, trainingrun
+
+        run = trainingrun.Run.create(self.root, self.panel.options)
+        old = os.path.join(self.root, "old")
+        params = {"data": os.path.join(old, "data"), "out": os.path.join(old, "out")}
+        run.record |= {"state": "paused", "params": params}
+        run.save()
+        resumed = training.resume(self.context.runner, run.folder)
+        resumed.cancel()
+        self.waitUntil(lambda: resumed.job.isFinished, 20)
+        self.assertEqual(resumed.job.params["out"], os.path.join(run.folder, "out"))
+        self.assertEqual(resumed.job.params["data"], os.path.join(run.folder, "data"))
 
     def test_aRunThatNobodyEndedIsOfferedAsInterrupted(self):
-        from MedEnhancePanels import training
+        from MedEnhancePanels import trainingrun
 
-        run = training.Run.create(self.root, self.panel.options)
+        run = trainingrun.Run.create(self.root, self.panel.options)
         run.save()
-        self.assertEqual(training.runsIn(self.root), [], "its volumes were not copied yet")
-        run.record |= {"state": "running", "params": {}}
+        self.assertEqual(trainingrun.runsIn(self.root), [], "its volumes were not copied yet")
+        run.record |= {"state": "running", "params": {"data": "data", "out": "out"}}
         run.save()
         self.widget.exit()
         self.widget.enter()
@@ -334,10 +392,10 @@ class TrainingTest(DistillTestCase):
         self.waitUntil(lambda: self.job().isFinished, 10)
 
     def test_picturesOfARunAreShown(self):
-        from MedEnhancePanels import training
+        from MedEnhancePanels import trainingrun
 
-        run = training.Run.create(self.root, self.panel.options)
-        run.record |= {"state": "paused", "params": {}, "seconds": 75.0}
+        run = trainingrun.Run.create(self.root, self.panel.options)
+        run.record |= {"state": "paused", "params": {"data": "data", "out": "out"}, "seconds": 75.0}
         run.save()
         picture = qt.QImage(40, 30, qt.QImage.Format_RGB32)
         picture.fill(qt.QColor(200, 80, 20))

@@ -120,6 +120,16 @@ class JobsTest(MedEnhanceTestCase):
             records = jobs.readHistory()
         self.assertEqual([record.title for record in records], ["good"])
         self.assertEqual(len(logged.output), 4)
+        past = {"kind": "k", "title": "t", "state": "done", "started": 1.0, "ended": 2.0}
+        damages = (
+            {"started": 1e300}, {"ended": float("nan")}, {"started": 10**400}, {"result": [1]},
+            {"result": {"outputs": [3]}}, {"result": 3}, {"log": None},
+        )  # fmt: skip
+        with open(self.history, "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(past | damage) + "\n" for damage in damages)
+        with self.assertLogs(level="WARNING") as logged:
+            self.assertEqual(jobs.readHistory(), [])
+        self.assertEqual(len(logged.output), len(damages))
         with open(self.history, "wb") as file:
             file.write(os.urandom(500))
         with self.assertLogs(level="WARNING"):
