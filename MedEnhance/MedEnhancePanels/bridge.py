@@ -30,6 +30,14 @@ def isInScene(node):
     return node is not None and slicer.mrmlScene.IsNodePresent(node) != 0
 
 
+def checkStillThere(node):
+    """Raise PanelError where a node that is being filled left the scene."""
+    if not isInScene(node):
+        raise PanelError(
+            _("The result's node was removed while it was being filled"), "", "cancelled"
+        )
+
+
 def uniqueName(base):
     """`base`, or `base_1` … where a node has that name already."""
     return slicer.mrmlScene.GenerateUniqueName(base) if slicer.util.getNodes(base) else base
@@ -106,6 +114,24 @@ def isLabelMap(node):
     return node is not None and any(
         frame is not None and frame.IsA("vtkMRMLLabelMapVolumeNode") for frame in frameNodes(node)
     )
+
+
+def checkOneGrid(node):
+    """Raise PanelError for a sequence whose frames lie at different places, as a file has one."""
+    first, *others = frameNodes(node)
+    matrices = [vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()]
+    first.GetIJKToRASMatrix(matrices[0])
+    for number, frame in enumerate(others, 1):
+        frame.GetIJKToRASMatrix(matrices[1])
+        pair = [slicer.util.arrayFromVTKMatrix(matrix) for matrix in matrices]
+        if not np.allclose(*pair, rtol=1e-6, atol=1e-6):
+            raise PanelError(
+                _("{name}: frame {number} lies elsewhere than the first").format(
+                    name=node.GetName(), number=number
+                ),
+                _("Resample its frames to one grid first."),
+                "geometry",
+            )
 
 
 def checkOutput(node):
@@ -262,10 +288,7 @@ def _fill(reader, node, frame, watched=None):
     array = slicer.util.arrayFromVolume(node) if fits else allocate(node, shape, reader.dtype)
     for fraction in reader.readInto(array, frame):
         yield fraction
-        if not isInScene(watched or node):
-            raise PanelError(
-                _("The result's node was removed while it was being filled"), "", "cancelled"
-            )
+        checkStillThere(watched or node)
     slicer.util.arrayFromVolumeModified(node)
 
 

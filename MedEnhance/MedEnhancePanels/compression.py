@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 from MedEnhanceLib.geometry import Geometry
 from MedEnhancePanels import bridge, nrrd, results
 from MedEnhancePanels.errors import PanelError
+from MedEnhancePanels.noderun import share
 
 ENDING = ".ucv"
 
@@ -118,7 +119,7 @@ def startPreviewLoad(runner, path, card, name=None):
             yield from _fillPreview(node, job.params["output"], card, slices)
         except BaseException:  # cancelled in the middle too: half a preview must not stay
             if bridge.isInScene(node):
-                slicer.mrmlScene.RemoveNode(node)
+                results.remove(node)
             raise
         node.SetAttribute(bridge.PREVIEW, "true")
         job.nodes["output"] = node
@@ -145,7 +146,10 @@ def _fillPreview(node, path, card, slices):
     for index in range(len(voxels)):
         voxels[index] = lowest
         yield index / len(voxels)
-    yield from nrrd.Reader(path).readInto(voxels[slices[0] : slices[1]])
+        bridge.checkStillThere(node)
+    for fraction in nrrd.Reader(path).readInto(voxels[slices[0] : slices[1]]):
+        yield fraction
+        bridge.checkStillThere(node)
     slicer.util.arrayFromVolumeModified(node)
     node.CreateDefaultDisplayNodes()
 
@@ -170,7 +174,7 @@ def startFill(runner, path, node):
 
     def removeUnlessFilled(job):
         if job.state != "done" and bridge.isInScene(node):
-            slicer.mrmlScene.RemoveNode(node)
+            results.remove(node)
 
     title = _("Open {name}").format(name=os.path.basename(path))
     params = {"input": str(path)}
@@ -202,19 +206,16 @@ def startDifference(runner, node, path):
         name = _("{name} difference").format(name=node.GetName())
         difference = bridge.newVolumeLike(node, name)
         try:
-            for fraction in bridge.receiveVoxels(job.params["output"], decoded):
-                yield fraction / 2
-            for fraction in results.fillDifference(difference, node, decoded):
-                yield 0.5 + fraction / 2
+            yield from share(bridge.receiveVoxels(job.params["output"], decoded), 0.0, 0.5)
+            steps = results.fillDifference(difference, node, decoded)
+            job.result["largest"] = yield from share(steps, 0.5, 1.0)
             results.styleDifference(difference)
             results.stamp(difference, "difference", node)
             job.nodes["difference"] = difference
         finally:
             leftovers = [decoded] if "difference" in job.nodes else [decoded, difference]
             for each in filter(bridge.isInScene, leftovers):
-                slicer.mrmlScene.RemoveNode(each)
-        low, high = difference.GetImageData().GetScalarRange()
-        job.result["largest"] = max(abs(low), abs(high))
+                results.remove(each)
 
     title = _("Difference of {name}").format(name=node.GetName())
     params = {"input": str(path)}
@@ -224,6 +225,7 @@ def startDifference(runner, node, path):
 def checkOptions(node, options):
     """Raise PanelError for a node that cannot be compressed, or not so."""
     bridge.checkVolume(node)
+    bridge.checkOneGrid(node)
     if options.mode != "lossless" and bridge.isLabelMap(node):
         raise PanelError(
             _("{name} holds labels, which a lossy mode would turn into other labels").format(

@@ -1,5 +1,6 @@
 """Errors as users meet them: a sentence, a remedy, and details for whoever wants them."""
 
+import errno
 import functools
 import logging
 import traceback
@@ -53,9 +54,21 @@ class PanelError(Exception):
         if hasattr(exception, "message") and hasattr(exception, "hint"):
             code = getattr(exception, "code", "internal")
             return cls(exception.message, exception.hint, code, details)
+        if isinstance(exception, OSError) and exception.strerror:
+            return cls(*_ofSystem(exception), details)
         message = f"{type(exception).__name__}: {exception}"
         hint = _("This is a fault in MedEnhance: please report it with the details.")
         return cls(message, hint, "internal", details)
+
+
+def _ofSystem(error):
+    """Message, hint and code for what the operating system refused."""
+    message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        return message, _("Free some space on that disk, then try again."), "output"
+    if isinstance(error, FileNotFoundError):
+        return message, _("It is gone or was moved: try again."), "input"
+    return message, _("Check that it can be used by you, then try again."), "output"
 
 
 def guarded(slot):

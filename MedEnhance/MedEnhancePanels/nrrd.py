@@ -33,6 +33,14 @@ def write(path, arrays, tags):
     tags: modality, units and geometry (a Geometry) of the volume, frame_interval_s if known.
     A generator: yields the fraction that is done.
     """
+    try:
+        yield from _write(path, arrays, tags)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk does not say which one
+        raise
+
+
+def _write(path, arrays, tags):
     first = arrays[0]
     with Path(path).open("wb") as file:
         file.write(_header(first, len(arrays), tags))

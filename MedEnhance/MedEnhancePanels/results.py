@@ -121,13 +121,24 @@ def copyDisplay(source, target):
 
 
 def fillDifference(node, source, enhanced):
-    """Write enhanced − source into a volume node as floats, in slices."""
+    """Write enhanced − source into a volume node as floats, in slices.
+
+    The return value is the largest magnitude of it.
+    """
     before, after = slicer.util.arrayFromVolume(source), slicer.util.arrayFromVolume(enhanced)
     target = bridge.allocate(node, before.shape, np.float32)
+    # Large integers and doubles are subtracted before they lose digits as floats.
+    exact = np.result_type(before.dtype, after.dtype, np.float32)
+    largest = 0.0
     for chunk, fraction in chunks(before.shape):
-        np.subtract(after[chunk], before[chunk], out=target[chunk], dtype=np.float32)
+        np.subtract(
+            after[chunk], before[chunk], out=target[chunk], dtype=exact, casting="same_kind"
+        )
+        low, high = np.fmin.reduce(target[chunk], None), np.fmax.reduce(target[chunk], None)
+        largest = float(np.fmax(largest, np.fmax(-low, high)))
         yield fraction
     slicer.util.arrayFromVolumeModified(node)
+    return largest
 
 
 def styleDifference(node):

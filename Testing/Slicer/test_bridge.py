@@ -1,5 +1,6 @@
 """Voxels and geometry between nodes and the worker's files."""
 
+import errno
 import itertools
 import math
 import os
@@ -75,6 +76,21 @@ class BridgeTest(MedEnhanceTestCase):
             np.array_equal(slicer.util.arrayFromVolume(new), slicer.util.arrayFromVolume(node))
         )
         np.testing.assert_allclose(ijkToRas(new), ijkToRas(node), rtol=0, atol=1e-12)
+
+    def test_aFullDiskIsToldWithTheRemedy(self):
+        from unittest import mock
+
+        from MedEnhancePanels import bridge, nrrd
+        from MedEnhancePanels.errors import PanelError
+
+        path, full = self.path(), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        broken = mock.patch.object(nrrd, "_writeArray", side_effect=full)
+        with broken, self.assertRaises(OSError) as caught:
+            run(bridge.sendVolume(self.makeNode(), path))
+        error = PanelError.fromException(caught.exception)
+        self.assertEqual(error.code, "output")
+        self.assertIn(path, error.message)
+        self.assertIn("Free some space", error.hint)
 
     def test_voxelsForAnExistingNodeLeaveItsGeometryBitForBit(self):
         from MedEnhancePanels import bridge

@@ -163,6 +163,16 @@ class CompressTest(CompressTestCase):
                 slicer.util.arrayFromVolume(frame),
             )
 
+    def test_framesThatLieElsewhereAreNotGivenOnePlace(self):
+        sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "moving")
+        frame = self.smallVolume()
+        for index in range(2):
+            frame.SetOrigin(float(index), 0.0, 0.0)
+            sequence.SetDataNodeAtValue(frame, str(index))
+        self.choose(sequence)
+        self.assertFalse(self.ui.compressButton.enabled)
+        self.assertIn("lies elsewhere", self.ui.compressButton.toolTip)
+
     def test_labelsAreKeptOrNothing(self):
         labels = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
         slicer.util.updateVolumeFromArray(labels, np.arange(60, dtype=np.int16).reshape(3, 4, 5))
@@ -342,7 +352,7 @@ class DecompressTest(CompressTestCase):
         self.compress()
         self.ui.fileEdit.text = self.path
         self.waitUntil(lambda: self.ui.openButton.enabled, 20)
-        count = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
+        count = self.countNodes()
         selection = slicer.app.applicationLogic().GetSelectionNode()
         self.ui.openButton.click()
         preview = self.newestJob()
@@ -353,10 +363,39 @@ class DecompressTest(CompressTestCase):
         self.assertEqual(node.GetAttribute("MedEnhance.preview"), "true")
         self.ui.openCancelButton.click()
         self.waitUntil(lambda: self.ui.openButton.enabled, 5)
-        after = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
-        self.assertEqual(after, count)
+        self.assertEqual(self.countNodes(), count)
         whole = self.openFile().nodes["output"]
         self.assertIsNone(whole.GetAttribute("MedEnhance.preview"))
+
+    def countNodes(self):
+        """Volumes, and what shows them."""
+        kinds = ("vtkMRMLScalarVolumeNode", "vtkMRMLScalarVolumeDisplayNode")
+        return [slicer.mrmlScene.GetNumberOfNodesByClass(kind) for kind in kinds]
+
+    def test_aPreviewThatIsRemovedWhileItComesInEndsTheOpening(self):
+        from MedEnhancePanels import compression
+
+        self.choose(self.loadSample())
+        self.ui.fastCheckBox.checked = True
+        self.compress()
+        runner = self.context.runner
+        card = self.wait(compression.startInspect(runner, self.path)).result["card"]
+        count = self.countNodes()
+        job = compression.startPreviewLoad(runner, self.path, card, "coming")
+
+        def remove(*_arguments):
+            node = slicer.mrmlScene.GetFirstNodeByName("coming")
+            if node is not None and job.fraction > 0.96:
+                slicer.mrmlScene.RemoveNode(node)
+
+        job.onEvent(remove)
+        self.waitUntil(lambda: job.isFinished, 30)
+        self.assertEqual((job.state, job.nodes), ("cancelled", {}))
+        self.assertEqual(self.countNodes(), count)
+
+    def wait(self, job):
+        self.waitUntil(lambda: job.isFinished, 30)
+        return job
 
     def test_theLastVoxelIsNeverBeforeTheFirst(self):
         self.choose(self.obliqueVolume())

@@ -83,6 +83,17 @@ class ResultsTest(MedEnhanceTestCase):
         self.run_(self.results.fillDifference(node, source, output))
         self.assertLessEqual(slicer.util.arrayFromVolume(node).max(), 0.0)
 
+    def test_differencesOfLargeNumbersKeepTheirDigits(self):
+        for dtype in (np.int32, np.uint32, np.float64):
+            first = self.smallVolume((1, 2, 2), dtype=dtype, name="first")
+            slicer.util.updateVolumeFromArray(first, np.full((1, 2, 2), 200_000_001, dtype))
+            second = self.smallVolume((1, 2, 2), dtype=dtype, name="second")
+            slicer.util.updateVolumeFromArray(second, np.full((1, 2, 2), 200_000_000, dtype))
+            node = self.bridge.newVolumeLike(first, "difference")
+            largest = self.run_(self.results.fillDifference(node, first, second))
+            self.assertEqual(largest, 1.0)
+            self.assertTrue((slicer.util.arrayFromVolume(node) == -1).all(), dtype)
+
     def test_theDivergingColoursAreWhiteInTheMiddleAndMadeOnce(self):
         nodes = [self.enhanced(), self.enhanced()]
         for node in nodes:
