@@ -101,10 +101,12 @@ class Worker:
             self._keep(f"{self._command[0]}: {self._process.errorString()}")
             self._end(-1, True)
 
-    def _onFinished(self, code, status=None):
+    def _onFinished(self, *_codes):
         self._onOutput()
         self._onErrorOutput()
-        self._end(int(code), status is not None and status == qt.QProcess.CrashExit)
+        # Asked, not taken from the signal: with Qt 5.15 it hands over the first of them alone.
+        crashed = self._process.exitStatus() == qt.QProcess.CrashExit
+        self._end(int(self._process.exitCode()), crashed)
 
     def _end(self, code, crashed):
         if self.exitCode is None:
@@ -142,7 +144,10 @@ def pythonExecutable():
     """Slicer's Python as an executable of its own, or the one that runs this."""
     name = "PythonSlicer"
     beside = str(Path(sys.executable).parent)
-    return shutil.which(name) or shutil.which(name, path=beside) or sys.executable
+    found = shutil.which(name) or shutil.which(name, path=beside)
+    # Within Slicer sys.executable may be Slicer itself, of which nobody wants a second one.
+    isPython = Path(sys.executable).name.lower().startswith("python")
+    return found or (sys.executable if isPython else name)
 
 
 def libraryFolder():

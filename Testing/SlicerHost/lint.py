@@ -149,12 +149,21 @@ class _File:
             owners = self.classes_of(signal.value) if isinstance(signal, ast.Attribute) else set()
             if owners and all(signal.attr not in members.of(each).signal_names for each in owners):
                 yield f"{'/'.join(sorted(owners))} has no signal {signal.attr}"
+            elif "QProcess" in owners and signal.attr == "finished":
+                yield from self._check_finished(node.args)
             return
         signature = str(node.args[0].value)
         if not re.fullmatch(r"\w+\(.*\)", signature):
             yield f"'{signature}' is no full signature"
         elif classes and all(signature not in members.of(each).signals for each in classes):
             yield f"{'/'.join(sorted(classes))} has no signal {signature}"
+
+    def _check_finished(self, slots: list[ast.expr]) -> Iterator[str]:
+        """A name stands for the first overload: in Qt 5.15 for the one with the code alone."""
+        names = {slot.attr for slot in slots if isinstance(slot, ast.Attribute)}
+        for node in self.nodes:
+            if isinstance(node, ast.FunctionDef) and node.name in names and len(node.args.args) > 2:
+                yield "QProcess.finished has one argument in Qt 5.15: ask exitStatus()"
 
     def _check_assign(self, node: ast.Assign) -> Iterator[str]:
         for target in node.targets:
