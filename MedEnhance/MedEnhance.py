@@ -130,6 +130,11 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panels, self._shown = {}, []
         if self.context is not None:
             self.context.cleanup()
+        if self.uiWidget is not None:
+            # Slicer only hides the widgets of a module that it loads anew, and these would go on
+            # following the scene.
+            self.uiWidget.deleteLater()
+            self.uiWidget = None
 
     def enter(self):
         self.initializeState()

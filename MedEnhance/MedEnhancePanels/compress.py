@@ -31,7 +31,7 @@ class CompressPanel:
             self.ui.compressCancelButton,
         )
         self._state, self._stopObserving = None, None
-        self._isShown, self._isUpdating = False, False
+        self._isShown, self._isUpdating, self._isBound = False, False, True
         self._volumeObserver = None
         self._suggested = ""
         self._estimate, self._estimated = None, None
@@ -70,6 +70,7 @@ class CompressPanel:
 
     def cleanup(self):
         """Let go of the scene and of the jobs; those that run go on."""
+        self._isBound = False
         self._stopEstimate()
         self._observeVolume(None)
         self._progress.forget()
@@ -340,6 +341,8 @@ class CompressPanel:
         job.onFinished(lambda done: self._onDifferenceMade(done, node, units))
 
     def _onDifferenceMade(self, job, node, units):
+        if not self._isBound:
+            return
         self.ui.differenceButton.enabled = True
         self._refreshButton()
         if job.state != "done":

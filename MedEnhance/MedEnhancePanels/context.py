@@ -60,4 +60,6 @@ class Context:
             callback(state)
 
     def cleanup(self):
-        self._stateListeners = []
+        """The widgets go: nobody is told of anything any more."""
+        self._stateListeners, self.state = [], None
+        self._showMessage = self._showPage = lambda *_arguments: None

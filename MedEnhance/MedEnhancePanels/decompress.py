@@ -18,7 +18,7 @@ class DecompressSection:
         self.context, self.ui = context, ui
         self._state = None
         self._card, self._inspection, self._inspected = None, None, ""
-        self._isUpdating = False
+        self._isUpdating, self._isBound = False, True
         self._progress = JobProgress(
             ui.openProgressArea, ui.openProgressBar, ui.openProgressLabel, ui.openCancelButton
         )
@@ -44,7 +44,7 @@ class DecompressSection:
         self._refresh()
 
     def cleanup(self):
-        self._inspection, self._state = None, None
+        self._inspection, self._state, self._isBound = None, None, False
         self._progress.forget()
 
     @property
@@ -172,7 +172,7 @@ class DecompressSection:
     def _follow(self, job, then):
         self._progress.show(job)
         self._refresh()
-        job.onFinished(then)
+        job.onFinished(lambda job: then(job) if self._isBound else None)
 
     def _onPreviewed(self, job, path):
         """There is something to look at; now the whole of it."""

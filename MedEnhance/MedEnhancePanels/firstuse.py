@@ -208,7 +208,7 @@ def startCheck(context, button, label):
     job = context.runner.submit("doctor", {}, title=_("Check this computer"))
 
     def show(job):
-        if job.state == "cancelled":  # the page is gone
+        if job.wantsCancel:  # the page is gone
             return
         button.enabled = True
         if job.error is not None:

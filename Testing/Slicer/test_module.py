@@ -105,6 +105,18 @@ class ModuleTest(MedEnhanceTestCase):
         self.assertIs(widget.context.state.node, node)
         self.assertEqual(widget.context.state.model, "mr-brain")
 
+    def test_whatWasBeforeAReloadChangesNothingAnyMore(self):
+        former = self.widget.panels["load"]
+        slicer.util.reloadScriptedModule("MedEnhance")
+        widget = slicer.util.getModuleWidget("MedEnhance")
+        node = self.smallVolume()
+        former._onNodeChosen()  # as its selector would, which Slicer only hides
+        self.assertIsNone(widget.context.state.inputVolume)
+        self.processEvents()
+        widget.context.state.inputVolume = node
+        slicer.mrmlScene.RemoveNode(self.smallVolume(name="other"))
+        self.assertIs(widget.context.state.inputVolume, node)
+
     def test_enterAndExitDoNotDisturbTheChoices(self):
         self.context.state.ratio = 33.0
         for _round in range(3):

@@ -81,12 +81,8 @@ class qSlicerScriptedLoadableModuleWidget:
         return self._own.python
 
     def reload(self: Any) -> None:
-        """Make the Python side anew; the caller has taken down the old one."""
+        """Make the Python side anew; as in Slicer the old one's widgets stay, hidden."""
         name = self._own.name
-        for child in self.children():
-            if child.isWidgetType():
-                child.setParent(None)
-                child.deleteLater()
         widget = getattr(sys.modules[name], f"{name}Widget")(self)
         self._own.python = widget
         setattr(slicer.modules, f"{name}Widget", widget)
