@@ -118,7 +118,7 @@ class Download:
         """Ask for the file, or take it from SampleData's cache."""
         try:
             self._find()
-            if os.path.exists(self._path) and os.path.getsize(self._path):
+            if os.path.exists(self._path) and self._isWhole(self._path):
                 self._load()
             else:
                 self._fetch(self._source.uris[0])
@@ -187,14 +187,24 @@ class Download:
         if os.path.getsize(self._part) < self._total:  # Qt calls a cut connection no error
             self._finish(None, self._offline(_("The connection was cut.")))
             return
+        if not self._isWhole(self._part):
+            self._finish(None, self._offline(_("The file is not what it should be.")))
+            return
         os.replace(self._part, self._path)
         try:
             self._load()
         except Exception as exception:  # told to whoever waits
             self._finish(None, PanelError.fromException(exception))
 
+    def _isWhole(self, path):
+        """Asked before SampleData asks: it would fetch a damaged file anew, and freeze then."""
+        algorithm, digest = slicer.util.extractAlgoAndDigest(self._source.checksums[0])
+        if algorithm is None:
+            return os.path.getsize(path) > 0
+        return slicer.util.computeChecksum(algorithm, path) == digest
+
     def _load(self):
-        """SampleData checks the file that is in its cache now, and loads it."""
+        """SampleData loads the file that is in its cache now."""
         nodes = [node for node in self._logic.downloadSamples(self.sample.name) if node is not None]
         if not nodes or isinstance(nodes[0], str):
             raise PanelError(

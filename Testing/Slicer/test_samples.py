@@ -60,14 +60,16 @@ class SampleDataTest(LoadTestCase):
         manager.SetRemoteCacheDirectory(self.cache)
         self.addCleanup(manager.SetRemoteCacheDirectory, previous)
         self.registered = []
-        self.uri = "file:///nowhere/at/all.nrrd"
+        self.uri, self.checksum = "file:///nowhere/at/all.nrrd", None
         test = self
 
         class Logic:
             def sourceForSampleName(self, name):
                 if name == "CTChest":
                     return None
-                return types.SimpleNamespace(uris=[test.uri], fileNames=[f"{name}.nrrd"])
+                return types.SimpleNamespace(
+                    uris=[test.uri], fileNames=[f"{name}.nrrd"], checksums=[test.checksum]
+                )
 
             def downloadSamples(self, name):
                 path = os.path.join(test.cache, f"{name}.nrrd")
@@ -116,6 +118,27 @@ class SampleDataTest(LoadTestCase):
         path.unlink()  # a second time it comes from the cache
         self.fetch("MRHead")
         self.assertEqual(self.message(), "")
+
+    def test_aFileThatIsNotWhatItShouldBeNeverReachesTheCache(self):
+        path = Path(self.folder) / "there.nrrd"
+        path.write_bytes(b"a page that says: please log in")
+        self.uri, self.checksum = path.as_uri(), "SHA256:" + 64 * "0"
+        self.fetch("MRHead")
+        self.assertIn("could not be downloaded", self.message())
+        self.assertEqual(self.cached(), [])
+
+    def test_aDamagedFileInTheCacheIsFetchedAnew(self):
+        from MedEnhanceLib.io import save
+        from MedEnhanceLib.volume import Volume
+
+        path = Path(self.folder) / "there.nrrd"
+        save(Volume(np.ones((3, 4, 5), np.int16), modality="MR"), path)
+        self.uri = path.as_uri()
+        self.checksum = f"SHA256:{slicer.util.computeChecksum('SHA256', str(path))}"
+        os.makedirs(self.cache, exist_ok=True)
+        Path(self.cache, "MRHead.nrrd").write_bytes(b"half of it")
+        self.fetch("MRHead")
+        self.assertEqual(self.panel.node.GetImageData().GetDimensions(), (5, 4, 3))
 
     def test_withoutNetworkASentenceSaysWhatWorks(self):
         self.fetch("CTACardio")

@@ -23,14 +23,16 @@ class SampleDataSource:
         loadFiles=None,
         customDownloader=None,
         thumbnailFileName=None,
-        loadFileType="VolumeFile",
+        loadFileTypes=None,
         loadFileProperties=None,
+        loadFileType=None,
     ):
         self.sampleName = sampleName
         self.sampleDescription = sampleDescription or sampleName
         self.uris, self.fileNames = _listed(uris), _listed(fileNames)
         self.nodeNames, self.checksums = _listed(nodeNames), _listed(checksums)
-        self.loadFileType, self.loadFileProperties = loadFileType, loadFileProperties or {}
+        self.loadFileTypes = _listed(loadFileTypes or loadFileType)
+        self.loadFileProperties = loadFileProperties or {}
 
 
 class SampleDataLogic:
@@ -45,9 +47,34 @@ class SampleDataLogic:
         return sources if category is None else sources.get(category, [])
 
     @staticmethod
-    def registerCustomSampleDataSource(category="Custom", **fields):
+    def registerCustomSampleDataSource(
+        category="Custom",
+        sampleName=None,
+        uris=None,
+        fileNames=None,
+        nodeNames=None,
+        customDownloader=None,
+        thumbnailFileName=None,
+        loadFileTypes=None,
+        loadFiles=None,
+        loadFileProperties=None,
+        checksums=None,
+        loadFileType=None,
+    ):
         sources = SampleDataLogic.sampleDataSourcesByCategory().setdefault(category, [])
-        source = SampleDataSource(**fields)
+        source = SampleDataSource(
+            sampleName=sampleName,
+            uris=uris,
+            fileNames=fileNames,
+            nodeNames=nodeNames,
+            checksums=checksums,
+            loadFiles=loadFiles,
+            customDownloader=customDownloader,
+            thumbnailFileName=thumbnailFileName,
+            loadFileTypes=loadFileTypes,
+            loadFileProperties=loadFileProperties,
+            loadFileType=loadFileType,
+        )
         if not any(vars(each) == vars(source) for each in sources):
             sources.append(source)
 
@@ -61,12 +88,17 @@ class SampleDataLogic:
 
     def downloadFromSource(self, source):
         nodes = []
-        for uri, name, node, checksum in zip(
-            source.uris, source.fileNames, source.nodeNames, source.checksums, strict=True
+        for uri, name, node, checksum, kind in zip(
+            source.uris,
+            source.fileNames,
+            source.nodeNames,
+            source.checksums,
+            source.loadFileTypes,
+            strict=True,
         ):
             path = self._inCache(uri, name, checksum)
             properties = {**source.loadFileProperties, "name": node}
-            nodes.append(slicer.util.loadNodeFromFile(path, source.loadFileType, properties))
+            nodes.append(slicer.util.loadNodeFromFile(path, kind, properties))
         return nodes
 
     def _inCache(self, uri, name, checksum):
