@@ -11,6 +11,18 @@ from MedEnhancePanels import bridge, enhancement, modelchoice
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.job import call
 
+#: Levels of the subject hierarchy that hold volumes.
+GROUPS = ("Patient", "Study", "Folder")
+
+
+def hasGroups():
+    """Whether the scene has anything to choose volumes by."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    items = vtk.vtkIdList()
+    hierarchy.GetItemChildren(hierarchy.GetSceneItemID(), items, True)
+    every = (items.GetId(index) for index in range(items.GetNumberOfIds()))
+    return any(hierarchy.GetItemLevel(item) in GROUPS for item in every)
+
 
 def volumesIn(item):
     """The volumes below an item of the subject hierarchy, without those that we made."""

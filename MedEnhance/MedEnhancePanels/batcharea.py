@@ -10,7 +10,7 @@ class BatchArea:
 
     def __init__(self, ui):
         self._ui = ui
-        ui.batchSelector.setLevelFilter(["Patient", "Study", "Folder"])
+        ui.batchSelector.setLevelFilter(list(batch.GROUPS))
 
     @property
     def item(self):
@@ -27,7 +27,9 @@ class BatchArea:
             return
         nodes = batch.volumesIn(self.item) if self.item else []
         fit = sum(batch.problemOf(node, options) == "" for node in nodes)
-        if not self.item:
+        if not self.item and batch.hasGroups():
+            text = _("Choose a patient, study or folder.")
+        elif not self.item:
             text = _("The scene has no patient, study or folder yet; make one in the Data module.")
         elif not nodes:
             text = _("There are no volumes in it.")

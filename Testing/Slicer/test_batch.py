@@ -74,6 +74,16 @@ class BatchTest(MedEnhanceTestCase):
         self.assertEqual(self.hierarchy.GetItemParent(item), self.study)
         self.assertFalse(slicer.util.getNodes("other enhanced"))
 
+    def test_nothingIsChosenByItself(self):
+        self.ui.batchSelector.clearSelection()
+        self.choose(0)
+        self.assertEqual(self.ui.batchSelector.currentItem(), 0)
+        self.assertIn("Choose a patient", self.ui.batchSummaryLabel.text)
+        self.assertFalse(self.ui.batchApplyButton.enabled)
+        self.hierarchy.RemoveAllItems()
+        self.panel.update()
+        self.assertIn("has no patient", self.ui.batchSummaryLabel.text)
+
     def test_oneThatCannotDoesNotStopTheRest(self):
         self.volume("tracer", "PT")
         self.volume("fine")

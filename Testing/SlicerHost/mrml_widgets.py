@@ -176,9 +176,14 @@ class qMRMLNodeComboBox:
         return len(self._nodes())
 
     def addNode(self: Any, node_type: str = "") -> Any:
-        node = self._own.watch.scene.AddNewNodeByClass(
-            node_type or self.nodeTypes[0], self.baseName
-        )
+        scene = self._own.watch.scene
+        node = scene.CreateNodeByClass(node_type or self.nodeTypes[0])
+        node.UnRegister(None)
+        if self.baseName:
+            node.SetName(scene.GetUniqueNameByString(self.baseName))
+        for _, name, value in self._own.attributes:
+            node.SetAttribute(name, "" if value is None else str(value))
+        scene.AddNode(node)
         if self.selectNodeUponCreation:
             self.setCurrentNode(node)
         self.nodeAddedByUser.emit(node)
@@ -242,8 +247,8 @@ class qMRMLSubjectHierarchyComboBox:
         self.clear()
         self.addItems(texts)
         self.blockSignals(False)
-        first = own.items[0] if own.items else 0
-        self.setCurrentItem(own.current if own.current in own.items else first)
+        # Other than among nodes, the genuine widget chooses nothing by itself.
+        self.setCurrentItem(own.current if own.current in own.items else 0)
 
     def _chosen(self: Any, index: int) -> None:
         self.setCurrentItem(self._own.items[index] if 0 <= index < len(self._own.items) else 0)

@@ -41,6 +41,26 @@ def test_a_panel_works_on_nodes(sketch):
     assert sketch.ui.inputSelector.currentNode() is None
 
 
+def test_a_reload_leaves_the_former_widgets_there_hidden(sketch):
+    former = sketch.ui.applyButton
+    slicer.util.reloadScriptedModule("Sketch")
+    qt.QApplication.processEvents()
+    assert former.isHidden() or not former.isVisible()
+    assert former.text  # it is not deleted
+
+
+def test_a_new_node_has_the_attributes_that_its_selector_asks_for():
+    selector = slicer.qMRMLNodeComboBox()
+    selector.nodeTypes = ["vtkMRMLScriptedModuleNode"]
+    selector.showHidden = True
+    selector.addAttribute("vtkMRMLScriptedModuleNode", "ModuleName", "Sketch")
+    selector.setMRMLScene(slicer.mrmlScene)
+    node = selector.addNode()
+    assert node.GetAttribute("ModuleName") == "Sketch"
+    assert selector.currentNode() is node
+    slicer.mrmlScene.Clear(0)
+
+
 def test_without_none_the_first_node_is_chosen(sketch):
     node = volume()
     sketch.ui.inputSelector.noneEnabled = False
