@@ -97,10 +97,11 @@ class FileTest(MedEnhanceTestCase):
 
     def test_whatCannotBeWrittenIsTold(self):
         node = self.smallVolume()
-        path = os.path.join(os.path.dirname(self.path), "absent", "scan.ucv")
+        node.SetAndObserveImageData(None)
         with self.assertLogs(level="ERROR") as caught:
-            self.assertFalse(slicer.util.saveNode(node, path, {}))
-        self.assertIn("is not there", "\n".join(caught.output))
+            self.assertFalse(slicer.util.saveNode(node, self.path, {}))
+        self.assertIn("has no voxels", "\n".join(caught.output))
+        self.assertFalse(os.path.exists(self.path))
 
     def test_colourVolumesAreNotOffered(self):
         from MedEnhancePanels import fileio

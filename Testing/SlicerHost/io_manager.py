@@ -143,6 +143,8 @@ class qSlicerCoreIOManager:
         ]
         for reader in readers:
             reader._own.nodes, reader._own.messages = [], _messages()
+            if _confidence(reader, str(properties["fileName"])) <= 0:
+                return False
             done = _asked(reader, "load", bool, dict(properties))
             _pass_on(reader.userMessages(), messages)
             if not done:
@@ -186,6 +188,7 @@ class qSlicerCoreIOManager:
         path = properties["fileName"]
         if kind == "SceneFile":
             return _save_scene(path)
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         node = slicer.mrmlScene.GetNodeByID(properties["nodeID"])
         writers = [(each, writer) for each, writer in self._writers(node) if each == kind]
         scripted = [writer for _, writer in writers if writer and _writes(writer, node, path)]
@@ -196,7 +199,7 @@ class qSlicerCoreIOManager:
             _pass_on(writer.userMessages(), messages)
             if done:
                 self.fileSaved.emit({**properties, "fileType": kind})
-            return done
+            return done and bool(writer.writtenNodes)
         return any(writer is None for _, writer in writers) and _save_node(node, path)
 
 
