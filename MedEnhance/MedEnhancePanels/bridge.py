@@ -292,10 +292,11 @@ def _fill(reader, node, frame, watched=None):
     slicer.util.arrayFromVolumeModified(node)
 
 
-def receiveVolume(path, name):
+def receiveVolume(path, name, hasBrowser=True):
     """A new node from a file of the worker, on the file's own grid; a generator of fractions.
 
-    Its return value is a scalar volume node, or a sequence node with a browser for 4D.
+    Its return value is a scalar volume node, or a sequence node for 4D, with a browser of its own
+    unless that is to be another's.
     """
     reader = nrrd.Reader(path)
     frames, _shape = reader.frames()
@@ -308,6 +309,8 @@ def receiveVolume(path, name):
             node.CreateDefaultDisplayNodes()
             return node
         sequence = yield from _receiveFrames(reader, node, name)
+        if hasBrowser:
+            browse(sequence)
     except BaseException:  # cancelled in the middle too: half a volume must not stay
         if isInScene(node):
             slicer.mrmlScene.RemoveNode(node)
@@ -325,7 +328,6 @@ def _receiveFrames(reader, node, name):
             for fraction in _fill(reader, node, frame):
                 yield (frame + fraction) / count
             sequence.SetDataNodeAtValue(node, repr(frame * interval) if interval else str(frame))
-        browse(sequence)
     except BaseException:
         if isInScene(sequence):
             slicer.mrmlScene.RemoveNode(sequence)

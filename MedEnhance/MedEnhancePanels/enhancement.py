@@ -171,7 +171,7 @@ class _Enhancement(NodeRun):
         roles = [role for role in words if role in files]
         for number, role in enumerate(roles):
             name = f"{source.GetName()} {words[role]}"
-            steps = bridge.receiveVolume(files[role], name)
+            steps = bridge.receiveVolume(files[role], name, hasBrowser=False)
             start, end = number / len(roles), (number + 1) / len(roles)
             sequence = self.made((yield from share(steps, start, end)))
             sequence.SetName(bridge.uniqueName(name))
@@ -194,11 +194,9 @@ class _Enhancement(NodeRun):
         logic = slicer.modules.sequences.logic()
         browser = logic.GetFirstBrowserNodeForSequenceNode(self.node)
         for sequence in sequences.values():
-            own = logic.GetFirstBrowserNodeForSequenceNode(sequence)
             if browser is None:
-                browser = self.made(own)
-            elif own is not browser:
-                slicer.mrmlScene.RemoveNode(own)
+                browser = self.made(bridge.browse(sequence))
+            else:
                 browser.AddSynchronizedSequenceNode(sequence)
         logic.UpdateProxyNodesFromSequences(browser)
         source = browser.GetProxyNode(self.node)

@@ -280,6 +280,33 @@ class SequenceTest(EnhanceTestCase):
         self.assertTrue(browser.IsSynchronizedSequenceNode(output, True))
         self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode")), 1)
 
+    def test_aSequenceLeavesNothingWhenItIsCancelledAndNothingTwiceWhenDone(self):
+        sequence, _browser = self.sequence()
+        self.choose(sequence)
+        self.ui.uncertaintyCheckBox.checked = True
+        self.ui.samplesSpinBox.value = 2
+        self.processEvents(80)
+        before = self.nodeIDs()
+        for step in range(1, 20):
+            self.ui.applyButton.click()
+            job, seen = self.panel.job, []
+
+            def stop(job, name, _fields, seen=seen, step=step):
+                if name == "progress" and job.result:
+                    seen.append(name)
+                    if len(seen) == step:
+                        job.cancel()
+
+            job.onEvent(stop)
+            self.waitUntil(lambda: self.panel.job is None, 90)
+            if job.state == "done":
+                break
+            self.assertEqual(self.nodeIDs(), before)
+        self.assertGreater(step, 2)
+        new = [slicer.mrmlScene.GetNodeByID(name) for name in self.nodeIDs() - before]
+        volumes = sorted(node.GetName() for node in new if node.IsA("vtkMRMLScalarVolumeNode"))
+        self.assertEqual(volumes, ["beating enhanced", "beating uncertainty"])
+
     def test_aFrameOffersItsWholeSequence(self):
         sequence, browser = self.sequence()
         proxy = browser.GetProxyNode(sequence)
