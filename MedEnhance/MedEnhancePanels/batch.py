@@ -83,7 +83,7 @@ class Batch:
         self.rows, self.nodes, self.log, self.warnings, self.error = [], {}, [], [], None
         self.table = None
         self._runner, self._options, self._item = runner, options, item
-        self._waiting = [(node, node.GetName()) for node in nodes]
+        self._waiting = [(node, node.GetName() or "") for node in nodes]
         self._count, self._began = len(nodes), time.monotonic()
         self._job, self._hasScene = None, True
         self._listeners, self._finishers = [], []
@@ -123,24 +123,26 @@ class Batch:
     # --- one after the other ------------------------------------------------------------------
 
     def _next(self):
-        if not self._waiting:
-            self._finish()
+        while self._waiting:
+            node, name = self._waiting.pop(0)
+            try:
+                self._job = self._begin(node)
+            except Exception as exception:  # whatever it is, the others go on
+                error = PanelError.fromException(exception)
+                self.rows.append(Row(name, "failed", 0.0, error.text))
+                continue
+            self._job.onEvent(self._onEvent)
+            self._job.onFinished(lambda job, name=name: self._onJobFinished(job, name))
             return
-        node, name = self._waiting.pop(0)
-        try:
-            if not bridge.isInScene(node):
-                raise PanelError(_("It was removed from the scene"), code="input")
-            problem = problemOf(node, self._options)
-            if problem:
-                raise PanelError(problem, code="input")
-            options = fittedOptions(node, self._options)
-            self._job = enhancement.start(self._runner, node, options)
-        except PanelError as error:
-            self.rows.append(Row(name, "failed", 0.0, error.text))
-            self._next()
-            return
-        self._job.onEvent(self._onEvent)
-        self._job.onFinished(lambda job: self._onJobFinished(job, name))
+        self._finish()
+
+    def _begin(self, node):
+        if not bridge.isInScene(node):
+            raise PanelError(_("It was removed from the scene"), code="input")
+        problem = problemOf(node, self._options)
+        if problem:
+            raise PanelError(problem, code="input")
+        return enhancement.start(self._runner, node, fittedOptions(node, self._options))
 
     def _onEvent(self, job, event, fields):
         if event == "progress":

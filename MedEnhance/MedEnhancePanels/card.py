@@ -1,6 +1,6 @@
 """What a node is, and what about it would harm later steps; read from MRML alone.
 
-Cheap enough for the main thread: no pass over the voxels but VTK's own range, which it caches.
+Cheap enough for the main thread: no pass over the voxels but the one for their range.
 """
 
 import math
@@ -89,7 +89,7 @@ def describe(node, models=(), freeBytes=None):
         frames=frames,
         components=scalars.GetNumberOfComponents(),
         type=np.dtype(numpy_support.get_numpy_array_type(scalars.GetDataType())).name,
-        range=image.GetScalarRange(),
+        range=bridge.rangeOf(image),
         bytes=frames * scalars.GetNumberOfValues() * scalars.GetDataTypeSize(),
     )
     card.warnings.extend(_warnings(node, volume, card, models, freeBytes))

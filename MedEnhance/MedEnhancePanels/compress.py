@@ -141,7 +141,7 @@ class CompressPanel:
             return
         units = bridge.unitsOf(bridge.frameNodes(node)[0])
         ui.maxErrorSpinBox.suffix = f" {units}" if units else ""
-        low, high = image.GetScalarRange()
+        low, high = bridge.rangeOf(image)
         isWhole = image.GetScalarTypeAsString() not in ("float", "double")
         ui.maxErrorSpinBox.decimals = 0 if isWhole else 4
         ui.maxErrorSpinBox.minimum = 1.0 if isWhole else 0.0001

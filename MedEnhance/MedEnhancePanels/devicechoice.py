@@ -13,6 +13,7 @@ class DeviceChoice:
         self._runner, self._comboBox, self._label = runner, comboBox, reasonLabel
         self._onChange = onChange
         self._devices = {"auto": _("Automatic"), "cpu": _("CPU")}
+        self._offered = None
         self._reason = ""
         self._job = None
 
@@ -31,9 +32,11 @@ class DeviceChoice:
         """Show a choice, also of a device that is not here."""
         comboBox, devices = self._comboBox, dict(self._devices)
         devices.setdefault(device, _("{device} (not found here)").format(device=device))
-        comboBox.clear()
-        for name, text in devices.items():
-            comboBox.addItem(text, name)
+        if devices != self._offered:  # filling an open list anew would close it
+            self._offered = devices
+            comboBox.clear()
+            for name, text in devices.items():
+                comboBox.addItem(text, name)
         comboBox.currentIndex = comboBox.findData(device)
         comboBox.toolTip = comboBox.currentText
         reason = self._reason if device == "auto" else ""

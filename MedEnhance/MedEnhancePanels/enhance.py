@@ -87,6 +87,7 @@ class EnhancePanel:
         self._settle.stop()
         self._devices.cleanup()
         self.preview.hide()
+        self.result.finish()
         self.result.leave()
         self.result.forget()
         self._observeInput(None)

@@ -17,7 +17,7 @@ class ResultArea:
     def __init__(self, context, ui):
         self.context, self.ui = context, ui
         self.compare = Compare()
-        self._steps = None
+        self._steps, self._kept = None, None
         self._isUpdating = False
         self._timer = qt.QTimer()
         self._timer.setInterval(0)
@@ -91,6 +91,11 @@ class ResultArea:
         self.compare.leave()
         self.update()
 
+    def finish(self):
+        """Complete what is half-way: voxels of which a part has changed would be no volume."""
+        while self.isKeeping:
+            self._onStep()
+
     def forget(self):
         """The scene closes: there is nothing to put back."""
         self._timer.stop()
@@ -137,6 +142,7 @@ class ResultArea:
         """Change the voxels to what the slider shows, in slices; afterwards it stands at 1."""
         if self.isKeeping or self.output is None:
             return
+        self._kept = (self.context.state, self.context.state.strength)
         self._steps = keepStrength(self.output, self.context.state.strength)
         self.update()
         self._timer.start()
@@ -151,8 +157,8 @@ class ResultArea:
         except BaseException:
             self._endKeeping()
             raise
-        strength = self.context.state.strength
-        self.context.state.strength = 1.0
+        state, strength = self._kept  # another set of choices may be shown by now
+        state.strength = 1.0
         self.compare.setStrength(1.0)
         self._endKeeping()
         self.context.message(

@@ -12,6 +12,7 @@ from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.firstuse import showEnd, startCheck
+from MedEnhancePanels.jobprogress import durationText, stageText
 
 _TITLE, _STATE, _STARTED, _TOOK = range(4)
 _MOST_REMEMBERED = 100
@@ -253,11 +254,16 @@ class JobsPanel:
         self._showLog(job)
 
     def _showLog(self, job):
-        shown = (job, len(job.log), job.log[-1] if job.log else "")
-        if shown != self._shownLog:
-            self._shownLog = shown
+        shown = (job, list(job.log))
+        if self._shownLog is not None and shown == self._shownLog:
+            return
+        before = self._shownLog[1] if self._shownLog and self._shownLog[0] is job else None
+        self._shownLog = shown
+        if before and job.log[: len(before)] == before:  # the whole text for each line adds up
+            self.ui.logEdit.appendPlainText("\n".join(job.log[len(before) :]))
+        else:
             self.ui.logEdit.setPlainText("\n".join(job.log))
-            showEnd(self.ui.logEdit)
+        showEnd(self.ui.logEdit)
 
     @guarded
     def _onCancel(self, *_checked):
@@ -303,26 +309,13 @@ def stateText(job):
     return f"{text}, {100 * job.fraction:.0f} %" if job.state == "running" else text
 
 
-def durationText(seconds):
-    """Seconds as a person reads them."""
-    if seconds < 60:
-        return _("{count:.0f} s").format(count=seconds)
-    minutes, seconds = divmod(int(seconds), 60)
-    if minutes < 60:
-        return _("{minutes} min {seconds} s").format(minutes=minutes, seconds=seconds)
-    return _("{hours} h {minutes} min").format(hours=minutes // 60, minutes=minutes % 60)
-
-
 def _sentence(job):
     if job.isFinished:
         when = _clock(job.started)
         return _("{state}; started {when}, took {time}").format(
             state=stateText(job), when=when, time=_took(job)
         )
-    parts = [job.stage]
-    if job.etaSeconds is not None:
-        parts.append(_("about {time} left").format(time=durationText(job.etaSeconds)))
-    return ", ".join(part for part in parts if part)
+    return stageText(job)
 
 
 def _took(job):

@@ -136,6 +136,7 @@ class LoadPanel:
         if job is self._job:
             self._showJob(job)
 
+    @guarded
     def _onLoaded(self, job, then):
         if job is not self._job:
             return

@@ -42,8 +42,9 @@ class NodeRun:
         job.params[name] = path
         if not os.path.exists(path):
             _forgetKept(self.runner, os.path.dirname(path))
-            yield from bridge.sendVolume(node, f"{path}.part")
-            os.replace(f"{path}.part", path)
+            part = f"{path}.{job.id}.part"  # two previews of one volume may be sent at once
+            yield from bridge.sendVolume(node, part)
+            os.replace(part, path)
 
     def after(self, job):
         """Place the result; nothing of it stays where that is stopped half-way."""
@@ -135,10 +136,10 @@ def _keptPath(job, node):
 def _forgetKept(runner, folder):
     """Remove what previews have sent, except for what a job still reads or writes."""
     jobs = runner.activeJobs()
-    read = {job.params.get(name) for job in jobs for name in ("input", "guide")}
+    read = [job.params.get(name) for job in jobs for name in ("input", "guide")]
     for name in os.listdir(folder):
         path = os.path.join(folder, name)
-        if name.startswith("sent-") and path.removesuffix(".part") not in read:
+        if name.startswith("sent-") and not any(one and path.startswith(one) for one in read):
             os.remove(path)
 
 

@@ -4,7 +4,7 @@ Every field is a parameter or a node reference of the node itself, so that it is
 scene, undone with it and shared by whoever looks at the same node. Nothing is cached here.
 """
 
-import json
+import math
 
 import slicer
 import vtk
@@ -60,7 +60,10 @@ class Number(_Parameter):
     """A float, every bit of it."""
 
     def fromText(self, text):
-        return float(text)
+        number = float(text)
+        if not math.isfinite(number):
+            raise ValueError(text)
+        return number
 
     def toText(self, value):
         return repr(float(value))
@@ -92,16 +95,6 @@ class Choice(_Parameter):
         if value not in self.choices:
             raise ValueError(f"{self.name} is {value!r}: use one of {', '.join(self.choices)}")
         return value
-
-
-class Record(_Parameter):
-    """Anything that JSON can say."""
-
-    def fromText(self, text):
-        return json.loads(text)
-
-    def toText(self, value):
-        return json.dumps(value)
 
 
 class NodeReference:

@@ -103,6 +103,21 @@ class BatchTest(MedEnhanceTestCase):
         widget = self.panel.widget
         self.screenshot(widget, "enhance-batch", 400, widget.layout().totalHeightForWidth(400) + 40)
 
+    def test_anUnexpectedFaultAndManyFailuresEndTheBatchAllTheSame(self):
+        from unittest import mock
+
+        from MedEnhancePanels import enhancement
+
+        nodes = [self.volume("one"), *[slicer.vtkMRMLScalarVolumeNode()] * 2000]
+        work = self.batch.Batch(self.context.runner, nodes, self.Options())
+        done = []
+        work.onFinished(done.append)
+        with mock.patch.object(enhancement, "start", side_effect=OSError(28, "No space left")):
+            work.start()
+        self.assertEqual(done, [work])
+        self.assertIn("No space left", work.rows[0].remark)
+        self.assertEqual(len(work.rows), 2001)
+
     def test_ofEachModalityWithItsModel(self):
         self.volume("scan", "MR")
         self.volume("dose", "CT")

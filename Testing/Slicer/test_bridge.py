@@ -77,6 +77,18 @@ class BridgeTest(MedEnhanceTestCase):
         )
         np.testing.assert_allclose(ijkToRas(new), ijkToRas(node), rtol=0, atol=1e-12)
 
+    def test_theRangeLeavesOutWhatIsNoNumberAndFollowsTheVoxels(self):
+        from MedEnhancePanels import bridge
+
+        node = self.makeNode(np.float32)
+        voxels = slicer.util.arrayFromVolume(node)
+        voxels[:], voxels[0, 0, 0], voxels[1, 1, 1] = 3, np.nan, -7
+        slicer.util.arrayFromVolumeModified(node)
+        self.assertEqual(bridge.rangeOf(node.GetImageData()), (-7.0, 3.0))
+        voxels[2, 2, 2] = 50
+        slicer.util.arrayFromVolumeModified(node)
+        self.assertEqual(bridge.rangeOf(node.GetImageData()), (-7.0, 50.0))
+
     def test_aFullDiskIsToldWithTheRemedy(self):
         from unittest import mock
 

@@ -105,7 +105,9 @@ class WarningsTest(LoadTestCase):
 
     def test_theCardOfALargeVolumeIsCheap(self):
         node = self.mr(voxels=np.ones((200, 400, 400), np.int16))
+        began = time.perf_counter()
         card.describe(node)
+        self.assertLess(time.perf_counter() - began, 0.2)
         began = time.perf_counter()
         card.describe(node)
         self.assertLess(time.perf_counter() - began, 0.05)

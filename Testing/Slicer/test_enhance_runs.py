@@ -179,6 +179,35 @@ class TroubleTest(EnhanceTestCase):
         self.assertEqual(self.apply().state, "done", self.message)
 
 
+class PartlyDoneTest(EnhanceTestCase):
+    def test_twoPreviewsOfOneVolumeAtOnce(self):
+        from MedEnhancePanels import enhancement
+
+        node = self.brain()
+        jobs = [enhancement.startPreview(self.runner, node, [at, at + 1]) for at in (3, 5)]
+        self.waitUntil(lambda: all(job.isFinished for job in jobs), 60)
+        self.assertEqual([job.state for job in jobs], ["done", "done"], jobs[0].error)
+
+    def test_aStrengthThatIsBeingKeptIsKeptWholly(self):
+        """Also when the module goes, or another set of choices is shown, in the middle."""
+        node = self.brain()
+        self.choose(node)
+        output = self.apply().nodes["output"]
+        state, area = self.context.state, self.panel.result
+        expected = slicer.util.arrayFromVolume(node).astype(np.float32)
+        expected += np.float32(0.5) * (slicer.util.arrayFromVolume(output) - expected)
+        state.strength = 0.5
+        area.keepStrength()
+        area._onStep()
+        other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode")
+        self.widget.ui.parameterNodeSelector.setCurrentNode(other)
+        area.finish()
+        self.assertFalse(area.isKeeping)
+        self.assertEqual(state.strength, 1.0)
+        kept = slicer.util.arrayFromVolume(output)
+        np.testing.assert_allclose(kept, expected, atol=0.51)
+
+
 class ChosenOutputTest(EnhanceTestCase):
     """A volume that the user chose to write into."""
 

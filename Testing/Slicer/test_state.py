@@ -19,6 +19,9 @@ class StateTest(MedEnhanceTestCase):
         self.assertEqual(state.compressMode, "ratio")
         with self.assertRaises(ValueError):
             state.compressMode = "magic"
+        for text in ("nan", "inf", "two"):  # a scene that somebody edited
+            state.node.SetParameter("MaxError", text)
+            self.assertEqual(state.maxError, 2.0)
 
     def test_aDamagedValueReadsAsTheDefault(self):
         state = self.context.state
