@@ -110,7 +110,7 @@ class ModuleTest(MedEnhanceTestCase):
         slicer.util.reloadScriptedModule("MedEnhance")
         widget = slicer.util.getModuleWidget("MedEnhance")
         node = self.smallVolume()
-        former._onNodeChosen()  # as its selector would, which Slicer only hides
+        former.ui.inputSelector.setCurrentNode(node)  # Slicer hides the former widgets only
         self.assertIsNone(widget.context.state.inputVolume)
         self.processEvents()
         widget.context.state.inputVolume = node
