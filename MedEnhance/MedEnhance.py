@@ -123,7 +123,7 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui.tabs.addTab(panel.widget, title)
 
     def cleanup(self):
-        """Slicer closes, or the module is loaded anew; jobs go on in the second case."""
+        """Slicer closes, or the module is loaded anew."""
         self.removeObservers()
         for panel in self.panels.values():
             panel.cleanup()

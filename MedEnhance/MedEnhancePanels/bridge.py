@@ -244,9 +244,24 @@ def sendVolume(node, path):
         "units": unitsOf(frames[0]),
         "geometry": geometryOf(frames[0]),
     }
+    interval = _frameInterval(node) if isSequence(node) else None
+    if interval is not None:
+        tags["frame_interval_s"] = interval
     # Views of the nodes' own memory; the nodes are kept, so that it stays while it is written.
     arrays = [slicer.util.arrayFromVolume(frame) for frame in frames]
     yield from nrrd.write(path, arrays, tags)
+
+
+def _frameInterval(sequence):
+    """Seconds between frames; None where they are not even, or not told in a unit of time."""
+    unit = {"s": 1.0, "ms": 1e-3}.get(sequence.GetIndexUnit())
+    texts = [sequence.GetNthIndexValue(at) for at in range(sequence.GetNumberOfDataNodes())]
+    try:
+        steps = np.diff([float(text) for text in texts])
+    except ValueError:  # numbered by words
+        return None
+    isEven = len(steps) > 0 and steps[0] > 0 and np.allclose(steps, steps[0], rtol=1e-3)
+    return float(steps.mean()) * unit if isEven and unit else None
 
 
 def newVolumeLike(node, name, className=None):
@@ -346,6 +361,9 @@ def _receiveFrames(reader, node, name):
     count, _shape = reader.frames()
     sequence = newSequence(name)
     interval = float(reader.tags.get("frame_interval_s") or 0.0)
+    if interval:
+        sequence.SetIndexName("time")
+        sequence.SetIndexUnit("s")
     try:
         for frame in range(count):
             for fraction in _fill(reader, node, frame):

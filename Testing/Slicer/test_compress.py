@@ -163,6 +163,31 @@ class CompressTest(CompressTestCase):
                 slicer.util.arrayFromVolume(frame),
             )
 
+    def test_aSequenceKeepsTheTimeBetweenItsFrames(self):
+        from MedEnhancePanels import compression
+
+        sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "beating")
+        sequence.SetIndexName("trigger")
+        sequence.SetIndexUnit("ms")
+        for index in range(12):
+            sequence.SetDataNodeAtValue(self.smallVolume(seed=index), str(index * 40.0))
+        runner, options = self.context.runner, compression.CompressOptions()
+        path = os.path.join(self.temporaryFolder(), "beating.ucv")
+        done = compression.startCompress(runner, sequence, path, options)
+        self.waitUntil(lambda: done.isFinished, 30)
+        job = compression.startDecompress(runner, path)
+        self.waitUntil(lambda: job.isFinished, 30)
+        self.assertEqual(job.state, "done", job.error)
+        back = job.nodes["output"]
+        times = [float(back.GetNthIndexValue(at)) for at in range(12)]
+        np.testing.assert_allclose(times, np.arange(12) * 0.04, atol=1e-9)
+        self.assertEqual(back.GetIndexUnit(), "s")
+        for at in range(12):
+            np.testing.assert_array_equal(
+                slicer.util.arrayFromVolume(back.GetNthDataNode(at)),
+                slicer.util.arrayFromVolume(sequence.GetNthDataNode(at)),
+            )
+
     def test_framesThatLieElsewhereAreNotGivenOnePlace(self):
         sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "moving")
         frame = self.smallVolume()
