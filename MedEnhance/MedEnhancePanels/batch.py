@@ -111,7 +111,7 @@ class Batch:
     def cancel(self):
         """Stop what runs and drop what waits."""
         if self.isRunning and self.error is None:
-            self.error = PanelError(_("Cancelled"), code="cancelled")
+            self.error = PanelError.cancelled()
             self._waiting = []
             if self._job is not None:
                 self._job.cancel()

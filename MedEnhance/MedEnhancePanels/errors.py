@@ -36,8 +36,15 @@ class PanelError(Exception):
         return self.code == "cancelled"
 
     @classmethod
+    def cancelled(cls):
+        """The user stopped it: no fault, so neither a remedy nor details."""
+        return cls(_("Cancelled."), code="cancelled")
+
+    @classmethod
     def fromEvent(cls, fields):
         """From the fields of an `error` event of the worker."""
+        if fields.get("code") == "cancelled":
+            return cls.cancelled()
         return cls(
             fields.get("message") or _("The job failed"),
             fields.get("hint") or "",

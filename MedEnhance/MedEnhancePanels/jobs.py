@@ -50,8 +50,8 @@ def _timeIn(fields, name):
 def _pathsIn(result):
     """What of a result says where files lie."""
     outputs = {str(name): str(path) for name, path in dict(result.get("outputs", {})).items()}
-    report = result.get("report")
-    return {"outputs": outputs} | ({"report": str(report)} if report else {})
+    report = result.get("report")  # of a recovery it is an account, not a path
+    return {"outputs": outputs} | ({"report": report} if isinstance(report, str) else {})
 
 
 def readHistory(path=None):
@@ -92,7 +92,7 @@ def remember(job, path=None):
         "ended": job.ended,
         "log": job.log[-_LOG_LINES_REMEMBERED:],
         "warnings": job.warnings,
-        "result": {key: job.result[key] for key in ("outputs", "report") if key in job.result},
+        "result": _pathsIn(job.result),
         "error": error.text if error is not None else "",
         "details": error.details if error is not None else "",
     }
@@ -235,8 +235,8 @@ class JobsPanel:
         ui = self.ui
         ui.detailBox.visible = job is not None
         ui.cancelButton.enabled = job is not None and not job.isFinished
-        ui.reportButton.enabled = bool(_report(job))
-        ui.folderButton.enabled = bool(_folder(job))
+        ui.reportButton.visible = bool(_report(job))
+        ui.folderButton.visible = bool(_folder(job))
         ui.clearButton.enabled = any(one.isFinished for one in self._rows)
         if job is None:
             return
@@ -341,8 +341,8 @@ def _errorOf(job):
 
 
 def _report(job):
-    report = job.result.get("report") if job is not None else None
-    report = report or (job.result.get("outputs", {}).get("report") if job is not None else None)
+    paths = _pathsIn(job.result) if job is not None else {"outputs": {}}
+    report = paths.get("report") or paths["outputs"].get("report")
     if not report:
         return ""
     page = os.path.join(report, "index.html") if os.path.isdir(report) else report

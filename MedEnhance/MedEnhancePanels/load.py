@@ -146,6 +146,7 @@ class LoadPanel:
         elif job.error is None:
             self._show(job.nodes["output"])
         elif seriesIn(job.error):
+            self.context.runner.forget(job)  # it did not fail, it asks
             self._showSeries(seriesIn(job.error))
         elif not job.error.isCancellation:
             self.context.showError(compression.withRemedy(job.error))

@@ -175,7 +175,7 @@ class Runner:
             self._slices.remove(entry)
             if not entry[1].gi_running:  # else it is its own work that ends it: see _step
                 entry[1].close()
-        self._fail(job, PanelError(_("Cancelled"), code="cancelled"))
+        self._fail(job, PanelError.cancelled())
 
     # --- slices: generators that run between events -------------------------------------------
 
@@ -273,7 +273,7 @@ class Runner:
 
     def _onResult(self, job, fields):
         if job.wantsCancel and job.after is not None:
-            self._fail(job, PanelError(_("Cancelled"), code="cancelled"))
+            self._fail(job, PanelError.cancelled())
         else:
             self._receive(job, fields)
 
@@ -296,7 +296,7 @@ class Runner:
         for job in theirs:
             job.worker = None
             if job.wantsCancel:
-                self._fail(job, PanelError(_("Cancelled"), code="cancelled"))
+                self._fail(job, PanelError.cancelled())
             elif not job.reached and (hasCulprit or (worker.exitCode == 0 and not job.resent)):
                 job.resent = job.resent or not hasCulprit
                 self._send(job)

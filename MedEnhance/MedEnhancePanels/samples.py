@@ -177,7 +177,7 @@ class Download:
         if error == qt.QNetworkReply.NoError:
             self._complete()
         elif error == qt.QNetworkReply.OperationCanceledError:
-            self._finish(None, PanelError(_("Cancelled"), code="cancelled"))
+            self._finish(None, PanelError.cancelled())
         else:
             self._finish(None, self._offline(self._reply.errorString()))
 

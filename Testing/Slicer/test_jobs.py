@@ -4,6 +4,7 @@ import json
 import os
 from unittest import mock
 
+import qt
 from medenhance_testing import MedEnhanceTestCase
 
 from MedEnhancePanels import jobs
@@ -160,8 +161,8 @@ class JobsTest(MedEnhanceTestCase):
 
     def test_reportAndFolderAreOpened(self):
         job = self.finish(self.ping())
-        self.assertFalse(self.panel.ui.reportButton.enabled)
-        self.assertFalse(self.panel.ui.folderButton.enabled)
+        self.assertTrue(self.panel.ui.reportButton.isHidden())
+        self.assertTrue(self.panel.ui.folderButton.isHidden())
         page = os.path.join(self.folder, "index.html")
         with open(page, "w", encoding="utf-8") as file:
             file.write("<p>report</p>")
@@ -173,6 +174,16 @@ class JobsTest(MedEnhanceTestCase):
             self.panel.ui.reportButton.click()
             self.panel.ui.folderButton.click()
         self.assertEqual(opened, [page, self.folder])
+
+    def test_theAccountOfARecoveryIsNoReportToOpen(self):
+        job = self.ping()
+        job.onFinished(lambda job: job.result.update(report={"blocks": 120, "lost": [1, 2]}))
+        self.finish(job)
+        self.assertTrue(self.panel.ui.reportButton.isHidden())
+        self.assertTrue(self.restart().ui.reportButton.isHidden())
+
+    def test_longLinesOfTheLogAreWrapped(self):
+        self.assertEqual(self.panel.ui.logEdit.lineWrapMode, qt.QPlainTextEdit.WidgetWidth)
 
     def test_theComputerIsChecked(self):
         self.panel.ui.checkButton.click()

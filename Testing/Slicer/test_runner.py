@@ -58,6 +58,7 @@ class RunnerTest(MedEnhanceTestCase):
         self.finish(job, 5)
         self.assertLess(time.monotonic() - began, 2.0)
         self.assertEqual(job.state, "cancelled")
+        self.assertEqual((job.error.text, job.error.details), ("Cancelled.", ""))
         self.assertEqual(self.finish(self.ping()).state, "done")
 
     def test_aWaitingJobIsCancelledAtOnce(self):
@@ -66,6 +67,7 @@ class RunnerTest(MedEnhanceTestCase):
         second.cancel()
         self.finish(second, 2)
         self.assertEqual(second.state, "cancelled")
+        self.assertEqual((second.error.text, second.error.details), ("Cancelled.", ""))
         self.assertEqual(self.finish(first).state, "done")
 
     def test_aKilledWorkerFailsItsJobAndTheNextOneRuns(self):
