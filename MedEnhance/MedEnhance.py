@@ -361,6 +361,18 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         )
         return self._output(job, wait, "output")
 
+    def save(self, node, path, *, overwrite=False, wait=True):
+        """Write a volume node as its path ends (.nrrd, .nii.gz, .nii, .mha); returns the path.
+
+        Unlike Slicer's own Save, the header says DERIVED of a result, with all steps, and its
+        manifest lies beside the file, <path>.json.
+        """
+        from MedEnhancePanels import saving
+
+        job = saving.startSave(self.runner, node, path, overwrite=overwrite)
+        result = self._result(job, wait, "outputs")
+        return result["output"] if wait else job
+
     def inspect(self, nodeOrPath, *, wait=True):
         """The card of a volume node, a file, a DICOM folder or a .ucv, as a dictionary."""
         from MedEnhancePanels import bridge

@@ -12,7 +12,7 @@ from vtk.util import numpy_support
 
 from MedEnhanceLib.errors import GeometryError
 from MedEnhanceLib.geometry import Geometry
-from MedEnhancePanels import nrrd
+from MedEnhancePanels import nrrd, provenance
 from MedEnhancePanels.errors import PanelError
 
 #: Attribute by which a user's word about the modality is kept with a node.
@@ -169,7 +169,7 @@ def modalityOf(node):
     said = node.GetAttribute(MODALITY)
     if said in _MODALITIES:
         return said
-    dicom = _dicomModality(node)
+    dicom = dicomModality(node)
     if dicom:
         return dicom if dicom in _MODALITIES else "OT"
     return _guessModality(node)
@@ -183,7 +183,8 @@ def unitsOf(node):
     return "HU" if modalityOf(node) == "CT" else ""
 
 
-def _dicomModality(node):
+def dicomModality(node):
+    """What DICOM said, as Slicer keeps it with the node; "" where it said nothing."""
     if node.GetAttribute(_DICOM_MODALITY):
         return node.GetAttribute(_DICOM_MODALITY)
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
@@ -243,13 +244,23 @@ def sendVolume(node, path):
         "modality": modalityOf(frames[0]),
         "units": unitsOf(frames[0]),
         "geometry": geometryOf(frames[0]),
+        "source": safeName(node),
     }
+    history = provenance.historyOf(node) or provenance.historyOf(frames[0])
+    if history:
+        tags["DERIVED"] = history
     interval = _frameInterval(node) if isSequence(node) else None
     if interval is not None:
         tags["frame_interval_s"] = interval
     # Views of the nodes' own memory; the nodes are kept, so that it stays while it is written.
     arrays = [slicer.util.arrayFromVolume(frame) for frame in frames]
     yield from nrrd.write(path, arrays, tags)
+
+
+def safeName(node):
+    """A node's name for messages and manifests, where they would name a file."""
+    kept = (c if c.isprintable() and c not in "/\\" else "_" for c in node.GetName() or "volume")
+    return "".join(kept)
 
 
 def _frameInterval(sequence):
@@ -342,6 +353,7 @@ def receiveVolume(path, name, hasBrowser=True):
     try:
         setGeometry(node, reader.geometry)
         _setModality(node, reader.tags)
+        provenance.takeFrom(node, reader.tags)
         if frames == 1 and len(reader.shape) == 3:
             yield from _fill(reader, node, 0)
             node.CreateDefaultDisplayNodes()
@@ -360,6 +372,7 @@ def receiveVolume(path, name, hasBrowser=True):
 def _receiveFrames(reader, node, name):
     count, _shape = reader.frames()
     sequence = newSequence(name)
+    provenance.takeFrom(sequence, reader.tags)
     interval = float(reader.tags.get("frame_interval_s") or 0.0)
     if interval:
         sequence.SetIndexName("time")

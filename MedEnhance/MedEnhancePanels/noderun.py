@@ -7,7 +7,7 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from MedEnhancePanels import bridge, results
+from MedEnhancePanels import bridge, provenance, results
 from MedEnhancePanels.errors import PanelError
 
 
@@ -128,7 +128,8 @@ def _keptPath(job, node):
     frame = bridge.frameNodes(node)[0]
     frame.GetIJKToRASMatrix(matrix)
     numbers = [matrix.GetElement(row, column) for row in range(4) for column in range(4)]
-    meaning = repr((_gridOf(node), numbers, bridge.modalityOf(node), bridge.unitsOf(frame)))
+    told = (bridge.modalityOf(node), bridge.unitsOf(frame), node.GetName())
+    meaning = repr((_gridOf(node), numbers, told, provenance.historyOf(node)))
     name = f"sent-{_voxelState(node)}-{zlib.crc32(meaning.encode()):08x}.nrrd"
     return os.path.join(os.path.dirname(job.folder), name)
 

@@ -4,6 +4,7 @@ Only for files that our own worker wrote, and for files that only it will read.
 """
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -82,9 +83,18 @@ def _header(array, frames, tags):
         f"endian: {'little' if array.dtype.newbyteorder('=').str[0] in '<|' else 'big'}",
         "encoding: raw",
         f"space origin: {_vector(origin)}",
-        f"{_KEY}:={json.dumps({**tags, 'geometry': geometry.to_json()})}",
+        f"{_KEY}:={_escaped(json.dumps({**tags, 'geometry': geometry.to_json()}))}",
     ]
     return ("\n".join(lines) + "\n\n").encode("ascii")
+
+
+def _escaped(text):
+    """As NRRD wants it, whose readers take a backslash for the start of a line break."""
+    return text.replace("\\", "\\\\")
+
+
+def _unescaped(text):
+    return re.sub(r"\\([\\n])", lambda mark: "\n" if mark[1] == "n" else mark[1], text)
 
 
 def _vector(numbers):
@@ -110,7 +120,7 @@ class Reader:
         self.shape = tuple(int(size) for size in fields["sizes"].split())[::-1]
         order = ">" if fields.get("endian") == "big" else "<"
         self.dtype = np.dtype(_DTYPES[fields["type"]]).newbyteorder(order)
-        self.tags = json.loads(fields.get(_KEY, "{}"))
+        self.tags = json.loads(_unescaped(fields.get(_KEY, "{}")))
         self.geometry = Geometry.from_json(self.tags["geometry"])
 
     def frames(self):

@@ -12,7 +12,7 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util import numpy_support
 
-from MedEnhancePanels import bridge, nrrd
+from MedEnhancePanels import bridge, nrrd, provenance
 
 #: Node references from an enhanced volume to what belongs to it: MedEnhance.input, …
 ROLES = ("input", "uncertainty", "segmentation", "table", "difference")
@@ -66,15 +66,29 @@ def stamp(node, derived, source=None, model=None, manifest=""):
 
     derived: "enhanced", "difference", … model: name and sha256. manifest: JSON.
     """
-    node.SetAttribute("MedEnhance.derived", derived)
+    node.SetAttribute(provenance.DERIVED, derived)
     node.SetAttribute("MedEnhance.use", RESEARCH_USE)
+    before = provenance.historyOf(source) if source is not None else []
+    provenance.setHistory(node, [*before, provenance.noteFor(derived, model)])
     if source is not None:
         node.SetAttribute("MedEnhance.source", source.GetName())
     if model:
         node.SetAttribute("MedEnhance.model", model.get("name", ""))
         node.SetAttribute("MedEnhance.modelSha256", model.get("sha256", ""))
     if manifest:
-        node.SetAttribute("MedEnhance.manifest", manifest)
+        node.SetAttribute(provenance.MANIFEST, manifest)
+
+
+def latestOf(*sources):
+    """The enhanced volume that was made last of one of the sources, or None."""
+    found = [
+        node
+        for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+        if node.GetAttribute("MedEnhance.derived") == "enhanced"
+        and linked(node, "input") is not None
+        and linked(node, "input") in sources
+    ]
+    return found[-1] if found else None
 
 
 def remove(node):

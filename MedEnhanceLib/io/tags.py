@@ -28,6 +28,8 @@ class Tags:
     history: tuple[str, ...] = ()
     frame_interval_s: float | None = None
     geometry: Geometry | None = None
+    #: The name that its owner knows it by, where the file is only its way to a worker.
+    source: str = ""
 
 
 def to_text(volume: Volume) -> str:
@@ -59,6 +61,7 @@ def from_text(text: str) -> Tags:
         history=tuple(map(str, history)) if isinstance(history, list) else (),
         frame_interval_s=float(interval) if isinstance(interval, int | float) else None,
         geometry=_geometry(fields.get("geometry")),
+        source=str(fields.get("source", "")),
     )
 
 

@@ -17,6 +17,7 @@ from MedEnhanceLib.jobs.files import (
     check_outputs,
     check_volume_outputs,
     finish,
+    known_as,
 )
 from MedEnhanceLib.jobs.result import Result
 from MedEnhanceLib.progress import Monitor
@@ -91,7 +92,7 @@ def run_compress(params: CompressParams, monitor: Monitor) -> Result:
         {"output": output},
         began=began,
         config=config_to_json(config) | params.told(),
-        inputs={"input": source},
+        inputs={"input": known_as(source, volume)},
         figures={name: value for name, value in as_json(done).items() if name not in _TOLD_ANYWAY},
         overwrite=params.overwrite,
     )

@@ -17,6 +17,7 @@ from MedEnhanceLib.jobs.files import (
     beside,
     check_volume_outputs,
     finish,
+    known_as,
 )
 from MedEnhanceLib.jobs.result import Result
 from MedEnhanceLib.manifest import make_manifest
@@ -142,10 +143,12 @@ def run_enhance(params: EnhanceParams, monitor: Monitor) -> Result:
         keep=params.slices is not None,
         monitor=monitor.part(0.0, 0.05),
     )
+    inputs["input"] = known_as(inputs["input"], volume)
     guide = None
     if params.guide:
         of_guide = VolumeParams(input=params.guide, modality=params.modality)
         guide = recent.GUIDE.load(of_guide, keep=params.slices is not None, monitor=monitor)
+        inputs["guide"] = known_as(inputs["guide"], guide)
     head = head_config(config.device) if "segmentation" in outputs else None
     done = enhance_volume(
         volume,
@@ -197,7 +200,7 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
         {"output": output},
         began=began,
         config=config_to_json(config) | params.told(),
-        inputs={"input": source},
+        inputs={"input": known_as(source, volume)},
         figures=_segmentation_figures(found),
         device=found.device,
         model=found.model,

@@ -122,6 +122,11 @@ def beside(output: Path, word: str) -> Path:
     return output.with_name(f"{output.name[: -len(ending) or None]}-{word}{ending}")
 
 
+def known_as(path: Path, volume: Volume) -> Path:
+    """What a manifest names as input: the file, or what its owner calls the volume in it."""
+    return path if volume.source.startswith(str(path)) else Path(volume.source or path)
+
+
 def finish(
     action: str,
     outputs: Mapping[str, Path],

@@ -14,6 +14,7 @@ from MedEnhanceLib.jobs.files import (
     VolumeParams,
     check_volume_outputs,
     finish,
+    known_as,
 )
 from MedEnhanceLib.jobs.result import Result
 from MedEnhanceLib.progress import Monitor, attend
@@ -56,7 +57,7 @@ def run_convert(params: ConvertParams, monitor: Monitor) -> Result:
         {"output": output},
         began=began,
         config=params.told(),
-        inputs={"input": source},
+        inputs={"input": known_as(source, volume)},
         figures={"shape": volume.shape, "dtype": str(volume.dtype)},
         overwrite=params.overwrite,
     )

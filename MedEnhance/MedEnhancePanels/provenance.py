@@ -1,0 +1,68 @@
+"""What was done to a node's voxels: told by its attributes, and by the files that it goes into.
+
+Slicer's scene keeps attributes; the image formats that Slicer itself writes do not. So a history
+goes along whenever voxels go to the worker, which writes it into every file, and comes back.
+"""
+
+import json
+
+from MedEnhanceLib.manifest import derived_note
+
+#: Attributes: what kind of result it is, all steps as a JSON list, the record of the last one.
+DERIVED = "MedEnhance.derived"
+HISTORY = "MedEnhance.history"
+MANIFEST = "MedEnhance.manifest"
+#: The kind of what was read from a file that says that it is derived.
+FROM_FILE = "file"
+
+
+def historyOf(node):
+    """The steps that made a volume, oldest first, as sentences; empty for an original."""
+    try:
+        steps = json.loads(node.GetAttribute(HISTORY) or "[]")
+    except ValueError:  # edited beyond use: what kind it is still holds
+        steps = []
+    if isinstance(steps, list) and steps:
+        return [str(step) for step in steps]
+    derived = node.GetAttribute(DERIVED)
+    return [derived_note(derived)] if derived else []
+
+
+def setHistory(node, steps):
+    """Say on a node what was done to it; its description tells the newest step."""
+    node.SetAttribute(HISTORY, json.dumps(list(steps)) if steps else None)
+    if steps:
+        node.SetDescription(steps[-1])
+
+
+def noteFor(derived, model=None):
+    """The sentence for a step. derived: "enhanced", …; model: name and sha256, or nothing."""
+    if not model:
+        return derived_note(derived)
+    return derived_note(f"{derived} ({model.get('name', '')} {model.get('sha256', '')[:12]})")
+
+
+def takeFrom(node, tags):
+    """Set on a node what the tags of a file say of its history."""
+    steps = tags.get("DERIVED") or []
+    if steps:
+        setHistory(node, steps)
+        node.SetAttribute(DERIVED, FROM_FILE)
+
+
+def manifestOf(node):
+    """The record of how a node was made, as a JSON object; None where it has none."""
+    try:
+        manifest = json.loads(node.GetAttribute(MANIFEST) or "null")
+    except ValueError:
+        return None
+    return manifest if isinstance(manifest, dict) else None
+
+
+def writeManifest(node, path, overwrite=True):
+    """Write the record of a result beside the file it was saved in, as `<path>.json`."""
+    from MedEnhanceLib.io.atomic import write_json
+
+    manifest = manifestOf(node)
+    if manifest is not None:
+        write_json(f"{path}.json", manifest, overwrite=overwrite)

@@ -1,0 +1,130 @@
+"""What was derived goes on saying so: in files, and in what is read from them again."""
+
+import json
+import os
+
+import numpy as np
+import slicer
+from medenhance_testing import MedEnhanceTestCase
+
+
+class SavingTest(MedEnhanceTestCase):
+    KEEPS_WORKER = True
+
+    def setUp(self):
+        super().setUp()
+        from MedEnhance import MedEnhanceLogic
+        from MedEnhancePanels import results
+
+        self.logic, self.results = MedEnhanceLogic(), results
+        self.folder = self.temporaryFolder()
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def result(self, name="Brain enhanced"):
+        """A volume as an enhancement leaves it, without the minutes."""
+        source, node = self.smallVolume(name="Brain"), self.smallVolume(name=name, seed=6)
+        model = {"name": "mr-brain", "sha256": "0123456789abcdef"}
+        manifest = json.dumps({"action": "enhanced", "model": model})
+        self.results.stamp(node, "enhanced", source, model, manifest)
+        node.SetAttribute("MedEnhance.modality", "MR")
+        return node
+
+    def test_aSavedResultSaysDerivedInEachFormat(self):
+        import MedEnhanceLib
+
+        node = self.result()
+        for ending in ("nrrd", "nii.gz", "mha"):
+            path = self.path(f"better.{ending}")
+            self.assertEqual(self.logic.save(node, path), path)
+            volume = MedEnhanceLib.load(path)
+            self.assertEqual(len(volume.history), 1)
+            self.assertTrue(
+                volume.history[0].startswith("DERIVED: enhanced (mr-brain 0123456789ab)")
+            )
+            self.assertEqual(volume.modality, "MR")
+            self.assertTrue(np.array_equal(volume.voxels, slicer.util.arrayFromVolume(node)))
+            with open(f"{path}.json", encoding="utf-8") as file:
+                self.assertEqual(json.load(file)["model"]["name"], "mr-brain")
+        self.assertTrue(node.GetDescription().startswith("DERIVED: enhanced"))
+        self.assertIn("research use only", node.GetDescription())
+
+    def test_anOriginalIsNotCalledDerived(self):
+        import MedEnhanceLib
+
+        node = self.smallVolume(name='MR\n"T1" a/b\\c')
+        path = self.logic.save(node, self.path("plain.nrrd"))
+        self.assertEqual(MedEnhanceLib.load(path).history, ())
+        with open(f"{path}.json", encoding="utf-8") as file:
+            self.assertEqual(json.load(file)["inputs"], {"input": 'MR_"T1" a_b_c'})
+
+    def test_aCompressedResultStaysDerivedWhenItIsOpened(self):
+        from MedEnhancePanels import provenance
+
+        node, path = self.result(), self.path("better.ucv")
+        self.logic.compress(node, path, lossless=True)
+        card = self.logic.inspect(path)
+        self.assertTrue(card["derived"], card)
+        back = self.logic.decompress(path)
+        self.assertEqual(provenance.historyOf(back), provenance.historyOf(node))
+        self.assertEqual(back.GetAttribute("MedEnhance.derived"), "file")
+        self.assertTrue(self.logic.inspect(back)["derived"])
+
+    def test_aResultOfAResultTellsBothSteps(self):
+        from MedEnhancePanels import provenance
+
+        node = self.result()
+        second = self.smallVolume(name="twice")
+        self.results.stamp(second, "difference", node)
+        steps = provenance.historyOf(second)
+        self.assertEqual([step.split()[1] for step in steps], ["enhanced", "difference"])
+        node.SetAttribute(provenance.HISTORY, "edited")
+        self.assertEqual(len(provenance.historyOf(node)), 1)
+
+    def test_wordsOfAnyKindTravelInTheHistory(self):
+        import MedEnhanceLib
+        from MedEnhancePanels import provenance
+
+        node, steps = self.smallVolume(), ['DERIVED: by "Ä" in C:\\new\\table', "two\nlines"]
+        provenance.setHistory(node, steps)
+        path = self.logic.save(node, self.path("words.nrrd"))
+        self.assertEqual(list(MedEnhanceLib.load(path).history), steps)
+        path = self.path("words.ucv")
+        self.logic.compress(node, path, lossless=True)
+        self.assertEqual(provenance.historyOf(self.logic.decompress(path)), steps)
+
+    def test_whatCannotBeSavedIsRefusedBeforeTheWork(self):
+        from MedEnhancePanels.errors import PanelError
+
+        node, taken = self.smallVolume(), self.path("taken.nrrd")
+        with open(taken, "w") as file:
+            file.write("mine")
+        refused = ((self.path("q.xyz"), "ending"), (self.path("none/q.nrrd"), "not there"),
+                   (taken, "exists"))  # fmt: skip
+        for path, words in refused:
+            with self.assertRaises(PanelError) as caught:
+                self.logic.save(node, path)
+            self.assertEqual(caught.exception.code, "output")
+            self.assertIn(words, caught.exception.message)
+        self.assertEqual(os.listdir(self.folder), ["taken.nrrd"])
+        self.logic.save(node, taken, overwrite=True)
+        self.assertGreater(os.path.getsize(taken), 100)
+
+    def test_messagesNameTheNodeAndNoTemporaryFile(self):
+        from MedEnhancePanels.errors import PanelError
+
+        node, guide = (
+            self.smallVolume(name="MR_T1", dtype=np.float32),
+            self.smallVolume(name="knee"),
+        )
+        node.SetAttribute("MedEnhance.modality", "MR")
+        guide.SetAttribute("MedEnhance.modality", "CT")
+        with self.assertRaises(PanelError) as caught:
+            self.logic.enhance(node, guide=guide)
+        self.assertTrue(caught.exception.message.startswith("knee: the guide is CT"))
+        slicer.util.arrayFromVolume(node)[2] = np.nan
+        slicer.util.arrayFromVolumeModified(node)
+        with self.assertRaises(PanelError) as caught:
+            self.logic.enhance(node)
+        self.assertTrue(caught.exception.message.startswith("MR_T1: "), caught.exception.message)
