@@ -12,11 +12,15 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util import numpy_support
 
-from MedEnhancePanels import bridge
+from MedEnhancePanels import bridge, provenance
 from MedEnhancePanels.errors import PanelError
 
 #: What the library tells apart and a user may choose, with the words for it.
 MODALITIES = ("CT", "MR", "PT", "EM", "OT")
+#: Attribute of what the file itself said, whatever a user made of it since.
+FILE_MODALITY = "MedEnhance.fileModality"
+#: Air is -1000 HU, so that a CT goes below zero, and far below where there is air.
+_HU_OF_AIR = -500
 #: Above this ratio of spacings the methods work slice by slice.
 _ANISOTROPIC = 3.0
 _OBLIQUE_DEGREES = 0.1
@@ -111,6 +115,8 @@ def _warnings(node, volume, card, models, freeBytes):
         _kindOfImage(volume, card),
         _grid(volume, card),
         _dicom(volume, card),
+        _origin(node, volume),
+        modalityDoubts(volume, card.modality, card.range),
         _transform(node),
         _fit(card, models),
         _memory(card, freeBytes),
@@ -197,6 +203,58 @@ def _dicom(volume, card):
                 files=len(instances), slices=card.size[2]
             ),
             _("Slices may be missing: open the DICOM folder here to have it checked."),
+        )
+
+
+def _origin(node, volume):
+    """A result of earlier work, which an original should not be mistaken for."""
+    history = provenance.historyOf(node) or provenance.historyOf(volume)
+    isMarked = any(each.GetAttribute(provenance.DERIVED) for each in (node, volume))
+    if not history and not isMarked:
+        return
+    model = node.GetAttribute("MedEnhance.model") or volume.GetAttribute("MedEnhance.model")
+    last = _step(history[-1]) if history else ""
+    if model:
+        text = _("Derived, by {model}").format(model=model)
+    else:
+        text = _("Derived: {what}").format(what=last) if last else _("Derived, no original")
+    yield Caution(
+        "derived", text, _("To enhance or to measure, choose the original where there is one.")
+    )
+
+
+def _step(line):
+    """A line of a history, without what every line of it says."""
+    return line.removeprefix("DERIVED: ").partition(" by MedEnhance ")[0]
+
+
+def modalityDoubts(volume, modality, valueRange):
+    """What speaks against a modality: the file's own word, or the values."""
+    said = volume.GetAttribute(FILE_MODALITY) or bridge.dicomModality(volume)
+    if said in MODALITIES and modality in MODALITIES and said != modality:
+        yield Caution(
+            "contradiction",
+            _("The file says {said}, but {chosen} is chosen").format(
+                said=modalityName(said), chosen=modalityName(modality)
+            ),
+            _("Correct the modality above, unless you know better."),
+        )
+        return
+    low, high = valueRange
+    looksLikeCT = low <= _HU_OF_AIR and high >= 100
+    if modality in ("MR", "PT") and looksLikeCT:
+        yield Caution(
+            "contradiction",
+            _("Called {modality}, but its values look like those of a CT").format(
+                modality=modalityName(modality)
+            ),
+            _("Correct the modality above: a model would misread the values."),
+        )
+    elif modality == "CT" and low >= 0 and high > low:
+        yield Caution(
+            "contradiction",
+            _("Called CT, but no value is below 0: fat and air are, in HU"),
+            _("Correct the modality above, or load it with its own values."),
         )
 
 

@@ -7,11 +7,13 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedEnhanceLib.geometry import Geometry
-from MedEnhancePanels import bridge, nrrd, results
+from MedEnhancePanels import bridge, compressionwords, nrrd, provenance, results
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.noderun import share
 
 ENDING = ".ucv"
+#: Attribute of what the card of a volume tells beside its own findings, a line each.
+NOTES = "MedEnhance.notes"
 
 
 @dataclass(frozen=True)
@@ -89,13 +91,15 @@ def startInspect(runner, path):
     return runner.submit("inspect", {"input": str(path)}, title=title)
 
 
-def startDecompress(runner, path, region=None, layers=None, name=None):
+def startDecompress(runner, path, region=None, layers=None, name=None, card=None):
     """Open a compressed file as a new node, job.nodes["output"].
 
     region: for each axis [T,] K, J, I a pair [start, stop] or None. layers: None reads all.
+    card: what startInspect found, so that the node says what a lossy file lost.
     """
     params = {"region": _regionToJson(region), "layers": layers}
-    return _startOpening(runner, "decompress", path, params, name)
+    notes = compressionwords.lossText(card) if card is not None else ""
+    return _startOpening(runner, "decompress", path, params, name, lambda _job: notes)
 
 
 def startPreviewLoad(runner, path, card, name=None):
@@ -141,6 +145,8 @@ def previewSlices(card):
 def _fillPreview(node, path, card, slices):
     bridge.setGeometry(node, Geometry.from_json(card["geometry"]))
     node.SetAttribute(bridge.MODALITY, card["modality"])
+    node.SetAttribute(NOTES, compressionwords.lossText(card))
+    provenance.takeFrom(node, {"DERIVED": card["history"]})
     voxels = bridge.allocate(node, card["shape"], card["dtype"])
     lowest = (card["range"] or [0])[0]
     for index in range(len(voxels)):
@@ -157,7 +163,12 @@ def _fillPreview(node, path, card, slices):
 def startRecover(runner, path, name=None):
     """Open what is intact in a damaged file; job.result["report"] says what is missing."""
     name = name or _("{name} recovered").format(name=baseName(path))
-    return _startOpening(runner, "recover", path, {}, name)
+
+    def notes(job):
+        report = job.result["report"]
+        return compressionwords.lostText(report) if report["lost"] else ""
+
+    return _startOpening(runner, "recover", path, {}, name, notes)
 
 
 def startFill(runner, path, node):
@@ -301,13 +312,16 @@ def _send(job, node):
     return path
 
 
-def _startOpening(runner, kind, path, params, name):
+def _startOpening(runner, kind, path, params, name, notes):
+    """notes(job): what is to be known of the node that comes out, "" for nothing."""
+
     def before(job):
         job.params["output"] = os.path.join(job.folder, "volume.nrrd")
         yield 1.0
 
     def after(job):
         node = yield from bridge.receiveVolume(job.params["output"], name or baseName(path))
+        node.SetAttribute(NOTES, notes(job))
         job.nodes["output"] = node
 
     title = _("Open {name}").format(name=os.path.basename(path))

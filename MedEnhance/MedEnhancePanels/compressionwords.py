@@ -90,15 +90,26 @@ def lostText(report):
     lost = len(report.get("lost") or [])
     if not lost:
         return _("Everything could be read.")
-    return _("{count} blocks could not be read; they are filled with the lowest value.").format(
-        count=lost
-    )
+    if lost == 1:
+        text = _("1 of {blocks} blocks could not be read and holds the lowest value.")
+    else:
+        text = _("{count} of {blocks} blocks could not be read and hold the lowest value.")
+    return text.format(count=lost, blocks=report["blocks"])
+
+
+def lossText(card):
+    """What a lossy file lost; "" where every voxel is as it was."""
+    return "" if _isExact(card) else _promiseText(card)
+
+
+def _isExact(card):
+    return card["mode"] == "lossless" or card["measured"].get("max_error") == 0
 
 
 def _promiseText(card):
     units = card["units"]
-    measured = card["measured"].get("max_error")
-    if card["mode"] == "lossless" or measured == 0:
+    measured, psnr = card["measured"].get("max_error"), card["measured"].get("psnr_db")
+    if _isExact(card):
         return _("Lossless: every voxel is as it was.")
     if card["mode"] == "max_error":
         return (
@@ -107,16 +118,11 @@ def _promiseText(card):
             .strip()
             + "."
         )
-    return (
-        _("Lossy: made {ratio} times smaller; the largest error is {value} {units}")
-        .format(
-            ratio=numberText(card["promise"]["ratio"]),
-            value="?" if measured is None else numberText(measured),
-            units=units,
-        )
-        .strip()
-        + "."
-    )
+    return _("Lossy: made {ratio} times smaller; the largest error is {value} {units}").format(
+        ratio=numberText(card["promise"]["ratio"]),
+        value="?" if measured is None else numberText(measured),
+        units=units,
+    ).strip() + ("." if psnr is None else _(", PSNR {psnr:.1f} dB.").format(psnr=psnr))
 
 
 def _qualityText(figures, units):

@@ -160,7 +160,9 @@ class DecompressSection:
             preview = compression.startPreviewLoad(runner, path, self._card)
             self._follow(preview, lambda job: self._onPreviewed(job, path))
         else:
-            job = compression.startDecompress(runner, path, region=region, layers=layers)
+            job = compression.startDecompress(
+                runner, path, region=region, layers=layers, card=self._card
+            )
             self._follow(job, self._onOpened)
 
     @guarded

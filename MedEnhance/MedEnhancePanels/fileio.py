@@ -62,7 +62,8 @@ def loadContainer(runner, path, name, show=True):
     """
     card = wait(compression.startInspect(runner, path)).result["card"]
     if len(card["shape"]) == 4:
-        return wait(compression.startDecompress(runner, path, name=name)).nodes["output"]
+        job = compression.startDecompress(runner, path, name=name, card=card)
+        return wait(job).nodes["output"]
     node = wait(compression.startPreviewLoad(runner, path, card, name)).nodes["output"]
     if show:
         showVolume(node)

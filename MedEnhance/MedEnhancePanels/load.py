@@ -114,7 +114,7 @@ class LoadPanel:
         runner, path = self.context.runner, inspection.params["input"]
         told = inspection.result["card"]
         if len(told["shape"]) == 4:
-            self._follow(compression.startDecompress(runner, path))
+            self._follow(compression.startDecompress(runner, path, card=told))
         else:
             preview = compression.startPreviewLoad(runner, path, told)
             self._follow(preview, self._completeContainer)
@@ -331,7 +331,7 @@ class LoadPanel:
         codes = {caution.code for caution in told.warnings}
         ui.enhanceButton.enabled = not codes & {"colour", "labels", "sheared", "preview"}
         ui.compressButton.enabled = not codes & {"colour", "sheared", "preview"}
-        self._showWarnings(told.warnings, node.GetAttribute("MedEnhance.notes") or "")
+        self._showWarnings(told.warnings, node.GetAttribute(compression.NOTES) or "")
 
     def _showWarnings(self, warnings, notes):
         lines = [f"<b>{_html(one.text)}.</b> {_html(one.remedy)}" for one in warnings]
@@ -346,7 +346,10 @@ class LoadPanel:
             return
         for frame in bridge.frameNodes(node):
             frame.SetAttribute(bridge.MODALITY, card.MODALITIES[int(index)])
-        node.SetAttribute("MedEnhance.notes", "")  # a guess that was corrected is no news any more
+        notes = (node.GetAttribute(compression.NOTES) or "").splitlines()
+        # A guess that was corrected is no news any more.
+        kept = [note for note in notes if "modality" not in note]
+        node.SetAttribute(compression.NOTES, "\n".join(kept))
         node.Modified()
 
 

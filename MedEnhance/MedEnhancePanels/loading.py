@@ -6,7 +6,7 @@ import re
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhancePanels import bridge
+from MedEnhancePanels import bridge, card
 from MedEnhancePanels.errors import PanelError
 
 #: What the library reads, and so judges; everything else is left to Slicer's own loaders.
@@ -38,6 +38,9 @@ def startLoad(runner, path, *, series=None, modality=None, name=None):
         node = yield from bridge.receiveVolume(job.result["outputs"]["output"], name)
         node.SetAttribute("MedEnhance.source", path)
         node.SetAttribute("MedEnhance.notes", "\n".join(job.warnings))
+        isGuessed = any("modality" in warning for warning in job.warnings)
+        for frame in [] if modality or isGuessed else bridge.frameNodes(node):
+            frame.SetAttribute(card.FILE_MODALITY, bridge.modalityOf(node))
         job.nodes["output"] = node
 
     title = _("Load {name}").format(name=os.path.basename(path))

@@ -89,13 +89,52 @@ class WarningsTest(LoadTestCase):
     def test_modelsAndModalities(self):
         node = self.mr()
         self.assertEqual(self.codes(node, models=[]), {"model"})
-        node.SetAttribute(bridge.MODALITY, "CT")
+        node.SetAttribute(bridge.MODALITY, "PT")
         self.assertEqual(self.codes(node), {"model"})
         text = card.describe(node, [types.SimpleNamespace(kind="enhancer", modality="MR")])
         self.assertIn("MR", text.warnings[0].remedy)
         node.SetAttribute(bridge.MODALITY, "OT")
         self.assertEqual(self.codes(node), {"modality"})
         self.assertTrue({"MR", "CT"} <= {model.modality for model in load.installedModels()})
+
+    def test_aModalityThatTheValuesContradict(self):
+        node = self.mr(voxels=np.linspace(-1000, 1500, 480).astype(np.int16).reshape(6, 8, 10))
+        self.assertEqual(self.codes(node), {"contradiction"})
+        self.panel.ui.inputSelector.setCurrentNode(node)
+        self.assertIn("look like those of a CT", self.panel.ui.warningsLabel.text)
+        models = [types.SimpleNamespace(kind="enhancer", modality="CT")]
+        node.SetAttribute(bridge.MODALITY, "CT")
+        self.assertEqual(self.codes(node, models=models), set())
+        node = self.mr()
+        self.assertEqual(self.codes(node), set())
+        node.SetAttribute(bridge.MODALITY, "CT")
+        self.assertEqual(self.codes(node, models=models), {"contradiction"})
+
+    def test_aModalityThatTheFileContradicts(self):
+        for attribute in ("DICOM.Modality", card.FILE_MODALITY):
+            node = self.mr()
+            node.SetAttribute(attribute, "MR")
+            self.assertEqual(self.codes(node), set())
+            node.SetAttribute(attribute, "CT")
+            self.assertEqual(self.codes(node), {"contradiction"})
+            self.panel.ui.inputSelector.setCurrentNode(node)
+            self.assertIn("The file says CT", self.panel.ui.warningsLabel.text)
+
+    def test_whatIsDerivedSaysFromWhat(self):
+        from MedEnhancePanels import provenance, results
+
+        node = self.mr()
+        results.stamp(node, "enhanced", model={"name": "mr-brain", "sha256": "ab" * 32})
+        self.assertEqual(self.codes(node), {"derived"})
+        self.panel.ui.inputSelector.setCurrentNode(node)
+        self.assertIn("Derived, by mr-brain", self.panel.ui.warningsLabel.text)
+        read = self.mr()
+        step = "DERIVED: compressed to a ratio of 10000 by MedEnhance 9; research use only"
+        provenance.takeFrom(read, {"DERIVED": [step]})
+        (caution,) = card.describe(
+            read, [types.SimpleNamespace(kind="enhancer", modality="MR")]
+        ).warnings
+        self.assertEqual(caution.text, "Derived: compressed to a ratio of 10000")
 
     def test_memory(self):
         node = self.mr()

@@ -450,6 +450,8 @@ class DecompressTest(CompressTestCase):
         job = self.lastJob()
         self.assertEqual(job.state, "done", job.error)
         self.assertIn("could not be read", self.widget.ui.messageLabel.text)
+        notes = job.nodes["output"].GetAttribute("MedEnhance.notes")
+        self.assertRegex(notes, r"^\d+ of \d+ blocks could not be read and holds? the lowest value")
         back = slicer.util.arrayFromVolume(job.nodes["output"])
         self.assertGreater((back == slicer.util.arrayFromVolume(node)).mean(), 0.5)
 

@@ -195,6 +195,32 @@ class LoadTest(LoadTestCase):
         self.assertIn("taken as MR by its values", text)
         self.assertNotIn("--modality", text)
 
+    def test_aLossyFileSaysSoOnTheCardAndGoesOnSayingIt(self):
+        path = os.path.join(self.temporaryFolder(), "lossy.ucv")
+        node = self.smallVolume((40, 64, 64))
+        self.context.logic.compress(node, path, ratio=40)
+        self.panel.openPath(path)
+        self.waitUntil(lambda: self.panel.node not in (None, node), 60)
+        self.waitUntil(lambda: self.panel._job is None, 60)
+        text = self.panel.ui.warningsLabel.text
+        self.assertIn("Lossy: made 40 times smaller", text)
+        self.assertIn("PSNR", text)
+        self.assertIn("compressed to a ratio of 40", text)
+        self.panel.ui.modalityComboBox.activated.emit(card.MODALITIES.index("MR"))
+        self.assertIn("Lossy", self.panel.node.GetAttribute("MedEnhance.notes"))
+
+    def test_whatAFileSaidOfItsModalityIsRemembered(self):
+        from MedEnhanceLib.io import save
+        from MedEnhanceLib.volume import Volume
+
+        path = os.path.join(self.temporaryFolder(), "said.nrrd")
+        save(Volume(np.arange(480, dtype=np.int16).reshape(6, 8, 10), modality="MR"), path)
+        node = self.open(path).nodes["output"]
+        self.assertEqual(node.GetAttribute(card.FILE_MODALITY), "MR")
+        self.panel.ui.modalityComboBox.activated.emit(card.MODALITIES.index("PT"))
+        label = self.panel.ui.warningsLabel
+        self.waitUntil(lambda: "The file says MR, but PET is chosen" in label.text, 2)
+
     def test_aCancelledLoadLeavesNoNodeAndNoMessage(self):
         before = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLVolumeNode")
         job = self.panel.openPath(samples.samplePath(samples.SAMPLES[0]))
