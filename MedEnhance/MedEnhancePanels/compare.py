@@ -13,7 +13,7 @@ import vtk
 
 from MedEnhanceLib.volume import restore_dtype
 from MedEnhancePanels import results
-from MedEnhancePanels.preview import compositeOf, currentSlice, visibleSliceNodes
+from MedEnhancePanels.preview import LayerWatch, compositeOf, currentSlice, visibleSliceNodes
 
 #: The two views of Slicer's side-by-side layout.
 _LEFT, _RIGHT = "Red", "Yellow"
@@ -27,18 +27,24 @@ class Compare:
     """One comparison at a time.
 
     mode: "none", "sideBySide" or "fade". overlay: "difference", "uncertainty" or None.
+    It ends by itself as soon as anybody puts another volume into its views; onEnded() is told.
     """
 
-    def __init__(self):
+    def __init__(self, onEnded=lambda: None):
         self.mode = "none"
-        self._outputID = None
+        self._onEnded = onEnded
+        self._outputID = self._sourceID = None
         self._before = None
         self.overlay = None
-        self._stopFollowing = None
+        self._stopFollowing = self._stopWatching = None
 
     @property
     def output(self):
         return slicer.mrmlScene.GetNodeByID(self._outputID) if self._outputID else None
+
+    @property
+    def source(self):
+        return slicer.mrmlScene.GetNodeByID(self._sourceID) if self._sourceID else None
 
     def show(self, output, mode, strength=1.0):
         """Compare an enhanced volume with its input; "none" leaves, another mode replaces."""
@@ -49,29 +55,71 @@ class Compare:
         source = results.linked(output, "input")
         if mode == "none" or source is None:
             return
-        self._before = _ViewState()
-        self._outputID, self.mode = output.GetID(), mode
+        self._begin(source, output, mode, _ViewState())
         if mode == "sideBySide":
             self._arrangeSideBySide(source)
         self._setLayers(source, output)
-        self._stopFollowing = _follow(source, output)
+        self._watch()
         self.setStrength(strength)
         self.setOverlay(overlay)
 
+    def adopt(self, output):
+        """Take over a comparison that a saved scene has brought into the views, if there is one.
+
+        Returns its strength, or None. What the views showed before it is not known any more:
+        leaving shows the input.
+        """
+        source = results.linked(output, "input")
+        if self.mode != "none" or source is None:
+            return None
+        for mode in ("sideBySide", "fade"):
+            views = self._fading(mode)
+            compared = [_layersOf(view) == (source.GetID(), output.GetID()) for view in views]
+            if views and all(compared) and _showsSideBySide() == (mode == "sideBySide"):
+                self._begin(source, output, mode, _ViewState(without=output))
+                self._watch()
+                return views[0].GetForegroundOpacity()
+        return None
+
     def leave(self):
-        """Put layout and views back as they were."""
+        """Put layout and views back as they were; but what others have put there stays."""
         if self._before is None:
             return
+        self._endWatches()
         self._setOverlayLayer(None)
-        self._before.restore()
+        self._before.restore(self._sourceID, self._outputID)
         self.forget()
 
     def forget(self):
         """The scene is gone, and what there was to restore with it."""
-        if self._stopFollowing is not None:
-            self._stopFollowing()
-            self._stopFollowing = None
-        self.mode, self._outputID, self._before, self.overlay = "none", None, None, None
+        self._endWatches()
+        self.mode, self._before, self.overlay = "none", None, None
+        self._outputID = self._sourceID = None
+
+    def _begin(self, source, output, mode, before):
+        self._before, self.mode = before, mode
+        self._sourceID, self._outputID = source.GetID(), output.GetID()
+        self._stopFollowing = _follow(source, output)
+
+    def _watch(self):
+        watch = LayerWatch(self._fading(), self._isOurs, self._onOthersShown)
+        self._stopWatching = watch.stop
+
+    def _isOurs(self, composite):
+        """Whether a view compares still; a preview may lie over the input for a while."""
+        background, foreground = _layersOf(composite)
+        isOver = foreground == self._outputID or _isPreview(foreground)
+        return background == self._sourceID and isOver
+
+    def _onOthersShown(self):
+        self.leave()
+        self._onEnded()
+
+    def _endWatches(self):
+        for stop in (self._stopFollowing, self._stopWatching):
+            if stop is not None:
+                stop()
+        self._stopFollowing = self._stopWatching = None
 
     def setStrength(self, strength):
         """Show the input plus this share of the correction."""
@@ -98,10 +146,10 @@ class Compare:
         if legend is not None:
             legend.SetVisibility(volume is uncertainty)
 
-    def _fading(self):
+    def _fading(self, mode=None):
         """The layers of the views that show the enhanced volume."""
         nodes = visibleSliceNodes()
-        if self.mode == "sideBySide":
+        if (mode or self.mode) == "sideBySide":
             nodes = [node for node in _sliceNodes() if node.GetLayoutName() == _RIGHT]
         return [compositeOf(node) for node in nodes]
 
@@ -174,11 +222,17 @@ def _follow(source, output):
 
 
 class _ViewState:
-    """Layout, planes and layers as they are, to be put back later."""
+    """Layout, planes and layers as they are, to be put back later.
 
-    def __init__(self):
+    without: a volume that lies over another by a comparison that is on already.
+    """
+
+    def __init__(self, without=None):
         layout = _layoutNode()
         self._layout = layout.GetViewArrangement() if layout is not None else None
+        if without is not None and _showsSideBySide():
+            self._layout = layout.SlicerLayoutFourUpView  # Slicer's own, as the former is unknown
+        hidden = without.GetID() if without is not None else None
         self._planes, self._layers = [], []
         for node in _sliceNodes():
             plane = vtk.vtkMatrix4x4()
@@ -186,11 +240,14 @@ class _ViewState:
             view = (node.GetFieldOfView(), node.GetXYZOrigin())
             self._planes.append((node.GetID(), plane, *view))
         for node in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
-            layers = (node.GetBackgroundVolumeID(), node.GetForegroundVolumeID())
+            background, foreground = _layersOf(node)
             links = (node.GetForegroundOpacity(), node.GetLinkedControl())
-            self._layers.append((node.GetID(), *layers, *links))
+            if hidden is not None and foreground == hidden:
+                foreground, links = None, (0.0, node.GetLinkedControl())
+            self._layers.append((node.GetID(), background, foreground, *links))
 
-    def restore(self):
+    def restore(self, source, output):
+        """Put it all back, but for views that show something else than the comparison by now."""
         scene = slicer.mrmlScene
         layout = _layoutNode()
         if layout is not None:
@@ -199,6 +256,12 @@ class _ViewState:
             node = scene.GetNodeByID(identifier)
             if node is None:
                 continue
+            now, over = _layersOf(node)
+            if _known(now) is not None and now not in (source, background):
+                # What lay over the former volume fits no other.
+                background, foreground = now, None if over == output else over
+            elif _known(over) not in (None, output, foreground) and not _isPreview(over):
+                foreground, opacity = over, node.GetForegroundOpacity()
             with slicer.util.NodeModify(node):
                 node.SetLinkedControl(linked)
                 node.SetBackgroundVolumeID(_known(background))
@@ -216,6 +279,20 @@ def _setPlane(node, plane, fieldOfView, origin):
         node.UpdateMatrices()
         node.SetFieldOfView(*fieldOfView)
         node.SetXYZOrigin(*origin)
+
+
+def _layersOf(composite):
+    return composite.GetBackgroundVolumeID(), composite.GetForegroundVolumeID()
+
+
+def _isPreview(identifier):
+    node = slicer.mrmlScene.GetNodeByID(identifier) if identifier else None
+    return node is not None and node.GetAttribute("MedEnhance.derived") == "preview"
+
+
+def _showsSideBySide():
+    layout = _layoutNode()
+    return layout is not None and layout.GetViewArrangement() == layout.SlicerLayoutSideBySideView
 
 
 def _sliceNodes():

@@ -4,7 +4,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhancePanels import bridge, dependencies, enhancement, modelchoice, preview
+from MedEnhancePanels import bridge, dependencies, enhancement, modelchoice, preview, results
 from MedEnhancePanels.batcharea import BatchArea, outcomeText
 from MedEnhancePanels.devicechoice import DeviceChoice
 from MedEnhancePanels.enhanceresult import ResultArea, tookText
@@ -29,6 +29,7 @@ class EnhancePanel:
         self._offered = None
         self._isUpdating = False
         self._observed, self._observedInput = [], None
+        self._shownFor = self._shownInput = None
         self._stopObservingState = None
         self._settle = qt.QTimer()
         self._settle.setSingleShot(True)
@@ -152,6 +153,7 @@ class EnhancePanel:
             self._stopObservingState = None
         if state is not None:
             self._stopObservingState = state.observe(lambda _state: self.update())
+            self.result.adopt()
         self.update()
 
     def _onSceneChanged(self, *_arguments):
@@ -162,6 +164,7 @@ class EnhancePanel:
         self.preview.forget()
         self.result.forget()
         self._observeInput(None)
+        self._shownInput = None
         self.ui.logButton.visible = False
 
     def _observeInput(self, node):
@@ -201,6 +204,9 @@ class EnhancePanel:
             self.preview.hide()
         if self._observedInput is None or self._observedInput[0] is not node:
             self._observeInput(node)
+        if self._shownFor == state and node is not self._shownInput:
+            self.result.follow(node)
+        self._shownFor, self._shownInput = state, node
         ui.inputSelector.setCurrentNode(node)
         ui.guideSelector.setCurrentNode(state.guideVolume)
         ui.outputSelector.setCurrentNode(state.outputVolume)
@@ -375,6 +381,10 @@ class EnhancePanel:
         )
 
     def _onBatchDone(self, work):
+        made = [node for node in work.nodes.values() if bridge.isInScene(node)]
+        ofInput = [node for node in made if self._shownInput is results.linked(node, "input")]
+        if made:
+            self.context.state.enhancedVolume = (ofInput or made)[-1]
         level = "warning" if work.warnings else "info"
         self.context.message(level, outcomeText(work), "\n".join(work.warnings))
 

@@ -5,7 +5,7 @@ import json
 import qt
 from slicer.i18n import tr as _
 
-from MedEnhancePanels import bridge, results
+from MedEnhancePanels import bridge, preview, results
 from MedEnhancePanels.compare import Compare, keepStrength
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.jobprogress import durationText
@@ -16,7 +16,7 @@ class ResultArea:
 
     def __init__(self, context, ui):
         self.context, self.ui = context, ui
-        self.compare = Compare()
+        self.compare = Compare(self.update)
         self._steps, self._kept = None, None
         self._isUpdating = False
         self._timer = qt.QTimer()
@@ -72,6 +72,14 @@ class ResultArea:
             button.enabled = canCompare
         ui.strengthSlider.value = self.context.state.strength if self.context.state else 1.0
         ui.strengthSlider.enabled = canCompare and self.compare.mode != "none"
+        ui.strengthSlider.toolTip = (
+            _(
+                "Share of the correction that is shown: 0 is the input, 1 the enhanced volume;"
+                " nothing is computed anew"
+            )
+            if ui.strengthSlider.enabled
+            else _("Choose “Side by side” or “Fade” first: it is the views that it changes")
+        )
         ui.keepStrengthButton.enabled = ui.strengthSlider.enabled and ui.strengthSlider.value < 1.0
         for kind, button in self._overlays.items():
             button.enabled = results.linked(output, kind) is not None and canCompare
@@ -85,6 +93,22 @@ class ResultArea:
         """Show a result that has just come out, in the mode that is on, or fading."""
         mode = self.compare.mode if self.compare.mode != "none" else "fade"
         self.compare.show(output, mode, 1.0)
+
+    def follow(self, node):
+        """Another input was chosen: its latest result belongs here, and no comparison of others."""
+        if node is None:
+            return
+        if self.compare.mode != "none" and node not in (self.compare.source, self.output):
+            self.compare.leave()
+        state, shown = self.context.state, preview.shownVolume(node)
+        if node is not self.output and results.linked(self.output, "input") not in (node, shown):
+            state.enhancedVolume = results.latestOf(node, shown)
+
+    def adopt(self):
+        """A scene was loaded: a comparison that its views show goes on here."""
+        strength = self.compare.adopt(self.output)
+        if strength is not None:
+            self.context.state.strength = strength
 
     def leave(self):
         """Put the views back."""

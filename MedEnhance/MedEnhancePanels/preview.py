@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import qt
 import slicer
 import vtk
 
@@ -76,6 +77,37 @@ def compositeOf(sliceNode):
     return None
 
 
+class LayerWatch:
+    """Tells when a view shows others than it should: a file was loaded, another module, the user.
+
+    isStill(composite): whether it shows what it should. onChanged(): called once, when all views
+    have been changed.
+    """
+
+    def __init__(self, composites, isStill, onChanged):
+        self._composites, self._isStill, self._onChanged = list(composites), isStill, onChanged
+        # An observer must neither go nor change what it observes while it is called.
+        self._timer = qt.QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(0)
+        self._timer.timeout.connect(self._look)
+        self._observed = [
+            (composite, composite.AddObserver("ModifiedEvent", lambda *_: self._timer.start()))
+            for composite in self._composites
+        ]
+
+    def stop(self):
+        self._timer.stop()
+        for composite, tag in self._observed:
+            composite.RemoveObserver(tag)
+        self._observed = []
+
+    def _look(self):
+        if self._observed and not all(map(self._isStill, self._composites)):
+            self.stop()
+            self._onChanged()
+
+
 def sequenceOf(node):
     """The sequence that a volume shows a frame of, or None."""
     for browser in slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode"):
@@ -97,7 +129,7 @@ class Preview:
 
     def __init__(self):
         self._nodeID = self._compositeID = self._sourceID = None
-        self._before = None
+        self._before = self._watch = None
 
     @property
     def isShown(self):
@@ -123,14 +155,18 @@ class Preview:
             composite.SetBackgroundVolumeID(source.GetID())
             composite.SetForegroundVolumeID(node.GetID())
             composite.SetForegroundOpacity(1.0)
+        self._watch = LayerWatch([composite], self._isInPlace, self.hide)
         if not current.isInView:
             _bringIntoView(source, current)
 
     def hide(self):
         """Take the preview away; a view that the user has changed since is left as it is."""
+        self._endWatch()
         node, composite = self._node(), slicer.mrmlScene.GetNodeByID(self._compositeID or "")
         if composite is not None and composite.GetForegroundVolumeID() == self._nodeID:
             background, foreground, opacity = self._before
+            if not self._isInPlace(composite):  # what lay over the former volume fits no other
+                background, foreground = composite.GetBackgroundVolumeID(), None
             with slicer.util.NodeModify(composite):
                 composite.SetBackgroundVolumeID(_known(background))
                 composite.SetForegroundVolumeID(_known(foreground))
@@ -141,7 +177,16 @@ class Preview:
 
     def forget(self):
         """The scene is gone, and the preview with it."""
+        self._endWatch()
         self._nodeID = self._compositeID = self._sourceID = self._before = None
+
+    def _isInPlace(self, composite):
+        return composite.GetBackgroundVolumeID() == self._sourceID
+
+    def _endWatch(self):
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch = None
 
     def _node(self):
         return slicer.mrmlScene.GetNodeByID(self._nodeID) if self._nodeID else None

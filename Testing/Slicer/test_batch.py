@@ -70,6 +70,7 @@ class BatchTest(MedEnhanceTestCase):
             self.assertTrue(
                 np.any(slicer.util.arrayFromVolume(output) != slicer.util.arrayFromVolume(node))
             )
+        self.assertIn(self.ui.resultSelector.currentNode(), list(work.nodes.values()))
         item = self.hierarchy.GetItemByDataNode(work.table)
         self.assertEqual(self.hierarchy.GetItemParent(item), self.study)
         self.assertFalse(slicer.util.getNodes("other enhanced"))

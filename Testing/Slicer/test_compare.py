@@ -76,6 +76,7 @@ class CompareTest(ViewTestCase):
 
         self.output = self.makeOutput()
         self.compare = Compare()
+        self.addCleanup(self.compare.forget)
 
     def test_fadingPutsTheResultOverTheInput(self):
         self.compare.show(self.output, "fade", 0.3)
@@ -166,6 +167,46 @@ class CompareTest(ViewTestCase):
         self.assertEqual(self.layers("Red").GetBackgroundVolumeID(), self.source.GetID())
         self.assertIsNone(self.layers("Red").GetForegroundVolumeID())
 
+    def test_anotherBackgroundEndsTheComparison(self):
+        """However it comes: nothing of one patient may lie over another."""
+        other = self.smallVolume(name="another patient")
+        for mode in ("fade", "sideBySide"):
+            ended = []
+            compare = type(self.compare)(lambda ended=ended: ended.append(True))
+            slicer.util.setSliceViewerLayers(background=self.source, foreground=None)
+            compare.show(self.output, mode)
+            compare.setOverlay("difference")
+            slicer.util.setSliceViewerLayers(background=other)
+            self.processEvents(20)
+            self.assertEqual((compare.mode, ended), ("none", [True]))
+            for name in ("Red", "Yellow", "Green"):
+                layers = self.layers(name)
+                self.assertEqual(layers.GetBackgroundVolumeID(), other.GetID())
+                self.assertIsNone(layers.GetForegroundVolumeID())
+                self.assertEqual(layers.GetNumberOfAdditionalLayers(), 0)
+
+    def test_anotherForegroundEndsTheComparisonAndStays(self):
+        other = self.smallVolume(name="overlay")
+        self.compare.show(self.output, "fade")
+        slicer.util.setSliceViewerLayers(foreground=other, foregroundOpacity=0.4)
+        self.processEvents(20)
+        self.assertEqual(self.compare.mode, "none")
+        for name in ("Red", "Yellow", "Green"):
+            layers = self.layers(name)
+            self.assertEqual(layers.GetForegroundVolumeID(), other.GetID())
+            self.assertEqual(layers.GetForegroundOpacity(), 0.4)
+
+    def test_aComparisonInTheViewsIsTakenOver(self):
+        self.compare.show(self.output, "fade", 0.3)
+        later = type(self.compare)()
+        self.assertEqual(later.adopt(self.output), 0.3)
+        self.assertEqual(later.mode, "fade")
+        self.compare.forget()
+        later.leave()
+        self.assertEqual(self.layers("Red").GetBackgroundVolumeID(), self.source.GetID())
+        self.assertIsNone(self.layers("Red").GetForegroundVolumeID())
+        self.assertIsNone(later.adopt(self.output))
+
     def test_keepingAStrengthBlendsTheVoxels(self):
         from MedEnhancePanels.compare import keepStrength
 
@@ -194,6 +235,7 @@ class PreviewTest(ViewTestCase):
         from MedEnhancePanels import preview
 
         self.module, self.preview = preview, preview.Preview()
+        self.addCleanup(self.preview.forget)
 
     def turn(self, degrees, axis="x", offset=(0, 0, 0)):
         """Put the volume under a rotation."""
@@ -274,6 +316,17 @@ class PreviewTest(ViewTestCase):
         self.assertEqual(self.everything(), before)
         self.assertFalse(self.preview.isShown)
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), count)
+
+    def test_anotherBackgroundTakesThePreviewAway(self):
+        slab, other = self.slab(), self.smallVolume(name="another patient")
+        layers = self.layers("Red")
+        layers.SetForegroundVolumeID(self.makeOutput().GetID())
+        self.preview.show(slab, self.source, self.module.currentSlice(self.source))
+        slicer.util.setSliceViewerLayers(background=other)
+        self.processEvents(20)
+        self.assertFalse(self.preview.isShown)
+        self.assertEqual(layers.GetBackgroundVolumeID(), other.GetID())
+        self.assertIsNone(layers.GetForegroundVolumeID())
 
     def test_aViewThatTheUserChangedIsLeftAlone(self):
         other = self.makeOutput()

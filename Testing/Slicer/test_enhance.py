@@ -258,6 +258,48 @@ class ApplyTest(EnhanceTestCase):
         after = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
         self.assertEqual(after, before + 1)  # the difference
 
+    def test_anotherVolumeEndsTheComparisonAndBringsItsOwnResult(self):
+        first = self.brain()
+        self.choose(first)
+        output = self.apply().nodes["output"]
+        second = self.smallVolume(name="other patient")
+        second.SetAttribute(self.bridge.MODALITY, "MR")
+        self.choose(second)
+        self.assertEqual(self.panel.result.compare.mode, "none")
+        layers = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
+        self.assertIsNone(layers.GetForegroundVolumeID())
+        self.assertIsNone(self.ui.resultSelector.currentNode())
+        self.choose(first)
+        self.assertIs(self.ui.resultSelector.currentNode(), output)
+
+    def test_aLoadedVolumeEndsTheComparison(self):
+        self.choose(self.brain())
+        self.apply()
+        self.assertTrue(self.ui.fadeButton.checked)
+        loaded = self.loadSample()  # as by Add Data
+        slicer.util.setSliceViewerLayers(background=loaded)
+        self.processEvents(80)
+        self.assertTrue(self.ui.compareOffButton.checked)
+        for layers in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+            self.assertEqual(layers.GetBackgroundVolumeID(), loaded.GetID())
+            self.assertIsNone(layers.GetForegroundVolumeID())
+
+    def test_aComparisonInASavedSceneGoesOn(self):
+        self.choose(self.brain())
+        self.apply()
+        self.ui.strengthSlider.value = 0.6
+        path = os.path.join(self.temporaryFolder(), "scene.mrb")
+        self.assertTrue(slicer.util.saveScene(path))
+        slicer.mrmlScene.Clear(0)
+        slicer.util.loadScene(path)
+        self.processEvents(80)
+        self.assertTrue(self.ui.fadeButton.checked)
+        self.assertAlmostEqual(self.ui.strengthSlider.value, 0.6)
+        self.ui.compareOffButton.click()
+        layers = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
+        self.assertEqual(layers.GetBackgroundVolumeID(), slicer.util.getNode("Brain").GetID())
+        self.assertIsNone(layers.GetForegroundVolumeID())
+
     def test_twoRunsGiveTwoResults(self):
         self.choose(self.brain())
         first, second = self.apply().nodes["output"], self.apply().nodes["output"]
