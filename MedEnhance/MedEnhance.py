@@ -209,6 +209,7 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeState()
 
     def onSceneStartImport(self, caller=None, event=None):
+        self.context.clearNews()
         self._knownNodes = {node.GetID() for node in self.logic.getAllParameterNodes()}
 
     def onSceneEndImport(self, caller=None, event=None):
@@ -235,6 +236,7 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onPageChanged(self, index):
         if self.context.state is not None:
             self.context.state.page = self.pageName(index)
+        self.context.clearNews()
         self._enterPage()
 
     def showMessage(self, level, text, details=""):
@@ -303,10 +305,22 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         The node refers to what else was made: node.GetNodeReference("MedEnhance.segmentation"),
         also .input, .uncertainty, .table, .difference.
         """
-        from MedEnhancePanels import enhancement
+        from MedEnhancePanels import arguments, enhancement
 
+        arguments.checkNode("node", node)
+        for name, other in (("guide", guide), ("output", output)):
+            if other is not None:
+                arguments.checkNode(name, other)
+        for name, text in (
+            ("model", model),
+            ("device", device),
+            ("biasCorrection", biasCorrection),
+        ):
+            arguments.checkText(name, text)
+        arguments.checkNumber("strength", strength)
+        arguments.checkCount("uncertainty", uncertainty)
         options = enhancement.EnhanceOptions(
-            model=model,
+            model=os.fspath(model),
             guide=guide,
             uncertainty=int(uncertainty),
             segment=segment,
@@ -319,9 +333,12 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
 
     def segment(self, node, model="auto", device="auto", *, wait=True):
         """Find labels in a volume node; returns a segmentation node with terminology."""
-        from MedEnhancePanels import enhancement
+        from MedEnhancePanels import arguments, enhancement
 
-        job = enhancement.startSegment(self.runner, node, model=model, device=device)
+        arguments.checkNode("node", node)
+        for name, text in (("model", model), ("device", device)):
+            arguments.checkText(name, text)
+        job = enhancement.startSegment(self.runner, node, model=os.fspath(model), device=device)
         return self._output(job, wait, "segmentation")
 
     def compress(
@@ -341,8 +358,10 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         Exactly one promise: lossless, maxError (in the volume's units), or ratio. The file
         appears only after it was decoded again and compared.
         """
-        from MedEnhancePanels import compression
+        from MedEnhancePanels import arguments, compression
 
+        arguments.checkNode("node", node)
+        arguments.checkPath("path", path)
         mode = compression.modeOf(lossless=lossless, maxError=maxError, ratio=ratio)
         options = compression.CompressOptions(mode, maxError=maxError, ratio=ratio, speed=speed)
         job = compression.startCompress(self.runner, node, path, options, overwrite=overwrite)
@@ -351,11 +370,15 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
     def decompress(self, path, region=None, layers=None, *, name=None, wait=True):
         """Load a compressed file, or a part of it, as a new volume node.
 
-        region: a pair (start, stop) or None for each axis, slices first: ((40, 60), None, None).
+        region: as numpy takes it, (slice(40, 60), ...), or for each axis, slices first, a pair
+        (start, stop) or None: ((40, 60), None, None). The stop is not part of it.
         layers: fewer is coarser, where the file has several.
         """
-        from MedEnhancePanels import compression
+        from MedEnhancePanels import arguments, compression
 
+        arguments.checkPath("path", path)
+        if layers is not None:
+            arguments.checkCount("layers", layers)
         job = compression.startDecompress(
             self.runner, path, region=region, layers=layers, name=name
         )
@@ -367,21 +390,25 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         Unlike Slicer's own Save, the header says DERIVED of a result, with all steps, and its
         manifest lies beside the file, <path>.json.
         """
-        from MedEnhancePanels import saving
+        from MedEnhancePanels import arguments, saving
 
+        arguments.checkNode("node", node)
+        arguments.checkPath("path", path)
         job = saving.startSave(self.runner, node, path, overwrite=overwrite)
         result = self._result(job, wait, "outputs")
         return result["output"] if wait else job
 
     def inspect(self, nodeOrPath, *, wait=True):
         """The card of a volume node, a file, a DICOM folder or a .ucv, as a dictionary."""
-        from MedEnhancePanels import bridge
+        from MedEnhancePanels import arguments, bridge
 
         if isinstance(nodeOrPath, (str, os.PathLike)):
             job = self.runner.submit(
                 "inspect", {"input": os.fspath(nodeOrPath)}, title=_("Inspect a file")
             )
             return self._result(job, wait, "card")
+
+        arguments.checkNode("node", nodeOrPath)
 
         def send(job):
             job.params = {"input": os.path.join(job.folder, "input.nrrd")}

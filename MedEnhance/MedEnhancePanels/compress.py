@@ -91,6 +91,11 @@ class CompressPanel:
             speed=state.speed,
         )
 
+    @property
+    def path(self):
+        """Where the file is to be saved, in full; "" for nowhere yet."""
+        return compression.fullPath(self.ui.pathEdit.text)
+
     # --- state → widgets ---
 
     def _onState(self, state):
@@ -179,11 +184,12 @@ class CompressPanel:
 
     @guarded
     def _onPath(self, _text=None):
-        path = self.ui.pathEdit.text.strip()
+        path = self.path
         self.ui.replaceCheckBox.checked = False
         self.ui.replaceCheckBox.visible = bool(path) and compression.isTaken(path)
+        self.ui.pathEdit.toolTip = path or _("The compressed file, ending in .ucv")
         if self._state is not None and not self._isUpdating:
-            self._state.compressPath = path
+            self._state.compressPath = self.ui.pathEdit.text.strip()
         self._refreshButton()
 
     @guarded
@@ -206,6 +212,9 @@ class CompressPanel:
         why = self._whyNot()
         self.ui.compressButton.enabled = not why
         self.ui.compressButton.toolTip = why or _("Write the file and verify it")
+        isBusy = self._progress.job is not None  # which the progress shows
+        self.ui.whyLabel.text = why
+        self.ui.whyLabel.visible = bool(why) and not isBusy
         if self._state is not None and self._state.inputVolume is None:
             self.ui.estimateLabel.text = _("Choose a volume to see how small it would become.")
 
@@ -215,10 +224,9 @@ class CompressPanel:
             return _("There is no scene")
         if self._progress.job is not None:
             return _("The volume is being compressed")
-        path = self.ui.pathEdit.text.strip()
         try:
             compression.checkOptions(self._state.inputVolume, self.options)
-            compression.checkDestination(path, self.ui.replaceCheckBox.checked)
+            compression.checkDestination(self.path, self.ui.replaceCheckBox.checked)
         except PanelError as error:
             return error.text
         return ""
@@ -294,7 +302,7 @@ class CompressPanel:
         self._stopEstimate()
         self.context.clearMessage()
         self._showResult(None)
-        node, path = self._state.inputVolume, self.ui.pathEdit.text.strip()
+        node, path = self._state.inputVolume, self.path
         units = self._units(node)
         job = compression.startCompress(
             self.context.runner, node, path, self.options, self.ui.replaceCheckBox.checked

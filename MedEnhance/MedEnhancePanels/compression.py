@@ -12,6 +12,8 @@ from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.noderun import share
 
 ENDING = ".ucv"
+#: Begins every file, and lies near its end once more.
+_MARK, _TAIL_BYTES = b"UCV1", 256
 #: Attribute of what the card of a volume tells beside its own findings, a line each.
 NOTES = "MedEnhance.notes"
 
@@ -62,7 +64,7 @@ def startCompress(runner, node, path, options, overwrite=False):
     The file appears only after it was decoded again and compared. Raises PanelError before
     anything is written: for a node that cannot be compressed so, or a file that exists.
     """
-    path = str(path)
+    path = os.path.expanduser(str(path))
     checkOptions(node, options)
     checkDestination(path, overwrite)
 
@@ -272,11 +274,40 @@ def checkDestination(path, overwrite):
         )
 
 
-def withRemedy(error):
+def fullPath(text):
+    """A path as a user typed it, in full: "~" is the home folder, and where others start."""
+    path = os.path.expanduser(text.strip())
+    return os.path.join(os.path.expanduser("~"), path) if path else ""
+
+
+def isContainer(path):
+    """Whether a file was once written by MedEnhance, damaged or not, by either of its marks."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(len(_MARK))
+            file.seek(-min(_TAIL_BYTES, os.path.getsize(path)), os.SEEK_END)
+            return start == _MARK or _MARK in file.read()
+    except OSError:
+        return False
+
+
+def withRemedy(error, path):
     """An error about a damaged file, with the remedy that Slicer offers for it."""
     if error.code != "codec":
         return error
+    if os.path.isfile(path) and not isContainer(path):
+        message = _("{name} is no file that MedEnhance compressed")
+        message, hint = message.format(name=os.path.basename(path)), _("Choose another file.")
+        return PanelError(message, hint, "input", error.details)
     hint = _("Copy the file again, or recover what is intact on MedEnhance's page Compress.")
+    return PanelError(error.message, hint, error.code, error.details)
+
+
+def beyondRecovery(error):
+    """An error of a recovery, after which no other remedy is left."""
+    if error.code != "codec":
+        return error
+    hint = _("Copy the file again from where it came.")
     return PanelError(error.message, hint, error.code, error.details)
 
 

@@ -19,6 +19,7 @@ class Context:
         self._folder = os.path.join(os.path.dirname(modulePath), "Resources")
         self._showMessage, self._showPage = showMessage, showPage
         self._stateListeners = []
+        self._isNews = False
 
     def resource(self, *names):
         """The path of a file below the module's Resources."""
@@ -35,15 +36,25 @@ class Context:
 
         level: "info", "warning" or "error". details: shown on demand.
         """
+        self._isNews = level == "info"
         self._showMessage(level, text, details)
 
+    def clearNews(self):
+        """Take away what was told of something done, as the user turns to something else."""
+        if self._isNews:
+            self.clearMessage()
+
     def clearMessage(self):
+        self._isNews = False
         self._showMessage("", "", "")
 
     def showError(self, error):
         """Show a PanelError; a cancellation is not an error and is told as such."""
         error = PanelError.fromException(error)
-        self.message("info" if error.isCancellation else "error", error.text, error.details)
+        if error.isCancellation:
+            self.message("info", error.text)
+        else:
+            self.message("error", error.text, error.details)
 
     def showPage(self, name):
         """Bring a page to the front: load, enhance, compress, distill, jobs, models."""

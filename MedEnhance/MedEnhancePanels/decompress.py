@@ -18,6 +18,7 @@ class DecompressSection:
         self.context, self.ui = context, ui
         self._state = None
         self._card, self._inspection, self._inspected = None, None, ""
+        self._shownPath = ""
         self._isUpdating, self._isBound = False, True
         self._progress = JobProgress(
             ui.openProgressArea, ui.openProgressBar, ui.openProgressLabel, ui.openCancelButton
@@ -46,6 +47,11 @@ class DecompressSection:
     def cleanup(self):
         self._inspection, self._state, self._isBound = None, None, False
         self._progress.forget()
+
+    @property
+    def path(self):
+        """The file that is chosen, in full; "" for none."""
+        return compression.fullPath(self.ui.fileEdit.text)
 
     @property
     def region(self):
@@ -87,9 +93,12 @@ class DecompressSection:
 
     @guarded
     def _onFile(self, _text=None):
-        path = self.ui.fileEdit.text.strip()
+        path = self.path
         if self._state is not None:
-            self._state.decompressPath = path
+            self._state.decompressPath = self.ui.fileEdit.text.strip()
+        if path != self._shownPath:
+            self._shownPath = path
+            self.context.clearNews()
         if path == self._inspected and self._card is not None:
             return
         self._card, self._inspection, self._inspected = None, None, path
@@ -115,8 +124,9 @@ class DecompressSection:
             self.ui.cardLabel.text = compressionwords.cardText(self._card)
             self._setRanges(self._card["shape"])
         else:
-            self.ui.cardLabel.text = compression.withRemedy(job.error).text
-            self.ui.recoverButton.visible = job.error.code == "codec"
+            error = compression.withRemedy(job.error, self.path)
+            self.ui.cardLabel.text = error.text
+            self.ui.recoverButton.visible = error.code == "codec"
         self._refresh()
 
     def _setRanges(self, shape):
@@ -154,7 +164,7 @@ class DecompressSection:
     @guarded
     def _onOpen(self, _checked=False):
         self.context.clearMessage()
-        path, runner = self.ui.fileEdit.text.strip(), self.context.runner
+        path, runner = self.path, self.context.runner
         region, layers = self.region, self.layers
         if region is None and layers is None and len(self._card["shape"]) == 3:
             preview = compression.startPreviewLoad(runner, path, self._card)
@@ -168,8 +178,7 @@ class DecompressSection:
     @guarded
     def _onRecover(self, _checked=False):
         self.context.clearMessage()
-        path = self.ui.fileEdit.text.strip()
-        self._follow(compression.startRecover(self.context.runner, path), self._onRecovered)
+        self._follow(compression.startRecover(self.context.runner, self.path), self._onRecovered)
 
     def _follow(self, job, then):
         self._progress.show(job)
@@ -188,20 +197,26 @@ class DecompressSection:
     def _onOpened(self, job):
         self._refresh()
         if job.state != "done":
-            self.ui.recoverButton.visible = job.error.code == "codec"
-            self.context.showError(compression.withRemedy(job.error))
+            error = compression.withRemedy(job.error, self.path)
+            self.ui.recoverButton.visible = error.code == "codec"
+            self.context.showError(error)
             return
         node = job.nodes["output"]
-        showVolume(node)
+        self._choose(node)
         self.context.message("info", _("{name} is in the scene.").format(name=node.GetName()))
 
     def _onRecovered(self, job):
         self._refresh()
         if job.state != "done":
-            self.context.showError(job.error)
+            self.context.showError(compression.beyondRecovery(job.error))
             return
-        showVolume(job.nodes["output"])
+        self._choose(job.nodes["output"])
         self.context.message("warning", compressionwords.lostText(job.result["report"]))
+
+    def _choose(self, node):
+        """All pages work on what was opened last, as after opening it on the page Load."""
+        showVolume(node)
+        self.ui.inputSelector.setCurrentNode(node)
 
 
 def showVolume(node):

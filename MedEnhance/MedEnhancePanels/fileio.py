@@ -35,7 +35,8 @@ def load(parent, properties):
     try:
         node = loadContainer(sharedRunner(), path, name, bool(properties.get("show", True)))
     except Exception as exception:  # the dialog shows it, and tells of the failure
-        _tell(parent, PanelError.fromException(exception))
+        error = compression.withRemedy(PanelError.fromException(exception), path)
+        _tell(parent, error)
         return False
     parent.loadedNodes = [node.GetID()]
     return True
@@ -77,5 +78,4 @@ def loadContainer(runner, path, name, show=True):
 
 
 def _tell(parent, error):
-    text = compression.withRemedy(error).text
-    parent.userMessages().AddMessage(vtk.vtkCommand.ErrorEvent, text)
+    parent.userMessages().AddMessage(vtk.vtkCommand.ErrorEvent, error.text)

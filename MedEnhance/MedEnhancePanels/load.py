@@ -19,8 +19,6 @@ from MedEnhancePanels.loading import (
     startLoad,
 )
 
-#: What the library adds for users of its command line: " (state another: --modality, …)".
-_COMMAND_LINE = re.compile(r" \([^()]*--[a-z][^()]*\)")
 _SETTLE_MS = 50
 
 
@@ -149,7 +147,8 @@ class LoadPanel:
             self.context.runner.forget(job)  # it did not fail, it asks
             self._showSeries(seriesIn(job.error))
         elif not job.error.isCancellation:
-            self.context.showError(compression.withRemedy(job.error))
+            path = str(job.params.get("input", ""))
+            self.context.showError(compression.withRemedy(job.error, path))
 
     def _show(self, node):
         """Choose a node that has just come, and put it into the slice views."""
@@ -335,7 +334,7 @@ class LoadPanel:
 
     def _showWarnings(self, warnings, notes):
         lines = [f"<b>{_html(one.text)}.</b> {_html(one.remedy)}" for one in warnings]
-        lines += [_html(_COMMAND_LINE.sub("", note)) for note in notes.splitlines()]
+        lines += [_html(note) for note in notes.splitlines()]
         self.ui.warningsFrame.visible = bool(lines)
         self.ui.warningsLabel.text = "".join(f"<p>{line}</p>" for line in lines)
 

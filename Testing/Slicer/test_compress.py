@@ -91,6 +91,8 @@ class CompressTest(CompressTestCase):
         self.ui.pathEdit.text = ""
         self.assertFalse(self.ui.compressButton.enabled)
         self.assertIn("Choose", self.ui.compressButton.toolTip)
+        self.assertEqual(self.ui.whyLabel.text, self.ui.compressButton.toolTip)
+        self.assertFalse(self.ui.whyLabel.isHidden())
         self.assertIn("Choose a volume", self.ui.estimateLabel.text)
         self.assertFalse(self.ui.openButton.enabled)
         self.assertTrue(self.ui.replaceCheckBox.isHidden())
@@ -117,12 +119,13 @@ class CompressTest(CompressTestCase):
         self.assertIn("HU", self.ui.maxErrorSpinBox.suffix)
         job = self.compress()
         self.assertEqual(job.state, "done", job.error)
+        told = self.ui.resultLabel.text
         back = slicer.util.arrayFromVolume(self.openFile().nodes["output"])
         error = np.abs(back.astype(int) - slicer.util.arrayFromVolume(node)).max()
         self.assertGreater(error, 0)
         self.assertLessEqual(error, 3)
         self.assertEqual(job.result["max_error"], error)
-        self.assertIn(f"{error} HU", self.ui.resultLabel.text)
+        self.assertIn(f"{error} HU", told)
         self.assertIn("no voxel is off by more than 3 HU", self.ui.cardLabel.text)
 
     def test_theRatioIsKept(self):
@@ -455,13 +458,51 @@ class DecompressTest(CompressTestCase):
         back = slicer.util.arrayFromVolume(job.nodes["output"])
         self.assertGreater((back == slicer.util.arrayFromVolume(node)).mean(), 0.5)
 
+    def test_whyNothingCanBeCompressedIsWrittenOnThePage(self):
+        self.choose(self.smallVolume())
+        self.assertTrue(self.ui.whyLabel.isHidden())
+        for path, why in (
+            ("", "No file is chosen"),
+            (os.path.join(self.folder, "scan.nrrd"), "does not end in .ucv"),
+            (os.path.join(self.folder, "no", "scan.ucv"), "is not there"),
+        ):
+            self.ui.pathEdit.text = path
+            self.assertIn(why, self.ui.whyLabel.text)
+            self.assertFalse(self.ui.whyLabel.isHidden())
+
+    def test_typedPathsMeanTheHomeFolder(self):
+        home = os.path.expanduser("~")
+        for text in ("~/scan.ucv", "scan.ucv"):
+            self.ui.pathEdit.text = text
+            self.assertEqual(self.panel.path, os.path.join(home, "scan.ucv"))
+            self.ui.fileEdit.text = text
+            self.assertEqual(self.panel._decompress.path, os.path.join(home, "scan.ucv"))
+
+    def test_whatIsOpenedIsChosenAndItsMessageGoesWithThePage(self):
+        node = self.smallVolume()
+        self.choose(node)
+        self.compress()
+        opened = self.openFile().nodes["output"]
+        self.assertIs(self.context.state.inputVolume, opened)
+        message = self.widget.ui.messageFrame
+        self.assertFalse(message.isHidden())
+        self.ui.fileEdit.text = os.path.join(self.folder, "other.ucv")
+        self.assertTrue(message.isHidden())
+        self.context.message("info", "x is ready")
+        self.widget.showPage("load")
+        self.assertTrue(message.isHidden())
+        self.context.message("error", "x failed")
+        self.widget.showPage("compress")
+        self.assertFalse(message.isHidden())
+
     def test_whatIsNoContainerIsToldSo(self):
         path = os.path.join(self.folder, "text.ucv")
         with open(path, "w", encoding="utf-8") as file:
             file.write("nothing")
         self.ui.fileEdit.text = path
         self.waitUntil(lambda: self.ui.cardLabel.text not in ("", "Reading…"), 20)
-        self.assertIn("text.ucv", self.ui.cardLabel.text)
+        self.assertIn("text.ucv is no file that MedEnhance", self.ui.cardLabel.text)
+        self.assertTrue(self.ui.recoverButton.isHidden())
         self.assertFalse(self.ui.openButton.enabled)
         self.ui.fileEdit.text = os.path.join(self.folder, "absent.ucv")
         self.assertIn("is not there", self.ui.cardLabel.text)
