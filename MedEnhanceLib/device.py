@@ -39,7 +39,7 @@ def choose_device(wish: str = "auto") -> DeviceChoice:
     if not available[kind]:
         raise ConfigError(
             f"the device {wish!r} is not available here",
-            "Use --device auto, or see what `medenhance doctor` finds.",
+            "Use auto, which takes the best that is there (--device auto; see medenhance doctor).",
         )
     return DeviceChoice(wish, "chosen by the user")
 

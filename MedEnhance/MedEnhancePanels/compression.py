@@ -7,7 +7,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedEnhanceLib.geometry import Geometry
-from MedEnhancePanels import bridge, compressionwords, nrrd, provenance, results
+from MedEnhancePanels import arguments, bridge, compressionwords, nrrd, provenance, results
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.noderun import share
 
@@ -99,7 +99,7 @@ def startDecompress(runner, path, region=None, layers=None, name=None, card=None
     region: for each axis [T,] K, J, I a pair [start, stop] or None. layers: None reads all.
     card: what startInspect found, so that the node says what a lossy file lost.
     """
-    params = {"region": _regionToJson(region), "layers": layers}
+    params = {"region": arguments.regionToJson(region), "layers": layers}
     notes = compressionwords.lossText(card) if card is not None else ""
     return _startOpening(runner, "decompress", path, params, name, lambda _job: notes)
 
@@ -358,11 +358,3 @@ def _startOpening(runner, kind, path, params, name, notes):
     title = _("Open {name}").format(name=os.path.basename(path))
     params = {"input": str(path)} | {key: value for key, value in params.items() if value}
     return runner.submit(kind, params, title=title, before=before, after=after)
-
-
-def _regionToJson(region):
-    """Slices or pairs, for each axis, as the job takes them."""
-    if region is None:
-        return None
-    pairs = [[axis.start, axis.stop] if isinstance(axis, slice) else axis for axis in region]
-    return [None if axis in (None, [None, None]) else list(axis) for axis in pairs]

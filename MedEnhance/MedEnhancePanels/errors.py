@@ -3,9 +3,18 @@
 import errno
 import functools
 import logging
+import re
 import traceback
 
 from slicer.i18n import tr as _
+
+#: What the library's hints add for its other users: " (--device cpu, …)", " (medenhance doctor)".
+_FOR_COMMAND_LINES = re.compile(r" \((?:[^()]*\s)?(?:--[a-z]|medenhance [a-z]|python -m )[^()]*\)")
+
+
+def plain(text):
+    """A sentence of the library without the names of options and commands that it ends with."""
+    return _FOR_COMMAND_LINES.sub("", text or "")
 
 
 class PanelError(Exception):
@@ -47,7 +56,7 @@ class PanelError(Exception):
             return cls.cancelled()
         return cls(
             fields.get("message") or _("The job failed"),
-            fields.get("hint") or "",
+            _hintOf(fields.get("code"), fields.get("hint")),
             fields.get("code") or "internal",
             fields.get("details") or "",
         )
@@ -60,12 +69,19 @@ class PanelError(Exception):
         details = "".join(traceback.format_exception(exception))
         if hasattr(exception, "message") and hasattr(exception, "hint"):
             code = getattr(exception, "code", "internal")
-            return cls(exception.message, exception.hint, code, details)
+            return cls(exception.message, _hintOf(code, exception.hint), code, details)
         if isinstance(exception, OSError) and exception.strerror:
             return cls(*_ofSystem(exception), details)
         message = f"{type(exception).__name__}: {exception}"
         hint = _("This is a fault in MedEnhance: please report it with the details.")
         return cls(message, hint, "internal", details)
+
+
+def _hintOf(code, hint):
+    """The library's remedy, as it is done in Slicer."""
+    if code == "dependency":
+        return _("Install it with the button on top of the module MedEnhance.")
+    return plain(hint)
 
 
 def _ofSystem(error):

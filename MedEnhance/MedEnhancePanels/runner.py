@@ -16,7 +16,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhancePanels.errors import PanelError
+from MedEnhancePanels.errors import PanelError, plain
 from MedEnhancePanels.job import Job
 from MedEnhancePanels.worker import Worker, encoded
 
@@ -259,7 +259,7 @@ class Runner:
         job.keepLog(fields.get("message", ""))
 
     def _onWarning(self, job, fields):
-        job.warnings.append(fields.get("message", ""))
+        job.warnings.append(plain(fields.get("message", "")))
         job.log.append(f"warning: {job.warnings[-1]}")
         job.tell("warning", **fields)
 

@@ -53,6 +53,11 @@ class Bundle:
         return str(self.metadata["modality"])
 
     @property
+    def anatomy(self) -> str:
+        """What of the body it learned from: "brain"; empty where it does not say."""
+        return str(self.metadata.get("anatomy", ""))
+
+    @property
     def weights(self) -> Path:
         """The safetensors file."""
         return self.folder / WEIGHTS
@@ -63,8 +68,9 @@ class Bundle:
         return str(self.metadata["files"][str(WEIGHTS)])
 
     def identity(self) -> dict[str, str]:
-        """Name and hash, as manifests record them."""
-        return {"name": self.name, "sha256": self.sha256}
+        """Name and hash, and the anatomy where it is told, as manifests record them."""
+        told = {"anatomy": self.anatomy} if self.anatomy else {}
+        return {"name": self.name, "sha256": self.sha256} | told
 
 
 def user_folder() -> Path:
@@ -103,13 +109,14 @@ def open_bundle(name_or_path: str, *, kind: str, modality: str) -> Bundle:
         bundle = _by_name(name_or_path)
     if bundle.kind != kind:
         raise ModelError(
-            f"model {bundle.name!r} is a {bundle.kind}, not a {kind}", _names_hint(kind, modality)
+            f"model {bundle.name!r} {_does(bundle.kind)}, and is not one that {_does(kind)}",
+            _names_hint(kind, modality),
         )
     if modality not in (bundle.modality, "OT"):
         raise ModelError(
             f"model {bundle.name!r} is for {bundle.modality}, the volume is {modality}",
             _names_hint(kind, modality)
-            + " If the modality is wrong, state it (--modality, or modality= when loading).",
+            + " If the modality is wrong, correct it (--modality, or modality= when loading).",
         )
     verify_bundle(bundle)
     return bundle
@@ -214,7 +221,7 @@ def _by_name(name: str) -> Bundle:
             return bundle
     names = ", ".join(bundle.name for bundle in list_bundles()) or "none"
     raise ModelError(
-        f"there is no model {name!r}", f"Installed: {names}. See: medenhance models list"
+        f"there is no model {name!r}", f"Installed: {names} (see: medenhance models list)."
     )
 
 
@@ -222,7 +229,14 @@ def _recommended(kind: str, modality: str) -> Bundle:
     for bundle in list_bundles():
         if bundle.kind == kind and bundle.modality == modality:
             return bundle
-    raise ModelError(f"there is no {kind} for {modality}", _names_hint(kind, modality))
+    raise ModelError(
+        f"there is no model that {_does(kind)} {modality}", _names_hint(kind, modality)
+    )
+
+
+def _does(kind: str) -> str:
+    """What a model of that kind does, as a verb: users know no kinds."""
+    return {"enhancer": "enhances", "head": "segments"}.get(kind, f"is of the kind {kind}")
 
 
 def _names_hint(kind: str, modality: str) -> str:
@@ -230,7 +244,7 @@ def _names_hint(kind: str, modality: str) -> str:
     if fitting:
         return f"Use {' or '.join(fitting)}."
     others = [f"{b.name} ({b.modality})" for b in list_bundles() if b.kind == kind]
-    return f"Installed {kind}s: {', '.join(others) or 'none'}."
+    return f"A model here that {_does(kind)}: {', '.join(others) or 'none'}."
 
 
 def _safe(relative: str) -> PurePosixPath:

@@ -23,7 +23,10 @@ def n4_field(volume: Volume) -> npt.NDArray[np.float32]:
     implements it. Raises InputError for a modality that has no such shading.
     """
     if volume.modality == "CT":
-        raise InputError("a CT has no shading of the kind N4 corrects", "Leave --bias-correction.")
+        raise InputError(
+            "a CT has no shading of the kind N4 corrects",
+            "Leave the correction of shading out (--bias-correction).",
+        )
     sitk: Any = require("SimpleITK", purpose="Bias correction (N4)")
     image = sitk.GetImageFromArray(volume.voxels.astype(np.float32))
     image.SetSpacing(volume.geometry.spacing)

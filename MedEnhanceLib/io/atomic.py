@@ -29,7 +29,7 @@ def refuse_existing(path: str | os.PathLike[str], overwrite: bool) -> None:
     if exists and not overwrite:
         raise OutputError(
             f"{target} exists already",
-            "Choose another name, or allow overwriting (--force, overwrite=True).",
+            "Choose another name, or allow that it is replaced (--force, overwrite=True).",
         )
 
 

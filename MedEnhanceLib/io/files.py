@@ -37,6 +37,7 @@ READABLE = tuple(_READERS)
 WRITABLE = tuple(_WRITERS)
 #: A DICOM file may have any name, and most have none of these.
 _DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
+_KINDS = {"OT": "neither CT nor MR"}
 #: What the formats lack, and the wider type that holds every value of it.
 _WIDER = {"bool": "uint8", "float16": "float32"}
 
@@ -117,8 +118,8 @@ def _meaning(volume: Volume, found: tags.Tags, modality: str | None, monitor: Mo
     if chosen is None:
         chosen = guess_modality(volume)
         monitor.warn(
-            f"{Path(volume.source).name}: the header names no modality; taken as {chosen} by its "
-            "values (state another: --modality, modality=)"
+            f"{Path(volume.source).name}: the header names no modality; by its values it looks "
+            f"like {_KINDS.get(chosen, chosen)}: say so if that is wrong (--modality, modality=)"
         )
     return dataclasses.replace(
         volume,

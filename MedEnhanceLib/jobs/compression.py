@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import EllipsisType
 from typing import Any
 
 from MedEnhanceLib.config import config_from_json, config_to_json
@@ -24,7 +25,7 @@ from MedEnhanceLib.progress import Monitor
 
 #: Fields of a CompressResult that every job's result has under its own name.
 _TOLD_ANYWAY = ("path", "seconds")
-Region = tuple[slice, ...]
+Region = tuple[slice | EllipsisType, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,8 @@ class EstimateParams(VolumeParams):
 
 @dataclass(frozen=True, kw_only=True)
 class DecompressParams:
-    """region: [start, stop] or null (all) for each axis [T,] K, J, I; later axes may be left out.
+    """region: [start, stop] or null (all) for each axis [T,] K, J, I; "..." once stands for
+    any number of nulls, and later axes may be left out.
 
     layers: how many layers of the payload to read; null reads all. preview: the whole grid, but
     only the blocks at the three middle planes (or the first of several layers) are decoded.
@@ -53,7 +55,7 @@ class DecompressParams:
 
     input: str
     output: str
-    region: list[list[int | None] | None] | None = None
+    region: list[list[int | None] | str | None] | None = None
     layers: int | None = None
     preview: bool = False
     overwrite: bool = False
@@ -158,8 +160,8 @@ def run_recover(params: RecoverParams, monitor: Monitor) -> Result:
     )
 
 
-def region_from_json(region: list[list[int | None] | None] | None) -> Region | None:
-    """[[40, 60], null] → (slice(40, 60), slice(None)); None stays None.
+def region_from_json(region: list[list[int | None] | str | None] | None) -> Region | None:
+    """[[40, 60], null, "..."] → (slice(40, 60), slice(None), ...); None stays None.
 
     Raises ConfigError for what is not a pair.
     """
@@ -168,9 +170,11 @@ def region_from_json(region: list[list[int | None] | None] | None) -> Region | N
     return tuple(_slice_from_json(entry) for entry in region)
 
 
-def _slice_from_json(ends: list[int | None] | None) -> slice:
+def _slice_from_json(ends: list[int | None] | str | None) -> slice | EllipsisType:
     if ends is None:
         return slice(None)
-    if len(ends) != 2:
+    if ends == "...":
+        return ...
+    if isinstance(ends, str) or len(ends) != 2:
         raise ConfigError(f"region has the entry {ends!r}", "Give [start, stop], or null for all.")
     return slice(*ends)

@@ -17,7 +17,7 @@ from MedEnhanceLib import errors
 from MedEnhanceLib.errors import Cancelled, DeviceMemoryError, MedEnhanceError
 
 _LONGEST_DETAILS = 32_000
-_LESS_MEMORY = "Close other programs, crop the volume, or choose the CPU: --device cpu."
+_LESS_MEMORY = "Close other programs, crop the volume, or choose the CPU as device (--device cpu)."
 #: What libraries say in a plain RuntimeError when memory runs out.
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "failed to allocate", "bad_alloc")
 

@@ -42,7 +42,7 @@ _SECOND_COPY = 1
 _MAX_HEADER_BYTES = 1 << 22
 _MAX_CHUNKS = 1 << 20
 _SMALLEST_FILE = 2 * _PROLOGUE.size + _DIGEST_BYTES
-_RECOVER = "Copy the file again, or save what is intact: medenhance recover"
+_RECOVER = "Copy the file again, or save what is intact (medenhance recover)."
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ class Container:
             raise CodecError(
                 f"{self.path.name} has format {prologue.version}, this version reads "
                 f"{VERSION[0]}.x",
-                "Install a newer medenhance: python -m pip install --upgrade medenhance",
+                "Install a newer MedEnhance (python -m pip install --upgrade medenhance).",
             )
         return prologue
 

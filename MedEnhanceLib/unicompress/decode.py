@@ -224,5 +224,5 @@ def _unknown_type(container: Container, header: Header, chunk: ChunkInfo, what: 
     return CodecError(
         f"{container.path.name}: chunk {chunk.index} at byte {chunk.offset} has {what}, which "
         f"this version does not know; it was written by {header.encoder}",
-        f"Install that version or a newer one{needs}: python -m pip install --upgrade medenhance",
+        f"Install that version or a newer one{needs} (python -m pip install --upgrade medenhance).",
     )

@@ -190,9 +190,9 @@ class LoadTest(LoadTestCase):
 
     def test_aGuessedModalityIsToldInWordsOfThePage(self):
         node = self.open(samples.samplePath(samples.SAMPLES[0])).nodes["output"]
-        self.assertIn("modality=", node.GetAttribute("MedEnhance.notes"))
+        self.assertIn("no modality", node.GetAttribute("MedEnhance.notes"))
         text = self.panel.ui.warningsLabel.text
-        self.assertIn("taken as MR by its values", text)
+        self.assertIn("by its values it looks like MR", text)
         self.assertNotIn("--modality", text)
 
     def test_aLossyFileSaysSoOnTheCardAndGoesOnSayingIt(self):

@@ -54,7 +54,7 @@ def _choose(found: Sequence[Series], wish: str | None, path: Path) -> Series:
     what = f"holds {len(found)} series" if wish is None else f"has no series {wish!r} but"
     raise InputError(
         f"{path} {what}:{listing}",
-        "Choose one by its number or UID: series='1' (--series 1)",
+        "Choose one by its number or UID (--series 1, series='1').",
     )
 
 
@@ -91,7 +91,7 @@ def _voxels(slices: Sequence[Slice], modality: str, name: str, monitor: Monitor)
     if modality == "CT" and any(one.intercept is None for one in slices):
         raise InputError(
             f"{name}: RescaleIntercept is missing, so that the stored numbers give no HU",
-            "Load it as what it is with modality='OT' (--modality OT).",
+            "Load it as what it is, with the modality OT (--modality OT, modality='OT').",
         )
     stored = []
     for index, one in enumerate(slices):

@@ -44,14 +44,21 @@ def stack(slices: Sequence[Slice], name: str, monitor: Monitor) -> tuple[list[Sl
     )
 
 
+def _where(lacking: Sequence[str], count: int) -> str:
+    if count == 1:
+        return f"the file {lacking[0]} has"
+    verb = "has" if len(lacking) == 1 else "have"
+    return f"{len(lacking)} of {count} files ({lacking[0]} first) {verb}"
+
+
 def _plane(slices: Sequence[Slice], name: str) -> tuple[Vector, Vector, tuple[float, float]]:
     """Unit vectors along a row and down a column, and mm between rows and between columns."""
     for field in ("position", "orientation", "pixel_spacing"):
         lacking = [one.path.name for one in slices if getattr(one, field) is None]
         if lacking:
             raise GeometryError(
-                f"{name}: {len(lacking)} of {len(slices)} files have no {_ELEMENT[field]}, "
-                f"{lacking[0]} first: their place in the patient is unknown",
+                f"{name}: {_where(lacking, len(slices))} no {_ELEMENT[field]}: the place in the "
+                "patient is unknown",
                 "Export the original images; screenshots and scout views have no place.",
             )
     require_same(slices, "PixelSpacing", lambda one: one.pixel_spacing, name)

@@ -118,4 +118,4 @@ def test_guess_is_said(tmp_path: Path, rng: np.random.Generator, ear: Ear) -> No
     (tmp_path / "b.mha").write_bytes(data.replace(b"MedEnhance = ", b"Something = "))
     back = load(tmp_path / "b.mha", monitor=ear.monitor)
     assert (back.modality, back.units) == ("CT", "HU")
-    assert any("taken as CT" in warning for warning in ear.warnings)
+    assert any("looks like CT" in warning for warning in ear.warnings)

@@ -219,7 +219,7 @@ def test_image_without_a_place_is_refused_by_element(make_series: Make, element:
     with pytest.raises(GeometryError, match=element):
         load(make_series(STORED, **{element: None}))
     folder = make_series(STORED, slice_elements=lambda k: {element: None} if k == 3 else {})
-    with pytest.raises(GeometryError, match=rf"1 of 5 files have no {element}, 002\.dcm first"):
+    with pytest.raises(GeometryError, match=rf"1 of 5 files \(002\.dcm first\) has no {element}"):
         load(folder)
 
 

@@ -1,0 +1,106 @@
+"""MedEnhanceLogic from a script: what it takes, and the words in which it refuses the rest."""
+
+import os
+
+import slicer
+from medenhance_testing import MedEnhanceTestCase
+
+
+class LogicTest(MedEnhanceTestCase):
+    KEEPS_WORKER = True
+
+    def setUp(self):
+        super().setUp()
+        from MedEnhance import MedEnhanceLogic
+
+        self.logic = MedEnhanceLogic()
+
+    def refusal(self, function, *arguments, **options):
+        from MedEnhancePanels.errors import PanelError
+
+        with self.assertRaises(PanelError) as caught:
+            function(*arguments, **options)
+        self.assertTrue(caught.exception.hint, caught.exception.message)
+        return caught.exception
+
+    def mr(self, name="MR02"):
+        node = self.smallVolume(name=name)
+        node.SetAttribute("MedEnhance.modality", "MR")
+        return node
+
+    def test_whatIsNoVolumeIsRefusedInWords(self):
+        self.mr()
+        logic, path = self.logic, os.path.join(self.temporaryFolder(), "x.ucv")
+        calls = (logic.enhance, logic.segment, logic.inspect,
+                 lambda node: logic.compress(node, path, lossless=True),
+                 lambda node: logic.save(node, path))  # fmt: skip
+        for call in calls:
+            for wrong in (None, "MR02", 7):
+                if call == logic.inspect and wrong == "MR02":
+                    continue  # a path
+                self.assertEqual(self.refusal(call, wrong).code, "input", (call, wrong))
+        self.assertIn("getNode", self.refusal(logic.enhance, "MR02").hint)
+
+    def test_optionsOfTheWrongKindAreRefusedInWords(self):
+        node = self.mr()
+        wrong = (
+            {"guide": "x"}, {"strength": "x"}, {"strength": None}, {"uncertainty": "x"},
+            {"model": 7}, {"device": None}, {"output": "x"}, {"strength": float("nan")},
+            {"biasCorrection": 3},
+        )  # fmt: skip
+        for options in wrong:
+            self.assertIn(self.refusal(self.logic.enhance, node, **options).code,
+                          ("input", "config"), options)  # fmt: skip
+        self.assertEqual(self.context.runner.activeJobs(), [])
+
+    def test_regionsAreTakenAsTheLibraryTakesThem(self):
+        node, path = self.mr(), os.path.join(self.temporaryFolder(), "r.ucv")
+        self.logic.compress(node, path, lossless=True)
+        voxels = slicer.util.arrayFromVolume(node)
+        for region, part in (
+            ((slice(4, 8), ...), voxels[4:8]),
+            ((..., slice(3, 9)), voxels[..., 3:9]),
+            ((slice(4, 8),), voxels[4:8]),
+            (slice(4, 8), voxels[4:8]),
+            (((4, 8), None, (1, 5)), voxels[4:8, :, 1:5]),
+            ((slice(None), slice(None, 7), slice(2, None)), voxels[:, :7, 2:]),
+            ((slice(-3, None), ...), voxels[-3:]),
+            (..., voxels),
+        ):
+            back = slicer.util.arrayFromVolume(self.logic.decompress(path, region=region))
+            self.assertEqual(back.shape, part.shape, region)
+            self.assertTrue((back == part).all(), region)
+        for wrong in (
+            "x", 7, (slice(0, 8, 2),), (..., ...), ((1, 2, 3), None, None), (3, None, None),
+            (None,) * 5, (("a", "b"), None, None),
+        ):  # fmt: skip
+            error = self.refusal(self.logic.decompress, path, region=wrong)
+            self.assertEqual(error.code, "config", wrong)
+        self.assertEqual(self.refusal(self.logic.decompress, None).code, "input")
+        self.assertEqual(self.refusal(self.logic.decompress, path, layers="x").code, "config")
+
+    def test_hintsNameNoOptionsOfTheCommandLine(self):
+        node = self.mr()
+        ct = self.smallVolume(name="ct")
+        ct.SetAttribute("MedEnhance.modality", "CT")
+        hints = [
+            self.refusal(self.logic.enhance, node, device="cuda:99").hint,
+            self.refusal(self.logic.enhance, node, model="no-such-model").hint,
+            self.refusal(self.logic.enhance, node, model="ct-lowdose").hint,
+            self.refusal(self.logic.enhance, ct, biasCorrection="n4").hint,
+        ]
+        for hint in hints:
+            self.assertNotRegex(hint, r"--[a-z]|medenhance|modality=")
+        error = self.refusal(self.logic.enhance, node, model="brain-tissue")
+        self.assertIn("segments, and is not one that enhances", error.message)
+        error = self.refusal(self.logic.segment, ct)
+        self.assertIn("no model that segments CT", error.message)
+
+    def test_theLibrarysWordsAreToldWithoutOptions(self):
+        from MedEnhancePanels.errors import PanelError, plain
+
+        self.assertEqual(plain("Use auto (--device auto; see medenhance doctor)."), "Use auto.")
+        self.assertEqual(plain("Save it (medenhance recover)."), "Save it.")
+        self.assertEqual(plain("scan (2).nii (MR) - a--b"), "scan (2).nii (MR) - a--b")
+        missing = {"code": "dependency", "message": "m", "hint": "Install it with: python -m pip"}
+        self.assertIn("button", PanelError.fromEvent(missing).hint)
