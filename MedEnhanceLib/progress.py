@@ -39,6 +39,25 @@ Listener = Callable[[Event], None]
 Cancel = Callable[[], bool] | _HasIsSet
 
 
+class _Pace:
+    """How fast work goes, measured anew in each stage: some of them take no time for their share.
+
+    A reading that is over at once would promise that the network after it is as fast.
+    """
+
+    def __init__(self) -> None:
+        self._stage, self._began, self._start = "", time.monotonic(), 0.0
+
+    def seconds_left(self, fraction: float, stage: str) -> float | None:
+        """Until all is done, at the pace of this stage; None while that is not known."""
+        now = time.monotonic()
+        stage = "".join(letter for letter in stage if not letter.isdigit())  # "step 3 of 9"
+        if stage != self._stage:
+            self._stage, self._began, self._start = stage, now, fraction
+        done, elapsed = fraction - self._start, now - self._began
+        return elapsed * (1 - fraction) / done if done > 0.02 and elapsed > 0.5 else None
+
+
 class Monitor:
     """Carries events out of a job and the wish to stop into it.
 
@@ -51,14 +70,14 @@ class Monitor:
         self._listener = progress
         self._cancel = cancel
         self._start, self._end = 0.0, 1.0
-        self._began = time.monotonic()
+        self._pace = _Pace()
 
     def part(self, start: float, end: float) -> Monitor:
         """A monitor for a share of this work: its 0…1 is this one's start…end."""
         part = Monitor(self._listener, self._cancel)
         span = self._end - self._start
         part._start, part._end = self._start + start * span, self._start + end * span
-        part._began = self._began
+        part._pace = self._pace
         return part
 
     @property
@@ -82,8 +101,7 @@ class Monitor:
         """Tell how far the work is, in [0, 1]; a safe point as well."""
         self.check()
         overall = self._start + min(max(fraction, 0.0), 1.0) * (self._end - self._start)
-        elapsed = time.monotonic() - self._began
-        eta = elapsed * (1 - overall) / overall if overall > 0.02 and elapsed > 0.5 else None
+        eta = self._pace.seconds_left(overall, stage)
         self._tell("progress", fraction=round(overall, 5), stage=stage, eta_s=eta)
 
     def log(self, message: str) -> None:

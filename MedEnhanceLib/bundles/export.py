@@ -84,6 +84,7 @@ def make_card(metadata: dict[str, Any]) -> str:
         f"**{RESEARCH_ONLY}**",
         "",
         f"- Kind: {metadata['kind']}; modality: {metadata['modality']}",
+        *([f"- Anatomy: {metadata['anatomy']} only"] if metadata.get("anatomy") else []),
         f"- Version: {metadata['version']}",
         f"- Licence of the weights: {metadata['licence']}",
         f"- How it was trained: {metadata.get('training', {}).get('summary', 'see metadata.json')}",

@@ -16,6 +16,7 @@ def summary(bundle: Bundle) -> dict[str, Any]:
         "name": bundle.name,
         "kind": bundle.kind,
         "modality": bundle.modality,
+        "anatomy": bundle.anatomy,
         "version": str(metadata.get("version", "")),
         "licence": str(metadata.get("licence", "")),
         "description": str(metadata.get("description", "")),

@@ -61,6 +61,7 @@ class TrainHeadConfig:
         the same order; where empty, the labels are propagated from `atlas_image` and
         `atlas_labels` by registration, and refined by the image's own intensities.
     enhancer: name or folder of the bundle whose output the head also sees; "" for none.
+    anatomy: what of the body the images show; users are told that it learned from nothing else.
     damaged: simulated low-quality versions of each image, each seen as it is and enhanced.
     """
 
@@ -73,6 +74,7 @@ class TrainHeadConfig:
     enhancer: str = ""
     damaged: int = 3
     modality: str = "MR"
+    anatomy: str = ""
     name: str = "brain-tissue"
     seed: int = 0
     steps: int = 3000

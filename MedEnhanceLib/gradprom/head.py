@@ -60,6 +60,7 @@ def export_head(
         "name": config.name,
         "kind": "head",
         "modality": config.modality,
+        "anatomy": config.anatomy,
         "description": f"Segmentation head: {', '.join(x.name for x in config.label_set)}. "
         f"Labels for training: {origin}.",
         "licence": "Apache-2.0",

@@ -56,6 +56,11 @@ def segment(
     bundle = open_bundle(config.model, kind="head", modality=volume.modality)
     choice = choose_device(config.device)
     monitor.log(f"running {bundle.name} on {choice.name}: {choice.reason}")
+    if bundle.anatomy:
+        monitor.warn(
+            f"{bundle.name} learned from images of the {bundle.anatomy} only:"
+            " elsewhere its labels mean nothing"
+        )
     model = _warm_head(bundle.folder, bundle.sha256)
 
     def network(batch: Tensor, plan: Plan) -> Tensor:

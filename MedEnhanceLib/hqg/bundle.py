@@ -69,6 +69,7 @@ def export_enhancer(
         "name": config.name,
         "kind": "enhancer",
         "modality": config.modality,
+        "anatomy": config.anatomy,
         "description": f"HQG-Net, first form: unpaired, guided enhancement of {what}.",
         "licence": "Apache-2.0",
         "network": config_to_json(config.network),

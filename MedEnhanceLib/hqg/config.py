@@ -78,6 +78,8 @@ class TrainConfig:
         is made on real low-quality images.
     data: what the bundle's card says of the data: name, subjects, licence, source of each.
     modality: "MR" or "CT"; decides intensity scaling and the degradations.
+    anatomy: what of the body the data show, as in "images of the brain"; users are told that the
+        model learned from nothing else.
     name: of the bundle that comes out.
     patch: side in pixels; batch: patches per step; steps: optimiser steps.
     degradations: share of each kind in the mixture (they need not sum to 1).
@@ -90,6 +92,7 @@ class TrainConfig:
     low_quality: tuple[str, ...] = ("lq/*",)
     data: tuple[dict[str, str], ...] = ()
     modality: str = "MR"
+    anatomy: str = ""
     name: str = "mr-brain"
     seed: int = 0
     steps: int = 7000

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from MedEnhanceLib.gradprom import Segmentation, SegmentConfig
     from MedEnhanceLib.hqg import EnhanceConfig
 
+#: Passes of the enhancer that take as long as the head does.
+_HEAD_PASSES = 0.4
+
 
 @dataclass(frozen=True, kw_only=True)
 class EnhanceParams(VolumeParams):
@@ -110,7 +113,8 @@ def enhance_volume(
     from MedEnhanceLib.hqg import enhance
 
     began = time.monotonic()
-    share = 0.7 if head else 1.0
+    passes = 1 + config.uncertainty
+    share = passes / (passes + _HEAD_PASSES) if head else 1.0
     done = enhance(volume, config, guide=guide, slices=slices, monitor=monitor.part(0.0, share))
     found = _segment(done.volume, head, monitor.part(share, 1.0)) if head else None
     manifest = make_manifest(

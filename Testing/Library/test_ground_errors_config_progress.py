@@ -173,8 +173,25 @@ def test_time_left_is_told_once_it_can_be_known(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("MedEnhanceLib.progress.time.monotonic", lambda: now[0])
     ear = Ear()
     monitor = Monitor(ear)
-    monitor.progress(0.0, "start")
+    monitor.progress(0.0, "step 1 of 4")
     now[0] += 10
-    monitor.progress(0.25, "work")
-    monitor.part(0.5, 1.0).progress(0.0, "half")
-    assert [event.fields["eta_s"] for event in ear.events] == [None, 30.0, 10.0]
+    monitor.progress(0.25, "step 2 of 4")
+    now[0] += 10
+    monitor.part(0.5, 1.0).progress(0.0, "step 3 of 4")
+    assert [event.fields["eta_s"] for event in ear.events] == [None, 30.0, 20.0]
+
+
+def test_a_stage_that_takes_no_time_promises_nothing_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("MedEnhanceLib.progress.time.monotonic", lambda: now[0])
+    ear = Ear()
+    monitor = Monitor(ear)
+    monitor.progress(0.05, "load")
+    now[0] += 1
+    monitor.part(0.05, 0.5).progress(0.0, "network")
+    now[0] += 5
+    monitor.part(0.05, 0.55).progress(0.1, "network")
+    assert ear.events[1].fields["eta_s"] is None
+    assert ear.events[2].fields["eta_s"] == pytest.approx(90.0)

@@ -53,6 +53,20 @@ def test_an_exported_bundle_reads_back(toy: Bundle) -> None:
     assert "| a | 30.0 |" in card
 
 
+def test_the_anatomy_is_told_by_card_and_identity(toy: Bundle, tmp_path: Path) -> None:
+    fields = METADATA_FIELDS | {"name": "knees", "anatomy": "knee"}
+    knees = export_bundle(tmp_path / "knees", {"w": torch.arange(6.0)}, fields)
+    assert knees.identity() == {"name": "knees", "sha256": knees.sha256, "anatomy": "knee"}
+    assert "- Anatomy: knee only" in (knees.folder / "docs/README.md").read_text()
+    assert toy.identity() == {"name": "toy", "sha256": toy.sha256}
+
+
+def test_shipped_models_tell_their_anatomy_and_verify() -> None:
+    for bundle in list_bundles():
+        assert bundle.anatomy
+        verify_bundle(bundle)
+
+
 def test_import_from_folder_then_remove(toy: Bundle, user_models: Path) -> None:
     imported = import_bundle(toy.folder)
     assert imported.folder == user_models / "toy"

@@ -54,6 +54,7 @@ def config() -> TrainHeadConfig:
     fields = {"preset": "smoke", "labels": ["labels/*"], "structures": STRUCTURES, "name": "toy"}
     return replace(
         TrainHeadConfig.from_json(fields),
+        anatomy="ball",
         steps=200,
         batch=4,
         device="cpu",
@@ -79,6 +80,15 @@ def test_a_trained_head_finds_the_structures(head_model: Path) -> None:
     row = result.table[1]
     assert row["label"] == "Core"
     assert row["volume_ml"] == pytest.approx((result.volume.voxels == 5).sum() * 0.012, abs=1e-3)
+
+
+def test_a_head_says_what_it_learned_from(head_model: Path) -> None:
+    image, _labels = phantom(seed=9)
+    told: list[str] = []
+    monitor = Monitor(lambda event: told.append(event.fields.get("message", "")))
+    segment(image, SegmentConfig(model=str(head_model), device="cpu"), monitor=monitor)
+    sentence = "toy learned from images of the ball only: elsewhere its labels mean nothing"
+    assert sentence in told
 
 
 def test_two_trainings_give_the_same_head(
