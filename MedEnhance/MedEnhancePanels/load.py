@@ -1,7 +1,6 @@
 """The page Load: a volume from the scene, a file, a DICOM folder or a sample, and its card."""
 
 import os
-import re
 
 import qt
 import slicer
@@ -16,7 +15,9 @@ from MedEnhancePanels.loading import (
     isForTheLibrary,
     loadWithSlicer,
     seriesIn,
+    seriesRow,
     startLoad,
+    withRemedy,
 )
 
 _SETTLE_MS = 50
@@ -147,8 +148,9 @@ class LoadPanel:
             self.context.runner.forget(job)  # it did not fail, it asks
             self._showSeries(seriesIn(job.error))
         elif not job.error.isCancellation:
-            path = str(job.params.get("input", ""))
-            self.context.showError(compression.withRemedy(job.error, path))
+            path = self._folder
+            error = compression.withRemedy(withRemedy(job.error, path), path)
+            self.context.showError(error)
 
     def _show(self, node):
         """Choose a node that has just come, and put it into the slice views."""
@@ -208,11 +210,16 @@ class LoadPanel:
     def _showSeries(self, series):
         ui = self.ui
         ui.seriesList.clear()
-        for number, text in series:
-            item = qt.QListWidgetItem(re.sub(r"\s{2,}", "  ", text), ui.seriesList)
+        enhanced = {model.modality for model in installedModels() if model.kind == "enhancer"}
+        fitting = []
+        for index, (number, text) in enumerate(series):
+            row, modality = seriesRow(text)
+            item = qt.QListWidgetItem(row, ui.seriesList)
             item.setData(qt.Qt.UserRole, number)
             item.setToolTip(text)
-        ui.seriesList.setCurrentRow(0)
+            if modality in enhanced:
+                fitting.append(index)
+        ui.seriesList.setCurrentRow(fitting[0] if fitting else 0)
         ui.seriesBox.visible = True
 
     def _hideSeries(self, *_checked):

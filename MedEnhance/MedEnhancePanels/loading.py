@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 
 import slicer
 from slicer.i18n import tr as _
@@ -14,6 +15,8 @@ READABLE = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".dcm", ".dicom", ".ima"
 CONTAINER = ".ucv"
 #: How the library lists the series of a folder in the message of its error: "  1: CT  512×…".
 _SERIES_LINE = re.compile(r"^\s+(\d+): (.+)$", re.MULTILINE)
+#: One of them: "CT  512×512×80  'Thorax'  1.2.840…".
+_SERIES = re.compile(r"(\S+)  \d+×\d+×(\d+)  (.*)  \S+")
 
 
 def startLoad(runner, path, *, series=None, modality=None, name=None):
@@ -49,13 +52,15 @@ def startLoad(runner, path, *, series=None, modality=None, name=None):
 
 def isForTheLibrary(path):
     """Whether the library reads what lies there, or at least says why it cannot be read."""
-    from pathlib import Path
-
-    from MedEnhanceLib.io.dicom import is_dicom
-
     if os.path.isdir(path) or not os.path.exists(path):
         return True
-    return str(path).lower().endswith(READABLE) or is_dicom(Path(path))
+    return str(path).lower().endswith(READABLE) or _isDicom(path)
+
+
+def _isDicom(path):
+    from MedEnhanceLib.io.dicom import is_dicom
+
+    return is_dicom(Path(path))
 
 
 def loadWithSlicer(path):
@@ -89,6 +94,33 @@ def nameFor(path):
         if base.lower().endswith(ending) and len(base) > len(ending):
             return base[: -len(ending)]
     return base
+
+
+def seriesRow(text):
+    """A series of `seriesIn` in a few words, and its modality."""
+    found = _SERIES.fullmatch(text)
+    if found is None:
+        return text, ""
+    modality, count, description = found.groups()
+    row = _("{modality}: {description}, {count} slices").format(
+        modality=card.modalityName(modality), description=description.strip("'\""), count=count
+    )
+    return row, modality
+
+
+def withRemedy(error, path):
+    """An error about DICOM that is not read here, with Slicer's own way to read it."""
+    isDicom = os.path.isdir(path) or (os.path.isfile(path) and _isDicom(path))
+    if isDicom and "frames in one file" in error.message:
+        hint = _("Load it with Slicer's module DICOM, then choose it here.")
+    elif isDicom and error.code == "geometry":
+        hint = _(
+            "{hint} Or load it with Slicer's module DICOM and choose it here; mind what the card "
+            "then says."
+        ).format(hint=error.hint)
+    else:
+        return error
+    return PanelError(error.message, hint, error.code, error.details)
 
 
 def seriesIn(error):

@@ -12,6 +12,7 @@ import vtk
 from medenhance_testing import MedEnhanceTestCase
 
 from MedEnhancePanels import bridge, card, loading, samples
+from MedEnhancePanels.errors import PanelError
 
 _SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -289,6 +290,7 @@ class DicomTest(LoadTestCase):
         self.assertEqual(job.error.code, "geometry")
         self.assertIn("slices are missing", self.message())
         self.assertIn("Export or copy", self.message())
+        self.assertIn("Slicer's module DICOM", self.message())
         self.assertIsNone(self.panel.node)
 
     def test_oneOfSeveralSeriesIsChosenFromAList(self):
@@ -302,11 +304,25 @@ class DicomTest(LoadTestCase):
         self.assertFalse(self.panel.ui.seriesBox.isHidden())
         self.assertEqual(self.panel.ui.seriesList.count, 2)
         rows = [self.panel.ui.seriesList.item(row).text() for row in range(2)]
+        for row in rows:
+            self.assertRegex(row, r"^(CT|MR): .+, \d+ slices$")
+        self.assertRegex(self.panel.ui.seriesList.item(0).toolTip(), r"\d+\.\d+\.\d+")
+        self.screenshot(self.widget.uiWidget, "load-series", height=600)
         self.panel.ui.seriesList.setCurrentRow(next(i for i in (0, 1) if rows[i].startswith("MR")))
         self.panel.ui.loadSeriesButton.click()
         self.waitUntil(lambda: self.panel.node is not None, 60)
         self.assertEqual(self.panel.node.GetImageData().GetDimensions(), (75, 55, 25))
         self.assertTrue(self.panel.ui.seriesBox.isHidden())
+
+    def test_aSeriesThatCanBeEnhancedIsChosenBeforehand(self):
+        listed = "s holds 2 series:\n  1: PT  3×4×5  'WB'  1.2.3\n  2: MR  3×4×6  'T1'  1.2.4"
+        self.panel._showSeries(loading.seriesIn(PanelError(listed, code="input")))
+        self.assertEqual(self.panel.ui.seriesList.currentItem().text(), "MR: T1, 6 slices")
+
+    def test_framesInOneFileAreLeftToSlicersReader(self):
+        self.open(self.sharedData("dicom/odd/emri_small.dcm"))
+        self.assertIn("Load it with Slicer's module DICOM, then choose it here", self.message())
+        self.assertNotIn("dcm2niix", self.message())
 
     def test_aColourImageIsRefusedWithARemedy(self):
         self.open(self.sharedData("dicom/odd/examples_ybr_color.dcm"))
