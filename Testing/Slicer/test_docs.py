@@ -3,8 +3,11 @@
 import contextlib
 import importlib.util
 import io
+import json
+import os
 import re
 from pathlib import Path
+from unittest import mock
 
 import slicer
 import vtk
@@ -78,6 +81,7 @@ class HeadlessPageTest(MedEnhanceTestCase):
         node = slicer.util.loadVolume(str(resource_folder("samples") / "mni152_t1.nii.gz"))
         shrink(node)
         self.assertTrue(slicer.util.saveNode(node, self.path("in.nrrd")))
+        self.node = node
         return slicer.util.arrayFromVolume(node).copy()
 
     def run_(self, *words):
@@ -99,6 +103,45 @@ class HeadlessPageTest(MedEnhanceTestCase):
         self.assertEqual(better.shape, voxels.shape)
         self.assertFalse((better == voxels).all())
         self.assertTrue(Path(self.path("out.seg.nrrd")).stat().st_size)
+        import MedEnhanceLib
+
+        self.assertIn("DERIVED: enhanced", MedEnhanceLib.load(self.path("out.nrrd")).history[0])
+        for name in ("out.nrrd", "out.seg.nrrd"):
+            manifest = json.loads(Path(self.path(f"{name}.json")).read_text(encoding="utf-8"))
+            self.assertIn(manifest["model"]["name"], ("mr-brain", "brain-tissue"))
+            self.assertEqual(manifest["inputs"], {"input": "in"})
+
+    def test_aCompressedFileIsReadAndWritten(self):
+        from MedEnhance import MedEnhanceLogic
+
+        self.makeInput()
+        logic = MedEnhanceLogic()
+        packed = self.path("in.ucv")
+        logic.compress(self.node, packed, lossless=True)
+        status, _said, wrong = self.run_(
+            packed, self.path("out.ucv"), "--modality", "MR", "--device", "cpu"
+        )
+        self.assertEqual((status, wrong), (0, ""))
+        self.assertTrue(logic.inspect(self.path("out.ucv"))["derived"])
+
+    def test_whatCannotBeWrittenIsRefusedBeforeTheWork(self):
+        self.makeInput()
+        here = sorted(os.listdir(self.folder))
+        output = self.path("out.nrrd")
+        for words, said in (
+            ((self.path("q.xyz"),), "ending"),
+            ((self.path("none/q.nrrd"),), "not there"),
+            ((self.path("none/q.ucv"),), "not there"),
+            ((self.path("in.nrrd"), "--overwrite"), "same file"),
+            ((output, "--segmentation", self.path("s.nii.gz")), ".seg.nrrd"),
+            ((output, "--segmentation", self.path("none/s.seg.nrrd")), "not there"),
+        ):
+            with mock.patch.object(self.script, "enhance") as enhance:
+                status, _said, wrong = self.run_(self.path("in.nrrd"), *words)
+            self.assertEqual(status, 1, words)
+            self.assertIn(said, wrong)
+            enhance.assert_not_called()
+        self.assertEqual(sorted(os.listdir(self.folder)), here)
 
     def test_anOutputThatExistsIsNotReplaced(self):
         Path(self.path("out.nrrd")).write_text("mine")

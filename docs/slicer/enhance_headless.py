@@ -9,11 +9,13 @@ from pathlib import Path
 
 import slicer
 
+COMPRESSED, SEGMENTATION = ".ucv", ".seg.nrrd"
+
 
 def parseArguments(words):
     """The options, as docs/slicer/headless.md lists them."""
     parser = argparse.ArgumentParser(prog="enhance_headless.py", description="Enhance a volume.")
-    parser.add_argument("input", help="a volume that Slicer opens")
+    parser.add_argument("input", help="a volume that Slicer opens, or a .ucv")
     parser.add_argument("output", help=".nii.gz, .nrrd, .mha, or .ucv for a compressed file")
     parser.add_argument("--modality", choices=["MR", "CT"], help="where the file does not say it")
     parser.add_argument("--model", default="auto")
@@ -24,10 +26,40 @@ def parseArguments(words):
 
 
 def checkOutputs(arguments):
-    """Before minutes are spent: nothing that exists is replaced unasked."""
-    for path in (arguments.output, arguments.segmentation):
-        if path and Path(path).exists() and not arguments.overwrite:
-            raise FileExistsError(f"{path} exists. Add --overwrite to replace it.")
+    """Before minutes are spent: what could not be written after them, or replaces what exists."""
+    from MedEnhancePanels import compression, saving
+
+    named = {name: getattr(arguments, name) for name in ("input", "output", "segmentation")}
+    paths = {name: str(Path(path).expanduser().resolve()) for name, path in named.items() if path}
+    vars(arguments).update(paths)
+    if len(set(paths.values())) < len(paths):
+        raise OSError("Input and outputs are the same file. Give each output a name of its own.")
+    if arguments.output.lower().endswith(COMPRESSED):
+        compression.checkDestination(arguments.output, arguments.overwrite)
+    else:
+        saving.checkDestination(arguments.output, arguments.overwrite)
+    if arguments.segmentation:
+        checkSegmentation(arguments.segmentation, arguments.overwrite)
+
+
+def checkSegmentation(path, overwrite):
+    """Segments with names, colours and codes: only one format holds them all."""
+    if not path.lower().endswith(SEGMENTATION):
+        raise OSError(f"{path} does not end in {SEGMENTATION}. Let its name end so.")
+    if not Path(path).parent.is_dir():
+        raise OSError(f"The folder {Path(path).parent} is not there. Make it first.")
+    for each in (path, f"{path}.json"):
+        if Path(each).exists() and not overwrite:
+            raise OSError(f"{each} exists. Add --overwrite to replace it.")
+
+
+def load(path):
+    """The volume node; a compressed file is not among what loadVolume takes."""
+    from MedEnhance import MedEnhanceLogic
+
+    if path.lower().endswith(COMPRESSED):
+        return MedEnhanceLogic().decompress(path)
+    return slicer.util.loadVolume(path)
 
 
 def enhance(arguments):
@@ -35,7 +67,7 @@ def enhance(arguments):
     from MedEnhance import MedEnhanceLogic
     from MedEnhancePanels.runner import wait
 
-    volume = slicer.util.loadVolume(arguments.input)
+    volume = load(arguments.input)
     if arguments.modality:
         volume.SetAttribute("MedEnhance.modality", arguments.modality)
     job = MedEnhanceLogic().enhance(
@@ -63,13 +95,23 @@ showProgress.last = None
 
 
 def write(node, path, arguments):
-    """Save a node as the ending of the path says."""
-    if path.endswith(".ucv"):
-        from MedEnhance import MedEnhanceLogic
+    """Save a volume as the ending of the path says; the file says that it is derived."""
+    from MedEnhance import MedEnhanceLogic
 
+    if path.lower().endswith(COMPRESSED):
         MedEnhanceLogic().compress(node, path, lossless=True, overwrite=arguments.overwrite)
-    elif not slicer.util.saveNode(node, path):
-        raise OSError(f"{path} could not be written. Is the folder there, and is there room?")
+    else:
+        MedEnhanceLogic().save(node, path, overwrite=arguments.overwrite)
+    print(f"wrote {path}", flush=True)
+
+
+def writeSegmentation(node, path):
+    """Save the segments, and beside them the manifest, which their file has no room for."""
+    from MedEnhancePanels import provenance
+
+    if not slicer.util.saveNode(node, path):
+        raise OSError(f"{path} could not be written. Is there room, and may you write there?")
+    provenance.writeManifest(node, path)
     print(f"wrote {path}", flush=True)
 
 
@@ -84,7 +126,7 @@ def main(words):
         write(better, arguments.output, arguments)
         if arguments.segmentation:
             found = better.GetNodeReference("MedEnhance.segmentation")
-            write(found, arguments.segmentation, arguments)
+            writeSegmentation(found, arguments.segmentation)
     except (PanelError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
