@@ -27,7 +27,9 @@ def choose_device(wish: str = "auto") -> DeviceChoice:
             return DeviceChoice("cuda", f"CUDA device {torch.cuda.get_device_name(0)}")
         if torch.backends.mps.is_available():
             return DeviceChoice("mps", "Apple GPU (MPS); no CUDA device")
-        return DeviceChoice("cpu", f"no CUDA device found; {torch.get_num_threads()} CPU threads")
+        count = torch.get_num_threads()
+        threads = "1 thread" if count == 1 else f"{count} threads"
+        return DeviceChoice("cpu", f"no CUDA device found; {threads} of the CPU")
     kind = wish.partition(":")[0]
     available = {
         "cpu": True,

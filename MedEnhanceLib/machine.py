@@ -131,15 +131,16 @@ def _choice(devices: list[dict[str, Any]], cuda: dict[str, Any]) -> dict[str, st
         return {"name": "cuda", "reason": f"the NVIDIA GPU {first['what']}{room} is fastest"}
     if devices:
         return {"name": "mps", "reason": "the Apple GPU is faster than the CPU"}
-    threads = f"models run on the CPU ({cpu_threads()} threads), which takes several times longer"
+    # How many threads they take is PyTorch's choice, which the log of each run tells.
+    slow = "models run on the CPU, which takes several times longer"
     if not cuda["driver"]:
-        return {"name": "cpu", "reason": f"no graphics card that PyTorch can use; {threads}"}
+        return {"name": "cpu", "reason": f"no graphics card that PyTorch can use; {slow}"}
     why = (
         "PyTorch cannot use the NVIDIA GPU here (driver too old, or in use)"
         if cuda["built"]
         else "an NVIDIA GPU is here, but this PyTorch is the build for the CPU alone"
     )
-    return {"name": "cpu", "reason": f"{why}; {threads}"}
+    return {"name": "cpu", "reason": f"{why}; {slow}"}
 
 
 def cpu_threads() -> int:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from MedEnhanceLib import machine
-from MedEnhanceLib.errors import Cancelled
+from MedEnhanceLib.device import choose_device
+from MedEnhanceLib.errors import Cancelled, ConfigError
 
 GPU = {"name": "cuda:0", "what": "RTX 4070", "total": 12_000_000_000, "free": 1}
 MPS = {"name": "mps", "what": "Apple GPU", "total": None, "free": None}
@@ -86,3 +87,17 @@ def test_a_torch_that_hangs_or_crashes_can_be_cancelled(monkeypatch: pytest.Monk
     with pytest.raises(Cancelled):
         machine.compute(check)
     assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, "1 thread of"), (2, "2 threads of")])
+def test_a_run_on_the_cpu_tells_its_threads(
+    monkeypatch: pytest.MonkeyPatch, count: int, words: str
+) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: count)
+    assert words in choose_device("auto").reason
+    with pytest.raises(ConfigError, match="not available") as caught:
+        choose_device("cuda")
+    assert "(--device auto" in caught.value.hint  # in brackets: front ends leave that part out

@@ -40,6 +40,8 @@ def shrink(node):
 
 class ConsolePageTest(MedEnhanceTestCase):
     def test_everyBlockOfTheConsolePageRuns(self):
+        import MedEnhanceLib
+
         blocks = list(blocksOf("console.md"))
         self.assertGreater(len(blocks), 8)
         names = {"slicer": slicer, "__name__": "__console__"}
@@ -50,7 +52,12 @@ class ConsolePageTest(MedEnhanceTestCase):
                 exec(code, names)
             if line == blocks[0][0]:
                 shrink(names["volume"])
-        self.addCleanup(Path(names["path"]).unlink)
+        self.waitUntil(lambda: not self.context.runner.activeJobs(), 60)
+        for path in (names["path"], names["saved"]):
+            self.addCleanup(Path(path).unlink)
+            self.addCleanup(Path(f"{path}.json").unlink)
+        self.assertIn("DERIVED: enhanced", MedEnhanceLib.load(names["saved"]).history[0])
+        self.assertLess(len(names["said"]), 60)
         said = printed.getvalue()
         for expected in ("MR", "RAS", "segmentation →", "times smaller", "model | ", "done"):
             self.assertIn(expected, said)

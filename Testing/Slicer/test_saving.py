@@ -128,3 +128,21 @@ class SavingTest(MedEnhanceTestCase):
         with self.assertRaises(PanelError) as caught:
             self.logic.enhance(node)
         self.assertTrue(caught.exception.message.startswith("MR_T1: "), caught.exception.message)
+
+    def test_slicersOwnSaveKeepsTheHistoryInScenesAlone(self):
+        """As the guide says; a Slicer that keeps it in files too makes that sentence untrue."""
+        import MedEnhanceLib
+        from MedEnhancePanels import provenance
+
+        node = self.result()
+        provenance.setHistory(node, ['DERIVED: "Ä" & <b>', *provenance.historyOf(node)])
+        steps = provenance.historyOf(node)
+        self.assertTrue(slicer.util.saveNode(node, self.path("own.nrrd")))
+        self.assertEqual(MedEnhanceLib.load(self.path("own.nrrd")).history, ())
+        self.assertTrue(slicer.util.saveScene(self.path("scene.mrml")))
+        slicer.mrmlScene.Clear(0)
+        slicer.util.loadScene(self.path("scene.mrml"))
+        back = slicer.util.getNode("Brain enhanced")
+        self.assertEqual(provenance.historyOf(back), steps)
+        self.assertEqual(provenance.manifestOf(back)["action"], "enhanced")
+        self.assertTrue(back.GetDescription().startswith("DERIVED"))
