@@ -240,9 +240,7 @@ class DistillPanel:
         if state.distillSource == "folder":
             isFolder = os.path.isdir(state.distillFolder)
             return "" if isFolder else _("Choose the folder that holds the volumes.")
-        if not any(member.role == "high" for member in self._cohort.members):
-            return _("Mark at least one volume of the cohort as good.")
-        return ""
+        return training.whyNotTrainable(self._cohort.members, self.options.modality)
 
     @guarded
     def _browse(self, edit):

@@ -63,9 +63,9 @@ def membersOfScene():
         isPicture = node.GetImageData() is not None and not node.GetHideFromEditors()
         if not isPicture or node.IsA("vtkMRMLLabelMapVolumeNode"):
             continue
-        isDerived = bool(node.GetAttribute("MedEnhance.derived"))
-        role = node.GetAttribute(ROLE_ATTRIBUTE) or ("none" if isDerived else "high")
-        members.append(Member(_patientOf(hierarchy, node), node, role))
+        patient = _patientOf(hierarchy, node)
+        preset = "high" if patient and _isOriginal(node) else "none"
+        members.append(Member(patient, node, node.GetAttribute(ROLE_ATTRIBUTE) or preset))
     return sorted(members, key=lambda member: (member.patient, member.node.GetName()))
 
 
@@ -94,6 +94,27 @@ def doubtsAbout(members, modality):
     if any(not member.patient for member in members if member.role != "none"):
         doubts.append(_("Volumes without a patient in the subject hierarchy count as one patient."))
     return doubts
+
+
+def _isOriginal(node):
+    """Whether a volume is neither a result, nor in part, nor without loss."""
+    marks = ("MedEnhance.derived", "MedEnhance.history", "MedEnhance.preview")
+    return not any(node.GetAttribute(mark) for mark in marks)
+
+
+def whyNotTrainable(members, modality):
+    """Why a cohort of the scene cannot be learnt from, or nothing."""
+    high = [member for member in members if member.role == "high"]
+    if not high:
+        return _("Mark at least one volume of the cohort as good.")
+    if all(bridge.modalityOf(member.node) not in (modality, "OT") for member in high):
+        return _("None of the good volumes is {modality}.").format(modality=modality)
+    if {m.patient for m in high} & {m.patient for m in members if m.role == "low"}:
+        return _(
+            "Good and poor volumes have to come from different patients: put them under patients "
+            "in the subject hierarchy, or leave the poor ones out."
+        )
+    return ""
 
 
 def defaultRoot():
@@ -161,12 +182,8 @@ def start(runner, root, cohort, options):
     members = [] if isFolder else [member for member in cohort if member.role != "none"]
     if isFolder:
         _checkFolder(cohort)
-    elif not any(member.role == "high" for member in members):
-        raise PanelError(
-            _("There is no good image to learn from"),
-            _("Mark at least one volume of the cohort as good."),
-            "input",
-        )
+    elif why := whyNotTrainable(members, options.modality):
+        raise PanelError(_("The cohort cannot be learnt from"), why, "input")
     run = Run.create(root, options)
     run.record["params"] = _params(run, options, cohort if isFolder else members)
     if isFolder:

@@ -134,6 +134,29 @@ class PageTest(DistillTestCase):
         self.brain("second", "Patient A", 2).SetAttribute("MedEnhance.trainAs", "low")
         self.waitUntil(lambda: self.ui.cohortTable.rowCount == 2, 5)
         self.assertIn("Patient A", self.ui.cohortLabel.text)
+        self.ui.nameEdit.text = "tiny"
+        self.assertFalse(self.ui.startButton.enabled)
+        self.assertIn("different patients", self.ui.whyLabel.text)
+
+    def test_onlyOriginalsOfPatientsAreTakenForGoodUnasked(self):
+        from MedEnhancePanels import provenance
+
+        self.brain("original", "Patient A", 1)
+        compressed = self.brain("compressed", "Patient B", 2)
+        provenance.takeFrom(compressed, {"DERIVED": ["DERIVED: compressed"]})
+        nobody = self.smallVolume(name="nobody's")
+        self.waitUntil(lambda: self.ui.cohortTable.rowCount == 3, 5)
+        self.assertIn("Good: 1. Poor: 0.", self.ui.cohortLabel.text)
+        nobody.SetAttribute("MedEnhance.trainAs", "high")
+        self.panel.exit()
+        self.panel.enter()
+        self.assertIn("Good: 2. Poor: 0.", self.ui.cohortLabel.text)
+
+    def test_aCohortOfAnotherModalityIsNotTrainedOn(self):
+        self.cohort()
+        self.ui.taskSelector.currentIndex = 1
+        self.assertFalse(self.ui.startButton.enabled)
+        self.assertIn("None of the good volumes is CT", self.ui.whyLabel.text)
 
     def test_volumesOfAnotherModalityAreDoubted(self):
         self.cohort()
