@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -29,6 +30,8 @@ class Event:
 Answer = TypeVar("Answer")
 #: How often a cancel is looked for where work has no safe points.
 _LOOK_SECONDS = 0.05
+#: How long the end of a process may wait for work that was cancelled.
+_EXIT_SECONDS = 10.0
 
 
 class _HasIsSet(Protocol):
@@ -125,6 +128,18 @@ class Monitor:
             self._listener(Event(kind, fields))
 
 
+#: Threads that nobody waits for any more.
+_left: list[threading.Thread] = []
+
+
+@atexit.register
+def _wait_for_what_was_left() -> None:
+    """A library that is torn down in the middle of its work aborts the whole process."""
+    end = time.monotonic() + _EXIT_SECONDS
+    for thread in _left:
+        thread.join(max(0.0, end - time.monotonic()))
+
+
 def attend(work: Callable[[], Answer], monitor: Monitor | None) -> Answer:
     """What `work` returns, for work of others that knows no safe points.
 
@@ -146,6 +161,8 @@ def attend(work: Callable[[], Answer], monitor: Monitor | None) -> Answer:
     thread.start()
     while thread.is_alive():
         thread.join(_LOOK_SECONDS)
+        if monitor.cancelled:
+            _left[:] = [*filter(threading.Thread.is_alive, _left), thread]
         monitor.check()
     if errors:
         raise errors[0]
