@@ -96,6 +96,7 @@ def measure(slices: int) -> list[Row]:
     step("Apply", ui.applyButton.click, idle)
     output = panel.context.state.enhancedVolume or node
     assert slicer.util.arrayFromVolume(output).shape[0] == slices
+    compress = widget.panels["compress"].ui
     step(
         "estimate of a compression",
         lambda: widget.showPage("compress"),
