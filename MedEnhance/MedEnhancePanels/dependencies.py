@@ -4,6 +4,7 @@ Nothing is installed before a user agreed. What is installed already stays at it
 belong to Slicer or to another extension, so that pip is told not to move it.
 """
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -27,7 +28,28 @@ def missing(computeOn="auto"):
     """
     from MedEnhanceLib import dependencies
 
-    return dependencies.missing(computeOn)
+    # Pages ask at every turn, and looking takes up to half a second. What was complete stays so
+    # until a folder changes, as it does with everything that pip installs or removes.
+    times = _folderTimes()
+    if times in _complete:
+        return []
+    found = dependencies.missing(computeOn)
+    if not found:
+        _complete.clear()
+        _complete.add(times)
+    return found
+
+
+_complete = set()
+
+
+def _folderTimes():
+    """When the folders that Python imports from changed last."""
+    times = []
+    for folder in sys.path:
+        with contextlib.suppress(OSError):
+            times.append((folder, os.stat(folder or ".").st_mtime_ns))
+    return tuple(times)
 
 
 def sizeText(megabytes):

@@ -35,6 +35,8 @@ class ModelsPanel:
         ui.removeButton.clicked.connect(self._onRemove)
         ui.refreshButton.clicked.connect(self.refresh)
         ui.modelTable.itemSelectionChanged.connect(self._showCard)
+        header = ui.modelTable.horizontalHeader()
+        header.setSectionResizeMode(_NAME, qt.QHeaderView.Stretch)
         ui.statusLabel.visible = False
         self._showBusy(False)
         self._showCard()
@@ -162,7 +164,8 @@ class ModelsPanel:
                 if column == _NAME and not model["ok"]:
                     item.setIcon(warning)
                 table.setItem(row, column, item)
-        table.resizeColumnsToContents()
+        for column in range(_NAME + 1, table.columnCount):
+            table.resizeColumnToContents(column)
         names = [model["name"] for model in models]
         if models:
             table.selectRow(names.index(kept) if kept in names else 0)
@@ -196,15 +199,17 @@ def _cells(model):
     return (
         model["name"],
         f"{purpose} {card.modalityName(model['modality'])}",
-        card.bytesText(model["bytes"]),
         _("Shipped") if model["shipped"] else _("Imported"),
-        model["version"],
         model["licence"],
     )
 
 
 def _origin(model):
-    return _("Came with MedEnhance") if model["shipped"] else model["folder"]
+    return _("Version {version}, {size}. {origin}").format(
+        version=model["version"],
+        size=card.bytesText(model["bytes"]),
+        origin=_("Came with MedEnhance.") if model["shipped"] else model["folder"],
+    )
 
 
 def _withoutTitle(markdown):

@@ -4,6 +4,7 @@ Nothing is installed here: Slicer's installer is stood in for.
 """
 
 import os
+import sys
 from unittest import mock
 
 import qt
@@ -259,6 +260,12 @@ class FirstUseTest(FirstUseTestCase):
 
 
 class MissingTest(MedEnhanceTestCase):
+    def setUp(self):
+        super().setUp()
+        patch = mock.patch.object(dependencies, "_complete", set())
+        patch.start()
+        self.addCleanup(patch.stop)
+
     def test_theModuleOpensWithThePageAboveItsTabs(self):
         with mock.patch("MedEnhanceLib.dependencies.missing", return_value=[TORCH]):
             slicer.util.reloadScriptedModule("MedEnhance")
@@ -269,6 +276,21 @@ class MissingTest(MedEnhanceTestCase):
             self.assertEqual(widget.ui.tabs.count, len(widget.PAGES))
         widget.enter()  # another extension brought it meanwhile
         self.assertTrue(panel.widget.isHidden())
+
+    def test_whatIsCompleteIsLookedForOnceUntilAFolderChanges(self):
+        folder = self.temporaryFolder()
+        dependencies.missing()
+        found = mock.patch("MedEnhanceLib.dependencies.missing", return_value=[TORCH])
+        with found as look, mock.patch("sys.path", [*sys.path, folder]):
+            self.assertEqual(dependencies.missing(), [TORCH])
+            look.return_value = []
+            self.assertEqual(dependencies.missing(), [])
+            self.assertEqual(dependencies.missing(), [])
+            self.assertEqual(look.call_count, 2)
+            os.makedirs(os.path.join(folder, "package"))
+            os.utime(folder, ns=(1, 1))
+            self.assertEqual(dependencies.missing(), [])
+            self.assertEqual(look.call_count, 3)
 
     def test_everythingIsHereAndNothingIsImportedToSee(self):
         self.assertEqual(dependencies.missing(), [])

@@ -64,9 +64,14 @@ class ModelsTest(MedEnhanceTestCase):
         self.assertEqual(self.panel.ui.cardBox.title, "ct-lowdose")
         self.assertIn("Measured", self.panel.ui.cardBrowser.toPlainText())
         row = self.listed().index("ct-lowdose")
-        texts = [self.panel.ui.modelTable.item(row, column).text() for column in range(6)]
-        self.assertEqual(texts[1], "Enhancing CT")
-        self.assertEqual(texts[3:], ["Shipped", "0.1.0", "Apache-2.0"])
+        texts = [self.panel.ui.modelTable.item(row, column).text() for column in range(4)]
+        self.assertEqual(texts, ["ct-lowdose", "Enhancing CT", "Shipped", "Apache-2.0"])
+        self.assertIn("Version 0.1.0", self.panel.ui.summaryLabel.text)
+        self.widget.uiWidget.resize(400, 700)
+        self.widget.uiWidget.show()
+        self.processEvents(20)
+        header = self.panel.ui.modelTable.horizontalHeader()
+        self.assertLessEqual(header.length(), self.panel.ui.modelTable.width)
         self.assertFalse(self.panel.ui.removeButton.enabled)
 
     def test_aFolderIsImportedVerifiedAndRemoved(self):
