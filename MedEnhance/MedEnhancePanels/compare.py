@@ -141,10 +141,10 @@ class Compare:
             composite.SetNthLayerVolumeID(_OVERLAY_LAYER, volume.GetID() if volume else None)
             if volume is not None:
                 composite.SetNthLayerOpacity(_OVERLAY_LAYER, _OVERLAY_OPACITY)
-        uncertainty = results.linked(self.output, "uncertainty")
-        legend = results.legendOf(uncertainty) if uncertainty is not None else None
-        if legend is not None:
-            legend.SetVisibility(volume is uncertainty)
+        for node in (results.linked(self.output, role) for role in _OVERLAYS):
+            legend = results.legendOf(node) if node is not None else None
+            if legend is not None:
+                legend.SetVisibility(volume is node)
 
     def _fading(self, mode=None):
         """The layers of the views that show the enhanced volume."""

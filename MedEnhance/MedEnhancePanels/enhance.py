@@ -10,6 +10,8 @@ from MedEnhancePanels.devicechoice import DeviceChoice
 from MedEnhancePanels.enhanceresult import ResultArea, tookText
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.jobprogress import JobProgress
+from MedEnhancePanels.modelbox import ModelBox
+from MedEnhancePanels.overwriting import Overwriting
 
 _SETTLE_MS = 50
 
@@ -26,7 +28,6 @@ class EnhancePanel:
         self.progress = JobProgress(
             self.ui.runFrame, self.ui.progressBar, self.ui.stageLabel, self.ui.cancelButton
         )
-        self._offered = None
         self._isUpdating = False
         self._observed, self._observedInput = [], None
         self._shownFor = self._shownInput = None
@@ -42,6 +43,8 @@ class EnhancePanel:
             self._settle.start,
         )
         self._batch = BatchArea(self.ui)
+        self._models = ModelBox(self.ui)
+        self._overwriting = Overwriting(self.ui.overwriteCheckBox)
         self._setup()
         context.onState(self._onState)
 
@@ -60,6 +63,7 @@ class EnhancePanel:
             ui.uncertaintyCheckBox,
             ui.segmentCheckBox,
             ui.biasCorrectionCheckBox,
+            ui.overwriteCheckBox,
         ):
             checkBox.toggled.connect(self._onChoice)
         ui.samplesSpinBox.valueChanged.connect(self._onChoice)
@@ -76,7 +80,7 @@ class EnhancePanel:
 
     def enter(self):
         """Called when the page is shown: models and devices may have come or gone."""
-        self._offered = None
+        self._models.forget()
         self._devices.forgetFailure()
         self.update()
 
@@ -137,6 +141,7 @@ class EnhancePanel:
             state.inputVolume = ui.inputSelector.currentNode()
             state.guideVolume = ui.guideSelector.currentNode()
             state.outputVolume = ui.outputSelector.currentNode()
+            isAgreed = self._overwriting.read(state.outputVolume)
             state.model = ui.modelComboBox.currentData or "auto"
             state.device = ui.deviceComboBox.currentData or "auto"
             state.allFrames = ui.allFramesCheckBox.checked
@@ -146,6 +151,8 @@ class EnhancePanel:
                 state.segment = ui.segmentCheckBox.checked
             if ui.biasCorrectionCheckBox.enabled:
                 state.biasCorrection = ui.biasCorrectionCheckBox.checked
+        if isAgreed:  # which the state does not tell
+            self.update()
 
     def _onState(self, state):
         if self._stopObservingState is not None:
@@ -190,7 +197,8 @@ class EnhancePanel:
             self.widget.enabled = self.context.state is not None
             if self.context.state is not None:
                 self._showChoices()
-                self._showModel()
+                self._models.show(self.context.state, self.target)
+                self._devices.show(self.context.state.device)
                 self._showActions()
                 self._batch.update(self.options, self.job is not None)
                 self.result.update()
@@ -218,6 +226,7 @@ class EnhancePanel:
             )
         ui.allFramesCheckBox.checked = state.allFrames
         ui.outputSelector.enabled = not bridge.isSequence(self.target)
+        self._overwriting.show(state.outputVolume)
         ui.uncertaintyCheckBox.checked = state.uncertainty
         ui.samplesSpinBox.value = state.uncertaintySamples
         ui.samplesSpinBox.enabled = state.uncertainty
@@ -228,48 +237,14 @@ class EnhancePanel:
             problem = _("Only MR has shading of this kind.")
         _offer(ui.biasCorrectionCheckBox, state.biasCorrection, problem)
 
-    def _showModel(self):
-        """The models for the input's modality, and the card of the chosen one."""
-        ui, state = self.ui, self.context.state
-        modality = (
-            modelchoice.modalityOf(self.target)
-            if modelchoice.isUsable(self.target)
-            else modelchoice.UNKNOWN
-        )
-        models = modelchoice.fitting(modality)
-        offered = (modality, [bundle.sha256 for bundle in models], state.model)
-        if offered != self._offered:
-            self._offered = offered
-            ui.modelComboBox.clear()
-            if modality != modelchoice.UNKNOWN and models:
-                ui.modelComboBox.addItem(
-                    _("Recommended: {name}").format(name=models[0].name), "auto"
-                )
-            elif not modelchoice.isUsable(self.target):
-                ui.modelComboBox.addItem(_("Recommended for the volume"), "auto")
-            else:
-                ui.modelComboBox.addItem(_("Choose a model"), "auto")
-            for bundle in models:
-                ui.modelComboBox.addItem(bundle.name, bundle.name)
-            if ui.modelComboBox.findData(state.model) < 0:
-                ui.modelComboBox.addItem(state.model, state.model)
-            ui.modelComboBox.currentIndex = ui.modelComboBox.findData(state.model)
-        recommended = models[:1] if modality != modelchoice.UNKNOWN else []
-        chosen = [bundle for bundle in models if bundle.name == state.model]
-        shown = recommended if state.model == "auto" else chosen
-        ui.modelCardLabel.visible = bool(shown)
-        ui.modelCardLabel.text = modelchoice.shortCard(shown[0]) if shown else ""
-        for widget in (ui.modelComboBox, ui.modelCardLabel):
-            widget.toolTip = modelchoice.fullCard(shown[0]) if shown else ""
-        self._devices.show(state.device)
-
     def _showActions(self):
         ui, state = self.ui, self.context.state
         problem = self.problem()
         isBusy = self.job is not None
-        ui.problemLabel.text = problem
-        ui.problemLabel.visible = bool(problem)
-        ui.problemIcon.visible = bool(problem) and state.inputVolume is not None
+        told = problem or modelchoice.doubtOf(self.target)
+        ui.problemLabel.text = told
+        ui.problemLabel.visible = bool(told)
+        ui.problemIcon.visible = bool(told) and state.inputVolume is not None
         ui.applyButton.enabled = not problem and not isBusy
         busy = _("Wait for the run to end, or cancel it.")
         ui.applyButton.toolTip = problem or (busy if isBusy else _("Enhance the whole volume"))
@@ -285,7 +260,8 @@ class EnhancePanel:
         """Why Apply cannot be pressed, in a sentence; empty where it can."""
         if dependencies.missing():
             return _("Python packages are missing: install them with the button at the top.")
-        return modelchoice.problemOf(self.target, self.options)
+        fault = modelchoice.problemOf(self.target, self.options)
+        return fault or self._overwriting.problem(self.context.state.outputVolume)
 
     def _previewProblem(self):
         node = preview.shownVolume(self.context.state.inputVolume)

@@ -79,7 +79,7 @@ class _Enhancement(NodeRun):
         super().__init__(runner, node)
         _checkOptions(node, options)
         self.options = options
-        self._provenance = {}
+        self._provenance, self._suffix = {}, ""
 
     def before(self, job):
         yield from _sendInputs(self, self.send, job, self.options)
@@ -90,6 +90,7 @@ class _Enhancement(NodeRun):
 
     def place(self, job):
         self._provenance = _provenanceOf(job.result, "model")
+        self._suffix = results.freeSuffix(*_names(self.node).values())
         if bridge.isSequence(self.node):
             yield from self._placeSequence(job)
         else:
@@ -97,20 +98,18 @@ class _Enhancement(NodeRun):
             yield from self._placeVolume(job)
 
     def _placeVolume(self, job):
-        source, files, name = self.node, job.result["outputs"], self.node.GetName()
+        source, files = self.node, job.result["outputs"]
         output = job.nodes["output"] = self._target()
         filled = yield from share(self._filled(files["output"], output), 0.0, 0.3)
         job.nodes["difference"] = yield from share(self._difference(job, filled), 0.3, 0.6)
         if "uncertainty" in files:
-            node = self.made(
-                bridge.newVolumeLike(source, _("{name} uncertainty").format(name=name))
-            )
+            node = self.made(bridge.newVolumeLike(source, self._name("uncertainty")))
             yield from share(bridge.receiveVoxels(files["uncertainty"], node), 0.6, 0.8)
             results.styleUncertainty(node, results.unitOf(source))
             results.stamp(node, "uncertainty", source, **self._provenance)
             job.nodes["uncertainty"] = node
         if "segmentation" in files:
-            steps = _placeLabels(self, job, files["segmentation"], "head")
+            steps = _placeLabels(self, job, files["segmentation"], "head", self._suffix)
             yield from share(steps, 0.8, 1.0)
         if filled is not output:
             self._handOver(filled, output)
@@ -123,13 +122,16 @@ class _Enhancement(NodeRun):
     def _target(self):
         """The volume that the result goes into: the user's choice, or a new one."""
         if self.options.output is None:
-            name = _("{name} enhanced").format(name=self.node.GetName())
-            return self.made(bridge.newVolumeLike(self.node, name))
+            return self.made(bridge.newVolumeLike(self.node, self._name("output")))
         if not bridge.isInScene(self.options.output):
             raise PanelError(
                 _("The output volume was removed from the scene"), _("Choose another."), "input"
             )
         return self.options.output
+
+    def _name(self, role):
+        """The parts of one result carry one number."""
+        return _names(self.node)[role] + self._suffix
 
     def _filled(self, path, output):
         """The output with its voxels. What a user chose is not touched yet: a run that ends
@@ -158,19 +160,17 @@ class _Enhancement(NodeRun):
                 )
             )
             return None
-        name = _("{name} difference").format(name=self.node.GetName())
-        node = self.made(bridge.newVolumeLike(self.node, name))
+        node = self.made(bridge.newVolumeLike(self.node, self._name("difference")))
         yield from results.fillDifference(node, self.node, output)
-        results.styleDifference(node)
+        results.styleDifference(node, results.unitOf(self.node))
         results.stamp(node, "difference", self.node, **self._provenance)
         return node
 
     def _placeSequence(self, job):
         source, files = self.node, job.result["outputs"]
-        words = {"output": _("enhanced"), "uncertainty": _("uncertainty")}
-        roles = [role for role in words if role in files]
+        roles = [role for role in ("output", "uncertainty") if role in files]
         for number, role in enumerate(roles):
-            name = f"{source.GetName()} {words[role]}"
+            name = self._name(role)
             steps = bridge.receiveVolume(files[role], name, hasBrowser=False)
             start, end = number / len(roles), (number + 1) / len(roles)
             sequence = self.made((yield from share(steps, start, end)))
@@ -267,7 +267,9 @@ class _Segmentation(NodeRun):
 
     def place(self, job):
         self.checkGrid()
-        yield from _placeLabels(self, job, job.result["outputs"]["output"], "model")
+        names = _names(self.node)
+        suffix = results.freeSuffix(names["segmentation"], names["table"])
+        yield from _placeLabels(self, job, job.result["outputs"]["output"], "model", suffix)
 
 
 def _sendInputs(run, send, job, options):
@@ -280,13 +282,25 @@ def _sendInputs(run, send, job, options):
     job.params["output"] = os.path.join(job.folder, "enhanced.nrrd")
 
 
-def _placeLabels(run, job, path, model):
+def _names(node):
+    """What the parts of a result are called."""
+    name = node.GetName()
+    return {
+        "output": _("{name} enhanced").format(name=name),
+        "difference": _("{name} difference").format(name=name),
+        "uncertainty": _("{name} uncertainty").format(name=name),
+        "segmentation": _("{name} segmentation").format(name=name),
+        "table": _("{name} structures").format(name=name),
+    }
+
+
+def _placeLabels(run, job, path, model, suffix):
     """The segmentation and the table of a result; model: the result's field that names the head."""
-    source, result = run.node, job.result
-    name = _("{name} segmentation").format(name=source.GetName())
+    source, result, names = run.node, job.result, _names(run.node)
+    name = names["segmentation"] + suffix
     node = yield from results.makeSegmentation(path, source, result["labels"], name)
     job.nodes["segmentation"] = run.made(node)
-    name = _("{name} structures").format(name=source.GetName())
+    name = names["table"] + suffix
     facts = {"device": result.get("device", ""), "seconds": result.get("seconds", "")}
     job.nodes["table"] = run.made(results.makeTable(result["table"], source, name, facts))
     for role in ("segmentation", "table"):

@@ -204,7 +204,7 @@ def tookText(seconds):
 
 
 def factsOf(output):
-    """A result in a line: model, device, seconds, what it is for."""
+    """A result in few lines: model, device, seconds, where it holds, what it is for."""
     if output is None or not bridge.isInScene(output):
         return ""
     facts = [output.GetAttribute("MedEnhance.model")]
@@ -219,7 +219,10 @@ def factsOf(output):
     if strength != 1.0:
         facts.append(_("strength {strength:.2f}").format(strength=strength))
     told = " · ".join(str(fact) for fact in facts if fact)
+    made = (output, results.linked(output, "segmentation"))
+    anatomies = dict.fromkeys(node.GetAttribute("MedEnhance.anatomy") for node in made if node)
+    scopes = [f"{results.scopeText(anatomy)}." for anatomy in anatomies if anatomy]
     use = output.GetAttribute("MedEnhance.use") or ""
     if results.linked(output, "input") is None:
         use = _("Its input is not in the scene, so it cannot be compared.") + " " + use
-    return f"{told}\n{use}".strip()
+    return "\n".join(filter(None, (told, *scopes, use)))

@@ -4,7 +4,7 @@ import html
 
 from slicer.i18n import tr as _
 
-from MedEnhancePanels import bridge
+from MedEnhancePanels import bridge, card, results
 from MedEnhancePanels.errors import PanelError
 
 ENHANCER, HEAD = "enhancer", "head"
@@ -104,12 +104,43 @@ def _otherVolumesProblem(node, options):
 
 
 def shortCard(bundle):
-    """A model in two sentences."""
+    """A model in few sentences."""
     data = ", ".join(_dataNames(bundle))
     first = _("{modality} · version {version} · trained on {data}").format(
         modality=bundle.modality, version=bundle.metadata["version"], data=data
     )
-    return f"{first}\n{_use(bundle)}"
+    scope = f"{results.scopeText(bundle.anatomy)}." if bundle.anatomy else ""
+    return "\n".join(filter(None, (first, scope, _use(bundle))))
+
+
+def segmentNote(node, isWanted):
+    """What to know before a segmentation; empty where there is nothing to say."""
+    if not isUsable(node):
+        return ""
+    if bridge.isSequence(node):
+        return _(
+            "Frames of a sequence get neither segmentation nor difference map: for these, choose"
+            " one frame as volume."
+        )
+    heads = fitting(bridge.modalityOf(node), HEAD)
+    if not isWanted or not heads or not heads[0].anatomy:
+        return ""
+    return _("Segmentation by {name}: {scope}.").format(
+        name=heads[0].name, scope=results.scopeText(heads[0].anatomy)
+    )
+
+
+def doubtOf(node):
+    """What speaks against the modality that a volume is taken for; empty where nothing does."""
+    if not isUsable(node):
+        return ""
+    frame = bridge.frameNodes(node)[0]
+    valueRange = bridge.rangeOf(frame.GetImageData())
+    for doubt in card.modalityDoubts(frame, bridge.modalityOf(node), valueRange):
+        return _("{doubt}. Correct the modality on the Load page, unless you know better.").format(
+            doubt=doubt.text
+        )
+    return ""
 
 
 def fullCard(bundle):

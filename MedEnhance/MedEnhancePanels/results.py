@@ -72,11 +72,30 @@ def stamp(node, derived, source=None, model=None, manifest=""):
     provenance.setHistory(node, [*before, provenance.noteFor(derived, model)])
     if source is not None:
         node.SetAttribute("MedEnhance.source", source.GetName())
+    if model and model.get("anatomy"):
+        node.SetAttribute("MedEnhance.anatomy", model["anatomy"])
+        node.SetDescription(f"{node.GetDescription()}. {scopeText(model['anatomy'])}")
     if model:
         node.SetAttribute("MedEnhance.model", model.get("name", ""))
         node.SetAttribute("MedEnhance.modelSha256", model.get("sha256", ""))
     if manifest:
         node.SetAttribute(provenance.MANIFEST, manifest)
+
+
+def scopeText(anatomy):
+    """What a model that learned from one part of the body is good for, in a sentence."""
+    return _(
+        "Learned from images of the {anatomy} only: elsewhere its result means nothing"
+    ).format(anatomy=anatomy)
+
+
+def freeSuffix(*names):
+    """What makes all of these names free, so that nodes that belong together share a number."""
+    number, suffix = 0, ""
+    while any(slicer.mrmlScene.GetFirstNodeByName(name + suffix) for name in names):
+        number += 1
+        suffix = f"_{number}"
+    return suffix
 
 
 def latestOf(*sources):
@@ -155,13 +174,16 @@ def fillDifference(node, source, enhanced):
     return largest
 
 
-def styleDifference(node):
-    """Diverging colours on a window that is symmetric about zero."""
+def styleDifference(node, unit=""):
+    """Diverging colours on a window that is symmetric about zero, and a hidden legend if there is a
+    unit."""
     display = displayOf(node)
     display.SetAndObserveColorNodeID(_colorNode(_DIVERGING).GetID())
     limit = typicalMagnitude(slicer.util.arrayFromVolume(node))
     display.SetWindowLevelMinMax(-limit, limit)
     display.SetInterpolate(False)
+    if unit:
+        _addLegend(node, _("Enhanced − input\n{unit}").format(unit=unit))
 
 
 def styleUncertainty(node, unit):
@@ -169,9 +191,13 @@ def styleUncertainty(node, unit):
     display = displayOf(node)
     display.SetAndObserveColorNodeID(_colorNode(_PERCEPTUAL).GetID())
     display.SetWindowLevelMinMax(0.0, typicalMagnitude(slicer.util.arrayFromVolume(node)))
+    _addLegend(node, _("Uncertainty (SD)\n{unit}").format(unit=unit))
+
+
+def _addLegend(node, title):
     legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
     if legend is not None:
-        legend.SetTitleText(_("Uncertainty (SD)\n{unit}").format(unit=unit))
+        legend.SetTitleText(title)
         legend.SetVisibility(False)
 
 

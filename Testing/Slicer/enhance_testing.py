@@ -69,6 +69,11 @@ class EnhanceTestCase(MedEnhanceTestCase):
         self.ui.inputSelector.setCurrentNode(node)
         self.processEvents(80)
 
+    def writeInto(self, node):
+        """Choose an original as output, and agree to lose it."""
+        self.ui.outputSelector.setCurrentNode(node)
+        self.ui.overwriteCheckBox.checked = True
+
     def apply(self, seconds=60):
         """Press Apply and wait for the end; the job."""
         self.ui.applyButton.click()

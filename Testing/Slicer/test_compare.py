@@ -49,7 +49,7 @@ class ViewTestCase(MedEnhanceTestCase):
         for role in ("difference", "uncertainty"):
             made[role] = self.bridge.newVolumeLike(self.source, f"scan {role}")
             slicer.util.updateVolumeFromArray(made[role], np.full(voxels.shape, change, np.float32))
-        self.results.styleDifference(made["difference"])
+        self.results.styleDifference(made["difference"], "HU")
         self.results.styleUncertainty(made["uncertainty"], "HU")
         self.results.stamp(output, "enhanced", self.source)
         self.results.link(output, input=self.source, **made)
@@ -150,7 +150,11 @@ class CompareTest(ViewTestCase):
         self.assertTrue(legend.GetVisibility())
         self.compare.setOverlay("difference")
         self.assertFalse(legend.GetVisibility())
+        legend = self.results.legendOf(self.results.linked(self.output, "difference"))
+        self.assertIn("HU", legend.GetTitleText())
+        self.assertTrue(legend.GetVisibility())
         self.compare.setOverlay(None)
+        self.assertFalse(legend.GetVisibility())
         self.assertEqual(self.layers("Red").GetNumberOfAdditionalLayers(), 0)
 
     def test_aResultWithoutItsInputIsNotCompared(self):

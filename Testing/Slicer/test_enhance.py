@@ -112,6 +112,59 @@ class ChoicesTest(EnhanceTestCase):
         self.ui.outputSelector.setCurrentNode(None)
         self.assertEqual(self.panel.problem(), "")
 
+    def test_anOriginalIsOverwrittenOnlyWhenThatIsSaid(self):
+        node, first = self.smallVolume(name="scan"), self.smallVolume(name="other patient")
+        second, result = self.smallVolume(name="third"), self.smallVolume(name="result")
+        self.results.stamp(result, "enhanced", node)
+        node.SetAttribute(self.bridge.MODALITY, "MR")
+        self.choose(node)
+        box = self.ui.overwriteCheckBox
+        self.assertFalse(box.isVisibleTo(self.panel.widget))
+        self.ui.outputSelector.setCurrentNode(first)
+        self.assertFalse(self.ui.applyButton.enabled)
+        self.assertIn("“other patient” is an original", self.ui.problemLabel.text)
+        self.assertTrue(box.isVisibleTo(self.panel.widget))
+        box.checked = True
+        self.assertTrue(self.ui.applyButton.enabled)
+        self.ui.outputSelector.setCurrentNode(second)
+        self.assertFalse(box.checked or self.ui.applyButton.enabled)
+        self.ui.outputSelector.setCurrentNode(result)
+        self.assertFalse(box.isVisibleTo(self.panel.widget))
+        self.assertTrue(self.ui.applyButton.enabled)
+
+    def test_whatAModelLearnedFromIsSaid(self):
+        node = self.smallVolume(name="thigh")
+        node.SetAttribute(self.bridge.MODALITY, "MR")
+        self.choose(node)
+        sentence = "Learned from images of the brain only: elsewhere its result means nothing"
+        self.assertIn(sentence, self.ui.modelCardLabel.text)
+        self.assertFalse(self.ui.segmentNoteLabel.isVisibleTo(self.panel.widget))
+        self.ui.segmentCheckBox.checked = True
+        self.assertIn(sentence, self.ui.segmentNoteLabel.text)
+        self.assertTrue(self.ui.segmentNoteLabel.isVisibleTo(self.panel.widget))
+        node.SetAttribute(self.bridge.MODALITY, "CT")
+        self.processEvents(80)
+        self.assertIn("limbs", self.ui.modelCardLabel.text)
+
+    def test_aModalityThatTheValuesContradictIsToldAndNotForbidden(self):
+        node = self.smallVolume(name="scan")
+        voxels = slicer.util.arrayFromVolume(node)
+        voxels[:] = 5 * voxels - 1500
+        slicer.util.arrayFromVolumeModified(node)
+        node.SetAttribute(self.bridge.MODALITY, "MR")
+        self.choose(node)
+        self.assertIn("look like those of a CT", self.ui.problemLabel.text)
+        self.assertTrue(self.ui.problemIcon.isVisibleTo(self.panel.widget))
+        self.assertTrue(self.ui.applyButton.enabled)
+        self.picture("enhance-doubt")
+        node.SetAttribute("DICOM.Modality", "PT")
+        self.processEvents(80)
+        self.assertIn("The file says PET", self.ui.problemLabel.text)
+        node.RemoveAttribute("DICOM.Modality")
+        node.SetAttribute(self.bridge.MODALITY, "CT")
+        self.processEvents(80)
+        self.assertEqual(self.ui.problemLabel.text, "")
+
     def test_labelsAreNeitherEnhancedNorWrittenInto(self):
         from MedEnhancePanels import enhancement
         from MedEnhancePanels.errors import PanelError
@@ -221,6 +274,11 @@ class ApplyTest(EnhanceTestCase):
         uncertainty = slicer.util.arrayFromVolume(job.nodes["uncertainty"])
         self.assertGreater(uncertainty.max(), 0)
         self.assertEqual(job.nodes["segmentation"].GetAttribute("MedEnhance.model"), "brain-tissue")
+        for role in ("segmentation", "table"):
+            self.assertEqual(job.nodes[role].GetAttribute("MedEnhance.anatomy"), "brain")
+            self.assertIn("images of the brain only", job.nodes[role].GetDescription())
+        self.assertEqual(self.ui.factsLabel.text.count("images of the brain only"), 1)
+        self.assertIn("images of the brain only", self.message)
         table = job.nodes["table"]
         parts = job.nodes["segmentation"].GetSegmentation()
         for index in range(parts.GetNumberOfSegments()):
@@ -248,7 +306,7 @@ class ApplyTest(EnhanceTestCase):
     def test_anExistingVolumeCanTakeTheResult(self):
         node, other = self.brain(), self.smallVolume(name="mine")
         self.choose(node)
-        self.ui.outputSelector.setCurrentNode(other)
+        self.writeInto(other)
         before = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
         job = self.apply()
         self.assertIs(job.nodes["output"], other)
@@ -304,8 +362,15 @@ class ApplyTest(EnhanceTestCase):
         self.choose(self.brain())
         first, second = self.apply().nodes["output"], self.apply().nodes["output"]
         self.assertIsNot(first, second)
-        self.assertNotEqual(first.GetName(), second.GetName())
-        self.assertIs(self.ui.resultSelector.currentNode(), second)
+        self.assertEqual(second.GetName(), "Brain enhanced_1")
+        difference = self.results.linked(second, "difference")
+        self.assertEqual(difference.GetName(), "Brain difference_1")
+        self.results.remove(first)  # the difference that stays has its number still
+        third = self.apply().nodes["output"]
+        self.assertEqual(third.GetName(), "Brain enhanced_2")
+        difference = self.results.linked(third, "difference")
+        self.assertEqual(difference.GetName(), "Brain difference_2")
+        self.assertIs(self.ui.resultSelector.currentNode(), third)
 
     def test_strengthAndOverlaysAreAtHand(self):
         self.choose(self.brain())
@@ -328,6 +393,7 @@ class ApplyTest(EnhanceTestCase):
         self.assertIn("strength 0.40", self.ui.factsLabel.text)
         self.ui.compareOffButton.click()
         self.assertFalse(self.ui.strengthSlider.enabled)
+        self.assertIn("first", self.ui.strengthSlider.toolTip)
 
     def test_aGuideChangesTheResult(self):
         node = self.brain()

@@ -215,7 +215,7 @@ class ChosenOutputTest(EnhanceTestCase):
         super().setUp()
         self.output = self.smallVolume(name="mine")
         self.choose(self.brain())
-        self.ui.outputSelector.setCurrentNode(self.output)
+        self.writeInto(self.output)
         self.was = self.whatItIs()
 
     def whatItIs(self):
@@ -291,6 +291,7 @@ class SequenceTest(EnhanceTestCase):
         sequence, browser = self.sequence()
         self.choose(sequence)
         self.assertFalse(self.ui.segmentCheckBox.enabled)
+        self.assertIn("neither segmentation nor difference", self.ui.segmentNoteLabel.text)
         job = self.apply()
         self.assertEqual(job.state, "done", self.message)
         output = job.nodes["output"]
