@@ -249,7 +249,7 @@ def sendVolume(node, path):
     history = provenance.historyOf(node) or provenance.historyOf(frames[0])
     if history:
         tags["DERIVED"] = history
-    interval = _frameInterval(node) if isSequence(node) else None
+    interval = frameInterval(node) if isSequence(node) else None
     if interval is not None:
         tags["frame_interval_s"] = interval
     # Views of the nodes' own memory; the nodes are kept, so that it stays while it is written.
@@ -263,7 +263,7 @@ def safeName(node):
     return "".join(kept)
 
 
-def _frameInterval(sequence):
+def frameInterval(sequence):
     """Seconds between frames; None where they are not even, or not told in a unit of time."""
     unit = {"s": 1.0, "ms": 1e-3}.get(sequence.GetIndexUnit())
     texts = [sequence.GetNthIndexValue(at) for at in range(sequence.GetNumberOfDataNodes())]
@@ -374,9 +374,9 @@ def _receiveFrames(reader, node, name):
     sequence = newSequence(name)
     provenance.takeFrom(sequence, reader.tags)
     interval = float(reader.tags.get("frame_interval_s") or 0.0)
-    if interval:
-        sequence.SetIndexName("time")
-        sequence.SetIndexUnit("s")
+    # Where no time is known, frames are counted; a new sequence would call that seconds.
+    sequence.SetIndexName("time" if interval else "frame")
+    sequence.SetIndexUnit("s" if interval else "")
     try:
         for frame in range(count):
             for fraction in _fill(reader, node, frame):

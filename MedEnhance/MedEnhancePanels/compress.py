@@ -322,12 +322,10 @@ class CompressPanel:
         self._done = (node, path, units)
         self._showResult(compressionwords.resultTable(job.result, units, path))
         self.ui.differenceButton.visible = bridge.isInScene(node) and not bridge.isSequence(node)
-        self.context.message(
-            "info",
-            _("{name} was compressed and verified: {size}.").format(
-                name=os.path.basename(path), size=bytesText(job.result["file_bytes"])
-            ),
+        told = _("{name} was compressed and verified: {size}.").format(
+            name=os.path.basename(path), size=bytesText(job.result["file_bytes"])
         )
+        self.context.message("warning" if job.warnings else "info", " ".join([told, *job.warnings]))
 
     def _showResult(self, table):
         if table is None:

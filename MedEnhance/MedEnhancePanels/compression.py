@@ -73,7 +73,17 @@ def startCompress(runner, node, path, options, overwrite=False):
 
     params = {"output": path, "config": options.toConfig(), "overwrite": bool(overwrite)}
     title = _("Compress {name}").format(name=node.GetName())
-    return runner.submit("compress", params, title=title, before=before)
+    job = runner.submit("compress", params, title=title, before=before)
+    if losesTimes(node):
+        job.warnings.append(
+            _("The frames have uneven times, or none in s or ms: the file keeps their order only.")
+        )
+    return job
+
+
+def losesTimes(node):
+    """Whether a file cannot keep the times of a sequence's frames."""
+    return bridge.isSequence(node) and bridge.frameInterval(node) is None
 
 
 def startEstimate(runner, node, options):

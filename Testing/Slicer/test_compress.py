@@ -191,6 +191,17 @@ class CompressTest(CompressTestCase):
                 slicer.util.arrayFromVolume(sequence.GetNthDataNode(at)),
             )
 
+    def test_timesThatAFileCannotKeepAreWarnedOf(self):
+        sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "uneven")
+        for index, time in enumerate(("0", "0.5", "2")):
+            sequence.SetDataNodeAtValue(self.smallVolume(seed=index), time)
+        self.choose(sequence)
+        self.assertEqual(self.compress().state, "done")
+        self.assertIn("keeps their order only", self.widget.ui.messageLabel.text)
+        back = self.openFile().nodes["output"]
+        self.assertEqual((back.GetIndexName(), back.GetIndexUnit()), ("frame", ""))
+        self.assertEqual([back.GetNthIndexValue(at) for at in range(3)], ["0", "1", "2"])
+
     def test_framesThatLieElsewhereAreNotGivenOnePlace(self):
         sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "moving")
         frame = self.smallVolume()
