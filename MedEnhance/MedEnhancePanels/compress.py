@@ -214,7 +214,9 @@ class CompressPanel:
         self.ui.compressButton.toolTip = why or _("Write the file and verify it")
         isBusy = self._progress.job is not None  # which the progress shows
         self.ui.whyLabel.text = why
-        self.ui.whyLabel.visible = bool(why) and not isBusy
+        # The file that was just written is there, of course; that is no news.
+        isResult = self._done is not None and self._done[1] == self.path
+        self.ui.whyLabel.visible = bool(why) and not isBusy and not isResult
         if self._state is not None and self._state.inputVolume is None:
             self.ui.estimateLabel.text = _("Choose a volume to see how small it would become.")
 
@@ -320,6 +322,7 @@ class CompressPanel:
             self.context.showError(job.error)
             return
         self._done = (node, path, units)
+        self._refreshButton()
         self._showResult(compressionwords.resultTable(job.result, units, path))
         self.ui.differenceButton.visible = bridge.isInScene(node) and not bridge.isSequence(node)
         told = _("{name} was compressed and verified: {size}.").format(

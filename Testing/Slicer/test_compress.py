@@ -120,6 +120,7 @@ class CompressTest(CompressTestCase):
         job = self.compress()
         self.assertEqual(job.state, "done", job.error)
         told = self.ui.resultLabel.text
+        self.assertTrue(self.ui.whyLabel.isHidden())
         back = slicer.util.arrayFromVolume(self.openFile().nodes["output"])
         error = np.abs(back.astype(int) - slicer.util.arrayFromVolume(node)).max()
         self.assertGreater(error, 0)
