@@ -11,6 +11,9 @@ from slicer.i18n import tr as _
 #: What the library's hints add for its other users: " (--device cpu, …)", " (medenhance doctor)".
 _FOR_COMMAND_LINES = re.compile(r" \((?:[^()]*\s)?(?:--[a-z]|medenhance [a-z]|python -m )[^()]*\)")
 
+#: What is damaged, before where: "scan.ucv is damaged: chunk 5 at byte 94346 …".
+_DAMAGE = re.compile(r"(.+? is damaged): ", re.DOTALL)
+
 
 def plain(text):
     """A sentence of the library without the names of options and commands that it ends with."""
@@ -50,13 +53,23 @@ class PanelError(Exception):
         return cls(_("Cancelled."), code="cancelled")
 
     @classmethod
+    def _ofLibrary(cls, message, hint, code, details):
+        """The library's words as they help in Slicer: no options, no places in a file."""
+        if code == "dependency":
+            hint = _("Install it with the button on top of the module MedEnhance.")
+        found = _DAMAGE.match(message) if code == "codec" else None
+        if found:
+            message, details = found[1], f"{message}\n{details}"
+        return cls(message, plain(hint), code, details)
+
+    @classmethod
     def fromEvent(cls, fields):
         """From the fields of an `error` event of the worker."""
         if fields.get("code") == "cancelled":
             return cls.cancelled()
-        return cls(
+        return cls._ofLibrary(
             fields.get("message") or _("The job failed"),
-            _hintOf(fields.get("code"), fields.get("hint")),
+            fields.get("hint") or "",
             fields.get("code") or "internal",
             fields.get("details") or "",
         )
@@ -69,19 +82,12 @@ class PanelError(Exception):
         details = "".join(traceback.format_exception(exception))
         if hasattr(exception, "message") and hasattr(exception, "hint"):
             code = getattr(exception, "code", "internal")
-            return cls(exception.message, _hintOf(code, exception.hint), code, details)
+            return cls._ofLibrary(exception.message, exception.hint, code, details)
         if isinstance(exception, OSError) and exception.strerror:
             return cls(*_ofSystem(exception), details)
         message = f"{type(exception).__name__}: {exception}"
         hint = _("This is a fault in MedEnhance: please report it with the details.")
         return cls(message, hint, "internal", details)
-
-
-def _hintOf(code, hint):
-    """The library's remedy, as it is done in Slicer."""
-    if code == "dependency":
-        return _("Install it with the button on top of the module MedEnhance.")
-    return plain(hint)
 
 
 def _ofSystem(error):

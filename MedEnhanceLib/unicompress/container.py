@@ -161,7 +161,8 @@ class Container:
     def damaged(self, chunk: ChunkInfo, says: str) -> CodecError:
         """The error that names a chunk and its place."""
         return CodecError(
-            f"{self.path.name}: chunk {chunk.index} at byte {chunk.offset} {says}", _RECOVER
+            f"{self.path.name} is damaged: chunk {chunk.index} at byte {chunk.offset} {says}",
+            _RECOVER,
         )
 
     def is_sealed(self) -> bool:
@@ -204,7 +205,7 @@ class Container:
         if raw[: len(MAGIC)] != MAGIC and not tolerant:
             raise CodecError(
                 f"{self.path.name} is not a .ucv: it does not begin with {MAGIC.decode()}",
-                "Choose a file that medenhance compress wrote.",
+                "Choose a file that MedEnhance compressed.",
             )
         if len(raw) < _PROLOGUE.size:
             self._fail(f"cut short at byte {self.size}, before the first chunk")
@@ -316,7 +317,7 @@ class Container:
         raise self._error(says)
 
     def _error(self, says: str) -> CodecError:
-        return CodecError(f"{self.path.name}: {says}", _RECOVER)
+        return CodecError(f"{self.path.name} is damaged: {says}", _RECOVER)
 
 
 class _Prologue(NamedTuple):

@@ -127,8 +127,8 @@ def chunks_by_block(
     if len(chunks) < count:
         lost = next(block for block in range(count) if block not in chunks)
         raise CodecError(
-            f"{container.path.name}: block {lost} of {count} has no chunk",
-            "Copy the file again, or save what is intact: medenhance recover",
+            f"{container.path.name} is damaged: block {lost} of {count} has no chunk",
+            "Copy the file again, or save what is intact (medenhance recover).",
         )
     return chunks
 

@@ -24,7 +24,7 @@ _LARGEST_EXTENT = 1 << 31
 _LARGEST_BLOCK = 1 << 24
 _MOST_BLOCKS = 1 << 20
 _HASH = re.compile(r"[0-9a-f]{64}")
-_HINT = "Copy the file again, or save what is intact: medenhance recover"
+_HINT = "Copy the file again, or save what is intact (medenhance recover)."
 Field = TypeVar("Field")
 #: Smallest and largest finite voxel; None where there is none.
 VoxelRange = tuple[float, float] | None

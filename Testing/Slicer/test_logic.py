@@ -102,5 +102,11 @@ class LogicTest(MedEnhanceTestCase):
         self.assertEqual(plain("Use auto (--device auto; see medenhance doctor)."), "Use auto.")
         self.assertEqual(plain("Save it (medenhance recover)."), "Save it.")
         self.assertEqual(plain("scan (2).nii (MR) - a--b"), "scan (2).nii (MR) - a--b")
+        said = "scan.ucv is damaged: chunk 5 at byte 94346 has the wrong checksum"
+        damage = {"code": "codec", "message": said, "hint": "h", "details": "Traceback"}
+        error = PanelError.fromEvent(damage)
+        self.assertEqual(error.text, "scan.ucv is damaged. h")
+        self.assertIn("chunk 5", error.details)
+        self.assertIn("Traceback", error.details)
         missing = {"code": "dependency", "message": "m", "hint": "Install it with: python -m pip"}
         self.assertIn("button", PanelError.fromEvent(missing).hint)

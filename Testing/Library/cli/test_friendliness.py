@@ -138,4 +138,4 @@ sys.exit(status)
     command = [sys.executable, "-c", code, str(tmp_path / "a.nrrd"), str(tmp_path / "b.nrrd")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 4, done.stderr
-    assert "no head for CT" in done.stderr
+    assert "no model that segments CT" in done.stderr
