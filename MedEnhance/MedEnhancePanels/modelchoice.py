@@ -125,7 +125,7 @@ def segmentNote(node, isWanted):
     heads = fitting(bridge.modalityOf(node), HEAD)
     if not isWanted or not heads or not heads[0].anatomy:
         return ""
-    return _("Segmentation by {name}: {scope}.").format(
+    return _("Segmentation by {name}. {scope}.").format(
         name=heads[0].name, scope=results.scopeText(heads[0].anatomy)
     )
 

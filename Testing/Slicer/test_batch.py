@@ -102,6 +102,8 @@ class BatchTest(MedEnhanceTestCase):
         self.assertIn("no voxels", rows["empty"][3])
         self.assertIn("1 of 3 volumes are enhanced", self.widget.ui.messageLabel.text)
         widget = self.panel.widget
+        self.ui.resultButton.collapsed = True
+        self.addCleanup(setattr, self.ui.resultButton, "collapsed", False)
         self.screenshot(widget, "enhance-batch", 400, widget.layout().totalHeightForWidth(400) + 40)
 
     def test_anUnexpectedFaultAndManyFailuresEndTheBatchAllTheSame(self):
