@@ -85,25 +85,30 @@ class LayerWatch:
     """
 
     def __init__(self, composites, isStill, onChanged):
-        self._composites, self._isStill, self._onChanged = list(composites), isStill, onChanged
+        self._isStill, self._onChanged = isStill, onChanged
         # An observer must neither go nor change what it observes while it is called.
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(0)
         self._timer.timeout.connect(self._look)
+        # By name: kept here, a node and its observer would hold each other, and Python would
+        # collect both while VTK still calls.
         self._observed = [
-            (composite, composite.AddObserver("ModifiedEvent", lambda *_: self._timer.start()))
-            for composite in self._composites
+            (one.GetID(), one.AddObserver("ModifiedEvent", lambda *_: self._timer.start()))
+            for one in composites
         ]
 
     def stop(self):
         self._timer.stop()
-        for composite, tag in self._observed:
-            composite.RemoveObserver(tag)
+        for identifier, tag in self._observed:
+            composite = slicer.mrmlScene.GetNodeByID(identifier)
+            if composite is not None:
+                composite.RemoveObserver(tag)
         self._observed = []
 
     def _look(self):
-        if self._observed and not all(map(self._isStill, self._composites)):
+        nodes = [slicer.mrmlScene.GetNodeByID(identifier) for identifier, _tag in self._observed]
+        if not all(node is not None and self._isStill(node) for node in nodes):
             self.stop()
             self._onChanged()
 
