@@ -340,12 +340,11 @@ class EnhancePanel:
             state.enhancedVolume = output
         state.strength = 1.0
         self.result.showNew(output)
-        if not job.warnings:
-            seconds = tookText(job.ended - job.started)
-            self.context.message(
-                "info",
-                _("{name} is ready, after {time}.").format(name=output.GetName(), time=seconds),
-            )
+        seconds = tookText(job.ended - job.started)
+        ready = _("{name} is ready, after {time}.").format(name=output.GetName(), time=seconds)
+        self.context.message(
+            "warning" if job.warnings else "info", " ".join([ready, *job.warnings])
+        )
 
     def _onPreviewed(self, job, node, current):
         self.preview.show(job.nodes["output"], node, current)
