@@ -92,6 +92,7 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.logic, sharedRunner(), __file__, self.showMessage, self.showPage
         )
         self.uiWidget, self.ui = self.context.ui("MedEnhance")
+        self.layout.setContentsMargins(4, 4, 4, 4)  # six tabs fit into a panel of 400 pixels
         self.layout.addWidget(self.uiWidget)
         self.ui.parameterNodeSelector.addAttribute(
             "vtkMRMLScriptedModuleNode", "ModuleName", self.moduleName

@@ -246,17 +246,17 @@ class FirstUseTest(FirstUseTestCase):
         self.assertIn("free", self.panel.ui.computerLabel.text)
 
     def test_screenshots(self):
-        self.screenshot(self.widget.uiWidget, "first-use-missing", height=760)
+        self.screenshot(self.widget.parent, "first-use-missing", height=760)
         pip = self.pip(["Collecting torch>=2.4", "  Downloading torch-2.9.whl (899.8 MB)"])
         pip.delayMs = 500
         self.panel.ui.installButton.click()
         for line in pip.lines:
             self.panel._onLine(line)
-        self.screenshot(self.widget.uiWidget, "first-use-installing", height=760)
+        self.screenshot(self.widget.parent, "first-use-installing", height=760)
         pip.lines.append("ERROR: Failed to establish a new connection: [Errno 111]")
         pip.code = 1
         self.waitUntil(lambda: self.panel.installation is None, 5)
-        self.screenshot(self.widget.uiWidget, "first-use-failed", height=760)
+        self.screenshot(self.widget.parent, "first-use-failed", height=760)
 
 
 class MissingTest(MedEnhanceTestCase):

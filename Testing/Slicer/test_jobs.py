@@ -238,7 +238,7 @@ class JobsScreenshotTest(MedEnhanceTestCase):
         panel._past = []
         self.widget.showPage("jobs")
         panel.refresh()
-        self.screenshot(self.widget.uiWidget, "jobs-empty", height=700)
+        self.screenshot(self.widget.parent, "jobs-empty", height=700)
         sample = self.widget.panels["load"].openSample(self.sampleOfOurs())
         self.waitUntil(lambda: sample.isFinished, 60)
         failed = self.widget.panels["load"].openPath(os.path.join(os.sep, "scans", "broken.nii"))
@@ -246,7 +246,7 @@ class JobsScreenshotTest(MedEnhanceTestCase):
         self.context.clearMessage()
         panel.refresh()  # an earlier test's end took the panel's ears off
         panel.ui.jobTable.selectRow(0)
-        self.screenshot(self.widget.uiWidget, "jobs-ready", height=700)
+        self.screenshot(self.widget.parent, "jobs-ready", height=700)
 
     def sampleOfOurs(self):
         from MedEnhancePanels import samples

@@ -307,7 +307,7 @@ class DicomTest(LoadTestCase):
         for row in rows:
             self.assertRegex(row, r"^(CT|MR): .+, \d+ slices$")
         self.assertRegex(self.panel.ui.seriesList.item(0).toolTip(), r"\d+\.\d+\.\d+")
-        self.screenshot(self.widget.uiWidget, "load-series", height=600)
+        self.screenshot(self.widget.parent, "load-series", height=600)
         self.panel.ui.seriesList.setCurrentRow(next(i for i in (0, 1) if rows[i].startswith("MR")))
         self.panel.ui.loadSeriesButton.click()
         self.waitUntil(lambda: self.panel.node is not None, 60)
@@ -331,10 +331,10 @@ class DicomTest(LoadTestCase):
 
 class ScreenshotTest(LoadTestCase):
     def test_screenshots(self):
-        self.screenshot(self.widget.uiWidget, "load-empty", height=600)
+        self.screenshot(self.widget.parent, "load-empty", height=600)
         job = self.panel.openSample(samples.SAMPLES[0])
         self.waitUntil(lambda: job.isFinished, 60)
-        self.screenshot(self.widget.uiWidget, "load-ready", height=600)
+        self.screenshot(self.widget.parent, "load-ready", height=600)
         node = self.volume(spacing=(0.9, 0.9, 4.0), name="FLAIR")
         transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "to MNI")
         matrix = vtk.vtkMatrix4x4()
@@ -343,9 +343,9 @@ class ScreenshotTest(LoadTestCase):
         node.SetAndObserveTransformNodeID(transform.GetID())
         node.SetAttribute(bridge.MODALITY, "PT")
         self.panel.ui.inputSelector.setCurrentNode(node)
-        self.screenshot(self.widget.uiWidget, "load-warnings", height=600)
+        self.screenshot(self.widget.parent, "load-warnings", height=600)
         self.useDarkPalette()
-        self.screenshot(self.widget.uiWidget, "load-warnings-dark", height=600)
+        self.screenshot(self.widget.parent, "load-warnings-dark", height=600)
 
     def useDarkPalette(self):
         """As Slicer's dark style: light text on dark grey."""

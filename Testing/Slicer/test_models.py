@@ -121,7 +121,7 @@ class ModelsTest(MedEnhanceTestCase):
         self.assertIn("mine", self.message())
         self.choose("mine")
         self.assertIn("damaged", self.panel.ui.summaryLabel.text)
-        self.screenshot(self.widget.uiWidget, "models-error", height=700)
+        self.screenshot(self.widget.parent, "models-error", height=700)
 
     def test_whatIsNoModelIsRefusedWithASentence(self):
         damaged = self.bundle("damaged")
@@ -156,4 +156,4 @@ class ModelsTest(MedEnhanceTestCase):
     def test_screenshot(self):
         self.finish(self.panel.refresh())
         self.choose("mr-brain")
-        self.screenshot(self.widget.uiWidget, "models-ready", height=700)
+        self.screenshot(self.widget.parent, "models-ready", height=700)
