@@ -63,6 +63,7 @@ class DecompressParams:
     def __post_init__(self) -> None:
         if self.preview and (self.region is not None or self.layers is not None):
             raise ConfigError("a preview takes no region and no layers", "Leave them out.")
+        region_from_json(self.region)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,11 +171,14 @@ def region_from_json(region: list[list[int | None] | str | None] | None) -> Regi
     return tuple(_slice_from_json(entry) for entry in region)
 
 
+_PAIR = 'Give a list [start, stop], null for all, or "..." for the axes that are left out.'
+
+
 def _slice_from_json(ends: list[int | None] | str | None) -> slice | EllipsisType:
     if ends is None:
         return slice(None)
     if ends == "...":
         return ...
     if isinstance(ends, str) or len(ends) != 2:
-        raise ConfigError(f"region has the entry {ends!r}", "Give [start, stop], or null for all.")
+        raise ConfigError(f"region has the entry {ends!r}", _PAIR)
     return slice(*ends)
