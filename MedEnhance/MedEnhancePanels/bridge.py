@@ -4,6 +4,8 @@ Geometry is copied from node to node wherever the grid is the same, never comput
 result has a grid of its own, the library's exact numbers are used.
 """
 
+import contextlib
+
 import numpy as np
 import slicer
 import vtk
@@ -24,6 +26,8 @@ _MODALITIES = ("CT", "MR", "PT", "EM", "OT")
 _DICOM_MODALITY = "DICOM.Modality"
 _LARGEST_SAMPLE = 1_000_000
 _RANGES_KEPT = 16
+#: From RAS, as nodes have it, to LPS, as the library has it, and back.
+_FLIP = np.array([-1.0, -1.0, 1.0])
 
 
 def isInScene(node):
@@ -88,7 +92,6 @@ def _checkFrame(frame, name):
             _("Convert it to one intensity per voxel first (module Vector to Scalar Volume)."),
             "input",
         )
-
     if frame.GetAttribute(PREVIEW):
         raise PanelError(
             _("{name} is a preview of a compressed file").format(name=name),
@@ -152,12 +155,11 @@ def geometryOf(node):
     rows = [[0.0] * 3 for _row in range(3)]
     node.GetIJKToRASDirections(rows)
     directions = np.asarray(rows)
-    flip = np.array([-1.0, -1.0, 1.0])
     try:
         return Geometry(
             spacing=tuple(node.GetSpacing()),
-            origin=tuple(flip * np.asarray(node.GetOrigin())),
-            direction=tuple(map(tuple, (flip[:, None] * directions).tolist())),
+            origin=tuple(_FLIP * np.asarray(node.GetOrigin())),
+            direction=tuple(map(tuple, (_FLIP[:, None] * directions).tolist())),
         )
     except GeometryError as cause:
         raise PanelError.fromException(cause) from cause
@@ -350,7 +352,7 @@ def receiveVolume(path, name, hasBrowser=True):
     reader = nrrd.Reader(path)
     frames, _shape = reader.frames()
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", uniqueName(name))
-    try:
+    with removedUnlessDone(node):
         setGeometry(node, reader.geometry)
         _setModality(node, reader.tags)
         provenance.takeFrom(node, reader.tags)
@@ -361,10 +363,6 @@ def receiveVolume(path, name, hasBrowser=True):
         sequence = yield from _receiveFrames(reader, node, name)
         if hasBrowser:
             browse(sequence)
-    except BaseException:  # cancelled in the middle too: half a volume must not stay
-        if isInScene(node):
-            slicer.mrmlScene.RemoveNode(node)
-        raise
     slicer.mrmlScene.RemoveNode(node)
     return sequence
 
@@ -377,16 +375,23 @@ def _receiveFrames(reader, node, name):
     # Where no time is known, frames are counted; a new sequence would call that seconds.
     sequence.SetIndexName("time" if interval else "frame")
     sequence.SetIndexUnit("s" if interval else "")
-    try:
+    with removedUnlessDone(sequence):
         for frame in range(count):
             for fraction in _fill(reader, node, frame):
                 yield (frame + fraction) / count
             sequence.SetDataNodeAtValue(node, repr(frame * interval) if interval else str(frame))
-    except BaseException:
-        if isInScene(sequence):
-            slicer.mrmlScene.RemoveNode(sequence)
-        raise
     return sequence
+
+
+@contextlib.contextmanager
+def removedUnlessDone(node):
+    """Take a node out of the scene where filling it fails, or is cancelled in the middle."""
+    try:
+        yield
+    except BaseException:  # a generator that is closed ends by one that is no Exception
+        if isInScene(node):
+            slicer.mrmlScene.RemoveNode(node)
+        raise
 
 
 def newSequence(name, like=None):
@@ -410,10 +415,9 @@ def browse(sequence):
 
 def setGeometry(node, geometry):
     """Put a Geometry (LPS) on a volume node."""
-    flip = np.array([-1.0, -1.0, 1.0])
     node.SetSpacing(geometry.spacing)
-    node.SetOrigin((flip * np.asarray(geometry.origin)).tolist())
-    node.SetIJKToRASDirections((flip[:, None] * np.asarray(geometry.direction)).tolist())
+    node.SetOrigin((_FLIP * np.asarray(geometry.origin)).tolist())
+    node.SetIJKToRASDirections((_FLIP[:, None] * np.asarray(geometry.direction)).tolist())
 
 
 def _setModality(node, tags):

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from html import escape
 
 import qt
 import slicer
@@ -181,7 +182,7 @@ class FirstUsePanel:
             self.ui.statusLabel.visible = False
             self.context.message("info", _("Everything that MedEnhance needs is installed."))
             return
-        self._say(f"<b>{_html(error.message)}.</b> {_html(error.hint)}")
+        self._say(f"<b>{escape(error.message, quote=False)}.</b> {escape(error.hint, quote=False)}")
         self.ui.logButton.collapsed = False
         showEnd(self.ui.logEdit)
 
@@ -225,7 +226,3 @@ def showEnd(edit):
     bar = edit.verticalScrollBar()
     bar.setValue(bar.maximum)
     edit.horizontalScrollBar().setValue(0)
-
-
-def _html(text):
-    return text.replace("&", "&amp;").replace("<", "&lt;")

@@ -30,7 +30,7 @@ class Job:
         self.state, self.stage, self.fraction, self.etaSeconds = "waiting", _("waiting"), 0.0, None
         self.log, self.warnings, self.metrics, self.previews = [], [], [], []
         self.result, self.error, self.nodes = {}, None, {}
-        self.created, self.started, self.ended = time.time(), None, None
+        self.started, self.ended = None, None
         self.folder = ""
         self.worker = None
         #: Whether a worker said that it began, whether it was sent twice, whether it is to stop.

@@ -1,6 +1,7 @@
 """The page Load: a volume from the scene, a file, a DICOM folder or a sample, and its card."""
 
 import os
+from html import escape
 
 import qt
 import slicer
@@ -340,8 +341,11 @@ class LoadPanel:
         self._showWarnings(told.warnings, node.GetAttribute(compression.NOTES) or "")
 
     def _showWarnings(self, warnings, notes):
-        lines = [f"<b>{_html(one.text)}.</b> {_html(one.remedy)}" for one in warnings]
-        lines += [_html(note) for note in notes.splitlines()]
+        lines = [
+            f"<b>{escape(one.text, quote=False)}.</b> {escape(one.remedy, quote=False)}"
+            for one in warnings
+        ]
+        lines += [escape(note, quote=False) for note in notes.splitlines()]
         self.ui.warningsFrame.visible = bool(lines)
         self.ui.warningsLabel.text = "".join(f"<p>{line}</p>" for line in lines)
 
@@ -383,7 +387,3 @@ def _noVoxels(node):
         _("“{name}” holds no volume").format(name=node.GetName()),
         _("Load it again, or choose another."),
     )
-
-
-def _html(text):
-    return text.replace("&", "&amp;").replace("<", "&lt;")
