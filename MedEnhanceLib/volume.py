@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from MedEnhanceLib.errors import InputError, MedEnhanceError
 from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.origin import DicomOrigin, Lossy
 
 Voxels = npt.NDArray[Any]
 
@@ -29,6 +30,8 @@ class Volume:
     source: where it came from (a path, a series), for messages and provenance.
     history: what was done to it since, oldest first; empty for an original.
     frame_interval_s: seconds between frames of a sequence, where known.
+    origin: the DICOM images behind its slices, where it was read from them.
+    lossy: the lossy compressions that the voxels went through, oldest first.
 
     Raises InputError for zero size, a wrong number of axes, or a type that holds no intensity.
     NaN and infinity are refused where files are read (io.load), because looking costs a pass.
@@ -41,6 +44,8 @@ class Volume:
     source: str = ""
     history: tuple[str, ...] = ()
     frame_interval_s: float | None = None
+    origin: DicomOrigin | None = None
+    lossy: tuple[Lossy, ...] = ()
 
     def __post_init__(self) -> None:
         voxels = np.asarray(self.voxels)
@@ -110,7 +115,8 @@ class Volume:
             return self
         if not 0 <= index < self.shape[0]:
             raise InputError(f"frame {index} of a volume that has {self.shape[0]}", "Count from 0.")
-        return replace(self, voxels=self.voxels[index], frame_interval_s=None)
+        origin = self.origin and replace(self.origin, instances=self.origin.instances[index:][:1])
+        return replace(self, voxels=self.voxels[index], frame_interval_s=None, origin=origin)
 
     def frames(self) -> list[Volume]:
         """All frames, in order (views, not copies)."""
