@@ -1,0 +1,68 @@
+"""One image plane as its header tells of it: plain values, no pixels, nothing of pydicom.
+
+Headers are read in other processes, so all of it can be pickled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from MedEnhanceLib.io.dicom.sources import FileRef
+from MedEnhanceLib.origin import Lossy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """A single-frame file, or one frame of a multi-frame file; None and "" where it says nothing.
+
+    frame: its place in a multi-frame file, counted from 1. number: InstanceNumber.
+    position, orientation: as DICOM gives them, mm and direction cosines in LPS.
+    pixel_spacing: mm between rows, then between columns.
+    thickness, between: mm, SliceThickness and SpacingBetweenSlices.
+    has_lut: whether its intensities need a ModalityLUTSequence. padding: PixelPaddingValue.
+    units: of the intensities, where an element of the modality tells (PET, dose).
+    phase: temporal position, trigger time or cardiac phase. time_s: when it was taken, seconds.
+    window: centre and width.
+    """
+
+    file: FileRef
+    frame: int | None = None
+    sop_class: str = ""
+    instance: str = ""
+    study: str = ""
+    series: str = ""
+    number: int | None = None
+
+    rows: int = 0
+    columns: int = 0
+    samples: int = 1
+    bits_allocated: int = 16
+    bits_stored: int = 16
+    signed: bool = False
+    photometric: str = ""
+    transfer_syntax: str = ""
+
+    position: tuple[float, ...] | None = None
+    orientation: tuple[float, ...] | None = None
+    pixel_spacing: tuple[float, ...] | None = None
+    thickness: float | None = None
+    between: float | None = None
+
+    slope: float | None = None
+    intercept: float | None = None
+    rescale_type: str = ""
+    units: str = ""
+    has_lut: bool = False
+    padding: float | None = None
+
+    frame_of_reference: str = ""
+    acquisition: str = ""
+    echo: str = ""
+    phase: str = ""
+    b_value: str = ""
+    image_type: tuple[str, ...] = ()
+    time_s: float | None = None
+
+    lossy: tuple[Lossy, ...] = ()
+    window: tuple[float, float] | None = None
+    burned_in: str = ""
