@@ -1,13 +1,16 @@
-"""What all library tests share."""
+"""What all library tests share: volumes, an ear, a maker of DICOM series."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.progress import Event, Monitor
 from MedEnhanceLib.volume import Volume
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
@@ -48,3 +51,92 @@ def head(rng: np.random.Generator, oblique_geometry: Geometry) -> Volume:
     smooth = 600 + 200 * np.sin(4 * i) * np.cos(3 * j)
     voxels = inside * smooth + rng.normal(0, 8, inside.shape)
     return Volume(voxels.astype(np.int16), oblique_geometry, modality="MR", source="head")
+
+
+class Ear:
+    """Hears what a load warns of."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+        self.monitor = Monitor(self._hear)
+
+    def _hear(self, event: Event) -> None:
+        if event.kind == "warning":
+            self.warnings.append(event.fields["message"])
+
+
+@pytest.fixture
+def ear() -> Ear:
+    return Ear()
+
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def make_series(tmp_path: Path) -> Make:
+    """Write a DICOM series, into tmp_path/"series" unless `folder` says where."""
+
+    def make(stored: np.ndarray, *, folder: Path = tmp_path / "series", **options: Any) -> Path:
+        return write_series(folder, stored, **options)
+
+    return make
+
+
+def write_series(
+    folder: Path,
+    stored: np.ndarray,
+    *,
+    positions: list[tuple[float, float, float]] | None = None,
+    orientation: tuple[float, ...] = (1, 0, 0, 0, 1, 0),
+    uid: str = "1.2.3.1",
+    number: int = 1,
+    prefix: str = "",
+    slice_elements: Callable[[int], dict[str, Any]] = lambda index: {},
+    **elements: Any,
+) -> Path:
+    """One file per slice of `stored` [K, J, I], named against the order of their positions.
+
+    elements: by keyword, over the defaults; None leaves one out. slice_elements: those of a slice.
+    """
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+    folder.mkdir(parents=True, exist_ok=True)
+    positions = positions or [(-10.0, 20.0, 2.5 * index) for index in range(len(stored))]
+    for index, (pixels, position) in enumerate(zip(stored, positions, strict=True)):
+        values = {
+            "SOPClassUID": CTImageStorage,
+            "SOPInstanceUID": f"{uid}.{index + 1}",
+            "StudyInstanceUID": "1.2.3",
+            "SeriesInstanceUID": uid,
+            "SeriesNumber": number,
+            "SeriesDescription": "axial",
+            "Modality": "CT",
+            "Rows": pixels.shape[0],
+            "Columns": pixels.shape[1],
+            "PixelSpacing": [0.8, 0.5],
+            "ImagePositionPatient": list(position),
+            "ImageOrientationPatient": list(orientation),
+            "SliceThickness": 2.5,
+            "SamplesPerPixel": 1,
+            "PhotometricInterpretation": "MONOCHROME2",
+            "BitsAllocated": pixels.dtype.itemsize * 8,
+            "BitsStored": pixels.dtype.itemsize * 8,
+            "HighBit": pixels.dtype.itemsize * 8 - 1,
+            "PixelRepresentation": int(pixels.dtype.kind == "i"),
+            "RescaleSlope": 1,
+            "RescaleIntercept": -1024,
+            "PixelData": pixels.tobytes(),
+        }
+        values |= elements | slice_elements(index)
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID = values["SOPClassUID"]
+        meta.MediaStorageSOPInstanceUID = values["SOPInstanceUID"]
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        dataset = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+        for key, value in values.items():
+            if value is not None:
+                setattr(dataset, key, value)
+        dataset.save_as(folder / f"{prefix}{len(stored) - index:03d}.dcm", enforce_file_format=True)
+    return folder

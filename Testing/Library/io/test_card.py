@@ -17,7 +17,7 @@ from MedEnhanceLib.io.modality import guess_modality
 from MedEnhanceLib.volume import Volume
 
 if TYPE_CHECKING:
-    from Testing.Library.io.conftest import Ear
+    from Testing.Library.conftest import Ear
 
 
 def test_card_tells_what_a_person_asks(tmp_path: Path, ct: Volume) -> None:

@@ -17,7 +17,7 @@ from MedEnhanceLib.io import load
 from MedEnhanceLib.progress import Monitor
 
 if TYPE_CHECKING:
-    from Testing.Library.io.conftest import Ear, Make
+    from Testing.Library.conftest import Ear, Make
 
 pytest.importorskip("pydicom")
 

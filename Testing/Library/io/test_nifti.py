@@ -16,7 +16,7 @@ from MedEnhanceLib.io import load, save
 from MedEnhanceLib.volume import Volume
 
 if TYPE_CHECKING:
-    from Testing.Library.io.conftest import Ear
+    from Testing.Library.conftest import Ear
 
 VOXELS = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
 AFFINE = np.array([[0, -2.0, 0, 5], [1.5, 0, 0, -6], [0, 0, 3, 7], [0, 0, 0, 1]])

@@ -14,7 +14,7 @@ from MedEnhanceLib.io import load, save
 from MedEnhanceLib.volume import Volume
 
 if TYPE_CHECKING:
-    from Testing.Library.io.conftest import Ear
+    from Testing.Library.conftest import Ear
 
 sitk = pytest.importorskip("SimpleITK")
 

@@ -12,7 +12,7 @@ from MedEnhanceLib.errors import GeometryError, InputError, MedEnhanceError
 from MedEnhanceLib.io import WRITABLE, load, save
 
 if TYPE_CHECKING:
-    from Testing.Library.io.conftest import Ear
+    from Testing.Library.conftest import Ear
 
 pytestmark = pytest.mark.shared
 
