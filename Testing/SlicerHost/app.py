@@ -38,7 +38,7 @@ class qSlicerCoreApplication:
         qt.QSettings.setPath(qt.QSettings.IniFormat, qt.QSettings.UserScope, own.folder.name)
         own.settings = qt.QSettings()
         own.settings_file = own.settings.fileName()
-        own.logic = own.modules = own.io = None
+        own.logic = own.modules = own.io = own.dicom = None
 
     @property
     def temporaryPath(self: Any) -> str:
@@ -71,6 +71,9 @@ class qSlicerCoreApplication:
 
     def coreIOManager(self: Any) -> Any:
         return self._own.io
+
+    def dicomDatabase(self: Any) -> Any:
+        return self._own.dicom
 
     def testingEnabled(self: Any) -> bool:
         return True
@@ -123,4 +126,8 @@ def start() -> Any:
     app = make("qSlicerApplication")(["SlicerHost"])
     app._own.modules = make("qSlicerModuleManager")()
     app._own.io = make("qSlicerIOManager")()
+    app._own.dicom = make("ctkDICOMDatabase")()
+    folder = f"{app._own.folder.name}/SlicerDICOMDatabase"
+    os.mkdir(folder)
+    app._own.dicom.openDatabase(f"{folder}/ctkDICOM.sql", "SLICER")
     return app

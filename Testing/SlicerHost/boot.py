@@ -48,7 +48,15 @@ def start() -> Any:
     from SlicerHost import qt
 
     sys.modules["qt"] = slicer.qt = qt
-    from SlicerHost import app, ctk_widgets, io_manager, mrml_widgets, standins, uiloader  # noqa: F401
+    from SlicerHost import (  # noqa: F401
+        app,
+        ctk_widgets,
+        dicom,
+        io_manager,
+        mrml_widgets,
+        standins,
+        uiloader,
+    )
 
     qt.QUiLoader = uiloader.QUiLoader
     sys.modules["ctk"] = standins.Namespace("ctk", "ctk")
@@ -58,6 +66,7 @@ def start() -> Any:
     slicer.modules = sys.modules["slicer.modules"] = types.ModuleType("slicer.modules")
     slicer.moduleNames, slicer.selfTests = types.SimpleNamespace(), {}
     slicer.app = app.start()
+    slicer.dicomDatabase = slicer.app.dicomDatabase()  # Slicer's module DICOM does this
     from SlicerHost import modules, scene  # noqa: F401
 
     scene.start(slicer.app)

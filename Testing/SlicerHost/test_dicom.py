@@ -1,0 +1,65 @@
+"""The DICOM database of the host keeps files as Slicer's does: by patient, study and series."""
+
+import os
+
+import ctk
+import pytest
+
+from SlicerHost import qt
+
+
+@pytest.fixture
+def database(tmp_path):
+    database = ctk.ctkDICOMDatabase()
+    assert database.openDatabase(str(tmp_path / "ctkDICOM.sql"), "test")
+    yield database
+    database.closeDatabase()
+
+
+@pytest.fixture
+def series(tmp_path):
+    from pydicom.data import get_testdata_file
+
+    folder = tmp_path / "series"
+    folder.mkdir()
+    for name in ("CT_small.dcm", "MR_small.dcm"):
+        os.link(get_testdata_file(name, download=False), folder / name)
+    (folder / "notes.txt").write_text("no DICOM")
+    return folder
+
+
+def imported(database, folder, copies):
+    indexer, counts = ctk.ctkDICOMIndexer(), []
+    indexer.backgroundImportEnabled = True
+    indexer.setDatabase(database)
+    indexer.indexingComplete.connect(lambda *numbers: counts.append(numbers))
+    indexer.addDirectory(str(folder), copies)
+    assert counts == [], "it goes on in the background"
+    while not counts:
+        qt.QCoreApplication.processEvents()
+    return counts[0]
+
+
+def test_a_copied_folder_is_no_longer_needed(database, series):
+    assert imported(database, series, True) == (2, 2, 2, 2)
+    for file in series.iterdir():
+        file.unlink()
+    patients = {database.nameForPatient(each): each for each in database.patients()}
+    study = database.studiesForPatient(patients["CompressedSamples^CT1"])[0]
+    file = database.filesForSeries(database.seriesForStudy(study)[0])[0]
+    assert file.startswith(database.databaseDirectory)
+    assert database.fileValue(file, "0010,0020") == "1CT1"
+    assert database.fileForInstance(database.instanceForFile(file)) == file
+
+
+def test_nothing_is_taken_twice(database, series):
+    imported(database, series, True)
+    assert imported(database, series, True) == (0, 0, 0, 0)
+
+
+def test_a_database_is_found_again_in_its_folder(database, series):
+    imported(database, series, True)
+    file = database.databaseFilename
+    database.closeDatabase()
+    assert database.patients() == [] and not database.isOpen
+    assert database.openDatabase(file, "test") and len(database.patients()) == 2
