@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -24,7 +25,8 @@ class Instance:
 class DicomOrigin:
     """The series that a volume was read from.
 
-    study, series: instance UIDs. instances: [T][K], frame by frame in the order of the slices.
+    study, series: instance UIDs. instances: [T][K], frame by frame in the order of the slices;
+    empty where only the UIDs are known, as from a compressed file.
     on_grid: whether instance k still lies where slice k does; resampling ends that.
     """
 
@@ -32,6 +34,17 @@ class DicomOrigin:
     series: str
     instances: tuple[tuple[Instance, ...], ...]
     on_grid: bool = True
+
+    @property
+    def files(self) -> int:
+        """How many files the slices lie in."""
+        return len({one.file for frame in self.instances for one in frame})
+
+    def cropped(self, first: int, stop: int) -> DicomOrigin:
+        """That of the slices from `first` to before `stop`, of every frame."""
+        if not self.on_grid:
+            return self
+        return replace(self, instances=tuple(frame[first:stop] for frame in self.instances))
 
     def to_json(self) -> dict[str, Any]:
         """As plain lists, for a job."""
@@ -51,8 +64,12 @@ class Lossy:
     """A step that lost information in exchange for size, as DICOM asks to be told.
 
     method: DICOM's defined term ("ISO_10918_1" JPEG, "ISO_15444_1" JPEG 2000, …) or a name of
-    ours. ratio: size before / size after.
+    ours. ratio: size before / size after; 1 where a header says nothing that it could be.
     """
 
     method: str
     ratio: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.ratio) and self.ratio > 0):
+            object.__setattr__(self, "ratio", 1.0)

@@ -142,6 +142,7 @@ def _cropped(volume: Volume, where: slice) -> Volume:
         volume,
         voxels=volume.voxels[..., where, :, :],
         geometry=volume.geometry.cropped((where.start, 0, 0)),
+        origin=volume.origin and volume.origin.cropped(where.start, where.stop),
     )
 
 

@@ -126,6 +126,7 @@ def _meaning(volume: Volume, found: tags.Tags, modality: str | None, monitor: Mo
         modality=chosen,
         units=found.units if chosen == found.modality else default_units(chosen),
         history=found.history,
+        lossy=found.lossy,
         source=found.source or volume.source,
     )
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from MedEnhanceLib.errors import GeometryError
 from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.origin import Lossy
 from MedEnhanceLib.volume import MODALITIES, Volume
 
 KEY = "MedEnhance"
@@ -30,6 +31,7 @@ class Tags:
     geometry: Geometry | None = None
     #: The name that its owner knows it by, where the file is only its way to a worker.
     source: str = ""
+    lossy: tuple[Lossy, ...] = ()
 
 
 def to_text(volume: Volume) -> str:
@@ -43,6 +45,8 @@ def to_text(volume: Volume) -> str:
         fields["DERIVED"] = _newest(volume.history)
     if volume.frame_interval_s is not None:
         fields["frame_interval_s"] = volume.frame_interval_s
+    if volume.lossy:
+        fields["lossy"] = [[step.method, step.ratio] for step in volume.lossy]
     return json.dumps(fields)
 
 
@@ -62,6 +66,7 @@ def from_text(text: str) -> Tags:
         frame_interval_s=float(interval) if isinstance(interval, int | float) else None,
         geometry=_geometry(fields.get("geometry")),
         source=str(fields.get("source", "")),
+        lossy=_lossy(fields.get("lossy")),
     )
 
 
@@ -72,6 +77,15 @@ def short_note(history: tuple[str, ...], limit: int) -> str:
     newest = history[-1].encode("ascii", "replace").decode()
     note = newest if newest.startswith("DERIVED") else f"DERIVED: {newest}"
     return note if len(note) <= limit else note[: limit - 3] + "..."
+
+
+def _lossy(steps: Any) -> tuple[Lossy, ...]:
+    """Whatever of it can be read: that a step was lossy must not be lost with its ratio."""
+    pairs = [step for step in steps if isinstance(step, list)] if isinstance(steps, list) else []
+    return tuple(
+        Lossy(str(method), float(ratio) if isinstance(ratio, int | float) else 1.0)
+        for method, ratio in (pair for pair in pairs if len(pair) == 2)
+    )
 
 
 def _newest(history: tuple[str, ...]) -> list[str]:

@@ -51,6 +51,7 @@ def decompress(
         raise ConfigError(f"layers is {layers}", "Use 1 or more, or None for all.")
     with Container(Path(path)) as container:
         header = Header.from_json(container.header, container.path.name)
+        size = container.size
         ranges = resolve_region(region, header.shape)
         chunks = chunks_by_block(container, header, layers)
         voxels = allocate_voxels(header, ranges, container.path.name)
@@ -63,7 +64,7 @@ def decompress(
     if ranges == whole_region(header.shape):
         _check_voxels(header, voxels, container.path.name, monitor)
     start = (ranges[1][0], ranges[2][0], ranges[3][0])
-    return header.volume(voxels, header.geometry.cropped(start), str(path))
+    return header.volume(voxels, header.geometry.cropped(start), str(path), size)
 
 
 def decompress_preview(
@@ -79,6 +80,7 @@ def decompress_preview(
     monitor = monitor or Monitor()
     with Container(Path(path)) as container:
         header = Header.from_json(container.header, container.path.name)
+        size = container.size
         has_layers = any(chunk.layer > 0 for chunk in container.chunks)
         chunks = chunks_by_block(container, header, 1 if has_layers else None)
         ranges = whole_region(header.shape)
@@ -96,7 +98,7 @@ def decompress_preview(
     if has_layers or share < 1:
         note = derived_note("opened as a preview, without all of the file")
         header = replace(header, history=(*header.history, note))
-    return header.volume(voxels, header.geometry, str(path)), share
+    return header.volume(voxels, header.geometry, str(path), size), share
 
 
 def _blocks_of_middle_planes(header: Header) -> set[int]:

@@ -26,7 +26,7 @@ from MedEnhanceLib.unicompress.coders import block_type_name
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
 from MedEnhanceLib.unicompress.container import Container, build_frame, write_container
 from MedEnhanceLib.unicompress.decode import chunks_by_block, decode_chunks
-from MedEnhanceLib.unicompress.header import DTYPES, Header, VoxelRange
+from MedEnhanceLib.unicompress.header import DTYPES, Header, VoxelRange, uid_or_nothing
 from MedEnhanceLib.unicompress.ratio import Room, code_to_ratio
 from MedEnhanceLib.unicompress.verify import Tally, check_promise, voxels_sha256
 from MedEnhanceLib.volume import Volume, Voxels
@@ -154,6 +154,9 @@ def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Head
         exact=False,
         measured={"max_error": 1234.567, "psnr_db": 123.456, "psnr_peak": 1234.567},
         encoder=_encoder(),
+        lossy=volume.lossy,
+        study=uid_or_nothing(volume.origin.study) if volume.origin else "",
+        series=uid_or_nothing(volume.origin.series) if volume.origin else "",
     )
 
 

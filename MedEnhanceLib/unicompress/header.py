@@ -13,17 +13,21 @@ import numpy as np
 
 from MedEnhanceLib.errors import CodecError, GeometryError
 from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.origin import DicomOrigin, Lossy
 from MedEnhanceLib.unicompress.blocks import Grid
 from MedEnhanceLib.volume import MODALITIES, Volume, Voxels
 
 #: The types that a container holds, in the order of their bytes in memory: little-endian.
 DTYPES = ("|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8")
 MODES = ("lossless", "max_error", "ratio")
+#: What DICOM is told as the method of our lossy modes; its own terms know none of them.
+LOSSY_METHOD = "MEDENHANCE_UCV"
 
 _LARGEST_EXTENT = 1 << 31
 _LARGEST_BLOCK = 1 << 24
 _MOST_BLOCKS = 1 << 20
 _HASH = re.compile(r"[0-9a-f]{64}")
+_UID = re.compile(r"[0-9.]{1,64}")
 _HINT = "Copy the file again, or save what is intact (medenhance recover)."
 Field = TypeVar("Field")
 #: Smallest and largest finite voxel; None where there is none.
@@ -40,6 +44,8 @@ class Header:
     exact: whether every machine gets these bits (else the last bit of a lossy code may differ).
     measured: what was reached: {"max_error": …, "psnr_db": …, "psnr_peak": …}.
     encoder: what wrote the file. model: what its block types need: {"id", "sha256"} or None.
+    lossy: the lossy steps before this one. series, study: instance UIDs of the DICOM images that
+    the voxels came from, or "". Files of releases that knew none of these lack them.
     """
 
     shape: tuple[int, ...]
@@ -58,6 +64,9 @@ class Header:
     measured: Mapping[str, float | None]
     encoder: str
     model: Mapping[str, str] | None = None
+    lossy: tuple[Lossy, ...] = ()
+    study: str = ""
+    series: str = ""
 
     @property
     def grid(self) -> Grid:
@@ -69,8 +78,12 @@ class Header:
         """Bytes of the voxels as an array."""
         return math.prod(self.shape) * self.dtype.itemsize
 
-    def volume(self, voxels: Voxels, geometry: Geometry, source: str) -> Volume:
-        """The volume, or a part of it, with all that the header knows."""
+    def volume(self, voxels: Voxels, geometry: Geometry, source: str, file_bytes: int) -> Volume:
+        """The volume, or a part of it, with all that the header knows.
+
+        file_bytes: of the whole container, for the ratio of its own lossy step.
+        """
+        own = (Lossy(LOSSY_METHOD, self.raw_bytes / file_bytes),) if self.loses else ()
         return Volume(
             voxels,
             geometry,
@@ -79,7 +92,14 @@ class Header:
             source=source,
             history=self.history,
             frame_interval_s=self.frame_interval_s,
+            origin=DicomOrigin(self.study, self.series, (), on_grid=False) if self.series else None,
+            lossy=self.lossy + own,
         )
+
+    @property
+    def loses(self) -> bool:
+        """Whether any voxel differs from the source's."""
+        return self.mode != "lossless" and bool(self.measured.get("max_error", 1.0))
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON; floats keep every bit."""
@@ -100,6 +120,8 @@ class Header:
             "measured": dict(self.measured),
             "encoder": self.encoder,
             "model": None if self.model is None else dict(self.model),
+            **({"lossy": [[step.method, step.ratio] for step in self.lossy]} if self.lossy else {}),
+            **({"dicom": {"study": self.study, "series": self.series}} if self.series else {}),
         }
 
     @classmethod
@@ -134,6 +156,9 @@ class Header:
                 "model",
                 _optional(lambda value: {k: _text(v) for k, v in _object(value).items()}),
             ),
+            lossy=read("lossy", _lossy, without=[]),
+            study=read("dicom", _uid("study"), without={}),
+            series=read("dicom", _uid("series"), without={}),
         )
         read.check("blocks", all(map(_fits_extent, header.counts, header.shape[-3:])))
         read.check("blocks", header.grid.frames * math.prod(header.counts) <= _MOST_BLOCKS)
@@ -154,7 +179,10 @@ class _Reader:
     def __init__(self, fields: Mapping[str, Any], name: str) -> None:
         self._fields, self._name = fields, name
 
-    def __call__(self, field: str, parse: Callable[[Any], Field]) -> Field:
+    def __call__(self, field: str, parse: Callable[[Any], Field], without: Any = None) -> Field:
+        """The field as `parse` takes it; `without`: what an absent one stands for, if it may be."""
+        if without is not None and field not in self._fields:
+            return parse(without)
         try:
             return parse(self._fields[field])
         except (KeyError, ValueError, TypeError, OverflowError, GeometryError) as cause:
@@ -204,6 +232,19 @@ def _fits_extent(count: int, extent: int) -> bool:
 def _range(value: Any) -> VoxelRange:
     low, high = (_number(bound) for bound in _list(value))
     return low, high
+
+
+def _lossy(value: Any) -> tuple[Lossy, ...]:
+    return tuple(Lossy(_text(method), float(_number(ratio))) for method, ratio in _list(value))
+
+
+def _uid(which: str) -> Callable[[Any], str]:
+    return lambda value: uid_or_nothing(_text(_object(value).get(which, "")))
+
+
+def uid_or_nothing(text: str) -> str:
+    """The text where it is a DICOM UID, else ""; headers hold all sorts of things in its place."""
+    return text if _UID.fullmatch(text) else ""
 
 
 def _geometry(value: Any) -> Geometry:

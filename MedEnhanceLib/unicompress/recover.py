@@ -59,6 +59,7 @@ def recover(
     """
     monitor = monitor or Monitor()
     with Container(Path(path), tolerant=True) as container:
+        size = container.size
         header = Header.from_json(container.header, container.path.name)
         ranges = whole_region(header.shape)
         voxels = allocate_voxels(header, ranges, container.path.name)
@@ -89,7 +90,7 @@ def recover(
     if lost:
         note = derived_note(f"recovered without {len(lost)} of {report.blocks} damaged blocks")
         header = replace(header, history=(*header.history, note))
-    return header.volume(voxels, header.geometry, str(path)), report
+    return header.volume(voxels, header.geometry, str(path), size), report
 
 
 def _read_blocks(

@@ -11,6 +11,7 @@ import pytest
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance, predict
 from MedEnhanceLib.hqg.findings import findings_of, keep_findings
+from MedEnhanceLib.origin import DicomOrigin, Instance, Lossy
 from MedEnhanceLib.volume import Volume
 
 
@@ -42,6 +43,26 @@ def test_slices_equal_those_of_the_whole_run(
         == head.geometry.cropped((crop.start, 0, 0))
     )
     assert part.volume.history == whole.volume.history
+
+
+def test_slices_remember_the_images_behind_them_and_no_others(
+    head: Volume, config: EnhanceConfig
+) -> None:
+    images = tuple(
+        tuple(Instance(f"{t}-{k}.dcm", "1.2.840", f"1.2.{t}.{k}") for k in range(len(head.voxels)))
+        for t in range(2)
+    )
+    sequence = replace(
+        head,
+        voxels=np.stack([head.voxels] * 2),
+        origin=DicomOrigin("1.2.8", "1.2.9", images),
+        lossy=(Lossy("ISO_10918_1", 8.0),),
+    )
+    part = enhance(sequence, config, slices=(2, 4)).volume
+    assert part.origin is not None
+    assert part.origin.instances == tuple(frame[2:4] for frame in images)
+    assert part.frame(1).origin == DicomOrigin("1.2.8", "1.2.9", (images[1][2:4],))
+    assert part.lossy == sequence.lossy
 
 
 def test_slices_of_a_sequence_are_those_of_each_frame(head: Volume, config: EnhanceConfig) -> None:

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.io import WRITABLE, load, save
+from MedEnhanceLib.origin import Lossy
 from MedEnhanceLib.volume import Volume
 
+LOSSY = (Lossy("ISO_10918_1", 12.5), Lossy("MEDENHANCE_UCV", 3))
 KEPT_TYPES = [
     "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64",
 ]  # fmt: skip
@@ -64,6 +66,7 @@ def volumes(draw: st.DrawFn) -> Volume:
         units=draw(st.sampled_from(["HU", "", "Bq/ml"])),
         history=tuple(draw(st.lists(st.text(max_size=20), max_size=3))),
         frame_interval_s=draw(st.sampled_from([None, 0.1, 1.0])) if len(shape) == 4 else None,
+        lossy=draw(st.sampled_from([(), LOSSY])),
     )
 
 
@@ -76,7 +79,7 @@ def test_everything_comes_back_bit_for_bit(tmp_path: Path, ending: str, volume: 
     back = load(path)
     assert back.is_equal(volume)
     assert back.shape == volume.shape
-    for field in ("modality", "units", "history", "frame_interval_s"):
+    for field in ("modality", "units", "history", "frame_interval_s", "lossy"):
         assert getattr(back, field) == getattr(volume, field), field
 
 
