@@ -1,0 +1,208 @@
+"""What a derived object takes over from the images behind it: patient, study, frame, clinic."""
+
+from __future__ import annotations
+
+import copy
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.dicom.sources import FileRef
+from MedEnhanceLib.io.dicomout.frames import frame_as_image
+from MedEnhanceLib.io.dicomout.iods import PATIENT_STUDY
+from MedEnhanceLib.origin import DicomOrigin, Instance
+from MedEnhanceLib.progress import Monitor
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+_READ_AGAIN = "Read the series again from where its files are now."
+#: What a file that is gone or damaged by now makes pydicom raise.
+_FAILURES = (
+    ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError,
+    OSError, RecursionError, TypeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+#: Methods that the transfer syntax alone tells, for files whose header keeps silent.
+_LOSSY_SYNTAXES = {
+    "1.2.840.10008.1.2.4.50": "ISO_10918_1",
+    "1.2.840.10008.1.2.4.51": "ISO_10918_1",
+    "1.2.840.10008.1.2.4.81": "ISO_14495_1",
+}
+
+
+@dataclass(frozen=True)
+class Template:
+    """The images behind a volume, without their pixels and private elements.
+
+    headers: one dataset per slice, in the order [T × K] of `origin.instances`; a frame of a
+        multi-frame file as the single image it would be. Empty for what never was DICOM.
+    sources: one dataset per file, as stored, in the order of their first slice.
+    study: patient and study: the attributes of those modules alone.
+    modality: DICOM's Modality of the source.
+    frame_of_reference: the UID that all derived objects share.
+    origin: None for what never was DICOM.
+    """
+
+    headers: list[Dataset]
+    study: Dataset
+    modality: str
+    frame_of_reference: str
+    origin: DicomOrigin | None = None
+    sources: list[Dataset] = field(default_factory=list)
+
+    def copy_study(self, target: Dataset) -> None:
+        """Put patient and study into `target`, over what it says of them."""
+        for element in copy.deepcopy(self.study):
+            target.add(element)
+
+    def with_images(self, images: Sequence[Dataset]) -> Template:
+        """A template of images that were just built, for objects that must refer to them.
+
+        images: single-frame datasets of one derived series, frame by frame; as [T=1] where the
+        volume is no sequence. Their pixels are left out.
+        """
+        headers = [_without_pixels(image) for image in images]
+        first = headers[0]
+        instances = tuple(
+            Instance("", str(one.SOPClassUID), str(one.SOPInstanceUID)) for one in headers
+        )
+        return Template(
+            headers,
+            self.study,
+            str(first.Modality),
+            self.frame_of_reference,
+            DicomOrigin(str(first.StudyInstanceUID), str(first.SeriesInstanceUID), (instances,)),
+            list(headers),
+        )
+
+
+def read_template(origin: DicomOrigin, monitor: Monitor | None = None) -> Template:
+    """Read the headers of the images that a volume came from.
+
+    Raises InputError for a file that is gone, is damaged, or holds another image by now.
+    """
+    monitor = monitor or Monitor()
+    files = list(dict.fromkeys(one.file for frame in origin.instances for one in frame))
+    if not files:
+        raise InputError("the volume names no DICOM images that it came from", _READ_AGAIN)
+    sources: dict[str, Dataset] = {}
+    for index, file in enumerate(files):
+        monitor.progress(index / len(files), "reading headers")
+        sources[file] = _read_header(FileRef.parse(file))
+    headers = [
+        _one_image(sources[one.file], one, origin) for frame in origin.instances for one in frame
+    ]
+    first = headers[0]
+    return Template(
+        headers,
+        study_of(first),
+        str(first.get("Modality") or "OT"),
+        str(first.get("FrameOfReferenceUID") or "") or _fresh_uid(),
+        origin,
+        list(sources.values()),
+    )
+
+
+def new_study(
+    *,
+    modality: str,
+    patient_id: str = "",
+    patient_name: str = "",
+    study_description: str = "",
+) -> Template:
+    """A study of its own for a volume that never was DICOM; what is unknown stays empty.
+
+    modality: one of volume.MODALITIES; what DICOM has no image class for becomes OT.
+    Raises InputError for a name or an ID that DICOM cannot hold.
+    """
+    pydicom = require("pydicom", purpose="Writing DICOM")
+    from MedEnhanceLib.io.dicomout.derivation import now
+
+    study: Dataset = pydicom.Dataset()
+    study.SpecificCharacterSet = "ISO_IR 192"
+    study.StudyInstanceUID = _fresh_uid()
+    study.StudyDate, study.StudyTime = now()
+    study.StudyID = study.AccessionNumber = study.ReferringPhysicianName = ""
+    study.PatientBirthDate = study.PatientSex = ""
+    study.PatientID = _short_text(patient_id, "PatientID")
+    study.PatientName = _short_text(patient_name, "PatientName")
+    if study_description:
+        study.StudyDescription = _short_text(study_description, "StudyDescription")
+    known = modality if modality in ("CT", "MR", "PT") else "OT"
+    return Template([], study, known, _fresh_uid())
+
+
+def study_of(header: Dataset) -> Dataset:
+    """Patient and study of an image, as a dataset of their own."""
+    return copy_attributes(header, PATIENT_STUDY)
+
+
+def copy_attributes(header: Dataset, keywords: Iterable[str]) -> Dataset:
+    """A dataset with copies of the named elements that `header` has."""
+    from pydicom import Dataset
+
+    target = Dataset()
+    for keyword in keywords:
+        if keyword in header:
+            target.add(copy.deepcopy(header[keyword]))
+    return target
+
+
+def _read_header(file: FileRef) -> Dataset:
+    pydicom = require("pydicom", purpose="Reading DICOM")
+    from pydicom.errors import BytesLengthException, InvalidDicomError
+
+    try:
+        with warnings.catch_warnings(), file.open() as stream:
+            warnings.simplefilter("ignore")  # odd values are looked at when they are written
+            header: Dataset = pydicom.dcmread(stream, stop_before_pixels=True)
+            header.remove_private_tags()
+            header.decode()
+    except (*_FAILURES, BytesLengthException, InvalidDicomError) as cause:
+        reason = " ".join(str(cause).split())[:300]
+        raise InputError(
+            f"{file.name}: its header cannot be read: {reason}", _READ_AGAIN
+        ) from cause
+    method = _LOSSY_SYNTAXES.get(str(header.file_meta.get("TransferSyntaxUID", "")))
+    if method and str(header.get("LossyImageCompression") or "00") != "01":
+        header.LossyImageCompression, header.LossyImageCompressionMethod = "01", method
+    return header
+
+
+def _one_image(source: Dataset, one: Instance, origin: DicomOrigin) -> Dataset:
+    name = FileRef.parse(one.file).name
+    told = (str(source.get("SOPInstanceUID")), str(source.get("StudyInstanceUID")))
+    if told != (one.sop_instance, origin.study):
+        raise InputError(f"{name} holds another image than when it was read", _READ_AGAIN)
+    if one.frame is None:
+        return source
+    return frame_as_image(source, one.frame, name)
+
+
+def _without_pixels(image: Dataset) -> Dataset:
+    bare = copy.copy(image)
+    for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"):
+        if keyword in bare:
+            del bare[keyword]
+    return bare
+
+
+def _short_text(text: str, field: str) -> str:
+    if len(text) > 64 or "\\" in text or not text.isprintable():
+        raise InputError(
+            f"{field} is {text[:80]!r}, which DICOM cannot hold",
+            "Give at most 64 characters without backslashes and line ends.",
+        )
+    return text
+
+
+def _fresh_uid() -> str:
+    from pydicom.uid import generate_uid
+
+    return str(generate_uid(prefix=None))
