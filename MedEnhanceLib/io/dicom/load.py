@@ -8,7 +8,9 @@ from pathlib import Path
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom.reading import is_dicom, read_pixels
 from MedEnhanceLib.io.dicom.scan import Series, Slice, find_series, one_file
-from MedEnhanceLib.io.dicom.stack import require_same, stack
+from MedEnhanceLib.io.dicom.slices import Slice as Plane
+from MedEnhanceLib.io.dicom.sources import FileRef
+from MedEnhanceLib.io.dicom.stack import stack
 from MedEnhanceLib.io.modality import default_units
 from MedEnhanceLib.io.rescale import rescale_slices
 from MedEnhanceLib.progress import Monitor
@@ -31,8 +33,12 @@ def load_dicom(path: Path, *, modality: str | None, series: str | None, monitor:
     found = find_series(path, monitor.part(0, 0.3)) if path.is_dir() else [one_file(path)]
     chosen = _choose(found, series, path)
     _refuse_odd(chosen, path.name)
-    require_same(chosen.slices, "units", lambda one: (one.rescale_type, one.pet_units), path.name)
-    slices, geometry = stack(chosen.slices, path.name, monitor)
+    by_file = {FileRef(str(one.path)): one for one in chosen.slices}
+    units = {(one.rescale_type, one.pet_units) for one in chosen.slices}
+    if len(units) > 1:
+        raise InputError(f"{path.name}: the slices differ in units", "Load each kind alone.")
+    stacked = stack([_plane(one) for one in chosen.slices], path.name, monitor)
+    slices, geometry = [by_file[one.file] for one in stacked.slices], stacked.geometry
     meaning = modality or (chosen.modality if chosen.modality in _MODALITIES else "OT")
     return Volume(
         _voxels(slices, meaning, path.name, monitor.part(0.3, 1)),
@@ -40,6 +46,19 @@ def load_dicom(path: Path, *, modality: str | None, series: str | None, monitor:
         modality=meaning,
         units=_units(slices[0], meaning) if meaning == chosen.modality else default_units(meaning),
         source=f"{path} (series {chosen.uid})",
+    )
+
+
+def _plane(one: Slice) -> Plane:
+    return Plane(
+        file=FileRef(str(one.path)),
+        instance=one.instance,
+        rows=one.rows,
+        columns=one.columns,
+        position=one.position,
+        orientation=one.orientation,
+        pixel_spacing=one.pixel_spacing,
+        thickness=one.thickness,
     )
 
 

@@ -1,8 +1,14 @@
-"""Slices in the order of their positions, and the geometry that they make."""
+"""Slices in the order of their positions, and the geometry that they make.
+
+Positions are the truth. SliceThickness, SpacingBetweenSlices, InstanceNumber and
+GantryDetectorTilt are held against them, and where they contradict it is a warning.
+The tolerances and their reasons: docs/decisions/0012-dicom-geometry.md.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,82 +16,86 @@ import numpy.typing as npt
 
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.geometry import Geometry
-from MedEnhanceLib.io.dicom.scan import Slice
+from MedEnhanceLib.io.dicom.repair import Repair
+from MedEnhanceLib.io.dicom.slant import Slant, last_digit, measure_slant
+from MedEnhanceLib.io.dicom.slices import Slice
+from MedEnhanceLib.io.dicom.spacing import Spacing, measure_spacing
 from MedEnhanceLib.progress import Monitor
 
-_MOST_TILT = 0.05  # of a pixel: how far a slice may lie beside the normal through the first
-_MOST_UNEVEN = 0.05  # of the spacing: how far a slice may lie off the regular grid
-_MOST_TURN = 1e-4  # of a direction cosine, between slices
-_MOST_NAMED = 6
+#: Of a direction cosine, between slices; of a pixel's size, relatively: 0.05 pixels over 512.
+_MOST_TURN = _MOST_STRETCH = 1e-4
+#: mm: positions beyond are damaged.
+_MOST_FAR = 1e7
+#: Relative: what SliceThickness and SpacingBetweenSlices may differ from the positions unsaid.
+_MOST_OTHER = 0.1
+_MOST_NAMED = 3
 
 Vector = npt.NDArray[np.float64]
 
 
-def stack(slices: Sequence[Slice], name: str, monitor: Monitor) -> tuple[list[Slice], Geometry]:
+@dataclass(frozen=True)
+class Repairs:
+    """What is resampled where it would be refused: a tilted gantry, uneven or missing slices."""
+
+    tilt: bool = False
+    spacing: bool = False
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Slices in ascending order along their normal, and the geometry of the volume.
+
+    repair: what must be done to the voxels to make that geometry true; None where nothing.
+    """
+
+    slices: list[Slice]
+    geometry: Geometry
+    repair: Repair | None = None
+
+
+@dataclass(frozen=True)
+class _Plane:
+    """Unit vectors along a row, down a column and across; mm between rows, between columns."""
+
+    row: Vector
+    column: Vector
+    normal: Vector
+    pixel_mm: tuple[float, float]
+
+
+def stack(
+    slices: Sequence[Slice], name: str, monitor: Monitor, repairs: Repairs | None = None
+) -> Stack:
     """Sort by position along the normal and derive spacing, origin and direction.
 
-    Raises InputError for slices of different size; GeometryError for slices without a place, of
-    different orientation, at one place, unevenly spaced (missing ones), or tilted.
+    slices: one or more, in any order. name: of the series, for messages.
+    Raises InputError for slices of different size or frame of reference; GeometryError for slices
+    without a place, of different orientation, at one place; and, unless `repairs` says to
+    resample them, unevenly spaced (missing ones) or tilted.
     """
+    repairs = repairs or Repairs()
     require_same(slices, "size", lambda one: f"{one.columns}×{one.rows}", name)
-    row, column, spacing = _plane(slices, name)
-    normal = np.cross(row, column)
-    distance = {one.path: float(normal @ np.asarray(one.position)) for one in slices}
-    ordered = sorted(slices, key=lambda one: distance[one.path])
-    along = np.array([distance[one.path] for one in ordered])
-    step = _step(along, ordered, name, monitor)
-    _refuse_tilt(ordered, normal, min(spacing), name)
-    origin = np.asarray(ordered[0].position)
-    direction = np.column_stack([row, column, normal])
-    return ordered, Geometry(
-        (spacing[1], spacing[0], step),
-        tuple(origin.tolist()),
-        direction.tolist(),
-    )
-
-
-def _where(lacking: Sequence[str], count: int) -> str:
-    if count == 1:
-        return f"the file {lacking[0]} has"
-    verb = "has" if len(lacking) == 1 else "have"
-    return f"{len(lacking)} of {count} files ({lacking[0]} first) {verb}"
-
-
-def _plane(slices: Sequence[Slice], name: str) -> tuple[Vector, Vector, tuple[float, float]]:
-    """Unit vectors along a row and down a column, and mm between rows and between columns."""
-    for field in ("position", "orientation", "pixel_spacing"):
-        lacking = [one.path.name for one in slices if getattr(one, field) is None]
-        if lacking:
-            raise GeometryError(
-                f"{name}: {_where(lacking, len(slices))} no {_ELEMENT[field]}: the place in the "
-                "patient is unknown",
-                "Export the original images; screenshots and scout views have no place.",
-            )
-    require_same(slices, "PixelSpacing", lambda one: one.pixel_spacing, name)
-    orientations = np.array([one.orientation for one in slices])
-    if np.abs(orientations - orientations[0]).max() > _MOST_TURN:
-        raise GeometryError(
-            f"{name}: the slices lie in different orientations (ImageOrientationPatient)",
-            "A scout view or a radial scan? Load its parts one by one.",
-        )
-    row, column = orientations[0, :3], orientations[0, 3:]
-    if max(abs(row @ row - 1), abs(column @ column - 1), abs(row @ column)) > 1e-3:
-        raise GeometryError(
-            f"{name}: ImageOrientationPatient {orientations[0].tolist()} is not two unit vectors "
-            "at a right angle",
-            "Correct the header.",
-        )
-    row = row / np.linalg.norm(row)  # the header rounds them to a few digits
-    column = column - (column @ row) * row
-    rows_mm, columns_mm = slices[0].pixel_spacing or (0.0, 0.0)
-    return row, column / np.linalg.norm(column), (rows_mm, columns_mm)
-
-
-_ELEMENT = {
-    "position": "ImagePositionPatient",
-    "orientation": "ImageOrientationPatient",
-    "pixel_spacing": "PixelSpacing",
-}
+    _require_one_frame_of_reference(slices, name)
+    plane = _plane(slices, name)
+    ordered = sorted(slices, key=lambda one: _distance(one, plane))
+    if len(ordered) == 1:
+        step = _thickness(ordered[0], name, monitor)
+        return Stack(ordered, _geometry(ordered[0].position, plane, step))
+    along = np.array([_distance(one, plane) for one in ordered])
+    _refuse_shared_places(ordered, along, name)
+    _warn_of_numbers(ordered, name, monitor)
+    labels = [_label(one) for one in ordered]
+    positions = np.array([one.position for one in ordered])
+    cosines = np.array([one.orientation for one in ordered])
+    spacing = measure_spacing(along, labels, last_digit(positions))
+    slant = measure_slant(positions, cosines, along, (plane.column, plane.row), plane.pixel_mm)
+    _refuse_unrepaired(slant, spacing, labels, name, repairs)
+    if not spacing.fault:
+        _warn_of_other_spacings(ordered, spacing.step, name, monitor)
+    if not slant and not spacing.fault:
+        return Stack(ordered, _geometry(ordered[0].position, plane, spacing.step))
+    repair = _repair(ordered[0], plane, spacing, slant, name)
+    return Stack(ordered, repair.geometry, repair)
 
 
 def require_same(
@@ -95,64 +105,233 @@ def require_same(
     odd = [one for one in slices if value(one) != value(slices[0])]
     if odd:
         raise InputError(
-            f"{name}: the slices differ in {what}: {value(slices[0])} in {slices[0].path.name}, "
-            f"{value(odd[0])} in {odd[0].path.name} ({len(odd)} of {len(slices)} differ)",
+            f"{name}: the slices differ in {what}: {value(slices[0])} in {_label(slices[0])}, "
+            f"{value(odd[0])} in {_label(odd[0])} ({len(odd)} of {len(slices)} differ)",
             "Put them in folders of their own and load one.",
         )
 
 
-def _step(along: Vector, ordered: Sequence[Slice], name: str, monitor: Monitor) -> float:
-    """Give the mm from slice to slice; GeometryError where it is not one number."""
-    if len(ordered) == 1:
-        thickness = ordered[0].thickness
-        if not thickness or thickness < 0:
-            monitor.warn(f"{name}: one slice of unknown thickness; 1 mm is assumed")
-            return 1.0
-        return thickness
+def _require_one_frame_of_reference(slices: Sequence[Slice], name: str) -> None:
+    told = [one for one in slices if one.frame_of_reference]
+    if told:
+        require_same(told, "FrameOfReferenceUID", lambda one: one.frame_of_reference, name)
+
+
+def _label(one: Slice) -> str:
+    return one.file.name if one.frame is None else f"{one.file.name}, frame {one.frame}"
+
+
+def _distance(one: Slice, plane: _Plane) -> float:
+    return float(plane.normal @ np.asarray(one.position))
+
+
+def _geometry(origin: Sequence[float] | None, plane: _Plane, step: float) -> Geometry:
+    rows_mm, columns_mm = plane.pixel_mm
+    return Geometry(
+        (columns_mm, rows_mm, step),
+        tuple(origin or ()),  # type: ignore[arg-type]
+        np.column_stack([plane.row, plane.column, plane.normal]).tolist(),
+    )
+
+
+# ------------------------------------------------------------ the plane that all slices share
+
+
+def _plane(slices: Sequence[Slice], name: str) -> _Plane:
+    for field, element in _PLACE.items():
+        lacking = [_label(one) for one in slices if getattr(one, field) is None]
+        if lacking:
+            raise GeometryError(
+                f"{name}: {_where(lacking, len(slices))} no {element}: the place in the "
+                "patient is unknown",
+                "Export the original images; screenshots and scout views have no place.",
+            )
+    _refuse_far(slices, name)
+    orientation = _shared_orientation(slices, name)
+    row, column = orientation[:3], orientation[3:]
+    if max(abs(row @ row - 1), abs(column @ column - 1), abs(row @ column)) > 1e-3:
+        raise GeometryError(
+            f"{name}: ImageOrientationPatient {orientation.tolist()} is not two unit vectors "
+            "at a right angle",
+            "Correct the header.",
+        )
+    row = row / np.linalg.norm(row)  # the header rounds them to a few digits
+    column = column - (column @ row) * row
+    column = column / np.linalg.norm(column)
+    return _Plane(row, column, np.cross(row, column), _shared_pixel_spacing(slices, name))
+
+
+_PLACE = {
+    "position": "ImagePositionPatient",
+    "orientation": "ImageOrientationPatient",
+    "pixel_spacing": "PixelSpacing",
+}
+
+
+def _where(lacking: Sequence[str], count: int) -> str:
+    if count == 1:
+        return f"the file {lacking[0]} has"
+    verb = "has" if len(lacking) == 1 else "have"
+    return f"{len(lacking)} of {count} files ({lacking[0]} first) {verb}"
+
+
+def _refuse_far(slices: Sequence[Slice], name: str) -> None:
+    far = [one for one in slices if max(map(abs, one.position or ())) > _MOST_FAR]
+    if far:
+        raise GeometryError(
+            f"{name}: {_label(far[0])}: ImagePositionPatient is {list(far[0].position or ())}, "
+            "which is in no patient",
+            "Correct the header.",
+        )
+
+
+def _shared_orientation(slices: Sequence[Slice], name: str) -> Vector:
+    """The median, so that it does not depend on which file comes first."""
+    orientations = np.array([one.orientation for one in slices], np.float64)
+    usual: Vector = np.median(orientations, axis=0)
+    off = np.abs(orientations - usual).max(axis=1)
+    if off.max() > _MOST_TURN:
+        odd = slices[int(off.argmax())]
+        raise GeometryError(
+            f"{name}: the slices lie in different orientations (ImageOrientationPatient of "
+            f"{_label(odd)}; {int((off > _MOST_TURN).sum())} of {len(slices)} differ)",
+            "A scout view or a radial scan? Load its parts one by one.",
+        )
+    return usual
+
+
+def _shared_pixel_spacing(slices: Sequence[Slice], name: str) -> tuple[float, float]:
+    sizes = np.array([one.pixel_spacing for one in slices], np.float64)
+    usual = np.median(sizes, axis=0)
+    if not (np.isfinite(sizes).all() and sizes.min() > 0):
+        odd = next(
+            one for one in slices if not all(0 < mm < np.inf for mm in one.pixel_spacing or ())
+        )
+        raise GeometryError(
+            f"{name}: {_label(odd)}: PixelSpacing is {list(odd.pixel_spacing or ())} mm",
+            "Correct the header: it must be above 0.",
+        )
+    if (np.abs(sizes - usual) > _MOST_STRETCH * usual).any():
+        require_same(slices, "PixelSpacing", lambda one: one.pixel_spacing, name)
+    return float(usual[0]), float(usual[1])
+
+
+# ------------------------------------------------------------ what the header says besides
+
+
+def _thickness(one: Slice, name: str, monitor: Monitor) -> float:
+    """One slice has no neighbour: the header's word is all there is."""
+    for mm, element in ((one.between, "SpacingBetweenSlices"), (one.thickness, "SliceThickness")):
+        if mm and 0 < abs(mm) < np.inf:
+            monitor.warn(
+                f"{name}: one slice has no neighbour; its spacing of {abs(mm):g} mm is {element}"
+            )
+            return abs(mm)
+    monitor.warn(f"{name}: one slice of unknown thickness; 1 mm is assumed")
+    return 1.0
+
+
+def _warn_of_other_spacings(
+    ordered: Sequence[Slice], step: float, name: str, monitor: Monitor
+) -> None:
+    between = _usual([one.between for one in ordered])
+    thickness = _usual([one.thickness for one in ordered])
+    if between and abs(between - step) > _MOST_OTHER * step:
+        left_out = round(step / between) - 1
+        doubt = (
+            f": were {left_out} of {left_out + 1} slices left out?"
+            if left_out >= 1 and abs(step - (left_out + 1) * between) < _MOST_OTHER * between
+            else ""
+        )
+        monitor.warn(
+            f"{name}: the slices lie {step:.3f} mm apart by their positions, which are used; "
+            f"SpacingBetweenSlices says {between:.3f} mm{doubt}"
+        )
+    elif thickness and not between and abs(thickness - step) > _MOST_OTHER * step:
+        what = (
+            f"overlap by {thickness - step:.3f} mm"
+            if thickness > step
+            else f"leave {step - thickness:.3f} mm between them that nobody imaged"
+        )
+        monitor.warn(
+            f"{name}: sections of {thickness:.3f} mm (SliceThickness), {step:.3f} mm apart by "
+            f"their positions, {what}"
+        )
+
+
+def _usual(told: Sequence[float | None]) -> float:
+    """The median size, mm; 0 where a slice has none."""
+    return float(np.median([abs(mm or 0.0) for mm in told])) if all(told) else 0.0
+
+
+def _warn_of_numbers(ordered: Sequence[Slice], name: str, monitor: Monitor) -> None:
+    numbers = [one.number for one in ordered if one.number is not None and one.frame is None]
+    if len(numbers) < len(ordered) or len(set(numbers)) == 1:
+        return
+    order = np.diff(numbers)
+    if not ((order > 0).all() or (order < 0).all()):
+        turn = int(np.flatnonzero(np.sign(order) != np.sign(order[0]))[0] if order[0] else 0)
+        monitor.warn(
+            f"{name}: InstanceNumber runs otherwise than the positions, first from "
+            f"{_label(ordered[turn])} ({numbers[turn]}) to {_label(ordered[turn + 1])} "
+            f"({numbers[turn + 1]}); the slices are in the order of their positions"
+        )
+
+
+def _refuse_shared_places(ordered: Sequence[Slice], along: Vector, name: str) -> None:
     steps = np.diff(along)
-    usual = float(np.median(steps))
-    same = [index for index, step in enumerate(steps) if step <= 0.01 * max(usual, 1e-6)]
+    apart = steps[steps > 1e-6]
+    usual = float(np.median(apart)) if apart.size else 1.0
+    same = np.flatnonzero(steps <= 0.01 * usual).tolist()
     if same:
-        first = same[0]
-        raise GeometryError(
-            f"{name}: {len(same)} slices share a place with another, first at "
-            f"{along[first]:.2f} mm ({ordered[first].path.name}, {ordered[first + 1].path.name})",
-            "Copies, time points or echoes? Put each set in a folder of its own.",
+        pairs = [(ordered[index], ordered[index + 1]) for index in same]
+        places = ", at ".join(
+            f"{along[index]:.2f} mm ({_label(one)}, {_label(other)})"
+            for index, (one, other) in zip(same[:_MOST_NAMED], pairs, strict=False)
         )
-    gaps = [index for index, step in enumerate(steps) if step > 1.5 * usual]
-    if gaps:
-        places = [
-            f"{along[index]:.2f} and {along[index + 1]:.2f} mm "
-            f"({round(steps[index] / usual) - 1} missing)"
-            for index in gaps[:_MOST_NAMED]
-        ]
-        more = f" and {len(gaps) - _MOST_NAMED} more" if len(gaps) > _MOST_NAMED else ""
+        more = f" and {len(same) - _MOST_NAMED} more" if len(same) > _MOST_NAMED else ""
+        copies = all(one.instance and one.instance == other.instance and one.frame == other.frame
+                     for one, other in pairs)  # fmt: skip
         raise GeometryError(
-            f"{name}: slices are missing between {', between '.join(places)}{more}; "
-            f"the others are {usual:.3f} mm apart",
-            "Export or copy the series again, complete.",
+            f"{name}: {len(same)} slices share a place with another, first at {places}{more}",
+            "They are copies of one image (same SOPInstanceUID): remove one of each."
+            if copies
+            else "Copies, time points or echoes? Put each set in a folder of its own.",
         )
-    step = float(along[-1] - along[0]) / (len(ordered) - 1)
-    off = np.abs(along - along[0] - step * np.arange(len(ordered)))
-    if off.max() > _MOST_UNEVEN * step:
-        worst = int(off.argmax())
-        raise GeometryError(
-            f"{name}: uneven spacing: slices are {steps.min():.3f} to {steps.max():.3f} mm apart; "
-            f"the one at {along[worst]:.2f} mm ({ordered[worst].path.name}) is {off[worst]:.3f} mm "
-            "off a regular grid",
-            "Resample the series to an even spacing, or load its parts one by one.",
-        )
-    return step
 
 
-def _refuse_tilt(ordered: Sequence[Slice], normal: Vector, pixel_mm: float, name: str) -> None:
-    offsets = np.array([one.position for one in ordered]) - np.asarray(ordered[0].position)
-    beside = np.linalg.norm(offsets - np.outer(offsets @ normal, normal), axis=1)
-    if beside.max() > _MOST_TILT * pixel_mm:
-        worst = int(beside.argmax())
-        angle = np.degrees(np.arctan2(beside[worst], offsets[worst] @ normal))
-        raise GeometryError(
-            f"{name}: the slices are stacked at a slant of {angle:.1f}° (a tilted gantry): "
-            f"{ordered[worst].path.name} lies {beside[worst]:.2f} mm beside the first",
-            "Resample it to a rectangular grid first.",
-        )
+# ------------------------------------------------------------ what is to be done
+
+
+def _refuse_unrepaired(
+    slant: Slant | None, spacing: Spacing, labels: Sequence[str], name: str, repairs: Repairs
+) -> None:
+    faults, ways = [], []
+    if slant and not repairs.tilt:
+        faults.append(slant.fault(labels))
+        ways.append("To have it resampled to a rectangular grid: --fix-tilt, fix_tilt=True.")
+    if spacing.fault and not repairs.spacing:
+        faults.append(spacing.fault)
+        if spacing.gaps:
+            ways.append("Export or copy the series again, complete.")
+        ways.append("To have it resampled to an even spacing: --fix-spacing, fix_spacing=True.")
+    if faults:
+        raise GeometryError(f"{name}: {'; '.join(faults)}", " ".join(ways))
+
+
+def _repair(
+    first: Slice, plane: _Plane, spacing: Spacing, slant: Slant | None, name: str
+) -> Repair:
+    """Raises GeometryError for what would have to be made up rather than resampled."""
+    step, mixes, notes = spacing.step, tuple((k, 0.0) for k in range(len(spacing.along))), []
+    if spacing.fault:
+        mixes, step = spacing.evened(name), spacing.even_step
+        notes.append(spacing.note())
+    size, origin, places = (first.rows, first.columns), np.asarray(first.position), None
+    if slant:
+        size, places = slant.grid(size, name)
+        down, right = (place * mm for place, mm in zip(places[0], slant.pixel_mm, strict=True))
+        origin = origin - down * plane.column - right * plane.row
+        notes.append(slant.note())
+    geometry = _geometry(tuple(origin.tolist()), plane, step)
+    return Repair(geometry, *size, places, mixes, tuple(notes))
