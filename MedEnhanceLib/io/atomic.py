@@ -56,7 +56,7 @@ def atomic_write(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[P
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    _flush_folder(target.parent)
+    flush_folder(target.parent)
 
 
 def write_json(path: str | os.PathLike[str], obj: Any, *, overwrite: bool) -> None:
@@ -80,7 +80,8 @@ def _flush(path: Path) -> None:
         os.fsync(stream.fileno())
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
+    """Make the names in a folder last through a power cut, where the system can."""
     if os.name == "nt":  # Windows cannot open a folder; its journal keeps the name
         return
     # The file is in place by now: a file system that cannot flush a folder takes nothing away.

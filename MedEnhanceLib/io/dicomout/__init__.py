@@ -1,6 +1,7 @@
 """Volumes out as DICOM: a series of its own in the study it came from, which says what was done."""
 
 from MedEnhanceLib.io.dicomout.derivation import Derivation
+from MedEnhanceLib.io.dicomout.folder import write_objects
 from MedEnhanceLib.io.dicomout.template import Template, new_study, read_template
 
-__all__ = ["Derivation", "Template", "new_study", "read_template"]
+__all__ = ["Derivation", "Template", "new_study", "read_template", "write_objects"]
