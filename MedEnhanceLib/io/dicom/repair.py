@@ -63,11 +63,12 @@ class Repair:
 
     def _fill(self, target: Voxels, slices: Voxels, monitor: Monitor) -> None:
         placed: dict[int, Plane] = {}
+        limits = slices.min(), slices.max()
         for index, (before, share) in enumerate(self.mixes):
             monitor.progress(index / len(self.mixes), "resampling slices")
             needed = (before, before + 1) if share else (before,)
             placed = {
-                one: placed[one] if one in placed else self._placed(slices[one], one)
+                one: placed[one] if one in placed else self._placed(slices[one], one, limits)
                 for one in needed
             }
             plane = placed[before]
@@ -76,7 +77,7 @@ class Repair:
             known = ~np.isnan(plane)
             target[index][known] = restore_dtype(plane[known], target.dtype)
 
-    def _placed(self, plane: Plane, index: int) -> Plane:
+    def _placed(self, plane: Plane, index: int, limits: tuple[Any, Any]) -> Plane:
         """One slice on the grid of the result; NaN where it does not reach."""
         plane = _floating(plane)
         if self.places is None:
@@ -85,8 +86,8 @@ class Repair:
         (row, column), (height, width) = self.places[index], plane.shape
         first_row, first_column = (int(np.ceil(place - 0.5)) for place in (row, column))
         moved = shifted(shifted(plane, first_row - row, 0), first_column - column, 1)
-        # Interpolation swings beyond an edge; no tissue is brighter than what was measured.
-        np.clip(moved, plane.min(), plane.max(), out=moved)
+        # Interpolation swings beyond an edge; nothing is brighter than what was measured.
+        np.clip(moved, *limits, out=moved)
         result[first_row : first_row + height, first_column : first_column + width] = moved
         return result
 

@@ -75,7 +75,7 @@ class Slant:
         size: rows and columns of a slice. The first slice lies on whole pixels.
         Raises GeometryError for a slant that no gantry has.
         """
-        pixels = self.aside / np.asarray(self.pixel_mm)
+        pixels = np.round(self.aside / np.asarray(self.pixel_mm), 3)  # whole steps stay whole
         # A way that nothing goes but a rounding error is not worth an interpolation.
         pixels[:, np.abs(pixels).max(axis=0) <= _MOST_ASIDE] = 0
         places = pixels - np.floor(pixels.min(axis=0))

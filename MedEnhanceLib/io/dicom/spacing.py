@@ -104,7 +104,7 @@ def measure_spacing(along: Vector, labels: Sequence[str], rounding_mm: float) ->
     if gaps:
         changes = f"; besides, {_changes(along, runs)}" if len(runs) > 1 else ""
         others = f"; the others are {finest:.3f} mm apart" if len(runs) <= 1 else ""
-        return Spacing(along, finest, f"slices are missing {_name_gaps(along, gaps)}"
+        return Spacing(along, finest, f"slices are missing {_name_gaps(along, labels, gaps)}"
                        f"{others}{changes}", gaps)  # fmt: skip
     step = float(along[-1] - along[0]) / (len(along) - 1)
     off = np.abs(along - along[0] - step * np.arange(len(along)))
@@ -121,10 +121,11 @@ def measure_spacing(along: Vector, labels: Sequence[str], rounding_mm: float) ->
     )
 
 
-def _name_gaps(along: Vector, gaps: Sequence[tuple[int, int]]) -> str:
-    """As `between 2.50 and 7.50 mm (1 missing)`, the first few and how many more."""
+def _name_gaps(along: Vector, labels: Sequence[str], gaps: Sequence[tuple[int, int]]) -> str:
+    """As `between 2.50 and 7.50 mm (1 missing) [b.dcm … c.dcm]`, and how many more."""
     places = [
-        f"between {along[index]:.2f} and {along[index + 1]:.2f} mm ({missing} missing)"
+        f"between {along[index]:.2f} and {along[index + 1]:.2f} mm ({missing} missing) "
+        f"[{labels[index]} … {labels[index + 1]}]"
         for index, missing in gaps[:_MOST_NAMED]
     ]
     more = f" and {len(gaps) - _MOST_NAMED} more" if len(gaps) > _MOST_NAMED else ""

@@ -1,0 +1,325 @@
+"""A tilted or uneven series becomes a rectangular, even volume whose error is bounded."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from MedEnhanceLib.errors import Cancelled, GeometryError
+from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.io import load
+from MedEnhanceLib.io.dicom.repair import Repair
+from MedEnhanceLib.io.dicom.slices import Slice
+from MedEnhanceLib.io.dicom.sources import FileRef
+from MedEnhanceLib.io.dicom.stack import Repairs, stack
+from MedEnhanceLib.progress import Monitor
+
+AXES = np.array([[0.8, 0.6, 0.0], [-0.36, 0.48, 0.8]])  # along a row, down a column: oblique
+NORMAL = np.cross(*AXES)
+PIXEL_MM = (0.8, 0.5)  # between rows, between columns
+SIZE = (72, 64)
+BOTH = Repairs(tilt=True, spacing=True)
+
+Function = Any
+
+
+def slices_at(along: Any, tilt: tuple[float, float] = (0.0, 0.0), origin: Any = (5, -7, 30)) -> Any:
+    """Slices at mm along the normal, slanted by degrees down the columns and along the rows."""
+    slope = np.tan(np.radians(tilt))
+    return [
+        Slice(
+            file=FileRef(f"{index:03d}.dcm"),
+            rows=SIZE[0],
+            columns=SIZE[1],
+            position=tuple(
+                (origin + mm * (NORMAL + slope[0] * AXES[1] + slope[1] * AXES[0])).tolist()
+            ),
+            orientation=tuple(AXES.ravel().tolist()),
+            pixel_spacing=PIXEL_MM,
+        )
+        for index, mm in enumerate(along)
+    ]
+
+
+def imaged(slices: Any, what: Function, dtype: Any = np.float32) -> np.ndarray:
+    """What a scanner sees of `what`, a function of mm in LPS [..., 3], at every pixel."""
+    j, i = np.mgrid[: SIZE[0], : SIZE[1]]
+    inside = PIXEL_MM[0] * j[..., None] * AXES[1] + PIXEL_MM[1] * i[..., None] * AXES[0]
+    return np.stack([what(inside + np.asarray(one.position)) for one in slices]).astype(dtype)
+
+
+def places(geometry: Geometry, shape: tuple[int, ...]) -> np.ndarray:
+    k, j, i = np.mgrid[: shape[0], : shape[1], : shape[2]]
+    return (np.stack([i, j, k, np.ones_like(i)], -1) @ geometry.affine_lps.T)[..., :3]
+
+
+def smooth(points: np.ndarray) -> np.ndarray:
+    """−50 to 1050, with waves of 9 mm and longer."""
+    x, y, z = np.moveaxis(points, -1, 0)
+    return 500 + 300 * np.sin(x * 2 * np.pi / 9) * np.cos(y / 4) + 250 * np.sin(z / 11 + y / 15)
+
+
+def repaired(slices: Any, voxels: np.ndarray, repairs: Repairs = BOTH) -> Any:
+    result = stack(slices, "series", Monitor(), repairs)
+    assert result.repair is not None
+    fixed, geometry, notes = result.repair.apply(voxels, Monitor())
+    assert geometry == result.geometry
+    return fixed, geometry, notes
+
+
+def covered(slices: Any, geometry: Geometry, shape: tuple[int, ...], margin: float) -> np.ndarray:
+    """Where the result is at least `margin` pixels inside the slices that it is made from."""
+    points = places(geometry, shape)
+    along = np.array([NORMAL @ np.asarray(one.position) for one in slices])
+    height = points[:, 0, 0] @ NORMAL
+    inside = np.ones(shape, bool)
+    for pick in (np.searchsorted(along, height + 1e-6, "right") - 1,
+                 np.searchsorted(along, height - 1e-6, "left")):  # fmt: skip
+        origins = np.array([slices[n].position for n in pick.clip(0, len(slices) - 1)])
+        local = points - origins[:, None, None]
+        for axis, mm, size in ((AXES[1], PIXEL_MM[0], SIZE[0]), (AXES[0], PIXEL_MM[1], SIZE[1])):
+            at = local @ axis / mm
+            inside &= (at >= margin) & (at <= size - 1 - margin)
+    return inside
+
+
+# ------------------------------------------------------------ tilt
+
+
+@pytest.mark.parametrize("tilt", [(20.0, 0.0), (-15.5, 0.0), (0.0, 7.3), (12.0, -25.0), (0.5, 0)])
+def test_tilted_phantom_lies_where_it_was(tilt: tuple[float, float]) -> None:
+    slices = slices_at(3.0 * np.arange(14), tilt)
+    voxels = imaged(slices, smooth)
+    fixed, geometry, notes = repaired(slices, voxels, Repairs(tilt=True))
+    truth = smooth(places(geometry, fixed.shape)).clip(voxels.min(), voxels.max())
+    inside = covered(slices, geometry, fixed.shape, margin=6)
+    assert inside.mean() > 0.2
+    error = np.abs(fixed - truth)[inside]
+    assert error.max() < 1.0  # of a range of 1100
+    assert np.sqrt(np.mean(error**2)) < 0.2
+    assert geometry.is_right_handed
+    assert geometry.spacing == pytest.approx((0.5, 0.8, 3.0))
+    assert "slant of" in notes[0]
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.floats(-40, 40), st.floats(-40, 40), st.floats(0.6, 6), st.integers(2, 12))
+def test_every_pixel_of_a_tilted_series_is_covered(
+    down: float, right: float, step: float, count: int
+) -> None:
+    slices = slices_at(step * np.arange(count), (down, right))
+    result = stack(slices, "series", Monitor(), BOTH)
+    if result.repair is None:  # so little that it is none
+        return
+    inverse = np.linalg.inv(result.geometry.affine_lps)
+    size = np.array([result.repair.columns, result.repair.rows, count]) - 1
+    corners = [(0, 0), (SIZE[0] - 1, 0), (0, SIZE[1] - 1), (SIZE[0] - 1, SIZE[1] - 1)]
+    for one in slices:
+        for j, i in corners:
+            point = one.position + PIXEL_MM[0] * j * AXES[1] + PIXEL_MM[1] * i * AXES[0]
+            voxel = (inverse @ [*point, 1])[:3]
+            assert (voxel > -0.06).all()
+            assert (voxel < size + 0.06).all()
+
+
+def test_straight_rod_is_straight_again() -> None:
+    """A rod along the normal; its middle, slice by slice, in the repaired volume."""
+    foot = np.array([5.0, -7.0, 30.0]) + 17.3 * AXES[0] + 33.1 * AXES[1]
+
+    def rod(points: np.ndarray) -> np.ndarray:
+        away = points - foot
+        away = away - (away @ NORMAL)[..., None] * NORMAL
+        return -1000 + 2000 * np.exp(-(away**2).sum(-1) / (2 * 1.6**2))
+
+    slices = slices_at(1.25 * np.arange(20), (21.0, 0.0))
+    fixed, geometry, _ = repaired(slices, imaged(slices, rod, np.int16))
+    weights = fixed.astype(float) + 1000
+    weights[weights < 20] = 0
+    j, i = np.mgrid[: fixed.shape[1], : fixed.shape[2]]
+    middles = [(np.average(j, weights=plane), np.average(i, weights=plane)) for plane in weights]
+    assert np.ptp(middles, axis=0).max() < 0.1
+    at = geometry.affine_lps @ [middles[7][1], middles[7][0], 7, 1]
+    away = at[:3] - foot
+    assert np.linalg.norm(away - away @ NORMAL * NORMAL) < 0.1 * min(PIXEL_MM)
+    raw = imaged(slices, rod, np.int16).astype(float) + 1000  # and it was not before
+    raw[raw < 20] = 0
+    j, i = np.mgrid[: SIZE[0], : SIZE[1]]
+    assert np.ptp([np.average(j, weights=plane) for plane in raw]) > 5
+
+
+def test_first_slice_and_whole_steps_pass_bit_for_bit(rng: np.random.Generator) -> None:
+    slices = slices_at(2.0 * np.arange(5), (np.degrees(np.arctan(0.8)), 0.0))  # two rows a slice
+    voxels = rng.integers(-1000, 3000, (5, *SIZE)).astype(np.int16)
+    fixed, _, notes = repaired(slices, voxels)
+    assert fixed.shape == (5, SIZE[0] + 8, SIZE[1])
+    for k in range(5):
+        assert np.array_equal(fixed[k, 2 * k : 2 * k + SIZE[0]], voxels[k])
+    empty = np.ones(fixed.shape, bool)
+    for k in range(5):
+        empty[k, 2 * k : 2 * k + SIZE[0]] = False
+    assert (fixed[empty] == voxels.min()).all()
+    assert any(f"lowest value, {voxels.min()}" in note for note in notes)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "uint32", "float32", "f8"])
+def test_type_stays_and_nothing_is_brighter_than_measured(
+    rng: np.random.Generator, dtype: str
+) -> None:
+    slices = slices_at([0.0, 2.0, 4.0, 8.0, 10.0, 12.0], (11.0, 3.0))
+    info = np.iinfo(dtype) if np.dtype(dtype).kind in "iu" else np.iinfo("int16")
+    voxels = rng.choice([info.min, info.max], (6, *SIZE)).astype(dtype)
+    fixed, _, _ = repaired(slices, voxels)
+    assert fixed.dtype == np.dtype(dtype)
+    assert fixed.min() == voxels.min()
+    assert fixed.max() == voxels.max()
+
+
+def test_a_slant_that_no_gantry_has_stays_refused() -> None:
+    with pytest.raises(GeometryError, match="no gantry's tilt"):
+        stack(slices_at(3.0 * np.arange(5), (50.0, 0)), "series", Monitor(), BOTH)
+    with pytest.raises(GeometryError, match="no gantry's tilt"):  # nor pixels without end
+        stack(slices_at(100.0 * np.arange(50), (44.0, 0)), "series", Monitor(), BOTH)
+
+
+def test_even_and_straight_series_are_left_alone() -> None:
+    assert stack(slices_at(3.0 * np.arange(5)), "series", Monitor(), BOTH).repair is None
+
+
+# ------------------------------------------------------------ spacing
+
+
+def test_missing_slice_is_made_from_its_neighbours(rng: np.random.Generator) -> None:
+    slices = slices_at([0.0, 2.0, 4.0, 8.0, 10.0])
+    voxels = rng.integers(0, 1000, (5, *SIZE)).astype(np.int16)
+    fixed, geometry, notes = repaired(slices, voxels)
+    assert fixed.shape == (6, *SIZE)
+    assert geometry.spacing[2] == pytest.approx(2.0)
+    assert np.array_equal(fixed[[0, 1, 2, 4, 5]], voxels)
+    assert np.array_equal(fixed[3], np.rint((voxels[2] + voxels[3]) / 2.0).astype(np.int16))
+    assert len(notes) == 1
+    for part in ("(1 missing) [002.dcm … 003.dcm]", "even 2.000 mm", "2.00 of 10.00 mm"):
+        assert part in notes[0]
+
+
+def test_spacing_that_changes_becomes_the_finer_one() -> None:
+    slices = slices_at([*np.arange(0, 10, 2.5), *np.arange(10, 41, 5.0)])
+    fixed, geometry, notes = repaired(slices, imaged(slices, smooth))
+    assert geometry.spacing[2] == pytest.approx(2.5)
+    assert len(fixed) == 17
+    assert "the spacing changes" in notes[0]
+    assert "imaged by no slice" not in notes[0]
+    error = np.abs(fixed - smooth(places(geometry, fixed.shape)))
+    assert error[:5].max() < 1e-3  # where slices were
+    # Half a sine of 250 whose waves are 12 mm and more across the slices: linear's own bound.
+    assert error.max() < 300
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(st.floats(0.7, 1.4), min_size=4, max_size=30),
+    st.floats(0.5, 5),
+)
+def test_a_ramp_is_a_ramp_after_any_spacing(parts: list[float], step: float) -> None:
+    along = np.concatenate([[0], np.cumsum(parts)]) * step
+    slices = slices_at(along, (10.0, 0.0))
+
+    def ramp(points: np.ndarray) -> np.ndarray:
+        return points @ NORMAL * 10
+
+    result = stack(slices, "series", Monitor(), BOTH)
+    assert result.repair
+    fixed, geometry, _ = result.repair.apply(imaged(slices, ramp, np.float64), Monitor())
+    inside = covered(slices, geometry, fixed.shape, margin=1)
+    assert np.allclose(fixed[inside], ramp(places(geometry, fixed.shape))[inside], atol=0.02 * step)
+
+
+def test_tilt_and_gap_together_lie_where_they_were() -> None:
+    along = [mm for mm in 1.5 * np.arange(24) if mm not in (12.0, 13.5, 21.0)]
+    slices = slices_at(along, (-17.0, 0.0))
+    fixed, geometry, notes = repaired(slices, imaged(slices, smooth))
+    assert len(fixed) == 24
+    assert len(notes) == 3
+    inside = covered(slices, geometry, fixed.shape, margin=6)
+    made = np.zeros(len(fixed), bool)
+    made[[8, 9, 14]] = True
+    error = np.abs(fixed - smooth(places(geometry, fixed.shape)))
+    assert error[~made][inside[~made]].max() < 2.0
+    assert error[made][inside[made]].mean() < 60
+
+
+def test_more_than_two_missing_in_a_row_stay_refused() -> None:
+    slices = slices_at(2.0 * np.arange(12))
+    assert stack(slices[:4] + slices[6:], "series", Monitor(), BOTH).repair
+    with pytest.raises(GeometryError, match=r"between 6\.\d\d and 14\.\d\d mm.*too far") as caught:
+        stack(_shifted_to_zero(slices[:4] + slices[7:]), "series", Monitor(), BOTH)
+    assert caught.value.hint
+
+
+def _shifted_to_zero(slices: Any) -> Any:
+    """The same without the origin, so that places along the normal begin at 0."""
+    along = [(np.asarray(one.position) - slices[0].position) @ NORMAL for one in slices]
+    return slices_at(along, origin=(0, 0, 0))
+
+
+def test_frames_of_a_sequence_are_repaired_alike(rng: np.random.Generator) -> None:
+    slices = slices_at([0.0, 2.0, 6.0, 8.0], (9.0, 0.0))
+    repair = stack(slices, "series", Monitor(), BOTH).repair
+    assert repair
+    voxels = rng.normal(size=(3, 4, *SIZE)).astype(np.float32)
+    voxels[:, 0, 0, 0] = -9  # one lowest value for all
+    together, geometry, _ = repair.apply(voxels, Monitor())
+    for frame, alone in zip(together, voxels, strict=True):
+        expected, same, _ = repair.apply(alone, Monitor())
+        assert np.array_equal(frame, expected)
+        assert same == geometry
+
+
+# ------------------------------------------------------------ large ones, real ones
+
+
+def test_cancel_is_heard_within_two_seconds_and_progress_told() -> None:
+    size, count = 512, 120
+    shifts = tuple((0.3 * k, 0.0) for k in range(count))
+    mixes = tuple((k, 0.5 if k < count - 1 else 0.0) for k in range(count))
+    repair = Repair(Geometry(), size + 36, size, shifts, mixes, ())
+    voxels = np.zeros((count, size, size), np.int16)
+    stop, heard = threading.Event(), []
+    monitor = Monitor(lambda event: heard.append(event.fields["fraction"]), cancel=stop)
+    threading.Timer(0.2, stop.set).start()
+    began = time.monotonic()
+    with pytest.raises(Cancelled):
+        while True:  # a fast machine may be done before the cancel
+            repair.apply(voxels, monitor)
+    assert time.monotonic() - began < 2.2
+    assert heard
+
+
+@pytest.mark.shared
+def test_real_ct_sheared_and_straightened_is_itself(shared_data: Path) -> None:
+    """A tilted gantry's series, made from a real CT by moving its slices in Fourier space."""
+    truth = load(shared_data / "ct" / "abdomen" / "CT.nii.gz").voxels.astype(np.float64)
+    truth = truth[:, 100:400, 100:420]
+    rows = truth.shape[1]
+    shifts = 1.37 * np.arange(len(truth))
+    waves = np.fft.rfftfreq(2 * rows)[:, None]
+    tilted = np.stack([
+        np.fft.irfft(
+            np.fft.rfft(np.concatenate([plane, plane[::-1]]), axis=0)
+            * np.exp(2j * np.pi * waves * shift), 2 * rows, axis=0
+        )[:rows]
+        for plane, shift in zip(truth, shifts, strict=True)
+    ]).astype(np.float32)  # fmt: skip
+    repair = Repair(
+        Geometry(), rows + 27, truth.shape[2], tuple((shift, 0.0) for shift in shifts),
+        tuple((k, 0.0) for k in range(len(truth))), (),
+    )  # fmt: skip
+    fixed, _, _ = repair.apply(tilted, Monitor())
+    error = (fixed[:, :rows] - truth)[:, 40:-8]
+    assert np.sqrt(np.mean(error**2)) < 4.0  # HU; noise of this scan is above 10
