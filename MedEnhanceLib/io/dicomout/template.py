@@ -94,7 +94,7 @@ def read_template(origin: DicomOrigin, monitor: Monitor | None = None) -> Templa
     sources: dict[str, Dataset] = {}
     for index, file in enumerate(files):
         monitor.progress(index / len(files), "reading headers")
-        sources[file] = _read_header(FileRef.parse(file))
+        sources[file] = read_header(FileRef.parse(file))
     headers = [
         _one_image(sources[one.file], one, origin) for frame in origin.instances for one in frame
     ]
@@ -154,7 +154,8 @@ def copy_attributes(header: Dataset, keywords: Iterable[str]) -> Dataset:
     return target
 
 
-def _read_header(file: FileRef) -> Dataset:
+def read_header(file: FileRef) -> Dataset:
+    """A file without its pixels and private elements; raises InputError where it is damaged."""
     pydicom = require("pydicom", purpose="Reading DICOM")
     from pydicom.errors import BytesLengthException, InvalidDicomError
 

@@ -1,0 +1,173 @@
+"""What the objects beside a series have in common: made with highdicom, told as ours.
+
+highdicom is strict about what hospitals write into patients' data, and knows no gaps and no
+sources of several kinds. So it sees stand-ins, and the truth is put in their place afterwards.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from MedEnhanceLib._version import __version__
+from MedEnhanceLib.io.dicomout.derivation import MANUFACTURER, NOTICE, Derivation, now
+from MedEnhanceLib.io.dicomout.grid import Grid, Reference
+from MedEnhanceLib.io.dicomout.template import Template
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+#: What an object tells of the images behind it.
+_OF_IMAGE = (
+    "BodyPartExamined",
+    "LossyImageCompression",
+    "LossyImageCompressionMethod",
+    "LossyImageCompressionRatio",
+)
+_STAND_IN = "2.25.1"
+#: What highdicom reads of a source's patient and study.
+_OF_PATIENT = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+)
+
+
+def stand_ins(grid: Grid, shape: tuple[int, int]) -> list[Dataset]:
+    """What highdicom takes for source images: one plane each, with nothing of a patient in it.
+
+    The last part of an instance's UID counts the slices, from 1.
+    """
+    from pydicom import Dataset
+    from pydicom.uid import generate_uid
+
+    study, series = generate_uid(prefix=None), generate_uid(prefix=None)
+    images = []
+    for number, position in enumerate(grid.positions, 1):
+        image = Dataset()
+        image.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"  # Secondary Capture
+        image.SOPInstanceUID = f"{_STAND_IN}.{number}"
+        image.StudyInstanceUID, image.SeriesInstanceUID = study, series
+        image.FrameOfReferenceUID = grid.frame_of_reference
+        image.PositionReferenceIndicator = ""
+        image.Modality = "OT"
+        leave_patient_open(image)
+        image.Rows, image.Columns = shape
+        image.ImagePositionPatient = list(position)
+        image.ImageOrientationPatient = list(grid.orientation)
+        image.PixelSpacing = list(grid.spacing)
+        image.SliceThickness = grid.thickness
+        image.SpacingBetweenSlices = grid.between
+        images.append(image)
+    return images
+
+
+def refer(dataset: Dataset, grid: Grid, *, derivation: Any, purpose: Any) -> None:
+    """Say of every frame, and of the whole, which images it came from.
+
+    dataset: made from `stand_ins(grid)`. derivation, purpose: codes of how, and of why.
+    """
+    series = [
+        _dataset(SeriesInstanceUID=uid, ReferencedInstanceSequence=[_reference(one) for one in of])
+        for uid, of in grid.series.items()
+    ]
+    dataset.ReferencedSeriesSequence = series
+    dataset.SourceImageSequence = [_reference(one) for of in grid.series.values() for one in of]
+    if not series:  # made from nothing that is stored
+        del dataset.ReferencedSeriesSequence, dataset.SourceImageSequence
+    known = any(grid.references)
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        stand_in = frame.DerivationImageSequence[0].SourceImageSequence[0]
+        number = int(stand_in.ReferencedSOPInstanceUID.rpartition(".")[2])
+        behind = grid.references[number - 1]
+        if not known:
+            del frame.DerivationImageSequence
+            continue
+        frame.DerivationImageSequence = [
+            _dataset(
+                DerivationCodeSequence=[derivation],
+                SourceImageSequence=[
+                    _reference(
+                        one,
+                        SpatialLocationsPreserved="YES",
+                        PurposeOfReferenceCodeSequence=[purpose],
+                    )
+                    for one in behind
+                ],
+            )
+        ][: len(behind)]  # where no image lies: an empty sequence, as all frames must have one
+
+
+def _reference(one: Reference, **more: Any) -> Dataset:
+    frame = {} if one.frame is None else {"ReferencedFrameNumber": one.frame}
+    return _dataset(
+        ReferencedSOPClassUID=one.sop_class,
+        ReferencedSOPInstanceUID=one.sop_instance,
+        **frame,
+        **more,
+    )
+
+
+def _dataset(**elements: Any) -> Dataset:
+    from pydicom import Dataset
+
+    dataset = Dataset()
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
+    return dataset
+
+
+def equipment() -> dict[str, Any]:
+    """Who made an object, as all of highdicom's classes ask for it."""
+    from pydicom.uid import generate_uid
+
+    return {
+        "series_instance_uid": generate_uid(prefix=None),
+        "sop_instance_uid": generate_uid(prefix=None),
+        "instance_number": 1,
+        "manufacturer": MANUFACTURER,
+        "manufacturer_model_name": MANUFACTURER,
+        "software_versions": __version__,
+        "device_serial_number": "none",  # required, but software has none
+    }
+
+
+def leave_patient_open(dataset: Dataset) -> None:
+    """Give highdicom the elements of a patient and a study that it reads, without a value."""
+    dataset.SpecificCharacterSet = "ISO_IR 192"
+    for keyword in _OF_PATIENT:
+        setattr(dataset, keyword, None)
+
+
+def sign(dataset: Dataset, template: Template, derivation: Derivation, *, kind: str) -> None:
+    """Put into an object whose it is, what it is ("segmentation") and when and how it was made."""
+    from pydicom import Dataset
+
+    template.copy_study(dataset)
+    dataset.SpecificCharacterSet = "ISO_IR 192"
+    first = template.headers[0] if template.headers else Dataset()
+    named = replace(derivation, action=kind)
+    dataset.SeriesDescription = named.series_text(str(first.get("SeriesDescription") or ""))
+    date, time = now(str(dataset.get("TimezoneOffsetFromUTC") or ""))
+    dataset.SeriesDate = dataset.ContentDate = dataset.InstanceCreationDate = date
+    dataset.SeriesTime = dataset.ContentTime = dataset.InstanceCreationTime = time
+    earlier = copy.deepcopy(list(first.get("ContributingEquipmentSequence") or []))
+    dataset.ContributingEquipmentSequence = [*earlier, *dataset.ContributingEquipmentSequence]
+    if "ContentLabel" not in dataset:  # a report: how an image is derived has no place in it
+        told = Dataset()
+        told.ContributingEquipmentSequence = dataset.ContributingEquipmentSequence
+        derivation.apply(told)
+        dataset.ContributingEquipmentSequence = told.ContributingEquipmentSequence
+        return
+    dataset.ContentDescription = NOTICE
+    for keyword in _OF_IMAGE:
+        if first.get(keyword):
+            dataset.add(copy.deepcopy(first[keyword]))
+    derivation.apply(dataset)

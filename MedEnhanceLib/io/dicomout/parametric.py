@@ -1,0 +1,190 @@
+"""An uncertainty map as a DICOM Parametric Map: float32, bit for bit, with its unit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.dicomout.derivation import Derivation
+from MedEnhanceLib.io.dicomout.folder import write_objects
+from MedEnhanceLib.io.dicomout.grid import lay_out
+from MedEnhanceLib.io.dicomout.objects import equipment, refer, sign, stand_ins
+from MedEnhanceLib.io.dicomout.template import Template
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.volume import Volume
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+UNCERTAINTY_SERIES_NUMBER = 1002
+#: Of PS3.16's parts of the body those that there is one of: for the others it matters which.
+_SINGLE = frozenset(
+    """
+    ABDOMEN ABDOMENPELVIS AORTA BACK BLADDER BRAIN CEREBELLUM CERVIX CHEST CHESTABDOMEN
+    CHESTABDPELVIS CIRCLEOFWILLIS COCCYX COLON CORONARYARTERY CSPINE CTSPINE DUODENUM ESOPHAGUS
+    FACE GALLBLADDER HEAD HEADNECK HEART ILEUM ILIUM JAW JEJUNUM LARYNX LIVER LSPINE LSSPINE
+    MAXILLA MEDIASTINUM MOUTH NECK NECKCHEST NECKCHESTABDOMEN NECKCHESTABDPELV NOSE PANCREAS
+    PELVIS PENIS PHARYNX PROSTATE RECTUM SCALP SKULL SPINE SPLEEN SSPINE STERNUM STOMACH THYMUS
+    THYROID TLSPINE TONGUE TRACHEA TSPINE URETER URETHRA UTERUS VAGINA VULVA WHOLEBODY
+    """.split()
+)
+#: Our units → the name of their code in DICOM's list of units of real world values (CID 7181).
+_UNITS = {
+    "HU": "HounsfieldUnit",
+    "Bq/ml": "BecquerelsPerMilliliter",
+    "counts": "Counts",
+    "Gy": "Gy",
+}
+#: SUVType of a PET image → the same; one that does not say is by body weight.
+_SUV_UNITS = {
+    "BSA": "StandardizedUptakeValueBodySurfaceArea",
+    "BW": "StandardizedUptakeValueBodyWeight",
+    "IBW": "StandardizedUptakeValueIdealBodyWeight",
+    "LBM": "StandardizedUptakeValueLeanBodyMassJames",
+    "LBMJAMES128": "StandardizedUptakeValueLeanBodyMassJames128Multiplier",
+    "LBMJANMA": "StandardizedUptakeValueLeanBodyMassJanma",
+}
+
+
+def write_uncertainty(
+    volume: Volume,
+    folder: Path,
+    *,
+    template: Template,
+    derivation: Derivation,
+    source_images: Sequence[Dataset] | None = None,
+    overwrite: bool = False,
+    monitor: Monitor,
+) -> Path:
+    """Write `build_uncertainty`'s object into `folder`; returns the file.
+
+    Raises OutputError besides.
+    """
+    dataset = build_uncertainty(
+        volume,
+        template=template,
+        derivation=derivation,
+        source_images=source_images,
+        monitor=monitor,
+    )
+    return write_objects([dataset], folder, overwrite=overwrite, monitor=monitor)[0]
+
+
+def build_uncertainty(
+    volume: Volume,
+    *,
+    template: Template,
+    derivation: Derivation,
+    source_images: Sequence[Dataset] | None = None,
+    monitor: Monitor,
+) -> Dataset:
+    """A Parametric Map of standard deviations, on the grid of `volume`.
+
+    volume: float32 [K, J, I], standard deviation of the intensity in `volume.units`.
+    source_images: as `build_segmentation` takes them.
+
+    Raises InputError for a sequence, for voxels that float32 does not hold exactly or that are no
+    standard deviation, for more than one DICOM object holds.
+    """
+    hd = require("highdicom", purpose="Writing DICOM")
+    from pydicom.sr.codedict import codes
+
+    voxels = _deviations(volume)
+    grid = lay_out(volume, template, source_images)
+    monitor.progress(0.1, "uncertainty as DICOM")
+    limits = np.finfo(np.float32)
+    mapping = hd.pm.RealWorldValueMapping(
+        lut_label="UNCERTAINTY",
+        lut_explanation="Standard deviation of the intensity",
+        unit=_unit(volume.units, template),
+        value_range=(float(limits.min), float(limits.max)),
+        slope=1,
+        intercept=0,
+        quantity_definition=codes.SCT.StandardDeviation,
+    )
+    dataset: Dataset = hd.pm.ParametricMap(
+        source_images=stand_ins(grid, (volume.shape[1], volume.shape[2])),
+        pixel_array=voxels,
+        series_number=derivation.series_number or UNCERTAINTY_SERIES_NUMBER,
+        contains_recognizable_visual_features=False,
+        real_world_value_mappings=[mapping],
+        voi_lut_transformations=[_window(voxels)],
+        content_label="UNCERTAINTY",
+        content_creator_name="MedEnhance^",
+        derived_pixel_contrast="QUANTITY",
+        **equipment(),
+    )
+    refer(
+        dataset,
+        grid,
+        derivation=hd.sr.CodedConcept.from_code(codes.DCM.UnspecifiedMethodOfCalculation),
+        purpose=hd.sr.CodedConcept.from_code(codes.DCM.SourceImageForImageProcessingOperation),
+    )
+    sign(dataset, template, derivation, kind="uncertainty")
+    _tell_side(dataset, template)
+    return dataset
+
+
+def _deviations(volume: Volume) -> np.ndarray[Any, np.dtype[np.float32]]:
+    name = volume.source or "the uncertainty map"
+    if volume.is_sequence:
+        raise InputError(
+            f"{name} has {volume.shape[0]} frames",
+            "A parametric map holds one point in time: write each frame on its own.",
+        )
+    voxels = volume.voxels.astype(np.float32, copy=False)
+    if voxels is not volume.voxels and not np.array_equal(voxels, volume.voxels):
+        raise InputError(
+            f"{name} holds {volume.dtype} values that float32 cannot", "Convert it to float32."
+        )
+    if not np.isfinite(voxels).all() or voxels.min() < 0:
+        raise InputError(
+            f"{name} holds values that are no standard deviation",
+            "Give finite numbers from 0: the spread of each voxel's intensity.",
+        )
+    if voxels.nbytes > 2**32 - 2:
+        raise InputError(
+            f"{name} has {voxels.nbytes / 2**30:.1f} GiB, one DICOM object holds 4",
+            "Cut the volume to the region of interest.",
+        )
+    return voxels
+
+
+def _tell_side(dataset: Dataset, template: Template) -> None:
+    """Laterality: demanded unless the part is known to be single, and empty where unknown."""
+    if str(dataset.get("BodyPartExamined") or "").upper() in _SINGLE:
+        return
+    header = template.headers[0] if template.headers else dataset
+    told = header.get("Laterality") or header.get("ImageLaterality")
+    dataset.Laterality = told if told in ("L", "R") else None
+
+
+def _unit(units: str, template: Template) -> Any:
+    from pydicom.sr.codedict import codes
+
+    known = codes.cid7181
+    if units == "SUV":
+        told = template.headers[0].get("SUVType") if template.headers else None
+        return getattr(known, _SUV_UNITS.get(str(told), _SUV_UNITS["BW"]))
+    return getattr(known, _UNITS.get(units, "NoUnits"))
+
+
+def _window(voxels: np.ndarray[Any, np.dtype[np.float32]]) -> Any:
+    """From 0 to what 99 % of the voxels stay below; where all are 0, to 1."""
+    hd = require("highdicom", purpose="Writing DICOM")
+    flat = voxels.ravel()
+    # A million voxels tell the percentile as well as all of them.
+    top = (
+        float(np.percentile(flat[:: flat.size // 1_000_000 + 1], 99)) or float(voxels.max()) or 1.0
+    )
+    return hd.VOILUTTransformation(
+        window_center=float(f"{top / 2:.6g}"),
+        window_width=float(f"{top:.6g}"),
+        window_explanation="0 to the 99th percentile",
+        voi_lut_function="LINEAR_EXACT",
+    )

@@ -1,0 +1,219 @@
+"""The table of volumes as a DICOM structured report: TID 1500, a measurement group per label."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from MedEnhanceLib._version import __version__
+from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.dicom.sources import FileRef
+from MedEnhanceLib.io.dicomout.derivation import Derivation
+from MedEnhanceLib.io.dicomout.folder import write_objects
+from MedEnhanceLib.io.dicomout.objects import equipment, leave_patient_open, sign
+from MedEnhanceLib.io.dicomout.segmentation import short_text
+from MedEnhanceLib.io.dicomout.template import Template, read_header
+from MedEnhanceLib.progress import Monitor
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+REPORT_SERIES_NUMBER = 1003
+#: DICOM's Modality → what was done to the patient, as DICOM's list of imaging procedures has it.
+_PROCEDURES = {
+    "CT": "CTUnspecifiedBodyRegion",
+    "MR": "MRIUnspecifiedBodyRegion",
+    "PT": "PETUnspecifiedBodyRegion",
+}
+
+
+def write_measurements(
+    table: Sequence[Mapping[str, Any]],
+    meanings: Sequence[Mapping[str, Any]],
+    folder: Path,
+    *,
+    template: Template,
+    derivation: Derivation,
+    segmentation: Path,
+    overwrite: bool = False,
+    monitor: Monitor,
+) -> Path:
+    """Write `build_measurements`' report into `folder`; returns the file.
+
+    segmentation: the file of the Segmentation that was measured. Raises OutputError besides.
+    """
+    dataset = build_measurements(
+        table,
+        meanings,
+        template=template,
+        derivation=derivation,
+        segmentation=read_header(FileRef(str(segmentation))),
+    )
+    return write_objects([dataset], folder, overwrite=overwrite, monitor=monitor)[0]
+
+
+def build_measurements(
+    table: Sequence[Mapping[str, Any]],
+    meanings: Sequence[Mapping[str, Any]],
+    *,
+    template: Template,
+    derivation: Derivation,
+    segmentation: Dataset,
+) -> Dataset:
+    """A Comprehensive 3D SR: the volume in mL of each segment of a Segmentation.
+
+    table: rows of `label` and `volume_ml`, with `value` where two labels share a name.
+    meanings: as `build_segmentation` had them. segmentation: what that gave.
+
+    It is complete, preliminary and unverified: nobody has looked at it.
+    Raises InputError where a row has no segment or no volume.
+    """
+    hd = require("highdicom", purpose="Writing DICOM")
+    from pydicom.sr.codedict import codes
+
+    if not table:
+        raise InputError("the table of measurements is empty", "Give a row for each label.")
+    segments = {int(item.SegmentNumber): item for item in segmentation.SegmentSequence}
+    groups = [
+        _group(row, segments[_segment_number(row, meanings, segments)], segmentation, derivation)
+        for row in table
+    ]
+    procedure = _PROCEDURES.get(template.modality, "ImagingProcedure")
+    content = hd.sr.MeasurementReport(
+        observation_context=hd.sr.ObservationContext(observer_device_context=_observer()),
+        procedure_reported=getattr(codes.cid100, procedure),
+        imaging_measurements=groups,
+    )
+    content[0].ContentSequence.append(
+        hd.sr.TextContentItem(
+            name=codes.DCM.Comment,
+            value=derivation.text(),
+            relationship_type="CONTAINS",
+        )
+    )
+    dataset: Dataset = hd.sr.Comprehensive3DSR(
+        evidence=_evidence(segmentation),
+        content=content,
+        series_number=derivation.series_number or REPORT_SERIES_NUMBER,
+        is_complete=True,
+        **equipment(),
+    )
+    sign(dataset, template, derivation, kind="measurements")
+    return dataset
+
+
+def _segment_number(
+    row: Mapping[str, Any], meanings: Sequence[Mapping[str, Any]], segments: Mapping[int, Dataset]
+) -> int:
+    """The segment that a row tells of; the order of the meanings is that of the segments."""
+    named = [meaning for meaning in meanings if int(meaning["value"]) != 0]
+    name = short_text(row.get("label"))
+    for number, meaning in enumerate(named, 1):
+        same = row.get("value", meaning["value"]) == meaning["value"]
+        if same and short_text(meaning.get("name")) == name:
+            if number in segments and segments[number].SegmentLabel == name:
+                return number
+            break
+    raise InputError(
+        f"the segmentation has no segment for the measurement of {name!r}",
+        "Give the table, the meanings and the segmentation of one run.",
+    )
+
+
+def _group(
+    row: Mapping[str, Any], segment: Dataset, segmentation: Dataset, derivation: Derivation
+) -> Any:
+    hd = require("highdicom", purpose="Writing DICOM")
+    from pydicom.sr.codedict import codes
+
+    volume_ml = float(row["volume_ml"])
+    if not math.isfinite(volume_ml) or volume_ml < 0:
+        raise InputError(f"the volume of {row['label']!r} is {volume_ml} mL", "Measure again.")
+    model = derivation.model
+    return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=hd.sr.TrackingIdentifier(
+            uid=segment.TrackingUID, identifier=segment.TrackingID
+        ),
+        referenced_segment=_referenced(segment, segmentation),
+        finding_category=_code(segment.SegmentedPropertyCategoryCodeSequence[0]),
+        finding_type=_code(segment.SegmentedPropertyTypeCodeSequence[0]),
+        algorithm_id=hd.sr.AlgorithmIdentification(
+            name=short_text(model["name"]),
+            version=short_text(model.get("version")) or "unknown",
+            parameters=[f"sha256={model['sha256']}"] if model.get("sha256") else None,
+        )
+        if model
+        else None,
+        measurements=[
+            hd.sr.Measurement(
+                name=codes.SCT.Volume,
+                value=volume_ml,
+                unit=hd.sr.CodedConcept("mL", "UCUM", "milliliter"),
+                method=codes.DCM.SumOfSegmentedVoxelMethodForVolume,
+            )
+        ],
+    )
+
+
+def _referenced(segment: Dataset, segmentation: Dataset) -> Any:
+    """The segment with the series it was drawn on; without, where that was never DICOM."""
+    hd = require("highdicom", purpose="Writing DICOM")
+    series = segmentation.get("ReferencedSeriesSequence")
+    drawn_on = series[0].SeriesInstanceUID if series else segmentation.SeriesInstanceUID
+    reference = hd.sr.ReferencedSegment(
+        sop_class_uid=segmentation.SOPClassUID,
+        sop_instance_uid=segmentation.SOPInstanceUID,
+        segment_number=int(segment.SegmentNumber),
+        source_series=hd.sr.SourceSeriesForSegmentation(drawn_on),
+    )
+    if not series:
+        del reference[1]
+    return reference
+
+
+def _code(item: Dataset) -> Any:
+    hd = require("highdicom", purpose="Writing DICOM")
+    return hd.sr.CodedConcept.from_dataset(item)
+
+
+def _observer() -> Any:
+    """MedEnhance in its version, as the device that measured."""
+    hd = require("highdicom", purpose="Writing DICOM")
+    from pydicom.sr.codedict import codes
+
+    name = f"MedEnhance {__version__}"
+    return hd.sr.ObserverContext(
+        observer_type=codes.DCM.Device,
+        observer_identifying_attributes=hd.sr.DeviceObserverIdentifyingAttributes(
+            uid=f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, name).int}",
+            name=name,
+            manufacturer_name="MedEnhance",
+            model_name=name,
+        ),
+    )
+
+
+def _evidence(segmentation: Dataset) -> list[Dataset]:
+    """The segmentation and the images behind it, without what is the patient's."""
+    from pydicom import Dataset
+
+    told = [
+        (segmentation.SOPClassUID, segmentation.SOPInstanceUID, segmentation.SeriesInstanceUID),
+        *(
+            (image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID, series.SeriesInstanceUID)
+            for series in segmentation.get("ReferencedSeriesSequence") or []
+            for image in series.ReferencedInstanceSequence
+        ),
+    ]
+    evidence = []
+    for sop_class, instance, series in told:
+        item = Dataset()
+        item.SOPClassUID, item.SOPInstanceUID, item.SeriesInstanceUID = sop_class, instance, series
+        item.StudyInstanceUID = segmentation.StudyInstanceUID
+        leave_patient_open(item)
+        evidence.append(item)
+    return evidence

@@ -1,0 +1,241 @@
+"""A label volume as a DICOM Segmentation: one binary segment for each label.
+
+BINARY and not the newer LABELMAP type, because the viewers in use read that one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.dicomout.derivation import Derivation
+from MedEnhanceLib.io.dicomout.folder import write_objects
+from MedEnhanceLib.io.dicomout.grid import lay_out
+from MedEnhanceLib.io.dicomout.objects import equipment, refer, sign, stand_ins
+from MedEnhanceLib.io.dicomout.template import Template
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.volume import Volume
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+#: Slicer's own words for what nobody has said more about.
+_TISSUE = {"value": "85756007", "scheme": "SCT", "meaning": "Tissue"}
+#: A label in a slice is a frame with a header of its own, of about a kilobyte.
+_MOST_FRAMES = 50_000
+#: DICOM counts segments in 16 bits.
+_MOST_SEGMENTS = 65_535
+SEGMENT_SERIES_NUMBER = 1001
+
+_Numbers = npt.NDArray[np.unsignedinteger[Any]]
+
+
+def write_segmentation(
+    labels: Volume,
+    meanings: Sequence[Mapping[str, Any]],
+    folder: Path,
+    *,
+    template: Template,
+    derivation: Derivation,
+    source_images: Sequence[Dataset] | None = None,
+    overwrite: bool = False,
+    monitor: Monitor,
+) -> Path:
+    """Write `build_segmentation`'s object into `folder`; returns the file.
+
+    Raises OutputError besides.
+    """
+    dataset = build_segmentation(
+        labels,
+        meanings,
+        template=template,
+        derivation=derivation,
+        source_images=source_images,
+        monitor=monitor,
+    )
+    return write_objects([dataset], folder, overwrite=overwrite, monitor=monitor)[0]
+
+
+def build_segmentation(
+    labels: Volume,
+    meanings: Sequence[Mapping[str, Any]],
+    *,
+    template: Template,
+    derivation: Derivation,
+    source_images: Sequence[Dataset] | None = None,
+    monitor: Monitor,
+) -> Dataset:
+    """A Segmentation on the grid of `labels`, a segment for each meaning and each nameless label.
+
+    labels: [K, J, I], whole numbers from 0, where 0 is the background.
+    meanings: of the labels, as a model's metadata has them: `value`, `name`, `color` ("#rrggbb"),
+        `category` and `type` ({value, scheme, meaning} or None). Segments are numbered in this
+        order, from 1. A label without a voxel stays, as a segment without a frame.
+    source_images: headers of the images that the frames refer to, where those are not the
+        template's: derived images that are written beside it.
+
+    Raises InputError for a sequence, for values that are no labels, for more than DICOM holds.
+    """
+    hd = require("highdicom", purpose="Writing DICOM")
+    from pydicom.sr.codedict import codes
+
+    name = labels.source or "the label volume"
+    values = _whole_numbers(labels, name)
+    named = [_Meaning(meaning) for meaning in meanings]
+    numbers, named = _number(values, named, name)
+    grid = lay_out(labels, template, source_images)
+    monitor.progress(0.1, "segmentation as DICOM")
+    shape = (labels.shape[1], labels.shape[2])
+    dataset: Dataset = hd.seg.Segmentation(
+        source_images=stand_ins(grid, shape),
+        pixel_array=numbers,
+        segmentation_type="BINARY",
+        segment_descriptions=_describe(named, derivation),
+        series_number=derivation.series_number or SEGMENT_SERIES_NUMBER,
+        content_label="SEGMENTATION",
+        content_creator_name="MedEnhance^",
+        omit_empty_frames=True,
+        **equipment(),
+    )
+    refer(
+        dataset,
+        grid,
+        derivation=hd.sr.CodedConcept.from_code(codes.cid7203.SegmentationImageDerivation),
+        purpose=hd.sr.CodedConcept.from_code(codes.DCM.SourceImageForImageProcessingOperation),
+    )
+    sign(dataset, template, derivation, kind="segmentation")
+    return dataset
+
+
+class _Meaning:
+    """A label as DICOM wants it told; what is missing or unusable becomes tissue of that name."""
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        try:
+            self.value = int(fields["value"])
+        except (KeyError, TypeError, ValueError) as cause:
+            raise InputError(
+                f"a label's meaning has no value: {dict(fields)}", "Give each a whole number."
+            ) from cause
+        self.name = short_text(fields.get("name")) or f"Label {self.value}"
+        self.category = _code(fields.get("category"))
+        self.type = _code(fields.get("type"))
+        self.color = str(fields.get("color") or fields.get("recommended_color") or "")
+
+
+def short_text(value: object) -> str:
+    """Without what DICOM's short texts cannot hold, and no longer than they may be."""
+    return re.sub(r"[\x00-\x1f\x7f\\]+", " ", str(value or "")).strip()[:64].rstrip()
+
+
+def _code(fields: Mapping[str, Any] | None) -> tuple[str, str, str]:
+    """value, scheme and meaning; those of tissue where one is missing."""
+    code = dict(fields or {})
+    parts = tuple(short_text(code.get(key)) for key in ("value", "scheme", "meaning"))
+    if not all(parts) or len(parts[1]) > 16:
+        return (_TISSUE["value"], _TISSUE["scheme"], _TISSUE["meaning"])
+    return parts  # type: ignore[return-value]
+
+
+def _whole_numbers(labels: Volume, name: str) -> npt.NDArray[np.integer[Any]]:
+    voxels = labels.voxels
+    if labels.is_sequence:
+        raise InputError(
+            f"{name} has {labels.shape[0]} frames",
+            "A segmentation holds one point in time: write each frame on its own.",
+        )
+    if voxels.dtype.kind == "b":
+        return voxels.astype(np.uint8)
+    if voxels.dtype.kind == "f":
+        whole = np.rint(voxels)
+        if not np.array_equal(whole, voxels) or np.abs(whole).max() > 2**31:
+            raise InputError(
+                f"{name} holds values that are no whole numbers",
+                "Give a label volume: 0 for the background, and a number for each structure.",
+            )
+        voxels = whole.astype(np.int64)
+    if voxels.min() < 0:
+        raise InputError(
+            f"{name} holds the label {voxels.min()}", "Labels are numbers above the background's 0."
+        )
+    return voxels
+
+
+def _number(
+    values: npt.NDArray[np.integer[Any]], meanings: list[_Meaning], name: str
+) -> tuple[_Numbers, list[_Meaning]]:
+    """The voxels as numbers of segments, and a meaning for each of these, from 1."""
+    known = [meaning for meaning in meanings if meaning.value != 0]
+    if len({meaning.value for meaning in known}) != len(known):
+        raise InputError("two meanings have the same value", "Give each label one meaning.")
+    present = np.unique(values)
+    named = {meaning.value for meaning in known}
+    known += [_Meaning({"value": value}) for value in present.tolist() if value not in {0, *named}]
+    if not known:
+        raise InputError(
+            f"{name} holds no label and none is named", "Give the labels that were looked for."
+        )
+    if len(known) > _MOST_SEGMENTS:
+        raise InputError(
+            f"{name} holds {len(known)} labels, DICOM up to {_MOST_SEGMENTS}", "Write fewer labels."
+        )
+    number_of = {meaning.value: number for number, meaning in enumerate(known, 1)}
+    of_present: _Numbers = np.array(
+        [number_of.get(value, 0) for value in present.tolist()],
+        np.uint8 if len(known) < 256 else np.uint16,
+    )
+    numbers = of_present[np.searchsorted(present, values)]
+    _refuse_too_many(numbers, len(known), name)
+    return numbers, known
+
+
+def _refuse_too_many(numbers: _Numbers, segments: int, name: str) -> None:
+    frames = sum(int(np.count_nonzero(np.bincount(plane.ravel())[1:])) for plane in numbers)
+    frames = frames or segments * len(numbers)  # where all is empty, highdicom writes every frame
+    if frames > _MOST_FRAMES or frames * numbers[0].size / 8 > 2**32 - 2:
+        raise InputError(
+            f"{name} would need {frames} frames of {numbers[0].size} voxels in one DICOM object",
+            "Cut the volume to the region of interest, or write fewer labels at a time.",
+        )
+
+
+def _describe(meanings: list[_Meaning], derivation: Derivation) -> list[Dataset]:
+    """The segments' descriptions; of labels that no model made, that nobody recorded how."""
+    hd = require("highdicom", purpose="Writing DICOM")
+    from pydicom.sr.codedict import codes
+    from pydicom.uid import generate_uid
+
+    model = derivation.model
+    algorithm = hd.AlgorithmIdentificationSequence(
+        name=short_text(model["name"]) if model else "not recorded",
+        family=codes.cid7162.ArtificialIntelligence,
+        version=short_text(model.get("version")) or "unknown" if model else "unknown",
+        source="MedEnhance",
+        parameters={"sha256": model["sha256"]} if model and model.get("sha256") else None,
+    )
+    descriptions = []
+    for number, meaning in enumerate(meanings, 1):
+        color = re.fullmatch(r"#([0-9a-fA-F]{6})", meaning.color)
+        rgb = tuple(bytes.fromhex(color[1])) if color else None
+        description = hd.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=meaning.name,
+            segmented_property_category=hd.sr.CodedConcept(*meaning.category),
+            segmented_property_type=hd.sr.CodedConcept(*meaning.type),
+            algorithm_type="AUTOMATIC" if model else "SEMIAUTOMATIC",
+            algorithm_identification=algorithm,
+            tracking_uid=generate_uid(prefix=None),
+            tracking_id=f"{short_text(model['name']) if model else 'MedEnhance'}: {meaning.name}",
+            display_color=hd.color.CIELabColor.from_rgb(*rgb) if rgb else None,
+        )
+        if model is None:  # optional in DICOM, though not in highdicom
+            del description.SegmentationAlgorithmIdentificationSequence
+        descriptions.append(description)
+    return descriptions
