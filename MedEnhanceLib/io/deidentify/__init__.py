@@ -1,0 +1,10 @@
+"""Take out of DICOM who it is, after PS3.15's Basic Profile, with pseudonyms for a cohort."""
+
+from __future__ import annotations
+
+from MedEnhanceLib.io.deidentify.clean import Change, Deidentifier
+from MedEnhanceLib.io.deidentify.cohort import deidentify
+from MedEnhanceLib.io.deidentify.patients import Patients
+from MedEnhanceLib.io.deidentify.report import Report
+
+__all__ = ["Change", "Deidentifier", "Patients", "Report", "deidentify"]

@@ -1,0 +1,351 @@
+"""One dataset after the profile: every element, at every depth, gets what its rule says."""
+
+from __future__ import annotations
+
+import copy
+import secrets
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from MedEnhanceLib._version import __version__
+from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError
+from MedEnhanceLib.io.deidentify import keyed, risks
+from MedEnhanceLib.io.deidentify.identities import Identities, is_telling
+from MedEnhanceLib.io.deidentify.patients import Patients, patient_of
+from MedEnhanceLib.io.deidentify.table import Action, Rule, table
+from MedEnhanceLib.io.deidentify.values import (
+    TEXT_VRS,
+    TIME_VRS,
+    decoded,
+    dummy,
+    is_malformed,
+    put,
+    stored_bytes,
+    texts,
+    vr_of,
+)
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+#: What a hostile or damaged element makes pydicom raise.
+FAULTS = (
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, NotImplementedError,
+    RecursionError, TypeError, ValueError,
+)  # fmt: skip
+_BASIC = ("113100", "Basic Application Confidentiality Profile")
+_MOVED_DATES = ("113107", "Retain Longitudinal Temporal Information Modified Dates Option")
+_PIXELS = {0x7FE00008, 0x7FE00009, 0x7FE00010}
+#: Kept with the dates: without it, times with and without a zone cannot be compared.
+_ZONE = 0x00080201
+#: Dates of a life stay out whatever the option says.
+_LIFE = {0x00100030, 0x00100032, 0x00100033, 0x00100034, 0x00100035}
+_CODED = {"ImageType", "Modality"}
+#: Objects of one frame whose dates may be empty; the newer ones must have them.
+_PLAIN = {
+    f"1.2.840.10008.5.1.4.1.1.{end}"
+    for end in ("1", "2", "4", "7", "20", "128", "481.1", "481.2", "481.3", "481.5", "12.1", "6.1")
+}
+_PET = "1.2.840.10008.5.1.4.1.1.128"
+_PET_NEEDS = {"SeriesDate", "SeriesTime"}
+
+
+@dataclass(frozen=True, order=True)
+class Change:
+    """What was done with an attribute in one object, never with which value.
+
+    tag: "(0010,0010)", or "(gggg,eeee)" for all private elements together. name: its keyword.
+    action: "removed", "emptied", "replaced", "UID replaced", "date moved", "removed: not
+    readable", "emptied: repeats a removed value", … count: how often, at whatever depth.
+    """
+
+    tag: str
+    name: str
+    action: str
+    count: int = 1
+
+
+class Deidentifier:
+    """Takes out of datasets what PS3.15's Basic Profile names; one object for a whole cohort.
+
+    secret: 16 bytes or more, from which new UIDs and moved dates follow: the same secret gives the
+    same ones. None: random, known to nobody afterwards. profile: "basic", the only one.
+    keep_intervals: move all dates of a patient by the same days instead of removing them.
+    patients: who is called what; new ones are numbered there. allow_burned_in: take images too
+    that carry text, or likely do.
+    Raises ConfigError for an unknown profile or a short secret.
+    """
+
+    def __init__(
+        self,
+        secret: bytes | None = None,
+        profile: str = "basic",
+        *,
+        keep_intervals: bool = False,
+        patients: Patients | None = None,
+        allow_burned_in: bool = False,
+    ) -> None:
+        if profile != "basic":
+            raise ConfigError(f"there is no profile {profile!r}", "Use basic.")
+        if secret is not None and len(secret) < 16:
+            raise ConfigError("the secret is shorter than 16 bytes", "Give 32 random bytes.")
+        self.secret = secret or secrets.token_bytes(32)
+        self.keep_intervals = keep_intervals
+        self.patients = patients or Patients()
+        self.allow_burned_in = allow_burned_in
+        self.table = table()
+
+    def dataset(self, dataset: Dataset) -> tuple[Dataset, list[Change]]:
+        """A cleaned copy and what was done; `dataset` itself stays as it is.
+
+        Raises InputError for objects that cannot be cleaned (documents, reports, text in pixels).
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they would tell values
+            try:
+                cleaned = copy.deepcopy(dataset)
+                changes, _ = self.clean(cleaned)
+            except MedEnhanceError:
+                raise
+            except FAULTS as cause:
+                raise InputError(
+                    f"the dataset cannot be de-identified ({type(cause).__name__})",
+                    "It is damaged: export it again.",
+                ) from None
+        return cleaned, changes
+
+    def clean(self, dataset: Dataset) -> tuple[list[Change], Identities]:
+        """The same in place; also the removed values, to look for them in what was written."""
+        require("pydicom", purpose="De-identification")
+        self._refuse(dataset)
+        patient = patient_of(dataset)
+        pseudonym = self.patients.pseudonym(patient)
+        run = _Run(self, keyed.shift_days(self.secret, patient), _text(dataset, "SOPClassUID"))
+        run.walk(dataset)
+        run.identities.forget([pseudonym])
+        run.scrub(dataset)
+        self._state(dataset, pseudonym)
+        self._new_meta(dataset)
+        return run.changes(), run.identities
+
+    def _refuse(self, dataset: Dataset) -> None:
+        if reason := risks.unfit(dataset):
+            raise UnfitError(f"left out: {reason}", "Look at it yourself.")
+        level, reason = risks.burned_in(dataset)
+        if level == "refuse" and not self.allow_burned_in:
+            raise InputError(
+                f"text may be burned into its pixels: {reason}",
+                "Look at the image; if it shows no name: --allow-burned-in, allow_burned_in=True.",
+            )
+
+    def _state(self, dataset: Dataset, pseudonym: str) -> None:
+        """Say in the dataset what was done to it."""
+        from pydicom import Dataset as Item
+
+        dataset.PatientName = dataset.PatientID = pseudonym
+        dataset.PatientIdentityRemoved = "YES"
+        dataset.DeidentificationMethod = [
+            f"MedEnhance {__version__}",
+            f"PS3.15 Basic Profile, table {self.table.edition}",
+        ]
+        codes = [_BASIC, _MOVED_DATES] if self.keep_intervals else [_BASIC]
+        items = []
+        for value, meaning in codes:
+            item = Item()
+            item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "DCM", meaning
+            items.append(item)
+        dataset.DeidentificationMethodCodeSequence = items
+        dataset.LongitudinalTemporalInformationModified = (
+            "MODIFIED" if self.keep_intervals else "REMOVED"
+        )
+
+    def _new_meta(self, dataset: Dataset) -> None:
+        """File meta information with nothing in it but what reading needs; a preamble of zeros."""
+        from pydicom.dataset import FileMetaDataset
+        from pydicom.uid import UID
+
+        before = getattr(dataset, "file_meta", None)
+        if before is None:
+            return
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID = UID(_text(dataset, "SOPClassUID"))
+        meta.MediaStorageSOPInstanceUID = UID(_text(dataset, "SOPInstanceUID"))
+        if "TransferSyntaxUID" in before:
+            meta.TransferSyntaxUID = before.TransferSyntaxUID
+        dataset.file_meta = meta
+        dataset.preamble = b"\0" * 128
+
+
+class UnfitError(InputError):
+    """An object of a kind that is left out: a report, a document, a DICOMDIR."""
+
+
+class _Run:
+    """The walk through one dataset."""
+
+    def __init__(self, by: Deidentifier, days: int, sop_class: str) -> None:
+        self.identities = Identities()
+        self._secret, self._table = by.secret, by.table
+        self._days = days if by.keep_intervals else None
+        self._sop_class = sop_class
+        self._counts: Counter[tuple[str, str, str]] = Counter()
+
+    def changes(self) -> list[Change]:
+        return sorted(Change(*key, count) for key, count in self._counts.items())
+
+    def walk(self, dataset: Dataset) -> None:
+        for tag in sorted(dataset.keys()):
+            vr = vr_of(dataset.get_item(tag))
+            rule = self._table.rule(tag, vr)
+            try:
+                self._apply(dataset, tag, vr, rule)
+            except FAULTS:
+                del dataset[tag]
+                self._count(tag, "removed: not readable", rule)
+
+    def scrub(self, dataset: Dataset) -> None:
+        """Empty what stayed and repeats a removed value."""
+        for inner, tag in kept_texts(dataset):
+            element = decoded(inner, tag)
+            text = "\\".join(texts(element))
+            if not self.identities.in_text(text):
+                continue
+            if is_coded(tag) and self.identities.only_terms(text):
+                continue
+            put(inner, tag, element.VR, None)
+            self._count(tag, "emptied: repeats a removed value")
+
+    def _apply(self, dataset: Dataset, tag: int, vr: str, rule: Rule) -> None:
+        action = rule.action
+        if self._keeps_time(dataset, tag, vr, action):
+            return
+        if action is Action.FIT:
+            action = Action.DUMMY if self._needs_value(tag) else Action.EMPTY
+        if action is Action.UID and vr == "UI":
+            self._replace_uids(dataset, tag)
+        elif action in (Action.CLEAN, Action.KEEP):
+            self._keep(dataset, tag, vr)
+        else:
+            self._take_away(dataset, tag, vr, action, rule)
+
+    def _keep(self, dataset: Dataset, tag: int, vr: str) -> None:
+        if vr == "SQ":
+            for item in dataset[tag].value:
+                self.walk(item)
+        elif is_malformed(dataset.get_item(tag), vr):
+            put(dataset, tag, vr, None)
+            self._count(tag, "emptied: not a number")
+        elif vr == "AS" or vr in TEXT_VRS:
+            decoded(dataset, tag)  # what cannot be decoded cannot be looked through
+
+    def _take_away(self, dataset: Dataset, tag: int, vr: str, action: Action, rule: Rule) -> None:
+        had_value = self._remember(dataset, tag)
+        value = dummy(vr) if action is Action.DUMMY else None
+        if action is Action.REMOVE or (vr == "SQ" and action is Action.DUMMY):
+            del dataset[tag]
+            self._count(tag, Action.REMOVE.value, rule)
+        elif not had_value:
+            return
+        elif value is None:
+            put(dataset, tag, vr, [] if vr == "SQ" else None)
+            self._count(tag, Action.EMPTY.value)
+        else:
+            put(dataset, tag, vr, value)
+            self._count(tag, Action.DUMMY.value)
+
+    def _remember(self, dataset: Dataset, tag: int) -> bool:
+        """Note what tells of somebody in an element, at whatever depth; whether it had a value."""
+        stored = stored_bytes(dataset.get_item(tag))
+        try:
+            element = decoded(dataset, tag)
+            self._note(element, stored)
+        except FAULTS:
+            return True
+        return bool(element.value) or element.value == 0
+
+    def _note(self, element: Any, stored: bytes = b"") -> None:
+        if element.VR == "SQ":
+            for item in element.value:
+                for tag in list(item.keys()):
+                    self._note(decoded(item, tag), stored_bytes(item.get_item(tag)))
+            return
+        if element.VR == "DA" or is_telling(element.keyword, element.VR):
+            for text in texts(element):
+                self.identities.add(text, element.VR)
+            if element.VR == "PN":
+                self.identities.add_stored(stored)
+
+    def _replace_uids(self, dataset: Dataset, tag: int) -> None:
+        from pydicom._uid_dict import UID_dictionary
+
+        found = texts(decoded(dataset, tag))
+        replaced = [uid for uid in found if uid not in UID_dictionary]
+        if not replaced:
+            return
+        self.identities.uids |= {uid.strip(" \0") for uid in replaced}
+        new = [
+            uid if uid in UID_dictionary else keyed.new_uid(self._secret, uid.strip(" \0"))
+            for uid in found
+        ]
+        put(dataset, tag, "UI", new if len(new) > 1 else new[0])
+        self._count(tag, Action.UID.value)
+
+    def _keeps_time(self, dataset: Dataset, tag: int, vr: str, action: Action) -> bool:
+        """Move a date by the patient's days, where that is asked for and possible."""
+        if self._days is None or action is Action.KEEP or tag in _LIFE:
+            return False
+        if tag == _ZONE:
+            return True
+        if vr not in TIME_VRS or tag >> 16 & 1:
+            return False
+        found = texts(decoded(dataset, tag))
+        if vr == "TM":
+            return all(text.replace(".", "").replace(":", "").strip().isdigit() for text in found)
+        moved = [keyed.shifted(text.strip(), vr, self._days) for text in found]
+        if not found or None in moved:
+            return False
+        put(dataset, tag, vr, moved if len(moved) > 1 else moved[0])
+        self._count(tag, "date moved")
+        return True
+
+    def _needs_value(self, tag: int) -> bool:
+        from pydicom.datadict import keyword_for_tag
+
+        if self._sop_class == _PET and keyword_for_tag(tag) in _PET_NEEDS:
+            return True
+        return self._sop_class not in _PLAIN
+
+    def _count(self, tag: int, action: str, rule: Rule | None = None) -> None:
+        from pydicom.datadict import keyword_for_tag
+
+        if tag >> 16 & 1:
+            self._counts["(gggg,eeee)", "private elements", action] += 1
+            return
+        name = keyword_for_tag(tag) or ("unknown" if rule and rule.origin == "unknown" else "")
+        self._counts[f"({tag >> 16:04X},{tag & 0xFFFF:04X})", name, action] += 1
+
+
+def kept_texts(dataset: Dataset) -> Iterator[tuple[Dataset, int]]:
+    """(dataset or item, tag) of every text in a dataset, at every depth, UIDs apart."""
+    for tag in list(dataset.keys()):
+        vr = vr_of(dataset.get_item(tag))
+        if vr == "SQ":
+            for item in dataset[tag].value:
+                yield from kept_texts(item)
+        elif vr in TEXT_VRS and vr != "UI" and tag not in _PIXELS:
+            yield dataset, tag
+
+
+def is_coded(tag: int) -> bool:
+    """Whether an image is none without the standard's own terms in this element."""
+    from pydicom.datadict import keyword_for_tag
+
+    return tag >> 16 == 0x0028 or keyword_for_tag(tag) in _CODED
+
+
+def _text(dataset: Mapping[str, Any] | Dataset, keyword: str) -> str:
+    return str(dataset.get(keyword) or "")

@@ -1,0 +1,191 @@
+"""A folder of DICOM → a folder without identities: all files that can be cleaned, or none."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from MedEnhanceLib.errors import ConfigError, InputError, OutputError
+from MedEnhanceLib.io.atomic import flush_folder, output_error
+from MedEnhanceLib.io.deidentify.clean import Deidentifier
+from MedEnhanceLib.io.deidentify.files import Found, Outcome, look, treat
+from MedEnhanceLib.io.deidentify.mapping import check_place, read_mapping, write_mapping
+from MedEnhanceLib.io.deidentify.patients import PREFIX, Patients, check_pseudonym
+from MedEnhanceLib.io.deidentify.report import Report
+from MedEnhanceLib.io.dicom.sources import FileRef, find_files
+from MedEnhanceLib.progress import Monitor
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+def deidentify(
+    path: str | os.PathLike[str],
+    folder_out: str | os.PathLike[str],
+    *,
+    mapping: str | os.PathLike[str] | None = None,
+    keep_intervals: bool = False,
+    patient_id: str | None = None,
+    prefix: str = PREFIX,
+    allow_burned_in: bool = False,
+    overwrite: bool = False,
+    monitor: Monitor | None = None,
+) -> Report:
+    """De-identify all DICOM below `path` into `folder_out`; the input stays as it is.
+
+    path: a folder, zip, DICOMDIR, list of files, or one file. folder_out: new or empty, unless
+    `overwrite` allows to add to it and to replace files of the same objects.
+    mapping: the secret file that keeps names, UIDs and dates the same over several runs; made
+    where it is not there yet. Without one the secret is forgotten, and nobody can go back.
+    patient_id: what the one patient of the input is called; else numbered with `prefix`.
+    Raises InputError where nothing at all could be written, ConfigError, OutputError, Cancelled;
+    then the folder is as before. A damaged file is named in the report and stops no other.
+    """
+    source, target = Path(path), Path(folder_out)
+    secret_file = None if mapping is None else Path(mapping)
+    monitor = monitor or Monitor()
+    _check_target(source, target, overwrite)
+    check_place(secret_file, target)
+    kept = read_mapping(secret_file, monitor)
+    patients = Patients(kept.patients, prefix)
+    if patient_id is not None:
+        check_pseudonym(patient_id)
+    by = Deidentifier(
+        kept.secret,
+        keep_intervals=keep_intervals,
+        patients=patients,
+        allow_burned_in=allow_burned_in,
+    )
+    found = _look_through(find_files(source, monitor), monitor.part(0.0, 0.2))
+    _name_patients(found, patients, patient_id)
+    with _staging(target) as staging:
+        outcomes = [_left(one) for one in found if one.status != "written"]
+        outcomes += _treat_all(found, by, staging, monitor.part(0.2, 0.95))
+        report = Report(tuple(sorted(outcomes, key=lambda one: one.source)), by, source, target)
+        if not report.count("written"):
+            raise _nothing(source, report)
+        if secret_file is not None:
+            # Before the images: one that nobody can match any more is worse than one too few.
+            kept.patients = patients.known
+            write_mapping(secret_file, kept)
+        monitor.progress(0.97, "moving files into place")
+        _move_in(staging, target, overwrite)
+    for warning in report.warnings():
+        monitor.warn(warning)
+    return report
+
+
+def _check_target(source: Path, target: Path, overwrite: bool) -> None:
+    if target.exists() and not target.is_dir():
+        raise OutputError(f"{target} is a file", "Name a folder.")
+    if not target.parent.is_dir():
+        raise OutputError(f"{target}: {target.parent} is not a folder", "Make it, or name another.")
+    here, there = source.resolve(), target.resolve()
+    if there == here or there.is_relative_to(here) or here.is_relative_to(there):
+        raise OutputError(
+            f"{target} and the input lie in each other",
+            "Name a folder apart, so that originals and results never mix.",
+        )
+    if target.is_dir() and any(target.iterdir()) and not overwrite:
+        raise OutputError(
+            f"{target} is not empty",
+            "Name a new folder, or allow that this one is added to (--force, overwrite=True).",
+        )
+
+
+def _look_through(files: Sequence[FileRef], monitor: Monitor) -> list[Found]:
+    """What each file holds; of files with the same object only the first is taken."""
+    first: dict[str, FileRef] = {}
+    found = []
+    for one in _spread(look, files, monitor, "looking for patients"):
+        if one.status == "written" and first.setdefault(one.instance, one.file) != one.file:
+            reason = f"the same object as {first[one.instance].name}"
+            found.append(replace(one, status="left out", reason=reason))
+        else:
+            found.append(one)
+    return found
+
+
+def _name_patients(found: Sequence[Found], patients: Patients, patient_id: str | None) -> None:
+    """Before the work, so that every process calls them the same."""
+    names = list(dict.fromkeys(one.patient for one in found if one.status == "written"))
+    if patient_id is not None:
+        if len(names) != 1:
+            raise ConfigError(
+                f"a patient ID was given for {len(names)} patients",
+                "Give the files of one patient, or leave it out.",
+            )
+        patients.name(names[0], patient_id)
+    for name in names:
+        patients.pseudonym(name)
+
+
+def _treat_all(
+    found: Sequence[Found], by: Deidentifier, staging: Path, monitor: Monitor
+) -> list[Outcome]:
+    files = [one.file for one in found if one.status == "written"]
+    try:
+        work = partial(treat, by=by, folder=staging)
+        return list(_spread(work, files, monitor, "de-identifying"))
+    except OSError as cause:
+        raise output_error(staging, cause) from None
+
+
+def _left(found: Found) -> Outcome:
+    return Outcome(str(found.file), found.status, reason=found.reason)
+
+
+def _spread(
+    work: Callable[[In], Out], items: Sequence[In], monitor: Monitor, stage: str
+) -> Iterator[Out]:
+    """Each item's answer, in order."""
+    monitor.progress(0.0, stage)
+    for index, item in enumerate(items, 1):
+        yield work(item)
+        monitor.progress(index / len(items), f"{stage}, {index} of {len(items)}")
+
+
+@contextmanager
+def _staging(target: Path) -> Iterator[Path]:
+    """A folder beside the target, for the user alone, gone at the end whatever happens."""
+    staging = target.parent / f".medenhance-{secrets.token_hex(8)}"
+    try:
+        staging.mkdir()
+    except OSError as cause:
+        raise output_error(target, cause) from cause
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _move_in(staging: Path, target: Path, overwrite: bool) -> None:
+    try:
+        if target.is_dir() and not any(target.iterdir()):
+            target.rmdir()
+        if not target.exists():
+            staging.rename(target)
+            flush_folder(target.parent)
+            return
+        if not overwrite:
+            raise OutputError(f"{target} was filled by somebody else meanwhile", "Run it again.")
+        for file in sorted(staging.rglob("*.dcm")):
+            place = target / file.relative_to(staging)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(place)
+    except OSError as cause:
+        raise output_error(target, cause) from cause
+
+
+def _nothing(source: Path, report: Report) -> InputError:
+    reasons = Counter(one.reason for one in report.outcomes)
+    told = "; ".join(f"{count} × {reason}" for reason, count in reasons.most_common(5))
+    return InputError(f"{source.name}: nothing was de-identified: {told}", "Nothing was written.")

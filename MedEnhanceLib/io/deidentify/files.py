@@ -1,0 +1,209 @@
+"""One file: read, cleaned, written, read back and looked through. No value gets into a message."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from MedEnhanceLib.errors import InputError, MedEnhanceError
+from MedEnhanceLib.io.deidentify import risks
+from MedEnhanceLib.io.deidentify.clean import Change, Deidentifier, UnfitError
+from MedEnhanceLib.io.deidentify.identities import Identities
+from MedEnhanceLib.io.deidentify.leaks import find_leak
+from MedEnhanceLib.io.deidentify.patients import patient_of
+from MedEnhanceLib.io.deidentify.pixels import tidy_pixels
+from MedEnhanceLib.io.dicom.marks import HEAD, mark_of, pydicom_failures
+from MedEnhanceLib.io.dicom.sources import FileRef
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+Status = Literal["written", "left out", "failed"]
+_HEADER = [
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "PatientID", "PatientName",
+    "PatientBirthDate",
+]  # fmt: skip
+_DAMAGED = "damaged, or no whole DICOM file"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a file.
+
+    output: below the folder of results, "" where nothing was written. reason: why not.
+    notes: what to know of a file that was written (text in pixels, faces).
+    """
+
+    source: str
+    status: Status
+    output: str = ""
+    reason: str = ""
+    changes: tuple[Change, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file before it is cleaned: whose it is and which object, or why it is not taken."""
+
+    file: FileRef
+    patient: str = ""
+    instance: str = ""
+    status: Status = "written"
+    reason: str = ""
+
+
+def look(file: FileRef) -> Found:
+    """Read what tells patients and objects apart."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = _read(file, header_only=True)
+            return Found(file, patient_of(header), str(header.get("SOPInstanceUID") or ""))
+    except UnfitError as error:
+        return Found(file, status="left out", reason=error.message)
+    except InputError as error:
+        return Found(file, status="failed", reason=error.message)
+    except pydicom_failures() as cause:
+        return Found(file, status="failed", reason=f"{_DAMAGED} ({type(cause).__name__})")
+
+
+def treat(file: FileRef, by: Deidentifier, folder: Path) -> Outcome:
+    """Clean one file into `folder`; whatever is wrong with the file is told in the outcome."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's warnings tell values
+            return _treat(file, by, folder)
+    except UnfitError as error:
+        return Outcome(str(file), "left out", reason=error.message)
+    except InputError as error:
+        return Outcome(str(file), "failed", reason=str(error))
+    except MedEnhanceError:
+        raise
+    except pydicom_failures() as cause:
+        if isinstance(cause, (OSError, MemoryError)) and not isinstance(cause, EOFError):
+            raise
+        return Outcome(str(file), "failed", reason=f"{_DAMAGED} ({type(cause).__name__})")
+
+
+def _treat(file: FileRef, by: Deidentifier, folder: Path) -> Outcome:
+    dataset = _read(file)
+    notes = _notes(dataset)
+    changes = tidy_pixels(dataset)
+    cleaned, identities = by.clean(dataset)
+    relative = _place(dataset)
+    target = folder / relative
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with target.open("xb") as stream:
+            dataset.save_as(stream, enforce_file_format=True)
+            stream.flush()
+            os.fsync(stream.fileno())
+        _verify(target, dataset, identities)
+    except FileExistsError:
+        return Outcome(str(file), "left out", reason="another file holds the same object")
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+    return Outcome(str(file), "written", relative, changes=(*cleaned, *changes), notes=tuple(notes))
+
+
+def _read(file: FileRef, *, header_only: bool = False) -> Dataset:
+    import pydicom
+
+    with file.peek() if header_only else file.open() as stream:
+        mark = mark_of(stream.read(HEAD))
+        if not mark:
+            raise UnfitError("no DICOM file")
+        if mark == "damaged":
+            raise InputError("the mark of DICOM is damaged")
+        stream.seek(0)
+        dataset: Dataset = pydicom.dcmread(
+            stream,
+            force=mark == "bare",
+            stop_before_pixels=header_only,
+            specific_tags=list(_HEADER) if header_only else None,
+        )
+        if mark == "bare" and not header_only:
+            _name_encoding(dataset)
+    if not dataset.get("SOPInstanceUID") or not dataset.get("SOPClassUID"):
+        directory = "DirectoryRecordSequence" in dataset or _is_directory(dataset)
+        raise (
+            UnfitError("a DICOMDIR names its patients; make a new one for the result")
+            if directory
+            else InputError("it does not say which object it is (SOPClassUID, SOPInstanceUID)")
+        )
+    return dataset
+
+
+def _is_directory(dataset: Dataset) -> bool:
+    meta = dataset.file_meta
+    return str(meta.get("MediaStorageSOPClassUID") or "") == "1.2.840.10008.1.3.10"
+
+
+def _name_encoding(dataset: Dataset) -> None:
+    """A file without meta information gets one that says how it is encoded."""
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    if "TransferSyntaxUID" in dataset.file_meta:
+        return
+    implicit, little = dataset.original_encoding
+    explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+
+
+def _notes(dataset: Dataset) -> list[str]:
+    _, reason = risks.burned_in(dataset)
+    notes = [f"text may be burned into pixels: {reason}"] if reason else []
+    if reason := risks.shows_face(dataset):
+        notes.append(f"faces are not removed: {reason}")
+    return notes
+
+
+def _place(dataset: Dataset) -> str:
+    """Where it lies below the folder of results: names that say nothing, the same in every run."""
+    names = [
+        hashlib.sha256(str(dataset.get(keyword) or "").encode()).hexdigest()[:length]
+        for keyword, length in (
+            ("StudyInstanceUID", 12),
+            ("SeriesInstanceUID", 12),
+            ("SOPInstanceUID", 20),
+        )
+    ]
+    return "/".join([str(dataset.PatientID), *names]) + ".dcm"
+
+
+def _verify(path: Path, meant: Dataset, identities: Identities) -> None:
+    """Read back: the same pixels, nothing private, no removed value; or InputError."""
+    import pydicom
+
+    read = pydicom.dcmread(path)
+    for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"):
+        if read.get(keyword) != meant.get(keyword):
+            raise InputError(f"{keyword} came back changed", "The disk may be failing.")
+    if where := find_leak(read, _head_bytes(path, read), identities):
+        raise InputError(
+            f"a removed value stands in {where} still, so that the file was not written",
+            "De-identify it by hand.",
+        )
+
+
+def _head_bytes(path: Path, read: Dataset) -> bytes:
+    """All bytes before the pixels, inflated where the file is deflated."""
+    import pydicom
+
+    data = path.read_bytes()
+    if getattr(read.file_meta.TransferSyntaxUID, "is_deflated", False):
+        with path.open("rb") as stream:
+            pydicom.filereader.read_preamble(stream, force=False)
+            pydicom.filereader._read_file_meta_info(stream)
+            start = stream.tell()
+        return data[:start] + zlib.decompress(data[start:], -zlib.MAX_WBITS)
+    with path.open("rb") as stream:
+        pydicom.dcmread(stream, stop_before_pixels=True)
+        return data[: stream.tell()]
