@@ -2,6 +2,15 @@
 
 from MedEnhanceLib.io.dicomout.derivation import Derivation
 from MedEnhanceLib.io.dicomout.folder import write_objects
+from MedEnhanceLib.io.dicomout.series import build_series, write_series
 from MedEnhanceLib.io.dicomout.template import Template, new_study, read_template
 
-__all__ = ["Derivation", "Template", "new_study", "read_template", "write_objects"]
+__all__ = [
+    "Derivation",
+    "Template",
+    "build_series",
+    "new_study",
+    "read_template",
+    "write_objects",
+    "write_series",
+]

@@ -112,10 +112,12 @@ class Derivation:
         return item
 
 
-def refer_to_sources(dataset: Dataset, sources: Sequence[tuple[str, str, int | None]]) -> None:
+def refer_to_sources(
+    dataset: Dataset, sources: Sequence[tuple[str, str, int | None]], *, same_place: bool = True
+) -> None:
     """Name the images that `dataset` was made from: (class, instance, frame or None) each.
 
-    Frames of one file are told in one item, as DICOM asks.
+    same_place: whether every pixel lies where it did. Frames of one file go into one item.
     """
     from pydicom import Dataset
 
@@ -128,7 +130,7 @@ def refer_to_sources(dataset: Dataset, sources: Sequence[tuple[str, str, int | N
         item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, instance
         if numbers:
             item.ReferencedFrameNumber = numbers if len(numbers) > 1 else numbers[0]
-        item.SpatialLocationsPreserved = "YES"
+        item.SpatialLocationsPreserved = "YES" if same_place else "NO"
         item.PurposeOfReferenceCodeSequence = [coded(*_SOURCE_IMAGE)]
         items.append(item)
     dataset.SourceImageSequence = items

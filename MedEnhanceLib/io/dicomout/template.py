@@ -16,6 +16,7 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.io.dicomout.frames import frame_as_image
 from MedEnhanceLib.io.dicomout.iods import PATIENT_STUDY
+from MedEnhanceLib.io.dicomout.mend import mend_values
 from MedEnhanceLib.origin import DicomOrigin, Instance
 from MedEnhanceLib.progress import Monitor
 
@@ -83,7 +84,7 @@ class Template:
 
 
 def read_template(origin: DicomOrigin, monitor: Monitor | None = None) -> Template:
-    """Read the headers of the images that a volume came from.
+    """Read the headers of the images that a volume came from; what is faulty in them is mended.
 
     Raises InputError for a file that is gone, is damaged, or holds another image by now.
     """
@@ -92,9 +93,13 @@ def read_template(origin: DicomOrigin, monitor: Monitor | None = None) -> Templa
     if not files:
         raise InputError("the volume names no DICOM images that it came from", _READ_AGAIN)
     sources: dict[str, Dataset] = {}
+    faults: dict[str, None] = {}
     for index, file in enumerate(files):
         monitor.progress(index / len(files), "reading headers")
         sources[file] = read_header(FileRef.parse(file))
+        faults |= dict.fromkeys(mend_values(sources[file]))
+    for fault in faults:
+        monitor.warn(f"the source's {fault}")
     headers = [
         _one_image(sources[one.file], one, origin) for frame in origin.instances for one in frame
     ]

@@ -1,0 +1,194 @@
+"""One image of a derived series: what it keeps of its source, where it lies, its pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from MedEnhanceLib.io.dicomout.complete import complete
+from MedEnhanceLib.io.dicomout.derivation import IMPLEMENTATION_UID, Derivation, refer_to_sources
+from MedEnhanceLib.io.dicomout.iods import (
+    CT_IMAGE,
+    MR_IMAGE,
+    PET_IMAGE,
+    SOP_CLASSES,
+    kept_attributes,
+)
+from MedEnhanceLib.io.dicomout.places import Place
+from MedEnhanceLib.io.dicomout.stored import Rescale, Stored, decimal
+from MedEnhanceLib.io.dicomout.template import Template, copy_attributes
+from MedEnhanceLib.volume import Volume
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """What all images of the series share.
+
+    has_headers: whether what the template's images tell holds for the volume as well.
+    frames: time points. moment: date and time of now.
+    """
+
+    volume: Volume
+    template: Template
+    derivation: Derivation
+    sop_class: str
+    stored: Stored
+    uid: str
+    number: int
+    frames: int
+    has_headers: bool
+    moment: tuple[str, str]
+
+
+def make_image(number: int, place: Place, series: Series) -> Dataset:
+    """Image `number`, counted from 0, of a series, with its pixels."""
+    from pydicom import Dataset
+
+    header = place.header if series.has_headers else None
+    image: Dataset = (
+        Dataset() if header is None else copy_attributes(header, kept_attributes(series.sop_class))
+    )
+    series.template.copy_study(image)
+    _identify(image, number, place, series)
+    _place_in_patient(image, place, header)
+    _put_pixels(image, number, place, series, header)
+    _tell_time(image, number, place, series)
+    series.derivation.apply(image)
+    if place.references:
+        refer_to_sources(
+            image,
+            [(one.sop_class, one.sop_instance, one.frame) for one in place.references],
+            same_place=place.on_image,
+        )
+    complete(image, series.sop_class)
+    return image
+
+
+def _identify(image: Dataset, number: int, place: Place, series: Series) -> None:
+    from pydicom.uid import generate_uid
+
+    image.SOPClassUID, image.SOPInstanceUID = series.sop_class, generate_uid(prefix=None)
+    image.SeriesInstanceUID, image.SeriesNumber = series.uid, series.number
+    image.InstanceNumber = number + 1
+    image.Modality = _modality(series)
+    earlier = str(place.header.get("SeriesDescription") or "") if place.header else ""
+    image.SeriesDescription = series.derivation.series_text(earlier)
+    image.ImageType = _image_type(image, series.sop_class)
+    image.FrameOfReferenceUID = series.template.frame_of_reference
+    image.InstanceCreatorUID = IMPLEMENTATION_UID
+    date, time = series.moment
+    image.InstanceCreationDate, image.InstanceCreationTime = date, time
+    image.ContentDate, image.ContentTime = date, time
+    if series.sop_class != PET_IMAGE or not image.get("SeriesDate"):
+        # Of PET they stay: its intensities are corrected for decay to the start of the series.
+        image.SeriesDate, image.SeriesTime = date, time
+
+
+def _modality(series: Series) -> str:
+    if series.volume.modality in SOP_CLASSES:
+        return series.volume.modality
+    known = series.template.modality
+    # What is derived from a dose or a plan is none, and a label map here is only a picture.
+    return "OT" if known.startswith("RT") or known in ("SEG", *SOP_CLASSES) else known
+
+
+def _image_type(image: Dataset, sop_class: str) -> list[str]:
+    """DERIVED, and of the source what a class needs: CT an AXIAL, MR its kind of image."""
+    earlier = image.get("ImageType") or []
+    more = [str(value) for value in ([earlier] if isinstance(earlier, str) else earlier)][2:]
+    if sop_class == PET_IMAGE:
+        return ["DERIVED", "PRIMARY", *more]  # PS3.3 C.8.9.4.1.1 knows no other second value
+    if sop_class == CT_IMAGE and (not more or more[0] not in ("AXIAL", "LOCALIZER")):
+        more = ["AXIAL"]
+    if sop_class == MR_IMAGE and not more:
+        more = ["OTHER"]
+    return ["DERIVED", "SECONDARY", *more]
+
+
+def _place_in_patient(image: Dataset, place: Place, header: Dataset | None) -> None:
+    grid = place.grid
+    image.ImagePositionPatient = list(place.position)
+    image.ImageOrientationPatient = list(grid.orientation)
+    image.PixelSpacing = list(grid.spacing)
+    if header is None or not image.get("SliceThickness"):
+        image.SliceThickness = grid.thickness
+    if header is None or not place.on_image:
+        image.SpacingBetweenSlices = grid.between
+        for keyword in ("SliceLocation", "GantryDetectorTilt", "ReconstructionDiameter"):
+            image.pop(keyword, None)  # true of the grid of the source alone
+
+
+def _put_pixels(
+    image: Dataset, number: int, place: Place, series: Series, header: Dataset | None
+) -> None:
+    stored = series.stored
+    pixels = stored.numbers(number, place.slice_)
+    image.Rows, image.Columns = pixels.shape
+    image.SamplesPerPixel = 1
+    inverted = header is not None and header.get("PhotometricInterpretation") == "MONOCHROME1"
+    is_pet = series.sop_class == PET_IMAGE
+    image.PhotometricInterpretation = "MONOCHROME1" if inverted and not is_pet else "MONOCHROME2"
+    image.BitsAllocated, image.BitsStored, image.HighBit = 16, stored.bits, stored.bits - 1
+    image.PixelRepresentation = int(stored.signed)
+    image.add_new("PixelData", "OW", pixels.tobytes())
+    _put_rescale(image, stored.rescales[number], series, header)
+    if header is not None and series.stored.is_own:
+        _keep_padding(image, header, stored)
+    if "WindowCenter" not in image or "WindowWidth" not in image:
+        for keyword in ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation"):
+            image.pop(keyword, None)
+        if header is None:
+            image.WindowCenter, image.WindowWidth = _window(series.volume)
+
+
+def _put_rescale(image: Dataset, rescale: Rescale, series: Series, header: Dataset | None) -> None:
+    """Slope and intercept where the class demands them or something is to be rescaled."""
+    had_one = header is not None and header.get("RescaleSlope") not in (None, "")
+    needed = series.sop_class in (CT_IMAGE, PET_IMAGE) or rescale != Rescale()
+    if not (had_one or needed):
+        image.pop("RescaleType", None)
+        return
+    image.RescaleSlope, image.RescaleIntercept = rescale.slope, rescale.intercept
+    if series.sop_class == PET_IMAGE:
+        image.pop("RescaleType", None)
+    elif not image.get("RescaleType"):
+        is_hu = series.sop_class == CT_IMAGE and series.volume.units in ("HU", "")
+        image.RescaleType = "HU" if is_hu else "US"
+
+
+def _keep_padding(image: Dataset, header: Dataset, stored: Stored) -> None:
+    """PixelPaddingValue in the new numbers, where they are the source's own."""
+    low, high = (-(2**15), 2**15 - 1) if stored.signed else (0, 2**16 - 1)
+    for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
+        value = header.get(keyword)
+        if isinstance(value, int) and low <= value <= high:
+            image.add_new(keyword, "SS" if stored.signed else "US", value)
+        else:
+            return
+
+
+def _window(volume: Volume) -> tuple[str, str]:
+    """A window for what never had one: soft tissue for CT, else most of the range."""
+    if volume.modality == "CT":
+        return "40", "400"
+    low, high = np.percentile(volume.voxels[..., ::4, ::4], (0.5, 99.5))
+    return f"{(low + high) / 2:.6g}", f"{max(high - low, 1e-6):.6g}"
+
+
+def _tell_time(image: Dataset, number: int, place: Place, series: Series) -> None:
+    """Tell the frames of a sequence apart, and PET's images by its own counting."""
+    slices = series.volume.shape[-3]
+    if series.sop_class == PET_IMAGE:
+        image.NumberOfSlices, image.ImageIndex = slices, number + 1
+        if series.frames > 1:
+            image.SeriesType, image.NumberOfTimeSlices = ["DYNAMIC", "IMAGE"], series.frames
+    elif series.frames > 1 and "TemporalPositionIdentifier" not in image:
+        image.TemporalPositionIdentifier = place.frame + 1
+        image.NumberOfTemporalPositions = series.frames
+        if series.volume.frame_interval_s and series.sop_class == MR_IMAGE:
+            image.TemporalResolution = decimal(series.volume.frame_interval_s * 1000)

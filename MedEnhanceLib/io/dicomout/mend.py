@@ -1,0 +1,64 @@
+"""Values that their type of element cannot hold: shortened or left out, never passed on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydicom import DataElement, Dataset
+
+#: The most characters of texts that may lose their end. Identifiers of people may not.
+_LENGTHS = {"SH": 16, "LO": 64, "ST": 1024, "LT": 10240}
+_KEPT = {"PatientID", "PatientName", "StudyInstanceUID", "FrameOfReferenceUID"}
+
+
+def mend_values(header: Dataset) -> list[str]:
+    """Shorten or remove, in place, values that break the rules of their type (VR).
+
+    Returns what was done, a sentence for each kind of fault; items of sequences are looked at too.
+    """
+    done: list[str] = []
+    for element in list(header):
+        if element.VR == "SQ":
+            for item in element.value:
+                done += mend_values(item)
+        elif element.keyword not in _KEPT and not _is_valid(element):
+            done.append(_mend(element))
+    return done
+
+
+def _is_valid(element: DataElement) -> bool:
+    from pydicom.config import RAISE
+    from pydicom.valuerep import STR_VR, validate_value
+
+    if element.VR not in STR_VR or element.VM == 0:
+        return True
+    try:
+        for value in _values(element):
+            validate_value(element.VR, _as_written(value), RAISE)
+    except (ValueError, TypeError):
+        return False
+    return True
+
+
+def _mend(element: DataElement) -> str:
+    length = _LENGTHS.get(element.VR)
+    if length is not None and all(isinstance(value, str) for value in _values(element)):
+        short = [value[:length].rstrip() for value in _values(element)]
+        before, element.value = element.value, short if len(short) > 1 else short[0]
+        if _is_valid(element):
+            return f"{element.keyword} {before!r} was cut to the {length} characters allowed"
+    element.value = None
+    return f"{element.keyword} was left empty: its value is none that DICOM allows"
+
+
+def _values(element: DataElement) -> list[Any]:
+    return list(element.value) if element.VM > 1 else [element.value]
+
+
+def _as_written(value: Any) -> Any:
+    """The text in the file: pydicom keeps it with numbers, dates and times."""
+    original = getattr(value, "original_string", None)
+    if isinstance(original, str):
+        return original
+    return value if isinstance(value, (str, bytes)) or hasattr(value, "components") else str(value)

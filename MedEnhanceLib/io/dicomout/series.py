@@ -1,0 +1,155 @@
+"""A volume as a derived series: one image per slice, in the study that it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.dicomout.derivation import Derivation, now
+from MedEnhanceLib.io.dicomout.folder import write_objects
+from MedEnhanceLib.io.dicomout.image import Series, make_image
+from MedEnhanceLib.io.dicomout.iods import PET_IMAGE, SECONDARY_CAPTURE, SOP_CLASSES
+from MedEnhanceLib.io.dicomout.places import Place, find_places
+from MedEnhanceLib.io.dicomout.stored import Rescale, decimal, plan_storage
+from MedEnhanceLib.io.dicomout.template import Template
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.volume import Volume
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+_NUMBER_STEP = 1000
+_MOST_ROWS = 2**16 - 1
+
+
+def write_series(
+    volume: Volume,
+    folder: Path,
+    *,
+    template: Template,
+    derivation: Derivation,
+    enhanced: bool = False,
+    overwrite: bool = False,
+    monitor: Monitor | None = None,
+) -> list[Path]:
+    """Write a volume as DICOM, all files or none; see `build_series` and `write_objects`."""
+    monitor = monitor or Monitor()
+    datasets = build_series(
+        volume,
+        template=template,
+        derivation=derivation,
+        enhanced=enhanced,
+        monitor=monitor.part(0, 0.4),
+    )
+    return write_objects(datasets, folder, overwrite=overwrite, monitor=monitor.part(0.4, 1))
+
+
+def build_series(
+    volume: Volume,
+    *,
+    template: Template,
+    derivation: Derivation,
+    enhanced: bool = False,
+    monitor: Monitor | None = None,
+) -> list[Dataset]:
+    """Make the images of a derived series, complete with pixels.
+
+    volume: [K, J, I], or [T, K, J, I] as T time points. CT and MR become images of their class, PET
+    too where `template` has its images; all else is secondary capture, with its place in the
+    patient.
+    enhanced: one legacy converted enhanced image of many frames, for CT, MR and PET.
+    Raises InputError for what DICOM cannot hold, and for enhanced of another modality.
+    """
+    require("pydicom", purpose="Writing DICOM")
+    monitor = monitor or Monitor()
+    if max(volume.shape[-2:]) > _MOST_ROWS:
+        raise InputError(
+            f"slices of {volume.shape[-1]}×{volume.shape[-2]}", f"DICOM holds {_MOST_ROWS} at most."
+        )
+    places = find_places(volume, template)
+    series = _series(volume, template, derivation, places)
+    if series.stored.step:
+        monitor.warn(
+            f"{volume.source or 'volume'}: DICOM images have 16 bits; intensities are rounded to "
+            f"steps of {series.stored.step:.3g}"
+        )
+    if enhanced and series.sop_class == SECONDARY_CAPTURE:
+        raise InputError(
+            f"an enhanced multi-frame image of {volume.modality}, which DICOM has none for",
+            "Write single images.",
+        )
+    images = []
+    for number, place in enumerate(places):
+        monitor.progress(number / len(places), "making DICOM images")
+        images.append(make_image(number, place, series))
+    if not enhanced:
+        return images
+    from MedEnhanceLib.io.dicomout.enhanced import convert
+
+    return [convert(images, series.derivation)]
+
+
+def _series(
+    volume: Volume, template: Template, derivation: Derivation, places: Sequence[Place]
+) -> Series:
+    from pydicom.uid import generate_uid
+
+    sop_class = _sop_class(volume, template)
+    first = places[0].header if sop_class != SECONDARY_CAPTURE else None
+    own = [_rescale(place.header) if _is_same(volume, template) else Rescale() for place in places]
+    stored = plan_storage(
+        [place.slice_ for place in places],
+        own,
+        bits=int(first.get("BitsStored") or 16) if first is not None else 16,
+        signed=bool(first.get("PixelRepresentation")) if first is not None else False,
+        from_zero=sop_class == PET_IMAGE,
+    )
+    if stored.step:
+        rounding = f"intensities rounded to steps of {stored.step:.3g} {volume.units}".strip()
+        description = "; ".join(filter(None, (derivation.description, rounding)))
+        derivation = replace(derivation, description=description)
+    if not derivation.lossy and volume.lossy:
+        derivation = replace(derivation, lossy=volume.lossy)
+    if not derivation.history and volume.history:
+        derivation = replace(derivation, history=volume.history)
+    earlier = int(places[0].header.get("SeriesNumber") or 0) if places[0].header else 0
+    number = derivation.series_number
+    offset = str(template.study.get("TimezoneOffsetFromUTC") or "")
+    return Series(
+        volume=volume,
+        template=template,
+        derivation=derivation,
+        sop_class=sop_class,
+        stored=stored,
+        uid=str(generate_uid(prefix=None)),
+        number=number if number is not None else earlier + _NUMBER_STEP if earlier >= 0 else 1,
+        frames=volume.shape[0] if volume.is_sequence else 1,
+        has_headers=_is_same(volume, template),
+        moment=now(offset),
+    )
+
+
+def _is_same(volume: Volume, template: Template) -> bool:
+    """Whether the template's images are of the volume's kind, so that what they tell holds."""
+    return bool(template.headers) and (
+        volume.modality == template.modality
+        or (volume.modality == "OT" and template.modality not in SOP_CLASSES)
+    )
+
+
+def _sop_class(volume: Volume, template: Template) -> str:
+    if volume.modality == "PT" and not _is_same(volume, template):
+        return SECONDARY_CAPTURE  # decay correction and times, which a PET image must tell
+    return SOP_CLASSES.get(volume.modality, SECONDARY_CAPTURE)
+
+
+def _rescale(header: Dataset | None) -> Rescale:
+    if header is None or header.get("RescaleSlope") in (None, ""):
+        return Rescale()
+    intercept = header.get("RescaleIntercept")
+    texts = (str(header.RescaleSlope).strip(), str("0" if intercept in (None, "") else intercept))
+    return Rescale(*(text.strip() if len(text) <= 16 else decimal(float(text)) for text in texts))
