@@ -5,9 +5,16 @@ A source's faults are not passed on: a PACS that took the source may refuse its 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from MedEnhanceLib.io.dicomout.iods import CT_IMAGE, MR_IMAGE, PET_IMAGE, SECONDARY_CAPTURE
+from MedEnhanceLib.io.dicomout.iods import (
+    CT_IMAGE,
+    MR_IMAGE,
+    PET_IMAGE,
+    SECONDARY_CAPTURE,
+    UNPAIRED,
+)
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -26,9 +33,6 @@ _EMPTY_OF = {
                 "PatientOrientationCodeSequence", "PatientGantryRelationshipCodeSequence"),
     SECONDARY_CAPTURE: (),
 }  # fmt: skip
-#: Parts of the body of which there are two: only for them it matters which.
-_SINGLE = {"HEAD", "BRAIN", "ABDOMEN", "CHEST", "PELVIS", "NECK", "SPINE", "CSPINE", "TSPINE",
-           "LSPINE", "SSPINE", "HEART", "LIVER", "WHOLEBODY", "SKULL", "COCCYX"}  # fmt: skip
 #: PET elements that belong to a kind of series, by value 1 of SeriesType.
 _OF_SERIES_TYPE = {
     "NumberOfRRIntervals": ("GATED",), "NumberOfTimeSlots": ("GATED",), "FrameTime": ("GATED",),
@@ -50,6 +54,7 @@ def complete(image: Dataset, sop_class: str) -> None:
         _mend_pet(image)
     if sop_class == SECONDARY_CAPTURE:
         image.ConversionType = "WSD"  # made on a workstation
+        image.PatientOrientation = _orientation(image.ImageOrientationPatient)
 
 
 def _tell_position(image: Dataset, sop_class: str) -> None:
@@ -73,9 +78,18 @@ def _tell_side(image: Dataset) -> None:
         image.pop("Laterality", None)
     elif not image.get("Laterality"):
         image.pop("Laterality", None)
-        part = str(image.get("BodyPartExamined") or "").upper()
-        if part and part not in _SINGLE:
+        if str(image.get("BodyPartExamined") or "").upper() not in UNPAIRED:
             image.Laterality = None
+
+
+def _orientation(cosines: Sequence[float]) -> list[str]:
+    """Where rows and columns run to, in letters, the nearest direction of the body first."""
+    letters = []
+    for axis in (cosines[:3], cosines[3:]):
+        parts = [(abs(float(value)), number, value > 0) for number, value in enumerate(axis)]
+        told = [part for part in sorted(parts, reverse=True) if part[0] > 1e-3]
+        letters.append("".join("RAF"[n] if not up else "LPH"[n] for _, n, up in told))
+    return letters
 
 
 def _mend_mr(image: Dataset) -> None:

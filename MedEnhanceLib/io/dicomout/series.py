@@ -116,8 +116,6 @@ def _series(
         derivation = replace(derivation, lossy=volume.lossy)
     if not derivation.history and volume.history:
         derivation = replace(derivation, history=volume.history)
-    earlier = int(places[0].header.get("SeriesNumber") or 0) if places[0].header else 0
-    number = derivation.series_number
     offset = str(template.study.get("TimezoneOffsetFromUTC") or "")
     return Series(
         volume=volume,
@@ -126,11 +124,20 @@ def _series(
         sop_class=sop_class,
         stored=stored,
         uid=str(generate_uid(prefix=None)),
-        number=number if number is not None else earlier + _NUMBER_STEP if earlier >= 0 else 1,
+        number=_series_number(derivation, places[0].header),
         frames=volume.shape[0] if volume.is_sequence else 1,
         has_headers=_is_same(volume, template),
         moment=now(offset),
     )
+
+
+def _series_number(derivation: Derivation, header: Dataset | None) -> int:
+    """A number of its own: the source's and 1000, or 1 where there is no source."""
+    if derivation.series_number is not None:
+        return derivation.series_number
+    if header is None:
+        return 1
+    return max(0, int(header.get("SeriesNumber") or 0)) % 10**6 + _NUMBER_STEP
 
 
 def _is_same(volume: Volume, template: Template) -> bool:

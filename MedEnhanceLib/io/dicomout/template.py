@@ -133,7 +133,8 @@ def new_study(
     study.SpecificCharacterSet = "ISO_IR 192"
     study.StudyInstanceUID = _fresh_uid()
     study.StudyDate, study.StudyTime = now()
-    study.StudyID = study.AccessionNumber = study.ReferringPhysicianName = ""
+    study.StudyID = "1"
+    study.AccessionNumber = study.ReferringPhysicianName = ""
     study.PatientBirthDate = study.PatientSex = ""
     study.PatientID = _short_text(patient_id, "PatientID")
     study.PatientName = _short_text(patient_name, "PatientName")
