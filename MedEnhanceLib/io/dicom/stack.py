@@ -188,16 +188,17 @@ def _refuse_far(slices: Sequence[Slice], name: str) -> None:
 def _shared_orientation(slices: Sequence[Slice], name: str) -> Vector:
     """The median, so that it does not depend on which file comes first."""
     orientations = np.array([one.orientation for one in slices], np.float64)
-    usual: Vector = np.median(orientations, axis=0)
-    off = np.abs(orientations - usual).max(axis=1)
-    if off.max() > _MOST_TURN:
-        odd = slices[int(off.argmax())]
-        raise GeometryError(
-            f"{name}: the slices lie in different orientations (ImageOrientationPatient of "
-            f"{_label(odd)}; {int((off > _MOST_TURN).sum())} of {len(slices)} differ)",
-            "A scout view or a radial scan? Load its parts one by one.",
-        )
-    return usual
+    if np.ptp(orientations, axis=0).max() <= _MOST_TURN:
+        usual: Vector = np.median(orientations, axis=0)
+        return usual
+    kinds, counts = np.unique(np.round(orientations, 3), axis=0, return_counts=True)
+    off = np.abs(orientations - kinds[counts.argmax()]).max(axis=1)
+    odd = slices[int(off.argmax())]
+    raise GeometryError(
+        f"{name}: the slices lie in {len(kinds)} different orientations (ImageOrientationPatient "
+        f"of {_label(odd)}; {len(slices) - counts.max()} of {len(slices)} differ from the others)",
+        "A scout view or a radial scan? Load its parts one by one.",
+    )
 
 
 def _shared_pixel_spacing(slices: Sequence[Slice], name: str) -> tuple[float, float]:

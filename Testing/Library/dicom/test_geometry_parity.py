@@ -1,0 +1,282 @@
+"""Geometry as SimpleITK, GDCM and nibabel read it; where they differ, how, and why.
+
+The reasons in words: docs/decisions/0012-dicom-geometry.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.io import load
+from MedEnhanceLib.volume import Volume
+
+if TYPE_CHECKING:
+    from Testing.Library.conftest import Make
+
+STORED = np.random.default_rng(5).integers(0, 2000, (8, 4, 6)).astype(np.uint16)
+SERIES = ("CT_series", "MR_T1_series", "PET_series")
+
+
+@pytest.fixture
+def sitk() -> Iterator[Any]:
+    itk = pytest.importorskip("SimpleITK")
+    shown = itk.ProcessObject.GetGlobalWarningDisplay()
+    itk.ProcessObject.SetGlobalWarningDisplay(False)
+    yield itk
+    itk.ProcessObject.SetGlobalWarningDisplay(shown)
+
+
+def read_with(sitk: Any, folder: Path, uid: str = "") -> tuple[np.ndarray, Geometry]:
+    """What SimpleITK makes of the first series in a folder, or of the one with this UID."""
+    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)
+    image = sitk.ReadImage(files)
+    direction = np.reshape(image.GetDirection(), (3, 3)).tolist()
+    geometry = Geometry(image.GetSpacing(), image.GetOrigin(), direction)
+    return sitk.GetArrayFromImage(image), geometry
+
+
+def assert_same(volume: Volume, voxels: np.ndarray, geometry: Geometry) -> None:
+    assert volume.geometry.is_close(geometry, tolerance=1e-4)
+    assert np.allclose(volume.voxels, voxels, rtol=1e-6, atol=1e-6)
+
+
+def rotated(*angles: float) -> tuple[float, ...]:
+    """Rows and columns after turns about x, y and z."""
+    matrix = np.eye(3)
+    for axis, angle in enumerate(angles):
+        turn = np.eye(3)
+        i, j = (axis + 1) % 3, (axis + 2) % 3
+        turn[[i, j], [i, j]] = np.cos(angle)
+        turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
+        matrix = turn @ matrix
+    return (*matrix[:, 0].tolist(), *matrix[:, 1].tolist())
+
+
+def along(orientation: Any, distances: Any) -> list[tuple[float, float, float]]:
+    normal = np.cross(orientation[:3], orientation[3:])
+    return [tuple((np.array([7, -80, 900]) + mm * normal).tolist()) for mm in distances]
+
+
+# ------------------------------------------------------------ where all agree
+
+AGREED = {
+    "axial": ((1, 0, 0, 0, 1, 0), 2.5 * np.arange(8)),
+    "descending": ((1, 0, 0, 0, 1, 0), -2.5 * np.arange(8)),
+    "feet first, prone": ((-1, 0, 0, 0, -1, 0), 2.5 * np.arange(8)),
+    "coronal": ((1, 0, 0, 0, 0, -1), 3.0 * np.arange(8)),
+    "sagittal": ((0, 1, 0, 0, 0, -1), 3.0 * np.arange(8)),
+    "oblique": (rotated(0.3, 0, 0), 1.1 * np.arange(8)),
+    "double oblique": (rotated(0.4, -0.7, 1.9), 0.7 * np.arange(8)),
+    "rounded to hundredths": ((1, 0, 0, 0, 1, 0), np.round(0.625 * np.arange(8), 2)),
+}
+
+
+@pytest.mark.parametrize("name", AGREED)
+def test_a_plain_series_is_what_simpleitk_reads(sitk: Any, make_series: Make, name: str) -> None:
+    orientation, distances = AGREED[name]
+    folder = make_series(STORED, positions=along(orientation, distances), orientation=orientation)
+    assert_same(load(folder), *read_with(sitk, folder))
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", SERIES)
+def test_a_real_series_is_what_simpleitk_reads(sitk: Any, shared_data: Path, name: str) -> None:
+    folder = shared_data / "dicom" / "STS_025" / name
+    assert_same(load(folder), *read_with(sitk, folder))
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", SERIES)
+def test_each_real_slice_lies_where_nibabel_puts_it(shared_data: Path, name: str) -> None:
+    """Nibabel's affine of a file takes (row, column), and its third axis runs against ours."""
+    wrappers = pytest.importorskip("nibabel.nicom.dicomwrappers")
+    folder = shared_data / "dicom" / "STS_025" / name
+    files = [wrappers.wrapper_from_file(str(file)) for file in sorted(folder.iterdir())]
+    files.sort(key=lambda file: -file.slice_indicator)
+    volume = load(folder)
+    assert len(files) == len(volume.voxels)
+    _, rows, columns = volume.shape
+    for k, file in enumerate(files):
+        assert np.allclose(file.get_data(), volume.voxels[k], rtol=1e-6, atol=1e-6)
+        for j, i in ((0, 0), (rows - 1, 0), (0, columns - 1), (rows - 1, columns - 1)):
+            ours = volume.geometry.affine_lps @ [i, j, k, 1]
+            assert np.allclose(ours, file.affine @ [j, i, 0, 1], atol=1e-3)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", SERIES)
+def test_real_slices_come_in_the_order_of_gdcm(shared_data: Path, name: str) -> None:
+    gdcm, pydicom = pytest.importorskip("gdcm"), pytest.importorskip("pydicom")
+    folder = shared_data / "dicom" / "STS_025" / name
+    sorter = gdcm.IPPSorter()
+    sorter.SetComputeZSpacing(True)
+    sorter.SetZSpacingTolerance(1e-3)
+    assert sorter.Sort([str(file) for file in sorted(folder.iterdir())])
+    volume = load(folder)
+    assert sorter.GetZSpacing() == pytest.approx(volume.geometry.spacing[2], abs=1e-3)
+    assert len(sorter.GetFilenames()) == len(volume.voxels)
+    for k, file in enumerate(sorter.GetFilenames()):
+        position = pydicom.dcmread(file, stop_before_pixels=True).ImagePositionPatient
+        assert np.allclose((volume.geometry.affine_lps @ [0, 0, k, 1])[:3], position, atol=1e-3)
+
+
+# ------------------------------------------------------------ where SimpleITK goes on
+
+#: What is odd → positions (and more) of the series, what we say, the spacing that SimpleITK gives.
+REFUSED: dict[str, tuple[dict[str, Any], str, float]] = {
+    "missing slice: the mean spacing, as if none were missing": (
+        {"positions": [(0, 0, 2.0 * k) for k in (0, 1, 2, 4, 5, 6, 7, 8)]},
+        r"between 4\.00 and 8\.00 mm \(1 missing\)",
+        16 / 7,
+    ),
+    "uneven: the mean spacing": (
+        {"positions": [(0, 0, mm) for mm in (0, 2, 4, 6.5, 8, 10, 12, 14)]},
+        "uneven spacing",
+        2.0,
+    ),
+    "spacing that changes: the mean spacing": (
+        {"positions": [(0, 0, mm) for mm in (0, 1, 2, 3, 6, 9, 12, 15)]},
+        r"the spacing changes: 1\.000 mm from 0\.00 to 3\.00 mm, then 3\.000 mm",
+        15 / 7,
+    ),
+    "tilted: an upright box, its spacing measured along the slant": (
+        {"positions": [(0, 1.0 * k, 2.0 * k) for k in range(8)]},
+        r"slant of 26\.6°",
+        5**0.5,
+    ),
+    "two at one place: the order of the files' names": (
+        {"positions": [(0, 0, mm) for mm in (0, 2, 4, 4, 6, 8, 10, 12)]},
+        "share a place",
+        12 / 7,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_simpleitk_averages_is_refused(sitk: Any, make_series: Make, name: str) -> None:
+    options, says, spacing = REFUSED[name]
+    folder = make_series(STORED, **options)
+    with pytest.raises(InputError, match=says):
+        load(folder)
+    _, geometry = read_with(sitk, folder)
+    assert geometry.spacing[2] == pytest.approx(spacing, abs=1e-4)
+
+
+def test_simpleitk_turns_a_series_with_a_double_slice_over(sitk: Any, make_series: Make) -> None:
+    options, _, _ = REFUSED["two at one place: the order of the files' names"]
+    _, geometry = read_with(sitk, make_series(STORED, **options))
+    assert not geometry.is_right_handed
+
+
+def test_simpleitk_piles_up_slices_that_turn(sitk: Any, make_series: Make) -> None:
+    folder = make_series(
+        STORED,
+        slice_elements=lambda index: {
+            "ImageOrientationPatient": [0, 1, 0, 0, 0, -1] if index == 2 else [1, 0, 0, 0, 1, 0]
+        },
+    )
+    with pytest.raises(InputError, match="orientation"):
+        load(folder)
+    voxels, _ = read_with(sitk, folder)
+    assert len(voxels) == 8
+
+
+def test_simpleitk_cuts_the_fractions_that_the_first_slice_has_not(
+    sitk: Any, make_series: Make
+) -> None:
+    """It takes its voxel type from the first file; PET has a slope in every slice."""
+    folder = make_series(
+        STORED,
+        Modality="PT",
+        Units="BQML",
+        RescaleIntercept=0,
+        slice_elements=lambda index: {"RescaleSlope": 0.25 if index else 1},
+    )
+    volume = load(folder)
+    slopes = np.array([1, *[0.25] * 7])[:, None, None]
+    assert np.array_equal(volume.voxels, (STORED * slopes).astype(np.float32))
+    voxels, geometry = read_with(sitk, folder)
+    assert volume.geometry.is_close(geometry)
+    assert voxels.dtype == np.uint16
+    assert np.array_equal(voxels, np.floor(STORED * slopes))
+
+
+def test_one_slice_is_as_thick_as_it_says_not_one_millimetre(sitk: Any, make_series: Make) -> None:
+    folder = make_series(STORED[:1], SliceThickness=7)
+    volume = load(folder)
+    voxels, geometry = read_with(sitk, folder)
+    assert np.array_equal(volume.voxels, voxels)
+    assert volume.geometry.spacing == (0.5, 0.8, 7.0)
+    assert geometry.spacing == (0.5, 0.8, 1.0)
+
+
+# ------------------------------------------------------------ where nibabel and GDCM differ
+
+
+def test_nibabel_takes_the_step_from_the_header_not_from_positions(make_series: Make) -> None:
+    wrappers = pytest.importorskip("nibabel.nicom.dicomwrappers")
+    folder = make_series(STORED, SliceThickness=9, SpacingBetweenSlices=7)
+    file = wrappers.wrapper_from_file(str(folder / "001.dcm"))
+    assert load(folder).geometry.spacing[2] == 2.5
+    assert file.voxel_sizes[2] == 7
+
+
+def test_gdcm_gives_no_spacing_for_gaps_and_one_for_slants(make_series: Make) -> None:
+    gdcm = pytest.importorskip("gdcm")
+
+    def spacing(folder: Path) -> float:
+        sorter = gdcm.IPPSorter()
+        sorter.SetComputeZSpacing(True)
+        assert sorter.Sort([str(file) for file in sorted(folder.iterdir())])
+        return float(sorter.GetZSpacing())
+
+    gap, slant = (next(c for n, c in REFUSED.items() if n.startswith(k)) for k in ("miss", "tilt"))
+    assert spacing(make_series(STORED, **gap[0])) == 0
+    assert spacing(make_series(STORED, **slant[0])) == pytest.approx(2.0)
+
+
+# ------------------------------------------------------------ pydicom's folder of test series
+
+#: Folder, end of the SeriesInstanceUID → what SimpleITK makes of it and we do not.
+DIRECTORY: dict[tuple[str, str], str] = {
+    ("77654033/CT2", "28319.0.2"): "gap",  # 4 slices over 205 mm: 161 of 1.25 mm are not there
+    ("98892001/CT2N", "16302.0.2"): "turn",  # two scout views at a right angle
+    ("98892001/CT5N", "16302.0.6"): "",
+    ("98892003/MR1", "18148.0.475"): "one",
+    ("98892003/MR1", "18148.0.134"): "one",
+    ("98892003/MR1", "18148.0.15"): "one",
+    ("98892003/MR2", "18148.0.481"): "one",
+    ("98892003/MR2", "18148.0.136"): "turn",  # a scout in three planes
+    ("98892003/MR2", "18148.0.17"): "turn",
+    ("98892003/MR700", "18148.0.118"): "turn",  # views around an axis
+}
+
+
+@pytest.mark.parametrize(("folder", "end"), DIRECTORY)
+def test_pydicoms_series_are_what_simpleitk_reads_or_refused(
+    sitk: Any, folder: str, end: str
+) -> None:
+    pydicom_data = pytest.importorskip("pydicom.data")
+    files = Path(pydicom_data.__file__).parent / "test_files" / "dicomdirtests" / folder
+    uids = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(files))
+    (uid,) = (uid for uid in uids if uid.endswith(f".{end}"))
+    voxels, geometry = read_with(sitk, files, uid)
+    reason = DIRECTORY[folder, end]
+    if reason in ("gap", "turn"):
+        with pytest.raises(InputError, match="missing" if reason == "gap" else "orientation"):
+            load(files, series=uid)
+        assert geometry.spacing[2] > 20
+        return
+    volume = load(files, series=uid)
+    if reason == "one":  # SimpleITK puts 1 mm where the header says 10
+        assert geometry.spacing[2] == 1
+        assert volume.geometry.spacing[2] == 10
+        geometry = Geometry((*geometry.spacing[:2], 10), geometry.origin, geometry.direction)
+    assert_same(volume, voxels, geometry)
