@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,6 +44,9 @@ def _is_valid(element: DataElement) -> bool:
 
 
 def _mend(element: DataElement) -> str:
+    if element.VR == "DS" and (decimals := _shorter(_values(element))):
+        element.value = decimals if len(decimals) > 1 else decimals[0]
+        return f"{element.keyword} was rounded to the 16 characters allowed"
     length = _LENGTHS.get(element.VR)
     if length is not None and all(isinstance(value, str) for value in _values(element)):
         short = [value[:length].rstrip() for value in _values(element)]
@@ -50,6 +55,18 @@ def _mend(element: DataElement) -> str:
             return f"{element.keyword} {before!r} was cut to the {length} characters allowed"
     element.value = None
     return f"{element.keyword} was left empty: its value is none that DICOM allows"
+
+
+def _shorter(values: list[Any]) -> list[str]:
+    """Numbers of too many digits, as scanners write places; none where one is no number."""
+    from pydicom.valuerep import format_number_as_ds
+
+    if not all(isinstance(value, (float, Decimal)) and isfinite(value) for value in values):
+        return []
+    return [
+        text if len(text := _as_written(value)) <= 16 else format_number_as_ds(float(value))
+        for value in values
+    ]
 
 
 def _values(element: DataElement) -> list[Any]:

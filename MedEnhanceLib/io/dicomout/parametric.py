@@ -13,6 +13,7 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout.derivation import Derivation
 from MedEnhanceLib.io.dicomout.folder import write_objects
 from MedEnhanceLib.io.dicomout.grid import lay_out
+from MedEnhanceLib.io.dicomout.iods import UNPAIRED
 from MedEnhanceLib.io.dicomout.objects import equipment, refer, sign, stand_ins
 from MedEnhanceLib.io.dicomout.template import Template
 from MedEnhanceLib.progress import Monitor
@@ -22,17 +23,6 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 UNCERTAINTY_SERIES_NUMBER = 1002
-#: Of PS3.16's parts of the body those that there is one of: for the others it matters which.
-_SINGLE = frozenset(
-    """
-    ABDOMEN ABDOMENPELVIS AORTA BACK BLADDER BRAIN CEREBELLUM CERVIX CHEST CHESTABDOMEN
-    CHESTABDPELVIS CIRCLEOFWILLIS COCCYX COLON CORONARYARTERY CSPINE CTSPINE DUODENUM ESOPHAGUS
-    FACE GALLBLADDER HEAD HEADNECK HEART ILEUM ILIUM JAW JEJUNUM LARYNX LIVER LSPINE LSSPINE
-    MAXILLA MEDIASTINUM MOUTH NECK NECKCHEST NECKCHESTABDOMEN NECKCHESTABDPELV NOSE PANCREAS
-    PELVIS PENIS PHARYNX PROSTATE RECTUM SCALP SKULL SPINE SPLEEN SSPINE STERNUM STOMACH THYMUS
-    THYROID TLSPINE TONGUE TRACHEA TSPINE URETER URETHRA UTERUS VAGINA VULVA WHOLEBODY
-    """.split()
-)
 #: Our units → the name of their code in DICOM's list of units of real world values (CID 7181).
 _UNITS = {
     "HU": "HounsfieldUnit",
@@ -157,7 +147,7 @@ def _deviations(volume: Volume) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 def _tell_side(dataset: Dataset, template: Template) -> None:
     """Laterality: demanded unless the part is known to be single, and empty where unknown."""
-    if str(dataset.get("BodyPartExamined") or "").upper() in _SINGLE:
+    if str(dataset.get("BodyPartExamined") or "").upper() in UNPAIRED:
         return
     header = template.headers[0] if template.headers else dataset
     told = header.get("Laterality") or header.get("ImageLaterality")

@@ -1,13 +1,22 @@
-"""What the tests of written DICOM share: an examiner that knows the standard."""
+"""What the tests of written DICOM share: an examiner that knows the standard, and a study."""
 
 from __future__ import annotations
 
+import copy
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
+
+from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.io.dicomout import Derivation, Template, read_template
+from MedEnhanceLib.origin import DicomOrigin, Instance
+from MedEnhanceLib.volume import Volume
 
 Examine = Callable[[Path], list[str]]
 
@@ -30,3 +39,98 @@ def examine() -> Examine:
         return [line for line in said if line.startswith("Error")]
 
     return errors
+
+
+class Study(NamedTuple):
+    """A CT series on the disk: its volume of zeros, and what a derived object takes over."""
+
+    volume: Volume
+    template: Template
+
+
+def study_of(folder: Path, times: int = 1) -> Study:
+    """A series of `write_series`, several time points one after the other, as it would be read."""
+    from pydicom import dcmread
+
+    files = sorted(folder.iterdir(), reverse=True)
+    headers = [dcmread(file, stop_before_pixels=True) for file in files]
+    instances = [
+        Instance(str(file), str(header.SOPClassUID), str(header.SOPInstanceUID))
+        for file, header in zip(files, headers, strict=True)
+    ]
+    slices = len(files) // times
+    first = headers[0]
+    across, down = np.reshape(np.array(first.ImageOrientationPatient, float), (2, 3))
+    origin = DicomOrigin(
+        str(first.StudyInstanceUID),
+        str(first.SeriesInstanceUID),
+        tuple(tuple(instances[at : at + slices]) for at in range(0, len(files), slices)),
+    )
+    geometry = Geometry(
+        (float(first.PixelSpacing[1]), float(first.PixelSpacing[0]), 2.5),
+        tuple(map(float, first.ImagePositionPatient)),
+        tuple(map(tuple, np.stack([across, down, np.cross(across, down)], axis=1).tolist())),
+    )
+    voxels = np.zeros((times, slices, first.Rows, first.Columns), np.float32)
+    volume = Volume(voxels if times > 1 else voxels[0], geometry, "CT", "HU", origin=origin)
+    return Study(volume, read_template(origin))
+
+
+@pytest.fixture
+def study(make_series: Callable[..., Path]) -> Study:
+    """Six oblique slices of a patient whose header is as odd as hospitals' are."""
+    cosine, sine = 0.8, 0.6
+    return study_of(
+        make_series(
+            np.zeros((6, 5, 4), np.int16),
+            positions=[(0.1, 0.2 - 2.5 * sine * k, -7.3 + 2.5 * cosine * k) for k in range(6)],
+            orientation=(1, 0, 0, 0, cosine, sine),
+            FrameOfReferenceUID="1.2.3.4.5",
+            SpecificCharacterSet="ISO_IR 100",
+            PatientName="Müller^Jörg",
+            PatientID="42",
+            PatientBirthDate="",
+            PatientSex="D",
+            StudyDate="20200131",
+            StudyTime="120000",
+            StudyID="7",
+            AccessionNumber="",
+            ReferringPhysicianName="",
+            BodyPartExamined="HEAD",
+        )
+    )
+
+
+MEANINGS: list[dict[str, Any]] = [
+    {
+        "value": 1,
+        "name": "Grey matter",
+        "color": "#c9a227",
+        "category": {"value": "123037004", "scheme": "SCT", "meaning": "Anatomical Structure"},
+        "type": {"value": "389081007", "scheme": "SCT", "meaning": "Gray Matter"},
+    },
+    {"value": 7, "name": "Läsion", "color": "", "category": None, "type": None},
+    {"value": 3, "name": "Absent", "color": "#0000ff"},
+]
+
+
+@pytest.fixture
+def meanings() -> list[dict[str, Any]]:
+    """Of a label with codes, of one without, and of one that no voxel has."""
+    return copy.deepcopy(MEANINGS)
+
+
+@pytest.fixture
+def labels(study: Study) -> Volume:
+    """Labels 1 and 7 on some slices of `study`."""
+    voxels = np.zeros(study.volume.shape, np.uint8)
+    voxels[1:4, 1:3, 0:2] = 1
+    voxels[3:5, 2:5, 2:4] = 7
+    return replace(study.volume, voxels=voxels, modality="SEG", units="")
+
+
+@pytest.fixture
+def derivation() -> Derivation:
+    return Derivation(
+        "segmented", model={"name": "brain-tissue", "version": "0.1.0", "sha256": "ab" * 32}
+    )

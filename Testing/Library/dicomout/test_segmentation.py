@@ -1,0 +1,443 @@
+"""Label volumes as DICOM SEG: every voxel in its place, every word of the labels, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom import Dataset
+
+from MedEnhanceLib.errors import InputError, OutputError
+from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.io.dicomout import Derivation, new_study, read_template
+from MedEnhanceLib.io.dicomout.segmentation import build_segmentation, write_segmentation
+from MedEnhanceLib.origin import DicomOrigin, Instance
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.volume import Volume
+
+Examine = Callable[[Path], list[str]]
+Meanings = list[dict[str, Any]]
+
+
+def decoded(dataset: Dataset, labels: Volume) -> np.ndarray:
+    """The segments on the grid of `labels`, read as DICOM says: bit by bit, frame by frame."""
+    bits = np.unpackbits(np.frombuffer(dataset.PixelData, np.uint8), bitorder="little")
+    size = dataset.Rows * dataset.Columns
+    to_index = np.linalg.inv(labels.geometry.affine_lps)
+    numbers = np.zeros(labels.shape, np.uint8)
+    for number, frame in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        position = [*map(float, frame.PlanePositionSequence[0].ImagePositionPatient), 1]
+        i, j, k = (to_index @ position)[:3]
+        assert np.allclose([i, j, k], np.rint([i, j, k]), atol=1e-6)
+        shape = (dataset.Rows, dataset.Columns)
+        mask = bits[number * size : (number + 1) * size].reshape(shape) > 0
+        identity = frame.get("SegmentIdentificationSequence")
+        groups = dataset.SharedFunctionalGroupsSequence[0]
+        item = (identity or groups.SegmentIdentificationSequence)[0]
+        numbers[round(k)][mask] = item.ReferencedSegmentNumber
+    return numbers
+
+
+@pytest.fixture
+def built(study: Any, labels: Volume, meanings: Meanings, derivation: Derivation) -> Dataset:
+    return build_segmentation(
+        labels, meanings, template=study.template, derivation=derivation, monitor=Monitor()
+    )
+
+
+def test_every_voxel_comes_back_in_its_place(
+    tmp_path: Path, study: Any, labels: Volume, meanings: Meanings, derivation: Derivation
+) -> None:
+    path = write_segmentation(
+        labels,
+        meanings,
+        tmp_path / "out",
+        template=study.template,
+        derivation=derivation,
+        monitor=Monitor(),
+    )
+    expected = np.select([labels.voxels == 1, labels.voxels == 7], [1, 2])
+    assert np.array_equal(decoded(pydicom.dcmread(path), labels), expected)
+
+
+def test_highdicom_reads_the_same_volume(
+    tmp_path: Path, study: Any, labels: Volume, meanings: Meanings, derivation: Derivation
+) -> None:
+    import highdicom
+
+    path = write_segmentation(
+        labels,
+        meanings,
+        tmp_path / "out",
+        template=study.template,
+        derivation=derivation,
+        monitor=Monitor(),
+    )
+    volume = highdicom.seg.segread(path).get_volume(combine_segments=True)
+    to_index = np.linalg.inv(labels.geometry.affine_lps) @ volume.affine  # from (k, j, i) of theirs
+    found = np.zeros(labels.shape, np.uint8)
+    for index in np.ndindex(*volume.shape):
+        i, j, k = np.rint(to_index @ [*index, 1])[:3].astype(int)
+        found[k, j, i] = volume.array[index]
+    assert np.array_equal(found, np.select([labels.voxels == 1, labels.voxels == 7], [1, 2]))
+
+
+def test_frames_lie_where_the_images_lie_digit_by_digit(study: Any, built: Dataset) -> None:
+    header = study.template.headers[1]
+    shared, first = built.SharedFunctionalGroupsSequence[0], built.PerFrameFunctionalGroupsSequence
+    positions = {str(f.PlanePositionSequence[0].ImagePositionPatient) for f in first}
+    assert positions == {str(study.template.headers[k].ImagePositionPatient) for k in range(1, 5)}
+    cosines = shared.PlaneOrientationSequence[0].ImageOrientationPatient
+    assert str(cosines) == str(header.ImageOrientationPatient)
+    measures = shared.PixelMeasuresSequence[0]
+    assert str(measures.PixelSpacing) == str(header.PixelSpacing)
+    assert measures.SpacingBetweenSlices == 2.5
+    assert measures.SliceThickness == 2.5
+    assert built.FrameOfReferenceUID == "1.2.3.4.5"
+
+
+def test_each_frame_names_the_image_it_was_drawn_on(study: Any, built: Dataset) -> None:
+    by_position = {
+        str(header.ImagePositionPatient): header.SOPInstanceUID for header in study.template.headers
+    }
+    for frame in built.PerFrameFunctionalGroupsSequence:
+        (source,) = frame.DerivationImageSequence[0].SourceImageSequence
+        place = str(frame.PlanePositionSequence[0].ImagePositionPatient)
+        assert source.ReferencedSOPInstanceUID == by_position[place]
+        assert "ReferencedFrameNumber" not in source
+    (series,) = built.ReferencedSeriesSequence
+    assert series.SeriesInstanceUID == "1.2.3.1"
+    named = {one.ReferencedSOPInstanceUID for one in series.ReferencedInstanceSequence}
+    assert named == set(by_position.values())
+
+
+def test_frames_without_a_voxel_are_left_out_and_labels_without_one_stay(built: Dataset) -> None:
+    of_frames = [
+        frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        for frame in built.PerFrameFunctionalGroupsSequence
+    ]
+    assert of_frames == [1, 1, 1, 2, 2]
+    assert [item.SegmentNumber for item in built.SegmentSequence] == [1, 2, 3]
+    assert built.SegmentationType == "BINARY"
+
+
+def test_segments_carry_the_labels_codes_names_and_colours(built: Dataset) -> None:
+    first, second, _ = built.SegmentSequence
+    assert first.SegmentLabel == "Grey matter"
+    category = first.SegmentedPropertyCategoryCodeSequence[0]
+    assert (category.CodeValue, category.CodingSchemeDesignator) == ("123037004", "SCT")
+    kind = first.SegmentedPropertyTypeCodeSequence[0]
+    assert (kind.CodeValue, kind.CodeMeaning) == ("389081007", "Gray Matter")
+    import highdicom
+
+    lab = highdicom.color.CIELabColor.from_dicom_value(first.RecommendedDisplayCIELabValue)
+    assert np.abs(np.subtract(lab.to_rgb(), (0xC9, 0xA2, 0x27))).max() <= 1
+    assert second.SegmentLabel == "Läsion"
+    assert second.SegmentedPropertyTypeCodeSequence[0].CodeValue == "85756007"  # tissue
+    assert "RecommendedDisplayCIELabValue" not in second
+    assert len({item.TrackingUID for item in built.SegmentSequence}) == 3
+
+
+def test_the_model_is_named_as_the_algorithm(built: Dataset) -> None:
+    for item in built.SegmentSequence:
+        assert (item.SegmentAlgorithmType, item.SegmentAlgorithmName) == (
+            "AUTOMATIC",
+            "brain-tissue",
+        )
+        algorithm = item.SegmentationAlgorithmIdentificationSequence[0]
+        assert algorithm.AlgorithmFamilyCodeSequence[0].CodeValue == "123110"
+        assert algorithm.AlgorithmVersion == "0.1.0"
+        assert "ab" * 32 in algorithm.AlgorithmParameters
+
+
+def test_labels_that_no_model_made_claim_none(
+    study: Any, labels: Volume, meanings: Meanings
+) -> None:
+    dataset = build_segmentation(
+        labels,
+        meanings,
+        template=study.template,
+        derivation=Derivation("exported"),
+        monitor=Monitor(),
+    )
+    for item in dataset.SegmentSequence:
+        assert item.SegmentAlgorithmName == "not recorded"
+        assert "SegmentationAlgorithmIdentificationSequence" not in item
+
+
+def test_it_stays_with_the_patient_and_says_research(study: Any, built: Dataset) -> None:
+    assert str(built.PatientName) == "Müller^Jörg"
+    assert (built.PatientID, built.PatientSex, built.StudyInstanceUID) == ("42", "D", "1.2.3")
+    assert built.SeriesInstanceUID != "1.2.3.1"
+    assert built.ContentDescription == "Research use only; not for diagnosis."
+    assert "Research use only" in built.DerivationDescription
+    assert built.SeriesDescription == "axial MedEnhance segmentation"
+    assert list(built.ImageType[:2]) == ["DERIVED", "PRIMARY"]
+    assert built.ContributingEquipmentSequence[-1].Manufacturer == "MedEnhance"
+
+
+def test_the_standard_is_met(
+    tmp_path: Path,
+    examine: Examine,
+    study: Any,
+    labels: Volume,
+    meanings: Meanings,
+    derivation: Derivation,
+) -> None:
+    path = write_segmentation(
+        labels,
+        meanings,
+        tmp_path / "out",
+        template=study.template,
+        derivation=derivation,
+        monitor=Monitor(),
+    )
+    errors = [line for line in examine(path) if "PatientSex" not in line]  # the source's own
+    assert errors == []
+
+
+def test_nothing_found_is_a_segmentation_too(
+    study: Any, labels: Volume, meanings: Meanings, derivation: Derivation
+) -> None:
+    empty = replace(labels, voxels=np.zeros(labels.shape, np.uint8))
+    dataset = build_segmentation(
+        empty, meanings, template=study.template, derivation=derivation, monitor=Monitor()
+    )
+    assert len(dataset.SegmentSequence) == 3
+    assert not decoded(dataset, labels).any()
+
+
+def test_labels_without_a_meaning_are_told_by_their_number(
+    study: Any, labels: Volume, derivation: Derivation
+) -> None:
+    dataset = build_segmentation(
+        labels, [], template=study.template, derivation=derivation, monitor=Monitor()
+    )
+    assert [item.SegmentLabel for item in dataset.SegmentSequence] == ["Label 1", "Label 7"]
+
+
+def test_resampled_labels_lie_where_they_are_and_name_the_series_alone(
+    tmp_path: Path,
+    examine: Examine,
+    study: Any,
+    labels: Volume,
+    meanings: Meanings,
+    derivation: Derivation,
+) -> None:
+    finer = Geometry((0.5, 0.8, 1.9), (1.0, 2.0, 3.3), labels.geometry.direction)
+    origin = replace(labels.origin, on_grid=False)
+    moved = replace(labels, geometry=finer, origin=origin)
+    path = write_segmentation(
+        moved,
+        meanings,
+        tmp_path / "out",
+        template=study.template,
+        derivation=derivation,
+        monitor=Monitor(),
+    )
+    dataset = pydicom.dcmread(path)
+    assert np.count_nonzero(decoded(dataset, moved)) == np.count_nonzero(labels.voxels)
+    assert all("DerivationImageSequence" not in f for f in dataset.PerFrameFunctionalGroupsSequence)
+    assert len(dataset.ReferencedSeriesSequence[0].ReferencedInstanceSequence) == 6
+    assert [line for line in examine(path) if "PatientSex" not in line] == []
+
+
+def test_images_that_cover_a_part_are_named_where_they_lie(
+    study: Any, labels: Volume, meanings: Meanings, derivation: Derivation
+) -> None:
+    dataset = build_segmentation(
+        replace(labels, origin=None),
+        meanings,
+        template=study.template,
+        derivation=derivation,
+        source_images=study.template.headers[:3],
+        monitor=Monitor(),
+    )
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        place = frame.PlanePositionSequence[0].ImagePositionPatient
+        k = round((float(place[2]) + 7.3) / 2)
+        assert len(frame.DerivationImageSequence) == (k < 3)
+    assert np.count_nonzero(decoded(dataset, labels)) == np.count_nonzero(labels.voxels)
+
+
+def test_a_time_point_refers_to_its_own_images(
+    make_series: Callable[..., Path], meanings: Meanings, derivation: Derivation
+) -> None:
+    from .conftest import study_of  # type: ignore[import-not-found]
+
+    places = [(0.0, 0.0, 2.5 * k) for k in range(3)]
+    study = study_of(make_series(np.zeros((6, 5, 4), np.int16), positions=places * 2), times=2)
+    second = study.volume.frame(1)
+    voxels = np.zeros(second.shape, np.uint8)
+    voxels[1] = 1
+    dataset = build_segmentation(
+        replace(second, voxels=voxels),
+        meanings,
+        template=study.template,
+        derivation=derivation,
+        monitor=Monitor(),
+    )
+    (frame,) = dataset.PerFrameFunctionalGroupsSequence
+    (source,) = frame.DerivationImageSequence[0].SourceImageSequence
+    assert source.ReferencedSOPInstanceUID == "1.2.3.1.5"
+    assert len(dataset.ReferencedSeriesSequence[0].ReferencedInstanceSequence) == 3
+
+
+def test_frames_of_a_multi_frame_image_are_named_by_their_number(
+    tmp_path: Path, examine: Examine, meanings: Meanings, derivation: Derivation
+) -> None:
+    file = pydicom.data.get_testdata_file("eCT_Supplemental.dcm", download=False)
+    if file is None:
+        pytest.skip("pydicom's further files (package pydicom-data) are not here")
+    source = pydicom.dcmread(file, stop_before_pixels=True)
+    groups = source.PerFrameFunctionalGroupsSequence
+    places = [
+        np.array(group.PlanePositionSequence[0].ImagePositionPatient, float) for group in groups
+    ]
+    uids = (str(source.SOPClassUID), str(source.SOPInstanceUID))
+    origin = DicomOrigin(
+        str(source.StudyInstanceUID),
+        str(source.SeriesInstanceUID),
+        (tuple(Instance(file, *uids, number) for number in (1, 2)),),
+    )
+    shared = source.SharedFunctionalGroupsSequence[0]
+    measures = next(g for g in (shared, groups[0]) if "PixelMeasuresSequence" in g)
+    turned = next(g for g in (shared, groups[0]) if "PlaneOrientationSequence" in g)
+    cosines = np.reshape(
+        np.array(turned.PlaneOrientationSequence[0].ImageOrientationPatient, float), (2, 3)
+    )
+    along = places[1] - places[0]
+    down, across = map(float, measures.PixelMeasuresSequence[0].PixelSpacing)
+    geometry = Geometry(
+        (across, down, float(np.linalg.norm(along))),
+        tuple(places[0].tolist()),
+        tuple(map(tuple, np.stack([*cosines, along / np.linalg.norm(along)], axis=1).tolist())),
+    )
+    voxels = np.zeros((2, source.Rows, source.Columns), np.uint8)
+    voxels[1, 5:9, 5:9] = 1
+    path = write_segmentation(
+        Volume(voxels, geometry, "SEG", origin=origin),
+        meanings,
+        tmp_path / "out",
+        template=read_template(origin),
+        derivation=derivation,
+        monitor=Monitor(),
+    )
+    dataset = pydicom.dcmread(path)
+    (frame,) = dataset.PerFrameFunctionalGroupsSequence
+    (image,) = frame.DerivationImageSequence[0].SourceImageSequence
+    assert (image.ReferencedSOPInstanceUID, image.ReferencedFrameNumber) == (uids[1], 2)
+    (series,) = dataset.ReferencedSeriesSequence
+    assert len(series.ReferencedInstanceSequence) == 1
+    assert "ReferencedFrameNumber" not in series.ReferencedInstanceSequence[0]
+    assert examine(path) == []
+
+
+def test_labels_that_never_were_dicom_stand_alone_or_beside_derived_images(
+    tmp_path: Path,
+    examine: Examine,
+    study: Any,
+    labels: Volume,
+    meanings: Meanings,
+    derivation: Derivation,
+) -> None:
+    plain = replace(labels, origin=None)
+    template = new_study(modality="CT", patient_id="phantom")
+    path = write_segmentation(
+        plain,
+        meanings,
+        tmp_path / "alone",
+        template=template,
+        derivation=derivation,
+        monitor=Monitor(),
+    )
+    alone = pydicom.dcmread(path)
+    assert "ReferencedSeriesSequence" not in alone
+    assert alone.FrameOfReferenceUID == template.frame_of_reference
+    assert alone.PatientID == "phantom"
+    assert examine(path) == []
+    beside = build_segmentation(
+        plain,
+        meanings,
+        template=template,
+        derivation=derivation,
+        source_images=study.template.headers,
+        monitor=Monitor(),
+    )
+    assert len(beside.ReferencedSeriesSequence[0].ReferencedInstanceSequence) == 6
+    assert np.array_equal(decoded(alone, labels), decoded(beside, labels))
+
+
+@pytest.mark.parametrize(
+    ("voxels", "says"),
+    [
+        (np.zeros((2, 3, 4, 5), np.uint8), "frames"),
+        (np.full((3, 4, 5), 0.5, np.float32), "no whole numbers"),
+        (np.full((3, 4, 5), -1, np.int16), "-1"),
+        (np.full((3, 4, 5), np.nan, np.float32), "no whole numbers"),
+        (np.arange(60_000).reshape(30_000, 2, 1), "frames of 2 voxels"),
+    ],
+)
+def test_what_is_no_segmentation_is_refused(
+    voxels: np.ndarray, says: str, derivation: Derivation
+) -> None:
+    volume = Volume(voxels, modality="SEG", source="odd")
+    with pytest.raises(InputError, match=says) as caught:
+        build_segmentation(
+            volume,
+            [],
+            template=new_study(modality="MR"),
+            derivation=derivation,
+            monitor=Monitor(),
+        )
+    assert caught.value.hint
+
+
+def test_no_label_at_all_and_two_meanings_of_one_value_are_refused(
+    study: Any, labels: Volume, meanings: Meanings, derivation: Derivation
+) -> None:
+    options = {"template": study.template, "derivation": derivation, "monitor": Monitor()}
+    empty = replace(labels, voxels=np.zeros(labels.shape, np.uint8))
+    with pytest.raises(InputError, match="no label"):
+        build_segmentation(empty, [], **options)
+    with pytest.raises(InputError, match="same value"):
+        build_segmentation(labels, [*meanings, meanings[0]], **options)
+
+
+def test_hostile_names_and_codes_become_plain_ones(
+    tmp_path: Path, examine: Examine, study: Any, labels: Volume, derivation: Derivation
+) -> None:
+    meanings = [
+        {"value": 1, "name": "a\\b\n" + "x" * 200, "color": "red", "category": {"value": "1"}},
+        {"value": 7, "name": "\x00", "type": {"value": "9", "scheme": "S" * 40, "meaning": "m"}},
+    ]
+    path = write_segmentation(
+        labels,
+        meanings,
+        tmp_path / "out",
+        template=study.template,
+        derivation=derivation,
+        monitor=Monitor(),
+    )
+    first, second = pydicom.dcmread(path).SegmentSequence
+    assert first.SegmentLabel.startswith("a b x")
+    assert len(first.SegmentLabel) == 64
+    assert second.SegmentLabel == "Label 7"
+    assert second.SegmentedPropertyTypeCodeSequence[0].CodeValue == "85756007"
+    assert [line for line in examine(path) if "PatientSex" not in line] == []
+
+
+def test_an_object_that_is_there_is_kept(
+    tmp_path: Path, study: Any, labels: Volume, meanings: Meanings, derivation: Derivation
+) -> None:
+    options = {"template": study.template, "derivation": derivation, "monitor": Monitor()}
+    path = write_segmentation(labels, meanings, tmp_path / "out", **options)
+    before = path.read_bytes()
+    with pytest.raises(OutputError):
+        write_segmentation(labels, meanings, tmp_path / "out", **options)
+    assert path.read_bytes() == before
