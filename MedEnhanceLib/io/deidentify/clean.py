@@ -44,7 +44,7 @@ _PIXELS = {0x7FE00008, 0x7FE00009, 0x7FE00010}
 _ZONE = 0x00080201
 #: Dates of a life stay out whatever the option says.
 _LIFE = {0x00100030, 0x00100032, 0x00100033, 0x00100034, 0x00100035}
-_CODED = {"ImageType", "Modality"}
+_CODED = {"ImageType", "FrameType", "Modality"}
 #: Objects of one frame whose dates may be empty; the newer ones must have them.
 _PLAIN = {
     f"1.2.840.10008.5.1.4.1.1.{end}"
@@ -52,6 +52,12 @@ _PLAIN = {
 }
 _PET = "1.2.840.10008.5.1.4.1.1.128"
 _PET_NEEDS = {"SeriesDate", "SeriesTime"}
+#: Either with a value or not there at all.
+_NEVER_EMPTY = {"AcquisitionDateTime"}
+#: A sequence without items is valid only where the standard says so (type 2).
+_EMPTY_SEQUENCES = {0x00400555, 0x00400610, 0x00400513, 0x00400562, 0x30100081, 0x0040A088}
+#: Their values are the pseudonym in the end.
+_NAMED = {0x00100010, 0x00100020}
 
 
 @dataclass(frozen=True, order=True)
@@ -98,6 +104,11 @@ class Deidentifier:
         self.patients = patients or Patients()
         self.allow_burned_in = allow_burned_in
         self.table = table()
+        self.method = [
+            f"MedEnhance {__version__}",
+            f"PS3.15 Basic Profile, table {self.table.edition}",
+        ]
+        self.codes = [_BASIC, _MOVED_DATES] if keep_intervals else [_BASIC]
 
     def dataset(self, dataset: Dataset) -> tuple[Dataset, list[Change]]:
         """A cleaned copy and what was done; `dataset` itself stays as it is.
@@ -126,7 +137,7 @@ class Deidentifier:
         pseudonym = self.patients.pseudonym(patient)
         run = _Run(self, keyed.shift_days(self.secret, patient), _text(dataset, "SOPClassUID"))
         run.walk(dataset)
-        run.identities.forget([pseudonym])
+        run.identities.forget([pseudonym, *self.method, *(text for _, text in self.codes)])
         run.scrub(dataset)
         self._state(dataset, pseudonym)
         self._new_meta(dataset)
@@ -134,7 +145,7 @@ class Deidentifier:
 
     def _refuse(self, dataset: Dataset) -> None:
         if reason := risks.unfit(dataset):
-            raise UnfitError(f"left out: {reason}", "Look at it yourself.")
+            raise UnfitError(reason, "Look at it yourself.")
         level, reason = risks.burned_in(dataset)
         if level == "refuse" and not self.allow_burned_in:
             raise InputError(
@@ -148,13 +159,9 @@ class Deidentifier:
 
         dataset.PatientName = dataset.PatientID = pseudonym
         dataset.PatientIdentityRemoved = "YES"
-        dataset.DeidentificationMethod = [
-            f"MedEnhance {__version__}",
-            f"PS3.15 Basic Profile, table {self.table.edition}",
-        ]
-        codes = [_BASIC, _MOVED_DATES] if self.keep_intervals else [_BASIC]
+        dataset.DeidentificationMethod = self.method
         items = []
-        for value, meaning in codes:
+        for value, meaning in self.codes:
             item = Item()
             item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "DCM", meaning
             items.append(item)
@@ -214,17 +221,25 @@ class _Run:
             text = "\\".join(texts(element))
             if not self.identities.in_text(text):
                 continue
-            if is_coded(tag) and self.identities.only_terms(text):
-                continue
-            put(inner, tag, element.VR, None)
-            self._count(tag, "emptied: repeats a removed value")
+            if not is_coded(tag):
+                put(inner, tag, element.VR, None)
+                self._count(tag, "emptied: repeats a removed value")
+            elif not self.identities.only_terms(text):
+                words = ["REMOVED" if self._tells(word) else word for word in texts(element)]
+                put(inner, tag, element.VR, words)
+                self._count(tag, "replaced: repeats a removed value")
+
+    def _tells(self, word: str) -> bool:
+        return self.identities.in_text(word) and not self.identities.only_terms(word)
 
     def _apply(self, dataset: Dataset, tag: int, vr: str, rule: Rule) -> None:
         action = rule.action
         if self._keeps_time(dataset, tag, vr, action):
             return
         if action is Action.FIT:
-            action = Action.DUMMY if self._needs_value(tag) else Action.EMPTY
+            action = self._fit(tag)
+        if vr == "SQ" and action is Action.EMPTY and tag not in _EMPTY_SEQUENCES:
+            action = Action.REMOVE
         if action is Action.UID and vr == "UI":
             self._replace_uids(dataset, tag)
         elif action in (Action.CLEAN, Action.KEEP):
@@ -252,7 +267,7 @@ class _Run:
             return
         elif value is None:
             put(dataset, tag, vr, [] if vr == "SQ" else None)
-            self._count(tag, Action.EMPTY.value)
+            self._count(tag, (Action.DUMMY if tag in _NAMED else Action.EMPTY).value)
         else:
             put(dataset, tag, vr, value)
             self._count(tag, Action.DUMMY.value)
@@ -312,12 +327,14 @@ class _Run:
         self._count(tag, "date moved")
         return True
 
-    def _needs_value(self, tag: int) -> bool:
+    def _fit(self, tag: int) -> Action:
+        """The weakest action that leaves a valid object of its kind."""
         from pydicom.datadict import keyword_for_tag
 
-        if self._sop_class == _PET and keyword_for_tag(tag) in _PET_NEEDS:
-            return True
-        return self._sop_class not in _PLAIN
+        keyword = keyword_for_tag(tag)
+        if self._sop_class not in _PLAIN or (self._sop_class == _PET and keyword in _PET_NEEDS):
+            return Action.DUMMY
+        return Action.REMOVE if keyword in _NEVER_EMPTY else Action.EMPTY
 
     def _count(self, tag: int, action: str, rule: Rule | None = None) -> None:
         from pydicom.datadict import keyword_for_tag

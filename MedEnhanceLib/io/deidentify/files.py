@@ -82,7 +82,7 @@ def treat(file: FileRef, by: Deidentifier, folder: Path) -> Outcome:
     except UnfitError as error:
         return Outcome(str(file), "left out", reason=error.message)
     except InputError as error:
-        return Outcome(str(file), "failed", reason=str(error))
+        return Outcome(str(file), "failed", reason=str(error).removesuffix("."))
     except MedEnhanceError:
         raise
     except pydicom_failures() as cause:
@@ -95,6 +95,7 @@ def _treat(file: FileRef, by: Deidentifier, folder: Path) -> Outcome:
     dataset = _read(file)
     notes = _notes(dataset)
     changes = tidy_pixels(dataset)
+    _agree_on_encoding(dataset)
     cleaned, identities = by.clean(dataset)
     relative = _place(dataset)
     target = folder / relative
@@ -155,6 +156,15 @@ def _name_encoding(dataset: Dataset) -> None:
     implicit, little = dataset.original_encoding
     explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
     dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+
+
+def _agree_on_encoding(dataset: Dataset) -> None:
+    """Decode what is stored otherwise than the file says of itself, to write it as it says."""
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    claims = [dataset.get_item(tag).VR is not None for tag in list(dataset.keys())]
+    if syntax is not None and not syntax.is_implicit_VR and not all(claims):
+        for _ in dataset.iterall():
+            pass
 
 
 def _notes(dataset: Dataset) -> list[str]:

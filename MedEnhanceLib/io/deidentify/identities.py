@@ -25,7 +25,8 @@ _PLACEHOLDERS = {"anonymous", "anonymized", "anonymised", "unknown", "none", "nu
 #: Terms of the standard without which an image is none, whoever bears them as a name.
 _TERMS = {
     "original", "derived", "primary", "secondary", "axial", "localizer", "mixed", "volume",
-    "monochrome1", "monochrome2",
+    "monochrome1", "monochrome2", "angio", "cardiac", "gated", "dynamic", "fluoroscopy", "motion",
+    "perfusion", "diffusion", "contrast", "rest", "stress", "static", "none", "other", "tomo",
 }  # fmt: skip
 _SHORTEST = 4
 #: From here on a value is looked for inside longer words too.
@@ -64,9 +65,10 @@ class Identities:
         wide = {part.strip(b" \0") for part in parts if not part.isascii() or b"\x1b" in part}
         self._stored |= {part for part in wide if len(part) >= _SHORTEST}
 
-    def forget(self, values: Iterable[str]) -> None:
-        """What stands in the result on purpose: the pseudonym."""
-        self._texts -= {value.lower() for value in values}
+    def forget(self, written: Iterable[str]) -> None:
+        """What stands in the result on purpose too: in the pseudonym, the name of the method."""
+        ours = " ".join(written).lower()
+        self._texts = {text for text in self._texts if text not in ours}
 
     def in_text(self, text: str) -> bool:
         """Whether the text holds a removed value that is none of the standard's own terms."""
@@ -99,7 +101,7 @@ class Identities:
     def _in_bytes(self) -> dict[int, re.Pattern[bytes]]:
         by_length: dict[int, set[bytes]] = {}
         for text in self._texts:
-            if any(letter.isalpha() for letter in text):
+            if text not in _TERMS and any(letter.isalpha() for letter in text):
                 for encoding in ("utf-8", "latin-1"):
                     pattern = _bounded(text).encode(encoding, "ignore")
                     if len(text.encode(encoding, "ignore")) >= min(len(text), _SHORTEST):

@@ -30,7 +30,7 @@ def find_leak(dataset: Dataset, head: bytes, identities: Identities) -> str:
         if tag >> 16 == _PIXELS:
             if identities.in_bytes(stored, shortest=_SHORTEST_IN_PIXELS):
                 return _named(tag)
-        elif tag >> 16 & 1 or identities.uid_in_bytes(stored):
+        elif tag >> 16 & 1 or identities.uid_in_bytes(stored) or identities.in_bytes(stored):
             return _named(tag)
     if identities.uid_in_bytes(head):
         return "its header"

@@ -90,7 +90,9 @@ class Report:
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in rows
         ]
-        missing = [one for one in self.outcomes if one.status != "written"]
+        missing = sorted(
+            (one for one in self.outcomes if one.status != "written"), key=lambda one: one.status
+        )
         lines += ["", f"{self.count('written')} files written, {len(missing)} not"]
         lines += [f"  {one.status}: {self._relative(one)}: {one.reason}" for one in missing]
         return "\n".join([*lines, "", *self.warnings(), "", *LIMITS]) + "\n"
