@@ -1,131 +1,245 @@
-"""A folder or a file of DICOM → Volume."""
+"""DICOM at a path → Volume."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicom.reading import is_dicom, read_pixels
-from MedEnhanceLib.io.dicom.scan import Series, Slice, find_series, one_file
-from MedEnhanceLib.io.dicom.slices import Slice as Plane
-from MedEnhanceLib.io.dicom.sources import FileRef
-from MedEnhanceLib.io.dicom.stack import stack
+import numpy as np
+
+from MedEnhanceLib.errors import GeometryError, InputError, MedEnhanceError
+from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.io.dicom import archives
+from MedEnhanceLib.io.dicom.copies import require_identical
+from MedEnhanceLib.io.dicom.group import Part, interval_s
+from MedEnhanceLib.io.dicom.kinds import not_an_image
+from MedEnhanceLib.io.dicom.listing import Choice, choices, said
+from MedEnhanceLib.io.dicom.pixels import read_intensities
+from MedEnhanceLib.io.dicom.scan import named, scan
+from MedEnhanceLib.io.dicom.slices import Slice
+from MedEnhanceLib.io.dicom.stack import Repairs, Stack, require_same, stack
 from MedEnhanceLib.io.modality import default_units
-from MedEnhanceLib.io.rescale import rescale_slices
+from MedEnhanceLib.origin import DicomOrigin, Instance, Lossy
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume, Voxels
 
-__all__ = ["is_dicom", "load_dicom"]
-
 _MODALITIES = ("CT", "MR", "PT")
-_PET_UNITS = {"GML": "SUV", "BQML": "Bq/ml", "CNTS": "counts"}
+_UNITS = {"GML": "SUV", "BQML": "Bq/ml", "CNTS": "counts", "GY": "Gy"}
+#: Voxels: how far apart the frames of one 4D volume may lie.
+_SAME_GRID = 0.01
 
 
-def load_dicom(path: Path, *, modality: str | None, series: str | None, monitor: Monitor) -> Volume:
-    """Read one plain series of single-frame grey images, or one such image as one slice.
+def load_dicom(
+    path: Path,
+    *,
+    modality: str | None = None,
+    series: str | None = None,
+    repairs: Repairs | None = None,
+    monitor: Monitor,
+) -> Volume:
+    """Read one series of grey images; a series of several frames becomes [T, K, J, I].
 
-    path: a folder (looked through with all below it), or a file.
-    series: which one, by UID or by number in the list that the error shows.
-    Raises InputError, GeometryError as said in `scan` and `stack`, for two or more series, and
-    for what is not read here: colour, multi-frame, lookup tables.
+    path: a folder, zip, DICOMDIR, list of files or one file (see sources.find_files).
+    series: which one, by its number in the list that the error shows, by UID or by UID/part.
+    Left out, it is the one series of images that is there. repairs: what may be resampled.
+    Raises InputError (GeometryError) where several series fit, and for what gives no volume: with
+    the file and the reason.
     """
-    found = find_series(path, monitor.part(0, 0.3)) if path.is_dir() else [one_file(path)]
-    chosen = _choose(found, series, path)
-    _refuse_odd(chosen, path.name)
-    by_file = {FileRef(str(one.path)): one for one in chosen.slices}
-    units = {(one.rescale_type, one.pet_units) for one in chosen.slices}
-    if len(units) > 1:
-        raise InputError(f"{path.name}: the slices differ in units", "Load each kind alone.")
-    stacked = stack([_plane(one) for one in chosen.slices], path.name, monitor)
-    slices, geometry = [by_file[one.file] for one in stacked.slices], stacked.geometry
-    meaning = modality or (chosen.modality if chosen.modality in _MODALITIES else "OT")
-    return Volume(
-        _voxels(slices, meaning, path.name, monitor.part(0.3, 1)),
-        geometry,
-        modality=meaning,
-        units=_units(slices[0], meaning) if meaning == chosen.modality else default_units(meaning),
-        source=f"{path} (series {chosen.uid})",
-    )
+    try:
+        found = choices(scan(path, monitor.part(0, 0.3)), path.name)
+        return _volume(_choose(found, series, path, monitor), path, modality, repairs, monitor)
+    finally:
+        archives.forget()
 
 
-def _plane(one: Slice) -> Plane:
-    return Plane(
-        file=FileRef(str(one.path)),
-        instance=one.instance,
-        rows=one.rows,
-        columns=one.columns,
-        position=one.position,
-        orientation=one.orientation,
-        pixel_spacing=one.pixel_spacing,
-        thickness=one.thickness,
-    )
+def read_grid(
+    path: Path, *, series: str | None, monitor: Monitor
+) -> tuple[DicomOrigin, Geometry, tuple[int, ...]]:
+    """The images, the geometry and the shape of what `load_dicom` would give; no pixels are read.
+
+    Of a series that it would refuse for its tilt or gaps, the grid that it would be resampled to.
+    Raises as `load_dicom`.
+    """
+    try:
+        found = choices(scan(path, monitor.part(0, 0.9)), path.name)
+    finally:
+        archives.forget()
+    choice = _choose(found, series, path, monitor)
+    assert choice.part is not None
+    stacks = _stacks(choice.part, path.name, Repairs(tilt=True, spacing=True), monitor)
+    first, repair = stacks[0].slices[0], stacks[0].repair
+    shape: tuple[int, ...] = (len(stacks[0].slices), first.rows, first.columns)
+    if repair is not None:
+        shape = (len(repair.mixes), repair.rows, repair.columns)
+    frames = (len(stacks),) if len(stacks) > 1 else ()
+    return _origin(stacks, is_on_grid=repair is None), stacks[0].geometry, (*frames, *shape)
 
 
-def _choose(found: Sequence[Series], wish: str | None, path: Path) -> Series:
-    by_name = {str(index): series for index, series in enumerate(found, 1)}
-    by_name |= {series.uid: series for series in found}
-    if wish is None and len(found) == 1:
-        return found[0]
-    if wish is not None and wish in by_name:
-        return by_name[wish]
-    listing = "".join(f"\n  {index}: {series}" for index, series in enumerate(found, 1))
-    what = f"holds {len(found)} series" if wish is None else f"has no series {wish!r} but"
-    raise InputError(
+# ------------------------------------------------------------ which one
+
+
+def _choose(found: Sequence[Choice], wish: str | None, path: Path, monitor: Monitor) -> Choice:
+    fitting = _all_volumes(found) if wish is None else _wished(found, wish)
+    if not fitting and wish is None:
+        raise _no_volume(found, path)
+    if wish is None:
+        _tell_others([one for one in found if one not in fitting], path.name, monitor)
+    if len(fitting) != 1:
+        raise _ask(fitting or _all_volumes(found), bool(fitting), wish, path)
+    chosen = fitting[0]
+    if chosen.part is None:
+        raise _object_error(chosen)
+    return chosen
+
+
+def _all_volumes(found: Sequence[Choice]) -> list[Choice]:
+    """What a user may mean: grey images; pictures of colours only where there is nothing else."""
+    pictures = [one for one in found if one.part is not None]
+    return [one for one in pictures if one.is_grey] or pictures
+
+
+def _wished(found: Sequence[Choice], wish: str) -> list[Choice]:
+    exactly = [one for one in found if wish in (str(one.row.number), one.row.key)]
+    return exactly or [one for one in found if wish == one.row.uid and one.part is not None]
+
+
+def _ask(fitting: Sequence[Choice], fits: bool, wish: str | None, path: Path) -> InputError:
+    if wish is None:
+        what = f"holds {len(fitting)} series"
+    else:
+        what = f"holds {len(fitting)} parts of {wish}" if fits else f"has no series {wish!r} but"
+    listing = "".join(f"\n  {one.row.number}: {one.row}" for one in fitting)
+    return InputError(
         f"{path} {what}:{listing}",
         "Choose one by its number or UID (--series 1, series='1').",
     )
 
 
-def _refuse_odd(series: Series, name: str) -> None:
-    for one in series.slices:
-        where = f"{name}: {one.path.name}" if one.path.name != name else name
-        if one.samples > 1 or not one.photometric.startswith("MONOCHROME"):
-            raise InputError(
-                f"{where} is a colour image ({one.photometric or 'no PhotometricInterpretation'})",
-                "Only grey images have intensities: choose another series.",
-            )
-        if one.photometric != "MONOCHROME2":
-            raise InputError(
-                f"{where} is stored inverted ({one.photometric})", "Export it as MONOCHROME2."
-            )
-        if one.frames > 1:
-            raise InputError(
-                f"{where} holds {one.frames} frames in one file, which is not supported",
-                "Convert it with 3D Slicer or dcm2niix, and give the NIfTI file.",
-            )
-        if one.has_lut:
-            raise InputError(
-                f"{where}: its intensities need a lookup table (ModalityLUTSequence), which is "
-                "not supported",
-                "Export it with RescaleSlope and RescaleIntercept.",
-            )
-        if one.slope == 0:
-            raise InputError(f"{where}: RescaleSlope is 0", "Correct the header.")
-        if one.rows * one.columns == 0:
-            raise InputError(f"{where}: zero size, {one.columns}×{one.rows}", "Export it again.")
-
-
-def _voxels(slices: Sequence[Slice], modality: str, name: str, monitor: Monitor) -> Voxels:
-    if modality == "CT" and any(one.intercept is None for one in slices):
-        raise InputError(
-            f"{name}: RescaleIntercept is missing, so that the stored numbers give no HU",
-            "Load it as what it is, with the modality OT (--modality OT, modality='OT').",
-        )
-    stored = []
-    for index, one in enumerate(slices):
-        monitor.progress(index / len(slices), "reading slices")
-        stored.append(read_pixels(one.path, (one.rows, one.columns), monitor))
-    return rescale_slices(
-        stored,
-        [1.0 if one.slope is None else one.slope for one in slices],
-        [0.0 if one.intercept is None else one.intercept for one in slices],
+def _no_volume(found: Sequence[Choice], path: Path) -> MedEnhanceError:
+    first = found[0]
+    if len(found) == 1 and first.row.files == 1 and first.about.file.path == str(path):
+        return _object_error(first)
+    return InputError(
+        f"{path} holds no image that gives a volume, only {_counted(found)}; {said(first.about)}",
+        first.about.hint,
     )
 
 
+def _object_error(choice: Choice) -> MedEnhanceError:
+    about = choice.about
+    if about.damaged or not_an_image(about.sop_class) is None:
+        return InputError(said(about), about.hint)
+    return InputError(
+        f"{about.file.name} is no image but: {about.kind}, {about.reason}", about.hint
+    )
+
+
+def _tell_others(others: Sequence[Choice], name: str, monitor: Monitor) -> None:
+    damaged = [said(one.about) for one in others if one.about.damaged]
+    others = [one for one in others if not one.about.damaged]
+    if others:
+        monitor.warn(f"{name}: left out, as they are no images: {_counted(others)}")
+    if damaged:
+        monitor.warn(f"{name}: left out, as they cannot be read: {named(damaged)}")
+
+
+def _counted(choices: Sequence[Choice]) -> str:
+    counts: Counter[str] = Counter()
+    for one in choices:
+        counts["damaged file" if one.about.damaged else one.about.kind] += one.row.files
+    return ", ".join(f"{count} × {kind}" for kind, count in sorted(counts.items()))
+
+
+# ------------------------------------------------------------ the volume
+
+
+def _volume(
+    choice: Choice, path: Path, modality: str | None, repairs: Repairs | None, monitor: Monitor
+) -> Volume:
+    part, about, name = choice.part, choice.about, path.name
+    if choice.fault or part is None:
+        raise choice.fault or _object_error(choice)
+    for note in choice.notes:
+        monitor.warn(note)
+    require_same(part.slices, "units", lambda one: (one.rescale_type, one.units), name)
+    stacks = _stacks(part, name, repairs, monitor)
+    require_identical(choice.copies, name, monitor.part(0.3, 0.4))
+    own = about.modality if about.modality in _MODALITIES else "OT"
+    meaning = modality or own
+    ordered = [one for each in stacks for one in each.slices]
+    voxels = read_intensities(ordered, meaning, name, monitor.part(0.4, 1))
+    voxels = voxels.reshape(len(stacks), -1, *voxels.shape[-2:])
+    voxels, geometry, notes = _repaired(voxels, stacks[0], monitor)
+    return Volume(
+        voxels if len(stacks) > 1 else voxels[0],
+        geometry,
+        modality=meaning,
+        units=_units(ordered[0], own) if meaning == own else default_units(meaning),
+        source=f"{path} (series {choice.row.key})",
+        history=notes,
+        frame_interval_s=interval_s(part),
+        origin=_origin(stacks, is_on_grid=stacks[0].repair is None),
+        lossy=_lossy(ordered),
+    )
+
+
+def _stacks(part: Part, name: str, repairs: Repairs | None, monitor: Monitor) -> list[Stack]:
+    """One for each frame, all of them on one grid."""
+    first = stack(part.frames[0], name, monitor, repairs)
+    stacks = [first]
+    for number, frame in enumerate(part.frames[1:], 2):
+        monitor.check()
+        stacks.append(stack(frame, name, Monitor(), repairs))
+        if not stacks[-1].geometry.is_close(first.geometry, _SAME_GRID):
+            raise GeometryError(
+                f"{name}: frame {number} ({stacks[-1].slices[0].file.name} first) lies elsewhere "
+                "than the first",
+                "Put the frames in folders of their own and load one.",
+            )
+    return stacks
+
+
+def _repaired(
+    frames: Voxels, first: Stack, monitor: Monitor
+) -> tuple[Voxels, Geometry, tuple[str, ...]]:
+    """The frames [T, K, J, I] on a true grid, and what was done to get there."""
+    if first.repair is None:
+        return frames, first.geometry, ()
+    done = [first.repair.apply(frame, monitor) for frame in frames]
+    _, geometry, notes = done[0]
+    return np.stack([voxels for voxels, _, _ in done]), geometry, notes
+
+
 def _units(first: Slice, modality: str) -> str:
-    if modality == "PT":
-        return _PET_UNITS.get(first.pet_units, first.pet_units)
+    if first.units:
+        return _UNITS.get(first.units.upper(), first.units)
     if modality == "CT" and first.rescale_type not in ("", "HU"):
         return first.rescale_type
     return default_units(modality)
+
+
+def _origin(stacks: Sequence[Stack], *, is_on_grid: bool) -> DicomOrigin:
+    first = stacks[0].slices[0]
+    return DicomOrigin(
+        first.study,
+        first.series,
+        tuple(
+            tuple(
+                Instance(str(one.file), one.sop_class, one.instance, one.frame)
+                for one in each.slices
+            )
+            for each in stacks
+        ),
+        on_grid=is_on_grid,
+    )
+
+
+def _lossy(slices: Sequence[Slice]) -> tuple[Lossy, ...]:
+    """The steps that any slice went through, each with the ratio of the slice that lost most."""
+    ratios: dict[tuple[int, str], float] = {}
+    for one in slices:
+        for place, step in enumerate(one.lossy):
+            key = (place, step.method)
+            ratios[key] = max(ratios.get(key, 0.0), step.ratio)
+    return tuple(Lossy(method, ratio) for (_, method), ratio in sorted(ratios.items()))

@@ -1,177 +1,157 @@
-"""Finds the image series in a folder from the headers of its files."""
+"""The headers of many files, in the order of the files, and grouped by series."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicom.reading import is_dicom, numbers, read_header, text
+from MedEnhanceLib.io.dicom import archives, helpers
+from MedEnhanceLib.io.dicom.headers import Header, read_header
+from MedEnhanceLib.io.dicom.slices import Slice
+from MedEnhanceLib.io.dicom.sources import FileRef, find_files
 from MedEnhanceLib.progress import Monitor
 
-if TYPE_CHECKING:
-    from pydicom import Dataset
-
-_ELEMENTS = (
-    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription",
-    "Modality", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation",
-    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
-    "SpacingBetweenSlices", "RescaleSlope", "RescaleIntercept", "RescaleType", "Units",
-    "ModalityLUTSequence",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Slice:
-    """One image file: its path and those header elements that matter, None where absent.
-
-    position, orientation: as DICOM gives them, mm and direction cosines in LPS.
-    pixel_spacing: mm between rows, then between columns. thickness: mm from slice to slice.
-    """
-
-    path: Path
-    instance: str
-    rows: int
-    columns: int
-    frames: int
-    samples: int
-    photometric: str
-    has_lut: bool
-    position: tuple[float, ...] | None
-    orientation: tuple[float, ...] | None
-    pixel_spacing: tuple[float, ...] | None
-    thickness: float | None
-    slope: float | None
-    intercept: float | None
-    rescale_type: str
-    pet_units: str
+_STAGE = "reading headers"
+_MOST_NAMED = 6
+_DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 
 
 @dataclass(frozen=True)
 class Series:
-    """The image files that share a SeriesInstanceUID."""
+    """The objects that share a study and a SeriesInstanceUID.
+
+    images: headers with slices. others: objects without, each with its reason. damaged: files of
+    this series, as far as can be told, that cannot be read.
+    """
 
     uid: str
-    number: str
-    description: str
-    modality: str
-    slices: tuple[Slice, ...]
+    images: tuple[Header, ...] = ()
+    others: tuple[Header, ...] = ()
+    damaged: tuple[Header, ...] = ()
 
-    def __str__(self) -> str:
-        first = self.slices[0]
-        size = f"{first.columns}×{first.rows}×{len(self.slices)}"
-        name = self.description or "no description"
-        return f"{self.modality or '?'}  {size}  {name!r}  {self.uid}"
+    @property
+    def about(self) -> Header:
+        """A header that tells of the whole series."""
+        return (*self.images, *self.others, *self.damaged)[0]
+
+    @property
+    def slices(self) -> list[Slice]:
+        """Of all its images, in the order of the files."""
+        return [one for header in self.images for one in header.slices]
 
 
-def find_series(folder: Path, monitor: Monitor) -> list[Series]:
-    """The series below `folder`, by number; objects that are no images are named in a warning.
+@dataclass(frozen=True)
+class Scan:
+    """What lies at a path. lost: damaged files that do not even tell their series."""
 
-    Raises InputError for a folder that is empty, or that holds no DICOM image.
+    series: tuple[Series, ...]
+    lost: tuple[Header, ...]
+
+
+def scan(path: Path, monitor: Monitor) -> Scan:
+    """Read all headers at `path` (see find_files) and sort them into series, by series number.
+
+    Files that are no DICOM do not matter, unless there is nothing else. Damaged files are kept
+    apart: what becomes of them is for whoever chooses a series. Warns of what the headers made
+    pydicom warn of. Raises InputError where no DICOM is there at all.
     """
-    files = list(_files_below(folder))
-    if not files:
-        raise InputError(f"{folder} is an empty folder", "Give the folder that holds the images.")
-    images: dict[str, list[tuple[Dataset, Path]]] = {}
-    others: list[str] = []
-    for index, path in enumerate(files):
-        monitor.progress(index / len(files), "reading headers")
-        if not is_dicom(path):
-            continue
-        header = read_header(path, _ELEMENTS)
-        if text(header, "Rows"):
-            images.setdefault(text(header, "SeriesInstanceUID"), []).append((header, path))
+    require("pydicom", purpose="Reading DICOM")
+    try:
+        files = find_files(path, monitor)
+        found = read_headers(files, monitor)
+    finally:
+        archives.forget()
+    headers = [header for header in found if header is not None]
+    if not headers:
+        raise _no_dicom(path, files)
+    _tell_notes(headers, monitor)
+    _tell_empty(files, found, monitor)
+    return _sorted(headers)
+
+
+def read_headers(files: Sequence[FileRef], monitor: Monitor) -> list[Header | None]:
+    """The header of each file, None for what is no DICOM; in other processes where that pays."""
+    headers: list[Header | None] = [None] * len(files)
+    done: set[int] = set()
+    if helpers.pays(len(files)):
+        try:
+            for start, part in helpers.read_in_helpers(files, monitor.check):
+                headers[start : start + len(part)] = part
+                done.update(range(start, start + len(part)))
+                monitor.progress(len(done) / len(files), _STAGE)
+        except OSError as cause:
+            monitor.log(f"headers are read one by one: {cause}")
+    for index, file in enumerate(files):
+        if index not in done:
+            monitor.progress(index / len(files), _STAGE)
+            headers[index] = read_header(file)
+    return headers
+
+
+def _sorted(headers: Iterable[Header]) -> Scan:
+    by_series: dict[tuple[str, str], list[Header]] = {}
+    lost = []
+    for header in headers:
+        if header.damaged and not header.series:
+            lost.append(header)
         else:
-            others.append(_class_name(header))
-    if not images:
-        raise _no_images(folder, files, others)
-    if others:
-        monitor.warn(f"{folder.name}: left out, as they are no images: {_counted(others)}")
-    return sorted((_series(found) for found in images.values()), key=_in_order)
-
-
-def one_file(path: Path) -> Series:
-    """The series of a single file, with that file alone."""
-    header = read_header(path, _ELEMENTS)
-    if not text(header, "Rows"):
-        raise InputError(
-            f"{path.name} is no image but: {_class_name(header)}", "Give the images it belongs to."
+            by_series.setdefault((header.study, header.series), []).append(header)
+    series = [
+        Series(
+            uid,
+            images=tuple(one for one in found if one.slices),
+            others=tuple(one for one in found if not one.slices and not one.damaged),
+            damaged=tuple(one for one in found if one.damaged),
         )
-    return _series([(header, path)])
-
-
-def _files_below(folder: Path) -> list[Path]:
-    found = []
-    for root, folders, names in os.walk(folder):
-        folders.sort()
-        found += [Path(root) / name for name in sorted(names) if not name.startswith(".")]
-    return found
-
-
-def _series(found: list[tuple[Dataset, Path]]) -> Series:
-    first = found[0][0]
-    return Series(
-        uid=text(first, "SeriesInstanceUID"),
-        number=text(first, "SeriesNumber"),
-        description=text(first, "SeriesDescription"),
-        modality=text(first, "Modality"),
-        slices=tuple(_slice(header, path) for header, path in found),
-    )
-
-
-def _slice(header: Dataset, path: Path) -> Slice:
-    return Slice(
-        path=path,
-        instance=text(header, "SOPInstanceUID"),
-        rows=_whole(header, "Rows", path),
-        columns=_whole(header, "Columns", path),
-        frames=_whole(header, "NumberOfFrames", path) or 1,
-        samples=_whole(header, "SamplesPerPixel", path) or 1,
-        photometric=text(header, "PhotometricInterpretation"),
-        has_lut="ModalityLUTSequence" in header,
-        position=numbers(header, "ImagePositionPatient", 3, path),
-        orientation=numbers(header, "ImageOrientationPatient", 6, path),
-        pixel_spacing=numbers(header, "PixelSpacing", 2, path),
-        thickness=_one(header, "SpacingBetweenSlices", path)
-        or _one(header, "SliceThickness", path),
-        slope=_one(header, "RescaleSlope", path),
-        intercept=_one(header, "RescaleIntercept", path),
-        rescale_type=text(header, "RescaleType"),
-        pet_units=text(header, "Units"),
-    )
-
-
-def _one(header: Dataset, field: str, path: Path) -> float | None:
-    found = numbers(header, field, 1, path)
-    return None if found is None else found[0]
-
-
-def _whole(header: Dataset, field: str, path: Path) -> int:
-    return int(_one(header, field, path) or 0)
+        for (_, uid), found in by_series.items()
+    ]
+    return Scan(tuple(sorted(series, key=_in_order)), tuple(lost))
 
 
 def _in_order(series: Series) -> tuple[int, str]:
-    return (int(series.number) if series.number.isdigit() else 1 << 31, series.uid)
+    number = series.about.number
+    return (int(number) if number.isdecimal() else 1 << 31, series.uid)
 
 
-def _class_name(header: Dataset) -> str:
-    name = getattr(header.get("SOPClassUID"), "name", "")
-    return str(name) or text(header, "Modality") or "unknown object"
+def _tell_notes(headers: Sequence[Header], monitor: Monitor) -> None:
+    """Each of pydicom's warnings once, however many files gave it."""
+    counts = Counter(note for header in headers for note in header.notes)
+    for note, count in counts.items():
+        first = next(header.file.name for header in headers if note in header.notes)
+        more = f" (and {count - 1} more files)" if count > 1 else ""
+        monitor.warn(f"{first}: {note}{more}")
 
 
-def _counted(names: list[str]) -> str:
-    return ", ".join(f"{count} × {name}" for name, count in sorted(Counter(names).items()))
+def _tell_empty(
+    files: Sequence[FileRef], headers: Sequence[Header | None], monitor: Monitor
+) -> None:
+    """A file called DICOM that is none was one once: a slice may be lost."""
+    odd = [
+        file.name
+        for file, header in zip(files, headers, strict=True)
+        if header is None and file.name.lower().endswith(_DICOM_ENDINGS)
+    ]
+    if odd:
+        monitor.warn(f"{len(odd)} files are named like DICOM and are none: {named(odd)}")
 
 
-def _no_images(folder: Path, files: list[Path], others: list[str]) -> InputError:
-    if others:
+def named(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return f"{', '.join(names[:_MOST_NAMED])}{more}"
+
+
+def _no_dicom(path: Path, files: Sequence[FileRef]) -> InputError:
+    if len(files) == 1 and files[0].path == str(path) and not files[0].member:
         return InputError(
-            f"{folder} holds no image, only {_counted(others)}", "Give the folder of the images."
+            f"{path.name} is not a DICOM file: the mark DICM is missing",
+            "Check that it is an image; files without the mark must be exported again.",
         )
     return InputError(
-        f"{folder} holds no DICOM file ({len(files)} files looked at, {files[0].name} first)",
+        f"{path} holds no DICOM file ({len(files)} files looked at, {files[0].name} first)",
         "Give a folder of DICOM images, or name the volume's file itself.",
     )

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import zipfile
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.dicom import archives, mediadir
+from MedEnhanceLib.progress import Monitor
+
 _INSIDE = "!/"
+_LISTS = (".txt", ".lst")
+_MOST_NAMED = 6
 
 
 @dataclass(frozen=True, order=True)
@@ -28,6 +33,13 @@ class FileRef:
         """The last part of its name, for messages."""
         return self.member.rsplit("/", 1)[-1] if self.member else Path(self.path).name
 
+    @property
+    def folder(self) -> str:
+        """Where it lies: a folder, or a folder inside a zip."""
+        if self.member:
+            return f"{self.path}{_INSIDE}{self.member.rpartition('/')[0]}"
+        return str(Path(self.path).parent)
+
     def __str__(self) -> str:
         return f"{self.path}{_INSIDE}{self.member}" if self.member else self.path
 
@@ -43,13 +55,156 @@ class FileRef:
 
     @contextlib.contextmanager
     def open(self) -> Iterator[BinaryIO]:
-        """A seekable stream of its bytes; a member of a zip is read into memory.
+        """A seekable stream of all its bytes; a member of a zip is read into memory and checked.
 
-        Raises OSError and zipfile.BadZipFile.
+        Raises OSError, and InputError for a member that cannot be unpacked.
         """
-        if not self.member:
-            with Path(self.path).open("rb") as stream:
-                yield stream
-            return
-        with zipfile.ZipFile(self.path) as archive:
-            yield io.BytesIO(archive.read(self.member))
+        with (
+            archives.member_bytes(self.path, self.member)
+            if self.member
+            else Path(self.path).open("rb")
+        ) as stream:
+            yield stream
+
+    @contextlib.contextmanager
+    def peek(self) -> Iterator[BinaryIO]:
+        """A seekable stream for its header: a member of a zip is unpacked as far as it is read.
+
+        Raises what `open` does; reading from it may raise archives.FAILURES too.
+        """
+        with (
+            archives.member_stream(self.path, self.member)
+            if self.member
+            else Path(self.path).open("rb")
+        ) as stream:
+            yield stream
+
+
+def find_files(path: Path, monitor: Monitor) -> list[FileRef]:
+    """The files that may hold DICOM, in the order of their names.
+
+    path: a folder, with all below it; a zip; a DICOMDIR, which stands for its folder; a list
+    (.txt, .lst) with a path a line, relative to itself; or one file.
+    A directory only tells what should be there: what it forgot is found too, and what is missing
+    is named in a warning. Raises InputError where nothing is there, or the zip or list is refused.
+    """
+    if path.is_dir():
+        return _in_folder(path, monitor)
+    if path.suffix.lower() in _LISTS:
+        return _in_list(path, monitor)
+    if archives.is_zip(path):
+        found = [FileRef(str(path), name) for name in sorted(archives.members(path, monitor))]
+        return _without_directories(found, str(path), monitor)
+    return _in_folder(path.parent, monitor, directory=path) if _is_directory(path) else [_one(path)]
+
+
+def is_source(path: Path) -> bool:
+    """Whether a file holds or names others: a zip, a DICOMDIR, a list of files."""
+    return path.suffix.lower() in _LISTS or archives.is_zip(path) or _is_directory(path)
+
+
+def _one(path: Path) -> FileRef:
+    if not path.is_file():
+        raise InputError(f"{path} is no file", "Check the path.")
+    return FileRef(str(path))
+
+
+def _is_directory(path: Path) -> bool:
+    if mediadir.is_named_directory(path.name):
+        return True
+    try:
+        with path.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM" and mediadir.is_directory(stream)
+    except OSError:
+        return False
+
+
+def _in_folder(folder: Path, monitor: Monitor, directory: Path | None = None) -> list[FileRef]:
+    found = [FileRef(path) for path in _below(folder, monitor)]
+    if not found:
+        raise InputError(f"{folder} is an empty folder", "Give the folder that holds the images.")
+    if directory is not None and FileRef(str(directory)) in found:
+        found.remove(FileRef(str(directory)))
+        _tell_missing(FileRef(str(directory)), found, monitor)
+    return _without_directories(found, str(folder), monitor)
+
+
+def _below(folder: Path, monitor: Monitor) -> Iterator[str]:
+    """Regular files below a folder, through links too; hidden ones are left out."""
+    waiting, seen = [str(folder)], set()
+    while waiting:
+        monitor.check()
+        here = waiting.pop()
+        try:
+            state = Path(here).stat()
+            if (state.st_dev, state.st_ino) in seen:
+                continue  # a link that leads back
+            seen.add((state.st_dev, state.st_ino))
+            with os.scandir(here) as entries:
+                visible = [entry for entry in entries if not entry.name.startswith(".")]
+            # A pipe or a device may never end, so that only regular files are read.
+            files = sorted(entry.path for entry in visible if entry.is_file())
+            folders = sorted((entry.path for entry in visible if entry.is_dir()), reverse=True)
+        except OSError as cause:
+            monitor.warn(f"{here} cannot be looked through: {cause.strerror}")
+            continue
+        yield from files
+        waiting += folders
+
+
+def _in_list(path: Path, monitor: Monitor) -> list[FileRef]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as cause:
+        raise InputError(f"{path} cannot be read: {cause.strerror}", "Check the path.") from cause
+    except UnicodeDecodeError as cause:
+        raise InputError(
+            f"{path} is no list of files: it is not text in UTF-8", "Write one path a line."
+        ) from cause
+    found: list[FileRef] = []
+    for number, line in enumerate(lines, 1):
+        entry = line.strip()
+        if not entry or entry.startswith("#"):
+            continue
+        ref = FileRef.parse(str(path.parent / entry))
+        if not ref.member and Path(ref.path).is_dir():
+            found += _in_folder(Path(ref.path), monitor)
+        elif Path(ref.path).is_file():
+            found.append(ref)
+        else:
+            raise InputError(
+                f"{path.name}, line {number}: {entry[:200]} is not there",
+                f"Give one path a line, relative to {path.parent}.",
+            )
+    if not found:
+        raise InputError(f"{path} names no file", "Write one path a line.")
+    return _without_directories(list(dict.fromkeys(found)), str(path.parent), monitor)
+
+
+def _without_directories(found: list[FileRef], root: str, monitor: Monitor) -> list[FileRef]:
+    """Take out every DICOMDIR, after it told what is missing."""
+    directories = [one for one in found if mediadir.is_named_directory(one.name)]
+    rest = [one for one in found if one not in directories]
+    for directory in directories:
+        _tell_missing(directory, rest, monitor)
+    if directories and not rest:
+        raise InputError(f"{root} holds a DICOMDIR but no images", "Copy the whole disc.")
+    return rest
+
+
+def _tell_missing(directory: FileRef, found: Sequence[FileRef], monitor: Monitor) -> None:
+    root = directory.folder.removesuffix("/") + "/"
+    below = [str(one).replace(os.sep, "/") for one in found]
+    below = [one.removeprefix(root.replace(os.sep, "/")) for one in below]
+    try:
+        with directory.open() as stream:
+            missing = mediadir.missing(mediadir.referenced(stream), below)
+    except (ValueError, OSError, InputError) as cause:
+        monitor.warn(f"{directory.name} cannot be read, all files beside it are taken: {cause}")
+        return
+    if missing:
+        more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
+        monitor.warn(
+            f"{directory.name} names {len(missing)} files that are not there: "
+            f"{', '.join(missing[:_MOST_NAMED])}{more}"
+        )

@@ -196,15 +196,16 @@ def test_tilted_gantry_is_refused_with_its_angle(make_series: Make) -> None:
         load(make_series(STORED, positions=positions))
 
 
-def test_slices_that_turn_are_refused(make_series: Make) -> None:
+def test_slice_across_the_others_is_no_slice_of_theirs(make_series: Make, ear: Ear) -> None:
     folder = make_series(
         STORED,
         slice_elements=lambda index: {
             "ImageOrientationPatient": [0, 1, 0, 0, 0, -1] if index == 2 else [1, 0, 0, 0, 1, 0]
         },
     )
-    with pytest.raises(GeometryError, match="different orientations"):
-        load(folder)
+    with pytest.raises(GeometryError, match=r"missing between 2\.50 and 7\.50 mm"):
+        load(folder, monitor=ear.monitor)
+    assert any("localiser" in warning and "003.dcm" in warning for warning in ear.warnings)
 
 
 def test_orientation_that_is_no_right_angle_is_refused(make_series: Make) -> None:
@@ -249,11 +250,16 @@ def test_odd_image_is_refused_with_the_reason(
     assert caught.value.hint
 
 
-def test_slices_of_different_size_are_refused(make_series: Make) -> None:
+def test_slices_of_different_size_are_volumes_of_their_own(make_series: Make) -> None:
     make_series(STORED, prefix="a")
-    folder = make_series(np.zeros((1, 8, 8), np.uint16), prefix="b", positions=[(0, 0, 99.0)])
-    with pytest.raises(InputError, match=r"differ in size: 6×4.*8×8.*\(1 of 6 differ\)"):
+    folder = make_series(
+        np.zeros((1, 8, 8), np.uint16), prefix="b", positions=[(0, 0, 99.0)], SOPInstanceUID="1.2.9"
+    )
+    with pytest.raises(InputError, match="holds 2 series") as caught:
         load(folder)
+    assert "6×4×5  'axial'  1.2.3.1/6×4" in caught.value.message
+    assert load(folder, series="1.2.3.1/6×4").shape == (5, 4, 6)
+    assert load(folder, series="2").shape == (1, 8, 8)
 
 
 def test_slices_of_different_units_are_refused(make_series: Make) -> None:

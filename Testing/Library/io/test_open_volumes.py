@@ -105,13 +105,13 @@ ODD = {
     "JPEG2000": "ImagePositionPatient",
     "JPGExtended": "ImagePositionPatient",
     "image_dfl": "ImagePositionPatient",
-    "examples_ybr_color": "colour",
+    "examples_ybr_color": "ultrasound clip",
     "no_meta": "DICM",
-    "rtdose": "15 frames",
+    "rtdose": "pixels of shape",
     "test-SR": "Comprehensive SR Storage",
     "emri_small": "10 frames",
     "emri_small_jpeg_ls_lossless": "10 frames",
-    "eCT_Supplemental": "2 frames",
+    "eCT_Supplemental": "pixels of shape",
 }
 
 

@@ -1,0 +1,145 @@
+"""DICOM in a zip: its members are read where they lie, and nothing is ever unpacked to disk."""
+
+from __future__ import annotations
+
+import functools
+import io
+import lzma
+import os
+import zipfile
+import zlib
+from collections import Counter
+from pathlib import Path
+from typing import BinaryIO
+
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.machine import memory
+from MedEnhanceLib.progress import Monitor
+
+_ENCRYPTED = 0x1
+_ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".iso")
+_UNPACK = "Unpack the archive and give the folder."
+#: What a damaged or hostile archive makes `zipfile` raise.
+FAILURES: tuple[type[Exception], ...] = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError,
+    ValueError, KeyError,
+)  # fmt: skip
+
+
+def is_zip(path: Path) -> bool:
+    """Whether a file is a zip, by its content; one that is damaged, by its name."""
+    try:
+        with path.open("rb") as stream:
+            begins = stream.read(4)
+        return begins in (b"PK\x03\x04", b"PK\x05\x06") or path.suffix.lower() == ".zip"
+    except OSError:
+        return False
+
+
+def members(path: Path, monitor: Monitor) -> list[str]:
+    """The files in a zip that could be DICOM, by name.
+
+    Raises InputError for an archive that is damaged, encrypted, that holds nothing but further
+    archives, or that says itself that it unpacks to more than there is memory.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+    except FAILURES as cause:
+        raise InputError(
+            f"{path} cannot be read as a zip: {cause}", "Copy or download the file again."
+        ) from cause
+    except OSError as cause:
+        raise InputError(f"{path} cannot be read: {cause.strerror}", _UNPACK) from cause
+    entries = [entry for entry in entries if not _is_hidden(entry.filename)]
+    _refuse_encrypted(entries, path)
+    nested = [entry for entry in entries if _is_archive(entry.filename)]
+    entries = [entry for entry in entries if not _is_archive(entry.filename)]
+    if nested and not entries:
+        raise InputError(
+            f"{path} holds no DICOM file but further archives ({nested[0].filename} first)", _UNPACK
+        )
+    if nested:
+        monitor.warn(
+            f"{path.name}: archives inside it are not opened: {len(nested)}, "
+            f"{nested[0].filename} first"
+        )
+    _refuse_huge(entries, path)
+    names = Counter(entry.filename for entry in entries)
+    for name, count in names.items():
+        if count > 1:
+            raise InputError(f"{path} holds {count} files of the name {name}", _UNPACK)
+    return list(names)
+
+
+def member_bytes(path: str, member: str) -> BinaryIO:
+    """A member in memory, its checksum compared. Raises InputError where that fails."""
+    with _readable(path, member) as stream:
+        try:
+            return io.BytesIO(stream.read())
+        except FAILURES as cause:
+            raise _damaged(path, member, cause) from cause
+
+
+def member_stream(path: str, member: str) -> BinaryIO:
+    """A member as it unpacks, for a look at its beginning; reading may raise FAILURES."""
+    return _readable(path, member)
+
+
+def forget() -> None:
+    """Close what was kept open between members."""
+    _opened.cache_clear()
+
+
+def _readable(path: str, member: str) -> BinaryIO:
+    try:
+        state = Path(path).stat()
+        # A process that was forked shares the place in the file: it needs an archive of its own.
+        archive = _opened(path, state.st_mtime_ns, state.st_size, os.getpid())
+        entry = archive.getinfo(member)
+        _refuse_encrypted([entry], Path(path))
+        _refuse_huge([entry], Path(path))
+        return archive.open(entry)  # type: ignore[return-value] # seekable, and reads binary
+    except FAILURES as cause:
+        raise _damaged(path, member, cause) from cause
+
+
+@functools.lru_cache(maxsize=2)
+def _opened(path: str, _changed: int, _size: int, _process: int) -> zipfile.ZipFile:
+    """Kept between members, as the list of 10,000 of them takes long to read."""
+    return zipfile.ZipFile(path)
+
+
+def _damaged(path: str, member: str, cause: BaseException) -> InputError:
+    reason = " ".join(str(cause).split()) or type(cause).__name__
+    return InputError(
+        f"{member} in {path} cannot be unpacked: {reason}", "Copy or download the archive again."
+    )
+
+
+def _refuse_encrypted(entries: list[zipfile.ZipInfo], path: Path) -> None:
+    for entry in entries:
+        if entry.flag_bits & _ENCRYPTED:
+            raise InputError(
+                f"{path} is encrypted ({entry.filename})",
+                "Unpack it with its password and give the folder.",
+            )
+
+
+def _refuse_huge(entries: list[zipfile.ZipInfo], path: Path) -> None:
+    """Nothing unpacks to more than it declares: `zipfile` stops there."""
+    declared, free = sum(entry.file_size for entry in entries), memory()["free"]
+    if free is not None and declared > free:
+        raise InputError(
+            f"{path} unpacks to {declared / 1e9:.1f} GB, more than the free memory of "
+            f"{free / 1e9:.1f} GB",
+            _UNPACK,
+        )
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def _is_archive(name: str) -> bool:
+    return name.lower().endswith(_ARCHIVES)

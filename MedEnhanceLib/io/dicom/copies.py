@@ -1,0 +1,82 @@
+"""One image given twice: a copy is left out and said, a contradiction is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.dicom.headers import Header
+from MedEnhanceLib.io.dicom.marks import pydicom_failures
+from MedEnhanceLib.io.dicom.sources import FileRef
+from MedEnhanceLib.progress import Monitor
+
+_MOST_NAMED = 6
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Files that carry one SOPInstanceUID; only the first is used."""
+
+    first: FileRef
+    others: tuple[FileRef, ...]
+
+
+def without_copies(headers: Sequence[Header]) -> tuple[list[Header], list[Copies]]:
+    """The first header of each instance, and what was left out for it; contents are not read."""
+    by_instance: dict[str, list[Header]] = defaultdict(list)
+    for index, header in enumerate(headers):
+        by_instance[header.instance or f"nameless {index}"].append(header)
+    first = [found[0] for found in by_instance.values()]
+    copies = [
+        Copies(found[0].file, tuple(one.file for one in found[1:]))
+        for found in by_instance.values()
+        if len(found) > 1
+    ]
+    return first, copies
+
+
+def require_identical(copies: Sequence[Copies], name: str, monitor: Monitor) -> None:
+    """Warn of copies, counted and named; raise InputError where one is not what it copies."""
+    count = sum(len(one.others) for one in copies)
+    done = 0
+    for one in copies:
+        digest = _digest(one.first)
+        for other in one.others:
+            monitor.progress(done / count, "comparing copies")
+            done += 1
+            if _digest(other) != digest and not _holds_the_same(one.first, other):
+                raise InputError(
+                    f"{name}: {one.first} and {other} carry one SOPInstanceUID and differ",
+                    "Only one of them can be the original: take the other away.",
+                )
+    if count:
+        named = ", ".join(f"{one.others[0]} (of {one.first.name})" for one in copies[:_MOST_NAMED])
+        more = f" and {count - min(len(copies), _MOST_NAMED)} more"
+        more = more if count > min(len(copies), _MOST_NAMED) else ""
+        monitor.warn(f"{name}: {count} files are copies of others and left out: {named}{more}")
+
+
+def _digest(file: FileRef) -> bytes:
+    try:
+        with file.open() as stream:
+            return hashlib.file_digest(stream, "sha256").digest()  # type: ignore[arg-type]
+    except OSError as cause:
+        raise InputError(
+            f"{file} cannot be read: {cause.strerror}", "Copy or export the file again."
+        ) from cause
+
+
+def _holds_the_same(first: FileRef, second: FileRef) -> bool:
+    """Whether two files hold one data set, each written in another way."""
+    pydicom = require("pydicom", purpose="Reading DICOM")
+    try:
+        with warnings.catch_warnings(), first.open() as one, second.open() as other:
+            warnings.simplefilter("ignore")
+            return bool(pydicom.dcmread(one, force=True) == pydicom.dcmread(other, force=True))
+    except pydicom_failures():
+        return False

@@ -1,0 +1,337 @@
+"""One file's header → what the file is, and its slices; runs in other processes too."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.dicom import kinds, multiframe
+from MedEnhanceLib.io.dicom.elements import (
+    acquisition_time,
+    date,
+    floats,
+    number,
+    one,
+    text,
+    texts,
+    whole,
+)
+from MedEnhanceLib.io.dicom.marks import HEAD, mark_of, pydicom_failures
+from MedEnhanceLib.io.dicom.mediadir import MEDIA_DIRECTORY
+from MedEnhanceLib.io.dicom.slices import Slice
+from MedEnhanceLib.io.dicom.sources import FileRef
+from MedEnhanceLib.origin import Lossy
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+_COPY_AGAIN = "Copy or export the file again."
+_ELEMENTS = (
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber",
+    "SeriesNumber", "SeriesDescription", "StudyDescription", "StudyDate", "SeriesDate",
+    "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime", "PatientID", "Modality",
+    "ImageType", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel",
+    "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation",
+    "PixelPaddingValue", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
+    "SliceThickness", "SpacingBetweenSlices", "FrameOfReferenceUID", "RescaleSlope",
+    "RescaleIntercept", "RescaleType", "Units", "ModalityLUTSequence", "AcquisitionNumber",
+    "EchoNumbers", "EchoTime", "TemporalPositionIdentifier", "NumberOfTemporalPositions",
+    "TriggerTime", "NominalPercentageOfCardiacPhase", "DiffusionBValue", "WindowCenter",
+    "WindowWidth", "BurnedInAnnotation", "LossyImageCompression", "LossyImageCompressionRatio",
+    "LossyImageCompressionMethod",
+)  # fmt: skip
+#: Where makers keep the b-value: element, creator's element, creator, which of its values.
+_PRIVATE_B_VALUES = (
+    (0x0019100C, 0x00190010, "SIEMENS MR HEADER"),
+    (0x00431039, 0x00430010, "GEMS_PARM_01"),
+    (0x20011003, 0x20010010, "Philips Imaging DD 001"),
+)
+_PRIVATE = tuple(tag for row in _PRIVATE_B_VALUES for tag in row[:2])
+#: GE adds this to a b-value, once or more.
+_GE_OFFSET = 1e9
+#: Compressions that lose information whatever the header says, as DICOM names the method.
+_LOSSY_SYNTAXES = {
+    "1.2.840.10008.1.2.4.50": "ISO_10918_1",
+    "1.2.840.10008.1.2.4.51": "ISO_10918_1",
+    "1.2.840.10008.1.2.4.81": "ISO_14495_1",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a DICOM file is.
+
+    slices: its image planes; empty where it gives none, and then `reason` and `hint` say why.
+    kind: its class in words. date: of the series, YYYY-MM-DD. damaged: whether its reason is that
+    it cannot be read; then the other fields are what could be read, "" where nothing could.
+    notes: what pydicom warned of.
+    """
+
+    file: FileRef
+    sop_class: str = ""
+    instance: str = ""
+    study: str = ""
+    series: str = ""
+    number: str = ""
+    description: str = ""
+    study_description: str = ""
+    modality: str = ""
+    date: str = ""
+    patient: str = ""
+    kind: str = ""
+    slices: tuple[Slice, ...] = ()
+    reason: str = ""
+    hint: str = ""
+    damaged: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def read_header(file: FileRef) -> Header | None:
+    """The header of a file; None for one that is no DICOM, and for the directory of a medium.
+
+    A file that is damaged, or that cannot be opened, is a Header that says so: never an error.
+    Raises DependencyError where pydicom is missing.
+    """
+    require("pydicom", purpose="Reading DICOM")
+    failures = pydicom_failures()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            found = _read(file)
+        except InputError as cause:
+            found = Header(file=file, reason=cause.message, hint=cause.hint, damaged=True)
+        except failures as cause:
+            reason = getattr(cause, "strerror", None) or " ".join(str(cause).split())
+            found = Header(
+                file=file,
+                reason=f"its header cannot be read: {(reason or type(cause).__name__)[:300]}",
+                hint=_COPY_AGAIN,
+                damaged=True,
+            )
+        if found is not None and found.damaged and not found.series:
+            found = _with_series(found, (InputError, *failures))
+    notes = tuple(dict.fromkeys(str(entry.message) for entry in caught))
+    return found if found is None or not notes else replace(found, notes=notes)
+
+
+def _read(file: FileRef) -> Header | None:
+    with file.peek() as stream:
+        mark = mark_of(stream.read(HEAD))
+        if not mark:
+            return None
+        if mark == "damaged":
+            raise InputError("its mark DICM is overwritten", _COPY_AGAIN)
+        stream.seek(0)
+        header = _elements(stream, force=mark == "bare")
+        if mark == "bare" and not _is_beyond_doubt(header):
+            return None
+        size = 0 if file.member else stream.seek(0, 2)
+    return (
+        None if text(header, "SOPClassUID") == MEDIA_DIRECTORY else _described(header, file, size)
+    )
+
+
+def _elements(stream: BinaryIO, *, force: bool) -> Dataset:
+    import pydicom
+
+    wanted: list[Any] = [*_ELEMENTS, *_PRIVATE, *multiframe.ELEMENTS]
+    header: Dataset = pydicom.dcmread(
+        stream, stop_before_pixels=True, specific_tags=wanted, force=force
+    )
+    for _ in header:  # pydicom decodes an element when it is first looked at
+        pass
+    return header
+
+
+def _is_beyond_doubt(header: Dataset) -> bool:
+    """Whether what has no mark is DICOM all the same: its identifiers are all there."""
+    return text(header, "SOPClassUID").startswith("1.2.840.10008.5.1.4.") and bool(
+        text(header, "SOPInstanceUID") and text(header, "Modality")
+    )
+
+
+def _with_series(damaged: Header, failures: tuple[type[Exception], ...]) -> Header:
+    """As much as tells which series a damaged file belongs to, where that much is readable."""
+    from pydicom.filereader import read_partial
+
+    try:
+        with damaged.file.peek() as stream:
+            part = read_partial(stream, stop_when=lambda tag, _vr, _length: tag > 0x0020000E)
+        return replace(
+            damaged, study=text(part, "StudyInstanceUID"), series=text(part, "SeriesInstanceUID")
+        )
+    except failures:
+        return damaged
+
+
+def _described(header: Dataset, file: FileRef, size: int) -> Header:
+    sop_class, modality = text(header, "SOPClassUID"), text(header, "Modality")
+    about = Header(
+        file=file,
+        sop_class=sop_class,
+        instance=text(header, "SOPInstanceUID"),
+        study=text(header, "StudyInstanceUID"),
+        series=text(header, "SeriesInstanceUID"),
+        number=text(header, "SeriesNumber"),
+        description=text(header, "SeriesDescription"),
+        study_description=text(header, "StudyDescription"),
+        modality=modality,
+        date=date(text(header, "SeriesDate") or text(header, "StudyDate")),
+        patient=text(header, "PatientID"),
+        kind=kinds.class_name(sop_class, modality),
+    )
+    reason = kinds.not_an_image(sop_class)
+    if reason is None and not text(header, "Rows"):
+        if text(header, "ImagePositionPatient") or kinds.is_image(sop_class):
+            return replace(about, reason="Rows is missing", hint=_COPY_AGAIN, damaged=True)
+        reason = kinds.Reason("an object without pixels")
+    if reason is not None:
+        return replace(about, reason=reason.what, hint=reason.hint)
+    try:
+        common = _slice(header, file, about, size)
+    except InputError as cause:
+        return replace(about, reason=cause.message, hint=cause.hint, damaged=True)
+    return _with_slices(about, header, common)
+
+
+def _with_slices(about: Header, header: Dataset, common: Slice) -> Header:
+    frames = whole(header, "NumberOfFrames")
+    if frames > 1 or kinds.may_hold_frames(about.sop_class):
+        try:
+            return replace(about, slices=tuple(multiframe.frames_of(header, about.file, common)))
+        except InputError as cause:
+            return replace(about, reason=cause.message, hint=cause.hint)
+    if "MOSAIC" in common.image_type:
+        return replace(
+            about,
+            reason="a mosaic: the slices of a volume side by side in one picture",
+            hint="Convert it with dcm2niix, and give the NIfTI file.",
+        )
+    reason = kinds.not_a_plane(about.sop_class)
+    if reason is not None and (common.position is None or common.orientation is None):
+        return replace(about, reason=reason.what, hint=reason.hint)
+    return replace(about, slices=(common,))
+
+
+def _slice(header: Dataset, file: FileRef, about: Header, size: int) -> Slice:
+    rows, columns = whole(header, "Rows"), whole(header, "Columns")
+    bits = whole(header, "BitsAllocated") or 16
+    syntax = _transfer_syntax(header)
+    samples = whole(header, "SamplesPerPixel") or 1
+    frames = whole(header, "NumberOfFrames") or 1
+    return Slice(
+        file=file,
+        sop_class=about.sop_class,
+        instance=about.instance,
+        study=about.study,
+        series=about.series,
+        number=number(header, "InstanceNumber"),
+        rows=rows,
+        columns=columns,
+        samples=samples,
+        bits_allocated=bits,
+        bits_stored=whole(header, "BitsStored") or bits,
+        signed=whole(header, "PixelRepresentation") == 1,
+        photometric=text(header, "PhotometricInterpretation"),
+        transfer_syntax=syntax,
+        position=floats(header, "ImagePositionPatient", 3),
+        orientation=floats(header, "ImageOrientationPatient", 6),
+        pixel_spacing=floats(header, "PixelSpacing", 2),
+        thickness=one(header, "SliceThickness"),
+        between=one(header, "SpacingBetweenSlices"),
+        slope=one(header, "RescaleSlope"),
+        intercept=one(header, "RescaleIntercept"),
+        rescale_type=text(header, "RescaleType"),
+        units=text(header, "Units"),
+        has_lut="ModalityLUTSequence" in header,
+        padding=one(header, "PixelPaddingValue"),
+        frame_of_reference=text(header, "FrameOfReferenceUID"),
+        acquisition=text(header, "AcquisitionNumber"),
+        echo=text(header, "EchoNumbers") or text(header, "EchoTime"),
+        phase=_phase(header),
+        b_value=_b_value(header),
+        image_type=texts(header, "ImageType"),
+        time_s=acquisition_time(header),
+        lossy=_lossy(header, syntax, rows * columns * samples * frames * bits / 8, size),
+        window=_window(header),
+        burned_in=text(header, "BurnedInAnnotation"),
+    )
+
+
+# ------------------------------------------------------------ what elements mean
+
+
+def _transfer_syntax(header: Dataset) -> str:
+    """As the file says; without a meta header, as the data set turned out to be encoded."""
+    meta = getattr(header, "file_meta", None)
+    told = text(meta, "TransferSyntaxUID") if meta is not None else ""
+    if told:
+        return told
+    is_implicit, is_little = header.original_encoding
+    if is_implicit:
+        return "1.2.840.10008.1.2"
+    return "1.2.840.10008.1.2.1" if is_little else "1.2.840.10008.1.2.2"
+
+
+def _phase(header: Dataset) -> str:
+    """What places an image in time: which temporal position, or how long after a trigger."""
+    position = text(header, "TemporalPositionIdentifier")
+    if position and number(header, "NumberOfTemporalPositions") != 1:
+        return position
+    trigger = text(header, "TriggerTime")
+    if trigger:
+        return f"{trigger} ms"
+    percent = text(header, "NominalPercentageOfCardiacPhase")
+    return f"{percent} %" if percent else position
+
+
+def _b_value(header: Dataset) -> str:
+    """In s/mm²: the standard element, else the private one of a maker who named itself."""
+    value = number(header, "DiffusionBValue")
+    if value is not None:
+        return f"{value}"
+    for tag, creator_tag, creator in _PRIVATE_B_VALUES:
+        if tag in header and creator_tag in header:
+            told = header[tag].value
+            first = told if isinstance(told, int | float | str) else next(iter(told or ()), "")
+            if str(header[creator_tag].value).strip() == creator:
+                with contextlib.suppress(TypeError, ValueError, OverflowError):
+                    return f"{int(float(first) % _GE_OFFSET)}"
+    return ""
+
+
+def _window(header: Dataset) -> tuple[float, float] | None:
+    pair = []
+    for field in "WindowCenter", "WindowWidth":
+        value = header.get(field)
+        first = value if isinstance(value, int | float | str) else next(iter(value or ()), None)
+        try:
+            pair.append(float(first))  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            return None
+    return (pair[0], pair[1]) if all(map(math.isfinite, pair)) and pair[1] > 0 else None
+
+
+def _lossy(header: Dataset, syntax: str, raw_bytes: float, size: int) -> tuple[Lossy, ...]:
+    """The lossy steps that the header tells of; a ratio that it hides is that of the file."""
+    about = raw_bytes / size if size else 1.0
+    methods = texts(header, "LossyImageCompressionMethod")
+    implied = _LOSSY_SYNTAXES.get(syntax, "")
+    if implied and implied not in methods:
+        methods = (*methods, implied)
+    if not methods and text(header, "LossyImageCompression") != "01":
+        return ()
+    ratios = []
+    for told in texts(header, "LossyImageCompressionRatio"):
+        with contextlib.suppress(ValueError):
+            ratios.append(float(told))
+    pairs = zip_longest(methods or ("",), ratios[: max(len(methods), 1)])
+    return tuple(
+        Lossy(method or "", ratio if ratio and ratio > 0 else about) for method, ratio in pairs
+    )
