@@ -16,6 +16,7 @@ from MedEnhanceLib.jobs.compression import (
     run_estimate,
     run_recover,
 )
+from MedEnhanceLib.jobs.deidentification import DeidentifyParams, run_deidentify
 from MedEnhanceLib.jobs.demo import DemoParams, run_demo
 from MedEnhanceLib.jobs.enhancement import (
     EnhanceParams,
@@ -62,6 +63,7 @@ JOBS: dict[str, JobKind] = {
     "degrade": JobKind(DegradeParams, run_degrade),
     "convert": JobKind(ConvertParams, run_convert),
     "inspect": JobKind(InspectParams, run_inspect),
+    "deidentify": JobKind(DeidentifyParams, run_deidentify),
     "train": JobKind(TrainParams, run_train),
     "evaluate": JobKind(EvaluateParams, run_evaluate),
     "demo": JobKind(DemoParams, run_demo),

@@ -21,6 +21,7 @@ _KINDS = {
     "recover",
     "degrade",
     "convert",
+    "deidentify",
     "inspect",
     "train",
     "evaluate",
