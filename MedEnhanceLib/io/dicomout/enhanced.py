@@ -1,21 +1,201 @@
-"""Many frames in one file: the images of a derived series as a legacy converted enhanced image."""
+"""Many frames in one file: the images of a derived series as a legacy converted enhanced image.
+
+highdicom does the conversion. It takes the single images for stored ones and refers to them; ours
+never are, so references to the true sources take their place. Frames stay in our order, along the
+normal: readers that know nothing of dimension indices (GDCM, and ITK with it) rely on it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import copy
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.dependencies import require
-from MedEnhanceLib.io.dicomout.derivation import Derivation
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.dicomout.frames import copy_elements
+from MedEnhanceLib.io.dicomout.iods import CT_IMAGE, MR_IMAGE
+from MedEnhanceLib.io.dicomout.objects import leave_patient_open
+from MedEnhanceLib.io.dicomout.template import Template
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+#: What highdicom adds without a value, though it means something when it is there.
+_MADE_UP = (
+    "ContrastBolusAgent", "ClinicalTrialTimePointID", "ClinicalTrialCoordinatingCenterName",
+)  # fmt: skip
+_OF_SIDE = ("BodyPartExamined", "Laterality")
+_TEMPORAL_POSITION_INDEX, _FRAME_CONTENT = 0x00209128, 0x00209111
+_IMAGE_POSITION, _PLANE_POSITION = 0x00200032, 0x00209113
 
-def convert(images: Sequence[Dataset], derivation: Derivation) -> Dataset:
-    """One image of many frames from the single images of one derived series.
 
-    Raises InputError where the images do not fit into one.
+def convert(images: Sequence[Dataset], template: Template, *, time_points: int = 1) -> Dataset:
+    """One image of many frames from the single images of one derived series, in their order.
+
+    images: complete, of one class, time point by time point.
+    Raises InputError where they do not fit into one.
     """
     require("highdicom", purpose="Writing enhanced multi-frame DICOM")
-    return images[0]
+    image = _converted(images)
+    first = images[0]
+    image.SpecificCharacterSet = first.get("SpecificCharacterSet")
+    template.copy_study(image)
+    for keyword in ("SeriesDate", "SeriesTime", "ContentDate", "ContentTime", "BurnedInAnnotation"):
+        if keyword in first:
+            setattr(image, keyword, first[keyword].value)
+    _restore(image, first)
+    for keyword in _MADE_UP:
+        if keyword in image and not image[keyword].value:
+            del image[keyword]
+    _refer(image, images, template)
+    _tidy(image)
+    _order(image, time_points)
+    return image
+
+
+def _converted(images: Sequence[Dataset]) -> Dataset:
+    from highdicom import legacy
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+    first = images[0]
+    make: Any = {
+        CT_IMAGE: legacy.LegacyConvertedEnhancedCTImage,
+        MR_IMAGE: legacy.LegacyConvertedEnhancedMRImage,
+    }.get(str(first.SOPClassUID), legacy.LegacyConvertedEnhancedPETImage)
+    singles = []
+    for one in images:
+        single = copy_elements(one)
+        leave_patient_open(single)
+        if not (single.get("Laterality") or single.get("ImageLaterality")):
+            for keyword in _OF_SIDE:  # a frame's anatomy would have to tell the side
+                single.pop(keyword, None)
+        single.file_meta = FileMetaDataset()
+        single.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        singles.append(single)
+    with _quiet():
+        try:
+            image: Dataset = make(
+                singles,
+                series_instance_uid=first.SeriesInstanceUID,
+                series_number=first.SeriesNumber,
+                sop_instance_uid=generate_uid(prefix=None),
+                instance_number=1,
+                transfer_syntax_uid=ExplicitVRLittleEndian,
+                include_dimension_index=False,
+            )
+        except (ValueError, TypeError, AttributeError, KeyError) as cause:
+            raise InputError(
+                f"the series does not fit into one enhanced image: {cause}",
+                "Write single images: leave out the wish for enhanced multi-frame.",
+            ) from cause
+    return copy_elements(image)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What highdicom says of elements that it moves is nothing a user could act on."""
+    log = logging.getLogger("highdicom")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def _restore(image: Dataset, first: Dataset) -> None:
+    """Put back what the conversion takes no notice of, or keeps without its meaning."""
+    for what in ("", "Ratio", "Method"):
+        keyword = f"LossyImageCompression{what}"
+        if keyword in first:
+            image.add(copy.copy(first[keyword]))
+    if "FrameAnatomySequence" not in image.SharedFunctionalGroupsSequence[0]:
+        for keyword in _OF_SIDE:
+            if keyword in first:
+                image.add(copy.copy(first[keyword]))
+    image.ContributingEquipmentSequence = copy.deepcopy(first.ContributingEquipmentSequence)
+
+
+def _refer(image: Dataset, images: Sequence[Dataset], template: Template) -> None:
+    """Put the stored sources where highdicom named the single images, which are not."""
+    from pydicom import Dataset
+
+    for frame in image.PerFrameFunctionalGroupsSequence:
+        frame.pop("ConversionSourceAttributesSequence", None)
+    image.pop("ReferencedSeriesSequence", None)
+    sources = {
+        (str(item.ReferencedSOPClassUID), str(item.ReferencedSOPInstanceUID)): None
+        for one in images
+        for item in one.get("SourceImageSequence") or []
+    }
+    if not sources or template.origin is None:
+        return
+    references = []
+    for sop_class, instance in sources:
+        item = Dataset()
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, instance
+        references.append(item)
+    series = Dataset()
+    series.SeriesInstanceUID = template.origin.series
+    series.ReferencedInstanceSequence = references
+    image.ReferencedSeriesSequence = [series]
+    evidence, study = Dataset(), Dataset()
+    evidence.SeriesInstanceUID = template.origin.series
+    evidence.ReferencedSOPSequence = references
+    study.StudyInstanceUID = template.origin.study
+    study.ReferencedSeriesSequence = [evidence]
+    image.SourceImageEvidenceSequence = [study]
+
+
+def _tidy(image: Dataset) -> None:
+    """Remove what highdicom could not fill, and copies of what the image says already."""
+    frames = image.PerFrameFunctionalGroupsSequence
+    for groups in (image.SharedFunctionalGroupsSequence[0], *frames):
+        window = groups.get("FrameVOILUTSequence")
+        if window and "WindowCenter" not in window[0]:
+            del groups["FrameVOILUTSequence"]
+        for kind in ("Shared", "PerFrame"):
+            keyword = f"Unassigned{kind}ConvertedAttributesSequence"
+            if keyword not in groups:
+                continue
+            (rest,) = groups[keyword].value
+            for element in list(rest):
+                if element.keyword in image or element.is_empty:
+                    del rest[element.tag]
+            if not len(rest):
+                del groups[keyword]
+
+
+def _order(image: Dataset, time_points: int) -> None:
+    """Number the frames by time point and by place along the normal."""
+    from pydicom import Dataset
+    from pydicom.uid import generate_uid
+
+    frames = image.PerFrameFunctionalGroupsSequence
+    slices = len(frames) // time_points
+    for number, frame in enumerate(frames):
+        (content,) = frame.FrameContentSequence
+        time, place = number // slices + 1, number % slices + 1
+        content.StackID, content.InStackPositionNumber = "1", place
+        content.DimensionIndexValues = [time, place] if time_points > 1 else place
+        if time_points > 1:
+            content.TemporalPositionIndex = time
+    organization = Dataset()
+    organization.DimensionOrganizationUID = generate_uid(prefix=None)
+    image.DimensionOrganizationSequence = [organization]
+    pointers = [(_TEMPORAL_POSITION_INDEX, _FRAME_CONTENT), (_IMAGE_POSITION, _PLANE_POSITION)]
+    indices = []
+    for pointer, group in pointers[time_points == 1 :]:
+        index = Dataset()
+        index.DimensionIndexPointer, index.FunctionalGroupPointer = pointer, group
+        index.DimensionOrganizationUID = organization.DimensionOrganizationUID
+        indices.append(index)
+    image.DimensionIndexSequence = indices
+    image.DimensionOrganizationType = "3D" if time_points == 1 else "3D_TEMPORAL"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from MedEnhanceLib.errors import InputError
@@ -56,15 +57,26 @@ def frame_as_image(source: Dataset, frame: int, name: str) -> Dataset:
 
 
 def _common(source: Dataset) -> Dataset:
-    """The image without what describes all of its frames; items are shared, not copied."""
-    image = copy.copy(source)
-    for keyword in _SKIPPED - {"ImageType"}:
-        if keyword in image:
-            del image[keyword]
+    """The image without what describes all of its frames."""
+    image = copy_elements(source, without=_SKIPPED - {"ImageType"})
     for enhanced in _RENAMED:
         if enhanced in source:
             _take(source, enhanced, image)
     return image
+
+
+def copy_elements(source: Dataset, *, without: Collection[str] = ()) -> Dataset:
+    """A dataset with elements of its own whose values, pixels too, are shared with the source.
+
+    copy.copy would share the elements as well: what is set in one is then set in the other.
+    """
+    from pydicom import Dataset
+
+    target = Dataset()
+    for element in source:
+        if element.keyword not in without:
+            target.add(copy.copy(element))
+    return target
 
 
 def _flatten(functional_groups: Dataset, image: Dataset) -> None:

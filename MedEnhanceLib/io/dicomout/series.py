@@ -71,7 +71,7 @@ def build_series(
             f"slices of {volume.shape[-1]}×{volume.shape[-2]}", f"DICOM holds {_MOST_ROWS} at most."
         )
     places = find_places(volume, template)
-    series = _series(volume, template, derivation, places)
+    series = _series(volume, template, derivation, places, one_rescale=enhanced)
     if series.stored.step:
         monitor.warn(
             f"{volume.source or 'volume'}: DICOM images have 16 bits; intensities are rounded to "
@@ -90,11 +90,16 @@ def build_series(
         return images
     from MedEnhanceLib.io.dicomout.enhanced import convert
 
-    return [convert(images, series.derivation)]
+    return [convert(images, template, time_points=series.frames)]
 
 
 def _series(
-    volume: Volume, template: Template, derivation: Derivation, places: Sequence[Place]
+    volume: Volume,
+    template: Template,
+    derivation: Derivation,
+    places: Sequence[Place],
+    *,
+    one_rescale: bool,
 ) -> Series:
     from pydicom.uid import generate_uid
 
@@ -107,6 +112,7 @@ def _series(
         bits=int(first.get("BitsStored") or 16) if first is not None else 16,
         signed=bool(first.get("PixelRepresentation")) if first is not None else False,
         from_zero=sop_class == PET_IMAGE,
+        one_rescale=one_rescale,
     )
     if stored.step:
         rounding = f"intensities rounded to steps of {stored.step:.3g} {volume.units}".strip()

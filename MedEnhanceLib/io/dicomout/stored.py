@@ -57,27 +57,34 @@ def plan_storage(
     bits: int = 16,
     signed: bool = False,
     from_zero: bool = False,
+    one_rescale: bool = False,
 ) -> Stored:
     """Decide how slices [J, I] are stored, in 16 bits at most.
 
     own: the rescale of the source's slice, for each. bits, signed: how the source stored; widened
     where values do not fit. from_zero: the intercept has to be 0, and slices may differ in slope
-    (PET). The first of these that holds every value is taken: the source's own rescale; whole
-    numbers from one offset; steps of a 65,535th of the range, or per slice of a 32,767th of the
-    largest value.
+    (PET). one_rescale: slices may not differ in it, as in a file of many frames, of which GDCM
+    applies the first frame's to all.
+    The first of these that holds every value is taken: the source's own rescale; whole numbers
+    from one offset; steps of a 65,535th of the range, or of a 32,767th of the largest value.
     Raises InputError for NaN and infinity.
     """
     for slice_ in slices:
         if slice_.dtype.kind == "f" and not np.isfinite(slice_).all():
             raise InputError("the volume holds NaN or infinity", "DICOM stores finite numbers.")
-    if (fit := _fit(slices, own, bits, signed)) is not None:
+    may_own = not one_rescale or len(set(own)) == 1
+    if may_own and (fit := _fit(slices, own, bits, signed)) is not None:
         return Stored(tuple(own), *fit, is_own=True)
     if not from_zero and (offset := _whole(slices)) is not None:
         rescales = [Rescale("1", str(offset))] * len(slices)
         if (fit := _fit(slices, rescales, bits, signed)) is not None:
             return Stored(tuple(rescales), *fit, is_own=False)
     if from_zero:
-        rescales = [_from_zero(slice_) for slice_ in slices]
+        rescales = (
+            [_from_zero(slices)] * len(slices)
+            if one_rescale
+            else [_from_zero([slice_]) for slice_ in slices]
+        )
         step = max(rescale.numbers[0] for rescale in rescales)
         return Stored(tuple(rescales), 16, True, is_own=False, step=step)
     rescale = _over_range(slices)
@@ -126,8 +133,8 @@ def _whole(slices: Sequence[Voxels]) -> int | None:
     return low if high - low <= _UNSIGNED[1] else None
 
 
-def _from_zero(slice_: Voxels) -> Rescale:
-    largest = float(np.abs(slice_.astype(np.float64)).max())
+def _from_zero(slices: Sequence[Voxels]) -> Rescale:
+    largest = max(float(np.abs(slice_.astype(np.float64)).max()) for slice_ in slices)
     return Rescale(decimal(largest / _SIGNED[1]) if largest > 0 else "1")
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom.sources import FileRef
-from MedEnhanceLib.io.dicomout.frames import frame_as_image
+from MedEnhanceLib.io.dicomout.frames import copy_elements, frame_as_image
 from MedEnhanceLib.io.dicomout.iods import PATIENT_STUDY
 from MedEnhanceLib.io.dicomout.mend import mend_values
 from MedEnhanceLib.origin import DicomOrigin, Instance
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 _READ_AGAIN = "Read the series again from where its files are now."
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 #: What a file that is gone or damaged by now makes pydicom raise.
 _FAILURES = (
     ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError,
@@ -68,7 +69,7 @@ class Template:
         images: single-frame datasets of one derived series, frame by frame; as [T=1] where the
         volume is no sequence. Their pixels are left out.
         """
-        headers = [_without_pixels(image) for image in images]
+        headers = [copy_elements(image, without=_PIXELS) for image in images]
         first = headers[0]
         instances = tuple(
             Instance("", str(one.SOPClassUID), str(one.SOPInstanceUID)) for one in headers
@@ -190,14 +191,6 @@ def _one_image(source: Dataset, one: Instance, origin: DicomOrigin) -> Dataset:
     if one.frame is None:
         return source
     return frame_as_image(source, one.frame, name)
-
-
-def _without_pixels(image: Dataset) -> Dataset:
-    bare = copy.copy(image)
-    for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"):
-        if keyword in bare:
-            del bare[keyword]
-    return bare
 
 
 def _short_text(text: str, field: str) -> str:
