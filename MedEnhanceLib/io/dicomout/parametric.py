@@ -156,11 +156,13 @@ def _tell_side(dataset: Dataset, template: Template) -> None:
 
 def _unit(units: str, template: Template) -> Any:
     from pydicom.sr.codedict import codes
+    from pydicom.sr.coding import Code
 
     known = codes.cid7181
     if units == "SUV":
         told = template.headers[0].get("SUVType") if template.headers else None
-        return getattr(known, _SUV_UNITS.get(str(told), _SUV_UNITS["BW"]))
+        kind = _SUV_UNITS.get(str(told or "BW"))
+        return getattr(known, kind) if kind else Code("g/ml", "UCUM", "gram per milliliter")
     return getattr(known, _UNITS.get(units, "NoUnits"))
 
 

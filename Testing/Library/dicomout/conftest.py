@@ -77,6 +77,12 @@ def study_of(folder: Path, times: int = 1) -> Study:
 
 
 @pytest.fixture
+def read_study() -> Callable[..., Study]:
+    """Read a folder of `make_series`; see `study_of`."""
+    return study_of
+
+
+@pytest.fixture
 def study(make_series: Callable[..., Path]) -> Study:
     """Six oblique slices of a patient whose header is as odd as hospitals' are."""
     cosine, sine = 0.8, 0.6

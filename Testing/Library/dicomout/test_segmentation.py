@@ -266,12 +266,13 @@ def test_images_that_cover_a_part_are_named_where_they_lie(
 
 
 def test_a_time_point_refers_to_its_own_images(
-    make_series: Callable[..., Path], meanings: Meanings, derivation: Derivation
+    make_series: Callable[..., Path],
+    read_study: Callable[..., Any],
+    meanings: Meanings,
+    derivation: Derivation,
 ) -> None:
-    from .conftest import study_of  # type: ignore[import-not-found]
-
     places = [(0.0, 0.0, 2.5 * k) for k in range(3)]
-    study = study_of(make_series(np.zeros((6, 5, 4), np.int16), positions=places * 2), times=2)
+    study = read_study(make_series(np.zeros((6, 5, 4), np.int16), positions=places * 2), times=2)
     second = study.volume.frame(1)
     voxels = np.zeros(second.shape, np.uint8)
     voxels[1] = 1

@@ -1,0 +1,190 @@
+"""The table of volumes as a structured report: a group per label, tied to its segment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+from pydicom import Dataset
+
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.dicomout import Derivation, new_study
+from MedEnhanceLib.io.dicomout.report import build_measurements, write_measurements
+from MedEnhanceLib.io.dicomout.segmentation import build_segmentation, write_segmentation
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.volume import Volume
+
+Examine = Callable[[Path], list[str]]
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture
+def table() -> Rows:
+    return [
+        {"label": "Grey matter", "value": 1, "voxels": 12, "volume_ml": 0.012},
+        {"label": "Läsion", "value": 7, "voxels": 12, "volume_ml": 1234.5},
+        {"label": "Absent", "value": 3, "voxels": 0, "volume_ml": 0.0},
+    ]
+
+
+@pytest.fixture
+def segmentation(study: Any, labels: Volume, meanings: Rows, derivation: Derivation) -> Dataset:
+    return build_segmentation(
+        labels, meanings, template=study.template, derivation=derivation, monitor=Monitor()
+    )
+
+
+@pytest.fixture
+def built(
+    study: Any, table: Rows, meanings: Rows, derivation: Derivation, segmentation: Dataset
+) -> Dataset:
+    return build_measurements(
+        table,
+        meanings,
+        template=study.template,
+        derivation=derivation,
+        segmentation=segmentation,
+    )
+
+
+def texts(items: Any) -> list[str]:
+    """All texts of a report, from its root down."""
+    found = []
+    for item in items:
+        if item.ValueType == "TEXT":
+            found.append(item.TextValue)
+        found += texts(item.get("ContentSequence") or [])
+    return found
+
+
+def test_the_report_gives_back_each_volume_with_its_label(
+    tmp_path: Path, study: Any, built: Dataset, segmentation: Dataset
+) -> None:
+    import highdicom
+
+    path = tmp_path / "report.dcm"
+    built.save_as(path)
+    report = highdicom.sr.srread(path)
+    groups = report.content.get_volumetric_roi_measurement_groups()
+    assert len(groups) == 3
+    volumes = []
+    for group, segment in zip(groups, segmentation.SegmentSequence, strict=True):
+        (measurement,) = group.get_measurements()
+        assert measurement.name.value == "118565006"
+        assert (measurement.unit.value, measurement.unit.scheme_designator) == ("mL", "UCUM")
+        volumes.append(measurement.value)
+        assert group.tracking_uid == segment.TrackingUID
+        assert group.finding_type.value == segment.SegmentedPropertyTypeCodeSequence[0].CodeValue
+        reference = group.referenced_segment
+        assert reference.referenced_sop_instance_uid == segmentation.SOPInstanceUID
+        assert reference.referenced_segment_numbers == [segment.SegmentNumber]
+    assert volumes == [0.012, 1234.5, 0.0]
+
+
+def test_the_standard_is_met(
+    tmp_path: Path,
+    examine: Examine,
+    study: Any,
+    labels: Volume,
+    table: Rows,
+    meanings: Rows,
+    derivation: Derivation,
+) -> None:
+    options = {"template": study.template, "derivation": derivation, "monitor": Monitor()}
+    segmentation = write_segmentation(labels, meanings, tmp_path / "out", **options)
+    path = write_measurements(
+        table, meanings, tmp_path / "out", segmentation=segmentation, **options
+    )
+    assert [line for line in examine(path) if "PatientSex" not in line] == []
+
+
+def test_it_is_unverified_complete_and_for_research_alone(built: Dataset) -> None:
+    assert built.VerificationFlag == "UNVERIFIED"
+    assert built.CompletionFlag == "COMPLETE"
+    assert built.PreliminaryFlag == "PRELIMINARY"
+    assert any("Research use only" in text for text in texts(built.ContentSequence))
+    assert any("brain-tissue" in text for text in texts(built.ContentSequence))
+    assert built.SeriesDescription == "axial MedEnhance measurements"
+
+
+def test_it_names_the_device_the_patient_and_the_evidence(
+    built: Dataset, segmentation: Dataset
+) -> None:
+    assert any(text.startswith("MedEnhance ") for text in texts(built.ContentSequence))
+    assert (str(built.PatientName), built.StudyInstanceUID) == ("Müller^Jörg", "1.2.3")
+    (study,) = built.CurrentRequestedProcedureEvidenceSequence
+    named = {
+        image.ReferencedSOPInstanceUID
+        for series in study.ReferencedSeriesSequence
+        for image in series.ReferencedSOPSequence
+    }
+    assert study.StudyInstanceUID == "1.2.3"
+    assert named == {segmentation.SOPInstanceUID, *(f"1.2.3.1.{k}" for k in range(1, 7))}
+
+
+def test_labels_of_one_name_are_told_apart_by_value(
+    study: Any, labels: Volume, derivation: Derivation
+) -> None:
+    meanings = [{"value": 1, "name": "lung"}, {"value": 7, "name": "lung"}]
+    options = {"template": study.template, "derivation": derivation}
+    segmentation = build_segmentation(labels, meanings, monitor=Monitor(), **options)
+    report = build_measurements(
+        [{"label": "lung", "value": 7, "volume_ml": 7.0}],
+        meanings,
+        segmentation=segmentation,
+        **options,
+    )
+    uid = segmentation.SegmentSequence[1].TrackingUID
+    assert uid in str(report)
+
+
+def test_labels_that_never_were_dicom_are_measured_too(
+    tmp_path: Path,
+    examine: Examine,
+    labels: Volume,
+    table: Rows,
+    meanings: Rows,
+    derivation: Derivation,
+) -> None:
+    template = new_study(modality="MR")
+    options = {"template": template, "derivation": derivation, "monitor": Monitor()}
+    plain = Volume(labels.voxels, labels.geometry, "SEG")
+    segmentation = write_segmentation(plain, meanings, tmp_path / "out", **options)
+    path = write_measurements(
+        table, meanings, tmp_path / "out", segmentation=segmentation, **options
+    )
+    assert examine(path) == []
+    (study,) = pydicom.dcmread(path).CurrentRequestedProcedureEvidenceSequence
+    assert len(study.ReferencedSeriesSequence) == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"label": "Liver", "volume_ml": 1.0}, "Liver"),
+        ({"label": "Grey matter", "value": 7, "volume_ml": 1.0}, "Grey matter"),
+        ({"label": "Grey matter", "value": 1, "volume_ml": float("nan")}, "nan mL"),
+        ({"label": "Grey matter", "value": 1, "volume_ml": -1.0}, "-1.0 mL"),
+    ],
+)
+def test_rows_without_a_segment_or_a_volume_are_refused(
+    study: Any,
+    meanings: Rows,
+    derivation: Derivation,
+    segmentation: Dataset,
+    row: dict[str, Any],
+    says: str,
+) -> None:
+    options = {
+        "template": study.template,
+        "derivation": derivation,
+        "segmentation": segmentation,
+    }
+    with pytest.raises(InputError, match=says) as caught:
+        build_measurements([row], meanings, **options)
+    assert caught.value.hint
+    with pytest.raises(InputError, match="empty"):
+        build_measurements([], meanings, **options)
