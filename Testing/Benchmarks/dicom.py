@@ -1,0 +1,397 @@
+"""DICOM in: finding series among many files, reading one, and straightening it.
+
+    python Testing/Benchmarks/dicom.py             10,000 files, 512×512×300, writes docs/benchmarks
+    python Testing/Benchmarks/dicom.py --quick     400 files, 512×512×40, writes runs/benchmarks
+
+Each measurement has a process of its own. The files were just written, so the disk takes no part.
+Memory is the proportional set size of the process and all that it started, above what it was
+after its imports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _common import DOCS, REPOSITORY, SHARED_DATA, gate, gate_table, table, write
+
+_SERIES = 20
+_TRIES = 3
+_SOURCE = "ct/abdomen/CT.nii.gz"
+_SIDE = 512
+_SLOPE = 0.35  # mm aside per mm: a gantry tilted by 19°
+_STEP_MM = 1.25
+_PIXEL_MM = 0.75
+_LOOK_SECONDS = 0.01
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Measure, then write the page and its figures."""
+    options = _options()
+    if options.measure:
+        print(json.dumps(_MEASURES[options.measure](Path(options.folder))))
+        return
+    files, slices = (400, 40) if options.quick else (10_000, 300)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        many, one = Path(temporary) / "many", Path(temporary) / "one"
+        print("writing files", file=sys.stderr)
+        _write_many(many, files)
+        rows += _rows(("scan, ours", "scan, pydicom", "scan, SimpleITK"), many)
+        _write_one(one, slices)
+        rows += _rows(("read, ours", "read, SimpleITK"), one)
+    with tempfile.TemporaryDirectory() as temporary:
+        for what in ("straighten", "even", "cancel"):
+            (Path(temporary) / "slices").write_text(str(2 * slices))
+            rows += _rows((what,), Path(temporary))
+    gates = _gates(rows, files, slices)
+    folder = REPOSITORY / "runs" / "benchmarks" if options.quick else DOCS
+    page = _page(rows, gates, files, slices)
+    write("dicom", page, gates=gates, rows=rows, seeds=[], folder=folder)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="few files, into runs/benchmarks")
+    parser.add_argument("--measure", choices=_MEASURES, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+# ------------------------------------------------------------ files to read
+
+
+def _write_many(folder: Path, count: int) -> None:
+    """Copies of pydicom's small CT in _SERIES series, each slice in its own place."""
+    from pydicom import dcmread
+    from pydicom.data import get_testdata_file
+
+    folder.mkdir()
+    image = dcmread(get_testdata_file("CT_small.dcm"))
+    for index in range(count):
+        series, place = index % _SERIES, index // _SERIES
+        image.SeriesInstanceUID = f"1.2.826.0.1.{series + 1}"
+        image.SeriesNumber = series + 1
+        image.InstanceNumber = place + 1
+        image.SOPInstanceUID = f"1.2.826.0.1.{series + 1}.{place + 1}"
+        image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
+        image.ImagePositionPatient = [-158.1, -179.0, -75.7 + 5 * place]
+        image.save_as(folder / f"{index:05d}.dcm")
+
+
+def _write_one(folder: Path, slices: int) -> None:
+    """A CT of 512 × 512 in one file a slice, uncompressed, tiled from a real one."""
+    from pydicom import dcmread
+    from pydicom.data import get_testdata_file
+
+    folder.mkdir()
+    image = dcmread(get_testdata_file("CT_small.dcm"))
+    image.Rows = image.Columns = _SIDE
+    image.PixelSpacing = [_PIXEL_MM, _PIXEL_MM]
+    image.SliceThickness = _STEP_MM
+    image.RescaleIntercept, image.RescaleSlope = -1024, 1
+    image.SeriesInstanceUID = "1.2.826.0.1.99"
+    for index, plane in enumerate(_voxels(slices)):
+        image.SOPInstanceUID = f"1.2.826.0.1.99.{index + 1}"
+        image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
+        image.InstanceNumber = index + 1
+        image.ImagePositionPatient = [-192.0, -192.0, _STEP_MM * index]
+        image.PixelData = (plane + 1024).astype("<i2").tobytes()
+        image.save_as(folder / f"{index:04d}.dcm")
+
+
+def _voxels(slices: int) -> np.ndarray:
+    """HU of [slices, 512, 512], tiled from a real CT; from noise where that is not there."""
+    if (SHARED_DATA / _SOURCE).is_file():
+        from MedEnhanceLib.io import load
+
+        part = load(SHARED_DATA / _SOURCE).voxels
+    else:
+        part = np.random.default_rng(0).normal(0, 40, (32, 256, 256)).astype(np.int16)
+    repeats = [
+        -(-size // have) for size, have in zip((slices, _SIDE, _SIDE), part.shape, strict=True)
+    ]
+    return np.tile(part, repeats)[:slices, :_SIDE, :_SIDE].astype(np.int16)
+
+
+# ------------------------------------------------------------ one measurement, in its own process
+
+
+def _timed(work: Callable[[], Any]) -> tuple[Any, Row]:
+    """What `work` gives, its seconds, and the memory that it took beyond what was there."""
+    before = _tree_bytes(os.getpid())
+    peak, done = [before], threading.Event()
+
+    def look() -> None:
+        while not done.wait(_LOOK_SECONDS):
+            peak[0] = max(peak[0], _tree_bytes(os.getpid()))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    began = time.perf_counter()
+    result = work()
+    seconds = time.perf_counter() - began
+    peak[0] = max(peak[0], _tree_bytes(os.getpid()))
+    done.set()
+    watcher.join()
+    return result, {"seconds": seconds, "peak_bytes": peak[0] - before}
+
+
+def _tree_bytes(process: int) -> int:
+    """Proportional set size of a process and its descendants; what ends meanwhile counts as 0."""
+    total = 0
+    try:
+        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                total += 1024 * int(line.split()[1])
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            for child in (thread / "children").read_text().split():
+                total += _tree_bytes(int(child))
+    except OSError:
+        pass
+    return total
+
+
+def _scan_ours(folder: Path) -> Row:
+    from MedEnhanceLib.io.dicom.listing import list_series
+    from MedEnhanceLib.progress import Monitor
+
+    found, row = _timed(lambda: list_series(folder, Monitor()))
+    return row | {"series": len(found), "files": sum(one.files for one in found)}
+
+
+def _scan_pydicom(folder: Path) -> Row:
+    """What a script would do: every header, one after another, for the elements that sort."""
+    from pydicom import dcmread
+
+    def scan() -> dict[str, list[Any]]:
+        series: dict[str, list[Any]] = {}
+        for path in sorted(folder.iterdir()):
+            header = dcmread(path, stop_before_pixels=True)
+            entry = (header.ImagePositionPatient, header.ImageOrientationPatient, path)
+            series.setdefault(header.SeriesInstanceUID, []).append(entry)
+        return series
+
+    found, row = _timed(scan)
+    return row | {"series": len(found), "files": sum(map(len, found.values()))}
+
+
+def _scan_sitk(folder: Path) -> Row:
+    """Series and the sorted files of the first of them: each further one is another pass."""
+    import SimpleITK
+
+    reader = SimpleITK.ImageSeriesReader
+
+    def scan() -> tuple[int, int]:
+        uids = reader.GetGDCMSeriesIDs(str(folder))
+        return len(uids), len(reader.GetGDCMSeriesFileNames(str(folder), uids[0]))
+
+    (series, files), row = _timed(scan)
+    return row | {"series": series, "files": files}
+
+
+def _read_ours(folder: Path) -> Row:
+    from MedEnhanceLib.io import load
+
+    load(REPOSITORY / "Resources" / "samples" / "mni152_t1.nii.gz")  # imports are over
+    volume, row = _timed(lambda: load(folder))
+    return row | {"bytes": volume.nbytes, "sum": int(volume.voxels.sum(dtype=np.int64))}
+
+
+def _read_sitk(folder: Path) -> Row:
+    import SimpleITK
+
+    def read() -> Any:
+        files = SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
+        return SimpleITK.ReadImage(files)
+
+    image, row = _timed(read)
+    voxels = SimpleITK.GetArrayViewFromImage(image)  # no copy, as long as the image lives
+    return row | {"bytes": voxels.nbytes, "sum": int(voxels.sum(dtype=np.int64))}
+
+
+def _stacked(slices: int, *, slope: float, missing: Sequence[int] = ()) -> Any:
+    from MedEnhanceLib.io.dicom.slices import Slice
+    from MedEnhanceLib.io.dicom.sources import FileRef
+    from MedEnhanceLib.io.dicom.stack import Repairs, stack
+    from MedEnhanceLib.progress import Monitor
+
+    planes = [
+        Slice(
+            file=FileRef(f"{k:04d}.dcm"),
+            rows=_SIDE,
+            columns=_SIDE,
+            position=(0.0, slope * _STEP_MM * k, _STEP_MM * k),
+            orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
+            pixel_spacing=(_PIXEL_MM, _PIXEL_MM),
+        )
+        for k in range(slices)
+        if k not in missing
+    ]
+    return stack(planes, "series", Monitor(), Repairs(tilt=True, spacing=True)).repair
+
+
+def _straighten(folder: Path) -> Row:
+    return _repaired(folder, slope=_SLOPE)
+
+
+def _even(folder: Path) -> Row:
+    slices = int((folder / "slices").read_text())
+    return _repaired(folder, slope=0.0, missing=range(7, slices - 1, 10))
+
+
+def _repaired(folder: Path, *, slope: float, missing: Sequence[int] = ()) -> Row:
+    from MedEnhanceLib.progress import Monitor
+
+    slices = int((folder / "slices").read_text())
+    voxels = _voxels(slices - len(missing))
+    repair = _stacked(slices, slope=slope, missing=missing)
+    (fixed, _, _), row = _timed(lambda: repair.apply(voxels, Monitor()))
+    return row | {"bytes": fixed.nbytes, "slices": slices, "rows": repair.rows}
+
+
+def _cancel(folder: Path) -> Row:
+    """Seconds from the wish to stop to the end, while a slant is undone."""
+    from MedEnhanceLib.errors import Cancelled
+    from MedEnhanceLib.progress import Monitor
+
+    slices = int((folder / "slices").read_text())
+    voxels, repair = _voxels(slices), _stacked(slices, slope=_SLOPE)
+    stop, asked = threading.Event(), [0.0]
+
+    def ask() -> None:
+        asked[0] = time.perf_counter()
+        stop.set()
+
+    threading.Timer(0.1, ask).start()
+    try:
+        while True:
+            repair.apply(voxels, Monitor(cancel=stop))
+    except Cancelled:
+        return {"seconds": time.perf_counter() - asked[0], "peak_bytes": 0}
+
+
+_MEASURES: dict[str, Callable[[Path], Row]] = {
+    "scan, ours": _scan_ours,
+    "scan, pydicom": _scan_pydicom,
+    "scan, SimpleITK": _scan_sitk,
+    "read, ours": _read_ours,
+    "read, SimpleITK": _read_sitk,
+    "straighten": _straighten,
+    "even": _even,
+    "cancel": _cancel,
+}
+
+
+def _rows(names: Sequence[str], folder: Path) -> Iterator[Row]:
+    """Each measurement _TRIES times, in turn with the others, so that all see the same machine."""
+    tries: dict[str, list[Row]] = {name: [] for name in names}
+    for _ in range(_TRIES):
+        for name in names:
+            command = [sys.executable, __file__, "--measure", name, "--folder", str(folder)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                sys.exit(f"{name}: {done.stderr}")
+            tries[name].append(json.loads(done.stdout.splitlines()[-1]))
+            print(name, tries[name][-1], file=sys.stderr)
+    for name, rows in tries.items():
+        seconds = [row["seconds"] for row in rows]
+        yield rows[0] | {
+            "what": name,
+            "seconds": statistics.median(seconds),
+            "fastest": min(seconds),
+            "slowest": max(seconds),
+            "peak_bytes": max(row["peak_bytes"] for row in rows),
+        }
+
+
+# ------------------------------------------------------------ the page
+
+
+def _gates(rows: Sequence[Row], files: int, slices: int) -> list[dict[str, Any]]:
+    by = {row["what"]: row for row in rows}
+
+    def ratio(ours: str, theirs: str, field: str = "seconds") -> float:
+        return float(by[ours][field] / by[theirs][field])
+
+    def peak(what: str) -> float:
+        return float(by[what]["peak_bytes"] / by[what]["bytes"])
+
+    def at_most(name: str, value: float, bound: float) -> dict[str, Any]:
+        return gate(name, value, f"≤ {bound:g}", value <= bound)
+
+    scan = by["scan, ours"]
+    missed = abs(scan["files"] - files) + abs(scan["series"] - _SERIES)
+    differs = abs(by["read, ours"]["sum"] - by["read, SimpleITK"]["sum"])
+    size = f"512×512×{slices}"
+    double = f"512×512×{2 * slices}"
+    return [
+        at_most(f"scan of {files:,} files (s)", scan["seconds"], 10),
+        at_most("scan: files and series missed", missed, 0),
+        at_most(
+            "scan / headers one by one with pydicom", ratio("scan, ours", "scan, pydicom"), 0.5
+        ),
+        at_most(f"reading {size} / SimpleITK", ratio("read, ours", "read, SimpleITK"), 1.5),
+        at_most("reading: sum of voxels, difference to SimpleITK's", differs, 0),
+        at_most("reading: most memory / size of the voxels", peak("read, ours"), 2.5),
+        at_most(f"straightening {double} (s)", by["straighten"]["seconds"], 30),
+        at_most("straightening: most memory / size of the result", peak("straighten"), 1.2),
+        at_most("cancel while straightening (s)", by["cancel"]["seconds"], 2),
+    ]
+
+
+def _page(rows: list[Row], gates: list[dict[str, Any]], files: int, slices: int) -> str:
+    source = f"tiled from `{_SOURCE}`" if (SHARED_DATA / _SOURCE).is_file() else "noise"
+    by = {row["what"]: row for row in rows}
+    shown = []
+    for row in rows:
+        peak = f"{row['peak_bytes'] / 1e6:.0f}" if row["peak_bytes"] else "–"
+        spread = f"{row['seconds']:.2f} ({row['fastest']:.2f} – {row['slowest']:.2f})"
+        rate = f"{files / row['seconds']:,.0f}" if row["what"].startswith("scan") else "–"
+        shown.append((_NAMES[row["what"]], spread, rate, peak))
+    against = by["scan, ours"]["seconds"] / by["scan, SimpleITK"]["seconds"]
+    lines = [
+        "# DICOM in\n",
+        f"{files:,} files of 39 kB (pydicom's small CT, moved) in {_SERIES} series in one folder; "
+        f"a series of 512 × 512 × {slices}, int16, one file a slice, uncompressed, {source}; the "
+        f"same, 512 × 512 × {2 * slices}, in memory, at a slant of 19°, and with every tenth slice "
+        f"missing. Median of {_TRIES} runs, each in a process of its own, in turn; the files were "
+        "just written, so the disk takes no part.\n",
+        "## Gates\n",
+        gate_table(gates),
+        "## Figures\n",
+        "Memory: proportional set size of the process and all that it starts, above what it was "
+        "after its imports. SimpleITK's scan is the list of series and the files of the first of "
+        f"them; the files of each further series cost it another pass. Ours takes {against:.2f} "
+        "times as long for all of them.\n",
+        table(("what", "seconds (least – most)", "files/s", "memory (MB)"), shown),
+    ]
+    return "\n".join(lines)
+
+
+_NAMES = {
+    "scan, ours": "scan, all headers checked and grouped",
+    "scan, pydicom": "headers one by one with pydicom",
+    "scan, SimpleITK": "scan with SimpleITK (GDCM)",
+    "read, ours": "reading",
+    "read, SimpleITK": "reading with SimpleITK",
+    "straighten": "straightening a slant",
+    "even": "filling gaps",
+    "cancel": "cancel while straightening",
+}
+
+
+if __name__ == "__main__":
+    main()
