@@ -33,16 +33,18 @@ _TEMPORAL_POSITION_INDEX, _FRAME_CONTENT = 0x00209128, 0x00209111
 _IMAGE_POSITION, _PLANE_POSITION = 0x00200032, 0x00209113
 
 
-def convert(images: Sequence[Dataset], template: Template, *, time_points: int = 1) -> Dataset:
+def convert(
+    images: Sequence[Dataset], template: Template, *, between: str, time_points: int = 1
+) -> Dataset:
     """One image of many frames from the single images of one derived series, in their order.
 
-    images: complete, of one class, time point by time point.
+    images: complete, of one class, time point by time point. between: mm from slice to slice.
     Raises InputError where they do not fit into one.
     """
     require("highdicom", purpose="Writing enhanced multi-frame DICOM")
     image = _converted(images)
     first = images[0]
-    image.SpecificCharacterSet = first.get("SpecificCharacterSet")
+    image.pop("SpecificCharacterSet", None)
     template.copy_study(image)
     for keyword in ("SeriesDate", "SeriesTime", "ContentDate", "ContentTime", "BurnedInAnnotation"):
         if keyword in first:
@@ -53,6 +55,13 @@ def convert(images: Sequence[Dataset], template: Template, *, time_points: int =
             del image[keyword]
     _refer(image, images, template)
     _tidy(image)
+    for groups in (
+        image.SharedFunctionalGroupsSequence[0],
+        *image.PerFrameFunctionalGroupsSequence,
+    ):
+        for measures in groups.get("PixelMeasuresSequence") or []:
+            measures.SpacingBetweenSlices = between  # highdicom's own finding: 1 for a single slice
+    _number(image.PerFrameFunctionalGroupsSequence)
     _order(image, time_points)
     return image
 
@@ -69,7 +78,8 @@ def _converted(images: Sequence[Dataset]) -> Dataset:
     }.get(str(first.SOPClassUID), legacy.LegacyConvertedEnhancedPETImage)
     singles = []
     for one in images:
-        single = copy_elements(one)
+        # Whose series the images referred to are, which has to be told as well, nobody knows.
+        single = copy_elements(one, without=("ReferencedImageSequence",))
         leave_patient_open(single)
         if not (single.get("Laterality") or single.get("ImageLaterality")):
             for keyword in _OF_SIDE:  # a frame's anatomy would have to tell the side
@@ -157,20 +167,32 @@ def _refer(image: Dataset, images: Sequence[Dataset], template: Template) -> Non
 def _tidy(image: Dataset) -> None:
     """Remove what highdicom could not fill, and copies of what the image says already."""
     frames = image.PerFrameFunctionalGroupsSequence
+    if not image.get("Manufacturer"):
+        image.Manufacturer = "Unknown"  # of enhanced images it has to be told
     for groups in (image.SharedFunctionalGroupsSequence[0], *frames):
         window = groups.get("FrameVOILUTSequence")
         if window and "WindowCenter" not in window[0]:
             del groups["FrameVOILUTSequence"]
         for kind in ("Shared", "PerFrame"):
             keyword = f"Unassigned{kind}ConvertedAttributesSequence"
-            if keyword not in groups:
+            rest = next(iter(groups.get(keyword) or []), None)
+            if rest is None:
                 continue
-            (rest,) = groups[keyword].value
             for element in list(rest):
                 if element.keyword in image or element.is_empty:
                     del rest[element.tag]
             if not len(rest):
                 del groups[keyword]
+
+
+def _number(frames: Sequence[Dataset]) -> None:
+    """Every frame has to keep something of its image: its number."""
+    from pydicom import Dataset
+
+    for number, frame in enumerate(frames, 1):
+        if "UnassignedPerFrameConvertedAttributesSequence" not in frame:
+            frame.UnassignedPerFrameConvertedAttributesSequence = [Dataset()]
+        frame.UnassignedPerFrameConvertedAttributesSequence[0].InstanceNumber = number
 
 
 def _order(image: Dataset, time_points: int) -> None:

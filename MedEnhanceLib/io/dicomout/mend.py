@@ -1,4 +1,4 @@
-"""Values that their type of element cannot hold: shortened or left out, never passed on."""
+"""Faults of a source that are not passed on: values shortened or left out, with a word of it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,31 @@ if TYPE_CHECKING:
 
 #: The most characters of texts that may lose their end. Identifiers of people may not.
 _LENGTHS = {"SH": 16, "LO": 64, "ST": 1024, "LT": 10240}
-_KEPT = {"PatientID", "PatientName", "StudyInstanceUID", "FrameOfReferenceUID"}
+_KEPT = {
+    "PatientID", "PatientName", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID",
+    "SOPClassUID", "FrameOfReferenceUID",
+}  # fmt: skip
+
+_METHODS = ("", "CodeSequence")
 
 
-def mend_values(header: Dataset) -> list[str]:
-    """Shorten or remove, in place, values that break the rules of their type (VR).
+def mend(header: Dataset) -> list[str]:
+    """Mend the faults of an image's header, in place; returns what was done, a sentence each."""
+    done = _mend_values(header)
+    removed = str(header.get("PatientIdentityRemoved") or "") == "YES"
+    if removed and not any(header.get(f"DeidentificationMethod{kind}") for kind in _METHODS):
+        header.DeidentificationMethod = "Not told by the source"
+        done.append("PatientIdentityRemoved does not say by which method; this is said now")
+    return done
 
-    Returns what was done, a sentence for each kind of fault; items of sequences are looked at too.
-    """
+
+def _mend_values(header: Dataset) -> list[str]:
+    """Shorten or empty values that break the rules of their type; in items of sequences too."""
     done: list[str] = []
     for element in list(header):
         if element.VR == "SQ":
             for item in element.value:
-                done += mend_values(item)
+                done += _mend_values(item)
         elif element.keyword not in _KEPT and not _is_valid(element):
             done.append(_mend(element))
     return done

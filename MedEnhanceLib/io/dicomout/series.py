@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _NUMBER_STEP = 1000
 _MOST_ROWS = 2**16 - 1
+#: BitsStored that enhanced images may have.
+_ENHANCED_BITS = (12, 16)
 
 
 def write_series(
@@ -71,7 +73,7 @@ def build_series(
             f"slices of {volume.shape[-1]}×{volume.shape[-2]}", f"DICOM holds {_MOST_ROWS} at most."
         )
     places = find_places(volume, template)
-    series = _series(volume, template, derivation, places, one_rescale=enhanced)
+    series = _series(volume, template, derivation, places, many_frames=enhanced)
     if series.stored.step:
         monitor.warn(
             f"{volume.source or 'volume'}: DICOM images have 16 bits; intensities are rounded to "
@@ -90,7 +92,8 @@ def build_series(
         return images
     from MedEnhanceLib.io.dicomout.enhanced import convert
 
-    return [convert(images, template, time_points=series.frames)]
+    between = places[0].grid.between
+    return [convert(images, template, between=between, time_points=series.frames)]
 
 
 def _series(
@@ -99,20 +102,21 @@ def _series(
     derivation: Derivation,
     places: Sequence[Place],
     *,
-    one_rescale: bool,
+    many_frames: bool,
 ) -> Series:
     from pydicom.uid import generate_uid
 
     sop_class = _sop_class(volume, template)
     first = places[0].header if sop_class != SECONDARY_CAPTURE else None
     own = [_rescale(place.header) if _is_same(volume, template) else Rescale() for place in places]
+    bits = int(first.get("BitsStored") or 16) if first is not None else 16
     stored = plan_storage(
         [place.slice_ for place in places],
         own,
-        bits=int(first.get("BitsStored") or 16) if first is not None else 16,
+        bits=16 if many_frames and bits not in _ENHANCED_BITS else bits,
         signed=bool(first.get("PixelRepresentation")) if first is not None else False,
         from_zero=sop_class == PET_IMAGE,
-        one_rescale=one_rescale,
+        one_rescale=many_frames,
     )
     if stored.step:
         rounding = f"intensities rounded to steps of {stored.step:.3g} {volume.units}".strip()

@@ -16,7 +16,7 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.io.dicomout.frames import copy_elements, frame_as_image
 from MedEnhanceLib.io.dicomout.iods import PATIENT_STUDY
-from MedEnhanceLib.io.dicomout.mend import mend_values
+from MedEnhanceLib.io.dicomout.mend import mend
 from MedEnhanceLib.origin import DicomOrigin, Instance
 from MedEnhanceLib.progress import Monitor
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 _READ_AGAIN = "Read the series again from where its files are now."
+_IDENTITY = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 #: What a file that is gone or damaged by now makes pydicom raise.
 _FAILURES = (
@@ -98,7 +99,7 @@ def read_template(origin: DicomOrigin, monitor: Monitor | None = None) -> Templa
     for index, file in enumerate(files):
         monitor.progress(index / len(files), "reading headers")
         sources[file] = read_header(FileRef.parse(file))
-        faults |= dict.fromkeys(mend_values(sources[file]))
+        faults |= dict.fromkeys(mend(sources[file]))
     for fault in faults:
         monitor.warn(f"the source's {fault}")
     headers = [
@@ -184,7 +185,16 @@ def read_header(file: FileRef) -> Dataset:
 
 
 def _one_image(source: Dataset, one: Instance, origin: DicomOrigin) -> Dataset:
+    from pydicom.uid import UID
+
     name = FileRef.parse(one.file).name
+    for keyword in _IDENTITY:
+        if not UID(str(source.get(keyword) or "")).is_valid:
+            raise InputError(
+                f"{name}: {keyword} is {str(source.get(keyword))!r}, which is no UID: a PACS would "
+                "refuse what refers to it",
+                "Give it proper ones first: medenhance deidentify does so for whole cohorts.",
+            )
     told = (str(source.get("SOPInstanceUID")), str(source.get("StudyInstanceUID")))
     if told != (one.sop_instance, origin.study):
         raise InputError(f"{name} holds another image than when it was read", _READ_AGAIN)
