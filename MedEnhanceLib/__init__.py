@@ -24,9 +24,11 @@ if TYPE_CHECKING:
         enhance,
         evaluate,
         inspect,
+        list_series,
         load,
         recover,
         save,
+        save_dicom,
         segment,
         train,
     )
@@ -64,9 +66,11 @@ __all__ = [
     "enhance",
     "evaluate",
     "inspect",
+    "list_series",
     "load",
     "recover",
     "save",
+    "save_dicom",
     "segment",
     "train",
 ]

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.bar import watched
-from MedEnhanceLib.jobs.enhancement import Enhanced, enhance_volume, head_config
+from MedEnhanceLib.jobs.dicom import DicomParams, check_folder, place_all, write
+from MedEnhanceLib.jobs.enhancement import Enhanced, enhance_volume, head_config, objects_of
 from MedEnhanceLib.jobs.evaluation import evaluate_bundle
 from MedEnhanceLib.jobs.failures import memory_errors
 from MedEnhanceLib.jobs.files import VolumeParams, check_ending, load_volume
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from MedEnhanceLib.bundles import Bundle
     from MedEnhanceLib.gradprom import Segmentation, TrainHeadConfig
     from MedEnhanceLib.hqg import TrainConfig
+    from MedEnhanceLib.io.dicom import SeriesRow
     from MedEnhanceLib.unicompress import CompressResult, RecoverReport
 
 PathLike = str | os.PathLike[str]
@@ -38,20 +40,48 @@ def load(
     path: PathLike,
     *,
     modality: str | None = None,
-    series: str | None = None,
+    series: str | int | None = None,
+    fix_tilt: bool = False,
+    fix_spacing: bool = False,
     progress: Progress = None,
     cancel: Cancel | None = None,
 ) -> Volume:
-    """Read a volume: .nii, .nii.gz, .nrrd, .mha, .ucv, a DICOM folder or file.
+    """Read a volume: .nii, .nii.gz, .nrrd, .mha, .ucv; DICOM: a folder, file, zip, DICOMDIR, list.
 
-    modality: states it where the file does not ("CT", "MR", …). series: the series instance UID
-    to take from a folder that holds several.
+    modality: states it where the file does not ("CT", "MR", …). series: which one of several, by
+    its number in `list_series` or its UID. fix_tilt, fix_spacing: resample a series with a tilted
+    gantry, or with gaps or uneven spacing, which is refused otherwise.
     Raises InputError naming file, field and remedy; CodecError for a damaged .ucv.
 
         volume = me.load("scan.nii.gz")
     """
     with memory_errors(), watched(progress, cancel) as monitor:
-        return load_volume(Path(path), modality=modality, series=series, monitor=monitor)
+        return load_volume(
+            Path(path),
+            modality=modality,
+            series=None if series is None else str(series),
+            fix_tilt=fix_tilt,
+            fix_spacing=fix_spacing,
+            monitor=monitor,
+        )
+
+
+def list_series(
+    path: PathLike, *, progress: Progress = None, cancel: Cancel | None = None
+) -> list[SeriesRow]:
+    """The DICOM series at `path` (folder, file, zip, DICOMDIR, list), as `load` numbers them.
+
+    A row has number, uid, part (what sets it apart from others of its UID), modality, description,
+    size, files, date, patient, study, readable, and the reason where it is not.
+    Raises InputError where there is no DICOM.
+
+        for row in me.list_series("cd/"):
+            print(row.number, row.modality, row.description, row.reason)
+    """
+    from MedEnhanceLib.io.dicom import list_series as rows_of
+
+    with memory_errors(), watched(progress, cancel) as monitor:
+        return rows_of(Path(path), monitor)
 
 
 def save(
@@ -75,6 +105,54 @@ def save(
         monitor.progress(0.0, "save")
         io.save(volume, path, overwrite=overwrite)
         monitor.progress(1.0, "saved")
+
+
+def save_dicom(
+    result: Volume | Enhanced | Segmentation,
+    folder: PathLike,
+    *,
+    like: PathLike | None = None,
+    series: str | int | None = None,
+    patient_id: str | None = None,
+    patient_name: str | None = None,
+    enhanced: bool = False,
+    deidentify: bool = False,
+    overwrite: bool = False,
+    progress: Progress = None,
+    cancel: Cancel | None = None,
+) -> list[Path]:
+    """Write a volume, or all that `enhance` or `segment` gave, as derived DICOM into a folder.
+
+    A volume becomes a series, a segmentation a SEG with a structured report of its table, an
+    uncertainty a Parametric Map; all in the study of the DICOM that the volume was loaded from.
+    like: the series it was made from, where it was loaded from another format; series: which one
+    of several there. patient_id, patient_name: whose it is, for what never was DICOM.
+    enhanced: one multi-frame file. deidentify: without what names the patient.
+    Returns the files. Raises InputError where nothing tells whose it is, OutputError.
+
+        me.save_dicom(me.enhance(volume, segment=True), "derived/")
+    """
+    told = {"path": os.fspath(like)} if like is not None else None
+    if told is not None and series is not None:
+        told["series"] = str(series)
+    elif series is not None:
+        raise ConfigError("series says which one of like, which is not given", "Give like too.")
+    params = DicomParams(
+        output=os.fspath(folder),
+        dicom=True,
+        like=told,
+        patient_id=patient_id,
+        patient_name=patient_name,
+        enhanced_multiframe=enhanced,
+        deidentify=deidentify,
+        overwrite=overwrite,
+    )
+    params.check_dicom()
+    objects = objects_of(result)
+    with memory_errors(), watched(progress, cancel) as monitor:
+        check_folder(Path(folder), inputs=[Path(like)] if like else [], overwrite=overwrite)
+        objects = place_all(objects, params, monitor.part(0.0, 0.2))
+        return write(objects, Path(folder), params, monitor.part(0.2, 1.0)).files
 
 
 def enhance(

@@ -31,8 +31,12 @@ def make_manifest(
     seconds: float | None = None,
     model: Mapping[str, str] | None = None,
     results: Mapping[str, Any] | None = None,
+    dicom: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """A JSON object: versions, device, configuration, inputs, model, figures of the result."""
+    """A JSON object: versions, device, configuration, inputs, model, figures of the result.
+
+    dicom: the series that the input was read from, where it was one (`DicomOrigin.facts`).
+    """
     return {
         "derived": derived_note(action),
         "notice": RESEARCH_ONLY,
@@ -44,6 +48,7 @@ def make_manifest(
         "device": device,
         "config": dict(config),
         "inputs": dict(inputs),
+        **({"dicom": dict(dicom)} if dicom else {}),
         "model": dict(model or {}),
         "seconds": None if seconds is None else round(seconds, 3),
         "results": dict(results or {}),

@@ -40,6 +40,10 @@ class DicomOrigin:
         """How many files the slices lie in."""
         return len({one.file for frame in self.instances for one in frame})
 
+    def facts(self) -> dict[str, Any]:
+        """What a manifest says of it: nothing of the patient, no place."""
+        return {"series": self.series, "files": self.files}
+
     def cropped(self, first: int, stop: int) -> DicomOrigin:
         """That of the slices from `first` to before `stop`, of every frame."""
         if not self.on_grid:

@@ -13,6 +13,7 @@ from MedEnhanceLib.cli.parser import (
     input_params,
     new_command,
 )
+from MedEnhanceLib.cli.series import run_on_series
 from MedEnhanceLib.cli.words import size, wrote
 
 
@@ -26,7 +27,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "takes its place; the source is never touched.",
         example="medenhance compress scan.nii.gz scan.ucv --max-error 2",
     )
-    add_input(parser, "file or DICOM folder")
+    add_input(parser)
     parser.add_argument("output", metavar="OUTPUT", help="a name that ends in .ucv")
     add_compress_options(parser)
     add_force(parser)
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         "config": compress_config(args),
         "overwrite": args.force,
     }
-    fields = args.console.run("compress", params, isolated=args.isolated)
+    fields = run_on_series(args, "compress", params)
     return int(args.console.done(fields, "\n".join([*wrote(fields), *_promise_lines(fields)])))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from MedEnhanceLib.cli.dicom import OUTPUT, add_dicom_options, dicom_params, object_lines
 from MedEnhanceLib.cli.parser import (
     Subparsers,
     add_force,
@@ -12,6 +13,7 @@ from MedEnhanceLib.cli.parser import (
     input_params,
     new_command,
 )
+from MedEnhanceLib.cli.series import run_on_series
 from MedEnhanceLib.cli.words import inline, wrote
 
 
@@ -21,11 +23,13 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "convert",
         summary="read any volume, DICOM folders too, and write it as OUTPUT's ending says",
-        description="Convert a volume. Voxels and geometry are kept.",
+        description="Convert a volume. Voxels and geometry are kept. With --dicom it becomes a\n"
+        "series that says it is derived, in the study of --like, or in one of its own.",
         example="medenhance convert dicom-folder/ scan.nii.gz",
     )
     add_input(parser)
-    parser.add_argument("output", metavar="OUTPUT", help=".nii.gz, .nii, .nrrd or .mha")
+    parser.add_argument("output", metavar="OUTPUT", help=OUTPUT)
+    add_dicom_options(parser)
     add_force(parser)
     add_job_options(parser)
     parser.set_defaults(run=run)
@@ -36,8 +40,9 @@ def run(args: argparse.Namespace) -> int:
     params = {
         **input_params(args),
         "output": args.output,
+        **dicom_params(args),
         "overwrite": args.force,
     }
-    fields = args.console.run("convert", params, isolated=args.isolated)
+    fields = run_on_series(args, "convert", params)
     shape = f"shape {inline(fields['shape'])}, {fields['dtype']}"
-    return int(args.console.done(fields, "\n".join([*wrote(fields), shape])))
+    return int(args.console.done(fields, "\n".join([*wrote(fields), *object_lines(fields), shape])))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from MedEnhanceLib.cli.dicom import OUTPUT, add_dicom_options, dicom_params, object_lines
 from MedEnhanceLib.cli.parser import Subparsers, add_force, add_job_options, new_command
 from MedEnhanceLib.cli.words import inline, wrote
 from MedEnhanceLib.errors import ConfigError
@@ -20,7 +21,7 @@ def add_parser(subparsers: Subparsers) -> None:
         example="medenhance decompress scan.ucv part.nii.gz --region 40:60,:,100:228",
     )
     parser.add_argument("input", metavar="FILE", help="a .ucv")
-    parser.add_argument("output", metavar="OUTPUT", help=".nii.gz, .nii, .nrrd or .mha")
+    parser.add_argument("output", metavar="OUTPUT", help=OUTPUT)
     parser.add_argument(
         "--region",
         metavar="K,J,I",
@@ -30,6 +31,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--layers", type=int, metavar="N", help="read the first N layers only: a preview"
     )
+    add_dicom_options(parser)
     add_force(parser)
     add_job_options(parser)
     parser.set_defaults(run=run)
@@ -42,11 +44,12 @@ def run(args: argparse.Namespace) -> int:
         "output": args.output,
         "region": None if args.region is None else parse_region(args.region),
         "layers": args.layers,
+        **dicom_params(args),
         "overwrite": args.force,
     }
     fields = args.console.run("decompress", params, isolated=args.isolated)
     shape = f"shape {inline(fields['shape'])}, {fields['dtype']}"
-    return int(args.console.done(fields, "\n".join([*wrote(fields), shape])))
+    return int(args.console.done(fields, "\n".join([*wrote(fields), *object_lines(fields), shape])))
 
 
 def parse_region(text: str) -> list[list[int | None] | None]:

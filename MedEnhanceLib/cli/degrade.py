@@ -14,6 +14,7 @@ from MedEnhanceLib.cli.parser import (
     input_params,
     new_command,
 )
+from MedEnhanceLib.cli.series import run_on_series
 from MedEnhanceLib.cli.words import wrote
 from MedEnhanceLib.errors import ConfigError
 
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         "steps": steps_from_options(args.steps, args.seed),
         "overwrite": args.force,
     }
-    fields = args.console.run("degrade", params, isolated=args.isolated)
+    fields = run_on_series(args, "degrade", params)
     return int(args.console.done(fields, "\n".join(wrote(fields))))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from MedEnhanceLib.cli.dicom import OUTPUT, add_dicom_options, dicom_params, object_lines
 from MedEnhanceLib.cli.parser import (
     Subparsers,
     add_device,
@@ -14,6 +15,7 @@ from MedEnhanceLib.cli.parser import (
     input_params,
     new_command,
 )
+from MedEnhanceLib.cli.series import run_on_series
 from MedEnhanceLib.cli.words import columns, wrote
 from MedEnhanceLib.errors import ConfigError
 
@@ -25,11 +27,12 @@ def add_parser(subparsers: Subparsers) -> None:
         "enhance",
         summary="reduce noise, blur and shading of a volume",
         description="Enhance a volume with a trained model. The grid stays bit for bit; a manifest"
-        "\n(OUTPUT.json) tells what was done with what.",
+        "\n(OUTPUT.json) tells what was done with what. With --dicom the folder OUTPUT gets a"
+        "\nderived series, and segmentation, measurements and uncertainty as DICOM objects too.",
         example="medenhance enhance scan.nii.gz better.nii.gz --bias-correction n4 --report report",
     )
     add_input(parser)
-    parser.add_argument("output", metavar="OUTPUT", help=".nii.gz, .nii, .nrrd or .mha")
+    parser.add_argument("output", metavar="OUTPUT", help=OUTPUT)
     add_enhance_options(parser)
     parser.add_argument(
         "--guide", metavar="FILE", help="a high-quality volume whose look is taken over"
@@ -40,11 +43,16 @@ def add_parser(subparsers: Subparsers) -> None:
         help="where the uncertainty volume goes (default: beside OUTPUT)",
     )
     parser.add_argument(
-        "--segment", metavar="FILE", help="segment the enhanced volume as well, into this file"
+        "--segment",
+        metavar="FILE",
+        nargs="?",
+        const="",
+        help="segment the enhanced volume as well, into this file (default: beside OUTPUT)",
     )
     parser.add_argument(
         "--report", metavar="FOLDER", help="write a page with pictures into this folder"
     )
+    add_dicom_options(parser)
     add_force(parser)
     add_job_options(parser)
     parser.set_defaults(run=run)
@@ -101,13 +109,15 @@ def run(args: argparse.Namespace) -> int:
         "guide": args.guide,
         "config": enhance_config(args),
         "segment": args.segment is not None,
-        "segmentation_output": args.segment,
+        "segmentation_output": args.segment or None,
         "uncertainty_output": args.uncertainty_output,
         "report": args.report,
+        **dicom_params(args),
         "overwrite": args.force,
     }
-    fields = args.console.run("enhance", params, isolated=args.isolated)
-    return int(args.console.done(fields, "\n".join([*wrote(fields), *label_lines(fields)])))
+    fields = run_on_series(args, "enhance", params)
+    lines = [*wrote(fields), *object_lines(fields), *label_lines(fields)]
+    return int(args.console.done(fields, "\n".join(lines)))
 
 
 def label_lines(fields: dict[str, Any]) -> list[str]:

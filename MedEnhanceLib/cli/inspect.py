@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from shlex import quote
 from typing import Any
 
 from MedEnhanceLib.cli.parser import (
@@ -13,7 +14,9 @@ from MedEnhanceLib.cli.parser import (
     input_params,
     new_command,
 )
+from MedEnhanceLib.cli.series import series_rows, series_table
 from MedEnhanceLib.cli.words import inline, pairs, size
+from MedEnhanceLib.errors import InputError
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -23,7 +26,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "inspect",
         summary="show what a volume, a DICOM folder or a .ucv holds",
         description="Show the card of a volume: size, spacing, orientation, type, range, history.\n"
-        "A .ucv is not decoded for it.",
+        "A .ucv is not decoded for it. Several DICOM series are listed in a table.",
         example="medenhance inspect scan.nii.gz",
     )
     add_input(parser)
@@ -32,8 +35,15 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the job and print the card."""
-    fields = args.console.run("inspect", input_params(args), isolated=args.isolated)
+    """Run the job and print the card; of several series, the table of them."""
+    try:
+        fields = args.console.run("inspect", input_params(args), isolated=args.isolated)
+    except InputError:
+        rows = [] if args.series else series_rows(args, args.input)
+        if len(rows) < 2:
+            raise
+        choose = f"The card of one: medenhance inspect {quote(args.input)} --series N"
+        return int(args.console.done({"series": rows}, f"{series_table(rows)}\n\n{choose}"))
     return int(args.console.done(fields, card_text(fields["card"])))
 
 

@@ -102,15 +102,20 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_input(parser: argparse.ArgumentParser, what: str = "file, DICOM folder or .ucv") -> None:
+def add_input(parser: argparse.ArgumentParser) -> None:
     """The volume to read, and what its file does not say."""
-    parser.add_argument("input", metavar="INPUT", help=f"a volume: {what}")
+    parser.add_argument(
+        "input",
+        metavar="INPUT",
+        help="a volume: a file, a .ucv, or DICOM: a folder, a file, a zip, a DICOMDIR",
+    )
     parser.add_argument(
         "--series",
         metavar="S",
-        help="which series of a DICOM folder that holds several: its UID or number in the list",
+        help="which DICOM series of several: its number in the table of inspect, or its UID",
     )
     add_modality(parser)
+    add_repairs(parser)
 
 
 def add_modality(parser: argparse.ArgumentParser) -> None:
@@ -122,9 +127,31 @@ def add_modality(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_repairs(parser: argparse.ArgumentParser) -> None:
+    """What may be done to a series that no volume can be made of as it is."""
+    parser.add_argument(
+        "--fix-tilt",
+        action="store_true",
+        default=None,
+        help="resample a DICOM series whose gantry was tilted to a rectangular grid",
+    )
+    parser.add_argument(
+        "--fix-spacing",
+        action="store_true",
+        default=None,
+        help="resample a DICOM series with gaps or uneven spacing to an even one, across the gaps",
+    )
+
+
 def input_params(args: argparse.Namespace) -> dict[str, Any]:
     """The parameters of a job that the options of `add_input` say."""
-    return {"input": args.input, "series": args.series, "modality": args.modality}
+    return {
+        "input": args.input,
+        "series": args.series,
+        "modality": args.modality,
+        "fix_tilt": args.fix_tilt,
+        "fix_spacing": args.fix_spacing,
+    }
 
 
 def add_force(parser: argparse.ArgumentParser) -> None:

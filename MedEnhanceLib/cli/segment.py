@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from MedEnhanceLib.cli.dicom import OUTPUT, add_dicom_options, dicom_params, object_lines
 from MedEnhanceLib.cli.enhance import label_lines
 from MedEnhanceLib.cli.parser import (
     Subparsers,
@@ -14,6 +15,7 @@ from MedEnhanceLib.cli.parser import (
     input_params,
     new_command,
 )
+from MedEnhanceLib.cli.series import run_on_series
 from MedEnhanceLib.cli.words import wrote
 
 
@@ -23,15 +25,17 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "segment",
         summary="label the tissues of a volume",
-        description="Segment a volume with a trained head, on the volume's own grid.",
+        description="Segment a volume with a trained head, on the volume's own grid. With --dicom\n"
+        "the labels become a DICOM segmentation, and their table a structured report.",
         example="medenhance segment better.nii.gz labels.nii.gz",
     )
     add_input(parser)
-    parser.add_argument("output", metavar="OUTPUT", help=".nii.gz, .nii, .nrrd or .mha")
+    parser.add_argument("output", metavar="OUTPUT", help=OUTPUT)
     parser.add_argument(
         "--model", default="auto", metavar="NAME", help="a head's name or folder (default: auto)"
     )
     add_device(parser)
+    add_dicom_options(parser)
     add_force(parser)
     add_job_options(parser)
     parser.set_defaults(run=run)
@@ -43,7 +47,9 @@ def run(args: argparse.Namespace) -> int:
         **input_params(args),
         "output": args.output,
         "config": {"model": args.model, "device": args.device},
+        **dicom_params(args),
         "overwrite": args.force,
     }
-    fields = args.console.run("segment", params, isolated=args.isolated)
-    return int(args.console.done(fields, "\n".join([*wrote(fields), *label_lines(fields)])))
+    fields = run_on_series(args, "segment", params)
+    lines = [*wrote(fields), *object_lines(fields), *label_lines(fields)]
+    return int(args.console.done(fields, "\n".join(lines)))

@@ -11,7 +11,7 @@ import numpy as np
 from MedEnhanceLib.errors import InputError, OutputError
 from MedEnhanceLib.io import tags
 from MedEnhanceLib.io.atomic import atomic_write, refuse_existing
-from MedEnhanceLib.io.dicom import is_dicom, load_dicom
+from MedEnhanceLib.io.dicom import Repairs, is_dicom, is_source, load_dicom
 from MedEnhanceLib.io.finite import refuse_not_finite
 from MedEnhanceLib.io.modality import default_units, guess_modality
 from MedEnhanceLib.io.nifti import read_nifti, write_nifti
@@ -53,12 +53,16 @@ def load(
     *,
     modality: str | None = None,
     series: str | None = None,
+    fix_tilt: bool = False,
+    fix_spacing: bool = False,
     monitor: Monitor | None = None,
 ) -> Volume:
-    """Read a volume: NIfTI, NRRD, MetaImage, a DICOM folder, or one DICOM file.
+    """Read a volume: NIfTI, NRRD, MetaImage, or DICOM: a folder, file, zip, DICOMDIR or list.
 
     modality: overrides what the header says; without either it is guessed, with a warning.
-    series: which DICOM series of the folder, by UID or by its number in the list of the error.
+    series: which DICOM series of several, by UID or by its number in `list_series`.
+    fix_tilt, fix_spacing: resample a DICOM series with a tilted gantry, or with gaps or uneven
+    spacing, which is refused otherwise; the history says so.
     monitor: hears warnings and progress; may cancel.
     Raises InputError (GeometryError) for what is not a volume, damaged, ambiguous or not finite.
     """
@@ -70,14 +74,17 @@ def load(
     if size == 0 and not is_folder:
         raise InputError(f"{path} is empty (0 bytes)", "Copy or download the file again.")
     read = _READERS.get(ending_of(path))
-    if is_folder or ending_of(path) in _DICOM_ENDINGS or (read is None and is_dicom(path)):
-        volume = load_dicom(path, modality=modality, series=series, monitor=monitor)
+    if is_folder or (read is None and _is_dicom(path)):
+        repairs = Repairs(tilt=fix_tilt, spacing=fix_spacing)
+        volume = load_dicom(
+            path, modality=modality, series=series, repairs=repairs, monitor=monitor
+        )
     elif read is not None:
         volume = _meaning(*read(path, monitor), modality, monitor)
     else:
         raise InputError(
             f"{path.name}: files that end in {ending_of(path) or 'nothing'} cannot be read",
-            f"Give a DICOM folder or file, or one of: {', '.join(READABLE)}.",
+            f"Give DICOM (a folder, file or zip), or one of: {', '.join(READABLE)}.",
         )
     refuse_not_finite(volume)
     return volume
@@ -110,6 +117,10 @@ def save(
     volume = _writable(volume)
     with atomic_write(path, overwrite=overwrite) as temporary:
         write(volume, temporary, monitor or Monitor())
+
+
+def _is_dicom(path: Path) -> bool:
+    return ending_of(path) in _DICOM_ENDINGS or is_dicom(path) or is_source(path)
 
 
 def _meaning(volume: Volume, found: tags.Tags, modality: str | None, monitor: Monitor) -> Volume:

@@ -11,6 +11,7 @@ from typing import Any
 from MedEnhanceLib.config import config_from_json, config_to_json
 from MedEnhanceLib.errors import ConfigError, OutputError
 from MedEnhanceLib.jobs import recent
+from MedEnhanceLib.jobs.dicom import DicomParams, check_output, save_output
 from MedEnhanceLib.jobs.events import as_json
 from MedEnhanceLib.jobs.files import (
     CONTAINER,
@@ -45,7 +46,7 @@ class EstimateParams(VolumeParams):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecompressParams:
+class DecompressParams(DicomParams):
     """region: [start, stop] or null (all) for each axis [T,] K, J, I; "..." once stands for
     any number of nulls, and later axes may be left out.
 
@@ -54,13 +55,14 @@ class DecompressParams:
     """
 
     input: str
-    output: str
     region: list[list[int | None] | str | None] | None = None
     layers: int | None = None
     preview: bool = False
-    overwrite: bool = False
 
     def __post_init__(self) -> None:
+        self.check_dicom()
+        if self.dicom and self.preview:
+            raise ConfigError("a preview is no series", "Leave out preview, or dicom.")
         if self.preview and (self.region is not None or self.layers is not None):
             raise ConfigError("a preview takes no region and no layers", "Leave them out.")
         region_from_json(self.region)
@@ -97,6 +99,7 @@ def run_compress(params: CompressParams, monitor: Monitor) -> Result:
         config=config_to_json(config) | params.told(),
         inputs={"input": known_as(source, volume)},
         figures={name: value for name, value in as_json(done).items() if name not in _TOLD_ANYWAY},
+        source=volume,
         overwrite=params.overwrite,
     )
 
@@ -111,23 +114,21 @@ def run_estimate(params: EstimateParams, monitor: Monitor) -> Result:
 
 
 def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
-    """Decode the region that is asked for → save → manifest."""
-    from MedEnhanceLib.io import save
+    """Decode the region that is asked for → save, as a file or as DICOM → manifest."""
     from MedEnhanceLib.unicompress import decompress, decompress_preview
 
     began = time.monotonic()
     source, output = Path(params.input), Path(params.output)
     region = region_from_json(params.region)
-    check_volume_outputs({"output": output}, inputs=[source], overwrite=params.overwrite)
+    check_output(params, source)
     figures: dict[str, Any] = {}
-    part = monitor.part(0.0, 0.9)
+    part = monitor.part(0.0, 0.8)
     if params.preview:
         volume, share = decompress_preview(source, monitor=part)
         figures = {"preview": True, "share": share}
     else:
         volume = decompress(source, region=region, layers=params.layers, monitor=part)
-    monitor.progress(0.9, "save")
-    save(volume, output, overwrite=params.overwrite, monitor=monitor)
+    written = save_output(volume, "decompressed", params, monitor.part(0.8, 1.0))
     return finish(
         "decompressed",
         {"output": output},
@@ -135,6 +136,8 @@ def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
         config={"region": params.region, "layers": params.layers, "preview": params.preview},
         inputs={"input": source},
         figures={"shape": volume.shape, "dtype": str(volume.dtype), **figures},
+        written=written,
+        source=volume,
         overwrite=params.overwrite,
     )
 

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.config import config_from_json, config_to_json
-from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.jobs import recent
+from MedEnhanceLib.jobs.dicom import (
+    DicomParams,
+    Found,
+    Objects,
+    check_output,
+    placed,
+    write,
+)
 from MedEnhanceLib.jobs.events import as_json
 from MedEnhanceLib.jobs.files import (
     VolumeParams,
@@ -33,7 +41,7 @@ _HEAD_PASSES = 0.4
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnhanceParams(VolumeParams):
+class EnhanceParams(VolumeParams, DicomParams):
     """config: fields of hqg.EnhanceConfig. guide: a high-quality volume of the same modality.
 
     segment: find labels in the enhanced volume too. Where segmentation_output or
@@ -41,9 +49,9 @@ class EnhanceParams(VolumeParams):
     as `<output>-segmentation` and `<output>-uncertainty`. report: a folder for a page to look at.
     slices: [first, before which]: a preview of these slices alone, equal to those of the whole
     run; of a sequence it takes frame 0 or `frame`. frame: only this one of a sequence.
+    With `dicom`, segmentation, its measurements and uncertainty go into the folder `output` too.
     """
 
-    output: str
     guide: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
     segment: bool = False
@@ -52,15 +60,21 @@ class EnhanceParams(VolumeParams):
     report: str | None = None
     slices: list[int] | None = None
     frame: int | None = None
-    overwrite: bool = False
 
     def __post_init__(self) -> None:
+        self.check_dicom()
+        if self.dicom and (self.segmentation_output or self.uncertainty_output):
+            raise ConfigError(
+                "a segmentation or uncertainty goes into the folder of the series with dicom",
+                "Leave out segmentation_output and uncertainty_output (name no file for --segment"
+                " or --uncertainty-output).",
+            )
         if self.slices is None:
             return
         if len(self.slices) != 2:
             raise ConfigError(f"slices is {self.slices!r}", "Give [first, before which].")
         wishes = {
-            "segment": self.segment or self.segmentation_output is not None,
+            "segment": self.wants_segmentation,
             "report": self.report is not None,
         }
         whole = [name for name, wish in wishes.items() if wish]
@@ -71,18 +85,24 @@ class EnhanceParams(VolumeParams):
             )
 
     @property
+    def wants_segmentation(self) -> bool:
+        """Whether labels are asked for."""
+        return self.segment or self.segmentation_output is not None
+
+    @property
     def chosen(self) -> tuple[int, int] | None:
         """The slices as `hqg.enhance` takes them."""
         return None if self.slices is None else (self.slices[0], self.slices[1])
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentParams(VolumeParams):
+class SegmentParams(VolumeParams, DicomParams):
     """config: fields of gradprom.SegmentConfig."""
 
-    output: str
     config: dict[str, Any] = field(default_factory=dict)
-    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        self.check_dicom()
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,12 +145,13 @@ def enhance_volume(
         seconds=time.monotonic() - began,
         model=done.model,
         results=_segmentation_figures(found),
+        dicom=volume.origin.facts() if volume.origin else None,
     )
     return Enhanced(done.volume, done.uncertainty, found, manifest)
 
 
 def run_enhance(params: EnhanceParams, monitor: Monitor) -> Result:
-    """Load → enhance → segment → save each output → page → manifest."""
+    """Load → enhance → segment → save each output, or all as DICOM → page → manifest."""
     from MedEnhanceLib.hqg import EnhanceConfig
 
     began = time.monotonic()
@@ -139,7 +160,10 @@ def run_enhance(params: EnhanceParams, monitor: Monitor) -> Result:
     inputs = {"input": Path(params.input)}
     if params.guide:
         inputs["guide"] = Path(params.guide)
-    check_volume_outputs(outputs, inputs=list(inputs.values()), overwrite=params.overwrite)
+    if params.dicom:
+        check_output(params, inputs["input"])
+    else:
+        check_volume_outputs(outputs, inputs=list(inputs.values()), overwrite=params.overwrite)
     _check_report_folder(params)
     volume = recent.INPUT.load(
         params,
@@ -148,12 +172,15 @@ def run_enhance(params: EnhanceParams, monitor: Monitor) -> Result:
         monitor=monitor.part(0.0, 0.05),
     )
     inputs["input"] = known_as(inputs["input"], volume)
+    if params.dicom:
+        volume = placed(volume, params, monitor)
+        _refuse_sequence(volume, params, config)
     guide = None
     if params.guide:
         of_guide = VolumeParams(input=params.guide, modality=params.modality)
         guide = recent.GUIDE.load(of_guide, keep=params.slices is not None, monitor=monitor)
         inputs["guide"] = known_as(inputs["guide"], guide)
-    head = head_config(config.device) if "segmentation" in outputs else None
+    head = head_config(config.device) if params.wants_segmentation else None
     done = enhance_volume(
         volume,
         config,
@@ -162,7 +189,12 @@ def run_enhance(params: EnhanceParams, monitor: Monitor) -> Result:
         slices=params.chosen,
         monitor=monitor.part(0.05, 0.9),
     )
-    _save_enhanced(done, outputs, monitor, overwrite=params.overwrite)
+    written = None
+    if params.dicom:
+        objects = enhanced_objects(volume, done)
+        written = write(objects, Path(params.output), params, monitor.part(0.9, 0.98))
+    else:
+        _save_enhanced(done, outputs, monitor, overwrite=params.overwrite)
     if params.report:
         _write_report(params, volume, done, monitor)
         outputs["report"] = Path(params.report) / "index.html"
@@ -173,10 +205,22 @@ def run_enhance(params: EnhanceParams, monitor: Monitor) -> Result:
         config=done.report["config"] | params.told() | _part_told(params),
         inputs=inputs,
         figures=done.report["results"],
+        written=written,
+        source=volume,
         device=done.report["device"],
         model=done.report["model"],
         overwrite=params.overwrite,
     )
+
+
+def _refuse_sequence(volume: Volume, params: EnhanceParams, config: EnhanceConfig) -> None:
+    """DICOM's objects beside a series are of one volume; better said before the long work."""
+    if volume.is_sequence and (params.wants_segmentation or config.uncertainty):
+        raise InputError(
+            f"{volume.source}: a sequence of {volume.shape[0]} frames, whose segmentation or "
+            "uncertainty is no DICOM object",
+            "Leave them out, or take one frame after another (frame).",
+        )
 
 
 def head_config(device: str) -> SegmentConfig:
@@ -187,18 +231,25 @@ def head_config(device: str) -> SegmentConfig:
 
 
 def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
-    """Load → segment → save → manifest with the volume of each label."""
+    """Load → segment → save, or as DICOM → manifest with the volume of each label."""
     from MedEnhanceLib.gradprom import SegmentConfig, segment
     from MedEnhanceLib.io import save
 
     began = time.monotonic()
     config = config_from_json(SegmentConfig, params.config)
     source, output = Path(params.input), Path(params.output)
-    check_volume_outputs({"output": output}, inputs=[source], overwrite=params.overwrite)
+    check_output(params, source)
     volume = params.load(monitor.part(0.0, 0.1))
-    found = segment(volume, config, monitor=monitor.part(0.1, 0.95))
-    monitor.progress(0.95, "save")
-    save(found.volume, output, overwrite=params.overwrite, monitor=monitor)
+    if params.dicom:
+        volume = placed(volume, params, monitor)
+    found = segment(volume, config, monitor=monitor.part(0.1, 0.9))
+    monitor.progress(0.9, "save")
+    written = None
+    if params.dicom:
+        objects = Objects(volume, "segmented", found=_found(found))
+        written = write(objects, output, params, monitor.part(0.9, 1.0))
+    else:
+        save(found.volume, output, overwrite=params.overwrite, monitor=monitor)
     return finish(
         "segmented",
         {"output": output},
@@ -206,6 +257,8 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
         config=config_to_json(config) | params.told(),
         inputs={"input": known_as(source, volume)},
         figures=_segmentation_figures(found),
+        written=written,
+        source=volume,
         device=found.device,
         model=found.model,
         overwrite=params.overwrite,
@@ -225,7 +278,9 @@ def _part_told(params: EnhanceParams) -> dict[str, Any]:
 def _enhance_outputs(params: EnhanceParams, config: EnhanceConfig) -> dict[str, Path]:
     output = Path(params.output)
     outputs = {"output": output}
-    if params.segment or params.segmentation_output:
+    if params.dicom:
+        return outputs
+    if params.wants_segmentation:
         wish = params.segmentation_output
         outputs["segmentation"] = Path(wish) if wish else beside(output, "segmentation")
     if params.uncertainty_output and not config.uncertainty:
@@ -252,6 +307,42 @@ def _save_enhanced(
         )
     if done.uncertainty is not None:
         save(done.uncertainty, outputs["uncertainty"], overwrite=overwrite, monitor=monitor)
+
+
+def enhanced_objects(volume: Volume, done: Enhanced) -> Objects:
+    """What becomes DICOM of an enhancement of `volume`."""
+    return Objects(
+        volume,
+        "enhanced",
+        options=_options_in_words(done.report["config"]),
+        volume=done.volume,
+        found=_found(done.segmentation) if done.segmentation else None,
+        uncertainty=done.uncertainty,
+        model=done.report["model"],
+    )
+
+
+def objects_of(result: Volume | Enhanced | Segmentation) -> Objects:
+    """What becomes DICOM of a volume or a result, whose source is not at hand any more."""
+    if isinstance(result, Volume):
+        is_labels = result.modality == "SEG"
+        found = Found(result, ()) if is_labels else None
+        return Objects(result, "exported", volume=None if is_labels else result, found=found)
+    before = replace(result.volume, history=result.volume.history[:-1])
+    if isinstance(result, Enhanced):
+        return enhanced_objects(before, result)
+    return Objects(before, "segmented", found=_found(result))
+
+
+def _options_in_words(config: Mapping[str, Any]) -> str:
+    told = [f"strength {config['strength']:g}"] if config["strength"] != 1 else []
+    if config["bias_correction"] != "none":
+        told.append(f"shading corrected with {config['bias_correction'].upper()}")
+    return ", ".join(told)
+
+
+def _found(found: Segmentation) -> Found:
+    return Found(found.volume, as_json(found.labels), as_json(found.table), found.model)
 
 
 def _check_report_folder(params: EnhanceParams) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from MedEnhanceLib.errors import ConfigError, OutputError
 from MedEnhanceLib.jobs.events import as_json
@@ -22,25 +22,38 @@ CONTAINER = ".ucv"
 class VolumeParams:
     """What every job that reads a volume is told of it.
 
-    input: a file, a DICOM folder or a container. series: which series of a folder that holds
-    several, by its instance UID or its number in the list. modality: states what the file does
-    not, or says wrongly ("CT", "MR", …).
+    input: a file, a container, or DICOM: a folder, a zip, a DICOMDIR, a list of files. series:
+    which series of several, by its instance UID or its number in the list. modality: states what
+    the file does not, or says wrongly ("CT", "MR", …). fix_tilt, fix_spacing: resample a series
+    with a tilted gantry, or with gaps or uneven spacing, which is refused otherwise.
     """
 
     input: str
     series: str | None = None
     modality: str | None = None
+    fix_tilt: bool = False
+    fix_spacing: bool = False
 
     def load(self, monitor: Monitor) -> Volume:
         """The volume; errors as `io.load`'s."""
         return load_volume(
-            Path(self.input), modality=self.modality, series=self.series, monitor=monitor
+            Path(self.input),
+            modality=self.modality,
+            series=self.series,
+            fix_tilt=self.fix_tilt,
+            fix_spacing=self.fix_spacing,
+            monitor=monitor,
         )
 
-    def told(self) -> dict[str, str | None]:
+    def told(self) -> dict[str, Any]:
         """What was said of the input besides its place, for the manifest."""
-        told = {"series": self.series, "modality": self.modality}
-        return {name: value for name, value in told.items() if value is not None}
+        told = {
+            "series": self.series,
+            "modality": self.modality,
+            "fix_tilt": self.fix_tilt,
+            "fix_spacing": self.fix_spacing,
+        }
+        return {name: value for name, value in told.items() if value}
 
 
 def load_volume(
@@ -48,6 +61,8 @@ def load_volume(
     *,
     modality: str | None = None,
     series: str | None = None,
+    fix_tilt: bool = False,
+    fix_spacing: bool = False,
     monitor: Monitor | None = None,
 ) -> Volume:
     """Whatever we read, a compressed container too; errors as `io.load`'s."""
@@ -60,7 +75,14 @@ def load_volume(
         return replace(volume, modality=modality) if modality else volume
     from MedEnhanceLib import io
 
-    return io.load(path, modality=modality, series=series, monitor=monitor)
+    return io.load(
+        path,
+        modality=modality,
+        series=series,
+        fix_tilt=fix_tilt,
+        fix_spacing=fix_spacing,
+        monitor=monitor,
+    )
 
 
 def check_volume_outputs(
@@ -83,7 +105,8 @@ def check_ending(path: Path) -> None:
         raise OutputError(
             f"{path.name}: no volume is written with this ending",
             f"Use one of {', '.join(io.WRITABLE)}"
-            f"{'; compress writes ' + CONTAINER if path.suffix.lower() == CONTAINER else ''}.",
+            f"{'; compress writes ' + CONTAINER if path.suffix.lower() == CONTAINER else ''}"
+            "; or set dicom (--dicom), and a folder gets a series.",
         )
 
 
@@ -127,6 +150,16 @@ def known_as(path: Path, volume: Volume) -> Path:
     return path if volume.source.startswith(str(path)) else Path(volume.source or path)
 
 
+class Told(Protocol):
+    """What was written besides files of volumes."""
+
+    def figures(self) -> dict[str, Any]:
+        """For a job's result and its manifest."""
+
+    def told(self) -> dict[str, Any]:
+        """For a job's result alone."""
+
+
 def finish(
     action: str,
     outputs: Mapping[str, Path],
@@ -137,16 +170,20 @@ def finish(
     figures: Mapping[str, Any],
     device: str = "cpu",
     model: Mapping[str, str] | None = None,
+    source: Volume | None = None,
+    written: Told | None = None,
     overwrite: bool,
 ) -> Result:
     """Write the manifest beside the first output; the Result that tells of both.
 
     began: `time.monotonic()` at the start. figures: what the job found out; it goes into both.
+    source: the volume that was read, whose DICOM series the manifest names. written: the DICOM
+    objects in the output, whose files only the Result tells.
     """
     from MedEnhanceLib.io.atomic import write_json
 
     seconds = round(time.monotonic() - began, 3)
-    figures = as_json(figures)
+    figures = as_json({**figures, **(written.figures() if written else {})})
     manifest = make_manifest(
         action,
         config=as_json(config),
@@ -155,18 +192,19 @@ def finish(
         seconds=seconds,
         model=model,
         results=figures,
+        dicom=source.origin.facts() if source is not None and source.origin else None,
     )
     path = manifest_path(next(iter(outputs.values())))
     write_json(path, manifest, overwrite=overwrite)
-    written = {name: str(output) for name, output in outputs.items()}
     named = {"model": dict(model)} if model else {}
     return Result(
         {
-            "outputs": written,
+            "outputs": {name: str(output) for name, output in outputs.items()},
             "manifest": str(path),
             "device": device,
             "seconds": seconds,
             **named,
             **figures,
+            **(as_json(written.told()) if written else {}),
         }
     )

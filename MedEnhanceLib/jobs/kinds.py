@@ -33,6 +33,7 @@ from MedEnhanceLib.jobs.installation import (
 )
 from MedEnhanceLib.jobs.ping import PingParams, run_ping
 from MedEnhanceLib.jobs.result import Result
+from MedEnhanceLib.jobs.series import ExportParams, SeriesParams, run_export, run_series
 from MedEnhanceLib.jobs.training import TrainParams, run_train
 from MedEnhanceLib.jobs.volumes import (
     ConvertParams,
@@ -63,6 +64,8 @@ JOBS: dict[str, JobKind] = {
     "degrade": JobKind(DegradeParams, run_degrade),
     "convert": JobKind(ConvertParams, run_convert),
     "inspect": JobKind(InspectParams, run_inspect),
+    "series": JobKind(SeriesParams, run_series),
+    "export": JobKind(ExportParams, run_export),
     "deidentify": JobKind(DeidentifyParams, run_deidentify),
     "train": JobKind(TrainParams, run_train),
     "evaluate": JobKind(EvaluateParams, run_evaluate),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.jobs.dicom import DicomParams, check_output, save_output
 from MedEnhanceLib.jobs.files import (
     CONTAINER,
     VolumeParams,
@@ -21,11 +22,11 @@ from MedEnhanceLib.progress import Monitor, attend
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvertParams(VolumeParams):
-    """output: its ending says the format."""
+class ConvertParams(VolumeParams, DicomParams):
+    """Nothing besides."""
 
-    output: str
-    overwrite: bool = False
+    def __post_init__(self) -> None:
+        self.check_dicom()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,15 +44,12 @@ class DegradeParams(VolumeParams):
 
 
 def run_convert(params: ConvertParams, monitor: Monitor) -> Result:
-    """Load → save with the ending of `output` → manifest."""
-    from MedEnhanceLib.io import save
-
+    """Load → save with the ending of `output`, or as DICOM → manifest."""
     began = time.monotonic()
     source, output = Path(params.input), Path(params.output)
-    check_volume_outputs({"output": output}, inputs=[source], overwrite=params.overwrite)
-    volume = params.load(monitor.part(0.0, 0.7))
-    monitor.progress(0.7, "save")
-    save(volume, output, overwrite=params.overwrite, monitor=monitor)
+    check_output(params, source)
+    volume = params.load(monitor.part(0.0, 0.6))
+    written = save_output(volume, "converted", params, monitor.part(0.6, 1.0))
     return finish(
         "converted",
         {"output": output},
@@ -59,6 +57,8 @@ def run_convert(params: ConvertParams, monitor: Monitor) -> Result:
         config=params.told(),
         inputs={"input": known_as(source, volume)},
         figures={"shape": volume.shape, "dtype": str(volume.dtype)},
+        written=written,
+        source=volume,
         overwrite=params.overwrite,
     )
 
@@ -105,5 +105,6 @@ def run_degrade(params: DegradeParams, monitor: Monitor) -> Result:
         config={"steps": replay} | params.told(),
         inputs={"input": source},
         figures={"steps": replay},
+        source=volume,
         overwrite=params.overwrite,
     )

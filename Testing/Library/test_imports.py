@@ -35,9 +35,11 @@ _PUBLIC = [
     "enhance",
     "evaluate",
     "inspect",
+    "list_series",
     "load",
     "recover",
     "save",
+    "save_dicom",
     "segment",
     "train",
 ]

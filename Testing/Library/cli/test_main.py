@@ -21,7 +21,7 @@ from MedEnhanceLib.cli.reference import commands
 ALL = dict(commands(build_parser()))
 EXPECTED = [
     *("demo", "convert", "inspect", "enhance", "segment", "compress", "decompress", "recover"),
-    *("degrade", "train", "evaluate", "batch", "models", "doctor", "worker"),
+    *("degrade", "deidentify", "train", "evaluate", "batch", "models", "doctor", "worker"),
 ]
 
 

@@ -1,0 +1,405 @@
+"""What jobs write as DICOM: objects of one study, in a folder of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from MedEnhanceLib.errors import ConfigError, InputError, OutputError
+from MedEnhanceLib.jobs.files import check_volume_outputs, manifest_path
+from MedEnhanceLib.jobs.like import lay_beside, read_series
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.volume import Volume
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+    from MedEnhanceLib.io.dicomout import Derivation, Template
+
+_OF_DICOM = (
+    "like",
+    "patient_id",
+    "patient_name",
+    "study_description",
+    "series_description",
+    "enhanced_multiframe",
+    "deidentify",
+)
+_LIKE = 'Give {"path": a folder or a file of the series} and, of several, "series".'
+
+
+@dataclass(frozen=True, kw_only=True)
+class DicomParams:
+    """What every job that writes a volume is told of its output; here how it writes DICOM.
+
+    output: its ending says the format. dicom: `output` is a folder, which gets the result as
+    DICOM objects. like: {"path", "series"} of the series that the volume belongs to, where its own
+    file does not tell. patient_id, patient_name, study_description: of a new study, for what never
+    was DICOM. series_description: instead of one made from the source's. enhanced_multiframe: one
+    file of many frames. deidentify: without what names the patient.
+    """
+
+    output: str
+    overwrite: bool = False
+    dicom: bool = False
+    like: dict[str, Any] | None = None
+    patient_id: str | None = None
+    patient_name: str | None = None
+    study_description: str | None = None
+    series_description: str | None = None
+    enhanced_multiframe: bool = False
+    deidentify: bool = False
+
+    def check_dicom(self) -> None:
+        """Raise ConfigError where these contradict each other."""
+        idle = [name for name in _OF_DICOM if getattr(self, name)]
+        if idle and not self.dicom:
+            raise ConfigError(f"{idle[0]} says how DICOM is written", "Set dicom, or leave it out.")
+        check_like(self.like)
+        if self.like is not None and self.names_patient:
+            raise ConfigError(
+                "a patient is named, and a series that knows its own",
+                "Leave out patient_id and patient_name (--patient-id, --patient-name), or like.",
+            )
+        if self.deidentify and self.names_patient:
+            raise ConfigError(
+                "a patient is named, and de-identification asked for",
+                "Give a pseudonym as the patient's ID, and leave out deidentify (--deidentify).",
+            )
+
+    @property
+    def names_patient(self) -> bool:
+        """Whether it says whose a new study is."""
+        return any((self.patient_id, self.patient_name, self.study_description))
+
+
+def check_like(like: Mapping[str, Any] | None) -> None:
+    """Raise ConfigError for what is not {"path": …, "series": …}."""
+    if like is None:
+        return
+    texts = all(isinstance(value, str) and value for value in like.values())
+    if not texts or "path" not in like or set(like) - {"path", "series"}:
+        raise ConfigError(f"like is {dict(like)!r}", _LIKE)
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A segmentation that is to be written. labels: as `gradprom.Segmentation` has them, as JSON.
+
+    table: the rows of its measurements, or none. model: what made it, as in a manifest.
+    """
+
+    volume: Volume
+    labels: Sequence[Mapping[str, Any]]
+    table: Sequence[Mapping[str, Any]] = ()
+    model: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Objects:
+    """What goes into one folder. volume: None where there is only what was found in `source`.
+
+    source: the volume that all of it was made from, for patient, study, place and what was done
+    before. action: as in a manifest: "enhanced", "segmented", "decompressed", … options: in words.
+    """
+
+    source: Volume
+    action: str
+    options: str = ""
+    volume: Volume | None = None
+    found: Found | None = None
+    uncertainty: Volume | None = None
+    model: Mapping[str, str] | None = None
+
+    def each(self, change: Callable[[Volume], Volume]) -> Objects:
+        """With every volume changed alike."""
+        return replace(
+            self,
+            source=change(self.source),
+            volume=self.volume and change(self.volume),
+            uncertainty=self.uncertainty and change(self.uncertainty),
+            found=self.found and replace(self.found, volume=change(self.found.volume)),
+        )
+
+    @property
+    def result(self) -> Volume:
+        """A volume that is written; all of them lie on one grid."""
+        found = self.found and self.found.volume
+        return self.volume or found or self.uncertainty or self.source
+
+
+@dataclass(frozen=True)
+class Written:
+    """rows: an object for each series written: role, modality, description, series_uid, files."""
+
+    files: list[Path]
+    study_uid: str
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def figures(self) -> dict[str, Any]:
+        """For a job's result and its manifest."""
+        return {
+            "study_uid": self.study_uid,
+            "series_uid": self.rows[0]["series_uid"],
+            "objects": [{**row, "files": len(row["files"])} for row in self.rows],
+        }
+
+    def told(self) -> dict[str, Any]:
+        """For a job's result alone: the files of each object too."""
+        return {"files": self.files, "objects": self.rows}
+
+
+def check_folder(folder: Path, *, inputs: Sequence[Path], overwrite: bool) -> None:
+    """Refuse before the long work a folder that DICOM objects could not go into after it.
+
+    Raises OutputError for a file's name, for an input's own folder, and for a folder that holds
+    something, unless it may be added to.
+    """
+    from MedEnhanceLib import io
+    from MedEnhanceLib.io.atomic import refuse_existing
+
+    ending = io.ending_of(folder)
+    if ending in io.READABLE and not folder.is_dir():
+        raise OutputError(
+            f"{folder.name}: DICOM goes into a folder, and {ending} is the ending of a file",
+            "Name a folder, or leave out dicom (--dicom) to write the file.",
+        )
+    places = [entry.resolve() for entry in inputs]
+    here = folder.resolve()
+    if any(here == place or here in place.parents or place in here.parents for place in places):
+        raise OutputError(
+            f"{folder}: the derived series would lie among the originals",
+            "Name a folder of its own, beside that of the input.",
+        )
+    if not folder.parent.is_dir():
+        raise OutputError(
+            f"{folder}: the folder {folder.parent} is not there", "Make it, or give another path."
+        )
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file", "Name a folder that is new or empty.")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise OutputError(
+            f"{folder} holds files already",
+            "Name a new or empty folder, or allow to add to it (--force, overwrite=True).",
+        )
+    refuse_existing(manifest_path(folder), overwrite)
+
+
+def check_output(params: DicomParams, source: Path) -> None:
+    """Refuse before the long work an `output` that could not be written after it."""
+    output = Path(params.output)
+    if not params.dicom:
+        check_volume_outputs({"output": output}, inputs=[source], overwrite=params.overwrite)
+        return
+    inputs = [source, *([Path(params.like["path"])] if params.like else [])]
+    check_folder(output, inputs=inputs, overwrite=params.overwrite)
+
+
+def save_output(
+    volume: Volume, action: str, params: DicomParams, monitor: Monitor
+) -> Written | None:
+    """Save a volume as the parameters say; None where it became a file."""
+    output = Path(params.output)
+    monitor.progress(0.0, "save")
+    if not params.dicom:
+        from MedEnhanceLib.io import save
+
+        save(volume, output, overwrite=params.overwrite, monitor=monitor)
+        return None
+    objects = Objects(volume, action, volume=volume)
+    objects = place_all(objects, params, monitor.part(0.0, 0.2))
+    return write(objects, output, params, monitor.part(0.2, 1.0))
+
+
+def placed(volume: Volume, params: DicomParams, monitor: Monitor) -> Volume:
+    """The volume with the DICOM images behind it; asks for what is missing before the long work.
+
+    Raises InputError where nothing says whose it is.
+    """
+    if params.like is not None:
+        return lay_beside(volume, read_series(params.like, monitor), monitor)
+    is_dicom = has_images(volume)
+    name = Path(volume.source).name or "the volume"
+    if is_dicom and params.names_patient:
+        raise ConfigError(
+            f"{name} is DICOM and knows its patient",
+            "Leave out patient_id and patient_name (--patient-id, --patient-name).",
+        )
+    if not is_dicom and not params.patient_id:
+        known = f" (it was made from the series {volume.origin.series})" if volume.origin else ""
+        raise InputError(
+            f"{name} does not say whose it is{known}",
+            "Name the DICOM series that it was made from (--like SERIES/, like=), or for a new "
+            "study its patient (--patient-id ID, patient_id=).",
+        )
+    return volume if is_dicom else replace(volume, origin=None)
+
+
+def place_all(objects: Objects, params: DicomParams, monitor: Monitor) -> Objects:
+    """All volumes, which lie on one grid, with the DICOM images behind them; as `placed`."""
+    if params.like is not None:
+        series = read_series(params.like, monitor)
+        source = lay_beside(objects.source, series, monitor)
+        others = objects.each(lambda volume: lay_beside(volume, series, Monitor()))  # said once
+        return replace(others, source=source)
+    origin = placed(objects.source, params, monitor).origin
+    return objects.each(
+        lambda volume: volume if has_images(volume) else replace(volume, origin=origin)
+    )
+
+
+def has_images(volume: Volume) -> bool:
+    """Whether the files of the DICOM images behind it are known."""
+    return volume.origin is not None and bool(volume.origin.instances)
+
+
+def write(objects: Objects, folder: Path, params: DicomParams, monitor: Monitor) -> Written:
+    """Build every object, then write them all, or none.
+
+    objects: of a volume as `placed` gives it. Raises InputError, OutputError.
+    """
+    from MedEnhanceLib.io.dicomout import write_objects
+
+    template = _template(objects.result, params, monitor.part(0.0, 0.1))
+    roles: list[str] = []
+    datasets: list[Dataset] = []
+    for role, built in _built(objects, template, params, monitor.part(0.1, 0.6)):
+        datasets += built
+        roles += [role] * len(built)
+    facts = [_facts(dataset) for dataset in datasets]
+    files = write_objects(
+        datasets, folder, overwrite=params.overwrite, monitor=monitor.part(0.6, 1.0)
+    )
+    rows: dict[str, dict[str, Any]] = {}
+    for role, fact, file in zip(roles, facts, files, strict=True):
+        row = rows.setdefault(fact["series_uid"], {"role": role, **fact, "files": []})
+        row["files"].append(str(file))
+    return Written(files, str(datasets[0].StudyInstanceUID), list(rows.values()))
+
+
+def _template(source: Volume, params: DicomParams, monitor: Monitor) -> Template:
+    from MedEnhanceLib.io.dicomout import new_study, read_template
+
+    if source.origin is not None:
+        template = read_template(source.origin, monitor)
+        return _deidentified(template) if params.deidentify else template
+    return new_study(
+        modality=source.modality,
+        patient_id=params.patient_id or "",
+        patient_name=params.patient_name or "",
+        study_description=params.study_description or "",
+    )
+
+
+def _built(
+    objects: Objects, template: Template, params: DicomParams, monitor: Monitor
+) -> Iterator[tuple[str, list[Dataset]]]:
+    """Each object with its role; those found in a derived series refer to its images."""
+    from MedEnhanceLib.io.dicomout.parametric import build_uncertainty
+    from MedEnhanceLib.io.dicomout.report import build_measurements
+    from MedEnhanceLib.io.dicomout.segmentation import build_segmentation
+    from MedEnhanceLib.io.dicomout.series import build_series
+
+    derivation = _derivation(objects, params)
+    images: list[Dataset] | None = None
+    if objects.volume is not None:
+        images = build_series(
+            objects.volume,
+            template=template,
+            derivation=derivation,
+            enhanced=params.enhanced_multiframe,
+            monitor=monitor.part(0.0, 0.6),
+        )
+        derivation = replace(derivation, series_description=None)
+        yield "volume", images
+    if objects.uncertainty is not None:
+        of_map = replace(derivation, action="uncertainty of the enhancement")
+        yield (
+            "uncertainty",
+            [
+                build_uncertainty(
+                    objects.uncertainty,
+                    template=template,
+                    derivation=of_map,
+                    source_images=images,
+                    monitor=monitor.part(0.6, 0.8),
+                )
+            ],
+        )
+    found = objects.found
+    if found is None:
+        return
+    of_labels = replace(derivation, action="segmented", model=found.model, description="")
+    labels = build_segmentation(
+        found.volume,
+        found.labels,
+        template=template,
+        derivation=of_labels,
+        source_images=images,
+        monitor=monitor.part(0.8, 1.0),
+    )
+    yield "segmentation", [labels]
+    if found.table:
+        report = build_measurements(
+            found.table,
+            found.labels,
+            template=template,
+            derivation=replace(of_labels, action="measured"),
+            segmentation=labels,
+        )
+        yield "measurements", [report]
+
+
+def _derivation(objects: Objects, params: DicomParams) -> Derivation:
+    from MedEnhanceLib.io.dicomout import Derivation
+
+    return Derivation(
+        objects.action,
+        objects.options,
+        model=objects.model,
+        history=objects.source.history,
+        lossy=objects.source.lossy,
+        series_description=params.series_description,
+    )
+
+
+def _deidentified(template: Template) -> Template:
+    """What is taken over, without what names the patient: all that is built on it is clean.
+
+    Raises InputError for images that text may be burned into.
+    """
+    from MedEnhanceLib.io.deidentify import Deidentifier
+    from MedEnhanceLib.io.dicomout.template import study_of
+
+    deidentifier = Deidentifier()
+
+    def clean(datasets: Sequence[Dataset]) -> list[Dataset]:
+        return [deidentifier.dataset(dataset)[0] for dataset in datasets]
+
+    assert template.origin is not None
+    headers, sources = clean(template.headers), clean(template.sources)
+    first = headers[0]
+    renamed = iter(headers)
+    instances = tuple(
+        tuple(replace(one, sop_instance=str(next(renamed).SOPInstanceUID)) for one in frame)
+        for frame in template.origin.instances
+    )
+    series, study = str(first.SeriesInstanceUID), str(first.StudyInstanceUID)
+    return replace(
+        template,
+        headers=headers,
+        sources=sources,
+        study=study_of(first),
+        frame_of_reference=str(first.get("FrameOfReferenceUID") or template.frame_of_reference),
+        origin=replace(template.origin, study=study, series=series, instances=instances),
+    )
+
+
+def _facts(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "modality": str(dataset.Modality),
+        "description": str(dataset.get("SeriesDescription") or ""),
+        "series_uid": str(dataset.SeriesInstanceUID),
+    }
