@@ -12,16 +12,21 @@ _INTEGERS = tuple(np.dtype(name) for name in ("int16", "uint16", "int32", "uint3
 
 
 def rescale_slices(
-    slices: Sequence[npt.NDArray[Any]], slopes: Sequence[float], intercepts: Sequence[float]
+    slices: Sequence[npt.NDArray[Any]] | npt.NDArray[Any],
+    slopes: Sequence[float],
+    intercepts: Sequence[float],
 ) -> npt.NDArray[Any]:
     """Slices [J, I] with a slope and an intercept each → [K, J, I] in one type for all.
 
-    Nothing to do keeps the stored type. Whole slopes and intercepts give the smallest integers
+    Slices in one array already are not copied where there is nothing to do, which keeps the
+    stored type. Whole slopes and intercepts give the smallest integers
     that hold every value, beginning with int16; others give float32, or float64 where the stored
     numbers have more than 16 bits.
     """
     stored = np.result_type(*[part.dtype for part in slices])
     if all(slope == 1 and shift == 0 for slope, shift in zip(slopes, intercepts, strict=True)):
+        if isinstance(slices, np.ndarray):
+            return slices
         return np.stack([part.astype(stored, copy=False) for part in slices])
     dtype = _target_type(stored, slices, slopes, intercepts)
     result = np.empty((len(slices), *slices[0].shape), dtype)
@@ -33,7 +38,7 @@ def rescale_slices(
 
 def _target_type(
     stored: np.dtype[Any],
-    slices: Sequence[npt.NDArray[Any]],
+    slices: Sequence[npt.NDArray[Any]] | npt.NDArray[Any],
     slopes: Sequence[float],
     intercepts: Sequence[float],
 ) -> np.dtype[Any]:

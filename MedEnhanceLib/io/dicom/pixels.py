@@ -1,56 +1,236 @@
-"""The intensities of slices."""
+"""The intensities of slices: each file read once, several at a time, in their order."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import NoReturn, TypeVar
 
-from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicom.reading import read_pixels
+import numpy as np
+
+from MedEnhanceLib.errors import DeviceMemoryError, InputError
+from MedEnhanceLib.io.dicom.decoders import syntax_name
+from MedEnhanceLib.io.dicom.reading import PixelFile, index_pixels
+from MedEnhanceLib.io.dicom.samples import DamagedError, Layout, Pixels
 from MedEnhanceLib.io.dicom.slices import Slice
+from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.io.rescale import rescale_slices
+from MedEnhanceLib.machine import memory
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Voxels
+
+Answer = TypeVar("Answer")
+_COPY_AGAIN = "Copy or export the file again."
+_CORRECT = "Correct the header."
+_MOST_THREADS = 8
+#: How often a cancel is looked for while files are read.
+_LOOK_SECONDS = 0.1
+#: The stored numbers and the intensities are there at one time, plus what decoders need.
+_COPIES = 2.2
 
 
 def refuse_odd(slices: Sequence[Slice], name: str) -> None:
     """Raise InputError, naming the file, for what gives no intensities."""
     for one in slices:
-        where = f"{name}: {one.file.name}" if one.file.name != name else name
+        where = _where(name, one.file)
+        if one.photometric == "PALETTE COLOR":
+            raise InputError(
+                f"{where} is a colour image (PALETTE COLOR): its numbers name colours of a table",
+                "Only grey images have intensities: choose another series.",
+            )
         if one.samples > 1 or not one.photometric.startswith("MONOCHROME"):
             raise InputError(
                 f"{where} is a colour image ({one.photometric or 'no PhotometricInterpretation'})",
                 "Only grey images have intensities: choose another series.",
             )
-        if one.photometric != "MONOCHROME2":
-            raise InputError(
-                f"{where} is stored inverted ({one.photometric})", "Export it as MONOCHROME2."
-            )
-        if one.has_lut:
-            raise InputError(
-                f"{where}: its intensities need a lookup table (ModalityLUTSequence), which is "
-                "not supported",
-                "Export it with RescaleSlope and RescaleIntercept.",
-            )
+        if one.photometric not in ("MONOCHROME1", "MONOCHROME2"):
+            raise InputError(f"{where}: PhotometricInterpretation {one.photometric}", _CORRECT)
         if one.slope == 0:
-            raise InputError(f"{where}: RescaleSlope is 0", "Correct the header.")
+            raise InputError(f"{where}: RescaleSlope is 0", _CORRECT)
         if one.rows * one.columns == 0:
             raise InputError(f"{where}: zero size, {one.columns}×{one.rows}", "Export it again.")
 
 
 def read_intensities(slices: Sequence[Slice], modality: str, name: str, monitor: Monitor) -> Voxels:
-    """[K, J, I] of the slices in their order, rescaled each by its own header."""
-    if modality == "CT" and any(one.intercept is None for one in slices):
+    """[K, J, I] of the slices in their order, rescaled each by its own header.
+
+    MONOCHROME1 only says how to show an image: its numbers are taken as they are.
+    modality: what the volume is taken for. name: of the whole, for messages.
+    Raises InputError naming the file that is damaged or not read, DependencyError for a decoder
+    that is missing, DeviceMemoryError.
+    """
+    refuse_odd(slices, name)
+    if modality == "CT" and any(one.intercept is None and not one.has_lut for one in slices):
         raise InputError(
             f"{name}: RescaleIntercept is missing, so that the stored numbers give no HU",
             "Load it as what it is, with the modality OT (--modality OT, modality='OT').",
         )
-    stored = []
-    for index, one in enumerate(slices):
-        monitor.progress(index / len(slices), "reading slices")
-        stored.append(read_pixels(Path(one.file.path), (one.rows, one.columns), monitor))
+    stored = _stored(slices, name, monitor)
+    _tell_padding(slices, name, monitor)
+    monitor.check()
     return rescale_slices(
         stored,
-        [1.0 if one.slope is None else one.slope for one in slices],
-        [0.0 if one.intercept is None else one.intercept for one in slices],
+        [1.0 if one.slope is None or one.has_lut else one.slope for one in slices],
+        [0.0 if one.intercept is None or one.has_lut else one.intercept for one in slices],
     )
+
+
+def _stored(slices: Sequence[Slice], name: str, monitor: Monitor) -> Voxels:
+    """Stored numbers [K, J, I] in one array; with a lookup table, what they look up."""
+    files = _Files()
+    first = files.of(slices[0], name)
+    dtype = np.result_type(*{_dtype(one, first.layout) for one in slices})
+    shape = (len(slices), slices[0].rows, slices[0].columns)
+    _refuse_too_large(shape, dtype, name)
+    stored = np.empty(shape, dtype)
+
+    def read(index: int) -> None:
+        pixels = _one_slice(files, slices[index], shape[1:], name)
+        if not np.can_cast(pixels.dtype, dtype):
+            raise InputError(
+                f"{_where(name, slices[index].file)} holds pixels of type {pixels.dtype}, "
+                f"{slices[0].file.name} of type {dtype}",
+                "Load the parts of the series one by one.",
+            )
+        stored[index] = pixels
+
+    _in_threads(read, len(slices), monitor)
+    return stored
+
+
+def _dtype(one: Slice, first: Layout) -> np.dtype[np.generic]:
+    if one.has_lut:
+        return np.dtype(np.uint16)
+    if first.floating:
+        return first.dtype
+    kind = "i" if one.signed else "u"
+    return np.dtype(f"{kind}{max(one.bits_allocated // 8, 1)}")
+
+
+@dataclass
+class _Files:
+    """Files by name, each looked through once however many slices it holds."""
+
+    known: dict[FileRef, PixelFile] = field(default_factory=dict)
+    lock: Lock = field(default_factory=Lock)
+
+    def of(self, one: Slice, name: str) -> PixelFile:
+        with self.lock:
+            found = self.known.get(one.file)
+        if found is not None:
+            return found
+        found = _named(lambda: index_pixels(one.file), one.file, name)
+        if one.frame is not None:  # a file of one slice is not asked for again
+            with self.lock:
+                self.known[one.file] = found
+        return found
+
+
+def _one_slice(files: _Files, one: Slice, shape: tuple[int, ...], name: str) -> Pixels:
+    file = files.of(one, name)
+    return _named(lambda: _read_frame(file, one, shape), one.file, name)
+
+
+def _read_frame(file: PixelFile, one: Slice, shape: tuple[int, ...]) -> Pixels:
+    layout, index = file.layout, (one.frame or 1) - 1
+    if (layout.rows, layout.columns) != shape:
+        raise DamagedError(f"its pixel data is {layout.columns}×{layout.rows}, others' is not")
+    if index >= len(file.spans) or (one.frame is None and len(file.spans) > 1):
+        raise DamagedError(f"it holds {len(file.spans)} frames")
+    if not layout.floating and (layout.bits_allocated, layout.bits_stored, layout.signed) != (
+        one.bits_allocated,
+        one.bits_stored,
+        one.signed,
+    ):
+        raise DamagedError("its header was read as another one than stands there")
+    if one.has_lut != (file.lut is not None):
+        raise DamagedError("its ModalityLUTSequence cannot be read")
+    pixels = file.frame(index)
+    return file.lut.apply(pixels) if file.lut is not None else pixels
+
+
+def _named(work: Callable[[], Answer], file: FileRef, name: str) -> Answer:
+    """Do it, and name the file in what goes wrong."""
+    try:
+        return work()
+    except DamagedError as cause:
+        raise InputError(f"{_where(name, file)}: {cause}", _COPY_AGAIN) from cause
+    except NotImplementedError as cause:
+        raise InputError(
+            f"{_where(name, file)} is stored in a way that is not read: transfer syntax "
+            f"{syntax_name(str(cause))}",
+            "Convert it to explicit little endian (dcmdjpeg, gdcmconv --raw).",
+        ) from cause
+    except OSError as cause:
+        raise InputError(
+            f"{file} cannot be read: {cause.strerror or cause}", _COPY_AGAIN
+        ) from cause
+    except MemoryError as cause:
+        _raise_memory(name, cause)
+
+
+def _where(name: str, file: FileRef) -> str:
+    return name if file.name == name else f"{name}: {file.name}"
+
+
+def _refuse_too_large(shape: tuple[int, ...], dtype: np.dtype[np.generic], name: str) -> None:
+    needed, free = float(np.prod(shape, dtype=float)) * dtype.itemsize, memory()["free"]
+    if free is not None and needed * _COPIES > free:
+        raise DeviceMemoryError(
+            f"{name}: {shape[2]}×{shape[1]}×{shape[0]} voxels need {needed * _COPIES / 1e9:.1f} GB "
+            f"while they are read, and {free / 1e9:.1f} GB are free",
+            "Close other programs, or load a part of the series.",
+        )
+
+
+def _raise_memory(name: str, cause: BaseException) -> NoReturn:
+    raise DeviceMemoryError(
+        f"{name}: memory ran out while its pixels were read",
+        "Close other programs, or load a part of the series.",
+    ) from cause
+
+
+def _in_threads(work: Callable[[int], None], count: int, monitor: Monitor) -> None:
+    """Do `work` for 0 … count − 1; the first error of the lowest number is raised."""
+    threads = min(_MOST_THREADS, os.cpu_count() or 1, count)
+    with ThreadPoolExecutor(threads, "dicom-pixels") as pool:
+        try:
+            for done, _ in enumerate(_as_done(pool, work, count, threads, monitor)):
+                monitor.progress(done / count, "reading slices")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _as_done(
+    pool: ThreadPoolExecutor,
+    work: Callable[[int], None],
+    count: int,
+    threads: int,
+    monitor: Monitor,
+) -> Iterator[int]:
+    """The numbers whose work is done; a few are under way at any time."""
+    indices = iter(range(count))
+    waiting: dict[Future[None], int] = {}
+    while True:
+        for index in indices:
+            waiting[pool.submit(work, index)] = index
+            if len(waiting) >= 2 * threads:
+                break
+        if not waiting:
+            return
+        done, _ = wait(waiting, _LOOK_SECONDS, FIRST_COMPLETED)
+        monitor.check()
+        for future in sorted(done, key=waiting.__getitem__):
+            future.result()
+            yield waiting.pop(future)
+
+
+def _tell_padding(slices: Sequence[Slice], name: str, monitor: Monitor) -> None:
+    values = sorted({one.padding for one in slices if one.padding is not None})
+    if values:
+        told = ", ".join(f"{value:g}" for value in values)
+        monitor.log(f"{name}: pixels outside the image are stored as {told}; they are kept")

@@ -1,107 +1,324 @@
-"""The one place that calls pydicom, so that its many failures become one kind of error."""
+"""Where the frames of a file lie, and their stored numbers.
+
+No pydicom here: it runs in threads, and what a file says is held against the standard.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import io
 import struct
-import warnings
-import zlib
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
-from MedEnhanceLib.dependencies import require
-from MedEnhanceLib.errors import DependencyError, InputError
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.io.dicom.decoders import NATIVE, decode
+from MedEnhanceLib.io.dicom.samples import DamagedError, Layout, Pixels, from_cells
+from MedEnhanceLib.io.dicom.sources import FileRef
+from MedEnhanceLib.io.dicom.structure import (
+    DOUBLE_PIXELS,
+    END_OF_SEQUENCE,
+    FLOAT_PIXELS,
+    ITEM,
+    PIXEL_DATA,
+    UNDEFINED,
+    DataSet,
+    Element,
+    open_data_set,
+)
 
-if TYPE_CHECKING:
-    from pydicom import Dataset
+#: A compressed frame tells its size in a few bytes; beyond this it is taken for a lie.
+_MOST_PIXELS = 1 << 28
+_ROWS, _COLUMNS, _SAMPLES, _FRAMES = 0x00280010, 0x00280011, 0x00280002, 0x00280008
+_ALLOCATED, _STORED, _HIGH, _SIGN = 0x00280100, 0x00280101, 0x00280102, 0x00280103
+_LUT, _LUT_DESCRIPTOR, _LUT_DATA = 0x00283000, 0x00283002, 0x00283006
+_OFFSETS, _LENGTHS = 0x7FE00001, 0x7FE00002
 
-#: What a damaged file makes pydicom and its decoders raise.
-_FAILURES = (
-    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError,
-    NotImplementedError, RecursionError, RuntimeError, TypeError, ValueError, struct.error,
-    zlib.error,
-)  # fmt: skip
-_COPY_AGAIN = "Copy or export the file again."
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether the file carries DICOM's mark, `DICM` after 128 bytes."""
-    try:
-        with path.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
-def read_header(path: Path, tags: tuple[str, ...]) -> Dataset:
-    """The named elements of a file, without its pixels, each of them decoded already."""
-    pydicom = require("pydicom", purpose="Reading DICOM")
-    with _named(path, "its header", Monitor()):
-        header: Dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(tags))
-        for _ in header:  # pydicom decodes an element when it is first looked at
-            pass
-    return header
+Span = tuple[int, int]
 
 
-def read_pixels(path: Path, shape: tuple[int, int], monitor: Monitor) -> npt.NDArray[Any]:
-    """The stored numbers of a file with one frame, [J, I], before any rescaling."""
-    pydicom = require("pydicom", purpose="Reading DICOM")
-    with _named(path, "its pixel data", monitor):
-        pixels: npt.NDArray[Any] = pydicom.dcmread(path).pixel_array
-    if pixels.shape != shape:
-        raise InputError(f"{path.name}: pixels of shape {pixels.shape}, not {shape}", _COPY_AGAIN)
-    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+@dataclass(frozen=True)
+class Lut:
+    """A Modality LUT: stored numbers from `first` on → intensities; beyond it the ends go on."""
+
+    first: int
+    table: Pixels
+
+    def apply(self, stored: Pixels) -> Pixels:
+        """The intensities of stored numbers."""
+        places = np.clip(stored.astype(np.int64) - self.first, 0, len(self.table) - 1)
+        looked_up: Pixels = self.table[places]
+        return looked_up
 
 
-def numbers(dataset: Dataset, field: str, count: int, path: Path) -> tuple[float, ...] | None:
-    """The `count` finite numbers of an element, or None where it is absent or empty."""
-    with _named(path, field, Monitor()):
-        value = dataset.get(field)
-        if value is None or value == "":
-            return None
-        found = tuple(float(part) for part in (value if count > 1 else [value]))
-    if len(found) != count or not np.isfinite(found).all():
-        raise InputError(f"{path.name}: {field} is {value}", "Correct the header.")
+@dataclass(frozen=True)
+class PixelFile:
+    """A file whose frames can be read one by one, from any thread.
+
+    spans: for each frame, the pieces (start, length) of its stream, or of its plain pixels.
+    memory: the whole content, where the file cannot be opened twice at little cost.
+    """
+
+    file: FileRef
+    syntax: str
+    order: str
+    layout: Layout
+    samples: int
+    spans: tuple[tuple[Span, ...], ...]
+    swapped: bool
+    lut: Lut | None
+    memory: bytes | None
+
+    def frame(self, index: int) -> Pixels:
+        """The stored numbers [J, I] of one frame, counted from 0.
+
+        Raises DamagedError, NotImplementedError and DependencyError as `decode` does; OSError.
+        """
+        if self.memory is not None:
+            return self._decoded(io.BytesIO(self.memory), index)
+        with self.file.open() as stream:
+            return self._decoded(stream, index)
+
+    def _decoded(self, stream: BinaryIO, index: int) -> Pixels:
+        pieces = []
+        for start, length in self.spans[index]:
+            stream.seek(start)
+            pieces.append(stream.read(length))
+            if len(pieces[-1]) != length:
+                raise DamagedError("its pixel data is cut short")
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if self.syntax not in NATIVE:
+            return decode(data, self.syntax, self.layout)
+        return self._native(data, index)
+
+    def _native(self, data: bytes, index: int) -> Pixels:
+        layout, size = self.layout, self.layout.rows * self.layout.columns
+        if self.swapped:
+            data = np.frombuffer(data, ">u2").astype("<u2").tobytes()
+        if layout.bits_allocated == 1:
+            first = index * size % 8
+            bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
+            return bits[first : first + size].reshape(layout.rows, layout.columns)
+        kind = "f" if layout.floating else "u"
+        cells = np.frombuffer(data, f"{self.order}{kind}{layout.bits_allocated // 8}", size)
+        cells = cells.reshape(layout.rows, layout.columns)
+        return from_cells(cells.astype(cells.dtype.newbyteorder("="), copy=False), layout)
+
+
+def index_pixels(file: FileRef) -> PixelFile:
+    """Find the frames of a file; its elements must be in order, and its pixels as many as it says.
+
+    Raises DamagedError, saying what contradicts what; OSError; InputError of an archive.
+    """
+    with file.open() as stream:
+        data = open_data_set(stream)
+        found = {element.tag: element for element in data.elements()}
+        pixels = next((found[tag] for tag in _KINDS if tag in found), None)
+        if pixels is None:
+            raise DamagedError("it holds no pixel data")
+        layout = _layout(data, found, pixels)
+        samples = _number(data, found, _SAMPLES, 1)
+        frames = _count(data, found)
+        if samples != 1:
+            raise DamagedError(f"its pixels are of {samples} samples")
+        swapped = False
+        if data.syntax in NATIVE:
+            # Words of two bytes each turn around in big endian, whatever lies in them.
+            swapped = not data.little and pixels.vr == b"OW" and layout.bits_allocated <= 8
+            spans = _native_spans(data, pixels, layout, frames)
+        else:
+            spans = _stream_spans(data, found, pixels, frames)
+            if layout.rows * layout.columns > _MOST_PIXELS:
+                raise DamagedError(f"it says it has {layout.columns}×{layout.rows} pixels")
+        in_memory = bool(file.member) or data.stream is not stream
+        return PixelFile(
+            file=file,
+            syntax=data.syntax,
+            order=data.order,
+            layout=layout,
+            samples=samples,
+            spans=spans,
+            swapped=swapped,
+            lut=_lut(data, found, layout),
+            memory=_all(data.stream) if in_memory else None,
+        )
+
+
+_KINDS = (PIXEL_DATA, FLOAT_PIXELS, DOUBLE_PIXELS)
+
+
+def _all(stream: BinaryIO) -> bytes:
+    if isinstance(stream, io.BytesIO):
+        return stream.getvalue()
+    stream.seek(0)
+    return stream.read()
+
+
+# ------------------------------------------------------------ the header
+
+
+def _number(
+    data: DataSet, found: dict[int, Element], tag: int, otherwise: int | None = None
+) -> int:
+    """An element of two bytes."""
+    element = found.get(tag)
+    if element is None or element.length == 0:
+        if otherwise is None:
+            raise DamagedError(f"its element ({tag >> 16:04X},{tag & 0xFFFF:04X}) is missing")
+        return otherwise
+    if element.length != 2 or element.vr not in (b"US", b"UN", b""):
+        raise DamagedError(f"its element {element.name} is no number of two bytes")
+    order = "<" if element.vr == b"UN" else data.order
+    return int(struct.unpack(f"{order}H", data.value(element))[0])
+
+
+def _count(data: DataSet, found: dict[int, Element]) -> int:
+    element = found.get(_FRAMES)
+    told = data.value(element).strip(b" \x00") if element and element.length < 32 else b""
+    if not told:
+        return 1
+    if not told.isdigit() or int(told) < 1:
+        raise DamagedError(f"NumberOfFrames is {told.decode('ascii', 'replace')!r}")
+    return int(told)
+
+
+def _layout(data: DataSet, found: dict[int, Element], pixels: Element) -> Layout:
+    rows, columns = _number(data, found, _ROWS), _number(data, found, _COLUMNS)
+    if not rows * columns:
+        raise DamagedError(f"it is of zero size, {columns}×{rows}")
+    allocated = _number(data, found, _ALLOCATED)
+    if pixels.tag != PIXEL_DATA:
+        expected = 32 if pixels.tag == FLOAT_PIXELS else 64
+        if allocated != expected:
+            raise DamagedError(f"BitsAllocated is {allocated} for pixels of {expected} bits")
+        return Layout(rows, columns, allocated, allocated, allocated - 1, floating=True)
+    stored = _number(data, found, _STORED, allocated)
+    sign = _number(data, found, _SIGN, 0)
+    if sign > 1:
+        raise DamagedError(f"PixelRepresentation is {sign}")
+    high = _number(data, found, _HIGH, stored - 1)
+    return Layout(rows, columns, allocated, stored, high, signed=bool(sign))
+
+
+def _lut(data: DataSet, found: dict[int, Element], layout: Layout) -> Lut | None:
+    if _LUT not in found:
+        return None
+    items = data.items(found[_LUT])
+    inside = {element.tag: element for element in items[0]} if items else {}
+    if _LUT_DESCRIPTOR not in inside or _LUT_DATA not in inside:
+        raise DamagedError("its ModalityLUTSequence holds no table")
+    descriptor = data.value(inside[_LUT_DESCRIPTOR])
+    if len(descriptor) != 6:
+        raise DamagedError("its LUTDescriptor is not three numbers")
+    sign = "h" if layout.signed else "H"
+    count, first, bits = struct.unpack(f"{data.order}H{sign}H", descriptor)
+    count = count or 1 << 16
+    table = data.value(inside[_LUT_DATA])
+    if not 8 <= bits <= 16 or len(table) not in (2 * count, count + count % 2):
+        raise DamagedError(f"its lookup table has {len(table)} bytes for {count} entries")
+    if len(table) == 2 * count:
+        entries = np.frombuffer(table, f"{data.order}u2").astype(np.uint16)
+    else:
+        entries = np.frombuffer(table, np.uint8)[:count].astype(np.uint16)
+    if int(entries.max()) >> bits:
+        raise DamagedError(f"its lookup table holds {entries.max()}, beyond its {bits} bits")
+    return Lut(first, entries)
+
+
+# ------------------------------------------------------------ where the frames lie
+
+
+def _native_spans(
+    data: DataSet, pixels: Element, layout: Layout, frames: int
+) -> tuple[tuple[Span, ...], ...]:
+    bits = layout.rows * layout.columns * layout.bits_allocated
+    needed = -(-bits * frames // 8)
+    size = f"{layout.columns}×{layout.rows}" + (f" × {frames} frames" if frames > 1 else "")
+    if pixels.length == UNDEFINED:
+        raise DamagedError(
+            "its pixel data is in pieces, as compressed ones are, yet it says it is not"
+        )
+    present = min(pixels.length, data.end - pixels.start)
+    if present < needed or pixels.length > data.end - pixels.start:
+        raise DamagedError(
+            f"its pixel data is cut short: {present} bytes, and {size} of "
+            f"{layout.bits_allocated} bits need {needed}"
+        )
+    beyond = pixels.length - needed
+    line = min(layout.rows, layout.columns) * max(layout.bits_allocated // 8, 1)
+    if beyond > 1 and (beyond >= line or data.value(_tail(pixels, beyond)).strip(b"\x00")):
+        raise DamagedError(
+            f"its pixel data is too long: {pixels.length} bytes, and {size} of "
+            f"{layout.bits_allocated} bits need {needed}"
+        )
+    spans = []
+    for index in range(frames):
+        first, last = index * bits // 8, -(-(index + 1) * bits // 8)
+        spans.append(((pixels.start + first, last - first),))
+    return tuple(spans)
+
+
+def _tail(pixels: Element, length: int) -> Element:
+    end = pixels.start + pixels.length
+    return Element(pixels.tag, pixels.vr, end - length, length)
+
+
+def _stream_spans(
+    data: DataSet, found: dict[int, Element], pixels: Element, frames: int
+) -> tuple[tuple[Span, ...], ...]:
+    """The fragments of each frame."""
+    if pixels.length != UNDEFINED:
+        raise DamagedError("its pixel data is in one piece, yet it says it is compressed")
+    (table_at, table_length), *fragments = _fragments(data, pixels)
+    if len(fragments) == frames:
+        return tuple(((start, length),) for start, length in fragments)
+    if frames == 1:
+        return (tuple(fragments),)
+    offsets = _extended_offsets(data, found) or _basic_offsets(data, table_at, table_length)
+    if len(offsets) != frames or len(fragments) < frames:
+        raise DamagedError(
+            f"its pixel data has {len(fragments)} pieces for {frames} frames, and no table of them"
+        )
+    base = table_at + table_length
+    starts = {start - 8 - base: index for index, (start, _) in enumerate(fragments)}
+    if offsets[0] != 0 or any(offset not in starts for offset in offsets):
+        raise DamagedError("the table of its frames points beside them")
+    firsts = [starts[offset] for offset in offsets] + [len(fragments)]
+    if any(a >= b for a, b in pairwise(firsts)):
+        raise DamagedError("the table of its frames is out of order")
+    return tuple(tuple(fragments[first:last]) for first, last in pairwise(firsts))
+
+
+def _fragments(data: DataSet, pixels: Element) -> list[Span]:
+    """All items of compressed pixel data, its offset table first; the end must be there."""
+    found: list[Span] = []
+    at = pixels.start
+    while True:
+        data.stream.seek(at)
+        head = data.stream.read(8)
+        if len(head) < 8:
+            raise DamagedError("its pixel data is cut short: the end of the pieces is missing")
+        group, number, length = struct.unpack(f"{data.order}HHI", head)
+        tag = group << 16 | number
+        if tag == END_OF_SEQUENCE:
+            break
+        if tag != ITEM or length > data.end - at - 8:
+            raise DamagedError("a piece of its pixel data is cut short, or its length is damaged")
+        found.append((at + 8, length))
+        at += 8 + length
+    if len(found) < 2:
+        raise DamagedError("its pixel data is empty")
     return found
 
 
-def text(dataset: Dataset, field: str) -> str:
-    """The element as text; empty where it is absent."""
-    return str(dataset.get(field) or "").strip()
+def _basic_offsets(data: DataSet, at: int, length: int) -> list[int]:
+    data.stream.seek(at)
+    return [int(offset) for offset in np.frombuffer(data.stream.read(length // 4 * 4), "<u4")]
 
 
-@contextlib.contextmanager
-def _named(path: Path, what: str, monitor: Monitor) -> Iterator[None]:
-    """Turn what pydicom raises into an error that names the file; pass its warnings on."""
-    from pydicom.errors import BytesLengthException, InvalidDicomError
-
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            yield
-        except InvalidDicomError as cause:
-            raise InputError(
-                f"{path.name} is not a DICOM file: the mark DICM is missing",
-                "Check that it is an image; files without the mark must be exported again.",
-            ) from cause
-        except (*_FAILURES, BytesLengthException) as cause:
-            raise _error(path, what, cause) from cause
-        except OSError as cause:
-            raise InputError(f"{path} cannot be read: {cause.strerror}", _COPY_AGAIN) from cause
-    for message in dict.fromkeys(str(entry.message) for entry in caught):
-        monitor.warn(f"{path.name}: {message}")
-
-
-def _error(path: Path, what: str, cause: BaseException) -> InputError | DependencyError:
-    reason = " ".join(str(cause).split()) or type(cause).__name__
-    if "missing dependencies" in reason:
-        return DependencyError(
-            f"{path.name}: no decoder for its compressed pixels is installed ({reason})",
-            "Install them with: python -m pip install 'pylibjpeg[all]'",
-        )
-    return InputError(f"{path.name}: {what} cannot be read: {reason[:300]}", _COPY_AGAIN)
+def _extended_offsets(data: DataSet, found: dict[int, Element]) -> list[int]:
+    if _OFFSETS not in found or _LENGTHS not in found:
+        return []
+    table = data.value(found[_OFFSETS])
+    return [int(offset) for offset in np.frombuffer(table[: len(table) // 8 * 8], "<u8")]
