@@ -18,6 +18,7 @@ from MedEnhanceLib.io.dicomout.iods import (
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+    from pydicom.sr.coding import Code
 
 #: Elements that have to be there, empty where nobody knows (type 2).
 _EMPTY = (
@@ -59,7 +60,9 @@ def complete(image: Dataset, sop_class: str) -> None:
 
 def _tell_position(image: Dataset, sop_class: str) -> None:
     """How the patient lay, in one of two ways, never in both."""
-    if image.get("PatientOrientationCodeSequence"):
+    if sop_class == PET_IMAGE and not image.get("PatientOrientationCodeSequence"):
+        _tell_position_in_codes(image)
+    if image.get("PatientOrientationCodeSequence") or sop_class == PET_IMAGE:
         if sop_class == PET_IMAGE or not image.get("PatientPosition"):
             image.pop("PatientPosition", None)
             return
@@ -70,6 +73,33 @@ def _tell_position(image: Dataset, sop_class: str) -> None:
             image.pop(keyword, None)
     elif "PatientPosition" not in image and sop_class != SECONDARY_CAPTURE:
         image.PatientPosition = None
+
+
+def _tell_position_in_codes(image: Dataset) -> None:
+    """PatientPosition in the codes that PET has for it, where these are empty."""
+    from pydicom.sr.codedict import codes
+
+    position = str(image.get("PatientPosition") or "")
+    lying = {
+        "S": codes.cid20.Supine, "P": codes.cid20.Prone,
+        "DL": codes.cid20.LeftLateralDecubitus, "DR": codes.cid20.RightLateralDecubitus,
+    }.get(position[2:])  # fmt: skip
+    into = {"HF": codes.cid21.Headfirst, "FF": codes.cid21.FeetFirst}.get(position[:2])
+    if lying is None or into is None:
+        return
+    recumbent = _item(codes.cid19.Recumbent)
+    recumbent.PatientOrientationModifierCodeSequence = [_item(lying)]
+    image.PatientOrientationCodeSequence = [recumbent]
+    image.PatientGantryRelationshipCodeSequence = [_item(into)]
+
+
+def _item(code: Code) -> Dataset:
+    from pydicom import Dataset
+
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator = code.value, code.scheme_designator
+    item.CodeMeaning = code.meaning
+    return item
 
 
 def _tell_side(image: Dataset) -> None:

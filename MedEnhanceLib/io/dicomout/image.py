@@ -13,6 +13,7 @@ from MedEnhanceLib.io.dicomout.iods import (
     CT_IMAGE,
     MR_IMAGE,
     PET_IMAGE,
+    PET_UNITS,
     SOP_CLASSES,
     kept_attributes,
 )
@@ -137,6 +138,8 @@ def _put_pixels(
     image.PixelRepresentation = int(stored.signed)
     image.add_new("PixelData", "OW", pixels.tobytes())
     _put_rescale(image, stored.rescales[number], series, header)
+    if series.volume.units in PET_UNITS and series.volume.modality == "PT":
+        image.Units = PET_UNITS[series.volume.units]
     if header is not None and series.stored.is_own:
         _keep_padding(image, header, stored)
     if "WindowCenter" not in image or "WindowWidth" not in image:
@@ -156,7 +159,8 @@ def _put_rescale(image: Dataset, rescale: Rescale, series: Series, header: Datas
     image.RescaleSlope, image.RescaleIntercept = rescale.slope, rescale.intercept
     if series.sop_class == PET_IMAGE:
         image.pop("RescaleType", None)
-    elif not image.get("RescaleType"):
+        return
+    if not image.get("RescaleType"):
         is_hu = series.sop_class == CT_IMAGE and series.volume.units in ("HU", "")
         image.RescaleType = "HU" if is_hu else "US"
 

@@ -22,6 +22,11 @@ def _words(text: str) -> frozenset[str]:
 #: The class that is written for a volume, by its modality.
 SOP_CLASSES = {"CT": CT_IMAGE, "MR": MR_IMAGE, "PT": PET_IMAGE}
 
+#: What a PET image must tell of its intensities, which nobody knows who was not there.
+TOLD_BY_PET = ("Units", "CountsSource", "DecayCorrection", "FrameReferenceTime", "SeriesType")
+#: DICOM's terms for the units of PET that we have names for.
+PET_UNITS = {"SUV": "GML", "Bq/ml": "BQML", "counts": "CNTS"}
+
 #: The modules of patient and study: whose images they are.
 PATIENT_STUDY = _words("""
     PatientName PatientID IssuerOfPatientID TypeOfPatientID IssuerOfPatientIDQualifiersSequence
@@ -163,10 +168,10 @@ UNPAIRED = _words("""
     THYROID TLSPINE TONGUE TRACHEA TSPINE URETER URETHRA UTERUS VAGINA VULVA WHOLEBODY
     """)
 
-#: What a frame of a sequence is told by, of whatever modality it was.
+#: What a frame of a sequence is told by, of whatever modality it was, and the units of PET.
 _CAPTURE = _words("""
     PatientOrientationCodeSequence PatientEquipmentRelationshipCodeSequence
-    TemporalPositionIdentifier NumberOfTemporalPositions
+    TemporalPositionIdentifier NumberOfTemporalPositions Units
     """)
 
 _KEPT = {

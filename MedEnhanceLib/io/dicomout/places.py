@@ -15,6 +15,9 @@ from MedEnhanceLib.volume import Volume, Voxels
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+#: How far from a slice an image may lie, in slices, and still be of its plane.
+_IN_PLANE = 0.1
+
 
 @dataclass(frozen=True, eq=False)
 class Place:
@@ -40,21 +43,21 @@ def find_places(volume: Volume, template: Template) -> list[Place]:
         part = _of_frame(template, volume, number)
         grid = lay_out(frame, part)
         heights = _heights(part.headers, frame)
-        by_reference = _by_reference(part)
+        stored = _instances(part)
+        by_reference = dict(zip(stored, part.headers, strict=True))
         for k, references in enumerate(grid.references):
+            around = _around(heights, k)
             behind = [by_reference[one] for one in references if one in by_reference]
-            near = sorted(range(len(heights)), key=lambda n, k=k: abs(heights[n] - k))  # type: ignore[misc]
-            around = [n for n in near if abs(heights[n] - k) < 1] or near[:1]
-            header = behind[0] if behind else (part.headers[near[0]] if near else None)
+            nearest = part.headers[around[0]] if around else None
             places.append(
                 Place(
                     frame=number,
                     slice_=frame.voxels[k],
                     position=grid.positions[k],
                     grid=grid,
-                    header=header,
+                    header=behind[0] if behind else nearest,
                     on_image=bool(behind),
-                    references=references or tuple(_reference(part, n) for n in sorted(around)),
+                    references=references or tuple(stored[n] for n in sorted(around)),
                 )
             )
     return places
@@ -87,6 +90,14 @@ def _heights(headers: Sequence[Dataset], volume: Volume) -> list[float]:
     return heights
 
 
+def _around(heights: Sequence[float], k: int) -> list[int]:
+    """The image in the plane of slice k, else those on both sides of it; the nearest first."""
+    near = sorted(range(len(heights)), key=lambda number: abs(heights[number] - k))
+    if near and abs(heights[near[0]] - k) < _IN_PLANE:
+        return near[:1]
+    return [number for number in near if abs(heights[number] - k) < 1] or near[:1]
+
+
 def _instances(template: Template) -> list[Reference]:
     if template.origin is None:
         return []
@@ -95,11 +106,3 @@ def _instances(template: Template) -> list[Reference]:
         for frame in template.origin.instances
         for one in frame
     ]
-
-
-def _by_reference(template: Template) -> dict[Reference, Dataset]:
-    return dict(zip(_instances(template), template.headers, strict=True))
-
-
-def _reference(template: Template, number: int) -> Reference:
-    return _instances(template)[number]

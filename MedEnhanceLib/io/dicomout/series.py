@@ -12,7 +12,7 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout.derivation import Derivation, now
 from MedEnhanceLib.io.dicomout.folder import write_objects
 from MedEnhanceLib.io.dicomout.image import Series, make_image
-from MedEnhanceLib.io.dicomout.iods import PET_IMAGE, SECONDARY_CAPTURE, SOP_CLASSES
+from MedEnhanceLib.io.dicomout.iods import PET_IMAGE, SECONDARY_CAPTURE, SOP_CLASSES, TOLD_BY_PET
 from MedEnhanceLib.io.dicomout.places import Place, find_places
 from MedEnhanceLib.io.dicomout.stored import Rescale, decimal, plan_storage
 from MedEnhanceLib.io.dicomout.template import Template
@@ -61,8 +61,8 @@ def build_series(
     """Make the images of a derived series, complete with pixels.
 
     volume: [K, J, I], or [T, K, J, I] as T time points. CT and MR become images of their class, PET
-    too where `template` has its images; all else is secondary capture, with its place in the
-    patient.
+    too where `template` tells what its images must; all else is secondary capture, with its place
+    in the patient.
     enhanced: one legacy converted enhanced image of many frames, for CT, MR and PET.
     Raises InputError for what DICOM cannot hold, and for enhanced of another modality.
     """
@@ -159,8 +159,11 @@ def _is_same(volume: Volume, template: Template) -> bool:
 
 
 def _sop_class(volume: Volume, template: Template) -> str:
-    if volume.modality == "PT" and not _is_same(volume, template):
-        return SECONDARY_CAPTURE  # decay correction and times, which a PET image must tell
+    if volume.modality == "PT":
+        told = _is_same(volume, template) and all(
+            template.headers[0].get(keyword) not in (None, "") for keyword in TOLD_BY_PET
+        )
+        return PET_IMAGE if told else SECONDARY_CAPTURE
     return SOP_CLASSES.get(volume.modality, SECONDARY_CAPTURE)
 
 
