@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import secrets
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from MedEnhanceLib.io.deidentify.values import (
     dummy,
     is_malformed,
     put,
+    silence,
     stored_bytes,
     texts,
     vr_of,
@@ -115,8 +115,7 @@ class Deidentifier:
 
         Raises InputError for objects that cannot be cleaned (documents, reports, text in pixels).
         """
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they would tell values
+        with silence():
             try:
                 cleaned = copy.deepcopy(dataset)
                 changes, _ = self.clean(cleaned)

@@ -13,17 +13,20 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from MedEnhanceLib.errors import ConfigError, InputError, OutputError
+from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError, OutputError
 from MedEnhanceLib.io.atomic import flush_folder, output_error
 from MedEnhanceLib.io.deidentify.clean import Deidentifier
 from MedEnhanceLib.io.deidentify.files import Found, Outcome, look, treat
 from MedEnhanceLib.io.deidentify.mapping import check_place, read_mapping, write_mapping
 from MedEnhanceLib.io.deidentify.patients import PREFIX, Patients, check_pseudonym
 from MedEnhanceLib.io.deidentify.report import Report
+from MedEnhanceLib.io.dicom.helpers import work_in_helpers
 from MedEnhanceLib.io.dicom.sources import FileRef, find_files
+from MedEnhanceLib.machine import cpu_threads
 from MedEnhanceLib.progress import Monitor
 
-In = TypeVar("In")
+#: From here on helpers pay for their start; files are given to them so many at a time.
+_MANY, _CHUNK = 150, 16
 Out = TypeVar("Out")
 
 
@@ -133,10 +136,23 @@ def _treat_all(
 ) -> list[Outcome]:
     files = [one.file for one in found if one.status == "written"]
     try:
-        work = partial(treat, by=by, folder=staging)
-        return list(_spread(work, files, monitor, "de-identifying"))
+        answers = _spread(partial(_treat, by=by, folder=staging), files, monitor, "de-identifying")
     except OSError as cause:
         raise output_error(staging, cause) from None
+    for answer in answers:
+        if isinstance(answer, MedEnhanceError):
+            raise answer
+    return [answer for answer in answers if isinstance(answer, Outcome)]
+
+
+def _treat(file: FileRef, by: Deidentifier, folder: Path) -> Outcome | MedEnhanceError:
+    """As `treat`; what concerns all files, a full disk, comes back as an answer from a helper."""
+    try:
+        return treat(file, by, folder)
+    except OSError as cause:
+        return output_error(folder, cause)
+    except MedEnhanceError as error:
+        return error
 
 
 def _left(found: Found) -> Outcome:
@@ -144,13 +160,21 @@ def _left(found: Found) -> Outcome:
 
 
 def _spread(
-    work: Callable[[In], Out], items: Sequence[In], monitor: Monitor, stage: str
-) -> Iterator[Out]:
-    """Each item's answer, in order."""
+    work: Callable[[FileRef], Out], files: Sequence[FileRef], monitor: Monitor, stage: str
+) -> list[Out]:
+    """Each file's answer, in order; many files are shared out to other processes."""
     monitor.progress(0.0, stage)
-    for index, item in enumerate(items, 1):
-        yield work(item)
-        monitor.progress(index / len(items), f"{stage}, {index} of {len(items)}")
+    answers: dict[int, Out] = {}
+    shared = len(files) >= _MANY and cpu_threads() > 1
+    parts = (
+        work_in_helpers(work, files, monitor.check, _CHUNK)
+        if shared
+        else ((index, [work(file)]) for index, file in enumerate(files))
+    )
+    for start, part in parts:
+        answers.update(enumerate(part, start))
+        monitor.progress(len(answers) / len(files), f"{stage}, {len(answers)} of {len(files)}")
+    return [answers[index] for index in range(len(files))]
 
 
 @contextmanager

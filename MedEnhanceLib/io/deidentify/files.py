@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from MedEnhanceLib.io.deidentify.identities import Identities
 from MedEnhanceLib.io.deidentify.leaks import find_leak
 from MedEnhanceLib.io.deidentify.patients import patient_of
 from MedEnhanceLib.io.deidentify.pixels import tidy_pixels
+from MedEnhanceLib.io.deidentify.values import silence
 from MedEnhanceLib.io.dicom.marks import HEAD, mark_of, pydicom_failures
 from MedEnhanceLib.io.dicom.sources import FileRef
 
@@ -61,8 +61,7 @@ class Found:
 def look(file: FileRef) -> Found:
     """Read what tells patients and objects apart."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with silence():
             header = _read(file, header_only=True)
             return Found(file, patient_of(header), str(header.get("SOPInstanceUID") or ""))
     except UnfitError as error:
@@ -76,8 +75,7 @@ def look(file: FileRef) -> Found:
 def treat(file: FileRef, by: Deidentifier, folder: Path) -> Outcome:
     """Clean one file into `folder`; whatever is wrong with the file is told in the outcome."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom's warnings tell values
+        with silence():
             return _treat(file, by, folder)
     except UnfitError as error:
         return Outcome(str(file), "left out", reason=error.message)

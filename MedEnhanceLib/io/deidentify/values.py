@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,6 +40,23 @@ _DUMMIES: dict[str, Any] = {
     "OW": b"\0\0",
 }
 _NUMBERS = {"FD", "FL", "SL", "SS", "SV", "UL", "US", "UV"}
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Keep pydicom's warnings to itself, as they tell values; of this thread alone in its log."""
+    here, log = threading.get_ident(), logging.getLogger("pydicom")
+
+    def is_of_others(record: logging.LogRecord) -> bool:
+        return record.thread != here
+
+    log.addFilter(is_of_others)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.removeFilter(is_of_others)
 
 
 def vr_of(element: DataElement | RawDataElement) -> str:
@@ -83,9 +103,7 @@ def put(dataset: Dataset, tag: int, vr: str, value: Any) -> None:
     """Replace an element."""
     from pydicom import DataElement
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        dataset[tag] = DataElement(tag, vr, value)
+    dataset[tag] = DataElement(tag, vr, value)
 
 
 def is_malformed(element: DataElement | RawDataElement, vr: str) -> bool:

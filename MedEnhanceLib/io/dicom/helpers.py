@@ -1,6 +1,6 @@
-"""Headers read by other processes: Python reads one at a time, and a hospital sends thousands.
+"""Files worked through by other processes: Python reads one at a time, a hospital sends thousands.
 
-The helpers are plain children of this process that take files on stdin and give headers on stdout.
+The helpers are plain children of this process that take files on stdin and answer on stdout.
 Nothing of the program they help is run again in them, as `multiprocessing` would: a user's script
 has no guard against that, and Slicer's main module cannot be imported.
 """
@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, TypeVar
 
 from MedEnhanceLib.io.dicom.headers import Header, read_header
 from MedEnhanceLib.io.dicom.sources import FileRef
@@ -33,6 +33,7 @@ _FEWEST = 400
 _MOST_HELPERS = 8
 _LOOK_SECONDS = 0.1
 Headers = list[Header | None]
+Out = TypeVar("Out")
 
 
 def pays(count: int) -> bool:
@@ -43,23 +44,34 @@ def pays(count: int) -> bool:
 def read_in_helpers(
     files: Sequence[FileRef], check: Callable[[], None]
 ) -> Iterator[tuple[int, Headers]]:
-    """Read headers in other processes; gives (index of the first file, headers) as they come.
+    """Read headers in other processes; the rest is as of `work_in_helpers`."""
+    return work_in_helpers(read_header, files, check)
 
+
+def work_in_helpers(
+    work: Callable[[FileRef], Out],
+    files: Sequence[FileRef],
+    check: Callable[[], None],
+    chunk: int = _CHUNK,
+) -> Iterator[tuple[int, list[Out]]]:
+    """Do `work` on files in other processes; gives (index of the first file, answers) as they come.
+
+    work: of a module, so that it can be pickled; what it raises ends the helper.
     check: called at least every 0.1 s; may raise. All helpers are gone when this ends, however it
     ends. Raises OSError where they cannot be started, or where one dies.
     """
     tasks: queue.SimpleQueue[int] = queue.SimpleQueue()
-    starts = range(0, len(files), _CHUNK)
+    starts = range(0, len(files), chunk)
     for start in starts:
         tasks.put(start)
-    results: queue.SimpleQueue[tuple[int, Headers] | OSError] = queue.SimpleQueue()
+    results: queue.SimpleQueue[tuple[int, list[Out]] | OSError] = queue.SimpleQueue()
     helpers: list[subprocess.Popen[bytes]] = []
     threads: list[threading.Thread] = []
     try:
         for _ in range(min(cpu_threads(), _MOST_HELPERS, len(starts))):
             helpers.append(_start())
-            work = (helpers[-1], files, tasks, results)
-            threads.append(threading.Thread(target=_converse, args=work, daemon=True))
+            talk = (helpers[-1], work, files, chunk, tasks, results)
+            threads.append(threading.Thread(target=_converse, args=talk, daemon=True))
             threads[-1].start()
         for _ in starts:
             yield _next(results, check)
@@ -83,8 +95,8 @@ def _start() -> subprocess.Popen[bytes]:
 
 
 def _next(
-    results: queue.SimpleQueue[tuple[int, Headers] | OSError], check: Callable[[], None]
-) -> tuple[int, Headers]:
+    results: queue.SimpleQueue[tuple[int, list[Out]] | OSError], check: Callable[[], None]
+) -> tuple[int, list[Out]]:
     while True:
         check()
         with contextlib.suppress(queue.Empty):
@@ -96,15 +108,17 @@ def _next(
 
 def _converse(
     helper: subprocess.Popen[bytes],
+    work: Callable[[FileRef], Out],
     files: Sequence[FileRef],
+    chunk: int,
     tasks: queue.SimpleQueue[int],
-    results: queue.SimpleQueue[tuple[int, Headers] | OSError],
+    results: queue.SimpleQueue[tuple[int, list[Out]] | OSError],
 ) -> None:
     """Give one helper chunk after chunk, until none is left."""
     try:
         while True:
             start = tasks.get_nowait()
-            _send(helper.stdin, list(files[start : start + _CHUNK]))
+            _send(helper.stdin, (work, list(files[start : start + chunk])))
             results.put((start, _receive(helper.stdout)))
     except queue.Empty:
         return
@@ -127,20 +141,19 @@ def _send(pipe: IO[bytes] | None, what: object) -> None:
     pipe.flush()
 
 
-def _receive(pipe: IO[bytes] | None) -> Headers:
+def _receive(pipe: IO[bytes] | None) -> Any:
     if pipe is None:
         raise ValueError("no pipe")
-    received: Headers = pickle.load(pipe)  # noqa: S301 - from a child of this very process
-    return received
+    return pickle.load(pipe)  # noqa: S301 - from a child of this very process
 
 
 def serve() -> None:
-    """What a helper does: read headers until nobody asks any more."""
+    """What a helper does: work on files until nobody asks any more."""
     tasks, answers = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr  # what a package prints must not come between
     while True:
         try:
-            files: list[FileRef] = pickle.load(tasks)  # noqa: S301 - from our own parent
+            work, files = pickle.load(tasks)  # noqa: S301 - from our own parent
         except EOFError:
             return
-        _send(answers, [read_header(file) for file in files])
+        _send(answers, [work(file) for file in files])

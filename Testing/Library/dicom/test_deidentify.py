@@ -213,9 +213,9 @@ def test_the_image_itself_stays_bit_for_bit(write: Write) -> None:
     for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows",
                     "RescaleIntercept", "BodyPartExamined", "Modality"):  # fmt: skip
         tag = before.data_element(keyword).tag
-        assert pydicom.dcmread(path).get_item(tag).value == pydicom.dcmread(result).get_item(
-            tag
-        ).value
+        assert (
+            pydicom.dcmread(path).get_item(tag).value == pydicom.dcmread(result).get_item(tag).value
+        )
 
 
 def test_the_result_says_what_was_done(write: Write) -> None:
