@@ -50,6 +50,10 @@ class Slant:
         """Its angle with the normal."""
         return float(np.degrees(np.arctan(np.linalg.norm(self.slope))))
 
+    @property
+    def _angle(self) -> str:
+        return f"{self.degrees:.1f}°" if self.degrees >= 0.95 else f"{self.degrees:.2g}°"
+
     def fault(self, labels: Sequence[str]) -> str:
         """What is wrong, in words. labels: a name for each slice."""
         distance = np.linalg.norm(self.aside, axis=1)
@@ -58,15 +62,14 @@ class Slant:
         astray = self.aside - np.outer(self.along - self.along[0], self.slope)
         if np.linalg.norm(astray, axis=1).max() > max(*self.pixel_mm, 0.1 * distance.max()):
             return f"the slices lie neither behind one another nor on a slanted line: {where}"
-        return (
-            f"the slices are stacked at a slant of {self.degrees:.1f}° (a tilted gantry): {where}"
-        )
+        cause = "a tilted gantry" if self.degrees >= 0.5 else "or cosines of too few digits"
+        return f"the slices are stacked at a slant of {self._angle} ({cause}): {where}"
 
     def note(self) -> str:
         """What was done about it, for people."""
         return (
             f"moved slices inside their planes by up to {np.abs(self.aside).max():.2f} mm onto a "
-            f"rectangular grid, because they were stacked at a slant of {self.degrees:.1f}°"
+            f"rectangular grid, because they were stacked at a slant of {self._angle}"
         )
 
     def grid(self, size: tuple[int, int], name: str) -> tuple[tuple[int, int], Places]:
@@ -84,7 +87,7 @@ class Slant:
         )
         if self.degrees > _MOST_TILT or rows * columns > _MOST_GROWTH * size[0] * size[1]:
             raise GeometryError(
-                f"{name}: the slices are stacked at a slant of {self.degrees:.1f}°, over "
+                f"{name}: the slices are stacked at a slant of {self._angle}, over "
                 f"{columns}×{rows} pixels of {size[1]}×{size[0]}, which is no gantry's tilt",
                 "Export the series again; its positions seem to be damaged.",
             )

@@ -127,6 +127,7 @@ def _distance(one: Slice, plane: _Plane) -> float:
 
 def _geometry(origin: Sequence[float] | None, plane: _Plane, step: float) -> Geometry:
     rows_mm, columns_mm = plane.pixel_mm
+    step = float(f"{step:.12g}")  # without the noise of differences between large positions
     return Geometry(
         (columns_mm, rows_mm, step),
         tuple(origin or ()),  # type: ignore[arg-type]

@@ -110,7 +110,7 @@ def test_tilted_phantom_lies_where_it_was(tilt: tuple[float, float]) -> None:
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.floats(-40, 40), st.floats(-40, 40), st.floats(0.6, 6), st.integers(2, 12))
+@given(st.floats(-30, 30), st.floats(-30, 30), st.floats(0.6, 6), st.integers(2, 12))
 def test_every_pixel_of_a_tilted_series_is_covered(
     down: float, right: float, step: float, count: int
 ) -> None:
