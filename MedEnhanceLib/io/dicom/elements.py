@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 from MedEnhanceLib.errors import InputError
-
-if TYPE_CHECKING:
-    from pydicom import Dataset
-
-    Elements = Dataset | Mapping[str, Any]
 
 _CORRECT = "Correct the header."
 
 
-def text(dataset: Elements, field: str) -> str:
+class Elements(Protocol):
+    """Elements by keyword, those of makers by tag: a pydicom.Dataset, or a dict."""
+
+    def get(self, key: Any, /) -> Any:
+        """The value, or None."""
+
+    def __contains__(self, key: Any, /) -> bool: ...
+
+
+def text(dataset: Elements, field: str | int) -> str:
     """The element as text; empty where it is absent."""
-    return str(dataset.get(field, "") if dataset.get(field) is not None else "").strip()
+    value = _get(dataset, field)
+    return "" if value is None else str(value).strip()
+
+
+def first(dataset: Elements, field: str | int) -> Any:
+    """The first value of an element; "" where it is absent."""
+    value = _get(dataset, field)
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return next(iter(value), "")
+    return "" if value is None else value
 
 
 def floats(dataset: Elements, field: str, count: int) -> tuple[float, ...] | None:
@@ -89,3 +102,9 @@ def acquisition_time(header: Elements) -> float | None:
         return moment.timestamp() + (float(f"0.{fraction}") if fraction else 0.0)
     except (ValueError, OverflowError, OSError):
         return None
+
+
+def _get(dataset: Elements, field: str | int) -> Any:
+    value = dataset.get(field)
+    # By its tag, pydicom gives the element instead of its value.
+    return getattr(value, "value", value) if isinstance(field, int) else value

@@ -7,14 +7,16 @@ import math
 import warnings
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom import kinds, multiframe
 from MedEnhanceLib.io.dicom.elements import (
+    Elements,
     acquisition_time,
     date,
+    first,
     floats,
     number,
     one,
@@ -24,6 +26,7 @@ from MedEnhanceLib.io.dicom.elements import (
 )
 from MedEnhanceLib.io.dicom.marks import HEAD, mark_of, pydicom_failures
 from MedEnhanceLib.io.dicom.mediadir import MEDIA_DIRECTORY
+from MedEnhanceLib.io.dicom.quick import quick_fields
 from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.origin import Lossy
@@ -128,28 +131,42 @@ def _read(file: FileRef) -> Header | None:
         if mark == "damaged":
             raise InputError("its mark DICM is overwritten", _COPY_AGAIN)
         stream.seek(0)
-        header = _elements(stream, force=mark == "bare")
+        header = meta = _ordinary(stream) if mark == "whole" else None
+        if header is None or meta is None:
+            stream.seek(0)
+            header, meta = _any_header(stream, force=mark == "bare")
         if mark == "bare" and not _is_beyond_doubt(header):
             return None
         size = 0 if file.member else stream.seek(0, 2)
-    return (
-        None if text(header, "SOPClassUID") == MEDIA_DIRECTORY else _described(header, file, size)
-    )
+    if text(meta, "MediaStorageSOPClassUID") == MEDIA_DIRECTORY:
+        return None
+    return _described(header, file, size, text(meta, "TransferSyntaxUID"))
 
 
-def _elements(stream: BinaryIO, *, force: bool) -> Dataset:
+def _ordinary(stream: BinaryIO) -> Elements | None:
+    """The header of a plain image; None where pydicom must read it."""
+    fields = quick_fields(stream)
+    if fields is None or whole(fields, "NumberOfFrames") > 1:
+        return None
+    return None if kinds.may_hold_frames(text(fields, "SOPClassUID")) else fields
+
+
+def _any_header(stream: BinaryIO, *, force: bool) -> tuple[Dataset, Elements]:
+    """By pydicom, which knows every encoding; and the two elements of the meta header."""
     import pydicom
 
     wanted: list[Any] = [*_ELEMENTS, *_PRIVATE, *multiframe.ELEMENTS]
-    header: Dataset = pydicom.dcmread(
-        stream, stop_before_pixels=True, specific_tags=wanted, force=force
-    )
+    header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=wanted, force=force)
     for _ in header:  # pydicom decodes an element when it is first looked at
         pass
-    return header
+    meta = getattr(header, "file_meta", {})
+    return header, {
+        "MediaStorageSOPClassUID": text(meta, "MediaStorageSOPClassUID"),
+        "TransferSyntaxUID": text(meta, "TransferSyntaxUID") or _syntax_found(header),
+    }
 
 
-def _is_beyond_doubt(header: Dataset) -> bool:
+def _is_beyond_doubt(header: Elements) -> bool:
     """Whether what has no mark is DICOM all the same: its identifiers are all there."""
     return text(header, "SOPClassUID").startswith("1.2.840.10008.5.1.4.") and bool(
         text(header, "SOPInstanceUID") and text(header, "Modality")
@@ -170,7 +187,7 @@ def _with_series(damaged: Header, failures: tuple[type[Exception], ...]) -> Head
         return damaged
 
 
-def _described(header: Dataset, file: FileRef, size: int) -> Header:
+def _described(header: Elements, file: FileRef, size: int, syntax: str) -> Header:
     sop_class, modality = text(header, "SOPClassUID"), text(header, "Modality")
     about = Header(
         file=file,
@@ -194,17 +211,17 @@ def _described(header: Dataset, file: FileRef, size: int) -> Header:
     if reason is not None:
         return replace(about, reason=reason.what, hint=reason.hint)
     try:
-        common = _slice(header, file, about, size)
+        common = _slice(header, file, about, size, syntax)
     except InputError as cause:
         return replace(about, reason=cause.message, hint=cause.hint, damaged=True)
     return _with_slices(about, header, common)
 
 
-def _with_slices(about: Header, header: Dataset, common: Slice) -> Header:
-    frames = whole(header, "NumberOfFrames")
-    if frames > 1 or kinds.may_hold_frames(about.sop_class):
+def _with_slices(about: Header, header: Elements, common: Slice) -> Header:
+    if whole(header, "NumberOfFrames") > 1 or kinds.may_hold_frames(about.sop_class):
         try:
-            return replace(about, slices=tuple(multiframe.frames_of(header, about.file, common)))
+            frames = multiframe.frames_of(cast("Dataset", header), about.file, common)
+            return replace(about, slices=tuple(frames))
         except InputError as cause:
             return replace(about, reason=cause.message, hint=cause.hint)
     if "MOSAIC" in common.image_type:
@@ -219,10 +236,9 @@ def _with_slices(about: Header, header: Dataset, common: Slice) -> Header:
     return replace(about, slices=(common,))
 
 
-def _slice(header: Dataset, file: FileRef, about: Header, size: int) -> Slice:
+def _slice(header: Elements, file: FileRef, about: Header, size: int, syntax: str) -> Slice:
     rows, columns = whole(header, "Rows"), whole(header, "Columns")
     bits = whole(header, "BitsAllocated") or 16
-    syntax = _transfer_syntax(header)
     samples = whole(header, "SamplesPerPixel") or 1
     frames = whole(header, "NumberOfFrames") or 1
     return Slice(
@@ -267,19 +283,15 @@ def _slice(header: Dataset, file: FileRef, about: Header, size: int) -> Slice:
 # ------------------------------------------------------------ what elements mean
 
 
-def _transfer_syntax(header: Dataset) -> str:
-    """As the file says; without a meta header, as the data set turned out to be encoded."""
-    meta = getattr(header, "file_meta", None)
-    told = text(meta, "TransferSyntaxUID") if meta is not None else ""
-    if told:
-        return told
+def _syntax_found(header: Dataset) -> str:
+    """Where a file does not tell its transfer syntax, as it turned out to be encoded."""
     is_implicit, is_little = header.original_encoding
     if is_implicit:
         return "1.2.840.10008.1.2"
     return "1.2.840.10008.1.2.1" if is_little else "1.2.840.10008.1.2.2"
 
 
-def _phase(header: Dataset) -> str:
+def _phase(header: Elements) -> str:
     """What places an image in time: which temporal position, or how long after a trigger."""
     position = text(header, "TemporalPositionIdentifier")
     if position and number(header, "NumberOfTemporalPositions") != 1:
@@ -291,34 +303,29 @@ def _phase(header: Dataset) -> str:
     return f"{percent} %" if percent else position
 
 
-def _b_value(header: Dataset) -> str:
+def _b_value(header: Elements) -> str:
     """In s/mm²: the standard element, else the private one of a maker who named itself."""
     value = number(header, "DiffusionBValue")
     if value is not None:
         return f"{value}"
     for tag, creator_tag, creator in _PRIVATE_B_VALUES:
-        if tag in header and creator_tag in header:
-            told = header[tag].value
-            first = told if isinstance(told, int | float | str) else next(iter(told or ()), "")
-            if str(header[creator_tag].value).strip() == creator:
-                with contextlib.suppress(TypeError, ValueError, OverflowError):
-                    return f"{int(float(first) % _GE_OFFSET)}"
+        if text(header, creator_tag) == creator:
+            with contextlib.suppress(TypeError, ValueError, OverflowError):
+                return f"{int(float(first(header, tag)) % _GE_OFFSET)}"
     return ""
 
 
-def _window(header: Dataset) -> tuple[float, float] | None:
+def _window(header: Elements) -> tuple[float, float] | None:
     pair = []
     for field in "WindowCenter", "WindowWidth":
-        value = header.get(field)
-        first = value if isinstance(value, int | float | str) else next(iter(value or ()), None)
         try:
-            pair.append(float(first))  # type: ignore[arg-type]
+            pair.append(float(first(header, field)))
         except (TypeError, ValueError):
             return None
     return (pair[0], pair[1]) if all(map(math.isfinite, pair)) and pair[1] > 0 else None
 
 
-def _lossy(header: Dataset, syntax: str, raw_bytes: float, size: int) -> tuple[Lossy, ...]:
+def _lossy(header: Elements, syntax: str, raw_bytes: float, size: int) -> tuple[Lossy, ...]:
     """The lossy steps that the header tells of; a ratio that it hides is that of the file."""
     about = raw_bytes / size if size else 1.0
     methods = texts(header, "LossyImageCompressionMethod")

@@ -28,17 +28,17 @@ _SERVE = (
 )
 #: Files at a time: enough that passing them costs nothing, few enough to show progress.
 _CHUNK = 64
-#: Below, starting the helpers takes longer than they save.
-_FEWEST = 400
 _MOST_HELPERS = 8
+#: Work that helpers are started for.
+_LEAST_SECONDS = 1.5
 _LOOK_SECONDS = 0.1
 Headers = list[Header | None]
 Out = TypeVar("Out")
 
 
-def pays(count: int) -> bool:
-    """Whether that many files are worth starting helpers for."""
-    return count >= _FEWEST and cpu_threads() > 1
+def pays(seconds: float) -> bool:
+    """Whether so much reading is worth starting helpers, which takes each about half a second."""
+    return seconds > _LEAST_SECONDS and cpu_threads() > 1
 
 
 def read_in_helpers(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -122,6 +123,7 @@ def may_hold_frames(sop_class: str) -> bool:
     return sop_class.startswith(_STORAGE) and sop_class.removeprefix(_STORAGE) in _ENHANCED
 
 
+@functools.cache
 def class_name(sop_class: str, modality: str = "") -> str:
     """The class as DICOM names it, else its modality."""
     from pydicom.uid import UID

@@ -139,7 +139,7 @@ def _tell_others(others: Sequence[Choice], name: str, monitor: Monitor) -> None:
     damaged = [said(one.about) for one in others if one.about.damaged]
     others = [one for one in others if not one.about.damaged]
     if others:
-        monitor.warn(f"{name}: left out, as they are no images: {_counted(others)}")
+        monitor.warn(f"{name}: left out, as they give no volume: {_counted(others)}")
     if damaged:
         monitor.warn(f"{name}: left out, as they cannot be read: {named(damaged)}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from MedEnhanceLib.io.dicom.sources import FileRef, find_files
 from MedEnhanceLib.progress import Monitor
 
 _STAGE = "reading headers"
+#: After so many files it is decided whether other processes pay.
+_TRIED = 200
 _MOST_NAMED = 6
 _DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 
@@ -74,21 +77,34 @@ def scan(path: Path, monitor: Monitor) -> Scan:
 
 
 def read_headers(files: Sequence[FileRef], monitor: Monitor) -> list[Header | None]:
-    """The header of each file, None for what is no DICOM; in other processes where that pays."""
+    """The header of each file, None for what is no DICOM.
+
+    Other processes take over where the first files show that it pays.
+    """
+    headers: list[Header | None] = []
+    began = time.monotonic()
+    for file in files:
+        monitor.progress(len(headers) / len(files), _STAGE)
+        headers.append(read_header(file))
+        if len(headers) == _TRIED:
+            left = (time.monotonic() - began) * (len(files) / _TRIED - 1)
+            if helpers.pays(left) and (rest := _in_helpers(files[_TRIED:], monitor)):
+                return headers + rest
+    return headers
+
+
+def _in_helpers(files: Sequence[FileRef], monitor: Monitor) -> list[Header | None]:
+    """Empty where there can be no other processes."""
     headers: list[Header | None] = [None] * len(files)
-    done: set[int] = set()
-    if helpers.pays(len(files)):
-        try:
-            for start, part in helpers.read_in_helpers(files, monitor.check):
-                headers[start : start + len(part)] = part
-                done.update(range(start, start + len(part)))
-                monitor.progress(len(done) / len(files), _STAGE)
-        except OSError as cause:
-            monitor.log(f"headers are read one by one: {cause}")
-    for index, file in enumerate(files):
-        if index not in done:
-            monitor.progress(index / len(files), _STAGE)
-            headers[index] = read_header(file)
+    done = 0
+    try:
+        for start, part in helpers.read_in_helpers(files, monitor.check):
+            headers[start : start + len(part)] = part
+            done += len(part)
+            monitor.progress((_TRIED + done) / (_TRIED + len(files)), _STAGE)
+    except OSError as cause:
+        monitor.log(f"headers are read one by one: {cause}")
+        return []
     return headers
 
 
