@@ -1,0 +1,190 @@
+"""Every series and file of ../shared/data/dicom, each with the outcome that it must have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib.errors import GeometryError, InputError, MedEnhanceError
+from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.io import load
+from MedEnhanceLib.io.dicom import Repairs, load_dicom
+from MedEnhanceLib.progress import Monitor
+
+if TYPE_CHECKING:
+    from Testing.Library.conftest import Ear
+
+pytestmark = pytest.mark.shared
+
+
+@pytest.fixture
+def dicom(shared_data: Path) -> Path:
+    return shared_data / "dicom"
+
+
+# ------------------------------------------------------------ series
+
+
+@pytest.mark.parametrize(
+    ("folder", "file", "units"),
+    [
+        ("CT_series", "ct/sts/STS_025/CT", "HU"),
+        ("MR_T1_series", "mr/sts/STS_025/MR_T1", ""),
+        ("PET_series", "ct/sts/STS_025/PET", "SUV"),
+    ],
+)
+def test_series_is_the_volume_that_was_made_from_it(
+    shared_data: Path, ear: Ear, folder: str, file: str, units: str
+) -> None:
+    series = load(shared_data / "dicom" / "STS_025" / folder, monitor=ear.monitor)
+    volume = load(shared_data / f"{file}.nii.gz")
+    assert series.geometry.is_close(volume.geometry, tolerance=1e-3)
+    assert np.allclose(series.voxels, volume.voxels, rtol=1e-6, atol=1e-6)
+    assert series.units == units
+    assert series.history == ()
+    assert series.lossy == ()
+    assert series.origin is not None
+    assert [len(frame) for frame in series.origin.instances] == [len(series.voxels)]
+    assert ear.warnings == []
+
+
+def test_study_with_several_series_lists_them(dicom: Path, ear: Ear) -> None:
+    with pytest.raises(InputError, match="holds 3 series") as caught:
+        load(dicom / "STS_025", monitor=ear.monitor)
+    for part in ("CT  149×138×47", "MR  75×55×25", "PT  37×34×47"):
+        assert part in caught.value.message
+    assert any("RT Structure Set" in warning for warning in ear.warnings)
+
+
+def test_contours_are_no_image(dicom: Path) -> None:
+    for path in (dicom / "STS_025" / "CT_rtstruct", dicom / "STS_025" / "CT_rtstruct" / "RS.dcm"):
+        with pytest.raises(InputError, match="RT Structure Set Storage") as caught:
+            load(path)
+        assert "images it belongs to" in caught.value.hint
+
+
+def test_series_with_missing_slices_names_the_gaps(dicom: Path) -> None:
+    with pytest.raises(GeometryError) as caught:
+        load(dicom / "STS_025_missing")
+    assert "between 420.44 and 426.98 mm (1 missing)" in caught.value.message
+    assert "between 443.33 and 449.87 mm (1 missing)" in caught.value.message
+    assert "--fix-spacing" in caught.value.hint
+
+
+def test_missing_slices_can_be_made_from_their_neighbours(dicom: Path) -> None:
+    """Held against the whole series: what was imaged is kept, what was not is near the truth."""
+    fixed = load_dicom(dicom / "STS_025_missing", repairs=Repairs(spacing=True), monitor=Monitor())
+    whole = load(dicom / "STS_025" / "MR_T1_series")
+    assert fixed.geometry.is_close(whole.geometry, tolerance=1e-3)
+    made = [8, 15]
+    kept = [k for k in range(25) if k not in made]
+    assert np.array_equal(fixed.voxels[kept], whole.voxels[kept])
+    for k in made:
+        off = np.abs(fixed.voxels[k].astype(float) - whole.voxels[k]).mean()
+        neighbour = np.abs(whole.voxels[k - 1].astype(float) - whole.voxels[k]).mean()
+        assert off < neighbour
+    assert "6.54 of 78.48 mm were imaged by no slice" in " ".join(fixed.history)
+    assert fixed.origin is not None
+    assert not fixed.origin.on_grid
+
+
+# ------------------------------------------------------------ odd files
+
+#: Name → the shape, or what the refusal says.
+ODD: dict[str, tuple[int, ...] | str] = {
+    "CT_small": (1, 128, 128),
+    "MR_small_RLE": (1, 64, 64),
+    "MR_small_bigendian": (1, 64, 64),
+    "MR_small_jp2klossless": (1, 64, 64),
+    "MR_small_jpeg_ls_lossless": (1, 64, 64),
+    "MR_truncated": "reaches beyond the end",
+    "JPEG2000": "ImagePositionPatient",
+    "JPGExtended": "ImagePositionPatient",
+    "image_dfl": "ImagePositionPatient",
+    "examples_ybr_color": "ultrasound clip",
+    "no_meta": "DICM",
+    "rtdose": (15, 10, 10),
+    "test-SR": "Comprehensive SR Storage",
+    "emri_small": "none says its place",
+    "emri_small_jpeg_ls_lossless": "none says its place",
+    "eCT_Supplemental": (2, 512, 512),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_dicom_gives_a_volume_or_a_reason(dicom: Path, name: str) -> None:
+    file, expected = dicom / "odd" / f"{name}.dcm", ODD[name]
+    try:
+        volume = load(file)
+    except MedEnhanceError as error:
+        assert isinstance(expected, str), error
+        assert expected in error.message
+        assert name in error.message
+        assert error.hint
+    else:
+        assert volume.shape == expected
+
+
+def test_every_odd_file_is_known(dicom: Path) -> None:
+    assert {path.stem for path in (dicom / "odd").iterdir()} == set(ODD)
+
+
+def test_every_folder_is_known(dicom: Path) -> None:
+    studies = {path.name for path in dicom.iterdir()}
+    assert studies == {"STS_025", "STS_025_missing", "odd"}
+    series = {path.name for path in (dicom / "STS_025").iterdir()}
+    assert series == {"CT_series", "CT_rtstruct", "MR_T1_series", "PET_series"}
+
+
+def test_every_compression_gives_the_same_slice(dicom: Path) -> None:
+    names = [name for name in ODD if name.startswith("MR_small")]
+    first, *others = (load(dicom / "odd" / f"{name}.dcm") for name in names)
+    for other in others:
+        assert np.array_equal(first.voxels, other.voxels)
+        assert first.geometry == other.geometry
+
+
+def test_dose_lies_and_counts_as_its_header_says(dicom: Path) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    file = dicom / "odd" / "rtdose.dcm"
+    volume, header = load(file), pydicom.dcmread(file)
+    stored = header.pixel_array.astype(np.float64)
+    assert np.allclose(volume.voxels, stored * float(header.DoseGridScaling), rtol=1e-7)
+    assert volume.units == "relative"
+    position, offsets = header.ImagePositionPatient, header.GridFrameOffsetVector
+    assert volume.geometry == Geometry((10, 10, offsets[1]), tuple(map(float, position)))
+    assert_places_as_itk(file, volume.geometry, stored.shape)
+
+
+def test_frames_of_a_multi_frame_ct_lie_where_itk_puts_them(dicom: Path) -> None:
+    """Its frames run against the normal: ours in ascending order, in a right-handed box."""
+    pydicom = pytest.importorskip("pydicom")
+    file = dicom / "odd" / "eCT_Supplemental.dcm"
+    volume, stored = load(file), pydicom.dcmread(file).pixel_array.astype(np.int32)
+    assert np.array_equal(volume.voxels, stored[::-1] - 1024)
+    assert volume.geometry.is_right_handed
+    assert_places_as_itk(file, volume.geometry, stored.shape, turned=True)
+
+
+def assert_places_as_itk(
+    file: Path, geometry: Geometry, shape: Any, *, turned: bool = False
+) -> None:
+    """The corners of both boxes; turned: their slices run in opposite order."""
+    sitk = pytest.importorskip("SimpleITK")
+    image = sitk.ReadImage(str(file))
+    for k in (0, shape[0] - 1):
+        for j, i in ((0, 0), (shape[1] - 1, 0), (0, shape[2] - 1)):
+            theirs = image.TransformIndexToPhysicalPoint((i, j, shape[0] - 1 - k if turned else k))
+            assert np.allclose((geometry.affine_lps @ [i, j, k, 1])[:3], theirs, atol=1e-4)
+
+
+def test_frames_without_a_place_are_not_put_at_the_origin_as_itk_does(dicom: Path) -> None:
+    sitk = pytest.importorskip("SimpleITK")
+    file = dicom / "odd" / "emri_small.dcm"
+    image = sitk.ReadImage(str(file))
+    assert (image.GetOrigin(), image.GetSpacing()) == ((0, 0, 0), (1, 1, 1))
+    with pytest.raises(InputError, match="none says its place in the patient"):
+        load(file)
