@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -355,11 +357,14 @@ def _built(
 def _derivation(objects: Objects, params: DicomParams) -> Derivation:
     from MedEnhanceLib.io.dicomout import Derivation
 
+    history = objects.source.history
+    if params.deidentify:  # a repair names files, and files are named after patients
+        history = tuple(re.sub(r" \[[^]]*\]", "", step) for step in history)
     return Derivation(
         objects.action,
         objects.options,
         model=objects.model,
-        history=objects.source.history,
+        history=history,
         lossy=objects.source.lossy,
         series_description=params.series_description,
     )
@@ -375,8 +380,15 @@ def _deidentified(template: Template) -> Template:
 
     deidentifier = Deidentifier()
 
-    def clean(datasets: Sequence[Dataset]) -> list[Dataset]:
-        return [deidentifier.dataset(dataset)[0] for dataset in datasets]
+    def clean(headers: Sequence[Dataset]) -> list[Dataset]:
+        cleaned = []
+        for header in headers:
+            image = copy.deepcopy(header)
+            image.PixelData = b""  # a header is that of an image, and judged as one
+            deidentifier.clean(image)
+            del image.PixelData
+            cleaned.append(image)
+        return cleaned
 
     assert template.origin is not None
     headers, sources = clean(template.headers), clean(template.sources)

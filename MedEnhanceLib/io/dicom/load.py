@@ -12,6 +12,7 @@ from MedEnhanceLib.errors import GeometryError, InputError, MedEnhanceError
 from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.io.dicom import archives
 from MedEnhanceLib.io.dicom.copies import require_identical
+from MedEnhanceLib.io.dicom.derived import earlier_steps
 from MedEnhanceLib.io.dicom.group import Part, interval_s
 from MedEnhanceLib.io.dicom.kinds import not_an_image
 from MedEnhanceLib.io.dicom.listing import Choice, choices, said
@@ -177,7 +178,7 @@ def _volume(
         modality=meaning,
         units=_units(ordered[0], own) if meaning == own else default_units(meaning),
         source=f"{path} (series {choice.row.key})",
-        history=notes,
+        history=(*earlier_steps(ordered[0].file), *notes),
         frame_interval_s=interval_s(part),
         origin=_origin(stacks, is_on_grid=stacks[0].repair is None),
         lossy=_lossy(ordered),
