@@ -399,6 +399,54 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         result = self._result(job, wait, "outputs")
         return result["output"] if wait else job
 
+    def exportDicom(
+        self,
+        node,
+        folder=None,
+        *,
+        database=True,
+        segmentation=True,
+        uncertainty=True,
+        patientId="",
+        patientName="",
+        studyDescription="",
+        seriesDescription="",
+        multiframe=False,
+        deidentify=False,
+        wait=True,
+    ):
+        """Export a volume node as a derived DICOM series; returns the paths of the files.
+
+        It goes into Slicer's DICOM database unless database=False, and into `folder`, new or
+        empty, where one is given; without a folder the paths are those in the database. Patient
+        and study are those of the series that the volume was made from; a volume that never was
+        DICOM needs patientId. segmentation, uncertainty: what a result refers to as well, the
+        table of structures with the segmentation. multiframe: one file instead of one a slice.
+        deidentify: without what names the patient. With wait=False: a piece of work that has the
+        methods of a Job.
+        """
+        from MedEnhancePanels import arguments, dicomexport, dicomsource, runner
+
+        arguments.checkNode("node", node)
+        if folder is not None:
+            arguments.checkPath("folder", folder)
+        source = dicomsource.sourceOf(node) if not patientId else None
+        wanted = {"volume": True, "segmentation": segmentation, "uncertainty": uncertainty}
+        options = dicomexport.ExportOptions(
+            folder=os.path.expanduser(os.fspath(folder)) if folder is not None else "",
+            database=bool(database),
+            parts=tuple(role for role in dicomexport.PARTS if wanted[role]),
+            source=source,
+            patientId=str(patientId),
+            patientName=str(patientName),
+            studyDescription=str(studyDescription),
+            seriesDescription=str(seriesDescription),
+            multiframe=bool(multiframe),
+            deidentify=bool(deidentify),
+        )
+        work = dicomexport.start(self.runner, node, options)
+        return runner.wait(work).files if wait else work
+
     def inspect(self, nodeOrPath, *, wait=True):
         """The card of a volume node, a file, a DICOM folder or a .ucv, as a dictionary."""
         from MedEnhancePanels import arguments, bridge

@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 
 from MedEnhancePanels import bridge, enhancement, modelchoice
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.job import call
+from MedEnhancePanels.work import Work
 
 #: Levels of the subject hierarchy that hold volumes.
 GROUPS = ("Patient", "Study", "Folder")
@@ -70,51 +70,27 @@ class Row:
     remark: str
 
 
-class Batch:
-    """Enhancements of many nodes in a row; to whoever shows progress it looks like one Job.
+class Batch(Work):
+    """Enhancements of many nodes in a row.
 
     A volume that fails does not stop the rest; cancelling stops all. rows: what became
     of each; table: the node that holds them in the end.
     """
 
     def __init__(self, runner, nodes, options, *, item=0, title=""):
-        self.title = title or _("Enhance {count} volumes").format(count=len(nodes))
-        self.state, self.stage, self.fraction, self.etaSeconds = "running", "", 0.0, None
-        self.rows, self.nodes, self.log, self.warnings, self.error = [], {}, [], [], None
-        self.table = None
+        super().__init__(title or _("Enhance {count} volumes").format(count=len(nodes)))
+        self.rows, self.table = [], None
         self._runner, self._options, self._item = runner, options, item
         self._waiting = [(node, node.GetName() or "") for node in nodes]
         self._count, self._began = len(nodes), time.monotonic()
-        self._job, self._hasScene = None, True
-        self._listeners, self._finishers = [], []
-        scene = slicer.mrmlScene
-        self._observed = (scene, scene.AddObserver(scene.StartCloseEvent, self._onSceneCloses))
-
-    @property
-    def isFinished(self):
-        return self.state != "running"
-
-    @property
-    def isRunning(self):
-        return not self.isFinished
-
-    def onEvent(self, callback):
-        self._listeners.append(callback)
-
-    def onFinished(self, callback):
-        self._finishers.append(callback)
+        self._hasScene = True
 
     def start(self):
         self._next()
         return self
 
-    def cancel(self):
-        """Stop what runs and drop what waits."""
-        if self.isRunning and self.error is None:
-            self.error = PanelError.cancelled()
-            self._waiting = []
-            if self._job is not None:
-                self._job.cancel()
+    def _drop(self):
+        self._waiting = []
 
     def _onSceneCloses(self, *_arguments):
         self._hasScene = False
@@ -168,21 +144,10 @@ class Batch:
         self._next()
 
     def _finish(self):
-        scene, tag = self._observed
-        scene.RemoveObserver(tag)
         self.warnings = [f"{row.name}: {row.remark}" for row in self.rows if row.state != "done"]
-        self.state = "cancelled" if self.error is not None else "done"
-        self.fraction, self.etaSeconds = 1.0, None
         if self.rows and self._hasScene:
             self.table = self._summarise()
-        self._tell("state", {"state": self.state})
-        finishers, self._finishers = self._finishers, []
-        for callback in finishers:
-            call(callback, self)
-
-    def _tell(self, event, fields):
-        for callback in list(self._listeners):
-            call(callback, self, event, fields)
+        self._end("cancelled" if self.error is not None else "done")
 
     def _summarise(self):
         node = slicer.mrmlScene.AddNewNodeByClass(

@@ -251,6 +251,9 @@ def sendVolume(node, path):
     history = provenance.historyOf(node) or provenance.historyOf(frames[0])
     if history:
         tags["DERIVED"] = history
+    lossy = provenance.lossyOf(node) or provenance.lossyOf(frames[0])
+    if lossy:
+        tags["lossy"] = lossy
     interval = frameInterval(node) if isSequence(node) else None
     if interval is not None:
         tags["frame_interval_s"] = interval

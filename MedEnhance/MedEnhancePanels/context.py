@@ -20,6 +20,7 @@ class Context:
         self._showMessage, self._showPage = showMessage, showPage
         self._stateListeners = []
         self._isNews = False
+        self._exportDialog = None
 
     def resource(self, *names):
         """The path of a file below the module's Resources."""
@@ -30,6 +31,20 @@ class Context:
         widget = slicer.util.loadUI(self.resource("UI", f"{name}.ui"))
         widget.setMRMLScene(slicer.mrmlScene)
         return widget, slicer.util.childWidgetVariables(widget)
+
+    def dialog(self, name):
+        """Load Resources/UI/<name>.ui, a window of its own: its widget and children by name."""
+        widget = slicer.util.loadUI(self.resource("UI", f"{name}.ui"))
+        return widget, slicer.util.childWidgetVariables(widget)
+
+    def exportDicom(self, node):
+        """Open the window that exports a node as DICOM."""
+        if self._exportDialog is None:
+            from MedEnhancePanels.exportdialog import ExportDialog
+
+            self._exportDialog = ExportDialog(self)
+        self._exportDialog.show(node)
+        return self._exportDialog
 
     def message(self, level, text, details=""):
         """Show a sentence above the pages until it is closed or replaced.
@@ -72,5 +87,8 @@ class Context:
 
     def cleanup(self):
         """The widgets go: nobody is told of anything any more."""
+        if self._exportDialog is not None:
+            self._exportDialog.cleanup()
+            self._exportDialog = None
         self._stateListeners, self.state = [], None
         self._showMessage = self._showPage = lambda *_arguments: None

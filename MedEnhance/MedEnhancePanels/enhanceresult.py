@@ -37,6 +37,7 @@ class ResultArea:
         ui.segmentationButton.clicked.connect(self._onSegmentation)
         ui.strengthSlider.valueChanged.connect(self._onStrength)
         ui.keepStrengthButton.clicked.connect(self.keepStrength)
+        ui.exportButton.clicked.connect(self._onExport)
 
     @property
     def output(self):
@@ -84,6 +85,7 @@ class ResultArea:
         for kind, button in self._overlays.items():
             button.enabled = results.linked(output, kind) is not None and canCompare
             button.checked = self.compare.overlay == kind
+        ui.exportButton.enabled = bridge.isInScene(output) and not self.isKeeping
         segmentation = results.linked(output, "segmentation")
         display = segmentation.GetDisplayNode() if segmentation is not None else None
         ui.segmentationButton.enabled = display is not None
@@ -152,6 +154,10 @@ class ResultArea:
         segmentation = results.linked(self.output, "segmentation")
         if segmentation is not None:
             segmentation.GetDisplayNode().SetVisibility(bool(checked))
+
+    @guarded
+    def _onExport(self, *_checked):
+        self.context.exportDicom(self.output)
 
     @guarded
     def _onStrength(self, value):

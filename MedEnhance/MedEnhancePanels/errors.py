@@ -11,13 +11,19 @@ from slicer.i18n import tr as _
 #: What the library's hints add for its other users: " (--device cpu, …)", " (medenhance doctor)".
 _FOR_COMMAND_LINES = re.compile(r" \((?:[^()]*\s)?(?:--[a-z]|medenhance [a-z]|python -m )[^()]*\)")
 
+#: A sentence about an option: " To have it resampled: --fix-tilt, fix_tilt=True."
+_ABOUT_OPTIONS = re.compile(r"\s*[^.()]*--[a-z][^.]*\.?(?=\s|$)")
+
+#: An option of a command line, named in a hint: "--fix-tilt".
+_OPTION = re.compile(r"--([a-z][a-z-]*)")
+
 #: What is damaged, before where: "scan.ucv is damaged: chunk 5 at byte 94346 …".
 _DAMAGE = re.compile(r"(.+? is damaged): ", re.DOTALL)
 
 
 def plain(text):
-    """A sentence of the library without the names of options and commands that it ends with."""
-    return _FOR_COMMAND_LINES.sub("", text or "")
+    """What the library says, without the names of options and commands."""
+    return _ABOUT_OPTIONS.sub("", _FOR_COMMAND_LINES.sub("", text or ""))
 
 
 class PanelError(Exception):
@@ -26,7 +32,10 @@ class PanelError(Exception):
     code: stable, as in the library's errors ("input", "model", "memory", "cancelled", …); "worker"
     for a worker process that ended, "internal" for a fault of ours. message: what, and where.
     hint: what to do next. details: a traceback or the end of a log, never shown unasked.
+    options: the library's that its hint names ("fix-tilt"), for a page that can offer them.
     """
+
+    options = frozenset()
 
     def __init__(self, message, hint="", code="internal", details=""):
         super().__init__(message)
@@ -60,7 +69,9 @@ class PanelError(Exception):
         found = _DAMAGE.match(message) if code == "codec" else None
         if found:
             message, details = found[1], f"{message}\n{details}"
-        return cls(message, plain(hint), code, details)
+        error = cls(message, plain(hint), code, details)
+        error.options = frozenset(_OPTION.findall(hint or ""))
+        return error
 
     @classmethod
     def fromEvent(cls, fields):

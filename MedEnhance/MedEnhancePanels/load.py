@@ -1,4 +1,4 @@
-"""The page Load: a volume from the scene, a file, a DICOM folder or a sample, and its card."""
+"""The page Load: a volume from the scene, a file, DICOM images or a sample, and its card."""
 
 import os
 from html import escape
@@ -12,14 +12,16 @@ from MedEnhancePanels import bridge, card, compression, samples
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.loading import (
     CONTAINER,
+    DISC,
     READABLE,
+    asksForSeries,
     isForTheLibrary,
     loadWithSlicer,
-    seriesIn,
-    seriesRow,
     startLoad,
     withRemedy,
 )
+from MedEnhancePanels.repairoffer import RepairOffer, repairsFor
+from MedEnhancePanels.seriestable import SeriesTable, seriesKey, seriesName, startSeries
 
 _SETTLE_MS = 50
 
@@ -31,7 +33,9 @@ class LoadPanel:
         self.context = context
         self.widget, self.ui = context.ui("Load")
         self._job = None
-        self._folder = ""
+        self._asked = {}
+        self._series = SeriesTable(self.ui, self._onSeries)
+        self._repair = RepairOffer(self.ui)
         self._observed = []
         self._stopObservingState = None
         self._settle = qt.QTimer()
@@ -57,13 +61,10 @@ class LoadPanel:
         ui.openFileButton.clicked.connect(self._onOpenFile)
         ui.openFolderButton.clicked.connect(self._onOpenFolder)
         ui.cancelButton.clicked.connect(self._onCancel)
-        ui.loadSeriesButton.clicked.connect(self._onLoadSeries)
-        ui.seriesList.itemDoubleClicked.connect(self._onLoadSeries)
-        ui.dismissSeriesButton.clicked.connect(self._hideSeries)
         ui.modalityComboBox.activated.connect(self._onModality)
         ui.enhanceButton.clicked.connect(lambda *_checked: self.context.showPage("enhance"))
         ui.compressButton.clicked.connect(lambda *_checked: self.context.showPage("compress"))
-        self._hideSeries()
+        ui.exportButton.clicked.connect(self._onExport)
         self._showJob(None)
         self.updateCard()
 
@@ -94,18 +95,18 @@ class LoadPanel:
     # --- loading ------------------------------------------------------------------------------
 
     @guarded
-    def openPath(self, path, series=None, modality=None, name=None):
+    def openPath(self, path, series=None, modality=None, name=None, repairs=None):
         """Load whatever lies at `path`; the Job, or None where Slicer's own loader did it."""
         self.context.clearMessage()
-        self._hideSeries()
-        self._folder = path
+        self._series.hide()
+        self._repair.hide()
+        asked = {"series": series, "modality": modality, "name": name, "repairs": repairs}
+        self._asked = {"path": path, **asked}
         if str(path).lower().endswith(CONTAINER):
             job = compression.startInspect(self.context.runner, path)
             return self._follow(job, self._openContainer)
         if isForTheLibrary(path):
-            runner = self.context.runner
-            job = startLoad(runner, path, series=series, modality=modality, name=name)
-            return self._follow(job)
+            return self._follow(startLoad(self.context.runner, path, **asked))
         self._show(loadWithSlicer(path))
         return None
 
@@ -145,13 +146,20 @@ class LoadPanel:
             then(job)
         elif job.error is None:
             self._show(job.nodes["output"])
-        elif seriesIn(job.error):
+        elif asksForSeries(job.error):
             self.context.runner.forget(job)  # it did not fail, it asks
-            self._showSeries(seriesIn(job.error))
+            self._follow(startSeries(self.context.runner, self._asked["path"]), self._showSeries)
         elif not job.error.isCancellation:
-            path = self._folder
-            error = compression.withRemedy(withRemedy(job.error, path), path)
-            self.context.showError(error)
+            self._showError(job.error)
+
+    def _showError(self, error):
+        """Say what failed; where resampling would help, offer it."""
+        path, asked = self._asked["path"], dict(self._asked)
+        self.context.showError(compression.withRemedy(withRemedy(error, path), path))
+        repairs = repairsFor(error)
+        if repairs:
+            asked["repairs"] = {**(asked["repairs"] or {}), **repairs}
+            self._repair.show(asked["repairs"], lambda: self.openPath(**asked))
 
     def _show(self, node):
         """Choose a node that has just come, and put it into the slice views."""
@@ -179,7 +187,7 @@ class LoadPanel:
 
     @guarded
     def _onOpenFile(self, *_checked):
-        endings = " ".join(f"*{ending}" for ending in (*READABLE, CONTAINER))
+        endings = " ".join([*(f"*{ending}" for ending in (*READABLE, CONTAINER)), DISC])
         path = qt.QFileDialog.getOpenFileName(
             self.widget,
             _("Open a volume"),
@@ -200,6 +208,10 @@ class LoadPanel:
             self._rememberFolder(path)
             self.openPath(path)
 
+    @guarded
+    def _onExport(self, *_checked):
+        self.context.exportDicom(self.node)
+
     def _lastFolder(self):
         return slicer.util.settingsValue("MedEnhance/LastFolder", "", converter=str)
 
@@ -208,28 +220,14 @@ class LoadPanel:
 
     # --- several series -----------------------------------------------------------------------
 
-    def _showSeries(self, series):
-        ui = self.ui
-        ui.seriesList.clear()
+    def _showSeries(self, job):
         enhanced = {model.modality for model in installedModels() if model.kind == "enhancer"}
-        fitting = []
-        for index, (number, text) in enumerate(series):
-            row, modality = seriesRow(text)
-            item = qt.QListWidgetItem(row, ui.seriesList)
-            item.setData(qt.Qt.UserRole, number)
-            item.setToolTip(text)
-            if modality in enhanced:
-                fitting.append(index)
-        ui.seriesList.setCurrentRow(fitting[0] if fitting else 0)
-        ui.seriesBox.visible = True
+        self._series.show(job.result["series"], enhanced)
 
-    def _hideSeries(self, *_checked):
-        self.ui.seriesBox.visible = False
-
-    def _onLoadSeries(self, *_arguments):
-        item = self.ui.seriesList.currentItem()
-        if item is not None:
-            self.openPath(self._folder, series=item.data(qt.Qt.UserRole))
+    def _onSeries(self, row):
+        """Load a row of the table, as the rest of what was asked for says."""
+        name = seriesName(row) or self._asked["name"]
+        self.openPath(**{**self._asked, "series": seriesKey(row), "name": name})
 
     # --- samples ------------------------------------------------------------------------------
 
@@ -311,7 +309,8 @@ class LoadPanel:
         ui = self.ui
         ui.emptyLabel.visible = node is None
         ui.cardBox.visible = told is not None
-        ui.enhanceButton.visible = ui.compressButton.visible = told is not None
+        for button in (ui.enhanceButton, ui.compressButton, ui.exportButton):
+            button.visible = told is not None
         if told is None:
             self._showWarnings([] if node is None else [_noVoxels(node)], "")
             return
@@ -338,6 +337,7 @@ class LoadPanel:
         codes = {caution.code for caution in told.warnings}
         ui.enhanceButton.enabled = not codes & {"colour", "labels", "sheared", "preview"}
         ui.compressButton.enabled = not codes & {"colour", "sheared", "preview"}
+        ui.exportButton.enabled = ui.enhanceButton.enabled
         self._showWarnings(told.warnings, node.GetAttribute(compression.NOTES) or "")
 
     def _showWarnings(self, warnings, notes):

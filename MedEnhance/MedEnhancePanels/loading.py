@@ -7,27 +7,28 @@ from pathlib import Path
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhancePanels import bridge, card
+from MedEnhancePanels import bridge, card, dicomsource
 from MedEnhancePanels.errors import PanelError
 
 #: What the library reads, and so judges; everything else is left to Slicer's own loaders.
-READABLE = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".dcm", ".dicom", ".ima")
+READABLE = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".dcm", ".dicom", ".ima", ".zip")
 CONTAINER = ".ucv"
+#: What lists the files of a disc; it has no ending.
+DISC = "DICOMDIR"
 #: How the library lists the series of a folder in the message of its error: "  1: CT  512×…".
-_SERIES_LINE = re.compile(r"^\s+(\d+): (.+)$", re.MULTILINE)
-#: One of them: "CT  512×512×80  'Thorax'  1.2.840…".
-_SERIES = re.compile(r"(\S+)  \d+×\d+×(\d+)  (.*)  \S+")
+_SERIES_LINE = re.compile(r"^\s+\d+: \S+  \d+×\d+", re.MULTILINE)
 
 
-def startLoad(runner, path, *, series=None, modality=None, name=None):
-    """Read a file or a DICOM folder in the worker, checked by the library, into a new node.
+def startLoad(runner, path, *, series=None, modality=None, name=None, repairs=None):
+    """Read a file, or DICOM in a folder or zip, in the worker, checked by the library.
 
-    series: which one of a folder that holds several, by its number or UID. Returns the Job; its
-    nodes["output"] is a volume node, or a sequence node for 4D.
+    series: which one of several, by its number, UID or UID/part. repairs: fix_tilt, fix_spacing,
+    where a series may be resampled. Returns the Job; its nodes["output"] is a new volume node, or
+    a sequence node for 4D.
     """
     path = os.path.abspath(str(path))
     name = name or nameFor(path)
-    told = {"series": series, "modality": modality}
+    told = {"series": series, "modality": modality, **(repairs or {})}
 
     def before(job):
         job.params = {
@@ -39,7 +40,7 @@ def startLoad(runner, path, *, series=None, modality=None, name=None):
 
     def after(job):
         node = yield from bridge.receiveVolume(job.result["outputs"]["output"], name)
-        node.SetAttribute("MedEnhance.source", path)
+        dicomsource.remember(node, path, series)
         node.SetAttribute("MedEnhance.notes", "\n".join(job.warnings))
         isGuessed = any("modality" in warning for warning in job.warnings)
         for frame in [] if modality or isGuessed else bridge.frameNodes(node):
@@ -89,31 +90,22 @@ def loadWithSlicer(path):
 
 def nameFor(path):
     """A node's name for a file or folder."""
-    base = os.path.basename(os.path.normpath(path))
+    path = os.path.normpath(path)
+    if os.path.basename(path).upper() == DISC:
+        path = os.path.dirname(path)
+    base = os.path.basename(path)
     for ending in (".nii.gz", *READABLE, CONTAINER):
         if base.lower().endswith(ending) and len(base) > len(ending):
             return base[: -len(ending)]
     return base
 
 
-def seriesRow(text):
-    """A series of `seriesIn` in a few words, and its modality."""
-    found = _SERIES.fullmatch(text)
-    if found is None:
-        return text, ""
-    modality, count, description = found.groups()
-    row = _("{modality}: {description}, {count} slices").format(
-        modality=card.modalityName(modality), description=description.strip("'\""), count=count
-    )
-    return row, modality
-
-
 def withRemedy(error, path):
     """An error about DICOM that is not read here, with Slicer's own way to read it."""
     isDicom = os.path.isdir(path) or (os.path.isfile(path) and _isDicom(path))
-    if isDicom and "frames in one file" in error.message:
+    if isDicom and "3D Slicer" in error.hint:  # which a user of this page has open
         hint = _("Load it with Slicer's module DICOM, then choose it here.")
-    elif isDicom and error.code == "geometry":
+    elif isDicom and error.code == "geometry" and not error.options:
         hint = _(
             "{hint} Or load it with Slicer's module DICOM and choose it here; mind what the card "
             "then says."
@@ -123,6 +115,6 @@ def withRemedy(error, path):
     return PanelError(error.message, hint, error.code, error.details)
 
 
-def seriesIn(error):
-    """The series that an error of the library lists: pairs of number and description."""
-    return _SERIES_LINE.findall(error.message) if error.code == "input" else []
+def asksForSeries(error):
+    """Whether a load failed because there are several series to choose from."""
+    return error.code == "input" and bool(_SERIES_LINE.search(error.message))

@@ -12,6 +12,8 @@ from MedEnhanceLib.manifest import derived_note
 DERIVED = "MedEnhance.derived"
 HISTORY = "MedEnhance.history"
 MANIFEST = "MedEnhance.manifest"
+#: The lossy compressions that the voxels went through, as JSON: [[method, ratio], …].
+LOSSY = "MedEnhance.lossy"
 #: The kind of what was read from a file that says that it is derived.
 FROM_FILE = "file"
 
@@ -44,10 +46,21 @@ def noteFor(derived, model=None):
 
 def takeFrom(node, tags):
     """Set on a node what the tags of a file say of its history."""
+    if tags.get("lossy"):
+        node.SetAttribute(LOSSY, json.dumps(tags["lossy"]))
     steps = tags.get("DERIVED") or []
     if steps:
         setHistory(node, steps)
         node.SetAttribute(DERIVED, FROM_FILE)
+
+
+def lossyOf(node):
+    """The lossy steps of a node as a file's tags have them; empty where nothing was lost."""
+    try:
+        steps = json.loads(node.GetAttribute(LOSSY) or "[]")
+    except ValueError:
+        return []
+    return steps if isinstance(steps, list) else []
 
 
 def manifestOf(node):
@@ -57,6 +70,17 @@ def manifestOf(node):
     except ValueError:
         return None
     return manifest if isinstance(manifest, dict) else None
+
+
+def modelOf(node):
+    """Name, SHA-256 and, where known, version of the model that made a node; {} for none."""
+    name = node.GetAttribute("MedEnhance.model")
+    if not name:
+        return {}
+    recorded = (manifestOf(node) or {}).get("model") or {}
+    if recorded.get("name") == name:
+        return recorded
+    return {"name": name, "sha256": node.GetAttribute("MedEnhance.modelSha256") or ""}
 
 
 def writeManifest(node, path, overwrite=True):

@@ -12,7 +12,7 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util import numpy_support
 
-from MedEnhancePanels import bridge, nrrd, provenance
+from MedEnhancePanels import bridge, dicomsource, nrrd, provenance
 
 #: Node references from an enhanced volume to what belongs to it: MedEnhance.input, …
 ROLES = ("input", "uncertainty", "segmentation", "table", "difference")
@@ -71,7 +71,10 @@ def stamp(node, derived, source=None, model=None, manifest=""):
     before = provenance.historyOf(source) if source is not None else []
     provenance.setHistory(node, [*before, provenance.noteFor(derived, model)])
     if source is not None:
+        node.SetAttribute(provenance.LOSSY, source.GetAttribute(provenance.LOSSY))
+    if source is not None:
         node.SetAttribute("MedEnhance.source", source.GetName())
+        dicomsource.inherit(source, node)
     if model and model.get("anatomy"):
         node.SetAttribute("MedEnhance.anatomy", model["anatomy"])
         node.SetDescription(f"{node.GetDescription()}. {scopeText(model['anatomy'])}")

@@ -1,8 +1,6 @@
 """The page Load: volumes in, judged by the library, described truly, warned about."""
 
 import os
-import shutil
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -12,9 +10,6 @@ import vtk
 from medenhance_testing import MedEnhanceTestCase
 
 from MedEnhancePanels import bridge, card, loading, samples
-from MedEnhancePanels.errors import PanelError
-
-_SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 class LoadTestCase(MedEnhanceTestCase):
@@ -35,13 +30,6 @@ class LoadTestCase(MedEnhanceTestCase):
         job = self.panel.openPath(str(path), **more)
         self.waitUntil(lambda: job.isFinished, 60)
         return job
-
-    def sharedData(self, name):
-        """A path among the open volumes beside the project; skips where they are not here."""
-        path = _SHARED / name
-        if not path.exists():
-            self.skipTest(f"the open volumes beside the project (../shared/data/{name}) are absent")
-        return str(path)
 
     def use(self, patch):
         """Something exchanged until the end of the test."""
@@ -272,61 +260,6 @@ class LoadTest(LoadTestCase):
         self.assertEqual(len(self.panel._observed), 3)
         self.panel.ui.inputSelector.setCurrentNode(None)
         self.assertEqual(self.panel._observed, [])
-
-
-class DicomTest(LoadTestCase):
-    def test_aSeriesIsLoadedWithItsGeometry(self):
-        from MedEnhanceLib import io
-
-        folder = self.sharedData("dicom/STS_025/MR_T1_series")
-        node = self.open(folder).nodes["output"]
-        volume = io.load(folder)
-        self.assertTrue(np.array_equal(slicer.util.arrayFromVolume(node), volume.voxels))
-        self.assertEqual(tuple(node.GetSpacing()), volume.geometry.spacing)
-        self.assertEqual(bridge.modalityOf(node), "MR")
-
-    def test_missingSlicesAreNamedAndNothingIsLoaded(self):
-        job = self.open(self.sharedData("dicom/STS_025_missing"))
-        self.assertEqual(job.error.code, "geometry")
-        self.assertIn("slices are missing", self.message())
-        self.assertIn("Export or copy", self.message())
-        self.assertIn("Slicer's module DICOM", self.message())
-        self.assertIsNone(self.panel.node)
-
-    def test_oneOfSeveralSeriesIsChosenFromAList(self):
-        folder = os.path.join(self.temporaryFolder(), "study")
-        for series in ("CT_series", "MR_T1_series"):
-            source = self.sharedData(f"dicom/STS_025/{series}")
-            shutil.copytree(source, os.path.join(folder, series))
-        job = self.open(folder)
-        self.assertEqual(self.message(), "")
-        self.assertNotIn(job, self.context.runner.jobs, "a question is no failed job")
-        self.assertFalse(self.panel.ui.seriesBox.isHidden())
-        self.assertEqual(self.panel.ui.seriesList.count, 2)
-        rows = [self.panel.ui.seriesList.item(row).text() for row in range(2)]
-        for row in rows:
-            self.assertRegex(row, r"^(CT|MR): .+, \d+ slices$")
-        self.assertRegex(self.panel.ui.seriesList.item(0).toolTip(), r"\d+\.\d+\.\d+")
-        self.screenshot(self.widget.parent, "load-series", height=600)
-        self.panel.ui.seriesList.setCurrentRow(next(i for i in (0, 1) if rows[i].startswith("MR")))
-        self.panel.ui.loadSeriesButton.click()
-        self.waitUntil(lambda: self.panel.node is not None, 60)
-        self.assertEqual(self.panel.node.GetImageData().GetDimensions(), (75, 55, 25))
-        self.assertTrue(self.panel.ui.seriesBox.isHidden())
-
-    def test_aSeriesThatCanBeEnhancedIsChosenBeforehand(self):
-        listed = "s holds 2 series:\n  1: PT  3×4×5  'WB'  1.2.3\n  2: MR  3×4×6  'T1'  1.2.4"
-        self.panel._showSeries(loading.seriesIn(PanelError(listed, code="input")))
-        self.assertEqual(self.panel.ui.seriesList.currentItem().text(), "MR: T1, 6 slices")
-
-    def test_framesInOneFileAreLeftToSlicersReader(self):
-        self.open(self.sharedData("dicom/odd/emri_small.dcm"))
-        self.assertIn("Load it with Slicer's module DICOM, then choose it here", self.message())
-        self.assertNotIn("dcm2niix", self.message())
-
-    def test_aColourImageIsRefusedWithARemedy(self):
-        self.open(self.sharedData("dicom/odd/examples_ybr_color.dcm"))
-        self.assertIn("colour", self.message())
 
 
 class ScreenshotTest(LoadTestCase):

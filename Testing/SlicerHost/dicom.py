@@ -6,7 +6,6 @@ a folder is all that a database is.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -125,6 +124,18 @@ class ctkDICOMDatabase:
 
     def _one(self: Any, key: str, **wanted: str) -> str:
         return next((getattr(entry, key) for entry in self._of(**wanted)), "")
+
+    def removeSeries(self: Any, series: str, *_flags: bool) -> bool:
+        """Out of the index, and the copies of its files with it."""
+        folder = Path(self.databaseDirectory).resolve()
+        for entry in self._of(series=series):
+            del self._own.entries[entry.instance]
+            if folder in Path(entry.file).resolve().parents:
+                Path(entry.file).unlink()
+        kept = {entry.patient for entry in self._of()}
+        self._own.patients = {p: number for p, number in self._own.patients.items() if p in kept}
+        self.seriesRemoved.emit(series)
+        return True
 
     def patients(self: Any) -> list[str]:
         return list(self._own.patients.values())

@@ -1,0 +1,132 @@
+"""A segmentation node as the label volume and the meanings that DICOM segments are made of."""
+
+import numpy as np
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from vtk.util import numpy_support
+
+from MedEnhancePanels import bridge, nrrd
+from MedEnhancePanels.errors import PanelError
+
+_LARGEST = np.iinfo(np.uint16).max
+
+
+def sendLabels(segmentation, source, path, warn):
+    """Write the segments as labels on the grid of `source`; a generator of fractions.
+
+    Its return value is what each label means, as the library takes it. warn(text) is called where
+    segments overlap, as a voxel of a label volume belongs to one of them only.
+    """
+    segments = _segments(segmentation)
+    if not segments:
+        raise PanelError(
+            _("{name} has no segments").format(name=segmentation.GetName()),
+            _("Segment something first, or leave the segmentation out."),
+            "input",
+        )
+    values = _values([segment for _identifier, segment in segments])
+    shape = slicer.util.arrayFromVolume(source).shape
+    labels = _sharedLabels(segmentation, source, values)
+    if labels is None:
+        labels = np.zeros(shape, np.uint16 if max(values) > 255 else np.uint8)
+        overlap = 0
+        for number, (identifier, _segment) in enumerate(segments):
+            mask = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, identifier, source) != 0
+            overlap += int(np.count_nonzero(labels[mask]))
+            labels[mask] = values[number]
+            yield 0.5 * (number + 1) / len(segments)
+        if overlap:
+            warn(
+                _("Segments overlap in {count} voxels: the later one of the list has them.").format(
+                    count=overlap
+                )
+            )
+    tags = {"modality": "SEG", "units": "", "geometry": bridge.geometryOf(source)}
+    for fraction in nrrd.write(path, [labels], {**tags, "source": bridge.safeName(segmentation)}):
+        yield 0.5 + 0.5 * fraction
+    return [_meaning(s, value) for (_id, s), value in zip(segments, values, strict=True)]
+
+
+def tableRows(table):
+    """The rows of a structures table as the library takes them."""
+    columns = [table.GetTable().GetColumn(index) for index in range(3)]
+    return [
+        {
+            "label": str(columns[0].GetValue(row)),
+            "voxels": int(columns[1].GetValue(row)),
+            "volume_ml": float(columns[2].GetValue(row)),
+        }
+        for row in range(table.GetTable().GetNumberOfRows())
+    ]
+
+
+def _segments(node):
+    segmentation = node.GetSegmentation()
+    identifiers = [
+        segmentation.GetNthSegmentID(at) for at in range(segmentation.GetNumberOfSegments())
+    ]
+    return [(identifier, segmentation.GetSegment(identifier)) for identifier in identifiers]
+
+
+def _values(segments):
+    """The segments' own label values where no two share one, else 1, 2, …"""
+    own = [segment.GetLabelValue() for segment in segments]
+    isUsable = len(set(own)) == len(own) and min(own) > 0 and max(own) <= _LARGEST
+    return own if isUsable else list(range(1, len(segments) + 1))
+
+
+def _sharedLabels(node, source, values):
+    """The one label image of all segments, as a model's segmentation has it; None for others."""
+    name = slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName()
+    segments = [segment for _identifier, segment in _segments(node)]
+    images = {segment.GetRepresentation(name) for segment in segments}
+    image = images.pop()
+    own = [segment.GetLabelValue() for segment in segments]
+    if images or image is None or own != values or not _isOnGrid(node, image, source):
+        return None
+    scalars = image.GetPointData().GetScalars()
+    if scalars is None or numpy_support.vtk_to_numpy(scalars).dtype.kind != "u":
+        return None
+    labels = numpy_support.vtk_to_numpy(scalars).reshape(image.GetDimensions()[::-1])
+    isKnown = set(np.unique(labels).tolist()) <= {0, *values}  # what was deleted may linger
+    return labels if isKnown else None
+
+
+def _isOnGrid(node, image, source):
+    matrices = [vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()]
+    image.GetImageToWorldMatrix(matrices[0])
+    source.GetIJKToRASMatrix(matrices[1])
+    first, second = (slicer.util.arrayFromVTKMatrix(matrix) for matrix in matrices)
+    return (
+        image.GetDimensions() == source.GetImageData().GetDimensions()
+        and image.GetExtent()[::2] == (0, 0, 0)
+        and node.GetTransformNodeID() == source.GetTransformNodeID()
+        and np.allclose(first, second, rtol=1e-6, atol=1e-6)
+    )
+
+
+def _meaning(segment, value):
+    entry = slicer.vtkSlicerTerminologyEntry()
+    logic = slicer.modules.terminologies.logic()
+    text = segment.GetTerminology()
+    isKnown = bool(text) and logic.DeserializeTerminologyEntry(text, entry)
+    color = "".join(f"{round(255 * part):02x}" for part in segment.GetColor())
+    return {
+        "value": int(value),
+        "name": segment.GetName(),
+        "color": f"#{color}",
+        "category": _code(entry.GetCategoryObject()) if isKnown else None,
+        "type": _code(entry.GetTypeObject()) if isKnown else None,
+        "recommended_color": "",
+    }
+
+
+def _code(coded):
+    if coded is None or not coded.GetCodeValue():
+        return None
+    return {
+        "value": coded.GetCodeValue(),
+        "scheme": coded.GetCodingSchemeDesignator(),
+        "meaning": coded.GetCodeMeaning(),
+    }

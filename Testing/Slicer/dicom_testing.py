@@ -1,0 +1,131 @@
+"""What tests on DICOM share: series that are written for a test, and a database of its own."""
+
+import os
+from pathlib import Path
+from unittest import mock
+
+import ctk
+import numpy as np
+import slicer
+from medenhance_testing import MedEnhanceTestCase
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+STUDY = "1.2.826.0.1.3680043.8.498.7"
+
+
+class DicomTestCase(MedEnhanceTestCase):
+    """The page Load, and ways to come by DICOM."""
+
+    KEEPS_WORKER = True
+
+    def setUp(self):
+        super().setUp()
+        self.panel = self.widget.panels["load"]
+        self.widget.showPage("load")
+
+    def sharedData(self, name):
+        """A path among the open volumes beside the project; skips where they are not here."""
+        path = SHARED / name
+        if not path.exists():
+            self.skipTest(f"the open volumes beside the project (../shared/data/{name}) are absent")
+        return str(path)
+
+    def writeSeries(self, folder, shape=(6, 24, 20), *, number=1, positions=None, **elements):
+        """A CT series of a patient named Doe, one file a slice; its folder.
+
+        positions: of each slice along z, in mm. elements: over the defaults, by keyword.
+        """
+        from pydicom.dataset import FileDataset, FileMetaDataset
+        from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+        os.makedirs(folder, exist_ok=True)
+        series = f"{STUDY}.{number}"
+        k, j, i = np.meshgrid(*[np.linspace(-1, 1, size) for size in shape], indexing="ij")
+        noise = np.random.default_rng(number).normal(0, 20, shape)
+        stored = (1000 * (k**2 + j**2 + i**2 < 0.7) + noise + 100).clip(0).astype(np.int16)
+        for index, pixels in enumerate(stored):
+            z = positions[index] if positions is not None else 2.5 * index
+            meta = FileMetaDataset()
+            meta.MediaStorageSOPClassUID = CTImageStorage
+            meta.MediaStorageSOPInstanceUID = f"{series}.{index + 1}"
+            meta.TransferSyntaxUID = ExplicitVRLittleEndian
+            dataset = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+            values = {
+                "SOPClassUID": CTImageStorage,
+                "SOPInstanceUID": f"{series}.{index + 1}",
+                "StudyInstanceUID": STUDY,
+                "SeriesInstanceUID": series,
+                "FrameOfReferenceUID": f"{STUDY}.0",
+                "PatientID": "P-17",
+                "PatientName": "Doe^Jane",
+                "PatientBirthDate": "19600229",
+                "PatientSex": "F",
+                "StudyID": "1",
+                "StudyDate": "20150314",
+                "StudyTime": "101500",
+                "StudyDescription": "Thorax",
+                "AccessionNumber": "A1",
+                "ReferringPhysicianName": "",
+                "SeriesNumber": number,
+                "SeriesDate": "20150314",
+                "SeriesDescription": "axial",
+                "InstanceNumber": index + 1,
+                "Modality": "CT",
+                "Manufacturer": "Tester",
+                "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
+                "KVP": 120,
+                "AcquisitionNumber": 1,
+                "Rows": shape[1],
+                "Columns": shape[2],
+                "PixelSpacing": [0.8, 0.8],
+                "ImagePositionPatient": [-10.0, 20.0, float(z)],
+                "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+                "SliceThickness": 2.5,
+                "SamplesPerPixel": 1,
+                "PhotometricInterpretation": "MONOCHROME2",
+                "BitsAllocated": 16,
+                "BitsStored": 16,
+                "HighBit": 15,
+                "PixelRepresentation": 1,
+                "RescaleSlope": 1,
+                "RescaleIntercept": -1024,
+                "PixelData": pixels.tobytes(),
+            }
+            for key, value in (values | elements).items():
+                setattr(dataset, key, value)
+            path = os.path.join(folder, f"{number}-{index:03d}.dcm")
+            dataset.save_as(path, enforce_file_format=True)
+        return str(folder)
+
+    def openDatabase(self):
+        """A DICOM database of the test's own in place of Slicer's, until its end."""
+        database = ctk.ctkDICOMDatabase()
+        database.openDatabase(
+            os.path.join(self.temporaryFolder(), "ctkDICOM.sql"), "MedEnhanceTest"
+        )
+        self.addCleanup(database.closeDatabase)
+        self.replaceDatabase(database)
+        return database
+
+    def replaceDatabase(self, database):
+        """What modules find as Slicer's database, until the end of the test."""
+        patch = mock.patch.object(slicer, "dicomDatabase", database, create=True)
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def importInto(self, database, folder):
+        """Have the database know the files of a folder, where they are."""
+        indexer = ctk.ctkDICOMIndexer()
+        indexer.addDirectory(database, str(folder), False)
+        indexer.waitForImportFinished()
+
+    def open(self, path, **more):
+        """Load a path through the page, to its end, the questions that it asks included."""
+        job = self.panel.openPath(str(path), **more)
+        self.waitUntil(lambda: job.isFinished and self.panel._job is None, 60)
+        return job
+
+    @property
+    def message(self):
+        ui = self.widget.ui
+        return "" if ui.messageFrame.isHidden() else ui.messageLabel.text

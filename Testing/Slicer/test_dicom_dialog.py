@@ -1,0 +1,184 @@
+"""The window "Export to DICOM" as a user drives it."""
+
+import os
+from unittest import mock
+
+import qt
+import slicer
+from dicom_testing import STUDY, DicomTestCase
+
+from MedEnhancePanels import dicomsource, results
+
+
+class DialogTestCase(DicomTestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = os.path.join(self.temporaryFolder(), "out")
+        self.database = self.openDatabase()
+
+    def loaded(self):
+        """A small CT that the page Load has read."""
+        self.source = self.writeSeries(os.path.join(self.temporaryFolder(), "ct"))
+        return self.open(self.source).nodes["output"]
+
+    def show(self, node):
+        """The window for a node, after it has looked for the node's series."""
+        self.dialog = self.context.exportDicom(node)
+        self.addCleanup(self.dialog.widget.hide)
+        self.waitUntil(lambda: self.dialog._question is None, 60)
+        return self.dialog.ui
+
+    def toFolder(self, ui):
+        ui.databaseCheckBox.checked = False
+        ui.folderCheckBox.checked = True
+        ui.folderEdit.text = self.folder
+
+    def run_(self, ui):
+        ui.exportButton.click()
+        work = self.dialog.work
+        self.assertIsNotNone(work, ui.problemLabel.text)
+        self.waitUntil(lambda: self.dialog.work is None, 60)
+        return work
+
+
+class DialogTest(DialogTestCase):
+    def test_itSaysUnderWhichPatientAndStudyItGoes(self):
+        ui = self.show(self.loaded())
+        for word in ("P-17", "Thorax", "2015-03-14"):
+            self.assertIn(word, ui.sourceLabel.text)
+        self.assertTrue(ui.patientFrame.isHidden())
+        self.assertTrue(ui.exportButton.enabled)
+        ui.folderEdit.text = "~/exports/ct DICOM"
+        self.screenshot(self.dialog.widget, "export-ready", 420)
+
+    def test_thePageLoadOpensIt(self):
+        node = self.loaded()
+        self.panel.ui.exportButton.click()
+        dialog = self.context.exportDicom(node)
+        self.addCleanup(dialog.widget.hide)
+        self.waitUntil(lambda: dialog._question is None, 60)
+        self.assertIs(dialog.node, node)
+
+    def test_intoFolderAndDatabase(self):
+        ui = self.show(self.loaded())
+        ui.folderCheckBox.checked = True
+        ui.folderEdit.text = self.folder
+        ui.seriesDescriptionEdit.text = "for the archive"
+        work = self.run_(ui)
+        self.assertIsNone(work.error, work.error)
+        (uid,) = work.series
+        self.assertEqual(self.database.studyForSeries(uid), STUDY)
+        self.assertEqual(self.database.descriptionForSeries(uid), "for the archive")
+        self.assertEqual(len(os.listdir(self.folder)), 6)
+        self.assertIn("6 files", ui.resultLabel.text)
+        self.assertIn(self.folder, ui.resultLabel.text)
+        self.assertFalse(ui.openFolderButton.isHidden())
+        self.assertFalse(ui.exportButton.enabled)
+        shown = "~/exports/ct DICOM"
+        ui.folderEdit.blockSignals(True)
+        ui.folderEdit.text = shown
+        ui.folderEdit.blockSignals(False)
+        ui.resultLabel.text = ui.resultLabel.text.replace(self.folder, shown)
+        self.screenshot(self.dialog.widget, "export-done", 420)
+        with mock.patch.object(qt.QDesktopServices, "openUrl") as opened:
+            ui.openFolderButton.click()
+        self.assertEqual(opened.call_args[0][0].toLocalFile(), self.folder)
+
+    def test_theModuleDicomIsOneClickAway(self):
+        ui = self.show(self.loaded())
+        with mock.patch.object(slicer.modules, "dicom", object(), create=True):
+            self.run_(ui)
+        self.assertFalse(ui.openDicomButton.isHidden())
+        with mock.patch.object(slicer.util, "selectModule") as selected:
+            ui.openDicomButton.click()
+        selected.assert_called_once_with("DICOM")
+
+    def test_whatNeverWasDicomAsksForThePatient(self):
+        ui = self.show(self.smallVolume())
+        self.assertFalse(ui.patientFrame.isHidden())
+        self.assertFalse(ui.exportButton.enabled)
+        self.assertIn("no patient is known", ui.problemLabel.text)
+        ui.folderEdit.text = "~/exports/small DICOM"
+        self.screenshot(self.dialog.widget, "export-patient", 420)
+        self.toFolder(ui)
+        ui.patientIdEdit.text = "X1"
+        self.assertTrue(ui.exportButton.enabled)
+        work = self.run_(ui)
+        self.assertIsNone(work.error, work.error)
+
+    def test_orItGoesIntoAStudyOfTheScene(self):
+        from pydicom import dcmread
+
+        source = self.loaded()
+        node = slicer.util.addVolumeFromArray(
+            slicer.util.arrayFromVolume(source), name="registered"
+        )
+        node.CopyOrientation(source)
+        ui = self.show(node)
+        self.assertEqual(ui.studyComboBox.count, 2)
+        ui.studyComboBox.setCurrentIndex(1)
+        self.assertFalse(ui.patientIdEdit.enabled)
+        self.toFolder(ui)
+        work = self.run_(ui)
+        self.assertIsNone(work.error, work.error)
+        self.assertEqual(dcmread(work.files[0]).PatientID, "P-17")
+
+    def test_aSourceThatHasGoneAsksForThePatient(self):
+        node = self.smallVolume()
+        dicomsource.remember(node, "/gone/series")
+        ui = self.show(node)
+        self.assertIn("/gone/series is gone", ui.sourceLabel.text)
+        self.assertFalse(ui.patientFrame.isHidden())
+
+    def test_withoutADatabaseAFolderIsOffered(self):
+        node = self.loaded()
+        self.database.closeDatabase()
+        ui = self.show(node)
+        self.assertFalse(ui.databaseCheckBox.enabled)
+        self.assertIn("open the module DICOM", ui.databaseCheckBox.toolTip)
+        self.assertTrue(ui.folderCheckBox.checked)
+
+    def test_aPlaceIsNeeded(self):
+        ui = self.show(self.loaded())
+        ui.databaseCheckBox.checked = False
+        self.assertIn("No place", ui.problemLabel.text)
+        self.assertFalse(ui.exportButton.enabled)
+
+    def test_aSuggestedFolderIsNew(self):
+        node, parent = self.loaded(), self.temporaryFolder()
+        os.mkdir(os.path.join(parent, "ct DICOM"))
+        ui = self.show(node)
+        with mock.patch.object(qt.QFileDialog, "getExistingDirectory", return_value=parent):
+            ui.folderButton.click()
+        self.assertEqual(ui.folderEdit.text, os.path.join(parent, "ct DICOM 2"))
+
+    def test_onlyWhatAResultHasIsOffered(self):
+        node = self.loaded()
+        ui = self.show(node)
+        self.assertTrue(ui.segmentationCheckBox.isHidden())
+        output = self.smallVolume(name="better")
+        table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "parts")
+        results.stamp(output, "enhanced", node)
+        results.link(output, input=node, segmentation=table)
+        ui = self.show(output)
+        self.assertFalse(ui.segmentationCheckBox.isHidden())
+        self.assertTrue(ui.uncertaintyCheckBox.isHidden())
+
+    def test_cancelledItSaysSoAndCanBeginAgain(self):
+        ui = self.show(self.loaded())
+        self.toFolder(ui)
+        ui.exportButton.click()
+        self.assertFalse(ui.exportButton.enabled)
+        ui.cancelButton.click()
+        self.waitUntil(lambda: self.dialog.work is None, 20)
+        self.assertEqual(ui.resultLabel.text, "Cancelled.")
+        self.assertFalse(os.path.exists(self.folder))
+        self.assertTrue(ui.exportButton.enabled)
+
+    def test_theNodeLeavesTheScene(self):
+        node = self.loaded()
+        ui = self.show(node)
+        slicer.mrmlScene.RemoveNode(node)
+        ui.folderCheckBox.checked = True
+        self.assertIn("no longer in the scene", ui.problemLabel.text)
+        self.assertFalse(ui.exportButton.enabled)

@@ -1,0 +1,351 @@
+"""Results as DICOM: in a folder or Slicer's database, under the right patient, or not at all."""
+
+import os
+import shutil
+
+import numpy as np
+import slicer
+from dicom_testing import STUDY, DicomTestCase
+
+from MedEnhancePanels import dicomdatabase, dicomexport, dicomsource, enhancement, results
+from MedEnhancePanels.errors import PanelError
+
+
+class ExportTestCase(DicomTestCase):
+    def setUp(self):
+        super().setUp()
+        self.runner = self.context.runner
+        self.logic = self.context.logic
+        self.folder = os.path.join(self.temporaryFolder(), "out")
+
+    def loaded(self, **elements):
+        """A small CT that the page Load has read; the folder that it lies in is `source`."""
+        self.source = self.writeSeries(os.path.join(self.temporaryFolder(), "ct"), **elements)
+        return self.open(self.source).nodes["output"]
+
+    def derived(self, node):
+        """What an enhancement would leave of a node, without the time that it takes."""
+        voxels = slicer.util.arrayFromVolume(node)
+        output = slicer.util.addVolumeFromArray(voxels + np.int16(1), name="better")
+        output.CopyOrientation(node)
+        results.stamp(output, "enhanced", node, {"name": "ct-lowdose", "sha256": "ab" * 32})
+        results.link(output, input=node)
+        return output
+
+    def labelled(self, node, output):
+        """A segmentation with two structures, and the table of their volumes, on a result."""
+        from MedEnhancePanels import bridge, nrrd
+
+        labels = np.zeros(slicer.util.arrayFromVolume(node).shape, np.uint8)
+        labels[2:4, 5:15, 5:10], labels[2:4, 5:15, 10:15] = 1, 2
+        path = os.path.join(self.temporaryFolder(), "labels.nrrd")
+        tags = {"modality": "SEG", "units": "", "geometry": bridge.geometryOf(node)}
+        list(nrrd.write(path, [labels], tags))
+        fat = {"value": "55603005", "scheme": "SCT", "meaning": "Adipose tissue"}
+        told = [
+            {"value": 1, "name": "fat", "color": "#ffee00", "type": fat},
+            {"value": 2, "name": "rest", "color": "#2200ff"},
+        ]
+        segmentation = _finished(results.makeSegmentation(path, node, told, "parts"))
+        rows = [
+            {"label": "fat", "voxels": 100, "volume_ml": 0.16},
+            {"label": "rest", "voxels": 100, "volume_ml": 0.16},
+        ]
+        table = results.makeTable(rows, node, "volumes", {"device": "cpu"})
+        results.link(output, input=node, segmentation=segmentation, table=table)
+        return labels
+
+    def read(self, paths):
+        from pydicom import dcmread
+
+        return [dcmread(path) for path in paths]
+
+    def options(self, node, **more):
+        told = {"folder": self.folder, "database": False, "source": dicomsource.sourceOf(node)}
+        return dicomexport.ExportOptions(**told | more)
+
+
+class FolderTest(ExportTestCase):
+    def test_aResultBecomesADerivedSeriesOfItsStudy(self):
+        node = self.derived(self.loaded())
+        files = self.logic.exportDicom(
+            node, self.folder, database=False, seriesDescription="axial, better"
+        )
+        images = self.read(files)
+        self.assertEqual(len(images), 6)
+        for image in images:
+            self.assertEqual((image.PatientID, str(image.PatientName)), ("P-17", "Doe^Jane"))
+            self.assertEqual(image.StudyInstanceUID, STUDY)
+            self.assertNotEqual(image.SeriesInstanceUID, f"{STUDY}.1")
+            self.assertEqual(list(image.ImageType)[:2], ["DERIVED", "SECONDARY"])
+            self.assertEqual(image.SeriesDescription, "axial, better")
+            self.assertIn("ct-lowdose", image.DerivationDescription)
+        back = self.open(self.folder).nodes["output"]
+        voxels = slicer.util.arrayFromVolume(node)
+        self.assertTrue(np.array_equal(slicer.util.arrayFromVolume(back), voxels))
+
+    def test_itIsOneFileWhereThatIsChosen(self):
+        node = self.derived(self.loaded())
+        files = self.logic.exportDicom(node, self.folder, database=False, multiframe=True)
+        (image,) = self.read(files)
+        self.assertEqual(image.NumberOfFrames, 6)
+        back = self.open(files[0]).nodes["output"]
+        voxels = slicer.util.arrayFromVolume(node)
+        self.assertTrue(np.array_equal(slicer.util.arrayFromVolume(back), voxels))
+
+    def test_deIdentifiedItNamesNobody(self):
+        node = self.derived(self.loaded())
+        files = self.logic.exportDicom(node, self.folder, database=False, deidentify=True)
+        for path in files:
+            with open(path, "rb") as file:
+                content = file.read()
+            for word in (b"Doe", b"P-17", STUDY.encode() + b"\0"):
+                self.assertNotIn(word, content)
+
+    def test_segmentationAndTableGoAlong(self):
+        source = self.loaded()
+        node = self.derived(source)
+        labels = self.labelled(source, node)
+        work = self.logic.exportDicom(node, self.folder, database=False, wait=False)
+        self.waitUntil(lambda: work.isFinished, 60)
+        self.assertIsNone(work.error, work.error)
+        objects = {image.Modality: image for image in self.read(work.files)}
+        self.assertEqual(set(objects), {"CT", "SEG", "SR"})
+        segments = objects["SEG"].SegmentSequence
+        self.assertEqual([each.SegmentLabel for each in segments], ["fat", "rest"])
+        code = segments[0].SegmentedPropertyTypeCodeSequence[0]
+        self.assertEqual(code.CodeValue, "55603005")
+        self.assertEqual(int(objects["SEG"].pixel_array.sum()), int(np.count_nonzero(labels)))
+        self.assertEqual(objects["SEG"].StudyInstanceUID, STUDY)
+
+    def test_editedSegmentsAreExportedAsTheyAreNow(self):
+        source = self.loaded()
+        node = self.derived(source)
+        labels = self.labelled(source, node)
+        segmentation = results.linked(node, "segmentation")
+        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
+        mask = np.zeros(labels.shape, np.uint8)
+        mask[1, 3:6, 3:6] = 1
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, identifier, source)
+        files = self.logic.exportDicom(node, self.folder, database=False)
+        (found,) = (image for image in self.read(files) if image.Modality == "SEG")
+        self.assertEqual(int(found.pixel_array.sum()), 9 + int((labels == 2).sum()))
+
+    def test_whatWasNotAskedForIsLeftOut(self):
+        source = self.loaded()
+        node = self.derived(source)
+        self.labelled(source, node)
+        files = self.logic.exportDicom(node, self.folder, database=False, segmentation=False)
+        self.assertEqual({image.Modality for image in self.read(files)}, {"CT"})
+
+    def test_aVolumeThatNeverWasDicomNeedsAPatient(self):
+        node = self.smallVolume()
+        with self.assertRaises(PanelError) as caught:
+            self.logic.exportDicom(node, self.folder, database=False)
+        self.assertEqual(caught.exception.code, "input")
+        self.assertIn("no patient is known", caught.exception.message)
+        files = self.logic.exportDicom(
+            node, self.folder, database=False, patientId="X1", patientName="Roe^Max"
+        )
+        self.assertEqual({str(image.PatientName) for image in self.read(files)}, {"Roe^Max"})
+
+    def test_whatIsInAFolderStays(self):
+        node = self.derived(self.loaded())
+        os.mkdir(self.folder)
+        with open(os.path.join(self.folder, "mine.txt"), "w", encoding="utf-8") as file:
+            file.write("mine")
+        with self.assertRaises(PanelError) as caught:
+            self.logic.exportDicom(node, self.folder, database=False)
+        self.assertEqual(caught.exception.code, "output")
+        self.assertEqual(os.listdir(self.folder), ["mine.txt"])
+
+    def test_lossyStepsAreTold(self):
+        node = self.loaded(shape=(8, 64, 64))
+        path = os.path.join(self.temporaryFolder(), "small.ucv")
+        self.logic.compress(node, path, ratio=4)
+        lossy = self.logic.decompress(path)
+        dicomsource.inherit(node, lossy)
+        files = self.logic.exportDicom(lossy, self.folder, database=False)
+        for image in self.read(files):
+            self.assertEqual(image.LossyImageCompression, "01")
+            self.assertGreater(float(image.LossyImageCompressionRatio), 1)
+
+
+class SourceTest(ExportTestCase):
+    def test_aResultKnowsItsSeriesAfterItsInputHasGone(self):
+        source = self.loaded()
+        node = self.derived(source)
+        slicer.mrmlScene.RemoveNode(source)
+        self.assertEqual(dicomsource.sourceOf(node).path, self.source)
+        self.assertEqual(len(self.logic.exportDicom(node, self.folder, database=False)), 6)
+
+    def test_imagesOfSlicersDatabaseAreFoundByTheirInstances(self):
+        source = self.loaded()
+        database = self.openDatabase()
+        self.importInto(database, self.source)
+        source.RemoveAttribute(dicomsource.PATH)
+        uids = " ".join(f"{STUDY}.1.{number}" for number in range(1, 7))
+        source.SetAttribute(dicomsource.INSTANCES, uids)
+        node = self.derived(source)
+        files = self.logic.exportDicom(node, self.folder, database=False)
+        (study,) = {image.StudyInstanceUID for image in self.read(files)}
+        self.assertEqual(study, STUDY)
+
+    def test_anImageThatTheDatabaseLacksIsTold(self):
+        self.openDatabase()
+        node = self.smallVolume()
+        node.SetAttribute(dicomsource.INSTANCES, "1.2.3 1.2.4")
+        with self.assertRaises(PanelError) as caught:
+            self.logic.exportDicom(node, self.folder, database=False)
+        self.assertIn("does not know the image 1.2.3", caught.exception.message)
+        self.assertFalse(os.path.exists(self.folder))
+
+    def test_aSourceThatHasGoneIsToldAndNothingIsWritten(self):
+        node = self.derived(self.loaded())
+        shutil.rmtree(self.source)
+        with self.assertRaises(PanelError) as caught:
+            self.logic.exportDicom(node, self.folder, database=False)
+        self.assertIn("is gone", caught.exception.message)
+        self.assertFalse(os.path.exists(self.folder))
+
+    def test_othersFilesAreNoSource(self):
+        self.assertIsNone(dicomsource.sourceOf(self.loadSample()))
+        node = self.smallVolume()
+        node.SetAttribute(dicomsource.PATH, "/data/scan.nii.gz")
+        self.assertIsNone(dicomsource.sourceOf(node))
+
+    def test_aResultIsPlacedUnderItsStudy(self):
+        node = self.derived(self.loaded())
+        hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+        study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "Thorax")
+        hierarchy.SetItemUID(study, "DICOM", STUDY)
+        self.logic.exportDicom(node, self.folder, database=False)
+        self.assertEqual(hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)), study)
+
+
+class DatabaseTest(ExportTestCase):
+    def test_theSeriesAppearsUnderItsPatientAndStudy(self):
+        node = self.derived(self.loaded())
+        database = self.openDatabase()
+        self.importInto(database, self.source)
+        files = self.logic.exportDicom(node)
+        (patient,) = database.patients()
+        (study,) = database.studiesForPatient(patient)
+        self.assertEqual(study, STUDY)
+        self.assertEqual(len(database.seriesForStudy(study)), 2)
+        self.assertEqual(len(files), 6)
+        for file in files:
+            self.assertTrue(file.startswith(database.databaseDirectory), file)
+            self.assertTrue(os.path.isfile(file))
+        left = [name for name in os.listdir(self.runner.folder()) if name.startswith("export-")]
+        self.assertEqual(left, [], "the files on their way are gone")
+
+    def test_bothPlacesHaveIt(self):
+        node = self.derived(self.loaded())
+        database = self.openDatabase()
+        work = self.logic.exportDicom(node, self.folder, wait=False)
+        self.waitUntil(lambda: work.isFinished, 60)
+        self.assertIsNone(work.error, work.error)
+        (uid,) = work.series
+        self.assertEqual(len(database.filesForSeries(uid)), 6)
+        self.assertEqual(len(work.files), 6)
+        self.assertTrue(work.files[0].startswith(self.folder))
+
+    def test_withoutADatabaseTheRemedyIsTold(self):
+        node = self.derived(self.loaded())
+        database = self.openDatabase()
+        database.closeDatabase()
+        for without in (database, None):
+            self.replaceDatabase(without)
+            with self.assertRaises(PanelError) as caught:
+                self.logic.exportDicom(node)
+            self.assertIn("not open", caught.exception.message)
+            self.assertIn("module DICOM", caught.exception.hint)
+
+    def test_aDatabaseThatIsClosedMeanwhileLeavesNothing(self):
+        node = self.derived(self.loaded())
+        database = self.openDatabase()
+        work = self.logic.exportDicom(node, self.folder, wait=False)
+        work.onEvent(lambda work, *_event: database.closeDatabase())
+        self.waitUntil(lambda: work.isFinished, 60)
+        self.assertEqual(work.state, "failed")
+        self.assertIn("not open", work.error.message)
+        self.assertFalse(os.path.exists(self.folder))
+
+
+class StoppedTest(ExportTestCase):
+    def started(self, stage=""):
+        """An export of a result into both places that has come to a stage."""
+        node = self.derived(self.loaded())
+        self.database = self.openDatabase()
+        work = self.logic.exportDicom(node, self.folder, wait=False)
+        self.waitUntil(lambda: stage in work.stage, 60)
+        return work
+
+    def checkNothingIsLeft(self, work):
+        self.waitUntil(lambda: work.isFinished, 20)
+        self.assertEqual(work.state, "cancelled")
+        self.assertFalse(os.path.exists(self.folder))
+        self.assertFalse(os.path.exists(f"{self.folder}.json"))
+        self.assertEqual(self.database.patients(), [])
+
+    def test_cancelledAtOnce(self):
+        work = self.started()
+        work.cancel()
+        self.checkNothingIsLeft(work)
+        self.assertEqual(work.error.message, "Cancelled.")
+
+    def test_cancelledDuringTheCopyIntoTheDatabase(self):
+        work = self.started("copying into")
+        work.cancel()
+        self.checkNothingIsLeft(work)
+
+    def test_theSceneIsClosedMeanwhile(self):
+        for stage in ("", "copying into"):
+            with self.subTest(stage=stage):
+                work = self.started(stage)
+                slicer.mrmlScene.Clear(0)
+                self.checkNothingIsLeft(work)
+                self.assertIn("The scene was closed", work.error.message)
+
+    def test_theVolumeIsRemovedBeforeItIsSent(self):
+        node = self.derived(self.loaded())
+        work = self.logic.exportDicom(node, self.folder, database=False, wait=False)
+        slicer.mrmlScene.RemoveNode(node)
+        self.waitUntil(lambda: work.isFinished, 20)
+        self.assertIn("removed from the scene", work.error.message)
+        self.assertFalse(os.path.exists(self.folder))
+
+
+class OwnRunTest(ExportTestCase):
+    def test_anEnhancedVolumeKeepsModelAndUncertainty(self):
+        source = self.loaded(shape=(4, 32, 32))
+        options = enhancement.EnhanceOptions(uncertainty=2, device="cpu")
+        job = enhancement.start(self.runner, source, options)
+        self.waitUntil(lambda: job.isFinished, 120)
+        self.assertIsNone(job.error, job.error)
+        files = self.logic.exportDicom(job.nodes["output"], self.folder, database=False)
+        kinds = [str(image.SOPClassUID.name) for image in self.read(files)]
+        self.assertEqual(kinds.count("CT Image Storage"), 4)
+        self.assertEqual(kinds.count("Parametric Map Storage"), 1)
+
+
+class ImportTest(ExportTestCase):
+    def test_anIncompleteImportIsTakenBack(self):
+        database = self.openDatabase()
+        folder = self.writeSeries(os.path.join(self.temporaryFolder(), "ct"))
+        ended = []
+        series = {f"{STUDY}.1": 7}
+        dicomdatabase.Import(folder, series, lambda fraction: None, ended.append).start()
+        self.waitUntil(lambda: ended, 20)
+        self.assertIn("took 6 of 7 files", ended[0].message)
+        self.assertEqual(database.patients(), [])
+
+
+def _finished(steps):
+    """The return value of a generator, which is run to its end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            return stop.value
