@@ -155,12 +155,12 @@ def _whole_numbers(labels: Volume, name: str) -> npt.NDArray[np.integer[Any]]:
         return voxels.astype(np.uint8)
     if voxels.dtype.kind == "f":
         whole = np.rint(voxels)
-        if not np.array_equal(whole, voxels) or np.abs(whole).max() > 2**31:
+        if not np.array_equal(whole, voxels) or np.abs(whole).max() >= 2**31:
             raise InputError(
                 f"{name} holds values that are no whole numbers",
                 "Give a label volume: 0 for the background, and a number for each structure.",
             )
-        voxels = whole.astype(np.int64)
+        voxels = whole.astype(np.int32)
     if voxels.min() < 0:
         raise InputError(
             f"{name} holds the label {voxels.min()}", "Labels are numbers above the background's 0."
@@ -175,7 +175,8 @@ def _number(
     known = [meaning for meaning in meanings if meaning.value != 0]
     if len({meaning.value for meaning in known}) != len(known):
         raise InputError("two meanings have the same value", "Give each label one meaning.")
-    present = np.unique(values)
+    # Slice by slice: the indices of all voxels at once would take eight times a volume's memory.
+    present = np.unique(np.concatenate([np.unique(plane) for plane in values]))
     named = {meaning.value for meaning in known}
     known += [_Meaning({"value": value}) for value in present.tolist() if value not in {0, *named}]
     if not known:
@@ -191,7 +192,9 @@ def _number(
         [number_of.get(value, 0) for value in present.tolist()],
         np.uint8 if len(known) < 256 else np.uint16,
     )
-    numbers = of_present[np.searchsorted(present, values)]
+    numbers = np.empty(values.shape, of_present.dtype)
+    for plane, numbered in zip(values, numbers, strict=True):
+        numbered[:] = of_present[np.searchsorted(present, plane)]
     _refuse_too_many(numbers, len(known), name)
     return numbers, known
 

@@ -48,8 +48,11 @@ class Study(NamedTuple):
     template: Template
 
 
-def study_of(folder: Path, times: int = 1) -> Study:
-    """A series of `write_series`, several time points one after the other, as it would be read."""
+def study_of(folder: Path, times: int = 1, between: float = 2.5) -> Study:
+    """A series of `write_series`, several time points one after the other, as it would be read.
+
+    between: mm between the slices; their files are named against their order.
+    """
     from pydicom import dcmread
 
     files = sorted(folder.iterdir(), reverse=True)
@@ -67,7 +70,7 @@ def study_of(folder: Path, times: int = 1) -> Study:
         tuple(tuple(instances[at : at + slices]) for at in range(0, len(files), slices)),
     )
     geometry = Geometry(
-        (float(first.PixelSpacing[1]), float(first.PixelSpacing[0]), 2.5),
+        (float(first.PixelSpacing[1]), float(first.PixelSpacing[0]), between),
         tuple(map(float, first.ImagePositionPatient)),
         tuple(map(tuple, np.stack([across, down, np.cross(across, down)], axis=1).tolist())),
     )

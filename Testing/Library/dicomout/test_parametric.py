@@ -149,6 +149,27 @@ def test_it_says_what_it_is(study: Any, spread: Volume, enhanced: Derivation) ->
     assert dataset.FrameOfReferenceUID == "1.2.3.4.5"
 
 
+@pytest.mark.parametrize(
+    ("part", "side", "told"), [("KNEE", "L", "L"), ("KNEE", None, ""), ("HEAD", None, None)]
+)
+def test_the_side_is_told_of_parts_that_there_are_two_of(
+    tmp_path: Path,
+    examine: Examine,
+    study: Any,
+    spread: Volume,
+    enhanced: Derivation,
+    part: str,
+    side: str | None,
+    told: str | None,
+) -> None:
+    study.template.headers[0].BodyPartExamined = part
+    if side:
+        study.template.headers[0].Laterality = side
+    path = written(tmp_path, spread, study, enhanced)
+    assert pydicom.dcmread(path).get("Laterality") == told
+    assert [line for line in examine(path) if "PatientSex" not in line] == []
+
+
 def test_each_frame_names_its_image(study: Any, spread: Volume, enhanced: Derivation) -> None:
     dataset = build_uncertainty(
         spread, template=study.template, derivation=enhanced, monitor=Monitor()

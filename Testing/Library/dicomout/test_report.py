@@ -157,7 +157,9 @@ def test_labels_that_never_were_dicom_are_measured_too(
         table, meanings, tmp_path / "out", segmentation=segmentation, **options
     )
     assert examine(path) == []
-    (study,) = pydicom.dcmread(path).CurrentRequestedProcedureEvidenceSequence
+    report = pydicom.dcmread(path)
+    assert "Source Series for Segmentation" not in str(report)
+    (study,) = report.CurrentRequestedProcedureEvidenceSequence
     assert len(study.ReferencedSeriesSequence) == 1
 
 

@@ -16,7 +16,7 @@ from MedEnhanceLib.errors import InputError, OutputError
 from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.io.dicomout import Derivation, new_study, read_template
 from MedEnhanceLib.io.dicomout.segmentation import build_segmentation, write_segmentation
-from MedEnhanceLib.origin import DicomOrigin, Instance
+from MedEnhanceLib.origin import DicomOrigin, Instance, Lossy
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume
 
@@ -24,7 +24,7 @@ Examine = Callable[[Path], list[str]]
 Meanings = list[dict[str, Any]]
 
 
-def decoded(dataset: Dataset, labels: Volume) -> np.ndarray:
+def decoded(dataset: Dataset, labels: Volume, tolerance: float = 1e-6) -> np.ndarray:
     """The segments on the grid of `labels`, read as DICOM says: bit by bit, frame by frame."""
     bits = np.unpackbits(np.frombuffer(dataset.PixelData, np.uint8), bitorder="little")
     size = dataset.Rows * dataset.Columns
@@ -33,7 +33,7 @@ def decoded(dataset: Dataset, labels: Volume) -> np.ndarray:
     for number, frame in enumerate(dataset.PerFrameFunctionalGroupsSequence):
         position = [*map(float, frame.PlanePositionSequence[0].ImagePositionPatient), 1]
         i, j, k = (to_index @ position)[:3]
-        assert np.allclose([i, j, k], np.rint([i, j, k]), atol=1e-6)
+        assert np.allclose([i, j, k], np.rint([i, j, k]), atol=tolerance)
         shape = (dataset.Rows, dataset.Columns)
         mask = bits[number * size : (number + 1) * size].reshape(shape) > 0
         identity = frame.get("SegmentIdentificationSequence")
@@ -243,8 +243,50 @@ def test_resampled_labels_lie_where_they_are_and_name_the_series_alone(
     dataset = pydicom.dcmread(path)
     assert np.count_nonzero(decoded(dataset, moved)) == np.count_nonzero(labels.voxels)
     assert all("DerivationImageSequence" not in f for f in dataset.PerFrameFunctionalGroupsSequence)
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    measures = shared.PixelMeasuresSequence[0]
+    assert list(measures.PixelSpacing) == [0.8, 0.5]  # between rows, then between columns
+    assert (measures.SpacingBetweenSlices, measures.SliceThickness) == (1.9, 1.9)
+    cosines = shared.PlaneOrientationSequence[0].ImageOrientationPatient
+    assert list(cosines) == [1, 0, 0, 0, 0.8, 0.6]
     assert len(dataset.ReferencedSeriesSequence[0].ReferencedInstanceSequence) == 6
     assert [line for line in examine(path) if "PatientSex" not in line] == []
+
+
+def test_what_was_resampled_lies_by_its_own_numbers_even_close_to_the_images(
+    study: Any, labels: Volume, meanings: Meanings, derivation: Derivation
+) -> None:
+    origin = replace(labels.origin, on_grid=False)
+    shifted = np.add(labels.geometry.origin, (0.01, 0.0, 0.0))
+    moved = replace(labels, geometry=replace(labels.geometry, origin=tuple(shifted)), origin=origin)
+    dataset = build_segmentation(
+        moved, meanings, template=study.template, derivation=derivation, monitor=Monitor()
+    )
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        assert float(frame.PlanePositionSequence[0].ImagePositionPatient[0]) == 0.11
+
+
+def test_lossy_steps_and_machines_before_us_are_told_on(
+    study: Any, labels: Volume, meanings: Meanings, derivation: Derivation
+) -> None:
+    header = study.template.headers[0]
+    header.LossyImageCompression = "01"
+    header.LossyImageCompressionMethod, header.LossyImageCompressionRatio = "ISO_15444_1", "12.5"
+    machine = Dataset()
+    machine.Manufacturer = "Gateway"
+    header.ContributingEquipmentSequence = [machine]
+    dataset = build_segmentation(
+        labels,
+        meanings,
+        template=study.template,
+        derivation=replace(derivation, lossy=(Lossy("UCV", 8.0),)),
+        monitor=Monitor(),
+    )
+    assert dataset.LossyImageCompression == "01"
+    assert list(dataset.LossyImageCompressionMethod) == ["ISO_15444_1", "UCV"]
+    assert list(map(float, dataset.LossyImageCompressionRatio)) == [12.5, 8.0]
+    makers = [item.Manufacturer for item in dataset.ContributingEquipmentSequence]
+    assert (makers[0], makers[-1]) == ("Gateway", "MedEnhance")
 
 
 def test_images_that_cover_a_part_are_named_where_they_lie(
@@ -442,3 +484,43 @@ def test_an_object_that_is_there_is_kept(
     with pytest.raises(OutputError):
         write_segmentation(labels, meanings, tmp_path / "out", **options)
     assert path.read_bytes() == before
+
+
+@pytest.mark.shared
+def test_a_real_series_is_segmented_to_the_standard(
+    tmp_path: Path,
+    examine: Examine,
+    shared_data: Path,
+    read_study: Callable[..., Any],
+    meanings: Meanings,
+    derivation: Derivation,
+) -> None:
+    folder = tmp_path / "series"
+    folder.mkdir()
+    files = sorted(
+        (shared_data / "dicom" / "STS_025" / "MR_T1_series").iterdir(),
+        key=lambda file: -float(pydicom.dcmread(file).ImagePositionPatient[2]),
+    )
+    for number, file in enumerate(files):
+        (folder / f"{number:03d}.dcm").write_bytes(file.read_bytes())
+    study = read_study(folder, between=3.26996)
+    voxels = np.zeros(study.volume.shape, np.uint8)
+    voxels[4:20, 10:30, 20:50] = 1
+    voxels[10:20, 30:40, 20:50] = 7
+    labels = replace(study.volume, voxels=voxels, modality="SEG")
+    path = write_segmentation(
+        labels,
+        meanings,
+        tmp_path / "out",
+        template=study.template,
+        derivation=derivation,
+        monitor=Monitor(),
+    )
+    dataset = pydicom.dcmread(path)
+    assert examine(path) == []
+    expected = np.select([voxels == 1, voxels == 7], [1, 2])
+    assert np.array_equal(decoded(dataset, labels, tolerance=1e-4), expected)
+    assert all(
+        len(frame.DerivationImageSequence) == 1
+        for frame in dataset.PerFrameFunctionalGroupsSequence
+    )
