@@ -90,7 +90,10 @@ def treat(file: FileRef, by: Deidentifier, folder: Path) -> Outcome:
 
 
 def _treat(file: FileRef, by: Deidentifier, folder: Path) -> Outcome:
-    dataset = _read(file)
+    try:
+        dataset = _read(file)
+    except OSError as cause:
+        raise InputError(f"cannot be read: {cause.strerror}", "Copy the file again.") from None
     notes = _notes(dataset)
     changes = tidy_pixels(dataset)
     _agree_on_encoding(dataset)

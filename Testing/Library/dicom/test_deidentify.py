@@ -26,7 +26,9 @@ from MedEnhanceLib.io.deidentify.table import Action, table  # noqa: E402
 
 SECRET = bytes(range(32))
 NAME, ID, PLACE = "Planted^Ignatius", "PID-774411", "Saint Planter Clinic"
-WORDS = ("Planted", "Ignatius", "774411", "Planter", "Gruber", "19440611", "山田")
+WORDS = (
+    "Planted", "Ignatius", "774411", "Planter", "Gruber", "19440611", "山田", "Oosterhout",
+)  # fmt: skip
 PIXELS = np.arange(24, dtype=np.uint16).reshape(4, 6)
 Write = Callable[..., Path]
 
@@ -119,6 +121,8 @@ def plant_everywhere(dataset: Dataset) -> None:
         ("RetrieveAETitle", "AE", "PLANTED"),
         ("PatientAge", "AS", "066Y"),
         ("FilterType", "SH", "Planted"),
+        ("PerformingPhysicianName", "PN", "van Oosterhout^Jan"),
+        ("CollimatorGridName", "SH", "Oosterhout 2"),
         ("ConvolutionKernel", "SH", "Ignatius 774411"),
         ("ProtocolName", "LO", NAME),
         ("ManufacturerModelName", "LO", f"scanner of {PLACE}"),
@@ -268,6 +272,7 @@ def test_a_value_that_cannot_be_emptied_away_stops_the_file(write: Write) -> Non
 
 def test_a_dataset_in_memory_is_copied_not_changed() -> None:
     dataset = image()
+    dataset.add_new(0x00090010, "LO", "ACME")
     before = dataset.to_json()
     copied, changes = Deidentifier(SECRET).dataset(dataset)
     assert dataset.to_json() == before
@@ -276,6 +281,7 @@ def test_a_dataset_in_memory_is_copied_not_changed() -> None:
     told = {change.name: change.action for change in changes}
     assert told["InstitutionName"] == "emptied"
     assert told["PatientName"] == "replaced"
+    assert told["private elements"] == "removed"
     assert_clean(repr(changes).encode())
 
 
@@ -295,8 +301,12 @@ def test_the_same_secret_gives_the_same_uids_and_another_others() -> None:
 
 def test_well_known_uids_stay() -> None:
     atlas = "1.2.840.10008.1.4.1.1"  # Talairach brain atlas, a frame of reference
-    copied, _ = Deidentifier(SECRET).dataset(image(FrameOfReferenceUID=atlas))
+    related = [atlas, "1.2.826.0.1.3680043.1.9"]
+    copied, _ = Deidentifier(SECRET).dataset(
+        image(FrameOfReferenceUID=atlas, RelatedFrameOfReferenceUID=related)
+    )
     assert copied.FrameOfReferenceUID == atlas
+    assert copied.RelatedFrameOfReferenceUID == [atlas, new_uid(SECRET, related[1])]
 
 
 @pytest.mark.parametrize(
