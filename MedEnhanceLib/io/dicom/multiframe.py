@@ -57,6 +57,8 @@ _CLIPS = {
 }
 _Groups = tuple["Dataset", ...]
 
+_KEPT_ASIDE = ("PerFrame", "Shared")
+
 
 def frames_of(header: Dataset, file: FileRef, common: Slice) -> list[Slice]:
     """The image planes of a file of frames, in its own order; all fields per frame.
@@ -106,6 +108,12 @@ class _Frame:
         return Dataset()
 
 
+def _pet_units(frame: _Frame) -> str:
+    """Units of single PET images, which a file converted from them keeps aside."""
+    kept = (frame.of(f"Unassigned{kind}ConvertedAttributesSequence") for kind in _KEPT_ASIDE)
+    return next(filter(None, (text(item, "Units") for item in kept)), "")
+
+
 def _plane(frame: _Frame, common: Slice, dimensions: Sequence[int]) -> Slice:
     measures = frame.of("PixelMeasuresSequence")
     values = frame.of("PixelValueTransformationSequence")
@@ -120,7 +128,7 @@ def _plane(frame: _Frame, common: Slice, dimensions: Sequence[int]) -> Slice:
         "slope": one(values, "RescaleSlope"),
         "intercept": one(values, "RescaleIntercept"),
         "rescale_type": kind,
-        "units": kind if common.sop_class in _PET else "",
+        "units": _pet_units(frame) or kind if common.sop_class in _PET else "",
         "acquisition": text(content, "FrameAcquisitionNumber"),
         "echo": text(frame.of("MREchoSequence"), "EffectiveEchoTime"),
         "phase": _phase(frame, content, dimensions),
