@@ -23,7 +23,9 @@ def _words(text: str) -> frozenset[str]:
 SOP_CLASSES = {"CT": CT_IMAGE, "MR": MR_IMAGE, "PT": PET_IMAGE}
 
 #: What a PET image must tell of its intensities, which nobody knows who was not there.
-TOLD_BY_PET = ("Units", "CountsSource", "DecayCorrection", "FrameReferenceTime", "SeriesType")
+TOLD_BY_PET = (
+    "Units", "CountsSource", "DecayCorrection", "FrameReferenceTime", "SeriesType", "DecayFactor",
+)  # fmt: skip
 #: DICOM's terms for the units of PET that we have names for.
 PET_UNITS = {"SUV": "GML", "Bq/ml": "BQML", "counts": "CNTS"}
 

@@ -79,6 +79,11 @@ def build_series(
             f"{volume.source or 'volume'}: DICOM images have 16 bits; intensities are rounded to "
             f"steps of {series.stored.step:.3g}"
         )
+    if _is_same(volume, template) and template.modality == "PT" and _untold(template):
+        monitor.warn(
+            f"{volume.source or 'volume'}: its images do not tell {_untold(template)[0]}, which "
+            "PET images must; it is written as secondary capture"
+        )
     if enhanced and series.sop_class == SECONDARY_CAPTURE:
         raise InputError(
             f"an enhanced multi-frame image of {volume.modality}, which DICOM has none for",
@@ -159,12 +164,20 @@ def _is_same(volume: Volume, template: Template) -> bool:
 
 
 def _sop_class(volume: Volume, template: Template) -> str:
-    if volume.modality == "PT":
-        told = _is_same(volume, template) and all(
-            template.headers[0].get(keyword) not in (None, "") for keyword in TOLD_BY_PET
-        )
-        return PET_IMAGE if told else SECONDARY_CAPTURE
+    if volume.modality == "PT" and (not _is_same(volume, template) or _untold(template)):
+        return SECONDARY_CAPTURE
     return SOP_CLASSES.get(volume.modality, SECONDARY_CAPTURE)
+
+
+def _untold(template: Template) -> list[str]:
+    """What PET images of a source would have to tell, but do not."""
+    return [
+        keyword
+        for keyword in TOLD_BY_PET
+        for header in template.headers
+        if header.get(keyword) in (None, "")
+        and (keyword != "DecayFactor" or header.get("DecayCorrection") != "NONE")
+    ]
 
 
 def _rescale(header: Dataset | None) -> Rescale:

@@ -1,0 +1,386 @@
+"""Volumes as derived series: what stays of the source, what does not, and what is said anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom import Dataset
+
+from MedEnhanceLib import io
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.io.dicomout import (
+    Derivation,
+    build_series,
+    new_study,
+    read_template,
+    write_series,
+)
+from MedEnhanceLib.io.dicomout.iods import CT_IMAGE, MR_IMAGE, PET_IMAGE, SECONDARY_CAPTURE
+from MedEnhanceLib.origin import Lossy
+from MedEnhanceLib.volume import Volume
+
+Examine = Callable[[Path], list[str]]
+Make = Callable[..., Path]
+
+ENHANCED = Derivation("enhanced", "2 tiles", model={"name": "ct-lowdose", "sha256": "cd" * 32})
+PET = {
+    "SOPClassUID": PET_IMAGE,
+    "Modality": "PT",
+    "Units": "BQML",
+    "CountsSource": "EMISSION",
+    "DecayCorrection": "START",
+    "SeriesType": ["STATIC", "IMAGE"],
+    "FrameReferenceTime": "1000.0",
+    "DecayFactor": "1.02",
+    "RescaleIntercept": 0,
+    "SeriesDate": "20200131",
+    "SeriesTime": "120000",
+    "AcquisitionDate": "20200131",
+    "AcquisitionTime": "120500",
+    "PatientPosition": "HFS",
+}
+
+
+def derive(volume: Volume, derivation: Derivation = ENHANCED, **options: Any) -> list[Dataset]:
+    assert volume.origin is not None
+    template = read_template(volume.origin)
+    return build_series(volume, template=template, derivation=derivation, **options)
+
+
+@pytest.fixture
+def ct(make_series: Make, rng: np.random.Generator) -> Volume:
+    return io.load(
+        make_series(
+            rng.integers(0, 3000, (4, 6, 5)).astype(np.int16),
+            PatientName="Doe^Jane",
+            PatientID="42",
+            StudyDate="20200131",
+            FrameOfReferenceUID="1.2.3.4",
+            WindowCenter=40,
+            WindowWidth=400,
+            KVP=120,
+            ImageType=["ORIGINAL", "PRIMARY", "AXIAL"],
+            BodyPartExamined="HEAD",
+            BurnedInAnnotation="YES",
+            SmallestImagePixelValue=0,
+            PixelPaddingValue=-2000,
+            slice_elements=lambda k: {"SliceLocation": k, "InstanceNumber": 9 - k},
+        )
+    )
+
+
+def test_patient_study_place_and_clinic_stay(ct: Volume) -> None:
+    template = read_template(ct.origin)
+    for image, source in zip(derive(ct), template.headers, strict=True):
+        for keyword in (
+            "PatientName", "PatientID", "StudyInstanceUID", "StudyDate", "FrameOfReferenceUID",
+            "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
+            "WindowCenter", "WindowWidth", "RescaleSlope", "RescaleIntercept", "KVP",
+            "BurnedInAnnotation", "SliceLocation", "PixelPaddingValue", "PixelRepresentation",
+        ):  # fmt: skip
+            assert image[keyword].value == source[keyword].value, keyword
+
+
+def test_what_is_no_longer_true_goes(ct: Volume) -> None:
+    image = derive(ct)[0]
+    assert "SmallestImagePixelValue" not in image
+    assert list(image.ImageType) == ["DERIVED", "SECONDARY", "AXIAL"]
+
+
+def test_private_elements_and_overlays_go(make_series: Make) -> None:
+    def odd(_: int) -> dict[str, Any]:
+        return {"PatientComments": "kept", "ContentQualification": "PRODUCT"}
+
+    folder = make_series(np.zeros((2, 3, 4), np.int16), slice_elements=odd)
+    for file in folder.iterdir():
+        dataset = pydicom.dcmread(file)
+        dataset.private_block(0x0029, "ACME", create=True).add_new(1, "LO", "secret")
+        dataset.add_new(0x60003000, "OW", b"\0\0")
+        dataset.save_as(file)
+    image = derive(io.load(folder))[0]
+    assert image.PatientComments == "kept"
+    assert not any(element.tag.is_private or element.tag.group == 0x6000 for element in image)
+    assert "ContentQualification" not in image
+
+
+def test_a_series_of_its_own_says_what_was_done(ct: Volume) -> None:
+    images = derive(ct)
+    first = images[0]
+    assert {one.SeriesInstanceUID for one in images} == {first.SeriesInstanceUID}
+    assert first.SeriesInstanceUID != ct.origin.series  # type: ignore[union-attr]
+    assert len({one.SOPInstanceUID for one in images}) == 4
+    assert [one.InstanceNumber for one in images] == [1, 2, 3, 4]
+    assert first.SeriesNumber == 1001
+    assert first.SeriesDescription == "axial MedEnhance enhanced"
+    for word in ("Enhanced", "ct-lowdose", "cd" * 32, "2 tiles", "Research use only"):
+        assert word in first.DerivationDescription
+    assert "Research use only" in first.ImageComments
+    assert first.DerivationCodeSequence[0].CodeValue == "110001"
+    assert first.ContributingEquipmentSequence[-1].Manufacturer == "MedEnhance"
+
+
+def test_every_slice_names_the_image_it_was_made_from(ct: Volume) -> None:
+    for image, source in zip(derive(ct), ct.origin.instances[0], strict=True):  # type: ignore[union-attr]
+        (item,) = image.SourceImageSequence
+        assert item.ReferencedSOPInstanceUID == source.sop_instance
+        assert item.SpatialLocationsPreserved == "YES"
+        assert item.PurposeOfReferenceCodeSequence[0].CodeValue == "121322"
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.uint8])
+def test_integers_come_back_exactly(
+    tmp_path: Path, make_series: Make, rng: np.random.Generator, dtype: type
+) -> None:
+    folder = make_series(rng.integers(0, 200, (3, 6, 5)).astype(dtype))
+    volume = io.load(folder)
+    assert volume.origin is not None
+    write_series(
+        volume, tmp_path / "out", template=read_template(volume.origin), derivation=ENHANCED
+    )
+    assert io.load(tmp_path / "out").is_equal(volume)
+
+
+def test_values_beyond_the_sources_bits_widen_them(make_series: Make) -> None:
+    volume = io.load(make_series(np.zeros((2, 3, 4), np.uint16), BitsStored=12, HighBit=11))
+    wider = volume.with_voxels(np.full((2, 3, 4), -1100, np.int16))
+    (image, _) = derive(wider)
+    assert (image.BitsStored, image.HighBit, image.PixelRepresentation) == (16, 15, 1)
+    assert np.frombuffer(image.PixelData, "<i2")[0] == -76
+    (image, _) = derive(volume)
+    assert (image.BitsStored, image.PixelRepresentation) == (12, 0)
+
+
+def test_floats_are_rounded_by_half_a_step_at_most_and_it_is_said(
+    tmp_path: Path, ct: Volume, rng: np.random.Generator
+) -> None:
+    volume = ct.with_voxels(rng.normal(0, 300, ct.shape).astype(np.float32))
+    (first, *_) = derive(volume)
+    step = float(first.RescaleSlope)
+    assert "rounded to steps of" in first.DerivationDescription
+    write_series(
+        volume,
+        tmp_path / "out",
+        template=read_template(volume.origin),  # type: ignore[arg-type]
+        derivation=ENHANCED,
+    )
+    back = io.load(tmp_path / "out").voxels.astype(float)
+    assert np.abs(back - volume.voxels).max() <= step / 2 * 1.001
+    assert step < 0.1
+
+
+def test_unchanged_pet_keeps_its_rescale_slice_by_slice(
+    tmp_path: Path, make_series: Make, rng: np.random.Generator, examine: Examine
+) -> None:
+    stored = rng.integers(0, 32767, (3, 6, 5)).astype(np.int16)
+    volume = io.load(
+        make_series(stored, **PET, slice_elements=lambda k: {"RescaleSlope": 0.013 * (k + 1)})
+    )
+    paths = write_series(
+        volume,
+        tmp_path / "out",
+        template=read_template(volume.origin),  # type: ignore[arg-type]
+        derivation=ENHANCED,
+    )
+    assert io.load(tmp_path / "out").is_equal(volume)
+    image = pydicom.dcmread(paths[1])
+    assert float(image.RescaleSlope) == 0.026
+    assert (image.SeriesDate, image.SeriesTime) == ("20200131", "120000")  # decay counts from it
+    assert list(image.ImageType[:2]) == ["DERIVED", "PRIMARY"]
+    assert image.PatientOrientationCodeSequence[0].CodeMeaning.lower() == "recumbent"
+    assert examine(paths[0]) == []
+
+
+def test_changed_pet_gets_a_slope_per_slice(make_series: Make) -> None:
+    volume = io.load(make_series(np.ones((2, 3, 4), np.int16), **PET))
+    voxels = np.full((2, 3, 4), 0.3, np.float32)
+    voxels[1] *= 100
+    images = derive(volume.with_voxels(voxels))
+    assert float(images[1].RescaleSlope) == pytest.approx(100 * float(images[0].RescaleSlope))
+    for image, slice_ in zip(images, voxels, strict=True):
+        stored = np.frombuffer(image.PixelData, "<i2").reshape(3, 4)
+        assert np.allclose(stored * float(image.RescaleSlope), slice_, rtol=2e-5)
+        assert image.RescaleIntercept == 0
+
+
+@pytest.mark.parametrize("lacking", ["DecayFactor", "Units"])
+def test_pet_that_does_not_tell_its_decay_is_no_pet_image(
+    make_series: Make, ear: Any, lacking: str
+) -> None:
+    volume = io.load(make_series(np.ones((2, 3, 4), np.int16), **{**PET, lacking: None}))
+    image = derive(volume, monitor=ear.monitor)[0]
+    assert (image.SOPClassUID, image.Modality) == (SECONDARY_CAPTURE, "PT")
+    assert any(lacking in said for said in ear.warnings)
+
+
+def test_lossy_once_is_lossy_for_ever(make_series: Make, examine: Examine, tmp_path: Path) -> None:
+    folder = make_series(
+        np.zeros((2, 3, 4), np.int16),
+        LossyImageCompression="01",
+        LossyImageCompressionRatio=8,
+        LossyImageCompressionMethod="ISO_15444_1",
+    )
+    volume = io.load(folder)
+    image = derive(volume)[0]
+    assert (image.LossyImageCompression, image.LossyImageCompressionRatio) == ("01", 8)
+    twice = replace(volume, lossy=(*volume.lossy, Lossy("medenhance-ucv", 21.5)))
+    image = derive(twice, Derivation("decompressed"))[0]
+    assert list(image.LossyImageCompressionMethod) == ["ISO_15444_1", "MEDENHANCE_UCV"]
+    assert [float(one) for one in image.LossyImageCompressionRatio] == [8, 21.5]
+    assert [one.CodeValue for one in image.DerivationCodeSequence] == ["113040"]
+
+
+def test_cut_and_resampled_slices_name_what_they_were_made_from(ct: Volume) -> None:
+    origin = ct.origin
+    assert origin is not None
+    cut = Volume(
+        ct.voxels[1:3, 2:, 1:],
+        ct.geometry.cropped((1, 2, 1)),
+        "CT",
+        "HU",
+        origin=replace(origin, instances=(origin.instances[0][1:3],)),
+    )
+    images = derive(cut)
+    for image, source in zip(images, origin.instances[0][1:3], strict=True):
+        (item,) = image.SourceImageSequence
+        assert item.ReferencedSOPInstanceUID == source.sop_instance
+    assert [float(x) for x in images[0].ImagePositionPatient] == [-9.5, 21.6, 2.5]
+
+    between = Geometry(ct.geometry.spacing, (-10, 20, 1.25), ct.geometry.direction)
+    shifted = Volume(
+        ct.voxels[:3], between, "CT", "HU", origin=replace(origin, on_grid=False),
+        history=("resampled to an even grid",),
+    )  # fmt: skip
+    image = derive(shifted)[1]
+    assert {one.ReferencedSOPInstanceUID for one in image.SourceImageSequence} == {
+        one.sop_instance for one in origin.instances[0][1:3]
+    }
+    assert float(image.ImagePositionPatient[2]) == 3.75
+    assert image.SourceImageSequence[0].SpatialLocationsPreserved == "NO"
+    assert "SliceLocation" not in image
+    assert "113085" in [one.CodeValue for one in image.DerivationCodeSequence]
+
+
+@pytest.mark.parametrize(
+    ("modality", "sop_class"),
+    [("CT", CT_IMAGE), ("MR", MR_IMAGE), ("PT", SECONDARY_CAPTURE), ("OT", SECONDARY_CAPTURE),
+     ("EM", SECONDARY_CAPTURE)],
+)  # fmt: skip
+@pytest.mark.parametrize("frames", [1, 3])
+def test_what_never_was_dicom_comes_back(
+    tmp_path: Path,
+    examine: Examine,
+    rng: np.random.Generator,
+    oblique_geometry: Geometry,
+    modality: str,
+    sop_class: str,
+    frames: int,
+) -> None:
+    voxels = rng.integers(0, 2000, (frames, 4, 6, 5), dtype=np.int16)
+    volume = Volume(voxels if frames > 1 else voxels[0], oblique_geometry, modality)
+    template = new_study(modality=modality, patient_id="42", patient_name="Døe^Jane")
+    paths = write_series(
+        volume, tmp_path / "out", template=template, derivation=Derivation("converted")
+    )
+    assert len(paths) == 4 * frames
+    assert examine(paths[0]) == []
+    image = pydicom.dcmread(paths[0])
+    assert (image.SOPClassUID, image.PatientName) == (sop_class, "Døe^Jane")
+    assert image.ImageType[0] == "DERIVED"
+    assert "SourceImageSequence" not in image
+    back = io.load(tmp_path / "out")
+    assert np.array_equal(back.voxels, volume.voxels)
+    assert back.geometry.is_close(volume.geometry, 1e-5)
+
+
+def test_a_sequence_keeps_the_times_of_its_source(
+    tmp_path: Path, make_series: Make, rng: np.random.Generator, examine: Examine
+) -> None:
+    folder = make_series(
+        rng.integers(0, 900, (6, 4, 5)).astype(np.int16),
+        positions=[(0, 0, 2.5 * (k % 3)) for k in range(6)],
+        SOPClassUID=MR_IMAGE,
+        Modality="MR",
+        RescaleSlope=None,
+        RescaleIntercept=None,
+        slice_elements=lambda k: {"TemporalPositionIdentifier": 5 + k // 3},
+    )
+    volume = io.load(folder)
+    assert volume.shape == (2, 3, 4, 5)
+    assert volume.origin is not None
+    paths = write_series(
+        volume, tmp_path / "out", template=read_template(volume.origin), derivation=ENHANCED
+    )
+    images = [pydicom.dcmread(path) for path in paths]
+    assert [int(one.TemporalPositionIdentifier) for one in images] == [5, 5, 5, 6, 6, 6]
+    assert examine(paths[0]) == []
+    assert io.load(tmp_path / "out").is_equal(volume)
+    sources = [one.sop_instance for frame in volume.origin.instances for one in frame]
+    assert [one.SourceImageSequence[0].ReferencedSOPInstanceUID for one in images] == sources
+
+
+def test_other_readers_find_the_same_voxels_in_the_same_place(
+    tmp_path: Path, make_series: Make, rng: np.random.Generator
+) -> None:
+    import SimpleITK as sitk  # noqa: N813 - as everybody calls it
+
+    cosine, sine = 0.8, 0.6
+    volume = io.load(
+        make_series(
+            rng.integers(0, 3000, (5, 6, 7)).astype(np.int16),
+            positions=[(0.1, 0.2 - 2.5 * sine * k, -7.3 + 2.5 * cosine * k) for k in range(5)],
+            orientation=(1, 0, 0, 0, cosine, sine),
+        )
+    )
+    write_series(
+        volume,
+        tmp_path / "out",
+        template=read_template(volume.origin),  # type: ignore[arg-type]
+        derivation=ENHANCED,
+    )
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path / "out")))
+    image = reader.Execute()
+    assert np.array_equal(sitk.GetArrayFromImage(image), volume.voxels)
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
+    affine[:3, 3] = image.GetOrigin()
+    assert np.abs(affine - volume.geometry.affine_lps).max() < 1e-5 * min(volume.geometry.spacing)
+
+
+def test_not_a_number_is_refused(ct: Volume) -> None:
+    voxels = np.full(ct.shape, np.nan, np.float32)
+    with pytest.raises(InputError, match="NaN"):
+        derive(ct.with_voxels(voxels))
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["CT_series", "MR_T1_series", "PET_series"])
+@pytest.mark.parametrize("enhanced", [False, True], ids=["single", "enhanced"])
+def test_series_of_a_hospital_pass_the_examiner_and_come_back(
+    tmp_path: Path, shared_data: Path, examine: Examine, name: str, enhanced: bool
+) -> None:
+    volume = io.load(shared_data / "dicom" / "STS_025" / name)
+    assert volume.origin is not None
+    paths = write_series(
+        volume,
+        tmp_path / "out",
+        template=read_template(volume.origin),
+        derivation=ENHANCED,
+        enhanced=enhanced,
+    )
+    for path in paths[:: max(1, len(paths) // 3)]:
+        assert examine(path) == []
+    back = io.load(tmp_path / "out")
+    assert back.geometry.is_close(volume.geometry, 1e-5)
+    assert (back.modality, back.units) == (volume.modality, volume.units)
+    if enhanced and name == "PET_series":  # one slope for all frames: GDCM knows no other
+        assert np.allclose(back.voxels, volume.voxels, atol=1e-4)
+    else:
+        assert back.is_equal(volume)
