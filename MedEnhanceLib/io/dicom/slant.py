@@ -19,8 +19,8 @@ _MOST_ASIDE = 0.05
 _MOST_ROUNDED = 0.2
 #: Degrees: no gantry tilts further, so the positions of what seems to are damaged.
 _MOST_TILT = 45.0
-#: How many times as large straightening may make a plane.
-_MOST_GROWTH = 8
+#: How many times as large straightening may make a plane that has more pixels than that.
+_MOST_GROWTH, _SMALL = 8, 1 << 20
 
 Vector = npt.NDArray[np.float64]
 Places = tuple[tuple[float, float], ...]
@@ -78,20 +78,33 @@ class Slant:
         size: rows and columns of a slice. The first slice lies on whole pixels.
         Raises GeometryError for a slant that no gantry has.
         """
-        pixels = np.round(self.aside / np.asarray(self.pixel_mm), 3)  # whole steps stay whole
-        # A way that nothing goes but a rounding error is not worth an interpolation.
-        pixels[:, np.abs(pixels).max(axis=0) <= _MOST_ASIDE] = 0
-        places = pixels - np.floor(pixels.min(axis=0))
-        rows, columns = (
-            have + int(np.ceil(most)) for have, most in zip(size, places.max(axis=0), strict=True)
-        )
-        if self.degrees > _MOST_TILT or rows * columns > _MOST_GROWTH * size[0] * size[1]:
+        places = self._places()
+        rows, columns = self._size(size, places)
+        if not self.is_a_tilt(size):
             raise GeometryError(
                 f"{name}: the slices are stacked at a slant of {self._angle}, over "
                 f"{columns}×{rows} pixels of {size[1]}×{size[0]}, which is no gantry's tilt",
                 "Export the series again; its positions seem to be damaged.",
             )
         return (rows, columns), tuple((float(row), float(column)) for row, column in places)
+
+    def is_a_tilt(self, size: tuple[int, int]) -> bool:
+        """Whether a gantry could have tilted so far: else the positions are damaged."""
+        rows, columns = self._size(size, self._places())
+        most = max(_MOST_GROWTH * size[0] * size[1], _SMALL)
+        return self.degrees <= _MOST_TILT and rows * columns <= most
+
+    def _places(self) -> Vector:
+        pixels = np.round(self.aside / np.asarray(self.pixel_mm), 3)  # whole steps stay whole
+        # A way that nothing goes but a rounding error is not worth an interpolation.
+        pixels[:, np.abs(pixels).max(axis=0) <= _MOST_ASIDE] = 0
+        places: Vector = pixels - np.floor(pixels.min(axis=0))
+        return places
+
+    @staticmethod
+    def _size(size: tuple[int, int], places: Vector) -> tuple[int, int]:
+        rows, columns = np.ceil(places.max(axis=0)).astype(int).tolist()
+        return size[0] + rows, size[1] + columns
 
 
 def measure_slant(

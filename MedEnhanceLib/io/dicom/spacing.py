@@ -46,14 +46,19 @@ class Spacing:
         """Slices of the even grid from the first to the last."""
         return 1 + max(1, round(float(self.along[-1] - self.along[0]) / self.step))
 
+    @property
+    def can_be_evened(self) -> bool:
+        """Whether nowhere more than MOST_FILLED slices in a row would be made up."""
+        return float(np.diff(self.along).max()) <= (MOST_FILLED + 1.5) * self.step
+
     def evened(self, name: str) -> tuple[tuple[int, float], ...]:
         """For each slice of the even grid: the slice before it, and the share of the one after.
 
         Raises GeometryError where more than MOST_FILLED slices in a row would be made up.
         """
-        widest = int(np.diff(self.along).argmax())
-        before, after = self.along[widest], self.along[widest + 1]
-        if after - before > (MOST_FILLED + 1.5) * self.step:
+        if not self.can_be_evened:
+            widest = int(np.diff(self.along).argmax())
+            before, after = self.along[widest : widest + 2]
             raise GeometryError(
                 f"{name}: between {before:.2f} and {after:.2f} mm there is no slice, where "
                 f"others are {self.step:.3f} mm apart: too far to be filled (at most "

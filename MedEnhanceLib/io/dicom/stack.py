@@ -89,7 +89,7 @@ def stack(
     cosines = np.array([one.orientation for one in ordered])
     spacing = measure_spacing(along, labels, last_digit(positions))
     slant = measure_slant(positions, cosines, along, (plane.column, plane.row), plane.pixel_mm)
-    _refuse_unrepaired(slant, spacing, labels, name, repairs)
+    _refuse_unrepaired(slant, spacing, ordered, name, repairs)
     if not spacing.fault:
         _warn_of_other_spacings(ordered, spacing.step, name, monitor)
     if not slant and not spacing.fault:
@@ -306,19 +306,24 @@ def _refuse_shared_places(ordered: Sequence[Slice], along: Vector, name: str) ->
 
 
 def _refuse_unrepaired(
-    slant: Slant | None, spacing: Spacing, labels: Sequence[str], name: str, repairs: Repairs
+    slant: Slant | None, spacing: Spacing, ordered: Sequence[Slice], name: str, repairs: Repairs
 ) -> None:
-    faults, ways = [], []
+    """Offer no repair that would be refused."""
+    faults, ways, first = [], [], ordered[0]
     if slant and not repairs.tilt:
-        faults.append(slant.fault(labels))
-        ways.append("To have it resampled to a rectangular grid: --fix-tilt, fix_tilt=True.")
+        faults.append(slant.fault([_label(one) for one in ordered]))
+        if slant.is_a_tilt((first.rows, first.columns)):
+            ways.append("To have it resampled to a rectangular grid: --fix-tilt, fix_tilt=True.")
     if spacing.fault and not repairs.spacing:
         faults.append(spacing.fault)
         if spacing.gaps:
             ways.append("Export or copy the series again, complete.")
-        ways.append("To have it resampled to an even spacing: --fix-spacing, fix_spacing=True.")
+        if spacing.can_be_evened:
+            ways.append("To have it resampled to an even spacing: --fix-spacing, fix_spacing=True.")
     if faults:
-        raise GeometryError(f"{name}: {'; '.join(faults)}", " ".join(ways))
+        raise GeometryError(
+            f"{name}: {'; '.join(faults)}", " ".join(ways) or "Load its parts one by one."
+        )
 
 
 def _repair(

@@ -185,7 +185,7 @@ def test_a_slant_that_no_gantry_has_stays_refused() -> None:
     with pytest.raises(GeometryError, match="no gantry's tilt"):
         stack(slices_at(3.0 * np.arange(5), (50.0, 0)), "series", Monitor(), BOTH)
     with pytest.raises(GeometryError, match="no gantry's tilt"):  # nor pixels without end
-        stack(slices_at(100.0 * np.arange(50), (44.0, 0)), "series", Monitor(), BOTH)
+        stack(slices_at(1000.0 * np.arange(50), (44.0, 0)), "series", Monitor(), BOTH)
 
 
 def test_even_and_straight_series_are_left_alone() -> None:
@@ -235,9 +235,11 @@ def test_a_ramp_is_a_ramp_after_any_spacing(parts: list[float], step: float) -> 
 
     result = stack(slices, "series", Monitor(), BOTH)
     assert result.repair
-    fixed, geometry, _ = result.repair.apply(imaged(slices, ramp, np.float64), Monitor())
+    fixed, geometry, notes = result.repair.apply(imaged(slices, ramp, np.float64), Monitor())
+    uneven = "resampled across the slices" in notes[0]  # else within 5 % of the spacing
     inside = covered(slices, geometry, fixed.shape, margin=1)
-    assert np.allclose(fixed[inside], ramp(places(geometry, fixed.shape))[inside], atol=0.02 * step)
+    truth = ramp(places(geometry, fixed.shape))
+    assert np.allclose(fixed[inside], truth[inside], atol=(0.02 if uneven else 0.8) * step)
 
 
 def test_tilt_and_gap_together_lie_where_they_were() -> None:

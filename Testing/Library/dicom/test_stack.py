@@ -291,6 +291,23 @@ def test_slices_strewn_about_are_no_tilt() -> None:
         stacked(slices)
 
 
+@pytest.mark.parametrize(
+    ("slices", "says"),
+    [
+        (planes([0, 1, 2, 3, 7, 8, 9, 10]), "3 missing"),
+        ([plane(k, (0, 4.0 * k, 2.0 * k)) for k in range(5)], "slant of 63"),
+        ([plane(k, (0, 900.0 * k, 1000.0 * k)) for k in range(200)], "slant of 42"),
+    ],
+)
+def test_no_repair_is_offered_that_would_be_refused(slices: list[Slice], says: str) -> None:
+    with pytest.raises(GeometryError, match=says) as caught:
+        stacked(slices)
+    assert caught.value.hint
+    assert "--fix" not in caught.value.hint
+    with pytest.raises(GeometryError):
+        stacked(slices, tilt=True, spacing=True)
+
+
 # ------------------------------------------------------------ what does not belong together
 
 
