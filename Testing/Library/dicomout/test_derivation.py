@@ -1,0 +1,149 @@
+"""What a derived object says of itself, within the lengths and characters of DICOM."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+
+from MedEnhanceLib.io.dicomout import Derivation
+from MedEnhanceLib.io.dicomout import derivation as derivation_module
+from MedEnhanceLib.io.dicomout.derivation import (
+    NOTICE,
+    ascii_text,
+    method_term,
+    now,
+    refer_to_sources,
+)
+from MedEnhanceLib.origin import Lossy
+
+MODEL = {"name": "mr-brain", "version": "0.2", "sha256": "ab" * 32}
+
+
+def applied(derivation: Derivation, **elements: object) -> Dataset:
+    dataset = Dataset()
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
+    derivation.apply(dataset)
+    return dataset
+
+
+def test_the_text_names_action_model_options_history_and_loss() -> None:
+    text = Derivation(
+        "enhanced", "tile 96", MODEL, ("DERIVED: degraded",), (Lossy("ucv", 20.0),)
+    ).text()
+    for part in ("Enhanced", "mr-brain 0.2", "ab" * 32, "tile 96", "degraded", "ucv 20:1", NOTICE):
+        assert part in text
+
+
+def test_a_long_text_is_cut_before_the_notice() -> None:
+    text = Derivation("enhanced", "x" * 3000, MODEL).text()
+    assert len(text) <= 1024
+    assert text.endswith(NOTICE)
+    assert "mr-brain" in text
+
+
+def test_texts_are_of_characters_that_every_set_has() -> None:
+    derivation = Derivation("enhanced", "Größe 2×2 ≤ 3°\nnext\\line", {"name": "模型"})
+    dataset = applied(derivation)
+    for text in (dataset.DerivationDescription, dataset.ContributingEquipmentSequence[0]
+                 .ContributionDescription):  # fmt: skip
+        assert text.isascii()
+        assert "\\" not in text
+    assert ascii_text("2×2") == "2x2"
+
+
+@pytest.mark.parametrize(
+    ("earlier", "expected"),
+    [
+        ("T1 axial", "T1 axial MedEnhance enhanced"),
+        ("", "MedEnhance enhanced"),
+        ("x" * 64, "x" * 44 + " MedEnhance enhanced"),
+        ("T1 MedEnhance enhanced", "T1 MedEnhance enhanced"),
+    ],
+)
+def test_a_series_description_keeps_64_characters(earlier: str, expected: str) -> None:
+    assert Derivation("enhanced").series_text(earlier) == expected
+    assert len(expected) <= 64
+
+
+def test_a_wish_for_the_series_description_wins() -> None:
+    assert Derivation("enhanced", series_description="mine").series_text("T1") == "mine"
+
+
+@pytest.mark.parametrize(
+    ("derivation", "expected"),
+    [
+        (Derivation("enhanced"), ["110001"]),
+        (Derivation("enhanced", lossy=(Lossy("ucv", 2),)), ["110001", "113040"]),
+        (Derivation("segmented"), ["113076"]),
+        (Derivation("decompressed", lossy=(Lossy("ucv", 2),)), ["113040"]),
+        (Derivation("enhanced", history=("resampled to 1 mm",)), ["110001", "113085"]),
+        (Derivation("converted"), []),
+    ],
+)
+def test_codes_tell_the_kind_of_derivation(derivation: Derivation, expected: list[str]) -> None:
+    told = applied(derivation).get("DerivationCodeSequence") or []
+    assert [item.CodeValue for item in told] == expected
+
+
+def test_every_code_is_one_of_dicom() -> None:
+    known = {getattr(codes.DCM, name).value: getattr(codes.DCM, name).meaning
+             for name in codes.DCM.dir()}  # fmt: skip
+    for name in ("_PROCESSING", "_LOSSY", "_RESAMPLING", "_SEGMENTATION",
+                 "_PROCESSING_EQUIPMENT", "_SOURCE_IMAGE"):  # fmt: skip
+        value, meaning = getattr(derivation_module, name)
+        assert known[value] == meaning
+
+
+def test_earlier_equipment_and_comments_stay() -> None:
+    scanner = Dataset()
+    scanner.Manufacturer = "ACME"
+    dataset = applied(
+        Derivation("enhanced"), ContributingEquipmentSequence=[scanner], ImageComments="motion"
+    )
+    assert [one.Manufacturer for one in dataset.ContributingEquipmentSequence] == [
+        "ACME",
+        "MedEnhance",
+    ]
+    assert dataset.ImageComments == f"{NOTICE} motion"
+
+
+def test_lossy_steps_are_added_to_the_sources_own_once() -> None:
+    source = {
+        "LossyImageCompression": "01",
+        "LossyImageCompressionRatio": 8,
+        "LossyImageCompressionMethod": "ISO_10918_1",
+    }
+    steps = (Lossy("ISO_10918_1", 8.0), Lossy("ucv-fixed-ratio-64", 64.0))
+    dataset = applied(Derivation("enhanced", lossy=steps), **source)
+    assert list(dataset.LossyImageCompressionMethod) == ["ISO_10918_1", "UCV_FIXED_RATIO_"]
+    assert list(dataset.LossyImageCompressionRatio) == [8, 64]
+    dataset = applied(Derivation("enhanced"), LossyImageCompression="01")
+    assert dataset.LossyImageCompression == "01"
+    assert "LossyImageCompression" not in applied(Derivation("enhanced"))
+
+
+def test_a_method_is_a_code_string() -> None:
+    assert method_term("MedEnhance .ucv, fixed ratio") == "MEDENHANCE _UCV_"
+    assert method_term("") == "UNKNOWN"
+
+
+def test_frames_of_one_file_are_one_reference() -> None:
+    dataset = Dataset()
+    refer_to_sources(dataset, [("1.2", "3", 2), ("1.2", "3", 4), ("1.2", "5", None)])
+    first, second = dataset.SourceImageSequence
+    assert list(first.ReferencedFrameNumber) == [2, 4]
+    assert "ReferencedFrameNumber" not in second
+
+
+@pytest.mark.parametrize("offset", ["+0200", "-1130", "", "nonsense"])
+def test_times_are_those_of_the_datasets_zone(offset: str) -> None:
+    date, time = now(offset)
+    if offset in ("+0200", "-1130"):
+        told = datetime.strptime(f"{date}{time}{offset}", "%Y%m%d%H%M%S.%f%z")
+        assert abs((datetime.now(UTC) - told).total_seconds()) < 60
+    assert len(date) == 8
+    assert len(time) <= 14
