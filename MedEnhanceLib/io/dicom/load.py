@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from MedEnhanceLib.errors import GeometryError, InputError, MedEnhanceError
 from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.io.dicom import archives
@@ -169,9 +167,10 @@ def _volume(
     own = about.modality if about.modality in _MODALITIES else "OT"
     meaning = modality or own
     ordered = [one for each in stacks for one in each.slices]
-    voxels = read_intensities(ordered, meaning, name, monitor.part(0.4, 1))
+    read_till = 1.0 if stacks[0].repair is None else 0.85
+    voxels = read_intensities(ordered, meaning, name, monitor.part(0.4, read_till))
     voxels = voxels.reshape(len(stacks), -1, *voxels.shape[-2:])
-    voxels, geometry, notes = _repaired(voxels, stacks[0], monitor)
+    voxels, geometry, notes = _repaired(voxels, stacks[0], monitor.part(read_till, 1))
     return Volume(
         voxels if len(stacks) > 1 else voxels[0],
         geometry,
@@ -207,9 +206,7 @@ def _repaired(
     """The frames [T, K, J, I] on a true grid, and what was done to get there."""
     if first.repair is None:
         return frames, first.geometry, ()
-    done = [first.repair.apply(frame, monitor) for frame in frames]
-    _, geometry, notes = done[0]
-    return np.stack([voxels for voxels, _, _ in done]), geometry, notes
+    return first.repair.apply(frames, monitor)
 
 
 def _units(first: Slice, modality: str) -> str:
