@@ -143,6 +143,8 @@ class Deidentifier:
         return run.changes(), run.identities
 
     def _refuse(self, dataset: Dataset) -> None:
+        if risks.lacks_pixels(dataset):
+            raise InputError("damaged: an image without its pixels", "Copy or export it again.")
         if reason := risks.unfit(dataset):
             raise UnfitError(reason, "Look at it yourself.")
         level, reason = risks.burned_in(dataset)

@@ -93,7 +93,8 @@ def _treat(file: FileRef, by: Deidentifier, folder: Path) -> Outcome:
     try:
         dataset = _read(file)
     except OSError as cause:
-        raise InputError(f"cannot be read: {cause.strerror}", "Copy the file again.") from None
+        reason = cause.strerror or "it is cut short"
+        raise InputError(f"cannot be read: {reason}", "Copy the file again.") from None
     notes = _notes(dataset)
     changes = tidy_pixels(dataset)
     _agree_on_encoding(dataset)
@@ -196,7 +197,10 @@ def _verify(path: Path, meant: Dataset, identities: Identities) -> None:
     read = pydicom.dcmread(path)
     for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"):
         if read.get(keyword) != meant.get(keyword):
-            raise InputError(f"{keyword} came back changed", "The disk may be failing.")
+            raise InputError(
+                f"{keyword} came back changed from what was written",
+                "The header contradicts itself, or the disk is failing.",
+            )
     if where := find_leak(read, _head_bytes(path, read), identities):
         raise InputError(
             f"a removed value stands in {where} still, so that the file was not written",

@@ -48,6 +48,16 @@ def unfit(dataset: Dataset) -> str:
     return "it holds no image, and its text cannot be cleaned"
 
 
+def lacks_pixels(dataset: Dataset) -> bool:
+    """Whether this is an image that was cut off before its pixels."""
+    from pydicom.uid import UID
+
+    is_image = "Rows" in dataset or UID(_text(dataset, "SOPClassUID")).name.endswith(
+        "Image Storage"
+    )
+    return is_image and not any(name in dataset for name in _PIXELS)
+
+
 def burned_in(dataset: Dataset) -> tuple[str, str]:
     """Whether text may stand in the pixels: ("refuse" | "warn" | "", why)."""
     if not any(name in dataset for name in _PIXELS):

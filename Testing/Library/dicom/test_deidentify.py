@@ -318,7 +318,12 @@ def test_well_known_uids_stay() -> None:
         ({"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, "captured screen"),
         ({"EncapsulatedDocument": b"%PDF"}, "document"),
         ({"ContentSequence": []}, "free text"),
-        ({"PixelData": None}, "no image"),
+        ({"PixelData": None}, "image without its pixels"),
+        ({"PixelData": None, "Rows": None}, "image without its pixels"),
+        (
+            {"PixelData": None, "Rows": None, "SOPClassUID": "1.2.840.10008.5.1.4.1.1.9.1.1"},
+            "no image",
+        ),
     ],
 )
 def test_what_cannot_be_cleaned_is_refused(elements: dict[str, Any], says: str) -> None:
