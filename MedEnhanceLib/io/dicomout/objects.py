@@ -124,11 +124,16 @@ def _dataset(**elements: Any) -> Dataset:
     return dataset
 
 
-def equipment() -> dict[str, Any]:
-    """Who made an object, as all of highdicom's classes ask for it."""
+def identity(template: Template, derivation: Derivation, *, step: int) -> dict[str, Any]:
+    """What an object is and who made it, as all of highdicom's classes ask for it.
+
+    step: from the number of the source's series to that of the object's.
+    """
     from pydicom.uid import generate_uid
 
+    source = template.headers[0].get("SeriesNumber") if template.headers else None
     return {
+        "series_number": derivation.series_number or max(0, int(source or 0)) % 10**6 + step,
         "series_instance_uid": generate_uid(prefix=None),
         "sop_instance_uid": generate_uid(prefix=None),
         "instance_number": 1,
@@ -159,7 +164,10 @@ def sign(dataset: Dataset, template: Template, derivation: Derivation, *, kind: 
     dataset.SeriesDate = dataset.ContentDate = dataset.InstanceCreationDate = date
     dataset.SeriesTime = dataset.ContentTime = dataset.InstanceCreationTime = time
     earlier = copy.deepcopy(list(first.get("ContributingEquipmentSequence") or []))
-    dataset.ContributingEquipmentSequence = [*earlier, *dataset.ContributingEquipmentSequence]
+    dataset.ContributingEquipmentSequence = [
+        *earlier,
+        *(dataset.get("ContributingEquipmentSequence") or []),
+    ]
     if "ContentLabel" not in dataset:  # a report: how an image is derived has no place in it
         told = Dataset()
         told.ContributingEquipmentSequence = dataset.ContributingEquipmentSequence

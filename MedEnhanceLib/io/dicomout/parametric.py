@@ -14,7 +14,7 @@ from MedEnhanceLib.io.dicomout.derivation import Derivation
 from MedEnhanceLib.io.dicomout.folder import write_objects
 from MedEnhanceLib.io.dicomout.grid import lay_out
 from MedEnhanceLib.io.dicomout.iods import UNPAIRED
-from MedEnhanceLib.io.dicomout.objects import equipment, refer, sign, stand_ins
+from MedEnhanceLib.io.dicomout.objects import identity, refer, sign, stand_ins
 from MedEnhanceLib.io.dicomout.template import Template
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume
@@ -22,7 +22,8 @@ from MedEnhanceLib.volume import Volume
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-UNCERTAINTY_SERIES_NUMBER = 1002
+#: From the number of the source's series to ours; that of derived images is 1000.
+_SERIES_STEP = 3000
 #: Our units → the name of their code in DICOM's list of units of real world values (CID 7181).
 _UNITS = {
     "HU": "HounsfieldUnit",
@@ -100,14 +101,13 @@ def build_uncertainty(
     dataset: Dataset = hd.pm.ParametricMap(
         source_images=stand_ins(grid, (volume.shape[1], volume.shape[2])),
         pixel_array=voxels,
-        series_number=derivation.series_number or UNCERTAINTY_SERIES_NUMBER,
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[mapping],
         voi_lut_transformations=[_window(voxels)],
         content_label="UNCERTAINTY",
         content_creator_name="MedEnhance^",
         derived_pixel_contrast="QUANTITY",
-        **equipment(),
+        **identity(template, derivation, step=_SERIES_STEP),
     )
     refer(
         dataset,

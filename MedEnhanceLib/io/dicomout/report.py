@@ -14,7 +14,7 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.io.dicomout.derivation import Derivation
 from MedEnhanceLib.io.dicomout.folder import write_objects
-from MedEnhanceLib.io.dicomout.objects import equipment, leave_patient_open, sign
+from MedEnhanceLib.io.dicomout.objects import identity, leave_patient_open, sign
 from MedEnhanceLib.io.dicomout.segmentation import short_text
 from MedEnhanceLib.io.dicomout.template import Template, read_header
 from MedEnhanceLib.progress import Monitor
@@ -22,7 +22,8 @@ from MedEnhanceLib.progress import Monitor
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-REPORT_SERIES_NUMBER = 1003
+#: From the number of the source's series to ours; that of derived images is 1000.
+_SERIES_STEP = 4000
 #: DICOM's Modality → what was done to the patient, as DICOM's list of imaging procedures has it.
 _PROCEDURES = {
     "CT": "CTUnspecifiedBodyRegion",
@@ -98,9 +99,8 @@ def build_measurements(
     dataset: Dataset = hd.sr.Comprehensive3DSR(
         evidence=_evidence(segmentation),
         content=content,
-        series_number=derivation.series_number or REPORT_SERIES_NUMBER,
         is_complete=True,
-        **equipment(),
+        **identity(template, derivation, step=_SERIES_STEP),
     )
     sign(dataset, template, derivation, kind="measurements")
     return dataset
@@ -142,7 +142,7 @@ def _group(
         finding_category=_code(segment.SegmentedPropertyCategoryCodeSequence[0]),
         finding_type=_code(segment.SegmentedPropertyTypeCodeSequence[0]),
         algorithm_id=hd.sr.AlgorithmIdentification(
-            name=short_text(model["name"]),
+            name=short_text(model.get("name")) or "unnamed",
             version=short_text(model.get("version")) or "unknown",
             parameters=[f"sha256={model['sha256']}"] if model.get("sha256") else None,
         )

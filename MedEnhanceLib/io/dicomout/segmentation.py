@@ -18,7 +18,7 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout.derivation import Derivation
 from MedEnhanceLib.io.dicomout.folder import write_objects
 from MedEnhanceLib.io.dicomout.grid import lay_out
-from MedEnhanceLib.io.dicomout.objects import equipment, refer, sign, stand_ins
+from MedEnhanceLib.io.dicomout.objects import identity, refer, sign, stand_ins
 from MedEnhanceLib.io.dicomout.template import Template
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume
@@ -32,7 +32,8 @@ _TISSUE = {"value": "85756007", "scheme": "SCT", "meaning": "Tissue"}
 _MOST_FRAMES = 50_000
 #: DICOM counts segments in 16 bits.
 _MOST_SEGMENTS = 65_535
-SEGMENT_SERIES_NUMBER = 1001
+#: From the number of the source's series to ours; that of derived images is 1000.
+_SERIES_STEP = 2000
 
 _Numbers = npt.NDArray[np.unsignedinteger[Any]]
 
@@ -98,11 +99,10 @@ def build_segmentation(
         pixel_array=numbers,
         segmentation_type="BINARY",
         segment_descriptions=_describe(named, derivation),
-        series_number=derivation.series_number or SEGMENT_SERIES_NUMBER,
         content_label="SEGMENTATION",
         content_creator_name="MedEnhance^",
         omit_empty_frames=True,
-        **equipment(),
+        **identity(template, derivation, step=_SERIES_STEP),
     )
     refer(
         dataset,
@@ -216,8 +216,9 @@ def _describe(meanings: list[_Meaning], derivation: Derivation) -> list[Dataset]
     from pydicom.uid import generate_uid
 
     model = derivation.model
+    made_by = short_text(model.get("name")) or "unnamed" if model else "not recorded"
     algorithm = hd.AlgorithmIdentificationSequence(
-        name=short_text(model["name"]) if model else "not recorded",
+        name=made_by,
         family=codes.cid7162.ArtificialIntelligence,
         version=short_text(model.get("version")) or "unknown" if model else "unknown",
         source="MedEnhance",
@@ -235,7 +236,7 @@ def _describe(meanings: list[_Meaning], derivation: Derivation) -> list[Dataset]
             algorithm_type="AUTOMATIC" if model else "SEMIAUTOMATIC",
             algorithm_identification=algorithm,
             tracking_uid=generate_uid(prefix=None),
-            tracking_id=f"{short_text(model['name']) if model else 'MedEnhance'}: {meaning.name}",
+            tracking_id=f"{made_by}: {meaning.name}" if model else meaning.name,
             display_color=hd.color.CIELabColor.from_rgb(*rgb) if rgb else None,
         )
         if model is None:  # optional in DICOM, though not in highdicom

@@ -108,6 +108,7 @@ def test_it_is_unverified_complete_and_for_research_alone(built: Dataset) -> Non
     assert any("Research use only" in text for text in texts(built.ContentSequence))
     assert any("brain-tissue" in text for text in texts(built.ContentSequence))
     assert built.SeriesDescription == "axial MedEnhance measurements"
+    assert built.SeriesNumber == 4001
 
 
 def test_it_names_the_device_the_patient_and_the_evidence(

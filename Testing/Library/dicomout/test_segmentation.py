@@ -177,6 +177,7 @@ def test_it_stays_with_the_patient_and_says_research(study: Any, built: Dataset)
     assert built.ContentDescription == "Research use only; not for diagnosis."
     assert "Research use only" in built.DerivationDescription
     assert built.SeriesDescription == "axial MedEnhance segmentation"
+    assert built.SeriesNumber == 2001
     assert list(built.ImageType[:2]) == ["DERIVED", "PRIMARY"]
     assert built.ContributingEquipmentSequence[-1].Manufacturer == "MedEnhance"
 
