@@ -64,6 +64,8 @@ def members(path: Path, monitor: Monitor) -> list[str]:
             f"{path.name}: archives inside it are not opened: {len(nested)}, "
             f"{nested[0].filename} first"
         )
+    if not entries:
+        raise InputError(f"{path} is an empty archive", "Give the archive that holds the images.")
     _refuse_huge(entries, path)
     names = Counter(entry.filename for entry in entries)
     for name, count in names.items():
@@ -138,7 +140,8 @@ def _refuse_huge(entries: list[zipfile.ZipInfo], path: Path) -> None:
 
 
 def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+    parts = [part for part in name.split("/") if part not in (".", "..")]
+    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
 
 
 def _is_archive(name: str) -> bool:

@@ -234,7 +234,11 @@ def _divided(slices: tuple[Slice, ...]) -> list[Part]:
     places = _Places(slices)
     if not places.collide(slices):
         return [Part((slices,))] if places.is_even(slices) else _even_parts(slices, places)
-    return _resolved(slices, places, (_IMAGE_TYPE, *_ATTRIBUTES)) or [_incomplete(slices, places)]
+    parts = _resolved(slices, places, (_IMAGE_TYPE, *_ATTRIBUTES))
+    if parts and len(parts) <= 2:
+        return parts
+    # Many parts may be one 4D series that lacks a few slices.
+    return _incomplete(slices, places) or parts or [Part((slices,))]
 
 
 def _even_parts(slices: tuple[Slice, ...], places: _Places) -> list[Part]:
@@ -333,8 +337,8 @@ def _time_s(one: Slice) -> float | None:
     return one.time_s
 
 
-def _incomplete(slices: tuple[Slice, ...], places: _Places) -> Part:
-    """All in one; where it would be a 4D series but for a few slices, those are named."""
+def _incomplete(slices: tuple[Slice, ...], places: _Places) -> list[Part]:
+    """One part that names what is missing, where a few slices more would make a 4D series."""
     everywhere = places.set_of(slices)
     for attribute in _ATTRIBUTES:
         groups = _groups(slices, attribute)
@@ -348,12 +352,9 @@ def _incomplete(slices: tuple[Slice, ...], places: _Places) -> Part:
                 for place in sorted(everywhere - places.set_of(group))
             ]
             more = f" and {len(lacking) - _MOST_NAMED} more" if len(lacking) > _MOST_NAMED else ""
-            return Part(
-                tuple(groups.values()),
-                axis=attribute.axis,
-                reason=f"slices are missing: {', '.join(lacking[:_MOST_NAMED])}{more}",
-            )
-    return Part((slices,))
+            reason = f"slices are missing: {', '.join(lacking[:_MOST_NAMED])}{more}"
+            return [Part(tuple(groups.values()), axis=attribute.axis, reason=reason)]
+    return []
 
 
 # ------------------------------------------------------------ time

@@ -123,10 +123,7 @@ def _in_folder(folder: Path, monitor: Monitor, directory: Path | None = None) ->
     found = [FileRef(path) for path in _below(folder, monitor)]
     if not found:
         raise InputError(f"{folder} is an empty folder", "Give the folder that holds the images.")
-    if directory is not None and FileRef(str(directory)) in found:
-        found.remove(FileRef(str(directory)))
-        _tell_missing(FileRef(str(directory)), found, monitor)
-    return _without_directories(found, str(folder), monitor)
+    return _without_directories(found, str(folder), monitor, directory)
 
 
 def _below(folder: Path, monitor: Monitor) -> Iterator[str]:
@@ -181,12 +178,18 @@ def _in_list(path: Path, monitor: Monitor) -> list[FileRef]:
     return _without_directories(list(dict.fromkeys(found)), str(path.parent), monitor)
 
 
-def _without_directories(found: list[FileRef], root: str, monitor: Monitor) -> list[FileRef]:
-    """Take out every DICOMDIR, after it told what is missing."""
-    directories = [one for one in found if mediadir.is_named_directory(one.name)]
+def _without_directories(
+    found: list[FileRef], root: str, monitor: Monitor, directory: Path | None = None
+) -> list[FileRef]:
+    """Take out every DICOMDIR, and the one of any name, after it told what is missing."""
+    directories = [
+        one
+        for one in found
+        if mediadir.is_named_directory(one.name) or one == FileRef(str(directory))
+    ]
     rest = [one for one in found if one not in directories]
-    for directory in directories:
-        _tell_missing(directory, rest, monitor)
+    for one in directories:
+        _tell_missing(one, rest, monitor)
     if directories and not rest:
         raise InputError(f"{root} holds a DICOMDIR but no images", "Copy the whole disc.")
     return rest
