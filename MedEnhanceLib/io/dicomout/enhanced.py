@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 _MADE_UP = (
     "ContrastBolusAgent", "ClinicalTrialTimePointID", "ClinicalTrialCoordinatingCenterName",
 )  # fmt: skip
+_OF_SERIES = (
+    "SeriesDate", "SeriesTime", "SeriesDescription", "ContentDate", "ContentTime",
+    "BurnedInAnnotation",
+)  # fmt: skip
 _OF_SIDE = ("BodyPartExamined", "Laterality")
 _TEMPORAL_POSITION_INDEX, _FRAME_CONTENT = 0x00209128, 0x00209111
 _IMAGE_POSITION, _PLANE_POSITION = 0x00200032, 0x00209113
@@ -46,7 +50,7 @@ def convert(
     first = images[0]
     image.pop("SpecificCharacterSet", None)
     template.copy_study(image)
-    for keyword in ("SeriesDate", "SeriesTime", "ContentDate", "ContentTime", "BurnedInAnnotation"):
+    for keyword in _OF_SERIES:
         if keyword in first:
             setattr(image, keyword, first[keyword].value)
     _restore(image, first)

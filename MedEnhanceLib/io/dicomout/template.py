@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import struct
-import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.deidentify.values import silence
 from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.io.dicomout.frames import copy_elements, frame_as_image
 from MedEnhanceLib.io.dicomout.iods import PATIENT_STUDY
@@ -168,8 +168,7 @@ def read_header(file: FileRef) -> Dataset:
     from pydicom.errors import BytesLengthException, InvalidDicomError
 
     try:
-        with warnings.catch_warnings(), file.open() as stream:
-            warnings.simplefilter("ignore")  # odd values are looked at when they are written
+        with silence(), file.open() as stream:  # odd values are mended and told of below
             header: Dataset = pydicom.dcmread(stream, stop_before_pixels=True)
             header.remove_private_tags()
             header.decode()
@@ -185,11 +184,12 @@ def read_header(file: FileRef) -> Dataset:
 
 
 def _one_image(source: Dataset, one: Instance, origin: DicomOrigin) -> Dataset:
+    from pydicom.config import IGNORE
     from pydicom.uid import UID
 
     name = FileRef.parse(one.file).name
     for keyword in _IDENTITY:
-        if not UID(str(source.get(keyword) or "")).is_valid:
+        if not UID(str(source.get(keyword) or ""), IGNORE).is_valid:
             raise InputError(
                 f"{name}: {keyword} is {str(source.get(keyword))!r}, which is no UID: a PACS would "
                 "refuse what refers to it",

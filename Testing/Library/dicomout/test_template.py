@@ -1,0 +1,210 @@
+"""What derived objects take over: read again from the source, mended, and frames as images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom import Dataset
+
+from MedEnhanceLib import io
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.dicomout import new_study, read_template
+from MedEnhanceLib.io.dicomout.frames import copy_elements, frame_as_image
+from MedEnhanceLib.io.dicomout.iods import CT_IMAGE, MR_IMAGE, PET_IMAGE, kept_attributes
+from MedEnhanceLib.io.dicomout.mend import mend
+from MedEnhanceLib.origin import DicomOrigin
+
+Make = Callable[..., Path]
+
+
+def origin_of(folder: Path) -> DicomOrigin:
+    origin = io.load(folder).origin
+    assert origin is not None
+    return origin
+
+
+def item(**elements: Any) -> Dataset:
+    dataset = Dataset()
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
+    return dataset
+
+
+def test_headers_come_in_the_order_of_the_slices(make_series: Make) -> None:
+    folder = make_series(
+        np.zeros((3, 4, 5), np.int16), slice_elements=lambda k: {"InstanceNumber": 3 - k}
+    )
+    template = read_template(origin_of(folder))
+    assert [header.InstanceNumber for header in template.headers] == [3, 2, 1]
+    assert template.modality == "CT"
+    assert all("PixelData" not in header for header in template.headers)
+
+
+def test_a_study_without_a_frame_of_reference_gets_one_for_all(make_series: Make) -> None:
+    template = read_template(origin_of(make_series(np.zeros((2, 4, 5), np.int16))))
+    assert pydicom.uid.UID(template.frame_of_reference).is_valid
+
+
+def test_a_file_that_is_another_by_now_is_refused(make_series: Make) -> None:
+    folder = make_series(np.zeros((2, 4, 5), np.int16))
+    origin = origin_of(folder)
+    one = next(folder.iterdir())
+    dataset = pydicom.dcmread(one)
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = "1.9.9"
+    dataset.save_as(one)
+    with pytest.raises(InputError, match="another image"):
+        read_template(origin)
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "garbage"])
+def test_a_file_that_cannot_be_read_any_more_is_named(make_series: Make, damage: str) -> None:
+    folder = make_series(np.zeros((2, 4, 5), np.int16))
+    origin = origin_of(folder)
+    one = sorted(folder.iterdir())[0]
+    if damage == "gone":
+        one.unlink()
+    else:
+        one.write_bytes(one.read_bytes()[:150] if damage == "cut" else b"garbage" * 100)
+    with pytest.raises(InputError, match=one.name):
+        read_template(origin)
+
+
+def test_an_origin_without_images_is_refused() -> None:
+    with pytest.raises(InputError, match="no DICOM images"):
+        read_template(DicomOrigin("1.2", "1.3", ()))
+
+
+def test_an_identity_that_is_no_uid_is_refused(make_series: Make) -> None:
+    folder = make_series(np.zeros((2, 4, 5), np.int16))
+    origin = replace(origin_of(folder), study="not-a-uid")
+    for path in folder.iterdir():
+        dataset = pydicom.dcmread(path)
+        with pytest.warns(UserWarning):
+            dataset.StudyInstanceUID = "not-a-uid"
+        dataset.save_as(path)
+    with pytest.raises(InputError, match="StudyInstanceUID"):
+        read_template(origin)
+
+
+def test_faults_of_the_source_are_mended_and_told(make_series: Make, ear: Any) -> None:
+    with pytest.warns(UserWarning):
+        folder = make_series(
+            np.zeros((2, 4, 5), np.int16),
+            StudyID="longer than sixteen characters",
+            PatientIdentityRemoved="YES",
+        )
+    template = read_template(origin_of(folder), ear.monitor)
+    assert template.study.StudyID == "longer than sixt"
+    assert template.study.DeidentificationMethod
+    assert sum("StudyID" in said for said in ear.warnings) == 1  # once, not once a file
+
+
+def test_values_that_cannot_be_mended_are_left_empty() -> None:
+    dataset = Dataset()
+    with pytest.warns(UserWarning):
+        dataset.StudyDate = "no date"
+        dataset.PatientSex = "unknown!"
+    assert len(mend(dataset)) == 2
+    assert not dataset.StudyDate
+    assert not dataset.PatientSex
+
+
+def test_who_a_patient_is_is_never_cut() -> None:
+    dataset = Dataset()
+    with pytest.warns(UserWarning):
+        dataset.PatientID = "x" * 80
+    assert mend(dataset) == []
+    assert dataset.PatientID == "x" * 80
+
+
+@pytest.mark.parametrize("value", ["x" * 65, "a\\b", "line\nend"])
+def test_a_new_study_refuses_what_dicom_cannot_hold(value: str) -> None:
+    with pytest.raises(InputError, match="PatientID"):
+        new_study(modality="CT", patient_id=value)
+
+
+def test_a_new_study_invents_nobody() -> None:
+    template = new_study(modality="EM")
+    assert template.modality == "OT"
+    assert (template.study.PatientName, template.study.PatientID) == ("", "")
+    assert template.headers == []
+    assert template.origin is None
+
+
+def test_a_frame_has_its_own_groups_and_those_that_all_share() -> None:
+    source = item(
+        NumberOfFrames=2,
+        PatientID="42",
+        ImageType=["ORIGINAL", "PRIMARY", "VOLUME", "NONE"],
+        SharedFunctionalGroupsSequence=[
+            item(
+                PixelMeasuresSequence=[item(PixelSpacing=[0.5, 0.6], SliceThickness=2)],
+                CTExposureSequence=[item(ExposureTimeInms=12.6, XRayTubeCurrentInmA=200.4)],
+            )
+        ],
+        PerFrameFunctionalGroupsSequence=[
+            item(
+                PlanePositionSequence=[item(ImagePositionPatient=[0, 0, z])],
+                MREchoSequence=[item(EffectiveEchoTime=3.5)],
+                FrameContentSequence=[
+                    item(
+                        TemporalPositionIndex=z + 1,
+                        FrameAcquisitionDateTime="20200131120000.5+0100",
+                    )
+                ],
+            )
+            for z in (0, 1)
+        ],
+    )
+    image = frame_as_image(source, 2, "file")
+    assert list(image.PixelSpacing) == [0.5, 0.6]
+    assert [float(x) for x in image.ImagePositionPatient] == [0, 0, 1]
+    assert float(image.EchoTime) == 3.5
+    assert (image.ExposureTime, image.XRayTubeCurrent) == (13, 200)
+    assert image.TemporalPositionIdentifier == 2
+    assert (image.AcquisitionDate, image.AcquisitionTime) == ("20200131", "120000.5")
+    assert image.InstanceNumber == 2
+    assert "PerFrameFunctionalGroupsSequence" not in image
+    assert len(source.PerFrameFunctionalGroupsSequence) == 2  # the source is left alone
+    assert "InstanceNumber" not in source
+    with pytest.raises(InputError, match="no frame 3"):
+        frame_as_image(source, 3, "file")
+
+
+def test_a_copy_changes_nothing_in_what_it_was_made_from() -> None:
+    source = item(PatientID="42", Rows=3)
+    copied = copy_elements(source, without=("Rows",))
+    copied.PatientID = "43"
+    assert (source.PatientID, source.Rows) == ("42", 3)
+    assert "Rows" not in copied
+
+
+@pytest.mark.parametrize(
+    ("sop_class", "iod", "beyond"),
+    [
+        (CT_IMAGE, "ct-image", {"RescaleType"}),
+        (MR_IMAGE, "mr-image", {"DiffusionBValue", "DiffusionGradientOrientation", "RescaleType"}),
+        (PET_IMAGE, "positron-emission-tomography-image", {"RescaleType"}),
+    ],
+)
+def test_what_is_kept_is_what_the_standard_gives_the_class(
+    sop_class: str, iod: str, beyond: set[str]
+) -> None:
+    standard = pytest.importorskip("highdicom._standard_utils")
+    modules = standard.get_module_attribute_map()
+    allowed = {
+        attribute["keyword"]
+        for module in standard.get_iod_module_map()[iod]
+        for attribute in modules[module["key"]]
+        if not attribute["path"]
+    }
+    of_other_classes = {"TriggerSourceOrType", "SynchronizationTrigger", "SynchronizationChannel",
+                        "AcquisitionTimeSynchronized", "TimeSource", "TimeDistributionProtocol",
+                        "NTPSourceAddress", "SynchronizationFrameOfReferenceUID"}  # fmt: skip
+    assert kept_attributes(sop_class) - allowed - beyond - of_other_classes == set()
