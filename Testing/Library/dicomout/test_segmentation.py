@@ -16,6 +16,7 @@ from MedEnhanceLib.errors import InputError, OutputError
 from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.io.dicomout import Derivation, new_study, read_template
 from MedEnhanceLib.io.dicomout.segmentation import build_segmentation, write_segmentation
+from MedEnhanceLib.io.dicomout.series import build_series
 from MedEnhanceLib.origin import DicomOrigin, Instance, Lossy
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume
@@ -525,3 +526,54 @@ def test_a_real_series_is_segmented_to_the_standard(
         len(frame.DerivationImageSequence) == 1
         for frame in dataset.PerFrameFunctionalGroupsSequence
     )
+
+
+@pytest.mark.parametrize("enhanced", [False, True])
+def test_labels_refer_to_the_derived_images_they_were_found_in(
+    tmp_path: Path,
+    examine: Examine,
+    study: Any,
+    labels: Volume,
+    meanings: Meanings,
+    derivation: Derivation,
+    enhanced: bool,
+) -> None:
+    images = build_series(
+        study.volume,
+        template=study.template,
+        derivation=replace(derivation, action="enhanced"),
+        enhanced=enhanced,
+        monitor=Monitor(),
+    )
+    path = write_segmentation(
+        labels,
+        meanings,
+        tmp_path / "out",
+        template=study.template,
+        derivation=derivation,
+        source_images=images,
+        monitor=Monitor(),
+    )
+    dataset = pydicom.dcmread(path)
+    (series,) = dataset.ReferencedSeriesSequence
+    assert series.SeriesInstanceUID == images[0].SeriesInstanceUID
+    assert len(series.ReferencedInstanceSequence) == len(images)
+    places = frame_places(images)
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        (source,) = frame.DerivationImageSequence[0].SourceImageSequence
+        named = (source.ReferencedSOPInstanceUID, source.get("ReferencedFrameNumber"))
+        assert frame.PlanePositionSequence[0].ImagePositionPatient == places[named]
+    expected = np.select([labels.voxels == 1, labels.voxels == 7], [1, 2])
+    assert np.array_equal(decoded(dataset, labels), expected)
+    assert [line for line in examine(path) if "PatientSex" not in line] == []
+
+
+def frame_places(images: list[Dataset]) -> dict[tuple[str, int | None], Any]:
+    """Where each image, or each frame of one, says that it lies."""
+    frames = images[0].get("PerFrameFunctionalGroupsSequence")
+    if frames is None:
+        return {(image.SOPInstanceUID, None): image.ImagePositionPatient for image in images}
+    return {
+        (images[0].SOPInstanceUID, number): frame.PlanePositionSequence[0].ImagePositionPatient
+        for number, frame in enumerate(frames, 1)
+    }
