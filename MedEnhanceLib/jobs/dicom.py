@@ -308,7 +308,7 @@ def _built(
     images: list[Dataset] | None = None
     if objects.volume is not None:
         images = build_series(
-            objects.volume,
+            replace(objects.volume, history=derivation.history),  # the last step is `action`
             template=template,
             derivation=derivation,
             enhanced=params.enhanced_multiframe,

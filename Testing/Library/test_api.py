@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from Library.cli.stand_in import stand_in
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib.progress import Event
@@ -182,3 +184,67 @@ class TestContainer:
         with pytest.raises(me.ConfigError):
             me.compress(head, tmp_path / "scan.ucv", **modes)
         assert not (tmp_path / "scan.ucv").exists()
+
+
+class TestDicom:
+    @pytest.fixture
+    def series(self, make_series: Callable, rng: np.random.Generator) -> Path:
+        stored = rng.integers(0, 1000, (4, 10, 12), dtype=np.uint16)
+        return make_series(stored, PatientID="P-17", FrameOfReferenceUID="1.2.3.99")
+
+    def test_series_are_listed_as_load_numbers_them(self, series: Path) -> None:
+        (row,) = me.list_series(series)
+        assert (row.number, row.modality, row.files, row.readable) == (1, "CT", 4, True)
+        assert me.load(series, series=row.number).is_equal(me.load(series, series=row.uid))
+
+    def test_a_volume_becomes_a_derived_series_of_its_study(
+        self, series: Path, tmp_path: Path
+    ) -> None:
+        volume = me.load(series)
+        files = me.save_dicom(volume, tmp_path / "out")
+        assert sorted(files) == sorted((tmp_path / "out").iterdir())
+        back = me.load(tmp_path / "out")
+        assert back.is_equal(volume)
+        assert volume.origin and back.origin
+        assert back.origin.study == volume.origin.study
+        assert back.origin.series != volume.origin.series
+        with pytest.raises(me.OutputError, match="holds files"):
+            me.save_dicom(volume, tmp_path / "out")
+
+    def test_a_result_becomes_all_its_objects(
+        self, series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stand_in(monkeypatch)
+        result = me.enhance(me.load(series), uncertainty=4, segment=True)
+        files = me.save_dicom(result, tmp_path / "out")
+        assert sorted({path.name.rstrip("0123456789-.dcm") for path in files}) == [
+            "CT", "OT", "SEG", "SR",
+        ]  # fmt: skip
+        assert result.segmentation
+        alone = me.save_dicom(result.segmentation, tmp_path / "labels")
+        assert len(alone) == 2
+
+    def test_a_volume_of_no_series_needs_one_or_a_patient(
+        self, head: Volume, series: Path, tmp_path: Path
+    ) -> None:
+        with pytest.raises(me.InputError, match="whose it is"):
+            me.save_dicom(head, tmp_path / "out")
+        with pytest.raises(me.ConfigError):
+            me.save_dicom(head, tmp_path / "out", series=1)
+        me.save_dicom(head, tmp_path / "out", patient_id="X1")
+        from_file = replace(me.load(series), origin=None)
+        me.save_dicom(from_file, tmp_path / "beside", like=series)
+        assert me.load(tmp_path / "beside").is_equal(from_file)
+
+    def test_a_tilted_series_is_straightened_where_that_is_asked_for(
+        self, make_series: Callable, rng: np.random.Generator
+    ) -> None:
+        stored = rng.integers(0, 1000, (5, 10, 12), dtype=np.uint16)
+        places = [(-10.0, 20.0 + 0.9 * k, 2.5 * k) for k in range(5)]
+        tilted = make_series(stored, positions=places)
+        with pytest.raises(me.GeometryError):
+            me.load(tilted)
+        volume = me.load(tilted, fix_tilt=True)
+        assert volume.history
+        assert volume.origin
+        assert not volume.origin.on_grid

@@ -1,0 +1,308 @@
+"""DICOM through the command line: series listed and asked for, derived objects out."""
+
+from __future__ import annotations
+
+import io as streams
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+
+from MedEnhanceLib import io
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def mr(make_series: Callable, rng: np.random.Generator) -> Path:
+    """A small MR series of a patient."""
+    stored = rng.integers(0, 1000, (4, 20, 24), dtype=np.uint16)
+    return make_series(
+        stored,
+        Modality="MR",
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.4",
+        RescaleIntercept=None,
+        RescaleSlope=None,
+        PatientID="P-17",
+        PatientName="Doe^Jane",
+        FrameOfReferenceUID="1.2.3.99",
+        SeriesDescription="T1",
+    )
+
+
+@pytest.fixture
+def two(mr: Path, make_series: Callable, rng: np.random.Generator, tmp_path: Path) -> Path:
+    """A folder with two series of different size."""
+    stored = rng.integers(0, 1000, (3, 10, 12), dtype=np.uint16)
+    make_series(stored, folder=tmp_path / "series" / "ct", uid="1.2.3.2", number=2, prefix="ct")
+    return tmp_path / "series"
+
+
+def objects(folder: Path) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for path in sorted(folder.iterdir()):
+        dataset = dcmread(path)
+        found.setdefault(dataset.Modality, []).append(dataset)
+    return found
+
+
+class TestSeveralSeries:
+    def test_inspect_shows_them_in_a_table(self, run: Run, two: Path) -> None:
+        ran = run("inspect", two)
+        assert ran.status == 0
+        lines = ran.out.splitlines()
+        assert "modality" in lines[0]
+        assert lines[2].split()[:4] == ["1", "MR", "T1", "24×20×4"]
+        assert lines[3].split()[:4] == ["2", "CT", "axial", "12×10×3"]
+        assert "--series N" in ran.out
+
+    def test_inspect_tells_them_as_json(self, run: Run, two: Path) -> None:
+        told = run("inspect", two, "--json").json
+        assert told["ok"] is True
+        assert [row["uid"] for row in told["series"]] == ["1.2.3.1", "1.2.3.2"]
+        assert [row["readable"] for row in told["series"]] == [True, True]
+
+    def test_inspect_shows_the_one_that_is_chosen(self, run: Run, two: Path) -> None:
+        assert "12 × 10 × 3" in run("inspect", two, "--series", "2").out
+
+    def test_other_commands_list_them_and_say_how_to_choose(
+        self, run: Run, two: Path, tmp_path: Path
+    ) -> None:
+        ran = run("convert", two, tmp_path / "out.nrrd")
+        assert ran.status == 3
+        assert "  1: MR" in ran.err
+        assert "--series" in ran.err
+        assert run("convert", two, tmp_path / "out.nrrd", "--series", "9").status == 3
+        assert not (tmp_path / "out.nrrd").exists()
+        assert run("convert", two, tmp_path / "out.nrrd", "--series", "1.2.3.2").status == 0
+        assert io.load(tmp_path / "out.nrrd").shape == (3, 10, 12)
+
+    @pytest.fixture
+    def types(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+        """A person at a terminal, who types."""
+
+        def answer(text: str) -> None:
+            terminal = streams.StringIO(text)
+            terminal.isatty = lambda: True  # type: ignore[method-assign]
+            monkeypatch.setattr(sys, "stdin", terminal)
+            monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+
+        return answer
+
+    def test_a_person_is_asked(
+        self, run: Run, two: Path, tmp_path: Path, types: Callable[[str], None]
+    ) -> None:
+        types("7\n2\n")
+        ran = run("convert", two, tmp_path / "out.nrrd", "--no-progress")
+        assert ran.status == 0
+        assert "Which series?" in ran.err
+        assert "24×20×4" in ran.err
+        assert "'7' is none of 1, 2" in ran.err
+        assert io.load(tmp_path / "out.nrrd").shape == (3, 10, 12)
+
+    def test_enter_stops(
+        self, run: Run, two: Path, tmp_path: Path, types: Callable[[str], None]
+    ) -> None:
+        types("\n")
+        assert run("convert", two, tmp_path / "out.nrrd", "--no-progress").status == 3
+        assert not (tmp_path / "out.nrrd").exists()
+
+    def test_a_program_is_never_asked(
+        self, run: Run, two: Path, tmp_path: Path, types: Callable[[str], None]
+    ) -> None:
+        types("2\n")
+        told = run("convert", two, tmp_path / "out.nrrd", "--json").json
+        assert told["error"]["code"] == "input"
+
+    def test_another_fault_asks_nothing(
+        self, run: Run, mr: Path, tmp_path: Path, types: Callable[[str], None]
+    ) -> None:
+        types("1\n")
+        (mr / "001.dcm").unlink()
+        (mr / "002.dcm").unlink()
+        (mr / "003.dcm").write_bytes((mr / "004.dcm").read_bytes()[:-9])
+        ran = run("convert", mr, tmp_path / "out.nrrd", "--no-progress")
+        assert ran.status == 3
+        assert "Which series?" not in ran.err
+
+
+class TestOut:
+    def test_all_of_an_enhancement_goes_into_one_study(
+        self, run: Run, mr: Path, tmp_path: Path, networks: list
+    ) -> None:
+        out = tmp_path / "out"
+        ran = run(
+            "enhance", mr, out, "--dicom", "--uncertainty", "4", "--segment", "--json",
+            "--report", tmp_path / "page",
+        )  # fmt: skip
+        assert ran.status == 0, ran.err
+        found = objects(out)
+        assert sorted(found) == ["MR", "OT", "SEG", "SR"]
+        everything = [dataset for some in found.values() for dataset in some]
+        assert {one.StudyInstanceUID for one in everything} == {"1.2.3"}
+        assert {str(one.PatientName) for one in everything} == {"Doe^Jane"}
+        assert {tuple(one.ImageType[:2]) for one in found["MR"]} == {("DERIVED", "SECONDARY")}
+        assert len({one.SeriesInstanceUID for one in everything} | {"1.2.3.1"}) == 5
+        images = {one.SOPInstanceUID for one in found["MR"]}
+        of_labels = found["SEG"][0].ReferencedSeriesSequence[0]
+        assert of_labels.SeriesInstanceUID == found["MR"][0].SeriesInstanceUID
+        referred = of_labels.ReferencedInstanceSequence
+        assert {one.ReferencedSOPInstanceUID for one in referred} <= images
+        assert (tmp_path / "page" / "index.html").is_file()
+        told = ran.json
+        assert told["study_uid"] == "1.2.3"
+        assert told["series_uid"] == found["MR"][0].SeriesInstanceUID
+        assert sorted(told["files"]) == sorted(map(str, out.iterdir()))
+        assert [row["role"] for row in told["objects"]] == [
+            "volume", "uncertainty", "segmentation", "measurements",
+        ]  # fmt: skip
+        back = io.load(out)
+        assert back.history[0].startswith("DERIVED: enhanced")
+
+    def test_the_manifest_names_the_series_and_nobody(
+        self, run: Run, mr: Path, tmp_path: Path, networks: list
+    ) -> None:
+        run("enhance", mr, tmp_path / "out", "--dicom")
+        text = (tmp_path / "out.json").read_text()
+        assert json.loads(text)["dicom"] == {"series": "1.2.3.1", "files": 4}
+        assert "Doe" not in text
+        assert "P-17" not in text
+
+    def test_a_segmentation_alone_refers_to_the_source(
+        self, run: Run, mr: Path, tmp_path: Path, networks: list
+    ) -> None:
+        assert run("segment", mr, tmp_path / "out", "--dicom").status == 0
+        found = objects(tmp_path / "out")
+        assert sorted(found) == ["SEG", "SR"]
+        assert found["SEG"][0].ReferencedSeriesSequence[0].SeriesInstanceUID == "1.2.3.1"
+
+    def test_what_was_compressed_says_so_and_lies_beside_its_source(
+        self, run: Run, mr: Path, tmp_path: Path
+    ) -> None:
+        small = tmp_path / "small.ucv"
+        assert run("compress", mr, small, "--max-error", "20").status == 0
+        assert run("decompress", small, tmp_path / "out", "--dicom").status == 3
+        ran = run("decompress", small, tmp_path / "out", "--dicom", "--like", mr)
+        assert ran.status == 0, ran.err
+        images = objects(tmp_path / "out")["MR"]
+        assert {one.LossyImageCompression for one in images} == {"01"}
+        assert images[0].LossyImageCompressionMethod == "MEDENHANCE_UCV"
+        sources = {one.SourceImageSequence[0].ReferencedSOPInstanceUID for one in images}
+        assert sources == {f"1.2.3.1.{k + 1}" for k in range(4)}
+
+    def test_another_format_goes_back_to_its_series(
+        self, run: Run, two: Path, tmp_path: Path
+    ) -> None:
+        assert run("convert", two, tmp_path / "scan.nii.gz", "--series", "1").status == 0
+        ran = run("convert", tmp_path / "scan.nii.gz", tmp_path / "out", "--dicom", "--like", two)
+        assert ran.status == 3
+        assert "--like-series" in ran.err
+        ran = run(
+            "convert", tmp_path / "scan.nii.gz", tmp_path / "out", "--dicom", "--like", two,
+            "--like-series", "1",
+        )  # fmt: skip
+        assert ran.status == 0, ran.err
+        assert io.load(tmp_path / "out").is_equal(io.load(two, series="1"))
+
+    def test_what_never_was_dicom_needs_a_patient(
+        self, run: Run, scan: Path, tmp_path: Path
+    ) -> None:
+        ran = run("convert", scan, tmp_path / "out", "--dicom")
+        assert ran.status == 3
+        assert "--like" in ran.err
+        assert "--patient-id" in ran.err
+        ran = run(
+            "convert", scan, tmp_path / "out", "--dicom", "--patient-id", "X1",
+            "--patient-name", "Roe^Ann", "--series-description", "my brain",
+        )  # fmt: skip
+        assert ran.status == 0, ran.err
+        (first, *_) = objects(tmp_path / "out")["MR"]
+        assert (first.PatientID, str(first.PatientName)) == ("X1", "Roe^Ann")
+        assert first.SeriesDescription == "my brain"
+        assert np.array_equal(io.load(tmp_path / "out").voxels, io.load(scan).voxels)
+
+    def test_deidentified_results_name_nobody(
+        self, run: Run, mr: Path, tmp_path: Path, networks: list
+    ) -> None:
+        named = mr.rename(tmp_path / "Doe_Jane")
+        ran = run("enhance", named, tmp_path / "out", "--dicom", "--segment", "--deidentify")
+        assert ran.status == 0, ran.err
+        found = [dataset for some in objects(tmp_path / "out").values() for dataset in some]
+        assert {one.PatientIdentityRemoved for one in found} == {"YES"}
+        assert len({one.StudyInstanceUID for one in found} - {"1.2.3"}) == 1
+        for dataset in found:
+            values = str(dataset)
+            assert not any(word in values for word in ("Doe", "P-17", "1.2.3.1", "1.2.3.99"))
+
+    def test_one_multi_frame_file(self, run: Run, mr: Path, tmp_path: Path) -> None:
+        ran = run("convert", mr, tmp_path / "out", "--dicom", "--enhanced-multiframe")
+        assert ran.status == 0, ran.err
+        (only,) = objects(tmp_path / "out")["MR"]
+        assert only.NumberOfFrames == 4
+        assert np.array_equal(io.load(tmp_path / "out").voxels, io.load(mr).voxels)
+
+
+class TestRefused:
+    def test_a_file_name_for_a_folder(self, run: Run, mr: Path, tmp_path: Path) -> None:
+        ran = run("convert", mr, tmp_path / "out.nii.gz", "--dicom")
+        assert ran.status == 1
+        assert "DICOM goes into a folder" in ran.err
+
+    def test_a_folder_for_a_file(self, run: Run, mr: Path, tmp_path: Path) -> None:
+        ran = run("convert", mr, tmp_path / "out")
+        assert ran.status == 1
+        assert "--dicom" in ran.err
+
+    def test_a_folder_that_holds_something(self, run: Run, mr: Path, tmp_path: Path) -> None:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "mine.txt").write_text("mine")
+        assert "holds files already" in run("convert", mr, tmp_path / "out", "--dicom").err
+        assert run("convert", mr, tmp_path / "out", "--dicom", "--force").status == 0
+        assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
+
+    @pytest.mark.parametrize("place", ["", "below", ".."])
+    def test_a_folder_of_originals(self, run: Run, mr: Path, tmp_path: Path, place: str) -> None:
+        before = sorted(tmp_path.rglob("*"))
+        ran = run("convert", mr, mr / place, "--dicom", "--force")
+        assert ran.status == 1
+        assert "among the originals" in ran.err
+        assert sorted(tmp_path.rglob("*")) == before
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (["--like", "a"], "--like without --dicom"),
+            (["--deidentify"], "--deidentify without --dicom"),
+            (["--dicom", "--like-series", "2"], "--like-series without --like"),
+            (["--dicom", "--like", "a", "--patient-id", "b"], "knows its own"),
+            (["--dicom", "--patient-id", "b", "--deidentify"], "pseudonym"),
+        ],
+    )
+    def test_options_that_mean_nothing_together(
+        self, run: Run, scan: Path, tmp_path: Path, options: list[str], words: str
+    ) -> None:
+        ran = run("convert", scan, tmp_path / "out", *options)
+        assert ran.status == 2
+        assert words in ran.err
+
+    def test_a_patient_for_a_series_that_has_one(self, run: Run, mr: Path, tmp_path: Path) -> None:
+        ran = run("convert", mr, tmp_path / "out", "--dicom", "--patient-id", "X1")
+        assert ran.status == 2
+        assert "knows its patient" in ran.err
+
+    def test_files_for_what_goes_into_the_folder(self, run: Run, mr: Path, tmp_path: Path) -> None:
+        ran = run("enhance", mr, tmp_path / "out", "--dicom", "--segment", tmp_path / "a.nrrd")
+        assert ran.status == 2
+        assert "--segment" in ran.err
+
+
+def test_a_segmentation_without_a_name_lies_beside_the_output(
+    run: Run, mr: Path, tmp_path: Path, networks: list
+) -> None:
+    assert run("enhance", mr, tmp_path / "better.nrrd", "--segment").status == 0
+    assert (tmp_path / "better-segmentation.nrrd").is_file()

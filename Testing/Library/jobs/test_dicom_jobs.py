@@ -1,0 +1,185 @@
+"""The jobs that other front ends list series and write DICOM with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+
+from MedEnhanceLib import io
+from MedEnhanceLib.errors import ConfigError, InputError, OutputError
+from MedEnhanceLib.jobs import JobSpec, run_job
+from MedEnhanceLib.volume import Volume
+
+LABELS = [
+    {"value": 1, "name": "grey matter", "color": "#ffb703"},
+    {"value": 2, "name": "white matter", "color": "#f72585"},
+]
+TABLE = [
+    {"label": "grey matter", "voxels": 3, "volume_ml": 0.5},
+    {"label": "white matter", "voxels": 4, "volume_ml": 0.7},
+]
+
+
+@pytest.fixture
+def series(make_series: Callable, rng: np.random.Generator) -> Path:
+    return make_series(
+        rng.integers(0, 1000, (4, 10, 12), dtype=np.uint16),
+        PatientID="P-17",
+        PatientName="Doe^Jane",
+        FrameOfReferenceUID="1.2.3.99",
+    )
+
+
+@pytest.fixture
+def result(series: Path, tmp_path: Path) -> dict[str, Path]:
+    """What an enhancement left in files: volume, segmentation, uncertainty."""
+    volume = io.load(series)
+    better = volume.with_voxels(
+        volume.voxels + np.int16(1), did="DERIVED: enhanced with x by MedEnhance"
+    )
+    labels = replace(
+        volume.with_voxels((volume.voxels % 3).astype(np.uint8)), modality="SEG", units=""
+    )
+    spread = volume.with_voxels(np.ones(volume.shape, np.float32))
+    paths = {}
+    for name, each in {"volume": better, "segmentation": labels, "uncertainty": spread}.items():
+        paths[name] = tmp_path / f"{name}.nrrd"
+        io.save(each, paths[name])
+    return paths
+
+
+def export(**params: object) -> dict[str, object]:
+    given = {
+        name: str(value) if isinstance(value, Path) else value for name, value in params.items()
+    }
+    return dict(run_job(JobSpec("export", given)).fields)
+
+
+def test_series_tells_what_can_be_loaded_and_what_not(series: Path, make_series: Callable) -> None:
+    make_series(
+        np.zeros((1, 4, 4), np.uint8),
+        folder=series / "other",
+        uid="1.2.3.5",
+        number=7,
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.481.3",
+        Modality="RTSTRUCT",
+        Rows=None,
+        Columns=None,
+        PixelData=None,
+    )
+    rows = run_job(JobSpec("series", {"input": str(series)}))["series"]
+    assert [row["uid"] for row in rows] == ["1.2.3.1", "1.2.3.5"]
+    assert rows[0]["readable"] is True
+    assert rows[0]["size"] == "12×10×4"
+    assert rows[1]["readable"] is False
+    assert rows[1]["reason"]
+
+
+def test_export_of_a_volume_beside_its_series(
+    series: Path, result: dict[str, Path], tmp_path: Path
+) -> None:
+    told = export(
+        input=result["volume"],
+        like={"path": str(series)},
+        output=tmp_path / "out",
+        action="enhanced",
+        model={"name": "x", "sha256": "0" * 64},
+    )
+    images = [dcmread(path) for path in told["files"]]
+    assert {image.StudyInstanceUID for image in images} == {told["study_uid"]} == {"1.2.3"}
+    assert {image.SeriesInstanceUID for image in images} == {told["series_uid"]}
+    assert "model x" in images[0].DerivationDescription
+    assert images[0].DerivationDescription.count("nhanced") == 1
+    assert np.array_equal(io.load(tmp_path / "out").voxels, io.load(result["volume"]).voxels)
+
+
+def test_export_puts_a_whole_result_into_one_study_of_its_own(
+    result: dict[str, Path], tmp_path: Path
+) -> None:
+    told = export(
+        input=result["volume"],
+        segmentation=result["segmentation"],
+        uncertainty=result["uncertainty"],
+        labels=LABELS,
+        table=TABLE,
+        patient_id="X1",
+        study_description="phantom",
+        output=tmp_path / "out",
+    )
+    objects = [dcmread(path) for path in told["files"]]
+    assert [row["role"] for row in told["objects"]] == [
+        "volume", "uncertainty", "segmentation", "measurements",
+    ]  # fmt: skip
+    assert len({one.StudyInstanceUID for one in objects}) == 1
+    assert {one.PatientID for one in objects} == {"X1"}
+    assert objects[0].StudyDescription == "phantom"
+    labels = next(one for one in objects if one.Modality == "SEG")
+    assert [item.SegmentLabel for item in labels.SegmentSequence] == ["grey matter", "white matter"]
+
+
+@pytest.mark.parametrize(("role", "modality"), [("segmentation", "SEG"), ("uncertainty", "OT")])
+def test_export_of_one_part(
+    series: Path, result: dict[str, Path], tmp_path: Path, role: str, modality: str
+) -> None:
+    told = export(
+        input=result[role], role=role, like={"path": str(series)}, output=tmp_path / "out"
+    )
+    (only,) = [dcmread(path) for path in told["files"]]
+    assert only.Modality == modality
+    assert only.StudyInstanceUID == "1.2.3"
+
+
+def test_a_list_of_files_is_a_series_too(
+    series: Path, result: dict[str, Path], tmp_path: Path
+) -> None:
+    files = tmp_path / "files.txt"
+    files.write_text("\n".join(map(str, sorted(series.iterdir()))))
+    told = export(input=result["volume"], like={"path": str(files)}, output=tmp_path / "out")
+    assert told["study_uid"] == "1.2.3"
+
+
+@pytest.mark.parametrize(
+    ("params", "error"),
+    [
+        ({"role": "report"}, ConfigError),
+        ({"role": "segmentation", "uncertainty": "a.nrrd"}, ConfigError),
+        ({"like": {"folder": "a"}}, ConfigError),
+        ({"like": {"path": 3}}, ConfigError),
+        ({"dicom": False}, ConfigError),
+        ({}, InputError),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_and_nothing_is_written(
+    result: dict[str, Path], tmp_path: Path, params: dict, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        export(input=result["volume"], output=tmp_path / "out", **params)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_files_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a").touch()
+    with pytest.raises(OutputError, match="holds files"):
+        export(input=tmp_path / "missing.nrrd", output=tmp_path / "out", patient_id="X1")
+
+
+def test_a_sequence_with_uncertainty_is_refused_before_the_long_work(
+    head: Volume, tmp_path: Path
+) -> None:
+    sequence = replace(head, voxels=np.stack([head.voxels] * 2))
+    io.save(sequence, tmp_path / "cine.nrrd")
+    params = {
+        "input": str(tmp_path / "cine.nrrd"),
+        "output": str(tmp_path / "out"),
+        "dicom": True,
+        "patient_id": "X1",
+        "config": {"uncertainty": 4},
+    }
+    with pytest.raises(InputError, match="a sequence of 2 frames"):
+        run_job(JobSpec("enhance", params))

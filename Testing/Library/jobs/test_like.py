@@ -1,0 +1,129 @@
+"""A volume laid beside the series that it was made from: whole slices, turned back, or refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from Library.conftest import Ear
+
+from MedEnhanceLib.errors import GeometryError
+from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.jobs.like import Series, lay_beside
+from MedEnhanceLib.origin import DicomOrigin, Instance
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.volume import Volume
+
+SHAPE = (5, 6, 7)
+AXIAL = Geometry((0.5, 0.8, 2.5), (-10.0, 20.0, 30.0))
+
+
+def series_of(geometry: Geometry = AXIAL, shape: tuple[int, ...] = SHAPE) -> Series:
+    frames = shape[0] if len(shape) == 4 else 1
+    instances = tuple(
+        tuple(Instance(f"{t}-{k}.dcm", "1.2.840", f"1.2.{t}.{k}") for k in range(shape[-3]))
+        for t in range(frames)
+    )
+    return Series("series", DicomOrigin("1.2.1", "1.2.2", instances), geometry, shape)
+
+
+def scan(shape: tuple[int, ...] = SHAPE) -> Volume:
+    voxels = np.arange(np.prod(shape), dtype=np.int32).reshape(shape)
+    return Volume(voxels, AXIAL, modality="CT", source="better.nii.gz")
+
+
+def turned(volume: Volume, order: tuple[int, ...], flips: tuple[bool, ...]) -> Volume:
+    """The same voxels in the same places, with other axes; order: (i, j, k) of the result."""
+    direction = np.asarray(volume.geometry.direction)[:, list(order)]
+    direction = direction * np.where(flips, -1, 1)
+    voxels = volume.voxels.transpose([2 - axis for axis in order[::-1]])
+    voxels = np.flip(voxels, [2 - axis for axis, flip in enumerate(flips) if flip])
+    start = np.array([0.0, 0.0, 0.0, 1.0])
+    for axis, flip in zip(order, flips, strict=True):
+        start[axis] = volume.shape[2 - axis] - 1 if flip else 0
+    geometry = Geometry(
+        tuple(volume.geometry.spacing[axis] for axis in order),
+        tuple((volume.geometry.affine_lps @ start)[:3].tolist()),
+        direction.tolist(),
+    )
+    return replace(volume, voxels=voxels, geometry=geometry)
+
+
+@settings(max_examples=40, deadline=None)
+@given(order=st.permutations([0, 1, 2]), flips=st.tuples(*[st.booleans()] * 3))
+def test_axes_that_another_format_turned_are_turned_back(
+    order: list[int], flips: tuple[bool, bool, bool]
+) -> None:
+    other = turned(scan(), tuple(order), flips)
+    i, j, k = 4, 3, 2
+    world = other.geometry.affine_lps @ [*(1, 1, 1), 1]
+    index = np.linalg.inv(AXIAL.affine_lps) @ world
+    assert other.voxels[1, 1, 1] == scan().voxels[tuple(np.rint(index[2::-1]).astype(int))]
+    laid = lay_beside(other, series_of(), Monitor())
+    assert laid.is_equal(scan())
+    assert laid.voxels[k, j, i] == scan().voxels[k, j, i]
+    assert laid.origin == series_of().origin
+
+
+def test_some_slices_get_their_images_and_no_others(ear: Ear) -> None:
+    part = replace(scan(), voxels=scan().voxels[2:4], geometry=AXIAL.cropped((2, 0, 0)))
+    laid = lay_beside(part, series_of(), ear.monitor)
+    assert laid.is_equal(part)
+    assert laid.origin is not None
+    assert laid.origin.instances == (series_of().origin.instances[0][2:4],)
+    assert ear.warnings == []
+
+
+def test_digits_that_a_header_rounded_do_not_matter() -> None:
+    rough = Geometry((0.50001, 0.79999, 2.5001), (-10.001, 20.001, 30.002))
+    laid = lay_beside(replace(scan(), geometry=rough), series_of(), Monitor())
+    assert laid.geometry == AXIAL
+
+
+def test_frames_stay_with_their_images() -> None:
+    shape = (2, *SHAPE)
+    laid = lay_beside(scan(shape), series_of(shape=shape), Monitor())
+    assert laid.is_equal(scan(shape))
+    assert laid.origin is not None
+    assert laid.origin.on_grid
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(scan(), geometry=replace(AXIAL, spacing=(0.6, 0.8, 2.5))),
+        replace(scan(), geometry=replace(AXIAL, origin=(-9.8, 20.0, 30.0))),
+        replace(scan(), voxels=scan().voxels[:, 1:], geometry=AXIAL.cropped((0, 1, 0))),
+        replace(scan(), geometry=AXIAL.cropped((-1, 0, 0))),
+        scan((2, *SHAPE)),
+    ],
+    ids=["spacing", "shifted", "cut in the plane", "beyond the first slice", "frames"],
+)
+def test_another_grid_is_kept_and_told(other: Volume, ear: Ear) -> None:
+    laid = lay_beside(other, series_of(), ear.monitor)
+    assert laid.is_equal(other)
+    assert laid.origin is not None
+    assert not laid.origin.on_grid
+    assert laid.origin.study == "1.2.1"
+    (warning,) = ear.warnings
+    assert "better.nii.gz does not lie on the grid of series" in warning
+
+
+def test_a_volume_somewhere_else_is_refused() -> None:
+    far = replace(scan(), geometry=replace(AXIAL, origin=(-10.0, 20.0, 500.0)))
+    with pytest.raises(GeometryError, match="no place in common"):
+        lay_beside(far, series_of(), Monitor())
+
+
+def test_a_volume_that_remembers_another_series_is_doubted(ear: Ear) -> None:
+    remembers = replace(scan(), origin=DicomOrigin("1.2.1", "1.2.77", (), on_grid=False))
+    lay_beside(remembers, series_of(), ear.monitor)
+    (warning,) = ear.warnings
+    assert "1.2.77" in warning
+    assert "the same study" in warning
+    known = replace(remembers, origin=DicomOrigin("1.2.1", "1.2.2", ()))
+    lay_beside(known, series_of(), ear.monitor)
+    assert len(ear.warnings) == 1
