@@ -6,8 +6,9 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util import numpy_support
 
-from MedEnhancePanels import bridge, nrrd
+from MedEnhancePanels import bridge, nrrd, results
 from MedEnhancePanels.errors import PanelError
+from MedEnhancePanels.noderun import share
 
 _LARGEST = np.iinfo(np.uint16).max
 
@@ -26,26 +27,43 @@ def sendLabels(segmentation, source, path, warn):
             "input",
         )
     values = _values([segment for _identifier, segment in segments])
-    shape = slicer.util.arrayFromVolume(source).shape
     labels = _sharedLabels(segmentation, source, values)
+    if labels is not None and not (yield from share(_holdsOnly(labels, values), 0.0, 0.2)):
+        labels = None
     if labels is None:
-        labels = np.zeros(shape, np.uint16 if max(values) > 255 else np.uint8)
-        overlap = 0
-        for number, (identifier, _segment) in enumerate(segments):
-            mask = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, identifier, source) != 0
-            overlap += int(np.count_nonzero(labels[mask]))
-            labels[mask] = values[number]
-            yield 0.5 * (number + 1) / len(segments)
-        if overlap:
-            warn(
-                _("Segments overlap in {count} voxels: the later one of the list has them.").format(
-                    count=overlap
-                )
-            )
+        labels = yield from share(_merged(segmentation, segments, values, source, warn), 0.0, 0.5)
     tags = {"modality": "SEG", "units": "", "geometry": bridge.geometryOf(source)}
     for fraction in nrrd.write(path, [labels], {**tags, "source": bridge.safeName(segmentation)}):
         yield 0.5 + 0.5 * fraction
     return [_meaning(s, value) for (_id, s), value in zip(segments, values, strict=True)]
+
+
+def _merged(segmentation, segments, values, source, warn):
+    """One label volume of segments that do not share one; a generator of fractions."""
+    shape = slicer.util.arrayFromVolume(source).shape
+    labels = np.zeros(shape, np.uint16 if max(values) > 255 else np.uint8)
+    overlap = 0
+    for number, (identifier, _segment) in enumerate(segments):
+        mask = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, identifier, source) != 0
+        overlap += int(np.count_nonzero(labels[mask]))
+        labels[mask] = values[number]
+        yield (number + 1) / len(segments)
+    if overlap:
+        warn(
+            _("Segments overlap in {count} voxels: the later one of the list has them.").format(
+                count=overlap
+            )
+        )
+    return labels
+
+
+def _holdsOnly(labels, values):
+    """Whether there are no other labels, as those of segments that were deleted, which linger."""
+    for chunk, fraction in results.chunks(labels.shape):
+        if not set(np.unique(labels[chunk]).tolist()) <= {0, *values}:
+            return False
+        yield fraction
+    return True
 
 
 def tableRows(table):
@@ -88,9 +106,7 @@ def _sharedLabels(node, source, values):
     scalars = image.GetPointData().GetScalars()
     if scalars is None or numpy_support.vtk_to_numpy(scalars).dtype.kind != "u":
         return None
-    labels = numpy_support.vtk_to_numpy(scalars).reshape(image.GetDimensions()[::-1])
-    isKnown = set(np.unique(labels).tolist()) <= {0, *values}  # what was deleted may linger
-    return labels if isKnown else None
+    return numpy_support.vtk_to_numpy(scalars).reshape(image.GetDimensions()[::-1])
 
 
 def _isOnGrid(node, image, source):

@@ -95,7 +95,12 @@ class SeriesTable:
     def _tip(self, row):
         if not row["readable"]:
             return row["reason"]
-        told = ((_("Patient"), row["patient"]), (_("Study"), row["study"]), ("UID", row["uid"]))
+        told = (
+            (_("Series"), seriesName(row)),
+            (_("Patient"), row["patient"]),
+            (_("Study"), row["study"]),
+            ("UID", row["uid"]),
+        )
         return "\n".join(f"{what}: {text}" for what, text in told if text)
 
     def _onSelection(self):

@@ -145,7 +145,7 @@ class RefusedTest(DicomTestCase):
                 self.assertIsNone(self.panel.node)
 
     def test_aTiltedSeriesIsRefusedAndThenLoadedResampled(self):
-        folder = self.temporaryFolder()
+        folder = os.path.join(self.temporaryFolder(), "CT head")
         turned = [1, 0, 0, 0, float(np.cos(0.3)), float(np.sin(0.3))]
         self.writeSeries(folder, ImageOrientationPatient=turned)
         self.open(folder)
