@@ -115,22 +115,25 @@ class Deidentifier:
 
         Raises InputError for objects that cannot be cleaned (documents, reports, text in pixels).
         """
-        with silence():
-            try:
-                cleaned = copy.deepcopy(dataset)
-                changes, _ = self.clean(cleaned)
-            except MedEnhanceError:
-                raise
-            except FAULTS as cause:
-                raise InputError(
-                    f"the dataset cannot be de-identified ({type(cause).__name__})",
-                    "It is damaged: export it again.",
-                ) from None
+        try:
+            cleaned = copy.deepcopy(dataset)
+            changes, _ = self.clean(cleaned)
+        except MedEnhanceError:
+            raise
+        except FAULTS as cause:
+            raise InputError(
+                f"the dataset cannot be de-identified ({type(cause).__name__})",
+                "It is damaged: export it again.",
+            ) from None
         return cleaned, changes
 
     def clean(self, dataset: Dataset) -> tuple[list[Change], Identities]:
         """The same in place; also the removed values, to look for them in what was written."""
         require("pydicom", purpose="De-identification")
+        with silence():
+            return self._clean(dataset)
+
+    def _clean(self, dataset: Dataset) -> tuple[list[Change], Identities]:
         self._refuse(dataset)
         patient = patient_of(dataset)
         pseudonym = self.patients.pseudonym(patient)
