@@ -12,10 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from pydicom import Dataset
 
 from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.io.dicomout import Derivation, Template, read_template
+from MedEnhanceLib.io.dicomout.segmentation import build_segmentation
 from MedEnhanceLib.origin import DicomOrigin, Instance
+from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume
 
 Examine = Callable[[Path], list[str]]
@@ -142,4 +145,38 @@ def labels(study: Study) -> Volume:
 def derivation() -> Derivation:
     return Derivation(
         "segmented", model={"name": "brain-tissue", "version": "0.1.0", "sha256": "ab" * 32}
+    )
+
+
+def _decoded(dataset: Dataset, labels: Volume, tolerance: float = 1e-6) -> np.ndarray:
+    """The segments on the grid of `labels`, read as DICOM says: bit by bit, frame by frame."""
+    bits = np.unpackbits(np.frombuffer(dataset.PixelData, np.uint8), bitorder="little")
+    size = dataset.Rows * dataset.Columns
+    to_index = np.linalg.inv(labels.geometry.affine_lps)
+    numbers = np.zeros(labels.shape, np.uint8)
+    for number, frame in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        position = [*map(float, frame.PlanePositionSequence[0].ImagePositionPatient), 1]
+        i, j, k = (to_index @ position)[:3]
+        assert np.allclose([i, j, k], np.rint([i, j, k]), atol=tolerance)
+        shape = (dataset.Rows, dataset.Columns)
+        mask = bits[number * size : (number + 1) * size].reshape(shape) > 0
+        identity = frame.get("SegmentIdentificationSequence")
+        groups = dataset.SharedFunctionalGroupsSequence[0]
+        item = (identity or groups.SegmentIdentificationSequence)[0]
+        numbers[round(k)][mask] = item.ReferencedSegmentNumber
+    return numbers
+
+
+@pytest.fixture
+def decoded() -> Callable[..., np.ndarray]:
+    """Read a segmentation's numbers on the grid of labels; see `_decoded`."""
+    return _decoded
+
+
+@pytest.fixture
+def built(
+    study: Study, labels: Volume, meanings: list[dict[str, Any]], derivation: Derivation
+) -> Dataset:
+    return build_segmentation(
+        labels, meanings, template=study.template, derivation=derivation, monitor=Monitor()
     )
