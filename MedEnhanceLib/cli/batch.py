@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.cli.compress import add_compress_options, compress_config
+from MedEnhanceLib.cli.dicom import add_series_options, dicom_params
 from MedEnhanceLib.cli.enhance import add_enhance_options, enhance_config
 from MedEnhanceLib.cli.gather import CONTAINER, Item, gather
 from MedEnhanceLib.cli.parser import (
@@ -48,6 +49,10 @@ def add_parser(subparsers: Subparsers) -> None:
     enhance.add_argument(
         "--ending", metavar="E", help=".nii.gz, .nii, .nrrd or .mha (default: the source's own)"
     )
+    enhance.add_argument(
+        "--dicom", action="store_true", help="a folder of derived DICOM for each series, no files"
+    )
+    add_series_options(enhance)
     compress = new_command(
         tasks,
         "compress",
@@ -56,7 +61,7 @@ def add_parser(subparsers: Subparsers) -> None:
         example="medenhance batch compress --list scans.txt --out small/ --lossless --workers 4",
     )
     add_compress_options(compress)
-    compress.set_defaults(ending=CONTAINER)
+    compress.set_defaults(ending=CONTAINER, dicom=False)
     for task in (enhance, compress):
         _add_batch_options(task)
         task.set_defaults(run=run)
@@ -70,11 +75,17 @@ def run(args: argparse.Namespace) -> int:
     if args.workers < 1:
         raise ConfigError(f"--workers is {args.workers}", "Use 1 or more.")
     config = compress_config(args) if args.task == "compress" else enhance_config(args)
-    stated = {"modality": args.modality} if args.modality else {}
+    stated = ({"modality": args.modality} if args.modality else {}) | dicom_params(args)
+    if args.dicom and args.ending is not None:
+        raise ConfigError("--ending with --dicom", "DICOM goes into folders: leave --ending out.")
     options = {"task": args.task, "config": config, **stated}
     out = Path(args.out)
     items = gather(
-        args.inputs, args.list, out, containers=args.task == "enhance", ending=args.ending
+        args.inputs,
+        args.list,
+        out,
+        containers=args.task == "enhance",
+        ending="" if args.dicom else args.ending,
     )
     _make(out)
     ledger = Ledger(out)

@@ -37,6 +37,12 @@ def add_dicom_options(parser: argparse.ArgumentParser) -> None:
     )
     add_series_options(parser)
     parser.add_argument(
+        "--deidentify",
+        action="store_true",
+        help="take out what names the patient, by DICOM's basic profile (PS3.15); for a"
+        " cohort whose patients stay apart see deidentify",
+    )
+    parser.add_argument(
         "--series-description", metavar="TEXT", help="instead of one made from the source's"
     )
     parser.add_argument(
@@ -53,11 +59,6 @@ def add_series_options(parser: argparse.ArgumentParser) -> None:
         "--enhanced-multiframe",
         action="store_true",
         help="one multi-frame file in place of one file a slice (CT, MR, PET)",
-    )
-    parser.add_argument(
-        "--deidentify",
-        action="store_true",
-        help="take out what names the patient, by DICOM's basic profile (PS3.15)",
     )
 
 
@@ -77,16 +78,19 @@ def dicom_params(args: argparse.Namespace) -> dict[str, Any]:
         raise ConfigError(
             "--like-series without --like", "Name the folder of the series: --like SERIES/"
         )
-    return {"dicom": True, "like": _like(given)} | {
-        name: value
-        for name, value in given.items()
-        if value and name not in ("like", "like_series")
-    }
+    like = {"like": _like(given)} if given["like"] else {}
+    return (
+        {"dicom": True}
+        | like
+        | {
+            name: value
+            for name, value in given.items()
+            if value and name not in ("like", "like_series")
+        }
+    )
 
 
-def _like(given: dict[str, Any]) -> dict[str, str] | None:
-    if not given["like"]:
-        return None
+def _like(given: dict[str, Any]) -> dict[str, str]:
     series = given["like_series"]
     return {"path": given["like"]} | ({"series": series} if series else {})
 

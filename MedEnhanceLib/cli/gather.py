@@ -11,6 +11,8 @@ from MedEnhanceLib.errors import ConfigError, InputError
 
 CONTAINER = ".ucv"
 _DICOM = ".dcm"
+#: Files of a folder that are opened to see whether they are DICOM.
+_LOOKED_AT = 3
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,10 @@ def gather(
 ) -> list[Item]:
     """The items of all inputs, in order, each source once.
 
-    inputs: volumes and folders; below a folder every volume counts, and a folder of .dcm files
+    inputs: volumes and folders; below a folder every volume counts, and a folder of DICOM files
     is one volume. list_file: a text file with a path on each line, # begins a comment.
-    containers: whether .ucv files are volumes too. ending: of the results; None keeps a source's.
+    containers: whether .ucv files are volumes too. ending: of the results; None keeps a source's,
+    "" makes folders.
     Raises InputError where nothing is found, ConfigError where two results share a name.
     """
     named = [Path(entry) for entry in [*inputs, *_lines(list_file)]]
@@ -66,7 +69,16 @@ def _is_tree(path: Path) -> bool:
 
 
 def _holds_dicom(folder: Path) -> bool:
-    return any(entry.suffix.lower() == _DICOM for entry in folder.iterdir())
+    """Whether a folder is a series: by the names of its files, else by what the first ones are."""
+    from MedEnhanceLib.io import READABLE, ending_of
+    from MedEnhanceLib.io.dicom import is_dicom
+
+    files = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
+    endings = {ending_of(entry) for entry in files}
+    if _DICOM in endings or endings & {*READABLE, CONTAINER}:
+        return _DICOM in endings
+    first = [entry for entry in files if entry.is_file()][:_LOOKED_AT]
+    return any(is_dicom(entry) for entry in first)
 
 
 def _volumes(path: Path, out: Path, containers: bool) -> Iterator[Path]:
@@ -101,7 +113,9 @@ def _result_name(relative: Path, ending: str | None) -> Path:
     own = ending_of(relative)
     known = own in READABLE or own in (CONTAINER, _DICOM)
     stem = relative.name[: -len(own)] if known else relative.name
-    return relative.with_name(stem + (ending or (own if own in WRITABLE else ".nii.gz")))
+    if ending is None:
+        ending = own if own in WRITABLE else ".nii.gz"
+    return relative.with_name(stem + ending)
 
 
 def _refuse_shared_names(items: Iterable[Item]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -373,12 +374,13 @@ def _derivation(objects: Objects, params: DicomParams) -> Derivation:
 def _deidentified(template: Template) -> Template:
     """What is taken over, without what names the patient: all that is built on it is clean.
 
+    The pseudonym is made up anew each time, so that no two patients ever share one.
     Raises InputError for images that text may be burned into.
     """
-    from MedEnhanceLib.io.deidentify import Deidentifier
+    from MedEnhanceLib.io.deidentify import Deidentifier, Patients
     from MedEnhanceLib.io.dicomout.template import study_of
 
-    deidentifier = Deidentifier()
+    deidentifier = Deidentifier(patients=Patients(prefix=f"ANON-{secrets.token_hex(4)}"))
 
     def clean(headers: Sequence[Dataset]) -> list[Dataset]:
         cleaned = []

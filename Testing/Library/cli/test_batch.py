@@ -267,6 +267,44 @@ def test_folder_of_dicom_files_is_one_volume(tmp_path: Path) -> None:
         assert item.output == tmp_path / "out" / "series.ucv"
 
 
+@pytest.fixture
+def ward(tmp_path: Path, make_series: Callable, rng: np.random.Generator) -> Path:
+    """Two patients' series as an archive exports them: files without endings, in folders."""
+    for patient in ("a", "b"):
+        folder = tmp_path / "ward" / patient / "1.2.840"
+        stored = rng.integers(0, 1000, (3, 10, 12), dtype=np.uint16)
+        make_series(stored, folder=folder, uid=f"1.2.3.{ord(patient)}", Modality="MR")
+        for number, path in enumerate(sorted(folder.iterdir())):
+            path.rename(folder / f"IM{number}")
+    (tmp_path / "ward" / "notes").mkdir()
+    (tmp_path / "ward" / "notes" / "README").write_text("no volume")
+    return tmp_path / "ward"
+
+
+@pytest.mark.usefixtures("networks")
+def test_folders_of_dicom_files_without_ending_are_volumes(
+    run: Callable, ward: Path, tmp_path: Path
+) -> None:
+    ran = run("batch", "enhance", ward, "--out", tmp_path / "out")
+    assert ran.status == 0, ran.err
+    assert (tmp_path / "out" / "a" / "1.2.840.nii.gz").is_file()
+    assert (tmp_path / "out" / "b" / "1.2.840.nii.gz").is_file()
+
+
+@pytest.mark.usefixtures("networks")
+def test_series_become_series_with_dicom(run: Callable, ward: Path, tmp_path: Path) -> None:
+    arguments = ["batch", "enhance", ward, "--out", tmp_path / "out", "--dicom"]
+    assert run(*arguments).status == 0
+    for patient in ("a", "b"):
+        derived = io.load(tmp_path / "out" / patient / "1.2.840")
+        assert derived.history
+        assert derived.origin
+        assert derived.origin.series != f"1.2.3.{ord(patient)}"
+    again = run(*arguments, "--json").json
+    assert (again["done"], again["already_done"]) == (2, 2)
+    assert run(*arguments, "--ending", ".nrrd").status == 2
+
+
 def test_volume_named_twice_is_done_once(scans: Path, tmp_path: Path) -> None:
     items = gather(
         [str(scans), str(scans / "a.nii.gz")], None, tmp_path / "o", containers=False, ending=None

@@ -232,7 +232,10 @@ class TestOut:
         named = mr.rename(tmp_path / "Doe_Jane")
         ran = run("enhance", named, tmp_path / "out", "--dicom", "--segment", "--deidentify")
         assert ran.status == 0, ran.err
+        assert run("convert", named, tmp_path / "again", "--dicom", "--deidentify").status == 0
+        again = objects(tmp_path / "again")["MR"][0]
         found = [dataset for some in objects(tmp_path / "out").values() for dataset in some]
+        assert len({one.PatientID for one in found} | {again.PatientID}) == 2
         assert {one.PatientIdentityRemoved for one in found} == {"YES"}
         assert len({one.StudyInstanceUID for one in found} - {"1.2.3"}) == 1
         for dataset in found:
