@@ -11,7 +11,7 @@ from typing import Any
 from MedEnhanceLib.config import config_from_json, config_to_json
 from MedEnhanceLib.errors import ConfigError, OutputError
 from MedEnhanceLib.jobs import recent
-from MedEnhanceLib.jobs.dicom import DicomParams, check_output, save_output
+from MedEnhanceLib.jobs.dicom import DicomParams, check_output
 from MedEnhanceLib.jobs.events import as_json
 from MedEnhanceLib.jobs.files import (
     CONTAINER,
@@ -21,6 +21,7 @@ from MedEnhanceLib.jobs.files import (
     finish,
     known_as,
 )
+from MedEnhanceLib.jobs.objects import save_output
 from MedEnhanceLib.jobs.result import Result
 from MedEnhanceLib.progress import Monitor
 

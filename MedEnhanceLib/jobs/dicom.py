@@ -1,12 +1,9 @@
-"""What jobs write as DICOM: objects of one study, in a folder of their own."""
+"""What jobs that write DICOM are told, and what they refuse before the long work."""
 
 from __future__ import annotations
 
-import copy
-import re
-import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +14,7 @@ from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume
 
 if TYPE_CHECKING:
-    from pydicom import Dataset
-
-    from MedEnhanceLib.io.dicomout import Derivation, Template
+    pass
 
 _OF_DICOM = (
     "like",
@@ -87,73 +82,6 @@ def check_like(like: Mapping[str, Any] | None) -> None:
         raise ConfigError(f"like is {dict(like)!r}", _LIKE)
 
 
-@dataclass(frozen=True, eq=False)
-class Found:
-    """A segmentation that is to be written. labels: as `gradprom.Segmentation` has them, as JSON.
-
-    table: the rows of its measurements, or none. model: what made it, as in a manifest.
-    """
-
-    volume: Volume
-    labels: Sequence[Mapping[str, Any]]
-    table: Sequence[Mapping[str, Any]] = ()
-    model: Mapping[str, str] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Objects:
-    """What goes into one folder. volume: None where there is only what was found in `source`.
-
-    source: the volume that all of it was made from, for patient, study, place and what was done
-    before. action: as in a manifest: "enhanced", "segmented", "decompressed", … options: in words.
-    """
-
-    source: Volume
-    action: str
-    options: str = ""
-    volume: Volume | None = None
-    found: Found | None = None
-    uncertainty: Volume | None = None
-    model: Mapping[str, str] | None = None
-
-    def each(self, change: Callable[[Volume], Volume]) -> Objects:
-        """With every volume changed alike."""
-        return replace(
-            self,
-            source=change(self.source),
-            volume=self.volume and change(self.volume),
-            uncertainty=self.uncertainty and change(self.uncertainty),
-            found=self.found and replace(self.found, volume=change(self.found.volume)),
-        )
-
-    @property
-    def result(self) -> Volume:
-        """A volume that is written; all of them lie on one grid."""
-        found = self.found and self.found.volume
-        return self.volume or found or self.uncertainty or self.source
-
-
-@dataclass(frozen=True)
-class Written:
-    """rows: an object for each series written: role, modality, description, series_uid, files."""
-
-    files: list[Path]
-    study_uid: str
-    rows: list[dict[str, Any]] = field(default_factory=list)
-
-    def figures(self) -> dict[str, Any]:
-        """For a job's result and its manifest."""
-        return {
-            "study_uid": self.study_uid,
-            "series_uid": self.rows[0]["series_uid"],
-            "objects": [{**row, "files": len(row["files"])} for row in self.rows],
-        }
-
-    def told(self) -> dict[str, Any]:
-        """For a job's result alone: the files of each object too."""
-        return {"files": self.files, "objects": self.rows}
-
-
 def check_folder(folder: Path, *, inputs: Sequence[Path], overwrite: bool) -> None:
     """Refuse before the long work a folder that DICOM objects could not go into after it.
 
@@ -200,22 +128,6 @@ def check_output(params: DicomParams, source: Path) -> None:
     check_folder(output, inputs=inputs, overwrite=params.overwrite)
 
 
-def save_output(
-    volume: Volume, action: str, params: DicomParams, monitor: Monitor
-) -> Written | None:
-    """Save a volume as the parameters say; None where it became a file."""
-    output = Path(params.output)
-    monitor.progress(0.0, "save")
-    if not params.dicom:
-        from MedEnhanceLib.io import save
-
-        save(volume, output, overwrite=params.overwrite, monitor=monitor)
-        return None
-    objects = Objects(volume, action, volume=volume)
-    objects = place_all(objects, params, monitor.part(0.0, 0.2))
-    return write(objects, output, params, monitor.part(0.2, 1.0))
-
-
 def placed(volume: Volume, params: DicomParams, monitor: Monitor) -> Volume:
     """The volume with the DICOM images behind it; asks for what is missing before the long work.
 
@@ -240,180 +152,6 @@ def placed(volume: Volume, params: DicomParams, monitor: Monitor) -> Volume:
     return volume if is_dicom else replace(volume, origin=None)
 
 
-def place_all(objects: Objects, params: DicomParams, monitor: Monitor) -> Objects:
-    """All volumes, which lie on one grid, with the DICOM images behind them; as `placed`."""
-    if params.like is not None:
-        series = read_series(params.like, monitor)
-        source = lay_beside(objects.source, series, monitor)
-        others = objects.each(lambda volume: lay_beside(volume, series, Monitor()))  # said once
-        return replace(others, source=source)
-    origin = placed(objects.source, params, monitor).origin
-    return objects.each(
-        lambda volume: volume if has_images(volume) else replace(volume, origin=origin)
-    )
-
-
 def has_images(volume: Volume) -> bool:
     """Whether the files of the DICOM images behind it are known."""
     return volume.origin is not None and bool(volume.origin.instances)
-
-
-def write(objects: Objects, folder: Path, params: DicomParams, monitor: Monitor) -> Written:
-    """Build every object, then write them all, or none.
-
-    objects: of a volume as `placed` gives it. Raises InputError, OutputError.
-    """
-    from MedEnhanceLib.io.dicomout import write_objects
-
-    template = _template(objects.result, params, monitor.part(0.0, 0.1))
-    roles: list[str] = []
-    datasets: list[Dataset] = []
-    for role, built in _built(objects, template, params, monitor.part(0.1, 0.6)):
-        datasets += built
-        roles += [role] * len(built)
-    facts = [_facts(dataset) for dataset in datasets]
-    files = write_objects(
-        datasets, folder, overwrite=params.overwrite, monitor=monitor.part(0.6, 1.0)
-    )
-    rows: dict[str, dict[str, Any]] = {}
-    for role, fact, file in zip(roles, facts, files, strict=True):
-        row = rows.setdefault(fact["series_uid"], {"role": role, **fact, "files": []})
-        row["files"].append(str(file))
-    return Written(files, str(datasets[0].StudyInstanceUID), list(rows.values()))
-
-
-def _template(source: Volume, params: DicomParams, monitor: Monitor) -> Template:
-    from MedEnhanceLib.io.dicomout import new_study, read_template
-
-    if source.origin is not None:
-        template = read_template(source.origin, monitor)
-        return _deidentified(template) if params.deidentify else template
-    return new_study(
-        modality=source.modality,
-        patient_id=params.patient_id or "",
-        patient_name=params.patient_name or "",
-        study_description=params.study_description or "",
-    )
-
-
-def _built(
-    objects: Objects, template: Template, params: DicomParams, monitor: Monitor
-) -> Iterator[tuple[str, list[Dataset]]]:
-    """Each object with its role; those found in a derived series refer to its images."""
-    from MedEnhanceLib.io.dicomout.parametric import build_uncertainty
-    from MedEnhanceLib.io.dicomout.report import build_measurements
-    from MedEnhanceLib.io.dicomout.segmentation import build_segmentation
-    from MedEnhanceLib.io.dicomout.series import build_series
-
-    derivation = _derivation(objects, params)
-    images: list[Dataset] | None = None
-    if objects.volume is not None:
-        images = build_series(
-            replace(objects.volume, history=derivation.history),  # the last step is `action`
-            template=template,
-            derivation=derivation,
-            enhanced=params.enhanced_multiframe,
-            monitor=monitor.part(0.0, 0.6),
-        )
-        derivation = replace(derivation, series_description=None)
-        yield "volume", images
-    if objects.uncertainty is not None:
-        of_map = replace(derivation, action="uncertainty of the enhancement")
-        yield (
-            "uncertainty",
-            [
-                build_uncertainty(
-                    objects.uncertainty,
-                    template=template,
-                    derivation=of_map,
-                    source_images=images,
-                    monitor=monitor.part(0.6, 0.8),
-                )
-            ],
-        )
-    found = objects.found
-    if found is None:
-        return
-    of_labels = replace(derivation, action="segmented", model=found.model, description="")
-    labels = build_segmentation(
-        found.volume,
-        found.labels,
-        template=template,
-        derivation=of_labels,
-        source_images=images,
-        monitor=monitor.part(0.8, 1.0),
-    )
-    yield "segmentation", [labels]
-    if found.table:
-        report = build_measurements(
-            found.table,
-            found.labels,
-            template=template,
-            derivation=replace(of_labels, action="measured"),
-            segmentation=labels,
-        )
-        yield "measurements", [report]
-
-
-def _derivation(objects: Objects, params: DicomParams) -> Derivation:
-    from MedEnhanceLib.io.dicomout import Derivation
-
-    history = objects.source.history
-    if params.deidentify:  # a repair names files, and files are named after patients
-        history = tuple(re.sub(r" \[[^]]*\]", "", step) for step in history)
-    return Derivation(
-        objects.action,
-        objects.options,
-        model=objects.model,
-        history=history,
-        lossy=objects.source.lossy,
-        series_description=params.series_description,
-    )
-
-
-def _deidentified(template: Template) -> Template:
-    """What is taken over, without what names the patient: all that is built on it is clean.
-
-    The pseudonym is made up anew each time, so that no two patients ever share one.
-    Raises InputError for images that text may be burned into.
-    """
-    from MedEnhanceLib.io.deidentify import Deidentifier, Patients
-    from MedEnhanceLib.io.dicomout.template import study_of
-
-    deidentifier = Deidentifier(patients=Patients(prefix=f"ANON-{secrets.token_hex(4)}"))
-
-    def clean(headers: Sequence[Dataset]) -> list[Dataset]:
-        cleaned = []
-        for header in headers:
-            image = copy.deepcopy(header)
-            image.PixelData = b""  # a header is that of an image, and judged as one
-            deidentifier.clean(image)
-            del image.PixelData
-            cleaned.append(image)
-        return cleaned
-
-    assert template.origin is not None
-    headers, sources = clean(template.headers), clean(template.sources)
-    first = headers[0]
-    renamed = iter(headers)
-    instances = tuple(
-        tuple(replace(one, sop_instance=str(next(renamed).SOPInstanceUID)) for one in frame)
-        for frame in template.origin.instances
-    )
-    series, study = str(first.SeriesInstanceUID), str(first.StudyInstanceUID)
-    return replace(
-        template,
-        headers=headers,
-        sources=sources,
-        study=study_of(first),
-        frame_of_reference=str(first.get("FrameOfReferenceUID") or template.frame_of_reference),
-        origin=replace(template.origin, study=study, series=series, instances=instances),
-    )
-
-
-def _facts(dataset: Dataset) -> dict[str, Any]:
-    return {
-        "modality": str(dataset.Modality),
-        "description": str(dataset.get("SeriesDescription") or ""),
-        "series_uid": str(dataset.SeriesInstanceUID),
-    }

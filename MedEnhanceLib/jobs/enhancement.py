@@ -11,14 +11,7 @@ from typing import TYPE_CHECKING, Any
 from MedEnhanceLib.config import config_from_json, config_to_json
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.jobs import recent
-from MedEnhanceLib.jobs.dicom import (
-    DicomParams,
-    Found,
-    Objects,
-    check_output,
-    placed,
-    write,
-)
+from MedEnhanceLib.jobs.dicom import DicomParams, check_output, placed
 from MedEnhanceLib.jobs.events import as_json
 from MedEnhanceLib.jobs.files import (
     VolumeParams,
@@ -27,6 +20,7 @@ from MedEnhanceLib.jobs.files import (
     finish,
     known_as,
 )
+from MedEnhanceLib.jobs.objects import Found, Objects, write
 from MedEnhanceLib.jobs.result import Result
 from MedEnhanceLib.manifest import make_manifest
 from MedEnhanceLib.progress import Monitor

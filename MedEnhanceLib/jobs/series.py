@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.jobs.dicom import DicomParams, Found, Objects, check_folder, place_all, write
+from MedEnhanceLib.jobs.dicom import DicomParams, check_folder
 from MedEnhanceLib.jobs.events import as_json
 from MedEnhanceLib.jobs.files import VolumeParams, finish, known_as, load_volume
+from MedEnhanceLib.jobs.objects import Found, Objects, place_all, write
 from MedEnhanceLib.jobs.result import Result
 from MedEnhanceLib.progress import Monitor
 

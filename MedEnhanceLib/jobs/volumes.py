@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.jobs.dicom import DicomParams, check_output, save_output
+from MedEnhanceLib.jobs.dicom import DicomParams, check_output
 from MedEnhanceLib.jobs.files import (
     CONTAINER,
     VolumeParams,
@@ -17,6 +17,7 @@ from MedEnhanceLib.jobs.files import (
     finish,
     known_as,
 )
+from MedEnhanceLib.jobs.objects import save_output
 from MedEnhanceLib.jobs.result import Result
 from MedEnhanceLib.progress import Monitor, attend
 
