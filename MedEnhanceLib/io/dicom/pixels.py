@@ -30,6 +30,7 @@ _MOST_THREADS = 8
 _LOOK_SECONDS = 0.1
 #: The stored numbers and the intensities are there at one time, plus what decoders need.
 _COPIES = 2.2
+_SMALL = 1 << 26  # bytes that nobody need ask for
 
 
 def refuse_odd(slices: Sequence[Slice], name: str) -> None:
@@ -123,8 +124,8 @@ class _Files:
         if found is not None:
             return found
         found = _named(lambda: index_pixels(one.file), one.file, name)
-        if one.frame is not None:  # a file of one slice is not asked for again
-            with self.lock:
+        if one.frame is not None or not self.known:
+            with self.lock:  # other files of one slice are not asked for again
                 self.known[one.file] = found
         return found
 
@@ -177,7 +178,8 @@ def _where(name: str, file: FileRef) -> str:
 
 
 def _refuse_too_large(shape: tuple[int, ...], dtype: np.dtype[np.generic], name: str) -> None:
-    needed, free = float(np.prod(shape, dtype=float)) * dtype.itemsize, memory()["free"]
+    needed = float(np.prod(shape, dtype=float)) * dtype.itemsize
+    free = memory()["free"] if needed > _SMALL else None
     if free is not None and needed * _COPIES > free:
         raise DeviceMemoryError(
             f"{name}: {shape[2]}×{shape[1]}×{shape[0]} voxels need {needed * _COPIES / 1e9:.1f} GB "
@@ -196,6 +198,9 @@ def _raise_memory(name: str, cause: BaseException) -> NoReturn:
 def _in_threads(work: Callable[[int], None], count: int, monitor: Monitor) -> None:
     """Do `work` for 0 … count − 1; the first error of the lowest number is raised."""
     threads = min(_MOST_THREADS, os.cpu_count() or 1, count)
+    if count == 1:
+        work(0)
+        return
     with ThreadPoolExecutor(threads, "dicom-pixels") as pool:
         try:
             for done, _ in enumerate(_as_done(pool, work, count, threads, monitor)):

@@ -193,8 +193,8 @@ def _layout(data: DataSet, found: dict[int, Element], pixels: Element) -> Layout
         if allocated != expected:
             raise DamagedError(f"BitsAllocated is {allocated} for pixels of {expected} bits")
         return Layout(rows, columns, allocated, allocated, allocated - 1, floating=True)
-    stored = _number(data, found, _STORED, allocated)
-    sign = _number(data, found, _SIGN, 0)
+    stored = _number(data, found, _STORED)
+    sign = _number(data, found, _SIGN)
     if sign > 1:
         raise DamagedError(f"PixelRepresentation is {sign}")
     high = _number(data, found, _HIGH, stored - 1)

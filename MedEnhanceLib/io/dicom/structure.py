@@ -28,6 +28,7 @@ _SHORT_VRS = frozenset(
 _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 #: Groups that place and scale an image: here a tag may stand once, and in its order.
 _GROUPS_IN_ORDER = (0x0018, 0x0020, 0x0028, 0x0054, 0x3004, 0x5200, 0x7FE0)
+_FUNCTIONAL_GROUPS = 0x5200
 _DEEPEST = 32
 #: What a deflated file may unfold to.
 _MOST_INFLATED = 1 << 31
@@ -76,9 +77,19 @@ class DataSet:
                 raise DamagedError(f"its element {element.name} {what}")
             if not element.tag >> 16 & 1:  # private ones are sown in anywhere
                 highest = max(highest, element.tag)
+            if element.tag >> 16 == _FUNCTIONAL_GROUPS:
+                self._verify_groups(element)
             yield element
             if element.tag in _PIXELS:
                 return
+
+    def _verify_groups(self, sequence: Element) -> None:
+        """Functional groups place the frames: their items hold groups, and those hold items."""
+        for item in self.items(sequence):
+            for group in item:
+                if self.explicit and group.vr != b"SQ":
+                    raise DamagedError(f"its functional group {group.name} is no sequence")
+                self.items(group)
 
     def value(self, element: Element) -> bytes:
         """The bytes of an element of defined length."""
@@ -94,8 +105,11 @@ class DataSet:
             tag, length = _item_at(self, at, stop)
             if tag == END_OF_SEQUENCE:
                 break
-            end = stop if length == UNDEFINED else at + 8 + length
+            end = stop if length == UNDEFINED else min(at + 8 + length, stop)
             elements = list(_walk(self, at + 8, end, 1))
+            tags = [element.tag for element in elements]
+            if tags != sorted(set(tags)):
+                raise DamagedError(f"the elements inside {sequence.name} are out of order")
             found.append(elements)
             at = _end_of_item(self, at, stop, 1)
         return found
@@ -119,6 +133,8 @@ def open_data_set(stream: BinaryIO) -> DataSet:
             syntax = meta.value(element).rstrip(b"\x00 ").decode("ascii", "replace")
         at = element.start + element.length
     if not syntax:
+        if start:
+            raise DamagedError("its meta header names no transfer syntax")
         return _guessed(stream, at, size)
     if syntax == DEFLATED:
         stream, at, size = *_inflated(stream, at), 0
