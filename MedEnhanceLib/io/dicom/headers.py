@@ -146,7 +146,7 @@ def _read(file: FileRef) -> Header | None:
 def _ordinary(stream: BinaryIO) -> Elements | None:
     """The header of a plain image; None where pydicom must read it."""
     fields = quick_fields(stream)
-    if fields is None or whole(fields, "NumberOfFrames") > 1:
+    if fields is None or text(fields, "NumberOfFrames") not in ("", "1"):
         return None
     return None if kinds.may_hold_frames(text(fields, "SOPClassUID")) else fields
 
@@ -205,6 +205,8 @@ def _described(header: Elements, file: FileRef, size: int, syntax: str) -> Heade
     )
     reason = kinds.not_an_image(sop_class)
     if reason is None and not text(header, "Rows"):
+        if not sop_class:
+            return replace(about, reason="SOPClassUID is missing", hint=_COPY_AGAIN, damaged=True)
         if text(header, "ImagePositionPatient") or kinds.is_image(sop_class):
             return replace(about, reason="Rows is missing", hint=_COPY_AGAIN, damaged=True)
         reason = kinds.Reason("an object without pixels")

@@ -60,7 +60,6 @@ _NO_IMAGES = {
     "481.6": Reason("a record of irradiation, not an image"),
     "481.7": Reason("a record of irradiation, not an image"),
     "481.9": Reason("a record of irradiation, not an image"),
-    "481": Reason("an object of radiotherapy, not an image"),
     "88.59": Reason("a key object selection: it marks images, and holds none"),
     "88": Reason("a structured report (SR): findings in words and numbers, not an image"),
     "11": Reason("a presentation state: how to show images, not an image"),
@@ -101,7 +100,7 @@ def not_an_image(sop_class: str) -> Reason | None:
     """Why objects of a class never give a volume; None for images and for unknown classes."""
     if not sop_class.startswith(_STORAGE):
         other = sop_class.startswith("1.2.840.10008.") and not sop_class.startswith(_RESULTS + "1")
-        return Reason("no image but an object of administration") if other else None
+        return Reason("an object of administration, not an image") if other else None
     return None if may_hold_frames(sop_class) else _longest(_NO_IMAGES, sop_class)
 
 
@@ -114,8 +113,9 @@ def not_a_plane(sop_class: str) -> Reason | None:
 
 
 def is_image(sop_class: str) -> bool:
-    """Whether the class is one of plain slices: CT, MR or PET."""
-    return sop_class.startswith(_STORAGE) and sop_class.removeprefix(_STORAGE) in _SLICES
+    """Whether objects of the class always hold images of CT, MR, PET, NM or a dose."""
+    held = (*_SLICES, *_ENHANCED)
+    return sop_class.startswith(_STORAGE) and sop_class.removeprefix(_STORAGE) in held
 
 
 def may_hold_frames(sop_class: str) -> bool:

@@ -1,0 +1,357 @@
+"""Headers are read fast, from thousands of files, and what is damaged is named, never dropped."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib.errors import Cancelled, InputError
+from MedEnhanceLib.io.dicom import headers, helpers, is_dicom, list_series, load_dicom, scan
+from MedEnhanceLib.io.dicom.headers import Header, read_header
+from MedEnhanceLib.io.dicom.sources import FileRef, find_files
+from MedEnhanceLib.progress import Event, Monitor
+
+if TYPE_CHECKING:
+    from Testing.Library.conftest import Ear, Make
+
+pydicom = pytest.importorskip("pydicom")
+
+STORED = np.random.default_rng(5).integers(0, 2000, (5, 4, 6)).astype(np.uint16)
+FOLDER = Path(__file__).resolve().parents[3]
+
+
+def header_of(path: Path) -> Header:
+    found = read_header(FileRef(str(path)))
+    assert found is not None
+    return found
+
+
+def pydicom_file(name: str) -> Path:
+    from pydicom.data import get_testdata_file
+
+    found = get_testdata_file(name, download=False)
+    if found is None:
+        pytest.skip(f"pydicom brings no {name}")
+    return Path(str(found))
+
+
+# ------------------------------------------------------------ one header
+
+
+def test_a_header_tells_all_that_is_needed_later(make_series: Make) -> None:
+    folder = make_series(
+        STORED.astype(np.int16),
+        StudyDescription="study",
+        StudyDate="20200102",
+        PatientID="p1",
+        SpacingBetweenSlices=2.5,
+        FrameOfReferenceUID="1.2.8",
+        AcquisitionNumber=4,
+        EchoNumbers=2,
+        WindowCenter=[40, 400],
+        WindowWidth=[350, 2000],
+        PixelPaddingValue=-2000,
+        BurnedInAnnotation="NO",
+        RescaleType="HU",
+        BitsStored=12,
+        ImageType=["ORIGINAL", "PRIMARY", "AXIAL"],
+        LossyImageCompression="01",
+        LossyImageCompressionRatio=[8, 2],
+        LossyImageCompressionMethod=["ISO_10918_1", "ISO_15444_1"],
+        InstanceNumber=7,
+        AcquisitionDateTime="20200102030405.5",
+    )
+    found = header_of(folder / "005.dcm")
+    assert (found.patient, found.study_description, found.date) == ("p1", "study", "2020-01-02")
+    (one,) = found.slices
+    assert (one.sop_class, one.instance) == ("1.2.840.10008.5.1.4.1.1.2", "1.2.3.1.1")
+    assert (one.study, one.series, one.number) == ("1.2.3", "1.2.3.1", 7)
+    assert (one.rows, one.columns, one.samples) == (4, 6, 1)
+    assert (one.bits_allocated, one.bits_stored, one.signed) == (16, 12, True)
+    assert (one.photometric, one.transfer_syntax) == ("MONOCHROME2", "1.2.840.10008.1.2.1")
+    assert (one.position, one.pixel_spacing) == ((-10.0, 20.0, 0.0), (0.8, 0.5))
+    assert one.orientation == (1, 0, 0, 0, 1, 0)
+    assert (one.thickness, one.between) == (2.5, 2.5)
+    assert (one.slope, one.intercept, one.rescale_type) == (1, -1024, "HU")
+    assert (one.padding, one.window, one.burned_in) == (-2000, (40, 350), "NO")
+    assert (one.frame_of_reference, one.acquisition, one.echo) == ("1.2.8", "4", "2")
+    assert one.image_type == ("ORIGINAL", "PRIMARY", "AXIAL")
+    assert [(step.method, step.ratio) for step in one.lossy] == [
+        ("ISO_10918_1", 8),
+        ("ISO_15444_1", 2),
+    ]
+    assert one.time_s is not None
+    assert one.time_s % 60 == 5.5
+
+
+def everything() -> list[Path]:
+    from pydicom.data import get_testdata_files
+
+    shared = FOLDER.parent / "shared" / "data" / "dicom"
+    paths = [Path(str(path)) for path in get_testdata_files("**/*")] + [*shared.rglob("*.dcm")]
+    return sorted({path for path in paths if path.is_file()})
+
+
+def without_notes(header: Header | None) -> Header | None:
+    return header and replace(header, notes=())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_quick_reader_agrees_with_pydicom(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick, files = headers.quick_fields, [FileRef(str(path)) for path in everything()]
+    read: list[bool] = []
+
+    def counted(stream: Any) -> Any:
+        fields = quick(stream)
+        read.append(fields is not None)
+        return fields
+
+    monkeypatch.setattr(headers, "quick_fields", counted)
+    quickly = [without_notes(read_header(file)) for file in files]
+    monkeypatch.setattr(headers, "quick_fields", lambda stream: None)
+    for file, found in zip(files, quickly, strict=True):
+        assert found == without_notes(read_header(file)), file.name
+    assert sum(read) > 0.6 * len(read)
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {"SeriesDescription": "Schädel", "SpecificCharacterSet": "ISO_IR 100"},
+        {"PatientID": "Ä", "SpecificCharacterSet": "ISO_IR 192"},
+    ],
+)
+def test_other_alphabets_are_read(make_series: Make, elements: dict[str, str]) -> None:
+    found = header_of(make_series(STORED, **elements) / "001.dcm")
+    assert elements.get("SeriesDescription", "axial") == found.description
+    assert elements.get("PatientID", "") == found.patient
+
+
+# ------------------------------------------------------------ what is DICOM
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("no_meta.dcm", None),  # a stray byte comes first: no encoding fits
+        ("ExplVR_LitEndNoMeta.dcm", "RT Ion Plan Storage"),
+        ("ExplVR_BigEndNoMeta.dcm", "RT Ion Plan Storage"),
+        ("rtstruct.dcm", "RT Structure Set Storage"),
+        ("OT-PAL-8-face.dcm", "Secondary Capture Image Storage"),
+        ("rtplan.dump", None),
+        ("zipMR.gz", None),
+        ("README.txt", None),
+    ],
+)
+def test_files_without_the_mark_count_only_beyond_doubt(name: str, kind: str | None) -> None:
+    found = read_header(FileRef(str(pydicom_file(name))))
+    assert (found and found.kind) == kind
+
+
+def test_an_image_without_preamble_and_meta_header_is_read(
+    make_series: Make, tmp_path: Path
+) -> None:
+    file = make_series(STORED) / "003.dcm"
+    truth = load_dicom(file, monitor=Monitor())
+    dataset = pydicom.Dataset(pydicom.dcmread(file))
+    for implicit in (True, False):
+        bare = tmp_path / f"bare{implicit}.dcm"
+        dataset.save_as(bare, implicit_vr=implicit, little_endian=True)
+        assert bare.read_bytes()[:2] == b"\x08\x00"
+        assert is_dicom(bare)
+        assert load_dicom(bare, monitor=Monitor()).is_equal(truth)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100",  # begins right, and tells nothing
+        b"\x08\x00\x00\x00\x04\x00\x00\x00" + b"\xff" * 300,
+        b"\x02\x00\x00\x00UL\x04\x00\x00\x00\x00\x00" * 30,
+        b"\0" * 500,
+        b"x" * 100_000,
+        b"\x89PNG\r\n\x1a\n" + b"\0" * 400,
+    ],
+)
+def test_no_file_that_is_no_dicom_hurts(make_series: Make, content: bytes, ear: Ear) -> None:
+    folder = make_series(STORED)
+    (folder / "other").write_bytes(content)
+    assert load_dicom(folder, monitor=ear.monitor).shape == (5, 4, 6)
+
+
+def test_an_empty_file_called_dicom_is_told(make_series: Make, ear: Ear) -> None:
+    folder = make_series(STORED)
+    (folder / "006.dcm").write_bytes(b"")
+    load_dicom(folder, monitor=ear.monitor)
+    assert any("006.dcm" in warning for warning in ear.warnings)
+
+
+# ------------------------------------------------------------ damage
+
+
+def damage_header(file: Path) -> None:
+    """Its RescaleSlope is no number any more; UIDs and all else remain."""
+    data = file.read_bytes()
+    place = data.index(b"\x28\x00\x53\x10DS") + 8
+    file.write_bytes(data[:place] + b"x?" + data[place + 2 :])
+
+
+def test_a_damaged_header_makes_its_series_unreadable_and_no_other(
+    make_series: Make, ear: Ear
+) -> None:
+    make_series(STORED, prefix="a")
+    folder = make_series(STORED, prefix="b", uid="1.2.3.2", number=2, Modality="MR")
+    damage_header(folder / "b001.dcm")  # the last by position: no gap would tell
+    good, bad = list_series(folder, Monitor())
+    assert (good.uid, good.readable) == ("1.2.3.1", True)
+    assert (bad.uid, bad.readable) == ("1.2.3.2", False)
+    assert "b001.dcm" in bad.reason
+    assert load_dicom(folder, series="1.2.3.1", monitor=ear.monitor).shape == (5, 4, 6)
+    with pytest.raises(InputError, match=r"b001\.dcm: .*RescaleSlope") as caught:
+        load_dicom(folder, series="1.2.3.2", monitor=Monitor())
+    assert "take it away" in caught.value.hint
+
+
+@pytest.mark.parametrize("length", [140, 200, 330])
+def test_a_file_cut_before_it_names_its_series_makes_its_neighbours_unreadable(
+    make_series: Make, tmp_path: Path, length: int, ear: Ear
+) -> None:
+    folder = make_series(STORED)
+    other = make_series(STORED, folder=tmp_path / "series" / "x", uid="1.2.3.7", Modality="MR")
+    cut = folder / "001.dcm"
+    cut.write_bytes(cut.read_bytes()[:length])
+    with pytest.raises(InputError, match=r"001\.dcm"):
+        load_dicom(folder, series="1.2.3.1", monitor=Monitor())
+    loaded = load_dicom(folder, series="1.2.3.7", monitor=ear.monitor)
+    assert loaded.is_equal(load_dicom(other, monitor=Monitor()))
+
+
+def test_a_file_whose_mark_is_overwritten_is_not_overlooked(make_series: Make) -> None:
+    folder = make_series(STORED)
+    data = bytearray((folder / "001.dcm").read_bytes())
+    data[128:132] = b"DIxM"
+    (folder / "001.dcm").write_bytes(data)
+    with pytest.raises(InputError, match=r"001\.dcm: .*DICM"):
+        load_dicom(folder, monitor=Monitor())
+
+
+def test_nothing_but_damage_names_file_and_reason(make_series: Make) -> None:
+    folder = make_series(STORED[:1])
+    damage_header(folder / "001.dcm")
+    for path in (folder, folder / "001.dcm"):
+        with pytest.raises(InputError, match=r"001\.dcm: RescaleSlope is x\?") as caught:
+            load_dicom(path, monitor=Monitor())
+        assert caught.value.hint
+
+
+# ------------------------------------------------------------ many files
+
+
+@pytest.fixture
+def many(make_series: Make) -> Path:
+    """300 files, of which one is damaged and one no DICOM."""
+    folder = make_series(np.zeros((300, 2, 2), np.uint16))
+    damage_header(folder / "100.dcm")
+    (folder / "200.dcm").write_bytes(b"nothing")
+    return folder
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Helpers start after ten files, however fast these were."""
+    monkeypatch.setattr(scan, "_TRIED", 10)
+    monkeypatch.setattr(helpers, "pays", lambda seconds: True)
+
+
+def children() -> set[str]:
+    listed = subprocess.run(
+        ["ps", "-o", "args", "--no-headers", "-e"], capture_output=True, text=True, check=True
+    )
+    return {line for line in listed.stdout.splitlines() if "helpers import serve" in line}
+
+
+@pytest.mark.usefixtures("eager")
+def test_helpers_give_what_one_process_gives(many: Path) -> None:
+    events: list[Event] = []
+    files = find_files(many, Monitor())
+    found = scan.read_headers(files, Monitor(events.append))
+    assert found == [read_header(file) for file in files]
+    assert found[99] is not None
+    assert found[99].damaged
+    assert found[199] is None
+    shares = [event.fields["fraction"] for event in events if event.kind == "progress"]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    assert not [event for event in events if event.kind == "log"]
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.skipif(sys.platform == "win32", reason="looks for processes with ps")
+def test_cancel_ends_helpers_within_two_seconds(many: Path) -> None:
+    stop = threading.Event()
+    files = find_files(many, Monitor()) * 50
+    before = children()
+    threading.Timer(1.0, stop.set).start()
+    with pytest.raises(Cancelled):
+        scan.read_headers(files, Monitor(cancel=stop))
+    began = time.monotonic()
+    assert children() <= before
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("executable", ["", "/nowhere/python", sys.executable])
+def test_without_helpers_the_files_are_read_all_the_same(
+    many: Path, monkeypatch: pytest.MonkeyPatch, executable: str
+) -> None:
+    """No Python to start, or one that cannot import the library."""
+    monkeypatch.setattr(sys, "executable", executable)
+    monkeypatch.setattr(helpers, "_SERVE", "raise SystemExit(1)")
+    logs: list[str] = []
+    files = find_files(many, Monitor())
+    monitor = Monitor(
+        lambda event: logs.append(event.fields["message"]) if event.kind == "log" else None
+    )
+    assert scan.read_headers(files, monitor) == [read_header(file) for file in files]
+    assert any("one by one" in line for line in logs)
+
+
+@pytest.mark.usefixtures("eager")
+def test_helpers_run_nothing_of_the_program_they_help(many: Path, tmp_path: Path) -> None:
+    """A script without a guard, as users write them, is not run again."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(FOLDER)!r})\n"
+        "print('run')\n"
+        "from pathlib import Path\n"
+        "from MedEnhanceLib.io.dicom import helpers, scan\n"
+        "from MedEnhanceLib.io.dicom.sources import find_files\n"
+        "from MedEnhanceLib.progress import Monitor\n"
+        "scan._TRIED = 10; helpers.pays = lambda seconds: True\n"
+        f"print(len(scan.read_headers(find_files(Path({str(many)!r}), Monitor()), Monitor())))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout.split() == ["run", "300"]
+
+
+def test_a_small_folder_starts_no_process(
+    make_series: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_series(STORED)
+
+    def refuse(*args: object, **options: object) -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    assert load_dicom(folder, monitor=Monitor()).shape == (5, 4, 6)
