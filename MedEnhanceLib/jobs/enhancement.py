@@ -35,7 +35,7 @@ _HEAD_PASSES = 0.4
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnhanceParams(VolumeParams, DicomParams):
+class EnhanceParams(DicomParams, VolumeParams):
     """config: fields of hqg.EnhanceConfig. guide: a high-quality volume of the same modality.
 
     segment: find labels in the enhanced volume too. Where segmentation_output or
@@ -90,7 +90,7 @@ class EnhanceParams(VolumeParams, DicomParams):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentParams(VolumeParams, DicomParams):
+class SegmentParams(DicomParams, VolumeParams):
     """config: fields of gradprom.SegmentConfig."""
 
     config: dict[str, Any] = field(default_factory=dict)

@@ -26,7 +26,7 @@ class SeriesParams:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportParams(VolumeParams, DicomParams):
+class ExportParams(DicomParams, VolumeParams):
     """input: a volume's file; role: what it is, one of ROLES.
 
     segmentation, uncertainty: files of what else goes into the folder, where role is "volume".

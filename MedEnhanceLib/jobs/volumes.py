@@ -23,7 +23,7 @@ from MedEnhanceLib.progress import Monitor, attend
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvertParams(VolumeParams, DicomParams):
+class ConvertParams(DicomParams, VolumeParams):
     """Nothing besides."""
 
     def __post_init__(self) -> None:

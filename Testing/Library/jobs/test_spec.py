@@ -22,6 +22,8 @@ _KINDS = {
     "degrade",
     "convert",
     "deidentify",
+    "export",
+    "series",
     "inspect",
     "train",
     "evaluate",
