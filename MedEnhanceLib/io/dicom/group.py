@@ -258,10 +258,11 @@ def _resolved(
         return [Part((slices,))] if places.is_stack(slices) else None
     for attribute in attributes:
         groups = _groups(slices, attribute)
-        if attribute.makes_frames and _are_frames(list(groups.values()), places):
-            return [Part(tuple(groups.values()), axis=attribute.axis)]
+        frames = list(groups.values())
+        if attribute.makes_frames and _are_frames(frames, places) and _are_of_one_kind(frames):
+            return [Part(tuple(frames), axis=attribute.axis)]
     ranked = _by_time(slices, places)
-    if ranked:
+    if ranked and _are_of_one_kind(ranked):
         return [Part(ranked, axis="time")]
     for attribute in attributes:
         groups = _groups(slices, attribute)
@@ -311,6 +312,15 @@ def _are_frames(groups: Sequence[Slices], places: _Places) -> bool:
     return len(groups) > 1 and all(
         len(group) == len(first) and places.set_of(group) == first for group in groups
     )
+
+
+def _are_of_one_kind(frames: Sequence[Slices]) -> bool:
+    """Whether all show the same thing: magnitude and phase are no frames of one volume.
+
+    What ImageType says first, original or derived, primary or secondary, makes no difference.
+    """
+    kinds = [{one.image_type[2:] for one in frame} for frame in frames]
+    return all(kind == kinds[0] for kind in kinds)
 
 
 def _by_time(slices: Slices, places: _Places) -> tuple[tuple[Slice, ...], ...]:

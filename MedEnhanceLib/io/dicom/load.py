@@ -100,7 +100,12 @@ def _all_volumes(found: Sequence[Choice]) -> list[Choice]:
 
 def _wished(found: Sequence[Choice], wish: str) -> list[Choice]:
     exactly = [one for one in found if wish in (str(one.row.number), one.row.key)]
-    return exactly or [one for one in found if wish == one.row.uid and one.part is not None]
+    volumes = [one for one in found if one.part is not None]
+    return (
+        [one for one in exactly if one in volumes]
+        or exactly
+        or [one for one in volumes if one.row.uid == wish]
+    )
 
 
 def _ask(fitting: Sequence[Choice], fits: bool, wish: str | None, path: Path) -> InputError:

@@ -199,6 +199,29 @@ def test_magnitude_and_phase_are_volumes_of_their_own(make_series: Make) -> None
         load_dicom(folder, series="1.2.3.1", monitor=Monitor())
 
 
+@pytest.mark.parametrize(
+    "elements",
+    [
+        lambda part: {"AcquisitionNumber": part},
+        lambda part: {"EchoNumbers": part},
+        lambda part: {"AcquisitionTime": f"12000{part}"},
+    ],
+)
+def test_maps_that_differ_in_something_else_too_are_no_frames(
+    make_series: Make, elements: Elements
+) -> None:
+    folder = make_series(
+        STORED[: 2 * K],
+        positions=PLACES[: 2 * K],
+        slice_elements=lambda index: {
+            "ImageType": ["DERIVED", "PRIMARY", "WATER" if index < K else "FAT"],
+            **elements(index // K),
+        },
+        **MR,
+    )
+    assert {row.part for row in list_series(folder, Monitor())} == {"WATER", "FAT"}
+
+
 def test_maps_in_two_echoes_are_two_sequences(make_series: Make) -> None:
     stored = np.repeat(np.arange(4 * K, dtype=np.uint16), 4).reshape(4 * K, 2, 2)
     folder = make_series(

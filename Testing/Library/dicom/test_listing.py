@@ -160,6 +160,20 @@ def test_a_colour_picture_beside_a_volume_does_not_ask(make_series: Make, ear: E
     assert any("give no volume: 1 × CT Image Storage" in one for one in ear.warnings)
 
 
+def test_a_report_within_a_series_does_not_hide_its_images(make_series: Make) -> None:
+    make_series(STORED, prefix="a")
+    folder = make_series(
+        STORED[:1],
+        prefix="b",
+        SOPClassUID=f"{CLASSES}88.33",
+        SOPInstanceUID="1.2.9",
+        **NO_PIXELS,
+    )
+    assert load_dicom(folder, series="1.2.3.1", monitor=Monitor()).shape == (5, 4, 6)
+    with pytest.raises(InputError, match="structured report"):
+        load_dicom(folder, series="2", monitor=Monitor())
+
+
 def test_one_series_in_two_studies_is_two(make_series: Make) -> None:
     make_series(STORED, prefix="a")
     folder = make_series(STORED, prefix="b", StudyInstanceUID="1.2.4")
