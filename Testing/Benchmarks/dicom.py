@@ -5,7 +5,7 @@
 
 Each measurement has a process of its own. The files were just written, so the disk takes no part.
 Memory is the proportional set size of the process and all that it started, above what it was
-after its imports.
+after its imports, in a further run: looking at it takes time.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few files, into runs/benchmarks")
     parser.add_argument("--measure", choices=_MEASURES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
+    parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -130,23 +131,30 @@ def _voxels(slices: int) -> np.ndarray:
 
 
 def _timed(work: Callable[[], Any]) -> tuple[Any, Row]:
-    """What `work` gives, its seconds, and the memory that it took beyond what was there."""
+    """What `work` gives, and its seconds or the memory that it took beyond what was there."""
+    if "--memory" in sys.argv:
+        result, peak = _watched(work)
+        return result, {"peak_bytes": peak}
+    began = time.perf_counter()
+    result = work()
+    return result, {"seconds": time.perf_counter() - began}
+
+
+def _watched(work: Callable[[], Any]) -> tuple[Any, int]:
     before = _tree_bytes(os.getpid())
-    peak, done = [before], threading.Event()
+    peak, done = before, threading.Event()
 
     def look() -> None:
+        nonlocal peak
         while not done.wait(_LOOK_SECONDS):
-            peak[0] = max(peak[0], _tree_bytes(os.getpid()))
+            peak = max(peak, _tree_bytes(os.getpid()))
 
     watcher = threading.Thread(target=look)
     watcher.start()
-    began = time.perf_counter()
     result = work()
-    seconds = time.perf_counter() - began
-    peak[0] = max(peak[0], _tree_bytes(os.getpid()))
     done.set()
     watcher.join()
-    return result, {"seconds": seconds, "peak_bytes": peak[0] - before}
+    return result, max(peak, _tree_bytes(os.getpid())) - before
 
 
 def _tree_bytes(process: int) -> int:
@@ -280,7 +288,7 @@ def _cancel(folder: Path) -> Row:
         while True:
             repair.apply(voxels, Monitor(cancel=stop))
     except Cancelled:
-        return {"seconds": time.perf_counter() - asked[0], "peak_bytes": 0}
+        return {"seconds": time.perf_counter() - asked[0]}
 
 
 _MEASURES: dict[str, Callable[[Path], Row]] = {
@@ -300,12 +308,7 @@ def _rows(names: Sequence[str], folder: Path) -> Iterator[Row]:
     tries: dict[str, list[Row]] = {name: [] for name in names}
     for _ in range(_TRIES):
         for name in names:
-            command = [sys.executable, __file__, "--measure", name, "--folder", str(folder)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                sys.exit(f"{name}: {done.stderr}")
-            tries[name].append(json.loads(done.stdout.splitlines()[-1]))
-            print(name, tries[name][-1], file=sys.stderr)
+            tries[name].append(_measured(name, folder))
     for name, rows in tries.items():
         seconds = [row["seconds"] for row in rows]
         yield rows[0] | {
@@ -313,8 +316,18 @@ def _rows(names: Sequence[str], folder: Path) -> Iterator[Row]:
             "seconds": statistics.median(seconds),
             "fastest": min(seconds),
             "slowest": max(seconds),
-            "peak_bytes": max(row["peak_bytes"] for row in rows),
+            "peak_bytes": _measured(name, folder, "--memory").get("peak_bytes", 0),
         }
+
+
+def _measured(name: str, folder: Path, *more: str) -> Row:
+    command = [sys.executable, __file__, "--measure", name, "--folder", str(folder), *more]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{name}: {done.stderr}")
+    row: Row = json.loads(done.stdout.splitlines()[-1])
+    print(name, row, file=sys.stderr)
+    return row
 
 
 # ------------------------------------------------------------ the page

@@ -22,6 +22,7 @@ from MedEnhanceLib.volume import Voxels, restore_dtype
 _REACH, _KAISER = 5, 6.0
 
 Plane = npt.NDArray[Any]
+Limits = tuple[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -49,21 +50,22 @@ class Repair:
         Slices that need no interpolation pass bit for bit. Where nothing was imaged, the result
         has the lowest value of the volume, as air has. Raises Cancelled.
         """
-        fill = voxels.min()
         frames = voxels if voxels.ndim == 4 else voxels[np.newaxis]
-        shape = (len(frames), len(self.mixes), self.rows, self.columns)
-        result = np.full(shape, fill, voxels.dtype)
+        limits = [_limits(frame, monitor) for frame in frames]
+        fill = min(low for low, _ in limits)
+        result = np.empty((len(frames), len(self.mixes), self.rows, self.columns), voxels.dtype)
         for index, (frame, target) in enumerate(zip(frames, result, strict=True)):
             share = monitor.part(index / len(frames), (index + 1) / len(frames))
-            self._fill(target, frame, share)
+            self._fill(target, frame, fill, limits[index], share)
         notes = self.notes
         if self.places is not None:
             notes += (f"where no slice reaches, the volume holds its lowest value, {fill}",)
         return result if voxels.ndim == 4 else result[0], self.geometry, notes
 
-    def _fill(self, target: Voxels, slices: Voxels, monitor: Monitor) -> None:
+    def _fill(
+        self, target: Voxels, slices: Voxels, fill: Any, limits: Limits, monitor: Monitor
+    ) -> None:
         placed: dict[int, Plane] = {}
-        limits = slices.min(), slices.max()
         for index, (before, share) in enumerate(self.mixes):
             monitor.progress(index / len(self.mixes), "resampling slices")
             needed = (before, before + 1) if share else (before,)
@@ -75,9 +77,10 @@ class Repair:
             if share:
                 plane = (1 - share) * plane + share * placed[before + 1]
             known = ~np.isnan(plane)
+            target[index] = fill
             target[index][known] = restore_dtype(plane[known], target.dtype)
 
-    def _placed(self, plane: Plane, index: int, limits: tuple[Any, Any]) -> Plane:
+    def _placed(self, plane: Plane, index: int, limits: Limits) -> Plane:
         """One slice on the grid of the result; NaN where it does not reach."""
         plane = _floating(plane)
         if self.places is None:
@@ -90,6 +93,16 @@ class Repair:
         np.clip(moved, *limits, out=moved)
         result[first_row : first_row + height, first_column : first_column + width] = moved
         return result
+
+
+def _limits(slices: Voxels, monitor: Monitor) -> Limits:
+    """The lowest and the highest value, with safe points between the slices."""
+    lows, highs = [], []
+    for plane in slices:
+        monitor.check()
+        lows.append(plane.min())
+        highs.append(plane.max())
+    return min(lows), max(highs)
 
 
 def shifted(plane: Plane, offset: float, axis: int) -> Plane:
