@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Voxels, restore_dtype
@@ -48,7 +49,8 @@ class Repair:
         """Resample [K, J, I] (or frames of it, [T, K, J, I]); the type stays.
 
         Slices that need no interpolation pass bit for bit. Where nothing was imaged, the result
-        has the lowest value of the volume, as air has. Raises Cancelled.
+        has the lowest value of the volume, as air has. Raises Cancelled; InputError for voxels that
+        are not finite.
         """
         frames = voxels if voxels.ndim == 4 else voxels[np.newaxis]
         limits = [_limits(frame, monitor) for frame in frames]
@@ -98,8 +100,13 @@ class Repair:
 def _limits(slices: Voxels, monitor: Monitor) -> Limits:
     """The lowest and the highest value, with safe points between the slices."""
     lows, highs = [], []
-    for plane in slices:
+    for index, plane in enumerate(slices):
         monitor.check()
+        if not np.isfinite(plane).all():
+            raise InputError(
+                f"slice {index} (counted from 0) holds NaN or infinity, which cannot be resampled",
+                "Correct the values in the program that wrote the series.",
+            )
         lows.append(plane.min())
         highs.append(plane.max())
     return min(lows), max(highs)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from MedEnhanceLib.errors import Cancelled, GeometryError
+from MedEnhanceLib.errors import Cancelled, GeometryError, InputError
 from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io.dicom.repair import Repair
@@ -283,6 +283,15 @@ def test_frames_of_a_sequence_are_repaired_alike(rng: np.random.Generator) -> No
         expected, same, _ = repair.apply(alone, Monitor())
         assert np.array_equal(frame, expected)
         assert same == geometry
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_not_resampled_away(value: float) -> None:
+    slices = slices_at([0.0, 2.0, 6.0, 8.0])
+    voxels = np.zeros((4, *SIZE), np.float32)
+    voxels[2, 3, 4] = value
+    with pytest.raises(InputError, match="slice 2 .* NaN or infinity"):
+        repaired(slices, voxels)
 
 
 # ------------------------------------------------------------ large ones, real ones
