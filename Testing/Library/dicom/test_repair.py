@@ -290,7 +290,7 @@ def test_what_is_no_number_is_not_resampled_away(value: float) -> None:
     slices = slices_at([0.0, 2.0, 6.0, 8.0])
     voxels = np.zeros((4, *SIZE), np.float32)
     voxels[2, 3, 4] = value
-    with pytest.raises(InputError, match="slice 2 .* NaN or infinity"):
+    with pytest.raises(InputError, match=r"slice 2 .* NaN or infinity"):
         repaired(slices, voxels)
 
 
