@@ -97,11 +97,12 @@ class PixelFile:
         if self.swapped:
             data = np.frombuffer(data, ">u2").astype("<u2").tobytes()
         if layout.bits_allocated == 1:
-            first = index * size % 8
+            first = index * size % (16 if self.swapped else 8)
             bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
             return bits[first : first + size].reshape(layout.rows, layout.columns)
         kind = "f" if layout.floating else "u"
-        cells = np.frombuffer(data, f"{self.order}{kind}{layout.bits_allocated // 8}", size)
+        first = index * size % 2 if self.swapped else 0
+        cells = np.frombuffer(data, f"{self.order}{kind}{layout.bits_allocated // 8}", size, first)
         cells = cells.reshape(layout.rows, layout.columns)
         return from_cells(cells.astype(cells.dtype.newbyteorder("="), copy=False), layout)
 
@@ -126,7 +127,7 @@ def index_pixels(file: FileRef) -> PixelFile:
         if data.syntax in NATIVE:
             # Words of two bytes each turn around in big endian, whatever lies in them.
             swapped = not data.little and pixels.vr == b"OW" and layout.bits_allocated <= 8
-            spans = _native_spans(data, pixels, layout, frames)
+            spans = _native_spans(data, pixels, layout, frames, 2 if swapped else 1)
         else:
             spans = _stream_spans(data, found, pixels, frames)
             if layout.rows * layout.columns > _MOST_PIXELS:
@@ -230,8 +231,9 @@ def _lut(data: DataSet, found: dict[int, Element], layout: Layout) -> Lut | None
 
 
 def _native_spans(
-    data: DataSet, pixels: Element, layout: Layout, frames: int
+    data: DataSet, pixels: Element, layout: Layout, frames: int, unit: int
 ) -> tuple[tuple[Span, ...], ...]:
+    """Where each frame lies, in whole units of bytes."""
     bits = layout.rows * layout.columns * layout.bits_allocated
     needed = -(-bits * frames // 8)
     size = f"{layout.columns}×{layout.rows}" + (f" × {frames} frames" if frames > 1 else "")
@@ -254,7 +256,8 @@ def _native_spans(
         )
     spans = []
     for index in range(frames):
-        first, last = index * bits // 8, -(-(index + 1) * bits // 8)
+        first = index * bits // (8 * unit) * unit
+        last = min(-(-(index + 1) * bits // (8 * unit)) * unit, pixels.length)
         spans.append(((pixels.start + first, last - first),))
     return tuple(spans)
 

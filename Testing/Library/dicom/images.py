@@ -47,7 +47,8 @@ def mr(
     import pydicom
     from pydicom.encaps import encapsulate
 
-    dataset = pydicom.dcmread(packaged("MR_small.dcm"))
+    base = "MR_small_bigendian.dcm" if syntax == f"{_UID}.2" else "MR_small.dcm"
+    dataset = pydicom.dcmread(packaged(base))
     dataset.file_meta.TransferSyntaxUID = syntax
     dataset.Rows, dataset.Columns = stored.shape[-2:]
     bits = stored.dtype.itemsize * 8
@@ -58,6 +59,7 @@ def mr(
     order = ">" if syntax == f"{_UID}.2" else "<"
     if stream is None:
         dataset.PixelData = stored.astype(stored.dtype.newbyteorder(order)).tobytes()
+        dataset["PixelData"].VR = "OB" if bits == 8 else "OW"
     else:
         dataset.PixelData = encapsulate([stream])
         dataset["PixelData"].is_undefined_length = True
