@@ -255,7 +255,7 @@ def _offsets(
 
 
 def _clip(sop_class: str, count: int) -> InputError:
-    what = _CLIPS.get(sop_class.removeprefix(_CLASS), f"a file of {count} frames")
+    what = _CLIPS.get(sop_class.removeprefix(_CLASS), "frames without functional groups")
     return InputError(
         f"{what}: {count} frames in one file, and none says its place in the patient",
         "Give a tomographic series, or convert it with 3D Slicer and give the NRRD or NIfTI file.",
