@@ -3,6 +3,7 @@
 Cheap enough for the main thread: no pass over the voxels but the one for their range.
 """
 
+import itertools
 import math
 from dataclasses import dataclass, field
 
@@ -175,7 +176,10 @@ def _grid(volume, card):
         yield Caution(
             "sheared",
             _("A sheared grid, as a tilted gantry gives"),
-            _("Resample it to a rectangular grid first, with the module Resample Volume."),
+            _(
+                "Open its DICOM folder here, which offers to straighten it, or resample it with the"
+                " module Resample Volume."
+            ),
         )
         return
     angle = obliqueDegrees(volume)
@@ -212,6 +216,14 @@ def _origin(node, volume):
     isMarked = any(each.GetAttribute(provenance.DERIVED) for each in (node, volume))
     if not history and not isMarked:
         return
+    repairs = _repairs(history)
+    if repairs:
+        yield Caution(
+            "resampled",
+            _("Resampled: {what}").format(what="; ".join(repairs)),
+            _("What lies between the stored slices is computed: measure with care."),
+        )
+        return
     model = node.GetAttribute("MedEnhance.model") or volume.GetAttribute("MedEnhance.model")
     last = _step(history[-1]) if history else ""
     if model:
@@ -221,6 +233,12 @@ def _origin(node, volume):
     yield Caution(
         "derived", text, _("To enhance or to measure, choose the original where there is one.")
     )
+
+
+def _repairs(history):
+    """What was mended when a series was loaded, where nothing was done to the volume since."""
+    newest = list(itertools.takewhile(lambda step: not step.startswith("DERIVED"), history[::-1]))
+    return newest[::-1]
 
 
 def _step(line):
@@ -269,7 +287,8 @@ def _transform(node):
                 "uneven",
                 _("Unevenly spaced or missing slices, which Slicer corrects with a transform"),
                 _(
-                    "Harden “{name}” in the module Transforms first, or export the series again."
+                    "Open its DICOM folder here, which says what is missing and offers to resample"
+                    " it, or harden “{name}” in the module Transforms."
                 ).format(name=name),
             )
         else:

@@ -12,7 +12,9 @@ from slicer.i18n import tr as _
 _FOR_COMMAND_LINES = re.compile(r" \((?:[^()]*\s)?(?:--[a-z]|medenhance [a-z]|python -m )[^()]*\)")
 
 #: A sentence about an option: " To have it resampled: --fix-tilt, fix_tilt=True."
-_ABOUT_OPTIONS = re.compile(r"\s*[^.()]*--[a-z][^.]*\.?(?=\s|$)")
+_ABOUT_OPTIONS = re.compile(
+    r"(?:(?<=[.!?])\s+|^)(?:(?![.!?]\s).)*\s--[a-z](?:(?![.!?]\s).)*[.!?]?", re.DOTALL
+)
 
 #: An option of a command line, named in a hint: "--fix-tilt".
 _OPTION = re.compile(r"--([a-z][a-z-]*)")
@@ -22,8 +24,13 @@ _DAMAGE = re.compile(r"(.+? is damaged): ", re.DOTALL)
 
 
 def plain(text):
-    """What the library says, without the names of options and commands."""
-    return _ABOUT_OPTIONS.sub("", _FOR_COMMAND_LINES.sub("", text or ""))
+    """A sentence of the library without the names of options and commands that it ends with."""
+    return _FOR_COMMAND_LINES.sub("", text or "")
+
+
+def plainHint(text):
+    """What a hint says to everybody: `plain`, and no sentence that is about an option."""
+    return _ABOUT_OPTIONS.sub("", plain(text))
 
 
 class PanelError(Exception):
@@ -69,7 +76,7 @@ class PanelError(Exception):
         found = _DAMAGE.match(message) if code == "codec" else None
         if found:
             message, details = found[1], f"{message}\n{details}"
-        error = cls(message, plain(hint), code, details)
+        error = cls(message, plainHint(hint), code, details)
         error.options = frozenset(_OPTION.findall(hint or ""))
         return error
 

@@ -30,10 +30,13 @@ class DicomTestCase(MedEnhanceTestCase):
             self.skipTest(f"the open volumes beside the project (../shared/data/{name}) are absent")
         return str(path)
 
-    def writeSeries(self, folder, shape=(6, 24, 20), *, number=1, positions=None, **elements):
+    def writeSeries(
+        self, folder, shape=(6, 24, 20), *, number=1, positions=None, instances=0, **elements
+    ):
         """A CT series of a patient named Doe, one file a slice; its folder.
 
-        positions: of each slice along z, in mm. elements: over the defaults, by keyword.
+        positions: of each slice along z, in mm. instances: where their numbers begin. elements:
+        over the defaults, by keyword.
         """
         from pydicom.dataset import FileDataset, FileMetaDataset
         from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
@@ -47,12 +50,12 @@ class DicomTestCase(MedEnhanceTestCase):
             z = positions[index] if positions is not None else 2.5 * index
             meta = FileMetaDataset()
             meta.MediaStorageSOPClassUID = CTImageStorage
-            meta.MediaStorageSOPInstanceUID = f"{series}.{index + 1}"
+            meta.MediaStorageSOPInstanceUID = f"{series}.{instances + index + 1}"
             meta.TransferSyntaxUID = ExplicitVRLittleEndian
             dataset = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
             values = {
                 "SOPClassUID": CTImageStorage,
-                "SOPInstanceUID": f"{series}.{index + 1}",
+                "SOPInstanceUID": f"{series}.{instances + index + 1}",
                 "StudyInstanceUID": STUDY,
                 "SeriesInstanceUID": series,
                 "FrameOfReferenceUID": f"{STUDY}.0",
@@ -69,7 +72,7 @@ class DicomTestCase(MedEnhanceTestCase):
                 "SeriesNumber": number,
                 "SeriesDate": "20150314",
                 "SeriesDescription": "axial",
-                "InstanceNumber": index + 1,
+                "InstanceNumber": instances + index + 1,
                 "Modality": "CT",
                 "Manufacturer": "Tester",
                 "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],

@@ -182,3 +182,12 @@ class DialogTest(DialogTestCase):
         ui.folderCheckBox.checked = True
         self.assertIn("no longer in the scene", ui.problemLabel.text)
         self.assertFalse(ui.exportButton.enabled)
+
+    def test_imagesOfSlicersDatabaseAreFoundThere(self):
+        node = self.loaded()
+        self.importInto(self.database, self.source)
+        node.RemoveAttribute(dicomsource.PATH)
+        uids = [f"{STUDY}.1.{number}" for number in range(6, 0, -1)]
+        node.SetAttribute(dicomsource.INSTANCES, " ".join(uids))
+        ui = self.show(node)
+        self.assertIn("P-17", ui.sourceLabel.text)

@@ -159,6 +159,40 @@ class FolderTest(ExportTestCase):
         self.assertEqual(caught.exception.code, "output")
         self.assertEqual(os.listdir(self.folder), ["mine.txt"])
 
+    def test_aSeriesThatWasLoadedResampledGoesUnderItsPatient(self):
+        turned = [1, 0, 0, 0, float(np.cos(0.3)), float(np.sin(0.3))]
+        source = os.path.join(self.temporaryFolder(), "tilted")
+        self.writeSeries(source, ImageOrientationPatient=turned)
+        self.open(source)
+        self.panel.ui.repairButton.click()
+        self.waitUntil(lambda: self.panel.node is not None, 60)
+        node = self.panel.node
+        images = self.read(self.logic.exportDicom(node, self.folder, database=False))
+        self.assertEqual(len(images), node.GetImageData().GetDimensions()[2])
+        self.assertEqual({image.StudyInstanceUID for image in images}, {STUDY})
+        self.assertIn("a slant of 17.2 deg", images[0].DerivationDescription)
+
+    def test_aSequenceKeepsItsFrames(self):
+        folder = os.path.join(self.temporaryFolder(), "4D")
+        for phase in (1, 2):
+            self.writeSeries(
+                os.path.join(folder, str(phase)),
+                TemporalPositionIdentifier=phase,
+                NumberOfTemporalPositions=2,
+                AcquisitionNumber=phase,
+                instances=10 * phase,
+            )
+        node = self.open(folder).nodes["output"]
+        self.assertTrue(node.IsA("vtkMRMLSequenceNode"))
+        files = self.logic.exportDicom(node, self.folder, database=False)
+        self.assertEqual(len(files), 12)
+        back = self.open(self.folder).nodes["output"]
+        for frame in range(2):
+            pair = [
+                slicer.util.arrayFromVolume(each.GetNthDataNode(frame)) for each in (node, back)
+            ]
+            self.assertTrue(np.array_equal(*pair))
+
     def test_lossyStepsAreTold(self):
         node = self.loaded(shape=(8, 64, 64))
         path = os.path.join(self.temporaryFolder(), "small.ucv")

@@ -72,6 +72,12 @@ class SeriesTest(DicomTestCase):
         self.assertEqual(source.path, folder)
         self.assertIn(source.series, table.item(line, 0).toolTip())
 
+    def test_theOnlySeriesOfAFolderIsRememberedToo(self):
+        folder = self.writeSeries(os.path.join(self.temporaryFolder(), "ct"))
+        node = self.open(folder).nodes["output"]
+        source = dicomsource.sourceOf(node)
+        self.assertEqual((source.path, source.series), (folder, f"{STUDY}.1"))
+
     def test_aDoubleClickLoads(self):
         folder = self.temporaryFolder()
         for number in (1, 2):
@@ -158,7 +164,8 @@ class RefusedTest(DicomTestCase):
         ui.repairButton.click()
         self.waitUntil(lambda: self.panel.node is not None, 60)
         self.assertTrue(ui.repairFrame.isHidden())
-        self.waitUntil(lambda: "Derived" in ui.warningsLabel.text, 5)
+        self.waitUntil(lambda: "Resampled: moved slices" in ui.warningsLabel.text, 5)
+        self.screenshot(self.widget.parent, "load-resampled", height=600)
 
     def test_anUnevenSeriesIsRefusedAndThenLoadedResampled(self):
         folder = self.temporaryFolder()
@@ -180,5 +187,7 @@ class RefusedTest(DicomTestCase):
         fields = {"code": "geometry", "message": "tilted", "hint": "Resample it (--fix-tilt)."}
         error = PanelError.fromEvent(fields)
         self.assertEqual(error.hint, "Resample it.")
+        hint = "Copy ct.dcm again, complete. To resample it: --fix-tilt, fix_tilt=True."
+        self.assertEqual(PanelError.fromEvent({**fields, "hint": hint}).hint, hint[:28])
         self.assertEqual(repairoffer.repairsFor(error), {"fix_tilt": True})
         self.assertEqual(repairoffer.repairsFor(PanelError("tilted", code="geometry")), {})
