@@ -127,9 +127,10 @@ def test_the_quick_reader_agrees_with_pydicom(monkeypatch: pytest.MonkeyPatch) -
     [
         {"SeriesDescription": "Schädel", "SpecificCharacterSet": "ISO_IR 100"},
         {"PatientID": "Ä", "SpecificCharacterSet": "ISO_IR 192"},
+        {"SeriesDescription": "山田", "SpecificCharacterSet": ["", "ISO 2022 IR 87"]},
     ],
 )
-def test_other_alphabets_are_read(make_series: Make, elements: dict[str, str]) -> None:
+def test_other_alphabets_are_read(make_series: Make, elements: dict[str, Any]) -> None:
     found = header_of(make_series(STORED, **elements) / "001.dcm")
     assert elements.get("SeriesDescription", "axial") == found.description
     assert elements.get("PatientID", "") == found.patient
