@@ -50,6 +50,7 @@ class Console:
         self.warnings: list[str] = []
         self._stdout: TextIO = sys.stdout
         self._bar: Listener | None = None
+        self._is_silent = False
         self._last_sign = time.monotonic()
 
     @contextlib.contextmanager
@@ -76,6 +77,8 @@ class Console:
 
     def hear(self, event: Event) -> None:
         """A job's event: the bar moves, warnings are printed."""
+        if self._is_silent and event.kind in ("warning", "log"):
+            return
         if event.kind == "warning":
             self.warnings.append(str(event.fields["message"]))
         if event.kind == "log" and not self.debug:
@@ -86,6 +89,15 @@ class Console:
             self._sign_of_life(event)
         elif event.kind in ("warning", "log"):
             self.note(f"{event.kind}: {event.fields['message']}")
+
+    @contextlib.contextmanager
+    def told_already(self) -> Iterator[None]:
+        """Leave out warnings meanwhile: the same files are looked at again."""
+        self._is_silent = True
+        try:
+            yield
+        finally:
+            self._is_silent = False
 
     def _sign_of_life(self, event: Event) -> None:
         """Where no bar can be drawn, in a log file, a line now and then says how far it is."""

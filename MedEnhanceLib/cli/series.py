@@ -37,7 +37,8 @@ def run_on_series(args: argparse.Namespace, kind: str, params: Mapping[str, Any]
 def series_rows(args: argparse.Namespace, path: str) -> list[dict[str, Any]]:
     """The series at `path`; none where it is no DICOM, or cannot be listed."""
     try:
-        fields = args.console.run("series", {"input": path}, isolated=args.isolated)
+        with args.console.told_already():
+            fields = args.console.run("series", {"input": path}, isolated=args.isolated)
     except MedEnhanceError:
         return []
     rows: list[dict[str, Any]] = fields["series"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from MedEnhanceLib.errors import InputError, OutputError
+from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.io import tags
 from MedEnhanceLib.io.atomic import atomic_write, refuse_existing
 from MedEnhanceLib.io.dicom import Repairs, is_dicom, is_source, load_dicom
@@ -64,7 +64,8 @@ def load(
     fix_tilt, fix_spacing: resample a DICOM series with a tilted gantry, or with gaps or uneven
     spacing, which is refused otherwise; the history says so.
     monitor: hears warnings and progress; may cancel.
-    Raises InputError (GeometryError) for what is not a volume, damaged, ambiguous or not finite.
+    Raises InputError (GeometryError) for what is not a volume, damaged, ambiguous or not finite;
+    ConfigError for a series of what has none.
     """
     path, monitor = Path(path), monitor or Monitor()
     try:
@@ -80,6 +81,8 @@ def load(
             path, modality=modality, series=series, repairs=repairs, monitor=monitor
         )
     elif read is not None:
+        if series is not None:
+            raise ConfigError(f"{path.name} is no DICOM and has no series", "Leave series out.")
         volume = _meaning(*read(path, monitor), modality, monitor)
     else:
         raise InputError(

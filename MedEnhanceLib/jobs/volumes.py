@@ -49,8 +49,8 @@ def run_convert(params: ConvertParams, monitor: Monitor) -> Result:
     began = time.monotonic()
     source, output = Path(params.input), Path(params.output)
     check_output(params, source)
-    volume = params.load(monitor.part(0.0, 0.6))
-    written = save_output(volume, "converted", params, monitor.part(0.6, 1.0))
+    volume = params.load(monitor.part(0.0, 0.7))
+    written = save_output(volume, "converted", params, monitor.part(0.7, 1.0))
     return finish(
         "converted",
         {"output": output},

@@ -61,6 +61,17 @@ class TestSeveralSeries:
         assert lines[3].split()[:4] == ["2", "CT", "axial", "12×10×3"]
         assert "--series N" in ran.out
 
+    def test_each_warning_is_said_once(self, run: Run, two: Path) -> None:
+        (two / "torn.dcm").write_bytes(b"\0" * 200)
+        assert run("inspect", two).err.count("torn.dcm") == 1
+
+    def test_a_file_that_is_no_dicom_has_no_series(
+        self, run: Run, scan: Path, tmp_path: Path
+    ) -> None:
+        ran = run("convert", scan, tmp_path / "out.nrrd", "--series", "1")
+        assert ran.status == 2
+        assert "no series" in ran.err
+
     def test_inspect_tells_them_as_json(self, run: Run, two: Path) -> None:
         told = run("inspect", two, "--json").json
         assert told["ok"] is True
