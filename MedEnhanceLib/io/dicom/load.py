@@ -65,7 +65,8 @@ def read_grid(
     finally:
         archives.forget()
     choice = _choose(found, series, path, monitor)
-    assert choice.part is not None
+    if choice.fault or choice.part is None:
+        raise choice.fault or _object_error(choice)
     stacks = _stacks(choice.part, path.name, Repairs(tilt=True, spacing=True), monitor)
     first, repair = stacks[0].slices[0], stacks[0].repair
     shape: tuple[int, ...] = (len(stacks[0].slices), first.rows, first.columns)
