@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.jobs.files import check_volume_outputs, manifest_path
-from MedEnhanceLib.jobs.like import lay_beside, read_series
+from MedEnhanceLib.jobs.like import lay_beside, name_of, read_series
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume
 
@@ -136,7 +136,7 @@ def placed(volume: Volume, params: DicomParams, monitor: Monitor) -> Volume:
     if params.like is not None:
         return lay_beside(volume, read_series(params.like, monitor), monitor)
     is_dicom = has_images(volume)
-    name = Path(volume.source).name or "the volume"
+    name = name_of(volume)
     if is_dicom and params.names_patient:
         raise ConfigError(
             f"{name} is DICOM and knows its patient",

@@ -40,7 +40,7 @@ def lay_beside(volume: Volume, series: Series, monitor: Monitor) -> Volume:
     gets its image. Else it keeps its own grid, which a warning says.
     Raises InputError where the two have no place in common.
     """
-    name = Path(volume.source).name or "the volume"
+    name = name_of(volume)
     _warn_of_another(volume, series, name, monitor)
     turned = _turned(volume, series.geometry)
     first = None if turned is None else _first_slice(turned, series)
@@ -57,6 +57,11 @@ def lay_beside(volume: Volume, series: Series, monitor: Monitor) -> Volume:
         geometry=series.geometry.cropped((first, 0, 0)),
         origin=series.origin.cropped(first, first + turned.shape[-3]),
     )
+
+
+def name_of(volume: Volume) -> str:
+    """What a message calls it: the last part of its path, without the UID of its series."""
+    return Path(volume.source.partition(" (series ")[0]).name or "the volume"
 
 
 def _warn_of_another(volume: Volume, series: Series, name: str, monitor: Monitor) -> None:
