@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout.frames import copy_elements
-from MedEnhanceLib.io.dicomout.iods import CT_IMAGE, MR_IMAGE
+from MedEnhanceLib.io.dicomout.iods import CONTRAST, CT_IMAGE, MR_IMAGE
 from MedEnhanceLib.io.dicomout.objects import leave_patient_open
-from MedEnhanceLib.io.dicomout.template import Template
+from MedEnhanceLib.io.dicomout.template import Template, copy_attributes
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -65,6 +65,9 @@ def convert(
     ):
         for measures in groups.get("PixelMeasuresSequence") or []:
             measures.SpacingBetweenSlices = between  # highdicom's own finding: 1 for a single slice
+        for values in groups.get("PixelValueTransformationSequence") or []:
+            values.RescaleType = first.get("RescaleType") or "US"
+    _keep_contrast(image, first)
     _number(image.PerFrameFunctionalGroupsSequence)
     _order(image, time_points)
     return image
@@ -82,8 +85,9 @@ def _converted(images: Sequence[Dataset]) -> Dataset:
     }.get(str(first.SOPClassUID), legacy.LegacyConvertedEnhancedPETImage)
     singles = []
     for one in images:
-        # Whose series the images referred to are, which has to be told as well, nobody knows.
-        single = copy_elements(one, without=("ReferencedImageSequence",))
+        # Whose series the images referred to are, which has to be told as well, nobody knows;
+        # nor in which frames a contrast agent shows.
+        single = copy_elements(one, without=("ReferencedImageSequence", *CONTRAST))
         leave_patient_open(single)
         if not (single.get("Laterality") or single.get("ImageLaterality")):
             for keyword in _OF_SIDE:  # a frame's anatomy would have to tell the side
@@ -187,6 +191,19 @@ def _tidy(image: Dataset) -> None:
                     del rest[element.tag]
             if not len(rest):
                 del groups[keyword]
+
+
+def _keep_contrast(image: Dataset, first: Dataset) -> None:
+    """The contrast agent among what the conversion keeps aside."""
+    from pydicom import Dataset
+
+    told = copy_attributes(first, CONTRAST)
+    if not len(told):
+        return
+    shared = image.SharedFunctionalGroupsSequence[0]
+    if "UnassignedSharedConvertedAttributesSequence" not in shared:
+        shared.UnassignedSharedConvertedAttributesSequence = [Dataset()]
+    shared.UnassignedSharedConvertedAttributesSequence[0].update(told)
 
 
 def _number(frames: Sequence[Dataset]) -> None:

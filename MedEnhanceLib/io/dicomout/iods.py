@@ -97,7 +97,8 @@ _EVERY_IMAGE = PATIENT_STUDY | _words("""
     ContainerComponentSequence SpecimenDescriptionSequence
     """)
 
-_CONTRAST = _words("""
+#: The contrast agent, as the classic CT and MR images tell it.
+CONTRAST = _words("""
     ContrastBolusAgent ContrastBolusAgentSequence ContrastBolusAdministrationRouteSequence
     ContrastBolusRoute ContrastBolusVolume ContrastBolusStartTime ContrastBolusStopTime
     ContrastBolusTotalDose ContrastFlowRate ContrastFlowDuration ContrastBolusIngredient
@@ -177,8 +178,8 @@ _CAPTURE = _words("""
     """)
 
 _KEPT = {
-    CT_IMAGE: _EVERY_IMAGE | _CONTRAST | _EQUIPMENT_FRAME | _CT,
-    MR_IMAGE: _EVERY_IMAGE | _CONTRAST | _EQUIPMENT_FRAME | _MR,
+    CT_IMAGE: _EVERY_IMAGE | CONTRAST | _EQUIPMENT_FRAME | _CT,
+    MR_IMAGE: _EVERY_IMAGE | CONTRAST | _EQUIPMENT_FRAME | _MR,
     PET_IMAGE: _EVERY_IMAGE | _EQUIPMENT_FRAME | _PET,
     SECONDARY_CAPTURE: _EVERY_IMAGE | _CAPTURE,
 }

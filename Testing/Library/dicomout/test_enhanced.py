@@ -38,7 +38,7 @@ def ct(make_series: Make, rng: np.random.Generator) -> Volume:
             FrameOfReferenceUID="1.2.3.4",
             BodyPartExamined="KNEE",
             BurnedInAnnotation="NO",
-            BitsStored=16,
+            ContrastBolusAgent="IOHEXOL",
             ReferencedImageSequence=[localizer()],
         )
     )
@@ -76,6 +76,8 @@ def test_nothing_that_is_said_is_lost(tmp_path: Path, ct: Volume) -> None:
     assert image.ImageType[0] == "DERIVED"
     assert (image.LossyImageCompression, image.LossyImageCompressionMethod) == ("01", "UCV")
     assert image.BurnedInAnnotation == "NO"
+    (aside,) = image.SharedFunctionalGroupsSequence[0].UnassignedSharedConvertedAttributesSequence
+    assert aside.ContrastBolusAgent == "IOHEXOL"
     assert [one.Manufacturer for one in image.ContributingEquipmentSequence] == ["MedEnhance"]
     assert image.SeriesDescription == "axial MedEnhance enhanced"
     for frame, source in zip(

@@ -13,7 +13,7 @@ import pytest
 from pydicom import Dataset
 
 from MedEnhanceLib import io
-from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.errors import InputError, MedEnhanceError
 from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.io.dicomout import (
     Derivation,
@@ -344,6 +344,7 @@ def test_other_readers_find_the_same_voxels_in_the_same_place(
         template=read_template(volume.origin),  # type: ignore[arg-type]
         derivation=ENHANCED,
     )
+    _compare_with_gdcm(tmp_path / "out", volume)
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path / "out")))
     image = reader.Execute()
@@ -352,6 +353,52 @@ def test_other_readers_find_the_same_voxels_in_the_same_place(
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
     affine[:3, 3] = image.GetOrigin()
     assert np.abs(affine - volume.geometry.affine_lps).max() < 1e-5 * min(volume.geometry.spacing)
+
+
+def _compare_with_gdcm(folder: Path, volume: Volume) -> None:
+    gdcm = pytest.importorskip("gdcm")
+    for path, slice_ in zip(sorted(folder.iterdir()), volume.voxels, strict=True):
+        reader = gdcm.ImageReader()
+        reader.SetFileName(str(path))
+        assert reader.Read()
+        image = reader.GetImage()
+        stored = np.frombuffer(
+            image.GetBuffer().encode("utf-8", "surrogateescape"), np.int16
+        ).reshape(slice_.shape)
+        assert np.array_equal(stored * image.GetSlope() + image.GetIntercept(), slice_)
+        k = int(path.stem[-4:]) - 1
+        place = volume.geometry.affine_lps @ [0, 0, k, 1]
+        assert np.allclose([image.GetOrigin(n) for n in range(3)], place[:3], atol=1e-6)
+
+
+@pytest.mark.parametrize("enhanced", [False, True], ids=["single", "enhanced"])
+def test_files_of_pydicom_that_can_be_read_pass_the_examiner(
+    tmp_path: Path, examine: Examine, enhanced: bool
+) -> None:
+    files = Path(pydicom.__file__).parent / "data" / "test_files"
+    passed = []
+    for number, path in enumerate(sorted(files.glob("*.dcm"))):
+        name = path.name
+        try:
+            volume = io.load(path)
+        except MedEnhanceError:
+            continue
+        if volume.origin is None or (enhanced and volume.modality not in ("CT", "MR")):
+            continue
+        paths = write_series(
+            volume,
+            tmp_path / str(number),
+            template=read_template(volume.origin),
+            derivation=ENHANCED,
+            enhanced=enhanced,
+        )
+        assert examine(paths[0]) == [], name
+        back = io.load(tmp_path / str(number))
+        assert back.geometry.is_close(volume.geometry, 1e-5), name
+        if volume.units != "relative":  # a dose has 32 bits
+            assert np.array_equal(back.voxels, volume.voxels), name
+        passed.append(name)
+    assert len(passed) >= 10
 
 
 def test_not_a_number_is_refused(ct: Volume) -> None:
