@@ -56,6 +56,7 @@ def mr(
     dataset.HighBit = bits - 1
     dataset.PixelRepresentation = int(stored.dtype.kind == "i")
     del dataset.SmallestImagePixelValue, dataset.LargestImagePixelValue
+    dataset.pop("DataSetTrailingPadding", None)  # it would hide that a file is cut
     order = ">" if syntax == f"{_UID}.2" else "<"
     if stream is None:
         dataset.PixelData = stored.astype(stored.dtype.newbyteorder(order)).tobytes()

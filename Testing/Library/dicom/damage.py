@@ -1,0 +1,237 @@
+"""Damages real files at random and reads them; prints what came of it as one line of JSON.
+
+python -m Library.dicom.damage SEED CASES [ONLY]: ONLY is the number of one case, to look into it.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import random
+import struct
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from Library.dicom.images import Image, of_every_syntax
+from Library.dicom.oracle import planes_of
+
+from MedEnhanceLib.errors import MedEnhanceError
+from MedEnhanceLib.io.dicom import load_dicom
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.volume import Volume
+
+#: Seconds that one file of a few kilobytes may take before it counts as a hang.
+_SLOWEST = 20.0
+_MARKED = 132
+
+
+# ------------------------------------------------------------ damage
+
+
+def flip(content: bytearray, draw: random.Random, _other: bytes) -> None:
+    for _ in range(draw.choice((1, 1, 1, 2, 8))):
+        content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+
+
+def flip_header(content: bytearray, draw: random.Random, _other: bytes) -> None:
+    content[draw.randrange(_MARKED, max(_pixels_at(content), _MARKED + 1))] ^= 1 << draw.randrange(
+        8
+    )
+
+
+def cut(content: bytearray, draw: random.Random, _other: bytes) -> None:
+    del content[draw.randrange(len(content)) :]
+
+
+def cut_out(content: bytearray, draw: random.Random, _other: bytes) -> None:
+    start = draw.randrange(len(content))
+    del content[start : start + draw.choice((1, 2, 4, 8, 100, 512))]
+
+
+def zero(content: bytearray, draw: random.Random, _other: bytes) -> None:
+    start = draw.randrange(len(content))
+    end = min(start + draw.choice((1, 2, 4, 16, 128, 512)), len(content))
+    content[start:end] = bytes(end - start)
+
+
+def overwrite(content: bytearray, draw: random.Random, _other: bytes) -> None:
+    start = draw.randrange(len(content))
+    end = min(start + draw.choice((1, 2, 4, 16, 128)), len(content))
+    content[start:end] = draw.randbytes(end - start)
+
+
+def repeat(content: bytearray, draw: random.Random, _other: bytes) -> None:
+    start = draw.randrange(len(content))
+    content[start:start] = content[start : start + draw.choice((1, 2, 4, 16, 512))]
+
+
+def lengthen(content: bytearray, draw: random.Random, _other: bytes) -> None:
+    """A length of an element becomes another one."""
+    at = draw.choice(_elements(content))[0]
+    long = content[at + 4 : at + 6] in (b"OB", b"OW", b"SQ", b"UN", b"UT")
+    start, size = (at + 8, 4) if long else (at + 6, 2)
+    if not content[at + 4 : at + 6].isalpha():
+        start, size = at + 4, 4
+    number = draw.choice((0, 1, 2, 3, 4, 8, 64, 0xFFFE, 0xFFFF, draw.randrange(1 << 8 * size)))
+    content[start : start + size] = (number % (1 << 8 * size)).to_bytes(size, "little")
+
+
+def swap_tags(content: bytearray, draw: random.Random, _other: bytes) -> None:
+    one, other = draw.choice(_elements(content))[0], draw.choice(_elements(content))[0]
+    content[one : one + 4], content[other : other + 4] = (
+        content[other : other + 4],
+        content[one : one + 4],
+    )
+
+
+def swap_elements(content: bytearray, draw: random.Random, _other: bytes) -> None:
+    elements = _elements(content)
+    (a, b), (c, d) = sorted((draw.choice(elements), draw.choice(elements)))
+    if b <= c:
+        content[a:d] = content[c:d] + content[b:c] + content[a:b]
+
+
+def double_element(content: bytearray, draw: random.Random, _other: bytes) -> None:
+    start, end = draw.choice(_elements(content))
+    again = bytearray(content[start:end])
+    if draw.random() < 0.5:
+        again[-1 - draw.randrange(min(4, len(again)))] ^= 1 << draw.randrange(8)
+    at = draw.choice((end, draw.choice(_elements(content))[0]))
+    content[at:at] = again
+
+
+def drop_element(content: bytearray, draw: random.Random, _other: bytes) -> None:
+    start, end = draw.choice(_elements(content))
+    del content[start:end]
+
+
+def change_digit(content: bytearray, draw: random.Random, _other: bytes) -> None:
+    digits = [at for at in range(_MARKED, _pixels_at(content)) if 48 <= content[at] < 58]
+    if digits:
+        content[draw.choice(digits)] = draw.choice(b"0123456789.-eE ")
+
+
+def splice(content: bytearray, draw: random.Random, other: bytes) -> None:
+    content[draw.randrange(len(content)) :] = other[draw.randrange(len(other)) :]
+
+
+_DAMAGES: tuple[Callable[[bytearray, random.Random, bytes], None], ...] = (
+    flip, flip, flip_header, flip_header, cut, cut_out, zero, overwrite, repeat, lengthen,
+    lengthen, swap_tags, swap_elements, double_element, drop_element, change_digit, splice,
+)  # fmt: skip
+
+
+def _pixels_at(content: bytes) -> int:
+    found = max(content.rfind(b"\xe0\x7f\x10\x00"), content.rfind(b"\x7f\xe0\x00\x10"))
+    return found if found > _MARKED else len(content)
+
+
+def _elements(content: bytes) -> list[tuple[int, int]]:
+    """Where the elements at the top begin and end, as far as they can be followed."""
+    found, at = [], _MARKED
+    while at + 8 <= len(content):
+        order = ">" if at and found and b"1.2.840.10008.1.2.2\0" in content[:400] else "<"
+        group = struct.unpack_from("<H", content, at)[0]
+        order = "<" if group == 2 else order
+        vr = bytes(content[at + 4 : at + 6])
+        if vr in (b"OB", b"OW", b"SQ", b"UN", b"UT"):
+            value, length = at + 12, struct.unpack_from(order + "I", content, at + 8)[0]
+        elif vr.isalpha() and vr.isupper():
+            value, length = at + 8, struct.unpack_from(order + "H", content, at + 6)[0]
+        else:
+            value, length = at + 8, struct.unpack_from("<I", content, at + 4)[0]
+        end = min(value + length, len(content))
+        found.append((at, end))
+        at = end
+    return found
+
+
+# ------------------------------------------------------------ the verdict
+
+
+def verdict(content: bytes, original: Volume, file: Path) -> str:
+    """What came of a damaged file: error, original or told; else what is wrong."""
+    file.write_bytes(content)
+    began = time.monotonic()
+    try:
+        volume = load_dicom(file, monitor=Monitor())
+    except MedEnhanceError:
+        volume = None
+    except Exception as wrong:  # noqa: BLE001 - whatever it is, it is the finding
+        return f"raised {type(wrong).__name__}: {wrong}"
+    if time.monotonic() - began > _SLOWEST:
+        return f"took {time.monotonic() - began:.0f} s"
+    if volume is None:
+        return "error"
+    if np.array_equal(volume.voxels, original.voxels) and volume.geometry == original.geometry:
+        return "original"
+    return _held_against_the_file(volume, content)
+
+
+def _held_against_the_file(volume: Volume, content: bytes) -> str:
+    planes = planes_of(content)
+    if planes is None:
+        return f"gave {volume.shape}, but the file contradicts itself"
+    normal = np.cross(planes[0].orientation[:3], planes[0].orientation[3:])
+    planes.sort(key=lambda plane: float(normal @ np.asarray(plane.position)))
+    told = np.stack([plane.values for plane in planes]).reshape(-1)
+    if told.size != volume.voxels.size:
+        return f"gave {volume.shape}, the file says {len(planes)} planes"
+    if volume.shape[-2:] != planes[0].values.shape:
+        return f"gave {volume.shape}, the file says {planes[0].values.shape}"
+    if not np.allclose(volume.voxels.reshape(-1), told, rtol=1e-6, atol=1e-6):
+        return "gave other voxels than the file says"
+    geometry, first = volume.geometry, planes[0]
+    if not np.allclose(geometry.origin, first.position, rtol=1e-9, atol=1e-6):
+        return f"lies at {geometry.origin}, the file says {first.position}"
+    if not np.allclose(geometry.spacing[:2], first.spacing[::-1], rtol=1e-9):
+        return f"has spacing {geometry.spacing}, the file says {first.spacing}"
+    cosines = np.asarray(geometry.direction)[:, :2].T.reshape(-1)
+    if not np.allclose(cosines, first.orientation, atol=5e-3):
+        return f"has direction {cosines}, the file says {first.orientation}"
+    return "told"
+
+
+def main(seed: int, cases: int, only: int | None = None) -> dict[str, object]:
+    faulthandler.enable()
+    faulthandler.dump_traceback_later(_SLOWEST * 4, exit=True)
+    warnings.simplefilter("ignore")
+    images = of_every_syntax()
+    counts: Counter[str] = Counter()
+    wrong: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        originals = [_original(image, Path(folder) / "original.dcm") for image in images]
+        file = Path(folder) / "damaged.dcm"
+        for case in range(cases) if only is None else [only]:
+            faulthandler.cancel_dump_traceback_later()
+            faulthandler.dump_traceback_later(_SLOWEST * 4, exit=True)
+            draw = random.Random(f"{seed} {case}")
+            which = case % len(images)
+            damage = draw.choice(_DAMAGES)
+            content = bytearray(images[which].content)
+            damage(content, draw, draw.choice(images).content)
+            found = verdict(bytes(content), originals[which], file)
+            if only is not None:
+                Path("damaged.dcm").write_bytes(content)
+            if found not in ("error", "original", "told"):
+                wrong.append(f"{case} {images[which].name}, {damage.__name__}: {found}")
+                found = "wrong"
+            counts[found] += 1
+            counts[f"{damage.__name__} {found}"] += 1
+    faulthandler.cancel_dump_traceback_later()
+    return {"counts": dict(counts), "wrong": wrong}
+
+
+def _original(image: Image, file: Path) -> Volume:
+    file.write_bytes(image.content)
+    return load_dicom(file, monitor=Monitor())
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(*map(int, sys.argv[1:]))))

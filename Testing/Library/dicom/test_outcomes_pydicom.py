@@ -1,0 +1,206 @@
+"""What becomes of each file of pydicom's own collection and of pydicom-data: a volume that other
+readers give too, or an error that says why not. Files that come anew fail until they are stated.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib.util
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pydicom.data
+import pytest
+
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.dicom import load_dicom
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.volume import Volume
+
+PACKAGED = Path(pydicom.data.__file__).parent / "test_files"
+_SPEC = importlib.util.find_spec("data_store")
+MORE = Path(_SPEC.origin).parent / "data" if _SPEC and _SPEC.origin else Path("pydicom-data")
+
+SCREENSHOT = "a secondary capture: a screenshot or a scan of film, without a place in the patient"
+ULTRASOUND = "ultrasound, without a place in the patient"
+RADIOGRAPH = "a computed radiograph: a projection through the body, without a place"
+FRAMES = "frames in one file, and none says its place in the patient"
+NO_DICOM = "is not a DICOM file"
+SEGMENTS = "is no image but: Segmentation Storage, a segmentation"
+OFFSETS = "GridFrameOffsetVector is .*"
+NO_CLASS = "SOPClassUID is missing"
+REPORT = "a structured report"
+DISC = "holds 21 series"
+#: Shape and type of a volume, or what its error says; a pattern stands for all that fit it.
+PACKAGED_OUTCOMES: dict[str, tuple[tuple[int, ...], str] | str] = {
+    "693_J2KI.dcm": ((1, 512, 512), "CT int16"),
+    "CT_small.dcm": ((1, 128, 128), "CT int16"),
+    "J2K_pixelrep_mismatch.dcm": ((1, 512, 512), "CT int16"),
+    "MR_small.dcm": ((1, 64, 64), "MR int16"),
+    "MR_small_[!pt]*.dcm": ((1, 64, 64), "MR int16"),
+    "MR_small_padded.dcm": "too long: 8320 bytes, and 64×64 of 16 bits need 8192",
+    "MR_truncated.dcm": "reaches beyond the end",
+    "examples_overlay.dcm": ((1, 300, 484), "MR uint16"),
+    "rtdose.dcm": ((15, 10, 10), "OT float64"),
+    "rtdose_expb.dcm": ((15, 10, 10), "OT float64"),
+    "rtdose_rle.dcm": ((15, 10, 10), "OT float64"),
+    "rtdose*_1frame.dcm": OFFSETS,
+    "badVR.dcm": "NumberOfFrames is 1A",
+    "liver*_1frame.dcm": SEGMENTS,
+    "SC_*frame.dcm": FRAMES,
+    "SC_*[!e].dcm": SCREENSHOT,
+    "SC_rgb_*rle.dcm": SCREENSHOT,
+    "SC_rgb_jls_lossy_*e.dcm": SCREENSHOT,
+    "GDCMJ2K_TextGBR.dcm": SCREENSHOT,
+    "JP*.dcm": SCREENSHOT,
+    "image_dfl.dcm": SCREENSHOT,
+    "ExplVR_BigEnd.dcm": ULTRASOUND,
+    "examples_[!oy]*.dcm": ULTRASOUND,
+    "examples_ybr_color.dcm": FRAMES,
+    "ExplVR_*NoMeta.dcm": "an RT ion plan: how to irradiate, not an image",
+    "rtplan*.dcm": "an RT plan: how to irradiate, not an image",
+    "rtstruct.dcm": "contours drawn on images",
+    "reportsi*.dcm": REPORT,
+    "test-SR.dcm": REPORT,
+    "waveform_ecg.dcm": "a waveform",
+    "UN_sequence.dcm": NO_CLASS,
+    "empty_charset_LEI.dcm": NO_CLASS,
+    "meta_missing_tsyntax.dcm": NO_CLASS,
+    "nested_priv_SQ.dcm": NO_CLASS,
+    "no_meta_group_length.dcm": NO_CLASS,
+    "priv_SQ.dcm": NO_CLASS,
+    "no_meta.dcm": NO_DICOM,
+    "*.dump": NO_DICOM,
+    "*.json": NO_DICOM,
+    "crayons.icc": NO_DICOM,
+    "zipMR.gz": NO_DICOM,
+    "README.txt": "line 1: Test Files used",
+    "dicomdirtests/README.txt": "line 1: In this directory",
+    "dicomdirtests/DICOMDIR*": DISC,
+    "dicomdirtests/TINY_ALPHA/README": NO_DICOM,
+    "dicomdirtests/TINY_ALPHA/DICOMDIR": "holds no image that gives a volume",
+    "dicomdirtests/TINY_ALPHA/*/IM*": "Rows is missing",
+    "dicomdirtests/77654033/CR*": RADIOGRAPH,
+    "dicomdirtests/*/CT*/*": ((1, 16, 16), "CT int16"),
+    "dicomdirtests/*/MR*/*": ((1, 16, 16), "MR int16"),
+}
+MORE_OUTCOMES: dict[str, tuple[tuple[int, ...], str] | str] = {
+    "693_*.dcm": ((1, 512, 512), "CT int16"),
+    "MR-SIEMENS-DICOM-WithOverlays.dcm": ((1, 484, 484), "MR uint16"),
+    "MR2_*.dcm": ((1, 1024, 1024), "MR float32"),
+    "bad_sequence.dcm": ((1, 512, 512), "CT int16"),
+    "eCT_Supplemental.dcm": ((2, 512, 512), "CT int16"),
+    "explicit_VR-UN.dcm": ((1, 512, 512), "CT int16"),
+    "emri_small*.dcm": FRAMES,
+    "liver*.dcm": SEGMENTS,
+    "JP*.dcm": SCREENSHOT,
+    "JPGLosslessP14SV1_1s_1f_8b.dcm": ULTRASOUND,
+    "OBXXXX1A*2frame.dcm": FRAMES,
+    "OBXXXX1A.dcm": ULTRASOUND,
+    "OBXXXX1A_expb.dcm": ULTRASOUND,
+    "OBXXXX1A_rle.dcm": ULTRASOUND,
+    "OT-PAL-8-face.dcm": SCREENSHOT,
+    "RG*.dcm": RADIOGRAPH,
+    "SC_*2frame.dcm": FRAMES,
+    "SC_*[!e].dcm": SCREENSHOT,
+    "US1_*.dcm": ULTRASOUND,
+    "color-p*.dcm": ULTRASOUND,
+    "color3d_jpeg_baseline.dcm": FRAMES,
+    "gdcm-US-ALOKA-16*.dcm": ULTRASOUND,
+    "?lut_*.dcm": SCREENSHOT,
+}
+#: Files that a second reader reads otherwise, and why it is not followed.
+OTHERWISE = {
+    "rtdose.dcm": "SimpleITK gives the numbers without DoseGridScaling",
+    "rtdose_expb.dcm": "SimpleITK gives the numbers without DoseGridScaling",
+    "rtdose_rle.dcm": "SimpleITK gives the numbers without DoseGridScaling",
+    "eCT_Supplemental.dcm": "SimpleITK keeps the order of the frames, against their normal",
+}
+
+
+def files_below(folder: Path) -> list[str]:
+    return sorted(
+        str(path.relative_to(folder).as_posix()) for path in folder.rglob("*") if path.is_file()
+    )
+
+
+def stated(name: str, outcomes: dict[str, Any]) -> Any:
+    """The outcome of the file: that under its own name, or else under the one pattern that fits."""
+    if name in outcomes:
+        return outcomes[name]
+    fitting = {repr(told): told for key, told in outcomes.items() if fnmatch.fnmatch(name, key)}
+    assert len(fitting) == 1, f"{name}: {len(fitting)} outcomes are stated"
+    return next(iter(fitting.values()))
+
+
+def check(file: Path, outcome: tuple[tuple[int, ...], str] | str) -> None:
+    if isinstance(outcome, str):
+        with pytest.raises(InputError, match=outcome) as caught:
+            load_dicom(file, monitor=Monitor())
+        assert file.name in caught.value.message
+        return
+    shape, kind = outcome
+    volume = load_dicom(file, monitor=Monitor())
+    assert (volume.shape, f"{volume.modality} {volume.dtype}") == (shape, kind)
+    assert np.allclose(volume.voxels, as_pydicom_reads(file), rtol=1e-6, atol=1e-6)
+    if file.name not in OTHERWISE:
+        other = as_simpleitk_reads(file)
+        if other is not None:
+            assert np.allclose(volume.voxels.reshape(other.shape), other, rtol=1e-6, atol=1e-3)
+
+
+def as_pydicom_reads(file: Path) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = pydicom.dcmread(file)
+        pixels = dataset.pixel_array.astype(np.float64)
+    pixels = pixels.reshape(-1, *pixels.shape[-2:])
+    shared = dataset.get("SharedFunctionalGroupsSequence")
+    values = shared[0].PixelValueTransformationSequence[0] if shared else dataset
+    slope = dataset.get("DoseGridScaling", values.get("RescaleSlope", 1))
+    found = pixels * float(slope) + float(values.get("RescaleIntercept", 0))
+    return found[::-1] if file.name == "eCT_Supplemental.dcm" else found  # rows run to the right
+
+
+def as_simpleitk_reads(file: Path) -> np.ndarray | None:
+    """Its intensities; None where GDCM cannot read the file."""
+    sitk: Any = pytest.importorskip("SimpleITK")
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(file))
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        image = reader.Execute()
+    except RuntimeError:
+        return None
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+    return np.asarray(sitk.GetArrayFromImage(image))
+
+
+@pytest.mark.parametrize("name", files_below(PACKAGED))
+def test_each_file_of_pydicom_has_its_stated_outcome(name: str) -> None:
+    check(PACKAGED / name, stated(name, PACKAGED_OUTCOMES))
+
+
+@pytest.mark.skipif(not MORE.is_dir(), reason="the package pydicom-data is missing")
+@pytest.mark.parametrize("name", files_below(MORE) if MORE.is_dir() else ["none"])
+def test_each_file_of_pydicom_data_has_its_stated_outcome(name: str) -> None:
+    check(MORE / name, stated(name, MORE_OUTCOMES))
+
+
+@pytest.mark.parametrize("kind", ["I", "R"])
+def test_lossless_twins_are_equal_and_lossy_ones_near(kind: str) -> None:
+    if not MORE.is_dir():
+        pytest.skip("the package pydicom-data is missing")
+    for name in ("693", "MR2"):
+        plain = load_dicom(MORE / f"{name}_UNC{kind}.dcm", monitor=Monitor())
+        twin = PACKAGED if (name, kind) == ("693", "I") else MORE
+        packed: Volume = load_dicom(twin / f"{name}_J2K{kind}.dcm", monitor=Monitor())
+        assert np.array_equal(packed.voxels, plain.voxels)
+        assert packed.geometry == plain.geometry
+        assert bool(packed.lossy) == (kind == "I")
