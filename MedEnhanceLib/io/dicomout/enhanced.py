@@ -1,8 +1,8 @@
 """Many frames in one file: the images of a derived series as a legacy converted enhanced image.
 
 highdicom does the conversion. It takes the single images for stored ones and refers to them; ours
-never are, so references to the true sources take their place. Frames stay in our order, along the
-normal: readers that know nothing of dimension indices (GDCM, and ITK with it) rely on it.
+never are, so references to the true sources take their place. Frames stay in the order of the
+slices, along the normal; highdicom would sort them against it, and every reader turn them round.
 """
 
 from __future__ import annotations

@@ -219,6 +219,36 @@ def test_pet_that_does_not_tell_its_decay_is_no_pet_image(
     assert any(lacking in said for said in ear.warnings)
 
 
+def test_what_a_source_says_against_the_standard_is_not_passed_on(
+    tmp_path: Path, make_series: Make, examine: Examine
+) -> None:
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "1", "99X", "lying"
+    volume = io.load(
+        make_series(
+            np.zeros((2, 3, 4), np.int16),
+            SOPClassUID=MR_IMAGE,
+            Modality="MR",
+            RescaleSlope=None,
+            RescaleIntercept=None,
+            ScanningSequence="SE",
+            SequenceVariant="NONE",
+            InversionTime="100",
+            TriggerTime="200",
+            PatientPosition="HFS",
+            PatientOrientationCodeSequence=[code],
+            BodyPartExamined="EXTREMITY",
+        )
+    )
+    image = derive(volume)[0]
+    for keyword in ("InversionTime", "TriggerTime", "PatientOrientationCodeSequence"):
+        assert keyword not in image
+    assert image.PatientPosition == "HFS"
+    template = read_template(volume.origin)  # type: ignore[arg-type]
+    paths = write_series(volume, tmp_path / "out", template=template, derivation=ENHANCED)
+    assert examine(paths[0]) == []
+
+
 def test_lossy_once_is_lossy_for_ever(make_series: Make, examine: Examine, tmp_path: Path) -> None:
     folder = make_series(
         np.zeros((2, 3, 4), np.int16),
