@@ -25,11 +25,11 @@ class Reason:
 _NO_IMAGES = {
     "66.4": Reason(
         "a segmentation: labels drawn on images, not the images",
-        "Give the images; to view the segments, import it with Slicer's DICOM module.",
+        "Give the images; or give this file alone, to load its labels.",
     ),
     "66.7": Reason(
         "a label map segmentation: labels drawn on images, not the images",
-        "Give the images; to view the segments, import it with Slicer's DICOM module.",
+        "Give the images; or give this file alone, to load its labels.",
     ),
     "66.5": Reason("a surface segmentation: meshes, not images"),
     "66.6": Reason("tractography results: tracks, not images"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from MedEnhanceLib.errors import GeometryError, InputError, MedEnhanceError
 from MedEnhanceLib.geometry import Geometry
-from MedEnhanceLib.io.dicom import archives
+from MedEnhanceLib.io.dicom import archives, segmentation
 from MedEnhanceLib.io.dicom.copies import require_identical
 from MedEnhanceLib.io.dicom.derived import earlier_steps
 from MedEnhanceLib.io.dicom.group import Part, interval_s
@@ -42,12 +42,16 @@ def load_dicom(
     path: a folder, zip, DICOMDIR, list of files or one file (see sources.find_files).
     series: which one, by its number in the list that the error shows, by UID or by UID/part.
     Left out, it is the one series of images that is there. repairs: what may be resampled.
+    A segmentation that is named, or that is all there is, becomes a volume of labels.
     Raises InputError (GeometryError) where several series fit, and for what gives no volume: with
     the file and the reason.
     """
     try:
         found = choices(scan(path, monitor.part(0, 0.3)), path.name)
-        return _volume(_choose(found, series, path, monitor), path, modality, repairs, monitor)
+        choice = _choose(found, series, path, monitor)
+        if choice.part is None and _is_segmentation(choice):
+            return _segmentation(choice, path, monitor)
+        return _volume(choice, path, modality, repairs, monitor)
     finally:
         archives.forget()
 
@@ -82,15 +86,32 @@ def read_grid(
 def _choose(found: Sequence[Choice], wish: str | None, path: Path, monitor: Monitor) -> Choice:
     fitting = _all_volumes(found) if wish is None else _wished(found, wish)
     if not fitting and wish is None:
+        if len(found) == 1 and _is_segmentation(found[0]):
+            return found[0]
         raise _no_volume(found, path)
     if wish is None:
         _tell_others([one for one in found if one not in fitting], path.name, monitor)
     if len(fitting) != 1:
         raise _ask(fitting or _all_volumes(found), bool(fitting), wish, path)
     chosen = fitting[0]
-    if chosen.part is None:
+    if chosen.part is None and not _is_segmentation(chosen):
         raise _object_error(chosen)
     return chosen
+
+
+def _is_segmentation(choice: Choice) -> bool:
+    return choice.about.sop_class in segmentation.CLASSES and not choice.about.damaged
+
+
+def _segmentation(choice: Choice, path: Path, monitor: Monitor) -> Volume:
+    if choice.row.files > 1:
+        raise InputError(
+            f"{path} holds {choice.row.files} segmentations in one series "
+            f"({choice.about.file.name} first)",
+            "Give the file of the one that you want.",
+        )
+    source = f"{path} (series {choice.row.key})"
+    return segmentation.read_segmentation(choice.about.file, source, monitor.part(0.3, 1))
 
 
 def _all_volumes(found: Sequence[Choice]) -> list[Choice]:

@@ -90,6 +90,11 @@ def frames_of(header: Dataset, file: FileRef, common: Slice) -> list[Slice]:
     return _with_stacks(planes, frames)
 
 
+def functional_group(name: str, *groups: Dataset) -> Dataset:
+    """The first item of a functional group, from the first of `groups` that has it, or empty."""
+    return _Frame(groups).of(name)
+
+
 class _Frame:
     """The functional groups of one frame: its own first, then those that all share."""
 

@@ -69,7 +69,7 @@ def read_intensities(slices: Sequence[Slice], modality: str, name: str, monitor:
             f"{name}: RescaleIntercept is missing, so that the stored numbers give no HU",
             "Load it as what it is, with the modality OT (--modality OT, modality='OT').",
         )
-    stored = _stored(slices, name, monitor)
+    stored = read_stored(slices, name, monitor)
     _tell_padding(slices, name, monitor)
     monitor.check()
     return rescale_slices(
@@ -79,8 +79,11 @@ def read_intensities(slices: Sequence[Slice], modality: str, name: str, monitor:
     )
 
 
-def _stored(slices: Sequence[Slice], name: str, monitor: Monitor) -> Voxels:
-    """Stored numbers [K, J, I] in one array; with a lookup table, what they look up."""
+def read_stored(slices: Sequence[Slice], name: str, monitor: Monitor) -> Voxels:
+    """Stored numbers [K, J, I] in one array; with a lookup table, what they look up.
+
+    Raises as `read_intensities` does.
+    """
     files = _Files()
     first = files.of(slices[0], name)
     dtype = np.result_type(*{_dtype(one, first.layout) for one in slices})

@@ -29,7 +29,6 @@ ULTRASOUND = "ultrasound, without a place in the patient"
 RADIOGRAPH = "a computed radiograph: a projection through the body, without a place"
 FRAMES = "frames in one file, and none says its place in the patient"
 NO_DICOM = "is not a DICOM file"
-SEGMENTS = "is no image but: Segmentation Storage, a segmentation"
 OFFSETS = "GridFrameOffsetVector is .*"
 NO_CLASS = "SOPClassUID is missing"
 REPORT = "a structured report"
@@ -49,7 +48,7 @@ PACKAGED_OUTCOMES: dict[str, tuple[tuple[int, ...], str] | str] = {
     "rtdose_rle.dcm": ((15, 10, 10), "OT float64"),
     "rtdose*_1frame.dcm": OFFSETS,
     "badVR.dcm": "NumberOfFrames is 1A",
-    "liver*_1frame.dcm": SEGMENTS,
+    "liver*_1frame.dcm": "NumberOfFrames is 1, but 3 frames are described",
     "SC_*frame.dcm": FRAMES,
     "SC_*[!e].dcm": SCREENSHOT,
     "SC_rgb_*rle.dcm": SCREENSHOT,
@@ -95,7 +94,7 @@ MORE_OUTCOMES: dict[str, tuple[tuple[int, ...], str] | str] = {
     "eCT_Supplemental.dcm": ((2, 512, 512), "CT int16"),
     "explicit_VR-UN.dcm": ((1, 512, 512), "CT int16"),
     "emri_small*.dcm": FRAMES,
-    "liver*.dcm": SEGMENTS,
+    "liver*.dcm": ((3, 512, 512), "SEG uint8"),
     "JP*.dcm": SCREENSHOT,
     "JPGLosslessP14SV1_1s_1f_8b.dcm": ULTRASOUND,
     "OBXXXX1A*2frame.dcm": FRAMES,
@@ -117,6 +116,8 @@ OTHERWISE = {
     "rtdose.dcm": "SimpleITK gives the numbers without DoseGridScaling",
     "rtdose_expb.dcm": "SimpleITK gives the numbers without DoseGridScaling",
     "rtdose_rle.dcm": "SimpleITK gives the numbers without DoseGridScaling",
+    "liver.dcm": "SimpleITK gives 255 for a voxel of the segment",
+    "liver_expb.dcm": "SimpleITK gives 255 for a voxel of the segment",
     "eCT_Supplemental.dcm": "SimpleITK keeps the order of the frames, against their normal",
 }
 
@@ -159,7 +160,7 @@ def as_pydicom_reads(file: Path) -> np.ndarray:
         pixels = dataset.pixel_array.astype(np.float64)
     pixels = pixels.reshape(-1, *pixels.shape[-2:])
     shared = dataset.get("SharedFunctionalGroupsSequence")
-    values = shared[0].PixelValueTransformationSequence[0] if shared else dataset
+    values = shared[0].get("PixelValueTransformationSequence", [dataset])[0] if shared else dataset
     slope = dataset.get("DoseGridScaling", values.get("RescaleSlope", 1))
     found = pixels * float(slope) + float(values.get("RescaleIntercept", 0))
     return found[::-1] if file.name == "eCT_Supplemental.dcm" else found  # rows run to the right

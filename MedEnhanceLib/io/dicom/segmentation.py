@@ -1,0 +1,175 @@
+"""A DICOM segmentation → a volume of labels; the number of a segment is its label.
+
+Source: DICOM PS3.3 A.51 and C.8.20. Frames without a voxel of their segment may be left out.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.errors import GeometryError, InputError
+from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.io.dicom.elements import text, whole
+from MedEnhanceLib.io.dicom.marks import pydicom_failures
+from MedEnhanceLib.io.dicom.multiframe import frames_of, functional_group
+from MedEnhanceLib.io.dicom.pixels import read_stored
+from MedEnhanceLib.io.dicom.slices import Slice
+from MedEnhanceLib.io.dicom.sources import FileRef
+from MedEnhanceLib.io.dicom.stack import stack
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.volume import Volume, Voxels
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+_CLASS = "1.2.840.10008.5.1.4.1.1.66."
+_LABEL_MAP = f"{_CLASS}7"
+#: The classes that hold labels on a grid.
+CLASSES = (f"{_CLASS}4", _LABEL_MAP)
+_ELEMENTS = (
+    "SOPClassUID", "Rows", "Columns", "NumberOfFrames", "BitsAllocated", "BitsStored",
+    "PixelRepresentation", "PhotometricInterpretation", "FrameOfReferenceUID", "SegmentationType",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "SegmentSequence",
+)  # fmt: skip
+_COPY_AGAIN = "Copy or export the file again."
+_OTHER_READER = "Import it with 3D Slicer (extension QuantitativeReporting), and save it as NRRD."
+#: Of the distance between planes: how far one may lie off the grid of the others.
+_OFF = 0.05
+_MOST_PLANES = 65535
+
+
+def read_segmentation(file: FileRef, source: str, monitor: Monitor) -> Volume:
+    """The labels of a segmentation, [K, J, I], 0 where no segment is; modality SEG.
+
+    source: for messages and provenance. Raises InputError (GeometryError) for segments that
+    overlap or are shares (fractional), for frames beside a grid, and for what is damaged.
+    """
+    header = _header(file)
+    kind = text(header, "SegmentationType").upper()
+    is_map = text(header, "SOPClassUID") == _LABEL_MAP
+    what = f"{file.name}, a {'label map ' if is_map else ''}segmentation"
+    if not is_map and kind != "BINARY":
+        raise InputError(
+            f"{what}: SegmentationType is {kind or 'missing'}: it holds no labels", _OTHER_READER
+        )
+    try:
+        planes = frames_of(header, file, _common(header, file))
+        frames = _items(header, "PerFrameFunctionalGroupsSequence")
+        segments = [0 if is_map else _segment(frame, header) for frame in frames]
+    except InputError as cause:
+        raise InputError(f"{what}: {cause.message}", cause.hint) from cause
+    places, geometry = _grid(planes, file, monitor)
+    return Volume(
+        _labels(planes, places, segments, file, monitor),
+        geometry,
+        modality="SEG",
+        source=source,
+    )
+
+
+def _header(file: FileRef) -> Dataset:
+    pydicom = require("pydicom", purpose="Reading DICOM")
+    try:
+        with warnings.catch_warnings(), file.open() as stream:
+            warnings.simplefilter("ignore")
+            found = pydicom.dcmread(
+                stream, stop_before_pixels=True, specific_tags=list(_ELEMENTS), force=True
+            )
+            for _ in found:  # pydicom decodes an element when it is first looked at
+                pass
+    except pydicom_failures() as cause:
+        reason = " ".join(str(cause).split())[:300] or type(cause).__name__
+        raise InputError(
+            f"{file.name}: its header cannot be read: {reason}", _COPY_AGAIN
+        ) from cause
+    return cast("Dataset", found)
+
+
+def _common(header: Dataset, file: FileRef) -> Slice:
+    bits = whole(header, "BitsAllocated")
+    return Slice(
+        file=file,
+        rows=whole(header, "Rows"),
+        columns=whole(header, "Columns"),
+        bits_allocated=bits,
+        bits_stored=whole(header, "BitsStored") or bits,
+        signed=whole(header, "PixelRepresentation") == 1,
+        photometric=text(header, "PhotometricInterpretation"),
+        frame_of_reference=text(header, "FrameOfReferenceUID"),
+    )
+
+
+def _segment(frame: Dataset, header: Dataset) -> int:
+    shared = _items(header, "SharedFunctionalGroupsSequence")
+    found = functional_group("SegmentIdentificationSequence", frame, *shared)
+    number = whole(found, "ReferencedSegmentNumber")
+    known = {whole(item, "SegmentNumber") for item in _items(header, "SegmentSequence")}
+    if number not in known or not 0 < number < 1 << 16:
+        raise InputError(f"a frame belongs to segment {number}, which is unknown", _COPY_AGAIN)
+    return number
+
+
+def _grid(planes: Sequence[Slice], file: FileRef, monitor: Monitor) -> tuple[list[int], Geometry]:
+    """Which place along the normal each frame has, and the grid of all places."""
+    name = file.name
+    first = planes[0]
+    if any(plane.position is None or plane.orientation is None for plane in planes):
+        stack(planes, name, monitor)  # names what is missing
+        raise GeometryError(f"{name}: its frames have no place in the patient", _COPY_AGAIN)
+    orientation = np.asarray(first.orientation)
+    normal = np.cross(orientation[:3], orientation[3:])
+    along = np.array([float(normal @ np.asarray(plane.position)) for plane in planes])
+    lowest = planes[int(along.argmin())]
+    apart = np.diff(np.unique(np.round(along, 4)))
+    step = first.between or (float(apart.min()) if apart.size else first.thickness or 0.0)
+    if not 0 < step < np.inf:
+        raise GeometryError(f"{name}: the distance between its planes is unknown", _COPY_AGAIN)
+    exact = (along - along.min()) / step
+    places = np.round(exact).astype(int)
+    if np.abs(exact - places).max() > _OFF or places.max() > _MOST_PLANES:
+        raise GeometryError(
+            f"{name}: its frames lie beside a grid of {step:g} mm", "Export the segmentation again."
+        )
+    # Where every frame of a place was left out, a plane of the same grid stands in for it.
+    filled = [
+        replace(lowest, position=tuple((np.asarray(lowest.position) + step * k * normal).tolist()))
+        for k in range(int(places.max()) + 1)
+    ]
+    own = {int(place): plane for place, plane in zip(places, planes, strict=True)}
+    whole_grid = stack([own.get(k, one) for k, one in enumerate(filled)], name, monitor)
+    return places.tolist(), whole_grid.geometry
+
+
+def _labels(
+    planes: Sequence[Slice],
+    places: Sequence[int],
+    segments: Sequence[int],
+    file: FileRef,
+    monitor: Monitor,
+) -> Voxels:
+    """Labels [K, J, I]; segments: of each frame, 0 where its pixels are the labels themselves."""
+    dtype = np.uint8 if max(segments) < 256 and planes[0].bits_allocated <= 8 else np.uint16
+    labels = np.zeros((max(places) + 1, planes[0].rows, planes[0].columns), dtype)
+    for index, pixels in enumerate(read_stored(planes, file.name, monitor)):
+        own = pixels.astype(dtype) * dtype(segments[index] or 1)
+        plane = labels[places[index]]
+        taken = (own != 0) & (plane != 0) & (plane != own)
+        if taken.any():
+            other = int(plane[taken][0])
+            raise InputError(
+                f"{file.name}: its segments {other} and {int(own[taken][0])} overlap "
+                f"({int(taken.sum())} voxels of frame {index + 1})",
+                _OTHER_READER,
+            )
+        np.maximum(plane, own, out=plane)
+    return labels
+
+
+def _items(dataset: Dataset, name: str) -> tuple[Dataset, ...]:
+    return tuple(dataset.get(name) or ())
