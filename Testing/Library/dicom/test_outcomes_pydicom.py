@@ -205,3 +205,20 @@ def test_lossless_twins_are_equal_and_lossy_ones_near(kind: str) -> None:
         assert np.array_equal(packed.voxels, plain.voxels)
         assert packed.geometry == plain.geometry
         assert bool(packed.lossy) == (kind == "I")
+
+
+def test_the_page_counts_the_outcomes() -> None:
+    page = Path(__file__).resolve().parents[3] / "docs" / "dicom" / "reading.md"
+    told = page.read_text(encoding="utf-8")
+    for folder, outcomes, words in (
+        (
+            PACKAGED,
+            PACKAGED_OUTCOMES,
+            "Of the {} files that come with pydicom {} give a volume and {}",
+        ),
+        (MORE, MORE_OUTCOMES, "of the {} of pydicom-data {} and {}"),
+    ):
+        found = [stated(name, outcomes) for name in files_below(folder)] if folder.is_dir() else []
+        volumes = sum(not isinstance(one, str) for one in found)
+        if found:
+            assert words.format(len(found), volumes, len(found) - volumes) in told
