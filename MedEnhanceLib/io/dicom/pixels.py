@@ -19,7 +19,7 @@ from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.io.rescale import rescale_slices
 from MedEnhanceLib.machine import memory
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.progress import Monitor, attend
 from MedEnhanceLib.volume import Voxels
 
 Answer = TypeVar("Answer")
@@ -199,18 +199,17 @@ def _raise_memory(name: str, cause: BaseException) -> NoReturn:
 
 
 def _in_threads(work: Callable[[int], None], count: int, monitor: Monitor) -> None:
-    """Do `work` for 0 … count − 1; the first error of the lowest number is raised."""
+    """Do `work` for 0 … count − 1; what is under way at a cancel ends unheard."""
     threads = min(_MOST_THREADS, os.cpu_count() or 1, count)
     if count == 1:
-        work(0)
+        attend(lambda: work(0), monitor)
         return
-    with ThreadPoolExecutor(threads, "dicom-pixels") as pool:
-        try:
-            for done, _ in enumerate(_as_done(pool, work, count, threads, monitor)):
-                monitor.progress(done / count, "reading slices")
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    pool = ThreadPoolExecutor(threads, "dicom-pixels")
+    try:
+        for done, _ in enumerate(_as_done(pool, work, count, threads, monitor)):
+            monitor.progress(done / count, "reading slices")
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _as_done(

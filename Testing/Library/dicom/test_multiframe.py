@@ -120,6 +120,18 @@ def test_parallel_stacks_beside_each_other_are_not_piled_up(
         loaded(tmp_path, dataset)
 
 
+def test_stacks_behind_each_other_are_loaded_one_by_one(tmp_path: Path) -> None:
+    """Left and right in one file, each even in itself."""
+    dataset = enhanced_mr(FRAMES, [0.0, 2.0, 4.0, 50.0, 52.0, 54.0])
+    for index in range(6):
+        content_of(dataset, index).StackID = "left" if index < 3 else "right"
+    with pytest.raises(InputError, match=r"holds 2 .*\n.*stack left.*\n.*stack right"):
+        loaded(tmp_path, dataset)
+    right = loaded(tmp_path, dataset, series="2")
+    assert right.geometry.origin == (-3.0, 4.0, 50.0)
+    assert np.array_equal(right.voxels, FRAMES[3:].astype(int) + np.arange(3, 6)[:, None, None])
+
+
 def test_groups_that_are_fewer_than_the_frames_are_refused(tmp_path: Path) -> None:
     dataset = enhanced_mr(FRAMES, [0.0, 2.0, 4.0, 6.0, 8.0, 10.0])
     del dataset.PerFrameFunctionalGroupsSequence[-1]
