@@ -14,6 +14,7 @@ from types import ModuleType
 import numpy as np
 
 from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.errors import DependencyError
 from MedEnhanceLib.io.dicom.j2kstream import read_j2k
 from MedEnhanceLib.io.dicom.jpegstream import read_frame_header, verify_codes
 from MedEnhanceLib.io.dicom.samples import (
@@ -169,6 +170,11 @@ def _run(decoder: Callable[[], Pixels], layout: Layout, kind: str) -> Pixels:
     """Decode, and hold what comes out against the header."""
     try:
         values = decoder()
+    except ImportError as cause:  # imagecodecs can be built without a codec
+        raise DependencyError(
+            f"DICOM compressed as {kind} needs the package imagecodecs with all its codecs",
+            "Install it from its wheel: python -m pip install --force-reinstall imagecodecs",
+        ) from cause
     except (RuntimeError, ValueError, MemoryError) as cause:
         reason = " ".join(str(cause).split())
         raise DamagedError(f"its {kind} stream is damaged ({reason[:120]})") from cause

@@ -255,6 +255,18 @@ def test_missing_decoder_is_named_with_its_package(
     assert "pip install" in caught.value.hint
 
 
+def test_imagecodecs_without_a_codec_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def missing(_: bytes) -> np.ndarray:
+        raise ImportError("could not import name 'jpeg2k_decode'")
+
+    stream, syntax, layout = stream_of(named("MR_small_jp2klossless"), tmp_path)
+    monkeypatch.setattr(imagecodecs, "jpeg2k_decode", missing)
+    with pytest.raises(DependencyError, match="JPEG 2000 needs the package imagecodecs with all"):
+        decode(stream, syntax, layout)
+
+
 def test_syntax_that_is_not_read_is_named() -> None:
     with pytest.raises(NotImplementedError, match=r"4\.92"):
         decode(b"", "1.2.840.10008.1.2.4.92", TWELVE)
