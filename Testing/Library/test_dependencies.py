@@ -92,4 +92,4 @@ print(json.dumps([told, sorted({name.partition(".")[0] for name in sys.modules})
 
 def test_a_name_is_what_pip_knows() -> None:
     assert Package("dask[distributed]>=2024.8", "distributed", "", 1).name == "dask[distributed]"
-    assert dependencies.PIP_NAMES["jpeg_ls"] == "pyjpegls"
+    assert dependencies.PIP_NAMES["dicomanonymizer"] == "dicom-anonymizer"
