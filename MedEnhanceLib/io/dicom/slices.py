@@ -16,12 +16,20 @@ class Slice:
     """A single-frame file, or one frame of a multi-frame file; None and "" where it says nothing.
 
     frame: its place in a multi-frame file, counted from 1. number: InstanceNumber.
+    patient: PatientID.
     position, orientation: as DICOM gives them, mm and direction cosines in LPS.
     pixel_spacing: mm between rows, then between columns.
     thickness, between: mm, SliceThickness and SpacingBetweenSlices.
     has_lut: whether its intensities need a ModalityLUTSequence. padding: PixelPaddingValue.
     units: of the intensities, where an element of the modality tells (PET, dose).
-    phase: temporal position, trigger time or cardiac phase. time_s: when it was taken, seconds.
+    acquisition, stack: number of the acquisition; StackID, in files of many frames.
+    echo: EchoNumbers. echo_ms: EchoTime. b_value: s/mm².
+    settings: what else makes an image another one of the same anatomy, as pairs of a name and a
+    value: ("kernel", "B30F"), ("kV", "80"); a dimension that no field tells of is one, too.
+    temporal_index: which temporal position. trigger_ms: after the trigger, milliseconds.
+    heart_percent, breath_percent: of the cardiac and of the respiratory cycle.
+    time_s: when it was taken, seconds since a fixed day, or since the scan began.
+    reference_ms: FrameReferenceTime. interval_ms: TemporalResolution, from frame to frame.
     window: centre and width.
     """
 
@@ -31,6 +39,8 @@ class Slice:
     instance: str = ""
     study: str = ""
     series: str = ""
+    patient: str = ""
+    modality: str = ""
     number: int | None = None
 
     rows: int = 0
@@ -57,11 +67,21 @@ class Slice:
 
     frame_of_reference: str = ""
     acquisition: str = ""
+    stack: str = ""
     echo: str = ""
+    echo_ms: str = ""
     phase: str = ""
     b_value: str = ""
     image_type: tuple[str, ...] = ()
+    settings: tuple[tuple[str, str], ...] = ()
+
+    temporal_index: int | None = None
+    trigger_ms: float | None = None
+    heart_percent: float | None = None
+    breath_percent: float | None = None
     time_s: float | None = None
+    reference_ms: float | None = None
+    interval_ms: float | None = None
 
     lossy: tuple[Lossy, ...] = ()
     window: tuple[float, float] | None = None
