@@ -39,7 +39,7 @@ _ELEMENTS = (
 )  # fmt: skip
 _COPY_AGAIN = "Copy or export the file again."
 _OTHER_READER = "Import it with 3D Slicer (extension QuantitativeReporting), and save it as NRRD."
-#: Of the distance between planes: how far one may lie off the grid of the others.
+#: Voxels: how far a frame may lie off the grid of the others.
 _OFF = 0.05
 _MOST_PLANES = 65535
 
@@ -61,7 +61,8 @@ def read_segmentation(file: FileRef, source: str, monitor: Monitor) -> Volume:
     try:
         planes = frames_of(header, file, _common(header, file))
         frames = _items(header, "PerFrameFunctionalGroupsSequence")
-        segments = [0 if is_map else _segment(frame, header) for frame in frames]
+        segments = [0] * len(frames) if is_map else _segments(frames, header)
+        _refuse_odd_bits(planes[0], is_map)
     except InputError as cause:
         raise InputError(f"{what}: {cause.message}", cause.hint) from cause
     places, geometry = _grid(planes, file, monitor)
@@ -105,21 +106,35 @@ def _common(header: Dataset, file: FileRef) -> Slice:
     )
 
 
-def _segment(frame: Dataset, header: Dataset) -> int:
+def _segments(frames: Sequence[Dataset], header: Dataset) -> list[int]:
+    """The number of the segment that each frame belongs to."""
     shared = _items(header, "SharedFunctionalGroupsSequence")
-    found = functional_group("SegmentIdentificationSequence", frame, *shared)
-    number = whole(found, "ReferencedSegmentNumber")
     known = {whole(item, "SegmentNumber") for item in _items(header, "SegmentSequence")}
-    if number not in known or not 0 < number < 1 << 16:
-        raise InputError(f"a frame belongs to segment {number}, which is unknown", _COPY_AGAIN)
-    return number
+    numbers = []
+    for frame in frames:
+        found = functional_group("SegmentIdentificationSequence", frame, *shared)
+        numbers.append(whole(found, "ReferencedSegmentNumber"))
+        if numbers[-1] not in known or not 0 < numbers[-1] < 1 << 16:
+            raise InputError(
+                f"a frame belongs to segment {numbers[-1]}, which is unknown", _COPY_AGAIN
+            )
+    return numbers
+
+
+def _refuse_odd_bits(plane: Slice, is_map: bool) -> None:
+    """A binary segmentation has single bits by the standard; old writers took bytes of 0 and 1."""
+    if plane.bits_allocated not in ((8, 16) if is_map else (1, 8)) or plane.signed:
+        sign = "signed" if plane.signed else "unsigned"
+        raise InputError(
+            f"BitsAllocated is {plane.bits_allocated}, {sign}: these are no labels", _COPY_AGAIN
+        )
 
 
 def _grid(planes: Sequence[Slice], file: FileRef, monitor: Monitor) -> tuple[list[int], Geometry]:
     """Which place along the normal each frame has, and the grid of all places."""
     name = file.name
     first = planes[0]
-    if any(plane.position is None or plane.orientation is None for plane in planes):
+    if any(None in (plane.position, plane.orientation, plane.pixel_spacing) for plane in planes):
         stack(planes, name, monitor)  # names what is missing
         raise GeometryError(f"{name}: its frames have no place in the patient", _COPY_AGAIN)
     orientation = np.asarray(first.orientation)
@@ -127,15 +142,17 @@ def _grid(planes: Sequence[Slice], file: FileRef, monitor: Monitor) -> tuple[lis
     along = np.array([float(normal @ np.asarray(plane.position)) for plane in planes])
     lowest = planes[int(along.argmin())]
     apart = np.diff(np.unique(np.round(along, 4)))
-    step = first.between or (float(apart.min()) if apart.size else first.thickness or 0.0)
+    step = abs(first.between or 0.0) or (
+        float(apart.min()) if apart.size else first.thickness or 0.0
+    )
     if not 0 < step < np.inf:
         raise GeometryError(f"{name}: the distance between its planes is unknown", _COPY_AGAIN)
     exact = (along - along.min()) / step
-    places = np.round(exact).astype(int)
-    if np.abs(exact - places).max() > _OFF or places.max() > _MOST_PLANES:
+    if exact.max() > _MOST_PLANES or np.abs(exact - np.round(exact)).max() > _OFF:
         raise GeometryError(
             f"{name}: its frames lie beside a grid of {step:g} mm", "Export the segmentation again."
         )
+    places = np.round(exact).astype(int)
     # Where every frame of a place was left out, a plane of the same grid stands in for it.
     filled = [
         replace(lowest, position=tuple((np.asarray(lowest.position) + step * k * normal).tolist()))
@@ -143,7 +160,33 @@ def _grid(planes: Sequence[Slice], file: FileRef, monitor: Monitor) -> tuple[lis
     ]
     own = {int(place): plane for place, plane in zip(places, planes, strict=True)}
     whole_grid = stack([own.get(k, one) for k, one in enumerate(filled)], name, monitor)
+    _refuse_beside(planes, places.tolist(), whole_grid.geometry, name)
     return places.tolist(), whole_grid.geometry
+
+
+def _refuse_beside(
+    planes: Sequence[Slice], places: Sequence[int], grid: Geometry, name: str
+) -> None:
+    """Every frame must cover its plane of the grid corner by corner: none is moved or turned."""
+    ends = (-0.5, planes[0].rows - 0.5), (-0.5, planes[0].columns - 0.5)
+    j, i = (end.ravel() for end in np.meshgrid(*ends))
+    cosines = np.array([plane.orientation for plane in planes])
+    spacing = np.array([plane.pixel_spacing for plane in planes])
+    right, down = cosines[:, :3] * spacing[:, 1:], cosines[:, 3:] * spacing[:, :1]
+    corners = np.array([plane.position for plane in planes])[:, None]
+    corners = corners + i[:, None] * right[:, None] + j[:, None] * down[:, None]
+    to_voxels = np.linalg.inv(grid.affine_lps)
+    found = corners @ to_voxels[:3, :3].T + to_voxels[:3, 3]
+    expected = np.stack([np.broadcast_to(axis, found.shape[:2])
+                         for axis in (i, j, np.asarray(places)[:, None])], axis=-1)  # fmt: skip
+    off = np.abs(found - expected).max(axis=(1, 2))
+    odd = int(off.argmax())
+    if not off[odd] <= _OFF:
+        raise GeometryError(
+            f"{name}: frame {planes[odd].frame} lies up to {off[odd]:.2f} voxels off the grid of "
+            "the others (ImagePositionPatient, ImageOrientationPatient, PixelSpacing)",
+            _OTHER_READER,
+        )
 
 
 def _labels(
@@ -157,6 +200,11 @@ def _labels(
     dtype = np.uint8 if max(segments) < 256 and planes[0].bits_allocated <= 8 else np.uint16
     labels = np.zeros((max(places) + 1, planes[0].rows, planes[0].columns), dtype)
     for index, pixels in enumerate(read_stored(planes, file.name, monitor)):
+        if segments[index] and pixels.max() > 1:
+            raise InputError(
+                f"{file.name}: frame {index + 1} of a binary segmentation holds {pixels.max()}",
+                _OTHER_READER,
+            )
         own = pixels.astype(dtype) * dtype(segments[index] or 1)
         plane = labels[places[index]]
         taken = (own != 0) & (plane != 0) & (plane != own)

@@ -129,6 +129,58 @@ def test_frames_beside_the_grid_are_refused(tmp_path: Path) -> None:
         loaded(tmp_path, dataset)
 
 
+@pytest.mark.parametrize(
+    ("sequence", "name", "value"),
+    [
+        ("PlanePositionSequence", "ImagePositionPatient", [-1.5, 4, 0]),  # two pixels aside
+        ("PlaneOrientationSequence", "ImageOrientationPatient", [-1, 0, 0, 0, -1, 0]),
+        ("PlaneOrientationSequence", "ImageOrientationPatient", [1, 0, 0, 0, -1, 0]),
+        ("PixelMeasuresSequence", "PixelSpacing", [0.5, 0.9]),
+    ],
+)
+@pytest.mark.parametrize("frame", [0, 1])
+def test_every_frame_is_held_against_the_grid(
+    sequence: str, name: str, value: list[float], frame: int, tmp_path: Path
+) -> None:
+    """Also one that shares its place with another, of which one would do for the grid."""
+    from pydicom import Dataset
+
+    dataset = segmentation([(1, 0.0, mask((0, 0))), (2, 0.0, mask((1, 1))), (1, 2.0, mask((0, 0)))])
+    own = Dataset()
+    setattr(own, name, value)
+    setattr(dataset.PerFrameFunctionalGroupsSequence[frame], sequence, [own])
+    with pytest.raises(InputError):
+        loaded(tmp_path, dataset)
+
+
+def test_frames_of_one_place_that_differ_by_rounding_are_one_grid(tmp_path: Path) -> None:
+    dataset = segmentation([(1, 0.0, mask((0, 0))), (2, 0.0, mask((1, 1)))])
+    place = dataset.PerFrameFunctionalGroupsSequence[1].PlanePositionSequence[0]
+    place.ImagePositionPatient = [-3.00001, 3.99999, 0.00001]
+    assert loaded(tmp_path, dataset).shape == (1, 5, 7)
+
+
+def test_bytes_of_a_binary_segmentation_are_0_and_1(tmp_path: Path) -> None:
+    dataset = segmentation([(1, 0.0, mask((0, 0)) * 255)], bits=8)
+    with pytest.raises(InputError, match="frame 1 of a binary segmentation holds 255") as caught:
+        loaded(tmp_path, dataset)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("own", "says"),
+    [
+        ({"BitsAllocated": 16, "BitsStored": 16, "HighBit": 15}, "BitsAllocated is 16, unsigned"),
+        ({"PixelRepresentation": 1}, "BitsAllocated is 8, signed"),
+    ],
+)
+def test_pixels_that_are_no_labels_are_refused(
+    own: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=says):
+        loaded(tmp_path, segmentation([(1, 0.0, mask((0, 0)))], bits=8, **own))
+
+
 def test_pixels_that_are_cut_short_are_refused(tmp_path: Path) -> None:
     dataset = segmentation([(1, 0.0, mask((0, 0))), (1, 2.0, mask((1, 1)))])
     dataset.PixelData = dataset.PixelData[:-2]
