@@ -6,7 +6,6 @@ import contextlib
 import math
 import warnings
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from MedEnhanceLib.dependencies import require
@@ -24,12 +23,12 @@ from MedEnhanceLib.io.dicom.elements import (
     texts,
     whole,
 )
+from MedEnhanceLib.io.dicom.lossy import lossy_steps
 from MedEnhanceLib.io.dicom.marks import HEAD, mark_of, pydicom_failures
 from MedEnhanceLib.io.dicom.mediadir import MEDIA_DIRECTORY
 from MedEnhanceLib.io.dicom.quick import quick_fields
 from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.sources import FileRef
-from MedEnhanceLib.origin import Lossy
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -58,12 +57,6 @@ _PRIVATE_B_VALUES = (
 _PRIVATE = tuple(tag for row in _PRIVATE_B_VALUES for tag in row[:2])
 #: GE adds this to a b-value, once or more.
 _GE_OFFSET = 1e9
-#: Compressions that lose information whatever the header says, as DICOM names the method.
-_LOSSY_SYNTAXES = {
-    "1.2.840.10008.1.2.4.50": "ISO_10918_1",
-    "1.2.840.10008.1.2.4.51": "ISO_10918_1",
-    "1.2.840.10008.1.2.4.81": "ISO_14495_1",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,7 +269,7 @@ def _slice(header: Elements, file: FileRef, about: Header, size: int, syntax: st
         b_value=_b_value(header),
         image_type=texts(header, "ImageType"),
         time_s=acquisition_time(header),
-        lossy=_lossy(header, syntax, rows * columns * samples * frames * bits / 8, size),
+        lossy=lossy_steps(header, syntax, rows * columns * samples * frames * bits / 8, size),
         window=_window(header),
         burned_in=text(header, "BurnedInAnnotation"),
     )
@@ -325,22 +318,3 @@ def _window(header: Elements) -> tuple[float, float] | None:
         except (TypeError, ValueError):
             return None
     return (pair[0], pair[1]) if all(map(math.isfinite, pair)) and pair[1] > 0 else None
-
-
-def _lossy(header: Elements, syntax: str, raw_bytes: float, size: int) -> tuple[Lossy, ...]:
-    """The lossy steps that the header tells of; a ratio that it hides is that of the file."""
-    about = raw_bytes / size if size else 1.0
-    methods = texts(header, "LossyImageCompressionMethod")
-    implied = _LOSSY_SYNTAXES.get(syntax, "")
-    if implied and implied not in methods:
-        methods = (*methods, implied)
-    if not methods and text(header, "LossyImageCompression") != "01":
-        return ()
-    ratios = []
-    for told in texts(header, "LossyImageCompressionRatio"):
-        with contextlib.suppress(ValueError):
-            ratios.append(float(told))
-    pairs = zip_longest(methods or ("",), ratios[: max(len(methods), 1)])
-    return tuple(
-        Lossy(method or "", ratio if ratio and ratio > 0 else about) for method, ratio in pairs
-    )
