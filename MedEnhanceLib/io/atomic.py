@@ -105,6 +105,7 @@ def _as_output_error(path: Path, temporary: Path | None = None) -> Iterator[None
 
 def output_error(path: Path, cause: OSError) -> OutputError:
     """Say what stopped the writing of `path`, and the remedy."""
+    cause = _first_cause(cause)
     if cause.errno in _NO_SPACE:
         return OutputError(
             f"{path}: no space left on the disk", "Free some space, or write to another disk."
@@ -117,6 +118,15 @@ def output_error(path: Path, cause: OSError) -> OutputError:
         return OutputError(f"{path}: {path.parent} is not a folder", "Make it, or name another.")
     if cause.errno == errno.ENAMETOOLONG:
         return OutputError(f"{path.name}: the name is too long", "Choose a shorter one.")
-    return OutputError(
-        f"{path} cannot be written: {cause.strerror or cause}", "Write to another place."
-    )
+    reason = cause.strerror or str(cause).partition("\n")[0]  # pydicom adds its own traceback
+    return OutputError(f"{path} cannot be written: {reason}", "Write to another place.")
+
+
+def _first_cause(error: OSError) -> OSError:
+    """The error that tells what happened, where a library raised one that does not after it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno is not None:
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return error

@@ -10,13 +10,13 @@ from typing import IO
 
 import pytest
 
+from MedEnhanceLib import owned
 from MedEnhanceLib.errors import OutputError
-from MedEnhanceLib.jobs import workspace
 from MedEnhanceLib.jobs.workspace import Workspace, exchange_folder, remove_abandoned
 
 _OWNER = """
 import sys, time
-from MedEnhanceLib.jobs import workspace
+from MedEnhanceLib import owned
 from MedEnhanceLib.jobs.workspace import Workspace
 ours = Workspace()
 (ours.folder / "volume.nrrd").write_bytes(b"x")
@@ -121,12 +121,12 @@ def test_no_place_for_it_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch
 def test_a_cleaner_that_comes_between_folder_and_lock_does_no_harm(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real, tried = workspace._lock, []
+    real, tried = owned._lock, []
 
     def late_the_first_time(lock: IO[bytes]) -> bool:
         tried.append(lock.name)
         return len(tried) > 1 and real(lock)
 
-    monkeypatch.setattr(workspace, "_lock", late_the_first_time)
+    monkeypatch.setattr(owned, "_lock", late_the_first_time)
     with Workspace() as ours:
         assert str(ours.folder / "owner.lock") == tried[1] != tried[0]
