@@ -23,11 +23,11 @@ from MedEnhanceLib.io.deidentify.values import (
     dummy,
     is_malformed,
     put,
-    silence,
     stored_bytes,
     texts,
     vr_of,
 )
+from MedEnhanceLib.io.dicom.silence import silence
 
 if TYPE_CHECKING:
     from pydicom import Dataset

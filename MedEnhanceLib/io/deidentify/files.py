@@ -16,8 +16,8 @@ from MedEnhanceLib.io.deidentify.identities import Identities
 from MedEnhanceLib.io.deidentify.leaks import find_leak
 from MedEnhanceLib.io.deidentify.patients import patient_of
 from MedEnhanceLib.io.deidentify.pixels import tidy_pixels
-from MedEnhanceLib.io.deidentify.values import silence
 from MedEnhanceLib.io.dicom.marks import HEAD, mark_of, pydicom_failures
+from MedEnhanceLib.io.dicom.silence import silence
 from MedEnhanceLib.io.dicom.sources import FileRef
 
 if TYPE_CHECKING:

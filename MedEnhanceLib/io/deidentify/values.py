@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import re
-import threading
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -40,23 +36,6 @@ _DUMMIES: dict[str, Any] = {
     "OW": b"\0\0",
 }
 _NUMBERS = {"FD", "FL", "SL", "SS", "SV", "UL", "US", "UV"}
-
-
-@contextmanager
-def silence() -> Iterator[None]:
-    """Keep pydicom's warnings to itself, as they tell values; of this thread alone in its log."""
-    here, log = threading.get_ident(), logging.getLogger("pydicom")
-
-    def is_of_others(record: logging.LogRecord) -> bool:
-        return record.thread != here
-
-    log.addFilter(is_of_others)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.removeFilter(is_of_others)
 
 
 def vr_of(element: DataElement | RawDataElement) -> str:

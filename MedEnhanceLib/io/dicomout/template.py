@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.deidentify.values import silence
+from MedEnhanceLib.io.dicom.silence import silence
 from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.io.dicomout.frames import copy_elements, frame_as_image
 from MedEnhanceLib.io.dicomout.iods import PATIENT_STUDY
