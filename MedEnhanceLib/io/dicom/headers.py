@@ -118,6 +118,7 @@ def read_header(file: FileRef) -> Header | None:
 
 def _read(file: FileRef) -> Header | None:
     with file.peek() as stream:
+        stamp = file.stamp()  # before anything is read: what changes later shows
         mark = mark_of(stream.read(HEAD))
         if not mark:
             return None
@@ -130,10 +131,9 @@ def _read(file: FileRef) -> Header | None:
             header, meta = _any_header(stream, force=mark == "bare")
         if mark == "bare" and not _is_beyond_doubt(header):
             return None
-        size = 0 if file.member else stream.seek(0, 2)
     if text(meta, "MediaStorageSOPClassUID") == MEDIA_DIRECTORY:
         return None
-    return _described(header, file, size, text(meta, "TransferSyntaxUID"))
+    return _described(header, file, stamp, text(meta, "TransferSyntaxUID"))
 
 
 def _ordinary(stream: BinaryIO) -> Elements | None:
@@ -180,7 +180,7 @@ def _with_series(damaged: Header, failures: tuple[type[Exception], ...]) -> Head
         return damaged
 
 
-def _described(header: Elements, file: FileRef, size: int, syntax: str) -> Header:
+def _described(header: Elements, file: FileRef, stamp: tuple[int, int], syntax: str) -> Header:
     sop_class, modality = text(header, "SOPClassUID"), text(header, "Modality")
     about = Header(
         file=file,
@@ -206,7 +206,7 @@ def _described(header: Elements, file: FileRef, size: int, syntax: str) -> Heade
     if reason is not None:
         return replace(about, reason=reason.what, hint=reason.hint)
     try:
-        common = _slice(header, file, about, size, syntax)
+        common = _slice(header, file, about, stamp, syntax)
     except InputError as cause:
         return replace(about, reason=cause.message, hint=cause.hint, damaged=True)
     return _with_slices(about, header, common)
@@ -231,11 +231,14 @@ def _with_slices(about: Header, header: Elements, common: Slice) -> Header:
     return replace(about, slices=(common,))
 
 
-def _slice(header: Elements, file: FileRef, about: Header, size: int, syntax: str) -> Slice:
+def _slice(
+    header: Elements, file: FileRef, about: Header, stamp: tuple[int, int], syntax: str
+) -> Slice:
     rows, columns = whole(header, "Rows"), whole(header, "Columns")
     bits = whole(header, "BitsAllocated") or 16
     samples = whole(header, "SamplesPerPixel") or 1
     frames = whole(header, "NumberOfFrames") or 1
+    size = 0 if file.member else stamp[0]
     return Slice(
         file=file,
         sop_class=about.sop_class,
@@ -270,6 +273,7 @@ def _slice(header: Elements, file: FileRef, about: Header, size: int, syntax: st
         image_type=texts(header, "ImageType"),
         time_s=acquisition_time(header),
         lossy=lossy_steps(header, syntax, rows * columns * samples * frames * bits / 8, size),
+        stamp=stamp,
         window=_window(header),
         burned_in=text(header, "BurnedInAnnotation"),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -134,8 +135,31 @@ class _Files:
 
 
 def _one_slice(files: _Files, one: Slice, shape: tuple[int, ...], name: str) -> Pixels:
-    file = files.of(one, name)
-    return _named(lambda: _read_frame(file, one, shape), one.file, name)
+    """Its place and its scale come from a header read before: the file must still be the same."""
+    try:
+        file = files.of(one, name)
+        if one.instance and file.instance != one.instance:
+            raise _changed(one, name)
+        pixels = _named(lambda: _read_frame(file, one, shape), one.file, name)
+    except InputError as cause:
+        if _has_changed(one):
+            raise _changed(one, name) from cause
+        raise
+    if _has_changed(one):
+        raise _changed(one, name)
+    return pixels
+
+
+def _has_changed(one: Slice) -> bool:
+    with contextlib.suppress(OSError):  # a file that is gone says so when it is read
+        return one.stamp is not None and one.file.stamp() != one.stamp
+    return False
+
+
+def _changed(one: Slice, name: str) -> InputError:
+    return InputError(
+        f"{_where(name, one.file)} was changed after its header was read", "Load it once more."
+    )
 
 
 def _read_frame(file: PixelFile, one: Slice, shape: tuple[int, ...]) -> Pixels:

@@ -33,6 +33,7 @@ _MOST_PIXELS = 1 << 28
 _ROWS, _COLUMNS, _SAMPLES, _FRAMES = 0x00280010, 0x00280011, 0x00280002, 0x00280008
 _ALLOCATED, _STORED, _HIGH, _SIGN = 0x00280100, 0x00280101, 0x00280102, 0x00280103
 _LUT, _LUT_DESCRIPTOR, _LUT_DATA = 0x00283000, 0x00283002, 0x00283006
+_INSTANCE = 0x00080018
 _OFFSETS, _LENGTHS = 0x7FE00001, 0x7FE00002
 
 Span = tuple[int, int]
@@ -58,6 +59,7 @@ class PixelFile:
 
     spans: for each frame, the pieces (start, length) of its stream, or of its plain pixels.
     memory: the whole content, where the file cannot be opened twice at little cost.
+    instance: its SOPInstanceUID.
     """
 
     file: FileRef
@@ -69,6 +71,7 @@ class PixelFile:
     swapped: bool
     lut: Lut | None
     memory: bytes | None
+    instance: str
 
     def frame(self, index: int) -> Pixels:
         """The stored numbers [J, I] of one frame, counted from 0.
@@ -143,6 +146,7 @@ def index_pixels(file: FileRef) -> PixelFile:
             swapped=swapped,
             lut=_lut(data, found, layout),
             memory=_all(data.stream) if in_memory else None,
+            instance=_uid(data, found.get(_INSTANCE)),
         )
 
 
@@ -172,6 +176,11 @@ def _number(
         raise DamagedError(f"its element {element.name} is no number of two bytes")
     order = "<" if element.vr == b"UN" else data.order
     return int(struct.unpack(f"{order}H", data.value(element))[0])
+
+
+def _uid(data: DataSet, element: Element | None) -> str:
+    told = b"" if element is None else data.value(element)
+    return told.rstrip(b"\0 ").decode("latin-1").strip()
 
 
 def _count(data: DataSet, found: dict[int, Element]) -> int:

@@ -30,7 +30,7 @@ class Slice:
     heart_percent, breath_percent: of the cardiac and of the respiratory cycle.
     time_s: when it was taken, seconds since a fixed day, or since the scan began.
     reference_ms: FrameReferenceTime. interval_ms: TemporalResolution, from frame to frame.
-    window: centre and width.
+    window: centre and width. stamp: of the file when its header was read; see FileRef.stamp.
     """
 
     file: FileRef
@@ -86,3 +86,4 @@ class Slice:
     lossy: tuple[Lossy, ...] = ()
     window: tuple[float, float] | None = None
     burned_in: str = ""
+    stamp: tuple[int, int] | None = None

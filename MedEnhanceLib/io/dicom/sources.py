@@ -53,6 +53,11 @@ class FileRef:
             start = text.find(_INSIDE, start + 1)
         return cls(text)
 
+    def stamp(self) -> tuple[int, int]:
+        """Size and time of change (ns) of the file, or of the zip around it; raises OSError."""
+        state = Path(self.path).stat()
+        return state.st_size, state.st_mtime_ns
+
     @contextlib.contextmanager
     def open(self) -> Iterator[BinaryIO]:
         """A seekable stream of all its bytes; a member of a zip is read into memory and checked.

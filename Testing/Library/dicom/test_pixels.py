@@ -319,8 +319,8 @@ def test_a_cancel_is_heard_while_one_slice_takes_long(
 
 def test_the_file_that_is_damaged_is_named(tmp_path: Path) -> None:
     files = series(tmp_path, 6, 8)
-    slices = slices_of(*files)
     files[4].write_bytes(files[4].read_bytes()[:-20])
+    slices = slices_of(*files)
     with pytest.raises(InputError, match=r"series: 004\.dcm: .*reaches beyond the end") as caught:
         read_intensities(slices, "MR", "series", Monitor())
     assert caught.value.hint
@@ -333,7 +333,7 @@ def test_a_file_that_changed_since_its_header_was_read_is_refused(tmp_path: Path
     files = series(tmp_path, 2, 8)
     slices = slices_of(*files)
     files[1].write_bytes(written(mr(np.zeros((8, 8), np.int16))))
-    with pytest.raises(InputError, match=r"001\.dcm: its header was read as another one"):
+    with pytest.raises(InputError, match=r"001\.dcm was changed after its header"):
         read_intensities(slices, "MR", "series", Monitor())
 
 
