@@ -14,7 +14,7 @@ from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError
 from MedEnhanceLib.io.deidentify import keyed, risks
 from MedEnhanceLib.io.deidentify.identities import Identities, is_telling
-from MedEnhanceLib.io.deidentify.patients import Patients, patient_of
+from MedEnhanceLib.io.deidentify.patients import Patients, person_of
 from MedEnhanceLib.io.deidentify.table import Action, Rule, table
 from MedEnhanceLib.io.deidentify.values import (
     TEXT_VRS,
@@ -78,8 +78,9 @@ class Change:
 class Deidentifier:
     """Takes out of datasets what PS3.15's Basic Profile names; one object for a whole cohort.
 
-    secret: 16 bytes or more, from which new UIDs and moved dates follow: the same secret gives the
-    same ones. None: random, known to nobody afterwards. profile: "basic", the only one.
+    secret: 16 bytes or more, from which new UIDs follow, and with the pseudonym the moved dates:
+    the same ones give the same ones. None: random, known to nobody afterwards. profile: "basic",
+    the only one.
     keep_intervals: move all dates of a patient by the same days instead of removing them.
     patients: who is called what; new ones are numbered there. allow_burned_in: take images too
     that carry text, or likely do.
@@ -135,9 +136,8 @@ class Deidentifier:
 
     def _clean(self, dataset: Dataset) -> tuple[list[Change], Identities]:
         self._refuse(dataset)
-        patient = patient_of(dataset)
-        pseudonym = self.patients.pseudonym(patient)
-        run = _Run(self, keyed.shift_days(self.secret, patient), _text(dataset, "SOPClassUID"))
+        pseudonym = self.patients.pseudonym(person_of(dataset))
+        run = _Run(self, keyed.shift_days(self.secret, pseudonym), _text(dataset, "SOPClassUID"))
         run.walk(dataset)
         run.identities.forget([pseudonym, *self.method, *(text for _, text in self.codes)])
         run.scrub(dataset)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,7 +18,7 @@ from MedEnhanceLib.io.atomic import flush_folder, output_error
 from MedEnhanceLib.io.deidentify.clean import Deidentifier
 from MedEnhanceLib.io.deidentify.files import Found, Outcome, look, treat
 from MedEnhanceLib.io.deidentify.mapping import check_place, read_mapping, write_mapping
-from MedEnhanceLib.io.deidentify.patients import PREFIX, Patients, check_pseudonym
+from MedEnhanceLib.io.deidentify.patients import PREFIX, Patients, Person, check_pseudonym
 from MedEnhanceLib.io.deidentify.report import Report
 from MedEnhanceLib.io.dicom.helpers import work_in_helpers
 from MedEnhanceLib.io.dicom.sources import FileRef, find_files
@@ -68,7 +68,7 @@ def deidentify(
         allow_burned_in=allow_burned_in,
     )
     found = _look_through(find_files(source, monitor), monitor.part(0.0, 0.2))
-    _name_patients(found, patients, patient_id)
+    found, pseudonyms = _name_patients(found, patients, patient_id)
     with _staging(target) as staging:
         outcomes = [_left(one) for one in found if one.status != "written"]
         outcomes += _treat_all(found, by, staging, monitor.part(0.2, 0.95))
@@ -81,7 +81,7 @@ def deidentify(
             write_mapping(secret_file, kept)
         monitor.progress(0.97, "moving files into place")
         _move_in(staging, target, overwrite)
-    for warning in report.warnings():
+    for warning in [*patients.doubts(pseudonyms), *report.warnings()]:
         monitor.warn(warning)
     return report
 
@@ -117,18 +117,46 @@ def _look_through(files: Sequence[FileRef], monitor: Monitor) -> list[Found]:
     return found
 
 
-def _name_patients(found: Sequence[Found], patients: Patients, patient_id: str | None) -> None:
-    """Before the work, so that every process calls them the same."""
-    names = list(dict.fromkeys(one.patient for one in found if one.status == "written"))
-    if patient_id is not None:
-        if len(names) != 1:
-            raise ConfigError(
-                f"a patient ID was given for {len(names)} patients",
-                "Give the files of one patient, or leave it out.",
-            )
-        patients.name(names[0], patient_id)
-    for name in names:
-        patients.pseudonym(name)
+def _name_patients(
+    found: Sequence[Found], patients: Patients, patient_id: str | None
+) -> tuple[list[Found], list[str]]:
+    """Before the work, so that every process calls them the same; those who tell most first.
+
+    Returns the files, those failed whose patient cannot be told, and all pseudonyms in use.
+    """
+    taken = [one for one in found if one.status == "written"]
+    persons = sorted(dict.fromkeys(one.person for one in taken), key=lambda one: -one.told)
+    of_study: dict[str, set[str]] = defaultdict(set)
+    unclear: dict[Person, str] = {}
+    if patient_id is not None and persons:
+        patients.name(persons[0], patient_id)
+    studies: dict[Person, set[str]] = defaultdict(set)
+    for one in taken:
+        studies[one.person].add(one.study)
+    for person in persons:
+        try:
+            here = of_study[person.study] if person.study else set()
+            if len(here) == 1 and person not in patients.known:
+                patients.join(person, *here)
+            pseudonym = patients.pseudonym(person)
+        except InputError as error:
+            unclear[person] = str(error).removesuffix(".")
+            continue
+        for study in studies[person]:
+            of_study[study].add(pseudonym)
+    used = sorted(set().union(*of_study.values()))
+    if patient_id is not None and used != [patient_id]:
+        raise ConfigError(
+            f"a patient ID was given for {len(used)} patients",
+            "Give the files of one patient, or leave it out.",
+        )
+    named = [
+        replace(one, status="failed", reason=unclear[one.person])
+        if one.status == "written" and one.person in unclear
+        else one
+        for one in found
+    ]
+    return named, used
 
 
 def _treat_all(

@@ -14,7 +14,7 @@ from MedEnhanceLib.io.deidentify import risks
 from MedEnhanceLib.io.deidentify.clean import Change, Deidentifier, UnfitError
 from MedEnhanceLib.io.deidentify.identities import Identities
 from MedEnhanceLib.io.deidentify.leaks import find_leak
-from MedEnhanceLib.io.deidentify.patients import patient_of
+from MedEnhanceLib.io.deidentify.patients import NOBODY, Person, person_of
 from MedEnhanceLib.io.deidentify.pixels import tidy_pixels
 from MedEnhanceLib.io.dicom.marks import HEAD, mark_of, pydicom_failures
 from MedEnhanceLib.io.dicom.silence import silence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Status = Literal["written", "left out", "failed"]
 _HEADER = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "PatientID", "PatientName",
-    "PatientBirthDate",
+    "PatientBirthDate", "IssuerOfPatientID",
 ]  # fmt: skip
 _DAMAGED = "damaged, or no whole DICOM file"
 
@@ -52,7 +52,8 @@ class Found:
     """A file before it is cleaned: whose it is and which object, or why it is not taken."""
 
     file: FileRef
-    patient: str = ""
+    person: Person = NOBODY
+    study: str = ""
     instance: str = ""
     status: Status = "written"
     reason: str = ""
@@ -63,7 +64,10 @@ def look(file: FileRef) -> Found:
     try:
         with silence():
             header = _read(file, header_only=True)
-            return Found(file, patient_of(header), str(header.get("SOPInstanceUID") or ""))
+            study, instance = (
+                str(header.get(keyword) or "") for keyword in ("StudyInstanceUID", "SOPInstanceUID")
+            )
+            return Found(file, person_of(header), study, instance)
     except UnfitError as error:
         return Found(file, status="left out", reason=error.message)
     except InputError as error:

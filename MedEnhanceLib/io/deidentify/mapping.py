@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.io.atomic import atomic_write
+from MedEnhanceLib.io.deidentify.patients import Person
 from MedEnhanceLib.progress import Monitor
 
 _FORMAT = "medenhance-deidentification"
@@ -27,7 +28,7 @@ class Mapping:
     """secret: 32 bytes that new UIDs and moved dates follow from. patients: who is called what."""
 
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
-    patients: dict[str, str] = field(default_factory=dict)
+    patients: dict[Person, str] = field(default_factory=dict)
     #: The file's text as it was read; None where there was none.
     read: str | None = None
 
@@ -83,7 +84,10 @@ def write_mapping(path: Path, mapping: Mapping) -> None:
         "version": 1,
         "notice": _NOTICE,
         "secret": mapping.secret.hex(),
-        "patients": mapping.patients,
+        "patients": [
+            {"pseudonym": pseudonym, **asdict(person)}
+            for person, pseudonym in mapping.patients.items()
+        ],
     }
     text = json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
     with atomic_write(path, overwrite=True) as temporary:
@@ -97,16 +101,22 @@ def _checked(fields: Any, text: str, path: Path) -> Mapping:
         raise _no_mapping(path)
     if fields.get("version") != 1:
         raise InputError(f"{path.name} is of a newer version", "Update MedEnhance.")
-    patients = fields.get("patients")
     try:
         secret = bytes.fromhex(fields["secret"])
-    except (KeyError, TypeError, ValueError):
+        patients = dict(_patient(row) for row in fields["patients"])
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise _no_mapping(path) from None
-    if len(secret) < 16 or not isinstance(patients, dict):
-        raise _no_mapping(path)
-    if not all(isinstance(name, str) for name in patients.values()):
+    if len(secret) < 16:
         raise _no_mapping(path)
     return Mapping(secret, patients, text)
+
+
+def _patient(row: dict[str, Any]) -> tuple[Person, str]:
+    if not all(isinstance(value, str) for value in row.values()):
+        raise TypeError
+    told = dict(row)
+    pseudonym: str = told.pop("pseudonym")
+    return Person(**told), pseudonym
 
 
 def _no_mapping(path: Path) -> InputError:

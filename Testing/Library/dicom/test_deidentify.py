@@ -22,6 +22,7 @@ pytest.importorskip("dicomanonymizer")
 
 from MedEnhanceLib.io.deidentify import Deidentifier, Patients, deidentify  # noqa: E402
 from MedEnhanceLib.io.deidentify.keyed import new_uid, shift_days, shifted  # noqa: E402
+from MedEnhanceLib.io.deidentify.patients import Person  # noqa: E402
 from MedEnhanceLib.io.deidentify.table import Action, table  # noqa: E402
 
 SECRET = bytes(range(32))
@@ -349,13 +350,13 @@ def test_a_wrong_profile_or_a_weak_secret_is_refused() -> None:
 
 
 def test_pseudonyms_are_numbered_and_unique() -> None:
-    patients = Patients({"id:a": "ANON-0002"})
-    assert patients.pseudonym("id:b") == "ANON-0003"
-    assert patients.pseudonym("id:a") == "ANON-0002"
+    patients = Patients({Person("a"): "ANON-0002"})
+    assert patients.pseudonym(Person("b")) == "ANON-0003"
+    assert patients.pseudonym(Person("a")) == "ANON-0002"
     with pytest.raises(ConfigError, match="somebody else"):
-        patients.name("id:c", "ANON-0003")
+        patients.name(Person("c"), "ANON-0003")
     with pytest.raises(ConfigError, match="called ANON-0002 already"):
-        patients.name("id:a", "P1")
+        patients.name(Person("a"), "P1")
 
 
 def test_the_table_is_recent_and_whole() -> None:

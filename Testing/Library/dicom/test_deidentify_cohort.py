@@ -106,7 +106,8 @@ def test_the_mapping_is_for_its_owner_alone(make_series: Make, tmp_path: Path, e
     folder, mapping = make_series(STORED, **WHO), tmp_path / "secret.json"
     deidentify(folder, tmp_path / "a", mapping=mapping)
     assert mapping.stat().st_mode & 0o777 == 0o600
-    assert json.loads(mapping.read_text())["patients"] == {"id:H-77441": "ANON-0001"}
+    (row,) = json.loads(mapping.read_text())["patients"]
+    assert (row["pseudonym"], row["identity"]) == ("ANON-0001", "H-77441")
     mapping.chmod(0o644)
     deidentify(folder, tmp_path / "b", mapping=mapping, monitor=ear.monitor)
     assert [warning for warning in ear.warnings if "other users" in warning]

@@ -1,0 +1,157 @@
+"""Two patients never become one, and one never two; what is doubtful is said."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+if TYPE_CHECKING:
+    from Testing.Library.conftest import Ear, Make
+
+pydicom = pytest.importorskip("pydicom")
+pytest.importorskip("dicomanonymizer")
+
+from MedEnhanceLib.io.deidentify import Patients, deidentify  # noqa: E402
+from MedEnhanceLib.io.deidentify.patients import Person, person_of  # noqa: E402
+
+STORED = np.arange(24, dtype=np.uint16).reshape(1, 4, 6)
+
+
+def person(**elements: str) -> Person:
+    dataset = pydicom.Dataset()
+    dataset.StudyInstanceUID = "1.2.3"
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
+    return person_of(dataset)
+
+
+def who(name: str, birth: str = "", identity: str = "", **more: str) -> Person:
+    return person(PatientName=name, PatientBirthDate=birth, PatientID=identity, **more)
+
+
+ANNA = who("Gruber^Anna", "19700102", "7")
+
+
+@pytest.mark.parametrize(
+    ("other", "is_same"),
+    [
+        (who("GRUBER^ANNA^M^Dr", "19700102", "7"), True),
+        (who("Huber^Anna", "19700102", "7"), True),
+        (who("Gruber^Anna", "19700103", "7"), True),
+        (who("Gruber^Anna", "", "7"), True),
+        (who("", "", "7"), True),
+        (who("Anonymous", "19000101", "7"), True),
+        (who("Gruber^Anna", "19700102", ""), True),
+        (who("Gruber^Anna", "19700102", "Unknown"), True),
+        (who("Alpha^Berta", "19510203", "7"), False),
+        (who("Alpha^Berta", "", "7"), False),
+        (who("Gruber^Anna", "19700102", "8"), False),
+        (who("Gruber^Anna", "", ""), False),
+    ],
+)
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_who_is_the_same(other: Person, is_same: bool, is_turned: bool) -> None:
+    patients = Patients()
+    first, second = (other, ANNA) if is_turned else (ANNA, other)
+    assert (patients.pseudonym(first) == patients.pseudonym(second)) is is_same
+
+
+def test_issuers_tell_numbers_apart() -> None:
+    patients = Patients()
+    here = who("Gruber^Anna", "", "7", IssuerOfPatientID="A")
+    there = who("Gruber^Anna", "", "7", IssuerOfPatientID="B")
+    assert patients.pseudonym(here) != patients.pseudonym(there)
+    (doubt,) = patients.doubts({"ANON-0001"})
+    assert "ANON-0001, ANON-0002: one patient ID" in doubt
+
+
+@pytest.mark.parametrize(("one", "other"), [("Müller^Jörg", "Mueller^Joerg"), ("Müller", "MULLER")])
+def test_umlauts_are_written_in_many_ways(one: str, other: str) -> None:
+    patients = Patients()
+    assert patients.pseudonym(who(one, "", "7")) == patients.pseudonym(who(other, "", "7"))
+
+
+def test_doubts_tell_no_names() -> None:
+    patients = Patients()
+    for one in (ANNA, who("Huber^Anna", "19700102", "7"), who("Gruber^Anna", "19700102", "8"),
+                who("Alpha^B", "19990101", "7"), person()):  # fmt: skip
+        patients.pseudonym(one)
+    told = "\n".join(patients.doubts(set(patients.known.values())))
+    assert "ANON-0001: its images tell different names" in told
+    assert "ANON-0001, ANON-0002: the same name and birth date, but other IDs" in told
+    assert "ANON-0001, ANON-0003: one patient ID, but other names" in told
+    assert "ANON-0004: neither an ID nor a name" in told
+    assert not [word for word in ("Gruber", "Huber", "1970") if word in told]
+
+
+WORDS = st.sampled_from(["", "Gruber^Anna", "GRUBER^ANNA^M", "Alpha^Berta", "Anonymous"])
+DAYS = st.sampled_from(["", "19700102", "19510203", "19000101"])
+IDS = st.sampled_from(["", "7", "8", "unknown"])
+
+
+@given(st.lists(st.builds(who, WORDS, DAYS, IDS), max_size=6))
+def test_nobody_shares_a_pseudonym_with_a_stranger(persons: list[Person]) -> None:
+    from MedEnhanceLib.errors import InputError
+
+    patients = Patients()
+    for one in persons:
+        try:
+            patients.pseudonym(one)
+        except InputError:
+            assert len({p.identity for p in persons}) + len(persons) > 2
+    for one, other in itertools.combinations(patients.known, 2):
+        if patients.known[one] == patients.known[other]:
+            assert not (one.identity and other.identity and one.identity != other.identity)
+            if one.identity and other.identity:
+                contradict = one.birth and other.birth and one.birth != other.birth
+                differ = {one.name, other.name} >= {"Alpha^Berta", "Gruber^Anna"}
+                assert not (contradict and differ)
+    again = Patients(patients.known)
+    assert [again.pseudonym(one) for one in patients.known] == list(patients.known.values())
+
+
+def test_two_patients_of_one_id_are_told_apart_with_a_warning(
+    make_series: Make, tmp_path: Path, ear: Ear
+) -> None:
+    def add(folder: str, uid: str, **elements: Any) -> None:
+        make_series(STORED, folder=tmp_path / "in" / folder, uid=uid, **elements)
+
+    (tmp_path / "in").mkdir()
+    add("a", "1.2.3.1", PatientID="1", PatientName="Alpha^A", PatientBirthDate="19700102")
+    add("b", "1.2.3.2", PatientID="1", PatientName="Beta^B", PatientBirthDate="19510203")
+    report = deidentify(tmp_path / "in", tmp_path / "out", monitor=ear.monitor)
+    assert len({one.output.split("/")[0] for one in report.outcomes}) == 2
+    assert [text for text in ear.warnings if "one patient ID" in text]
+    assert not [text for text in ear.warnings if "Alpha" in text]
+
+
+def test_whom_nobody_can_tell_fails_alone(make_series: Make, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for folder, uid, name in (
+        ("a", "1.2.3.1", "Alpha"),
+        ("b", "1.2.3.2", "Beta"),
+        ("c", "1.2.3.3", ""),
+    ):
+        make_series(
+            STORED, folder=tmp_path / "in" / folder, uid=uid, PatientID="1", PatientName=name
+        )
+    report = deidentify(tmp_path / "in", tmp_path / "out")
+    assert report.count("written") == 2
+    assert "fits several" in report.failed[0].reason
+
+
+def test_an_image_without_a_patient_is_of_its_study(make_series: Make, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for folder, uid, identity in (("a", "1.2.3.1", "7"), ("b", "1.2.3.2", "")):
+        make_series(
+            STORED, folder=tmp_path / "in" / folder, uid=uid,
+            PatientID=identity, PatientName="", StudyInstanceUID="1.2.3",
+        )  # fmt: skip
+    report = deidentify(tmp_path / "in", tmp_path / "out")
+    assert {one.output.split("/")[0] for one in report.outcomes} == {"ANON-0001"}
