@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import datetime
 import math
+import re
 from collections.abc import Iterable
 from typing import Any, Protocol
 
 from MedEnhanceLib.errors import InputError
 
 _CORRECT = "Correct the header."
+#: Stands for a date that is not told.
+_SOME_DAY = "20000101"
 
 
 class Elements(Protocol):
@@ -59,12 +62,17 @@ def one(header: Elements, field: str) -> float | None:
 
 
 def number(header: Elements, field: str) -> int | None:
-    """A number that only orders or names; what is malformed counts as absent."""
+    """A whole number that only orders or names; what is malformed counts as absent."""
+    found = measured(header, field)
+    return None if found is None else int(found)
+
+
+def measured(header: Elements, field: str) -> float | None:
+    """A number that only orders or times; what is malformed counts as absent."""
     try:
-        found = one(header, field)
+        return one(header, field)
     except InputError:
         return None
-    return None if found is None else int(found)
 
 
 def whole(header: Elements, field: str) -> int:
@@ -91,17 +99,30 @@ def date(told: str) -> str:
 
 def acquisition_time(header: Elements) -> float | None:
     """When the acquisition began, seconds since a fixed day; None where that is not told."""
-    told = text(header, "AcquisitionDateTime") or (
-        text(header, "AcquisitionDate") + text(header, "AcquisitionTime").replace(":", "")
-        if text(header, "AcquisitionDate") and text(header, "AcquisitionTime")
-        else "20000101" + text(header, "AcquisitionTime").replace(":", "")
-    )
-    seconds, _, fraction = told.partition("+")[0].partition(".")
+    whole_moment = text(header, "AcquisitionDateTime")
+    if whole_moment:
+        return moment(whole_moment)
+    day = text(header, "AcquisitionDate").replace(".", "") or _SOME_DAY
+    hour = text(header, "AcquisitionTime").replace(":", "")
+    return moment(day + hour) if hour else None
+
+
+def moment(told: str) -> float | None:
+    """Seconds since a fixed day of YYYYMMDDHH[MM[SS[.F]]], any zone left out; None for others.
+
+    A time may end with its hours or its minutes: then the rest is 0.
+    """
+    found = re.fullmatch(r"(\d{8})(\d\d)(\d\d)?(\d\d)?(\.\d{1,6})?(?:[+-]\d{4})?", told)
+    if not found or (found[5] and not found[4]):
+        return None
     try:
-        moment = datetime.datetime.strptime(seconds + "+0000", "%Y%m%d%H%M%S%z")
-        return moment.timestamp() + (float(f"0.{fraction}") if fraction else 0.0)
+        day = datetime.datetime.strptime(found[1] + "+0000", "%Y%m%d%z").timestamp()
     except (ValueError, OverflowError, OSError):
         return None
+    hours, minutes, seconds = (int(part or 0) for part in found.group(2, 3, 4))
+    if hours > 23 or minutes > 59 or seconds > 60:
+        return None
+    return day + 3600 * hours + 60 * minutes + seconds + float(found[5] or 0)
 
 
 def _get(dataset: Elements, field: str | int) -> Any:

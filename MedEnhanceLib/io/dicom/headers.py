@@ -6,17 +6,19 @@ import contextlib
 import math
 import warnings
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom import kinds, multiframe
+from MedEnhanceLib.io.dicom.bounded import read_elements
 from MedEnhanceLib.io.dicom.elements import (
     Elements,
     acquisition_time,
     date,
     first,
     floats,
+    measured,
     number,
     one,
     text,
@@ -33,6 +35,7 @@ from MedEnhanceLib.io.dicom.sources import FileRef
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+_NAMES_OF_SERIES = (0x0020000D, 0x0020000E)
 _COPY_AGAIN = "Copy or export the file again."
 _ELEMENTS = (
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber",
@@ -44,10 +47,18 @@ _ELEMENTS = (
     "SliceThickness", "SpacingBetweenSlices", "FrameOfReferenceUID", "RescaleSlope",
     "RescaleIntercept", "RescaleType", "Units", "ModalityLUTSequence", "AcquisitionNumber",
     "EchoNumbers", "EchoTime", "TemporalPositionIdentifier", "NumberOfTemporalPositions",
-    "TriggerTime", "NominalPercentageOfCardiacPhase", "DiffusionBValue", "WindowCenter",
-    "WindowWidth", "BurnedInAnnotation", "LossyImageCompression", "LossyImageCompressionRatio",
-    "LossyImageCompressionMethod",
+    "TemporalResolution", "TriggerTime", "FrameReferenceTime", "NominalPercentageOfCardiacPhase",
+    "NominalPercentageOfRespiratoryPhase", "DiffusionBValue", "KVP", "ConvolutionKernel",
+    "InversionTime", "FlipAngle", "WindowCenter", "WindowWidth", "BurnedInAnnotation",
+    "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
 )  # fmt: skip
+#: What else makes another image of the same anatomy, and what a message calls it.
+_SETTINGS = {
+    "ConvolutionKernel": "kernel",
+    "KVP": "kV",
+    "InversionTime": "inversion time",
+    "FlipAngle": "flip angle",
+}
 #: Where makers keep the b-value: element, creator's element, creator, which of its values.
 _PRIVATE_B_VALUES = (
     (0x0019100C, 0x00190010, "SIEMENS MR HEADER"),
@@ -128,7 +139,7 @@ def _read(file: FileRef) -> Header | None:
         header = meta = _ordinary(stream) if mark == "whole" else None
         if header is None or meta is None:
             stream.seek(0)
-            header, meta = _any_header(stream, force=mark == "bare")
+            header, meta = _any_header(stream)
         if mark == "bare" and not _is_beyond_doubt(header):
             return None
     if text(meta, "MediaStorageSOPClassUID") == MEDIA_DIRECTORY:
@@ -144,12 +155,9 @@ def _ordinary(stream: BinaryIO) -> Elements | None:
     return None if kinds.may_hold_frames(text(fields, "SOPClassUID")) else fields
 
 
-def _any_header(stream: BinaryIO, *, force: bool) -> tuple[Dataset, Elements]:
+def _any_header(stream: BinaryIO) -> tuple[Dataset, Elements]:
     """By pydicom, which knows every encoding; and the two elements of the meta header."""
-    import pydicom
-
-    wanted: list[Any] = [*_ELEMENTS, *_PRIVATE, *multiframe.ELEMENTS]
-    header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=wanted, force=force)
+    header = read_elements(stream, [*_ELEMENTS, *_PRIVATE, *multiframe.ELEMENTS])
     for _ in header:  # pydicom decodes an element when it is first looked at
         pass
     meta = getattr(header, "file_meta", {})
@@ -168,11 +176,9 @@ def _is_beyond_doubt(header: Elements) -> bool:
 
 def _with_series(damaged: Header, failures: tuple[type[Exception], ...]) -> Header:
     """As much as tells which series a damaged file belongs to, where that much is readable."""
-    from pydicom.filereader import read_partial
-
     try:
         with damaged.file.peek() as stream:
-            part = read_partial(stream, stop_when=lambda tag, _vr, _length: tag > 0x0020000E)
+            part = read_elements(stream, _NAMES_OF_SERIES, last=_NAMES_OF_SERIES[-1])
         return replace(
             damaged, study=text(part, "StudyInstanceUID"), series=text(part, "SeriesInstanceUID")
         )
@@ -245,6 +251,8 @@ def _slice(
         instance=about.instance,
         study=about.study,
         series=about.series,
+        patient=about.patient,
+        modality=about.modality,
         number=number(header, "InstanceNumber"),
         rows=rows,
         columns=columns,
@@ -267,11 +275,18 @@ def _slice(
         padding=one(header, "PixelPaddingValue"),
         frame_of_reference=text(header, "FrameOfReferenceUID"),
         acquisition=text(header, "AcquisitionNumber"),
-        echo=text(header, "EchoNumbers") or text(header, "EchoTime"),
-        phase=_phase(header),
+        echo=text(header, "EchoNumbers"),
+        echo_ms=text(header, "EchoTime"),
         b_value=_b_value(header),
         image_type=texts(header, "ImageType"),
+        settings=_settings(header),
+        temporal_index=number(header, "TemporalPositionIdentifier"),
+        trigger_ms=measured(header, "TriggerTime"),
+        heart_percent=measured(header, "NominalPercentageOfCardiacPhase"),
+        breath_percent=measured(header, "NominalPercentageOfRespiratoryPhase"),
         time_s=acquisition_time(header),
+        reference_ms=measured(header, "FrameReferenceTime"),
+        interval_ms=measured(header, "TemporalResolution"),
         lossy=lossy_steps(header, syntax, rows * columns * samples * frames * bits / 8, size),
         stamp=stamp,
         window=_window(header),
@@ -290,16 +305,9 @@ def _syntax_found(header: Dataset) -> str:
     return "1.2.840.10008.1.2.1" if is_little else "1.2.840.10008.1.2.2"
 
 
-def _phase(header: Elements) -> str:
-    """What places an image in time: which temporal position, or how long after a trigger."""
-    position = text(header, "TemporalPositionIdentifier")
-    if position and number(header, "NumberOfTemporalPositions") != 1:
-        return position
-    trigger = text(header, "TriggerTime")
-    if trigger:
-        return f"{trigger} ms"
-    percent = text(header, "NominalPercentageOfCardiacPhase")
-    return f"{percent} %" if percent else position
+def _settings(header: Elements) -> tuple[tuple[str, str], ...]:
+    pairs = ((name, "\\".join(texts(header, field))) for field, name in _SETTINGS.items())
+    return tuple(pair for pair in pairs if pair[1])
 
 
 def _b_value(header: Elements) -> str:

@@ -9,9 +9,10 @@ from functools import partial
 from pathlib import Path
 
 from MedEnhanceLib.errors import GeometryError, InputError, MedEnhanceError
-from MedEnhanceLib.io.dicom import pixels
+from MedEnhanceLib.io.dicom import concatenation, pixels
 from MedEnhanceLib.io.dicom.copies import Copies, without_copies
-from MedEnhanceLib.io.dicom.group import Part, parts_of
+from MedEnhanceLib.io.dicom.frames import Part
+from MedEnhanceLib.io.dicom.group import parts_of
 from MedEnhanceLib.io.dicom.headers import Header
 from MedEnhanceLib.io.dicom.scan import Scan, Series, scan
 from MedEnhanceLib.io.dicom.stack import stack
@@ -104,7 +105,7 @@ def _volumes(series: Series, lost: Sequence[Header], name: str) -> list[Choice]:
     slices = [one for header in unique for one in header.slices]
     notes: list[str] = []
     parts = parts_of(slices, name, Monitor(lambda event: _keep_warning(event, notes)))
-    damage = _damage(series, lost)
+    damage = _damage(series, lost) or concatenation.fault_of(slices, name)
     made = []
     for part in parts:
         files = {one.file for one in part.slices}
@@ -145,7 +146,7 @@ def _damage(series: Series, lost: Sequence[Header]) -> MedEnhanceError | None:
 def _incomplete(part: Part, name: str) -> MedEnhanceError | None:
     if not part.reason:
         return None
-    return GeometryError(f"{name}: {part.reason}", "Export or copy the series again, complete.")
+    return GeometryError(f"{name}: {part.reason}", part.hint)
 
 
 def _raised(check: Callable[[], object]) -> MedEnhanceError | None:

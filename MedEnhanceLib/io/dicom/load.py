@@ -11,7 +11,7 @@ from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.io.dicom import archives, segmentation
 from MedEnhanceLib.io.dicom.copies import require_identical
 from MedEnhanceLib.io.dicom.derived import earlier_steps
-from MedEnhanceLib.io.dicom.group import Part, interval_s
+from MedEnhanceLib.io.dicom.frames import Part
 from MedEnhanceLib.io.dicom.kinds import not_an_image
 from MedEnhanceLib.io.dicom.listing import Choice, choices, said
 from MedEnhanceLib.io.dicom.pixels import read_intensities
@@ -205,7 +205,7 @@ def _volume(
         units=_units(ordered[0], own) if meaning == own else default_units(meaning),
         source=f"{path} (series {choice.row.key})",
         history=(*earlier_steps(ordered[0].file), *notes),
-        frame_interval_s=interval_s(part),
+        frame_interval_s=part.interval_s,
         origin=_origin(stacks, is_on_grid=stacks[0].repair is None),
         lossy=_lossy(ordered),
     )

@@ -5,6 +5,7 @@ Headers are read in other processes, so all of it can be pickled.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from MedEnhanceLib.io.dicom.sources import FileRef
@@ -31,6 +32,7 @@ class Slice:
     time_s: when it was taken, seconds since a fixed day, or since the scan began.
     reference_ms: FrameReferenceTime. interval_ms: TemporalResolution, from frame to frame.
     window: centre and width. stamp: of the file when its header was read; see FileRef.stamp.
+    concatenation: see concatenation.place_in.
     """
 
     file: FileRef
@@ -87,3 +89,12 @@ class Slice:
     window: tuple[float, float] | None = None
     burned_in: str = ""
     stamp: tuple[int, int] | None = None
+    concatenation: tuple[str, int, int] | None = None
+
+    @property
+    def label(self) -> str:
+        """What a message calls it."""
+        return self.file.name if self.frame is None else f"{self.file.name}, frame {self.frame}"
+
+
+Slices = Sequence[Slice]
