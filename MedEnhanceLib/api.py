@@ -151,7 +151,8 @@ def save_dicom(
     params.check_dicom()
     objects = objects_of(result)
     with memory_errors(), watched(progress, cancel) as monitor:
-        check_folder(Path(folder), inputs=[Path(like)] if like else [], overwrite=overwrite)
+        inputs = [Path(like)] if like else []
+        check_folder(Path(folder), inputs=inputs, overwrite=overwrite, monitor=monitor)
         objects = place_all(objects, params, monitor.part(0.0, 0.2))
         return write(objects, Path(folder), params, monitor.part(0.2, 1.0)).files
 

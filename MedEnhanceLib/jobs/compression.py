@@ -121,7 +121,7 @@ def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
     began = time.monotonic()
     source, output = Path(params.input), Path(params.output)
     region = region_from_json(params.region)
-    check_output(params, source)
+    check_output(params, source, monitor)
     figures: dict[str, Any] = {}
     part = monitor.part(0.0, 0.8)
     if params.preview:
@@ -138,6 +138,7 @@ def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
         inputs={"input": source},
         figures={"shape": volume.shape, "dtype": str(volume.dtype), **figures},
         written=written,
+        anonymous=params.deidentify,
         source=volume,
         overwrite=params.overwrite,
     )

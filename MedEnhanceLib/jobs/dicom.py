@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.jobs.files import check_volume_outputs, manifest_path
 from MedEnhanceLib.jobs.like import lay_beside, name_of, read_series
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume
-
-if TYPE_CHECKING:
-    pass
 
 _OF_DICOM = (
     "like",
@@ -82,14 +79,19 @@ def check_like(like: Mapping[str, Any] | None) -> None:
         raise ConfigError(f"like is {dict(like)!r}", _LIKE)
 
 
-def check_folder(folder: Path, *, inputs: Sequence[Path], overwrite: bool) -> None:
+def check_folder(
+    folder: Path, *, inputs: Sequence[Path], overwrite: bool, monitor: Monitor | None = None
+) -> None:
     """Refuse before the long work a folder that DICOM objects could not go into after it.
 
+    What an earlier writing left in it, whose process was killed, is put back first.
     Raises OutputError for a file's name, for an input's own folder, and for a folder that holds
     something, unless it may be added to.
     """
     from MedEnhanceLib import io
     from MedEnhanceLib.io.atomic import refuse_existing
+    from MedEnhanceLib.io.dicom.marks import is_dicom
+    from MedEnhanceLib.io.staging import holds, recover
 
     ending = io.ending_of(folder)
     if ending in io.READABLE and not folder.is_dir():
@@ -97,20 +99,15 @@ def check_folder(folder: Path, *, inputs: Sequence[Path], overwrite: bool) -> No
             f"{folder.name}: DICOM goes into a folder, and {ending} is the ending of a file",
             "Name a folder, or leave out dicom (--dicom) to write the file.",
         )
-    places = [entry.resolve() for entry in inputs]
-    here = folder.resolve()
-    if any(here == place or here in place.parents or place in here.parents for place in places):
-        raise OutputError(
-            f"{folder}: the derived series would lie among the originals",
-            "Name a folder of its own, beside that of the input.",
-        )
+    _refuse_among(folder, [path.parent if is_dicom(path) else path for path in inputs])
     if not folder.parent.is_dir():
         raise OutputError(
             f"{folder}: the folder {folder.parent} is not there", "Make it, or give another path."
         )
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is a file", "Name a folder that is new or empty.")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+    recover(folder, monitor)
+    if folder.is_dir() and holds(folder) and not overwrite:
         raise OutputError(
             f"{folder} holds files already",
             "Name a new or empty folder, or allow to add to it (--force, overwrite=True).",
@@ -118,23 +115,46 @@ def check_folder(folder: Path, *, inputs: Sequence[Path], overwrite: bool) -> No
     refuse_existing(manifest_path(folder), overwrite)
 
 
-def check_output(params: DicomParams, source: Path) -> None:
+def check_apart(volume: Volume, folder: Path) -> None:
+    """Raise OutputError for a folder among the files that a volume, as it was placed, is of."""
+    from MedEnhanceLib.io.dicom.sources import FileRef
+
+    if volume.origin is None:
+        return
+    refs = {FileRef.parse(one.file) for frame in volume.origin.instances for one in frame}
+    _refuse_among(folder, sorted({Path(ref.path).parent for ref in refs if not ref.member}))
+
+
+def _refuse_among(folder: Path, originals: Sequence[Path]) -> None:
+    here = folder.resolve()
+    for place in (path.resolve() for path in originals):
+        if here == place or here in place.parents or place in here.parents:
+            raise OutputError(
+                f"{folder}: the derived series would lie among the originals, which are in {place}",
+                "Name a folder of its own, beside that of the originals.",
+            )
+
+
+def check_output(params: DicomParams, source: Path, monitor: Monitor) -> None:
     """Refuse before the long work an `output` that could not be written after it."""
     output = Path(params.output)
     if not params.dicom:
         check_volume_outputs({"output": output}, inputs=[source], overwrite=params.overwrite)
         return
     inputs = [source, *([Path(params.like["path"])] if params.like else [])]
-    check_folder(output, inputs=inputs, overwrite=params.overwrite)
+    check_folder(output, inputs=inputs, overwrite=params.overwrite, monitor=monitor)
 
 
 def placed(volume: Volume, params: DicomParams, monitor: Monitor) -> Volume:
     """The volume with the DICOM images behind it; asks for what is missing before the long work.
 
-    Raises InputError where nothing says whose it is.
+    Raises InputError where nothing says whose it is, OutputError for a folder among originals.
     """
+    check_apart(volume, Path(params.output))
     if params.like is not None:
-        return lay_beside(volume, read_series(params.like, monitor), monitor)
+        beside = lay_beside(volume, read_series(params.like, monitor), monitor)
+        check_apart(beside, Path(params.output))
+        return beside
     is_dicom = has_images(volume)
     name = name_of(volume)
     if is_dicom and params.names_patient:

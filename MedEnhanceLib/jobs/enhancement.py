@@ -20,7 +20,7 @@ from MedEnhanceLib.jobs.files import (
     finish,
     known_as,
 )
-from MedEnhanceLib.jobs.objects import Found, Objects, write
+from MedEnhanceLib.jobs.objects import Found, Objects, anonymous_history, write
 from MedEnhanceLib.jobs.result import Result
 from MedEnhanceLib.manifest import make_manifest
 from MedEnhanceLib.progress import Monitor
@@ -124,9 +124,12 @@ def enhance_volume(
     monitor: Monitor,
 ) -> Enhanced:
     """Enhance, then segment the enhanced volume if a `head` is given; in memory."""
+    from MedEnhanceLib.bundles import open_bundle
     from MedEnhanceLib.hqg import enhance
 
     began = time.monotonic()
+    if head is not None:  # better missed now than after the long work
+        open_bundle(head.model, kind="head", modality=volume.modality)
     passes = 1 + config.uncertainty
     share = passes / (passes + _HEAD_PASSES) if head else 1.0
     done = enhance(volume, config, guide=guide, slices=slices, monitor=monitor.part(0.0, share))
@@ -155,7 +158,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor) -> Result:
     if params.guide:
         inputs["guide"] = Path(params.guide)
     if params.dicom:
-        check_output(params, inputs["input"])
+        check_output(params, inputs["input"], monitor)
     else:
         check_volume_outputs(outputs, inputs=list(inputs.values()), overwrite=params.overwrite)
     _check_report_folder(params)
@@ -200,6 +203,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor) -> Result:
         inputs=inputs,
         figures=done.report["results"],
         written=written,
+        anonymous=params.deidentify,
         source=volume,
         device=done.report["device"],
         model=done.report["model"],
@@ -232,7 +236,7 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
     began = time.monotonic()
     config = config_from_json(SegmentConfig, params.config)
     source, output = Path(params.input), Path(params.output)
-    check_output(params, source)
+    check_output(params, source, monitor)
     volume = params.load(monitor.part(0.0, 0.1))
     if params.dicom:
         volume = placed(volume, params, monitor)
@@ -252,6 +256,7 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
         inputs={"input": known_as(source, volume)},
         figures=_segmentation_figures(found),
         written=written,
+        anonymous=params.deidentify,
         source=volume,
         device=found.device,
         model=found.model,
@@ -351,11 +356,18 @@ def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced, monitor
 
     monitor.progress(0.95, "report")
     found = done.segmentation
+    enhanced, manifest = done.volume, done.report
+    if params.deidentify:
+        volume = replace(volume, source="", history=())
+        enhanced = replace(enhanced, source="", history=anonymous_history(enhanced.history))
+        manifest = {name: told for name, told in manifest.items() if name != "dicom"} | {
+            "inputs": {}
+        }
     enhancement_report(
         str(params.report),
         volume=volume,
-        enhanced=done.volume,
-        manifest=done.report,
+        enhanced=enhanced,
+        manifest=manifest,
         uncertainty=done.uncertainty,
         segmentation=found.volume if found else None,
         labels=found.labels if found else (),

@@ -172,27 +172,34 @@ def finish(
     model: Mapping[str, str] | None = None,
     source: Volume | None = None,
     written: Told | None = None,
+    anonymous: bool = False,
     overwrite: bool,
 ) -> Result:
     """Write the manifest beside the first output; the Result that tells of both.
 
     began: `time.monotonic()` at the start. figures: what the job found out; it goes into both.
     source: the volume that was read, whose DICOM series the manifest names. written: the DICOM
-    objects in the output, whose files only the Result tells.
+    objects in the output, whose files only the Result tells. anonymous: the manifest, which lies
+    beside what nobody shall be recognised by, names neither input nor series: files are often
+    called as patients are.
     """
     from MedEnhanceLib.io.atomic import write_json
 
     seconds = round(time.monotonic() - began, 3)
     figures = as_json({**figures, **(written.figures() if written else {})})
+    origin = source.origin if source is not None and not anonymous else None
+    config = as_json(config)
+    if anonymous:
+        config.pop("series", None)
     manifest = make_manifest(
         action,
-        config=as_json(config),
-        inputs={name: path.name for name, path in inputs.items()},
+        config=config,
+        inputs={} if anonymous else {name: path.name for name, path in inputs.items()},
         device=device,
         seconds=seconds,
         model=model,
         results=figures,
-        dicom=source.origin.facts() if source is not None and source.origin else None,
+        dicom=origin.facts() if origin else None,
     )
     path = manifest_path(next(iter(outputs.values())))
     write_json(path, manifest, overwrite=overwrite)

@@ -38,9 +38,11 @@ def lay_beside(volume: Volume, series: Series, monitor: Monitor) -> Volume:
     Where its voxels are those of the series, or whole slices of them, turned or mirrored as other
     formats do it, they are put in the order of the series, nothing is resampled, and each slice
     gets its image. Else it keeps its own grid, which a warning says.
-    Raises InputError where the two have no place in common.
+    Raises InputError where the volume is known to be of another study, and where the two have no
+    place in common.
     """
     name = name_of(volume)
+    _refuse_another_study(volume, series, name)
     _warn_of_another(volume, series, name, monitor)
     turned = _turned(volume, series.geometry)
     first = None if turned is None else _first_slice(turned, series)
@@ -64,13 +66,22 @@ def name_of(volume: Volume) -> str:
     return Path(volume.source.partition(" (series ")[0]).name or "the volume"
 
 
+def _refuse_another_study(volume: Volume, series: Series, name: str) -> None:
+    known = volume.origin
+    if known is not None and known.study != series.origin.study:
+        raise InputError(
+            f"{name} was made from a series of another study ({known.study}) than {series.name} "
+            f"({series.origin.study}): it would get the wrong patient",
+            f"Give the series that it was made from ({known.series}).",
+        )
+
+
 def _warn_of_another(volume: Volume, series: Series, name: str, monitor: Monitor) -> None:
     known = volume.origin
     if known is not None and known.series != series.origin.series:
-        same = "the same study" if known.study == series.origin.study else "another study"
         monitor.warn(
             f"{name} was made from the series {known.series}; {series.name} is another one "
-            f"({series.origin.series}), of {same}: check that it is the right patient"
+            f"({series.origin.series}) of the same study"
         )
 
 

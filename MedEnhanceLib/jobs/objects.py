@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from MedEnhanceLib.jobs.dicom import DicomParams, has_images, placed
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.jobs.dicom import DicomParams, check_apart, has_images, placed
 from MedEnhanceLib.jobs.like import lay_beside, read_series
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume
@@ -19,6 +20,19 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
     from MedEnhanceLib.io.dicomout import Derivation, Template
+
+
+#: How each of our own steps begins in a history.
+_OUR_STEP = re.compile(
+    r"DERIVED: (compressed|converted|decompressed|degraded|enhanced|exported|opened|recovered"
+    r"|resampled|segmented)\b"
+)
+
+
+_UNSURE = (
+    "Look at the images. If they show no name, write the result without de-identification, and "
+    "let the command deidentify clean that, which can be told so (--allow-burned-in)."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +107,8 @@ def place_all(objects: Objects, params: DicomParams, monitor: Monitor) -> Object
     if params.like is not None:
         series = read_series(params.like, monitor)
         source = lay_beside(objects.source, series, monitor)
+        for volume in (objects.source, source):
+            check_apart(volume, Path(params.output))
         others = objects.each(lambda volume: lay_beside(volume, series, Monitor()))  # said once
         return replace(others, source=source)
     origin = placed(objects.source, params, monitor).origin
@@ -132,7 +148,11 @@ def write(objects: Objects, folder: Path, params: DicomParams, monitor: Monitor)
         roles += [role] * len(built)
     facts = [_facts(dataset) for dataset in datasets]
     files = write_objects(
-        datasets, folder, overwrite=params.overwrite, monitor=monitor.part(0.6, 1.0)
+        datasets,
+        folder,
+        source=template.origin.series if template.origin else "",
+        overwrite=params.overwrite,
+        monitor=monitor.part(0.6, 1.0),
     )
     rows: dict[str, dict[str, Any]] = {}
     for role, fact, file in zip(roles, facts, files, strict=True):
@@ -218,8 +238,8 @@ def _derivation(objects: Objects, params: DicomParams) -> Derivation:
     from MedEnhanceLib.io.dicomout import Derivation
 
     history = objects.source.history
-    if params.deidentify:  # a repair names files, and files are named after patients
-        history = tuple(re.sub(r" \[[^]]*\]", "", step) for step in history)
+    if params.deidentify:
+        history = anonymous_history(history)
     return Derivation(
         objects.action,
         objects.options,
@@ -228,6 +248,12 @@ def _derivation(objects: Objects, params: DicomParams) -> Derivation:
         lossy=objects.source.lossy,
         series_description=params.series_description,
     )
+
+
+def anonymous_history(history: Sequence[str]) -> tuple[str, ...]:
+    """What was done, in our own words alone: a history may name files, and files patients."""
+    found = [_OUR_STEP.match(step) for step in history]
+    return tuple(f"DERIVED: {step[1]}" for step in found if step)
 
 
 def _deidentified(template: Template) -> Template:
@@ -246,7 +272,10 @@ def _deidentified(template: Template) -> Template:
         for header in headers:
             image = copy.deepcopy(header)
             image.PixelData = b""  # a header is that of an image, and judged as one
-            deidentifier.clean(image)
+            try:
+                deidentifier.clean(image)
+            except InputError as error:
+                raise type(error)(error.message, _UNSURE) from error
             del image.PixelData
             cleaned.append(image)
         return cleaned

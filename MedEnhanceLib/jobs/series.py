@@ -70,7 +70,7 @@ def run_export(params: ExportParams, monitor: Monitor) -> Result:
     source, output = Path(params.input), Path(params.output)
     named = {"segmentation": params.segmentation, "uncertainty": params.uncertainty}
     inputs = {"input": source} | {name: Path(path) for name, path in named.items() if path}
-    check_folder(output, inputs=list(inputs.values()), overwrite=params.overwrite)
+    check_folder(output, inputs=list(inputs.values()), overwrite=params.overwrite, monitor=monitor)
     objects = _objects(params, monitor.part(0.0, 0.4))
     objects = place_all(objects, params, monitor.part(0.4, 0.5))
     written = write(objects, output, params, monitor.part(0.5, 1.0))
@@ -83,6 +83,7 @@ def run_export(params: ExportParams, monitor: Monitor) -> Result:
         inputs=inputs,
         figures={},
         written=written,
+        anonymous=params.deidentify,
         model=params.model,
         source=objects.result,
         overwrite=params.overwrite,

@@ -48,7 +48,7 @@ def run_convert(params: ConvertParams, monitor: Monitor) -> Result:
     """Load → save with the ending of `output`, or as DICOM → manifest."""
     began = time.monotonic()
     source, output = Path(params.input), Path(params.output)
-    check_output(params, source)
+    check_output(params, source, monitor)
     volume = params.load(monitor.part(0.0, 0.7))
     written = save_output(volume, "converted", params, monitor.part(0.7, 1.0))
     return finish(
@@ -59,6 +59,7 @@ def run_convert(params: ConvertParams, monitor: Monitor) -> Result:
         inputs={"input": known_as(source, volume)},
         figures={"shape": volume.shape, "dtype": str(volume.dtype)},
         written=written,
+        anonymous=params.deidentify,
         source=volume,
         overwrite=params.overwrite,
     )

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
+import hashlib
 import os
-import secrets
-import shutil
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import OutputError
-from MedEnhanceLib.io.atomic import flush_folder, output_error
+from MedEnhanceLib.io.atomic import output_error
+from MedEnhanceLib.io.dicom.marks import is_dicom
 from MedEnhanceLib.io.dicomout.derivation import IMPLEMENTATION_NAME, IMPLEMENTATION_UID
+from MedEnhanceLib.io.staging import holds, staging_for
 from MedEnhanceLib.progress import Monitor
 
 if TYPE_CHECKING:
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _COMPARED = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID",
              "Rows", "Columns", "NumberOfFrames", *_PIXELS)  # fmt: skip
+#: Digits of the code in a name, which tells the results of one source from those of another.
+_CODE = 8
 _OWN_FOLDER = "Name a folder of its own for what is derived."
 
 
@@ -30,30 +31,29 @@ def write_objects(
     datasets: Iterable[Dataset],
     folder: Path,
     *,
+    source: str = "",
     overwrite: bool = False,
     monitor: Monitor | None = None,
 ) -> list[Path]:
-    """Write each dataset as a file `<modality><series>-<instance>.dcm`; all of them, or none.
+    """Write each dataset as `<modality><series>-<code>-<instance>.dcm`; all of them, or none.
 
     datasets: complete but for their file meta information, written as explicit VR little endian.
     folder: made where it is not there; its parent must be. One that holds DICOM files of others
         is refused: a derived series never lies among originals.
-    overwrite: whether files of these names may be replaced, where MedEnhance wrote them; with
-        them goes the rest of their series.
+    source: the UID of the series that all was made from. With the study it makes the code in the
+        names, so that results of different series never meet.
+    overwrite: whether earlier results of the same names, thus of the same source, may be replaced,
+        where MedEnhance wrote them; with them goes the rest of their series.
     Returns the files in the order of the datasets. Raises OutputError; then all is as before.
     """
     monitor = monitor or Monitor()
     folder = Path(os.path.abspath(folder))  # noqa: PTH100 - resolve() would follow links
     _refuse_folder(folder)
-    with _beside(folder) as staging:
-        new = staging / "new"
-        names = _write_all(datasets, new, folder, monitor)
-        clashing = _clashing(names, folder, overwrite)
+    with staging_for(folder, monitor) as staging:
+        names = _write_all(datasets, staging.new, folder, source, monitor)
+        making_room = _clashing(names, staging.new, folder, overwrite, monitor)
         monitor.progress(1.0, "moving files into place")
-        try:
-            _move_in(names, clashing, staging, folder)
-        except OSError as cause:
-            raise output_error(folder, cause) from cause
+        staging.move_in(making_room)
     return [folder / name for name in names]
 
 
@@ -73,11 +73,11 @@ def _refuse_folder(folder: Path) -> None:
             )
         return
     try:
-        entries = sorted(folder.iterdir())
+        entries = holds(folder)
     except OSError as cause:
         raise output_error(folder, cause) from cause
     for path in entries:
-        if path.is_file() and _meta(path) is not None and not is_ours(path):
+        if path.is_file() and is_dicom(path) and not is_ours(path):
             raise OutputError(
                 f"{folder} holds DICOM files of another origin ({path.name})", _OWN_FOLDER
             )
@@ -95,26 +95,13 @@ def _meta(path: Path) -> Dataset | None:
     return meta
 
 
-@contextlib.contextmanager
-def _beside(folder: Path) -> Iterator[Path]:
-    """A temporary folder on the same disk: inside the folder, or beside where it will be."""
-    place = folder if folder.is_dir() else folder.parent
-    staging = place / f".medenhance-{secrets.token_hex(8)}"
-    try:
-        (staging / "new").mkdir(parents=True)
-    except OSError as cause:
-        raise output_error(folder, cause) from cause
-    try:
-        yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _write_all(datasets: Iterable[Dataset], new: Path, folder: Path, monitor: Monitor) -> list[str]:
+def _write_all(
+    datasets: Iterable[Dataset], new: Path, folder: Path, source: str, monitor: Monitor
+) -> list[str]:
     names: list[str] = []
     count = len(datasets) if isinstance(datasets, Sized) else 0
     for dataset in datasets:
-        name = _name(dataset, len(names) + 1)
+        name = _name(dataset, source, len(names) + 1)
         if name in names:  # two series of one number
             name = f"{name.removesuffix('.dcm')}-{len(names) + 1}.dcm"
         names.append(name)
@@ -129,10 +116,12 @@ def _write_all(datasets: Iterable[Dataset], new: Path, folder: Path, monitor: Mo
     return names
 
 
-def _name(dataset: Dataset, place: int) -> str:
+def _name(dataset: Dataset, source: str, place: int) -> str:
     modality = "".join(c for c in str(dataset.get("Modality") or "OT") if c.isalnum())[:8]
     series, instance = dataset.get("SeriesNumber"), dataset.get("InstanceNumber")
-    return f"{modality}{int(series or 0)}-{int(instance or place):04d}.dcm"
+    of_source = f"{dataset.StudyInstanceUID} {source}".encode()
+    code = hashlib.sha256(of_source).hexdigest()[:_CODE]
+    return f"{modality}{int(series or 0)}-{code}-{int(instance or place):04d}.dcm"
 
 
 def _write(dataset: Dataset, path: Path) -> None:
@@ -165,51 +154,36 @@ def _verify(dataset: Dataset, path: Path) -> None:
             )
 
 
-def _clashing(names: list[str], folder: Path, overwrite: bool) -> list[Path]:
+def _clashing(
+    names: list[str], new: Path, folder: Path, overwrite: bool, monitor: Monitor
+) -> list[Path]:
     """The files that make room: of the same names, and what else is of their series."""
-    taken = [folder / name for name in names if (folder / name).exists()]
-    if not taken:
+    if not folder.is_dir():
         return []
+    taken = [folder / name for name in names if os.path.lexists(folder / name)]
     foreign = [path for path in taken if not is_ours(path)]
     if foreign:
         raise OutputError(f"{foreign[0]} exists and is not of MedEnhance", _OWN_FOLDER)
-    if not overwrite:
+    if taken and not overwrite:
         raise OutputError(
             f"{taken[0]} exists already",
             "Choose another folder, or allow that it is replaced (--force, overwrite=True).",
         )
-    series = {_series(path) for path in taken}
-    ours = [path for path in sorted(folder.glob("*.dcm")) if is_ours(path)]
-    return [path for path in ours if _series(path) in series]
+    study = {_uids(new / name)[0] for name in names}
+    ours = {path: _uids(path) for path in holds(folder) if path.is_file() and is_ours(path)}
+    if any(ours[path][0] not in study for path in taken):  # a code that two studies share
+        raise OutputError(f"{taken[0]} exists and is of another study", _OWN_FOLDER)
+    others = {uids[0] for uids in ours.values()} - study
+    if others:
+        monitor.warn(f"{folder} holds derived images of other studies too ({len(others)})")
+    series = {ours[path][1] for path in taken}
+    return [path for path, uids in ours.items() if uids[1] in series]
 
 
-def _series(path: Path) -> str:
+def _uids(path: Path) -> tuple[str, str]:
+    """The study and the series that a file of ours is of."""
     from pydicom import dcmread
 
-    return str(dcmread(path, specific_tags=["SeriesInstanceUID"]).get("SeriesInstanceUID"))
-
-
-def _move_in(names: list[str], clashing: list[Path], staging: Path, folder: Path) -> None:
-    """Move old files out and new ones in; where one cannot be moved, all go back."""
-    if not folder.exists():
-        (staging / "new").rename(folder)
-        flush_folder(folder)
-        flush_folder(folder.parent)
-        return
-    old = staging / "old"
-    old.mkdir()
-    moved: list[tuple[Path, Path]] = []
-    try:
-        for path in clashing:
-            path.rename(old / path.name)
-            moved.append((old / path.name, path))
-        for name in names:
-            if (folder / name).exists():  # somebody wrote it meanwhile
-                raise FileExistsError(errno.EEXIST, "exists by now", str(folder / name))
-            (staging / "new" / name).rename(folder / name)
-            moved.append((folder / name, staging / "new" / name))
-    except OSError:
-        for now, before in reversed(moved):
-            now.rename(before)
-        raise
-    flush_folder(folder)
+    tags = ["StudyInstanceUID", "SeriesInstanceUID"]
+    read = dcmread(path, specific_tags=tags, stop_before_pixels=True)
+    return str(read.get("StudyInstanceUID")), str(read.get("SeriesInstanceUID"))

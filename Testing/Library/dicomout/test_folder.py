@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,20 +17,41 @@ from pydicom import Dataset
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.errors import Cancelled, OutputError
 from MedEnhanceLib.geometry import Geometry
-from MedEnhanceLib.io.dicomout import Derivation, build_series, new_study, write_objects
+from MedEnhanceLib.io.dicomout import (
+    Derivation,
+    Template,
+    build_series,
+    new_study,
+    write_objects,
+)
 from MedEnhanceLib.io.dicomout import folder as folder_module
 from MedEnhanceLib.io.dicomout.folder import is_ours
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume
 
+STUDY, OTHER_STUDY = new_study(modality="CT"), new_study(modality="CT")
+#: The code in the names of what is of no source in STUDY, and of the sources that tests name.
+CODE, CODE_A, CODE_B = (
+    hashlib.sha256(f"{STUDY.study.StudyInstanceUID} {source}".encode()).hexdigest()[:8]
+    for source in ("", "1.2.3", "4.5.6")
+)
 
-def images(slices: int = 3, value: int = 7, number: int = 5) -> list[Dataset]:
+
+def images(
+    slices: int = 3, value: int = 7, number: int = 5, template: Template = STUDY
+) -> list[Dataset]:
     volume = Volume(np.full((slices, 3, 4), value, np.int16), Geometry(), "CT", "HU")
     return build_series(
-        volume,
-        template=new_study(modality="CT"),
-        derivation=Derivation("converted", series_number=number),
+        volume, template=template, derivation=Derivation("converted", series_number=number)
     )
+
+
+def hear_warnings(said: list[str]) -> Callable[[Any], None]:
+    def hear(event: Any) -> None:
+        if event.kind == "warning":
+            said.append(event.fields["message"])
+
+    return hear
 
 
 def names(folder: Path) -> list[str]:
@@ -43,7 +65,7 @@ def out(tmp_path: Path) -> Path:
 
 def test_files_are_named_by_series_and_image(out: Path) -> None:
     paths = write_objects(images(), out)
-    assert [path.name for path in paths] == ["CT5-0001.dcm", "CT5-0002.dcm", "CT5-0003.dcm"]
+    assert [path.name for path in paths] == [f"CT5-{CODE}-000{number}.dcm" for number in (1, 2, 3)]
     assert names(out) == [path.name for path in paths]
     assert names(out.parent) == ["out"]
 
@@ -65,8 +87,11 @@ def test_what_is_there_is_replaced_only_when_allowed(out: Path) -> None:
         write_objects(images(slices=2), out)
     assert {path: path.read_bytes() for path in out.iterdir()} == before
     write_objects(images(slices=2), out, overwrite=True)
-    assert names(out) == ["CT5-0001.dcm", "CT5-0002.dcm"]  # no slices of the old series stay
-    assert pydicom.dcmread(out / "CT5-0002.dcm").pixel_array[0, 0] == 7
+    assert names(out) == [
+        f"CT5-{CODE}-0001.dcm",
+        f"CT5-{CODE}-0002.dcm",
+    ]
+    assert pydicom.dcmread(out / f"CT5-{CODE}-0002.dcm").pixel_array[0, 0] == 7
 
 
 def test_other_series_of_ours_and_other_files_stay(out: Path) -> None:
@@ -74,7 +99,45 @@ def test_other_series_of_ours_and_other_files_stay(out: Path) -> None:
     (out / "notes.txt").write_text("mine")
     write_objects(images(slices=1), out)
     write_objects(images(slices=1), out, overwrite=True)
-    assert names(out) == ["CT5-0001.dcm", "CT6-0001.dcm", "CT6-0002.dcm", "notes.txt"]
+    assert names(out) == [
+        f"CT5-{CODE}-0001.dcm",
+        f"CT6-{CODE}-0001.dcm",
+        f"CT6-{CODE}-0002.dcm",
+        "notes.txt",
+    ]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_results_of_another_patient_stay_beside_those_of_one(out: Path, overwrite: bool) -> None:
+    first = write_objects(images(template=OTHER_STUDY), out)
+    kept = {path: path.read_bytes() for path in first}
+    warnings: list[str] = []
+    second = write_objects(
+        images(), out, overwrite=overwrite, monitor=Monitor(hear_warnings(warnings))
+    )
+    assert {path: path.read_bytes() for path in first} == kept
+    assert len(names(out)) == len(first) + len(second)
+    assert warnings == [f"{out} holds derived images of other studies too (1)"]
+
+
+def test_results_of_another_source_of_the_study_stay(out: Path) -> None:
+    first = write_objects(images(), out, source="1.2.3")
+    second = write_objects(images(), out, source="4.5.6", overwrite=True)
+    assert names(out) == sorted(path.name for path in (*first, *second))
+    assert {path.name.split("-")[1] for path in (*first, *second)} == {CODE_A, CODE_B}
+    write_objects(images(slices=1), out, source="4.5.6", overwrite=True)
+    assert names(out) == sorted([*(path.name for path in first), second[0].name])
+
+
+def test_a_name_that_another_study_has_taken_is_refused(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_module, "_CODE", 0)  # as if two codes were equal
+    first = write_objects(images(template=OTHER_STUDY), out)
+    kept = {path: path.read_bytes() for path in first}
+    with pytest.raises(OutputError, match="another study"):
+        write_objects(images(), out, overwrite=True)
+    assert {path: path.read_bytes() for path in out.iterdir()} == kept
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -88,13 +151,25 @@ def test_nothing_is_written_among_originals(
     assert names(folder) == before
 
 
+def test_originals_without_dicoms_mark_are_known(make_series: Callable[..., Path]) -> None:
+    folder = make_series(np.zeros((2, 3, 4), np.int16))
+    for path in folder.iterdir():
+        read = pydicom.dcmread(path)
+        bare = Dataset()
+        bare.update(read)
+        pydicom.dcmwrite(path, bare, implicit_vr=True, little_endian=True)
+        assert path.read_bytes()[128:132] != b"DICM"
+    with pytest.raises(OutputError, match="another origin"):
+        write_objects(images(), folder, overwrite=True)
+
+
 def test_a_file_of_that_name_that_is_not_ours_is_never_replaced(out: Path) -> None:
     out.mkdir()
-    (out / "CT5-0001.dcm").write_text("no DICOM")
+    (out / f"CT5-{CODE}-0001.dcm").write_text("no DICOM")
     with pytest.raises(OutputError, match="not of MedEnhance"):
         write_objects(images(), out, overwrite=True)
-    assert (out / "CT5-0001.dcm").read_text() == "no DICOM"
-    assert names(out) == ["CT5-0001.dcm"]
+    assert (out / f"CT5-{CODE}-0001.dcm").read_text() == "no DICOM"
+    assert names(out) == [f"CT5-{CODE}-0001.dcm"]
 
 
 @pytest.mark.parametrize("exists", [False, True])

@@ -1,0 +1,185 @@
+"""A folder's content comes whole or not at all, whatever stops the writing, and nothing is lost."""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from MedEnhanceLib.errors import OutputError
+from MedEnhanceLib.io import staging as staging_module
+from MedEnhanceLib.io.staging import PREFIX, holds, is_halfway, recover, staging_for
+from MedEnhanceLib.progress import Monitor
+
+#: Writes x/new.txt and kept.txt into a folder, replacing kept.txt, and dies at the given rename.
+_DYING = """
+import os, sys
+from pathlib import Path
+from MedEnhanceLib.io.staging import staging_for
+target, stop = Path(sys.argv[1]), int(sys.argv[2])
+renames, rename = 0, Path.rename
+def dying(self, to):
+    global renames
+    renames += 1
+    if renames == stop:
+        os.kill(os.getpid(), 9)
+    return rename(self, to)
+Path.rename = dying
+with staging_for(target) as staging:
+    (staging.new / "x").mkdir()
+    (staging.new / "x" / "new.txt").write_text("new")
+    (staging.new / "kept.txt").write_text("new")
+    old = target / "kept.txt"
+    staging.move_in([old] if old.exists() else [])
+print("done")
+"""
+
+
+def contents(folder: Path) -> dict[str, str]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in files}
+
+
+def write_dying(target: Path, at_rename: int) -> bool:
+    command = [sys.executable, "-c", _DYING, str(target), str(at_rename)]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout != "done\n"
+
+
+def heard(said: list[str]) -> Monitor:
+    def hear(event: Any) -> None:
+        if event.kind == "warning":
+            said.append(event.fields["message"])
+
+    return Monitor(hear)
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Path:
+    folder = tmp_path / "filled"
+    folder.mkdir()
+    (folder / "kept.txt").write_text("old")
+    (folder / "mine.txt").write_text("mine")
+    return folder
+
+
+AFTER = {"kept.txt": "new", "x/new.txt": "new"}
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_new_or_empty_folder_gets_all_by_one_rename(tmp_path: Path, exists: bool) -> None:
+    target = tmp_path / "out"
+    if exists:
+        target.mkdir(mode=0o750)
+    assert write_dying(target, 1)
+    assert target.exists() == exists
+    assert not exists or not any(target.iterdir())
+    assert not write_dying(target, 99)
+    assert contents(target) == AFTER
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]  # the dead one's things are gone
+    assert not exists or target.stat().st_mode & 0o777 == 0o750
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
+def test_a_killed_writing_is_put_back_before_the_next(filled: Path, at: int) -> None:
+    before = contents(filled)
+    assert write_dying(filled, at)
+    assert len([path for path in filled.iterdir() if path.name.startswith(PREFIX)]) == 1
+    assert is_halfway(filled) == (at > 1)  # the first rename tells what is to be moved
+    said: list[str] = []
+    recover(filled, heard(said))
+    assert contents(filled) == before
+    assert len(said) == 1
+    assert PREFIX in said[0]
+    assert ("as it was before" in said[0]) == (at > 1)
+    assert not (filled / "x").exists()
+    assert not write_dying(filled, 99)
+    assert contents(filled) == before | AFTER
+
+
+def test_what_a_living_process_stages_is_left_alone(filled: Path) -> None:
+    with staging_for(filled) as first, staging_for(filled) as second:
+        recover(filled)
+        (first.new / "a.txt").write_text("a")
+        (second.new / "b.txt").write_text("b")
+        first.move_in()
+        second.move_in()
+        assert [path.name for path in holds(filled)] == ["a.txt", "b.txt", "kept.txt", "mine.txt"]
+    assert contents(filled) == {"a.txt": "a", "b.txt": "b", "kept.txt": "old", "mine.txt": "mine"}
+
+
+def test_an_error_while_files_move_puts_all_back(
+    filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(filled)
+    shift, moved = staging_module._shift, []
+
+    def failing(path: Path, to: Path) -> None:
+        moved.append(to)
+        if len(moved) == 3:
+            raise OSError(errno.EACCES, "Permission denied")
+        shift(path, to)
+
+    monkeypatch.setattr(staging_module, "_shift", failing)
+    with staging_for(filled) as staging:
+        for name in ("kept.txt", "more.txt"):
+            (staging.new / name).write_text("new")
+        with pytest.raises(OutputError, match="permission"):
+            staging.move_in([filled / "kept.txt"])
+    assert contents(filled) == before
+    assert not is_halfway(filled)
+
+
+def test_a_file_that_does_not_make_room_is_never_replaced(filled: Path) -> None:
+    before = contents(filled)
+    with staging_for(filled) as staging:
+        for name in ("a.txt", "kept.txt"):
+            (staging.new / name).write_text("new")
+        with pytest.raises(OutputError, match=r"kept\.txt exists by now"):
+            staging.move_in()
+    assert contents(filled) == before
+
+
+def test_a_folder_that_another_program_filled_meanwhile_stays_as_it_is(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    with staging_for(target) as staging:
+        (staging.new / "a.txt").write_text("new")
+        target.mkdir()
+        (target / "other.txt").write_text("other")
+        with pytest.raises(OutputError, match="filled by another program"):
+            staging.move_in()
+    assert contents(tmp_path) == {"out/other.txt": "other"}
+
+
+@pytest.mark.parametrize(
+    "moves", ["{", '{"new": ["../../mine.txt"], "old": [], "made": []}', '{"new": ["/etc/x"]}']
+)
+def test_a_record_that_leads_elsewhere_is_named_and_left(filled: Path, moves: str) -> None:
+    write_dying(filled, 2)
+    (staging,) = (path for path in filled.iterdir() if path.name.startswith(PREFIX))
+    (staging / "moves.json").write_text(moves)
+    before, said = contents(filled), list[str]()
+    recover(filled, heard(said))
+    assert contents(filled) == before
+    assert len(said) == 1
+    assert str(staging) in said[0]
+    assert "cannot be put back" in said[0]
+
+
+def test_the_record_names_what_moves_relative_to_the_folder(filled: Path) -> None:
+    write_dying(filled, 2)
+    (staging,) = (path for path in filled.iterdir() if path.name.startswith(PREFIX))
+    assert json.loads((staging / "moves.json").read_text()) == {
+        "new": ["kept.txt", "x/new.txt"],
+        "old": ["kept.txt"],
+        "made": ["x"],
+    }
+
+
+def test_leftovers_are_for_the_user_alone(filled: Path) -> None:
+    with staging_for(filled) as staging:
+        assert staging.new.parent.stat().st_mode & 0o077 == 0
