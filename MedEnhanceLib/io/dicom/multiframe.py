@@ -2,19 +2,29 @@
 
 Functional groups (enhanced CT, MR and PET, and what was converted to them) say it for each frame;
 a dose grid says it by offsets. Other files of many frames are clips, and are refused as such.
-Source: DICOM PS3.3 C.7.6.16 (functional groups), C.8.8.3 (RT dose), A.1.4.
+Source: DICOM PS3.3 C.7.6.16 (functional groups), C.7.6.17 (dimensions), A.1.4.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicom.elements import acquisition_time, floats, one, text, texts, whole
+from MedEnhanceLib.io.dicom import concatenation, dose
+from MedEnhanceLib.io.dicom.elements import (
+    acquisition_time,
+    floats,
+    number,
+    one,
+    text,
+    texts,
+    whole,
+)
 from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.sources import FileRef
 
@@ -24,23 +34,11 @@ if TYPE_CHECKING:
 #: What `frames_of` needs of a header, besides what plain slices need.
 ELEMENTS = (
     "NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
-    "DimensionIndexSequence", "GridFrameOffsetVector", "DoseGridScaling", "DoseUnits",
+    "DimensionIndexSequence", *concatenation.ELEMENTS, *dose.ELEMENTS,
 )  # fmt: skip
 _CLASS = "1.2.840.10008.5.1.4.1.1."
-_DOSE = f"{_CLASS}481.2"
 _PET = (f"{_CLASS}130", f"{_CLASS}128.1")
-_FRAME_TYPES = (
-    "MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence",
-)  # fmt: skip
-#: Dimensions that other fields tell of: stack, place in it, position, time, echo, b-value, type.
-_TOLD = (
-    0x00209056, 0x00209057, 0x00200032, 0x00209128, 0x0020930D, 0x00209153, 0x00209241, 0x00209156,
-    0x00189074, 0x00189151, 0x00189082, 0x00080008, 0x00089007,
-)  # fmt: skip
-_B_VALUE = 0x00189087
-_DOSE_UNITS = {"GY": "Gy", "RELATIVE": "relative"}
 _COPY_AGAIN = "Copy or export the file again."
-_ABSOLUTE_MM = 0.01
 _CLIPS = {
     "20": "nuclear medicine: its frames are views, gates or slices without a place of their own",
     "3.1": "an ultrasound clip",
@@ -55,9 +53,28 @@ _CLIPS = {
     "12.1.1": "X-ray angiography: projections through the body",
     "12.2.1": "X-ray fluoroscopy: projections through the body",
 }
-_Groups = tuple["Dataset", ...]
+#: What a dimension counts that a field of a slice tells already.
+_TOLD_BY = {
+    0x00209056: "stack", 0x00209057: "position", 0x00200032: "position", 0x00201041: "position",
+    0x00200013: "position", 0x00080018: "position", 0x00200037: "orientation",
+    0x00209128: "temporal_index", 0x00200100: "temporal_index", 0x00209153: "trigger_ms",
+    0x00181060: "trigger_ms", 0x00209241: "heart_percent", 0x00209245: "breath_percent",
+    0x0020930D: "time_s", 0x00189074: "time_s", 0x00189151: "time_s", 0x00080032: "time_s",
+    0x00209156: "acquisition", 0x00200012: "acquisition", 0x00189082: "echo_ms",
+    0x00180081: "echo_ms", 0x00180086: "echo", 0x00189087: "b_value", 0x00080008: "image_type",
+    0x00089007: "image_type", 0x00089208: "image_type", 0x00089209: "image_type",
+}  # fmt: skip
+_DIRECTIONS = (0x00189075, 0x00189076, 0x00189089)
+#: Where the groups of one frame and those of all tell these differently, the place is unclear.
+_PLACING = {
+    "position": "ImagePositionPatient",
+    "orientation": "ImageOrientationPatient",
+    "pixel_spacing": "PixelSpacing",
+    "slope": "RescaleSlope",
+    "intercept": "RescaleIntercept",
+}
 
-_KEPT_ASIDE = ("PerFrame", "Shared")
+Told = dict[str, Any]
 
 
 def frames_of(header: Dataset, file: FileRef, common: Slice) -> list[Slice]:
@@ -68,9 +85,11 @@ def frames_of(header: Dataset, file: FileRef, common: Slice) -> list[Slice]:
     header and its groups contradict each other.
     """
     count = whole(header, "NumberOfFrames") or 1
-    common = replace(common, file=file)
-    if common.sop_class == _DOSE:
-        return _dose_planes(header, common, count)
+    if count < 1:
+        raise InputError(f"NumberOfFrames is {count}", _COPY_AGAIN)
+    common = replace(common, file=file, concatenation=concatenation.place_in(header))
+    if common.sop_class == dose.SOP_CLASS:
+        return dose.dose_planes(header, common, count)
     if "PerFrameFunctionalGroupsSequence" not in header:
         raise _clip(common.sop_class, count)
     frames = _items(header, "PerFrameFunctionalGroupsSequence")
@@ -78,185 +97,271 @@ def frames_of(header: Dataset, file: FileRef, common: Slice) -> list[Slice]:
         raise InputError(
             f"NumberOfFrames is {count}, but {len(frames)} frames are described", _COPY_AGAIN
         )
-    shared = _items(header, "SharedFunctionalGroupsSequence")[:1]
-    dimensions = [
-        int(item.get("DimensionIndexPointer") or 0)
-        for item in _items(header, "DimensionIndexSequence")
-    ]
-    planes = [
-        _plane(_Frame((own, *shared)), replace(common, frame=index), dimensions)
-        for index, own in enumerate(frames, 1)
-    ]
-    return _with_stacks(planes, frames)
+    shared: Told = {}
+    for groups in _items(header, "SharedFunctionalGroupsSequence")[:1]:
+        shared = _told(groups)
+    told = [_joined(shared, _told(own), index) for index, own in enumerate(frames, 1)]
+    dimensions = _dimensions(header)
+    common = _without(common, {name for one_frame in told for name in one_frame})
+    return [_plane(own, dimensions, common, index) for index, own in enumerate(told, 1)]
 
 
 def functional_group(name: str, *groups: Dataset) -> Dataset:
     """The first item of a functional group, from the first of `groups` that has it, or empty."""
-    return _Frame(groups).of(name)
-
-
-class _Frame:
-    """The functional groups of one frame: its own first, then those that all share."""
-
-    def __init__(self, groups: _Groups) -> None:
-        self._groups = groups
-
-    def of(self, *names: str) -> Dataset:
-        """The first item of the first group of these names; empty where there is none."""
-        from pydicom import Dataset
-
-        for groups in self._groups:
-            for name in names:
-                found = _items(groups, name)
-                if found:
-                    return found[0]
-        return Dataset()
-
-
-def _pet_units(frame: _Frame) -> str:
-    """Units of single PET images, which a file converted from them keeps aside."""
-    kept = (frame.of(f"Unassigned{kind}ConvertedAttributesSequence") for kind in _KEPT_ASIDE)
-    return next(filter(None, (text(item, "Units") for item in kept)), "")
-
-
-def _plane(frame: _Frame, common: Slice, dimensions: Sequence[int]) -> Slice:
-    measures = frame.of("PixelMeasuresSequence")
-    values = frame.of("PixelValueTransformationSequence")
-    content = frame.of("FrameContentSequence")
-    kind = text(values, "RescaleType")
-    own = {
-        "position": floats(frame.of("PlanePositionSequence"), "ImagePositionPatient", 3),
-        "orientation": floats(frame.of("PlaneOrientationSequence"), "ImageOrientationPatient", 6),
-        "pixel_spacing": floats(measures, "PixelSpacing", 2),
-        "thickness": one(measures, "SliceThickness"),
-        "between": one(measures, "SpacingBetweenSlices"),
-        "slope": one(values, "RescaleSlope"),
-        "intercept": one(values, "RescaleIntercept"),
-        "rescale_type": kind,
-        "units": _pet_units(frame) or kind if common.sop_class in _PET else "",
-        "acquisition": text(content, "FrameAcquisitionNumber"),
-        "echo": text(frame.of("MREchoSequence"), "EffectiveEchoTime"),
-        "phase": _phase(frame, content, dimensions),
-        "b_value": text(frame.of("MRDiffusionSequence"), "DiffusionBValue"),
-        "image_type": texts(frame.of(*_FRAME_TYPES), "FrameType"),
-        "time_s": _time_s(frame, content),
-        "window": _window(frame.of("FrameVOILUTSequence")),
-    }
-    found = {name: value for name, value in own.items() if value not in (None, "", ())}
-    return replace(common, **found)  # type: ignore[arg-type]
-
-
-def _phase(frame: _Frame, content: Dataset, dimensions: Sequence[int]) -> str:
-    """What places a frame in time, or else in a dimension that no other field tells of."""
-    heart = frame.of("CardiacSynchronizationSequence")
-    for group, field, unit in (
-        (content, "TemporalPositionIndex", ""),
-        (heart, "NominalCardiacTriggerDelayTime", " ms"),
-        (heart, "NominalPercentageOfCardiacPhase", " %"),
-    ):
-        found = text(group, field)
-        if found:
-            return found + unit
-    told = content.get("DimensionIndexValues")
-    values = [told] if isinstance(told, int) else list(told or ())
-    pairs = list(zip(dimensions, values, strict=False))
-    if all(pointer in (*_TOLD, _B_VALUE) for pointer, _ in pairs):
-        return ""
-    return "-".join(str(value) for pointer, value in pairs if pointer not in _TOLD)
-
-
-def _time_s(frame: _Frame, content: Dataset) -> float | None:
     from pydicom import Dataset
 
-    for field in "FrameAcquisitionDateTime", "FrameReferenceDateTime":
-        moment = Dataset()
-        moment.AcquisitionDateTime = text(content, field)
-        found = acquisition_time(moment)
-        if text(content, field) and found is not None:
-            return found
-    return one(frame.of("TemporalPositionSequence"), "TemporalPositionTimeOffset")
+    return next((_items(own, name)[0] for own in groups if _items(own, name)), Dataset())
 
 
-def _window(group: Dataset) -> tuple[float, float] | None:
+# ------------------------------------------------------------ groups → fields of a slice
+
+
+def _place(item: Dataset) -> Told:
+    return {"position": floats(item, "ImagePositionPatient", 3)}
+
+
+def _orientation(item: Dataset) -> Told:
+    return {"orientation": floats(item, "ImageOrientationPatient", 6)}
+
+
+def _measures(item: Dataset) -> Told:
+    return {
+        "pixel_spacing": floats(item, "PixelSpacing", 2),
+        "thickness": one(item, "SliceThickness"),
+        "between": one(item, "SpacingBetweenSlices"),
+    }
+
+
+def _values(item: Dataset) -> Told:
+    return {
+        "slope": one(item, "RescaleSlope"),
+        "intercept": one(item, "RescaleIntercept"),
+        "rescale_type": text(item, "RescaleType"),
+    }
+
+
+def _content(item: Dataset) -> Told:
+    moments = (
+        acquisition_time({"AcquisitionDateTime": told})
+        for told in (text(item, "FrameAcquisitionDateTime"), text(item, "FrameReferenceDateTime"))
+        if told
+    )
+    indices = item.get("DimensionIndexValues")
+    return {
+        "acquisition": text(item, "FrameAcquisitionNumber"),
+        "stack": text(item, "StackID"),
+        "temporal_index": number(item, "TemporalPositionIndex"),
+        "time_s": next((moment for moment in moments if moment is not None), None),
+        "indices": (indices,) if isinstance(indices, int) else tuple(indices or ()),
+    }
+
+
+def _offset(item: Dataset) -> Told:
+    return {"offset_s": one(item, "TemporalPositionTimeOffset")}
+
+
+def _heart(item: Dataset) -> Told:
+    return {
+        "trigger_ms": one(item, "NominalCardiacTriggerDelayTime"),
+        "heart_percent": one(item, "NominalPercentageOfCardiacPhase"),
+    }
+
+
+def _breath(item: Dataset) -> Told:
+    return {"breath_percent": one(item, "NominalPercentageOfRespiratoryPhase")}
+
+
+def _echo(item: Dataset) -> Told:
+    return {"echo_ms": text(item, "EffectiveEchoTime")}
+
+
+def _diffusion(item: Dataset) -> Told:
+    weight = one(item, "DiffusionBValue")
+    own = functional_group("DiffusionGradientDirectionSequence", item)
+    direction = floats(own, "DiffusionGradientOrientation", 3)
+    return {
+        "b_value": "" if weight is None else f"{weight:g}",
+        "direction": " ".join(f"{part:g}" for part in direction or ()),
+    }
+
+
+def _kind(item: Dataset) -> Told:
+    """What ImageType says of plain images, and what DICOM tells in elements of their own since."""
+    kind = texts(item, "FrameType")
+    parts = (*texts(item, "ComplexImageComponent"), *texts(item, "AcquisitionContrast"))
+    return {"image_type": (*kind, *(part for part in parts if part not in kind))}
+
+
+def _setting(field: str, name: str) -> Callable[[Dataset], Told]:
+    def read(item: Dataset) -> Told:
+        return {f"{_SETTING}{name}": "\\".join(texts(item, field))}
+
+    return read
+
+
+def _kept(item: Dataset) -> Told:
+    """What plain images said that were converted, and that has no group of its own."""
+    return {
+        "units": text(item, "Units"),
+        "acquisition": text(item, "AcquisitionNumber"),
+        "echo": text(item, "EchoNumbers"),
+        "temporal_index": number(item, "TemporalPositionIdentifier"),
+        "trigger_ms": one(item, "TriggerTime"),
+    }
+
+
+def _window(item: Dataset) -> Told:
     pair = []
     for field in "WindowCenter", "WindowWidth":
-        value = group.get(field)
+        value = item.get(field)
         first = value if isinstance(value, int | float | str) else next(iter(value or ()), None)
         try:
             pair.append(float(first))  # type: ignore[arg-type]
         except (TypeError, ValueError):
-            return None
-    return (pair[0], pair[1]) if np.isfinite(pair).all() and pair[1] > 0 else None
+            return {}
+    is_window = np.isfinite(pair).all() and pair[1] > 0
+    return {"window": (pair[0], pair[1])} if is_window else {}
 
 
-def _with_stacks(planes: list[Slice], frames: Sequence[Dataset]) -> list[Slice]:
-    """Parallel stacks are told apart by the acquisition, which they have no other field for."""
-    stacks = [text(_Frame((own,)).of("FrameContentSequence"), "StackID") for own in frames]
-    if len(set(stacks)) < 2:
-        return planes
-    return [
-        replace(plane, acquisition=f"{plane.acquisition} stack {stack}".strip())
-        for plane, stack in zip(planes, stacks, strict=True)
-    ]
+#: Before the name of a setting, among what is told.
+_SETTING = "setting: "
+_READERS: Mapping[str, Callable[[Dataset], Told]] = {
+    "PlanePositionSequence": _place,
+    "PlaneOrientationSequence": _orientation,
+    "PixelMeasuresSequence": _measures,
+    "PixelValueTransformationSequence": _values,
+    "FrameContentSequence": _content,
+    "TemporalPositionSequence": _offset,
+    "CardiacSynchronizationSequence": _heart,
+    "RespiratorySynchronizationSequence": _breath,
+    "MREchoSequence": _echo,
+    "MRDiffusionSequence": _diffusion,
+    "MRImageFrameTypeSequence": _kind,
+    "CTImageFrameTypeSequence": _kind,
+    "PETFrameTypeSequence": _kind,
+    "CTReconstructionSequence": _setting("ConvolutionKernel", "kernel"),
+    "CTXRayDetailsSequence": _setting("KVP", "kV"),
+    "MRModifierSequence": _setting("InversionTimes", "inversion time"),
+    "MRTimingAndRelatedParametersSequence": _setting("FlipAngle", "flip angle"),
+    "FrameVOILUTSequence": _window,
+    "UnassignedPerFrameConvertedAttributesSequence": _kept,
+    "UnassignedSharedConvertedAttributesSequence": _kept,
+}
 
 
-def _dose_planes(header: Dataset, common: Slice, count: int) -> list[Slice]:
-    scaling = one(header, "DoseGridScaling")
-    if scaling is None or scaling <= 0:
-        raise InputError(
-            f"DoseGridScaling is {'missing' if scaling is None else scaling}, so that the stored "
-            "numbers give no dose",
-            "Export the dose again.",
-        )
-    told = text(header, "DoseUnits").upper()
-    common = replace(
-        common,
-        slope=scaling,
-        intercept=0.0,
-        units=_DOSE_UNITS.get(told, told),
-    )
-    position, orientation = common.position, common.orientation
-    if position is None or orientation is None:
-        return [replace(common, frame=index) for index in range(1, count + 1)]
-    offsets = _offsets(header, count, position, orientation)
-    normal = np.cross(orientation[:3], orientation[3:])
-    return [
-        replace(
-            common,
-            frame=index,
-            position=tuple((np.asarray(position) + offset * normal).tolist()),
-        )
-        for index, offset in enumerate(offsets, 1)
-    ]
+@functools.cache
+def _readers() -> dict[int, Callable[[Dataset], Told]]:
+    from pydicom.datadict import tag_for_keyword
+
+    return {tag_for_keyword(name) or 0: read for name, read in _READERS.items()}
 
 
-def _offsets(
-    header: Dataset, count: int, position: tuple[float, ...], orientation: tuple[float, ...]
-) -> tuple[float, ...]:
-    """Mm of each plane from the first, along the normal."""
-    if count == 1 and not header.get("GridFrameOffsetVector"):
-        return (0.0,)
-    offsets = (
-        floats(header, "GridFrameOffsetVector", count)
-        if count > 1
-        else (one(header, "GridFrameOffsetVector") or 0.0,)
-    )
-    if offsets is None:
-        raise InputError(
-            "GridFrameOffsetVector is missing, so that its planes have no place", _COPY_AGAIN
-        )
-    if offsets[0] == 0:
-        return offsets
-    # Then they are places along z, and the first is that of ImagePositionPatient.
-    upright = abs(abs(orientation[0]) - 1) < 1e-4 and abs(abs(orientation[4]) - 1) < 1e-4
-    if not upright or abs(offsets[0] - position[2]) > _ABSOLUTE_MM:
-        raise InputError(
-            f"GridFrameOffsetVector begins with {offsets[0]:g}, neither 0 nor the z of "
-            "ImagePositionPatient",
-            "Correct the header.",
-        )
-    up = orientation[0] * orientation[4]
-    return tuple((offset - offsets[0]) * up for offset in offsets)
+def _told(groups: Dataset) -> Told:
+    """Whatever the functional groups tell of a slice; nothing of what they leave empty."""
+    told: Told = {}
+    readers = _readers()
+    for tag in sorted(groups.keys()):
+        if tag in readers:
+            for item in _items(groups, tag)[:1]:
+                found = readers[tag](item)
+                told |= {name: value for name, value in found.items() if value not in _NOTHING}
+    return told
+
+
+_NOTHING = (None, "", ())
+
+
+def _joined(shared: Told, own: Told, index: int) -> Told:
+    for name, element in _PLACING.items():
+        if name in own and shared.get(name, own[name]) != own[name]:
+            raise InputError(
+                f"{element} is {shared[name]} for all frames, and {own[name]} for frame {index}",
+                _COPY_AGAIN,
+            )
+    told = {**shared, **own}
+    if "offset_s" in told:
+        told.setdefault("time_s", told["offset_s"])
+    return told
+
+
+def _without(common: Slice, names: set[str]) -> Slice:
+    """What any frame tells by itself is told for none by the header around them."""
+    bare: Told = {one.name: one.default for one in fields(Slice)}
+    return replace(common, **{name: bare[name] for name in names if name in bare})
+
+
+# ------------------------------------------------------------ a frame → a slice
+
+
+@dataclass(frozen=True)
+class _Dimension:
+    """told_by: the field of a slice that tells it already, or ""; name: for whoever must choose."""
+
+    told_by: str
+    name: str
+    is_direction: bool
+
+
+def _dimensions(header: Dataset) -> list[_Dimension]:
+    from pydicom.datadict import keyword_for_tag
+
+    found: list[_Dimension] = []
+    for item in _items(header, "DimensionIndexSequence"):
+        pointer = int(item.get("DimensionIndexPointer") or 0)
+        name = text(item, "DimensionDescriptionLabel") or keyword_for_tag(pointer)
+        name = name or f"dimension ({pointer >> 16:04X},{pointer & 0xFFFF:04X})"
+        same = sum(one.name.startswith(name) for one in found)
+        name = f"{name} {same + 1}" if same else name
+        found.append(_Dimension(_TOLD_BY.get(pointer, ""), name, pointer in _DIRECTIONS))
+    return found
+
+
+def _plane(told: Told, dimensions: list[_Dimension], common: Slice, index: int) -> Slice:
+    settings = {
+        name.removeprefix(_SETTING): value
+        for name, value in told.items()
+        if name.startswith(_SETTING)
+    }
+    settings |= _dimensions_told_by_none(told, dimensions)
+    settings |= _direction(told, dimensions)
+    own = {name: value for name, value in told.items() if name in _FIELDS}
+    for dimension, value in _indices(told, dimensions):
+        if dimension.told_by == "temporal_index":
+            own.setdefault("temporal_index", int(value))
+    if common.sop_class not in _PET:
+        own.pop("units", None)
+    elif "units" not in own:
+        own["units"] = told.get("rescale_type", common.units)
+    return replace(common, frame=index, **own, settings=tuple(settings.items()) or common.settings)
+
+
+_FIELDS = frozenset(one.name for one in fields(Slice))
+
+
+def _indices(told: Told, dimensions: list[_Dimension]) -> list[tuple[_Dimension, int]]:
+    """What each dimension counts; nothing where the values are not as many as the dimensions."""
+    values = told.get("indices", ())
+    return list(zip(dimensions, values, strict=True)) if len(values) == len(dimensions) else []
+
+
+def _dimensions_told_by_none(told: Told, dimensions: list[_Dimension]) -> dict[str, str]:
+    """A dimension that no field tells of is no time: it keeps its name."""
+    return {
+        dimension.name: str(value)
+        for dimension, value in _indices(told, dimensions)
+        if not dimension.is_direction
+        and dimension.told_by not in (*told, "position", "orientation", "temporal_index")
+    }
+
+
+def _direction(told: Told, dimensions: list[_Dimension]) -> dict[str, str]:
+    """Of a diffusion gradient, with its b-value; without weighting there is none."""
+    weight = told.get("b_value", "")
+    counted = [value for one, value in _indices(told, dimensions) if one.is_direction]
+    direction = "-".join(f"{value:04d}" for value in counted) or told.get("direction", "")
+    if not direction or weight == "0":
+        return {}
+    return {"direction": f"b={weight} {direction}" if weight else direction}
 
 
 def _clip(sop_class: str, count: int) -> InputError:
@@ -267,6 +372,7 @@ def _clip(sop_class: str, count: int) -> InputError:
     )
 
 
-def _items(dataset: Dataset, name: str) -> _Groups:
-    found = dataset.get(name)
+def _items(dataset: Dataset, name: str | int) -> tuple[Dataset, ...]:
+    found: Any = dataset.get(name)
+    found = getattr(found, "value", found)  # by its tag, pydicom gives the element
     return tuple(found) if found is not None and not isinstance(found, str | bytes | int) else ()
