@@ -6,6 +6,7 @@ import io as streams
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -241,7 +242,10 @@ class TestOut:
         self, run: Run, mr: Path, tmp_path: Path, networks: list
     ) -> None:
         named = mr.rename(tmp_path / "Doe_Jane")
-        ran = run("enhance", named, tmp_path / "out", "--dicom", "--segment", "--deidentify")
+        ran = run(
+            "enhance", named, tmp_path / "out", "--dicom", "--segment", "--deidentify",
+            "--series", "1.2.3.1", "--report", tmp_path / "page",
+        )  # fmt: skip
         assert ran.status == 0, ran.err
         assert run("convert", named, tmp_path / "again", "--dicom", "--deidentify").status == 0
         again = objects(tmp_path / "again")["MR"][0]
@@ -249,9 +253,36 @@ class TestOut:
         assert len({one.PatientID for one in found} | {again.PatientID}) == 2
         assert {one.PatientIdentityRemoved for one in found} == {"YES"}
         assert len({one.StudyInstanceUID for one in found} - {"1.2.3"}) == 1
-        for dataset in found:
-            values = str(dataset)
-            assert not any(word in values for word in ("Doe", "P-17", "1.2.3.1", "1.2.3.99"))
+        texts = [str(dataset) for dataset in found]
+        texts += [(tmp_path / f"{name}.json").read_text() for name in ("out", "again")]
+        texts += [path.read_text() for path in (tmp_path / "page").rglob("*.html")]
+        assert len(texts) >= len(found) + 3
+        for text in texts:
+            assert not any(word in text for word in ("Doe", "P-17", "1.2.3.1", "1.2.3.99"))
+
+    def test_a_history_that_names_somebody_is_left_out_with_deidentify(
+        self, run: Run, mr: Path, tmp_path: Path
+    ) -> None:
+        volume = io.load(mr)
+        before = ("enhanced with guide Doe_Jane.nii.gz", "DERIVED: compressed (Doe) by MedEnhance")
+        io.save(replace(volume, history=before), tmp_path / "a.nrrd")
+        ran = run(
+            "convert", tmp_path / "a.nrrd", tmp_path / "out", "--dicom", "--like", mr,
+            "--deidentify",
+        )  # fmt: skip
+        assert ran.status == 0, ran.err
+        image = objects(tmp_path / "out")["MR"][0]
+        assert "Doe" not in str(image)
+        assert "compressed" in image.DerivationDescription
+
+    def test_a_doubtful_image_says_what_can_be_done_here(
+        self, run: Run, make_series: Callable, tmp_path: Path
+    ) -> None:
+        burned = make_series(np.zeros((2, 8, 8), np.int16), BurnedInAnnotation="YES")
+        ran = run("convert", burned, tmp_path / "out", "--dicom", "--deidentify")
+        assert ran.status == 3
+        assert "burned into" in ran.err
+        assert "the command deidentify" in ran.err
 
     def test_one_multi_frame_file(self, run: Run, mr: Path, tmp_path: Path) -> None:
         ran = run("convert", mr, tmp_path / "out", "--dicom", "--enhanced-multiframe")
@@ -286,6 +317,50 @@ class TestRefused:
         assert ran.status == 1
         assert "among the originals" in ran.err
         assert sorted(tmp_path.rglob("*")) == before
+
+    @pytest.mark.parametrize("source", ["a file", "a directory", "a list"])
+    @pytest.mark.parametrize("place", [".", "below"])
+    def test_a_folder_of_originals_that_were_named_otherwise(
+        self, run: Run, mr: Path, tmp_path: Path, source: str, place: str
+    ) -> None:
+        names = {"a file": mr / "001.dcm", "a directory": mr / "DICOMDIR", "a list": None}
+        given = names[source] or tmp_path / "elsewhere" / "files.txt"
+        if source == "a directory":
+            given.write_bytes(b"no matter what")  # the images beside it are found all the same
+        if source == "a list":
+            given.parent.mkdir()
+            given.write_text("\n".join(map(str, sorted(mr.glob("*.dcm")))))
+        before = sorted(tmp_path.rglob("*"))
+        ran = run("convert", given, mr / place, "--dicom", "--force")
+        assert ran.status == 1, ran.err
+        assert "among the originals" in ran.err
+        assert sorted(tmp_path.rglob("*")) == before
+
+    def test_another_patients_series_for_one_that_is_known(
+        self, run: Run, mr: Path, make_series: Callable, rng: np.random.Generator, tmp_path: Path
+    ) -> None:
+        other = make_series(
+            rng.integers(0, 1000, (4, 20, 24), dtype=np.uint16),
+            folder=tmp_path / "other",
+            uid="1.2.9.1",
+            StudyInstanceUID="1.2.9",
+            PatientName="Roe^Ann",
+        )
+        small = tmp_path / "small.ucv"
+        assert run("compress", mr, small, "--lossless").status == 0
+        for command, source in (("convert", mr), ("decompress", small)):
+            ran = run(command, source, tmp_path / "out", "--dicom", "--like", other)
+            assert ran.status == 3, ran.err
+            assert "wrong patient" in ran.err
+            assert not (tmp_path / "out").exists()
+
+    def test_a_segmentation_that_no_head_can_make_before_the_long_work(
+        self, run: Run, two: Path, tmp_path: Path, networks: list
+    ) -> None:
+        ran = run("enhance", two / "ct", tmp_path / "out", "--dicom", "--segment")
+        assert ran.status != 0
+        assert "CT" in ran.err
+        assert networks == []
 
     @pytest.mark.parametrize(
         ("options", "words"),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from Library.conftest import Ear
 
-from MedEnhanceLib.errors import GeometryError
+from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.jobs.like import Series, lay_beside
 from MedEnhanceLib.origin import DicomOrigin, Instance
@@ -116,6 +116,12 @@ def test_a_volume_somewhere_else_is_refused() -> None:
     far = replace(scan(), geometry=replace(AXIAL, origin=(-10.0, 20.0, 500.0)))
     with pytest.raises(GeometryError, match="no place in common"):
         lay_beside(far, series_of(), Monitor())
+
+
+def test_a_volume_of_another_study_is_refused() -> None:
+    remembers = replace(scan(), origin=DicomOrigin("1.2.8", "1.2.77", (), on_grid=False))
+    with pytest.raises(InputError, match=r"another study \(1\.2\.8\).*wrong patient"):
+        lay_beside(remembers, series_of(), Monitor())
 
 
 def test_a_volume_that_remembers_another_series_is_doubted(ear: Ear) -> None:
