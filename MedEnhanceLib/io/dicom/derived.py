@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.dicom.bounded import read_elements
 from MedEnhanceLib.io.dicom.elements import text
 from MedEnhanceLib.io.dicom.marks import pydicom_failures
 from MedEnhanceLib.io.dicom.sources import FileRef
@@ -24,14 +25,11 @@ def earlier_steps(file: FileRef) -> tuple[str, ...]:
     Derivations of others are no lines: scanners call much of what they make derived.
     Raises InputError where the header cannot be read.
     """
-    pydicom = require("pydicom", purpose="Reading DICOM")
+    require("pydicom", purpose="Reading DICOM")
     try:
         with warnings.catch_warnings(), file.peek() as stream:
             warnings.simplefilter("ignore")  # told of when the header was read before
-            header: Dataset = pydicom.dcmread(
-                stream, stop_before_pixels=True, force=True, specific_tags=[_EQUIPMENT]
-            )
-            equipment = header.get(_EQUIPMENT) or []
+            equipment = read_elements(stream, [_EQUIPMENT]).get(_EQUIPMENT) or []
             return tuple(_step(item) for item in equipment if text(item, "Manufacturer") == _US)
     except pydicom_failures() as cause:
         raise InputError(

@@ -7,7 +7,10 @@ from collections.abc import Iterable
 from typing import BinaryIO
 
 from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.io.dicom.bounded import read_elements
 from MedEnhanceLib.io.dicom.marks import pydicom_failures
+from MedEnhanceLib.io.dicom.samples import DamagedError
+from MedEnhanceLib.io.dicom.structure import behind_meta
 
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 
@@ -19,30 +22,21 @@ def is_named_directory(name: str) -> bool:
 
 def is_directory(stream: BinaryIO) -> bool:
     """Whether a DICOM file is the directory of a medium."""
-    pydicom = require("pydicom", purpose="Reading DICOM")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            stream.seek(128 + 4)
-            meta = pydicom.filereader.read_dataset(
-                stream, is_implicit_VR=False, is_little_endian=True, stop_when=_past_the_class
-            )
-            return str(meta.get("MediaStorageSOPClassUID", "")) == MEDIA_DIRECTORY
-    except pydicom_failures():
+        return behind_meta(stream)[2] == MEDIA_DIRECTORY
+    except DamagedError:
         return False
-
-
-def _past_the_class(tag: int, _vr: str | None, _length: int) -> bool:
-    return tag > 0x00020002
 
 
 def referenced(stream: BinaryIO) -> list[str]:
     """The files that the directory names, as `folder/file`; raises ValueError where damaged."""
-    pydicom = require("pydicom", purpose="Reading DICOM")
+    require("pydicom", purpose="Reading DICOM")
+    if not is_directory(stream):
+        raise ValueError("it is no directory of a medium")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            directory = pydicom.dcmread(stream, specific_tags=["DirectoryRecordSequence"])
+            directory = read_elements(stream, ["DirectoryRecordSequence"])
             return [
                 "/".join(_parts(record.ReferencedFileID))
                 for record in directory.get("DirectoryRecordSequence") or []

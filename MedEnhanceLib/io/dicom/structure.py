@@ -9,6 +9,7 @@ Source: DICOM PS3.5, chapter 7 and annex A; PS3.10, chapter 7.
 from __future__ import annotations
 
 import io
+import math
 import struct
 import zlib
 from collections.abc import Iterator
@@ -32,6 +33,14 @@ _FUNCTIONAL_GROUPS = 0x5200
 _DEEPEST = 32
 #: What a deflated file may unfold to.
 _MOST_INFLATED = 1 << 31
+#: As much is unfolded without asking how much there should be.
+_FIRST_INFLATED = 1 << 26
+_PIECE = 1 << 16
+_SYNTAX, _CLASS = 0x00020010, 0x00020002
+_ROWS, _COLUMNS, _ALLOCATED = 0x00280010, 0x00280011, 0x00280100
+_SAMPLES, _FRAMES = 0x00280002, 0x00280008
+_LONGEST_NUMBER = 16
+_MOST_META = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,28 +127,42 @@ class DataSet:
 def open_data_set(stream: BinaryIO) -> DataSet:
     """The data set of a file, behind its preamble and its meta header; both may be missing.
 
+    Of a deflated one as much is unfolded as its header says that it has pixels.
     Raises DamagedError where what is there is no DICOM.
     """
     size = stream.seek(0, 2)
-    stream.seek(0)
-    start = 132 if stream.read(132)[128:] == b"DICM" else 0
-    meta = DataSet(stream, EXPLICIT, start, size, explicit=True, little=True)
-    syntax, at = "", start
-    while _group_at(stream, at) == 2:
-        element = _element_at(meta, at, size)
-        if element.length > size - element.start:
-            raise DamagedError(f"its element {element.name} reaches beyond the end of the file")
-        if element.tag == 0x00020010:
-            syntax = meta.value(element).rstrip(b"\x00 ").decode("ascii", "replace")
-        at = element.start + element.length
+    syntax, at, _ = behind_meta(stream)
     if not syntax:
-        if start:
+        stream.seek(0)
+        if stream.read(132)[128:] == b"DICM":
             raise DamagedError("its meta header names no transfer syntax")
         return _guessed(stream, at, size)
     if syntax == DEFLATED:
-        stream, at, size = *_inflated(stream, at), 0
+        stream, at = _unfolded(stream, at), 0
         size = stream.seek(0, 2)
     return DataSet(stream, syntax, at, size, syntax != IMPLICIT, syntax != BIG_ENDIAN)
+
+
+def behind_meta(stream: BinaryIO) -> tuple[str, int, str]:
+    """Transfer syntax, where the data set starts, and the class that the meta header tells.
+
+    "" where it tells none, or where there is no such header. Raises DamagedError.
+    """
+    size = stream.seek(0, 2)
+    stream.seek(0)
+    at = 132 if stream.read(132)[128:] == b"DICM" else 0
+    meta = DataSet(stream, EXPLICIT, at, size, explicit=True, little=True)
+    told = {_SYNTAX: "", _CLASS: ""}
+    for _ in range(_MOST_META):
+        if _group_at(stream, at) != 2:
+            return told[_SYNTAX], at, told[_CLASS]
+        element = _element_at(meta, at, size)
+        if element.length > size - element.start:
+            raise DamagedError(f"its element {element.name} reaches beyond the end of the file")
+        if element.tag in told:
+            told[element.tag] = meta.value(element).rstrip(b"\x00 ").decode("ascii", "replace")
+        at = element.start + element.length
+    raise DamagedError("its meta header does not end")
 
 
 def _guessed(stream: BinaryIO, at: int, size: int) -> DataSet:
@@ -152,17 +175,59 @@ def _guessed(stream: BinaryIO, at: int, size: int) -> DataSet:
     return DataSet(stream, syntax, at, size, explicit, little or not explicit)
 
 
-def _inflated(stream: BinaryIO, at: int) -> tuple[BinaryIO, int]:
+def inflated(stream: BinaryIO, at: int, most: int) -> tuple[bytes, bool]:
+    """Up to `most` bytes of what is deflated from `at` on, and whether that is all of it.
+
+    Raises DamagedError where it is damaged or cut short.
+    """
     stream.seek(at)
     unfold = zlib.decompressobj(-zlib.MAX_WBITS)
+    parts, left = [], most
     try:
-        data = unfold.decompress(stream.read(), _MOST_INFLATED)
+        while left > 0 and not unfold.eof:
+            piece = unfold.unconsumed_tail or stream.read(_PIECE)
+            if not piece:
+                raise DamagedError("its deflated content is cut short")
+            parts.append(unfold.decompress(piece, left))
+            left -= len(parts[-1])
     except zlib.error as cause:
         raise DamagedError(f"its deflated content is damaged ({cause})") from cause
-    if not unfold.eof:
-        what = "unfolds to more than 2 GiB" if unfold.unconsumed_tail else "is cut short"
-        raise DamagedError(f"its deflated content {what}")
-    return io.BytesIO(data), 0
+    return b"".join(parts), unfold.eof
+
+
+def _unfolded(stream: BinaryIO, at: int) -> BinaryIO:
+    """A deflated data set up to the end of its pixels: a few bytes can unfold to terabytes."""
+    content, is_all = inflated(stream, at, _FIRST_INFLATED)
+    if not is_all:
+        content, _ = inflated(stream, at, _end_of_pixels(content))
+    return io.BytesIO(content)
+
+
+def _end_of_pixels(content: bytes) -> int:
+    """Where pixels end, by a data set of which this is the beginning.
+
+    Raises DamagedError where they are more than the header says that the image has.
+    """
+    data = DataSet(io.BytesIO(content), EXPLICIT, 0, 1 << 62, explicit=True, little=True)
+    numbers = {_ROWS: 0, _COLUMNS: 0, _ALLOCATED: 0, _SAMPLES: 1, _FRAMES: 1}
+    for element in data.elements():
+        if element.tag in numbers and element.length < _LONGEST_NUMBER:
+            value = data.value(element)
+            if element.vr == b"US":
+                numbers[element.tag] = int.from_bytes(value, "little")
+            elif value.strip(b"\0 ").isdigit():
+                numbers[element.tag] = int(value.strip(b"\0 "))
+    if element.tag not in _PIXELS or element.length == UNDEFINED:
+        raise DamagedError("its deflated content is damaged")
+    expected = math.prod(numbers.values()) // 8
+    if element.length > max(expected, _FIRST_INFLATED) + 2:
+        raise DamagedError(
+            f"its pixel data is too long: {element.length} bytes where {expected} are needed"
+        )
+    end = element.start + element.length
+    if end > _MOST_INFLATED:
+        raise DamagedError("its deflated content unfolds to more than 2 GiB")
+    return end
 
 
 def _group_at(stream: BinaryIO, at: int) -> int:
