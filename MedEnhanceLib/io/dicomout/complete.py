@@ -15,6 +15,7 @@ from MedEnhanceLib.io.dicomout.iods import (
     SECONDARY_CAPTURE,
     UNPAIRED,
 )
+from MedEnhanceLib.io.dicomout.items import coded, values_of
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -94,12 +95,7 @@ def _tell_position_in_codes(image: Dataset) -> None:
 
 
 def _item(code: Code) -> Dataset:
-    from pydicom import Dataset
-
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator = code.value, code.scheme_designator
-    item.CodeMeaning = code.meaning
-    return item
+    return coded(code.value, code.meaning, code.scheme_designator)
 
 
 def _tell_side(image: Dataset) -> None:
@@ -141,18 +137,14 @@ def _mend_mr(image: Dataset) -> None:
 
 
 def _mend_pet(image: Dataset) -> None:
-    kind = str((_values_in_order(image, "SeriesType") or [""])[0])
+    kind = str((values_of(image, "SeriesType") or [""])[0])
     for keyword, kinds in _OF_SERIES_TYPE.items():
         if keyword in image and kind not in kinds:
             del image[keyword]
+    for agent in image.get("RadiopharmaceuticalInformationSequence") or []:
+        if "RadionuclideCodeSequence" not in agent:
+            agent.RadionuclideCodeSequence = []
 
 
 def _values(image: Dataset, keyword: str) -> set[str]:
-    return set(_values_in_order(image, keyword))
-
-
-def _values_in_order(image: Dataset, keyword: str) -> list[str]:
-    value = image.get(keyword)
-    if not value:
-        return []
-    return [value] if isinstance(value, str) else [str(one) for one in value]
+    return set(map(str, values_of(image, keyword)))

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from MedEnhanceLib._version import __version__
+from MedEnhanceLib.io.dicomout.items import (
+    Reference,
+    coded,
+    cut,
+    refer_to,
+    short_text,
+    values_of,
+    with_elements,
+)
 from MedEnhanceLib.origin import Lossy
 
 if TYPE_CHECKING:
@@ -27,6 +36,14 @@ _LOSSY = ("113040", "Lossy Compression")
 _RESAMPLING = ("113085", "Spatial resampling")
 _SEGMENTATION = ("113076", "Segmentation")
 _PROCESSING_EQUIPMENT = ("109102", "Processing Equipment")
+#: What we put behind a source's description: "MedEnhance enhanced".
+_OUR_WORDS = re.compile(r"( ?\bMedEnhance [a-z]+( [a-z]+)*)+$")
+#: File names, which are often patients' names: in brackets, or with a path or a file's ending.
+_FILE_NAMES = re.compile(
+    r" ?\[[^]]*\]|(?:(?<=\s)|^)(?:[~.]{0,2}/|[A-Za-z]:[\\/])\S+|"
+    r"\S+\.(?:dcm|ima|nii|gz|nrrd|nhdr|mha|mhd|ucv|zip|json|img|hdr|tiff?|png|npy|txt|lst)\b",
+    re.IGNORECASE,
+)
 _SOURCE_IMAGE = ("121322", "Source image for image processing operation")
 #: Actions that leave the intensities as they are, or that have a code of their own.
 _CODES_OF_ACTIONS = {
@@ -71,25 +88,28 @@ class Derivation:
         if self.model:
             parts.append(f"model {model_text(self.model)}")
         if self.description:
-            parts.append(self.description)
+            parts.append(without_files(self.description))
         if self.lossy:
-            steps = ", ".join(f"{one.method} {one.ratio:.3g}:1" for one in self.lossy)
-            parts.append(f"lossy: {steps}")
+            parts.append(f"lossy: {', '.join(map(_lossy_text, self.lossy))}")
         if self.history:
-            parts.append("before: " + " | ".join(self.history))
+            parts.append("before: " + " | ".join(map(without_files, self.history)))
         told = ascii_text("; ".join(parts))
         room = 1024 - len(NOTICE) - 2
         told = told if len(told) <= room else told[: room - 3] + "..."
         return f"{told}. {NOTICE}"
 
     def series_text(self, earlier: str) -> str:
-        """A SeriesDescription: that of the source and what was done, in 64 characters."""
-        if self.series_description is not None:
-            return self.series_description[:64]
+        """A SeriesDescription: that of the source and what was done, in 64 bytes."""
+        if wished := short_text(self.series_description):
+            return wished
         ours = f"MedEnhance {ascii_text(self.action)}"[:40]
-        if ours in earlier:
-            return earlier[:64]
-        return f"{earlier[: 63 - len(ours)].strip()} {ours}".strip()
+        source = cut(_OUR_WORDS.sub("", earlier), 63 - len(ours)).strip()
+        return f"{source} {ours}".strip()
+
+    @property
+    def is_ascii(self) -> bool:
+        """Whether what it puts into an object fits into every character set."""
+        return (self.series_description or "").isascii()
 
     def _codes(self) -> list[tuple[str, str]]:
         codes = list(_CODES_OF_ACTIONS.get(self.action, (_PROCESSING,)))
@@ -100,49 +120,49 @@ class Derivation:
         return list(dict.fromkeys(codes))
 
     def _equipment(self) -> Dataset:
-        from pydicom import Dataset
-
-        item = Dataset()
-        item.PurposeOfReferenceCodeSequence = [coded(*_PROCESSING_EQUIPMENT)]
-        item.Manufacturer = item.ManufacturerModelName = MANUFACTURER
-        item.SoftwareVersions = __version__
-        item.ContributionDateTime = datetime.now(UTC).strftime("%Y%m%d%H%M%S+0000")
         model = f"; model {model_text(self.model)}" if self.model else ""
-        item.ContributionDescription = ascii_text(f"{self.action}{model}. {NOTICE}")[:1024]
-        return item
+        return with_elements(
+            PurposeOfReferenceCodeSequence=[coded(*_PROCESSING_EQUIPMENT)],
+            Manufacturer=MANUFACTURER,
+            ManufacturerModelName=MANUFACTURER,
+            SoftwareVersions=__version__,
+            ContributionDateTime=datetime.now(UTC).strftime("%Y%m%d%H%M%S+0000"),
+            ContributionDescription=ascii_text(f"{self.action}{model}. {NOTICE}")[:1024],
+        )
 
 
 def refer_to_sources(
-    dataset: Dataset, sources: Sequence[tuple[str, str, int | None]], *, same_place: bool = True
+    dataset: Dataset, sources: Sequence[Reference], *, same_place: bool = True
 ) -> None:
-    """Name the images that `dataset` was made from: (class, instance, frame or None) each.
+    """Name the images that `dataset` was made from.
 
     same_place: whether every pixel lies where it did. Frames of one file go into one item.
     """
-    from pydicom import Dataset
-
-    frames: dict[tuple[str, str], list[int]] = {}
-    for sop_class, instance, frame in sources:
-        frames.setdefault((sop_class, instance), []).extend([] if frame is None else [frame])
+    frames: dict[Reference, list[int]] = {}
+    for one in sources:
+        numbers = [] if one.frame is None else [one.frame]
+        frames.setdefault(replace(one, frame=None), []).extend(numbers)
     items = []
-    for (sop_class, instance), numbers in frames.items():
-        item = Dataset()
-        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, instance
+    for one, numbers in frames.items():
+        item = refer_to(
+            one,
+            SpatialLocationsPreserved="YES" if same_place else "NO",
+            PurposeOfReferenceCodeSequence=[coded(*_SOURCE_IMAGE)],
+        )
         if numbers:
             item.ReferencedFrameNumber = numbers if len(numbers) > 1 else numbers[0]
-        item.SpatialLocationsPreserved = "YES" if same_place else "NO"
-        item.PurposeOfReferenceCodeSequence = [coded(*_SOURCE_IMAGE)]
         items.append(item)
     dataset.SourceImageSequence = items
 
 
-def coded(value: str, meaning: str) -> Dataset:
-    """An item of a code sequence, of DICOM's own terms (DCM)."""
-    from pydicom import Dataset
+def processing_code() -> Dataset:
+    """The code of a derivation that has none of its own, where one has to be told."""
+    return coded(*_PROCESSING)
 
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "DCM", meaning
-    return item
+
+def without_files(text: str) -> str:
+    """A step of a history without the names of files, which are often those of patients."""
+    return " ".join(_FILE_NAMES.sub(" ", text).split())
 
 
 def model_text(model: Mapping[str, str]) -> str:
@@ -166,15 +186,24 @@ def now(offset: str = "") -> tuple[str, str]:
     return moment.strftime("%Y%m%d"), moment.strftime("%H%M%S.%f")
 
 
+_PLAIN = str.maketrans({
+    "×": "x", "–": "-", "—": "-", "−": "-", "→": "->", "…": "...", "≤": "<=", "≥": ">=",
+    "°": " deg", "±": "+-", "²": "2", "³": "3", "µ": "u", "μ": "u", "\\": "/",
+    "‘": "'", "’": "'", "“": '"', "”": '"',
+})  # fmt: skip
+
+
 def ascii_text(text: str) -> str:
     """`text` in the characters that every character set of DICOM has, on one line."""
-    plain = text.replace("×", "x").replace("–", "-").replace("≤", "<=").replace("°", " deg")
-    plain = plain.replace("±", "+-").replace("²", "2").replace("³", "3").replace("\\", "/")
+    plain = text.translate(_PLAIN)
     return " ".join(plain.encode("ascii", "replace").decode("ascii").split())
 
 
 def _tell_lossy(dataset: Dataset, steps: Sequence[Lossy]) -> None:
-    """Add the steps to those that the source tells of; "01" once is "01" for ever."""
+    """Add the steps to those that the source tells of; "01" once is "01" for ever.
+
+    Method and ratio of a step are told together or not at all: each list has to be in step.
+    """
     told = _lossy_of(dataset)
     new = list(steps)
     if [method_term(one.method) for one in new[: len(told)]] == [one.method for one in told]:
@@ -182,26 +211,24 @@ def _tell_lossy(dataset: Dataset, steps: Sequence[Lossy]) -> None:
     if str(dataset.get("LossyImageCompression") or "00") != "01" and not new:
         return
     dataset.LossyImageCompression = "01"
-    if all_steps := [*told, *new]:
-        dataset.LossyImageCompressionMethod = [method_term(one.method) for one in all_steps]
-        dataset.LossyImageCompressionRatio = [f"{one.ratio:.6g}" for one in all_steps]
+    if known := [one for one in (*told, *new) if one.method and one.ratio > 1]:
+        dataset.LossyImageCompressionMethod = [method_term(one.method) for one in known]
+        dataset.LossyImageCompressionRatio = [f"{one.ratio:.6g}" for one in known]
 
 
 def _lossy_of(dataset: Dataset) -> list[Lossy]:
     """The steps that a header tells of with method and ratio."""
     methods, ratios = (
-        _values(dataset, f"LossyImageCompression{what}") for what in ("Method", "Ratio")
+        values_of(dataset, f"LossyImageCompression{what}") for what in ("Method", "Ratio")
     )
     if len(methods) != len(ratios):
         return []
     return [Lossy(str(one), float(ratio)) for one, ratio in zip(methods, ratios, strict=True)]
 
 
-def _values(dataset: Dataset, keyword: str) -> list[Any]:
-    value = dataset.get(keyword)
-    if value is None or value == "":
-        return []
-    return [value] if isinstance(value, (str, float, int)) else list(value)
+def _lossy_text(one: Lossy) -> str:
+    method = one.method or "a method that the source does not tell"
+    return f"{method} {one.ratio:.3g}:1" if one.ratio > 1 else method
 
 
 def method_term(method: str) -> str:

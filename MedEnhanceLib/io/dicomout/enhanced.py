@@ -15,9 +15,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.dependencies import require
-from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.errors import InputError, OutputError
+from MedEnhanceLib.io.dicomout.derivation import processing_code
 from MedEnhanceLib.io.dicomout.frames import copy_elements
 from MedEnhanceLib.io.dicomout.iods import CONTRAST, CT_IMAGE, MR_IMAGE
+from MedEnhanceLib.io.dicomout.items import Reference, fresh_uid, refer_to, with_elements
 from MedEnhanceLib.io.dicomout.objects import leave_patient_open
 from MedEnhanceLib.io.dicomout.template import Template, copy_attributes
 
@@ -30,29 +32,41 @@ _MADE_UP = (
 )  # fmt: skip
 _OF_SERIES = (
     "SeriesDate", "SeriesTime", "SeriesDescription", "ContentDate", "ContentTime",
-    "BurnedInAnnotation",
+    "BurnedInAnnotation", "DerivationDescription", "DerivationCodeSequence",
 )  # fmt: skip
+_OF_NUMBERS = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation")
+#: Of single images, but not of the form, or not without what nobody knows.
+_UNKNOWN = ("ReferencedImageSequence", "PresentationLUTShape", *CONTRAST)
 _OF_SIDE = ("BodyPartExamined", "Laterality")
 _TEMPORAL_POSITION_INDEX, _FRAME_CONTENT = 0x00209128, 0x00209111
 _IMAGE_POSITION, _PLANE_POSITION = 0x00200032, 0x00209113
 
 
 def convert(
-    images: Sequence[Dataset], template: Template, *, between: str, time_points: int = 1
+    images: Sequence[Dataset],
+    template: Template,
+    *,
+    between: str,
+    time_points: int = 1,
+    interval_s: float | None = None,
 ) -> Dataset:
     """One image of many frames from the single images of one derived series, in their order.
 
     images: complete, of one class, time point by time point. between: mm from slice to slice.
-    Raises InputError where they do not fit into one.
+    interval_s: seconds between time points, where known.
+    Raises InputError where they do not fit into one, OutputError where a frame would give other
+    intensities than its image.
     """
     require("highdicom", purpose="Writing enhanced multi-frame DICOM")
     image = _converted(images)
     first = images[0]
     image.pop("SpecificCharacterSet", None)
     template.copy_study(image)
+    if "SpecificCharacterSet" in first:
+        image.SpecificCharacterSet = first.SpecificCharacterSet
     for keyword in _OF_SERIES:
         if keyword in first:
-            setattr(image, keyword, first[keyword].value)
+            image.add(copy.deepcopy(first[keyword]))
     _restore(image, first)
     for keyword in _MADE_UP:
         if keyword in image and not image[keyword].value:
@@ -67,16 +81,22 @@ def convert(
             measures.SpacingBetweenSlices = between  # highdicom's own finding: 1 for a single slice
         for values in groups.get("PixelValueTransformationSequence") or []:
             values.RescaleType = first.get("RescaleType") or "US"
+        for derivation in groups.get("DerivationImageSequence") or []:
+            if not derivation.get("DerivationCodeSequence"):
+                derivation.DerivationCodeSequence = [processing_code()]
     _keep_contrast(image, first)
     _number(image.PerFrameFunctionalGroupsSequence)
     _order(image, time_points)
+    if interval_s and time_points > 1:
+        _time(image.PerFrameFunctionalGroupsSequence, time_points, interval_s)
+    _verify(image, images)
     return image
 
 
 def _converted(images: Sequence[Dataset]) -> Dataset:
     from highdicom import legacy
     from pydicom.dataset import FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+    from pydicom.uid import ExplicitVRLittleEndian
 
     first = images[0]
     make: Any = {
@@ -86,8 +106,8 @@ def _converted(images: Sequence[Dataset]) -> Dataset:
     singles = []
     for one in images:
         # Whose series the images referred to are, which has to be told as well, nobody knows;
-        # nor in which frames a contrast agent shows.
-        single = copy_elements(one, without=("ReferencedImageSequence", *CONTRAST))
+        # nor in which frames a contrast agent shows. Nor has the form a way to be shown inverted.
+        single = copy_elements(one, without=_UNKNOWN)
         leave_patient_open(single)
         if not (single.get("Laterality") or single.get("ImageLaterality")):
             for keyword in _OF_SIDE:  # a frame's anatomy would have to tell the side
@@ -101,7 +121,7 @@ def _converted(images: Sequence[Dataset]) -> Dataset:
                 singles,
                 series_instance_uid=first.SeriesInstanceUID,
                 series_number=first.SeriesNumber,
-                sop_instance_uid=generate_uid(prefix=None),
+                sop_instance_uid=fresh_uid(),
                 instance_number=1,
                 transfer_syntax_uid=ExplicitVRLittleEndian,
                 include_dimension_index=False,
@@ -143,33 +163,24 @@ def _restore(image: Dataset, first: Dataset) -> None:
 
 def _refer(image: Dataset, images: Sequence[Dataset], template: Template) -> None:
     """Put the stored sources where highdicom named the single images, which are not."""
-    from pydicom import Dataset
-
     for frame in image.PerFrameFunctionalGroupsSequence:
         frame.pop("ConversionSourceAttributesSequence", None)
     image.pop("ReferencedSeriesSequence", None)
     sources = {
-        (str(item.ReferencedSOPClassUID), str(item.ReferencedSOPInstanceUID)): None
+        Reference(str(item.ReferencedSOPClassUID), str(item.ReferencedSOPInstanceUID)): None
         for one in images
         for item in one.get("SourceImageSequence") or []
     }
     if not sources or template.origin is None:
         return
-    references = []
-    for sop_class, instance in sources:
-        item = Dataset()
-        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, instance
-        references.append(item)
-    series = Dataset()
-    series.SeriesInstanceUID = template.origin.series
-    series.ReferencedInstanceSequence = references
-    image.ReferencedSeriesSequence = [series]
-    evidence, study = Dataset(), Dataset()
-    evidence.SeriesInstanceUID = template.origin.series
-    evidence.ReferencedSOPSequence = references
-    study.StudyInstanceUID = template.origin.study
-    study.ReferencedSeriesSequence = [evidence]
-    image.SourceImageEvidenceSequence = [study]
+    references, origin = [refer_to(one) for one in sources], template.origin
+    image.ReferencedSeriesSequence = [
+        with_elements(SeriesInstanceUID=origin.series, ReferencedInstanceSequence=references)
+    ]
+    evidence = with_elements(SeriesInstanceUID=origin.series, ReferencedSOPSequence=references)
+    image.SourceImageEvidenceSequence = [
+        with_elements(StudyInstanceUID=origin.study, ReferencedSeriesSequence=[evidence])
+    ]
 
 
 def _tidy(image: Dataset) -> None:
@@ -216,10 +227,45 @@ def _number(frames: Sequence[Dataset]) -> None:
         frame.UnassignedPerFrameConvertedAttributesSequence[0].InstanceNumber = number
 
 
+def _time(frames: Sequence[Dataset], time_points: int, interval_s: float) -> None:
+    """When each frame was taken, in seconds from the first."""
+    slices = len(frames) // time_points
+    for number, frame in enumerate(frames):
+        offset = number // slices * interval_s
+        frame.TemporalPositionSequence = [with_elements(TemporalPositionTimeOffset=offset)]
+
+
+def _verify(image: Dataset, images: Sequence[Dataset]) -> None:
+    """Raise OutputError unless every frame has the numbers and the rescale of its image."""
+    pixels, start = memoryview(image.PixelData), 0
+    shared = image.SharedFunctionalGroupsSequence[0]
+    frames = image.PerFrameFunctionalGroupsSequence
+    same = len(frames) == len(images) and image.PhotometricInterpretation == "MONOCHROME2"
+    for frame, single in zip(frames, images, strict=False):
+        end = start + len(single.PixelData)
+        same = same and pixels[start:end] == memoryview(single.PixelData)
+        same = same and _rescale(frame, shared) == _rescale(single)
+        start = end
+    same = same and all(image[one].value == images[0][one].value for one in _OF_NUMBERS)
+    if not same or len(pixels) != start:
+        raise OutputError(
+            "the enhanced image would hold other intensities than the single images",
+            "Write single images: leave out the wish for enhanced multi-frame.",
+        )
+
+
+def _rescale(*groups: Dataset) -> tuple[float, float]:
+    """Slope and intercept, of a single image or of a frame's functional groups."""
+    for group in groups:
+        for values in group.get("PixelValueTransformationSequence") or [group]:
+            if values.get("RescaleSlope") not in (None, ""):
+                return float(values.RescaleSlope), float(values.RescaleIntercept)
+    return 1.0, 0.0
+
+
 def _order(image: Dataset, time_points: int) -> None:
     """Number the frames by time point and by place along the normal."""
     from pydicom import Dataset
-    from pydicom.uid import generate_uid
 
     frames = image.PerFrameFunctionalGroupsSequence
     slices = len(frames) // time_points
@@ -231,7 +277,7 @@ def _order(image: Dataset, time_points: int) -> None:
         if time_points > 1:
             content.TemporalPositionIndex = time
     organization = Dataset()
-    organization.DimensionOrganizationUID = generate_uid(prefix=None)
+    organization.DimensionOrganizationUID = fresh_uid()
     image.DimensionOrganizationSequence = [organization]
     pointers = [(_TEMPORAL_POSITION_INDEX, _FRAME_CONTENT), (_IMAGE_POSITION, _PLANE_POSITION)]
     indices = []

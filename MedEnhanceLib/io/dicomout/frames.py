@@ -11,29 +11,28 @@ from MedEnhanceLib.errors import InputError
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-#: The enhanced form's name of an attribute → the classic one's, with the factor of its unit.
+#: The enhanced form's name of an attribute → the classic one's, in the same unit.
 _RENAMED = {
-    "EffectiveEchoTime": ("EchoTime", 1),
-    "FrameAcquisitionNumber": ("AcquisitionNumber", 1),
-    "TemporalPositionIndex": ("TemporalPositionIdentifier", 1),
-    "FrameComments": ("ImageComments", 1),
-    "FrameLaterality": ("ImageLaterality", 1),
-    "FrameType": ("ImageType", 1),
-    "ExposureTimeInms": ("ExposureTime", 1),
-    "XRayTubeCurrentInmA": ("XRayTubeCurrent", 1),
-    "ExposureInmAs": ("Exposure", 1),
-    "RFEchoTrainLength": ("EchoTrainLength", 1),
-    "PulseSequenceName": ("SequenceName", 1),
-    "TransmitterFrequency": ("ImagingFrequency", 1),
-    "ResonantNucleus": ("ImagedNucleus", 1),
-    "NominalCardiacTriggerDelayTime": ("TriggerTime", 1),
-    "ParallelReductionFactorInPlane": ("", 1),
+    "EffectiveEchoTime": "EchoTime",
+    "FrameAcquisitionNumber": "AcquisitionNumber",
+    "TemporalPositionIndex": "TemporalPositionIdentifier",
+    "FrameComments": "ImageComments",
+    "FrameLaterality": "ImageLaterality",
+    "FrameType": "ImageType",
+    "ExposureTimeInms": "ExposureTime",
+    "XRayTubeCurrentInmA": "XRayTubeCurrent",
+    "ExposureInmAs": "Exposure",
+    "RFEchoTrainLength": "EchoTrainLength",
+    "PulseSequenceName": "SequenceName",
+    "TransmitterFrequency": "ImagingFrequency",
+    "ResonantNucleus": "ImagedNucleus",
+    "NominalCardiacTriggerDelayTime": "TriggerTime",
 }
 #: Classic elements with whole numbers, where the enhanced form has fractions.
 _WHOLE = {"ExposureTime", "XRayTubeCurrent", "Exposure", "EchoTrainLength", "TriggerTime"}
 #: Of a frame, but with no place in a single image or with another meaning there.
 _SKIPPED = {"ImageType", "NumberOfFrames", "PerFrameFunctionalGroupsSequence",
-            "SharedFunctionalGroupsSequence"}  # fmt: skip
+            "SharedFunctionalGroupsSequence", "ParallelReductionFactorInPlane"}  # fmt: skip
 #: Functional groups whose items are sequences of the classic image as well.
 _WHOLE_GROUPS = {"ReferencedImageSequence", "DerivationImageSequence", "FrameAnatomySequence"}
 
@@ -109,14 +108,13 @@ def _take_group(keyword: str, items: list[Dataset], image: Dataset) -> None:
 
 def _take(item: Dataset, keyword: str, image: Dataset) -> None:
     """Put a renamed element under its classic name, rounded where that holds whole numbers."""
-    name, factor = _RENAMED[keyword]
-    value = item[keyword].value
-    if not name or value is None or value == "":
+    name, value = _RENAMED[keyword], item[keyword].value
+    if value is None or value == "":
         return
     if name in _WHOLE:
-        value = round(float(value) * factor)
+        value = round(float(value))
     elif isinstance(value, float):
-        value = format(value * factor, ".10g")
+        value = format(value, ".10g")
     setattr(image, name, value)
 
 

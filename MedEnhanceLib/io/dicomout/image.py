@@ -14,9 +14,11 @@ from MedEnhanceLib.io.dicomout.iods import (
     MR_IMAGE,
     PET_IMAGE,
     PET_UNITS,
+    SECONDARY_CAPTURE,
     SOP_CLASSES,
     kept_attributes,
 )
+from MedEnhanceLib.io.dicomout.items import UNIT_CODES, coded, fresh_uid, values_of, with_elements
 from MedEnhanceLib.io.dicomout.places import Place
 from MedEnhanceLib.io.dicomout.stored import Rescale, Stored, decimal
 from MedEnhanceLib.io.dicomout.template import Template, copy_attributes
@@ -61,19 +63,15 @@ def make_image(number: int, place: Place, series: Series) -> Dataset:
     _tell_time(image, number, place, series)
     series.derivation.apply(image)
     if place.references:
-        refer_to_sources(
-            image,
-            [(one.sop_class, one.sop_instance, one.frame) for one in place.references],
-            same_place=place.on_image,
-        )
+        refer_to_sources(image, place.references, same_place=place.on_image)
+    if not series.derivation.is_ascii:
+        image.SpecificCharacterSet = "ISO_IR 192"  # the source's may not have these letters
     complete(image, series.sop_class)
     return image
 
 
 def _identify(image: Dataset, number: int, place: Place, series: Series) -> None:
-    from pydicom.uid import generate_uid
-
-    image.SOPClassUID, image.SOPInstanceUID = series.sop_class, generate_uid(prefix=None)
+    image.SOPClassUID, image.SOPInstanceUID = series.sop_class, fresh_uid()
     image.SeriesInstanceUID, image.SeriesNumber = series.uid, series.number
     image.InstanceNumber = number + 1
     image.Modality = _modality(series)
@@ -131,9 +129,7 @@ def _put_pixels(
     pixels = stored.numbers(number, place.slice_)
     image.Rows, image.Columns = pixels.shape
     image.SamplesPerPixel = 1
-    inverted = header is not None and header.get("PhotometricInterpretation") == "MONOCHROME1"
-    is_pet = series.sop_class == PET_IMAGE
-    image.PhotometricInterpretation = "MONOCHROME1" if inverted and not is_pet else "MONOCHROME2"
+    _tell_polarity(image, is_inverted=header is not None and is_inverted(header))
     image.BitsAllocated, image.BitsStored, image.HighBit = 16, stored.bits, stored.bits - 1
     image.PixelRepresentation = int(stored.signed)
     image.add_new("PixelData", "OW", pixels.tobytes())
@@ -142,11 +138,46 @@ def _put_pixels(
         image.Units = PET_UNITS[series.volume.units]
     if header is not None and series.stored.is_own:
         _keep_padding(image, header, stored)
+    if series.sop_class == SECONDARY_CAPTURE and series.volume.units in UNIT_CODES:
+        _tell_unit(image, series)
     if "WindowCenter" not in image or "WindowWidth" not in image:
         for keyword in ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation"):
             image.pop(keyword, None)
         if header is None:
             image.WindowCenter, image.WindowWidth = _window(series.volume)
+    if any(float(width) < 1 for width in values_of(image, "WindowWidth")):
+        image.VOILUTFunction = "LINEAR_EXACT"  # the ordinary function has no widths below 1
+
+
+def is_inverted(header: Dataset) -> bool:
+    """Whether the lowest values of an image are shown bright."""
+    told = (header.get("PhotometricInterpretation"), header.get("PresentationLUTShape"))
+    return told[0] == "MONOCHROME1" or told[1] == "INVERSE"
+
+
+def _tell_polarity(image: Dataset, *, is_inverted: bool) -> None:
+    """How it is to be shown, without MONOCHROME1: ITK turns the numbers of such images round."""
+    image.PhotometricInterpretation = "MONOCHROME2"
+    image.pop("PresentationLUTShape", None)
+    if is_inverted:
+        image.PresentationLUTShape = "INVERSE"
+
+
+def _tell_unit(image: Dataset, series: Series) -> None:
+    """What the numbers of a secondary capture measure, for which it has no element of its own."""
+    first, last = (-(2**15), 2**15 - 1) if series.stored.signed else (0, 2**16 - 1)
+    vr = "SS" if series.stored.signed else "US"
+    value, meaning = UNIT_CODES[series.volume.units]
+    mapping = with_elements(
+        LUTExplanation="Intensity",
+        LUTLabel="INTENSITY",
+        RealWorldValueIntercept=float(image.get("RescaleIntercept") or 0),
+        RealWorldValueSlope=float(image.get("RescaleSlope") or 1),
+        MeasurementUnitsCodeSequence=[coded(value, meaning, "UCUM")],
+    )
+    mapping.add_new("RealWorldValueFirstValueMapped", vr, first)
+    mapping.add_new("RealWorldValueLastValueMapped", vr, last)
+    image.RealWorldValueMappingSequence = [mapping]
 
 
 def _put_rescale(image: Dataset, rescale: Rescale, series: Series, header: Dataset | None) -> None:
@@ -160,9 +191,10 @@ def _put_rescale(image: Dataset, rescale: Rescale, series: Series, header: Datas
     if series.sop_class == PET_IMAGE:
         image.pop("RescaleType", None)
         return
-    if not image.get("RescaleType"):
-        is_hu = series.sop_class == CT_IMAGE and series.volume.units in ("HU", "")
-        image.RescaleType = "HU" if is_hu else "US"
+    if series.sop_class == CT_IMAGE and series.volume.units in ("HU", ""):
+        image.RescaleType = "HU"
+    elif not image.get("RescaleType"):
+        image.RescaleType = "US"
 
 
 def _keep_padding(image: Dataset, header: Dataset, stored: Stored) -> None:
@@ -180,19 +212,24 @@ def _window(volume: Volume) -> tuple[str, str]:
     """A window for what never had one: soft tissue for CT, else most of the range."""
     if volume.modality == "CT":
         return "40", "400"
-    low, high = np.percentile(volume.voxels[..., ::4, ::4], (0.5, 99.5))
+    low, high = np.percentile(volume.voxels[..., ::4, ::4].astype(np.float64), (0.5, 99.5))
     return f"{(low + high) / 2:.6g}", f"{max(high - low, 1e-6):.6g}"
 
 
 def _tell_time(image: Dataset, number: int, place: Place, series: Series) -> None:
     """Tell the frames of a sequence apart, and PET's images by its own counting."""
     slices = series.volume.shape[-3]
+    interval_s = series.volume.frame_interval_s
     if series.sop_class == PET_IMAGE:
         image.NumberOfSlices, image.ImageIndex = slices, number + 1
         if series.frames > 1:
             image.SeriesType, image.NumberOfTimeSlices = ["DYNAMIC", "IMAGE"], series.frames
+        elif values_of(image, "SeriesType")[:1] == ["DYNAMIC"]:
+            image.SeriesType = ["STATIC", "IMAGE"]  # one time point of it
     elif series.frames > 1 and "TemporalPositionIdentifier" not in image:
         image.TemporalPositionIdentifier = place.frame + 1
         image.NumberOfTemporalPositions = series.frames
-        if series.volume.frame_interval_s and series.sop_class == MR_IMAGE:
-            image.TemporalResolution = decimal(series.volume.frame_interval_s * 1000)
+    if series.frames > 1 and interval_s:
+        image.TemporalResolution = decimal(interval_s * 1000)
+    elif series.frames == 1:
+        image.pop("TemporalResolution", None)

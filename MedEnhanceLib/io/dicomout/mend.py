@@ -16,6 +16,8 @@ _KEPT = {
     "SOPClassUID", "FrameOfReferenceUID",
 }  # fmt: skip
 
+#: Texts in the character set of the dataset.
+_TEXTS = {"LO", "LT", "PN", "SH", "ST", "UC", "UT"}
 _METHODS = ("", "CodeSequence")
 
 
@@ -26,7 +28,24 @@ def mend(header: Dataset) -> list[str]:
     if removed and not any(header.get(f"DeidentificationMethod{kind}") for kind in _METHODS):
         header.DeidentificationMethod = "Not told by the source"
         done.append("PatientIdentityRemoved does not say by which method; this is said now")
+    if not header.get("SpecificCharacterSet") and not _is_ascii(header):
+        header.SpecificCharacterSet = "ISO_IR 100"
+        done.append("SpecificCharacterSet is missing; its letters are taken for Western European")
+    if len(str(header.get("PatientID") or "")) > _LENGTHS["LO"]:
+        done.append(
+            "PatientID is longer than the 64 characters allowed; it stays, as identifiers must, "
+            "though a PACS may refuse it"
+        )
     return done
+
+
+def _is_ascii(dataset: Dataset) -> bool:
+    return all(
+        str(value).isascii()
+        for element in dataset.iterall()
+        if element.VR in _TEXTS and element.VM
+        for value in _values(element)
+    )
 
 
 def _mend_values(header: Dataset) -> list[str]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.io.dicomout.derivation import MANUFACTURER, NOTICE, Derivation, now
-from MedEnhanceLib.io.dicomout.grid import Grid, Reference
+from MedEnhanceLib.io.dicomout.grid import Grid
+from MedEnhanceLib.io.dicomout.items import fresh_uid, refer_to, series_number, with_elements
 from MedEnhanceLib.io.dicomout.template import Template
 
 if TYPE_CHECKING:
@@ -46,9 +47,8 @@ def stand_ins(grid: Grid, shape: tuple[int, int]) -> list[Dataset]:
     The last part of an instance's UID counts the slices, from 1.
     """
     from pydicom import Dataset
-    from pydicom.uid import generate_uid
 
-    study, series = generate_uid(prefix=None), generate_uid(prefix=None)
+    study, series = fresh_uid(), fresh_uid()
     images = []
     for number, position in enumerate(grid.positions, 1):
         image = Dataset()
@@ -75,11 +75,13 @@ def refer(dataset: Dataset, grid: Grid, *, derivation: Any, purpose: Any) -> Non
     dataset: made from `stand_ins(grid)`. derivation, purpose: codes of how, and of why.
     """
     series = [
-        _dataset(SeriesInstanceUID=uid, ReferencedInstanceSequence=[_reference(one) for one in of])
+        with_elements(
+            SeriesInstanceUID=uid, ReferencedInstanceSequence=[refer_to(one) for one in of]
+        )
         for uid, of in grid.series.items()
     ]
     dataset.ReferencedSeriesSequence = series
-    dataset.SourceImageSequence = [_reference(one) for of in grid.series.values() for one in of]
+    dataset.SourceImageSequence = [refer_to(one) for of in grid.series.values() for one in of]
     if not series:  # made from nothing that is stored
         del dataset.ReferencedSeriesSequence, dataset.SourceImageSequence
     known = any(grid.references)
@@ -91,10 +93,10 @@ def refer(dataset: Dataset, grid: Grid, *, derivation: Any, purpose: Any) -> Non
             del frame.DerivationImageSequence
             continue
         frame.DerivationImageSequence = [
-            _dataset(
+            with_elements(
                 DerivationCodeSequence=[derivation],
                 SourceImageSequence=[
-                    _reference(
+                    refer_to(
                         one,
                         SpatialLocationsPreserved="YES",
                         PurposeOfReferenceCodeSequence=[purpose],
@@ -105,37 +107,16 @@ def refer(dataset: Dataset, grid: Grid, *, derivation: Any, purpose: Any) -> Non
         ][: len(behind)]  # where no image lies: an empty sequence, as all frames must have one
 
 
-def _reference(one: Reference, **more: Any) -> Dataset:
-    frame = {} if one.frame is None else {"ReferencedFrameNumber": one.frame}
-    return _dataset(
-        ReferencedSOPClassUID=one.sop_class,
-        ReferencedSOPInstanceUID=one.sop_instance,
-        **frame,
-        **more,
-    )
-
-
-def _dataset(**elements: Any) -> Dataset:
-    from pydicom import Dataset
-
-    dataset = Dataset()
-    for keyword, value in elements.items():
-        setattr(dataset, keyword, value)
-    return dataset
-
-
-def identity(template: Template, derivation: Derivation, *, step: int) -> dict[str, Any]:
+def identity(template: Template, derivation: Derivation, *, kind: str) -> dict[str, Any]:
     """What an object is and who made it, as all of highdicom's classes ask for it.
 
-    step: from the number of the source's series to that of the object's.
+    kind: "segmentation", "uncertainty" or "measurements".
     """
-    from pydicom.uid import generate_uid
-
-    source = template.headers[0].get("SeriesNumber") if template.headers else None
+    header = template.headers[0] if template.headers else None
     return {
-        "series_number": derivation.series_number or max(0, int(source or 0)) % 10**6 + step,
-        "series_instance_uid": generate_uid(prefix=None),
-        "sop_instance_uid": generate_uid(prefix=None),
+        "series_number": series_number(derivation, header, kind),
+        "series_instance_uid": fresh_uid(),
+        "sop_instance_uid": fresh_uid(),
         "instance_number": 1,
         "manufacturer": MANUFACTURER,
         "manufacturer_model_name": MANUFACTURER,

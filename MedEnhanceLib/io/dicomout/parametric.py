@@ -14,6 +14,7 @@ from MedEnhanceLib.io.dicomout.derivation import Derivation
 from MedEnhanceLib.io.dicomout.folder import write_objects
 from MedEnhanceLib.io.dicomout.grid import lay_out
 from MedEnhanceLib.io.dicomout.iods import UNPAIRED
+from MedEnhanceLib.io.dicomout.items import UNIT_CODES
 from MedEnhanceLib.io.dicomout.objects import identity, refer, sign, stand_ins
 from MedEnhanceLib.io.dicomout.template import Template
 from MedEnhanceLib.progress import Monitor
@@ -22,15 +23,6 @@ from MedEnhanceLib.volume import Volume
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-#: From the number of the source's series to ours; that of derived images is 1000.
-_SERIES_STEP = 3000
-#: Our units → the name of their code in DICOM's list of units of real world values (CID 7181).
-_UNITS = {
-    "HU": "HounsfieldUnit",
-    "Bq/ml": "BecquerelsPerMilliliter",
-    "counts": "Counts",
-    "Gy": "Gy",
-}
 #: SUVType of a PET image → the same; one that does not say is by body weight.
 _SUV_UNITS = {
     "BSA": "StandardizedUptakeValueBodySurfaceArea",
@@ -107,7 +99,7 @@ def build_uncertainty(
         content_label="UNCERTAINTY",
         content_creator_name="MedEnhance^",
         derived_pixel_contrast="QUANTITY",
-        **identity(template, derivation, step=_SERIES_STEP),
+        **identity(template, derivation, kind="uncertainty"),
     )
     refer(
         dataset,
@@ -163,7 +155,10 @@ def _unit(units: str, template: Template) -> Any:
         told = template.headers[0].get("SUVType") if template.headers else None
         kind = _SUV_UNITS.get(str(told or "BW"))
         return getattr(known, kind) if kind else Code("g/ml", "UCUM", "gram per milliliter")
-    return getattr(known, _UNITS.get(units, "NoUnits"))
+    if units in UNIT_CODES:
+        value, meaning = UNIT_CODES[units]
+        return Code(value, "UCUM", meaning)
+    return known.NoUnits
 
 
 def _window(voxels: np.ndarray[Any, np.dtype[np.float32]]) -> Any:

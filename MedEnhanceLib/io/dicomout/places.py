@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from MedEnhanceLib.io.dicomout.grid import Grid, Reference, lay_out
+from MedEnhanceLib.io.dicomout.grid import Grid, lay_out
+from MedEnhanceLib.io.dicomout.items import Reference
+from MedEnhanceLib.io.dicomout.planes import are_parallel, around_slices
 from MedEnhanceLib.io.dicomout.template import Template
 from MedEnhanceLib.volume import Volume, Voxels
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-#: How far from a slice an image may lie, in slices, and still be of its plane.
-_IN_PLANE = 0.1
-
 
 @dataclass(frozen=True, eq=False)
 class Place:
     """One slice: where it lies and what it came from.
 
-    slice_: [J, I]. header: of the image behind it, or of the nearest. on_image: whether there is
-    one that it lies on, voxel on voxel. references: the image behind it, or those around it.
+    slice_: [J, I]. header: of the image behind it, or of the nearest, or what all images say alike
+    where they lie across it. on_image: whether there is one that it lies on, voxel on voxel.
+    references: the image behind it, or those around it.
     """
 
     frame: int
@@ -40,27 +39,32 @@ def find_places(volume: Volume, template: Template) -> list[Place]:
     """Every slice of a volume, frame by frame, in the order in which they are numbered."""
     places = []
     for number, frame in enumerate(volume.frames()):
-        part = _of_frame(template, volume, number)
-        grid = lay_out(frame, part)
-        heights = _heights(part.headers, frame)
-        stored = _instances(part)
-        by_reference = dict(zip(stored, part.headers, strict=True))
-        for k, references in enumerate(grid.references):
-            around = _around(heights, k)
-            behind = [by_reference[one] for one in references if one in by_reference]
-            nearest = part.headers[around[0]] if around else None
+        grid = lay_out(frame, _of_frame(template, volume, number))
+        around = around_slices(grid.planes, frame.geometry, frame.shape)
+        common = None
+        if grid.planes and not are_parallel(grid.planes, frame.geometry):
+            common = _said_by_all([plane.header for plane in grid.planes])
+        for k, behind in enumerate(grid.behind):
+            found = behind or around[k]
+            nearest = found[0].header if found else None
             places.append(
                 Place(
                     frame=number,
                     slice_=frame.voxels[k],
                     position=grid.positions[k],
                     grid=grid,
-                    header=behind[0] if behind else nearest,
+                    header=nearest if behind or common is None else common,
                     on_image=bool(behind),
-                    references=references or tuple(stored[n] for n in sorted(around)),
+                    references=_in_order([plane.reference for plane in found], grid),
                 )
             )
     return places
+
+
+def _in_order(references: Sequence[Reference], grid: Grid) -> tuple[Reference, ...]:
+    """In the order of the series."""
+    found = set(references)
+    return tuple(plane.reference for plane in grid.planes if plane.reference in found)
 
 
 def _of_frame(template: Template, volume: Volume, number: int) -> Template:
@@ -77,32 +81,12 @@ def _of_frame(template: Template, volume: Volume, number: int) -> Template:
     )
 
 
-def _heights(headers: Sequence[Dataset], volume: Volume) -> list[float]:
-    """Where each image lies along the slices, in slices; far away where it does not say."""
-    to_index = np.linalg.inv(volume.geometry.affine_lps)
-    heights = []
-    for header in headers:
-        position = header.get("ImagePositionPatient") or ()
-        if len(position) == 3:
-            heights.append(float(to_index[2] @ [*map(float, position), 1.0]))
-        else:
-            heights.append(float("inf"))
-    return heights
+def _said_by_all(headers: Sequence[Dataset]) -> Dataset:
+    """The elements in which all images agree: true of a slice that goes through many of them."""
+    from pydicom import Dataset
 
-
-def _around(heights: Sequence[float], k: int) -> list[int]:
-    """The image in the plane of slice k, else those on both sides of it; the nearest first."""
-    near = sorted(range(len(heights)), key=lambda number: abs(heights[number] - k))
-    if near and abs(heights[near[0]] - k) < _IN_PLANE:
-        return near[:1]
-    return [number for number in near if abs(heights[number] - k) < 1] or near[:1]
-
-
-def _instances(template: Template) -> list[Reference]:
-    if template.origin is None:
-        return []
-    return [
-        Reference(one.sop_class, one.sop_instance, one.frame)
-        for frame in template.origin.instances
-        for one in frame
-    ]
+    common = Dataset()
+    for element in headers[0]:
+        if all(element.tag in other and other[element.tag] == element for other in headers[1:]):
+            common.add(copy.deepcopy(element))
+    return common

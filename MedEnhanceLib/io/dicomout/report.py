@@ -14,16 +14,14 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.io.dicomout.derivation import Derivation
 from MedEnhanceLib.io.dicomout.folder import write_objects
+from MedEnhanceLib.io.dicomout.items import short_text
 from MedEnhanceLib.io.dicomout.objects import identity, leave_patient_open, sign
-from MedEnhanceLib.io.dicomout.segmentation import short_text
 from MedEnhanceLib.io.dicomout.template import Template, read_header
 from MedEnhanceLib.progress import Monitor
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-#: From the number of the source's series to ours; that of derived images is 1000.
-_SERIES_STEP = 4000
 #: DICOM's Modality → what was done to the patient, as DICOM's list of imaging procedures has it.
 _PROCEDURES = {
     "CT": "CTUnspecifiedBodyRegion",
@@ -100,7 +98,7 @@ def build_measurements(
         evidence=_evidence(segmentation),
         content=content,
         is_complete=True,
-        **identity(template, derivation, step=_SERIES_STEP),
+        **identity(template, derivation, kind="measurements"),
     )
     sign(dataset, template, derivation, kind="measurements")
     return dataset

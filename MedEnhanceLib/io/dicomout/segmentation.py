@@ -18,6 +18,7 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout.derivation import Derivation
 from MedEnhanceLib.io.dicomout.folder import write_objects
 from MedEnhanceLib.io.dicomout.grid import lay_out
+from MedEnhanceLib.io.dicomout.items import fresh_uid, short_text
 from MedEnhanceLib.io.dicomout.objects import identity, refer, sign, stand_ins
 from MedEnhanceLib.io.dicomout.template import Template
 from MedEnhanceLib.progress import Monitor
@@ -32,8 +33,6 @@ _TISSUE = {"value": "85756007", "scheme": "SCT", "meaning": "Tissue"}
 _MOST_FRAMES = 50_000
 #: DICOM counts segments in 16 bits.
 _MOST_SEGMENTS = 65_535
-#: From the number of the source's series to ours; that of derived images is 1000.
-_SERIES_STEP = 2000
 
 _Numbers = npt.NDArray[np.unsignedinteger[Any]]
 
@@ -102,7 +101,7 @@ def build_segmentation(
         content_label="SEGMENTATION",
         content_creator_name="MedEnhance^",
         omit_empty_frames=True,
-        **identity(template, derivation, step=_SERIES_STEP),
+        **identity(template, derivation, kind="segmentation"),
     )
     refer(
         dataset,
@@ -128,11 +127,6 @@ class _Meaning:
         self.category = _code(fields.get("category"))
         self.type = _code(fields.get("type"))
         self.color = str(fields.get("color") or fields.get("recommended_color") or "")
-
-
-def short_text(value: object) -> str:
-    """Without what DICOM's short texts cannot hold, and no longer than they may be."""
-    return re.sub(r"[\x00-\x1f\x7f\\]+", " ", str(value or "")).strip()[:64].rstrip()
 
 
 def _code(fields: Mapping[str, Any] | None) -> tuple[str, str, str]:
@@ -213,7 +207,6 @@ def _describe(meanings: list[_Meaning], derivation: Derivation) -> list[Dataset]
     """The segments' descriptions; of labels that no model made, that nobody recorded how."""
     hd = require("highdicom", purpose="Writing DICOM")
     from pydicom.sr.codedict import codes
-    from pydicom.uid import generate_uid
 
     model = derivation.model
     made_by = short_text(model.get("name")) or "unnamed" if model else "not recorded"
@@ -235,7 +228,7 @@ def _describe(meanings: list[_Meaning], derivation: Derivation) -> list[Dataset]
             segmented_property_type=hd.sr.CodedConcept(*meaning.type),
             algorithm_type="AUTOMATIC" if model else "SEMIAUTOMATIC",
             algorithm_identification=algorithm,
-            tracking_uid=generate_uid(prefix=None),
+            tracking_uid=fresh_uid(),
             tracking_id=f"{made_by}: {meaning.name}" if model else meaning.name,
             display_color=hd.color.CIELabColor.from_rgb(*rgb) if rgb else None,
         )

@@ -11,8 +11,15 @@ from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout.derivation import Derivation, now
 from MedEnhanceLib.io.dicomout.folder import write_objects
-from MedEnhanceLib.io.dicomout.image import Series, make_image
-from MedEnhanceLib.io.dicomout.iods import PET_IMAGE, SECONDARY_CAPTURE, SOP_CLASSES, TOLD_BY_PET
+from MedEnhanceLib.io.dicomout.image import Series, is_inverted, make_image
+from MedEnhanceLib.io.dicomout.iods import (
+    CT_IMAGE,
+    PET_IMAGE,
+    SECONDARY_CAPTURE,
+    SOP_CLASSES,
+    TOLD_BY_PET,
+)
+from MedEnhanceLib.io.dicomout.items import fresh_uid, series_number
 from MedEnhanceLib.io.dicomout.places import Place, find_places
 from MedEnhanceLib.io.dicomout.stored import Rescale, decimal, plan_storage
 from MedEnhanceLib.io.dicomout.template import Template
@@ -22,7 +29,6 @@ from MedEnhanceLib.volume import Volume
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-_NUMBER_STEP = 1000
 _MOST_ROWS = 2**16 - 1
 #: BitsStored that enhanced images may have.
 _ENHANCED_BITS = (12, 16)
@@ -63,8 +69,9 @@ def build_series(
     volume: [K, J, I], or [T, K, J, I] as T time points. CT and MR become images of their class, PET
     too where `template` tells what its images must; all else is secondary capture, with its place
     in the patient.
-    enhanced: one legacy converted enhanced image of many frames, for CT, MR and PET.
-    Raises InputError for what DICOM cannot hold, and for enhanced of another modality.
+    enhanced: one legacy converted enhanced image of many frames, for CT in HU, MR and PET.
+    Raises InputError for what DICOM cannot hold, and for enhanced of another modality; OutputError
+    where the frames of an enhanced image turn out to be others than the single images.
     """
     require("pydicom", purpose="Writing DICOM")
     monitor = monitor or Monitor()
@@ -74,21 +81,9 @@ def build_series(
         )
     places = find_places(volume, template)
     series = _series(volume, template, derivation, places, many_frames=enhanced)
-    if series.stored.step:
-        monitor.warn(
-            f"{volume.source or 'volume'}: DICOM images have 16 bits; intensities are rounded to "
-            f"steps of {series.stored.step:.3g}"
-        )
-    if _is_same(volume, template) and template.modality == "PT" and _untold(template):
-        monitor.warn(
-            f"{volume.source or 'volume'}: its images do not tell {_untold(template)[0]}, which "
-            "PET images must; it is written as secondary capture"
-        )
-    if enhanced and series.sop_class == SECONDARY_CAPTURE:
-        raise InputError(
-            f"an enhanced multi-frame image of {volume.modality}, which DICOM has none for",
-            "Write single images.",
-        )
+    _warn(series, places, monitor)
+    if enhanced:
+        _refuse_enhanced(series, places, monitor)
     images = []
     for number, place in enumerate(places):
         monitor.progress(number / len(places), "making DICOM images")
@@ -98,7 +93,49 @@ def build_series(
     from MedEnhanceLib.io.dicomout.enhanced import convert
 
     between = places[0].grid.between
-    return [convert(images, template, between=between, time_points=series.frames)]
+    return [
+        convert(
+            images,
+            template,
+            between=between,
+            time_points=series.frames,
+            interval_s=volume.frame_interval_s,
+        )
+    ]
+
+
+def _warn(series: Series, places: Sequence[Place], monitor: Monitor) -> None:
+    name = series.volume.source or "volume"
+    if series.stored.error:
+        monitor.warn(
+            f"{name}: DICOM images have 16 bits; intensities are rounded, by up to "
+            f"{series.stored.error:.3g}"
+        )
+    untold = _untold(places)
+    if series.has_headers and series.template.modality == "PT" and untold:
+        monitor.warn(
+            f"{name}: its images do not tell {untold[0]}, which PET images must; it is written as "
+            "secondary capture"
+        )
+
+
+def _refuse_enhanced(series: Series, places: Sequence[Place], monitor: Monitor) -> None:
+    volume = series.volume
+    if series.sop_class == SECONDARY_CAPTURE:
+        raise InputError(
+            f"an enhanced multi-frame image of {volume.modality}, which DICOM has none for",
+            "Write single images.",
+        )
+    if series.sop_class == CT_IMAGE and volume.units not in ("HU", ""):
+        raise InputError(
+            f"an enhanced CT image has Hounsfield units, the volume {volume.units!r}",
+            "Write single images.",
+        )
+    if series.has_headers and any(one.header and is_inverted(one.header) for one in places):
+        monitor.warn(
+            f"{volume.source or 'volume'}: its images show low values bright, which enhanced "
+            "multi-frame images cannot; viewers will show low values dark. The values are the same"
+        )
 
 
 def _series(
@@ -109,9 +146,7 @@ def _series(
     *,
     many_frames: bool,
 ) -> Series:
-    from pydicom.uid import generate_uid
-
-    sop_class = _sop_class(volume, template)
+    sop_class = _sop_class(volume, template, places)
     first = places[0].header if sop_class != SECONDARY_CAPTURE else None
     own = [_rescale(place.header) if _is_same(volume, template) else Rescale() for place in places]
     bits = int(first.get("BitsStored") or 16) if first is not None else 16
@@ -123,8 +158,8 @@ def _series(
         from_zero=sop_class == PET_IMAGE,
         one_rescale=many_frames,
     )
-    if stored.step:
-        rounding = f"intensities rounded to steps of {stored.step:.3g} {volume.units}".strip()
+    if stored.error:
+        rounding = f"intensities rounded by up to {stored.error:.3g} {volume.units}".strip()
         description = "; ".join(filter(None, (derivation.description, rounding)))
         derivation = replace(derivation, description=description)
     if not derivation.lossy and volume.lossy:
@@ -138,21 +173,19 @@ def _series(
         derivation=derivation,
         sop_class=sop_class,
         stored=stored,
-        uid=str(generate_uid(prefix=None)),
-        number=_series_number(derivation, places[0].header),
+        uid=fresh_uid(),
+        number=_number(derivation, places[0].header),
         frames=volume.shape[0] if volume.is_sequence else 1,
         has_headers=_is_same(volume, template),
         moment=now(offset),
     )
 
 
-def _series_number(derivation: Derivation, header: Dataset | None) -> int:
-    """A number of its own: the source's and 1000, or 1 where there is no source."""
-    if derivation.series_number is not None:
-        return derivation.series_number
-    if header is None:
+def _number(derivation: Derivation, header: Dataset | None) -> int:
+    """A number of its own: 1 where there is no source."""
+    if header is None and derivation.series_number is None:
         return 1
-    return max(0, int(header.get("SeriesNumber") or 0)) % 10**6 + _NUMBER_STEP
+    return series_number(derivation, header, "images")
 
 
 def _is_same(volume: Volume, template: Template) -> bool:
@@ -163,20 +196,21 @@ def _is_same(volume: Volume, template: Template) -> bool:
     )
 
 
-def _sop_class(volume: Volume, template: Template) -> str:
-    if volume.modality == "PT" and (not _is_same(volume, template) or _untold(template)):
+def _sop_class(volume: Volume, template: Template, places: Sequence[Place]) -> str:
+    if volume.modality == "PT" and (not _is_same(volume, template) or _untold(places)):
         return SECONDARY_CAPTURE
     return SOP_CLASSES.get(volume.modality, SECONDARY_CAPTURE)
 
 
-def _untold(template: Template) -> list[str]:
-    """What PET images of a source would have to tell, but do not."""
+def _untold(places: Sequence[Place]) -> list[str]:
+    """What PET images would have to tell, but the images behind a slice do not."""
     return [
         keyword
         for keyword in TOLD_BY_PET
-        for header in template.headers
-        if header.get(keyword) in (None, "")
-        and (keyword != "DecayFactor" or header.get("DecayCorrection") != "NONE")
+        for place in places
+        if place.header is not None
+        and place.header.get(keyword) in (None, "")
+        and (keyword != "DecayFactor" or place.header.get("DecayCorrection") != "NONE")
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,8 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.volume import Voxels
 
 _SIGNED, _UNSIGNED = (-(2**15), 2**15 - 1), (0, 2**16 - 1)
+#: Slopes and intercepts that float32 holds: most readers rescale in it.
+_SMALLEST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max) / 2
 
 
 @dataclass(frozen=True)
@@ -32,15 +34,15 @@ class Stored:
     """How the slices of one series are stored.
 
     rescales: one per slice. bits: BitsStored. signed: whether in two's complement.
-    is_own: whether the rescales are those of the source. step: the largest rounding step; 0 where
-    every intensity comes back exactly.
+    is_own: whether the rescales are those of the source. error: how far an intensity may be from
+    what a reader gets, measured; 0 where every one comes back exactly.
     """
 
     rescales: tuple[Rescale, ...]
     bits: int
     signed: bool
     is_own: bool
-    step: float = 0.0
+    error: float = 0.0
 
     def numbers(self, index: int, slice_: Voxels) -> npt.NDArray[np.int16] | npt.NDArray[np.uint16]:
         """The stored numbers of slice `index`, [J, I]."""
@@ -67,7 +69,7 @@ def plan_storage(
     applies the first frame's to all.
     The first of these that holds every value is taken: the source's own rescale; whole numbers
     from one offset; steps of a 65,535th of the range, or of a 32,767th of the largest value.
-    Raises InputError for NaN and infinity.
+    Raises InputError for NaN and infinity, and for numbers too large or too close together.
     """
     for slice_ in slices:
         if slice_.dtype.kind == "f" and not np.isfinite(slice_).all():
@@ -85,11 +87,26 @@ def plan_storage(
             if one_rescale
             else [_from_zero([slice_]) for slice_ in slices]
         )
-        step = max(rescale.numbers[0] for rescale in rescales)
-        return Stored(tuple(rescales), 16, True, is_own=False, step=step)
+        return _measured(Stored(tuple(rescales), 16, True, is_own=False), slices)
     rescale = _over_range(slices)
-    step = rescale.numbers[0]
-    return Stored((rescale,) * len(slices), 16, False, is_own=False, step=step)
+    return _measured(Stored((rescale,) * len(slices), 16, False, is_own=False), slices)
+
+
+def _measured(stored: Stored, slices: Sequence[Voxels]) -> Stored:
+    """With the error that the rescales make as they are written: they too are rounded."""
+    error = 0.0
+    for index, slice_ in enumerate(slices):
+        slope, intercept = stored.rescales[index].numbers
+        if not (_SMALLEST <= abs(slope) <= _LARGEST and abs(intercept) <= _LARGEST):
+            raise InputError(
+                f"its intensities, from {slice_.min():.3g} to {slice_.max():.3g}, are too large or "
+                "too close together for DICOM's numbers",
+                "Rescale them first, for instance to 0 … 1.",
+            )
+        # As readers get it, ours too, where slopes are no whole numbers.
+        found = (stored.numbers(index, slice_) * slope + intercept).astype(np.float32)
+        error = max(error, float(np.abs(found - slice_.astype(np.float64)).max()))
+    return replace(stored, error=error)
 
 
 def _stored(slice_: Voxels, slope: float, intercept: float) -> npt.NDArray[np.float64]:
@@ -143,7 +160,11 @@ def _over_range(slices: Sequence[Voxels]) -> Rescale:
     high = max(float(slice_.max()) for slice_ in slices)
     if high == low:
         return Rescale("1", decimal(low))
-    return Rescale(decimal((high - low) / _UNSIGNED[1]), decimal(low))
+    # From the intercept as it is written, at or below the lowest: 16 characters may round it.
+    intercept = decimal(low)
+    if float(intercept) > low:
+        intercept = decimal(low - 2 * (float(intercept) - low))
+    return Rescale(decimal((high - float(intercept)) / _UNSIGNED[1]), intercept)
 
 
 def decimal(value: float) -> str:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.dicom.lossy import LOSSY_SYNTAXES
 from MedEnhanceLib.io.dicom.silence import silence
 from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.io.dicomout.frames import copy_elements, frame_as_image
 from MedEnhanceLib.io.dicomout.iods import PATIENT_STUDY
+from MedEnhanceLib.io.dicomout.items import fresh_uid
 from MedEnhanceLib.io.dicomout.mend import mend
 from MedEnhanceLib.origin import DicomOrigin, Instance
 from MedEnhanceLib.progress import Monitor
@@ -31,12 +33,6 @@ _FAILURES = (
     ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError,
     OSError, RecursionError, TypeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-#: Methods that the transfer syntax alone tells, for files whose header keeps silent.
-_LOSSY_SYNTAXES = {
-    "1.2.840.10008.1.2.4.50": "ISO_10918_1",
-    "1.2.840.10008.1.2.4.51": "ISO_10918_1",
-    "1.2.840.10008.1.2.4.81": "ISO_14495_1",
-}
 
 
 @dataclass(frozen=True)
@@ -110,7 +106,7 @@ def read_template(origin: DicomOrigin, monitor: Monitor | None = None) -> Templa
         headers,
         study_of(first),
         str(first.get("Modality") or "OT"),
-        str(first.get("FrameOfReferenceUID") or "") or _fresh_uid(),
+        str(first.get("FrameOfReferenceUID") or "") or fresh_uid(),
         origin,
         list(sources.values()),
     )
@@ -133,17 +129,17 @@ def new_study(
 
     study: Dataset = pydicom.Dataset()
     study.SpecificCharacterSet = "ISO_IR 192"
-    study.StudyInstanceUID = _fresh_uid()
+    study.StudyInstanceUID = fresh_uid()
     study.StudyDate, study.StudyTime = now()
     study.StudyID = "1"
     study.AccessionNumber = study.ReferringPhysicianName = ""
     study.PatientBirthDate = study.PatientSex = ""
-    study.PatientID = _short_text(patient_id, "PatientID")
-    study.PatientName = _short_text(patient_name, "PatientName")
+    study.PatientID = _short(patient_id, "PatientID")
+    study.PatientName = _person(patient_name)
     if study_description:
-        study.StudyDescription = _short_text(study_description, "StudyDescription")
+        study.StudyDescription = _short(study_description, "StudyDescription")
     known = modality if modality in ("CT", "MR", "PT") else "OT"
-    return Template([], study, known, _fresh_uid())
+    return Template([], study, known, fresh_uid())
 
 
 def study_of(header: Dataset) -> Dataset:
@@ -177,7 +173,7 @@ def read_header(file: FileRef) -> Dataset:
         raise InputError(
             f"{file.name}: its header cannot be read: {reason}", _READ_AGAIN
         ) from cause
-    method = _LOSSY_SYNTAXES.get(str(header.file_meta.get("TransferSyntaxUID", "")))
+    method = LOSSY_SYNTAXES.get(str(header.file_meta.get("TransferSyntaxUID", "")))
     if method and str(header.get("LossyImageCompression") or "00") != "01":
         header.LossyImageCompression, header.LossyImageCompressionMethod = "01", method
     return header
@@ -203,16 +199,23 @@ def _one_image(source: Dataset, one: Instance, origin: DicomOrigin) -> Dataset:
     return frame_as_image(source, one.frame, name)
 
 
-def _short_text(text: str, field: str) -> str:
-    if len(text) > 64 or "\\" in text or not text.isprintable():
+def _short(text: str, field: str) -> str:
+    if len(text) > 64 or "\\" in text or not text.isprintable() or (text and not text.strip()):
         raise InputError(
             f"{field} is {text[:80]!r}, which DICOM cannot hold",
-            "Give at most 64 characters without backslashes and line ends.",
+            "Give at most 64 characters without backslashes and line ends, and not blanks alone.",
         )
-    return text
+    return text.strip()
 
 
-def _fresh_uid() -> str:
-    from pydicom.uid import generate_uid
-
-    return str(generate_uid(prefix=None))
+def _person(text: str) -> str:
+    """A name as DICOM has it: up to three spellings of up to five parts each."""
+    spellings = text.split("=")
+    for one in spellings:
+        _short(one, "PatientName")
+    if len(spellings) > 3 or any(one.count("^") > 4 for one in spellings):
+        raise InputError(
+            f"PatientName is {text[:80]!r}, which DICOM cannot hold",
+            "Give Family^Given^Middle^Prefix^Suffix, at most five parts.",
+        )
+    return text.strip()

@@ -17,6 +17,7 @@ from MedEnhanceLib.io.dicomout.derivation import (
     now,
     refer_to_sources,
 )
+from MedEnhanceLib.io.dicomout.items import Reference
 from MedEnhanceLib.origin import Lossy
 
 MODEL = {"name": "mr-brain", "version": "0.2", "sha256": "ab" * 32}
@@ -62,15 +63,36 @@ def test_texts_are_of_characters_that_every_set_has() -> None:
         ("", "MedEnhance enhanced"),
         ("x" * 64, "x" * 44 + " MedEnhance enhanced"),
         ("T1 MedEnhance enhanced", "T1 MedEnhance enhanced"),
+        ("T1 MedEnhance decompressed MedEnhance converted", "T1 MedEnhance enhanced"),
+        ("ä" * 64, "ä" * 22 + " MedEnhance enhanced"),  # some readers count bytes
     ],
 )
 def test_a_series_description_keeps_64_characters(earlier: str, expected: str) -> None:
     assert Derivation("enhanced").series_text(earlier) == expected
-    assert len(expected) <= 64
+    assert len(expected.encode()) <= 64
 
 
 def test_a_wish_for_the_series_description_wins() -> None:
     assert Derivation("enhanced", series_description="mine").series_text("T1") == "mine"
+    odd = Derivation("enhanced", series_description="a\\b\nc\x01 ")
+    assert odd.series_text("T1") == "a b c"
+    assert Derivation("enhanced", series_description=" ").series_text("T1").startswith("T1 ")
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "a gap was filled [Doe_Jane_002.dcm → Doe_Jane_003.dcm]",
+        "enhanced with guide Doe_Jane.nii.gz",
+        "resampled from /data/Doe_Jane/ct.nii",
+        "resampled from C:\\data\\Doe_Jane\\ct",
+    ],
+)
+def test_names_of_files_are_not_told(step: str) -> None:
+    derivation = Derivation("enhanced", step, history=(step, "3 tiles at 0.5 Bq/ml"))
+    assert "Jane" not in derivation.text()
+    assert "?" not in derivation.text()
+    assert "3 tiles at 0.5 Bq/ml" in derivation.text()
 
 
 @pytest.mark.parametrize(
@@ -124,6 +146,12 @@ def test_lossy_steps_are_added_to_the_sources_own_once() -> None:
     dataset = applied(Derivation("enhanced"), LossyImageCompression="01")
     assert dataset.LossyImageCompression == "01"
     assert "LossyImageCompression" not in applied(Derivation("enhanced"))
+    unknown = applied(Derivation("enhanced", lossy=(Lossy("", 1.0),)))
+    assert unknown.LossyImageCompression == "01"
+    assert "LossyImageCompressionMethod" not in unknown
+    assert "LossyImageCompressionRatio" not in unknown
+    steps = (Lossy("", 1.0), Lossy("ucv", 20.0))
+    assert applied(Derivation("enhanced", lossy=steps)).LossyImageCompressionMethod == "UCV"
 
 
 def test_a_method_is_a_code_string() -> None:
@@ -133,7 +161,9 @@ def test_a_method_is_a_code_string() -> None:
 
 def test_frames_of_one_file_are_one_reference() -> None:
     dataset = Dataset()
-    refer_to_sources(dataset, [("1.2", "3", 2), ("1.2", "3", 4), ("1.2", "5", None)])
+    refer_to_sources(
+        dataset, [Reference("1.2", "3", 2), Reference("1.2", "3", 4), Reference("1.2", "5")]
+    )
     first, second = dataset.SourceImageSequence
     assert list(first.ReferencedFrameNumber) == [2, 4]
     assert "ReferencedFrameNumber" not in second

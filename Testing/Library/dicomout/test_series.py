@@ -163,7 +163,7 @@ def test_floats_are_rounded_by_half_a_step_at_most_and_it_is_said(
     volume = ct.with_voxels(rng.normal(0, 300, ct.shape).astype(np.float32))
     (first, *_) = derive(volume)
     step = float(first.RescaleSlope)
-    assert "rounded to steps of" in first.DerivationDescription
+    assert "rounded by up to" in first.DerivationDescription
     write_series(
         volume,
         tmp_path / "out",
