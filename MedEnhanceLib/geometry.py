@@ -93,11 +93,22 @@ class Geometry:
         """Volume of one voxel in mm³."""
         return float(np.prod(self.spacing))
 
-    def is_close(self, other: Geometry, tolerance: float = 1e-5) -> bool:
-        """Whether corresponding voxels of both lie within `tolerance` voxels of each other."""
+    def is_close(
+        self, other: Geometry, tolerance: float = 1e-5, *, shape: Sequence[int] | None = None
+    ) -> bool:
+        """Whether the same voxels of both lie within `tolerance` voxels of each other.
+
+        shape: (…, K, J, I) of the volume: then that holds for all of its voxels, as its corners
+        tell. Without it, only the first voxel and the steps to its neighbours are compared, and
+        far voxels may lie as many times further apart as they are steps away.
+        """
         scale = min(*self.spacing, *other.spacing)
-        difference = np.abs(self.affine_lps - other.affine_lps)
-        return bool(difference.max() <= tolerance * scale)
+        difference = self.affine_lps - other.affine_lps
+        if shape is None:
+            return bool(np.abs(difference).max() <= tolerance * scale)
+        last = np.asarray(shape[-3:])[::-1] - 1  # of i, j, k
+        corners = np.vstack([np.indices((2, 2, 2)).reshape(3, 8) * last[:, None], np.ones(8)])
+        return bool(np.linalg.norm((difference @ corners)[:3], axis=0).max() <= tolerance * scale)
 
     def cropped(self, start: tuple[int, int, int]) -> Geometry:
         """The geometry of a sub-volume whose first voxel is `start` = (k, j, i)."""

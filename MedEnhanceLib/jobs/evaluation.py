@@ -150,7 +150,9 @@ def _measure_head(
         raise InputError(f"{path}: no labels beside it", f"Put them at {reference_path.name}.")
     reference = load(reference_path, modality="SEG")
     volume = load(path, modality=bundle.modality)
-    if reference.shape != volume.shape or not reference.geometry.is_close(volume.geometry, 0.01):
+    if reference.shape != volume.shape or not reference.geometry.is_close(
+        volume.geometry, 0.01, shape=volume.shape
+    ):
         raise InputError(
             f"{reference_path.name}: not on the grid of {path.name}", "Resample the labels to it."
         )

@@ -133,7 +133,9 @@ def check_grids(panes: Sequence[Pane]) -> None:
         for volume in (pane.volume, pane.minus, pane.labels):
             if volume is None:
                 continue
-            if volume.shape != first.shape or not volume.geometry.is_close(first.geometry, 1e-2):
+            if volume.shape != first.shape or not volume.geometry.is_close(
+                first.geometry, 1e-2, shape=first.shape
+            ):
                 raise InputError(
                     f"{pane.title}: the grid differs from that of {panes[0].title}",
                     "Compare volumes of one grid.",

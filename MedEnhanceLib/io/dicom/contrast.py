@@ -22,8 +22,10 @@ _SHOWN = frozenset((
     "T2 STAR MAP", "R2 MAP", "R2 STAR MAP", "ADC MAP", "T1_MAP", "T2_MAP", "ADC_MAP", "MIP",
     "MINIP",
 ))  # fmt: skip
+#: Of a diffusion gradient, as `multiframe` tells it.
+_DIRECTION = "direction"
 #: Settings of which a measurement takes several on purpose.
-_SERIES_OF = ("inversion time", "flip angle")
+_SERIES_OF = ("inversion time", "flip angle", _DIRECTION)
 #: What an axis of frames is called that follow each other in time.
 TIME = "time"
 
@@ -36,6 +38,8 @@ class Attribute:
     is_contrast: whether it makes another kind of image: then no frame holds two values of it.
     is_moment: whether it tells which phase of a cycle, or which time: then neither does one.
     is_strict: whether a value of each slice's own is a difference, too, and no noise.
+    may_vary: whether frames that follow each other in something else may differ in it: a
+        diffusion scan is one sequence of directions and b-values.
     """
 
     axis: str
@@ -45,6 +49,7 @@ class Attribute:
     is_contrast: bool = False
     is_moment: bool = False
     is_strict: bool = False
+    may_vary: bool = False
 
     def mixes(self, slices: Slices, groups: Mapping[str, Slices]) -> bool:
         """Whether slices of one stack are of several kinds."""
@@ -73,7 +78,7 @@ SHOWN = Attribute(
 _STACK = Attribute("stack", lambda one: one.stack, lambda v: f"stack {v}", makes_frames=False)
 B_VALUE = Attribute(
     "b-value", lambda one: one.b_value, lambda v: f"b={v}" if v else "no b-value",
-    is_contrast=True, is_strict=True,
+    is_contrast=True, is_strict=True, may_vary=True,
 )  # fmt: skip
 _ECHO = Attribute("echo", lambda one: one.echo, lambda v: f"echo {v}".strip(), is_contrast=True)
 _MOMENTS = (
@@ -84,7 +89,7 @@ _MOMENTS = (
         "breathing phase", _number("breath_percent"), lambda v: f"breathing {v} %", is_moment=True
     ),
 )
-_ACQUISITION = Attribute(
+ACQUISITION = Attribute(
     "acquisition", lambda one: one.acquisition, lambda v: f"acquisition {v}".strip()
 )
 
@@ -96,7 +101,7 @@ def attributes_of(slices: Slices) -> tuple[Attribute, ...]:
     apart = [one for one in settings if not one.makes_frames]
     series = [one for one in settings if one.makes_frames]
     everything = (
-        IMAGE_TYPE, SHOWN, _STACK, *apart, B_VALUE, _ECHO, *series, *_MOMENTS, _ACQUISITION
+        IMAGE_TYPE, SHOWN, _STACK, *apart, B_VALUE, _ECHO, *series, *_MOMENTS, ACQUISITION
     )  # fmt: skip
     return tuple(one for one in everything if len({one.value(each) for each in slices}) > 1)
 
@@ -108,6 +113,7 @@ def _setting(name: str) -> Attribute:
         lambda value: f"{name} {value or 'not told'}",
         makes_frames=name in _SERIES_OF,
         is_contrast=True,
+        may_vary=name == _DIRECTION,
     )
 
 
@@ -176,6 +182,6 @@ def are_of_one_kind(
             continue
         if any(len(value) > 1 for value in values):
             return False
-        if attribute.is_contrast and attribute is not B_VALUE and len(set.union(*values)) > 1:
+        if attribute.is_contrast and not attribute.may_vary and len(set.union(*values)) > 1:
             return False
     return True

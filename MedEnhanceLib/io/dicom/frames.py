@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from MedEnhanceLib.io.dicom.contrast import (
+    ACQUISITION,
     B_VALUE,
     TIME,
     Attribute,
@@ -36,7 +37,7 @@ _MOST_LACKING = 0.1
 #: A series is divided by so many attributes, one within the other.
 _MOST_DIVISIONS = 3
 #: Axes whose frames follow each other by the clock.
-_IN_TIME = (TIME, "acquisition")
+_IN_TIME = (TIME, ACQUISITION.axis)
 _COMPLETE = "Export or copy the series again, complete."
 
 
@@ -246,7 +247,7 @@ def _within(
         if parts is None:
             return None
         made += [_with_name(part, name) for part in parts]
-    counts = attribute.makes_frames and (attribute.is_contrast or attribute.axis != "acquisition")
+    counts = attribute.makes_frames and attribute is not ACQUISITION  # those end where they may
     return [_with_what_it_lacks(part, made, places) for part in made] if counts else made
 
 

@@ -15,7 +15,7 @@ from MedEnhanceLib.io.dicom.frames import Part
 from MedEnhanceLib.io.dicom.group import parts_of
 from MedEnhanceLib.io.dicom.headers import Header
 from MedEnhanceLib.io.dicom.scan import Scan, Series, scan
-from MedEnhanceLib.io.dicom.stack import stack
+from MedEnhanceLib.io.dicom.together import require_alike, stack_frames
 from MedEnhanceLib.progress import Event, Monitor
 
 _TAKE_AWAY = "Copy or export the file again; or take it away, to load the series without it."
@@ -110,8 +110,8 @@ def _volumes(series: Series, lost: Sequence[Header], name: str) -> list[Choice]:
     for part in parts:
         files = {one.file for one in part.slices}
         odd = _raised(partial(pixels.refuse_odd, part.slices, name))
-        fault = odd or damage or _incomplete(part, name)
-        doubt = fault or _raised(partial(stack, part.frames[0], name, Monitor()))
+        fault = odd or damage or _raised(partial(_refuse, part, name))
+        doubt = fault or _raised(partial(stack_frames, part.frames, name, Monitor()))
         row = SeriesRow(
             number=0,
             uid=series.uid,
@@ -143,10 +143,18 @@ def _damage(series: Series, lost: Sequence[Header]) -> MedEnhanceError | None:
     return InputError(f"{said(first)}{more}", _TAKE_AWAY)
 
 
-def _incomplete(part: Part, name: str) -> MedEnhanceError | None:
-    if not part.reason:
-        return None
-    return GeometryError(f"{name}: {part.reason}", part.hint)
+def _refuse(part: Part, name: str) -> None:
+    """Raise InputError (GeometryError) for what cannot be loaded, whatever the options."""
+    require_alike(part.slices, name)
+    if part.reason:
+        raise GeometryError(f"{name}: {part.reason}", part.hint)
+    nameless = {one.file for one in part.slices if not one.series}
+    if len(nameless) > 1:
+        raise InputError(
+            f"{name}: {len(nameless)} files have no SeriesInstanceUID, so that nothing tells which "
+            "belong together",
+            "Export the series again, with its identifiers.",
+        )
 
 
 def _raised(check: Callable[[], object]) -> MedEnhanceError | None:

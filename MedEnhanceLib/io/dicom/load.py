@@ -6,18 +6,18 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from MedEnhanceLib.errors import GeometryError, InputError, MedEnhanceError
+from MedEnhanceLib.errors import InputError, MedEnhanceError
 from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.io.dicom import archives, segmentation
 from MedEnhanceLib.io.dicom.copies import require_identical
 from MedEnhanceLib.io.dicom.derived import earlier_steps
-from MedEnhanceLib.io.dicom.frames import Part
 from MedEnhanceLib.io.dicom.kinds import not_an_image
 from MedEnhanceLib.io.dicom.listing import Choice, choices, said
 from MedEnhanceLib.io.dicom.pixels import read_intensities
 from MedEnhanceLib.io.dicom.scan import named, scan
 from MedEnhanceLib.io.dicom.slices import Slice
-from MedEnhanceLib.io.dicom.stack import Repairs, Stack, require_same, stack
+from MedEnhanceLib.io.dicom.stack import Repairs, Stack
+from MedEnhanceLib.io.dicom.together import stack_frames
 from MedEnhanceLib.io.modality import default_units
 from MedEnhanceLib.origin import DicomOrigin, Instance, Lossy
 from MedEnhanceLib.progress import Monitor
@@ -25,8 +25,6 @@ from MedEnhanceLib.volume import Volume, Voxels
 
 _MODALITIES = ("CT", "MR", "PT")
 _UNITS = {"GML": "SUV", "BQML": "Bq/ml", "CNTS": "counts", "GY": "Gy"}
-#: Voxels: how far apart the frames of one 4D volume may lie.
-_SAME_GRID = 0.01
 
 
 def load_dicom(
@@ -71,13 +69,12 @@ def read_grid(
     choice = _choose(found, series, path, monitor)
     if choice.fault or choice.part is None:
         raise choice.fault or _object_error(choice)
-    stacks = _stacks(choice.part, path.name, Repairs(tilt=True, spacing=True), monitor)
-    first, repair = stacks[0].slices[0], stacks[0].repair
-    shape: tuple[int, ...] = (len(stacks[0].slices), first.rows, first.columns)
-    if repair is not None:
-        shape = (len(repair.mixes), repair.rows, repair.columns)
+    repairs = Repairs(tilt=True, spacing=True)
+    stacks = stack_frames(choice.part.frames, path.name, monitor, repairs)
     frames = (len(stacks),) if len(stacks) > 1 else ()
-    return _origin(stacks, is_on_grid=repair is None), stacks[0].geometry, (*frames, *shape)
+    is_on_grid = stacks[0].repair is None
+    shape = (*frames, *stacks[0].shape)
+    return _origin(stacks, is_on_grid=is_on_grid), stacks[0].geometry, shape
 
 
 # ------------------------------------------------------------ which one
@@ -89,7 +86,7 @@ def _choose(found: Sequence[Choice], wish: str | None, path: Path, monitor: Moni
         if len(found) == 1 and _is_segmentation(found[0]):
             return found[0]
         raise _no_volume(found, path)
-    if wish is None:
+    if wish is None and len(fitting) == 1:  # else the error tells what there is
         _tell_others([one for one in found if one not in fitting], path.name, monitor)
     if len(fitting) != 1:
         raise _ask(fitting or _all_volumes(found), bool(fitting), wish, path)
@@ -188,8 +185,7 @@ def _volume(
         raise choice.fault or _object_error(choice)
     for note in choice.notes:
         monitor.warn(note)
-    require_same(part.slices, "units", lambda one: (one.rescale_type, one.units), name)
-    stacks = _stacks(part, name, repairs, monitor)
+    stacks = stack_frames(part.frames, name, monitor, repairs)
     require_identical(choice.copies, name, monitor.part(0.3, 0.4))
     own = about.modality if about.modality in _MODALITIES else "OT"
     meaning = modality or own
@@ -209,22 +205,6 @@ def _volume(
         origin=_origin(stacks, is_on_grid=stacks[0].repair is None),
         lossy=_lossy(ordered),
     )
-
-
-def _stacks(part: Part, name: str, repairs: Repairs | None, monitor: Monitor) -> list[Stack]:
-    """One for each frame, all of them on one grid."""
-    first = stack(part.frames[0], name, monitor, repairs)
-    stacks = [first]
-    for number, frame in enumerate(part.frames[1:], 2):
-        monitor.check()
-        stacks.append(stack(frame, name, Monitor(), repairs))
-        if not stacks[-1].geometry.is_close(first.geometry, _SAME_GRID):
-            raise GeometryError(
-                f"{name}: frame {number} ({stacks[-1].slices[0].file.name} first) lies elsewhere "
-                "than the first",
-                "Put the frames in folders of their own and load one.",
-            )
-    return stacks
 
 
 def _repaired(

@@ -65,9 +65,10 @@ def read_intensities(slices: Sequence[Slice], modality: str, name: str, monitor:
     that is missing, DeviceMemoryError.
     """
     refuse_odd(slices, name)
-    if modality == "CT" and any(one.intercept is None and not one.has_lut for one in slices):
+    lacking = _lacks_rescale(slices) if modality == "CT" else ""
+    if lacking:
         raise InputError(
-            f"{name}: RescaleIntercept is missing, so that the stored numbers give no HU",
+            f"{name}: {lacking} is missing, so that the stored numbers give no HU",
             "Load it as what it is, with the modality OT (--modality OT, modality='OT').",
         )
     stored = read_stored(slices, name, monitor)
@@ -78,6 +79,14 @@ def read_intensities(slices: Sequence[Slice], modality: str, name: str, monitor:
         [1.0 if one.slope is None or one.has_lut else one.slope for one in slices],
         [0.0 if one.intercept is None or one.has_lut else one.intercept for one in slices],
     )
+
+
+def _lacks_rescale(slices: Sequence[Slice]) -> str:
+    """The element that CT needs for HU, where a slice has neither it nor a lookup table."""
+    scaled = [one for one in slices if not one.has_lut]
+    if any(one.intercept is None for one in scaled):
+        return "RescaleIntercept"
+    return "RescaleSlope" if any(one.slope is None for one in scaled) else ""
 
 
 def read_stored(slices: Sequence[Slice], name: str, monitor: Monitor) -> Voxels:

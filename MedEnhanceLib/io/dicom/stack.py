@@ -52,6 +52,13 @@ class Stack:
     geometry: Geometry
     repair: Repair | None = None
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(K, J, I) of the volume, after its repair."""
+        if self.repair is not None:
+            return (len(self.repair.mixes), self.repair.rows, self.repair.columns)
+        return (len(self.slices), self.slices[0].rows, self.slices[0].columns)
+
 
 @dataclass(frozen=True)
 class _Plane:
@@ -84,7 +91,7 @@ def stack(
     along = np.array([_distance(one, plane) for one in ordered])
     _refuse_shared_places(ordered, along, name)
     _warn_of_numbers(ordered, name, monitor)
-    labels = [_label(one) for one in ordered]
+    labels = [one.label for one in ordered]
     positions = np.array([one.position for one in ordered])
     cosines = np.array([one.orientation for one in ordered])
     spacing = measure_spacing(along, labels, last_digit(positions))
@@ -105,8 +112,8 @@ def require_same(
     odd = [one for one in slices if value(one) != value(slices[0])]
     if odd:
         raise InputError(
-            f"{name}: the slices differ in {what}: {value(slices[0])} in {_label(slices[0])}, "
-            f"{value(odd[0])} in {_label(odd[0])} ({len(odd)} of {len(slices)} differ)",
+            f"{name}: the slices differ in {what}: {value(slices[0])} in {slices[0].label}, "
+            f"{value(odd[0])} in {odd[0].label} ({len(odd)} of {len(slices)} differ)",
             "Put them in folders of their own and load one.",
         )
 
@@ -115,10 +122,6 @@ def _require_one_frame_of_reference(slices: Sequence[Slice], name: str) -> None:
     told = [one for one in slices if one.frame_of_reference]
     if told:
         require_same(told, "FrameOfReferenceUID", lambda one: one.frame_of_reference, name)
-
-
-def _label(one: Slice) -> str:
-    return one.file.name if one.frame is None else f"{one.file.name}, frame {one.frame}"
 
 
 def _distance(one: Slice, plane: _Plane) -> float:
@@ -140,10 +143,10 @@ def _geometry(origin: Sequence[float] | None, plane: _Plane, step: float) -> Geo
 
 def _plane(slices: Sequence[Slice], name: str) -> _Plane:
     for field, element in _PLACE.items():
-        lacking = [_label(one) for one in slices if getattr(one, field) is None]
+        lacking = [one.label for one in slices if getattr(one, field) is None]
         if lacking:
             raise GeometryError(
-                f"{name}: {_where(lacking, len(slices))} no {element}: the place in the "
+                f"{name}: {_where(lacking, slices)} no {element}: the place in the "
                 "patient is unknown",
                 "Export the original images; screenshots and scout views have no place.",
             )
@@ -169,18 +172,20 @@ _PLACE = {
 }
 
 
-def _where(lacking: Sequence[str], count: int) -> str:
+def _where(lacking: Sequence[str], slices: Sequence[Slice]) -> str:
+    count = len(slices)
     if count == 1:
         return f"the file {lacking[0]} has"
+    what = "files" if all(one.frame is None for one in slices) else "frames"
     verb = "has" if len(lacking) == 1 else "have"
-    return f"{len(lacking)} of {count} files ({lacking[0]} first) {verb}"
+    return f"{len(lacking)} of {count} {what} ({lacking[0]} first) {verb}"
 
 
 def _refuse_far(slices: Sequence[Slice], name: str) -> None:
     far = [one for one in slices if max(map(abs, one.position or ())) > _MOST_FAR]
     if far:
         raise GeometryError(
-            f"{name}: {_label(far[0])}: ImagePositionPatient is {list(far[0].position or ())}, "
+            f"{name}: {far[0].label}: ImagePositionPatient is {list(far[0].position or ())}, "
             "which is in no patient",
             "Correct the header.",
         )
@@ -197,7 +202,7 @@ def _shared_orientation(slices: Sequence[Slice], name: str) -> Vector:
     odd = slices[int(off.argmax())]
     raise GeometryError(
         f"{name}: the slices lie in {len(kinds)} different orientations (ImageOrientationPatient "
-        f"of {_label(odd)}; {len(slices) - counts.max()} of {len(slices)} differ from the others)",
+        f"of {odd.label}; {len(slices) - counts.max()} of {len(slices)} differ from the others)",
         "A scout view or a radial scan? Load its parts one by one.",
     )
 
@@ -210,7 +215,7 @@ def _shared_pixel_spacing(slices: Sequence[Slice], name: str) -> tuple[float, fl
             one for one in slices if not all(0 < mm < np.inf for mm in one.pixel_spacing or ())
         )
         raise GeometryError(
-            f"{name}: {_label(odd)}: PixelSpacing is {list(odd.pixel_spacing or ())} mm",
+            f"{name}: {odd.label}: PixelSpacing is {list(odd.pixel_spacing or ())} mm",
             "Correct the header: it must be above 0.",
         )
     if (np.abs(sizes - usual) > _MOST_STRETCH * usual).any():
@@ -275,7 +280,7 @@ def _warn_of_numbers(ordered: Sequence[Slice], name: str, monitor: Monitor) -> N
         turn = int(np.flatnonzero(np.sign(order) != np.sign(order[0]))[0] if order[0] else 0)
         monitor.warn(
             f"{name}: InstanceNumber runs otherwise than the positions, first from "
-            f"{_label(ordered[turn])} ({numbers[turn]}) to {_label(ordered[turn + 1])} "
+            f"{ordered[turn].label} ({numbers[turn]}) to {ordered[turn + 1].label} "
             f"({numbers[turn + 1]}); the slices are in the order of their positions"
         )
 
@@ -288,7 +293,7 @@ def _refuse_shared_places(ordered: Sequence[Slice], along: Vector, name: str) ->
     if same:
         pairs = [(ordered[index], ordered[index + 1]) for index in same]
         places = ", at ".join(
-            f"{along[index]:.2f} mm ({_label(one)}, {_label(other)})"
+            f"{along[index]:.2f} mm ({one.label}, {other.label})"
             for index, (one, other) in zip(same[:_MOST_NAMED], pairs, strict=False)
         )
         more = f" and {len(same) - _MOST_NAMED} more" if len(same) > _MOST_NAMED else ""
@@ -311,7 +316,7 @@ def _refuse_unrepaired(
     """Offer no repair that would be refused."""
     faults, ways, first = [], [], ordered[0]
     if slant and not repairs.tilt:
-        faults.append(slant.fault([_label(one) for one in ordered]))
+        faults.append(slant.fault([one.label for one in ordered]))
         if slant.is_a_tilt((first.rows, first.columns)):
             ways.append("To have it resampled to a rectangular grid: --fix-tilt, fix_tilt=True.")
     if spacing.fault and not repairs.spacing:

@@ -80,7 +80,7 @@ def test_lossy_steps_are_remembered_with_the_worst_ratio(make_series: Make) -> N
 def test_a_lossy_encoding_is_remembered_even_where_the_header_is_silent() -> None:
     from pydicom.data import get_testdata_file
 
-    from MedEnhanceLib.io.dicom.headers import _lossy
+    from MedEnhanceLib.io.dicom.lossy import lossy_steps
 
     file = Path(str(get_testdata_file("JPEG-lossy.dcm")))
     dataset = pydicom.dcmread(file, stop_before_pixels=True)
@@ -88,7 +88,7 @@ def test_a_lossy_encoding_is_remembered_even_where_the_header_is_silent() -> Non
         if keyword in dataset:
             del dataset[keyword]
     raw = dataset.Rows * dataset.Columns * dataset.BitsAllocated / 8
-    (step,) = _lossy(dataset, "1.2.840.10008.1.2.4.51", raw, file.stat().st_size)
+    (step,) = lossy_steps(dataset, "1.2.840.10008.1.2.4.51", raw, file.stat().st_size)
     assert step.method == "ISO_10918_1"
     assert step.ratio > 1
 
