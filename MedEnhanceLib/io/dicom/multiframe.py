@@ -103,7 +103,13 @@ def frames_of(header: Dataset, file: FileRef, common: Slice) -> list[Slice]:
     told = [_joined(shared, _told(own), index) for index, own in enumerate(frames, 1)]
     dimensions = _dimensions(header)
     common = _without(common, {name for one_frame in told for name in one_frame})
-    return [_plane(own, dimensions, common, index) for index, own in enumerate(told, 1)]
+    has_directions = any(one.is_direction for one in dimensions) or any(
+        "direction" in own for own in told
+    )
+    return [
+        _plane(own, dimensions, replace(common, frame=index), has_directions)
+        for index, own in enumerate(told, 1)
+    ]
 
 
 def functional_group(name: str, *groups: Dataset) -> Dataset:
@@ -316,14 +322,15 @@ def _dimensions(header: Dataset) -> list[_Dimension]:
     return found
 
 
-def _plane(told: Told, dimensions: list[_Dimension], common: Slice, index: int) -> Slice:
-    settings = {
+def _plane(told: Told, dimensions: list[_Dimension], common: Slice, has_directions: bool) -> Slice:
+    settings = dict(common.settings) | {
         name.removeprefix(_SETTING): value
         for name, value in told.items()
         if name.startswith(_SETTING)
     }
     settings |= _dimensions_told_by_none(told, dimensions)
-    settings |= _direction(told, dimensions)
+    if has_directions:
+        settings |= _direction(told, dimensions)
     own = {name: value for name, value in told.items() if name in _FIELDS}
     for dimension, value in _indices(told, dimensions):
         if dimension.told_by == "temporal_index":
@@ -332,7 +339,7 @@ def _plane(told: Told, dimensions: list[_Dimension], common: Slice, index: int) 
         own.pop("units", None)
     elif "units" not in own:
         own["units"] = told.get("rescale_type", common.units)
-    return replace(common, frame=index, **own, settings=tuple(settings.items()) or common.settings)
+    return replace(common, **own, settings=tuple(settings.items()))
 
 
 _FIELDS = frozenset(one.name for one in fields(Slice))
@@ -359,9 +366,11 @@ def _direction(told: Told, dimensions: list[_Dimension]) -> dict[str, str]:
     weight = told.get("b_value", "")
     counted = [value for one, value in _indices(told, dimensions) if one.is_direction]
     direction = "-".join(f"{value:04d}" for value in counted) or told.get("direction", "")
-    if not direction or weight == "0":
+    if weight == "0":
+        return {"direction": "0 s/mm²"}  # beside others' direction, and before them
+    if not direction:
         return {}
-    return {"direction": f"b={weight} {direction}" if weight else direction}
+    return {"direction": f"{weight} s/mm² {direction}" if weight else direction}
 
 
 def _clip(sop_class: str, count: int) -> InputError:

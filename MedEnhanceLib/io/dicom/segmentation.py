@@ -15,6 +15,7 @@ import numpy as np
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.io.dicom import concatenation
 from MedEnhanceLib.io.dicom.elements import text, whole
 from MedEnhanceLib.io.dicom.marks import pydicom_failures
 from MedEnhanceLib.io.dicom.multiframe import frames_of, functional_group
@@ -36,6 +37,7 @@ _ELEMENTS = (
     "SOPClassUID", "Rows", "Columns", "NumberOfFrames", "BitsAllocated", "BitsStored",
     "PixelRepresentation", "PhotometricInterpretation", "FrameOfReferenceUID", "SegmentationType",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "SegmentSequence",
+    *concatenation.ELEMENTS,
 )  # fmt: skip
 _COPY_AGAIN = "Copy or export the file again."
 _OTHER_READER = "Import it with 3D Slicer (extension QuantitativeReporting), and save it as NRRD."
@@ -61,6 +63,7 @@ def read_segmentation(file: FileRef, source: str, monitor: Monitor) -> Volume:
     try:
         planes = frames_of(header, file, _common(header, file))
         frames = _items(header, "PerFrameFunctionalGroupsSequence")
+        _refuse_a_part(planes[0])
         segments = [0] * len(frames) if is_map else _segments(frames, header)
         _refuse_odd_bits(planes[0], is_map)
     except InputError as cause:
@@ -119,6 +122,16 @@ def _segments(frames: Sequence[Dataset], header: Dataset) -> list[int]:
                 f"a frame belongs to segment {numbers[-1]}, which is unknown", _COPY_AGAIN
             )
     return numbers
+
+
+def _refuse_a_part(plane: Slice) -> None:
+    uid, own, total = plane.concatenation or ("", 1, 1)
+    if uid and (own, total) != (1, 1):
+        raise InputError(
+            f"it is part {own} of {total or 'several'}: labels of several files "
+            "(a concatenation) are not joined",
+            _OTHER_READER,
+        )
 
 
 def _refuse_odd_bits(plane: Slice, is_map: bool) -> None:

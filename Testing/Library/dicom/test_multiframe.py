@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from Library.dicom.images import enhanced_mr, mr, packaged, written
+from Library.dicom.images import enhanced_mr, mr, written
 
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.io.dicom import load_dicom
+from MedEnhanceLib.io.dicom.headers import read_header
+from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume
 
@@ -107,6 +110,24 @@ def test_directions_of_diffusion_become_a_sequence_by_their_dimension(tmp_path: 
         assert np.array_equal(volume.voxels[direction], expected[direction::3])
 
 
+def test_directions_of_diffusion_are_told_by_their_gradient_where_nothing_counts_them(
+    tmp_path: Path,
+) -> None:
+    """Two shells; what is stored first is the second direction of the second shell."""
+    gradients = [(2000, [0, 1, 0]), (1000, [1, 0, 0]), (0, None)]
+    dataset = enhanced_mr(FRAMES, [0.0, 2.0] * 3)
+    for index, item in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        weight, direction = gradients[index // 2]
+        item.MRDiffusionSequence = [group(DiffusionBValue=float(weight))]
+        if direction:
+            item.MRDiffusionSequence[0].DiffusionGradientDirectionSequence = [
+                group(DiffusionGradientOrientation=direction)
+            ]
+    volume = loaded(tmp_path, dataset)
+    expected = FRAMES.astype(int) + np.arange(6)[:, None, None]
+    assert np.array_equal(volume.voxels, expected.reshape(3, 2, 5, 7)[::-1])
+
+
 @pytest.mark.parametrize("second", [[0.0, 2.0, 4.0], [1.0, 3.0, 5.0]])
 def test_parallel_stacks_beside_each_other_are_not_piled_up(
     second: list[float], tmp_path: Path
@@ -116,7 +137,7 @@ def test_parallel_stacks_beside_each_other_are_not_piled_up(
         content_of(dataset, index).StackID = "1" if index < 3 else "2"
         if index >= 3:
             item.PlanePositionSequence[0].ImagePositionPatient[0] = 300
-    with pytest.raises(GeometryError):
+    with pytest.raises(InputError):
         loaded(tmp_path, dataset)
 
 
@@ -185,61 +206,150 @@ def test_real_enhanced_ct_is_what_pydicom_reads() -> None:
     assert volume.geometry.origin[2] == planes[0][0]
 
 
-# ------------------------------------------------------------ dose
-
-
-def test_dose_is_read_in_gray_by_its_scaling(tmp_path: Path) -> None:
-    import pydicom
-
-    dataset = pydicom.dcmread(packaged("rtdose.dcm"))
-    dataset.DoseUnits = "GY"
-    volume = loaded(tmp_path, dataset)
-    expected = dataset.pixel_array * float(dataset.DoseGridScaling)
-    assert (volume.modality, volume.units) == ("OT", "Gy")
-    assert np.allclose(volume.voxels, expected, rtol=1e-12)
-    assert volume.geometry == Geometry((10.0, 10.0, 5.0), (189.43125, 199.43125, -761.87))
-
-
-@pytest.mark.parametrize("orientation", [[1, 0, 0, 0, 1, 0], [1, 0, 0, 0, -1, 0]])
-def test_dose_offsets_may_be_places(orientation: list[int], tmp_path: Path) -> None:
-    """Relative offsets go along the normal, absolute ones along z: here to the same planes."""
-    import pydicom
-
-    dataset = pydicom.dcmread(packaged("rtdose.dcm"))
-    dataset.ImageOrientationPatient = orientation
-    relative = loaded(tmp_path, dataset)
-    z = float(dataset.ImagePositionPatient[2])
-    up = orientation[0] * orientation[4]
-    offsets = [round(z + up * float(step), 6) for step in dataset.GridFrameOffsetVector]
-    dataset.GridFrameOffsetVector = offsets
-    absolute = loaded(tmp_path, dataset)
-    assert np.array_equal(relative.voxels, absolute.voxels)
-    assert relative.geometry.is_close(absolute.geometry, 1e-6)
+def test_maps_are_told_apart_by_the_elements_that_dicom_has_for_it(tmp_path: Path) -> None:
+    """FrameType is alike in both, as the standard prescribes."""
+    dataset = enhanced_mr(FRAMES, [0.0, 2.0, 4.0] * 2)
+    for index, item in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        item.MRImageFrameTypeSequence = [
+            group(
+                FrameType=["ORIGINAL", "PRIMARY", "OTHER", "NONE"],
+                ComplexImageComponent="MAGNITUDE" if index < 3 else "PHASE",
+                AcquisitionContrast="FLOW_ENCODED",
+            )
+        ]
+    with pytest.raises(InputError, match=r"holds 2 .*\n.*/MAGNITUDE\n.*/PHASE"):
+        loaded(tmp_path, dataset)
+    phase = loaded(tmp_path, dataset, series="2")
+    assert np.array_equal(phase.voxels, FRAMES[3:].astype(int) + np.arange(3, 6)[:, None, None])
 
 
 @pytest.mark.parametrize(
-    ("own", "says"),
+    ("pointer", "label", "called"),
     [
-        ({"DoseGridScaling": None}, "DoseGridScaling is missing"),
-        ({"DoseGridScaling": 0}, "DoseGridScaling is 0"),
-        ({"GridFrameOffsetVector": None}, "GridFrameOffsetVector is missing"),
-        ({"GridFrameOffsetVector": [0.0, 5.0]}, "GridFrameOffsetVector"),
-        ({"GridFrameOffsetVector": [float(10 + k) for k in range(15)]}, "begins with 10"),
+        (0x00189014, "", "PhaseContrast"),
+        (0x00189014, "Velocity", "Velocity"),
+        (0x20051234, "", r"dimension \(2005,1234\)"),
     ],
 )
-def test_dose_whose_planes_or_values_are_unclear_is_refused(
-    own: dict[str, Any], says: str, tmp_path: Path
+def test_dimension_that_no_field_tells_of_is_named_and_no_time(
+    pointer: int, label: str, called: str, tmp_path: Path
 ) -> None:
-    import pydicom
-
-    dataset = pydicom.dcmread(packaged("rtdose.dcm"))
-    for name, value in own.items():
-        if value is None:
-            delattr(dataset, name)
-        else:
-            setattr(dataset, name, value)
-    with pytest.raises(InputError, match=says):
+    dataset = enhanced_mr(FRAMES, [0.0, 2.0, 4.0] * 2)
+    dataset.DimensionIndexSequence = [
+        group(DimensionIndexPointer=0x00209057),
+        group(DimensionIndexPointer=pointer, DimensionDescriptionLabel=label),
+    ]
+    for index in range(6):
+        content_of(dataset, index).DimensionIndexValues = [index % 3 + 1, index // 3 + 1]
+    with pytest.raises(InputError, match=rf"holds 2 .*\n.*/{called} 1\n.*/{called} 2"):
         loaded(tmp_path, dataset)
+
+
+def test_place_is_that_of_the_position_whatever_the_dimensions_count(tmp_path: Path) -> None:
+    dataset = enhanced_mr(FRAMES[:3], [0.0, 2.0, 4.0])
+    dataset.DimensionIndexSequence = [group(DimensionIndexPointer=0x00209057)]
+    for index in range(3):
+        content_of(dataset, index).InStackPositionNumber = 3 - index
+        content_of(dataset, index).DimensionIndexValues = 3 - index
+    volume = loaded(tmp_path, dataset)
+    assert np.array_equal(volume.voxels, FRAMES[:3].astype(int) + np.arange(3)[:, None, None])
+
+
+def test_a_time_that_only_the_dimension_tells_makes_a_sequence(tmp_path: Path) -> None:
+    dataset = enhanced_mr(FRAMES, [0.0, 0.0, 2.0, 2.0, 4.0, 4.0])
+    dataset.DimensionIndexSequence = [
+        group(DimensionIndexPointer=0x00209057), group(DimensionIndexPointer=0x00209128)
+    ]  # fmt: skip
+    for index in range(6):
+        content_of(dataset, index).DimensionIndexValues = [index // 2 + 1, index % 2 + 1]
+    assert loaded(tmp_path, dataset).shape == (2, 3, 5, 7)
+
+
+def test_offsets_in_time_begin_with_0_and_give_the_interval(tmp_path: Path) -> None:
+    dataset = enhanced_mr(FRAMES, [0.0, 2.0, 4.0] * 2)
+    for index, item in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        content_of(dataset, index).TemporalPositionIndex = index // 3 + 1
+        offset = 2.5 * (index // 3)
+        item.TemporalPositionSequence = [group(TemporalPositionTimeOffset=offset)]
+    volume = loaded(tmp_path, dataset)
+    assert volume.shape == (2, 3, 5, 7)
+    assert volume.frame_interval_s == 2.5
+
+
+@pytest.mark.parametrize(
+    ("sequence", "field", "value"),
+    [
+        ("PixelMeasuresSequence", "PixelSpacing", [1.0, 1.0]),
+        ("PlaneOrientationSequence", "ImageOrientationPatient", [0, 1, 0, 1, 0, 0]),
+    ],
+)
+def test_groups_of_a_frame_must_not_contradict_those_of_all(
+    sequence: str, field: str, value: list[float], tmp_path: Path
+) -> None:
+    dataset = enhanced_mr(FRAMES[:2], [0.0, 2.0])
+    own = group(**{sequence: [group(**{field: value})]})
+    dataset.PerFrameFunctionalGroupsSequence[1].update(own)
+    with pytest.raises(InputError, match=f"{field} is .* for all frames, and .* for frame 2"):
+        loaded(tmp_path, dataset)
+
+
+def test_groups_of_a_frame_may_repeat_those_of_all(tmp_path: Path) -> None:
+    dataset = enhanced_mr(FRAMES[:2], [0.0, 2.0])
+    for item in dataset.PerFrameFunctionalGroupsSequence:
+        item.PixelMeasuresSequence = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    assert loaded(tmp_path, dataset).geometry.spacing == (0.75, 0.5, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("sequence", "field", "value"),
+    [
+        ("PixelMeasuresSequence", "PixelSpacing", [1.0, 1.0]),
+        ("PlaneOrientationSequence", "ImageOrientationPatient", [0, 1, 0, 0, 0, -1]),
+    ],
+)
+def test_frames_of_several_sizes_or_directions_make_no_volume(
+    sequence: str, field: str, value: list[float], tmp_path: Path
+) -> None:
+    dataset = enhanced_mr(FRAMES[:4], [0.0, 2.0, 4.0, 6.0])
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    usual = shared.pop(sequence)
+    for index, item in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        setattr(item, sequence, usual.value)
+        if index >= 2:
+            setattr(item, sequence, [group(**{field: value})])
+    with pytest.raises(InputError):
+        loaded(tmp_path, dataset)
+
+
+def test_group_without_an_item_is_as_none(tmp_path: Path) -> None:
+    dataset = enhanced_mr(FRAMES[:2], [0.0, 2.0], ImagePositionPatient=[-3, 4, 2])
+    dataset.PerFrameFunctionalGroupsSequence[1].PlanePositionSequence = []
+    with pytest.raises(GeometryError, match=r"image\.dcm, frame 2.*ImagePositionPatient"):
+        loaded(tmp_path, dataset)
+
+
+def test_private_class_is_read_by_its_functional_groups(tmp_path: Path) -> None:
+    """Philips writes such."""
+    dataset = enhanced_mr(FRAMES[:2], [0.0, 2.0], SOPClassUID="1.3.46.670589.11.0.0.12.1")
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    volume = loaded(tmp_path, dataset)
+    assert np.array_equal(volume.voxels, FRAMES[:2].astype(int) + np.arange(2)[:, None, None])
+
+
+@pytest.mark.parametrize("count", [-1, 1, 3])
+def test_frames_are_as_many_as_the_header_says(count: int, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"NumberOfFrames is {count}"):
+        loaded(tmp_path, enhanced_mr(FRAMES[:2], [0.0, 2.0], NumberOfFrames=count))
+
+
+def test_thousands_of_frames_are_described_in_no_time(tmp_path: Path) -> None:
+    frames = np.zeros((1000, 2, 2), np.uint16)
+    (tmp_path / "image.dcm").write_bytes(written(enhanced_mr(frames, [*range(1000)])))
+    began = time.process_time()
+    header = read_header(FileRef(str(tmp_path / "image.dcm")))
+    assert time.process_time() - began < 2
+    assert header is not None
+    assert len(header.slices) == 1000
 
 
 # ------------------------------------------------------------ clips

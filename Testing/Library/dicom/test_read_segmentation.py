@@ -110,6 +110,10 @@ def test_segments_that_overlap_are_refused_by_number(tmp_path: Path) -> None:
     ("own", "says"),
     [
         ({"SegmentationType": "FRACTIONAL"}, "SegmentationType is FRACTIONAL: it holds no labels"),
+        (
+            {"ConcatenationUID": "1.2", "InConcatenationNumber": 2},
+            r"part 2 of several: labels of several files",
+        ),
         ({"SegmentSequence": []}, "segment 1, which is unknown"),
         ({"PerFrameFunctionalGroupsSequence": []}, "0 frames are described"),
     ],
