@@ -141,7 +141,7 @@ def _is_number(told: str) -> bool:
 
 
 def groups_by(slices: Slices, attribute: Attribute) -> dict[str, tuple[Slice, ...]]:
-    """The slices of each value, numbers in their order before all that is none."""
+    """The slices of each value: without one first, then numbers in their order, then the rest."""
     groups: dict[str, list[Slice]] = defaultdict(list)
     for one in slices:
         groups[attribute.value(one)].append(one)
@@ -150,7 +150,7 @@ def groups_by(slices: Slices, attribute: Attribute) -> dict[str, tuple[Slice, ..
 
 def _natural(value: str) -> tuple[float, str]:
     found = re.match(r"-?\d+(\.\d+)?", value)
-    return (float(found[0]) if found else np.inf, value)
+    return (float(found[0]) if found else np.inf if value else -np.inf, value)
 
 
 def named_groups(

@@ -1,0 +1,386 @@
+"""No frame mixes kinds, all frames lie on one grid, and times are what the images say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib.errors import GeometryError, InputError
+from MedEnhanceLib.io.dicom import list_series, load_dicom
+from MedEnhanceLib.io.dicom.elements import acquisition_time
+from MedEnhanceLib.io.dicom.stack import Repairs
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.volume import Volume
+
+if TYPE_CHECKING:
+    from Testing.Library.conftest import Make
+
+pytest.importorskip("pydicom")
+
+MR: dict[str, Any] = {
+    "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4",
+    "Modality": "MR",
+    "RescaleIntercept": None,
+    "RescaleSlope": None,
+}
+#: One slice: what it is worth, mm along the patient, its elements.
+Row = tuple[int, float, dict[str, Any]]
+PLACES = (0.0, 2.0, 4.0)
+DAY = {"AcquisitionDate": "20200101"}
+
+
+@pytest.fixture
+def make(make_series: Make) -> Callable[..., Path]:
+    def of(rows: Iterable[Row], x: float = 0.0, **more: Any) -> Path:
+        rows = list(rows)
+        return make_series(
+            np.array([np.full((4, 5), value) for value, _, _ in rows], np.uint16),
+            positions=[(x, 0.0, z) for _, z, _ in rows],
+            slice_elements=lambda index: {"InstanceNumber": index + 1, **rows[index][2]},
+            **(MR | more),
+        )
+
+    return of
+
+
+MakeRows = Callable[..., Path]
+
+
+def load(path: Path, **options: Any) -> Volume:
+    return load_dicom(path, monitor=Monitor(), **options)
+
+
+def values(path: Path, **options: Any) -> list[Any]:
+    found: list[Any] = load(path, **options).voxels[..., 0, 0].tolist()
+    return found
+
+
+def parts(path: Path) -> dict[str, str]:
+    return {row.part: row.size for row in list_series(path, Monitor())}
+
+
+def time(text: str) -> dict[str, Any]:
+    return {**DAY, "AcquisitionTime": text}
+
+
+# ------------------------------------------------------------ kinds
+
+
+def test_maps_whose_order_in_time_alternates_are_listed_apart(make: MakeRows) -> None:
+    folder = make(
+        (
+            100 * (1 + (kind == "P")) + int(z),
+            z,
+            {"ImageType": ["ORIGINAL", "PRIMARY", kind], **time(f"1200{int(z):02d}.{turn}")},
+        )
+        for z, order in zip(PLACES, ("MP", "PM", "MP"), strict=True)
+        for turn, kind in enumerate(order)
+    )
+    assert parts(folder) == {"M": "5×4×3", "P": "5×4×3"}
+    assert values(folder, series="1") == [100, 102, 104]
+    assert values(folder, series="2") == [200, 202, 204]
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_echoes_at_several_times_are_a_sequence_for_each_echo(
+    make: MakeRows, swapped: bool
+) -> None:
+    folder = make(
+        (
+            100 * echo + 1000 * t + int(z),
+            z,
+            {
+                "EchoNumbers": echo,
+                "EchoTime": 5.0 * echo,
+                **time(f"12{t:02d}{int(z):02d}.{3 - echo if swapped and z == 2 else echo}"),
+            },
+        )
+        for t in (0, 1)
+        for z in PLACES
+        for echo in (1, 2)
+    )
+    assert parts(folder) == {"echo 1": "5×4×3×2 frames", "echo 2": "5×4×3×2 frames"}
+    assert values(folder, series="2") == [[200, 202, 204], [1200, 1202, 1204]]
+
+
+def test_b_values_in_another_order_at_one_place_are_no_frames_by_time(make: MakeRows) -> None:
+    def minute(turn: int, z: float) -> int:
+        return (1, 0, 2)[turn] if z == 2 else turn
+
+    folder = make(
+        (b + int(z), z, {"DiffusionBValue": float(b), **time(f"12{minute(turn, z):02d}00")})
+        for turn, b in enumerate((0, 1000, 1000))
+        for z in PLACES
+    )
+    assert parts(folder) == {"b=0": "5×4×3", "b=1000": "5×4×3×2 frames"}
+
+
+def test_a_diffusion_scan_is_one_sequence_without_times(make: MakeRows) -> None:
+    folder = make(
+        (b + int(z) + 10 * turn, z, {"DiffusionBValue": float(b), **time(f"12{turn:02d}00")})
+        for turn, b in enumerate((0, 1000, 0, 1000))
+        for z in PLACES
+    )
+    volume = load(folder)
+    assert volume.voxels[:, 0, 0, 0].tolist() == [0, 1010, 20, 1030]
+    assert volume.frame_interval_s is None
+
+
+def test_phases_of_the_breath_are_frames_whatever_the_order_of_time(make: MakeRows) -> None:
+    """4D CT: the table moves on, and each place begins with another phase."""
+    folder = make(
+        (
+            100 * phase + int(z),
+            z,
+            {
+                "NominalPercentageOfRespiratoryPhase": 50.0 * phase,
+                **time(f"12{int(z):02d}{(phase + turn) % 2 * 2:02d}.5"),
+            },
+        )
+        for turn, z in enumerate(PLACES)
+        for phase in (0, 1)
+    )
+    volume = load(folder)
+    assert volume.voxels[..., 0, 0].tolist() == [[0, 2, 4], [100, 102, 104]]
+    assert volume.frame_interval_s is None
+
+
+def test_places_scanned_one_after_the_other_give_no_frames_by_time(make: MakeRows) -> None:
+    """What is second here was taken before what is first there: no frame is one moment."""
+    folder = make(
+        (100 * turn + int(z), z, time(f"12{int(z):02d}{turn:02d}"))
+        for z in PLACES
+        for turn in (0, 1)
+    )
+    with pytest.raises(GeometryError, match="share a place"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("element", "two", "names"),
+    [
+        ("ConvolutionKernel", ("B30f", "B70f"), {"kernel B30F", "kernel B70F"}),
+        ("KVP", ("80", "140"), {"kV 80", "kV 140"}),
+    ],
+)
+def test_kernels_and_voltages_are_listed_apart(
+    make: MakeRows, element: str, two: tuple[str, str], names: set[str]
+) -> None:
+    folder = make(
+        (index, z, {element: value, **time(f"12000{index}")})
+        for index, value in enumerate(two)
+        for z in PLACES
+    )
+    assert set(parts(folder)) == names
+
+
+@pytest.mark.parametrize("element", ["InversionTime", "FlipAngle"])
+def test_series_of_a_measurement_are_frames_and_no_times(make: MakeRows, element: str) -> None:
+    folder = make(
+        (index, z, {element: 10.0 * index, **time(f"12000{index}")})
+        for index in (1, 2, 3)
+        for z in PLACES
+    )
+    volume = load(folder)
+    assert volume.voxels[..., 0, 0].tolist() == [[1] * 3, [2] * 3, [3] * 3]
+    assert volume.frame_interval_s is None
+
+
+def test_echo_times_count_where_all_have_one_echo_number(make: MakeRows) -> None:
+    folder = make(
+        (10 * e, z, {"EchoNumbers": 1, "EchoTime": 5.0 * e + z / 1000})
+        for e in (1, 2)
+        for z in PLACES
+    )
+    assert values(folder) == [[10] * 3, [20] * 3]
+
+
+def test_trigger_times_count_where_all_are_at_one_temporal_position(make: MakeRows) -> None:
+    folder = make(
+        (
+            t,
+            z,
+            {
+                "TemporalPositionIdentifier": 1,
+                "NumberOfTemporalPositions": 3,
+                "TriggerTime": 40 * t,
+            },
+        )
+        for t in range(3)
+        for z in PLACES
+    )
+    assert values(folder) == [[0] * 3, [1] * 3, [2] * 3]
+
+
+@pytest.mark.parametrize(
+    ("elements", "names"),
+    [
+        (lambda k: {"DiffusionBValue": 1000.0 * (k % 2)}, {"b=0", "b=1000"}),
+        (lambda k: {"EchoNumbers": 1 + k // 3}, {"echo 1", "echo 2"}),
+        (lambda k: {"ConvolutionKernel": "AB"[k % 2]}, {"kernel A", "kernel B"}),
+        (lambda k: {"ImageType": ["ORIGINAL", "PRIMARY", "MP"[k % 2]]}, {"M", "P"}),
+    ],
+)
+def test_kinds_that_alternate_along_a_stack_are_listed_apart(
+    make: MakeRows, elements: Callable[[int], dict[str, Any]], names: set[str]
+) -> None:
+    folder = make((k, 2.0 * k, elements(k)) for k in range(6))
+    assert set(parts(folder)) == names
+
+
+def test_one_slice_of_another_kind_is_refused_by_name(make: MakeRows) -> None:
+    folder = make((k, 2.0 * k, {"DiffusionBValue": 1000.0 * (k == 3)}) for k in range(6))
+    with pytest.raises(GeometryError, match=r"b=1000 in 003\.dcm") as caught:
+        load(folder)
+    assert "folder" in caught.value.hint
+
+
+def test_a_short_part_says_what_its_siblings_have(make: MakeRows) -> None:
+    rows = [(t, z, {"TriggerTime": 40.0 * t}) for t in range(3) for z in PLACES]
+    rows = list_series(make(rows[:-1]), Monitor())
+    assert [row.readable for row in rows] == [True, True, False]
+    assert "lacks slices" in rows[2].reason
+    assert "4.00 mm" in rows[2].reason
+
+
+# ------------------------------------------------------------ one person, one scale
+
+
+@pytest.mark.parametrize(
+    ("elements", "said"),
+    [
+        ({"PatientID": "Q"}, "PatientID"),
+        ({"Modality": "PT"}, "Modality"),
+        ({"PhotometricInterpretation": "MONOCHROME1"}, "PhotometricInterpretation"),
+        ({"RescaleSlope": None}, "RescaleSlope is missing in 2 of 4"),
+        ({"RescaleIntercept": None}, "RescaleIntercept is missing in 2 of 4"),
+    ],
+)
+def test_slices_that_are_no_one_image_are_refused(
+    make: MakeRows, elements: dict[str, Any], said: str
+) -> None:
+    alike = {"RescaleSlope": 2, "RescaleIntercept": 0, "PatientID": "P"}
+    folder = make((k, 2.0 * k, alike | (elements if k > 1 else {})) for k in range(4))
+    with pytest.raises(InputError, match=said):
+        load(folder)
+    (row,) = list_series(folder, Monitor())
+    assert not row.readable
+    assert said in row.reason
+
+
+def test_ct_needs_a_slope_too(make_series: Make) -> None:
+    folder = make_series(np.zeros((3, 4, 5), np.uint16), RescaleSlope=None)
+    with pytest.raises(InputError, match="RescaleSlope is missing"):
+        load(folder)
+    assert load(folder, modality="OT").shape == (3, 4, 5)
+
+
+def test_files_without_a_series_are_not_piled_up(make: MakeRows) -> None:
+    folder = make((k, 2.0 * k, {"SeriesInstanceUID": None}) for k in range(3))
+    with pytest.raises(InputError, match="3 files have no SeriesInstanceUID"):
+        load(folder)
+    assert load(folder / "001.dcm").shape == (1, 4, 5)
+
+
+# ------------------------------------------------------------ one grid
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"PixelSpacing": [0.509, 0.509]},
+        {"ImageOrientationPatient": [0.99995, 0.0099998, 0, -0.0099998, 0.99995, 0]},
+    ],
+)
+def test_frames_must_lie_together_at_every_corner(
+    make_series: Make, second: dict[str, Any]
+) -> None:
+    """The first voxels agree, those at the other end lie pixels apart."""
+    folder = make_series(
+        np.zeros((4, 256, 256), np.uint16),
+        positions=[(0.0, 0.0, 2.0 * (k % 2)) for k in range(4)],
+        slice_elements=lambda k: {
+            "PixelSpacing": [0.505, 0.505],
+            "TemporalPositionIdentifier": k // 2 + 1,
+            **(second if k > 1 else {}),
+        },
+        **MR,
+    )
+    with pytest.raises(GeometryError, match="frame 2"):
+        load(folder)
+    (row,) = list_series(folder, Monitor())
+    assert not row.readable
+
+
+@pytest.mark.parametrize("slants", [(0.0, 0.3), (0.3, 0.0), (0.2, 0.4)])
+def test_frames_tilted_otherwise_are_not_repaired_as_one(
+    make_series: Make, slants: tuple[float, float]
+) -> None:
+    folder = make_series(
+        np.zeros((20, 8, 8), np.uint16),
+        positions=[(slants[k // 10] * 2.0 * (k % 10), 0.0, 2.0 * (k % 10)) for k in range(20)],
+        slice_elements=lambda k: {"TemporalPositionIdentifier": k // 10 + 1},
+        **MR,
+    )
+    with pytest.raises(GeometryError, match="frame 2"):
+        load(folder, repairs=Repairs(tilt=True))
+
+
+# ------------------------------------------------------------ times
+
+
+@pytest.mark.parametrize(
+    ("elements", "seconds"),
+    [
+        (lambda t: {"TriggerTime": 40.0 * t, **time("120000")}, 0.04),
+        (lambda t: {"TriggerTime": 40.0 * t, "TemporalPositionIdentifier": t + 1}, 0.04),
+        (lambda t: time(f"12{30 + t}"), 60.0),
+        (lambda t: {"AcquisitionDateTime": f"2020010112{t:02d}00.5-0500"}, 60.0),
+        (lambda t: {"TemporalPositionIdentifier": t + 1, "TemporalResolution": 2500.0}, 2.5),
+        (lambda t: {"AcquisitionNumber": t + 1, "FrameReferenceTime": 15000.0 + 30000.0 * t}, 30.0),
+        (lambda t: {"TemporalPositionIdentifier": t + 1}, None),
+    ],
+)
+def test_the_interval_is_what_images_say(
+    make: MakeRows, elements: Callable[[int], dict[str, Any]], seconds: float | None
+) -> None:
+    volume = load(make((t, z, elements(t)) for t in range(3) for z in PLACES))
+    assert volume.voxels[:, 0, 0, 0].tolist() == [0, 1, 2]
+    assert volume.frame_interval_s == (seconds if seconds is None else pytest.approx(seconds))
+
+
+@pytest.mark.parametrize("date", [{}, DAY])
+def test_a_scan_that_runs_past_midnight_stays_in_order(
+    make: MakeRows, date: dict[str, Any]
+) -> None:
+    moments = ("235950", "235955", "000000", "000005")
+    folder = make(
+        (t, z, {"AcquisitionTime": moment, **date})
+        for t, moment in enumerate(moments)
+        for z in PLACES
+    )
+    volume = load(folder)
+    assert volume.voxels[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+    assert volume.frame_interval_s == pytest.approx(5)
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [
+        ("12", 43200),
+        ("1230", 45000),
+        ("123015", 45015),
+        ("123015.5", 45015.5),
+        ("12:30:15", 45015),
+        ("2460", None),
+        ("noon", None),
+        ("123", None),
+    ],
+)
+def test_times_are_read_by_their_width(told: str, seconds: float | None) -> None:
+    found = acquisition_time({"AcquisitionTime": told})
+    assert (found if found is None else found % 86400) == seconds
