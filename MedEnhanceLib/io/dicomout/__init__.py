@@ -2,7 +2,7 @@
 
 from MedEnhanceLib.io.dicomout.derivation import Derivation
 from MedEnhanceLib.io.dicomout.folder import write_objects
-from MedEnhanceLib.io.dicomout.series import build_series, write_series
+from MedEnhanceLib.io.dicomout.series import build_series
 from MedEnhanceLib.io.dicomout.template import Template, new_study, read_template
 
 __all__ = [
@@ -12,5 +12,4 @@ __all__ = [
     "new_study",
     "read_template",
     "write_objects",
-    "write_series",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +10,6 @@ import numpy as np
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout.derivation import Derivation
-from MedEnhanceLib.io.dicomout.folder import write_objects
 from MedEnhanceLib.io.dicomout.grid import lay_out
 from MedEnhanceLib.io.dicomout.iods import UNPAIRED
 from MedEnhanceLib.io.dicomout.items import UNIT_CODES
@@ -32,30 +30,6 @@ _SUV_UNITS = {
     "LBMJAMES128": "StandardizedUptakeValueLeanBodyMassJames128Multiplier",
     "LBMJANMA": "StandardizedUptakeValueLeanBodyMassJanma",
 }
-
-
-def write_uncertainty(
-    volume: Volume,
-    folder: Path,
-    *,
-    template: Template,
-    derivation: Derivation,
-    source_images: Sequence[Dataset] | None = None,
-    overwrite: bool = False,
-    monitor: Monitor,
-) -> Path:
-    """Write `build_uncertainty`'s object into `folder`; returns the file.
-
-    Raises OutputError besides.
-    """
-    dataset = build_uncertainty(
-        volume,
-        template=template,
-        derivation=derivation,
-        source_images=source_images,
-        monitor=monitor,
-    )
-    return write_objects([dataset], folder, overwrite=overwrite, monitor=monitor)[0]
 
 
 def build_uncertainty(

@@ -5,19 +5,15 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.io.dicomout.derivation import Derivation
-from MedEnhanceLib.io.dicomout.folder import write_objects
 from MedEnhanceLib.io.dicomout.items import short_text
 from MedEnhanceLib.io.dicomout.objects import identity, leave_patient_open, sign
-from MedEnhanceLib.io.dicomout.template import Template, read_header
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.io.dicomout.template import Template
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -28,31 +24,6 @@ _PROCEDURES = {
     "MR": "MRIUnspecifiedBodyRegion",
     "PT": "PETUnspecifiedBodyRegion",
 }
-
-
-def write_measurements(
-    table: Sequence[Mapping[str, Any]],
-    meanings: Sequence[Mapping[str, Any]],
-    folder: Path,
-    *,
-    template: Template,
-    derivation: Derivation,
-    segmentation: Path,
-    overwrite: bool = False,
-    monitor: Monitor,
-) -> Path:
-    """Write `build_measurements`' report into `folder`; returns the file.
-
-    segmentation: the file of the Segmentation that was measured. Raises OutputError besides.
-    """
-    dataset = build_measurements(
-        table,
-        meanings,
-        template=template,
-        derivation=derivation,
-        segmentation=read_header(FileRef(str(segmentation))),
-    )
-    return write_objects([dataset], folder, overwrite=overwrite, monitor=monitor)[0]
 
 
 def build_measurements(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +15,6 @@ import numpy.typing as npt
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout.derivation import Derivation
-from MedEnhanceLib.io.dicomout.folder import write_objects
 from MedEnhanceLib.io.dicomout.grid import lay_out
 from MedEnhanceLib.io.dicomout.items import fresh_uid, short_text
 from MedEnhanceLib.io.dicomout.objects import identity, refer, sign, stand_ins
@@ -35,32 +33,6 @@ _MOST_FRAMES = 50_000
 _MOST_SEGMENTS = 65_535
 
 _Numbers = npt.NDArray[np.unsignedinteger[Any]]
-
-
-def write_segmentation(
-    labels: Volume,
-    meanings: Sequence[Mapping[str, Any]],
-    folder: Path,
-    *,
-    template: Template,
-    derivation: Derivation,
-    source_images: Sequence[Dataset] | None = None,
-    overwrite: bool = False,
-    monitor: Monitor,
-) -> Path:
-    """Write `build_segmentation`'s object into `folder`; returns the file.
-
-    Raises OutputError besides.
-    """
-    dataset = build_segmentation(
-        labels,
-        meanings,
-        template=template,
-        derivation=derivation,
-        source_images=source_images,
-        monitor=monitor,
-    )
-    return write_objects([dataset], folder, overwrite=overwrite, monitor=monitor)[0]
 
 
 def build_segmentation(

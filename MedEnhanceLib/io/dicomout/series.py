@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout.derivation import Derivation, now
-from MedEnhanceLib.io.dicomout.folder import write_objects
-from MedEnhanceLib.io.dicomout.image import Series, is_inverted, make_image
+from MedEnhanceLib.io.dicomout.image import Series, is_inverted, make_image, window_of
 from MedEnhanceLib.io.dicomout.iods import (
     CT_IMAGE,
     PET_IMAGE,
@@ -32,28 +30,6 @@ if TYPE_CHECKING:
 _MOST_ROWS = 2**16 - 1
 #: BitsStored that enhanced images may have.
 _ENHANCED_BITS = (12, 16)
-
-
-def write_series(
-    volume: Volume,
-    folder: Path,
-    *,
-    template: Template,
-    derivation: Derivation,
-    enhanced: bool = False,
-    overwrite: bool = False,
-    monitor: Monitor | None = None,
-) -> list[Path]:
-    """Write a volume as DICOM, all files or none; see `build_series` and `write_objects`."""
-    monitor = monitor or Monitor()
-    datasets = build_series(
-        volume,
-        template=template,
-        derivation=derivation,
-        enhanced=enhanced,
-        monitor=monitor.part(0, 0.4),
-    )
-    return write_objects(datasets, folder, overwrite=overwrite, monitor=monitor.part(0.4, 1))
 
 
 def build_series(
@@ -178,6 +154,7 @@ def _series(
         frames=volume.shape[0] if volume.is_sequence else 1,
         has_headers=_is_same(volume, template),
         moment=now(offset),
+        window=None if _is_same(volume, template) else window_of(volume),
     )
 
 

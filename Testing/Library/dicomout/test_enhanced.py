@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from Library.dicomout.writing import write_series
 from pydicom import Dataset
 
 from MedEnhanceLib import io
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.geometry import Geometry
-from MedEnhanceLib.io.dicomout import Derivation, new_study, read_template, write_series
+from MedEnhanceLib.io.dicomout import Derivation, new_study, read_template
 from MedEnhanceLib.origin import Lossy
 from MedEnhanceLib.volume import Volume
 

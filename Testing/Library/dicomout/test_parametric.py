@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from Library.dicomout.writing import write_uncertainty
 from pydicom import Dataset
 
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout import Derivation, new_study
-from MedEnhanceLib.io.dicomout.parametric import build_uncertainty, write_uncertainty
+from MedEnhanceLib.io.dicomout.parametric import build_uncertainty
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume
 

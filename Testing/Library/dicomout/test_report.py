@@ -8,12 +8,13 @@ from typing import Any
 
 import pydicom
 import pytest
+from Library.dicomout.writing import write_measurements, write_segmentation
 from pydicom import Dataset
 
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout import Derivation, new_study
-from MedEnhanceLib.io.dicomout.report import build_measurements, write_measurements
-from MedEnhanceLib.io.dicomout.segmentation import build_segmentation, write_segmentation
+from MedEnhanceLib.io.dicomout.report import build_measurements
+from MedEnhanceLib.io.dicomout.segmentation import build_segmentation
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume
 

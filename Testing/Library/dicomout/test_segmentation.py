@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from Library.dicomout.writing import write_segmentation
 from pydicom import Dataset
 
 from MedEnhanceLib.errors import InputError, OutputError
 from MedEnhanceLib.io.dicomout import Derivation, new_study
-from MedEnhanceLib.io.dicomout.segmentation import build_segmentation, write_segmentation
+from MedEnhanceLib.io.dicomout.segmentation import build_segmentation
 from MedEnhanceLib.origin import Lossy
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume

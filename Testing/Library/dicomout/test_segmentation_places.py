@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from Library.dicomout.writing import write_segmentation
 from pydicom import Dataset
 
 from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.io.dicomout import Derivation, new_study, read_template
-from MedEnhanceLib.io.dicomout.segmentation import build_segmentation, write_segmentation
+from MedEnhanceLib.io.dicomout.segmentation import build_segmentation
 from MedEnhanceLib.io.dicomout.series import build_series
 from MedEnhanceLib.origin import DicomOrigin, Instance
 from MedEnhanceLib.progress import Monitor

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from Library.dicomout.writing import write_series
 from pydicom import Dataset
 
 from MedEnhanceLib import io
@@ -20,7 +21,6 @@ from MedEnhanceLib.io.dicomout import (
     build_series,
     new_study,
     read_template,
-    write_series,
 )
 from MedEnhanceLib.io.dicomout.iods import CT_IMAGE, MR_IMAGE, PET_IMAGE, SECONDARY_CAPTURE
 from MedEnhanceLib.origin import Lossy

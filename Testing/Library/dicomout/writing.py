@@ -1,0 +1,63 @@
+"""One object or one series into a folder, as jobs do it with all that belongs together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydicom import dcmread
+
+from MedEnhanceLib.io.dicomout import Derivation, Template, build_series, write_objects
+from MedEnhanceLib.io.dicomout.parametric import build_uncertainty
+from MedEnhanceLib.io.dicomout.report import build_measurements
+from MedEnhanceLib.io.dicomout.segmentation import build_segmentation
+from MedEnhanceLib.volume import Volume
+
+
+def write_series(
+    volume: Volume, folder: Path, *, overwrite: bool = False, **options: Any
+) -> list[Path]:
+    """Write what `build_series` makes with the options."""
+    return write_objects(build_series(volume, **options), folder, overwrite=overwrite)
+
+
+def write_segmentation(
+    labels: Volume,
+    meanings: Sequence[Mapping[str, Any]],
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    **options: Any,
+) -> Path:
+    """Write what `build_segmentation` makes with the options."""
+    built = build_segmentation(labels, meanings, **options)
+    return write_objects([built], folder, overwrite=overwrite)[0]
+
+
+def write_uncertainty(
+    volume: Volume, folder: Path, *, overwrite: bool = False, **options: Any
+) -> Path:
+    """Write what `build_uncertainty` makes with the options."""
+    return write_objects([build_uncertainty(volume, **options)], folder, overwrite=overwrite)[0]
+
+
+def write_measurements(
+    table: Sequence[Mapping[str, Any]],
+    meanings: Sequence[Mapping[str, Any]],
+    folder: Path,
+    *,
+    template: Template,
+    derivation: Derivation,
+    segmentation: Path,
+    **_: Any,
+) -> Path:
+    """Write what `build_measurements` makes of a segmentation's file."""
+    built = build_measurements(
+        table,
+        meanings,
+        template=template,
+        derivation=derivation,
+        segmentation=dcmread(segmentation),
+    )
+    return write_objects([built], folder)[0]
