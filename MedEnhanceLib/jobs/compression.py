@@ -24,6 +24,7 @@ from MedEnhanceLib.jobs.files import (
 from MedEnhanceLib.jobs.objects import save_output
 from MedEnhanceLib.jobs.result import Result
 from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.volume import Volume
 
 #: Fields of a CompressResult that every job's result has under its own name.
 _TOLD_ANYWAY = ("path", "seconds")
@@ -129,7 +130,8 @@ def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
         figures = {"preview": True, "share": share}
     else:
         volume = decompress(source, region=region, layers=params.layers, monitor=part)
-    written = save_output(volume, "decompressed", params, monitor.part(0.8, 1.0))
+    frames = _frames_of(region, volume)
+    written = save_output(volume, "decompressed", params, monitor.part(0.8, 1.0), frames=frames)
     return finish(
         "decompressed",
         {"output": output},
@@ -142,6 +144,15 @@ def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
         source=volume,
         overwrite=params.overwrite,
     )
+
+
+def _frames_of(region: Region | None, volume: Volume) -> tuple[int, int] | None:
+    """Which time points of its source a sequence has, of which a region was decompressed."""
+    if not volume.is_sequence:
+        return None
+    axis = region[0] if region else ...
+    first = (axis.start or 0) if isinstance(axis, slice) else 0
+    return first, first + volume.shape[0]
 
 
 def run_recover(params: RecoverParams, monitor: Monitor) -> Result:

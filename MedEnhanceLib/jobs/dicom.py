@@ -110,7 +110,8 @@ def check_folder(
     if folder.is_dir() and holds(folder) and not overwrite:
         raise OutputError(
             f"{folder} holds files already",
-            "Name a new or empty folder, or allow to add to it (--force, overwrite=True).",
+            "Name a new or empty folder; or allow to add to it, and to replace what was made of "
+            "the same series before (--force, overwrite=True).",
         )
     refuse_existing(manifest_path(folder), overwrite)
 

@@ -31,6 +31,18 @@ class Series:
     geometry: Geometry
     shape: tuple[int, ...]
 
+    @property
+    def frames(self) -> int:
+        """How many time points it has."""
+        return self.shape[0] if len(self.shape) == 4 else 1
+
+    def of_frames(self, first: int, stop: int) -> Series:
+        """Some of its time points, from `first` to before `stop`; all where it has not so many."""
+        if self.frames < stop or self.frames == 1:
+            return self
+        origin = replace(self.origin, instances=self.origin.instances[first:stop])
+        return replace(self, origin=origin, shape=(stop - first, *self.shape[1:]))
+
 
 def lay_beside(volume: Volume, series: Series, monitor: Monitor) -> Volume:
     """The volume with the images of `series` behind it.
@@ -38,11 +50,12 @@ def lay_beside(volume: Volume, series: Series, monitor: Monitor) -> Volume:
     Where its voxels are those of the series, or whole slices of them, turned or mirrored as other
     formats do it, they are put in the order of the series, nothing is resampled, and each slice
     gets its image. Else it keeps its own grid, which a warning says.
-    Raises InputError where the volume is known to be of another study, and where the two have no
-    place in common.
+    Raises InputError where the volume is known to be of another study, where nothing tells which
+    time points it has, and where the two have no place in common.
     """
     name = name_of(volume)
     _refuse_another_study(volume, series, name)
+    _refuse_unknown_times(volume, series, name)
     _warn_of_another(volume, series, name, monitor)
     turned = _turned(volume, series.geometry)
     first = None if turned is None else _first_slice(turned, series)
@@ -74,6 +87,17 @@ def _refuse_another_study(volume: Volume, series: Series, name: str) -> None:
             f"({series.origin.study}): it would get the wrong patient",
             f"Give the series that it was made from ({known.series}).",
         )
+
+
+def _refuse_unknown_times(volume: Volume, series: Series, name: str) -> None:
+    frames = volume.shape[0] if volume.is_sequence else 1
+    if series.frames in (1, frames) or volume.modality == "SEG":  # labels tell no time
+        return
+    raise InputError(
+        f"{name} has {frames} of the {series.frames} time points of {series.name}, and nothing "
+        "tells which",
+        "Give the images of its own time points alone, as a list of their files (.txt).",
+    )
 
 
 def _warn_of_another(volume: Volume, series: Series, name: str, monitor: Monitor) -> None:
@@ -117,9 +141,9 @@ def _first_slice(volume: Volume, series: Series) -> int | None:
     spacing, wanted = np.array(volume.geometry.spacing), np.array(series.geometry.spacing)
     start = np.linalg.inv(series.geometry.affine_lps) @ [*volume.geometry.origin, 1.0]
     first = round(float(start[2]))
-    frames = [shape[0] if len(shape) == 4 else 1 for shape in (volume.shape, series.shape)]
+    frames = volume.shape[0] if volume.is_sequence else 1
     fits = (
-        frames[0] == frames[1]
+        frames == series.frames
         and volume.shape[-2:] == series.shape[-2:]
         and 0 <= first <= series.shape[-3] - volume.shape[-3]
         and np.abs(spacing / wanted - 1).max() < _SAME

@@ -54,6 +54,7 @@ class Objects:
 
     source: the volume that all of it was made from, for patient, study, place and what was done
     before. action: as in a manifest: "enhanced", "segmented", "decompressed", … options: in words.
+    frames: which time points of the series of `like` they are, where it is known: first and end.
     """
 
     source: Volume
@@ -63,6 +64,7 @@ class Objects:
     found: Found | None = None
     uncertainty: Volume | None = None
     model: Mapping[str, str] | None = None
+    frames: tuple[int, int] | None = None
 
     def each(self, change: Callable[[Volume], Volume]) -> Objects:
         """With every volume changed alike."""
@@ -106,6 +108,8 @@ def place_all(objects: Objects, params: DicomParams, monitor: Monitor) -> Object
     """All volumes, which lie on one grid, with the DICOM images behind them; as `placed`."""
     if params.like is not None:
         series = read_series(params.like, monitor)
+        if objects.frames is not None:
+            series = series.of_frames(*objects.frames)
         source = lay_beside(objects.source, series, monitor)
         for volume in (objects.source, source):
             check_apart(volume, Path(params.output))
@@ -118,9 +122,17 @@ def place_all(objects: Objects, params: DicomParams, monitor: Monitor) -> Object
 
 
 def save_output(
-    volume: Volume, action: str, params: DicomParams, monitor: Monitor
+    volume: Volume,
+    action: str,
+    params: DicomParams,
+    monitor: Monitor,
+    *,
+    frames: tuple[int, int] | None = None,
 ) -> Written | None:
-    """Save a volume as the parameters say; None where it became a file."""
+    """Save a volume as the parameters say; None where it became a file.
+
+    frames: as those of `Objects`.
+    """
     output = Path(params.output)
     monitor.progress(0.0, "save")
     if not params.dicom:
@@ -128,7 +140,7 @@ def save_output(
 
         save(volume, output, overwrite=params.overwrite, monitor=monitor)
         return None
-    objects = Objects(volume, action, volume=volume)
+    objects = Objects(volume, action, volume=volume, frames=frames)
     objects = place_all(objects, params, monitor.part(0.0, 0.2))
     return write(objects, output, params, monitor.part(0.2, 1.0))
 

@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from MedEnhanceLib.errors import OutputError
+from MedEnhanceLib.errors import InputError, OutputError
+from MedEnhanceLib.io import load
 from MedEnhanceLib.io import staging as staging_module
 from MedEnhanceLib.io.staging import PREFIX, holds, is_halfway, recover, staging_for
 from MedEnhanceLib.progress import Monitor
@@ -183,3 +185,16 @@ def test_the_record_names_what_moves_relative_to_the_folder(filled: Path) -> Non
 def test_leftovers_are_for_the_user_alone(filled: Path) -> None:
     with staging_for(filled) as staging:
         assert staging.new.parent.stat().st_mode & 0o077 == 0
+
+
+def test_a_folder_that_images_are_on_their_way_into_is_not_read(
+    make_series: Any, filled: Path
+) -> None:
+    folder = make_series(np.zeros((2, 3, 4), np.int16))
+    for path in filled.iterdir():
+        path.rename(folder / path.name)
+    assert write_dying(folder, 3)
+    with pytest.raises(InputError, match="interrupted"):
+        load(folder)
+    recover(folder)
+    assert load(folder).shape == (2, 3, 4)

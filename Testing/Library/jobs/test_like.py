@@ -112,6 +112,23 @@ def test_another_grid_is_kept_and_told(other: Volume, ear: Ear) -> None:
     assert "better.nii.gz does not lie on the grid of series" in warning
 
 
+def test_time_points_that_nothing_tells_are_refused() -> None:
+    series = series_of(shape=(3, *SHAPE))
+    for volume in (scan(), scan((2, *SHAPE))):
+        with pytest.raises(InputError, match=r"of the 3 time points.*nothing tells which"):
+            lay_beside(volume, series, Monitor())
+    assert lay_beside(replace(scan(), modality="SEG"), series, Monitor()).origin is not None
+
+
+def test_time_points_that_are_known_get_their_own_images(ear: Ear) -> None:
+    series = series_of(shape=(3, *SHAPE)).of_frames(1, 2)
+    laid = lay_beside(scan((1, *SHAPE)), series, ear.monitor)
+    assert laid.origin is not None
+    assert laid.origin.on_grid
+    assert [one.file for one in laid.origin.instances[0]] == [f"1-{k}.dcm" for k in range(5)]
+    assert ear.warnings == []
+
+
 def test_a_volume_somewhere_else_is_refused() -> None:
     far = replace(scan(), geometry=replace(AXIAL, origin=(-10.0, 20.0, 500.0)))
     with pytest.raises(GeometryError, match="no place in common"):
