@@ -35,8 +35,7 @@ _OF_SERIES = (
     "BurnedInAnnotation", "DerivationDescription", "DerivationCodeSequence",
 )  # fmt: skip
 _OF_NUMBERS = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation")
-#: Of single images, but not of the form, or not without what nobody knows.
-_UNKNOWN = ("ReferencedImageSequence", "PresentationLUTShape", *CONTRAST)
+_UNKNOWN = ("ReferencedImageSequence", *CONTRAST)
 _OF_SIDE = ("BodyPartExamined", "Laterality")
 _TEMPORAL_POSITION_INDEX, _FRAME_CONTENT = 0x00209128, 0x00209111
 _IMAGE_POSITION, _PLANE_POSITION = 0x00200032, 0x00209113
@@ -106,8 +105,9 @@ def _converted(images: Sequence[Dataset]) -> Dataset:
     singles = []
     for one in images:
         # Whose series the images referred to are, which has to be told as well, nobody knows;
-        # nor in which frames a contrast agent shows. Nor has the form a way to be shown inverted.
+        # nor in which frames a contrast agent shows.
         single = copy_elements(one, without=_UNKNOWN)
+        single.PhotometricInterpretation = "MONOCHROME2"  # else highdicom turns the numbers round
         leave_patient_open(single)
         if not (single.get("Laterality") or single.get("ImageLaterality")):
             for keyword in _OF_SIDE:  # a frame's anatomy would have to tell the side

@@ -27,13 +27,16 @@ from MedEnhanceLib.volume import Volume
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+#: Programs hold widths in 32 bits.
+_WIDEST = 2**31
+
 
 @dataclass(frozen=True, eq=False)
 class Series:
     """What all images of the series share.
 
     has_headers: whether what the template's images tell holds for the volume as well.
-    frames: time points. moment: date and time of now.
+    frames: time points. moment: date and time of now. window: for images that never had one.
     """
 
     volume: Volume
@@ -46,6 +49,7 @@ class Series:
     frames: int
     has_headers: bool
     moment: tuple[str, str]
+    window: tuple[str, str] | None
 
 
 def make_image(number: int, place: Place, series: Series) -> Dataset:
@@ -129,7 +133,9 @@ def _put_pixels(
     pixels = stored.numbers(number, place.slice_)
     image.Rows, image.Columns = pixels.shape
     image.SamplesPerPixel = 1
-    _tell_polarity(image, is_inverted=header is not None and is_inverted(header))
+    inverted = series.sop_class != PET_IMAGE and header is not None and is_inverted(header)
+    image.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
+    image.pop("PresentationLUTShape", None)  # it says the same, and only projections may
     image.BitsAllocated, image.BitsStored, image.HighBit = 16, stored.bits, stored.bits - 1
     image.PixelRepresentation = int(stored.signed)
     image.add_new("PixelData", "OW", pixels.tobytes())
@@ -143,8 +149,8 @@ def _put_pixels(
     if "WindowCenter" not in image or "WindowWidth" not in image:
         for keyword in ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation"):
             image.pop(keyword, None)
-        if header is None:
-            image.WindowCenter, image.WindowWidth = _window(series.volume)
+        if series.window is not None:
+            image.WindowCenter, image.WindowWidth = series.window
     if any(float(width) < 1 for width in values_of(image, "WindowWidth")):
         image.VOILUTFunction = "LINEAR_EXACT"  # the ordinary function has no widths below 1
 
@@ -153,14 +159,6 @@ def is_inverted(header: Dataset) -> bool:
     """Whether the lowest values of an image are shown bright."""
     told = (header.get("PhotometricInterpretation"), header.get("PresentationLUTShape"))
     return told[0] == "MONOCHROME1" or told[1] == "INVERSE"
-
-
-def _tell_polarity(image: Dataset, *, is_inverted: bool) -> None:
-    """How it is to be shown, without MONOCHROME1: ITK turns the numbers of such images round."""
-    image.PhotometricInterpretation = "MONOCHROME2"
-    image.pop("PresentationLUTShape", None)
-    if is_inverted:
-        image.PresentationLUTShape = "INVERSE"
 
 
 def _tell_unit(image: Dataset, series: Series) -> None:
@@ -208,11 +206,16 @@ def _keep_padding(image: Dataset, header: Dataset, stored: Stored) -> None:
             return
 
 
-def _window(volume: Volume) -> tuple[str, str]:
-    """A window for what never had one: soft tissue for CT, else most of the range."""
+def window_of(volume: Volume) -> tuple[str, str] | None:
+    """Centre and width for what never had a window: soft tissue for CT, else most of the range.
+
+    None where it would be wider than programs can tell.
+    """
     if volume.modality == "CT":
         return "40", "400"
     low, high = np.percentile(volume.voxels[..., ::4, ::4].astype(np.float64), (0.5, 99.5))
+    if high - low >= _WIDEST:
+        return None
     return f"{(low + high) / 2:.6g}", f"{max(high - low, 1e-6):.6g}"
 
 

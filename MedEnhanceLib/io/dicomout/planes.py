@@ -140,10 +140,9 @@ def around_slices(
         inside = apart < _NEAR
         if not parallel:
             taken = inside | _next_to(low, high)
-        elif inside.any():
-            taken = apart < 0.5
         else:
-            taken = (apart < 1) | _next_to(low, high)
+            within = apart < 0.5 + _NEAR
+            taken = within if inside.any() else within | _next_to(low, high)
         order = np.argsort(apart, kind="stable")
         around.append([placed[number] for number in order if taken[number]])
     return around
