@@ -75,7 +75,10 @@ SHOWN = Attribute(
     "image type", _shown, lambda value: value or "no such word",
     makes_frames=False, is_contrast=True, is_strict=True,
 )  # fmt: skip
-_STACK = Attribute("stack", lambda one: one.stack, lambda v: f"stack {v}", makes_frames=False)
+_STACK = Attribute(
+    "stack", lambda one: one.stack, lambda v: f"stack {v}".strip(),
+    makes_frames=False, is_contrast=True,
+)  # fmt: skip
 B_VALUE = Attribute(
     "b-value", lambda one: one.b_value, lambda v: f"b={v}" if v else "no b-value",
     is_contrast=True, is_strict=True, may_vary=True,

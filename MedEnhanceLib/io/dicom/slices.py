@@ -72,7 +72,6 @@ class Slice:
     stack: str = ""
     echo: str = ""
     echo_ms: str = ""
-    phase: str = ""
     b_value: str = ""
     image_type: tuple[str, ...] = ()
     settings: tuple[tuple[str, str], ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,9 @@ import pytest
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io.dicom import list_series, load_dicom
 from MedEnhanceLib.io.dicom.elements import acquisition_time
+from MedEnhanceLib.io.dicom.frames import divided
+from MedEnhanceLib.io.dicom.slices import Slice
+from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.io.dicom.stack import Repairs
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume
@@ -384,3 +388,42 @@ def test_a_scan_that_runs_past_midnight_stays_in_order(
 def test_times_are_read_by_their_width(told: str, seconds: float | None) -> None:
     found = acquisition_time({"AcquisitionTime": told})
     assert (found if found is None else found % 86400) == seconds
+
+
+def test_stacks_that_adjoin_are_listed_apart() -> None:
+    """What says that it is two stacks is no one stack, however even it looks."""
+    slices = [
+        Slice(
+            file=FileRef("a.dcm"),
+            frame=k + 1,
+            stack="AB"[k // 3],
+            position=(0.0, 0.0, 2.0 * k),
+            orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
+        )
+        for k in range(6)
+    ]
+    assert [part.name for part in divided(slices)] == ["stack A", "stack B"]
+
+
+def test_many_attributes_that_lead_nowhere_are_given_up_soon() -> None:
+    """Each of them divides, and none tells two slices from each other."""
+    slices = [
+        Slice(
+            file=FileRef(f"{k}.dcm"),
+            position=(0.0, 0.0, 2.0 * (k % 3)),
+            orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
+            acquisition=str(k * 7 % 11),
+            echo=str(k * 5 % 3),
+            stack=str(k * 3 % 7),
+            b_value=str(k * 11 % 13),
+            temporal_index=k * 13 % 17,
+            trigger_ms=k * 17 % 19,
+            heart_percent=k * 19 % 23,
+            breath_percent=k * 23 % 29,
+            settings=tuple((f"setting {n}", str(k * n % (n + 2))) for n in range(3, 12)),
+        )
+        for k in [n // 2 for n in range(1200)]
+    ]
+    began = monotonic()
+    assert len(divided(slices)) == 1
+    assert monotonic() - began < 20
