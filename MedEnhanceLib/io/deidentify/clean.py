@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import re
 import secrets
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,14 @@ from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError
 from MedEnhanceLib.io.deidentify import keyed, risks
 from MedEnhanceLib.io.deidentify.identities import Identities, is_telling
+from MedEnhanceLib.io.deidentify.kept import (
+    NEVER_VOID,
+    is_coded,
+    kept_texts,
+    keyword_of,
+    repeats,
+)
+from MedEnhanceLib.io.deidentify.notice import own_words
 from MedEnhanceLib.io.deidentify.patients import Patients, person_of
 from MedEnhanceLib.io.deidentify.table import Action, Rule, table
 from MedEnhanceLib.io.deidentify.values import (
@@ -38,13 +47,20 @@ FAULTS = (
     RecursionError, TypeError, ValueError,
 )  # fmt: skip
 _BASIC = ("113100", "Basic Application Confidentiality Profile")
+_CHARACTERISTICS = ("113108", "Retain Patient Characteristics Option")
 _MOVED_DATES = ("113107", "Retain Longitudinal Temporal Information Modified Dates Option")
-_PIXELS = {0x7FE00008, 0x7FE00009, 0x7FE00010}
 #: Kept with the dates: without it, times with and without a zone cannot be compared.
+_TIME = re.compile(r"\d\d(?::?\d\d){0,2}(?:\.\d{1,6})?")
 _ZONE = 0x00080201
 #: Dates of a life stay out whatever the option says.
 _LIFE = {0x00100030, 0x00100032, 0x00100033, 0x00100034, 0x00100035}
-_CODED = {"ImageType", "FrameType", "Modality"}
+#: What that option keeps; the ethnic group is taken away all the same.
+_OF_BODY = {
+    "PatientAge", "PatientSex", "PatientSexNeutered", "PatientSize", "PatientWeight",
+    "PatientBodyMassIndex", "PatientSizeCodeSequence", "PregnancyStatus", "SmokingStatus",
+}  # fmt: skip
+#: Those who are older are so few that the age may tell who it is.
+_OLDEST = "090Y"
 #: Objects of one frame whose dates may be empty; the newer ones must have them.
 _PLAIN = {
     f"1.2.840.10008.5.1.4.1.1.{end}"
@@ -56,6 +72,7 @@ _PET_NEEDS = {"SeriesDate", "SeriesTime"}
 _NEVER_EMPTY = {"AcquisitionDateTime"}
 #: A sequence without items is valid only where the standard says so (type 2).
 _EMPTY_SEQUENCES = {0x00400555, 0x00400610, 0x00400513, 0x00400562, 0x30100081, 0x0040A088}
+_AGE = 0x00101010
 #: Their values are the pseudonym in the end.
 _NAMED = {0x00100010, 0x00100020}
 
@@ -82,6 +99,7 @@ class Deidentifier:
     the same ones give the same ones. None: random, known to nobody afterwards. profile: "basic",
     the only one.
     keep_intervals: move all dates of a patient by the same days instead of removing them.
+    keep_characteristics: keep sex, age, size and weight, and what else of the body is told.
     patients: who is called what; new ones are numbered there. allow_burned_in: take images too
     that carry text, or likely do.
     Raises ConfigError for an unknown profile or a short secret.
@@ -93,6 +111,7 @@ class Deidentifier:
         profile: str = "basic",
         *,
         keep_intervals: bool = False,
+        keep_characteristics: bool = False,
         patients: Patients | None = None,
         allow_burned_in: bool = False,
     ) -> None:
@@ -102,6 +121,7 @@ class Deidentifier:
             raise ConfigError("the secret is shorter than 16 bytes", "Give 32 random bytes.")
         self.secret = secret or secrets.token_bytes(32)
         self.keep_intervals = keep_intervals
+        self.keep_characteristics = keep_characteristics
         self.patients = patients or Patients()
         self.allow_burned_in = allow_burned_in
         self.table = table()
@@ -109,7 +129,9 @@ class Deidentifier:
             f"MedEnhance {__version__}",
             f"PS3.15 Basic Profile, table {self.table.edition}",
         ]
-        self.codes = [_BASIC, _MOVED_DATES] if keep_intervals else [_BASIC]
+        self.codes = [_BASIC]
+        self.codes += [_MOVED_DATES] if keep_intervals else []
+        self.codes += [_CHARACTERISTICS] if keep_characteristics else []
 
     def dataset(self, dataset: Dataset) -> tuple[Dataset, list[Change]]:
         """A cleaned copy and what was done; `dataset` itself stays as it is.
@@ -139,7 +161,8 @@ class Deidentifier:
         pseudonym = self.patients.pseudonym(person_of(dataset))
         run = _Run(self, keyed.shift_days(self.secret, pseudonym), _text(dataset, "SOPClassUID"))
         run.walk(dataset)
-        run.identities.forget([pseudonym, *self.method, *(text for _, text in self.codes)])
+        codes = [text for _, text in self.codes]
+        run.identities.forget([pseudonym, *self.method, *codes, *run.own_words])
         run.scrub(dataset)
         self._state(dataset, pseudonym)
         self._new_meta(dataset)
@@ -200,7 +223,9 @@ class _Run:
 
     def __init__(self, by: Deidentifier, days: int, sop_class: str) -> None:
         self.identities = Identities()
+        self.own_words: set[str] = set()
         self._secret, self._table = by.secret, by.table
+        self._keeps_body = by.keep_characteristics
         self._days = days if by.keep_intervals else None
         self._sop_class = sop_class
         self._counts: Counter[tuple[str, str, str]] = Counter()
@@ -222,24 +247,25 @@ class _Run:
         """Empty what stayed and repeats a removed value."""
         for inner, tag in kept_texts(dataset):
             element = decoded(inner, tag)
-            text = "\\".join(texts(element))
-            if not self.identities.in_text(text):
+            if not repeats(self.identities, tag, element.VR, texts(element)):
                 continue
-            if not is_coded(tag):
-                put(inner, tag, element.VR, None)
-                self._count(tag, "emptied: repeats a removed value")
-            elif not self.identities.only_terms(text):
-                words = ["REMOVED" if self._tells(word) else word for word in texts(element)]
+            if is_coded(tag) or keyword_of(tag) in NEVER_VOID:
+                words = [
+                    "REMOVED" if repeats(self.identities, tag, element.VR, [word]) else word
+                    for word in texts(element)
+                ]
                 put(inner, tag, element.VR, words)
                 self._count(tag, "replaced: repeats a removed value")
-
-    def _tells(self, word: str) -> bool:
-        return self.identities.in_text(word) and not self.identities.only_terms(word)
+            else:
+                put(inner, tag, element.VR, None)
+                self._count(tag, "emptied: repeats a removed value")
 
     def _apply(self, dataset: Dataset, tag: int, vr: str, rule: Rule) -> None:
         action = rule.action
-        if self._keeps_time(dataset, tag, vr, action):
+        if self._keeps_time(dataset, tag, vr, action) or self._keeps_own_words(dataset, tag, vr):
             return
+        if self._keeps_body and keyword_of(tag) in _OF_BODY:
+            action = Action.KEEP
         if action is Action.FIT:
             action = self._fit(tag)
         if vr == "SQ" and action is Action.EMPTY and tag not in _EMPTY_SEQUENCES:
@@ -257,9 +283,12 @@ class _Run:
                 self.walk(item)
         elif is_malformed(dataset.get_item(tag), vr):
             put(dataset, tag, vr, None)
-            self._count(tag, "emptied: not a number")
-        elif vr == "AS" or vr in TEXT_VRS:
-            decoded(dataset, tag)  # what cannot be decoded cannot be looked through
+            self._count(tag, "emptied: not what this attribute holds")
+        elif vr in TEXT_VRS:
+            element = decoded(dataset, tag)  # what cannot be decoded cannot be looked through
+            if vr == "AS" and str(element.value).strip(" \0") > _OLDEST and tag == _AGE:
+                put(dataset, tag, vr, _OLDEST)
+                self._count(tag, f"replaced: above {_OLDEST}")
 
     def _take_away(self, dataset: Dataset, tag: int, vr: str, action: Action, rule: Rule) -> None:
         had_value = self._remember(dataset, tag)
@@ -323,7 +352,7 @@ class _Run:
             return False
         found = texts(decoded(dataset, tag))
         if vr == "TM":
-            return all(text.replace(".", "").replace(":", "").strip().isdigit() for text in found)
+            return all(_TIME.fullmatch(text.strip()) for text in found)
         moved = [keyed.shifted(text.strip(), vr, self._days) for text in found]
         if not found or None in moved:
             return False
@@ -331,41 +360,32 @@ class _Run:
         self._count(tag, "date moved")
         return True
 
+    def _keeps_own_words(self, dataset: Dataset, tag: int, vr: str) -> bool:
+        """Leave of what MedEnhance wrote the words that are fixed: derived, for research."""
+        if vr not in ("LO", "ST", "LT") or tag >> 16 & 1:
+            return False
+        told = texts(decoded(dataset, tag))
+        words = own_words(keyword_of(tag), told[0]) if len(told) == 1 else None
+        if words is None:
+            return False
+        self.own_words.add(words)
+        put(dataset, tag, vr, words)
+        self._count(tag, "reduced to fixed words")
+        return True
+
     def _fit(self, tag: int) -> Action:
         """The weakest action that leaves a valid object of its kind."""
-        from pydicom.datadict import keyword_for_tag
-
-        keyword = keyword_for_tag(tag)
+        keyword = keyword_of(tag)
         if self._sop_class not in _PLAIN or (self._sop_class == _PET and keyword in _PET_NEEDS):
             return Action.DUMMY
         return Action.REMOVE if keyword in _NEVER_EMPTY else Action.EMPTY
 
     def _count(self, tag: int, action: str, rule: Rule | None = None) -> None:
-        from pydicom.datadict import keyword_for_tag
-
         if tag >> 16 & 1:
             self._counts["(gggg,eeee)", "private elements", action] += 1
             return
-        name = keyword_for_tag(tag) or ("unknown" if rule and rule.origin == "unknown" else "")
+        name = keyword_of(tag) or ("unknown" if rule and rule.origin == "unknown" else "")
         self._counts[f"({tag >> 16:04X},{tag & 0xFFFF:04X})", name, action] += 1
-
-
-def kept_texts(dataset: Dataset) -> Iterator[tuple[Dataset, int]]:
-    """(dataset or item, tag) of every text in a dataset, at every depth, UIDs apart."""
-    for tag in list(dataset.keys()):
-        vr = vr_of(dataset.get_item(tag))
-        if vr == "SQ":
-            for item in dataset[tag].value:
-                yield from kept_texts(item)
-        elif vr in TEXT_VRS and vr != "UI" and tag not in _PIXELS:
-            yield dataset, tag
-
-
-def is_coded(tag: int) -> bool:
-    """Whether an image is none without the standard's own terms in this element."""
-    from pydicom.datadict import keyword_for_tag
-
-    return tag >> 16 == 0x0028 or keyword_for_tag(tag) in _CODED
 
 
 def _text(dataset: Mapping[str, Any] | Dataset, keyword: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from functools import cached_property
 
@@ -21,12 +22,23 @@ _DESCRIBING = re.compile(
 )
 _NAME_PARTS = re.compile(r"[\^=\\\s,;]+")
 #: Placeholders of names that were taken away before.
+_UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "ø": "oe", "å": "aa"})
 _PLACEHOLDERS = {"anonymous", "anonymized", "anonymised", "unknown", "none", "null", "patient"}
 #: Terms of the standard without which an image is none, whoever bears them as a name.
 _TERMS = {
     "original", "derived", "primary", "secondary", "axial", "localizer", "mixed", "volume",
     "monochrome1", "monochrome2", "angio", "cardiac", "gated", "dynamic", "fluoroscopy", "motion",
     "perfusion", "diffusion", "contrast", "rest", "stress", "static", "none", "other", "tomo",
+    # Parts of the body and views, some of which are names of people and phantoms as well.
+    "abdomen", "abdomenpelvis", "ankle", "aorta", "arm", "axilla", "back", "bladder", "brain",
+    "breast", "calcaneus", "calf", "carotid", "chest", "chestabdomen", "chestabdpelvis",
+    "clavicle", "coccyx", "colon", "cspine", "elbow", "extremity", "face", "femur", "finger",
+    "foot", "forearm", "hand", "head", "headneck", "heart", "hip", "humerus", "iliac", "jaw",
+    "kidney", "knee", "leg", "liver", "lower", "lspine", "lung", "maxilla", "mediastinum",
+    "neck", "orbit", "ovary", "pancreas", "patella", "pelvis", "phantom", "prostate", "rectum",
+    "ribs", "sacrum", "scapula", "shoulder", "skull", "spine", "spleen", "sternum", "stomach",
+    "test", "thigh", "thorax", "thumb", "thyroid", "tibia", "toes", "tspine", "upper", "uterus",
+    "wholebody", "wrist", "left", "right", "both", "supine", "prone",
 }  # fmt: skip
 _SHORTEST = 4
 #: From here on a value is looked for inside longer words too.
@@ -49,6 +61,7 @@ class Identities:
 
     def __init__(self) -> None:
         self._texts: set[str] = set()
+        self._short: set[str] = set()
         self._stored: set[bytes] = set()
         self.uids: set[str] = set()
 
@@ -57,7 +70,13 @@ class Identities:
         parts = [text, *_NAME_PARTS.split(text)] if vr == "PN" else text.split("\\")
         if vr == "PN":
             parts += [part for group in text.split("=") for part in group.split("^")]
-        self._texts |= {part.strip(" \0").lower() for part in parts if _is_enough(part)}
+            parts += [joined for group in text.split("=") for joined in _joined(group)]
+            words = [part.strip(" \0").lower() for part in parts]
+            self._short |= {word for word in words if len(word) in (2, 3) and word.isalpha()}
+        else:
+            parts += [re.sub(r"[\W_]+", "", part) for part in parts if any(map(str.isdigit, part))]
+        ways = {way for part in parts for way in (part, *_spelt(part))}
+        self._texts |= {way.strip(" \0").lower() for way in ways if _is_enough(way)}
 
     def add_stored(self, value: bytes) -> None:
         """The bytes of a removed name as its file stored them, in whatever character set."""
@@ -68,12 +87,19 @@ class Identities:
     def forget(self, written: Iterable[str]) -> None:
         """What stands in the result on purpose too: in the pseudonym, the name of the method."""
         ours = " ".join(written).lower()
-        self._texts = {text for text in self._texts if text not in ours}
+        for texts in (self._texts, self._short):
+            texts -= {text for text in texts if re.search(_bounded(text), ours)}
 
-    def in_text(self, text: str) -> bool:
-        """Whether the text holds a removed value that is none of the standard's own terms."""
-        found = self._in_text.search(text.lower()) if self._texts else None
-        return found is not None
+    def in_text(self, text: str, *, also_short: bool = False) -> bool:
+        """Whether the text holds a removed value, spelt like this or with other accents.
+
+        also_short: names of two and three letters too, where they are words of their own.
+        """
+        written = [text.lower(), *_spelt(text)]
+        if self._texts and any(self._in_text.search(way) for way in written):
+            return True
+        words = set(re.findall(r"[^\W\d_]+", text.lower())) if also_short else set()
+        return bool(words & self._short)
 
     def only_terms(self, text: str) -> bool:
         """Whether all that `in_text` finds there are terms which the standard defines."""
@@ -112,6 +138,23 @@ class Identities:
             length: re.compile(b"|".join(patterns), re.IGNORECASE)
             for length, patterns in by_length.items()
         }
+
+
+def _spelt(text: str) -> list[str]:
+    """The text in small letters without accents, ü as ue and as u; none where it has none."""
+    if text.isascii():
+        return []
+    small = unicodedata.normalize("NFKC", text).lower()
+    ways = [unicodedata.normalize("NFKD", way) for way in (small.translate(_UMLAUTS), small)]
+    return ["".join(sign for sign in way if not unicodedata.combining(sign)) for way in ways]
+
+
+def _joined(name: str) -> list[str]:
+    """Family and given name as users of machines write them: jdoe, doej, johndoe, doejohn."""
+    family, given, *_ = (part.replace(" ", "") for part in [*name.split("^"), "", ""])
+    if not (family and given):
+        return []
+    return [given[0] + family, family + given[0], given + family, family + given]
 
 
 def _is_enough(part: str) -> bool:

@@ -11,7 +11,7 @@ from datetime import date, timedelta
 _DAYS = 3650
 _DATE = re.compile(r"(\d{4})(\d{2})(\d{2})")
 _OLD_DATE = re.compile(r"(\d{4})\.(\d{2})\.(\d{2})")
-_DATE_TIME = re.compile(r"(\d{8})([\d.]*(?:[+-]\d{4})?)")
+_DATE_TIME = re.compile(r"(\d{8})(\d{0,6}(?:\.\d{1,6})?(?:[+-]\d{4})?)")
 
 
 def new_uid(secret: bytes, uid: str) -> str:

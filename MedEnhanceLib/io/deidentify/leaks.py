@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from MedEnhanceLib.io.deidentify.clean import is_coded, kept_texts
 from MedEnhanceLib.io.deidentify.identities import Identities
+from MedEnhanceLib.io.deidentify.kept import kept_texts, repeats
 from MedEnhanceLib.io.deidentify.values import decoded, stored_bytes, texts, vr_of
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ def find_leak(dataset: Dataset, head: bytes, identities: Identities) -> str:
     dataset: as read from the file. head: the file's bytes before its pixels.
     """
     for inner, tag in kept_texts(dataset):
-        text = "\\".join(texts(decoded(inner, tag)))
-        if identities.in_text(text) and not (is_coded(tag) and identities.only_terms(text)):
+        element = decoded(inner, tag)
+        if repeats(identities, tag, element.VR, texts(element)):
             return _named(tag)
     for tag, stored in _stored(dataset):
         if tag >> 16 == _PIXELS:

@@ -56,7 +56,28 @@ _OURS = {
     "RadiationMachineName": Action.EMPTY,
     "ContentDescription": Action.EMPTY,
     "CommentsOnTheScheduledProcedureStep": Action.REMOVE,
+    "NTPSourceAddress": Action.REMOVE,
+    "PatientBodyMassIndex": Action.REMOVE,
+    "PatientSizeCodeSequence": Action.REMOVE,
+    # An item of a code sequence, or of a mapping of values, is none without them.
+    "LongCodeValue": Action.DUMMY,
+    "URNCodeValue": Action.DUMMY,
+    "LUTExplanation": Action.DUMMY,
 }
+#: Short texts (LO, SH) that name makers, materials, methods and codes; any other may be free text.
+_TECHNICAL = re.compile(
+    r"(?!.*(?:Operator|Contact|Issuer|Creator|Setup|Address))(?:.*(?:Manufacturer"
+    r"|ManufacturerName|ModelName|ModelNumber|SoftwareVersions?|AlgorithmName|Kernel|Technique"
+    r"|Method|Material|Nomenclature|RouteOfAdmissions|BolusRoute|Radiopharmaceutical(?:Route)?"
+    r"|LUTType|FilterType|ImagedNucleus|CoilName|ElementName|SequenceName|SourceIsotopeName"
+    r"|FramingType|Rejection|CodeValue|CodeMeaning|CodingScheme\w+|RescaleType|StackID"
+    r"|DimensionDescriptionLabel|SegmentLabel|OpticalPathIdentifier|ImageFilter|ResponseUsed"
+    r"|PlateType|PhosphorType|MIMETypes?\w*|FontName|PositionReferenceIndicator|WindowName"
+    r"|MaterialID|SelectorAttribute(?:Name|Keyword)|DoseModeName|LUTLabel|ProcessingFunction"
+    r"|TypeOfFilters|TriggerSourceOrType|CollimatorGridName))"
+)
+#: Objects are often invalid without them.
+_NEEDED = re.compile(r".*(?:Label|Identifier|ID)")
 #: By VR, for what neither the table nor the list above knows: names, dates, addresses, free text.
 _BY_VR = {
     "PN": Action.EMPTY,
@@ -77,6 +98,7 @@ _BY_VR = {
 _GROUPS = (range(0x5000, 0x5100), range(0x6000, 0x6100), range(0x4010, 0x4011))
 #: UIDs that name a kind of thing, not a thing.
 _CLASS_UID = re.compile(r"SOPClass|TransferSyntax|^(CodingScheme|Context|MappingResource)UID$")
+_BINARY = ("OB", "OD", "OF", "OL", "OV", "OW")
 _SHORT_TEXT = ("LO", "SH")
 
 
@@ -140,6 +162,8 @@ def _unlisted(tag: int, vr: str) -> Rule:
         return Rule(_OURS[keyword], "ours")
     if (vr == "SQ") != (known == "SQ"):
         return Rule(Action.REMOVE, "unknown")
+    if vr in _BINARY and vr not in known:
+        return Rule(Action.REMOVE, "unknown")
     if "UI" in (vr, known) and _CLASS_UID.search(keyword):
         return Rule(Action.KEEP, "ours")
     if dictionary_is_retired(tag) and known in _SHORT_TEXT:
@@ -147,4 +171,6 @@ def _unlisted(tag: int, vr: str) -> Rule:
     for kind in (known, vr):
         if kind in _BY_VR:
             return Rule(_BY_VR[kind], "ours")
+    if known in _SHORT_TEXT and not _TECHNICAL.fullmatch(keyword):
+        return Rule(Action.DUMMY if _NEEDED.fullmatch(keyword) else Action.FIT, "ours")
     return Rule(Action.KEEP, "ours")

@@ -12,9 +12,14 @@ if TYPE_CHECKING:
 
 TEXT_VRS = {"AE", "AS", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UI", "UR", "UT"}
 TIME_VRS = {"DA", "DT", "TM"}
-#: Stored as digits; anything else in them is no number.
-_DIGITS = {"DS", "IS"}
-_NUMBER = re.compile(r"[\d+\-.eE\\ \0]*")
+#: What these hold by the standard; anything else may be a text that somebody wrote into them.
+_FORMS = {
+    "DS": re.compile(r"[\d+\-.eE\\ \0]*"),
+    "IS": re.compile(r"[\d+\-.eE\\ \0]*"),  # 1.0 is no integer, and common
+    "UI": re.compile(r"[\d.\\ \0]*"),
+    "AS": re.compile(r"(?:\d{3}[DWMY][ \0]*\\?)*"),
+    "CS": re.compile(r"(?:[^\\]{0,16}[ \0]*(?:\\|$))*"),
+}
 _DUMMIES: dict[str, Any] = {
     "AE": "REMOVED",
     "AS": "000D",
@@ -86,11 +91,12 @@ def put(dataset: Dataset, tag: int, vr: str, value: Any) -> None:
 
 
 def is_malformed(element: DataElement | RawDataElement, vr: str) -> bool:
-    """Whether what should be numbers in digits is something else."""
-    if vr not in _DIGITS:
+    """Whether what should be numbers, UIDs, ages or codes is something else."""
+    form = _FORMS.get(vr)
+    if form is None:
         return False
     stored = stored_bytes(element).decode("latin-1")
-    return not _NUMBER.fullmatch(stored or _joined(element.value))
+    return not form.fullmatch(stored or _joined(element.value))
 
 
 def _joined(value: Any) -> str:

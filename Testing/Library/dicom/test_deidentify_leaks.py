@@ -1,0 +1,259 @@
+"""Somebody is planted wherever a text fits, by many hands; none of it may come out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+pydicom = pytest.importorskip("pydicom")
+pytest.importorskip("dicomanonymizer")
+
+from MedEnhanceLib.io.deidentify import Deidentifier, deidentify  # noqa: E402
+from MedEnhanceLib.io.deidentify.kept import kept_texts  # noqa: E402
+from MedEnhanceLib.io.deidentify.table import Action, table  # noqa: E402
+from MedEnhanceLib.io.deidentify.values import decoded, texts  # noqa: E402
+from MedEnhanceLib.io.dicom.silence import silence  # noqa: E402
+from Testing.Library.dicom.test_deidentify import SECRET, image  # noqa: E402
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pydicom import Dataset
+
+ADDRESS, BETTY = "192.168.17.5", "Nurse Betty"
+NOTICE = "Research use only; not for diagnosis."
+
+
+def clean(**elements: Any) -> Dataset:
+    return Deidentifier(SECRET).dataset(image(**elements))[0]
+
+
+@pytest.mark.parametrize(
+    "keyword",
+    [
+        "FrameOfReferenceTransformationComment", "DoseComment", "TestResultComment",
+        "SystemStatusComment", "SubstanceAdministrationNotes", "WindowCenterWidthExplanation",
+        "HangingProtocolUserGroupName", "NTPSourceAddress", "RTImageLabel", "ImageID",
+        "ContactDisplayName", "IndicationLabel", "PatientReliabilityIndicator", "LongCodeValue",
+        "AcquisitionProtocolName", "FrameLabel", "StageName", "WorklistLabel",
+    ],
+)  # fmt: skip
+def test_a_short_text_is_kept_only_where_it_is_technical(keyword: str) -> None:
+    value = ADDRESS if "Address" in keyword else BETTY
+    told = str(clean(**{keyword: value}).get(keyword) or "")
+    assert told in ("", "REMOVED")
+
+
+def test_makers_methods_and_codes_stay() -> None:
+    told = {"Manufacturer": "ACME", "ConvolutionKernel": "B30f", "SoftwareVersions": "VB17",
+            "SequenceName": "tfl3d1", "ReceiveCoilName": "Head 32"}  # fmt: skip
+    copied = clean(**told)
+    assert {keyword: copied[keyword].value for keyword in told} == told
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("Müller^Jörg", "Mueller"), ("Müller^Jörg", "MULLER scan"), ("Mueller^Jo", "seq Mueller"),
+        ("Ng^Bo", "Ng Bo scanner"), ("Smith^John", "jsmith"), ("Smith^John", "smithjohn1"),
+        ("Łukaszenko^Ola", "Łukaszenko"), ("O'Hara^Ann", "o'hara"), ("Hu^Li", "for li"),
+        ("山田^太郎", "山田さん"),
+    ],
+)  # fmt: skip
+def test_a_name_is_found_however_it_is_spelt(name: str, text: str) -> None:
+    copied = clean(PatientName=name, SequenceName=text, SpecificCharacterSet="ISO_IR 192")
+    assert not copied.SequenceName
+
+
+def test_a_number_is_found_without_its_signs() -> None:
+    assert not clean(PatientID="AB-12.3", SequenceName="scan AB123").SequenceName
+
+
+@pytest.mark.parametrize(
+    ("name", "keyword", "value"),
+    [("HEAD", "BodyPartExamined", "HEAD"), ("Knee^Phantom", "BodyPartExamined", "KNEE"),
+     ("Hu^Li", "RescaleType", "HU"), ("Supine^A", "ViewPosition", "AP")],
+)  # fmt: skip
+def test_terms_of_the_standard_stay_whoever_bears_them(
+    tmp_path: Path, name: str, keyword: str, value: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    told = image(PatientName=name, **{keyword: value})
+    told.save_as(tmp_path / "in" / "one.dcm", enforce_file_format=True)
+    deidentify(tmp_path / "in", tmp_path / "out")
+    (result,) = (tmp_path / "out").rglob("*.dcm")
+    assert pydicom.dcmread(result)[keyword].value == value
+
+
+def test_items_of_codes_stay_whole() -> None:
+    item = pydicom.Dataset()
+    item.CodeValue, item.CodingSchemeDesignator = "1", "99X"
+    item.CodeMeaning = "as Ignatius likes it"
+    (code,) = clean(ProcedureCodeSequence=[item]).ProcedureCodeSequence
+    assert (code.CodeValue, code.CodeMeaning) == ("1", "REMOVED")
+
+
+@pytest.mark.parametrize(
+    ("vr", "keyword", "value"),
+    [
+        ("CS", "ScanOptions", "call Nurse Betty at once"), ("DS", "SliceThickness", "Betty"),
+        ("IS", "InstanceNumber", "Betty"), ("UI", "SOPClassUID", "1.2 Betty"),
+        ("AS", "PatientAge", "Betty"), ("TM", "ContentTime", "5551234567890"),
+        ("DT", "AcquisitionDateTime", "20110203555123456789"),
+    ],
+)  # fmt: skip
+def test_an_attribute_holds_nothing_but_its_kind(vr: str, keyword: str, value: str) -> None:
+    dataset = image()
+    raw = pydicom.dataelem.RawDataElement(
+        pydicom.tag.Tag(keyword), vr, len(value), value.encode(), 0, False, True
+    )
+    dataset._dict[raw.tag] = raw
+    copied, _ = Deidentifier(SECRET, keep_intervals=True, keep_characteristics=True).dataset(
+        dataset
+    )
+    assert value[-5:] not in str(copied.get(keyword) or "")
+
+
+OURS = (
+    f"Enhanced by MedEnhance 0.1.0; model {BETTY} sha256 {'a1' * 32}; {BETTY}; before: x. {NOTICE}"
+)
+
+
+def test_our_own_images_say_afterwards_what_they_are() -> None:
+    step = pydicom.Dataset()
+    step.Manufacturer = "MedEnhance"
+    step.ContributionDescription = f"enhanced; model {BETTY} sha256 {'a1' * 32}. {NOTICE}"
+    dataset = image(
+        ImageType=["DERIVED", "SECONDARY", "AXIAL"],
+        DerivationDescription=OURS,
+        ImageComments=f"{NOTICE} {BETTY} was here",
+        ContentDescription=NOTICE,
+        SeriesDescription=f"{BETTY} MedEnhance enhanced",
+        ContributingEquipmentSequence=[step],
+    )
+    copied, changes = Deidentifier(SECRET).dataset(dataset)
+    hashed = f"model sha256 {'a1' * 32}"
+    assert copied.DerivationDescription == f"Enhanced by MedEnhance 0.1.0; {hashed}. {NOTICE}"
+    assert copied.ImageComments == copied.ContentDescription == NOTICE
+    assert copied.SeriesDescription == "MedEnhance enhanced"
+    (done,) = copied.ContributingEquipmentSequence
+    assert done.ContributionDescription == f"enhanced; {hashed}. {NOTICE}"
+    assert BETTY not in str(copied)
+    assert "reduced to fixed words" in {change.action for change in changes}
+
+
+@pytest.mark.parametrize("text", [NOTICE[:-1], f"MedEnhance enhanced {BETTY}", "Derived by others"])
+def test_words_of_others_are_not_ours(text: str) -> None:
+    copied = clean(DerivationDescription=text, SeriesDescription=text, ImageComments=text)
+    assert "DerivationDescription" not in copied or not copied.DerivationDescription
+    assert not copied.get("SeriesDescription")
+
+
+def test_the_body_is_told_only_where_asked() -> None:
+    told = {"PatientAge": "061Y", "PatientSex": "F", "PatientWeight": "70", "PatientSize": "1.7"}
+    body = image(**told, EthnicGroup="X", PatientBodyMassIndex="24")
+    without, _ = Deidentifier(SECRET).dataset(body)
+    assert not [k for k in (*told, "PatientBodyMassIndex") if without.get(k)]
+    kept, _ = Deidentifier(SECRET, keep_characteristics=True).dataset(body)
+    assert {keyword: str(kept[keyword].value) for keyword in told} == told
+    assert not kept.get("EthnicGroup")
+    codes = [item.CodeValue for item in kept.DeidentificationMethodCodeSequence]
+    assert codes == ["113100", "113108"]
+    body.PatientAge = "097Y"
+    assert Deidentifier(SECRET, keep_characteristics=True).dataset(body)[0].PatientAge == "090Y"
+
+
+SECRETS = ("Zwickelbauer", "Hildegard", "MRN998877")
+PLANTS = st.sampled_from(
+    ["Zwickelbauer", "zwickelbauer", "Hildegard Zwickelbauer", "seen MRN998877", "xMRN998877x"]
+)
+
+
+def _tags() -> list[int]:
+    from pydicom._dicom_dict import DicomDictionary
+
+    wanted = ("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UN", "UR", "UT", "OB")
+    left = (0x0000, 0x0002, 0x7FE0, 0xFFFE)
+    known = DicomDictionary.items()
+    return [tag for tag, entry in known if entry[0] in wanted and tag >> 16 not in left]
+
+
+@st.composite
+def plants(draw: st.DrawFn) -> list[tuple[int, str, str, int]]:
+    """(tag, VR, text, depth) each: of the standard, private, unknown, with a right or wrong VR."""
+    tags = st.one_of(
+        st.sampled_from(_tags()),
+        st.sampled_from(_tags()),
+        st.integers(0x0009, 0x7FDF).map(lambda group: (group | 1) << 16 | 0x1001),
+        st.integers(0x0008, 0x7FDF).map(lambda group: (group & ~1) << 16 | 0x0F0F),
+        st.sampled_from([0x50003000, 0x60003000, 0x60000022, 0xFFFCFFFC]),
+    )
+    vrs = st.sampled_from(["AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UN", "UT", "OB"])
+    row = st.tuples(tags, vrs, PLANTS, st.integers(0, 2))
+    return draw(st.lists(row, min_size=1, max_size=8))
+
+
+@settings(
+    max_examples=120, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
+)
+@given(plants(), st.booleans())
+def test_wherever_somebody_is_planted_nothing_is_left(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, str, str, int]], moved: bool
+) -> None:
+    from MedEnhanceLib.errors import InputError
+
+    dataset = image(PatientName="Zwickelbauer^Hildegard", PatientID="MRN998877", Modality="CT")
+    refused = {0x00080016, 0x00420011, 0x00041220, 0x0040A730}
+    for tag, vr, text, depth in rows:
+        if tag in dataset or tag in refused:
+            continue
+        place = dataset
+        for _ in range(depth):
+            inner = pydicom.Dataset()
+            keyword = (
+                "ReferencedImageSequence" if place is dataset else "PurposeOfReferenceCodeSequence"
+            )
+            place.setdefault(pydicom.tag.Tag(keyword), pydicom.DataElement(keyword, "SQ", []))
+            place[keyword].value.append(inner)
+            place = inner
+        data = text.encode()
+        raw = pydicom.dataelem.RawDataElement(
+            pydicom.tag.Tag(tag), vr, len(data), data + b" " * (len(data) % 2), 0, False, True
+        )
+        place._dict[raw.tag] = raw
+    folder = tmp_path_factory.mktemp("leak")
+    (folder / "in").mkdir()
+    with silence():
+        try:
+            dataset.save_as(folder / "in" / "one.dcm", enforce_file_format=True)
+        except ValueError:  # pydicom cannot write a few of unknown VR
+            assume(False)
+    try:
+        deidentify(folder / "in", folder / "out", keep_intervals=moved)
+    except InputError as error:
+        assert not any(word in str(error) for word in SECRETS)
+        return
+    (result,) = (folder / "out").rglob("*.dcm")
+    data = result.read_bytes().lower()
+    assert not [word for word in SECRETS if word.lower().encode() in data]
+    with silence():
+        assert_nothing_left(pydicom.dcmread(result))
+
+
+def assert_nothing_left(after: Dataset) -> None:
+    assert not [e for e in after.iterall() if e.tag.is_private]
+    for inner, tag in kept_texts(after):
+        assert not any(word in str(texts(decoded(inner, tag))) for word in SECRETS)
+
+
+def test_no_unlisted_comment_address_or_note_is_kept() -> None:
+    from pydicom._dicom_dict import DicomDictionary
+
+    telling = ("Comment", "Notes", "Address", "UserGroup", "Author", "Phone", "Person")
+    kept = [entry[4] for tag, entry in DicomDictionary.items()
+            if entry[0] in ("LO", "SH") and any(word in entry[4] for word in telling)
+            and table().rule(tag, entry[0]).action is Action.KEEP]  # fmt: skip
+    assert not kept
