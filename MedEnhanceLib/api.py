@@ -52,6 +52,8 @@ def load(
     modality: states it where the file does not ("CT", "MR", …). series: which one of several, by
     its number in `list_series` or its UID. fix_tilt, fix_spacing: resample a series with a tilted
     gantry, or with gaps or uneven spacing, which is refused otherwise.
+    A DICOM series of several times, echoes or b-values becomes [T, K, J, I]; a segmentation that is
+    named, or alone, becomes labels, whatever the modality says. Colour is refused.
     Raises InputError naming file, field and remedy; CodecError for a damaged .ucv.
 
         volume = me.load("scan.nii.gz")

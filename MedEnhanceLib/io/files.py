@@ -63,6 +63,8 @@ def load(
     series: which DICOM series of several, by UID or by its number in `list_series`.
     fix_tilt, fix_spacing: resample a DICOM series with a tilted gantry, or with gaps or uneven
     spacing, which is refused otherwise; the history says so.
+    A DICOM series of frames becomes [T, K, J, I]. A segmentation that is named, or all that there
+    is, becomes labels, and `modality` does not matter then. Colour is refused.
     monitor: hears warnings and progress; may cancel.
     Raises InputError (GeometryError) for what is not a volume, damaged, ambiguous or not finite;
     ConfigError for a series of what has none.
