@@ -18,6 +18,7 @@ from MedEnhanceLib.progress import Monitor
 
 _ENCRYPTED = 0x1
 _ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".iso")
+_OF_SYSTEMS = ("__MACOSX", "lost+found", "System Volume Information", "$RECYCLE.BIN")
 _UNPACK = "Unpack the archive and give the folder."
 #: What a damaged or hostile archive makes `zipfile` raise.
 FAILURES: tuple[type[Exception], ...] = (
@@ -139,9 +140,19 @@ def _refuse_huge(entries: list[zipfile.ZipInfo], path: Path) -> None:
         )
 
 
+def is_litter(name: str) -> bool:
+    """Whether a file is one that systems leave beside others; hidden images are images."""
+    return name.startswith("._") or name in (".DS_Store", "Thumbs.db", "desktop.ini")
+
+
+def is_litter_folder(name: str) -> bool:
+    """Whether a folder is hidden, or one that systems keep for themselves."""
+    return name.startswith(".") or name in _OF_SYSTEMS
+
+
 def _is_hidden(name: str) -> bool:
-    parts = [part for part in name.split("/") if part not in (".", "..")]
-    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
+    *folders, last = [part for part in name.split("/") if part not in (".", "..")]
+    return is_litter(last) or any(map(is_litter_folder, folders))
 
 
 def _is_archive(name: str) -> bool:

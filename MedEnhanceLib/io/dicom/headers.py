@@ -6,6 +6,7 @@ import contextlib
 import math
 import warnings
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from MedEnhanceLib.dependencies import require
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 _NAMES_OF_SERIES = (0x0020000D, 0x0020000E)
+#: So many zeros at the beginning are taken for a file of zeros.
+_LOOKED_AT = 1 << 16
+_LET_READ = "Let it be read, or give a folder that can be."
 _COPY_AGAIN = "Copy or export the file again."
 _ELEMENTS = (
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber",
@@ -77,6 +81,7 @@ class Header:
     slices: its image planes; empty where it gives none, and then `reason` and `hint` say why.
     kind: its class in words. date: of the series, YYYY-MM-DD. damaged: whether its reason is that
     it cannot be read; then the other fields are what could be read, "" where nothing could.
+    unread: whether nothing of it even tells that it is DICOM: it is empty, or cannot be opened.
     notes: what pydicom warned of.
     """
 
@@ -96,6 +101,7 @@ class Header:
     reason: str = ""
     hint: str = ""
     damaged: bool = False
+    unread: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -120,6 +126,7 @@ def read_header(file: FileRef) -> Header | None:
                 reason=f"its header cannot be read: {(reason or type(cause).__name__)[:300]}",
                 hint=_COPY_AGAIN,
                 damaged=True,
+                unread=isinstance(cause, OSError),
             )
         if found is not None and found.damaged and not found.series:
             found = _with_series(found, (InputError, *failures))
@@ -128,11 +135,14 @@ def read_header(file: FileRef) -> Header | None:
 
 
 def _read(file: FileRef) -> Header | None:
+    if file.is_folder:
+        return Header(file=file, reason=_why_shut(file), hint=_LET_READ, damaged=True)
     with file.peek() as stream:
         stamp = file.stamp()  # before anything is read: what changes later shows
-        mark = mark_of(stream.read(HEAD))
+        head = stream.read(HEAD)
+        mark = mark_of(head)
         if not mark:
-            return None
+            return None if head.strip(b"\0") else _without_content(file, stream)
         if mark == "damaged":
             raise InputError("its mark DICM is overwritten", _COPY_AGAIN)
         stream.seek(0)
@@ -145,6 +155,24 @@ def _read(file: FileRef) -> Header | None:
     if text(meta, "MediaStorageSOPClassUID") == MEDIA_DIRECTORY:
         return None
     return _described(header, file, stamp, text(meta, "TransferSyntaxUID"))
+
+
+def _why_shut(folder: FileRef) -> str:
+    try:
+        next(Path(folder.path).iterdir(), None)
+    except OSError as cause:
+        return f"the folder cannot be looked through: {cause.strerror}"
+    return "the folder could not be looked through at first"
+
+
+def _without_content(file: FileRef, stream: BinaryIO) -> Header | None:
+    """What copies that failed leave behind; None where something comes after the zeros."""
+    stream.seek(0)
+    content = stream.read(_LOOKED_AT)
+    if content.strip(b"\0"):
+        return None
+    reason = "it holds nothing but zeros" if content else "it is empty"
+    return Header(file=file, reason=reason, hint=_COPY_AGAIN, damaged=True, unread=True)
 
 
 def _ordinary(stream: BinaryIO) -> Elements | None:

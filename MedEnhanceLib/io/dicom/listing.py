@@ -87,7 +87,7 @@ def choices(found: Scan, name: str) -> list[Choice]:
     others: list[Choice] = []
     for series in found.series:
         if series.images or series.damaged:
-            images += _volumes(series, found.lost, name)
+            images += _volumes(series, found.suspects(series), name)
         if series.others:
             others += _objects(series)
     others += [_no_image(header, [header], said(header), header.hint) for header in found.lost]
@@ -97,7 +97,7 @@ def choices(found: Scan, name: str) -> list[Choice]:
     ]
 
 
-def _volumes(series: Series, lost: Sequence[Header], name: str) -> list[Choice]:
+def _volumes(series: Series, suspects: Sequence[Header], name: str) -> list[Choice]:
     if not series.images:
         first = series.damaged[0]
         return [_no_image(first, series.damaged, said(first), first.hint)]
@@ -105,7 +105,7 @@ def _volumes(series: Series, lost: Sequence[Header], name: str) -> list[Choice]:
     slices = [one for header in unique for one in header.slices]
     notes: list[str] = []
     parts = parts_of(slices, name, Monitor(lambda event: _keep_warning(event, notes)))
-    damage = _damage(series, lost) or concatenation.fault_of(slices, name)
+    damage = _damage([*series.damaged, *suspects]) or concatenation.fault_of(slices, name)
     made = []
     for part in parts:
         files = {one.file for one in part.slices}
@@ -132,10 +132,8 @@ def _keep_warning(event: Event, notes: list[str]) -> None:
         notes.append(event.fields["message"])
 
 
-def _damage(series: Series, lost: Sequence[Header]) -> MedEnhanceError | None:
-    """The fault of a series that lacks a slice which may have been its own."""
-    folders = {header.file.folder for header in series.images}
-    suspects = [*series.damaged, *(one for one in lost if one.file.folder in folders)]
+def _damage(suspects: Sequence[Header]) -> MedEnhanceError | None:
+    """The fault of a series that lacks slices which may have been its own."""
     if not suspects:
         return None
     first = suspects[0]

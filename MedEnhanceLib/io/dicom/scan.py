@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,34 @@ class Scan:
     series: tuple[Series, ...]
     lost: tuple[Header, ...]
 
+    def suspects(self, series: Series) -> list[Header]:
+        """Those lost files that may be images of a series.
+
+        They lie where its images lie; or right beside or below, in a folder that holds no others'
+        images, or where the series is spread over folders as discs have it.
+        """
+        places = _places(series)
+        others = set().union(*(_places(one) for one in self.series if one is not series))
+        around = places | {_above(place) for place in places}
+
+        def may_belong(place: str) -> bool:
+            is_near = _above(place) in around and (len(places) > 1 or place not in others)
+            return place in places or is_near
+
+        return [one for one in self.lost if may_belong(_place(one))]
+
+
+def _places(series: Series) -> set[str]:
+    return {_place(header) for header in (*series.images, *series.damaged)}
+
+
+def _place(header: Header) -> str:
+    return header.file.folder.replace(os.sep, "/").rstrip("/")
+
+
+def _above(place: str) -> str:
+    return place.rpartition("/")[0]
+
 
 def scan(path: Path, monitor: Monitor) -> Scan:
     """Read all headers at `path` (see find_files) and sort them into series, by series number.
@@ -68,6 +97,7 @@ def scan(path: Path, monitor: Monitor) -> Scan:
         found = read_headers(files, monitor)
     finally:
         archives.forget()
+    found = _without_trifles(found, monitor)
     headers = [header for header in found if header is not None]
     if not headers:
         raise _no_dicom(path, files)
@@ -131,6 +161,33 @@ def _sorted(headers: Iterable[Header]) -> Scan:
 def _in_order(series: Series) -> tuple[int, str]:
     number = series.about.number
     return (int(number) if number.isdecimal() else 1 << 31, series.uid)
+
+
+def _without_trifles(found: Sequence[Header | None], monitor: Monitor) -> list[Header | None]:
+    """Take out what cannot be read, or is empty, and is not named like the images around it."""
+    images: dict[str, set[str]] = defaultdict(set)
+    others: dict[str, set[str]] = defaultdict(set)
+    for header in found:
+        if header is not None:
+            kind = others if header.unread else images
+            kind[header.file.folder].add(_ending(header.file.name))
+    anywhere = set().union(*images.values())
+
+    def is_trifle(header: Header) -> bool:
+        beside = images.get(header.file.folder) or anywhere
+        return header.unread and _ending(header.file.name) not in beside
+
+    trifles = [one for one in found if one is not None and is_trifle(one)]
+    shut = [one.file.name for one in trifles if not one.reason.startswith("it ")]
+    if shut:
+        monitor.warn(f"{len(shut)} files cannot be read and are left out: {named(shut)}")
+    return [None if one in trifles else one for one in found]
+
+
+def _ending(name: str) -> str:
+    """In small letters; a number at the end, as files of many scanners have it, is none."""
+    ending = Path(name).suffix.lower()
+    return "" if ending[1:].isdecimal() else ending
 
 
 def _tell_notes(headers: Sequence[Header], monitor: Monitor) -> None:

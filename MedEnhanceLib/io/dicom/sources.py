@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom import archives, mediadir
+from MedEnhanceLib.io.dicom.marks import is_dicom
+from MedEnhanceLib.io.staging import PREFIX, is_moving
 from MedEnhanceLib.progress import Monitor
 
 _INSIDE = "!/"
@@ -22,7 +24,8 @@ _MOST_NAMED = 6
 class FileRef:
     """A file, or a member of a zip; `str` and `parse` are each other's inverse.
 
-    path: the file itself, or the zip. member: the name inside the zip.
+    path: the file itself, or the zip. member: the name inside the zip. A path that ends with a
+    slash is a folder that could not be looked through.
     """
 
     path: str
@@ -38,7 +41,14 @@ class FileRef:
         """Where it lies: a folder, or a folder inside a zip."""
         if self.member:
             return f"{self.path}{_INSIDE}{self.member.rpartition('/')[0]}"
+        if self.is_folder:
+            return self.path.rstrip(os.sep)
         return str(Path(self.path).parent)
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is no file, but a folder that could not be looked through."""
+        return not self.member and self.path.endswith(os.sep)
 
     def __str__(self) -> str:
         return f"{self.path}{_INSIDE}{self.member}" if self.member else self.path
@@ -95,7 +105,7 @@ def find_files(path: Path, monitor: Monitor) -> list[FileRef]:
     """
     if path.is_dir():
         return _in_folder(path, monitor)
-    if path.suffix.lower() in _LISTS:
+    if _is_list(path):
         return _in_list(path, monitor)
     if archives.is_zip(path):
         found = [FileRef(str(path), name) for name in sorted(archives.members(path, monitor))]
@@ -105,7 +115,11 @@ def find_files(path: Path, monitor: Monitor) -> list[FileRef]:
 
 def is_source(path: Path) -> bool:
     """Whether a file holds or names others: a zip, a DICOMDIR, a list of files."""
-    return path.suffix.lower() in _LISTS or archives.is_zip(path) or _is_directory(path)
+    return _is_list(path) or archives.is_zip(path) or _is_directory(path)
+
+
+def _is_list(path: Path) -> bool:
+    return path.suffix.lower() in _LISTS and not is_dicom(path)
 
 
 def _one(path: Path) -> FileRef:
@@ -125,14 +139,17 @@ def _is_directory(path: Path) -> bool:
 
 
 def _in_folder(folder: Path, monitor: Monitor, directory: Path | None = None) -> list[FileRef]:
-    found = [FileRef(path) for path in _below(folder, monitor)]
+    found = list(_below(folder, monitor))
     if not found:
         raise InputError(f"{folder} is an empty folder", "Give the folder that holds the images.")
     return _without_directories(found, str(folder), monitor, directory)
 
 
-def _below(folder: Path, monitor: Monitor) -> Iterator[str]:
-    """Regular files below a folder, through links too; hidden ones are left out."""
+def _below(folder: Path, monitor: Monitor) -> Iterator[FileRef]:
+    """Regular files below a folder, through links too.
+
+    A folder that cannot be looked through stands for what lies in it.
+    """
     waiting, seen = [str(folder)], set()
     while waiting:
         monitor.check()
@@ -143,15 +160,43 @@ def _below(folder: Path, monitor: Monitor) -> Iterator[str]:
                 continue  # a link that leads back
             seen.add((state.st_dev, state.st_ino))
             with os.scandir(here) as entries:
-                visible = [entry for entry in entries if not entry.name.startswith(".")]
-            # A pipe or a device may never end, so that only regular files are read.
-            files = sorted(entry.path for entry in visible if entry.is_file())
-            folders = sorted((entry.path for entry in visible if entry.is_dir()), reverse=True)
-        except OSError as cause:
-            monitor.warn(f"{here} cannot be looked through: {cause.strerror}")
+                found = [(entry, _is_folder(entry)) for entry in entries]
+        except OSError:
+            yield FileRef(here.rstrip(os.sep) + os.sep)
             continue
-        yield from files
-        waiting += folders
+        _refuse_halfway(here, [one.name for one, _ in found])
+        files = [one for one, is_folder in found if not is_folder and _may_be_file(one)]
+        yield from sorted(FileRef(one.path) for one in files if not archives.is_litter(one.name))
+        folders = [one for one, is_folder in found if is_folder]
+        waiting += sorted(
+            (one.path for one in folders if not archives.is_litter_folder(one.name)), reverse=True
+        )
+
+
+def _refuse_halfway(folder: str, names: Iterable[str]) -> None:
+    if any(name.startswith(PREFIX) and is_moving(Path(folder, name)) for name in names):
+        raise InputError(
+            f"{folder} is being written, or the writing was interrupted",
+            "Wait until it is done; else write to that folder again, which puts it in order.",
+        )
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def _may_be_file(entry: os.DirEntry[str]) -> bool:
+    """A regular file, or a link that leads nowhere, as one to an image on a disk that is away.
+
+    A pipe or a device may never end, and is not read.
+    """
+    try:
+        return entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists())
+    except OSError:
+        return True
 
 
 def _in_list(path: Path, monitor: Monitor) -> list[FileRef]:

@@ -40,7 +40,8 @@ _SYNTAX, _CLASS = 0x00020010, 0x00020002
 _ROWS, _COLUMNS, _ALLOCATED = 0x00280010, 0x00280011, 0x00280100
 _SAMPLES, _FRAMES = 0x00280002, 0x00280008
 _LONGEST_NUMBER = 16
-_MOST_META = 1000
+_MOST_META, _LONGEST_META = 1000, 1 << 24
+_ANYWHERE = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,19 +149,20 @@ def behind_meta(stream: BinaryIO) -> tuple[str, int, str]:
 
     "" where it tells none, or where there is no such header. Raises DamagedError.
     """
-    size = stream.seek(0, 2)
     stream.seek(0)
     at = 132 if stream.read(132)[128:] == b"DICM" else 0
-    meta = DataSet(stream, EXPLICIT, at, size, explicit=True, little=True)
+    meta = DataSet(stream, EXPLICIT, at, _ANYWHERE, explicit=True, little=True)
     told = {_SYNTAX: "", _CLASS: ""}
     for _ in range(_MOST_META):
         if _group_at(stream, at) != 2:
             return told[_SYNTAX], at, told[_CLASS]
-        element = _element_at(meta, at, size)
-        if element.length > size - element.start:
+        element = _element_at(meta, at, _ANYWHERE)
+        # To look for the end first would unpack a whole member of a zip.
+        value = meta.value(element) if element.length <= _LONGEST_META else b""
+        if len(value) < element.length:
             raise DamagedError(f"its element {element.name} reaches beyond the end of the file")
         if element.tag in told:
-            told[element.tag] = meta.value(element).rstrip(b"\x00 ").decode("ascii", "replace")
+            told[element.tag] = value.rstrip(b"\x00 ").decode("ascii", "replace")
         at = element.start + element.length
     raise DamagedError("its meta header does not end")
 
@@ -208,7 +210,7 @@ def _end_of_pixels(content: bytes) -> int:
 
     Raises DamagedError where they are more than the header says that the image has.
     """
-    data = DataSet(io.BytesIO(content), EXPLICIT, 0, 1 << 62, explicit=True, little=True)
+    data = DataSet(io.BytesIO(content), EXPLICIT, 0, _ANYWHERE, explicit=True, little=True)
     numbers = {_ROWS: 0, _COLUMNS: 0, _ALLOCATED: 0, _SAMPLES: 1, _FRAMES: 1}
     for element in data.elements():
         if element.tag in numbers and element.length < _LONGEST_NUMBER:

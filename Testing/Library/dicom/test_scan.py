@@ -189,13 +189,6 @@ def test_no_file_that_is_no_dicom_hurts(make_series: Make, content: bytes, ear: 
     assert load_dicom(folder, monitor=ear.monitor).shape == (5, 4, 6)
 
 
-def test_an_empty_file_called_dicom_is_told(make_series: Make, ear: Ear) -> None:
-    folder = make_series(STORED)
-    (folder / "006.dcm").write_bytes(b"")
-    load_dicom(folder, monitor=ear.monitor)
-    assert any("006.dcm" in warning for warning in ear.warnings)
-
-
 # ------------------------------------------------------------ damage
 
 

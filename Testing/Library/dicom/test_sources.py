@@ -59,11 +59,12 @@ def test_a_folder_whose_name_looks_like_a_zip_is_still_a_folder(tmp_path: Path) 
 # ------------------------------------------------------------ folders
 
 
-def test_files_are_found_below_in_order_and_hidden_ones_left_out(tmp_path: Path) -> None:
-    for name in ("b/2", "b/1", "a/z", "3", ".hidden", ".git/config", "b/.DS_Store"):
+def test_files_are_found_below_in_order_without_what_systems_leave(tmp_path: Path) -> None:
+    litter = (".git/config", "b/.DS_Store", "b/._1", "lost+found/4", "__MACOSX/5")
+    for name in ("b/2", "b/1", "a/z", "3", ".hidden", *litter):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    assert names(tmp_path) == ["3", "z", "1", "2"]
+    assert names(tmp_path) == [".hidden", "3", "z", "1", "2"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
@@ -75,9 +76,10 @@ def test_links_are_followed_once_and_pipes_are_not_read(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "there").symlink_to(elsewhere)
     (elsewhere / "back").symlink_to(folder)
-    (folder / "nowhere").symlink_to(tmp_path / "gone")
+    (folder / "nowhere").symlink_to(tmp_path / "gone")  # an image on a disk that is away?
+    (folder / "itself").symlink_to(folder / "itself")
     os.mkfifo(folder / "pipe")
-    assert names(folder) == ["1"]
+    assert names(folder) == ["itself", "nowhere", "1"]
 
 
 def test_a_search_can_be_cancelled(tmp_path: Path) -> None:
@@ -141,11 +143,11 @@ def test_a_zip_is_read_as_the_folder_in_it(make_series: Make, tmp_path: Path) ->
     assert load_dicom(nameless, monitor=Monitor()).is_equal(truth)
 
 
-def test_hidden_members_of_a_zip_are_left_out(tmp_path: Path) -> None:
+def test_what_systems_leave_in_a_zip_is_left_out(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as out:
-        for name in ("a/1", "__MACOSX/a/._1", "a/.DS_Store", "a/"):
+        for name in ("a/.1", ".git/2", "__MACOSX/a/._1", "a/.DS_Store", "a/"):
             out.writestr(name, b"x")
-    assert names(tmp_path / "a.zip") == ["1"]
+    assert names(tmp_path / "a.zip") == [".1"]
 
 
 def test_archives_in_a_zip_are_not_opened(tmp_path: Path, ear: Ear) -> None:
