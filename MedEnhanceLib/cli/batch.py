@@ -16,6 +16,7 @@ from MedEnhanceLib.cli.parser import (
     add_force,
     add_job_options,
     add_modality,
+    add_repairs,
     new_command,
 )
 from MedEnhanceLib.cli.words import columns
@@ -75,7 +76,8 @@ def run(args: argparse.Namespace) -> int:
     if args.workers < 1:
         raise ConfigError(f"--workers is {args.workers}", "Use 1 or more.")
     config = compress_config(args) if args.task == "compress" else enhance_config(args)
-    stated = ({"modality": args.modality} if args.modality else {}) | dicom_params(args)
+    given = {name: getattr(args, name) for name in ("modality", "fix_tilt", "fix_spacing")}
+    stated = {name: value for name, value in given.items() if value} | dicom_params(args)
     if args.dicom and args.ending is not None:
         raise ConfigError("--ending with --dicom", "DICOM goes into folders: leave --ending out.")
     options = {"task": args.task, "config": config, **stated}
@@ -112,6 +114,7 @@ def _add_batch_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="volumes and folders of them")
     parser.add_argument("--list", metavar="FILE", help="a text file with a path on each line")
     add_modality(parser)
+    add_repairs(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="where the results go")
     parser.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes at a time (default: 1)"
@@ -143,7 +146,7 @@ def _params(item: Item, config: Mapping[str, Any], overwrite: bool) -> dict[str,
         "output": str(item.output.absolute()),
         "config": dict(config),
         "overwrite": overwrite,
-    }
+    } | ({"series": item.series} if item.series else {})
 
 
 def _make(folder: Path) -> None:
@@ -155,11 +158,14 @@ def _make(folder: Path) -> None:
 def _progress(ledger: Any, todo: Sequence[Item], item: Item) -> Any:
     from MedEnhanceLib.progress import Event
 
-    ended = sum(
-        ledger.rows.get(str(each.source), {}).get("status") in ("done", "failed") for each in todo
-    )
+    ended = sum(ledger.rows.get(each.name, {}).get("status") in ("done", "failed") for each in todo)
     stage = f"{ended} of {len(todo)}, {item.source.name}"
     return Event("progress", {"fraction": ended / len(todo), "stage": stage, "eta_s": None})
+
+
+def _short(source: str) -> str:
+    path, series, uid = source.partition(" (series ")
+    return Path(path).name + series + uid
 
 
 def _tell(
@@ -170,7 +176,7 @@ def _tell(
     table: Path,
     was_cancelled: bool,
 ) -> int:
-    ours = [rows[str(item.source)] for item in items if str(item.source) in rows]
+    ours = [rows[item.name] for item in items if item.name in rows]
     done = sum(row["status"] == "done" for row in ours)
     failed = [row for row in ours if row["status"] == "failed"]
     fields = {
@@ -182,7 +188,7 @@ def _tell(
         "rows": ours,
     }
     if failed and not args.console.as_json:
-        names = [(Path(str(row["source"])).name, str(row["message"])) for row in failed]
+        names = [(_short(str(row["source"])), str(row["message"])) for row in failed]
         args.console.note(columns(("failed", "why"), names, left=2))
     again = "Run the same command again to go on: what is done is left out."
     if was_cancelled:

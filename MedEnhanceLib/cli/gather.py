@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError
+from MedEnhanceLib.progress import Monitor
 
 CONTAINER = ".ucv"
 _DICOM = ".dcm"
@@ -17,10 +19,19 @@ _LOOKED_AT = 3
 
 @dataclass(frozen=True)
 class Item:
-    """One volume of a batch: where it lies, and where its result goes."""
+    """One volume of a batch: where it lies, and where its result goes.
+
+    series: which one, where `source` holds several, as `--series` takes it.
+    """
 
     source: Path
     output: Path
+    series: str = ""
+
+    @property
+    def name(self) -> str:
+        """What a row calls it."""
+        return f"{self.source} (series {self.series})" if self.series else str(self.source)
 
 
 def gather(
@@ -28,8 +39,8 @@ def gather(
 ) -> list[Item]:
     """The items of all inputs, in order, each source once.
 
-    inputs: volumes and folders; below a folder every volume counts, and a folder of DICOM files
-    is one volume. list_file: a text file with a path on each line, # begins a comment.
+    inputs: volumes and folders; below a folder every volume counts, and of a folder of DICOM files
+    every series of images. list_file: a text file with a path on each line, # begins a comment.
     containers: whether .ucv files are volumes too. ending: of the results; None keeps a source's,
     "" makes folders.
     Raises InputError where nothing is found, ConfigError where two results share a name.
@@ -37,12 +48,13 @@ def gather(
     named = [Path(entry) for entry in [*inputs, *_lines(list_file)]]
     if not named:
         raise ConfigError("no volumes were named", "Name files or folders, or give --list FILE.")
-    items: dict[Path, Item] = {}
+    items: dict[tuple[Path, str], Item] = {}
     for path in named:
         root = path.parent if not _is_tree(path) else path
         for source in _volumes(path, out, containers):
-            target = out / _result_name(source.relative_to(root), ending)
-            items.setdefault(source.resolve(), Item(source, target))
+            for series, mark in _series_in(source):
+                target = out / _result_name(source.relative_to(root), ending, mark)
+                items.setdefault((source.resolve(), series), Item(source, target, series))
     if not items:
         places = ", ".join(str(path) for path in named)
         raise InputError(f"{places}: no volumes found", "Name a folder that holds some.")
@@ -99,6 +111,7 @@ def _volumes(path: Path, out: Path, containers: bool) -> Iterator[Path]:
             continue
         below.sort()
         if here != path and _holds_dicom(here):
+            below.clear()  # a series goes on below
             yield here
             continue
         for name in sorted(files):
@@ -107,12 +120,37 @@ def _volumes(path: Path, out: Path, containers: bool) -> Iterator[Path]:
                 yield here / name
 
 
-def _result_name(relative: Path, ending: str | None) -> Path:
+def _series_in(source: Path) -> list[tuple[str, str]]:
+    """Each series of images, with what marks its result; none of a folder without any.
+
+    ("", "") stands for all that is there: where it is one, and where the job will say what is
+    wrong.
+    """
+    if not source.is_dir():
+        return [("", "")]
+    from MedEnhanceLib.io.dicom.listing import choices
+    from MedEnhanceLib.io.dicom.scan import scan
+
+    try:
+        found = choices(scan(source, Monitor()), source.name)
+    except MedEnhanceError:
+        return [("", "")]
+    images = [one for one in found if one.part is not None or one.about.damaged]
+    if len(images) == 1:
+        return [("", "")]
+    # By the UID: the numbers in the list change when a series comes in.
+    keys = [one.row.key for one in images if one.part is not None]
+    marks = [hashlib.sha256(key.encode()).hexdigest()[:8] for key in keys]
+    return list(zip(keys, marks, strict=True)) or [("", "")] * bool(images)
+
+
+def _result_name(relative: Path, ending: str | None, mark: str) -> Path:
     from MedEnhanceLib.io import READABLE, WRITABLE, ending_of
 
     own = ending_of(relative)
     known = own in READABLE or own in (CONTAINER, _DICOM)
     stem = relative.name[: -len(own)] if known else relative.name
+    stem = f"{stem}-{mark}" if mark else stem
     if ending is None:
         ending = own if own in WRITABLE else ".nii.gz"
     return relative.with_name(stem + ending)

@@ -36,7 +36,7 @@ class Ledger:
 
     def is_finished(self, item: Item, options: Mapping[str, Any]) -> bool:
         """Whether this work was done, and its result is still there."""
-        row = self.rows.get(str(item.source))
+        row = self.rows.get(item.name)
         return (
             row is not None
             and row.get("status") == "done"
@@ -46,20 +46,20 @@ class Ledger:
 
     def is_ours(self, item: Item) -> bool:
         """Whether a result that lies there comes from an earlier run that did not finish it."""
-        row = self.rows.get(str(item.source))
+        row = self.rows.get(item.name)
         return row is not None and row.get("output") == str(item.output)
 
     def add(self, item: Item, options: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
         """Append a row; it is on the disk when this returns."""
         row = plain(
             {
-                "source": item.source,
+                "source": item.name,
                 "output": item.output,
                 "key": key_of(item, options),
                 **fields,
             }
         )
-        self.rows[str(item.source)] = row
+        self.rows[item.name] = row
         try:
             with self.path.open("a+b") as stream:
                 stream.write(_line_start(stream) + json.dumps(row).encode("ascii") + b"\n")
@@ -74,7 +74,7 @@ class Ledger:
         """batch.csv: the rows of these items, a column for each figure."""
         from MedEnhanceLib.io.atomic import atomic_write
 
-        rows = [self.rows[str(item.source)] for item in items if str(item.source) in self.rows]
+        rows = [self.rows[item.name] for item in items if item.name in self.rows]
         figures = [
             name
             for row in rows
@@ -108,7 +108,7 @@ def key_of(item: Item, options: Mapping[str, Any]) -> str:
         states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     except OSError:
         states = []
-    text = json.dumps([str(item.source), states, plain(options)], sort_keys=True)
+    text = json.dumps([item.name, states, plain(options)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -305,6 +305,39 @@ def test_series_become_series_with_dicom(run: Callable, ward: Path, tmp_path: Pa
     assert run(*arguments, "--ending", ".nrrd").status == 2
 
 
+@pytest.mark.usefixtures("networks")
+def test_every_series_of_a_folder_is_done_and_what_holds_none_is_left_out(
+    run: Callable, ward: Path, tmp_path: Path, make_series: Callable, rng: np.random.Generator
+) -> None:
+    mixed = ward / "a" / "1.2.840"
+    stored = rng.integers(0, 1000, (2, 8, 9), dtype=np.uint16)
+    make_series(stored, folder=mixed, uid="1.2.3.7", number=7, prefix="x", Modality="MR")
+    contours = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.481.3", "Modality": "RTSTRUCT"}
+    make_series(stored[:1], folder=ward / "plan", uid="1.2.3.8", **contours)
+    out = tmp_path / "out"
+    ran = run("batch", "enhance", ward, "--out", out, "--json")
+    assert ran.status == 0, ran.err
+    assert ran.json["total"] == 3
+    shapes = sorted(io.load(path).shape for path in (out / "a").glob("1.2.840-*.nii.gz"))
+    assert shapes == [(2, 8, 9), (3, 10, 12)]
+    assert not (out / "plan.nii.gz").exists()
+    again = run("batch", "enhance", ward, "--out", out, "--json").json
+    assert (again["done"], again["already_done"]) == (3, 3)
+
+
+@pytest.mark.usefixtures("networks")
+def test_what_cannot_be_loaded_as_it_is_can_be_repaired(
+    run: Callable, make_series: Callable, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    gap = make_series(rng.integers(0, 9, (7, 8, 9), dtype=np.uint16), Modality="MR")
+    (gap / "003.dcm").unlink()
+    arguments = ["batch", "enhance", gap, "--out", tmp_path / "out"]
+    assert run(*arguments).status != 0
+    ran = run(*arguments, "--fix-spacing")
+    assert ran.status == 0, ran.err
+    assert io.load(tmp_path / "out" / "series.nii.gz").shape == (7, 8, 9)
+
+
 def test_volume_named_twice_is_done_once(scans: Path, tmp_path: Path) -> None:
     items = gather(
         [str(scans), str(scans / "a.nii.gz")], None, tmp_path / "o", containers=False, ending=None
