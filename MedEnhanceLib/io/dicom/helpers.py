@@ -13,13 +13,14 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from MedEnhanceLib.io.dicom.headers import Header, read_header
 from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.machine import cpu_threads
+from MedEnhanceLib.progress import Monitor
 
 _LIBRARY = Path(__file__).resolve().parents[3]
 _SERVE = (
@@ -37,8 +38,45 @@ Out = TypeVar("Out")
 
 
 def pays(seconds: float) -> bool:
-    """Whether so much reading is worth starting helpers, which takes each about half a second."""
-    return seconds > _LEAST_SECONDS and cpu_threads() > 1
+    """Whether so much reading is worth starting helpers, which takes each about half a second.
+
+    Where Python is part of another program, there may be no Python to start.
+    """
+    is_python = "python" in Path(sys.executable or "").name.lower()
+    return seconds > _LEAST_SECONDS and cpu_threads() > 1 and is_python
+
+
+def read_one_by_one(
+    files: Sequence[FileRef], monitor: Monitor
+) -> Generator[Header | None, None, None]:
+    """Read headers in this process, in their order.
+
+    A disk may not answer, and a header take long: after a cancel a file is not waited for.
+    """
+    if not monitor.can_be_cancelled:
+        yield from map(read_header, files)
+        return
+    answers: queue.SimpleQueue[Header | BaseException | None] = queue.SimpleQueue()
+    stopped = threading.Event()
+
+    def read() -> None:
+        try:
+            for file in files:
+                if stopped.is_set():
+                    return
+                answers.put(read_header(file))
+        except BaseException as error:  # noqa: BLE001 - raised again below, in the caller's thread
+            answers.put(error)
+
+    threading.Thread(target=read, name="dicom-headers", daemon=True).start()
+    try:
+        for _ in files:
+            answer = _next(answers, monitor.check)
+            if isinstance(answer, BaseException):
+                raise answer
+            yield answer
+    finally:
+        stopped.set()
 
 
 def read_in_helpers(
@@ -74,7 +112,10 @@ def work_in_helpers(
             threads.append(threading.Thread(target=_converse, args=talk, daemon=True))
             threads[-1].start()
         for _ in starts:
-            yield _next(results, check)
+            result = _next(results, check)
+            if isinstance(result, OSError):
+                raise result
+            yield result
     finally:
         for helper in helpers:
             helper.kill()
@@ -94,16 +135,11 @@ def _start() -> subprocess.Popen[bytes]:
     )
 
 
-def _next(
-    results: queue.SimpleQueue[tuple[int, list[Out]] | OSError], check: Callable[[], None]
-) -> tuple[int, list[Out]]:
+def _next(answers: queue.SimpleQueue[Out], check: Callable[[], None]) -> Out:
     while True:
         check()
         with contextlib.suppress(queue.Empty):
-            result = results.get(timeout=_LOOK_SECONDS)
-            if isinstance(result, OSError):
-                raise result
-            return result
+            return answers.get(timeout=_LOOK_SECONDS)
 
 
 def _converse(

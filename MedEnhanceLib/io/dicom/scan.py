@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections import Counter, defaultdict
@@ -12,7 +13,7 @@ from pathlib import Path
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom import archives, helpers
-from MedEnhanceLib.io.dicom.headers import Header, read_header
+from MedEnhanceLib.io.dicom.headers import Header
 from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.sources import FileRef, find_files
 from MedEnhanceLib.progress import Monitor
@@ -113,13 +114,14 @@ def read_headers(files: Sequence[FileRef], monitor: Monitor) -> list[Header | No
     """
     headers: list[Header | None] = []
     began = time.monotonic()
-    for file in files:
-        monitor.progress(len(headers) / len(files), _STAGE)
-        headers.append(read_header(file))
-        if len(headers) == _TRIED:
-            left = (time.monotonic() - began) * (len(files) / _TRIED - 1)
-            if helpers.pays(left) and (rest := _in_helpers(files[_TRIED:], monitor)):
-                return headers + rest
+    with contextlib.closing(helpers.read_one_by_one(files, monitor)) as reading:
+        for header in reading:
+            headers.append(header)
+            monitor.progress(len(headers) / len(files), _STAGE)
+            if len(headers) == _TRIED:
+                left = (time.monotonic() - began) * (len(files) / _TRIED - 1)
+                if helpers.pays(left) and (rest := _in_helpers(files[_TRIED:], monitor)):
+                    return headers + rest
     return headers
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import time
 import tracemalloc
 import zipfile
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicom import is_source, load_dicom
+from MedEnhanceLib.errors import Cancelled, InputError
+from MedEnhanceLib.io.dicom import helpers, is_source, list_series, load_dicom
+from MedEnhanceLib.io.dicom.headers import Header
+from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.progress import Monitor
 from Testing.Library.dicom.images import mr, written
 
@@ -135,3 +138,37 @@ def test_a_zip_of_zeros_is_refused_at_once(tmp_path: Path) -> None:
     assert ".dcm" in message
     assert seconds < 2
     assert most < 50 * MB
+
+
+def test_cancel_does_not_wait_for_a_header(
+    make_series: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_series(np.zeros((3, 4, 5), np.uint16))
+    stop, answered = threading.Event(), threading.Event()
+    read = helpers.read_header
+
+    def stuck(file: FileRef) -> Header | None:
+        stop.set()
+        answered.wait(20)  # as a share on the network that does not answer
+        return read(file)
+
+    monkeypatch.setattr(helpers, "read_header", stuck)
+    began = time.monotonic()
+    try:
+        with pytest.raises(Cancelled):
+            load_dicom(folder, monitor=Monitor(cancel=stop))
+        assert time.monotonic() - began < 2
+    finally:
+        answered.set()
+
+
+def test_what_goes_wrong_in_a_header_comes_out_as_it_is(
+    make_series: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(file: FileRef) -> Header | None:
+        raise KeyError(file.name)
+
+    monkeypatch.setattr(helpers, "read_header", fail)
+    for cancel in (None, lambda: False):
+        with pytest.raises(KeyError):
+            list_series(make_series(np.zeros((2, 4, 5), np.uint16)), Monitor(cancel=cancel))

@@ -339,6 +339,16 @@ def test_helpers_run_nothing_of_the_program_they_help(many: Path, tmp_path: Path
     assert done.stdout.split() == ["run", "300"]
 
 
+@pytest.mark.parametrize("executable", [None, "", "/opt/Viewer/Viewer"])
+def test_a_program_that_embeds_python_is_not_started(
+    monkeypatch: pytest.MonkeyPatch, executable: str | None
+) -> None:
+    monkeypatch.setattr(helpers, "cpu_threads", lambda: 8)
+    assert helpers.pays(60)
+    monkeypatch.setattr(sys, "executable", executable)
+    assert not helpers.pays(60)
+
+
 def test_a_small_folder_starts_no_process(
     make_series: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
