@@ -118,7 +118,7 @@ def _place_in_patient(image: Dataset, place: Place, header: Dataset | None) -> N
     image.ImagePositionPatient = list(place.position)
     image.ImageOrientationPatient = list(grid.orientation)
     image.PixelSpacing = list(grid.spacing)
-    if header is None or not image.get("SliceThickness"):
+    if header is None or not place.on_image or not image.get("SliceThickness"):
         image.SliceThickness = grid.thickness
     if header is None or not place.on_image:
         image.SpacingBetweenSlices = grid.between
@@ -157,8 +157,8 @@ def _put_pixels(
 
 def is_inverted(header: Dataset) -> bool:
     """Whether the lowest values of an image are shown bright."""
-    told = (header.get("PhotometricInterpretation"), header.get("PresentationLUTShape"))
-    return told[0] == "MONOCHROME1" or told[1] == "INVERSE"
+    told = {header.get("PhotometricInterpretation"), header.get("PresentationLUTShape")}
+    return bool(told & {"MONOCHROME1", "INVERSE"})
 
 
 def _tell_unit(image: Dataset, series: Series) -> None:
