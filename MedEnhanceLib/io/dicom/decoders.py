@@ -16,7 +16,7 @@ import numpy as np
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import DependencyError
 from MedEnhanceLib.io.dicom.j2kstream import read_j2k
-from MedEnhanceLib.io.dicom.jpegstream import read_frame_header, verify_codes
+from MedEnhanceLib.io.dicom.jpegstream import read_frame_header, verify_blocks, verify_samples
 from MedEnhanceLib.io.dicom.samples import (
     DamagedError,
     Layout,
@@ -109,9 +109,13 @@ def _decode_jpeg(stream: bytes, layout: Layout, lossy: bool, processes: tuple[in
     _refuse_size(frame.rows, frame.columns, frame.components, layout, "JPEG")
     if not 2 <= frame.precision <= min(16, layout.bits_allocated):
         raise _wrong_bits("JPEG", frame.precision, layout)
-    verify_codes(stream)
+    lossless = frame.process == 0xC3
+    if not lossless:
+        verify_blocks(frame)
     imagecodecs = _imagecodecs("JPEG")
     values = _run(lambda: imagecodecs.jpeg8_decode(stream), layout, "JPEG")
+    if lossless:
+        verify_samples(frame, values)
     return from_unsigned(values, frame.precision, layout, lossy=lossy)
 
 

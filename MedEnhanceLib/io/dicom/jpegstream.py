@@ -1,8 +1,9 @@
 """Walks a JPEG stream by its markers and its codes, without decoding a pixel.
 
 The decoders of JPEG repair what is damaged and go on: a stream that was cut is filled with grey,
-codes that do not exist count as zero. Nobody would notice. So a stream is followed to its end
-here: each code must exist, and the codes must be as many as there are pixels.
+codes that do not exist count as zero. Nobody would notice. So a stream is held against what was
+made of it: each code must exist, and the codes must be as many as there are pixels. Of a lossless
+one, the codes of the decoded numbers must be the very bits that stand there.
 Source: ITU-T T.81 (JPEG), annexes B, F and H; ITU-T T.87 (JPEG-LS), annex C.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any
@@ -17,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.io.dicom.samples import DamagedError
+from MedEnhanceLib.io.dicom.samples import DamagedError, Pixels
 
 _RESTART = re.compile(rb"\xff+([\xd0-\xd7])")
 _MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
@@ -28,20 +30,6 @@ _SOF_LS = 0xF7
 Bytes = npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
-class JpegFrame:
-    """What the markers of a stream say.
-
-    process: the start-of-frame marker, 0xC0 … 0xCF, 0xF7 for JPEG-LS. precision: bits.
-    """
-
-    process: int
-    precision: int
-    rows: int
-    columns: int
-    components: int
-
-
 @dataclass
 class _Scan:
     tables: dict[int, tuple[bytes, bytes]] = field(default_factory=dict)
@@ -50,37 +38,73 @@ class _Scan:
     codes: bytes = b""
 
 
+@dataclass(frozen=True)
+class JpegFrame:
+    """What the markers of a stream say.
+
+    process: the start-of-frame marker, 0xC0 … 0xCF, 0xF7 for JPEG-LS. precision: bits.
+    scan: what verify_blocks and verify_samples need of the codes.
+    """
+
+    process: int
+    precision: int
+    rows: int
+    columns: int
+    components: int
+    scan: _Scan
+
+
 def read_frame_header(stream: bytes) -> JpegFrame:
     """The frame of a JPEG or JPEG-LS stream, all of whose markers are in order up to its end."""
-    return _walk(stream)[0]
+    return _walk(stream)
 
 
-def verify_codes(stream: bytes) -> None:
-    """Follow the Huffman codes of a grey, sequential or lossless stream.
+def verify_blocks(frame: JpegFrame) -> None:
+    """Follow the Huffman codes of a grey, sequential stream.
 
     Raises DamagedError where a code does not exist, or where pixels and codes do not end together.
     """
-    frame, scan = _walk(stream)
-    _verify_scan_header(frame, scan)
-    lossless = frame.process == 0xC3
-    units = frame.rows * frame.columns
-    if not lossless:
-        units = -(-frame.rows // 8) * -(-frame.columns // 8)
-    follow = _follow_samples if lossless else _follow_blocks
-    for part, count in _parts(scan, units):
+    scan = frame.scan
+    _verify_scan_header(frame)
+    blocks = -(-frame.rows // 8) * -(-frame.columns // 8)
+    for part, count in _parts(scan, blocks):
         data = part.replace(b"\xff\x00", b"\xff")
         try:
-            end = follow(data, scan, count)
+            end = _follow_blocks(data, scan, count)
         except IndexError:
             end = len(data) * 8 + 1
         if end < 0:
             raise DamagedError("its JPEG stream holds a code that does not exist")
-        if not 0 <= len(data) * 8 - end < 8:
-            wrong = "codes are missing" if end > len(data) * 8 else "codes are left over"
-            raise DamagedError(f"its JPEG stream is damaged: {wrong} at the last pixel")
+        _verify_end(data, end)
 
 
-def _walk(stream: bytes) -> tuple[JpegFrame, _Scan]:
+def verify_samples(frame: JpegFrame, values: Pixels) -> None:
+    """Code decoded numbers [J, I] again: a lossless stream must hold exactly these bits.
+
+    Raises DamagedError where it does not.
+    """
+    scan = frame.scan
+    _verify_scan_header(frame)
+    rows, columns = values.shape
+    if scan.interval % columns:
+        raise DamagedError("its JPEG stream is divided inside a row")
+    words = _words(scan)
+    top = 0
+    for part, count in _parts(scan, rows * columns):
+        data = part.replace(b"\xff\x00", b"\xff")
+        bottom = top + count // columns
+        _verify_part(data, values[top:bottom], words, frame)
+        top = bottom
+
+
+def _verify_end(data: bytes, end: int) -> None:
+    """The last code must end in the last byte."""
+    if not 0 <= len(data) * 8 - end < 8:
+        wrong = "codes are missing" if end > len(data) * 8 else "codes are left over"
+        raise DamagedError(f"its JPEG stream is damaged: {wrong} at the last pixel")
+
+
+def _walk(stream: bytes) -> JpegFrame:
     if stream[:2] != b"\xff\xd8":
         raise DamagedError("its JPEG stream does not begin as one")
     frame: JpegFrame | None = None
@@ -106,7 +130,7 @@ def _walk(stream: bytes) -> tuple[JpegFrame, _Scan]:
         elif (0xC0 <= marker <= 0xCF and marker not in (0xC8, 0xCC)) or marker == _SOF_LS:
             if frame is not None:
                 raise DamagedError("its JPEG stream holds two frames")
-            frame = _read_frame(marker, body)
+            frame = _read_frame(marker, body, scan)
         elif marker == 0xDA:
             if frame is None or scan.header:
                 raise DamagedError(
@@ -121,14 +145,14 @@ def _walk(stream: bytes) -> tuple[JpegFrame, _Scan]:
         raise DamagedError("its JPEG stream holds no image")
     if stream[at + 2 :].strip(b"\x00\xff"):
         raise DamagedError("its JPEG stream goes on after its end")
-    return frame, scan
+    return frame
 
 
-def _read_frame(marker: int, body: bytes) -> JpegFrame:
+def _read_frame(marker: int, body: bytes, scan: _Scan) -> JpegFrame:
     if len(body) < 6 or len(body) != 6 + 3 * body[5]:
         raise DamagedError("the frame header of its JPEG stream is damaged")
     precision, rows, columns, components = struct.unpack_from(">BHHB", body)
-    return JpegFrame(marker, precision, rows, columns, components)
+    return JpegFrame(marker, precision, rows, columns, components, scan)
 
 
 def _read_tables(body: bytes, tables: dict[int, tuple[bytes, bytes]]) -> None:
@@ -143,7 +167,8 @@ def _read_tables(body: bytes, tables: dict[int, tuple[bytes, bytes]]) -> None:
         at += 17 + len(symbols)
 
 
-def _verify_scan_header(frame: JpegFrame, scan: _Scan) -> None:
+def _verify_scan_header(frame: JpegFrame) -> None:
+    scan = frame.scan
     if len(scan.header) != 6 or scan.header[0] != 1 or frame.components != 1:
         raise DamagedError("the scan of its JPEG stream is not that of one grey frame")
     first, last, shift = scan.header[3:]
@@ -195,18 +220,6 @@ def _at_every_bit(data: bytes, table: npt.NDArray[Any]) -> bytes:
     return found.tobytes()
 
 
-def _follow_samples(data: bytes, scan: _Scan, count: int) -> int:
-    """The bit where `count` lossless differences end; -1 where a code does not exist."""
-    lengths, symbols = _codes(scan, scan.header[2] >> 4)
-    steps = lengths + np.where(symbols < 16, symbols, 0)  # 16 stands for 32768, without more bits
-    step_at = _at_every_bit(data, np.where((symbols < 0) | (symbols > 16), 0, steps))
-    position = 0
-    for _ in repeat(None, count - 1):
-        position += step_at[position]  # stays where it is once there is no such code
-    last = step_at[position]
-    return position + last if last else -1
-
-
 def _follow_blocks(data: bytes, scan: _Scan, count: int) -> int:
     """The bit where `count` blocks of 8×8 coefficients end; -1 where a code does not exist."""
     lengths, sizes = _codes(scan, scan.header[2] >> 4)
@@ -229,3 +242,80 @@ def _follow_blocks(data: bytes, scan: _Scan, count: int) -> int:
         if 64 < done < _END_OF_BLOCK or done >= _NO_CODE:
             return -1
     return position
+
+
+# ------------------------------------------------------------ lossless
+
+
+#: Samples at a time: they stay near the processor, and large images need little memory.
+_AT_ONCE = 1 << 15
+_BIT_LENGTH = np.array([number.bit_length() for number in range((1 << 15) + 1)], np.uint8)
+
+
+def _words(scan: _Scan) -> tuple[Pixels, Pixels]:
+    """For each difference modulo 2¹⁶: the bits that stand for it, and how many; 0 without a code.
+
+    They are a Huffman code of how many bits the difference has, and then those bits.
+    """
+    lengths, symbols = _codes(scan, scan.header[2] >> 4)
+    code, length = np.zeros(17, np.uint64), np.zeros(17, np.uint64)
+    for symbol, at in zip(*np.unique(symbols, return_index=True), strict=True):
+        if 0 <= symbol <= 16:
+            length[symbol] = lengths[at]
+            code[symbol] = at >> (16 - int(lengths[at]))
+    differences = np.arange(1 << 16, dtype=np.uint16).view(np.int16).astype(np.int32)
+    size = _BIT_LENGTH[np.abs(differences)]
+    own = np.where(size < 16, size, 0).astype(np.uint64)  # 32768 needs no bits of its own
+    low = (differences - (differences < 0)) & ((1 << own.astype(np.int32)) - 1)
+    bits = np.where(length[size] > 0, length[size] + own, 0).astype(np.uint64)
+    return code[size] << own | low.astype(np.uint64), bits
+
+
+def _verify_part(
+    data: bytes, values: Pixels, words: tuple[Pixels, Pixels], frame: JpegFrame
+) -> None:
+    # From each byte on, the next 64 bits: more than any word, wherever in the byte it begins.
+    windows: Pixels = np.ndarray((len(data),), ">u8", data + b"\xff" * 8, strides=(1,))
+    position = 0
+    rows = max(1, _AT_ONCE // values.shape[1])
+    for top in range(0, len(values), rows):
+        differences = _differences(values, top, min(top + rows, len(values)), frame).ravel()
+        expected, bits = words[0][differences], words[1][differences]
+        if not bits.all():
+            raise DamagedError("its JPEG stream holds a code that does not exist")
+        ends = position + np.cumsum(bits)
+        position = int(ends[-1])
+        if position > len(data) * 8:
+            raise DamagedError("its JPEG stream is damaged: codes are missing at the last pixel")
+        starts = ends - bits
+        found = windows[starts >> 3].astype(np.uint64) << (starts & 7) >> (64 - bits)
+        if not np.array_equal(found, expected):
+            raise DamagedError("its JPEG stream holds a code that does not exist")
+    _verify_end(data, position)
+
+
+def _differences(values: Pixels, top: int, bottom: int, frame: JpegFrame) -> Pixels:
+    """What is coded of the rows: their numbers less what their neighbours foretell, modulo 2¹⁶."""
+    predictor, shift = frame.scan.header[3], frame.scan.header[5]
+    samples = values[max(top - 1, 0) : bottom].astype(np.int32) >> shift
+    foretold = np.empty_like(samples)
+    # The first row knows only what is left of it, the first column only what is above.
+    foretold[0, 0] = 1 << (frame.precision - shift - 1)
+    foretold[0, 1:] = samples[0, :-1]
+    foretold[1:, 0] = samples[:-1, 0]
+    left, above, corner = samples[1:, :-1], samples[:-1, 1:], samples[:-1, :-1]
+    foretold[1:, 1:] = _PREDICTORS[predictor](left, above, corner)
+    differences = (samples - foretold).astype(np.uint16)
+    return differences[1:] if top else differences
+
+
+#: By number, from left, above and the corner between them (T.81, table H.1).
+_PREDICTORS: dict[int, Callable[[Pixels, Pixels, Pixels], Pixels]] = {
+    1: lambda left, _above, _corner: left,
+    2: lambda _left, above, _corner: above,
+    3: lambda _left, _above, corner: corner,
+    4: lambda left, above, corner: left + above - corner,
+    5: lambda left, above, corner: left + ((above - corner) >> 1),
+    6: lambda left, above, corner: above + ((left - corner) >> 1),
+    7: lambda left, above, _corner: (left + above) >> 1,
+}
