@@ -26,7 +26,7 @@ output is not replaced without `--force`. Ctrl-C stops at the next safe point; a
 | exit status | meaning |
 |---|---|
 | 0 | done |
-| 1 | failed |
+| 1 | failed, or the output is there already |
 | 2 | wrong usage |
 | 3 | bad input |
 | 4 | a package or a model is missing |
@@ -39,7 +39,7 @@ output is not replaced without `--force`. Ctrl-C stops at the next safe point; a
 | `--json` | print one JSON object on stdout |
 | `--debug` | show the traceback of an error |
 | `--force` | replace existing outputs |
-| `--progress`, `--no-progress` | show a progress bar on stderr, or none (default: on a terminal) |
+| `--progress`, `--no-progress` | show a progress bar on stderr, or none (default: on a terminal; elsewhere a line every 10 s) |
 | `--isolated` | run in a process of its own, which can be killed without harm |
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.jobs.files import manifest_path
 from MedEnhanceLib.origin import DicomOrigin
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume
@@ -20,6 +22,7 @@ from MedEnhanceLib.volume import Volume
 _SAME = 2e-3
 #: How far a voxel may lie beside the one of the series, in voxels.
 _NEAR = 0.1
+_LARGEST_MANIFEST = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -101,12 +104,27 @@ def _refuse_unknown_times(volume: Volume, series: Series, name: str) -> None:
 
 
 def _warn_of_another(volume: Volume, series: Series, name: str, monitor: Monitor) -> None:
-    known = volume.origin
-    if known is not None and known.series != series.origin.series:
+    known = volume.origin.series if volume.origin is not None else _series_in_manifest(volume)
+    if known is not None and known != series.origin.series:
+        same = ", of the same study" if volume.origin is not None else ": check that it is right"
         monitor.warn(
-            f"{name} was made from the series {known.series}; {series.name} is another one "
-            f"({series.origin.series}) of the same study"
+            f"{name} was made from the series {known}; {series.name} is another one "
+            f"({series.origin.series}){same}"
         )
+
+
+def _series_in_manifest(volume: Volume) -> str | None:
+    """The series that the manifest beside a volume's file names, as our own commands write it."""
+    if not volume.source:
+        return None
+    path = manifest_path(Path(volume.source))
+    try:
+        told = json.loads(path.read_bytes()) if path.stat().st_size < _LARGEST_MANIFEST else None
+    except (OSError, ValueError):
+        return None
+    dicom = told.get("dicom") if isinstance(told, dict) else None
+    series = dicom.get("series") if isinstance(dicom, dict) else None
+    return series if isinstance(series, str) else None
 
 
 def _turned(volume: Volume, geometry: Geometry) -> Volume | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.jobs.dicom import DicomParams, check_apart, has_images, placed
-from MedEnhanceLib.jobs.like import lay_beside, read_series
+from MedEnhanceLib.jobs.like import lay_beside, name_of, read_series
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume
 
@@ -153,6 +153,11 @@ def write(objects: Objects, folder: Path, params: DicomParams, monitor: Monitor)
     from MedEnhanceLib.io.dicomout import write_objects
 
     template = _template(objects.result, params, monitor.part(0.0, 0.1))
+    if objects.volume is not None and _is_other_kind(objects.volume, template):
+        monitor.warn(
+            f"{name_of(objects.volume)} is {objects.volume.modality}, and the series that it is "
+            f"written beside is {template.modality}: check that it is the one it was made from"
+        )
     roles: list[str] = []
     datasets: list[Dataset] = []
     for role, built in _built(objects, template, params, monitor.part(0.1, 0.6)):
@@ -185,6 +190,10 @@ def _template(source: Volume, params: DicomParams, monitor: Monitor) -> Template
         patient_name=params.patient_name or "",
         study_description=params.study_description or "",
     )
+
+
+def _is_other_kind(volume: Volume, template: Template) -> bool:
+    return bool(template.headers) and volume.modality not in ("OT", template.modality)
 
 
 def _built(

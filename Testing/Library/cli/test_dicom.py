@@ -62,9 +62,27 @@ class TestSeveralSeries:
         assert lines[3].split()[:4] == ["2", "CT", "axial", "12×10×3"]
         assert "--series N" in ran.out
 
-    def test_each_warning_is_said_once(self, run: Run, two: Path) -> None:
+    def test_what_the_table_tells_is_no_warning_besides(self, run: Run, two: Path) -> None:
         (two / "torn.dcm").write_bytes(b"\0" * 200)
-        assert run("inspect", two).err.count("torn.dcm") == 1
+        ran = run("inspect", two)
+        assert "torn.dcm" in ran.out
+        assert ran.err == ""
+
+    def test_several_series_are_told_by_the_error_alone(
+        self, run: Run, two: Path, tmp_path: Path
+    ) -> None:
+        plan = next((two / "ct").iterdir())
+        dataset = dcmread(plan)
+        dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.481.3"
+        dataset.SOPInstanceUID = dataset.SeriesInstanceUID = "1.2.3.8"
+        dataset.Modality = "RTSTRUCT"
+        dataset.save_as(two / "plan.dcm")
+        ran = run("convert", two, tmp_path / "out.nrrd")
+        assert ran.status == 3
+        assert ran.err.startswith("error: ")
+        assert "left out" not in ran.err
+        alone = run("convert", two / "ct", tmp_path / "out.nrrd")
+        assert alone.status == 0
 
     def test_a_file_that_is_no_dicom_has_no_series(
         self, run: Run, scan: Path, tmp_path: Path
@@ -220,6 +238,26 @@ class TestOut:
         )  # fmt: skip
         assert ran.status == 0, ran.err
         assert io.load(tmp_path / "out").is_equal(io.load(two, series="1"))
+
+    def test_another_series_than_the_manifest_names_is_doubted(
+        self, run: Run, two: Path, tmp_path: Path
+    ) -> None:
+        assert run("convert", two, tmp_path / "ct.nii.gz", "--series", "2").status == 0
+        ran = run(
+            "convert", tmp_path / "ct.nii.gz", tmp_path / "out", "--dicom", "--like", two,
+            "--like-series", "1", "--modality", "CT",
+        )  # fmt: skip
+        assert ran.status == 0, ran.err
+        assert "was made from the series 1.2.3.2" in ran.err
+        assert "ct.nii.gz is CT" in ran.err
+        assert "written beside is MR" in ran.err
+        (tmp_path / "ct.nii.gz.json").write_text("[")  # no matter what lies there
+        ran = run(
+            "convert", tmp_path / "ct.nii.gz", tmp_path / "out2", "--dicom", "--like", two,
+            "--like-series", "2",
+        )  # fmt: skip
+        assert ran.status == 0, ran.err
+        assert "warning" not in ran.err
 
     def test_what_never_was_dicom_needs_a_patient(
         self, run: Run, scan: Path, tmp_path: Path
