@@ -38,6 +38,11 @@ def add_parser(subparsers: Subparsers) -> None:
         "them; times of day stay",
     )
     parser.add_argument(
+        "--keep-characteristics",
+        action="store_true",
+        help="keep sex, age, size and weight; SUV of PET needs the weight, and --keep-intervals",
+    )
+    parser.add_argument(
         "--patient-id",
         metavar="ID",
         help="what the one patient of INPUT is called (default: ANON-0001, …)",
@@ -60,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
         "output": args.output,
         "mapping": args.mapping,
         "keep_intervals": args.keep_intervals,
+        "keep_characteristics": args.keep_characteristics,
         "patient_id": args.patient_id,
         "prefix": args.prefix,
         "allow_burned_in": args.allow_burned_in,

@@ -17,7 +17,7 @@ class DeidentifyParams:
     """input: DICOM in a folder, zip, DICOMDIR, list or file. output: a folder, new or empty.
 
     mapping: the secret file that keeps a cohort consistent. keep_intervals: move dates instead of
-    removing them. patient_id: of the only patient in the input; prefix: of numbered ones.
+    removing them. keep_characteristics: keep sex, age, size and weight. patient_id: of the only patient in the input; prefix: of numbered ones.
     allow_burned_in: write images that carry text too. overwrite: add to a folder that is not empty.
     """
 
@@ -25,6 +25,7 @@ class DeidentifyParams:
     output: str
     mapping: str | None = None
     keep_intervals: bool = False
+    keep_characteristics: bool = False
     patient_id: str | None = None
     prefix: str | None = None
     allow_burned_in: bool = False
@@ -50,6 +51,7 @@ def run_deidentify(params: DeidentifyParams, monitor: Monitor) -> Result:
         output,
         mapping=params.mapping,
         keep_intervals=params.keep_intervals,
+        keep_characteristics=params.keep_characteristics,
         patient_id=params.patient_id,
         prefix=params.prefix or PREFIX,
         allow_burned_in=params.allow_burned_in,
@@ -64,6 +66,7 @@ def run_deidentify(params: DeidentifyParams, monitor: Monitor) -> Result:
         began=began,
         config={
             "keep_intervals": params.keep_intervals,
+            "keep_characteristics": params.keep_characteristics,
             "allow_burned_in": params.allow_burned_in,
             "with_mapping": params.mapping is not None,
         },

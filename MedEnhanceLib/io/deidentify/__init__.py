@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from MedEnhanceLib.io.deidentify.clean import Change, Deidentifier
+from MedEnhanceLib.io.deidentify.change import Change
+from MedEnhanceLib.io.deidentify.clean import Deidentifier
 from MedEnhanceLib.io.deidentify.cohort import deidentify
 from MedEnhanceLib.io.deidentify.patients import Patients
 from MedEnhanceLib.io.deidentify.report import Report

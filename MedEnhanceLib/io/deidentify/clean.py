@@ -7,13 +7,13 @@ import re
 import secrets
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError
 from MedEnhanceLib.io.deidentify import keyed, risks
+from MedEnhanceLib.io.deidentify.change import Change
 from MedEnhanceLib.io.deidentify.identities import Identities, is_telling
 from MedEnhanceLib.io.deidentify.kept import (
     NEVER_VOID,
@@ -24,6 +24,7 @@ from MedEnhanceLib.io.deidentify.kept import (
 )
 from MedEnhanceLib.io.deidentify.notice import own_words
 from MedEnhanceLib.io.deidentify.patients import Patients, person_of
+from MedEnhanceLib.io.deidentify.pixels import tidy_pixels
 from MedEnhanceLib.io.deidentify.table import Action, Rule, table
 from MedEnhanceLib.io.deidentify.values import (
     TEXT_VRS,
@@ -77,21 +78,6 @@ _AGE = 0x00101010
 _NAMED = {0x00100010, 0x00100020}
 
 
-@dataclass(frozen=True, order=True)
-class Change:
-    """What was done with an attribute in one object, never with which value.
-
-    tag: "(0010,0010)", or "(gggg,eeee)" for all private elements together. name: its keyword.
-    action: "removed", "emptied", "replaced", "UID replaced", "date moved", "removed: not
-    readable", "emptied: repeats a removed value", … count: how often, at whatever depth.
-    """
-
-    tag: str
-    name: str
-    action: str
-    count: int = 1
-
-
 class Deidentifier:
     """Takes out of datasets what PS3.15's Basic Profile names; one object for a whole cohort.
 
@@ -140,6 +126,8 @@ class Deidentifier:
         """
         try:
             cleaned = copy.deepcopy(dataset)
+            with silence():
+                tidied = tidy_pixels(cleaned)
             changes, _ = self.clean(cleaned)
         except MedEnhanceError:
             raise
@@ -148,7 +136,7 @@ class Deidentifier:
                 f"the dataset cannot be de-identified ({type(cause).__name__})",
                 "It is damaged: export it again.",
             ) from None
-        return cleaned, changes
+        return cleaned, [*changes, *tidied]
 
     def clean(self, dataset: Dataset) -> tuple[list[Change], Identities]:
         """The same in place; also the removed values, to look for them in what was written."""

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError, OutputError
-from MedEnhanceLib.io.atomic import flush_folder, output_error
+from MedEnhanceLib.io.atomic import output_error
 from MedEnhanceLib.io.deidentify.clean import Deidentifier
 from MedEnhanceLib.io.deidentify.files import Found, Outcome, look, treat
-from MedEnhanceLib.io.deidentify.mapping import check_place, read_mapping, write_mapping
+from MedEnhanceLib.io.deidentify.mapping import check_place, mapping_in_place, read_mapping
 from MedEnhanceLib.io.deidentify.patients import PREFIX, Patients, Person, check_pseudonym
 from MedEnhanceLib.io.deidentify.report import Report
 from MedEnhanceLib.io.dicom.helpers import work_in_helpers
 from MedEnhanceLib.io.dicom.sources import FileRef, find_files
+from MedEnhanceLib.io.staging import holds, staging_for
 from MedEnhanceLib.machine import cpu_threads
 from MedEnhanceLib.progress import Monitor
 
@@ -38,6 +36,7 @@ def deidentify(
     keep_intervals: bool = False,
     patient_id: str | None = None,
     prefix: str = PREFIX,
+    keep_characteristics: bool = False,
     allow_burned_in: bool = False,
     overwrite: bool = False,
     monitor: Monitor | None = None,
@@ -64,23 +63,22 @@ def deidentify(
     by = Deidentifier(
         kept.secret,
         keep_intervals=keep_intervals,
+        keep_characteristics=keep_characteristics,
         patients=patients,
         allow_burned_in=allow_burned_in,
     )
     found = _look_through(find_files(source, monitor), monitor.part(0.0, 0.2))
     found, pseudonyms = _name_patients(found, patients, patient_id)
-    with _staging(target) as staging:
+    with staging_for(target, monitor) as staging:
         outcomes = [_left(one) for one in found if one.status != "written"]
-        outcomes += _treat_all(found, by, staging, monitor.part(0.2, 0.95))
+        outcomes += _treat_all(found, by, staging.new, monitor.part(0.2, 0.95))
         report = Report(tuple(sorted(outcomes, key=lambda one: one.source)), by, source, target)
         if not report.count("written"):
             raise _nothing(source, report)
-        if secret_file is not None:
-            # Before the images: one that nobody can match any more is worse than one too few.
-            kept.patients = patients.known
-            write_mapping(secret_file, kept)
         monitor.progress(0.97, "moving files into place")
-        _move_in(staging, target, overwrite)
+        kept.patients = patients.known
+        with mapping_in_place(secret_file, kept):
+            staging.move_in(_making_room(staging.new, target) if overwrite else ())
     for warning in [*patients.doubts(pseudonyms), *report.warnings()]:
         monitor.warn(warning)
     return report
@@ -97,7 +95,7 @@ def _check_target(source: Path, target: Path, overwrite: bool) -> None:
             f"{target} and the input lie in each other",
             "Name a folder apart, so that originals and results never mix.",
         )
-    if target.is_dir() and any(target.iterdir()) and not overwrite:
+    if target.is_dir() and holds(target) and not overwrite:
         raise OutputError(
             f"{target} is not empty",
             "Name a new folder, or allow that this one is added to (--force, overwrite=True).",
@@ -205,36 +203,10 @@ def _spread(
     return [answers[index] for index in range(len(files))]
 
 
-@contextmanager
-def _staging(target: Path) -> Iterator[Path]:
-    """A folder beside the target, for the user alone, gone at the end whatever happens."""
-    staging = target.parent / f".medenhance-{secrets.token_hex(8)}"
-    try:
-        staging.mkdir()
-    except OSError as cause:
-        raise output_error(target, cause) from cause
-    try:
-        yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _move_in(staging: Path, target: Path, overwrite: bool) -> None:
-    try:
-        if target.is_dir() and not any(target.iterdir()):
-            target.rmdir()
-        if not target.exists():
-            staging.rename(target)
-            flush_folder(target.parent)
-            return
-        if not overwrite:
-            raise OutputError(f"{target} was filled by somebody else meanwhile", "Run it again.")
-        for file in sorted(staging.rglob("*.dcm")):
-            place = target / file.relative_to(staging)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            file.replace(place)
-    except OSError as cause:
-        raise output_error(target, cause) from cause
+def _making_room(new: Path, target: Path) -> list[Path]:
+    """The files of an earlier run that the same objects are written to again."""
+    places = (target / file.relative_to(new) for file in sorted(new.rglob("*.dcm")))
+    return [place for place in places if place.is_file()]
 
 
 def _nothing(source: Path, report: Report) -> InputError:

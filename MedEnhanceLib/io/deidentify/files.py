@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 from MedEnhanceLib.errors import InputError, MedEnhanceError
 from MedEnhanceLib.io.deidentify import risks
-from MedEnhanceLib.io.deidentify.clean import Change, Deidentifier, UnfitError
+from MedEnhanceLib.io.deidentify.change import Change
+from MedEnhanceLib.io.deidentify.clean import Deidentifier, UnfitError
 from MedEnhanceLib.io.deidentify.identities import Identities
 from MedEnhanceLib.io.deidentify.leaks import find_leak
 from MedEnhanceLib.io.deidentify.patients import NOBODY, Person, person_of
@@ -216,13 +217,15 @@ def _head_bytes(path: Path, read: Dataset) -> bytes:
     """All bytes before the pixels, inflated where the file is deflated."""
     import pydicom
 
-    data = path.read_bytes()
     if getattr(read.file_meta.TransferSyntaxUID, "is_deflated", False):
         with path.open("rb") as stream:
             pydicom.filereader.read_preamble(stream, force=False)
             pydicom.filereader._read_file_meta_info(stream)
             start = stream.tell()
-        return data[:start] + zlib.decompress(data[start:], -zlib.MAX_WBITS)
+            stream.seek(0)
+            return stream.read(start) + zlib.decompress(stream.read(), -zlib.MAX_WBITS)
     with path.open("rb") as stream:
         pydicom.dcmread(stream, stop_before_pixels=True)
-        return data[: stream.tell()]
+        length = stream.tell()
+        stream.seek(0)
+        return stream.read(length)

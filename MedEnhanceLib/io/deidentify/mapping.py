@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,27 @@ def check_place(path: Path | None, folder_out: Path) -> None:
         raise OutputError(f"{path} is no file", "Name a file for the mapping.")
 
 
+@contextlib.contextmanager
+def mapping_in_place(path: Path | None, mapping: Mapping) -> Iterator[None]:
+    """Write it for as long as what it tells of comes into being; where that fails, undo it.
+
+    It is there before the images: one that nobody can match any more is worse than one too few.
+    """
+    if path is None:
+        yield
+        return
+    before = mapping.read
+    write_mapping(path, mapping)
+    try:
+        yield
+    except BaseException:
+        if before is None:
+            path.unlink(missing_ok=True)
+        else:
+            _write(path, before)
+        raise
+
+
 def write_mapping(path: Path, mapping: Mapping) -> None:
     """Save it, readable by its owner alone; OutputError where another run changed it meanwhile."""
     now = path.read_text(encoding="utf-8") if path.exists() else None
@@ -90,10 +113,14 @@ def write_mapping(path: Path, mapping: Mapping) -> None:
         ],
     }
     text = json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
+    _write(path, text)
+    mapping.read = text
+
+
+def _write(path: Path, text: str) -> None:
     with atomic_write(path, overwrite=True) as temporary:
         temporary.chmod(0o600)  # before anything secret is in it
         temporary.write_text(text, encoding="utf-8")
-    mapping.read = text
 
 
 def _checked(fields: Any, text: str, path: Path) -> Mapping:

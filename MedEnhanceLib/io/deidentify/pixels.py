@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.deidentify.clean import Change
+from MedEnhanceLib.io.deidentify.change import Change
+from MedEnhanceLib.io.deidentify.streams import without_words
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -18,14 +19,16 @@ _BIT_POSITION = 0x0102
 
 
 def tidy_pixels(dataset: Dataset) -> list[Change]:
-    """Cut off what follows uncompressed pixels, and clear overlays drawn into their high bits.
+    """Cut out what is no pixel: bytes behind them, comments in compressed ones, overlays in bits.
 
     Raises InputError where there are fewer pixels than the header says.
     """
     stored = dataset.get("PixelData")
-    syntax = dataset.file_meta.get("TransferSyntaxUID")
-    if stored is None or syntax is None or syntax.is_encapsulated:
+    if stored is None:
         return []
+    syntax = getattr(dataset, "file_meta", {}).get("TransferSyntaxUID")
+    if syntax is not None and syntax.is_encapsulated:
+        return _tidy_frames(dataset, str(syntax))
     changes = []
     length = _expected(dataset)
     if len(stored) < length:
@@ -41,6 +44,41 @@ def tidy_pixels(dataset: Dataset) -> list[Change]:
         dataset["PixelData"].value = _without_high_bits(dataset, length)
         changes.append(Change(_TAG, _NAME, "overlay in unused bits removed"))
     return changes
+
+
+def _tidy_frames(dataset: Dataset, syntax: str) -> list[Change]:
+    """The same frames without words in them, one fragment each where any had some."""
+    from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
+
+    value: bytes = dataset.PixelData
+    count = int(dataset.get("NumberOfFrames") or 1)
+    frames, cleaned = [], []
+    try:
+        for frame in generate_frames(value, number_of_frames=count):
+            frames.append(frame)
+            cleaned.append(without_words(frame, syntax))
+    except ValueError as cause:
+        raise InputError(
+            "damaged: its compressed frames cannot be told apart", "Copy or export it again."
+        ) from cause
+    if len(frames) != count:
+        raise InputError(
+            f"damaged: {len(frames)} compressed frames where the header says {count}",
+            "Copy or export the file again.",
+        )
+    if all(_bare(one) == _bare(other) for one, other in zip(frames, cleaned, strict=True)):
+        return []
+    if "ExtendedOffsetTable" in dataset:
+        value, offsets, lengths = encapsulate_extended(cleaned)
+        dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths = offsets, lengths
+    else:
+        value = encapsulate(cleaned)
+    dataset["PixelData"].value = value
+    return [Change(_TAG, _NAME, "comments in compressed frames removed")]
+
+
+def _bare(frame: bytes) -> bytes:
+    return frame.rstrip(b"\0")
 
 
 def _expected(dataset: Dataset) -> int:

@@ -69,6 +69,7 @@ class Report:
             "profile": "PS3.15 Basic Application Level Confidentiality Profile",
             "edition": self.by.table.edition,
             "dates": "moved" if self.by.keep_intervals else "removed",
+            "characteristics": "kept" if self.by.keep_characteristics else "removed",
             "written": self.count("written"),
             "left_out": self.count("left out"),
             "failed": self.count("failed"),

@@ -297,3 +297,53 @@ def errors(path: Path) -> set[str]:
     done = subprocess.run(["dciodvfy", "-new", str(path)], capture_output=True, check=False)
     lines = (done.stdout + done.stderr).decode("utf-8", "replace").splitlines()
     return {line.rpartition("<")[0] for line in lines if line.startswith("Error")}
+
+
+def test_adding_to_a_folder_is_all_or_nothing(
+    make_series: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, mapping, out = make_series(STORED, **WHO), tmp_path / "secret.json", tmp_path / "out"
+    deidentify(folder, out, mapping=mapping)
+    (out / "mine").write_text("mine")
+    before, told = contents(out), mapping.read_text()
+    make_series(STORED, folder=folder / "more", uid="1.2.3.9", PatientID="H-2", PatientName="B")
+    replace, moved = Path.rename, []
+
+    def fail_late(self: Path, target: Path) -> Path:
+        moved.append(self.name)
+        if self.suffix == ".dcm" and len(moved) == 6:
+            raise OSError(28, "No space left on device")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_late)
+    with pytest.raises(OutputError, match="no space left"):
+        deidentify(folder, out, mapping=mapping, overwrite=True)
+    assert len(moved) > 6
+    assert contents(out) == before
+    assert mapping.read_text() == told
+    monkeypatch.undo()
+    deidentify(folder, out, mapping=mapping, overwrite=True)
+    assert len(outputs(out)) == 6
+    assert (out / "mine").exists()
+    assert "H-2" in mapping.read_text()
+
+
+def test_what_is_prepared_is_for_the_user_alone(make_series: Make, tmp_path: Path) -> None:
+    folder, modes = make_series(STORED), set()
+
+    def look(event: Event) -> None:
+        modes.update(path.stat().st_mode & 0o777 for path in tmp_path.glob(".medenhance-*"))
+
+    deidentify(folder, tmp_path / "out", monitor=Monitor(look))
+    assert modes == {0o700}
+
+
+def test_pet_keeps_its_uptake_where_body_and_times_are_kept(
+    make_series: Make, tmp_path: Path
+) -> None:
+    folder = make_series(STORED, PatientWeight="70", PatientAge="061Y", SeriesTime="101112")
+    assert main(["deidentify", str(folder), str(tmp_path / "out"), "--keep-intervals",
+                 "--keep-characteristics"]) == 0  # fmt: skip
+    (read, *_) = outputs(tmp_path / "out").values()
+    assert (read.PatientWeight, read.PatientAge, read.SeriesTime) == (70, "061Y", "101112")
+    assert json.loads((tmp_path / "out.json").read_text())["config"]["keep_characteristics"]
