@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from MedEnhanceLib.io.dicom.slices import Slice, Slices
 
-#: Relative: echo times that differ by less are one echo.
-_SAME_ECHO = 0.01
+#: Relative: echo and inversion times, and flip angles, that differ by less are the same.
+_SAME_VALUE = 0.01
+#: So many places or more, each with a value of its own, are counted by it: it tells no kind.
+_FEWEST_COUNTED = 4
 #: Words of ImageType that tell what is shown; the others tell how it came about.
 _SHOWN = frozenset((
     "M", "P", "R", "I", "MAGNITUDE", "PHASE", "REAL", "IMAGINARY", "MIXED", "PHASE MAP",
@@ -25,7 +27,8 @@ _SHOWN = frozenset((
 #: Of a diffusion gradient, as `multiframe` tells it.
 _DIRECTION = "direction"
 #: Settings of which a measurement takes several on purpose.
-_SERIES_OF = ("inversion time", "flip angle", _DIRECTION)
+_MEASURED = ("inversion time", "flip angle")
+_SERIES_OF = (*_MEASURED, _DIRECTION)
 #: What an axis of frames is called that follow each other in time.
 TIME = "time"
 
@@ -53,7 +56,9 @@ class Attribute:
 
     def mixes(self, slices: Slices, groups: Mapping[str, Slices]) -> bool:
         """Whether slices of one stack are of several kinds."""
-        return len(groups) > 1 and (self.is_strict or len(groups) <= len(slices) / 2)
+        if self.is_strict:
+            return len(groups) > 1
+        return len(groups.keys() - {""}) > 1 and len(groups) < len(slices)
 
 
 def _shown(one: Slice) -> str:
@@ -120,20 +125,34 @@ def _setting(name: str) -> Attribute:
     )
 
 
-def with_echoes(slices: Slices) -> tuple[Slice, ...]:
-    """`echo` is EchoNumbers where they differ, else EchoTime where that does."""
-    if len({one.echo for one in slices}) > 1 or len({one.echo_ms for one in slices}) < 2:
+def with_kinds(slices: Slices) -> tuple[Slice, ...]:
+    """The slices with nearly equal times as one, and EchoTime as `echo` where that must tell."""
+    by_time = len({one.echo for one in slices}) == 1
+    echoes = _merged({one.echo_ms for one in slices}) if by_time else {}
+    series = [pair for one in slices for pair in one.settings if pair[0] in _MEASURED]
+    merged = {name: _merged({v for n, v in series if n == name}) for name in _MEASURED}
+    several = len(set(echoes.values())) > 1
+    if not several and all(new == old for each in merged.values() for old, new in each.items()):
         return tuple(slices)
-    times = sorted({float(one.echo_ms) for one in slices if _is_number(one.echo_ms)})
-    firsts: dict[float, float] = {}
-    for time in times:
-        first = next(reversed(firsts.values()), None)
-        same = first is not None and time - first <= _SAME_ECHO * abs(first)
-        firsts[time] = first if same and first is not None else time
     return tuple(
-        replace(one, echo=f"{firsts[float(one.echo_ms)]:g} ms" if _is_number(one.echo_ms) else "")
+        replace(
+            one,
+            echo=f"{echoes[one.echo_ms]} ms" if several and one.echo_ms else one.echo,
+            settings=tuple((n, merged[n][v] if n in merged else v) for n, v in one.settings),
+        )
         for one in slices
     )
+
+
+def _merged(told: Iterable[str]) -> dict[str, str]:
+    """Each value → the lowest of those that are nearly equal."""
+    merged = {value: value for value in told if not _is_number(value)}
+    first = np.inf
+    for number, value in sorted((float(value), value) for value in told if _is_number(value)):
+        if not 0 <= number - first <= _SAME_VALUE * abs(first):
+            first = number
+        merged[value] = f"{first:g}"
+    return merged
 
 
 def _is_number(told: str) -> bool:
@@ -183,8 +202,20 @@ def are_of_one_kind(
         values = [{attribute.value(one) for one in frame} for frame in frames]
         if attribute is axis or not (attribute.is_contrast or attribute.is_moment):
             continue
+        if _counts(attribute, frames):
+            continue
         if any(len(value) > 1 for value in values):
             return False
         if attribute.is_contrast and not attribute.may_vary and len(set.union(*values)) > 1:
             return False
     return True
+
+
+def _counts(attribute: Attribute, frames: Sequence[Slices]) -> bool:
+    """Whether it only counts: slices, the same way in each frame, or all images of the series."""
+    rows = [[attribute.value(one) for one in frame] for frame in frames]
+    if attribute.is_strict or len(rows[0]) < _FEWEST_COUNTED:
+        return False
+    everything = [value for row in rows for value in row]
+    counts_slices = len(set(rows[0])) == len(rows[0]) and all(row == rows[0] for row in rows)
+    return counts_slices or len(set(everything)) == len(everything)

@@ -22,11 +22,11 @@ from MedEnhanceLib.io.dicom.contrast import (
     attributes_of,
     groups_by,
     named_groups,
-    with_echoes,
+    with_kinds,
 )
 from MedEnhanceLib.io.dicom.scan import named
 from MedEnhanceLib.io.dicom.slices import Slice, Slices
-from MedEnhanceLib.io.dicom.timing import across_midnight, interval_s, ranked
+from MedEnhanceLib.io.dicom.timing import across_midnight, interleave, interval_s, ranked
 
 #: Slices closer than that, or than a hundredth of the usual distance, lie at one place.
 _SAME_PLACE_MM = 0.01
@@ -74,7 +74,7 @@ def divided(slices: Slices) -> list[Part]:
     """
     if any(not (one.position and one.orientation) for one in slices):
         return [Part((tuple(slices),))]
-    slices = with_echoes(across_midnight(slices))
+    slices = with_kinds(across_midnight(slices))
     places = _Places(slices)
     attributes = attributes_of(slices)
     if not places.collide(slices):
@@ -203,7 +203,7 @@ def _framed(slices: Slices, places: _Places, attributes: Sequence[Attribute]) ->
         if not attribute.makes_frames:
             continue
         frames = list(groups_by(slices, attribute).values())
-        if _are_frames(frames, places):
+        if _are_frames(frames, places) and not (attribute is ACQUISITION and interleave(frames)):
             part = _as_frames([_in_place(frame, places) for frame in frames], attribute, attributes)
             if part:
                 return part

@@ -66,6 +66,18 @@ def _follow_each_other(frames: Frames, moment: Moment) -> bool:
     return all(end < begin for end, begin in zip(ends, begins[1:], strict=False))
 
 
+def interleave(frames: Frames) -> bool:
+    """Whether the clock says that one frame was taken while another was: they may be mixed up.
+
+    Where it does not tell for every slice, or tells one moment for all, nothing speaks for that.
+    """
+    times = [[one.time_s for one in frame] for frame in frames]
+    if any(None in row for row in times) or len({time for row in times for time in row}) == 1:
+        return False
+    ordered = sorted(frames, key=lambda frame: _begin(frame, _time_s))
+    return not _follow_each_other(ordered, _time_s)
+
+
 def interval_s(frames: Frames) -> float | None:
     """Seconds from frame to frame; None where that is not told, or they are not evenly apart.
 

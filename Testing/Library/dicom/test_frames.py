@@ -164,6 +164,45 @@ def test_places_scanned_one_after_the_other_give_no_frames_by_time(make: MakeRow
         load(folder)
 
 
+def test_acquisitions_that_interleave_in_time_are_listed_apart(make: MakeRows) -> None:
+    """Place by place, each with two acquisitions: who knows which phase the first of each saw."""
+    folder = make(
+        (turn, z, {"AcquisitionNumber": turn, **time(f"12{int(z):02d}{turn:02d}")})
+        for z in PLACES
+        for turn in (1, 2)
+    )
+    assert parts(folder) == {"acquisition 1": "5×4×3", "acquisition 2": "5×4×3"}
+
+
+@pytest.mark.parametrize(
+    "counted",
+    [
+        lambda t, k: {"InversionTime": 100.0 * (k + 1)},
+        lambda t, k: {"TemporalPositionIdentifier": 5 * t + k + 1},
+    ],
+)
+def test_what_counts_slices_does_not_keep_frames_apart(
+    make: MakeRows, counted: Callable[[int, int], dict[str, Any]]
+) -> None:
+    folder = make(
+        (t, 2.0 * k, {"TriggerTime": 40.0 * t, **counted(t, k)}) for t in range(2) for k in range(5)
+    )
+    assert values(folder) == [[0] * 5, [1] * 5]
+
+
+def test_a_setting_that_one_slice_does_not_tell_does_not_divide(make: MakeRows) -> None:
+    folder = make((k, 2.0 * k, {"KVP": None if k == 2 else "120"}) for k in range(5))
+    assert values(folder) == [0, 1, 2, 3, 4]
+
+
+def test_values_that_are_nearly_equal_are_one(make: MakeRows) -> None:
+    folder = make(
+        (k, 2.0 * k, {"InversionTime": 2500 + k % 2, "FlipAngle": 90 - 0.1 * (k % 3)})
+        for k in range(6)
+    )
+    assert values(folder) == [0, 1, 2, 3, 4, 5]
+
+
 @pytest.mark.parametrize(
     ("element", "two", "names"),
     [
