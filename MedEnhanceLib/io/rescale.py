@@ -30,10 +30,38 @@ def rescale_slices(
         return np.stack([part.astype(stored, copy=False) for part in slices])
     dtype = _target_type(stored, slices, slopes, intercepts)
     result = np.empty((len(slices), *slices[0].shape), dtype)
-    wide = np.int64 if dtype.kind in "iu" else np.float64
-    for index, (part, slope, shift) in enumerate(zip(slices, slopes, intercepts, strict=True)):
-        result[index] = part.astype(wide) * wide(slope) + wide(shift)
+    wide = np.empty(slices[0].shape) if dtype.kind == "f" else None
+    for part, slope, shift, out in zip(slices, slopes, intercepts, result, strict=True):
+        if wide is None:
+            _scale_whole(part, slope, shift, out)
+        else:  # in float64, rounded once
+            wide[...] = part
+            wide *= slope
+            wide += shift
+            out[...] = wide
     return result
+
+
+def _scale_whole(
+    stored: npt.NDArray[Any], slope: float, shift: float, out: npt.NDArray[Any]
+) -> None:
+    """In the type of the result: what goes beyond it on the way comes back.
+
+    Integers count in circles, and the ends are known to fit.
+    """
+    added = stored
+    if slope != 1:
+        added = np.multiply(stored, _wrapped(slope, out.dtype), out=out, **_in_type_of(out))
+    np.add(added, _wrapped(shift, out.dtype), out=out, **_in_type_of(out))
+
+
+def _in_type_of(out: npt.NDArray[Any]) -> dict[str, Any]:
+    return {"dtype": out.dtype, "casting": "unsafe"}
+
+
+def _wrapped(number: float, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    mask = (1 << 8 * dtype.itemsize) - 1
+    return np.array(int(number) & mask, f"u{dtype.itemsize}").astype(dtype)
 
 
 def _target_type(
