@@ -115,7 +115,8 @@ class Derivation:
         codes = list(_CODES_OF_ACTIONS.get(self.action, (_PROCESSING,)))
         if self.lossy:
             codes.append(_LOSSY)
-        if any("resampled" in step.lower() for step in (*self.history, self.description)):
+        steps = " ".join((*self.history, self.description)).lower()
+        if "resampled" in steps or "moved slices" in steps:
             codes.append(_RESAMPLING)
         return list(dict.fromkeys(codes))
 
@@ -162,7 +163,7 @@ def processing_code() -> Dataset:
 
 def without_files(text: str) -> str:
     """A step of a history without the names of files, which are often those of patients."""
-    return " ".join(_FILE_NAMES.sub(" ", text).split())
+    return re.sub(r" ([;,.)])", r"\1", " ".join(_FILE_NAMES.sub(" ", text).split()))
 
 
 def model_text(model: Mapping[str, str]) -> str:

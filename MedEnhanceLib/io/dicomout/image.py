@@ -118,7 +118,7 @@ def _place_in_patient(image: Dataset, place: Place, header: Dataset | None) -> N
     image.ImagePositionPatient = list(place.position)
     image.ImageOrientationPatient = list(grid.orientation)
     image.PixelSpacing = list(grid.spacing)
-    if header is None or not place.on_image or not image.get("SliceThickness"):
+    if header is None or place.is_resampled or not image.get("SliceThickness"):
         image.SliceThickness = grid.thickness
     if header is None or not place.on_image:
         image.SpacingBetweenSlices = grid.between

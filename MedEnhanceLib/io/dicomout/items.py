@@ -19,6 +19,7 @@ UNIT_CODES = {
     "Bq/ml": ("Bq/ml", "Becquerels/milliliter"),
     "counts": ("{counts}", "Counts"),
     "Gy": ("Gy", "Gy"),
+    "relative": ("{ratio}", "ratio"),
 }
 
 

@@ -23,7 +23,8 @@ class Place:
 
     slice_: [J, I]. header: of the image behind it, or of the nearest, or what all images say alike
     where they lie across it. on_image: whether there is one that it lies on, voxel on voxel.
-    references: the image behind it, or those around it.
+    references: the image behind it, or those around it. is_resampled: whether some slice of the
+    volume was made of several images.
     """
 
     frame: int
@@ -33,6 +34,7 @@ class Place:
     header: Dataset | None
     on_image: bool
     references: tuple[Reference, ...]
+    is_resampled: bool
 
 
 def find_places(volume: Volume, template: Template) -> list[Place]:
@@ -41,6 +43,7 @@ def find_places(volume: Volume, template: Template) -> list[Place]:
     for number, frame in enumerate(volume.frames()):
         grid = lay_out(frame, _of_frame(template, volume, number))
         around = around_slices(grid.planes, frame.geometry, frame.shape)
+        made = [not one and len(near) > 1 for one, near in zip(grid.behind, around, strict=True)]
         common = None
         if grid.planes and not are_parallel(grid.planes, frame.geometry):
             common = _said_by_all([plane.header for plane in grid.planes])
@@ -56,6 +59,7 @@ def find_places(volume: Volume, template: Template) -> list[Place]:
                     header=nearest if behind or common is None else common,
                     on_image=bool(behind),
                     references=_in_order([plane.reference for plane in found], grid),
+                    is_resampled=any(made),
                 )
             )
     return places

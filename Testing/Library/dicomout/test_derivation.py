@@ -104,6 +104,7 @@ def test_names_of_files_are_not_told(step: str) -> None:
         (Derivation("decompressed", lossy=(Lossy("ucv", 2),)), ["113040"]),
         (Derivation("enhanced", history=("resampled to 1 mm",)), ["110001", "113085"]),
         (Derivation("converted"), []),
+        (Derivation("converted", history=("moved slices inside their planes",)), ["113085"]),
     ],
 )
 def test_codes_tell_the_kind_of_derivation(derivation: Derivation, expected: list[str]) -> None:

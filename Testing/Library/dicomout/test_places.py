@@ -59,7 +59,8 @@ def resliced(axial: Volume, spacing: float, first: float = 0.0, count: int = 13)
 
 
 def test_a_slice_between_two_images_names_both(axial: Volume) -> None:
-    _, named = sources(resliced(axial, 1.0), axial)
+    images, named = sources(resliced(axial, 1.0), axial)
+    assert {float(image.SliceThickness) for image in images} == {1.0}
     assert named[:5] == [[0], [0, 1], [0, 1], [1], [1, 2]]
     assert named[12] == [4]
 
