@@ -107,8 +107,7 @@ def _decode_jpeg(stream: bytes, layout: Layout, lossy: bool, processes: tuple[in
             f"its JPEG stream is of the kind {frame.process:02X}, not as its header says"
         )
     _refuse_size(frame.rows, frame.columns, frame.components, layout, "JPEG")
-    if not 2 <= frame.precision <= min(16, layout.bits_allocated):
-        raise _wrong_bits("JPEG", frame.precision, layout)
+    _refuse_bits(frame.precision, layout, "JPEG")
     lossless = frame.process == 0xC3
     if not lossless:
         verify_blocks(frame)
@@ -132,10 +131,7 @@ def _decode_jpegls(stream: bytes, layout: Layout, lossy: bool) -> Pixels:
     if frame.process != 0xF7:
         raise DamagedError("its stream is JPEG, not JPEG-LS as its header says")
     _refuse_size(frame.rows, frame.columns, frame.components, layout, "JPEG-LS")
-    if not 2 <= frame.precision <= layout.bits_allocated:
-        raise DamagedError(
-            f"its JPEG-LS stream has {frame.precision} bits of {layout.bits_allocated}"
-        )
+    _refuse_bits(frame.precision, layout, "JPEG-LS")
     imagecodecs = _imagecodecs("JPEG-LS")
     values = _run(lambda: imagecodecs.jpegls_decode(stream), layout, "JPEG-LS")
     return from_unsigned(values, frame.precision, layout, lossy=lossy)
@@ -145,10 +141,7 @@ def _decode_jpeg2000(stream: bytes, layout: Layout, lossy: bool) -> Pixels:
     image = read_j2k(stream)
     kind = "HTJ2K" if image.high_throughput else "JPEG 2000"
     _refuse_size(image.rows, image.columns, image.components, layout, kind)
-    if not 1 <= image.precision <= layout.bits_allocated:
-        raise DamagedError(
-            f"its {kind} stream has {image.precision} bits of {layout.bits_allocated}"
-        )
+    _refuse_bits(image.precision, layout, kind, range(1, 39))
     imagecodecs = _imagecodecs(kind)
     values = _run(lambda: imagecodecs.jpeg2k_decode(stream), layout, kind)
     if image.signed:
@@ -164,10 +157,11 @@ def _refuse_size(rows: int, columns: int, components: int, layout: Layout, kind:
         )
 
 
-def _wrong_bits(kind: str, precision: int, layout: Layout) -> DamagedError:
-    return DamagedError(
-        f"its {kind} stream has {precision} bits, its header allocates {layout.bits_allocated}"
-    )
+def _refuse_bits(precision: int, layout: Layout, kind: str, allowed: range = range(2, 17)) -> None:
+    if precision not in allowed or precision > layout.bits_allocated:
+        raise DamagedError(
+            f"its {kind} stream has {precision} bits, its header allocates {layout.bits_allocated}"
+        )
 
 
 def _run(decoder: Callable[[], Pixels], layout: Layout, kind: str) -> Pixels:

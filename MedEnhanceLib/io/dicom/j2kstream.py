@@ -36,7 +36,7 @@ def read_j2k(stream: bytes) -> J2kImage:
     at, capable = 2, False
     while (marker := _marker(stream, at)) != _SOT:
         capable |= marker == _CAP
-        at += 2 + len(_segment(stream, at)) + 2
+        at = _behind(stream, at)
     seen: set[int] = set()
     while _marker(stream, at) == _SOT:
         body = _segment(stream, at)
@@ -86,7 +86,7 @@ def _verify_tile_header(stream: bytes, at: int, end: int) -> None:
     while (marker := _marker(stream, at)) != _SOD:
         if marker in (_SOT, _EOC):
             raise DamagedError("a tile of its JPEG 2000 stream holds no data")
-        at += 2 + len(_segment(stream, at)) + 2
+        at = _behind(stream, at)
         if at > end:
             raise DamagedError("a tile header of its JPEG 2000 stream is damaged")
 
@@ -104,3 +104,8 @@ def _segment(stream: bytes, at: int) -> bytes:
     if length < 2 or len(body) != length - 2:
         raise DamagedError("a header of its JPEG 2000 stream is damaged")
     return body
+
+
+def _behind(stream: bytes, at: int) -> int:
+    """The byte after a marker, its length of two bytes and its body."""
+    return at + 4 + len(_segment(stream, at))

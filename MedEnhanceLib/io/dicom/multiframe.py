@@ -106,10 +106,7 @@ def frames_of(header: Dataset, file: FileRef, common: Slice) -> list[Slice]:
     has_directions = any(one.is_direction for one in dimensions) or any(
         "direction" in own for own in told
     )
-    return [
-        _plane(own, dimensions, replace(common, frame=index), has_directions)
-        for index, own in enumerate(told, 1)
-    ]
+    return [_plane(own, dimensions, common, has_directions) for own in told]
 
 
 def functional_group(name: str, *groups: Dataset) -> Dataset:
@@ -284,7 +281,7 @@ def _joined(shared: Told, own: Told, index: int) -> Told:
                 f"{element} is {shared[name]} for all frames, and {own[name]} for frame {index}",
                 _COPY_AGAIN,
             )
-    told = {**shared, **own}
+    told = {**shared, **own, "frame": index}
     if "offset_s" in told:
         told.setdefault("time_s", told["offset_s"])
     return told

@@ -347,7 +347,7 @@ def test_thousands_of_frames_are_described_in_no_time(tmp_path: Path) -> None:
     (tmp_path / "image.dcm").write_bytes(written(enhanced_mr(frames, [*range(1000)])))
     began = time.process_time()
     header = read_header(FileRef(str(tmp_path / "image.dcm")))
-    assert time.process_time() - began < 2
+    assert time.process_time() - began < 4
     assert header is not None
     assert len(header.slices) == 1000
 
