@@ -10,6 +10,9 @@ from typing import Any, Protocol
 
 from MedEnhanceLib.errors import InputError
 
+_STEERING = dict.fromkeys(
+    [*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)], " "
+)
 _CORRECT = "Correct the header."
 #: Stands for a date that is not told.
 _SOME_DAY = "20000101"
@@ -27,7 +30,12 @@ class Elements(Protocol):
 def text(dataset: Elements, field: str | int) -> str:
     """The element as text; empty where it is absent."""
     value = _get(dataset, field)
-    return "" if value is None else str(value).strip()
+    return "" if value is None else plain(str(value)).strip()
+
+
+def plain(told: str) -> str:
+    """Without characters that steer a terminal, or that turn the direction of what follows."""
+    return told if told.isprintable() else told.translate(_STEERING)
 
 
 def first(dataset: Elements, field: str | int) -> Any:

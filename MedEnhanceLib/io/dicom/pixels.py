@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from itertools import cycle
 from threading import Lock
 from typing import NoReturn, TypeVar
 
@@ -29,8 +30,8 @@ _CORRECT = "Correct the header."
 _MOST_THREADS = 8
 #: How often a cancel is looked for while files are read.
 _LOOK_SECONDS = 0.1
-#: The stored numbers and the intensities are there at one time, plus what decoders need.
-_COPIES = 2.2
+#: What decoders need besides.
+_SPARE = 1.2
 _SMALL = 1 << 26  # bytes that nobody need ask for
 
 
@@ -74,11 +75,14 @@ def read_intensities(slices: Sequence[Slice], modality: str, name: str, monitor:
     stored = read_stored(slices, name, monitor)
     _tell_padding(slices, name, monitor)
     monitor.check()
-    return rescale_slices(
-        stored,
-        [1.0 if one.slope is None or one.has_lut else one.slope for one in slices],
-        [0.0 if one.intercept is None or one.has_lut else one.intercept for one in slices],
-    )
+    try:
+        return rescale_slices(
+            stored,
+            [1.0 if one.slope is None or one.has_lut else one.slope for one in slices],
+            [0.0 if one.intercept is None or one.has_lut else one.intercept for one in slices],
+        )
+    except MemoryError as cause:
+        _raise_memory(name, cause)
 
 
 def _lacks_rescale(slices: Sequence[Slice]) -> str:
@@ -98,7 +102,7 @@ def read_stored(slices: Sequence[Slice], name: str, monitor: Monitor) -> Voxels:
     first = files.of(slices[0], name)
     dtype = np.result_type(*{_dtype(one, first.layout) for one in slices})
     shape = (len(slices), slices[0].rows, slices[0].columns)
-    _refuse_too_large(shape, dtype, name)
+    _refuse_too_large(shape, _bytes_per_voxel(slices, dtype), name)
     stored = np.empty(shape, dtype)
 
     def read(index: int) -> None:
@@ -112,7 +116,27 @@ def read_stored(slices: Sequence[Slice], name: str, monitor: Monitor) -> Voxels:
         stored[index] = pixels
 
     _in_threads(read, len(slices), monitor)
+    if files.cut:
+        monitor.warn(
+            f"{name}: {len(files.cut)} images hold numbers beyond their BitsStored, which are cut "
+            f"off there ({min(files.cut).name} first)"
+        )
     return stored
+
+
+def _bytes_per_voxel(slices: Sequence[Slice], stored: np.dtype[np.generic]) -> int:
+    """The stored numbers and the intensities made of them are there at one time."""
+    scales = [
+        number
+        for one in slices
+        if not one.has_lut
+        for number in (one.slope or 1.0, one.intercept or 0.0)
+    ]
+    if all(number == expected for number, expected in zip(scales, cycle((1, 0)), strict=False)):
+        return stored.itemsize
+    if stored.kind == "f" or all(number.is_integer() for number in scales):
+        return stored.itemsize + max(stored.itemsize, 2)
+    return stored.itemsize + (4 if stored.itemsize <= 2 else 8)
 
 
 def _dtype(one: Slice, first: Layout) -> np.dtype[np.generic]:
@@ -126,9 +150,13 @@ def _dtype(one: Slice, first: Layout) -> np.dtype[np.generic]:
 
 @dataclass
 class _Files:
-    """Files by name, each looked through once however many slices it holds."""
+    """Files by name, each looked through once however many slices it holds.
+
+    cut: those whose numbers have more bits than they say.
+    """
 
     known: dict[FileRef, PixelFile] = field(default_factory=dict)
+    cut: set[FileRef] = field(default_factory=set)
     lock: Lock = field(default_factory=Lock)
 
     def of(self, one: Slice, name: str) -> PixelFile:
@@ -156,6 +184,8 @@ def _one_slice(files: _Files, one: Slice, shape: tuple[int, ...], name: str) -> 
         raise
     if _has_changed(one):
         raise _changed(one, name)
+    if file.cut:
+        files.cut.add(one.file)
     return pixels
 
 
@@ -213,12 +243,12 @@ def _where(name: str, file: FileRef) -> str:
     return name if file.name == name else f"{name}: {file.name}"
 
 
-def _refuse_too_large(shape: tuple[int, ...], dtype: np.dtype[np.generic], name: str) -> None:
-    needed = float(np.prod(shape, dtype=float)) * dtype.itemsize
+def _refuse_too_large(shape: tuple[int, ...], bytes_per_voxel: int, name: str) -> None:
+    needed = float(np.prod(shape, dtype=float)) * bytes_per_voxel * _SPARE
     free = memory()["free"] if needed > _SMALL else None
-    if free is not None and needed * _COPIES > free:
+    if free is not None and needed > free:
         raise DeviceMemoryError(
-            f"{name}: {shape[2]}×{shape[1]}×{shape[0]} voxels need {needed * _COPIES / 1e9:.1f} GB "
+            f"{name}: {shape[2]}×{shape[1]}×{shape[0]} voxels need {needed / 1e9:.1f} GB "
             f"while they are read, and {free / 1e9:.1f} GB are free",
             "Close other programs, or load a part of the series.",
         )

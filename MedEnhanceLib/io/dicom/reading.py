@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import io
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import BinaryIO
 
 import numpy as np
 
 from MedEnhanceLib.io.dicom.decoders import NATIVE, decode
-from MedEnhanceLib.io.dicom.samples import DamagedError, Layout, Pixels, from_cells
+from MedEnhanceLib.io.dicom.samples import DamagedError, Layout, Pixels, cuts_bits, from_cells
 from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.io.dicom.structure import (
     DOUBLE_PIXELS,
@@ -34,6 +34,7 @@ _ROWS, _COLUMNS, _SAMPLES, _FRAMES = 0x00280010, 0x00280011, 0x00280002, 0x00280
 _ALLOCATED, _STORED, _HIGH, _SIGN = 0x00280100, 0x00280101, 0x00280102, 0x00280103
 _LUT, _LUT_DESCRIPTOR, _LUT_DATA = 0x00283000, 0x00283002, 0x00283006
 _INSTANCE = 0x00080018
+_OVERLAYS, _OVERLAY_BIT, _OVERLAY_DATA = 0x60, 0x0102, 0x3000
 _OFFSETS, _LENGTHS = 0x7FE00001, 0x7FE00002
 
 Span = tuple[int, int]
@@ -59,7 +60,8 @@ class PixelFile:
 
     spans: for each frame, the pieces (start, length) of its stream, or of its plain pixels.
     memory: the whole content, where the file cannot be opened twice at little cost.
-    instance: its SOPInstanceUID.
+    instance: its SOPInstanceUID. overlays: the bits of a pixel that hold old overlays.
+    cut: the frames read so far whose numbers lost bits that are no overlay.
     """
 
     file: FileRef
@@ -72,6 +74,8 @@ class PixelFile:
     lut: Lut | None
     memory: bytes | None
     instance: str
+    overlays: int = 0
+    cut: set[int] = field(default_factory=set, compare=False)
 
     def frame(self, index: int) -> Pixels:
         """The stored numbers [J, I] of one frame, counted from 0.
@@ -107,7 +111,10 @@ class PixelFile:
         first = index * size % 2 if self.swapped else 0
         cells = np.frombuffer(data, f"{self.order}{kind}{layout.bits_allocated // 8}", size, first)
         cells = cells.reshape(layout.rows, layout.columns)
-        return from_cells(cells.astype(cells.dtype.newbyteorder("="), copy=False), layout)
+        cells = cells.astype(cells.dtype.newbyteorder("="), copy=False)
+        if cuts_bits(cells, layout, self.overlays):
+            self.cut.add(index)
+        return from_cells(cells, layout)
 
 
 def index_pixels(file: FileRef) -> PixelFile:
@@ -147,6 +154,7 @@ def index_pixels(file: FileRef) -> PixelFile:
             lut=_lut(data, found, layout),
             memory=_all(data.stream) if in_memory else None,
             instance=_uid(data, found.get(_INSTANCE)),
+            overlays=_overlays(data, found),
         )
 
 
@@ -181,6 +189,14 @@ def _number(
 def _uid(data: DataSet, element: Element | None) -> str:
     told = b"" if element is None else data.value(element)
     return told.rstrip(b"\0 ").decode("latin-1").strip()
+
+
+def _overlays(data: DataSet, found: dict[int, Element]) -> int:
+    """A bit for each overlay that has no data of its own but lies in unused bits of the pixels."""
+    groups = {tag >> 16 for tag in found if tag >> 24 == _OVERLAYS}
+    inside = [group for group in groups if group << 16 | _OVERLAY_DATA not in found]
+    places = [_number(data, found, group << 16 | _OVERLAY_BIT, 0) for group in inside]
+    return sum({1 << place for place in places if place})
 
 
 def _count(data: DataSet, found: dict[int, Element]) -> int:

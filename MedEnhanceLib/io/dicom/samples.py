@@ -74,6 +74,21 @@ def from_cells(cells: Pixels, layout: Layout) -> Pixels:
     return sign_extended(cells >> low if low else cells, layout.bits_stored, layout.dtype)
 
 
+def cuts_bits(cells: Pixels, layout: Layout, overlays: int) -> bool:
+    """Whether bits above HighBit, which `from_cells` masks, are neither sign nor overlay.
+
+    overlays: the bits of a cell that hold overlays.
+    """
+    above = (1 << layout.bits_allocated) - (2 << layout.high_bit) & ~overlays
+    if layout.floating or layout.bits_allocated == 1 or not above:
+        return False
+    found = cells & cells.dtype.type(above)
+    if not found.any():
+        return False
+    is_negative = cells >> layout.high_bit & 1
+    return not layout.signed or bool((found != is_negative * cells.dtype.type(above)).any())
+
+
 def sign_extended(values: Pixels, bits: int, dtype: np.dtype[Any]) -> Pixels:
     """The lowest `bits` of unsigned values, read as two's complement where `dtype` is signed."""
     above = dtype.itemsize * 8 - bits

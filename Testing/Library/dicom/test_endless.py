@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from Library.dicom.images import mr, written
 
 from MedEnhanceLib.errors import Cancelled, InputError
 from MedEnhanceLib.io.dicom import helpers, is_source, list_series, load_dicom
 from MedEnhanceLib.io.dicom.headers import Header
 from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.progress import Monitor
-from Testing.Library.dicom.images import mr, written
 
 if TYPE_CHECKING:
     from Testing.Library.conftest import Make

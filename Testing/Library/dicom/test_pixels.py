@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,9 @@ from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.progress import Event, Monitor
 from MedEnhanceLib.volume import Volume
+
+if TYPE_CHECKING:
+    from Testing.Library.conftest import Ear
 
 IMPLICIT, BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 EIGHT = np.arange(35, dtype=np.uint8).reshape(5, 7)
@@ -354,6 +358,66 @@ def test_more_voxels_than_memory_holds_are_refused_before_it_is_taken(
 ) -> None:
     slices = slices_of(*series(tmp_path, 3, 8))
     monkeypatch.setattr(pixels, "_SMALL", 0)
-    monkeypatch.setattr(pixels, "memory", lambda: {"total": 1000, "free": 500})
+    monkeypatch.setattr(pixels, "memory", lambda: {"total": 1000, "free": 400})
     with pytest.raises(DeviceMemoryError, match="8×8×3 voxels need"):
         read_intensities(slices, "MR", "series", Monitor())
+
+
+@pytest.mark.parametrize(
+    ("slope", "free", "fits"),
+    [(1, 400, False), (1, 800, True), (0.5, 1300, False), (0.5, 1500, True)],
+)
+def test_fractions_are_counted_with_what_they_need(  # 192 voxels: 2 + 0, or 2 + 4 bytes each
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slope: float, free: int, fits: bool
+) -> None:
+    slices = [replace(one, slope=slope) for one in slices_of(*series(tmp_path, 3, 8))]
+    monkeypatch.setattr(pixels, "_SMALL", 0)
+    monkeypatch.setattr(pixels, "memory", lambda: {"total": 2000, "free": free})
+    if fits:
+        assert read_intensities(slices, "MR", "series", Monitor()).shape == (3, 8, 8)
+        return
+    with pytest.raises(DeviceMemoryError):
+        read_intensities(slices, "MR", "series", Monitor())
+
+
+def test_memory_that_runs_out_while_rescaling_names_the_series(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    slices = slices_of(*series(tmp_path, 3, 8))
+    monkeypatch.setattr(pixels, "rescale_slices", fail)
+    with pytest.raises(DeviceMemoryError, match="series: memory ran out"):
+        read_intensities(slices, "MR", "series", Monitor())
+
+
+# ------------------------------------------------------------ bits beyond
+
+
+@pytest.mark.parametrize(
+    ("stored", "own", "is_told"),
+    [
+        (np.array([[5000, 7]], np.uint16), {}, True),  # 5000 needs 13 bits
+        (np.array([[4095, 7]], np.uint16), {}, False),
+        (np.array([[-3, 7]], np.int16), {}, False),  # the sign goes on into the unused bits
+        (np.array([[-3000, 7]], np.int16), {}, True),
+        (np.array([[0x8000, 7]], np.uint16), {"OverlayBitPosition": 15}, False),
+        (np.array([[0x9000, 7]], np.uint16), {"OverlayBitPosition": 15}, True),
+    ],
+)
+def test_numbers_beyond_bits_stored_are_cut_and_told(
+    tmp_path: Path, ear: Ear, stored: np.ndarray, own: dict[str, int], is_told: bool
+) -> None:
+    dataset = mr(stored, BitsStored=12, HighBit=11)
+    if own:
+        dataset.add_new(0x60000100, "US", 16)
+        dataset.add_new(0x60000102, "US", own["OverlayBitPosition"])
+    for index in range(2):
+        dataset.ImagePositionPatient = [0, 0, index]
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.{index}"
+        (tmp_path / f"{index}.dcm").write_bytes(written(dataset))
+    load_dicom(tmp_path, monitor=ear.monitor)
+    told = [warning for warning in ear.warnings if "BitsStored" in warning]
+    assert len(told) == int(is_told)
+    assert not told or "2 images" in told[0]

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.errors import Cancelled, InputError
-from MedEnhanceLib.io.dicom import headers, helpers, is_dicom, list_series, load_dicom, scan
+from MedEnhanceLib.io.dicom import headers, helpers, is_dicom, list_series, load_dicom, quick, scan
+from MedEnhanceLib.io.dicom.elements import plain
 from MedEnhanceLib.io.dicom.headers import Header, read_header
 from MedEnhanceLib.io.dicom.sources import FileRef, find_files
 from MedEnhanceLib.progress import Event, Monitor
@@ -134,6 +135,21 @@ def test_other_alphabets_are_read(make_series: Make, elements: dict[str, Any]) -
     found = header_of(make_series(STORED, **elements) / "001.dcm")
     assert elements.get("SeriesDescription", "axial") == found.description
     assert elements.get("PatientID", "") == found.patient
+
+
+def test_characters_that_steer_a_terminal_are_left_out(make_series: Make) -> None:
+    folder = make_series(STORED, SeriesDescription="a\x07b\x0cc", StudyDescription="d\x9be")
+    found = header_of(folder / "001.dcm")
+    assert found.description == "a b c"
+    assert found.study_description.isprintable()
+    assert plain("\x1b]0;title\x07 \u202ex 山\u3000田") == " ]0;title   x 山\u3000田"
+
+
+@pytest.mark.parametrize("keywords", [True, False])
+def test_both_readers_look_for_the_same_elements(keywords: bool) -> None:
+    kind = str if keywords else int
+    quick_ones = {key for key, _ in quick._WANTED.values() if isinstance(key, kind)}
+    assert quick_ones == set(headers._ELEMENTS if keywords else headers._PRIVATE)
 
 
 # ------------------------------------------------------------ what is DICOM
