@@ -50,8 +50,8 @@ FAULTS = (
 _BASIC = ("113100", "Basic Application Confidentiality Profile")
 _CHARACTERISTICS = ("113108", "Retain Patient Characteristics Option")
 _MOVED_DATES = ("113107", "Retain Longitudinal Temporal Information Modified Dates Option")
-#: Kept with the dates: without it, times with and without a zone cannot be compared.
 _TIME = re.compile(r"\d\d(?::?\d\d){0,2}(?:\.\d{1,6})?")
+#: Kept with the dates: without it, times with and without a zone cannot be compared.
 _ZONE = 0x00080201
 #: Dates of a life stay out whatever the option says.
 _LIFE = {0x00100030, 0x00100032, 0x00100033, 0x00100034, 0x00100035}
@@ -73,6 +73,8 @@ _PET_NEEDS = {"SeriesDate", "SeriesTime"}
 _NEVER_EMPTY = {"AcquisitionDateTime"}
 #: A sequence without items is valid only where the standard says so (type 2).
 _EMPTY_SEQUENCES = {0x00400555, 0x00400610, 0x00400513, 0x00400562, 0x30100081, 0x0040A088}
+#: Pixels inside a sequence are a preview, into which text is burned as easily.
+_PIXELS, _NO_PREVIEWS = 0x7FE0, Rule(Action.REMOVE, "ours")
 _AGE = 0x00101010
 #: Their values are the pseudonym in the end.
 _NAMED = {0x00100010, 0x00100020}
@@ -221,10 +223,10 @@ class _Run:
     def changes(self) -> list[Change]:
         return sorted(Change(*key, count) for key, count in self._counts.items())
 
-    def walk(self, dataset: Dataset) -> None:
+    def walk(self, dataset: Dataset, *, nested: bool = False) -> None:
         for tag in sorted(dataset.keys()):
             vr = vr_of(dataset.get_item(tag))
-            rule = self._table.rule(tag, vr)
+            rule = _NO_PREVIEWS if nested and tag >> 16 == _PIXELS else self._table.rule(tag, vr)
             try:
                 self._apply(dataset, tag, vr, rule)
             except FAULTS:
@@ -268,7 +270,7 @@ class _Run:
     def _keep(self, dataset: Dataset, tag: int, vr: str) -> None:
         if vr == "SQ":
             for item in dataset[tag].value:
-                self.walk(item)
+                self.walk(item, nested=True)
         elif is_malformed(dataset.get_item(tag), vr):
             put(dataset, tag, vr, None)
             self._count(tag, "emptied: not what this attribute holds")

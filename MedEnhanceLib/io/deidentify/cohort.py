@@ -70,16 +70,19 @@ def deidentify(
     found = _look_through(find_files(source, monitor), monitor.part(0.0, 0.2))
     found, pseudonyms = _name_patients(found, patients, patient_id)
     with staging_for(target, monitor) as staging:
+        doubts = tuple(patients.doubts(pseudonyms))
         outcomes = [_left(one) for one in found if one.status != "written"]
         outcomes += _treat_all(found, by, staging.new, monitor.part(0.2, 0.95))
-        report = Report(tuple(sorted(outcomes, key=lambda one: one.source)), by, source, target)
+        report = Report(
+            tuple(sorted(outcomes, key=lambda one: one.source)), by, source, target, doubts
+        )
         if not report.count("written"):
             raise _nothing(source, report)
         monitor.progress(0.97, "moving files into place")
         kept.patients = patients.known
         with mapping_in_place(secret_file, kept):
             staging.move_in(_making_room(staging.new, target) if overwrite else ())
-    for warning in [*patients.doubts(pseudonyms), *report.warnings()]:
+    for warning in report.warnings():
         monitor.warn(warning)
     return report
 

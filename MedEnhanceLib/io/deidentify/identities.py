@@ -21,8 +21,8 @@ _DESCRIBING = re.compile(
     r"|Label|Reason|Type|Species|Breed"
 )
 _NAME_PARTS = re.compile(r"[\^=\\\s,;]+")
-#: Placeholders of names that were taken away before.
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "ø": "oe", "å": "aa"})
+#: Placeholders of names that were taken away before.
 _PLACEHOLDERS = {"anonymous", "anonymized", "anonymised", "unknown", "none", "null", "patient"}
 #: Terms of the standard without which an image is none, whoever bears them as a name.
 _TERMS = {

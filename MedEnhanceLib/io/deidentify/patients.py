@@ -173,6 +173,8 @@ def _relation(one: Person, other: Person) -> str:
         if one.identity != other.identity or _contradict(one.issuer, other.issuer):
             return "other"
         name, birth = _names_agree(one.name, other.name), _agree(one.birth, other.birth)
+        if name is False and not _share_a_word(one.name, other.name):
+            return "other"
         # A new name after a marriage, a typing error in a date: the other one still agrees.
         return "other" if False in (name, birth) and True not in (name, birth) else "same"
     if one.study or other.study:
@@ -221,6 +223,17 @@ def _names_agree(one: str, other: str) -> bool | None:
         or _words(other, umlauts) <= _words(one, umlauts)
         for umlauts in (True, False)
     )
+
+
+def _share_a_word(one: str, other: str) -> bool:
+    """Whether names have a word in common, or are of scripts that have none in common."""
+    if _plain(one).isascii() != _plain(other).isascii():
+        return True
+    return any(_words(one, umlauts) & _words(other, umlauts) for umlauts in (True, False))
+
+
+def _plain(name: str) -> str:
+    return " ".join(_words(name, False))
 
 
 @lru_cache(maxsize=4096)

@@ -21,12 +21,16 @@ LIMITS = (
 
 @dataclass(frozen=True)
 class Report:
-    """outcomes: one a file, in the order of their names. by: the profile and its options."""
+    """outcomes: one a file, in the order of their names. by: the profile and its options.
+
+    doubts: which patients may be several, or one.
+    """
 
     outcomes: tuple[Outcome, ...]
     by: Deidentifier
     source: Path
     folder: Path
+    doubts: tuple[str, ...] = ()
 
     def count(self, status: Status) -> int:
         """How many files ended so."""
@@ -61,7 +65,7 @@ class Report:
         for status in ("left out", "failed"):
             reasons = Counter(one.reason for one in self.outcomes if one.status == status)
             lines += [f"{count} {status}: {reason}" for reason, count in reasons.items()]
-        return lines
+        return [*self.doubts, *lines]
 
     def to_json(self) -> dict[str, Any]:
         """All of it; names of source files are in it, so it is not for passing on."""

@@ -94,8 +94,10 @@ _BY_VR = {
     "SQ": Action.CLEAN,
     "UN": Action.REMOVE,
 }
-#: Curves, overlays, and what security screening says of travellers: whole groups.
-_GROUPS = (range(0x5000, 0x5100), range(0x6000, 0x6100), range(0x4010, 0x4011))
+#: Curves, waveforms, overlays, and what security screening says of travellers: whole groups.
+_GROUPS = (
+    range(0x5000, 0x5100), range(0x5400, 0x5401), range(0x6000, 0x6100), range(0x4010, 0x4011),
+)  # fmt: skip
 #: UIDs that name a kind of thing, not a thing.
 _CLASS_UID = re.compile(r"SOPClass|TransferSyntax|^(CodingScheme|Context|MappingResource)UID$")
 _BINARY = ("OB", "OD", "OF", "OL", "OV", "OW")

@@ -257,3 +257,14 @@ def test_no_unlisted_comment_address_or_note_is_kept() -> None:
             if entry[0] in ("LO", "SH") and any(word in entry[4] for word in telling)
             and table().rule(tag, entry[0]).action is Action.KEEP]  # fmt: skip
     assert not kept
+
+
+def test_previews_and_waveforms_inside_sequences_go() -> None:
+    inner = pydicom.Dataset()
+    inner.ReferencedSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+    inner.add_new(0x7FE00010, "OW", b"Betty in pixels!")
+    inner.add_new(0x54001010, "OW", b"Betty in waves!!")
+    inner.add_new(0x00420011, "OB", b"Betty in a file!")
+    told = clean(ReferencedImageSequence=[inner]).ReferencedImageSequence[0]
+    assert b"Betty" not in told.EncapsulatedDocument
+    assert not {0x7FE00010, 0x54001010} & set(told.keys())

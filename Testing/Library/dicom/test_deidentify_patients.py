@@ -51,6 +51,8 @@ ANNA = who("Gruber^Anna", "19700102", "7")
         (who("Gruber^Anna", "19700102", "Unknown"), True),
         (who("Alpha^Berta", "19510203", "7"), False),
         (who("Alpha^Berta", "", "7"), False),
+        (who("Alpha^Berta", "19700102", "7"), False),
+        (who("山田^太郎", "19700102", "7"), True),
         (who("Gruber^Anna", "19700102", "8"), False),
         (who("Gruber^Anna", "", ""), False),
     ],
