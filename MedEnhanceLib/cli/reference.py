@@ -39,7 +39,8 @@ output is not replaced without `--force`. Ctrl-C stops at the next safe point; a
 | `--json` | print one JSON object on stdout |
 | `--debug` | show the traceback of an error |
 | `--force` | replace existing outputs |
-| `--progress`, `--no-progress` | show a progress bar on stderr, or none (default: on a terminal; elsewhere a line every 10 s) |
+| `--progress`, `--no-progress` | show a progress bar on stderr, or none (default: on a \
+terminal; elsewhere a line every 10 s) |
 | `--isolated` | run in a process of its own, which can be killed without harm |
 """
 

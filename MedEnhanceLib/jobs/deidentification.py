@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.jobs.files import check_outputs, finish
+from MedEnhanceLib.jobs.files import check_outputs, finish, manifest_path
 from MedEnhanceLib.jobs.result import Result
 from MedEnhanceLib.progress import Monitor
 
@@ -17,8 +17,9 @@ class DeidentifyParams:
     """input: DICOM in a folder, zip, DICOMDIR, list or file. output: a folder, new or empty.
 
     mapping: the secret file that keeps a cohort consistent. keep_intervals: move dates instead of
-    removing them. keep_characteristics: keep sex, age, size and weight. patient_id: of the only patient in the input; prefix: of numbered ones.
-    allow_burned_in: write images that carry text too. overwrite: add to a folder that is not empty.
+    removing them. keep_characteristics: keep sex, age, size and weight. patient_id: of the only
+    patient in the input; prefix: of numbered ones. allow_burned_in: write images that carry text
+    too. overwrite: add to a folder that is not empty.
     """
 
     input: str
@@ -38,14 +39,16 @@ class DeidentifyParams:
 
 def run_deidentify(params: DeidentifyParams, monitor: Monitor) -> Result:
     """Clean every file → folder; report and manifest beside it, as they name source files."""
-    from MedEnhanceLib.io.atomic import atomic_write
+    from MedEnhanceLib.io.atomic import atomic_write, refuse_existing
     from MedEnhanceLib.io.deidentify import deidentify
     from MedEnhanceLib.io.deidentify.patients import PREFIX
 
     began = time.monotonic()
     source, output = Path(params.input), Path(params.output)
     table = output.with_name(f"{output.name}.txt")
+    _check_mapping(params, [table, manifest_path(output)])
     check_outputs({"report": table}, inputs=[source], overwrite=params.overwrite)
+    refuse_existing(manifest_path(output), params.overwrite)
     report = deidentify(
         source,
         output,
@@ -74,3 +77,16 @@ def run_deidentify(params: DeidentifyParams, monitor: Monitor) -> Result:
         figures=report.to_json(),
         overwrite=params.overwrite,
     )
+
+
+def _check_mapping(params: DeidentifyParams, reports: list[Path]) -> None:
+    """A report over the mapping would take everybody's way back to the patients."""
+    if params.mapping is None:
+        return
+    mapping = Path(params.mapping).resolve()
+    for report in reports:
+        if mapping == report.resolve():
+            raise ConfigError(
+                f"{params.mapping}: the report of what is done goes there",
+                "Give the mapping another name.",
+            )

@@ -212,17 +212,30 @@ class TestDicom:
             me.save_dicom(volume, tmp_path / "out")
 
     def test_a_result_becomes_all_its_objects(
-        self, series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        make_series: Callable,
+        rng: np.random.Generator,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         stand_in(monkeypatch)
+        stored = rng.integers(0, 1000, (4, 10, 12), dtype=np.uint16)
+        series = make_series(stored, SOPClassUID="1.2.840.10008.5.1.4.1.1.4", Modality="MR")
         result = me.enhance(me.load(series), uncertainty=4, segment=True)
         files = me.save_dicom(result, tmp_path / "out")
-        assert sorted({path.name.rstrip("0123456789-.dcm") for path in files}) == [
-            "CT", "OT", "SEG", "SR",
-        ]  # fmt: skip
+        kinds = {path.name.partition("-")[0].rstrip("0123456789") for path in files}
+        assert sorted(kinds) == ["MR", "OT", "SEG", "SR"]
         assert result.segmentation
         alone = me.save_dicom(result.segmentation, tmp_path / "labels")
         assert len(alone) == 2
+
+    def test_a_segmentation_that_no_head_can_make_is_refused_before_the_long_work(
+        self, series: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = stand_in(monkeypatch)
+        with pytest.raises(me.ModelError, match="CT"):
+            me.enhance(me.load(series), segment=True)
+        assert asked == []
 
     def test_a_volume_of_no_series_needs_one_or_a_patient(
         self, head: Volume, series: Path, tmp_path: Path
