@@ -245,6 +245,24 @@ def test_dimension_that_no_field_tells_of_is_named_and_no_time(
         loaded(tmp_path, dataset)
 
 
+@pytest.mark.parametrize(
+    ("sequence", "field", "values", "called"),
+    [
+        ("CTReconstructionSequence", "ConvolutionKernel", ("B30F", "B60F"), "kernel"),
+        ("CTXRayDetailsSequence", "KVP", (80, 140), "kV"),
+    ],
+)
+def test_settings_of_a_scanner_are_no_time(
+    sequence: str, field: str, values: tuple[Any, Any], called: str, tmp_path: Path
+) -> None:
+    dataset = enhanced_mr(FRAMES, [0.0, 2.0, 4.0] * 2)
+    for index, item in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        setattr(item, sequence, [group(**{field: values[index // 3]})])
+    lines = rf"holds 2 .*\n.*/{called} {values[0]}.*\n.*/{called} {values[1]}"
+    with pytest.raises(InputError, match=lines):
+        loaded(tmp_path, dataset)
+
+
 def test_place_is_that_of_the_position_whatever_the_dimensions_count(tmp_path: Path) -> None:
     dataset = enhanced_mr(FRAMES[:3], [0.0, 2.0, 4.0])
     dataset.DimensionIndexSequence = [group(DimensionIndexPointer=0x00209057)]
