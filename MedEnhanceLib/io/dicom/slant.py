@@ -51,6 +51,13 @@ class Slant:
         return float(np.degrees(np.arctan(np.linalg.norm(self.slope))))
 
     @property
+    def is_strewn(self) -> bool:
+        """Whether no line fits: then no gantry was tilted, and something else is wrong."""
+        astray = self.aside - np.outer(self.along - self.along[0], self.slope)
+        most = max(*self.pixel_mm, 0.1 * np.linalg.norm(self.aside, axis=1).max())
+        return bool(np.linalg.norm(astray, axis=1).max() > most)
+
+    @property
     def _angle(self) -> str:
         return f"{self.degrees:.1f}°" if self.degrees >= 0.95 else f"{self.degrees:.2g}°"
 
@@ -59,8 +66,7 @@ class Slant:
         distance = np.linalg.norm(self.aside, axis=1)
         worst = int(distance.argmax())
         where = f"{labels[worst]} lies {distance[worst]:.2f} mm beside the first"
-        astray = self.aside - np.outer(self.along - self.along[0], self.slope)
-        if np.linalg.norm(astray, axis=1).max() > max(*self.pixel_mm, 0.1 * distance.max()):
+        if self.is_strewn:
             return f"the slices lie neither behind one another nor on a slanted line: {where}"
         cause = "a tilted gantry" if self.degrees >= 0.5 else "or cosines of too few digits"
         return f"the slices are stacked at a slant of {self._angle} ({cause}): {where}"

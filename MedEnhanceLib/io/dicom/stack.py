@@ -317,7 +317,7 @@ def _refuse_unrepaired(
     faults, ways, first = [], [], ordered[0]
     if slant and not repairs.tilt:
         faults.append(slant.fault([one.label for one in ordered]))
-        if slant.is_a_tilt((first.rows, first.columns)):
+        if slant.is_a_tilt((first.rows, first.columns)) and not slant.is_strewn:
             ways.append("To have it resampled to a rectangular grid: --fix-tilt, fix_tilt=True.")
     if spacing.fault and not repairs.spacing:
         faults.append(spacing.fault)

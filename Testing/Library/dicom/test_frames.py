@@ -466,3 +466,13 @@ def test_many_attributes_that_lead_nowhere_are_given_up_soon() -> None:
     began = monotonic()
     assert len(divided(slices)) == 1
     assert monotonic() - began < 20
+
+
+def test_slices_strewn_about_are_offered_no_straightening(make_series: Make) -> None:
+    aside = (0.0, 9.0, -4.0, 7.0, -8.0, 2.0)
+    folder = make_series(
+        np.zeros((6, 20, 20), np.uint16), positions=[(x, 0.0, 2.0 * k) for k, x in enumerate(aside)]
+    )
+    with pytest.raises(GeometryError, match="neither behind one another") as caught:
+        load(folder)
+    assert "tilt" not in caught.value.hint
