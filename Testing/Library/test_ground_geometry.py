@@ -163,3 +163,19 @@ def test_numbers_of_numpy_become_plain_floats() -> None:
 def test_geometry_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Geometry().spacing = (2.0, 2.0, 2.0)  # type: ignore[misc]
+
+
+def test_with_a_shape_closeness_holds_for_the_far_corners() -> None:
+    """A turn by 0.01° hardly moves neighbours, and the far corner of 512 voxels by 0.13."""
+    turn = np.radians(0.01)
+    turned = Geometry(
+        direction=(
+            (np.cos(turn), -np.sin(turn), 0.0),
+            (np.sin(turn), np.cos(turn), 0.0),
+            (0.0, 0.0, 1.0),
+        )
+    )
+    assert turned.is_close(Geometry(), 0.05)
+    assert turned.is_close(Geometry(), 0.05, shape=(4, 200, 200))
+    assert not turned.is_close(Geometry(), 0.05, shape=(4, 512, 512))
+    assert not turned.is_close(Geometry(), 0.05, shape=(2, 4, 512, 512))
