@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from Library.cli.stand_in import stand_in
 
@@ -67,3 +68,28 @@ def scan(tmp_path: Path, head: Volume) -> Path:
 def networks(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Stand-ins for trained networks; gives what they are called with."""
     return stand_in(monkeypatch)
+
+
+@pytest.fixture
+def mr(make_series: Callable, rng: np.random.Generator) -> Path:
+    """A small MR series of a patient."""
+    stored = rng.integers(0, 1000, (4, 20, 24), dtype=np.uint16)
+    return make_series(
+        stored,
+        Modality="MR",
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.4",
+        RescaleIntercept=None,
+        RescaleSlope=None,
+        PatientID="P-17",
+        PatientName="Doe^Jane",
+        FrameOfReferenceUID="1.2.3.99",
+        SeriesDescription="T1",
+    )
+
+
+@pytest.fixture
+def two(mr: Path, make_series: Callable, rng: np.random.Generator, tmp_path: Path) -> Path:
+    """A folder with two series of different size."""
+    stored = rng.integers(0, 1000, (3, 10, 12), dtype=np.uint16)
+    make_series(stored, folder=tmp_path / "series" / "ct", uid="1.2.3.2", number=2, prefix="ct")
+    return tmp_path / "series"

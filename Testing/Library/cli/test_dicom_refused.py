@@ -1,0 +1,133 @@
+"""DICOM that is not written: among originals, for the wrong patient, over what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+Run = Callable[..., Any]
+
+
+class TestRefused:
+    def test_a_file_name_for_a_folder(self, run: Run, mr: Path, tmp_path: Path) -> None:
+        ran = run("convert", mr, tmp_path / "out.nii.gz", "--dicom")
+        assert ran.status == 1
+        assert "DICOM goes into a folder" in ran.err
+
+    def test_a_folder_for_a_file(self, run: Run, mr: Path, tmp_path: Path) -> None:
+        ran = run("convert", mr, tmp_path / "out")
+        assert ran.status == 1
+        assert "--dicom" in ran.err
+
+    def test_a_folder_that_holds_something(self, run: Run, mr: Path, tmp_path: Path) -> None:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "mine.txt").write_text("mine")
+        assert "holds files already" in run("convert", mr, tmp_path / "out", "--dicom").err
+        assert run("convert", mr, tmp_path / "out", "--dicom", "--force").status == 0
+        assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
+
+    @pytest.mark.parametrize("place", ["", "below", ".."])
+    def test_a_folder_of_originals(self, run: Run, mr: Path, tmp_path: Path, place: str) -> None:
+        before = sorted(tmp_path.rglob("*"))
+        ran = run("convert", mr, mr / place, "--dicom", "--force")
+        assert ran.status == 1
+        assert "among the originals" in ran.err
+        assert sorted(tmp_path.rglob("*")) == before
+
+    @pytest.mark.parametrize("source", ["a file", "a directory", "a list"])
+    @pytest.mark.parametrize("place", [".", "below"])
+    def test_a_folder_of_originals_that_were_named_otherwise(
+        self, run: Run, mr: Path, tmp_path: Path, source: str, place: str
+    ) -> None:
+        names = {"a file": mr / "001.dcm", "a directory": mr / "DICOMDIR", "a list": None}
+        given = names[source] or tmp_path / "elsewhere" / "files.txt"
+        if source == "a directory":
+            given.write_bytes(b"no matter what")  # the images beside it are found all the same
+        if source == "a list":
+            given.parent.mkdir()
+            given.write_text("\n".join(map(str, sorted(mr.glob("*.dcm")))))
+        before = sorted(tmp_path.rglob("*"))
+        ran = run("convert", given, mr / place, "--dicom", "--force")
+        assert ran.status == 1, ran.err
+        assert "among the originals" in ran.err
+        assert sorted(tmp_path.rglob("*")) == before
+
+    def test_another_patients_series_for_one_that_is_known(
+        self, run: Run, mr: Path, make_series: Callable, rng: np.random.Generator, tmp_path: Path
+    ) -> None:
+        other = make_series(
+            rng.integers(0, 1000, (4, 20, 24), dtype=np.uint16),
+            folder=tmp_path / "other",
+            uid="1.2.9.1",
+            StudyInstanceUID="1.2.9",
+            PatientName="Roe^Ann",
+        )
+        small = tmp_path / "small.ucv"
+        assert run("compress", mr, small, "--lossless").status == 0
+        for command, source in (("convert", mr), ("decompress", small)):
+            ran = run(command, source, tmp_path / "out", "--dicom", "--like", other)
+            assert ran.status == 3, ran.err
+            assert "wrong patient" in ran.err
+            assert not (tmp_path / "out").exists()
+
+    def test_a_segmentation_that_no_head_can_make_before_the_long_work(
+        self, run: Run, two: Path, tmp_path: Path, networks: list
+    ) -> None:
+        ran = run("enhance", two / "ct", tmp_path / "out", "--dicom", "--segment")
+        assert ran.status != 0
+        assert "CT" in ran.err
+        assert networks == []
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (["--like", "a"], "--like without --dicom"),
+            (["--deidentify"], "--deidentify without --dicom"),
+            (["--dicom", "--like-series", "2"], "--like-series without --like"),
+            (["--dicom", "--like", "a", "--patient-id", "b"], "knows its own"),
+            (["--dicom", "--patient-id", "b", "--deidentify"], "pseudonym"),
+        ],
+    )
+    def test_options_that_mean_nothing_together(
+        self, run: Run, scan: Path, tmp_path: Path, options: list[str], words: str
+    ) -> None:
+        ran = run("convert", scan, tmp_path / "out", *options)
+        assert ran.status == 2
+        assert words in ran.err
+
+    def test_a_patient_for_a_series_that_has_one(self, run: Run, mr: Path, tmp_path: Path) -> None:
+        ran = run("convert", mr, tmp_path / "out", "--dicom", "--patient-id", "X1")
+        assert ran.status == 2
+        assert "knows its patient" in ran.err
+
+    def test_files_for_what_goes_into_the_folder(self, run: Run, mr: Path, tmp_path: Path) -> None:
+        ran = run("enhance", mr, tmp_path / "out", "--dicom", "--segment", tmp_path / "a.nrrd")
+        assert ran.status == 2
+        assert "--segment" in ran.err
+
+
+class TestDeidentify:
+    @pytest.mark.parametrize("ending", ["json", "txt"])
+    @pytest.mark.parametrize("force", [[], ["--force"]])
+    def test_the_mapping_is_never_written_over_by_a_report(
+        self, run: Run, mr: Path, tmp_path: Path, ending: str, force: list[str]
+    ) -> None:
+        mapping = tmp_path / f"clean.{ending}"
+        options = ["--mapping", mapping, *force]
+        ran = run("deidentify", mr, tmp_path / "clean", *options)
+        assert ran.status == 2, ran.err
+        assert "another name" in ran.err
+        assert not mapping.exists()
+        assert not (tmp_path / "clean").exists()
+
+    def test_a_manifest_that_is_there_is_told_before_anything_is_written(
+        self, run: Run, mr: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "clean.json").write_text("mine")
+        before = sorted(tmp_path.rglob("*"))
+        assert run("deidentify", mr, tmp_path / "clean").status == 1
+        assert sorted(tmp_path.rglob("*")) == before
