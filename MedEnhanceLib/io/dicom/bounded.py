@@ -22,9 +22,9 @@ _MOST_INFLATED = 1 << 26
 
 
 def read_elements(
-    stream: BinaryIO, wanted: Iterable[int | str], *, last: int = _BEFORE_PIXELS
+    stream: BinaryIO, wanted: Iterable[int | str] | None = None, *, last: int = _BEFORE_PIXELS
 ) -> Dataset:
-    """The `wanted` elements (tags or keywords) up to the tag `last`, with `file_meta`.
+    """The `wanted` elements (tags or keywords; or all) up to the tag `last`, with `file_meta`.
 
     stream: a file from its start, with or without DICOM's mark.
     Raises DamagedError for what is endless, and what pydicom raises of damaged files.
@@ -39,7 +39,7 @@ def read_elements(
     elif stream.seek(start) == start and stream.read(4)[:2] == b"\0\0":
         raise DamagedError("what follows its meta header is no data set")
     stream.seek(0)
-    tags = [pydicom.tag.Tag(tag) for tag in wanted]
+    tags = None if wanted is None else [pydicom.tag.Tag(tag) for tag in wanted]
     header: Dataset = pydicom.filereader.read_partial(
         stream, stop_when=walk, specific_tags=tags, force=True
     )

@@ -7,13 +7,17 @@ import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from MedEnhanceLib.dependencies import require
+import numpy as np
+
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.dicom.bounded import read_elements
 from MedEnhanceLib.io.dicom.headers import Header
 from MedEnhanceLib.io.dicom.marks import pydicom_failures
+from MedEnhanceLib.io.dicom.reading import index_pixels
 from MedEnhanceLib.io.dicom.sources import FileRef
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.progress import Monitor, attend
 
 _MOST_NAMED = 6
 
@@ -45,11 +49,12 @@ def require_identical(copies: Sequence[Copies], name: str, monitor: Monitor) -> 
     count = sum(len(one.others) for one in copies)
     done = 0
     for one in copies:
-        digest = _digest(one.first)
+        digest = attend(partial(_digest, one.first), monitor)
         for other in one.others:
             monitor.progress(done / count, "comparing copies")
             done += 1
-            if _digest(other) != digest and not _holds_the_same(one.first, other):
+            is_same = attend(partial(_is_same, other, one.first, digest), monitor)
+            if not is_same:
                 raise InputError(
                     f"{name}: {one.first} and {other} carry one SOPInstanceUID and differ",
                     "Only one of them can be the original: take the other away.",
@@ -59,6 +64,10 @@ def require_identical(copies: Sequence[Copies], name: str, monitor: Monitor) -> 
         more = f" and {count - min(len(copies), _MOST_NAMED)} more"
         more = more if count > min(len(copies), _MOST_NAMED) else ""
         monitor.warn(f"{name}: {count} files are copies of others and left out: {named}{more}")
+
+
+def _is_same(other: FileRef, first: FileRef, digest: bytes) -> bool:
+    return _digest(other) == digest or _holds_the_same(first, other)
 
 
 def _digest(file: FileRef) -> bytes:
@@ -73,10 +82,15 @@ def _digest(file: FileRef) -> bytes:
 
 def _holds_the_same(first: FileRef, second: FileRef) -> bool:
     """Whether two files hold one data set, each written in another way."""
-    pydicom = require("pydicom", purpose="Reading DICOM")
     try:
-        with warnings.catch_warnings(), first.open() as one, second.open() as other:
+        with warnings.catch_warnings(), first.peek() as one, second.peek() as other:
             warnings.simplefilter("ignore")
-            return bool(pydicom.dcmread(one, force=True) == pydicom.dcmread(other, force=True))
+            if read_elements(one) != read_elements(other):
+                return False
+        ours, theirs = index_pixels(first), index_pixels(second)
+        return len(ours.spans) == len(theirs.spans) and all(
+            np.array_equal(ours.frame(index), theirs.frame(index))
+            for index in range(len(ours.spans))
+        )
     except pydicom_failures():
         return False

@@ -172,3 +172,12 @@ def test_what_goes_wrong_in_a_header_comes_out_as_it_is(
     for cancel in (None, lambda: False):
         with pytest.raises(KeyError):
             list_series(make_series(np.zeros((2, 4, 5), np.uint16)), Monitor(cancel=cancel))
+
+
+def test_a_copy_that_goes_on_without_end_is_compared_as_far_as_its_pixels(tmp_path: Path) -> None:
+    content = written(mr(STORED))
+    (tmp_path / "a.dcm").write_bytes(content)
+    (tmp_path / "b.dcm").write_bytes(content + bytes(8 * MB))
+    began = time.monotonic()
+    assert load_dicom(tmp_path, monitor=Monitor()).shape == (1, 4, 5)
+    assert time.monotonic() - began < 2
