@@ -220,8 +220,10 @@ def _origin(node, volume):
     if repairs:
         yield Caution(
             "resampled",
-            _("Resampled: {what}").format(what="; ".join(repairs)),
-            _("What lies between the stored slices is computed: measure with care."),
+            _("Resampled"),
+            _("{what}. What lies between the stored slices is computed: measure with care.").format(
+                what="; ".join(repairs)[:1].upper() + "; ".join(repairs)[1:]
+            ),
         )
         return
     model = node.GetAttribute("MedEnhance.model") or volume.GetAttribute("MedEnhance.model")

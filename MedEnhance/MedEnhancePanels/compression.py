@@ -7,7 +7,15 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedEnhanceLib.geometry import Geometry
-from MedEnhancePanels import arguments, bridge, compressionwords, nrrd, provenance, results
+from MedEnhancePanels import (
+    arguments,
+    bridge,
+    compressionwords,
+    dicomsource,
+    nrrd,
+    provenance,
+    results,
+)
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.noderun import share
 
@@ -193,6 +201,7 @@ def startFill(runner, path, node):
     def after(job):
         yield from bridge.receiveVoxels(job.params["output"], node)
         node.RemoveAttribute(bridge.PREVIEW)
+        dicomsource.rememberSeries(node, dicomsource.seriesOf(job.result))
         job.nodes["output"] = node
 
     def removeUnlessFilled(job):
@@ -363,6 +372,7 @@ def _startOpening(runner, kind, path, params, name, notes):
     def after(job):
         node = yield from bridge.receiveVolume(job.params["output"], name or baseName(path))
         node.SetAttribute(NOTES, notes(job))
+        dicomsource.rememberSeries(node, dicomsource.seriesOf(job.result))
         job.nodes["output"] = node
 
     title = _("Open {name}").format(name=os.path.basename(path))

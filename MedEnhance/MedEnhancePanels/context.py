@@ -2,6 +2,7 @@
 
 import os
 
+import qt
 import slicer
 
 from MedEnhancePanels.errors import PanelError
@@ -35,6 +36,9 @@ class Context:
     def dialog(self, name):
         """Load Resources/UI/<name>.ui, a window of its own: its widget and children by name."""
         widget = slicer.util.loadUI(self.resource("UI", f"{name}.ui"))
+        window = slicer.util.mainWindow()
+        if window is not None:  # so that it stays in front of Slicer, and goes with it
+            widget.setParent(window, qt.Qt.Dialog)
         return widget, slicer.util.childWidgetVariables(widget)
 
     def exportDicom(self, node):

@@ -19,6 +19,12 @@ def database():
     return found if found is not None and found.isOpen else None
 
 
+def holds(series):
+    """Whether a series is known to the database, by its UID."""
+    found = database()
+    return found is not None and bool(found.filesForSeries(series, 1))
+
+
 def problem():
     """Why nothing can go into the database, in a sentence; empty where it can."""
     if database() is not None:

@@ -75,6 +75,12 @@ def checkOptions(node, options):
             _("Choose Slicer's DICOM database, a folder, or both."),
             "output",
         )
+    if options.deidentify and options.source is None:
+        raise PanelError(
+            _("A patient is named, and de-identification asked for"),
+            _("Give a pseudonym as the patient's ID, and leave out the de-identification."),
+            "config",
+        )
     if options.folder:
         checkFolder(options.folder)
     if options.database:
@@ -151,7 +157,7 @@ class DicomExport(Work):
     def _send(self, job):
         """Write the parts into the job's folder, and say what to make of them."""
         # The source first: a file of it that is gone is told before anything is sent.
-        job.params = self._params(job)
+        job.params = yield from self._params(job)
         for number, (role, node) in enumerate(self.nodes.items()):
             if not bridge.isInScene(node) or not bridge.isInScene(self.node):
                 raise PanelError(
@@ -165,7 +171,8 @@ class DicomExport(Work):
                 else bridge.sendVolume(node, path)
             )
             count = len(self.nodes)
-            labels = yield from share(steps, number / count, (number + 1) / count)
+            first, last = (0.05 + 0.95 * at / count for at in (number, number + 1))
+            labels = yield from share(steps, first, last)
             if labels:
                 job.params["labels"] = labels
 
@@ -181,7 +188,7 @@ class DicomExport(Work):
             "model": provenance.modelOf(self.node),
         }
         if options.source is not None:
-            params["like"] = options.source.toLike(job.folder)
+            params["like"] = yield from share(options.source.toLike(job.folder), 0.0, 0.05)
         else:
             params["patient_id"] = options.patientId.strip()
             params["patient_name"] = options.patientName.strip()

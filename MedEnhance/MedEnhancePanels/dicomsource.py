@@ -1,17 +1,17 @@
 """Which DICOM images a node was made from, as far as its attributes tell.
 
 A node that our page Load made knows its path and series; one that Slicer's module DICOM made knows
-its instances, whose files the DICOM database finds; a result knows what its input knew.
+its instances, one of a compressed file its series, whose files the DICOM database finds; a result
+knows what its input knew.
 """
 
 import json
 import os
 from dataclasses import dataclass
 
-import slicer
 from slicer.i18n import tr as _
 
-from MedEnhancePanels import bridge
+from MedEnhancePanels import bridge, dicomdatabase
 from MedEnhancePanels.errors import PanelError
 
 #: Attributes: where a node was loaded from, and which of the series there.
@@ -22,11 +22,13 @@ INHERITED = "MedEnhance.dicomSource"
 INSTANCES = "DICOM.instanceUIDs"
 #: Endings of what is a volume in itself, and no DICOM image.
 _VOLUMES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".ucv")
+#: Images that are looked for in one turn of Qt's events.
+_AT_ONCE = 25
 
 
 @dataclass(frozen=True)
 class DicomSource:
-    """path and series of a load, or the instances of images in Slicer's DICOM database."""
+    """path and series of a load; or the instances, or the series, in Slicer's DICOM database."""
 
     path: str = ""
     series: str = ""
@@ -35,17 +37,31 @@ class DicomSource:
     def toLike(self, folder):
         """As the job `export` takes it; a list of files is written into `folder`.
 
-        Raises PanelError where files are gone, or the database does not know them.
+        A generator of fractions with that as its return value. Raises PanelError where files are
+        gone, or the database does not know them.
         """
         if self.path:
             if not os.path.exists(self.path):
                 raise _gone(self.path)
             return {"path": self.path, **({"series": self.series} if self.series else {})}
-        files = filesOf(self.instances)
+        files = yield from (_filesOf(self.instances) if self.instances else self._filesOfSeries())
         path = os.path.join(folder, "source.txt")
         with open(path, "w", encoding="utf-8") as file:
             file.writelines(f"{each}\n" for each in files)
         return {"path": path}
+
+    def _filesOfSeries(self):
+        files = _openDatabase().filesForSeries(self.series)
+        if not files:
+            raise PanelError(
+                _("Slicer's DICOM database does not know the series {uid} any more").format(
+                    uid=self.series
+                ),
+                _("Import the series again in the module DICOM, then try again."),
+                "input",
+            )
+        yield from _checkThere(files)
+        return files
 
 
 def remember(node, path, series=None):
@@ -55,12 +71,26 @@ def remember(node, path, series=None):
         each.SetAttribute(SERIES, str(series) if series else None)
 
 
+def rememberSeries(node, series):
+    """Say on a node, and on the frames of a sequence, of which series a file says that it is."""
+    for each in {node, *bridge.frameNodes(node)} if series else ():
+        each.SetAttribute(SERIES, series)
+
+
 def inherit(source, node):
     """A result keeps what its source knew: the source may leave the scene."""
     found = sourceOf(source)
     if found is not None:
         told = {"path": found.path, "series": found.series, "instances": list(found.instances)}
         node.SetAttribute(INHERITED, json.dumps(told))
+    else:
+        rememberSeries(node, unknownSeries(source))
+
+
+def seriesOf(result):
+    """The UID of the DICOM series that a job read, as its manifest records it; "" for none."""
+    with open(result["manifest"], encoding="utf-8") as file:
+        return json.load(file).get("dicom", {}).get("series", "")
 
 
 def sourceOf(node):
@@ -72,26 +102,48 @@ def sourceOf(node):
     return None
 
 
-def filesOf(instances):
-    """The files of images in Slicer's DICOM database; PanelError where one is missing."""
-    database = getattr(slicer, "dicomDatabase", None)
-    if database is None or not database.isOpen:
-        raise PanelError(
-            _("The images came through Slicer's DICOM database, which is not open"),
-            _("Open the module DICOM once, so that it opens its database, then try again."),
-            "input",
-        )
-    files = [database.fileForInstance(uid) for uid in instances]
-    for uid, file in zip(instances, files, strict=True):
+def unknownSeries(node):
+    """The UID of the series that a node is of, where no image of it can be found; "" else."""
+    if sourceOf(node) is not None:
+        return ""
+    nodes = [each for each in (node, *bridge.frameNodes(node)[:1]) if each is not None]
+    return next(filter(None, (each.GetAttribute(SERIES) for each in nodes)), "")
+
+
+def _filesOf(instances):
+    database, files = _openDatabase(), []
+    for uid in instances:
+        file = database.fileForInstance(uid)
         if not file:
             raise PanelError(
                 _("Slicer's DICOM database does not know the image {uid} any more").format(uid=uid),
                 _("Import the series again in the module DICOM, then try again."),
                 "input",
             )
+        files.append(file)
+        if len(files) % _AT_ONCE == 0:
+            yield len(files) / len(instances) / 2
+    yield from _checkThere(files)
+    return files
+
+
+def _checkThere(files):
+    for number, file in enumerate(files, 1):
         if not os.path.exists(file):
             raise _gone(file)
-    return files
+        if number % _AT_ONCE == 0:
+            yield number / len(files)
+
+
+def _openDatabase():
+    database = dicomdatabase.database()
+    if database is None:
+        raise PanelError(
+            _("The images came through Slicer's DICOM database, which is not open"),
+            _("Open the module DICOM once, so that it opens its database, then try again."),
+            "input",
+        )
+    return database
 
 
 def _toldBy(node):
@@ -108,11 +160,12 @@ def _toldBy(node):
             str(told.get("series", "")),
             tuple(map(str, told.get("instances", ()))),
         )
-    path = node.GetAttribute(PATH) or ""
-    isResult = bool(node.GetAttribute("MedEnhance.derived")) and not os.path.isabs(path)
-    if not path or isResult or path.lower().endswith(_VOLUMES):
-        return None
-    return DicomSource(path, node.GetAttribute(SERIES) or "")
+    path, series = node.GetAttribute(PATH) or "", node.GetAttribute(SERIES) or ""
+    # On a result it is its source's name; a path may be that of another kind of file.
+    isName = bool(node.GetAttribute("MedEnhance.derived")) and not os.path.isabs(path)
+    if path and not isName and not path.lower().endswith(_VOLUMES):
+        return DicomSource(path, series)
+    return DicomSource(series=series) if series and dicomdatabase.holds(series) else None
 
 
 def _gone(path):

@@ -22,7 +22,7 @@ class ExportDialog:
         self.widget, self.ui = context.dialog("ExportDicom")
         self.node, self.work = None, None
         self._source, self._question, self._folder = None, None, ""
-        self._studies = []
+        self._studies, self._row = [], None
         ui = self.ui
         self.progress = JobProgress(ui.runFrame, ui.progressBar, ui.stageLabel, ui.cancelButton)
         for edit in (ui.patientIdEdit, ui.folderEdit):
@@ -73,7 +73,7 @@ class ExportDialog:
             studyDescription=ui.studyDescriptionEdit.text if source is None else "",
             seriesDescription=ui.seriesDescriptionEdit.text,
             multiframe=ui.multiframeCheckBox.checked,
-            deidentify=ui.deidentifyCheckBox.checked,
+            deidentify=ui.deidentifyCheckBox.checked and source is not None,
         )
 
     @property
@@ -88,7 +88,7 @@ class ExportDialog:
 
     def _fill(self):
         ui, node = self.ui, self.node
-        self._source = dicomsource.sourceOf(node)
+        self._source, self._row = dicomsource.sourceOf(node), None
         ui.resultFrame.visible = ui.runFrame.visible = False
         self._fillStudies()
         parts = dicomexport.partsOf(node)
@@ -108,16 +108,27 @@ class ExportDialog:
         ui.folderEdit.text = dicomexport.suggestFolder(node, self._lastParent())
         ui.patientFrame.visible = self._source is None
         if self._source is None:
-            ui.sourceLabel.text = _(
-                "{name} never was DICOM: say whose it is. It becomes a derived series of a new"
-                " study, or of one that is in the scene."
-            ).format(name=node.GetName())
+            ui.sourceLabel.text = self._unknownText()
         else:
             ui.sourceLabel.text = _("Looking for the series that {name} was made from…").format(
                 name=node.GetName()
             )
             self._askForSeries()
         self.update()
+
+    def _unknownText(self):
+        """Why the patient has to be named."""
+        name, series = self.node.GetName(), dicomsource.unknownSeries(self.node)
+        why = (
+            _(
+                "{name} was made from a DICOM series ({uid}) that Slicer's DICOM database does not"
+                " hold: import that series in the module DICOM first, or say whose it is."
+            ).format(name=name, uid=series)
+            if series
+            else _("{name} never was DICOM: say whose it is.").format(name=name)
+        )
+        then = _("It becomes a derived series of a new study, or of one that is in the scene.")
+        return f"{why} {then}"
 
     def _fillStudies(self):
         box = self.ui.studyComboBox
@@ -135,9 +146,8 @@ class ExportDialog:
         source, runner = self._source, self.context.runner
 
         def before(job):
-            like = source.toLike(job.folder)
+            like = yield from source.toLike(job.folder)
             job.params = {"input": like["path"]}
-            yield 1.0
 
         job = runner.submit("series", {}, title=_("List the series"), before=before)
         self._question = job
@@ -151,11 +161,11 @@ class ExportDialog:
         if job.error is not None:
             self._forgetSource(job.error)
             return
-        rows = job.result["series"]
-        key = self._source.series
-        row = next((row for row in rows if seriestable.seriesKey(row) == key), None)
-        row = row or next((row for row in rows if row["readable"]), None)
-        self.ui.sourceLabel.text = _belongsTo(row) if row is not None else ""
+        self._row = seriestable.rowOf(job.result["series"], self._source.series)
+        if self._row is None:
+            self._forgetSource(PanelError(_("The series that it was made from is not there")))
+        else:
+            self.update()
 
     def _forgetSource(self, error):
         """The source cannot be used any more: the patient has to be named."""
@@ -173,6 +183,9 @@ class ExportDialog:
         for edit in (ui.patientIdEdit, ui.patientNameEdit, ui.studyDescriptionEdit):
             edit.enabled = isNew
         ui.folderEdit.enabled = ui.folderCheckBox.checked
+        ui.deidentifyCheckBox.enabled = not isNew  # a pseudonym is named instead
+        if self._row is not None:
+            ui.sourceLabel.text = _belongsTo(self._row, self.options.deidentify)
         problem = self._problem()
         ui.problemLabel.text = problem
         ui.problemLabel.visible = bool(problem) and self.work is None
@@ -181,6 +194,8 @@ class ExportDialog:
     def _problem(self):
         if not bridge.isInScene(self.node):
             return _("The volume is no longer in the scene.")
+        if self.ui.folderCheckBox.checked and not self.ui.folderEdit.text.strip():
+            return _("No folder is named. Name a new one, or leave it out.")
         try:
             dicomexport.checkOptions(self.node, self.options)
         except PanelError as error:
@@ -211,6 +226,9 @@ class ExportDialog:
     @guarded
     def onExport(self, *_checked):
         """Begin what is chosen."""
+        self.update()
+        if not self.ui.exportButton.enabled:  # the volume or the database has gone meanwhile
+            return
         self.context.clearMessage()
         self.ui.resultFrame.visible = False
         self.work = dicomexport.DicomExport(self.context.runner, self.node, self.options)
@@ -252,10 +270,16 @@ def outcomeText(work):
         lines.append(_("Slicer's DICOM database has a copy of them."))
     if work.folder:
         lines.append(_("They are in {folder}.").format(folder=work.folder))
-    return " ".join([*lines, *work.warnings])
+    return "\n".join([" ".join(lines), *map(_sentence, work.warnings)])
 
 
-def _belongsTo(row):
+def _sentence(text):
+    return f"{text[:1].upper()}{text[1:].rstrip('. ')}."
+
+
+def _belongsTo(row, isDeidentified):
+    if isDeidentified:
+        return _("It becomes a series of a new study, of a patient without name, under new UIDs.")
     study = ", ".join(filter(None, (row["study"], seriestable.dateText(row["date"]))))
     return _("It goes under patient {patient}, study {study}, as a new series.").format(
         patient=row["patient"] or _("(without an ID)"), study=study or _("(no description)")

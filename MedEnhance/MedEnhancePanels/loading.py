@@ -1,6 +1,5 @@
 """Files and DICOM folders into the scene, judged by the library in the worker."""
 
-import json
 import os
 import re
 from pathlib import Path
@@ -41,7 +40,7 @@ def startLoad(runner, path, *, series=None, modality=None, name=None, repairs=No
 
     def after(job):
         node = yield from bridge.receiveVolume(job.result["outputs"]["output"], name)
-        dicomsource.remember(node, path, series or _seriesOf(job.result))
+        dicomsource.remember(node, path, series or dicomsource.seriesOf(job.result))
         node.SetAttribute("MedEnhance.notes", "\n".join(job.warnings))
         isGuessed = any("modality" in warning for warning in job.warnings)
         for frame in [] if modality or isGuessed else bridge.frameNodes(node):
@@ -50,12 +49,6 @@ def startLoad(runner, path, *, series=None, modality=None, name=None, repairs=No
 
     title = _("Load {name}").format(name=os.path.basename(path))
     return runner.submit("convert", {}, title=title, before=before, after=after)
-
-
-def _seriesOf(result):
-    """The UID of the DICOM series that was loaded, as the manifest records it; "" for none."""
-    with open(result["manifest"], encoding="utf-8") as file:
-        return json.load(file).get("dicom", {}).get("series", "")
 
 
 def isForTheLibrary(path):

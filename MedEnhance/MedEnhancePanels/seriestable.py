@@ -5,6 +5,9 @@ from slicer.i18n import tr as _
 
 from MedEnhancePanels import card
 
+#: Columns: the widest of them, and one that is left out where it tells nothing.
+_DESCRIPTION, _DATE = 1, 3
+
 
 def startSeries(runner, path):
     """List the series of whatever lies at a path; job.result["series"] has a row for each."""
@@ -21,6 +24,19 @@ def seriesName(row):
     return ", ".join(filter(None, (row["description"], row["part"])))
 
 
+def rowOf(rows, key):
+    """The row that a load by `key` (`seriesKey`, a UID alone, or a number) read; None for none.
+
+    It need not be readable as it is: it may have been resampled. key: "" where there is one only.
+    """
+    rows = sorted(rows, key=lambda row: not row["readable"])
+    for name in (seriesKey, lambda row: row["uid"], lambda row: str(row["number"])):
+        found = [row for row in rows if not key or name(row) == key]
+        if found:
+            return found[0]
+    return None
+
+
 class SeriesTable:
     """Shows the rows of a `series` job in the group box of Load.ui.
 
@@ -32,7 +48,8 @@ class SeriesTable:
         self._rows = []
         header = ui.seriesTable.horizontalHeader()
         for column in range(ui.seriesTable.columnCount):
-            mode = qt.QHeaderView.Stretch if column == 1 else qt.QHeaderView.ResizeToContents
+            isName = column == _DESCRIPTION
+            mode = qt.QHeaderView.Stretch if isName else qt.QHeaderView.ResizeToContents
             header.setSectionResizeMode(column, mode)
         ui.loadSeriesButton.clicked.connect(self._onLoad)
         ui.dismissSeriesButton.clicked.connect(lambda *_checked: self.hide())
@@ -56,6 +73,7 @@ class SeriesTable:
         table.setRowCount(len(self._rows))
         for index, row in enumerate(self._rows):
             self._fill(index, row, hasPatients)
+        table.setColumnHidden(_DATE, len({row["date"] for row in self._rows}) == 1)
         readable = [index for index, row in enumerate(self._rows) if row["readable"]]
         fitting = [index for index in readable if self._rows[index]["modality"] in modalities]
         if fitting or readable:
@@ -83,7 +101,6 @@ class SeriesTable:
             f"{row['patient']}: {name}" if hasPatients else name,
             row["size"],
             dateText(row["date"]),
-            str(row["files"]),
         ]
         for column, text in enumerate(texts):
             item = qt.QTableWidgetItem(text)
@@ -99,6 +116,7 @@ class SeriesTable:
             (_("Series"), seriesName(row)),
             (_("Patient"), row["patient"]),
             (_("Study"), row["study"]),
+            (_("Files"), str(row["files"])),
             ("UID", row["uid"]),
         )
         return "\n".join(f"{what}: {text}" for what, text in told if text)

@@ -130,6 +130,42 @@ class DialogTest(DialogTestCase):
         self.assertIn("/gone/series is gone", ui.sourceLabel.text)
         self.assertFalse(ui.patientFrame.isHidden())
 
+    def test_aSeriesThatTheDatabaseDoesNotHoldIsNamed(self):
+        node = self.smallVolume()
+        dicomsource.rememberSeries(node, "1.2.3.4")
+        ui = self.show(node)
+        self.assertIn("1.2.3.4", ui.sourceLabel.text)
+        self.assertIn("import that series", ui.sourceLabel.text)
+        self.assertFalse(ui.patientFrame.isHidden())
+
+    def test_aFolderThatHoldsTheSeriesNoMoreAsksForThePatient(self):
+        node = self.loaded()
+        node.SetAttribute(dicomsource.SERIES, "1.2.3.4")
+        ui = self.show(node)
+        self.assertIn("is not there", ui.sourceLabel.text)
+        self.assertFalse(ui.patientFrame.isHidden())
+
+    def test_deIdentifiedNoPatientIsNamed(self):
+        ui = self.show(self.loaded())
+        ui.deidentifyCheckBox.checked = True
+        self.assertNotIn("P-17", ui.sourceLabel.text)
+        self.assertIn("without name", ui.sourceLabel.text)
+        ui.deidentifyCheckBox.checked = False
+        self.assertIn("P-17", ui.sourceLabel.text)
+
+    def test_whereAPatientIsNamedAPseudonymIsNamedInstead(self):
+        ui = self.show(self.smallVolume())
+        self.assertFalse(ui.deidentifyCheckBox.enabled)
+        ui.deidentifyCheckBox.checked = True
+        self.assertFalse(self.dialog.options.deidentify)
+
+    def test_aFolderThatIsChosenHasToBeNamed(self):
+        ui = self.show(self.loaded())
+        ui.folderCheckBox.checked = True
+        ui.folderEdit.text = " "
+        self.assertIn("No folder is named", ui.problemLabel.text)
+        self.assertFalse(ui.exportButton.enabled)
+
     def test_withoutADatabaseAFolderIsOffered(self):
         node = self.loaded()
         self.database.closeDatabase()
@@ -179,7 +215,8 @@ class DialogTest(DialogTestCase):
         node = self.loaded()
         ui = self.show(node)
         slicer.mrmlScene.RemoveNode(node)
-        ui.folderCheckBox.checked = True
+        ui.exportButton.click()
+        self.assertIsNone(self.dialog.work)
         self.assertIn("no longer in the scene", ui.problemLabel.text)
         self.assertFalse(ui.exportButton.enabled)
 

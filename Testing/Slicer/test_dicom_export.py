@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from unittest import mock
 
 import numpy as np
 import slicer
@@ -149,6 +150,14 @@ class FolderTest(ExportTestCase):
         )
         self.assertEqual({str(image.PatientName) for image in self.read(files)}, {"Roe^Max"})
 
+    def test_aPatientWhoIsNamedIsNotDeIdentified(self):
+        with self.assertRaises(PanelError) as caught:
+            self.logic.exportDicom(
+                self.smallVolume(), self.folder, database=False, patientId="X1", deidentify=True
+            )
+        self.assertEqual(caught.exception.code, "config")
+        self.assertIn("pseudonym", caught.exception.hint)
+
     def test_whatIsInAFolderStays(self):
         node = self.derived(self.loaded())
         os.mkdir(self.folder)
@@ -224,6 +233,53 @@ class SourceTest(ExportTestCase):
         files = self.logic.exportDicom(node, self.folder, database=False)
         (study,) = {image.StudyInstanceUID for image in self.read(files)}
         self.assertEqual(study, STUDY)
+
+    def compressed(self):
+        """A compressed file of a series, as the library makes it; the series, the file."""
+        from MedEnhanceLib import io
+        from MedEnhanceLib.unicompress import CompressConfig, compress
+
+        source = self.writeSeries(os.path.join(self.temporaryFolder(), "ct"))
+        path = os.path.join(self.temporaryFolder(), "ct.ucv")
+        compress(io.load(source), path, CompressConfig(lossless=True))
+        return source, path
+
+    def test_aCompressedFileFindsItsSeriesInSlicersDatabase(self):
+        source, path = self.compressed()
+        self.importInto(self.openDatabase(), source)
+        self.panel.openPath(path)
+        self.waitUntil(lambda: self.panel.node is not None and self.panel._job is None, 60)
+        for number, node in enumerate((self.panel.node, self.logic.decompress(path))):
+            folder = f"{self.folder}-{number}"
+            images = self.read(self.logic.exportDicom(node, folder, database=False))
+            self.assertEqual({image.StudyInstanceUID for image in images}, {STUDY})
+            self.assertEqual({image.PatientID for image in images}, {"P-17"})
+
+    def test_aResultOfACompressedFileFindsItOnceItIsThere(self):
+        source, path = self.compressed()
+        database = self.openDatabase()
+        node = self.derived(self.logic.decompress(path))
+        self.assertIsNone(dicomsource.sourceOf(node))
+        self.assertEqual(dicomsource.unknownSeries(node), f"{STUDY}.1")
+        self.importInto(database, source)
+        self.assertEqual(dicomsource.sourceOf(node).series, f"{STUDY}.1")
+        self.assertEqual(dicomsource.unknownSeries(node), "")
+        database.removeSeries(f"{STUDY}.1")
+        self.assertIsNone(dicomsource.sourceOf(node))
+
+    def test_manyImagesAreLookedForInSteps(self):
+        folder = self.temporaryFolder()
+        path = os.path.join(folder, "image.dcm")
+        with open(path, "wb"):
+            pass
+        database = mock.Mock(isOpen=True)
+        database.fileForInstance.return_value = path
+        self.replaceDatabase(database)
+        uids = tuple(f"1.2.{number}" for number in range(600))
+        steps = dicomsource.DicomSource(instances=uids).toLike(folder)
+        asked = [database.fileForInstance.call_count for _fraction in steps]
+        self.assertLessEqual(np.diff([0, *asked]).max(), 25)
+        self.assertEqual(asked[-1], 600)
 
     def test_anImageThatTheDatabaseLacksIsTold(self):
         self.openDatabase()

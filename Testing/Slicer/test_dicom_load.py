@@ -9,7 +9,7 @@ import qt
 import slicer
 from dicom_testing import STUDY, DicomTestCase
 
-from MedEnhancePanels import bridge, dicomsource, loading, repairoffer
+from MedEnhancePanels import bridge, dicomsource, loading, repairoffer, seriestable
 from MedEnhancePanels.errors import PanelError
 
 
@@ -60,7 +60,8 @@ class SeriesTest(DicomTestCase):
         rows = [self.texts(line) for line in range(2)]
         self.assertEqual(sorted(texts[0] for texts in rows), ["CT", "MR"])
         line = [texts[0] for texts in rows].index("MR")
-        self.assertEqual(rows[line][2:5:2], ["75×55×25", "25"])
+        self.assertEqual(rows[line][2], "75×55×25")
+        self.assertIn("Files: 25", table.item(line, 0).toolTip())
         self.assertRegex(table.item(line, 0).toolTip(), r"UID: \d+\.\d+\.\d+")
         self.screenshot(self.widget.parent, "load-series", height=600)
         table.selectRow(line)
@@ -119,6 +120,23 @@ class SeriesTest(DicomTestCase):
         self.panel._series.show([row(1, "CT", "a"), row(2, "CT", "b", patient="P-18")])
         self.assertEqual(self.texts(1)[1], "P-18: b")
 
+    def test_aRowIsFoundAgain(self):
+        rows = [
+            row(1, "CT", "a", readable=False, reason="tilted"),
+            row(2, "MR", "b", part="echo 1"),
+            {**row(3, "MR", "b", part="echo 2"), "uid": "1.2.2"},
+        ]
+        for key, number in (("1.2.2/echo 2", 3), ("1.2.2", 2), ("3", 3), ("1.2.1", 1), ("", 2)):
+            self.assertEqual(seriestable.rowOf(rows, key)["number"], number, key)
+        self.assertIsNone(seriestable.rowOf(rows, "1.2.9"))
+
+    def test_datesAreShownWhereTheyDiffer(self):
+        rows = [row(1, "CT", "a"), row(2, "CT", "b")]
+        self.panel._series.show(rows)
+        self.assertTrue(self.panel.ui.seriesTable.isColumnHidden(3))
+        self.panel._series.show([rows[0], {**rows[1], "date": "20150316"}])
+        self.assertFalse(self.panel.ui.seriesTable.isColumnHidden(3))
+
     def test_aZipIsReadAsItsFolder(self):
         folder, path = self.temporaryFolder(), os.path.join(self.temporaryFolder(), "visit.zip")
         self.writeSeries(folder)
@@ -164,7 +182,7 @@ class RefusedTest(DicomTestCase):
         ui.repairButton.click()
         self.waitUntil(lambda: self.panel.node is not None, 60)
         self.assertTrue(ui.repairFrame.isHidden())
-        self.waitUntil(lambda: "Resampled: moved slices" in ui.warningsLabel.text, 5)
+        self.waitUntil(lambda: "Moved slices" in ui.warningsLabel.text, 5)
         self.screenshot(self.widget.parent, "load-resampled", height=600)
 
     def test_anUnevenSeriesIsRefusedAndThenLoadedResampled(self):
