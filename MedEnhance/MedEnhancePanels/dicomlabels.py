@@ -11,6 +11,7 @@ from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.noderun import share
 
 _LARGEST = np.iinfo(np.uint16).max
+_LABELMAP = slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName()
 
 
 def sendLabels(segmentation, source, path, warn):
@@ -43,11 +44,12 @@ def _merged(segmentation, segments, values, source, warn):
     shape = slicer.util.arrayFromVolume(source).shape
     labels = np.zeros(shape, np.uint16 if max(values) > 255 else np.uint8)
     overlap = 0
-    for number, (identifier, _segment) in enumerate(segments):
-        mask = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, identifier, source) != 0
-        overlap += int(np.count_nonzero(labels[mask]))
-        labels[mask] = values[number]
-        yield (number + 1) / len(segments)
+    for number, (identifier, segment) in enumerate(segments):
+        for place, mask in _masks(segmentation, identifier, segment, source):
+            slab = labels[place]
+            overlap += int(np.count_nonzero(slab[mask]))
+            slab[mask] = values[number]
+            yield number / len(segments)
     if overlap:
         warn(
             _("Segments overlap in {count} voxels: the later one of the list has them.").format(
@@ -57,10 +59,39 @@ def _merged(segmentation, segments, values, source, warn):
     return labels
 
 
+def _masks(segmentation, identifier, segment, source):
+    """Where a segment is, slab by slab of the source's grid: (index of the slab, mask)."""
+    image = segment.GetRepresentation(_LABELMAP)
+    if image is not None and _isOnGrid(segmentation, image, source):
+        array, value = _arrayOf(image), segment.GetLabelValue()
+        extent = np.reshape(image.GetExtent(), (3, 2))[::-1]  # first and last along k, j, i
+        sizes = slicer.util.arrayFromVolume(source).shape
+    else:  # Slicer resamples it, all at once
+        array = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, identifier, source)
+        value, sizes = 1, array.shape
+        extent = [(0, size - 1) for size in sizes]
+    if array is None:  # an empty segment
+        return
+    starts = [int(max(0, first)) for first, _last in extent]
+    stops = [int(min(size, last + 1)) for size, (_first, last) in zip(sizes, extent, strict=True)]
+    inside = tuple(
+        slice(start - int(first), max(start, stop) - int(first))
+        for start, stop, (first, _last) in zip(starts, stops, extent, strict=True)
+    )
+    rows, columns = (slice(starts[axis], max(starts[axis], stops[axis])) for axis in (1, 2))
+    array = array[inside]
+    for slab, _fraction in results.chunks(array.shape):
+        mask = array[slab] == value
+        first = starts[0] + slab.start
+        yield (slice(first, first + len(mask)), rows, columns), mask
+
+
 def _holdsOnly(labels, values):
     """Whether there are no other labels, as those of segments that were deleted, which linger."""
+    isKnown = np.zeros(np.iinfo(labels.dtype).max + 1, bool)
+    isKnown[[0, *values]] = True
     for chunk, fraction in results.chunks(labels.shape):
-        if not set(np.unique(labels[chunk]).tolist()) <= {0, *values}:
+        if not isKnown[labels[chunk]].all():
             return False
         yield fraction
     return True
@@ -96,29 +127,36 @@ def _values(segments):
 
 def _sharedLabels(node, source, values):
     """The one label image of all segments, as a model's segmentation has it; None for others."""
-    name = slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName()
     segments = [segment for _identifier, segment in _segments(node)]
-    images = {segment.GetRepresentation(name) for segment in segments}
+    images = {segment.GetRepresentation(_LABELMAP) for segment in segments}
     image = images.pop()
     own = [segment.GetLabelValue() for segment in segments]
     if images or image is None or own != values or not _isOnGrid(node, image, source):
         return None
+    sizes = source.GetImageData().GetDimensions()
+    if image.GetDimensions() != sizes or image.GetExtent()[::2] != (0, 0, 0):
+        return None
+    labels = _arrayOf(image)
+    # Of a larger type, a list of all values that there could be would not fit into memory.
+    return labels if labels is not None and labels.dtype in (np.uint8, np.uint16) else None
+
+
+def _arrayOf(image):
+    """The voxels of a label image, [K, J, I]; None for an empty one."""
     scalars = image.GetPointData().GetScalars()
-    if scalars is None or numpy_support.vtk_to_numpy(scalars).dtype.kind != "u":
+    if scalars is None or not scalars.GetNumberOfTuples():
         return None
     return numpy_support.vtk_to_numpy(scalars).reshape(image.GetDimensions()[::-1])
 
 
 def _isOnGrid(node, image, source):
+    """Whether voxel i, j, k of a label image is that of the source, however much it holds."""
     matrices = [vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()]
     image.GetImageToWorldMatrix(matrices[0])
     source.GetIJKToRASMatrix(matrices[1])
     first, second = (slicer.util.arrayFromVTKMatrix(matrix) for matrix in matrices)
-    return (
-        image.GetDimensions() == source.GetImageData().GetDimensions()
-        and image.GetExtent()[::2] == (0, 0, 0)
-        and node.GetTransformNodeID() == source.GetTransformNodeID()
-        and np.allclose(first, second, rtol=1e-6, atol=1e-6)
+    return node.GetTransformNodeID() == source.GetTransformNodeID() and np.allclose(
+        first, second, rtol=1e-6, atol=1e-6
     )
 
 

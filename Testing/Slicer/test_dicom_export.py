@@ -6,9 +6,18 @@ from unittest import mock
 
 import numpy as np
 import slicer
+import vtk
 from dicom_testing import STUDY, DicomTestCase
 
-from MedEnhancePanels import dicomdatabase, dicomexport, dicomsource, enhancement, results
+from MedEnhancePanels import (
+    dicomdatabase,
+    dicomexport,
+    dicomlabels,
+    dicomsource,
+    enhancement,
+    nrrd,
+    results,
+)
 from MedEnhancePanels.errors import PanelError
 
 
@@ -131,6 +140,49 @@ class FolderTest(ExportTestCase):
         files = self.logic.exportDicom(node, self.folder, database=False)
         (found,) = (image for image in self.read(files) if image.Modality == "SEG")
         self.assertEqual(int(found.pixel_array.sum()), 9 + int((labels == 2).sum()))
+
+    def filledImage(self, source, extent):
+        """A label image of ones on the grid of a volume, from and to some voxel."""
+        matrix = vtk.vtkMatrix4x4()
+        source.GetIJKToRASMatrix(matrix)
+        image = slicer.vtkOrientedImageData()
+        image.SetImageToWorldMatrix(matrix)
+        image.SetExtent(*extent)
+        image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
+        image.GetPointData().GetScalars().Fill(1)
+        return image
+
+    def test_segmentsAreFoundWhereverTheirImagesLie(self):
+        source = self.loaded()
+        shape = slicer.util.arrayFromVolume(source).shape
+        segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+        wanted = np.zeros(shape, np.uint8)
+        # Of a segment that was edited Slicer keeps as much as it fills, or more than the volume.
+        boxes = {"near": np.s_[0:2, 0:4, 0:3], "far": np.s_[4:6, 20:24, 15:20]}
+        extents = {"near": (-2, 2, 0, 3, -1, 1), "far": (15, 19, 20, 23, 4, 5)}
+        for value, (name, box) in enumerate(boxes.items(), 1):
+            wanted[box] = value
+            segment = slicer.vtkSegment()
+            segment.SetName(name)
+            segment.AddRepresentation(
+                slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName(),
+                self.filledImage(source, extents[name]),
+            )
+            segmentation.GetSegmentation().AddSegment(segment)
+        segmentation.GetSegmentation().AddEmptySegment("nothing", "nothing")
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode")
+        for parent in (None, transform.GetID()):  # an identity, for which Slicer resamples
+            segmentation.SetAndObserveTransformNodeID(parent)
+            path = os.path.join(self.temporaryFolder(), "labels.nrrd")
+            told = _finished(dicomlabels.sendLabels(segmentation, source, path, self.fail))
+            names = {each["value"]: each["name"] for each in told}
+            labels = nrrd.Reader(path)
+            found = np.zeros(shape, labels.dtype)
+            list(labels.readInto(found))
+            self.assertEqual({names[value] for value in np.unique(found) if value}, {*boxes})
+            for name, box in boxes.items():
+                (value,) = (value for value, each in names.items() if each == name)
+                self.assertTrue(np.array_equal(found == value, wanted == wanted[box].max()), name)
 
     def test_whatWasNotAskedForIsLeftOut(self):
         source = self.loaded()
