@@ -28,12 +28,14 @@ class DicomOrigin:
     study, series: instance UIDs. instances: [T][K], frame by frame in the order of the slices;
     empty where only the UIDs are known, as from a compressed file.
     on_grid: whether instance k still lies where slice k does; resampling ends that.
+    body_part: what the images say that they show (BodyPartExamined), "" where nothing.
     """
 
     study: str
     series: str
     instances: tuple[tuple[Instance, ...], ...]
     on_grid: bool = True
+    body_part: str = ""
 
     @property
     def files(self) -> int:

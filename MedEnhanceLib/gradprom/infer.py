@@ -1,6 +1,6 @@
 """Segments a volume with a head.
 
-open_bundle → scaling_for → over_slices → most likely label → volumes in mL
+open_head_for → scaling_for → over_slices → most likely label → volumes in mL
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from MedEnhanceLib.bundles import open_bundle
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.device import choose_device
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.gradprom.choice import open_head_for
 from MedEnhanceLib.gradprom.config import Label, SegmentConfig
 from MedEnhanceLib.gradprom.head import HeadModel, open_head
 from MedEnhanceLib.manifest import derived_note
@@ -32,7 +32,10 @@ from MedEnhanceLib.volume import Volume
 
 @dataclass(frozen=True)
 class Segmentation:
-    """volume: labels, uint8, on the input's grid. table: one row per label with its volume."""
+    """volume: labels, uint8, on the input's grid. table: one row per label with its volume.
+
+    doubt: why the labels may mean nothing, where the images say that they show another part.
+    """
 
     volume: Volume
     labels: tuple[Label, ...]
@@ -40,6 +43,7 @@ class Segmentation:
     model: dict[str, str]
     device: str
     seconds: float
+    doubt: str = ""
 
 
 def segment(
@@ -53,12 +57,14 @@ def segment(
     began = time.monotonic()
     if volume.is_sequence:
         raise InputError(f"{volume.source or 'volume'}: a sequence", "Segment one frame at a time.")
-    bundle = open_bundle(config.model, kind="head", modality=volume.modality)
+    bundle, doubt = open_head_for(volume, config)
     choice = choose_device(config.device)
     monitor.log(f"running {bundle.name} on {choice.name}: {choice.reason}")
     if bundle.anatomy:
         monitor.warn(
-            f"{bundle.name} learned from images of the {bundle.anatomy} only:"
+            f"{doubt}: its labels mean nothing there"
+            if doubt
+            else f"{bundle.name} learned from images of the {bundle.anatomy} only:"
             " elsewhere its labels mean nothing"
         )
     model = _warm_head(bundle.folder, bundle.sha256)
@@ -74,7 +80,9 @@ def segment(
     with torch.inference_mode(), stoppable(model.network, monitor):
         for where, likelihood in over_slices(network, stacks, plan, monitor, "segmenting slices"):
             labels[where] = values[likelihood.argmax(axis=1)]
-    note = derived_note(f"segmented with {bundle.name} {bundle.sha256[:12]}")
+    note = derived_note(
+        f"segmented with {bundle.name} {bundle.sha256[:12]}" + (f" ({doubt})" if doubt else "")
+    )
     return Segmentation(
         volume=replace(volume.with_voxels(labels, did=note), modality="SEG", units=""),
         labels=model.labels,
@@ -82,6 +90,7 @@ def segment(
         model=bundle.identity(),
         device=choice.name,
         seconds=time.monotonic() - began,
+        doubt=doubt,
     )
 
 

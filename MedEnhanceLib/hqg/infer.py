@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.bundles import open_bundle
+from MedEnhanceLib.bundles.anatomy import doubt_about
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.device import choose_device
 from MedEnhanceLib.errors import ConfigError, InputError
@@ -47,6 +48,7 @@ class Enhancement:
     volume: same grid, type and units as the input. uncertainty: standard deviation over sampled
     cues and mirrorings in the input's units, float32, or None where it was not asked for; not
     calibrated. model: name and sha256. device: where it ran. seconds: of wall time.
+    doubt: what speaks against the model, where the images say that they show another part.
     """
 
     volume: Volume
@@ -54,6 +56,7 @@ class Enhancement:
     model: dict[str, str]
     device: str
     seconds: float
+    doubt: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,9 @@ def enhance(
     began = time.monotonic()
     where = _chosen_slices(slices, volume, config)
     bundle = open_bundle(config.model, kind="enhancer", modality=volume.modality)
+    doubt = doubt_about(bundle, volume)
+    if doubt:
+        monitor.warn(f"{doubt}: look closely at what comes out")
     choice = choose_device(config.device)
     monitor.log(f"running {bundle.name} on {choice.name}: {choice.reason}")
     model = _warm_enhancer(bundle.folder, bundle.sha256)
@@ -104,7 +110,9 @@ def enhance(
         _enhance_frame(frame, run, monitor.part(n / len(frames), (n + 1) / len(frames)))
         for n, frame in enumerate(frames)
     ]
-    note = derived_note(f"enhanced with {bundle.name} {bundle.sha256[:12]}")
+    note = derived_note(
+        f"enhanced with {bundle.name} {bundle.sha256[:12]}" + (f" ({doubt})" if doubt else "")
+    )
     enhanced, uncertainty = (
         _joined(volume, [result[which] for result in results]) for which in (0, 1)
     )
@@ -118,6 +126,7 @@ def enhance(
         model=bundle.identity(),
         device=choice.name,
         seconds=time.monotonic() - began,
+        doubt=doubt,
     )
 
 

@@ -124,12 +124,12 @@ def enhance_volume(
     monitor: Monitor,
 ) -> Enhanced:
     """Enhance, then segment the enhanced volume if a `head` is given; in memory."""
-    from MedEnhanceLib.bundles import open_bundle
+    from MedEnhanceLib.gradprom import open_head_for
     from MedEnhanceLib.hqg import enhance
 
     began = time.monotonic()
     if head is not None:  # better missed now than after the long work
-        open_bundle(head.model, kind="head", modality=volume.modality)
+        open_head_for(volume, head)
     passes = 1 + config.uncertainty
     share = passes / (passes + _HEAD_PASSES) if head else 1.0
     done = enhance(volume, config, guide=guide, slices=slices, monitor=monitor.part(0.0, share))
@@ -141,7 +141,7 @@ def enhance_volume(
         device=done.device,
         seconds=time.monotonic() - began,
         model=done.model,
-        results=_segmentation_figures(found),
+        results=_segmentation_figures(found) | ({"doubt": done.doubt} if done.doubt else {}),
         dicom=volume.origin.facts() if volume.origin else None,
     )
     return Enhanced(done.volume, done.uncertainty, found, manifest)
@@ -313,7 +313,7 @@ def enhanced_objects(volume: Volume, done: Enhanced) -> Objects:
     return Objects(
         volume,
         "enhanced",
-        options=_options_in_words(done.report["config"]),
+        options=_options_in_words(done.report),
         volume=done.volume,
         found=_found(done.segmentation) if done.segmentation else None,
         uncertainty=done.uncertainty,
@@ -333,15 +333,20 @@ def objects_of(result: Volume | Enhanced | Segmentation) -> Objects:
     return Objects(before, "segmented", found=_found(result))
 
 
-def _options_in_words(config: Mapping[str, Any]) -> str:
+def _options_in_words(report: Mapping[str, Any]) -> str:
+    config = report["config"]
     told = [f"strength {config['strength']:g}"] if config["strength"] != 1 else []
     if config["bias_correction"] != "none":
         told.append(f"shading corrected with {config['bias_correction'].upper()}")
+    if "doubt" in report["results"]:
+        told.append(report["results"]["doubt"])
     return ", ".join(told)
 
 
 def _found(found: Segmentation) -> Found:
-    return Found(found.volume, as_json(found.labels), as_json(found.table), found.model)
+    return Found(
+        found.volume, as_json(found.labels), as_json(found.table), found.model, found.doubt
+    )
 
 
 def _check_report_folder(params: EnhanceParams) -> None:
@@ -394,4 +399,5 @@ def _segmentation_figures(found: Segmentation | None) -> dict[str, Any]:
         "labels": as_json(found.labels),
         "table": as_json(found.table),
         "head": dict(found.model),
+        **({"doubt_of_labels": found.doubt} if found.doubt else {}),
     }

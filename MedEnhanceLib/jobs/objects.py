@@ -40,12 +40,14 @@ class Found:
     """A segmentation that is to be written. labels: as `gradprom.Segmentation` has them, as JSON.
 
     table: the rows of its measurements, or none. model: what made it, as in a manifest.
+    doubt: as in `gradprom.Segmentation`.
     """
 
     volume: Volume
     labels: Sequence[Mapping[str, Any]]
     table: Sequence[Mapping[str, Any]] = ()
     model: Mapping[str, str] | None = None
+    doubt: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,7 +236,7 @@ def _built(
     found = objects.found
     if found is None:
         return
-    of_labels = replace(derivation, action="segmented", model=found.model, description="")
+    of_labels = replace(derivation, action="segmented", model=found.model, description=found.doubt)
     labels = build_segmentation(
         found.volume,
         found.labels,

@@ -54,6 +54,7 @@ _ELEMENTS = (
     "TemporalResolution", "TriggerTime", "FrameReferenceTime", "NominalPercentageOfCardiacPhase",
     "NominalPercentageOfRespiratoryPhase", "DiffusionBValue", "KVP", "ConvolutionKernel",
     "InversionTime", "FlipAngle", "WindowCenter", "WindowWidth", "BurnedInAnnotation",
+    "BodyPartExamined",
     "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
 )  # fmt: skip
 #: What else makes another image of the same anatomy, and what a message calls it.
@@ -319,6 +320,7 @@ def _slice(
         stamp=stamp,
         window=_window(header),
         burned_in=text(header, "BurnedInAnnotation"),
+        body_part=text(header, "BodyPartExamined"),
     )
 
 

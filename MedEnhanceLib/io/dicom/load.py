@@ -237,6 +237,7 @@ def _origin(stacks: Sequence[Stack], *, is_on_grid: bool) -> DicomOrigin:
             for each in stacks
         ),
         on_grid=is_on_grid,
+        body_part=first.body_part,
     )
 
 

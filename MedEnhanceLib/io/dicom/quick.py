@@ -42,6 +42,7 @@ _WANTED: dict[int, tuple[str | int, str]] = {
     0x00081030: ("StudyDescription", "LO"),
     0x0008103E: ("SeriesDescription", "LO"),
     0x00100020: ("PatientID", "LO"),
+    0x00180015: ("BodyPartExamined", "CS"),
     0x00180050: ("SliceThickness", "DS"),
     0x00180060: ("KVP", "DS"),
     0x00180081: ("EchoTime", "DS"),

@@ -17,7 +17,7 @@ class Slice:
     """A single-frame file, or one frame of a multi-frame file; None and "" where it says nothing.
 
     frame: its place in a multi-frame file, counted from 1. number: InstanceNumber.
-    patient: PatientID.
+    patient: PatientID. body_part: BodyPartExamined.
     position, orientation: as DICOM gives them, mm and direction cosines in LPS.
     pixel_spacing: mm between rows, then between columns.
     thickness, between: mm, SliceThickness and SpacingBetweenSlices.
@@ -43,6 +43,7 @@ class Slice:
     series: str = ""
     patient: str = ""
     modality: str = ""
+    body_part: str = ""
     number: int | None = None
 
     rows: int = 0

@@ -20,6 +20,7 @@ class StandInEnhancement:
     model: dict[str, str]
     device: str
     seconds: float
+    doubt: str = ""
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class StandInSegmentation:
     model: dict[str, str]
     device: str
     seconds: float
+    doubt: str = ""
 
 
 LABELS = (

@@ -1,0 +1,25 @@
+"""Which head a volume is segmented with."""
+
+from __future__ import annotations
+
+from MedEnhanceLib.bundles import Bundle, open_bundle
+from MedEnhanceLib.bundles.anatomy import doubt_about
+from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.gradprom.config import SegmentConfig
+from MedEnhanceLib.volume import Volume
+
+
+def open_head_for(volume: Volume, config: SegmentConfig) -> tuple[Bundle, str]:
+    """The head to use, and a doubt about it where the images say that they show another part.
+
+    Raises ModelError where none fits, and where only a doubtful one does and nobody named it.
+    """
+    bundle = open_bundle(config.model, kind="head", modality=volume.modality)
+    doubt = doubt_about(bundle, volume)
+    if doubt and config.model == "auto":
+        raise ModelError(
+            f"there is no model that segments these images: {doubt}",
+            f"If their header is wrong, segment with the model named: --model {bundle.name}, "
+            f"model='{bundle.name}'.",
+        )
+    return bundle, doubt
