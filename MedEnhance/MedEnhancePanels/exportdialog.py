@@ -154,10 +154,10 @@ class ExportDialog:
         job.onFinished(self._onSeries)
 
     def _onSeries(self, job):
+        self.context.runner.forget(job)  # a question that was answered is no work
         if job is not self._question or self.node is None:
             return
         self._question = None
-        self.context.runner.forget(job)
         if job.error is not None:
             self._forgetSource(job.error)
             return

@@ -9,6 +9,8 @@ import numpy as np
 import slicer
 from medenhance_testing import MedEnhanceTestCase
 
+from MedEnhancePanels import dicomexport, dicomsource, results
+
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 STUDY = "1.2.826.0.1.3680043.8.498.7"
 
@@ -132,3 +134,68 @@ class DicomTestCase(MedEnhanceTestCase):
     def message(self):
         ui = self.widget.ui
         return "" if ui.messageFrame.isHidden() else ui.messageLabel.text
+
+
+class ExportTestCase(DicomTestCase):
+    """Ways to come by results, and to export them into `folder`."""
+
+    def setUp(self):
+        super().setUp()
+        self.runner = self.context.runner
+        self.logic = self.context.logic
+        self.folder = os.path.join(self.temporaryFolder(), "out")
+
+    def loaded(self, **elements):
+        """A small CT that the page Load has read; the folder that it lies in is `source`."""
+        self.source = self.writeSeries(os.path.join(self.temporaryFolder(), "ct"), **elements)
+        return self.open(self.source).nodes["output"]
+
+    def derived(self, node):
+        """What an enhancement would leave of a node, without the time that it takes."""
+        voxels = slicer.util.arrayFromVolume(node)
+        output = slicer.util.addVolumeFromArray(voxels + np.int16(1), name="better")
+        output.CopyOrientation(node)
+        results.stamp(output, "enhanced", node, {"name": "ct-lowdose", "sha256": "ab" * 32})
+        results.link(output, input=node)
+        return output
+
+    def labelled(self, node, output):
+        """A segmentation with two structures, and the table of their volumes, on a result."""
+        from MedEnhancePanels import bridge, nrrd
+
+        labels = np.zeros(slicer.util.arrayFromVolume(node).shape, np.uint8)
+        labels[2:4, 5:15, 5:10], labels[2:4, 5:15, 10:15] = 1, 2
+        path = os.path.join(self.temporaryFolder(), "labels.nrrd")
+        tags = {"modality": "SEG", "units": "", "geometry": bridge.geometryOf(node)}
+        list(nrrd.write(path, [labels], tags))
+        fat = {"value": "55603005", "scheme": "SCT", "meaning": "Adipose tissue"}
+        told = [
+            {"value": 1, "name": "fat", "color": "#ffee00", "type": fat},
+            {"value": 2, "name": "rest", "color": "#2200ff"},
+        ]
+        segmentation = finished(results.makeSegmentation(path, node, told, "parts"))
+        rows = [
+            {"label": "fat", "voxels": 100, "volume_ml": 0.16},
+            {"label": "rest", "voxels": 100, "volume_ml": 0.16},
+        ]
+        table = results.makeTable(rows, node, "volumes", {"device": "cpu"})
+        results.link(output, input=node, segmentation=segmentation, table=table)
+        return labels
+
+    def read(self, paths):
+        from pydicom import dcmread
+
+        return [dcmread(path) for path in paths]
+
+    def options(self, node, **more):
+        told = {"folder": self.folder, "database": False, "source": dicomsource.sourceOf(node)}
+        return dicomexport.ExportOptions(**told | more)
+
+
+def finished(steps):
+    """The return value of a generator, which is run to its end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            return stop.value

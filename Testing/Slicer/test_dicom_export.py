@@ -1,17 +1,14 @@
 """Results as DICOM: in a folder or Slicer's database, under the right patient, or not at all."""
 
 import os
-import shutil
-from unittest import mock
 
 import numpy as np
 import slicer
 import vtk
-from dicom_testing import STUDY, DicomTestCase
+from dicom_testing import STUDY, ExportTestCase, finished
 
 from MedEnhancePanels import (
     dicomdatabase,
-    dicomexport,
     dicomlabels,
     dicomsource,
     enhancement,
@@ -19,60 +16,6 @@ from MedEnhancePanels import (
     results,
 )
 from MedEnhancePanels.errors import PanelError
-
-
-class ExportTestCase(DicomTestCase):
-    def setUp(self):
-        super().setUp()
-        self.runner = self.context.runner
-        self.logic = self.context.logic
-        self.folder = os.path.join(self.temporaryFolder(), "out")
-
-    def loaded(self, **elements):
-        """A small CT that the page Load has read; the folder that it lies in is `source`."""
-        self.source = self.writeSeries(os.path.join(self.temporaryFolder(), "ct"), **elements)
-        return self.open(self.source).nodes["output"]
-
-    def derived(self, node):
-        """What an enhancement would leave of a node, without the time that it takes."""
-        voxels = slicer.util.arrayFromVolume(node)
-        output = slicer.util.addVolumeFromArray(voxels + np.int16(1), name="better")
-        output.CopyOrientation(node)
-        results.stamp(output, "enhanced", node, {"name": "ct-lowdose", "sha256": "ab" * 32})
-        results.link(output, input=node)
-        return output
-
-    def labelled(self, node, output):
-        """A segmentation with two structures, and the table of their volumes, on a result."""
-        from MedEnhancePanels import bridge, nrrd
-
-        labels = np.zeros(slicer.util.arrayFromVolume(node).shape, np.uint8)
-        labels[2:4, 5:15, 5:10], labels[2:4, 5:15, 10:15] = 1, 2
-        path = os.path.join(self.temporaryFolder(), "labels.nrrd")
-        tags = {"modality": "SEG", "units": "", "geometry": bridge.geometryOf(node)}
-        list(nrrd.write(path, [labels], tags))
-        fat = {"value": "55603005", "scheme": "SCT", "meaning": "Adipose tissue"}
-        told = [
-            {"value": 1, "name": "fat", "color": "#ffee00", "type": fat},
-            {"value": 2, "name": "rest", "color": "#2200ff"},
-        ]
-        segmentation = _finished(results.makeSegmentation(path, node, told, "parts"))
-        rows = [
-            {"label": "fat", "voxels": 100, "volume_ml": 0.16},
-            {"label": "rest", "voxels": 100, "volume_ml": 0.16},
-        ]
-        table = results.makeTable(rows, node, "volumes", {"device": "cpu"})
-        results.link(output, input=node, segmentation=segmentation, table=table)
-        return labels
-
-    def read(self, paths):
-        from pydicom import dcmread
-
-        return [dcmread(path) for path in paths]
-
-    def options(self, node, **more):
-        told = {"folder": self.folder, "database": False, "source": dicomsource.sourceOf(node)}
-        return dicomexport.ExportOptions(**told | more)
 
 
 class FolderTest(ExportTestCase):
@@ -174,7 +117,7 @@ class FolderTest(ExportTestCase):
         for parent in (None, transform.GetID()):  # an identity, for which Slicer resamples
             segmentation.SetAndObserveTransformNodeID(parent)
             path = os.path.join(self.temporaryFolder(), "labels.nrrd")
-            told = _finished(dicomlabels.sendLabels(segmentation, source, path, self.fail))
+            told = finished(dicomlabels.sendLabels(segmentation, source, path, self.fail))
             names = {each["value"]: each["name"] for each in told}
             labels = nrrd.Reader(path)
             found = np.zeros(shape, labels.dtype)
@@ -264,105 +207,6 @@ class FolderTest(ExportTestCase):
         for image in self.read(files):
             self.assertEqual(image.LossyImageCompression, "01")
             self.assertGreater(float(image.LossyImageCompressionRatio), 1)
-
-
-class SourceTest(ExportTestCase):
-    def test_aResultKnowsItsSeriesAfterItsInputHasGone(self):
-        source = self.loaded()
-        node = self.derived(source)
-        slicer.mrmlScene.RemoveNode(source)
-        self.assertEqual(dicomsource.sourceOf(node).path, self.source)
-        self.assertEqual(len(self.logic.exportDicom(node, self.folder, database=False)), 6)
-
-    def test_imagesOfSlicersDatabaseAreFoundByTheirInstances(self):
-        source = self.loaded()
-        database = self.openDatabase()
-        self.importInto(database, self.source)
-        source.RemoveAttribute(dicomsource.PATH)
-        uids = " ".join(f"{STUDY}.1.{number}" for number in range(1, 7))
-        source.SetAttribute(dicomsource.INSTANCES, uids)
-        node = self.derived(source)
-        files = self.logic.exportDicom(node, self.folder, database=False)
-        (study,) = {image.StudyInstanceUID for image in self.read(files)}
-        self.assertEqual(study, STUDY)
-
-    def compressed(self):
-        """A compressed file of a series, as the library makes it; the series, the file."""
-        from MedEnhanceLib import io
-        from MedEnhanceLib.unicompress import CompressConfig, compress
-
-        source = self.writeSeries(os.path.join(self.temporaryFolder(), "ct"))
-        path = os.path.join(self.temporaryFolder(), "ct.ucv")
-        compress(io.load(source), path, CompressConfig(lossless=True))
-        return source, path
-
-    def test_aCompressedFileFindsItsSeriesInSlicersDatabase(self):
-        source, path = self.compressed()
-        self.importInto(self.openDatabase(), source)
-        self.panel.openPath(path)
-        self.waitUntil(lambda: self.panel.node is not None and self.panel._job is None, 60)
-        for number, node in enumerate((self.panel.node, self.logic.decompress(path))):
-            folder = f"{self.folder}-{number}"
-            images = self.read(self.logic.exportDicom(node, folder, database=False))
-            self.assertEqual({image.StudyInstanceUID for image in images}, {STUDY})
-            self.assertEqual({image.PatientID for image in images}, {"P-17"})
-
-    def test_aResultOfACompressedFileFindsItOnceItIsThere(self):
-        source, path = self.compressed()
-        database = self.openDatabase()
-        node = self.derived(self.logic.decompress(path))
-        self.assertIsNone(dicomsource.sourceOf(node))
-        self.assertEqual(dicomsource.unknownSeries(node), f"{STUDY}.1")
-        self.importInto(database, source)
-        self.assertEqual(dicomsource.sourceOf(node).series, f"{STUDY}.1")
-        self.assertEqual(dicomsource.unknownSeries(node), "")
-        database.removeSeries(f"{STUDY}.1")
-        self.assertIsNone(dicomsource.sourceOf(node))
-
-    def test_manyImagesAreLookedForInSteps(self):
-        folder = self.temporaryFolder()
-        path = os.path.join(folder, "image.dcm")
-        with open(path, "wb"):
-            pass
-        database = mock.Mock(isOpen=True)
-        database.fileForInstance.return_value = path
-        self.replaceDatabase(database)
-        uids = tuple(f"1.2.{number}" for number in range(600))
-        steps = dicomsource.DicomSource(instances=uids).toLike(folder)
-        asked = [database.fileForInstance.call_count for _fraction in steps]
-        self.assertLessEqual(np.diff([0, *asked]).max(), 25)
-        self.assertEqual(asked[-1], 600)
-
-    def test_anImageThatTheDatabaseLacksIsTold(self):
-        self.openDatabase()
-        node = self.smallVolume()
-        node.SetAttribute(dicomsource.INSTANCES, "1.2.3 1.2.4")
-        with self.assertRaises(PanelError) as caught:
-            self.logic.exportDicom(node, self.folder, database=False)
-        self.assertIn("does not know the image 1.2.3", caught.exception.message)
-        self.assertFalse(os.path.exists(self.folder))
-
-    def test_aSourceThatHasGoneIsToldAndNothingIsWritten(self):
-        node = self.derived(self.loaded())
-        shutil.rmtree(self.source)
-        with self.assertRaises(PanelError) as caught:
-            self.logic.exportDicom(node, self.folder, database=False)
-        self.assertIn("is gone", caught.exception.message)
-        self.assertFalse(os.path.exists(self.folder))
-
-    def test_othersFilesAreNoSource(self):
-        self.assertIsNone(dicomsource.sourceOf(self.loadSample()))
-        node = self.smallVolume()
-        node.SetAttribute(dicomsource.PATH, "/data/scan.nii.gz")
-        self.assertIsNone(dicomsource.sourceOf(node))
-
-    def test_aResultIsPlacedUnderItsStudy(self):
-        node = self.derived(self.loaded())
-        hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
-        study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "Thorax")
-        hierarchy.SetItemUID(study, "DICOM", STUDY)
-        self.logic.exportDicom(node, self.folder, database=False)
-        self.assertEqual(hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)), study)
 
 
 class DatabaseTest(ExportTestCase):
@@ -482,12 +326,3 @@ class ImportTest(ExportTestCase):
         self.waitUntil(lambda: ended, 20)
         self.assertIn("took 6 of 7 files", ended[0].message)
         self.assertEqual(database.patients(), [])
-
-
-def _finished(steps):
-    """The return value of a generator, which is run to its end."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            return stop.value

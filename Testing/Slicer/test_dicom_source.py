@@ -1,0 +1,111 @@
+"""From which DICOM series a node was made, found again after its input, or its files, have gone."""
+
+import os
+import shutil
+from unittest import mock
+
+import numpy as np
+import slicer
+from dicom_testing import STUDY, ExportTestCase
+
+from MedEnhancePanels import dicomsource
+from MedEnhancePanels.errors import PanelError
+
+
+class SourceTest(ExportTestCase):
+    def test_aResultKnowsItsSeriesAfterItsInputHasGone(self):
+        source = self.loaded()
+        node = self.derived(source)
+        slicer.mrmlScene.RemoveNode(source)
+        self.assertEqual(dicomsource.sourceOf(node).path, self.source)
+        self.assertEqual(len(self.logic.exportDicom(node, self.folder, database=False)), 6)
+
+    def test_imagesOfSlicersDatabaseAreFoundByTheirInstances(self):
+        source = self.loaded()
+        database = self.openDatabase()
+        self.importInto(database, self.source)
+        source.RemoveAttribute(dicomsource.PATH)
+        uids = " ".join(f"{STUDY}.1.{number}" for number in range(1, 7))
+        source.SetAttribute(dicomsource.INSTANCES, uids)
+        node = self.derived(source)
+        files = self.logic.exportDicom(node, self.folder, database=False)
+        (study,) = {image.StudyInstanceUID for image in self.read(files)}
+        self.assertEqual(study, STUDY)
+
+    def compressed(self):
+        """A compressed file of a series, as the library makes it; the series, the file."""
+        from MedEnhanceLib import io
+        from MedEnhanceLib.unicompress import CompressConfig, compress
+
+        source = self.writeSeries(os.path.join(self.temporaryFolder(), "ct"))
+        path = os.path.join(self.temporaryFolder(), "ct.ucv")
+        compress(io.load(source), path, CompressConfig(lossless=True))
+        return source, path
+
+    def test_aCompressedFileFindsItsSeriesInSlicersDatabase(self):
+        source, path = self.compressed()
+        self.importInto(self.openDatabase(), source)
+        self.panel.openPath(path)
+        self.waitUntil(lambda: self.panel.node is not None and self.panel._job is None, 60)
+        for number, node in enumerate((self.panel.node, self.logic.decompress(path))):
+            folder = f"{self.folder}-{number}"
+            images = self.read(self.logic.exportDicom(node, folder, database=False))
+            self.assertEqual({image.StudyInstanceUID for image in images}, {STUDY})
+            self.assertEqual({image.PatientID for image in images}, {"P-17"})
+
+    def test_aResultOfACompressedFileFindsItOnceItIsThere(self):
+        source, path = self.compressed()
+        database = self.openDatabase()
+        node = self.derived(self.logic.decompress(path))
+        self.assertIsNone(dicomsource.sourceOf(node))
+        self.assertEqual(dicomsource.unknownSeries(node), f"{STUDY}.1")
+        self.importInto(database, source)
+        self.assertEqual(dicomsource.sourceOf(node).series, f"{STUDY}.1")
+        self.assertEqual(dicomsource.unknownSeries(node), "")
+        database.removeSeries(f"{STUDY}.1")
+        self.assertIsNone(dicomsource.sourceOf(node))
+
+    def test_manyImagesAreLookedForInSteps(self):
+        folder = self.temporaryFolder()
+        path = os.path.join(folder, "image.dcm")
+        with open(path, "wb"):
+            pass
+        database = mock.Mock(isOpen=True)
+        database.fileForInstance.return_value = path
+        self.replaceDatabase(database)
+        uids = tuple(f"1.2.{number}" for number in range(600))
+        steps = dicomsource.DicomSource(instances=uids).toLike(folder)
+        asked = [database.fileForInstance.call_count for _fraction in steps]
+        self.assertLessEqual(np.diff([0, *asked]).max(), 25)
+        self.assertEqual(asked[-1], 600)
+
+    def test_anImageThatTheDatabaseLacksIsTold(self):
+        self.openDatabase()
+        node = self.smallVolume()
+        node.SetAttribute(dicomsource.INSTANCES, "1.2.3 1.2.4")
+        with self.assertRaises(PanelError) as caught:
+            self.logic.exportDicom(node, self.folder, database=False)
+        self.assertIn("does not know the image 1.2.3", caught.exception.message)
+        self.assertFalse(os.path.exists(self.folder))
+
+    def test_aSourceThatHasGoneIsToldAndNothingIsWritten(self):
+        node = self.derived(self.loaded())
+        shutil.rmtree(self.source)
+        with self.assertRaises(PanelError) as caught:
+            self.logic.exportDicom(node, self.folder, database=False)
+        self.assertIn("is gone", caught.exception.message)
+        self.assertFalse(os.path.exists(self.folder))
+
+    def test_othersFilesAreNoSource(self):
+        self.assertIsNone(dicomsource.sourceOf(self.loadSample()))
+        node = self.smallVolume()
+        node.SetAttribute(dicomsource.PATH, "/data/scan.nii.gz")
+        self.assertIsNone(dicomsource.sourceOf(node))
+
+    def test_aResultIsPlacedUnderItsStudy(self):
+        node = self.derived(self.loaded())
+        hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+        study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "Thorax")
+        hierarchy.SetItemUID(study, "DICOM", STUDY)
+        self.logic.exportDicom(node, self.folder, database=False)
+        self.assertEqual(hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)), study)
