@@ -17,9 +17,8 @@ from MedEnhanceLib.io.dicom.headers import Header
 from MedEnhanceLib.io.dicom.marks import pydicom_failures
 from MedEnhanceLib.io.dicom.reading import index_pixels
 from MedEnhanceLib.io.dicom.sources import FileRef
+from MedEnhanceLib.io.dicom.words import counted, named
 from MedEnhanceLib.progress import Monitor, attend
-
-_MOST_NAMED = 6
 
 
 @dataclass(frozen=True)
@@ -60,10 +59,9 @@ def require_identical(copies: Sequence[Copies], name: str, monitor: Monitor) -> 
                     "Only one of them can be the original: take the other away.",
                 )
     if count:
-        named = ", ".join(f"{one.others[0]} (of {one.first.name})" for one in copies[:_MOST_NAMED])
-        more = f" and {count - min(len(copies), _MOST_NAMED)} more"
-        more = more if count > min(len(copies), _MOST_NAMED) else ""
-        monitor.warn(f"{name}: {count} files are copies of others and left out: {named}{more}")
+        which = named([f"{other} (of {one.first.name})" for one in copies for other in one.others])
+        verb = "is a copy of another" if count == 1 else "are copies of others"
+        monitor.warn(f"{name}: {counted(count, 'file')} {verb} and left out: {which}")
 
 
 def _is_same(other: FileRef, first: FileRef, digest: bytes) -> bool:

@@ -12,12 +12,12 @@ import numpy as np
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom.elements import Elements, floats, one, text
 from MedEnhanceLib.io.dicom.slices import Slice
+from MedEnhanceLib.io.dicom.words import COPY_AGAIN
 
 SOP_CLASS = "1.2.840.10008.5.1.4.1.1.481.2"
 #: What of a header tells of a dose.
 ELEMENTS = ("GridFrameOffsetVector", "DoseGridScaling", "DoseUnits", "DoseType")
 _UNITS = {"GY": "Gy", "RELATIVE": "relative"}
-_COPY_AGAIN = "Copy or export the file again."
 _EXPORT_AGAIN = "Export the dose again."
 _ABSOLUTE_MM = 0.01
 
@@ -89,7 +89,7 @@ def _offsets(
     )
     if offsets is None:
         raise InputError(
-            "GridFrameOffsetVector is missing, so that its planes have no place", _COPY_AGAIN
+            "GridFrameOffsetVector is missing, so that its planes have no place", COPY_AGAIN
         )
     if offsets[0] == 0:
         return offsets

@@ -24,9 +24,9 @@ from MedEnhanceLib.io.dicom.contrast import (
     named_groups,
     with_kinds,
 )
-from MedEnhanceLib.io.dicom.scan import named
 from MedEnhanceLib.io.dicom.slices import Slice, Slices
 from MedEnhanceLib.io.dicom.timing import across_midnight, interleave, interval_s, ranked
+from MedEnhanceLib.io.dicom.words import named
 
 #: Slices closer than that, or than a hundredth of the usual distance, lie at one place.
 _SAME_PLACE_MM = 0.01

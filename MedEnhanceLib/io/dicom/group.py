@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from MedEnhanceLib.io.dicom.frames import Part, divided
-from MedEnhanceLib.io.dicom.scan import named
 from MedEnhanceLib.io.dicom.slices import Slice, Slices
+from MedEnhanceLib.io.dicom.words import named
 from MedEnhanceLib.progress import Monitor
 
 #: Of a direction cosine, within one orientation: far more than rounding, far less than a new scan.

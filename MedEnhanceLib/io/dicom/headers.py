@@ -32,6 +32,7 @@ from MedEnhanceLib.io.dicom.mediadir import MEDIA_DIRECTORY
 from MedEnhanceLib.io.dicom.quick import quick_fields
 from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.sources import FileRef
+from MedEnhanceLib.io.dicom.words import COPY_AGAIN
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -40,7 +41,6 @@ _NAMES_OF_SERIES = (0x0020000D, 0x0020000E)
 #: So many zeros at the beginning are taken for a file of zeros.
 _LOOKED_AT = 1 << 16
 _LET_READ = "Let it be read, or give a folder that can be."
-_COPY_AGAIN = "Copy or export the file again."
 _ELEMENTS = (
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber",
     "SeriesNumber", "SeriesDescription", "StudyDescription", "StudyDate", "SeriesDate",
@@ -125,7 +125,7 @@ def read_header(file: FileRef) -> Header | None:
             found = Header(
                 file=file,
                 reason=f"its header cannot be read: {(reason or type(cause).__name__)[:300]}",
-                hint=_COPY_AGAIN,
+                hint=COPY_AGAIN,
                 damaged=True,
                 unread=isinstance(cause, OSError),
             )
@@ -145,7 +145,7 @@ def _read(file: FileRef) -> Header | None:
         if not mark:
             return None if head.strip(b"\0") else _without_content(file, stream)
         if mark == "damaged":
-            raise InputError("its mark DICM is overwritten", _COPY_AGAIN)
+            raise InputError("its mark DICM is overwritten", COPY_AGAIN)
         stream.seek(0)
         header = meta = _ordinary(stream) if mark == "whole" else None
         if header is None or meta is None:
@@ -173,7 +173,7 @@ def _without_content(file: FileRef, stream: BinaryIO) -> Header | None:
     if content.strip(b"\0"):
         return None
     reason = "it holds nothing but zeros" if content else "it is empty"
-    return Header(file=file, reason=reason, hint=_COPY_AGAIN, damaged=True, unread=True)
+    return Header(file=file, reason=reason, hint=COPY_AGAIN, damaged=True, unread=True)
 
 
 def _ordinary(stream: BinaryIO) -> Elements | None:
@@ -234,9 +234,9 @@ def _described(header: Elements, file: FileRef, stamp: tuple[int, int], syntax: 
     reason = kinds.not_an_image(sop_class)
     if reason is None and not text(header, "Rows"):
         if not sop_class:
-            return replace(about, reason="SOPClassUID is missing", hint=_COPY_AGAIN, damaged=True)
+            return replace(about, reason="SOPClassUID is missing", hint=COPY_AGAIN, damaged=True)
         if text(header, "ImagePositionPatient") or kinds.is_image(sop_class):
-            return replace(about, reason="Rows is missing", hint=_COPY_AGAIN, damaged=True)
+            return replace(about, reason="Rows is missing", hint=COPY_AGAIN, damaged=True)
         reason = kinds.Reason("an object without pixels")
     if reason is not None:
         return replace(about, reason=reason.what, hint=reason.hint)

@@ -14,10 +14,11 @@ from MedEnhanceLib.io.dicom.derived import earlier_steps
 from MedEnhanceLib.io.dicom.kinds import not_an_image
 from MedEnhanceLib.io.dicom.listing import Choice, choices, said
 from MedEnhanceLib.io.dicom.pixels import read_intensities
-from MedEnhanceLib.io.dicom.scan import named, scan
+from MedEnhanceLib.io.dicom.scan import scan
 from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.stack import Repairs, Stack
 from MedEnhanceLib.io.dicom.together import stack_frames
+from MedEnhanceLib.io.dicom.words import named
 from MedEnhanceLib.io.modality import default_units
 from MedEnhanceLib.origin import DicomOrigin, Instance, Lossy
 from MedEnhanceLib.progress import Monitor

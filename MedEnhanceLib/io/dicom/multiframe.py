@@ -27,6 +27,7 @@ from MedEnhanceLib.io.dicom.elements import (
 )
 from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.sources import FileRef
+from MedEnhanceLib.io.dicom.words import COPY_AGAIN
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -38,7 +39,6 @@ ELEMENTS = (
 )  # fmt: skip
 _CLASS = "1.2.840.10008.5.1.4.1.1."
 _PET = (f"{_CLASS}130", f"{_CLASS}128.1")
-_COPY_AGAIN = "Copy or export the file again."
 _CLIPS = {
     "20": "nuclear medicine: its frames are views, gates or slices without a place of their own",
     "3.1": "an ultrasound clip",
@@ -86,7 +86,7 @@ def frames_of(header: Dataset, file: FileRef, common: Slice) -> list[Slice]:
     """
     count = whole(header, "NumberOfFrames") or 1
     if count < 1:
-        raise InputError(f"NumberOfFrames is {count}", _COPY_AGAIN)
+        raise InputError(f"NumberOfFrames is {count}", COPY_AGAIN)
     common = replace(common, file=file, concatenation=concatenation.place_in(header))
     if common.sop_class == dose.SOP_CLASS:
         return dose.dose_planes(header, common, count)
@@ -95,7 +95,7 @@ def frames_of(header: Dataset, file: FileRef, common: Slice) -> list[Slice]:
     frames = _items(header, "PerFrameFunctionalGroupsSequence")
     if len(frames) != count:
         raise InputError(
-            f"NumberOfFrames is {count}, but {len(frames)} frames are described", _COPY_AGAIN
+            f"NumberOfFrames is {count}, but {len(frames)} frames are described", COPY_AGAIN
         )
     shared: Told = {}
     for groups in _items(header, "SharedFunctionalGroupsSequence")[:1]:
@@ -279,7 +279,7 @@ def _joined(shared: Told, own: Told, index: int) -> Told:
         if name in own and shared.get(name, own[name]) != own[name]:
             raise InputError(
                 f"{element} is {shared[name]} for all frames, and {own[name]} for frame {index}",
-                _COPY_AGAIN,
+                COPY_AGAIN,
             )
     told = {**shared, **own, "frame": index}
     if "offset_s" in told:

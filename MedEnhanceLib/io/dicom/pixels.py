@@ -19,13 +19,13 @@ from MedEnhanceLib.io.dicom.reading import PixelFile, index_pixels
 from MedEnhanceLib.io.dicom.samples import DamagedError, Layout, Pixels
 from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.sources import FileRef
+from MedEnhanceLib.io.dicom.words import COPY_AGAIN
 from MedEnhanceLib.io.rescale import rescale_slices
 from MedEnhanceLib.machine import memory
 from MedEnhanceLib.progress import Monitor, attend
 from MedEnhanceLib.volume import Voxels
 
 Answer = TypeVar("Answer")
-_COPY_AGAIN = "Copy or export the file again."
 _CORRECT = "Correct the header."
 _MOST_THREADS = 8
 #: How often a cancel is looked for while files are read.
@@ -224,7 +224,7 @@ def _named(work: Callable[[], Answer], file: FileRef, name: str) -> Answer:
     try:
         return work()
     except DamagedError as cause:
-        raise InputError(f"{_where(name, file)}: {cause}", _COPY_AGAIN) from cause
+        raise InputError(f"{_where(name, file)}: {cause}", COPY_AGAIN) from cause
     except NotImplementedError as cause:
         raise InputError(
             f"{_where(name, file)} is stored in a way that is not read: transfer syntax "
@@ -232,9 +232,7 @@ def _named(work: Callable[[], Answer], file: FileRef, name: str) -> Answer:
             "Convert it to explicit little endian (dcmdjpeg, gdcmconv --raw).",
         ) from cause
     except OSError as cause:
-        raise InputError(
-            f"{file} cannot be read: {cause.strerror or cause}", _COPY_AGAIN
-        ) from cause
+        raise InputError(f"{file} cannot be read: {cause.strerror or cause}", COPY_AGAIN) from cause
     except MemoryError as cause:
         _raise_memory(name, cause)
 

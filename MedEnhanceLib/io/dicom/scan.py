@@ -16,12 +16,12 @@ from MedEnhanceLib.io.dicom import archives, helpers
 from MedEnhanceLib.io.dicom.headers import Header
 from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.sources import FileRef, find_files
+from MedEnhanceLib.io.dicom.words import named
 from MedEnhanceLib.progress import Monitor
 
 _STAGE = "reading headers"
 #: After so many files it is decided whether other processes pay.
 _TRIED = 200
-_MOST_NAMED = 6
 _DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 
 
@@ -182,7 +182,7 @@ def _without_trifles(found: Sequence[Header | None], monitor: Monitor) -> list[H
     trifles = [one for one in found if one is not None and is_trifle(one)]
     shut = [one.file.name for one in trifles if not one.reason.startswith("it ")]
     if shut:
-        monitor.warn(f"{len(shut)} files cannot be read and are left out: {named(shut)}")
+        monitor.warn(f"left out, as they cannot be read: {named(shut)}")
     return [None if one in trifles else one for one in found]
 
 
@@ -211,13 +211,7 @@ def _tell_empty(
         if header is None and file.name.lower().endswith(_DICOM_ENDINGS)
     ]
     if odd:
-        monitor.warn(f"{len(odd)} files are named like DICOM and are none: {named(odd)}")
-
-
-def named(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return f"{', '.join(names[:_MOST_NAMED])}{more}"
+        monitor.warn(f"named like DICOM and none: {named(odd)}")
 
 
 def _no_dicom(path: Path, files: Sequence[FileRef]) -> InputError:

@@ -23,6 +23,7 @@ from MedEnhanceLib.io.dicom.pixels import read_stored
 from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.io.dicom.stack import stack
+from MedEnhanceLib.io.dicom.words import COPY_AGAIN
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume, Voxels
 
@@ -39,7 +40,6 @@ _ELEMENTS = (
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "SegmentSequence",
     *concatenation.ELEMENTS,
 )  # fmt: skip
-_COPY_AGAIN = "Copy or export the file again."
 _OTHER_READER = "Import it with 3D Slicer (extension QuantitativeReporting), and save it as NRRD."
 #: Voxels: how far a frame may lie off the grid of the others.
 _OFF = 0.05
@@ -89,9 +89,7 @@ def _header(file: FileRef) -> Dataset:
                 pass
     except pydicom_failures() as cause:
         reason = " ".join(str(cause).split())[:300] or type(cause).__name__
-        raise InputError(
-            f"{file.name}: its header cannot be read: {reason}", _COPY_AGAIN
-        ) from cause
+        raise InputError(f"{file.name}: its header cannot be read: {reason}", COPY_AGAIN) from cause
     return cast("Dataset", found)
 
 
@@ -119,7 +117,7 @@ def _segments(frames: Sequence[Dataset], header: Dataset) -> list[int]:
         numbers.append(whole(found, "ReferencedSegmentNumber"))
         if numbers[-1] not in known or not 0 < numbers[-1] < 1 << 16:
             raise InputError(
-                f"a frame belongs to segment {numbers[-1]}, which is unknown", _COPY_AGAIN
+                f"a frame belongs to segment {numbers[-1]}, which is unknown", COPY_AGAIN
             )
     return numbers
 
@@ -139,7 +137,7 @@ def _refuse_odd_bits(plane: Slice, is_map: bool) -> None:
     if plane.bits_allocated not in ((8, 16) if is_map else (1, 8)) or plane.signed:
         sign = "signed" if plane.signed else "unsigned"
         raise InputError(
-            f"BitsAllocated is {plane.bits_allocated}, {sign}: these are no labels", _COPY_AGAIN
+            f"BitsAllocated is {plane.bits_allocated}, {sign}: these are no labels", COPY_AGAIN
         )
 
 
@@ -149,7 +147,7 @@ def _grid(planes: Sequence[Slice], file: FileRef, monitor: Monitor) -> tuple[lis
     first = planes[0]
     if any(None in (plane.position, plane.orientation, plane.pixel_spacing) for plane in planes):
         stack(planes, name, monitor)  # names what is missing
-        raise GeometryError(f"{name}: its frames have no place in the patient", _COPY_AGAIN)
+        raise GeometryError(f"{name}: its frames have no place in the patient", COPY_AGAIN)
     orientation = np.asarray(first.orientation)
     normal = np.cross(orientation[:3], orientation[3:])
     along = np.array([float(normal @ np.asarray(plane.position)) for plane in planes])
@@ -159,7 +157,7 @@ def _grid(planes: Sequence[Slice], file: FileRef, monitor: Monitor) -> tuple[lis
         float(apart.min()) if apart.size else first.thickness or 0.0
     )
     if not 0 < step < np.inf:
-        raise GeometryError(f"{name}: the distance between its planes is unknown", _COPY_AGAIN)
+        raise GeometryError(f"{name}: the distance between its planes is unknown", COPY_AGAIN)
     exact = (along - along.min()) / step
     if exact.max() > _MOST_PLANES or np.abs(exact - np.round(exact)).max() > _OFF:
         raise GeometryError(

@@ -12,12 +12,12 @@ from typing import BinaryIO
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom import archives, mediadir
 from MedEnhanceLib.io.dicom.marks import is_dicom
+from MedEnhanceLib.io.dicom.words import counted, named
 from MedEnhanceLib.io.staging import PREFIX, is_moving
 from MedEnhanceLib.progress import Monitor
 
 _INSIDE = "!/"
 _LISTS = (".txt", ".lst")
-_MOST_NAMED = 6
 
 
 @dataclass(frozen=True, order=True)
@@ -256,8 +256,8 @@ def _tell_missing(directory: FileRef, found: Sequence[FileRef], monitor: Monitor
         monitor.warn(f"{directory.name} cannot be read, all files beside it are taken: {cause}")
         return
     if missing:
-        more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
+        verb = "is" if len(missing) == 1 else "are"
         monitor.warn(
-            f"{directory.name} names {len(missing)} files that are not there: "
-            f"{', '.join(missing[:_MOST_NAMED])}{more}"
+            f"{directory.name} names {counted(len(missing), 'file')} that {verb} not there: "
+            f"{named(missing)}"
         )

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.errors import GeometryError
+from MedEnhanceLib.io.dicom.words import named
 
 #: Of the spacing: how far a slice may lie off the regular grid.
 _MOST_UNEVEN = 0.05
@@ -23,7 +24,6 @@ _A_RUN = 3
 _GAP = 1.5
 #: So many slices in a row are made from their neighbours, and no more.
 MOST_FILLED = 2
-_MOST_NAMED = 6
 
 Vector = npt.NDArray[np.float64]
 
@@ -131,10 +131,9 @@ def _name_gaps(along: Vector, labels: Sequence[str], gaps: Sequence[tuple[int, i
     places = [
         f"between {along[index]:.2f} and {along[index + 1]:.2f} mm ({missing} missing) "
         f"[{labels[index]} … {labels[index + 1]}]"
-        for index, missing in gaps[:_MOST_NAMED]
+        for index, missing in gaps
     ]
-    more = f" and {len(gaps) - _MOST_NAMED} more" if len(gaps) > _MOST_NAMED else ""
-    return ", ".join(places) + more
+    return named(places)
 
 
 Run = tuple[int, int, float]
@@ -178,8 +177,6 @@ def _joined(runs: list[Run]) -> list[Run]:
 
 def _changes(along: Vector, runs: Sequence[Run]) -> str:
     parts = [
-        f"{mm:.3f} mm from {along[start]:.2f} to {along[end]:.2f} mm"
-        for start, end, mm in runs[:_MOST_NAMED]
+        f"{mm:.3f} mm from {along[start]:.2f} to {along[end]:.2f} mm" for start, end, mm in runs
     ]
-    more = f" and {len(runs) - _MOST_NAMED} more" if len(runs) > _MOST_NAMED else ""
-    return f"the spacing changes: {', then '.join(parts)}{more}"
+    return f"the spacing changes: {named(parts, between=', then ')}"

@@ -20,6 +20,7 @@ from MedEnhanceLib.io.dicom.repair import Repair
 from MedEnhanceLib.io.dicom.slant import Slant, last_digit, measure_slant
 from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.spacing import Spacing, measure_spacing
+from MedEnhanceLib.io.dicom.words import counted, named
 from MedEnhanceLib.progress import Monitor
 
 #: Of a direction cosine, between slices; of a pixel's size, relatively: 0.05 pixels over 512.
@@ -292,15 +293,16 @@ def _refuse_shared_places(ordered: Sequence[Slice], along: Vector, name: str) ->
     same = np.flatnonzero(steps <= 0.01 * usual).tolist()
     if same:
         pairs = [(ordered[index], ordered[index + 1]) for index in same]
-        places = ", at ".join(
+        places = [
             f"{along[index]:.2f} mm ({one.label}, {other.label})"
-            for index, (one, other) in zip(same[:_MOST_NAMED], pairs, strict=False)
-        )
-        more = f" and {len(same) - _MOST_NAMED} more" if len(same) > _MOST_NAMED else ""
+            for index, (one, other) in zip(same, pairs, strict=True)
+        ]
+        verb = "shares" if len(same) == 1 else "share"
         copies = all(one.instance and one.instance == other.instance and one.frame == other.frame
                      for one, other in pairs)  # fmt: skip
         raise GeometryError(
-            f"{name}: {len(same)} slices share a place with another, first at {places}{more}",
+            f"{name}: {counted(len(same), 'slice')} {verb} a place with another, first at "
+            f"{named(places, _MOST_NAMED, between=', at ')}",
             "They are copies of one image (same SOPInstanceUID): remove one of each."
             if copies
             else "Copies, time points or echoes? Put each set in a folder of its own.",

@@ -119,7 +119,7 @@ def test_one_copy_among_the_files_is_named(make_series: Make, ear: Ear) -> None:
     shutil.copy(folder / "002.dcm", folder / "002 (1).dcm")
     assert load_dicom(folder, monitor=ear.monitor).shape == (5, 4, 6)
     (warning,) = ear.warnings
-    assert "1 files are copies" in warning
+    assert "1 file is a copy" in warning
     assert "002" in warning
     assert "more" not in warning
 

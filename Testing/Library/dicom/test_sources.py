@@ -286,7 +286,7 @@ def test_files_missing_from_a_disc_are_named(disc: Disc, ear: Ear) -> None:
     gone.unlink()
     load_dicom(disc.directory, monitor=ear.monitor)
     assert any(
-        "1 files that are not there" in warning and gone.name in warning for warning in ear.warnings
+        "1 file that is not there" in warning and gone.name in warning for warning in ear.warnings
     )
 
 

@@ -181,12 +181,12 @@ def test_rounded_positions_are_accepted(make_series: Make) -> None:
 
 def test_two_slices_at_one_place_are_refused(make_series: Make) -> None:
     positions = [(0.0, 0.0, z) for z in (0.0, 2.0, 2.0, 4.0, 6.0)]
-    with pytest.raises(GeometryError, match=r"share a place.*2\.00 mm.*00[34]\.dcm"):
+    with pytest.raises(GeometryError, match=r"shares? a place.*2\.00 mm.*00[34]\.dcm"):
         load(make_series(STORED, positions=positions))
 
 
 def test_all_slices_at_one_place_are_refused(make_series: Make) -> None:
-    with pytest.raises(GeometryError, match="4 slices share a place"):
+    with pytest.raises(GeometryError, match=r"4 slices shares? a place"):
         load(make_series(STORED, positions=[(0.0, 0.0, 0.0)] * 5))
 
 
