@@ -44,7 +44,7 @@ class DicomOrigin:
 
     def facts(self) -> dict[str, Any]:
         """What a manifest says of it: nothing of the patient, no place."""
-        return {"series": self.series, "files": self.files}
+        return {"study": self.study, "series": self.series, "files": self.files}
 
     def cropped(self, first: int, stop: int) -> DicomOrigin:
         """That of the slices from `first` to before `stop`, of every frame."""

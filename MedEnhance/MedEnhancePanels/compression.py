@@ -77,6 +77,7 @@ def startCompress(runner, node, path, options, overwrite=False):
     checkDestination(path, overwrite)
 
     def before(job):
+        job.params["dicom"] = dicomsource.uidsOf(node)
         job.params["input"] = yield from _send(job, node)
 
     params = {"output": path, "config": options.toConfig(), "overwrite": bool(overwrite)}
@@ -201,7 +202,7 @@ def startFill(runner, path, node):
     def after(job):
         yield from bridge.receiveVoxels(job.params["output"], node)
         node.RemoveAttribute(bridge.PREVIEW)
-        dicomsource.rememberSeries(node, dicomsource.seriesOf(job.result))
+        dicomsource.rememberSeries(node, *dicomsource.seriesAndStudyOf(job.result))
         job.nodes["output"] = node
 
     def removeUnlessFilled(job):
@@ -372,7 +373,7 @@ def _startOpening(runner, kind, path, params, name, notes):
     def after(job):
         node = yield from bridge.receiveVolume(job.params["output"], name or baseName(path))
         node.SetAttribute(NOTES, notes(job))
-        dicomsource.rememberSeries(node, dicomsource.seriesOf(job.result))
+        dicomsource.rememberSeries(node, *dicomsource.seriesAndStudyOf(job.result))
         job.nodes["output"] = node
 
     title = _("Open {name}").format(name=os.path.basename(path))

@@ -40,7 +40,8 @@ def startLoad(runner, path, *, series=None, modality=None, name=None, repairs=No
 
     def after(job):
         node = yield from bridge.receiveVolume(job.result["outputs"]["output"], name)
-        dicomsource.remember(node, path, series or dicomsource.seriesOf(job.result))
+        known, study = dicomsource.seriesAndStudyOf(job.result)
+        dicomsource.remember(node, path, series or known, study)
         node.SetAttribute("MedEnhance.notes", "\n".join(job.warnings))
         isGuessed = any("modality" in warning for warning in job.warnings)
         for frame in [] if modality or isGuessed else bridge.frameNodes(node):

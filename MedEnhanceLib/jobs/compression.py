@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import EllipsisType
 from typing import Any
@@ -23,6 +24,7 @@ from MedEnhanceLib.jobs.files import (
 )
 from MedEnhanceLib.jobs.objects import save_output
 from MedEnhanceLib.jobs.result import Result
+from MedEnhanceLib.origin import DicomOrigin
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume
 
@@ -33,9 +35,14 @@ Region = tuple[slice | EllipsisType, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class CompressParams(VolumeParams):
-    """config: fields of unicompress.CompressConfig, with exactly one of its modes."""
+    """config: fields of unicompress.CompressConfig, with exactly one of its modes.
+
+    dicom: {"study", "series"}, the UIDs that an image file is known to come from: it has no place
+    for them, the container has.
+    """
 
     output: str
+    dicom: dict[str, str] | None = None
     config: dict[str, Any] = field(default_factory=dict)
     overwrite: bool = False
 
@@ -91,6 +98,8 @@ def run_compress(params: CompressParams, monitor: Monitor) -> Result:
     check_outputs({"output": output}, inputs=[source], overwrite=params.overwrite)
     # After an estimate the volume is in memory already.
     volume = recent.INPUT.load(params, keep=False, monitor=monitor.part(0.0, 0.1))
+    if params.dicom and volume.origin is None:
+        volume = replace(volume, origin=_known_origin(params.dicom))
     done = compress(
         volume, output, config, monitor=monitor.part(0.1, 1.0), overwrite=params.overwrite
     )
@@ -104,6 +113,12 @@ def run_compress(params: CompressParams, monitor: Monitor) -> Result:
         source=volume,
         overwrite=params.overwrite,
     )
+
+
+def _known_origin(uids: Mapping[str, str]) -> DicomOrigin:
+    if set(uids) != {"study", "series"}:
+        raise ConfigError(f"dicom is {dict(uids)}", "Give the UIDs of study and series.")
+    return DicomOrigin(uids["study"], uids["series"], (), on_grid=False)
 
 
 def run_estimate(params: EstimateParams, monitor: Monitor) -> Result:

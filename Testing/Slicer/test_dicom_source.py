@@ -42,6 +42,28 @@ class SourceTest(ExportTestCase):
         compress(io.load(source), path, CompressConfig(lossless=True))
         return source, path
 
+    def test_whatThePanelCompressesKnowsItsSeries(self):
+        path = os.path.join(self.temporaryFolder(), "ct")
+        loaded = self.loaded()
+        for number, node in enumerate((loaded, self.derived(loaded))):
+            self.logic.compress(node, f"{path}{number}.ucv", lossless=True)
+            again = self.logic.decompress(f"{path}{number}.ucv")
+            self.assertEqual(dicomsource.unknownSeries(again), f"{STUDY}.1")
+        self.importInto(self.openDatabase(), self.source)
+        images = self.read(self.logic.exportDicom(again, self.folder, database=False))
+        self.assertEqual({image.StudyInstanceUID for image in images}, {STUDY})
+
+    def test_imagesOfSlicersDatabaseTellTheirStudyWithoutAPath(self):
+        node = self.loaded()
+        database = self.openDatabase()
+        self.importInto(database, self.source)
+        node.RemoveAttribute(dicomsource.PATH)
+        node.RemoveAttribute(dicomsource.STUDY)
+        node.SetAttribute(dicomsource.INSTANCES, f"{STUDY}.1.1 {STUDY}.1.2")
+        self.assertEqual(dicomsource.uidsOf(node), {"study": STUDY, "series": f"{STUDY}.1"})
+        database.closeDatabase()
+        self.assertIsNone(dicomsource.uidsOf(node))
+
     def test_aCompressedFileFindsItsSeriesInSlicersDatabase(self):
         source, path = self.compressed()
         self.importInto(self.openDatabase(), source)

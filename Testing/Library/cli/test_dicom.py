@@ -174,7 +174,7 @@ class TestOut:
     ) -> None:
         run("enhance", mr, tmp_path / "out", "--dicom")
         text = (tmp_path / "out.json").read_text()
-        assert json.loads(text)["dicom"] == {"series": "1.2.3.1", "files": 4}
+        assert json.loads(text)["dicom"] == {"study": "1.2.3", "series": "1.2.3.1", "files": 4}
         assert "Doe" not in text
         assert "P-17" not in text
 
