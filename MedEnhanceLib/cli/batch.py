@@ -20,7 +20,7 @@ from MedEnhanceLib.cli.parser import (
     new_command,
 )
 from MedEnhanceLib.cli.words import columns
-from MedEnhanceLib.errors import Cancelled, ConfigError, MedEnhanceError
+from MedEnhanceLib.errors import Cancelled, ConfigError, MedEnhanceError, OutputError
 
 _ABOUT = (
     "Put all volumes of folders or a list through one command. OUT gets the results, batch.jsonl\n"
@@ -82,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--ending with --dicom", "DICOM goes into folders: leave --ending out.")
     options = {"task": args.task, "config": config, **stated}
     out = Path(args.out)
+    if args.dicom:
+        _refuse_among_originals(out, args.inputs)
     items = gather(
         args.inputs,
         args.list,
@@ -147,6 +149,16 @@ def _params(item: Item, config: Mapping[str, Any], overwrite: bool) -> dict[str,
         "config": dict(config),
         "overwrite": overwrite,
     } | ({"series": item.series} if item.series else {})
+
+
+def _refuse_among_originals(out: Path, inputs: Sequence[str]) -> None:
+    """Derived series inside the tree of their sources would be sources of the next run."""
+    for entry in map(Path, inputs):
+        if entry.is_dir() and out.resolve().is_relative_to(entry.resolve()):
+            raise OutputError(
+                f"{out} lies in {entry}, among the originals",
+                "Name a folder outside of it: --out elsewhere.",
+            )
 
 
 def _make(folder: Path) -> None:

@@ -19,7 +19,7 @@ def open_head_for(volume: Volume, config: SegmentConfig) -> tuple[Bundle, str]:
     if doubt and config.model == "auto":
         raise ModelError(
             f"there is no model that segments these images: {doubt}",
-            f"If their header is wrong, segment with the model named: --model {bundle.name}, "
-            f"model='{bundle.name}'.",
+            "If their header is wrong, segment in a step of its own with the model named: "
+            f"medenhance segment … --model {bundle.name}, me.segment(…, model='{bundle.name}').",
         )
     return bundle, doubt

@@ -83,12 +83,12 @@ def name_of(volume: Volume) -> str:
 
 
 def _refuse_another_study(volume: Volume, series: Series, name: str) -> None:
-    known = volume.origin
-    if known is not None and known.study != series.origin.study:
+    study, made_from = _known_uids(volume)
+    if study and study != series.origin.study:
         raise InputError(
-            f"{name} was made from a series of another study ({known.study}) than {series.name} "
+            f"{name} was made from a series of another study ({study}) than {series.name} "
             f"({series.origin.study}): it would get the wrong patient",
-            f"Give the series that it was made from ({known.series}).",
+            f"Give the series that it was made from ({made_from}).",
         )
 
 
@@ -104,27 +104,32 @@ def _refuse_unknown_times(volume: Volume, series: Series, name: str) -> None:
 
 
 def _warn_of_another(volume: Volume, series: Series, name: str, monitor: Monitor) -> None:
-    known = volume.origin.series if volume.origin is not None else _series_in_manifest(volume)
-    if known is not None and known != series.origin.series:
-        same = ", of the same study" if volume.origin is not None else ": check that it is right"
+    study, known = _known_uids(volume)
+    if known and known != series.origin.series:
+        same = ", of the same study" if study else ": check that it is right"
         monitor.warn(
             f"{name} was made from the series {known}; {series.name} is another one "
             f"({series.origin.series}){same}"
         )
 
 
-def _series_in_manifest(volume: Volume) -> str | None:
-    """The series that the manifest beside a volume's file names, as our own commands write it."""
+def _known_uids(volume: Volume) -> tuple[str, str]:
+    """Of the study and series that a volume was made from, "" where nothing tells.
+
+    An image file knows none; the manifest that our commands write beside it does.
+    """
+    if volume.origin is not None:
+        return volume.origin.study, volume.origin.series
     if not volume.source:
-        return None
+        return "", ""
     path = manifest_path(Path(volume.source))
     try:
         told = json.loads(path.read_bytes()) if path.stat().st_size < _LARGEST_MANIFEST else None
     except (OSError, ValueError):
-        return None
+        return "", ""
     dicom = told.get("dicom") if isinstance(told, dict) else None
-    series = dicom.get("series") if isinstance(dicom, dict) else None
-    return series if isinstance(series, str) else None
+    found = dicom if isinstance(dicom, dict) else {}
+    return str(found.get("study", "")), str(found.get("series", ""))
 
 
 def _turned(volume: Volume, geometry: Geometry) -> Volume | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from MedEnhanceLib.errors import InputError, MedEnhanceError
@@ -41,7 +42,7 @@ def load_dicom(
     path: a folder, zip, DICOMDIR, list of files or one file (see sources.find_files).
     series: which one, by its number in the list that the error shows, by UID or by UID/part.
     Left out, it is the one series of images that is there. repairs: what may be resampled.
-    A segmentation that is named, or that is all there is, becomes a volume of labels.
+    A segmentation that is named, or the only one where no image is, becomes a volume of labels.
     Raises InputError (GeometryError) where several series fit, and for what gives no volume: with
     the file and the reason.
     """
@@ -84,9 +85,10 @@ def read_grid(
 def _choose(found: Sequence[Choice], wish: str | None, path: Path, monitor: Monitor) -> Choice:
     fitting = _all_volumes(found) if wish is None else _wished(found, wish)
     if not fitting and wish is None:
-        if len(found) == 1 and _is_segmentation(found[0]):
-            return found[0]
-        raise _no_volume(found, path)
+        labels = [one for one in found if _is_segmentation(one)]
+        if len(labels) != 1:
+            raise _no_volume(found, path)
+        fitting = labels
     if wish is None and len(fitting) == 1:  # else the error tells what there is
         _tell_others([one for one in found if one not in fitting], path.name, monitor)
     if len(fitting) != 1:
@@ -109,7 +111,8 @@ def _segmentation(choice: Choice, path: Path, monitor: Monitor) -> Volume:
             "Give the file of the one that you want.",
         )
     source = f"{path} (series {choice.row.key})"
-    return segmentation.read_segmentation(choice.about.file, source, monitor.part(0.3, 1))
+    labels = segmentation.read_segmentation(choice.about.file, source, monitor.part(0.3, 1))
+    return replace(labels, history=earlier_steps(choice.about.file))
 
 
 def _all_volumes(found: Sequence[Choice]) -> list[Choice]:

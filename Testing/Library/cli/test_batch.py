@@ -291,6 +291,17 @@ def test_folders_of_dicom_files_without_ending_are_volumes(
     assert (tmp_path / "out" / "b" / "1.2.840.nii.gz").is_file()
 
 
+def test_derived_series_never_lie_among_the_series_of_a_batch(
+    run: Callable, ward: Path, tmp_path: Path
+) -> None:
+    before = sorted(ward.rglob("*"))
+    for out in (ward, ward / "derived"):
+        ran = run("batch", "enhance", ward, "--out", out, "--dicom")
+        assert ran.status == 1
+        assert "among the originals" in ran.err
+    assert sorted(ward.rglob("*")) == before
+
+
 @pytest.mark.usefixtures("networks")
 def test_series_become_series_with_dicom(run: Callable, ward: Path, tmp_path: Path) -> None:
     arguments = ["batch", "enhance", ward, "--out", tmp_path / "out", "--dicom"]

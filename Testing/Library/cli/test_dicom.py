@@ -226,6 +226,16 @@ class TestOut:
         assert "was made from the series 1.2.3.2" in ran.err
         assert "ct.nii.gz is CT" in ran.err
         assert "written beside is MR" in ran.err
+        manifest = json.loads((tmp_path / "ct.nii.gz.json").read_text())
+        manifest["dicom"]["study"] = "1.2.99"
+        (tmp_path / "ct.nii.gz.json").write_text(json.dumps(manifest))
+        ran = run(
+            "convert", tmp_path / "ct.nii.gz", tmp_path / "out1", "--dicom", "--like", two,
+            "--like-series", "2",
+        )  # fmt: skip
+        assert ran.status == 3
+        assert "the wrong patient" in ran.err
+        assert not (tmp_path / "out1").exists()
         (tmp_path / "ct.nii.gz.json").write_text("[")  # no matter what lies there
         ran = run(
             "convert", tmp_path / "ct.nii.gz", tmp_path / "out2", "--dicom", "--like", two,

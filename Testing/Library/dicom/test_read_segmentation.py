@@ -202,3 +202,25 @@ def test_images_come_before_a_segmentation_beside_them(tmp_path: Path) -> None:
     (tmp_path / "labels.dcm").write_bytes(written(labels))
     assert load_dicom(tmp_path, monitor=Monitor()).modality == "MR"
     assert load_dicom(tmp_path, series="1.2.77", monitor=Monitor()).modality == "SEG"
+
+
+def test_the_only_segmentation_is_loaded_beside_what_is_no_image(tmp_path: Path) -> None:
+    """As a segmentation of ours lies beside the report on it; it tells who made it."""
+    from pydicom import Dataset
+    from pydicom.uid import Comprehensive3DSRStorage
+
+    labels = segmentation([(1, 0.0, mask((0, 0))), (1, 2.0, mask((1, 1)))])
+    ours = Dataset()
+    ours.Manufacturer, ours.SoftwareVersions = "MedEnhance", "0.1.0"
+    ours.ContributionDescription = "Segmented with a model. Research use only."
+    labels.ContributingEquipmentSequence = [ours]
+    report = segmentation([(1, 0.0, mask((0, 0)))])
+    report.SOPClassUID = report.file_meta.MediaStorageSOPClassUID = Comprehensive3DSRStorage
+    report.SeriesInstanceUID, report.SOPInstanceUID, report.Modality = "1.2.77", "1.2.78", "SR"
+    del report.PixelData, report.Rows, report.Columns, report.NumberOfFrames
+    (tmp_path / "labels.dcm").write_bytes(written(labels))
+    (tmp_path / "report.dcm").write_bytes(written(report))
+    volume = load_dicom(tmp_path, monitor=Monitor())
+    assert volume.modality == "SEG"
+    (step,) = volume.history
+    assert step.startswith("DERIVED: Segmented with a model by MedEnhance 0.1.0")
