@@ -132,7 +132,7 @@ class Batch(Work):
             self.etaSeconds = elapsed * (1 / self.fraction - 1) if known and self.fraction else None
         elif event == "log":
             self.log.append(fields.get("message", ""))
-        self._tell(event, fields)
+        self._tellListeners(event, fields)
 
     def _onJobFinished(self, job, name):
         self._job = None

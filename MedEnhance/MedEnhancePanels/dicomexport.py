@@ -205,7 +205,7 @@ class DicomExport(Work):
             self.stage = job.stage
         elif event == "log":
             self.log.append(fields.get("message", ""))
-        self._tell(event, fields)
+        self._tellListeners(event, fields)
 
     def _onWritten(self, job):
         self._job = None
@@ -228,7 +228,7 @@ class DicomExport(Work):
 
     def _place(self):
         self.stage = _("copying into Slicer's DICOM database")
-        self._tell("progress", {})
+        self._tellListeners("progress", {})
         try:
             self._import = dicomdatabase.Import(
                 self._target, self.series, self._onCopied, self._onImported
@@ -240,7 +240,7 @@ class DicomExport(Work):
 
     def _onCopied(self, fraction):
         self.fraction = _WRITING + (1 - _WRITING) * fraction
-        self._tell("progress", {"fraction": self.fraction})
+        self._tellListeners("progress", {"fraction": self.fraction})
 
     def _onImported(self, error):
         self._import = None

@@ -13,7 +13,34 @@ _LOG_LINES = 5000
 QUESTIONS = ("doctor", "models", "inspect", "estimate", "ping")
 
 
-class Job:
+class Listened:
+    """Whoever wants to know hears of its events, and once of its end; `isFinished` is its own."""
+
+    def __init__(self):
+        self._listeners, self._finishers = [], []
+
+    def onEvent(self, callback):
+        """Call callback(job, name, fields) at each event: state, progress, log, warning, …"""
+        self._listeners.append(callback)
+
+    def onFinished(self, callback):
+        """Call callback(job) once, at the end; now if that was already."""
+        if self.isFinished:
+            callback(self)
+        else:
+            self._finishers.append(callback)
+
+    def _tellListeners(self, name, fields):
+        for callback in list(self._listeners):
+            call(callback, self, name, fields)
+
+    def _tellFinishers(self):
+        finishers, self._finishers = self._finishers, []
+        for callback in finishers:
+            call(callback, self)
+
+
+class Job(Listened):
     """One piece of work; see Runner.submit for how it is made.
 
     state: waiting, running, done, failed, cancelled. fraction: 0…1. result: the worker's result
@@ -24,6 +51,7 @@ class Job:
     _numbers = itertools.count(1)
 
     def __init__(self, runner, kind, params, title, before, after, own):
+        super().__init__()
         self.id = f"{os.getpid()}-{next(Job._numbers)}"
         self.kind, self.params, self.title = kind, dict(params), title
         self.before, self.after, self.own = before, after, own
@@ -36,7 +64,6 @@ class Job:
         #: Whether a worker said that it began, whether it was sent twice, whether it is to stop.
         self.reached, self.resent, self.wantsCancel = False, False, False
         self._runner = runner
-        self._listeners, self._finishers = [], []
 
     @property
     def isFinished(self):
@@ -52,25 +79,13 @@ class Job:
     def isRunning(self):
         return self.state == "running"
 
-    def onEvent(self, callback):
-        """Call callback(job, name, fields) at each event: state, progress, log, warning, …"""
-        self._listeners.append(callback)
-
-    def onFinished(self, callback):
-        """Call callback(job) once, at the end; now if that was already."""
-        if self.isFinished:
-            callback(self)
-        else:
-            self._finishers.append(callback)
-
     def cancel(self):
         """Stop at the next safe point; returns at once."""
         self._runner.cancel(self)
 
     def tell(self, name, /, **fields):
         """Tell everybody who listens."""
-        for callback in list(self._listeners):
-            call(callback, self, name, fields)
+        self._tellListeners(name, fields)
         for callback in list(self._runner.listeners):
             call(callback, self)
 
@@ -93,9 +108,7 @@ class Job:
         if state == "done":
             self.fraction = 1.0
         shutil.rmtree(self.folder, ignore_errors=True)
-        finishers, self._finishers = self._finishers, []
-        for callback in finishers:
-            call(callback, self)
+        self._tellFinishers()
         self.tell("state", state=state)
 
 

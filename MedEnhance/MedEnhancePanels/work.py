@@ -3,21 +3,21 @@
 import slicer
 
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.job import call
+from MedEnhancePanels.job import Listened
 
 
-class Work:
+class Work(Listened):
     """State, progress, listeners and the end; a subclass does the jobs and calls `_end`.
 
     The fields are those of job.Job. Closing the scene cancels it.
     """
 
     def __init__(self, title):
+        super().__init__()
         self.title = title
         self.state, self.stage, self.fraction, self.etaSeconds = "running", "", 0.0, None
         self.nodes, self.log, self.warnings, self.error = {}, [], [], None
         self._job = None
-        self._listeners, self._finishers = [], []
         scene = slicer.mrmlScene
         self._observed = (scene, scene.AddObserver(scene.StartCloseEvent, self._onSceneCloses))
 
@@ -28,17 +28,6 @@ class Work:
     @property
     def isRunning(self):
         return not self.isFinished
-
-    def onEvent(self, callback):
-        """As of a Job."""
-        self._listeners.append(callback)
-
-    def onFinished(self, callback):
-        """As of a Job."""
-        if self.isFinished:
-            callback(self)
-        else:
-            self._finishers.append(callback)
 
     def cancel(self):
         """Stop what runs and drop what waits."""
@@ -54,15 +43,9 @@ class Work:
     def _onSceneCloses(self, *_arguments):
         self.cancel()
 
-    def _tell(self, event, fields):
-        for callback in list(self._listeners):
-            call(callback, self, event, fields)
-
     def _end(self, state):
         scene, tag = self._observed
         scene.RemoveObserver(tag)
         self.state, self.fraction, self.etaSeconds = state, 1.0, None
-        self._tell("state", {"state": self.state})
-        finishers, self._finishers = self._finishers, []
-        for callback in finishers:
-            call(callback, self)
+        self._tellListeners("state", {"state": self.state})
+        self._tellFinishers()

@@ -115,11 +115,6 @@ def recover(target: Path, monitor: Monitor | None = None) -> None:
             )
 
 
-def is_halfway(folder: Path) -> bool:
-    """Whether files are on their way into this folder, or were when a writing was killed."""
-    return any(is_moving(staging) for staging in _stagings(folder))
-
-
 def holds(folder: Path) -> list[Path]:
     """What lies in a folder, in the order of the names, besides what is on its way into it."""
     return sorted(path for path in folder.iterdir() if not path.name.startswith(PREFIX))

@@ -51,11 +51,6 @@ class Layout:
         kind = "f" if self.floating else "i" if self.signed else "u"
         return np.dtype(f"{kind}{max(self.bits_allocated // 8, 1)}")
 
-    @property
-    def bytes_per_frame(self) -> int:
-        """Of uncompressed pixels; single bits are counted up to a whole byte."""
-        return -(-self.rows * self.columns * self.bits_allocated // 8)
-
 
 def from_cells(cells: Pixels, layout: Layout) -> Pixels:
     """Numbers from unsigned cells of `bits_allocated` bits, as they lie in uncompressed pixels.

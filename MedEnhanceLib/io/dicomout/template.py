@@ -6,7 +6,7 @@ import copy
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom.lossy import LOSSY_SYNTAXES
 from MedEnhanceLib.io.dicom.silence import silence
 from MedEnhanceLib.io.dicom.sources import FileRef
-from MedEnhanceLib.io.dicomout.frames import copy_elements, frame_as_image
+from MedEnhanceLib.io.dicomout.frames import frame_as_image
 from MedEnhanceLib.io.dicomout.iods import PATIENT_STUDY
 from MedEnhanceLib.io.dicomout.items import fresh_uid
 from MedEnhanceLib.io.dicomout.mend import mend
@@ -59,26 +59,6 @@ class Template:
         """Put patient and study into `target`, over what it says of them."""
         for element in copy.deepcopy(self.study):
             target.add(element)
-
-    def with_images(self, images: Sequence[Dataset]) -> Template:
-        """A template of images that were just built, for objects that must refer to them.
-
-        images: single-frame datasets of one derived series, frame by frame; as [T=1] where the
-        volume is no sequence. Their pixels are left out.
-        """
-        headers = [copy_elements(image, without=_PIXELS) for image in images]
-        first = headers[0]
-        instances = tuple(
-            Instance("", str(one.SOPClassUID), str(one.SOPInstanceUID)) for one in headers
-        )
-        return Template(
-            headers,
-            self.study,
-            str(first.Modality),
-            self.frame_of_reference,
-            DicomOrigin(str(first.StudyInstanceUID), str(first.SeriesInstanceUID), (instances,)),
-            list(headers),
-        )
 
 
 def read_template(origin: DicomOrigin, monitor: Monitor | None = None) -> Template:

@@ -15,7 +15,7 @@ import pytest
 from MedEnhanceLib.errors import InputError, OutputError
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io import staging as staging_module
-from MedEnhanceLib.io.staging import PREFIX, holds, is_halfway, recover, staging_for
+from MedEnhanceLib.io.staging import PREFIX, holds, is_moving, recover, staging_for
 from MedEnhanceLib.progress import Monitor
 
 #: Writes x/new.txt and kept.txt into a folder, replacing kept.txt, and dies at the given rename.
@@ -84,6 +84,11 @@ def test_a_new_or_empty_folder_gets_all_by_one_rename(tmp_path: Path, exists: bo
     assert contents(target) == AFTER
     assert [path.name for path in tmp_path.iterdir()] == ["out"]  # the dead one's things are gone
     assert not exists or target.stat().st_mode & 0o777 == 0o750
+
+
+def is_halfway(folder: Path) -> bool:
+    """Whether files are on their way into it, as a reader of the folder finds out."""
+    return any(map(is_moving, folder.glob(f"{PREFIX}*")))
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
