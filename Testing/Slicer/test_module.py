@@ -148,7 +148,7 @@ class LeakTest(MedEnhanceTestCase):
 
     def test_aModuleThatWasReloadedIsGone(self):
         self.cycle()  # the tests before keep the one that they had
-        old, runner = slicer.util.getModuleWidget("MedEnhance"), self.context.runner
+        old = slicer.util.getModuleWidget("MedEnhance")
         dialog = old.context.exportDicom(self.smallVolume())
         held = [*old.panels.values(), dialog, old.context, old]
         names = [type(each).__name__ for each in held]
@@ -156,8 +156,6 @@ class LeakTest(MedEnhanceTestCase):
         self.widget = self.context = None
         del old, dialog, held
         self.cycle()
-        # A question that a page asked keeps it until the answer; the runner outlives a reload.
-        self.waitUntil(lambda: not runner.activeJobs())
         self.settle()
         self.assertEqual(
             [name for name, each in zip(names, left, strict=True) if each() is not None], []
@@ -176,7 +174,13 @@ class LeakTest(MedEnhanceTestCase):
         self.processEvents()
 
     def settle(self):
-        """Let go of what is due: Qt drops a connection in the turn after its receiver went."""
+        """Let go of what is due: Qt drops a connection in the turn after its receiver went.
+
+        A question that a page asked keeps it until the answer, which a busy machine gives late; the
+        runner outlives a reload.
+        """
+        runner = slicer.util.getModuleWidget("MedEnhance").context.runner
+        self.waitUntil(lambda: not runner.activeJobs())
         for _round in range(3):
             gc.collect()
             self.processEvents()
