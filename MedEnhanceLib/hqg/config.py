@@ -8,15 +8,18 @@ from typing import Any
 from MedEnhanceLib.config import check_range, config_from_json, config_to_json
 from MedEnhanceLib.errors import ConfigError
 
-#: Slices of context on each side; 2 gained up to 0.55 dB over one slice (docs/decisions/0004).
-DEFAULT_CONTEXT = 2
+#: Slices on each side that a result depends on (docs/decisions/0016).
+DEFAULT_CONTEXT = 5
+#: The stem and seven blocks can see the neighbouring slices.
+MOST_CONTEXT = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
     """The enhancer's and the guidance encoder's size.
 
-    context: neighbouring slices on each side, k; 2k + 1 slices go in, the middle comes out.
+    context: slices on each side that a result depends on: in so many places of the enhancer
+        neighbouring slices exchange features. 0 treats every slice alone.
     widths: channels of the four stages, finest first.
     guide_widths: channels of the guidance encoder's four stages.
     cue_size, content_size: length of v_z (the guide's cue) and of v_y (the input's own).
@@ -32,16 +35,11 @@ class NetworkConfig:
     window: int = 64
 
     def __post_init__(self) -> None:
-        check_range("context", self.context, 0, 8)
+        check_range("context", self.context, 0, MOST_CONTEXT)
         if len(self.widths) != 4 or len(self.guide_widths) != 4:
             raise ConfigError("widths and guide_widths need four numbers", "One for each stage.")
         if self.window % 16:
             raise ConfigError(f"window is {self.window}", "Use a multiple of 16, or 0.")
-
-    @property
-    def channels(self) -> int:
-        """Slices that go in together."""
-        return 2 * self.context + 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +49,9 @@ class LossConfig:
     cycle: L1(E(T(z), z'), z), T drawn at random; gradient and structure belong to it.
     wavelet, feature: the content-aware loss, between E(T(z)) and z. feature is off by default: it
         runs the encoder twice more and gained nothing in a trial.
+    identity: L1(E(z, z′), z): a clean slab stays as it is.
+    error: negative logarithm of the likelihood of the expected error (Laplace); it teaches the
+        error's own layer and nothing else.
     low_band: L1 of the twice averaged images, on real low-quality input: keeps what the
         degradation leaves intact.
     adversarial: least squares, on real low-quality input, from `adversarial_start` on.
@@ -62,6 +63,8 @@ class LossConfig:
     structure: float = 0.1
     wavelet: float = 0.05
     feature: float = 0.0
+    identity: float = 0.0
+    error: float = 0.1
     low_band: float = 0.5
     adversarial: float = 0.01
     adversarial_start: float = 0.5
@@ -81,7 +84,7 @@ class TrainConfig:
     anatomy: what of the body the data show, as in "images of the brain"; users are told that the
         model learned from nothing else.
     name: of the bundle that comes out.
-    patch: side in pixels; batch: patches per step; steps: optimiser steps.
+    patch: side in pixels; slab: slices of a patch; batch: slabs per step; steps: optimiser steps.
     degradations: share of each kind in the mixture (they need not sum to 1).
     unpaired_every: a step on the real low-quality pool after this many cycle steps.
     appearance: share of patches whose target and guide are changed in sharpness alike, so that
@@ -96,8 +99,9 @@ class TrainConfig:
     name: str = "mr-brain"
     seed: int = 0
     steps: int = 7000
-    batch: int = 8
+    batch: int = 3
     patch: int = 96
+    slab: int = 8
     learning_rate: float = 6e-4
     ema: float = 0.998
     unpaired_every: int = 4
@@ -117,6 +121,7 @@ class TrainConfig:
             raise ConfigError(f"patch is {self.patch}", "Use a multiple of 32, 64 or more.")
         check_range("steps", self.steps, 1, 10_000_000)
         check_range("batch", self.batch, 1, 4096)
+        check_range("slab", self.slab, 1, 256)
         check_range("ema", self.ema, 0, 1)
         unknown = set(self.degradations) - {"rician", "composite", "blur", "clean", "low-dose"}
         if unknown or not sum(self.degradations.values()) > 0:
@@ -131,7 +136,9 @@ class TrainConfig:
         base = cls(modality=modality) if modality == "MR" else _ct()
         tiny = NetworkConfig(context=1, widths=(8, 8, 12, 16), guide_widths=(4, 4, 8, 8), window=32)
         presets = {
-            "smoke": replace(base, steps=6, batch=2, patch=32, unpaired_every=2, network=tiny),
+            "smoke": replace(
+                base, steps=6, batch=2, patch=32, slab=3, unpaired_every=2, network=tiny
+            ),
             "cpu": base,
             "full": replace(
                 base,

@@ -72,11 +72,24 @@ def feature_content(output: list[Tensor], reference: list[Tensor]) -> Tensor:
 
 
 def gradient_loss(output: Tensor, reference: Tensor) -> Tensor:
-    """L1 between the finite differences along rows and columns."""
+    """L1 between the finite differences of slabs [B, D, H, W] along slices, rows and columns.
+
+    Along slices it makes neighbours agree.
+    """
+    axes = (1, 2, 3) if output.shape[1] > 1 else (2, 3)
     return sum(
-        (F.l1_loss(output.diff(dim=axis), reference.diff(dim=axis)) for axis in (2, 3)),
+        (F.l1_loss(output.diff(dim=axis), reference.diff(dim=axis)) for axis in axes),
         output.new_zeros(()),
     )
+
+
+def error_likelihood(output: Tensor, reference: Tensor, error: Tensor) -> Tensor:
+    """−ln of a Laplace distribution with mean absolute deviation `error`, less ln 2.
+
+    The image does not learn from it: its residual is taken as it is.
+    """
+    residual = (output - reference).detach().abs()
+    return (residual / error + error.log()).mean()
 
 
 def kl_loss(cue: Cue, free_bits: float) -> Tensor:

@@ -1,11 +1,12 @@
 """The networks of HQG-Net: guidance encoder, enhancer, discriminator.
 
 Implements the published idea (arXiv 2307.07829); details reconstructed, with what we changed
-recorded in docs/decisions/0004-hqg-first-form.md.
+recorded in docs/decisions/0016-hqg-in-full.md.
 """
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -15,10 +16,29 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.hqg.config import NetworkConfig
 from MedEnhanceLib.nets.blocks import ResidualBlock
-from MedEnhanceLib.nets.normalisation import VariationalNormalisation
+from MedEnhanceLib.nets.normalisation import VariationalNormalisation, at_pixels
+from MedEnhanceLib.nets.shift import neighbours
 
 #: Sides of what goes into the enhancer must be multiples of this (unshuffle and three poolings).
 STRIDE = 16
+#: Where slices see their neighbours after the first, which is the stem: by what they gain.
+_EXCHANGES = (
+    "encoder 0",
+    "encoder 3",
+    "decoder 0",
+    "encoder 2",
+    "decoder 1",
+    "encoder 1",
+    "decoder 2",
+)
+#: Before anything is learned, an error of 2 % of the scale is expected.
+_FIRST_ERROR = 0.02
+#: Side of a cell of the noise map, in pixels of half the resolution.
+_NOISE_CELL = 16
+#: (E √|d|)² of a Gaussian is 0.6760 σ.
+_ROOT_TO_SIGMA = 1 / 0.6760
+#: The map as the stem sees it, of the order of the image.
+_NOISE_GAIN = 5.0
 
 
 class Cue(NamedTuple):
@@ -59,11 +79,20 @@ class GuidanceEncoder(nn.Module):
         return Cue(mean, log_variance.clamp(-8, 4))
 
 
-class Enhancer(nn.Module):
-    """E(y, v_z): a residual U-Net over 2k + 1 slices, restyled by the cue in every decoder stage.
+class Estimate(NamedTuple):
+    """What the enhancer says of slabs: image and expected absolute error, [B, D, H, W] each."""
 
+    image: Tensor
+    error: Tensor
+
+
+class Enhancer(nn.Module):
+    """E(y, v_z): a residual U-Net over slabs of slices, restyled by the cue in every decoder stage.
+
+    All slices of a slab come out, and they share their work: convolutions are 2D, and in as many
+    places as `config.context` says slices see their neighbours (`_EXCHANGES`).
     The first stage's pooling is a pixel-unshuffle, so that the full resolution costs little.
-    The output is the middle slice plus a correction that starts at zero.
+    The output is the input plus a correction that starts at zero.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -71,7 +100,10 @@ class Enhancer(nn.Module):
         self.config = config
         widths = config.widths
         condition = config.cue_size + config.content_size
-        self.stem = nn.Conv2d(4 * config.channels, widths[0], 3, padding=1)
+        self._sees = min(config.context, 1)
+        self._exchanges = set(_EXCHANGES[: max(config.context - 1, 0)])
+        images = 4 * (2 * self._sees + 1)
+        self.stem = nn.Conv2d(images + 1, widths[0], 3, padding=1)
         self.encoder = nn.ModuleList(
             ResidualBlock(before, after)
             for before, after in zip((widths[0], *widths[:-1]), widths, strict=True)
@@ -86,43 +118,98 @@ class Enhancer(nn.Module):
             for level, width in reversed(list(enumerate(widths)))
         )
         self.head = nn.Conv2d(widths[0], 4, 3, padding=1)
-        for parameter in self.head.parameters():
+        self.error_head = nn.Conv2d(widths[0], 4, 3, padding=1)
+        for parameter in (*self.head.parameters(), *self.error_head.parameters()):
             nn.init.zeros_(parameter)
+        assert self.error_head.bias is not None
+        nn.init.constant_(self.error_head.bias, math.log(_FIRST_ERROR))
 
-    def encode(self, stacks: Tensor) -> list[Tensor]:
-        """Features of the four stages, finest first, at 1/2, 1/4, 1/8 and 1/16 of the side."""
-        features = self.stem(F.pixel_unshuffle(stacks, 2))
+    def encode(self, slabs: Tensor) -> list[Tensor]:
+        """Features of the four stages, finest first, at 1/2, 1/4, 1/8 and 1/16 of the side.
+
+        slabs: [B, D, H, W] → [B·D, C, h, w] each.
+        """
+        depth = slabs.shape[1]
+        stacks = neighbours(slabs, self._sees).flatten(0, 1)
+        level = noise_level(slabs, self._sees).flatten(0, 1)[:, None]
+        features = torch.cat([F.pixel_unshuffle(stacks, 2), _NOISE_GAIN * level], dim=1)
+        features = self.stem(features.contiguous(memory_format=torch.channels_last))
         stages = []
-        for level, stage in enumerate(self.encoder):
-            features = stage(features if level == 0 else F.avg_pool2d(features, 2))
+        for number, stage in enumerate(self.encoder):
+            coarser = features if number == 0 else F.avg_pool2d(features, 2)
+            features = stage(coarser, self._depth(f"encoder {number}", depth))
             stages.append(features)
         return stages
 
-    def content_vector(self, stages: list[Tensor]) -> Tensor:
+    def content_vector(self, slabs: Tensor) -> Tensor:
         """v_y [B, content_size]: what the input tells of itself (noise level, contrast)."""
-        vector: Tensor = self.content(stages[-1].mean(dim=(2, 3)))
-        return vector
+        return self._content(self.encode(slabs)[-1], slabs.shape[1])
 
-    def forward(self, stacks: Tensor, cue: Tensor, content: Tensor | None = None) -> Tensor:
-        """Enhance the middle slice of each stack.
+    def forward(self, slabs: Tensor, cue: Tensor, content: Tensor | None = None) -> Tensor:
+        """Enhance every slice of each slab.
 
-        stacks: [B, 2k + 1, H, W], H and W multiples of STRIDE. cue: [B, cue_size].
+        slabs: [B, D, H, W], H and W multiples of STRIDE. cue: [B, cue_size].
         content: [B, content_size], v_y where it is known for the whole volume (then tiles and
-        slices agree); None takes each stack's own. Returns [B, 1, H, W] in float32.
+        slabs agree); None takes each slab's own. Returns [B, D, H, W] in float32.
         """
-        stages = self.encode(stacks)
-        if content is None:
-            content = self.content_vector(stages)
-        condition = torch.cat([cue.to(content.dtype), content], dim=1)
-        features = self.restyle[0](stages[-1], condition)
-        for stage, restyle, skip in zip(
-            self.decoder, self.restyle[1:], stages[-2::-1], strict=True
-        ):
-            larger = F.interpolate(features, scale_factor=2, mode="nearest")
-            features = restyle(stage(torch.cat([larger, skip], dim=1)), condition)
+        return self._image(slabs, self._decode(slabs, cue, content))
+
+    def estimate(self, slabs: Tensor, cue: Tensor, content: Tensor | None = None) -> Estimate:
+        """The enhanced slabs, and how far off they are expected to be, both as `forward`.
+
+        The error is a Laplace distribution's mean absolute deviation [ours]. It learns from
+        features that it cannot change: asking for it costs the image nothing.
+        """
+        features = self._decode(slabs, cue, content)
+        logarithm = F.pixel_shuffle(self.error_head(features.detach()), 2).float()
+        error = logarithm.clamp(-12, 3).exp().view_as(slabs)
+        return Estimate(self._image(slabs, features), error)
+
+    def _image(self, slabs: Tensor, features: Tensor) -> Tensor:
         correction = F.pixel_shuffle(self.head(features), 2).float()
-        middle = self.config.context
-        return stacks[:, middle : middle + 1].float() + correction
+        return slabs.float() + correction.view_as(slabs)
+
+    def _decode(self, slabs: Tensor, cue: Tensor, content: Tensor | None) -> Tensor:
+        """Features at half the side, [B·D, widths[0], H/2, W/2]."""
+        depth = slabs.shape[1]
+        stages = self.encode(slabs)
+        if content is None:
+            content = self._content(stages[-1], depth)
+        condition = torch.cat([cue.to(content.dtype), content], dim=1)
+        condition = condition.repeat_interleave(depth, dim=0)
+        features: Tensor = self.restyle[0](stages[-1], condition)
+        levels = range(len(self.decoder) - 1, -1, -1)
+        for level, stage, restyle in zip(levels, self.decoder, self.restyle[1:], strict=True):
+            larger = F.interpolate(features, scale_factor=2, mode="nearest")
+            joined = torch.cat([larger, stages[level]], dim=1)
+            features = restyle(stage(joined, self._depth(f"decoder {level}", depth)), condition)
+        return features
+
+    def _content(self, deepest: Tensor, depth: int) -> Tensor:
+        vectors: Tensor = self.content(deepest.mean(dim=(2, 3)))
+        averaged: Tensor = vectors.view(-1, depth, vectors.shape[1]).mean(dim=1)
+        return averaged
+
+    def _depth(self, place: str, depth: int) -> int:
+        return depth if place in self._exchanges else 0
+
+
+def noise_level(slabs: Tensor, reach: int = 1) -> Tensor:
+    """A map of σ at half the side, robust against edges: [B, D, H, W] → [B, D, H/2, W/2].
+
+    From diagonal differences of 2 × 2 pixels (the finest HH band), averaged as square roots over
+    cells of 32 × 32 pixels and `reach` slices on either side. Gaussian noise without correlation
+    gives its σ; other noise a value that belongs to it.
+    """
+    with torch.autocast(slabs.device.type, enabled=False):
+        values = slabs.float()
+        corners = [values[..., j::2, i::2] for j in (0, 1) for i in (0, 1)]
+        root = (corners[0] - corners[1] - corners[2] + corners[3]).abs().mul(0.5).sqrt()
+        cell = min(_NOISE_CELL, *root.shape[-2:])
+        grid = F.avg_pool2d(root, cell, ceil_mode=True, count_include_pad=False)
+        grid = neighbours(grid, reach).mean(dim=2)
+        level = _ROOT_TO_SIGMA * at_pixels(grid, root, cell).square()
+    return level.expand_as(root)
 
 
 def make_discriminator() -> nn.Module:

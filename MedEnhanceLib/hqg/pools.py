@@ -1,4 +1,4 @@
-"""Training data: two pools of volumes that need not belong together, and patches from them."""
+"""Training data: two pools of volumes that need not belong together, and slabs from them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.degrade import bias_field, gaussian_blur, low_dose_noise, rician_noise
+from MedEnhanceLib.degrade import low_dose_noise
+from MedEnhanceLib.degrade.lowdose import CUTOFF
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.hqg.augment import (
+    degrade_slab,
+    plant_spots,
+    same_sharpness,
+    turn,
+    vary_contrast,
+)
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.intensity import scaling_for
@@ -19,13 +27,17 @@ from MedEnhanceLib.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
 
-#: CT is trained at three pixel sizes: at one, other sizes lost up to 1.9 dB in a trial.
-_CT_FACTORS = (1, 2, 3)
+#: Volumes are trained at several voxel sizes: at one, others lost up to 1.9 dB in a trial. Coarser
+#: ones are also cleaner than what the scanner gave. CT only in plane: its slices are thick.
+_FACTORS = {"MR": (1.0, 1.45, 2.0), "CT": (1.0, 2.0, 3.0)}
 _CT_PHOTONS = 5e3
 _CT_ELECTRONIC = 5.0
-_CT_REALISATIONS = 2
-#: Below this share of the patch, tissue is too little to learn from; another place is drawn.
+#: Hann windows of the realisations of CT noise: kernels differ between scanners.
+_CT_CUTOFFS = (CUTOFF, CUTOFF, 1.2)
+#: Below this share of the slab, tissue is too little to learn from; another place is drawn.
 _LEAST_TISSUE = 0.25
+#: Share of slabs of isotropic volumes that become thick slices, and of how many thin ones each.
+_THICK_SHARE, _THICK = 0.2, (2, 3)
 
 
 @dataclass(frozen=True)
@@ -40,7 +52,7 @@ class PoolVolume:
 
 @dataclass(frozen=True)
 class Batch:
-    """degraded [B, C, P, P]; target, guide [B, 1, P, P]."""
+    """degraded, target: [B, D, P, P]; guide: [B, 1, P, P]."""
 
     degraded: Floats
     target: Floats
@@ -48,7 +60,7 @@ class Batch:
 
 
 class Pools:
-    """High- and low-quality volumes and the seeded drawing of patches from them."""
+    """High- and low-quality volumes and the seeded drawing of slabs from them."""
 
     def __init__(
         self, config: TrainConfig, high: Sequence[PoolVolume], low: Sequence[PoolVolume]
@@ -78,78 +90,61 @@ class Pools:
         return self._high
 
     @property
+    def low(self) -> tuple[PoolVolume, ...]:
+        """The low-quality pool."""
+        return self._low
+
+    @property
     def has_low_quality(self) -> bool:
         """Whether there are real low-quality volumes."""
         return bool(self._low)
 
     def cycle_batch(self, rng: np.random.Generator) -> Batch:
-        """Clean patches, degraded at random strength, each with a guide from elsewhere."""
+        """Clean slabs, degraded at random strength, each with a guide from elsewhere."""
         config = self._config
         degraded, targets, guides = [], [], []
         for _ in range(config.batch):
-            volume = self._high[rng.integers(len(self._high))]
-            clean, noise = self._patch(volume, rng)
-            guide, _ = self._patch(self._high[rng.integers(len(self._high))], rng)
-            middle = clean.shape[0] // 2
-            target, cue = clean[middle], guide[middle]
+            clean, noise = self._slab(self._high, rng)
+            clean = plant_spots(clean, config.modality, rng)
+            guide, _ = self._slab(self._high, rng, depth=1)
             kind = self._kinds[rng.choice(len(self._kinds), p=self._shares)]
-            damaged, target_field = degrade_patch(clean, kind, noise, rng)
-            target = target * target_field
+            damaged, field = degrade_slab(clean, kind, noise, rng)
+            target = clean * field
             if rng.random() < config.appearance:
-                target, cue = _same_sharpness(target, cue, rng)
+                target, guide = same_sharpness(target, guide, rng)
             degraded.append(damaged)
-            targets.append(target[None])
-            guides.append(cue[None])
+            targets.append(target)
+            guides.append(guide)
         return Batch(np.stack(degraded), np.stack(targets), np.stack(guides))
 
     def low_quality_batch(self, rng: np.random.Generator, count: int) -> Floats:
-        """Real low-quality patches, [count, C, P, P]."""
-        volumes = [self._low[rng.integers(len(self._low))] for _ in range(count)]
-        return np.stack([self._patch(volume, rng)[0] for volume in volumes])
+        """Real low-quality slabs, [count, D, P, P]."""
+        return np.stack([self._slab(self._low, rng)[0] for _ in range(count)])
 
-    def _patch(self, volume: PoolVolume, rng: np.random.Generator) -> tuple[Floats, Floats | None]:
-        """A patch [C, P, P] with tissue in it, randomly flipped and turned; and its noise."""
+    def _slab(
+        self, pool: Sequence[PoolVolume], rng: np.random.Generator, depth: int | None = None
+    ) -> tuple[Floats, Floats | None]:
+        """A slab [D, P, P] with tissue in it, randomly flipped and turned; and its noise."""
+        config = self._config
+        volume = pool[int(rng.integers(len(pool)))]
         noise = volume.noise[rng.integers(len(volume.noise))] if volume.noise else None
-        axes = tuple(rng.permutation(3)) if volume.isotropic and noise is None else (0, 1, 2)
-        size = (2 * self._config.network.context + 1, self._config.patch, self._config.patch)
-        stack = volume.voxels.transpose(axes)
-        patch, where = _crop(stack, size, rng)
+        free = volume.isotropic and noise is None
+        stack = volume.voxels.transpose(tuple(rng.permutation(3)) if free else (0, 1, 2))
+        thick = int(rng.choice(_THICK)) if free and rng.random() < _THICK_SHARE else 1
+        depth = depth or config.slab
+        size = (depth * thick, config.patch, config.patch)
         for _ in range(4):
-            if _tissue_share(patch, self._config.modality) >= _LEAST_TISSUE:
+            start = _place(stack.shape, size, rng)
+            slab = _cut(stack, size, start)
+            if _tissue_share(slab, config.modality) >= _LEAST_TISSUE:
                 break
-            patch, where = _crop(stack, size, rng)
-        turns, flip, mirror = int(rng.integers(4)), bool(rng.integers(2)), bool(rng.integers(2))
-        patch = _turn(patch, turns, flip, mirror)
-        if self._config.modality == "MR":
-            patch = _vary_contrast(patch, rng)
-        if noise is None:
-            return patch, None
-        return patch, _turn(_cut(noise, size, where).astype(np.float32), turns, flip, mirror)
-
-
-def degrade_patch(
-    clean: Floats, kind: str, noise: Floats | None, rng: np.random.Generator
-) -> tuple[Floats, Floats]:
-    """Damage a patch [C, P, P] at random strength.
-
-    noise: CT noise at the reference dose on the network's scale. Returns the damaged patch and
-    the bias field of its middle slice: shading stays in the target, because a patch cannot tell
-    it from anatomy (it is corrected in a step of its own).
-    """
-    unshaded = np.ones(clean.shape[1:], np.float32)
-    if kind == "clean":
-        return clean, unshaded
-    if kind == "low-dose":
-        if noise is None:
-            raise InputError("low-dose noise was not prepared for this volume", "Train for CT.")
-        return clean + noise * np.float32(np.exp(rng.uniform(np.log(0.35), np.log(1.7)))), unshaded
-    if kind == "rician":
-        return rician_noise(clean, rng.uniform(0.01, 0.17), rng), unshaded
-    if kind == "blur":
-        return gaussian_blur(clean, rng.uniform(0.4, 1.5)), unshaded
-    field = bias_field(clean.shape, rng.uniform(0.0, 0.4), rng, spacing_mm=(1.5, 1.5, 1.5))
-    shaded = gaussian_blur(clean * field, rng.uniform(0.0, 1.2))
-    return rician_noise(shaded, rng.uniform(0.01, 0.12), rng), field[clean.shape[0] // 2]
+        if thick > 1:
+            slab = slab.reshape(depth, thick, config.patch, config.patch).mean(axis=1)
+        turns, flips = int(rng.integers(4)), (bool(rng.integers(2)), bool(rng.integers(2)))
+        slab = turn(slab, turns, flips)
+        if config.modality == "MR":
+            slab = vary_contrast(slab, rng)
+        return slab, None if noise is None else turn(_cut(noise, size, start), turns, flips)
 
 
 def _find(data: Path, patterns: Sequence[str], field: str) -> list[Path]:
@@ -168,53 +163,55 @@ def _find(data: Path, patterns: Sequence[str], field: str) -> list[Path]:
 def _prepare(
     path: Path, config: TrainConfig, rng: np.random.Generator, *, clean: bool
 ) -> Iterable[PoolVolume]:
+    """A volume at the voxel sizes that it is trained at; of low quality, only as it is."""
     volume = load(path, modality=config.modality)
     if volume.is_sequence:
         raise InputError(f"{path}: a sequence", "Train on single volumes.")
     voxels = scaling_for(volume).apply(volume.voxels)
     spacing = volume.geometry.spacing
-    if config.modality == "MR":
-        isotropic = max(spacing) / min(spacing) < 1.3
-        yield PoolVolume(voxels, isotropic, path.name)
-        return
-    for factor in _CT_FACTORS:
-        coarse = _average_in_plane(voxels, factor)
-        if min(coarse.shape[1:]) < config.patch // 2:
+    isotropic = config.modality == "MR" and max(spacing) / min(spacing) < 1.3
+    for factor in _FACTORS[config.modality]:
+        if factor > 1 and not (clean or config.modality == "CT"):
+            continue
+        coarse = _coarser(voxels, factor, through=isotropic)
+        if factor > 1 and min(coarse.shape[1:]) < config.patch // 2:
+            continue
+        if config.modality == "MR":
+            yield PoolVolume(coarse, isotropic, path.name)
             continue
         pixel = (spacing[0] * factor, spacing[1] * factor, spacing[2])
-        noises = tuple(
-            (low_dose_noise(coarse * 1000, pixel, _CT_PHOTONS, _CT_ELECTRONIC, rng) / 1000).astype(
-                np.float16
-            )
-            for _ in range(_CT_REALISATIONS)
-        )
+        cutoffs = _CT_CUTOFFS if clean else _CT_CUTOFFS[:1]
+        noises = tuple(_reference_noise(coarse, pixel, cutoff, rng) for cutoff in cutoffs)
         if clean:
             yield PoolVolume(coarse, False, path.name, noises)
         else:
             yield PoolVolume(coarse + noises[0].astype(np.float32), False, path.name)
 
 
-def _average_in_plane(voxels: Floats, factor: int) -> Floats:
+def _reference_noise(
+    voxels: Floats, spacing: tuple[float, float, float], cutoff: float, rng: np.random.Generator
+) -> npt.NDArray[np.float16]:
+    noise = low_dose_noise(voxels * 1000, spacing, _CT_PHOTONS, _CT_ELECTRONIC, rng, cutoff=cutoff)
+    return (noise / 1000).astype(np.float16)
+
+
+def _coarser(voxels: Floats, factor: float, *, through: bool) -> Floats:
+    """Averages of `factor` pixels along rows and columns, and slices where `through`."""
     if factor == 1:
         return voxels
-    slices, rows, columns = (
-        size - size % step for size, step in zip(voxels.shape, (1, factor, factor), strict=True)
-    )
-    blocks = voxels[:, :rows, :columns].reshape(
-        slices, rows // factor, factor, columns // factor, factor
-    )
-    return np.asarray(blocks.mean(axis=(2, 4)))
+    import torch
+    from torch.nn.functional import adaptive_avg_pool3d
+
+    slices, rows, columns = voxels.shape
+    size = (int(slices / factor) if through else slices, int(rows / factor), int(columns / factor))
+    smaller = adaptive_avg_pool3d(torch.from_numpy(voxels)[None], size)[0]
+    return np.ascontiguousarray(smaller.numpy())
 
 
-def _crop(
-    stack: Floats, size: tuple[int, int, int], rng: np.random.Generator
-) -> tuple[Floats, tuple[int, int, int]]:
-    where = tuple(
-        int(rng.integers(max(have - need, 0) + 1))
-        for have, need in zip(stack.shape, size, strict=True)
+def _place(shape: Sequence[int], size: Sequence[int], rng: np.random.Generator) -> tuple[int, ...]:
+    return tuple(
+        int(rng.integers(max(have - need, 0) + 1)) for have, need in zip(shape, size, strict=True)
     )
-    start: tuple[int, int, int] = (where[0], where[1], where[2])
-    return _cut(stack, size, start), start
 
 
 def _cut(stack: npt.NDArray[Any], size: Sequence[int], start: Sequence[int]) -> npt.NDArray[Any]:
@@ -224,34 +221,6 @@ def _cut(stack: npt.NDArray[Any], size: Sequence[int], start: Sequence[int]) -> 
     return np.pad(patch, short, mode="symmetric") if np.any(short) else patch
 
 
-def _tissue_share(patch: Floats, modality: str) -> float:
+def _tissue_share(slab: Floats, modality: str) -> float:
     threshold = -0.5 if modality == "CT" else 0.1
-    return float((patch[patch.shape[0] // 2] > threshold).mean())
-
-
-def _turn(patch: Floats, turns: int, flip: bool, mirror: bool) -> Floats:
-    patch = np.rot90(patch, turns, axes=(1, 2))
-    if flip:
-        patch = patch[:, :, ::-1]
-    if mirror:
-        patch = patch[::-1]
-    return np.ascontiguousarray(patch)
-
-
-def _vary_contrast(patch: Floats, rng: np.random.Generator) -> Floats:
-    """Another gain and gamma, so that one T1 pool also prepares for other sequences."""
-    gain, gamma = rng.uniform(0.75, 1.15), np.exp(rng.uniform(-0.5, 0.5))
-    return (np.sign(patch) * np.abs(patch) ** np.float32(gamma) * np.float32(gain)).astype(
-        np.float32
-    )
-
-
-def _same_sharpness(
-    target: Floats, guide: Floats, rng: np.random.Generator
-) -> tuple[Floats, Floats]:
-    """Soften or sharpen target and guide alike: only the guide tells which was asked."""
-    sigma, amount = rng.uniform(0.5, 1.0), rng.uniform(-1.0, 0.6)
-    return (
-        target + np.float32(amount) * (target - gaussian_blur(target, sigma)),
-        guide + np.float32(amount) * (guide - gaussian_blur(guide, sigma)),
-    )
+    return float((slab[slab.shape[0] // 2] > threshold).mean())

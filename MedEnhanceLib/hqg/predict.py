@@ -49,7 +49,8 @@ def predict_slices(
             vector.to(plan.device).expand(len(batch), -1) for vector in (cue, contents[key])
         )
         output: Tensor = model.enhancer(batch.flip(flips), *condition)
-        return output.flip(flips)
+        middle = model.config.context
+        return output[:, middle : middle + 1].flip(flips)
 
     for where, values in over_slices(network, stacks, plan, monitor, "enhancing slices", only=only):
         yield where, values[:, 0]
@@ -67,7 +68,7 @@ def volume_content(
         monitor.check()
         stack = _middle(stacks.take(np.array([centre]))).to(plan.device)
         stack = stack.contiguous(memory_format=torch.channels_last)
-        vectors.append(model.enhancer.content_vector(model.enhancer.encode(stack)))
+        vectors.append(model.enhancer.content_vector(stack))
     return torch.cat(vectors).mean(dim=0, keepdim=True)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
+from MedEnhanceLib.nets.shift import exchange
+
 
 class ResidualBlock(nn.Module):
     """Two 3×3 convolutions around a shortcut; no normalisation, which would undo intensities."""
@@ -21,7 +23,12 @@ class ResidualBlock(nn.Module):
         nn.init.kaiming_normal_(self.first.weight, a=0.2)
         nn.init.zeros_(self.second.weight)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """[B, channels_in, H, W] → [B, channels_out, H, W]."""
-        inner = F.leaky_relu(self.first(features), 0.2)
+    def forward(self, features: Tensor, depth: int = 0) -> Tensor:
+        """[B, channels_in, H, W] → [B, channels_out, H, W].
+
+        depth: where it is not 0, the batch is slabs of so many slices, and the first convolution
+        sees features of the neighbouring ones (`exchange`); the shortcut does not.
+        """
+        seen = exchange(features, depth) if depth > 1 else features
+        inner = F.leaky_relu(self.first(seen), 0.2)
         return F.leaky_relu(self.shortcut(features) + self.second(inner), 0.2)

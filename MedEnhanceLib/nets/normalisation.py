@@ -14,48 +14,71 @@ _EPSILON = 1e-5
 
 
 def local_moments(features: Tensor, window: int) -> tuple[Tensor, Tensor]:
-    """Mean and mean square over a neighbourhood, per channel.
+    """Mean and mean square over the cells of a fixed grid, per channel, in float32.
 
-    features: [B, C, H, W]. window: its side in pixels of `features`; 0 takes all of H, W.
-    Returns two of [B, C, 1, 1] (window 0) or [B, C, H, W], linearly interpolated between cells
-    of a fixed grid, so that a patch, a tile and a whole slice see the same statistics.
+    features: [B, C, H, W]. window: twice a cell's side in pixels of `features`; 0, or one that
+    holds the whole image, makes one cell of it. Returns two of [B, C, h, w].
     """
     height, width = features.shape[-2:]
+    values = features.float()  # mean square less square of the mean needs more bits than half
     if window == 0 or (height <= window and width <= window):
-        return (
-            features.mean(dim=(2, 3), keepdim=True),
-            features.square().mean(dim=(2, 3), keepdim=True),
-        )
+        return values.mean(dim=(2, 3), keepdim=True), values.square().mean(dim=(2, 3), keepdim=True)
     cell = max(window // 2, 1)
-    pooled = [
-        F.avg_pool2d(values, cell, ceil_mode=True, count_include_pad=False)
-        for values in (features, features.square())
-    ]
-    size = (pooled[0].shape[2] * cell, pooled[0].shape[3] * cell)
     mean, square = (
-        F.interpolate(values, size=size, mode="bilinear", align_corners=False)[..., :height, :width]
-        for values in pooled
+        F.avg_pool2d(part, cell, ceil_mode=True, count_include_pad=False)
+        for part in (values, values.square())
     )
     return mean, square
 
 
-def adalin(features: Tensor, rho: Tensor, window: int = 0) -> Tensor:
-    """ρ·AdaIN + (1 − ρ)·AdaLN, before scale and shift.
+def adalin(
+    features: Tensor,
+    rho: Tensor,
+    window: int = 0,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+) -> Tensor:
+    """σ·(ρ·AdaIN + (1 − ρ)·AdaLN) + μ.
 
-    features: [B, C, H, W]; rho: [1, C, 1, 1] in [0, 1]. AdaIN normalises each channel over H, W;
-    AdaLN all channels together over C, H, W (within `window`, see local_moments).
+    features: [B, C, H, W]; rho: [1, C, 1, 1] in [0, 1]; scale (σ), shift (μ): [B, C, 1, 1], 1 and
+    0 where left out. AdaIN normalises each channel over H, W; AdaLN all channels together over
+    C, H, W. With a `window` the statistics are those of cells of a fixed grid, linearly
+    interpolated between, so that a patch, a tile and a whole slice are normalised alike.
+
+    All of it is one gain and one offset for each pixel: these are made on the grid and
+    interpolated, which is a fraction of the work at the pixels.
     """
-    mean, square = local_moments(features, window)
-    layer_mean = mean.mean(dim=1, keepdim=True)
-    layer_square = square.mean(dim=1, keepdim=True)
-    instance = _standardise(features, mean, square)
-    layer = _standardise(features, layer_mean, layer_square)
-    return rho * instance + (1 - rho) * layer
+    with torch.autocast(features.device.type, enabled=False):
+        mean, square = local_moments(features, window)
+        layer_mean, layer_square = mean.mean(1, keepdim=True), square.mean(1, keepdim=True)
+        instance, layer = rho * _rsqrt(mean, square), (1 - rho) * _rsqrt(layer_mean, layer_square)
+        gain, offset = instance + layer, -(instance * mean + layer * layer_mean)
+        if scale is not None:
+            gain, offset = gain * scale.float(), offset * scale.float()
+        if shift is not None:
+            offset = offset + shift.float()
+    cell = max(window // 2, 1)
+    return torch.addcmul(
+        at_pixels(offset, features, cell), features, at_pixels(gain, features, cell)
+    )
 
 
-def _standardise(features: Tensor, mean: Tensor, square: Tensor) -> Tensor:
-    variance = (square - mean.square()).clamp_min(0)
-    return (features - mean) * torch.rsqrt(variance + _EPSILON)
+def _rsqrt(mean: Tensor, square: Tensor) -> Tensor:
+    return torch.rsqrt((square - mean.square()).clamp_min(0) + _EPSILON)
+
+
+def at_pixels(grid: Tensor, features: Tensor, cell: int) -> Tensor:
+    """Values of cells of `cell` pixels, interpolated at every pixel of `features`, in its type.
+
+    grid: [B, C, h, w] → [B, C, H, W]; of a single cell [B, C, 1, 1], which broadcasts.
+    """
+    grid = grid.to(features.dtype)
+    if grid.shape[-2:] == (1, 1):
+        return grid
+    height, width = features.shape[-2:]
+    size = (grid.shape[2] * cell, grid.shape[3] * cell)
+    larger = F.interpolate(grid, size=size, mode="bilinear", align_corners=False)
+    return larger[..., :height, :width]
 
 
 class VariationalNormalisation(nn.Module):
@@ -76,9 +99,6 @@ class VariationalNormalisation(nn.Module):
     def forward(self, features: Tensor, condition: Tensor) -> Tensor:
         """features: [B, C, H, W]; condition: [B, condition_size] → [B, C, H, W]."""
         shift, scale = self.modulation(condition)[..., None, None].chunk(2, dim=1)
-        # Statistics lose too many bits in bfloat16: mean square minus square of the mean.
-        with torch.autocast(features.device.type, enabled=False):
-            styled = adalin(features.float(), self.rho.clamp(0, 1), self.window)
-        styled = (1 + scale) * styled.to(features.dtype) + shift
+        styled = adalin(features, self.rho.clamp(0, 1), self.window, 1 + scale, shift)
         restyled: Tensor = features + self.convolution(F.leaky_relu(styled, 0.2))
         return restyled

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from MedEnhanceLib.hqg import losses
 from MedEnhanceLib.hqg.config import NetworkConfig
-from MedEnhanceLib.hqg.network import Cue, Enhancer, GuidanceEncoder, make_discriminator
-from MedEnhanceLib.nets.normalisation import VariationalNormalisation, adalin, local_moments
+from MedEnhanceLib.hqg.network import (
+    Cue,
+    Enhancer,
+    GuidanceEncoder,
+    make_discriminator,
+    noise_level,
+)
+from MedEnhanceLib.nets.normalisation import VariationalNormalisation, adalin
 
 SMALL = NetworkConfig(context=1, widths=(8, 8, 12, 16), guide_widths=(4, 4, 8, 8), window=32)
 
@@ -39,16 +47,56 @@ def test_local_statistics_do_not_depend_on_what_lies_far_away() -> None:
     image = torch.randn(1, 3, 128, 128)
     changed = image.clone()
     changed[..., 96:] += 5
-    near, _ = local_moments(image, 16)
-    other, _ = local_moments(changed, 16)
+    rho = torch.full((1, 3, 1, 1), 0.5)
+    near, other = adalin(image, rho, 16), adalin(changed, rho, 16)
     assert torch.equal(near[..., :80], other[..., :80])
-    assert not torch.equal(near[..., 100:], other[..., 100:])
+    assert not torch.equal(near[..., 90:96], other[..., 90:96])
 
 
-def test_an_untrained_enhancer_returns_the_middle_slice() -> None:
-    stacks = torch.rand(2, 3, 32, 48)
-    output = Enhancer(SMALL)(stacks, torch.zeros(2, 64))
-    assert torch.equal(output, stacks[:, 1:2])
+def test_an_untrained_enhancer_returns_its_input() -> None:
+    slabs = torch.rand(2, 3, 32, 48)
+    assert torch.equal(Enhancer(SMALL)(slabs, torch.zeros(2, 64)), slabs)
+
+
+@pytest.mark.parametrize("context", [0, 1, 3, 8])
+def test_a_slice_depends_on_as_many_neighbours_as_the_context_says(context: int) -> None:
+    enhancer = _shaken(Enhancer(replace(SMALL, context=context)))
+    slabs, vectors = torch.rand(1, 20, 32, 32), (torch.zeros(1, 64), torch.zeros(1, 16))
+    changed = slabs.clone()
+    changed[:, 10] += torch.rand(32, 32)
+    difference = (enhancer(slabs, *vectors) - enhancer(changed, *vectors)).abs().amax((0, 2, 3))
+    reached = torch.nonzero(difference > 0).flatten().tolist()
+    assert reached == list(range(10 - context, 10 + context + 1))
+
+
+def test_a_slab_with_halo_equals_the_whole_volume() -> None:
+    enhancer = _shaken(Enhancer(replace(SMALL, context=5)))
+    slabs, vectors = torch.rand(1, 24, 32, 32), (torch.zeros(1, 64), torch.zeros(1, 16))
+    whole = enhancer(slabs, *vectors)
+    part = enhancer(slabs[:, 3:21], *vectors)
+    assert torch.allclose(part[:, 5:-5], whole[:, 8:16], atol=1e-5)
+    assert torch.allclose(enhancer(slabs[:, :12], *vectors)[:, :7], whole[:, :7], atol=1e-5)
+
+
+def test_asking_for_the_error_changes_neither_image_nor_what_it_learns() -> None:
+    enhancer = _shaken(Enhancer(SMALL))
+    slabs, cue = torch.rand(1, 3, 32, 32), torch.randn(1, 64)
+    image, error = enhancer.estimate(slabs, cue)
+    assert torch.equal(image, enhancer(slabs, cue))
+    assert error.shape == slabs.shape
+    assert (error > 0).all()
+    losses.error_likelihood(image, torch.rand_like(image), error).backward()
+    taught = {name for name, p in enhancer.named_parameters() if p.grad is not None}
+    assert taught == {"error_head.weight", "error_head.bias"}
+
+
+def test_the_noise_map_tells_sigma_and_ignores_edges() -> None:
+    generator = torch.Generator().manual_seed(0)
+    slabs = 0.05 * torch.randn(1, 3, 128, 128, generator=generator)
+    slabs[..., 60:] += 1.0
+    level = noise_level(slabs)
+    assert level.shape == (1, 3, 64, 64)
+    assert level.sub(0.05).abs().max() < 0.012
 
 
 def test_the_same_input_and_cue_give_the_same_output() -> None:

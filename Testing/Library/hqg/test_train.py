@@ -12,8 +12,9 @@ import torch
 
 from MedEnhanceLib.bundles.store import read_bundle, verify_bundle
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, ModelError
+from MedEnhanceLib.hqg.augment import degrade_slab
 from MedEnhanceLib.hqg.config import TrainConfig
-from MedEnhanceLib.hqg.pools import Pools, degrade_patch
+from MedEnhanceLib.hqg.pools import Pools
 from MedEnhanceLib.hqg.train import Trainer, train
 from MedEnhanceLib.progress import Event, Monitor
 
@@ -83,16 +84,16 @@ def test_batches_repeat_with_their_seed(training_data: Path, smoke: TrainConfig)
     first, again, other = (pools.cycle_batch(np.random.default_rng(seed)) for seed in (5, 5, 6))
     assert np.array_equal(first.degraded, again.degraded)
     assert not np.array_equal(first.degraded, other.degraded)
-    assert first.degraded.shape == (smoke.batch, smoke.network.channels, smoke.patch, smoke.patch)
+    assert first.degraded.shape == (smoke.batch, smoke.slab, smoke.patch, smoke.patch)
 
 
 def test_damage_keeps_shading_in_the_target() -> None:
     clean = np.ones((3, 32, 32), np.float32)
     rng = np.random.default_rng(0)
-    damaged, field = degrade_patch(clean, "composite", None, rng)
+    damaged, field = degrade_slab(clean, "composite", None, rng)
     assert damaged.shape == clean.shape
-    assert field.shape == (32, 32)
-    untouched, flat = degrade_patch(clean, "clean", None, rng)
+    assert field.shape == clean.shape
+    untouched, flat = degrade_slab(clean, "clean", None, rng)
     assert np.array_equal(untouched, clean)
     assert (flat == 1).all()
 
