@@ -1,13 +1,13 @@
-"""GradProm: segmentation heads beside the enhancer.
+"""GradProm: segmentation heads beside the enhancer, and the gate that lets them teach it.
 
-Importing this needs numpy alone; `segment` loads torch when it is first called. Training is
-`MedEnhanceLib.gradprom.train.train`.
+Importing this needs numpy alone; `segment` loads torch when it is first called, `GradientGate`
+when it is first named. Training is `MedEnhanceLib.gradprom.train.train`.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.gradprom.choice import open_head_for
@@ -16,9 +16,29 @@ from MedEnhanceLib.progress import Monitor, attend
 from MedEnhanceLib.volume import Volume
 
 if TYPE_CHECKING:
+    from MedEnhanceLib.gradprom.gate import GateReport as GateReport
+    from MedEnhanceLib.gradprom.gate import GradientGate as GradientGate
     from MedEnhanceLib.gradprom.infer import Segmentation as Segmentation
 
-__all__ = ["HeadConfig", "Label", "SegmentConfig", "TrainHeadConfig", "open_head_for", "segment"]
+__all__ = [
+    "GateReport",
+    "GradientGate",
+    "HeadConfig",
+    "Label",
+    "SegmentConfig",
+    "TrainHeadConfig",
+    "open_head_for",
+    "segment",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ("GateReport", "GradientGate"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    require("torch", purpose="Training")
+    from MedEnhanceLib.gradprom import gate
+
+    return getattr(gate, name)
 
 
 def segment(

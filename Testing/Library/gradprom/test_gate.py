@@ -1,0 +1,280 @@
+"""The gate: what it admits, what it never does, and what it reaches on a problem with an answer."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.gradprom import GradientGate
+
+GATES = [
+    {"mode": mode, "ema": ema, "scope": scope}
+    for mode in ("binary", "cosine")
+    for ema in (0.0, 0.9)
+    for scope in ("global", "layer", "parameter")
+]
+
+
+def network(seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4))
+
+
+def losses(model: nn.Module, step: int) -> tuple[Tensor, Tensor]:
+    """Two losses that agree in some steps and not in others."""
+    generator = torch.Generator().manual_seed(step)
+    output = model(torch.randn(16, 6, generator=generator))
+    wishes = torch.randn(2, 16, 4, generator=generator)
+    return (output - wishes[0]).square().mean(), (output - wishes[1]).square().mean()
+
+
+def flat(gradients: list[Tensor | None]) -> Tensor:
+    return torch.cat([gradient.flatten() for gradient in gradients if gradient is not None])
+
+
+def alone(loss: Tensor, model: nn.Module) -> list[Tensor | None]:
+    return list(torch.autograd.grad(loss, list(model.parameters()), retain_graph=True))
+
+
+@pytest.mark.parametrize("options", GATES)
+def test_no_step_loses_main_descent(options: dict[str, object]) -> None:
+    gate, model = GradientGate(weight=3.0, **options), network()
+    opened = 0.0
+    for step in range(60):
+        main, aux = losses(model, step)
+        wanted = flat(alone(main, model))
+        gradients, report = gate(main, aux, model.parameters())
+        assert flat(gradients) @ wanted >= wanted @ wanted * (1 - 1e-5)
+        opened += report.share
+        with torch.no_grad():
+            for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+                parameter -= 0.1 * gradient
+    assert 0 < opened < 60
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.99])
+@pytest.mark.parametrize("mode", ["binary", "cosine"])
+def test_a_loss_that_is_the_main_one_again_is_always_admitted(mode: str, ema: float) -> None:
+    gate, model = GradientGate(mode, ema=ema, weight=0.5), network()
+    for step in range(5):
+        main, _ = losses(model, step)
+        wanted = flat(alone(main, model))
+        gradients, report = gate(main, 4.0 * main, model.parameters())
+        assert report.open
+        assert report.cosine == pytest.approx(1, abs=1e-5)
+        torch.testing.assert_close(flat(gradients), (1 + 0.5 * 4) * wanted)
+
+
+@pytest.mark.parametrize("options", GATES)
+def test_the_opposite_loss_leaves_the_main_gradient_bit_for_bit(
+    options: dict[str, object],
+) -> None:
+    gate, model = GradientGate(**options), network()
+    for step in range(5):
+        main, _ = losses(model, step)
+        wanted = alone(main, model)
+        gradients, report = gate(main, -main, model.parameters())
+        assert not report.open
+        assert report.cosine == pytest.approx(-1, abs=1e-5)
+        assert all(torch.equal(*pair) for pair in zip(gradients, wanted, strict=True))
+
+
+@pytest.mark.parametrize("mode", ["binary", "cosine", "joint"])
+@pytest.mark.parametrize("kind", ["constant", "detached", "not a number", "infinite"])
+def test_a_gradient_that_says_nothing_is_left_out_and_forgotten(mode: str, kind: str) -> None:
+    gate, model = GradientGate(mode), network()
+    main, aux = losses(model, 0)
+    gate(main, main + 0.1 * aux, model.parameters())
+    before = {name: value.clone() for name, value in gate.state_dict().items()}
+    main, aux = losses(model, 1)
+    wanted = alone(main, model)
+    factor = {"constant": 0.0, "not a number": math.nan, "infinite": math.inf}.get(kind, 1.0)
+    gradients, report = gate(
+        main, torch.tensor(1.0) if kind == "detached" else factor * aux, model.parameters()
+    )
+    assert (report.open, report.share, report.batch_cosine) == (False, 0, 0)
+    assert all(torch.equal(*pair) for pair in zip(gradients, wanted, strict=True))
+    if not math.isfinite(factor):
+        assert all(torch.equal(value, before[name]) for name, value in gate.state_dict().items())
+
+
+@pytest.mark.parametrize("options", GATES)
+def test_the_decision_knows_no_scale(options: dict[str, object]) -> None:
+    """Not of the weight and not of either loss, even where squares of gradients underflow."""
+
+    def decisions(main_scale: float, aux_scale: float, weight: float) -> list[tuple[bool, float]]:
+        gate, model = GradientGate(weight=weight, **options), network()
+        reports = []
+        for step in range(25):
+            main, aux = losses(model, step)
+            reports.append(gate(main_scale * main, aux_scale * aux, model.parameters())[1])
+        return [(report.open, report.share) for report in reports]
+
+    expected = decisions(1, 1, 1)
+    assert len(set(expected)) > 1
+    for scales in [(1, 1, 1e-3), (1, 1, 1e3), (1e3, 1, 1), (1, 1e-25, 1), (1e-25, 1e20, 1)]:
+        assert decisions(*scales) == expected
+
+
+def test_the_task_gradient_is_weighed_by_the_cosine() -> None:
+    model = network()
+    main, aux = losses(model, 3)
+    main = main + 0.5 * aux
+    m, a = flat(alone(main, model)), flat(alone(aux, model))
+    cosine = float(m @ a / (m.norm() * a.norm()))
+    assert 0.05 < cosine < 0.95
+    gradients, report = GradientGate("cosine", ema=0, weight=2.0)(main, aux, model.parameters())
+    torch.testing.assert_close(flat(gradients), m + 2.0 * cosine * a)
+    assert report.cosine == pytest.approx(cosine, abs=1e-5)
+
+
+def test_each_layer_is_decided_for_itself() -> None:
+    """The auxiliary loss agrees in the first layer and contradicts in the second."""
+    for scope, shares in (("layer", [1, 1, 0, 0]), ("parameter", [1, 1, 0, 0])):
+        model = network()
+        first, second = [p for i in (0, 2) for p in model[i].parameters()][:2], model[2]
+        main = sum((p.square().sum() for p in model.parameters()), torch.zeros(()))
+        aux = sum((p.square().sum() for p in first), torch.zeros(()))
+        aux = aux - sum((p.square().sum() for p in second.parameters()), torch.zeros(()))
+        gradients, report = GradientGate(scope=scope)(main, aux, model.parameters())
+        for parameter, gradient, share in zip(model.parameters(), gradients, shares, strict=True):
+            torch.testing.assert_close(gradient, 2 * parameter * (1 + share))
+        assert report.open
+        assert report.share == pytest.approx((6 * 8 + 8) / (6 * 8 + 8 + 8 * 4 + 4))
+
+
+def test_a_bias_goes_with_its_weight() -> None:
+    model = network()
+    weight, bias = model[0].weight, model[0].bias
+    main = weight.square().sum() + bias.square().sum()
+    aux = weight.square().sum() - 1e-3 * bias.square().sum()
+    gradients, _ = GradientGate(scope="layer")(main, aux, [weight, bias])
+    torch.testing.assert_close(gradients[1], 2 * bias * (1 - 1e-3))
+    main = weight.square().sum() + bias.square().sum()
+    aux = weight.square().sum() - 1e-3 * bias.square().sum()
+    gradients, _ = GradientGate(scope="parameter")(main, aux, [weight, bias])
+    assert torch.equal(gradients[1], 2 * bias)
+
+
+def test_parameters_that_a_loss_does_not_reach() -> None:
+    both, main_only, aux_only, neither = (nn.Parameter(torch.ones(3)) for _ in range(4))
+    main = (both * 2).sum() + main_only.sum()
+    aux = (both * 3).sum() + aux_only.sum()
+    gradients, report = GradientGate()(main, aux, (both, main_only, aux_only, neither))
+    assert [None if g is None else g.tolist() for g in gradients] == [
+        [5] * 3,
+        [1] * 3,
+        [1] * 3,
+        None,
+    ]
+    assert report.cosine == pytest.approx(18 / math.sqrt(15 * 30), rel=1e-5)
+
+
+def test_one_forward_pass_serves_both_gradients() -> None:
+    class Counting(nn.Linear):
+        calls = 0
+
+        def forward(self, values: Tensor) -> Tensor:
+            self.calls += 1
+            return super().forward(values)
+
+    model = Counting(4, 4)
+    output = model(torch.ones(2, 4))
+    GradientGate()(output.square().mean(), output.abs().mean(), model.parameters())
+    assert model.calls == 1
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_noisy_minority_does_not_open_it() -> None:
+    """A single step's agreement is not enough where the averages disagree."""
+    parameter = nn.Parameter(torch.zeros(2))
+    gate = GradientGate(ema=0.99)
+    for _ in range(50):
+        gate((parameter * torch.tensor([1.0, 0])).sum(), -parameter[0], [parameter])
+    _, report = gate(parameter[0] * 1.0, parameter[0] * 1.0, [parameter])
+    assert (report.open, report.batch_cosine > 0.99, report.average_cosine < 0) == (
+        False,
+        True,
+        True,
+    )
+
+
+def test_a_state_that_is_loaded_decides_as_if_nothing_had_happened() -> None:
+    model, gate = network(), GradientGate(ema=0.95)
+    for step in range(20):
+        gate(*losses(model, step), model.parameters())
+    other = GradientGate(ema=0.95)
+    other.load_state_dict(gate.state_dict())
+    for step in range(20, 40):
+        (ours, report), (theirs, again) = (
+            one(*losses(model, step), model.parameters()) for one in (gate, other)
+        )
+        assert report == again
+        assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
+    assert set(gate.state_dict()) == set(other.state_dict())
+
+
+def test_a_loaded_state_is_a_copy() -> None:
+    model, gate = network(), GradientGate()
+    gate(*losses(model, 0), model.parameters())
+    state = {name: value.clone() for name, value in gate.state_dict().items()}
+    other = GradientGate()
+    other.load_state_dict(gate.state_dict())
+    other(*losses(model, 1), model.parameters())
+    assert all(torch.equal(value, state[name]) for name, value in gate.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "options", [{"mode": "sometimes"}, {"scope": "block"}, {"ema": 1.0}, {"weight": -1.0}]
+)
+def test_a_wrong_choice_is_refused(options: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="gate"):
+        GradientGate(**options)
+
+
+def final_loss(options: dict[str, object], *, noise: float, correlation: float) -> float:
+    """Main loss that descent through a gate ends at, averaged over its last steps.
+
+    Main ½|x|², auxiliary ½|x − b|² with |b| = 1: together they end at ⅛. Both gradients carry
+    noise of norm 1, correlated as the losses of one mini-batch are. 200 dimensions, rate 0.02.
+    """
+    size, steps, rate = 200, 800, 0.02
+    rng = np.random.default_rng(0)
+    shift, start = (torch.from_numpy(v / np.linalg.norm(v)) for v in rng.normal(size=(2, size)))
+    x = nn.Parameter(start)
+    drawn = torch.from_numpy(rng.normal(size=(2, steps, size))) * noise / math.sqrt(size)
+    drawn[1] = correlation * drawn[0] + math.sqrt(1 - correlation**2) * drawn[1]
+    gate, ends = GradientGate(**options), []
+    for step in range(steps):
+        main = 0.5 * x.square().sum() + drawn[0, step] @ x
+        aux = 0.5 * (x - shift).square().sum() + drawn[1, step] @ x
+        gradients, _ = gate(main, aux, [x])
+        with torch.no_grad():
+            x -= rate * gradients[0]
+        if step >= steps // 2:
+            ends.append(0.5 * float(x.detach().square().sum()))
+    return float(np.mean(ends))
+
+
+def test_without_noise_the_published_gate_reaches_the_main_optimum() -> None:
+    quiet = {"noise": 0.0, "correlation": 0.0}
+    assert final_loss({"mode": "binary", "ema": 0.0}, **quiet) < 1e-3
+    assert final_loss({"mode": "joint", "ema": 0.0}, **quiet) == pytest.approx(0.125, rel=0.01)
+
+
+def test_with_shared_noise_only_the_averaged_gate_ends_where_the_main_loss_alone_does() -> None:
+    shared = {"noise": 1.0, "correlation": 0.9}
+    main_only = final_loss({"mode": "off", "ema": 0.0}, **shared)
+    assert main_only == pytest.approx(0.005, rel=0.1)
+    assert final_loss({"mode": "binary", "ema": 0.99}, **shared) < 1.1 * main_only
+    joint = final_loss({"mode": "joint", "ema": 0.0}, **shared)
+    assert joint > 20 * main_only
+    published = final_loss({"mode": "binary", "ema": 0.0}, **shared)
+    assert published == pytest.approx(joint, rel=0.05)
+    cosine = final_loss({"mode": "cosine", "ema": 0.0}, **shared)
+    assert main_only < cosine < published
