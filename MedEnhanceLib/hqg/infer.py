@@ -207,7 +207,7 @@ def _enhance_frame(
     output = np.empty(frame.voxels[only].shape, np.float32 if wants_n4 else frame.dtype)
     with torch.inference_mode(), stoppable(model.enhancer, monitor):
         part = monitor.part(0, (0.9 if wants_n4 else 1) / passes)
-        for where, scaled in predict_slices(
+        for where, scaled, _ in predict_slices(
             model, stacks, run.cue, run.plan, part, findings=findings, only=only
         ):
             blended = _blended(frame.voxels[where], scaling.undo(scaled), config.strength)
@@ -248,7 +248,7 @@ def _spread(stacks: SliceStacks, run: _Run, findings: Findings, monitor: Monitor
     for sample in range(config.uncertainty):
         drawn = run.cue + model.bank.spread * torch.randn(run.cue.shape, generator=generator)
         part = monitor.part(sample / config.uncertainty, (sample + 1) / config.uncertainty)
-        for where, scaled in predict_slices(
+        for where, scaled, _ in predict_slices(
             model,
             stacks,
             drawn,

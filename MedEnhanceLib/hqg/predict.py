@@ -31,11 +31,13 @@ def predict_slices(
     findings: Findings | None = None,
     only: slice | None = None,
     flips: tuple[int, ...] = (),
-) -> Iterator[tuple[slice, Floats]]:
-    """Enhance all slices, or `only` some, in order; yields (where, scaled values [b, J, I]).
+    wants_error: bool = False,
+) -> Iterator[tuple[slice, Floats, Floats | None]]:
+    """Enhance all slices, or `only` some, in order.
 
+    Yields (where, scaled values [b, J, I], expected absolute error in the same shape or None).
     cue: [1, cue_size]. findings: where the content vector may be known already. flips: axes of
-    [B, C, H, W] to mirror before and after (for uncertainty).
+    [B, C, H, W] to mirror before and after (for uncertainty). wants_error: see Estimate.
     Raises DeviceMemoryError and Cancelled, see over_slices.
     """
     contents = (findings or Findings()).contents
@@ -48,12 +50,16 @@ def predict_slices(
         condition = (
             vector.to(plan.device).expand(len(batch), -1) for vector in (cue, contents[key])
         )
-        output: Tensor = model.enhancer(batch.flip(flips), *condition)
         middle = model.config.context
-        return output[:, middle : middle + 1].flip(flips)
+        kept = slice(middle, middle + 1)
+        if not wants_error:
+            output: Tensor = model.enhancer(batch.flip(flips), *condition)
+            return output[:, kept].flip(flips)
+        both = model.enhancer.estimate(batch.flip(flips), *condition)
+        return torch.cat([part[:, kept] for part in both], dim=1).flip(flips)
 
     for where, values in over_slices(network, stacks, plan, monitor, "enhancing slices", only=only):
-        yield where, values[:, 0]
+        yield where, values[:, 0], values[:, 1] if wants_error else None
 
 
 def volume_content(
