@@ -25,6 +25,9 @@ class NetworkConfig:
     cue_size, content_size: length of v_z (the guide's cue) and of v_y (the input's own).
     window: side, in input pixels, of the neighbourhood over which AdaLIN takes its statistics;
         0 takes them over the whole image as published (then tiles differ from whole slices).
+    guidance: False makes every cue zero: nothing is learned from guides.
+    variational: False takes the guide's cue as it is, without a distribution to draw from.
+    restyling: False leaves the variational normalisation blocks out of the decoder.
     """
 
     context: int = DEFAULT_CONTEXT
@@ -33,6 +36,9 @@ class NetworkConfig:
     cue_size: int = 64
     content_size: int = 16
     window: int = 64
+    guidance: bool = True
+    variational: bool = True
+    restyling: bool = True
 
     def __post_init__(self) -> None:
         check_range("context", self.context, 0, MOST_CONTEXT)
@@ -44,18 +50,28 @@ class NetworkConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """Weights of the loss terms; 0 switches a term off (hqg-net parts 5 and 6, trial point 2).
+    """Weights of the loss terms (hqg-net parts 5 and 6); a term at 0 is off and costs nothing.
 
-    cycle: L1(E(T(z), z'), z), T drawn at random; gradient and structure belong to it.
-    wavelet, feature: the content-aware loss, between E(T(z)) and z. feature is off by default: it
-        runs the encoder twice more and gained nothing in a trial.
+    On clean slabs z that are degraded by a random T and guided by another slab z′:
+    cycle: L1(E(T(z), z′), z); gradient: the same of finite differences; structure: 1 − SSIM.
+    wavelet, feature: the content-aware loss between E(T(z), z′) and z.
     identity: L1(E(z, z′), z): a clean slab stays as it is.
     error: negative logarithm of the likelihood of the expected error (Laplace); it teaches the
         error's own layer and nothing else.
-    low_band: L1 of the twice averaged images, on real low-quality input: keeps what the
-        degradation leaves intact.
-    adversarial: least squares, on real low-quality input, from `adversarial_start` on.
     kl: of the cue's distribution, above `free_bits` nats per dimension, warmed up.
+
+    On real low-quality slabs y, from the share `adversarial_start` of the steps on:
+    low_band: L1 of the twice averaged images: keeps what the degradation leaves intact.
+    adversarial: least squares, against a critic that learns along.
+    real_wavelet: the content-aware loss at pixel level as published, between E(y, z) and y.
+        real_wavelet_low: weight κ of the twice transformed low band in it, 0 where brightness
+        itself is wrong. real_wavelet_finest_hh: whether the finest diagonal band counts, which
+        holds more noise than anything.
+    real_feature: the content-aware loss at feature level as published: the guidance encoder sees
+        E(y, z) as it sees z, stages 2 and 3 of the enhancer's encoder see it as they see y.
+
+    Of the critic: past_images: how many enhanced images of earlier steps it is shown as well.
+    r1: weight of the penalty on its gradient at high-quality images.
     """
 
     cycle: float = 1.0
@@ -65,11 +81,82 @@ class LossConfig:
     feature: float = 0.0
     identity: float = 0.0
     error: float = 0.1
+    kl: float = 1e-3
+    free_bits: float = 0.05
     low_band: float = 0.5
     adversarial: float = 0.01
     adversarial_start: float = 0.5
-    kl: float = 1e-3
-    free_bits: float = 0.05
+    real_wavelet: float = 0.0
+    real_wavelet_low: float = 1.0
+    real_wavelet_finest_hh: bool = True
+    real_feature: float = 0.0
+    past_images: int = 0
+    r1: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            check_range(name, value, 0.0, 1e6)
+        check_range("adversarial_start", self.adversarial_start, 0.0, 1.0)
+
+    @classmethod
+    def published(cls) -> LossConfig:
+        """The terms of the publication alone, at the weights of hqg-net part 6 (reconstructed)."""
+        return cls(
+            cycle=0.0,
+            gradient=0.0,
+            structure=0.0,
+            wavelet=0.0,
+            error=0.0,
+            low_band=0.0,
+            free_bits=0.0,
+            adversarial=1.0,
+            adversarial_start=0.0,
+            real_wavelet=5.0,
+            real_feature=1.0,
+            identity=5.0,
+            past_images=50,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig:
+    """A task that takes part in the training: the bi-level scheme (hqg-net part 7).
+
+    head: fields of the head's own configuration, gradprom.TrainHeadConfig: its images and labels
+        (or atlas), structures, network, learning rate. What is labelled should also be in the
+        high-quality pool.
+    start: share of the steps after which stage 2 begins; before it the enhancer learns alone.
+    head_start: share of stage 2 in which the head learns and does not teach yet.
+    batch: labelled slabs per step, for the lower as for the upper one.
+    weight: λ_d, of the task loss in the upper step.
+    second_order: account for how the enhancer moves the head (hqg.bilevel); costs time and memory.
+    gate, gate_ema, gate_scope: mode, ema and scope of gradprom.GradientGate.
+    """
+
+    head: dict[str, Any] = field(default_factory=dict)
+    start: float = 0.5
+    head_start: float = 0.1
+    batch: int = 1
+    weight: float = 0.1
+    second_order: bool = False
+    gate: str = "binary"
+    gate_ema: float = 0.99
+    gate_scope: str = "global"
+
+    def __post_init__(self) -> None:
+        check_range("start", self.start, 0.0, 1.0)
+        check_range("head_start", self.head_start, 0.0, 1.0)
+        check_range("batch", self.batch, 1, 4096)
+        check_range("weight", self.weight, 0.0, 1e6)
+
+    def head_learns(self, number: int, steps: int) -> bool:
+        """Whether step `number` of `steps` has a lower step."""
+        return number >= self.start * steps
+
+    def head_teaches(self, number: int, steps: int) -> bool:
+        """Whether step `number` of `steps` has an upper step with the task's gradient."""
+        begin = self.start + self.head_start * (1 - self.start)
+        return self.head_learns(number, steps) and number >= begin * steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +173,17 @@ class TrainConfig:
     name: of the bundle that comes out.
     patch: side in pixels; slab: slices of a patch; batch: slabs per step; steps: optimiser steps.
     degradations: share of each kind in the mixture (they need not sum to 1).
-    unpaired_every: a step on the real low-quality pool after this many cycle steps.
+    unpaired_every: every so many steps real low-quality slabs are looked at too.
     appearance: share of patches whose target and guide are changed in sharpness alike, so that
         only the guide tells what to produce.
+    beta1: decay of Adam's average of the gradients. ema: decay of the averaged weights, which are
+        what is shipped; 0 ships the last ones.
+    held_out: so many of the high-quality volumes, the last ones by name, are not learned from:
+        validation is on them. 0 validates on slabs of what is learned from.
+    checkpoint_s, validation_s: seconds between checkpoints and between validations.
+    workers: processes that prepare batches beside the training; None takes none on a CPU and up
+        to 12 on a GPU. What is learned does not depend on it.
+    task: a head that learns along and teaches the enhancer; None trains enhancement alone.
     """
 
     high_quality: tuple[str, ...] = ("hq/*",)
@@ -103,18 +198,26 @@ class TrainConfig:
     patch: int = 96
     slab: int = 8
     learning_rate: float = 6e-4
+    beta1: float = 0.9
     ema: float = 0.998
     unpaired_every: int = 4
     appearance: float = 0.3
+    held_out: int = 0
     checkpoint_s: float = 120.0
+    validation_s: float = 120.0
+    workers: int | None = None
     degradations: dict[str, float] = field(
         default_factory=lambda: {"rician": 0.4, "composite": 0.45, "blur": 0.08, "clean": 0.07}
     )
     network: NetworkConfig = field(default_factory=NetworkConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    task: TaskConfig | None = None
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        task: object = self.task
+        if isinstance(task, dict):
+            object.__setattr__(self, "task", config_from_json(TaskConfig, task))
         if self.modality not in ("MR", "CT"):
             raise ConfigError(f"modality is {self.modality!r}", "Train for MR or CT.")
         if self.patch % 32 or self.patch < 32:
@@ -123,6 +226,10 @@ class TrainConfig:
         check_range("batch", self.batch, 1, 4096)
         check_range("slab", self.slab, 1, 256)
         check_range("ema", self.ema, 0, 1)
+        check_range("beta1", self.beta1, 0, 0.999)
+        check_range("held_out", self.held_out, 0, 10_000)
+        check_range("unpaired_every", self.unpaired_every, 1, 10_000_000)
+        check_range("workers", self.workers or 0, 0, 256)
         unknown = set(self.degradations) - {"rician", "composite", "blur", "clean", "low-dose"}
         if unknown or not sum(self.degradations.values()) > 0:
             raise ConfigError(
@@ -132,7 +239,11 @@ class TrainConfig:
 
     @classmethod
     def preset(cls, name: str, modality: str = "MR") -> TrainConfig:
-        """smoke: seconds, for tests; cpu: within an hour on two cores; full: one GPU."""
+        """The configuration of a name.
+
+        smoke: seconds, for tests; cpu: within an hour on two cores; full: hours on one GPU;
+        published: the publication's losses and optimiser alone, for comparison, on a GPU.
+        """
         base = cls(modality=modality) if modality == "MR" else _ct()
         tiny = NetworkConfig(context=1, widths=(8, 8, 12, 16), guide_widths=(4, 4, 8, 8), window=32)
         presets = {
@@ -147,6 +258,19 @@ class TrainConfig:
                 patch=128,
                 network=replace(base.network, widths=(64, 96, 128, 192)),
             ),
+            "published": replace(
+                base,
+                steps=30_000,
+                batch=4,
+                patch=256,
+                learning_rate=1e-4,
+                beta1=0.5,
+                ema=0.999,
+                unpaired_every=1,
+                appearance=0.0,
+                network=replace(base.network, window=0),
+                loss=LossConfig.published(),
+            ),
         }
         if name not in presets:
             raise ConfigError(f"unknown preset {name!r}", f"Use one of {', '.join(presets)}.")
@@ -154,10 +278,16 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> TrainConfig:
-        """A whole or partial configuration; `preset` names what the rest is taken from."""
+        """A whole or partial configuration; `preset` names what the rest is taken from.
+
+        `network` and `loss` may be partial as well.
+        """
         fields = dict(fields)
-        base = cls.preset(fields.pop("preset", "cpu"), fields.get("modality", "MR"))
-        return config_from_json(cls, config_to_json(base) | fields)
+        base = config_to_json(cls.preset(fields.pop("preset", "cpu"), fields.get("modality", "MR")))
+        for part in ("network", "loss"):
+            if isinstance(fields.get(part), dict):
+                fields[part] = base[part] | fields[part]
+        return config_from_json(cls, base | fields)
 
 
 def _ct() -> TrainConfig:
@@ -175,7 +305,9 @@ class EnhanceConfig:
 
     model: a bundle's name or folder; "auto" takes the one for the volume's modality.
     strength: share of the correction that is applied, 0 to 1; beyond 1 exaggerates.
-    uncertainty: number of sampled cues; 0 makes no uncertainty map.
+    uncertainty: 0 makes no map of the standard deviation; 1 makes it of the expected error alone,
+        which costs no further run; 2 to 64 add the spread over so many sampled cues and
+        mirrorings, a run each.
     bias_correction: "n4" removes shading first (MR), as a step of its own; "none" does not.
     tile: side of the inference window in pixels; slices up to this size go in whole.
     batch: slices at once; None takes one on a CPU and four on a GPU.
@@ -197,11 +329,14 @@ class EnhanceConfig:
         check_range("overlap", self.overlap, 0.0, 0.9)
         if self.batch is not None:
             check_range("batch", self.batch, 1, 256)
-        if self.uncertainty == 1:
-            raise ConfigError("one sample has no spread", "Use 0, or 2 and more (8 is usual).")
         if self.bias_correction not in ("none", "n4"):
             raise ConfigError(
                 f"bias_correction is {self.bias_correction!r}", "Use none or n4 (MR only)."
             )
         if self.tile % 128 or self.tile < 256:
             raise ConfigError(f"tile is {self.tile}", "Use a multiple of 128, 256 or more.")
+
+    @property
+    def samples(self) -> int:
+        """Cues that are sampled for the uncertainty; one alone has no spread."""
+        return self.uncertainty if self.uncertainty > 1 else 0

@@ -66,6 +66,7 @@ class GuidanceEncoder(nn.Module):
         self.stages = nn.ModuleList(
             ResidualBlock(before, after) for before, after in pairwise(widths)
         )
+        self.guidance, self.variational = config.guidance, config.variational
         self.head = nn.Linear(widths[-1], 2 * config.cue_size)
         nn.init.normal_(self.head.weight, std=0.05)
         nn.init.zeros_(self.head.bias)
@@ -76,6 +77,10 @@ class GuidanceEncoder(nn.Module):
         for stage in self.stages:
             features = F.avg_pool2d(stage(features), 2)
         mean, log_variance = self.head(features.mean(dim=(2, 3))).float().chunk(2, dim=1)
+        if not self.guidance:
+            mean = torch.zeros_like(mean)
+        if not (self.guidance and self.variational):
+            return Cue(mean, torch.full_like(mean, -math.inf))
         return Cue(mean, log_variance.clamp(-8, 4))
 
 
@@ -115,6 +120,8 @@ class Enhancer(nn.Module):
         )
         self.restyle = nn.ModuleList(
             VariationalNormalisation(width, condition, config.window // (2 << level))
+            if config.restyling
+            else _Unstyled()
             for level, width in reversed(list(enumerate(widths)))
         )
         self.head = nn.Conv2d(widths[0], 4, 3, padding=1)
@@ -192,6 +199,13 @@ class Enhancer(nn.Module):
 
     def _depth(self, place: str, depth: int) -> int:
         return depth if place in self._exchanges else 0
+
+
+class _Unstyled(nn.Module):
+    """Stands where restyling is switched off."""
+
+    def forward(self, features: Tensor, condition: Tensor) -> Tensor:
+        return features
 
 
 def noise_level(slabs: Tensor, reach: int = 1) -> Tensor:
