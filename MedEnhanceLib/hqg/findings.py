@@ -12,6 +12,7 @@ from MedEnhanceLib.volume import Volume
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from MedEnhanceLib.hqg.range import Verdict
     from MedEnhanceLib.nets.intensity import Scaling
 
 
@@ -20,13 +21,15 @@ class Findings:
     """Filled by the first run over a volume, read by the following ones.
 
     scaling: of its intensities. contents: (hash of the model, device) → content vector. cues: hash
-    of the model → cue, where the volume was a guide.
+    of the model → cue, where the volume was a guide. verdicts: hash of the model → whether the
+    volume looks like what it learned from.
     """
 
     scaling: Scaling | None = None
     floor: float = -math.inf
     contents: dict[tuple[str, str], Tensor] = field(default_factory=dict)
     cues: dict[str, Tensor] = field(default_factory=dict)
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
 
 
 _KEPT: WeakKeyDictionary[Volume, Findings] = WeakKeyDictionary()

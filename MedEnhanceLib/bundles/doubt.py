@@ -1,0 +1,36 @@
+"""What speaks against using a model on a volume."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """One reason to look twice, for people.
+
+    code: "anatomy", "out-of-range", "already-clean" or "no-structure". message: a clause.
+    hint: what to do about it. distance: from what the model learned from, in multiples of what is
+    usual there (1 is the limit), or None where nothing was measured.
+    """
+
+    code: str
+    message: str
+    hint: str
+    distance: float | None = None
+
+    @property
+    def text(self) -> str:
+        """Message and hint, as warnings tell them."""
+        return f"{self.message}: {self.hint}"
+
+    def to_json(self) -> dict[str, Any]:
+        """For manifests."""
+        return asdict(self)
+
+
+def messages_of(doubts: Iterable[Doubt]) -> str:
+    """All messages in one line, for histories and descriptions; empty where there are none."""
+    return "; ".join(doubt.message for doubt in doubts)
