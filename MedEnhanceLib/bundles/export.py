@@ -120,9 +120,13 @@ def _measured_table(rows: list[dict[str, Any]]) -> list[str]:
 
 def record_measurements(folder: Path, rows: list[dict[str, Any]]) -> Bundle:
     """Put a measured table into a bundle's metadata and card; the weights stay as they are."""
+    return record_fields(folder, {"measured": rows})
+
+
+def record_fields(folder: Path, fields: dict[str, Any]) -> Bundle:
+    """Replace entries of a bundle's metadata, and its card; the weights stay as they are."""
     metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
-    metadata["measured"] = rows
-    _write_texts(folder, metadata)
+    _write_texts(folder, metadata | fields)
     return read_bundle(folder)
 
 

@@ -1,12 +1,13 @@
 """Enhances a volume with a trained bundle.
 
-open_bundle → scaling_for → encode_guide → predict_slices → (n4_field) → blend → restore_dtype
+open_bundle → scaling_for → encode_guide → predict_slices → (n4_field) → restore_dtype
+            → (spread_of_samples → calibration) → blend at the strength
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,14 @@ from MedEnhanceLib.hqg.bundle import EnhancerModel, open_enhancer
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.findings import Findings, findings_of
 from MedEnhanceLib.hqg.predict import predict_slices
+from MedEnhanceLib.hqg.strength import (
+    blend,
+    blend_deviation,
+    check_strength,
+    lowest_value,
+)
+from MedEnhanceLib.hqg.uncertainty import raw_deviation, spread_of_samples
+from MedEnhanceLib.io.finite import refuse_not_finite
 from MedEnhanceLib.manifest import derived_note
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.precision import move
@@ -37,18 +46,18 @@ from MedEnhanceLib.volume import Volume, restore_dtype
 
 Floats = npt.NDArray[np.float32]
 
-#: Mirrorings that samples cycle through: none, columns, rows, both.
-_FLIPS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
-
 
 @dataclass(frozen=True)
 class Enhancement:
     """What came out.
 
-    volume: same grid, type and units as the input. uncertainty: standard deviation over sampled
-    cues and mirrorings in the input's units, float32, or None where it was not asked for; not
-    calibrated. model: name and sha256. device: where it ran. seconds: of wall time.
+    volume: same grid, type and units as the input. uncertainty: standard deviation of what
+    `volume` is off by through noise and blur, in the input's units, float32, or None where it was
+    not asked for. uncertainty_facts: what it is made of, as manifests record it; "calibration" in
+    it is None where the model was not calibrated: then the map ranks and does not measure.
+    model: name and sha256. device: where it ran. seconds: of wall time.
     doubt: what speaks against the model, where the images say that they show another part.
+    original: what was enhanced, on the same grid. strength: share of the correction in `volume`.
     """
 
     volume: Volume
@@ -56,7 +65,36 @@ class Enhancement:
     model: dict[str, str]
     device: str
     seconds: float
+    original: Volume
+    strength: float = 1.0
+    uncertainty_facts: dict[str, Any] = field(default_factory=dict)
     doubt: str = ""
+
+    def at_strength(self, strength: float) -> Enhancement:
+        """The same result at another strength, as a run at that strength gives it.
+
+        Only of a result at full strength (1): what was rounded away does not come back.
+        Raises ConfigError for a strength outside 0 to 1.5.
+        """
+        check_strength(strength)
+        if self.strength != 1:
+            raise ConfigError(
+                f"this is a result at strength {self.strength:g}", "Blend the one at strength 1."
+            )
+        if strength == 1:
+            return self
+        uncertainty = self.uncertainty
+        if uncertainty is not None:
+            voxels = blend_deviation(
+                uncertainty.voxels, self.original.voxels, self.volume.voxels, strength
+            )
+            uncertainty = uncertainty.with_voxels(voxels)
+        return replace(
+            self,
+            volume=blend(self.original, self.volume, strength),
+            uncertainty=uncertainty,
+            strength=strength,
+        )
 
 
 @dataclass(frozen=True)
@@ -84,6 +122,7 @@ def enhance(
     cue of the model's own high-quality bank. Geometry, type and units stay.
     slices: (first, before which) along K: only these come out, with the geometry of that crop,
     and equal those of the whole run bit for bit, as what is measured of the whole volume is.
+    At a strength other than 1 the result is blended with its input, shading and all (`blend`).
     Raises ConfigError for slices that are not there, or together with N4, ModelError for no
     fitting model, InputError for a volume or guide that cannot be used, DeviceMemoryError,
     Cancelled. Source: arXiv 2307.07829; details reconstructed.
@@ -118,16 +157,38 @@ def enhance(
     )
     assert enhanced is not None
     grid = _cropped(volume, where)
-    return Enhancement(
+    facts = _uncertainty_facts(model, config)
+    full = Enhancement(
         volume=grid.with_voxels(enhanced, did=note),
         uncertainty=None
         if uncertainty is None
-        else grid.with_voxels(uncertainty, did=derived_note("uncertainty of the enhancement")),
+        else grid.with_voxels(uncertainty, did=_uncertainty_note(facts)),
         model=bundle.identity(),
         device=choice.name,
         seconds=time.monotonic() - began,
+        original=grid,
+        uncertainty_facts=facts,
         doubt=doubt,
     )
+    return replace(full.at_strength(config.strength), seconds=time.monotonic() - began)
+
+
+def _uncertainty_facts(model: EnhancerModel, config: EnhanceConfig) -> dict[str, Any]:
+    if not config.uncertainty:
+        return {}
+    calibration = model.calibration
+    return {
+        "samples": config.samples,
+        "flips": config.samples > 1,
+        "expected_error": True,
+        "calibration": calibration.identity() if calibration.is_fitted else None,
+    }
+
+
+def _uncertainty_note(facts: dict[str, Any]) -> str:
+    samples = f"{facts['samples']} samples, " if facts["samples"] else ""
+    state = "calibrated" if facts["calibration"] else "not calibrated"
+    return derived_note(f"uncertainty of the enhancement ({samples}expected error, {state})")
 
 
 def _chosen_slices(slices: tuple[int, int] | None, volume: Volume, config: EnhanceConfig) -> slice:
@@ -160,7 +221,9 @@ def encode_guide(
 ) -> Tensor:
     """Reduce a high-quality volume to its cue, [1, cue_size]: the mean over up to 32 slices.
 
-    Raises InputError for a guide of another modality, a sequence, or one that shows nothing.
+    Its grid may be any: only its slices are looked at.
+    Raises InputError for a guide of another modality, a sequence, one with NaN or infinity, or one
+    that shows nothing.
     Source: arXiv 2307.07829; the mean is our reconstruction.
     """
     name = guide.source or "guide"
@@ -174,6 +237,9 @@ def encode_guide(
     known = findings_of(guide).cues
     if model.bundle.sha256 in known:
         return known[model.bundle.sha256]
+    refuse_not_finite(guide)
+    if float(guide.voxels.min()) == float(guide.voxels.max()):
+        raise InputError(f"{name}: the guide is constant", "Choose a volume that shows something.")
     stacks = SliceStacks(guide.voxels, scaling_for(guide), context=0)
     cues = []
     with torch.inference_mode():
@@ -195,81 +261,75 @@ def _cue_mean(model: EnhancerModel, slices: Tensor) -> Tensor:
 def _enhance_frame(
     frame: Volume, run: _Run, monitor: Monitor
 ) -> tuple[npt.NDArray[Any], Floats | None]:
-    """One frame's enhanced voxels in its type, and its uncertainty in its units."""
+    """One frame's voxels at full strength in its type, and its uncertainty in its units."""
     model, config, only = run.model, run.config, run.only
     findings = _measured(frame)
     scaling = findings.scaling
     assert scaling is not None
     stacks = SliceStacks(frame.voxels, scaling, model.config.context)
     wants_n4 = config.bias_correction == "n4"
-    passes = 1 + config.uncertainty
+    share = 1 / (1 + config.samples)
     # Without a further step each batch goes straight into the result's type, which saves memory.
     output = np.empty(frame.voxels[only].shape, np.float32 if wants_n4 else frame.dtype)
+    error = np.empty(output.shape, np.float32) if config.uncertainty else None
     with torch.inference_mode(), stoppable(model.enhancer, monitor):
-        part = monitor.part(0, (0.9 if wants_n4 else 1) / passes)
-        for where, scaled, _ in predict_slices(
-            model, stacks, run.cue, run.plan, part, findings=findings, only=only
+        for where, scaled, expected in predict_slices(
+            model,
+            stacks,
+            run.cue,
+            run.plan,
+            monitor.part(0, (0.9 if wants_n4 else 1) * share),
+            findings=findings,
+            only=only,
+            wants_error=error is not None,
         ):
-            blended = _blended(frame.voxels[where], scaling.undo(scaled), config.strength)
-            np.maximum(blended, findings.floor, out=blended)
+            enhanced = np.maximum(scaling.undo(scaled), findings.floor, dtype=np.float32)
             inside = slice(where.start - only.start, where.stop - only.start)
-            output[inside] = blended if wants_n4 else restore_dtype(blended, frame.dtype)
-        field = None
+            output[inside] = enhanced if wants_n4 else restore_dtype(enhanced, frame.dtype)
+            if error is not None and expected is not None:
+                error[inside] = expected
+        shading = None
         if wants_n4:
-            monitor.progress(0.9 / passes, "correcting shading (N4)")
+            monitor.progress(0.9 * share, "correcting shading (N4)")
             corrected = frame.with_voxels(output)
-            field = attend(lambda: n4_field(corrected), monitor)
-            output /= field
+            shading = attend(lambda: n4_field(corrected), monitor)
+            output /= shading
             output = restore_dtype(np.maximum(output, findings.floor), frame.dtype)
-        if not config.uncertainty:
+        if error is None:
             return output, None
-        spread = _spread(stacks, run, findings, monitor.part(1 / passes, 1))
-    spread *= np.float32(scaling.scale * config.strength)
-    return output, spread if field is None else spread / field
+        deviation = _deviation(error, stacks, run, findings, monitor.part(share, 1))
+    deviation *= np.float32(scaling.scale)
+    return output, deviation if shading is None else deviation / shading
+
+
+def _deviation(
+    error: Floats, stacks: SliceStacks, run: _Run, findings: Findings, monitor: Monitor
+) -> Floats:
+    """Standard deviation on the network's scale: from the expected error, and samples if any."""
+    spread = None
+    if run.config.samples:
+        spread = spread_of_samples(
+            run.model,
+            stacks,
+            run.cue,
+            run.plan,
+            monitor,
+            samples=run.config.samples,
+            seed=run.config.seed,
+            findings=findings,
+            only=run.only,
+        )
+    return run.model.calibration(raw_deviation(error, spread), sampled=spread is not None)
 
 
 def _measured(frame: Volume) -> Findings:
-    """What the whole frame says of its intensities."""
+    """What the whole frame says of its intensities; refused where they are no numbers."""
     findings = findings_of(frame)
     if findings.scaling is None:
+        refuse_not_finite(frame)
         findings.scaling = scaling_for(frame)
-        if frame.modality != "CT":
-            # Magnitudes: below the lowest, and below nothing, there is only undershoot.
-            findings.floor = min(0.0, float(frame.voxels.min()))
+        findings.floor = lowest_value(frame)
     return findings
-
-
-def _spread(stacks: SliceStacks, run: _Run, findings: Findings, monitor: Monitor) -> Floats:
-    """Standard deviation over sampled cues and mirrorings, on the network's scale (Welford)."""
-    model, config, only = run.model, run.config, run.only
-    generator = torch.Generator().manual_seed(config.seed)
-    mean = np.zeros(stacks.voxels[only].shape, np.float32)
-    squares = np.zeros(mean.shape, np.float32)
-    for sample in range(config.uncertainty):
-        drawn = run.cue + model.bank.spread * torch.randn(run.cue.shape, generator=generator)
-        part = monitor.part(sample / config.uncertainty, (sample + 1) / config.uncertainty)
-        for where, scaled, _ in predict_slices(
-            model,
-            stacks,
-            drawn,
-            run.plan,
-            part,
-            findings=findings,
-            only=only,
-            flips=_FLIPS[sample % len(_FLIPS)],
-        ):
-            inside = slice(where.start - only.start, where.stop - only.start)
-            step = scaled - mean[inside]
-            mean[inside] += step / (sample + 1)
-            squares[inside] += step * (scaled - mean[inside])
-    return np.sqrt(squares / max(config.uncertainty - 1, 1))
-
-
-def _blended(source: npt.NDArray[Any], enhanced: Floats, strength: float) -> Floats:
-    if strength == 1:
-        return enhanced
-    original = source.astype(np.float32)
-    return original + np.float32(strength) * (enhanced - original)
 
 
 def _joined(volume: Volume, frames: list[npt.NDArray[Any] | None]) -> npt.NDArray[Any] | None:

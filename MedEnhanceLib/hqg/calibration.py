@@ -1,0 +1,187 @@
+"""From what the network says of its uncertainty to standard deviations that were measured.
+
+Everything here is on the network's scale, and needs numpy alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from MedEnhanceLib.errors import InputError, ModelError
+
+Floats = npt.NDArray[np.float32]
+
+#: The interval that the maps are fitted to: ± 1.645 σ should hold 90 %.
+LEVEL, LEVEL_SIGMAS = 0.9, 1.6449
+#: Levels whose half widths are measured besides, in σ.
+LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+_BINS = 16
+_FEWEST = 200
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A monotone map from raw to measured standard deviation, linear between points.
+
+    raw, measured: the points, ascending; outside of them the nearest one's ratio holds.
+    """
+
+    raw: tuple[float, ...]
+    measured: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        good = len(self.raw) == len(self.measured) > 0
+        if not (good and min(self.raw) > 0 and min(self.measured) > 0 and _ascends(self.raw)):
+            raise ModelError("the calibration of a model is damaged", "Import the model again.")
+
+    @classmethod
+    def fit(cls, raw: Floats, error: Floats) -> Curve:
+        """Fit to voxels whose true error is known.
+
+        raw: raw standard deviations, any shape. error: absolute errors of the same voxels.
+        Within each of 16 equally filled bins of `raw`, the 90 % quantile of the error becomes
+        1.645 σ. Raises InputError for too few voxels.
+        """
+        raw, error = raw.ravel(), error.ravel()
+        if raw.size < _FEWEST:
+            raise InputError(
+                f"{raw.size} voxels are too few to calibrate with", "Give larger volumes."
+            )
+        edges = np.quantile(raw, np.linspace(0, 1, _BINS + 1)[1:-1])
+        which = np.searchsorted(edges, raw)
+        bins = [which == number for number in range(_BINS)]
+        points = [
+            (float(np.median(raw[chosen])), float(np.quantile(error[chosen], LEVEL)) / LEVEL_SIGMAS)
+            for chosen in bins
+            if np.count_nonzero(chosen) >= _FEWEST // _BINS
+        ]
+        # A raw value of 0 has no ratio, and equal ones are one point.
+        kept = {before: after for before, after in points if before > 0 and after > 0}
+        if not kept:
+            raise InputError("nothing differs, so there is nothing to calibrate", "Damage it more.")
+        ordered = sorted(kept)
+        measured = np.maximum.accumulate([kept[before] for before in ordered])
+        return cls(tuple(ordered), tuple(float(value) for value in measured))
+
+    def __call__(self, raw: Floats) -> Floats:
+        """Measured standard deviations for raw ones, the same shape."""
+        before, after = np.array(self.raw), np.array(self.measured)
+        inside = np.interp(raw, before, after).astype(np.float32)
+        inside = np.where(raw < before[0], raw * np.float32(after[0] / before[0]), inside)
+        result: Floats = np.where(
+            raw > before[-1], raw * np.float32(after[-1] / before[-1]), inside
+        ).astype(np.float32, copy=False)
+        return result
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a model's uncertainty was measured to mean; without curves it is not calibrated.
+
+    curves: "error" for the expected error alone, "samples" for it with the spread of samples.
+    intervals: for each of the same, level → half width of the interval in σ.
+    fitted_on: the data in words. samples: how many were drawn for it.
+    """
+
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    intervals: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
+    fitted_on: str = ""
+    samples: int = 0
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether there is anything to apply."""
+        return bool(self.curves)
+
+    def identity(self) -> dict[str, Any]:
+        """What it was fitted on, and a hash that names it, as manifests record it."""
+        digest = hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode())
+        return {"fitted_on": self.fitted_on, "sha256": digest.hexdigest()}
+
+    def __call__(self, raw: Floats, *, sampled: bool) -> Floats:
+        """Standard deviations for raw ones; unchanged where nothing was fitted."""
+        curve = self.curves.get(_kind(sampled))
+        return raw if curve is None else curve(raw)
+
+    def interval(self, level: float, *, sampled: bool) -> float:
+        """Half width, in σ, of the interval that holds this share of the errors (0.1 to 0.99).
+
+        Without calibration that of a Laplace distribution, which the network was taught.
+        """
+        measured = self.intervals.get(_kind(sampled))
+        if not measured:
+            return float(-np.log(1 - level) / np.sqrt(2))
+        levels = sorted(measured)
+        return float(np.interp(level, levels, [measured[entry] for entry in levels]))
+
+    def to_json(self) -> dict[str, Any]:
+        """For a bundle's metadata."""
+        return {
+            "fitted_on": self.fitted_on,
+            "samples": self.samples,
+            "curves": {
+                kind: {"raw": _rounded(curve.raw), "measured": _rounded(curve.measured)}
+                for kind, curve in self.curves.items()
+            },
+            "intervals": {
+                kind: {f"{level:g}": round(width, 4) for level, width in widths.items()}
+                for kind, widths in self.intervals.items()
+            },
+        }
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any] | None) -> Calibration:
+        """The inverse of `to_json`; None is no calibration. Raises ModelError for damage."""
+        if not fields:
+            return cls()
+        try:
+            curves = {
+                kind: Curve(tuple(map(float, told["raw"])), tuple(map(float, told["measured"])))
+                for kind, told in fields["curves"].items()
+            }
+            intervals = {
+                kind: {float(level): float(width) for level, width in told.items()}
+                for kind, told in fields["intervals"].items()
+            }
+            return cls(curves, intervals, str(fields["fitted_on"]), int(fields["samples"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as cause:
+            raise ModelError(
+                "the calibration of a model is damaged", "Import the model again."
+            ) from cause
+
+
+def fit_calibration(
+    raw: Mapping[str, Floats], error: Floats, *, fitted_on: str, samples: int
+) -> Calibration:
+    """Curves and intervals for each kind of raw standard deviation of the same voxels."""
+    curves = {kind: Curve.fit(values, error) for kind, values in raw.items()}
+    intervals = {
+        kind: dict(zip(LEVELS, _widths(error, curves[kind](values)), strict=True))
+        for kind, values in raw.items()
+    }
+    return Calibration(curves, intervals, fitted_on, samples)
+
+
+def _widths(error: Floats, deviation: Floats) -> list[float]:
+    ratio = error / np.maximum(deviation, np.finfo(np.float32).tiny)
+    return [float(width) for width in np.quantile(ratio, LEVELS)]
+
+
+def _kind(sampled: bool) -> str:
+    return "samples" if sampled else "error"
+
+
+def _ascends(values: Sequence[float]) -> bool:
+    return all(before < after for before, after in pairwise(values))
+
+
+def _rounded(values: Sequence[float]) -> list[float]:
+    return [float(f"{value:.6g}") for value in values]

@@ -1,0 +1,121 @@
+"""Strength: an enhancement blended with its input, without running the model again.
+
+    x(s) = y + s · (x̂ − y)        y: the input, x̂: enhanced at full strength, in its type
+
+A run at strength s ends with these lines, so that blending its full result later gives the same
+voxels bit for bit. Whatever was done belongs to x̂, the correction of shading too: at 0 there is
+the input, as the panel shows it. Needs numpy alone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from MedEnhanceLib.config import check_range
+from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.io.finite import refuse_not_finite
+from MedEnhanceLib.manifest import derived_note
+from MedEnhanceLib.volume import Volume, Voxels, restore_dtype
+
+Floats = npt.NDArray[np.float32]
+MOST_STRENGTH = 1.5
+
+
+def blend(original: Volume, enhanced: Volume, strength: float) -> Volume:
+    """The input plus a share of its correction, as a run at that strength gives it.
+
+    original: what was enhanced. enhanced: the result of a run at full strength (1).
+    strength: 0 gives the input, 1 the enhanced volume, up to 1.5 exaggerates.
+    Grid, type and history are those of `enhanced`.
+    Raises ConfigError for another strength, InputError where the two are no pair.
+    """
+    check_strength(strength)
+    _check_pair(original, enhanced)
+    voxels = np.empty(enhanced.shape, enhanced.dtype)
+    pairs = zip(original.frames(), enhanced.frames(), _frames_of(voxels, enhanced), strict=True)
+    for before, after, target in pairs:
+        floor = lowest_value(before) if strength > 1 else -math.inf
+        for index in range(before.shape[0]):
+            target[index] = blend_voxels(
+                before.voxels[index], after.voxels[index], strength, floor=floor
+            )
+    did = derived_note(f"blended with its input at strength {strength:g}")
+    return enhanced.with_voxels(voxels, did=did)
+
+
+def blend_voxels(
+    original: Voxels, enhanced: Voxels, strength: float, *, floor: float = -math.inf
+) -> Voxels:
+    """The same for arrays of one shape; returns the type of `enhanced`, rounded and clipped.
+
+    floor: values below it are raised to it (see `lowest_value`).
+    """
+    # float32 unless a type is wide: it does not hold every int32.
+    working = np.result_type(original.dtype, enhanced.dtype, np.float32)
+    base = original.astype(working)
+    blended = base + working.type(strength) * (enhanced.astype(working) - base)
+    return restore_dtype(np.maximum(blended, floor, dtype=working), enhanced.dtype)
+
+
+def blend_deviation(
+    deviation: npt.NDArray[Any],
+    original: Voxels,
+    blended: Voxels,
+    strength: float,
+    *,
+    made_at: float = 1.0,
+) -> Floats:
+    """The standard deviation of what a blend of another strength is off by.
+
+    deviation: of `blended`, a result at the strength `made_at` (not 0). strength: the new one.
+    What is left of the input's own error counts: x(s) − t = (x̂ − t) + (1 − s)(y − x̂), the first
+    part with the variance σ² and the second known, so that σ(s)² = σ² + (1 − s)² (y − x̂)²: the
+    less of the correction is applied, the less sure is the value. [ours]
+    """
+    if made_at == 0:
+        raise ConfigError("a result at strength 0 tells of no correction", "Enhance again.")
+    correction = blended.astype(np.float32)
+    correction -= original.astype(np.float32)
+    added = ((1 - strength) ** 2 - (1 - made_at) ** 2) / made_at**2
+    variance = np.square(deviation, dtype=np.float32)
+    variance += np.float32(added) * np.square(correction)
+    spread: Floats = np.sqrt(np.maximum(variance, 0))
+    return spread
+
+
+def check_strength(strength: float) -> None:
+    """Raise ConfigError for what is no strength."""
+    check_range("strength", strength, 0.0, MOST_STRENGTH)
+
+
+def lowest_value(volume: Volume) -> float:
+    """Below it there is only undershoot: magnitudes go no lower than 0 or what came in."""
+    return -math.inf if volume.modality == "CT" else min(0.0, float(volume.voxels.min()))
+
+
+def _check_pair(original: Volume, enhanced: Volume) -> None:
+    names = f"{original.source or 'the input'} and {enhanced.source or 'the enhanced volume'}"
+    if original.shape != enhanced.shape:
+        raise InputError(
+            f"{names} are no pair: shapes {original.shape} and {enhanced.shape}",
+            "Give the volume that was enhanced.",
+        )
+    if not original.geometry.is_close(enhanced.geometry, 1e-3, shape=original.shape):
+        raise InputError(
+            f"{names} are no pair: they lie elsewhere in space",
+            "Give the volume that was enhanced.",
+        )
+    if original.modality != enhanced.modality:
+        raise InputError(
+            f"{names} are no pair: {original.modality} and {enhanced.modality}",
+            "Give the volume that was enhanced, or state the modality.",
+        )
+    refuse_not_finite(original)
+
+
+def _frames_of(voxels: Voxels, like: Volume) -> Voxels:
+    return voxels if like.is_sequence else voxels[None]

@@ -1,0 +1,233 @@
+"""How far an enhancement may be off, per voxel: expected error, spread of samples, calibration.
+
+    σ_raw² = 2 b² + s²        b: the expected absolute error that the network tells (Laplace),
+                              s: the spread over sampled cues and mirrorings
+    σ = curve(σ_raw)          fitted where the truth is known, so that ± 1.645 σ hold 90 %
+
+What it is of: errors by noise and blur, the bias of the estimate included. Shading is none of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from MedEnhanceLib.bundles.store import Bundle, read_bundle
+from MedEnhanceLib.degrade import Blur, Composite, Degradation, LowDose, Rician, standard_composite
+from MedEnhanceLib.device import choose_device
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.hqg.bundle import EnhancerModel, open_enhancer, record_calibration
+from MedEnhanceLib.hqg.calibration import fit_calibration
+from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.hqg.findings import Findings
+from MedEnhanceLib.hqg.predict import predict_slices
+from MedEnhanceLib.nets.intensity import Scaling, scaling_for
+from MedEnhanceLib.nets.slices import Plan, SliceStacks
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.volume import Volume
+
+Floats = npt.NDArray[np.float32]
+
+#: Mirrorings that samples cycle through: none, columns, rows, both.
+_FLIPS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
+#: Above this there is tissue, on the network's scale: air is not what anybody asks about.
+_TISSUE = {"MR": 0.1, "CT": -0.3}
+_SAMPLES = 8
+_SLICES = 24
+_VOXELS_PER_PAIR = 100_000
+
+#: A degraded volume and what it was before, on one grid.
+Pair = tuple[Volume, Volume]
+
+
+@dataclass(frozen=True)
+class RawEstimate:
+    """On the network's scale, [K, J, I] each: the image and both parts of its uncertainty."""
+
+    image: Floats
+    error: Floats
+    spread: Floats
+    scaling: Scaling
+
+
+def raw_deviation(error: Floats, spread: Floats | None) -> Floats:
+    """σ_raw from the expected absolute error (b of a Laplace distribution) and the spread."""
+    variance = 2 * np.square(error)
+    if spread is not None:
+        variance += np.square(spread)
+    deviation: Floats = np.sqrt(variance)
+    return deviation
+
+
+def spread_of_samples(
+    model: EnhancerModel,
+    stacks: SliceStacks,
+    cue: Tensor,
+    plan: Plan,
+    monitor: Monitor,
+    *,
+    samples: int,
+    seed: int,
+    findings: Findings | None = None,
+    only: slice | None = None,
+    flips: bool = True,
+) -> Floats:
+    """Standard deviation over sampled cues and mirrorings, on the network's scale (Welford).
+
+    cue: [1, cue_size], around which the bank's spread is drawn. samples: 2 and more.
+    flips: mirror as well, which every fourth sample is not.
+    """
+    only = only or slice(0, len(stacks))
+    generator = torch.Generator().manual_seed(seed)
+    mean = np.zeros(stacks.voxels[only].shape, np.float32)
+    squares = np.zeros(mean.shape, np.float32)
+    for sample in range(samples):
+        drawn = cue + model.bank.spread * torch.randn(cue.shape, generator=generator)
+        for where, scaled, _ in predict_slices(
+            model,
+            stacks,
+            drawn,
+            plan,
+            monitor.part(sample / samples, (sample + 1) / samples),
+            findings=findings,
+            only=only,
+            flips=_FLIPS[sample % len(_FLIPS)] if flips else (),
+        ):
+            inside = slice(where.start - only.start, where.stop - only.start)
+            step = scaled - mean[inside]
+            mean[inside] += step / (sample + 1)
+            squares[inside] += step * (scaled - mean[inside])
+    return np.sqrt(squares / (samples - 1))
+
+
+def raw_estimate(
+    model: EnhancerModel,
+    volume: Volume,
+    monitor: Monitor,
+    *,
+    samples: int = _SAMPLES,
+    device: str = "cpu",
+    flips: bool = True,
+) -> RawEstimate:
+    """Image, expected error and spread of a volume, before any calibration.
+
+    samples: 0 leaves the spread at 0.
+    """
+    defaults = EnhanceConfig()
+    plan = Plan.make(device, batch=None, tile=defaults.tile, overlap=defaults.overlap)
+    findings, scaling = Findings(), scaling_for(volume)
+    stacks = SliceStacks(volume.voxels, scaling, model.config.context)
+    image, error = (np.empty(volume.shape, np.float32) for _ in range(2))
+    share = 1 / (1 + samples)
+    cue = model.bank.mean[None]
+    with torch.inference_mode():
+        for where, scaled, expected in predict_slices(
+            model, stacks, cue, plan, monitor.part(0, share), findings=findings, wants_error=True
+        ):
+            image[where], error[where] = scaled, expected
+        spread = np.zeros_like(image)
+        if samples:
+            spread = spread_of_samples(
+                model,
+                stacks,
+                cue,
+                plan,
+                monitor.part(share, 1),
+                samples=samples,
+                seed=defaults.seed,
+                findings=findings,
+                flips=flips,
+            )
+    return RawEstimate(image, error, spread, scaling)
+
+
+def calibrate(
+    folder: Path,
+    pairs: Iterable[Pair],
+    *,
+    fitted_on: str,
+    samples: int = _SAMPLES,
+    device: str = "auto",
+    monitor: Monitor | None = None,
+) -> Bundle:
+    """Fit a bundle's calibration to pairs that it was not trained on, and store it there.
+
+    pairs: (degraded, as it was before), see `damaged_pairs`. fitted_on: the data in words, for
+    the card and every result. samples: sampled cues for the curve that uses them.
+    Raises InputError for no pairs, or too little tissue in them.
+    """
+    monitor = monitor or Monitor()
+    model = open_enhancer(read_bundle(folder))
+    where = choose_device(device).name
+    rng = np.random.default_rng(0)
+    found: list[tuple[Floats, Floats, Floats]] = []
+    for number, (degraded, reference) in enumerate(pairs):
+        monitor.log(f"calibrating on pair {number + 1}")
+        raw = raw_estimate(model, degraded, Monitor(), samples=samples, device=where)
+        monitor.check()
+        found.append(_some_tissue(raw, reference, rng))
+    if not found:
+        raise InputError("nothing to calibrate with", "Give pairs of volumes.")
+    miss, error, spread = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    kinds = {"error": raw_deviation(error, None), "samples": raw_deviation(error, spread)}
+    calibration = fit_calibration(kinds, miss, fitted_on=fitted_on, samples=samples)
+    return record_calibration(folder, calibration)
+
+
+def damaged_pairs(volumes: Iterable[Volume], *, slices: int = _SLICES) -> Iterator[Pair]:
+    """Good volumes' central slices, damaged at strengths across what is trained, each with itself.
+
+    What shades belongs to the reference: see the top of this file.
+    """
+    for volume in volumes:
+        middle = central_slices(volume, slices)
+        for damage in _damages(volume.modality):
+            yield damage.apply(middle), shaded_reference(middle, damage)
+        yield middle.with_voxels(middle.voxels.astype(np.float32)), middle
+
+
+def shaded_reference(volume: Volume, damage: Degradation) -> Volume:
+    """The truth of a damaged volume as far as noise and blur go: with the shading it was given."""
+    steps = damage.steps if isinstance(damage, Composite) else (damage,)
+    for step in steps:
+        if step.name == "bias":
+            volume = step.apply(volume)
+    return volume
+
+
+def central_slices(volume: Volume, count: int) -> Volume:
+    """The middle slices along K as a volume of its own."""
+    first = max(0, (volume.shape[-3] - count) // 2)
+    return replace(
+        volume,
+        voxels=volume.voxels[..., first : first + count, :, :],
+        geometry=volume.geometry.cropped((first, 0, 0)),
+        origin=None,
+    )
+
+
+def _damages(modality: str) -> list[Degradation]:
+    if modality == "CT":
+        return [LowDose(photons, 5.0, seed) for seed, photons in enumerate((2e3, 5e3, 2e4))]
+    noises: list[Degradation] = [
+        Rician(level, seed) for seed, level in enumerate((0.03, 0.07, 0.12, 0.16))
+    ]
+    return [*noises, standard_composite(10), Blur(1.0)]
+
+
+def _some_tissue(
+    raw: RawEstimate, reference: Volume, rng: np.random.Generator
+) -> tuple[Floats, Floats, Floats]:
+    """Absolute error, expected error and spread of some voxels of tissue."""
+    truth = raw.scaling.apply(reference.voxels)
+    inside = np.flatnonzero(truth > _TISSUE.get(reference.modality, 0.1))
+    if inside.size > _VOXELS_PER_PAIR:
+        inside = rng.choice(inside, _VOXELS_PER_PAIR, replace=False)
+    miss = np.abs(raw.image - truth).ravel()[inside]
+    return miss, raw.error.ravel()[inside], raw.spread.ravel()[inside]
