@@ -16,11 +16,10 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.degrade import draw
 from MedEnhanceLib.device import choose_device
-from MedEnhanceLib.errors import InputError, ModelError
-from MedEnhanceLib.gradprom.atlas import propagate_labels
+from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.gradprom.head import export_head, make_head
-from MedEnhanceLib.io import load
+from MedEnhanceLib.gradprom.labelled import find_labelled, read_labelled
 from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.precision import mixed_precision, move
@@ -74,7 +73,7 @@ def train(
     checkpoint = out / "checkpoint.safetensors"
     start = load_checkpoint(checkpoint, **state) if checkpoint.exists() else 0
     began = time.monotonic()
-    criterion = _criterion()
+    criterion = segmentation_loss()
     steps = training_steps(
         start,
         config.steps,
@@ -107,37 +106,19 @@ def prepare_examples(
     config: TrainHeadConfig, data: Path, monitor: Monitor, enhance: Enhance | None
 ) -> list[Example]:
     """Read, label, damage and enhance all subjects."""
-    paths = [path for pattern in config.images for path in sorted(data.glob(pattern))]
-    label_paths = [path for pattern in config.labels for path in sorted(data.glob(pattern))]
-    if not paths or (config.labels and len(paths) != len(label_paths)):
-        raise InputError(
-            f"{data}: {len(paths)} images and {len(label_paths)} labels match",
-            "Give one label volume for each image, in the same order.",
-        )
     rng = np.random.default_rng(config.seed)
     examples = []
-    for index, path in enumerate(paths):
-        part = monitor.part(index / len(paths), (index + 1) / len(paths))
-        part.progress(0, f"reading {path.name}")
-        image = load(path, modality=config.modality)
-        if label_paths:
-            labels = load(label_paths[index])
-        else:
-            atlas = load(data / config.atlas_image, modality=config.modality)
-            drawn = load(data / config.atlas_labels)
-            labels = propagate_labels(atlas, drawn, image, part.part(0, 0.5))
-        if labels.shape != image.shape:
-            raise InputError(
-                f"{path}: shape {image.shape}, its labels {labels.shape}",
-                "Give labels drawn on the image.",
-            )
-        versions = [image]
+    found = find_labelled(config, data)
+    for index, files in enumerate(found):
+        part = monitor.part(index / len(found), (index + 1) / len(found))
+        subject = read_labelled(config, data, files, part.part(0, 0.5))
+        versions = [subject.image]
         for number in range(config.damaged):
             part.progress(0.5 + 0.5 * number / config.damaged, "making damaged versions")
-            damaged = draw("composite", rng).apply(image)
+            damaged = draw("composite", rng).apply(subject.image)
             versions += [damaged, enhance(damaged)] if enhance else [damaged]
         scaled = tuple(scaling_for(version).apply(version.voxels) for version in versions)
-        examples.append(Example(scaled, _indices(labels.voxels, config)))
+        examples.append(Example(scaled, subject.indices))
     return examples
 
 
@@ -187,17 +168,8 @@ def _patch(
     return image.flip(flips), label.flip(flips)
 
 
-def _indices(labels: npt.NDArray[Any], config: TrainHeadConfig) -> npt.NDArray[np.uint8]:
-    """Label values → 0 for the background and 1… in the order of the structures."""
-    indices = np.zeros(labels.shape, np.uint8)
-    for index, label in enumerate(config.label_set, start=1):
-        indices[labels == label.value] = index
-    if not indices.any():
-        raise InputError("no voxel carries a label of the structures", "Check label values.")
-    return indices
-
-
-def _criterion() -> nn.Module:
+def segmentation_loss() -> nn.Module:
+    """CE + Dice over logits [B, C, H, W] and label indices [B, 1, H, W], without background."""
     from monai.losses.dice import DiceCELoss
 
     loss: nn.Module = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False)

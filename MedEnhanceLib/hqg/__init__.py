@@ -10,14 +10,27 @@ from typing import TYPE_CHECKING
 
 from MedEnhanceLib.bundles import open_bundle
 from MedEnhanceLib.dependencies import require
-from MedEnhanceLib.hqg.config import EnhanceConfig, LossConfig, NetworkConfig, TrainConfig
+from MedEnhanceLib.hqg.config import (
+    EnhanceConfig,
+    LossConfig,
+    NetworkConfig,
+    TaskConfig,
+    TrainConfig,
+)
 from MedEnhanceLib.progress import Monitor, attend
 from MedEnhanceLib.volume import Volume
 
 if TYPE_CHECKING:
     from MedEnhanceLib.hqg.infer import Enhancement as Enhancement
 
-__all__ = ["EnhanceConfig", "LossConfig", "NetworkConfig", "TrainConfig", "enhance"]
+__all__ = [
+    "EnhanceConfig",
+    "LossConfig",
+    "NetworkConfig",
+    "TaskConfig",
+    "TrainConfig",
+    "enhance",
+]
 
 
 def enhance(

@@ -1,0 +1,74 @@
+"""Images with labels: drawn ones, or propagated from an atlas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.gradprom.atlas import propagate_labels
+from MedEnhanceLib.gradprom.config import TrainHeadConfig
+from MedEnhanceLib.io import load
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.volume import Volume
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """indices: on the image's grid, 0 for the background, then 1… in the structures' order."""
+
+    path: Path
+    image: Volume
+    indices: npt.NDArray[np.uint8]
+
+
+def find_labelled(config: TrainHeadConfig, data: Path) -> list[tuple[Path, Path | None]]:
+    """Files of images and of their labels, None where an atlas gives them.
+
+    Patterns of the configuration are relative to `data`. Raises InputError where there are no
+    images, or not as many labels.
+    """
+    paths = [path for pattern in config.images for path in sorted(data.glob(pattern))]
+    labels = [path for pattern in config.labels for path in sorted(data.glob(pattern))]
+    if not paths or (config.labels and len(paths) != len(labels)):
+        raise InputError(
+            f"{data}: {len(paths)} images and {len(labels)} labels match",
+            "Give one label volume for each image, in the same order.",
+        )
+    beside: list[Path | None] = [*labels] or [None] * len(paths)
+    return list(zip(paths, beside, strict=True))
+
+
+def read_labelled(
+    config: TrainHeadConfig, data: Path, files: tuple[Path, Path | None], monitor: Monitor
+) -> LabelledImage:
+    """Read an image of `find_labelled` with its labels; raises InputError where they differ."""
+    path, label_path = files
+    monitor.progress(0, f"reading {path.name}")
+    image = load(path, modality=config.modality)
+    if label_path:
+        labels = load(label_path)
+    else:
+        atlas = load(data / config.atlas_image, modality=config.modality)
+        drawn = load(data / config.atlas_labels)
+        labels = propagate_labels(atlas, drawn, image, monitor)
+    if labels.shape != image.shape:
+        raise InputError(
+            f"{path}: shape {image.shape}, its labels {labels.shape}",
+            "Give labels drawn on the image.",
+        )
+    return LabelledImage(path, image, _indices(labels.voxels, config))
+
+
+def _indices(labels: npt.NDArray[Any], config: TrainHeadConfig) -> npt.NDArray[np.uint8]:
+    """Label values → 0 for the background and 1… in the order of the structures."""
+    indices = np.zeros(labels.shape, np.uint8)
+    for index, label in enumerate(config.label_set, start=1):
+        indices[labels == label.value] = index
+    if not indices.any():
+        raise InputError("no voxel carries a label of the structures", "Check label values.")
+    return indices

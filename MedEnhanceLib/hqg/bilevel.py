@@ -1,0 +1,218 @@
+"""The bi-level scheme: an enhancer θ and a task's head φ that learn from each other.
+
+    stage 1   θ ← enhancement loss
+    stage 2   φ ← task loss on x̂ = E_θ(y), split A, θ fixed             (lower step)
+              θ ← enhancement loss + λ_d·task loss on split B, φ fixed  (upper step)
+
+The two splits hold different images, so that θ is not asked for what φ knows by heart. The task's
+gradient enters θ through a gate only. Source: arXiv 2307.07829 names the scheme; the solver is our
+reconstruction, after DARTS (Liu et al., arXiv 1806.09055), and the gate is ours.
+
+Head and gate are protocols: a method does not import another.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from MedEnhanceLib.errors import ModelError
+
+#: |ε·v| of the finite difference, as DARTS has it.
+_DIFFERENCE = 0.01
+
+
+class TaskHead(Protocol):
+    """What recognises something in enhanced images, such as a segmentation head."""
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Scalar loss of slabs [B, D, H, W] on the network's scale and labels [B, D, H, W]."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """φ: what a lower step changes."""
+
+    def train(self, mode: bool = True) -> Any:
+        """Whether statistics are taken from the batch (and kept) or left as they are."""
+
+    def follow(self) -> None:
+        """Called after every lower step, for averaged weights."""
+
+    def state_dict(self) -> Mapping[str, Tensor]:
+        """Everything that a checkpoint needs of it."""
+
+    def load_state_dict(self, state: Mapping[str, Tensor], /) -> Any:
+        """Go on from such a state."""
+
+
+class Report(Protocol):
+    """What a gate did: whether it admitted the task's gradient, and the cosine it decided on."""
+
+    @property
+    def open(self) -> bool:
+        """Whether anything of the task's gradient was admitted."""
+
+    @property
+    def cosine(self) -> float:
+        """Of the two gradients."""
+
+
+class Gate(Protocol):
+    """Joins the gradients of two losses of one forward pass."""
+
+    def __call__(
+        self, main_loss: Tensor, aux_loss: Tensor, parameters: Iterable[Tensor]
+    ) -> tuple[list[Tensor | None], Report]:
+        """One gradient for each parameter, and what was decided."""
+
+    def state_dict(self) -> Mapping[str, Tensor]:
+        """Everything that a checkpoint needs of it."""
+
+    def load_state_dict(self, state: Mapping[str, Tensor], /) -> Any:
+        """Go on from such a state."""
+
+
+class _Lower(NamedTuple):
+    """A lower step as the second-order term needs it: φ before it, x̂ with its graph, labels."""
+
+    head: TaskHead
+    images: Tensor
+    labels: Tensor
+
+
+class BilevelTask:
+    """Stage 2 of the bi-level scheme: lower steps of the head, gradients for the upper steps.
+
+    optimiser: of the head's parameters. weight: λ_d, of the task loss in the upper step.
+
+    second_order: also account for how θ moves φ. With one lower step φ′ = φ − ξ·∇φ L_A(φ, θ) the
+    upper gradient of L_B(φ′, θ) is ∇θ L_B − ξ·∇²θφ L_A · v, v = ∇φ′ L_B. The product of Hessian and
+    vector is a central difference (DARTS):
+
+        ∇²θφ L_A · v ≈ (∇θ L_A(φ + ε·v) − ∇θ L_A(φ − ε·v)) / 2ε,   ε = 0.01 / |v|
+
+    ξ is the optimiser's rate: exact for plain descent, an approximation for Adam. It keeps the
+    graph of the lower step's images and runs the head four times more.
+    """
+
+    def __init__(
+        self,
+        head: TaskHead,
+        gate: Gate,
+        optimiser: Optimizer,
+        *,
+        weight: float = 0.1,
+        second_order: bool = False,
+    ) -> None:
+        self.head, self.gate, self.optimiser = head, gate, optimiser
+        self.weight, self.second_order = weight, second_order
+        self.learning_rate: float = optimiser.param_groups[0]["lr"]
+        self._lower: _Lower | None = None
+
+    def lower_step(self, images: Tensor, labels: Tensor) -> float:
+        """One step of φ on its own loss; returns that loss.
+
+        images: enhanced slabs of split A, [B, D, H, W]. They are cut from their graph; with
+        second_order they must carry one, and the upper step of the same θ must follow.
+        Raises ModelError where the loss is not finite, before φ is changed.
+        """
+        if self.second_order:
+            self._lower = _Lower(copy.deepcopy(self.head), images, labels)
+        self.head.train(True)
+        loss = self.head.loss(images.detach(), labels)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise ModelError(
+                f"the task's loss is {value}", "Resume with a lower learning_rate of the head."
+            )
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.head.follow()
+        return value
+
+    def task_loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The task's loss for θ: of enhanced slabs of split B with their graph, φ frozen.
+
+        With second_order its gradient holds the second-order term, its value does not.
+        """
+        with _frozen(self.head):
+            loss = self.head.loss(images, labels)
+        if self.second_order:
+            term = self._unrolled_term(images.detach(), labels)
+            loss = loss + (term - term.detach())
+        return loss
+
+    def upper_gradients(
+        self, main_loss: Tensor, task_loss: Tensor, parameters: Iterable[Tensor]
+    ) -> tuple[list[Tensor | None], Report]:
+        """Gradients of θ for its optimiser, and what the gate did.
+
+        task_loss: of `task_loss`. Both losses' graphs are freed; no `grad` is touched.
+        """
+        return self.gate(main_loss, self.weight * task_loss, parameters)
+
+    def _unrolled_term(self, images: Tensor, labels: Tensor) -> Tensor:
+        """A scalar whose gradient by θ is the second-order term."""
+        if self._lower is None:
+            raise RuntimeError("second_order needs a lower step before each upper step")
+        lower, self._lower = self._lower, None
+        vector = self._direction(images, labels)
+        length = float(torch.stack([part.square().sum() for part in vector]).sum().sqrt())
+        if length == 0 or not math.isfinite(length):
+            return images.new_zeros(())
+        epsilon = _DIFFERENCE / length
+        ahead, behind = (
+            _displaced(lower.head, vector, step).loss(lower.images, lower.labels)
+            for step in (epsilon, -epsilon)
+        )
+        rate: float = self.optimiser.param_groups[0]["lr"]
+        return -rate * (ahead - behind) / (2 * epsilon)
+
+    def _direction(self, images: Tensor, labels: Tensor) -> list[Tensor]:
+        """v: the gradient of the upper task loss by φ′."""
+        self.head.train(False)
+        parameters = list(self.head.parameters())
+        found = torch.autograd.grad(self.head.loss(images, labels), parameters, allow_unused=True)
+        return [
+            torch.zeros_like(parameter) if gradient is None else gradient
+            for parameter, gradient in zip(parameters, found, strict=True)
+        ]
+
+    def checkpoint_parts(self) -> dict[str, dict[str, Any]]:
+        """What belongs into a checkpoint, as `nets.checkpoint` takes it."""
+        return {
+            "modules": {"head": self.head, "gate": self.gate},
+            "optimisers": {"head_adam": self.optimiser},
+        }
+
+
+@contextmanager
+def _frozen(head: TaskHead) -> Iterator[None]:
+    """No parameter of the head gets a gradient, no statistic of it moves."""
+    parameters = [parameter for parameter in head.parameters() if parameter.requires_grad]
+    head.train(False)
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+def _displaced(head: TaskHead, vector: Sequence[Tensor], step: float) -> TaskHead:
+    """A copy of the head at φ + step·v, without gradients of its own."""
+    moved = copy.deepcopy(head)
+    moved.train(True)
+    with torch.no_grad():
+        for parameter, part in zip(moved.parameters(), vector, strict=True):
+            parameter.requires_grad_(False).add_(part, alpha=step)
+    return moved
