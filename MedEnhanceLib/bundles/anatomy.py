@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from MedEnhanceLib.bundles.doubt import Doubt
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.volume import Volume
 
@@ -9,13 +10,15 @@ from MedEnhanceLib.volume import Volume
 _SHOWN_IN = {"brain": ("BRAIN", "HEAD", "SKULL", "CEREB", "NEURO", "WHOLEBODY")}
 
 
-def doubt_about(bundle: Bundle, volume: Volume) -> str:
-    """A clause for people where images of DICOM say that they show another part; else ""."""
+def doubt_about(bundle: Bundle, volume: Volume) -> Doubt | None:
+    """A doubt where images of DICOM say that they show another part; else None."""
     part = volume.origin.body_part if volume.origin else ""
     shown_in = _SHOWN_IN.get(bundle.anatomy, ())
     if not part or not shown_in or any(term in part.upper() for term in shown_in):
-        return ""
-    return (
+        return None
+    return Doubt(
+        "anatomy",
         f"{bundle.name} learned from images of the {bundle.anatomy} only, and these say that they "
-        f"show {part} (BodyPartExamined)"
+        f"show {part} (BodyPartExamined)",
+        "look closely at what comes out",
     )

@@ -18,8 +18,8 @@ def open_head_for(volume: Volume, config: SegmentConfig) -> tuple[Bundle, str]:
     doubt = doubt_about(bundle, volume)
     if doubt and config.model == "auto":
         raise ModelError(
-            f"there is no model that segments these images: {doubt}",
+            f"there is no model that segments these images: {doubt.message}",
             "If their header is wrong, segment in a step of its own with the model named: "
             f"medenhance segment … --model {bundle.name}, me.segment(…, model='{bundle.name}').",
         )
-    return bundle, doubt
+    return bundle, doubt.message if doubt else ""

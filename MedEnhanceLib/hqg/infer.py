@@ -20,6 +20,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.bundles import open_bundle
 from MedEnhanceLib.bundles.anatomy import doubt_about
+from MedEnhanceLib.bundles.doubt import Doubt, messages_of
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.device import choose_device
 from MedEnhanceLib.errors import ConfigError, InputError
@@ -28,6 +29,7 @@ from MedEnhanceLib.hqg.bundle import EnhancerModel, open_enhancer
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.findings import Findings, findings_of
 from MedEnhanceLib.hqg.predict import predict_slices
+from MedEnhanceLib.hqg.range import Verdict, check_range
 from MedEnhanceLib.hqg.strength import (
     blend,
     blend_deviation,
@@ -56,7 +58,8 @@ class Enhancement:
     not asked for. uncertainty_facts: what it is made of, as manifests record it; "calibration" in
     it is None where the model was not calibrated: then the map ranks and does not measure.
     model: name and sha256. device: where it ran. seconds: of wall time.
-    doubt: what speaks against the model, where the images say that they show another part.
+    doubts: what speaks against the model. verdict: whether the input looks like what the model
+    learned from; None where the model cannot tell.
     original: what was enhanced, on the same grid. strength: share of the correction in `volume`.
     """
 
@@ -68,7 +71,8 @@ class Enhancement:
     original: Volume
     strength: float = 1.0
     uncertainty_facts: dict[str, Any] = field(default_factory=dict)
-    doubt: str = ""
+    doubts: tuple[Doubt, ...] = ()
+    verdict: Verdict | None = None
 
     def at_strength(self, strength: float) -> Enhancement:
         """The same result at another strength, as a run at that strength gives it.
@@ -131,13 +135,16 @@ def enhance(
     began = time.monotonic()
     where = _chosen_slices(slices, volume, config)
     bundle = open_bundle(config.model, kind="enhancer", modality=volume.modality)
-    doubt = doubt_about(bundle, volume)
-    if doubt:
-        monitor.warn(f"{doubt}: look closely at what comes out")
     choice = choose_device(config.device)
     monitor.log(f"running {bundle.name} on {choice.name}: {choice.reason}")
     model = _warm_enhancer(bundle.folder, bundle.sha256)
     move(model.guide, "cpu")
+    verdict = check_range(volume, model)
+    doubts = _doubts(volume, model, verdict)
+    for doubt in doubts:
+        monitor.warn(doubt.text)
+    if verdict is None:
+        monitor.log(f"{bundle.name} cannot tell whether the volume is like what it learned from")
     cue = model.bank.mean[None]
     if guide is not None:
         cue = encode_guide(guide, model, volume.modality, monitor)
@@ -150,7 +157,8 @@ def enhance(
         for n, frame in enumerate(frames)
     ]
     note = derived_note(
-        f"enhanced with {bundle.name} {bundle.sha256[:12]}" + (f" ({doubt})" if doubt else "")
+        f"enhanced with {bundle.name} {bundle.sha256[:12]}"
+        + (f" ({messages_of(doubts)})" if doubts else "")
     )
     enhanced, uncertainty = (
         _joined(volume, [result[which] for result in results]) for which in (0, 1)
@@ -168,7 +176,8 @@ def enhance(
         seconds=time.monotonic() - began,
         original=grid,
         uncertainty_facts=facts,
-        doubt=doubt,
+        doubts=doubts,
+        verdict=verdict,
     )
     return replace(full.at_strength(config.strength), seconds=time.monotonic() - began)
 
@@ -189,6 +198,12 @@ def _uncertainty_note(facts: dict[str, Any]) -> str:
     samples = f"{facts['samples']} samples, " if facts["samples"] else ""
     state = "calibrated" if facts["calibration"] else "not calibrated"
     return derived_note(f"uncertainty of the enhancement ({samples}expected error, {state})")
+
+
+def _doubts(volume: Volume, model: EnhancerModel, verdict: Verdict | None) -> tuple[Doubt, ...]:
+    about_anatomy = doubt_about(model.bundle, volume)
+    of_images = verdict.doubts if verdict else ()
+    return (about_anatomy, *of_images) if about_anatomy else of_images
 
 
 def _chosen_slices(slices: tuple[int, int] | None, volume: Volume, config: EnhanceConfig) -> slice:

@@ -29,6 +29,7 @@ from MedEnhanceLib.volume import Volume
 if TYPE_CHECKING:
     from MedEnhanceLib.gradprom import Segmentation, SegmentConfig
     from MedEnhanceLib.hqg import EnhanceConfig
+    from MedEnhanceLib.hqg.infer import Enhancement
 
 #: Passes of the enhancer that take as long as the head does.
 _HEAD_PASSES = 0.4
@@ -141,7 +142,7 @@ def enhance_volume(
         device=done.device,
         seconds=time.monotonic() - began,
         model=done.model,
-        results=_segmentation_figures(found) | ({"doubt": done.doubt} if done.doubt else {}),
+        results=_segmentation_figures(found) | _doubts_told(done),
         dicom=volume.origin.facts() if volume.origin else None,
     )
     return Enhanced(done.volume, done.uncertainty, found, manifest)
@@ -338,8 +339,7 @@ def _options_in_words(report: Mapping[str, Any]) -> str:
     told = [f"strength {config['strength']:g}"] if config["strength"] != 1 else []
     if config["bias_correction"] != "none":
         told.append(f"shading corrected with {config['bias_correction'].upper()}")
-    if "doubt" in report["results"]:
-        told.append(report["results"]["doubt"])
+    told += [doubt["message"] for doubt in report["results"].get("doubts", ())]
     return ", ".join(told)
 
 
@@ -377,6 +377,10 @@ def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced, monitor
         segmentation=found.volume if found else None,
         labels=found.labels if found else (),
         table=found.table if found else (),
+        warnings=[
+            f"{doubt['message']}: {doubt['hint']}."
+            for doubt in manifest["results"].get("doubts", ())
+        ],
         overwrite=params.overwrite,
     )
 
@@ -390,6 +394,17 @@ def _segment(volume: Volume, head: SegmentConfig, monitor: Monitor) -> Segmentat
 def _names(volume: Volume, guide: Volume | None) -> dict[str, str]:
     names = {"input": Path(volume.source).name or "volume"}
     return names | ({"guide": Path(guide.source).name or "volume"} if guide else {})
+
+
+def _doubts_told(done: Enhancement) -> dict[str, Any]:
+    """What speaks against the model, and how far the input is from what it learned from."""
+    verdict = done.verdict
+    return {
+        "doubts": [doubt.to_json() for doubt in done.doubts],
+        "range": "not checked"
+        if verdict is None
+        else {"distance": round(verdict.distance, 3), "noise": round(verdict.noise, 4)},
+    }
 
 
 def _segmentation_figures(found: Segmentation | None) -> dict[str, Any]:

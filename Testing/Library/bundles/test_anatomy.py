@@ -54,5 +54,5 @@ def test_an_enhanced_leg_says_what_speaks_against_the_model() -> None:
     done = enhance_volume(_mr("LEG"), EnhanceConfig(), monitor=Monitor(heard.append))
     warnings = [event.fields["message"] for event in heard if event.kind == "warning"]
     assert any("LEG" in warning for warning in warnings)
-    assert "LEG" in done.report["results"]["doubt"]
+    assert "LEG" in done.report["results"]["doubts"][0]["message"]
     assert "LEG" in done.volume.history[-1]
