@@ -105,9 +105,9 @@ class Enhancer(nn.Module):
         self.config = config
         widths = config.widths
         condition = config.cue_size + config.content_size
-        self._sees = min(config.context, 1)
+        self.sees = min(config.context, 1)
         self._exchanges = set(_EXCHANGES[: max(config.context - 1, 0)])
-        images = 4 * (2 * self._sees + 1)
+        images = 4 * (2 * self.sees + 1)
         self.stem = nn.Conv2d(images + 1, widths[0], 3, padding=1)
         self.encoder = nn.ModuleList(
             ResidualBlock(before, after)
@@ -137,16 +137,27 @@ class Enhancer(nn.Module):
         slabs: [B, D, H, W] → [B·D, C, h, w] each.
         """
         depth = slabs.shape[1]
-        stacks = neighbours(slabs, self._sees).flatten(0, 1)
-        level = noise_level(slabs, self._sees).flatten(0, 1)[:, None]
-        features = torch.cat([F.pixel_unshuffle(stacks, 2), _NOISE_GAIN * level], dim=1)
-        features = self.stem(features.contiguous(memory_format=torch.channels_last))
+        features = self.begin(slabs)
         stages = []
         for number, stage in enumerate(self.encoder):
             coarser = features if number == 0 else F.avg_pool2d(features, 2)
             features = stage(coarser, self._depth(f"encoder {number}", depth))
             stages.append(features)
         return stages
+
+    def begin(self, slabs: Tensor, only: slice = slice(None)) -> Tensor:
+        """The stem's features of all slices, or `only` some: [B, D, H, W] → [B·D, C, H/2, W/2].
+
+        Computed in full precision: nothing later makes up for what the input loses by rounding.
+        """
+        kind = slabs.device.type
+        half = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+        with torch.autocast(kind, enabled=False):
+            images = neighbours(slabs.float(), self.sees)[:, only].flatten(0, 1)
+            level = noise_level(slabs, self.sees)[:, only].flatten(0, 1)[:, None]
+            seen = torch.cat([F.pixel_unshuffle(images, 2), _NOISE_GAIN * level], dim=1)
+            features: Tensor = self.stem(seen.contiguous(memory_format=torch.channels_last))
+        return features.to(half)
 
     def content_vector(self, slabs: Tensor) -> Tensor:
         """v_y [B, content_size]: what the input tells of itself (noise level, contrast)."""
@@ -159,7 +170,7 @@ class Enhancer(nn.Module):
         content: [B, content_size], v_y where it is known for the whole volume (then tiles and
         slabs agree); None takes each slab's own. Returns [B, D, H, W] in float32.
         """
-        return self._image(slabs, self._decode(slabs, cue, content))
+        return self.finish(slabs, self._decode(slabs, cue, content))
 
     def estimate(self, slabs: Tensor, cue: Tensor, content: Tensor | None = None) -> Estimate:
         """The enhanced slabs, and how far off they are expected to be, both as `forward`.
@@ -168,13 +179,22 @@ class Enhancer(nn.Module):
         features that it cannot change: asking for it costs the image nothing.
         """
         features = self._decode(slabs, cue, content)
-        logarithm = F.pixel_shuffle(self.error_head(features.detach()), 2).float()
-        error = logarithm.clamp(-12, 3).exp().view_as(slabs)
-        return Estimate(self._image(slabs, features), error)
+        return Estimate(self.finish(slabs, features), self.expected_error(slabs, features))
 
-    def _image(self, slabs: Tensor, features: Tensor) -> Tensor:
+    @staticmethod
+    def join(features: Tensor, skip: Tensor) -> Tensor:
+        """What a decoder stage sees: the stage before it at twice the side, and the encoder's."""
+        return torch.cat([F.interpolate(features, scale_factor=2, mode="nearest"), skip], dim=1)
+
+    def finish(self, slabs: Tensor, features: Tensor) -> Tensor:
+        """The last stage's features, [B·D, widths[0], H/2, W/2] → the image in float32."""
         correction = F.pixel_shuffle(self.head(features), 2).float()
         return slabs.float() + correction.view_as(slabs)
+
+    def expected_error(self, slabs: Tensor, features: Tensor) -> Tensor:
+        """As `finish`, the mean absolute deviation."""
+        logarithm = F.pixel_shuffle(self.error_head(features.detach()), 2).float()
+        return logarithm.clamp(-12, 3).exp().view_as(slabs)
 
     def _decode(self, slabs: Tensor, cue: Tensor, content: Tensor | None) -> Tensor:
         """Features at half the side, [B·D, widths[0], H/2, W/2]."""
@@ -187,8 +207,7 @@ class Enhancer(nn.Module):
         features: Tensor = self.restyle[0](stages[-1], condition)
         levels = range(len(self.decoder) - 1, -1, -1)
         for level, stage, restyle in zip(levels, self.decoder, self.restyle[1:], strict=True):
-            larger = F.interpolate(features, scale_factor=2, mode="nearest")
-            joined = torch.cat([larger, stages[level]], dim=1)
+            joined = self.join(features, stages[level])
             features = restyle(stage(joined, self._depth(f"decoder {level}", depth)), condition)
         return features
 
@@ -197,8 +216,12 @@ class Enhancer(nn.Module):
         averaged: Tensor = vectors.view(-1, depth, vectors.shape[1]).mean(dim=1)
         return averaged
 
+    def exchanges_at(self, place: str) -> bool:
+        """Whether slices see their neighbours in "encoder 2", say."""
+        return place in self._exchanges
+
     def _depth(self, place: str, depth: int) -> int:
-        return depth if place in self._exchanges else 0
+        return depth if self.exchanges_at(place) else 0
 
 
 class _Unstyled(nn.Module):

@@ -23,12 +23,14 @@ class ResidualBlock(nn.Module):
         nn.init.kaiming_normal_(self.first.weight, a=0.2)
         nn.init.zeros_(self.second.weight)
 
-    def forward(self, features: Tensor, depth: int = 0) -> Tensor:
+    def forward(self, features: Tensor, depth: int = 0, seen: Tensor | None = None) -> Tensor:
         """[B, channels_in, H, W] → [B, channels_out, H, W].
 
         depth: where it is not 0, the batch is slabs of so many slices, and the first convolution
         sees features of the neighbouring ones (`exchange`); the shortcut does not.
+        seen: what the first convolution sees where the caller has exchanged features already.
         """
-        seen = exchange(features, depth) if depth > 1 else features
+        if seen is None:
+            seen = exchange(features, depth) if depth > 1 else features
         inner = F.leaky_relu(self.first(seen), 0.2)
         return F.leaky_relu(self.shortcut(features) + self.second(inner), 0.2)

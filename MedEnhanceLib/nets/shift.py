@@ -46,3 +46,22 @@ def exchange(features: Tensor, depth: int) -> Tensor:
         ],
         dim=1,
     )
+
+
+def exchange_with(features: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    """`exchange` for slices that go on beyond these: the neighbours at both ends are given.
+
+    features: [N, C, H, W], neighbouring slices in order; before, after: [1, C, H, W].
+    """
+    part = features.shape[1] // _SHARE
+    own = features[:, :part], features[:, part : 2 * part]
+    return torch.cat(
+        [
+            torch.cat([before[:, :part], own[0][:-1]]) if len(features) > 1 else before[:, :part],
+            torch.cat([own[1][1:], after[:, part : 2 * part]])
+            if len(features) > 1
+            else after[:, part : 2 * part],
+            features[:, 2 * part :],
+        ],
+        dim=1,
+    )
