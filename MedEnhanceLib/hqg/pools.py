@@ -164,6 +164,7 @@ def _prepare(
     path: Path, config: TrainConfig, rng: np.random.Generator, *, clean: bool
 ) -> Iterable[PoolVolume]:
     """A volume at the voxel sizes that it is trained at; of low quality, only as it is."""
+    name = f"{path.parent.name}/{path.name}"  # files of several subjects are all called T1
     volume = load(path, modality=config.modality)
     if volume.is_sequence:
         raise InputError(f"{path}: a sequence", "Train on single volumes.")
@@ -177,15 +178,15 @@ def _prepare(
         if factor > 1 and min(coarse.shape[1:]) < config.patch // 2:
             continue
         if config.modality == "MR":
-            yield PoolVolume(coarse, isotropic, path.name)
+            yield PoolVolume(coarse, isotropic, name)
             continue
         pixel = (spacing[0] * factor, spacing[1] * factor, spacing[2])
         cutoffs = _CT_CUTOFFS if clean else _CT_CUTOFFS[:1]
         noises = tuple(_reference_noise(coarse, pixel, cutoff, rng) for cutoff in cutoffs)
         if clean:
-            yield PoolVolume(coarse, False, path.name, noises)
+            yield PoolVolume(coarse, False, name, noises)
         else:
-            yield PoolVolume(coarse + noises[0].astype(np.float32), False, path.name)
+            yield PoolVolume(coarse + noises[0].astype(np.float32), False, name)
 
 
 def _reference_noise(
