@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,12 @@ def export_enhancer(
     bank: CueBank,
     seconds: float,
     inputs: RangeBank | None = None,
+    limits: Sequence[str] = (),
 ) -> Bundle:
-    """Write the bundle of a finished training. inputs: what the out-of-range warning compares."""
+    """Write the bundle of a training.
+
+    inputs: what the out-of-range warning compares. limits: what the card warns of first.
+    """
     tensors = {f"enhancer.{key}": value for key, value in enhancer.state_dict().items()}
     tensors |= {f"guide.{key}": value for key, value in guide.state_dict().items()}
     tensors |= {"bank.mean": bank.mean, "bank.spread": bank.spread}
@@ -86,7 +91,7 @@ def export_enhancer(
             f"seed {config.seed}, {seconds / 60:.0f} minutes",
         },
         "data": list(config.data),
-        "limits": [*_LIMITS, _NOT_CALIBRATED],
+        "limits": [*limits, *_LIMITS, _NOT_CALIBRATED],
     }
     if inputs is not None:
         tensors |= inputs.tensors()

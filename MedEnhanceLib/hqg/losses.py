@@ -53,6 +53,42 @@ def wavelet_content(output: Tensor, reference: Tensor, window: int = 11) -> Tens
     return loss
 
 
+def published_wavelet(
+    output: Tensor,
+    reference: Tensor,
+    *,
+    low_weight: float = 1.0,
+    finest_hh: bool = True,
+    window: int = 11,
+) -> Tensor:
+    """The pixel level of the content-aware loss as published, for real low-quality input.
+
+    The mean over two levels of (1 − local correlation of the absolute detail bands), plus
+    low_weight (κ) times L1 of the low band that is left. finest_hh: whether the finest diagonal
+    band counts. output, reference: [B, 1, H, W], H and W multiples of 4.
+    """
+    losses = []
+    for level in range(2):
+        output, fine_output = haar(output)
+        reference, fine_reference = haar(reference)
+        bands = 3 if finest_hh or level else 2
+        ours, theirs = fine_output[:, :bands].abs(), fine_reference[:, :bands].abs()
+        losses.append((1 - _local_correlation(ours, theirs, window)).mean())
+    detail = torch.stack(losses).mean()
+    return detail + low_weight * F.l1_loss(output, reference) if low_weight else detail
+
+
+def gradient_penalty(critic: nn.Module, images: Tensor) -> Tensor:
+    """R1: ½ of the mean squared gradient of the critic's mean score by each of its images.
+
+    images: [B, 1, H, W], high quality. Source: Mescheder et al., arXiv 1801.04406.
+    """
+    images = images.detach().requires_grad_(True)
+    scores = critic(images)[-1].mean(dim=(1, 2, 3)).sum()
+    (gradient,) = torch.autograd.grad(scores, images, create_graph=True)
+    return 0.5 * gradient.square().sum(dim=(1, 2, 3)).mean()
+
+
 def low_band(output: Tensor, reference: Tensor) -> Tensor:
     """L1 of the twice averaged images: what noise and blur leave intact."""
     return F.l1_loss(F.avg_pool2d(output, 4), F.avg_pool2d(reference, 4))

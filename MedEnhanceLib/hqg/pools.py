@@ -63,9 +63,14 @@ class Pools:
     """High- and low-quality volumes and the seeded drawing of slabs from them."""
 
     def __init__(
-        self, config: TrainConfig, high: Sequence[PoolVolume], low: Sequence[PoolVolume]
+        self,
+        config: TrainConfig,
+        high: Sequence[PoolVolume],
+        low: Sequence[PoolVolume],
+        held_out: Sequence[PoolVolume] = (),
     ) -> None:
         self._config = config
+        self.held_out = tuple(held_out)
         self._high, self._low = tuple(high), tuple(low)
         kinds = config.degradations
         self._kinds = tuple(kinds)
@@ -77,12 +82,19 @@ class Pools:
         high = _find(data, config.high_quality, "high_quality")
         low = _find(data, config.low_quality, "low_quality") if config.low_quality else []
         rng = np.random.default_rng(config.seed)
-        volumes: dict[bool, list[PoolVolume]] = {True: [], False: []}
+        if config.held_out >= len(high):
+            raise InputError(
+                f"{len(high)} high-quality volumes, of which {config.held_out} are held out",
+                "Hold out fewer (held_out), or add volumes.",
+            )
+        learned_from = len(high) - config.held_out
+        volumes: dict[str, list[PoolVolume]] = {"learn": [], "hold out": [], "low": []}
         for index, path in enumerate([*high, *low]):
             monitor.progress(index / (len(high) + len(low)), f"reading {path.name}")
             is_high = index < len(high)
-            volumes[is_high].extend(_prepare(path, config, rng, clean=is_high))
-        return cls(config, volumes[True], volumes[False])
+            use = "low" if not is_high else "learn" if index < learned_from else "hold out"
+            volumes[use].extend(_prepare(path, config, rng, clean=is_high))
+        return cls(config, volumes["learn"], volumes["low"], volumes["hold out"])
 
     @property
     def high(self) -> tuple[PoolVolume, ...]:

@@ -5,17 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.io.atomic import atomic_write
 
-_TORCH_RANDOM = "random.torch"
+_TORCH_RANDOM, _CUDA_RANDOM = "random.torch", "random.cuda"
+
+
+class Stateful(Protocol):
+    """A network, or anything else whose state is tensors with names."""
+
+    def state_dict(self) -> Mapping[str, Tensor]:
+        """All that it needs to go on."""
+
+    def load_state_dict(self, state: Mapping[str, Tensor], /) -> Any:
+        """Go on from such a state."""
 
 
 def save_checkpoint(
@@ -23,14 +33,20 @@ def save_checkpoint(
     *,
     step: int,
     config: Mapping[str, Any],
-    modules: Mapping[str, nn.Module],
+    modules: Mapping[str, Stateful],
     optimisers: Mapping[str, Optimizer],
-    generator: np.random.Generator,
+    generator: np.random.Generator | None = None,
+    notes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write everything that the training needs to go on as if it had not stopped."""
+    """Write everything that the training needs to go on as if it had not stopped.
+
+    notes: what is told to who reads it, and changes nothing of what is learned, as JSON.
+    """
     from safetensors.torch import save_file
 
     tensors = {_TORCH_RANDOM: torch.get_rng_state()}
+    if torch.cuda.is_available():
+        tensors[_CUDA_RANDOM] = torch.cuda.get_rng_state()
     for name, module in modules.items():
         tensors |= {f"{name}/{key}": value for key, value in module.state_dict().items()}
     for name, optimiser in optimisers.items():
@@ -39,7 +55,8 @@ def save_checkpoint(
     header = {
         "step": step,
         "config": dict(config),
-        "random": generator.bit_generator.state,
+        "random": generator.bit_generator.state if generator else None,
+        "notes": dict(notes or {}),
     }
     with atomic_write(path, overwrite=True) as temporary:
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -50,14 +67,15 @@ def load_checkpoint(
     path: Path,
     *,
     config: Mapping[str, Any],
-    modules: Mapping[str, nn.Module],
+    modules: Mapping[str, Stateful],
     optimisers: Mapping[str, Optimizer],
-    generator: np.random.Generator,
+    generator: np.random.Generator | None = None,
+    notes: dict[str, Any] | None = None,
 ) -> int:
     """Restore what `save_checkpoint` wrote, in place; returns the step to go on with.
 
-    Raises ConfigError where the training was configured otherwise, ModelError where the file is
-    damaged.
+    notes: is filled with what was noted. Raises ConfigError where the training was configured
+    otherwise, ModelError where the file is damaged.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -72,7 +90,8 @@ def load_checkpoint(
         ) from cause
     wanted = json.loads(json.dumps(dict(config)))
     if header["config"] != wanted:
-        changed = [key for key in wanted if header["config"].get(key) != wanted[key]]
+        keys = sorted(wanted.keys() | header["config"].keys())
+        changed = [key for key in keys if header["config"].get(key) != wanted.get(key)]
         raise ConfigError(
             f"{path}: it was made with another configuration ({', '.join(changed)})",
             "Resume with the same configuration, or choose another output folder.",
@@ -88,7 +107,12 @@ def load_checkpoint(
             {"state": state, "param_groups": optimiser.state_dict()["param_groups"]}
         )
     torch.set_rng_state(tensors[_TORCH_RANDOM])
-    generator.bit_generator.state = header["random"]
+    if _CUDA_RANDOM in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors[_CUDA_RANDOM])
+    if generator is not None:
+        generator.bit_generator.state = header["random"]
+    if notes is not None:
+        notes.update(header.get("notes", {}))
     return int(header["step"])
 
 

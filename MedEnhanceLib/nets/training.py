@@ -1,38 +1,55 @@
-"""What every training loop shares: its steps, its learning rate, its averaged weights."""
+"""What every training loop shares: steps, learning rate, averaged weights, a watch on the loss."""
 
 from __future__ import annotations
 
 import math
+import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from MedEnhanceLib.errors import Cancelled
 from MedEnhanceLib.progress import Monitor
 
 _WARM_UP = 0.02
 _LAST_SHARE = 0.01
+#: A loss is far off above so many times its running median, over so many steps of its kind.
+_FAR, _REMEMBERED, _LEAST_REMEMBERED = 5.0, 500, 50
 
 
 def training_steps(
-    start: int, total: int, save: Callable[[int], None], every_s: float, monitor: Monitor
+    start: int,
+    total: int,
+    save: Callable[[int], None],
+    every_s: float,
+    monitor: Monitor,
+    *,
+    agree: Callable[[Sequence[bool]], Sequence[bool]] = tuple,
 ) -> Iterator[int]:
     """The numbers of the steps still to do.
 
     `save` is called with the next step's number every `every_s` seconds, before Cancelled is
     raised where the user asked to stop, and at the end.
+    agree: which of some wishes any process of the training has; one alone has its own.
     """
     saved = time.monotonic()
     for number in range(start, total):
-        if monitor.cancelled:
+        is_due = number > start and time.monotonic() - saved > every_s
+        stops, saves = agree((monitor.cancelled, is_due))
+        if stops or saves:
             save(number)
-        monitor.progress(number / total, f"step {number} of {total}")
-        yield number
-        if time.monotonic() - saved > every_s:
-            save(number + 1)
             saved = time.monotonic()
+        if stops:
+            raise Cancelled("cancelled", "Start again with the same output folder to go on.")
+        with suppress(Cancelled):  # a cancel that came just now is heard at the next step
+            monitor.progress(number / total, f"step {number} of {total}")
+        yield number
     save(total)
 
 
@@ -48,3 +65,55 @@ def averaged_weights(network: nn.Module, decay: float) -> AveragedModel:
     """A copy of the network whose weights are the exponential moving average of its own."""
     average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
     return AveragedModel(network, multi_avg_fn=average, use_buffers=True)
+
+
+class LossWatch:
+    """Notices a training that runs away: a loss far above its running median, for many steps.
+
+    patience: so many steps in a row. Losses of several kinds (steps with other terms) have a
+    median each; those that are far off do not enter it.
+    """
+
+    def __init__(self, patience: int = 50) -> None:
+        self.patience = patience
+        self._seen: dict[object, deque[float]] = {}
+        self._far = 0
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether the last loss was near its median: a time to keep the weights."""
+        return self._far == 0
+
+    def hear(self, value: float, kind: object = None) -> bool:
+        """Whether the training has run away, after this step's loss, which is not negative."""
+        seen = self._seen.setdefault(kind, deque(maxlen=_REMEMBERED))
+        if len(seen) >= _LEAST_REMEMBERED and not value <= _FAR * statistics.median(seen):
+            self._far += 1
+        else:
+            self._far = 0
+            seen.append(value)
+        return self._far >= self.patience
+
+
+def finite_gradients(parameters: Iterable[nn.Parameter]) -> bool:
+    """Whether all gradients are finite; waits for the device."""
+    norms = [parameter.grad.norm() for parameter in parameters if parameter.grad is not None]
+    return not norms or bool(torch.isfinite(torch.stack(norms)).all())
+
+
+def finite_weights(state: Mapping[str, torch.Tensor]) -> bool:
+    """Whether all tensors of a state are finite."""
+    return all(bool(torch.isfinite(t).all()) for t in state.values() if t.is_floating_point())
+
+
+@contextmanager
+def frozen(*networks: nn.Module) -> Iterator[None]:
+    """Meanwhile gradients pass through the networks, but none reaches their own weights."""
+    weights = [w for network in networks for w in network.parameters() if w.requires_grad]
+    for weight in weights:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_(True)

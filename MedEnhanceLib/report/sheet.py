@@ -14,8 +14,9 @@ import numpy as np
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.report.panes import DIFFERENCE, LabelLike, Pane, Scale
 from MedEnhanceLib.report.planes import Plane, PlaneName, Point, cut
+from MedEnhanceLib.report.style import INK, MUTED, PAPER
 
-_INK, _MUTED, _LETTER, _PAPER = "#f2f4f7", "#9aa4b2", "#ffd666", "#0b0d10"
+_INK, _MUTED, _LETTER, _PAPER = INK, MUTED, "#ffd666", PAPER
 COLUMN_IN, GAP_IN, LEFT_IN, TOP_IN = 2.9, 0.08, 0.42, 0.42
 _CELL_IN = COLUMN_IN + GAP_IN
 _FOOT_IN, _LEGEND_LINE_IN = 0.72, 0.155

@@ -1,5 +1,8 @@
 """The look of the page, light and dark, on screens and on paper."""
 
+#: Of drawings, which are dark on either kind of page.
+INK, MUTED, PAPER = "#f2f4f7", "#9aa4b2", "#0b0d10"
+
 STYLE = """
 :root {
   color-scheme: light dark;

@@ -119,13 +119,13 @@ def test_losses_are_computed_in_full_precision(
 ) -> None:
     """In bfloat16 the variances inside SSIM cancel and its gradients undo the training."""
     trainer = Trainer(smoke, Pools.load(smoke, training_data, Monitor()), "cpu")
-    trainer.autocast = torch.autocast("cpu", torch.bfloat16)
+    trainer.objective.autocast = torch.autocast("cpu", torch.bfloat16)
     seen: list[tuple[torch.dtype, bool]] = []
 
     def structure(output: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
         seen.append((output.dtype, torch.is_autocast_enabled("cpu")))
         return output.mean()
 
-    monkeypatch.setattr(trainer, "structure", structure)
+    monkeypatch.setattr(trainer.objective, "structure", structure)
     trainer.step(0)
     assert seen == [(torch.float32, False)]
