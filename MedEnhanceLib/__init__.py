@@ -19,6 +19,7 @@ from MedEnhanceLib._version import __version__
 
 if TYPE_CHECKING:
     from MedEnhanceLib.api import (
+        blend,
         compress,
         decompress,
         enhance,
@@ -61,6 +62,7 @@ __all__ = [
     "OutputError",
     "Volume",
     "__version__",
+    "blend",
     "compress",
     "decompress",
     "enhance",

@@ -177,13 +177,15 @@ def enhance(
 
     model: a bundle's name or folder; "auto" takes the one for the modality.
     guide: a high-quality volume of the same modality whose look is taken on.
-    uncertainty: number of sampled cues for the map; 0 makes none.
+    uncertainty: 1 makes a map of the expected error alone, at no further cost; 2 to 64 add the
+    spread over so many sampled cues, a run each; 0 makes none.
     segment: find labels in the enhanced volume too.
     device: "auto", "cpu", "cuda", "cuda:1", "mps". strength: share of the correction, 0 to 1.5.
     bias_correction: "n4" removes shading of MR as a step of its own.
     slices: (first, before which): only these, as a preview; equal to those of the whole run. Not
     with n4 nor segment, which need the whole volume.
-    Returns an object with .volume, .uncertainty, .segmentation and .report (its manifest).
+    Returns an object with .volume, .uncertainty, .segmentation, .report (its manifest), and
+    .at_strength(s), which gives it at another strength at once.
     Raises ConfigError, ModelError, InputError, DependencyError, DeviceMemoryError, Cancelled.
 
         result = me.enhance(volume, model="mr-brain", uncertainty=8, segment=True)
@@ -205,6 +207,33 @@ def enhance(
         return enhance_volume(
             volume, config, guide=guide, head=head, slices=slices, monitor=monitor
         )
+
+
+def blend(
+    original: Volume,
+    enhanced: Volume,
+    strength: float,
+    *,
+    progress: Progress = None,
+    cancel: Cancel | None = None,
+) -> Volume:
+    """The enhanced volume at another strength, without running the model again.
+
+    original: what was enhanced. enhanced: its result at full strength. strength: 0 gives the
+    original, 1 the enhanced volume, up to 1.5 exaggerates. The voxels are those of
+    `enhance(original, strength=strength)`, bit for bit; of a result with its uncertainty,
+    `result.at_strength(0.5)` blends both.
+    Raises ConfigError for another strength, InputError where the two are no pair.
+
+        half = me.blend(volume, me.enhance(volume).volume, 0.5)
+    """
+    from MedEnhanceLib.hqg.strength import blend as blend_volumes
+
+    with memory_errors(), watched(progress, cancel) as monitor:
+        monitor.progress(0.0, "blend")
+        blended = blend_volumes(original, enhanced, strength)
+        monitor.progress(1.0, "blended")
+        return blended
 
 
 def segment(

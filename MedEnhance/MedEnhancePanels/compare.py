@@ -11,7 +11,7 @@ import numpy as np
 import slicer
 import vtk
 
-from MedEnhanceLib.volume import restore_dtype
+from MedEnhanceLib.hqg.strength import blend_deviation, blend_voxels
 from MedEnhancePanels import results
 from MedEnhancePanels.preview import LayerWatch, compositeOf, currentSlice, visibleSliceNodes
 
@@ -184,28 +184,31 @@ class Compare:
 def keepStrength(output, strength):
     """Make the enhanced voxels input + strength · (enhanced − input); a generator of fractions.
 
-    The difference and the uncertainty shrink with them, and the node remembers the product.
+    With the library's functions, so that the command line and Python give the same voxels. The
+    difference shrinks with them, the uncertainty grows by what comes back of the input's error,
+    and the node remembers the product of strengths.
     """
     source = results.linked(output, "input")
     before, after = (slicer.util.arrayFromVolume(node) for node in (source, output))
-    share = np.float32(strength)
-    for chunk, fraction in results.chunks(before.shape):
-        original = before[chunk].astype(np.float32)
-        blended = original + share * (after[chunk].astype(np.float32) - original)
-        after[chunk] = restore_dtype(blended, after.dtype)
-        yield 0.6 * fraction
-    slicer.util.arrayFromVolumeModified(output)
+    overlays = {role: results.linked(output, role) for role in _OVERLAYS}
+    difference, deviation = (
+        None if node is None else slicer.util.arrayFromVolume(node) for node in overlays.values()
+    )
     earlier = float(output.GetAttribute("MedEnhance.strength") or 1.0)
-    output.SetAttribute("MedEnhance.strength", repr(earlier * float(strength)))
-    for role in _OVERLAYS:
-        node = results.linked(output, role)
-        if node is None:
-            continue
-        voxels = slicer.util.arrayFromVolume(node)
-        for chunk, fraction in results.chunks(voxels.shape):
-            voxels[chunk] *= share
-            yield 0.6 + 0.4 * fraction
-        slicer.util.arrayFromVolumeModified(node)
+    now = earlier * float(strength)
+    for chunk, fraction in results.chunks(before.shape):
+        if deviation is not None and earlier > 0:
+            deviation[chunk] = blend_deviation(
+                deviation[chunk], before[chunk], after[chunk], now, made_at=earlier
+            )
+        if difference is not None:
+            difference[chunk] *= np.float32(strength)
+        after[chunk] = blend_voxels(before[chunk], after[chunk], strength)
+        yield fraction
+    output.SetAttribute("MedEnhance.strength", repr(now))
+    for node in (output, *overlays.values()):
+        if node is not None:
+            slicer.util.arrayFromVolumeModified(node)
 
 
 def _follow(source, output):

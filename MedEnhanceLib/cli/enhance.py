@@ -75,7 +75,8 @@ def add_enhance_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="samples for an uncertainty volume, 2 to 64 (8 is usual; default: 0, none)",
+        help="an uncertainty volume: 1 from the expected error alone, 2 to 64 with so many samples,"
+        " a run each (8 is usual; default: 0, none)",
     )
     parser.add_argument(
         "--bias-correction",

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.cli import (
     batch,
+    blend,
     compress,
     convert,
     decompress,
@@ -46,6 +47,7 @@ COMMANDS = (
     convert,
     inspect,
     enhance,
+    blend,
     segment,
     compress,
     decompress,

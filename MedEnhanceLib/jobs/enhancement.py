@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from MedEnhanceLib.hqg import EnhanceConfig
     from MedEnhanceLib.hqg.infer import Enhancement
 
+#: Figures of a manifest that are of its segmentation.
+_OF_SEGMENTATION = ("labels", "table", "head", "doubt_of_labels")
 #: Passes of the enhancer that take as long as the head does.
 _HEAD_PASSES = 0.4
 
@@ -106,13 +108,27 @@ class Enhanced:
 
     volume: on the grid and in the type of what came in. uncertainty: standard deviation per
     voxel, same units, or None. segmentation: labels found in `volume`, or None.
-    report: its manifest, a JSON object.
+    report: its manifest, a JSON object. enhancement: what `at_strength` blends.
     """
 
     volume: Volume
     uncertainty: Volume | None
     segmentation: Segmentation | None
     report: dict[str, Any]
+    enhancement: Enhancement
+
+    def at_strength(self, strength: float) -> Enhanced:
+        """The same result at another strength (0 to 1.5), without running the model again.
+
+        Without segmentation: that was found at full strength. Raises ConfigError for another
+        strength, or for a result that is not at full strength itself.
+        """
+        done = self.enhancement.at_strength(strength)
+        results = self.report["results"]
+        kept = {name: told for name, told in results.items() if name not in _OF_SEGMENTATION}
+        config = self.report["config"] | {"strength": strength}
+        report = self.report | {"config": config, "results": kept}
+        return Enhanced(done.volume, done.uncertainty, None, report, done)
 
 
 def enhance_volume(
@@ -131,7 +147,7 @@ def enhance_volume(
     began = time.monotonic()
     if head is not None:  # better missed now than after the long work
         open_head_for(volume, head)
-    passes = 1 + config.uncertainty
+    passes = 1 + config.samples
     share = passes / (passes + _HEAD_PASSES) if head else 1.0
     done = enhance(volume, config, guide=guide, slices=slices, monitor=monitor.part(0.0, share))
     found = _segment(done.volume, head, monitor.part(share, 1.0)) if head else None
@@ -142,10 +158,10 @@ def enhance_volume(
         device=done.device,
         seconds=time.monotonic() - began,
         model=done.model,
-        results=_segmentation_figures(found) | _doubts_told(done),
+        results=_segmentation_figures(found) | _doubts_told(done) | _uncertainty_told(done),
         dicom=volume.origin.facts() if volume.origin else None,
     )
-    return Enhanced(done.volume, done.uncertainty, found, manifest)
+    return Enhanced(done.volume, done.uncertainty, found, manifest, done)
 
 
 def run_enhance(params: EnhanceParams, monitor: Monitor) -> Result:
@@ -405,6 +421,10 @@ def _doubts_told(done: Enhancement) -> dict[str, Any]:
         if verdict is None
         else {"distance": round(verdict.distance, 3), "noise": round(verdict.noise, 4)},
     }
+
+
+def _uncertainty_told(done: Enhancement) -> dict[str, Any]:
+    return {"uncertainty": done.uncertainty_facts} if done.uncertainty_facts else {}
 
 
 def _segmentation_figures(found: Segmentation | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from MedEnhanceLib.jobs.blending import BlendParams, run_blend
 from MedEnhanceLib.jobs.compression import (
     CompressParams,
     DecompressParams,
@@ -56,6 +57,7 @@ class JobKind:
 
 JOBS: dict[str, JobKind] = {
     "enhance": JobKind(EnhanceParams, run_enhance),
+    "blend": JobKind(BlendParams, run_blend),
     "segment": JobKind(SegmentParams, run_segment),
     "compress": JobKind(CompressParams, run_compress),
     "estimate": JobKind(EstimateParams, run_estimate),

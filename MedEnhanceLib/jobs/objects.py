@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 #: How each of our own steps begins in a history.
 _OUR_STEP = re.compile(
-    r"DERIVED: (compressed|converted|decompressed|degraded|enhanced|exported|opened|recovered"
-    r"|resampled|segmented)\b"
+    r"DERIVED: (blended|compressed|converted|decompressed|degraded|enhanced|exported|opened"
+    r"|recovered|resampled|segmented)\b"
 )
 
 

@@ -261,3 +261,14 @@ class TestDicom:
         assert volume.history
         assert volume.origin
         assert not volume.origin.on_grid
+
+
+def test_a_result_is_blended_with_its_input(head: Volume) -> None:
+    brighter = head.with_voxels(head.voxels + np.int16(40))
+    half = me.blend(head, brighter, 0.5)
+    assert np.array_equal(half.voxels, head.voxels + 20)
+    assert half.geometry == head.geometry
+    with pytest.raises(me.ConfigError, match="strength"):
+        me.blend(head, brighter, 2)
+    with pytest.raises(me.InputError, match="no pair"):
+        me.blend(head, replace(brighter, modality="CT"), 0.5)

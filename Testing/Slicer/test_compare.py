@@ -219,9 +219,12 @@ class CompareTest(ViewTestCase):
         kept = slicer.util.arrayFromVolume(self.output)
         np.testing.assert_array_equal(kept, before + 5)
         self.assertEqual(kept.dtype, np.int16)
-        for role in ("difference", "uncertainty"):
-            voxels = slicer.util.arrayFromVolume(self.results.linked(self.output, role))
-            np.testing.assert_array_equal(voxels, 5.0)
+        difference, uncertainty = (
+            slicer.util.arrayFromVolume(self.results.linked(self.output, role))
+            for role in ("difference", "uncertainty")
+        )
+        np.testing.assert_array_equal(difference, 5.0)
+        np.testing.assert_allclose(uncertainty, 25.0)  # √(20² + (0.75 · 20)²): noise comes back
         list(keepStrength(self.output, 0.5))
         self.assertEqual(float(self.output.GetAttribute("MedEnhance.strength")), 0.125)
 

@@ -20,8 +20,18 @@ from MedEnhanceLib.cli.reference import commands
 
 ALL = dict(commands(build_parser()))
 EXPECTED = [
-    *("demo", "convert", "inspect", "enhance", "segment", "compress", "decompress", "recover"),
-    *("degrade", "deidentify", "train", "evaluate", "batch", "models", "doctor", "worker"),
+    *("demo", "convert", "inspect", "enhance", "blend", "segment", "compress", "decompress"),
+    *(
+        "recover",
+        "degrade",
+        "deidentify",
+        "train",
+        "evaluate",
+        "batch",
+        "models",
+        "doctor",
+        "worker",
+    ),
 ]
 
 
