@@ -75,7 +75,7 @@ class LossConfig:
     """
 
     cycle: float = 1.0
-    gradient: float = 0.2
+    gradient: float = 0.1
     structure: float = 0.1
     wavelet: float = 0.05
     feature: float = 0.0
@@ -195,12 +195,12 @@ class TrainConfig:
     seed: int = 0
     steps: int = 7000
     batch: int = 3
-    patch: int = 96
+    patch: int = 64
     slab: int = 8
-    learning_rate: float = 6e-4
+    learning_rate: float = 8e-4
     beta1: float = 0.9
     ema: float = 0.998
-    unpaired_every: int = 4
+    unpaired_every: int = 8
     appearance: float = 0.3
     held_out: int = 0
     checkpoint_s: float = 120.0

@@ -33,6 +33,9 @@ _EXCHANGES = (
 )
 #: Before anything is learned, an error of 2 % of the scale is expected.
 _FIRST_ERROR = 0.02
+#: What is learned is in units of the noise and this share of the scale: where there is no noise,
+#: blur is still to be undone.
+_LEAST_STEP = 0.02
 #: Side of a cell of the noise map, in pixels of half the resolution.
 _NOISE_CELL = 16
 #: (E √|d|)² of a Gaussian is 0.6760 σ.
@@ -97,7 +100,9 @@ class Enhancer(nn.Module):
     All slices of a slab come out, and they share their work: convolutions are 2D, and in as many
     places as `config.context` says slices see their neighbours (`_EXCHANGES`).
     The first stage's pooling is a pixel-unshuffle, so that the full resolution costs little.
-    The output is the input plus a correction that starts at zero.
+    The output is (1 − g)·input + (σ + 0.02)·correction, σ being the local noise level: what is to
+    be learned is then of one size at every strength of noise, and air, where magnitude noise has a
+    mean of its own, is switched off by g. Both start at zero: a new network changes nothing.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -124,7 +129,7 @@ class Enhancer(nn.Module):
             else _Unstyled()
             for level, width in reversed(list(enumerate(widths)))
         )
-        self.head = nn.Conv2d(widths[0], 4, 3, padding=1)
+        self.head = nn.Conv2d(widths[0], 2 * 4, 3, padding=1)
         self.error_head = nn.Conv2d(widths[0], 4, 3, padding=1)
         for parameter in (*self.head.parameters(), *self.error_head.parameters()):
             nn.init.zeros_(parameter)
@@ -188,8 +193,10 @@ class Enhancer(nn.Module):
 
     def finish(self, slabs: Tensor, features: Tensor) -> Tensor:
         """The last stage's features, [B·D, widths[0], H/2, W/2] → the image in float32."""
-        correction = F.pixel_shuffle(self.head(features), 2).float()
-        return slabs.float() + correction.view_as(slabs)
+        correction, gate = F.pixel_shuffle(self.head(features).float(), 2).chunk(2, dim=1)
+        level = F.interpolate(noise_level(slabs, reach=0), scale_factor=2, mode="nearest")
+        kept = slabs.float() * (1 - torch.tanh(gate).view_as(slabs))
+        return kept + (level + _LEAST_STEP) * correction.view_as(slabs)
 
     def expected_error(self, slabs: Tensor, features: Tensor) -> Tensor:
         """As `finish`, the mean absolute deviation."""

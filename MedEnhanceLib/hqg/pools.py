@@ -35,7 +35,7 @@ _CT_ELECTRONIC = 5.0
 #: Hann windows of the realisations of CT noise: kernels differ between scanners.
 _CT_CUTOFFS = (CUTOFF, CUTOFF, 1.2)
 #: Below this share of the slab, tissue is too little to learn from; another place is drawn.
-_LEAST_TISSUE = 0.25
+_LEAST_TISSUE = 0.4
 #: Share of slabs of isotropic volumes that become thick slices, and of how many thin ones each.
 _THICK_SHARE, _THICK = 0.2, (2, 3)
 

@@ -16,14 +16,14 @@ _EPSILON = 1e-5
 def local_moments(features: Tensor, window: int) -> tuple[Tensor, Tensor]:
     """Mean and mean square over the cells of a fixed grid, per channel, in float32.
 
-    features: [B, C, H, W]. window: twice a cell's side in pixels of `features`; 0, or one that
-    holds the whole image, makes one cell of it. Returns two of [B, C, h, w].
+    features: [B, C, H, W]. window: twice a cell's side in pixels of `features`; 0 makes one
+    cell of the whole image. Returns two of [B, C, h, w].
     """
     height, width = features.shape[-2:]
     values = features.float()  # mean square less square of the mean needs more bits than half
-    if window == 0 or (height <= window and width <= window):
-        return values.mean(dim=(2, 3), keepdim=True), values.square().mean(dim=(2, 3), keepdim=True)
     cell = max(window // 2, 1)
+    if window == 0 or (height <= cell and width <= cell):
+        return values.mean(dim=(2, 3), keepdim=True), values.square().mean(dim=(2, 3), keepdim=True)
     mean, square = (
         F.avg_pool2d(part, cell, ceil_mode=True, count_include_pad=False)
         for part in (values, values.square())

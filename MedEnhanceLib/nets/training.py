@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from MedEnhanceLib.errors import Cancelled
 from MedEnhanceLib.progress import Monitor
@@ -62,8 +62,20 @@ def set_learning_rate(optimiser: Optimizer, peak: float, number: int, total: int
 
 
 def averaged_weights(network: nn.Module, decay: float) -> AveragedModel:
-    """A copy of the network whose weights are the exponential moving average of its own."""
-    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    """A copy of the network whose weights are the exponential moving average of its own.
+
+    The decay grows up to `decay` with the steps: a short training is no average of its beginning.
+    """
+
+    @torch.no_grad()
+    def average(averages: Sequence[Tensor], weights: Sequence[Tensor], count: Tensor | int) -> None:
+        share = 1 - min(decay, (1 + int(count)) / (10 + int(count)))
+        for averaged, weight in zip(averages, weights, strict=True):
+            if averaged.is_floating_point():
+                averaged.lerp_(weight.to(averaged.dtype), share)
+            else:
+                averaged.copy_(weight)
+
     return AveragedModel(network, multi_avg_fn=average, use_buffers=True)
 
 
