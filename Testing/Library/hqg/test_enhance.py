@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.errors import (
     Cancelled,
     ConfigError,
@@ -20,6 +21,8 @@ from MedEnhanceLib.errors import (
 )
 from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
+from MedEnhanceLib.hqg.bundle import open_enhancer
+from MedEnhanceLib.hqg.infer import encode_guide
 from MedEnhanceLib.nets import slices as slices_module
 from MedEnhanceLib.nets.slices import Plan
 from MedEnhanceLib.progress import Event, Monitor
@@ -122,6 +125,57 @@ def test_a_guide_changes_the_result(head: Volume, config: EnhanceConfig) -> None
 def test_a_guide_of_another_modality_is_refused(head: Volume, config: EnhanceConfig) -> None:
     with pytest.raises(InputError, match="guide is CT"):
         enhance(head, config, guide=replace(head, modality="CT"))
+
+
+def test_a_guide_may_lie_on_another_grid(head: Volume, config: EnhanceConfig) -> None:
+    guide = Volume(
+        head.voxels[:3, ::2, 5:], Geometry((3.0, 1.0, 7.0)), modality="MR", source="guide"
+    )
+    result = enhance(head, config, guide=guide).volume
+    assert result.geometry == head.geometry
+    assert result.shape == head.shape
+
+
+@pytest.mark.parametrize("modality", ["MR", "CT"])
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [(0, "constant"), (7, "constant"), (np.nan, r"NaN or infinite"), (np.inf, r"NaN or infinite")],
+)
+def test_a_guide_that_shows_nothing_is_refused_by_name(
+    modality: str, value: float, says: str, model: str
+) -> None:
+    opened = open_enhancer(read_bundle(Path(model)))
+    voxels = np.full((3, 40, 40), value, np.float32)
+    guide = Volume(voxels, modality=modality, source="flat.nii")
+    with pytest.raises(InputError, match=rf"flat\.nii.*{says}"):
+        encode_guide(guide, opened, modality)
+
+
+def test_a_guide_that_is_a_sequence_is_refused(head: Volume, config: EnhanceConfig) -> None:
+    sequence = replace(head, voxels=np.stack([head.voxels, head.voxels]))
+    with pytest.raises(InputError, match="guide is a sequence"):
+        enhance(head, config, guide=sequence)
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+@pytest.mark.parametrize("uncertainty", [0, 1])
+def test_what_is_no_number_is_counted_and_named(
+    head: Volume, config: EnhanceConfig, value: float, uncertainty: int
+) -> None:
+    voxels = head.voxels.astype(np.float32)
+    voxels[4, 10, 10:13] = value
+    volume = replace(head, voxels=voxels, source="scan.nii")
+    with pytest.raises(InputError, match=r"scan\.nii: 3 voxels are NaN or infinite.*slice 4"):
+        enhance(volume, replace(config, uncertainty=uncertainty))
+
+
+def test_slices_of_2000_pixels_go_through_in_tiles(model: str) -> None:
+    j, i = np.mgrid[0:2000, 0:2000]
+    plane = (500 + 300 * np.sin(j / 40) * np.cos(i / 60)).astype(np.int16)
+    volume = Volume(np.stack([plane, plane]), modality="MR")
+    result = enhance(volume, EnhanceConfig(model=model, device="cpu", tile=512)).volume
+    assert result.shape == volume.shape
+    assert result.dtype == np.int16
 
 
 def test_a_constant_volume_is_refused_by_name(config: EnhanceConfig) -> None:
