@@ -41,6 +41,8 @@ _MARGIN_OF_ONE = 1.5
 _FARTHEST = 1e4
 #: Below this correlation with what lies four pixels away there is nothing but noise.
 _LEAST_STRUCTURE = 0.12
+#: Standard deviations from which on a figure is worth naming.
+_TELLING_SCORE = 3.0
 PREFIX = "range."
 
 
@@ -247,7 +249,7 @@ def judge(features: Features, bank: RangeBank, model: EnhancerModel) -> Verdict:
         doubts.append(
             Doubt(
                 "out-of-range",
-                f"the volume does not look like what {name} learned from ({taught}): "
+                f"the volume does not look like what {name} learned from ({taught}); most of all, "
                 + departure(features, bank),
                 "check modality and model, and compare the result with the input",
                 distance,
@@ -267,15 +269,16 @@ def judge(features: Features, bank: RangeBank, model: EnhancerModel) -> Verdict:
 
 
 def departure(features: Features, bank: RangeBank) -> str:
-    """The figure that departs most, in words."""
+    """The figure that departs most, in words; the cue, which says little, only where none does."""
     scores = bank.scores(features)
-    most = int(np.argmax(np.abs(scores)))
-    if most >= len(bank.names):
+    named = scores[: len(bank.names)]
+    most = int(np.argmax(np.abs(named)))
+    if abs(named[most]) < min(_TELLING_SCORE, float(np.abs(scores).max())):
         what, high, _ = WORDS["cue"]
         return f"{what} {high}"
     what, high, low = WORDS[bank.names[most]]
-    return f"{what} {high if scores[most] > 0 else low}"
+    return f"{what} {high if named[most] > 0 else low}"
 
 
 def _in_words(noise: float, modality: str) -> str:
-    return f"{noise * 1000:.0f} HU" if modality == "CT" else f"{noise:.1%} of the range"
+    return f"{noise * 1000:.0f} HU" if modality == "CT" else f"{noise * 100:.1f} % of the range"
