@@ -246,14 +246,16 @@ def noise_level(slabs: Tensor, reach: int = 1) -> Tensor:
     gives its σ; other noise a value that belongs to it.
     """
     with torch.autocast(slabs.device.type, enabled=False):
-        values = slabs.float()
+        # As it is: of pixels that are equal, as in air, the root has no finite gradient.
+        values = slabs.detach().float()
         corners = [values[..., j::2, i::2] for j in (0, 1) for i in (0, 1)]
         root = (corners[0] - corners[1] - corners[2] + corners[3]).abs().mul(0.5).sqrt()
         cell = min(_NOISE_CELL, *root.shape[-2:])
         grid = F.avg_pool2d(root, cell, ceil_mode=True, count_include_pad=False)
-        grid = neighbours(grid, reach).mean(dim=2)
-        level = _ROOT_TO_SIGMA * at_pixels(grid, root, cell).square()
-    return level.expand_as(root)
+        # Each slice by itself, as how many there are shows in the last bits of an interpolation.
+        grid = neighbours(grid, reach).mean(dim=2).flatten(0, 1)[:, None]
+        level = _ROOT_TO_SIGMA * at_pixels(grid, root.flatten(0, 1)[:, None], cell).square()
+    return level.unflatten(0, root.shape[:2]).squeeze(2).expand_as(root)
 
 
 def make_discriminator() -> nn.Module:

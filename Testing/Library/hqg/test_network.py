@@ -163,3 +163,11 @@ def _shaken(network: torch.nn.Module) -> torch.nn.Module:
         for parameter in network.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
     return network.eval()
+
+
+def test_gradients_through_air_are_finite() -> None:
+    slabs = torch.zeros(1, 2, 32, 32, requires_grad=True)
+    enhancer = Enhancer(NetworkConfig(widths=(8, 8, 12, 16), window=32))
+    enhancer.encode(slabs)[-1].sum().backward()
+    assert slabs.grad is not None
+    assert torch.isfinite(slabs.grad).all()
