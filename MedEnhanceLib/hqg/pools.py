@@ -68,9 +68,10 @@ class Pools:
         high: Sequence[PoolVolume],
         low: Sequence[PoolVolume],
         held_out: Sequence[PoolVolume] = (),
+        held_out_files: Sequence[Path] = (),
     ) -> None:
         self._config = config
-        self.held_out = tuple(held_out)
+        self.held_out, self.held_out_files = tuple(held_out), tuple(held_out_files)
         self._high, self._low = tuple(high), tuple(low)
         kinds = config.degradations
         self._kinds = tuple(kinds)
@@ -94,7 +95,8 @@ class Pools:
             is_high = index < len(high)
             use = "low" if not is_high else "learn" if index < learned_from else "hold out"
             volumes[use].extend(_prepare(path, config, rng, clean=is_high))
-        return cls(config, volumes["learn"], volumes["low"], volumes["hold out"])
+        held_out = volumes["hold out"], high[learned_from:]
+        return cls(config, volumes["learn"], volumes["low"], *held_out)
 
     @property
     def high(self) -> tuple[PoolVolume, ...]:

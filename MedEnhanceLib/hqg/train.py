@@ -26,6 +26,7 @@ from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.pools import Pools
 from MedEnhanceLib.hqg.range_fit import measure_range
 from MedEnhanceLib.hqg.trainer import RETRY, DivergenceError, Trainer
+from MedEnhanceLib.hqg.uncertainty import calibrate_on_held_out
 from MedEnhanceLib.hqg.validation import Validated, Validation
 from MedEnhanceLib.nets.journal import Journal
 from MedEnhanceLib.nets.processes import join_processes
@@ -169,6 +170,9 @@ class _Run:
         seconds = self.trainer.seconds
         export_enhancer(
             self.folder, self.config, enhancer, guide, bank, seconds, inputs, limits=limits
+        )
+        calibrate_on_held_out(
+            self.folder, self.trainer.pools.held_out_files, self.trainer.device, telling
         )
 
     def _bank_patches(self) -> Tensor:

@@ -9,7 +9,7 @@ What it is of: errors by noise and blur, the bias of the estimate included. Shad
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from MedEnhanceLib.hqg.calibration import fit_calibration
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.findings import Findings
 from MedEnhanceLib.hqg.predict import predict_slices
+from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.intensity import Scaling, scaling_for
 from MedEnhanceLib.nets.slices import Plan, SliceStacks
 from MedEnhanceLib.progress import Monitor
@@ -39,8 +40,10 @@ _FLIPS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
 #: Above this there is tissue, on the network's scale: air is not what anybody asks about.
 _TISSUE = {"MR": 0.1, "CT": -0.3}
 _SAMPLES = 8
-_SLICES = 24
+_SLICES = 16
 _VOXELS_PER_PAIR = 100_000
+#: Held-out volumes that a training calibrates on: each takes dozens of runs over some slices.
+_MOST_HELD_OUT = 3
 
 #: A degraded volume and what it was before, on one grid.
 Pair = tuple[Volume, Volume]
@@ -178,6 +181,32 @@ def calibrate(
     kinds = {"error": raw_deviation(error, None), "samples": raw_deviation(error, spread)}
     calibration = fit_calibration(kinds, miss, fitted_on=fitted_on, samples=samples)
     return record_calibration(folder, calibration)
+
+
+def calibrate_on_held_out(
+    folder: Path, files: Sequence[Path], device: str, monitor: Monitor
+) -> None:
+    """Calibrate a bundle that was just trained on what its training held out, if anything.
+
+    files: volumes of its modality, of which the first few are taken. A training does not fail
+    because of it: what cannot be calibrated with is warned of, and the bundle says so.
+    """
+    if not files:
+        return
+    bundle = read_bundle(folder)
+    chosen = files[:_MOST_HELD_OUT]
+    names = ", ".join(f"{path.parent.name}/{path.name}" for path in chosen)
+    volumes = (load(path, modality=bundle.modality) for path in chosen)
+    try:
+        calibrate(
+            folder,
+            damaged_pairs(volumes),
+            fitted_on=f"what the training held out ({names}), damaged",
+            device=device,
+            monitor=monitor,
+        )
+    except InputError as cause:
+        monitor.warn(f"the uncertainty could not be calibrated: {cause}")
 
 
 def damaged_pairs(volumes: Iterable[Volume], *, slices: int = _SLICES) -> Iterator[Pair]:

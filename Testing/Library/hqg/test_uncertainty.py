@@ -16,6 +16,8 @@ from MedEnhanceLib.errors import InputError, ModelError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance, uncertainty
 from MedEnhanceLib.hqg.bundle import open_enhancer
 from MedEnhanceLib.hqg.calibration import Calibration, Curve, fit_calibration
+from MedEnhanceLib.hqg.config import TrainConfig
+from MedEnhanceLib.hqg.train import train
 from MedEnhanceLib.hqg.uncertainty import (
     calibrate,
     central_slices,
@@ -234,3 +236,17 @@ def test_the_middle_of_a_volume_keeps_its_place() -> None:
 def test_nothing_to_calibrate_with_is_refused(calibrated: Path) -> None:
     with pytest.raises(InputError, match="nothing to calibrate"):
         calibrate(calibrated, [], fitted_on="")
+
+
+def test_a_training_calibrates_on_what_it_held_out(
+    training_data: Path, smoke: TrainConfig, tmp_path: Path
+) -> None:
+    folder = train(replace(smoke, held_out=1, steps=2), training_data, tmp_path)
+    calibration = open_enhancer(read_bundle(folder)).calibration
+    assert calibration.is_fitted
+    assert "hq/1.nii.gz" in calibration.fitted_on
+    assert set(calibration.curves) == {"error", "samples"}
+
+
+def test_a_training_without_held_out_volumes_is_not_calibrated(tiny_model: Path) -> None:
+    assert not open_enhancer(read_bundle(tiny_model)).calibration.is_fitted

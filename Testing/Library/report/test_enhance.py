@@ -77,6 +77,23 @@ def test_report_shows_uncertainty_and_segmentation_where_there_are_any(
     assert "uncertainty.png" in [path.name for path in written]
     assert "12,345" in html
     assert "6.79" in html
+    assert "it is not calibrated, so dark is no proof" in html
+
+
+def test_report_tells_what_the_uncertainty_was_calibrated_on(
+    tmp_path: Path, head: Volume, enhanced: Volume, manifest: dict[str, Any]
+) -> None:
+    facts = {"samples": 8, "calibration": {"fitted_on": "held-out <heads>", "sha256": "ab"}}
+    written = enhancement_report(
+        tmp_path,
+        volume=head,
+        enhanced=enhanced,
+        manifest=manifest | {"results": {"uncertainty": facts}},
+        uncertainty=head.with_voxels(np.full(head.shape, 2.5, np.float32)),
+    )
+    html = written[0].read_text(encoding="utf-8")
+    assert "calibrated on held-out &lt;heads&gt;" in html
+    assert "not calibrated" not in html
 
 
 def test_report_escapes_the_name_of_its_volume(
