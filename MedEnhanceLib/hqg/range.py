@@ -37,6 +37,8 @@ _SHRINKAGE = 0.1
 _LEAST_SPREAD = 0.05
 #: Where one volume makes the bank, none can be left out: the limit is this much beyond its samples.
 _MARGIN_OF_ONE = 1.5
+#: Scans of one kind differ by this much in noise; one that is no noisier is still clean.
+_MARGIN_OF_CLEAN = 1.25
 #: Tensors are stored in half precision; whitened figures beyond this would only overflow.
 _FARTHEST = 1e4
 #: Below this correlation with what lies four pixels away there is nothing but noise.
@@ -183,9 +185,10 @@ def _stored(values: Array) -> Array:
 
 
 def _clean_limits(samples: Sequence[Sample]) -> tuple[float, float]:
-    """The noise of the noisiest high-quality volume, and halfway from their sharpness to blur.
+    """Noise up to which and sharpness from which on a volume is clean; without samples none is.
 
-    Of each volume the median over its clean samples counts. Without clean samples nothing is.
+    Noise: of the high-quality volume in the middle, as scanned (its coarser copies have less), and
+    a little more. Sharpness: halfway to blurred samples, or that of the softest volume.
     """
     clean = {
         group: [s.features for s in samples if (s.group, s.kind) == (group, "clean")]
@@ -193,7 +196,8 @@ def _clean_limits(samples: Sequence[Sample]) -> tuple[float, float]:
     }
     if not clean:
         return 0.0, 0.0
-    noise = max(float(np.median([one.noise for one in each])) for each in clean.values())
+    as_scanned = [np.quantile([one.noise for one in each], 0.9) for each in clean.values()]
+    noise = float(np.median(as_scanned)) * _MARGIN_OF_CLEAN
     sharp = [float(np.median([one.sharpness for one in each])) for each in clean.values()]
     blurred = [s.features.sharpness for s in samples if s.kind == "blur"]
     if not blurred:
@@ -244,28 +248,25 @@ def judge(features: Features, bank: RangeBank, model: EnhancerModel) -> Verdict:
             distance,
         )
         return Verdict(distance, noise, (doubt,))
-    doubts = []
     if distance > 1:
-        doubts.append(
-            Doubt(
-                "out-of-range",
-                f"the volume does not look like what {name} learned from ({taught}); most of all, "
-                + departure(features, bank),
-                "check modality and model, and compare the result with the input",
-                distance,
-            )
+        doubt = Doubt(
+            "out-of-range",
+            f"the volume does not look like what {name} learned from ({taught}); most of all, "
+            + departure(features, bank),
+            "check modality and model, and compare the result with the input",
+            distance,
         )
+        return Verdict(distance, noise, (doubt,))
     if bank.is_clean(features):
-        doubts.append(
-            Doubt(
-                "already-clean",
-                f"noise is {_in_words(noise, model.bundle.modality)}, no more than in the clean "
-                f"volumes that {name} learned from",
-                "there is little to gain, and the result may only be smoother",
-                distance,
-            )
+        doubt = Doubt(
+            "already-clean",
+            f"noise is {_in_words(noise, model.bundle.modality)}, as in the clean volumes that "
+            f"{name} learned from",
+            "there is little to gain, and the result may only be smoother",
+            distance,
         )
-    return Verdict(distance, noise, tuple(doubts))
+        return Verdict(distance, noise, (doubt,))
+    return Verdict(distance, noise)
 
 
 def departure(features: Features, bank: RangeBank) -> str:

@@ -34,7 +34,7 @@ Floats = npt.NDArray[np.float32]
 #: Drawn from all volumes together; a training of fewer steps gets fewer.
 _SAMPLES, _LEAST_SAMPLES = 320, 24
 #: Shares of samples that are clean, and that are real low quality where there is any.
-_CLEAN_SHARE, _LOW_SHARE = 0.15, 0.3
+_CLEAN_SHARE, _LOW_SHARE = 0.2, 0.3
 #: Share of a slice's side that a crop keeps, and its largest side in pixels.
 _LEAST_CROP, _LARGEST = 0.6, 320
 _SMALLEST = 48
