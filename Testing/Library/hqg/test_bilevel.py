@@ -136,6 +136,15 @@ def test_an_upper_step_changes_the_enhancer_only(second_order: bool) -> None:
     assert all(gradient is not None and gradient.any() for gradient in gradients)
 
 
+def test_no_gradient_reaches_the_head_from_the_loss_that_teaches() -> None:
+    training = Training()
+    training.lower()
+    noisy, _, labels = training.data()
+    training.task.task_loss(training.enhancer(noisy), labels).backward()
+    assert all(parameter.grad is None for parameter in training.head.parameters())
+    assert all(parameter.grad is not None for parameter in training.enhancer.parameters())
+
+
 def test_a_closed_gate_leaves_the_gradients_of_enhancement_bit_for_bit() -> None:
     closed, joint = Training(mode="off"), Training(mode="joint")
     for training, equal in ((closed, True), (joint, False)):
