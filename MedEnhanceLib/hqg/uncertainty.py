@@ -117,10 +117,11 @@ def raw_estimate(
     samples: int = _SAMPLES,
     device: str = "cpu",
     flips: bool = True,
+    cue: Tensor | None = None,
 ) -> RawEstimate:
     """Image, expected error and spread of a volume, before any calibration.
 
-    samples: 0 leaves the spread at 0.
+    samples: 0 leaves the spread at 0. cue: [1, cue_size]; None takes the mean of the bank.
     """
     defaults = EnhanceConfig()
     plan = Plan.make(device, batch=None, tile=defaults.tile, overlap=defaults.overlap)
@@ -128,7 +129,7 @@ def raw_estimate(
     stacks = SliceStacks(volume.voxels, scaling, model.config.context)
     image, error = (np.empty(volume.shape, np.float32) for _ in range(2))
     share = 1 / (1 + samples)
-    cue = model.bank.mean[None]
+    cue = model.bank.mean[None] if cue is None else cue
     with torch.inference_mode():
         for where, scaled, expected in predict_slices(
             model, stacks, cue, plan, monitor.part(0, share), findings=findings, wants_error=True
