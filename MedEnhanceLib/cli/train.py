@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
+from pathlib import Path
+from typing import Any
 
 from MedEnhanceLib.cli.parser import Subparsers, add_job_options, new_command, read_config
 from MedEnhanceLib.cli.words import wrote
+from MedEnhanceLib.errors import ConfigError
 
 METHODS = ("hqg", "head")
-PRESETS = ("smoke", "cpu", "full")
+PRESETS = ("smoke", "cpu", "full", "published")
+#: Options that are fields of the configuration as they are.
+_FIELDS = ("modality", "anatomy", "name", "seed", "steps", "device")
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -17,29 +24,65 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "train",
         summary="train an enhancer or a segmentation head",
-        description="Train a model on a folder of volumes. A training that was stopped goes on\n"
-        "from its checkpoint when it is started again with the same OUT.",
-        example="medenhance train hqg --preset cpu --data volumes/ --out runs/mine",
+        description="Train a model on volumes of your own: an enhancer on a folder of good images\n"
+        "and, where there are some, a folder of bad ones, which need not belong together.\n"
+        "A training that was stopped goes on from its checkpoint when it is started\n"
+        "again with the same OUT. How to: docs/training.md.",
+        example="medenhance train hqg --hq good/ --lq bad/ --modality MR --out runs/mine",
     )
     parser.add_argument("method", choices=METHODS, help="hqg: an enhancer; head: segmentation")
+    parser.add_argument("--out", required=True, metavar="DIR", help="checkpoint and model go here")
+    parser.add_argument("--hq", metavar="DIR", help="good images: files, or a folder of DICOM each")
+    parser.add_argument("--lq", metavar="DIR", help="bad images, of other people (optional)")
+    parser.add_argument("--modality", choices=("MR", "CT"), help="what the images are")
+    parser.add_argument("--anatomy", metavar="A", help="what of the body they show; users are told")
+    parser.add_argument("--name", metavar="N", help="of the model (default: that of OUT)")
     parser.add_argument(
         "--preset",
         choices=PRESETS,
-        help="smoke: seconds, for tests; cpu: within an hour on two cores; full: one GPU"
-        " (default: what --config says, else cpu)",
+        help="smoke: seconds, for tests; cpu: within an hour on two cores; full: hours on one GPU;"
+        " published: the publication's losses alone (default: what --config says, else cpu)",
     )
+    parser.add_argument("--steps", type=int, metavar="N", help="how many, instead of the preset's")
+    parser.add_argument("--seed", type=int, metavar="N", help="of everything that is drawn")
+    parser.add_argument("--device", metavar="D", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--config", metavar="FILE", help="options as JSON, on top of the preset")
-    parser.add_argument("--data", required=True, metavar="DIR", help="the folder of volumes")
-    parser.add_argument("--out", required=True, metavar="DIR", help="checkpoint and model go here")
+    parser.add_argument(
+        "--data", metavar="DIR", help="the folder that patterns in --config are relative to"
+    )
     add_job_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the job and tell where the model is."""
+    """Run the job and tell where the model is; of several processes, the first one tells."""
     config = read_config(args.config) if args.config else {}
-    if args.preset:
-        config["preset"] = args.preset
-    params = {"method": args.method, "config": config, "data": args.data, "out": args.out}
+    data = args.data
+    if args.hq:
+        data, config = _with_cohort(args, config)
+    elif args.lq or data is None:
+        raise ConfigError(
+            "there is nothing to learn from", "Name good images (--hq DIR), or --data and --config."
+        )
+    given = {name: getattr(args, name) for name in (*_FIELDS, "preset")}
+    config |= {name: value for name, value in given.items() if value is not None}
+    params = {"method": args.method, "config": config, "data": str(data), "out": args.out}
+    is_first = os.environ.get("RANK", "0") == "0"
+    if not is_first:
+        args.console.show_progress = False
     fields = args.console.run("train", params, isolated=args.isolated)
-    return int(args.console.done(fields, "\n".join(wrote(fields))))
+    return int(args.console.done(fields, "\n".join(wrote(fields)))) if is_first else 0
+
+
+def _with_cohort(args: argparse.Namespace, config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """The folder of both pools, and the configuration with them; what it says itself stays."""
+    if args.data or args.method != "hqg":
+        raise ConfigError("--hq is for enhancers, and instead of --data", "Leave one of them out.")
+    if not (args.modality or config.get("modality")):
+        raise ConfigError("the modality is not stated", "Add --modality MR or --modality CT.")
+    from MedEnhanceLib.jobs.training import cohort
+
+    data, fields = cohort(Path(args.hq), Path(args.lq) if args.lq else None)
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(args.out).resolve().name).strip("-") or "own"
+    pools = {pool: fields[pool] for pool in ("high_quality", "low_quality")}
+    return data, {"name": name} | fields | config | pools

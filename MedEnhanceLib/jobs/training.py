@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,16 +10,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from MedEnhanceLib.dependencies import require
-from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.io.files import READABLE, ending_of
 from MedEnhanceLib.jobs.result import Result
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume
 
 if TYPE_CHECKING:
     from MedEnhanceLib.gradprom import TrainHeadConfig
+    from MedEnhanceLib.gradprom.task import SegmentationTask
     from MedEnhanceLib.hqg import TrainConfig
+    from MedEnhanceLib.hqg.bilevel import BilevelTask
+    from MedEnhanceLib.hqg.labelled import LabelledPools
 
 METHODS = ("hqg", "head")
+#: From so many high-quality volumes on, `cohort` keeps one to validate on.
+_ENOUGH_TO_HOLD_OUT = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +33,7 @@ class TrainParams:
     """method: "hqg" (an enhancer) or "head" (a segmentation head).
 
     config: fields of the method's configuration (hqg.TrainConfig, gradprom.TrainHeadConfig);
-    `preset` (smoke, cpu, full) names the rest. data: a folder of volumes.
+    `preset` (smoke, cpu, full, published) names the rest. data: a folder of volumes.
     out: a folder for checkpoint and model; a training goes on from what is there.
     """
 
@@ -43,10 +50,60 @@ def run_train(params: TrainParams, monitor: Monitor) -> Result:
     """Train, or go on with a training; the model's folder."""
     began = time.monotonic()
     config = training_config(params.method, params.config)
-    folder = train_method(params.method, config, Path(params.data), Path(params.out), monitor)
-    return Result(
-        {"outputs": {"model": str(folder)}, "seconds": round(time.monotonic() - began, 3)}
-    )
+    out = Path(params.out)
+    folder = train_method(params.method, config, Path(params.data), out, monitor)
+    page = out / "report" / "index.html"
+    outputs = {"model": str(folder)} | ({"report": str(page)} if page.exists() else {})
+    return Result({"outputs": outputs, "seconds": round(time.monotonic() - began, 3)})
+
+
+def cohort(high: Path, low: Path | None) -> tuple[Path, dict[str, Any]]:
+    """The data folder and the configuration's fields for volumes of one's own.
+
+    high, low: folders of volumes of high and of low quality, files or a folder of DICOM each, or
+    one folder of DICOM. Patterns name kinds of files, not files: a bundle tells them to whoever
+    gets it. Raises InputError for what is no such folder.
+    """
+    folders = [folder.resolve() for folder in (high, low) if folder is not None]
+    data = Path(os.path.commonpath([folder.parent for folder in folders]))
+    found = [_patterns(folder, data) for folder in folders]
+    counts = [sum(len(list(data.glob(pattern))) for pattern in patterns) for patterns in found]
+    of_low = f", {counts[1]} of low quality" if low is not None else ""
+    return data, {
+        "high_quality": found[0],
+        "low_quality": found[1] if low is not None else [],
+        "held_out": int(counts[0] >= _ENOUGH_TO_HOLD_OUT),
+        "data": [
+            {
+                "name": "a cohort of its user's own",
+                "subjects": f"{counts[0]} volumes of high quality{of_low}",
+                "licence": "not stated",
+                "source": "not stated",
+            }
+        ],
+    }
+
+
+def _patterns(folder: Path, data: Path) -> list[str]:
+    """Patterns relative to `data` of the volumes in a folder, or below it."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder", "Name a folder of volumes.")
+    root = _literal(folder.relative_to(data))
+    shown = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    if not shown:
+        raise InputError(f"{folder} is empty", "Put volumes there.")
+    for below in ("", "**/"):
+        endings = {ending_of(path) for path in folder.glob(f"{below}*") if path.is_file()}
+        named = sorted(endings.intersection(READABLE))
+        if named:
+            return [f"{root}/{below}*{ending}" for ending in named]
+    # DICOM has any ending: the folder itself is a series, or each folder in it is one.
+    return [f"{root}/*/"] if any(entry.is_dir() for entry in shown) else [root]
+
+
+def _literal(path: Path) -> str:
+    """As a pattern that matches this path alone."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in path.as_posix())
 
 
 def check_method(method: str) -> None:
@@ -70,7 +127,10 @@ def training_config(
         raise ConfigError(
             f"config is {fields!r}", f"Give a preset's name, an object, or a {cls.__name__}."
         )
-    return cls.from_json(dict(fields))
+    config = cls.from_json(dict(fields))
+    if isinstance(config, TrainConfig) and config.task is not None:
+        TrainHeadConfig.from_json(config.task.head)  # what is wrong in it is told before all else
+    return config
 
 
 def train_method(
@@ -83,13 +143,56 @@ def train_method(
     """Train with a configuration of `training_config`; the bundle's folder."""
     require("torch", purpose="Training")
     if method == "hqg":
-        from MedEnhanceLib.hqg.train import train
-
-        return train(cast("TrainConfig", config), data, out, monitor)
+        return _train_enhancer(cast("TrainConfig", config), data, out, monitor)
     from MedEnhanceLib.gradprom.train import train as train_head
 
     head = cast("TrainHeadConfig", config)
     return train_head(head, data, out, monitor, enhance=_enhancer_of(head))
+
+
+def _train_enhancer(config: TrainConfig, data: Path, out: Path, monitor: Monitor) -> Path:
+    """Train an enhancer; with a task, its head becomes a bundle beside the enhancer's."""
+    from MedEnhanceLib.hqg.train import train
+
+    if config.task is None:
+        return train(config, data, out, monitor)
+    began = time.monotonic()
+    learners: list[SegmentationTask] = []
+
+    def make(device: str, monitor: Monitor) -> tuple[BilevelTask, LabelledPools]:
+        task, labelled, learner = _task_of(config, data, device, monitor)
+        learners.append(learner)
+        return task, labelled
+
+    folder = train(config, data, out, monitor, make_task=make)
+    learner = learners[-1]
+    learner.export(out / learner.config.name, time.monotonic() - began)
+    return folder
+
+
+def _task_of(
+    config: TrainConfig, data: Path, device: str, monitor: Monitor
+) -> tuple[BilevelTask, LabelledPools, SegmentationTask]:
+    """Head, gate and labelled data of a task; a method does not import another."""
+    from MedEnhanceLib.gradprom import GradientGate, TrainHeadConfig
+    from MedEnhanceLib.gradprom.task import SegmentationTask, make_optimiser, read_subjects
+    from MedEnhanceLib.hqg.bilevel import BilevelTask
+    from MedEnhanceLib.hqg.labelled import LabelledPools
+
+    chosen = config.task
+    assert chosen is not None
+    head = TrainHeadConfig.from_json(chosen.head)
+    learner = SegmentationTask(head, device)
+    gate = GradientGate(chosen.gate, ema=chosen.gate_ema, scope=chosen.gate_scope)
+    task = BilevelTask(
+        learner,
+        gate,
+        make_optimiser(learner),
+        weight=chosen.weight,
+        second_order=chosen.second_order,
+    )
+    subjects = read_subjects(head, data, monitor)
+    return task, LabelledPools.make(config, chosen, subjects, monitor), learner
 
 
 def _enhancer_of(config: TrainHeadConfig) -> Callable[[Volume], Volume] | None:
