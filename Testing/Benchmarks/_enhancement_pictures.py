@@ -1,79 +1,141 @@
-"""Comparison sheets of enhancement, on volumes whose licence lets them be shown here."""
+"""The best, the median and the worst case, on volumes whose licence lets them be shown here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _enhancement_cache import run_kept
+from _enhancement_catalogue import Arm, find_arms
+from _enhancement_data import (
+    CASES,
+    CT_RANGE_HU,
+    ELECTRONIC_PHOTONS,
+    TEMPLATE,
+    Case,
+    Floats,
+    Subject,
+    subject,
+    without_body,
+)
+from _enhancement_peers import without_shading
 
 from MedEnhanceLib import metrics
-from MedEnhanceLib.degrade import Degradation, LowDose, Rician, robust_max, standard_composite
+from MedEnhanceLib.degrade import LowDose
 from MedEnhanceLib.io import load
-from MedEnhanceLib.volume import Volume
 
-Arms = Mapping[str, Callable[[Volume], Volume]]
+_SHOWN = ("input", "NLM", "BM4D", "ours")
+_CT_PHOTONS = (2e3, 5e3, 2e4)
 
 
-def draw_pictures(folder: Path, arms: Mapping[str, Arms], sample: Volume) -> list[tuple[str, str]]:
-    """One sheet for each of three degradations; returns file names with captions.
+@dataclass(frozen=True, eq=False)
+class _View:
+    """One slice: its damage, what each arm made of it, and our gain over NLM in dB."""
 
-    sample: the MR that ships, or a slab of it. CT: the test file CT_small.dcm of pydicom.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    middle = sample.shape[0] // 2
-    sheets = [
-        ("enhancement-rician.png", "Rician 10 %", Rician(0.1, 0), sample, middle),
-        ("enhancement-composite.png", "composite", standard_composite(0), sample, middle),
-        ("enhancement-lowdose.png", "low dose, 2e3 photons", LowDose(2e3, 5, 0), small_ct(), 0),
-    ]
+    title: str
+    reference: Floats
+    panels: Mapping[str, Floats]
+    span: float
+    gain: float
+
+
+def draw_pictures(options: argparse.Namespace) -> list[tuple[str, str]]:
+    """File names with captions: three slices of the template, three of pydicom's CT_small.dcm."""
     found = []
-    for name, title, degradation, volume, index in sheets:
-        chosen = {
-            arm: run
-            for arm, run in arms[volume.modality].items()
-            if title == "composite" or "N4" not in arm
-        }
-        _sheet(folder / name, volume, degradation, chosen, index)
-        source = (
-            "central slices of the sample template"
-            if volume.modality == "MR"
-            else "pydicom's CT_small.dcm"
-        )
-        found.append((name, f"{title} on {source}: result above, its error below."))
+    for modality in ("MR", "CT"):
+        arms = {arm.name: arm for arm in find_arms(modality, options)[0]}
+        if options.modality not in (None, modality) or not {"NLM", "ours"} <= arms.keys():
+            continue
+        views = _template_views(arms, options) if modality == "MR" else _small_ct_views(arms)
+        views.sort(key=lambda view: view.gain)
+        places = {"best": -1, "median": len(views) // 2, "worst": 0}
+        for word, place in places.items():
+            name = f"enhancement-{modality.lower()}-{word}.png"
+            _sheet(options.out / name, views[place], modality)
+            found.append((name, _caption(word, views[place], len(views), modality)))
     return found
 
 
-def small_ct() -> Volume:
-    """A CT slice of 128 × 128 that comes with pydicom (MIT licence)."""
+def _caption(word: str, view: _View, count: int, modality: str) -> str:
+    source = "slices of the sample template" if modality == "MR" else "pydicom's CT_small.dcm"
+    return (
+        f"{modality}, the {word} of {count} cases on {source} by gain over NLM "
+        f"({view.gain:+.1f} dB): {view.title}; result above, its error below."
+    )
+
+
+def _template_views(arms: dict[str, Arm], options: argparse.Namespace) -> list[_View]:
+    known = subject(TEMPLATE, options.data, options.slices)
+    views = []
+    for case in CASES["MR"]:
+        if case.family:
+            results = _results(known, case, arms)
+            for index in range(0, known.volume.shape[0], 2):
+                title = f"{case.name}, slice {index}"
+                views.append(_view(title, known, {n: r[index] for n, r in results.items()}, index))
+    return views
+
+
+def _small_ct_views(arms: dict[str, Arm]) -> list[_View]:
+    """CT_small.dcm comes with pydicom (MIT licence) and is a single slice."""
     from pydicom.data import get_testdata_file
 
-    return load(Path(str(get_testdata_file("CT_small.dcm", download=False))), modality="CT")
+    path = Path(str(get_testdata_file("CT_small.dcm", download=False)))
+    known = without_body(path.name, load(path, modality="CT"), CT_RANGE_HU)
+    views = []
+    for photons in _CT_PHOTONS:
+        for seed in range(3):
+            low = LowDose(photons, ELECTRONIC_PHOTONS, seed)
+            case = Case("low dose", lambda volume, _, low=low: low.apply(volume))
+            results = {name: r[0] for name, r in _results(known, case, arms).items()}
+            views.append(_view(f"{photons:.0e} photons, seed {seed}", known, results, 0))
+    return views
 
 
-def _sheet(path: Path, volume: Volume, degradation: Degradation, arms: Arms, index: int) -> None:
+def _results(known: Subject, case: Case, arms: dict[str, Arm]) -> dict[str, Floats]:
+    degraded = case.damage(known.volume, 0)
+    results = {}
+    for name in _SHOWN:
+        wanted = "ours + N4" if name == "ours" and case.shaded else name
+        if wanted in arms:
+            arm = arms[wanted]
+            result, _ = run_kept(arm.run, arm.settings, degraded, keep=arm.keep)
+            if case.shaded and arm.corrected and name != "input":
+                result = without_shading(known.volume.with_voxels(result)).voxels
+                wanted += " + N4"
+            results[wanted] = result
+    return results
+
+
+def _view(title: str, known: Subject, panels: dict[str, Floats], index: int) -> _View:
+    reference = known.volume.voxels[index].astype(np.float32)
+    psnr = {name: metrics.psnr(reference, image, known.span) for name, image in panels.items()}
+    ours, nlm = (next(psnr[n] for n in psnr if n.startswith(word)) for word in ("ours", "NLM"))
+    return _View(title, reference, panels, known.span, ours - nlm)
+
+
+def _sheet(path: Path, view: _View, modality: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    is_ct = volume.modality == "CT"
-    low, high = (-200.0, 300.0) if is_ct else (0.0, robust_max(volume.voxels))
-    span = 2000.0 if is_ct else high
-    clean = volume.voxels.astype(np.float32)
-    degraded = degradation.apply(volume)
-    panels: dict[str, Any] = {"reference": clean}
-    panels |= {arm: run(degraded).voxels for arm, run in arms.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    low, high = (-200.0, 300.0) if modality == "CT" else (0.0, view.span)
+    panels: dict[str, Any] = {"reference": view.reference, **view.panels}
     figure = Figure(figsize=(2.4 * len(panels), 5.4), layout="constrained")
     axes = figure.subplots(2, len(panels))
-    for column, (name, voxels) in enumerate(panels.items()):
+    for column, (name, plane) in enumerate(panels.items()):
         title = name
         if name != "reference":
-            figures = metrics.psnr(clean, voxels, span), metrics.ssim(clean, voxels, span)
-            title += f"\n{figures[0]:.1f} dB, {figures[1]:.3f}"
-        axes[0, column].imshow(voxels[index][::-1], cmap="gray", vmin=low, vmax=high)
+            psnr = metrics.psnr(view.reference, plane, view.span)
+            title += f"\n{psnr:.1f} dB, {metrics.ssim(view.reference, plane, view.span):.3f}"
+        axes[0, column].imshow(plane[::-1], cmap="gray", vmin=low, vmax=high)
         axes[0, column].set_title(title, fontsize=9)
-        error = (voxels[index] - clean[index])[::-1]
         quarter = (high - low) / 4
+        error = (plane - view.reference)[::-1]
         axes[1, column].imshow(error, cmap="RdBu_r", vmin=-quarter, vmax=quarter)
     for axis in axes.flat:
         axis.set_axis_off()

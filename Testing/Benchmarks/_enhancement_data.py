@@ -1,0 +1,270 @@
+"""What enhancement is measured on: held-out subjects and the damage that is done to them.
+
+Slabs are cropped to the body, because BM4D takes minutes per million voxels and air tells nothing.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from _common import REPOSITORY
+
+from MedEnhanceLib.degrade import (
+    Blur,
+    LowDose,
+    Rician,
+    gaussian_blur,
+    rician_noise,
+    robust_max,
+    standard_composite,
+)
+from MedEnhanceLib.io import load
+from MedEnhanceLib.resources import resource_folder
+from MedEnhanceLib.volume import Volume
+
+Floats = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+#: The span that PSNR and SSIM refer to in CT: −1000 to 1000 HU.
+CT_RANGE_HU = 2000.0
+ELECTRONIC_PHOTONS = 5.0
+TEMPLATE = "sample template"
+MR_SUBJECTS = ("mr/open_ms/C19/T1.nii.gz",)
+CT_SUBJECTS = tuple(f"ct/sts/{name}/CT.nii.gz" for name in ("STS_013", "STS_025", "STS_037"))
+#: Real scans of poor quality, without any reference.
+REAL_SCANS = ("mr/open_ms/L09/study2_FLAIR.nii.gz", "mr/open_ms/L20/study2_T1W.nii.gz")
+RECIPES = {"MR": "mr-brain.json", "CT": "ct-lowdose.json"}
+#: A volume without damage: what does an arm do to what needs nothing?
+CLEAN = "undamaged"
+_MARGIN = 8
+_REAL_SLICES = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A reference slab, the regions it is measured in and the span that figures refer to.
+
+    lesion: real ones. labels: tissue that belongs to the template.
+    """
+
+    name: str
+    volume: Volume
+    span: float
+    regions: dict[str, Mask]
+    lesion: Mask | None = None
+    labels: npt.NDArray[np.uint8] | None = None
+
+    @property
+    def modality(self) -> str:
+        return self.volume.modality
+
+    @property
+    def inside(self) -> Mask:
+        return self.regions["foreground"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kind of damage.
+
+    damage: (volume, seed) → damaged volume. family: whether models trained on its kind.
+    planted: lesions are planted and looked for here. shaded: N4 has something to do.
+    key: one of the few that ablations are measured on.
+    """
+
+    name: str
+    damage: Callable[[Volume, int], Volume]
+    family: bool = True
+    planted: bool = False
+    shaded: bool = False
+    key: bool = False
+
+
+def _by(kind: Callable[[int], Any]) -> Callable[[Volume, int], Volume]:
+    return lambda volume, seed: kind(seed).apply(volume)
+
+
+def motion(volume: Volume, seed: int) -> Volume:
+    """The head moves three times while the lines of k-space come in, slice by slice; Rician 3 %.
+
+    Lines of one pose share a shift (σ 1.5 pixels); the centre of k-space is where it should be.
+    """
+    rng = np.random.default_rng(seed)
+    slices, rows, columns = volume.shape
+    ky, kx = np.fft.fftfreq(rows)[:, None], np.fft.fftfreq(columns)[None]
+    moved = np.empty(volume.shape, np.float32)
+    for index in range(slices):
+        pose = np.searchsorted(np.sort(rng.uniform(-0.5, 0.5, 3)), ky[:, 0])
+        shift = rng.normal(0, 1.5, (4, 2))[pose]
+        shift -= shift[0]
+        phase = np.exp(-2j * np.pi * (ky * shift[:, :1] + kx * shift[:, 1:]))
+        moved[index] = np.abs(np.fft.ifft2(np.fft.fft2(volume.voxels[index]) * phase))
+    return volume.with_voxels(_with_noise(moved, volume, rng))
+
+
+def undersampling(volume: Volume, seed: int) -> Volume:
+    """Of the lines of k-space the central 16 % and half of the others, zero-filled; Rician 3 %."""
+    rng = np.random.default_rng(seed)
+    ky = np.abs(np.fft.fftfreq(volume.shape[-2]))
+    kept = (ky < 0.08) | (rng.random(ky.size) < 0.5)
+    spectrum = np.fft.fft2(volume.voxels.astype(np.float32)) * kept[:, None]
+    filled = np.abs(np.fft.ifft2(spectrum)).astype(np.float32)
+    return volume.with_voxels(_with_noise(filled, volume, rng))
+
+
+def _with_noise(voxels: Floats, volume: Volume, rng: np.random.Generator) -> Floats:
+    return rician_noise(voxels, 0.03 * robust_max(volume.voxels), rng)
+
+
+CASES: dict[str, tuple[Case, ...]] = {
+    "MR": (
+        Case("Rician 10 %", _by(partial(Rician, 0.10)), planted=True, key=True),
+        Case("composite", _by(standard_composite), shaded=True, key=True),
+        Case("Rician 5 %", _by(partial(Rician, 0.05))),
+        Case("Rician 15 %", _by(partial(Rician, 0.15))),
+        Case("blur σ 1 px", _by(partial(Blur, 1.0))),
+        Case("motion", motion, family=False),
+        Case("undersampling", undersampling, family=False),
+    ),
+    "CT": (
+        Case(
+            "low dose 5e3", _by(partial(LowDose, 5e3, ELECTRONIC_PHOTONS)), planted=True, key=True
+        ),
+        Case("low dose 2e4", _by(partial(LowDose, 2e4, ELECTRONIC_PHOTONS))),
+        Case(
+            "soft kernel 5e3",
+            lambda v, seed: LowDose(5e3, ELECTRONIC_PHOTONS, seed, cutoff=1.0).apply(v),
+            family=False,
+        ),
+    ),
+}
+UNDAMAGED = Case(
+    CLEAN, lambda volume, seed: volume.with_voxels(volume.voxels.astype(np.float32)), family=False
+)
+
+
+def subject_names(data: Path, modality: str | None) -> list[str]:
+    """The held-out volumes; without the open volumes beside the project, the sample alone."""
+    names = [] if modality == "CT" else [TEMPLATE, *MR_SUBJECTS]
+    names += [] if modality == "MR" else CT_SUBJECTS
+    return [name for name in names if name == TEMPLATE or (data / name).is_file()]
+
+
+def modality_of(name: str) -> str:
+    return "CT" if name.startswith("ct/") else "MR"
+
+
+@lru_cache(maxsize=2)
+def subject(name: str, data: Path, slices: int) -> Subject:
+    """The central slices of a subject, cropped to the body; all slices where `slices` is 0."""
+    if name == TEMPLATE:
+        volume, labels = sample_volume(), sample_labels()
+    else:
+        volume, labels = load(data / name, modality=modality_of(name)), None
+    lesion = (data / name).with_name("lesion.nii.gz")
+    marked = load(lesion, modality="SEG") if lesion.is_file() else None
+    if volume.modality == "CT":
+        box = _box(volume, gaussian_blur(volume.voxels, 1.5) > -300, slices)
+        return _ct_subject(name, _cropped(volume, box))
+    top = robust_max(volume.voxels)
+    inside = volume.voxels > 0.1 * top
+    box = _box(volume, inside, slices)
+    return Subject(
+        name,
+        _cropped(volume, box),
+        top,
+        {"foreground": inside[box]},
+        None if marked is None else marked.voxels[box] > 0,
+        None if labels is None else labels.voxels[box],
+    )
+
+
+def _ct_subject(name: str, volume: Volume) -> Subject:
+    smooth = gaussian_blur(volume.voxels, 1.5)
+    slope = np.hypot(np.gradient(smooth, axis=-1), np.gradient(smooth, axis=-2))
+    body = smooth > -300
+    regions = {"foreground": body, "flat": body & (slope < 8), "edges": body & (slope > 30)}
+    return Subject(name, volume, CT_RANGE_HU, regions)
+
+
+def without_body(name: str, volume: Volume, span: float) -> Subject:
+    """All of a small volume, everywhere foreground: for pictures."""
+    return Subject(name, volume, span, {"foreground": np.ones(volume.shape, np.bool_)})
+
+
+def real_scan(name: str, data: Path) -> Volume:
+    volume = load(data / name, modality="MR")
+    inside = volume.voxels > 0.1 * robust_max(volume.voxels)
+    scan = _cropped(volume, _box(volume, inside, _REAL_SLICES))
+    return scan.with_voxels(scan.voxels.astype(np.float32))
+
+
+def sample_volume() -> Volume:
+    return load(resource_folder("samples") / "mni152_t1.nii.gz", modality="MR")
+
+
+def sample_labels() -> Volume:
+    return load(resource_folder("samples") / "mni152_tissue.nii.gz", modality="SEG")
+
+
+def _box(volume: Volume, inside: Mask, slices: int) -> tuple[slice, slice, slice]:
+    """The central slices, and around what is inside them a margin."""
+    count = volume.shape[0]
+    wanted = min(slices or count, count)
+    first = (count - wanted) // 2
+    found = [slice(first, first + wanted)]
+    for axis in (1, 2):
+        shown = np.flatnonzero(inside[found[0]].any(axis=tuple({0, 1, 2} - {axis})))
+        found.append(slice(max(0, int(shown[0]) - _MARGIN), int(shown[-1]) + 1 + _MARGIN))
+    return found[0], found[1], found[2]
+
+
+def _cropped(volume: Volume, box: tuple[slice, slice, slice]) -> Volume:
+    start = box[0].start, box[1].start, box[2].start
+    return replace(
+        volume,
+        voxels=np.ascontiguousarray(volume.voxels[box]),
+        geometry=volume.geometry.cropped(start),
+        history=(),
+    )
+
+
+def recipe_files(modality: str, data: Path, pool: str) -> list[Path]:
+    """The files of a pool, "high_quality" or "low_quality", of the shipped model's recipe."""
+    path = REPOSITORY / "docs" / "recipes" / RECIPES[modality]
+    patterns = json.loads(path.read_text()).get(pool, ())
+    return [found for pattern in patterns for found in sorted(data.glob(pattern))]
+
+
+def refuse_trained(names: list[str]) -> None:
+    """Stop if a recipe trains on what is measured here."""
+    for recipe, patterns in _recipes():
+        for name in names:
+            if any(fnmatch.fnmatch(name, pattern) for pattern in patterns):
+                raise SystemExit(f"{recipe} trains on {name}, which is measured here")
+
+
+def trained_on(name: str) -> bool:
+    return any(fnmatch.fnmatch(name, p) for _, patterns in _recipes() for p in patterns)
+
+
+def _recipes() -> Iterator[tuple[str, list[str]]]:
+    for recipe in sorted((REPOSITORY / "docs" / "recipes").glob("*.json")):
+        fields = json.loads(recipe.read_text())
+        yield recipe.name, [*fields.get("high_quality", ()), *fields.get("low_quality", ())]
+
+
+def fingerprint(volume: Volume) -> str:
+    """A hash of voxels and spacing."""
+    digest = hashlib.sha256(repr((volume.shape, volume.geometry.spacing)).encode())
+    digest.update(np.ascontiguousarray(volume.voxels))
+    return digest.hexdigest()[:32]

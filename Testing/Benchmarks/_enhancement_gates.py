@@ -1,0 +1,188 @@
+"""What is promised of enhancement, and whether it was kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from _common import gate
+from _enhancement_data import CASES, CLEAN
+from _enhancement_statistics import Difference, Pair, difference, mean_of, values_of
+
+Row = dict[str, Any]
+Gate = dict[str, Any]
+FIGURES = (("psnr", "PSNR, dB"), ("ssim", "SSIM"))
+#: The kinds of damage with noise, of which models saw others of their kind.
+NOISY = {
+    "MR": ("Rician 5 %", "Rician 10 %", "Rician 15 %", "composite"),
+    "CT": ("low dose 5e3", "low dose 2e4"),
+}
+INERT_DB = 0.02
+
+
+def gates(rows: list[Row]) -> list[Gate]:
+    """Each with value, interval where it is a difference, bound and pass."""
+    present = {row["modality"] for row in rows}
+    found = list(_composite(rows)) if "MR" in present else []
+    for modality in sorted(present, reverse=True):
+        own = [row for row in rows if row["modality"] == modality]
+        found += [*_guidance(own, modality), *_harmless(own, modality), *_peers(own, modality)]
+    return found
+
+
+def worse_region(rows: list[Row], figure: str, pairs: list[Pair]) -> Difference | None:
+    """Of the whole image and the foreground, where the arm does worse."""
+    found = [difference(rows, f"{figure}_{region}", pairs) for region in ("image", "foreground")]
+    known = [entry for entry in found if entry is not None]
+    return min(known, key=lambda entry: entry.mean) if len(known) == 2 else None
+
+
+def against(over: str, modality: str, arm: str = "ours") -> list[Pair]:
+    """Pairs on all noisy damage; where there is shading, both with N4."""
+    shaded = {case.name for case in CASES[modality] if case.shaded}
+    return [
+        (case, f"{arm} + N4", f"{over} + N4") if case in shaded else (case, arm, over)
+        for case in NOISY[modality]
+    ]
+
+
+def _composite(rows: list[Row]) -> Iterator[Gate]:
+    pairs = (
+        ("ours + N4", "input"),
+        ("ours + N4", "CycleGAN + N4"),
+        ("ours + N4", "CUT + N4"),
+        ("ours + N4", "BM4D + N4"),
+        ("HQG-Net (bench) + N4", "CycleGAN + N4"),
+        ("HQG-Net (bench) + N4", "CUT + N4"),
+    )
+    for arm, over in pairs:
+        for figure, unit in FIGURES:
+            found = worse_region(rows, figure, [("composite", arm, over)])
+            yield _interval(f"composite: {arm} above {over}, {unit}", found, "> 0, interval too")
+
+
+def _guidance(rows: list[Row], modality: str) -> Iterator[Gate]:
+    case = NOISY[modality][0] if modality == "CT" else "Rician 10 %"
+    for other in ("ours, cue zeroed", "ours, LQ guide"):
+        found = worse_region(rows, "psnr", [(case, "ours", other)])
+        inert = found is not None and abs(found.mean) < INERT_DB
+        name = f"{modality}: the bank's cue above {other}, PSNR on {case}, dB"
+        yield _interval(name + (" (inert)" if inert else ""), found, "> 0, interval too")
+    spread = max(values_of(rows, "high_pass_spread", arm="ours"), default=None)
+    yield gate(
+        f"{modality}: ten guides, high-pass spread as a share of the correction, worst",
+        spread,
+        "≤ 0.1",
+        spread is not None and spread <= 0.1,
+    )
+    if modality == "MR":
+        dice = max(values_of(rows, "dice_spread", arm="ours"), default=None)
+        yield gate(
+            "MR: ten guides, spread of Dice, worst",
+            dice,
+            "≤ 0.01",
+            dice is not None and dice <= 0.01,
+        )
+
+
+def _harmless(rows: list[Row], modality: str) -> Iterator[Gate]:
+    """Undamaged input, lesions, slices."""
+    own = [row for row in rows if row["arm"] == "ours"]
+    left = [
+        value
+        for region in ("image", "foreground")
+        for value in values_of(own, f"psnr_{region}", case=CLEAN)
+    ]
+    least = min(left, default=None)
+    yield gate(
+        f"{modality}: undamaged input left alone, least PSNR, dB",
+        least,
+        "≥ 35",
+        least is not None and least >= 35,
+    )
+    kept = [value for row in own for value in row.get("planted_kept", ())]
+    mean = float(np.mean(kept)) if kept else None
+    lost = float(np.mean(np.array(kept) < 0.5)) if kept else None
+    yield gate(
+        f"{modality}: planted lesions, mean contrast kept",
+        mean,
+        "0.92 to 1.1",
+        mean is not None and 0.92 <= mean <= 1.1,
+    )
+    yield gate(
+        f"{modality}: planted lesions, share lost (less than half kept)",
+        lost,
+        "≤ 0.05",
+        lost is not None and lost <= 0.05,
+    )
+    blobs = max(values_of(own, "new_blobs_per_100_ml"), default=None)
+    yield gate(
+        f"{modality}: lesion-free input, new blobs per 100 mL, most",
+        blobs,
+        "0",
+        blobs is not None and blobs == 0,
+    )
+    if modality == "MR":
+        names = [case.name for case in CASES["MR"] if case.family]
+        real = [mean_of(own, "lesion_contrast_kept", case=name) for name in names]
+        known = [value for value in real if value is not None]
+        for word, value in (
+            ("least", min(known, default=None)),
+            ("most", max(known, default=None)),
+        ):
+            passed = value is not None and 0.92 <= value <= 1.1
+            name = f"MR: real lesions (C19), contrast kept, {word} over kinds of damage"
+            yield gate(name, value, "0.92 to 1.1", passed)
+    names = [case.name for case in CASES[modality] if case.family]
+    ratios = [value for name in names for value in values_of(own, "slice_ratio", case=name)]
+    worst = max(ratios, default=None)
+    yield gate(
+        f"{modality}: second difference through slices as a share of the clean one's, worst",
+        worst,
+        "≤ 1.1",
+        worst is not None and worst <= 1.1,
+    )
+
+
+def _peers(rows: list[Row], modality: str) -> Iterator[Gate]:
+    for figure, unit in FIGURES:
+        found = worse_region(rows, figure, against("NLM", modality))
+        if figure == "psnr":
+            yield _mean(f"{modality}: above NLM, {unit}", found, 1.5)
+        found = worse_region(rows, figure, against("BM4D", modality))
+        name = f"{modality}: level with or above BM4D, {unit}"
+        yield _told(name, found, "interval reaches 0", found is not None and found.high >= 0)
+    ratio = _time_ratio(rows, against("BM4D", modality))
+    yield gate(
+        f"{modality}: CPU time as a share of BM4D's",
+        ratio,
+        "≤ 0.05",
+        ratio is not None and ratio <= 0.05,
+    )
+    for arm in ("ours", "HQG-Net (bench)"):
+        found = worse_region(rows, "psnr", against("paired U-Net", modality, arm))
+        yield _mean(f"{modality}: {arm} within 1 dB of the paired U-Net, PSNR, dB", found, -1.0)
+
+
+def _time_ratio(rows: list[Row], pairs: list[Pair]) -> float | None:
+    ours = [mean_of(rows, "cpu_s_per_mvoxel", case=case, arm=arm) for case, arm, _ in pairs]
+    theirs = [mean_of(rows, "cpu_s_per_mvoxel", case=case, arm=over) for case, _, over in pairs]
+    known = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
+    return sum(a for a, _ in known) / sum(b for _, b in known) if known else None
+
+
+def _interval(name: str, found: Difference | None, bound: str) -> Gate:
+    return _told(name, found, bound, found is not None and found.low > 0)
+
+
+def _mean(name: str, found: Difference | None, bound: float) -> Gate:
+    return _told(name, found, f"≥ {bound:g}", found is not None and found.mean >= bound)
+
+
+def _told(name: str, found: Difference | None, bound: str, passed: bool) -> Gate:
+    entry = gate(name, None if found is None else found.mean, bound, passed)
+    if found is not None:
+        entry["interval"] = [found.low, found.high]
+        entry["subjects"], entry["seeds"] = found.subjects, found.seeds
+    return entry

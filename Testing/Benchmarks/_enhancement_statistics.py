@@ -1,0 +1,86 @@
+"""Means, and paired differences with intervals over patients and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Row = dict[str, Any]
+#: A comparison of two arms on one kind of damage: (case, arm, other arm).
+Pair = tuple[str, str, str]
+_DRAWS = 4000
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean paired difference with its 95 % interval, and how much it rests on."""
+
+    mean: float
+    low: float
+    high: float
+    least: float
+    subjects: int
+    seeds: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.3g} ({self.low:+.3g} to {self.high:+.3g})"
+
+
+def chosen(rows: Iterable[Row], **where: object) -> list[Row]:
+    return [row for row in rows if all(row.get(key) == value for key, value in where.items())]
+
+
+def values_of(rows: Iterable[Row], figure: str, **where: object) -> list[float]:
+    return [row[figure] for row in chosen(rows, **where) if row.get(figure) is not None]
+
+
+def mean_of(rows: Iterable[Row], figure: str, **where: object) -> float | None:
+    """The mean of one figure over the rows that agree with `where`; None where there are none."""
+    values = values_of(rows, figure, **where)
+    return float(np.mean(values)) if values else None
+
+
+def difference(rows: list[Row], figure: str, pairs: Iterable[Pair]) -> Difference | None:
+    """Arm less other arm, on the same noise: mean over cases, then seeds, then patients.
+
+    The interval is of percentiles over 4,000 draws of patients with replacement, and of seeds
+    within each. None where a case, a patient or both arms are missing altogether.
+    """
+    gains: dict[str, dict[int, list[float]]] = {}
+    for case, arm, other in pairs:
+        ours, theirs = (_by_place(rows, figure, case, name) for name in (arm, other))
+        common = ours.keys() & theirs.keys()
+        if not common:
+            return None
+        for subject, seed in common:
+            gain = ours[subject, seed] - theirs[subject, seed]
+            gains.setdefault(subject, {}).setdefault(seed, []).append(gain)
+    if not gains:
+        return None
+    patients = [np.array([np.mean(g) for g in seeds.values()]) for seeds in gains.values()]
+    rng = np.random.default_rng(0)
+    drawn = [
+        np.mean([rng.choice(patients[p], patients[p].size).mean() for p in whom])
+        for whom in rng.integers(len(patients), size=(_DRAWS, len(patients)))
+    ]
+    means = [patient.mean() for patient in patients]
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    return Difference(
+        float(np.mean(means)),
+        float(low),
+        float(high),
+        float(min(means)),
+        len(patients),
+        max(patient.size for patient in patients),
+    )
+
+
+def _by_place(rows: list[Row], figure: str, case: str, arm: str) -> dict[tuple[str, int], float]:
+    return {
+        (row["subject"], row["seed"]): row[figure]
+        for row in rows
+        if row["case"] == case and row["arm"] == arm and row.get(figure) is not None
+    }

@@ -1,0 +1,125 @@
+"""The texture of what is left: the noise's power spectrum, and how sharp edges are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from _enhancement_data import Floats, Mask
+
+Doubles = npt.NDArray[np.float64]
+_SIDE = 32
+_FLAT_SHARE = 0.85
+#: Pixels on each side of an edge.
+_REACH = 5
+_MOST_EDGES = 4000
+
+
+def noise_spectrum(error: Floats, flat: Mask, pixel_mm: float) -> tuple[Doubles, Doubles] | None:
+    """Radial noise power in flat regions: frequencies in 1/mm, mean power per ring.
+
+    Squares of 32 pixels that are flat for the most part, every 16 pixels; each one's mean is
+    taken away. None where there is no such square.
+    """
+    total, count = np.zeros((_SIDE, _SIDE)), 0
+    step = _SIDE // 2
+    for plane, chosen in zip(error, flat, strict=True):
+        for j in range(0, plane.shape[0] - _SIDE + 1, step):
+            for i in range(0, plane.shape[1] - _SIDE + 1, step):
+                inside = chosen[j : j + _SIDE, i : i + _SIDE]
+                share = inside.mean()
+                if share >= _FLAT_SHARE:
+                    square = plane[j : j + _SIDE, i : i + _SIDE].astype(np.float64)
+                    square = np.where(inside, square - square[inside].mean(), 0)
+                    total += np.abs(np.fft.fft2(square)) ** 2 / share
+                    count += 1
+    if not count:
+        return None
+    radius = np.hypot(np.fft.fftfreq(_SIDE)[:, None], np.fft.fftfreq(_SIDE)) * _SIDE
+    ring = np.rint(radius).astype(int)
+    rings = _SIDE // 2 + 1
+    power = np.bincount(ring.ravel(), total.ravel())[1:rings]
+    members = np.bincount(ring.ravel())[1:rings]
+    frequency = np.arange(1, rings) / (_SIDE * pixel_mm)
+    return frequency, power / members / count
+
+
+def compare_spectra(error: Floats, noise: Floats, flat: Mask, pixel_mm: float) -> dict[str, float]:
+    """Of an error against the noise that was added: power left, the peak's and the mean's shift.
+
+    shape: 0 where the error has the noise's texture, 1 where no frequency is shared.
+    """
+    ours, theirs = (noise_spectrum(image, flat, pixel_mm) for image in (error, noise))
+    if ours is None or theirs is None:
+        return {}
+    frequency, left = ours
+    added = theirs[1]
+    # Power in a ring grows with its circumference.
+    energy_left, energy_added = left * frequency, added * frequency
+    share_left, share_added = (e / e.sum() for e in (energy_left, energy_added))
+    return {
+        "nps_power_left": float(energy_left.sum() / energy_added.sum()),
+        "nps_peak_shift_per_mm": float(
+            frequency[int(left.argmax())] - frequency[int(added.argmax())]
+        ),
+        "nps_mean_shift_per_mm": float((frequency * (share_left - share_added)).sum()),
+        "nps_shape_distance": float(np.abs(share_left - share_added).sum() / 2),
+    }
+
+
+def edge_width(
+    reference: npt.NDArray[Any], result: npt.NDArray[Any], inside: Mask, step: tuple[float, float]
+) -> float | None:
+    """10–90 % width of edges whose height lies within `step`, in pixels, in the result.
+
+    Edges are found in the reference: along rows and columns, where the gradient is largest along
+    the line and the step over 10 pixels is `step` high. Profiles are laid over each other at the
+    reference's edge and averaged, so that noise averages out; None below 50 edges.
+    """
+    places = _edges(np.asarray(reference, np.float32), inside, step)
+    profiles = [
+        _profiles(np.asarray(result, np.float32), place) for place in places if place[1].size
+    ]
+    truth = [_profiles(np.asarray(reference, np.float32), p) for p in places if p[1].size]
+    if sum(len(profile) for profile in profiles) < 50:
+        return None
+    height = np.concatenate(truth)[:, -1] - np.concatenate(truth)[:, 0]
+    mean = (np.concatenate(profiles) * np.sign(height)[:, None]).mean(axis=0)
+    return _width(mean)
+
+
+def _edges(reference: Floats, inside: Mask, step: tuple[float, float]) -> list[tuple[int, Any]]:
+    """For each axis within slices, the indices [N, 3] at which an edge is."""
+    found = []
+    for axis in (1, 2):
+        slope = np.abs(np.gradient(reference, axis=axis))
+        across = np.abs(np.gradient(reference, axis=3 - axis))
+        lead, lag = np.roll(slope, 1, axis), np.roll(slope, -1, axis)
+        height = np.abs(np.roll(reference, -_REACH, axis) - np.roll(reference, _REACH, axis))
+        mark = (slope >= lead) & (slope > lag) & (across < 0.5 * slope) & inside
+        mark &= (height > step[0]) & (height < step[1]) & (slope > 0.15 * height)
+        edge = [slice(None)] * 3
+        for border in (slice(0, _REACH), slice(-_REACH, None)):
+            edge[axis] = border
+            mark[tuple(edge)] = False
+        places = np.argwhere(mark)
+        found.append((axis, places[:: max(1, len(places) // _MOST_EDGES)]))
+    return found
+
+
+def _profiles(voxels: Floats, place: tuple[int, Any]) -> Floats:
+    axis, centres = place
+    offsets = np.arange(-_REACH, _REACH + 1)
+    k, j, i = (centres[:, n][:, None] for n in range(3))
+    lines: Floats = voxels[k, j + offsets, i] if axis == 1 else voxels[k, j, i + offsets]
+    return lines
+
+
+def _width(profile: Floats) -> float:
+    """10–90 % of a rising mean profile, linearly between pixels."""
+    low, high = float(profile[:2].mean()), float(profile[-2:].mean())
+    scaled = np.maximum.accumulate((profile - low) / (high - low))
+    fine = np.linspace(0, len(profile) - 1, 2001)
+    values = np.interp(fine, np.arange(len(profile)), scaled)
+    return float(fine[np.searchsorted(values, 0.9)] - fine[np.searchsorted(values, 0.1)])
