@@ -255,7 +255,7 @@ def noise_level(slabs: Tensor, reach: int = 1) -> Tensor:
         # Each slice by itself, as how many there are shows in the last bits of an interpolation.
         grid = neighbours(grid, reach).mean(dim=2).flatten(0, 1)[:, None]
         level = _ROOT_TO_SIGMA * at_pixels(grid, root.flatten(0, 1)[:, None], cell).square()
-    return level.unflatten(0, root.shape[:2]).squeeze(2).expand_as(root)
+    return level.view(*root.shape[:2], *level.shape[-2:]).expand_as(root)
 
 
 def make_discriminator() -> nn.Module:

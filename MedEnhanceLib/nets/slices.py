@@ -1,4 +1,4 @@
-"""Runs a 2.5D network over a volume: stacks, tiles, batches, and less of each as memory ends."""
+"""Runs a network over a volume's slices: chunks, tiles, and less at once as memory ends."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.errors import DeviceMemoryError
 from MedEnhanceLib.nets.intensity import Scaling
+from MedEnhanceLib.nets.stream import download
 from MedEnhanceLib.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
@@ -22,34 +23,68 @@ Floats = npt.NDArray[np.float32]
 #: and whole slices share it.
 GRID = 32
 _SMALLEST_TILE = 256
-#: Slices at once on a GPU. On a CPU several gain nothing, and a cancel would wait for them.
-_GPU_BATCH = 4
+#: Pixels at once on a CPU: a slice of 512². More is slower (1.7 times for 16 slices): features
+#: leave the cache, and beyond 32 MiB every tensor comes from the system anew, page by page.
+_CPU_PIXELS = 512 * 512
+#: On a GPU 32 of them keep it busy, given that much memory: bytes per pixel of chunks in flight.
+_GPU_PIXELS = 32 * _CPU_PIXELS
+_GPU_BYTES = 600
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much goes through the network at once, and where."""
+    """How much goes through the network at once, and where.
+
+    batch: slices at once; None until the size of a slice is known (`suited`). half: whether half
+    precision may be used.
+    """
 
     device: str
-    batch: int
+    batch: int | None
     tile: int
     overlap: float
+    half: bool = True
 
     @classmethod
     def make(cls, device: str, *, batch: int | None, tile: int, overlap: float) -> Plan:
         """The plan to begin with; `batch` None takes what suits the device."""
-        suitable = 1 if device == "cpu" else _GPU_BATCH
-        return cls(device, batch or suitable, tile, overlap)
+        return cls(device, batch, tile, overlap)
+
+    def suited(self, rows: int, columns: int) -> Plan:
+        """With a batch for slices of that size: the same one for a part as for all of a volume."""
+        if self.batch is not None:
+            return self
+        pixels = min(rows, self.tile) * min(columns, self.tile)
+        at_once = _CPU_PIXELS
+        if self.device != "cpu":
+            at_once = _GPU_PIXELS
+            if self.device.startswith("cuda"):
+                free = torch.cuda.get_device_properties(self.device).total_memory // 2
+                at_once = min(at_once, free // _GPU_BYTES)
+        return replace(self, batch=max(1, at_once // pixels))
+
+    @property
+    def slices(self) -> int:
+        """Slices at once."""
+        return self.batch or 1
 
     def smaller(self) -> Plan | None:
         """The next rung of the ladder: smaller batch, smaller tile, CPU; None at its end."""
-        if self.batch > 1:
-            return replace(self, batch=self.batch // 2)
+        if self.slices > 1:
+            return replace(self, batch=self.slices // 2)
         if self.tile > _SMALLEST_TILE:
             return replace(self, tile=max(self.tile // 2 // GRID * GRID, _SMALLEST_TILE))
         if self.device != "cpu":
             return replace(self, device="cpu")
         return None
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of a slice that goes through the network at once; whole numbers of GRID."""
+
+    rows: slice
+    columns: slice
 
 
 @dataclass(frozen=True)
@@ -78,6 +113,15 @@ class SliceStacks:
         padding = (0, -columns % GRID, 0, -rows % GRID)
         return F.pad(stacks, padding, mode="replicate") if any(padding) else stacks
 
+    def planes(self, where: slice, window: Window | None = None) -> Tensor:
+        """[n, H, W], scaled; at the far edges padded to multiples of GRID by repetition."""
+        window = window or Window(slice(None), slice(None))
+        part = self.voxels[where, window.rows, window.columns]
+        planes = torch.from_numpy(self.scaling.apply(part))
+        rows, columns = planes.shape[-2:]
+        padding = (0, -columns % GRID, 0, -rows % GRID)
+        return F.pad(planes, padding, mode="replicate") if any(padding) else planes
+
     def telling(self, count: int) -> npt.NDArray[np.intp]:
         """Up to `count` evenly spaced slices among the half that varies most."""
         spread = np.array([float(plane[::4, ::4].std()) for plane in self.voxels])
@@ -85,7 +129,61 @@ class SliceStacks:
         return np.unique(shown[np.linspace(0, len(shown) - 1, count).astype(np.intp)])
 
 
-#: Takes [B, C, H, W] and where to run; returns [B, channels, H, W].
+#: Computes some slices with a plan: [n, channels, H, W], on the plan's device.
+Run = Callable[[slice, Plan], Tensor]
+
+
+def in_chunks(
+    run: Run,
+    stacks: SliceStacks,
+    plan: Plan,
+    monitor: Monitor,
+    stage: str,
+    *,
+    only: slice | None = None,
+) -> Iterator[tuple[slice, Floats]]:
+    """Let `run` compute slices in order; yields (where, values [n, channels, J, I]).
+
+    only: from which slice to before which; None takes all. They are computed in the chunks in
+    which all would be, as a chunk's size can show in the last bits.
+    When memory runs out the plan becomes smaller, announced; at the end of the ladder
+    DeviceMemoryError is raised. Each chunk is a safe point for cancelling. A GPU computes the next
+    chunk while the caller has the last one.
+    """
+    rows, columns = stacks.voxels.shape[-2:]
+    plan = plan.suited(rows, columns)
+    first, last = (0, len(stacks)) if only is None else (only.start, only.stop)
+    begun = given = first
+    coming: list[tuple[slice, Callable[[], Tensor]]] = []
+    while given < last:
+        if begun < last:
+            monitor.progress((given - first) / (last - first), stage)
+            start = begun // plan.slices * plan.slices
+            where = slice(start, min(start + plan.slices, len(stacks)))
+            try:
+                coming.append((where, download(run(where, plan)[..., :rows, :columns])))
+            except (MemoryError, RuntimeError) as cause:
+                plan = _after(cause, plan, monitor)
+                continue
+            begun = where.stop
+        if len(coming) <= _AHEAD.get(plan.device.partition(":")[0], 0) and begun < last:
+            continue
+        where, wait = coming.pop(0)
+        values = wait().numpy()
+        if plan.half and not np.isfinite(values).all():
+            plan = _in_full_precision(plan, monitor)
+            coming.clear()
+            begun = given
+            continue
+        kept = slice(given, min(where.stop, last))
+        given = kept.stop
+        yield kept, values[kept.start - where.start : kept.stop - where.start]
+
+
+#: Chunks that a device computes before the first of them is waited for.
+_AHEAD = {"cuda": 1}
+
+#: Takes [B, 2k + 1, H, W] and where to run; returns [B, channels, H, W].
 Network = Callable[[Tensor, Plan], Tensor]
 
 
@@ -98,50 +196,60 @@ def over_slices(
     *,
     only: slice | None = None,
 ) -> Iterator[tuple[slice, Floats]]:
-    """Apply `network` to slices in order; yields (where, values [b, channels, J, I]).
+    """Apply a network that takes each slice with its neighbours; yields as `in_chunks`."""
 
-    only: from which slice to before which; None takes all. They go through in the batches in
-    which all would, as a batch's size shows in the last bits.
-    When memory runs out the plan becomes smaller, announced; at the end of the ladder
-    DeviceMemoryError is raised. Each batch is a safe point for cancelling.
+    def run(where: slice, plan: Plan) -> Tensor:
+        batch = stacks.take(np.arange(where.start, where.stop)).to(plan.device)
+        rows, columns = batch.shape[-2:]
+        tiles = windows(rows, columns, plan)
+        parts = [batch[..., tile.rows, tile.columns] for tile in tiles]
+        results = [
+            network(part.contiguous(memory_format=torch.channels_last), plan) for part in parts
+        ]
+        return blended(results, tiles)
+
+    yield from in_chunks(run, stacks, plan, monitor, stage, only=only)
+
+
+def windows(rows: int, columns: int, plan: Plan) -> list[Window]:
+    """Whole slices where they fit into the tile, else tiles that overlap.
+
+    rows, columns: padded to GRID. The step between tiles keeps to GRID, which the local statistics
+    need.
     """
-    rows, columns = stacks.voxels.shape[-2:]
-    first, last = (0, len(stacks)) if only is None else (only.start, only.stop)
-    done = first // plan.batch * plan.batch
-    while done < last:
-        monitor.progress((done - first) / (last - first), stage)
-        where = slice(done, min(done + plan.batch, len(stacks)))
-        try:
-            batch = stacks.take(np.arange(where.start, where.stop)).to(plan.device)
-            result = _tiled(network, batch, plan)[..., :rows, :columns].float().cpu().numpy()
-        except (MemoryError, RuntimeError) as cause:
-            plan = _after(cause, plan, monitor)
-            continue
-        kept = slice(max(where.start, first), min(where.stop, last))
-        yield kept, result[kept.start - where.start : kept.stop - where.start]
-        done = where.stop
+    if max(rows, columns) <= plan.tile:
+        return [Window(slice(0, rows), slice(0, columns))]
+    from monai.data.utils import dense_patch_slices
+
+    step = max(int(plan.tile * (1 - plan.overlap)) // GRID, 1) * GRID
+    tile = min(plan.tile, rows), min(plan.tile, columns)
+    return [Window(*found) for found in dense_patch_slices((rows, columns), tile, (step, step))]
 
 
-def _tiled(network: Network, batch: Tensor, plan: Plan) -> Tensor:
-    """Whole slices where they fit, else tiles blended where they overlap (MONAI)."""
-    if max(batch.shape[-2:]) <= plan.tile:
-        return network(batch.contiguous(memory_format=torch.channels_last), plan)
-    from monai.inferers.utils import sliding_window_inference
+def blended(results: list[Tensor], where: list[Window]) -> Tensor:
+    """Tiles [n, channels, h, w] to slices: where they overlap, the nearer centre counts more."""
+    if len(results) == 1:
+        return results[0]
+    from monai.data.utils import compute_importance_map
 
-    def on_tiles(tiles: Tensor) -> Tensor:
-        return network(tiles.contiguous(memory_format=torch.channels_last), plan)
-
-    # The step between tiles has to keep to the grid of the local statistics.
-    step = int(plan.tile * (1 - plan.overlap)) // GRID * GRID
-    output: Tensor = sliding_window_inference(
-        batch,
-        roi_size=tuple(min(plan.tile, side) for side in batch.shape[-2:]),
-        sw_batch_size=1,
-        predictor=on_tiles,
-        overlap=1 - step / plan.tile,
-        mode="gaussian",
+    first = results[0]
+    weight = compute_importance_map(
+        tuple(first.shape[-2:]), mode="gaussian", device=first.device, dtype=torch.float32
     )
-    return output
+    size = max(window.rows.stop for window in where), max(window.columns.stop for window in where)
+    total = torch.zeros((*first.shape[:2], *size), device=first.device)
+    weights = torch.zeros(size, device=first.device)
+    for result, window in zip(results, where, strict=True):
+        total[..., window.rows, window.columns] += weight * result
+        weights[window.rows, window.columns] += weight
+    return total.div_(weights)
+
+
+def _in_full_precision(plan: Plan, monitor: Monitor) -> Plan:
+    monitor.warn(
+        f"values beyond half precision on {plan.device}; going on in single precision, slower"
+    )
+    return replace(plan, half=False)
 
 
 def _after(cause: BaseException, plan: Plan, monitor: Monitor) -> Plan:
@@ -161,7 +269,7 @@ def _after(cause: BaseException, plan: Plan, monitor: Monitor) -> Plan:
     if plan.device.startswith("cuda"):
         torch.cuda.empty_cache()
     monitor.warn(
-        f"memory ran out on {plan.device}; going on with {smaller.batch} slices of at most "
+        f"memory ran out on {plan.device}; going on with {smaller.slices} slices of at most "
         f"{smaller.tile} pixels at once on {smaller.device}"
     )
     return smaller
