@@ -130,6 +130,19 @@ def test_thin_and_small_volumes_are_measured(shape: tuple[int, ...], draw: Draw)
     assert np.isfinite(draw(voxels).vector).all()
 
 
+def test_figures_that_go_together_are_far_when_they_part() -> None:
+    rng = np.random.default_rng(9)
+
+    def made(dark: float, bright: float) -> Features:
+        return Features(np.zeros(4, np.float32), {"q25": dark, "q75": bright})
+
+    common = rng.normal(0.5, 0.1, 200)
+    samples = [Sample("a", "", made(one, one + rng.normal(0, 0.02))) for one in common]
+    bank = RangeBank.fit(samples)
+    together, apart = bank.distance(made(0.65, 0.65)), bank.distance(made(0.65, 0.35))
+    assert apart > 1.5 * together
+
+
 def test_one_volume_makes_a_bank_too(draw: Draw) -> None:
     rng = np.random.default_rng(5)
     samples = [
