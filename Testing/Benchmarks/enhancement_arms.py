@@ -86,10 +86,10 @@ def main() -> None:
     config = bench_config(options.modality)
     data = Data.load(config)
     steps = steps_within(options.budget, options.networks, config, data, folder / "steps")
-    rates = {name: best_rate(name, config, data, steps[name], folder) for name in options.networks}
     jobs = [(seed, name) for seed in options.seeds for name in options.networks]
     for number, (seed, name) in enumerate(jobs, 1):
-        chosen = configured(config, NETWORKS[name], seed, steps[name], rates[name])
+        rate = best_rate(name, config, data, steps[name], folder)
+        chosen = configured(config, NETWORKS[name], seed, steps[name], rate)
         stem = folder / f"{name}-{seed}"
         known = record_of(stem)
         if known and known["config"] == as_json(chosen):
