@@ -18,7 +18,7 @@ RADIUS_MM = (1.5, 4.0)
 #: Share of the range in MR, HU in CT.
 CONTRAST = {"MR": (0.05, 0.30), "CT": (20.0, 100.0)}
 _APART_MM = 12.0
-_EDGE_MM = 5.0
+_EDGE_MM = 3.0
 #: Sub-samples along each axis, of which the share inside is a voxel's occupancy.
 _FINE = 5
 #: A blob's size in mm: the two Gaussians whose difference finds it.
@@ -80,28 +80,41 @@ def contrast_kept(without: Floats, with_lesions: Floats, lesions: Sequence[Lesio
 
 
 def new_blobs(subject: Subject, result: Floats) -> float:
-    """Blobs per 100 mL of even tissue that the result has and the clean volume has not.
+    """Blobs per 100 mL of even tissue that look like a lesion and that the clean volume has not.
 
-    A blob is a local extremum of a difference of Gaussians, beyond the largest magnitude that the
-    clean volume has in its even tissue: the clean volume itself has none.
+    A blob is a local extremum of a difference of Gaussians, at least as strong as a middling
+    lesion's, of which the clean volume explains less than half.
     """
     from scipy.ndimage import maximum_filter
 
     spacing = subject.volume.geometry.spacing
     even = even_tissue(subject)
     truth, found = (_blobness(voxels, spacing) for voxels in (subject.volume.voxels, result))
-    bound = float(np.abs(truth[even]).max())
+    bound = _middling(subject)
     count = 0
     for sign in (1, -1):
-        peaks = (sign * found == maximum_filter(sign * found, 3)) & (sign * found > bound)
-        count += int((peaks & even).sum())
+        ours = sign * found
+        peaks = (ours == maximum_filter(ours, 3)) & (ours > bound) & even
+        count += int((peaks & (ours - sign * truth > 0.5 * ours)).sum())
     millilitres = float(even.sum() * np.prod(spacing)) / 1000
     return 100 * count / millilitres
 
 
+def _middling(subject: Subject) -> float:
+    """How strong a blob a lesion is that has a third of the largest contrast, radius 2.5 mm."""
+    spacing = np.array(subject.volume.geometry.spacing[::-1])
+    scale = subject.span if subject.modality == "MR" else 1.0
+    contrast = CONTRAST[subject.modality][1] * scale / 3
+    empty = np.zeros((25, 25, 25), np.float32)
+    middle = np.array([12, 12, 12])
+    lesion = _lesion(middle, np.full(3, 2.5), spacing, contrast, empty.shape)
+    empty[lesion.where] = lesion.share * np.float32(contrast)
+    return float(_blobness(empty, subject.volume.geometry.spacing).max())
+
+
 @lru_cache(maxsize=2)
 def even_tissue(subject: Subject) -> Mask:
-    """5 mm and more below the surface, where the gradient is below its median."""
+    """3 mm and more below the surface, where the gradient is below its median."""
     from scipy.ndimage import distance_transform_edt, gaussian_gradient_magnitude
 
     spacing = np.array(subject.volume.geometry.spacing[::-1])

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from _enhancement_data import Case, Floats, Mask, Subject
 from _enhancement_lesions import new_blobs
 from _enhancement_peers import noise_between_slices, noise_in_tissue
-from _enhancement_texture import compare_spectra, edge_width
+from _enhancement_texture import compare_spectra, edge_slope
 
 from MedEnhanceLib import metrics
 from MedEnhanceLib.degrade import robust_max
@@ -40,11 +40,9 @@ def measure(subject: Subject, case: Case, degraded: Volume, result: Floats) -> R
     scale = subject.span if subject.modality == "MR" else 1.0
     for kind, (low, high) in EDGES[subject.modality].items():
         step = low * scale, high * scale
-        widths = [
-            edge_width(reference, image, subject.inside, step) for image in (result, reference)
-        ]
-        if widths[0] is not None and widths[1] is not None:
-            row[f"edge_ratio_{kind}"] = widths[0] / widths[1]
+        slope = edge_slope(reference, result, subject.inside, step)
+        if slope is not None:
+            row[f"edge_slope_{kind}"] = slope
     if subject.lesion is not None and subject.lesion.any():
         row["lesion_contrast_kept"] = _contrast(result, subject) / _contrast(reference, subject)
     if case.planted:
@@ -64,12 +62,10 @@ def measure_real(scan: Volume, result: Floats) -> Row:
     """Without a reference: how much noise went, and whether edges of the scan stayed sharp."""
     top = robust_max(scan.voxels)
     inside = scan.voxels > 0.1 * top
-    widths = [
-        edge_width(scan.voxels, image, inside, (0.3 * top, top)) for image in (result, scan.voxels)
-    ]
     row: Row = {"noise_left": noise_in_tissue(result) / noise_in_tissue(scan.voxels)}
-    if widths[0] is not None and widths[1] is not None:
-        row["edge_ratio_strong"] = widths[0] / widths[1]
+    slope = edge_slope(scan.voxels, result, inside, (0.3 * top, top))
+    if slope is not None:
+        row["edge_slope_strong"] = slope
     return row
 
 

@@ -75,7 +75,7 @@ def _modality(rows: list[Row], modality: str) -> Iterator[str]:
     yield "\n### Gradient-magnitude similarity in the foreground\n"
     yield _by_case(rows, cases, lambda found: _figure(found, "gms", "{:.3f}"))
     yield from _lesions(rows, modality, cases)
-    yield "\n### Edges: 10–90 % width as a share of the reference's, strong / soft edges\n"
+    yield "\n### Edges: steepest slope as a share of the reference's, strong / soft edges\n"
     yield _EDGES[modality]
     yield _by_case(rows, cases, _edges)
     yield "\n### Second difference through slices as a share of the clean one's\n"
@@ -111,7 +111,7 @@ def _figure(rows: list[Row], figure: str, form: str) -> str:
 
 
 def _edges(rows: list[Row]) -> str:
-    strong, soft = (_figure(rows, f"edge_ratio_{kind}", "{:.2f}") for kind in ("strong", "soft"))
+    strong, soft = (_figure(rows, f"edge_slope_{kind}", "{:.2f}") for kind in ("strong", "soft"))
     return "–" if strong == soft == "–" else f"{strong} / {soft}"
 
 
@@ -225,8 +225,8 @@ def _real(rows: list[Row]) -> Iterator[str]:
     scans = list(dict.fromkeys(row["subject"] for row in known))
     pool = [scan for scan in scans if trained_on(scan)]
     yield (
-        "Noise left within tissue, as a share of the scan's / width of strong edges as a share of "
-        "the scan's. Blur also lowers the first: read both. "
+        "Noise left within tissue / steepest slope of strong edges, both as shares of "
+        "the scan's. Blur lowers both. "
         + (f"In the shipped model's unpaired pool: {', '.join(pool)}.\n" if pool else "\n")
     )
     body = []
@@ -235,7 +235,7 @@ def _real(rows: list[Row]) -> Iterator[str]:
         for scan in scans:
             found = chosen(known, arm=arm, subject=scan)
             noise, edge = (
-                _figure(found, figure, "{:.2f}") for figure in ("noise_left", "edge_ratio_strong")
+                _figure(found, figure, "{:.2f}") for figure in ("noise_left", "edge_slope_strong")
             )
             cells.append(f"{noise} / {edge}")
         body.append((arm, *cells))
@@ -287,11 +287,12 @@ _EDGES = {
 _PLANTED = {
     "MR": "Ellipsoids, radii 1.5 to 4 mm, 5 to 30 % of the range, darker or brighter, at Rician "
     "10 %. Kept: what the result with lesions has more than the result without, on the same "
-    "noise. Lost: less than half kept. A new blob is stronger than any in even tissue of the "
-    "clean volume.\n",
+    "noise. Lost: less than half kept. A new blob is as strong as a lesion of 10 % "
+    "and 2.5 mm, in even tissue, and less than half of it is in the clean volume.\n",
     "CT": "Ellipsoids, radii 1.5 to 4 mm, 20 to 100 HU, darker or brighter, at 5e3 photons. Kept: "
     "what the result with lesions has more than the result without, on the same noise. Lost: "
-    "less than half kept. A new blob is stronger than any in even tissue of the clean volume.\n",
+    "less than half kept. A new blob is as strong as a lesion of 33 HU and 2.5 mm, in even "
+    "tissue, and less than half of it is in the clean volume.\n",
 }
 _NATIVE = (
     "Native noise: robust spread of the differences between neighbouring slices in flat regions, "

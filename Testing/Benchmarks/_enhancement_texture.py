@@ -68,25 +68,25 @@ def compare_spectra(error: Floats, noise: Floats, flat: Mask, pixel_mm: float) -
     }
 
 
-def edge_width(
+def edge_slope(
     reference: npt.NDArray[Any], result: npt.NDArray[Any], inside: Mask, step: tuple[float, float]
 ) -> float | None:
-    """10–90 % width of edges whose height lies within `step`, in pixels, in the result.
+    """How steep edges are in the result, as a share of the reference's: 1 is as sharp.
 
-    Edges are found in the reference: along rows and columns, where the gradient is largest along
-    the line and the step over 10 pixels is `step` high. Profiles are laid over each other at the
-    reference's edge and averaged, so that noise averages out; None below 50 edges.
+    Edges are found in the reference, along rows and columns: where the slope is largest along the
+    line and the step over 10 pixels lies within `step`. Profiles are laid over each other at the
+    reference's edge and averaged, so that noise averages out; the steepest place of the mean
+    counts. None below 50 edges.
     """
-    places = _edges(np.asarray(reference, np.float32), inside, step)
-    profiles = [
-        _profiles(np.asarray(result, np.float32), place) for place in places if place[1].size
-    ]
-    truth = [_profiles(np.asarray(reference, np.float32), p) for p in places if p[1].size]
-    if sum(len(profile) for profile in profiles) < 50:
+    truth, image = (np.asarray(voxels, np.float32) for voxels in (reference, result))
+    places = _edges(truth, inside, step)
+    expected = np.concatenate([_profiles(truth, place) for place in places])
+    found = np.concatenate([_profiles(image, place) for place in places])
+    if len(expected) < 50:
         return None
-    height = np.concatenate(truth)[:, -1] - np.concatenate(truth)[:, 0]
-    mean = (np.concatenate(profiles) * np.sign(height)[:, None]).mean(axis=0)
-    return _width(mean)
+    rising = np.sign(expected[:, -1] - expected[:, 0])[:, None]
+    steepest = [float(np.diff((p * rising).mean(axis=0)).max()) for p in (found, expected)]
+    return steepest[0] / steepest[1]
 
 
 def _edges(reference: Floats, inside: Mask, step: tuple[float, float]) -> list[tuple[int, Any]]:
@@ -114,12 +114,3 @@ def _profiles(voxels: Floats, place: tuple[int, Any]) -> Floats:
     k, j, i = (centres[:, n][:, None] for n in range(3))
     lines: Floats = voxels[k, j + offsets, i] if axis == 1 else voxels[k, j, i + offsets]
     return lines
-
-
-def _width(profile: Floats) -> float:
-    """10–90 % of a rising mean profile, linearly between pixels."""
-    low, high = float(profile[:2].mean()), float(profile[-2:].mean())
-    scaled = np.maximum.accumulate((profile - low) / (high - low))
-    fine = np.linspace(0, len(profile) - 1, 2001)
-    values = np.interp(fine, np.arange(len(profile)), scaled)
-    return float(fine[np.searchsorted(values, 0.9)] - fine[np.searchsorted(values, 0.1)])
