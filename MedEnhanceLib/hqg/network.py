@@ -192,8 +192,12 @@ class Enhancer(nn.Module):
         return torch.cat([F.interpolate(features, scale_factor=2, mode="nearest"), skip], dim=1)
 
     def finish(self, slabs: Tensor, features: Tensor) -> Tensor:
-        """The last stage's features, [B·D, widths[0], H/2, W/2] → the image in float32."""
-        correction, gate = F.pixel_shuffle(self.head(features).float(), 2).chunk(2, dim=1)
+        """The last stage's features, [B·D, widths[0], H/2, W/2] → the image in float32.
+
+        In full precision as well: rounding here is most of what half precision would cost.
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            correction, gate = F.pixel_shuffle(self.head(features.float()), 2).chunk(2, dim=1)
         level = F.interpolate(noise_level(slabs, reach=0), scale_factor=2, mode="nearest")
         kept = slabs.float() * (1 - torch.tanh(gate).view_as(slabs))
         return kept + (level + _LEAST_STEP) * correction.view_as(slabs)
