@@ -114,13 +114,18 @@ class SliceStacks:
         return F.pad(stacks, padding, mode="replicate") if any(padding) else stacks
 
     def planes(self, where: slice, window: Window | None = None) -> Tensor:
-        """[n, H, W], scaled; at the far edges padded to multiples of GRID by repetition."""
+        """[n, H, W], scaled; at the far edges mirrored up to multiples of GRID.
+
+        Repeated instead, noise would become streaks, in which no noise is found to remove.
+        """
         window = window or Window(slice(None), slice(None))
         part = self.voxels[where, window.rows, window.columns]
         planes = torch.from_numpy(self.scaling.apply(part))
         rows, columns = planes.shape[-2:]
         padding = (0, -columns % GRID, 0, -rows % GRID)
-        return F.pad(planes, padding, mode="replicate") if any(padding) else planes
+        fits = padding[1] < columns and padding[3] < rows  # a thin slice is repeated after all
+        mode = "reflect" if fits else "replicate"
+        return F.pad(planes, padding, mode=mode) if any(padding) else planes
 
     def telling(self, count: int) -> npt.NDArray[np.intp]:
         """Up to `count` evenly spaced slices among the half that varies most."""

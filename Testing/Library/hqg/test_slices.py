@@ -11,6 +11,8 @@ import pytest
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance, predict
 from MedEnhanceLib.hqg.findings import findings_of, keep_findings
+from MedEnhanceLib.nets.intensity import Scaling
+from MedEnhanceLib.nets.slices import SliceStacks
 from MedEnhanceLib.origin import DicomOrigin, Instance, Lossy
 from MedEnhanceLib.volume import Volume
 
@@ -125,3 +127,14 @@ def test_an_mr_never_falls_below_nothing_or_its_own_lowest(
         better = enhance(volume, replace(config, strength=strength)).volume.voxels
         assert better.min() >= min(0.0, low)
         assert not np.array_equal(better, volume.voxels)
+
+
+def test_edges_are_mirrored_so_that_noise_stays_noise(rng: np.random.Generator) -> None:
+    """Streaks of repeated pixels have no noise to be found: what lies beside them kept its own."""
+    noise = rng.normal(0, 1, (2, 41, 50)).astype(np.float32)
+    padded = SliceStacks(noise, Scaling(0.0, 1.0), 0).planes(slice(0, 2))
+    assert padded.shape == (2, 64, 64)
+    for axis, beyond in ((1, padded[:, 41:]), (2, padded[..., 50:])):
+        assert float(beyond.diff(dim=axis).std()) > 1
+    thin = SliceStacks(noise[:, :1, :3], Scaling(0.0, 1.0), 0).planes(slice(0, 2))
+    assert thin.shape == (2, 32, 32)
