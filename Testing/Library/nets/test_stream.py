@@ -1,0 +1,102 @@
+"""Stages by chunks give what the whole slab gives, once for each slice, and keep little."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from MedEnhanceLib.hqg.config import NetworkConfig
+from MedEnhanceLib.hqg.network import Enhancer
+from MedEnhanceLib.hqg.stream import enhanced
+from MedEnhanceLib.nets.precision import inference_precision
+from MedEnhanceLib.nets.shift import exchange
+from MedEnhanceLib.nets.stream import Stage
+
+CONDITION = torch.randn(1, 80, generator=torch.Generator().manual_seed(5))
+
+
+def _chunks(slices: torch.Tensor, size: int) -> Stage:
+    return Stage(lambda n: slices[n * size : (n + 1) * size], count=-(-len(slices) // size))
+
+
+def _all(stage: Stage) -> torch.Tensor:
+    return torch.cat([stage[n] for n in range(stage.count)], dim=1)
+
+
+def _enhancer(context: int) -> Enhancer:
+    config = NetworkConfig(context=context, widths=(8, 8, 12, 16), window=32)
+    enhancer = Enhancer(config).eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(3)
+    for parameter in enhancer.parameters():
+        parameter += 0.03 * torch.randn(parameter.shape, generator=generator)
+    return enhancer.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 11])
+@pytest.mark.parametrize("context", [0, 1, 5, 8])
+def test_a_stream_is_the_volume_as_one_slab(context: int, depth: int) -> None:
+    enhancer = _enhancer(context)
+    slices = torch.rand(depth, 64, 96)
+    with torch.inference_mode():
+        slab = enhancer.estimate(slices[None], CONDITION[:, :64], CONDITION[:, 64:])
+        for size in (1, 2, 4, 16):
+            stream = enhanced(enhancer, _chunks(slices, size), CONDITION, wants_error=True)
+            assert torch.allclose(_all(stream), torch.cat(slab), atol=1e-4)
+
+
+def test_a_stream_may_begin_anywhere_and_is_the_same_to_the_last_bit() -> None:
+    enhancer = _enhancer(5)
+    slices = torch.rand(17, 128, 160)
+    with torch.inference_mode(), inference_precision("cpu"):
+        whole = _all(enhanced(enhancer, _chunks(slices, 2), CONDITION))
+        for size, first in ((2, 4), (3, 2), (17, 0), (1, 9)):
+            part = enhanced(enhancer, _chunks(slices, size), CONDITION)[first]
+            assert torch.equal(part, whole[:, first * size : first * size + part.shape[1]])
+
+
+def test_no_slice_goes_through_a_layer_twice() -> None:
+    enhancer = _enhancer(5)
+    layers = [enhancer.stem, enhancer.encoder[0].first, enhancer.decoder[0].first, enhancer.head]
+    seen = [0] * len(layers)
+    for number, layer in enumerate(layers):
+
+        def count(_: object, given: tuple[torch.Tensor], number: int = number) -> None:
+            seen[number] += len(given[0])
+
+        layer.register_forward_pre_hook(count)
+    with torch.inference_mode():
+        _all(enhanced(enhancer, _chunks(torch.rand(12, 32, 32), 2), CONDITION))
+    assert seen == [12] * len(layers)
+
+
+def test_a_result_depends_on_slices_within_its_reach_and_no_others() -> None:
+    enhancer = _enhancer(5)
+    slices = torch.rand(16, 32, 32)
+    changed = slices.clone()
+    changed[2] += 1
+    with torch.inference_mode():
+        one, other = (
+            _all(enhanced(enhancer, _chunks(these, 1), CONDITION)) for these in (slices, changed)
+        )
+    alike = [torch.equal(one[0, k], other[0, k]) for k in range(16)]
+    assert not any(alike[:8])
+    assert all(alike[8:])
+
+
+def test_chunks_are_kept_as_long_as_somebody_reads_them() -> None:
+    made: list[int] = []
+    source = Stage(lambda n: made.append(n) or torch.full((1, 4, 2, 2), float(n)), count=9)  # type: ignore[func-returns-value]
+    near = Stage(source.exchanged, source)
+    far = Stage(lambda n: source[n] + near[n], source, near)
+    for chunk in range(2, 9):
+        far[chunk]
+        assert len(source._made) <= 3
+    assert made == [2, 1, *range(3, 9)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_exchange_across_chunks_is_that_of_the_slab(size: int) -> None:
+    features = torch.rand(5, 8, 3, 3)
+    stage = _chunks(features, size)
+    parts = torch.cat([stage.exchanged(n) for n in range(stage.count)])
+    assert torch.equal(parts, exchange(features, 5))
