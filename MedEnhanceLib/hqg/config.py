@@ -201,7 +201,7 @@ class TrainConfig:
     beta1: float = 0.9
     ema: float = 0.998
     unpaired_every: int = 8
-    appearance: float = 0.3
+    appearance: float = 0.25
     held_out: int = 0
     checkpoint_s: float = 120.0
     validation_s: float = 120.0

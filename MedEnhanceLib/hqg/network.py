@@ -35,7 +35,9 @@ _EXCHANGES = (
 _FIRST_ERROR = 0.02
 #: What is learned is in units of the noise and this share of the scale: where there is no noise,
 #: blur is still to be undone.
-_LEAST_STEP = 0.02
+_LEAST_STEP = 0.01
+#: Side of a cell of the local mean, in pixels.
+_MEAN_CELL = 8
 #: Side of a cell of the noise map, in pixels of half the resolution.
 _NOISE_CELL = 16
 #: (E √|d|)² of a Gaussian is 0.6760 σ.
@@ -100,9 +102,9 @@ class Enhancer(nn.Module):
     All slices of a slab come out, and they share their work: convolutions are 2D, and in as many
     places as `config.context` says slices see their neighbours (`_EXCHANGES`).
     The first stage's pooling is a pixel-unshuffle, so that the full resolution costs little.
-    The output is (1 − g)·input + (σ + 0.02)·correction, σ being the local noise level: what is to
-    be learned is then of one size at every strength of noise, and air, where magnitude noise has a
-    mean of its own, is switched off by g. Both start at zero: a new network changes nothing.
+    What goes in is the difference to the local mean in units of the local noise, and what comes
+    out is the input plus a correction in these units: noise then looks the same at every strength
+    and brightness. The correction starts at zero: a new network changes nothing.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -113,7 +115,8 @@ class Enhancer(nn.Module):
         self.sees = min(config.context, 1)
         self._exchanges = set(_EXCHANGES[: max(config.context - 1, 0)])
         images = 4 * (2 * self.sees + 1)
-        self.stem = nn.Conv2d(images + 1, widths[0], 3, padding=1)
+        self.stem = nn.Conv2d(images + 2, widths[0], 3, padding=1)
+        nn.init.kaiming_normal_(self.stem.weight, a=0.2)
         self.encoder = nn.ModuleList(
             ResidualBlock(before, after)
             for before, after in zip((widths[0], *widths[:-1]), widths, strict=True)
@@ -129,7 +132,7 @@ class Enhancer(nn.Module):
             else _Unstyled()
             for level, width in reversed(list(enumerate(widths)))
         )
-        self.head = nn.Conv2d(widths[0], 2 * 4, 3, padding=1)
+        self.head = nn.Conv2d(widths[0], 4, 3, padding=1)
         self.error_head = nn.Conv2d(widths[0], 4, 3, padding=1)
         for parameter in (*self.head.parameters(), *self.error_head.parameters()):
             nn.init.zeros_(parameter)
@@ -158,9 +161,11 @@ class Enhancer(nn.Module):
         kind = slabs.device.type
         half = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
         with torch.autocast(kind, enabled=False):
-            images = neighbours(slabs.float(), self.sees)[:, only].flatten(0, 1)
+            mean, detail = _local_contrast(slabs.float())
+            details = neighbours(detail, self.sees)[:, only].flatten(0, 1)
+            mean = F.avg_pool2d(mean[:, only].flatten(0, 1)[:, None], 2)
             level = noise_level(slabs, self.sees)[:, only].flatten(0, 1)[:, None]
-            seen = torch.cat([F.pixel_unshuffle(images, 2), _NOISE_GAIN * level], dim=1)
+            seen = torch.cat([F.pixel_unshuffle(details, 2), mean, _NOISE_GAIN * level], dim=1)
             features: Tensor = self.stem(seen.contiguous(memory_format=torch.channels_last))
         return features.to(half)
 
@@ -197,10 +202,8 @@ class Enhancer(nn.Module):
         In full precision as well: rounding here is most of what half precision would cost.
         """
         with torch.autocast(features.device.type, enabled=False):
-            correction, gate = F.pixel_shuffle(self.head(features.float()), 2).chunk(2, dim=1)
-        level = F.interpolate(noise_level(slabs, reach=0), scale_factor=2, mode="nearest")
-        kept = slabs.float() * (1 - torch.tanh(gate).view_as(slabs))
-        return kept + (level + _LEAST_STEP) * correction.view_as(slabs)
+            correction = F.pixel_shuffle(self.head(features.float()), 2).view_as(slabs)
+        return slabs.float() + _step(slabs) * correction
 
     def expected_error(self, slabs: Tensor, features: Tensor) -> Tensor:
         """As `finish`, the mean absolute deviation."""
@@ -240,6 +243,18 @@ class _Unstyled(nn.Module):
 
     def forward(self, features: Tensor, condition: Tensor) -> Tensor:
         return features
+
+
+def _step(slabs: Tensor) -> Tensor:
+    """The unit of details and corrections: local noise and a little, [B, D, H, W]."""
+    return _LEAST_STEP + F.interpolate(noise_level(slabs, reach=0), scale_factor=2, mode="nearest")
+
+
+def _local_contrast(slabs: Tensor) -> tuple[Tensor, Tensor]:
+    """The local mean, and what each pixel differs from it in units of `_step`; [B, D, H, W]."""
+    cells = F.avg_pool2d(slabs, _MEAN_CELL, ceil_mode=True, count_include_pad=False)
+    mean = at_pixels(cells, slabs, _MEAN_CELL)
+    return mean.expand_as(slabs), (slabs - mean) / _step(slabs)
 
 
 def noise_level(slabs: Tensor, reach: int = 1) -> Tensor:

@@ -7,6 +7,10 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.nets.shift import exchange
 
+#: Of the second convolution at the start. At 0 the first one learns nothing at first, and a
+#: training took twice the steps; at 1 features grow from block to block.
+_SECOND_GAIN = 0.5
+
 
 class ResidualBlock(nn.Module):
     """Two 3×3 convolutions around a shortcut; no normalisation, which would undo intensities."""
@@ -20,8 +24,9 @@ class ResidualBlock(nn.Module):
             if channels_in == channels_out
             else nn.Conv2d(channels_in, channels_out, 1)
         )
-        nn.init.kaiming_normal_(self.first.weight, a=0.2)
-        nn.init.zeros_(self.second.weight)
+        for convolution, gain in ((self.first, 1.0), (self.second, _SECOND_GAIN)):
+            nn.init.kaiming_normal_(convolution.weight, a=0.2)
+            convolution.weight.data.mul_(gain)
 
     def forward(self, features: Tensor, depth: int = 0, seen: Tensor | None = None) -> Tensor:
         """[B, channels_in, H, W] → [B, channels_out, H, W].
