@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.pools import Pools
+from MedEnhanceLib.machine import cpu_threads
 
 _MOST_WORKERS, _AHEAD = 12, 4
 
@@ -104,8 +105,8 @@ def worker_count(wish: int | None, device: str) -> int:
         return wish
     if device == "cpu":
         return 0
-    shared = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(_MOST_WORKERS, (os.cpu_count() or 1) // shared - 1))
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(_MOST_WORKERS, cpu_threads() // processes - 1))
 
 
 def _leave_signals_to_the_parent(_: int) -> None:

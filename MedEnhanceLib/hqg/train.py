@@ -37,6 +37,8 @@ from MedEnhanceLib.report.training import TrainingStory, training_report
 __all__ = ["Trainer", "train"]
 
 _METRIC_EVERY = 20
+#: Drawing the page takes a second or two.
+_REPORT_S = 60.0
 _BANK_PATCHES = 256
 
 
@@ -86,7 +88,7 @@ class _Run:
         )
         self._validation = Validation(trainer.pools, self.config, trainer.device)
         self._last: Validated | None = None
-        self._validated_at = -math.inf
+        self._validated_at = self._reported_at = -math.inf
 
     @property
     def folder(self) -> Path:
@@ -125,7 +127,7 @@ class _Run:
         for number in numbers:
             self._journal.hear(trainer.step(number, next(batches)))
             trainer.seconds = time.monotonic() - self._began
-            if number % _METRIC_EVERY == 0:
+            if number % _METRIC_EVERY == 0 or number == config.steps - 1:
                 self._journal.tell(number)
             if self._is_first and time.monotonic() - self._validated_at > config.validation_s:
                 self._validate(number)
@@ -134,7 +136,8 @@ class _Run:
         """A checkpoint, unless the losses are far off just now: the one before is better then."""
         if self.trainer.watch.is_calm:
             self.trainer.save(self.checkpoint, step)
-        if self._is_first and step < self.config.steps:
+        due = time.monotonic() - self._reported_at > _REPORT_S
+        if self._is_first and due and step < self.config.steps:
             self._report(step, "still running")
 
     def _validate(self, step: int) -> None:
@@ -185,6 +188,7 @@ class _Run:
     def _report(self, step: int, ending: str) -> None:
         """The page; a training does not fail because of it."""
         trainer = self.trainer
+        self._reported_at = time.monotonic()
         story = TrainingStory(
             name=self.config.name,
             modality=self.config.modality,

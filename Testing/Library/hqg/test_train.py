@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import json
+import math
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from MedEnhanceLib.bundles.export import load_tensors
 from MedEnhanceLib.bundles.store import read_bundle, verify_bundle
+from MedEnhanceLib.config import config_to_json
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, ModelError
+from MedEnhanceLib.hqg import trainer as trainer_module
 from MedEnhanceLib.hqg.augment import degrade_slab
-from MedEnhanceLib.hqg.config import TrainConfig
+from MedEnhanceLib.hqg.config import LossConfig, TaskConfig, TrainConfig
+from MedEnhanceLib.hqg.objective import Objective
 from MedEnhanceLib.hqg.pools import Pools
 from MedEnhanceLib.hqg.train import Trainer, train
+from MedEnhanceLib.hqg.validation import Validation
+from MedEnhanceLib.io import load, save
+from MedEnhanceLib.jobs.training import cohort, train_method, training_config
+from MedEnhanceLib.nets import training as training_module
+from MedEnhanceLib.nets.training import LossWatch
 from MedEnhanceLib.progress import Event, Monitor
 
 
@@ -129,3 +144,295 @@ def test_losses_are_computed_in_full_precision(
     monkeypatch.setattr(trainer.objective, "structure", structure)
     trainer.step(0)
     assert seen == [(torch.float32, False)]
+
+
+def published(smoke: TrainConfig, **fields: object) -> TrainConfig:
+    loss = replace(LossConfig.published(), past_images=3, r1=1.0)
+    return replace(smoke, loss=loss, unpaired_every=1, **fields)
+
+
+def same_state(one: Trainer, other: Trainer) -> bool:
+    return all(
+        torch.equal(a, b)
+        for first, second in ((one.networks, other.networks), (one.average, other.average))
+        for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
+
+
+def test_everything_that_learns_resumes_to_the_same_state(
+    training_data: Path, smoke: TrainConfig, tmp_path: Path
+) -> None:
+    """The critic, its past images and both optimisers too."""
+    config = published(smoke)
+    pools = Pools.load(config, training_data, Monitor())
+    through, stopped = Trainer(config, pools, "cpu"), Trainer(config, pools, "cpu")
+    for number in range(6):
+        through.step(number)
+    for number in range(3):
+        stopped.step(number)
+    stopped.save(tmp_path / "checkpoint.safetensors", 3)
+    torch.manual_seed(99)  # whatever happened to the process meanwhile
+    resumed = Trainer(config, pools, "cpu")
+    assert resumed.resume(tmp_path / "checkpoint.safetensors") == 3
+    assert not same_state(through, resumed)
+    for number in range(3, 6):
+        resumed.step(number)
+    assert same_state(through, resumed)
+    assert through.critic is not None
+    assert resumed.critic is not None
+    pairs = zip(through.critic.past.images, resumed.critic.past.images, strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_who_makes_the_batches_does_not_matter(training_data: Path, smoke: TrainConfig) -> None:
+    pools = Pools.load(smoke, training_data, Monitor())
+    batches = Trainer(smoke, pools, "cpu").batches
+    beside = list(batches.starting(2, workers=1, pin=False))
+    assert len(beside) == smoke.steps - 2
+    for number, batch in enumerate(beside, start=2):
+        pairs = zip(batch, batches[number], strict=True)
+        assert all(a is b or torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.fixture
+def often_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer_module, "_KEEP_EVERY", 2)
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, start: int, factor: float) -> None:
+    """From a step on, multiply what a training minimises."""
+    terms = Objective.clean_terms
+
+    def spoiled(self: Objective, batch: Any, number: int, **options: Any) -> Any:
+        found, output = terms(self, batch, number, **options)
+        if number >= start:
+            found = {name: factor * term for name, term in found.items()}
+        return found, output
+
+    monkeypatch.setattr(Objective, "clean_terms", spoiled)
+
+
+def check_last_good(folder: Path, config: TrainConfig, data: Path, step: int) -> None:
+    """The bundle holds the averaged weights of so many steps and says so; so does the page."""
+    trainer = Trainer(config, Pools.load(config, data, Monitor()), "cpu")
+    for number in range(step):
+        trainer.step(number)
+    enhancer, _ = trainer.averaged()
+    bundle = read_bundle(folder)
+    verify_bundle(bundle)
+    stored = load_tensors(bundle)
+    for name, weight in enhancer.state_dict().items():
+        assert torch.equal(stored[f"enhancer.{name}"], weight.half().float()), name
+    told = f"averaged weights of step {step}"
+    assert told in (folder / "docs/README.md").read_text()
+    assert told in (folder.parent / "report/index.html").read_text()
+
+
+def test_not_a_number_stops_and_the_last_good_weights_are_kept(
+    training_data: Path,
+    smoke: TrainConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    often_kept: None,
+) -> None:
+    config = replace(smoke, steps=12, checkpoint_s=0.0)
+    with monkeypatch.context() as patch:
+        spoil(patch, 5, math.nan)
+        with pytest.raises(ModelError, match=r"step 5.*step 4 are kept") as caught:
+            train(config, training_data, tmp_path)
+    assert "learning_rate" in str(caught.value.hint)
+    check_last_good(tmp_path / config.name, config, training_data, 4)
+    fresh = Trainer(config, Pools.load(config, training_data, Monitor()), "cpu")
+    assert fresh.resume(tmp_path / "checkpoint.safetensors") == 5
+    assert fresh.is_finite
+
+
+def test_losses_that_stay_far_off_stop_the_training(
+    training_data: Path,
+    smoke: TrainConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    often_kept: None,
+) -> None:
+    config = replace(smoke, steps=16, checkpoint_s=0.0, low_quality=())
+    monkeypatch.setattr(training_module, "_LEAST_REMEMBERED", 3)
+    monkeypatch.setattr(LossWatch.__init__, "__defaults__", (4,))
+    with monkeypatch.context() as patch:
+        spoil(patch, 6, 1e3)
+        with pytest.raises(ModelError, match=r"step 9: for 4 steps.*step 6 are kept"):
+            train(config, training_data, tmp_path)
+    check_last_good(tmp_path / config.name, config, training_data, 6)
+    fresh = Trainer(config, Pools.load(config, training_data, Monitor()), "cpu")
+    assert fresh.resume(tmp_path / "checkpoint.safetensors") == 6
+
+
+def test_a_gradient_that_is_no_number_is_left_out_and_counted(
+    training_data: Path, smoke: TrainConfig
+) -> None:
+    config = replace(smoke, steps=40)
+    trainer = Trainer(config, Pools.load(config, training_data, Monitor()), "cpu")
+    bad = {1}
+    trainer.enhancer.head.weight.register_hook(
+        lambda gradient: gradient * math.inf if number in bad else gradient
+    )
+    number = 0
+    trainer.step(number)
+    before = [weight.clone() for weight in trainer.networks.parameters()]
+    number = 1
+    trainer.step(number)
+    after = list(trainer.networks.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert trainer.skipped == 1
+    number = 2
+    trainer.step(number)
+    assert not all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    bad |= set(range(3, 40))
+    with pytest.raises(ModelError, match="in a row"):
+        for number in range(3, 40):
+            trainer.step(number)
+
+
+def test_the_run_leaves_curves_and_pictures(tiny_model: Path, smoke: TrainConfig) -> None:
+    out = tiny_model.parent
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    names = {row["name"] for row in rows}
+    assert {"cycle", "kl", "psnr_db"} <= names
+    assert max(row["step"] for row in rows) == smoke.steps
+    page = (out / "report/index.html").read_text()
+    assert "finished" in page
+    assert "volumes that it also learns from" in page
+    for picture in ("curves.png", "samples.png"):
+        assert (out / "report" / picture).stat().st_size > 5000
+
+
+def test_held_out_volumes_are_validated_on_and_not_learned_from(
+    training_data: Path, smoke: TrainConfig
+) -> None:
+    config = replace(smoke, held_out=1)
+    pools = Pools.load(config, training_data, Monitor())
+    assert all(volume.name.endswith("0.nii.gz") for volume in pools.high)
+    assert all(volume.name.endswith("1.nii.gz") for volume in pools.held_out)
+    trainer = Trainer(config, pools, "cpu")
+    validation = Validation(pools, config, "cpu")
+    assert validation.is_held_out
+    first, again = (validation.measure(*trainer.averaged()) for _ in range(2))
+    assert first.psnr_db == again.psnr_db
+    # As yet the network is the identity.
+    assert first.psnr_db == pytest.approx(first.input_psnr_db, abs=1e-4)
+    with pytest.raises(InputError, match="held out"):
+        Pools.load(replace(config, held_out=2), training_data, Monitor())
+
+
+def test_validation_changes_nothing_of_what_is_learned(
+    tiny_model: Path, training_data: Path, smoke: TrainConfig, tmp_path: Path
+) -> None:
+    seldom = replace(smoke, validation_s=1e9, checkpoint_s=0.0)
+    assert read_bundle(train(seldom, training_data, tmp_path)).sha256 == (
+        read_bundle(tiny_model).sha256
+    )
+
+
+def test_a_task_learns_along_and_becomes_a_bundle(
+    training_data: Path, smoke: TrainConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "labels").mkdir()
+    for path in sorted((training_data / "hq").glob("*")):
+        volume = load(path)
+        labels = volume.with_voxels((volume.voxels > 300).astype(np.uint8))
+        save(replace(labels, modality="SEG"), tmp_path / "labels" / path.name)
+    shutil.copytree(training_data / "hq", tmp_path / "hq")
+    head = {
+        "preset": "smoke",
+        "images": ["hq/*"],
+        "labels": ["labels/*"],
+        "structures": [{"value": 1, "name": "bright", "color": "#ff0000"}],
+        "name": "bright",
+    }
+    config = replace(
+        smoke, steps=8, low_quality=(), task=TaskConfig(head=head, start=0.25, head_start=0.3)
+    )
+    seen: list[Event] = []
+    folder = train_method("hqg", config, tmp_path, tmp_path / "out", Monitor(seen.append))
+    verify_bundle(read_bundle(folder))
+    verify_bundle(read_bundle(tmp_path / "out/bright"))
+    names = {event.fields["name"] for event in seen if event.kind == "metric"}
+    assert {"task_lower", "task", "gate_open", "gate_cosine"} <= names
+    alone = train(replace(config, task=None), tmp_path, tmp_path / "alone")
+    assert read_bundle(alone).sha256 != read_bundle(folder).sha256
+    with pytest.raises(ConfigError, match="structurs"):
+        training_config("hqg", {"task": {"head": {"structurs": []}}})
+
+
+def run_two(*arguments: str | Path) -> None:
+    """Under torchrun, with two processes."""
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    command = [sys.executable, *launcher, *map(str, arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
+    assert done.returncode == 0, done.stderr
+
+
+def test_two_processes_learn_the_same_from_different_batches(
+    training_data: Path, smoke: TrainConfig, tmp_path: Path
+) -> None:
+    config = published(smoke, steps=4)
+    (tmp_path / "config.json").write_text(json.dumps(config_to_json(config)))
+    script = Path(__file__).with_name("two_processes.py")
+    run_two(script, tmp_path / "config.json", training_data, tmp_path)
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert first["weights"] == second["weights"]
+    assert first["batch"] != second["batch"]
+    assert first["past"] != second["past"]
+    assert first["mean"] == second["mean"] == 1.5
+    assert first["wishes"] == second["wishes"] == [True, False]
+    assert (first["resumed"], second["resumed"]) == (True, True)
+
+
+def test_torchrun_trains_from_the_command_line(training_data: Path, tmp_path: Path) -> None:
+    pools = ("--hq", training_data / "hq", "--lq", training_data / "lq", "--modality", "MR")
+    run_two(
+        *("-m", "MedEnhanceLib", "train", "hqg", *pools, "--out", tmp_path / "two"),
+        *("--preset", "smoke", "--device", "cpu", "--steps", "3"),
+    )
+    verify_bundle(read_bundle(tmp_path / "two/two"))
+    lines = (tmp_path / "two/metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines]
+    assert steps == sorted(steps)  # one process wrote it
+
+
+@pytest.mark.parametrize(
+    ("files", "patterns"),
+    [
+        (("a.nii.gz", "b.nrrd", "notes.txt"), ["good/*.nii.gz", "good/*.nrrd"]),
+        (("x/a.nii", "y/z/b.nii"), ["good/**/*.nii"]),
+        (("one/IM1", "two/IM1", ".hidden"), ["good/*/"]),
+        (("IM1", "IM2"), ["good"]),
+    ],
+)
+def test_a_folder_becomes_patterns_that_name_no_file(
+    files: tuple[str, ...], patterns: list[str], tmp_path: Path
+) -> None:
+    for name in files:
+        path = tmp_path / "good" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    data, fields = cohort(tmp_path / "good", None)
+    assert data == tmp_path
+    assert fields["high_quality"] == patterns
+    assert fields["low_quality"] == []
+
+
+def test_a_cohort_counts_and_holds_one_of_many_out(tmp_path: Path) -> None:
+    for name in ("a[1]/hq/1.nii", "a[1]/hq/2.nii", "a[1]/hq/3.nii", "a[1]/hq/4.nii", "b/5.nii"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    data, fields = cohort(tmp_path / "a[1]/hq", tmp_path / "b")
+    assert fields["held_out"] == 1
+    assert "4 volumes of high quality, 1 of low" in fields["data"][0]["subjects"]
+    assert len(list(data.glob(fields["high_quality"][0]))) == 4
+    assert cohort(tmp_path / "b", None)[1]["held_out"] == 0
+    (tmp_path / "empty").mkdir()
+    for wrong in ("empty", "nothing"):
+        with pytest.raises(InputError, match=wrong):
+            cohort(tmp_path / wrong, None)
