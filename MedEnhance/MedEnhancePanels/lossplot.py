@@ -37,7 +37,7 @@ class LossPlot:
 
     def add(self, name, value, step):
         """A figure of the training; a run that went back to a checkpoint overwrites its steps."""
-        if not self.isInScene or value is None:
+        if not self.isInScene or value is None or name.endswith("_db"):  # on another scale
             return
         table = self.table.GetTable()
         column = table.GetColumnByName(name)

@@ -196,13 +196,14 @@ def calibrate_on_held_out(
         return
     bundle = read_bundle(folder)
     chosen = files[:_MOST_HELD_OUT]
-    names = ", ".join(f"{path.parent.name}/{path.name}" for path in chosen)
+    # Not by name: a bundle is handed on, and files are often called after patients.
+    count = f"{len(chosen)} volume{'s' if len(chosen) > 1 else ''}"
     volumes = (load(path, modality=bundle.modality) for path in chosen)
     try:
         calibrate(
             folder,
             damaged_pairs(volumes),
-            fitted_on=f"what the training held out ({names}), damaged",
+            fitted_on=f"what the training held out ({count}), damaged",
             device=device,
             monitor=monitor,
         )
