@@ -310,7 +310,7 @@ class EnhanceConfig:
         mirrorings, a run each.
     bias_correction: "n4" removes shading first (MR), as a step of its own; "none" does not.
     tile: side of the inference window in pixels; slices up to this size go in whole.
-    batch: slices at once; None takes one on a CPU and four on a GPU.
+    batch: slices at once; None takes what suits the device and the size of a slice.
     """
 
     model: str = "auto"
