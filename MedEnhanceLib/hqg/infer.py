@@ -135,6 +135,8 @@ def enhance(
     began = time.monotonic()
     where = _chosen_slices(slices, volume, config)
     bundle = open_bundle(config.model, kind="enhancer", modality=volume.modality)
+    if findings_of(volume).scaling is None:  # else it has been looked at before
+        refuse_not_finite(volume)
     choice = choose_device(config.device)
     monitor.log(f"running {bundle.name} on {choice.name}: {choice.reason}")
     model = _warm_enhancer(bundle.folder, bundle.sha256)
@@ -338,10 +340,9 @@ def _deviation(
 
 
 def _measured(frame: Volume) -> Findings:
-    """What the whole frame says of its intensities; refused where they are no numbers."""
+    """What the whole frame says of its intensities."""
     findings = findings_of(frame)
     if findings.scaling is None:
-        refuse_not_finite(frame)
         findings.scaling = scaling_for(frame)
         findings.floor = lowest_value(frame)
     return findings

@@ -308,3 +308,29 @@ def test_cuda_agrees_with_the_cpu(head: Volume, config: EnhanceConfig) -> None:
         for device in ("cpu", "cuda")
     )
     assert np.abs(cpu - cuda).max() < 1e-3 * np.ptp(head.voxels)
+
+
+def test_memory_that_runs_out_midway_leaves_the_result_as_it_is(
+    head: Volume, config: EnhanceConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After some slices are done, and in the midst of the samples of the uncertainty."""
+    config = replace(config, batch=4, uncertainty=2)
+    expected = enhance(head, config)
+    calls, real = [], Enhancer.begin
+
+    def tight(self: Enhancer, slabs: torch.Tensor, only: slice = slice(None)) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) in (3, 9):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, slabs, only)
+
+    monkeypatch.setattr(Enhancer, "begin", tight)
+    warnings: list[Event] = []
+    monitor = Monitor(lambda event: warnings.append(event) if event.kind == "warning" else None)
+    result = enhance(head, config, monitor=monitor)
+    assert len([event for event in warnings if "memory" in event.fields["message"]]) == 2
+    # Chunks of another size can show in the last bits, which rounding to integers turns into one.
+    assert np.abs(result.volume.voxels.astype(int) - expected.volume.voxels).max() <= 1
+    assert result.uncertainty is not None
+    assert expected.uncertainty is not None
+    assert np.allclose(result.uncertainty.voxels, expected.uncertainty.voxels, rtol=1e-3)
