@@ -12,11 +12,13 @@ import numpy.typing as npt
 from _common import REPOSITORY
 from _enhancement_peers import noise_in_tissue, undo_rician_bias
 
+from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.volume import Volume
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from MedEnhanceLib.hqg.config import NetworkConfig
     from MedEnhanceLib.hqg.network import Enhancer
 
 Floats = npt.NDArray[np.float32]
@@ -101,10 +103,16 @@ def load_arms(folder: Path, modality: str) -> dict[str, list[TrainedArm]]:
 
 
 def load_records(folder: Path, modality: str) -> list[dict[str, Any]]:
-    """What is known of each trained network: seed, steps, CPU seconds, settings, its arms."""
+    """What is known of each trained network: seed, steps, CPU seconds, settings, its arms.
+
+    Weights of an earlier form of the network are left out, and told: they need training again.
+    """
     records = []
     for path in sorted((folder / modality).glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
+        if not still_answers(path.with_suffix(""), record):
+            print(f"{path.name}: the network's code has changed since, train it again", flush=True)
+            continue
         names = [name for name, use in ARMS.items() if use.network == record["network"]]
         record["arms"] = [arm_name(name, record) for name in names]
         records.append(record | {"stem": path.stem})
@@ -157,18 +165,45 @@ def through(enhancer: Enhancer, cue: Tensor, volume: Volume) -> Floats:
     return scaling.undo(output)
 
 
+def answers(enhancer: Enhancer) -> list[float]:
+    """What a network makes of a noisy ramp: tells whether its code still means the same."""
+    import torch
+
+    noise = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    slab = torch.linspace(0, 1, 64).expand(1, 3, 64, 64) + 0.05 * noise
+    with torch.inference_mode():
+        image = enhancer.eval()(slab, torch.zeros(1, enhancer.config.cue_size))
+    return [round(float(value), 5) for value in image[0, 1, ::16, ::16].flatten()]
+
+
+def still_answers(stem: Path, record: dict[str, Any]) -> bool:
+    """Whether the weights give today what they gave when they were trained."""
+    try:
+        enhancer, _ = _opened(stem)
+    except (RuntimeError, MedEnhanceError):
+        return False
+    return bool(np.allclose(answers(enhancer), record["answers"], atol=2e-3))
+
+
 def _opened(stem: Path) -> tuple[Enhancer, dict[str, Tensor]]:
     from safetensors.torch import load_file
 
     from MedEnhanceLib.config import config_from_json
     from MedEnhanceLib.hqg.config import NetworkConfig
-    from MedEnhanceLib.hqg.network import Enhancer
 
     record = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
     tensors = load_file(stem.with_suffix(".safetensors"))
-    enhancer = Enhancer(config_from_json(NetworkConfig, record["config"]["network"]))
-    prefix = "enhancer."
+    return rebuilt(
+        config_from_json(NetworkConfig, record["trained_with"]["network"]), tensors
+    ), tensors
+
+
+def rebuilt(config: NetworkConfig, tensors: dict[str, Tensor]) -> Enhancer:
+    """The enhancer among named tensors, ready for use."""
+    from MedEnhanceLib.hqg.network import Enhancer
+
+    enhancer, prefix = Enhancer(config), "enhancer."
     enhancer.load_state_dict(
         {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
     )
-    return enhancer.eval(), tensors
+    return enhancer.eval()

@@ -34,7 +34,12 @@ NETWORK: dict[str, Any] = {"widths": [24, 32, 48, 64], "guide_widths": [8, 16, 2
 
 
 class Learner(Protocol):
-    """A training that can be stepped through, and what is kept of it."""
+    """A training that can be stepped through, and what is kept of it.
+
+    config: what it really trains with.
+    """
+
+    config: TrainConfig
 
     def step(self, number: int) -> dict[str, float]:
         """One optimiser step; returns its loss terms."""

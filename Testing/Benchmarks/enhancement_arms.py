@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from _common import SHARED_DATA, commit, machine
-from _trained_arms import ARMS, ARMS_FOLDER, enhance
+from _trained_arms import ARMS, ARMS_FOLDER, answers, enhance, rebuilt, still_answers
 from _trained_common import Data, Make, bench_config
 from _trained_hqg import (
     PublishedHqg,
@@ -231,6 +231,8 @@ def train(name: str, config: TrainConfig, data: Data, stem: Path) -> dict[str, A
         "parameters": sum(enhancer),
         "losses": {term: statistics.fmean(values[-50:]) for term, values in terms.items()},
         "config": as_json(config),
+        "trained_with": as_json(learner.config),
+        "answers": answers(rebuilt(learner.config.network, tensors)),
         "sha256": file_sha256(weights),
         "commit": commit(),
         "machine": machine(),
@@ -238,12 +240,13 @@ def train(name: str, config: TrainConfig, data: Data, stem: Path) -> dict[str, A
 
 
 def record_of(stem: Path) -> dict[str, Any] | None:
-    """The record of weights that are there and whole."""
+    """The record of weights that are there, whole, and of the network as it is now."""
     path, weights = stem.with_suffix(".json"), stem.with_suffix(".safetensors")
     if not path.exists() or not weights.exists():
         return None
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return record if record["sha256"] == file_sha256(weights) else None
+    whole = record["sha256"] == file_sha256(weights)
+    return record if whole and still_answers(stem, record) else None
 
 
 def as_json(config: TrainConfig) -> dict[str, Any]:
