@@ -188,6 +188,7 @@ def test_two_runs_agree_and_a_resumed_one_with_them(tmp_path: Path) -> None:
     for other in (again, resumed):
         for part in ("enhancer", "head", "gate"):
             assert same(state(getattr(straight, part)), state(getattr(other, part)))
+        assert same(state(straight.head.average), state(other.head.average))
 
 
 def test_a_checkpoint_of_stage_one_can_be_resumed(tmp_path: Path) -> None:
