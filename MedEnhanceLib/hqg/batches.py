@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -99,11 +100,12 @@ def step_generator(seed: int, number: int, rank: int, purpose: int = 0) -> np.ra
 def worker_count(wish: int | None, device: str) -> int:
     """How many processes make batches: the wish, or what suits the device.
 
-    On a CPU none: making a batch takes about a hundredth of its step there.
+    On a CPU none: making a batch takes about a hundredth of its step there. Nor on systems that
+    would copy the volumes into each process.
     """
     if wish is not None:
         return wish
-    if device == "cpu":
+    if device == "cpu" or sys.platform != "linux":
         return 0
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(1, min(_MOST_WORKERS, cpu_threads() // processes - 1))

@@ -181,8 +181,8 @@ class TrainConfig:
     held_out: so many of the high-quality volumes, the last ones by name, are not learned from:
         validation is on them. 0 validates on slabs of what is learned from.
     checkpoint_s, validation_s: seconds between checkpoints and between validations.
-    workers: processes that prepare batches beside the training; None takes none on a CPU and up
-        to 12 on a GPU. What is learned does not depend on it.
+    workers: processes that prepare batches beside the training; None takes up to 12 on Linux
+        with a GPU, and none elsewhere. What is learned does not depend on it.
     task: a head that learns along and teaches the enhancer; None trains enhancement alone.
     """
 

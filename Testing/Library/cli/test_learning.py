@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from MedEnhanceLib.cli import console, train
+from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.hqg import TrainConfig
 from MedEnhanceLib.jobs.training import METHODS
 
 
@@ -48,6 +50,68 @@ def test_preset_and_configuration_file_go_together(
     assert kind == "train"
     assert params["config"] == {"steps": 12, "preset": "smoke"}
     assert (params["method"], params["data"], params["out"]) == ("hqg", "volumes", "runs/a")
+
+
+def test_presets_are_those_of_the_method() -> None:
+    for name in train.PRESETS:
+        TrainConfig.preset(name)
+    with pytest.raises(ConfigError) as caught:
+        TrainConfig.preset("huge")
+    assert all(name in caught.value.hint for name in train.PRESETS)
+
+
+def test_two_folders_and_a_modality_are_enough(
+    run: Callable, asked: list[tuple[str, Mapping[str, Any]]], tmp_path: Path
+) -> None:
+    for pool in ("good", "bad"):
+        (tmp_path / pool).mkdir()
+        (tmp_path / pool / "Jane Doe.nii.gz").touch()
+    (tmp_path / "config.json").write_text('{"high_quality": ["else/*"], "anatomy": "knee"}')
+    ran = run(
+        *("train", "hqg", "--hq", tmp_path / "good", "--lq", tmp_path / "bad"),
+        *("--modality", "MR", "--out", tmp_path / "my run", "--steps", "9"),
+        *("--config", tmp_path / "config.json"),
+    )
+    assert ran.status == 0
+    ((_, params),) = asked
+    config = params["config"]
+    assert Path(params["data"]) == tmp_path
+    assert config["high_quality"] == ["good/*.nii.gz"]
+    assert config["low_quality"] == ["bad/*.nii.gz"]
+    assert (config["modality"], config["steps"], config["name"]) == ("MR", 9, "my-run")
+    assert config["anatomy"] == "knee"
+    assert "Jane" not in json.dumps(params["config"])
+    TrainConfig.from_json(config)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("hqg", "--hq", "good"), "modality"),
+        (("hqg", "--hq", "good", "--modality", "MR", "--data", "d"), "instead of --data"),
+        (("head", "--hq", "good", "--modality", "MR"), "for enhancers"),
+        (("hqg", "--lq", "bad", "--data", "d"), "nothing to learn from"),
+        (("hqg",), "nothing to learn from"),
+        (("hqg", "--hq", "no-such-folder", "--modality", "MR"), "no-such-folder"),
+    ],
+)
+def test_what_is_missing_is_told(arguments: tuple[str, ...], words: str, run: Callable) -> None:
+    ran = run("train", *arguments, "--out", "o")
+    assert ran.status in (2, 3)
+    assert words in ran.err
+
+
+def test_of_several_processes_the_first_tells(
+    run: Callable,
+    asked: list[tuple[str, Mapping[str, Any]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    outputs = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        outputs.append(run("train", "hqg", "--data", "d", "--out", "o").out)
+    assert "wrote" in outputs[0]
+    assert outputs[1] == ""
 
 
 @pytest.mark.parametrize(
