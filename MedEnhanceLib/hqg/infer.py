@@ -139,7 +139,7 @@ def enhance(
         refuse_not_finite(volume)
     choice = choose_device(config.device)
     monitor.log(f"running {bundle.name} on {choice.name}: {choice.reason}")
-    model = _warm_enhancer(bundle.folder, bundle.sha256)
+    model = _warm_enhancer(bundle.folder, bundle.sha256, str(bundle.metadata.get("calibration")))
     move(model.guide, "cpu")
     verdict = check_range(volume, model)
     doubts = _doubts(volume, model, verdict)
@@ -356,6 +356,9 @@ def _joined(volume: Volume, frames: list[npt.NDArray[Any] | None]) -> npt.NDArra
 
 
 @lru_cache(maxsize=4)
-def _warm_enhancer(folder: Path, sha256: str) -> EnhancerModel:
-    """Models stay loaded between jobs of one process; a changed file has another hash."""
+def _warm_enhancer(folder: Path, sha256: str, calibration: str) -> EnhancerModel:  # noqa: ARG001
+    """Models stay loaded between jobs of one process; other weights have another hash.
+
+    calibration: what a new one differs in, as the weights stay the same.
+    """
     return open_enhancer(read_bundle(folder, expected_sha256=sha256))

@@ -14,7 +14,7 @@ from MedEnhanceLib.bundles.store import METADATA, read_bundle
 from MedEnhanceLib.degrade import Bias, Composite, Rician
 from MedEnhanceLib.errors import InputError, ModelError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance, uncertainty
-from MedEnhanceLib.hqg.bundle import open_enhancer
+from MedEnhanceLib.hqg.bundle import open_enhancer, record_calibration
 from MedEnhanceLib.hqg.calibration import Calibration, Curve, fit_calibration
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.train import train
@@ -231,6 +231,16 @@ def test_the_middle_of_a_volume_keeps_its_place() -> None:
     middle = central_slices(volume, 2)
     assert np.array_equal(middle.voxels, volume.voxels[2:4])
     assert middle.geometry == volume.geometry.cropped((2, 0, 0))
+
+
+def test_a_new_calibration_counts_at_once(thin: Volume, model: str, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(model, copy)
+    config = EnhanceConfig(model=str(copy), uncertainty=1, device="cpu")
+    assert enhance(thin, config).uncertainty_facts["calibration"] is None
+    curve = Curve((0.1,), (0.2,))
+    record_calibration(copy, Calibration({"error": curve}, fitted_on="nothing", samples=2))
+    assert enhance(thin, config).uncertainty_facts["calibration"]["fitted_on"] == "nothing"
 
 
 def test_nothing_to_calibrate_with_is_refused(calibrated: Path) -> None:
