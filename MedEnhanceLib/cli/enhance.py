@@ -84,6 +84,13 @@ def add_enhance_options(parser: argparse.ArgumentParser) -> None:
         default="none",
         help="n4 removes shading first, MR only (default: none)",
     )
+    parser.add_argument(
+        "--orientations",
+        type=int,
+        choices=(1, 3),
+        help="3 enhances along every axis and averages, in three times the time; 1 along the slices"
+        " alone (default: 3 for MR with voxels about as thick as wide, else 1)",
+    )
     add_device(parser)
 
 
@@ -94,6 +101,7 @@ def enhance_config(args: argparse.Namespace) -> dict[str, Any]:
         "strength": args.strength,
         "uncertainty": args.uncertainty,
         "bias_correction": args.bias_correction,
+        "orientations": args.orientations,
         "device": args.device,
     }
 

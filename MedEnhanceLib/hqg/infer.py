@@ -1,6 +1,6 @@
 """Enhances a volume with a trained bundle.
 
-open_bundle → scaling_for → encode_guide → predict_slices → (n4_field) → restore_dtype
+open_bundle → scaling_for → encode_guide → predict_oriented → (n4_field) → restore_dtype
             → (spread_of_samples → calibration) → blend at the strength
 """
 
@@ -28,7 +28,7 @@ from MedEnhanceLib.hqg.bias import n4_field
 from MedEnhanceLib.hqg.bundle import EnhancerModel, open_enhancer
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.findings import Findings, findings_of
-from MedEnhanceLib.hqg.predict import predict_slices
+from MedEnhanceLib.hqg.orientations import orientations_for, predict_oriented
 from MedEnhanceLib.hqg.range import Verdict, check_range
 from MedEnhanceLib.hqg.strength import (
     blend,
@@ -110,6 +110,7 @@ class _Run:
     config: EnhanceConfig
     plan: Plan
     only: slice
+    orientations: int
 
 
 def enhance(
@@ -125,7 +126,8 @@ def enhance(
     guide: a high-quality volume of the same modality whose look is taken on; None takes the mean
     cue of the model's own high-quality bank. Geometry, type and units stay.
     slices: (first, before which) along K: only these come out, with the geometry of that crop,
-    and equal those of the whole run bit for bit, as what is measured of the whole volume is.
+    and equal those of the whole run bit for bit, as what is measured of the whole volume is. They
+    are enhanced in one orientation: where the whole is in three, it is a little smoother.
     At a strength other than 1 the result is blended with its input, shading and all (`blend`).
     Raises ConfigError for slices that are not there, or together with N4, ModelError for no
     fitting model, InputError for a volume or guide that cannot be used, DeviceMemoryError,
@@ -152,7 +154,10 @@ def enhance(
         cue = encode_guide(guide, model, volume.modality, monitor)
     plan = Plan.make(choice.name, batch=config.batch, tile=config.tile, overlap=config.overlap)
 
-    run = _Run(model, cue, config, plan, where)
+    orientations = orientations_for(volume, config, whole=slices is None)
+    if orientations > 1:
+        monitor.log(f"averaging over {orientations} orientations: a run along each axis")
+    run = _Run(model, cue, config, plan, where, orientations)
     frames = volume.frames()
     results = [
         _enhance_frame(frame, run, monitor.part(n / len(frames), (n + 1) / len(frames)))
@@ -160,6 +165,7 @@ def enhance(
     ]
     note = derived_note(
         f"enhanced with {bundle.name} {bundle.sha256[:12]}"
+        + (f", mean of {orientations} orientations" if orientations > 1 else "")
         + (f" ({messages_of(doubts)})" if doubts else "")
     )
     enhanced, uncertainty = (
@@ -285,17 +291,18 @@ def _enhance_frame(
     assert scaling is not None
     stacks = SliceStacks(frame.voxels, scaling, model.config.context)
     wants_n4 = config.bias_correction == "n4"
-    share = 1 / (1 + config.samples)
+    share = run.orientations / (run.orientations + config.samples)
     # Without a further step each batch goes straight into the result's type, which saves memory.
     output = np.empty(frame.voxels[only].shape, np.float32 if wants_n4 else frame.dtype)
     error = np.empty(output.shape, np.float32) if config.uncertainty else None
     with torch.inference_mode(), stoppable(model.enhancer, monitor):
-        for where, scaled, expected in predict_slices(
+        for where, scaled, expected in predict_oriented(
             model,
             stacks,
             run.cue,
             run.plan,
             monitor.part(0, (0.9 if wants_n4 else 1) * share),
+            orientations=run.orientations,
             findings=findings,
             only=only,
             wants_error=error is not None,

@@ -26,6 +26,7 @@ from MedEnhanceLib.hqg.bundle import EnhancerModel, open_enhancer, record_calibr
 from MedEnhanceLib.hqg.calibration import fit_calibration
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.findings import Findings
+from MedEnhanceLib.hqg.orientations import orientations_for, predict_oriented
 from MedEnhanceLib.hqg.predict import predict_slices
 from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.intensity import Scaling, scaling_for
@@ -131,8 +132,16 @@ def raw_estimate(
     share = 1 / (1 + samples)
     cue = model.bank.mean[None] if cue is None else cue
     with torch.inference_mode():
-        for where, scaled, expected in predict_slices(
-            model, stacks, cue, plan, monitor.part(0, share), findings=findings, wants_error=True
+        for where, scaled, expected in predict_oriented(
+            model,
+            stacks,
+            cue,
+            plan,
+            monitor.part(0, share),
+            orientations=orientations_for(volume, defaults, whole=True),
+            findings=findings,
+            only=slice(0, len(stacks)),
+            wants_error=True,
         ):
             image[where], error[where] = scaled, expected
         spread = np.zeros_like(image)

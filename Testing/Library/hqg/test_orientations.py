@@ -1,0 +1,59 @@
+"""Three orientations are the mean of a run along each axis."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.hqg.infer import enhance
+from MedEnhanceLib.hqg.orientations import orientations_for
+from MedEnhanceLib.volume import Volume
+
+
+@pytest.fixture
+def cube() -> Volume:
+    rng = np.random.default_rng(3)
+    voxels = 400 + 80 * rng.standard_normal((24, 32, 40)).astype(np.float32)
+    return Volume(voxels, Geometry((1.0, 1.0, 1.0), (0.0, 0.0, 0.0)), modality="MR")
+
+
+def test_three_orientations_are_the_mean_of_a_run_along_each_axis(cube: Volume, model: str) -> None:
+    one = EnhanceConfig(model=model, device="cpu", orientations=1)
+    runs = []
+    for axes in ((0, 1, 2), (1, 0, 2), (2, 0, 1)):
+        turned = replace(cube, voxels=np.ascontiguousarray(cube.voxels.transpose(axes)))
+        runs.append(enhance(turned, one).volume.voxels.transpose(np.argsort(axes)))
+    whole = enhance(cube, replace(one, orientations=3))
+    assert np.allclose(whole.volume.voxels, np.mean(runs, axis=0), atol=0.05)
+    assert not np.allclose(whole.volume.voxels, runs[0], atol=0.05)
+    assert "3 orientations" in whole.volume.history[-1]
+
+
+def test_the_uncertainty_comes_from_all_orientations(cube: Volume, model: str) -> None:
+    wish = EnhanceConfig(model=model, device="cpu", orientations=3, uncertainty=1)
+    result = enhance(cube, wish)
+    assert result.uncertainty is not None
+    assert result.uncertainty.shape == cube.shape
+    assert (result.uncertainty.voxels > 0).all()
+
+
+def test_three_are_taken_where_they_can_help(cube: Volume) -> None:
+    config = EnhanceConfig()
+    thick = replace(cube, geometry=Geometry((1.0, 1.0, 3.0), (0.0, 0.0, 0.0)))
+    thin = replace(cube, voxels=cube.voxels[:8])
+    assert orientations_for(cube, config, whole=True) == 3
+    assert orientations_for(cube, config, whole=False) == 1
+    assert orientations_for(thick, config, whole=True) == 1
+    assert orientations_for(thin, config, whole=True) == 1
+    assert orientations_for(replace(cube, modality="CT"), config, whole=True) == 1
+    assert orientations_for(cube, EnhanceConfig(orientations=1), whole=True) == 1
+
+
+def test_other_counts_are_refused() -> None:
+    with pytest.raises(ConfigError, match="orientations"):
+        EnhanceConfig(orientations=2)
