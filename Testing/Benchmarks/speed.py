@@ -109,7 +109,7 @@ def work(_: int) -> Row:
     from torch.utils.flop_counter import FlopCounterMode
 
     torch.set_num_threads(1)
-    stream, planes = _stream(batch=1, depth=16)
+    stream, _planes = _stream(batch=1, depth=16)
     with torch.inference_mode():
         stream[0]
         with FlopCounterMode(display=False) as counter:
@@ -120,7 +120,6 @@ def work(_: int) -> Row:
             for name, dtype in (("float32", torch.float32), ("half", torch.bfloat16))
         }
     seconds = _compared({"float32": (1, False), "half": (1, True)})
-    del planes
     return {
         "gflop_per_slice": round(flop / 1e9, 2),
         **{f"{name}_peak_gflops": round(peak / 1e9) for name, peak in peaks.items()},
