@@ -47,12 +47,6 @@ _INFERENCE = tuple(
 )
 
 
-#: The same for the arms that were trained for comparison.
-_TRAINED = (
-    "_trained_arms.py",
-    "MedEnhanceLib/hqg/network.py",
-    *(f"MedEnhanceLib/nets/{part}.py" for part in ("intensity", "blocks", "normalisation")),
-)
 Run = Callable[[Volume], Volume]
 
 
@@ -63,7 +57,8 @@ class Arm:
     settings: names the way, its settings or weights; rows are known by it. others: the same,
     trained with further seeds; the test's seed chooses. slow: measured with few seeds only.
     keep: its results are kept. few: only on the cases that ablations are measured on. shaded:
-    only where there is shading. corrected: N4 after it makes a further arm there.
+    only where there is shading. corrected: N4 after it makes a further arm there. note: what
+    is known of its training.
     """
 
     name: str
@@ -75,6 +70,7 @@ class Arm:
     few: bool = False
     shaded: bool = False
     corrected: bool = True
+    note: str = ""
 
     def of_seed(self, seed: int) -> tuple[Run, str]:
         return ((self.run, self.settings), *self.others)[seed % (1 + len(self.others))]
@@ -119,11 +115,10 @@ def _trained(modality: str, folder: Path) -> tuple[list[Arm], list[str]]:
     found = load_arms(folder, modality) if folder.is_dir() else {}
     arms = []
     for name, runs in found.items():
-        ways = [
-            (run, f"{name} {seed} {_weights_of(run, folder)} {code_hash(*_TRAINED)}")
-            for seed, run in enumerate(runs)
-        ]
-        arms.append(Arm(name, *ways[0], tuple(ways[1:]), few=name not in (*PEERS, BENCH)))
+        ways = [(run, f"{name} {seed} {_weights_of(run, folder)}") for seed, run in enumerate(runs)]
+        note = "; ".join(getattr(run, "note", "") for run in runs)
+        few = name not in (*PEERS, BENCH)
+        arms.append(Arm(name, *ways[0], tuple(ways[1:]), few=few, note=note))
     absent = [name for name in (*PEERS, BENCH) if name not in found]
     return arms, [f"{name} ({modality}): not trained in {folder.name}" for name in absent]
 

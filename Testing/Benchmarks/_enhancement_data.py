@@ -33,6 +33,7 @@ from MedEnhanceLib.volume import Volume
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
+Box = tuple[slice, slice, slice]
 
 #: The span that PSNR and SSIM refer to in CT: −1000 to 1000 HU.
 CT_RANGE_HU = 2000.0
@@ -46,6 +47,8 @@ RECIPES = {"MR": "mr-brain.json", "CT": "ct-lowdose.json"}
 #: A volume without damage: what does an arm do to what needs nothing?
 CLEAN = "undamaged"
 _MARGIN = 8
+#: Side of the middle that is measured of a CT, in pixels.
+_CT_SIDE = 160
 _REAL_SLICES = 12
 
 
@@ -53,7 +56,8 @@ _REAL_SLICES = 12
 class Subject:
     """A reference slab, the regions it is measured in and the span that figures refer to.
 
-    lesion: real ones. labels: tissue that belongs to the template.
+    lesion: real ones. labels: tissue that belongs to the template. whole, window: of a CT, whole
+    slices, in which noise has to be simulated, and where the volume lies in them.
     """
 
     name: str
@@ -62,6 +66,8 @@ class Subject:
     regions: dict[str, Mask]
     lesion: Mask | None = None
     labels: npt.NDArray[np.uint8] | None = None
+    whole: Volume | None = None
+    window: Box = (slice(None), slice(None), slice(None))
 
     @property
     def modality(self) -> str:
@@ -70,6 +76,11 @@ class Subject:
     @property
     def inside(self) -> Mask:
         return self.regions["foreground"]
+
+    def damaged(self, case: Case, seed: int) -> Volume:
+        if self.whole is None:
+            return case.damage(self.volume, seed)
+        return self.volume.with_voxels(case.damage(self.whole, seed).voxels[self.window])
 
 
 @dataclass(frozen=True)
@@ -87,6 +98,11 @@ class Case:
     planted: bool = False
     shaded: bool = False
     key: bool = False
+
+    @property
+    def once(self) -> bool:
+        """Measured with the first seed alone: what no gate rests on."""
+        return not self.family or self.name.startswith("blur")
 
 
 def _by(kind: Callable[[int], Any]) -> Callable[[Volume, int], Volume]:
@@ -163,7 +179,7 @@ def modality_of(name: str) -> str:
     return "CT" if name.startswith("ct/") else "MR"
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=8)
 def subject(name: str, data: Path, slices: int) -> Subject:
     """The central slices of a subject, cropped to the body; all slices where `slices` is 0."""
     if name == TEMPLATE:
@@ -188,12 +204,25 @@ def subject(name: str, data: Path, slices: int) -> Subject:
     )
 
 
-def _ct_subject(name: str, volume: Volume) -> Subject:
+def _ct_subject(name: str, whole: Volume) -> Subject:
+    window = (
+        slice(None),
+        *(
+            slice(max(0, (n - _CT_SIDE) // 2), max(0, (n - _CT_SIDE) // 2) + _CT_SIDE)
+            for n in whole.shape[1:]
+        ),
+    )
+    start = 0, window[1].start, window[2].start
+    volume = replace(
+        whole,
+        voxels=np.ascontiguousarray(whole.voxels[window]),
+        geometry=whole.geometry.cropped(start),
+    )
     smooth = gaussian_blur(volume.voxels, 1.5)
     slope = np.hypot(np.gradient(smooth, axis=-1), np.gradient(smooth, axis=-2))
     body = smooth > -300
     regions = {"foreground": body, "flat": body & (slope < 8), "edges": body & (slope > 30)}
-    return Subject(name, volume, CT_RANGE_HU, regions)
+    return Subject(name, volume, CT_RANGE_HU, regions, whole=whole, window=window)
 
 
 def without_body(name: str, volume: Volume, span: float) -> Subject:
@@ -216,7 +245,7 @@ def sample_labels() -> Volume:
     return load(resource_folder("samples") / "mni152_tissue.nii.gz", modality="SEG")
 
 
-def _box(volume: Volume, inside: Mask, slices: int) -> tuple[slice, slice, slice]:
+def _box(volume: Volume, inside: Mask, slices: int) -> Box:
     """The central slices, and around what is inside them a margin."""
     count = volume.shape[0]
     wanted = min(slices or count, count)
@@ -228,7 +257,7 @@ def _box(volume: Volume, inside: Mask, slices: int) -> tuple[slice, slice, slice
     return found[0], found[1], found[2]
 
 
-def _cropped(volume: Volume, box: tuple[slice, slice, slice]) -> Volume:
+def _cropped(volume: Volume, box: Box) -> Volume:
     start = box[0].start, box[1].start, box[2].start
     return replace(
         volume,

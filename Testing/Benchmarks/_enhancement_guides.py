@@ -25,7 +25,7 @@ def swap_guides(subject: Subject, case: Case, seed: int, model: str, data: Path)
     dice_spread (MR): largest less smallest Dice of the tissue found, over guides, against that
     of the clean volume.
     """
-    degraded = case.damage(subject.volume, seed)
+    degraded = subject.damaged(case, seed)
     results = [
         enhance(degraded, EnhanceConfig(model=model, device="cpu"), guide=guide).volume
         for guide in guides(subject.modality, data)

@@ -112,7 +112,7 @@ def _middling(subject: Subject) -> float:
     return float(_blobness(empty, subject.volume.geometry.spacing).max())
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=8)
 def even_tissue(subject: Subject) -> Mask:
     """3 mm and more below the surface, where the gradient is below its median."""
     from scipy.ndimage import distance_transform_edt, gaussian_gradient_magnitude

@@ -21,6 +21,7 @@ _OVER = ("input", "TV", "NLM", "BM4D", "CycleGAN", "CUT", "Noise2Void", "paired 
 def report(
     rows: list[Row],
     gates: list[Row],
+    notes: list[str],
     missing: list[str],
     pictures: list[tuple[str, str]],
     options: argparse.Namespace,
@@ -32,6 +33,7 @@ def report(
             parts += [f"\n## {modality}\n", *_modality(own, modality)]
     parts += ["\n## Gates\n", _gate_text(), _gate_table(gates)]
     parts += ["\n## Arms\n", _ARMS]
+    parts += ["\nTrained for comparison:\n", *(f"- {note}" for note in notes), ""] if notes else []
     if missing:
         parts += ["\nNot measured here:\n", *(f"- {reason}" for reason in missing), ""]
     parts += [f"\n![{caption}]({name})\n\n{caption}\n" for name, caption in pictures]
@@ -47,10 +49,12 @@ def _head(rows: list[Row], options: argparse.Namespace) -> str:
     extent = f"the central {options.slices} slices" if options.slices else "all slices"
     return (
         "# Enhancement against its input, classical and trained peers\n\n"
-        f"Subjects that no model was trained on, {extent} of each, cropped to the body: "
-        f"{', '.join(subjects)}. Each kind of damage with seeds {', '.join(map(str, seeds))} "
-        f"(BM4D: {', '.join(map(str, slow)) or 'none'}); differences are always taken on the same "
-        "noise. Every figure is in enhancement.json. CPU seconds with OMP_NUM_THREADS="
+        f"Subjects that no model was trained on, {extent} of each, cropped to the body, of CT the "
+        f"middle 160 × 160 pixels (noise is simulated on whole slices): {', '.join(subjects)}. "
+        f"Noise of the trained kinds with seeds {', '.join(map(str, seeds))} (BM4D: "
+        f"{', '.join(map(str, slow)) or 'none'}), the rest with the first; "
+        "differences are always taken on the same noise. Every figure is in "
+        "enhancement.json. CPU seconds with OMP_NUM_THREADS="
         f"{os.environ.get('OMP_NUM_THREADS', 'unset')} and one thread.\n\n"
         "PSNR / SSIM against the undamaged volume. MR: the span is its robust maximum (99.5th "
         "percentile of the foreground), the foreground lies above 10 % of it. CT: the span is "

@@ -97,7 +97,7 @@ def _small_ct_views(arms: dict[str, Arm]) -> list[_View]:
 
 
 def _results(known: Subject, case: Case, arms: dict[str, Arm]) -> dict[str, Floats]:
-    degraded = case.damage(known.volume, 0)
+    degraded = known.damaged(case, 0)
     results = {}
     for name in _SHOWN:
         wanted = "ours + N4" if name == "ours" and case.shaded else name

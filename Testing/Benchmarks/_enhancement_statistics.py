@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 Row = dict[str, Any]
 #: A comparison of two arms on one kind of damage: (case, arm, other arm).
@@ -61,11 +62,7 @@ def difference(rows: list[Row], figure: str, pairs: Iterable[Pair]) -> Differenc
     if not gains:
         return None
     patients = [np.array([np.mean(g) for g in seeds.values()]) for seeds in gains.values()]
-    rng = np.random.default_rng(0)
-    drawn = [
-        np.mean([rng.choice(patients[p], patients[p].size).mean() for p in whom])
-        for whom in rng.integers(len(patients), size=(_DRAWS, len(patients)))
-    ]
+    drawn = _drawn_means(patients)
     means = [patient.mean() for patient in patients]
     low, high = np.percentile(drawn, (2.5, 97.5))
     return Difference(
@@ -76,6 +73,20 @@ def difference(rows: list[Row], figure: str, pairs: Iterable[Pair]) -> Differenc
         len(patients),
         max(patient.size for patient in patients),
     )
+
+
+def _drawn_means(patients: list[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+    """Means over patients drawn with replacement, each over its seeds drawn with replacement."""
+    rng = np.random.default_rng(0)
+    count = len(patients)
+    over_seeds = np.stack(
+        [p[rng.integers(p.size, size=(_DRAWS, count, p.size))].mean(axis=2) for p in patients]
+    )
+    whom = rng.integers(count, size=(_DRAWS, count))
+    drawn: npt.NDArray[np.float64] = over_seeds[
+        whom, np.arange(_DRAWS)[:, None], np.arange(count)
+    ].mean(axis=1)
+    return drawn
 
 
 def _by_place(rows: list[Row], figure: str, case: str, arm: str) -> dict[tuple[str, int], float]:

@@ -61,27 +61,36 @@ def main() -> None:
     options = parse()
     names = subject_names(options.data, options.modality)
     refuse_trained(names)
-    missing = sorted(
-        {reason for m in {modality_of(n) for n in names} for reason in find_arms(m, options)[1]}
-    )
+    missing, notes = told_arms(names, options)
     rows: list[Row] = []
     for found in measured(list(tasks(names, options)), options):
         rows += found
     if options.measure_only:
         return
-    publish(rows, missing, [], options)
+    publish(rows, notes, missing, [], options)
     if options.pictures:
-        publish(rows, missing, draw_pictures(options), options)
+        publish(rows, notes, missing, draw_pictures(options), options)
+
+
+def told_arms(names: list[str], options: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """What is missing with the reason, and what is known of how arms were trained."""
+    missing, notes = [], []
+    for modality in dict.fromkeys(modality_of(name) for name in names):
+        arms, absent = find_arms(modality, options)
+        missing += [reason for reason in absent if reason not in missing]
+        notes += [f"{arm.name} ({modality}): {arm.note}" for arm in arms if arm.note]
+    return missing, notes
 
 
 def publish(
     rows: list[Row],
+    notes: list[str],
     missing: list[str],
     pictures: list[tuple[str, str]],
     options: argparse.Namespace,
 ) -> None:
     found = gates(rows)
-    text = report(rows, found, missing, pictures, options)
+    text = report(rows, found, notes, missing, pictures, options)
     write("enhancement", text, gates=found, rows=rows, seeds=options.seeds, folder=options.out)
 
 
@@ -118,10 +127,10 @@ def tasks(names: list[str], options: argparse.Namespace) -> Iterator[Task]:
         for name in names
         for place, case in enumerate((*CASES[modality_of(name)], UNDAMAGED))
         for seed in options.seeds
-        if not (case is UNDAMAGED and seed != options.seeds[0])
+        if not (case.once and seed != options.seeds[0])
     ]
     found = [task for _, _, task in sorted(damage, key=lambda entry: entry[:2])]
-    found += [Task(name, PLANTED, seed) for seed in options.seeds for name in names]
+    found += [Task(name, PLANTED, options.seeds[0]) for name in names]
     if not options.arms or "ours" in options.arms:
         found += [Task(n, SWAP, options.seeds[0]) for n in names]
     if options.modality != "CT":
@@ -146,7 +155,7 @@ def work(task: Task, options: argparse.Namespace) -> list[Row]:
     import torch
 
     torch.set_num_threads(1)
-    arms, _ = find_arms(modality_of(task.subject), options)
+    arms = arms_here(modality_of(task.subject), options)
     store = RowStore(task.subject)
     if task.case == REAL:
         return list(on_real_scan(task, arms, store, options))
@@ -160,6 +169,16 @@ def work(task: Task, options: argparse.Namespace) -> list[Row]:
     return list(on_damage(task, known, case, arms, store, options))
 
 
+_FOUND: dict[str, list[Arm]] = {}
+
+
+def arms_here(modality: str, options: argparse.Namespace) -> list[Arm]:
+    """Found once in each process: trained arms are checked when they are opened."""
+    if modality not in _FOUND:
+        _FOUND[modality] = find_arms(modality, options)[0]
+    return _FOUND[modality]
+
+
 def on_damage(
     task: Task,
     known: Subject,
@@ -168,7 +187,7 @@ def on_damage(
     store: RowStore,
     options: argparse.Namespace,
 ) -> Iterator[Row]:
-    degraded = case.damage(known.volume, task.seed)
+    degraded = known.damaged(case, task.seed)
     given = fingerprint(degraded)
     for arm in arms:
         if not arm.takes(case) or (arm.slow and task.seed not in options.slow_seeds):
@@ -214,7 +233,7 @@ def on_lesions(
 ) -> Iterator[Row]:
     """What becomes of planted lesions, in the first case that has them."""
     case = next(case for case in CASES[known.modality] if case.planted)
-    degraded = case.damage(known.volume, task.seed)
+    degraded = known.damaged(case, task.seed)
     added, lesions = plant(known, task.seed)
     planted = damaged_with_lesions(known, case, task.seed, degraded, added)
     given = fingerprint(planted)
