@@ -252,9 +252,10 @@ def _step(slabs: Tensor) -> Tensor:
 
 def _local_contrast(slabs: Tensor) -> tuple[Tensor, Tensor]:
     """The local mean, and what each pixel differs from it in units of `_step`; [B, D, H, W]."""
-    cells = F.avg_pool2d(slabs, _MEAN_CELL, ceil_mode=True, count_include_pad=False)
-    mean = at_pixels(cells, slabs, _MEAN_CELL)
-    return mean.expand_as(slabs), (slabs - mean) / _step(slabs)
+    planes = slabs.flatten(0, 1)[:, None]  # each slice by itself, as in `noise_level`
+    cells = F.avg_pool2d(planes, _MEAN_CELL, ceil_mode=True, count_include_pad=False)
+    mean = at_pixels(cells, planes, _MEAN_CELL).expand_as(planes).reshape(slabs.shape)
+    return mean, (slabs - mean) / _step(slabs)
 
 
 def noise_level(slabs: Tensor, reach: int = 1) -> Tensor:
