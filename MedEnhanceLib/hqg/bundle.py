@@ -80,7 +80,7 @@ def export_enhancer(
         "kind": "enhancer",
         "modality": config.modality,
         "anatomy": config.anatomy,
-        "description": f"HQG-Net, first form: unpaired, guided enhancement of {what}.",
+        "description": f"HQG-Net: unpaired, guided enhancement of {what}.",
         "licence": "Apache-2.0",
         "network": config_to_json(config.network),
         "intensity": "HU / 1000" if config.modality == "CT" else "value / robust maximum",
