@@ -29,6 +29,8 @@ from MedEnhanceLib.degrade import LowDose
 from MedEnhanceLib.io import load
 
 _SHOWN = ("input", "NLM", "BM4D", "ours")
+#: BM4D cannot take fewer slices.
+_BM4D_CUBE = 8
 _CT_PHOTONS = (2e3, 5e3, 2e4)
 
 
@@ -101,7 +103,7 @@ def _results(known: Subject, case: Case, arms: dict[str, Arm]) -> dict[str, Floa
     results = {}
     for name in _SHOWN:
         wanted = "ours + N4" if name == "ours" and case.shaded else name
-        if wanted in arms:
+        if wanted in arms and not (name == "BM4D" and len(degraded.voxels) < _BM4D_CUBE):
             arm = arms[wanted]
             result, _ = run_kept(arm.run, arm.settings, degraded, keep=arm.keep)
             if case.shaded and arm.corrected and name != "input":
