@@ -74,7 +74,7 @@ def _template_views(arms: dict[str, Arm], options: argparse.Namespace) -> list[_
     known = subject(TEMPLATE, options.data, options.slices)
     views = []
     for case in CASES["MR"]:
-        if case.family:
+        if not case.once:
             results = _results(known, case, arms)
             for index in range(0, known.volume.shape[0], 2):
                 title = f"{case.name}, slice {index}"

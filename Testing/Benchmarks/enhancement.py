@@ -104,6 +104,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--cases", nargs="+", help="only these, e.g. composite")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--slow-seeds", nargs="*", type=int, default=[0], help="of BM4D")
+    parser.add_argument("--thorough", action="store_true", help="BM4D on all kinds of damage")
     parser.add_argument("--mr-model", default="mr-brain", help="bundle name or folder")
     parser.add_argument("--ct-model", default="ct-lowdose", help="bundle name or folder")
     parser.add_argument(
@@ -179,6 +180,11 @@ def arms_here(modality: str, options: argparse.Namespace) -> list[Arm]:
     return _FOUND[modality]
 
 
+def too_slow(task: Task, beside: bool, options: argparse.Namespace) -> bool:
+    """Whether minutes of BM4D are not spent here: on other seeds, or beside what gates need."""
+    return task.seed not in options.slow_seeds or (beside and not options.thorough)
+
+
 def on_damage(
     task: Task,
     known: Subject,
@@ -190,7 +196,7 @@ def on_damage(
     degraded = known.damaged(case, task.seed)
     given = fingerprint(degraded)
     for arm in arms:
-        if not arm.takes(case) or (arm.slow and task.seed not in options.slow_seeds):
+        if not arm.takes(case) or (arm.slow and too_slow(task, case.once, options)):
             continue
         if case is UNDAMAGED and arm.name == "input":
             continue
@@ -238,7 +244,7 @@ def on_lesions(
     planted = damaged_with_lesions(known, case, task.seed, degraded, added)
     given = fingerprint(planted)
     for arm in arms:
-        if arm.few or arm.shaded or (arm.slow and task.seed not in options.slow_seeds):
+        if arm.few or arm.shaded or (arm.slow and too_slow(task, True, options)):
             continue
         run, settings = arm.of_seed(task.seed)
         key = key_of(settings, given, PLANTED, task.seed, measures_code())
@@ -258,7 +264,7 @@ def on_real_scan(
 ) -> Iterator[Row]:
     scan = real_scan(task.subject, options.data)
     for arm in arms:
-        if arm.few or arm.shaded:
+        if arm.few or arm.shaded or (arm.slow and too_slow(task, True, options)):
             continue
         run, settings = arm.of_seed(0)
         key = key_of(settings, fingerprint(scan), REAL, measures_code())
