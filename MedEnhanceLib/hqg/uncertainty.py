@@ -1,8 +1,10 @@
 """How far an enhancement may be off, per voxel: expected error, spread of samples, calibration.
 
-    σ_raw² = 2 b² + s²        b: the expected absolute error that the network tells (Laplace),
-                              s: the spread over sampled cues and mirrorings
-    σ = curve(σ_raw)          fitted where the truth is known, so that ± 1.645 σ hold 90 %
+    σ_raw = √2 b              without samples; b: the expected absolute error that the network
+                              tells (Laplace)
+    σ_raw² = s² + (0.05 √2 b)²    with them; s: the spread over sampled cues and mirrorings, which
+                              ranks errors better; b keeps the map from claiming certainty
+    σ = ratio · σ_raw         fitted where the truth is known, so that ± 1.645 σ hold 90 %
 
 What it is of: errors by noise and blur, the bias of the estimate included. Shading is none of it.
 """
@@ -41,7 +43,10 @@ _FLIPS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
 #: Above this there is tissue, on the network's scale: air is not what anybody asks about.
 _TISSUE = {"MR": 0.1, "CT": -0.3}
 _SAMPLES = 8
-_SLICES = 16
+#: As many as an MR needs to be enhanced in three orientations, as whole ones are.
+_SLICES = 24
+#: Weight of the expected error beside the spread of samples: see docs/benchmarks/uncertainty.md.
+_ERROR_SHARE = 0.05
 _VOXELS_PER_PAIR = 100_000
 #: Held-out volumes that a training calibrates on: each takes dozens of runs over some slices.
 _MOST_HELD_OUT = 3
@@ -62,11 +67,8 @@ class RawEstimate:
 
 def raw_deviation(error: Floats, spread: Floats | None) -> Floats:
     """σ_raw from the expected absolute error (b of a Laplace distribution) and the spread."""
-    variance = 2 * np.square(error)
-    if spread is not None:
-        variance += np.square(spread)
-    deviation: Floats = np.sqrt(variance)
-    return deviation
+    expected: Floats = np.float32(2**0.5) * error
+    return expected if spread is None else np.hypot(spread, np.float32(_ERROR_SHARE) * expected)
 
 
 def spread_of_samples(

@@ -24,7 +24,7 @@ from _uncertainty_pictures import draw_maps, draw_reliability
 from MedEnhanceLib.bundles import open_bundle
 from MedEnhanceLib.degrade import Blur, Degradation, LowDose, Rician, standard_composite
 from MedEnhanceLib.hqg.bundle import EnhancerModel, open_enhancer
-from MedEnhanceLib.hqg.calibration import LEVELS, Calibration, fit_calibration
+from MedEnhanceLib.hqg.calibration import BINS, LEVELS, Calibration, fit_calibration
 from MedEnhanceLib.hqg.strength import blend_deviation
 from MedEnhanceLib.hqg.uncertainty import (
     RawEstimate,
@@ -55,7 +55,10 @@ FOLDS = {
 }
 #: What the shipped models' calibration is fitted on.
 SHIPPED = {
-    "MR": ((0,), "the central slices of the ICBM 152 2009a template (sample), damaged"),
+    "MR": (
+        (0, 1),
+        "the central slices of the ICBM 152 2009a template (sample) and of open_ms C19, damaged",
+    ),
     "CT": ((0, 1, 2), "the central slices of STS_008, STS_019 and STS_024, at simulated low dose"),
 }
 CASES: dict[str, dict[str, Callable[[], Degradation]]] = {
@@ -81,7 +84,9 @@ FORMS = {
     "expected error and cues": (True, "cues"),
     "expected error, cues and flips": (True, "flips"),
 }
-SHIPPED_FORM = "expected error, cues and flips"
+SHIPPED_FORM = "spread over cues and flips"
+#: Points of the curve that one ratio is compared with.
+_CURVE = 16
 LEAST, MOST = 0.85, 0.95
 
 
@@ -123,7 +128,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--calibrate", action="store_true", help="fit and store, measure nothing")
     parser.add_argument("--data", type=Path, default=SHARED_DATA, help="folder of open volumes")
     parser.add_argument("--modality", choices=("MR", "CT"), help="only this one")
-    parser.add_argument("--slices", type=int, default=16, help="central slices of each subject")
+    parser.add_argument("--slices", type=int, default=24, help="central slices of each subject")
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--mr-model", default="mr-brain", help="bundle name or folder")
     parser.add_argument("--ct-model", default="ct-lowdose", help="bundle name or folder")
@@ -203,20 +208,21 @@ def measure_one(
 def form(flipped: RawEstimate, cues: RawEstimate, name: str) -> Floats:
     has_error, samples = FORMS[name]
     spread = {"flips": flipped.spread, "cues": cues.spread}.get(samples)
-    if not has_error:
-        assert spread is not None
-        return spread + np.float32(1e-7)
-    return raw_deviation(flipped.error, spread)
+    if not has_error or spread is None:
+        return raw_deviation(flipped.error, spread)
+    return np.hypot(raw_deviation(flipped.error, None), spread)
 
 
-def folds(modality: str, measured: list[Measured], name: str) -> Iterator[tuple[Calibration, Any]]:
+def folds(
+    modality: str, measured: list[Measured], name: str, bins: int = BINS
+) -> Iterator[tuple[Calibration, Any]]:
     """For each fold the calibration of a form, and what it is tested on."""
     ours = [one for one in measured if one.modality == modality]
     for fitted, tested in FOLDS[modality]:
         parts = [one for one in ours if one.subject in fitted]
         raw = np.concatenate([thinned(one.raw[name]) for one in parts])
         miss = np.concatenate([thinned(one.miss) for one in parts])
-        calibration = fit_calibration({"samples": raw}, miss, fitted_on="", samples=0)
+        calibration = fit_calibration({"samples": raw}, miss, fitted_on="", samples=0, bins=bins)
         yield calibration, [one for one in ours if one.subject in tested]
 
 
@@ -254,7 +260,7 @@ def form_rows(modality: str, measured: list[Measured]) -> Iterator[Row]:
     """How each form does after its own calibration, over all tests but the undamaged."""
     for name in FORMS:
         results, factors = [], []
-        for calibration, tested in folds(modality, measured, name):
+        for calibration, tested in folds(modality, measured, name, bins=_CURVE):
             for one in tested:
                 if one.case == CLEAN:
                     continue
