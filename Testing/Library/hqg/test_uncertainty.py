@@ -266,7 +266,7 @@ def test_a_training_calibrates_on_what_it_held_out(
     folder = train(replace(smoke, held_out=1, steps=2), training_data, tmp_path)
     calibration = open_enhancer(read_bundle(folder)).calibration
     assert calibration.is_fitted
-    assert "hq/1.nii.gz" in calibration.fitted_on
+    assert "1 volume" in calibration.fitted_on
     assert set(calibration.curves) == {"error", "samples"}
 
 
