@@ -49,13 +49,17 @@ def predict_slices(
     streams: dict[Plan, list[tuple[Window, Stage]]] = {}
 
     def run(where: slice, plan: Plan) -> Tensor:
-        if plan not in streams:
-            streams.clear()
-            streams[plan] = begin(plan)
-        chunk = where.start // plan.slices
-        with inference_precision(plan.device, half=plan.half):
-            results = [stream[chunk].flip(flips).transpose(0, 1) for _, stream in streams[plan]]
-        return blended(results, [window for window, _ in streams[plan]])
+        try:
+            if plan not in streams:
+                streams.clear()
+                streams[plan] = begin(plan)
+            chunk = where.start // plan.slices
+            with inference_precision(plan.device, half=plan.half):
+                results = [stream[chunk].flip(flips).transpose(0, 1) for _, stream in streams[plan]]
+            return blended(results, [window for window, _ in streams[plan]])
+        except (MemoryError, RuntimeError):
+            streams.clear()  # what they hold is what is missing
+            raise
 
     def begin(plan: Plan) -> list[tuple[Window, Stage]]:
         move(model.enhancer, plan.device)

@@ -27,11 +27,14 @@ def inference_precision(device: str, *, half: bool = True) -> torch.autocast:
     half: False for none.
     """
     kind = device.partition(":")[0]
-    if kind == "cuda":
-        return torch.autocast(kind, dtype=torch.float16, enabled=half)
-    return torch.autocast(
-        kind, torch.bfloat16, enabled=half and kind == "cpu" and _cpu_has_bfloat16()
-    )
+    dtype = torch.float16 if kind == "cuda" else torch.bfloat16
+    return torch.autocast(kind, dtype=dtype, enabled=half and computes_in_half(device))
+
+
+def computes_in_half(device: str) -> bool:
+    """Whether `inference_precision` halves the bits there."""
+    kind = device.partition(":")[0]
+    return kind == "cuda" or (kind == "cpu" and _cpu_has_bfloat16())
 
 
 def _cpu_has_bfloat16() -> bool:

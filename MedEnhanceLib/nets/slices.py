@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib.errors import DeviceMemoryError
+from MedEnhanceLib.errors import DeviceMemoryError, ModelError
 from MedEnhanceLib.nets.intensity import Scaling
+from MedEnhanceLib.nets.precision import computes_in_half
 from MedEnhanceLib.nets.stream import download
 from MedEnhanceLib.progress import Monitor
 
@@ -152,8 +153,9 @@ def in_chunks(
     only: from which slice to before which; None takes all. They are computed in the chunks in
     which all would be, as a chunk's size can show in the last bits.
     When memory runs out the plan becomes smaller, announced; at the end of the ladder
-    DeviceMemoryError is raised. Each chunk is a safe point for cancelling. A GPU computes the next
-    chunk while the caller has the last one.
+    DeviceMemoryError is raised. Values that are not finite are computed again in single precision;
+    ModelError is raised where that gives none either. Each chunk is a safe point for cancelling. A
+    GPU computes the next chunk while the caller has the last one.
     """
     rows, columns = stacks.voxels.shape[-2:]
     plan = plan.suited(rows, columns)
@@ -165,17 +167,21 @@ def in_chunks(
             monitor.progress((given - first) / (last - first), stage)
             start = begun // plan.slices * plan.slices
             where = slice(start, min(start + plan.slices, len(stacks)))
+            smaller = None
             try:
                 coming.append((where, download(run(where, plan)[..., :rows, :columns])))
             except (MemoryError, RuntimeError) as cause:
-                plan = _after(cause, plan, monitor)
+                smaller = _after(cause, plan, monitor)
+            if smaller is not None:
+                _release(plan.device)  # only now: the traceback held what was computed
+                plan = smaller
                 continue
             begun = where.stop
         if len(coming) <= _AHEAD.get(plan.device.partition(":")[0], 0) and begun < last:
             continue
         where, wait = coming.pop(0)
         values = wait().numpy()
-        if plan.half and not np.isfinite(values).all():
+        if not np.isfinite(values).all():
             plan = _in_full_precision(plan, monitor)
             coming.clear()
             begun = given
@@ -251,10 +257,22 @@ def blended(results: list[Tensor], where: list[Window]) -> Tensor:
 
 
 def _in_full_precision(plan: Plan, monitor: Monitor) -> Plan:
-    monitor.warn(
-        f"values beyond half precision on {plan.device}; going on in single precision, slower"
-    )
+    if not plan.half:
+        raise ModelError(
+            f"the model gives values that are not finite on {plan.device}",
+            "Use another model, or look at the volume: values far outside the usual range.",
+        )
+    if computes_in_half(plan.device):
+        monitor.warn(
+            f"values beyond half precision on {plan.device}; going on in single precision, slower"
+        )
     return replace(plan, half=False)
+
+
+def _release(device: str) -> None:
+    """Give memory back that nothing holds any more."""
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
 
 
 def _after(cause: BaseException, plan: Plan, monitor: Monitor) -> Plan:
@@ -271,8 +289,6 @@ def _after(cause: BaseException, plan: Plan, monitor: Monitor) -> Plan:
             f"memory ran out on {plan.device} even with the smallest tile",
             "Close other programs, or crop the volume.",
         ) from cause
-    if plan.device.startswith("cuda"):
-        torch.cuda.empty_cache()
     monitor.warn(
         f"memory ran out on {plan.device}; going on with {smaller.slices} slices of at most "
         f"{smaller.tile} pixels at once on {smaller.device}"

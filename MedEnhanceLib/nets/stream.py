@@ -24,16 +24,16 @@ class Stage:
     make: computes the chunk of that number. reads: the stages that it asks for the same chunk, and
     through `beside` for the ones beside it. count: of chunks; as in what it reads.
     Chunks are asked for in ascending order; the first may be any. One is kept until every stage
-    that reads it has gone on.
+    that reads it has gone on. A stage knows its readers by number only: a reference back would
+    be a cycle, and features would stay in memory until the garbage collector comes by.
     """
 
     def __init__(self, make: Callable[[int], Tensor], *reads: Stage, count: int = 0) -> None:
         self.count: int = count or reads[0].count
-        self._make, self._reads = make, reads
+        self._make = make
         self._made: dict[int, Tensor] = {}
-        self._passed: dict[Stage, int] = {}
-        for stage in reads:
-            stage._passed[self] = -1
+        self._passed: list[int] = []
+        self._reads = [(stage, stage._new_reader()) for stage in reads]
 
     def __getitem__(self, chunk: int) -> Tensor:
         if chunk in self._made:
@@ -41,14 +41,18 @@ class Stage:
         features = self._make(chunk)
         if self._passed:
             self._made[chunk] = features
-        for stage in self._reads:
-            stage._was_read(self, chunk)
+        for stage, reader in self._reads:
+            stage._was_read(reader, chunk)
         return features
 
-    def _was_read(self, by: Stage, chunk: int) -> None:
+    def _new_reader(self) -> int:
+        self._passed.append(-1)
+        return len(self._passed) - 1
+
+    def _was_read(self, by: int, chunk: int) -> None:
         """What lies before `chunk` goes once all have read it; that one is beside the next."""
         self._passed[by] = chunk
-        for made in [made for made in self._made if made < min(self._passed.values())]:
+        for made in [made for made in self._made if made < min(self._passed)]:
             del self._made[made]
 
     def beside(self, chunk: int) -> tuple[Tensor, Tensor]:

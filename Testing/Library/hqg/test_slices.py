@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance, predict
@@ -138,3 +139,20 @@ def test_edges_are_mirrored_so_that_noise_stays_noise(rng: np.random.Generator) 
         assert float(beyond.diff(dim=axis).std()) > 1
     thin = SliceStacks(noise[:, :1, :3], Scaling(0.0, 1.0), 0).planes(slice(0, 2))
     assert thin.shape == (2, 32, 32)
+
+
+def test_nothing_of_a_run_waits_for_the_garbage_collector(
+    head: Volume, config: EnhanceConfig
+) -> None:
+    def tensors() -> int:
+        return sum(isinstance(one, torch.Tensor) for one in gc.get_objects())
+
+    enhance(head, config)
+    gc.collect()
+    gc.disable()
+    try:
+        before = tensors()
+        enhance(head, config)
+        assert tensors() <= before
+    finally:
+        gc.enable()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from MedEnhanceLib.errors import DeviceMemoryError
+from MedEnhanceLib.errors import DeviceMemoryError, ModelError
 from MedEnhanceLib.nets import slices as module
 from MedEnhanceLib.nets.intensity import Scaling
 from MedEnhanceLib.nets.slices import GRID, Plan, SliceStacks, blended, in_chunks, windows
@@ -101,7 +102,11 @@ def test_another_error_is_not_taken_for_memory() -> None:
         list(in_chunks(broken, _stacks(), Plan("cpu", 4, 512, 0), Monitor(), ""))
 
 
-def test_what_half_precision_cannot_hold_is_computed_again_in_single() -> None:
+@pytest.mark.parametrize("has_half", [True, False])
+def test_what_half_precision_cannot_hold_is_computed_again_in_single(
+    has_half: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "computes_in_half", lambda _: has_half)
     stacks, told = _stacks(), []
 
     def run(where: slice, plan: Plan) -> torch.Tensor:
@@ -113,8 +118,34 @@ def test_what_half_precision_cannot_hold_is_computed_again_in_single() -> None:
 
     found = list(in_chunks(run, stacks, Plan("cpu", 4, 512, 0), Monitor(hear), ""))
     assert np.array_equal(np.concatenate([part for _, part in found])[:, 0, 0, 0], np.arange(10))
-    assert len(told) == 1
-    assert "single precision" in told[0]
+    assert ["single precision" in words for words in told] == [True] * has_half
+
+
+def test_values_that_stay_not_finite_are_an_error() -> None:
+    def run(where: slice, plan: Plan) -> torch.Tensor:
+        return _stacks().planes(where)[:, None] * np.inf
+
+    with pytest.raises(ModelError, match="not finite") as caught:
+        list(in_chunks(run, _stacks(), Plan("cpu", 4, 512, 0), Monitor(), ""))
+    assert caught.value.hint
+
+
+def test_memory_is_given_back_once_nothing_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[weakref.ref[torch.Tensor]] = []
+    left: list[int] = []
+    monkeypatch.setattr(
+        module, "_release", lambda _: left.append(sum(ref() is not None for ref in held))
+    )
+
+    def run(where: slice, plan: Plan) -> torch.Tensor:
+        features = torch.zeros(3)
+        held.append(weakref.ref(features))
+        if plan.slices > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return _stacks().planes(where)[:, None]
+
+    list(in_chunks(run, _stacks(), Plan("cpu", 4, 512, 0), Monitor(), ""))
+    assert left == [0]
 
 
 def test_the_plan_suits_the_size_of_a_slice() -> None:

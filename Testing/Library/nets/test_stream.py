@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 
@@ -92,6 +95,27 @@ def test_chunks_are_kept_as_long_as_somebody_reads_them() -> None:
         far[chunk]
         assert len(source._made) <= 3
     assert made == [2, 1, *range(3, 9)]
+
+
+def test_features_go_with_the_stream_and_do_not_wait_for_the_garbage_collector() -> None:
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    def make(chunk: int) -> torch.Tensor:
+        features = torch.rand(1, 32, 32)
+        held.append(weakref.ref(features))
+        return features
+
+    gc.collect()
+    gc.disable()
+    try:
+        with torch.inference_mode():
+            stream = enhanced(_enhancer(5), Stage(make, count=9), CONDITION)
+            stream[4]
+            assert any(ref() is not None for ref in held)
+            del stream
+        assert [ref() for ref in held] == [None] * len(held)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
