@@ -120,7 +120,7 @@ def test_damaged_and_missing_inputs_are_named(tmp_path: Path) -> None:
     ("call", "says"),
     [
         (lambda volume: me.enhance(volume, strength=7.0), "strength"),
-        (lambda volume: me.enhance(volume, uncertainty=1), "spread"),
+        (lambda volume: me.enhance(volume, uncertainty=-1), "uncertainty"),
         (lambda volume: me.enhance(volume, bias_correction="n3"), "bias_correction"),
         (lambda volume: me.train("spells", "smoke", ".", "."), "spells"),
         (lambda volume: me.train("hqg", "tiny", ".", "."), "tiny"),

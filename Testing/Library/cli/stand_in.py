@@ -20,7 +20,9 @@ class StandInEnhancement:
     model: dict[str, str]
     device: str
     seconds: float
-    doubt: str = ""
+    doubts: tuple[Any, ...] = ()
+    verdict: Any = None
+    uncertainty_facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
