@@ -6,6 +6,7 @@ open_bundle → scaling_for → encode_guide → predict_oriented → (n4_field)
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -16,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.bundles import open_bundle
 from MedEnhanceLib.bundles.anatomy import doubt_about
@@ -41,7 +41,7 @@ from MedEnhanceLib.io.finite import refuse_not_finite
 from MedEnhanceLib.manifest import derived_note
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.precision import move
-from MedEnhanceLib.nets.slices import GRID, Plan, SliceStacks
+from MedEnhanceLib.nets.slices import Plan, SliceStacks
 from MedEnhanceLib.nets.stoppable import stoppable
 from MedEnhanceLib.progress import Monitor, attend
 from MedEnhanceLib.volume import Volume, restore_dtype
@@ -61,6 +61,7 @@ class Enhancement:
     doubts: what speaks against the model. verdict: whether the input looks like what the model
     learned from; None where the model cannot tell.
     original: what was enhanced, on the same grid. strength: share of the correction in `volume`.
+    floors: what no value of each frame falls below; of the whole frame, where this is a part.
     """
 
     volume: Volume
@@ -69,6 +70,7 @@ class Enhancement:
     device: str
     seconds: float
     original: Volume
+    floors: tuple[float, ...]
     strength: float = 1.0
     uncertainty_facts: dict[str, Any] = field(default_factory=dict)
     doubts: tuple[Doubt, ...] = ()
@@ -95,7 +97,7 @@ class Enhancement:
             uncertainty = uncertainty.with_voxels(voxels)
         return replace(
             self,
-            volume=blend(self.original, self.volume, strength),
+            volume=blend(self.original, self.volume, strength, floors=self.floors),
             uncertainty=uncertainty,
             strength=strength,
         )
@@ -126,8 +128,8 @@ def enhance(
     guide: a high-quality volume of the same modality whose look is taken on; None takes the mean
     cue of the model's own high-quality bank. Geometry, type and units stay.
     slices: (first, before which) along K: only these come out, with the geometry of that crop,
-    and equal those of the whole run bit for bit, as what is measured of the whole volume is. They
-    are enhanced in one orientation: where the whole is in three, it is a little smoother.
+    and equal those of a whole run in one orientation bit for bit, as what is measured is measured
+    of the whole volume. Where the whole is enhanced in three orientations, it is a little smoother.
     At a strength other than 1 the result is blended with its input, shading and all (`blend`).
     Raises ConfigError for slices that are not there, or together with N4, ModelError for no
     fitting model, InputError for a volume or guide that cannot be used, DeviceMemoryError,
@@ -139,9 +141,12 @@ def enhance(
     bundle = open_bundle(config.model, kind="enhancer", modality=volume.modality)
     if findings_of(volume).scaling is None:  # else it has been looked at before
         refuse_not_finite(volume)
+    frames = volume.frames()
+    measured = _measured(volume)  # of all frames before the first is enhanced
     choice = choose_device(config.device)
     monitor.log(f"running {bundle.name} on {choice.name}: {choice.reason}")
-    model = _warm_enhancer(bundle.folder, bundle.sha256, str(bundle.metadata.get("calibration")))
+    described = json.dumps(bundle.metadata, sort_keys=True, default=str)
+    model = _warm_enhancer(bundle.folder, bundle.sha256, described)
     move(model.guide, "cpu")
     verdict = check_range(volume, model)
     doubts = _doubts(volume, model, verdict)
@@ -158,10 +163,9 @@ def enhance(
     if orientations > 1:
         monitor.log(f"averaging over {orientations} orientations: a run along each axis")
     run = _Run(model, cue, config, plan, where, orientations)
-    frames = volume.frames()
     results = [
-        _enhance_frame(frame, run, monitor.part(n / len(frames), (n + 1) / len(frames)))
-        for n, frame in enumerate(frames)
+        _enhance_frame(frame, found, run, monitor.part(n / len(frames), (n + 1) / len(frames)))
+        for n, (frame, found) in enumerate(zip(frames, measured, strict=True))
     ]
     note = derived_note(
         f"enhanced with {bundle.name} {bundle.sha256[:12]}"
@@ -183,6 +187,7 @@ def enhance(
         device=choice.name,
         seconds=time.monotonic() - began,
         original=grid,
+        floors=tuple(found.floor for found in measured),
         uncertainty_facts=facts,
         doubts=doubts,
         verdict=verdict,
@@ -275,18 +280,15 @@ def encode_guide(
 
 
 def _cue_mean(model: EnhancerModel, slices: Tensor) -> Tensor:
-    if min(slices.shape[-2:]) < GRID:
-        slices = F.pad(slices, (0, GRID, 0, GRID), mode="replicate")
     mean: Tensor = model.guide(slices).mean
     return mean
 
 
 def _enhance_frame(
-    frame: Volume, run: _Run, monitor: Monitor
+    frame: Volume, findings: Findings, run: _Run, monitor: Monitor
 ) -> tuple[npt.NDArray[Any], Floats | None]:
     """One frame's voxels at full strength in its type, and its uncertainty in its units."""
     model, config, only = run.model, run.config, run.only
-    findings = _measured(frame)
     scaling = findings.scaling
     assert scaling is not None
     stacks = SliceStacks(frame.voxels, scaling, model.config.context)
@@ -346,13 +348,26 @@ def _deviation(
     return run.model.calibration(raw_deviation(error, spread), sampled=spread is not None)
 
 
-def _measured(frame: Volume) -> Findings:
-    """What the whole frame says of its intensities."""
-    findings = findings_of(frame)
-    if findings.scaling is None:
-        findings.scaling = scaling_for(frame)
-        findings.floor = lowest_value(frame)
-    return findings
+def _measured(volume: Volume) -> list[Findings]:
+    """What each whole frame says of its intensities.
+
+    Raises InputError that names the frame where one shows nothing.
+    """
+    measured = []
+    for number, frame in enumerate(volume.frames()):
+        findings = findings_of(frame)
+        if findings.scaling is None:
+            try:
+                findings.scaling = scaling_for(frame)
+            except InputError as cause:
+                if not volume.is_sequence:
+                    raise
+                raise InputError(
+                    f"{cause.message} in frame {number}", "Leave this frame out, or take one frame."
+                ) from cause
+            findings.floor = lowest_value(frame)
+        measured.append(findings)
+    return measured
 
 
 def _joined(volume: Volume, frames: list[npt.NDArray[Any] | None]) -> npt.NDArray[Any] | None:
@@ -363,9 +378,9 @@ def _joined(volume: Volume, frames: list[npt.NDArray[Any] | None]) -> npt.NDArra
 
 
 @lru_cache(maxsize=4)
-def _warm_enhancer(folder: Path, sha256: str, calibration: str) -> EnhancerModel:  # noqa: ARG001
+def _warm_enhancer(folder: Path, sha256: str, described: str) -> EnhancerModel:  # noqa: ARG001
     """Models stay loaded between jobs of one process; other weights have another hash.
 
-    calibration: what a new one differs in, as the weights stay the same.
+    described: all metadata, as a calibration or a range may be new where the weights are not.
     """
     return open_enhancer(read_bundle(folder, expected_sha256=sha256))

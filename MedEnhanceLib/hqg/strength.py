@@ -10,6 +10,7 @@ the input, as the panel shows it. Needs numpy alone.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,27 +24,41 @@ from MedEnhanceLib.volume import Volume, Voxels, restore_dtype
 
 Floats = npt.NDArray[np.float32]
 MOST_STRENGTH = 1.5
+_BLENDED = "blended with its input at strength"
 
 
-def blend(original: Volume, enhanced: Volume, strength: float) -> Volume:
+def blend(
+    original: Volume,
+    enhanced: Volume,
+    strength: float,
+    *,
+    floors: Sequence[float] | None = None,
+) -> Volume:
     """The input plus a share of its correction, as a run at that strength gives it.
 
     original: what was enhanced. enhanced: the result of a run at full strength (1).
     strength: 0 gives the input, 1 the enhanced volume, up to 1.5 exaggerates.
+    floors: what no value of each frame falls below; None takes the lowest of `original`, which has
+    to be whole for that (`lowest_value`).
     Grid, type and history are those of `enhanced`.
-    Raises ConfigError for another strength, InputError where the two are no pair.
+    Raises ConfigError for another strength, InputError where the two are no pair, where `enhanced`
+    was made at another strength, or for NaN or infinity in either.
     """
     check_strength(strength)
     _check_pair(original, enhanced)
     voxels = np.empty(enhanced.shape, enhanced.dtype)
-    pairs = zip(original.frames(), enhanced.frames(), _frames_of(voxels, enhanced), strict=True)
-    for before, after, target in pairs:
-        floor = lowest_value(before) if strength > 1 else -math.inf
+    frames = original.frames()
+    if strength <= 1:
+        floors = [-math.inf] * len(frames)
+    elif floors is None:
+        floors = [lowest_value(frame) for frame in frames]
+    pairs = zip(frames, enhanced.frames(), floors, _frames_of(voxels, enhanced), strict=True)
+    for before, after, floor, target in pairs:
         for index in range(before.shape[0]):
             target[index] = blend_voxels(
                 before.voxels[index], after.voxels[index], strength, floor=floor
             )
-    did = derived_note(f"blended with its input at strength {strength:g}")
+    did = derived_note(f"{_BLENDED} {strength:g}")
     return enhanced.with_voxels(voxels, did=did)
 
 
@@ -114,7 +129,13 @@ def _check_pair(original: Volume, enhanced: Volume) -> None:
             f"{names} are no pair: {original.modality} and {enhanced.modality}",
             "Give the volume that was enhanced, or state the modality.",
         )
+    if enhanced.history and enhanced.history[-1].startswith(f"DERIVED: {_BLENDED}"):
+        raise InputError(
+            f"{names} are no pair: the second is blended with its input already",
+            "Give the result at full strength (1), or enhance again.",
+        )
     refuse_not_finite(original)
+    refuse_not_finite(enhanced)
 
 
 def _frames_of(voxels: Voxels, like: Volume) -> Voxels:

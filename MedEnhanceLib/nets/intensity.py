@@ -13,6 +13,7 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.volume import Volume
 
 Floats = npt.NDArray[np.float32]
+_HINT = "Choose a volume that shows something."
 
 
 @dataclass(frozen=True)
@@ -33,24 +34,20 @@ class Scaling:
         """The inverse of `apply`."""
         return scaled * np.float32(self.scale) + np.float32(self.offset)
 
-    def to_json(self) -> dict[str, float]:
-        """For manifests."""
-        return {"offset": self.offset, "scale": self.scale}
-
 
 def scaling_for(volume: Volume) -> Scaling:
     """CT: water at 0 and 1000 HU a unit. MR: 0 stays, the robust maximum becomes 1.
 
     Raises InputError for a volume in which nothing stands out: there is no scale to find.
     """
+    name = volume.source or "volume"
+    if float(volume.voxels.min()) == float(volume.voxels.max()):
+        raise InputError(f"{name}: intensities are constant", _HINT)
     if volume.modality == "CT":
         return Scaling(0.0, 1000.0)
     top = robust_max(_sample(volume.voxels))
-    if not top > 0 or float(volume.voxels.min()) == float(volume.voxels.max()):
-        raise InputError(
-            f"{volume.source or 'volume'}: intensities are constant or not positive",
-            "Choose a volume that shows something.",
-        )
+    if not top > 0:
+        raise InputError(f"{name}: hardly any intensity is positive", _HINT)
     return Scaling(0.0, top)
 
 

@@ -24,6 +24,7 @@ from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.bundle import open_enhancer
 from MedEnhanceLib.hqg.infer import encode_guide
 from MedEnhanceLib.hqg.network import Enhancer
+from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.slices import Plan
 from MedEnhanceLib.progress import Event, Monitor
 from MedEnhanceLib.volume import Volume
@@ -334,3 +335,23 @@ def test_memory_that_runs_out_midway_leaves_the_result_as_it_is(
     assert result.uncertainty is not None
     assert expected.uncertainty is not None
     assert np.allclose(result.uncertainty.voxels, expected.uncertainty.voxels, rtol=1e-3)
+
+
+@pytest.mark.parametrize("modality", ["MR", "CT"])
+@pytest.mark.parametrize("value", [0, 7, -1000])
+def test_a_constant_volume_has_no_scale(modality: str, value: int) -> None:
+    flat = Volume(np.full((3, 40, 40), value, np.int16), modality=modality, source="flat.nii")
+    with pytest.raises(InputError, match=r"flat\.nii: intensities are constant"):
+        scaling_for(flat)
+
+
+def test_a_frame_that_shows_nothing_is_named_before_any_is_enhanced(
+    head: Volume, config: EnhanceConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def must_not_be_called(*_: object) -> None:
+        raise AssertionError("enhanced a frame")
+
+    monkeypatch.setattr("MedEnhanceLib.hqg.infer._enhance_frame", must_not_be_called)
+    voxels = np.stack([head.voxels, head.voxels, np.zeros_like(head.voxels)])
+    with pytest.raises(InputError, match="constant in frame 2"):
+        enhance(replace(head, voxels=voxels), config)

@@ -156,3 +156,15 @@ def test_nothing_of_a_run_waits_for_the_garbage_collector(
         assert tensors() <= before
     finally:
         gc.enable()
+
+
+def test_a_preview_that_exaggerates_has_the_floor_of_the_whole(
+    head: Volume, config: EnhanceConfig, rng: np.random.Generator
+) -> None:
+    noise = rng.normal(0, 60, head.voxels.shape).astype(np.float32)
+    voxels = np.abs(head.voxels + noise)
+    voxels[0, 0, 0] = -500  # outside of the preview
+    volume, config = replace(head, voxels=voxels), replace(config, strength=1.5)
+    whole = enhance(volume, config).volume.voxels[4:7]
+    assert whole.min() < 0
+    assert np.array_equal(enhance(volume, config, slices=(4, 7)).volume.voxels, whole)

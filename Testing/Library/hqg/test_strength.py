@@ -119,3 +119,16 @@ def test_errors_of_a_blend_have_the_stated_deviation(rng: np.random.Generator) -
     stated = blend_deviation(np.full(noise.shape, 2, np.float32), before, after, 0.5)
     measured = np.sqrt(np.mean((half - truth) ** 2))
     assert np.sqrt(np.mean(stated**2)) == pytest.approx(measured, rel=0.02)
+
+
+def test_a_result_at_another_strength_or_with_nan_is_not_blended(head: Volume) -> None:
+    half = blend(head, head.with_voxels(head.voxels + np.int16(9)), 0.5)
+    with pytest.raises(InputError, match="blended with its input already") as caught:
+        blend(head, half, 0.5)
+    assert "strength (1)" in caught.value.hint
+    spoilt = head.voxels.astype(np.float32)
+    spoilt[2, 3, 4] = np.nan
+    with pytest.raises(InputError, match="NaN"):
+        blend(head, head.with_voxels(spoilt), 0.5)
+    # What was enhanced may itself be such a blend.
+    assert blend(half, half.with_voxels(half.voxels, did="DERIVED: enhanced"), 0.5)
