@@ -184,8 +184,9 @@ def calibrate(
     found: list[tuple[Floats, Floats, Floats]] = []
     for number, (degraded, reference) in enumerate(pairs):
         monitor.log(f"calibrating on pair {number + 1}")
-        raw = raw_estimate(model, degraded, Monitor(), samples=samples, device=where)
-        monitor.check()
+        # How many pairs come is not known: each takes a part of what is left.
+        part = monitor.part(number / (number + 1), (number + 1) / (number + 2))
+        raw = raw_estimate(model, degraded, part, samples=samples, device=where)
         found.append(_some_tissue(raw, reference, rng))
     if not found:
         raise InputError("nothing to calibrate with", "Give pairs of volumes.")
