@@ -89,7 +89,8 @@ def add_enhance_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         choices=(1, 3),
         help="3 enhances along every axis and averages, in three times the time; 1 along the slices"
-        " alone (default: 3 for MR with voxels about as thick as wide, else 1)",
+        " alone (default: 3 for MR with voxels about as thick as wide, at least 24 along every"
+        " axis, else 1)",
     )
     add_device(parser)
 

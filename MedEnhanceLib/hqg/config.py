@@ -311,7 +311,8 @@ class EnhanceConfig:
     bias_correction: "n4" removes shading first (MR), as a step of its own; "none" does not.
     orientations: 3 enhances along each axis and averages, in three times the time: less noise is
         left, and slices agree; 1 goes along the slices alone. None takes 3 for an MR whose voxels
-        are about as thick as wide, and 1 otherwise and for some slices.
+        are about as thick as wide and that has 24 or more along every axis, and 1 otherwise and
+        for some slices.
     tile: side of the inference window in pixels; slices up to this size go in whole.
     batch: slices at once; None takes what suits the device and the size of a slice.
     """

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.augment import degrade_slab, same_sharpness, turn, vary_contrast
 from MedEnhanceLib.hqg.config import TaskConfig, TrainConfig
-from MedEnhanceLib.hqg.pools import Batch, Floats, PoolVolume, _cut, _place, _prepare
+from MedEnhanceLib.hqg.pools import Batch, Floats, PoolVolume, cut, prepared, random_place
 from MedEnhanceLib.progress import Monitor
 
 Labels = npt.NDArray[np.uint8]
@@ -73,7 +73,7 @@ class LabelledPools:
         rng = np.random.default_rng(config.seed + 3)
         volumes = []
         for path, labels in subjects:
-            images = list(_prepare(path, config, rng, clean=True))
+            images = list(prepared(path, config, rng, clean=True))
             if labels.shape != images[0].voxels.shape:
                 raise InputError(
                     f"{path}: shape {images[0].voxels.shape}, its labels {labels.shape}",
@@ -135,14 +135,14 @@ class LabelledPools:
         size = (depth or config.slab, config.patch, config.patch)
         stack, drawn = (values.transpose(axes) for values in (image.voxels, volume.labels))
         for _ in range(_TRIES):
-            start = _place(stack.shape, size, rng)
-            labels = _cut(drawn, size, start)
+            start = random_place(stack.shape, size, rng)
+            labels = cut(drawn, size, start)
             if labels.any():
                 break
         turns, flips = int(rng.integers(4)), (bool(rng.integers(2)), bool(rng.integers(2)))
 
         def placed(values: npt.NDArray[Any]) -> Floats:
-            return turn(_cut(values, size, start), turns, flips)
+            return turn(cut(values, size, start), turns, flips)
 
         slab = placed(stack)
         if config.modality == "MR":

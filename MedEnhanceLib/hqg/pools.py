@@ -95,7 +95,7 @@ class Pools:
             monitor.progress(index / (len(high) + len(low)), f"reading {path.name}")
             is_high = index < len(high)
             use = "low" if not is_high else "learn" if index < learned_from else "hold out"
-            volumes[use].extend(_prepare(path, config, rng, clean=is_high))
+            volumes[use].extend(prepared(path, config, rng, clean=is_high))
         held_out = volumes["hold out"], high[learned_from:]
         return cls(config, volumes["learn"], volumes["low"], *held_out)
 
@@ -150,8 +150,8 @@ class Pools:
         size = (depth * thick, config.patch, config.patch)
         least = _LEAST_TISSUE if rng.random() < _FULL_SHARE else _SOME_TISSUE
         for _ in range(10):
-            start = _place(stack.shape, size, rng)
-            slab = _cut(stack, size, start)
+            start = random_place(stack.shape, size, rng)
+            slab = cut(stack, size, start)
             if _tissue_share(slab, config.modality) >= least:
                 break
         if thick > 1:
@@ -160,7 +160,7 @@ class Pools:
         slab = turn(slab, turns, flips)
         if config.modality == "MR":
             slab = vary_contrast(slab, rng)
-        return slab, None if noise is None else turn(_cut(noise, size, start), turns, flips)
+        return slab, None if noise is None else turn(cut(noise, size, start), turns, flips)
 
 
 def _find(data: Path, patterns: Sequence[str], field: str) -> list[Path]:
@@ -176,7 +176,7 @@ def _find(data: Path, patterns: Sequence[str], field: str) -> list[Path]:
     return paths
 
 
-def _prepare(
+def prepared(
     path: Path, config: TrainConfig, rng: np.random.Generator, *, clean: bool
 ) -> Iterable[PoolVolume]:
     """A volume at the voxel sizes that it is trained at; of low quality, only as it is."""
@@ -225,13 +225,17 @@ def _coarser(voxels: Floats, factor: float, *, through: bool) -> Floats:
     return np.ascontiguousarray(smaller.numpy())
 
 
-def _place(shape: Sequence[int], size: Sequence[int], rng: np.random.Generator) -> tuple[int, ...]:
+def random_place(
+    shape: Sequence[int], size: Sequence[int], rng: np.random.Generator
+) -> tuple[int, ...]:
+    """Where a part of that size begins, at random; 0 along an axis that is shorter."""
     return tuple(
         int(rng.integers(max(have - need, 0) + 1)) for have, need in zip(shape, size, strict=True)
     )
 
 
-def _cut(stack: npt.NDArray[Any], size: Sequence[int], start: Sequence[int]) -> npt.NDArray[Any]:
+def cut(stack: npt.NDArray[Any], size: Sequence[int], start: Sequence[int]) -> npt.NDArray[Any]:
+    """The part of that size from `start` on; mirrored where the stack ends before."""
     window = tuple(slice(first, first + need) for first, need in zip(start, size, strict=True))
     patch = stack[window]
     short = [(0, need - have) for need, have in zip(size, patch.shape, strict=True)]

@@ -44,8 +44,9 @@ class EnhanceParams(DicomParams, VolumeParams):
     segment: find labels in the enhanced volume too. Where segmentation_output or
     uncertainty_output are left out and there is something to write, they lie beside the output
     as `<output>-segmentation` and `<output>-uncertainty`. report: a folder for a page to look at.
-    slices: [first, before which]: a preview of these slices alone, equal to those of the whole
-    run; of a sequence it takes frame 0 or `frame`. frame: only this one of a sequence.
+    slices: [first, before which]: a preview of these slices alone, equal to those of a whole run
+    in one orientation; of a sequence it takes frame 0 or `frame`. frame: only this one of a
+    sequence.
     With `dicom`, segmentation, its measurements and uncertainty go into the folder `output` too.
     """
 
