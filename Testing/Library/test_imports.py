@@ -30,6 +30,7 @@ _PUBLIC = [
     "OutputError",
     "Volume",
     "__version__",
+    "blend",
     "compress",
     "decompress",
     "enhance",
