@@ -95,7 +95,7 @@ def test_existing_outputs_are_refused_before_the_work(
 
 
 @pytest.mark.parametrize(
-    "options", [("--strength", "7"), ("--uncertainty", "1"), ("--bias-correction", "n5")]
+    "options", [("--strength", "7"), ("--uncertainty", "65"), ("--bias-correction", "n5")]
 )
 def test_option_out_of_range_is_status_two(
     options: tuple[str, ...],
