@@ -14,13 +14,13 @@ from MedEnhanceLib.bundles.export import record_measurements
 
 MODELS = REPOSITORY / "Resources" / "models"
 ENHANCERS = {"mr-brain": "MR", "ct-lowdose": "CT"}
-ARMS = ("input", "NLM", "ours", "ours + N4")
+ARMS = ("input", "NLM", "BM4D", "ours", "ours + N4")
 
 
 def main() -> None:
     rows = json.loads((DOCS / "enhancement.json").read_text())["rows"]
     for name, modality in ENHANCERS.items():
-        chosen = [row for row in rows if row["modality"] == modality]
+        chosen = [row for row in rows if row["modality"] == modality and "psnr_image" in row]
         record_measurements(MODELS / name, enhancement_rows(chosen))
     segmentation = json.loads((DOCS / "segmentation.json").read_text())["rows"]
     record_measurements(MODELS / "brain-tissue", segmentation)
