@@ -315,6 +315,8 @@ def test_memory_that_runs_out_midway_leaves_the_result_as_it_is(
     head: Volume, config: EnhanceConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After some slices are done, and in the midst of the samples of the uncertainty."""
+    # In half precision chunks of another size are rounded otherwise, which is not the matter here.
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
     config = replace(config, batch=4, uncertainty=2)
     expected = enhance(head, config)
     calls, real = [], Enhancer.begin
