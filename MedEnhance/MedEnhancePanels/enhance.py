@@ -348,11 +348,11 @@ class EnhancePanel:
 
     def _onPreviewed(self, job, node, current):
         self.preview.show(job.nodes["output"], node, current)
+        shown = _("Preview of slice {number} in the {view} view.").format(
+            number=current.index + 1, view=current.sliceNode.GetLayoutName()
+        )
         self.context.message(
-            "info",
-            _("Preview of slice {number} in the {view} view.").format(
-                number=current.index + 1, view=current.sliceNode.GetLayoutName()
-            ),
+            "warning" if job.warnings else "info", " ".join([shown, *job.warnings])
         )
 
     def _onBatchDone(self, work):

@@ -14,6 +14,7 @@ from MedEnhanceLib.jobs import JobSpec
 from MedEnhanceLib.jobs.kinds import JOBS
 
 _KINDS = {
+    "blend",
     "enhance",
     "segment",
     "compress",
