@@ -277,7 +277,7 @@ class PlotTest(DistillTestCase):
             plot.add("cycle", value, step)
         plot.add("adversarial", 3.0, 40)
         plot.add("cycle", 0.4, 20)  # a run that went back to its checkpoint
-        np.testing.assert_array_equal(plot.values("step"), [0, 20, 40, 59])
+        np.testing.assert_array_equal(plot.values("step"), [0, 20, 40])
         np.testing.assert_array_equal(plot.values("cycle"), [1.0, 0.4, 0.25])
         np.testing.assert_array_equal(plot.values("adversarial"), [np.nan, np.nan, 3.0])
         self.assertEqual(plot.chart.GetNumberOfPlotSeriesNodes(), 2)
@@ -334,7 +334,7 @@ class TrainingTest(DistillTestCase):
         self.assertEqual(self.runFolder(), folder)
         values = self.panel._plot.values("cycle")
         np.testing.assert_array_equal(values[: len(before)], before)
-        np.testing.assert_array_equal(self.panel._plot.values("step"), np.arange(0, 60, 20))
+        np.testing.assert_array_equal(self.panel._plot.values("step"), [0, 20, 40, 59])
         self.assertEqual(self.record()["state"], "done")
         self.waitUntil(lambda: "Choose it on the page" in self.widget.ui.messageLabel.text, 30)
         self.assertTrue(os.path.isdir(os.path.join(self.models, "tiny")))
