@@ -5,6 +5,8 @@ Everything here takes slabs [D, P, P] on the network's scale and a seeded genera
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
@@ -19,6 +21,26 @@ _MOST_SPOTS = 3
 _SPOT_SHARE = 0.3
 #: How much lighter or darker a spot is, on the network's scale.
 _SPOT_CONTRAST = {"MR": (0.04, 0.35), "CT": (0.015, 0.15)}
+
+
+class Damages:
+    """Draws how clean slabs are damaged and what is to come back, by a training's shares."""
+
+    def __init__(self, shares: Mapping[str, float], appearance: float) -> None:
+        self._kinds = tuple(shares)
+        self._shares = np.array(list(shares.values())) / sum(shares.values())
+        self._appearance = appearance
+
+    def apply(
+        self, clean: Floats, noise: Floats | None, guide: Floats, rng: np.random.Generator
+    ) -> tuple[Floats, Floats, Floats]:
+        """The damaged slab, its target and its guide; noise: see `degrade_slab`."""
+        kind = self._kinds[rng.choice(len(self._kinds), p=self._shares)]
+        damaged, field = degrade_slab(clean, kind, noise, rng)
+        target = clean * field
+        if rng.random() < self._appearance:
+            target, guide = same_sharpness(target, guide, rng)
+        return damaged, target, guide
 
 
 def degrade_slab(

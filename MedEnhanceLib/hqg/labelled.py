@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.hqg.augment import degrade_slab, same_sharpness, turn, vary_contrast
+from MedEnhanceLib.hqg.augment import Damages, turn, vary_contrast
 from MedEnhanceLib.hqg.config import TaskConfig, TrainConfig
 from MedEnhanceLib.hqg.pools import Batch, Floats, PoolVolume, cut, prepared, random_place
 from MedEnhanceLib.progress import Monitor
@@ -51,9 +51,7 @@ class LabelledPools:
     ) -> None:
         self._config, self._task = config, task
         self._splits = {name: tuple(splits[name]) for name in _SPLITS}
-        kinds = config.degradations
-        self._kinds = tuple(kinds)
-        self._shares = np.array([kinds[kind] for kind in kinds]) / sum(kinds.values())
+        self._damages = Damages(config.degradations, config.appearance)
 
     @classmethod
     def make(
@@ -104,16 +102,11 @@ class LabelledPools:
 
     def batch(self, rng: np.random.Generator, split: Split) -> LabelledBatch:
         """Slabs of one split, degraded at random strength, each with a guide from the split."""
-        config = self._config
         degraded, targets, guides, labels = [], [], [], []
         for _ in range(self._task.batch):
             clean, noise, drawn = self._slab(split, rng)
             guide = self._slab(split, rng, depth=1)[0]
-            kind = self._kinds[rng.choice(len(self._kinds), p=self._shares)]
-            damaged, field = degrade_slab(clean, kind, noise, rng)
-            target = clean * field
-            if rng.random() < config.appearance:
-                target, guide = same_sharpness(target, guide, rng)
+            damaged, target, guide = self._damages.apply(clean, noise, guide, rng)
             degraded.append(damaged)
             targets.append(target)
             guides.append(guide)

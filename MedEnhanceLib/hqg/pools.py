@@ -13,13 +13,7 @@ import numpy.typing as npt
 from MedEnhanceLib.degrade import low_dose_noise
 from MedEnhanceLib.degrade.lowdose import CUTOFF
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.hqg.augment import (
-    degrade_slab,
-    plant_spots,
-    same_sharpness,
-    turn,
-    vary_contrast,
-)
+from MedEnhanceLib.hqg.augment import Damages, plant_spots, turn, vary_contrast
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.intensity import scaling_for
@@ -74,9 +68,7 @@ class Pools:
         self._config = config
         self.held_out, self.held_out_files = tuple(held_out), tuple(held_out_files)
         self._high, self._low = tuple(high), tuple(low)
-        kinds = config.degradations
-        self._kinds = tuple(kinds)
-        self._shares = np.array([kinds[kind] for kind in kinds]) / sum(kinds.values())
+        self._damages = Damages(config.degradations, config.appearance)
 
     @classmethod
     def load(cls, config: TrainConfig, data: Path, monitor: Monitor) -> Pools:
@@ -122,11 +114,7 @@ class Pools:
             clean, noise = self._slab(self._high, rng)
             clean = plant_spots(clean, config.modality, rng)
             guide, _ = self._slab(self._high, rng, depth=1)
-            kind = self._kinds[rng.choice(len(self._kinds), p=self._shares)]
-            damaged, field = degrade_slab(clean, kind, noise, rng)
-            target = clean * field
-            if rng.random() < config.appearance:
-                target, guide = same_sharpness(target, guide, rng)
+            damaged, target, guide = self._damages.apply(clean, noise, guide, rng)
             degraded.append(damaged)
             targets.append(target)
             guides.append(guide)
