@@ -100,7 +100,9 @@ class GradientGate:
     ) -> tuple[list[Gradient], GateReport]:
         """As calling the gate, for gradients that are already there."""
         groups = self._groups(parameters)
-        batch = _products(main, aux)
+        device = parameters[0].device if parameters else torch.device("cpu")
+        self._move(device)
+        batch = _products(main, aux, device)
         average = batch
         if self.ema:
             # What is not finite would stay in the averages for good.
@@ -111,6 +113,7 @@ class GradientGate:
             average = _products(
                 [self._main.get(index) for index in count],
                 [self._aux.get(index) for index in count],
+                device,
             )
         cosines = [min(_cosine(batch, group), _cosine(average, group)) for group in groups]
         gradients, admitted = list(main), 0
@@ -149,6 +152,11 @@ class GradientGate:
             averages = {"main": self._main, "aux": self._aux}[kind]
             averages[int(index)] = average.clone()
 
+    def _move(self, device: torch.device) -> None:
+        """To the parameters: averages of a checkpoint come from the processor."""
+        for averages in (self._main, self._aux):
+            averages.update({index: average.to(device) for index, average in averages.items()})
+
     def _share_of(self, cosine: float) -> float:
         agrees = {"binary": float(cosine > 0), "cosine": max(0.0, cosine), "joint": 1.0}
         return agrees.get(self.mode, 0.0)
@@ -173,14 +181,16 @@ class _Products(NamedTuple):
     mixed: list[float]
 
 
-def _products(main: Sequence[Gradient], aux: Sequence[Gradient]) -> _Products:
+def _products(
+    main: Sequence[Gradient], aux: Sequence[Gradient], device: torch.device
+) -> _Products:
     """The inner products, parameter by parameter: nothing as large as the network is copied.
 
     Each side is divided by its largest element first: squares of small gradients underflow, and
     the decision would depend on the losses' scale. One transfer from the device.
     """
-    scales = [_largest(side) for side in (main, aux)]
-    nothing = torch.zeros((), device=scales[0].device)
+    scales = [_largest(side, device) for side in (main, aux)]
+    nothing = torch.zeros((), device=device)
     rows = []
     for m, a in zip(main, aux, strict=True):
         left, right = (
@@ -195,11 +205,11 @@ def _products(main: Sequence[Gradient], aux: Sequence[Gradient]) -> _Products:
     return _Products(values[0::3], values[1::3], values[2::3])
 
 
-def _largest(gradients: Sequence[Gradient]) -> Tensor:
+def _largest(gradients: Sequence[Gradient], device: torch.device) -> Tensor:
     """The largest absolute value; 1 where there is none above zero."""
     peaks = [g.abs().amax().float() for g in gradients if g is not None and g.numel()]
     if not peaks:
-        return torch.ones(())
+        return torch.ones((), device=device)
     peak = torch.stack(peaks).amax()
     return torch.where(peak == 0, torch.ones_like(peak), peak)
 
@@ -234,8 +244,7 @@ def _follow(averages: dict[int, Tensor], gradients: Sequence[Gradient], decay: f
             continue
         value = gradient.detach().float()
         if index in averages:
-            average = averages[index] = averages[index].to(value.device)
-            average.lerp_(value, 1 - decay)
+            averages[index].lerp_(value, 1 - decay)
         else:
             averages[index] = value * (1 - decay)
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.nets.training import DivergenceError
 
 #: |ε·v| of the finite difference, as DARTS has it.
 _DIFFERENCE = 0.01
@@ -115,22 +115,19 @@ class BilevelTask:
         self.learning_rate: float = optimiser.param_groups[0]["lr"]
         self._lower: _Lower | None = None
 
-    def lower_step(self, images: Tensor, labels: Tensor) -> float:
+    def lower_step(self, images: Tensor, labels: Tensor, *, teaches: bool = True) -> float:
         """One step of φ on its own loss; returns that loss.
 
         images: enhanced slabs of split A, [B, D, H, W]. They are cut from their graph; with
         second_order they must carry one, and the upper step of the same θ must follow.
-        Raises ModelError where the loss is not finite, before φ is changed.
+        teaches: whether it follows; without it nothing is kept for the second order.
+        Raises DivergenceError where the loss is not finite, before φ is changed.
         """
-        if self.second_order:
+        if self.second_order and teaches:
             self._lower = _Lower(copy.deepcopy(self.head), images, labels)
         self.head.train(True)
         loss = self.head.loss(images.detach(), labels)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise ModelError(
-                f"the task's loss is {value}", "Resume with a lower learning_rate of the head."
-            )
+        value = _finite(loss)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
@@ -142,9 +139,11 @@ class BilevelTask:
         """The task's loss for θ: of enhanced slabs of split B with their graph, φ frozen.
 
         With second_order its gradient holds the second-order term, its value does not.
+        Raises DivergenceError where it is not finite.
         """
         with _frozen(self.head):
             loss = self.head.loss(images, labels)
+        _finite(loss)
         if self.second_order:
             term = self._unrolled_term(images.detach(), labels)
             loss = loss + (term - term.detach())
@@ -192,6 +191,15 @@ class BilevelTask:
             "modules": {"head": self.head, "gate": self.gate},
             "optimisers": {"head_adam": self.optimiser},
         }
+
+
+def _finite(loss: Tensor) -> float:
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise DivergenceError(
+            f"the task's loss is {value}", "Lower learning_rate of the head, or look at its data."
+        )
+    return value
 
 
 @contextmanager

@@ -35,11 +35,12 @@ class Teaching:
         if not self._chosen.head_learns(number, steps):
             return {}
         slabs, labels = self._batch(number, "A")
-        with torch.set_grad_enabled(self._chosen.second_order):
+        teaches = self._chosen.head_teaches(number, steps)
+        with torch.set_grad_enabled(self._chosen.second_order and teaches):
             enhanced = enhance(slabs)
         rate, done = self.task.learning_rate, number - self._begin
         set_learning_rate(self.task.optimiser, rate, done, max(1, steps - self._begin))
-        return {"task_lower": self.task.lower_step(enhanced, labels)}
+        return {"task_lower": self.task.lower_step(enhanced, labels, teaches=teaches)}
 
     def upper_batch(self, number: int) -> tuple[StepBatch, Tensor] | None:
         """Slabs of split B and their labels, where the head teaches at this step."""

@@ -9,8 +9,10 @@ minimised is told in `objective`; why, in docs/decisions/0016-hqg-in-full.md.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +21,25 @@ import torch
 from torch import Tensor
 
 from MedEnhanceLib.config import config_to_json
-from MedEnhanceLib.errors import MedEnhanceError, ModelError
+from MedEnhanceLib.errors import Cancelled, MedEnhanceError
 from MedEnhanceLib.hqg.batches import worker_count
 from MedEnhanceLib.hqg.bundle import CueBank, export_enhancer
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.pools import Pools
 from MedEnhanceLib.hqg.range_fit import measure_range
-from MedEnhanceLib.hqg.trainer import RETRY, DivergenceError, Trainer
+from MedEnhanceLib.hqg.trainer import RETRY, Trainer
 from MedEnhanceLib.hqg.uncertainty import calibrate_on_held_out
 from MedEnhanceLib.hqg.validation import Validated, Validation
 from MedEnhanceLib.nets.journal import Journal
 from MedEnhanceLib.nets.processes import join_processes
-from MedEnhanceLib.nets.training import training_steps
+from MedEnhanceLib.nets.training import DivergenceError, cancelled_before, training_steps
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.report.training import TrainingStory, training_report
 
 __all__ = ["Trainer", "train"]
 
+#: The last one, and beside it the last one of calm losses where it is another.
+_CHECKPOINT, _CALM = "checkpoint.safetensors", "checkpoint-calm.safetensors"
 _METRIC_EVERY = 20
 #: Drawing the page takes a second or two.
 _REPORT_S = 60.0
@@ -56,7 +60,7 @@ def train(
     metrics, report and bundle; where it holds a checkpoint of the same configuration, the training
     goes on from there. make_task: head, gate and labelled data, from the device's name.
     Under torchrun every process calls this; the first one writes.
-    Raises Cancelled after writing a checkpoint. Raises ModelError where the training diverged,
+    Raises Cancelled after writing a checkpoint, from the first step on. Raises DivergenceError
     after exporting the last good weights; the last good checkpoint stays.
     """
     monitor = monitor or Monitor()
@@ -66,9 +70,12 @@ def train(
         if processes.count > 1:
             told.log(f"{processes.count} processes train together")
         out.mkdir(parents=True, exist_ok=True)
-        pools = Pools.load(config, data, told.part(0.0, 0.03))
         make = None if make_task is None else (lambda name: make_task(name, told))
-        trainer = Trainer(config, pools, choice.name, processes=processes, make_task=make)
+        try:
+            pools = Pools.load(config, data, told.part(0.0, 0.03))
+            trainer = Trainer(config, pools, choice.name, processes=processes, make_task=make)
+        except Cancelled as cause:
+            raise cancelled_before(resumed=(out / _CHECKPOINT).exists()) from cause
         return _Run(trainer, out, told).finish()
 
 
@@ -77,8 +84,8 @@ class _Run:
 
     def __init__(self, trainer: Trainer, out: Path, monitor: Monitor) -> None:
         self.trainer, self.config, self.out, self.monitor = trainer, trainer.config, out, monitor
-        self.checkpoint = out / "checkpoint.safetensors"
-        self.start = trainer.resume(self.checkpoint) if self.checkpoint.exists() else 0
+        self.checkpoint, self.calm = out / _CHECKPOINT, out / _CALM
+        self.start = self._resume()
         if self.start:
             monitor.log(f"resumed at step {self.start}")
         self._began = time.monotonic() - trainer.seconds
@@ -95,6 +102,15 @@ class _Run:
         """Of the bundle."""
         return self.out / self.config.name
 
+    def _resume(self) -> int:
+        """The step to go on with; the calm checkpoint gives the weights to go back to."""
+        start = 0
+        for path in (self.calm, self.checkpoint):
+            if path.exists():
+                start = self.trainer.resume(path)
+        self._saved_calm = self.trainer.is_sound
+        return start
+
     def finish(self) -> Path:
         """All steps that are left, and the bundle."""
         try:
@@ -103,11 +119,18 @@ class _Run:
                 raise DivergenceError("the training diverged at its last step", RETRY)
         except DivergenceError as cause:
             raise self._rescue(cause) from cause
-        if self._is_first:
-            self._validate(self.config.steps)
-            self._export()
-            self._report(self.config.steps, "finished")
-        self.monitor.progress(1.0, "model written")
+        try:
+            if self._is_first:
+                self._validate(self.config.steps)
+                self._export()
+                self._report(self.config.steps, "finished")
+        except Cancelled as cause:
+            raise Cancelled(
+                "cancelled before the model was complete; the checkpoint holds all steps",
+                "Start again with the same output folder to write the model.",
+            ) from cause
+        with suppress(Cancelled):  # it is done: nothing is left to stop
+            self.monitor.progress(1.0, "model written")
         return self.folder
 
     def _learn(self) -> None:
@@ -133,9 +156,14 @@ class _Run:
                 self._validate(number)
 
     def _save(self, step: int) -> None:
-        """A checkpoint, unless the losses are far off just now: the one before is better then."""
-        if self.trainer.watch.is_calm:
-            self.trainer.save(self.checkpoint, step)
+        """A checkpoint; while losses are far off the last one before that is kept beside it."""
+        is_calm = self.trainer.is_sound
+        if self._is_first and not is_calm and self._saved_calm and self.checkpoint.exists():
+            os.replace(self.checkpoint, self.calm)
+        self.trainer.save(self.checkpoint, step)
+        if self._is_first and is_calm:
+            self.calm.unlink(missing_ok=True)
+        self._saved_calm = is_calm
         due = time.monotonic() - self._reported_at > _REPORT_S
         if self._is_first and due and step < self.config.steps:
             self._report(step, "still running")
@@ -145,9 +173,13 @@ class _Run:
         self._validated_at = time.monotonic()
         self._journal.measured({"psnr_db": self._last.psnr_db}, step)
 
-    def _rescue(self, cause: DivergenceError) -> ModelError:
+    def _rescue(self, cause: DivergenceError) -> DivergenceError:
         """The bundle of the last good weights, and the error that tells of it."""
         trainer = self.trainer
+        if self._is_first and not self._saved_calm:
+            self.checkpoint.unlink(missing_ok=True)
+            if self.calm.exists():
+                os.replace(self.calm, self.checkpoint)
         if not trainer.good_step:
             return DivergenceError(f"{cause.message}. There are no good weights to keep yet", RETRY)
         trainer.go_back()

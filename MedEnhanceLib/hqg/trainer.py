@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from MedEnhanceLib.config import config_to_json
-from MedEnhanceLib.errors import ConfigError, ModelError
+from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg.batches import Batches, StepBatch, step_generator
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.critic import Critic
@@ -23,6 +23,7 @@ from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
 from MedEnhanceLib.nets.precision import mixed_precision, move
 from MedEnhanceLib.nets.processes import Processes
 from MedEnhanceLib.nets.training import (
+    DivergenceError,
     LossWatch,
     averaged_weights,
     finite_weights,
@@ -39,10 +40,6 @@ RETRY = (
     "The last good checkpoint is kept. Train into another folder with a lower learning_rate, "
     "or look at the data: damaged voxels, another modality."
 )
-
-
-class DivergenceError(ModelError):
-    """The losses are not finite any more, or far above what they were for many steps."""
 
 
 class Trainer:
@@ -105,6 +102,14 @@ class Trainer:
 
         batch: that of `number`, where it was made ahead. Raises DivergenceError.
         """
+        try:
+            return self._step(number, batch)
+        except DivergenceError as cause:
+            raise DivergenceError(
+                f"the training diverged at step {number}: {cause.message}", RETRY
+            ) from cause
+
+    def _step(self, number: int, batch: StepBatch | None) -> dict[str, float]:
         config = self.config
         set_learning_rate(self.optimiser, config.learning_rate, number, config.steps)
         rng = step_generator(config.seed, number, self.processes.rank, purpose=1)
@@ -165,17 +170,15 @@ class Trainer:
         """Take the step, or leave it out, or stop: the same in all processes."""
         said = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
         if not all(math.isfinite(value) for value in values.values()):
-            raise DivergenceError(f"the training diverged at step {number}: {said}", RETRY)
+            raise DivergenceError(said)
         # The likelihood of the error may be negative, and teaches the image nothing.
         distance = sum(value for name, value in values.items() if name != "error")
         if self.watch.hear(distance, tuple(values)):
             raise DivergenceError(
-                f"the training diverged at step {number}: for {self.watch.patience} steps the "
-                f"losses were far above their median ({said})",
-                RETRY,
+                f"for {self.watch.patience} steps the losses were far above their median ({said})"
             )
         if not math.isfinite(norm):
-            self._skip(number)
+            self._skip()
             return
         self._skipped_in_a_row = 0
         self.optimiser.step()
@@ -183,15 +186,11 @@ class Trainer:
         if (number + 1) % _KEEP_EVERY == 0 and self.watch.is_calm:
             self._good, self.good_step = self._kept(), number + 1
 
-    def _skip(self, number: int) -> None:
+    def _skip(self) -> None:
         self.skipped += 1
         self._skipped_in_a_row += 1
         if self._skipped_in_a_row > _MOST_SKIPPED:
-            raise DivergenceError(
-                f"the training diverged at step {number}: {self._skipped_in_a_row} gradients in a "
-                "row were not finite",
-                RETRY,
-            )
+            raise DivergenceError(f"{self._skipped_in_a_row} gradients in a row were not finite")
 
     def _kept(self) -> dict[str, Tensor]:
         return {name: value.clone() for name, value in self.average.module.state_dict().items()}
@@ -211,6 +210,11 @@ class Trainer:
     def is_finite(self) -> bool:
         """Whether the averaged weights are numbers."""
         return finite_weights(self.average.module.state_dict())
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether this is a state to go back to."""
+        return self.watch.is_calm and self.is_finite
 
     def _parts(self) -> dict[str, Any]:
         modules: dict[str, Any] = {"networks": self.networks, "average": self.average}
@@ -233,17 +237,26 @@ class Trainer:
     def save(self, path: Path, step: int) -> None:
         """Write a checkpoint from which `resume` goes on to the same state; the first one does."""
         if self.processes.is_first:
-            notes = {"seconds": self.seconds, "skipped": self.skipped}
+            notes = {
+                "seconds": self.seconds,
+                "skipped": self.skipped,
+                "watch": self.watch.to_json(),
+            }
             save_checkpoint(path, step=step, notes=notes, **self._parts())
         elif self.critic is not None:
             self.processes.gather(self.critic.past.state_dict())
 
     def resume(self, path: Path) -> int:
-        """Restore a checkpoint; returns the step to go on with."""
+        """Restore a checkpoint; returns the step to go on with.
+
+        Its weights are the ones to go back to, unless its losses were far off just then.
+        """
         notes: dict[str, Any] = {}
         step = load_checkpoint(path, notes=notes, **self._parts())
         self.seconds, self.skipped = notes.get("seconds", 0.0), notes.get("skipped", 0)
-        self._good, self.good_step = self._kept(), step
+        self.watch.restore(notes.get("watch", {}))
+        if self.is_sound:
+            self._good, self.good_step = self._kept(), step
         return step
 
 

@@ -8,19 +8,25 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from MedEnhanceLib.errors import Cancelled
+from MedEnhanceLib.errors import Cancelled, ModelError
 from MedEnhanceLib.progress import Monitor
 
+_GO_ON = "Start again with the same output folder to go on."
 _WARM_UP = 0.02
 _LAST_SHARE = 0.01
 #: A loss is far off above so many times its running median, over so many steps of its kind.
 _FAR, _REMEMBERED, _LEAST_REMEMBERED = 5.0, 500, 50
+
+
+class DivergenceError(ModelError):
+    """Losses are not finite any more, or far above what they were for many steps."""
 
 
 def training_steps(
@@ -35,22 +41,35 @@ def training_steps(
     """The numbers of the steps still to do.
 
     `save` is called with the next step's number every `every_s` seconds, before Cancelled is
-    raised where the user asked to stop, and at the end.
+    raised where the user asked to stop after a step, and at the end.
     agree: which of some wishes any process of the training has; one alone has its own.
     """
     saved = time.monotonic()
     for number in range(start, total):
         is_due = number > start and time.monotonic() - saved > every_s
         stops, saves = agree((monitor.cancelled, is_due))
+        if stops and number == start:
+            raise cancelled_before(resumed=start > 0)
         if stops or saves:
             save(number)
             saved = time.monotonic()
         if stops:
-            raise Cancelled("cancelled", "Start again with the same output folder to go on.")
+            raise Cancelled(
+                f"cancelled after step {number} of {total}; the checkpoint is written", _GO_ON
+            )
         with suppress(Cancelled):  # a cancel that came just now is heard at the next step
             monitor.progress(number / total, f"step {number} of {total}")
         yield number
     save(total)
+
+
+def cancelled_before(*, resumed: bool) -> Cancelled:
+    """What a cancel ends with before this run has taken a step: it has nothing to save."""
+    if resumed:
+        return Cancelled("cancelled before it went on; the checkpoint is as it was", _GO_ON)
+    return Cancelled(
+        "cancelled before the first step; no checkpoint was written", "Start again when you like."
+    )
 
 
 def set_learning_rate(optimiser: Optimizer, peak: float, number: int, total: int) -> None:
@@ -105,6 +124,18 @@ class LossWatch:
             self._far = 0
             seen.append(value)
         return self._far >= self.patience
+
+    def to_json(self) -> dict[str, Any]:
+        """For a checkpoint: the median goes on with it."""
+        return {"far": self._far, "seen": [[kind, [*seen]] for kind, seen in self._seen.items()]}
+
+    def restore(self, noted: Mapping[str, Any]) -> None:
+        """Go on from `to_json`, or from nothing; kinds are strings or tuples of them."""
+        self._far = noted.get("far", 0)
+        self._seen = {
+            tuple(kind) if isinstance(kind, list) else kind: deque(seen, maxlen=_REMEMBERED)
+            for kind, seen in noted.get("seen", ())
+        }
 
 
 def finite_gradients(parameters: Iterable[nn.Parameter]) -> bool:

@@ -41,6 +41,22 @@ def alone(loss: Tensor, model: nn.Module) -> list[Tensor | None]:
     return list(torch.autograd.grad(loss, list(model.parameters()), retain_graph=True))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_averages_of_a_checkpoint_follow_the_parameters_to_their_device() -> None:
+    before, model = GradientGate(ema=0.9), network()
+    main, aux = losses(model, 0)
+    before(main, aux, model.parameters())
+    gate = GradientGate(ema=0.9)
+    gate.load_state_dict(before.state_dict())
+    parameters = [parameter.detach().cuda() for parameter in model.parameters()]
+    one = [torch.ones_like(parameter) for parameter in parameters]
+    # Neither what a loss does not reach nor what is not finite is left behind.
+    for gradients in ([None, *one[1:]], [torch.full_like(one[0], math.inf), *one[1:]]):
+        gate.admit(gradients, one, parameters)
+        assert {average.device.type for average in gate.state_dict().values()} == {"cuda"}
+    gate.admit([None] * len(one), one, parameters)
+
+
 @pytest.mark.parametrize("options", GATES)
 def test_no_step_loses_main_descent(options: dict[str, object]) -> None:
     gate, model = GradientGate(weight=3.0, **options), network()

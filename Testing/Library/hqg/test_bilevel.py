@@ -6,21 +6,24 @@ import copy
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from MedEnhanceLib.errors import ConfigError, InputError, ModelError
+from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.gradprom import GradientGate, TrainHeadConfig
 from MedEnhanceLib.gradprom.task import SegmentationTask, make_optimiser, read_subjects
+from MedEnhanceLib.hqg import bilevel
 from MedEnhanceLib.hqg.bilevel import BilevelTask
 from MedEnhanceLib.hqg.config import TaskConfig, TrainConfig
 from MedEnhanceLib.hqg.labelled import LabelledPools
 from MedEnhanceLib.io import save
 from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
+from MedEnhanceLib.nets.training import DivergenceError
 from MedEnhanceLib.progress import Event, Monitor
 from MedEnhanceLib.volume import Volume
 
@@ -204,9 +207,23 @@ def test_a_checkpoint_of_stage_one_can_be_resumed(tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_does_not_reach_the_head() -> None:
     training = Training()
     head = [parameter.detach().clone() for parameter in training.head.parameters()]
-    with pytest.raises(ModelError, match="nan"):
-        training.task.lower_step(torch.full(SLAB, math.nan), torch.zeros(SLAB, dtype=torch.uint8))
+    slabs, labels = torch.full(SLAB, math.nan), torch.zeros(SLAB, dtype=torch.uint8)
+    for step in (training.task.lower_step, training.task.task_loss):
+        with pytest.raises(DivergenceError, match="nan"):
+            step(slabs, labels)
     assert all(torch.equal(*pair) for pair in zip(head, training.head.parameters(), strict=True))
+
+
+def test_the_head_is_copied_only_where_it_teaches(monkeypatch: pytest.MonkeyPatch) -> None:
+    copied: list[object] = []
+    training = Training(second_order=True)
+    stand_in = SimpleNamespace(deepcopy=lambda head: copied.append(head) or head)
+    monkeypatch.setattr(bilevel, "copy", stand_in)
+    noisy, _, labels = training.data()
+    training.task.lower_step(noisy, labels, teaches=False)
+    assert not copied
+    training.task.lower_step(noisy, labels)
+    assert copied == [training.head]
 
 
 class ToyHead:

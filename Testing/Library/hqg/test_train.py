@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -20,6 +21,7 @@ from MedEnhanceLib.bundles.export import load_tensors
 from MedEnhanceLib.bundles.store import read_bundle, verify_bundle
 from MedEnhanceLib.config import config_to_json
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, ModelError
+from MedEnhanceLib.gradprom.task import SegmentationTask
 from MedEnhanceLib.hqg import trainer as trainer_module
 from MedEnhanceLib.hqg.augment import degrade_slab
 from MedEnhanceLib.hqg.config import LossConfig, TaskConfig, TrainConfig
@@ -30,7 +32,7 @@ from MedEnhanceLib.hqg.validation import Validation
 from MedEnhanceLib.io import load, save
 from MedEnhanceLib.jobs.training import cohort, train_method, training_config
 from MedEnhanceLib.nets import training as training_module
-from MedEnhanceLib.nets.training import LossWatch
+from MedEnhanceLib.nets.training import DivergenceError, LossWatch
 from MedEnhanceLib.progress import Event, Monitor
 
 
@@ -267,6 +269,66 @@ def test_losses_that_stay_far_off_stop_the_training(
     assert fresh.resume(tmp_path / "checkpoint.safetensors") == 6
 
 
+def test_a_stop_while_losses_are_far_off_is_saved_beside_the_last_calm_one(
+    training_data: Path, smoke: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on from where it was stopped; a divergence goes back to the calm one."""
+    config = replace(smoke, steps=16, checkpoint_s=0.0, low_quality=())
+    monkeypatch.setattr(training_module, "_LEAST_REMEMBERED", 3)
+    monkeypatch.setattr(LossWatch.__init__, "__defaults__", (4,))
+    last, calm = tmp_path / "checkpoint.safetensors", tmp_path / "checkpoint-calm.safetensors"
+    stages: list[str] = []
+    monitor = Monitor(
+        lambda event: stages.append(str(event.fields.get("stage"))),
+        lambda: "step 7 of 16" in stages,
+    )
+    with monkeypatch.context() as patch:
+        spoil(patch, 6, 1e3)
+        with pytest.raises(Cancelled, match="after step 8 of 16"):
+            train(config, training_data, tmp_path, monitor)
+        pools = Pools.load(config, training_data, Monitor())
+        assert Trainer(config, pools, "cpu").resume(last) == 8
+        assert Trainer(config, pools, "cpu").resume(calm) == 6
+        with pytest.raises(DivergenceError, match=r"step 9: for 4 steps.*step 6 are kept"):
+            train(config, training_data, tmp_path)
+    check_last_good(tmp_path / config.name, config, training_data, 6)
+    assert Trainer(config, pools, "cpu").resume(last) == 6
+    assert not calm.exists()
+    # Without what spoilt it, it ends, and its end is saved.
+    train(config, training_data, tmp_path)
+    assert Trainer(config, pools, "cpu").resume(last) == 16
+    assert not calm.exists()
+
+
+def test_a_training_that_ends_far_off_is_saved(
+    training_data: Path, smoke: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(smoke, steps=8, low_quality=())
+    monkeypatch.setattr(training_module, "_LEAST_REMEMBERED", 3)
+    spoil(monkeypatch, 6, 1e3)
+    train(config, training_data, tmp_path)
+    pools = Pools.load(config, training_data, Monitor())
+    assert Trainer(config, pools, "cpu").resume(tmp_path / "checkpoint.safetensors") == 8
+
+
+def test_a_cancel_tells_what_is_there(
+    training_data: Path, smoke: TrainConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(Cancelled, match="before the first step; no checkpoint was written"):
+        train(smoke, training_data, tmp_path, Monitor(cancel=lambda: True))
+    train(smoke, training_data, tmp_path)
+    with pytest.raises(Cancelled, match="before it went on; the checkpoint is as it was"):
+        train(smoke, training_data, tmp_path, Monitor(cancel=lambda: True))
+    stages: list[str] = []
+    monitor = Monitor(
+        lambda event: stages.append(str(event.fields.get("stage"))),
+        lambda: f"step {smoke.steps - 1} of {smoke.steps}" in stages,
+    )
+    with pytest.raises(Cancelled, match="the checkpoint holds all steps"):
+        train(smoke, training_data, tmp_path / "late", monitor)
+    assert (tmp_path / "late/checkpoint.safetensors").exists()
+
+
 def test_a_gradient_that_is_no_number_is_left_out_and_counted(
     training_data: Path, smoke: TrainConfig
 ) -> None:
@@ -333,9 +395,9 @@ def test_validation_changes_nothing_of_what_is_learned(
     )
 
 
-def test_a_task_learns_along_and_becomes_a_bundle(
-    training_data: Path, smoke: TrainConfig, tmp_path: Path
-) -> None:
+@pytest.fixture
+def taught(training_data: Path, smoke: TrainConfig, tmp_path: Path) -> TrainConfig:
+    """A training with a task, on what lies in `tmp_path`."""
     (tmp_path / "labels").mkdir()
     for path in sorted((training_data / "hq").glob("*")):
         volume = load(path)
@@ -349,9 +411,37 @@ def test_a_task_learns_along_and_becomes_a_bundle(
         "structures": [{"value": 1, "name": "bright", "color": "#ff0000"}],
         "name": "bright",
     }
-    config = replace(
-        smoke, steps=8, low_quality=(), task=TaskConfig(head=head, start=0.25, head_start=0.3)
+    task = TaskConfig(head=head, start=0.25, head_start=0.3)
+    return replace(smoke, steps=8, low_quality=(), task=task)
+
+
+@pytest.mark.parametrize("spoilt", [4, 5], ids=["lower", "upper"])
+def test_a_task_whose_loss_is_no_number_stops_and_the_last_good_weights_are_kept(
+    taught: TrainConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    often_kept: None,
+    spoilt: int,
+) -> None:
+    """Losses: of the head alone at steps 2 and 3, then a lower and an upper one at each step."""
+    loss, seen = SegmentationTask.loss, itertools.count()
+    monkeypatch.setattr(
+        SegmentationTask,
+        "loss",
+        lambda *data: loss(*data) * (math.nan if next(seen) == spoilt else 1),
     )
+    with pytest.raises(
+        DivergenceError, match=r"step 5: the task's loss is nan.*step 4 are kept"
+    ) as caught:
+        train_method("hqg", taught, tmp_path, tmp_path / "out", Monitor())
+    assert "learning_rate" in caught.value.hint
+    verify_bundle(read_bundle(tmp_path / "out/tiny"))
+    card = (tmp_path / "out/tiny/docs/README.md").read_text()
+    assert "the task's loss is nan. These are the averaged weights of step 4" in card
+
+
+def test_a_task_learns_along_and_becomes_a_bundle(taught: TrainConfig, tmp_path: Path) -> None:
+    config = taught
     seen: list[Event] = []
     folder = train_method("hqg", config, tmp_path, tmp_path / "out", Monitor(seen.append))
     verify_bundle(read_bundle(folder))

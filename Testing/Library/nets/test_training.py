@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -72,6 +73,29 @@ def test_a_cancel_during_a_step_saves_the_next_one() -> None:
         for number in training_steps(0, 9, saved.append, 1e9, monitor):
             cancelled = number == 3
     assert saved == [4]
+
+
+@pytest.mark.parametrize(("start", "says"), [(0, "no checkpoint was written"), (4, "as it was")])
+def test_a_cancel_before_any_step_saves_nothing_and_says_so(start: int, says: str) -> None:
+    saved: list[int] = []
+    with pytest.raises(Cancelled, match=says):
+        list(training_steps(start, 9, saved.append, 1e9, Monitor(cancel=lambda: True)))
+    assert not saved
+
+
+def test_a_cancel_after_a_step_says_that_it_is_saved() -> None:
+    wishes = iter([(False, False), (True, False)])
+    with pytest.raises(Cancelled, match="after step 1 of 9; the checkpoint is written"):
+        list(training_steps(0, 9, lambda _: None, 1e9, Monitor(), agree=lambda _: next(wishes)))
+
+
+def test_a_watch_goes_on_with_the_median_of_its_checkpoint() -> None:
+    watch, again = LossWatch(patience=10), LossWatch(patience=10)
+    kind = ("cycle", "kl")
+    first_alarm(watch, [1.0] * 60 + [9.0] * 4, kind)
+    again.restore(json.loads(json.dumps(watch.to_json())))
+    assert not again.is_calm
+    assert first_alarm(again, [9.0] * 10, kind) == 5
 
 
 def test_a_journal_forgets_what_is_done_anew(tmp_path) -> None:
