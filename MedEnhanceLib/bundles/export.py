@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+#: What an entry of the training data says where nobody said it.
+NOT_STATED = "not stated"
+_NO_DATA = "What it learned from is not stated."
+
+
 def export_bundle(
     folder: Path, tensors: dict[str, Tensor], metadata: dict[str, Any], *, half: bool = True
 ) -> Bundle:
@@ -91,10 +96,7 @@ def make_card(metadata: dict[str, Any]) -> str:
         "",
         "## Training data",
         "",
-        *(
-            f"- {entry['name']}: {entry['subjects']} ({entry['licence']}). {entry['source']}"
-            for entry in metadata.get("data", [])
-        ),
+        *([_data_line(entry) for entry in metadata.get("data", [])] or [_NO_DATA]),
         "",
         "## Measured",
         "",
@@ -105,6 +107,22 @@ def make_card(metadata: dict[str, Any]) -> str:
         *(f"- {limit}" for limit in metadata.get("limits", [])),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _data_line(entry: dict[str, str]) -> str:
+    """What was learned from, under which licence, from where; what is not stated, at the end."""
+    licence, source = (
+        "" if entry.get(field, "") == NOT_STATED else entry.get(field, "")
+        for field in ("licence", "source")
+    )
+    told = f"- {entry['name']}: {entry['subjects']}" + (f" ({licence})." if licence else ".")
+    if licence and source:
+        return f"{told} {source}"
+    if not (licence or source):
+        return f"{told} Licence and source are not stated."
+    if licence:
+        return f"{told} The source is not stated."
+    return f"{told} {source.removesuffix('.')}. The licence is not stated."
 
 
 def _measured_table(rows: list[dict[str, Any]]) -> list[str]:

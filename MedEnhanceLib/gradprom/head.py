@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from MedEnhanceLib.bundles.export import export_bundle, load_tensors
+from MedEnhanceLib.bundles.length import limits_of_length
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.config import config_from_json, config_to_json
 from MedEnhanceLib.errors import ModelError
@@ -74,7 +75,7 @@ def export_head(
             f"seed {config.seed}, {seconds / 60:.0f} minutes",
         },
         "data": list(config.data),
-        "limits": list(_LIMITS),
+        "limits": [*limits_of_length(config.steps), *_LIMITS],
     }
     return export_bundle(folder, network.state_dict(), metadata)
 

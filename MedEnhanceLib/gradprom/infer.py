@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from MedEnhanceLib.bundles.length import doubt_about_length
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.device import choose_device
 from MedEnhanceLib.errors import InputError
@@ -60,6 +61,9 @@ def segment(
     bundle, doubt = open_head_for(volume, config)
     choice = choose_device(config.device)
     monitor.log(f"running {bundle.name} on {choice.name}: {choice.reason}")
+    untrained = doubt_about_length(bundle)
+    if untrained is not None:
+        monitor.warn(untrained.text)
     if bundle.anatomy:
         monitor.warn(
             f"{doubt}: its labels mean nothing there"

@@ -17,6 +17,7 @@ from MedEnhanceLib.hqg.config import (
     TaskConfig,
     TrainConfig,
 )
+from MedEnhanceLib.hqg.guide import check_guide
 from MedEnhanceLib.progress import Monitor, attend
 from MedEnhanceLib.volume import Volume
 
@@ -43,7 +44,9 @@ def enhance(
 ) -> Enhancement:
     """See MedEnhanceLib.hqg.infer.enhance."""
     wish = config or EnhanceConfig()
-    # Before seconds go into importing: a volume for which there is no model is refused at once.
+    # Before seconds go into importing: what cannot be enhanced, or guide, is refused at once.
+    if guide is not None:
+        check_guide(guide, volume.modality)
     open_bundle(wish.model, kind="enhancer", modality=volume.modality)
     # The import takes seconds, in which a cancel is heard.
     attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)

@@ -21,6 +21,7 @@ from torch import Tensor
 from MedEnhanceLib.bundles import open_bundle
 from MedEnhanceLib.bundles.anatomy import doubt_about
 from MedEnhanceLib.bundles.doubt import Doubt, messages_of
+from MedEnhanceLib.bundles.length import doubt_about_length
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.device import choose_device
 from MedEnhanceLib.errors import ConfigError, InputError
@@ -28,6 +29,7 @@ from MedEnhanceLib.hqg.bias import n4_field
 from MedEnhanceLib.hqg.bundle import EnhancerModel, open_enhancer
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.findings import Findings, findings_of
+from MedEnhanceLib.hqg.guide import check_guide
 from MedEnhanceLib.hqg.orientations import orientations_for, predict_oriented
 from MedEnhanceLib.hqg.range import Verdict, check_range
 from MedEnhanceLib.hqg.strength import (
@@ -62,6 +64,7 @@ class Enhancement:
     learned from; None where the model cannot tell.
     original: what was enhanced, on the same grid. strength: share of the correction in `volume`.
     floors: what no value of each frame falls below; of the whole frame, where this is a part.
+    shading: the field that N4 divided `volume` by, kept where there is an uncertainty.
     """
 
     volume: Volume
@@ -75,6 +78,7 @@ class Enhancement:
     uncertainty_facts: dict[str, Any] = field(default_factory=dict)
     doubts: tuple[Doubt, ...] = ()
     verdict: Verdict | None = None
+    shading: Floats | None = None
 
     def at_strength(self, strength: float) -> Enhancement:
         """The same result at another strength, as a run at that strength gives it.
@@ -92,7 +96,11 @@ class Enhancement:
         uncertainty = self.uncertainty
         if uncertainty is not None:
             voxels = blend_deviation(
-                uncertainty.voxels, self.original.voxels, self.volume.voxels, strength
+                uncertainty.voxels,
+                self.original.voxels,
+                self.volume.voxels,
+                strength,
+                shading=self.shading,
             )
             uncertainty = uncertainty.with_voxels(voxels)
         return replace(
@@ -172,8 +180,8 @@ def enhance(
         + (f", mean of {orientations} orientations" if orientations > 1 else "")
         + (f" ({messages_of(doubts)})" if doubts else "")
     )
-    enhanced, uncertainty = (
-        _joined(volume, [result[which] for result in results]) for which in (0, 1)
+    enhanced, uncertainty, shading = (
+        _joined(volume, [result[which] for result in results]) for which in (0, 1, 2)
     )
     assert enhanced is not None
     grid = _cropped(volume, where)
@@ -191,6 +199,7 @@ def enhance(
         uncertainty_facts=facts,
         doubts=doubts,
         verdict=verdict,
+        shading=shading,
     )
     return replace(full.at_strength(config.strength), seconds=time.monotonic() - began)
 
@@ -214,9 +223,9 @@ def _uncertainty_note(facts: dict[str, Any]) -> str:
 
 
 def _doubts(volume: Volume, model: EnhancerModel, verdict: Verdict | None) -> tuple[Doubt, ...]:
-    about_anatomy = doubt_about(model.bundle, volume)
+    of_bundle = (doubt_about_length(model.bundle), doubt_about(model.bundle, volume))
     of_images = verdict.doubts if verdict else ()
-    return (about_anatomy, *of_images) if about_anatomy else of_images
+    return (*(doubt for doubt in of_bundle if doubt), *of_images)
 
 
 def _chosen_slices(slices: tuple[int, int] | None, volume: Volume, config: EnhanceConfig) -> slice:
@@ -249,25 +258,13 @@ def encode_guide(
 ) -> Tensor:
     """Reduce a high-quality volume to its cue, [1, cue_size]: the mean over up to 32 slices.
 
-    Its grid may be any: only its slices are looked at.
-    Raises InputError for a guide of another modality, a sequence, one with NaN or infinity, or one
-    that shows nothing.
+    Its grid may be any: only its slices are looked at. Raises InputError as `check_guide` does.
     Source: arXiv 2307.07829; the mean is our reconstruction.
     """
-    name = guide.source or "guide"
-    if guide.modality != modality:
-        raise InputError(
-            f"{name}: the guide is {guide.modality}, the volume {modality}",
-            "Choose a guide of the same modality.",
-        )
-    if guide.is_sequence:
-        raise InputError(f"{name}: the guide is a sequence", "Choose a single volume, or a frame.")
+    check_guide(guide, modality)
     known = findings_of(guide).cues
     if model.bundle.sha256 in known:
         return known[model.bundle.sha256]
-    refuse_not_finite(guide)
-    if float(guide.voxels.min()) == float(guide.voxels.max()):
-        raise InputError(f"{name}: the guide is constant", "Choose a volume that shows something.")
     stacks = SliceStacks(guide.voxels, scaling_for(guide), context=0)
     cues = []
     with torch.inference_mode():
@@ -286,8 +283,11 @@ def _cue_mean(model: EnhancerModel, slices: Tensor) -> Tensor:
 
 def _enhance_frame(
     frame: Volume, findings: Findings, run: _Run, monitor: Monitor
-) -> tuple[npt.NDArray[Any], Floats | None]:
-    """One frame's voxels at full strength in its type, and its uncertainty in its units."""
+) -> tuple[npt.NDArray[Any], Floats | None, Floats | None]:
+    """One frame's voxels at full strength in its type, its uncertainty in its units, its shading.
+
+    The last two are None where no uncertainty is asked for, or no shading corrected.
+    """
     model, config, only = run.model, run.config, run.only
     scaling = findings.scaling
     assert scaling is not None
@@ -322,10 +322,12 @@ def _enhance_frame(
             output /= shading
             output = restore_dtype(np.maximum(output, findings.floor), frame.dtype)
         if error is None:
-            return output, None
+            return output, None, None
         deviation = _deviation(error, stacks, run, findings, monitor.part(share, 1))
     deviation *= np.float32(scaling.scale)
-    return output, deviation if shading is None else deviation / shading
+    if shading is not None:
+        deviation /= shading
+    return output, deviation, shading
 
 
 def _deviation(

@@ -46,6 +46,7 @@ _LEAST_STRUCTURE = 0.12
 #: Standard deviations from which on a figure is worth naming.
 _TELLING_SCORE = 3.0
 PREFIX = "range."
+_CROPPED = "; where the picture was cropped within the body, take the whole one"
 
 
 @dataclass(frozen=True)
@@ -253,7 +254,8 @@ def judge(features: Features, bank: RangeBank, model: EnhancerModel) -> Verdict:
             "out-of-range",
             f"the volume does not look like what {name} learned from ({taught}); most of all, "
             + departure(features, bank),
-            "check modality and model, and compare the result with the input",
+            f"check modality and model{_CROPPED if _is_full(features, bank) else ''}, and compare "
+            "the result with the input",
             distance,
         )
         return Verdict(distance, noise, (doubt,))
@@ -279,6 +281,12 @@ def departure(features: Features, bank: RangeBank) -> str:
         return f"{what} {high}"
     what, high, low = WORDS[bank.names[most]]
     return f"{what} {high if named[most] > 0 else low}"
+
+
+def _is_full(features: Features, bank: RangeBank) -> bool:
+    """Whether so much of the picture is body that a crop may be what departs."""
+    scores = dict(zip(bank.names, bank.scores(features), strict=False))
+    return bool(scores.get("tissue", 0.0) > _TELLING_SCORE)
 
 
 def _in_words(noise: float, modality: str) -> str:

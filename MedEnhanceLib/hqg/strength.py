@@ -83,6 +83,7 @@ def blend_deviation(
     strength: float,
     *,
     made_at: float = 1.0,
+    shading: Floats | None = None,
 ) -> Floats:
     """The standard deviation of what a blend of another strength is off by.
 
@@ -90,14 +91,27 @@ def blend_deviation(
     What is left of the input's own error counts: x(s) − t = (x̂ − t) + (1 − s)(y − x̂), the first
     part with the variance σ² and the second known, so that σ(s)² = σ² + (1 − s)² (y − x̂)²: the
     less of the correction is applied, the less sure is the value. [ours]
+
+    shading: the field f that x̂ was divided by, at full strength (N4); None for none. What it took
+    away is no noise: only y − f x̂ is, and the rest scales with what is left of the field,
+    σ(s)² = (1 − s + s/f)² f² σ² + (1 − s)² (y − f x̂)².
     """
     if made_at == 0:
         raise ConfigError("a result at strength 0 tells of no correction", "Enhance again.")
-    correction = blended.astype(np.float32)
-    correction -= original.astype(np.float32)
-    added = ((1 - strength) ** 2 - (1 - made_at) ** 2) / made_at**2
+    noise = blended.astype(np.float32)
+    noise -= original.astype(np.float32)
+    noise /= np.float32(made_at)
     variance = np.square(deviation, dtype=np.float32)
-    variance += np.float32(added) * np.square(correction)
+    if shading is not None:
+        noise += original.astype(np.float32)
+        noise *= shading
+        noise -= original.astype(np.float32)
+    np.square(noise, out=noise)
+    variance -= np.float32((1 - made_at) ** 2) * noise
+    if shading is not None:
+        left, was = ((1 - part + part / shading) for part in (strength, made_at))
+        variance *= np.square(left / was)
+    variance += np.float32((1 - strength) ** 2) * noise
     spread: Floats = np.sqrt(np.maximum(variance, 0))
     return spread
 

@@ -9,7 +9,6 @@ minimised is told in `objective`; why, in docs/decisions/0016-hqg-in-full.md.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from MedEnhanceLib.bundles.length import limits_of_length
 from MedEnhanceLib.config import config_to_json
 from MedEnhanceLib.errors import Cancelled, MedEnhanceError
 from MedEnhanceLib.hqg.batches import worker_count
@@ -159,7 +159,7 @@ class _Run:
         """A checkpoint; while losses are far off the last one before that is kept beside it."""
         is_calm = self.trainer.is_sound
         if self._is_first and not is_calm and self._saved_calm and self.checkpoint.exists():
-            os.replace(self.checkpoint, self.calm)
+            self.checkpoint.replace(self.calm)
         self.trainer.save(self.checkpoint, step)
         if self._is_first and is_calm:
             self.calm.unlink(missing_ok=True)
@@ -179,7 +179,7 @@ class _Run:
         if self._is_first and not self._saved_calm:
             self.checkpoint.unlink(missing_ok=True)
             if self.calm.exists():
-                os.replace(self.calm, self.checkpoint)
+                self.calm.replace(self.checkpoint)
         if not trainer.good_step:
             return DivergenceError(f"{cause.message}. There are no good weights to keep yet", RETRY)
         trainer.go_back()
@@ -197,7 +197,7 @@ class _Run:
     def _export(self, warning: str = "") -> None:
         enhancer, guide = self.trainer.averaged()
         bank = CueBank.measure(guide, self._bank_patches())
-        limits = [warning] if warning else []
+        limits = [*([warning] if warning else []), *limits_of_length(self.config.steps)]
         if not self.config.loss.error:
             limits.append("The expected error was not trained: do not rely on it.")
         telling = self.monitor.part(0.98, 1.0)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from MedEnhanceLib.bundles.export import NOT_STATED
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io.files import READABLE, ending_of
@@ -77,8 +78,8 @@ def cohort(high: Path, low: Path | None) -> tuple[Path, dict[str, Any]]:
             {
                 "name": "a cohort of its user's own",
                 "subjects": f"{counts[0]} volumes of high quality{of_low}",
-                "licence": "not stated",
-                "source": "not stated",
+                "licence": NOT_STATED,
+                "source": NOT_STATED,
             }
         ],
     }

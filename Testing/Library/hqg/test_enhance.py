@@ -137,6 +137,19 @@ def test_a_guide_may_lie_on_another_grid(head: Volume, config: EnhanceConfig) ->
     assert result.shape == head.shape
 
 
+@pytest.mark.parametrize(
+    ("value", "says"), [(0, "constant, every voxel is 0"), (5, "is CT, the volume MR")]
+)
+def test_a_wrong_guide_is_refused_before_any_model_is_looked_for(
+    head: Volume, value: int, says: str
+) -> None:
+    """An empty one for that reason, not for the modality that a file of zeros seems to have."""
+    voxels = np.where(head.voxels > 0, value, 0).astype(np.int16)
+    guide = replace(head, voxels=voxels, modality="CT" if value else "OT")
+    with pytest.raises(InputError, match=says):
+        enhance(head, EnhanceConfig(model="not-there"), guide=guide)
+
+
 @pytest.mark.parametrize("modality", ["MR", "CT"])
 @pytest.mark.parametrize(
     ("value", "says"),

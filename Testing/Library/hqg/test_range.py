@@ -197,8 +197,10 @@ class TestTold:
         config = EnhanceConfig(model=str(without_bank), device="cpu")
         done = enhance_volume(head, config, monitor=Monitor(heard.append))
         assert done.report["results"]["range"] == "not checked"
-        assert not done.report["results"]["doubts"]
-        assert not [event for event in heard if event.kind == "warning"]
+        # Trained for a few steps only, which is all that is said.
+        assert [doubt["code"] for doubt in done.report["results"]["doubts"]] == ["test-model"]
+        (warning,) = [event for event in heard if event.kind == "warning"]
+        assert "trained for 6 steps only" in warning.fields["message"]
 
     def test_noise_is_told_everywhere(
         self, tiny_model: Path, noise: Volume, heard: list[Event], tmp_path: Path
@@ -215,7 +217,7 @@ class TestTold:
         warnings = [event.fields["message"] for event in heard if event.kind == "warning"]
         assert any("no structure" in message for message in warnings)
         manifest = json.loads((tmp_path / "out.nii.gz.json").read_text())
-        (doubt,) = manifest["results"]["doubts"]
+        _, doubt = manifest["results"]["doubts"]
         assert doubt["code"] == "no-structure"
         assert manifest["results"]["range"]["distance"] == pytest.approx(
             doubt["distance"], abs=1e-3
@@ -240,6 +242,17 @@ class TestTold:
         assert doubt.distance > 1
         assert "below zero are more frequent" in doubt.message or "are lower" in doubt.message
         assert "modality" in doubt.hint
+
+    def test_a_crop_within_the_body_is_named_as_a_reason(
+        self, draw: Draw, bank: RangeBank, tiny_model: Path
+    ) -> None:
+        model = replace(open_enhancer(read_bundle(tiny_model)), range=bank)
+        whole = rician_noise(brain(20), 0.05, np.random.default_rng(0))
+        (doubt,) = self._doubts(draw(whole[:, 14:58, 14:50]), model)
+        assert doubt.code == "out-of-range"
+        assert "cropped within the body" in doubt.hint
+        (doubt,) = self._doubts(draw(whole * 4 - 3), model)
+        assert "cropped" not in doubt.hint
 
     def test_a_clean_volume_is_told_that_there_is_little_to_gain(
         self, draw: Draw, bank: RangeBank, tiny_model: Path

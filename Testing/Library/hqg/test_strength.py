@@ -52,6 +52,35 @@ def test_shading_belongs_to_what_is_blended(config: EnhanceConfig) -> None:
     assert run.uncertainty is not None
     assert blended.uncertainty.is_equal(run.uncertainty)
     assert np.array_equal(full.at_strength(0.0).volume.voxels, volume.voxels)
+    # At strength 0 it is the uncertainty of the input, whatever N4 would have taken away.
+    bare = enhance(volume, replace(config, bias_correction="none", strength=0.0))
+    assert bare.uncertainty is not None
+    zero = full.at_strength(0.0).uncertainty
+    assert zero is not None
+    assert np.allclose(zero.voxels, bare.uncertainty.voxels, rtol=0.02, atol=0.5)
+
+
+def test_shading_that_was_removed_is_no_uncertainty(rng: np.random.Generator) -> None:
+    """Errors of a blend, against what the same blend gives without noise."""
+    field = np.linspace(0.5, 2, 200_000)
+    truth = np.full(field.shape, 100.0)
+    plain = truth + rng.normal(0, 2, field.shape)
+    before = (plain - rng.normal(0, 5, field.shape)).astype(np.float32)
+    after = (plain / field).astype(np.float32)
+    shading = field.astype(np.float32)
+    deviation = (2 / field).astype(np.float32)
+    maps = {1.0: deviation}
+    for strength in (0.0, 0.5):
+        blended = before + strength * (after - before)
+        wanted = truth + strength * (truth / field - truth)
+        maps[strength] = blend_deviation(deviation, before, after, strength, shading=shading)
+        for part in np.array_split(np.arange(field.size), 4):
+            stated = np.sqrt(np.mean(maps[strength][part] ** 2))
+            missed = np.sqrt(np.mean((blended - wanted)[part] ** 2))
+            assert stated == pytest.approx(missed, rel=0.06)
+    half = (before + 0.5 * (after - before)).astype(np.float32)
+    back = blend_deviation(maps[0.5], before, half, 0.0, made_at=0.5, shading=shading)
+    assert np.allclose(back, maps[0.0], rtol=1e-3)
 
 
 def test_every_frame_of_a_sequence_is_blended(head: Volume) -> None:

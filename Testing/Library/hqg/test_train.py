@@ -42,7 +42,9 @@ def test_training_leaves_a_bundle_that_verifies(tiny_model: Path, smoke: TrainCo
     assert bundle.kind == "enhancer"
     assert bundle.modality == "MR"
     assert bundle.metadata["training"]["config"]["seed"] == smoke.seed
-    assert "not a medical device" in (tiny_model / "docs/README.md").read_text()
+    card = (tiny_model / "docs/README.md").read_text()
+    assert "not a medical device" in card
+    assert "Trained for 6 steps only, as a test model" in card
 
 
 def test_two_runs_give_the_same_weights(
