@@ -181,9 +181,7 @@ class _Products(NamedTuple):
     mixed: list[float]
 
 
-def _products(
-    main: Sequence[Gradient], aux: Sequence[Gradient], device: torch.device
-) -> _Products:
+def _products(main: Sequence[Gradient], aux: Sequence[Gradient], device: torch.device) -> _Products:
     """The inner products, parameter by parameter: nothing as large as the network is copied.
 
     Each side is divided by its largest element first: squares of small gradients underflow, and

@@ -25,6 +25,7 @@ from MedEnhanceLib.volume import Volume, Voxels, restore_dtype
 Floats = npt.NDArray[np.float32]
 MOST_STRENGTH = 1.5
 _BLENDED = "blended with its input at strength"
+_ENHANCED = "DERIVED: enhanced with"
 
 
 def blend(
@@ -41,8 +42,8 @@ def blend(
     floors: what no value of each frame falls below; None takes the lowest of `original`, which has
     to be whole for that (`lowest_value`).
     Grid, type and history are those of `enhanced`.
-    Raises ConfigError for another strength, InputError where the two are no pair, where `enhanced`
-    was made at another strength, or for NaN or infinity in either.
+    Raises ConfigError for another strength, InputError where the two are no pair, are swapped,
+    where `enhanced` was made at another strength, or for NaN or infinity in either.
     """
     check_strength(strength)
     _check_pair(original, enhanced)
@@ -126,8 +127,27 @@ def lowest_value(volume: Volume) -> float:
     return -math.inf if volume.modality == "CT" else min(0.0, float(volume.voxels.min()))
 
 
+def refuse_swapped(original: Volume, enhanced: Volume, *, told: bool = False) -> None:
+    """Raise InputError where the first is an enhanced volume and the second was never touched.
+
+    told: whether something beside the first, its manifest, says that it is enhanced.
+    """
+    told = told or any(step.startswith(_ENHANCED) for step in original.history)
+    if told and not enhanced.history:
+        raise InputError(
+            f"{_named(original, enhanced)} are swapped: the first is the enhanced one, and the "
+            "second tells of no enhancement",
+            "Give the input first, then what enhance made of it.",
+        )
+
+
+def _named(original: Volume, enhanced: Volume) -> str:
+    return f"{original.source or 'the input'} and {enhanced.source or 'the enhanced volume'}"
+
+
 def _check_pair(original: Volume, enhanced: Volume) -> None:
-    names = f"{original.source or 'the input'} and {enhanced.source or 'the enhanced volume'}"
+    refuse_swapped(original, enhanced)
+    names = _named(original, enhanced)
     if original.shape != enhanced.shape:
         raise InputError(
             f"{names} are no pair: shapes {original.shape} and {enhanced.shape}",
