@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.dicom import DicomParams, check_folder
-from MedEnhanceLib.jobs.enhancement import Enhanced, enhance_volume, head_config, objects_of
+from MedEnhanceLib.jobs.enhancement import Enhanced, enhance_volume, objects_of
 from MedEnhanceLib.jobs.evaluation import evaluate_bundle
 from MedEnhanceLib.jobs.failures import memory_errors
 from MedEnhanceLib.jobs.files import VolumeParams, check_ending, load_volume
 from MedEnhanceLib.jobs.objects import place_all, write
+from MedEnhanceLib.jobs.segmentation import head_config
 from MedEnhanceLib.jobs.training import train_method, training_config
 from MedEnhanceLib.jobs.volumes import inspect_volume
 from MedEnhanceLib.progress import Cancel, Listener

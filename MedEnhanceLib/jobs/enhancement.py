@@ -1,4 +1,4 @@
-"""Jobs that run a trained model on a volume: enhance, segment."""
+"""The job that enhances a volume with a trained model, and finds labels in it if wished."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from MedEnhanceLib.config import config_from_json, config_to_json
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.jobs import recent
 from MedEnhanceLib.jobs.dicom import DicomParams, check_output, placed
-from MedEnhanceLib.jobs.events import as_json
 from MedEnhanceLib.jobs.files import (
     VolumeParams,
     beside,
@@ -22,6 +21,7 @@ from MedEnhanceLib.jobs.files import (
 )
 from MedEnhanceLib.jobs.objects import Found, Objects, anonymous_history, write
 from MedEnhanceLib.jobs.result import Result
+from MedEnhanceLib.jobs.segmentation import found_of, head_config, segmentation_figures
 from MedEnhanceLib.manifest import make_manifest
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume
@@ -93,16 +93,6 @@ class EnhanceParams(DicomParams, VolumeParams):
         return None if self.slices is None else (self.slices[0], self.slices[1])
 
 
-@dataclass(frozen=True, kw_only=True)
-class SegmentParams(DicomParams, VolumeParams):
-    """config: fields of gradprom.SegmentConfig."""
-
-    config: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.check_dicom()
-
-
 @dataclass(frozen=True, eq=False)
 class Enhanced:
     """An enhancement with all that was asked for besides.
@@ -142,7 +132,7 @@ def enhance_volume(
     monitor: Monitor,
 ) -> Enhanced:
     """Enhance, then segment the enhanced volume if a `head` is given; in memory."""
-    from MedEnhanceLib.gradprom import open_head_for
+    from MedEnhanceLib.gradprom import open_head_for, segment
     from MedEnhanceLib.hqg import enhance
 
     began = time.monotonic()
@@ -151,7 +141,7 @@ def enhance_volume(
     passes = 1 + config.samples
     share = passes / (passes + _HEAD_PASSES) if head else 1.0
     done = enhance(volume, config, guide=guide, slices=slices, monitor=monitor.part(0.0, share))
-    found = _segment(done.volume, head, monitor.part(share, 1.0)) if head else None
+    found = segment(done.volume, head, monitor=monitor.part(share, 1.0)) if head else None
     manifest = make_manifest(
         "enhanced",
         config=config_to_json(config) | ({"head": config_to_json(head)} if head else {}),
@@ -159,7 +149,7 @@ def enhance_volume(
         device=done.device,
         seconds=time.monotonic() - began,
         model=done.model,
-        results=_segmentation_figures(found) | _doubts_told(done) | _uncertainty_told(done),
+        results=segmentation_figures(found) | _doubts_told(done) | _uncertainty_told(done),
         dicom=volume.origin.facts() if volume.origin else None,
     )
     return Enhanced(done.volume, done.uncertainty, found, manifest, done)
@@ -239,49 +229,6 @@ def _refuse_sequence(volume: Volume, params: EnhanceParams, config: EnhanceConfi
         )
 
 
-def head_config(device: str) -> SegmentConfig:
-    """The default head for what comes after an enhancement, on the same device."""
-    from MedEnhanceLib.gradprom import SegmentConfig
-
-    return SegmentConfig(device=device)
-
-
-def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
-    """Load → segment → save, or as DICOM → manifest with the volume of each label."""
-    from MedEnhanceLib.gradprom import SegmentConfig, segment
-    from MedEnhanceLib.io import save
-
-    began = time.monotonic()
-    config = config_from_json(SegmentConfig, params.config)
-    source, output = Path(params.input), Path(params.output)
-    check_output(params, source, monitor)
-    volume = params.load(monitor.part(0.0, 0.1))
-    if params.dicom:
-        volume = placed(volume, params, monitor)
-    found = segment(volume, config, monitor=monitor.part(0.1, 0.9))
-    monitor.progress(0.9, "save")
-    written = None
-    if params.dicom:
-        objects = Objects(volume, "segmented", found=_found(found))
-        written = write(objects, output, params, monitor.part(0.9, 1.0))
-    else:
-        save(found.volume, output, overwrite=params.overwrite, monitor=monitor)
-    return finish(
-        "segmented",
-        {"output": output},
-        began=began,
-        config=config_to_json(config) | params.told(),
-        inputs={"input": known_as(source, volume)},
-        figures=_segmentation_figures(found),
-        written=written,
-        anonymous=params.deidentify,
-        source=volume,
-        device=found.device,
-        model=found.model,
-        overwrite=params.overwrite,
-    )
-
-
 def _frame_of(params: EnhanceParams) -> int | None:
     """Which frame of a sequence; None for all of them."""
     return 0 if params.frame is None and params.slices is not None else params.frame
@@ -333,7 +280,7 @@ def enhanced_objects(volume: Volume, done: Enhanced) -> Objects:
         "enhanced",
         options=_options_in_words(done.report),
         volume=done.volume,
-        found=_found(done.segmentation) if done.segmentation else None,
+        found=found_of(done.segmentation) if done.segmentation else None,
         uncertainty=done.uncertainty,
         model=done.report["model"],
     )
@@ -348,7 +295,7 @@ def objects_of(result: Volume | Enhanced | Segmentation) -> Objects:
     before = replace(result.volume, history=result.volume.history[:-1])
     if isinstance(result, Enhanced):
         return enhanced_objects(before, result)
-    return Objects(before, "segmented", found=_found(result))
+    return Objects(before, "segmented", found=found_of(result))
 
 
 def _options_in_words(report: Mapping[str, Any]) -> str:
@@ -358,12 +305,6 @@ def _options_in_words(report: Mapping[str, Any]) -> str:
         told.append(f"shading corrected with {config['bias_correction'].upper()}")
     told += [doubt["message"] for doubt in report["results"].get("doubts", ())]
     return ", ".join(told)
-
-
-def _found(found: Segmentation) -> Found:
-    return Found(
-        found.volume, as_json(found.labels), as_json(found.table), found.model, found.doubt
-    )
 
 
 def _check_report_folder(params: EnhanceParams) -> None:
@@ -402,12 +343,6 @@ def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced, monitor
     )
 
 
-def _segment(volume: Volume, head: SegmentConfig, monitor: Monitor) -> Segmentation:
-    from MedEnhanceLib.gradprom import segment
-
-    return segment(volume, head, monitor=monitor)
-
-
 def _names(volume: Volume, guide: Volume | None) -> dict[str, str]:
     names = {"input": Path(volume.source).name or "volume"}
     return names | ({"guide": Path(guide.source).name or "volume"} if guide else {})
@@ -426,14 +361,3 @@ def _doubts_told(done: Enhancement) -> dict[str, Any]:
 
 def _uncertainty_told(done: Enhancement) -> dict[str, Any]:
     return {"uncertainty": done.uncertainty_facts} if done.uncertainty_facts else {}
-
-
-def _segmentation_figures(found: Segmentation | None) -> dict[str, Any]:
-    if found is None:
-        return {}
-    return {
-        "labels": as_json(found.labels),
-        "table": as_json(found.table),
-        "head": dict(found.model),
-        **({"doubt_of_labels": found.doubt} if found.doubt else {}),
-    }

@@ -19,12 +19,7 @@ from MedEnhanceLib.jobs.compression import (
 )
 from MedEnhanceLib.jobs.deidentification import DeidentifyParams, run_deidentify
 from MedEnhanceLib.jobs.demo import DemoParams, run_demo
-from MedEnhanceLib.jobs.enhancement import (
-    EnhanceParams,
-    SegmentParams,
-    run_enhance,
-    run_segment,
-)
+from MedEnhanceLib.jobs.enhancement import EnhanceParams, run_enhance
 from MedEnhanceLib.jobs.evaluation import EvaluateParams, run_evaluate
 from MedEnhanceLib.jobs.installation import (
     DoctorParams,
@@ -34,6 +29,7 @@ from MedEnhanceLib.jobs.installation import (
 )
 from MedEnhanceLib.jobs.ping import PingParams, run_ping
 from MedEnhanceLib.jobs.result import Result
+from MedEnhanceLib.jobs.segmentation import SegmentParams, run_segment
 from MedEnhanceLib.jobs.series import ExportParams, SeriesParams, run_export, run_series
 from MedEnhanceLib.jobs.training import TrainParams, run_train
 from MedEnhanceLib.jobs.volumes import (
