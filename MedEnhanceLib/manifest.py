@@ -14,6 +14,8 @@ from typing import Any
 from MedEnhanceLib._version import __version__
 
 RESEARCH_ONLY = "Research software, not a medical device; not for diagnosis."
+#: Figures that are of a segmentation.
+_OF_SEGMENTATION = ("labels", "table", "head", "doubt_of_labels")
 _RECORDED_PACKAGES = ("numpy", "SimpleITK", "pydicom", "torch", "monai", "imagecodecs", "zstandard")
 
 
@@ -53,6 +55,17 @@ def make_manifest(
         "seconds": None if seconds is None else round(seconds, 3),
         "results": dict(results or {}),
     }
+
+
+def manifest_at_strength(manifest: Mapping[str, Any], strength: float) -> dict[str, Any]:
+    """The manifest of a result at full strength as it is of one blended with its input.
+
+    Without what was found in the result at full strength: its segmentation.
+    """
+    results = manifest.get("results") or {}
+    kept = {name: told for name, told in results.items() if name not in _OF_SEGMENTATION}
+    config = dict(manifest.get("config") or {}) | {"strength": strength}
+    return dict(manifest) | {"config": config, "results": kept}
 
 
 def file_sha256(path: Path) -> str:

@@ -194,6 +194,12 @@ def dicomModality(node):
     return hierarchy.GetItemAttribute(item, _DICOM_MODALITY) if item else ""
 
 
+def voxelState(node):
+    """A number that changes with the voxels of a volume, or of a sequence's frames."""
+    images = [frame.GetImageData() for frame in frameNodes(node)]
+    return max((image.GetMTime() for image in images if image is not None), default=0)
+
+
 def _guessModality(node):
     """The library's guess (io/modality.py), on a sample of the voxels, once for each image."""
     from MedEnhanceLib.io.modality import guess_modality

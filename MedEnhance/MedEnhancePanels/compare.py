@@ -7,11 +7,9 @@ With equal window and level, the foreground's opacity is the strength of the cor
 0 shows the input, 1 the enhanced volume, and nothing is computed anew.
 """
 
-import numpy as np
 import slicer
 import vtk
 
-from MedEnhanceLib.hqg.strength import blend_deviation, blend_voxels
 from MedEnhancePanels import results
 from MedEnhancePanels.preview import LayerWatch, compositeOf, currentSlice, visibleSliceNodes
 
@@ -179,36 +177,6 @@ class Compare:
             if node is not None:
                 _setPlane(node, plane, *view)
                 compositeOf(node).SetLinkedControl(True)
-
-
-def keepStrength(output, strength):
-    """Make the enhanced voxels input + strength · (enhanced − input); a generator of fractions.
-
-    With the library's functions, so that the command line and Python give the same voxels. The
-    difference shrinks with them, the uncertainty grows by what comes back of the input's error,
-    and the node remembers the product of strengths.
-    """
-    source = results.linked(output, "input")
-    before, after = (slicer.util.arrayFromVolume(node) for node in (source, output))
-    overlays = {role: results.linked(output, role) for role in _OVERLAYS}
-    difference, deviation = (
-        None if node is None else slicer.util.arrayFromVolume(node) for node in overlays.values()
-    )
-    earlier = float(output.GetAttribute("MedEnhance.strength") or 1.0)
-    now = earlier * float(strength)
-    for chunk, fraction in results.chunks(before.shape):
-        if deviation is not None and earlier > 0:
-            deviation[chunk] = blend_deviation(
-                deviation[chunk], before[chunk], after[chunk], now, made_at=earlier
-            )
-        if difference is not None:
-            difference[chunk] *= np.float32(strength)
-        after[chunk] = blend_voxels(before[chunk], after[chunk], strength)
-        yield fraction
-    output.SetAttribute("MedEnhance.strength", repr(now))
-    for node in (output, *overlays.values()):
-        if node is not None:
-            slicer.util.arrayFromVolumeModified(node)
 
 
 def _follow(source, output):

@@ -7,8 +7,9 @@ from slicer.i18n import tr as _
 from MedEnhancePanels import bridge, dependencies, enhancement, modelchoice, preview, results
 from MedEnhancePanels.batcharea import BatchArea, outcomeText
 from MedEnhancePanels.devicechoice import DeviceChoice
-from MedEnhancePanels.enhanceresult import ResultArea, tookText
+from MedEnhancePanels.enhanceresult import ResultArea
 from MedEnhancePanels.errors import guarded
+from MedEnhancePanels.facts import tookText
 from MedEnhancePanels.jobprogress import JobProgress
 from MedEnhancePanels.modelbox import ModelBox
 from MedEnhancePanels.overwriting import Overwriting
@@ -24,7 +25,7 @@ class EnhancePanel:
         self.widget, self.ui = context.ui("Enhance")
         self.job = None
         self.preview = preview.Preview()
-        self.result = ResultArea(context, self.ui)
+        self.result = ResultArea(context, self.ui, self.update)
         self.progress = JobProgress(
             self.ui.runFrame, self.ui.progressBar, self.ui.stageLabel, self.ui.cancelButton
         )
@@ -89,10 +90,10 @@ class EnhancePanel:
 
     def cleanup(self):
         """Let go of everything; jobs go on without the page."""
+        self.result.finish()
         self._settle.stop()
         self._devices.cleanup()
         self.preview.hide()
-        self.result.finish()
         self.result.leave()
         self.result.forget()
         self._observeInput(None)
@@ -200,7 +201,7 @@ class EnhancePanel:
                 self._models.show(self.context.state, self.target)
                 self._devices.show(self.context.state.device)
                 self._showActions()
-                self._batch.update(self.options, self.job is not None)
+                self._batch.update(self.options, bool(self._busy()))
                 self.result.update()
         finally:
             self._isUpdating = False
@@ -240,17 +241,16 @@ class EnhancePanel:
     def _showActions(self):
         ui, state = self.ui, self.context.state
         problem = self.problem()
-        isBusy = self.job is not None
+        busy = self._busy()
         told = problem or modelchoice.doubtOf(self.target)
         ui.problemLabel.text = told
         ui.problemLabel.visible = bool(told)
         ui.problemIcon.visible = bool(told) and state.inputVolume is not None
-        ui.applyButton.enabled = not problem and not isBusy
-        busy = _("Wait for the run to end, or cancel it.")
-        ui.applyButton.toolTip = problem or (busy if isBusy else _("Enhance the whole volume"))
+        ui.applyButton.enabled = not (problem or busy)
+        ui.applyButton.toolTip = problem or busy or _("Enhance the whole volume")
         isShown = self.preview.isShown
         ui.previewButton.text = _("Hide &preview") if isShown else _("&Preview")
-        reason = "" if isShown else problem or (busy if isBusy else self._previewProblem())
+        reason = "" if isShown else problem or busy or self._previewProblem()
         ui.previewButton.enabled = not reason
         ui.previewButton.toolTip = reason or _("Enhance only the slice that is shown, in place")
         if not problem and not self.widget.isHidden():  # the page in front
@@ -262,6 +262,14 @@ class EnhancePanel:
             return _("Python packages are missing: install them with the button at the top.")
         fault = modelchoice.problemOf(self.target, self.options)
         return fault or self._overwriting.problem(self.context.state.outputVolume)
+
+    def _busy(self):
+        """What has to end before another run can begin, in a sentence; empty for nothing."""
+        if self.job is not None:
+            return _("Wait for the run to end, or cancel it.")
+        if self.result.isKeeping:
+            return _("Wait until the strength is kept.")
+        return ""
 
     def _previewProblem(self):
         node = preview.shownVolume(self.context.state.inputVolume)
@@ -290,8 +298,9 @@ class EnhancePanel:
             return
         node = preview.shownVolume(self.context.state.inputVolume)
         current = preview.currentSlice(node)
-        job = enhancement.startPreview(self.context.runner, node, current.slab, self.options)
-        self._follow(job, lambda job: self._onPreviewed(job, node, current))
+        options = self.options
+        job = enhancement.startPreview(self.context.runner, node, current.slab, options)
+        self._follow(job, lambda job: self._onPreviewed(job, node, current, options))
 
     @guarded
     def onBatch(self, *_checked):
@@ -346,13 +355,14 @@ class EnhancePanel:
             "warning" if job.warnings else "info", " ".join([ready, *job.warnings])
         )
 
-    def _onPreviewed(self, job, node, current):
+    def _onPreviewed(self, job, node, current, options):
         self.preview.show(job.nodes["output"], node, current)
         shown = _("Preview of slice {number} in the {view} view.").format(
             number=current.index + 1, view=current.sliceNode.GetLayoutName()
         )
         self.context.message(
-            "warning" if job.warnings else "info", " ".join([shown, *job.warnings])
+            "warning" if job.warnings else "info",
+            " ".join([shown, *preview.differencesOf(job, options), *job.warnings]),
         )
 
     def _onBatchDone(self, work):

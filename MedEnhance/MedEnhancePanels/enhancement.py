@@ -13,9 +13,12 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from MedEnhancePanels import bridge, results
+from MedEnhancePanels import bridge, nrrd, results
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.noderun import NodeRun, share
+
+#: Which file holds a kind of result that is a volume.
+_FILES = {"enhanced": "output", "uncertainty": "uncertainty"}
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,8 @@ class _Enhancement(NodeRun):
         super().__init__(runner, node)
         _checkOptions(node, options)
         self.options = options
-        self._provenance, self._suffix = {}, ""
+        self._provenance, self._histories, self._suffix = {}, {}, ""
+        self._uncertaintyFacts = {}
 
     def before(self, job):
         yield from _sendInputs(self, self.send, job, self.options)
@@ -90,6 +94,12 @@ class _Enhancement(NodeRun):
 
     def place(self, job):
         self._provenance = _provenanceOf(job.result, "model")
+        self._uncertaintyFacts = job.result.get("uncertainty") or {}
+        self._histories = {
+            derived: nrrd.Reader(job.result["outputs"][role]).tags.get("DERIVED") or ()
+            for derived, role in _FILES.items()
+            if role in job.result["outputs"]
+        }
         self._suffix = results.freeSuffix(*_names(self.node).values())
         if bridge.isSequence(self.node):
             yield from self._placeSequence(job)
@@ -105,8 +115,8 @@ class _Enhancement(NodeRun):
         if "uncertainty" in files:
             node = self.made(bridge.newVolumeLike(source, self._name("uncertainty")))
             yield from share(bridge.receiveVoxels(files["uncertainty"], node), 0.6, 0.8)
-            results.styleUncertainty(node, results.unitOf(source))
-            results.stamp(node, "uncertainty", source, **self._provenance)
+            results.styleUncertainty(node, results.unitOf(source), self._uncertaintyFacts)
+            self._stamp(node, "uncertainty")
             job.nodes["uncertainty"] = node
         if "segmentation" in files:
             steps = _placeLabels(self, job, files["segmentation"], "head", self._suffix)
@@ -163,7 +173,7 @@ class _Enhancement(NodeRun):
         node = self.made(bridge.newVolumeLike(self.node, self._name("difference")))
         yield from results.fillDifference(node, self.node, output)
         results.styleDifference(node, results.unitOf(self.node))
-        results.stamp(node, "difference", self.node, **self._provenance)
+        self._stamp(node, "difference")
         return node
 
     def _placeSequence(self, job):
@@ -210,16 +220,22 @@ class _Enhancement(NodeRun):
                 proxy.SetAndObserveTransformNodeID(source.GetTransformNodeID())
             self._describe(proxy, self.node, "enhanced" if role == "output" else role)
             if role == "uncertainty":
-                results.styleUncertainty(proxy, results.unitOf(source or proxy))
+                unit = results.unitOf(source or proxy)
+                results.styleUncertainty(proxy, unit, self._uncertaintyFacts)
             elif source is not None:
                 results.copyDisplay(source, proxy)
         if "output" in shown:
             results.link(shown["output"], input=source, uncertainty=shown.get("uncertainty"))
 
     def _describe(self, output, source, derived="enhanced"):
-        results.stamp(output, derived, source, **self._provenance)
-        output.SetAttribute("MedEnhance.strength", repr(float(self.options.strength)))
+        self._stamp(output, derived)
+        output.SetAttribute(results.STRENGTH, repr(float(self.options.strength)))
         output.SetAttribute(bridge.MODALITY, bridge.modalityOf(source))
+
+    def _stamp(self, node, derived):
+        """Say what a node is, with the history that the worker wrote into its file."""
+        history = self._histories.get(derived, ())
+        results.stamp(node, derived, self.node, **self._provenance, history=history)
 
 
 class _Preview(NodeRun):

@@ -1,21 +1,22 @@
 """The part of the Enhance page that looks at a result: comparison, strength, overlays."""
 
-import json
-
 import qt
 from slicer.i18n import tr as _
 
-from MedEnhancePanels import bridge, preview, results
-from MedEnhancePanels.compare import Compare, keepStrength
+from MedEnhancePanels import bridge, keeping, preview, results
+from MedEnhancePanels.compare import Compare
 from MedEnhancePanels.errors import guarded
-from MedEnhancePanels.jobprogress import durationText
+from MedEnhancePanels.facts import factsOf, uncertaintyText
 
 
 class ResultArea:
-    """Compares an enhanced volume (state.enhancedVolume) with its input."""
+    """Compares an enhanced volume (state.enhancedVolume) with its input.
 
-    def __init__(self, context, ui):
-        self.context, self.ui = context, ui
+    onKeeping(): called when voxels begin to be changed to a strength, and when that has ended.
+    """
+
+    def __init__(self, context, ui, onKeeping=lambda: None):
+        self.context, self.ui, self._onKeeping = context, ui, onKeeping
         self.compare = Compare(self.update)
         self._steps, self._kept = None, None
         self._isUpdating = False
@@ -81,15 +82,30 @@ class ResultArea:
             if ui.strengthSlider.enabled
             else _("Choose “Side by side” or “Fade” first: it is the views that it changes")
         )
-        ui.keepStrengthButton.enabled = ui.strengthSlider.enabled and ui.strengthSlider.value < 1.0
+        self._showKeep()
         for kind, button in self._overlays.items():
             button.enabled = results.linked(output, kind) is not None and canCompare
             button.checked = self.compare.overlay == kind
+        ui.uncertaintyButton.toolTip = uncertaintyText(output) or _(
+            "Standard deviation of each voxel, in the volume's units"
+        )
         ui.exportButton.enabled = bridge.isInScene(output) and not self.isKeeping
         segmentation = results.linked(output, "segmentation")
         display = segmentation.GetDisplayNode() if segmentation is not None else None
         ui.segmentationButton.enabled = display is not None
         ui.segmentationButton.checked = display is not None and bool(display.GetVisibility())
+
+    def _showKeep(self):
+        """Whether the strength can be kept, and why not."""
+        ui = self.ui
+        problem = keeping.problemOf(self.output) if self.output is not None else ""
+        if not problem and ui.strengthSlider.value >= 1.0:
+            problem = _("At strength 1 the volume holds the whole correction already.")
+        ui.keepStrengthButton.enabled = ui.strengthSlider.enabled and not problem
+        ui.keepStrengthButton.toolTip = problem or _(
+            "Blend the voxels of the enhanced volume with its input, without running again."
+            " It is final: the full result comes back only by enhancing again"
+        )
 
     def showNew(self, output):
         """Show a result that has just come out, in the mode that is on, or fading."""
@@ -165,7 +181,7 @@ class ResultArea:
             return
         self.context.state.strength = value
         self.compare.setStrength(value)
-        self.ui.keepStrengthButton.enabled = value < 1.0
+        self._showKeep()
 
     @guarded
     def keepStrength(self, *_checked):
@@ -173,8 +189,9 @@ class ResultArea:
         if self.isKeeping or self.output is None:
             return
         self._kept = (self.context.state, self.context.state.strength)
-        self._steps = keepStrength(self.output, self.context.state.strength)
+        self._steps = keeping.keepStrength(self.output, self.context.state.strength)
         self.update()
+        self._onKeeping()
         self._timer.start()
 
     @guarded
@@ -193,42 +210,14 @@ class ResultArea:
         self._endKeeping()
         self.context.message(
             "info",
-            _("The enhanced volume holds {share} % of the correction now.").format(
-                share=round(100 * strength)
-            ),
+            _(
+                "The enhanced volume holds {share} % of the correction now. That is final: the"
+                " full result comes back only by enhancing again."
+            ).format(share=round(100 * strength)),
         )
 
     def _endKeeping(self):
         self._timer.stop()
         self._steps = None
         self.update()
-
-
-def tookText(seconds):
-    """How long something took; short times with a decimal."""
-    return _("{seconds:.1f} s").format(seconds=seconds) if seconds < 10 else durationText(seconds)
-
-
-def factsOf(output):
-    """A result in few lines: model, device, seconds, where it holds, what it is for."""
-    if output is None or not bridge.isInScene(output):
-        return ""
-    facts = [output.GetAttribute("MedEnhance.model")]
-    try:
-        manifest = json.loads(output.GetAttribute("MedEnhance.manifest") or "{}")
-    except ValueError:
-        manifest = {}
-    facts.append(manifest.get("device"))
-    if manifest.get("seconds") is not None:
-        facts.append(tookText(manifest["seconds"]))
-    strength = float(output.GetAttribute("MedEnhance.strength") or 1.0)
-    if strength != 1.0:
-        facts.append(_("strength {strength:.2f}").format(strength=strength))
-    told = " · ".join(str(fact) for fact in facts if fact)
-    made = (output, results.linked(output, "segmentation"))
-    anatomies = dict.fromkeys(node.GetAttribute("MedEnhance.anatomy") for node in made if node)
-    scopes = [f"{results.scopeText(anatomy)}." for anatomy in anatomies if anatomy]
-    use = output.GetAttribute("MedEnhance.use") or ""
-    if results.linked(output, "input") is None:
-        use = _("Its input is not in the scene, so it cannot be compared.") + " " + use
-    return "\n".join(filter(None, (told, *scopes, use)))
+        self._onKeeping()

@@ -20,7 +20,7 @@ class NodeRun:
         self.runner, self.node = runner, node
         self._made = []
         self._grid = _gridOf(node)
-        self._voxels = _voxelState(node)
+        self._voxels = bridge.voxelState(node)
 
     def submit(self, kind, title):
         """Start the job; it ends with its input."""
@@ -65,7 +65,7 @@ class NodeRun:
     @property
     def hasNewVoxels(self):
         """Whether the node's voxels are others than those that were sent."""
-        return _voxelState(self.node) != self._voxels
+        return bridge.voxelState(self.node) != self._voxels
 
     def checkGrid(self):
         """Raise PanelError where the result does not fit the node any more."""
@@ -130,7 +130,7 @@ def _keptPath(job, node):
     numbers = [matrix.GetElement(row, column) for row in range(4) for column in range(4)]
     told = (bridge.modalityOf(node), bridge.unitsOf(frame), node.GetName())
     meaning = repr((_gridOf(node), numbers, told, provenance.historyOf(node)))
-    name = f"sent-{_voxelState(node)}-{zlib.crc32(meaning.encode()):08x}.nrrd"
+    name = f"sent-{bridge.voxelState(node)}-{zlib.crc32(meaning.encode()):08x}.nrrd"
     return os.path.join(os.path.dirname(job.folder), name)
 
 
@@ -147,8 +147,3 @@ def _forgetKept(runner, folder):
 def _gridOf(node):
     """The size of each frame."""
     return [frame.GetImageData().GetDimensions() for frame in bridge.frameNodes(node)]
-
-
-def _voxelState(node):
-    """A number that changes with the voxels."""
-    return max(frame.GetImageData().GetMTime() for frame in bridge.frameNodes(node))

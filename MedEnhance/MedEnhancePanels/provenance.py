@@ -6,6 +6,7 @@ goes along whenever voxels go to the worker, which writes it into every file, an
 
 import json
 
+from MedEnhanceLib.bundles.doubt import doubts_in
 from MedEnhanceLib.manifest import derived_note
 
 #: Attributes: what kind of result it is, all steps as a JSON list, the record of the last one.
@@ -70,6 +71,38 @@ def manifestOf(node):
     except ValueError:
         return None
     return manifest if isinstance(manifest, dict) else None
+
+
+def setManifest(node, manifest):
+    """Keep the record of how a node was made, a JSON object, with the node."""
+    node.SetAttribute(MANIFEST, json.dumps(manifest, separators=(",", ":")))
+
+
+def figuresOf(node):
+    """What the run that made a node found out: the manifest's results; {} where none are told."""
+    figures = (manifestOf(node) or {}).get("results")
+    return figures if isinstance(figures, dict) else {}
+
+
+def doubtsOf(node):
+    """What spoke against the model or the input, as warnings tell it."""
+    try:
+        return doubts_in(figuresOf(node))
+    except (KeyError, TypeError):  # edited beyond use
+        return []
+
+
+def uncertaintyOf(node):
+    """What the manifest of a result says of its uncertainty map; {} where it says nothing."""
+    facts = figuresOf(node).get("uncertainty")
+    return facts if isinstance(facts, dict) else {}
+
+
+def strengthIn(node):
+    """The strength of the run that made a node, by its manifest; None where that is not told."""
+    config = (manifestOf(node) or {}).get("config")
+    strength = config.get("strength") if isinstance(config, dict) else None
+    return strength if isinstance(strength, int | float) else None
 
 
 def modelOf(node):

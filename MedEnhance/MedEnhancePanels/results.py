@@ -12,10 +12,13 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util import numpy_support
 
+from MedEnhanceLib.report.uncertainty import state_of_uncertainty
 from MedEnhancePanels import bridge, dicomsource, nrrd, provenance
 
 #: Node references from an enhanced volume to what belongs to it: MedEnhance.input, …
 ROLES = ("input", "uncertainty", "segmentation", "table", "difference")
+#: Attribute: the share of the correction that a result holds.
+STRENGTH = "MedEnhance.strength"
 RESEARCH_USE = "Research use only. Not a medical device, not for diagnosis."
 
 #: Voxels that one slice of work handles: some milliseconds.
@@ -61,28 +64,43 @@ def linked(output, role):
     return output.GetNodeReference(f"MedEnhance.{role}") if output is not None else None
 
 
-def stamp(node, derived, source=None, model=None, manifest=""):
+def strengthOf(output):
+    """The share of the correction that a result holds; 1 is the full result."""
+    try:
+        return float(output.GetAttribute(STRENGTH) or 1.0)
+    except ValueError:  # edited beyond use
+        return 1.0
+
+
+def stamp(node, derived, source=None, model=None, manifest="", history=()):
     """Say on a node what it is and where it comes from; the attributes are saved with it.
 
-    derived: "enhanced", "difference", … model: name and sha256. manifest: JSON.
+    derived: "enhanced", "difference", … model: name and sha256. manifest: JSON. history: the steps
+    as the worker's file tells them; without them one is told for `derived`.
     """
     node.SetAttribute(provenance.DERIVED, derived)
     node.SetAttribute("MedEnhance.use", RESEARCH_USE)
+    node.SetAttribute("MedEnhance.anatomy", (model or {}).get("anatomy"))
     before = provenance.historyOf(source) if source is not None else []
-    provenance.setHistory(node, [*before, provenance.noteFor(derived, model)])
+    setHistory(node, history or [*before, provenance.noteFor(derived, model)])
     if source is not None:
         node.SetAttribute(provenance.LOSSY, source.GetAttribute(provenance.LOSSY))
     if source is not None:
         node.SetAttribute("MedEnhance.source", source.GetName())
         dicomsource.inherit(source, node)
-    if model and model.get("anatomy"):
-        node.SetAttribute("MedEnhance.anatomy", model["anatomy"])
-        node.SetDescription(f"{node.GetDescription()}. {scopeText(model['anatomy'])}")
     if model:
         node.SetAttribute("MedEnhance.model", model.get("name", ""))
         node.SetAttribute("MedEnhance.modelSha256", model.get("sha256", ""))
     if manifest:
         node.SetAttribute(provenance.MANIFEST, manifest)
+
+
+def setHistory(node, steps):
+    """Say on a result what was done to it; its description tells the newest step and its scope."""
+    provenance.setHistory(node, steps)
+    anatomy = node.GetAttribute("MedEnhance.anatomy")
+    if anatomy:
+        node.SetDescription(f"{node.GetDescription()}. {scopeText(anatomy)}")
 
 
 def scopeText(anatomy):
@@ -189,12 +207,16 @@ def styleDifference(node, unit=""):
         _addLegend(node, _("Enhanced − input\n{unit}").format(unit=unit))
 
 
-def styleUncertainty(node, unit):
-    """A perceptually even colour map from zero, with a legend that names the unit, hidden."""
+def styleUncertainty(node, unit, facts=None):
+    """A perceptually even colour map from zero, with a legend that names the unit, hidden.
+
+    facts: what the manifest says of the map; the legend then tells whether it is calibrated.
+    """
     display = displayOf(node)
     display.SetAndObserveColorNodeID(_colorNode(_PERCEPTUAL).GetID())
     display.SetWindowLevelMinMax(0.0, typicalMagnitude(slicer.util.arrayFromVolume(node)))
-    _addLegend(node, _("Uncertainty (SD)\n{unit}").format(unit=unit))
+    title = _("Uncertainty (1 SD)\n{unit}").format(unit=unit)
+    _addLegend(node, f"{title}\n{state_of_uncertainty(facts)}" if facts else title)
 
 
 def _addLegend(node, title):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ class Doubt:
     @property
     def text(self) -> str:
         """Message and hint, as warnings tell them."""
-        return f"{self.message}: {self.hint}"
+        return _text(self.message, self.hint)
 
     def to_json(self) -> dict[str, Any]:
         """For manifests."""
@@ -34,3 +34,13 @@ class Doubt:
 def messages_of(doubts: Iterable[Doubt]) -> str:
     """All messages in one line, for histories and descriptions; empty where there are none."""
     return "; ".join(doubt.message for doubt in doubts)
+
+
+def doubts_in(results: Mapping[str, Any]) -> list[str]:
+    """What a manifest's `results.doubts` tells, as warnings tell it."""
+    doubts = results.get("doubts") or ()
+    return [_text(doubt["message"], doubt["hint"]) for doubt in doubts]
+
+
+def _text(message: str, hint: str) -> str:
+    return f"{message}: {hint}"

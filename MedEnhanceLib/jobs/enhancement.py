@@ -22,7 +22,7 @@ from MedEnhanceLib.jobs.files import (
 from MedEnhanceLib.jobs.objects import Found, Objects, anonymous_history, write
 from MedEnhanceLib.jobs.result import Result
 from MedEnhanceLib.jobs.segmentation import found_of, head_config, segmentation_figures
-from MedEnhanceLib.manifest import make_manifest
+from MedEnhanceLib.manifest import make_manifest, manifest_at_strength
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume
 
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from MedEnhanceLib.hqg import EnhanceConfig
     from MedEnhanceLib.hqg.infer import Enhancement
 
-#: Figures of a manifest that are of its segmentation.
-_OF_SEGMENTATION = ("labels", "table", "head", "doubt_of_labels")
 #: Passes of the enhancer that take as long as the head does.
 _HEAD_PASSES = 0.4
 
@@ -115,10 +113,7 @@ class Enhanced:
         strength, or for a result that is not at full strength itself.
         """
         done = self.enhancement.at_strength(strength)
-        results = self.report["results"]
-        kept = {name: told for name, told in results.items() if name not in _OF_SEGMENTATION}
-        config = self.report["config"] | {"strength": strength}
-        report = self.report | {"config": config, "results": kept}
+        report = manifest_at_strength(self.report, strength)
         return Enhanced(done.volume, done.uncertainty, None, report, done)
 
 
@@ -149,7 +144,10 @@ def enhance_volume(
         device=done.device,
         seconds=time.monotonic() - began,
         model=done.model,
-        results=segmentation_figures(found) | _doubts_told(done) | _uncertainty_told(done),
+        results=segmentation_figures(found)
+        | _orientations_told(volume, config, slices)
+        | _doubts_told(done)
+        | _uncertainty_told(done),
         dicom=volume.origin.facts() if volume.origin else None,
     )
     return Enhanced(done.volume, done.uncertainty, found, manifest, done)
@@ -315,6 +313,7 @@ def _check_report_folder(params: EnhanceParams) -> None:
 
 
 def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced, monitor: Monitor) -> None:
+    from MedEnhanceLib.bundles.doubt import doubts_in
     from MedEnhanceLib.report.enhance import enhancement_report
 
     monitor.progress(0.95, "report")
@@ -335,10 +334,7 @@ def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced, monitor
         segmentation=found.volume if found else None,
         labels=found.labels if found else (),
         table=found.table if found else (),
-        warnings=[
-            f"{doubt['message']}: {doubt['hint']}."
-            for doubt in manifest["results"].get("doubts", ())
-        ],
+        warnings=[f"{doubt}." for doubt in doubts_in(manifest["results"])],
         overwrite=params.overwrite,
     )
 
@@ -357,6 +353,19 @@ def _doubts_told(done: Enhancement) -> dict[str, Any]:
         if verdict is None
         else {"distance": round(verdict.distance, 3), "noise": round(verdict.noise, 4)},
     }
+
+
+def _orientations_told(
+    volume: Volume, config: EnhanceConfig, slices: tuple[int, int] | None
+) -> dict[str, Any]:
+    """In how many orientations it ran and, of some slices, in how many the whole would."""
+    from MedEnhanceLib.hqg.orientations import orientations_for
+
+    whole = orientations_for(volume, config, whole=True)
+    if slices is None:
+        return {"orientations": whole}
+    part = orientations_for(volume, config, whole=False)
+    return {"orientations": part, "orientations_of_whole": whole}
 
 
 def _uncertainty_told(done: Enhancement) -> dict[str, Any]:

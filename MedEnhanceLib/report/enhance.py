@@ -12,6 +12,7 @@ from MedEnhanceLib.errors import OutputError
 from MedEnhanceLib.io.atomic import output_error, write_json
 from MedEnhanceLib.report.figures import LabelLike, Pane, comparison_sheet
 from MedEnhanceLib.report.page import Fact, FileEntry, Page, Picture, Table, write_page
+from MedEnhanceLib.report.uncertainty import uncertainty_in_words
 from MedEnhanceLib.volume import Volume
 
 _COMPARISON, _UNCERTAINTY, _RECORD = "comparison.png", "uncertainty.png", "report.json"
@@ -64,7 +65,9 @@ def enhancement_report(
                 _UNCERTAINTY,
                 "Uncertainty",
                 sheet_alt(heat),
-                _what_uncertainty_is(manifest),
+                uncertainty_in_words(
+                    manifest.get("results", {}).get("uncertainty") or {}, volume.units
+                ),
             )
         )
     record = {
@@ -120,21 +123,6 @@ def about(manifest: Mapping[str, Any], volume: Volume) -> list[tuple[str, str]]:
         ("Software", f"MedEnhance {manifest.get('software', {}).get('medenhance', '')}".strip()),
     ]
     return [(name, value) for name, value in lines if value]
-
-
-def _what_uncertainty_is(manifest: Mapping[str, Any]) -> str:
-    facts = manifest.get("results", {}).get("uncertainty") or {}
-    calibration = facts.get("calibration")
-    meaning = (
-        f"calibrated on {calibration['fitted_on']}, where ± 1.645 of it held 90 % of the errors; "
-        "on other data it can be too small."
-        if calibration
-        else "it is not calibrated, so dark is no proof."
-    )
-    return (
-        "How far noise and blur may have left each value off, as a standard deviation. Where it "
-        f"is bright, do not rely on the enhancement; {meaning}"
-    )
 
 
 def _change(volume: Volume, enhanced: Volume) -> dict[str, float]:

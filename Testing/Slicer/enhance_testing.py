@@ -30,12 +30,13 @@ class EnhanceTestCase(MedEnhanceTestCase):
     def picture(self, name):
         """The page as it is, in a panel of ordinary width that scrolls if it must."""
         widget = self.panel.widget
-        height = widget.layout().totalHeightForWidth(400) + 10
-        if self.ui.resultButton.isVisibleTo(widget):
-            height += 60  # a collapsible section asks for less than its wrapped lines need
         window = widget.window()
-        window.resize(window.width + 400 - widget.width, window.height + height - widget.height)
-        self.processEvents(20)
+        window.show()
+        for _pass in range(3):  # what is above the page changes its height with the width
+            self.processEvents(50)
+            height = widget.layout().totalHeightForWidth(400) + 10
+            window.resize(window.width + 400 - widget.width, window.height + height - widget.height)
+        self.processEvents(50)
         self.screenshot(widget, name, 400, height)
 
     def brain(self, name="Brain"):
@@ -106,17 +107,20 @@ class EnhanceTestCase(MedEnhanceTestCase):
 
     def libraryResult(self, node, *options):
         """What the library makes of the same voxels, by its command line, in another process."""
-        from MedEnhancePanels import worker
+        return self.libraryRun("enhance", [node], *options)[0]
+
+    def libraryRun(self, command, nodes, *options):
+        """Voxels and tags of what a command of the library makes of some volumes."""
+        from MedEnhancePanels import nrrd, worker
 
         folder = self.temporaryFolder()
-        source, output = os.path.join(folder, "in.nrrd"), os.path.join(folder, "out.nrrd")
-        list(self.bridge.sendVolume(node, source))
-        command = [worker.pythonExecutable(), "-m", "MedEnhanceLib", "enhance", source, output]
+        paths = [os.path.join(folder, f"{number}.nrrd") for number in range(len(nodes) + 1)]
+        for node, path in zip(nodes, paths[:-1], strict=True):
+            list(self.bridge.sendVolume(node, path))
+        start = [worker.pythonExecutable(), "-m", "MedEnhanceLib", command, *paths]
         environment = {**os.environ, "PYTHONPATH": worker.libraryFolder()}
-        subprocess.run([*command, *options], check=True, env=environment, capture_output=True)
-        from MedEnhancePanels import nrrd
-
-        reader = nrrd.Reader(output)
+        subprocess.run([*start, *options], check=True, env=environment, capture_output=True)
+        reader = nrrd.Reader(paths[-1])
         voxels = np.empty(reader.shape, reader.dtype)
         list(reader.readInto(voxels))
-        return voxels
+        return voxels, reader.tags

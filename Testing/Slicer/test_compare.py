@@ -211,30 +211,6 @@ class CompareTest(ViewTestCase):
         self.assertIsNone(self.layers("Red").GetForegroundVolumeID())
         self.assertIsNone(later.adopt(self.output))
 
-    def test_keepingAStrengthBlendsTheVoxels(self):
-        from MedEnhancePanels.compare import keepStrength
-
-        before = slicer.util.arrayFromVolume(self.source).astype(np.int32)
-        list(keepStrength(self.output, 0.25))
-        kept = slicer.util.arrayFromVolume(self.output)
-        np.testing.assert_array_equal(kept, before + 5)
-        self.assertEqual(kept.dtype, np.int16)
-        difference, uncertainty = (
-            slicer.util.arrayFromVolume(self.results.linked(self.output, role))
-            for role in ("difference", "uncertainty")
-        )
-        np.testing.assert_array_equal(difference, 5.0)
-        np.testing.assert_allclose(uncertainty, 25.0)  # √(20² + (0.75 · 20)²): noise comes back
-        list(keepStrength(self.output, 0.5))
-        self.assertEqual(float(self.output.GetAttribute("MedEnhance.strength")), 0.125)
-
-    def test_keepingAStrengthTellsTheViews(self):
-        from MedEnhancePanels.compare import keepStrength
-
-        before = self.output.GetImageData().GetMTime()
-        list(keepStrength(self.output, 0.5))
-        self.assertGreater(self.output.GetImageData().GetMTime(), before)
-
 
 class PreviewTest(ViewTestCase):
     def setUp(self):

@@ -35,6 +35,24 @@ class PreviewTest(EnhanceTestCase):
         self.assertFalse(self.bridge.isInScene(slab))
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(output)[first:end], voxels)
 
+    def test_whatApplyDoesOtherwiseIsSaid(self):
+        """Of even voxels Apply averages three orientations; of others a preview is the same."""
+        thin, even = self.brain(), self.smallVolume((24, 32, 32), spacing=(1, 1, 1), name="even")
+        even.SetAttribute(self.bridge.MODALITY, "MR")
+        self.choose(thin)
+        self.previewed()
+        self.assertNotIn("orientations", self.message)
+        self.assertNotIn("Shading", self.message)
+        slicer.util.setSliceViewerLayers(background=even)
+        self.ui.biasCorrectionCheckBox.checked = True
+        self.choose(even)
+        self.previewed()
+        self.assertIn("Apply averages 3 orientations", self.message)
+        self.assertIn("Shading is not corrected", self.message)
+        self.ui.previewButton.click()
+        output = self.apply().nodes["output"]
+        self.assertIn("mean of 3 orientations", output.GetDescription())
+
     def test_hidingLeavesNothing(self):
         self.choose(self.brain())
         self.processEvents(80)
@@ -187,25 +205,6 @@ class PartlyDoneTest(EnhanceTestCase):
         jobs = [enhancement.startPreview(self.runner, node, [at, at + 1]) for at in (3, 5)]
         self.waitUntil(lambda: all(job.isFinished for job in jobs), 60)
         self.assertEqual([job.state for job in jobs], ["done", "done"], jobs[0].error)
-
-    def test_aStrengthThatIsBeingKeptIsKeptWholly(self):
-        """Also when the module goes, or another set of choices is shown, in the middle."""
-        node = self.brain()
-        self.choose(node)
-        output = self.apply().nodes["output"]
-        state, area = self.context.state, self.panel.result
-        expected = slicer.util.arrayFromVolume(node).astype(np.float32)
-        expected += np.float32(0.5) * (slicer.util.arrayFromVolume(output) - expected)
-        state.strength = 0.5
-        area.keepStrength()
-        area._onStep()
-        other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode")
-        self.widget.ui.parameterNodeSelector.setCurrentNode(other)
-        area.finish()
-        self.assertFalse(area.isKeeping)
-        self.assertEqual(state.strength, 1.0)
-        kept = slicer.util.arrayFromVolume(output)
-        np.testing.assert_allclose(kept, expected, atol=0.51)
 
 
 class ChosenOutputTest(EnhanceTestCase):

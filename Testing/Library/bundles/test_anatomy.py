@@ -9,6 +9,7 @@ import pytest
 
 from MedEnhanceLib.bundles import open_bundle
 from MedEnhanceLib.bundles.anatomy import doubt_about
+from MedEnhanceLib.bundles.doubt import doubts_in
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.gradprom import SegmentConfig, open_head_for
 from MedEnhanceLib.hqg import EnhanceConfig
@@ -55,4 +56,5 @@ def test_an_enhanced_leg_says_what_speaks_against_the_model() -> None:
     warnings = [event.fields["message"] for event in heard if event.kind == "warning"]
     assert any("LEG" in warning for warning in warnings)
     assert "LEG" in done.report["results"]["doubts"][0]["message"]
+    assert doubts_in(done.report["results"]) == warnings
     assert "LEG" in done.volume.history[-1]

@@ -77,7 +77,7 @@ def test_report_shows_uncertainty_and_segmentation_where_there_are_any(
     assert "uncertainty.png" in [path.name for path in written]
     assert "12,345" in html
     assert "6.79" in html
-    assert "it is not calibrated, so dark is no proof" in html
+    assert "it is not calibrated: it ranks errors and does not measure them" in html
 
 
 def test_report_tells_what_the_uncertainty_was_calibrated_on(
