@@ -137,15 +137,17 @@ def enhance_volume(
     share = passes / (passes + _HEAD_PASSES) if head else 1.0
     done = enhance(volume, config, guide=guide, slices=slices, monitor=monitor.part(0.0, share))
     found = segment(done.volume, head, monitor=monitor.part(share, 1.0)) if head else None
+    orientations = _orientations_told(volume, config, slices)
+    used = replace(config, orientations=orientations["orientations"])
     manifest = make_manifest(
         "enhanced",
-        config=config_to_json(config) | ({"head": config_to_json(head)} if head else {}),
+        config=config_to_json(used) | ({"head": config_to_json(head)} if head else {}),
         inputs=_names(volume, guide),
         device=done.device,
         seconds=time.monotonic() - began,
         model=done.model,
         results=segmentation_figures(found)
-        | _orientations_told(volume, config, slices)
+        | orientations
         | _doubts_told(done)
         | _uncertainty_told(done),
         dicom=volume.origin.facts() if volume.origin else None,
