@@ -44,6 +44,7 @@ class ModuleTest(MedEnhanceTestCase):
             "    sys.modules[name] = Any(name)\n"
             "sys.modules['slicer.i18n'].tr = sys.modules['slicer.i18n'].translate = str\n"
             "before = set(sys.modules)\n"
+            f"sys.path.insert(0, {os.path.dirname(module)!r})\n"  # as Slicer does
             f"spec = importlib.util.spec_from_file_location('MedEnhance', {module!r})\n"
             "spec.loader.exec_module(importlib.util.module_from_spec(spec))\n"
             "print(*sorted(set(sys.modules) - before))\n"

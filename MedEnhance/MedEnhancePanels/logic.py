@@ -1,0 +1,248 @@
+"""What scripts call: the library for nodes. Slicer finds it in the module MedEnhance."""
+
+import os
+
+from slicer.i18n import tr as _
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
+
+
+class MedEnhanceLogic(ScriptedLoadableModuleLogic):
+    """The library for nodes: the methods of MedEnhanceLib with nodes in and nodes out.
+
+    Every method runs its work in the worker process. With wait=True (the default) it returns
+    what came out, and meanwhile keeps Slicer's event loop going; with wait=False it returns a
+    Job at once: see job.onFinished, job.cancel, job.nodes. Errors are raised as PanelError, with
+    .message, .hint and .code.
+
+        logic = slicer.modules.medenhance.widgetRepresentation().self().logic
+        better = MedEnhanceLogic().enhance(slicer.util.getNode("MRHead"), segment=True)
+    """
+
+    def __init__(self, parent=None):
+        ScriptedLoadableModuleLogic.__init__(self, parent)
+        self.isSingletonParameterNode = False  # several sets of choices can live in one scene
+
+    @property
+    def runner(self):
+        """The jobs of this Slicer, shared with the panel."""
+        from MedEnhancePanels.runner import sharedRunner
+
+        return sharedRunner()
+
+    def enhance(
+        self,
+        node,
+        model="auto",
+        guide=None,
+        uncertainty=0,
+        segment=False,
+        device="auto",
+        *,
+        strength=1.0,
+        biasCorrection="none",
+        output=None,
+        wait=True,
+    ):
+        """Enhance a volume node, or every frame of a sequence node; returns the new node.
+
+        model: a model's name or folder; "auto" takes the one for the modality. guide: a volume
+        node of the same modality and high quality. uncertainty: number of samples of the map
+        (8 is usual), 0 for none. segment: find labels too. device: "auto", "cpu", "cuda", ….
+        strength: share of the correction. biasCorrection: "n4" removes shading of MR.
+        output: a volume node to fill instead of a new one.
+        The node refers to what else was made: node.GetNodeReference("MedEnhance.segmentation"),
+        also .input, .uncertainty, .table, .difference.
+        """
+        from MedEnhancePanels import arguments, enhancement
+
+        arguments.checkNode("node", node)
+        for name, other in (("guide", guide), ("output", output)):
+            if other is not None:
+                arguments.checkNode(name, other)
+        for name, text in (
+            ("model", model),
+            ("device", device),
+            ("biasCorrection", biasCorrection),
+        ):
+            arguments.checkText(name, text)
+        arguments.checkNumber("strength", strength)
+        arguments.checkCount("uncertainty", uncertainty)
+        options = enhancement.EnhanceOptions(
+            model=os.fspath(model),
+            guide=guide,
+            uncertainty=int(uncertainty),
+            segment=segment,
+            device=device,
+            strength=strength,
+            biasCorrection=biasCorrection,
+            output=output,
+        )
+        return self._output(enhancement.start(self.runner, node, options), wait, "output")
+
+    def segment(self, node, model="auto", device="auto", *, wait=True):
+        """Find labels in a volume node; returns a segmentation node with terminology."""
+        from MedEnhancePanels import arguments, enhancement
+
+        arguments.checkNode("node", node)
+        for name, text in (("model", model), ("device", device)):
+            arguments.checkText(name, text)
+        job = enhancement.startSegment(self.runner, node, model=os.fspath(model), device=device)
+        return self._output(job, wait, "segmentation")
+
+    def compress(
+        self,
+        node,
+        path,
+        *,
+        lossless=False,
+        maxError=None,
+        ratio=None,
+        speed="normal",
+        overwrite=False,
+        wait=True,
+    ):
+        """Compress a volume node into a file (.ucv); returns its figures as a dictionary.
+
+        Exactly one promise: lossless, maxError (in the volume's units), or ratio. The file
+        appears only after it was decoded again and compared.
+        """
+        from MedEnhancePanels import arguments, compression
+
+        arguments.checkNode("node", node)
+        arguments.checkPath("path", path)
+        mode = compression.modeOf(lossless=lossless, maxError=maxError, ratio=ratio)
+        options = compression.CompressOptions(mode, maxError=maxError, ratio=ratio, speed=speed)
+        job = compression.startCompress(self.runner, node, path, options, overwrite=overwrite)
+        return self._result(job, wait)
+
+    def decompress(self, path, region=None, layers=None, *, name=None, wait=True):
+        """Load a compressed file, or a part of it, as a new volume node.
+
+        region: as numpy takes it, (slice(40, 60), ...), or for each axis, slices first, a pair
+        (start, stop) or None: ((40, 60), None, None). The stop is not part of it.
+        layers: fewer is coarser, where the file has several.
+        """
+        from MedEnhancePanels import arguments, compression
+
+        arguments.checkPath("path", path)
+        if layers is not None:
+            arguments.checkCount("layers", layers)
+        job = compression.startDecompress(
+            self.runner, path, region=region, layers=layers, name=name
+        )
+        return self._output(job, wait, "output")
+
+    def save(self, node, path, *, overwrite=False, wait=True):
+        """Write a volume node as its path ends (.nrrd, .nii.gz, .nii, .mha); returns the path.
+
+        Unlike Slicer's own Save, the header says DERIVED of a result, with all steps, and its
+        manifest lies beside the file, <path>.json.
+        """
+        from MedEnhancePanels import arguments, saving
+
+        arguments.checkNode("node", node)
+        arguments.checkPath("path", path)
+        job = saving.startSave(self.runner, node, path, overwrite=overwrite)
+        result = self._result(job, wait, "outputs")
+        return result["output"] if wait else job
+
+    def exportDicom(
+        self,
+        node,
+        folder=None,
+        *,
+        database=True,
+        segmentation=True,
+        uncertainty=True,
+        patientId="",
+        patientName="",
+        studyDescription="",
+        seriesDescription="",
+        multiframe=False,
+        deidentify=False,
+        wait=True,
+    ):
+        """Export a volume node as a derived DICOM series; returns the paths of the files.
+
+        It goes into Slicer's DICOM database unless database=False, and into `folder`, new or
+        empty, where one is given; without a folder the paths are those in the database. Patient
+        and study are those of the series that the volume was made from; a volume that never was
+        DICOM needs patientId. segmentation, uncertainty: what a result refers to as well, the
+        table of structures with the segmentation. multiframe: one file instead of one a slice.
+        deidentify: without what names the patient. With wait=False: a piece of work that has the
+        methods of a Job.
+        """
+        from MedEnhancePanels import arguments, dicomexport, dicomsource, runner
+
+        arguments.checkNode("node", node)
+        if folder is not None:
+            arguments.checkPath("folder", folder)
+        source = dicomsource.sourceOf(node) if not patientId else None
+        wanted = {"volume": True, "segmentation": segmentation, "uncertainty": uncertainty}
+        options = dicomexport.ExportOptions(
+            folder=os.path.expanduser(os.fspath(folder)) if folder is not None else "",
+            database=bool(database),
+            parts=tuple(role for role in dicomexport.PARTS if wanted[role]),
+            source=source,
+            patientId=str(patientId),
+            patientName=str(patientName),
+            studyDescription=str(studyDescription),
+            seriesDescription=str(seriesDescription),
+            multiframe=bool(multiframe),
+            deidentify=bool(deidentify),
+        )
+        work = dicomexport.start(self.runner, node, options)
+        return runner.wait(work).files if wait else work
+
+    def inspect(self, nodeOrPath, *, wait=True):
+        """The card of a volume node, a file, a DICOM folder or a .ucv, as a dictionary."""
+        from MedEnhancePanels import arguments, bridge
+
+        if isinstance(nodeOrPath, (str, os.PathLike)):
+            job = self.runner.submit(
+                "inspect", {"input": os.fspath(nodeOrPath)}, title=_("Inspect a file")
+            )
+            return self._result(job, wait, "card")
+
+        arguments.checkNode("node", nodeOrPath)
+
+        def send(job):
+            job.params = {"input": os.path.join(job.folder, "input.nrrd")}
+            yield from bridge.sendVolume(nodeOrPath, job.params["input"])
+
+        title = _("Inspect {name}").format(name=nodeOrPath.GetName())
+        return self._result(
+            self.runner.submit("inspect", {"input": "volume"}, title=title, before=send),
+            wait,
+            "card",
+        )
+
+    def train(self, method, config, data, out, *, wait=True):
+        """Train a model on a folder of volumes, or go on with a training; the model's folder.
+
+        method: "hqg" (an enhancer) or "head". config: a preset ("smoke", "cpu", "full") or the
+        method's fields as a dictionary. out: a folder; the same call goes on from what is there.
+        """
+        fields = {"preset": config} if isinstance(config, str) else dict(config)
+        params = {"method": method, "config": fields, "data": str(data), "out": str(out)}
+        job = self.runner.submit("train", params, title=_("Train a model"), own=True)
+        result = self._result(job, wait, "outputs")
+        return result["model"] if wait else job
+
+    def doctor(self, *, wait=True):
+        """Device with the reason for the choice, memory and packages, as a dictionary."""
+        job = self.runner.submit("doctor", {}, title=_("Check this computer"))
+        return self._result(job, wait)
+
+    def _output(self, job, wait, name):
+        from MedEnhancePanels import runner
+
+        return runner.wait(job).nodes[name] if wait else job
+
+    def _result(self, job, wait, name=None):
+        from MedEnhancePanels import runner
+
+        if not wait:
+            return job
+        result = runner.wait(job).result
+        return result[name] if name else result
