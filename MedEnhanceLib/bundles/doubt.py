@@ -12,8 +12,8 @@ class Doubt:
     """One reason to look twice, for people.
 
     code: "test-model", "anatomy", "out-of-range", "already-clean" or "no-structure".
-    message: a clause. hint: what to do about it. distance: from what the model learned from, in multiples of what is
-    usual there (1 is the limit), or None where nothing was measured.
+    message: a clause. hint: what to do about it. distance: from what the model learned from, in
+    multiples of what is usual there (1 is the limit), or None where nothing was measured.
     """
 
     code: str
