@@ -24,6 +24,8 @@ _LIMITS = (
     "Trained on few subjects; other scanners, sequences and anatomy can give worse results.",
     "It can remove faint structure together with noise: compare with the input.",
 )
+#: What bundles leave open that were trained before there was a choice.
+_BEFORE_SHRINKAGE = {"shrinkage": False}
 _NOT_CALIBRATED = "The uncertainty map is not calibrated: its values rank, they do not measure."
 
 
@@ -117,7 +119,7 @@ def record_calibration(folder: Path, calibration: Calibration) -> Bundle:
 def open_enhancer(bundle: Bundle) -> EnhancerModel:
     """Build the networks of a verified bundle; raises ModelError where weights do not fit."""
     fields: dict[str, Any] = bundle.metadata.get("network", {})
-    config = config_from_json(NetworkConfig, fields)
+    config = config_from_json(NetworkConfig, _BEFORE_SHRINKAGE | fields)
     tensors = load_tensors(bundle)
     enhancer, guide = Enhancer(config), GuidanceEncoder(config)
     try:

@@ -18,7 +18,7 @@ MOST_CONTEXT = 8
 class NetworkConfig:
     """The enhancer's and the guidance encoder's size.
 
-    context: slices on each side that a result depends on: in so many places of the enhancer
+    context: slices on each side that the network sees: in so many places of the enhancer
         neighbouring slices exchange features. 0 treats every slice alone.
     widths: channels of the four stages, finest first.
     guide_widths: channels of the guidance encoder's four stages.
@@ -28,6 +28,8 @@ class NetworkConfig:
     guidance: False makes every cue zero: nothing is learned from guides.
     variational: False takes the guide's cue as it is, without a distribution to draw from.
     restyling: False leaves the variational normalisation blocks out of the decoder.
+    shrinkage: False lets the network start from its input, not from a first removal of noise by
+        the learned shrinkage of blocks (nets.shrinkage).
     """
 
     context: int = DEFAULT_CONTEXT
@@ -39,6 +41,7 @@ class NetworkConfig:
     guidance: bool = True
     variational: bool = True
     restyling: bool = True
+    shrinkage: bool = True
 
     def __post_init__(self) -> None:
         check_range("context", self.context, 0, MOST_CONTEXT)
@@ -193,11 +196,11 @@ class TrainConfig:
     anatomy: str = ""
     name: str = "mr-brain"
     seed: int = 0
-    steps: int = 7000
-    batch: int = 3
+    steps: int = 5000
+    batch: int = 2
     patch: int = 64
-    slab: int = 8
-    learning_rate: float = 8e-4
+    slab: int = 12
+    learning_rate: float = 6e-4
     beta1: float = 0.9
     ema: float = 0.998
     unpaired_every: int = 8
@@ -268,7 +271,7 @@ class TrainConfig:
                 ema=0.999,
                 unpaired_every=1,
                 appearance=0.0,
-                network=replace(base.network, window=0),
+                network=replace(base.network, window=0, shrinkage=False),
                 loss=LossConfig.published(),
             ),
         }

@@ -18,6 +18,7 @@ from MedEnhanceLib.hqg.config import NetworkConfig
 from MedEnhanceLib.nets.blocks import ResidualBlock
 from MedEnhanceLib.nets.normalisation import VariationalNormalisation, at_pixels
 from MedEnhanceLib.nets.shift import neighbours
+from MedEnhanceLib.nets.shrinkage import TOTAL_REACH, BlockShrinkage
 
 #: Sides of what goes into the enhancer must be multiples of this (unshuffle and three poolings).
 STRIDE = 16
@@ -102,9 +103,10 @@ class Enhancer(nn.Module):
     All slices of a slab come out, and they share their work: convolutions are 2D, and in as many
     places as `config.context` says slices see their neighbours (`_EXCHANGES`).
     The first stage's pooling is a pixel-unshuffle, so that the full resolution costs little.
-    What goes in is the difference to the local mean in units of the local noise, and what comes
-    out is the input plus a correction in these units: noise then looks the same at every strength
-    and brightness. The correction starts at zero: a new network changes nothing.
+    First a learned shrinkage of blocks removes most of the noise (`nets.shrinkage`); the network
+    sees what it makes and the input. What goes in is the difference to the local mean in units of
+    the local noise, and what comes out is a correction to the shrinkage's image in these units:
+    noise then looks the same at every strength and brightness. The correction starts at zero.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -114,7 +116,8 @@ class Enhancer(nn.Module):
         condition = config.cue_size + config.content_size
         self.sees = min(config.context, 1)
         self._exchanges = set(_EXCHANGES[: max(config.context - 1, 0)])
-        images = 4 * (2 * self.sees + 1)
+        self.shrinkage = BlockShrinkage() if config.shrinkage else None
+        images = 4 * (2 * self.sees + 1) + (4 if config.shrinkage else 0)
         self.stem = nn.Conv2d(images + 2, widths[0], 3, padding=1)
         nn.init.kaiming_normal_(self.stem.weight, a=0.2)
         self.encoder = nn.ModuleList(
@@ -139,13 +142,19 @@ class Enhancer(nn.Module):
         assert self.error_head.bias is not None
         nn.init.constant_(self.error_head.bias, math.log(_FIRST_ERROR))
 
-    def encode(self, slabs: Tensor) -> list[Tensor]:
+    @property
+    def reach(self) -> int:
+        """Slices on each side that a result depends on."""
+        return self.config.context + (0 if self.shrinkage is None else TOTAL_REACH)
+
+    def encode(self, slabs: Tensor, start: Tensor | None = None) -> list[Tensor]:
         """Features of the four stages, finest first, at 1/2, 1/4, 1/8 and 1/16 of the side.
 
-        slabs: [B, D, H, W] → [B·D, C, h, w] each.
+        slabs: [B, D, H, W]; start: what `start` makes of them, where it is known.
+        Returns [B·D, C, h, w] each.
         """
         depth = slabs.shape[1]
-        features = self.begin(slabs)
+        features = self.begin(slabs, self.start(slabs) if start is None else start)
         stages = []
         for number, stage in enumerate(self.encoder):
             coarser = features if number == 0 else F.avg_pool2d(features, 2)
@@ -153,16 +162,28 @@ class Enhancer(nn.Module):
             stages.append(features)
         return stages
 
-    def begin(self, slabs: Tensor, only: slice = slice(None)) -> Tensor:
+    def start(self, slabs: Tensor) -> Tensor:
+        """What the correction is added to: slabs after the shrinkage, or as they are."""
+        if self.shrinkage is None:
+            return slabs.float()
+        with torch.autocast(slabs.device.type, enabled=False):
+            shrunk: Tensor = self.shrinkage(slabs.float(), noise_level(slabs, reach=0))
+        return shrunk
+
+    def begin(self, slabs: Tensor, start: Tensor, only: slice = slice(None)) -> Tensor:
         """The stem's features of all slices, or `only` some: [B, D, H, W] → [B·D, C, H/2, W/2].
 
-        Computed in full precision: nothing later makes up for what the input loses by rounding.
+        start: of those slices. Computed in full precision: nothing later makes up for what the
+        input loses by rounding.
         """
         kind = slabs.device.type
         half = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
         with torch.autocast(kind, enabled=False):
             mean, detail = _local_contrast(slabs.float())
             details = neighbours(detail, self.sees)[:, only].flatten(0, 1)
+            if self.shrinkage is not None:
+                known = (start - mean[:, only]) / _step(slabs[:, only])
+                details = torch.cat([details, known.flatten(0, 1)[:, None]], dim=1)
             mean = F.avg_pool2d(mean[:, only].flatten(0, 1)[:, None], 2)
             level = noise_level(slabs, self.sees)[:, only].flatten(0, 1)[:, None]
             seen = torch.cat([F.pixel_unshuffle(details, 2), mean, _NOISE_GAIN * level], dim=1)
@@ -180,7 +201,8 @@ class Enhancer(nn.Module):
         content: [B, content_size], v_y where it is known for the whole volume (then tiles and
         slabs agree); None takes each slab's own. Returns [B, D, H, W] in float32.
         """
-        return self.finish(slabs, self._decode(slabs, cue, content))
+        start = self.start(slabs)
+        return self.finish(slabs, start, self._decode(slabs, start, cue, content))
 
     def estimate(self, slabs: Tensor, cue: Tensor, content: Tensor | None = None) -> Estimate:
         """The enhanced slabs, and how far off they are expected to be, both as `forward`.
@@ -188,32 +210,33 @@ class Enhancer(nn.Module):
         The error is a Laplace distribution's mean absolute deviation [ours]. It learns from
         features that it cannot change: asking for it costs the image nothing.
         """
-        features = self._decode(slabs, cue, content)
-        return Estimate(self.finish(slabs, features), self.expected_error(slabs, features))
+        start = self.start(slabs)
+        features = self._decode(slabs, start, cue, content)
+        return Estimate(self.finish(slabs, start, features), self.expected_error(slabs, features))
 
     @staticmethod
     def join(features: Tensor, skip: Tensor) -> Tensor:
         """What a decoder stage sees: the stage before it at twice the side, and the encoder's."""
         return torch.cat([F.interpolate(features, scale_factor=2, mode="nearest"), skip], dim=1)
 
-    def finish(self, slabs: Tensor, features: Tensor) -> Tensor:
+    def finish(self, slabs: Tensor, start: Tensor, features: Tensor) -> Tensor:
         """The last stage's features, [B·D, widths[0], H/2, W/2] → the image in float32.
 
         In full precision as well: rounding here is most of what half precision would cost.
         """
         with torch.autocast(features.device.type, enabled=False):
             correction = F.pixel_shuffle(self.head(features.float()), 2).view_as(slabs)
-        return slabs.float() + _step(slabs) * correction
+        return start + _step(slabs) * correction
 
     def expected_error(self, slabs: Tensor, features: Tensor) -> Tensor:
         """As `finish`, the mean absolute deviation."""
         logarithm = F.pixel_shuffle(self.error_head(features.detach()), 2).float()
         return logarithm.clamp(-12, 3).exp().view_as(slabs)
 
-    def _decode(self, slabs: Tensor, cue: Tensor, content: Tensor | None) -> Tensor:
+    def _decode(self, slabs: Tensor, start: Tensor, cue: Tensor, content: Tensor | None) -> Tensor:
         """Features at half the side, [B·D, widths[0], H/2, W/2]."""
         depth = slabs.shape[1]
-        stages = self.encode(slabs)
+        stages = self.encode(slabs, start)
         if content is None:
             content = self._content(stages[-1], depth)
         condition = torch.cat([cue.to(content.dtype), content], dim=1)

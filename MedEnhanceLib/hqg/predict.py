@@ -74,6 +74,7 @@ def predict_slices(
                     model.enhancer,
                     _planes(stacks, window, plan, flips),
                     condition,
+                    depth=len(stacks),
                     wants_error=wants_error,
                 ),
             )
@@ -94,7 +95,7 @@ def _planes(stacks: SliceStacks, window: Window, plan: Plan, flips: tuple[int, .
         planes = uploads.send(stacks.planes(slice(first, first + plan.slices), window))
         return planes.flip(axes) if axes else planes
 
-    return Stage(make, count=-(-len(stacks) // plan.slices))
+    return Stage(make, count=-(-len(stacks) // plan.slices), size=plan.slices)
 
 
 def volume_content(

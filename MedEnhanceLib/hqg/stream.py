@@ -1,28 +1,37 @@
 """The enhancer over a volume's slices, stage by stage, each stage once for each slice.
 
-planes → stem → encoder 0 … 3 → restyled → decoder 2 … 0 → image (and expected error)
+planes → shrinkage → stem → encoder 0 … 3 → restyled → decoder 2 … 0 → image (and expected error)
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib.hqg.network import Enhancer
+from MedEnhanceLib.hqg.network import Enhancer, noise_level
+from MedEnhanceLib.nets.shrinkage import BLOCK, REACH, BlockShrinkage, gather
 from MedEnhanceLib.nets.stream import Stage
 
 
 def enhanced(
-    enhancer: Enhancer, planes: Stage, condition: Tensor, *, wants_error: bool = False
+    enhancer: Enhancer,
+    planes: Stage,
+    condition: Tensor,
+    *,
+    depth: int,
+    wants_error: bool = False,
 ) -> Stage:
     """What `Enhancer.forward` makes of a whole volume as one slab, by chunks.
 
     planes: [n, H, W], scaled, on the enhancer's device. condition: cue and content vector,
-    [1, cue_size + content_size]. Chunks of what is returned: [1, n, H, W] float32, or [2, n, H, W]
-    with the expected error.
+    [1, cue_size + content_size]. depth: slices of the volume.
+    Chunks of what is returned: [1, n, H, W] float32, or [2, n, H, W] with the expected error.
     """
-    features = Stage(lambda chunk: _begun(enhancer, planes, chunk), planes)
+    start = _start(enhancer, planes, depth)
+    features = Stage(lambda chunk: _begun(enhancer, planes, start, chunk), planes, start)
     skips = []
     for number, block in enumerate(enhancer.encoder):
         if number > 0:
@@ -38,20 +47,83 @@ def enhanced(
 
     def finished(chunk: int) -> Tensor:
         last, slab = features[chunk], planes[chunk][None]
-        results = [enhancer.finish(slab, last)]
+        results = [enhancer.finish(slab, start[chunk][None], last)]
         if wants_error:
             results.append(enhancer.expected_error(slab, last))
         return torch.cat(results)
 
-    return Stage(finished, features, planes)
+    return Stage(finished, features, planes, start)
 
 
-def _begun(enhancer: Enhancer, planes: Stage, chunk: int) -> Tensor:
-    here = planes[chunk]
+def _start(enhancer: Enhancer, planes: Stage, depth: int) -> Stage:
+    """`Enhancer.start` by chunks: each layer of blocks once, however small the chunks."""
+    shrinkage = enhancer.shrinkage
+    if shrinkage is None:
+        return Stage(lambda chunk: planes[chunk], planes)
+    if depth < BLOCK:
+        return Stage(lambda chunk: _thin(enhancer, planes, chunk), planes, behind=REACH)
+    level = Stage(lambda chunk: noise_level(planes[chunk][None], reach=0)[0], planes)
+    first = _gathered(_layers(shrinkage.first_layers, planes, level), planes, depth)
+    better = _alike(shrinkage, planes, first, level)
+    return _gathered(_layers(shrinkage.second_layers, planes, better, level), planes, depth)
+
+
+def _layers(make: Callable[..., Tensor], *sources: Stage) -> Stage:
+    """The layers that begin in a chunk, [n, 4, H, W]; empty ones at a volume's last slices."""
+
+    def layers(chunk: int) -> Tensor:
+        slabs = [torch.cat([source[chunk], source.after(chunk, REACH)]) for source in sources]
+        slices = slabs[0]
+        made = slices.new_zeros(0, BLOCK, *slices.shape[1:])
+        if len(slices) >= BLOCK:
+            with torch.autocast(slices.device.type, enabled=False):
+                made = make(*(slab[None] for slab in slabs))[0]
+        missing = len(sources[0][chunk]) - len(made)
+        return F.pad(made, (0, 0, 0, 0, 0, 0, 0, missing)) if missing else made
+
+    return Stage(layers, *sources)
+
+
+def _alike(shrinkage: BlockShrinkage, *sources: Stage) -> Stage:
+    def make(chunk: int) -> Tensor:
+        slabs = [_widened(source, chunk)[None] for source in sources]
+        return shrinkage.alike(*slabs)[0]
+
+    return Stage(make, *sources, behind=REACH)
+
+
+def _widened(source: Stage, chunk: int) -> Tensor:
+    """A chunk and three slices on each side; at the volume's ends the last one repeated."""
+    before, here, after = source.before(chunk, REACH), source[chunk], source.after(chunk, REACH)
+    together = torch.cat([before, here, after])
+    first, last = [together[:1]] * (REACH - len(before)), [together[-1:]] * (REACH - len(after))
+    return torch.cat([*first, together, *last])
+
+
+def _gathered(layers: Stage, planes: Stage, depth: int) -> Stage:
+    def make(chunk: int) -> Tensor:
+        together = torch.cat([layers.before(chunk, REACH), layers[chunk]])[None]
+        start = min(REACH, chunk * planes.size)
+        real = depth - REACH - (chunk * planes.size - start)
+        return gather(together[:, :real], start, len(planes[chunk]))[0]
+
+    return Stage(make, layers, planes, behind=REACH)
+
+
+def _thin(enhancer: Enhancer, planes: Stage, chunk: int) -> Tensor:
+    """Where there are fewer slices than a block has: all of them, of which this chunk."""
+    before = planes.before(chunk, REACH)
+    slices = torch.cat([before, planes[chunk], planes.after(chunk, REACH)])
+    return enhancer.start(slices[None])[0, len(before) :][: len(planes[chunk])]
+
+
+def _begun(enhancer: Enhancer, planes: Stage, start: Stage, chunk: int) -> Tensor:
+    here, known = planes[chunk], start[chunk][None]
     if not enhancer.sees:
-        return enhancer.begin(here[None])
+        return enhancer.begin(here[None], known)
     before, after = planes.beside(chunk)
-    return enhancer.begin(torch.cat([before, here, after])[None], slice(1, 1 + len(here)))
+    slab = torch.cat([before, here, after])[None]
+    return enhancer.begin(slab, known, slice(1, 1 + len(here)))
 
 
 def _through(block: nn.Module, source: Stage, exchanges: bool) -> Stage:

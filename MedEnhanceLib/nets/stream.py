@@ -22,14 +22,24 @@ class Stage:
     """A stage's features by chunk, [n, …] each, n the slices at once.
 
     make: computes the chunk of that number. reads: the stages that it asks for the same chunk, and
-    through `beside` for the ones beside it. count: of chunks; as in what it reads.
+    through `beside` for the ones beside it. behind: slices before a chunk that it asks for, of
+    each of them. count, size: of chunks, and the slices of each but the last; as in what it reads.
     Chunks are asked for in ascending order; the first may be any. One is kept until every stage
     that reads it has gone on. A stage knows its readers by number only: a reference back would
     be a cycle, and features would stay in memory until the garbage collector comes by.
     """
 
-    def __init__(self, make: Callable[[int], Tensor], *reads: Stage, count: int = 0) -> None:
+    def __init__(
+        self,
+        make: Callable[[int], Tensor],
+        *reads: Stage,
+        behind: int = 0,
+        count: int = 0,
+        size: int = 0,
+    ) -> None:
         self.count: int = count or reads[0].count
+        self.size: int = size or reads[0].size
+        self._behind = self._chunks_of(behind)
         self._make = make
         self._made: dict[int, Tensor] = {}
         self._passed: list[int] = []
@@ -42,7 +52,7 @@ class Stage:
         if self._passed:
             self._made[chunk] = features
         for stage, reader in self._reads:
-            stage._was_read(reader, chunk)
+            stage._was_read(reader, chunk - self._behind)
         return features
 
     def _new_reader(self) -> int:
@@ -61,6 +71,21 @@ class Stage:
         before = self[chunk - 1][-1:] if chunk > 0 else here[:1]
         after = self[chunk + 1][:1] if chunk + 1 < self.count else here[-1:]
         return before, after
+
+    def before(self, chunk: int, count: int) -> Tensor:
+        """Up to `count` slices before a chunk, [≤ count, …]: fewer where the volume begins."""
+        first = max(0, chunk - self._chunks_of(count))
+        parts = [self[number] for number in range(first, chunk)]
+        return torch.cat(parts)[-count:] if parts else self[chunk][:0]
+
+    def after(self, chunk: int, count: int) -> Tensor:
+        """Up to `count` slices after a chunk, as `before`."""
+        last = min(self.count, chunk + 1 + self._chunks_of(count))
+        parts = [self[number] for number in range(chunk + 1, last)]
+        return torch.cat(parts)[:count] if parts else self[chunk][:0]
+
+    def _chunks_of(self, slices: int) -> int:
+        return -(-slices // self.size)
 
     def exchanged(self, chunk: int) -> Tensor:
         """[n, C, H, W], a part of the features from the neighbouring slices (`exchange`)."""

@@ -56,6 +56,7 @@ ARMS = {
     "no guidance": Use("no-guidance"),
     "deterministic cue": Use("deterministic-cue", "cue.high"),
     "no normalisation": Use("no-normalisation"),
+    "no shrinkage": Use("no-shrinkage", "cue.high"),
     "wavelet toggled": Use("wavelet", "cue.high"),
     "feature toggled": Use("feature", "cue.high"),
     "identity toggled": Use("identity", "cue.high"),
@@ -155,7 +156,7 @@ def through(enhancer: Enhancer, cue: Tensor, volume: Volume) -> Floats:
     starts = [max(0, min(int(middle) - _SLAB // 2, depth - _SLAB)) for middle in middles]
     contents = [enhancer.content_vector(scaled[:, start : start + _SLAB]) for start in starts]
     content = torch.stack(contents).mean(dim=0)
-    halo = enhancer.config.context
+    halo = enhancer.reach
     output = np.empty(volume.shape, np.float32)
     for first in range(0, depth, _SLAB):
         last = min(first + _SLAB, depth)

@@ -29,7 +29,7 @@ Floats = npt.NDArray[np.float32]
 
 RECIPES = {"MR": "mr-brain.json", "CT": "ct-lowdose.json"}
 #: What makes a recipe small enough that a minute shows differences.
-SIZE: dict[str, Any] = {"batch": 2, "patch": 64, "slab": 5}
+SIZE: dict[str, Any] = {"batch": 1, "patch": 64, "slab": 10}
 NETWORK: dict[str, Any] = {"widths": [24, 32, 48, 64], "guide_widths": [8, 16, 24, 32]}
 
 
@@ -88,17 +88,20 @@ def bench_config(modality: str) -> TrainConfig:
 class Peer(ABC):
     """A peer whose generator is the Enhancer without guidance (its cue is always zero).
 
-    The same network as ours, so that only the training differs. Subclasses add what else they
-    train with `parts`, and say with `loss_terms` what a step minimises.
+    The same network as ours, so that the training differs; what is no part of any peer, the
+    shrinkage of blocks before it, is left out but for the upper bound. Subclasses add what else
+    they train with `parts`, and say with `loss_terms` what a step minimises.
     """
 
     #: AdamW's; the adversarial peers take the first one at 0.5, as published.
     betas = (0.9, 0.999)
+    shrinkage = False
 
     def __init__(self, config: TrainConfig, data: Data) -> None:
         torch.manual_seed(config.seed)
         # Sharpness that is asked for by a guide could not be known without one.
-        self.config, self.data = replace(config, appearance=0.0), data
+        network = replace(config.network, shrinkage=self.shrinkage)
+        self.config, self.data = replace(config, appearance=0.0, network=network), data
         self.pools = data.pools(self.config)
         self.rng = np.random.default_rng(config.seed + 1)
         self.autocast = mixed_precision("cpu")

@@ -104,6 +104,11 @@ def no_normalisation(config: TrainConfig) -> TrainConfig:
     return replace(config, appearance=0.0, network=replace(config.network, restyling=False))
 
 
+def no_shrinkage(config: TrainConfig) -> TrainConfig:
+    """The network starts from its input, as the peers do."""
+    return replace(config, network=replace(config.network, shrinkage=False))
+
+
 def no_unpaired(config: TrainConfig) -> TrainConfig:
     """No step on real low-quality images: neither the adversary nor what has to stay."""
     return replace(config, low_quality=())
@@ -111,7 +116,13 @@ def no_unpaired(config: TrainConfig) -> TrainConfig:
 
 def published(config: TrainConfig) -> TrainConfig:
     """The published losses and momentum; rate and steps are those of all, for the same budget."""
-    return replace(config, appearance=0.0, loss=LossConfig.published(), beta1=0.5, unpaired_every=1)
+    return replace(
+        no_shrinkage(config),
+        appearance=0.0,
+        loss=LossConfig.published(),
+        beta1=0.5,
+        unpaired_every=1,
+    )
 
 
 def toggled(part: str) -> Change:

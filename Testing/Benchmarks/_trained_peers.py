@@ -30,6 +30,8 @@ class PairedUNet(Peer):
     Its loss is that of the recipe's cycle: L1, gradient and structure at the recipe's weights.
     """
 
+    shrinkage = True
+
     def loss_terms(self, number: int) -> dict[str, Tensor]:
         batch = self.pools.cycle_batch(self.rng)
         target = torch.from_numpy(batch.target)

@@ -29,6 +29,7 @@ from _trained_hqg import (
     deterministic_cue,
     no_guidance,
     no_normalisation,
+    no_shrinkage,
     no_unpaired,
     recipe,
     toggled,
@@ -76,6 +77,7 @@ NETWORKS = {
     "identity": Network(trained_with(toggled("identity"))),
     "deterministic-cue": Network(trained_with(deterministic_cue)),
     "no-normalisation": Network(trained_with(no_normalisation)),
+    "no-shrinkage": Network(trained_with(no_shrinkage)),
 }
 
 

@@ -145,7 +145,7 @@ def slabs(_: int) -> Row:
 
     torch.set_num_threads(1)
     enhancer, condition = _network()
-    reach = enhancer.config.context
+    reach = enhancer.reach
     slab = torch.rand(1, 16 + 2 * reach, _SIDE, _SIDE)
     cue = condition[:, : enhancer.config.cue_size], condition[:, enhancer.config.cue_size :]
     with torch.inference_mode(), inference_precision("cpu"):

@@ -53,14 +53,17 @@ def test_local_statistics_do_not_depend_on_what_lies_far_away() -> None:
     assert not torch.equal(near[..., 90:96], other[..., 90:96])
 
 
-def test_an_untrained_enhancer_returns_its_input() -> None:
-    slabs = torch.rand(2, 3, 32, 48)
-    assert torch.equal(Enhancer(SMALL)(slabs, torch.zeros(2, 64)), slabs)
+def test_an_untrained_enhancer_returns_what_it_starts_from() -> None:
+    slabs, cue = torch.rand(2, 5, 32, 48), torch.zeros(2, 64)
+    enhancer, plain = Enhancer(SMALL), Enhancer(replace(SMALL, shrinkage=False))
+    assert torch.equal(enhancer(slabs, cue), enhancer.start(slabs))
+    assert torch.equal(plain(slabs, cue), slabs)
 
 
 @pytest.mark.parametrize("context", [0, 1, 3, 8])
 def test_a_slice_depends_on_as_many_neighbours_as_the_context_says(context: int) -> None:
-    enhancer = _shaken(Enhancer(replace(SMALL, context=context)))
+    enhancer = _shaken(Enhancer(replace(SMALL, context=context, shrinkage=False)))
+    assert enhancer.reach == context
     slabs, vectors = torch.rand(1, 20, 32, 32), (torch.zeros(1, 64), torch.zeros(1, 16))
     changed = slabs.clone()
     changed[:, 10] += torch.rand(32, 32)
@@ -71,11 +74,13 @@ def test_a_slice_depends_on_as_many_neighbours_as_the_context_says(context: int)
 
 def test_a_slab_with_halo_equals_the_whole_volume() -> None:
     enhancer = _shaken(Enhancer(replace(SMALL, context=5)))
-    slabs, vectors = torch.rand(1, 24, 32, 32), (torch.zeros(1, 64), torch.zeros(1, 16))
+    slabs, vectors = torch.rand(1, 40, 32, 32), (torch.zeros(1, 64), torch.zeros(1, 16))
+    reach = enhancer.reach
     whole = enhancer(slabs, *vectors)
-    part = enhancer(slabs[:, 3:21], *vectors)
-    assert torch.allclose(part[:, 5:-5], whole[:, 8:16], atol=1e-5)
-    assert torch.allclose(enhancer(slabs[:, :12], *vectors)[:, :7], whole[:, :7], atol=1e-5)
+    part = enhancer(slabs[:, 3:35], *vectors)
+    kept = slice(3 + reach, 35 - reach)
+    assert torch.allclose(part[:, reach:-reach], whole[:, kept], atol=1e-4)
+    assert torch.allclose(enhancer(slabs[:, :21], *vectors)[:, :7], whole[:, :7], atol=1e-4)
 
 
 def test_asking_for_the_error_changes_neither_image_nor_what_it_learns() -> None:

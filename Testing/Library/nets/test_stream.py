@@ -19,7 +19,8 @@ CONDITION = torch.randn(1, 80, generator=torch.Generator().manual_seed(5))
 
 
 def _chunks(slices: torch.Tensor, size: int) -> Stage:
-    return Stage(lambda n: slices[n * size : (n + 1) * size], count=-(-len(slices) // size))
+    count = -(-len(slices) // size)
+    return Stage(lambda n: slices[n * size : (n + 1) * size], count=count, size=size)
 
 
 def _all(stage: Stage) -> torch.Tensor:
@@ -35,7 +36,7 @@ def _enhancer(context: int) -> Enhancer:
     return enhancer.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3, 11])
+@pytest.mark.parametrize("depth", [1, 2, 3, 4, 6, 11])
 @pytest.mark.parametrize("context", [0, 1, 5, 8])
 def test_a_stream_is_the_volume_as_one_slab(context: int, depth: int) -> None:
     enhancer = _enhancer(context)
@@ -43,17 +44,19 @@ def test_a_stream_is_the_volume_as_one_slab(context: int, depth: int) -> None:
     with torch.inference_mode():
         slab = enhancer.estimate(slices[None], CONDITION[:, :64], CONDITION[:, 64:])
         for size in (1, 2, 4, 16):
-            stream = enhanced(enhancer, _chunks(slices, size), CONDITION, wants_error=True)
+            stream = enhanced(
+                enhancer, _chunks(slices, size), CONDITION, depth=depth, wants_error=True
+            )
             assert torch.allclose(_all(stream), torch.cat(slab), atol=1e-4)
 
 
 def test_a_stream_may_begin_anywhere_and_is_the_same_to_the_last_bit() -> None:
     enhancer = _enhancer(5)
-    slices = torch.rand(17, 128, 160)
+    slices = torch.rand(17, 96, 128)
     with torch.inference_mode(), inference_precision("cpu"):
-        whole = _all(enhanced(enhancer, _chunks(slices, 2), CONDITION))
+        whole = _all(enhanced(enhancer, _chunks(slices, 2), CONDITION, depth=17))
         for size, first in ((2, 4), (3, 2), (17, 0), (1, 9)):
-            part = enhanced(enhancer, _chunks(slices, size), CONDITION)[first]
+            part = enhanced(enhancer, _chunks(slices, size), CONDITION, depth=17)[first]
             assert torch.equal(part, whole[:, first * size : first * size + part.shape[1]])
 
 
@@ -68,27 +71,29 @@ def test_no_slice_goes_through_a_layer_twice() -> None:
 
         layer.register_forward_pre_hook(count)
     with torch.inference_mode():
-        _all(enhanced(enhancer, _chunks(torch.rand(12, 32, 32), 2), CONDITION))
+        _all(enhanced(enhancer, _chunks(torch.rand(12, 32, 32), 2), CONDITION, depth=12))
     assert seen == [12] * len(layers)
 
 
 def test_a_result_depends_on_slices_within_its_reach_and_no_others() -> None:
     enhancer = _enhancer(5)
-    slices = torch.rand(16, 32, 32)
+    slices = torch.rand(24, 32, 32)
     changed = slices.clone()
     changed[2] += 1
     with torch.inference_mode():
         one, other = (
-            _all(enhanced(enhancer, _chunks(these, 1), CONDITION)) for these in (slices, changed)
+            _all(enhanced(enhancer, _chunks(these, 1), CONDITION, depth=24))
+            for these in (slices, changed)
         )
-    alike = [torch.equal(one[0, k], other[0, k]) for k in range(16)]
+    alike = [torch.equal(one[0, k], other[0, k]) for k in range(24)]
+    assert enhancer.reach == 14
     assert not any(alike[:8])
-    assert all(alike[8:])
+    assert all(alike[2 + enhancer.reach + 1 :])
 
 
 def test_chunks_are_kept_as_long_as_somebody_reads_them() -> None:
     made: list[int] = []
-    source = Stage(lambda n: made.append(n) or torch.full((1, 4, 2, 2), float(n)), count=9)  # type: ignore[func-returns-value]
+    source = Stage(lambda n: made.append(n) or torch.full((1, 4, 2, 2), float(n)), count=9, size=1)  # type: ignore[func-returns-value]
     near = Stage(source.exchanged, source)
     far = Stage(lambda n: source[n] + near[n], source, near)
     for chunk in range(2, 9):
@@ -109,7 +114,7 @@ def test_features_go_with_the_stream_and_do_not_wait_for_the_garbage_collector()
     gc.disable()
     try:
         with torch.inference_mode():
-            stream = enhanced(_enhancer(5), Stage(make, count=9), CONDITION)
+            stream = enhanced(_enhancer(5), Stage(make, count=9, size=1), CONDITION, depth=9)
             stream[4]
             assert any(ref() is not None for ref in held)
             del stream
@@ -124,3 +129,16 @@ def test_exchange_across_chunks_is_that_of_the_slab(size: int) -> None:
     stage = _chunks(features, size)
     parts = torch.cat([stage.exchanged(n) for n in range(stage.count)])
     assert torch.equal(parts, exchange(features, 5))
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 16])
+def test_what_lies_before_and_after_a_chunk_ends_with_the_volume(size: int) -> None:
+    stage = _chunks(torch.arange(11.0), size)
+    reader = Stage(
+        lambda n: torch.stack([stage.before(n, 3).sum(), stage.after(n, 3).sum()]), stage, behind=3
+    )
+    for chunk in range(stage.count):
+        first, last = chunk * size, min((chunk + 1) * size, 11)
+        before, after = range(max(0, first - 3), first), range(last, min(last + 3, 11))
+        assert reader[chunk].tolist() == [sum(before), sum(after)]
+        assert len(stage._made) * size <= 6 + 3 * size

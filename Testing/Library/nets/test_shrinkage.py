@@ -1,0 +1,91 @@
+"""The shrinkage of blocks takes noise, keeps what stands out, and learns the noise's spectrum."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.fft import dctn
+
+from MedEnhanceLib.nets.shrinkage import BLOCK, BlockShrinkage, gather
+
+
+def _noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _level(slabs: torch.Tensor, sigma: float) -> torch.Tensor:
+    return torch.full((*slabs.shape[:2], *(side // 2 for side in slabs.shape[2:])), sigma)
+
+
+@pytest.fixture
+def shrinkage() -> BlockShrinkage:
+    return BlockShrinkage().requires_grad_(False)
+
+
+def test_the_transform_is_the_orthonormal_cosine_transform(shrinkage: BlockShrinkage) -> None:
+    block = np.random.default_rng(1).random((BLOCK,) * 3)
+    ours = torch.einsum("nijk,ijk->n", shrinkage.atoms.double(), torch.from_numpy(block))
+    assert np.allclose(ours.numpy(), dctn(block, norm="ortho").ravel(), atol=1e-6)
+
+
+def test_where_there_is_no_noise_everything_stays(shrinkage: BlockShrinkage) -> None:
+    slabs = _noise(2, 9, 32, 48)
+    assert torch.allclose(shrinkage(slabs, _level(slabs, 0.0)), slabs, atol=1e-4)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4, 12])
+def test_a_constant_volume_stays_as_it_is(shrinkage: BlockShrinkage, depth: int) -> None:
+    slabs = torch.full((1, depth, 32, 32), 0.7)
+    assert torch.allclose(shrinkage(slabs, _level(slabs, 0.1)), slabs, atol=1e-5)
+
+
+@pytest.mark.parametrize(("depth", "left"), [(1, 0.6), (2, 0.5), (3, 0.4), (12, 0.25)])
+def test_of_noise_little_is_left_also_in_few_slices(
+    shrinkage: BlockShrinkage, depth: int, left: float
+) -> None:
+    slabs = 1 + 0.05 * _noise(1, depth, 64, 64)
+    shrunk = shrinkage(slabs, _level(slabs, 0.05))
+    assert (shrunk - 1).std() < left * 0.05
+    assert abs(float(shrunk.mean()) - float(slabs.mean())) < 1e-3
+
+
+def test_an_edge_stays_where_and_what_it_was(shrinkage: BlockShrinkage) -> None:
+    clean = torch.zeros(1, 12, 64, 64)
+    clean[..., 33:] = 1.0
+    shrunk = shrinkage(clean + 0.05 * _noise(*clean.shape), _level(clean, 0.05))
+    step = shrunk[..., 33:36].mean() - shrunk[..., 30:33].mean()
+    assert abs(float(step) - 1) < 0.02
+    assert (shrunk - clean).square().mean() < 0.2 * 0.05**2
+
+
+def test_it_is_the_same_along_all_axes_but_for_the_grid(shrinkage: BlockShrinkage) -> None:
+    """Blocks are even: no direction of the volume is smoothed more than another."""
+    slabs = _noise(1, 32, 32, 32)
+    shrunk = shrinkage(slabs, _level(slabs, 1.0))[0, 6:-6, 6:-6, 6:-6]
+    rough = [float(shrunk.diff(dim=axis).abs().mean()) for axis in range(3)]
+    assert max(rough) < 1.35 * min(rough)
+
+
+def test_slices_without_any_layer_are_not_invented() -> None:
+    """One layer over four slices: each slice is that layer's, none is divided by more."""
+    layers = torch.arange(4.0).view(1, 1, 4, 1, 1).expand(1, 1, 4, 2, 2)
+    assert gather(layers, 0, 4)[0, :, 0, 0].tolist() == [0, 1, 2, 3]
+
+
+def test_it_learns_the_spectrum_of_the_noise() -> None:
+    """Noise that is smooth in plane, as in CT: what is expected of low frequencies grows."""
+    torch.manual_seed(0)
+    shrinkage = BlockShrinkage()
+    optimiser = torch.optim.Adam(shrinkage.parameters(), lr=0.01)
+    kernel = torch.full((1, 1, 3, 3), 1 / 3)
+    for step in range(30):
+        white = _noise(8, 1, 66, 66, seed=step)
+        noise = 0.05 * torch.nn.functional.conv2d(white, kernel).transpose(0, 1)
+        loss = shrinkage(noise, _level(noise, 0.05)).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    learned = shrinkage.noise.detach().view(BLOCK, BLOCK, BLOCK)
+    assert learned[:, 0, 1:2].mean() > learned[:, 3, 3].mean() + 0.01
+    assert torch.isfinite(learned).all()
