@@ -16,11 +16,13 @@ from MedEnhanceLib.progress import Monitor, attend
 from MedEnhanceLib.volume import Volume
 
 if TYPE_CHECKING:
+    from MedEnhanceLib.gradprom.diagnostics import GateDiagnostics as GateDiagnostics
     from MedEnhanceLib.gradprom.gate import GateReport as GateReport
     from MedEnhanceLib.gradprom.gate import GradientGate as GradientGate
     from MedEnhanceLib.gradprom.infer import Segmentation as Segmentation
 
 __all__ = [
+    "GateDiagnostics",
     "GateReport",
     "GradientGate",
     "HeadConfig",
@@ -33,12 +35,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in ("GateReport", "GradientGate"):
+    if name not in ("GateDiagnostics", "GateReport", "GradientGate"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     require("torch", purpose="Training")
-    from MedEnhanceLib.gradprom import gate
+    from MedEnhanceLib.gradprom import diagnostics, gate
 
-    return getattr(gate, name)
+    return getattr(diagnostics if name == "GateDiagnostics" else gate, name)
 
 
 def segment(

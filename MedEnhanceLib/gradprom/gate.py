@@ -8,25 +8,37 @@ Source: Zhang & Cheng, IEEE TPAMI 2025, doi 10.1109/TPAMI.2025.3525671 (mode "bi
 the weight max(0, c) is Du et al., arXiv 1812.02224 (mode "cosine"). Deciding on averaged gradients
 is ours: both losses of one mini-batch share its noise, which alone can keep the published gate
 open, and then it pulls the enhancer from its optimum as plain joint training does.
+
+How to use it, and what it is measured to do: docs/gradient-gate.md.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from MedEnhanceLib.config import check_range
-from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.errors import ConfigError, ModelError
+from MedEnhanceLib.gradprom.diagnostics import GateDiagnostics, Record
+from MedEnhanceLib.gradprom.gradients import (
+    Gradient,
+    Mean,
+    Parameters,
+    added,
+    at_least_float32,
+    both_gradients,
+    check_losses,
+    mean_of_all,
+    named,
+)
+from MedEnhanceLib.gradprom.products import Products, products
 
 MODES = ("binary", "cosine", "joint", "off")
 SCOPES = ("global", "layer", "parameter")
-#: A gradient, or None where a loss does not reach the parameter.
-Gradient = Tensor | None
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,22 @@ class GateReport:
     share: float
 
 
+@dataclass
+class _Taken:
+    """Gradients of one or several parts of a step.
+
+    scale: what a GradScaler multiplied the losses with; None without one. is_sound: whether all
+    auxiliary losses are numbers.
+    """
+
+    names: list[str]
+    parameters: list[Tensor]
+    main: list[Gradient]
+    aux: list[Gradient]
+    scale: float | None = None
+    is_sound: bool = True
+
+
 class GradientGate:
     """Admits the gradient of an auxiliary loss where it agrees with that of the main loss.
 
@@ -58,6 +86,9 @@ class GradientGate:
     scope: what one decision is made for: "global" for all parameters together, "layer" for a
         weight and the vectors that follow it (its bias, its normalisation), or "parameter".
     weight: λ. The decision depends neither on it nor on the scale of either loss.
+    mean: makes a tensor the mean of all processes that train together, such as `Processes.mean`.
+        Then both gradients are averaged before the decision: it and the gradients that come out
+        are the same in every process, and need no averaging any more.
 
     Raises ConfigError for an unknown mode or scope or a number out of range.
     """
@@ -69,6 +100,7 @@ class GradientGate:
         ema: float = 0.99,
         scope: str = "global",
         weight: float = 1.0,
+        mean: Mean | None = None,
     ) -> None:
         for name, value, known in (("mode", mode, MODES), ("scope", scope, SCOPES)):
             if value not in known:
@@ -76,162 +108,213 @@ class GradientGate:
         check_range("the gate's ema", ema, 0.0, 0.99999)
         check_range("the gate's weight", weight, 0.0, 1e6)
         self.mode, self.ema, self.scope, self.weight = mode, ema, scope, weight
+        self._mean = mean
         self._main: dict[int, Tensor] = {}
         self._aux: dict[int, Tensor] = {}
+        self._taken: _Taken | None = None
+        self._record = Record()
+        self._names: list[str] = []
 
     def __call__(
-        self, main_loss: Tensor, aux_loss: Tensor, parameters: Iterable[Tensor]
+        self,
+        main_loss: Tensor,
+        aux_loss: Tensor,
+        parameters: Parameters,
+        *,
+        scaler: torch.amp.GradScaler | None = None,
     ) -> tuple[list[Gradient], GateReport]:
         """The gradients to hand to the optimiser, one for each parameter, and what was decided.
 
-        Both losses are scalars of one forward pass; its graph is freed. A parameter that neither
-        loss reaches gets None, as after `backward`. The auxiliary gradient is left out where its
-        norm is zero or not finite; then what comes back is the main gradient, bit for bit.
+        Both losses are scalars of one forward pass; its graph is freed, and no `grad` is touched.
+        A parameter that neither loss reaches gets None, as after `backward`, and so does a frozen
+        one. The auxiliary gradient is left out where it or its loss is not finite, or its norm is
+        zero; then what comes back is the main gradient, bit for bit.
+        parameters: tensors, or pairs as `named_parameters()` gives them, whose names the
+        diagnostics then tell.
+        scaler: multiplies both losses. What comes back is for `scaler.step`; the decision is that
+        of the losses themselves.
+        Raises ConfigError for losses and parameters that cannot be used.
         """
-        wanted = list(parameters)
-        main = torch.autograd.grad(main_loss, wanted, retain_graph=True, allow_unused=True)
-        aux: Sequence[Gradient] = [None] * len(wanted)
-        if aux_loss.requires_grad:
-            aux = torch.autograd.grad(aux_loss, wanted, allow_unused=True)
-        return self.admit(main, aux, wanted)
+        self.accumulate(main_loss, aux_loss, parameters, scaler=scaler)
+        return self.decide()
+
+    def accumulate(
+        self,
+        main_loss: Tensor,
+        aux_loss: Tensor,
+        parameters: Parameters,
+        *,
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> None:
+        """Take the gradients of one part of a step, as calling the gate does, but decide later.
+
+        Gradients of all parts are added up: divide the losses by the number of parts.
+        """
+        names, wanted = named(parameters)
+        scale = None
+        check_losses(main_loss, aux_loss)
+        losses = (main_loss, aux_loss)
+        if scaler is not None and scaler.is_enabled():
+            losses = (scaler.scale(main_loss), scaler.scale(aux_loss))
+            scale = scaler.get_scale()
+        main, aux = both_gradients(losses[0], losses[1], wanted)
+        # Asked after the backward passes, for the device is waited for here.
+        is_sound = math.isfinite(float(aux_loss.detach()))
+        taken = _Taken(names, wanted, main, aux, scale, is_sound)
+        before = self._taken
+        if before is not None:
+            if [*map(id, before.parameters)] != [*map(id, wanted)]:
+                self._taken = None
+                raise ConfigError(
+                    "the parts of one step were given to the gate with other parameters",
+                    "Give each part the same list, and decide before you give another.",
+                )
+            taken.main, taken.aux = added(before.main, main), added(before.aux, aux)
+            taken.is_sound = is_sound and before.is_sound
+        self._taken = taken
+
+    def decide(self) -> tuple[list[Gradient], GateReport]:
+        """What calling the gate returns, for all parts taken since the last decision."""
+        if self._taken is None:
+            raise ConfigError("the gate has nothing to decide on", "Call accumulate first.")
+        taken, self._taken = self._taken, None
+        return self._admit(taken)
 
     def admit(
-        self, main: Sequence[Gradient], aux: Sequence[Gradient], parameters: Sequence[Tensor]
+        self, main: Sequence[Gradient], aux: Sequence[Gradient], parameters: Parameters
     ) -> tuple[list[Gradient], GateReport]:
         """As calling the gate, for gradients that are already there."""
-        groups = self._groups(parameters)
-        device = parameters[0].device if parameters else torch.device("cpu")
-        self._move(device)
-        batch = _products(main, aux, device)
-        average = batch
-        if self.ema:
-            # What is not finite would stay in the averages for good.
-            if _finite(batch):
-                _follow(self._main, main, self.ema)
-                _follow(self._aux, aux, self.ema)
-            count = range(len(parameters))
-            average = _products(
-                [self._main.get(index) for index in count],
-                [self._aux.get(index) for index in count],
-                device,
-            )
-        cosines = [min(_cosine(batch, group), _cosine(average, group)) for group in groups]
-        gradients, admitted = list(main), 0
-        for group, cosine in zip(groups, cosines, strict=True):
-            factor = self.weight * self._share_of(cosine)
-            if not factor or not _usable(batch.aux, group):
-                continue
-            admitted += sum(parameters[index].numel() for index in group)
-            for index in group:
-                gradients[index] = _sum(main[index], aux[index], factor)
-        everything = range(len(parameters))
-        now, usual = (_cosine(products, everything) for products in (batch, average))
-        elements = sum(parameter.numel() for parameter in parameters)
-        report = GateReport(
-            open=admitted > 0,
-            cosine=min(now, usual),
-            batch_cosine=now,
-            average_cosine=usual,
-            share=admitted / max(elements, 1),
-        )
-        return gradients, report
+        return self._admit(_Taken(*named(parameters), list(main), list(aux)))
+
+    def diagnostics(self) -> GateDiagnostics:
+        """What it did in all steps so far, as plain numbers."""
+        return self._record.told(self._names)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averaged gradients, named by kind and place; empty where ema is 0."""
-        return {
+        """The averaged gradients, named by kind and place, and what the diagnostics are made of.
+
+        Between two decisions: parts that were taken and not decided on are not in it.
+        """
+        averages = {
             f"{kind}.{index}": average
             for kind, averages in (("main", self._main), ("aux", self._aux))
             for index, average in averages.items()
         }
+        return averages | self._record.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state_dict` gave, for the same parameters in the same order."""
         self._main, self._aux = {}, {}
         for name, average in state.items():
             kind, _, index = name.partition(".")
-            averages = {"main": self._main, "aux": self._aux}[kind]
-            averages[int(index)] = average.clone()
+            if kind in ("main", "aux") and index.isdecimal():
+                averages = self._main if kind == "main" else self._aux
+                averages[int(index)] = average.clone()
+            elif kind != "record":
+                raise ModelError(f"{name!r} is not of a gate's state", "Load that of a gate.")
+        self._record = Record.of_state(state)
 
-    def _move(self, device: torch.device) -> None:
-        """To the parameters: averages of a checkpoint come from the processor."""
-        for averages in (self._main, self._aux):
-            averages.update({index: average.to(device) for index, average in averages.items()})
+    @torch.no_grad()
+    def _admit(self, taken: _Taken) -> tuple[list[Gradient], GateReport]:
+        self._fit(taken.parameters)
+        self._names = taken.names
+        main, aux, is_sound = self._of_all(taken)
+        device = taken.parameters[0].device
+        batch = products(main, aux, device)
+        average = self._follow(main, aux, batch, device, taken.scale or 1.0)
+        gradients, elements = list(main), 0
+        for group in _groups(self.scope, taken.parameters):
+            factor = self._factor(min(batch.cosine(group), average.cosine(group)))
+            if factor and batch.has_aux(group):
+                elements += sum(taken.parameters[index].numel() for index in group)
+                for index in group:
+                    gradients[index] = _sum(main[index], aux[index], factor)
+        overflowed = taken.scale is not None and is_sound and not batch.aux_is_finite
+        if overflowed and self._factor(1.0):
+            # The scaler has to see it: else its factor grows on, and the gate is closed for good.
+            gradients = [_sum(*pair, 1.0) for pair in zip(main, aux, strict=True)]
+        share = elements / max(1, sum(parameter.numel() for parameter in taken.parameters))
+        return gradients, self._report(share, batch, average, taken.parameters)
 
-    def _share_of(self, cosine: float) -> float:
+    def _of_all(self, taken: _Taken) -> tuple[list[Gradient], list[Gradient], bool]:
+        """Both gradients of all processes, and whether all auxiliary losses are numbers."""
+        main, aux, is_sound = taken.main, taken.aux, taken.is_sound
+        if not is_sound:
+            aux = [None if g is None else torch.full_like(g, math.nan) for g in aux]
+        if self._mean is not None:
+            main, aux = (mean_of_all(side, taken.parameters, self._mean) for side in (main, aux))
+            said = torch.tensor([float(is_sound)], device=taken.parameters[0].device)
+            is_sound = float(self._mean(said)) == 1
+        return main, aux, is_sound
+
+    def _follow(
+        self,
+        main: Sequence[Gradient],
+        aux: Sequence[Gradient],
+        batch: Products,
+        device: torch.device,
+        scale: float,
+    ) -> Products:
+        """Move the averages towards the gradients of the losses themselves; their products."""
+        if not self.ema:
+            return batch
+        # What is not finite would stay in the averages for good.
+        if batch.main_is_finite and batch.aux_is_finite:
+            _follow(self._main, main, self.ema, scale)
+            _follow(self._aux, aux, self.ema, scale)
+        one, other = ([side.get(i) for i in range(len(main))] for side in self._averages)
+        return products(one, other, device)
+
+    @property
+    def _averages(self) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+        return self._main, self._aux
+
+    def _fit(self, parameters: Sequence[Tensor]) -> None:
+        """Averages to their parameters' devices: those of a checkpoint come from the processor."""
+        for averages in self._averages:
+            for index, average in averages.items():
+                if index >= len(parameters) or average.shape != parameters[index].shape:
+                    raise ModelError(
+                        f"the gate's averages are of other parameters (at place {index})",
+                        "Make a gate for each list of parameters, and load the state of its own.",
+                    )
+                averages[index] = average.to(parameters[index].device)
+
+    def _factor(self, cosine: float) -> float:
         agrees = {"binary": float(cosine > 0), "cosine": max(0.0, cosine), "joint": 1.0}
-        return agrees.get(self.mode, 0.0)
+        return self.weight * agrees.get(self.mode, 0.0)
 
-    def _groups(self, parameters: Sequence[Tensor]) -> list[list[int]]:
-        """Places of the parameters that one decision is made for."""
-        if self.scope == "global":
-            return [list(range(len(parameters)))]
-        groups: list[list[int]] = []
-        for index, parameter in enumerate(parameters):
-            if self.scope == "parameter" or not groups or parameter.dim() > 1:
-                groups.append([])
-            groups[-1].append(index)
-        return groups
-
-
-class _Products(NamedTuple):
-    """<m, m>, <a, a> and <m, a> of each parameter, in units of either side's largest element."""
-
-    main: list[float]
-    aux: list[float]
-    mixed: list[float]
-
-
-def _products(main: Sequence[Gradient], aux: Sequence[Gradient], device: torch.device) -> _Products:
-    """The inner products, parameter by parameter: nothing as large as the network is copied.
-
-    Each side is divided by its largest element first: squares of small gradients underflow, and
-    the decision would depend on the losses' scale. One transfer from the device.
-    """
-    scales = [_largest(side, device) for side in (main, aux)]
-    nothing = torch.zeros((), device=device)
-    rows = []
-    for m, a in zip(main, aux, strict=True):
-        left, right = (
-            None if gradient is None else (gradient / scale.to(gradient.dtype)).float().flatten()
-            for gradient, scale in zip((m, a), scales, strict=True)
+    def _report(
+        self, share: float, batch: Products, average: Products, parameters: Sequence[Tensor]
+    ) -> GateReport:
+        everything = range(len(parameters))
+        now, usual = batch.cosine(everything), average.cosine(everything)
+        layers = [group for group in _groups("layer", parameters) if batch.usable(group)]
+        self._record.hear(
+            admitted=share,
+            cosine=now if batch.usable(everything) else None,
+            average=usual,
+            layers={group[0]: batch.cosine(group) for group in layers},
         )
-        rows += [
-            nothing if one is None or other is None else torch.dot(one, other)
-            for one, other in ((left, left), (right, right), (left, right))
-        ]
-    values: list[float] = torch.stack(rows).tolist() if rows else []
-    return _Products(values[0::3], values[1::3], values[2::3])
+        return GateReport(share > 0, min(now, usual), now, usual, share)
 
 
-def _largest(gradients: Sequence[Gradient], device: torch.device) -> Tensor:
-    """The largest absolute value; 1 where there is none above zero."""
-    peaks = [g.abs().amax().float() for g in gradients if g is not None and g.numel()]
-    if not peaks:
-        return torch.ones((), device=device)
-    peak = torch.stack(peaks).amax()
-    return torch.where(peak == 0, torch.ones_like(peak), peak)
+def _groups(scope: str, parameters: Sequence[Tensor]) -> list[list[int]]:
+    """Places of the parameters that one decision is made for."""
+    if scope == "global":
+        return [list(range(len(parameters)))]
+    groups: list[list[int]] = []
+    for index, parameter in enumerate(parameters):
+        if scope == "parameter" or not groups or parameter.dim() > 1:
+            groups.append([])
+        groups[-1].append(index)
+    return groups
 
 
-def _finite(products: _Products) -> bool:
-    return all(math.isfinite(value) for values in products for value in values)
-
-
-def _usable(squares: Sequence[float], group: Iterable[int]) -> bool:
-    """Whether the norm over `group` is above zero and finite."""
-    square = math.fsum(squares[index] for index in group)
-    return square > 0 and math.isfinite(square)
-
-
-def _cosine(products: _Products, group: Sequence[int]) -> float:
-    """Of the parameters in `group`; 0 where a norm is zero or not finite."""
-    if not (_usable(products.main, group) and _usable(products.aux, group)):
-        return 0.0
-    main, aux, mixed = (math.fsum(values[index] for index in group) for values in products)
-    return mixed / (math.sqrt(main) * math.sqrt(aux))
-
-
-def _follow(averages: dict[int, Tensor], gradients: Sequence[Gradient], decay: float) -> None:
-    """Move the averages towards the gradients, in place.
+def _follow(
+    averages: dict[int, Tensor], gradients: Sequence[Gradient], decay: float, scale: float
+) -> None:
+    """Move the averages towards the gradients divided by `scale`, in place.
 
     Started from zero and not corrected for it: the cosine does not see a common factor.
     """
@@ -240,7 +323,7 @@ def _follow(averages: dict[int, Tensor], gradients: Sequence[Gradient], decay: f
             if index in averages:
                 averages[index].mul_(decay)
             continue
-        value = gradient.detach().float()
+        value = at_least_float32(gradient.detach()) / scale
         if index in averages:
             averages[index].lerp_(value, 1 - decay)
         else:
@@ -248,7 +331,7 @@ def _follow(averages: dict[int, Tensor], gradients: Sequence[Gradient], decay: f
 
 
 def _sum(main: Gradient, aux: Gradient, factor: float) -> Gradient:
-    """Main + factor·aux; a new tensor, because autograd may hand out one tensor twice."""
+    """Main + factor·aux; a new tensor, which the caller may change."""
     if aux is None:
         return main
     return factor * aux if main is None else torch.add(main, aux, alpha=factor)

@@ -17,7 +17,7 @@ import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,11 @@ from torch.optim import Optimizer
 
 from MedEnhanceLib.nets.training import DivergenceError
 
+if TYPE_CHECKING:
+    from MedEnhanceLib.report.training import GateStory
+
+#: With or without their names.
+Parameters = Iterable[Tensor] | Iterable[tuple[str, Tensor]]
 #: |ε·v| of the finite difference, as DARTS has it.
 _DIFFERENCE = 0.01
 
@@ -52,7 +57,7 @@ class TaskHead(Protocol):
 
 
 class Report(Protocol):
-    """What a gate did: whether it admitted the task's gradient, and the cosine it decided on."""
+    """What a gate did: whether it admitted the task's gradient, and the cosines."""
 
     @property
     def open(self) -> bool:
@@ -60,16 +65,23 @@ class Report(Protocol):
 
     @property
     def cosine(self) -> float:
-        """Of the two gradients."""
+        """What it decided on."""
+
+    @property
+    def batch_cosine(self) -> float:
+        """Of this step's two gradients."""
 
 
 class Gate(Protocol):
     """Joins the gradients of two losses of one forward pass."""
 
     def __call__(
-        self, main_loss: Tensor, aux_loss: Tensor, parameters: Iterable[Tensor]
+        self, main_loss: Tensor, aux_loss: Tensor, parameters: Parameters
     ) -> tuple[list[Tensor | None], Report]:
         """One gradient for each parameter, and what was decided."""
+
+    def diagnostics(self) -> GateStory:
+        """What it did in all steps so far."""
 
     def state_dict(self) -> Mapping[str, Tensor]:
         """Everything that a checkpoint needs of it."""
@@ -150,7 +162,7 @@ class BilevelTask:
         return loss
 
     def upper_gradients(
-        self, main_loss: Tensor, task_loss: Tensor, parameters: Iterable[Tensor]
+        self, main_loss: Tensor, task_loss: Tensor, parameters: Parameters
     ) -> tuple[list[Tensor | None], Report]:
         """Gradients of θ for its optimiser, and what the gate did.
 

@@ -233,6 +233,7 @@ class _Run:
             skipped=trainer.skipped,
             curves=self._journal.curves,
             samples=self._last,
+            gate=trainer.teaching.task.gate.diagnostics() if trainer.teaching else None,
             is_held_out=self._validation.is_held_out,
             config=config_to_json(self.config),
             data=self.config.data,

@@ -18,6 +18,7 @@ from MedEnhanceLib.hqg.critic import Critic
 from MedEnhanceLib.hqg.network import Enhancer, GuidanceEncoder
 from MedEnhanceLib.hqg.objective import Objective
 from MedEnhanceLib.hqg.pools import Pools
+from MedEnhanceLib.hqg.targets import begin_with_spectrum
 from MedEnhanceLib.hqg.teaching import MakeTask, Teaching
 from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
 from MedEnhanceLib.nets.precision import mixed_precision, move
@@ -64,6 +65,7 @@ class Trainer:
         self.batches = Batches(pools, config, self.processes.rank)
         self.autocast = mixed_precision(device)
         self.enhancer = Enhancer(config.network)
+        begin_with_spectrum(self.enhancer, [v.noise[0] for v in pools.high if v.noise])
         self.guide = GuidanceEncoder(config.network)
         self.networks = nn.ModuleDict({"enhancer": self.enhancer, "guide": self.guide})
         move(self.networks, device)
@@ -144,15 +146,16 @@ class Trainer:
     def _gated_gradients(self, total: Tensor, output: Tensor, labels: Tensor) -> dict[str, float]:
         """The gradients of both losses as far as the gate admits them; what it did."""
         assert self.teaching is not None
-        task, weights = self.teaching.task, list(self.networks.parameters())
+        task, weights = self.teaching.task, dict(self.networks.named_parameters())
         task_loss = task.task_loss(output[-len(labels) :], labels)
-        gradients, report = task.upper_gradients(total, task_loss, weights)
-        for weight, gradient in zip(weights, gradients, strict=True):
+        gradients, report = task.upper_gradients(total, task_loss, weights.items())
+        for weight, gradient in zip(weights.values(), gradients, strict=True):
             weight.grad = gradient
         return {
             "task": float(task_loss.detach()),
             "gate_open": float(report.open),
             "gate_cosine": report.cosine,
+            "gate_batch_cosine": report.batch_cosine,
         }
 
     def _share_and_clip(self) -> Tensor:

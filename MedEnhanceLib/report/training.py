@@ -18,9 +18,10 @@ from MedEnhanceLib.report.page import Fact, FileEntry, Page, Picture, Table, wri
 from MedEnhanceLib.report.style import INK, MUTED, PAPER
 
 Floats = npt.NDArray[np.float32]
-_CURVES, _SAMPLES = "curves.png", "samples.png"
+_CURVES, _SAMPLES, _GATE = "curves.png", "samples.png", "gate.png"
 _COLUMNS, _CELL_IN, _DPI = 3, (3.9, 2.3), 110
 _MOST_SAMPLES, _SAMPLE_IN = 6, 2.1
+_GATE_IN, _LAYERS_NAMED = (11.7, 3.0), 5
 _PSNR = "psnr_db"
 _LINE, _BEFORE = "#6cb6ff", "#e8762c"
 
@@ -53,6 +54,34 @@ class Samples(Protocol):
         """How far off the network expects to be."""
 
 
+class GateStory(Protocol):
+    """How the gate of a task decided, over all steps in which the task taught."""
+
+    @property
+    def steps(self) -> int:
+        """How many."""
+
+    @property
+    def open_fraction(self) -> float:
+        """In which share of them it admitted something."""
+
+    @property
+    def cosine(self) -> float:
+        """Mean, of the gradients of each step."""
+
+    @property
+    def average_cosine(self) -> float:
+        """Mean, of the averaged gradients."""
+
+    @property
+    def angles(self) -> Sequence[int]:
+        """Number of steps in equal parts of 0 to 180°."""
+
+    @property
+    def layer_cosines(self) -> Mapping[str, float]:
+        """Mean of each layer, first to last."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingStory:
     """What the page tells.
@@ -60,7 +89,8 @@ class TrainingStory:
     step of steps: how far it is; ending: "finished", "still running", "stopped: …".
     curves: values by name, (step, value) each. skipped: steps whose gradients were not finite.
     samples: of the last validation. is_held_out: whether its slabs are of volumes that are not
-    learned from. config: as JSON. data: what the bundle's card says of the data.
+    learned from. gate: of a task that teaches. config: as JSON. data: what the bundle's card says
+    of the data.
     """
 
     name: str
@@ -74,6 +104,7 @@ class TrainingStory:
     skipped: int = 0
     curves: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
     samples: Samples | None = None
+    gate: GateStory | None = None
     is_held_out: bool = False
     config: Mapping[str, Any] = field(default_factory=dict)
     data: Sequence[Mapping[str, str]] = ()
@@ -90,6 +121,9 @@ def training_report(folder: Path, story: TrainingStory) -> Path:
     if story.samples is not None:
         _draw_samples(target / _SAMPLES, story.samples)
         pictures.append(Picture(_SAMPLES, "Samples", _SAMPLES_ALT, _SAMPLES_CAPTION))
+    if story.gate is not None and story.gate.steps:
+        _draw_gate(target / _GATE, story.gate)
+        pictures.append(Picture(_GATE, "Gate of the task", _GATE_ALT, _gate_caption(story.gate)))
     page = Page(
         title=f"Training: {story.name}",
         about=_about(story),
@@ -152,6 +186,10 @@ def _tables(story: TrainingStory) -> list[Table]:
         ]
         heads = ("Measured", "First", "Least", "Last")
         tables.append(Table("Losses and scores", heads, rows, _LOSSES_NOTE))
+    if story.gate is not None and story.gate.layer_cosines:
+        against = sorted(story.gate.layer_cosines.items(), key=lambda layer: layer[1])
+        cells = [(name, f"{cosine:+.3f}") for name, cosine in against[:_LAYERS_NAMED]]
+        tables.append(Table("Where the task agrees least", ("Layer", "Mean cosine"), cells))
     if story.data:
         fields = ("name", "subjects", "licence", "source")
         rows_of_data = [[str(entry.get(name, "")) for name in fields] for entry in story.data]
@@ -183,11 +221,38 @@ def _draw_curves(path: Path, story: TrainingStory) -> None:
     _save(path, figure)
 
 
+def _draw_gate(path: Path, gate: GateStory) -> None:
+    figures = require("matplotlib.figure", purpose="Drawing pictures")
+    figure = figures.Figure(figsize=_GATE_IN, dpi=_DPI, facecolor=PAPER, layout="constrained")
+    angles, layers = figure.subplots(1, 2)
+    _dark(angles, "steps by angle between the gradients, degrees")
+    width = 180 / len(gate.angles)
+    middles = [(index + 0.5) * width for index in range(len(gate.angles))]
+    colours = [_LINE if middle < 90 else _BEFORE for middle in middles]
+    angles.bar(middles, gate.angles, width=0.9 * width, color=colours)
+    angles.set_xticks(range(0, 181, 30))
+    _dark(layers, "mean cosine of each layer, first to last")
+    cosines = list(gate.layer_cosines.values())
+    colours = [_LINE if cosine > 0 else _BEFORE for cosine in cosines]
+    layers.bar(range(1, len(cosines) + 1), cosines, color=colours)
+    _save(path, figure)
+
+
+def _gate_caption(gate: GateStory) -> str:
+    return (
+        f"It was open in {gate.open_fraction:.0%} of {gate.steps:,} steps. Mean cosine of a step's "
+        f"two gradients {gate.cosine:+.3f}, of their averages {gate.average_cosine:+.3f}. Both "
+        "losses of a step share its noise: where the first is far above the second, the agreement "
+        "of single steps is that of their noise."
+    )
+
+
 def _dark(axes: Any, title: str) -> None:
     axes.set_facecolor(PAPER)
     axes.set_title(title, color=INK, fontsize=9.5, loc="left", parse_math=False)
     axes.tick_params(colors=MUTED, labelsize=7.5, length=2)
     axes.grid(color="#222a33", linewidth=0.6)
+    axes.set_axisbelow(True)
     for spine in axes.spines.values():
         spine.set_color("#2a333f")
 
@@ -244,4 +309,5 @@ _SAMPLES_CAPTION = (
     "Middle slices of the fixed slabs with the window of their target. Structure that is in the "
     "target and not in the enhanced image was lost; the other way round, it was invented."
 )
+_GATE_ALT = "Histogram of angles, and a bar for each layer; orange where the task disagrees."
 _LOSSES_NOTE = "Weighted losses fall; how fast says little across configurations. PSNR should rise."

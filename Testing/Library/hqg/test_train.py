@@ -5,10 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
+import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from Library.torchrun import run_two
 
 from MedEnhanceLib.bundles.export import load_tensors
 from MedEnhanceLib.bundles.store import read_bundle, verify_bundle
@@ -449,20 +448,17 @@ def test_a_task_learns_along_and_becomes_a_bundle(taught: TrainConfig, tmp_path:
     verify_bundle(read_bundle(folder))
     verify_bundle(read_bundle(tmp_path / "out/bright"))
     names = {event.fields["name"] for event in seen if event.kind == "metric"}
-    assert {"task_lower", "task", "gate_open", "gate_cosine"} <= names
+    assert {"task_lower", "task", "gate_open", "gate_cosine", "gate_batch_cosine"} <= names
+    page = (tmp_path / "out/report/index.html").read_text()
+    assert re.search(r"open in \d+% of 4 steps", page)
+    assert "Where the task agrees least" in page
+    assert re.search(r"(enhancer|guide)\.[\w.]+</", page)
+    assert (tmp_path / "out/report/gate.png").stat().st_size > 5000
     alone = train(replace(config, task=None), tmp_path, tmp_path / "alone")
+    assert not (tmp_path / "alone/report/gate.png").exists()
     assert read_bundle(alone).sha256 != read_bundle(folder).sha256
     with pytest.raises(ConfigError, match="structurs"):
         training_config("hqg", {"task": {"head": {"structurs": []}}})
-
-
-def run_two(*arguments: str | Path) -> None:
-    """Under torchrun, with two processes."""
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    command = [sys.executable, *launcher, *map(str, arguments)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
-    assert done.returncode == 0, done.stderr
 
 
 def test_two_processes_learn_the_same_from_different_batches(

@@ -1,0 +1,151 @@
+"""The gradients of two losses, as the gate wants them: checked, owned, of all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from MedEnhanceLib.errors import ConfigError
+
+#: A gradient, or None where a loss does not reach the parameter.
+Gradient = Tensor | None
+#: Tensors, or pairs of name and tensor as `named_parameters()` gives them.
+Parameters = Iterable[Tensor] | Iterable[tuple[str, Tensor]]
+#: The mean of a tensor over all processes of a training, called by all of them alike.
+Mean = Callable[[Tensor], Tensor]
+
+
+def named(parameters: Parameters) -> tuple[list[str], list[Tensor]]:
+    """Names and tensors of the parameters; raises ConfigError for what a gate cannot work with."""
+    if isinstance(parameters, Tensor | nn.Module):
+        raise ConfigError(
+            f"the gate got a {type(parameters).__name__} in place of parameters",
+            "Give a list: [tensor], or model.parameters().",
+        )
+    names, tensors = [], []
+    for index, entry in enumerate(parameters):
+        name, tensor = entry if isinstance(entry, tuple) else (f"parameter {index}", entry)
+        if not isinstance(tensor, Tensor) or tensor.is_complex():
+            kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise ConfigError(f"the gate's {name} is {kind}", "Give tensors of real numbers.")
+        names.append(name)
+        tensors.append(tensor)
+    if not tensors:
+        raise ConfigError(
+            "the gate got no parameters",
+            "Give a list, or call model.parameters() anew: what it returns is empty after one use.",
+        )
+    if not any(tensor.requires_grad for tensor in tensors):
+        raise ConfigError(
+            "none of the gate's parameters requires a gradient", "Thaw those that are to learn."
+        )
+    return names, tensors
+
+
+def both_gradients(
+    main_loss: Tensor, aux_loss: Tensor, parameters: Sequence[Tensor]
+) -> tuple[list[Gradient], list[Gradient]]:
+    """Of one forward pass, whose graph is freed; None for a frozen parameter.
+
+    An auxiliary loss that is constant has none. Raises ConfigError where the main loss depends on
+    none of the parameters.
+    """
+    # A caller may still be under autocast, where backward passes lose precision of their own.
+    with _whole_precision(parameters):
+        main = _gradients(main_loss, parameters, keep=aux_loss.requires_grad)
+    if all(gradient is None for gradient in main):
+        raise ConfigError(
+            "the gate's main loss depends on none of the parameters",
+            "Give the parameters of the model whose output it was computed from.",
+        )
+    if not aux_loss.requires_grad:
+        return main, [None] * len(main)
+    with _whole_precision(parameters):
+        return main, _gradients(aux_loss, parameters, keep=False)
+
+
+def _whole_precision(parameters: Sequence[Tensor]) -> torch.autocast:
+    return torch.autocast(parameters[0].device.type, enabled=False)
+
+
+def check_losses(main_loss: object, aux_loss: object) -> None:
+    """Raise ConfigError unless both are tensors of one number, and the main one not constant."""
+    for name, loss in (("main", main_loss), ("auxiliary", aux_loss)):
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            kind = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+            raise ConfigError(
+                f"the gate's {name} loss is {kind}", "Give a tensor of one number, such as a mean."
+            )
+    if isinstance(main_loss, Tensor) and not main_loss.requires_grad:
+        raise ConfigError(
+            "the gate's main loss is constant",
+            "Compute it from the model's output, without detach() and outside no_grad().",
+        )
+
+
+def _gradients(loss: Tensor, parameters: Sequence[Tensor], *, keep: bool) -> list[Gradient]:
+    places = [index for index, parameter in enumerate(parameters) if parameter.requires_grad]
+    asked = [parameters[index] for index in places]
+    gradients: list[Gradient] = [None] * len(parameters)
+    found = torch.autograd.grad(loss, asked, retain_graph=keep, allow_unused=True)
+    storages: set[int] = set()
+    for index, gradient in zip(places, found, strict=True):
+        if gradient is not None:
+            gradients[index] = _owned(gradient, storages)
+    return gradients
+
+
+def _owned(gradient: Tensor, storages: set[int]) -> Tensor:
+    """A tensor that can be changed in place, as clipping does.
+
+    Autograd may hand out one tensor for two parameters, or one element for all places of one.
+    """
+    if gradient.layout != torch.strided:
+        raise ConfigError("the gate got a sparse gradient", "Make the embedding with sparse=False.")
+    storage = gradient.untyped_storage().data_ptr()
+    spread = any(
+        step == 0 and size > 1 for step, size in zip(gradient.stride(), gradient.shape, strict=True)
+    )
+    if spread or storage in storages:
+        return gradient.clone(memory_format=torch.contiguous_format)
+    storages.add(storage)
+    return gradient
+
+
+def added(totals: Sequence[Gradient], parts: Sequence[Gradient]) -> list[Gradient]:
+    """The sums, in place of `totals`."""
+    return [
+        part if total is None else total if part is None else total.add_(part)
+        for total, part in zip(totals, parts, strict=True)
+    ]
+
+
+def mean_of_all(
+    gradients: Sequence[Gradient], parameters: Sequence[Tensor], mean: Mean
+) -> list[Gradient]:
+    """The mean gradients of all processes, in one exchange.
+
+    A loss may reach a parameter in some processes only, where a batch holds no labels: there it
+    counts as zero. None is what has no gradient in any process.
+    """
+    device = parameters[0].device
+    there = torch.tensor([float(gradient is not None) for gradient in gradients], device=device)
+    parts = [
+        torch.zeros(parameter.numel(), device=device)
+        if gradient is None
+        else at_least_float32(gradient).flatten().to(device)
+        for gradient, parameter in zip(gradients, parameters, strict=True)
+    ]
+    sizes = [parameter.numel() for parameter in parameters]
+    *means, reached = torch.split(mean(torch.cat([*parts, there])), [*sizes, len(sizes)])
+    return [
+        part.view(parameter.shape).to(parameter) if share else None
+        for part, parameter, share in zip(means, parameters, reached.tolist(), strict=True)
+    ]
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Half precision made whole; float64 stays."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -1,0 +1,164 @@
+"""What a gate is given: it closes, or says what is wrong and what to do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from Library.gradprom.pair import alone, losses, network
+from torch import Tensor, nn
+
+from MedEnhanceLib.errors import ConfigError, MedEnhanceError, ModelError
+from MedEnhanceLib.gradprom import GradientGate
+
+
+def plain() -> tuple[nn.Parameter, Tensor]:
+    weight = nn.Parameter(torch.tensor([1.0, 2.0]))
+    return weight, weight.square().sum()
+
+
+def refusal(act: Callable[[], object], kind: type[MedEnhanceError] = ConfigError) -> str:
+    with pytest.raises(kind) as caught:
+        act()
+    assert caught.value.hint
+    return caught.value.message
+
+
+def test_losses_that_are_no_number_are_refused() -> None:
+    weight, loss = plain()
+    gate = GradientGate()
+    assert "main loss is of shape (2,)" in refusal(lambda: gate(weight * 1, loss, [weight]))
+    assert "auxiliary loss is of shape (2,)" in refusal(lambda: gate(loss, weight * 1, [weight]))
+    assert "auxiliary loss is 0.0" in refusal(lambda: gate(loss, 0.0, [weight]))
+    # The graph is still there: nothing was taken.
+    assert gate(loss, loss, [weight])[1].open
+
+
+def test_a_main_loss_that_teaches_nothing_is_refused() -> None:
+    weight, loss = plain()
+    other = nn.Parameter(torch.ones(1))
+    gate = GradientGate()
+    assert "constant" in refusal(lambda: gate(loss.detach(), loss, [weight]))
+    assert "none of the parameters" in refusal(lambda: gate(loss, loss, [other]))
+
+
+def test_a_main_loss_of_no_gradient_or_no_number_closes_it() -> None:
+    for factor in (0.0, math.nan):
+        weight, loss = plain()
+        gate = GradientGate()
+        gradients, report = gate(factor * loss, loss, [weight])
+        assert (report.open, report.cosine) == (False, 0)
+        assert torch.equal(gradients[0].isnan(), torch.tensor([math.isnan(factor)] * 2))
+        assert gate.diagnostics().silent == 1
+
+
+def test_a_loss_that_is_no_number_closes_it_even_where_its_gradient_is_finite() -> None:
+    for value in (math.nan, math.inf):
+        weight, loss = plain()
+        gradients, report = GradientGate("joint")(1 * loss, loss + value, [weight])
+        assert not report.open
+        assert gradients[0].tolist() == [2, 4]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_loss_of_another_type_is_a_loss(dtype: torch.dtype) -> None:
+    weight, loss = plain()
+    gradients, report = GradientGate()(loss, (0.5 * loss).to(dtype), [weight])
+    assert report.cosine == pytest.approx(1, abs=1e-5)
+    assert gradients[0].dtype == torch.float32
+    assert gradients[0].tolist() == [3, 6]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_parameters_of_other_types_keep_theirs(dtype: torch.dtype) -> None:
+    mixed = [nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(3, dtype=dtype))]
+    loss = mixed[0].square().sum() + mixed[1].square().sum()
+    gate = GradientGate()
+    gradients, report = gate(loss, loss, mixed)
+    assert report.open
+    assert [gradient.dtype for gradient in gradients] == [torch.float32, dtype]
+    assert all(gradient.eq(4).all() for gradient in gradients)
+
+
+def test_gradients_beyond_the_range_of_float32_still_decide() -> None:
+    weight = nn.Parameter(torch.tensor([1.0, 2.0], dtype=torch.float64))
+    loss = weight.square().sum()
+    for sign in (1, -1):
+        _, report = GradientGate()(1e-200 * loss.clone(), sign * 1e200 * loss.clone(), [weight])
+        assert report.cosine == pytest.approx(sign)
+        loss = weight.square().sum()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_losses_and_parameters_may_be_on_several_devices() -> None:
+    here, there = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2, device="cuda"))
+    gate = GradientGate()
+    for _ in range(2):
+        loss = here.square().sum() + there.square().sum().cpu()
+        gradients, report = gate(loss, loss.cuda(), [here, there])
+        assert report.cosine == pytest.approx(1, abs=1e-5)
+        assert [gradient.device.type for gradient in gradients] == ["cpu", "cuda"]
+
+
+def test_frozen_parameters_get_no_gradient() -> None:
+    model = network()
+    model[0].requires_grad_(False)
+    gradients, report = GradientGate()(*[losses(model, 0)[0]] * 2, model.parameters())
+    assert report.open
+    assert [gradient is None for gradient in gradients] == [True, True, False, False]
+    model.requires_grad_(False)
+    assert "requires a gradient" in refusal(
+        lambda: GradientGate()(*losses(network(), 0), model.parameters())
+    )
+
+
+def test_what_is_no_list_of_parameters_is_refused() -> None:
+    model, gate = network(), GradientGate()
+    pair = losses(model, 0)
+    used = model.parameters()
+    list(used)
+    for wrong, match in [
+        ([], "no parameters"),
+        (used, "no parameters"),
+        (model, "Sequential in place of"),
+        (model[0].weight, "Parameter in place of"),
+        ([{"params": []}], "parameter 0 is dict"),
+        ([torch.ones(1, dtype=torch.complex64, requires_grad=True)], "complex64"),
+    ]:
+        assert match in refusal(lambda wrong=wrong: gate(*pair, wrong))
+    assert gate(*pair, model.parameters())[0]
+
+
+def test_sparse_gradients_are_refused() -> None:
+    table = nn.Embedding(4, 2, sparse=True)
+    loss = table(torch.tensor([1])).sum()
+    assert "sparse" in refusal(lambda: GradientGate()(loss, loss.clone(), table.parameters()))
+
+
+def test_averages_of_other_parameters_are_refused() -> None:
+    weight, loss = plain()
+    gate, model = GradientGate(), network()
+    gate(loss, loss.clone(), [weight])
+    first = refusal(lambda: gate(*losses(model, 0), model.parameters()), ModelError)
+    assert "other parameters (at place 0)" in first
+    other = GradientGate()
+    other(*losses(model, 0), model.parameters())
+    few = list(model.parameters())[:2]
+    assert "(at place 2)" in refusal(lambda: other(*losses(model, 0), few), ModelError)
+    assert "'weight'" in refusal(lambda: other.load_state_dict({"weight": weight}), ModelError)
+
+
+def test_parts_of_a_step_belong_to_the_same_parameters() -> None:
+    gate, model = GradientGate(), network()
+    assert "nothing to decide on" in refusal(gate.decide)
+    gate.accumulate(*losses(model, 0), model.parameters())
+    some = list(model.parameters())[:2]
+    assert "other parameters" in refusal(lambda: gate.accumulate(*losses(model, 0), some))
+    # What was taken is forgotten: the next step begins anew.
+    main, aux = losses(model, 1)
+    wanted = alone(main, model)
+    gradients, _ = GradientGate("off")(main, aux, model.parameters())
+    assert all(torch.equal(*pair) for pair in zip(gradients, wanted, strict=True))
+    assert "nothing to decide on" in refusal(gate.decide)

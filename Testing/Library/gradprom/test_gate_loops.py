@@ -1,0 +1,221 @@
+"""The gate in common loops: mixed precision, parts of steps, clipping, several processes."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from Library.gradprom.pair import alone, descend, flat, losses, network
+from Library.torchrun import run_two
+from torch import Tensor, nn
+
+from MedEnhanceLib.gradprom import GateReport, GradientGate
+
+
+def scaler(**options: float) -> torch.amp.GradScaler:
+    return torch.amp.GradScaler("cpu", **options)
+
+
+def scaled_losses(model: nn.Module, step: int) -> tuple[Tensor, Tensor]:
+    """Whose gradients fade, so that steps of another factor would count otherwise in an average."""
+    main, aux = losses(model, step)
+    return 0.9**step * main, 0.9**step * (aux + 0.2 * main)
+
+
+# --- mixed precision ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_what_holds_in_float32_holds_under_autocast(dtype: torch.dtype, ema: float) -> None:
+    gate, model, opened = GradientGate(ema=ema), network(), []
+    for step in range(30):
+        with torch.autocast("cpu", dtype=dtype):
+            main, aux = losses(model, step)
+        wanted = alone(main, model)
+        gradients, report = gate(main, aux, model.parameters())
+        assert {gradient.dtype for gradient in gradients} == {torch.float32}
+        m, g = flat(wanted), flat(gradients)
+        assert g @ m >= m @ m * (1 - 1e-5)
+        if not report.open:
+            assert torch.equal(g, m)
+        opened.append(report.open)
+        descend(model, gradients)
+    assert 0 < sum(opened) < 30
+
+
+def test_a_gate_called_under_autocast_decides_as_one_outside() -> None:
+    model, reports = network(), []
+    for inside in (True, False):
+        gate = GradientGate()
+        for step in range(5):
+            pair = losses(model, step)
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=inside):
+                reports.append(gate(*pair, model.parameters())[1])
+    assert reports[:5] == reports[5:]
+
+
+def trained_with(scale: torch.amp.GradScaler | None) -> tuple[list[GateReport], Tensor]:
+    gate, model = GradientGate(ema=0.9), network()
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    reports = []
+    for step in range(40):
+        parameters = list(model.parameters())
+        gradients, report = gate(*scaled_losses(model, step), parameters, scaler=scale)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        if scale is None:
+            optimiser.step()
+        else:
+            scale.step(optimiser)
+            scale.update()
+        reports.append(report)
+    return reports, flat(list(model.parameters())).detach()
+
+
+def test_a_scaler_changes_no_decision() -> None:
+    """Nor what is learned: its factor, a power of two, doubles every three steps meanwhile."""
+    plain, weights = trained_with(None)
+    assert len({report.open for report in plain}) == 2
+    growing = scaler(init_scale=2.0**8, growth_interval=3)
+    assert trained_with(growing)[0] == plain
+    assert growing.get_scale() > 2.0**16
+    assert torch.equal(trained_with(scaler(growth_interval=3))[1], weights)
+    assert torch.equal(trained_with(scaler(enabled=False))[1], weights)
+
+
+class Limited(torch.autograd.Function):
+    """A gradient in half precision: beyond 65504 it overflows."""
+
+    @staticmethod
+    def forward(ctx: object, value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        return gradient.half().float()
+
+
+@pytest.mark.parametrize("grows", ["main", "aux"])
+def test_the_scaler_hears_of_an_overflow_of_either_gradient(grows: str) -> None:
+    """Or its factor would grow until the gate is closed for good."""
+    weight = nn.Parameter(torch.ones(2))
+    optimiser, scale, gate = torch.optim.SGD([weight], lr=1e-3), scaler(), GradientGate()
+    opened = []
+    for _ in range(12):
+        small = 1e-3 * weight.square().sum()
+        large = 100 * Limited.apply(weight).square().sum()
+        pair = (large, small) if grows == "main" else (small, large)
+        before = weight.detach().clone()
+        (weight.grad,), report = gate(*pair, [weight], scaler=scale)
+        scale.step(optimiser)
+        scale.update()
+        opened.append(report.open)
+        assert torch.equal(weight.detach(), before) == (not report.open)
+    assert opened == sorted(opened)
+    assert opened[-1]
+    assert not opened[0]
+    assert all(torch.isfinite(average).all() for average in gate.state_dict().values())
+
+
+def test_a_loss_that_is_no_number_is_not_the_scalers_concern() -> None:
+    weight = nn.Parameter(torch.ones(2))
+    gradients, report = GradientGate()(
+        weight.sum(), math.nan * weight.sum(), [weight], scaler=scaler(init_scale=4.0)
+    )
+    assert not report.open
+    assert gradients[0].tolist() == [4, 4]
+    gradients, _ = GradientGate("off")(
+        weight.sum(), (weight - 1).sqrt().sum(), [weight], scaler=scaler(init_scale=4.0)
+    )
+    assert gradients[0].tolist() == [4, 4]
+
+
+# --- parts of a step ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_parts_of_a_step_are_decided_on_together(ema: float) -> None:
+    """As the whole batch at once; parts decided on one by one would be another thing."""
+    whole, parts, model = GradientGate(ema=ema), GradientGate(ema=ema), network()
+    opened = []
+    for step in range(30):
+        main, aux = losses(model, step)
+        gradients, report = whole(main, aux, model.parameters())
+        for start in range(0, 16, 4):
+            pair = losses(model, step, slice(start, start + 4))
+            parts.accumulate(*(loss / 4 for loss in pair), model.parameters())
+        summed, again = parts.decide()
+        assert again.open == report.open
+        assert again.cosine == pytest.approx(report.cosine, abs=1e-5)
+        torch.testing.assert_close(flat(summed), flat(gradients), rtol=1e-4, atol=1e-6)
+        opened.append(report.open)
+        descend(model, gradients)
+    assert 0 < sum(opened) < 30
+    assert whole.diagnostics().steps == parts.diagnostics().steps == 30
+
+
+def test_the_last_part_may_decide_and_a_spoilt_one_closes_the_step() -> None:
+    model, gate = network(), GradientGate()
+    main, _ = losses(model, 0)
+    wanted = alone(main, model)
+    gate.accumulate(0.5 * main, math.nan * main, model.parameters())
+    gradients, report = gate(*(0.5 * losses(model, 0)[0] for _ in range(2)), model.parameters())
+    assert not report.open
+    torch.testing.assert_close(gradients, wanted)
+    # Nothing of it is left for the next step.
+    assert gate(*[losses(model, 0)[0]] * 2, model.parameters())[1].open
+
+
+# --- clipping -------------------------------------------------------------------------------------
+
+
+def test_what_comes_out_can_be_clipped_in_place() -> None:
+    """Autograd gives one tensor to both, and one element for all places of each."""
+    pair = [nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))]
+    for power in (1, 2):
+        loss = (pair[0] + pair[1]).pow(power).sum()
+        gradients, report = GradientGate()(loss, -loss, pair)
+        assert not report.open
+        for parameter, gradient in zip(pair, gradients, strict=True):
+            parameter.grad = gradient
+        nn.utils.clip_grad_norm_(pair, 0.5)
+        assert math.hypot(*(float(p.grad.norm()) for p in pair)) == pytest.approx(0.5, rel=1e-4)
+        assert torch.equal(pair[0].grad, pair[1].grad)
+
+
+def test_the_gate_comes_before_clipping() -> None:
+    """Clipped to one length each, the longer loss would not prevail; the gate sees true lengths."""
+    model = network()
+    main, aux = losses(model, 3)
+    gradients, _ = GradientGate("joint", ema=0)(main, 1e3 * aux, model.parameters())
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        parameter.grad = gradient
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    clipped = flat([parameter.grad for parameter in model.parameters()])
+    m, a = (flat(alone(loss, model)) for loss in losses(model, 3))
+    torch.testing.assert_close(clipped, (m + 1e3 * a) / (m + 1e3 * a).norm(), rtol=1e-4, atol=1e-6)
+
+
+# --- several processes ----------------------------------------------------------------------------
+
+
+def test_two_processes_decide_alike_and_as_one_with_both_batches(tmp_path: Path) -> None:
+    run_two(Path(__file__).with_name("two_gates.py"), tmp_path)
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert first["weights"] == second["weights"]
+    assert first["reports"] == second["reports"]
+    assert first["own"] != second["own"]  # by themselves they would not have agreed
+    gate, model = GradientGate(ema=0.9), network()
+    for step, found in enumerate(first["reports"]):
+        gradients, report = gate(*losses(model, step), model.parameters())
+        assert (report.open, report.cosine) == (found[0], pytest.approx(found[1], abs=1e-4))
+        descend(model, gradients)
+    assert first["weights"] == pytest.approx(flat(list(model.parameters())).tolist(), abs=1e-5)
+    assert len({found[0] for found in first["reports"]}) == 2
+    # A process without labels, and one whose loss is no number, among others.
+    assert first["unlabelled"] == second["unlabelled"] == [True, 1.5]
+    assert first["spoilt"] == second["spoilt"] == [False, 8.0]
