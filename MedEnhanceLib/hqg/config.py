@@ -181,6 +181,8 @@ class TrainConfig:
         only the guide tells what to produce.
     beta1: decay of Adam's average of the gradients. ema: decay of the averaged weights, which are
         what is shipped; 0 ships the last ones.
+    denoise: whether the high-quality volumes' own noise is removed before they are learned from,
+        by the shrinkage of blocks (nets.shrinkage); else the network learns to give it back.
     held_out: so many of the high-quality volumes, the last ones by name, are not learned from:
         validation is on them. 0 validates on slabs of what is learned from.
     checkpoint_s, validation_s: seconds between checkpoints and between validations.
@@ -205,6 +207,7 @@ class TrainConfig:
     ema: float = 0.998
     unpaired_every: int = 8
     appearance: float = 0.25
+    denoise: bool = True
     held_out: int = 0
     checkpoint_s: float = 120.0
     validation_s: float = 120.0
@@ -271,6 +274,7 @@ class TrainConfig:
                 ema=0.999,
                 unpaired_every=1,
                 appearance=0.0,
+                denoise=False,
                 network=replace(base.network, window=0, shrinkage=False),
                 loss=LossConfig.published(),
             ),

@@ -168,6 +168,8 @@ def prepared(
     path: Path, config: TrainConfig, rng: np.random.Generator, *, clean: bool
 ) -> Iterable[PoolVolume]:
     """A volume at the voxel sizes that it is trained at; of low quality, only as it is."""
+    from MedEnhanceLib.hqg.targets import without_noise
+
     name = f"{path.parent.name}/{path.name}"  # files of several subjects are all called T1
     volume = load(path, modality=config.modality)
     if volume.is_sequence:
@@ -182,13 +184,15 @@ def prepared(
         if factor > 1 and min(coarse.shape[1:]) < config.patch // 2:
             continue
         if config.modality == "MR":
-            yield PoolVolume(coarse, isotropic, name)
+            quiet = without_noise(coarse, None) if clean and config.denoise else coarse
+            yield PoolVolume(quiet, isotropic, name)
             continue
         pixel = (spacing[0] * factor, spacing[1] * factor, spacing[2])
         cutoffs = _CT_CUTOFFS if clean else _CT_CUTOFFS[:1]
         noises = tuple(_reference_noise(coarse, pixel, cutoff, rng) for cutoff in cutoffs)
         if clean:
-            yield PoolVolume(coarse, False, name, noises)
+            quiet = without_noise(coarse, noises[0]) if config.denoise else coarse
+            yield PoolVolume(quiet, False, name, noises)
         else:
             yield PoolVolume(coarse + noises[0].astype(np.float32), False, name)
 

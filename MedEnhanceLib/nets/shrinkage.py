@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +72,20 @@ class BlockShrinkage(nn.Module):
         first = gather(self.first_layers(slabs, level), 0, slabs.shape[1])
         first = self.alike(*(_with_ends(part) for part in (slabs, first, level)))
         return gather(self.second_layers(slabs, first, level), 0, depth)
+
+    def spectrum(self, noise: Tensor, level: Tensor) -> Tensor:
+        """How strong noise is in each coefficient, in units of `level`: [64], robust.
+
+        noise: noise alone, [B, D, H, W], D of 4 or more; level: as in `forward`.
+        """
+        with torch.no_grad():
+            coefficients = F.conv2d(_layers_of(noise), self.atoms, stride=2) / _of_blocks(level, 2)
+            return coefficients.abs().transpose(0, 1).flatten(1).median(dim=1).values / 0.6745
+
+    def begin_with(self, spectrum: Tensor) -> None:
+        """Expect noise of this spectrum, [64], before anything is learned."""
+        with torch.no_grad():
+            self.noise.copy_(spectrum.clamp(min=1e-3).log() / _PACE)
 
     def first_layers(self, slabs: Tensor, level: Tensor) -> Tensor:
         """What layers add to their slices: one begins at each slice but the last three.
@@ -136,14 +151,24 @@ class BlockShrinkage(nn.Module):
         if not torch.is_grad_enabled() and variance.device.type == "cpu":
             band = _BAND
         total = layers[0].new_zeros(layers[0].shape)
-        for start in range(0, variance.shape[2], band):
-            noise = spectrum * variance[:, :, start : start + band]
-            within = slice(start * step, (start + noise.shape[2] - 1) * step + BLOCK)
-            changed = change(noise, *(part[..., within, :] for part in layers))
-            whole = F.conv_transpose2d(changed, self.atoms, stride=step)
-            total[..., within, :] += whole
+        with _full_precision():
+            for start in range(0, variance.shape[2], band):
+                noise = spectrum * variance[:, :, start : start + band]
+                within = slice(start * step, (start + noise.shape[2] - 1) * step + BLOCK)
+                changed = change(noise, *(part[..., within, :] for part in layers))
+                whole = F.conv_transpose2d(changed, self.atoms, stride=step)
+                total[..., within, :] += whole
         over = _blocks_over(rows, step, level)[:, None] * _blocks_over(columns, step, level)
         return (total / over).view(len(level), -1, *total.shape[1:])
+
+
+def _full_precision() -> AbstractContextManager[None]:
+    """No rounding of large coefficients to the 10 bits of TF32, as cuDNN would by default."""
+    enabled = torch.backends.cudnn.enabled
+    context: AbstractContextManager[None] = torch.backends.cudnn.flags(
+        enabled=enabled, allow_tf32=False
+    )
+    return context
 
 
 def _layers_of(slabs: Tensor) -> Tensor:
