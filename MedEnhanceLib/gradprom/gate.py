@@ -63,7 +63,7 @@ class _Taken:
     """Gradients of one or several parts of a step.
 
     scale: what a GradScaler multiplied the losses with; None without one. is_sound: whether all
-    auxiliary losses are numbers.
+    losses are numbers.
     """
 
     names: list[str]
@@ -127,8 +127,8 @@ class GradientGate:
 
         Both losses are scalars of one forward pass; its graph is freed, and no `grad` is touched.
         A parameter that neither loss reaches gets None, as after `backward`, and so does a frozen
-        one. The auxiliary gradient is left out where it or its loss is not finite, or its norm is
-        zero; then what comes back is the main gradient, bit for bit.
+        one. The auxiliary gradient is left out where it or either loss is not finite, or its norm
+        is zero; then what comes back is the main gradient, bit for bit.
         parameters: tensors, or pairs as `named_parameters()` gives them, whose names the
         diagnostics then tell.
         scaler: multiplies both losses. What comes back is for `scaler.step`; the decision is that
@@ -159,7 +159,7 @@ class GradientGate:
             scale = scaler.get_scale()
         main, aux = both_gradients(losses[0], losses[1], wanted)
         # Asked after the backward passes, for the device is waited for here.
-        is_sound = math.isfinite(float(aux_loss.detach()))
+        is_sound = all(math.isfinite(float(loss.detach())) for loss in (main_loss, aux_loss))
         taken = _Taken(names, wanted, main, aux, scale, is_sound)
         before = self._taken
         if before is not None:
@@ -237,7 +237,7 @@ class GradientGate:
         return gradients, self._report(share, batch, average, taken.parameters)
 
     def _of_all(self, taken: _Taken) -> tuple[list[Gradient], list[Gradient], bool]:
-        """Both gradients of all processes, and whether all auxiliary losses are numbers."""
+        """Both gradients of all processes, and whether all losses are numbers."""
         main, aux, is_sound = taken.main, taken.aux, taken.is_sound
         if not is_sound:
             aux = [None if g is None else torch.full_like(g, math.nan) for g in aux]

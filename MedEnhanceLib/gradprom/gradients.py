@@ -37,10 +37,6 @@ def named(parameters: Parameters) -> tuple[list[str], list[Tensor]]:
             "the gate got no parameters",
             "Give a list, or call model.parameters() anew: what it returns is empty after one use.",
         )
-    if not any(tensor.requires_grad for tensor in tensors):
-        raise ConfigError(
-            "none of the gate's parameters requires a gradient", "Thaw those that are to learn."
-        )
     return names, tensors
 
 
@@ -52,6 +48,10 @@ def both_gradients(
     An auxiliary loss that is constant has none. Raises ConfigError where the main loss depends on
     none of the parameters.
     """
+    if not any(parameter.requires_grad for parameter in parameters):
+        raise ConfigError(
+            "none of the gate's parameters requires a gradient", "Thaw those that are to learn."
+        )
     # A caller may still be under autocast, where backward passes lose precision of their own.
     with _whole_precision(parameters):
         main = _gradients(main_loss, parameters, keep=aux_loss.requires_grad)

@@ -56,10 +56,12 @@ def test_a_main_loss_of_no_gradient_or_no_number_closes_it() -> None:
 
 def test_a_loss_that_is_no_number_closes_it_even_where_its_gradient_is_finite() -> None:
     for value in (math.nan, math.inf):
-        weight, loss = plain()
-        gradients, report = GradientGate("joint")(1 * loss, loss + value, [weight])
-        assert not report.open
-        assert gradients[0].tolist() == [2, 4]
+        for added in ((0, value), (value, 0)):
+            weight, loss = plain()
+            pair = [loss + one for one in added]
+            gradients, report = GradientGate("joint")(*pair, [weight])
+            assert not report.open
+            assert gradients[0].tolist() == [2, 4]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

@@ -170,6 +170,14 @@ def test_the_last_part_may_decide_and_a_spoilt_one_closes_the_step() -> None:
     assert gate(*[losses(model, 0)[0]] * 2, model.parameters())[1].open
 
 
+def test_a_spoilt_part_is_not_the_scalers_concern() -> None:
+    weight, gate, scale = nn.Parameter(torch.ones(2)), GradientGate(), scaler(init_scale=4.0)
+    gate.accumulate(weight.sum(), math.nan * weight.sum(), [weight], scaler=scale)
+    gradients, report = gate(weight.sum(), weight.sum(), [weight], scaler=scale)
+    assert not report.open
+    assert gradients[0].tolist() == [8, 8]
+
+
 # --- clipping -------------------------------------------------------------------------------------
 
 

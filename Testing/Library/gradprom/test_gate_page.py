@@ -25,7 +25,9 @@ def names() -> dict[str, Any]:
 def test_the_pair_of_the_example_learns(names: dict[str, Any]) -> None:
     """Both: noise of variance 0.09 is mostly gone, and spots are told."""
     torch.manual_seed(1)
-    noisy, clean, spot = map(torch.cat, zip(*(names["draw_batch"]() for _ in range(8)), strict=True))
+    noisy, clean, spot = map(
+        torch.cat, zip(*(names["draw_batch"]() for _ in range(8)), strict=True)
+    )
     with torch.no_grad():
         enhanced = names["enhancer"](noisy)
         found = names["classifier"](enhanced).argmax(1)

@@ -52,8 +52,8 @@ def descent(arm: str, noise: str) -> tuple[float, float]:
         if gate is None:
             x = x - RATE * pcgrad(main, aux)
         else:
-            ((taken,), _) = gate.admit([main], [aux], [x.requires_grad_()])
-            x = x.detach() - RATE * taken
+            ((taken,), _) = gate.admit([main], [aux], [x])
+            x = x - RATE * taken
         if step >= STEPS // 2:
             ends.append(0.5 * float(x.square().sum()))
     return float(np.mean(ends)), gate.diagnostics().open_fraction if gate else math.nan
