@@ -61,7 +61,7 @@ def _start(enhancer: Enhancer, planes: Stage, depth: int) -> Stage:
     if shrinkage is None:
         return Stage(lambda chunk: planes[chunk], planes)
     if depth < BLOCK:
-        return Stage(lambda chunk: _thin(enhancer, planes, chunk), planes, behind=REACH)
+        return _thin(enhancer, planes)
     level = Stage(lambda chunk: noise_level(planes[chunk][None], reach=0)[0], planes)
     first = _gathered(_layers(shrinkage.first_layers, planes, level), planes, depth)
     better = _alike(shrinkage, planes, first, level)
@@ -110,11 +110,18 @@ def _gathered(layers: Stage, planes: Stage, depth: int) -> Stage:
     return Stage(make, layers, planes, behind=REACH)
 
 
-def _thin(enhancer: Enhancer, planes: Stage, chunk: int) -> Tensor:
-    """Where there are fewer slices than a block has: all of them, of which this chunk."""
-    before = planes.before(chunk, REACH)
-    slices = torch.cat([before, planes[chunk], planes.after(chunk, REACH)])
-    return enhancer.start(slices[None])[0, len(before) :][: len(planes[chunk])]
+def _thin(enhancer: Enhancer, planes: Stage) -> Stage:
+    """Where there are fewer slices than a block has: all of them at once."""
+    whole: list[Tensor] = []
+
+    def make(chunk: int) -> Tensor:
+        if not whole:
+            before, after = planes.before(chunk, REACH), planes.after(chunk, REACH)
+            whole.append(enhancer.start(torch.cat([before, planes[chunk], after])[None])[0])
+        first = chunk * planes.size
+        return whole[0][first : first + planes.size]
+
+    return Stage(make, planes, behind=REACH)
 
 
 def _begun(enhancer: Enhancer, planes: Stage, start: Stage, chunk: int) -> Tensor:
