@@ -59,7 +59,7 @@ def _start(enhancer: Enhancer, planes: Stage, depth: int) -> Stage:
     """`Enhancer.start` by chunks: each layer of blocks once, however small the chunks."""
     shrinkage = enhancer.shrinkage
     if shrinkage is None:
-        return Stage(lambda chunk: planes[chunk], planes)
+        return planes
     if depth < BLOCK:
         return _thin(enhancer, planes)
     level = Stage(lambda chunk: noise_level(planes[chunk][None], reach=0)[0], planes)

@@ -29,13 +29,13 @@ def without_noise(voxels: Floats, noise: npt.NDArray[np.float16] | None) -> Floa
     voxels: [K, J, I] on the network's scale. noise: a realisation of the noise of such images,
     for its spectrum; None takes it as white.
     """
+    rows, columns = voxels.shape[1:]
+    if min(rows, columns) <= STRIDE:
+        return voxels
     shrinkage = BlockShrinkage().requires_grad_(False)
     if noise is not None:
         _measure(shrinkage, [noise])
-    rows, columns = voxels.shape[1:]
     padding = (0, -columns % STRIDE, 0, -rows % STRIDE)
-    if min(rows, columns) <= STRIDE:
-        return voxels
     slab = torch.nn.functional.pad(torch.from_numpy(voxels)[None], padding, mode="reflect")
     with torch.inference_mode():
         shrunk: Tensor = shrinkage(slab, noise_level(slab, reach=0))

@@ -71,7 +71,7 @@ class BlockShrinkage(nn.Module):
         Of fewer slices than a block has, mirrored ones make it up. Returns [B, D, H, W].
         """
         depth = slabs.shape[1]
-        slabs, level = deep_enough(slabs, level)
+        slabs, level = _deep_enough(slabs, level)
         first = gather(self.first_layers(slabs, level), 0, slabs.shape[1])
         first = self.alike(*(_with_ends(part) for part in (slabs, first, level)))
         return gather(self.second_layers(slabs, first, level), 0, depth)
@@ -219,7 +219,7 @@ def gather(layers: Tensor, start: int, count: int) -> Tensor:
     return total / covered[:, None, None]
 
 
-def deep_enough(slabs: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+def _deep_enough(slabs: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
     """Slabs of at least a block's slices, by mirroring; [B, D, …] each.
 
     Mirrored slices bring no noise of their own: less of it averages out, as if it were stronger.
