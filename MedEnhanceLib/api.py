@@ -170,6 +170,7 @@ def enhance(
     *,
     strength: float = 1.0,
     bias_correction: str = "none",
+    deblur: bool = False,
     slices: tuple[int, int] | None = None,
     progress: Progress = None,
     cancel: Cancel | None = None,
@@ -182,7 +183,8 @@ def enhance(
     spread over so many sampled cues, a run each; 0 makes none.
     segment: find labels in the enhanced volume too.
     device: "auto", "cpu", "cuda", "cuda:1", "mps". strength: share of the correction, 0 to 1.5.
-    bias_correction: "n4" removes shading of MR as a step of its own.
+    bias_correction: "n4" removes shading of MR as a step of its own. deblur: undo blur besides
+    noise, with a model that has learned to; else the volume stays as sharp as it is.
     slices: (first, before which): only these, as a preview; equal to those of the whole run. Not
     with n4 nor segment, which need the whole volume.
     Returns an object with .volume, .uncertainty, .segmentation, .report (its manifest), and
@@ -199,6 +201,7 @@ def enhance(
         strength=strength,
         uncertainty=uncertainty,
         bias_correction=bias_correction,
+        deblur=deblur,
         device=device,
     )
     if slices is not None and segment:

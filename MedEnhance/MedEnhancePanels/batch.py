@@ -43,11 +43,13 @@ def fittedOptions(node, options):
     guide = options.guide
     if guide is node or (guide is not None and bridge.modalityOf(guide) != modality):
         guide = None
+    model = options.model if options.model in names else "auto"
     return dataclasses.replace(
         options,
         output=None,
         guide=guide,
-        model=options.model if options.model in names else "auto",
+        model=model,
+        deblur=options.deblur and not modelchoice.canDeblur(node, model),
         segment=options.segment and not modelchoice.canSegment(node),
         biasCorrection=options.biasCorrection if modality == "MR" else "none",
     )

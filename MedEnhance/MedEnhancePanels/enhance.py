@@ -64,6 +64,7 @@ class EnhancePanel:
             ui.uncertaintyCheckBox,
             ui.segmentCheckBox,
             ui.biasCorrectionCheckBox,
+            ui.deblurCheckBox,
             ui.overwriteCheckBox,
         ):
             checkBox.toggled.connect(self._onChoice)
@@ -129,6 +130,7 @@ class EnhancePanel:
             segment=state.segment and self.ui.segmentCheckBox.enabled,
             device=state.device,
             biasCorrection="n4" if state.biasCorrection and isMr else "none",
+            deblur=state.deblur and not modelchoice.canDeblur(node, state.model),
             output=state.outputVolume,
         )
 
@@ -152,6 +154,8 @@ class EnhancePanel:
                 state.segment = ui.segmentCheckBox.checked
             if ui.biasCorrectionCheckBox.enabled:
                 state.biasCorrection = ui.biasCorrectionCheckBox.checked
+            if ui.deblurCheckBox.enabled:
+                state.deblur = ui.deblurCheckBox.checked
         if isAgreed:  # which the state does not tell
             self.update()
 
@@ -237,6 +241,10 @@ class EnhancePanel:
         if modelchoice.isUsable(self.target) and modelchoice.modalityOf(self.target) != "MR":
             problem = _("Only MR has shading of this kind.")
         _offer(ui.biasCorrectionCheckBox, state.biasCorrection, problem)
+        problem = ""
+        if modelchoice.isUsable(self.target):
+            problem = modelchoice.canDeblur(self.target, state.model)
+        _offer(ui.deblurCheckBox, state.deblur, problem)
 
     def _showActions(self):
         ui, state = self.ui, self.context.state
@@ -376,7 +384,8 @@ class EnhancePanel:
 
 def _offer(checkBox, value, problem):
     """A choice that is there only where it makes sense; the tooltip says why not."""
+    if not checkBox.property("tip"):
+        checkBox.setProperty("tip", checkBox.toolTip)
     checkBox.enabled = not problem
     checkBox.checked = value and not problem
-    if problem:
-        checkBox.toolTip = problem
+    checkBox.toolTip = problem or checkBox.property("tip")

@@ -28,6 +28,7 @@ class EnhanceOptions:
     model: a bundle's name, or "auto". guide: a volume node whose look is taken on, or None.
     uncertainty: number of samples, 0 for no map. segment: find labels too. device: "auto", "cpu",
     "cuda:0", … strength: share of the correction, 0 to 1. biasCorrection: "none" or "n4" (MR).
+    deblur: undo blur besides noise, with a model that has learned to.
     output: a volume node to write into; None makes a new one.
     """
 
@@ -38,6 +39,7 @@ class EnhanceOptions:
     device: str = "auto"
     strength: float = 1.0
     biasCorrection: str = "none"
+    deblur: bool = False
     output: object = None
 
     def config(self):
@@ -48,6 +50,7 @@ class EnhanceOptions:
             "device": self.device,
             "strength": float(self.strength),
             "bias_correction": self.biasCorrection,
+            "deblur": self.deblur,
         }
 
 

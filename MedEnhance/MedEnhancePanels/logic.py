@@ -40,6 +40,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         *,
         strength=1.0,
         biasCorrection="none",
+        deblur=False,
         output=None,
         wait=True,
     ):
@@ -49,6 +50,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         node of the same modality and high quality. uncertainty: number of samples of the map
         (8 is usual), 0 for none. segment: find labels too. device: "auto", "cpu", "cuda", ….
         strength: share of the correction. biasCorrection: "n4" removes shading of MR.
+        deblur: undo blur besides noise, with a model that has learned to.
         output: a volume node to fill instead of a new one.
         The node refers to what else was made: node.GetNodeReference("MedEnhance.segmentation"),
         also .input, .uncertainty, .table, .difference.
@@ -75,6 +77,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
             device=device,
             strength=strength,
             biasCorrection=biasCorrection,
+            deblur=bool(deblur),
             output=output,
         )
         return self._output(enhancement.start(self.runner, node, options), wait, "output")

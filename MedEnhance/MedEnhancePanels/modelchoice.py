@@ -52,6 +52,18 @@ def canSegment(node):
     return ""
 
 
+def canDeblur(node, model):
+    """Why blur cannot be undone in a volume, in a sentence; empty where it can.
+
+    model: a model's name, or "auto" for the recommended one.
+    """
+    models = fitting(modalityOf(node))
+    chosen = [bundle for bundle in models if model in ("auto", bundle.name)][:1]
+    if all(bundle.deblurs for bundle in chosen):
+        return ""
+    return _("The model {name} has not learned to undo blur.").format(name=chosen[0].name)
+
+
 def problemOf(node, options):
     """Why a volume cannot be enhanced like this, and what to do; empty where it can."""
     if node is None:

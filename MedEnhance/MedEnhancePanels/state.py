@@ -126,6 +126,7 @@ class State:
     segment = Flag("Segment", False)
     device = Text("Device", "auto")
     biasCorrection = Flag("BiasCorrection", False)
+    deblur = Flag("Deblur", False)
     strength = Number("Strength", 1.0)
 
     compressMode = Choice("CompressMode", "lossless", "max_error", "ratio")

@@ -58,6 +58,11 @@ class Bundle:
         return str(self.metadata.get("anatomy", ""))
 
     @property
+    def deblurs(self) -> bool:
+        """Whether it is an enhancer that undoes blur where it is asked to."""
+        return bool(self.metadata.get("network", {}).get("deblurring", False))
+
+    @property
     def weights(self) -> Path:
         """The safetensors file."""
         return self.folder / WEIGHTS

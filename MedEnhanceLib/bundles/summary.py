@@ -17,6 +17,7 @@ def summary(bundle: Bundle) -> dict[str, Any]:
         "kind": bundle.kind,
         "modality": bundle.modality,
         "anatomy": bundle.anatomy,
+        "deblurs": bundle.deblurs,
         "version": str(metadata.get("version", "")),
         "licence": str(metadata.get("licence", "")),
         "description": str(metadata.get("description", "")),

@@ -71,6 +71,11 @@ def add_enhance_options(parser: argparse.ArgumentParser) -> None:
         help="share of the correction that is applied, 0 to 1.5 (default: 1)",
     )
     parser.add_argument(
+        "--deblur",
+        action="store_true",
+        help="undo blur as well, with a model that has learned to (default: only noise is removed)",
+    )
+    parser.add_argument(
         "--uncertainty",
         type=int,
         default=0,
@@ -100,6 +105,7 @@ def enhance_config(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "model": args.model,
         "strength": args.strength,
+        "deblur": args.deblur,
         "uncertainty": args.uncertainty,
         "bias_correction": args.bias_correction,
         "orientations": args.orientations,

@@ -5,67 +5,97 @@ Everything here takes slabs [D, P, P] on the network's scale and a seeded genera
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.degrade import bias_field, gaussian_blur, rician_noise
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.hqg.config import TrainConfig
 
 Floats = npt.NDArray[np.float32]
 
 #: Spots that are planted: radius in pixels, largest count, and how likely there are any.
 _SPOT_RADIUS = (1.0, 5.0)
-_MOST_SPOTS = 3
-_SPOT_SHARE = 0.3
+_MOST_SPOTS = 5
+_SPOT_SHARE = 0.6
 #: How much lighter or darker a spot is, on the network's scale.
 _SPOT_CONTRAST = {"MR": (0.04, 0.35), "CT": (0.015, 0.15)}
+#: The least share of its width that a spot is deep, in slices, which are thick in CT.
+_SPOT_FLATNESS = {"MR": 1.0, "CT": 0.3}
+#: How often blur is to be undone, by kind of damage: also where there is none, or what is asked
+#: would be taken for what is there.
+_DEBLUR_SHARES = {"composite": 0.5, "blur": 0.75, "rician": 0.15, "clean": 0.3}
+
+
+class Damaged(NamedTuple):
+    """A slab [D, P, P] with its damage. quiet: the same without noise; sharp: without blur too.
+
+    Shading stays in all of them, because a patch cannot tell it from anatomy (it is corrected in a
+    step of its own).
+    """
+
+    image: Floats
+    quiet: Floats
+    sharp: Floats
+
+
+class Lesson(NamedTuple):
+    """What the network is shown, what it is to answer, its guide; and whether to undo blur."""
+
+    degraded: Floats
+    target: Floats
+    guide: Floats
+    deblur: bool
 
 
 class Damages:
     """Draws how clean slabs are damaged and what is to come back, by a training's shares."""
 
-    def __init__(self, shares: Mapping[str, float], appearance: float) -> None:
+    def __init__(self, config: TrainConfig) -> None:
+        shares = config.degradations
         self._kinds = tuple(shares)
         self._shares = np.array(list(shares.values())) / sum(shares.values())
-        self._appearance = appearance
+        self._appearance = config.appearance
+        self._on_request = config.network.deblurring
 
     def apply(
         self, clean: Floats, noise: Floats | None, guide: Floats, rng: np.random.Generator
-    ) -> tuple[Floats, Floats, Floats]:
-        """The damaged slab, its target and its guide; noise: see `degrade_slab`."""
+    ) -> Lesson:
+        """Damage a slab at random strength; noise: see `degrade_slab`."""
         kind = self._kinds[rng.choice(len(self._kinds), p=self._shares)]
-        damaged, field = degrade_slab(clean, kind, noise, rng)
-        target = clean * field
+        damaged = degrade_slab(clean, kind, noise, rng)
+        deblur = self._on_request and rng.random() < _DEBLUR_SHARES.get(kind, 0.0)
+        target = damaged.sharp if deblur or not self._on_request else damaged.quiet
         if rng.random() < self._appearance:
             target, guide = same_sharpness(target, guide, rng)
-        return damaged, target, guide
+        return Lesson(damaged.image, target, guide, deblur)
 
 
 def degrade_slab(
     clean: Floats, kind: str, noise: Floats | None, rng: np.random.Generator
-) -> tuple[Floats, Floats]:
+) -> Damaged:
     """Damage a slab at random strength.
 
-    noise: CT noise at the reference dose on the network's scale. Returns the damaged slab and
-    its bias field: shading stays in the target, because a patch cannot tell it from anatomy (it
-    is corrected in a step of its own).
+    noise: CT noise at the reference dose on the network's scale.
     """
-    unshaded = np.ones_like(clean)
     if kind == "clean":
-        return clean, unshaded
+        return Damaged(clean, clean, clean)
     if kind == "low-dose":
         if noise is None:
             raise InputError("low-dose noise was not prepared for this volume", "Train for CT.")
-        return clean + noise * np.float32(np.exp(rng.uniform(np.log(0.3), np.log(1.7)))), unshaded
+        dose = np.float32(np.exp(rng.uniform(np.log(0.3), np.log(1.7))))
+        return Damaged(clean + noise * dose, clean, clean)
     if kind == "rician":
-        return rician_noise(clean, rng.uniform(0.01, 0.17), rng), unshaded
+        return Damaged(rician_noise(clean, rng.uniform(0.01, 0.17), rng), clean, clean)
     if kind == "blur":
-        return gaussian_blur(clean, rng.uniform(0.4, 1.5)), unshaded
+        blurred = gaussian_blur(clean, rng.uniform(0.4, 1.5))
+        return Damaged(blurred, blurred, clean)
     field = bias_field(clean.shape, rng.uniform(0.0, 0.4), rng, spacing_mm=(1.5, 1.5, 1.5))
-    shaded = gaussian_blur(clean * field, rng.uniform(0.0, 1.2))
-    return rician_noise(shaded, rng.uniform(0.01, 0.12), rng), field
+    shaded = clean * field
+    blurred = gaussian_blur(shaded, rng.uniform(0.0, 1.2))
+    return Damaged(rician_noise(blurred, rng.uniform(0.01, 0.12), rng), blurred, shaded)
 
 
 def turn(slab: npt.NDArray[np.generic], turns: int, flips: tuple[bool, bool]) -> Floats:
@@ -97,6 +127,7 @@ def plant_spots(slab: Floats, modality: str, rng: np.random.Generator) -> Floats
     lowest, highest = _SPOT_CONTRAST[modality]
     for _ in range(int(rng.integers(1, _MOST_SPOTS + 1))):
         radii = rng.uniform(*_SPOT_RADIUS) * rng.uniform(0.7, 1.3, size=3)
+        radii[0] *= rng.uniform(_SPOT_FLATNESS[modality], 1.0)
         centre = rng.uniform(0, slab.shape)
         if slab[tuple(centre.astype(int))] < (0.1 if modality == "MR" else -0.3):
             continue  # not in air

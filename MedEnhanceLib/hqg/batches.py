@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,32 +18,48 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from MedEnhanceLib.hqg.config import TrainConfig
-from MedEnhanceLib.hqg.pools import Pools
+from MedEnhanceLib.hqg.pools import Batch, Pools
 from MedEnhanceLib.machine import cpu_threads
 
 _MOST_WORKERS, _AHEAD = 12, 4
 
 
 class StepBatch(NamedTuple):
-    """degraded, target: [B, D, P, P]; guide: [B, 1, P, P]; low: real slabs [b, D, P, P] or None."""
+    """degraded, target: [B, D, P, P]; guide: [B, 1, P, P]; deblur: [B], 1 where it is asked.
+
+    low: real slabs [b, D, P, P] or None.
+    """
 
     degraded: Tensor
     target: Tensor
     guide: Tensor
-    low: Tensor | None
+    deblur: Tensor
+    low: Tensor | None = None
+
+    @classmethod
+    def of(cls, batch: Batch, low: Tensor | None = None) -> StepBatch:
+        """The same as tensors."""
+        return cls(
+            torch.from_numpy(batch.degraded),
+            torch.from_numpy(batch.target),
+            torch.from_numpy(batch.guide),
+            torch.from_numpy(batch.deblur),
+            low,
+        )
 
     def to(self, device: str) -> StepBatch:
         """The same on a device."""
-        degraded, target, guide = (part.to(device, non_blocking=True) for part in self[:3])
-        low = None if self.low is None else self.low.to(device, non_blocking=True)
-        return StepBatch(degraded, target, guide, low)
+        sent: dict[str, Any] = {
+            name: None if part is None else part.to(device, non_blocking=True)
+            for name, part in self._asdict().items()
+        }
+        return StepBatch(**sent)
 
     def joined(self, other: StepBatch) -> StepBatch:
         """Both batches' clean slabs, the other's last; this one's real slabs."""
-        degraded, target, guide = (
-            torch.cat(pair) for pair in zip(self[:3], other[:3], strict=True)
-        )
-        return StepBatch(degraded, target, guide, self.low)
+        names = ("degraded", "target", "guide", "deblur")
+        joined = {name: torch.cat([getattr(self, name), getattr(other, name)]) for name in names}
+        return self._replace(**joined)
 
 
 class Batches(Dataset[StepBatch]):
@@ -62,10 +78,7 @@ class Batches(Dataset[StepBatch]):
         if self._pools.has_low_quality and is_unpaired(self._config, number):
             count = max(1, self._config.batch // 2)
             low = torch.from_numpy(self._pools.low_quality_batch(rng, count))
-        degraded, target, guide = (
-            torch.from_numpy(part) for part in (batch.degraded, batch.target, batch.guide)
-        )
-        return StepBatch(degraded, target, guide, low)
+        return StepBatch.of(batch, low)
 
     def starting(self, start: int, *, workers: int, pin: bool) -> Iterator[StepBatch]:
         """The batches from `start` on, made ahead by so many processes.

@@ -13,7 +13,7 @@ from torch import Tensor
 from MedEnhanceLib.bundles.export import export_bundle, load_tensors, record_fields
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.config import config_from_json, config_to_json
-from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.hqg.calibration import Calibration
 from MedEnhanceLib.hqg.config import NetworkConfig, TrainConfig
 from MedEnhanceLib.hqg.network import Enhancer, GuidanceEncoder
@@ -25,7 +25,7 @@ _LIMITS = (
     "It can remove faint structure together with noise: compare with the input.",
 )
 #: What bundles leave open that were trained before there was a choice.
-_BEFORE_SHRINKAGE = {"shrinkage": False}
+_BEFORE = {"shrinkage": False, "deblurring": False}
 _NOT_CALIBRATED = "The uncertainty map is not calibrated: its values rank, they do not measure."
 
 
@@ -82,7 +82,8 @@ def export_enhancer(
         "kind": "enhancer",
         "modality": config.modality,
         "anatomy": config.anatomy,
-        "description": f"HQG-Net: unpaired, guided enhancement of {what}.",
+        "description": f"HQG-Net: unpaired, guided enhancement of {what}."
+        + (" Blur is undone where it is asked to." if config.network.deblurring else ""),
         "licence": "Apache-2.0",
         "network": config_to_json(config.network),
         "intensity": "HU / 1000" if config.modality == "CT" else "value / robust maximum",
@@ -103,23 +104,35 @@ def export_enhancer(
 
 def record_calibration(folder: Path, calibration: Calibration) -> Bundle:
     """Put a calibration into a bundle, in place of an earlier one; the weights stay as they are."""
-    metadata = read_bundle(folder).metadata
+    bundle = read_bundle(folder)
     limits = [
-        limit for limit in metadata.get("limits", ()) if not limit.startswith("The uncertainty")
+        limit
+        for limit in bundle.metadata.get("limits", ())
+        if not limit.startswith("The uncertainty")
     ]
+    blur = " (measured without undoing blur)" if bundle.deblurs else " and blur"
     told = (
         f"The uncertainty map is calibrated on {calibration.fitted_on}: there ± 1.645 σ hold 90 % "
-        "of the errors by noise and blur. On other data it can be too narrow or too wide, and it "
+        f"of the errors by noise{blur}. On other data it can be too narrow or too wide, and it "
         "knows nothing of shading."
     )
     fields = {"calibration": calibration.to_json(), "limits": [*limits, told]}
     return record_fields(folder, fields)
 
 
+def check_deblurring(bundle: Bundle) -> None:
+    """Raises ConfigError for a model that does not undo blur on request."""
+    if not bundle.deblurs:
+        raise ConfigError(
+            f"model {bundle.name!r} has not learned to undo blur on request",
+            "Leave deblur out, or choose a model that has.",
+        )
+
+
 def open_enhancer(bundle: Bundle) -> EnhancerModel:
     """Build the networks of a verified bundle; raises ModelError where weights do not fit."""
     fields: dict[str, Any] = bundle.metadata.get("network", {})
-    config = config_from_json(NetworkConfig, _BEFORE_SHRINKAGE | fields)
+    config = config_from_json(NetworkConfig, _BEFORE | fields)
     tensors = load_tensors(bundle)
     enhancer, guide = Enhancer(config), GuidanceEncoder(config)
     try:

@@ -30,6 +30,8 @@ class NetworkConfig:
     restyling: False leaves the variational normalisation blocks out of the decoder.
     shrinkage: False lets the network start from its input, not from a first removal of noise by
         the learned shrinkage of blocks (nets.shrinkage).
+    deblurring: whether blur is undone on request alone, which comes with the cue; False undoes
+        what blur the training's degradations hold, asked or not.
     """
 
     context: int = DEFAULT_CONTEXT
@@ -42,6 +44,7 @@ class NetworkConfig:
     variational: bool = True
     restyling: bool = True
     shrinkage: bool = True
+    deblurring: bool = True
 
     def __post_init__(self) -> None:
         check_range("context", self.context, 0, MOST_CONTEXT)
@@ -206,7 +209,7 @@ class TrainConfig:
     beta1: float = 0.9
     ema: float = 0.998
     unpaired_every: int = 8
-    appearance: float = 0.25
+    appearance: float = 0.0
     denoise: bool = True
     held_out: int = 0
     checkpoint_s: float = 120.0
@@ -275,7 +278,7 @@ class TrainConfig:
                 unpaired_every=1,
                 appearance=0.0,
                 denoise=False,
-                network=replace(base.network, window=0, shrinkage=False),
+                network=replace(base.network, window=0, shrinkage=False, deblurring=False),
                 loss=LossConfig.published(),
             ),
         }
@@ -301,6 +304,7 @@ def _ct() -> TrainConfig:
     return TrainConfig(
         modality="CT",
         name="ct-lowdose",
+        network=NetworkConfig(deblurring=False),  # its degradations hold no blur
         degradations={"low-dose": 0.93, "clean": 0.07},
         loss=LossConfig(adversarial=0.005),
     )
@@ -312,6 +316,8 @@ class EnhanceConfig:
 
     model: a bundle's name or folder; "auto" takes the one for the volume's modality.
     strength: share of the correction that is applied, 0 to 1; beyond 1 exaggerates.
+    deblur: undo blur besides noise, with a model that has learned to; else the volume stays as
+        sharp as it is.
     uncertainty: 0 makes no map of the standard deviation; 1 makes it of the expected error alone,
         which costs no further run; 2 to 64 add the spread over so many sampled cues and
         mirrorings, a run each.
@@ -326,6 +332,7 @@ class EnhanceConfig:
 
     model: str = "auto"
     strength: float = 1.0
+    deblur: bool = False
     uncertainty: int = 0
     bias_correction: str = "none"
     orientations: int | None = None

@@ -26,7 +26,7 @@ from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.device import choose_device
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.bias import n4_field
-from MedEnhanceLib.hqg.bundle import EnhancerModel, open_enhancer
+from MedEnhanceLib.hqg.bundle import EnhancerModel, check_deblurring, open_enhancer
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.findings import Findings, findings_of
 from MedEnhanceLib.hqg.guide import check_guide
@@ -147,6 +147,8 @@ def enhance(
     began = time.monotonic()
     where = _chosen_slices(slices, volume, config)
     bundle = open_bundle(config.model, kind="enhancer", modality=volume.modality)
+    if config.deblur:
+        check_deblurring(bundle)
     if findings_of(volume).scaling is None:  # else it has been looked at before
         refuse_not_finite(volume)
     frames = volume.frames()
@@ -165,6 +167,8 @@ def enhance(
     cue = model.bank.mean[None]
     if guide is not None:
         cue = encode_guide(guide, model, volume.modality, monitor)
+    if config.deblur:
+        cue = model.guide.asking(cue, torch.ones(1))
     plan = Plan.make(choice.name, batch=config.batch, tile=config.tile, overlap=config.overlap)
 
     orientations = orientations_for(volume, config, whole=slices is None)
@@ -177,6 +181,7 @@ def enhance(
     ]
     note = derived_note(
         f"enhanced with {bundle.name} {bundle.sha256[:12]}"
+        + (", blur undone" if config.deblur else "")
         + (f", mean of {orientations} orientations" if orientations > 1 else "")
         + (f" ({messages_of(doubts)})" if doubts else "")
     )

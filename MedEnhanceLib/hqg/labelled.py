@@ -34,9 +34,10 @@ class LabelledVolume:
 
 
 @dataclass(frozen=True)
-class LabelledBatch(Batch):
-    """A batch with its labels [B, D, P, P], uint8."""
+class LabelledBatch:
+    """Slabs and their labels [B, D, P, P], uint8."""
 
+    slabs: Batch
     labels: Labels
 
 
@@ -51,7 +52,7 @@ class LabelledPools:
     ) -> None:
         self._config, self._task = config, task
         self._splits = {name: tuple(splits[name]) for name in _SPLITS}
-        self._damages = Damages(config.degradations, config.appearance)
+        self._damages = Damages(config)
 
     @classmethod
     def make(
@@ -102,18 +103,13 @@ class LabelledPools:
 
     def batch(self, rng: np.random.Generator, split: Split) -> LabelledBatch:
         """Slabs of one split, degraded at random strength, each with a guide from the split."""
-        degraded, targets, guides, labels = [], [], [], []
+        lessons, labels = [], []
         for _ in range(self._task.batch):
             clean, noise, drawn = self._slab(split, rng)
             guide = self._slab(split, rng, depth=1)[0]
-            damaged, target, guide = self._damages.apply(clean, noise, guide, rng)
-            degraded.append(damaged)
-            targets.append(target)
-            guides.append(guide)
+            lessons.append(self._damages.apply(clean, noise, guide, rng))
             labels.append(drawn)
-        return LabelledBatch(
-            np.stack(degraded), np.stack(targets), np.stack(guides), np.stack(labels)
-        )
+        return LabelledBatch(Batch.of(lessons), np.stack(labels))
 
     def _slab(
         self, split: Split, rng: np.random.Generator, depth: int | None = None

@@ -73,6 +73,9 @@ class GuidanceEncoder(nn.Module):
             ResidualBlock(before, after) for before, after in pairwise(widths)
         )
         self.guidance, self.variational = config.guidance, config.variational
+        self.deblurring = None
+        if config.deblurring:
+            self.deblurring = nn.Parameter(torch.randn(config.cue_size))
         self.head = nn.Linear(widths[-1], 2 * config.cue_size)
         nn.init.normal_(self.head.weight, std=0.05)
         nn.init.zeros_(self.head.bias)
@@ -88,6 +91,15 @@ class GuidanceEncoder(nn.Module):
         if not (self.guidance and self.variational):
             return Cue(mean, torch.full_like(mean, -math.inf))
         return Cue(mean, log_variance.clamp(-8, 4))
+
+    def asking(self, cue: Tensor, deblur: Tensor) -> Tensor:
+        """The cue of what is asked: a learned vector is added where blur is to be undone. [ours]
+
+        cue: [B, cue_size]; deblur: [B], 1 or 0. Unchanged where the network has no such choice.
+        """
+        if self.deblurring is None:
+            return cue
+        return cue + deblur.to(cue)[:, None] * self.deblurring
 
 
 class Estimate(NamedTuple):

@@ -43,7 +43,8 @@ class Objective:
     def enhanced(self, batch: StepBatch) -> Tensor:
         """E(T(z), z′) alone."""
         with self.autocast:
-            output: Tensor = self.enhancer(batch.degraded, self.guide(batch.guide).sample())
+            drawn = self.guide.asking(self.guide(batch.guide).sample(), batch.deblur)
+            output: Tensor = self.enhancer(batch.degraded, drawn)
         return output
 
     def clean_terms(
@@ -56,7 +57,7 @@ class Objective:
         weights = self.config.loss
         with self.autocast:
             cue: Cue = self.guide(batch.guide)
-        drawn = cue.sample()
+        drawn = self.guide.asking(cue.sample(), batch.deblur)
         terms: Terms = {}
         output = None
         if with_output or any(getattr(weights, name) for name in _OF_CYCLE):

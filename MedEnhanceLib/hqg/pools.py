@@ -13,7 +13,7 @@ import numpy.typing as npt
 from MedEnhanceLib.degrade import low_dose_noise
 from MedEnhanceLib.degrade.lowdose import CUTOFF
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.hqg.augment import Damages, plant_spots, turn, vary_contrast
+from MedEnhanceLib.hqg.augment import Damages, Lesson, plant_spots, turn, vary_contrast
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.intensity import scaling_for
@@ -47,11 +47,18 @@ class PoolVolume:
 
 @dataclass(frozen=True)
 class Batch:
-    """degraded, target: [B, D, P, P]; guide: [B, 1, P, P]."""
+    """degraded, target: [B, D, P, P]; guide: [B, 1, P, P]; deblur: [B], 1 where it is asked."""
 
     degraded: Floats
     target: Floats
     guide: Floats
+    deblur: Floats
+
+    @classmethod
+    def of(cls, lessons: Sequence[Lesson]) -> Batch:
+        """Slabs one by one, put together."""
+        degraded, target, guide, deblur = (np.stack(part) for part in zip(*lessons, strict=True))
+        return cls(degraded, target, guide, deblur.astype(np.float32))
 
 
 class Pools:
@@ -68,7 +75,7 @@ class Pools:
         self._config = config
         self.held_out, self.held_out_files = tuple(held_out), tuple(held_out_files)
         self._high, self._low = tuple(high), tuple(low)
-        self._damages = Damages(config.degradations, config.appearance)
+        self._damages = Damages(config)
 
     @classmethod
     def load(cls, config: TrainConfig, data: Path, monitor: Monitor) -> Pools:
@@ -109,16 +116,13 @@ class Pools:
     def cycle_batch(self, rng: np.random.Generator) -> Batch:
         """Clean slabs, degraded at random strength, each with a guide from elsewhere."""
         config = self._config
-        degraded, targets, guides = [], [], []
+        lessons = []
         for _ in range(config.batch):
             clean, noise = self._slab(self._high, rng)
             clean = plant_spots(clean, config.modality, rng)
             guide, _ = self._slab(self._high, rng, depth=1)
-            damaged, target, guide = self._damages.apply(clean, noise, guide, rng)
-            degraded.append(damaged)
-            targets.append(target)
-            guides.append(guide)
-        return Batch(np.stack(degraded), np.stack(targets), np.stack(guides))
+            lessons.append(self._damages.apply(clean, noise, guide, rng))
+        return Batch.of(lessons)
 
     def low_quality_batch(self, rng: np.random.Generator, count: int) -> Floats:
         """Real low-quality slabs, [count, D, P, P]."""

@@ -124,7 +124,7 @@ def _draw(
         slab = vary_contrast(slab, rng)
     if is_mr and rng.random() < _ZOOM_SHARE:
         slab = _zoomed(slab, float(np.exp(rng.uniform(*np.log(_ZOOM)))))
-    slab, _ = degrade_slab(np.ascontiguousarray(slab), kind, noise, rng)
+    slab = degrade_slab(np.ascontiguousarray(slab), kind, noise, rng).image
     if is_mr:
         # A volume's own robust maximum becomes 1 before it is looked at.
         slab = slab / np.float32(robust_max(slab))

@@ -55,8 +55,5 @@ class Teaching:
     def _batch(self, number: int, split: Split) -> tuple[StepBatch, Tensor]:
         rng = step_generator(self._config.seed, number, 0, _PURPOSES[split])
         batch: LabelledBatch = self._labelled.batch(rng, split)
-        degraded, target, guide, labels = (
-            torch.from_numpy(part).to(self._device)
-            for part in (batch.degraded, batch.target, batch.guide, batch.labels)
-        )
-        return StepBatch(degraded, target, guide, None), labels
+        slabs = StepBatch.of(batch.slabs).to(self._device)
+        return slabs, torch.from_numpy(batch.labels).to(self._device)

@@ -6,7 +6,8 @@
                               ranks errors better; b keeps the map from claiming certainty
     σ = ratio · σ_raw         fitted where the truth is known, so that ± 1.645 σ hold 90 %
 
-What it is of: errors by noise and blur, the bias of the estimate included. Shading is none of it.
+What it is of: errors by noise, and by blur where that is undone, the bias of the estimate included.
+Shading is none of it.
 """
 
 from __future__ import annotations
@@ -214,7 +215,7 @@ def calibrate_on_held_out(
     try:
         calibrate(
             folder,
-            damaged_pairs(volumes),
+            damaged_pairs(volumes, with_blur=bundle.deblurs),
             fitted_on=f"what the training held out ({count}), damaged",
             device=device,
             monitor=monitor,
@@ -223,23 +224,27 @@ def calibrate_on_held_out(
         monitor.warn(f"the uncertainty could not be calibrated: {cause}")
 
 
-def damaged_pairs(volumes: Iterable[Volume], *, slices: int = _SLICES) -> Iterator[Pair]:
+def damaged_pairs(
+    volumes: Iterable[Volume], *, slices: int = _SLICES, with_blur: bool = False
+) -> Iterator[Pair]:
     """Good volumes' central slices, damaged at strengths across what is trained, each with itself.
 
-    What shades belongs to the reference: see the top of this file.
+    What shades belongs to the reference, and what blurs `with_blur`: for models that undo it where
+    it is asked alone (Bundle.deblurs).
     """
     for volume in volumes:
         middle = central_slices(volume, slices)
         for damage in _damages(volume.modality):
-            yield damage.apply(middle), shaded_reference(middle, damage)
+            yield damage.apply(middle), kept_reference(middle, damage, with_blur=with_blur)
         yield middle.with_voxels(middle.voxels.astype(np.float32)), middle
 
 
-def shaded_reference(volume: Volume, damage: Degradation) -> Volume:
-    """The truth of a damaged volume as far as noise and blur go: with the shading it was given."""
+def kept_reference(volume: Volume, damage: Degradation, *, with_blur: bool) -> Volume:
+    """What is to be left of a damaged volume: the shading it was given; its blur, `with_blur`."""
+    kept = ("bias", "blur") if with_blur else ("bias",)
     steps = damage.steps if isinstance(damage, Composite) else (damage,)
     for step in steps:
-        if step.name == "bias":
+        if step.name in kept:
             volume = step.apply(volume)
     return volume
 

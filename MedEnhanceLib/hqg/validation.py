@@ -42,9 +42,9 @@ class Validation:
         fixed = replace(config, batch=1, appearance=0.0)
         drawn = Pools(fixed, pools.held_out or pools.high, ())
         batches = [drawn.cycle_batch(np.random.default_rng(_SEED + n)) for n in range(_SLABS)]
-        self._degraded, self._target, self._guide = (
+        self._degraded, self._target, self._guide, self._deblur = (
             np.concatenate([getattr(batch, name) for batch in batches])
-            for name in ("degraded", "target", "guide")
+            for name in ("degraded", "target", "guide", "deblur")
         )
 
     def measure(self, enhancer: Enhancer, guide: GuidanceEncoder) -> Validated:
@@ -53,11 +53,11 @@ class Validation:
         enhanced, errors = np.empty_like(self._target), np.empty_like(self._target)
         with torch.inference_mode():
             for index in range(len(self._target)):
-                slab, guiding = (
+                slab, guiding, deblur = (
                     torch.from_numpy(part[index : index + 1]).to(self._device)
-                    for part in (self._degraded, self._guide)
+                    for part in (self._degraded, self._guide, self._deblur)
                 )
-                image, error = enhancer.estimate(slab, guide(guiding).mean)
+                image, error = enhancer.estimate(slab, guide.asking(guide(guiding).mean, deblur))
                 enhanced[index], errors[index] = image[0].cpu(), error[0].cpu()
         return Validated(
             _mean_psnr(enhanced, self._target),

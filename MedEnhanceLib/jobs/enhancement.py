@@ -301,6 +301,8 @@ def objects_of(result: Volume | Enhanced | Segmentation) -> Objects:
 def _options_in_words(report: Mapping[str, Any]) -> str:
     config = report["config"]
     told = [f"strength {config['strength']:g}"] if config["strength"] != 1 else []
+    if config["deblur"]:
+        told.append("blur undone")
     if config["bias_correction"] != "none":
         told.append(f"shading corrected with {config['bias_correction'].upper()}")
     told += [doubt["message"] for doubt in report["results"].get("doubts", ())]

@@ -32,6 +32,8 @@ from MedEnhanceLib.io import load
 from MedEnhanceLib.volume import Volume
 
 MODELS = {"MR": "mr-brain", "CT": "ct-lowdose"}
+#: Ours, asked to undo blur as well.
+DEBLUR = "ours, deblur"
 GUIDED = ("ours, cue zeroed", "ours, LQ guide", "ours, HQ guide")
 #: The recipe at the size and budget of the trained peers.
 BENCH = "HQG-Net (bench)"
@@ -41,8 +43,10 @@ _GUIDE_SLICES = 8
 _INFERENCE = tuple(
     f"MedEnhanceLib/{name}.py"
     for name in (
-        *(f"hqg/{part}" for part in ("infer", "predict", "network", "bias", "bundle")),
+        *(f"hqg/{part}" for part in ("infer", "predict", "stream", "orientations", "network")),
+        *(f"hqg/{part}" for part in ("bias", "bundle")),
         *(f"nets/{part}" for part in ("slices", "intensity", "blocks", "normalisation")),
+        "nets/shrinkage",
     )
 )
 
@@ -57,8 +61,8 @@ class Arm:
     settings: names the way, its settings or weights; rows are known by it. others: the same,
     trained with further seeds; the test's seed chooses. slow: measured with few seeds only.
     keep: its results are kept. few: only on the cases that ablations are measured on. shaded:
-    only where there is shading. corrected: N4 after it makes a further arm there. note: what
-    is known of its training.
+    only where there is shading. blurred: only where there is blur. corrected: N4 after it makes a
+    further arm there. note: what is known of its training.
     """
 
     name: str
@@ -69,6 +73,7 @@ class Arm:
     keep: bool = False
     few: bool = False
     shaded: bool = False
+    blurred: bool = False
     corrected: bool = True
     note: str = ""
 
@@ -76,7 +81,11 @@ class Arm:
         return ((self.run, self.settings), *self.others)[seed % (1 + len(self.others))]
 
     def takes(self, case: Case) -> bool:
-        return (case.key or not self.few) and (case.shaded or not self.shaded)
+        return (
+            (case.key or not self.few)
+            and (case.shaded or not self.shaded)
+            and (case.blurred or not self.blurred)
+        )
 
 
 def find_arms(modality: str, options: argparse.Namespace) -> tuple[list[Arm], list[str]]:
@@ -139,6 +148,12 @@ def _own(modality: str, options: argparse.Namespace) -> tuple[list[Arm], list[st
     if modality == "MR":
         run = partial(_enhanced, model=model, bias_correction="n4")
         arms.append(Arm("ours + N4", run, f"{settings} n4", shaded=True, corrected=False))
+    if bundle.deblurs:
+        run = partial(_enhanced, model=model, deblur=True)
+        asked = Arm(DEBLUR, run, f"{settings} deblur", blurred=True, corrected=False)
+        run = partial(_enhanced, model=model, deblur=True, bias_correction="n4")
+        both = replace(asked, name=f"{DEBLUR} + N4", run=run, settings=f"{settings} deblur n4")
+        arms += [asked, replace(both, shaded=True)]
     zeroed, low, high = GUIDED
     guides = (
         (low, partial(low_quality_guide, modality, options.data)),
@@ -174,11 +189,10 @@ def _unchanged(volume: Volume) -> Volume:
     return volume
 
 
-def _enhanced(volume: Volume, *, model: str, bias_correction: str = "none") -> Volume:
+def _enhanced(volume: Volume, **chosen: Any) -> Volume:
     from MedEnhanceLib.hqg import EnhanceConfig, enhance
 
-    config = EnhanceConfig(model=model, bias_correction=bias_correction, device="cpu")
-    return enhance(volume, config).volume
+    return enhance(volume, EnhanceConfig(device="cpu", **chosen)).volume
 
 
 def _guided(volume: Volume, *, model: str, guide: Callable[[], Volume]) -> Volume:

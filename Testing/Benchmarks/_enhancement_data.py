@@ -88,7 +88,8 @@ class Case:
     """One kind of damage.
 
     damage: (volume, seed) → damaged volume. family: whether models trained on its kind.
-    planted: lesions are planted and looked for here. shaded: N4 has something to do.
+    planted: lesions are planted and looked for here. shaded: N4 has something to do. blurred:
+    there is blur to undo.
     key: one of the few that ablations are measured on.
     """
 
@@ -97,6 +98,7 @@ class Case:
     family: bool = True
     planted: bool = False
     shaded: bool = False
+    blurred: bool = False
     key: bool = False
 
     @property
@@ -144,10 +146,10 @@ def _with_noise(voxels: Floats, volume: Volume, rng: np.random.Generator) -> Flo
 CASES: dict[str, tuple[Case, ...]] = {
     "MR": (
         Case("Rician 10 %", _by(partial(Rician, 0.10)), planted=True, key=True),
-        Case("composite", _by(standard_composite), shaded=True, key=True),
+        Case("composite", _by(standard_composite), shaded=True, blurred=True, key=True),
         Case("Rician 5 %", _by(partial(Rician, 0.05))),
         Case("Rician 15 %", _by(partial(Rician, 0.15))),
-        Case("blur σ 1 px", _by(partial(Blur, 1.0))),
+        Case("blur σ 1 px", _by(partial(Blur, 1.0)), blurred=True),
         Case("motion", motion, family=False),
         Case("undersampling", undersampling, family=False),
     ),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from _common import gate
+from _enhancement_catalogue import DEBLUR
 from _enhancement_data import CASES, CLEAN
 from _enhancement_statistics import Difference, Pair, difference, mean_of, values_of
 
@@ -39,19 +40,25 @@ def worse_region(rows: list[Row], figure: str, pairs: list[Pair]) -> Difference 
 
 
 def against(over: str, modality: str, arm: str = "ours") -> list[Pair]:
-    """Pairs on all noisy damage; where there is shading, both with N4."""
-    shaded = {case.name for case in CASES[modality] if case.shaded}
-    return [
-        (case, f"{arm} + N4", f"{over} + N4") if case in shaded else (case, arm, over)
-        for case in NOISY[modality]
-    ]
+    """Pairs on all noisy damage; where there is shading, both with N4.
+
+    Where there is blur too, ours is asked to undo it.
+    """
+    cases = {case.name: case for case in CASES[modality]}
+    pairs = []
+    for name in NOISY[modality]:
+        asked = DEBLUR if cases[name].blurred and arm == "ours" else arm
+        corrected = " + N4" if cases[name].shaded else ""
+        pairs.append((name, asked + corrected, over + corrected))
+    return pairs
 
 
 def _composite(rows: list[Row]) -> Iterator[Gate]:
     pairs = (
-        ("ours + N4", "input"),
-        ("ours + N4", "CycleGAN + N4"),
-        ("ours + N4", "CUT + N4"),
+        (f"{DEBLUR} + N4", "input"),
+        (f"{DEBLUR} + N4", "CycleGAN + N4"),
+        (f"{DEBLUR} + N4", "CUT + N4"),
+        (f"{DEBLUR} + N4", "BM4D + N4"),
         ("ours + N4", "BM4D + N4"),
         ("HQG-Net (bench) + N4", "CycleGAN + N4"),
         ("HQG-Net (bench) + N4", "CUT + N4"),

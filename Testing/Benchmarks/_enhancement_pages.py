@@ -136,7 +136,8 @@ def _differences(rows: list[Row], modality: str) -> str:
     return table(("less", "all of these", *NOISY[modality]), body) + (
         "\nPSNR in dB · SSIM, each with its 95 % interval (patients and seeds drawn with "
         "replacement, 4,000 times), in the whole image or the foreground, whichever is worse for "
-        "ours. Where there is shading, both with N4.\n"
+        "ours. Where there is shading, both with N4; where there is blur, ours is asked to undo "
+        "it.\n"
     )
 
 
@@ -321,7 +322,8 @@ _ARMS = (
     "- CycleGAN, CUT, Noise2Void, paired U-Net (an upper bound: it sees pairs) and HQG-Net "
     "(bench), with its ablations: the same small size and the same budget of CPU seconds for each, "
     "see _trained_arms.py; compare them with each other, not with ours.\n"
-    "- ours: HQG-Net's shipped bundle on the CPU; + N4: with `bias_correction` n4. cue zeroed: its "
+    "- ours: HQG-Net's shipped bundle on the CPU; + N4: with `bias_correction` n4; deblur: with "
+    "`deblur`, where there is blur, which else is left as it is. cue zeroed: its "
     "mean cue replaced by 0; LQ guide: a noisy slab of the low-quality pool; HQ guide: one of the "
     "high-quality pool.\n"
 )

@@ -244,7 +244,7 @@ def on_lesions(
     planted = damaged_with_lesions(known, case, task.seed, degraded, added)
     given = fingerprint(planted)
     for arm in arms:
-        if arm.few or arm.shaded or (arm.slow and too_slow(task, True, options)):
+        if arm.few or arm.shaded or arm.blurred or (arm.slow and too_slow(task, True, options)):
             continue
         run, settings = arm.of_seed(task.seed)
         key = key_of(settings, given, PLANTED, task.seed, measures_code())
@@ -264,7 +264,7 @@ def on_real_scan(
 ) -> Iterator[Row]:
     scan = real_scan(task.subject, options.data)
     for arm in arms:
-        if arm.few or arm.shaded or (arm.slow and too_slow(task, True, options)):
+        if arm.few or arm.shaded or arm.blurred or (arm.slow and too_slow(task, True, options)):
             continue
         run, settings = arm.of_seed(0)
         key = key_of(settings, fingerprint(scan), REAL, measures_code())

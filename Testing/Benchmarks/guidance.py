@@ -22,7 +22,7 @@ from MedEnhanceLib.bundles import open_bundle
 from MedEnhanceLib.degrade import Blur, Degradation, LowDose, Rician, gaussian_blur
 from MedEnhanceLib.hqg.bundle import EnhancerModel, open_enhancer
 from MedEnhanceLib.hqg.infer import encode_guide
-from MedEnhanceLib.hqg.uncertainty import central_slices, raw_estimate, shaded_reference
+from MedEnhanceLib.hqg.uncertainty import central_slices, kept_reference, raw_estimate
 from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.progress import Monitor
@@ -122,7 +122,11 @@ def inputs(modality: str, options: argparse.Namespace) -> list[tuple[str, Volume
         volume = central_slices(volume, options.slices)
         damages = {"blur σ 1 px": Blur(1.0), "Rician 10 %": Rician(0.10, 201)}
     return [
-        (case, damage.apply(replace(volume, history=())), shaded_reference(volume, damage))
+        (
+            case,
+            damage.apply(replace(volume, history=())),
+            kept_reference(volume, damage, with_blur=False),
+        )
         for case, damage in damages.items()
     ]
 

@@ -14,7 +14,7 @@ from MedEnhanceLib.bundles.export import record_measurements
 
 MODELS = REPOSITORY / "Resources" / "models"
 ENHANCERS = {"mr-brain": "MR", "ct-lowdose": "CT"}
-ARMS = ("input", "NLM", "BM4D", "ours", "ours + N4")
+ARMS = ("input", "NLM", "BM4D", "ours", "ours + N4", "ours, deblur", "ours, deblur + N4")
 
 
 def main() -> None:

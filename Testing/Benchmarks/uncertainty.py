@@ -31,9 +31,9 @@ from MedEnhanceLib.hqg.uncertainty import (
     calibrate,
     central_slices,
     damaged_pairs,
+    kept_reference,
     raw_deviation,
     raw_estimate,
-    shaded_reference,
 )
 from MedEnhanceLib.io import load
 from MedEnhanceLib.progress import Monitor
@@ -142,7 +142,7 @@ def calibrate_shipped(modality: str, options: argparse.Namespace) -> None:
     which, words = SHIPPED[modality]
     volumes = [subject(modality, index, options) for index in which]
     bundle = open_bundle(model_name(modality, options), kind="enhancer", modality=modality)
-    pairs = damaged_pairs(volumes, slices=options.slices)
+    pairs = damaged_pairs(volumes, slices=options.slices, with_blur=bundle.deblurs)
     done = calibrate(
         bundle.folder, pairs, fitted_on=words, samples=options.samples, device="cpu",
         monitor=Monitor(lambda event: print(event.kind, event.fields, flush=True)),
@@ -168,7 +168,8 @@ def measure(modality: str, options: argparse.Namespace) -> Iterator[Measured]:
         volume = central_slices(subject(modality, index, options), options.slices)
         for case, make in CASES[modality].items():
             damage = make()
-            degraded, truth = damage.apply(volume), shaded_reference(volume, damage)
+            truth = kept_reference(volume, damage, with_blur=bundle.deblurs)
+            degraded = damage.apply(volume)
             yield measure_one(model, index, case, degraded, truth, options)
         clean = volume.with_voxels(volume.voxels.astype(np.float32))
         yield measure_one(model, index, CLEAN, clean, volume, options)
@@ -385,7 +386,9 @@ Central {options.slices} slices of each subject, damaged here, enhanced, and com
 they were; {options.samples} samples. Calibrated on one subject and measured on another: MR both
 ways between the two, CT on STS_008, 019 and 024 and measured on the others. Errors and σ are on
 the network's scale (MR: shares of the robust maximum; CT: 1000 HU), over tissue (above 0.1 in MR,
-above −300 HU in CT). The truth of a shaded volume is the shaded one: the map is of noise and blur.
+above −300 HU in CT). The truth of a shaded volume is the shaded one, and of a blurred one the
+blurred one where the model undoes blur on request alone (which is not made here): the map is of
+what is undone.
 The reference's own noise counts as error, most of all in CT.
 
 {gate_table(gates)}

@@ -127,7 +127,7 @@ class BatchTest(MedEnhanceTestCase):
         work = self.batch.Batch(
             self.context.runner,
             self.batch.volumesIn(self.study),
-            self.Options(model="mr-brain", segment=True, biasCorrection="n4"),
+            self.Options(model="mr-brain", segment=True, biasCorrection="n4", deblur=True),
         ).start()
         self.waitUntil(lambda: work.isFinished, 60)
         self.assertEqual([row.state for row in work.rows], ["done", "done"], work.warnings)

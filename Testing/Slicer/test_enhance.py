@@ -86,6 +86,25 @@ class ChoicesTest(EnhanceTestCase):
             self.assertEqual(self.ui.biasCorrectionCheckBox.enabled, fits)
         self.assertIn("CT", self.ui.segmentCheckBox.toolTip)
 
+    def test_blurIsUndoneOnlyByModelsThatHaveLearnedTo(self):
+        node = self.smallVolume()
+        node.SetAttribute(self.bridge.MODALITY, "MR")
+        self.choose(node)
+        tip = self.ui.deblurCheckBox.toolTip
+        self.assertFalse(self.panel.options.deblur)
+        self.ui.deblurCheckBox.checked = True
+        self.assertTrue(self.panel.options.deblur)
+        self.assertTrue(self.panel.options.config()["deblur"])
+        node.SetAttribute(self.bridge.MODALITY, "CT")
+        self.processEvents(80)
+        self.assertFalse(self.ui.deblurCheckBox.enabled)
+        self.assertIn("ct-lowdose", self.ui.deblurCheckBox.toolTip)
+        self.assertFalse(self.panel.options.deblur)
+        node.SetAttribute(self.bridge.MODALITY, "MR")
+        self.processEvents(80)
+        self.assertTrue(self.ui.deblurCheckBox.checked)
+        self.assertEqual(self.ui.deblurCheckBox.toolTip, tip)
+
     def test_choicesThatDoNotFitForNowAreKept(self):
         node = self.smallVolume()
         node.SetAttribute(self.bridge.MODALITY, "MR")

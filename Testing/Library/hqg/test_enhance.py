@@ -122,6 +122,27 @@ def test_every_frame_of_a_sequence_is_enhanced(head: Volume, config: EnhanceConf
     assert np.array_equal(result.voxels[0], enhance(head, config).volume.voxels)
 
 
+def test_blur_is_undone_on_request(head: Volume, config: EnhanceConfig) -> None:
+    plain, asked = enhance(head, config), enhance(head, replace(config, deblur=True))
+    assert not asked.volume.is_equal(plain.volume)
+    assert asked.volume.geometry == plain.volume.geometry
+    assert "blur undone" in asked.volume.history[-1]
+    assert "blur" not in plain.volume.history[-1]
+
+
+def test_a_model_that_undoes_no_blur_on_request_says_so(
+    head: Volume, model: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "earlier"
+    shutil.copytree(model, folder)
+    path = folder / "configs/metadata.json"
+    metadata = json.loads(path.read_text())
+    del metadata["network"]["deblurring"]  # as in bundles from before there was a choice
+    path.write_text(json.dumps(metadata))
+    with pytest.raises(ConfigError, match="has not learned to undo blur"):
+        enhance(head, EnhanceConfig(model=str(folder), device="cpu", deblur=True))
+
+
 def test_a_guide_changes_the_result(head: Volume, config: EnhanceConfig) -> None:
     guide = replace(head, voxels=head.voxels[::-1].copy())
     plain = enhance(head, config).volume

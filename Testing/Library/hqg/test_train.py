@@ -22,7 +22,7 @@ from MedEnhanceLib.config import config_to_json
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, ModelError
 from MedEnhanceLib.gradprom.task import SegmentationTask
 from MedEnhanceLib.hqg import trainer as trainer_module
-from MedEnhanceLib.hqg.augment import degrade_slab
+from MedEnhanceLib.hqg.augment import Damages, degrade_slab
 from MedEnhanceLib.hqg.config import LossConfig, TaskConfig, TrainConfig
 from MedEnhanceLib.hqg.objective import Objective
 from MedEnhanceLib.hqg.pools import Pools
@@ -105,15 +105,36 @@ def test_batches_repeat_with_their_seed(training_data: Path, smoke: TrainConfig)
     assert first.degraded.shape == (smoke.batch, smoke.slab, smoke.patch, smoke.patch)
 
 
-def test_damage_keeps_shading_in_the_target() -> None:
-    clean = np.ones((3, 32, 32), np.float32)
+def test_damage_keeps_shading_and_tells_noise_from_blur() -> None:
     rng = np.random.default_rng(0)
-    damaged, field = degrade_slab(clean, "composite", None, rng)
-    assert damaged.shape == clean.shape
-    assert field.shape == clean.shape
-    untouched, flat = degrade_slab(clean, "clean", None, rng)
-    assert np.array_equal(untouched, clean)
-    assert (flat == 1).all()
+    clean = rng.random((3, 32, 32), np.float32) + 1
+    damaged = degrade_slab(clean, "composite", None, rng)
+    assert damaged.image.shape == damaged.quiet.shape == damaged.sharp.shape == clean.shape
+    shade = damaged.sharp / clean
+    assert np.abs(np.diff(shade)).max() < 0.05
+    assert shade.std() > 0.01
+    assert damaged.quiet.std() < damaged.sharp.std()  # blurred
+    assert np.abs(damaged.image - damaged.quiet).mean() > 0.005  # noisy
+    untouched = degrade_slab(clean, "clean", None, rng)
+    assert all(np.array_equal(part, clean) for part in untouched)
+
+
+@pytest.mark.parametrize("on_request", [True, False])
+def test_blur_is_undone_where_it_is_asked(smoke: TrainConfig, on_request: bool) -> None:
+    config = replace(
+        smoke,
+        degradations={"blur": 1.0},
+        network=replace(smoke.network, deblurring=on_request),
+    )
+    damages, rng = Damages(config), np.random.default_rng(0)
+    clean = rng.random((3, 32, 32), np.float32)
+    lessons = [damages.apply(clean, None, clean[:1], rng) for _ in range(40)]
+    asked = [lesson.deblur for lesson in lessons]
+    for lesson in lessons:
+        kept = clean if lesson.deblur or not on_request else lesson.degraded
+        assert np.array_equal(lesson.target, kept)
+    assert (10 < sum(asked) < 40) is on_request
+    assert any(asked) is on_request
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.bundles.store import METADATA, read_bundle
-from MedEnhanceLib.degrade import Bias, Composite, Rician
+from MedEnhanceLib.degrade import Bias, Blur, Composite, Rician
 from MedEnhanceLib.errors import InputError, ModelError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance, uncertainty
 from MedEnhanceLib.hqg.bundle import open_enhancer, record_calibration
@@ -22,8 +22,8 @@ from MedEnhanceLib.hqg.uncertainty import (
     calibrate,
     central_slices,
     damaged_pairs,
+    kept_reference,
     raw_deviation,
-    shaded_reference,
 )
 from MedEnhanceLib.volume import Volume
 
@@ -231,11 +231,13 @@ def test_the_map_scales_with_the_units_of_the_input(thin: Volume, config: Enhanc
     assert np.allclose(two.voxels, 2 * one.voxels, rtol=1e-2)
 
 
-def test_the_truth_of_a_shaded_volume_is_the_shaded_one() -> None:
-    volume, shade = ball(0), Bias(0.3, 3)
-    damage = Composite((shade, Rician(0.1, 4)))
-    assert shaded_reference(volume, damage).is_equal(shade.apply(volume))
-    assert shaded_reference(volume, Rician(0.1, 4)) is volume
+def test_the_truth_of_a_damaged_volume_keeps_what_is_not_undone() -> None:
+    volume, shade, blur = ball(0), Bias(0.3, 3), Blur(1.0)
+    damage = Composite((shade, blur, Rician(0.1, 4)))
+    shaded = shade.apply(volume)
+    assert kept_reference(volume, damage, with_blur=False).is_equal(shaded)
+    assert kept_reference(volume, damage, with_blur=True).is_equal(blur.apply(shaded))
+    assert kept_reference(volume, Rician(0.1, 4), with_blur=True) is volume
 
 
 def test_the_middle_of_a_volume_keeps_its_place() -> None:
