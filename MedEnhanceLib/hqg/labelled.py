@@ -72,7 +72,7 @@ class LabelledPools:
         rng = np.random.default_rng(config.seed + 3)
         volumes = []
         for path, labels in subjects:
-            images = list(prepared(path, config, rng, clean=True))
+            images = list(prepared(path, config, rng, clean=True, monitor=monitor))
             if labels.shape != images[0].voxels.shape:
                 raise InputError(
                     f"{path}: shape {images[0].voxels.shape}, its labels {labels.shape}",

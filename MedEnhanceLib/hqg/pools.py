@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from MedEnhanceLib.hqg.augment import Damages, Lesson, plant_spots, turn, vary_c
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.intensity import scaling_for
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.progress import Monitor, attend
 
 Floats = npt.NDArray[np.float32]
 
@@ -94,7 +95,7 @@ class Pools:
             monitor.progress(index / (len(high) + len(low)), f"reading {path.name}")
             is_high = index < len(high)
             use = "low" if not is_high else "learn" if index < learned_from else "hold out"
-            volumes[use].extend(prepared(path, config, rng, clean=is_high))
+            volumes[use].extend(prepared(path, config, rng, clean=is_high, monitor=monitor))
         held_out = volumes["hold out"], high[learned_from:]
         return cls(config, volumes["learn"], volumes["low"], *held_out)
 
@@ -169,7 +170,12 @@ def _find(data: Path, patterns: Sequence[str], field: str) -> list[Path]:
 
 
 def prepared(
-    path: Path, config: TrainConfig, rng: np.random.Generator, *, clean: bool
+    path: Path,
+    config: TrainConfig,
+    rng: np.random.Generator,
+    *,
+    clean: bool,
+    monitor: Monitor,
 ) -> Iterable[PoolVolume]:
     """A volume at the voxel sizes that it is trained at; of low quality, only as it is."""
     from MedEnhanceLib.hqg.targets import without_noise
@@ -188,14 +194,18 @@ def prepared(
         if factor > 1 and min(coarse.shape[1:]) < config.patch // 2:
             continue
         if config.modality == "MR":
-            quiet = without_noise(coarse, None) if clean and config.denoise else coarse
+            quiet = coarse
+            if clean and config.denoise:
+                quiet = attend(partial(without_noise, coarse, None), monitor)
             yield PoolVolume(quiet, isotropic, name)
             continue
         pixel = (spacing[0] * factor, spacing[1] * factor, spacing[2])
         cutoffs = _CT_CUTOFFS if clean else _CT_CUTOFFS[:1]
         noises = tuple(_reference_noise(coarse, pixel, cutoff, rng) for cutoff in cutoffs)
         if clean:
-            quiet = without_noise(coarse, noises[0]) if config.denoise else coarse
+            quiet = coarse
+            if config.denoise:
+                quiet = attend(partial(without_noise, coarse, noises[0]), monitor)
             yield PoolVolume(quiet, False, name, noises)
         else:
             yield PoolVolume(coarse + noises[0].astype(np.float32), False, name)

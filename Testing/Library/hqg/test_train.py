@@ -7,6 +7,7 @@ import json
 import math
 import re
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from MedEnhanceLib.bundles.store import read_bundle, verify_bundle
 from MedEnhanceLib.config import config_to_json
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, ModelError
 from MedEnhanceLib.gradprom.task import SegmentationTask
+from MedEnhanceLib.hqg import targets
 from MedEnhanceLib.hqg import trainer as trainer_module
 from MedEnhanceLib.hqg.augment import Damages, degrade_slab
 from MedEnhanceLib.hqg.config import LossConfig, TaskConfig, TrainConfig
@@ -349,6 +351,23 @@ def test_a_cancel_tells_what_is_there(
     with pytest.raises(Cancelled, match="the checkpoint holds all steps"):
         train(smoke, training_data, tmp_path / "late", monitor)
     assert (tmp_path / "late/checkpoint.safetensors").exists()
+
+
+def test_a_cancel_is_heard_while_targets_are_cleaned(
+    training_data: Path, smoke: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cleaning, released = threading.Event(), threading.Event()
+
+    def without_noise(voxels: Any, noise: object) -> Any:
+        cleaning.set()
+        released.wait(60)
+        return voxels
+
+    monkeypatch.setattr(targets, "without_noise", without_noise)
+    with pytest.raises(Cancelled, match="before the first step"):
+        train(smoke, training_data, tmp_path, Monitor(cancel=cleaning.is_set))
+    assert not released.is_set()
+    released.set()
 
 
 def test_a_gradient_that_is_no_number_is_left_out_and_counted(
