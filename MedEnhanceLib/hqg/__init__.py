@@ -22,7 +22,7 @@ from MedEnhanceLib.progress import Monitor, attend
 from MedEnhanceLib.volume import Volume
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.hqg.infer import Enhancement as Enhancement
+    from MedEnhanceLib.hqg.result import Enhancement as Enhancement
 
 __all__ = [
     "EnhanceConfig",

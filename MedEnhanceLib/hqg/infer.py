@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,10 @@ from MedEnhanceLib.hqg.bundle import EnhancerModel, check_deblurring, open_enhan
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.findings import Findings, findings_of
 from MedEnhanceLib.hqg.guide import check_guide
-from MedEnhanceLib.hqg.orientations import orientations_for, predict_oriented
+from MedEnhanceLib.hqg.orientations import orientations_for, predict_oriented, shared_start
 from MedEnhanceLib.hqg.range import Verdict, check_range
+from MedEnhanceLib.hqg.result import Enhancement
 from MedEnhanceLib.hqg.strength import (
-    blend,
-    blend_deviation,
-    check_strength,
     lowest_value,
 )
 from MedEnhanceLib.hqg.uncertainty import raw_deviation, spread_of_samples
@@ -49,66 +47,6 @@ from MedEnhanceLib.progress import Monitor, attend
 from MedEnhanceLib.volume import Volume, restore_dtype
 
 Floats = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Enhancement:
-    """What came out.
-
-    volume: same grid, type and units as the input. uncertainty: standard deviation of what
-    `volume` is off by through noise and blur, in the input's units, float32, or None where it was
-    not asked for. uncertainty_facts: what it is made of, as manifests record it; "calibration" in
-    it is None where the model was not calibrated: then the map ranks and does not measure.
-    model: name and sha256. device: where it ran. seconds: of wall time.
-    doubts: what speaks against the model. verdict: whether the input looks like what the model
-    learned from; None where the model cannot tell.
-    original: what was enhanced, on the same grid. strength: share of the correction in `volume`.
-    floors: what no value of each frame falls below; of the whole frame, where this is a part.
-    shading: the field that N4 divided `volume` by, kept where there is an uncertainty.
-    """
-
-    volume: Volume
-    uncertainty: Volume | None
-    model: dict[str, str]
-    device: str
-    seconds: float
-    original: Volume
-    floors: tuple[float, ...]
-    strength: float = 1.0
-    uncertainty_facts: dict[str, Any] = field(default_factory=dict)
-    doubts: tuple[Doubt, ...] = ()
-    verdict: Verdict | None = None
-    shading: Floats | None = None
-
-    def at_strength(self, strength: float) -> Enhancement:
-        """The same result at another strength, as a run at that strength gives it.
-
-        Only of a result at full strength (1): what was rounded away does not come back.
-        Raises ConfigError for a strength outside 0 to 1.5.
-        """
-        check_strength(strength)
-        if self.strength != 1:
-            raise ConfigError(
-                f"this is a result at strength {self.strength:g}", "Blend the one at strength 1."
-            )
-        if strength == 1:
-            return self
-        uncertainty = self.uncertainty
-        if uncertainty is not None:
-            voxels = blend_deviation(
-                uncertainty.voxels,
-                self.original.voxels,
-                self.volume.voxels,
-                strength,
-                shading=self.shading,
-            )
-            uncertainty = uncertainty.with_voxels(voxels)
-        return replace(
-            self,
-            volume=blend(self.original, self.volume, strength, floors=self.floors),
-            uncertainty=uncertainty,
-            strength=strength,
-        )
 
 
 @dataclass(frozen=True)
@@ -298,20 +236,32 @@ def _enhance_frame(
     assert scaling is not None
     stacks = SliceStacks(frame.voxels, scaling, model.config.context)
     wants_n4 = config.bias_correction == "n4"
-    share = run.orientations / (run.orientations + config.samples)
+    several = run.orientations > 1 or config.samples > 0
+    passes = int(several) + run.orientations + config.samples
+    begun, share = int(several) / passes, 1 - config.samples / passes
     # Without a further step each batch goes straight into the result's type, which saves memory.
     output = np.empty(frame.voxels[only].shape, np.float32 if wants_n4 else frame.dtype)
     error = np.empty(output.shape, np.float32) if config.uncertainty else None
     with torch.inference_mode(), stoppable(model.enhancer, monitor):
+        start = shared_start(
+            model,
+            stacks,
+            run.plan,
+            monitor.part(0, begun),
+            orientations=run.orientations,
+            samples=config.samples,
+            only=only,
+        )
         for where, scaled, expected in predict_oriented(
             model,
             stacks,
             run.cue,
             run.plan,
-            monitor.part(0, (0.9 if wants_n4 else 1) * share),
+            monitor.part(begun, (0.9 if wants_n4 else 1) * share),
             orientations=run.orientations,
             findings=findings,
             only=only,
+            start=start,
             wants_error=error is not None,
         ):
             enhanced = np.maximum(scaling.undo(scaled), findings.floor, dtype=np.float32)
@@ -328,7 +278,7 @@ def _enhance_frame(
             output = restore_dtype(np.maximum(output, findings.floor), frame.dtype)
         if error is None:
             return output, None, None
-        deviation = _deviation(error, stacks, run, findings, monitor.part(share, 1))
+        deviation = _deviation(error, stacks, start, run, findings, monitor.part(share, 1))
     deviation *= np.float32(scaling.scale)
     if shading is not None:
         deviation /= shading
@@ -336,7 +286,12 @@ def _enhance_frame(
 
 
 def _deviation(
-    error: Floats, stacks: SliceStacks, run: _Run, findings: Findings, monitor: Monitor
+    error: Floats,
+    stacks: SliceStacks,
+    start: SliceStacks | None,
+    run: _Run,
+    findings: Findings,
+    monitor: Monitor,
 ) -> Floats:
     """Standard deviation on the network's scale: from the expected error, and samples if any."""
     spread = None
@@ -351,6 +306,7 @@ def _deviation(
             seed=run.config.seed,
             findings=findings,
             only=run.only,
+            start=start,
         )
     return run.model.calibration(raw_deviation(error, spread), sampled=spread is not None)
 

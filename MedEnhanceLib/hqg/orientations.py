@@ -2,7 +2,8 @@
 
 Slices along one axis see five neighbours on each side but differ from slice to slice; averaged
 over three axes they agree, and the noise that is left falls. It takes three runs, so that it is
-done where the network was trained on all axes and voxels are about as thick as wide. [ours]
+done where the network was trained on all axes and voxels are about as thick as wide. What the
+network starts from is the same along all axes, and computed once. [ours]
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 from MedEnhanceLib.hqg.bundle import EnhancerModel
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.findings import Findings
-from MedEnhanceLib.hqg.predict import predict_slices
+from MedEnhanceLib.hqg.predict import predict_slices, shrunk
 from MedEnhanceLib.nets.slices import Plan, SliceStacks
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume
@@ -56,6 +57,7 @@ def predict_oriented(
     orientations: int,
     findings: Findings,
     only: slice,
+    start: SliceStacks | None,
     wants_error: bool,
 ) -> Iterator[tuple[slice, Floats, Floats | None]]:
     """As `predict_slices`; with three orientations the mean of images and expected errors."""
@@ -68,6 +70,7 @@ def predict_oriented(
             monitor,
             findings=findings,
             only=only,
+            start=start,
             wants_error=wants_error,
         )
         return
@@ -85,6 +88,7 @@ def predict_oriented(
             plan,
             monitor.part(number / len(_AXES), (number + 1) / len(_AXES)),
             findings=findings if number == 0 else None,
+            start=_turned(start, stacks, axes),
             wants_error=wants_error,
         ):
             assert image_turned is not None
@@ -94,3 +98,30 @@ def predict_oriented(
     for first in range(only.start, only.stop, _CHUNK):
         where = slice(first, min(first + _CHUNK, only.stop))
         yield where, image[where], None if error is None else error[where]
+
+
+def shared_start(
+    model: EnhancerModel,
+    stacks: SliceStacks,
+    plan: Plan,
+    monitor: Monitor,
+    *,
+    orientations: int,
+    samples: int,
+    only: slice,
+) -> SliceStacks | None:
+    """What several runs start from; None where a single one computes it on the way."""
+    if orientations == 1 and samples == 0:
+        return None
+    needed = only if orientations == 1 else slice(0, len(stacks))
+    return shrunk(model, stacks, plan, monitor, only=needed)
+
+
+def _turned(
+    start: SliceStacks | None, stacks: SliceStacks, axes: tuple[int, int, int]
+) -> SliceStacks | None:
+    """Without its padding, which is another one along another axis."""
+    if start is None or axes == _AXES[0]:
+        return start
+    _, rows, columns = stacks.voxels.shape
+    return replace(start, voxels=start.voxels[:, :rows, :columns].transpose(axes))

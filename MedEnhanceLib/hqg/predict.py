@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from MedEnhanceLib.hqg.bundle import EnhancerModel
 from MedEnhanceLib.hqg.findings import Findings
-from MedEnhanceLib.hqg.stream import enhanced
+from MedEnhanceLib.hqg.stream import enhanced, started
+from MedEnhanceLib.nets.intensity import Scaling
 from MedEnhanceLib.nets.precision import inference_precision, move
 from MedEnhanceLib.nets.slices import GRID, Plan, SliceStacks, Window, blended, in_chunks, windows
 from MedEnhanceLib.nets.stream import Stage, Uploads
@@ -35,57 +36,103 @@ def predict_slices(
     findings: Findings | None = None,
     only: slice | None = None,
     flips: tuple[int, ...] = (),
+    start: SliceStacks | None = None,
     wants_error: bool = False,
 ) -> Iterator[tuple[slice, Floats, Floats | None]]:
     """Enhance all slices, or `only` some, in order.
 
     Yields (where, scaled values [b, J, I], expected absolute error in the same shape or None).
     cue: [1, cue_size]. findings: where the content vector may be known already. flips: axes of
-    [B, C, H, W] to mirror before and after (for uncertainty). wants_error: see Estimate.
+    [B, C, H, W] to mirror before and after (for uncertainty). start: what `shrunk` made of these
+    slices, where it is known. wants_error: see Estimate.
     Raises DeviceMemoryError and Cancelled, see in_chunks.
     """
     contents = (findings or Findings()).contents
-    rows, columns = stacks.voxels.shape[-2:]
-    streams: dict[Plan, list[tuple[Window, Stage]]] = {}
 
-    def run(where: slice, plan: Plan) -> Tensor:
-        try:
-            if plan not in streams:
-                streams.clear()
-                streams[plan] = begin(plan)
-            chunk = where.start // plan.slices
-            with inference_precision(plan.device, half=plan.half):
-                results = [stream[chunk].flip(flips).transpose(0, 1) for _, stream in streams[plan]]
-            return blended(results, [window for window, _ in streams[plan]])
-        except (MemoryError, RuntimeError):
-            streams.clear()  # what they hold is what is missing
-            raise
-
-    def begin(plan: Plan) -> list[tuple[Window, Stage]]:
-        move(model.enhancer, plan.device)
+    def begin(plan: Plan, window: Window) -> Stage:
         key = model.bundle.sha256, plan.device if plan.half else f"{plan.device}, single precision"
         if key not in contents:
             contents[key] = volume_content(model, stacks, plan, monitor)
-        condition = torch.cat([cue.to(plan.device), contents[key]], dim=1)
-        return [
-            (
-                window,
-                enhanced(
-                    model.enhancer,
-                    _planes(stacks, window, plan, flips),
-                    condition,
-                    depth=len(stacks),
-                    wants_error=wants_error,
-                ),
-            )
-            for window in windows(rows + -rows % GRID, columns + -columns % GRID, plan)
-        ]
+        return enhanced(
+            model.enhancer,
+            _planes(stacks, window, plan, flips),
+            torch.cat([cue.to(plan.device), contents[key]], dim=1),
+            depth=len(stacks),
+            start=None if start is None else _planes(start, window, plan, flips),
+            wants_error=wants_error,
+        )
 
-    for where, values in in_chunks(run, stacks, plan, monitor, "enhancing slices", only=only):
+    streams = _Streams(model, stacks, begin, lambda made: made.flip(flips).transpose(0, 1))
+    for where, values in in_chunks(
+        streams.run, stacks, plan, monitor, "enhancing slices", only=only
+    ):
         yield where, values[:, 0], values[:, 1] if wants_error else None
 
 
-def _planes(stacks: SliceStacks, window: Window, plan: Plan, flips: tuple[int, ...]) -> Stage:
+def shrunk(
+    model: EnhancerModel, stacks: SliceStacks, plan: Plan, monitor: Monitor, *, only: slice
+) -> SliceStacks | None:
+    """What the network starts from, for several runs over the same slices.
+
+    only: slices that are to be enhanced; those they depend on come out too, others are 0. Sides
+    are padded to multiples of GRID, as they go into the network. None where the network starts
+    from its input. Raises DeviceMemoryError and Cancelled.
+    """
+    if model.enhancer.shrinkage is None:
+        return None
+
+    def begin(plan: Plan, window: Window) -> Stage:
+        return started(model.enhancer, _planes(stacks, window, plan), len(stacks))
+
+    reach = model.config.context
+    needed = slice(max(0, only.start - reach), min(len(stacks), only.stop + reach))
+    depth, rows, columns = stacks.voxels.shape
+    voxels = np.zeros((depth, rows + -rows % GRID, columns + -columns % GRID), np.float32)
+    made = SliceStacks(voxels, Scaling(0.0, 1.0), stacks.context)
+    streams = _Streams(model, stacks, begin, lambda planes: planes[:, None])
+    for where, values in in_chunks(
+        streams.run, made, plan, monitor, "removing noise from blocks", only=needed
+    ):
+        voxels[where] = values[:, 0]
+    return made
+
+
+class _Streams:
+    """A network's stages over slices, in each tile; begun anew where the plan changes.
+
+    begin: makes the last stage in a window; shape: what it gives → [n, channels, H, W].
+    """
+
+    def __init__(
+        self,
+        model: EnhancerModel,
+        stacks: SliceStacks,
+        begin: Callable[[Plan, Window], Stage],
+        shape: Callable[[Tensor], Tensor],
+    ) -> None:
+        self._model, self._begin, self._shape = model, begin, shape
+        rows, columns = stacks.voxels.shape[-2:]
+        self._size = rows + -rows % GRID, columns + -columns % GRID
+        self._streams: dict[Plan, list[tuple[Window, Stage]]] = {}
+
+    def run(self, where: slice, plan: Plan) -> Tensor:
+        """Some slices, as `in_chunks` wants them."""
+        try:
+            if plan not in self._streams:
+                self._streams.clear()
+                move(self._model.enhancer, plan.device)
+                tiles = windows(*self._size, plan)
+                self._streams[plan] = [(tile, self._begin(plan, tile)) for tile in tiles]
+            chunk = where.start // plan.slices
+            with inference_precision(plan.device, half=plan.half):
+                results = [self._shape(stream[chunk]) for _, stream in self._streams[plan]]
+            return blended(results, [window for window, _ in self._streams[plan]])
+        except (MemoryError, RuntimeError):
+            self._streams.clear()  # what they hold is what is missing
+            raise
+
+
+def _planes(stacks: SliceStacks, window: Window, plan: Plan, flips: tuple[int, ...] = ()) -> Stage:
     """The slices by chunks as they are asked for, in the window of the tile, mirrored."""
     uploads = Uploads(plan.device)
     axes = tuple(axis - 4 for axis in flips)

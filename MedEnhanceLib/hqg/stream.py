@@ -22,15 +22,17 @@ def enhanced(
     condition: Tensor,
     *,
     depth: int,
+    start: Stage | None = None,
     wants_error: bool = False,
 ) -> Stage:
     """What `Enhancer.forward` makes of a whole volume as one slab, by chunks.
 
     planes: [n, H, W], scaled, on the enhancer's device. condition: cue and content vector,
-    [1, cue_size + content_size]. depth: slices of the volume.
+    [1, cue_size + content_size]. depth: slices of the volume. start: what `started` makes of
+    `planes`, where it is known.
     Chunks of what is returned: [1, n, H, W] float32, or [2, n, H, W] with the expected error.
     """
-    start = _start(enhancer, planes, depth)
+    start = started(enhancer, planes, depth) if start is None else start
     features = Stage(lambda chunk: _begun(enhancer, planes, start, chunk), planes, start)
     skips = []
     for number, block in enumerate(enhancer.encoder):
@@ -55,7 +57,7 @@ def enhanced(
     return Stage(finished, features, planes, start)
 
 
-def _start(enhancer: Enhancer, planes: Stage, depth: int) -> Stage:
+def started(enhancer: Enhancer, planes: Stage, depth: int) -> Stage:
     """`Enhancer.start` by chunks: each layer of blocks once, however small the chunks."""
     shrinkage = enhancer.shrinkage
     if shrinkage is None:

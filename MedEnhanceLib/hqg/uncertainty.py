@@ -29,7 +29,7 @@ from MedEnhanceLib.hqg.bundle import EnhancerModel, open_enhancer, record_calibr
 from MedEnhanceLib.hqg.calibration import fit_calibration
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.findings import Findings
-from MedEnhanceLib.hqg.orientations import orientations_for, predict_oriented
+from MedEnhanceLib.hqg.orientations import orientations_for, predict_oriented, shared_start
 from MedEnhanceLib.hqg.predict import predict_slices
 from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.intensity import Scaling, scaling_for
@@ -83,12 +83,13 @@ def spread_of_samples(
     seed: int,
     findings: Findings | None = None,
     only: slice | None = None,
+    start: SliceStacks | None = None,
     flips: bool = True,
 ) -> Floats:
     """Standard deviation over sampled cues and mirrorings, on the network's scale (Welford).
 
-    cue: [1, cue_size], around which the bank's spread is drawn. samples: 2 and more.
-    flips: mirror as well, which every fourth sample is not.
+    cue: [1, cue_size], around which the bank's spread is drawn. samples: 2 and more. start: see
+    `predict_slices`. flips: mirror as well, which every fourth sample is not.
     """
     only = only or slice(0, len(stacks))
     generator = torch.Generator().manual_seed(seed)
@@ -104,6 +105,7 @@ def spread_of_samples(
             monitor.part(sample / samples, (sample + 1) / samples),
             findings=findings,
             only=only,
+            start=start,
             flips=_FLIPS[sample % len(_FLIPS)] if flips else (),
         ):
             inside = slice(where.start - only.start, where.stop - only.start)
@@ -134,16 +136,27 @@ def raw_estimate(
     image, error = (np.empty(volume.shape, np.float32) for _ in range(2))
     share = 1 / (1 + samples)
     cue = model.bank.mean[None] if cue is None else cue
+    orientations, whole = orientations_for(volume, defaults, whole=True), slice(0, len(stacks))
     with torch.inference_mode():
+        start = shared_start(
+            model,
+            stacks,
+            plan,
+            monitor.part(0, 0),
+            orientations=orientations,
+            samples=samples,
+            only=whole,
+        )
         for where, scaled, expected in predict_oriented(
             model,
             stacks,
             cue,
             plan,
             monitor.part(0, share),
-            orientations=orientations_for(volume, defaults, whole=True),
+            orientations=orientations,
             findings=findings,
-            only=slice(0, len(stacks)),
+            only=whole,
+            start=start,
             wants_error=True,
         ):
             image[where], error[where] = scaled, expected
@@ -158,6 +171,7 @@ def raw_estimate(
                 samples=samples,
                 seed=defaults.seed,
                 findings=findings,
+                start=start,
                 flips=flips,
             )
     return RawEstimate(image, error, spread, scaling)

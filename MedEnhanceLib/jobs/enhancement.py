@@ -29,7 +29,7 @@ from MedEnhanceLib.volume import Volume
 if TYPE_CHECKING:
     from MedEnhanceLib.gradprom import Segmentation, SegmentConfig
     from MedEnhanceLib.hqg import EnhanceConfig
-    from MedEnhanceLib.hqg.infer import Enhancement
+    from MedEnhanceLib.hqg.result import Enhancement
 
 #: Passes of the enhancer that take as long as the head does.
 _HEAD_PASSES = 0.4

@@ -95,7 +95,7 @@ class DistillTestCase(MedEnhanceTestCase):
         self.waitUntil(lambda: len(job.metrics) >= count or job.isFinished, 120)
         self.assertFalse(job.isFinished, job.error)
         self.ui.pauseButton.click()
-        self.waitUntil(lambda: job.isFinished, 5)
+        self.waitUntil(lambda: job.isFinished, 60)
         self.assertEqual(job.state, "cancelled")
 
 
@@ -360,7 +360,7 @@ class TrainingTest(DistillTestCase):
         job = self.start()
         self.waitUntil(lambda: job.metrics, 120)
         self.ui.cancelButton.click()
-        self.waitUntil(lambda: job.isFinished, 5)
+        self.waitUntil(lambda: job.isFinished, 60)
         self.assertEqual(self.record()["state"], "cancelled")
         self.assertIn("cancelled", self.ui.resultLabel.text)
         self.assertTrue(self.ui.resumeArea.isHidden())
