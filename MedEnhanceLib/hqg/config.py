@@ -30,6 +30,8 @@ class NetworkConfig:
     restyling: False leaves the variational normalisation blocks out of the decoder.
     shrinkage: False lets the network start from its input, not from a first removal of noise by
         the learned shrinkage of blocks (nets.shrinkage).
+    rician: whether what the shrinkage finds is freed of the bias that noise has in magnitude images
+        (nets.rician): for MR.
     deblurring: whether blur is undone on request alone, which comes with the cue; False undoes
         what blur the training's degradations hold, asked or not.
     """
@@ -44,6 +46,7 @@ class NetworkConfig:
     variational: bool = True
     restyling: bool = True
     shrinkage: bool = True
+    rician: bool = True
     deblurring: bool = True
 
     def __post_init__(self) -> None:
@@ -304,7 +307,7 @@ def _ct() -> TrainConfig:
     return TrainConfig(
         modality="CT",
         name="ct-lowdose",
-        network=NetworkConfig(deblurring=False),  # its degradations hold no blur
+        network=NetworkConfig(rician=False, deblurring=False),  # neither is in its degradations
         degradations={"low-dose": 0.93, "clean": 0.07},
         loss=LossConfig(adversarial=0.005),
     )

@@ -17,6 +17,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 from MedEnhanceLib.hqg.config import NetworkConfig
 from MedEnhanceLib.nets.blocks import ResidualBlock
 from MedEnhanceLib.nets.normalisation import VariationalNormalisation, at_pixels
+from MedEnhanceLib.nets.rician import without_bias
 from MedEnhanceLib.nets.shift import neighbours
 from MedEnhanceLib.nets.shrinkage import TOTAL_REACH, BlockShrinkage
 
@@ -179,8 +180,9 @@ class Enhancer(nn.Module):
         if self.shrinkage is None:
             return slabs.float()
         with torch.autocast(slabs.device.type, enabled=False):
-            shrunk: Tensor = self.shrinkage(slabs.float(), noise_level(slabs, reach=0))
-        return shrunk
+            level = noise_level(slabs, reach=0)
+            shrunk: Tensor = self.shrinkage(slabs.float(), level)
+            return without_bias(shrunk, level) if self.config.rician else shrunk
 
     def begin(self, slabs: Tensor, start: Tensor, only: slice = slice(None)) -> Tensor:
         """The stem's features of all slices, or `only` some: [B, D, H, W] → [B·D, C, H/2, W/2].

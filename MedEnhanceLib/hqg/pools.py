@@ -29,9 +29,10 @@ _CT_PHOTONS = 5e3
 _CT_ELECTRONIC = 5.0
 #: Hann windows of the realisations of CT noise: kernels differ between scanners.
 _CT_CUTOFFS = (CUTOFF, CUTOFF, 1.2)
-#: Most slabs show little but tissue, the others some: air is soon learned, and where it was half
-#: of what a network saw, tissue took ten times as long.
-_LEAST_TISSUE, _SOME_TISSUE, _FULL_SHARE = 0.8, 0.1, 0.8
+#: Many slabs show little but tissue, the others some: air is soon learned. In MR half of them,
+#: because noise is another one in air, and at the rim of the head a network has to know both.
+_LEAST_TISSUE, _SOME_TISSUE = 0.8, 0.1
+_FULL_SHARE = {"MR": 0.5, "CT": 0.8}
 #: Share of slabs of isotropic volumes that become thick slices, and of how many thin ones each.
 _THICK_SHARE, _THICK = 0.2, (2, 3)
 
@@ -141,7 +142,7 @@ class Pools:
         thick = int(rng.choice(_THICK)) if free and rng.random() < _THICK_SHARE else 1
         depth = depth or config.slab
         size = (depth * thick, config.patch, config.patch)
-        least = _LEAST_TISSUE if rng.random() < _FULL_SHARE else _SOME_TISSUE
+        least = _LEAST_TISSUE if rng.random() < _FULL_SHARE[config.modality] else _SOME_TISSUE
         for _ in range(10):
             start = random_place(stack.shape, size, rng)
             slab = cut(stack, size, start)

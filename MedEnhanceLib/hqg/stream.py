@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.hqg.network import Enhancer, noise_level
+from MedEnhanceLib.nets.rician import without_bias
 from MedEnhanceLib.nets.shrinkage import BLOCK, REACH, BlockShrinkage, gather
 from MedEnhanceLib.nets.stream import Stage
 
@@ -67,7 +68,13 @@ def started(enhancer: Enhancer, planes: Stage, depth: int) -> Stage:
     level = Stage(lambda chunk: noise_level(planes[chunk][None], reach=0)[0], planes)
     first = _gathered(_layers(shrinkage.first_layers, planes, level), planes, depth)
     better = _alike(shrinkage, planes, first, level)
-    return _gathered(_layers(shrinkage.second_layers, planes, better, level), planes, depth)
+    layers = _layers(shrinkage.second_layers, planes, better, level)
+    shrunk = _gathered(layers, planes, depth)
+    if not enhancer.config.rician:
+        return shrunk
+    return Stage(
+        lambda chunk: without_bias(shrunk[chunk][None], level[chunk][None])[0], shrunk, level
+    )
 
 
 def _layers(make: Callable[..., Tensor], *sources: Stage) -> Stage:
