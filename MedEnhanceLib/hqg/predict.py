@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +19,14 @@ from MedEnhanceLib.nets.stream import Stage, Uploads
 from MedEnhanceLib.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
-#: What v_y is measured on: so many slabs of so many slices, and of them the middle. It does not
-#: depend on the tile, and is a preview's wait.
+#: What v_y is measured on: so many slabs of so many slices, and of them a window of that side. It
+#: does not depend on the tile, and is a preview's wait. Small windows gave what whole slices did to
+#: 0.03 dB (C19, 10 % noise).
 _CONTENT_SLABS = 4
 _CONTENT_DEPTH = 4
-_CONTENT_SIDE = 384
+_CONTENT_SIDE = 128
+#: On the network's scale; above it all tissue counts alike.
+_BRIGHT_ENOUGH = 0.2
 
 
 def predict_slices(
@@ -153,17 +156,24 @@ def volume_content(
     One vector for all slices makes neighbours agree; the paper takes each image's own.
     """
     depth = min(_CONTENT_DEPTH, len(stacks))
-    window = Window(*(_middle(side) for side in stacks.voxels.shape[-2:]))
+    centres = stacks.telling(_CONTENT_SLABS)
+    window = _fullest([stacks.planes(slice(centre, centre + 1)) for centre in centres])
     vectors = []
     with inference_precision(plan.device, half=plan.half):
-        for centre in stacks.telling(_CONTENT_SLABS):
+        for centre in centres:
             monitor.check()
             first = int(np.clip(centre - depth // 2, 0, len(stacks) - depth))
-            slab = stacks.planes(slice(first, first + depth), window).to(plan.device)
-            vectors.append(model.enhancer.content_vector(slab[None]).float())
+            slab = stacks.planes(slice(first, first + depth))[..., window.rows, window.columns]
+            vectors.append(model.enhancer.content_vector(slab[None].to(plan.device)).float())
     return torch.cat(vectors).mean(dim=0, keepdim=True)
 
 
-def _middle(side: int) -> slice:
-    first = max(0, (side - _CONTENT_SIDE) // 2)
-    return slice(first, min(side, first + _CONTENT_SIDE))
+def _fullest(slices: Sequence[Tensor]) -> Window:
+    """Where slices [1, H, W] show most tissue, whatever its brightness: as what is learned from."""
+    shown = torch.stack(list(slices)).clamp(0, _BRIGHT_ENOUGH).mean(dim=0)
+    rows, columns = (min(_CONTENT_SIDE, side) for side in shown.shape[-2:])
+    filled = torch.nn.functional.avg_pool2d(shown, (rows, columns), stride=GRID)[0]
+    row, column = divmod(int(filled.argmax()), filled.shape[1])
+    return Window(
+        slice(row * GRID, row * GRID + rows), slice(column * GRID, column * GRID + columns)
+    )
