@@ -13,7 +13,7 @@ from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance, predict
 from MedEnhanceLib.hqg.findings import findings_of, keep_findings
 from MedEnhanceLib.nets.intensity import Scaling
-from MedEnhanceLib.nets.slices import SliceStacks
+from MedEnhanceLib.nets.slices import SliceStacks, Window
 from MedEnhanceLib.origin import DicomOrigin, Instance, Lossy
 from MedEnhanceLib.volume import Volume
 
@@ -168,3 +168,11 @@ def test_a_preview_that_exaggerates_has_the_floor_of_the_whole(
     whole = enhance(volume, config).volume.voxels[4:7]
     assert whole.min() < 0
     assert np.array_equal(enhance(volume, config, slices=(4, 7)).volume.voxels, whole)
+
+
+def test_the_content_is_measured_where_most_is_shown() -> None:
+    plane = torch.zeros(1, 512, 512)
+    plane[:, 320:448, 64:192] = 0.3
+    plane[:, :40, 400:440] = 9.0  # bright, but little
+    assert predict._fullest([plane, plane]) == Window(slice(320, 448), slice(64, 192))
+    assert predict._fullest([torch.ones(1, 64, 96)]) == Window(slice(0, 64), slice(0, 96))
