@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import gc
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance, predict
+from MedEnhanceLib.hqg.bundle import open_enhancer
 from MedEnhanceLib.hqg.findings import findings_of, keep_findings
 from MedEnhanceLib.nets.intensity import Scaling
-from MedEnhanceLib.nets.slices import SliceStacks, Window
+from MedEnhanceLib.nets.slices import Plan, SliceStacks, Window
 from MedEnhanceLib.origin import DicomOrigin, Instance, Lossy
+from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume
 
 
@@ -176,3 +180,20 @@ def test_the_content_is_measured_where_most_is_shown() -> None:
     plane[:, :40, 400:440] = 9.0  # bright, but little
     assert predict._fullest([plane, plane]) == Window(slice(320, 448), slice(64, 192))
     assert predict._fullest([torch.ones(1, 64, 96)]) == Window(slice(0, 64), slice(0, 96))
+
+
+def test_a_part_starts_from_all_that_it_depends_on(model: str) -> None:
+    opened = open_enhancer(read_bundle(Path(model)))
+    voxels = np.random.default_rng(0).random((20, 32, 40), np.float32)
+    stacks = SliceStacks(voxels, Scaling(0.0, 1.0), opened.config.context)
+    plan = Plan.make("cpu", batch=4, tile=256, overlap=0.25)
+    with torch.inference_mode():
+        part, whole = (
+            predict.shrunk(opened, stacks, plan, Monitor(), only=only)
+            for only in (slice(9, 13), slice(0, 20))
+        )
+    assert part is not None
+    assert whole is not None
+    assert opened.config.context == 1
+    assert np.flatnonzero(part.voxels.any(axis=(1, 2))).tolist() == [*range(8, 14)]
+    assert np.array_equal(part.voxels[8:14], whole.voxels[8:14])
