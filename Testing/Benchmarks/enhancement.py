@@ -41,11 +41,13 @@ from _enhancement_measures import measure, measure_real
 from _enhancement_pages import report
 from _enhancement_peers import without_shading
 from _enhancement_pictures import draw_pictures
+from _enhancement_visibility import detectability
 
 from MedEnhanceLib.volume import Volume
 
 Row = dict[str, Any]
 REAL, SWAP, PLANTED = "real scan", "guide swap", "planted lesions"
+VISIBLE = "visibility of planted lesions"
 
 
 @dataclass(frozen=True)
@@ -242,6 +244,8 @@ def on_lesions(
     degraded = known.damaged(case, task.seed)
     added, lesions = plant(known, task.seed)
     planted = damaged_with_lesions(known, case, task.seed, degraded, added)
+    told_row = heading(task, known, "matched filter", 0.0) | {"case": VISIBLE}
+    yield told_row | {"d_prime": detectability(known, degraded, lesions)}
     given = fingerprint(planted)
     for arm in arms:
         if arm.few or arm.shaded or arm.blurred or (arm.slow and too_slow(task, True, options)):
