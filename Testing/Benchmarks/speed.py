@@ -27,7 +27,9 @@ from _common import DOCS, REPOSITORY, SHARED_DATA, gate, gate_table, table, writ
 Row = dict[str, Any]
 _SIDE = 512
 _THREADS = 2
-_BATCHES = (1, 2, 4, 8, 16)
+_BATCHES = (1, 2, 8)
+#: Slices that stages are ahead of what comes out: a stream has to be longer to show its pace.
+_AHEAD = 24
 _CUDA_BATCHES = (1, 4, 16, 32, 64)
 
 
@@ -109,7 +111,7 @@ def work(_: int) -> Row:
     from torch.utils.flop_counter import FlopCounterMode
 
     torch.set_num_threads(1)
-    stream, _planes = _stream(batch=1, depth=16)
+    stream, _planes = _stream(batch=1, depth=_AHEAD + 4)
     with torch.inference_mode():
         stream[0]
         with FlopCounterMode(display=False) as counter:
@@ -189,7 +191,7 @@ def cuda_batches(_: int) -> Row:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    stream, _planes = _stream(batch=1, depth=16, device="cuda")
+    stream, _planes = _stream(batch=1, depth=_AHEAD + 4, device="cuda")
     with torch.inference_mode():
         stream[0]
         with FlopCounterMode(display=False) as counter:
@@ -308,8 +310,9 @@ def _stream(batch: int, depth: int, device: str = "cpu") -> tuple[Any, Any]:
 
     enhancer, condition = _network(device)
     planes = torch.rand(depth, _SIDE, _SIDE, device=device)
-    chunks = Stage(lambda n: planes[n * batch : (n + 1) * batch], count=-(-depth // batch))
-    return enhanced(enhancer, chunks, condition), planes
+    count = -(-depth // batch)
+    chunks = Stage(lambda n: planes[n * batch : (n + 1) * batch], count=count, size=batch)
+    return enhanced(enhancer, chunks, condition, depth=depth), planes
 
 
 def _seconds_per_slice(batch: int, *, half: bool, device: str = "cpu", chunks: int = 3) -> float:
@@ -319,7 +322,7 @@ def _seconds_per_slice(batch: int, *, half: bool, device: str = "cpu", chunks: i
     from MedEnhanceLib.nets.precision import inference_precision
 
     warm = 6
-    stream, _planes = _stream(batch, batch * (warm + chunks + 6), device)
+    stream, _planes = _stream(batch, batch * (warm + chunks + 1) + _AHEAD, device)
     with torch.inference_mode(), inference_precision(device, half=half):
         for chunk in range(warm if device == "cuda" else 1):
             stream[chunk]
