@@ -49,7 +49,7 @@ def fittedOptions(node, options):
         output=None,
         guide=guide,
         model=model,
-        deblur=options.deblur and not modelchoice.canDeblur(node, model),
+        deblur=options.deblur and not modelchoice.deblurProblem(node, model),
         segment=options.segment and not modelchoice.canSegment(node),
         biasCorrection=options.biasCorrection if modality == "MR" else "none",
     )

@@ -130,7 +130,7 @@ class EnhancePanel:
             segment=state.segment and self.ui.segmentCheckBox.enabled,
             device=state.device,
             biasCorrection="n4" if state.biasCorrection and isMr else "none",
-            deblur=state.deblur and not modelchoice.canDeblur(node, state.model),
+            deblur=state.deblur and not modelchoice.deblurProblem(node, state.model),
             output=state.outputVolume,
         )
 
@@ -243,7 +243,7 @@ class EnhancePanel:
         _offer(ui.biasCorrectionCheckBox, state.biasCorrection, problem)
         problem = ""
         if modelchoice.isUsable(self.target):
-            problem = modelchoice.canDeblur(self.target, state.model)
+            problem = modelchoice.deblurProblem(self.target, state.model)
         _offer(ui.deblurCheckBox, state.deblur, problem)
 
     def _showActions(self):

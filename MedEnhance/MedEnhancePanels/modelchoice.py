@@ -52,16 +52,20 @@ def canSegment(node):
     return ""
 
 
-def canDeblur(node, model):
-    """Why blur cannot be undone in a volume, in a sentence; empty where it can.
+def deblurProblem(node, model):
+    """Why blur cannot be undone on request in a volume, in a sentence; empty where it can.
 
     model: a model's name, or "auto" for the recommended one.
     """
     models = fitting(modalityOf(node))
     chosen = [bundle for bundle in models if model in ("auto", bundle.name)][:1]
-    if all(bundle.deblurs for bundle in chosen):
+    if not chosen:
+        return _("There is no model for this volume.")
+    if chosen[0].deblurs:
         return ""
-    return _("The model {name} has not learned to undo blur.").format(name=chosen[0].name)
+    return _("The model {name} has not learned to undo blur on request.").format(
+        name=chosen[0].name
+    )
 
 
 def problemOf(node, options):

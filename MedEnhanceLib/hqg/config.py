@@ -31,9 +31,10 @@ class NetworkConfig:
     shrinkage: False lets the network start from its input, not from a first removal of noise by
         the learned shrinkage of blocks (nets.shrinkage).
     rician: whether what the shrinkage finds is freed of the bias that noise has in magnitude images
-        (nets.rician): for MR.
-    deblurring: whether blur is undone on request alone, which comes with the cue; False undoes
-        what blur the training's degradations hold, asked or not.
+        (nets.rician). A training for CT leaves it out.
+    deblurring: whether blur is undone on request alone, which comes with the cue; False teaches to
+        undo it unasked. A training leaves it out whose degradations hold no blur, or whose decoder
+        is not restyled: there is nothing to ask for, or nothing that hears it.
     """
 
     context: int = DEFAULT_CONTEXT
@@ -230,6 +231,7 @@ class TrainConfig:
         task: object = self.task
         if isinstance(task, dict):
             object.__setattr__(self, "task", config_from_json(TaskConfig, task))
+        object.__setattr__(self, "network", self._fitting_network())
         if self.modality not in ("MR", "CT"):
             raise ConfigError(f"modality is {self.modality!r}", "Train for MR or CT.")
         if self.patch % 32 or self.patch < 32:
@@ -249,6 +251,16 @@ class TrainConfig:
                 "Give shares of rician, composite, blur, low-dose and clean.",
             )
 
+    def _fitting_network(self) -> NetworkConfig:
+        """Without what this training has no use for."""
+        network = self.network
+        blurs = self.degradations.get("blur", 0) + self.degradations.get("composite", 0) > 0
+        return replace(
+            network,
+            rician=network.rician and self.modality == "MR",
+            deblurring=network.deblurring and network.restyling and blurs,
+        )
+
     @classmethod
     def preset(cls, name: str, modality: str = "MR") -> TrainConfig:
         """The configuration of a name.
@@ -257,7 +269,13 @@ class TrainConfig:
         published: the publication's losses and optimiser alone, for comparison, on a GPU.
         """
         base = cls(modality=modality) if modality == "MR" else _ct()
-        tiny = NetworkConfig(context=1, widths=(8, 8, 12, 16), guide_widths=(4, 4, 8, 8), window=32)
+        tiny = replace(
+            base.network,
+            context=1,
+            widths=(8, 8, 12, 16),
+            guide_widths=(4, 4, 8, 8),
+            window=32,
+        )
         presets = {
             "smoke": replace(
                 base, steps=6, batch=2, patch=32, slab=3, unpaired_every=2, network=tiny
@@ -307,7 +325,6 @@ def _ct() -> TrainConfig:
     return TrainConfig(
         modality="CT",
         name="ct-lowdose",
-        network=NetworkConfig(rician=False, deblurring=False),  # neither is in its degradations
         degradations={"low-dose": 0.93, "clean": 0.07},
         loss=LossConfig(adversarial=0.005),
     )
@@ -325,7 +342,7 @@ class EnhanceConfig:
         which costs no further run; 2 to 64 add the spread over so many sampled cues and
         mirrorings, a run each.
     bias_correction: "n4" removes shading first (MR), as a step of its own; "none" does not.
-    orientations: 3 enhances along each axis and averages, in three times the time: less noise is
+    orientations: 3 enhances along each axis and averages, in about twice the time: less noise is
         left, and slices agree; 1 goes along the slices alone. None takes 3 for an MR whose voxels
         are about as thick as wide and that has 24 or more along every axis, and 1 otherwise and
         for some slices.

@@ -155,7 +155,10 @@ def _uncertainty_facts(model: EnhancerModel, config: EnhanceConfig) -> dict[str,
         "samples": config.samples,
         "flips": config.samples > 1,
         "expected_error": True,
-        "calibration": calibration.identity() if calibration.is_fitted else None,
+        # Measured without undoing blur: of what is left of it, it knows nothing.
+        "calibration": calibration.identity()
+        if calibration.is_fitted and not config.deblur
+        else None,
     }
 
 

@@ -17,7 +17,7 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.augment import Damages, Lesson, plant_spots, turn, vary_contrast
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.io import load
-from MedEnhanceLib.nets.intensity import scaling_for
+from MedEnhanceLib.nets.intensity import TISSUE, scaling_for
 from MedEnhanceLib.progress import Monitor, attend
 
 Floats = npt.NDArray[np.float32]
@@ -250,5 +250,4 @@ def cut(stack: npt.NDArray[Any], size: Sequence[int], start: Sequence[int]) -> n
 
 
 def _tissue_share(slab: Floats, modality: str) -> float:
-    threshold = -0.5 if modality == "CT" else 0.1
-    return float((slab[slab.shape[0] // 2] > threshold).mean())
+    return float((slab[slab.shape[0] // 2] > TISSUE[modality]).mean())

@@ -12,7 +12,7 @@ from torch import Tensor
 from MedEnhanceLib.hqg.bundle import EnhancerModel
 from MedEnhanceLib.hqg.findings import Findings
 from MedEnhanceLib.hqg.stream import enhanced, started
-from MedEnhanceLib.nets.intensity import Scaling
+from MedEnhanceLib.nets.intensity import TISSUE, Scaling
 from MedEnhanceLib.nets.precision import inference_precision, move
 from MedEnhanceLib.nets.slices import GRID, Plan, SliceStacks, Window, blended, in_chunks, windows
 from MedEnhanceLib.nets.stream import Stage, Uploads
@@ -25,8 +25,6 @@ Floats = npt.NDArray[np.float32]
 _CONTENT_SLABS = 4
 _CONTENT_DEPTH = 4
 _CONTENT_SIDE = 128
-#: On the network's scale; above it all tissue counts alike.
-_BRIGHT_ENOUGH = 0.2
 
 
 def predict_slices(
@@ -79,17 +77,20 @@ def shrunk(
 
     only: slices that are to be enhanced; those they depend on come out too, others are 0. Sides
     are padded to multiples of GRID, as they go into the network. None where the network starts
-    from its input. Raises DeviceMemoryError and Cancelled.
+    from its input, or each tile from a start of its own. Raises DeviceMemoryError and Cancelled.
     """
-    if model.enhancer.shrinkage is None:
+    if model.enhancer.shrinkage is None or max(stacks.voxels.shape[1:]) > plan.tile:
         return None
 
     def begin(plan: Plan, window: Window) -> Stage:
         return started(model.enhancer, _planes(stacks, window, plan), len(stacks))
 
-    reach = model.config.context
-    needed = slice(max(0, only.start - reach), min(len(stacks), only.stop + reach))
     depth, rows, columns = stacks.voxels.shape
+    plan = plan.suited(rows, columns)  # not for the padded sides: chunks are the network's own
+    reach = model.config.context
+    # Whole chunks: what else is in one goes through the network as well, and has to be an image.
+    first = max(0, only.start - reach) // plan.slices * plan.slices
+    needed = slice(first, min(depth, -(-(only.stop + reach) // plan.slices) * plan.slices))
     voxels = np.zeros((depth, rows + -rows % GRID, columns + -columns % GRID), np.float32)
     made = SliceStacks(voxels, Scaling(0.0, 1.0), stacks.context)
     streams = _Streams(model, stacks, begin, lambda planes: planes[:, None])
@@ -157,7 +158,8 @@ def volume_content(
     """
     depth = min(_CONTENT_DEPTH, len(stacks))
     centres = stacks.telling(_CONTENT_SLABS)
-    window = _fullest([stacks.planes(slice(centre, centre + 1)) for centre in centres])
+    slices = [stacks.planes(slice(centre, centre + 1)) for centre in centres]
+    window = _fullest(slices, TISSUE[model.bundle.modality])
     vectors = []
     with inference_precision(plan.device, half=plan.half):
         for centre in centres:
@@ -168,9 +170,9 @@ def volume_content(
     return torch.cat(vectors).mean(dim=0, keepdim=True)
 
 
-def _fullest(slices: Sequence[Tensor]) -> Window:
-    """Where slices [1, H, W] show most tissue, whatever its brightness: as what is learned from."""
-    shown = torch.stack(list(slices)).clamp(0, _BRIGHT_ENOUGH).mean(dim=0)
+def _fullest(slices: Sequence[Tensor], least: float) -> Window:
+    """Where most of slices [1, H, W] is above `least`: full of tissue, as what is learned from."""
+    shown = (torch.stack(list(slices)) > least).float().mean(dim=0)
     rows, columns = (min(_CONTENT_SIDE, side) for side in shown.shape[-2:])
     filled = torch.nn.functional.avg_pool2d(shown, (rows, columns), stride=GRID)[0]
     row, column = divmod(int(filled.argmax()), filled.shape[1])

@@ -22,7 +22,7 @@ class Enhancement:
     """What came out.
 
     volume: same grid, type and units as the input. uncertainty: standard deviation of what
-    `volume` is off by through noise and blur, in the input's units, float32, or None where it was
+    `volume` is off by through noise, and blur where it was undone; in the input's units, float32,
     not asked for. uncertainty_facts: what it is made of, as manifests record it; "calibration" in
     it is None where the model was not calibrated: then the map ranks and does not measure.
     model: name and sha256. device: where it ran. seconds: of wall time.

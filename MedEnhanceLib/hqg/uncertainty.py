@@ -239,7 +239,7 @@ def calibrate_on_held_out(
 
 
 def damaged_pairs(
-    volumes: Iterable[Volume], *, slices: int = _SLICES, with_blur: bool = False
+    volumes: Iterable[Volume], *, with_blur: bool, slices: int = _SLICES
 ) -> Iterator[Pair]:
     """Good volumes' central slices, damaged at strengths across what is trained, each with itself.
 

@@ -13,6 +13,8 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.volume import Volume
 
 Floats = npt.NDArray[np.float32]
+#: Above this there is tissue, on the network's scale.
+TISSUE = {"MR": 0.1, "CT": -0.5}
 _HINT = "Choose a volume that shows something."
 
 

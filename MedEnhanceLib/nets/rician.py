@@ -25,7 +25,8 @@ _RAMP_START = 1.2
 _TOWARDS_AIR = 0.95
 #: Tables reach so far, in σ, with so many steps a unit; beyond, a series does.
 _FAR, _STEPS = 8.0, 64
-#: Side of a cell in which it is judged how much of it is air, in pixels of half the resolution.
+#: Side of a cell in which it is judged how much of it is air, in pixels of half the resolution:
+#: the noise map's cells, which tiles and whole slices share.
 _CELL = 16
 
 
@@ -59,7 +60,7 @@ def _moments(amplitude: Tensor) -> tuple[Tensor, Tensor]:
 def _looked_up(table: Tensor, at: Tensor) -> Tensor:
     """Linear between the values of a table at 0, 1/_STEPS, …, _FAR."""
     place = (at * _STEPS).clamp(0, len(table) - 1.001)
-    below = place.detach().long()
+    below = place.detach().nan_to_num().long()  # what is no number comes out as such
     table = table.to(at)
     first = table[below]
     return first + (place - below) * (table[below + 1] - first)

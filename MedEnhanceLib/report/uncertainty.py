@@ -12,9 +12,9 @@ def uncertainty_in_words(facts: Mapping[str, Any], units: str = "") -> str:
     facts: what a manifest says of it, `results.uncertainty`. units: of the enhanced volume.
     """
     return (
-        "How far noise and blur may have left each value off, as a standard deviation (SD) in "
-        f"{units or 'units of the input'}. Where it is bright, do not rely on the enhancement; it "
-        f"is {calibration_in_words(facts)}"
+        "How far noise, and blur where it was undone, may have left each value off, as a standard "
+        f"deviation (SD) in {units or 'units of the input'}. Where it is bright, do not rely on "
+        f"the enhancement; it is {calibration_in_words(facts)}"
     )
 
 

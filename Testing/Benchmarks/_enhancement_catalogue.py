@@ -46,7 +46,7 @@ _INFERENCE = tuple(
         *(f"hqg/{part}" for part in ("infer", "predict", "stream", "orientations", "network")),
         *(f"hqg/{part}" for part in ("bias", "bundle")),
         *(f"nets/{part}" for part in ("slices", "intensity", "blocks", "normalisation")),
-        "nets/shrinkage",
+        *(f"nets/{part}" for part in ("shrinkage", "rician", "stream", "precision")),
     )
 )
 

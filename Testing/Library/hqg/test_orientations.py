@@ -47,6 +47,15 @@ def test_what_several_runs_start_from_is_what_a_single_one_finds(cube: Volume, m
     assert np.array_equal(part.uncertainty.voxels, whole.uncertainty.voxels[9:13])
 
 
+def test_tiles_are_the_same_with_and_without_samples(model: str) -> None:
+    rng = np.random.default_rng(4)
+    voxels = 400 + 80 * rng.standard_normal((4, 48, 320)).astype(np.float32)
+    wide = Volume(voxels, Geometry((1.0, 1.0, 3.0), (0.0, 0.0, 0.0)), modality="MR")
+    config = EnhanceConfig(model=model, device="cpu", tile=256)
+    alone, sampled = (enhance(wide, replace(config, uncertainty=n)).volume for n in (0, 2))
+    assert np.array_equal(alone.voxels, sampled.voxels)
+
+
 def test_the_uncertainty_comes_from_all_orientations(cube: Volume, model: str) -> None:
     wish = EnhanceConfig(model=model, device="cpu", orientations=3, uncertainty=1)
     result = enhance(cube, wish)

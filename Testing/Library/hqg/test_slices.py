@@ -178,8 +178,10 @@ def test_the_content_is_measured_where_most_is_shown() -> None:
     plane = torch.zeros(1, 512, 512)
     plane[:, 320:448, 64:192] = 0.3
     plane[:, :40, 400:440] = 9.0  # bright, but little
-    assert predict._fullest([plane, plane]) == Window(slice(320, 448), slice(64, 192))
-    assert predict._fullest([torch.ones(1, 64, 96)]) == Window(slice(0, 64), slice(0, 96))
+    assert predict._fullest([plane, plane], 0.1) == Window(slice(320, 448), slice(64, 192))
+    in_ct = plane - 1  # air at −1000 HU, tissue at −700
+    assert predict._fullest([in_ct], -0.9) == Window(slice(320, 448), slice(64, 192))
+    assert predict._fullest([torch.ones(1, 64, 96)], 0.1) == Window(slice(0, 64), slice(0, 96))
 
 
 def test_a_part_starts_from_all_that_it_depends_on(model: str) -> None:
@@ -195,5 +197,6 @@ def test_a_part_starts_from_all_that_it_depends_on(model: str) -> None:
     assert part is not None
     assert whole is not None
     assert opened.config.context == 1
-    assert np.flatnonzero(part.voxels.any(axis=(1, 2))).tolist() == [*range(8, 14)]
-    assert np.array_equal(part.voxels[8:14], whole.voxels[8:14])
+    # Its neighbours, and the rest of their chunks.
+    assert np.flatnonzero(part.voxels.any(axis=(1, 2))).tolist() == [*range(8, 16)]
+    assert np.array_equal(part.voxels[8:16], whole.voxels[8:16])

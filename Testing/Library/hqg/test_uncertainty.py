@@ -43,7 +43,9 @@ def calibrated(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle, calibrated on a ball with texture."""
     folder = tmp_path_factory.mktemp("calibrated") / "model"
     shutil.copytree(model, folder)
-    calibrate(folder, damaged_pairs([ball(0)], slices=4), fitted_on="a ball", samples=2)
+    calibrate(
+        folder, damaged_pairs([ball(0)], slices=4, with_blur=True), fitted_on="a ball", samples=2
+    )
     return folder
 
 

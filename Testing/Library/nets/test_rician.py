@@ -46,6 +46,14 @@ def test_negative_values_stay() -> None:
     assert torch.equal(without_bias(values, torch.full((1, 4, 16, 16), SIGMA)), values)
 
 
+def test_what_is_no_number_stays_none() -> None:
+    values = torch.full((1, 4, 32, 32), 0.5)
+    values[0, 1, 2, 3] = torch.nan
+    freed = without_bias(values, torch.full((1, 4, 16, 16), SIGMA))
+    assert torch.isnan(freed[0, 1, 2, 3])
+    assert torch.isfinite(freed[0, 3]).all()
+
+
 def test_it_can_be_learned_through() -> None:
     mean = torch.linspace(-0.1, 2, 4 * 32 * 32).reshape(1, 4, 32, 32).requires_grad_()
     without_bias(mean, torch.full((1, 4, 16, 16), SIGMA)).sum().backward()
