@@ -370,7 +370,7 @@ class EnhancePanel:
         )
         self.context.message(
             "warning" if job.warnings else "info",
-            " ".join([shown, *preview.differencesOf(job, options), *job.warnings]),
+            " ".join([shown, *preview.differencesOf(options), *job.warnings]),
         )
 
     def _onBatchDone(self, work):

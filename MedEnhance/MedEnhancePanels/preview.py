@@ -130,17 +130,9 @@ def shownVolume(node):
     return browser.GetProxyNode(node) if browser is not None else None
 
 
-def differencesOf(job, options):
-    """What Apply does otherwise with these options than the preview that a job made."""
+def differencesOf(options):
+    """What Apply does otherwise with these options than a preview."""
     told = []
-    used, whole = (job.result.get(name, 1) for name in ("orientations", "orientations_of_whole"))
-    if whole > used:
-        told.append(
-            _(
-                "It ran along the slices alone, while Apply averages {count} orientations, so that"
-                " its result will be a little smoother and take longer."
-            ).format(count=whole)
-        )
     if options.biasCorrection != "none":
         told.append(_("Shading is not corrected in it."))
     return told

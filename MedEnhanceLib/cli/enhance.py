@@ -93,9 +93,9 @@ def add_enhance_options(parser: argparse.ArgumentParser) -> None:
         "--orientations",
         type=int,
         choices=(1, 3),
-        help="3 enhances along every axis and averages, in about twice the time; 1 along the slices"
-        " alone (default: 3 for MR with voxels about as thick as wide, at least 24 along every"
-        " axis, else 1)",
+        default=1,
+        help="3 enhances along every axis and averages, in about twice the time: for MR with voxels"
+        " about as thick as wide (default: 1, along the slices)",
     )
     add_device(parser)
 

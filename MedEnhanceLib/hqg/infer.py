@@ -30,7 +30,7 @@ from MedEnhanceLib.hqg.bundle import EnhancerModel, check_deblurring, open_enhan
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.findings import Findings, findings_of
 from MedEnhanceLib.hqg.guide import check_guide
-from MedEnhanceLib.hqg.orientations import orientations_for, predict_oriented, shared_start
+from MedEnhanceLib.hqg.orientations import predict_oriented, shared_start
 from MedEnhanceLib.hqg.range import Verdict, check_range
 from MedEnhanceLib.hqg.result import Enhancement
 from MedEnhanceLib.hqg.strength import (
@@ -58,7 +58,6 @@ class _Run:
     config: EnhanceConfig
     plan: Plan
     only: slice
-    orientations: int
 
 
 def enhance(
@@ -74,8 +73,8 @@ def enhance(
     guide: a high-quality volume of the same modality whose look is taken on; None takes the mean
     cue of the model's own high-quality bank. Geometry, type and units stay.
     slices: (first, before which) along K: only these come out, with the geometry of that crop,
-    and equal those of a whole run in one orientation bit for bit, as what is measured is measured
-    of the whole volume. Where the whole is enhanced in three orientations, it is a little smoother.
+    and equal those of a whole run bit for bit, as what is measured is measured
+    of the whole volume.
     At a strength other than 1 the result is blended with its input, shading and all (`blend`).
     Raises ConfigError for slices that are not there, or together with N4, ModelError for no
     fitting model, InputError for a volume or guide that cannot be used, DeviceMemoryError,
@@ -109,10 +108,7 @@ def enhance(
         cue = model.guide.asking(cue, torch.ones(1))
     plan = Plan.make(choice.name, batch=config.batch, tile=config.tile, overlap=config.overlap)
 
-    orientations = orientations_for(volume, config, whole=slices is None)
-    if orientations > 1:
-        monitor.log(f"averaging over {orientations} orientations: a run along each axis")
-    run = _Run(model, cue, config, plan, where, orientations)
+    run = _Run(model, cue, config, plan, where)
     results = [
         _enhance_frame(frame, found, run, monitor.part(n / len(frames), (n + 1) / len(frames)))
         for n, (frame, found) in enumerate(zip(frames, measured, strict=True))
@@ -120,7 +116,7 @@ def enhance(
     note = derived_note(
         f"enhanced with {bundle.name} {bundle.sha256[:12]}"
         + (", blur undone" if config.deblur else "")
-        + (f", mean of {orientations} orientations" if orientations > 1 else "")
+        + (f", mean of {config.orientations} orientations" if config.orientations > 1 else "")
         + (f" ({messages_of(doubts)})" if doubts else "")
     )
     enhanced, uncertainty, shading = (
@@ -239,8 +235,8 @@ def _enhance_frame(
     assert scaling is not None
     stacks = SliceStacks(frame.voxels, scaling, model.config.context)
     wants_n4 = config.bias_correction == "n4"
-    several = run.orientations > 1 or config.samples > 0
-    passes = int(several) + run.orientations + config.samples
+    several = config.orientations > 1 or config.samples > 0
+    passes = int(several) + config.orientations + config.samples
     begun, share = int(several) / passes, 1 - config.samples / passes
     # Without a further step each batch goes straight into the result's type, which saves memory.
     output = np.empty(frame.voxels[only].shape, np.float32 if wants_n4 else frame.dtype)
@@ -251,7 +247,7 @@ def _enhance_frame(
             stacks,
             run.plan,
             monitor.part(0, begun),
-            orientations=run.orientations,
+            orientations=config.orientations,
             samples=config.samples,
             only=only,
         )
@@ -261,7 +257,7 @@ def _enhance_frame(
             run.cue,
             run.plan,
             monitor.part(begun, (0.9 if wants_n4 else 1) * share),
-            orientations=run.orientations,
+            orientations=config.orientations,
             findings=findings,
             only=only,
             start=start,

@@ -1,9 +1,8 @@
 """Enhances along each of the three axes and averages: what one set of slices leaves, others take.
 
 Slices along one axis see five neighbours on each side but differ from slice to slice; averaged
-over three axes they agree, and the noise that is left falls. It takes three runs, so that it is
-done where the network was trained on all axes and voxels are about as thick as wide. What the
-network starts from is the same along all axes, and computed once. [ours]
+over three axes they agree better, and a little of the noise that is left goes. What the network
+starts from is the same along all axes, and computed once. [ours]
 """
 
 from __future__ import annotations
@@ -16,35 +15,16 @@ import numpy.typing as npt
 from torch import Tensor
 
 from MedEnhanceLib.hqg.bundle import EnhancerModel
-from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.findings import Findings
 from MedEnhanceLib.hqg.predict import predict_slices, shrunk
 from MedEnhanceLib.nets.slices import Plan, SliceStacks
 from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume
 
 Floats = npt.NDArray[np.float32]
 
 #: Which axis of the volume becomes slices, rows and columns.
 _AXES = ((0, 1, 2), (1, 0, 2), (2, 0, 1))
-#: As in training: longest over shortest side of a voxel.
-_ISOTROPIC = 1.3
-#: With fewer slices the others are strips in which a network sees nothing.
-_FEWEST = 24
 _CHUNK = 16
-
-
-def orientations_for(volume: Volume, config: EnhanceConfig, *, whole: bool) -> int:
-    """In how many orientations a volume is enhanced: 1 or 3.
-
-    whole: whether all slices are wanted; some, as in a preview, are not worth three whole runs.
-    """
-    if config.orientations is not None:
-        return config.orientations
-    spacing = volume.geometry.spacing
-    even = max(spacing) / min(spacing) < _ISOTROPIC
-    fits = whole and even and min(volume.shape[-3:]) >= _FEWEST
-    return 3 if fits and volume.modality == "MR" else 1
 
 
 def predict_oriented(

@@ -29,7 +29,7 @@ from MedEnhanceLib.hqg.bundle import EnhancerModel, open_enhancer, record_calibr
 from MedEnhanceLib.hqg.calibration import fit_calibration
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.findings import Findings
-from MedEnhanceLib.hqg.orientations import orientations_for, predict_oriented, shared_start
+from MedEnhanceLib.hqg.orientations import predict_oriented, shared_start
 from MedEnhanceLib.hqg.predict import predict_slices
 from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.intensity import Scaling, scaling_for
@@ -44,7 +44,6 @@ _FLIPS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
 #: Above this there is tissue, on the network's scale: air is not what anybody asks about.
 _TISSUE = {"MR": 0.1, "CT": -0.3}
 _SAMPLES = 8
-#: As many as an MR needs to be enhanced in three orientations, as whole ones are.
 _SLICES = 24
 #: Weight of the expected error beside the spread of samples: see docs/benchmarks/uncertainty.md.
 _ERROR_SHARE = 0.05
@@ -136,14 +135,14 @@ def raw_estimate(
     image, error = (np.empty(volume.shape, np.float32) for _ in range(2))
     share = 1 / (1 + samples)
     cue = model.bank.mean[None] if cue is None else cue
-    orientations, whole = orientations_for(volume, defaults, whole=True), slice(0, len(stacks))
+    whole = slice(0, len(stacks))
     with torch.inference_mode():
         start = shared_start(
             model,
             stacks,
             plan,
             monitor.part(0, 0),
-            orientations=orientations,
+            orientations=defaults.orientations,
             samples=samples,
             only=whole,
         )
@@ -153,7 +152,7 @@ def raw_estimate(
             cue,
             plan,
             monitor.part(0, share),
-            orientations=orientations,
+            orientations=defaults.orientations,
             findings=findings,
             only=whole,
             start=start,

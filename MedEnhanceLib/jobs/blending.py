@@ -21,7 +21,7 @@ from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume
 
 #: Figures of an enhancement that hold at any strength.
-_KEPT = ("doubts", "range", "orientations")
+_KEPT = ("doubts", "range")
 
 
 @dataclass(frozen=True, kw_only=True)

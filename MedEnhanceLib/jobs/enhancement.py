@@ -137,19 +137,14 @@ def enhance_volume(
     share = passes / (passes + _HEAD_PASSES) if head else 1.0
     done = enhance(volume, config, guide=guide, slices=slices, monitor=monitor.part(0.0, share))
     found = segment(done.volume, head, monitor=monitor.part(share, 1.0)) if head else None
-    orientations = _orientations_told(volume, config, slices)
-    used = replace(config, orientations=orientations["orientations"])
     manifest = make_manifest(
         "enhanced",
-        config=config_to_json(used) | ({"head": config_to_json(head)} if head else {}),
+        config=config_to_json(config) | ({"head": config_to_json(head)} if head else {}),
         inputs=_names(volume, guide),
         device=done.device,
         seconds=time.monotonic() - began,
         model=done.model,
-        results=segmentation_figures(found)
-        | orientations
-        | _doubts_told(done)
-        | _uncertainty_told(done),
+        results=segmentation_figures(found) | _doubts_told(done) | _uncertainty_told(done),
         dicom=volume.origin.facts() if volume.origin else None,
     )
     return Enhanced(done.volume, done.uncertainty, found, manifest, done)
@@ -357,19 +352,6 @@ def _doubts_told(done: Enhancement) -> dict[str, Any]:
         if verdict is None
         else {"distance": round(verdict.distance, 3), "noise": round(verdict.noise, 4)},
     }
-
-
-def _orientations_told(
-    volume: Volume, config: EnhanceConfig, slices: tuple[int, int] | None
-) -> dict[str, Any]:
-    """In how many orientations it ran and, of some slices, in how many the whole would."""
-    from MedEnhanceLib.hqg.orientations import orientations_for
-
-    whole = orientations_for(volume, config, whole=True)
-    if slices is None:
-        return {"orientations": whole}
-    part = orientations_for(volume, config, whole=False)
-    return {"orientations": part, "orientations_of_whole": whole}
 
 
 def _uncertainty_told(done: Enhancement) -> dict[str, Any]:

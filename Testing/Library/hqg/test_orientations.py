@@ -11,7 +11,6 @@ from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.infer import enhance
-from MedEnhanceLib.hqg.orientations import orientations_for
 from MedEnhanceLib.volume import Volume
 
 
@@ -62,18 +61,6 @@ def test_the_uncertainty_comes_from_all_orientations(cube: Volume, model: str) -
     assert result.uncertainty is not None
     assert result.uncertainty.shape == cube.shape
     assert (result.uncertainty.voxels > 0).all()
-
-
-def test_three_are_taken_where_they_can_help(cube: Volume) -> None:
-    config = EnhanceConfig()
-    thick = replace(cube, geometry=Geometry((1.0, 1.0, 3.0), (0.0, 0.0, 0.0)))
-    thin = replace(cube, voxels=cube.voxels[:8])
-    assert orientations_for(cube, config, whole=True) == 3
-    assert orientations_for(cube, config, whole=False) == 1
-    assert orientations_for(thick, config, whole=True) == 1
-    assert orientations_for(thin, config, whole=True) == 1
-    assert orientations_for(replace(cube, modality="CT"), config, whole=True) == 1
-    assert orientations_for(cube, EnhanceConfig(orientations=1), whole=True) == 1
 
 
 def test_other_counts_are_refused() -> None:

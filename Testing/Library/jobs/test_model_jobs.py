@@ -114,7 +114,7 @@ def test_enhance_writes_the_volume_and_its_manifest(scan: Path, model: str) -> N
     assert manifest["model"]["sha256"]
     assert manifest["device"] == result["device"] == "cpu"
     assert manifest["config"]["model"] == model
-    assert manifest["config"]["orientations"] == 1  # what was used, not that nothing was wished
+    assert manifest["config"]["orientations"] == 1
     fractions = [event.fields["fraction"] for event in events if event.kind == "progress"]
     assert fractions == sorted(fractions)
 

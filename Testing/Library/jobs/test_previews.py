@@ -92,25 +92,6 @@ def test_a_file_that_changed_is_read_again(scan: Path, reads: list[str]) -> None
     assert np.array_equal(_preview(scan, [3, 4]).voxels, second.voxels)
 
 
-@pytest.mark.parametrize(("rows", "whole"), [(24, 3), (16, 1)])
-def test_a_preview_tells_in_how_many_orientations_the_whole_would_run(
-    tmp_path: Path, rows: int, whole: int
-) -> None:
-    voxels = np.random.default_rng(1).integers(0, 900, (24, rows, 24), np.int16)
-    io.save(Volume(voxels, modality="MR"), tmp_path / "scan.nrrd")
-    params = {
-        "input": str(tmp_path / "scan.nrrd"),
-        "output": str(tmp_path / "better.nrrd"),
-        "config": {"device": "cpu", "model": "mr-brain"},
-        "overwrite": True,
-    }
-    part = run_job(JobSpec("enhance", params | {"slices": [3, 4]})).fields
-    assert (part["orientations"], part["orientations_of_whole"]) == (1, whole)
-    full = run_job(JobSpec("enhance", params)).fields
-    assert full["orientations"] == whole
-    assert "orientations_of_whole" not in full
-
-
 def test_one_volume_is_kept_and_only_for_previews(scan: Path, reads: list[str]) -> None:
     other = scan.with_name("other.nrrd")
     io.save(_brain(6), other)
