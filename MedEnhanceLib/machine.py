@@ -34,6 +34,15 @@ _ASK_SECONDS = 120.0
 _LIBRARY = Path(__file__).resolve().parents[1]
 
 
+def be_a_good_neighbour() -> None:
+    """Let threads that wait sleep, in a process of our own; a setting of the user's stays.
+
+    By default they spin: on a machine that is busy with something else two threads then took 2.3
+    times as long as they need. To be called before anything loads OpenMP.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def compute(check: Callable[[], None] = lambda: None) -> dict[str, Any]:
     """What models can run on.
 

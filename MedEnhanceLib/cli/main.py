@@ -40,6 +40,7 @@ from MedEnhanceLib.errors import (
     DeviceMemoryError,
     MedEnhanceError,
 )
+from MedEnhanceLib.machine import be_a_good_neighbour
 
 #: In the order in which help lists them.
 COMMANDS = (
@@ -79,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status and never raises."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     _survive_narrow_encodings()
+    be_a_good_neighbour()
     console = Console(as_json="--json" in arguments, debug="--debug" in arguments)
     try:
         return _run(arguments, console)

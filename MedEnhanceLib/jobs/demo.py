@@ -51,7 +51,7 @@ FILES = {
     "undamaged.nii.gz": "the sample: a group-average brain (MNI152), as 16-bit voxels",
     "labels.nii.gz": "tissue labels of the sample",
     "damaged.nii.gz": "shading, blur and Rician noise added, seeded",
-    "enhanced.nii.gz": "the damaged volume after bias correction and enhancement",
+    "enhanced.nii.gz": "the damaged volume without noise, blur and shading, as far as that went",
     "segmentation-undamaged.nii.gz": "tissue found in the undamaged volume",
     "segmentation-damaged.nii.gz": "tissue found in the damaged volume",
     "segmentation-enhanced.nii.gz": "tissue found in the enhanced volume",
@@ -208,7 +208,8 @@ def measure(
 def _enhance(volume: Volume, device: str, monitor: Monitor) -> Enhancement:
     from MedEnhanceLib.hqg import EnhanceConfig, enhance
 
-    config = EnhanceConfig(model="mr-brain", bias_correction="n4", device=device)
+    # What was done to the sample: noise, blur and shading.
+    config = EnhanceConfig(model="mr-brain", deblur=True, bias_correction="n4", device=device)
     return enhance(volume, config, monitor=monitor)
 
 
@@ -324,6 +325,7 @@ def _manifest(
             "max_error": MAX_ERROR,
             "ratio": RATIO,
             "bias_correction": "n4",
+            "deblur": True,
             "device": params.device,
             "head": dict(segmentation.model),
         },

@@ -29,6 +29,7 @@ from MedEnhanceLib.jobs.queue import JobQueue
 from MedEnhanceLib.jobs.run import run_job
 from MedEnhanceLib.jobs.spec import JobSpec
 from MedEnhanceLib.jobs.workspace import Workspace, remove_abandoned
+from MedEnhanceLib.machine import be_a_good_neighbour
 from MedEnhanceLib.progress import Event
 
 IDLE_SECONDS = 600.0
@@ -39,6 +40,7 @@ _ORPHAN_SECONDS = 10.0
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until stdin ends, nothing came for the idle time, or a signal says stop."""
     options = _parser().parse_args(argv)
+    be_a_good_neighbour()
     commands, events = take_standard_streams()
     faulthandler.enable()
     remove_abandoned()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -101,3 +102,14 @@ def test_a_run_on_the_cpu_tells_its_threads(
     with pytest.raises(ConfigError, match="not available") as caught:
         choose_device("cuda")
     assert "(--device auto" in caught.value.hint  # in brackets: front ends leave that part out
+
+
+@pytest.mark.parametrize("own", [None, "ACTIVE"])
+def test_threads_that_wait_sleep_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, own: str | None
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", own or "")
+    if own is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    machine.be_a_good_neighbour()
+    assert os.environ["OMP_WAIT_POLICY"] == (own or "PASSIVE")
