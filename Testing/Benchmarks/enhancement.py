@@ -202,6 +202,8 @@ def on_damage(
             continue
         if case is UNDAMAGED and arm.name == "input":
             continue
+        if arm.few and task.seed > len(arm.others):  # not trained with so many seeds
+            continue
         _, settings = arm.of_seed(task.seed)
         key = key_of(settings, given, case.name, task.seed, measures_code())
         row = store.find(key)
