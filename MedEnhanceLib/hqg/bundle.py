@@ -110,7 +110,9 @@ def record_calibration(folder: Path, calibration: Calibration) -> Bundle:
         for limit in bundle.metadata.get("limits", ())
         if not limit.startswith("The uncertainty")
     ]
-    blur = " (measured without undoing blur)" if bundle.deblurs else " and blur"
+    blur = " and blur" if bundle.modality == "MR" else ""
+    if bundle.deblurs:
+        blur = " (measured without undoing blur)"
     told = (
         f"The uncertainty map is calibrated on {calibration.fitted_on}: there ± 1.645 σ hold 90 % "
         f"of the errors by noise{blur}. On other data it can be too narrow or too wide, and it "
