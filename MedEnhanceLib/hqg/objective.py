@@ -104,6 +104,7 @@ class Objective:
         real = batch.guide[: len(low)]
         with self.autocast:
             cue: Cue = self.guide(real)
+            # Without asking for blur to be undone: how blurred they are, nobody knows.
             output = self.enhancer(low, cue.sample())
         terms: Terms = {}
         if weights.low_band:
