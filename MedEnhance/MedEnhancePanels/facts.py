@@ -62,7 +62,7 @@ def _madeBy(output):
         facts.append(tookText(manifest["seconds"]))
     if results.strengthOf(output) != 1.0:
         facts.append(_("strength {strength:.2f}").format(strength=results.strengthOf(output)))
-    if manifest.get("config", {}).get("deblur"):
+    if provenance.isDeblurred(output):
         facts.append(_("blur undone"))
     return " · ".join(str(fact) for fact in facts if fact)
 

@@ -100,9 +100,18 @@ def uncertaintyOf(node):
 
 def strengthIn(node):
     """The strength of the run that made a node, by its manifest; None where that is not told."""
-    config = (manifestOf(node) or {}).get("config")
-    strength = config.get("strength") if isinstance(config, dict) else None
+    strength = _configOf(node).get("strength")
     return strength if isinstance(strength, int | float) else None
+
+
+def isDeblurred(node):
+    """Whether blur was undone in it, by its manifest."""
+    return _configOf(node).get("deblur") is True
+
+
+def _configOf(node):
+    config = (manifestOf(node) or {}).get("config")
+    return config if isinstance(config, dict) else {}
 
 
 def modelOf(node):

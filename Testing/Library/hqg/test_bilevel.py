@@ -374,14 +374,14 @@ def test_labels_belong_to_their_voxels(tmp_path: Path, modality: str) -> None:
         for volume in pools.volumes(split):
             assert volume.labels.shape == volume.image.voxels.shape
         batch = pools.batch(np.random.default_rng(3), split)
-        assert batch.degraded.shape == batch.target.shape == batch.labels.shape
+        assert batch.slabs.degraded.shape == batch.slabs.target.shape == batch.labels.shape
         assert batch.labels.shape == (3, config.slab, config.patch, config.patch)
-        assert batch.guide.shape == (3, 1, config.patch, config.patch)
+        assert batch.slabs.guide.shape == (3, 1, config.patch, config.patch)
         assert batch.labels.dtype == np.uint8
         assert set(np.unique(batch.labels)) == {0, 1}
-        for target, labels in zip(batch.target, batch.labels, strict=True):
+        for target, labels in zip(batch.slabs.target, batch.labels, strict=True):
             assert target[labels == 1].mean() > target[labels == 0].mean() + 0.2
-    assert not np.array_equal(batch.degraded, batch.target) or modality == "MR"
+    assert not np.array_equal(batch.slabs.degraded, batch.slabs.target) or modality == "MR"
 
 
 def test_each_subject_is_in_one_split(tmp_path: Path) -> None:
@@ -406,7 +406,7 @@ def test_a_single_subject_is_cut_in_halves_and_the_user_is_told(tmp_path: Path) 
 def test_labelled_batches_repeat_with_their_seed(tmp_path: Path) -> None:
     pools = labelled_pools(labelled_folder(tmp_path, 2), tmp_path)
     first, again, other = (pools.batch(np.random.default_rng(seed), "A") for seed in (5, 5, 6))
-    assert np.array_equal(first.degraded, again.degraded)
+    assert np.array_equal(first.slabs.degraded, again.slabs.degraded)
     assert np.array_equal(first.labels, again.labels)
     assert not np.array_equal(first.labels, other.labels)
 

@@ -20,6 +20,7 @@ from MedEnhanceLib.volume import Volume
 _FIELDS = {
     "name", "kind", "modality", "version", "description", "licence", "sha256", "shipped", "bytes",
     "folder", "card", "training", "ok", "message", "anatomy",
+    "deblurs",
 }  # fmt: skip
 
 
