@@ -156,6 +156,7 @@ def _halves(volume: LabelledVolume) -> tuple[LabelledVolume, LabelledVolume]:
             replace(
                 volume.image,
                 voxels=volume.image.voxels[part],
+                raw=None,
                 noise=tuple(noise[part] for noise in volume.image.noise),
             ),
             volume.labels[part],

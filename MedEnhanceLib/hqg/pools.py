@@ -39,12 +39,16 @@ _THICK_SHARE, _THICK = 0.2, (2, 3)
 
 @dataclass(frozen=True)
 class PoolVolume:
-    """A volume on the network's scale; noise: CT noise at the reference dose, or nothing."""
+    """A volume on the network's scale; noise: CT noise at the reference dose, or nothing.
+
+    raw: as it was before its own noise was removed, where it was.
+    """
 
     voxels: Floats
     isotropic: bool
     name: str
     noise: tuple[npt.NDArray[np.float16], ...] = ()
+    raw: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -198,7 +202,7 @@ def prepared(
             quiet = coarse
             if clean and config.denoise:
                 quiet = attend(partial(without_noise, coarse, None), monitor)
-            yield PoolVolume(quiet, isotropic, name)
+            yield PoolVolume(quiet, isotropic, name, raw=None if quiet is coarse else coarse)
             continue
         pixel = (spacing[0] * factor, spacing[1] * factor, spacing[2])
         cutoffs = _CT_CUTOFFS if clean else _CT_CUTOFFS[:1]
@@ -207,7 +211,8 @@ def prepared(
             quiet = coarse
             if config.denoise:
                 quiet = attend(partial(without_noise, coarse, noises[0]), monitor)
-            yield PoolVolume(quiet, False, name, noises)
+            raw = None if quiet is coarse else coarse
+            yield PoolVolume(quiet, False, name, noises, raw)
         else:
             yield PoolVolume(coarse + noises[0].astype(np.float32), False, name)
 

@@ -114,7 +114,9 @@ def _draw(
     is_mr = modality == "MR"
     free = volume.isotropic and not volume.noise
     axes = tuple(rng.permutation(3)) if free else (0, 1, 2)
-    stack, where = _cropped(volume.voxels.transpose(axes), rng)
+    # As users' volumes are: how clean the cleanest are is judged by it.
+    voxels = volume.voxels if volume.raw is None else volume.raw
+    stack, where = _cropped(voxels.transpose(axes), rng)
     slab, chosen = _pairs(stack, int(rng.choice(_THICK)) if free else 1)
     noise = None
     if volume.noise:
