@@ -33,9 +33,7 @@ from MedEnhanceLib.hqg.guide import check_guide
 from MedEnhanceLib.hqg.orientations import predict_oriented, shared_start
 from MedEnhanceLib.hqg.range import Verdict, check_range
 from MedEnhanceLib.hqg.result import Enhancement
-from MedEnhanceLib.hqg.strength import (
-    lowest_value,
-)
+from MedEnhanceLib.hqg.strength import lowest_value
 from MedEnhanceLib.hqg.uncertainty import raw_deviation, spread_of_samples
 from MedEnhanceLib.io.finite import refuse_not_finite
 from MedEnhanceLib.manifest import derived_note
@@ -73,8 +71,7 @@ def enhance(
     guide: a high-quality volume of the same modality whose look is taken on; None takes the mean
     cue of the model's own high-quality bank. Geometry, type and units stay.
     slices: (first, before which) along K: only these come out, with the geometry of that crop,
-    and equal those of a whole run bit for bit, as what is measured is measured
-    of the whole volume.
+    and equal those of a whole run bit for bit, as what is measured is measured of the whole volume.
     At a strength other than 1 the result is blended with its input, shading and all (`blend`).
     Raises ConfigError for slices that are not there, or together with N4, ModelError for no
     fitting model, InputError for a volume or guide that cannot be used, DeviceMemoryError,

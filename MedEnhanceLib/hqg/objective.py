@@ -43,9 +43,13 @@ class Objective:
     def enhanced(self, batch: StepBatch) -> Tensor:
         """E(T(z), z′) alone."""
         with self.autocast:
-            drawn = self.guide.asking(self.guide(batch.guide).sample(), batch.deblur)
-            output: Tensor = self.enhancer(batch.degraded, drawn)
+            cue: Cue = self.guide(batch.guide)
+            output: Tensor = self.enhancer(batch.degraded, self._drawn(cue, batch))
         return output
+
+    def _drawn(self, cue: Cue, batch: StepBatch) -> Tensor:
+        """A cue of the guides' distribution, with what is asked."""
+        return self.guide.asking(cue.sample(), batch.deblur)
 
     def clean_terms(
         self, batch: StepBatch, number: int, *, with_output: bool = False
@@ -57,7 +61,7 @@ class Objective:
         weights = self.config.loss
         with self.autocast:
             cue: Cue = self.guide(batch.guide)
-        drawn = self.guide.asking(cue.sample(), batch.deblur)
+        drawn = self._drawn(cue, batch)
         terms: Terms = {}
         output = None
         if with_output or any(getattr(weights, name) for name in _OF_CYCLE):
