@@ -80,8 +80,8 @@ def join_processes(wish: str) -> Iterator[tuple[Processes, DeviceChoice]]:
     if choice.name == "cuda":
         choice = DeviceChoice(f"cuda:{os.environ.get('LOCAL_RANK', '0')}", choice.reason)
         torch.cuda.set_device(choice.name)
-    # Its functions take the group as default at import, which an optimizer does later: it would then
-    # outlive its destruction, and its threads now and then abort the process that ends.
+    # Its functions take the group as default at import, which an optimizer does later: it would
+    # then outlive its destruction, and its threads now and then abort the process that ends.
     importlib.import_module("torch.distributed.nn")
     distributed.init_process_group("nccl" if choice.name.startswith("cuda") else "gloo")
     try:
