@@ -5,6 +5,7 @@ planes → shrinkage → stem → encoder 0 … 3 → restyled → decoder 2 …
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -13,7 +14,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.hqg.network import Enhancer, noise_level
 from MedEnhanceLib.nets.rician import without_bias
-from MedEnhanceLib.nets.shrinkage import BLOCK, REACH, BlockShrinkage, gather
+from MedEnhanceLib.nets.shrinkage import BLOCK, REACH, BlockShrinkage, gather, surroundings
 from MedEnhanceLib.nets.stream import Stage
 
 
@@ -67,7 +68,8 @@ def started(enhancer: Enhancer, planes: Stage, depth: int) -> Stage:
         return _thin(enhancer, planes)
     level = Stage(lambda chunk: noise_level(planes[chunk][None], reach=0)[0], planes)
     first = _gathered(_layers(shrinkage.first_layers, planes, level), planes, depth)
-    better = _alike(shrinkage, planes, first, level)
+    around = Stage(lambda chunk: surroundings(first[chunk][None])[0], first)
+    better = _alike(shrinkage, planes, first, around, level)
     layers = _layers(shrinkage.second_layers, planes, better, level)
     shrunk = _gathered(layers, planes, depth)
     if not enhancer.config.rician:
@@ -111,12 +113,20 @@ def _widened(source: Stage, chunk: int) -> Tensor:
 
 def _gathered(layers: Stage, planes: Stage, depth: int) -> Stage:
     def make(chunk: int) -> Tensor:
-        together = torch.cat([layers.before(chunk, REACH), layers[chunk]])[None]
+        parts = [*layers.parts_before(chunk, REACH), layers[chunk]]
         start = min(REACH, chunk * planes.size)
-        real = depth - REACH - (chunk * planes.size - start)
-        return gather(together[:, :real], start, len(planes[chunk]))[0]
+        real = depth - REACH - chunk * planes.size + start  # no layer begins at the last slices
+        return gather(_shortened(parts, real), start, len(planes[chunk]))[0]
 
     return Stage(make, layers, planes, behind=REACH)
+
+
+def _shortened(parts: list[Tensor], length: int) -> list[Tensor]:
+    """The first `length` of what the parts hold together; [n, …] → [1, n, …] each."""
+    begins = itertools.accumulate((len(part) for part in parts), initial=0)
+    return [
+        part[None, : max(0, length - begin)] for part, begin in zip(parts, begins, strict=False)
+    ]
 
 
 def _thin(enhancer: Enhancer, planes: Stage) -> Stage:
@@ -134,10 +144,10 @@ def _thin(enhancer: Enhancer, planes: Stage) -> Stage:
 
 
 def _begun(enhancer: Enhancer, planes: Stage, start: Stage, chunk: int) -> Tensor:
-    here, known = planes[chunk], start[chunk][None]
     if not enhancer.sees:
-        return enhancer.begin(here[None], known)
+        return enhancer.begin(planes[chunk][None], start[chunk][None])
     before, after = planes.beside(chunk)
+    here, known = planes[chunk], start[chunk][None]
     slab = torch.cat([before, here, after])[None]
     return enhancer.begin(slab, known, slice(1, 1 + len(here)))
 

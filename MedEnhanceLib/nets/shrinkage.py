@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -31,8 +31,6 @@ TOTAL_REACH = 3 * REACH
 _STEPS = (2, 1)
 #: How many times the noise a coefficient has to reach, before anything is learned (BM3D's 2.7).
 _THRESHOLD = 2.7
-#: Steepness of the threshold: as of a Butterworth filter.
-_ORDER = 4
 _TINY = 1e-12
 #: How far away voxels are looked for that look alike, and how alike they must be: in σ.
 _SEARCH, _ALIKE = 2, 0.8
@@ -42,7 +40,7 @@ _NOTHING = -80.0
 #: Noise below this share of the scale is none.
 _LEAST_NOISE = 5e-4
 #: Rows of blocks at once on a CPU; always as many, so that tiles give the same to the last bit.
-_BAND = 16
+_BAND = 17
 #: Learned so many times faster than weights: they are few, and alone tell of the noise's spectrum.
 _PACE = 10.0
 
@@ -61,6 +59,8 @@ class BlockShrinkage(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("atoms", _cosines(), persistent=False)
+        for step in _STEPS:
+            self.register_buffer(f"quads_{step}", _quads(self.atoms, step), persistent=False)
         is_detail = (torch.arange(BLOCK**3) > 0).float()
         self.register_buffer("is_detail", is_detail, persistent=False)
         self.noise = nn.Parameter(torch.zeros(BLOCK**3))
@@ -72,9 +72,10 @@ class BlockShrinkage(nn.Module):
         """
         depth = slabs.shape[1]
         slabs, level = _deep_enough(slabs, level)
-        first = gather(self.first_layers(slabs, level), 0, slabs.shape[1])
-        first = self.alike(*(_with_ends(part) for part in (slabs, first, level)))
-        return gather(self.second_layers(slabs, first, level), 0, depth)
+        first = gather([self.first_layers(slabs, level)], 0, slabs.shape[1])
+        sources = slabs, first, surroundings(first), level
+        first = self.alike(*(_with_ends(part) for part in sources))
+        return gather([self.second_layers(slabs, first, level)], 0, depth)
 
     def spectrum(self, noise: Tensor, level: Tensor) -> Tensor:
         """How strong noise is in each coefficient, in units of `level`: [64], robust.
@@ -101,21 +102,22 @@ class BlockShrinkage(nn.Module):
         def kept(noise: Tensor, blocks: Tensor) -> Tensor:
             bound = noise.mul_(_THRESHOLD**2).add_(_TINY)
             coefficients = F.conv2d(blocks, self.atoms, stride=step)
-            power = coefficients.square().div_(bound).clamp_(1e-4, 1e4).pow_(_ORDER)
+            power = coefficients.square().div_(bound).clamp_(1e-4, 1e4)
+            power.square_().square_()  # the threshold's steepness, as of a Butterworth filter
             return coefficients.mul_(power.div_(power + 1))
 
         with torch.no_grad():
             return self._estimate(kept, step, level, slabs)
 
-    def alike(self, slabs: Tensor, first: Tensor, level: Tensor) -> Tensor:
+    def alike(self, slabs: Tensor, first: Tensor, around: Tensor, level: Tensor) -> Tensor:
         """Each voxel's mean with the voxels nearby that look alike, in value and surroundings.
 
-        slabs, first: [B, n + 6, H, W], with three slices more on each side than come out; level:
-        at half the side. Returns [B, n, H, W]; nothing is learned from it.
+        slabs, first: [B, n + 6, H, W], with three slices more on each side than come out; around:
+        `surroundings` of first; level: at half the side. Returns [B, n, H, W]; nothing is learned
+        from it.
         """
         with torch.no_grad():
-            around = F.pad(first[:, None], (1, 1, 1, 1, 0, 0), mode="replicate")
-            around = F.avg_pool3d(around, 3, stride=1)[:, 0]
+            around = (around[:, :-2] + around[:, 1:-1]).add_(around[:, 2:]).mul_(1 / 3)
             level = F.interpolate(level[:, REACH:-REACH], scale_factor=2, mode="nearest")
             spread = (2 * _PACE * self.noise[1:]).exp().mean() * (level + _LEAST_NOISE).square()
             scale = -0.5 / (_ALIKE**2 * spread)
@@ -133,7 +135,8 @@ class BlockShrinkage(nn.Module):
         def weighed(noise: Tensor, blocks: Tensor, known: Tensor) -> Tensor:
             with torch.no_grad():
                 power = F.conv2d(known, self.atoms, stride=step).square_().add_(_TINY)
-            return F.conv2d(blocks, self.atoms, stride=step) * power.div(noise.add_(power))
+            coefficients = F.conv2d(blocks, self.atoms, stride=step)
+            return coefficients.mul_(power).div_(noise.add_(power))
 
         return self._estimate(weighed, step, level, slabs, first)
 
@@ -159,10 +162,22 @@ class BlockShrinkage(nn.Module):
                 noise = spectrum * variance[:, :, start : start + band]
                 within = slice(start * step, (start + noise.shape[2] - 1) * step + BLOCK)
                 changed = change(noise, *(part[..., within, :] for part in layers))
-                whole = F.conv_transpose2d(changed, self.atoms, stride=step)
-                total[..., within, :] += whole
+                total[..., within, :] += self.sum_of_blocks(changed, step)
         over = _blocks_over(rows, step, level)[:, None] * _blocks_over(columns, step, level)
         return (total / over).view(len(level), -1, *total.shape[1:])
+
+    def sum_of_blocks(self, coefficients: Tensor, step: int) -> Tensor:
+        """The sum of the blocks that have these coefficients, [B·n, 64, h, w] → [B·n, 4, H, W].
+
+        As a transposed convolution, but computed for 2 × 2 pixels at once, as channels of an
+        ordinary one: 1.6 times as fast on a CPU.
+        """
+        rows, columns = (step * (side - 1) + BLOCK for side in coefficients.shape[-2:])
+        if rows % 2 or columns % 2:
+            coefficients = F.pad(coefficients, (0, columns % 2, 0, rows % 2))
+        kernel, margin = self.get_buffer(f"quads_{step}"), REACH // step
+        blocks = F.conv2d(coefficients, kernel, stride=2 // step, padding=margin)
+        return F.pixel_shuffle(blocks, 2)[..., :rows, :columns]
 
 
 def _full_precision() -> AbstractContextManager[None]:
@@ -178,6 +193,12 @@ def _layers_of(slabs: Tensor) -> Tensor:
     """[B, n + 3, H, W] → [B·n, 4, H, W]."""
     layers = slabs.unfold(1, BLOCK, 1).permute(0, 1, 4, 2, 3).flatten(0, 1)
     return layers.contiguous(memory_format=torch.channels_last)
+
+
+def surroundings(slices: Tensor) -> Tensor:
+    """Each pixel's mean with the eight around it; [B, n, H, W]."""
+    with torch.no_grad():
+        return F.avg_pool2d(F.pad(slices, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
 
 
 def _weighed_mean(values: Tensor, seen: Tensor, around: Tensor, scale: Tensor) -> Tensor:
@@ -206,16 +227,24 @@ def _with_ends(slabs: Tensor) -> Tensor:
     return torch.cat([first] * REACH + [slabs] + [last] * REACH, dim=1)
 
 
-def gather(layers: Tensor, start: int, count: int) -> Tensor:
+def gather(layers: Sequence[Tensor], start: int, count: int) -> Tensor:
     """The mean of each slice's layers, [B, count, H, W].
 
-    layers: [B, n, 4, H, W], the first of which begins at slice 0; start: the slice to begin with.
+    layers: [B, n, 4, H, W] each, in order; the first of them begins at slice 0. start: the slice
+    to begin with.
     """
-    padded = F.pad(layers, (0, 0, 0, 0, 0, 0, REACH, REACH + count))
-    total = sum(padded[:, REACH + start - offset :][:, :count, offset] for offset in range(BLOCK))
-    places = torch.arange(start, start + count, device=layers.device)[:, None]
-    begins = places - torch.arange(BLOCK, device=layers.device)
-    covered = ((begins >= 0) & (begins < layers.shape[1])).sum(dim=1)
+    total = layers[0].new_zeros(len(layers[0]), count, *layers[0].shape[-2:])
+    begins = list(itertools.accumulate((part.shape[1] for part in layers), initial=0))
+    for offset in range(BLOCK):  # so that each slice's sum has its order, whatever the parts are
+        for part, begin in zip(layers, begins, strict=False):
+            first = max(0, start - offset - begin)
+            last = min(part.shape[1], start + count - offset - begin)
+            if first < last:
+                shift = begin + offset - start
+                total[:, first + shift : last + shift] += part[:, first:last, offset]
+    places = torch.arange(start, start + count, device=total.device)[:, None]
+    holds = places - torch.arange(BLOCK, device=total.device)
+    covered = ((holds >= 0) & (holds < begins[-1])).sum(dim=1)
     return total / covered[:, None, None]
 
 
@@ -240,6 +269,20 @@ def _cosines() -> Tensor:
     basis[0] /= math.sqrt(2)
     atoms = torch.einsum("ai,bj,ck->abcijk", basis, basis, basis)
     return atoms.reshape(-1, BLOCK, BLOCK, BLOCK).contiguous(memory_format=torch.channels_last)
+
+
+def _quads(atoms: Tensor, step: int) -> Tensor:
+    """What blocks of coefficients add to 2 × 2 pixels of each slice, [4 · 4, 64, n, n].
+
+    step: between blocks. Pixel 2 k + j is the y-th of block t where 2 k + j = step · t + y; a
+    convolution of stride 2 / step has t = 2 k / step - margin + u at the u-th of its kernel.
+    """
+    margin = REACH // step
+    ahead, places = torch.arange(2)[:, None, None], torch.arange(BLOCK)
+    taps = torch.arange((1 + step * margin) // step + 1)[:, None]
+    meets = (ahead + step * margin - step * taps == places).to(atoms)
+    quads = torch.einsum("csyx,juy,ivx->sjicuv", atoms, meets, meets)
+    return quads.reshape(BLOCK * 4, *quads.shape[3:]).contiguous(memory_format=torch.channels_last)
 
 
 def _of_blocks(level: Tensor, step: int) -> Tensor:

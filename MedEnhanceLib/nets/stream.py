@@ -24,9 +24,10 @@ class Stage:
     make: computes the chunk of that number. reads: the stages that it asks for the same chunk, and
     through `beside` for the ones beside it. behind: slices before a chunk that it asks for, of
     each of them. count, size: of chunks, and the slices of each but the last; as in what it reads.
-    Chunks are asked for in ascending order; the first may be any. One is kept until every stage
-    that reads it has gone on. A stage knows its readers by number only: a reference back would
-    be a cycle, and features would stay in memory until the garbage collector comes by.
+    Chunks are asked for in ascending order, by `make` as well; the first may be any. One is kept
+    until every stage that reads it has gone on. A stage knows its readers by number only: a
+    reference back would be a cycle, and features would stay in memory until the garbage collector
+    comes by.
     """
 
     def __init__(
@@ -67,16 +68,24 @@ class Stage:
 
     def beside(self, chunk: int) -> tuple[Tensor, Tensor]:
         """The slices before and after a chunk, [1, …]; at the volume's ends the chunk's own."""
+        before = self[chunk - 1][-1:] if chunk > 0 else None
         here = self[chunk]
-        before = self[chunk - 1][-1:] if chunk > 0 else here[:1]
+        before = here[:1] if before is None else before
         after = self[chunk + 1][:1] if chunk + 1 < self.count else here[-1:]
         return before, after
 
     def before(self, chunk: int, count: int) -> Tensor:
         """Up to `count` slices before a chunk, [≤ count, …]: fewer where the volume begins."""
+        parts = self.parts_before(chunk, count)
+        return torch.cat(parts) if parts else self[chunk][:0]
+
+    def parts_before(self, chunk: int, count: int) -> list[Tensor]:
+        """As `before`, by chunks: nothing is copied."""
         first = max(0, chunk - self._chunks_of(count))
         parts = [self[number] for number in range(first, chunk)]
-        return torch.cat(parts)[-count:] if parts else self[chunk][:0]
+        if parts:
+            parts[0] = parts[0][max(0, len(parts) * self.size - count) :]
+        return parts
 
     def after(self, chunk: int, count: int) -> Tensor:
         """Up to `count` slices after a chunk, as `before`."""
@@ -89,7 +98,8 @@ class Stage:
 
     def exchanged(self, chunk: int) -> Tensor:
         """[n, C, H, W], a part of the features from the neighbouring slices (`exchange`)."""
-        return exchange_with(self[chunk], *self.beside(chunk))
+        before, after = self.beside(chunk)
+        return exchange_with(self[chunk], before, after)
 
 
 class Uploads:

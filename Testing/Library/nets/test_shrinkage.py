@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.fft import dctn
+from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.nets.shrinkage import BLOCK, BlockShrinkage, gather
 
@@ -70,7 +71,23 @@ def test_it_is_the_same_along_all_axes_but_for_the_grid(shrinkage: BlockShrinkag
 def test_slices_without_any_layer_are_not_invented() -> None:
     """One layer over four slices: each slice is that layer's, none is divided by more."""
     layers = torch.arange(4.0).view(1, 1, 4, 1, 1).expand(1, 1, 4, 2, 2)
-    assert gather(layers, 0, 4)[0, :, 0, 0].tolist() == [0, 1, 2, 3]
+    assert gather([layers], 0, 4)[0, :, 0, 0].tolist() == [0, 1, 2, 3]
+
+
+def test_layers_in_parts_give_what_they_give_together() -> None:
+    layers = _noise(1, 7, BLOCK, 2, 2)
+    parts = list(layers.split([2, 1, 4], dim=1))
+    assert torch.equal(gather(parts, 1, 8), gather([layers], 1, 8))
+
+
+@pytest.mark.parametrize("step", [1, 2])
+@pytest.mark.parametrize("size", [(17, 509), (16, 30), (1, 1)])
+def test_blocks_are_summed_as_by_a_transposed_convolution(
+    shrinkage: BlockShrinkage, step: int, size: tuple[int, int]
+) -> None:
+    coefficients = _noise(2, BLOCK**3, *size)
+    expected = F.conv_transpose2d(coefficients, shrinkage.atoms, stride=step)
+    assert torch.allclose(shrinkage.sum_of_blocks(coefficients, step), expected, atol=1e-4)
 
 
 def test_it_learns_the_spectrum_of_the_noise() -> None:

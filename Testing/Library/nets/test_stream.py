@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -60,8 +61,11 @@ def test_a_stream_may_begin_anywhere_and_is_the_same_to_the_last_bit() -> None:
             assert torch.equal(part, whole[:, first * size : first * size + part.shape[1]])
 
 
-def test_no_slice_goes_through_a_layer_twice() -> None:
+@pytest.mark.parametrize("first", [0, 11])
+def test_no_slice_goes_through_a_layer_twice(first: int) -> None:
     enhancer = _enhancer(5)
+    shrinkage = enhancer.shrinkage
+    assert shrinkage is not None
     layers = [enhancer.stem, enhancer.encoder[0].first, enhancer.decoder[0].first, enhancer.head]
     seen = [0] * len(layers)
     for number, layer in enumerate(layers):
@@ -70,9 +74,18 @@ def test_no_slice_goes_through_a_layer_twice() -> None:
             seen[number] += len(given[0])
 
         layer.register_forward_pre_hook(count)
-    with torch.inference_mode():
-        _all(enhanced(enhancer, _chunks(torch.rand(12, 32, 32), 2), CONDITION, depth=12))
-    assert seen == [12] * len(layers)
+    with (
+        torch.inference_mode(),
+        patch.object(shrinkage, "first_layers", wraps=shrinkage.first_layers) as begun,
+        patch.object(shrinkage, "alike", wraps=shrinkage.alike) as alike,
+    ):
+        stream = enhanced(enhancer, _chunks(torch.rand(30, 32, 32), 1), CONDITION, depth=30)
+        for chunk in range(first, 30):
+            stream[chunk]
+    reaches = (4, 3, 1, 0) if first else (0, 0, 0, 0)
+    assert seen == [30 - first + reach for reach in reaches]
+    assert alike.call_count == min(30, 30 - first + 4 + 3)
+    assert begun.call_count == min(27, 27 - first + 4 + 9)
 
 
 def test_a_result_depends_on_slices_within_its_reach_and_no_others() -> None:
