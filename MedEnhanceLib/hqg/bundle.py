@@ -25,7 +25,7 @@ _LIMITS = (
     "It can remove faint structure together with noise: compare with the input.",
 )
 #: What bundles leave open that were trained before there was a choice.
-_BEFORE = {"shrinkage": False, "rician": False, "deblurring": False}
+_BEFORE = {"shrinkage": False, "rician": False, "deblurring": False, "sharpening": False}
 _NOT_CALIBRATED = "The uncertainty map is not calibrated: its values rank, they do not measure."
 
 

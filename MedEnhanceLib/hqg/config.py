@@ -35,6 +35,8 @@ class NetworkConfig:
     deblurring: whether blur is undone on request alone, which comes with the cue; False teaches to
         undo it unasked. A training leaves it out whose degradations hold no blur, or whose decoder
         is not restyled: there is nothing to ask for, or nothing that hears it.
+    sharpening: whether blur is undone by strengthening bands of detail (nets.sharpening); without,
+        by the correction alone. A training whose degradations hold no blur leaves it out.
     """
 
     context: int = DEFAULT_CONTEXT
@@ -49,6 +51,7 @@ class NetworkConfig:
     shrinkage: bool = True
     rician: bool = True
     deblurring: bool = True
+    sharpening: bool = True
 
     def __post_init__(self) -> None:
         check_range("context", self.context, 0, MOST_CONTEXT)
@@ -259,6 +262,7 @@ class TrainConfig:
             network,
             rician=network.rician and self.modality == "MR",
             deblurring=network.deblurring and network.restyling and blurs,
+            sharpening=network.sharpening and blurs,
         )
 
     @classmethod
@@ -299,7 +303,9 @@ class TrainConfig:
                 unpaired_every=1,
                 appearance=0.0,
                 denoise=False,
-                network=replace(base.network, window=0, shrinkage=False, deblurring=False),
+                network=replace(
+                    base.network, window=0, shrinkage=False, deblurring=False, sharpening=False
+                ),
                 loss=LossConfig.published(),
             ),
         }
@@ -379,3 +385,8 @@ class EnhanceConfig:
     def samples(self) -> int:
         """Cues that are sampled for the uncertainty; one alone has no spread."""
         return self.uncertainty if self.uncertainty > 1 else 0
+
+    @property
+    def runs_share_start(self) -> bool:
+        """Whether the network runs more than once, and always from the same first estimate."""
+        return self.orientations > 1 or self.samples > 0

@@ -30,7 +30,8 @@ from MedEnhanceLib.hqg.bundle import EnhancerModel, check_deblurring, open_enhan
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.findings import Findings, findings_of
 from MedEnhanceLib.hqg.guide import check_guide
-from MedEnhanceLib.hqg.orientations import predict_oriented, shared_start
+from MedEnhanceLib.hqg.orientations import predict_oriented
+from MedEnhanceLib.hqg.predict import shrunk
 from MedEnhanceLib.hqg.range import Verdict, check_range
 from MedEnhanceLib.hqg.result import Enhancement
 from MedEnhanceLib.hqg.strength import lowest_value
@@ -232,22 +233,16 @@ def _enhance_frame(
     assert scaling is not None
     stacks = SliceStacks(frame.voxels, scaling, model.config.context)
     wants_n4 = config.bias_correction == "n4"
-    several = config.orientations > 1 or config.samples > 0
-    passes = int(several) + config.orientations + config.samples
-    begun, share = int(several) / passes, 1 - config.samples / passes
+    passes = int(config.runs_share_start) + config.orientations + config.samples
+    begun, share = int(config.runs_share_start) / passes, 1 - config.samples / passes
     # Without a further step each batch goes straight into the result's type, which saves memory.
     output = np.empty(frame.voxels[only].shape, np.float32 if wants_n4 else frame.dtype)
     error = np.empty(output.shape, np.float32) if config.uncertainty else None
     with torch.inference_mode(), stoppable(model.enhancer, monitor):
-        start = shared_start(
-            model,
-            stacks,
-            run.plan,
-            monitor.part(0, begun),
-            orientations=config.orientations,
-            samples=config.samples,
-            only=only,
-        )
+        start = None
+        if config.runs_share_start:
+            needed = only if config.orientations == 1 else slice(0, len(stacks))
+            start = shrunk(model, stacks, run.plan, monitor.part(0, begun), only=needed)
         for where, scaled, expected in predict_oriented(
             model,
             stacks,

@@ -18,6 +18,7 @@ from MedEnhanceLib.hqg.config import NetworkConfig
 from MedEnhanceLib.nets.blocks import ResidualBlock
 from MedEnhanceLib.nets.normalisation import VariationalNormalisation, at_pixels
 from MedEnhanceLib.nets.rician import without_bias
+from MedEnhanceLib.nets.sharpening import Sharpening
 from MedEnhanceLib.nets.shift import neighbours
 from MedEnhanceLib.nets.shrinkage import TOTAL_REACH, BlockShrinkage
 
@@ -35,8 +36,7 @@ _EXCHANGES = (
 )
 #: Before anything is learned, an error of 2 % of the scale is expected.
 _FIRST_ERROR = 0.02
-#: What is learned is in units of the noise and this share of the scale: where there is no noise,
-#: blur is still to be undone.
+#: What is learned is in units of the noise and this share of the scale.
 _LEAST_STEP = 0.01
 #: Side of a cell of the local mean, in pixels.
 _MEAN_CELL = 8
@@ -119,7 +119,8 @@ class Enhancer(nn.Module):
     First a learned shrinkage of blocks removes most of the noise (`nets.shrinkage`); the network
     sees what it makes and the input. What goes in is the difference to the local mean in units of
     the local noise, and what comes out is a correction to the shrinkage's image in these units:
-    noise then looks the same at every strength and brightness. The correction starts at zero.
+    noise then looks the same at every strength and brightness. Where blur may be asked away, bands
+    of detail of the shrinkage's image come on top (`nets.sharpening`). Both start at zero.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -149,6 +150,7 @@ class Enhancer(nn.Module):
             for level, width in reversed(list(enumerate(widths)))
         )
         self.head = nn.Conv2d(widths[0], 4, 3, padding=1)
+        self.sharpening = Sharpening(widths[0]) if config.sharpening else None
         self.error_head = nn.Conv2d(widths[0], 4, 3, padding=1)
         for parameter in (*self.head.parameters(), *self.error_head.parameters()):
             nn.init.zeros_(parameter)
@@ -240,7 +242,10 @@ class Enhancer(nn.Module):
         """
         with torch.autocast(features.device.type, enabled=False):
             correction = F.pixel_shuffle(self.head(features.float()), 2).view_as(slabs)
-        return start + _step(slabs) * correction
+            image = start + _step(slabs) * correction
+            if self.sharpening is not None:
+                image += self.sharpening(start, features.float())
+        return image
 
     def expected_error(self, slabs: Tensor, features: Tensor) -> Tensor:
         """As `finish`, the mean absolute deviation."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from MedEnhanceLib.hqg.bundle import EnhancerModel
 from MedEnhanceLib.hqg.findings import Findings
-from MedEnhanceLib.hqg.predict import predict_slices, shrunk
+from MedEnhanceLib.hqg.predict import predict_slices
 from MedEnhanceLib.nets.slices import Plan, SliceStacks
 from MedEnhanceLib.progress import Monitor
 
@@ -78,23 +78,6 @@ def predict_oriented(
     for first in range(only.start, only.stop, _CHUNK):
         where = slice(first, min(first + _CHUNK, only.stop))
         yield where, image[where], None if error is None else error[where]
-
-
-def shared_start(
-    model: EnhancerModel,
-    stacks: SliceStacks,
-    plan: Plan,
-    monitor: Monitor,
-    *,
-    orientations: int,
-    samples: int,
-    only: slice,
-) -> SliceStacks | None:
-    """What several runs start from; None where a single one computes it on the way."""
-    if orientations == 1 and samples == 0:
-        return None
-    needed = only if orientations == 1 else slice(0, len(stacks))
-    return shrunk(model, stacks, plan, monitor, only=needed)
 
 
 def _turned(

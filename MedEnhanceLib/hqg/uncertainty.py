@@ -29,8 +29,8 @@ from MedEnhanceLib.hqg.bundle import EnhancerModel, open_enhancer, record_calibr
 from MedEnhanceLib.hqg.calibration import fit_calibration
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.findings import Findings
-from MedEnhanceLib.hqg.orientations import predict_oriented, shared_start
-from MedEnhanceLib.hqg.predict import predict_slices
+from MedEnhanceLib.hqg.orientations import predict_oriented
+from MedEnhanceLib.hqg.predict import predict_slices, shrunk
 from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.intensity import Scaling, scaling_for
 from MedEnhanceLib.nets.slices import Plan, SliceStacks
@@ -137,15 +137,9 @@ def raw_estimate(
     cue = model.bank.mean[None] if cue is None else cue
     whole = slice(0, len(stacks))
     with torch.inference_mode():
-        start = shared_start(
-            model,
-            stacks,
-            plan,
-            monitor.part(0, 0.5 * share),
-            orientations=defaults.orientations,
-            samples=samples,
-            only=whole,
-        )
+        start = None
+        if samples:
+            start = shrunk(model, stacks, plan, monitor.part(0, 0.5 * share), only=whole)
         for where, scaled, expected in predict_oriented(
             model,
             stacks,
