@@ -26,7 +26,7 @@ _SPOT_CONTRAST = {"MR": (0.04, 0.35), "CT": (0.015, 0.15)}
 _SPOT_FLATNESS = {"MR": 1.0, "CT": 0.3}
 #: How often blur is to be undone, by kind of damage: also where there is none, or what is asked
 #: would be taken for what is there.
-_DEBLUR_SHARES = {"composite": 0.5, "blur": 0.75, "rician": 0.15, "clean": 0.3}
+_DEBLUR_SHARES = {"composite": 0.5, "blur": 0.6, "rician": 0.15, "clean": 0.3}
 
 
 class Damaged(NamedTuple):
