@@ -368,8 +368,9 @@ def train(
 ) -> Path:
     """Train a model, or go on with a training; returns the folder of its bundle.
 
-    method: "hqg" (an enhancer) or "head" (a segmentation head). config: a preset ("smoke", "cpu",
-    "full"), the method's fields as an object, or its TrainConfig or TrainHeadConfig.
+    method: "hqg" (an enhancer), "head" (a segmentation head), or "gradprom" (both, learning from
+    each other: its folder is the enhancer's, the head's lies beside it). config: a preset ("smoke",
+    "cpu", "full"), the method's fields as an object, or its TrainConfig or TrainHeadConfig.
     data: a folder with the volumes. out: for checkpoint and bundle.
     Raises Cancelled after writing a checkpoint from which the same call goes on.
 

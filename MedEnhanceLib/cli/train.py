@@ -12,7 +12,7 @@ from MedEnhanceLib.cli.parser import Subparsers, add_job_options, new_command, r
 from MedEnhanceLib.cli.words import wrote
 from MedEnhanceLib.errors import ConfigError
 
-METHODS = ("hqg", "head")
+METHODS = ("hqg", "gradprom", "head")
 PRESETS = ("smoke", "cpu", "full", "published")
 #: Options that are fields of the configuration as they are.
 _FIELDS = ("modality", "anatomy", "name", "seed", "steps", "device")
@@ -23,14 +23,20 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = new_command(
         subparsers,
         "train",
-        summary="train an enhancer or a segmentation head",
+        summary="train an enhancer, a segmentation head, or both together",
         description="Train a model on volumes of your own: an enhancer on a folder of good images\n"
         "and, where there are some, a folder of bad ones, which need not belong together.\n"
+        "With labels an enhancer and a segmentation head can learn from each other\n"
+        "(gradprom), or a head alone (head): these take --data and --config.\n"
         "A training that was stopped goes on from its checkpoint when it is started\n"
         "again with the same OUT. How to: docs/training.md.",
         example="medenhance train hqg --hq good/ --lq bad/ --modality MR --out runs/mine",
     )
-    parser.add_argument("method", choices=METHODS, help="hqg: an enhancer; head: segmentation")
+    parser.add_argument(
+        "method",
+        choices=METHODS,
+        help="hqg: an enhancer; head: segmentation; gradprom: both, learning from each other",
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="checkpoint and model go here")
     parser.add_argument("--hq", metavar="DIR", help="good images: files, or a folder of DICOM each")
     parser.add_argument("--lq", metavar="DIR", help="bad images, of other people (optional)")

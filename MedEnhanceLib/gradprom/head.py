@@ -16,11 +16,8 @@ from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.gradprom.config import HeadConfig, Label, TrainHeadConfig
 from MedEnhanceLib.nets.precision import move
 
-_LIMITS = (
-    "Trained on labels that were propagated from a template, not drawn by a reader.",
-    "Trained on T1-weighted brains; anything else gives labels without meaning.",
-    "A research tool: measure nothing of a patient with it.",
-)
+_PROPAGATED = "Trained on labels that were propagated from a template, not drawn by a reader."
+_RESEARCH = "A research tool: measure nothing of a patient with it."
 
 
 @dataclass(frozen=True)
@@ -53,9 +50,14 @@ def make_head(config: HeadConfig, structures: int) -> nn.Module:
 
 
 def export_head(
-    folder: Path, config: TrainHeadConfig, network: nn.Module, seconds: float
+    folder: Path, config: TrainHeadConfig, network: nn.Module, seconds: float, summary: str = ""
 ) -> Bundle:
-    """Write the bundle of a finished training."""
+    """Write the bundle of a finished training; summary: how it went, where it was not alone."""
+    alone = (
+        f"{config.steps} steps of {config.batch} patches of {config.patch} pixels on clean, "
+        f"damaged and enhanced images (enhancer: {config.enhancer or 'none'}), seed {config.seed}, "
+        f"{seconds / 60:.0f} minutes"
+    )
     origin = "propagated from an atlas and refined by intensity" if not config.labels else "given"
     metadata = {
         "name": config.name,
@@ -70,14 +72,21 @@ def export_head(
         "training": {
             "config": config.to_json(),
             "seconds": round(seconds),
-            "summary": f"{config.steps} steps of {config.batch} patches of {config.patch} pixels "
-            f"on clean, damaged and enhanced images (enhancer: {config.enhancer or 'none'}), "
-            f"seed {config.seed}, {seconds / 60:.0f} minutes",
+            "summary": summary or alone,
         },
         "data": list(config.data),
-        "limits": [*limits_of_length(config.steps), *_LIMITS],
+        "limits": [*limits_of_length(config.steps), *_limits(config)],
     }
     return export_bundle(folder, network.state_dict(), metadata)
+
+
+def _limits(config: TrainHeadConfig) -> list[str]:
+    shown = f"images of the {config.anatomy}" if config.anatomy else "images like those below"
+    return [
+        *([] if config.labels else [_PROPAGATED]),
+        f"Trained on {config.modality} {shown}; anything else gives labels without meaning.",
+        _RESEARCH,
+    ]
 
 
 def open_head(bundle: Bundle) -> HeadModel:

@@ -69,9 +69,12 @@ class SegmentationTask:
         """Go on from such a state."""
         self._both().load_state_dict(state)
 
-    def export(self, folder: Path, seconds: float) -> Bundle:
-        """Write the head with its averaged weights, which are what is shipped."""
-        return export_head(folder, self.config, self.average.module, seconds)
+    def export(self, folder: Path, seconds: float, summary: str = "") -> Bundle:
+        """Write the head with its averaged weights, which are what is shipped.
+
+        summary: how it was trained, for its card.
+        """
+        return export_head(folder, self.config, self.average.module, seconds, summary)
 
     def _both(self) -> nn.ModuleDict:
         return nn.ModuleDict({"network": self.network, "average": self.average})

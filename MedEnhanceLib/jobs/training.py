@@ -13,6 +13,7 @@ from MedEnhanceLib.bundles.export import NOT_STATED
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io.files import READABLE, ending_of
+from MedEnhanceLib.jobs.joint import head_of, joint_config, told_of
 from MedEnhanceLib.jobs.result import Result
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume
@@ -24,17 +25,18 @@ if TYPE_CHECKING:
     from MedEnhanceLib.hqg.bilevel import BilevelTask
     from MedEnhanceLib.hqg.labelled import LabelledPools
 
-METHODS = ("hqg", "head")
+METHODS = ("hqg", "gradprom", "head")
 #: From so many high-quality volumes on, `cohort` keeps one to validate on.
 _ENOUGH_TO_HOLD_OUT = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainParams:
-    """method: "hqg" (an enhancer) or "head" (a segmentation head).
+    """method: "hqg" (an enhancer), "gradprom" (enhancer and segmentation head together), "head".
 
-    config: fields of the method's configuration (hqg.TrainConfig, gradprom.TrainHeadConfig);
-    `preset` (smoke, cpu, full, published) names the rest. data: a folder of volumes.
+    config: fields of the method's configuration (hqg.TrainConfig, JointConfig,
+    gradprom.TrainHeadConfig); `preset` (smoke, cpu, full, published) names the rest.
+    data: a folder of volumes.
     out: a folder for checkpoint and model; a training goes on from what is there.
     """
 
@@ -48,13 +50,16 @@ class TrainParams:
 
 
 def run_train(params: TrainParams, monitor: Monitor) -> Result:
-    """Train, or go on with a training; the model's folder."""
+    """Train, or go on with a training; the model's folder, and that of a head beside it."""
     began = time.monotonic()
     config = training_config(params.method, params.config)
     out = Path(params.out)
     folder = train_method(params.method, config, Path(params.data), out, monitor)
     page = out / "report" / "index.html"
     outputs = {"model": str(folder)} | ({"report": str(page)} if page.exists() else {})
+    task = getattr(config, "task", None)
+    if task is not None:
+        outputs["head"] = str(out / head_of(cast("TrainConfig", config)).name)
     return Result({"outputs": outputs, "seconds": round(time.monotonic() - began, 3)})
 
 
@@ -110,27 +115,36 @@ def _literal(path: Path) -> str:
 def check_method(method: str) -> None:
     """Raise ConfigError where nothing is trained under this name."""
     if method not in METHODS:
-        raise ConfigError(f"unknown method {method!r}", f"Use {' or '.join(METHODS)}.")
+        raise ConfigError(f"unknown method {method!r}", f"Use one of {', '.join(METHODS)}.")
 
 
 def training_config(
     method: str, fields: Mapping[str, Any] | TrainConfig | TrainHeadConfig
 ) -> TrainConfig | TrainHeadConfig:
-    """The method's configuration from its JSON object, or as it is where it is one."""
+    """The method's configuration from its JSON object, or as it is where it is one.
+
+    That of "gradprom" is an enhancer's with a task.
+    """
     from MedEnhanceLib.gradprom import TrainHeadConfig
     from MedEnhanceLib.hqg import TrainConfig
 
     check_method(method)
-    cls = TrainConfig if method == "hqg" else TrainHeadConfig
-    if isinstance(fields, cls):
-        return fields
-    if not isinstance(fields, Mapping):
+    cls = TrainHeadConfig if method == "head" else TrainConfig
+    if not isinstance(fields, cls | Mapping):
         raise ConfigError(
             f"config is {fields!r}", f"Give a preset's name, an object, or a {cls.__name__}."
         )
-    config = cls.from_json(dict(fields))
-    if isinstance(config, TrainConfig) and config.task is not None:
-        TrainHeadConfig.from_json(config.task.head)  # what is wrong in it is told before all else
+    if not isinstance(fields, Mapping):
+        config = fields
+    else:
+        make = joint_config if method == "gradprom" else cls.from_json
+        config = make(dict(fields))
+    if not isinstance(config, TrainConfig):
+        return config
+    if config.task is not None:
+        head_of(config)  # what is wrong in it is told before all else
+    elif method == "gradprom":
+        raise ConfigError("the enhancer has no task", "Give one, or train it by the method hqg.")
     return config
 
 
@@ -143,7 +157,7 @@ def train_method(
 ) -> Path:
     """Train with a configuration of `training_config`; the bundle's folder."""
     require("torch", purpose="Training")
-    if method == "hqg":
+    if method != "head":
         return _train_enhancer(cast("TrainConfig", config), data, out, monitor)
     from MedEnhanceLib.gradprom.train import train as train_head
 
@@ -167,7 +181,8 @@ def _train_enhancer(config: TrainConfig, data: Path, out: Path, monitor: Monitor
 
     folder = train(config, data, out, monitor, make_task=make)
     learner = learners[-1]
-    learner.export(out / learner.config.name, time.monotonic() - began)
+    seconds = time.monotonic() - began
+    learner.export(out / learner.config.name, seconds, told_of(config, seconds))
     return folder
 
 
@@ -175,14 +190,14 @@ def _task_of(
     config: TrainConfig, data: Path, device: str, monitor: Monitor
 ) -> tuple[BilevelTask, LabelledPools, SegmentationTask]:
     """Head, gate and labelled data of a task; a method does not import another."""
-    from MedEnhanceLib.gradprom import GradientGate, TrainHeadConfig
+    from MedEnhanceLib.gradprom import GradientGate
     from MedEnhanceLib.gradprom.task import SegmentationTask, make_optimiser, read_subjects
     from MedEnhanceLib.hqg.bilevel import BilevelTask
     from MedEnhanceLib.hqg.labelled import LabelledPools
 
     chosen = config.task
     assert chosen is not None
-    head = TrainHeadConfig.from_json(chosen.head)
+    head = head_of(config)
     learner = SegmentationTask(head, device)
     gate = GradientGate(chosen.gate, ema=chosen.gate_ema, scope=chosen.gate_scope)
     task = BilevelTask(
