@@ -39,3 +39,13 @@ def test_the_gate_of_the_example_was_asked_in_each_step(names: dict[str, Any]) -
     assert names["told"].steps == 150 + 1 + 1
     assert list(names["told"].layer_cosines) == ["0.weight", "2.weight"]
     assert 0 < names["told"].open_fraction < 1
+
+
+def test_the_slices_of_the_example_are_told_apart(names: dict[str, Any]) -> None:
+    torch.manual_seed(1)
+    noisy, clean, labels = names["draw_slabs"]()
+    with torch.no_grad():
+        enhanced = names["slices_of"](names["smoother"], noisy)
+    assert float((enhanced - clean).square().mean()) < 0.03
+    assert names["recognition"].metrics(enhanced, labels)["accuracy"] > 0.75
+    assert names["task"].gate.diagnostics().steps == 60
