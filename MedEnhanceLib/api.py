@@ -251,10 +251,10 @@ def segment(
     """Label the voxels of a volume.
 
     Returns an object with .volume (labels, uint8, same grid), .labels (value, name, colour) and
-    .table (voxels and millilitres of each). Raises as `enhance`.
+    .table (voxels, millilitres and mm² of surface of each). Raises as `enhance`.
 
         for row in me.segment(volume).table:
-            print(row["label"], row["volume_ml"])
+            print(row["label"], row["volume_ml"], row["surface_mm2"])
     """
     from MedEnhanceLib.gradprom import SegmentConfig
     from MedEnhanceLib.gradprom import segment as segment_volume

@@ -323,12 +323,13 @@ def _code(entry):
 
 
 def makeTable(rows, source, name, facts):
-    """A table of structures with their volumes; facts (model, device, …) become attributes."""
+    """A table of structures and their sizes; facts (model, device, …) become attributes."""
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", bridge.uniqueName(name))
     columns = (
         (_("Structure"), vtk.vtkStringArray, "label"),
         (_("Voxels"), vtk.vtkLongLongArray, "voxels"),
         (_("Volume (mL)"), vtk.vtkDoubleArray, "volume_ml"),
+        (_("Surface (mm²)"), vtk.vtkDoubleArray, "surface_mm2"),
     )
     for title, kind, field in columns:
         column = kind()

@@ -139,7 +139,12 @@ def run(args: argparse.Namespace) -> int:
 def label_lines(fields: dict[str, Any]) -> list[str]:
     """The table of labels of a segmentation, where there is one."""
     rows = [
-        (str(row["label"]), f"{row['voxels']:,}", f"{row['volume_ml']:.2f}")
+        (
+            str(row["label"]),
+            f"{row['voxels']:,}",
+            f"{row['volume_ml']:.2f}",
+            f"{row['surface_mm2']:,.0f}",
+        )
         for row in fields.get("table") or ()
     ]
-    return ["", columns(("label", "voxels", "ml"), rows)] if rows else []
+    return ["", columns(("label", "voxels", "ml", "mm² of surface"), rows)] if rows else []

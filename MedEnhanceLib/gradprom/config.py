@@ -42,10 +42,19 @@ class Label:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadConfig:
-    """Size of a head: slices of context on each side, channels of its stages, finest first."""
+    """Size of a head: slices of context on each side, channels of its stages, finest first.
+
+    window: lower and upper end of the intensities that it tells apart, on the network's scale (CT:
+        HU / 1000); empty for all. In CT most of the scale is bone and air.
+    """
 
     context: int = 2
     widths: tuple[int, ...] = (24, 48, 72, 96)
+    window: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.window and not (len(self.window) == 2 and self.window[0] < self.window[1]):
+            raise ConfigError(f"window is {list(self.window)}", "Give two ends, the lower first.")
 
     @property
     def channels(self) -> int:
@@ -62,7 +71,16 @@ class TrainHeadConfig:
         `atlas_labels` by registration, and refined by the image's own intensities.
     enhancer: name or folder of the bundle whose output the head also sees; "" for none.
     anatomy: what of the body the images show; users are told that it learned from nothing else.
-    damaged: simulated low-quality versions of each image, each seen as it is and enhanced.
+    damaged: simulated low-quality versions of each image (MR: composite, CT: low dose), each seen
+        as it is and enhanced.
+    labelled_share: share of patches around a labelled voxel; for structures that are rare.
+    held_out: patterns of images that are not learned from, nor any other of their patients' (of
+        the same folder, where images lie in several); Dice is measured on them.
+    folds, fold: instead, so many folds of patients by the seed, of which this one is held out.
+    on_request: whether users have to name the head: it is not the one for any image of its
+        modality.
+    keep_components: so many largest connected parts of each label are kept in use; 0 keeps all.
+    limits: what else its card warns of.
     """
 
     images: tuple[str, ...] = ("images/*",)
@@ -73,6 +91,13 @@ class TrainHeadConfig:
     data: tuple[dict[str, str], ...] = ()
     enhancer: str = ""
     damaged: int = 3
+    labelled_share: float = 0.0
+    held_out: tuple[str, ...] = ()
+    folds: int = 0
+    fold: int = 0
+    on_request: bool = False
+    keep_components: int = 0
+    limits: tuple[str, ...] = ()
     modality: str = "MR"
     anatomy: str = ""
     name: str = "brain-tissue"
@@ -89,6 +114,15 @@ class TrainHeadConfig:
     def __post_init__(self) -> None:
         check_range("steps", self.steps, 1, 10_000_000)
         check_range("damaged", self.damaged, 0, 100)
+        check_range("labelled_share", self.labelled_share, 0, 1)
+        check_range("folds", self.folds, 0, 1000)
+        check_range("keep_components", self.keep_components, 0, 1000)
+        if self.folds == 1 or not 0 <= self.fold < max(1, self.folds):
+            raise ConfigError(
+                f"fold {self.fold} of {self.folds}", "Use 2 folds or more, numbered from 0."
+            )
+        if self.held_out and self.folds:
+            raise ConfigError("both held_out and folds are given", "Give one of them.")
         if not self.labels and not (self.atlas_image and self.atlas_labels):
             raise ConfigError(
                 "neither labels nor an atlas are given",
@@ -117,7 +151,7 @@ class TrainHeadConfig:
             raise ConfigError(f"unknown preset {preset!r}", f"Use one of {', '.join(presets)}.")
         changes = {k: v for k, v in presets[preset].items() if k not in fields}
         if preset == "smoke":
-            base = replace(base, network=HeadConfig(context=1, widths=(4, 8, 8, 8)))
+            base = replace(base, network=replace(base.network, context=1, widths=(4, 8, 8, 8)))
         return replace(base, **changes) if changes else base
 
     def to_json(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from MedEnhanceLib.gradprom.config import HeadConfig, Label, TrainHeadConfig
 from MedEnhanceLib.nets.precision import move
 
 _PROPAGATED = "Trained on labels that were propagated from a template, not drawn by a reader."
+_KEPT = "Of each label only the largest connected parts are kept (at most {}): others are dropped."
 _RESEARCH = "A research tool: measure nothing of a patient with it."
 
 
@@ -46,7 +47,19 @@ def make_head(config: HeadConfig, structures: int) -> nn.Module:
         num_res_units=1,
         norm="BATCH",
     )
-    return network
+    return nn.Sequential(Window(*config.window), network) if config.window else network
+
+
+class Window(nn.Module):
+    """Intensities between two ends become 0 to 1, those beyond the nearer end."""
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__()
+        self.low, self.high = low, high
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Any shape."""
+        return ((images - self.low) / (self.high - self.low)).clamp(0, 1)
 
 
 def export_head(
@@ -68,6 +81,8 @@ def export_head(
         f"Labels for training: {origin}.",
         "licence": "Apache-2.0",
         "network": config_to_json(config.network),
+        "on_request": config.on_request,
+        "keep_components": config.keep_components,
         "labels": [asdict(label) for label in config.label_set],
         "training": {
             "config": config.to_json(),
@@ -85,6 +100,8 @@ def _limits(config: TrainHeadConfig) -> list[str]:
     return [
         *([] if config.labels else [_PROPAGATED]),
         f"Trained on {config.modality} {shown}; anything else gives labels without meaning.",
+        *config.limits,
+        *([_KEPT.format(config.keep_components)] if config.keep_components else []),
         _RESEARCH,
     ]
 
@@ -103,3 +120,13 @@ def open_head(bundle: Bundle) -> HeadModel:
             f"model {bundle.name!r}: its weights do not fit its description", "Import it again."
         ) from cause
     return HeadModel(bundle, config, labels, move(network, "cpu").eval().requires_grad_(False))
+
+
+def kept_components(bundle: Bundle) -> int:
+    """So many largest parts of each label are kept of what a head finds; 0 keeps all."""
+    kept: object = bundle.metadata.get("keep_components", 0)
+    if not isinstance(kept, int) or kept < 0:
+        raise ModelError(
+            f"model {bundle.name!r}: keep_components is {kept!r}", "Import the model again."
+        )
+    return kept

@@ -1,6 +1,6 @@
 """Segments a volume with a head.
 
-open_head_for → scaling_for → over_slices → most likely label → volumes in mL
+open_head_for → scaling_for → over_slices → most likely label → largest parts → table
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from MedEnhanceLib.bundles.length import doubt_about_length
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.device import choose_device
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.gradprom.choice import open_head_for
 from MedEnhanceLib.gradprom.config import Label, SegmentConfig
-from MedEnhanceLib.gradprom.head import HeadModel, open_head
+from MedEnhanceLib.gradprom.head import HeadModel, kept_components, open_head
+from MedEnhanceLib.gradprom.shapes import keep_largest, surface_areas
 from MedEnhanceLib.manifest import derived_note
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.precision import move
@@ -33,7 +35,8 @@ from MedEnhanceLib.volume import Volume
 
 @dataclass(frozen=True)
 class Segmentation:
-    """volume: labels, uint8, on the input's grid. table: one row per label with its volume.
+    """volume: labels, uint8, on the input's grid. table: one row per label with its volume and
+    surface.
 
     doubt: why the labels may mean nothing, where the images say that they show another part.
     """
@@ -71,6 +74,7 @@ def segment(
             else f"{bundle.name} learned from images of the {bundle.anatomy} only:"
             " elsewhere its labels mean nothing"
         )
+    kept = kept_components(bundle)
     model = _warm_head(bundle.folder, bundle.sha256)
 
     def network(batch: Tensor, plan: Plan) -> Tensor:
@@ -84,13 +88,16 @@ def segment(
     with torch.inference_mode(), stoppable(model.network, monitor):
         for where, likelihood in over_slices(network, stacks, plan, monitor, "segmenting slices"):
             labels[where] = values[likelihood.argmax(axis=1)]
+    if kept:
+        monitor.log(f"largest parts of each label that are kept: {kept}")
+        keep_largest(labels, [label.value for label in model.labels], kept)
     note = derived_note(
         f"segmented with {bundle.name} {bundle.sha256[:12]}" + (f" ({doubt})" if doubt else "")
     )
     return Segmentation(
         volume=replace(volume.with_voxels(labels, did=note), modality="SEG", units=""),
         labels=model.labels,
-        table=volume_table(labels, model.labels, volume.geometry.voxel_volume_mm3),
+        table=volume_table(labels, model.labels, volume.geometry),
         model=bundle.identity(),
         device=choice.name,
         seconds=time.monotonic() - began,
@@ -99,16 +106,19 @@ def segment(
 
 
 def volume_table(
-    labels: np.ndarray[Any, np.dtype[np.uint8]], structures: tuple[Label, ...], voxel_mm3: float
+    labels: np.ndarray[Any, np.dtype[np.uint8]], structures: tuple[Label, ...], geometry: Geometry
 ) -> list[dict[str, Any]]:
-    """Rows of label, value, voxels and volume in mL."""
+    """Rows of label, value, voxels, volume in mL and surface area in mm²."""
     counts = np.bincount(labels.ravel(), minlength=256)
+    areas = surface_areas(labels, [structure.value for structure in structures], geometry)
+    voxel_ml = geometry.voxel_volume_mm3 / 1000
     return [
         {
             "label": structure.name,
             "value": structure.value,
             "voxels": int(counts[structure.value]),
-            "volume_ml": round(float(counts[structure.value]) * voxel_mm3 / 1000, 3),
+            "volume_ml": round(float(counts[structure.value]) * voxel_ml, 3),
+            "surface_mm2": round(areas[structure.value], 1),
         }
         for structure in structures
     ]

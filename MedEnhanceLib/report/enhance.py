@@ -35,7 +35,7 @@ def enhancement_report(
 
     volume, enhanced: before and after, on one grid; uncertainty: standard deviation, same units.
     segmentation: labels on that grid; labels: their names and colours; table: a row per label,
-    {"label", "voxels", "volume_ml"}. manifest: as `make_manifest` gives.
+    {"label", "voxels", "volume_ml", "surface_mm2"}. manifest: as `make_manifest` gives.
     Returns the files written. Raises OutputError where one exists and may not be replaced.
     """
     target = make_folder(folder)
@@ -160,8 +160,16 @@ def _facts(volume: Volume, enhanced: Volume, manifest: Mapping[str, Any]) -> lis
 def _tables(table: Sequence[Mapping[str, Any]]) -> list[Table]:
     if not table:
         return []
-    rows = [(str(row["label"]), f"{row['voxels']:,}", f"{row['volume_ml']:.2f}") for row in table]
-    return [Table("Segmentation", ("Label", "Voxels", "Volume, ml"), rows)]
+    rows = [
+        (
+            str(row["label"]),
+            f"{row['voxels']:,}",
+            f"{row['volume_ml']:.2f}",
+            f"{row['surface_mm2']:,.0f}",
+        )
+        for row in table
+    ]
+    return [Table("Segmentation", ("Label", "Voxels", "Volume, ml", "Surface, mm²"), rows)]
 
 
 _WHAT = {

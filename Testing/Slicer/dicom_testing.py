@@ -175,8 +175,8 @@ class ExportTestCase(DicomTestCase):
         ]
         segmentation = finished(results.makeSegmentation(path, node, told, "parts"))
         rows = [
-            {"label": "fat", "voxels": 100, "volume_ml": 0.16},
-            {"label": "rest", "voxels": 100, "volume_ml": 0.16},
+            {"label": "fat", "voxels": 100, "volume_ml": 0.16, "surface_mm2": 150.0},
+            {"label": "rest", "voxels": 100, "volume_ml": 0.16, "surface_mm2": 150.0},
         ]
         table = results.makeTable(rows, node, "volumes", {"device": "cpu"})
         results.link(output, input=node, segmentation=segmentation, table=table)

@@ -157,14 +157,27 @@ class ResultsTest(MedEnhanceTestCase):
 
     def test_theTableHasARowForEachStructure(self):
         rows = [
-            {"label": "Fluid", "value": 1, "voxels": 12, "volume_ml": 0.024},
-            {"label": "White matter", "value": 7, "voxels": 3000000000, "volume_ml": 6.0},
+            {
+                "label": "Fluid",
+                "value": 1,
+                "voxels": 12,
+                "volume_ml": 0.024,
+                "surface_mm2": 9.5,
+            },
+            {
+                "label": "White matter",
+                "value": 7,
+                "voxels": 3000000000,
+                "volume_ml": 6.0,
+                "surface_mm2": 1234.5,
+            },
         ]
         node = self.results.makeTable(rows, self.source, "structures", {"device": "cpu"})
         self.assertEqual(node.GetNumberOfRows(), 2)
-        cells = [node.GetCellText(1, column) for column in range(3)]
+        cells = [node.GetCellText(1, column) for column in range(4)]
         self.assertEqual(cells[:2], ["White matter", "3000000000"])
-        self.assertEqual(float(cells[2]), 6.0)
+        self.assertEqual([float(cell) for cell in cells[2:]], [6.0, 1234.5])
+        self.assertEqual(node.GetColumnName(3), "Surface (mm²)")
         self.assertEqual(node.GetAttribute("MedEnhance.device"), "cpu")
         self.assertIn("Research use only", node.GetAttribute("MedEnhance.use"))
 

@@ -66,7 +66,12 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         monitor.progress(0.5, "segmenting")
         found = np.digitize(volume.voxels, [300, 600]).astype(np.uint8)
         table = [
-            {"label": label.name, "voxels": int((found == label.value).sum()), "volume_ml": 1.5}
+            {
+                "label": label.name,
+                "voxels": int((found == label.value).sum()),
+                "volume_ml": 1.5,
+                "surface_mm2": 2345.6,
+            }
             for label in LABELS
         ]
         labels = replace(volume.with_voxels(found), modality="SEG", units="")

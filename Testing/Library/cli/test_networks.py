@@ -66,6 +66,8 @@ def test_table_of_labels_is_printed(
     ran = run("segment", scan, tmp_path / "labels.nii.gz")
     assert ran.status == 0
     assert "white matter" in ran.out
+    assert "mm² of surface" in ran.out
+    assert "2,346" in ran.out
     assert io.load(tmp_path / "labels.nii.gz").modality == "SEG"
 
 

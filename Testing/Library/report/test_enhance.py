@@ -71,12 +71,21 @@ def test_report_shows_uncertainty_and_segmentation_where_there_are_any(
         uncertainty=head.with_voxels(np.full(head.shape, 2.5, np.float32)),
         segmentation=labels,
         labels=(Label(1, "white matter", "#ffffff"),),
-        table=[{"label": "white matter", "voxels": 12345, "volume_ml": 6.7891}],
+        table=[
+            {
+                "label": "white matter",
+                "voxels": 12345,
+                "volume_ml": 6.7891,
+                "surface_mm2": 4321.4,
+            }
+        ],
     )
     html = written[0].read_text(encoding="utf-8")
     assert "uncertainty.png" in [path.name for path in written]
     assert "12,345" in html
     assert "6.79" in html
+    assert "Surface, mm²" in html
+    assert "4,321" in html
     assert "it is not calibrated: it ranks errors and does not measure them" in html
 
 
