@@ -13,13 +13,16 @@ UNKNOWN = "OT"
 
 
 def fitting(modality, kind=ENHANCER):
-    """The installed models for a modality, the recommended one first; all where it is unknown."""
+    """The installed models for a modality, the recommended one first; all where it is unknown.
+
+    Without those that have to be named: the panel takes the recommended head.
+    """
     from MedEnhanceLib.bundles import list_bundles
 
     return [
         bundle
         for bundle in list_bundles()
-        if bundle.kind == kind and modality in (bundle.modality, UNKNOWN)
+        if bundle.kind == kind and modality in (bundle.modality, UNKNOWN) and not bundle.on_request
     ]
 
 

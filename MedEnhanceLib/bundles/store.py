@@ -63,6 +63,11 @@ class Bundle:
         return bool(self.metadata.get("network", {}).get("deblurring", False))
 
     @property
+    def on_request(self) -> bool:
+        """Whether "auto" leaves it out: it finds something that few images show."""
+        return bool(self.metadata.get("on_request", False))
+
+    @property
     def weights(self) -> Path:
         """The safetensors file."""
         return self.folder / WEIGHTS
@@ -102,7 +107,8 @@ def list_bundles() -> list[Bundle]:
 def open_bundle(name_or_path: str, *, kind: str, modality: str) -> Bundle:
     """The bundle to use, its files checked against their hashes.
 
-    name_or_path: a name, a folder, or "auto" for the first that fits kind and modality.
+    name_or_path: a name, a folder, or "auto" for the first that fits kind and modality and is
+    not for requests alone.
     Raises ModelError where there is none, where it is damaged, or where it is of another kind
     or modality.
     """
@@ -232,10 +238,12 @@ def _by_name(name: str) -> Bundle:
 
 def _recommended(kind: str, modality: str) -> Bundle:
     for bundle in list_bundles():
-        if bundle.kind == kind and bundle.modality == modality:
+        if bundle.kind == kind and bundle.modality == modality and not bundle.on_request:
             return bundle
     raise ModelError(
-        f"there is no model that {_does(kind)} {modality}", _names_hint(kind, modality)
+        f"there is no model that {_does(kind)} {modality}"
+        + (" without being named" if _fitting(kind, modality) else ""),
+        _names_hint(kind, modality),
     )
 
 
@@ -244,8 +252,12 @@ def _does(kind: str) -> str:
     return {"enhancer": "enhances", "head": "segments"}.get(kind, f"is of the kind {kind}")
 
 
+def _fitting(kind: str, modality: str) -> list[str]:
+    return [b.name for b in list_bundles() if b.kind == kind and b.modality == modality]
+
+
 def _names_hint(kind: str, modality: str) -> str:
-    fitting = [b.name for b in list_bundles() if b.kind == kind and b.modality == modality]
+    fitting = _fitting(kind, modality)
     if fitting:
         return f"Use {' or '.join(fitting)}."
     others = [f"{b.name} ({b.modality})" for b in list_bundles() if b.kind == kind]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.cli.parser import Subparsers, add_job_options, new_command, read_config
-from MedEnhanceLib.cli.words import wrote
+from MedEnhanceLib.cli.words import columns, inline, wrote
 from MedEnhanceLib.errors import ConfigError
 
 METHODS = ("hqg", "gradprom", "head")
@@ -77,7 +77,17 @@ def run(args: argparse.Namespace) -> int:
     if not is_first:
         args.console.show_progress = False
     fields = args.console.run("train", params, isolated=args.isolated)
-    return int(args.console.done(fields, "\n".join(wrote(fields)))) if is_first else 0
+    return int(args.console.done(fields, "\n".join(_told(fields)))) if is_first else 0
+
+
+def _told(fields: dict[str, Any]) -> list[str]:
+    """What was written, and what a head reached in patients that were held out."""
+    rows = fields.get("held_out") or []
+    if not rows:
+        return wrote(fields)
+    heads = list(rows[0])
+    table = columns(heads, [[inline(row.get(head)) for head in heads] for row in rows], left=3)
+    return [*wrote(fields), "", table]
 
 
 def _with_cohort(args: argparse.Namespace, config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:

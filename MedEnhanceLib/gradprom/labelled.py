@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,11 @@ class LabelledImage:
     path: Path
     image: Volume
     indices: npt.NDArray[np.uint8]
+
+    def values(self, config: TrainHeadConfig) -> npt.NDArray[np.uint8]:
+        """The labels by their values instead of their indices."""
+        values = np.array([0, *(label.value for label in config.label_set)], np.uint8)
+        return values[self.indices]
 
 
 def find_labelled(config: TrainHeadConfig, data: Path) -> list[tuple[Path, Path | None]]:
@@ -61,14 +67,29 @@ def read_labelled(
             f"{path}: shape {image.shape}, its labels {labels.shape}",
             "Give labels drawn on the image.",
         )
-    return LabelledImage(path, image, _indices(labels.voxels, config))
+    return LabelledImage(path, image, _indices(labels.voxels, config, path))
 
 
-def _indices(labels: npt.NDArray[Any], config: TrainHeadConfig) -> npt.NDArray[np.uint8]:
+def check_structures(config: TrainHeadConfig, found: Sequence[npt.NDArray[np.uint8]]) -> None:
+    """Raise InputError for a structure that none of the images' indices hold."""
+    there = set().union(*(np.unique(indices).tolist() for indices in found))
+    for index, label in enumerate(config.label_set, start=1):
+        if index not in there:
+            raise InputError(
+                f"no image to learn from shows {label.name!r} (value {label.value})",
+                "Check its label value, or leave the structure out.",
+            )
+
+
+def _indices(
+    labels: npt.NDArray[Any], config: TrainHeadConfig, path: Path
+) -> npt.NDArray[np.uint8]:
     """Label values → 0 for the background and 1… in the order of the structures."""
     indices = np.zeros(labels.shape, np.uint8)
     for index, label in enumerate(config.label_set, start=1):
         indices[labels == label.value] = index
     if not indices.any():
-        raise InputError("no voxel carries a label of the structures", "Check label values.")
+        raise InputError(
+            f"{path}: no voxel carries a label of the structures", "Check label values."
+        )
     return indices

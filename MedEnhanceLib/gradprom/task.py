@@ -12,6 +12,7 @@ from torch import Tensor
 
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
+from MedEnhanceLib.gradprom.folds import split_patients
 from MedEnhanceLib.gradprom.head import export_head, make_head
 from MedEnhanceLib.gradprom.labelled import find_labelled, read_labelled
 from MedEnhanceLib.gradprom.learner import Learner
@@ -76,8 +77,8 @@ def make_optimiser(task: SegmentationTask) -> torch.optim.Optimizer:
 def read_subjects(
     config: TrainHeadConfig, data: Path, monitor: Monitor
 ) -> Iterator[tuple[Path, npt.NDArray[np.uint8]]]:
-    """Each labelled image's file and its labels as indices, as hqg.labelled takes them."""
-    found = find_labelled(config, data)
+    """Each image that is learned from and its labels as indices, as hqg.labelled takes them."""
+    found, _ = split_patients(config, data, find_labelled(config, data))
     for index, files in enumerate(found):
         part = monitor.part(index / len(found), (index + 1) / len(found))
         yield files[0], read_labelled(config, data, files, part).indices

@@ -68,6 +68,13 @@ class JointConfig:
             "low_quality": [],
             "data": self.head.get("data", []),
         }
+        if ("held_out" in self.head or "folds" in self.head) and (
+            "high_quality" not in self.enhancement
+        ):
+            raise ConfigError(
+                "patients are held out of the head, and the enhancer would learn from them",
+                "State high_quality of the enhancement: the images of the others.",
+            )
         wish = {**defaults, **shared, **steps, **self.enhancement}
         # A head knows no losses, so the publication's alone are nothing to it.
         preset = "full" if wish["preset"] == "published" else wish["preset"]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from MedEnhanceLib.bundles.export import NOT_STATED
+from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io.files import READABLE, ending_of
@@ -50,7 +51,7 @@ class TrainParams:
 
 
 def run_train(params: TrainParams, monitor: Monitor) -> Result:
-    """Train, or go on with a training; the model's folder, and that of a head beside it."""
+    """Train, or go on with a training; the model's folder, a head's beside it, held-out figures."""
     began = time.monotonic()
     config = training_config(params.method, params.config)
     out = Path(params.out)
@@ -60,7 +61,14 @@ def run_train(params: TrainParams, monitor: Monitor) -> Result:
     task = getattr(config, "task", None)
     if task is not None:
         outputs["head"] = str(out / head_of(cast("TrainConfig", config)).name)
-    return Result({"outputs": outputs, "seconds": round(time.monotonic() - began, 3)})
+    measured = read_bundle(folder).metadata.get("measured", [])
+    return Result(
+        {
+            "outputs": outputs,
+            "seconds": round(time.monotonic() - began, 3),
+            **({"held_out": measured} if measured else {}),
+        }
+    )
 
 
 def cohort(high: Path, low: Path | None) -> tuple[Path, dict[str, Any]]:

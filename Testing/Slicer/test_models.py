@@ -11,7 +11,7 @@ from medenhance_testing import MedEnhanceTestCase
 
 from MedEnhanceLib.resources import resource_folder
 
-SHIPPED = ["brain-tissue", "ct-lowdose", "mr-brain"]
+SHIPPED = ["brain-tissue", "ct-lowdose", "mr-brain", "sts-tumour-ct"]
 
 
 class ModelsTest(MedEnhanceTestCase):
@@ -82,7 +82,7 @@ class ModelsTest(MedEnhanceTestCase):
         self.assertEqual(self.panel.selected["name"], "mine")
         self.assertTrue(os.path.isdir(os.path.join(self.installed, "mine")))
         self.finish(self.panel.verify())
-        self.assertIn("4 models", self.message())
+        self.assertIn(f"{len(SHIPPED) + 1} models", self.message())
         self.choose("mine")
         self.assertTrue(self.panel.ui.removeButton.enabled)
         with mock.patch.object(slicer.util, "confirmOkCancelDisplay", return_value=True):

@@ -145,7 +145,8 @@ def test_kind_and_modality_must_fit(toy: Bundle) -> None:
 
 def test_shipped_models_verify_and_cannot_be_removed() -> None:
     shipped = [bundle for bundle in list_bundles() if bundle.shipped]
-    assert {bundle.name for bundle in shipped} == {"brain-tissue", "ct-lowdose", "mr-brain"}
+    names = {"brain-tissue", "ct-lowdose", "mr-brain", "sts-tumour-ct"}
+    assert {bundle.name for bundle in shipped} == names
     for bundle in shipped:
         verify_bundle(bundle)
         assert bundle.metadata["measured"], f"{bundle.name} has no measured table"

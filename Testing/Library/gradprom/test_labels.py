@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from MedEnhanceLib.bundles import list_bundles, verify_bundle
+from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.config import config_from_json, config_to_json
-from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.gradprom import Label
+from MedEnhanceLib.errors import ConfigError, ModelError
+from MedEnhanceLib.gradprom import Label, SegmentConfig, open_head_for
+from MedEnhanceLib.volume import Volume
 
 _ROOT = Path(__file__).resolve().parents[3]
 #: From Slicer's SegmentationCategoryTypeModifier-SlicerGeneralAnatomy.json.
@@ -38,6 +41,31 @@ def test_every_label_has_its_terminology(labels: list[Label]) -> None:
         colour = bytes.fromhex(label.recommended_color[1:])
         found[label.type.meaning] = (label.type.value, tuple(colour))
     assert found == _SLICERS
+
+
+def test_the_tumour_head_is_coded_as_dicom_codes_lesions() -> None:
+    """And like its recipe; it is for nobody who does not ask for it."""
+    from pydicom.sr.codedict import codes
+
+    bundle = read_bundle(_ROOT / "Resources/models/sts-tumour-ct")
+    verify_bundle(bundle)
+    (label,) = (config_from_json(Label, entry) for entry in bundle.metadata["labels"])
+    assert label.category is not None
+    assert label.type is not None
+    assert label.category.value == codes.cid7150.MorphologicallyAbnormalStructure.value
+    kind = codes.cid7159.Neoplasm
+    assert (label.type.value, label.type.scheme) == (kind.value, kind.scheme_designator)
+    for modality in ("ct", "mr"):
+        path = _ROOT / f"docs/recipes/sts-tumour-{modality}.json"
+        recipe = json.loads(path.read_text(encoding="utf-8"))
+        assert [config_from_json(Label, entry) for entry in recipe["structures"]] == [label]
+        assert recipe["on_request"]
+    assert bundle.on_request
+    ct = Volume(np.zeros((2, 32, 32), np.int16), modality="CT")
+    with pytest.raises(ModelError, match="segments CT without being named") as caught:
+        open_head_for(ct, SegmentConfig())
+    assert "sts-tumour-ct" in caught.value.hint
+    assert open_head_for(ct, SegmentConfig(model="sts-tumour-ct"))[0].name == "sts-tumour-ct"
 
 
 def test_the_recipe_gives_the_same_labels(labels: list[Label]) -> None:
