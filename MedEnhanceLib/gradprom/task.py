@@ -31,7 +31,7 @@ class SegmentationTask(Learner):
         network = make_head(config.network, len(config.structures))
         super().__init__(network, device, context=config.network.context, ema=config.ema)
         self.config = config
-        self._criterion = segmentation_loss()
+        self._criterion = segmentation_loss(over_batch=config.labelled_share > 0)
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """CE + Dice of up to four slices of each slab, each seen with its neighbours.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -61,7 +61,8 @@ def run_train(params: TrainParams, monitor: Monitor) -> Result:
     task = getattr(config, "task", None)
     if task is not None:
         outputs["head"] = str(out / head_of(cast("TrainConfig", config)).name)
-    measured = read_bundle(folder).metadata.get("measured", [])
+    head = Path(outputs.get("head", folder))
+    measured = read_bundle(head).metadata.get("measured", [])
     return Result(
         {
             "outputs": outputs,
@@ -187,11 +188,27 @@ def _train_enhancer(config: TrainConfig, data: Path, out: Path, monitor: Monitor
         learners.append(learner)
         return task, labelled
 
-    folder = train(config, data, out, monitor, make_task=make)
+    folder = train(config, data, out, monitor.part(0.0, 0.95), make_task=make)
     learner = learners[-1]
     seconds = time.monotonic() - began
-    learner.export(out / learner.config.name, seconds, told_of(config, seconds))
+    bundle = learner.export(out / learner.config.name, seconds, told_of(config, seconds))
+    _measure_beside(folder, bundle.folder, learner.config, data, monitor.part(0.95, 1.0))
+    monitor.progress(1.0, "both models written")
     return folder
+
+
+def _measure_beside(
+    enhancer: Path, folder: Path, head: TrainHeadConfig, data: Path, monitor: Monitor
+) -> None:
+    """Measure a head on patients that it and its enhancer have not seen, where there are any."""
+    from MedEnhanceLib.gradprom.folds import split_patients
+    from MedEnhanceLib.gradprom.held_out import measure_held_out
+    from MedEnhanceLib.gradprom.labelled import find_labelled
+
+    _, held_out = split_patients(head, data, find_labelled(head, data))
+    if held_out:
+        enhance = _enhancer_of(replace(head, enhancer=str(enhancer)))
+        measure_held_out(folder, head, data, held_out, monitor, enhance)
 
 
 def _task_of(

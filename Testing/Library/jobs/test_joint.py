@@ -78,6 +78,23 @@ def test_the_card_of_its_head_tells_how_it_learned(data: Path) -> None:
     assert "propagated from a template" not in card
 
 
+def test_a_patient_that_neither_has_seen_is_measured_on(data: Path) -> None:
+    config = {
+        **TINY,
+        "head": {**HEAD, "held_out": ["images/1*"]},
+        "enhancement": {"high_quality": ["images/0*"]},
+    }
+    params = {"method": "gradprom", "config": config, "data": str(data), "out": str(data / "out")}
+    result = run_job(JobSpec("train", params))
+    rows = [(row["subject"], row["case"], row["input"]) for row in result["held_out"]]
+    assert rows[:3] == [
+        ("held-out patient 1", "undamaged", "as it is"),
+        ("held-out patient 1", "composite", "as it is"),
+        ("held-out patient 1", "composite", "enhanced"),
+    ]
+    assert read_bundle(Path(result["outputs"]["head"])).metadata["measured"] == result["held_out"]
+
+
 def test_the_sections_share_what_is_said_once() -> None:
     fields: dict[str, Any] = {
         **TINY,
