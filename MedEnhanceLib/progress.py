@@ -45,11 +45,13 @@ Cancel = Callable[[], bool] | _HasIsSet
 class _Pace:
     """How fast work goes, measured anew in each stage: some of them take no time for their share.
 
-    A reading that is over at once would promise that the network after it is as fast.
+    A reading that is over at once would promise that the network after it is as fast. Nor does the
+    first step of a stage count for long: much is done for the first time in it.
     """
 
     def __init__(self) -> None:
         self._stage, self._began, self._start = "", time.monotonic(), 0.0
+        self._is_first = False
 
     def seconds_left(self, fraction: float, stage: str) -> float | None:
         """Until all is done, at the pace of this stage; None while that is not known."""
@@ -57,7 +59,10 @@ class _Pace:
         stage = "".join(letter for letter in stage if not letter.isdigit())  # "step 3 of 9"
         if stage != self._stage:
             self._stage, self._began, self._start = stage, now, fraction
+            self._is_first = True
         done, elapsed = fraction - self._start, now - self._began
+        if self._is_first and done > 0:
+            self._is_first, self._began, self._start = False, now, fraction
         return elapsed * (1 - fraction) / done if done > 0.02 and elapsed > 0.5 else None
 
 
@@ -74,13 +79,14 @@ class Monitor:
         self._cancel = cancel
         self._start, self._end = 0.0, 1.0
         self._pace = _Pace()
+        self._warned: set[str] = set()
 
     def part(self, start: float, end: float) -> Monitor:
         """A monitor for a share of this work: its 0…1 is this one's start…end."""
         part = Monitor(self._listener, self._cancel)
         span = self._end - self._start
         part._start, part._end = self._start + start * span, self._start + end * span
-        part._pace = self._pace
+        part._pace, part._warned = self._pace, self._warned
         return part
 
     @property
@@ -112,8 +118,10 @@ class Monitor:
         self._tell("log", message=message)
 
     def warn(self, message: str) -> None:
-        """Something the user should know: a fallback, a doubt about the input."""
-        self._tell("warning", message=message)
+        """Something the user should know: a fallback, a doubt. The same is told once in a job."""
+        if message not in self._warned:
+            self._warned.add(message)
+            self._tell("warning", message=message)
 
     def metric(self, name: str, value: float, step: int) -> None:
         """A figure that develops: a loss, a score."""

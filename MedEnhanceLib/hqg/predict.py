@@ -43,12 +43,14 @@ def predict_slices(
     """Enhance all slices, or `only` some, in order.
 
     Yields (where, scaled values [b, J, I], expected absolute error in the same shape or None).
-    cue: [1, cue_size]. findings: where the content vector may be known already. flips: axes of
-    [B, C, H, W] to mirror before and after (for uncertainty). start: what `shrunk` made of these
-    slices, where it is known. wants_error: see Estimate.
+    cue: [1, cue_size], or with what is asked (`GuidanceEncoder.asking`). findings: where the
+    content vector may be known already. flips: axes of [B, C, H, W] to mirror before and after
+    (for uncertainty). start: what `shrunk` made of these slices, where it is known. wants_error:
+    see Estimate.
     Raises DeviceMemoryError and Cancelled, see in_chunks.
     """
     contents = (findings or Findings()).contents
+    cue, asked = model.enhancer.split(cue)
 
     def begin(plan: Plan, window: Window) -> Stage:
         key = model.bundle.sha256, plan.device if plan.half else f"{plan.device}, single precision"
@@ -59,6 +61,7 @@ def predict_slices(
             _planes(stacks, window, plan, flips),
             torch.cat([cue.to(plan.device), contents[key]], dim=1),
             depth=len(stacks),
+            asked=None if asked is None else asked.to(plan.device),
             start=None if start is None else _planes(start, window, plan, flips),
             wants_error=wants_error,
         )

@@ -24,14 +24,15 @@ def enhanced(
     condition: Tensor,
     *,
     depth: int,
+    asked: Tensor | None = None,
     start: Stage | None = None,
     wants_error: bool = False,
 ) -> Stage:
     """What `Enhancer.forward` makes of a whole volume as one slab, by chunks.
 
     planes: [n, H, W], scaled, on the enhancer's device. condition: cue and content vector,
-    [1, cue_size + content_size]. depth: slices of the volume. start: what `started` makes of
-    `planes`, where it is known.
+    [1, cue_size + content_size]. depth: slices of the volume. asked: see `Enhancer.split`. start:
+    what `started` makes of `planes`, where it is known.
     Chunks of what is returned: [1, n, H, W] float32, or [2, n, H, W] with the expected error.
     """
     start = started(enhancer, planes, depth) if start is None else start
@@ -51,7 +52,7 @@ def enhanced(
 
     def finished(chunk: int) -> Tensor:
         last, slab = features[chunk], planes[chunk][None]
-        results = [enhancer.finish(slab, start[chunk][None], last)]
+        results = [enhancer.finish(slab, start[chunk][None], last, asked)]
         if wants_error:
             results.append(enhancer.expected_error(slab, last))
         return torch.cat(results)

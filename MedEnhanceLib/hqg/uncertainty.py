@@ -95,7 +95,9 @@ def spread_of_samples(
     mean = np.zeros(stacks.voxels[only].shape, np.float32)
     squares = np.zeros(mean.shape, np.float32)
     for sample in range(samples):
-        drawn = cue + model.bank.spread * torch.randn(cue.shape, generator=generator)
+        drawn = cue.clone()
+        spread = model.bank.spread * torch.randn(model.bank.spread.shape, generator=generator)
+        drawn[:, : len(spread)] += spread  # behind it may be what is asked
         for where, scaled, _ in predict_slices(
             model,
             stacks,

@@ -181,6 +181,30 @@ def test_time_left_is_told_once_it_can_be_known(monkeypatch: pytest.MonkeyPatch)
     assert [event.fields["eta_s"] for event in ear.events] == [None, 30.0, 20.0]
 
 
+def test_a_warning_is_told_once_in_a_job() -> None:
+    ear = Ear()
+    monitor = Monitor(ear)
+    for part in (monitor, monitor.part(0, 0.5), monitor.part(0.5, 1)):
+        part.warn("one scanner only")
+    monitor.warn("another")
+    Monitor(ear).warn("one scanner only")
+    told = [event.fields["message"] for event in ear.events]
+    assert told == ["one scanner only", "another", "one scanner only"]
+
+
+def test_a_slow_first_step_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("MedEnhanceLib.progress.time.monotonic", lambda: now[0])
+    ear = Ear()
+    monitor = Monitor(ear)
+    for fraction, seconds in ((0.0, 0), (0.01, 10), (0.06, 5), (0.11, 5)):
+        now[0] += seconds
+        monitor.progress(fraction, "network")
+    assert [event.fields["eta_s"] for event in ear.events][:2] == [None, None]
+    assert ear.events[2].fields["eta_s"] == pytest.approx(94.0)
+    assert ear.events[3].fields["eta_s"] == pytest.approx(89.0)
+
+
 def test_a_stage_that_takes_no_time_promises_nothing_for_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
