@@ -103,7 +103,8 @@ patients' slices, enhancer and gate see the other half. Enhancer: residual U-Net
 {" ".join(map(str, one.widths))} channels on three slices; head: {" ".join(map(str, one.head))} on
 one. Segmenters without an enhancer train as long, on the head's half. Sizes were
 chosen in trials of segmenters that learn alone, λ around where joint training with seed 0 begins
-to lose PSNR; both trials saw these patients. MGDA weighs both losses itself and has no λ;
+to lose PSNR. λ, clipping and the stages' lengths were changed after looking at arms of seed 0, ours
+among them; all these trials saw these patients. MGDA weighs both losses itself and has no λ;
 PCGrad takes a part out of the enhancement's gradient too, whatever λ is. Intervals (95 %) are of
 draws of patients, and of seeds within each where a patient has several. With so small networks
 and so few patients this compares rules with each other. It says nothing about the shipped models
