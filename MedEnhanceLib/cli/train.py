@@ -68,10 +68,15 @@ def run(args: argparse.Namespace) -> int:
         data, config = _with_cohort(args, config)
     elif args.lq or data is None:
         raise ConfigError(
-            "there is nothing to learn from", "Name good images (--hq DIR), or --data and --config."
+            "there is nothing to learn from",
+            "Name good images (--hq DIR), or a folder (--data DIR).",
         )
     given = {name: getattr(args, name) for name in (*_FIELDS, "preset")}
-    config |= {name: value for name, value in given.items() if value is not None}
+    given = {name: value for name, value in given.items() if value is not None}
+    section = config.get("enhancement")  # what is typed counts more than a section of the file
+    if isinstance(section, dict):
+        config["enhancement"] = {name: v for name, v in section.items() if name not in given}
+    config |= given
     params = {"method": args.method, "config": config, "data": str(data), "out": args.out}
     is_first = os.environ.get("RANK", "0") == "0"
     if not is_first:

@@ -45,8 +45,29 @@ def find_labelled(config: TrainHeadConfig, data: Path) -> list[tuple[Path, Path 
             f"{data}: {len(paths)} images and {len(labels)} labels match",
             "Give one label volume for each image, in the same order.",
         )
+    _check_names(paths, labels)
     beside: list[Path | None] = [*labels] or [None] * len(paths)
     return list(zip(paths, beside, strict=True))
+
+
+def _check_names(paths: Sequence[Path], labels: Sequence[Path]) -> None:
+    """Raise InputError where labels are called as images are, but not as those they stand beside.
+
+    Files in the order of their names go wrong silently where one is missing and one too many.
+    """
+    images, drawn = ([_stem(path) for path in files] for files in (paths, labels))
+    if not set(images) & set(drawn) or len(set(images)) < len(images):
+        return
+    for path, label in zip(paths, labels, strict=True):
+        if _stem(path) != _stem(label):
+            raise InputError(
+                f"{path.name} would be labelled by {label.name}, where others go by their names",
+                "Give each image's labels the image's name, or name files one by one.",
+            )
+
+
+def _stem(path: Path) -> str:
+    return path.name.partition(".")[0]
 
 
 def read_labelled(

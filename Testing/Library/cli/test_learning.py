@@ -52,6 +52,16 @@ def test_preset_and_configuration_file_go_together(
     assert (params["method"], params["data"], params["out"]) == ("hqg", "volumes", "runs/a")
 
 
+def test_what_is_typed_counts_more_than_a_section_of_the_file(
+    run: Callable, asked: list[tuple[str, Mapping[str, Any]]], tmp_path: Path
+) -> None:
+    file = tmp_path / "config.json"
+    file.write_text('{"enhancement": {"steps": 5000, "patch": 32}, "steps": 9}')
+    options = ("--config", file, "--data", "volumes", "--out", "runs/a", "--steps", "6")
+    assert run("train", "gradprom", *options).status == 0
+    assert asked[0][1]["config"] == {"enhancement": {"patch": 32}, "steps": 6}
+
+
 def test_presets_are_those_of_the_method() -> None:
     for name in train.PRESETS:
         TrainConfig.preset(name)

@@ -11,8 +11,9 @@ import pytest
 from MedEnhanceLib.bundles import list_bundles, verify_bundle
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.config import config_from_json, config_to_json
-from MedEnhanceLib.errors import ConfigError, ModelError
-from MedEnhanceLib.gradprom import Label, SegmentConfig, open_head_for
+from MedEnhanceLib.errors import ConfigError, InputError, ModelError
+from MedEnhanceLib.gradprom import Label, SegmentConfig, TrainHeadConfig, open_head_for
+from MedEnhanceLib.gradprom.labelled import find_labelled
 from MedEnhanceLib.volume import Volume
 
 _ROOT = Path(__file__).resolve().parents[3]
@@ -79,3 +80,30 @@ def test_labels_go_through_json(labels: list[Label]) -> None:
     assert (plain.category, plain.type, plain.recommended_color) == (None, None, "")
     with pytest.raises(ConfigError, match="schema"):
         config_from_json(Label, {"value": 1, "name": "", "color": "", "type": {"schema": "SCT"}})
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "wrong"),
+    [
+        (("a", "b"), ("a", "b"), ""),
+        (("a", "b"), ("a_drawn", "b_drawn"), ""),
+        (("a", "b"), ("b", "c"), "a.nii.gz would be labelled by b.nii.gz"),
+        (("a", "b"), ("a", "c"), "b.nii.gz would be labelled by c.nii.gz"),
+    ],
+)
+def test_labels_stand_beside_the_images_of_their_names(
+    images: tuple[str, ...], labels: tuple[str, ...], wrong: str, tmp_path: Path
+) -> None:
+    for folder, names in (("images", images), ("labels", labels)):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / f"{name}.nii.gz").touch()
+    structures = [{"value": 1, "name": "Lump", "color": "#ff0000"}]
+    config = TrainHeadConfig.from_json({"labels": ["labels/*"], "structures": structures})
+    if wrong:
+        with pytest.raises(InputError, match=wrong):
+            find_labelled(config, tmp_path)
+        return
+    assert [path.name for path, _ in find_labelled(config, tmp_path)] == [
+        f"{name}.nii.gz" for name in images
+    ]
