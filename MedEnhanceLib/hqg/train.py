@@ -118,7 +118,10 @@ class _Run:
             if not self.trainer.is_finite:
                 raise DivergenceError("the training diverged at its last step", RETRY)
         except DivergenceError as cause:
-            raise self._rescue(cause) from cause
+            try:
+                raise self._rescue(cause) from cause
+            finally:
+                self._wait_for_the_first()
         try:
             if self._is_first:
                 self._validate(self.config.steps)
@@ -129,9 +132,15 @@ class _Run:
                 "cancelled before the model was complete; the checkpoint holds all steps",
                 "Start again with the same output folder to write the model.",
             ) from cause
+        finally:
+            self._wait_for_the_first()
         with suppress(Cancelled):  # it is done: nothing is left to stop
             self.monitor.progress(1.0, "model written")
         return self.folder
+
+    def _wait_for_the_first(self) -> None:
+        """Nobody leaves before the model is written: torchrun ends all where one has ended."""
+        self.trainer.processes.any([False])
 
     def _learn(self) -> None:
         trainer, config = self.trainer, self.config

@@ -7,12 +7,16 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 
 from MedEnhanceLib.device import DeviceChoice, choose_device
+
+#: For each other: the first one validates, calibrates and writes while the others wait.
+_LONGEST_WAIT = timedelta(hours=2)
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,8 @@ def join_processes(wish: str) -> Iterator[tuple[Processes, DeviceChoice]]:
     # Its functions take the group as default at import, which an optimizer does later: it would
     # then outlive its destruction, and its threads now and then abort the process that ends.
     importlib.import_module("torch.distributed.nn")
-    distributed.init_process_group("nccl" if choice.name.startswith("cuda") else "gloo")
+    backend = "nccl" if choice.name.startswith("cuda") else "gloo"
+    distributed.init_process_group(backend, timeout=_LONGEST_WAIT)
     try:
         yield Processes(distributed.get_rank(), count, choice.name), choice
     finally:
