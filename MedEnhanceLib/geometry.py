@@ -14,6 +14,8 @@ from MedEnhanceLib.errors import GeometryError
 Triple = tuple[float, float, float]
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _ORTHONORMAL_TOLERANCE = 1e-3
+#: Ratio of spacings below which voxels pass for cubes.
+_NEARLY_ISOTROPIC = 1.3
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,11 @@ class Geometry:
     def voxel_volume_mm3(self) -> float:
         """Volume of one voxel in mm³."""
         return float(np.prod(self.spacing))
+
+    @property
+    def is_nearly_isotropic(self) -> bool:
+        """Whether voxels are about cubes: other planes than the slices' then look alike."""
+        return max(self.spacing) / min(self.spacing) < _NEARLY_ISOTROPIC
 
     def is_close(
         self, other: Geometry, tolerance: float = 1e-5, *, shape: Sequence[int] | None = None

@@ -33,8 +33,6 @@ Enhance = Callable[[Volume], Volume]
 _METRIC_EVERY = 20
 #: What the damaged versions are damaged by.
 _DAMAGE = {"MR": "composite", "CT": "low-dose"}
-#: Ratio of spacings below which all three planes are learned from.
-_ISOTROPIC = 1.3
 
 
 def train(
@@ -124,8 +122,7 @@ def prepare_examples(
             damaged = draw(_DAMAGE[config.modality], rng).apply(subject.image)
             versions += [damaged, enhance(damaged)] if enhance else [damaged]
         scaled = tuple(scaling_for(version).apply(version.voxels) for version in versions)
-        spacing = subject.image.geometry.spacing
-        isotropic = max(spacing) / min(spacing) < _ISOTROPIC
+        isotropic = subject.image.geometry.is_nearly_isotropic
         examples.append(Example(scaled, subject.indices, isotropic))
     check_structures(config, [example.labels for example in examples])
     return examples

@@ -191,7 +191,7 @@ def prepared(
         raise InputError(f"{path}: a sequence", "Train on single volumes.")
     voxels = scaling_for(volume).apply(volume.voxels)
     spacing = volume.geometry.spacing
-    isotropic = config.modality == "MR" and max(spacing) / min(spacing) < 1.3
+    isotropic = config.modality == "MR" and volume.geometry.is_nearly_isotropic
     for factor in _FACTORS[config.modality]:
         if factor > 1 and not (clean or config.modality == "CT"):
             continue

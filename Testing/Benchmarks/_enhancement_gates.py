@@ -9,10 +9,17 @@ import numpy as np
 from _common import gate
 from _enhancement_catalogue import DEBLUR
 from _enhancement_data import CASES, CLEAN
-from _enhancement_statistics import Difference, Pair, difference, mean_of, values_of
+from _enhancement_statistics import (
+    Difference,
+    Gate,
+    Pair,
+    difference,
+    difference_gate,
+    mean_of,
+    values_of,
+)
 
 Row = dict[str, Any]
-Gate = dict[str, Any]
 FIGURES = (("psnr", "PSNR, dB"), ("ssim", "SSIM"))
 #: The kinds of damage with noise, of which models saw others of their kind.
 NOISY = {
@@ -159,7 +166,9 @@ def _peers(rows: list[Row], modality: str) -> Iterator[Gate]:
             yield _mean(f"{modality}: above NLM, {unit}", found, 1.5)
         found = worse_region(rows, figure, against("BM4D", modality))
         name = f"{modality}: level with or above BM4D, {unit}"
-        yield _told(name, found, "interval reaches 0", found is not None and found.high >= 0)
+        yield difference_gate(
+            name, found, "interval reaches 0", found is not None and found.high >= 0
+        )
     ratio = _time_ratio(rows, against("BM4D", modality))
     yield gate(
         f"{modality}: CPU time as a share of BM4D's",
@@ -180,16 +189,8 @@ def _time_ratio(rows: list[Row], pairs: list[Pair]) -> float | None:
 
 
 def _interval(name: str, found: Difference | None, bound: str) -> Gate:
-    return _told(name, found, bound, found is not None and found.low > 0)
+    return difference_gate(name, found, bound, found is not None and found.low > 0)
 
 
 def _mean(name: str, found: Difference | None, bound: float) -> Gate:
-    return _told(name, found, f"≥ {bound:g}", found is not None and found.mean >= bound)
-
-
-def _told(name: str, found: Difference | None, bound: str, passed: bool) -> Gate:
-    entry = gate(name, None if found is None else found.mean, bound, passed)
-    if found is not None:
-        entry["interval"] = [found.low, found.high]
-        entry["subjects"], entry["seeds"] = found.subjects, found.seeds
-    return entry
+    return difference_gate(name, found, f"≥ {bound:g}", found is not None and found.mean >= bound)

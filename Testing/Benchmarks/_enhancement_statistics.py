@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from _common import gate
 
 Row = dict[str, Any]
+Gate = dict[str, Any]
 #: A comparison of two arms on one kind of damage: (case, arm, other arm).
 Pair = tuple[str, str, str]
 _DRAWS = 4000
@@ -95,3 +97,12 @@ def _by_place(rows: list[Row], figure: str, case: str, arm: str) -> dict[tuple[s
         for row in rows
         if row["case"] == case and row["arm"] == arm and row.get(figure) is not None
     }
+
+
+def difference_gate(name: str, found: Difference | None, bound: str, passed: bool) -> Gate:
+    """A row of the table of gates for a difference, with what it rests on."""
+    entry = gate(name, None if found is None else found.mean, bound, passed)
+    if found is not None:
+        entry["interval"] = [found.low, found.high]
+        entry["subjects"], entry["seeds"] = found.subjects, found.seeds
+    return entry

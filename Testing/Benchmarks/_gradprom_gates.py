@@ -6,13 +6,19 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from _common import gate
-from _enhancement_statistics import Difference, chosen, difference, mean_of
+from _enhancement_statistics import (
+    Difference,
+    Gate,
+    chosen,
+    difference,
+    difference_gate,
+    mean_of,
+)
 from _gradprom_arms import ALONE, JOINT, OURS, RANDOM
 from _gradprom_costs import PLAIN
 from _gradprom_runs import REFERENCE
 
 Row = dict[str, Any]
-Gate = dict[str, Any]
 ON_CLEAN, TWIN, CLEAN_TWIN = "same head, clean", "head, degraded", "head, clean"
 _HARM_DB, _ALLOWED_DB, _NEAR = 0.2, 0.05, 0.03
 _MOST_TIME, _MOST_MEMORY = 1.6, 1.3
@@ -77,7 +83,7 @@ def _fidelity(rows: list[Row], modality: str, weights: tuple[float, ...]) -> Ite
         return min((entry for entry in known if entry), key=lambda e: e.mean, default=None)
 
     least = worst(ALONE, weights)
-    yield _told(
+    yield difference_gate(
         f"{modality}: PSNR of ours less {ALONE}, worst λ, dB",
         least,
         f"≥ −{_ALLOWED_DB}",
@@ -86,7 +92,7 @@ def _fidelity(rows: list[Row], modality: str, weights: tuple[float, ...]) -> Ite
     where = harmful(rows, weights)
     least = worst(JOINT, where)
     named = ", ".join(f"{weight:g}" for weight in where) or "none"
-    yield _told(
+    yield difference_gate(
         f"{modality}: PSNR of ours less {JOINT}, worst λ of those at which {JOINT} "
         f"loses {_HARM_DB} dB ({named}), dB",
         least,
@@ -100,9 +106,9 @@ def _segmentation(rows: list[Row], modality: str, weights: tuple[float, ...]) ->
         found = compared(rows, "dice", weights, OURS, other)
         passed = found is not None and found.low > 0
         name = f"{modality}: Dice of ours less {other}, mean over λ"
-        yield _told(name, found, "> 0, interval too", passed)
+        yield difference_gate(name, found, "> 0, interval too", passed)
     found = compared(rows, "dice", weights, OURS, f"{OURS}, {ON_CLEAN}")
-    yield _told(
+    yield difference_gate(
         f"{modality}: Dice of ours on enhanced less the same head on clean, mean over λ",
         found,
         f"≥ −{_NEAR}",
@@ -113,7 +119,7 @@ def _segmentation(rows: list[Row], modality: str, weights: tuple[float, ...]) ->
         (TWIN, "its twin trained on degraded images"),
     ):
         found = compared(rows, "dice", weights, OURS, other)
-        yield _told(
+        yield difference_gate(
             f"{modality}: Dice of ours on enhanced less {words}, on degraded, mean over λ",
             found,
             "> 0",
@@ -135,14 +141,6 @@ def _costs(entry: dict[str, float], modality: str) -> list[Gate]:
             ("bytes", "peak bytes", _MOST_MEMORY),
         )
     ]
-
-
-def _told(name: str, found: Difference | None, bound: str, passed: bool) -> Gate:
-    entry = gate(name, None if found is None else found.mean, bound, passed)
-    if found is not None:
-        entry["interval"] = [found.low, found.high]
-        entry["subjects"], entry["seeds"] = found.subjects, found.seeds
-    return entry
 
 
 def points(rows: list[Row], arms: Iterable[str], weights: tuple[float, ...]) -> list[Row]:
