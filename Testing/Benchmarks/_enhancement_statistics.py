@@ -58,7 +58,7 @@ def difference(rows: list[Row], figure: str, pairs: Iterable[Pair]) -> Differenc
         common = ours.keys() & theirs.keys()
         if not common:
             return None
-        for subject, seed in common:
+        for subject, seed in sorted(common):  # a set has another order in every process
             gain = ours[subject, seed] - theirs[subject, seed]
             gains.setdefault(subject, {}).setdefault(seed, []).append(gain)
     if not gains:
