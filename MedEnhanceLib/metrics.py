@@ -110,37 +110,6 @@ def dice(a: Array, b: Array, label: int) -> float:
     return 2 * both / size if size else 1.0
 
 
-def flicker(reference: Array, labels: Array, label: int) -> float:
-    """How restless a label is from slice to slice, as a multiple of the reference's.
-
-    Voxels that enter or leave the label between neighbouring slices of [..., K, J, I], counted in
-    both: 1 is as consistent as the reference, 2 changes twice as much. It does not say whether the
-    label is in the right place. Raises InputError where the reference never changes.
-    """
-    _check(reference, labels, None)
-    ours, theirs = (_changes(array, label) for array in (reference, labels))
-    if not ours:
-        raise InputError(
-            f"label {label} of the reference is the same in all slices",
-            "Measure consistency on volumes in which it begins or ends.",
-        )
-    return theirs / ours
-
-
-def _changes(array: Array, label: int) -> int:
-    """Voxels that differ in being the label from those of the slice before."""
-    if array.ndim < 3:
-        return 0
-    total = 0
-    for index in np.ndindex(array.shape[:-3]):
-        before = array[index][0] == label
-        for plane in array[index][1:]:
-            now = plane == label
-            total += int(np.count_nonzero(now != before))
-            before = now
-    return total
-
-
 def gradient_similarity(
     reference: Array, image: Array, data_range: float | None = None, *, mask: Array | None = None
 ) -> float:

@@ -17,13 +17,14 @@ from MedEnhanceLib.gradprom.config import SegmentConfig, TrainHeadConfig
 from MedEnhanceLib.gradprom.folds import Files
 from MedEnhanceLib.gradprom.infer import segment
 from MedEnhanceLib.gradprom.labelled import read_labelled
-from MedEnhanceLib.metrics import dice, flicker
+from MedEnhanceLib.gradprom.shapes import flicker
+from MedEnhanceLib.metrics import dice
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume
 
 #: Of the damaged versions in CT, as the benchmarks have it.
 _PHOTONS, _ELECTRONIC = 5e3, 5.0
-#: The column of metrics.flicker, the mean over the labels that the patient has.
+#: The column of shapes.flicker, the mean over the labels that the patient has.
 FLICKER = "flicker (1 is the reference's)"
 
 

@@ -1,4 +1,4 @@
-"""Shapes of labelled structures: their largest parts, and their surface."""
+"""Shapes of labelled structures: their largest parts, their surface, their consistency."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.geometry import Geometry
 
 Labels = npt.NDArray[np.uint8]
@@ -47,6 +48,41 @@ def surface_areas(labels: Labels, values: Sequence[int], geometry: Geometry) -> 
     shapes.Execute(image)
     found = shapes.GetLabels()
     return {value: float(shapes.GetPerimeter(value)) if value in found else 0.0 for value in areas}
+
+
+def flicker(reference: Labels, labels: Labels, label: int) -> float:
+    """How restless a label is from slice to slice, as a multiple of the reference's.
+
+    Voxels that enter or leave the label between neighbouring slices of [..., K, J, I], counted in
+    both: 1 is as consistent as the reference, 2 changes twice as much. It does not say whether the
+    label is in the right place. Raises InputError where the reference never changes.
+    """
+    if reference.shape != labels.shape:
+        raise InputError(
+            f"labels of shape {labels.shape} are measured against {reference.shape}",
+            "Measure labels of one grid.",
+        )
+    ours, theirs = (_changes(array, label) for array in (reference, labels))
+    if not ours:
+        raise InputError(
+            f"label {label} of the reference is the same in all slices",
+            "Measure consistency on volumes in which it begins or ends.",
+        )
+    return theirs / ours
+
+
+def _changes(array: Labels, label: int) -> int:
+    """Voxels that differ in being the label from those of the slice before."""
+    if array.ndim < 3:
+        return 0
+    total = 0
+    for index in np.ndindex(array.shape[:-3]):
+        before = array[index][0] == label
+        for plane in array[index][1:]:
+            now = plane == label
+            total += int(np.count_nonzero(now != before))
+            before = now
+    return total
 
 
 def _box(mask: npt.NDArray[np.bool_]) -> Any:

@@ -113,22 +113,6 @@ def test_dice_counts_voxels_of_one_label() -> None:
     assert metrics.dice(a, b, 9) == 1
 
 
-def test_flicker_counts_changes_between_slices() -> None:
-    """A label that comes and goes changes more often than a steady one of the same size."""
-    steady, restless = np.zeros((8, 6, 6), np.uint8), np.zeros((8, 6, 6), np.uint8)
-    steady[2:6, 1:4, 1:4] = restless[::2, 1:4, 1:4] = 3
-    assert metrics.flicker(steady, steady, 3) == 1
-    assert metrics.flicker(steady, restless, 3) == pytest.approx(7 * 9 / (2 * 9))
-    assert metrics.flicker(steady, 0 * steady, 3) == 0
-    assert metrics.flicker(np.stack([steady, steady]), np.stack([steady, restless]), 3) == 2.25
-    grown = steady.copy()
-    grown[2:6, 4, 4] = 3  # where it lies does not matter, only that it changes
-    assert metrics.flicker(steady, grown, 3) == pytest.approx(20 / 18)
-    for same in (np.full_like(steady, 3), 0 * steady, steady[3]):
-        with pytest.raises(InputError, match="the same in all slices"):
-            metrics.flicker(same, same, 3)
-
-
 def test_shapes_that_differ_are_refused(pair: tuple[Image, Image]) -> None:
     reference, image = pair
     for figure in (metrics.psnr, metrics.ssim, metrics.mae, metrics.max_error):

@@ -9,12 +9,12 @@ import pytest
 
 from MedEnhanceLib.bundles.export import record_fields
 from MedEnhanceLib.bundles.store import read_bundle
-from MedEnhanceLib.errors import ConfigError, ModelError
+from MedEnhanceLib.errors import ConfigError, InputError, ModelError
 from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.gradprom import Label, TrainHeadConfig
 from MedEnhanceLib.gradprom.head import export_head, kept_components, make_head
 from MedEnhanceLib.gradprom.infer import SegmentConfig, segment, volume_table
-from MedEnhanceLib.gradprom.shapes import keep_largest, surface_areas
+from MedEnhanceLib.gradprom.shapes import flicker, keep_largest, surface_areas
 from MedEnhanceLib.volume import Volume
 
 LABEL = {"value": 4, "name": "Bright", "color": "#ff0000"}
@@ -139,3 +139,21 @@ def test_the_card_says_that_parts_are_dropped(tmp_path: Path) -> None:
         kept_components(record_fields(tmp_path / "0", {"keep_components": "all"}))
     with pytest.raises(ConfigError, match="keep_components"):
         TrainHeadConfig.from_json(fields | {"keep_components": -1})
+
+
+def test_flicker_counts_changes_between_slices() -> None:
+    """A label that comes and goes changes more often than a steady one of the same size."""
+    steady, restless = np.zeros((8, 6, 6), np.uint8), np.zeros((8, 6, 6), np.uint8)
+    steady[2:6, 1:4, 1:4] = restless[::2, 1:4, 1:4] = 3
+    assert flicker(steady, steady, 3) == 1
+    assert flicker(steady, restless, 3) == pytest.approx(7 * 9 / (2 * 9))
+    assert flicker(steady, 0 * steady, 3) == 0
+    assert flicker(np.stack([steady, steady]), np.stack([steady, restless]), 3) == 2.25
+    grown = steady.copy()
+    grown[2:6, 4, 4] = 3  # where it lies does not matter, only that it changes
+    assert flicker(steady, grown, 3) == pytest.approx(20 / 18)
+    for same in (np.full_like(steady, 3), 0 * steady, steady[3]):
+        with pytest.raises(InputError, match="the same in all slices"):
+            flicker(same, same, 3)
+    with pytest.raises(InputError, match="one grid"):
+        flicker(steady, steady[:4], 3)
