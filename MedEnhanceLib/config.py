@@ -5,11 +5,23 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any, TypeVar
 
 from MedEnhanceLib.errors import ConfigError
 
 C = TypeVar("C")
+
+#: What people write for an option, where its spelling does not lead there.
+_ALSO_CALLED = {
+    "lambda": "weight",
+    "lam": "weight",
+    "lr": "learning_rate",
+    "epochs": "steps",
+    "iterations": "steps",
+    "batch_size": "batch",
+    "patch_size": "patch",
+}
 
 
 def config_from_json(cls: type[C], fields: Mapping[str, Any]) -> C:
@@ -20,7 +32,7 @@ def config_from_json(cls: type[C], fields: Mapping[str, Any]) -> C:
     known = {entry.name: entry for entry in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in fields:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
+            near = difflib.get_close_matches(_ALSO_CALLED.get(key, key), known, n=1)
             hint = f"Did you mean {near[0]}? " if near else ""
             raise ConfigError(
                 f"{cls.__name__} has no option {key!r}", f"{hint}It has: {', '.join(known)}."
@@ -49,6 +61,9 @@ def _value(entry: dataclasses.Field[Any], value: Any) -> Any:
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:
-    """Raise ConfigError unless low ≤ value ≤ high."""
+    """Raise ConfigError unless `value` is a number and low ≤ value ≤ high."""
+    number: object = value  # as it came from JSON
+    if not isinstance(number, Real):
+        raise ConfigError(f"{name} is {value!r}", f"Use a number of {low:g} to {high:g}.")
     if not low <= value <= high:
         raise ConfigError(f"{name} is {value}", f"Use {low:g} to {high:g}.")

@@ -17,6 +17,9 @@ from MedEnhanceLib.io import load
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume
 
+#: Files that a message names at most.
+_NAMED = 5
+
 
 @dataclass(frozen=True)
 class LabelledImage:
@@ -42,7 +45,7 @@ def find_labelled(config: TrainHeadConfig, data: Path) -> list[tuple[Path, Path 
     labels = [path for pattern in config.labels for path in sorted(data.glob(pattern))]
     if not paths or (config.labels and len(paths) != len(labels)):
         raise InputError(
-            f"{data}: {len(paths)} images and {len(labels)} labels match",
+            f"{data}: {len(paths)} images and {len(labels)} labels match{_lonely(paths, labels)}",
             "Give one label volume for each image, in the same order.",
         )
     _check_names(paths, labels)
@@ -64,6 +67,21 @@ def _check_names(paths: Sequence[Path], labels: Sequence[Path]) -> None:
                 f"{path.name} would be labelled by {label.name}, where others go by their names",
                 "Give each image's labels the image's name, or name files one by one.",
             )
+
+
+def _lonely(paths: Sequence[Path], labels: Sequence[Path]) -> str:
+    """Names the files that nothing stands beside, where images and labels go by their names."""
+    images, drawn = ({_stem(path): path for path in files} for files in (paths, labels))
+    if not set(images) & set(drawn):
+        return ""
+    alone = [images[stem].name for stem in images if stem not in drawn]
+    unused = [drawn[stem].name for stem in drawn if stem not in images]
+    parts = [
+        f"{', '.join(names[:_NAMED])}{' …' if len(names) > _NAMED else ''} {words}"
+        for names, words in ((alone, "without labels"), (unused, "without an image"))
+        if names
+    ]
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def _stem(path: Path) -> str:
@@ -88,7 +106,7 @@ def read_labelled(
             f"{path}: shape {image.shape}, its labels {labels.shape}",
             "Give labels drawn on the image.",
         )
-    return LabelledImage(path, image, _indices(labels.voxels, config, path))
+    return LabelledImage(path, image, _indices(labels.voxels, config, label_path or path))
 
 
 def check_structures(config: TrainHeadConfig, found: Sequence[npt.NDArray[np.uint8]]) -> None:
@@ -110,7 +128,13 @@ def _indices(
     for index, label in enumerate(config.label_set, start=1):
         indices[labels == label.value] = index
     if not indices.any():
+        wanted = ", ".join(str(label.value) for label in config.label_set)
+        found = np.unique(labels)
+        there = ", ".join(f"{value:g}" for value in found[:_NAMED])
+        more = f" … ({len(found)} values)" if len(found) > _NAMED else ""
         raise InputError(
-            f"{path}: no voxel carries a label of the structures", "Check label values."
+            f"{path}: no voxel carries a value of the structures ({wanted}); "
+            f"it holds {there}{more}",
+            "Check the value of each structure.",
         )
     return indices

@@ -82,6 +82,23 @@ def test_unknown_option_is_an_error_that_names_the_near_one() -> None:
         config_from_json(Outer, {"name": "a", "tile": {"overlp": 0.5}})
 
 
+def test_an_option_by_the_name_that_others_give_it_is_recognised() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Task:
+        weight: float = 1.0
+
+    with pytest.raises(ConfigError) as caught:
+        config_from_json(Task, {"lambda": 0.5})
+    assert "Did you mean weight?" in caught.value.hint
+
+
+@pytest.mark.parametrize("value", ["big", None, [0.5]])
+def test_what_is_no_number_is_told_by_name(value: object) -> None:
+    with pytest.raises(ConfigError, match="overlap is") as caught:
+        config_from_json(Inner, {"overlap": value})
+    assert "0 to 0.9" in caught.value.hint
+
+
 def test_unknown_option_like_no_other_names_them_all() -> None:
     with pytest.raises(ConfigError) as caught:
         config_from_json(Inner, {"zzz": 1})

@@ -248,8 +248,21 @@ def test_an_image_without_any_label_is_named(data: Path, tmp_path: Path) -> None
     for name, volume in (("CT", image), ("lump", labels.with_voxels(0 * labels.voxels))):
         (tmp_path / "empty").mkdir(exist_ok=True)
         save(volume, tmp_path / "empty" / f"{name}.nrrd")
-    with pytest.raises(InputError, match=r"empty.CT\.nrrd: no voxel carries a label"):
+    with pytest.raises(InputError, match=r"empty.lump\.nrrd: no voxel .* \(5\); it holds 0"):
         train(TrainHeadConfig.from_json(FIELDS), tmp_path, tmp_path / "out")
+
+
+def test_an_image_without_labels_beside_many_is_named(tmp_path: Path) -> None:
+    for name in ("images/a.nii", "images/b.nii", "drawn/b.nii.gz", "drawn/c.nii", "drawn/d.nii"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    fields = {"labels": ("drawn/*",), "structures": STRUCTURES}
+    with pytest.raises(InputError) as caught:
+        find_labelled(TrainHeadConfig(images=("images/*",), **fields), tmp_path)
+    text = str(caught.value)
+    assert "2 images and 3 labels match (a.nii without labels; c.nii, d.nii without an image)" in (
+        text
+    )
 
 
 def test_a_head_for_what_few_images_show_has_to_be_named(
