@@ -171,6 +171,7 @@ def enhance(
     strength: float = 1.0,
     bias_correction: str = "none",
     deblur: bool = False,
+    head: str = "auto",
     slices: tuple[int, int] | None = None,
     progress: Progress = None,
     cancel: Cancel | None = None,
@@ -181,7 +182,8 @@ def enhance(
     guide: a high-quality volume of the same modality whose look is taken on.
     uncertainty: 1 makes a map of the expected error alone, at no further cost; 2 to 64 add the
     spread over so many sampled cues, a run each; 0 makes none.
-    segment: find labels in the enhanced volume too.
+    segment: find labels in the enhanced volume too. head: the model that finds them, by name or
+    folder; "auto" takes the one for the modality. Naming one without segment is a ConfigError.
     device: "auto", "cpu", "cuda", "cuda:1", "mps". strength: share of the correction, 0 to 1.5.
     bias_correction: "n4" removes shading of MR as a step of its own. deblur: undo blur besides
     noise, with a model that has learned to; else the volume stays as sharp as it is.
@@ -206,10 +208,10 @@ def enhance(
     )
     if slices is not None and segment:
         raise ConfigError("slices cannot be segmented alone", "Leave out segment, or slices.")
-    head = head_config(device) if segment else None
+    finder = head_config(head, device, wanted=segment)
     with memory_errors(), watched(progress, cancel) as monitor:
         return enhance_volume(
-            volume, config, guide=guide, head=head, slices=slices, monitor=monitor
+            volume, config, guide=guide, head=finder, slices=slices, monitor=monitor
         )
 
 

@@ -44,13 +44,16 @@ def fittedOptions(node, options):
     if guide is node or (guide is not None and bridge.modalityOf(guide) != modality):
         guide = None
     model = options.model if options.model in names else "auto"
+    head = options.head if modelchoice.chosenHead(node, options.head) else "auto"
+    segment = options.segment and not modelchoice.headProblem(node, head)
     return dataclasses.replace(
         options,
         output=None,
         guide=guide,
         model=model,
         deblur=options.deblur and not modelchoice.deblurProblem(node, model),
-        segment=options.segment and not modelchoice.canSegment(node),
+        segment=segment,
+        head=head if segment else "auto",
         biasCorrection=options.biasCorrection if modality == "MR" else "none",
     )
 

@@ -11,7 +11,7 @@ from MedEnhancePanels.enhanceresult import ResultArea
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.facts import tookText
 from MedEnhancePanels.jobprogress import JobProgress
-from MedEnhancePanels.modelbox import ModelBox
+from MedEnhancePanels.modelbox import HeadBox, ModelBox
 from MedEnhancePanels.overwriting import Overwriting
 
 _SETTLE_MS = 50
@@ -44,7 +44,7 @@ class EnhancePanel:
             self._settle.start,
         )
         self._batch = BatchArea(self.ui)
-        self._models = ModelBox(self.ui)
+        self._models, self._heads = ModelBox(self.ui), HeadBox(self.ui)
         self._overwriting = Overwriting(self.ui.overwriteCheckBox)
         self._setup()
         context.onState(self._onState)
@@ -57,7 +57,7 @@ class EnhancePanel:
         ui.logButton.visible = False
         for selector in (ui.inputSelector, ui.guideSelector, ui.outputSelector):
             selector.currentNodeChanged.connect(self._onChoice)
-        for comboBox in (ui.modelComboBox, ui.deviceComboBox):
+        for comboBox in (ui.modelComboBox, ui.headComboBox, ui.deviceComboBox):
             comboBox.activated.connect(self._onChoice)
         for checkBox in (
             ui.allFramesCheckBox,
@@ -83,6 +83,7 @@ class EnhancePanel:
     def enter(self):
         """Called when the page is shown: models and devices may have come or gone."""
         self._models.forget()
+        self._heads.forget()
         self._devices.forgetFailure()
         self.update()
 
@@ -123,11 +124,13 @@ class EnhancePanel:
         """The choices as an enhancement takes them; what does not fit the volume is left out."""
         state, node = self.context.state, self.target
         isMr = node is not None and modelchoice.modalityOf(node) == "MR"
+        segment = state.segment and self.ui.segmentCheckBox.enabled
         return enhancement.EnhanceOptions(
             model=state.model,
             guide=state.guideVolume,
             uncertainty=state.uncertaintySamples if state.uncertainty else 0,
-            segment=state.segment and self.ui.segmentCheckBox.enabled,
+            segment=segment,
+            head=state.head if segment else "auto",
             device=state.device,
             biasCorrection="n4" if state.biasCorrection and isMr else "none",
             deblur=state.deblur and not modelchoice.deblurProblem(node, state.model),
@@ -146,6 +149,7 @@ class EnhancePanel:
             state.outputVolume = ui.outputSelector.currentNode()
             isAgreed = self._overwriting.read(state.outputVolume)
             state.model = ui.modelComboBox.currentData or "auto"
+            state.head = ui.headComboBox.currentData or "auto"
             state.device = ui.deviceComboBox.currentData or "auto"
             state.allFrames = ui.allFramesCheckBox.checked
             state.uncertainty = ui.uncertaintyCheckBox.checked
@@ -202,7 +206,8 @@ class EnhancePanel:
             self.widget.enabled = self.context.state is not None
             if self.context.state is not None:
                 self._showChoices()
-                self._models.show(self.context.state, self.target)
+                for box in (self._models, self._heads):
+                    box.show(self.context.state, self.target)
                 self._devices.show(self.context.state.device)
                 self._showActions()
                 self._batch.update(self.options, bool(self._busy()))

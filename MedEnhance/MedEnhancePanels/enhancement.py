@@ -26,8 +26,9 @@ class EnhanceOptions:
     """How a volume is enhanced.
 
     model: a bundle's name, or "auto". guide: a volume node whose look is taken on, or None.
-    uncertainty: number of samples, 0 for no map. segment: find labels too. device: "auto", "cpu",
-    "cuda:0", … strength: share of the correction, 0 to 1. biasCorrection: "none" or "n4" (MR).
+    uncertainty: number of samples, 0 for no map. segment: find labels too, with the model `head`,
+    a bundle's name or "auto". device: "auto", "cpu", "cuda:0", … strength: share of the
+    correction, 0 to 1. biasCorrection: "none" or "n4" (MR).
     deblur: undo blur besides noise, with a model that has learned to.
     output: a volume node to write into; None makes a new one.
     """
@@ -36,6 +37,7 @@ class EnhanceOptions:
     guide: object = None
     uncertainty: int = 0
     segment: bool = False
+    head: str = "auto"
     device: str = "auto"
     strength: float = 1.0
     biasCorrection: str = "none"
@@ -92,6 +94,7 @@ class _Enhancement(NodeRun):
         yield from _sendInputs(self, self.send, job, self.options)
         if self.options.segment:
             job.params["segmentation_output"] = os.path.join(job.folder, "labels.nrrd")
+            job.params["head"] = self.options.head
         if self.options.uncertainty:
             job.params["uncertainty_output"] = os.path.join(job.folder, "uncertainty.nrrd")
 
@@ -346,6 +349,14 @@ def _checkOptions(node, options):
         )
     if options.segment:
         _checkSegmentable(node)
+    elif options.head != "auto":
+        raise PanelError(
+            _("The head {head} is named, but no segmentation is asked for").format(
+                head=options.head
+            ),
+            _("Ask for one as well, or name no head."),
+            "config",
+        )
     if bridge.isSequence(node) and options.output is not None:
         raise PanelError(
             _("A sequence cannot be written into a volume"), _("Create a new one."), "input"

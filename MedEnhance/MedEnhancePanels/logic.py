@@ -41,6 +41,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         strength=1.0,
         biasCorrection="none",
         deblur=False,
+        head="auto",
         output=None,
         wait=True,
     ):
@@ -48,7 +49,8 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
 
         model: a model's name or folder; "auto" takes the one for the modality. guide: a volume
         node of the same modality and high quality. uncertainty: number of samples of the map
-        (8 is usual), 0 for none. segment: find labels too. device: "auto", "cpu", "cuda", ….
+        (8 is usual), 0 for none. segment: find labels too, with the model `head`: a name or folder;
+        "auto" takes the one for the modality. device: "auto", "cpu", "cuda", ….
         strength: share of the correction. biasCorrection: "n4" removes shading of MR.
         deblur: undo blur besides noise, with a model that has learned to.
         output: a volume node to fill instead of a new one.
@@ -65,6 +67,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
             ("model", model),
             ("device", device),
             ("biasCorrection", biasCorrection),
+            ("head", head),
         ):
             arguments.checkText(name, text)
         arguments.checkNumber("strength", strength)
@@ -74,6 +77,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
             guide=guide,
             uncertainty=int(uncertainty),
             segment=segment,
+            head=os.fspath(head),
             device=device,
             strength=strength,
             biasCorrection=biasCorrection,

@@ -10,19 +10,41 @@ from MedEnhancePanels.errors import PanelError
 ENHANCER, HEAD = "enhancer", "head"
 #: DICOM's word for a modality that is none of the others: the user has to choose the model.
 UNKNOWN = "OT"
+#: So many structures of a model are named before a segmentation, the others counted.
+_NAMED = 6
 
 
 def fitting(modality, kind=ENHANCER):
     """The installed models for a modality, the recommended one first; all where it is unknown.
 
-    Without those that have to be named: the panel takes the recommended head.
+    Without those that have to be named: none of them is recommended for any image.
     """
+    return [bundle for bundle in _installed(modality, kind) if not bundle.on_request]
+
+
+def heads(node):
+    """The models that can segment a node: the recommended one first, those on request last."""
+    modality = modalityOf(node)
+    if modality == UNKNOWN or bridge.isSequence(node):
+        return []
+    return sorted(_installed(modality, HEAD), key=lambda bundle: bundle.on_request)
+
+
+def chosenHead(node, name):
+    """The model that a name, or "auto", stands for in a node; None where it stands for none."""
+    for bundle in heads(node):
+        if name == bundle.name or (name == "auto" and not bundle.on_request):
+            return bundle
+    return None
+
+
+def _installed(modality, kind):
     from MedEnhanceLib.bundles import list_bundles
 
     return [
         bundle
         for bundle in list_bundles()
-        if bundle.kind == kind and modality in (bundle.modality, UNKNOWN) and not bundle.on_request
+        if bundle.kind == kind and modality in (bundle.modality, UNKNOWN)
     ]
 
 
@@ -46,13 +68,34 @@ def modalityOf(node):
 
 
 def canSegment(node):
-    """Why a volume cannot be segmented, in a sentence; empty where it can."""
+    """Why no model can segment a volume, in a sentence; empty where one can."""
     if bridge.isSequence(node):
         return _("A sequence cannot be segmented as a whole: choose one frame.")
-    modality = bridge.modalityOf(node)
-    if modality == UNKNOWN or not fitting(modality, HEAD):
-        return _("There is no segmentation model for {modality}.").format(modality=modality)
+    if not heads(node):
+        return _("There is no segmentation model for {modality}.").format(
+            modality=bridge.modalityOf(node)
+        )
     return ""
+
+
+def headProblem(node, head):
+    """Why this model cannot segment a volume, and what to do; empty where it can.
+
+    head: a model's name, or "auto" for the recommended one.
+    """
+    problem = canSegment(node)
+    if problem or chosenHead(node, head) is not None:
+        return problem
+    modality = bridge.modalityOf(node)
+    if head == "auto":
+        return _(
+            "No segmentation model is recommended for {modality}: choose one, or leave"
+            " Segmentation out."
+        ).format(modality=modality)
+    return _(
+        "The segmentation model {head} is not for {modality}: choose another, or leave"
+        " Segmentation out."
+    ).format(head=head, modality=modality)
 
 
 def deblurProblem(node, model):
@@ -78,7 +121,11 @@ def problemOf(node, options):
     try:
         bridge.checkIntensities(node)
         bridge.geometryOf(bridge.frameNodes(node)[0])
-        return _modelProblem(node, options) or _otherVolumesProblem(node, options)
+        return (
+            _modelProblem(node, options)
+            or (headProblem(node, options.head) if options.segment else "")
+            or _otherVolumesProblem(node, options)
+        )
     except PanelError as error:
         return error.text
 
@@ -128,12 +175,14 @@ def shortCard(bundle):
     first = _("{modality} · version {version} · trained on {data}").format(
         modality=bundle.modality, version=bundle.metadata["version"], data=data
     )
-    scope = f"{results.scopeText(bundle.anatomy)}." if bundle.anatomy else ""
-    return "\n".join(filter(None, (first, scope, _use(bundle))))
+    return "\n".join(filter(None, (first, _scope(bundle), _use(bundle))))
 
 
-def segmentNote(node, isWanted):
-    """What to know before a segmentation; empty where there is nothing to say."""
+def segmentNote(node, isWanted, head="auto"):
+    """What to know before a segmentation; empty where there is nothing to say.
+
+    head: as for `headProblem`, which speaks where no model is chosen.
+    """
     if not isUsable(node):
         return ""
     if bridge.isSequence(node):
@@ -141,12 +190,14 @@ def segmentNote(node, isWanted):
             "Frames of a sequence get neither segmentation nor difference map: for these, choose"
             " one frame as volume."
         )
-    heads = fitting(bridge.modalityOf(node), HEAD)
-    if not isWanted or not heads or not heads[0].anatomy:
+    bundle = chosenHead(node, head) if isWanted else None
+    if bundle is None:
         return ""
-    return _("Segmentation by {name}. {scope}.").format(
-        name=heads[0].name, scope=results.scopeText(heads[0].anatomy)
+    found = _("{name} finds: {structures}.").format(
+        name=bundle.name, structures=_structures(bundle)
     )
+    rare = _("Only for images that show it.") if bundle.on_request else ""
+    return " ".join(filter(None, (found, rare, _scope(bundle))))
 
 
 def doubtOf(node):
@@ -180,8 +231,20 @@ def fullCard(bundle):
     )
 
 
+def _scope(bundle):
+    return f"{results.scopeText(bundle.anatomy)}." if bundle.anatomy else ""
+
+
 def _use(bundle):
     return bundle.metadata.get("intended_use") or _("Research use only; not for diagnosis.")
+
+
+def _structures(bundle):
+    """What a head finds, in so many words as a line holds."""
+    names = [label["name"] for label in bundle.metadata.get("labels") or ()]
+    text = ", ".join(names[:_NAMED])
+    rest = len(names) - _NAMED
+    return text if rest <= 0 else _("{names} and {count} more").format(names=text, count=rest)
 
 
 def _dataNames(bundle):

@@ -124,6 +124,7 @@ class State:
     uncertainty = Flag("Uncertainty", False)
     uncertaintySamples = Whole("UncertaintySamples", 8)
     segment = Flag("Segment", False)
+    head = Text("Head", "auto")
     device = Text("Device", "auto")
     biasCorrection = Flag("BiasCorrection", False)
     deblur = Flag("Deblur", False)

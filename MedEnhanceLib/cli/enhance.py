@@ -50,6 +50,12 @@ def add_parser(subparsers: Subparsers) -> None:
         help="segment the enhanced volume as well, into this file (default: beside OUTPUT)",
     )
     parser.add_argument(
+        "--head",
+        default="auto",
+        metavar="NAME",
+        help="the model that segments with --segment, by name or folder (default: auto)",
+    )
+    parser.add_argument(
         "--report", metavar="FOLDER", help="write a page with pictures into this folder"
     )
     add_dicom_options(parser)
@@ -125,6 +131,7 @@ def run(args: argparse.Namespace) -> int:
         "guide": args.guide,
         "config": enhance_config(args),
         "segment": args.segment is not None,
+        "head": args.head,
         "segmentation_output": args.segment or None,
         "uncertainty_output": args.uncertainty_output,
         "report": args.report,

@@ -19,7 +19,8 @@ def open_head_for(volume: Volume, config: SegmentConfig) -> tuple[Bundle, str]:
     if doubt and config.model == "auto":
         raise ModelError(
             f"there is no model that segments these images: {doubt.message}",
-            "If their header is wrong, segment in a step of its own with the model named: "
-            f"medenhance segment … --model {bundle.name}, me.segment(…, model='{bundle.name}').",
+            f"If their header is wrong, name the model {bundle.name} (medenhance segment … --model "
+            f"{bundle.name}, medenhance enhance … --head {bundle.name}; model= and head= in Python)"
+            ".",
         )
     return bundle, doubt.message if doubt else ""

@@ -21,7 +21,12 @@ from MedEnhanceLib.jobs.files import (
 )
 from MedEnhanceLib.jobs.objects import Found, Objects, anonymous_history, write
 from MedEnhanceLib.jobs.result import Result
-from MedEnhanceLib.jobs.segmentation import found_of, head_config, segmentation_figures
+from MedEnhanceLib.jobs.segmentation import (
+    check_head,
+    found_of,
+    head_config,
+    segmentation_figures,
+)
 from MedEnhanceLib.manifest import make_manifest, manifest_at_strength
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume
@@ -39,9 +44,12 @@ _HEAD_PASSES = 0.4
 class EnhanceParams(DicomParams, VolumeParams):
     """config: fields of hqg.EnhanceConfig. guide: a high-quality volume of the same modality.
 
-    segment: find labels in the enhanced volume too. Where segmentation_output or
-    uncertainty_output are left out and there is something to write, they lie beside the output
-    as `<output>-segmentation` and `<output>-uncertainty`. report: a folder for a page to look at.
+    segment: find labels in the enhanced volume too. head: the model that finds them, by name or
+    folder; "auto" takes the one for the modality. Naming one does not make a segmentation: without
+    segment or segmentation_output it is a ConfigError.
+    Where segmentation_output or uncertainty_output are left out and there is something to write,
+    they lie beside the output as `<output>-segmentation` and `<output>-uncertainty`.
+    report: a folder for a page to look at.
     slices: [first, before which]: a preview of these slices alone, equal to those of a whole run
     in one orientation; of a sequence it takes frame 0 or `frame`. frame: only this one of a
     sequence.
@@ -51,6 +59,7 @@ class EnhanceParams(DicomParams, VolumeParams):
     guide: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
     segment: bool = False
+    head: str = "auto"
     segmentation_output: str | None = None
     uncertainty_output: str | None = None
     report: str | None = None
@@ -59,6 +68,7 @@ class EnhanceParams(DicomParams, VolumeParams):
 
     def __post_init__(self) -> None:
         self.check_dicom()
+        check_head(self.head, wanted=self.wants_segmentation)
         if self.dicom and (self.segmentation_output or self.uncertainty_output):
             raise ConfigError(
                 "a segmentation or uncertainty goes into the folder of the series with dicom",
@@ -180,7 +190,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor) -> Result:
         of_guide = VolumeParams(input=params.guide, modality=params.modality)
         guide = recent.GUIDE.load(of_guide, keep=params.slices is not None, monitor=monitor)
         inputs["guide"] = known_as(inputs["guide"], guide)
-    head = head_config(config.device) if params.wants_segmentation else None
+    head = head_config(params.head, config.device, wanted=params.wants_segmentation)
     done = enhance_volume(
         volume,
         config,

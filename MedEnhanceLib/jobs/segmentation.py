@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.config import config_from_json, config_to_json
+from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.dicom import DicomParams, check_output, placed
 from MedEnhanceLib.jobs.events import as_json
 from MedEnhanceLib.jobs.files import VolumeParams, finish, known_as
@@ -65,11 +66,24 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
     )
 
 
-def head_config(device: str) -> SegmentConfig:
-    """The default head for what comes after an enhancement, on the same device."""
+def head_config(head: str, device: str, *, wanted: bool) -> SegmentConfig | None:
+    """The head for what comes after an enhancement, on the same device; None where none is wanted.
+
+    head: a model's name or folder, or "auto". Raises ConfigError as `check_head`.
+    """
     from MedEnhanceLib.gradprom import SegmentConfig
 
-    return SegmentConfig(device=device)
+    check_head(head, wanted=wanted)
+    return SegmentConfig(model=head, device=device) if wanted else None
+
+
+def check_head(head: str, *, wanted: bool) -> None:
+    """Raises ConfigError where a head is named, but no segmentation is wanted."""
+    if head != "auto" and not wanted:
+        raise ConfigError(
+            f"the head {head} is named, but no segmentation is asked for",
+            "Ask for one as well, with segment (--segment), or name no head.",
+        )
 
 
 def found_of(found: Segmentation) -> Found:

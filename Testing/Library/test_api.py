@@ -237,6 +237,14 @@ class TestDicom:
             me.enhance(me.load(series), segment=True)
         assert asked == []
 
+    def test_a_head_on_request_segments_where_it_is_named(
+        self, series: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = stand_in(monkeypatch)
+        me.enhance(me.load(series), segment=True, head="sts-tumour-ct")
+        assert [call["kind"] for call in asked] == ["enhance", "segment"]
+        assert asked[1]["config"].model == "sts-tumour-ct"
+
     def test_a_volume_of_no_series_needs_one_or_a_patient(
         self, head: Volume, series: Path, tmp_path: Path
     ) -> None:

@@ -48,6 +48,7 @@ class ChoicesTest(EnhanceTestCase):
         self.choose(node)
         self.assertFalse(self.ui.applyButton.enabled)
         self.assertIn("choose the model", self.ui.problemLabel.text)
+        self.assertEqual(self.ui.modelComboBox.itemText(0), "Choose a model")
         index = self.ui.modelComboBox.findData("mr-brain")
         self.ui.modelComboBox.currentIndex = index
         self.ui.modelComboBox.activated.emit(index)
@@ -79,12 +80,16 @@ class ChoicesTest(EnhanceTestCase):
     def test_whatDoesNotFitTheModalityIsNotOffered(self):
         node = self.smallVolume()
         self.ui.advancedButton.collapsed = False
-        for modality, fits in (("MR", True), ("CT", False)):
+        for modality, segments, shades in (
+            ("MR", True, True),
+            ("CT", True, False),
+            ("PT", False, False),
+        ):
             node.SetAttribute(self.bridge.MODALITY, modality)
             self.choose(node)
-            self.assertEqual(self.ui.segmentCheckBox.enabled, fits)
-            self.assertEqual(self.ui.biasCorrectionCheckBox.enabled, fits)
-        self.assertIn("CT", self.ui.segmentCheckBox.toolTip)
+            self.assertEqual(self.ui.segmentCheckBox.enabled, segments)
+            self.assertEqual(self.ui.biasCorrectionCheckBox.enabled, shades)
+        self.assertIn("PT", self.ui.segmentCheckBox.toolTip)
 
     def test_blurIsUndoneOnlyByModelsThatHaveLearnedTo(self):
         node = self.smallVolume()
@@ -110,7 +115,7 @@ class ChoicesTest(EnhanceTestCase):
         node.SetAttribute(self.bridge.MODALITY, "MR")
         self.choose(node)
         self.ui.segmentCheckBox.checked = True
-        node.SetAttribute(self.bridge.MODALITY, "CT")
+        node.SetAttribute(self.bridge.MODALITY, "PT")
         self.processEvents(80)
         self.assertFalse(self.ui.segmentCheckBox.checked)
         self.assertFalse(self.panel.options.segment)

@@ -40,6 +40,7 @@ def test_a_leg_is_segmented_only_by_a_model_that_somebody_named() -> None:
     with pytest.raises(ModelError, match="EXTREMITY") as caught:
         open_head_for(_mr("EXTREMITY"), SegmentConfig())
     assert "--model brain-tissue" in caught.value.hint
+    assert "--head brain-tissue" in caught.value.hint
     _, doubt = open_head_for(_mr("EXTREMITY"), SegmentConfig(model="brain-tissue"))
     assert "brain" in doubt
     assert "EXTREMITY" in doubt

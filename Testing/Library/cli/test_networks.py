@@ -60,6 +60,42 @@ def test_everything_besides_is_written_where_it_is_wished(
     assert (tmp_path / "report" / "comparison.png").is_file()
 
 
+def test_a_head_is_chosen_by_name_also_one_on_request(
+    run: Callable, networks: list[dict[str, Any]], scan: Path, tmp_path: Path
+) -> None:
+    as_ct = ("enhance", scan, tmp_path / "out.nii.gz", "--modality", "CT", "--segment")
+    ran = run(*as_ct)
+    assert ran.status == 4
+    assert "Use sts-tumour-ct" in ran.err
+    assert networks == []
+    assert run(*as_ct, "--head", "sts-tumour-ct").status == 0
+    assert [call["kind"] for call in networks] == ["enhance", "segment"]
+    assert networks[1]["config"].model == "sts-tumour-ct"
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "says"),
+    [
+        (("--head", "brain-tissue"), 2, "no segmentation is asked for"),
+        (("--segment", "--head", "no-such-head"), 4, "no-such-head"),
+        (("--segment", "--head", "sts-tumour-ct"), 4, "is for CT"),
+    ],
+)
+def test_a_head_that_cannot_be_used_is_refused_before_the_work(
+    options: tuple[str, ...],
+    status: int,
+    says: str,
+    run: Callable,
+    networks: list[dict[str, Any]],
+    scan: Path,
+    tmp_path: Path,
+) -> None:
+    ran = run("enhance", scan, tmp_path / "out.nii.gz", *options)
+    assert ran.status == status
+    assert says in ran.err
+    assert networks == []
+
+
 def test_table_of_labels_is_printed(
     run: Callable, networks: list[dict[str, Any]], scan: Path, tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib import io
-from MedEnhanceLib.bundles import import_bundle
+from MedEnhanceLib.bundles import import_bundle, open_bundle
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError, OutputError
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.progress import Event
@@ -177,6 +177,50 @@ def test_the_enhanced_volume_can_be_segmented_in_the_same_job(
     manifest = json.loads(Path(result["manifest"]).read_text(encoding="utf-8"))
     assert manifest["config"]["head"]["model"] == "auto"
     assert manifest["results"]["head"]["sha256"]
+
+
+def test_a_head_that_is_named_takes_the_place_of_the_recommended_one(
+    scan: Path, model: str, head_model: str
+) -> None:
+    result = run_job(_enhance(scan, model, segment=True, head=head_model))
+    assert [label["name"] for label in result["labels"]] == ["bright"]
+    manifest = json.loads(Path(result["manifest"]).read_text(encoding="utf-8"))
+    assert manifest["config"]["head"]["model"] == head_model
+    named = open_bundle(head_model, kind="head", modality="MR")
+    assert manifest["results"]["head"]["sha256"] == named.sha256
+    found = io.load(scan.with_name("better-segmentation.nii.gz"))
+    both = me.enhance(io.load(scan), model=model, segment=True, head=head_model, device="cpu")
+    assert both.segmentation is not None
+    assert np.array_equal(both.segmentation.volume.voxels, found.voxels)
+    assert both.segmentation.model["sha256"] == named.sha256
+
+
+def test_a_head_that_cannot_be_used_is_refused_before_the_long_work(
+    scan: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def must_not_be_called(*_: object, **__: object) -> None:
+        raise AssertionError("the volume was enhanced")
+
+    monkeypatch.setattr("MedEnhanceLib.hqg.enhance", must_not_be_called)
+    for head, says in (
+        ("no-such-model", "there is no model 'no-such-model'"),
+        ("sts-tumour-ct", "is for CT, the volume is MR"),
+        ("mr-brain", "is not one that segments"),
+    ):
+        with pytest.raises(ModelError, match=says):
+            run_job(_enhance(scan, model, segment=True, head=head))
+    assert not scan.with_name("better.nii.gz").exists()
+
+
+def test_a_head_without_a_segmentation_is_refused(scan: Path, model: str) -> None:
+    with pytest.raises(ConfigError, match="no segmentation is asked for") as caught:
+        run_job(_enhance(scan, model, head="brain-tissue"))
+    assert "--segment" in caught.value.hint
+    with pytest.raises(ConfigError, match="no segmentation is asked for"):
+        me.enhance(io.load(scan), model=model, head="brain-tissue")
+    labels = str(scan.with_name("labels.nii.gz"))
+    wished = _enhance(scan, model, head="brain-tissue", segmentation_output=labels)
+    assert run_job(wished)["head"]["name"] == "brain-tissue"
 
 
 def test_a_head_is_measured_against_labels(data: Path, head_model: str, tmp_path: Path) -> None:

@@ -1,0 +1,154 @@
+"""Which model segments along with an enhancement: offered, chosen, told of, and used."""
+
+import json
+import os
+
+import slicer
+from enhance_testing import EnhanceTestCase
+
+TUMOUR, TISSUE = "sts-tumour-ct", "brain-tissue"
+
+
+class HeadTestCase(EnhanceTestCase):
+    def volume(self, modality, name="scan"):
+        node = self.smallVolume((6, 64, 64), name=name)
+        if modality == "CT":  # in HU, as what is called CT is expected to be
+            slicer.util.arrayFromVolume(node)[:] -= 1000
+            slicer.util.arrayFromVolumeModified(node)
+        node.SetAttribute(self.bridge.MODALITY, modality)
+        return node
+
+    def offered(self):
+        box = self.ui.headComboBox
+        return [box.itemText(index) for index in range(box.count)]
+
+    def chooseHead(self, name):
+        index = self.ui.headComboBox.findData(name)
+        self.ui.headComboBox.currentIndex = index
+        self.ui.headComboBox.activated.emit(index)
+
+
+class HeadChoiceTest(HeadTestCase):
+    def test_headsAreOfferedWithTheSegmentationTheRecommendedOneFirst(self):
+        self.choose(self.volume("MR"))
+        self.assertEqual(self.offered(), [f"Recommended: {TISSUE}", TISSUE])
+        self.assertFalse(self.ui.headComboBox.enabled)
+        self.ui.segmentCheckBox.checked = True
+        self.assertTrue(self.ui.headComboBox.enabled)
+        self.assertEqual(self.panel.options.head, "auto")
+        self.assertIn("Grey matter, White matter", self.ui.segmentNoteLabel.text)
+        self.assertNotIn("Only for images", self.ui.segmentNoteLabel.text)
+        self.assertTrue(self.ui.applyButton.enabled)
+        self.chooseHead(TISSUE)
+        self.assertEqual(self.panel.options.head, TISSUE)
+        self.ui.segmentCheckBox.checked = False
+        self.assertFalse(self.ui.headComboBox.enabled)
+        self.assertEqual(self.panel.options.head, "auto")
+
+    def test_aHeadOnRequestIsUsedOnlyWhenItIsChosen(self):
+        self.choose(self.volume("CT"))
+        self.assertEqual(self.offered(), ["Choose a model", TUMOUR])
+        tip = self.ui.headComboBox.toolTip
+        self.assertTrue(self.ui.applyButton.enabled)
+        self.ui.segmentCheckBox.checked = True
+        self.assertFalse(self.ui.applyButton.enabled)
+        self.assertIn("recommended for CT: choose one", self.ui.problemLabel.text)
+        self.assertFalse(self.ui.segmentNoteLabel.isVisibleTo(self.panel.widget))
+        self.picture("enhance-head-asked")
+        self.chooseHead(TUMOUR)
+        self.assertTrue(self.ui.applyButton.enabled)
+        self.assertEqual(self.ui.problemLabel.text, "")
+        for words in ("Gross tumour volume", "Only for images that show it", "limbs and trunk"):
+            self.assertIn(words, self.ui.segmentNoteLabel.text)
+        for widget in (self.ui.headComboBox, self.ui.segmentNoteLabel):
+            self.assertIn("It misses tumour", widget.toolTip)
+        self.picture("enhance-head-chosen")
+        self.chooseHead("auto")
+        self.assertFalse(self.ui.applyButton.enabled)
+        self.assertEqual(self.ui.headComboBox.toolTip, tip)
+
+    def test_aHeadForAnotherModalityIsToldAndNotChanged(self):
+        node = self.volume("CT")
+        self.choose(node)
+        self.ui.segmentCheckBox.checked = True
+        self.chooseHead(TUMOUR)
+        node.SetAttribute(self.bridge.MODALITY, "MR")
+        self.processEvents(80)
+        self.assertEqual(self.context.state.head, TUMOUR)
+        self.assertEqual(self.ui.headComboBox.currentText, TUMOUR)
+        self.assertFalse(self.ui.applyButton.enabled)
+        self.assertIn(f"{TUMOUR} is not for MR", self.ui.problemLabel.text)
+        self.chooseHead("auto")
+        self.assertTrue(self.ui.applyButton.enabled)
+
+    def test_withoutSegmentationNoHeadIsInTheWay(self):
+        node = self.volume("MR")
+        self.context.state.head = TUMOUR
+        self.choose(node)
+        self.assertTrue(self.ui.applyButton.enabled)
+        self.context.state.segment = True
+        self.assertFalse(self.ui.applyButton.enabled)
+        node.SetAttribute(self.bridge.MODALITY, "PT")
+        self.processEvents(80)
+        self.assertFalse(self.ui.headComboBox.enabled)
+        self.assertNotIn(TUMOUR, self.ui.problemLabel.text)
+        self.assertEqual(self.panel.options.head, "auto")
+
+    def test_theChosenHeadSurvivesASavedScene(self):
+        self.choose(self.volume("CT"))
+        self.ui.segmentCheckBox.checked = True
+        self.chooseHead(TUMOUR)
+        path = os.path.join(self.temporaryFolder(), "scene.mrb")
+        self.assertTrue(slicer.util.saveScene(path))
+        slicer.mrmlScene.Clear(0)
+        self.processEvents(80)
+        self.assertEqual(self.ui.headComboBox.currentData, "auto")
+        slicer.util.loadScene(path)
+        self.processEvents(80)
+        self.assertEqual(self.ui.headComboBox.currentData, TUMOUR)
+        self.assertEqual(self.panel.options.head, TUMOUR)
+
+    def test_inABatchEachVolumeGetsAHeadThatFitsIt(self):
+        from MedEnhancePanels import batch, enhancement
+
+        scan, dose = self.volume("MR"), self.volume("CT", "dose")
+        for wished, expected in (
+            (TUMOUR, [(True, "auto"), (True, TUMOUR)]),
+            (TISSUE, [(True, TISSUE), (False, "auto")]),
+            ("auto", [(True, "auto"), (False, "auto")]),
+        ):
+            options = enhancement.EnhanceOptions(segment=True, head=wished)
+            fitted = [batch.fittedOptions(node, options) for node in (scan, dose)]
+            self.assertEqual([(each.segment, each.head) for each in fitted], expected, wished)
+            self.assertEqual([batch.problemOf(node, options) for node in (scan, dose)], ["", ""])
+
+
+class HeadRunTest(HeadTestCase):
+    def test_applySegmentsWithTheChosenHead(self):
+        self.choose(self.volume("CT"))
+        self.ui.segmentCheckBox.checked = True
+        self.chooseHead(TUMOUR)
+        job = self.apply()
+        self.assertEqual(job.state, "done", self.message)
+        for role in ("segmentation", "table"):
+            self.assertEqual(job.nodes[role].GetAttribute("MedEnhance.model"), TUMOUR)
+        manifest = json.loads(job.nodes["output"].GetAttribute("MedEnhance.manifest"))
+        self.assertEqual(manifest["config"]["head"]["model"], TUMOUR)
+        self.assertEqual(manifest["results"]["head"]["name"], TUMOUR)
+
+    def test_scriptsNameAHead(self):
+        from MedEnhancePanels.errors import PanelError
+
+        logic, node = self.widget.logic, self.volume("CT")
+        better = logic.enhance(node, segment=True, head=TUMOUR)
+        found = better.GetNodeReference("MedEnhance.segmentation")
+        self.assertEqual(found.GetAttribute("MedEnhance.model"), TUMOUR)
+        for options, says in (
+            ({"head": TUMOUR}, "no segmentation is asked for"),
+            ({"head": TISSUE, "segment": True}, "is for MR, the volume is CT"),
+            ({"head": None, "segment": True}, "head is None"),
+        ):
+            with self.assertRaises(PanelError) as caught:
+                logic.enhance(node, **options)
+            self.assertIn(says, caught.exception.text)
+            self.assertNotRegex(caught.exception.text, r"--[a-z]|medenhance")
