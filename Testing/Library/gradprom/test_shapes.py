@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,10 @@ from MedEnhanceLib.bundles.export import record_fields
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError
 from MedEnhanceLib.geometry import Geometry
-from MedEnhanceLib.gradprom import Label, TrainHeadConfig
+from MedEnhanceLib.gradprom import Label, TrainHeadConfig, shapes
 from MedEnhanceLib.gradprom.head import export_head, kept_components, make_head
 from MedEnhanceLib.gradprom.infer import SegmentConfig, segment, volume_table
-from MedEnhanceLib.gradprom.shapes import flicker, keep_largest, surface_areas
+from MedEnhanceLib.gradprom.shapes import flicker, keep_largest, surface_areas, voxel_counts
 from MedEnhanceLib.volume import Volume
 
 LABEL = {"value": 4, "name": "Bright", "color": "#ff0000"}
@@ -44,6 +45,35 @@ def test_parts_that_touch_at_an_edge_alone_are_two() -> None:
     labels[0, 0, 0:2] = labels[0, 1, 2] = 1
     keep_largest(labels, [1], 1)
     assert np.argwhere(labels).tolist() == [[0, 0, 0], [0, 0, 1]]
+
+
+def test_of_parts_of_one_size_the_first_stay() -> None:
+    labels = np.zeros((5, 4, 4), np.uint8)
+    labels[0, 0, 0] = labels[2, 2, 2] = labels[4, 0, 0] = 1
+    keep_largest(labels, [1], 2)
+    assert np.argwhere(labels).tolist() == [[0, 0, 0], [2, 2, 2]]
+
+
+def test_large_volumes_are_counted_in_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which changes nothing, also where the last slab is smaller than the others."""
+    speckle = np.random.default_rng(0).integers(0, 3, (7, 20, 30)).astype(np.uint8)
+    at_once = speckle.copy()
+    keep_largest(at_once, [1, 2], 5)
+    monkeypatch.setattr(shapes, "_AT_ONCE", 3 * 20 * 30)
+    assert voxel_counts(speckle).tolist() == np.bincount(speckle.ravel()).tolist()
+    keep_largest(speckle, [1, 2], 5)
+    assert np.array_equal(speckle, at_once)
+    assert np.count_nonzero(speckle)
+
+
+def test_a_table_of_a_large_volume_takes_little_memory() -> None:
+    labels = np.zeros((96, 512, 512), np.uint8)
+    labels[40:50, 200:300, 200:300] = 4
+    tracemalloc.start()
+    volume_table(labels, (Label(value=4, name="Bright", color=""),), Geometry((1.0, 1.0, 1.0)))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3 * labels.nbytes
 
 
 def test_another_label_within_a_part_stays() -> None:
