@@ -11,6 +11,7 @@ import numpy.typing as npt
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.gradprom.crofton import surface_area
 
 Labels = npt.NDArray[np.uint8]
 
@@ -68,18 +69,12 @@ def surface_areas(labels: Labels, values: Sequence[int], geometry: Geometry) -> 
 
     Where a structure ends with the image the cut counts as surface.
     """
-    sitk = require("SimpleITK", purpose="Measuring surfaces")
     areas = dict.fromkeys(values, 0.0)
-    box = _box(labels > 0)
-    if box is None:
-        return areas
-    image = sitk.GetImageFromArray(np.pad(labels[box], 1))
-    image.SetSpacing(geometry.spacing)
-    shapes = sitk.LabelShapeStatisticsImageFilter()
-    shapes.ComputePerimeterOn()
-    shapes.Execute(image)
-    found = shapes.GetLabels()
-    return {value: float(shapes.GetPerimeter(value)) if value in found else 0.0 for value in areas}
+    for value in areas:
+        box = _box(labels == value)
+        if box is not None:
+            areas[value] = surface_area(labels[box] == value, geometry.spacing)
+    return areas
 
 
 def flicker(reference: Labels, labels: Labels, label: int) -> float:

@@ -1,0 +1,102 @@
+"""The surface of a body of voxels by the Crofton formula, on grids of any spacing.
+
+    S = 2 · mean over directions of ∫ crossings dA
+
+A line through a body crosses its surface; how often, over all parallel lines of a direction and
+over all directions, is its area. The lines are those of the grid: through voxels and their 26
+neighbours, and where voxels are no cubes also through those that would be neighbours on a grid as
+coarse as the largest spacing, for else most directions are nearly parallel. Each direction counts
+as much as the part of the sphere that is nearest to it.
+
+Smooth bodies that several slices cross are within about 5 %. Flat faces along the grid come out
+10 % too small with cubes, up to 25 % with slices ten times as thick as pixels are wide, and what
+lies in a single slice thinner than that by up to a third.
+
+Source: Legland, Kiêu & Devaux, Image Analysis & Stereology 26 (2007), doi 10.5566/ias.v26.p83-92;
+the directions of the coarser grid are ours.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+
+Triple = tuple[float, float, float]
+Step = tuple[int, int, int]
+
+#: Points on the sphere, by which its parts are measured: to about a thousandth.
+_POINTS = 40_000
+
+
+def surface_area(mask: npt.NDArray[np.bool_], spacing: Triple) -> float:
+    """Area in mm² of the surface of what is true in [K, J, I]; the image's border is outside.
+
+    spacing: mm along i, j, k.
+    """
+    inside = int(np.count_nonzero(mask))
+    # Of the two neighbours of each voxel inside, those that are not inside are crossings.
+    lines = (
+        share / length * 2 * (inside - _pairs(mask, step))
+        for step, length, share in _directions(spacing)
+    )
+    return 2 * math.prod(spacing) * sum(lines)
+
+
+def _pairs(mask: npt.NDArray[np.bool_], step: Step) -> int:
+    """How many pairs of voxels that lie a step along i, j, k apart are both inside."""
+    ends = [_apart(along, size) for along, size in zip(step[::-1], mask.shape, strict=True)]
+    one, other = (mask[tuple(slices)] for slices in zip(*ends, strict=True))
+    planes = zip(one, other, strict=True)  # one by one, which takes no memory
+    return sum(int(np.count_nonzero(first & second)) for first, second in planes)
+
+
+def _apart(step: int, size: int) -> tuple[slice, slice]:
+    """The places along an axis that have another one step further, and these."""
+    whole = max(0, size - abs(step))
+    first, second = max(0, -step), max(0, step)
+    return slice(first, first + whole), slice(second, second + whole)
+
+
+@lru_cache(maxsize=64)
+def _directions(spacing: Triple) -> tuple[tuple[Step, float, float], ...]:
+    """Each step along i, j, k with its length in mm and its share of the sphere."""
+    steps = _steps(spacing)
+    lines = np.array(steps) * np.array(spacing)
+    lengths = np.linalg.norm(lines, axis=1)
+    nearest = np.abs(_sphere() @ (lines / lengths[:, None]).T).argmax(axis=1)
+    shares = np.bincount(nearest, minlength=len(steps)) / _POINTS
+    return tuple(zip(steps, lengths.tolist(), shares.tolist(), strict=True))
+
+
+def _steps(spacing: Triple) -> list[Step]:
+    """To the neighbours on the grid, and to those on one as coarse as the largest spacing."""
+    coarse = [round(max(spacing) / along) for along in spacing]
+    scales = ((1, 1, 1), coarse)
+    found = {
+        _shortest(tuple(sign * many for sign, many in zip(signs, scale, strict=True)))
+        for scale in scales
+        for signs in product((-1, 0, 1), repeat=3)
+        if signs > (0, 0, 0)  # the opposite is the same line
+    }
+    return sorted(found)
+
+
+def _shortest(step: tuple[int, ...]) -> Step:
+    """The step to the next voxel on the same line."""
+    i, j, k = step
+    common = math.gcd(i, j, k)
+    return i // common, j // common, k // common
+
+
+@lru_cache(maxsize=1)
+def _sphere() -> npt.NDArray[np.float64]:
+    """Points [N, 3] spread evenly over the unit sphere, along the golden spiral."""
+    turns = np.arange(_POINTS) + 0.5
+    height = 1 - 2 * turns / _POINTS
+    angle = np.pi * (1 + 5**0.5) * turns
+    radius = np.sqrt(1 - height**2)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle), height], axis=1)
