@@ -9,8 +9,8 @@ coarse as the largest spacing, for else most directions are nearly parallel. Eac
 as much as the part of the sphere that is nearest to it.
 
 Smooth bodies that several slices cross are within about 5 %. Flat faces along the grid come out
-10 % too small with cubes, up to 25 % with slices ten times as thick as pixels are wide, and what
-lies in a single slice thinner than that by up to a third.
+10 % too small with cubes and up to 25 % with slices ten times as thick as pixels are wide; what is
+narrower than the largest spacing comes out up to a third too small.
 
 Source: Legland, Kiêu & Devaux, Image Analysis & Stereology 26 (2007), doi 10.5566/ias.v26.p83-92;
 the directions of the coarser grid are ours.

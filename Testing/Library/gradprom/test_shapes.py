@@ -158,6 +158,15 @@ def test_the_surface_of_a_thin_volume(spacing: Triple, slices: int) -> None:
     assert 0.8 < area / (2 * np.pi * radius * (radius + height)) < 0.95
 
 
+def test_the_surface_of_what_is_narrower_than_a_slice_is_thick() -> None:
+    """Steps of a coarse grid lead beyond it, whichever way it lies."""
+    rod = np.ones((12, 4, 4), np.uint8)
+    area = surface_areas(rod, [1], Geometry((0.5, 0.5, 5.0)))[1]
+    assert 0.65 < area / (2 * 2 * 2 + 4 * 2 * 60) < 0.95
+    lying = rod.transpose(2, 1, 0)
+    assert surface_areas(lying, [1], Geometry((5.0, 0.5, 0.5)))[1] == pytest.approx(area, rel=2e-3)
+
+
 def test_cubes_are_measured_as_simpleitk_does() -> None:
     import SimpleITK
 
