@@ -99,14 +99,16 @@ def _holdsOnly(labels, values):
 
 def tableRows(table):
     """The rows of a structures table as the library takes them."""
-    columns = [table.GetTable().GetColumn(index) for index in range(3)]
+    columns = table.GetTable()
+    fields = [("label", str), ("voxels", int), ("volume_ml", float)]
+    if columns.GetNumberOfColumns() > len(fields):  # scenes of earlier versions have no surfaces
+        fields.append(("surface_mm2", float))
     return [
         {
-            "label": str(columns[0].GetValue(row)),
-            "voxels": int(columns[1].GetValue(row)),
-            "volume_ml": float(columns[2].GetValue(row)),
+            field: kind(columns.GetColumn(index).GetValue(row))
+            for index, (field, kind) in enumerate(fields)
         }
-        for row in range(table.GetTable().GetNumberOfRows())
+        for row in range(columns.GetNumberOfRows())
     ]
 
 

@@ -31,6 +31,7 @@ from MedEnhanceLib.gradprom.gradients import (
     added,
     at_least_float32,
     both_gradients,
+    check_gradients,
     check_losses,
     mean_of_all,
     named,
@@ -183,8 +184,14 @@ class GradientGate:
     def admit(
         self, main: Sequence[Gradient], aux: Sequence[Gradient], parameters: Parameters
     ) -> tuple[list[Gradient], GateReport]:
-        """As calling the gate, for gradients that are already there."""
-        return self._admit(_Taken(*named(parameters), list(main), list(aux)))
+        """As calling the gate, for gradients that are already there.
+
+        Those of the task may be of another type or on another device than the main ones.
+        """
+        names, wanted = named(parameters)
+        for gradients in (main, aux):
+            check_gradients(gradients, wanted)
+        return self._admit(_Taken(names, wanted, list(main), list(aux)))
 
     def diagnostics(self) -> GateDiagnostics:
         """What it did in all steps so far, as plain numbers."""
@@ -331,7 +338,7 @@ def _follow(
 
 
 def _sum(main: Gradient, aux: Gradient, factor: float) -> Gradient:
-    """Main + factor·aux; a new tensor, which the caller may change."""
+    """Main + factor·aux, of main's type; a new tensor, which the caller may change."""
     if aux is None:
         return main
-    return factor * aux if main is None else torch.add(main, aux, alpha=factor)
+    return factor * aux if main is None else torch.add(main, aux.to(main), alpha=factor)

@@ -30,6 +30,7 @@ def named(parameters: Parameters) -> tuple[list[str], list[Tensor]]:
         if not isinstance(tensor, Tensor) or tensor.is_complex():
             kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
             raise ConfigError(f"the gate's {name} is {kind}", "Give tensors of real numbers.")
+        _check_data(name, tensor)
         names.append(name)
         tensors.append(tensor)
     if not tensors:
@@ -71,18 +72,53 @@ def _whole_precision(parameters: Sequence[Tensor]) -> torch.autocast:
 
 
 def check_losses(main_loss: object, aux_loss: object) -> None:
-    """Raise ConfigError unless both are tensors of one number, and the main one not constant."""
-    for name, loss in (("main", main_loss), ("auxiliary", aux_loss)):
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            kind = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+    """Raise ConfigError unless both are one real number, and the main one not constant."""
+    for name, loss in (("main loss", main_loss), ("auxiliary loss", aux_loss)):
+        if not isinstance(loss, Tensor) or loss.numel() != 1 or loss.is_complex():
             raise ConfigError(
-                f"the gate's {name} loss is {kind}", "Give a tensor of one number, such as a mean."
+                f"the gate's {name} is {_kind(loss)}",
+                "Give a tensor of one real number, such as a mean.",
             )
+        _check_data(name, loss)
     if isinstance(main_loss, Tensor) and not main_loss.requires_grad:
         raise ConfigError(
             "the gate's main loss is constant",
             "Compute it from the model's output, without detach() and outside no_grad().",
         )
+
+
+def check_gradients(gradients: Sequence[Gradient], parameters: Sequence[Tensor]) -> None:
+    """Raise ConfigError unless there is one, or None, for each parameter and of its shape."""
+    if len(gradients) != len(parameters):
+        raise ConfigError(
+            f"the gate got {len(gradients)} gradients for {len(parameters)} parameters",
+            "Give one for each parameter, in their order, and None where there is none.",
+        )
+    for index, (gradient, parameter) in enumerate(zip(gradients, parameters, strict=True)):
+        if gradient is None:
+            continue
+        if gradient.shape != parameter.shape:
+            raise ConfigError(
+                f"the gate's gradient {index} is of shape {tuple(gradient.shape)}, "
+                f"its parameter of {tuple(parameter.shape)}",
+                "Give one for each parameter, in their order, and None where there is none.",
+            )
+        _check_data(f"gradient {index}", gradient)
+
+
+def _check_data(name: str, tensor: Tensor) -> None:
+    """Raise ConfigError for a tensor of the device "meta", which has a shape and no values."""
+    if tensor.is_meta:
+        raise ConfigError(
+            f"the gate's {name} is on the device meta and has no values",
+            "Move the model with to_empty(device=...) and load its weights before you compute.",
+        )
+
+
+def _kind(loss: object) -> str:
+    if not isinstance(loss, Tensor):
+        return repr(loss)
+    return str(loss.dtype) if loss.is_complex() else f"of shape {tuple(loss.shape)}"
 
 
 def _gradients(loss: Tensor, parameters: Sequence[Tensor], *, keep: bool) -> list[Gradient]:

@@ -23,7 +23,7 @@ from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.gradprom.choice import open_head_for
 from MedEnhanceLib.gradprom.config import Label, SegmentConfig
 from MedEnhanceLib.gradprom.head import HeadModel, kept_components, open_head
-from MedEnhanceLib.gradprom.shapes import keep_largest, surface_areas
+from MedEnhanceLib.gradprom.shapes import keep_largest, surface_areas, voxel_counts
 from MedEnhanceLib.manifest import derived_note
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.precision import move
@@ -109,7 +109,7 @@ def volume_table(
     labels: np.ndarray[Any, np.dtype[np.uint8]], structures: tuple[Label, ...], geometry: Geometry
 ) -> list[dict[str, Any]]:
     """Rows of label, value, voxels, volume in mL and surface area in mm²."""
-    counts = np.bincount(labels.ravel(), minlength=256)
+    counts = voxel_counts(labels, minlength=256)
     areas = surface_areas(labels, [structure.value for structure in structures], geometry)
     voxel_ml = geometry.voxel_volume_mm3 / 1000
     return [

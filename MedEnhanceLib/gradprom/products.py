@@ -60,7 +60,7 @@ def products(main: Sequence[Gradient], aux: Sequence[Gradient], device: torch.de
             for gradient, scale in zip(pair, scales, strict=True)
         )
         rows += [
-            nothing if one is None or other is None else torch.dot(one, other).to(nothing)
+            nothing if one is None or other is None else _dot(one, other).to(nothing)
             for one, other in ((left, left), (right, right), (left, right))
         ]
     values: list[float] = torch.stack(rows).tolist() if rows else []
@@ -70,6 +70,12 @@ def products(main: Sequence[Gradient], aux: Sequence[Gradient], device: torch.de
 def _scaled(gradient: Tensor, scale: Tensor) -> Tensor:
     whole = at_least_float32(gradient)
     return (whole / scale.to(whole)).flatten()
+
+
+def _dot(one: Tensor, other: Tensor) -> Tensor:
+    """Of vectors that may differ in type and device."""
+    wide = _widest([one, other])
+    return torch.dot(one.to(wide), other.to(device=one.device, dtype=wide))
 
 
 def _largest(gradients: Sequence[Gradient], device: torch.device) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,24 +11,57 @@ import numpy.typing as npt
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.gradprom.crofton import surface_area
 
 Labels = npt.NDArray[np.uint8]
+
+#: Voxels that are counted at once: numpy makes 8 bytes of each.
+_AT_ONCE = 2**21
 
 
 def keep_largest(labels: Labels, values: Sequence[int], count: int) -> None:
     """Turn all but the `count` largest parts of each label into background, in place.
 
-    Voxels belong together where they share a face.
+    Voxels belong together where they share a face. Of parts of one size, the first ones stay.
     """
-    sitk = require("SimpleITK", purpose="Finding connected parts")
     for value in values:
         box = _box(labels == value)
-        if box is None:
-            continue
-        inside = labels[box]
-        mask = sitk.GetImageFromArray((inside == value).astype(np.uint8))
-        parts = sitk.RelabelComponent(sitk.ConnectedComponent(mask))  # the largest is 1
-        inside[sitk.GetArrayViewFromImage(parts) > count] = 0
+        if box is not None:
+            _keep_largest_in(labels[box], value, count)
+
+
+def _keep_largest_in(labels: Labels, value: int, count: int) -> None:
+    """Of one label; what it takes is given back before the next: 4 bytes for each voxel."""
+    sitk = require("SimpleITK", purpose="Finding connected parts")
+    mask = sitk.GetImageFromArray((labels == value).view(np.uint8))
+    image = sitk.ConnectedComponent(mask)
+    parts = sitk.GetArrayViewFromImage(image)
+    stays = _largest(voxel_counts(parts), count)
+    for slab in _slabs(parts):
+        labels[slab][~stays[parts[slab]]] = 0
+
+
+def voxel_counts(labels: npt.NDArray[Any], minlength: int = 0) -> npt.NDArray[np.int64]:
+    """How many voxels have each value, from 0 on, of [K, J, I]: numpy's bincount, slab by slab."""
+    counts = np.zeros(max(minlength, int(labels.max(initial=0)) + 1), np.int64)
+    for slab in _slabs(labels):
+        counts += np.bincount(labels[slab].ravel(), minlength=counts.size)
+    return counts
+
+
+def _largest(sizes: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.bool_]:
+    """Which of the numbered parts are among the largest; number 0 is what is in none."""
+    order = np.argsort(-sizes[1:], kind="stable") + 1
+    stays = np.zeros(sizes.size, bool)
+    stays[0] = True
+    stays[order[:count]] = True
+    return stays
+
+
+def _slabs(array: npt.NDArray[Any]) -> Iterator[slice]:
+    """Places along the first axis that hold about as many voxels as are counted at once."""
+    planes = max(1, _AT_ONCE // max(1, array[:1].size))
+    return (slice(start, start + planes) for start in range(0, len(array), planes))
 
 
 def surface_areas(labels: Labels, values: Sequence[int], geometry: Geometry) -> dict[int, float]:
@@ -36,18 +69,12 @@ def surface_areas(labels: Labels, values: Sequence[int], geometry: Geometry) -> 
 
     Where a structure ends with the image the cut counts as surface.
     """
-    sitk = require("SimpleITK", purpose="Measuring surfaces")
     areas = dict.fromkeys(values, 0.0)
-    box = _box(labels > 0)
-    if box is None:
-        return areas
-    image = sitk.GetImageFromArray(np.pad(labels[box], 1))
-    image.SetSpacing(geometry.spacing)
-    shapes = sitk.LabelShapeStatisticsImageFilter()
-    shapes.ComputePerimeterOn()
-    shapes.Execute(image)
-    found = shapes.GetLabels()
-    return {value: float(shapes.GetPerimeter(value)) if value in found else 0.0 for value in areas}
+    for value in areas:
+        box = _box(labels == value)
+        if box is not None:
+            areas[value] = surface_area(labels[box] == value, geometry.spacing)
+    return areas
 
 
 def flicker(reference: Labels, labels: Labels, label: int) -> float:

@@ -1,4 +1,4 @@
-"""The table of volumes as a DICOM structured report: TID 1500, a measurement group per label."""
+"""The table of volumes and surfaces as a DICOM structured report: TID 1500, a group per label."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicomout.derivation import Derivation
-from MedEnhanceLib.io.dicomout.items import short_text
+from MedEnhanceLib.io.dicomout.derivation import MANUFACTURER, Derivation
+from MedEnhanceLib.io.dicomout.items import short_text, with_elements
 from MedEnhanceLib.io.dicomout.objects import identity, leave_patient_open, sign
 from MedEnhanceLib.io.dicomout.template import Template
 
@@ -24,6 +24,8 @@ _PROCEDURES = {
     "MR": "MRIUnspecifiedBodyRegion",
     "PT": "PETUnspecifiedBodyRegion",
 }
+#: The scheme of our own codes, which PS3.16 wants to begin with 99.
+_OUR_SCHEME = "99MEDENHANCE"
 
 
 def build_measurements(
@@ -34,13 +36,14 @@ def build_measurements(
     derivation: Derivation,
     segmentation: Dataset,
 ) -> Dataset:
-    """A Comprehensive 3D SR: the volume in mL of each segment of a Segmentation.
+    """A Comprehensive 3D SR: volume in mL and surface in mm² of each segment of a Segmentation.
 
-    table: rows of `label` and `volume_ml`, with `value` where two labels share a name.
+    table: rows of `label` and `volume_ml`, with `surface_mm2` where it was measured, and with
+    `value` where two labels share a name.
     meanings: as `build_segmentation` had them. segmentation: what that gave.
 
     It is complete, preliminary and unverified: nobody has looked at it.
-    Raises InputError where a row has no segment or no volume.
+    Raises InputError where a row has no segment, no volume, or a size that is no number.
     """
     hd = require("highdicom", purpose="Writing DICOM")
     from pydicom.sr.codedict import codes
@@ -72,6 +75,13 @@ def build_measurements(
         **identity(template, derivation, kind="measurements"),
     )
     sign(dataset, template, derivation, kind="measurements")
+    dataset.CodingSchemeIdentificationSequence = [
+        with_elements(
+            CodingSchemeDesignator=_OUR_SCHEME,
+            CodingSchemeName="Codes of MedEnhance",
+            CodingSchemeResponsibleOrganization=MANUFACTURER,
+        )
+    ]
     return dataset
 
 
@@ -97,11 +107,6 @@ def _group(
     row: Mapping[str, Any], segment: Dataset, segmentation: Dataset, derivation: Derivation
 ) -> Any:
     hd = require("highdicom", purpose="Writing DICOM")
-    from pydicom.sr.codedict import codes
-
-    volume_ml = float(row["volume_ml"])
-    if not math.isfinite(volume_ml) or volume_ml < 0:
-        raise InputError(f"the volume of {row['label']!r} is {volume_ml} mL", "Measure again.")
     model = derivation.model
     return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(
@@ -117,15 +122,40 @@ def _group(
         )
         if model
         else None,
-        measurements=[
-            hd.sr.Measurement(
-                name=codes.SCT.Volume,
-                value=volume_ml,
-                unit=hd.sr.CodedConcept("mL", "UCUM", "milliliter"),
-                method=codes.DCM.SumOfSegmentedVoxelMethodForVolume,
-            )
-        ],
+        measurements=_measurements(row),
     )
+
+
+def _measurements(row: Mapping[str, Any]) -> list[Any]:
+    """The volume, and the surface where the row tells of it."""
+    hd = require("highdicom", purpose="Writing DICOM")
+    from pydicom.sr.codedict import codes
+
+    volume = hd.sr.Measurement(
+        name=codes.SCT.Volume,
+        value=_size(row, "volume", "volume_ml", "mL"),
+        unit=hd.sr.CodedConcept("mL", "UCUM", "milliliter"),
+        method=codes.DCM.SumOfSegmentedVoxelMethodForVolume,
+    )
+    if row.get("surface_mm2") is None:
+        return [volume]
+    # The one code for the surface of a body among DICOM's areas (CID 7471); SNOMED CT's "Area" and
+    # "Area of defined region" there may be of a section. By name it is of a mesh and ours is not,
+    # so the method is told; DICOM lists none that fits (CID 7473).
+    surface = hd.sr.Measurement(
+        name=codes.IBSI.SurfaceAreaOfMesh,
+        value=_size(row, "surface", "surface_mm2", "mm²"),
+        unit=codes.UCUM.SquareMillimeter,
+        method=hd.sr.CodedConcept("CROFTON", _OUR_SCHEME, "Crofton formula over segmented voxels"),
+    )
+    return [volume, surface]
+
+
+def _size(row: Mapping[str, Any], name: str, field: str, unit: str) -> float:
+    value = float(row[field])
+    if not math.isfinite(value) or value < 0:
+        raise InputError(f"the {name} of {row['label']!r} is {value} {unit}", "Measure again.")
+    return value
 
 
 def _referenced(segment: Dataset, segmentation: Dataset) -> Any:

@@ -1,4 +1,4 @@
-"""The table of volumes as a structured report: a group per label, tied to its segment."""
+"""The table of volumes and surfaces as a structured report: a group per label, of its segment."""
 
 from __future__ import annotations
 
@@ -25,10 +25,19 @@ Rows = list[dict[str, Any]]
 @pytest.fixture
 def table() -> Rows:
     return [
-        {"label": "Grey matter", "value": 1, "voxels": 12, "volume_ml": 0.012},
-        {"label": "Läsion", "value": 7, "voxels": 12, "volume_ml": 1234.5},
-        {"label": "Absent", "value": 3, "voxels": 0, "volume_ml": 0.0},
+        {"label": "Grey matter", "value": 1, "voxels": 12, "volume_ml": 0.012, "surface_mm2": 31.4},
+        {"label": "Läsion", "value": 7, "voxels": 9, "volume_ml": 1234.5, "surface_mm2": 98765.4},
+        {"label": "Absent", "value": 3, "voxels": 0, "volume_ml": 0.0, "surface_mm2": 0.0},
     ]
+
+
+def read_back(built: Dataset, folder: Path) -> Any:
+    """The measurement groups of a report that was written to a file."""
+    import highdicom
+
+    built.save_as(folder / "report.dcm")
+    report = highdicom.sr.srread(folder / "report.dcm")
+    return report.content.get_volumetric_roi_measurement_groups()
 
 
 @pytest.fixture
@@ -61,28 +70,52 @@ def texts(items: Any) -> list[str]:
     return found
 
 
-def test_the_report_gives_back_each_volume_with_its_label(
-    tmp_path: Path, study: Any, built: Dataset, segmentation: Dataset
+def test_the_report_gives_back_each_size_with_its_label(
+    tmp_path: Path, built: Dataset, segmentation: Dataset, table: Rows
 ) -> None:
-    import highdicom
-
-    path = tmp_path / "report.dcm"
-    built.save_as(path)
-    report = highdicom.sr.srread(path)
-    groups = report.content.get_volumetric_roi_measurement_groups()
+    groups = read_back(built, tmp_path)
     assert len(groups) == 3
-    volumes = []
-    for group, segment in zip(groups, segmentation.SegmentSequence, strict=True):
-        (measurement,) = group.get_measurements()
-        assert measurement.name.value == "118565006"
-        assert (measurement.unit.value, measurement.unit.scheme_designator) == ("mL", "UCUM")
-        volumes.append(measurement.value)
+    for group, segment, row in zip(groups, segmentation.SegmentSequence, table, strict=True):
+        assert [
+            (size.name.scheme_designator, size.name.value, size.value, size.unit.value)
+            for size in group.get_measurements()
+        ] == [
+            ("SCT", "118565006", row["volume_ml"], "mL"),
+            ("IBSI", "C0JK", row["surface_mm2"], "mm2"),
+        ]
+        assert {size.unit.scheme_designator for size in group.get_measurements()} == {"UCUM"}
         assert group.tracking_uid == segment.TrackingUID
         assert group.finding_type.value == segment.SegmentedPropertyTypeCodeSequence[0].CodeValue
         reference = group.referenced_segment
         assert reference.referenced_sop_instance_uid == segmentation.SOPInstanceUID
         assert reference.referenced_segment_numbers == [segment.SegmentNumber]
-    assert volumes == [0.012, 1234.5, 0.0]
+
+
+def test_the_report_says_how_surfaces_were_measured(tmp_path: Path, built: Dataset) -> None:
+    """By its name the code is of a mesh; what the method's own code is of, the report tells."""
+    _, surface = read_back(built, tmp_path)[0].get_measurements()
+    assert surface.method.meaning == "Crofton formula over segmented voxels"
+    (scheme,) = built.CodingSchemeIdentificationSequence
+    assert surface.method.scheme_designator == scheme.CodingSchemeDesignator == "99MEDENHANCE"
+
+
+def test_a_table_without_surfaces_gives_volumes_alone(
+    tmp_path: Path,
+    study: Any,
+    table: Rows,
+    meanings: Rows,
+    derivation: Derivation,
+    segmentation: Dataset,
+) -> None:
+    for row in table:
+        del row["surface_mm2"]
+    options = {"template": study.template, "segmentation": segmentation}
+    report = build_measurements(table, meanings, derivation=derivation, **options)
+    names = [
+        [size.name.meaning for size in group.get_measurements()]
+        for group in read_back(report, tmp_path)
+    ]
+    assert names == [["Volume"]] * 3
 
 
 def test_the_standard_is_met(
@@ -172,9 +205,13 @@ def test_labels_that_never_were_dicom_are_measured_too(
         ({"label": "Grey matter", "value": 7, "volume_ml": 1.0}, "Grey matter"),
         ({"label": "Grey matter", "value": 1, "volume_ml": float("nan")}, "nan mL"),
         ({"label": "Grey matter", "value": 1, "volume_ml": -1.0}, "-1.0 mL"),
+        (
+            {"label": "Grey matter", "value": 1, "volume_ml": 1.0, "surface_mm2": float("inf")},
+            "surface of 'Grey matter' is inf mm²",
+        ),
     ],
 )
-def test_rows_without_a_segment_or_a_volume_are_refused(
+def test_rows_without_a_segment_or_with_no_size_are_refused(
     study: Any,
     meanings: Rows,
     derivation: Derivation,

@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from Library.gradprom.pair import alone, losses, network
+from Library.gradprom.pair import alone, flat, losses, network
 from torch import Tensor, nn
 
 from MedEnhanceLib.errors import ConfigError, MedEnhanceError, ModelError
 from MedEnhanceLib.gradprom import GradientGate
+from MedEnhanceLib.gradprom.train import segmentation_loss
 
 
 def plain() -> tuple[nn.Parameter, Tensor]:
@@ -32,6 +33,10 @@ def test_losses_that_are_no_number_are_refused() -> None:
     assert "main loss is of shape (2,)" in refusal(lambda: gate(weight * 1, loss, [weight]))
     assert "auxiliary loss is of shape (2,)" in refusal(lambda: gate(loss, weight * 1, [weight]))
     assert "auxiliary loss is 0.0" in refusal(lambda: gate(loss, 0.0, [weight]))
+    complex_loss = (weight * 1j).sum()
+    assert "auxiliary loss is torch.complex64" in refusal(
+        lambda: gate(loss, complex_loss, [weight])
+    )
     # The graph is still there: nothing was taken.
     assert gate(loss, loss, [weight])[1].open
 
@@ -102,6 +107,94 @@ def test_losses_and_parameters_may_be_on_several_devices() -> None:
         gradients, report = gate(loss, loss.cuda(), [here, there])
         assert report.cosine == pytest.approx(1, abs=1e-5)
         assert [gradient.device.type for gradient in gradients] == ["cpu", "cuda"]
+
+
+def test_what_has_no_values_is_refused() -> None:
+    """The device "meta" knows shapes alone."""
+    weight, loss = plain()
+    empty = nn.Parameter(torch.ones(2, device="meta"))
+    nothing = empty.square().sum()
+    gate = GradientGate()
+    one = [weight.detach()]
+    for act, name in [
+        (lambda: gate(nothing, loss, [weight]), "main loss"),
+        (lambda: gate(loss, nothing, [weight]), "auxiliary loss"),
+        (lambda: gate(loss, nothing.detach(), [weight]), "auxiliary loss"),
+        (lambda: gate(loss, loss, [weight, empty]), "parameter 1"),
+        (lambda: gate(loss, loss, [("conv.weight", empty)]), "conv.weight"),
+        (lambda: gate.admit(one, [empty.detach()], [weight]), "gradient 0"),
+    ]:
+        assert f"{name} is on the device meta" in refusal(act)
+    assert gate(loss, loss, [weight])[1].open
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("ema", [0.0, 0.99])
+def test_gradients_of_other_types_are_admitted_as_the_main_ones(
+    dtype: torch.dtype, ema: float
+) -> None:
+    weight, _ = plain()
+    main = torch.tensor([2.0, 4.0])
+    for sign in (1, -1):
+        aux = (0.5 * sign * main).to(dtype)
+        (gradient,), report = GradientGate(ema=ema).admit([main], [aux], [weight])
+        assert report.cosine == pytest.approx(sign, abs=1e-5)
+        assert gradient.dtype == torch.float32
+        assert gradient.tolist() == ([3, 6] if sign > 0 else [2, 4])
+
+
+def test_gradients_that_do_not_fit_their_parameters_are_refused() -> None:
+    weight, _ = plain()
+    gate, one = GradientGate(), torch.ones(2)
+    for main, aux, match in [
+        ([one], [], "0 gradients for 1 parameters"),
+        ([one, one], [one], "2 gradients for 1 parameters"),
+        ([one], [torch.ones(3)], r"of shape (3,), its parameter of (2,)"),
+        ([torch.ones(2, 1)], [None], "of shape (2, 1)"),
+    ]:
+        assert match in refusal(lambda main=main, aux=aux: gate.admit(main, aux, [weight]))
+    assert not gate.admit([one], [None], [weight])[1].open
+
+
+def test_a_task_loss_that_is_constant_or_of_whole_numbers_closes_it() -> None:
+    other = nn.Parameter(torch.ones(2))
+    for aux in (torch.tensor(3), torch.tensor(True), torch.tensor(0.5), other.square().sum()):
+        weight, loss = plain()
+        gradients, report = GradientGate("joint")(loss, aux, [weight])
+        assert (report.open, report.cosine) == (False, 0)
+        assert gradients[0].tolist() == [2, 4]
+
+
+def test_a_task_gradient_that_is_no_number_where_its_loss_is_one_closes_it() -> None:
+    weight, loss = plain()
+    aux = (weight - weight.detach()).abs().sqrt().sum()
+    assert float(aux.detach()) == 0
+    gradients, report = GradientGate("joint")(loss, aux, [weight])
+    assert (report.open, gradients[0].tolist()) == (False, [2, 4])
+
+
+@pytest.mark.parametrize("over_batch", [False, True])
+@pytest.mark.parametrize("values", [(0,), (0, 1), (2,)], ids=["none", "one of two", "the other"])
+def test_labels_that_a_batch_is_without(values: tuple[int, ...], over_batch: bool) -> None:
+    """What is missing is asked for nowhere: a finite gradient, decided on as any other."""
+    torch.manual_seed(0)
+    enhancer, head = nn.Conv2d(1, 1, 3, padding=1), nn.Conv2d(1, 3, 1).requires_grad_(False)
+    criterion = segmentation_loss(over_batch=over_batch)
+    opened = []
+    for sign in (1, -1):
+        images = torch.randn(4, 1, 16, 16)
+        labels = torch.tensor(values)[torch.randint(len(values), images.shape)]
+        enhanced = enhancer(images)
+        aux = criterion(head(enhanced), labels.float())
+        main = (enhanced - images).square().mean() + sign * 10 * aux
+        m = flat(alone(main, enhancer))
+        assert flat(alone(aux, enhancer)).isfinite().all()
+        gradients, report = GradientGate()(main, aux, enhancer.parameters())
+        g = flat(gradients)
+        assert g @ m >= m @ m * (1 - 1e-5)
+        assert torch.equal(g, m) == (not report.open)
+        opened.append(report.open)
+    assert opened == [True, False]
 
 
 def test_frozen_parameters_get_no_gradient() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,13 @@ from MedEnhanceLib.bundles.export import record_fields
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError
 from MedEnhanceLib.geometry import Geometry
-from MedEnhanceLib.gradprom import Label, TrainHeadConfig
+from MedEnhanceLib.gradprom import Label, TrainHeadConfig, shapes
 from MedEnhanceLib.gradprom.head import export_head, kept_components, make_head
 from MedEnhanceLib.gradprom.infer import SegmentConfig, segment, volume_table
-from MedEnhanceLib.gradprom.shapes import flicker, keep_largest, surface_areas
+from MedEnhanceLib.gradprom.shapes import flicker, keep_largest, surface_areas, voxel_counts
 from MedEnhanceLib.volume import Volume
+
+Triple = tuple[float, float, float]
 
 LABEL = {"value": 4, "name": "Bright", "color": "#ff0000"}
 
@@ -46,6 +49,35 @@ def test_parts_that_touch_at_an_edge_alone_are_two() -> None:
     assert np.argwhere(labels).tolist() == [[0, 0, 0], [0, 0, 1]]
 
 
+def test_of_parts_of_one_size_the_first_stay() -> None:
+    labels = np.zeros((5, 4, 4), np.uint8)
+    labels[0, 0, 0] = labels[2, 2, 2] = labels[4, 0, 0] = 1
+    keep_largest(labels, [1], 2)
+    assert np.argwhere(labels).tolist() == [[0, 0, 0], [2, 2, 2]]
+
+
+def test_large_volumes_are_counted_in_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which changes nothing, also where the last slab is smaller than the others."""
+    speckle = np.random.default_rng(0).integers(0, 3, (7, 20, 30)).astype(np.uint8)
+    at_once = speckle.copy()
+    keep_largest(at_once, [1, 2], 5)
+    monkeypatch.setattr(shapes, "_AT_ONCE", 3 * 20 * 30)
+    assert voxel_counts(speckle).tolist() == np.bincount(speckle.ravel()).tolist()
+    keep_largest(speckle, [1, 2], 5)
+    assert np.array_equal(speckle, at_once)
+    assert np.count_nonzero(speckle)
+
+
+def test_a_table_of_a_large_volume_takes_little_memory() -> None:
+    labels = np.zeros((96, 512, 512), np.uint8)
+    labels[40:50, 200:300, 200:300] = 4
+    tracemalloc.start()
+    volume_table(labels, (Label(value=4, name="Bright", color=""),), Geometry((1.0, 1.0, 1.0)))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3 * labels.nbytes
+
+
 def test_another_label_within_a_part_stays() -> None:
     labels = np.full((3, 5, 5), 1, np.uint8)
     labels[1, 2, 2] = 2
@@ -60,23 +92,108 @@ def test_nothing_labelled_is_no_accident() -> None:
     assert not labels.any()
 
 
-@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.5, 0.5, 2.0)])
-def test_the_surface_of_a_ball(spacing: tuple[float, float, float]) -> None:
-    radius, size = 12.0, [int(40 / step) for step in spacing[::-1]]
-    places = np.meshgrid(
-        *((np.arange(n) - n / 2 + 0.5) * step for n, step in zip(size, spacing[::-1], strict=True)),
+SPACINGS = [
+    (1.0, 1.0, 1.0),
+    (0.8, 0.8, 1.5),
+    (0.5, 0.5, 2.0),
+    (2.0, 0.5, 0.5),
+    (1.0, 2.0, 3.0),
+    (0.5, 0.5, 5.0),
+]
+#: Half axes in mm: a ball, something flat, something long along a grid's axes or across them.
+BODIES = [(16.0, 16.0, 16.0), (20.0, 20.0, 8.0), (8.0, 14.0, 20.0), (24.0, 9.0, 9.0)]
+TURNED = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]
+
+
+def ellipsoid(half_axes: Triple, spacing: Triple, turn: np.ndarray, reach: float = 0) -> np.ndarray:
+    """Voxels [K, J, I] whose centres are inside; `reach`: half the image, where it is larger."""
+    sizes = [int(2 * max(reach, *half_axes) / step) + 4 for step in spacing]
+    along = [(np.arange(n) - n / 2 + 0.5) * step for n, step in zip(sizes, spacing, strict=True)]
+    k, j, i = np.meshgrid(*along[::-1], indexing="ij")
+    places = np.stack([i, j, k], axis=-1) @ turn
+    return ((places / np.array(half_axes)) ** 2).sum(axis=-1) < 1
+
+
+def surface_of_ellipsoid(half_axes: Triple, count: int = 500) -> float:
+    """Its integral over both angles."""
+    a, b, c = half_axes
+    theta, phi = np.meshgrid(
+        (np.arange(count) + 0.5) * np.pi / count,
+        (np.arange(2 * count) + 0.5) * np.pi / count,
         indexing="ij",
     )
-    ball = (sum(place**2 for place in places) < radius**2).astype(np.uint8) * 3
-    area = surface_areas(ball, [3, 5], Geometry(spacing))
-    assert area[3] == pytest.approx(4 * np.pi * radius**2, rel=0.05)
+    across = np.sin(theta) * np.hypot(b * c * np.cos(phi), a * c * np.sin(phi))
+    element = np.hypot(across, a * b * np.cos(theta)) * np.sin(theta)
+    return float(element.sum()) * (np.pi / count) ** 2
+
+
+@pytest.mark.parametrize("turn", [np.eye(3), TURNED], ids=["straight", "oblique"])
+@pytest.mark.parametrize("half_axes", BODIES)
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_the_surface_of_an_ellipsoid(spacing: Triple, half_axes: Triple, turn: np.ndarray) -> None:
+    body = ellipsoid(half_axes, spacing, turn).astype(np.uint8) * 3
+    area = surface_areas(body, [3, 5], Geometry(spacing))
+    assert area[3] == pytest.approx(surface_of_ellipsoid(half_axes), rel=0.08)
     assert area[5] == 0
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("voxels", [(40, 40, 40), (60, 40, 12), (12, 40, 60)])
+def test_the_surface_of_a_box(voxels: tuple[int, int, int], spacing: Triple) -> None:
+    """Flat faces along the grid are the formula's worst case: they come out too small."""
+    labels = np.pad(np.ones(voxels[::-1], np.uint8), 2)
+    a, b, c = (n * step for n, step in zip(voxels, spacing, strict=True))
+    share = surface_areas(labels, [1], Geometry(spacing))[1] / (2 * (a * b + b * c + c * a))
+    assert 0.7 < share < 0.95
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 0.7, 3.0), (0.5, 0.5, 5.0)])
+def test_the_surface_of_a_thin_volume(spacing: Triple, slices: int) -> None:
+    """A disc in one or two slices has its faces and its rim."""
+    disc = np.hypot(*np.mgrid[-31.5:32, -31.5:32]) < 30
+    disc = np.repeat(disc[None], slices, axis=0).astype(np.uint8)
+    radius, height = 30 * spacing[0], slices * spacing[2]
+    area = surface_areas(disc, [1], Geometry(spacing))[1]
+    assert 0.7 < area / (2 * np.pi * radius * (radius + height)) < 0.95
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.0, 1.0, 3.0), (1.0, 1.0, 5.0)])
+def test_the_surface_of_a_sheet_thinner_than_a_slice(spacing: Triple) -> None:
+    """As the brain's cortex is: 3 mm, between two balls."""
+    outer, inner = 40.0, 37.0
+    hollow = ellipsoid((outer,) * 3, spacing, TURNED)
+    hollow &= ~ellipsoid((inner,) * 3, spacing, TURNED, reach=outer)
+    area = surface_areas(hollow.astype(np.uint8), [1], Geometry(spacing))[1]
+    assert area == pytest.approx(4 * np.pi * (outer**2 + inner**2), rel=0.12)
+
+
+def test_cubes_are_measured_as_simpleitk_does() -> None:
+    import SimpleITK
+
+    body = ellipsoid((20.0, 13.0, 9.0), (1.0, 1.0, 1.0), TURNED).astype(np.uint8)
+    shapes = SimpleITK.LabelShapeStatisticsImageFilter()
+    shapes.ComputePerimeterOn()
+    shapes.Execute(SimpleITK.GetImageFromArray(body))
+    area = surface_areas(body, [1], Geometry((1.0, 1.0, 1.0)))[1]
+    assert area == pytest.approx(shapes.GetPerimeter(1), rel=2e-3)
+
+
+def test_surfaces_know_no_axis_and_no_unit() -> None:
+    body = ellipsoid((20.0, 8.0, 12.0), (0.5, 1.0, 2.0), TURNED).astype(np.uint8)
+    area = surface_areas(body, [1], Geometry((0.5, 1.0, 2.0)))[1]
+    mirrored, turned = body[:, ::-1], body.transpose(2, 0, 1)
+    assert surface_areas(mirrored, [1], Geometry((0.5, 1.0, 2.0)))[1] == pytest.approx(area, 0.02)
+    assert surface_areas(turned, [1], Geometry((1.0, 2.0, 0.5)))[1] == pytest.approx(area, 2e-3)
+    assert surface_areas(body, [1], Geometry((5.0, 10.0, 20.0)))[1] == pytest.approx(100 * area)
 
 
 def test_a_structure_that_fills_the_image_has_its_faces_as_surface() -> None:
     labels = np.ones((10, 20, 30), np.uint8)
     area = surface_areas(labels, [1], Geometry((1.0, 1.0, 1.0)))[1]
     assert area == pytest.approx(2 * (200 + 300 + 600), rel=0.15)
+    padded = surface_areas(np.pad(labels, 3), [1], Geometry((1.0, 1.0, 1.0)))[1]
+    assert area == padded
 
 
 def test_a_table_tells_volume_and_surface() -> None:
@@ -123,6 +240,26 @@ def test_parts_are_dropped_only_where_the_card_says_so(
     found = segment(image, SegmentConfig(model=str(threshold), device="cpu"))
     assert np.count_nonzero(found.volume.voxels == 4) == voxels
     assert found.table[0]["voxels"] == voxels
+
+
+@pytest.mark.parametrize("slices", [1, 2, 5])
+def test_thin_and_oblique_volumes_are_segmented_and_measured(threshold: Path, slices: int) -> None:
+    """Where a volume lies in the patient changes nothing of what its labels measure."""
+    bright = np.zeros((slices, 40, 40), np.int16)
+    bright[:, 8:32, 12:28] = 800
+    spacing = (0.7, 0.8, 3.0)
+    oblique = tuple(map(tuple, TURNED.tolist()))
+    tables = []
+    for geometry in (Geometry(spacing), Geometry(spacing, (5.0, -9.0, 70.0), oblique)):
+        image = Volume(bright + 10, geometry, modality="MR")
+        found = segment(image, SegmentConfig(model=str(threshold), device="cpu"))
+        assert np.array_equal(found.volume.voxels == 4, bright > 0)
+        assert found.volume.geometry == geometry
+        tables.append(found.table)
+    assert tables[0] == tables[1]
+    a, b, c = 16 * 0.7, 24 * 0.8, slices * 3.0
+    assert tables[0][0]["volume_ml"] == pytest.approx(a * b * c / 1000, abs=1e-3)
+    assert 0.75 < tables[0][0]["surface_mm2"] / (2 * (a * b + b * c + c * a)) < 0.95
 
 
 def test_the_card_says_that_parts_are_dropped(tmp_path: Path) -> None:
