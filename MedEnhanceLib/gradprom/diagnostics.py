@@ -45,10 +45,13 @@ class GateDiagnostics:
 
 
 class Record:
-    """Counts and sums; its memory grows with the number of layers, not with that of steps."""
+    """Counts and sums; its memory grows with the number of layers, not with that of steps.
+
+    steps: heard so far.
+    """
 
     def __init__(self) -> None:
-        self._steps = self._silent = self._open = 0
+        self.steps = self._silent = self._open = 0
         self._share = self._cosine = self._average = 0.0
         self._angles = [0] * _BINS
         self._layers: dict[int, tuple[float, int]] = {}
@@ -62,7 +65,7 @@ class Record:
         layers: Mapping[int, float],
     ) -> None:
         """A step: the share admitted, cosines (None where there is no angle), those of layers."""
-        self._steps += 1
+        self.steps += 1
         self._open += admitted > 0
         self._share += admitted
         if cosine is None:
@@ -78,9 +81,9 @@ class Record:
 
     def told(self, names: Sequence[str]) -> GateDiagnostics:
         """names: of the parameters, whose places the layers have."""
-        steps, heard = max(1, self._steps), max(1, self._steps - self._silent)
+        steps, heard = max(1, self.steps), max(1, self.steps - self._silent)
         return GateDiagnostics(
-            steps=self._steps,
+            steps=self.steps,
             silent=self._silent,
             open_fraction=self._open / steps,
             share=self._share / steps,
@@ -95,7 +98,7 @@ class Record:
 
     def state_dict(self) -> dict[str, Tensor]:
         """As tensors, for a checkpoint."""
-        counts = (self._steps, self._silent, self._open)
+        counts = (self.steps, self._silent, self._open)
         totals = [*counts, self._share, self._cosine, self._average]
         layers = [(place, *values) for place, values in self._layers.items()]
         rows = (totals, self._angles, layers)
@@ -108,7 +111,7 @@ class Record:
         record = cls()
         if all(key in state for key in _KEYS):
             totals, angles, layers = (state[key].tolist() for key in _KEYS)
-            record._steps, record._silent, record._open = (int(value) for value in totals[:3])
+            record.steps, record._silent, record._open = (int(value) for value in totals[:3])
             record._share, record._cosine, record._average = totals[3:]
             record._angles = [int(value) for value in angles]
             record._layers = {int(place): (total, int(count)) for place, total, count in layers}

@@ -87,6 +87,9 @@ class GradientGate:
     scope: what one decision is made for: "global" for all parameters together, "layer" for a
         weight and the vectors that follow it (its bias, its normalisation), or "parameter".
     weight: λ. The decision depends neither on it nor on the scale of either loss.
+    warm_up: so many first steps are closed, whatever the gradients say, and only move the averages:
+        an average of few steps is their noise, which agrees with itself. 1/(1 − ema) steps are as
+        many as it spans.
     mean: makes a tensor the mean of all processes that train together, such as `Processes.mean`.
         Then both gradients are averaged before the decision: it and the gradients that come out
         are the same in every process, and need no averaging any more.
@@ -101,6 +104,7 @@ class GradientGate:
         ema: float = 0.99,
         scope: str = "global",
         weight: float = 1.0,
+        warm_up: int = 0,
         mean: Mean | None = None,
     ) -> None:
         for name, value, known in (("mode", mode, MODES), ("scope", scope, SCOPES)):
@@ -108,7 +112,9 @@ class GradientGate:
                 raise ConfigError(f"the gate's {name} is {value!r}", f"Use {', '.join(known)}.")
         check_range("the gate's ema", ema, 0.0, 0.99999)
         check_range("the gate's weight", weight, 0.0, 1e6)
+        check_range("the gate's warm_up", warm_up, 0, 1e9)
         self.mode, self.ema, self.scope, self.weight = mode, ema, scope, weight
+        self.warm_up = warm_up
         self._mean = mean
         self._main: dict[int, Tensor] = {}
         self._aux: dict[int, Tensor] = {}
@@ -288,6 +294,8 @@ class GradientGate:
                 averages[index] = average.to(parameters[index].device)
 
     def _factor(self, cosine: float) -> float:
+        if self._record.steps < self.warm_up:
+            return 0.0
         agrees = {"binary": float(cosine > 0), "cosine": max(0.0, cosine), "joint": 1.0}
         return self.weight * agrees.get(self.mode, 0.0)
 

@@ -144,6 +144,8 @@ class TaskConfig:
     weight: λ_d, of the task loss in the upper step.
     second_order: account for how the enhancer moves the head (hqg.bilevel); costs time and memory.
     gate, gate_ema, gate_scope: mode, ema and scope of gradprom.GradientGate.
+    gate_warm_up: teaching steps in which the gate is closed and only moves its averages; None:
+        as many as they span, 1/(1 − gate_ema), but at most half of all.
     """
 
     head: dict[str, Any] = field(default_factory=dict)
@@ -155,12 +157,24 @@ class TaskConfig:
     gate: str = "binary"
     gate_ema: float = 0.99
     gate_scope: str = "global"
+    gate_warm_up: int | None = None
 
     def __post_init__(self) -> None:
         check_range("start", self.start, 0.0, 1.0)
         check_range("head_start", self.head_start, 0.0, 1.0)
         check_range("batch", self.batch, 1, 4096)
         check_range("weight", self.weight, 0.0, 1e6)
+        check_range("gate_ema", self.gate_ema, 0.0, 0.99999)
+        if self.gate_warm_up is not None:
+            check_range("gate_warm_up", self.gate_warm_up, 0, 1e9)
+
+    def warm_up(self, steps: int) -> int:
+        """Teaching steps of a training of `steps` in which the gate only listens."""
+        if self.gate_warm_up is not None:
+            return self.gate_warm_up
+        teaching = sum(self.head_teaches(number, steps) for number in range(steps))
+        spanned = round(1 / (1 - self.gate_ema)) if self.gate_ema else 0
+        return min(spanned, teaching // 2)
 
     def head_learns(self, number: int, steps: int) -> bool:
         """Whether step `number` of `steps` has a lower step."""

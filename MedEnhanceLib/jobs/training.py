@@ -224,7 +224,12 @@ def _task_of(
     assert chosen is not None
     head = head_of(config)
     learner = SegmentationTask(head, device)
-    gate = GradientGate(chosen.gate, ema=chosen.gate_ema, scope=chosen.gate_scope)
+    gate = GradientGate(
+        chosen.gate,
+        ema=chosen.gate_ema,
+        scope=chosen.gate_scope,
+        warm_up=chosen.warm_up(config.steps),
+    )
     task = BilevelTask(
         learner,
         gate,

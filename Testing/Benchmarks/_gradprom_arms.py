@@ -26,12 +26,15 @@ from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
 from MedEnhanceLib.nets.precision import move
 from MedEnhanceLib.nets.training import averaged_weights, set_learning_rate
 
-#: Decides on the gradients of averages: what the product does unless told otherwise.
+#: Decides on averaged gradients, after as many steps as they span: what trainings do unless told
+#: otherwise.
 OURS = "gate, EMA 0.99"
+COLD = "gate, EMA 0.99, no warm-up"
+_SPANNED = 100
 ALONE, JOINT, RANDOM = "enhancement only", "joint", "random gate"
 BINARY, COSINE, PCGRAD, MGDA_ARM = "gate, binary", "gate, cosine", "PCGrad", "MGDA"
 #: All arms that add the task's gradient λ times.
-WEIGHTED = (JOINT, BINARY, COSINE, OURS, PCGRAD, RANDOM)
+WEIGHTED = (JOINT, BINARY, COSINE, COLD, OURS, PCGRAD, RANDOM)
 #: Norm of the enhancer's joined gradient at most, as in the product's trainings.
 CLIPPED_AT = 1.0
 
@@ -139,7 +142,8 @@ GATES: dict[str, Callable[[float, int], Gate]] = {
     JOINT: lambda _rate, _seed: GradientGate("joint", ema=0.0),
     BINARY: lambda _rate, _seed: GradientGate("binary", ema=0.0),
     COSINE: lambda _rate, _seed: GradientGate("cosine", ema=0.0),
-    OURS: lambda _rate, _seed: GradientGate("binary", ema=0.99),
+    COLD: lambda _rate, _seed: GradientGate("binary", ema=0.99),
+    OURS: lambda _rate, _seed: GradientGate("binary", ema=0.99, warm_up=_SPANNED),
     PCGRAD: lambda _rate, _seed: Aggregated(PCGrad()),
     MGDA_ARM: lambda _rate, _seed: Aggregated(MGDA()),
     RANDOM: RandomGate,

@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib as mpl
 from _common import gate_table, table
 from _enhancement_statistics import Difference, chosen, mean_of
-from _gradprom_arms import ALONE, BINARY, JOINT, MGDA_ARM, OURS, RANDOM, WEIGHTED, Settings
+from _gradprom_arms import ALONE, BINARY, COLD, JOINT, MGDA_ARM, OURS, RANDOM, WEIGHTED, Settings
 from _gradprom_gates import (
     ON_CLEAN,
     by_weight,
@@ -32,6 +32,7 @@ _COLOURS = {
     JOINT: "#d62728",
     BINARY: "#1f77b4",
     "gate, cosine": "#17becf",
+    COLD: "#98df8a",
     OURS: "#2ca02c",
     "PCGrad": "#9467bd",
     RANDOM: "#7f7f7f",
@@ -104,7 +105,8 @@ patients' slices, enhancer and gate see the other half. Enhancer: residual U-Net
 one. Segmenters without an enhancer train as long, on the head's half. Sizes were
 chosen in trials of segmenters that learn alone, λ around where joint training with seed 0 begins
 to lose PSNR. λ, clipping and the stages' lengths were changed after looking at arms of seed 0, ours
-among them; all these trials saw these patients. MGDA weighs both losses itself and has no λ;
+among them, and ours closes its gate at first ({COLD} does not) after looking at seeds 0 and 1 in
+CT; all these trials saw these patients. MGDA weighs both losses itself and has no λ;
 PCGrad takes a part out of the enhancement's gradient too, whatever λ is. Intervals (95 %) are of
 draws of patients, and of seeds within each where a patient has several. With so small networks
 and so few patients this compares rules with each other. It says nothing about the shipped models

@@ -234,3 +234,21 @@ def test_a_loaded_state_is_a_copy() -> None:
 def test_a_wrong_choice_is_refused(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="gate"):
         GradientGate(**options)
+
+
+def test_a_gate_that_warms_up_listens_before_it_opens() -> None:
+    """Closed bit for bit, also over a checkpoint, for a task that agrees all the time."""
+    model, gate = network(), GradientGate(ema=0.9, warm_up=3)
+    for step in range(5):
+        if step == 2:
+            state, gate = gate.state_dict(), GradientGate(ema=0.9, warm_up=3)
+            gate.load_state_dict(state)
+        wanted = flat(alone(losses(model, step)[0], model))
+        main, _ = losses(model, step)
+        gradients, report = gate(main, 2 * main, model.parameters())
+        assert report.open == (step >= 3)
+        assert report.average_cosine == pytest.approx(1, abs=1e-5)
+        if report.open:
+            assert torch.allclose(flat(gradients), 3 * wanted)
+        else:
+            assert torch.equal(flat(gradients), wanted)

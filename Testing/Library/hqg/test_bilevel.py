@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -440,3 +441,13 @@ def test_the_stages_follow_each_other() -> None:
     teaches = [task.head_teaches(number, 100) for number in range(100)]
     assert (learns.index(True), sum(learns)) == (50, 50)
     assert (teaches.index(True), sum(teaches)) == (60, 40)
+
+
+def test_a_training_warms_its_gate_up_over_what_its_averages_span() -> None:
+    task = TaskConfig(start=0.5, head_start=0.0)
+    assert task.warm_up(1000) == 100
+    assert task.warm_up(100) == 25  # half of the steps that teach
+    assert replace(task, gate_ema=0.0).warm_up(1000) == 0
+    assert replace(task, gate_warm_up=7).warm_up(1000) == 7
+    with pytest.raises(ConfigError, match="gate_warm_up"):
+        TaskConfig(gate_warm_up=-1)
