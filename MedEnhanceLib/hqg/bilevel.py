@@ -150,11 +150,13 @@ class BilevelTask:
     def task_loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """The task's loss for θ: of enhanced slabs of split B with their graph, φ frozen.
 
-        With second_order its gradient holds the second-order term, its value does not.
+        The head's own graph is gone when it returns: its memory is free before the enhancer's
+        graph is walked twice. With second_order its gradient holds the second-order term, its
+        value does not.
         Raises DivergenceError where it is not finite.
         """
         with _frozen(self.head):
-            loss = self.head.loss(images, labels)
+            loss = _without_graph(self.head, images, labels, self.weight)
         _finite(loss)
         if self.second_order:
             term = self._unrolled_term(images.detach(), labels)
@@ -203,6 +205,44 @@ class BilevelTask:
             "modules": {"head": self.head, "gate": self.gate},
             "optimisers": {"head_adam": self.optimiser},
         }
+
+
+class _Known(torch.autograd.Function):
+    """A number whose gradient by the images is known already, `weight` times."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, images: Tensor, value: Tensor, gradient: Tensor, weight: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(gradient, weight)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None, None, None]:
+        gradient, weight = ctx.saved_tensors
+        return (outer[0] / weight) * gradient, None, None, None
+
+
+def _without_graph(head: TaskHead, images: Tensor, labels: Tensor, weight: float) -> Tensor:
+    """The head's loss, with a gradient that goes on into the images' graph; its own is freed.
+
+    weight: what the loss will be multiplied with. It goes through the head here, as it would
+    through the whole graph, so that gradients are the same bit for bit.
+    """
+    if not images.requires_grad:
+        return head.loss(images, labels)
+    seen = images.detach().requires_grad_()
+    loss = head.loss(seen, labels)
+    if not loss.requires_grad:
+        return loss
+    outer = torch.full_like(loss, weight or 1.0)
+    gradient: Tensor | None = torch.autograd.grad(loss, seen, outer, allow_unused=True)[0]
+    if gradient is None:
+        return loss.detach()
+    known: Tensor = _Known.apply(  # type: ignore[no-untyped-call]
+        images, loss.detach(), gradient, outer
+    )
+    return known
 
 
 def _finite(loss: Tensor) -> float:

@@ -253,7 +253,7 @@ class Learner:
     def upper_step(self, batch: Batch) -> None:
         image = enhanced(self.network, batch.noisy)
         main = F.l1_loss(image, batch.clean)
-        task = self.bilevel.task_loss(image, batch.tumour)
+        task = self.task_loss(image, batch)
         gradients, report = self.bilevel.upper_gradients(
             main, task, self.network.named_parameters()
         )
@@ -262,6 +262,9 @@ class Learner:
         self.losses["task"].append(float(task.detach()))
         self.opened.append(report.open)
         self.cosines.append(report.batch_cosine)
+
+    def task_loss(self, image: Tensor, batch: Batch) -> Tensor:
+        return self.bilevel.task_loss(image, batch.tumour)
 
     def _begin(self, number: int) -> tuple[Batch, Batch]:
         settings, place = self.settings, place_of(number, self.settings)
@@ -310,3 +313,11 @@ class Learner:
                 if values
             },
         }
+
+
+class PlainLearner(Learner):
+    """As one would write it: both losses with their graphs, whose sum is walked once."""
+
+    def task_loss(self, image: Tensor, batch: Batch) -> Tensor:
+        self.task.train(False)
+        return self.task.loss(image, batch.tumour)

@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 import torch
-from _gradprom_arms import GATES, RANDOM, Learner, Plain, Settings
+from _gradprom_arms import GATES, RANDOM, Learner, Plain, PlainLearner, Settings
 from _gradprom_data import Case
 from _gradprom_runs import cases_of
 from torch.profiler import ProfilerActivity, profile
@@ -40,7 +40,7 @@ def costs(settings: Settings, timed: int) -> dict[str, dict[str, float]]:
 
 def _learner(settings: Settings, cases: list[Case], arm: str) -> Learner:
     if arm == PLAIN:
-        return Learner(settings, cases, 0, gate=Plain())
+        return PlainLearner(settings, cases, 0, gate=Plain())
     return Learner(settings, cases, 0, arm, rate=0.5)
 
 

@@ -435,6 +435,28 @@ def test_the_task_is_part_of_the_configuration() -> None:
             TrainConfig.from_json({"preset": "smoke", "task": wrong})
 
 
+def test_the_tasks_loss_keeps_no_graph_of_the_head() -> None:
+    """And its gradient by the images is the head's own, bit for bit."""
+    training = Training()
+    training.lower()
+    training.head.train(False)
+    noisy, _, labels = training.data()
+    images = [training.enhancer(noisy).detach().requires_grad_() for _ in range(2)]
+    loss = training.task.task_loss(images[0], labels)
+    wanted = training.head.loss(images[1], labels)
+    assert torch.equal(loss.detach(), wanted.detach())
+    weight = training.task.weight
+    (found,), (expected,) = (
+        torch.autograd.grad(weight * one, image)
+        for one, image in zip((loss, wanted), images, strict=True)
+    )
+    assert torch.equal(found, expected)
+    assert loss.grad_fn is not None
+    assert [step is None for step, _ in loss.grad_fn.next_functions] == [False, True, True, True]
+    constant = training.task.task_loss(images[0].detach(), labels)
+    assert not constant.requires_grad
+
+
 def test_the_stages_follow_each_other() -> None:
     task = TaskConfig(start=0.5, head_start=0.2)
     learns = [task.head_learns(number, 100) for number in range(100)]
