@@ -29,6 +29,8 @@ def config_from_json(cls: type[C], fields: Mapping[str, Any]) -> C:
 
     Lists become tuples; a field whose default is itself such a dataclass takes an object.
     """
+    if not isinstance(fields, Mapping):
+        raise ConfigError(f"{cls.__name__} is {fields!r}", "Give an object with its options.")
     known = {entry.name: entry for entry in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in fields:
         if key not in known:
@@ -37,6 +39,11 @@ def config_from_json(cls: type[C], fields: Mapping[str, Any]) -> C:
             raise ConfigError(
                 f"{cls.__name__} has no option {key!r}", f"{hint}It has: {', '.join(known)}."
             )
+    lacking = [name for name, entry in known.items() if _is_needed(entry) and name not in fields]
+    if lacking:
+        raise ConfigError(
+            f"{cls.__name__} lacks {', '.join(lacking)}", f"It has: {', '.join(known)}."
+        )
     values = {key: _value(known[key], value) for key, value in fields.items()}
     try:
         return cls(**values)
@@ -49,6 +56,11 @@ def config_to_json(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
+def _is_needed(entry: dataclasses.Field[Any]) -> bool:
+    missing = dataclasses.MISSING
+    return entry.init and entry.default is missing and entry.default_factory is missing
+
+
 def _value(entry: dataclasses.Field[Any], value: Any) -> Any:
     factory: object = entry.default_factory
     if (
@@ -57,6 +69,8 @@ def _value(entry: dataclasses.Field[Any], value: Any) -> Any:
         and isinstance(value, Mapping)
     ):
         return config_from_json(factory, value)
+    if isinstance(entry.default, tuple) and isinstance(value, str):
+        raise ConfigError(f"{entry.name} is {value!r}", f'Give a list: ["{value}"].')
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -258,6 +258,12 @@ def _fitting(kind: str, modality: str) -> list[str]:
 
 def _names_hint(kind: str, modality: str) -> str:
     fitting = _fitting(kind, modality)
+    if fitting and kind == "head":
+        name = fitting[0]
+        return (
+            f"Name {' or '.join(fitting)}: medenhance segment … --model {name}, medenhance enhance "
+            f"… --segment --head {name}; model= and head= in Python."
+        )
     if fitting:
         return f"Use {' or '.join(fitting)}."
     others = [f"{b.name} ({b.modality})" for b in list_bundles() if b.kind == kind]

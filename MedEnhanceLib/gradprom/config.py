@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from MedEnhanceLib.config import check_range, config_from_json, config_to_json
 from MedEnhanceLib.errors import ConfigError
+
+#: Of a window's ends, on the network's scale: metal in CT is at 3.
+_FARTHEST = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +59,11 @@ class HeadConfig:
     def __post_init__(self) -> None:
         if self.window and not (len(self.window) == 2 and self.window[0] < self.window[1]):
             raise ConfigError(f"window is {list(self.window)}", "Give two ends, the lower first.")
+        if any(abs(end) > _FARTHEST for end in self.window):
+            raise ConfigError(
+                f"window is {list(self.window)}",
+                "Give its ends on the network's scale: HU / 1000 in CT, as [-0.16, 0.24].",
+            )
 
     @property
     def channels(self) -> int:
@@ -130,6 +139,12 @@ class TrainHeadConfig:
             )
         if not self.structures:
             raise ConfigError("structures is empty", "List value, name and color of each label.")
+        for label in self.label_set:
+            check_range(f"the value of {label.name!r}", label.value, 1, 255)
+            if not re.fullmatch("#[0-9a-fA-F]{6}", str(label.color)):
+                raise ConfigError(
+                    f"the color of {label.name!r} is {label.color!r}", "Write it as #rrggbb."
+                )
 
     @property
     def label_set(self) -> tuple[Label, ...]:

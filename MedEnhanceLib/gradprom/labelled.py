@@ -19,6 +19,8 @@ from MedEnhanceLib.volume import Volume
 
 #: Files that a message names at most.
 _NAMED = 5
+#: Values of a label volume at most; an image has more.
+_MOST_LABELS = 512
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,11 @@ def read_labelled(
             f"{path}: shape {image.shape}, its labels {labels.shape}",
             "Give labels drawn on the image.",
         )
+    if not labels.geometry.is_close(image.geometry, 0.1, shape=image.shape):
+        raise InputError(
+            f"{path}: its labels lie elsewhere ({label_path}: other origin, spacing or direction)",
+            "Give labels drawn on the image, in the images' order.",
+        )
     return LabelledImage(path, image, _indices(labels.voxels, config, label_path or path))
 
 
@@ -120,10 +127,20 @@ def check_structures(config: TrainHeadConfig, found: Sequence[npt.NDArray[np.uin
             )
 
 
+def _check_labels(labels: npt.NDArray[Any], path: Path) -> None:
+    """Raise InputError for an image where labels are wanted."""
+    whole = bool((labels == np.round(labels)).all())
+    if not whole or labels.min(initial=0) < 0 or np.unique(labels).size > _MOST_LABELS:
+        raise InputError(
+            f"{path}: these are no labels, but an image", "Give label volumes: whole numbers."
+        )
+
+
 def _indices(
     labels: npt.NDArray[Any], config: TrainHeadConfig, path: Path
 ) -> npt.NDArray[np.uint8]:
     """Label values → 0 for the background and 1… in the order of the structures."""
+    _check_labels(labels, path)
     indices = np.zeros(labels.shape, np.uint8)
     for index, label in enumerate(config.label_set, start=1):
         indices[labels == label.value] = index

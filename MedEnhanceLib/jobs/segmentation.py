@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,11 +75,13 @@ def head_config(head: str, device: str, *, wanted: bool) -> SegmentConfig | None
     from MedEnhanceLib.gradprom import SegmentConfig
 
     check_head(head, wanted=wanted)
-    return SegmentConfig(model=head, device=device) if wanted else None
+    return SegmentConfig(model=os.fspath(head), device=device) if wanted else None
 
 
 def check_head(head: str, *, wanted: bool) -> None:
     """Raises ConfigError where a head is named, but no segmentation is wanted."""
+    if not isinstance(head, str | os.PathLike) or not os.fspath(head):
+        raise ConfigError(f"head is {head!r}", 'Give a model\'s name or folder, or "auto".')
     if head != "auto" and not wanted:
         raise ConfigError(
             f"the head {head} is named, but no segmentation is asked for",

@@ -180,6 +180,7 @@ def _train_enhancer(config: TrainConfig, data: Path, out: Path, monitor: Monitor
 
     if config.task is None:
         return train(config, data, out, monitor)
+    _refuse_leak(config, data)
     began = time.monotonic()
     learners: list[SegmentationTask] = []
 
@@ -195,6 +196,22 @@ def _train_enhancer(config: TrainConfig, data: Path, out: Path, monitor: Monitor
     _measure_beside(folder, bundle.folder, learner.config, data, monitor.part(0.95, 1.0))
     monitor.progress(1.0, "both models written")
     return folder
+
+
+def _refuse_leak(config: TrainConfig, data: Path) -> None:
+    """Raise InputError where the enhancer would learn from patients held out of its head."""
+    from MedEnhanceLib.gradprom.folds import split_patients
+    from MedEnhanceLib.gradprom.labelled import find_labelled
+
+    head = head_of(config)
+    _, held_out = split_patients(head, data, find_labelled(head, data))
+    learned = {path for pattern in config.high_quality for path in data.glob(pattern)}
+    leaked = [path.relative_to(data).as_posix() for path, _ in held_out if path in learned]
+    if leaked:
+        raise InputError(
+            f"{', '.join(leaked)}: held out of the head, and the enhancer would learn from it",
+            "Leave its patient out of high_quality too.",
+        )
 
 
 def _measure_beside(

@@ -162,9 +162,18 @@ def _summary(story: TrainingStory) -> list[str]:
     change = found.psnr_db - found.input_psnr_db
     return [
         f"PSNR {'rose' if change > 0 else 'fell'} by {abs(change):.1f} dB on fixed slabs of "
-        f"{where}, damaged by simulation.",
+        f"{where}, damaged by simulation.{_learned(story, found)}",
         f"It is {story.ending.partition(':')[0]}: step {story.step:,} of {story.steps:,}.",
     ]
+
+
+def _learned(story: TrainingStory, found: Samples) -> str:
+    """What of the change came by learning: a network begins with a removal of noise."""
+    curve = story.curves.get(_PSNR)
+    if not curve:
+        return ""
+    step, before = curve[0]
+    return f" Of that, {found.psnr_db - before:+.1f} dB came after step {step:,}."
 
 
 def _facts(story: TrainingStory) -> list[Fact]:

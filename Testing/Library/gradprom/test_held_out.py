@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from MedEnhanceLib.gradprom.train import segmentation_loss, train
 from MedEnhanceLib.io import save
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.joint import joint_config
+from MedEnhanceLib.jobs.training import train_method
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume
 
@@ -275,7 +277,58 @@ def test_a_head_for_what_few_images_show_has_to_be_named(
     volume = replace(patient(0)[0], modality="EM")
     with pytest.raises(ModelError, match="segments EM without being named") as caught:
         open_head_for(volume, SegmentConfig())
-    assert "Use lump." in caught.value.hint
+    assert "--segment --head lump" in caught.value.hint
     assert open_head_for(volume, SegmentConfig(model="lump"))[0].name == "lump"
     record_fields(folder, {"on_request": False})
     assert open_bundle("auto", kind="head", modality="EM").name == "lump"
+
+
+def labelled_by(volume: Volume, folder: Path) -> Path:
+    """A folder with one image, and this volume as its labels."""
+    image, _ = patient(0)
+    (folder / "one").mkdir()
+    save(image, folder / "one" / "CT.nrrd")
+    save(volume, folder / "one" / "lump.nrrd")
+    return folder
+
+
+def test_an_image_in_place_of_labels_is_refused(tmp_path: Path) -> None:
+    image, _ = patient(0)
+    with pytest.raises(InputError, match=r"lump\.nrrd: these are no labels, but an image"):
+        train(TrainHeadConfig.from_json(FIELDS), labelled_by(image, tmp_path), tmp_path / "out")
+
+
+def test_labels_that_lie_elsewhere_are_refused(tmp_path: Path) -> None:
+    _, labels = patient(0)
+    i, j, k = labels.geometry.origin
+    moved = replace(labels, geometry=replace(labels.geometry, origin=(i + 200, j, k)))
+    with pytest.raises(InputError, match=r"its labels lie elsewhere .*lump\.nrrd"):
+        train(TrainHeadConfig.from_json(FIELDS), labelled_by(moved, tmp_path), tmp_path / "out")
+
+
+def test_an_enhancer_does_not_learn_from_patients_held_out_of_its_head(
+    data: Path, tmp_path: Path
+) -> None:
+    head = {name: value for name, value in FIELDS.items() if name != "preset"}
+    head |= {"held_out": ["P3/*"]}
+    fields = {"preset": "smoke", "modality": "CT", "head": head}
+    config = joint_config(fields | {"enhancement": {"high_quality": list(FIELDS["images"])}})
+    with pytest.raises(InputError, match=r"P3/CT\.nrrd: held out of the head"):
+        train_method("gradprom", config, data, tmp_path, Monitor())
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"images": "ct/*.nii"}, 'images is .*\\["ct/'),
+        ({"structures": ["Tumour"]}, "Label is 'Tumour'"),
+        ({"structures": [{"value": 1, "name": "Tumour"}]}, "Label lacks color"),
+        ({"structures": [{"value": 0, "name": "T", "color": "#ffffff"}]}, "value of 'T' is 0"),
+        ({"structures": [{"value": 1, "name": "T", "color": "yellow"}]}, "'yellow'.*#rrggbb"),
+        ({"network": {"window": [-160, 240]}}, "HU / 1000"),
+    ],
+)
+def test_what_is_wrong_in_a_configuration_is_said(fields: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        _ = TrainHeadConfig.from_json(FIELDS | fields).label_set
+    assert re.search(told, f"{caught.value} {caught.value.hint}")
