@@ -261,8 +261,8 @@ def _names_hint(kind: str, modality: str) -> str:
     if fitting and kind == "head":
         name = fitting[0]
         return (
-            f"Name {' or '.join(fitting)}: medenhance segment … --model {name}, medenhance enhance "
-            f"… --segment --head {name}; model= and head= in Python."
+            f"Use {' or '.join(fitting)} (medenhance segment … --model {name}, medenhance enhance "
+            f"… --segment --head {name}; model= and head= in Python)."
         )
     if fitting:
         return f"Use {' or '.join(fitting)}."

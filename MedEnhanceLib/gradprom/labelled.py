@@ -129,8 +129,10 @@ def check_structures(config: TrainHeadConfig, found: Sequence[npt.NDArray[np.uin
 
 def _check_labels(labels: npt.NDArray[Any], path: Path) -> None:
     """Raise InputError for an image where labels are wanted."""
-    whole = bool((labels == np.round(labels)).all())
-    if not whole or labels.min(initial=0) < 0 or np.unique(labels).size > _MOST_LABELS:
+    is_whole = labels.dtype.kind in "bui" or bool((labels == np.round(labels)).all())
+    # Counting values takes seconds: only where they could be too many.
+    has_many = labels.max(initial=0) > _MOST_LABELS and np.unique(labels).size > _MOST_LABELS
+    if not is_whole or labels.min(initial=0) < 0 or has_many:
         raise InputError(
             f"{path}: these are no labels, but an image", "Give label volumes: whole numbers."
         )
