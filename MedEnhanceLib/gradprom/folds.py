@@ -10,9 +10,15 @@ import numpy as np
 
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
+from MedEnhanceLib.gradprom.labelled import find_labelled
 
 #: An image and its labels, None where an atlas gives them.
 Files = tuple[Path, Path | None]
+
+
+def find_split(config: TrainHeadConfig, data: Path) -> tuple[list[Files], list[Files]]:
+    """As `split_patients`, of all labelled images below `data`; raises as `find_labelled` too."""
+    return split_patients(config, data, find_labelled(config, data))
 
 
 def split_patients(

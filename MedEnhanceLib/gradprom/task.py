@@ -12,9 +12,9 @@ from torch import Tensor
 
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
-from MedEnhanceLib.gradprom.folds import split_patients
+from MedEnhanceLib.gradprom.folds import find_split
 from MedEnhanceLib.gradprom.head import export_head, make_head
-from MedEnhanceLib.gradprom.labelled import find_labelled, read_labelled
+from MedEnhanceLib.gradprom.labelled import read_labelled
 from MedEnhanceLib.gradprom.learner import Learner
 from MedEnhanceLib.gradprom.train import segmentation_loss
 from MedEnhanceLib.metrics import dice
@@ -78,7 +78,7 @@ def read_subjects(
     config: TrainHeadConfig, data: Path, monitor: Monitor
 ) -> Iterator[tuple[Path, npt.NDArray[np.uint8]]]:
     """Each image that is learned from and its labels as indices, as hqg.labelled takes them."""
-    found, _ = split_patients(config, data, find_labelled(config, data))
+    found, _ = find_split(config, data)
     for index, files in enumerate(found):
         part = monitor.part(index / len(found), (index + 1) / len(found))
         yield files[0], read_labelled(config, data, files, part).indices

@@ -16,10 +16,10 @@ from MedEnhanceLib.degrade import draw
 from MedEnhanceLib.device import choose_device
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
-from MedEnhanceLib.gradprom.folds import Files, split_patients
+from MedEnhanceLib.gradprom.folds import Files, find_split
 from MedEnhanceLib.gradprom.head import export_head, make_head
 from MedEnhanceLib.gradprom.held_out import measure_held_out
-from MedEnhanceLib.gradprom.labelled import check_structures, find_labelled, read_labelled
+from MedEnhanceLib.gradprom.labelled import check_structures, read_labelled
 from MedEnhanceLib.gradprom.patches import Example, draw_batch
 from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
 from MedEnhanceLib.nets.intensity import scaling_for
@@ -53,7 +53,7 @@ def train(
     choice = choose_device(config.device)
     monitor.log(f"training on {choice.name}: {choice.reason}")
     out.mkdir(parents=True, exist_ok=True)
-    learned, held_out = split_patients(config, data, find_labelled(config, data))
+    learned, held_out = find_split(config, data)
     if held_out:
         monitor.log(f"{len(held_out)} of {len(learned) + len(held_out)} images are held out")
     examples = prepare_examples(config, data, learned, monitor.part(0, 0.3), enhance)

@@ -200,11 +200,10 @@ def _train_enhancer(config: TrainConfig, data: Path, out: Path, monitor: Monitor
 
 def _refuse_leak(config: TrainConfig, data: Path) -> None:
     """Raise InputError where the enhancer would learn from patients held out of its head."""
-    from MedEnhanceLib.gradprom.folds import split_patients
-    from MedEnhanceLib.gradprom.labelled import find_labelled
+    from MedEnhanceLib.gradprom.folds import find_split
 
     head = head_of(config)
-    _, held_out = split_patients(head, data, find_labelled(head, data))
+    _, held_out = find_split(head, data)
     learned = {path for pattern in config.high_quality for path in data.glob(pattern)}
     leaked = [path.relative_to(data).as_posix() for path, _ in held_out if path in learned]
     if leaked:
@@ -218,11 +217,10 @@ def _measure_beside(
     enhancer: Path, folder: Path, head: TrainHeadConfig, data: Path, monitor: Monitor
 ) -> None:
     """Measure a head on patients that it and its enhancer have not seen, where there are any."""
-    from MedEnhanceLib.gradprom.folds import split_patients
+    from MedEnhanceLib.gradprom.folds import find_split
     from MedEnhanceLib.gradprom.held_out import measure_held_out
-    from MedEnhanceLib.gradprom.labelled import find_labelled
 
-    _, held_out = split_patients(head, data, find_labelled(head, data))
+    _, held_out = find_split(head, data)
     if held_out:
         enhance = _enhancer_of(replace(head, enhancer=str(enhancer)))
         measure_held_out(folder, head, data, held_out, monitor, enhance)
