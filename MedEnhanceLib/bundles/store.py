@@ -6,6 +6,7 @@ docs/README.md (its card). It holds data only: nothing in it is ever executed.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -24,6 +25,8 @@ FORMAT = "medenhance-bundle"
 FORMAT_VERSION = 1
 METADATA = PurePosixPath("configs/metadata.json")
 WEIGHTS = PurePosixPath("models/model.safetensors")
+#: Bundles of this kind hold several models, one for each part of the compressed container.
+CODEC = "codec"
 CARD = PurePosixPath("docs/README.md")
 _REQUIRED = ("name", "kind", "modality", "version", "description", "licence", "files")
 _MAX_FILE_BYTES = 1 << 30
@@ -44,7 +47,7 @@ class Bundle:
 
     @property
     def kind(self) -> str:
-        """Either "enhancer" or "head"."""
+        """One of "enhancer", "head" and "codec"."""
         return str(self.metadata["kind"])
 
     @property
@@ -74,8 +77,12 @@ class Bundle:
 
     @property
     def sha256(self) -> str:
-        """Of the weights: names the model in files and manifests."""
-        return str(self.metadata["files"][str(WEIGHTS)])
+        """Of the weights: names the model in files and manifests; of a codec's, of all of them."""
+        files = self.metadata["files"]
+        if self.kind != CODEC:
+            return str(files[str(WEIGHTS)])
+        hashes = (str(files[name]) for name in sorted(files) if name.endswith(".safetensors"))
+        return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
     def identity(self) -> dict[str, str]:
         """Name and hash, and the anatomy where it is told, as manifests record them."""
@@ -155,7 +162,10 @@ def read_bundle(folder: Path, *, shipped: bool = False, expected_sha256: str = "
         )
     missing = [field for field in _REQUIRED if field not in metadata]
     files = metadata.get("files")
-    if missing or not isinstance(files, dict) or str(WEIGHTS) not in files:
+    has_weights = isinstance(files, dict) and (
+        str(WEIGHTS) in files or metadata.get("kind") == CODEC
+    )
+    if missing or not has_weights:
         raise ModelError(
             f"{path}: {', '.join(missing) or 'files'} is missing", "Import the model again."
         )
@@ -249,7 +259,9 @@ def _recommended(kind: str, modality: str) -> Bundle:
 
 def _does(kind: str) -> str:
     """What a model of that kind does, as a verb: users know no kinds."""
-    return {"enhancer": "enhances", "head": "segments"}.get(kind, f"is of the kind {kind}")
+    return {"enhancer": "enhances", "head": "segments", CODEC: "compresses"}.get(
+        kind, f"is of the kind {kind}"
+    )
 
 
 def _fitting(kind: str, modality: str) -> list[str]:

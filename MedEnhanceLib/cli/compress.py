@@ -52,6 +52,11 @@ def add_compress_options(parser: argparse.ArgumentParser) -> None:
         "--speed", choices=("normal", "fast"), default="normal", help="default: normal"
     )
     parser.add_argument(
+        "--embed-model",
+        action="store_true",
+        help="put the models that the file needs into it, so that it opens anywhere",
+    )
+    parser.add_argument(
         "--threads", type=int, default=0, metavar="N", help="0 takes all (default: 0)"
     )
 
@@ -59,6 +64,8 @@ def add_compress_options(parser: argparse.ArgumentParser) -> None:
 def compress_config(args: argparse.Namespace) -> dict[str, Any]:
     """The fields of CompressConfig that the options say."""
     config: dict[str, Any] = {"speed": args.speed, "threads": args.threads}
+    if args.embed_model:
+        config["embed_model"] = True
     if args.lossless:
         return config | {"lossless": True}
     if args.max_error is not None:

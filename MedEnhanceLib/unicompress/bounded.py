@@ -17,6 +17,7 @@ from MedEnhanceLib.unicompress.candidates import (
 from MedEnhanceLib.unicompress.coders import STACKED, VARIANTS
 from MedEnhanceLib.unicompress.config import Speed
 from MedEnhanceLib.unicompress.container import Chunk
+from MedEnhanceLib.unicompress.models import CodecModel
 from MedEnhanceLib.unicompress.pool import ordered_map
 from MedEnhanceLib.unicompress.verify import Tally
 from MedEnhanceLib.volume import Voxels
@@ -27,7 +28,8 @@ class Payload:
     """All chunks of a file, and what a reader will make of them.
 
     tally: of the voxels that the chunks decode to. exact: whether on every machine.
-    second_copy: whether the file has room to hold header and table twice.
+    second_copy: whether the file has room to hold header and table twice. models: that the chunks
+    need, as (role, id, hash, bytes).
     """
 
     grid: Grid
@@ -35,6 +37,7 @@ class Payload:
     tally: Tally
     exact: bool = True
     second_copy: bool = True
+    models: tuple[CodecModel, ...] = ()
 
     @property
     def bytes(self) -> int:

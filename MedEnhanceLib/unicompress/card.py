@@ -10,6 +10,7 @@ from typing import Any
 from MedEnhanceLib.io.card import orientation_code, plain_geometry
 from MedEnhanceLib.unicompress.coders import block_type_name, block_type_package
 from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
+from MedEnhanceLib.unicompress.context import DecodeContext
 from MedEnhanceLib.unicompress.header import Header
 
 
@@ -17,8 +18,8 @@ def inspect_container(path: str | Path) -> dict[str, Any]:
     """The card of a `.ucv`, as plain JSON values: what `inspect` shows of any volume, and
 
     mode, promise, ratio, measured (max_error; psnr_db against psnr_peak, the full range), blocks
-    (how many by type), block_shape, layers, format, encoder, model, voxels_sha256 and `missing`:
-    what this installation lacks to decode it.
+    (how many by type), block_shape, layers, format, encoder, models (by role), voxels_sha256 and
+    `missing`: what this installation lacks to decode it.
     Raises CodecError where header or chunk table are damaged; chunks are not looked at.
     """
     with Container(Path(path)) as container:
@@ -49,17 +50,17 @@ def inspect_container(path: str | Path) -> dict[str, Any]:
             "layers": 1 + max((chunk.layer for chunk in chunks), default=0),
             "format": container.version,
             "encoder": header.encoder,
-            "model": None if header.model is None else dict(header.model),
+            "models": {role: dict(identity) for role, identity in header.models.items()},
             "voxels_sha256": header.voxels_sha256,
             "history": list(header.history),
             "derived": bool(header.history),
-            "missing": _missing({chunk.kind for chunk in chunks}, header),
+            "missing": _missing({chunk.kind for chunk in chunks}, header, container),
             "warnings": [],
         }
 
 
-def _missing(kinds: set[int], header: Header) -> list[str]:
-    missing = set()
+def _missing(kinds: set[int], header: Header, container: Container) -> list[str]:
+    missing = set(DecodeContext.of(container, header).models.missing())
     for kind in kinds:
         package = block_type_package(kind)
         if package is None:

@@ -25,6 +25,8 @@ class CompressConfig:
     max_error: no voxel off by more than this, in stored units (HU for CT); 0 is lossless.
     ratio: the file has at most 1/ratio of the raw voxels' bytes, in the best quality for it.
     speed: "fast" codes about eight times as fast; files are 5 to 10 % larger.
+    embed_model: the file carries the models that it needs, so that it opens anywhere; in ratio
+        mode they are counted.
     threads: 0 takes all processors, up to 16. The file is the same for any number.
     """
 
@@ -32,6 +34,7 @@ class CompressConfig:
     max_error: float | None = None
     ratio: float | None = None
     speed: Speed = "normal"
+    embed_model: bool = False
     threads: int = 0
 
     def __post_init__(self) -> None:

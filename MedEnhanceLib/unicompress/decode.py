@@ -6,7 +6,6 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,8 @@ from MedEnhanceLib.unicompress.blocks import Box, Range, Region, resolve_region,
 from MedEnhanceLib.unicompress.coders import CODERS, WAVELET, Shape
 from MedEnhanceLib.unicompress.config import thread_count
 from MedEnhanceLib.unicompress.container import NO_BLOCK, ChunkInfo, Container
-from MedEnhanceLib.unicompress.header import Header, VoxelRange, memory_limit
+from MedEnhanceLib.unicompress.context import DecodeContext
+from MedEnhanceLib.unicompress.header import Header, memory_limit
 from MedEnhanceLib.unicompress.integers import from_integers, split_record
 from MedEnhanceLib.unicompress.pool import ordered_map
 from MedEnhanceLib.unicompress.verify import voxels_sha256
@@ -144,36 +144,38 @@ def decode_chunks(
     monitor: Monitor,
 ) -> Iterator[Voxels]:
     """Decode chunks in threads; blocks come in the order of `chunks`."""
+    context = DecodeContext.of(container, header)
     yield from ordered_map(
-        lambda item: decode_chunk(container, header, *item),
+        lambda item: decode_chunk(container, header, context, *item),
         ((chunk, container.read(chunk)) for chunk in chunks),
         threads=thread_count(threads, wavelet.MOST_THREADS if header.mode == "ratio" else None),
         monitor=monitor,
     )
 
 
-def decode_chunk(container: Container, header: Header, chunk: ChunkInfo, data: bytes) -> Voxels:
+def decode_chunk(
+    container: Container, header: Header, context: DecodeContext, chunk: ChunkInfo, data: bytes
+) -> Voxels:
     """A chunk's block, [k, j, i]; raises CodecError naming the chunk for bytes that cannot be."""
     if chunk.kind != WAVELET and chunk.kind not in CODERS:
         raise _unknown_type(container, header, chunk, f"block type {chunk.kind}")
     try:
         shape = header.grid.box(chunk.block).shape
-        return decode_data(chunk.kind, data, shape, header.dtype, header.voxel_range)
+        return decode_data(chunk.kind, data, shape, context)
     except FOREIGN_ERRORS as cause:
         raise container.damaged(chunk, f"cannot be decoded: {cause}") from cause
 
 
-def decode_data(
-    kind: int, data: bytes, shape: Shape, dtype: np.dtype[Any], voxel_range: VoxelRange
-) -> Voxels:
+def decode_data(kind: int, data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
     """The block that `data` codes; raises one of FOREIGN_ERRORS for bytes that cannot be."""
+    dtype = context.dtype
     if kind == WAVELET:
         values = wavelet.decode(data, shape, wavelet.working_type(dtype))
         with np.errstate(over="ignore"):  # beyond the range of float16; clipped below
             voxels = restore_dtype(values, dtype)
-        if voxel_range is None:
+        if context.voxel_range is None:
             return voxels
-        low, high = (dtype.type(bound) for bound in voxel_range)
+        low, high = (dtype.type(bound) for bound in context.voxel_range)
         clipped: Voxels = np.clip(voxels, low, high)
         return clipped
     record, width, code = split_record(data)
@@ -222,7 +224,8 @@ def _check_voxels(header: Header, voxels: Voxels, name: str, monitor: Monitor) -
 
 
 def _unknown_type(container: Container, header: Header, chunk: ChunkInfo, what: str) -> CodecError:
-    needs = f" and the model {header.model}" if header.model else ""
+    names = ", ".join(model["id"] for model in header.models.values())
+    needs = f" with its models ({names})" if names else ""
     return CodecError(
         f"{container.path.name}: chunk {chunk.index} at byte {chunk.offset} has {what}, which "
         f"this version does not know; it was written by {header.encoder}",

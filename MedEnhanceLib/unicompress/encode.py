@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -24,9 +25,16 @@ from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.unicompress.bounded import Payload, code_bounded
 from MedEnhanceLib.unicompress.coders import block_type_name
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
-from MedEnhanceLib.unicompress.container import Container, build_frame, write_container
+from MedEnhanceLib.unicompress.container import (
+    NO_BLOCK,
+    Chunk,
+    Container,
+    build_frame,
+    write_container,
+)
 from MedEnhanceLib.unicompress.decode import chunks_by_block, decode_chunks
 from MedEnhanceLib.unicompress.header import DTYPES, Header, VoxelRange, uid_or_nothing
+from MedEnhanceLib.unicompress.models import MODEL_CHUNK, CodecModel
 from MedEnhanceLib.unicompress.ratio import Room, code_to_ratio
 from MedEnhanceLib.unicompress.verify import Tally, check_promise, voxels_sha256
 from MedEnhanceLib.volume import Volume, Voxels
@@ -87,8 +95,9 @@ def compress(
         draft = draft_header(volume, voxels, config)
         payload = _code(voxels, draft, config, threads, monitor.part(0.0, 0.85))
         header = _final_header(draft, payload)
-        frame = build_frame(header.to_json(), payload.chunks, second_copy=payload.second_copy)
-        file_sha256 = write_container(temporary, frame, payload.chunks)
+        chunks = payload.chunks + (model_chunks(payload.models) if config.embed_model else [])
+        frame = build_frame(header.to_json(), chunks, second_copy=payload.second_copy)
+        file_sha256 = write_container(temporary, frame, chunks)
         _verify(temporary, voxels, config, threads, monitor.part(0.85, 1.0))
     return CompressResult(
         path=target,
@@ -174,7 +183,13 @@ def _final_header(draft: Header, payload: Payload) -> Header:
         voxels_sha256=payload.tally.sha256,
         exact=payload.exact,
         measured=measured,
+        models={model.role: model.identity for model in payload.models},
     )
+
+
+def model_chunks(models: Sequence[CodecModel]) -> list[Chunk]:
+    """The chunks with which a file carries its models."""
+    return [Chunk(NO_BLOCK, MODEL_CHUNK, model.data) for model in models]
 
 
 def _code(

@@ -21,6 +21,7 @@ from MedEnhanceLib.unicompress.blocks import Box, Grid, coding_grid, wavelet_gri
 from MedEnhanceLib.unicompress.candidates import code_block, expected_block
 from MedEnhanceLib.unicompress.coders import STACKED
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, Speed, thread_count
+from MedEnhanceLib.unicompress.context import DecodeContext
 from MedEnhanceLib.unicompress.decode import decode_data
 from MedEnhanceLib.unicompress.encode import codable, draft_header, make_room, peak_of
 from MedEnhanceLib.unicompress.header import VoxelRange
@@ -212,12 +213,13 @@ def _sample_wavelet(
         activity = sum(_activity(box.of(voxels), unit) for box in begun)
         share = activity / total if total else size / voxels.size
         shares = allocate([one.curve for one in measured], max(int(budget * share), smallest))
+        context = DecodeContext(voxels.dtype, voxel_range)
         squared, largest = 0.0, 0.0
         for box, one, part in zip(begun, measured, shares, strict=True):
             monitor.check()
             chunk = cut(0, one, part)
             block = box.of(voxels)
-            decoded = decode_data(chunk.kind, chunk.data, block.shape, voxels.dtype, voxel_range)
+            decoded = decode_data(chunk.kind, chunk.data, block.shape, context)
             one_squared, one_largest = _loss(block, decoded)
             squared, largest = squared + one_squared, max(largest, one_largest)
         sample = _Sample(len(begun), size, activity, budget * share, squared, largest)

@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -43,7 +43,7 @@ class Header:
     voxels_sha256: of the voxels that a reader gets, little-endian, in C order.
     exact: whether every machine gets these bits (else the last bit of a lossy code may differ).
     measured: what was reached: {"max_error": …, "psnr_db": …, "psnr_peak": …}.
-    encoder: what wrote the file. model: what its block types need: {"id", "sha256"} or None.
+    encoder: what wrote the file. models: what its block types need: role → {"id", "sha256"}.
     lossy: the lossy steps before this one. series, study: instance UIDs of the DICOM images that
     the voxels came from, or "". Files of releases that knew none of these lack them.
     """
@@ -63,7 +63,7 @@ class Header:
     exact: bool
     measured: Mapping[str, float | None]
     encoder: str
-    model: Mapping[str, str] | None = None
+    models: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     lossy: tuple[Lossy, ...] = ()
     study: str = ""
     series: str = ""
@@ -119,7 +119,8 @@ class Header:
             "exact": self.exact,
             "measured": dict(self.measured),
             "encoder": self.encoder,
-            "model": None if self.model is None else dict(self.model),
+            "model": None,
+            **({"models": {k: dict(v) for k, v in self.models.items()}} if self.models else {}),
             **({"lossy": [[step.method, step.ratio] for step in self.lossy]} if self.lossy else {}),
             **({"dicom": {"study": self.study, "series": self.series}} if self.series else {}),
         }
@@ -152,10 +153,7 @@ class Header:
                 lambda value: {k: _optional(_number)(v) for k, v in _object(value).items()},
             ),
             encoder=read("encoder", _text),
-            model=read(
-                "model",
-                _optional(lambda value: {k: _text(v) for k, v in _object(value).items()}),
-            ),
+            models=read("models", _models, without={}),
             lossy=read("lossy", _lossy, without=[]),
             study=read("dicom", _uid("study"), without={}),
             series=read("dicom", _uid("series"), without={}),
@@ -232,6 +230,14 @@ def _fits_extent(count: int, extent: int) -> bool:
 def _range(value: Any) -> VoxelRange:
     low, high = (_number(bound) for bound in _list(value))
     return low, high
+
+
+def _models(value: Any) -> dict[str, dict[str, str]]:
+    named = {}
+    for role, identity in _object(value).items():
+        fields = _object(identity)
+        named[role] = {"id": _text(fields["id"]), "sha256": _hash(fields["sha256"])}
+    return named
 
 
 def _lossy(value: Any) -> tuple[Lossy, ...]:

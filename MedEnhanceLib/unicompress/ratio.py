@@ -15,6 +15,7 @@ from MedEnhanceLib.unicompress.candidates import Code, code_block
 from MedEnhanceLib.unicompress.coders import WAVELET
 from MedEnhanceLib.unicompress.config import Speed
 from MedEnhanceLib.unicompress.container import Chunk
+from MedEnhanceLib.unicompress.context import DecodeContext
 from MedEnhanceLib.unicompress.decode import decode_data
 from MedEnhanceLib.unicompress.header import VoxelRange
 from MedEnhanceLib.unicompress.pool import ordered_map
@@ -241,9 +242,11 @@ def _decode_all(
     threads: int,
     monitor: Monitor,
 ) -> Tally:
+    context = DecodeContext(voxels.dtype, voxel_range)
+
     def decode(chunk: Chunk) -> Voxels:
         shape = grid.box(chunk.block).shape
-        return decode_data(chunk.kind, chunk.data, shape, voxels.dtype, voxel_range)
+        return decode_data(chunk.kind, chunk.data, shape, context)
 
     tally = Tally(voxels, grid)
     decoded = ordered_map(decode, chunks, threads=threads, monitor=monitor)

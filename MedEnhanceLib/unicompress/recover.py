@@ -12,6 +12,7 @@ from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.unicompress.blocks import whole_region
 from MedEnhanceLib.unicompress.config import thread_count
 from MedEnhanceLib.unicompress.container import NO_BLOCK, ChunkInfo, Container
+from MedEnhanceLib.unicompress.context import DecodeContext
 from MedEnhanceLib.unicompress.decode import allocate_voxels, decode_chunk, paste
 from MedEnhanceLib.unicompress.header import Header
 from MedEnhanceLib.unicompress.pool import ordered_map
@@ -96,6 +97,7 @@ def recover(
 def _read_blocks(
     container: Container, header: Header, threads: int, monitor: Monitor
 ) -> Iterator[tuple[int, Outcome]]:
+    context = DecodeContext.of(container, header)
     chunks: dict[int, ChunkInfo] = {}
     for chunk in container.chunks:
         if chunk.block != NO_BLOCK and chunk.layer == 0:
@@ -116,7 +118,7 @@ def _read_blocks(
         if chunk is None or isinstance(data, CodecError):
             return block, data  # type: ignore[return-value]
         try:
-            return block, decode_chunk(container, header, chunk, data)
+            return block, decode_chunk(container, header, context, chunk, data)
         except CodecError as damage:
             return block, damage
 

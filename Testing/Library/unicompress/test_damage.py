@@ -162,7 +162,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ("geometry", {"spacing_mm": [0, 1, 1], "origin_lps_mm": [0] * 3, "direction_lps": []}),
         ("voxels_sha256", "abc"),
         ("promise", [3]),
-        ("model", "name"),
+        ("models", {"predictor": {"id": "a", "sha256": "b"}}),
         ("frame_interval_s", "1"),
     ],
     ids=lambda value: str(value)[:40],
@@ -298,16 +298,18 @@ def test_a_later_minor_version_is_read(file: Path, scan: Volume) -> None:
 class TestChunks:
     def test_an_unknown_type_says_what_wrote_it(self, file: Path) -> None:
         chunks = chunks_of(file)
-        chunks[2] = Chunk(2, 17, b"\0\0\0")
-        rebuild(file, chunks=chunks, encoder="medenhance 9.9", model={"id": "m", "sha256": "s"})
+        chunks[2] = Chunk(2, 177, b"\0\0\0")
+        models = {"new": {"id": "model-m", "sha256": "5" * 64}}
+        rebuild(file, chunks=chunks, encoder="medenhance 9.9", models=models)
         with pytest.raises(
-            CodecError, match=r"chunk 2 .* block type 17.*medenhance 9\.9"
+            CodecError, match=r"chunk 2 .* block type 177.*medenhance 9\.9"
         ) as caught:
             decompress(file)
-        assert "model" in caught.value.hint
+        assert "model-m" in caught.value.hint
         card = inspect_container(file)
-        assert card["blocks"]["unknown type 17"] == 1
-        assert "medenhance 9.9" in card["missing"][0]
+        assert card["blocks"]["unknown type 177"] == 1
+        assert any("model-m" in line for line in card["missing"])
+        assert any("medenhance 9.9" in line for line in card["missing"])
         _, report = recover(file)
         assert [lost.block for lost in report.lost] == [2]
 
