@@ -22,6 +22,7 @@ from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.manifest import derived_note
 from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.slabs import extremes, slabs
 from MedEnhanceLib.unicompress.bounded import Payload, code_bounded
 from MedEnhanceLib.unicompress.coders import block_type_name
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
@@ -232,12 +233,13 @@ def _verify(
 
 
 def _voxel_range(voxels: Voxels) -> VoxelRange:
-    low, high = voxels.min(), voxels.max()
+    low, high = extremes(voxels)
     if not (np.isfinite(low) and np.isfinite(high)):
-        finite = voxels[np.isfinite(voxels)]
-        if not finite.size:
+        finite = [values for part in slabs(voxels) if (values := part[np.isfinite(part)]).size]
+        if not finite:
             return None
-        low, high = finite.min(), finite.max()
+        low = np.min([part.min() for part in finite])
+        high = np.max([part.max() for part in finite])
     return _plain(low), _plain(high)
 
 
