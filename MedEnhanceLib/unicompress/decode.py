@@ -12,9 +12,9 @@ import numpy as np
 from MedEnhanceLib.errors import CodecError, ConfigError, DeviceMemoryError
 from MedEnhanceLib.manifest import derived_note
 from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.unicompress import wavelet
+from MedEnhanceLib.unicompress import video, wavelet
 from MedEnhanceLib.unicompress.blocks import Box, Range, Region, resolve_region, whole_region
-from MedEnhanceLib.unicompress.coders import CODERS, WAVELET, Shape
+from MedEnhanceLib.unicompress.coders import CODERS, VIDEO, VOXEL_TYPES, WAVELET, Shape
 from MedEnhanceLib.unicompress.config import thread_count
 from MedEnhanceLib.unicompress.container import NO_BLOCK, ChunkInfo, Container
 from MedEnhanceLib.unicompress.context import DecodeContext
@@ -156,7 +156,7 @@ def decode_chunk(
     container: Container, header: Header, context: DecodeContext, chunk: ChunkInfo, data: bytes
 ) -> Voxels:
     """A chunk's block, [k, j, i]; raises CodecError naming the chunk for bytes that cannot be."""
-    if chunk.kind != WAVELET and chunk.kind not in CODERS:
+    if chunk.kind not in VOXEL_TYPES and chunk.kind not in CODERS:
         raise _unknown_type(container, header, chunk, f"block type {chunk.kind}")
     try:
         shape = header.grid.box(chunk.block).shape
@@ -168,6 +168,8 @@ def decode_chunk(
 def decode_data(kind: int, data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
     """The block that `data` codes; raises one of FOREIGN_ERRORS for bytes that cannot be."""
     dtype = context.dtype
+    if kind == VIDEO:
+        return video.decode(data, shape, context)
     if kind == WAVELET:
         values = wavelet.decode(data, shape, wavelet.working_type(dtype))
         with np.errstate(over="ignore"):  # beyond the range of float16; clipped below
