@@ -147,7 +147,9 @@ def decode_chunks(
     yield from ordered_map(
         lambda item: decode_chunk(container, header, context, *item),
         ((chunk, container.read(chunk)) for chunk in chunks),
-        threads=thread_count(threads, wavelet.MOST_THREADS if header.mode == "ratio" else None),
+        threads=thread_count(
+            threads, None if header.mode in ("lossless", "max_error") else wavelet.MOST_THREADS
+        ),
         monitor=monitor,
     )
 

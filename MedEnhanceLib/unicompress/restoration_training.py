@@ -123,7 +123,7 @@ def pairs_of(
             raise InputError(f"{file}: nothing to learn from", "Leave it out.")
         span = float(block.max()) - float(block.min())
         limits = np.log2((config.finest, config.coarsest))
-        for step in span * 2.0 ** rng.uniform(*limits, config.codings):
+        for step in span * 2.0 ** rng.uniform(limits[0], limits[1], config.codings):
             monitor.check()
             coded = video.encode(block, float(step), speed="normal")
             scaled = (block.astype(np.float64) - coded.low) * coded.top / span
@@ -186,8 +186,7 @@ class _Network(nn.Module):
         super().__init__()
         widths = [restoration.INPUTS, *[width] * (layers - 1), restoration.OUTPUTS]
         self.layers = nn.ModuleList(
-            nn.Conv2d(before, after, 3, padding=1)
-            for before, after in itertools.pairwise(widths)
+            nn.Conv2d(before, after, 3, padding=1) for before, after in itertools.pairwise(widths)
         )
         nn.init.zeros_(self.layers[-1].weight)  # type: ignore[arg-type]
 

@@ -139,6 +139,11 @@ def restored(data: bytes, block: Voxels, context: DecodeContext) -> bytes:
     return HEAD.pack(axis, top, noise if strength else 0, strength, low, high) + stream
 
 
+def is_restored(head: bytes) -> bool:
+    """Whether a chunk that begins with `head` needs the restoration's model."""
+    return bool(HEAD.unpack(head)[3])
+
+
 def _in_units(video: Video, slices: npt.NDArray[Any], parts: int, context: DecodeContext) -> Voxels:
     """Intensities in parts of one, [K, H, W] → stored units, [K, J, I]."""
     scale = (video.high - video.low) / (video.top * parts)
