@@ -26,7 +26,7 @@ from MedEnhanceLib.unicompress.decode import decode_data
 from MedEnhanceLib.unicompress.ratio import Room, code_wavelets, middle_of, payload_of
 from MedEnhanceLib.unicompress.seek import seek
 from MedEnhanceLib.unicompress.spool import Keep
-from MedEnhanceLib.unicompress.videorate import Job, to_error, wavelet_of
+from MedEnhanceLib.unicompress.videorate import Job, best_top, to_error, wavelet_of
 from MedEnhanceLib.volume import Voxels
 
 #: Along each axis, for the window of SSIM to fit.
@@ -98,12 +98,12 @@ def code_to_quality(
             voxels, None, speed=config.speed, threads=threads, monitor=monitor, keep=keep
         )
     step = _STEP_OF_ERROR * quality.peak * 10 ** (-(quality.psnr or _USUAL_PSNR) / 20)
-    wins = _video_wins(voxels, step, context)
+    wins, top = _video_wins(voxels, step, context)
     found: list[Payload] = []
     if wins > -_NEAR_DB:
         job = Job(
             voxels, video_grid(voxels.shape), context, config.speed, threads, keep,
-            monitor.part(0.0, 0.5 if wins < _NEAR_DB else 0.9), wins < _NEAR_DB,
+            monitor.part(0.0, 0.5 if wins < _NEAR_DB else 0.9), wins < _NEAR_DB, top,
         )  # fmt: skip
         found += _as_videos(job, quality, step)
     if wins < _NEAR_DB or not found:
@@ -120,21 +120,21 @@ def code_to_quality(
     return min([*found, exact], key=lambda one: one.bytes)
 
 
-def _video_wins(voxels: Voxels, step: float, context: DecodeContext) -> float:
-    """In dB, over a wavelet of the same size, on the middle of a block."""
+def _video_wins(voxels: Voxels, step: float, context: DecodeContext) -> tuple[float, int]:
+    """In dB, over a wavelet of the same size, on the middle of a block; where intensities end."""
     grid = video_grid(voxels.shape)
     block = middle_of(grid.box(len(grid) // 2).of(voxels))
     if not video.fits(block):
-        return 0.0
+        return 0.0, video.TOPS[0]
     data = video.encode(block, step, speed="fast").data
     other = wavelet_of(block, len(data))
     if other is None:
-        return math.inf
+        return math.inf, video.TOPS[0]
     mine = decode_data(VIDEO, data, block.shape, context)
     theirs = decode_data(WAVELET, other, block.shape, context)
     errors = (max(video.error_of(block, one), 1e-9) for one in (mine, theirs))
     one, another = errors
-    return 10 * math.log10(another / one)
+    return 10 * math.log10(another / one), best_top(block, step, context, "fast")
 
 
 def _as_videos(job: Job, quality: Quality, step: float) -> list[Payload]:

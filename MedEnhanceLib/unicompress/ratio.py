@@ -25,7 +25,7 @@ from MedEnhanceLib.unicompress.rate import Curve, Share, allocate
 from MedEnhanceLib.unicompress.seek import seek
 from MedEnhanceLib.unicompress.spool import Keep
 from MedEnhanceLib.unicompress.verify import Tally
-from MedEnhanceLib.unicompress.videorate import SIZE_SLOPE, Job, to_size, wavelet_of
+from MedEnhanceLib.unicompress.videorate import SIZE_SLOPE, Job, best_top, to_size, wavelet_of
 from MedEnhanceLib.volume import Voxels
 
 #: Slices of a block: the long wavelet wins where slices resemble each other, up to 2 dB at high
@@ -36,6 +36,7 @@ _TRIED_SLICES = 48
 _TRIAL_TOLERANCE = 0.15
 #: Where a trial's part differs by less than so many dB, the whole volume is coded both ways.
 _NEAR = 0.7
+_USED = 0.8
 #: Where a curve is measured, as multiples of the bytes that an equal share would give.
 _POINTS = {"normal": (0.25, 0.7, 1.6, 4.0), "fast": (0.3, 1.0, 3.0)}
 _REACH = 4.0
@@ -104,10 +105,12 @@ def code_to_ratio(
     if trial.video_wins > -_NEAR:
         both = trial.video_wins < _NEAR
         best = code_videos(
-            voxels, room, trial.step, context, speed=speed, threads=threads, keep=keep,
+            voxels, room, trial, context, speed=speed, threads=threads, keep=keep,
             monitor=monitor.part(0.1, 0.55 if both else 1.0), wavelet_too=both,
         )  # fmt: skip
-        if best is not None and not both:
+        # A video that cannot use its bytes is as good as videos become: a wavelet may be better.
+        idle = best is not None and best.bytes < _USED * room.file_bytes
+        if best is not None and not (both or idle):
             return best
     try:
         other = code_wavelets(
@@ -124,7 +127,7 @@ def code_to_ratio(
 def code_videos(
     voxels: Voxels,
     room: Room,
-    step: float,
+    trial: Trial,
     context: DecodeContext,
     *,
     speed: Speed,
@@ -136,8 +139,10 @@ def code_videos(
     """Every block as a video, or as what is nearer in its size; None where none fit."""
     grid = video_grid(voxels.shape)
     budget, second_copy = room.for_payload(len(grid))
-    job = Job(voxels, grid, context, speed, threads, keep, monitor.part(0.0, 0.8), wavelet_too)
-    if budget <= 0 or (chunks := to_size(job, budget, step)) is None:
+    job = Job(voxels, grid, context, speed, threads, keep, monitor.part(0.0, 0.8), wavelet_too,
+        trial.least_top,
+    )  # fmt: skip
+    if budget <= 0 or (chunks := to_size(job, budget, trial.step)) is None:
         return None
     return payload_of(job, chunks, second_copy, monitor.part(0.8, 1.0))
 
@@ -204,11 +209,13 @@ def _try_without_loss(
 class Trial:
     """What a part of a volume, coded both ways in equal bytes, tells of it.
 
-    video_wins: in dB, negative where the wavelet does. step: of the video, in stored units.
+    video_wins: in dB, negative where the wavelet does. step: of the video, in stored units;
+    least_top: where its intensities should end, at least.
     """
 
     video_wins: float
     step: float
+    least_top: int = video.TOPS[0]
 
 
 def try_types(voxels: Voxels, bits: float, context: DecodeContext) -> Trial:
@@ -239,7 +246,8 @@ def try_types(voxels: Voxels, bits: float, context: DecodeContext) -> Trial:
         video.error_of(block, decode_data(kind, coded, block.shape, context))
         for kind, coded in ((VIDEO, data), (WAVELET, other))
     )
-    return Trial(10 * math.log10(max(theirs, 1e-9) / max(mine, 1e-9)), step)
+    top = best_top(block, step, context, "fast")
+    return Trial(10 * math.log10(max(theirs, 1e-9) / max(mine, 1e-9)), step, top)
 
 
 def middle_of(block: Voxels) -> Voxels:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 _LONGEST_STEP = 2.5
-#: Where nothing tried so far keeps the limit, so many more are, further and further away.
+#: Where nothing tried so far keeps the limit, or only what is far below it, so many more are.
 _RESCUES = 5
+_FAR = 3
 _INSIDE = 0.08
 Tried = list[tuple[float, float]]
 
@@ -33,7 +34,7 @@ def seek(
         tried.append((setting, value))
         if limit - tolerance <= value <= limit:
             break
-        if turn >= most - 1 and any(one <= limit for _, one in tried):
+        if turn >= most - 1 and any(limit - _FAR * tolerance <= one <= limit for _, one in tried):
             break
         reserve = tolerance / 2 * (1 + max(0, turn - most + 2))
         setting = _next(tried, limit - reserve, slope)

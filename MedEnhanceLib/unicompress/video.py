@@ -2,8 +2,9 @@
 
 libaom, as imagecodecs has it, weighs errors by how busy a place is, which costs 0.3 to 1.4 dB
 of PSNR. Where intensities use a quarter of the 12 bits, all places look quiet to it, and errors
-weigh the same: so `_LEAST_TOP` is where intensities end. A finer step of the file's size than the
-63 of its quantiser comes from the same scale.
+weigh the same; but its finest quantisers are its worst. Which of `TOPS` intensities should end at
+is found by trial. A finer step of the file's size than the 63 of its quantiser comes from the
+same scale.
 AV1's decoding is exact integers: a block is the same on every machine.
 """
 
@@ -30,7 +31,8 @@ Frames = npt.NDArray[np.uint16]
 HEAD = struct.Struct("<BHBBdd")
 _SPEED = {"normal": 4, "fast": 6}
 _HIGHEST = 4095
-_LEAST_TOP = 1023
+#: Where intensities end, about: all of 12 bits, half, a quarter.
+TOPS = (1023, 2047, 3300)
 _LEAST_QUANTISER, _MOST_QUANTISER = 5, 63
 #: libaom wants some room; smaller slices are continued to this by their edge.
 _LEAST_SIDE = 16
@@ -73,14 +75,16 @@ def fits(block: Voxels) -> bool:
     return bool(-_LARGEST < low < high < _LARGEST)
 
 
-def encode(block: Voxels, step: float, *, speed: Speed, axis: int = 0) -> Video:
+def encode(
+    block: Voxels, step: float, *, speed: Speed, axis: int = 0, least_top: int = TOPS[0]
+) -> Video:
     """Code a block, [K, J, I], that `fits`. step: of the quantiser, in stored units.
 
-    axis: along which slices follow each other. Raises ValueError or RuntimeError where the
-    encoder gives a stream that could not be read back.
+    least_top: where intensities end, at least. axis: along which slices follow each other.
+    Raises ValueError or RuntimeError where the encoder gives a stream that cannot be read back.
     """
     low, high = float(block.min()), float(block.max())
-    top, quantiser = _scale(high - low, step)
+    top, quantiser = _scale(high - low, step, least_top)
     scaled = np.multiply(np.subtract(block, low, dtype=np.float64), top / (high - low))
     frames = _filled(np.moveaxis(np.rint(scaled).astype(np.uint16), axis, 0))
     file = codecs().avif_encode(
@@ -170,14 +174,14 @@ def _filled(frames: Frames) -> Frames:
     return np.pad(frames, more, mode="edge")
 
 
-def _scale(span: float, step: float) -> tuple[int, int]:
+def _scale(span: float, step: float, least_top: int) -> tuple[int, int]:
     """Where intensities end, and the quantiser, that together give `step` in stored units.
 
-    The finest quantiser from `_LEAST_QUANTISER` on that leaves `_LEAST_TOP` intensities; finer
+    The finest quantiser from `_LEAST_QUANTISER` on that leaves `least_top` intensities; finer
     ones only where all 12 bits are used.
     """
     tops = {q: quantiser_step(q) * span / step for q in range(1, _MOST_QUANTISER + 1)}
-    usual = (q for q, top in tops.items() if q >= _LEAST_QUANTISER and top >= _LEAST_TOP)
+    usual = (q for q, top in tops.items() if q >= _LEAST_QUANTISER and top >= least_top)
     quantiser = next(usual, _MOST_QUANTISER)
     while quantiser > 1 and tops[quantiser] > _HIGHEST:
         quantiser -= 1

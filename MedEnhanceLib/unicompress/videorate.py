@@ -53,6 +53,7 @@ class Job:
     keep: Keep
     monitor: Monitor
     wavelet_too: bool
+    least_top: int = video.TOPS[0]
 
     @property
     def restores(self) -> bool:
@@ -129,7 +130,7 @@ def code(job: Job, step: float) -> Pass:
 
     def one(number: int) -> Chunk:
         block = job.grid.box(number).of(job.voxels)
-        kind, data = code_one(block, step, job.speed)
+        kind, data = code_one(block, step, job.speed, job.least_top)
         return Chunk(number, kind, job.keep(data))
 
     numbers = range(len(job.grid))
@@ -137,12 +138,14 @@ def code(job: Job, step: float) -> Pass:
     return Pass(step, list(ordered_map(one, numbers, threads=threads, monitor=job.monitor)))
 
 
-def code_one(block: Voxels, step: float, speed: Speed) -> tuple[int, bytes]:
+def code_one(
+    block: Voxels, step: float, speed: Speed, least_top: int = video.TOPS[0]
+) -> tuple[int, bytes]:
     """Block type and bytes of one block."""
     if not video.fits(block):
         exact = code_block(block, None, speed="fast", variants=())
         return exact.kind, bytes(exact.data)
-    data = video.encode(block, step, speed=speed).data
+    data = video.encode(block, step, speed=speed, least_top=least_top).data
     zstandard = require("zstandard", purpose="Compression")
     quick = zstandard.ZstdCompressor(level=1).compress(np.ascontiguousarray(block).tobytes())
     if len(quick) < _EXACT_NEAR * len(data):
@@ -150,6 +153,24 @@ def code_one(block: Voxels, step: float, speed: Speed) -> tuple[int, bytes]:
         if len(exact.data) <= len(data):
             return exact.kind, bytes(exact.data)
     return VIDEO, data
+
+
+def best_top(block: Voxels, step: float, context: DecodeContext, speed: Speed) -> int:
+    """Which of video.TOPS loses least on a block in about equal bytes."""
+
+    def coded(step: float, top: int) -> tuple[float, float]:
+        data = video.encode(block, step, speed=speed, least_top=top).data
+        error = video.error_of(block, decode_data(VIDEO, data, block.shape, context))
+        return math.log2(len(data)), math.log2(max(error, 1e-9))
+
+    size, error = coded(step, video.TOPS[0])
+    finer_size, finer_error = coded(step / 1.3, video.TOPS[0])
+    slope = (error - finer_error) / min(size - finer_size, -0.05)
+    losses = {video.TOPS[0]: error}
+    for top in video.TOPS[1:]:
+        other_size, other_error = coded(step, top)
+        losses[top] = other_error + max(-3.0, min(slope, -0.5)) * (size - other_size)
+    return min(losses, key=lambda top: losses[top])
 
 
 def _mixed(chunks: list[Chunk], finer: list[Chunk], budget: int) -> list[Chunk]:
