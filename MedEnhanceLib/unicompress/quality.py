@@ -97,7 +97,7 @@ def code_to_quality(
         return code_bounded(
             voxels, None, speed=config.speed, threads=threads, monitor=monitor, keep=keep
         )
-    step = _STEP_OF_ERROR * quality.peak * 10 ** (-(quality.psnr or _USUAL_PSNR) / 20)
+    step = first_step(quality)
     wins, top = _video_wins(voxels, step, context)
     found: list[Payload] = []
     if wins > -_NEAR_DB:
@@ -118,6 +118,11 @@ def code_to_quality(
         voxels, None, speed=config.speed, threads=threads, monitor=monitor, keep=keep
     )
     return min([*found, exact], key=lambda one: one.bytes)
+
+
+def first_step(quality: Quality) -> float:
+    """A quantiser's step to begin with, in stored units."""
+    return _STEP_OF_ERROR * quality.peak * 10 ** (-(quality.psnr or _USUAL_PSNR) / 20)
 
 
 def _video_wins(voxels: Voxels, step: float, context: DecodeContext) -> tuple[float, int]:
