@@ -33,6 +33,7 @@ _SPEED = {"normal": 4, "fast": 6}
 _HIGHEST = 4095
 #: Where intensities end, about: all of 12 bits, half, a quarter.
 TOPS = (1023, 2047, 3300)
+_SPREAD = 4
 _LEAST_QUANTISER, _MOST_QUANTISER = 5, 63
 #: libaom wants some room; smaller slices are continued to this by their edge.
 _LEAST_SIDE = 16
@@ -76,15 +77,22 @@ def fits(block: Voxels) -> bool:
 
 
 def encode(
-    block: Voxels, step: float, *, speed: Speed, axis: int = 0, least_top: int = TOPS[0]
+    block: Voxels,
+    step: float,
+    *,
+    speed: Speed,
+    axis: int = 0,
+    least_top: int = TOPS[0],
+    anchor: float | None = None,
 ) -> Video:
     """Code a block, [K, J, I], that `fits`. step: of the quantiser, in stored units.
 
-    least_top: where intensities end, at least. axis: along which slices follow each other.
-    Raises ValueError or RuntimeError where the encoder gives a stream that cannot be read back.
+    least_top: where intensities end, at least, in steps of `anchor` (of `step`, if none is
+    given): codings with one anchor differ so little that a size can be sought. axis: along which slices follow each other.
+    Raises ValueError or RuntimeError for a stream that the encoder gave and cannot be read.
     """
     low, high = float(block.min()), float(block.max())
-    top, quantiser = _scale(high - low, step, least_top)
+    top, quantiser = _scale(high - low, step, least_top, anchor or step)
     scaled = np.multiply(np.subtract(block, low, dtype=np.float64), top / (high - low))
     frames = _filled(np.moveaxis(np.rint(scaled).astype(np.uint16), axis, 0))
     file = codecs().avif_encode(
@@ -174,18 +182,21 @@ def _filled(frames: Frames) -> Frames:
     return np.pad(frames, more, mode="edge")
 
 
-def _scale(span: float, step: float, least_top: int) -> tuple[int, int]:
+def _scale(span: float, step: float, least_top: int, anchor: float) -> tuple[int, int]:
     """Where intensities end, and the quantiser, that together give `step` in stored units.
 
-    The finest quantiser from `_LEAST_QUANTISER` on that leaves `least_top` intensities; finer
-    ones only where all 12 bits are used.
+    The finest quantiser from `_LEAST_QUANTISER` on that leaves `least_top` intensities at
+    `anchor`, another step: steps near it then differ in nothing but where intensities end.
     """
-    tops = {q: quantiser_step(q) * span / step for q in range(1, _MOST_QUANTISER + 1)}
-    usual = (q for q, top in tops.items() if q >= _LEAST_QUANTISER and top >= least_top)
+    finest = range(_LEAST_QUANTISER, _MOST_QUANTISER)
+    usual = (q for q in finest if quantiser_step(q) * span / anchor >= least_top)
     quantiser = next(usual, _MOST_QUANTISER)
-    while quantiser > 1 and tops[quantiser] > _HIGHEST:
+    unit = span / step
+    while quantiser > 1 and quantiser_step(quantiser) * unit > _HIGHEST:
         quantiser -= 1
-    return max(1, min(round(tops[quantiser]), _HIGHEST)), quantiser
+    while quantiser < _MOST_QUANTISER and quantiser_step(quantiser) * unit < least_top / _SPREAD:
+        quantiser += 1
+    return max(1, min(round(quantiser_step(quantiser) * unit), _HIGHEST)), quantiser
 
 
 def quantiser_step(quantiser: int) -> float:

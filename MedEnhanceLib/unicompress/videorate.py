@@ -54,6 +54,7 @@ class Job:
     monitor: Monitor
     wavelet_too: bool
     least_top: int = video.TOPS[0]
+    anchor: float | None = None
 
     @property
     def restores(self) -> bool:
@@ -78,6 +79,7 @@ def to_size(job: Job, budget: int, start: float) -> list[Chunk] | None:
 
     start: a step to begin with, in stored units.
     """
+    job = replace(job, anchor=start)
     passes: dict[float, Pass] = {}
 
     def measure(setting: float) -> float:
@@ -106,6 +108,7 @@ def to_error(
     job: Job, limit: float, start: float, error_of: Callable[[list[Chunk]], float]
 ) -> list[Chunk] | None:
     """The smallest chunks found whose error is at most `limit`; None where none are."""
+    job = replace(job, anchor=start)
     passes: dict[float, list[Chunk]] = {}
 
     def measure(setting: float) -> float:
@@ -130,7 +133,7 @@ def code(job: Job, step: float) -> Pass:
 
     def one(number: int) -> Chunk:
         block = job.grid.box(number).of(job.voxels)
-        kind, data = code_one(block, step, job.speed, job.least_top)
+        kind, data = code_one(block, step, job.speed, job.least_top, job.anchor)
         return Chunk(number, kind, job.keep(data))
 
     numbers = range(len(job.grid))
@@ -139,13 +142,17 @@ def code(job: Job, step: float) -> Pass:
 
 
 def code_one(
-    block: Voxels, step: float, speed: Speed, least_top: int = video.TOPS[0]
+    block: Voxels,
+    step: float,
+    speed: Speed,
+    least_top: int = video.TOPS[0],
+    anchor: float | None = None,
 ) -> tuple[int, bytes]:
     """Block type and bytes of one block."""
     if not video.fits(block):
         exact = code_block(block, None, speed="fast", variants=())
         return exact.kind, bytes(exact.data)
-    data = video.encode(block, step, speed=speed, least_top=least_top).data
+    data = video.encode(block, step, speed=speed, least_top=least_top, anchor=anchor).data
     zstandard = require("zstandard", purpose="Compression")
     quick = zstandard.ZstdCompressor(level=1).compress(np.ascontiguousarray(block).tobytes())
     if len(quick) < _EXACT_NEAR * len(data):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ def layers_of(widths: tuple[int, ...] = (12, 8, 4), seed: int = 0) -> Layers:
             rng.integers(-127, 128, (after, before, 3, 3)).astype(np.int8),
             rng.integers(-9999, 9999, after).astype(np.int32),
         )
-        for before, after in zip(widths[:-1], widths[1:], strict=True)
+        for before, after in itertools.pairwise(widths)
     ]
 
 
