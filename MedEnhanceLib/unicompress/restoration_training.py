@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,8 +154,9 @@ def fit(
         "generator": rng,
     }
     checkpoint = out / _CHECKPOINT
-    begun = load_checkpoint(checkpoint, **saved) if checkpoint.exists() else 0
-    mean = 1.0
+    told: dict[str, Any] = {}
+    begun = load_checkpoint(checkpoint, **saved, notes=told) if checkpoint.exists() else 0
+    mean = float(told.get("error_left", 1.0))
     for step in range(begun, config.steps):
         monitor.check()
         for group in optimiser.param_groups:
@@ -170,7 +172,7 @@ def fit(
         if (step + 1) % 200 == 0 or step + 1 == config.steps:
             monitor.metric("error left", mean, step + 1)
             monitor.progress((step + 1) / config.steps, "train")
-            save_checkpoint(checkpoint, step=step + 1, **saved)
+            save_checkpoint(checkpoint, step=step + 1, notes={"error_left": mean}, **saved)
     return _write(network, config, out, names, mean)
 
 
@@ -267,8 +269,6 @@ def _turned(planes: npt.NDArray[np.int32], rng: np.random.Generator) -> npt.NDAr
 def _write(
     network: _Network, config: RestorationConfig, out: Path, names: Sequence[str], left: float
 ) -> Path:
-    from safetensors.numpy import save_file
-
     tensors: dict[str, npt.NDArray[Any]] = {}
     for number, layer in enumerate(network.layers):
         weight, bias = (part.detach() for part in rounded(layer))
@@ -284,5 +284,19 @@ def _write(
     }
     path = out / _MODEL
     with atomic_write(path, overwrite=True) as temporary:
-        save_file(tensors, temporary, metadata=facts)
+        temporary.write_bytes(_serialised(tensors, facts))
     return path
+
+
+def _serialised(tensors: dict[str, npt.NDArray[Any]], facts: dict[str, str]) -> bytes:
+    """A safetensors file whose bytes, and so whose hash, are the same each time."""
+    header: dict[str, Any] = {"__metadata__": facts}
+    data = b""
+    for name, values in sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0])):
+        start, data = len(data), data + np.ascontiguousarray(values).tobytes()
+        kind = {"int8": "I8", "int32": "I32"}[values.dtype.name]
+        shape = list(values.shape)
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [start, len(data)]}
+    text = json.dumps(header, sort_keys=True).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data

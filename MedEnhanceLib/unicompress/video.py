@@ -88,8 +88,9 @@ def encode(
     """Code a block, [K, J, I], that `fits`. step: of the quantiser, in stored units.
 
     least_top: where intensities end, at least, in steps of `anchor` (of `step`, if none is
-    given): codings with one anchor differ so little that a size can be sought. axis: along which slices follow each other.
-    Raises ValueError or RuntimeError for a stream that the encoder gave and cannot be read.
+    given): codings with one anchor differ so little that a size can be sought. axis: along
+    which slices follow each other. Raises ValueError or RuntimeError for a stream that the
+    encoder gave and that cannot be read.
     """
     low, high = float(block.min()), float(block.max())
     top, quantiser = _scale(high - low, step, least_top, anchor or step)
