@@ -29,7 +29,7 @@ from MedEnhanceLib.unicompress.spool import Keep
 from MedEnhanceLib.volume import Voxels
 
 #: What an octave of the step changes, in octaves: of the size, and of the squared error.
-SIZE_SLOPE, ERROR_SLOPE = -1.2, 1.2
+SIZE_SLOPE, ERROR_SLOPE = -1.5, 1.2
 #: A search ends at so much less than the limit, and after so many codings of the volume.
 _TOLERANCE = {"normal": math.log2(1.012), "fast": math.log2(1.03)}
 _TRIES = {"normal": 5, "fast": 4}
