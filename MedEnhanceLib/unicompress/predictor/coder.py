@@ -1,0 +1,273 @@
+"""Blocks of indices ↔ bytes that a decoder can read alone, or many of them side by side.
+
+    indices [K, J, I] → linear prediction → features → network → distribution → ANS → bytes
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from MedEnhanceLib.unicompress.integers import Indices
+from MedEnhanceLib.unicompress.predictor import rans
+from MedEnhanceLib.unicompress.predictor.features import (
+    FINE,
+    Features,
+    Floats,
+    Linear,
+    features_of,
+)
+from MedEnhanceLib.unicompress.predictor.fit import fit_linear
+from MedEnhanceLib.unicompress.predictor.layout import NEIGHBOURS, Layout, Shape, layout_of
+from MedEnhanceLib.unicompress.predictor.network import Network
+from MedEnhanceLib.unicompress.predictor.tables import BITS, Places, places_of
+
+#: version, lanes as a power of two, bits of the linear weights, largest index, index of padding.
+_HEAD = struct.Struct("<BBBHH")
+_VERSION = 1
+_LARGEST_INDEX = (1 << 16) - 1
+_MOST_LANES_BITS = 12
+_WEIGHTS_DTYPE = np.dtype("<i2")
+#: Voxels that are looked at in one go: what a processor's cache holds of their features.
+_BATCH = 4096
+#: A lane costs about six bytes: so many bytes of code for each.
+_BYTES_PER_LANE = 3000
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a block's bytes begin with. top: its largest index; start: of cells without a voxel
+    to repeat."""
+
+    lanes_bits: int
+    top: int
+    start: int
+    linear: Linear
+
+    @property
+    def lanes(self) -> int:
+        """States side by side."""
+        return 1 << self.lanes_bits
+
+    def pack(self) -> bytes:
+        """As bytes."""
+        fields = (_VERSION, self.lanes_bits, self.linear.bits, self.top, self.start)
+        return _HEAD.pack(*fields) + self.linear.weights.astype(_WEIGHTS_DTYPE).tobytes()
+
+    @classmethod
+    def unpack(cls, data: bytes) -> tuple[Head, bytes]:
+        """The head and what follows; raises ValueError for bytes that cannot be."""
+        version, lanes_bits, bits, top, start = _HEAD.unpack_from(data)
+        size = 2 * len(NEIGHBOURS) * _WEIGHTS_DTYPE.itemsize
+        rest = data[_HEAD.size + size :]
+        if version != _VERSION or not 4 <= lanes_bits <= _MOST_LANES_BITS:
+            raise ValueError(f"version {version} with 2 ** {lanes_bits} lanes")
+        if start > top or len(rest) < 8 << lanes_bits or (len(rest) & 3):
+            raise ValueError("the stream is cut short")
+        weights = np.frombuffer(data, _WEIGHTS_DTYPE, 2 * len(NEIGHBOURS), _HEAD.size)
+        linear = Linear(weights.reshape(2, -1).astype(np.float32), bits)
+        linear.check(top)
+        return cls(lanes_bits, top, start, linear), rest
+
+
+def encode_block(indices: Indices, network: Network) -> bytes | None:
+    """The bytes of a block; None where it is none for this coder."""
+    if not codable(indices):
+        return None
+    layout = layout_of(indices.shape)  # type: ignore[arg-type]
+    context = Context.of(indices, layout)
+    columns = [_codes(context, network, part) for part in _batches(layout.order)]
+    starts, frequencies, extra, bits = (np.concatenate(rows) for rows in zip(*columns, strict=True))
+    size = float((BITS - np.log2(frequencies) + bits).sum()) / 8
+    head = Head(lanes_for(size), context.top, context.start, context.linear)
+    encoder = rans.Encoder(head.lanes)
+    for first, last in reversed(list(_rounds(layout, head.lanes))):
+        part = slice(first, last)
+        encoder.push(starts[part], frequencies[part], extra[part], bits[part])
+    states, words = encoder.finish()
+    return head.pack() + states.astype("<u8").tobytes() + words.astype("<u4").tobytes()
+
+
+def codable(indices: Indices) -> bool:
+    """Whether a block can be coded at all: indices of 16 bits, two rows and columns at least."""
+    return (
+        indices.dtype.itemsize <= 4
+        and min(indices.shape[1:]) >= 2
+        and int(indices.max()) <= _LARGEST_INDEX
+    )
+
+
+def ideal_bytes(indices: Indices, network: Network, share: int) -> float:
+    """About what `encode_block` would take, from one batch of voxels in `share`."""
+    layout = layout_of(indices.shape)  # type: ignore[arg-type]
+    context = Context.of(indices, layout)
+    bits, voxels = 0.0, 0
+    for part in list(_batches(layout.order))[::share]:
+        _, frequencies, _, below = _codes(context, network, part)
+        bits += float((BITS - np.log2(frequencies) + below).sum())
+        voxels += len(part)
+    return bits / 8 * indices.size / voxels
+
+
+@dataclass(frozen=True)
+class Context:
+    """A whole block that is known: its cells in their frame, and the linear prediction's errors."""
+
+    layout: Layout
+    linear: Linear
+    top: int
+    start: int
+    cells: Floats
+    errors: Floats
+
+    @classmethod
+    def of(cls, indices: Indices, layout: Layout) -> Context:
+        """Fit the linear prediction and take its errors."""
+        top, start = int(indices.max()), int(np.median(indices[0, 0]))
+        cells = layout.pad(indices.astype(np.float32), start)
+        linear = fit_linear(cells, layout, top)
+        errors = np.zeros_like(cells)
+        for part in _batches(layout.order, 1 << 14):
+            predicted = linear.predict(
+                cells.take(part + layout.neighbours[:, None]), part < layout.first
+            )
+            errors[part] = cells[part] * np.float32(FINE) - predicted
+        errors[layout.padding] = errors[layout.sources]
+        return cls(layout, linear, top, start, cells, errors)
+
+    def features(self, voxels: npt.NDArray[np.int64]) -> Features:
+        """Of the voxels in these cells."""
+        neighbours = self.cells.take(voxels + self.layout.neighbours[:, None])
+        errors = self.errors.take(voxels + self.layout.errors[:, None])
+        first = voxels < self.layout.first
+        return features_of(neighbours, errors, first, self.linear.predict(neighbours, first))
+
+
+def decode_blocks(
+    chunks: Sequence[bytes], shapes: Sequence[Shape], network: Network
+) -> list[npt.NDArray[np.uint16]]:
+    """The indices of several blocks, decoded side by side.
+
+    Each is what it would be alone. Raises ValueError for bytes that cannot be.
+    """
+    decoded: dict[int, npt.NDArray[np.uint16]] = {}
+    heads = [Head.unpack(data) for data in chunks]
+    alike: dict[tuple[Shape, int], list[int]] = {}
+    for number, ((head, _), shape) in enumerate(zip(heads, shapes, strict=True)):
+        alike.setdefault((shape, head.lanes_bits), []).append(number)
+    for (shape, _), numbers in alike.items():
+        group = _Group([heads[n] for n in numbers], layout_of(shape), network)
+        decoded |= dict(zip(numbers, group.decode(), strict=True))
+    return [decoded[number] for number in range(len(chunks))]
+
+
+class _Group:
+    """Blocks of one shape and number of lanes, in lockstep."""
+
+    def __init__(
+        self, heads: Sequence[tuple[Head, bytes]], layout: Layout, network: Network
+    ) -> None:
+        self._heads = [head for head, _ in heads]
+        self._layout, self._network = layout, network
+        lanes = self._heads[0].lanes
+        states = [np.frombuffer(rest, "<u8", lanes) for _, rest in heads]
+        words = [np.frombuffer(rest, "<u4", offset=8 * lanes) for _, rest in heads]
+        self._decoder = rans.Decoder(states, words)
+        self._tops = np.array([[head.top] for head in self._heads], np.int32)
+        starts = [np.full(layout.cells, head.start, np.float32) for head in self._heads]
+        self._cells = np.concatenate(starts)
+        self._errors = np.zeros_like(self._cells)
+        self._corners = np.arange(len(heads))[:, None] * layout.cells
+
+    def decode(self) -> list[npt.NDArray[np.uint16]]:
+        layout = self._layout
+        for step in range(layout.steps):
+            voxels = layout.order[layout.starts[step] : layout.starts[step + 1]]
+            if not len(voxels):
+                continue
+            self._step(voxels)
+            part = slice(layout.padding_starts[step], layout.padding_starts[step + 1])
+            if part.start < part.stop:
+                target = layout.padding[part] + self._corners
+                source = layout.sources[part] + self._corners
+                self._cells[target] = self._cells[source]
+                self._errors[target] = self._errors[source]
+        self._decoder.finish()
+        blocks = self._cells.reshape(len(self._heads), -1)
+        return [layout.inside(block).astype(np.uint16) for block in blocks]
+
+    def _step(self, voxels: npt.NDArray[np.int64]) -> None:
+        """Blocks are taken so many at a time that their features stay in the cache."""
+        at_once = max(1, _BATCH // len(voxels))
+        for first in range(0, len(self._heads), at_once):
+            blocks = slice(first, min(first + at_once, len(self._heads)))
+            self._decode_some(voxels, blocks)
+
+    def _decode_some(self, voxels: npt.NDArray[np.int64], blocks: slice) -> None:
+        layout, count, width = self._layout, blocks.stop - blocks.start, len(voxels)
+        cells = (voxels + self._corners[blocks]).ravel()
+        is_first = np.tile(voxels < layout.first, count)
+        neighbours = self._cells.take(cells + layout.neighbours[:, None])
+        errors = self._errors.take(cells + layout.errors[:, None])
+        features = self._features(neighbours, errors, is_first, blocks, width)
+        places = places_of(self._network.expect(features))
+        indices = np.empty(count * width, np.int32)
+        lanes = self._heads[0].lanes
+        if count == 1 or width <= lanes:
+            for first in range(0, width, lanes):
+                part = slice(first, first + lanes) if count == 1 else slice(0, count * width)
+                indices[part] = self._decoder.pull(
+                    blocks, places.part(part), self._tops[blocks]
+                )
+        else:
+            grid = np.arange(count * width).reshape(count, width)
+            for first in range(0, width, lanes):
+                chosen = grid[:, first : first + lanes].ravel()
+                indices[chosen] = self._decoder.pull(
+                    blocks, places.part(chosen), self._tops[blocks]
+                )
+        values = indices.astype(np.float32)
+        self._cells[cells] = values
+        self._errors[cells] = values * np.float32(FINE) - features.linear
+
+    def _features(
+        self,
+        neighbours: Floats,
+        errors: Floats,
+        is_first: npt.NDArray[np.bool_],
+        blocks: slice,
+        width: int,
+    ) -> Features:
+        predicted = np.empty(neighbours.shape[1], np.float32)
+        for number, head in enumerate(self._heads[blocks]):
+            part = slice(number * width, (number + 1) * width)
+            predicted[part] = head.linear.predict(neighbours[:, part], is_first[part])
+        return features_of(neighbours, errors, is_first, predicted)
+
+
+def lanes_for(size: float) -> int:
+    """How many lanes a code of about `size` bytes can bear, as a power of two."""
+    return int(np.clip(np.log2(max(size, 1) / _BYTES_PER_LANE), 4, 9))
+
+
+def _codes(
+    context: Context, network: Network, part: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.uint32], ...]:
+    places: Places = places_of(network.expect(context.features(part)))
+    return rans.symbols_of(context.cells[part].astype(np.int32), places)
+
+
+def _batches(order: npt.NDArray[np.int64], size: int = _BATCH) -> Iterator[npt.NDArray[np.int64]]:
+    for first in range(0, len(order), size):
+        yield order[first : first + size]
+
+
+def _rounds(layout: Layout, lanes: int) -> Iterator[tuple[int, int]]:
+    """From where to where in the order each round goes: one voxel for a lane, of one step."""
+    for start, stop in zip(layout.starts[:-1].tolist(), layout.starts[1:].tolist(), strict=True):
+        for first in range(start, stop, lanes):
+            yield first, min(first + lanes, stop)
