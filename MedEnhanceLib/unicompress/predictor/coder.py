@@ -35,7 +35,7 @@ _WEIGHTS_DTYPE = np.dtype("<i2")
 #: Voxels that are looked at in one go: what a processor's cache holds of their features.
 _BATCH = 4096
 #: A lane costs about six bytes: so many bytes of code for each.
-_BYTES_PER_LANE = 3000
+_BYTES_PER_LANE = 2500
 
 
 @dataclass(frozen=True)
@@ -201,57 +201,51 @@ class _Group:
         return [layout.inside(block).astype(np.uint16) for block in blocks]
 
     def _step(self, voxels: npt.NDArray[np.int64]) -> None:
-        """Blocks are taken so many at a time that their features stay in the cache."""
-        at_once = max(1, _BATCH // len(voxels))
-        for first in range(0, len(self._heads), at_once):
-            blocks = slice(first, min(first + at_once, len(self._heads)))
-            self._decode_some(voxels, blocks)
-
-    def _decode_some(self, voxels: npt.NDArray[np.int64], blocks: slice) -> None:
-        layout, count, width = self._layout, blocks.stop - blocks.start, len(voxels)
-        cells = (voxels + self._corners[blocks]).ravel()
-        is_first = np.tile(voxels < layout.first, count)
-        neighbours = self._cells.take(cells + layout.neighbours[:, None])
-        errors = self._errors.take(cells + layout.errors[:, None])
-        features = self._features(neighbours, errors, is_first, blocks, width)
-        places = places_of(self._network.expect(features))
-        indices = np.empty(count * width, np.int32)
-        lanes = self._heads[0].lanes
-        if count == 1 or width <= lanes:
-            for first in range(0, width, lanes):
-                part = slice(first, first + lanes) if count == 1 else slice(0, count * width)
-                indices[part] = self._decoder.pull(
-                    blocks, places.part(part), self._tops[blocks]
-                )
-        else:
-            grid = np.arange(count * width).reshape(count, width)
-            for first in range(0, width, lanes):
-                chosen = grid[:, first : first + lanes].ravel()
-                indices[chosen] = self._decoder.pull(
-                    blocks, places.part(chosen), self._tops[blocks]
-                )
+        """All blocks' voxels of one step: [block, voxel]."""
+        count, width = len(self._heads), len(voxels)
+        cells = self._corners + voxels
+        linear = np.empty((count, width), np.float32)
+        # So many blocks at a time that their features stay in the cache.
+        at_once = max(1, _BATCH // width)
+        parts = []
+        for first in range(0, count, at_once):
+            blocks = slice(first, min(first + at_once, count))
+            features = self._features(cells[blocks], voxels < self._layout.first, blocks)
+            linear[blocks] = features.linear.reshape(-1, width)
+            parts.append(places_of(self._network.expect(features)))
+        indices = self._pull(Places.join(parts), count, width)
         values = indices.astype(np.float32)
         self._cells[cells] = values
-        self._errors[cells] = values * np.float32(FINE) - features.linear
+        self._errors[cells] = values * np.float32(FINE) - linear
+
+    def _pull(self, places: Places, count: int, width: int) -> npt.NDArray[np.int32]:
+        lanes = self._heads[0].lanes
+        if width <= lanes:
+            return self._decoder.pull(places, self._tops).reshape(count, width)
+        indices = np.empty((count, width), np.int32)
+        for first in range(0, width, lanes):
+            chosen = slice(first, first + lanes)
+            pulled = self._decoder.pull(places.columns(chosen, count), self._tops)
+            indices[:, chosen] = pulled.reshape(count, -1)
+        return indices
 
     def _features(
-        self,
-        neighbours: Floats,
-        errors: Floats,
-        is_first: npt.NDArray[np.bool_],
-        blocks: slice,
-        width: int,
+        self, cells: npt.NDArray[np.int64], is_first: npt.NDArray[np.bool_], blocks: slice
     ) -> Features:
-        predicted = np.empty(neighbours.shape[1], np.float32)
+        count, width = cells.shape
+        flat = cells.ravel()
+        neighbours = self._cells.take(flat + self._layout.neighbours[:, None])
+        errors = self._errors.take(flat + self._layout.errors[:, None])
+        predicted = np.empty(count * width, np.float32)
         for number, head in enumerate(self._heads[blocks]):
             part = slice(number * width, (number + 1) * width)
-            predicted[part] = head.linear.predict(neighbours[:, part], is_first[part])
-        return features_of(neighbours, errors, is_first, predicted)
+            predicted[part] = head.linear.predict(neighbours[:, part], is_first)
+        return features_of(neighbours, errors, np.tile(is_first, count), predicted)
 
 
 def lanes_for(size: float) -> int:
     """How many lanes a code of about `size` bytes can bear, as a power of two."""
-    return int(np.clip(np.log2(max(size, 1) / _BYTES_PER_LANE), 4, 9))
+    return int(np.clip(np.rint(np.log2(max(size, 1) / _BYTES_PER_LANE)), 4, 10))
 
 
 def _codes(

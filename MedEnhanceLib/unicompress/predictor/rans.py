@@ -66,15 +66,14 @@ class Decoder:
         self._next = self._ends - lengths
         self._tables = make_tables()
 
-    def pull(self, blocks: slice, places: Places, tops: Ints) -> Ints:
+    def pull(self, places: Places, tops: Ints) -> Ints:
         """The indices of a round.
 
-        blocks: which of them take part, n of them. places: of [n · lanes] voxels, block after
-        block, one for each of the first lanes. tops: [n, 1], the largest index of each block.
+        places: of [blocks · n] voxels, block after block, one for each of the first n lanes.
+        tops: [blocks, 1], the largest index of each block.
         """
         tables = self._tables
-        count = blocks.stop - blocks.start
-        states = self._states[blocks, : len(places.table) // count]
+        states = self._states[:, : len(places.table) // len(self._states)]
         slots = (states & _MASK).astype(np.int64).ravel()
         symbols = self._symbols(slots, places)
         at = places.table * np.int32(symbol_count() + 1) + symbols
@@ -87,8 +86,8 @@ class Decoder:
         wide_bits = extra_bits.reshape(states.shape).astype(np.uint64)
         kept = new >> wide_bits
         extra = (new - (kept << wide_bits)).astype(np.int32).ravel()
-        self._refill(blocks, kept)
-        self._states[blocks, : states.shape[1]] = kept
+        self._refill(kept)
+        states[...] = kept
         indices = (tables.lowest.take(symbols) << places.bits) + places.base + extra
         shaped = indices.reshape(states.shape)
         np.maximum(shaped, 0, out=shaped)
@@ -112,15 +111,15 @@ class Decoder:
             low = low[still]
         return symbols
 
-    def _refill(self, blocks: slice, states: States) -> None:
+    def _refill(self, states: States) -> None:
         """Where a state fell below its lowest, take the block's next word."""
         needs = states < _LOWEST
         counts = np.cumsum(needs, axis=1)
-        at = self._next[blocks, None] + counts - 1
+        at = self._next[:, None] + counts - 1
         # Past its end a stream reads on in the next one's: harmless, and `finish` finds it.
         words = self._words.take(at[needs], mode="clip")
         states[needs] = (states[needs] << _WORD) | words
-        self._next[blocks] += counts[:, -1]
+        self._next += counts[:, -1]
 
 
 def symbols_of(indices: Ints, places: Places) -> tuple[Words, Words, Words, Words]:

@@ -9,8 +9,10 @@ further out get wider, four to an octave: so every index has a symbol.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,9 +74,25 @@ class Places:
     base: npt.NDArray[np.int32]
     floor: npt.NDArray[np.uint8]
 
-    def part(self, chosen: slice | npt.NDArray[np.int64]) -> Places:
-        """Of some of the voxels."""
-        return Places(self.table[chosen], self.bits[chosen], self.base[chosen], self.floor[chosen])
+    def columns(self, chosen: slice, rows: int) -> Places:
+        """The voxels, as [rows, …], of some columns."""
+
+        def cut(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            return values.reshape(rows, -1)[:, chosen].ravel()
+
+        return Places(cut(self.table), cut(self.bits), cut(self.base), cut(self.floor))
+
+    @classmethod
+    def join(cls, parts: Sequence[Places]) -> Places:
+        """One after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            np.concatenate([part.table for part in parts]),
+            np.concatenate([part.bits for part in parts]),
+            np.concatenate([part.base for part in parts]),
+            np.concatenate([part.floor for part in parts]),
+        )
 
 
 def places_of(expected: Expected) -> Places:
