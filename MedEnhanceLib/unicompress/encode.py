@@ -34,6 +34,7 @@ from MedEnhanceLib.unicompress.container import (
 )
 from MedEnhanceLib.unicompress.decode import chunks_by_block, decode_chunks
 from MedEnhanceLib.unicompress.header import DTYPES, Header, VoxelRange, uid_or_nothing
+from MedEnhanceLib.unicompress.learned import shipped_predictors
 from MedEnhanceLib.unicompress.models import MODEL_CHUNK, CodecModel
 from MedEnhanceLib.unicompress.ratio import Room, code_to_ratio
 from MedEnhanceLib.unicompress.verify import Tally, check_promise, voxels_sha256
@@ -95,7 +96,8 @@ def compress(
         draft = draft_header(volume, voxels, config)
         payload = _code(voxels, draft, config, threads, monitor.part(0.0, 0.85))
         header = _final_header(draft, payload)
-        chunks = payload.chunks + (model_chunks(payload.models) if config.embed_model else [])
+        carried = payload.models if config.embed_model else payload.carried
+        chunks = payload.chunks + model_chunks(carried)
         frame = build_frame(header.to_json(), chunks, second_copy=payload.second_copy)
         file_sha256 = write_container(temporary, frame, chunks)
         _verify(temporary, voxels, config, threads, monitor.part(0.85, 1.0))
@@ -197,7 +199,12 @@ def _code(
 ) -> Payload:
     if config.ratio is None:
         return code_bounded(
-            voxels, config.max_error, speed=config.speed, threads=threads, monitor=monitor
+            voxels,
+            config.max_error,
+            speed=config.speed,
+            threads=threads,
+            monitor=monitor,
+            predictors=shipped_predictors(draft.modality),
         )
     room = make_room(draft, voxels, config.ratio)
     return code_to_ratio(

@@ -39,6 +39,8 @@ _LOG_ONE = 127 << 4
 #: The logarithm that the network sees as 0.
 _LOG_MIDDLE = 12 << 4
 LOG_STEPS = 16
+#: Normalised features are in so many parts of the local scale.
+FEATURE = 16
 
 COUNT = len(NEIGHBOURS) + len(ERRORS) + 6
 

@@ -14,22 +14,24 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.unicompress.predictor.features import COUNT, LOG_STEPS, Features, Floats
+from MedEnhanceLib.unicompress.predictor.features import (
+    COUNT,
+    FEATURE,
+    LOG_STEPS,
+    Features,
+    Floats,
+)
 
 Ints = npt.NDArray[np.int32]
 
 #: Activations are in 1/32 and end at 8.
 ACTIVATION = 32
+LARGEST_ACTIVATION = 8.0
 _LARGEST = 255.0
-#: Features are in 1/16, weights in 1/128 to begin with.
-FEATURE = 16
-WEIGHT = 128
 _LARGEST_WEIGHT = 2047
 #: Outputs: shift in 1/64 of the local scale, scale in 1/16 octave of it, shape in whole steps.
 SHIFT, SHAPE = 64, 1
 _LARGEST_SHIFT = 511.0
-#: Of outputs, before the scale above.
-_OUTPUT_FEATURE = 255.0
 _LAYERS = 3
 #: Classes of scale: four an octave, from 1/16 of an index; see `tables`.
 SCALE_CLASSES = 80

@@ -32,6 +32,15 @@ class Samples:
     def __len__(self) -> int:
         return len(self.index)
 
+    def part(self, chosen: slice | npt.NDArray[np.int64]) -> Samples:
+        """Some of them."""
+        fields = (self.features, self.linear, self.scale, self.index)
+        return Samples(*(field[chosen] for field in fields))
+
+    def shuffled(self, generator: np.random.Generator) -> Samples:
+        """In another order."""
+        return self.part(generator.permutation(len(self)))
+
 
 def samples_of(indices: Indices, count: int, generator: np.random.Generator) -> Samples:
     """About `count` voxels of a block."""
