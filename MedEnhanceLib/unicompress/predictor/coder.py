@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +24,20 @@ from MedEnhanceLib.unicompress.predictor.features import (
     features_of,
 )
 from MedEnhanceLib.unicompress.predictor.fit import fit_linear
-from MedEnhanceLib.unicompress.predictor.layout import NEIGHBOURS, Layout, Shape, layout_of
-from MedEnhanceLib.unicompress.predictor.network import Network
+from MedEnhanceLib.unicompress.predictor.layout import (
+    IN_SLICE,
+    NEIGHBOURS,
+    Cells,
+    Layout,
+    Shape,
+    layout_of,
+)
+from MedEnhanceLib.unicompress.predictor.network import Expected, Network
 from MedEnhanceLib.unicompress.predictor.tables import BITS, Places, places_of
+
+Flags = npt.NDArray[np.bool_]
+#: neighbours [neighbours, n], first [n] → linear prediction [n]
+Predict = Callable[..., Floats]
 
 #: version, lanes as a power of two, bits of the linear weights, largest index, index of padding.
 _HEAD = struct.Struct("<BBBHH")
@@ -35,16 +48,18 @@ _WEIGHTS_DTYPE = np.dtype("<i2")
 #: Voxels that are looked at in one go: what a processor's cache holds of their features.
 _BATCH = 4096
 #: A lane costs about six bytes: so many bytes of code for each.
-_BYTES_PER_LANE = 2500
+_BYTES_PER_LANE = 5000
+#: The same voxel in the slice before, among the neighbours.
+_SLICE_BEFORE = len(IN_SLICE)
+#: From one voxel in so many on it pays to look which ones see nothing.
+_EMPTY_MATTERS = 12
 
 
 @dataclass(frozen=True)
 class Head:
-    """What a block's bytes begin with. top: its largest index; start: of cells without a voxel
-    to repeat."""
+    """What a block's bytes begin with. start: the index of cells without a voxel to repeat."""
 
     lanes_bits: int
-    top: int
     start: int
     linear: Linear
 
@@ -55,7 +70,7 @@ class Head:
 
     def pack(self) -> bytes:
         """As bytes."""
-        fields = (_VERSION, self.lanes_bits, self.linear.bits, self.top, self.start)
+        fields = (_VERSION, self.lanes_bits, self.linear.bits, self.linear.top, self.start)
         return _HEAD.pack(*fields) + self.linear.weights.astype(_WEIGHTS_DTYPE).tobytes()
 
     @classmethod
@@ -69,9 +84,9 @@ class Head:
         if start > top or len(rest) < 8 << lanes_bits or (len(rest) & 3):
             raise ValueError("the stream is cut short")
         weights = np.frombuffer(data, _WEIGHTS_DTYPE, 2 * len(NEIGHBOURS), _HEAD.size)
-        linear = Linear(weights.reshape(2, -1).astype(np.float32), bits)
-        linear.check(top)
-        return cls(lanes_bits, top, start, linear), rest
+        linear = Linear(weights.reshape(2, -1).astype(np.float32), bits, top)
+        linear.check()
+        return cls(lanes_bits, start, linear), rest
 
 
 def encode_block(indices: Indices, network: Network) -> bytes | None:
@@ -83,7 +98,7 @@ def encode_block(indices: Indices, network: Network) -> bytes | None:
     columns = [_codes(context, network, part) for part in _batches(layout.order)]
     starts, frequencies, extra, bits = (np.concatenate(rows) for rows in zip(*columns, strict=True))
     size = float((BITS - np.log2(frequencies) + bits).sum()) / 8
-    head = Head(lanes_for(size), context.top, context.start, context.linear)
+    head = Head(lanes_for(size), context.start, context.linear)
     encoder = rans.Encoder(head.lanes)
     for first, last in reversed(list(_rounds(layout, head.lanes))):
         part = slice(first, last)
@@ -119,7 +134,6 @@ class Context:
 
     layout: Layout
     linear: Linear
-    top: int
     start: int
     cells: Floats
     errors: Floats
@@ -131,20 +145,81 @@ class Context:
         cells = layout.pad(indices.astype(np.float32), start)
         linear = fit_linear(cells, layout, top)
         errors = np.zeros_like(cells)
-        for part in _batches(layout.order, 1 << 14):
-            predicted = linear.predict(
-                cells.take(part + layout.neighbours[:, None]), part < layout.first
-            )
+        for part in _batches(layout.order):
+            neighbours = cells.take(part + layout.neighbours[:, None])
+            predicted = linear.predict(neighbours, part < layout.first)
             errors[part] = cells[part] * np.float32(FINE) - predicted
         errors[layout.padding] = errors[layout.sources]
-        return cls(layout, linear, top, start, cells, errors)
+        return cls(layout, linear, start, cells, errors)
 
-    def features(self, voxels: npt.NDArray[np.int64]) -> Features:
+    def features(self, voxels: Cells) -> Features:
         """Of the voxels in these cells."""
+        return self._view().features(voxels, voxels < self.layout.first, self._predict)
+
+    def expect(self, network: Network, voxels: Cells) -> Expected:
+        """Of the voxels in these cells."""
+        first = voxels < self.layout.first
+        return self._view().expect(network, voxels, first, self._predict)[0]
+
+    def _predict(self, neighbours: Floats, first: Flags, chosen: Cells | None = None) -> Floats:
+        return self.linear.predict(neighbours, first)
+
+    def _view(self) -> View:
+        return View(self.layout, self.cells, self.errors, self.linear.top)
+
+
+@dataclass(frozen=True)
+class View:
+    """What the predictor may look at: cells, and errors of the linear prediction, of some blocks.
+
+    top: the largest index of all.
+    """
+
+    layout: Layout
+    cells: Floats
+    errors: Floats
+    top: int
+
+    def features(self, voxels: Cells, first: Flags, predict: Predict) -> Features:
+        """Of n voxels. first: whether they lie in a first slice."""
         neighbours = self.cells.take(voxels + self.layout.neighbours[:, None])
         errors = self.errors.take(voxels + self.layout.errors[:, None])
-        first = voxels < self.layout.first
-        return features_of(neighbours, errors, first, self.linear.predict(neighbours, first))
+        return features_of(neighbours, errors, first, predict(neighbours, first), self.top)
+
+    def expect(
+        self, network: Network, voxels: Cells, first: Flags, predict: Predict
+    ) -> tuple[Expected, Floats]:
+        """What to expect of n voxels, and their linear prediction.
+
+        Where all that is seen is 0, as in the air around a patient, the network always says the
+        same: it is asked once.
+        """
+        empty = self._empty(voxels)
+        if empty is None:
+            features = self.features(voxels, first, predict)
+            return network.expect(features), features.linear
+        expected = network.in_emptiness(first)
+        linear = np.zeros(len(voxels), np.float32)
+        full = np.flatnonzero(~empty)
+        if full.size:
+            features = self.features(voxels[full], first[full], partial(predict, chosen=full))
+            expected.put(full, network.expect(features))
+            linear[full] = features.linear
+        return expected, linear
+
+    def _empty(self, voxels: Cells) -> Flags | None:
+        """Which voxels see nothing but 0; None where too few do to matter."""
+        empty: Flags = self.cells.take(voxels + self.layout.neighbours[0]) == 0
+        for near in (self.layout.neighbours[1], self.layout.neighbours[_SLICE_BEFORE]):
+            empty &= self.cells.take(voxels + near) == 0
+        maybe = np.flatnonzero(empty)
+        if len(maybe) * _EMPTY_MATTERS < len(voxels):
+            return None
+        at = voxels[maybe]
+        seen = self.cells.take(at + self.layout.neighbours[:, None]).any(axis=0)
+        seen |= self.errors.take(at + self.layout.errors[:, None]).any(axis=0)
+        empty[maybe[seen]] = False
+        return empty
 
 
 def decode_blocks(
@@ -177,7 +252,8 @@ class _Group:
         states = [np.frombuffer(rest, "<u8", lanes) for _, rest in heads]
         words = [np.frombuffer(rest, "<u4", offset=8 * lanes) for _, rest in heads]
         self._decoder = rans.Decoder(states, words)
-        self._tops = np.array([[head.top] for head in self._heads], np.int32)
+        self._tops = np.array([[head.linear.top] for head in self._heads], np.int32)
+        self._top = int(self._tops.max())
         starts = [np.full(layout.cells, head.start, np.float32) for head in self._heads]
         self._cells = np.concatenate(starts)
         self._errors = np.zeros_like(self._cells)
@@ -207,12 +283,17 @@ class _Group:
         linear = np.empty((count, width), np.float32)
         # So many blocks at a time that their features stay in the cache.
         at_once = max(1, _BATCH // width)
+        first = voxels < self._layout.first
+        view = View(self._layout, self._cells, self._errors, self._top)
         parts = []
-        for first in range(0, count, at_once):
-            blocks = slice(first, min(first + at_once, count))
-            features = self._features(cells[blocks], voxels < self._layout.first, blocks)
-            linear[blocks] = features.linear.reshape(-1, width)
-            parts.append(places_of(self._network.expect(features)))
+        for number in range(0, count, at_once):
+            blocks = slice(number, min(number + at_once, count))
+            rows = cells[blocks].ravel()
+            predict = partial(self._predict, self._heads[blocks], width)
+            firsts = np.tile(first, blocks.stop - blocks.start)
+            expected, predicted = view.expect(self._network, rows, firsts, predict)
+            linear[blocks] = predicted.reshape(-1, width)
+            parts.append(places_of(expected))
         indices = self._pull(Places.join(parts), count, width)
         values = indices.astype(np.float32)
         self._cells[cells] = values
@@ -229,18 +310,26 @@ class _Group:
             indices[:, chosen] = pulled.reshape(count, -1)
         return indices
 
-    def _features(
-        self, cells: npt.NDArray[np.int64], is_first: npt.NDArray[np.bool_], blocks: slice
-    ) -> Features:
-        count, width = cells.shape
-        flat = cells.ravel()
-        neighbours = self._cells.take(flat + self._layout.neighbours[:, None])
-        errors = self._errors.take(flat + self._layout.errors[:, None])
-        predicted = np.empty(count * width, np.float32)
-        for number, head in enumerate(self._heads[blocks]):
-            part = slice(number * width, (number + 1) * width)
-            predicted[part] = head.linear.predict(neighbours[:, part], is_first)
-        return features_of(neighbours, errors, np.tile(is_first, count), predicted)
+    @staticmethod
+    def _predict(
+        heads: Sequence[Head],
+        width: int,
+        neighbours: Floats,
+        first: Flags,
+        chosen: Cells | None = None,
+    ) -> Floats:
+        """The linear prediction of some blocks' voxels, or of the chosen ones of them."""
+        if len(heads) == 1:
+            return heads[0].linear.predict(neighbours, first)
+        every = np.arange(len(heads) + 1) * width
+        ends = every if chosen is None else np.searchsorted(chosen, every)
+        parts = [slice(start, stop) for start, stop in pairwise(ends.tolist())]
+        return np.concatenate(
+            [
+                head.linear.predict(neighbours[:, part], first[part])
+                for head, part in zip(heads, parts, strict=True)
+            ]
+        )
 
 
 def lanes_for(size: float) -> int:
@@ -251,7 +340,7 @@ def lanes_for(size: float) -> int:
 def _codes(
     context: Context, network: Network, part: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.uint32], ...]:
-    places: Places = places_of(network.expect(context.features(part)))
+    places = places_of(context.expect(network, part))
     return rans.symbols_of(context.cells[part].astype(np.int32), places)
 
 

@@ -26,23 +26,28 @@ Ints = npt.NDArray[np.int32]
 #: Predictions are in sixteenths of an index.
 FINE = 16
 #: Differences beyond this, in sixteenths, look all the same.
-_FARTHEST = float(1 << 15)
+_FARTHEST = np.float32(1 << 17)
+#: Predictions are kept within the range of the indices and this times it to either side.
+_BEYOND = 1
+#: Differences are thus below this times the largest index.
+_REACH_OF_TOP = (1 + _BEYOND) * FINE
 #: Normalised features are in sixteenths of the local scale, and end at eight of it.
-_NORM = 127.0
+_NORM = np.float32(127)
 #: Added to the sums of differences: an eighth of an index.
-_FLOOR = 128.0
+_FLOOR = np.float32(128)
 #: Weights of the four sums of differences add to about this.
 _WEIGHTS = 64
 #: Logarithms are in 1/16 octave; this is the one of a sum of 1.
-_LOG_SHIFT = 19
-_LOG_ONE = 127 << 4
+_LOG_SHIFT = np.int32(19)
+_LOG_ONE = np.int32(127 << 4)
 #: The logarithm that the network sees as 0.
-_LOG_MIDDLE = 12 << 4
+_LOG_MIDDLE = np.int32(12 << 4)
 LOG_STEPS = 16
 #: Normalised features are in so many parts of the local scale.
 FEATURE = 16
 
-COUNT = len(NEIGHBOURS) + len(ERRORS) + 6
+#: The last one is always 1: it carries the bias.
+COUNT = len(NEIGHBOURS) + len(ERRORS) + 7
 
 
 def _sums() -> Floats:
@@ -91,7 +96,10 @@ class Features:
     def mean(self, shift: Floats) -> Floats:
         """The linear prediction moved by `shift`, in 1/64 of the local scale; floor."""
         # A sum of 64 weights over 1/64: twelve bits down.
-        moved: Floats = np.floor(shift * _UP[self.log] * np.float32(1 / 4096))
+        moved = _UP.take(self.log)
+        moved *= shift
+        moved *= np.float32(1 / 4096)
+        np.floor(moved, out=moved)
         moved += self.linear
         return moved
 
@@ -105,35 +113,39 @@ def scale_of(log: Ints) -> Floats:
 @dataclass(frozen=True)
 class Linear:
     """weights: [2, neighbours], of the first slice and of all others, whole numbers; they act on
-    differences to the nearest neighbour. bits: how many of them are behind the point."""
+    differences to the nearest neighbour. bits: how many of them are behind the point. top: the
+    largest index."""
 
     weights: Floats
     bits: int
+    top: int
 
     def predict(self, neighbours: Floats, first: npt.NDArray[np.bool_]) -> Floats:
         """In sixteenths of an index, floor. neighbours: [neighbours, n]; first: [n]."""
         nearest = neighbours[0]
         sums = self.weights @ (neighbours - nearest)
-        moved = np.where(first, sums[0], sums[1])
+        moved = sums[1]
+        np.copyto(moved, sums[0], where=first)
         moved *= np.float32(FINE / (1 << self.bits))
         linear: Floats = np.floor(moved, out=moved)
         linear += nearest * np.float32(FINE)
-        return linear
+        reach = np.float32(FINE * self.top)
+        return np.clip(linear, -reach * _BEYOND, reach * (1 + _BEYOND), out=linear)
 
-    def check(self, top: int) -> None:
+    def check(self) -> None:
         """Raise ValueError unless every sum over indices of 0 to `top` is exact."""
-        largest = float(np.abs(self.weights).sum(axis=1).max()) * max(top, 1)
+        largest = float(np.abs(self.weights).sum(axis=1).max()) * max(self.top, 1)
         if not (4 <= self.bits <= 16 and largest < 1 << 23):
             raise ValueError("weights of the linear prediction that would not be exact")
 
 
 def features_of(
-    neighbours: Floats, errors: Floats, first: npt.NDArray[np.bool_], predicted: Floats
+    neighbours: Floats, errors: Floats, first: npt.NDArray[np.bool_], predicted: Floats, top: int
 ) -> Features:
     """What the network sees.
 
     neighbours: [neighbours, n], indices; errors: [errors, n], in sixteenths; first: [n], whether a
-    voxel lies in the first slice; predicted: [n], what `Linear.predict` gave.
+    voxel lies in the first slice; predicted: [n], what `Linear.predict` gave; top: largest index.
     """
     count, voxels = len(neighbours), neighbours.shape[1]
     values = np.empty((COUNT, voxels), np.float32)
@@ -141,22 +153,29 @@ def features_of(
     np.multiply(neighbours, np.float32(FINE), out=steps[:count])
     steps[:count] -= predicted
     steps[count:] = errors
-    np.minimum(steps, np.float32(_FARTHEST), out=steps)
-    np.maximum(steps, np.float32(-_FARTHEST), out=steps)
+    if top * _REACH_OF_TOP > _FARTHEST:
+        np.clip(steps, -_FARTHEST, _FARTHEST, out=steps)
     sums = _SUMS @ np.abs(steps)
-    sums += np.float32(_FLOOR)
-    logs = (sums.view(np.int32) >> _LOG_SHIFT) - np.int32(_LOG_ONE)
+    sums += _FLOOR
+    logs = (sums.view(np.int32) >> _LOG_SHIFT) - _LOG_ONE
     log = logs[0]
-    down = _DOWN[log]
+    down = _DOWN.take(log)
     steps *= down
-    parts = values[len(steps) :]
+    parts = values[len(steps) : -1]
     parts[0] = log - _LOG_MIDDLE
     np.subtract(logs[1:], log, out=parts[1:4], casting="unsafe")
-    np.minimum(predicted, np.float32(_FARTHEST), out=parts[4])
+    np.minimum(predicted, _FARTHEST, out=parts[4])
     parts[4] *= down
-    parts[5] = first
-    parts[5] *= np.float32(64)
-    np.floor(values, out=values)
-    np.minimum(values, np.float32(_NORM), out=values)
-    np.maximum(values, np.float32(-_NORM), out=values)
+    np.multiply(first, np.float32(64), out=parts[5])
+    np.floor(values[:-1], out=values[:-1])
+    np.clip(values[:-1], -_NORM, _NORM, out=values[:-1])
+    values[-1] = 1
     return Features(values, predicted, log)
+
+
+def empty_features() -> Features:
+    """Of a voxel that sees nothing but 0, outside the first slice and in it."""
+    nothing = np.zeros((len(NEIGHBOURS) + len(ERRORS), 2), np.float32)
+    neighbours, errors = np.split(nothing, [len(NEIGHBOURS)])
+    first = np.array([False, True])
+    return features_of(neighbours, errors, first, np.zeros(2, np.float32), 0)

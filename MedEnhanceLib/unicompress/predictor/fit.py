@@ -26,12 +26,12 @@ def fit_linear(cells: Floats, layout: Layout, top: int) -> Linear:
     bits = _MOST_BITS
     while True:
         whole = np.clip(np.rint(exact * 2.0**bits), -_LARGEST_WEIGHT, _LARGEST_WEIGHT)
-        fitted = Linear(whole.astype(np.float32), bits)
+        fitted = Linear(whole.astype(np.float32), bits, top)
         try:
-            fitted.check(top)
+            fitted.check()
         except ValueError:
             if bits == 4:  # wild weights: take the nearest neighbour as it is
-                return Linear(np.zeros((2, len(NEIGHBOURS)), np.float32), bits)
+                return Linear(np.zeros((2, len(NEIGHBOURS)), np.float32), bits, top)
             bits -= 1
         else:
             return fitted

@@ -20,6 +20,7 @@ from MedEnhanceLib.unicompress.predictor.features import (
     LOG_STEPS,
     Features,
     Floats,
+    empty_features,
 )
 
 Ints = npt.NDArray[np.int32]
@@ -49,6 +50,17 @@ class Expected:
     scale: Ints
     shape: Ints
 
+    def put(self, places: npt.NDArray[np.int64], others: Expected) -> None:
+        """Replace what is expected of some voxels."""
+        self.mean[places] = others.mean
+        self.scale[places] = others.scale
+        self.shape[places] = others.shape
+
+    def take(self, places: npt.NDArray[np.bool_]) -> Expected:
+        """The first voxel's, or the second's where true."""
+        at = places.astype(np.int64)
+        return Expected(self.mean.take(at), self.scale.take(at), self.shape.take(at))
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -67,7 +79,7 @@ class Network:
         self.layers = layers
         if len(layers) != _LAYERS:
             raise ValueError(f"{len(layers)} layers instead of {_LAYERS}")
-        width, largest = COUNT, 127.0
+        width, largest = COUNT - 1, 127.0
         for layer in layers:
             whole = np.isfinite(layer.weights).all() and np.isfinite(layer.bias).all()
             if layer.weights.ndim != 2 or layer.weights.shape[1] != width or not whole:
@@ -80,6 +92,8 @@ class Network:
             width, largest = len(layer.weights), _LARGEST
         if width != 3:
             raise ValueError(f"{width} outputs instead of 3")
+        self._matrices = [_matrix(layer, last=layer is layers[-1]) for layer in layers]
+        self._emptiness = self.expect(empty_features())
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, npt.NDArray[np.generic]]) -> Network:
@@ -109,11 +123,17 @@ class Network:
 
     def outputs(self, values: Floats) -> Floats:
         """Whole numbers [3, n] of feature values [COUNT, n]."""
-        for layer in self.layers[:-1]:
-            values = _apply(layer, values)
-            np.minimum(values, np.float32(_LARGEST), out=values)
-            np.maximum(values, np.float32(0), out=values)
-        return _apply(self.layers[-1], values)
+        for matrix in self._matrices[:-1]:
+            # The last row of a hidden layer becomes 1: it carries the next bias.
+            values = matrix @ values
+            np.floor(values, out=values)
+            np.clip(values, np.float32(0), np.float32(_LARGEST), out=values)
+        values = self._matrices[-1] @ values
+        return np.floor(values, out=values)
+
+    def in_emptiness(self, first: npt.NDArray[np.bool_]) -> Expected:
+        """Where all that is seen is 0. first: whether a voxel lies in the first slice."""
+        return self._emptiness.take(first)
 
     def expect(self, features: Features) -> Expected:
         """Mean, and classes of scale and shape."""
@@ -127,11 +147,18 @@ class Network:
         )
 
 
-def _apply(layer: Layer, values: Floats) -> Floats:
-    sums: Floats = layer.weights @ values
-    sums += layer.bias[:, None]
-    sums *= np.float32(2.0**-layer.bits)
-    return np.floor(sums, out=sums)
+def _matrix(layer: Layer, *, last: bool) -> Floats:
+    """Weights and bias side by side, divided by 2 ** bits: as exact as whole numbers.
+
+    All but the last layer get a row that hands the 1 on.
+    """
+    matrix = np.concatenate([layer.weights, layer.bias[:, None]], axis=1)
+    matrix *= np.float32(2.0**-layer.bits)
+    if last:
+        return matrix
+    one = np.zeros((1, matrix.shape[1]), np.float32)
+    one[0, -1] = 1
+    return np.concatenate([matrix, one])
 
 
 def quantise(

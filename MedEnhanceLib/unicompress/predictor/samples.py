@@ -50,7 +50,7 @@ def samples_of(indices: Indices, count: int, generator: np.random.Generator) -> 
     chosen = layout.order[generator.integers(0, size, min(count, size))]
     features = context.features(chosen)
     return Samples(
-        np.ascontiguousarray(features.values.T).astype(np.int8),
+        np.ascontiguousarray(features.values[:-1].T).astype(np.int8),
         features.linear / 16,
         scale_of(features.log) / 16,
         context.cells[chosen],
@@ -60,7 +60,7 @@ def samples_of(indices: Indices, count: int, generator: np.random.Generator) -> 
 def join(parts: Sequence[Samples]) -> Samples:
     """One after the other."""
     return Samples(
-        np.concatenate([part.features for part in parts] or [np.empty((0, COUNT), np.int8)]),
+        np.concatenate([part.features for part in parts] or [np.empty((0, COUNT - 1), np.int8)]),
         np.concatenate([part.linear for part in parts]),
         np.concatenate([part.scale for part in parts]),
         np.concatenate([part.index for part in parts]),

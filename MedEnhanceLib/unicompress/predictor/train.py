@@ -7,7 +7,7 @@ from MedEnhanceLib.unicompress.predictor.features import COUNT
 from MedEnhanceLib.unicompress.predictor.tables import WIDER
 
 def make(h):
-    k=COUNT; L=[]
+    k=COUNT-1; L=[]
     for i in h: L+=[torch.nn.Linear(k,i)]; k=i
     L+=[torch.nn.Linear(k,3)]
     with torch.no_grad():

@@ -27,8 +27,8 @@ from MedEnhanceLib.unicompress.predictor.tables import WIDER
 
 Floats = npt.NDArray[np.float32]
 
-_BATCH = 4096
-_RATE = 2e-3
+_BATCH = 1024
+_RATE = 8e-3
 _DECAY = (0.9, 0.98)
 _LOG2 = math.log(2)
 #: A probability is mixed with a little of everything, so that no voxel costs too much.
