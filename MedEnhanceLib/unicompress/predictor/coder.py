@@ -35,6 +35,7 @@ from MedEnhanceLib.unicompress.predictor.layout import (
 from MedEnhanceLib.unicompress.predictor.network import Expected, Network
 from MedEnhanceLib.unicompress.predictor.tables import BITS, Places, places_of
 
+Indices64 = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 #: neighbours [neighbours, n], first [n] → linear prediction [n]
 Predict = Callable[..., Floats]
@@ -252,7 +253,7 @@ class _Group:
         states = [np.frombuffer(rest, "<u8", lanes) for _, rest in heads]
         words = [np.frombuffer(rest, "<u4", offset=8 * lanes) for _, rest in heads]
         self._decoder = rans.Decoder(states, words)
-        self._tops = np.array([[head.linear.top] for head in self._heads], np.int32)
+        self._tops = np.array([[head.linear.top] for head in self._heads], np.int64)
         self._top = int(self._tops.max())
         starts = [np.full(layout.cells, head.start, np.float32) for head in self._heads]
         self._cells = np.concatenate(starts)
@@ -294,21 +295,18 @@ class _Group:
             expected, predicted = view.expect(self._network, rows, firsts, predict)
             linear[blocks] = predicted.reshape(-1, width)
             parts.append(places_of(expected))
-        indices = self._pull(Places.join(parts), count, width)
+        indices = self._pull(Places.join(parts, count), width)
         values = indices.astype(np.float32)
         self._cells[cells] = values
         self._errors[cells] = values * np.float32(FINE) - linear
 
-    def _pull(self, places: Places, count: int, width: int) -> npt.NDArray[np.int32]:
+    def _pull(self, places: Places, width: int) -> Indices64:
         lanes = self._heads[0].lanes
-        if width <= lanes:
-            return self._decoder.pull(places, self._tops).reshape(count, width)
-        indices = np.empty((count, width), np.int32)
-        for first in range(0, width, lanes):
-            chosen = slice(first, first + lanes)
-            pulled = self._decoder.pull(places.columns(chosen, count), self._tops)
-            indices[:, chosen] = pulled.reshape(count, -1)
-        return indices
+        rounds = [
+            self._decoder.pull(places.columns(slice(first, first + lanes)), self._tops)
+            for first in range(0, width, lanes)
+        ]
+        return rounds[0] if len(rounds) == 1 else np.concatenate(rounds, axis=1)
 
     @staticmethod
     def _predict(
@@ -339,9 +337,9 @@ def lanes_for(size: float) -> int:
 
 def _codes(
     context: Context, network: Network, part: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.uint32], ...]:
+) -> tuple[Indices64, ...]:
     places = places_of(context.expect(network, part))
-    return rans.symbols_of(context.cells[part].astype(np.int32), places)
+    return rans.symbols_of(context.cells[part].astype(np.int64), places)
 
 
 def _batches(order: npt.NDArray[np.int64], size: int = _BATCH) -> Iterator[npt.NDArray[np.int64]]:

@@ -12,20 +12,20 @@ import numpy.typing as npt
 
 from MedEnhanceLib.unicompress.predictor.tables import (
     BITS,
+    COARSE,
+    REACH,
     Places,
     make_tables,
-    symbol_count,
 )
 
 Words = npt.NDArray[np.uint32]
 States = npt.NDArray[np.uint64]
-Ints = npt.NDArray[np.int32]
+Ints = npt.NDArray[np.int64]
 
 _LOWEST = np.uint64(1 << 32)
 _WORD = np.uint64(32)
 _MASK = np.uint64((1 << BITS) - 1)
 _BITS = np.uint64(BITS)
-_COARSE_BITS = 10
 #: Bits of a voxel that are coded as they are, at most: so that one word always suffices.
 _MOST_EXTRA = 16
 
@@ -37,16 +37,19 @@ class Encoder:
         self._states = np.full(lanes, _LOWEST, np.uint64)
         self._words: list[Words] = []
 
-    def push(self, starts: Words, frequencies: Words, extra: Words, bits: Words) -> None:
+    def push(self, starts: Ints, frequencies: Ints, extra: Ints, bits: Ints) -> None:
         """A round, one symbol for each of the first lanes, with `bits` bits of `extra`."""
         states = self._states[: len(starts)]
-        wide = frequencies.astype(np.uint64)
-        full = states >= wide << (np.uint64(64 - BITS) - bits.astype(np.uint64))
-        self._words.append((states[full] & np.uint64(0xFFFFFFFF)).astype(np.uint32))
+        wide, shift = frequencies.view(np.uint64), bits.view(np.uint64)
+        full = states >= wide << (np.uint64(64 - BITS) - shift)
+        self._words.append(states[full].astype(np.uint32))
         states[full] >>= _WORD
-        raised = (states << bits.astype(np.uint64)) | extra
-        quotient = raised // wide
-        states[:] = (quotient << _BITS) + (raised - quotient * wide) + starts
+        states <<= shift
+        states |= extra.view(np.uint64)
+        quotient = states // wide
+        # quotient · 2 ** BITS + rest + start
+        states += quotient * (np.uint64(1 << BITS) - wide)
+        states += starts.view(np.uint64)
 
     def finish(self) -> tuple[States, Words]:
         """The states that a decoder begins with, and its words."""
@@ -67,70 +70,75 @@ class Decoder:
         self._tables = make_tables()
 
     def pull(self, places: Places, tops: Ints) -> Ints:
-        """The indices of a round.
+        """The indices of a round, [blocks, n].
 
-        places: of [blocks · n] voxels, block after block, one for each of the first n lanes.
-        tops: [blocks, 1], the largest index of each block.
+        places: of [blocks, n] voxels, one for each of the first n lanes. tops: [blocks, 1], the
+        largest index of each block.
         """
         tables = self._tables
-        states = self._states[:, : len(places.table) // len(self._states)]
-        slots = (states & _MASK).astype(np.int64).ravel()
-        symbols = self._symbols(slots, places)
-        at = places.table * np.int32(symbol_count() + 1) + symbols
+        states = self._states[:, : places.row.shape[1]]
+        slots = (states & _MASK).view(np.int64)
+        at, ends = self._symbols(slots, places)
         starts = tables.cumulative.take(at)
-        starts[symbols == places.floor] = 0
-        frequencies = tables.cumulative.take(at + 1) - starts
-        extra_bits = np.minimum(tables.extra.take(symbols) + places.bits, _MOST_EXTRA)
-        lower = (slots - starts).reshape(states.shape).astype(np.uint64)
-        new = (states >> _BITS) * frequencies.reshape(states.shape) + lower
-        wide_bits = extra_bits.reshape(states.shape).astype(np.uint64)
-        kept = new >> wide_bits
-        extra = (new - (kept << wide_bits)).astype(np.int32).ravel()
-        self._refill(kept)
-        states[...] = kept
-        indices = (tables.lowest.take(symbols) << places.bits) + places.base + extra
-        shaped = indices.reshape(states.shape)
-        np.maximum(shaped, 0, out=shaped)
-        return np.minimum(shaped, tops, out=shaped).reshape(-1)
+        starts[at == places.floor] = 0
+        ends -= starts
+        slots -= starts
+        states >>= _BITS
+        states *= ends.view(np.uint64)
+        states += slots.view(np.uint64)
+        at -= places.row
+        bits = tables.extra.take(at)
+        bits += places.bits
+        np.minimum(bits, _MOST_EXTRA, out=bits)
+        extra = states.view(np.int64) & ((1 << bits) - 1)
+        states >>= bits.view(np.uint64)
+        self._refill(states)
+        indices = tables.lowest.take(at)
+        indices <<= places.bits
+        indices += places.base
+        indices += extra
+        return np.clip(indices, 0, tops, out=indices)
 
     def finish(self) -> None:
         """Raise ValueError unless every stream was read to its end, and to its beginning."""
         if (self._next != self._ends).any() or (self._states != _LOWEST).any():
             raise ValueError("the stream is not one that was written")
 
-    def _symbols(self, slots: npt.NDArray[np.int64], places: Places) -> Ints:
+    def _symbols(self, slots: Ints, places: Places) -> tuple[Ints, Ints]:
+        """Where the symbols' counts are, and the counts at their ends."""
         tables = self._tables
-        runs = (places.table << np.int32(_COARSE_BITS)) + (slots >> (BITS - _COARSE_BITS))
-        symbols = tables.coarse.take(runs).astype(np.int32)
-        np.maximum(symbols, places.floor, out=symbols)
-        rows = places.table * np.int32(symbol_count() + 1) + 1
-        low = np.flatnonzero(tables.cumulative.take(rows + symbols) <= slots)
+        at = tables.coarse.take((slots >> (BITS - COARSE)) + places.run) + places.row
+        np.maximum(at, places.floor, out=at)
+        ends = tables.cumulative.take(at + 1)
+        low = np.flatnonzero(ends <= slots)
+        flat_at, flat_ends, flat_slots = at.ravel(), ends.ravel(), slots.ravel()
         while low.size:
-            symbols[low] += 1
-            still = tables.cumulative.take(rows[low] + symbols[low]) <= slots[low]
-            low = low[still]
-        return symbols
+            further = flat_at[low] + 1
+            flat_at[low] = further
+            end = tables.cumulative.take(further + 1)
+            flat_ends[low] = end
+            low = low[end <= flat_slots[low]]
+        return at, ends
 
     def _refill(self, states: States) -> None:
         """Where a state fell below its lowest, take the block's next word."""
         needs = states < _LOWEST
         counts = np.cumsum(needs, axis=1)
-        at = self._next[:, None] + counts - 1
+        counts += self._next[:, None]
         # Past its end a stream reads on in the next one's: harmless, and `finish` finds it.
-        words = self._words.take(at[needs], mode="clip")
+        words = self._words.take(counts[needs] - 1, mode="clip")
         states[needs] = (states[needs] << _WORD) | words
-        self._next += counts[:, -1]
+        self._next = counts[:, -1].copy()
 
 
-def symbols_of(indices: Ints, places: Places) -> tuple[Words, Words, Words, Words]:
+def symbols_of(indices: Ints, places: Places) -> tuple[Ints, Ints, Ints, Ints]:
     """Start, frequency, extra bits' value and their number, of each voxel."""
     tables = make_tables()
     above = indices - places.base
-    symbols = tables.symbol_of.take((above >> places.bits) + (1 << 17)).astype(np.int32)
-    at = places.table * np.int32(symbol_count() + 1) + symbols
+    symbols = tables.symbol_of.take((above >> places.bits) + REACH)
+    at = places.row + symbols
     starts = tables.cumulative.take(at)
-    starts[symbols == places.floor] = 0
+    starts[at == places.floor] = 0
     frequencies = tables.cumulative.take(at + 1) - starts
     extra = above - (tables.lowest.take(symbols) << places.bits)
-    bits = tables.extra.take(symbols) + places.bits
-    return starts, frequencies, extra.astype(np.uint32), bits.astype(np.uint32)
+    return starts, frequencies, extra, tables.extra.take(symbols) + places.bits

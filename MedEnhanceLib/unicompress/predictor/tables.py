@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +31,9 @@ _NEAR = 16
 _OCTAVES = 13
 _SYMBOLS = 2 * (_NEAR + 4 * _OCTAVES)
 #: Differences to the centre's bin, in bins, that have a symbol.
-_REACH = 1 << 17
+REACH = 1 << 17
 #: Slots are looked up by their upper bits first.
-_COARSE = 10
+COARSE = 10
 #: e ** 1.3: how much wider the wide component is.
 WIDER = 3.6692966676192444
 #: Shares of the wide component: e ** x / (1 + e ** x) for x = −4, −3.25 … 1.25.
@@ -56,43 +55,39 @@ class Tables:
     first symbol that reaches into a run of slots. symbol_of: by difference in bins + reach.
     lowest, extra: a symbol's smallest difference in bins, and its bits of which one."""
 
-    cumulative: npt.NDArray[np.uint32]
+    cumulative: Ints
     coarse: npt.NDArray[np.uint8]
     symbol_of: npt.NDArray[np.uint8]
-    lowest: npt.NDArray[np.int32]
-    extra: npt.NDArray[np.int32]
+    lowest: Ints
+    extra: Ints
 
 
 @dataclass(frozen=True)
 class Places:
-    """How n voxels are coded. table: where a distribution begins in `cumulative`, over its
-    length; bits: of an index that are below its bin; base: the index where the bins' count
-    begins; floor: the symbol that holds index 0, the smallest that there is."""
+    """How voxels are coded; arrays of one shape.
 
-    table: npt.NDArray[np.int32]
-    bits: npt.NDArray[np.int32]
-    base: npt.NDArray[np.int32]
-    floor: npt.NDArray[np.uint8]
+    row: where a distribution begins in `cumulative`; run: in `coarse`. floor: of index 0, the
+    smallest that there is, in `cumulative`. bits: of an index that are below its bin. base: the
+    index where the bins' count begins.
+    """
 
-    def columns(self, chosen: slice, rows: int) -> Places:
-        """The voxels, as [rows, …], of some columns."""
+    row: Ints
+    run: Ints
+    floor: Ints
+    bits: Ints
+    base: Ints
 
-        def cut(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-            return values.reshape(rows, -1)[:, chosen].ravel()
-
-        return Places(cut(self.table), cut(self.bits), cut(self.base), cut(self.floor))
+    def columns(self, chosen: slice) -> Places:
+        """Of [rows, columns] some columns."""
+        fields = (self.row, self.run, self.floor, self.bits, self.base)
+        return Places(*(field[:, chosen] for field in fields))
 
     @classmethod
-    def join(cls, parts: Sequence[Places]) -> Places:
-        """One after the other."""
-        if len(parts) == 1:
-            return parts[0]
-        return cls(
-            np.concatenate([part.table for part in parts]),
-            np.concatenate([part.bits for part in parts]),
-            np.concatenate([part.base for part in parts]),
-            np.concatenate([part.floor for part in parts]),
-        )
+    def join(cls, parts: Sequence[Places], rows: int) -> Places:
+        """One after the other, as [rows, columns]."""
+        names = ("row", "run", "floor", "bits", "base")
+        columns = ([getattr(part, name) for part in parts] for name in names)
+        return cls(*(np.concatenate(column).reshape(rows, -1) for column in columns))
 
 
 def places_of(expected: Expected) -> Places:
@@ -104,17 +99,17 @@ def places_of(expected: Expected) -> Places:
     centre = expected.mean + 8  # indices reach half a step to either side
     base = centre >> (bits + 4)
     phase = (centre >> (bits + 1)) & (_PHASES - 1)
-    table = (narrow * _PHASES + phase) * SHAPES + expected.shape
-    low = np.maximum(-base, -_REACH)
-    np.minimum(low, _REACH - 1, out=low)
-    floor = tables.symbol_of.take(low + _REACH)
-    return Places(table, bits, base << bits, floor)
+    table = ((narrow * _PHASES + phase) * SHAPES + expected.shape).astype(np.int64)
+    low = np.clip(-base, -REACH, REACH - 1)
+    low += REACH
+    row = table * (_SYMBOLS + 1)
+    floor = row + tables.symbol_of.take(low)
+    return Places(row, table << COARSE, floor, bits.astype(np.int64), base.astype(np.int64) << bits)
 
 
 @cache
 def make_tables() -> Tables:
     """All distributions; a second's work, done once."""
-    steps = np.concatenate([_edges(), [1.0]])
     cumulative = np.empty((_SCALES, _PHASES, SHAPES, _SYMBOLS + 1), np.uint32)
     rows = np.arange(_SYMBOLS + 1)
     scales = _quarter_octaves(_SCALES)
@@ -129,14 +124,14 @@ def make_tables() -> Tables:
                 below[0], below[-1] = 0.0, 1.0
                 counts = np.floor(below * ((1 << BITS) - _SYMBOLS)).astype(np.int64) + rows
                 cumulative[scale, phase, shape] = counts
-    del steps
     flat = cumulative.reshape(-1, _SYMBOLS + 1)
-    return Tables(flat.reshape(-1), _coarse(flat), _symbol_of(), _lowest(), _extra())
-
-
-def symbol_count() -> int:
-    """Of every distribution."""
-    return _SYMBOLS
+    return Tables(
+        flat.reshape(-1).astype(np.int64),
+        _coarse(flat),
+        _symbol_of(),
+        _lowest().astype(np.int64),
+        _extra().astype(np.int64),
+    )
 
 
 def _edges() -> Doubles:
@@ -157,13 +152,13 @@ def _extra() -> npt.NDArray[np.int32]:
 
 
 def _symbol_of() -> npt.NDArray[np.uint8]:
-    differences = np.arange(-_REACH, _REACH)
+    differences = np.arange(-REACH, REACH)
     found = np.searchsorted(_lowest(), differences, side="right") - 1
     return np.clip(found, 0, _SYMBOLS - 1).astype(np.uint8)
 
 
 def _coarse(cumulative: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint8]:
-    first = np.arange(1 << _COARSE) << (BITS - _COARSE)
+    first = np.arange(1 << COARSE) << (BITS - COARSE)
     # One search for all rows: each row's counts are moved behind the row before.
     moved = cumulative.astype(np.int64) + (np.arange(len(cumulative))[:, None] << (BITS + 1))
     wanted = first + (np.arange(len(cumulative))[:, None] << (BITS + 1))
