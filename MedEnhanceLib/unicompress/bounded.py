@@ -29,6 +29,7 @@ from MedEnhanceLib.unicompress.learned import (
 )
 from MedEnhanceLib.unicompress.models import CodecModel
 from MedEnhanceLib.unicompress.pool import ordered_map
+from MedEnhanceLib.unicompress.spool import Keep
 from MedEnhanceLib.unicompress.verify import Tally
 from MedEnhanceLib.volume import Voxels
 
@@ -68,17 +69,19 @@ def code_bounded(
     threads: int,
     monitor: Monitor,
     predictors: Sequence[Predictor] = (),
+    keep: Keep = bytes,
 ) -> Payload:
     """Code every block by its best type. bound: in stored units; None or 0 is lossless.
 
     predictors: those that may suit; where one wins the blocks that are polled, it codes all.
+    keep: where chunks wait for the file to be laid out.
     """
     bound = bound or None
     grid = coding_grid(voxels.shape)
     if predictors and speed == "normal":
         chosen = _learned_wins(voxels, grid, bound, predictors)
         if chosen is not None:
-            return _code_learned(voxels, bound, chosen, threads=threads, monitor=monitor)
+            return _code_learned(voxels, bound, chosen, threads, monitor, keep)
     polled = _poll(voxels, grid, bound, speed=speed, threads=threads, monitor=monitor)
     variants = leading_variant(polled.values()) if polled else (STACKED,)
 
@@ -93,7 +96,7 @@ def code_bounded(
     coded = ordered_map(code, range(len(grid)), threads=threads, monitor=monitor)
     for number, (best, expected) in enumerate(coded):
         tally.add(expected)
-        chunks.append(Chunk(number, best.kind, best.data))
+        chunks.append(Chunk(number, best.kind, keep(bytes(best.data))))
         rest.progress((number + 1) / len(grid), "compress")
     return Payload(grid, chunks, tally)
 
@@ -120,7 +123,12 @@ def _piece(block: Voxels) -> Voxels:
 
 
 def _code_learned(
-    voxels: Voxels, bound: float | None, predictor: Predictor, *, threads: int, monitor: Monitor
+    voxels: Voxels,
+    bound: float | None,
+    predictor: Predictor,
+    threads: int,
+    monitor: Monitor,
+    keep: Keep,
 ) -> Payload:
     grid = predictor_grid(voxels.shape)
     predictor = taught(predictor, voxels, bound, threads=threads, monitor=monitor)
@@ -138,7 +146,7 @@ def _code_learned(
     coded = ordered_map(code, range(len(grid)), threads=threads, monitor=monitor)
     for number, (best, expected) in enumerate(coded):
         tally.add(expected)
-        chunks.append(Chunk(number, best.kind, best.data))
+        chunks.append(Chunk(number, best.kind, keep(best.data)))
         monitor.progress(0.1 + 0.9 * (number + 1) / len(grid), "compress")
     carried = (predictor.model,) if predictor.carried else ()
     return Payload(grid, chunks, tally, models=(predictor.model,), carried=carried)
