@@ -146,7 +146,7 @@ def _code_learned(
     coded = ordered_map(code, range(len(grid)), threads=threads, monitor=monitor)
     for number, (best, expected) in enumerate(coded):
         tally.add(expected)
-        chunks.append(Chunk(number, best.kind, keep(best.data)))
+        chunks.append(Chunk(number, best.kind, keep(bytes(best.data))))
         monitor.progress(0.1 + 0.9 * (number + 1) / len(grid), "compress")
     carried = (predictor.model,) if predictor.carried else ()
     return Payload(grid, chunks, tally, models=(predictor.model,), carried=carried)

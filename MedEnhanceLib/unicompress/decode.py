@@ -156,10 +156,7 @@ def decode_chunks(
     context = DecodeContext.of(container, header)
     decoded = ordered_map(
         lambda batch: _decode_batch(container, header, context, batch),
-        (
-            [(chunk, container.read(chunk)) for chunk in batch]
-            for batch in _batches(header, chunks)
-        ),
+        ([(chunk, container.read(chunk)) for chunk in batch] for batch in _batches(header, chunks)),
         threads=thread_count(threads, wavelet.MOST_THREADS if header.mode == "ratio" else None),
         monitor=monitor,
     )

@@ -10,12 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.unicompress.blocks import Grid
 from MedEnhanceLib.unicompress.candidates import Code, expected_block
 from MedEnhanceLib.unicompress.coders import CONSTANT, LEARNED, Shape
+from MedEnhanceLib.unicompress.context import DecodeContext
 from MedEnhanceLib.unicompress.integers import (
     Coded,
     Indices,
@@ -24,7 +27,6 @@ from MedEnhanceLib.unicompress.integers import (
     to_bounded_integers,
     to_integers,
 )
-from MedEnhanceLib.unicompress.context import DecodeContext
 from MedEnhanceLib.unicompress.models import CodecModel, shipped_model
 from MedEnhanceLib.unicompress.pool import ordered_map
 from MedEnhanceLib.unicompress.predictor.coder import (
@@ -38,15 +40,12 @@ from MedEnhanceLib.unicompress.predictor.samples import Samples, join, samples_o
 from MedEnhanceLib.unicompress.predictor.tuning import ideal_bits, tune
 from MedEnhanceLib.volume import Voxels
 
-import numpy as np
-
 ROLE = "predictor"
 MODALITIES = ("CT", "MR", "EM")
 
-_SIDE = 256
-_VOXELS = 1 << 21
-#: A volume of up to so many voxels is one block.
-_WHOLE = 1 << 22
+#: Longest rows and columns, and most voxels of a block.
+_SIDE = 336
+_VOXELS = 1 << 22
 #: So many blocks, and of each so many voxels, teach the network.
 _TAUGHT_BLOCKS = 6
 _SAMPLES = 360_000
@@ -68,12 +67,12 @@ class Predictor:
 
 
 def predictor_grid(shape: tuple[int, ...]) -> Grid:
-    """Blocks of two million voxels: a border costs context, a large block is slow to open.
+    """Blocks of up to four million voxels: a border costs context, a large block is slow to open.
 
     Measured on CT, MR and EM; see the decisions.
     """
     slices, rows, columns = shape[-3:]
-    if slices * rows * columns <= _WHOLE:
+    if slices * rows * columns <= _VOXELS:
         return Grid(shape, (1, 1, 1))
     # Thin volumes get wide blocks.
     side = max(_SIDE, int((_VOXELS / min(slices, 32)) ** 0.5))
@@ -149,7 +148,9 @@ def model_of(network: Network, name: str, facts: dict[str, str]) -> CodecModel:
     return CodecModel(ROLE, name, hashlib.sha256(data).hexdigest(), data)
 
 
-def code_learned(block: Voxels, bound: float | None, network: Network) -> tuple[Code, Voxels] | None:
+def code_learned(
+    block: Voxels, bound: float | None, network: Network
+) -> tuple[Code, Voxels] | None:
     """The code of a block, and what a reader makes of it; None where it is none for this coder."""
     coded = integers_of(block, bound)
     if not coded.indices.any():
@@ -184,9 +185,7 @@ def _narrowed(indices: Indices, width: np.dtype[np.unsignedinteger]) -> Indices:
     return indices.astype(width)
 
 
-def _samples(
-    voxels: Voxels, bound: float | None, threads: int, monitor: Monitor
-) -> Samples | None:
+def _samples(voxels: Voxels, bound: float | None, threads: int, monitor: Monitor) -> Samples | None:
     grid = predictor_grid(voxels.shape)
     numbers = np.unique(np.linspace(0, len(grid) - 1, _TAUGHT_BLOCKS).astype(int)).tolist()
 

@@ -1,6 +1,6 @@
 """Blocks of indices ↔ bytes that a decoder can read alone, or many of them side by side.
 
-    indices [K, J, I] → linear prediction → features → network → distribution → ANS → bytes
+indices [K, J, I] → linear prediction → features → network → distribution → ANS → bytes
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ _WEIGHTS_DTYPE = np.dtype("<i2")
 #: Voxels that are looked at in one go: what a processor's cache holds of their features.
 _BATCH = 4096
 #: A lane costs about six bytes: so many bytes of code for each.
-_BYTES_PER_LANE = 5000
+_BYTES_PER_LANE = 4000
+#: Fewer lanes take many rounds, each of which costs time.
+_LANES_BITS = (6, 10)
 #: The same voxel in the slice before, among the neighbours.
 _SLICE_BEFORE = len(IN_SLICE)
 #: From one voxel in so many on it pays to look which ones see nothing.
@@ -94,7 +96,7 @@ def encode_block(indices: Indices, network: Network) -> bytes | None:
     """The bytes of a block; None where it is none for this coder."""
     if not codable(indices):
         return None
-    layout = layout_of(indices.shape)  # type: ignore[arg-type]
+    layout = layout_of(indices.shape)
     context = Context.of(indices, layout)
     columns = [_codes(context, network, part) for part in _batches(layout.order)]
     starts, frequencies, extra, bits = (np.concatenate(rows) for rows in zip(*columns, strict=True))
@@ -119,7 +121,7 @@ def codable(indices: Indices) -> bool:
 
 def ideal_bytes(indices: Indices, network: Network, share: int) -> float:
     """About what `encode_block` would take, from one batch of voxels in `share`."""
-    layout = layout_of(indices.shape)  # type: ignore[arg-type]
+    layout = layout_of(indices.shape)
     context = Context.of(indices, layout)
     bits, voxels = 0.0, 0
     for part in list(_batches(layout.order))[::share]:
@@ -332,7 +334,7 @@ class _Group:
 
 def lanes_for(size: float) -> int:
     """How many lanes a code of about `size` bytes can bear, as a power of two."""
-    return int(np.clip(np.rint(np.log2(max(size, 1) / _BYTES_PER_LANE)), 4, 10))
+    return int(np.clip(np.rint(np.log2(max(size, 1) / _BYTES_PER_LANE)), *_LANES_BITS))
 
 
 def _codes(

@@ -114,7 +114,8 @@ def scale_of(log: Ints) -> Floats:
 class Linear:
     """weights: [2, neighbours], of the first slice and of all others, whole numbers; they act on
     differences to the nearest neighbour. bits: how many of them are behind the point. top: the
-    largest index."""
+    largest index.
+    """
 
     weights: Floats
     bits: int

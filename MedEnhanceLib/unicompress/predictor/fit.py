@@ -44,9 +44,7 @@ def _spread(voxels: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
     return voxels[np.random.default_rng(0).integers(0, len(voxels), count)]
 
 
-def _solve(
-    cells: Floats, layout: Layout, voxels: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64]:
+def _solve(cells: Floats, layout: Layout, voxels: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     neighbours = cells.take(voxels[:, None] + layout.neighbours).astype(np.float64)
     nearest = neighbours[:, :1]
     steps = (neighbours - nearest)[:, 1:]

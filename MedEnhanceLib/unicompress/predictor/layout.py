@@ -110,7 +110,7 @@ class Layout:
 @lru_cache(maxsize=8)
 def layout_of(shape: Shape) -> Layout:
     """The layout of blocks of `shape`; the last few are kept."""
-    K, J, I = shape
+    K, J, I = shape  # noqa: E741 - the field's own names
     frame = (K + _BEFORE, J + _ABOVE + _BELOW, I + _LEFT + _RIGHT)
     pitch = np.array([frame[1] * frame[2], frame[2], 1])
     corner = int(np.array([_BEFORE, _ABOVE, _LEFT]) @ pitch)
@@ -119,7 +119,7 @@ def layout_of(shape: Shape) -> Layout:
     cells = (corner + k * pitch[0] + j * pitch[1] + i).ravel()
     by_time = _sorted_by(times)
     steps = int(times.max()) + 1
-    padding, sources, source_times = _padding(shape, frame, corner, pitch)
+    padding, sources, source_times = _padding(shape, corner, pitch)
     padding_by_time = _sorted_by(source_times)
     return Layout(
         shape=shape,
@@ -135,12 +135,12 @@ def layout_of(shape: Shape) -> Layout:
     )
 
 
-def _padding(shape: Shape, frame: Shape, corner: int, pitch: Cells) -> tuple[Cells, Cells, Cells]:
+def _padding(shape: Shape, corner: int, pitch: Cells) -> tuple[Cells, Cells, Cells]:
     """Cells of the padding, the voxels that they repeat, and those voxels' steps.
 
     Where there is no voxel to repeat, in the first row of the first slice, a cell is left out.
     """
-    K, J, I = shape
+    K, J, I = shape  # noqa: E741 - the field's own names
     ranges = (
         np.arange(-_BEFORE, K),
         np.arange(-_ABOVE, J + _BELOW),

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from MedEnhanceLib.unicompress.integers import Indices
 from MedEnhanceLib.unicompress.predictor.coder import Context, codable
-from MedEnhanceLib.unicompress.predictor.features import COUNT, scale_of
+from MedEnhanceLib.unicompress.predictor.features import COUNT, FINE, scale_of
 from MedEnhanceLib.unicompress.predictor.layout import layout_of
 from MedEnhanceLib.volume import Voxels
 
@@ -22,7 +22,8 @@ _CROP = (24, 96, 96)
 @dataclass(frozen=True)
 class Samples:
     """n voxels. features: [n, COUNT] whole numbers; linear: the linear prediction, index: the
-    voxel, scale: the local scale, all in indices."""
+    voxel, scale: the local scale, all in indices.
+    """
 
     features: npt.NDArray[np.int8]
     linear: npt.NDArray[np.float32]
@@ -34,8 +35,9 @@ class Samples:
 
     def part(self, chosen: slice | npt.NDArray[np.int64]) -> Samples:
         """Some of them."""
-        fields = (self.features, self.linear, self.scale, self.index)
-        return Samples(*(field[chosen] for field in fields))
+        return Samples(
+            self.features[chosen], self.linear[chosen], self.scale[chosen], self.index[chosen]
+        )
 
     def shuffled(self, generator: np.random.Generator) -> Samples:
         """In another order."""
@@ -44,15 +46,15 @@ class Samples:
 
 def samples_of(indices: Indices, count: int, generator: np.random.Generator) -> Samples:
     """About `count` voxels of a block."""
-    layout = layout_of(indices.shape)  # type: ignore[arg-type]
+    layout = layout_of(indices.shape)
     context = Context.of(indices, layout)
     size = len(layout.order)
     chosen = layout.order[generator.integers(0, size, min(count, size))]
     features = context.features(chosen)
     return Samples(
         np.ascontiguousarray(features.values[:-1].T).astype(np.int8),
-        features.linear / 16,
-        scale_of(features.log) / 16,
+        features.linear * np.float32(1 / FINE),
+        scale_of(features.log) * np.float32(1 / FINE),
         context.cells[chosen],
     )
 
@@ -67,15 +69,13 @@ def join(parts: Sequence[Samples]) -> Samples:
     )
 
 
-def draw_samples(
-    volumes: Sequence[Voxels], count: int, generator: np.random.Generator
-) -> Samples:
+def draw_samples(volumes: Sequence[Voxels], count: int, generator: np.random.Generator) -> Samples:
     """`count` voxels at most of a random part of a random volume, changed at random.
 
     Mirrored, in steps of a bounded error, brighter or darker, noisier: what other scanners give.
     """
     while True:
-        volume = volumes[generator.integers(len(volumes))]
+        volume = volumes[int(generator.integers(len(volumes)))]
         indices = _changed(_crop(volume, generator), generator)
         if indices.any() and codable(indices):
             return samples_of(indices, count, generator)

@@ -53,7 +53,8 @@ SHARES = (
 class Tables:
     """cumulative: [distributions · (symbols + 1)], flat. coarse: [distributions · 2 ** 10], the
     first symbol that reaches into a run of slots. symbol_of: by difference in bins + reach.
-    lowest, extra: a symbol's smallest difference in bins, and its bits of which one."""
+    lowest, extra: a symbol's smallest difference in bins, and its bits of which one.
+    """
 
     cumulative: Ints
     coarse: npt.NDArray[np.uint8]

@@ -32,10 +32,11 @@ _RATE = 8e-3
 _DECAY = (0.9, 0.98)
 _LOG2 = math.log(2)
 #: A probability is mixed with a little of everything, so that no voxel costs too much.
-_KEPT, _SPREAD = 0.998, 2e-6
-_SMALLEST_SCALE = 1 / 16
+KEPT, SPREAD = 0.998, 2e-6
+SMALLEST_SCALE = 1 / 16
 #: The share of the wide component in steps of shape: see `tables.SHARES`.
 SHARE_START, SHARE_STEP = -4.0, 0.75
+SHAPE_RANGE = (-0.5, 7.5)
 
 
 @dataclass
@@ -100,9 +101,10 @@ def bits_and_gradients(
     """Mean bits of the chosen samples, and its gradient by matrices, then biases."""
     inputs = [samples.features[chosen].astype(np.float32) * np.float32(1 / FEATURE)]
     for matrix, bias in zip(weights.matrices[:-1], weights.biases[:-1], strict=True):
-        inputs.append(np.clip(inputs[-1] @ matrix.T + bias, 0, LARGEST_ACTIVATION))
+        sums = (inputs[-1] @ matrix.T + bias).astype(np.float32, copy=False)
+        inputs.append(np.clip(sums, 0, LARGEST_ACTIVATION, out=sums))
     outputs = inputs[-1] @ weights.matrices[-1].T + weights.biases[-1]
-    bits, back = _loss(outputs, samples, chosen)
+    bits, back = _loss(outputs.astype(np.float32, copy=False), samples, chosen)
     back /= np.float32(len(chosen))
     by_matrix, by_bias = [], []
     for layer in range(len(weights.matrices) - 1, -1, -1):
@@ -121,19 +123,19 @@ def _loss(
     index, scale = samples.index[chosen], samples.scale[chosen]
     off = index - samples.linear[chosen] - scale * outputs[:, 0]
     wanted = scale * np.exp2(np.clip(outputs[:, 1], -30, 30))
-    width = np.maximum(wanted, np.float32(_SMALLEST_SCALE))
-    share = _logistic(SHARE_START + SHARE_STEP * np.clip(outputs[:, 2], -0.5, 7.5))
+    width = np.maximum(wanted, np.float32(SMALLEST_SCALE))
+    share = _logistic(SHARE_START + SHARE_STEP * np.clip(outputs[:, 2], *SHAPE_RANGE))
     lowest = index <= 0
     near, near_by_off, near_by_log = _mass(off, width, lowest)
     far, far_by_off, far_by_log = _mass(off, width * np.float32(WIDER), lowest)
     mass = near + share * (far - near)
-    kept = np.float32(_KEPT) * mass + np.float32(_SPREAD)
-    by_mass = -_KEPT / (_LOG2 * kept)
+    kept = np.float32(KEPT) * mass + np.float32(SPREAD)
+    by_mass = -KEPT / (_LOG2 * kept)
     gradient = np.empty_like(outputs)
     gradient[:, 0] = by_mass * -scale * (near_by_off + share * (far_by_off - near_by_off))
     by_log = near_by_log + share * (far_by_log - near_by_log)
-    gradient[:, 1] = by_mass * _LOG2 * by_log * (wanted >= _SMALLEST_SCALE)
-    inside = (outputs[:, 2] > -0.5) & (outputs[:, 2] < 7.5)
+    gradient[:, 1] = by_mass * _LOG2 * by_log * (wanted >= SMALLEST_SCALE)
+    inside = (outputs[:, 2] > SHAPE_RANGE[0]) & (outputs[:, 2] < SHAPE_RANGE[1])
     gradient[:, 2] = by_mass * SHARE_STEP * share * (1 - share) * (far - near) * inside
     np.clip(gradient, -8, 8, out=gradient)
     return -np.log2(kept), gradient
@@ -147,16 +149,17 @@ def _mass(
     The lowest index holds all that lies below it too.
     """
     sign = np.where(off > 0, np.float32(-1), np.float32(1))
-    upper, lower = (off + np.float32(0.5)) / width, (off - np.float32(0.5)) / width
+    upper: Floats = (off + np.float32(0.5)) / width
+    lower: Floats = (off - np.float32(0.5)) / width
     # In the lower tail differences of small numbers are exact; both tails are alike.
     above, below = _logistic(sign * upper), _logistic(sign * lower)
     slope_above, slope_below = above * (1 - above), below * (1 - below)
     below = np.where(lowest, np.where(sign > 0, np.float32(0), np.float32(1)), below)
     slope_below = np.where(lowest, np.float32(0), slope_below)
     lower = np.where(lowest, np.float32(0), lower)
-    by_off = (slope_above - slope_below) / width
+    by_off: Floats = (slope_above - slope_below) / width
     by_log = lower * slope_below - upper * slope_above
-    return sign * (above - below), by_off, by_log
+    return sign * (above - below), by_off, by_log.astype(np.float32, copy=False)
 
 
 def _logistic(x: Floats) -> Floats:
