@@ -35,7 +35,7 @@ from MedEnhanceLib.volume import Volume, Voxels, restore_dtype
 FOREIGN_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError, struct.error)
 
 #: Learned blocks are decoded side by side up to so many voxels: wide steps, little overhead.
-_VOXELS_AT_ONCE = 1 << 23
+_VOXELS_AT_ONCE = 1 << 24
 
 
 def decompress(

@@ -48,14 +48,15 @@ _MOST_LANES_BITS = 12
 _WEIGHTS_DTYPE = np.dtype("<i2")
 #: Voxels that are looked at in one go: what a processor's cache holds of their features.
 _BATCH = 4096
-#: A lane costs about six bytes: so many bytes of code for each.
-_BYTES_PER_LANE = 4000
-#: Fewer lanes take many rounds, each of which costs time.
-_LANES_BITS = (6, 10)
 #: The same voxel in the slice before, among the neighbours.
 _SLICE_BEFORE = len(IN_SLICE)
 #: From one voxel in so many on it pays to look which ones see nothing.
 _EMPTY_MATTERS = 12
+#: A lane costs about six bytes, and saves rounds: so many voxels for each, and more where a voxel
+#: takes few bits. Blocks of one shape mostly get one number, so that they decode side by side.
+_VOXELS_PER_LANE, _MORE_VOXELS_PER_LANE = 8_000, 32_000
+_FEW_BITS = 1.5
+_LANES_BITS = (6, 10)
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def encode_block(indices: Indices, network: Network) -> bytes | None:
     columns = [_codes(context, network, part) for part in _batches(layout.order)]
     starts, frequencies, extra, bits = (np.concatenate(rows) for rows in zip(*columns, strict=True))
     size = float((BITS - np.log2(frequencies) + bits).sum()) / 8
-    head = Head(lanes_for(size), context.start, context.linear)
+    head = Head(lanes_for(indices.size, size), context.start, context.linear)
     encoder = rans.Encoder(head.lanes)
     for first, last in reversed(list(_rounds(layout, head.lanes))):
         part = slice(first, last)
@@ -332,9 +333,11 @@ class _Group:
         )
 
 
-def lanes_for(size: float) -> int:
-    """How many lanes a code of about `size` bytes can bear, as a power of two."""
-    return int(np.clip(np.rint(np.log2(max(size, 1) / _BYTES_PER_LANE)), *_LANES_BITS))
+def lanes_for(voxels: int, size: float) -> int:
+    """How many lanes a block takes whose code has about `size` bytes, as a power of two."""
+    many = 8 * size / voxels > _FEW_BITS
+    per_lane = _VOXELS_PER_LANE if many else _MORE_VOXELS_PER_LANE
+    return int(np.clip(np.rint(np.log2(voxels / per_lane)), *_LANES_BITS))
 
 
 def _codes(

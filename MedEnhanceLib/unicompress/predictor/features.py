@@ -112,8 +112,7 @@ def scale_of(log: Ints) -> Floats:
 
 @dataclass(frozen=True)
 class Linear:
-    """weights: [2, neighbours], of the first slice and of all others, whole numbers; they act on
-    differences to the nearest neighbour. bits: how many of them are behind the point. top: the
+    """weights: [2, neighbours], of the first slice and of all others, whole numbers. bits: how many of them are behind the point. top: the
     largest index.
     """
 
@@ -123,15 +122,14 @@ class Linear:
 
     def predict(self, neighbours: Floats, first: npt.NDArray[np.bool_]) -> Floats:
         """In sixteenths of an index, floor. neighbours: [neighbours, n]; first: [n]."""
-        nearest = neighbours[0]
-        sums = self.weights @ (neighbours - nearest)
+        sums = self.weights @ neighbours
         moved = sums[1]
         np.copyto(moved, sums[0], where=first)
         moved *= np.float32(FINE / (1 << self.bits))
         linear: Floats = np.floor(moved, out=moved)
-        linear += nearest * np.float32(FINE)
         reach = np.float32(FINE * self.top)
-        return np.clip(linear, -reach * _BEYOND, reach * (1 + _BEYOND), out=linear)
+        np.minimum(linear, reach * np.float32(1 + _BEYOND), out=linear)
+        return np.maximum(linear, reach * np.float32(-_BEYOND), out=linear)
 
     def check(self) -> None:
         """Raise ValueError unless every sum over indices of 0 to `top` is exact."""

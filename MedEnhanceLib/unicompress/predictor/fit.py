@@ -25,13 +25,18 @@ def fit_linear(cells: Floats, layout: Layout, top: int) -> Linear:
     exact = np.stack([inside, across])
     bits = _MOST_BITS
     while True:
-        whole = np.clip(np.rint(exact * 2.0**bits), -_LARGEST_WEIGHT, _LARGEST_WEIGHT)
+        whole = np.rint(exact * 2.0**bits)
+        # What is flat stays flat: the weights add up to one.
+        whole[:, 0] += 2.0**bits - whole.sum(axis=1)
+        whole = np.clip(whole, -_LARGEST_WEIGHT, _LARGEST_WEIGHT)
         fitted = Linear(whole.astype(np.float32), bits, top)
         try:
             fitted.check()
         except ValueError:
             if bits == 4:  # wild weights: take the nearest neighbour as it is
-                return Linear(np.zeros((2, len(NEIGHBOURS)), np.float32), bits, top)
+                nearest = np.zeros((2, len(NEIGHBOURS)), np.float32)
+                nearest[:, 0] = 1 << bits
+                return Linear(nearest, bits, top)
             bits -= 1
         else:
             return fitted

@@ -97,7 +97,8 @@ class Decoder:
         indices <<= places.bits
         indices += places.base
         indices += extra
-        return np.clip(indices, 0, tops, out=indices)
+        np.maximum(indices, np.int64(0), out=indices)
+        return np.minimum(indices, tops, out=indices)
 
     def finish(self) -> None:
         """Raise ValueError unless every stream was read to its end, and to its beginning."""
