@@ -16,7 +16,7 @@ from MedEnhanceLib.unicompress.candidates import (
     leading_variant,
     polled_blocks,
 )
-from MedEnhanceLib.unicompress.coders import STACKED, VARIANTS
+from MedEnhanceLib.unicompress.coders import LEARNED, STACKED, VARIANTS
 from MedEnhanceLib.unicompress.config import Speed
 from MedEnhanceLib.unicompress.container import Chunk
 from MedEnhanceLib.unicompress.learned import (
@@ -36,6 +36,8 @@ from MedEnhanceLib.volume import Voxels
 #: So many blocks, and of each so many voxels, decide between learned and classical types.
 _COMPARED = 3
 _COMPARED_VOXELS = 1 << 17
+#: What a header takes to name a model, twice.
+_NAMED_BYTES = 250
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,8 @@ def _learned_wins(
     classical = 0
     for block in blocks:
         classical += len(code_block(block, bound, speed="normal", variants=(STACKED,)).data)
-    return chosen if learned < classical else None
+    saved = (classical - learned) * voxels.size / sum(block.size for block in blocks)
+    return chosen if saved > _NAMED_BYTES else None
 
 
 def _piece(block: Voxels) -> Voxels:
@@ -148,8 +151,8 @@ def _code_learned(
         tally.add(expected)
         chunks.append(Chunk(number, best.kind, keep(bytes(best.data))))
         monitor.progress(0.1 + 0.9 * (number + 1) / len(grid), "compress")
-    carried = (predictor.model,) if predictor.carried else ()
-    return Payload(grid, chunks, tally, models=(predictor.model,), carried=carried)
+    models = (predictor.model,) if any(chunk.kind == LEARNED for chunk in chunks) else ()
+    return Payload(grid, chunks, tally, models=models, carried=models if predictor.carried else ())
 
 
 def estimate_bytes(voxels: Voxels, *, threads: int, monitor: Monitor) -> float:

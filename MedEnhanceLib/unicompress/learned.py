@@ -53,6 +53,8 @@ _STEPS_PER_MVOXEL = 300
 _LEAST_STEPS, _MOST_STEPS = 300, 3000
 #: Below this a network of its own cannot pay for the bytes that it takes.
 _LEAST_TUNED = 1 << 18
+#: What a file takes for a chunk besides its bytes, twice.
+_CHUNK_BYTES = 64
 #: One batch of voxels in so many tells what a block would take.
 _TOLD_BY = 4
 
@@ -135,10 +137,15 @@ def taught(
     steps = int(np.clip(voxels.size / 1e6 * _STEPS_PER_MVOXEL, _LEAST_STEPS, _MOST_STEPS))
     network = tune(predictor.network, samples.part(slice(len(samples) // 10, None)), steps=steps)
     model = model_of(network, f"{predictor.model.id}+", {"from": predictor.model.sha256})
-    saved = ideal_bits(predictor.network, held_out) - ideal_bits(network, held_out)
-    if saved * voxels.size / 8 <= len(model.data) + 64:
+    saved = _gain(predictor.network, network, held_out) * voxels.size / 8
+    if saved <= len(model.data) + _CHUNK_BYTES:
         return predictor
     return Predictor(model, network, carried=True)
+
+
+def _gain(before: Network, after: Network, samples: Samples) -> float:
+    """Bits per voxel that teaching saved."""
+    return ideal_bits(before, samples) - ideal_bits(after, samples)
 
 
 def model_of(network: Network, name: str, facts: dict[str, str]) -> CodecModel:

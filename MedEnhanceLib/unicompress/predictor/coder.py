@@ -31,6 +31,7 @@ from MedEnhanceLib.unicompress.predictor.layout import (
     Layout,
     Shape,
     layout_of,
+    steps_of,
 )
 from MedEnhanceLib.unicompress.predictor.network import Expected, Network
 from MedEnhanceLib.unicompress.predictor.tables import BITS, Places, places_of
@@ -45,6 +46,8 @@ _HEAD = struct.Struct("<BBBHH")
 _VERSION = 1
 _LARGEST_INDEX = (1 << 16) - 1
 _MOST_LANES_BITS = 12
+_MOST_VOXELS = 1 << 23
+_MOST_STEPS = 1 << 14
 _WEIGHTS_DTYPE = np.dtype("<i2")
 #: Voxels that are looked at in one go: what a processor's cache holds of their features.
 _BATCH = 4096
@@ -112,12 +115,17 @@ def encode_block(indices: Indices, network: Network) -> bytes | None:
 
 
 def codable(indices: Indices) -> bool:
-    """Whether a block can be coded at all: indices of 16 bits, two rows and columns at least."""
+    """Whether a block can be coded at all: indices of 16 bits, a shape of not too many steps."""
     return (
         indices.dtype.itemsize <= 4
-        and min(indices.shape[1:]) >= 2
+        and fits(indices.shape)  # type: ignore[arg-type]
         and int(indices.max()) <= _LARGEST_INDEX
     )
+
+
+def fits(shape: Shape) -> bool:
+    """Whether a block of this shape is one that may be written: a long thin one takes for ever."""
+    return min(shape[1:]) >= 2 and np.prod(shape) <= _MOST_VOXELS and steps_of(shape) <= _MOST_STEPS
 
 
 def ideal_bytes(indices: Indices, network: Network, share: int) -> float:
@@ -233,6 +241,8 @@ def decode_blocks(
 
     Each is what it would be alone. Raises ValueError for bytes that cannot be.
     """
+    if not all(map(fits, shapes)):
+        raise ValueError("a block of a shape that is never written")
     decoded: dict[int, npt.NDArray[np.uint16]] = {}
     heads = [Head.unpack(data) for data in chunks]
     alike: dict[tuple[Shape, int], list[int]] = {}

@@ -107,6 +107,11 @@ class Layout:
         return cells[_BEFORE:, _ABOVE : _ABOVE + j, _LEFT : _LEFT + i]
 
 
+def steps_of(shape: Shape) -> int:
+    """How many steps a block takes."""
+    return 1 + sum(step * (extent - 1) for step, extent in zip(_STEP, shape, strict=True))
+
+
 @lru_cache(maxsize=8)
 def layout_of(shape: Shape) -> Layout:
     """The layout of blocks of `shape`; the last few are kept."""
@@ -118,7 +123,7 @@ def layout_of(shape: Shape) -> Layout:
     times = (_STEP[0] * k + _STEP[1] * j + _STEP[2] * i).ravel()
     cells = (corner + k * pitch[0] + j * pitch[1] + i).ravel()
     by_time = _sorted_by(times)
-    steps = int(times.max()) + 1
+    steps = steps_of(shape)
     padding, sources, source_times = _padding(shape, corner, pitch)
     padding_by_time = _sorted_by(source_times)
     return Layout(

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from MedEnhanceLib.unicompress.predictor.features import (
     COUNT,
     FEATURE,
+    FINE,
     LOG_STEPS,
     Features,
     Floats,
@@ -34,6 +35,8 @@ _LARGEST_WEIGHT = 2047
 SHIFT, SHAPE = 64, 1
 _LARGEST_SHIFT = 511.0
 _LAYERS = 3
+#: Of a mean, in sixteenths of an index: every index of 16 bits is then within reach of a symbol.
+_MEAN_RANGE = np.float32(-FINE * (1 << 15)), np.float32(FINE * 3 * (1 << 15))
 #: Classes of scale: four an octave, from 1/16 of an index; see `tables`.
 SCALE_CLASSES = 80
 SHAPES = 8
@@ -140,8 +143,9 @@ class Network:
         shift, scale, shape = self.outputs(features.values)
         np.clip(shift, -_LARGEST_SHIFT, _LARGEST_SHIFT, out=shift)
         classes = (scale.astype(np.int32) + (features.log - _LOG_ZERO)) // _CLASS_STEPS
+        mean = features.mean(shift)
         return Expected(
-            mean=features.mean(shift).astype(np.int32),
+            mean=np.clip(mean, *_MEAN_RANGE, out=mean).astype(np.int32),
             scale=np.clip(classes, 0, SCALE_CLASSES - 1),
             shape=np.clip(shape, 0, SHAPES - 1).astype(np.int32),
         )
