@@ -265,9 +265,8 @@ def _edit(dice: random.Random, header: dict[str, Any], other: dict[str, Any]) ->
     elif what == 3:
         header["dtype"] = dice.choice(DTYPES)
     elif what == 4:
-        header["shape"] = [
-            dice.choice((1, 2, 3, 5, 9, 17, 64, 300)) for _ in header.get("shape", "abc")
-        ]
+        extents = (1, 2, 3, 5, 9, 17, 64, 300)
+        header["shape"] = [dice.choice(extents) for _ in range(dice.choice((3, 3, 4)))]
     elif what == 5:
         header["blocks"] = [dice.choice((1, 1, 2, 3, 5)) for _ in range(3)]
     elif what == 6:
