@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib.errors import MedEnhanceError, OutputError
-from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, decompress_to
+from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, decompress_to, spool
 from MedEnhanceLib.volume import Volume
 
 MODES: dict[str, dict[str, Any]] = {
@@ -74,6 +74,7 @@ def main() -> None:
     folder.mkdir(parents=True)
     dice, volume = random.Random(seed), scan()
     before = volume.voxels.tobytes()
+    spool._IN_MEMORY = 64  # codes go to the disk, as those of a large volume do
     known = writers(volume, folder)
     events = {name: _count(write) for name, (_, write) in known.items()} if what == "kill" else {}
     for point in range(points):
