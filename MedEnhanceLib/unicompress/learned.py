@@ -31,10 +31,10 @@ from MedEnhanceLib.unicompress.models import CodecModel, shipped_model
 from MedEnhanceLib.unicompress.pool import ordered_map
 from MedEnhanceLib.unicompress.predictor.coder import (
     codable,
-    decode_blocks,
     encode_block,
     ideal_bytes,
 )
+from MedEnhanceLib.unicompress.predictor.lockstep import decode_blocks
 from MedEnhanceLib.unicompress.predictor.network import Network
 from MedEnhanceLib.unicompress.predictor.samples import Samples, join, samples_of
 from MedEnhanceLib.unicompress.predictor.tuning import ideal_bits, tune

@@ -112,8 +112,9 @@ def scale_of(log: Ints) -> Floats:
 
 @dataclass(frozen=True)
 class Linear:
-    """weights: [2, neighbours], of the first slice and of all others, whole numbers. bits: how many of them are behind the point. top: the
-    largest index.
+    """weights: [2, neighbours], of the first slice and of all others, whole numbers.
+
+    bits: how many of them are behind the point. top: the largest index.
     """
 
     weights: Floats

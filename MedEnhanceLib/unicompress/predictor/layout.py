@@ -102,7 +102,7 @@ class Layout:
 
     def inside(self, framed: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """The voxels of a flat or framed block, [K, J, I], as a view."""
-        k, j, i = self.shape
+        _, j, i = self.shape
         cells = framed.reshape(self.frame)
         return cells[_BEFORE:, _ABOVE : _ABOVE + j, _LEFT : _LEFT + i]
 
@@ -124,7 +124,7 @@ def layout_of(shape: Shape) -> Layout:
     cells = (corner + k * pitch[0] + j * pitch[1] + i).ravel()
     by_time = _sorted_by(times)
     steps = steps_of(shape)
-    padding, sources, source_times = _padding(shape, corner, pitch)
+    padding, sources, source_times = _padding(shape, frame, corner, pitch)
     padding_by_time = _sorted_by(source_times)
     return Layout(
         shape=shape,
@@ -140,21 +140,18 @@ def layout_of(shape: Shape) -> Layout:
     )
 
 
-def _padding(shape: Shape, corner: int, pitch: Cells) -> tuple[Cells, Cells, Cells]:
+def _padding(shape: Shape, frame: Shape, corner: int, pitch: Cells) -> tuple[Cells, Cells, Cells]:
     """Cells of the padding, the voxels that they repeat, and those voxels' steps.
 
     Where there is no voxel to repeat, in the first row of the first slice, a cell is left out.
     """
-    K, J, I = shape  # noqa: E741 - the field's own names
-    ranges = (
-        np.arange(-_BEFORE, K),
-        np.arange(-_ABOVE, J + _BELOW),
-        np.arange(-_LEFT, I + _RIGHT),
-    )
-    k, j, i = (axis.ravel() for axis in np.meshgrid(*ranges, indexing="ij", sparse=False))
-    outside = (k < 0) | (j < 0) | (j >= J) | (i < 0) | (i >= I)
+    _, J, I = shape  # noqa: E741 - the field's own names
+    outside = np.ones(frame, bool)
+    outside[_BEFORE:, _ABOVE : _ABOVE + J, _LEFT : _LEFT + I] = False
     cells = np.flatnonzero(outside)
-    k, j, i = k[cells], j[cells], i[cells]
+    k, rest = np.divmod(cells, pitch[0])
+    j, i = np.divmod(rest, pitch[1])
+    k, j, i = k - _BEFORE, j - _ABOVE, i - _LEFT
     j = np.where(k < 0, j - _MOVED, j)
     k = np.maximum(k, 0)
     j = np.minimum(j, J - 1)

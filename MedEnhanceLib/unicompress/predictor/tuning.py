@@ -157,9 +157,9 @@ def _mass(
     below = np.where(lowest, np.where(sign > 0, np.float32(0), np.float32(1)), below)
     slope_below = np.where(lowest, np.float32(0), slope_below)
     lower = np.where(lowest, np.float32(0), lower)
-    by_off: Floats = (slope_above - slope_below) / width
+    by_off = (slope_above - slope_below) / width
     by_log = lower * slope_below - upper * slope_above
-    return sign * (above - below), by_off, by_log.astype(np.float32, copy=False)
+    return sign * (above - below), by_off.astype(np.float32), by_log.astype(np.float32)
 
 
 def _logistic(x: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""The learned predictor: exact, the same alone and side by side, and never worse than it must be."""
+"""The learned predictor: exact, the same alone and side by side, never larger than others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ from MedEnhanceLib.unicompress import CompressConfig, compress, decode, decompre
 from MedEnhanceLib.unicompress.coders import LEARNED
 from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
 from MedEnhanceLib.unicompress.models import MODEL_CHUNK
-from MedEnhanceLib.unicompress.predictor import coder, features, layout, network, tables, tuning
+from MedEnhanceLib.unicompress.predictor import (
+    coder,
+    features,
+    layout,
+    lockstep,
+    network,
+    tables,
+    tuning,
+)
 from MedEnhanceLib.unicompress.predictor.samples import samples_of
 from MedEnhanceLib.volume import Volume
 
@@ -49,7 +57,7 @@ def anatomy(shape: tuple[int, int, int], seed: int = 0, noise: float = 5) -> Blo
 def round_trip(block: npt.NDArray[np.unsignedinteger]) -> bytes:
     data = coder.encode_block(block, NETWORK)
     assert data is not None
-    (decoded,) = coder.decode_blocks([data], [block.shape], NETWORK)
+    (decoded,) = lockstep.decode_blocks([data], [block.shape], NETWORK)
     assert np.array_equal(decoded, block)
     return data
 
@@ -91,8 +99,9 @@ def test_blocks_side_by_side_are_what_they_are_alone(monkeypatch: pytest.MonkeyP
     chunks = [coder.encode_block(block, NETWORK) for block in blocks]
     for batch in (64, 1000, 1 << 20):
         monkeypatch.setattr(coder, "_BATCH", batch)
+        monkeypatch.setattr(lockstep, "_BATCH", batch)
         assert [coder.encode_block(block, NETWORK) for block in blocks] == chunks
-        decoded = coder.decode_blocks(chunks, shapes, NETWORK)
+        decoded = lockstep.decode_blocks(chunks, shapes, NETWORK)
         assert all(map(np.array_equal, decoded, blocks))
 
 
@@ -181,7 +190,7 @@ def test_forged_bytes_raise_and_take_no_more_room_than_the_block() -> None:
             forged[at] = rng.integers(256)
         end = len(data) if rng.random() < 0.7 else int(rng.integers(0, len(data)))
         try:
-            (decoded,) = coder.decode_blocks([bytes(forged[:end])], [block.shape], NETWORK)
+            (decoded,) = lockstep.decode_blocks([bytes(forged[:end])], [block.shape], NETWORK)
         except decode.FOREIGN_ERRORS:
             continue
         assert decoded.shape == block.shape
@@ -191,7 +200,7 @@ def test_shapes_that_would_take_for_ever_are_refused() -> None:
     assert coder.encode_block(np.ones((100_000, 2, 2), np.uint16), NETWORK) is None
     data = round_trip(anatomy((4, 20, 20)))
     with pytest.raises(ValueError, match="shape"):
-        coder.decode_blocks([data], [(100_000, 2, 2)], NETWORK)
+        lockstep.decode_blocks([data], [(100_000, 2, 2)], NETWORK)
 
 
 @pytest.fixture
