@@ -14,18 +14,28 @@ from MedEnhanceLib.manifest import derived_note
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.unicompress import wavelet
 from MedEnhanceLib.unicompress.blocks import Box, Range, Region, resolve_region, whole_region
-from MedEnhanceLib.unicompress.coders import CODERS, WAVELET, Shape
+from MedEnhanceLib.unicompress.coders import (
+    CODERS,
+    LEARNED,
+    VOXEL_TYPES,
+    WAVELET,
+    Shape,
+)
 from MedEnhanceLib.unicompress.config import thread_count
 from MedEnhanceLib.unicompress.container import NO_BLOCK, ChunkInfo, Container
 from MedEnhanceLib.unicompress.context import DecodeContext
 from MedEnhanceLib.unicompress.header import Header, memory_limit
 from MedEnhanceLib.unicompress.integers import from_integers, split_record
+from MedEnhanceLib.unicompress.learned import decode_learned
 from MedEnhanceLib.unicompress.pool import ordered_map
 from MedEnhanceLib.unicompress.verify import voxels_sha256
 from MedEnhanceLib.volume import Volume, Voxels, restore_dtype
 
 #: What codecs and numpy raise on bytes that make no sense.
 FOREIGN_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError, struct.error)
+
+#: Learned blocks are decoded side by side up to so many voxels: wide steps, little overhead.
+_VOXELS_AT_ONCE = 1 << 24
 
 
 def decompress(
@@ -161,19 +171,52 @@ def decode_chunks(
 ) -> Iterator[Voxels]:
     """Decode chunks in threads; blocks come in the order of `chunks`."""
     context = DecodeContext.of(container, header)
-    yield from ordered_map(
-        lambda item: decode_chunk(container, header, context, *item),
-        ((chunk, container.read(chunk)) for chunk in chunks),
+    decoded = ordered_map(
+        lambda batch: _decode_batch(container, header, context, batch),
+        ([(chunk, container.read(chunk)) for chunk in batch] for batch in _batches(header, chunks)),
         threads=thread_count(threads, wavelet.MOST_THREADS if header.mode == "ratio" else None),
         monitor=monitor,
     )
+    for blocks in decoded:
+        yield from blocks
+
+
+def _batches(header: Header, chunks: Iterable[ChunkInfo]) -> Iterator[list[ChunkInfo]]:
+    """Chunks of learned blocks that follow each other are decoded side by side, others alone."""
+    most = max(1, _VOXELS_AT_ONCE // header.grid.largest_block)
+    batch: list[ChunkInfo] = []
+    for chunk in chunks:
+        if batch and (chunk.kind != LEARNED or len(batch) >= most):
+            yield batch
+            batch = []
+        batch.append(chunk)
+        if chunk.kind != LEARNED:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _decode_batch(
+    container: Container,
+    header: Header,
+    context: DecodeContext,
+    batch: list[tuple[ChunkInfo, bytes]],
+) -> list[Voxels]:
+    if len(batch) > 1:
+        shapes = [header.grid.box(chunk.block).shape for chunk, _ in batch]
+        try:
+            return decode_learned([data for _, data in batch], shapes, context)
+        except FOREIGN_ERRORS:
+            pass  # one by one, to tell which of them cannot be decoded
+    return [decode_chunk(container, header, context, *item) for item in batch]
 
 
 def decode_chunk(
     container: Container, header: Header, context: DecodeContext, chunk: ChunkInfo, data: bytes
 ) -> Voxels:
     """A chunk's block, [k, j, i]; raises CodecError naming the chunk for bytes that cannot be."""
-    if chunk.kind != WAVELET and chunk.kind not in CODERS:
+    if chunk.kind not in VOXEL_TYPES and chunk.kind not in CODERS:
         raise _unknown_type(container, header, chunk, f"block type {chunk.kind}")
     try:
         shape = header.grid.box(chunk.block).shape
@@ -194,6 +237,8 @@ def decode_data(kind: int, data: bytes, shape: Shape, context: DecodeContext) ->
         low, high = (dtype.type(bound) for bound in context.voxel_range)
         clipped: Voxels = np.clip(voxels, low, high)
         return clipped
+    if kind == LEARNED:
+        return decode_learned([data], [shape], context)[0]
     record, width, code = split_record(data)
     return from_integers(record, CODERS[kind].decode(code, shape, width), dtype, shape)
 

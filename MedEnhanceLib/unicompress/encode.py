@@ -36,6 +36,7 @@ from MedEnhanceLib.unicompress.container import (
 )
 from MedEnhanceLib.unicompress.decode import chunks_by_block, decode_chunks
 from MedEnhanceLib.unicompress.header import DTYPES, Header, VoxelRange, uid_or_nothing
+from MedEnhanceLib.unicompress.learned import shipped_predictors
 from MedEnhanceLib.unicompress.models import MODEL_CHUNK, CodecModel
 from MedEnhanceLib.unicompress.ratio import Room, code_to_ratio
 from MedEnhanceLib.unicompress.spool import Keep, Spool
@@ -98,7 +99,8 @@ def compress(
         draft = draft_header(volume, voxels, config)
         payload = _code(voxels, draft, config, threads, monitor.part(0.0, 0.85), spool.keep)
         header = _final_header(draft, payload)
-        chunks = payload.chunks + (model_chunks(payload.models) if config.embed_model else [])
+        carried = payload.models if config.embed_model else payload.carried
+        chunks = payload.chunks + model_chunks(carried)
         frame = build_frame(header.to_json(), chunks, second_copy=payload.second_copy)
         file_sha256 = write_container(temporary, frame, chunks)
         _verify(temporary, voxels, config, threads, monitor.part(0.85, 1.0))
@@ -206,7 +208,13 @@ def _code(
     speed = config.speed
     if config.ratio is None:
         return code_bounded(
-            voxels, config.max_error, speed=speed, threads=threads, monitor=monitor, keep=keep
+            voxels,
+            config.max_error,
+            speed=speed,
+            threads=threads,
+            monitor=monitor,
+            predictors=shipped_predictors(draft.modality),
+            keep=keep,
         )
     room = make_room(draft, voxels, config.ratio)
     limits = draft.voxel_range
