@@ -38,6 +38,7 @@ from MedEnhanceLib.unicompress.container import (
 from MedEnhanceLib.unicompress.context import DecodeContext
 from MedEnhanceLib.unicompress.decode import chunks_by_block, decode_chunks
 from MedEnhanceLib.unicompress.header import DTYPES, Header, VoxelRange, uid_or_nothing
+from MedEnhanceLib.unicompress.learned import shipped_predictors
 from MedEnhanceLib.unicompress.models import MODEL_CHUNK, CodecModel, ModelSet, shipped_model
 from MedEnhanceLib.unicompress.quality import (
     Quality,
@@ -106,7 +107,9 @@ def compress(
         draft = draft_header(volume, voxels, config)
         payload = _code(voxels, draft, config, threads, monitor.part(0.0, 0.85), spool.keep)
         header = _final_header(draft, payload)
-        chunks = payload.chunks + (model_chunks(payload.models) if config.embed_model else [])
+        carried = payload.models if config.embed_model else payload.carried
+        # A model that exists nowhere else lies at both ends: without it all blocks were lost.
+        chunks = model_chunks(payload.carried) + payload.chunks + model_chunks(carried)
         frame = build_frame(header.to_json(), chunks, second_copy=payload.second_copy)
         file_sha256 = write_container(temporary, frame, chunks)
         _verify(temporary, voxels, config, threads, monitor.part(0.85, 1.0))
@@ -230,7 +233,13 @@ def _code(
         )
     if config.ratio is None:
         return code_bounded(
-            voxels, config.max_error, speed=speed, threads=threads, monitor=monitor, keep=keep
+            voxels,
+            config.max_error,
+            speed=speed,
+            threads=threads,
+            monitor=monitor,
+            predictors=shipped_predictors(draft.modality),
+            keep=keep,
         )
     room = make_room(draft, voxels, config.ratio, model, embed=config.embed_model)
     limits = draft.voxel_range

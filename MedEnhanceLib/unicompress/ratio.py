@@ -9,6 +9,7 @@ import numpy as np
 
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.slabs import let_go
 from MedEnhanceLib.unicompress import restoration, video, wavelet
 from MedEnhanceLib.unicompress.blocks import Grid, video_grid, wavelet_grid
 from MedEnhanceLib.unicompress.bounded import Payload, code_bounded, estimate_bytes
@@ -310,6 +311,7 @@ def _measure(
     measured = []
     for one in ordered_map(measure, range(len(grid)), threads=threads, monitor=monitor):
         measured.append(put_aside(one, keep))
+        let_go(voxels)
         monitor.progress(len(measured) / len(grid), "measure")
     return measured
 

@@ -31,7 +31,7 @@ Frames = npt.NDArray[np.uint16]
 HEAD = struct.Struct("<BHBBdd")
 _SPEED = {"normal": 4, "fast": 6}
 _HIGHEST = 4095
-#: Where intensities end, at least: a quarter of 12 bits, a half, and most, with room for finer steps.
+#: Where intensities end, at least: a quarter of 12 bits, a half, and most of them.
 TOPS = (1023, 2047, 2800)
 _SPREAD = 4
 _LEAST_QUANTISER, _MOST_QUANTISER = 5, 63
