@@ -1,6 +1,6 @@
 """The lossless coders of a block's indices: one literal table, id → coder.
 
-The ids are part of the format: never given to anything else. Free ids: 7 to 15 for classical
+The ids are part of the format: never given to anything else. Free ids: 8 to 15 for classical
 coders; 16 and on for those that need a model.
 """
 
@@ -187,11 +187,15 @@ def _decode_jpegxl(data: bytes, out: Indices) -> Indices:
     return out
 
 
-CONSTANT, ZSTD, JPEGLS, STACKED, CHANNELS, INTERSLICE, WAVELET = range(7)
+CONSTANT, ZSTD, JPEGLS, STACKED, CHANNELS, INTERSLICE, WAVELET, VIDEO = range(8)
 #: Blocks of the learned predictor: indices too, but its coder needs the file's model.
 LEARNED = 16
 #: Block types that are not in the table below: id → name and package.
-VOXEL_TYPES = {WAVELET: ("wavelet (SPERR)", "imagecodecs"), LEARNED: ("learned", "safetensors")}
+VOXEL_TYPES = {
+    WAVELET: ("wavelet (SPERR)", "imagecodecs"),
+    VIDEO: ("video (AV1)", "imagecodecs"),
+    LEARNED: ("learned", "safetensors"),
+}
 CODERS: dict[int, Coder] = {
     CONSTANT: Coder("constant", "numpy", _encode_constant, _decode_constant),
     ZSTD: Coder("zstd", "zstandard", _encode_zstd, _decode_zstd),

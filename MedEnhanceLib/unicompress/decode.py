@@ -12,11 +12,12 @@ import numpy as np
 from MedEnhanceLib.errors import CodecError, ConfigError, DeviceMemoryError
 from MedEnhanceLib.manifest import derived_note
 from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.unicompress import wavelet
+from MedEnhanceLib.unicompress import video, wavelet
 from MedEnhanceLib.unicompress.blocks import Box, Range, Region, resolve_region, whole_region
 from MedEnhanceLib.unicompress.coders import (
     CODERS,
     LEARNED,
+    VIDEO,
     VOXEL_TYPES,
     WAVELET,
     Shape,
@@ -174,7 +175,9 @@ def decode_chunks(
     decoded = ordered_map(
         lambda batch: _decode_batch(container, header, context, batch),
         ([(chunk, container.read(chunk)) for chunk in batch] for batch in _batches(header, chunks)),
-        threads=thread_count(threads, wavelet.MOST_THREADS if header.mode == "ratio" else None),
+        threads=thread_count(
+            threads, None if header.mode in ("lossless", "max_error") else wavelet.MOST_THREADS
+        ),
         monitor=monitor,
     )
     for blocks in decoded:
@@ -228,6 +231,8 @@ def decode_chunk(
 def decode_data(kind: int, data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
     """The block that `data` codes; raises one of FOREIGN_ERRORS for bytes that cannot be."""
     dtype = context.dtype
+    if kind == VIDEO:
+        return video.decode(data, shape, context)
     if kind == WAVELET:
         values = wavelet.decode(data, shape, wavelet.working_type(dtype))
         with np.errstate(over="ignore"):  # beyond the range of float16; clipped below

@@ -23,11 +23,26 @@ from MedEnhanceLib.unicompress.coders import STACKED
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, Speed, thread_count
 from MedEnhanceLib.unicompress.context import DecodeContext
 from MedEnhanceLib.unicompress.decode import decode_data
-from MedEnhanceLib.unicompress.encode import codable, draft_header, make_room, peak_of
+from MedEnhanceLib.unicompress.encode import (
+    codable,
+    draft_header,
+    make_room,
+    peak_of,
+    restoration_for,
+)
+from MedEnhanceLib.unicompress.estimate_quality import Sampled, sample_quality
 from MedEnhanceLib.unicompress.header import VoxelRange
 from MedEnhanceLib.unicompress.pool import ordered_map
+from MedEnhanceLib.unicompress.quality import Quality
 from MedEnhanceLib.unicompress.rate import allocate
-from MedEnhanceLib.unicompress.ratio import Room, choose_depth, cut, measure_block, out_of_reach
+from MedEnhanceLib.unicompress.ratio import (
+    Room,
+    choose_depth,
+    cut,
+    measure_block,
+    out_of_reach,
+    try_types,
+)
 from MedEnhanceLib.volume import Volume, Voxels
 
 Item = TypeVar("Item")
@@ -53,6 +68,8 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 _EFFORTS: tuple[Speed, Speed] = ("normal", "fast")
 #: What a table row and a record take for each block.
 _BLOCK_BYTES = 40
+#: What a restoration gains, in dB; the parts that are coded here are not restored.
+_RESTORED = 0.2
 
 
 @dataclass(frozen=True)
@@ -112,10 +129,24 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
         monitor.progress(0.5, "try full effort")
         file_bytes *= _effort(voxels, bound, threads, monitor)
     lossless = bound is None
+    if config.psnr is not None or config.ssim is not None:
+        monitor.progress(0.6, "try the quality")
+        context = DecodeContext(voxels.dtype, header.voxel_range)
+        wanted = config.psnr
+        if wanted is not None and restoration_for(header) is not None:
+            wanted -= _RESTORED
+        quality = Quality(wanted, config.ssim, peak_of(header.voxel_range))
+        reached = sample_quality(voxels, quality, context, _activity, monitor.check)
+        if reached is not None and reached.bytes + room.twice < file_bytes:
+            monitor.progress(1.0, "estimated")
+            return _of_quality(config, voxels, reached, room, began)
+    gain = 0.0
     if config.ratio is not None and file_bytes > room.file_bytes:
         monitor.progress(0.6, "try the wavelet")
         sample, total = _sample_wavelet(voxels, header.voxel_range, room, threads, monitor)
         file_bytes, lossless = room.file_bytes, False
+        context = DecodeContext(voxels.dtype, header.voxel_range)
+        gain = max(0.0, try_types(voxels, 8 * file_bytes / voxels.size, context).video_wins)
     squared = sample.squared * voxels.size / max(sample.voxels, 1)
     if config.ratio is not None:
         squared = _carried(sample.squared, sample, voxels, total)
@@ -128,10 +159,28 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
         file_bytes=round(file_bytes),
         ratio=voxels.nbytes / file_bytes,
         max_error=0.0 if lossless else sample.max_error,
-        psnr=10 * math.log10(peak * peak * voxels.size / squared) if lost else None,
+        psnr=10 * math.log10(peak * peak * voxels.size / squared) + gain if lost else None,
         lossless=lossless,
         blocks=sample.blocks,
         share=sample.voxels / voxels.size,
+        seconds=time.monotonic() - began,
+    )
+
+
+def _of_quality(
+    config: CompressConfig, voxels: Voxels, reached: Sampled, room: Room, began: float
+) -> Estimate:
+    file_bytes = round(reached.bytes + room.twice)
+    return Estimate(
+        mode=config.mode,
+        raw_bytes=voxels.nbytes,
+        file_bytes=file_bytes,
+        ratio=voxels.nbytes / file_bytes,
+        max_error=reached.max_error,
+        psnr=reached.psnr,
+        lossless=False,
+        blocks=reached.parts,
+        share=reached.voxels / voxels.size,
         seconds=time.monotonic() - began,
     )
 
