@@ -9,7 +9,7 @@ import pytest
 
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
 from MedEnhanceLib.io.files import save
-from MedEnhanceLib.progress import Event, Monitor
+from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.unicompress import learned
 from MedEnhanceLib.unicompress.models import CodecModel
 from MedEnhanceLib.unicompress.predictor.config import PredictorConfig
