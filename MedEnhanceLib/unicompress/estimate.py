@@ -188,7 +188,7 @@ def _effort(
             for speed in _EFFORTS
         )
         learned = would_take(predictor, block, bound) if predictor else math.inf
-        return int(min(full, learned)), fast
+        return int(min(full, max(learned, 1))), fast
 
     until = _until(_spread(len(grid))[:_FULL_EFFORT_BLOCKS], _FULL_EFFORT_SECONDS, [])
     both = list(ordered_map(sizes, until, threads=threads, monitor=monitor))

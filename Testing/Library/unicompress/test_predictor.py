@@ -28,6 +28,7 @@ from MedEnhanceLib.unicompress.predictor import (
 from MedEnhanceLib.unicompress.predictor.samples import samples_of
 from MedEnhanceLib.volume import Volume
 
+from . import minimal_predictor
 from .conftest import Write
 from .test_damage import chunks_of, rebuild
 from .test_round_trip import QUICK
@@ -290,6 +291,15 @@ def test_volumes_of_another_sort_stay_with_the_classical_types(
     volume = Volume(voxels, oblique_geometry, modality="CT", units="HU", source=kind)
     quick = write(volume, "fast.ucv", lossless=True, speed="fast")
     assert write(volume, lossless=True).stat().st_size <= quick.stat().st_size + 64
+
+
+def test_a_reader_made_from_the_page_decodes_it() -> None:
+    model = minimal_predictor.tensors(learned.model_of(NETWORK, "page", {}).data)
+    for shape, noise in (((1, 9, 8), 5.0), ((3, 12, 11), 2.0), ((4, 10, 9), 4000.0)):
+        block = anatomy(shape, noise=noise)
+        block[:, 6:] = 0
+        again = minimal_predictor.decode(round_trip(block), shape, model)
+        assert np.array_equal(again, block)
 
 
 def test_fast_uses_no_network(scan: Volume, tmp_path: Path) -> None:
