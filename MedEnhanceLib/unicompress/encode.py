@@ -100,7 +100,8 @@ def compress(
         payload = _code(voxels, draft, config, threads, monitor.part(0.0, 0.85), spool.keep)
         header = _final_header(draft, payload)
         carried = payload.models if config.embed_model else payload.carried
-        chunks = payload.chunks + model_chunks(carried)
+        # A model that exists nowhere else lies at both ends: without it all blocks were lost.
+        chunks = model_chunks(payload.carried) + payload.chunks + model_chunks(carried)
         frame = build_frame(header.to_json(), chunks, second_copy=payload.second_copy)
         file_sha256 = write_container(temporary, frame, chunks)
         _verify(temporary, voxels, config, threads, monitor.part(0.85, 1.0))
