@@ -249,6 +249,17 @@ def test_a_taught_network_travels_in_the_file(
     assert np.array_equal(decompress(path).voxels, scan.voxels)
 
 
+def test_a_network_is_one_model_whenever_it_is_written() -> None:
+    facts = {str(number): "fact" for number in range(20)}
+    model = learned.model_of(NETWORK, "a", facts)
+    turned = learned.model_of(NETWORK, "a", dict(reversed(facts.items())))
+    assert model.sha256 == turned.sha256
+    again = network.Network.from_tensors(model.tensors())
+    for one, other in zip(again.layers, NETWORK.layers, strict=True):
+        assert np.array_equal(one.weights, other.weights)
+        assert np.array_equal(one.bias, other.bias)
+
+
 def test_a_file_whose_network_is_missing_says_which(scan: Volume, write: Write) -> None:
     path = write(scan, lossless=True)
     missing = {"predictor": {"id": "codec-of-old", "sha256": "0" * 64}}
