@@ -54,7 +54,7 @@ _STEPS_PER_MVOXEL = 300
 _LEAST_STEPS, _MOST_STEPS = 300, 3000
 #: Below this a network of its own cannot pay for the bytes that it takes.
 _LEAST_TUNED = 1 << 18
-#: What a file takes for a chunk besides its bytes, twice.
+#: What a file takes for a chunk besides its bytes; it holds a network twice.
 _CHUNK_BYTES = 64
 #: One batch of voxels in so many tells what a block would take.
 _TOLD_BY = 4
@@ -139,7 +139,7 @@ def taught(
     network = tune(predictor.network, samples.part(slice(len(samples) // 10, None)), steps=steps)
     model = model_of(network, f"{predictor.model.id}+", {"from": predictor.model.sha256})
     saved = _gain(predictor.network, network, held_out) * voxels.size / 8
-    if saved <= len(model.data) + _CHUNK_BYTES:
+    if saved <= 2 * (len(model.data) + _CHUNK_BYTES):
         return predictor
     return Predictor(model, network, carried=True)
 

@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from MedEnhanceLib.errors import CodecError, ModelError
-from MedEnhanceLib.unicompress import CompressConfig, compress, decode, decompress, learned, recover
+from MedEnhanceLib.unicompress import (
+    CompressConfig,
+    bounded,
+    compress,
+    decode,
+    decompress,
+    learned,
+    recover,
+)
 from MedEnhanceLib.unicompress.coders import LEARNED
 from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
 from MedEnhanceLib.unicompress.models import MODEL_CHUNK
@@ -205,7 +213,13 @@ def test_shapes_that_would_take_for_ever_are_refused() -> None:
 
 
 @pytest.fixture
-def small_learned_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def always_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The predictor codes a volume even where a few bytes more are the price."""
+    monkeypatch.setattr(bounded, "_NAMED_BYTES", -1e9)
+
+
+@pytest.fixture
+def small_learned_blocks(monkeypatch: pytest.MonkeyPatch, always_learned: None) -> None:
     monkeypatch.setattr(learned, "_VOXELS", 2_000)
     monkeypatch.setattr(learned, "_SIDE", 20)
 
@@ -237,14 +251,14 @@ def test_the_file_is_the_same_for_any_number_of_threads(scan: Volume, tmp_path: 
 
 
 def test_a_taught_network_travels_in_the_file(
-    scan: Volume, write: Write, monkeypatch: pytest.MonkeyPatch
+    scan: Volume, write: Write, monkeypatch: pytest.MonkeyPatch, always_learned: None
 ) -> None:
     monkeypatch.setattr(learned, "_LEAST_TUNED", 1)
     monkeypatch.setattr(learned, "_LEAST_STEPS", 30)
     monkeypatch.setattr(learned, "_gain", lambda *_: 1e9)
     path = write(scan, lossless=True)
     carried = [chunk for chunk in chunks_of(path) if chunk.block == NO_BLOCK]
-    assert [chunk.kind for chunk in carried] == [MODEL_CHUNK]
+    assert [chunk.kind for chunk in carried] == 2 * [MODEL_CHUNK]  # all blocks hang on it
     monkeypatch.setattr(learned, "shipped_model", lambda *_: None)
     assert np.array_equal(decompress(path).voxels, scan.voxels)
 
@@ -260,7 +274,9 @@ def test_a_network_is_one_model_whenever_it_is_written() -> None:
         assert np.array_equal(one.bias, other.bias)
 
 
-def test_a_file_whose_network_is_missing_says_which(scan: Volume, write: Write) -> None:
+def test_a_file_whose_network_is_missing_says_which(
+    scan: Volume, write: Write, always_learned: None
+) -> None:
     path = write(scan, lossless=True)
     missing = {"predictor": {"id": "codec-of-old", "sha256": "0" * 64}}
     rebuild(path, models=missing)
