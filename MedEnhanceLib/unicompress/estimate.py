@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -32,6 +32,12 @@ from MedEnhanceLib.unicompress.encode import (
 )
 from MedEnhanceLib.unicompress.estimate_quality import Sampled, sample_quality
 from MedEnhanceLib.unicompress.header import VoxelRange
+from MedEnhanceLib.unicompress.learned import (
+    Predictor,
+    cheapest,
+    shipped_predictors,
+    would_take,
+)
 from MedEnhanceLib.unicompress.pool import ordered_map
 from MedEnhanceLib.unicompress.quality import Quality
 from MedEnhanceLib.unicompress.rate import allocate
@@ -127,7 +133,9 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
     hopeless = config.ratio is not None and file_bytes > _MOST_GAIN * room.file_bytes
     if config.speed == "normal" and not hopeless:
         monitor.progress(0.5, "try full effort")
-        file_bytes *= _effort(voxels, bound, threads, monitor)
+        # A ratio is tried without loss by classical types alone.
+        predictors = [] if config.ratio else shipped_predictors(volume.modality)
+        file_bytes *= _effort(voxels, bound, predictors, threads, monitor)
     lossless = bound is None
     if config.psnr is not None or config.ssim is not None:
         monitor.progress(0.6, "try the quality")
@@ -210,9 +218,17 @@ def _sample_blocks(
     )
 
 
-def _effort(voxels: Voxels, bound: float | None, threads: int, monitor: Monitor) -> float:
+def _effort(
+    voxels: Voxels,
+    bound: float | None,
+    predictors: Sequence[Predictor],
+    threads: int,
+    monitor: Monitor,
+) -> float:
     """What full effort leaves of the bytes that fast coding takes, from a few blocks."""
     grid = coding_grid(voxels.shape)
+    middle = grid.box(len(grid) // 2).of(voxels)
+    predictor = cheapest(predictors, middle, bound) if predictors else None
 
     def sizes(number: int) -> tuple[int, int]:
         block = grid.box(number).of(voxels)
@@ -220,7 +236,8 @@ def _effort(voxels: Voxels, bound: float | None, threads: int, monitor: Monitor)
             len(code_block(block, bound, speed=speed, variants=(STACKED,)).data)
             for speed in _EFFORTS
         )
-        return full, fast
+        learned = would_take(predictor, block, bound) if predictor else math.inf
+        return int(min(full, max(learned, 1))), fast
 
     until = _until(_spread(len(grid))[:_FULL_EFFORT_BLOCKS], _FULL_EFFORT_SECONDS, [])
     both = list(ordered_map(sizes, until, threads=threads, monitor=monitor))
