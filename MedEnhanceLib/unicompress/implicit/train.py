@@ -17,7 +17,7 @@ from MedEnhanceLib.unicompress.implicit.validation import Validation
 
 CHECKPOINT = "checkpoint.safetensors"
 _METRIC_EVERY = 50
-_VALIDATE_EVERY = 0.05
+_VALIDATE_EVERY = 0.1
 
 
 def train_implicit(

@@ -15,9 +15,9 @@ from MedEnhanceLib.unicompress.implicit.losses import positions_of
 from MedEnhanceLib.unicompress.implicit.model import Networks
 from MedEnhanceLib.unicompress.implicit.siren import Decoder
 
-_BLOCKS, _SEED = 4, 1_000_003
-#: Slices of a block that are decoded: enough to judge, in a second.
-_SLICES = 2
+_BLOCKS, _SEED = 2, 1_000_003
+#: Slices of a block that are decoded: enough to judge, at once.
+_SLICES = 1
 #: The network's scale goes from −1 to 1, nearly.
 PEAK = 2.0
 

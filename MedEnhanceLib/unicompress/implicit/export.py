@@ -1,0 +1,140 @@
+"""Writes a training as the codec's two files: what every reader needs, and what writers need."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from MedEnhanceLib._version import __version__
+from MedEnhanceLib.io.atomic import atomic_write
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.unicompress.implicit import fixed as fx
+from MedEnhanceLib.unicompress.implicit.integer import tables
+from MedEnhanceLib.unicompress.implicit.model import Networks, Tokeniser
+from MedEnhanceLib.unicompress.implicit.siren import Decoder
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.unicompress.implicit.train import ImplicitTraining
+
+Arrays = dict[str, npt.NDArray[Any]]
+#: Of the network's layout: readers refuse others.
+LAYOUT = "1"
+READER, WRITER = "implicit.safetensors", "implicit-encoder.safetensors"
+_TURN = 2 * np.pi
+
+
+def export_codec(training: ImplicitTraining, monitor: Monitor) -> Path:
+    """Write `out/<name>/models/implicit.safetensors` and the encoders beside it; the folder."""
+    from MedEnhanceLib.unicompress.implicit.entropy_fit import fit_entropy
+
+    networks, config = training.trainer.networks, training.config
+    arrays = decoder_arrays(networks.student) | token_arrays(networks.tokeniser) | tables()
+    arrays |= fit_entropy(training, arrays, monitor)
+    facts = {
+        "layout": LAYOUT,
+        "heads": str(config.student.heads),
+        "depth": str(config.student.depth),
+        "scaled": str(config.student.scaled),
+        "modality": config.modality,
+        "seed": str(config.seed),
+        "data": json.dumps(list(config.data)),
+        "steps": json.dumps([config.teacher_steps, config.student_steps]),
+        "version": __version__,
+    }
+    folder = training.out / config.name
+    (folder / "models").mkdir(parents=True, exist_ok=True)
+    write_arrays(folder / "models" / READER, arrays, facts)
+    encoder = facts | {"token": json.dumps(config.to_json()["token"])}
+    write_arrays(folder / "models" / WRITER, encoder_arrays(networks), encoder)
+    return folder
+
+
+def write_arrays(path: Path, arrays: Arrays, facts: Mapping[str, str]) -> None:
+    """A safetensors file, whole or not at all."""
+    from safetensors.numpy import save_file
+
+    with atomic_write(path, overwrite=True) as temporary:
+        save_file({n: np.ascontiguousarray(a) for n, a in arrays.items()}, temporary, dict(facts))
+
+
+def decoder_arrays(decoder: Decoder) -> Arrays:
+    """The student as integers, as IntegerDecoder reads it."""
+    fusion = decoder.fusion
+    arrays = {"slots": _integers(fusion.slots, 2 * fx.KEY_BITS, np.int16)}
+    for branch in range(2):
+        arrays |= _matrix(f"key.{branch}", fusion.keys[branch], fx.KEY_BITS)
+        arrays |= _matrix(f"value.{branch}", fusion.values[branch], fx.VALUE_BITS)
+    arrays |= _matrix("query", fusion.query, fx.KEY_BITS)
+    scaled = decoder.config.scaled
+    for layer, (wave, shift) in enumerate(zip(decoder.waves, decoder.shifts, strict=True)):
+        bits = fx.WAVE_BITS if layer < scaled else fx.PHASE_BITS
+        arrays |= _matrix(f"wave.{layer}", wave, bits, _TURN)
+        arrays |= _matrix(f"shift.{layer}", shift, fx.PHASE_BITS, _TURN)
+    for layer, scale in enumerate(decoder.scales):
+        arrays |= _matrix(f"scale.{layer}", scale, fx.SCALE_BITS)
+    arrays |= _matrix("out", decoder.out, fx.OUT_BITS)
+    return arrays | _matrix("skip", decoder.skip, fx.OUT_BITS)
+
+
+def token_arrays(tokeniser: Tokeniser) -> Arrays:
+    """Codebooks [2, layers, codes, size] and the projections of what they hold."""
+    books, book_exponents, ups, up_exponents = [], [], [], []
+    for quantiser in tokeniser.quantisers:
+        for layer, up in enumerate(quantiser.up):  # type: ignore[arg-type]
+            book: Tensor = quantiser.codebooks[layer]  # type: ignore[index]
+            weight, exponent = _bytes(book.reshape(1, -1))
+            books.append(weight.reshape(book.shape))
+            book_exponents.append(exponent)
+            weight, exponent = _bytes(up.weight)
+            ups.append(weight)
+            up_exponents.append(exponent)
+    layers = tokeniser.config.layers
+
+    def stacked(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        return np.stack(parts).reshape(2, layers, *parts[0].shape)
+
+    return {
+        "codebooks": stacked(books),
+        "codebooks.exponent": stacked(book_exponents),
+        "up.weight": stacked(ups),
+        "up.exponent": stacked(up_exponents),
+    }
+
+
+def encoder_arrays(networks: Networks) -> Arrays:
+    """Encoders and the projections down, as half floats: no reader depends on their last bit."""
+    state = networks.tokeniser.state_dict()
+    kept = ("encoders.", "quantisers.0.down", "quantisers.1.down")
+    return {n: t.cpu().numpy().astype(np.float16) for n, t in state.items() if n.startswith(kept)}
+
+
+def _matrix(name: str, layer: nn.Module, bits: int, unit: float = 1.0) -> Arrays:
+    """unit: of what the layer gives; bits: after the point of it."""
+    assert isinstance(layer, nn.Linear)
+    weight, exponent = _bytes(layer.weight / unit)
+    bias = torch.zeros(len(layer.weight)) if layer.bias is None else layer.bias / unit
+    return {
+        f"{name}.weight": weight,
+        f"{name}.exponent": exponent,
+        f"{name}.bias": _integers(bias, bits, np.int32),
+    }
+
+
+def _bytes(weight: Tensor) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
+    exponents = fx.row_exponents(weight)
+    scaled = weight.detach() * torch.exp2(exponents)[:, None]
+    rounded = torch.floor(scaled + 0.5).clamp(-fx.WEIGHT_TOP, fx.WEIGHT_TOP)
+    return rounded.cpu().numpy().astype(np.int8), exponents.cpu().numpy().astype(np.int8)
+
+
+def _integers(values: Tensor, bits: int, dtype: type[np.signedinteger[Any]]) -> npt.NDArray[Any]:
+    scaled = np.floor(values.detach().cpu().double().numpy() * 2.0**bits + 0.5)
+    limits = np.iinfo(dtype)
+    return scaled.clip(limits.min, limits.max).astype(dtype)
