@@ -19,6 +19,7 @@ from MedEnhanceLib.unicompress.config import Speed
 from MedEnhanceLib.unicompress.container import Chunk
 from MedEnhanceLib.unicompress.models import CodecModel
 from MedEnhanceLib.unicompress.pool import ordered_map
+from MedEnhanceLib.unicompress.spool import Keep
 from MedEnhanceLib.unicompress.verify import Tally
 from MedEnhanceLib.volume import Voxels
 
@@ -46,9 +47,18 @@ class Payload:
 
 
 def code_bounded(
-    voxels: Voxels, bound: float | None, *, speed: Speed, threads: int, monitor: Monitor
+    voxels: Voxels,
+    bound: float | None,
+    *,
+    speed: Speed,
+    threads: int,
+    monitor: Monitor,
+    keep: Keep = bytes,
 ) -> Payload:
-    """Code every block by its best type. bound: in stored units; None or 0 is lossless."""
+    """Code every block by its best type. bound: in stored units; None or 0 is lossless.
+
+    keep: where chunks wait for the file to be laid out.
+    """
     bound = bound or None
     grid = coding_grid(voxels.shape)
     polled = _poll(voxels, grid, bound, speed=speed, threads=threads, monitor=monitor)
@@ -65,7 +75,7 @@ def code_bounded(
     coded = ordered_map(code, range(len(grid)), threads=threads, monitor=monitor)
     for number, (best, expected) in enumerate(coded):
         tally.add(expected)
-        chunks.append(Chunk(number, best.kind, best.data))
+        chunks.append(Chunk(number, best.kind, keep(bytes(best.data))))
         rest.progress((number + 1) / len(grid), "compress")
     return Payload(grid, chunks, tally)
 

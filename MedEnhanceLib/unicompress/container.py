@@ -22,10 +22,12 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from MedEnhanceLib.errors import CodecError, InputError
+from MedEnhanceLib.unicompress.spool import Bytes
 
 MAGIC = b"UCV1"
 #: A reader opens every minor version of its major one; only a new major breaks it.
@@ -51,7 +53,7 @@ class Chunk:
 
     block: int
     kind: int
-    data: bytes
+    data: Bytes
     layer: int = 0
 
 
@@ -113,7 +115,9 @@ def write_container(path: Path, frame: Frame, chunks: Sequence[Chunk]) -> str:
     """Write the file and flush it to the disk. Returns the SHA-256 of the whole file, as hex."""
     digest = hashlib.sha256()
     with path.open("wb") as stream:
-        for part in (frame.front, *(chunk.data for chunk in chunks), frame.back):
+        # One chunk at a time in memory: they may lie in a spool.
+        payload = (bytes(chunk.data) for chunk in chunks)
+        for part in chain([frame.front], payload, [frame.back]):
             stream.write(part)
             digest.update(part)
         seal = digest.digest()
@@ -374,7 +378,7 @@ def _table_bytes(chunks: Sequence[Chunk]) -> bytes:
         *(chunk.kind for chunk in chunks),
         *(chunk.layer for chunk in chunks),
         *(len(chunk.data) for chunk in chunks),
-        *(zlib.crc32(chunk.data) for chunk in chunks),
+        *(zlib.crc32(bytes(chunk.data)) for chunk in chunks),
     )
 
 

@@ -47,8 +47,7 @@ def decompress(
     none, DeviceMemoryError where the voxels would not fit into this machine's memory.
     """
     monitor = monitor or Monitor()
-    if layers is not None and layers < 1:
-        raise ConfigError(f"layers is {layers}", "Use 1 or more, or None for all.")
+    check_layers(layers)
     with Container(Path(path)) as container:
         header = Header.from_json(container.header, container.path.name)
         size = container.size
@@ -62,7 +61,7 @@ def decompress(
             paste(voxels, ranges, header.grid.box(block), content)
             monitor.progress(count / len(blocks), "decompress")
     if ranges == whole_region(header.shape):
-        _check_voxels(header, voxels, container.path.name, monitor)
+        check_voxels(header, voxels_sha256(voxels), container.path.name, monitor)
     start = (ranges[1][0], ranges[2][0], ranges[3][0])
     return header.volume(voxels, header.geometry.cropped(start), str(path), size)
 
@@ -209,8 +208,15 @@ def paste(voxels: Voxels, ranges: tuple[Range, ...], box: Box, block: Voxels) ->
     inside[tuple(target)] = block[tuple(source)]
 
 
-def _check_voxels(header: Header, voxels: Voxels, name: str, monitor: Monitor) -> None:
-    if voxels_sha256(voxels) == header.voxels_sha256:
+def check_layers(layers: int | None) -> None:
+    """Raise ConfigError for a number of layers that is none."""
+    if layers is not None and layers < 1:
+        raise ConfigError(f"layers is {layers}", "Use 1 or more, or None for all.")
+
+
+def check_voxels(header: Header, sha256: str, name: str, monitor: Monitor) -> None:
+    """Compare the hash of all decoded voxels with the header's; CodecError where it must fit."""
+    if sha256 == header.voxels_sha256:
         return
     if header.exact:
         raise CodecError(
