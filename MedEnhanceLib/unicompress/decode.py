@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from MedEnhanceLib.manifest import derived_note
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.unicompress import wavelet
 from MedEnhanceLib.unicompress.blocks import Box, Range, Region, resolve_region, whole_region
-from MedEnhanceLib.unicompress.coders import CODERS, WAVELET, Shape
+from MedEnhanceLib.unicompress.coders import CODERS, IMPLICIT, VOXEL_TYPES, WAVELET, Shape
 from MedEnhanceLib.unicompress.config import thread_count
 from MedEnhanceLib.unicompress.container import NO_BLOCK, ChunkInfo, Container
 from MedEnhanceLib.unicompress.context import DecodeContext
@@ -24,6 +24,9 @@ from MedEnhanceLib.unicompress.pool import ordered_map
 from MedEnhanceLib.unicompress.verify import voxels_sha256
 from MedEnhanceLib.volume import Volume, Voxels, restore_dtype
 
+#: Block types whose blocks may have several chunks, one for each layer.
+LAYERED = (IMPLICIT,)
+_MOST_LAYERS = 256
 #: What codecs and numpy raise on bytes that make no sense.
 FOREIGN_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError, struct.error)
 
@@ -56,11 +59,17 @@ def decompress(
         voxels = allocate_voxels(header, ranges, container.path.name)
         blocks = list(header.grid.blocks_in(ranges))
         wanted = (chunks[block] for block in blocks)
-        decoded = decode_chunks(container, header, wanted, threads=threads, monitor=monitor)
+        decoded = decode_chunks(
+            container, header, wanted, threads=threads, monitor=monitor, layers=layers
+        )
         for count, (block, content) in enumerate(zip(blocks, decoded, strict=True), 1):
             paste(voxels, ranges, header.grid.box(block), content)
             monitor.progress(count / len(blocks), "decompress")
-    if ranges == whole_region(header.shape):
+        is_coarse = layers is not None and any(c.layer >= layers for c in container.chunks)
+    if is_coarse:
+        note = derived_note(f"decompressed from {layers} layers, not all that there are")
+        header = replace(header, history=(*header.history, note))
+    elif ranges == whole_region(header.shape):
         check_voxels(header, voxels_sha256(voxels), container.path.name, monitor)
     start = (ranges[1][0], ranges[2][0], ranges[3][0])
     return header.volume(voxels, header.geometry.cropped(start), str(path), size)
@@ -89,7 +98,9 @@ def decompress_preview(
         if len(blocks) < len(everything):
             voxels[...] = header.voxel_range[0] if header.voxel_range else 0
         wanted = (chunks[block] for block in blocks)
-        decoded = decode_chunks(container, header, wanted, threads=threads, monitor=monitor)
+        decoded = decode_chunks(
+            container, header, wanted, threads=threads, monitor=monitor, layers=1
+        )
         for count, (block, content) in enumerate(zip(blocks, decoded, strict=True), 1):
             paste(voxels, ranges, header.grid.box(block), content)
             monitor.progress(count / len(blocks), "decompress")
@@ -114,14 +125,19 @@ def _blocks_of_middle_planes(header: Header) -> set[int]:
 def chunks_by_block(
     container: Container, header: Header, layers: int | None = None
 ) -> dict[int, ChunkInfo]:
-    """Block number → its chunk; raises CodecError unless every block has exactly one."""
+    """Block number → its chunk; raises CodecError unless every block has exactly one.
+
+    Of a block with layers it is that of layer 0; `refinements` has the others.
+    """
     count = len(header.grid)
     chunks: dict[int, ChunkInfo] = {}
     for chunk in container.chunks:
         if chunk.block == NO_BLOCK or (layers is not None and chunk.layer >= layers):
             continue
         if chunk.layer > 0:
-            raise _unknown_type(container, header, chunk, f"layer {chunk.layer}")
+            if chunk.kind not in LAYERED:
+                raise _unknown_type(container, header, chunk, f"layer {chunk.layer}")
+            continue
         if chunk.block >= count or chunk.block in chunks:
             raise container.damaged(chunk, f"is for block {chunk.block}, which it cannot be")
         chunks[chunk.block] = chunk
@@ -134,6 +150,18 @@ def chunks_by_block(
     return chunks
 
 
+def refinements(container: Container, layers: int | None = None) -> dict[int, list[ChunkInfo]]:
+    """Block number → its chunks of layers 1, 2, … without a gap, below `layers`."""
+    found: dict[int, list[ChunkInfo]] = {}
+    for chunk in sorted(container.chunks, key=lambda chunk: chunk.layer):
+        if chunk.kind in LAYERED and 0 < chunk.layer < (layers or _MOST_LAYERS):
+            behind = found.setdefault(chunk.block, [])
+            if chunk.layer != len(behind) + 1:
+                raise container.damaged(chunk, f"is a second or a stray layer {chunk.layer}")
+            behind.append(chunk)
+    return found
+
+
 def decode_chunks(
     container: Container,
     header: Header,
@@ -141,33 +169,57 @@ def decode_chunks(
     *,
     threads: int,
     monitor: Monitor,
+    layers: int | None = None,
 ) -> Iterator[Voxels]:
-    """Decode chunks in threads; blocks come in the order of `chunks`."""
+    """Decode chunks, with those that refine them, in threads; in the order of `chunks`."""
     context = DecodeContext.of(container, header)
+    behind = refinements(container, layers)
+
+    def read(chunk: ChunkInfo) -> tuple[ChunkInfo, bytes, list[bytes]]:
+        more = behind.get(chunk.block, ()) if chunk.kind in LAYERED else ()
+        return chunk, container.read(chunk), [container.read(one) for one in more]
+
     yield from ordered_map(
         lambda item: decode_chunk(container, header, context, *item),
-        ((chunk, container.read(chunk)) for chunk in chunks),
+        map(read, chunks),
         threads=thread_count(threads, wavelet.MOST_THREADS if header.mode == "ratio" else None),
         monitor=monitor,
     )
 
 
 def decode_chunk(
-    container: Container, header: Header, context: DecodeContext, chunk: ChunkInfo, data: bytes
+    container: Container,
+    header: Header,
+    context: DecodeContext,
+    chunk: ChunkInfo,
+    data: bytes,
+    more: Sequence[bytes] = (),
 ) -> Voxels:
-    """A chunk's block, [k, j, i]; raises CodecError naming the chunk for bytes that cannot be."""
-    if chunk.kind != WAVELET and chunk.kind not in CODERS:
+    """A chunk's block, [k, j, i]; raises CodecError naming the chunk for bytes that cannot be.
+
+    more: what refines it, layer by layer.
+    """
+    if chunk.kind not in VOXEL_TYPES and chunk.kind not in CODERS:
         raise _unknown_type(container, header, chunk, f"block type {chunk.kind}")
     try:
         shape = header.grid.box(chunk.block).shape
-        return decode_data(chunk.kind, data, shape, context)
+        return decode_data(chunk.kind, data, shape, context, more)
     except FOREIGN_ERRORS as cause:
         raise container.damaged(chunk, f"cannot be decoded: {cause}") from cause
 
 
-def decode_data(kind: int, data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
-    """The block that `data` codes; raises one of FOREIGN_ERRORS for bytes that cannot be."""
+def decode_data(
+    kind: int, data: bytes, shape: Shape, context: DecodeContext, more: Sequence[bytes] = ()
+) -> Voxels:
+    """The block that `data`, refined by `more`, codes.
+
+    Raises one of FOREIGN_ERRORS for bytes that cannot be.
+    """
     dtype = context.dtype
+    if kind == IMPLICIT:
+        from MedEnhanceLib.unicompress.implicit.codec import decode_implicit
+
+        return decode_implicit((data, *more), shape, context)
     if kind == WAVELET:
         values = wavelet.decode(data, shape, wavelet.working_type(dtype))
         with np.errstate(over="ignore"):  # beyond the range of float16; clipped below

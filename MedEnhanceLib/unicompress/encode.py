@@ -36,6 +36,11 @@ from MedEnhanceLib.unicompress.container import (
 )
 from MedEnhanceLib.unicompress.decode import chunks_by_block, decode_chunks
 from MedEnhanceLib.unicompress.header import DTYPES, Header, VoxelRange, uid_or_nothing
+from MedEnhanceLib.unicompress.implicit.choice import (
+    LEAST_RATIO,
+    code_beside_implicit,
+    implicit_for,
+)
 from MedEnhanceLib.unicompress.models import MODEL_CHUNK, CodecModel
 from MedEnhanceLib.unicompress.ratio import Room, code_to_ratio
 from MedEnhanceLib.unicompress.spool import Keep, Spool
@@ -96,7 +101,7 @@ def compress(
     threads = thread_count(config.threads)
     with atomic_write(target, overwrite=overwrite) as temporary, Spool(temporary.parent) as spool:
         draft = draft_header(volume, voxels, config)
-        payload = _code(voxels, draft, config, threads, monitor.part(0.0, 0.85), spool.keep)
+        payload = _code(volume, voxels, draft, config, threads, monitor.part(0.0, 0.85), spool.keep)
         header = _final_header(draft, payload)
         chunks = payload.chunks + (model_chunks(payload.models) if config.embed_model else [])
         frame = build_frame(header.to_json(), chunks, second_copy=payload.second_copy)
@@ -112,7 +117,9 @@ def compress(
         psnr=payload.tally.psnr(peak_of(header.voxel_range)),
         psnr_peak=peak_of(header.voxel_range),
         seconds=time.monotonic() - began,
-        block_types=dict(Counter(block_type_name(chunk.kind) for chunk in payload.chunks)),
+        block_types=dict(
+            Counter(block_type_name(chunk.kind) for chunk in payload.chunks if not chunk.layer)
+        ),
         verified=True,
         sha256=header.voxels_sha256,
         file_sha256=file_sha256,
@@ -196,6 +203,7 @@ def model_chunks(models: Sequence[CodecModel]) -> list[Chunk]:
 
 
 def _code(
+    volume: Volume,
     voxels: Voxels,
     draft: Header,
     config: CompressConfig,
@@ -210,6 +218,24 @@ def _code(
         )
     room = make_room(draft, voxels, config.ratio)
     limits = draft.voxel_range
+    wants_implicit = config.block_type == "implicit"
+    if wants_implicit or config.ratio >= LEAST_RATIO:
+        implicit = implicit_for(volume, voxels, needed=wants_implicit)
+        if implicit is not None:
+            model = implicit.writer.model
+            named = replace(draft, models={model.role: model.identity})
+            less = make_room(named, voxels, config.ratio)
+            return code_beside_implicit(
+                voxels,
+                limits,
+                less.without(len(model.data)) if config.embed_model else less,
+                implicit,
+                lambda part: code_to_ratio(
+                    voxels, limits, room, speed=speed, threads=threads, monitor=part, keep=keep
+                ),
+                config=config,
+                monitor=monitor,
+            )
     return code_to_ratio(
         voxels, limits, room, speed=speed, threads=threads, monitor=monitor, keep=keep
     )

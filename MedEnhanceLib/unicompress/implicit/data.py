@@ -14,43 +14,13 @@ from torch import Tensor
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.files import load
 from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.unicompress.implicit.config import CELL, THICK, ImplicitConfig
-from MedEnhanceLib.volume import Volume, Voxels
+from MedEnhanceLib.unicompress.implicit.config import ImplicitConfig
+from MedEnhanceLib.unicompress.implicit.scale import Scaling, is_thick
+from MedEnhanceLib.volume import Volume
 
 #: A block of training, in units: 4 × 8 × 8 cells.
 BLOCK_UNITS = (32, 64, 64)
 MODALITIES = ("CT", "MR", "EM")
-#: CT is measured against water and air: its scale is the same for every volume.
-_HOUNSFIELD = (0, 1024)
-_TAILS = (0.5, 99.5)
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """Voxel = offset + scale · value; both are integers, and stored with the codes."""
-
-    offset: int
-    scale: int
-
-    @classmethod
-    def of(cls, voxels: Voxels, modality: str) -> Scaling:
-        """For CT 0 HU → 0 and 1024 HU → 1; else all but the outermost hundredth → −1 to 1."""
-        if modality == "CT":
-            return cls(*_HOUNSFIELD)
-        low, high = np.percentile(voxels.ravel()[:: max(1, voxels.size // 1_000_000)], _TAILS)
-        return cls(int(np.floor((low + high) / 2)), max(1, int(np.ceil((high - low) / 2))))
-
-    def apply(self, voxels: Voxels) -> npt.NDArray[np.float32]:
-        """Voxels on the network's scale."""
-        scaled: npt.NDArray[np.float32] = (
-            (voxels.astype(np.float64) - self.offset) / self.scale
-        ).astype(np.float32)
-        return scaled
-
-
-def is_thick(spacing: Sequence[float]) -> bool:
-    """Whether slices are more than three pixels apart. spacing: (i, j, k) in mm."""
-    return spacing[2] > THICK * max(spacing[:2])
 
 
 @dataclass(frozen=True)
@@ -133,10 +103,3 @@ def _crop(source: Source, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     if rng.random() < 0.5:
         block = block.transpose(0, 2, 1)
     return np.ascontiguousarray(block)
-
-
-def padded_extents(shape: tuple[int, int, int], *, thick: bool) -> tuple[int, int, int]:
-    """Extents of a block, made multiples of what a cell spans."""
-    spans = (CELL // 2 if thick else CELL, CELL, CELL)
-    k, j, i = (-(-n // span) * span for n, span in zip(shape, spans, strict=True))
-    return k, j, i

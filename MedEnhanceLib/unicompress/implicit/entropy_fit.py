@@ -71,10 +71,14 @@ def codes_of(networks: Networks, block: Tensor, *, thick: bool) -> npt.NDArray[n
     """All codes [2 · layers, k, j, i] of a block [1, 1, K, J, I], branches in turn."""
     tokeniser = networks.tokeniser
     used = torch.full((1,), tokeniser.refinements, device=block.device)
-    low, high = tokeniser(block, used, thick=thick).codes
-    joined = torch.stack([low[0], high[0]], dim=1).flatten(0, 1)
-    codes: npt.NDArray[np.int64] = joined.cpu().numpy()
-    return codes
+    return refinement_codes(tokeniser(block, used, thick=thick).codes)
+
+
+def refinement_codes(codes: tuple[Tensor, Tensor]) -> npt.NDArray[np.int64]:
+    """Codes [1, layers, k, j, i] of both branches → [2 · layers, k, j, i], branches in turn."""
+    joined = torch.stack([codes[0][0], codes[1][0]], dim=1).flatten(0, 1)
+    found: npt.NDArray[np.int64] = joined.cpu().numpy()
+    return found
 
 
 class _Predictor(nn.Module):

@@ -16,6 +16,7 @@ from MedEnhanceLib._version import __version__
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.unicompress.implicit import fixed as fx
+from MedEnhanceLib.unicompress.implicit.config import DecoderConfig
 from MedEnhanceLib.unicompress.implicit.integer import tables
 from MedEnhanceLib.unicompress.implicit.model import Networks, Tokeniser
 from MedEnhanceLib.unicompress.implicit.siren import Decoder
@@ -81,6 +82,47 @@ def decoder_arrays(decoder: Decoder) -> Arrays:
         arrays |= _matrix(f"scale.{layer}", scale, fx.SCALE_BITS)
     arrays |= _matrix("out", decoder.out, fx.OUT_BITS)
     return arrays | _matrix("skip", decoder.skip, fx.OUT_BITS)
+
+
+def decoder_of(arrays: Mapping[str, npt.NDArray[Any]], facts: Mapping[str, str]) -> Decoder:
+    """The student in floats again; raises KeyError, ValueError or RuntimeError for other arrays."""
+    heads, scaled = int(facts["heads"]), int(facts["scaled"])
+    hidden, latent = arrays["shift.0.weight"].shape
+    config = DecoderConfig(
+        hidden=hidden,
+        depth=int(facts["depth"]),
+        scaled=scaled,
+        heads=heads,
+        key_size=len(arrays["query.weight"]) // heads,
+    )
+    decoder = Decoder(config, latent)
+    state = {"fusion.slots": _floats(arrays["slots"], 2 * fx.KEY_BITS)}
+
+    def take(name: str, layer: str, bits: int, unit: float = 1.0) -> None:
+        exponents = arrays[f"{name}.exponent"].astype(np.float32)[:, None]
+        weight = arrays[f"{name}.weight"].astype(np.float32) * 2.0**-exponents
+        state[f"{layer}.weight"] = torch.from_numpy((unit * weight).astype(np.float32))
+        state[f"{layer}.bias"] = unit * _floats(arrays[f"{name}.bias"], bits)
+
+    for branch in range(2):
+        take(f"key.{branch}", f"fusion.keys.{branch}", fx.KEY_BITS)
+        take(f"value.{branch}", f"fusion.values.{branch}", fx.VALUE_BITS)
+    take("query", "fusion.query", fx.KEY_BITS)
+    for layer in range(config.depth):
+        bits = fx.WAVE_BITS if layer < scaled else fx.PHASE_BITS
+        take(f"wave.{layer}", f"waves.{layer}", bits, _TURN)
+        take(f"shift.{layer}", f"shifts.{layer}", fx.PHASE_BITS, _TURN)
+    for layer in range(scaled):
+        take(f"scale.{layer}", f"scales.{layer}", fx.SCALE_BITS)
+    take("out", "out", fx.OUT_BITS)
+    take("skip", "skip", fx.OUT_BITS)
+    known = decoder.state_dict()
+    decoder.load_state_dict({name: value for name, value in state.items() if name in known})
+    return decoder
+
+
+def _floats(integers: npt.NDArray[Any], bits: int) -> Tensor:
+    return torch.from_numpy((integers * 2.0**-bits).astype(np.float32))
 
 
 def token_arrays(tokeniser: Tokeniser) -> Arrays:
