@@ -13,6 +13,8 @@ from MedEnhanceLib.unicompress.implicit.prior import haar
 _DETAILS = 7
 #: Details are small; this brings them to the order of the low band.
 _DETAIL_GAIN = 4.0
+#: A cell in the bands.
+_STRIDE = 4
 
 
 class Encoders(nn.Module):
@@ -27,6 +29,11 @@ class Encoders(nn.Module):
         self.high_band = config.high_band
         self.low = _encoder(1, config)
         self.high = _encoder(_DETAILS, config)
+        #: A linear transform of each cell beside the layers: it is what is learned first.
+        self.straight = nn.ModuleList(
+            nn.Conv3d(channels, config.latent, _STRIDE, stride=_STRIDE)
+            for channels in (1, _DETAILS)
+        )
         self._start()
 
     @torch.no_grad()
@@ -52,7 +59,9 @@ class Encoders(nn.Module):
             high = torch.zeros_like(high)
         # Orthonormal bands of a constant are its value times 2 or √8.
         low = low * (0.5 if thick else 8**-0.5)
-        return self.low(low), self.high(_DETAIL_GAIN * high)
+        high = _DETAIL_GAIN * high
+        straight = [layer(bands) for layer, bands in zip(self.straight, (low, high), strict=True)]
+        return self.low(low) + straight[0], self.high(high) + straight[1]
 
 
 def _encoder(channels: int, config: TokenConfig) -> nn.Sequential:

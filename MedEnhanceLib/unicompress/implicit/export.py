@@ -80,6 +80,7 @@ def decoder_arrays(decoder: Decoder) -> Arrays:
         arrays |= _matrix(f"shift.{layer}", shift, fx.PHASE_BITS, _TURN)
     for layer, scale in enumerate(decoder.scales):
         arrays |= _matrix(f"scale.{layer}", scale, fx.SCALE_BITS)
+    arrays |= _matrix("gain", decoder.gain, fx.SCALE_BITS)
     arrays |= _matrix("out", decoder.out, fx.OUT_BITS)
     return arrays | _matrix("skip", decoder.skip, fx.OUT_BITS)
 
@@ -114,6 +115,7 @@ def decoder_of(arrays: Mapping[str, npt.NDArray[Any]], facts: Mapping[str, str])
         take(f"shift.{layer}", f"shifts.{layer}", fx.PHASE_BITS, _TURN)
     for layer in range(scaled):
         take(f"scale.{layer}", f"scales.{layer}", fx.SCALE_BITS)
+    take("gain", "gain", fx.SCALE_BITS)
     take("out", "out", fx.OUT_BITS)
     take("skip", "skip", fx.OUT_BITS)
     known = decoder.state_dict()

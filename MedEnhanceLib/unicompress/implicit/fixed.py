@@ -19,6 +19,8 @@ FEATURE_BITS, FEATURE_TOP = 7, 127
 #: Phases, in turns: as sums, as what a scale is applied to, and as an index of the sine table.
 PHASE_BITS, WAVE_BITS, WAVE_TOP, TURN_BITS = 14, 11, 16383, 10
 SCALE_BITS, SCALE_TOP = 8, 255
+#: What the last sines are weighed with; and the sines that come of it.
+GAIN_TOP, GAINED_TOP = 511, 2047
 OUT_BITS = 12
 #: Weights are of one byte, with a power of two for each row.
 WEIGHT_TOP = 127

@@ -33,6 +33,12 @@ def position_features(positions: Tensor, *, fixed: bool = False) -> Tensor:
     return fx.on_grid(waves, fx.FEATURE_BITS, fx.FEATURE_TOP, fixed=fixed)
 
 
+def global_features() -> list[int]:
+    """Which of the features tell cells apart: those with wavelengths longer than a cell."""
+    longer = int(math.log2(_LONGEST / CELL))
+    return [n for n in range(FEATURES) if n % BANDS < longer]
+
+
 class Fusion(nn.Module):
     """Keys and values of every cell; one query for each position."""
 

@@ -122,7 +122,8 @@ class IntegerDecoder:
             self.shifts.append(self._matrix(arrays, f"shift.{layer}", *fused, fx.PHASE_BITS))
             if layer < self.scaled:
                 self.scales.append(self._matrix(arrays, f"scale.{layer}", *fused, fx.SCALE_BITS))
-        self.out = self._matrix(arrays, "out", fx.SINE_BITS, fx.SINE_TOP, fx.OUT_BITS)
+        self.gain = self._matrix(arrays, "gain", *fused, fx.SCALE_BITS)
+        self.out = self._matrix(arrays, "out", fx.SINE_BITS, fx.GAINED_TOP, fx.OUT_BITS)
         self.skip = self._matrix(arrays, "skip", *fused, fx.OUT_BITS)
         self.sine = self._table(arrays["sine"], _TABLE)
         steps = fx.POWER_STEPS * fx.POWER_OCTAVES
@@ -301,6 +302,8 @@ class IntegerDecoder:
             phase = phase + self.apply(self.shifts[layer], fused)
             rest = fx.PHASE_BITS - fx.TURN_BITS
             x = self.look_up(self.sine, self.cut(phase + (1 << rest - 1), rest))
+        gain = self.apply(self.gain, fused).clamp(-fx.GAIN_TOP, fx.GAIN_TOP)
+        x = self.cut(x * gain + (1 << fx.SCALE_BITS - 1), fx.SCALE_BITS)
         return (self.apply(self.out, x) + self.apply(self.skip, fused))[..., 0]
 
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor, near: Tensor) -> Tensor:

@@ -14,7 +14,12 @@ from torch import Tensor, nn
 
 from MedEnhanceLib.unicompress.implicit import fixed as fx
 from MedEnhanceLib.unicompress.implicit.config import FEATURES, DecoderConfig
-from MedEnhanceLib.unicompress.implicit.fusion import Fusion, linear, position_features
+from MedEnhanceLib.unicompress.implicit.fusion import (
+    Fusion,
+    global_features,
+    linear,
+    position_features,
+)
 
 _FIRST_OMEGA = 30.0
 _TURN = 2 * math.pi
@@ -42,6 +47,7 @@ class Decoder(nn.Module):
         self.waves = nn.ModuleList(nn.Linear(size, hidden) for size in sizes)
         self.shifts = nn.ModuleList(nn.Linear(latent, hidden, bias=False) for _ in sizes)
         self.scales = nn.ModuleList(nn.Linear(latent, hidden) for _ in range(config.scaled))
+        self.gain = nn.Linear(latent, hidden)
         self.out = nn.Linear(hidden, 1)
         self.skip = nn.Linear(latent, 1, bias=False)
         self.fixed = False
@@ -56,6 +62,10 @@ class Decoder(nn.Module):
             reach = _FIRST_OMEGA / size if layer == 0 else math.sqrt(6 / size)
             nn.init.uniform_(wave.weight, -reach, reach)
             nn.init.uniform_(wave.bias, -math.pi, math.pi)
+        # A cell is decoded alike wherever it lies; only what is learned may change that.
+        for layer in (self.waves[0], self.fusion.query):
+            assert isinstance(layer, nn.Linear)
+            layer.weight[:, global_features()] = 0
         for shift in self.shifts:
             assert isinstance(shift, nn.Linear)
             nn.init.normal_(shift.weight, std=1 / math.sqrt(shift.in_features))
@@ -63,7 +73,9 @@ class Decoder(nn.Module):
             assert isinstance(scale, nn.Linear)
             nn.init.normal_(scale.weight, std=0.1 / math.sqrt(scale.in_features))
             nn.init.zeros_(scale.bias)
-        nn.init.normal_(self.out.weight, std=0.1 / math.sqrt(self.out.in_features))
+        nn.init.normal_(self.gain.weight, std=1 / math.sqrt(self.gain.in_features))
+        nn.init.zeros_(self.gain.bias)
+        nn.init.normal_(self.out.weight, std=0.3 / math.sqrt(self.out.in_features))
         nn.init.zeros_(self.out.bias)
         nn.init.normal_(self.skip.weight, std=_SKIP_START / math.sqrt(self.skip.in_features))
 
@@ -84,6 +96,9 @@ class Decoder(nn.Module):
                 phase = fx.on_grid(phase, fx.WAVE_BITS, fx.WAVE_TOP, fixed=fixed) * (1 + scale)
             phase = phase + linear(shift, fused, fixed, _TURN)
             x = self._sine(phase)
+        # The codes weigh the last sines: what is learned first is a basis, as of a transform.
+        gain = linear(self.gain, fused, fixed)
+        x = x * fx.on_grid(gain, fx.SCALE_BITS, fx.GAIN_TOP, fixed=fixed)
         values = linear(self.out, x, fixed) + linear(self.skip, fused, fixed)
         return Decoded(values[..., 0], fused, x)
 
