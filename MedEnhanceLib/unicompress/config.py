@@ -26,7 +26,7 @@ class CompressConfig:
     max_error: no voxel off by more than this, in stored units (HU for CT); 0 is lossless.
     ratio: the file has at most 1/ratio of the raw voxels' bytes, in the best quality for it.
     speed: "fast" codes about eight times as fast; files are 5 to 10 % larger.
-    block_type: of ratio mode: "auto" takes the best; "implicit" codes of the implicit network alone.
+    block_type: of ratio mode: "auto" takes the best; "implicit" the implicit network's alone.
     fit: seconds for refining the codes of the implicit network for this volume, in ratio mode.
     embed_model: the file carries the models that it needs, so that it opens anywhere; in ratio
         mode they are counted.
@@ -59,7 +59,9 @@ class CompressConfig:
             raise ConfigError(f"block_type is {self.block_type!r}", "Use auto or implicit.")
         check_range("fit", self.fit, 0, 86_400)
         if self.ratio is None and (self.block_type != "auto" or self.fit):
-            raise ConfigError("block_type and fit are for ratio", "Choose ratio, or leave them out.")
+            raise ConfigError(
+                "block_type and fit are for ratio", "Choose ratio, or leave them out."
+            )
         check_range("threads", self.threads, 0, 1024)
 
     @property

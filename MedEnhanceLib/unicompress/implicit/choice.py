@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from MedEnhanceLib.unicompress.ratio import Room
 
 _DEPTH = 64
+ROLES = (ROLE, WRITER_ROLE)
 #: From this ratio on implicit blocks are tried: below it they have never won.
 LEAST_RATIO = 256.0
 #: Estimated to lose so much more than the others, they are not decoded to make sure.
@@ -174,9 +175,7 @@ def _pack(
         shape = grid.box(number).shape
         tally.add(decode_implicit(code.chunks[: keep[number]], shape, context))
         monitor.progress((number + 1) / len(codes), "compress")
-    return Payload(
-        grid, chunks, tally, second_copy=second_copy, models=(implicit.writer.model,)
-    )
+    return Payload(grid, chunks, tally, second_copy=second_copy, models=(implicit.writer.model,))
 
 
 def _fitted(
@@ -208,9 +207,7 @@ def _fitted(
     return fitted
 
 
-def choose_layers(
-    codes: list[ImplicitCode], room: Room, raw_bytes: int
-) -> tuple[list[int], bool]:
+def choose_layers(codes: list[ImplicitCode], room: Room, raw_bytes: int) -> tuple[list[int], bool]:
     """How many layers each block keeps, and whether the table is written twice.
 
     Layer by layer; of the one that fits in part, the blocks that gain most per byte.

@@ -53,7 +53,7 @@ class Reader:
     @property
     def layers(self) -> int:
         """Layers of a file, of both branches."""
-        return 2 * self.entropy.layers
+        return 2 * int(self.entropy.layers)
 
 
 @lru_cache(maxsize=4)
@@ -115,7 +115,7 @@ def values_of(
 def to_voxels(
     values: npt.NDArray[np.int64], offset: int, scale: int, context: DecodeContext
 ) -> Voxels:
-    """offset + round(scale · value), within the volume's range."""
+    """Offset + round(scale · value), within the volume's range."""
     from MedEnhanceLib.unicompress.implicit.fixed import OUT_BITS
 
     voxels = offset + ((values * scale + (1 << OUT_BITS - 1)) >> OUT_BITS)

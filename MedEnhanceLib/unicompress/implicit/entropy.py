@@ -204,7 +204,8 @@ def _all_powers(octave: npt.NDArray[Any]) -> Numbers:
         raise ValueError("powers that are none")
     steps = np.arange(STEPS * OCTAVES + 1)
     halved = octave.astype(np.int64)[steps % STEPS] >> (steps // STEPS)
-    return np.maximum(halved, 1).astype(np.float64)
+    all_of_them: Numbers = np.maximum(halved, 1).astype(np.float64)
+    return all_of_them
 
 
 def _family() -> Any:

@@ -44,7 +44,11 @@ def fit_entropy(training: ImplicitTraining, arrays: Arrays, monitor: Monitor) ->
     for row in range(2 * layers):
         monitor.progress(0.2 + 0.8 * row / (2 * layers), "fitting the entropy model")
         contexts = np.concatenate(
-            [contexts_of(reader, one, row, phase) for one in codes for phase in phases(one.shape[1:])]
+            [
+                contexts_of(reader, one, row, phase)
+                for one in codes
+                for phase in phases(one.shape[1:])
+            ]
         )
         symbols = np.concatenate(
             [one[row][phase].ravel() for one in codes for phase in phases(one.shape[1:])]
@@ -103,7 +107,7 @@ class _Predictor(nn.Module):
         hidden = torch.relu(self.first(contexts)).clamp_max(entropy.HIDDEN_TOP / 2**_HIDDEN_BITS)
         top = entropy.VECTOR_TOP / 2**_VECTOR_BITS
         vector = self.second(hidden).clamp(-top, top)
-        logits: Tensor = vector @ self.book.T + self.bias  # type: ignore[operator]
+        logits: Tensor = vector @ self.book.T + self.bias
         return logits
 
 
@@ -122,7 +126,7 @@ def _fit(
         logits = predictor(inputs[some]) * float(np.log(2))
         loss = nn.functional.cross_entropy(logits, wanted[some])
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()
         predictor.clamp()
@@ -164,5 +168,3 @@ def _tables_of(rows: int, codes: int, size: int) -> Arrays:
         "entropy.shifts": np.zeros((rows, 3), np.int8),
         "entropy.powers": entropy.powers(),
     }
-
-

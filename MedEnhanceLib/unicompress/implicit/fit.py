@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.unicompress.implicit.scale import Scaling
 from MedEnhanceLib.unicompress.implicit.losses import positions_of
+from MedEnhanceLib.unicompress.implicit.scale import Scaling
 from MedEnhanceLib.unicompress.implicit.writer import Codes, ImplicitCode, Writer
 from MedEnhanceLib.volume import Voxels
 

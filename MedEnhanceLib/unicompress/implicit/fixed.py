@@ -32,7 +32,7 @@ SHARE_BITS = 8
 
 
 def on_grid(x: Tensor, bits: int, top: int, *, fixed: bool) -> Tensor:
-    """x within ±top · 2^−bits and, if fixed, rounded to multiples of 2^−bits; gradients pass."""
+    """X within ±top · 2^−bits and, if fixed, rounded to multiples of 2^−bits; gradients pass."""
     step = 2.0**-bits
     x = x.clamp(-top * step, top * step)
     if not fixed:

@@ -97,17 +97,16 @@ class Fusion(nn.Module):
         query = fx.on_grid(
             linear(self.query, features, fixed), fx.KEY_BITS, fx.KEY_TOP, fixed=fixed
         ).float()
-        shape = (*query.shape[:2], self.heads, -1)
-        scores = torch.einsum(
-            "bnhd,bnshd->bnhs", query.view(shape), keys.unflatten(-1, (self.heads, -1))
-        )
+
+        def by_head(x: Tensor) -> Tensor:
+            return x.view(*x.shape[:-1], self.heads, -1)
+
+        scores = torch.einsum("bnhd,bnshd->bnhs", by_head(query), by_head(keys))
         scores = scores + self.slots
         near = torch.cat([near, near], dim=-1)[:, :, None]
         shares = near * torch.exp2(scores - scores.amax(dim=-1, keepdim=True).detach())
         shares = shares / shares.sum(dim=-1, keepdim=True)
-        mixed = torch.einsum(
-            "bnhs,bnshd->bnhd", shares, values.unflatten(-1, (self.heads, -1))
-        ).flatten(2)
+        mixed = torch.einsum("bnhs,bnshd->bnhd", shares, by_head(values)).flatten(2)
         return fx.on_grid(mixed, fx.VALUE_BITS, fx.VALUE_TOP, fixed=fixed)
 
 

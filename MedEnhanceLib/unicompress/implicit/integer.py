@@ -171,7 +171,7 @@ class IntegerDecoder:
         return Matrix(*(self._tensor(part) for part in (rows, half, shift, bias)))
 
     def apply(self, matrix: Matrix, x: Tensor) -> Tensor:
-        """x [..., columns] → rounded sums plus bias, [..., rows]."""
+        """X [..., columns] → rounded sums plus bias, [..., rows]."""
         return self.rounded(matrix, x @ matrix.weight.T)
 
     def rounded(self, matrix: Matrix, sums: Tensor) -> Tensor:
@@ -224,7 +224,7 @@ class IntegerDecoder:
         near = self._near_of_cell(steps)
         numbers = torch.arange(counts[0] * counts[1] * counts[2], device=self.device)
         parts = []
-        for some in numbers.split(batch):
+        for some in torch.split(numbers, batch):
             k, rest = some // (counts[1] * counts[2]), some % (counts[1] * counts[2])
             place = (k, rest // counts[2], rest % counts[2])
             sums = [
@@ -287,7 +287,9 @@ class IntegerDecoder:
     def _evaluate(
         self, query: Tensor, wave: Tensor, keys: Tensor, values: Tensor, near: Tensor
     ) -> Tensor:
-        """Values [B, V]: query, wave [B, V, rows] are sums; keys, values [B, 16, …]; near [·, V, 8].
+        """Values [B, V].
+
+        query, wave: sums of their matrices, [B, V, rows]; keys, values: [B, 16, …]; near: [·, V, 8].
         """
         fused = self._attend(self.rounded(self.query, query), keys, values, near)
         x = wave
@@ -307,9 +309,9 @@ class IntegerDecoder:
         return (self.apply(self.out, x) + self.apply(self.skip, fused))[..., 0]
 
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor, near: Tensor) -> Tensor:
-        query = query.clamp(-fx.KEY_TOP, fx.KEY_TOP).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        keys = keys.unflatten(-1, (self.heads, -1)).permute(0, 2, 3, 1)
-        values = values.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        query = _by_head(query.clamp(-fx.KEY_TOP, fx.KEY_TOP), self.heads).transpose(1, 2)
+        keys = _by_head(keys, self.heads).permute(0, 2, 3, 1)
+        values = _by_head(values, self.heads).transpose(1, 2)
         scores = query @ keys + self.slots[:, None]
         below = scores.amax(dim=-1, keepdim=True) - scores
         # Scores have 8 bits after the point; the table 64 steps for each halving.
@@ -343,11 +345,14 @@ def tables() -> dict[str, npt.NDArray[np.int16]]:
     }
 
 
+def _by_head(x: Tensor, heads: int) -> Tensor:
+    """[…, heads · size] → […, heads, size]."""
+    return x.view(*x.shape[:-1], heads, -1)
+
+
 def _padded(grid: Tensor) -> Tensor:
     """[2, k, j, i, C] with its outermost cells repeated on all sides."""
-    index = [
-        torch.arange(-1, n + 1, device=grid.device).clamp(0, n - 1) for n in grid.shape[1:4]
-    ]
+    index = [torch.arange(-1, n + 1, device=grid.device).clamp(0, n - 1) for n in grid.shape[1:4]]
     return grid[:, index[0]][:, :, index[1]][:, :, :, index[2]]
 
 

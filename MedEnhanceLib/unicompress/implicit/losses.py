@@ -21,9 +21,7 @@ def draw_cubes(blocks: Tensor, count: int, gradient_share: float) -> Tensor:
     A share is drawn in proportion to the gradient's magnitude, the others evenly.
     """
     steep = round(count * gradient_share)
-    magnitude = sum(
-        F.pad(blocks.diff(dim=axis).abs(), _behind(axis)) for axis in (2, 3, 4)
-    )
+    magnitude = sum(F.pad(blocks.diff(dim=axis).abs(), _behind(axis)) for axis in (2, 3, 4))
     assert isinstance(magnitude, Tensor)
     weights = F.avg_pool3d(magnitude, 2).flatten(1) + 1e-6
     even = torch.randint(weights.shape[1], (len(blocks), count - steep), device=blocks.device)

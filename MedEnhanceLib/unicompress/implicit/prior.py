@@ -37,7 +37,9 @@ def haar_kernel(*, thick: bool = False) -> Tensor:
     rows = []
     for signs in product(*(((1.0,) if n == 1 else (1.0, -1.0)) for n in axes)):
         lines = [
-            torch.tensor([1.0]) if n == 1 else torch.tensor([1.0, sign]) / 2**0.5
+            torch.tensor([1.0], dtype=torch.float64)
+            if n == 1
+            else torch.tensor([1.0, sign], dtype=torch.float64) / 2**0.5
             for n, sign in zip(axes, signs, strict=True)
         ]
         rows.append(torch.einsum("k,j,i->kji", *lines))

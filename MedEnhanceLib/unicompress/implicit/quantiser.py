@@ -151,7 +151,6 @@ class ResidualQuantiser(nn.Module):
             self.sums[layer] = self.codebooks[layer] * share
             rest = rest - up(self.codebooks[layer][self.nearest(layer, small)])
 
-
     @torch.no_grad()
     def to_bytes(self) -> None:
         """Round codebooks and projections to what a byte holds; a second time changes nothing."""
@@ -175,5 +174,3 @@ def _k_means(points: Tensor, count: int) -> Tensor:
         means = (hot.T @ points) / found.clamp_min(1)[:, None]
         centres = torch.where(found[:, None] > 0, means, centres)
     return centres
-
-

@@ -1,4 +1,4 @@
-"""The page of a training: curves, and what teacher and student make of blocks that stay the same."""
+"""The page of a training: curves, and what teacher and student make of the same blocks."""
 
 from __future__ import annotations
 
@@ -57,20 +57,28 @@ def write_report(training: ImplicitTraining) -> Path:
             "Figures are of blocks of volumes that were learned from; those of volumes that were "
             "not are in the benchmark.",
         ],
-        facts=[Fact(f"{value:.1f} dB", f"student, {name}") for name, value in
-               measured["student"].items()],
+        facts=[
+            Fact(f"{value:.1f} dB", f"student, {name}")
+            for name, value in measured["student"].items()
+        ],
         tables=[
             Table(
                 "PSNR, dB",
                 ("decoder", *names),
-                [(way, *(f"{found[name]:.2f}" for name in names)) for way, found in
-                 measured.items()],
+                [
+                    (way, *(f"{found[name]:.2f}" for name in names))
+                    for way, found in measured.items()
+                ],
                 "Peak 2 on the network's scale; for CT that is 2048 HU.",
             )
         ],
         pictures=[
-            Picture(_SAMPLES, "Samples", "Rows: the source, then what was decoded.",
-                    "Middle slices of the fixed blocks, with the window of the source."),
+            Picture(
+                _SAMPLES,
+                "Samples",
+                "Rows: the source, then what was decoded.",
+                "Middle slices of the fixed blocks, with the window of the source.",
+            ),
             Picture(_CURVES, "Curves", "Losses and PSNR by step.", "Running means."),
         ],
         provenance={"Configuration": config.to_json()},

@@ -63,9 +63,9 @@ class Decoder(nn.Module):
             nn.init.uniform_(wave.weight, -reach, reach)
             nn.init.uniform_(wave.bias, -math.pi, math.pi)
         # A cell is decoded alike wherever it lies; only what is learned may change that.
-        for layer in (self.waves[0], self.fusion.query):
-            assert isinstance(layer, nn.Linear)
-            layer.weight[:, global_features()] = 0
+        for first in (self.waves[0], self.fusion.query):
+            assert isinstance(first, nn.Linear)
+            first.weight[:, global_features()] = 0
         for shift in self.shifts:
             assert isinstance(shift, nn.Linear)
             nn.init.normal_(shift.weight, std=1 / math.sqrt(shift.in_features))

@@ -59,9 +59,7 @@ class Validation:
         for modality, blocks, thick in self._batches:
             decoded = {}
             for name, (decoder, refinements) in ways.items():
-                wanted, values = _decode_slices(
-                    networks, decoder, blocks[:1], thick, refinements
-                )
+                wanted, values = _decode_slices(networks, decoder, blocks[:1], thick, refinements)
                 decoded[name] = values[0, 0].cpu().numpy()
             found.append(Sample(modality, wanted[0, 0].cpu().numpy(), decoded))
         return found

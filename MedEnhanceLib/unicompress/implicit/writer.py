@@ -18,13 +18,13 @@ from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.unicompress.implicit import fixed as fx
 from MedEnhanceLib.unicompress.implicit.codec import Reader, pack_head, reader_of
 from MedEnhanceLib.unicompress.implicit.config import TokenConfig
-from MedEnhanceLib.unicompress.implicit.scale import Scaling, padded_extents
 from MedEnhanceLib.unicompress.implicit.entropy import encode_codes
 from MedEnhanceLib.unicompress.implicit.entropy_fit import refinement_codes
 from MedEnhanceLib.unicompress.implicit.export import decoder_of
 from MedEnhanceLib.unicompress.implicit.integer import FINE
 from MedEnhanceLib.unicompress.implicit.losses import positions_of
 from MedEnhanceLib.unicompress.implicit.model import Tokeniser
+from MedEnhanceLib.unicompress.implicit.scale import Scaling, padded_extents
 from MedEnhanceLib.unicompress.models import CodecModel
 from MedEnhanceLib.volume import Voxels
 
@@ -153,4 +153,3 @@ def code_implicit(
 
 def _scaled(integers: npt.NDArray[Any], exponents: npt.NDArray[Any]) -> Tensor:
     return torch.from_numpy(integers.astype(np.float32) * 2.0 ** -exponents.astype(np.float32))
-
