@@ -65,10 +65,9 @@ def decompress(
         for count, (block, content) in enumerate(zip(blocks, decoded, strict=True), 1):
             paste(voxels, ranges, header.grid.box(block), content)
             monitor.progress(count / len(blocks), "decompress")
-        is_coarse = layers is not None and any(c.layer >= layers for c in container.chunks)
-    if is_coarse:
-        note = derived_note(f"decompressed from {layers} layers, not all that there are")
-        header = replace(header, history=(*header.history, note))
+        coarse = coarse_header(container, header, layers)
+    if coarse is not None:
+        header = coarse
     elif ranges == whole_region(header.shape):
         check_voxels(header, voxels_sha256(voxels), container.path.name, monitor)
     start = (ranges[1][0], ranges[2][0], ranges[3][0])
@@ -131,16 +130,20 @@ def chunks_by_block(
     """
     count = len(header.grid)
     chunks: dict[int, ChunkInfo] = {}
+    behind: list[ChunkInfo] = []
     for chunk in container.chunks:
         if chunk.block == NO_BLOCK or (layers is not None and chunk.layer >= layers):
             continue
         if chunk.layer > 0:
-            if chunk.kind not in LAYERED:
-                raise _unknown_type(container, header, chunk, f"layer {chunk.layer}")
+            behind.append(chunk)
             continue
         if chunk.block >= count or chunk.block in chunks:
             raise container.damaged(chunk, f"is for block {chunk.block}, which it cannot be")
         chunks[chunk.block] = chunk
+    for chunk in behind:
+        first = chunks.get(chunk.block)
+        if first is None or chunk.kind != first.kind or chunk.kind not in LAYERED:
+            raise _unknown_type(container, header, chunk, f"layer {chunk.layer}")
     if len(chunks) < count:
         lost = next(block for block in range(count) if block not in chunks)
         raise CodecError(
@@ -148,6 +151,14 @@ def chunks_by_block(
             "Copy the file again, or save what is intact (medenhance recover).",
         )
     return chunks
+
+
+def coarse_header(container: Container, header: Header, layers: int | None) -> Header | None:
+    """The header of what is read without the layers from `layers` on; None where that is all."""
+    if layers is None or all(chunk.layer < layers for chunk in container.chunks):
+        return None
+    note = derived_note(f"decompressed from {layers} layers, not all that there are")
+    return replace(header, history=(*header.history, note))
 
 
 def refinements(container: Container, layers: int | None = None) -> dict[int, list[ChunkInfo]]:

@@ -289,7 +289,8 @@ class IntegerDecoder:
     ) -> Tensor:
         """Values [B, V].
 
-        query, wave: sums of their matrices, [B, V, rows]; keys, values: [B, 16, …]; near: [·, V, 8].
+        query, wave: sums of their matrices, [B, V, rows]; keys, values: [B, 16, …]; near:
+        [·, V, 8].
         """
         fused = self._attend(self.rounded(self.query, query), keys, values, near)
         x = wave
