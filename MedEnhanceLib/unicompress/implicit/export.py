@@ -13,10 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from MedEnhanceLib._version import __version__
+from MedEnhanceLib.bundles.export import describe_bundle
+from MedEnhanceLib.bundles.store import CODEC, METADATA
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.unicompress.implicit import fixed as fx
 from MedEnhanceLib.unicompress.implicit.config import DecoderConfig
+from MedEnhanceLib.unicompress.implicit.data import MODALITIES
 from MedEnhanceLib.unicompress.implicit.integer import tables
 from MedEnhanceLib.unicompress.implicit.model import Networks, Tokeniser
 from MedEnhanceLib.unicompress.implicit.siren import Decoder
@@ -27,12 +30,16 @@ if TYPE_CHECKING:
 Arrays = dict[str, npt.NDArray[Any]]
 #: Of the network's layout: readers refuse others.
 LAYOUT = "1"
+_LIMITS = ["Trained on few subjects: on other scanners and anatomy it reaches less."]
 READER, WRITER = "implicit.safetensors", "implicit-encoder.safetensors"
 _TURN = 2 * np.pi
 
 
 def export_codec(training: ImplicitTraining, monitor: Monitor) -> Path:
-    """Write `out/<name>/models/implicit.safetensors` and the encoders beside it; the folder."""
+    """Write a bundle for each modality, `out/<name>-<modality>`; the folder, or `out` of several.
+
+    A bundle that is there keeps its other models.
+    """
     from MedEnhanceLib.unicompress.implicit.entropy_fit import fit_entropy
 
     networks, config = training.trainer.networks, training.config
@@ -49,12 +56,42 @@ def export_codec(training: ImplicitTraining, monitor: Monitor) -> Path:
         "steps": json.dumps([config.teacher_steps, config.student_steps]),
         "version": __version__,
     }
-    folder = training.out / config.name
-    (folder / "models").mkdir(parents=True, exist_ok=True)
-    write_arrays(folder / "models" / READER, arrays, facts)
     encoder = facts | {"token": json.dumps(config.to_json()["token"])}
-    write_arrays(folder / "models" / WRITER, encoder_arrays(networks), encoder)
-    return folder
+    modalities = MODALITIES if config.modality == "all" else (config.modality,)
+    folders = []
+    for modality in modalities:
+        folder = training.out / f"{config.name}-{modality.lower()}"
+        (folder / "models").mkdir(parents=True, exist_ok=True)
+        write_arrays(folder / "models" / READER, arrays, facts)
+        write_arrays(folder / "models" / WRITER, encoder_arrays(networks), encoder)
+        describe_bundle(folder, _metadata(training, folder, modality))
+        folders.append(folder)
+    return folders[0] if len(folders) == 1 else training.out
+
+
+def _metadata(training: ImplicitTraining, folder: Path, modality: str) -> dict[str, Any]:
+    """What the card says; what other models of the bundle said of themselves stays."""
+    config = training.config
+    path = folder / METADATA
+    said = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    summary = (
+        f"implicit network: {config.teacher_steps} steps of the teacher, {config.student_steps} of"
+        f" the student, {config.blocks} blocks each, seed {config.seed}, "
+        f"{training.seconds / 60:.0f} minutes"
+    )
+    known = said.get("data", [])
+    earlier = said.get("training", {}).get("summary")
+    return {
+        "name": folder.name,
+        "kind": CODEC,
+        "modality": modality,
+        "description": f"Models of the compressed container for {modality}.",
+        "licence": "Apache-2.0",
+        **said,
+        "training": {"summary": f"{earlier}; {summary}" if earlier else summary},
+        "data": [*known, *(entry for entry in config.data if entry not in known)],
+        "limits": said.get("limits", _LIMITS),
+    }
 
 
 def write_arrays(path: Path, arrays: Arrays, facts: Mapping[str, str]) -> None:

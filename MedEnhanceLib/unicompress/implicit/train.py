@@ -23,7 +23,7 @@ _VALIDATE_EVERY = 0.1
 def train_implicit(
     config: ImplicitConfig, data: Path, out: Path, monitor: Monitor | None = None
 ) -> Path:
-    """Train, or go on with a training, and export; the bundle's folder, `out/<name>`.
+    """Train, or go on with a training, and export; the folder that `export_codec` gives.
 
     Raises Cancelled after writing a checkpoint, InputError where there is nothing to learn from,
     ModelError on divergence or a damaged checkpoint, ConfigError for one of another configuration.

@@ -65,7 +65,7 @@ def trained(
 @pytest.fixture(scope="session")
 def models(trained: ImplicitTraining) -> dict[str, CodecModel]:
     """What readers and writers need, by role."""
-    folder = trained.out / trained.config.name / "models"
+    folder = trained.out / "codec-mr" / "models"
     return {role: _load(folder / f"{role}.safetensors", role) for role in choice.ROLES}
 
 
