@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.slabs import let_go
 from MedEnhanceLib.unicompress.blocks import Grid, coding_grid
 from MedEnhanceLib.unicompress.candidates import (
     Code,
@@ -90,7 +91,9 @@ def estimate_bytes(voxels: Voxels, *, threads: int, monitor: Monitor) -> float:
         return len(code_block(block, None, speed="fast", variants=(STACKED,)).data)
 
     sizes: Iterator[int] = ordered_map(size, sample, threads=threads, monitor=monitor)
-    return sum(sizes) * len(grid) / len(sample)
+    total = sum(sizes)
+    let_go(voxels)
+    return total * len(grid) / len(sample)
 
 
 def _poll(

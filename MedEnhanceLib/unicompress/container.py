@@ -132,7 +132,7 @@ class Container:
     """An open file: `header`, `chunks`, and the bytes of a chunk by `read`.
 
     notes: what had to be worked around to open it (only with `tolerant`).
-    bytes_read: how much of the file has been read so far.
+    is_cut: whether its end is missing. bytes_read: how much of it has been read so far.
     """
 
     def __init__(self, path: Path, *, tolerant: bool = False) -> None:
@@ -151,6 +151,10 @@ class Container:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the file go."""
         self._stream.close()
 
     def read(self, chunk: ChunkInfo) -> bytes:
@@ -195,6 +199,7 @@ class Container:
                     continue
                 self.notes += [problem.message for problem in problems]
                 self.version, self.header_copy = prologue.version, copy
+                self.is_cut = self.size < prologue.file_bytes
                 self._check_size(prologue, tolerant)
                 return
         raise problems[0]

@@ -82,10 +82,11 @@ def decompress_preview(
     Where the file has several layers, the first one; else the blocks that the three middle planes
     touch, of the first frame of a sequence, in a volume that holds the lowest stored value
     everywhere else. The history says so. Returns the share of the blocks that were decoded too.
-    Raises as `decompress`.
+    Of several layers the first one is enough: a file whose end is still to come opens too, with a
+    warning. Raises as `decompress`.
     """
     monitor = monitor or Monitor()
-    with Container(Path(path)) as container:
+    with _open_begun(Path(path), monitor) as container:
         header = Header.from_json(container.header, container.path.name)
         size = container.size
         has_layers = any(chunk.layer > 0 for chunk in container.chunks)
@@ -108,6 +109,22 @@ def decompress_preview(
         note = derived_note("opened as a preview, without all of the file")
         header = replace(header, history=(*header.history, note))
     return header.volume(voxels, header.geometry, str(path), size), share
+
+
+def _open_begun(path: Path, monitor: Monitor) -> Container:
+    """Open a file; one that is cut short too, where all of its first layer came before the cut."""
+    try:
+        return Container(path)
+    except CodecError:
+        container = Container(path, tolerant=True)
+        voxel_chunks = [chunk for chunk in container.chunks if chunk.block != NO_BLOCK]
+        has_layers = any(chunk.layer > 0 for chunk in voxel_chunks)
+        ends = (chunk.offset + chunk.length for chunk in voxel_chunks if chunk.layer == 0)
+        if container.is_cut and has_layers and max(ends, default=0) <= container.size:
+            monitor.warn(container.notes[-1])
+            return container
+        container.close()
+        raise
 
 
 def _blocks_of_middle_planes(header: Header) -> set[int]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.slabs import let_go
 from MedEnhanceLib.unicompress import wavelet
 from MedEnhanceLib.unicompress.blocks import Grid, wavelet_grid
 from MedEnhanceLib.unicompress.bounded import Payload, code_bounded, estimate_bytes
@@ -173,6 +174,7 @@ def _measure(
     measured = []
     for one in ordered_map(measure, range(len(grid)), threads=threads, monitor=monitor):
         measured.append(put_aside(one, keep))
+        let_go(voxels)
         monitor.progress(len(measured) / len(grid), "measure")
     return measured
 
