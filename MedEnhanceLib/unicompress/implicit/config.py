@@ -83,8 +83,8 @@ class ImplicitConfig:
     anything is quantised. match: share of the student's steps that match features, with weight
     match_weight; fixed: share at its end with the arithmetic of the integer decoder.
     bands_weight, commitment: of the losses. gradient_share: of the coordinates, drawn in
-    proportion to the gradient. start_from: the folder of a training whose teacher, of this or
-    another modality, this one starts from.
+    proportion to the gradient. start_from: the folder of a training, of this or another
+    modality, whose networks this one starts from.
     """
 
     name: str = "codec"

@@ -73,7 +73,7 @@ class Trainer:
         return self.config.teacher_steps + self.config.student_steps
 
     def _start_from(self, folder: Path) -> None:
-        """Cross-domain distillation: begin as the teacher of another domain."""
+        """Cross-domain distillation: begin as teacher and student of another domain."""
         from safetensors.torch import load_file
 
         path = folder / "checkpoint.safetensors"
@@ -82,12 +82,12 @@ class Trainer:
         state = {
             name.removeprefix("networks/"): tensor
             for name, tensor in load_file(path).items()
-            if name.startswith(("networks/tokeniser.", "networks/teacher."))
+            if name.startswith("networks/")
         }
         own = self.networks.state_dict()
-        if any(name not in own or own[name].shape != state[name].shape for name in state):
+        if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in state.items()}:
             raise ModelError(f"{path}: its networks have other sizes", "Use the same sizes.")
-        self.networks.load_state_dict(state, strict=False)
+        self.networks.load_state_dict(state)
 
     def step(self, number: int) -> dict[str, float]:
         """One optimiser step; its loss terms. The same number does the same, resumed or not."""
@@ -184,7 +184,8 @@ class Trainer:
         """From here on codebooks are what the file of the model holds."""
         for quantiser in self.networks.tokeniser.quantisers:
             quantiser.to_bytes()  # type: ignore[operator]
-        self.networks.start_student()
+        if not self.config.start_from:
+            self.networks.start_student()
 
     @property
     def decoder(self) -> Decoder:
