@@ -188,10 +188,16 @@ def _decode_jpegxl(data: bytes, out: Indices) -> Indices:
 
 
 CONSTANT, ZSTD, JPEGLS, STACKED, CHANNELS, INTERSLICE, WAVELET = range(7)
+#: Blocks of the learned predictor: indices too, but its coder needs the file's model.
+LEARNED = 16
 #: The implicit network; the only type with layers of refinement.
 IMPLICIT = 17
-#: Block types that code voxels themselves, not indices: id → name and package.
-VOXEL_TYPES = {WAVELET: ("wavelet (SPERR)", "imagecodecs"), IMPLICIT: ("implicit", "torch")}
+#: Block types that are not in the table below: id → name and package.
+VOXEL_TYPES = {
+    WAVELET: ("wavelet (SPERR)", "imagecodecs"),
+    LEARNED: ("learned", "safetensors"),
+    IMPLICIT: ("implicit", "torch"),
+}
 CODERS: dict[int, Coder] = {
     CONSTANT: Coder("constant", "numpy", _encode_constant, _decode_constant),
     ZSTD: Coder("zstd", "zstandard", _encode_zstd, _decode_zstd),

@@ -14,12 +14,20 @@ from MedEnhanceLib.manifest import derived_note
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.unicompress import wavelet
 from MedEnhanceLib.unicompress.blocks import Box, Range, Region, resolve_region, whole_region
-from MedEnhanceLib.unicompress.coders import CODERS, IMPLICIT, VOXEL_TYPES, WAVELET, Shape
+from MedEnhanceLib.unicompress.coders import (
+    CODERS,
+    IMPLICIT,
+    LEARNED,
+    VOXEL_TYPES,
+    WAVELET,
+    Shape,
+)
 from MedEnhanceLib.unicompress.config import thread_count
 from MedEnhanceLib.unicompress.container import NO_BLOCK, ChunkInfo, Container
 from MedEnhanceLib.unicompress.context import DecodeContext
 from MedEnhanceLib.unicompress.header import Header, memory_limit
 from MedEnhanceLib.unicompress.integers import from_integers, split_record
+from MedEnhanceLib.unicompress.learned import decode_learned
 from MedEnhanceLib.unicompress.pool import ordered_map
 from MedEnhanceLib.unicompress.verify import voxels_sha256
 from MedEnhanceLib.volume import Volume, Voxels, restore_dtype
@@ -27,8 +35,13 @@ from MedEnhanceLib.volume import Volume, Voxels, restore_dtype
 #: Block types whose blocks may have several chunks, one for each layer.
 LAYERED = (IMPLICIT,)
 _MOST_LAYERS = 256
+#: A chunk, its bytes, and those of the chunks that refine it.
+Bytes = tuple[ChunkInfo, bytes, list[bytes]]
 #: What codecs and numpy raise on bytes that make no sense.
 FOREIGN_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError, struct.error)
+
+#: Learned blocks are decoded side by side up to so many voxels: wide steps, little overhead.
+_VOXELS_AT_ONCE = 1 << 24
 
 
 def decompress(
@@ -203,16 +216,49 @@ def decode_chunks(
     context = DecodeContext.of(container, header)
     behind = refinements(container, layers)
 
-    def read(chunk: ChunkInfo) -> tuple[ChunkInfo, bytes, list[bytes]]:
+    def read(chunk: ChunkInfo) -> Bytes:
         more = behind.get(chunk.block, ()) if chunk.kind in LAYERED else ()
         return chunk, container.read(chunk), [container.read(one) for one in more]
 
-    yield from ordered_map(
-        lambda item: decode_chunk(container, header, context, *item),
-        map(read, chunks),
+    decoded = ordered_map(
+        lambda batch: _decode_batch(container, header, context, batch),
+        (list(map(read, batch)) for batch in _batches(header, chunks)),
         threads=thread_count(threads, wavelet.MOST_THREADS if header.mode == "ratio" else None),
         monitor=monitor,
     )
+    for blocks in decoded:
+        yield from blocks
+
+
+def _batches(header: Header, chunks: Iterable[ChunkInfo]) -> Iterator[list[ChunkInfo]]:
+    """Chunks of learned blocks that follow each other are decoded side by side, others alone."""
+    most = max(1, _VOXELS_AT_ONCE // header.grid.largest_block)
+    batch: list[ChunkInfo] = []
+    for chunk in chunks:
+        if batch and (chunk.kind != LEARNED or len(batch) >= most):
+            yield batch
+            batch = []
+        batch.append(chunk)
+        if chunk.kind != LEARNED:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _decode_batch(
+    container: Container,
+    header: Header,
+    context: DecodeContext,
+    batch: list[Bytes],
+) -> list[Voxels]:
+    if len(batch) > 1:
+        shapes = [header.grid.box(chunk.block).shape for chunk, _, _ in batch]
+        try:
+            return decode_learned([data for _, data, _ in batch], shapes, context)
+        except FOREIGN_ERRORS:
+            pass  # one by one, to tell which of them cannot be decoded
+    return [decode_chunk(container, header, context, *item) for item in batch]
 
 
 def decode_chunk(
@@ -257,6 +303,8 @@ def decode_data(
         low, high = (dtype.type(bound) for bound in context.voxel_range)
         clipped: Voxels = np.clip(voxels, low, high)
         return clipped
+    if kind == LEARNED:
+        return decode_learned([data], [shape], context)[0]
     record, width, code = split_record(data)
     return from_integers(record, CODERS[kind].decode(code, shape, width), dtype, shape)
 

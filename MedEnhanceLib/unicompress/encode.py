@@ -41,6 +41,7 @@ from MedEnhanceLib.unicompress.implicit.choice import (
     code_beside_implicit,
     implicit_for,
 )
+from MedEnhanceLib.unicompress.learned import shipped_predictors
 from MedEnhanceLib.unicompress.models import MODEL_CHUNK, CodecModel
 from MedEnhanceLib.unicompress.ratio import Room, code_to_ratio
 from MedEnhanceLib.unicompress.spool import Keep, Spool
@@ -103,7 +104,9 @@ def compress(
         draft = draft_header(volume, voxels, config)
         payload = _code(volume, voxels, draft, config, threads, monitor.part(0.0, 0.85), spool.keep)
         header = _final_header(draft, payload)
-        chunks = payload.chunks + (model_chunks(payload.models) if config.embed_model else [])
+        carried = payload.models if config.embed_model else payload.carried
+        # A model that exists nowhere else lies at both ends: without it all blocks were lost.
+        chunks = model_chunks(payload.carried) + payload.chunks + model_chunks(carried)
         frame = build_frame(header.to_json(), chunks, second_copy=payload.second_copy)
         file_sha256 = write_container(temporary, frame, chunks)
         _verify(temporary, voxels, config, threads, monitor.part(0.85, 1.0))
@@ -214,7 +217,13 @@ def _code(
     speed = config.speed
     if config.ratio is None:
         return code_bounded(
-            voxels, config.max_error, speed=speed, threads=threads, monitor=monitor, keep=keep
+            voxels,
+            config.max_error,
+            speed=speed,
+            threads=threads,
+            monitor=monitor,
+            predictors=shipped_predictors(draft.modality),
+            keep=keep,
         )
     room = make_room(draft, voxels, config.ratio)
     limits = draft.voxel_range
