@@ -273,7 +273,10 @@ def compress(
     lossless: bool = False,
     max_error: float | None = None,
     ratio: float | None = None,
+    psnr: float | None = None,
+    ssim: float | None = None,
     speed: Literal["normal", "fast"] = "normal",
+    embed_model: bool = False,
     threads: int = 0,
     overwrite: bool = False,
     progress: Progress = None,
@@ -282,8 +285,10 @@ def compress(
     """Compress a volume, or a file of one, into a container (.ucv); verified before it appears.
 
     Exactly one promise: lossless (every voxel equal), max_error (no voxel off by more, in stored
-    units: HU for CT), or ratio (file ≤ raw bytes / ratio, best quality for it).
-    speed: "normal" or "fast". threads: 0 takes all.
+    units: HU for CT), ratio (file ≤ raw bytes / ratio, best quality for it), psnr (in dB against
+    the full range, at least) or ssim (in 3D, at least; the smallest file found for it).
+    speed: "normal" or "fast". embed_model: the file carries the models that it needs. threads: 0
+    takes all.
     Returns path, ratio, max_error, psnr, seconds and more.
     Raises ConfigError, InputError, OutputError, CodecError, Cancelled; the source is untouched.
 
@@ -293,7 +298,14 @@ def compress(
     from MedEnhanceLib.unicompress import compress as compress_volume
 
     config = CompressConfig(
-        lossless=lossless, max_error=max_error, ratio=ratio, speed=speed, threads=threads
+        lossless=lossless,
+        max_error=max_error,
+        ratio=ratio,
+        psnr=psnr,
+        ssim=ssim,
+        speed=speed,
+        embed_model=embed_model,
+        threads=threads,
     )
     with memory_errors(), watched(progress, cancel) as monitor:
         if not isinstance(volume, Volume):

@@ -48,6 +48,12 @@ def add_compress_options(parser: argparse.ArgumentParser) -> None:
     mode.add_argument(
         "--ratio", type=float, metavar="R", help="at most 1/R of the raw bytes, at the best quality"
     )
+    mode.add_argument(
+        "--psnr", type=float, metavar="DB", help="at least DB decibels against the full range"
+    )
+    mode.add_argument(
+        "--ssim", type=float, metavar="S", help="at least this structural similarity, in 3D"
+    )
     parser.add_argument(
         "--speed", choices=("normal", "fast"), default="normal", help="default: normal"
     )
@@ -86,7 +92,10 @@ def compress_config(args: argparse.Namespace) -> dict[str, Any]:
         return config | {"lossless": True}
     if args.max_error is not None:
         return config | {"max_error": args.max_error}
-    return config | {"ratio": args.ratio}
+    for mode in ("ratio", "psnr", "ssim"):
+        if (value := getattr(args, mode)) is not None:
+            return config | {mode: value}
+    return config
 
 
 def run(args: argparse.Namespace) -> int:

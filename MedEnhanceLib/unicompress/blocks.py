@@ -18,6 +18,10 @@ _SIDE = 256
 _STACKED_ROWS = 2048
 _LOSSLESS_VOXELS = 1 << 19
 _WAVELET_VOXELS = 1 << 22
+#: Slices of up to this extent are one video; larger ones are cut into tiles.
+_VIDEO_SIDE = 640
+_VIDEO_VOXELS = 1 << 24
+_VIDEO_SLICES = 256
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,18 @@ def wavelet_grid(shape: tuple[int, ...], depth: int) -> Grid:
     slices, rows, columns = shape[-3:]
     side = _side(min(slices, depth), _WAVELET_VOXELS)
     return Grid(shape, (-(-slices // depth), -(-rows // side), -(-columns // side)))
+
+
+def video_grid(shape: tuple[int, ...]) -> Grid:
+    """Blocks as long along k as a block may be: every slice less to begin with costs bytes.
+
+    Measured: 13 slices instead of 53 lost 1.2 dB on CT, 32 instead of 64 lost 0.5 dB on MR.
+    """
+    slices, rows, columns = shape[-3:]
+    counts = -(-rows // _VIDEO_SIDE), -(-columns // _VIDEO_SIDE)
+    height, width = -(-rows // counts[0]), -(-columns // counts[1])
+    depth = min(_VIDEO_SLICES, max(1, _VIDEO_VOXELS // (height * width)))
+    return Grid(shape, (-(-slices // depth), *counts))
 
 
 def whole_region(shape: tuple[int, ...]) -> tuple[Range, ...]:

@@ -1,6 +1,6 @@
 """The lossless coders of a block's indices: one literal table, id → coder.
 
-The ids are part of the format: never given to anything else. Free ids: 7 to 15 for classical
+The ids are part of the format: never given to anything else. Free ids: 8 to 15 for classical
 coders; 16 and on for those that need a model.
 """
 
@@ -187,7 +187,7 @@ def _decode_jpegxl(data: bytes, out: Indices) -> Indices:
     return out
 
 
-CONSTANT, ZSTD, JPEGLS, STACKED, CHANNELS, INTERSLICE, WAVELET = range(7)
+CONSTANT, ZSTD, JPEGLS, STACKED, CHANNELS, INTERSLICE, WAVELET, VIDEO = range(8)
 #: Blocks of the learned predictor: indices too, but its coder needs the file's model.
 LEARNED = 16
 #: The implicit network; the only type with layers of refinement.
@@ -195,8 +195,13 @@ IMPLICIT = 17
 #: Block types that are not in the table below: id → name and package.
 VOXEL_TYPES = {
     WAVELET: ("wavelet (SPERR)", "imagecodecs"),
+<<<<<<< HEAD
     LEARNED: ("learned", "safetensors"),
     IMPLICIT: ("implicit", "torch"),
+=======
+    VIDEO: ("video (AV1)", "imagecodecs"),
+    LEARNED: ("learned", "safetensors"),
+>>>>>>> main
 }
 CODERS: dict[int, Coder] = {
     CONSTANT: Coder("constant", "numpy", _encode_constant, _decode_constant),

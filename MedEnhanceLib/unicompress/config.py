@@ -10,7 +10,7 @@ from typing import Literal
 from MedEnhanceLib.config import check_range
 from MedEnhanceLib.errors import ConfigError
 
-Mode = Literal["lossless", "max_error", "ratio"]
+Mode = Literal["lossless", "max_error", "ratio", "psnr", "ssim"]
 Speed = Literal["normal", "fast"]
 BlockType = Literal["auto", "implicit"]
 
@@ -20,11 +20,13 @@ _MOST_THREADS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class CompressConfig:
-    """Exactly one promise: lossless, max_error or ratio.
+    """Exactly one promise: lossless, max_error, ratio, psnr or ssim.
 
     lossless: every voxel equal.
     max_error: no voxel off by more than this, in stored units (HU for CT); 0 is lossless.
     ratio: the file has at most 1/ratio of the raw voxels' bytes, in the best quality for it.
+    psnr: the smallest file found with at least so many dB, against the full range of the source.
+    ssim: the smallest file found with at least this structural similarity (below 1), in 3D.
     speed: "fast" codes about eight times as fast; files are 5 to 10 % larger.
     block_type: of ratio mode: "auto" takes the best; "implicit" the implicit network's alone.
     fit: seconds for refining the codes of the implicit network for this volume, in ratio mode.
@@ -36,6 +38,8 @@ class CompressConfig:
     lossless: bool = False
     max_error: float | None = None
     ratio: float | None = None
+    psnr: float | None = None
+    ssim: float | None = None
     speed: Speed = "normal"
     block_type: BlockType = "auto"
     fit: float = 0.0
@@ -43,16 +47,21 @@ class CompressConfig:
     threads: int = 0
 
     def __post_init__(self) -> None:
-        chosen = [self.lossless is True, self.max_error is not None, self.ratio is not None]
+        numbers = (self.max_error, self.ratio, self.psnr, self.ssim)
+        chosen = [self.lossless is True, *(number is not None for number in numbers)]
         if sum(chosen) != 1:
             raise ConfigError(
                 f"{sum(chosen)} compression modes are chosen",
-                "Choose exactly one of lossless, max_error and ratio.",
+                "Choose exactly one of lossless, max_error, ratio, psnr and ssim.",
             )
         if self.max_error is not None and not 0 <= self.max_error < math.inf:
             raise ConfigError(f"max_error is {self.max_error}", "Use 0 or more, in stored units.")
         if self.ratio is not None and not 1 <= self.ratio < math.inf:
             raise ConfigError(f"ratio is {self.ratio}", "Use 1 or more.")
+        if self.psnr is not None and not 0 < self.psnr <= 200:
+            raise ConfigError(f"psnr is {self.psnr}", "Use more than 0 and at most 200, in dB.")
+        if self.ssim is not None and not 0 < self.ssim < 1:
+            raise ConfigError(f"ssim is {self.ssim}", "Use more than 0 and less than 1.")
         if self.speed not in ("normal", "fast"):
             raise ConfigError(f"speed is {self.speed!r}", "Use normal or fast.")
         if self.block_type not in ("auto", "implicit"):
@@ -69,7 +78,11 @@ class CompressConfig:
         """The promise that is chosen."""
         if self.lossless:
             return "lossless"
-        return "ratio" if self.max_error is None else "max_error"
+        if self.max_error is not None:
+            return "max_error"
+        if self.ratio is not None:
+            return "ratio"
+        return "ssim" if self.psnr is None else "psnr"
 
 
 def thread_count(wish: int, most: int | None = None) -> int:

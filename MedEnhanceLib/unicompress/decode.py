@@ -12,12 +12,13 @@ import numpy as np
 from MedEnhanceLib.errors import CodecError, ConfigError, DeviceMemoryError
 from MedEnhanceLib.manifest import derived_note
 from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.unicompress import wavelet
+from MedEnhanceLib.unicompress import video, wavelet
 from MedEnhanceLib.unicompress.blocks import Box, Range, Region, resolve_region, whole_region
 from MedEnhanceLib.unicompress.coders import (
     CODERS,
     IMPLICIT,
     LEARNED,
+    VIDEO,
     VOXEL_TYPES,
     WAVELET,
     Shape,
@@ -222,8 +223,15 @@ def decode_chunks(
 
     decoded = ordered_map(
         lambda batch: _decode_batch(container, header, context, batch),
+<<<<<<< HEAD
         (list(map(read, batch)) for batch in _batches(header, chunks)),
         threads=thread_count(threads, wavelet.MOST_THREADS if header.mode == "ratio" else None),
+=======
+        ([(chunk, container.read(chunk)) for chunk in batch] for batch in _batches(header, chunks)),
+        threads=thread_count(
+            threads, None if header.mode in ("lossless", "max_error") else wavelet.MOST_THREADS
+        ),
+>>>>>>> main
         monitor=monitor,
     )
     for blocks in decoded:
@@ -290,10 +298,15 @@ def decode_data(
     Raises one of FOREIGN_ERRORS for bytes that cannot be.
     """
     dtype = context.dtype
+<<<<<<< HEAD
     if kind == IMPLICIT:
         from MedEnhanceLib.unicompress.implicit.codec import decode_implicit
 
         return decode_implicit((data, *more), shape, context)
+=======
+    if kind == VIDEO:
+        return video.decode(data, shape, context)
+>>>>>>> main
     if kind == WAVELET:
         values = wavelet.decode(data, shape, wavelet.working_type(dtype))
         with np.errstate(over="ignore"):  # beyond the range of float16; clipped below

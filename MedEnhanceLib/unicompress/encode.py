@@ -24,6 +24,7 @@ from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.manifest import derived_note
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.slabs import extremes, slabs
+from MedEnhanceLib.unicompress import restoration
 from MedEnhanceLib.unicompress.bounded import Payload, code_bounded
 from MedEnhanceLib.unicompress.coders import block_type_name
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
@@ -34,6 +35,7 @@ from MedEnhanceLib.unicompress.container import (
     build_frame,
     write_container,
 )
+from MedEnhanceLib.unicompress.context import DecodeContext
 from MedEnhanceLib.unicompress.decode import chunks_by_block, decode_chunks
 from MedEnhanceLib.unicompress.header import DTYPES, Header, VoxelRange, uid_or_nothing
 from MedEnhanceLib.unicompress.implicit.choice import (
@@ -42,7 +44,13 @@ from MedEnhanceLib.unicompress.implicit.choice import (
     implicit_for,
 )
 from MedEnhanceLib.unicompress.learned import shipped_predictors
-from MedEnhanceLib.unicompress.models import MODEL_CHUNK, CodecModel
+from MedEnhanceLib.unicompress.models import MODEL_CHUNK, CodecModel, ModelSet, shipped_model
+from MedEnhanceLib.unicompress.quality import (
+    Quality,
+    check_quality,
+    code_to_quality,
+    measured_ssim,
+)
 from MedEnhanceLib.unicompress.ratio import Room, code_to_ratio
 from MedEnhanceLib.unicompress.spool import Keep, Spool
 from MedEnhanceLib.unicompress.verify import Tally, check_promise
@@ -146,6 +154,7 @@ def codable(volume: Volume, config: CompressConfig) -> Voxels:
             f"{name} holds labels: with {config.mode} they would turn into other labels",
             "Compress it lossless; labels become very small.",
         )
+    check_quality(voxels, config, name)
     return voxels
 
 
@@ -160,6 +169,12 @@ def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Head
     if config.ratio is not None:
         promise["ratio"] = config.ratio
         history += (derived_note(f"compressed to a ratio of {config.ratio:g}"),)
+    if config.psnr is not None:
+        promise["psnr"] = config.psnr
+        history += (derived_note(f"compressed to a PSNR of {config.psnr:g} dB"),)
+    if config.ssim is not None:
+        promise["ssim"] = config.ssim
+        history += (derived_note(f"compressed to an SSIM of {config.ssim:g}"),)
     return Header(
         shape=voxels.shape,
         dtype=voxels.dtype,
@@ -215,6 +230,15 @@ def _code(
     keep: Keep,
 ) -> Payload:
     speed = config.speed
+    model = restoration_for(draft)
+    if config.psnr is not None or config.ssim is not None:
+        context = DecodeContext(
+            voxels.dtype, draft.voxel_range, ModelSet.of(*([model] if model else []))
+        )
+        quality = Quality(config.psnr, config.ssim, peak_of(draft.voxel_range))
+        return code_to_quality(
+            voxels, quality, context, config, threads=threads, monitor=monitor, keep=keep
+        )
     if config.ratio is None:
         return code_bounded(
             voxels,
@@ -225,7 +249,7 @@ def _code(
             predictors=shipped_predictors(draft.modality),
             keep=keep,
         )
-    room = make_room(draft, voxels, config.ratio)
+    room = make_room(draft, voxels, config.ratio, model, embed=config.embed_model)
     limits = draft.voxel_range
     wants_implicit = config.block_type == "implicit"
     if wants_implicit or config.ratio >= LEAST_RATIO:
@@ -246,16 +270,33 @@ def _code(
                 monitor=monitor,
             )
     return code_to_ratio(
-        voxels, limits, room, speed=speed, threads=threads, monitor=monitor, keep=keep
+        voxels, limits, room, speed=speed, threads=threads, monitor=monitor, keep=keep, model=model
     )
 
 
-def make_room(draft: Header, voxels: Voxels, ratio: float) -> Room:
-    """The bytes that a ratio leaves, and what the header takes of them."""
-    fields = draft.to_json()
+def restoration_for(draft: Header) -> CodecModel | None:
+    """The model that restores videos of this modality, if there is one."""
+    return shipped_model(restoration.ROLE, draft.modality)
+
+
+def make_room(
+    draft: Header,
+    voxels: Voxels,
+    ratio: float,
+    model: CodecModel | None = None,
+    *,
+    embed: bool = False,
+) -> Room:
+    """The bytes that a ratio leaves, and what the header takes of them.
+
+    model: that the header may have to name; embed: whether the file carries it.
+    """
+    models = {} if model is None else {model.role: model.identity}
+    fields = replace(draft, models=models).to_json()
+    carried = len(model.data) if model is not None and embed else 0
     return Room(
         ratio,
-        file_bytes=int(voxels.nbytes / ratio),
+        file_bytes=int(voxels.nbytes / ratio) - carried,
         once=build_frame(fields, [], second_copy=False).file_bytes,
         twice=build_frame(fields, [], second_copy=True).file_bytes,
     )
@@ -270,15 +311,22 @@ def _verify(
         tally = Tally(voxels, header.grid)
         in_order = (chunks[block] for block in range(len(header.grid)))
         decoded = decode_chunks(container, header, in_order, threads=threads, monitor=monitor)
+        blocks = []
         for count, block in enumerate(decoded, 1):
             tally.add(block)
+            if config.ssim is not None:
+                blocks.append(block)
             monitor.progress(count / len(chunks), "verify")
+        peak = peak_of(header.voxel_range)
+        lost = config.ssim is not None and not tally.equal
         check_promise(
             tally,
             config,
             raw_bytes=voxels.nbytes,
             file_bytes=container.size,
             sha256=header.voxels_sha256,
+            psnr=tally.psnr(peak),
+            ssim=measured_ssim(voxels, header.grid, blocks, peak) if lost else None,
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -23,11 +23,32 @@ from MedEnhanceLib.unicompress.coders import STACKED
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, Speed, thread_count
 from MedEnhanceLib.unicompress.context import DecodeContext
 from MedEnhanceLib.unicompress.decode import decode_data
-from MedEnhanceLib.unicompress.encode import codable, draft_header, make_room, peak_of
+from MedEnhanceLib.unicompress.encode import (
+    codable,
+    draft_header,
+    make_room,
+    peak_of,
+    restoration_for,
+)
+from MedEnhanceLib.unicompress.estimate_quality import Sampled, sample_quality
 from MedEnhanceLib.unicompress.header import VoxelRange
+from MedEnhanceLib.unicompress.learned import (
+    Predictor,
+    cheapest,
+    shipped_predictors,
+    would_take,
+)
 from MedEnhanceLib.unicompress.pool import ordered_map
+from MedEnhanceLib.unicompress.quality import Quality
 from MedEnhanceLib.unicompress.rate import allocate
-from MedEnhanceLib.unicompress.ratio import Room, choose_depth, cut, measure_block, out_of_reach
+from MedEnhanceLib.unicompress.ratio import (
+    Room,
+    choose_depth,
+    cut,
+    measure_block,
+    out_of_reach,
+    try_types,
+)
 from MedEnhanceLib.volume import Volume, Voxels
 
 Item = TypeVar("Item")
@@ -53,6 +74,8 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 _EFFORTS: tuple[Speed, Speed] = ("normal", "fast")
 #: What a table row and a record take for each block.
 _BLOCK_BYTES = 40
+#: What a restoration gains, in dB; the parts that are coded here are not restored.
+_RESTORED = 0.2
 
 
 @dataclass(frozen=True)
@@ -110,12 +133,28 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
     hopeless = config.ratio is not None and file_bytes > _MOST_GAIN * room.file_bytes
     if config.speed == "normal" and not hopeless:
         monitor.progress(0.5, "try full effort")
-        file_bytes *= _effort(voxels, bound, threads, monitor)
+        # A ratio is tried without loss by classical types alone.
+        predictors = [] if config.ratio else shipped_predictors(volume.modality)
+        file_bytes *= _effort(voxels, bound, predictors, threads, monitor)
     lossless = bound is None
+    if config.psnr is not None or config.ssim is not None:
+        monitor.progress(0.6, "try the quality")
+        context = DecodeContext(voxels.dtype, header.voxel_range)
+        wanted = config.psnr
+        if wanted is not None and restoration_for(header) is not None:
+            wanted -= _RESTORED
+        quality = Quality(wanted, config.ssim, peak_of(header.voxel_range))
+        reached = sample_quality(voxels, quality, context, _activity, monitor.check)
+        if reached is not None and reached.bytes + room.twice < file_bytes:
+            monitor.progress(1.0, "estimated")
+            return _of_quality(config, voxels, reached, room, began)
+    gain = 0.0
     if config.ratio is not None and file_bytes > room.file_bytes:
         monitor.progress(0.6, "try the wavelet")
         sample, total = _sample_wavelet(voxels, header.voxel_range, room, threads, monitor)
         file_bytes, lossless = room.file_bytes, False
+        context = DecodeContext(voxels.dtype, header.voxel_range)
+        gain = max(0.0, try_types(voxels, 8 * file_bytes / voxels.size, context).video_wins)
     squared = sample.squared * voxels.size / max(sample.voxels, 1)
     if config.ratio is not None:
         squared = _carried(sample.squared, sample, voxels, total)
@@ -128,10 +167,28 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
         file_bytes=round(file_bytes),
         ratio=voxels.nbytes / file_bytes,
         max_error=0.0 if lossless else sample.max_error,
-        psnr=10 * math.log10(peak * peak * voxels.size / squared) if lost else None,
+        psnr=10 * math.log10(peak * peak * voxels.size / squared) + gain if lost else None,
         lossless=lossless,
         blocks=sample.blocks,
         share=sample.voxels / voxels.size,
+        seconds=time.monotonic() - began,
+    )
+
+
+def _of_quality(
+    config: CompressConfig, voxels: Voxels, reached: Sampled, room: Room, began: float
+) -> Estimate:
+    file_bytes = round(reached.bytes + room.twice)
+    return Estimate(
+        mode=config.mode,
+        raw_bytes=voxels.nbytes,
+        file_bytes=file_bytes,
+        ratio=voxels.nbytes / file_bytes,
+        max_error=reached.max_error,
+        psnr=reached.psnr,
+        lossless=False,
+        blocks=reached.parts,
+        share=reached.voxels / voxels.size,
         seconds=time.monotonic() - began,
     )
 
@@ -161,9 +218,17 @@ def _sample_blocks(
     )
 
 
-def _effort(voxels: Voxels, bound: float | None, threads: int, monitor: Monitor) -> float:
+def _effort(
+    voxels: Voxels,
+    bound: float | None,
+    predictors: Sequence[Predictor],
+    threads: int,
+    monitor: Monitor,
+) -> float:
     """What full effort leaves of the bytes that fast coding takes, from a few blocks."""
     grid = coding_grid(voxels.shape)
+    middle = grid.box(len(grid) // 2).of(voxels)
+    predictor = cheapest(predictors, middle, bound) if predictors else None
 
     def sizes(number: int) -> tuple[int, int]:
         block = grid.box(number).of(voxels)
@@ -171,7 +236,8 @@ def _effort(voxels: Voxels, bound: float | None, threads: int, monitor: Monitor)
             len(code_block(block, bound, speed=speed, variants=(STACKED,)).data)
             for speed in _EFFORTS
         )
-        return full, fast
+        learned = would_take(predictor, block, bound) if predictor else math.inf
+        return int(min(full, max(learned, 1))), fast
 
     until = _until(_spread(len(grid))[:_FULL_EFFORT_BLOCKS], _FULL_EFFORT_SECONDS, [])
     both = list(ordered_map(sizes, until, threads=threads, monitor=monitor))

@@ -19,7 +19,7 @@ from MedEnhanceLib.volume import MODALITIES, Volume, Voxels
 
 #: The types that a container holds, in the order of their bytes in memory: little-endian.
 DTYPES = ("|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8")
-MODES = ("lossless", "max_error", "ratio")
+MODES = ("lossless", "max_error", "ratio", "psnr", "ssim")
 #: What DICOM is told as the method of our lossy modes; its own terms know none of them.
 LOSSY_METHOD = "MEDENHANCE_UCV"
 
@@ -38,7 +38,7 @@ VoxelRange = tuple[float, float] | None
 class Header:
     """Everything but the voxels.
 
-    promise: what the mode promises: {}, {"max_error": e} or {"ratio": R}.
+    promise: what the mode promises: {} or {mode: number}.
     voxel_range: smallest and largest finite voxel of the source.
     voxels_sha256: of the voxels that a reader gets, little-endian, in C order.
     exact: whether every machine gets these bits (else the last bit of a lossy code may differ).

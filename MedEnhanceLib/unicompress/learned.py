@@ -6,13 +6,14 @@ The networks are small: they travel in the file wherever teaching them the volum
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.unicompress.blocks import Grid
@@ -53,7 +54,7 @@ _STEPS_PER_MVOXEL = 300
 _LEAST_STEPS, _MOST_STEPS = 300, 3000
 #: Below this a network of its own cannot pay for the bytes that it takes.
 _LEAST_TUNED = 1 << 18
-#: What a file takes for a chunk besides its bytes, twice.
+#: What a file takes for a chunk besides its bytes; it holds a network twice.
 _CHUNK_BYTES = 64
 #: One batch of voxels in so many tells what a block would take.
 _TOLD_BY = 4
@@ -138,7 +139,7 @@ def taught(
     network = tune(predictor.network, samples.part(slice(len(samples) // 10, None)), steps=steps)
     model = model_of(network, f"{predictor.model.id}+", {"from": predictor.model.sha256})
     saved = _gain(predictor.network, network, held_out) * voxels.size / 8
-    if saved <= len(model.data) + _CHUNK_BYTES:
+    if saved <= 2 * (len(model.data) + _CHUNK_BYTES):
         return predictor
     return Predictor(model, network, carried=True)
 
@@ -149,10 +150,25 @@ def _gain(before: Network, after: Network, samples: Samples) -> float:
 
 
 def model_of(network: Network, name: str, facts: dict[str, str]) -> CodecModel:
-    """A network as a model: the bytes of a safetensors file."""
-    safetensors = require("safetensors.numpy", purpose="Models of the codec")
-    data: bytes = safetensors.save(network.tensors(), metadata={"layout": "1", **facts})
-    return CodecModel(ROLE, name, hashlib.sha256(data).hexdigest(), data)
+    """A network as a model: the bytes of a safetensors file.
+
+    Its package writes facts in any order: the same network would get many hashes.
+    """
+    header: dict[str, Any] = {"__metadata__": {"layout": "1", **facts}}
+    parts, end = [], 0
+    for tensor, values in sorted(network.tensors().items()):
+        data = values.astype(values.dtype.newbyteorder("<")).tobytes()
+        header[tensor] = {
+            "dtype": f"I{8 * values.itemsize}",
+            "shape": list(values.shape),
+            "data_offsets": [end, end + len(data)],
+        }
+        parts.append(data)
+        end += len(data)
+    text = json.dumps(header, separators=(",", ":"), sort_keys=True).encode()
+    text += b" " * (-len(text) % 8)
+    whole = len(text).to_bytes(8, "little") + text + b"".join(parts)
+    return CodecModel(ROLE, name, hashlib.sha256(whole).hexdigest(), whole)
 
 
 def code_learned(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,26 +10,34 @@ import numpy as np
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.slabs import let_go
-from MedEnhanceLib.unicompress import wavelet
-from MedEnhanceLib.unicompress.blocks import Grid, wavelet_grid
+from MedEnhanceLib.unicompress import restoration, video, wavelet
+from MedEnhanceLib.unicompress.blocks import Grid, video_grid, wavelet_grid
 from MedEnhanceLib.unicompress.bounded import Payload, code_bounded, estimate_bytes
 from MedEnhanceLib.unicompress.candidates import Code, code_block
-from MedEnhanceLib.unicompress.coders import WAVELET
+from MedEnhanceLib.unicompress.coders import VIDEO, WAVELET
 from MedEnhanceLib.unicompress.config import Speed
 from MedEnhanceLib.unicompress.container import Chunk
 from MedEnhanceLib.unicompress.context import DecodeContext
 from MedEnhanceLib.unicompress.decode import decode_data
 from MedEnhanceLib.unicompress.header import VoxelRange
+from MedEnhanceLib.unicompress.models import CodecModel, ModelSet
 from MedEnhanceLib.unicompress.pool import ordered_map
 from MedEnhanceLib.unicompress.rate import Curve, Share, allocate
+from MedEnhanceLib.unicompress.seek import seek
 from MedEnhanceLib.unicompress.spool import Keep
 from MedEnhanceLib.unicompress.verify import Tally
+from MedEnhanceLib.unicompress.videorate import SIZE_SLOPE, Job, best_top, to_size, wavelet_of
 from MedEnhanceLib.volume import Voxels
 
 #: Slices of a block: the long wavelet wins where slices resemble each other, up to 2 dB at high
 #: ratios; the short one on thick slices. Both are tried on one block.
 _DEPTHS = (64, 16)
 _TRIED_SIDE = 128
+_TRIED_SLICES = 48
+_TRIAL_TOLERANCE = 0.15
+#: Where a trial's part differs by less than so many dB, the whole volume is coded both ways.
+_NEAR = 0.7
+_USED = 0.8
 #: Where a curve is measured, as multiples of the bytes that an equal share would give.
 _POINTS = {"normal": (0.25, 0.7, 1.6, 4.0), "fast": (0.3, 1.0, 3.0)}
 _REACH = 4.0
@@ -84,10 +93,11 @@ def code_to_ratio(
     threads: int,
     monitor: Monitor,
     keep: Keep = bytes,
+    model: CodecModel | None = None,
 ) -> Payload:
-    """The best code within `room`: lossless if it fits, else the wavelet, cut to size.
+    """The best code within `room`: lossless if it fits, else videos or wavelets, cut to size.
 
-    keep: where codes wait until the bytes are shared out.
+    keep: where codes wait until the bytes are shared out. model: that restores videos.
     Raises ConfigError, naming what can be reached, where not even the coarsest code fits.
     """
     exact = _try_without_loss(
@@ -95,17 +105,95 @@ def code_to_ratio(
     )
     if exact is not None:
         return exact
+    context = DecodeContext(voxels.dtype, voxel_range, ModelSet.of(*([model] if model else [])))
+    trial = try_types(voxels, 8 * room.file_bytes / voxels.size, context)
+    best: Payload | None = None
+    if trial.video_wins > -_NEAR:
+        both = trial.video_wins < _NEAR
+        best = code_videos(
+            voxels, room, trial, context, speed=speed, threads=threads, keep=keep,
+            monitor=monitor.part(0.1, 0.55 if both else 1.0), wavelet_too=both,
+        )  # fmt: skip
+        # A video that cannot use its bytes is as good as videos become: a wavelet may be better.
+        idle = best is not None and best.bytes < _USED * room.file_bytes
+        if best is not None and not (both or idle):
+            return best
+    try:
+        other = code_wavelets(
+            voxels, room, context, speed=speed, threads=threads, keep=keep,
+            monitor=monitor.part(0.55 if best else 0.1, 1.0),
+        )  # fmt: skip
+    except ConfigError:
+        if best is None:
+            raise
+        return best
+    return best if best is not None and best.tally.squared < other.tally.squared else other
+
+
+def code_videos(
+    voxels: Voxels,
+    room: Room,
+    trial: Trial,
+    context: DecodeContext,
+    *,
+    speed: Speed,
+    threads: int,
+    monitor: Monitor,
+    keep: Keep,
+    wavelet_too: bool,
+) -> Payload | None:
+    """Every block as a video, or as what is nearer in its size; None where none fit."""
+    grid = video_grid(voxels.shape)
+    budget, second_copy = room.for_payload(len(grid))
+    job = Job(voxels, grid, context, speed, threads, keep, monitor.part(0.0, 0.8), wavelet_too,
+        trial.least_top,
+    )  # fmt: skip
+    if budget <= 0 or (chunks := to_size(job, budget, trial.step)) is None:
+        return None
+    return payload_of(job, chunks, second_copy, monitor.part(0.8, 1.0))
+
+
+def payload_of(job: Job, chunks: list[Chunk], second_copy: bool, monitor: Monitor) -> Payload:
+    """Chunks with what a reader will make of them."""
+    tally = _decode_all(job.voxels, job.context, job.grid, chunks, job.threads, monitor)
+    needed = job.restores and any(is_restored(chunk) for chunk in chunks)
+    return Payload(
+        job.grid,
+        chunks,
+        tally,
+        exact=all(chunk.kind != WAVELET for chunk in chunks),
+        second_copy=second_copy,
+        models=(job.context.models.get(restoration.ROLE),) if needed else (),
+    )
+
+
+def is_restored(chunk: Chunk) -> bool:
+    """Whether reading a chunk needs the model of the restoration."""
+    return chunk.kind == VIDEO and video.is_restored(bytes(chunk.data[: video.HEAD.size]))
+
+
+def code_wavelets(
+    voxels: Voxels,
+    room: Room,
+    context: DecodeContext,
+    *,
+    speed: Speed,
+    threads: int,
+    monitor: Monitor,
+    keep: Keep,
+) -> Payload:
+    """Every block as a wavelet, cut to size, or without loss."""
     threads = min(threads, wavelet.MOST_THREADS)
     grid = wavelet_grid(voxels.shape, choose_depth(voxels, room.file_bytes))
     budget, second_copy = room.for_payload(len(grid))
-    measured = _measure(voxels, grid, budget, speed, threads, monitor.part(0.1, 0.7), keep)
+    measured = _measure(voxels, grid, budget, speed, threads, monitor.part(0.0, 0.7), keep)
     smallest = sum(one.curve.smallest for one in measured)
     if smallest > budget:
         raise out_of_reach(room, voxels.nbytes, room.file_bytes - budget + smallest)
     shares = _allocate(voxels, grid, measured, budget, speed, threads, monitor, keep)
     pairs = enumerate(zip(measured, shares, strict=True))
     chunks = [cut(number, *pair, keep) for number, pair in pairs]
-    tally = _decode_all(voxels, voxel_range, grid, chunks, threads, monitor.part(0.7, 1.0))
+    tally = _decode_all(voxels, context, grid, chunks, threads, monitor.part(0.7, 1.0))
     exact_everywhere = all(chunk.kind != WAVELET for chunk in chunks)
     return Payload(grid, chunks, tally, exact=exact_everywhere, second_copy=second_copy)
 
@@ -121,6 +209,60 @@ def _try_without_loss(
     if payload.bytes > budget:
         return None
     return Payload(payload.grid, payload.chunks, payload.tally, second_copy=second_copy)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a part of a volume, coded both ways in equal bytes, tells of it.
+
+    video_wins: in dB, negative where the wavelet does. step: of the video, in stored units;
+    least_top: where its intensities should end, at least.
+    """
+
+    video_wins: float
+    step: float
+    least_top: int = video.TOPS[0]
+
+
+def try_types(voxels: Voxels, bits: float, context: DecodeContext) -> Trial:
+    """Code the middle of the middle block as video and as wavelet, in `bits` for each voxel."""
+    grid = video_grid(voxels.shape)
+    block = middle_of(grid.box(len(grid) // 2).of(voxels))
+    if not video.fits(block) or not wavelet.fits(block):
+        return Trial(-math.inf, 1.0)
+    sizes: dict[float, bytes] = {}
+    span = float(block.max()) - float(block.min())
+
+    def measure(setting: float) -> float:
+        sizes[setting] = video.encode(block, 2.0**setting, speed="fast").data
+        return math.log2(len(sizes[setting]))
+
+    wanted = max(bits * block.size / 8, 2 * video.HEAD.size)
+    start = math.log2(span / 16) - math.log2(bits + 0.01) / 2
+    chosen = seek(
+        measure, start, math.log2(wanted), slope=SIZE_SLOPE, tolerance=_TRIAL_TOLERANCE, most=3
+    )
+    if chosen is None:
+        return Trial(-math.inf, 2.0 ** max(sizes))
+    step, data = 2.0**chosen, sizes[chosen]
+    other = wavelet_of(block, len(data))
+    if other is None:
+        return Trial(math.inf, step)
+    mine, theirs = (
+        video.error_of(block, decode_data(kind, coded, block.shape, context))
+        for kind, coded in ((VIDEO, data), (WAVELET, other))
+    )
+    top = best_top(block, step, context, "fast")
+    return Trial(10 * math.log10(max(theirs, 1e-9) / max(mine, 1e-9)), step, top)
+
+
+def middle_of(block: Voxels) -> Voxels:
+    """At most `_TRIED_SLICES` slices of `_TRIED_SIDE` × `_TRIED_SIDE`."""
+    most = (_TRIED_SLICES, _TRIED_SIDE, _TRIED_SIDE)
+    starts = [max(0, extent - side) // 2 for extent, side in zip(block.shape, most, strict=True)]
+    return block[
+        tuple(slice(start, start + side) for start, side in zip(starts, most, strict=True))
+    ]
 
 
 def choose_depth(voxels: Voxels, file_bytes: int, *, side: int = _TRIED_SIDE) -> int:
@@ -263,14 +405,12 @@ def cut(number: int, measured: Measured, share: Share, keep: Keep = bytes) -> Ch
 
 def _decode_all(
     voxels: Voxels,
-    voxel_range: VoxelRange,
+    context: DecodeContext,
     grid: Grid,
     chunks: list[Chunk],
     threads: int,
     monitor: Monitor,
 ) -> Tally:
-    context = DecodeContext(voxels.dtype, voxel_range)
-
     def decode(chunk: Chunk) -> Voxels:
         shape = grid.box(chunk.block).shape
         return decode_data(chunk.kind, bytes(chunk.data), shape, context)

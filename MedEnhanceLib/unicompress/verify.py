@@ -75,9 +75,19 @@ def voxels_sha256(voxels: Voxels) -> str:
 
 
 def check_promise(
-    tally: Tally, config: CompressConfig, *, raw_bytes: int, file_bytes: int, sha256: str
+    tally: Tally,
+    config: CompressConfig,
+    *,
+    raw_bytes: int,
+    file_bytes: int,
+    sha256: str,
+    psnr: float | None = None,
+    ssim: float | None = None,
 ) -> None:
-    """Raise CodecError unless the file, as it was read back, keeps what `config` promises."""
+    """Raise CodecError unless the file, as it was read back, keeps what `config` promises.
+
+    psnr, ssim: of the voxels that were read back; None where nothing was lost.
+    """
     broken = ""
     if tally.sha256 != sha256:
         broken = "its voxels are not those that were coded"
@@ -87,6 +97,10 @@ def check_promise(
         broken = f"a voxel is off by {tally.max_error:g}, promised {config.max_error:g}"
     elif config.ratio is not None and file_bytes * config.ratio > raw_bytes:
         broken = f"it has {file_bytes} bytes, promised {raw_bytes / config.ratio:.0f}"
+    elif not tally.equal and config.psnr is not None and not (psnr or 0.0) >= config.psnr:
+        broken = f"its PSNR is {psnr} dB, promised {config.psnr:g}"
+    elif not tally.equal and config.ssim is not None and not (ssim or 0.0) >= config.ssim:
+        broken = f"its SSIM is {ssim}, promised {config.ssim:g}"
     if broken:
         raise CodecError(
             f"the file that was just written breaks its promise: {broken}",

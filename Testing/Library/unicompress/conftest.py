@@ -34,6 +34,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded, "coding_grid", grid)
     monkeypatch.setattr(bounded, "predictor_grid", grid)
     monkeypatch.setattr(ratio, "wavelet_grid", grid)
+    monkeypatch.setattr(ratio, "video_grid", grid)
 
 
 @pytest.fixture

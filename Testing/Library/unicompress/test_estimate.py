@@ -92,7 +92,8 @@ def test_where_every_block_is_coded_the_estimate_is_the_result(tmp_path: Path) -
 def test_full_effort_is_told_to_be_smaller(template: Volume) -> None:
     fast = estimate(template, CompressConfig(lossless=True, speed="fast"))
     normal = estimate(template, CompressConfig(lossless=True))
-    assert 0.85 * fast.file_bytes < normal.file_bytes < 1.02 * fast.file_bytes
+    # The learned predictor, which fast does without, is far smaller on this template.
+    assert 0.75 * fast.file_bytes < normal.file_bytes < 0.98 * fast.file_bytes
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "float32", "float64"])

@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from MedEnhanceLib.errors import CodecError, ModelError
-from MedEnhanceLib.unicompress import CompressConfig, compress, decode, decompress, learned, recover
+from MedEnhanceLib.unicompress import (
+    CompressConfig,
+    bounded,
+    compress,
+    decode,
+    decompress,
+    learned,
+    recover,
+)
 from MedEnhanceLib.unicompress.coders import LEARNED
 from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
 from MedEnhanceLib.unicompress.models import MODEL_CHUNK
@@ -28,6 +36,7 @@ from MedEnhanceLib.unicompress.predictor import (
 from MedEnhanceLib.unicompress.predictor.samples import samples_of
 from MedEnhanceLib.volume import Volume
 
+from . import minimal_predictor
 from .conftest import Write
 from .test_damage import chunks_of, rebuild
 from .test_round_trip import QUICK
@@ -204,7 +213,13 @@ def test_shapes_that_would_take_for_ever_are_refused() -> None:
 
 
 @pytest.fixture
-def small_learned_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def always_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The predictor codes a volume even where a few bytes more are the price."""
+    monkeypatch.setattr(bounded, "_NAMED_BYTES", -1e9)
+
+
+@pytest.fixture
+def small_learned_blocks(monkeypatch: pytest.MonkeyPatch, always_learned: None) -> None:
     monkeypatch.setattr(learned, "_VOXELS", 2_000)
     monkeypatch.setattr(learned, "_SIDE", 20)
 
@@ -236,19 +251,32 @@ def test_the_file_is_the_same_for_any_number_of_threads(scan: Volume, tmp_path: 
 
 
 def test_a_taught_network_travels_in_the_file(
-    scan: Volume, write: Write, monkeypatch: pytest.MonkeyPatch
+    scan: Volume, write: Write, monkeypatch: pytest.MonkeyPatch, always_learned: None
 ) -> None:
     monkeypatch.setattr(learned, "_LEAST_TUNED", 1)
     monkeypatch.setattr(learned, "_LEAST_STEPS", 30)
     monkeypatch.setattr(learned, "_gain", lambda *_: 1e9)
     path = write(scan, lossless=True)
     carried = [chunk for chunk in chunks_of(path) if chunk.block == NO_BLOCK]
-    assert [chunk.kind for chunk in carried] == [MODEL_CHUNK]
+    assert [chunk.kind for chunk in carried] == 2 * [MODEL_CHUNK]  # all blocks hang on it
     monkeypatch.setattr(learned, "shipped_model", lambda *_: None)
     assert np.array_equal(decompress(path).voxels, scan.voxels)
 
 
-def test_a_file_whose_network_is_missing_says_which(scan: Volume, write: Write) -> None:
+def test_a_network_is_one_model_whenever_it_is_written() -> None:
+    facts = {str(number): "fact" for number in range(20)}
+    model = learned.model_of(NETWORK, "a", facts)
+    turned = learned.model_of(NETWORK, "a", dict(reversed(facts.items())))
+    assert model.sha256 == turned.sha256
+    again = network.Network.from_tensors(model.tensors())
+    for one, other in zip(again.layers, NETWORK.layers, strict=True):
+        assert np.array_equal(one.weights, other.weights)
+        assert np.array_equal(one.bias, other.bias)
+
+
+def test_a_file_whose_network_is_missing_says_which(
+    scan: Volume, write: Write, always_learned: None
+) -> None:
     path = write(scan, lossless=True)
     missing = {"predictor": {"id": "codec-of-old", "sha256": "0" * 64}}
     rebuild(path, models=missing)
@@ -290,6 +318,15 @@ def test_volumes_of_another_sort_stay_with_the_classical_types(
     volume = Volume(voxels, oblique_geometry, modality="CT", units="HU", source=kind)
     quick = write(volume, "fast.ucv", lossless=True, speed="fast")
     assert write(volume, lossless=True).stat().st_size <= quick.stat().st_size + 64
+
+
+def test_a_reader_made_from_the_page_decodes_it() -> None:
+    model = minimal_predictor.tensors(learned.model_of(NETWORK, "page", {}).data)
+    for shape, noise in (((1, 9, 8), 5.0), ((3, 12, 11), 2.0), ((4, 10, 9), 4000.0)):
+        block = anatomy(shape, noise=noise)
+        block[:, 6:] = 0
+        again = minimal_predictor.decode(round_trip(block), shape, model)
+        assert np.array_equal(again, block)
 
 
 def test_fast_uses_no_network(scan: Volume, tmp_path: Path) -> None:

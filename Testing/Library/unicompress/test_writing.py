@@ -15,7 +15,15 @@ import pytest
 
 from MedEnhanceLib.errors import Cancelled, CodecError, MedEnhanceError, OutputError
 from MedEnhanceLib.progress import Event, Monitor
-from MedEnhanceLib.unicompress import CompressConfig, coders, compress, decompress, encode
+from MedEnhanceLib.unicompress import (
+    CompressConfig,
+    bounded,
+    coders,
+    compress,
+    decompress,
+    encode,
+    learned,
+)
 from MedEnhanceLib.unicompress import container as container_module
 from MedEnhanceLib.unicompress.blocks import Grid
 from MedEnhanceLib.unicompress.verify import Tally, check_promise
@@ -151,7 +159,24 @@ def test_a_codec_that_errs_is_caught_before_the_file_appears(
     for kind, coder in coders.CODERS.items():
         monkeypatch.setitem(coders.CODERS, kind, _wrong_voxel(coder))
     with pytest.raises(CodecError, match="breaks its promise"):
-        compress(scan, tmp_path / "a.ucv", CompressConfig(speed="fast", **config))
+        compress(scan, tmp_path / "a.ucv", CompressConfig(**config, speed="fast"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("config", [{"lossless": True}, {"max_error": 1.0}], ids=str)
+def test_a_predictor_that_errs_is_caught_before_the_file_appears(
+    config: dict[str, Any], scan: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(*parts: Any) -> list[Any]:
+        blocks = decode_blocks(*parts)
+        blocks[0][0, 0, 0] ^= 1
+        return blocks
+
+    decode_blocks = learned.decode_blocks
+    monkeypatch.setattr(learned, "decode_blocks", wrong)
+    monkeypatch.setattr(bounded, "_NAMED_BYTES", -1e9)  # the predictor, whatever it takes
+    with pytest.raises(CodecError, match="breaks its promise"):
+        compress(scan, tmp_path / "a.ucv", CompressConfig(**config))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,0 +1,116 @@
+"""A promised PSNR or SSIM is kept, and no ratio from 4 to 1024 is a step backwards."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib import metrics
+from MedEnhanceLib.errors import CodecError, ConfigError
+from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, inspect_container
+from MedEnhanceLib.unicompress.blocks import Grid
+from MedEnhanceLib.unicompress.seek import seek
+from MedEnhanceLib.unicompress.verify import Tally, check_promise
+from MedEnhanceLib.volume import Volume
+
+from .conftest import Write
+
+
+@pytest.fixture(scope="module")
+def head() -> Volume:
+    """[24, 96, 96], int16: a bright shell with waves and noise inside, air around."""
+    rng = np.random.default_rng(1)
+    k, j, i = np.mgrid[-1:1:24j, -1:1:96j, -1:1:96j]
+    radius = np.sqrt(k**2 * 0.4 + j**2 + i**2)
+    inside = 400 + 150 * np.sin(9 * i + 2 * k) * np.cos(7 * j) + rng.normal(0, 12, k.shape)
+    voxels = np.where(radius < 0.7, inside, 0) + np.where(abs(radius - 0.75) < 0.05, 1500, 0)
+    return Volume(voxels.astype(np.int16), Geometry(), modality="OT", source="head")
+
+
+def psnr_of(volume: Volume, path: Path) -> float:
+    error = decompress(path).voxels.astype(float) - volume.voxels
+    peak = float(volume.voxels.max()) - float(volume.voxels.min())
+    return float(10 * np.log10(peak**2 / np.mean(error**2)))
+
+
+@pytest.mark.parametrize("psnr", [28.0, 38.0, 50.0])
+def test_a_psnr_is_kept_and_little_more(head: Volume, psnr: float, write: Write) -> None:
+    path = write(head, psnr=psnr, speed="fast")
+    assert psnr <= psnr_of(head, path) < psnr + 1.5
+    card = inspect_container(path)
+    assert (card["mode"], card["promise"]) == ("psnr", {"psnr": psnr})
+    assert decompress(path).history[0].startswith("DERIVED")
+
+
+def test_an_ssim_is_kept(head: Volume, write: Write) -> None:
+    sizes = []
+    for ssim in (0.8, 0.95):
+        path = write(head, ssim=ssim, speed="fast")
+        back = decompress(path).voxels
+        assert metrics.ssim(head.voxels, back, volumetric=True) >= ssim
+        sizes.append(path.stat().st_size)
+    assert sizes[0] < sizes[1]
+
+
+def test_what_no_loss_can_keep_is_kept_without_loss(head: Volume, write: Write) -> None:
+    path = write(head, psnr=150.0, speed="fast")
+    np.testing.assert_array_equal(decompress(path).voxels, head.voxels)
+
+
+def test_a_volume_without_a_range_needs_no_bytes(write: Write) -> None:
+    flat = Volume(np.full((12, 30, 30), 5, np.int16))
+    for promise in ({"psnr": 40.0}, {"ssim": 0.9}):
+        assert (decompress(write(flat, **promise)).voxels == 5).all()
+
+
+def test_ssim_of_too_few_slices_is_refused(head: Volume, tmp_path: Path) -> None:
+    few = Volume(head.voxels[:9])
+    with pytest.raises(ConfigError, match="too few for SSIM") as caught:
+        compress(few, tmp_path / "a.ucv", CompressConfig(ssim=0.9))
+    assert "psnr" in caught.value.hint
+
+
+def test_a_file_below_its_promised_quality_is_no_file(head: Volume) -> None:
+    grid = Grid(head.shape, (1, 1, 1))
+    tally = Tally(head.voxels, grid)
+    tally.add(head.voxels + np.int16(3))
+    for config, reached in (
+        (CompressConfig(psnr=60.0), {"psnr": 59.9}),
+        (CompressConfig(ssim=0.9), {"ssim": 0.89}),
+        (CompressConfig(ssim=0.9), {}),
+    ):
+        with pytest.raises(CodecError, match="breaks its promise"):
+            check_promise(tally, config, raw_bytes=1, file_bytes=1, sha256=tally.sha256, **reached)
+
+
+def test_there_is_no_break_from_4_to_1024(head: Volume, tmp_path: Path) -> None:
+    voxels = np.tile(head.voxels, (1, 3, 3))
+    rng = np.random.default_rng(0)
+    large = Volume((voxels + rng.normal(0, 2, voxels.shape)).astype(np.int16), modality="OT")
+    quality = []
+    for exponent in range(2, 11):
+        path = tmp_path / f"{exponent}.ucv"
+        done = compress(large, path, CompressConfig(ratio=2.0**exponent, speed="fast", threads=1))
+        assert path.stat().st_size * 2**exponent <= large.voxels.nbytes
+        quality.append(psnr_of(large, path))
+        assert done.psnr == pytest.approx(quality[-1])
+    assert all(before > after for before, after in pairwise(quality))
+    assert max(before - after for before, after in pairwise(quality)) < 12
+
+
+def test_a_search_ends_below_its_limit_or_says_that_there_is_none() -> None:
+    tried: list[float] = []
+
+    def bent(setting: float) -> float:
+        tried.append(setting)
+        return 10 - 1.6 * setting + 0.1 * setting**2
+
+    found = seek(bent, 0.0, 5.0, slope=-1.2, tolerance=0.02, most=5)
+    assert found is not None
+    assert 4.95 <= bent(found) <= 5
+    assert len(tried) <= 8
+    assert seek(lambda _: 7.0, 0.0, 5.0, slope=-1.2, tolerance=0.02, most=3) is None

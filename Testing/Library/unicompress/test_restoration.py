@@ -1,0 +1,161 @@
+"""Restored blocks: the same integers however they are computed, and never further away."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib.errors import ConfigError, InputError, ModelError
+from MedEnhanceLib.unicompress import compress, restoration, video
+from MedEnhanceLib.unicompress.config import CompressConfig
+from MedEnhanceLib.unicompress.context import DecodeContext
+from MedEnhanceLib.unicompress.models import CodecModel, ModelSet
+from MedEnhanceLib.volume import Volume
+
+from .conftest import Write
+from .test_video import context_of, smooth
+
+Layers = list[tuple[np.ndarray, np.ndarray]]
+
+
+def layers_of(widths: tuple[int, ...] = (12, 8, 4), seed: int = 0) -> Layers:
+    rng = np.random.default_rng(seed)
+    return [
+        (
+            rng.integers(-127, 128, (after, before, 3, 3)).astype(np.int8),
+            rng.integers(-9999, 9999, after).astype(np.int32),
+        )
+        for before, after in itertools.pairwise(widths)
+    ]
+
+
+def model_of(layers: Layers, layout: str = restoration.LAYOUT) -> CodecModel:
+    from safetensors.numpy import save
+
+    tensors = {f"weight{n}": weight for n, (weight, _) in enumerate(layers)}
+    tensors |= {f"bias{n}": bias for n, (_, bias) in enumerate(layers)}
+    data = save(tensors, metadata={"layout": layout})
+    return CodecModel("restoration", "test", hashlib.sha256(data).hexdigest(), data)
+
+
+def by_hand(cells: np.ndarray, layers: Layers) -> np.ndarray:
+    """The layers in Python's integers, tap by tap."""
+    for number, (weight, bias) in enumerate(layers):
+        padded = np.pad(cells.astype(object), ((0, 0), (1, 1), (1, 1)))
+        height, width = cells.shape[1:]
+        sums = np.zeros((len(weight), height, width), object) + bias[:, None, None].astype(object)
+        for y in range(3):
+            for x in range(3):
+                part = padded[:, y : y + height, x : x + width].reshape(len(padded), -1)
+                sums += (weight[:, :, y, x].astype(object) @ part).reshape(sums.shape)
+        last = number == len(layers) - 1
+        cells = sums if last else np.clip(sums // 128, 0, 255)
+    return cells
+
+
+def test_the_network_is_exact() -> None:
+    layers = layers_of()
+    network = restoration.network_of(model_of(layers))
+    cells = np.random.default_rng(1).integers(-1023, 1024, (12, 9, 7)).astype(np.float32)
+    fast = restoration._run(cells, network)
+    assert (fast == by_hand(cells.astype(int), layers)).all()
+
+
+def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = restoration.network_of(model_of(layers_of()))
+    frames = np.random.default_rng(2).integers(0, 1100, (3, 31, 45)).astype(np.uint16)
+    whole = restoration.predict(frames, 60, network)
+    monkeypatch.setattr(restoration, "_STRIP_VALUES", 1)
+    assert (restoration.predict(frames, 60, network) == whole).all()
+    assert whole.shape == frames.shape
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        layers_of((12, 4, 3)),
+        layers_of((11, 4)),
+        [(np.zeros((4, 12, 3, 3), "f4"), np.zeros(4, "i4"))],
+    ],
+    ids=["outputs", "inputs", "type"],
+)
+def test_a_model_of_another_kind_is_refused(layers: Layers) -> None:
+    with pytest.raises(ModelError, match="cannot be used"):
+        restoration.network_of(model_of(layers))
+
+
+def test_sums_that_are_not_exact_are_refused() -> None:
+    wide = [(np.full((4, 12, 3, 3), 127, np.int8), np.full(4, 1 << 23, np.int32))]
+    with pytest.raises(ModelError, match="exactly"):
+        restoration.network_of(model_of(wide))
+    with pytest.raises(ModelError, match="layout"):
+        restoration.network_of(model_of(layers_of(), "cells-9"))
+
+
+def sharpener() -> CodecModel:
+    """One layer: tells a tenth of what the voxel before it is above its surroundings."""
+    weight = np.zeros((4, 12, 3, 3), np.int8)
+    for cell in range(4):
+        weight[cell, 4 + cell, 1, 1] = 20
+    return model_of([(weight, np.zeros(4, np.int32))])
+
+
+def test_restoring_never_takes_a_block_further_away() -> None:
+    for step in (4.0, 40.0, 200.0):
+        block = smooth((4, 40, 44))
+        coded = video.encode(block, step, speed="fast")
+        for model in (sharpener(), model_of(layers_of())):
+            context = DecodeContext(block.dtype, context_of(block).voxel_range, ModelSet.of(model))
+            restored = video.restored(coded.data, block, context)
+            assert len(restored) == len(coded.data)
+            before, after = (
+                video.error_of(block, video.decode(data, block.shape, context))
+                for data in (coded.data, restored)
+            )
+            # Intensities are rounded to whole ones without a restoration, to 16ths with one.
+            assert after <= before * 1.01
+
+
+def test_a_restored_file_names_its_model_and_can_carry_it(
+    scan: Volume, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from MedEnhanceLib.unicompress import encode, inspect_container
+
+    large = Volume(np.tile(scan.voxels, (2, 4, 4)), modality="CT")
+    monkeypatch.setattr(
+        __import__("importlib").import_module("MedEnhanceLib.unicompress.encode"),
+        "shipped_model",
+        lambda role, modality: None,
+    )
+    assert inspect_container(write(large, ratio=20, speed="fast"))["models"] == {}
+    assert encode is not None
+    done = compress(
+        large, tmp_path / "b.ucv", CompressConfig(ratio=20, speed="fast", embed_model=True)
+    )
+    assert done.ratio >= 20
+
+
+def test_training_writes_a_model_that_can_be_used_and_goes_on(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from MedEnhanceLib import io
+    from MedEnhanceLib.unicompress.restoration_training import (
+        RestorationConfig,
+        train_restoration,
+    )
+
+    source = tmp_path / "a.nii.gz"
+    io.save(Volume(smooth((6, 48, 52)), modality="CT"), source)
+    config = RestorationConfig.preset("smoke", "CT")
+    first = train_restoration(config, [source], tmp_path / "out").read_bytes()
+    assert train_restoration(config, [source], tmp_path / "out").read_bytes() == first
+    model = CodecModel("restoration", "a", hashlib.sha256(first).hexdigest(), first)
+    assert restoration.network_of(model).weights[0].shape == (8, 12 * 9)
+    assert model.facts["trained_on"] == "a.nii.gz"
+    with pytest.raises(InputError, match="no volumes"):
+        train_restoration(config, [], tmp_path / "other")
+    with pytest.raises(ConfigError, match="preset"):
+        RestorationConfig.preset("huge", "CT")
