@@ -195,13 +195,9 @@ IMPLICIT = 17
 #: Block types that are not in the table below: id → name and package.
 VOXEL_TYPES = {
     WAVELET: ("wavelet (SPERR)", "imagecodecs"),
-<<<<<<< HEAD
-    LEARNED: ("learned", "safetensors"),
-    IMPLICIT: ("implicit", "torch"),
-=======
     VIDEO: ("video (AV1)", "imagecodecs"),
     LEARNED: ("learned", "safetensors"),
->>>>>>> main
+    IMPLICIT: ("implicit", "torch"),
 }
 CODERS: dict[int, Coder] = {
     CONSTANT: Coder("constant", "numpy", _encode_constant, _decode_constant),

@@ -223,15 +223,10 @@ def decode_chunks(
 
     decoded = ordered_map(
         lambda batch: _decode_batch(container, header, context, batch),
-<<<<<<< HEAD
         (list(map(read, batch)) for batch in _batches(header, chunks)),
-        threads=thread_count(threads, wavelet.MOST_THREADS if header.mode == "ratio" else None),
-=======
-        ([(chunk, container.read(chunk)) for chunk in batch] for batch in _batches(header, chunks)),
         threads=thread_count(
             threads, None if header.mode in ("lossless", "max_error") else wavelet.MOST_THREADS
         ),
->>>>>>> main
         monitor=monitor,
     )
     for blocks in decoded:
@@ -298,15 +293,12 @@ def decode_data(
     Raises one of FOREIGN_ERRORS for bytes that cannot be.
     """
     dtype = context.dtype
-<<<<<<< HEAD
     if kind == IMPLICIT:
         from MedEnhanceLib.unicompress.implicit.codec import decode_implicit
 
         return decode_implicit((data, *more), shape, context)
-=======
     if kind == VIDEO:
         return video.decode(data, shape, context)
->>>>>>> main
     if kind == WAVELET:
         values = wavelet.decode(data, shape, wavelet.working_type(dtype))
         with np.errstate(over="ignore"):  # beyond the range of float16; clipped below
