@@ -385,8 +385,10 @@ def train(
     """Train a model, or go on with a training; returns the folder of its bundle.
 
     method: "hqg" (an enhancer), "head" (a segmentation head), or "gradprom" (both, learning from
-    each other: its folder is the enhancer's, the head's lies beside it). config: a preset ("smoke",
-    "cpu", "full"), the method's fields as an object, or its TrainConfig or TrainHeadConfig.
+    each other: its folder is the enhancer's, the head's lies beside it), or "unicompress" (a part
+    of the codec, by the field `part`: implicit, predictor or restoration). config: a preset
+    ("smoke", "cpu", "full"), the method's fields as an object, or its TrainConfig or
+    TrainHeadConfig.
     data: a folder with the volumes. out: for checkpoint and bundle.
     Raises Cancelled after writing a checkpoint from which the same call goes on.
 

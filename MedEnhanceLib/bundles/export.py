@@ -50,6 +50,15 @@ def export_bundle(
         for name, tensor in tensors.items()
     }
     save_file(stored, folder / WEIGHTS)
+    return describe_bundle(folder, metadata)
+
+
+def describe_bundle(folder: Path, metadata: dict[str, Any]) -> Bundle:
+    """Write metadata and card beside models that lie in `folder` already."""
+    import torch
+
+    for relative in (METADATA, CARD):
+        (folder / relative).parent.mkdir(parents=True, exist_ok=True)
     complete = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -151,6 +160,8 @@ def record_fields(folder: Path, fields: dict[str, Any]) -> Bundle:
 def _write_texts(folder: Path, metadata: dict[str, Any]) -> None:
     """Card and metadata, with the hash of every file that belongs to the bundle."""
     (folder / CARD).write_text(make_card(metadata), encoding="utf-8")
-    hashes = {str(relative): file_sha256(folder / relative) for relative in (WEIGHTS, CARD)}
+    models = sorted(path.relative_to(folder) for path in folder.glob("models/*.safetensors"))
+    files = [*(model.as_posix() for model in models), str(CARD)]
+    hashes = {relative: file_sha256(folder / relative) for relative in files}
     text = json.dumps(metadata | {"files": hashes}, indent=2, ensure_ascii=False)
     (folder / METADATA).write_text(text + "\n", encoding="utf-8")

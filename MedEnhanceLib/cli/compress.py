@@ -58,6 +58,18 @@ def add_compress_options(parser: argparse.ArgumentParser) -> None:
         "--speed", choices=("normal", "fast"), default="normal", help="default: normal"
     )
     parser.add_argument(
+        "--block-type",
+        choices=("auto", "implicit"),
+        default="auto",
+        help="of --ratio: auto takes the best, implicit the implicit network's (default: auto)",
+    )
+    parser.add_argument(
+        "--fit",
+        type=float,
+        metavar="S",
+        help="of --ratio: refine the codes of the implicit network for S seconds",
+    )
+    parser.add_argument(
         "--embed-model",
         action="store_true",
         help="put the models that the file needs into it, so that it opens anywhere",
@@ -72,6 +84,10 @@ def compress_config(args: argparse.Namespace) -> dict[str, Any]:
     config: dict[str, Any] = {"speed": args.speed, "threads": args.threads}
     if args.embed_model:
         config["embed_model"] = True
+    if args.block_type != "auto":
+        config["block_type"] = args.block_type
+    if args.fit:
+        config["fit"] = args.fit
     if args.lossless:
         return config | {"lossless": True}
     if args.max_error is not None:

@@ -12,10 +12,10 @@ from MedEnhanceLib.cli.parser import Subparsers, add_job_options, new_command, r
 from MedEnhanceLib.cli.words import columns, inline, wrote
 from MedEnhanceLib.errors import ConfigError
 
-METHODS = ("hqg", "gradprom", "head")
+METHODS = ("hqg", "gradprom", "head", "unicompress")
 PRESETS = ("smoke", "cpu", "full", "published")
 #: Options that are fields of the configuration as they are.
-_FIELDS = ("modality", "anatomy", "name", "seed", "steps", "device")
+_FIELDS = ("modality", "anatomy", "name", "seed", "steps", "device", "part")
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -23,11 +23,12 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = new_command(
         subparsers,
         "train",
-        summary="train an enhancer, a segmentation head, or both together",
+        summary="train an enhancer, a segmentation head, both together, or a model of the codec",
         description="Train a model on volumes of your own: an enhancer on a folder of good images\n"
         "and, where there are some, a folder of bad ones, which need not belong together.\n"
         "With labels an enhancer and a segmentation head can learn from each other\n"
         "(gradprom), or a head alone (head): these take --data and --config.\n"
+        "unicompress trains the codec's models on --data.\n"
         "A training that was stopped goes on from its checkpoint when it is started\n"
         "again with the same OUT. How to: docs/training.md.",
         example="medenhance train hqg --hq good/ --lq bad/ --modality MR --out runs/mine",
@@ -35,12 +36,13 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "method",
         choices=METHODS,
-        help="hqg: an enhancer; head: segmentation; gradprom: both, learning from each other",
+        help="hqg: an enhancer; head: segmentation; gradprom: both, learning from each other; "
+        "unicompress: a model of the codec (--part)",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="checkpoint and model go here")
     parser.add_argument("--hq", metavar="DIR", help="good images: files, or a folder of DICOM each")
     parser.add_argument("--lq", metavar="DIR", help="bad images, of other people (optional)")
-    parser.add_argument("--modality", choices=("MR", "CT"), help="what the images are")
+    parser.add_argument("--modality", choices=("MR", "CT", "EM"), help="what the images are")
     parser.add_argument("--anatomy", metavar="A", help="what of the body they show; users are told")
     parser.add_argument("--name", metavar="N", help="of the model (default: that of OUT)")
     parser.add_argument(
@@ -48,6 +50,11 @@ def add_parser(subparsers: Subparsers) -> None:
         choices=PRESETS,
         help="smoke: seconds, for tests; cpu: within an hour on two cores; full: hours on one GPU;"
         " published: the publication's losses alone (default: what --config says, else cpu)",
+    )
+    parser.add_argument(
+        "--part",
+        choices=("implicit", "predictor", "restoration"),
+        help="of the codec, for unicompress (default: implicit)",
     )
     parser.add_argument("--steps", type=int, metavar="N", help="how many, instead of the preset's")
     parser.add_argument("--seed", type=int, metavar="N", help="of everything that is drawn")

@@ -14,6 +14,7 @@ from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io.files import READABLE, ending_of
+from MedEnhanceLib.jobs.codec_training import METHOD, CodecTraining
 from MedEnhanceLib.jobs.joint import head_of, joint_config, told_of
 from MedEnhanceLib.jobs.result import Result
 from MedEnhanceLib.progress import Monitor
@@ -26,14 +27,15 @@ if TYPE_CHECKING:
     from MedEnhanceLib.hqg.bilevel import BilevelTask
     from MedEnhanceLib.hqg.labelled import LabelledPools
 
-METHODS = ("hqg", "gradprom", "head")
+METHODS = ("hqg", "gradprom", "head", METHOD)
 #: From so many high-quality volumes on, `cohort` keeps one to validate on.
 _ENOUGH_TO_HOLD_OUT = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainParams:
-    """method: "hqg" (an enhancer), "gradprom" (enhancer and segmentation head together), "head".
+    """method: "hqg" (an enhancer), "gradprom" (enhancer and segmentation head together), "head",
+    "unicompress" (a part of the codec: `part` of config is implicit, predictor or restoration).
 
     config: fields of the method's configuration (hqg.TrainConfig, JointConfig,
     gradprom.TrainHeadConfig); `preset` (smoke, cpu, full, published) names the rest.
@@ -62,6 +64,8 @@ def run_train(params: TrainParams, monitor: Monitor) -> Result:
     if task is not None:
         outputs["head"] = str(out / head_of(cast("TrainConfig", config)).name)
     head = Path(outputs.get("head", folder))
+    if isinstance(config, CodecTraining):
+        return Result({"outputs": outputs, "seconds": round(time.monotonic() - began, 3)})
     measured = read_bundle(head).metadata.get("measured", [])
     return Result(
         {
@@ -129,7 +133,7 @@ def check_method(method: str) -> None:
 
 def training_config(
     method: str, fields: Mapping[str, Any] | TrainConfig | TrainHeadConfig
-) -> TrainConfig | TrainHeadConfig:
+) -> TrainConfig | TrainHeadConfig | CodecTraining:
     """The method's configuration from its JSON object, or as it is where it is one.
 
     That of "gradprom" is an enhancer's with a task.
@@ -138,6 +142,10 @@ def training_config(
     from MedEnhanceLib.hqg import TrainConfig
 
     check_method(method)
+    if method == METHOD:
+        if not isinstance(fields, Mapping):
+            raise ConfigError(f"config is {fields!r}", "Give a preset's name or an object.")
+        return CodecTraining.from_json(fields)
     cls = TrainHeadConfig if method == "head" else TrainConfig
     if not isinstance(fields, cls | Mapping):
         raise ConfigError(
@@ -159,13 +167,15 @@ def training_config(
 
 def train_method(
     method: str,
-    config: TrainConfig | TrainHeadConfig,
+    config: TrainConfig | TrainHeadConfig | CodecTraining,
     data: Path,
     out: Path,
     monitor: Monitor,
 ) -> Path:
     """Train with a configuration of `training_config`; the bundle's folder."""
     require("torch", purpose="Training")
+    if isinstance(config, CodecTraining):
+        return config.train(data, out, monitor)
     if method != "head":
         return _train_enhancer(cast("TrainConfig", config), data, out, monitor)
     from MedEnhanceLib.gradprom.train import train as train_head

@@ -190,11 +190,14 @@ def _decode_jpegxl(data: bytes, out: Indices) -> Indices:
 CONSTANT, ZSTD, JPEGLS, STACKED, CHANNELS, INTERSLICE, WAVELET, VIDEO = range(8)
 #: Blocks of the learned predictor: indices too, but its coder needs the file's model.
 LEARNED = 16
+#: The implicit network; the only type with layers of refinement.
+IMPLICIT = 17
 #: Block types that are not in the table below: id → name and package.
 VOXEL_TYPES = {
     WAVELET: ("wavelet (SPERR)", "imagecodecs"),
     VIDEO: ("video (AV1)", "imagecodecs"),
     LEARNED: ("learned", "safetensors"),
+    IMPLICIT: ("implicit", "torch"),
 }
 CODERS: dict[int, Coder] = {
     CONSTANT: Coder("constant", "numpy", _encode_constant, _decode_constant),

@@ -12,6 +12,7 @@ from MedEnhanceLib.errors import ConfigError
 
 Mode = Literal["lossless", "max_error", "ratio", "psnr", "ssim"]
 Speed = Literal["normal", "fast"]
+BlockType = Literal["auto", "implicit"]
 
 #: Each thread holds a block and its code; more than this gains little and costs memory.
 _MOST_THREADS = 16
@@ -27,6 +28,8 @@ class CompressConfig:
     psnr: the smallest file found with at least so many dB, against the full range of the source.
     ssim: the smallest file found with at least this structural similarity (below 1), in 3D.
     speed: "fast" codes about eight times as fast; files are 5 to 10 % larger.
+    block_type: of ratio mode: "auto" takes the best; "implicit" the implicit network's alone.
+    fit: seconds for refining the codes of the implicit network for this volume, in ratio mode.
     embed_model: the file carries the models that it needs, so that it opens anywhere; in ratio
         mode they are counted.
     threads: 0 takes all processors, up to 16. The file is the same for any number.
@@ -38,6 +41,8 @@ class CompressConfig:
     psnr: float | None = None
     ssim: float | None = None
     speed: Speed = "normal"
+    block_type: BlockType = "auto"
+    fit: float = 0.0
     embed_model: bool = False
     threads: int = 0
 
@@ -59,6 +64,13 @@ class CompressConfig:
             raise ConfigError(f"ssim is {self.ssim}", "Use more than 0 and less than 1.")
         if self.speed not in ("normal", "fast"):
             raise ConfigError(f"speed is {self.speed!r}", "Use normal or fast.")
+        if self.block_type not in ("auto", "implicit"):
+            raise ConfigError(f"block_type is {self.block_type!r}", "Use auto or implicit.")
+        check_range("fit", self.fit, 0, 86_400)
+        if self.ratio is None and (self.block_type != "auto" or self.fit):
+            raise ConfigError(
+                "block_type and fit are for ratio", "Choose ratio, or leave them out."
+            )
         check_range("threads", self.threads, 0, 1024)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from MedEnhanceLib.unicompress import video, wavelet
 from MedEnhanceLib.unicompress.blocks import Box, Range, Region, resolve_region, whole_region
 from MedEnhanceLib.unicompress.coders import (
     CODERS,
+    IMPLICIT,
     LEARNED,
     VIDEO,
     VOXEL_TYPES,
@@ -32,6 +33,11 @@ from MedEnhanceLib.unicompress.pool import ordered_map
 from MedEnhanceLib.unicompress.verify import voxels_sha256
 from MedEnhanceLib.volume import Volume, Voxels, restore_dtype
 
+#: Block types whose blocks may have several chunks, one for each layer.
+LAYERED = (IMPLICIT,)
+_MOST_LAYERS = 256
+#: A chunk, its bytes, and those of the chunks that refine it.
+Bytes = tuple[ChunkInfo, bytes, list[bytes]]
 #: What codecs and numpy raise on bytes that make no sense.
 FOREIGN_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError, struct.error)
 
@@ -67,11 +73,16 @@ def decompress(
         voxels = allocate_voxels(header, ranges, container.path.name)
         blocks = list(header.grid.blocks_in(ranges))
         wanted = (chunks[block] for block in blocks)
-        decoded = decode_chunks(container, header, wanted, threads=threads, monitor=monitor)
+        decoded = decode_chunks(
+            container, header, wanted, threads=threads, monitor=monitor, layers=layers
+        )
         for count, (block, content) in enumerate(zip(blocks, decoded, strict=True), 1):
             paste(voxels, ranges, header.grid.box(block), content)
             monitor.progress(count / len(blocks), "decompress")
-    if ranges == whole_region(header.shape):
+        coarse = coarse_header(container, header, layers)
+    if coarse is not None:
+        header = coarse
+    elif ranges == whole_region(header.shape):
         check_voxels(header, voxels_sha256(voxels), container.path.name, monitor)
     start = (ranges[1][0], ranges[2][0], ranges[3][0])
     return header.volume(voxels, header.geometry.cropped(start), str(path), size)
@@ -101,7 +112,9 @@ def decompress_preview(
         if len(blocks) < len(everything):
             voxels[...] = header.voxel_range[0] if header.voxel_range else 0
         wanted = (chunks[block] for block in blocks)
-        decoded = decode_chunks(container, header, wanted, threads=threads, monitor=monitor)
+        decoded = decode_chunks(
+            container, header, wanted, threads=threads, monitor=monitor, layers=1
+        )
         for count, (block, content) in enumerate(zip(blocks, decoded, strict=True), 1):
             paste(voxels, ranges, header.grid.box(block), content)
             monitor.progress(count / len(blocks), "decompress")
@@ -142,17 +155,26 @@ def _blocks_of_middle_planes(header: Header) -> set[int]:
 def chunks_by_block(
     container: Container, header: Header, layers: int | None = None
 ) -> dict[int, ChunkInfo]:
-    """Block number → its chunk; raises CodecError unless every block has exactly one."""
+    """Block number → its chunk; raises CodecError unless every block has exactly one.
+
+    Of a block with layers it is that of layer 0; `refinements` has the others.
+    """
     count = len(header.grid)
     chunks: dict[int, ChunkInfo] = {}
+    behind: list[ChunkInfo] = []
     for chunk in container.chunks:
         if chunk.block == NO_BLOCK or (layers is not None and chunk.layer >= layers):
             continue
         if chunk.layer > 0:
-            raise _unknown_type(container, header, chunk, f"layer {chunk.layer}")
+            behind.append(chunk)
+            continue
         if chunk.block >= count or chunk.block in chunks:
             raise container.damaged(chunk, f"is for block {chunk.block}, which it cannot be")
         chunks[chunk.block] = chunk
+    for chunk in behind:
+        first = chunks.get(chunk.block)
+        if first is None or chunk.kind != first.kind or chunk.kind not in LAYERED:
+            raise _unknown_type(container, header, chunk, f"layer {chunk.layer}")
     if len(chunks) < count:
         lost = next(block for block in range(count) if block not in chunks)
         raise CodecError(
@@ -162,6 +184,26 @@ def chunks_by_block(
     return chunks
 
 
+def coarse_header(container: Container, header: Header, layers: int | None) -> Header | None:
+    """The header of what is read without the layers from `layers` on; None where that is all."""
+    if layers is None or all(chunk.layer < layers for chunk in container.chunks):
+        return None
+    note = derived_note(f"decompressed from {layers} layers, not all that there are")
+    return replace(header, history=(*header.history, note))
+
+
+def refinements(container: Container, layers: int | None = None) -> dict[int, list[ChunkInfo]]:
+    """Block number → its chunks of layers 1, 2, … without a gap, below `layers`."""
+    found: dict[int, list[ChunkInfo]] = {}
+    for chunk in sorted(container.chunks, key=lambda chunk: chunk.layer):
+        if chunk.kind in LAYERED and 0 < chunk.layer < (layers or _MOST_LAYERS):
+            behind = found.setdefault(chunk.block, [])
+            if chunk.layer != len(behind) + 1:
+                raise container.damaged(chunk, f"is a second or a stray layer {chunk.layer}")
+            behind.append(chunk)
+    return found
+
+
 def decode_chunks(
     container: Container,
     header: Header,
@@ -169,12 +211,19 @@ def decode_chunks(
     *,
     threads: int,
     monitor: Monitor,
+    layers: int | None = None,
 ) -> Iterator[Voxels]:
-    """Decode chunks in threads; blocks come in the order of `chunks`."""
+    """Decode chunks, with those that refine them, in threads; in the order of `chunks`."""
     context = DecodeContext.of(container, header)
+    behind = refinements(container, layers)
+
+    def read(chunk: ChunkInfo) -> Bytes:
+        more = behind.get(chunk.block, ()) if chunk.kind in LAYERED else ()
+        return chunk, container.read(chunk), [container.read(one) for one in more]
+
     decoded = ordered_map(
         lambda batch: _decode_batch(container, header, context, batch),
-        ([(chunk, container.read(chunk)) for chunk in batch] for batch in _batches(header, chunks)),
+        (list(map(read, batch)) for batch in _batches(header, chunks)),
         threads=thread_count(
             threads, None if header.mode in ("lossless", "max_error") else wavelet.MOST_THREADS
         ),
@@ -204,33 +253,50 @@ def _decode_batch(
     container: Container,
     header: Header,
     context: DecodeContext,
-    batch: list[tuple[ChunkInfo, bytes]],
+    batch: list[Bytes],
 ) -> list[Voxels]:
     if len(batch) > 1:
-        shapes = [header.grid.box(chunk.block).shape for chunk, _ in batch]
+        shapes = [header.grid.box(chunk.block).shape for chunk, _, _ in batch]
         try:
-            return decode_learned([data for _, data in batch], shapes, context)
+            return decode_learned([data for _, data, _ in batch], shapes, context)
         except FOREIGN_ERRORS:
             pass  # one by one, to tell which of them cannot be decoded
     return [decode_chunk(container, header, context, *item) for item in batch]
 
 
 def decode_chunk(
-    container: Container, header: Header, context: DecodeContext, chunk: ChunkInfo, data: bytes
+    container: Container,
+    header: Header,
+    context: DecodeContext,
+    chunk: ChunkInfo,
+    data: bytes,
+    more: Sequence[bytes] = (),
 ) -> Voxels:
-    """A chunk's block, [k, j, i]; raises CodecError naming the chunk for bytes that cannot be."""
+    """A chunk's block, [k, j, i]; raises CodecError naming the chunk for bytes that cannot be.
+
+    more: what refines it, layer by layer.
+    """
     if chunk.kind not in VOXEL_TYPES and chunk.kind not in CODERS:
         raise _unknown_type(container, header, chunk, f"block type {chunk.kind}")
     try:
         shape = header.grid.box(chunk.block).shape
-        return decode_data(chunk.kind, data, shape, context)
+        return decode_data(chunk.kind, data, shape, context, more)
     except FOREIGN_ERRORS as cause:
         raise container.damaged(chunk, f"cannot be decoded: {cause}") from cause
 
 
-def decode_data(kind: int, data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
-    """The block that `data` codes; raises one of FOREIGN_ERRORS for bytes that cannot be."""
+def decode_data(
+    kind: int, data: bytes, shape: Shape, context: DecodeContext, more: Sequence[bytes] = ()
+) -> Voxels:
+    """The block that `data`, refined by `more`, codes.
+
+    Raises one of FOREIGN_ERRORS for bytes that cannot be.
+    """
     dtype = context.dtype
+    if kind == IMPLICIT:
+        from MedEnhanceLib.unicompress.implicit.codec import decode_implicit
+
+        return decode_implicit((data, *more), shape, context)
     if kind == VIDEO:
         return video.decode(data, shape, context)
     if kind == WAVELET:

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,11 @@ from MedEnhanceLib.unicompress.container import (
 from MedEnhanceLib.unicompress.context import DecodeContext
 from MedEnhanceLib.unicompress.decode import chunks_by_block, decode_chunks
 from MedEnhanceLib.unicompress.header import DTYPES, Header, VoxelRange, uid_or_nothing
+from MedEnhanceLib.unicompress.implicit.choice import (
+    LEAST_RATIO,
+    code_beside_implicit,
+    implicit_for,
+)
 from MedEnhanceLib.unicompress.learned import shipped_predictors
 from MedEnhanceLib.unicompress.models import MODEL_CHUNK, CodecModel, ModelSet, shipped_model
 from MedEnhanceLib.unicompress.quality import (
@@ -105,7 +111,7 @@ def compress(
     threads = thread_count(config.threads)
     with atomic_write(target, overwrite=overwrite) as temporary, Spool(temporary.parent) as spool:
         draft = draft_header(volume, voxels, config)
-        payload = _code(voxels, draft, config, threads, monitor.part(0.0, 0.85), spool.keep)
+        payload = _code(volume, voxels, draft, config, threads, monitor.part(0.0, 0.85), spool.keep)
         header = _final_header(draft, payload)
         carried = payload.models if config.embed_model else payload.carried
         # A model that exists nowhere else lies at both ends: without it all blocks were lost.
@@ -123,7 +129,9 @@ def compress(
         psnr=payload.tally.psnr(peak_of(header.voxel_range)),
         psnr_peak=peak_of(header.voxel_range),
         seconds=time.monotonic() - began,
-        block_types=dict(Counter(block_type_name(chunk.kind) for chunk in payload.chunks)),
+        block_types=dict(
+            Counter(block_type_name(chunk.kind) for chunk in payload.chunks if not chunk.layer)
+        ),
         verified=True,
         sha256=header.voxels_sha256,
         file_sha256=file_sha256,
@@ -214,6 +222,7 @@ def model_chunks(models: Sequence[CodecModel]) -> list[Chunk]:
 
 
 def _code(
+    volume: Volume,
     voxels: Voxels,
     draft: Header,
     config: CompressConfig,
@@ -243,6 +252,31 @@ def _code(
         )
     room = make_room(draft, voxels, config.ratio, model, embed=config.embed_model)
     limits = draft.voxel_range
+    wants_implicit = config.block_type == "implicit"
+    if wants_implicit or config.ratio >= LEAST_RATIO:
+        implicit = implicit_for(volume, voxels, needed=wants_implicit)
+        if implicit is not None:
+            decoder = implicit.writer.model
+            named = replace(draft, models={decoder.role: decoder.identity})
+            less = make_room(named, voxels, config.ratio)
+            return code_beside_implicit(
+                voxels,
+                limits,
+                less.without(len(decoder.data)) if config.embed_model else less,
+                implicit,
+                partial(
+                    code_to_ratio,
+                    voxels,
+                    limits,
+                    room,
+                    speed=speed,
+                    threads=threads,
+                    keep=keep,
+                    model=model,
+                ),
+                config=config,
+                monitor=monitor,
+            )
     return code_to_ratio(
         voxels, limits, room, speed=speed, threads=threads, monitor=monitor, keep=keep, model=model
     )

@@ -58,6 +58,11 @@ class Room:
     once: int
     twice: int
 
+    def without(self, data: int) -> Room:
+        """The room that is left beside a chunk of so many bytes without voxels."""
+        more = data + _ROW_BYTES
+        return replace(self, once=self.once + more, twice=self.twice + more)
+
     def for_payload(self, chunks: int) -> tuple[int, bool]:
         """Bytes left for so many chunks, and whether header and table are written twice.
 

@@ -13,7 +13,7 @@ from MedEnhanceLib.unicompress.blocks import whole_region
 from MedEnhanceLib.unicompress.config import thread_count
 from MedEnhanceLib.unicompress.container import NO_BLOCK, ChunkInfo, Container
 from MedEnhanceLib.unicompress.context import DecodeContext
-from MedEnhanceLib.unicompress.decode import allocate_voxels, decode_chunk, paste
+from MedEnhanceLib.unicompress.decode import allocate_voxels, decode_chunk, paste, refinements
 from MedEnhanceLib.unicompress.header import Header
 from MedEnhanceLib.unicompress.pool import ordered_map
 from MedEnhanceLib.unicompress.verify import voxels_sha256
@@ -98,6 +98,7 @@ def _read_blocks(
     container: Container, header: Header, threads: int, monitor: Monitor
 ) -> Iterator[tuple[int, Outcome]]:
     context = DecodeContext.of(container, header)
+    behind = refinements(container)
     chunks: dict[int, ChunkInfo] = {}
     for chunk in container.chunks:
         if chunk.block != NO_BLOCK and chunk.layer == 0:
@@ -118,7 +119,8 @@ def _read_blocks(
         if chunk is None or isinstance(data, CodecError):
             return block, data  # type: ignore[return-value]
         try:
-            return block, decode_chunk(container, header, context, chunk, data)
+            more = [container.read(one) for one in behind.get(block, ())]
+            return block, decode_chunk(container, header, context, chunk, data, more)
         except CodecError as damage:
             return block, damage
 

@@ -71,7 +71,7 @@ class RestorationConfig:
         check_range("codings", self.codings, 1, 16)
 
     @classmethod
-    def preset(cls, name: str, modality: str) -> RestorationConfig:
+    def preset(cls, name: str, **changes: Any) -> RestorationConfig:
         """smoke: seconds, to see that it runs. cpu: minutes on one core. full: an hour or more."""
         fields: dict[str, dict[str, Any]] = {
             "smoke": {"steps": 20, "batch": 4, "width": 8, "codings": 1, "slices": 8},
@@ -80,7 +80,7 @@ class RestorationConfig:
         }
         if name not in fields:
             raise ConfigError(f"preset is {name!r}", "Use smoke, cpu or full.")
-        return cls(modality=modality, **fields[name])
+        return cls(**(fields[name] | changes))
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from MedEnhanceLib.unicompress.decode import (
     check_layers,
     check_voxels,
     chunks_by_block,
+    coarse_header,
     decode_chunks,
     paste,
 )
@@ -51,9 +52,10 @@ def decompress_to(
         header = Header.from_json(container.header, container.path.name)
         ranges = resolve_region(region, header.shape)
         chunks = chunks_by_block(container, header, layers)
-        outline = _outline(header, ranges, Path(output), container)
-        parts = _runs(container, header, ranges, chunks, threads, monitor)
-        if ranges == whole_region(header.shape):
+        coarse = coarse_header(container, header, layers)
+        outline = _outline(coarse or header, ranges, Path(output), container)
+        parts = _runs(container, header, ranges, chunks, threads, monitor, layers)
+        if coarse is None and ranges == whole_region(header.shape):
             parts = _proved(parts, header, container.path.name, monitor)
         save_slabs(outline, parts, output, overwrite=overwrite, monitor=monitor)
     return outline
@@ -86,12 +88,15 @@ def _runs(
     chunks: dict[int, ChunkInfo],
     threads: int,
     monitor: Monitor,
+    layers: int | None,
 ) -> Iterator[Voxels]:
     """The region, cut where its blocks meet along k: arrays [n, J, I]."""
     grid = header.grid
     blocks = list(grid.blocks_in(ranges))
     wanted = (chunks[block] for block in blocks)
-    decoded = decode_chunks(container, header, wanted, threads=threads, monitor=monitor)
+    decoded = decode_chunks(
+        container, header, wanted, threads=threads, monitor=monitor, layers=layers
+    )
     done = 0
     for _, run in groupby(blocks, grid.layer_of):
         run_blocks = list(run)

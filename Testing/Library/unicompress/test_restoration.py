@@ -149,7 +149,7 @@ def test_training_writes_a_model_that_can_be_used_and_goes_on(tmp_path: Path) ->
 
     source = tmp_path / "a.nii.gz"
     io.save(Volume(smooth((6, 48, 52)), modality="CT"), source)
-    config = RestorationConfig.preset("smoke", "CT")
+    config = RestorationConfig.preset("smoke", modality="CT")
     first = train_restoration(config, [source], tmp_path / "out").read_bytes()
     assert train_restoration(config, [source], tmp_path / "out").read_bytes() == first
     model = CodecModel("restoration", "a", hashlib.sha256(first).hexdigest(), first)
@@ -158,4 +158,4 @@ def test_training_writes_a_model_that_can_be_used_and_goes_on(tmp_path: Path) ->
     with pytest.raises(InputError, match="no volumes"):
         train_restoration(config, [], tmp_path / "other")
     with pytest.raises(ConfigError, match="preset"):
-        RestorationConfig.preset("huge", "CT")
+        RestorationConfig.preset("huge", modality="CT")

@@ -1,0 +1,127 @@
+"""Implicit blocks of a file: layers of codes → voxels. What every reader needs.
+
+A block's first chunk is a head (`_HEAD`) and the codes of layer 0; each further layer has a chunk
+of its own. Layers lie in the file one after the other, so that its beginning is a preview.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.unicompress.coders import Shape
+from MedEnhanceLib.unicompress.context import DecodeContext
+from MedEnhanceLib.unicompress.implicit.config import CELL
+from MedEnhanceLib.unicompress.implicit.scale import padded_extents
+from MedEnhanceLib.unicompress.models import CodecModel
+from MedEnhanceLib.volume import Voxels
+
+ROLE, WRITER_ROLE = "implicit", "implicit-encoder"
+LAYOUT = "1"
+# flags (1: thick slices), voxel = offset + scale · value
+_HEAD = struct.Struct("<BiI")
+_THICK = 1
+_LARGEST_SCALE = 1 << 31
+
+
+class Reader:
+    """A model's decoder and entropy tables. device: where voxels are computed."""
+
+    def __init__(self, model: CodecModel, device: str = "cpu") -> None:
+        require("torch", purpose="Implicit blocks")
+        from MedEnhanceLib.unicompress.implicit.entropy import CodeModel
+        from MedEnhanceLib.unicompress.implicit.integer import IntegerDecoder
+
+        facts = model.facts
+        if facts.get("layout") != LAYOUT:
+            raise ModelError(
+                f"the model {model.id} has the layout {facts.get('layout')!r}, not {LAYOUT!r}",
+                "Install a newer MedEnhance.",
+            )
+        self.arrays = model.tensors()
+        self.facts = facts
+        self.entropy = CodeModel(self.arrays)
+        self.decoder = IntegerDecoder(self.arrays, facts, device=device)
+
+    @property
+    def layers(self) -> int:
+        """Layers of a file, of both branches."""
+        return 2 * int(self.entropy.layers)
+
+
+@lru_cache(maxsize=4)
+def reader_of(model: CodecModel, device: str = "cpu") -> Reader:
+    """The reader of a model's bytes; kept, because files have many blocks."""
+    return Reader(model, device)
+
+
+def pack_head(*, thick: bool, offset: int, scale: int) -> bytes:
+    """What the chunk of layer 0 begins with."""
+    return _HEAD.pack(_THICK if thick else 0, offset, scale)
+
+
+def decode_implicit(datas: Sequence[bytes], shape: Shape, context: DecodeContext) -> Voxels:
+    """The block [K, J, I] of chunks of layers 0, 1, …; the same voxels on every machine.
+
+    Raises ValueError or struct.error for bytes that cannot be, ModelError where the model is not
+    to be had.
+    """
+    reader = reader_of(context.models.get(ROLE))
+    flags, offset, scale = _HEAD.unpack_from(datas[0])
+    if flags > _THICK or not 0 < scale < _LARGEST_SCALE or context.dtype.kind not in "iu":
+        raise ValueError(f"an implicit block of {context.dtype} with flags {flags}, scale {scale}")
+    from MedEnhanceLib.unicompress.implicit.entropy import decode_codes
+
+    codes = decode_codes(
+        reader.entropy,
+        [datas[0][_HEAD.size :], *datas[1:]],
+        grid_of(shape, thick=bool(flags)),
+    )
+    values = values_of(reader, codes, len(datas), shape, thick=bool(flags))
+    return to_voxels(values, offset, scale, context)
+
+
+def grid_of(shape: Shape, *, thick: bool) -> Shape:
+    """Cells along k, j, i of a block of so many voxels."""
+    k, j, i = padded_extents(shape, thick=thick)
+    return k * (2 if thick else 1) // CELL, j // CELL, i // CELL
+
+
+def values_of(
+    reader: Reader,
+    codes: npt.NDArray[np.integer[Any]],
+    layers: int,
+    shape: Shape,
+    *,
+    thick: bool,
+) -> npt.NDArray[np.int64]:
+    """Values [K, J, I] on the network's scale, as integers (fixed.OUT_BITS after the point)."""
+    import torch
+
+    with torch.inference_mode():
+        decoder = reader.decoder
+        values = decoder.decode(decoder.latents(codes, layers), shape, thick=thick)
+    result: npt.NDArray[np.int64] = values.to(torch.int64).cpu().numpy()
+    return result
+
+
+def to_voxels(
+    values: npt.NDArray[np.int64], offset: int, scale: int, context: DecodeContext
+) -> Voxels:
+    """Offset + round(scale · value), within the volume's range."""
+    from MedEnhanceLib.unicompress.implicit.fixed import OUT_BITS
+
+    voxels = offset + ((values * scale + (1 << OUT_BITS - 1)) >> OUT_BITS)
+    limits = np.iinfo(context.dtype)
+    low, high = context.voxel_range or (limits.min, limits.max)
+    clipped: Voxels = np.clip(voxels, max(int(low), -(1 << 62)), min(int(high), 1 << 62)).astype(
+        context.dtype
+    )
+    return clipped

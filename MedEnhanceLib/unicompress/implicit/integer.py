@@ -1,0 +1,370 @@
+"""The student as integers: the same voxels on every device, thread count and batch size.
+
+Weights are bytes with a power of two for each row, activations have the formats of fixed.py. All
+sums are of integers and stay below 2²⁴, so that float32 holds them exactly whatever the order in
+which a device adds; `Matrix` checks that when a model is read. Sines, powers and reciprocals are
+tables. The same code computes in float64 and in int64; tests hold all three equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.unicompress.implicit import fixed as fx
+from MedEnhanceLib.unicompress.implicit.config import BANDS, CELL
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+#: Sums of integers below this are exact in float32.
+EXACT = 1 << 24
+#: Positions are multiples of this part of a unit.
+FINE = 16
+_TABLE = 1 << fx.TURN_BITS
+#: Cells that are decoded at once: what they need stays near the processor.
+_BATCH = 32
+
+
+class Matrix(NamedTuple):
+    """A linear layer: integers [rows, columns] as numbers of the arithmetic, and its rounding.
+
+    half, shift: what a row's sum gets added and is then divided by, as 2^shift; bias: added after.
+    """
+
+    weight: Tensor
+    half: Tensor
+    shift: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Keys [2, k, j, i, heads · size] and values [2, k, j, i, latent] of every cell, as integers.
+
+    Padded by a cell on all sides, which repeat the outermost.
+    """
+
+    keys: Tensor
+    values: Tensor
+
+    @property
+    def cells(self) -> tuple[int, int, int]:
+        """Cells without the padding."""
+        _, k, j, i, _ = self.keys.shape
+        return k - 2, j - 2, i - 2
+
+
+class IntegerDecoder:
+    """Decodes codes by tables and matrices of a model's file.
+
+    Raises ModelError for a model that is incomplete, or whose sums could be inexact.
+    """
+
+    def __init__(
+        self,
+        arrays: Arrays,
+        facts: Mapping[str, str],
+        *,
+        device: str = "cpu",
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if dtype is None:
+            # Where the process lets float32 products be rounded, float64 is not touched by that.
+            exact = torch.get_float32_matmul_precision() == "highest"
+            dtype = torch.float32 if exact else torch.float64
+        self.dtype, self.device = dtype, device
+        try:
+            self.heads, self.depth = int(facts["heads"]), int(facts["depth"])
+            self.scaled = int(facts["scaled"])
+            self._read(arrays)
+        except (KeyError, ValueError, IndexError, RuntimeError) as cause:
+            raise ModelError(
+                f"the implicit model cannot be used: {cause}", "Import it again."
+            ) from cause
+
+    def _read(self, arrays: Arrays) -> None:
+        self.codebooks = self._tensor(arrays["codebooks"])
+        self.layers = self.codebooks.shape[1]
+        latent = arrays["up.weight"].shape[2]
+        self.up = [
+            [
+                self._matrix_of(
+                    arrays["up.weight"][branch, layer],
+                    arrays["up.exponent"][branch, layer]
+                    + arrays["codebooks.exponent"][branch, layer],
+                    np.zeros(latent, np.int64),
+                    0,
+                    fx.LATENT_BITS,
+                    fx.WEIGHT_TOP,
+                )
+                for layer in range(self.layers)
+            ]
+            for branch in range(2)
+        ]
+        spread = fx.LATENT_BITS, fx.LATENT_TOP
+        self.keys = [self._matrix(arrays, f"key.{b}", *spread, fx.KEY_BITS) for b in (0, 1)]
+        self.values = [self._matrix(arrays, f"value.{b}", *spread, fx.VALUE_BITS) for b in (0, 1)]
+        feature = fx.FEATURE_BITS, fx.FEATURE_TOP + 1
+        self.query = self._matrix(arrays, "query", *feature, fx.KEY_BITS)
+        self.slots = self._tensor(arrays["slots"])
+        self.waves, self.shifts, self.scales = [], [], []
+        fused = fx.VALUE_BITS, fx.VALUE_TOP
+        for layer in range(self.depth):
+            inputs = (fx.SINE_BITS, fx.SINE_TOP) if layer else feature
+            bits = fx.WAVE_BITS if layer < self.scaled else fx.PHASE_BITS
+            self.waves.append(self._matrix(arrays, f"wave.{layer}", *inputs, bits))
+            self.shifts.append(self._matrix(arrays, f"shift.{layer}", *fused, fx.PHASE_BITS))
+            if layer < self.scaled:
+                self.scales.append(self._matrix(arrays, f"scale.{layer}", *fused, fx.SCALE_BITS))
+        self.gain = self._matrix(arrays, "gain", *fused, fx.SCALE_BITS)
+        self.out = self._matrix(arrays, "out", fx.SINE_BITS, fx.GAINED_TOP, fx.OUT_BITS)
+        self.skip = self._matrix(arrays, "skip", *fused, fx.OUT_BITS)
+        self.sine = self._table(arrays["sine"], _TABLE)
+        steps = fx.POWER_STEPS * fx.POWER_OCTAVES
+        self.power = self._table(arrays["power"], steps + 1)
+        self.reciprocal = self._table(arrays["reciprocal"], 1 << fx.POWER_BITS)
+
+    def _tensor(self, array: npt.NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array.astype(np.int64)).to(self.device, self.dtype)
+
+    def _table(self, array: npt.NDArray[Any], length: int) -> Tensor:
+        if array.shape != (length,) or np.abs(array.astype(np.int64)).max() >= 1 << 12:
+            raise ValueError(f"a table of {array.shape} numbers")
+        return self._tensor(array)
+
+    def _matrix(self, arrays: Arrays, name: str, bits: int, top: int, wanted: int) -> Matrix:
+        return self._matrix_of(
+            arrays[f"{name}.weight"],
+            arrays[f"{name}.exponent"],
+            arrays[f"{name}.bias"],
+            bits,
+            wanted,
+            top,
+        )
+
+    def _matrix_of(
+        self,
+        weight: npt.NDArray[Any],
+        exponent: npt.NDArray[Any],
+        bias: npt.NDArray[Any],
+        bits: int,
+        wanted: int,
+        top: int,
+    ) -> Matrix:
+        """bits, top: of what goes in; wanted: bits of what comes out."""
+        shift = exponent.astype(np.int64) + bits - wanted
+        rows = weight.astype(np.int64)
+        half = np.where(shift > 0, 1 << np.maximum(shift - 1, 0), 0)
+        reach = np.abs(rows).sum(axis=1) * top + half
+        after = np.where(shift > 0, reach >> np.maximum(shift, 0), reach << np.maximum(-shift, 0))
+        # Two such sums and a bias are added before anything is cut.
+        if (np.abs(shift) > 40).any() or max(reach.max(), 4 * after.max()) >= EXACT:
+            raise ValueError("a row of weights is too large for exact sums")
+        if bias.shape != (len(rows),) or np.abs(bias.astype(np.int64)).max(initial=0) >= EXACT // 4:
+            raise ValueError("biases that do not fit")
+        return Matrix(*(self._tensor(part) for part in (rows, half, shift, bias)))
+
+    def apply(self, matrix: Matrix, x: Tensor) -> Tensor:
+        """X [..., columns] → rounded sums plus bias, [..., rows]."""
+        return self.rounded(matrix, x @ matrix.weight.T)
+
+    def rounded(self, matrix: Matrix, sums: Tensor) -> Tensor:
+        """Sums of a matrix's rows as what it gives."""
+        return self.shifted(sums + matrix.half, matrix.shift) + matrix.bias
+
+    def shifted(self, x: Tensor, shift: Tensor) -> Tensor:
+        """floor(x / 2^shift); a negative shift multiplies."""
+        if self.dtype == torch.int64:
+            return (x >> shift.clamp_min(0)) << (-shift).clamp_min(0)
+        return torch.floor(x * torch.exp2(-shift))
+
+    def cut(self, x: Tensor, bits: int) -> Tensor:
+        """floor(x / 2^bits)."""
+        return x >> bits if self.dtype == torch.int64 else torch.floor(x * 2.0**-bits)
+
+    def look_up(self, table: Tensor, index: Tensor) -> Tensor:
+        """table[index], the index wrapped around the table's power of two."""
+        return table[index.to(torch.int32) & (len(table) - 1)]
+
+    def latents(self, codes: npt.NDArray[np.integer[Any]], refinements: int) -> Latents:
+        """Keys and values of codes [2 · layers, k, j, i], of which the first are used."""
+        grid = codes.shape[1:]
+        keys, values = [], []
+        for branch in range(2):
+            total = torch.zeros((*grid, self.up[0][0].weight.shape[0]), dtype=self.dtype)
+            total = total.to(self.device)
+            for layer in range(self.layers):
+                if 2 * layer + branch < refinements:
+                    code = torch.from_numpy(codes[2 * layer + branch].astype(np.int64))
+                    vectors = self.codebooks[branch, layer][code.to(self.device)]
+                    total = total + self.apply(self.up[branch][layer], vectors)
+            total = total.clamp(-fx.LATENT_TOP, fx.LATENT_TOP)
+            keys.append(self.apply(self.keys[branch], total).clamp(-fx.KEY_TOP, fx.KEY_TOP))
+            top = fx.VALUE_TOP
+            values.append(self.apply(self.values[branch], total).clamp(-top, top))
+        return Latents(_padded(torch.stack(keys)), _padded(torch.stack(values)))
+
+    def decode(
+        self, latents: Latents, shape: tuple[int, int, int], *, thick: bool, batch: int = _BATCH
+    ) -> Tensor:
+        """Values of a block of `shape` voxels, as integers of OUT_BITS after the point, [K, J, I].
+
+        batch: cells at once; it changes nothing but memory and time.
+        """
+        steps = (2 if thick else 1, 1, 1)
+        spans = tuple(CELL // step for step in steps)
+        counts = tuple(cells + 1 for cells in latents.cells)
+        axes = [self._axis(axis, counts[axis], steps[axis]) for axis in range(3)]
+        near = self._near_of_cell(steps)
+        numbers = torch.arange(counts[0] * counts[1] * counts[2], device=self.device)
+        parts = []
+        for some in torch.split(numbers, batch):
+            k, rest = some // (counts[1] * counts[2]), some % (counts[1] * counts[2])
+            place = (k, rest // counts[2], rest % counts[2])
+            sums = [
+                _outer(*(axis[which][n] for axis, n in zip(axes, place, strict=True)))
+                for which in (0, 1)
+            ]
+            keys, values = (_around(grid, place) for grid in (latents.keys, latents.values))
+            parts.append(self._evaluate(sums[0], sums[1], keys, values, near))
+        whole = torch.cat(parts).view(*counts, *spans).permute(0, 3, 1, 4, 2, 5)
+        whole = whole.reshape(*(n * span for n, span in zip(counts, spans, strict=True)))
+        cut = [slice(s // 2, s // 2 + n) for s, n in zip(spans, shape, strict=True)]
+        return whole[cut[0], cut[1], cut[2]]
+
+    def decode_at(self, latents: Latents, positions: Tensor) -> Tensor:
+        """Values [N] at positions [N, 3], integers in sixteenths of a unit: at any resolution."""
+        cell = CELL * FINE
+        moved = positions - cell // 2
+        last = torch.tensor(latents.cells, device=positions.device)
+        base = torch.div(moved, cell, rounding_mode="floor")
+        inside = moved - base * cell
+        place = torch.minimum((base + 1).clamp_min(0), last)
+        level = torch.div(inside * fx.BLEND_LEVELS, cell, rounding_mode="floor")
+        ends = torch.stack([fx.BLEND_LEVELS - level, level], dim=-1).to(self.dtype)
+        near = torch.einsum("na,nb,nc->nabc", *ends.unbind(dim=1)).flatten(1)[:, None]
+        features = torch.cat([self._features(positions[:, axis]) for axis in range(3)], dim=1)
+        sums = [(features @ m.weight.T)[:, None] for m in (self.query, self.waves[0])]
+        where = tuple(place.unbind(dim=1))
+        keys, values = (_around(grid, where) for grid in (latents.keys, latents.values))
+        return self._evaluate(sums[0], sums[1], keys, values, near)[:, 0]
+
+    def _features(self, positions: Tensor) -> Tensor:
+        """Sines and cosines [N, 12] of one axis; positions [N] in sixteenths of a unit."""
+        phases = positions.long()[:, None] << torch.arange(BANDS, device=self.device)
+        waves = [self.look_up(self.sine, phases + turn) for turn in (0, _TABLE // 4)]
+        # As training rounds them: to the nearest multiple of 2^−7.
+        rest = fx.SINE_BITS - fx.FEATURE_BITS
+        return self.cut(torch.cat(waves, dim=1) + (1 << rest - 1), rest)
+
+    def _axis(self, axis: int, cells: int, step: int) -> tuple[Tensor, Tensor]:
+        """What one axis adds to the sums of query and first layer, [cells, voxels, rows] each."""
+        first = torch.arange(cells * CELL // step, device=self.device) * (FINE * step)
+        centres = first + FINE * step // 2 - FINE * CELL // 2
+        features = self._features(centres)
+        columns = slice(2 * BANDS * axis, 2 * BANDS * (axis + 1))
+        query, wave = (
+            (features @ m.weight[:, columns].T).view(cells, CELL // step, -1)
+            for m in (self.query, self.waves[0])
+        )
+        return query, wave
+
+    def _near_of_cell(self, steps: tuple[int, int, int]) -> Tensor:
+        """Linear weights [1, voxels, 8] of the eight corners at each voxel between them."""
+        ends = []
+        for step in steps:
+            level = torch.arange(CELL // step, device=self.device) * (2 * step) + step
+            ends.append(torch.stack([fx.BLEND_LEVELS - level, level], dim=1).to(self.dtype))
+        near = torch.einsum("ka,jb,ic->kjiabc", *ends)
+        return near.reshape(1, -1, 8)
+
+    def _evaluate(
+        self, query: Tensor, wave: Tensor, keys: Tensor, values: Tensor, near: Tensor
+    ) -> Tensor:
+        """Values [B, V].
+
+        query, wave: sums of their matrices, [B, V, rows]; keys, values: [B, 16, …]; near:
+        [·, V, 8].
+        """
+        fused = self._attend(self.rounded(self.query, query), keys, values, near)
+        x = wave
+        for layer, matrix in enumerate(self.waves):
+            phase = self.rounded(matrix, x if layer == 0 else x @ matrix.weight.T)
+            if layer < self.scaled:
+                top = fx.SCALE_TOP
+                scale = self.apply(self.scales[layer], fused).clamp(-top, top)
+                phase = phase.clamp(-fx.WAVE_TOP, fx.WAVE_TOP) * (scale + (1 << fx.SCALE_BITS))
+                rest = fx.SCALE_BITS + fx.WAVE_BITS - fx.PHASE_BITS
+                phase = self.cut(phase + (1 << rest - 1), rest)
+            phase = phase + self.apply(self.shifts[layer], fused)
+            rest = fx.PHASE_BITS - fx.TURN_BITS
+            x = self.look_up(self.sine, self.cut(phase + (1 << rest - 1), rest))
+        gain = self.apply(self.gain, fused).clamp(-fx.GAIN_TOP, fx.GAIN_TOP)
+        x = self.cut(x * gain + (1 << fx.SCALE_BITS - 1), fx.SCALE_BITS)
+        return (self.apply(self.out, x) + self.apply(self.skip, fused))[..., 0]
+
+    def _attend(self, query: Tensor, keys: Tensor, values: Tensor, near: Tensor) -> Tensor:
+        query = _by_head(query.clamp(-fx.KEY_TOP, fx.KEY_TOP), self.heads).transpose(1, 2)
+        keys = _by_head(keys, self.heads).permute(0, 2, 3, 1)
+        values = _by_head(values, self.heads).transpose(1, 2)
+        scores = query @ keys + self.slots[:, None]
+        below = scores.amax(dim=-1, keepdim=True) - scores
+        # Scores have 8 bits after the point; the table 64 steps for each halving.
+        steps = self.cut(below, 2 * fx.KEY_BITS - 6).clamp_max(len(self.power) - 1)
+        powers = self.power[steps.to(torch.int32)]
+        shares = powers * torch.cat([near, near], dim=-1)[:, None]
+        total = shares.sum(dim=-1, keepdim=True)
+        exponent = torch.frexp(total.double()).exponent.to(self.dtype) - fx.POWER_BITS
+        total, shares = self.shifted(total, exponent), self.shifted(shares, exponent)
+        shares = shares * self.reciprocal[total.to(torch.int32)]
+        shares = self.cut(shares + (1 << fx.POWER_BITS - 1), fx.POWER_BITS)
+        mixed = (shares @ values).transpose(1, 2).flatten(2)
+        top = fx.VALUE_TOP
+        return self.cut(mixed + (1 << fx.SHARE_BITS - 1), fx.SHARE_BITS).clamp(-top, top)
+
+
+def tables() -> dict[str, npt.NDArray[np.int16]]:
+    """Sine, powers of two and reciprocals. Files of models hold them: no machine makes its own."""
+    turns = np.arange(_TABLE) / _TABLE
+    sine = np.floor(fx.SINE_TOP * np.sin(2 * np.pi * turns) + 0.5)
+    steps = np.arange(fx.POWER_STEPS * fx.POWER_OCTAVES + 1)
+    top = (1 << fx.POWER_BITS) - 1
+    # At least 1: a position where the best code weighs nothing still gets shares of the others.
+    power = np.maximum(1, np.floor(top * 2.0 ** (-steps / fx.POWER_STEPS) + 0.5))
+    numbers = np.maximum(1 << fx.POWER_BITS - 1, np.arange(1 << fx.POWER_BITS))
+    reciprocal = (1 << fx.POWER_BITS + fx.SHARE_BITS) // numbers
+    return {
+        "sine": sine.astype(np.int16),
+        "power": power.astype(np.int16),
+        "reciprocal": reciprocal.astype(np.int16),
+    }
+
+
+def _by_head(x: Tensor, heads: int) -> Tensor:
+    """[…, heads · size] → […, heads, size]."""
+    return x.view(*x.shape[:-1], heads, -1)
+
+
+def _padded(grid: Tensor) -> Tensor:
+    """[2, k, j, i, C] with its outermost cells repeated on all sides."""
+    index = [torch.arange(-1, n + 1, device=grid.device).clamp(0, n - 1) for n in grid.shape[1:4]]
+    return grid[:, index[0]][:, :, index[1]][:, :, :, index[2]]
+
+
+def _around(grid: Tensor, place: tuple[Tensor, ...]) -> Tensor:
+    """The eight cells of each branch around corners `place`, [B, 16, C], of a padded grid."""
+    corners = [(a, b, c) for a in (0, 1) for b in (0, 1) for c in (0, 1)]
+    k, j, i = place
+    picked = [grid[:, k + a, j + b, i + c] for a, b, c in corners]
+    return torch.stack(picked, dim=2).transpose(0, 1).flatten(1, 2)
+
+
+def _outer(k: Tensor, j: Tensor, i: Tensor) -> Tensor:
+    """Sums [B, K · J · I, rows] of what the axes add, [B, n, rows] each."""
+    return (k[:, :, None, None] + j[:, None, :, None] + i[:, None, None]).flatten(1, 3)

@@ -1,0 +1,98 @@
+"""Encoders, codebooks and decoders together."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from MedEnhanceLib.unicompress.implicit.config import DecoderConfig, TokenConfig
+from MedEnhanceLib.unicompress.implicit.encoders import Encoders
+from MedEnhanceLib.unicompress.implicit.quantiser import ResidualQuantiser
+from MedEnhanceLib.unicompress.implicit.siren import Decoder
+
+
+class Tokens(NamedTuple):
+    """What a decoder gets: latents of both branches [B, latent, k, j, i].
+
+    codes: [B, layers, k, j, i] of each branch; commitment: a loss.
+    """
+
+    low: Tensor
+    high: Tensor
+    codes: tuple[Tensor, Tensor]
+    commitment: Tensor
+
+
+class Tokeniser(nn.Module):
+    """From blocks to tokens. Teacher and student share it."""
+
+    def __init__(self, config: TokenConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoders = Encoders(config)
+        self.quantisers = nn.ModuleList(ResidualQuantiser(config) for _ in range(2))
+
+    @property
+    def refinements(self) -> int:
+        """Layers of a file: those of both branches, in turn, the low band's first."""
+        return 2 * self.config.layers
+
+    def forward(
+        self,
+        blocks: Tensor,
+        refinements: Tensor,
+        *,
+        thick: bool,
+        quantise: bool = True,
+        learn: bool = False,
+    ) -> Tokens:
+        """Tokens of blocks [B, 1, K, J, I], each with its first `refinements` [B] layers."""
+        latents = self.encoders(blocks, thick=thick)
+        return self.quantise(latents, refinements, quantise=quantise, learn=learn)
+
+    def quantise(
+        self,
+        latents: tuple[Tensor, Tensor],
+        refinements: Tensor,
+        *,
+        quantise: bool = True,
+        learn: bool = False,
+    ) -> Tokens:
+        """Tokens of the encoders' latents."""
+        grids, codes = [], []
+        commitment = latents[0].new_zeros((), dtype=torch.float32)
+        for branch, (grid, quantiser) in enumerate(zip(latents, self.quantisers, strict=True)):
+            used = (refinements + 1 - branch) // 2
+            cells = grid.float().flatten(2).transpose(1, 2)
+            found = quantiser(
+                cells.flatten(0, 1),
+                used.repeat_interleave(cells.shape[1]),
+                quantise=quantise,
+                learn=learn,
+            )
+            commitment = commitment + found.commitment
+            grids.append(found.latents.view_as(cells).transpose(1, 2).reshape(grid.shape))
+            layers = found.codes.view(len(grid), cells.shape[1], -1).transpose(1, 2)
+            codes.append(layers.reshape(len(grid), -1, *grid.shape[2:]))
+        return Tokens(grids[0], grids[1], (codes[0], codes[1]), commitment)
+
+
+class Networks(nn.Module):
+    """All that a training learns."""
+
+    def __init__(self, token: TokenConfig, teacher: DecoderConfig, student: DecoderConfig) -> None:
+        super().__init__()
+        self.tokeniser = Tokeniser(token)
+        self.teacher = Decoder(teacher, token.latent)
+        self.student = Decoder(student, token.latent)
+        #: Lifts the student's last sines to the teacher's, to be compared.
+        self.lift = nn.Linear(student.hidden, teacher.hidden)
+
+    @torch.no_grad()
+    def start_student(self) -> None:
+        """The student's fusion begins as the teacher's, where it has the same sizes."""
+        mine, theirs = self.student.fusion.state_dict(), self.teacher.fusion.state_dict()
+        if {n: t.shape for n, t in mine.items()} == {n: t.shape for n, t in theirs.items()}:
+            self.student.fusion.load_state_dict(theirs)
