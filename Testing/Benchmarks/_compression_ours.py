@@ -1,0 +1,196 @@
+"""Rows of the codec itself: every mode, the arms that show what each part brings, the estimate."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from _common import REPOSITORY
+from _compression_measures import Row, quality_row, size_row
+from _compression_rows import BOUNDED, BOUNDS, LOSSLESS, RATIO, Case, measures_key
+from _enhancement_cache import code_hash, key_of
+
+from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, estimate
+from MedEnhanceLib.unicompress.bounded import coding_grid
+from MedEnhanceLib.unicompress.candidates import code_block
+from MedEnhanceLib.unicompress.coders import CODERS, VARIANTS, block_type_name
+from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
+from MedEnhanceLib.volume import Volume
+
+OURS, OURS_FAST = "ours", "ours, fast"
+ONLY = "only "
+ESTIMATE, ABLATION = "estimate", "ablation"
+THREADS = 2
+_MODELS = REPOSITORY / "Resources" / "models"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The codec with parts switched off. config: fields of CompressConfig that do so."""
+
+    name: str
+    config: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> list[str]:
+        """Fields that this version of the codec does not have."""
+        return sorted(self.config.keys() - {known.name for known in fields(CompressConfig)})
+
+
+#: From the plainest to all of it. A part whose switch does not exist yet is "not there".
+ARMS = (
+    Arm("classical block types alone", {"block_types": ("classical",)}),
+    Arm("+ av1", {"block_types": ("classical", "av1")}),
+    Arm("+ restoration", {"block_types": ("classical", "av1", "restoration")}),
+    Arm("+ learned predictor", {"block_types": ("classical", "av1", "restoration", "learned")}),
+    Arm("all", {}),
+)
+ABLATION_RATIOS = (32, 128, 512)
+ESTIMATED: tuple[dict[str, Any], ...] = ({"lossless": True}, {"max_error": 2}, {"ratio": 64})
+
+
+@lru_cache(maxsize=1)
+def codec_key() -> str:
+    """Of all code of the codec and of all models that ship with it."""
+    folder = REPOSITORY / "MedEnhanceLib" / "unicompress"
+    code = sorted(str(path.relative_to(REPOSITORY)) for path in folder.rglob("*.py"))
+    models = sorted(str(path.relative_to(REPOSITORY)) for path in shipped_models())
+    return key_of(code_hash(*code, *models, "_compression_ours.py"), measures_key())
+
+
+def shipped_models() -> list[Path]:
+    """The weights that ship for the codec."""
+    return sorted(_MODELS.glob("codec-*/models/*.safetensors"))
+
+
+def our_rows(case: Case, ratios: tuple[int, ...]) -> Iterator[Row]:
+    """All modes at both speeds, and what each block type alone would take."""
+    for codec, speed in ((OURS, "normal"), (OURS_FAST, "fast")):
+        yield _our_row(case, LOSSLESS, None, codec, {"lossless": True, "speed": speed})
+        for bound in BOUNDS:
+            yield _our_row(case, BOUNDED, bound, codec, {"max_error": bound, "speed": speed})
+    for ratio in ratios:
+        yield _our_row(case, RATIO, ratio, OURS, {"ratio": ratio})
+    yield from _single_types(case)
+
+
+def ablation_rows(case: Case) -> Iterator[Row]:
+    """Every arm that can be switched so; the others are left out."""
+    for arm in ARMS:
+        if not arm.missing:
+            yield _our_row(case, ABLATION, None, arm.name, arm.config | {"lossless": True})
+            for ratio in ABLATION_RATIOS:
+                yield _our_row(case, ABLATION, ratio, arm.name, arm.config | {"ratio": ratio})
+
+
+def estimate_rows(case: Case) -> Iterator[Row]:
+    """What is told beforehand against what comes out."""
+    for config in ESTIMATED:
+        (mode, setting), *_ = config.items()
+
+        def measure(config: dict[str, Any] = config, mode: str = mode) -> Row:
+            told = estimate(case.volume, CompressConfig(threads=THREADS, **config))
+            found, _ = coded(case.volume, config)
+            return {
+                "mode": ESTIMATE,
+                "setting": f"{mode} {config[mode]:g}" if mode != LOSSLESS else mode,
+                "codec": OURS,
+                "bytes": found["bytes"],
+                "estimated_bytes": told.file_bytes,
+                "size_error": told.file_bytes / found["bytes"] - 1,
+                "psnr_db": found["psnr_db"],
+                "estimated_psnr_db": told.psnr,
+                "estimate_s": told.seconds,
+            }
+
+        yield case.row(key_of(codec_key(), case.print, ESTIMATE, mode, setting), measure)
+
+
+def _our_row(
+    case: Case, mode: str, setting: float | None, codec: str, config: dict[str, Any]
+) -> Row:
+    def measure() -> Row:
+        row: Row = {"mode": mode, "setting": setting, "codec": codec}
+        try:
+            found, decoded = coded(case.volume, config)
+        except ConfigError as refusal:  # a ratio that this volume cannot reach
+            return row | {"refused": str(refusal)}
+        return row | found | quality_row(case.volume, decoded)
+
+    key = key_of(codec_key(), case.print, mode, setting, codec, sorted(config.items()))
+    return case.row(key, measure)
+
+
+def coded(volume: Volume, config: dict[str, Any]) -> tuple[Row, Any]:
+    """Compress to a file and read it back: the row of its size, and the voxels."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.ucv"
+        began = time.process_time()
+        done = compress(volume, path, CompressConfig(threads=THREADS, **config))
+        coded = time.process_time()
+        decoded = decompress(path, threads=THREADS).voxels
+        end = time.process_time()
+        inside, outside = model_bytes(path)
+    row = size_row(volume, done.file_bytes) | {
+        "encode_cpu_s": coded - began,
+        "decode_cpu_s": end - coded,
+        "block_types": done.block_types,
+        "psnr_db": done.psnr,
+        "model_bytes_inside": inside,
+        "self_contained_bytes": done.file_bytes + outside,
+        "self_contained_ratio": volume.nbytes / (done.file_bytes + outside),
+    }
+    return row, decoded
+
+
+def model_bytes(path: Path) -> tuple[int, int]:
+    """Bytes of models that a file carries, and of those that it names and does not carry."""
+    with Container(path) as container:
+        named = container.header.get("models", {})
+        carried = sum(chunk.length for chunk in container.chunks if chunk.block == NO_BLOCK)
+    if not named or carried:
+        return carried, 0
+    sizes = _sizes_by_hash()
+    wanted = {identity["sha256"] for identity in named.values()}
+    return 0, sum(sizes[sha256] for sha256 in wanted)
+
+
+@lru_cache(maxsize=1)
+def _sizes_by_hash() -> dict[str, int]:
+    import hashlib
+
+    contents = (path.read_bytes() for path in shipped_models())
+    return {hashlib.sha256(content).hexdigest(): len(content) for content in contents}
+
+
+def _single_types(case: Case) -> Iterator[Row]:
+    """Bytes of all chunks if every block had to take the same classical type."""
+
+    def measure() -> Row:
+        totals = dict.fromkeys(CODERS, 0.0)
+        grid = coding_grid(case.volume.voxels.shape)
+        for number in range(len(grid)):
+            block = grid.box(number).of(case.volume.voxels)
+            code = code_block(block, None, speed="normal", variants=VARIANTS)
+            for kind in totals:
+                totals[kind] += code.sizes.get(kind, math.inf)
+        sizes = {
+            block_type_name(kind): int(total)
+            for kind, total in totals.items()
+            if math.isfinite(total)
+        }
+        return {"mode": LOSSLESS, "setting": None, "codec": "single types", "sizes": sizes}
+
+    row = case.row(key_of(codec_key(), case.print, "single types"), measure)
+    for name, size in row["sizes"].items():
+        yield {key: row[key] for key in ("volume", "mode", "setting")} | {
+            "codec": ONLY + name,
+            **size_row(case.volume, size),
+        }
