@@ -32,9 +32,9 @@ header, checksums and the chunk table; the peers' are bare codestreams. Encoding
 reading the file back and proving its promise. Ratios refer to the voxels as they are stored: 16 bit
 in CT and MR, 8 bit in EM. Codecs of images get all slices as one tall image where they may lose
 (it was better at every rate), HEVC and AV1 get them as frames; HEVC with `tune=psnr`."""
-_PSNR = """PSNR in dB against the full range (largest less smallest voxel). Ours at the ratio itself;
-peers were run at several qualities, and are read between them over the logarithm of the bytes, at
-the bytes of our file. *–*: the codec does not reach it."""
+_PSNR = """PSNR in dB against the full range (largest less smallest voxel). Ours at the ratio, peers
+at several qualities and read between them over the logarithm of the bytes, at the bytes of our
+file. *–*: the codec does not reach it."""
 _LARGE = """One CT of 512 × 512, real, with its noise, repeated to 100 slices: every second copy
 mirrored along the slices, each moved within the slice. For time and memory only. Two threads for
 everyone, each in a process of its own, all in one run. Memory is beyond what the process held

@@ -1,4 +1,4 @@
-"""The figures behind the pages are computed by scripts; what in them can be wrong is tested here."""
+"""The scripts compute the figures of the pages; what in them can be wrong is tested here."""
 
 from __future__ import annotations
 
