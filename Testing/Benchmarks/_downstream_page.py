@@ -47,6 +47,8 @@ the result without compression. *Noise*: what an estimator finds in the compress
 levels; HU in CT). Where the result loses less than the input gained or lost, the codec took away
 what the enhancer would have taken away."""
 
+_FEWEST_PATIENTS = 3
+
 
 def page(rows: list[Row], enhanced: list[Row]) -> str:
     """The whole page in Markdown."""
@@ -162,13 +164,19 @@ def _features_table(rows: list[Row]) -> str:
                     f"{100 * np.mean(kept):.1f} %",
                     f"{100 * min(kept):.1f} %",
                     f"{100 * unseen[0]:.1f} %" if unseen else "–",
-                    f"{np.median(agree):.4f}",
-                    f"{100 * np.mean(np.array(agree) > 0.95):.0f} %",
+                    *_agreement(agree, len(chosen)),
                 )
             )
     columns = ("ratio, mean", "patients", "within 5 %", "worst patient", "unseen")
     agreement = ("concordance, median", "above 0.95")
     return table(("modality", "setting", *columns, *agreement), lines)
+
+
+def _agreement(agree: list[float], patients: int) -> tuple[str, str]:
+    """Nothing can be said of an agreement over two patients."""
+    if patients < _FEWEST_PATIENTS:
+        return "–", "–"
+    return f"{np.median(agree):.4f}", f"{100 * np.mean(np.array(agree) > 0.95):.0f} %"
 
 
 def concordances(chosen: list[Row], originals: dict[str, Row]) -> dict[str, float]:

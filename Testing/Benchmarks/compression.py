@@ -14,15 +14,16 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from _common import DOCS, REPOSITORY, write
+from _common import DOCS, REPOSITORY, fill, write
 from _compression_gates import all_gates
 from _compression_implicit import implicit_rows
 from _compression_large import large_rows, measure_large
 from _compression_measures import Row
-from _compression_ours import ablation_rows, estimate_rows, our_rows
+from _compression_ours import ablation_rows, estimate_rows, our_rows, self_contained
 from _compression_pages import page
 from _compression_pictures import draw_crops, draw_curves
 from _compression_rows import RATIOS, Case, peer_rows
+from _compression_summary import estimate_sentence, summary_table
 from _compression_volumes import load_subjects
 
 _QUICK_RATIOS = (16, 64, 256)
@@ -41,6 +42,7 @@ def main() -> None:
         rows += measured(case, options)
     if options.measure_only:
         return
+    rows += self_contained(rows)
     if options.large_volume:
         rows += large_rows(__file__, options.slices)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -49,6 +51,10 @@ def main() -> None:
     gates = all_gates(rows)
     text = page(rows, gates, [picture for picture in drawn if picture])
     write("compression", text, gates=gates, rows=rows, seeds=[], folder=options.out)
+    if options.out == DOCS and not options.only:
+        guide = DOCS.parent / "compression.md"
+        fill(guide, "figures of Testing/Benchmarks/compression.py", summary_table(rows))
+        fill(guide, "estimate of Testing/Benchmarks/compression.py", estimate_sentence(rows))
 
 
 def measured(case: Case, options: argparse.Namespace) -> Iterator[Row]:

@@ -15,8 +15,8 @@ from pathlib import Path
 # Before PyTorch comes in: figures do not depend on it, and a shared machine is kinder so.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from _common import DOCS, REPOSITORY, write
-from _downstream_page import draw, page, public
+from _common import DOCS, REPOSITORY, fill, write
+from _downstream_page import draw, page, public, recommendation_table
 from _downstream_rows import SETTINGS, Row, enhanced_rows, scan_rows
 from _downstream_scans import load_scans
 
@@ -38,6 +38,9 @@ def main() -> None:
     draw(out / "downstream.png", rows)
     record = [*public(rows), *enhanced]
     write("downstream", page(rows, enhanced), gates=[], rows=record, seeds=[0], folder=out)
+    if out == DOCS:
+        place = "recommendation of Testing/Benchmarks/downstream.py"
+        fill(DOCS.parent / "compression.md", place, recommendation_table(rows))
 
 
 if __name__ == "__main__":
