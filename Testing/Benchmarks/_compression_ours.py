@@ -154,16 +154,16 @@ def self_contained(rows: list[Row]) -> Iterator[Row]:
     """Our rows once more, with the models counted in that a file needs and does not carry."""
     for row in rows:
         size = row.get("self_contained_bytes", row.get("bytes"))
-        if row["codec"] == OURS and row["mode"] in (LOSSLESS, BOUNDED, RATIO):
-            if size and size != row["bytes"]:
-                scale = size / row["bytes"]
-                yield row | {
-                    "codec": SELF_CONTAINED,
-                    "setting": None if row["mode"] == RATIO else row["setting"],
-                    "bytes": size,
-                    "bits_per_voxel": row["bits_per_voxel"] * scale,
-                    "ratio": row["ratio"] / scale,
-                }
+        ours = row["codec"] == OURS and row["mode"] in (LOSSLESS, BOUNDED, RATIO)
+        if ours and size != row.get("bytes"):
+            scale = size / row["bytes"]
+            yield row | {
+                "codec": SELF_CONTAINED,
+                "setting": None if row["mode"] == RATIO else row["setting"],
+                "bytes": size,
+                "bits_per_voxel": row["bits_per_voxel"] * scale,
+                "ratio": row["ratio"] / scale,
+            }
 
 
 def model_bytes(path: Path) -> tuple[int, int]:

@@ -60,8 +60,8 @@ def page(rows: list[Row], gates: list[dict[str, Any]], pictures: list[tuple[str,
         + _quality_table(_near(rows), (HEVC, AV1, JPEG2000)),
         "## Lossless\n\nBits per voxel, and processor seconds per million voxels to encode. "
         f"JPEG XL slice by slice is what the gate names; {STACKED.strip(', ')} it does better on "
-        f"some. *{ONLY}…*: every block takes that type. *{SELF_CONTAINED}*: with the models counted in.\n\n"
-        + _lossless_table(rows),
+        f"some. *{ONLY}…*: every block takes that type. *{SELF_CONTAINED}*: with the models "
+        "counted in.\n\n" + _lossless_table(rows),
         "Bytes that ours saves against the better of JPEG XL's efforts 7 and 9:\n\n"
         + _saved_table(rows),
         "## Bounded error\n\nRatio at a largest error of 1, 2 and 8 grey levels (HU in CT).\n\n"
