@@ -40,7 +40,7 @@ class Fit:
 def why_not() -> str | None:
     """What is missing for this comparison; None where it can be made."""
     if ARM.missing:
-        return f"the codec has no {' and no '.join(ARM.missing)} to choose implicit blocks"
+        return f"implicit blocks cannot be chosen ({ARM.missing})"
     if find_spec("_compression_inr") is None:
         return "the fitted networks (_compression_inr.py) are not there"
     return None

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from _common import REPOSITORY
 from _compression_measures import Row, quality_row, size_row
@@ -17,11 +21,12 @@ from _compression_rows import BOUNDED, BOUNDS, LOSSLESS, RATIO, Case, measures_k
 from _enhancement_cache import code_hash, key_of
 
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, estimate
+from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, estimate, models
 from MedEnhanceLib.unicompress.bounded import coding_grid
 from MedEnhanceLib.unicompress.candidates import code_block
 from MedEnhanceLib.unicompress.coders import CODERS, VARIANTS, block_type_name
 from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
+from MedEnhanceLib.unicompress.models import MODEL_CHUNK
 from MedEnhanceLib.volume import Volume
 
 OURS, OURS_FAST, SELF_CONTAINED = "ours", "ours, fast", "self-contained"
@@ -33,24 +38,34 @@ _MODELS = REPOSITORY / "Resources" / "models"
 
 @dataclass(frozen=True)
 class Arm:
-    """The codec with parts switched off. config: fields of CompressConfig that do so."""
+    """The codec with parts switched off.
+
+    config: fields of CompressConfig that do so. without: roles of models that it does not find.
+    """
 
     name: str
     config: dict[str, Any] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
 
     @property
-    def missing(self) -> list[str]:
-        """Fields that this version of the codec does not have."""
-        return sorted(self.config.keys() - {known.name for known in fields(CompressConfig)})
+    def missing(self) -> str:
+        """Why this arm cannot be told from all of it; nothing where it can."""
+        unknown = self.config.keys() - {known.name for known in fields(CompressConfig)}
+        if unknown:
+            return f"the codec has no switch {', '.join(sorted(unknown))}"
+        shipped = {path.stem for path in shipped_models()}
+        if self.without and not shipped & set(self.without):
+            return f"no model ships for: {', '.join(self.without)}"
+        return ""
 
 
 #: From the plainest to all of it. A part whose switch does not exist yet is "not there".
 ARMS = (
     Arm("classical block types alone", {"block_types": ("classical",)}),
-    Arm("+ av1", {"block_types": ("classical", "av1")}),
-    Arm("+ restoration", {"block_types": ("classical", "av1", "restoration")}),
-    Arm("+ learned predictor", {"block_types": ("classical", "av1", "restoration", "learned")}),
-    Arm("all", {}),
+    Arm("+ av1: all that needs no model", without=("predictor", "restoration", "implicit")),
+    Arm("+ restoration", without=("predictor", "implicit")),
+    Arm("+ learned predictor", without=("implicit",)),
+    Arm("all"),
 )
 ABLATION_RATIOS = (32, 128, 512)
 ESTIMATED: tuple[dict[str, Any], ...] = ({"lossless": True}, {"max_error": 2}, {"ratio": 64})
@@ -84,10 +99,24 @@ def our_rows(case: Case, ratios: tuple[int, ...]) -> Iterator[Row]:
 def ablation_rows(case: Case) -> Iterator[Row]:
     """Every arm that can be switched so; the others are left out."""
     for arm in ARMS:
-        if not arm.missing:
+        if arm.missing:
+            continue
+        with _models_without(arm.without):
             yield _our_row(case, ABLATION, None, arm.name, arm.config | {"lossless": True})
             for ratio in ABLATION_RATIOS:
                 yield _our_row(case, ABLATION, ratio, arm.name, arm.config | {"ratio": ratio})
+
+
+@contextmanager
+def _models_without(roles: tuple[str, ...]) -> Iterator[None]:
+    """As if no model of these roles had shipped."""
+    place = models._path
+
+    def path(role: str, modality: str) -> Path:
+        return Path(os.devnull) if role in roles else place(role, modality)
+
+    with patch.object(models, "_path", path):
+        yield
 
 
 def estimate_rows(case: Case) -> Iterator[Row]:
@@ -169,19 +198,20 @@ def self_contained(rows: list[Row]) -> Iterator[Row]:
 def model_bytes(path: Path) -> tuple[int, int]:
     """Bytes of models that a file carries, and of those that it names and does not carry."""
     with Container(path) as container:
-        named = container.header.get("models", {})
-        carried = sum(chunk.length for chunk in container.chunks if chunk.block == NO_BLOCK)
-    if not named or carried:
-        return carried, 0
+        named = container.header.get("models", {}).values()
+        carried = [
+            container.read(chunk)
+            for chunk in container.chunks
+            if chunk.block == NO_BLOCK and chunk.kind == MODEL_CHUNK
+        ]
+    inside = {hashlib.sha256(data).hexdigest() for data in carried}
+    outside = {identity["sha256"] for identity in named} - inside
     sizes = _sizes_by_hash()
-    wanted = {identity["sha256"] for identity in named.values()}
-    return 0, sum(sizes[sha256] for sha256 in wanted)
+    return sum(map(len, carried)), sum(sizes[sha256] for sha256 in outside)
 
 
 @lru_cache(maxsize=1)
 def _sizes_by_hash() -> dict[str, int]:
-    import hashlib
-
     contents = (path.read_bytes() for path in shipped_models())
     return {hashlib.sha256(content).hexdigest(): len(content) for content in contents}
 

@@ -201,7 +201,7 @@ def _ablation(rows: list[Row]) -> str:
     lines = []
     for arm in ARMS:
         if arm.missing:
-            lines.append(("all", arm.name, f"not there: {', '.join(arm.missing)}", "", "", ""))
+            lines.append(("all", arm.name, f"not there: {arm.missing}", "", "", ""))
             continue
         for volume in _names(chosen(rows, mode=ABLATION, codec=arm.name), "volume"):
             found = chosen(rows, mode=ABLATION, codec=arm.name, volume=volume)
