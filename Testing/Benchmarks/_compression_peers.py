@@ -97,12 +97,13 @@ def lossy_peers(stored_bits: int) -> list[LossyPeer]:
     stored_bits: of a voxel as the volume holds it, which ratios refer to.
     """
     return [
-        LossyPeer(HEVC, tuple(range(0, 52, 4)), _hevc),
+        # Finer does nothing; beyond 36 quality falls in steps.
+        LossyPeer(HEVC, (-8, *range(0, 36, 4), *range(36, 52, 2)), _hevc),
         LossyPeer(AV1, (1, 4, 8, 14, 20, 28, 36, 44, 52, 60), _av1),
-        LossyPeer(JPEG2000, tuple(range(60, 18, -4)), _jpeg2000),
-        LossyPeer("HTJ2K", tuple(2.0**n for n in range(-13, -3)), _htj2k),
+        LossyPeer(JPEG2000, tuple(range(60, 12, -4)), _jpeg2000),
+        LossyPeer("HTJ2K", tuple(2.0**n for n in range(-13, 0)), _htj2k),
         LossyPeer("JPEG XL", (0.1, 0.4, 1.0, 2.0, 4.0, 8.0, 15.0, 25.0), _jpegxl_lossy),
-        LossyPeer(SPERR, tuple(stored_bits / 2.0**n for n in range(3, 11)), _sperr),
+        LossyPeer(SPERR, tuple(stored_bits / 2.0**n for n in (*range(3, 11), 10.2)), _sperr),
         LossyPeer(SZ3, tuple(2.0**n for n in range(12)), _sz3),
         LossyPeer("zfp", tuple(2.0**n for n in range(14)), _zfp),
     ]
