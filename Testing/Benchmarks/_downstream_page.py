@@ -26,7 +26,7 @@ Each scan was compressed whole with each setting, read back, and given to what a
 radiomic features in tumours that readers outlined, the heads and the enhancers that ship. Errors
 are in stored units (HU in CT, grey levels in MR, whose scans here reach from 200 to 1500 of them).
 So few scans show what happened to them, not what will happen to a patient; nothing here is a claim
-about diagnosis."""
+about diagnosis. Scans: {scans}."""
 _RECOMMENDED = f"""The strongest setting at which, with all weaker ones, no Dice with a reference
 changed by {MOST_DICE_CHANGE:g} or more, and {100 * LEAST_WITHIN:.0f} % of the features stayed
 within 5 % (mean over patients)."""
@@ -55,7 +55,7 @@ def page(rows: list[Row], enhanced: list[Row]) -> str:
     scans = [row for row in rows if "features" in row]
     count = len(scans[0]["features"]) if scans else 0
     parts = [
-        _INTRODUCTION,
+        _INTRODUCTION.format(scans=", ".join(_names(rows, "scan"))),
         f"## Recommendation\n\n{_RECOMMENDED}\n\n" + recommendation_table(rows),
         "![Dice and features over settings](downstream.png)",
         f"## Segmentation\n\n{_HEADS}\n\n" + _heads_table(rows),
@@ -63,7 +63,7 @@ def page(rows: list[Row], enhanced: list[Row]) -> str:
         + _features_table(rows),
         "### The features that change first\n\nThose with the lowest concordance at the weakest "
         "setting that failed.\n\n" + _fragile_table(rows),
-        f"## Enhancement\n\n{_ENHANCED}\n\n" + _enhanced_table(enhanced),
+        f"## Enhancement\n\n{_ENHANCED}\n\n" + _enhanced_table(enhanced) if enhanced else "",
     ]
     return "\n\n".join(part.rstrip() for part in parts)
 
