@@ -26,14 +26,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="16 slices of three scans")
     parser.add_argument("--no-enhancement", action="store_true", help="features and labels alone")
-    parser.add_argument("--only", nargs="+", help="scans whose name holds one of these")
+    parser.add_argument("--only", nargs="+", help="these scans alone, by name")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     out = options.out or (REPOSITORY / "runs" / "benchmarks" if options.quick else DOCS)
     settings = SETTINGS[1::3] if options.quick else SETTINGS
     rows: list[Row] = []
     for scan in load_scans(options.quick):
-        if not options.only or any(name in scan.name for name in options.only):
+        if not options.only or scan.name in options.only:
             rows += scan_rows(scan, settings)
     enhanced = [] if options.no_enhancement else list(enhanced_rows(settings))
     out.mkdir(parents=True, exist_ok=True)
