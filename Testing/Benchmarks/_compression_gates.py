@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from _common import gate
+from _compression_arms import shipped_models
 from _compression_curves import psnr_at
 from _compression_implicit import IMPLICIT, MODE, SIREN
 from _compression_large import NAMED_PEER
 from _compression_measures import Row
-from _compression_ours import ESTIMATE, ONLY, OURS, shipped_models
+from _compression_ours import ESTIMATE, ONLY, OURS
 from _compression_peers import HEVC, JPEG2000, JPEGXL, QUANTISED, STACKED
 from _compression_rows import BOUNDED, LOSSLESS, RATIO
 from _compression_volumes import SUBJECTS

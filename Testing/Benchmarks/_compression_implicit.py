@@ -12,8 +12,9 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
+from _compression_arms import Arm
 from _compression_measures import Row
-from _compression_ours import Arm, codec_key, coded
+from _compression_ours import codec_key, coded
 from _compression_rows import Case
 from _enhancement_cache import code_hash, key_of
 

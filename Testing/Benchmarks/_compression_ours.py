@@ -9,20 +9,20 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 from _common import REPOSITORY
+from _compression_arms import ARMS, Arm, shipped_models
 from _compression_measures import Row, quality_row, size_row
 from _compression_rows import BOUNDED, BOUNDS, LOSSLESS, RATIO, Case, measures_key
 from _enhancement_cache import code_hash, key_of
 
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, estimate, models
-from MedEnhanceLib.unicompress.bounded import coding_grid
+from MedEnhanceLib.unicompress.blocks import coding_grid
 from MedEnhanceLib.unicompress.candidates import code_block
 from MedEnhanceLib.unicompress.coders import CODERS, VARIANTS, block_type_name
 from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
@@ -33,40 +33,8 @@ OURS, OURS_FAST, SELF_CONTAINED = "ours", "ours, fast", "self-contained"
 ONLY = "only "
 ESTIMATE, ABLATION = "estimate", "ablation"
 THREADS = 2
-_MODELS = REPOSITORY / "Resources" / "models"
 
 
-@dataclass(frozen=True)
-class Arm:
-    """The codec with parts switched off.
-
-    config: fields of CompressConfig that do so. without: roles of models that it does not find.
-    """
-
-    name: str
-    config: dict[str, Any] = field(default_factory=dict)
-    without: tuple[str, ...] = ()
-
-    @property
-    def missing(self) -> str:
-        """Why this arm cannot be told from all of it; nothing where it can."""
-        unknown = self.config.keys() - {known.name for known in fields(CompressConfig)}
-        if unknown:
-            return f"the codec has no switch {', '.join(sorted(unknown))}"
-        shipped = {path.stem for path in shipped_models()}
-        if self.without and not shipped & set(self.without):
-            return f"no model ships for: {', '.join(self.without)}"
-        return ""
-
-
-#: From the plainest to all of it. A part whose switch does not exist yet is "not there".
-ARMS = (
-    Arm("classical block types alone", {"block_types": ("classical",)}),
-    Arm("+ av1: all that needs no model", without=("predictor", "restoration", "implicit")),
-    Arm("+ restoration", without=("predictor", "implicit")),
-    Arm("+ learned predictor", without=("implicit",)),
-    Arm("all"),
-)
 ABLATION_RATIOS = (32, 128, 512)
 ESTIMATED: tuple[dict[str, Any], ...] = ({"lossless": True}, {"max_error": 2}, {"ratio": 64})
 
@@ -78,11 +46,6 @@ def codec_key() -> str:
     code = sorted(str(path.relative_to(REPOSITORY)) for path in folder.rglob("*.py"))
     models = sorted(str(path.relative_to(REPOSITORY)) for path in shipped_models())
     return key_of(code_hash(*code, *models, "_compression_ours.py"), measures_key())
-
-
-def shipped_models() -> list[Path]:
-    """The weights that ship for the codec."""
-    return sorted(_MODELS.glob("codec-*/models/*.safetensors"))
 
 
 def our_rows(case: Case, ratios: tuple[int, ...]) -> Iterator[Row]:
@@ -102,9 +65,14 @@ def ablation_rows(case: Case) -> Iterator[Row]:
         if arm.missing:
             continue
         with _models_without(arm.without):
-            yield _our_row(case, ABLATION, None, arm.name, arm.config | {"lossless": True})
+            yield _arm_row(case, arm, None, {"lossless": True})
             for ratio in ABLATION_RATIOS:
-                yield _our_row(case, ABLATION, ratio, arm.name, arm.config | {"ratio": ratio})
+                yield _arm_row(case, arm, ratio, {"ratio": ratio})
+
+
+def _arm_row(case: Case, arm: Arm, setting: float | None, promise: dict[str, Any]) -> Row:
+    config = arm.config | promise
+    return _our_row(case, ABLATION, setting, arm.name, config, without=arm.without)
 
 
 @contextmanager
@@ -143,7 +111,12 @@ def estimate_rows(case: Case) -> Iterator[Row]:
 
 
 def _our_row(
-    case: Case, mode: str, setting: float | None, codec: str, config: dict[str, Any]
+    case: Case,
+    mode: str,
+    setting: float | None,
+    codec: str,
+    config: dict[str, Any],
+    without: tuple[str, ...] = (),
 ) -> Row:
     def measure() -> Row:
         row: Row = {"mode": mode, "setting": setting, "codec": codec}
@@ -153,7 +126,8 @@ def _our_row(
             return row | {"refused": str(refusal)}
         return row | found | quality_row(case.volume, decoded)
 
-    key = key_of(codec_key(), case.print, mode, setting, codec, sorted(config.items()))
+    settings = sorted(config.items()), without
+    key = key_of(codec_key(), case.print, mode, setting, codec, settings)
     return case.row(key, measure)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from _common import gate_table, table
+from _compression_arms import ARMS, shipped_models
 from _compression_curves import bd_psnr, bd_rate, psnr_at
 from _compression_gates import chosen, curve, saved_over_jpegxl
 from _compression_implicit import MODE, why_not
@@ -14,12 +15,10 @@ from _compression_measures import Row
 from _compression_ours import (
     ABLATION,
     ABLATION_RATIOS,
-    ARMS,
     ESTIMATE,
     ONLY,
     OURS,
     SELF_CONTAINED,
-    shipped_models,
 )
 from _compression_peers import AV1, HEVC, JPEG2000, STACKED
 from _compression_rows import BOUNDED, BOUNDS, LOSSLESS, RATIO

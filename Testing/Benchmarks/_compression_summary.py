@@ -45,7 +45,7 @@ def estimate_sentence(rows: list[Row]) -> str:
     return (
         f"On the {volumes} volumes of the benchmark the size was off by at most "
         f"{100 * size:.1f} %, and the PSNR told was between {max(low):.1f} dB too low and "
-        f"{max(-min(low), 0):.1f} dB too high; it took at most {seconds:.0f} s."
+        f"{abs(min(*low, 0)):.1f} dB too high; it took at most {seconds:.0f} s."
     )
 
 

@@ -94,9 +94,8 @@ def recommendation_table(rows: list[Row]) -> str:
             every = outcomes(rows, modality, mode)
             best = strongest(every)
             beyond = next((o for o in every if best is None or o.strength > best.strength), None)
-            lines.append(
-                (modality, what, _told(best), _reason(best), _told(beyond), _reason(beyond))
-            )
+            told = _told(best) + _alone(every)
+            lines.append((modality, what, told, _reason(best), _told(beyond), _reason(beyond)))
     columns = ("strongest that passes", "Dice change, features", "the next", "why not")
     return table(("modality", "mode", *columns), lines)
 
@@ -105,11 +104,19 @@ def _told(outcome: Outcome | None) -> str:
     return "none" if outcome is None else f"**{outcome.strength:g}**"
 
 
+def _alone(every: list[Outcome]) -> str:
+    """What a recommendation rests on, where one of the two was not measured."""
+    if all(outcome.dice_change is None for outcome in every):
+        return ", by features alone"
+    return ", by Dice alone" if all(outcome.within is None for outcome in every) else ""
+
+
 def _reason(outcome: Outcome | None) -> str:
     if outcome is None:
         return "–"
-    dice = "–" if outcome.dice_change is None else f"{outcome.dice_change:.4f}"
-    within = "–" if outcome.within is None else f"{100 * outcome.within:.1f} %"
+    missing = "not measured"
+    dice = missing if outcome.dice_change is None else f"{outcome.dice_change:.4f}"
+    within = missing if outcome.within is None else f"{100 * outcome.within:.1f} %"
     return f"{dice}, {within}"
 
 
