@@ -297,7 +297,9 @@ def compress(
     )
     with memory_errors(), watched(progress, cancel) as monitor:
         if not isinstance(volume, Volume):
-            volume = load_volume(Path(volume), monitor=monitor.part(0.0, 0.1))
+            volume = load_volume(
+                Path(volume), scratch=Path(path).parent, monitor=monitor.part(0.0, 0.1)
+            )
             monitor = monitor.part(0.1, 1.0)
         return compress_volume(volume, Path(path), config, monitor=monitor, overwrite=overwrite)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,13 +14,14 @@ from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.io import tags
 from MedEnhanceLib.io.atomic import atomic_write, refuse_existing
 from MedEnhanceLib.io.dicom import Repairs, is_dicom, is_source, load_dicom
-from MedEnhanceLib.io.finite import refuse_not_finite
+from MedEnhanceLib.io.finite import finite_parts, refuse_not_finite
 from MedEnhanceLib.io.modality import default_units, guess_modality
 from MedEnhanceLib.io.nifti import read_nifti, write_nifti
 from MedEnhanceLib.io.payload import input_error
 from MedEnhanceLib.io.simpleitk import read_itk, write_itk
 from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.slabs import blank, slabs
+from MedEnhanceLib.volume import Volume, Voxels
 
 _READERS = {
     ".nii": read_nifti,
@@ -55,6 +58,7 @@ def load(
     series: str | None = None,
     fix_tilt: bool = False,
     fix_spacing: bool = False,
+    scratch: Path | None = None,
     monitor: Monitor | None = None,
 ) -> Volume:
     """Read a volume: NIfTI, NRRD, MetaImage, or DICOM: a folder, file, zip, DICOMDIR or list.
@@ -65,6 +69,8 @@ def load(
     spacing, which is refused otherwise; the history says so.
     A DICOM series of frames becomes [T, K, J, I]. A segmentation that is named, or all that there
     is, becomes labels, and `modality` does not matter then. Colour is refused.
+    scratch: a folder with room; where it is given, the voxels of a large NIfTI, NRRD or MetaImage
+    file stay on disk: in the file, which must not change meanwhile, or unpacked in that folder.
     monitor: hears warnings and progress; may cancel.
     Raises InputError (GeometryError) for what is not a volume, damaged, ambiguous or not finite;
     ConfigError for a series of what has none.
@@ -85,7 +91,7 @@ def load(
     elif read is not None:
         if series is not None:
             raise ConfigError(f"{path.name} is no DICOM and has no series", "Leave series out.")
-        volume = _meaning(*read(path, monitor), modality, monitor)
+        volume = _meaning(*read(path, monitor, scratch), modality, monitor)
     else:
         raise InputError(
             f"{path.name}: files that end in {ending_of(path) or 'nothing'} cannot be read",
@@ -111,17 +117,53 @@ def save(
     Raises OutputError for an unknown ending, an existing file, no permission, no space.
     """
     path = Path(path)
+    _check_ending(path)
+    refuse_existing(path, overwrite)
+    refuse_not_finite(volume)
+    _write(volume, slabs(volume.voxels), path, overwrite, monitor)
+
+
+def save_slabs(
+    outline: Volume,
+    parts: Iterable[Voxels],
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    monitor: Monitor | None = None,
+) -> None:
+    """As `save`, of a volume whose voxels come as runs of slices [n, J, I], all frames in order.
+
+    outline: the volume; of its voxels only shape and type are used. What raises in `parts` leaves
+    no file.
+    """
+    path = Path(path)
+    _check_ending(path)
+    _write(outline, finite_parts(parts, outline), path, overwrite, monitor)
+
+
+def _write(
+    outline: Volume,
+    parts: Iterable[Voxels],
+    path: Path,
+    overwrite: bool,
+    monitor: Monitor | None,
+) -> None:
+    outline = outline.with_voxels(blank(outline.shape, _writable(outline.dtype)))
+    widened = (part.astype(outline.dtype, copy=False) for part in parts)
+    write = _check_ending(path)
+    with atomic_write(path, overwrite=overwrite) as temporary:
+        write(outline, temporary, monitor or Monitor(), widened)
+
+
+def _check_ending(path: Path) -> Callable[..., None]:
+    """What writes files that end like this; OutputError where nothing does."""
     write = _WRITERS.get(ending_of(path))
     if write is None:
         raise OutputError(
             f"{path.name}: volumes cannot be written as {ending_of(path) or 'a name without end'}",
             f"Use one of: {', '.join(WRITABLE)}.",
         )
-    refuse_existing(path, overwrite)
-    refuse_not_finite(volume)
-    volume = _writable(volume)
-    with atomic_write(path, overwrite=overwrite) as temporary:
-        write(volume, temporary, monitor or Monitor())
+    return write
 
 
 def _is_dicom(path: Path) -> bool:
@@ -147,12 +189,9 @@ def _meaning(volume: Volume, found: tags.Tags, modality: str | None, monitor: Mo
     )
 
 
-def _writable(volume: Volume) -> Volume:
-    wider = _WIDER.get(volume.dtype.name)
-    if wider is not None:
-        return volume.with_voxels(volume.voxels.astype(wider))
-    if volume.dtype.itemsize > np.dtype(np.float64).itemsize:
+def _writable(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    if dtype.itemsize > np.dtype(np.float64).itemsize:
         raise OutputError(
-            f"no file format here holds voxels of type {volume.dtype}", "Convert to float64."
+            f"no file format here holds voxels of type {dtype}", "Convert to float64."
         )
-    return volume
+    return np.dtype(_WIDER.get(dtype.name, dtype))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from MedEnhanceLib.slabs import every, extremes
 from MedEnhanceLib.volume import Volume
 
 _LARGEST_SAMPLE = 200_000
@@ -21,13 +22,13 @@ def guess_modality(volume: Volume) -> str:
     """
     if min(volume.geometry.spacing) < _MICROSCOPY_MM:
         return "EM"
-    values = volume.voxels.reshape(-1)
-    sample = values[:: max(1, values.size // _LARGEST_SAMPLE)]
-    low, high = float(values.min()), float(values.max())
+    low, high = (float(end) for end in extremes(volume.voxels))
     if _HU_LOWEST <= low <= _HU_AIR and 100 <= high <= _HU_HIGHEST:
         return "CT"
-    if low >= -0.25 * high and high >= 64 and np.unique(sample).size > 32:
-        return "MR"
+    if low >= -0.25 * high and high >= 64:
+        sample = every(volume.voxels, max(1, volume.voxels.size // _LARGEST_SAMPLE))
+        if np.unique(sample).size > 32:
+            return "MR"
     return "OT"
 
 

@@ -10,6 +10,7 @@ where those are right.
 from __future__ import annotations
 
 import gzip
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -71,14 +72,19 @@ _GZIP_LEVEL = 4  # on CT within 1 % of level 6, three times as fast
 _LPS = np.diag([-1.0, -1.0, 1.0])
 
 
-def read_nifti(path: Path, monitor: Monitor) -> tuple[Volume, tags.Tags]:
-    """The volume of a NIfTI-1 file, and what its header extension says about it."""
+def read_nifti(
+    path: Path, monitor: Monitor, scratch: Path | None = None
+) -> tuple[Volume, tags.Tags]:
+    """The volume of a NIfTI-1 file, and what its header extension says about it.
+
+    scratch: as `read_voxels` takes it.
+    """
     name = path.name
     compression = compression_of(path)
     header = _parse(read_start(path, _HEADER_BYTES, compression), name)
     shape, skip = _shape(header, name), _first_voxel(header, name)
     payload = Payload(path, shape, _dtype(header, name), compression, skip=skip)
-    voxels = read_voxels(payload, monitor)
+    voxels = read_voxels(payload, monitor, scratch)
     before_voxels = read_start(path, min(skip, _LARGEST_EXTENSION), compression)
     found = _extension(before_voxels, header.dtype)
     volume = Volume(
@@ -90,9 +96,10 @@ def read_nifti(path: Path, monitor: Monitor) -> tuple[Volume, tags.Tags]:
     return volume, found
 
 
-def write_nifti(volume: Volume, path: Path, monitor: Monitor) -> None:
+def write_nifti(volume: Volume, path: Path, monitor: Monitor, parts: Iterable[Voxels]) -> None:
     """Write to `path`, compressed where its name ends in .gz; the sform holds the geometry.
 
+    parts: the voxels of `volume`, as runs of slices [n, J, I]; its own are not looked at.
     Raises OutputError for a side longer than 32767 voxels, or a type that NIfTI does not know.
     """
     header, extension = _header_for(volume)
@@ -100,13 +107,13 @@ def write_nifti(volume: Volume, path: Path, monitor: Monitor) -> None:
         if path.name.lower().endswith(".gz"):
             # No name and no time inside: the same volume gives the same bytes.
             with gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as packed:
-                _write(volume.voxels, header, extension, packed, monitor)
+                _write(parts, header, extension, packed, monitor)
         else:
-            _write(volume.voxels, header, extension, file, monitor)
+            _write(parts, header, extension, file, monitor)
 
 
 def _write(
-    voxels: Voxels,
+    parts: Iterable[Voxels],
     header: npt.NDArray[Any],
     extension: bytes,
     stream: BinaryIO | gzip.GzipFile,
@@ -114,10 +121,10 @@ def _write(
 ) -> None:
     stream.write(header.tobytes())
     stream.write(extension)
-    dtype = voxels.dtype.newbyteorder("<")
-    for part in voxels.reshape(-1, *voxels.shape[-2:]):
-        monitor.check()
-        stream.write(part.astype(dtype, copy=False).tobytes())
+    for part in parts:
+        for one in part:
+            monitor.check()
+            stream.write(one.astype(one.dtype.newbyteorder("<"), copy=False).tobytes())
 
 
 # ---------------------------------------------------------------- reading
@@ -194,6 +201,8 @@ def _first_voxel(header: np.void, name: str) -> int:
 def _rescaled(voxels: Voxels, header: np.void, name: str) -> Voxels:
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0 or not np.isfinite(slope):  # "not set", by the standard
+        return voxels
+    if slope == 1 and intercept == 0:
         return voxels
     if not np.isfinite(intercept):
         raise InputError(

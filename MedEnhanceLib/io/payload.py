@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -14,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.errors import DeviceMemoryError, InputError
+from MedEnhanceLib.io.atomic import output_error
 from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.slabs import LARGE_BYTES, slabs
 
 Compression = Literal["none", "gzip", "zlib"]
 _WINDOW_BITS = {"gzip": 31, "zlib": 15}
@@ -82,14 +85,20 @@ class Payload:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def read_voxels(payload: Payload, monitor: Monitor) -> npt.NDArray[Any]:
+def read_voxels(
+    payload: Payload, monitor: Monitor, scratch: Path | None = None
+) -> npt.NDArray[Any]:
     """The voxels, in this machine's byte order.
 
+    scratch: a folder; where it is given, large voxels stay outside memory: they are read from the
+    file itself as they are needed, or unpacked into a file without a name in that folder.
     Raises InputError for a file that is cut short or damaged; sizes are held against the file
     before memory is taken for them, and a compressed file is read to its checksum.
     """
     path, expected = payload.path, payload.nbytes
     _refuse_impossible(payload)
+    if scratch is not None and expected >= LARGE_BYTES:
+        return _on_disk(payload, scratch, monitor)
     voxels = _empty(payload)
     target = voxels.reshape(-1).view(np.uint8).data
     filled, to_skip = 0, payload.skip
@@ -106,6 +115,50 @@ def read_voxels(payload: Payload, monitor: Monitor) -> npt.NDArray[Any]:
     if filled < expected:
         raise _cut_short(path, expected, filled)
     return voxels.astype(payload.dtype.newbyteorder("="), copy=False)
+
+
+def _on_disk(payload: Payload, scratch: Path, monitor: Monitor) -> npt.NDArray[Any]:
+    native = payload.dtype.newbyteorder("=")
+    if payload.compression == "none":
+        begin = payload.begin + payload.skip
+        mapped = np.memmap(payload.path, payload.dtype, "r", begin, payload.shape)
+        if payload.dtype.isnative:
+            return mapped
+        turned = (part.astype(native).tobytes() for part in slabs(mapped))
+        return _unpacked_to(scratch, turned, native, payload, monitor)
+    with readable(payload.path) as stream:
+        stream.seek(payload.begin)
+        pieces = _without_start(_pieces(stream, payload.path, payload.compression), payload.skip)
+        voxels = _unpacked_to(scratch, pieces, payload.dtype, payload, monitor)
+    return voxels if payload.dtype.isnative else voxels.astype(native)
+
+
+def _without_start(pieces: Iterable[bytes], skip: int) -> Iterator[bytes]:
+    for piece in pieces:
+        yield piece[skip:]
+        skip = max(0, skip - len(piece))
+
+
+def _unpacked_to(
+    folder: Path,
+    pieces: Iterable[bytes],
+    dtype: np.dtype[Any],
+    payload: Payload,
+    monitor: Monitor,
+) -> npt.NDArray[Any]:
+    """The voxels in a file without a name, gone when the array is."""
+    expected, filled = payload.nbytes, 0
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            for piece in pieces:
+                monitor.check()
+                filled += file.write(piece[: expected - filled])
+            file.flush()
+            if filled < expected:
+                raise _cut_short(payload.path, expected, filled)
+            return np.memmap(file, dtype, "r", 0, payload.shape)
+    except OSError as cause:
+        raise output_error(folder / payload.path.name, cause) from cause
 
 
 def _empty(payload: Payload) -> npt.NDArray[Any]:

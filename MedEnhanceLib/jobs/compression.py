@@ -97,7 +97,9 @@ def run_compress(params: CompressParams, monitor: Monitor) -> Result:
         raise OutputError(f"{output.name}: not the ending of a container", f"Use {CONTAINER}.")
     check_outputs({"output": output}, inputs=[source], overwrite=params.overwrite)
     # After an estimate the volume is in memory already.
-    volume = recent.INPUT.load(params, keep=False, monitor=monitor.part(0.0, 0.1))
+    volume = recent.INPUT.load(
+        params, keep=False, scratch=output.parent, monitor=monitor.part(0.0, 0.1)
+    )
     if params.dicom and volume.origin is None:
         volume = replace(volume, origin=_known_origin(params.dicom))
     done = compress(
@@ -132,21 +134,32 @@ def run_estimate(params: EstimateParams, monitor: Monitor) -> Result:
 
 def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
     """Decode the region that is asked for → save, as a file or as DICOM → manifest."""
-    from MedEnhanceLib.unicompress import decompress, decompress_preview
+    from MedEnhanceLib.unicompress import decompress, decompress_preview, decompress_to
 
     began = time.monotonic()
     source, output = Path(params.input), Path(params.output)
     region = region_from_json(params.region)
     check_output(params, source, monitor)
     figures: dict[str, Any] = {}
-    part = monitor.part(0.0, 0.8)
-    if params.preview:
-        volume, share = decompress_preview(source, monitor=part)
-        figures = {"preview": True, "share": share}
-    else:
-        volume = decompress(source, region=region, layers=params.layers, monitor=part)
-    frames = _frames_of(region, volume)
-    written = save_output(volume, "decompressed", params, monitor.part(0.8, 1.0), frames=frames)
+    written = None
+    if params.dicom or params.preview:
+        part = monitor.part(0.0, 0.8)
+        if params.preview:
+            volume, share = decompress_preview(source, monitor=part)
+            figures = {"preview": True, "share": share}
+        else:
+            volume = decompress(source, region=region, layers=params.layers, monitor=part)
+        rest, frames = monitor.part(0.8, 1.0), _frames_of(region, volume)
+        written = save_output(volume, "decompressed", params, rest, frames=frames)
+    else:  # slice by slice, as large as it may be
+        volume = decompress_to(
+            source,
+            output,
+            region=region,
+            layers=params.layers,
+            overwrite=params.overwrite,
+            monitor=monitor,
+        )
     return finish(
         "decompressed",
         {"output": output},

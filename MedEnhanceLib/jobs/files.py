@@ -34,14 +34,15 @@ class VolumeParams:
     fix_tilt: bool = False
     fix_spacing: bool = False
 
-    def load(self, monitor: Monitor) -> Volume:
-        """The volume; errors as `io.load`'s."""
+    def load(self, monitor: Monitor, scratch: Path | None = None) -> Volume:
+        """The volume; scratch and errors as `io.load`'s."""
         return load_volume(
             Path(self.input),
             modality=self.modality,
             series=self.series,
             fix_tilt=self.fix_tilt,
             fix_spacing=self.fix_spacing,
+            scratch=scratch,
             monitor=monitor,
         )
 
@@ -63,6 +64,7 @@ def load_volume(
     series: str | None = None,
     fix_tilt: bool = False,
     fix_spacing: bool = False,
+    scratch: Path | None = None,
     monitor: Monitor | None = None,
 ) -> Volume:
     """Whatever we read, a compressed container too; errors as `io.load`'s."""
@@ -81,6 +83,7 @@ def load_volume(
         series=series,
         fix_tilt=fix_tilt,
         fix_spacing=fix_spacing,
+        scratch=scratch,
         monitor=monitor,
     )
 

@@ -31,18 +31,20 @@ class Recent:
         *,
         frame: int | None = None,
         keep: bool,
+        scratch: Path | None = None,
         monitor: Monitor,
     ) -> Volume:
         """The volume of `params`, or its frame: the kept one where the file is still the same.
 
         Any other one is forgotten first. keep: whether to remember this one.
+        scratch: as `io.load` takes it.
         """
         from MedEnhanceLib.hqg.findings import keep_findings
 
         key = _key_of(params)
         if self._volume is None or key is None or key != self._key:
             self.forget()
-            volume = params.load(monitor)
+            volume = params.load(monitor, scratch)
             # A file that was exchanged while it was read has another key by now.
             if not keep or key is None or key != _key_of(params):
                 return volume if frame is None else volume.frame(frame)

@@ -1,7 +1,7 @@
 """UniCompress: volumes in a container that never loses more than it says.
 
 compress: volume → blocks → the best code of each → `.ucv`, verified before it appears
-decompress: `.ucv`, or a region of it → volume
+decompress: `.ucv`, or a region of it → volume; decompress_to: → file, a few slices at a time
 estimate: what compress would give, from a few blocks
 recover: what is intact in a damaged `.ucv` → volume and report
 """
@@ -12,6 +12,7 @@ from MedEnhanceLib.unicompress.decode import decompress, decompress_preview
 from MedEnhanceLib.unicompress.encode import CompressResult, compress
 from MedEnhanceLib.unicompress.estimate import Estimate, estimate
 from MedEnhanceLib.unicompress.recover import LostBlock, RecoverReport, recover
+from MedEnhanceLib.unicompress.stream import decompress_to
 
 __all__ = [
     "CompressConfig",
@@ -22,6 +23,7 @@ __all__ = [
     "compress",
     "decompress",
     "decompress_preview",
+    "decompress_to",
     "estimate",
     "inspect_container",
     "recover",

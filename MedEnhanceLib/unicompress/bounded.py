@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.slabs import let_go
 from MedEnhanceLib.unicompress.blocks import Grid, coding_grid
 from MedEnhanceLib.unicompress.candidates import (
     Code,
@@ -14,13 +17,28 @@ from MedEnhanceLib.unicompress.candidates import (
     leading_variant,
     polled_blocks,
 )
-from MedEnhanceLib.unicompress.coders import STACKED, VARIANTS
+from MedEnhanceLib.unicompress.coders import LEARNED, STACKED, VARIANTS
 from MedEnhanceLib.unicompress.config import Speed
 from MedEnhanceLib.unicompress.container import Chunk
+from MedEnhanceLib.unicompress.learned import (
+    Predictor,
+    cheapest,
+    code_learned,
+    predictor_grid,
+    taught,
+    would_take,
+)
 from MedEnhanceLib.unicompress.models import CodecModel
 from MedEnhanceLib.unicompress.pool import ordered_map
+from MedEnhanceLib.unicompress.spool import Keep
 from MedEnhanceLib.unicompress.verify import Tally
 from MedEnhanceLib.volume import Voxels
+
+#: So many blocks, and of each so many voxels, decide between learned and classical types.
+_COMPARED = 3
+_COMPARED_VOXELS = 1 << 17
+#: What a header takes to name a model, twice.
+_NAMED_BYTES = 250
 
 
 @dataclass(frozen=True)
@@ -29,7 +47,7 @@ class Payload:
 
     tally: of the voxels that the chunks decode to. exact: whether on every machine.
     second_copy: whether the file has room to hold header and table twice. models: that the chunks
-    need, as (role, id, hash, bytes).
+    need; carried: those of them that the file must hold, since no other place does.
     """
 
     grid: Grid
@@ -38,6 +56,7 @@ class Payload:
     exact: bool = True
     second_copy: bool = True
     models: tuple[CodecModel, ...] = ()
+    carried: tuple[CodecModel, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -46,11 +65,26 @@ class Payload:
 
 
 def code_bounded(
-    voxels: Voxels, bound: float | None, *, speed: Speed, threads: int, monitor: Monitor
+    voxels: Voxels,
+    bound: float | None,
+    *,
+    speed: Speed,
+    threads: int,
+    monitor: Monitor,
+    predictors: Sequence[Predictor] = (),
+    keep: Keep = bytes,
 ) -> Payload:
-    """Code every block by its best type. bound: in stored units; None or 0 is lossless."""
+    """Code every block by its best type. bound: in stored units; None or 0 is lossless.
+
+    predictors: those that may suit; where one wins the blocks that are polled, it codes all.
+    keep: where chunks wait for the file to be laid out.
+    """
     bound = bound or None
     grid = coding_grid(voxels.shape)
+    if predictors and speed == "normal":
+        chosen = _learned_wins(voxels, grid, bound, predictors)
+        if chosen is not None:
+            return _code_learned(voxels, bound, chosen, threads, monitor, keep)
     polled = _poll(voxels, grid, bound, speed=speed, threads=threads, monitor=monitor)
     variants = leading_variant(polled.values()) if polled else (STACKED,)
 
@@ -65,9 +99,61 @@ def code_bounded(
     coded = ordered_map(code, range(len(grid)), threads=threads, monitor=monitor)
     for number, (best, expected) in enumerate(coded):
         tally.add(expected)
-        chunks.append(Chunk(number, best.kind, best.data))
+        chunks.append(Chunk(number, best.kind, keep(bytes(best.data))))
         rest.progress((number + 1) / len(grid), "compress")
     return Payload(grid, chunks, tally)
+
+
+def _learned_wins(
+    voxels: Voxels, grid: Grid, bound: float | None, predictors: Sequence[Predictor]
+) -> Predictor | None:
+    """The predictor that takes less than every classical type on some blocks, or None."""
+    numbers = np.unique(np.linspace(0, len(grid) - 1, 2 + _COMPARED).astype(int)[1:-1]).tolist()
+    blocks = [_piece(grid.box(number).of(voxels)) for number in numbers]
+    chosen = cheapest(predictors, blocks[len(blocks) // 2], bound)
+    learned = sum(would_take(chosen, block, bound) for block in blocks)
+    classical = 0
+    for block in blocks:
+        classical += len(code_block(block, bound, speed="normal", variants=(STACKED,)).data)
+    saved = (classical - learned) * voxels.size / sum(block.size for block in blocks)
+    return chosen if saved > _NAMED_BYTES else None
+
+
+def _piece(block: Voxels) -> Voxels:
+    """The middle slices of a block: enough to compare."""
+    count = max(4, _COMPARED_VOXELS // max(1, block[0].size))
+    first = max(0, (len(block) - count) // 2)
+    return block[first : first + count]
+
+
+def _code_learned(
+    voxels: Voxels,
+    bound: float | None,
+    predictor: Predictor,
+    threads: int,
+    monitor: Monitor,
+    keep: Keep,
+) -> Payload:
+    grid = predictor_grid(voxels.shape)
+    predictor = taught(predictor, voxels, bound, threads=threads, monitor=monitor)
+    monitor.progress(0.1, "compress")
+
+    def code(number: int) -> tuple[Code, Voxels]:
+        block = grid.box(number).of(voxels)
+        learned = code_learned(block, bound, predictor.network)
+        if learned is not None:
+            return learned
+        classical = code_block(block, bound, speed="normal", variants=VARIANTS)
+        return classical, expected_block(block, bound, classical)
+
+    tally, chunks = Tally(voxels, grid), []
+    coded = ordered_map(code, range(len(grid)), threads=threads, monitor=monitor)
+    for number, (best, expected) in enumerate(coded):
+        tally.add(expected)
+        chunks.append(Chunk(number, best.kind, keep(bytes(best.data))))
+        monitor.progress(0.1 + 0.9 * (number + 1) / len(grid), "compress")
+    models = (predictor.model,) if any(chunk.kind == LEARNED for chunk in chunks) else ()
+    return Payload(grid, chunks, tally, models=models, carried=models if predictor.carried else ())
 
 
 def estimate_bytes(voxels: Voxels, *, threads: int, monitor: Monitor) -> float:
@@ -80,7 +166,9 @@ def estimate_bytes(voxels: Voxels, *, threads: int, monitor: Monitor) -> float:
         return len(code_block(block, None, speed="fast", variants=(STACKED,)).data)
 
     sizes: Iterator[int] = ordered_map(size, sample, threads=threads, monitor=monitor)
-    return sum(sizes) * len(grid) / len(sample)
+    total = sum(sizes)
+    let_go(voxels)
+    return total * len(grid) / len(sample)
 
 
 def _poll(

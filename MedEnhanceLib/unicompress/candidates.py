@@ -13,6 +13,7 @@ from MedEnhanceLib.unicompress.integers import (
     to_bounded_integers,
     to_integers,
 )
+from MedEnhanceLib.unicompress.spool import Bytes
 from MedEnhanceLib.volume import Voxels
 
 #: One block in so many, and about so many blocks at least, try every variant of JPEG XL.
@@ -30,7 +31,7 @@ class Code:
     """
 
     kind: int
-    data: bytes
+    data: Bytes
     record: bytes
     sizes: dict[int, int]
 

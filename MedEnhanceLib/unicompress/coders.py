@@ -188,8 +188,10 @@ def _decode_jpegxl(data: bytes, out: Indices) -> Indices:
 
 
 CONSTANT, ZSTD, JPEGLS, STACKED, CHANNELS, INTERSLICE, WAVELET = range(7)
-#: Block types that code voxels themselves, not indices: id → name and package.
-VOXEL_TYPES = {WAVELET: ("wavelet (SPERR)", "imagecodecs")}
+#: Blocks of the learned predictor: indices too, but its coder needs the file's model.
+LEARNED = 16
+#: Block types that are not in the table below: id → name and package.
+VOXEL_TYPES = {WAVELET: ("wavelet (SPERR)", "imagecodecs"), LEARNED: ("learned", "safetensors")}
 CODERS: dict[int, Coder] = {
     CONSTANT: Coder("constant", "numpy", _encode_constant, _decode_constant),
     ZSTD: Coder("zstd", "zstandard", _encode_zstd, _decode_zstd),

@@ -22,10 +22,12 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from MedEnhanceLib.errors import CodecError, InputError
+from MedEnhanceLib.unicompress.spool import Bytes
 
 MAGIC = b"UCV1"
 #: A reader opens every minor version of its major one; only a new major breaks it.
@@ -51,7 +53,7 @@ class Chunk:
 
     block: int
     kind: int
-    data: bytes
+    data: Bytes
     layer: int = 0
 
 
@@ -113,7 +115,9 @@ def write_container(path: Path, frame: Frame, chunks: Sequence[Chunk]) -> str:
     """Write the file and flush it to the disk. Returns the SHA-256 of the whole file, as hex."""
     digest = hashlib.sha256()
     with path.open("wb") as stream:
-        for part in (frame.front, *(chunk.data for chunk in chunks), frame.back):
+        # One chunk at a time in memory: they may lie in a spool.
+        payload = (bytes(chunk.data) for chunk in chunks)
+        for part in chain([frame.front], payload, [frame.back]):
             stream.write(part)
             digest.update(part)
         seal = digest.digest()
@@ -128,7 +132,7 @@ class Container:
     """An open file: `header`, `chunks`, and the bytes of a chunk by `read`.
 
     notes: what had to be worked around to open it (only with `tolerant`).
-    bytes_read: how much of the file has been read so far.
+    is_cut: whether its end is missing. bytes_read: how much of it has been read so far.
     """
 
     def __init__(self, path: Path, *, tolerant: bool = False) -> None:
@@ -147,6 +151,10 @@ class Container:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the file go."""
         self._stream.close()
 
     def read(self, chunk: ChunkInfo) -> bytes:
@@ -191,6 +199,7 @@ class Container:
                     continue
                 self.notes += [problem.message for problem in problems]
                 self.version, self.header_copy = prologue.version, copy
+                self.is_cut = self.size < prologue.file_bytes
                 self._check_size(prologue, tolerant)
                 return
         raise problems[0]
@@ -374,7 +383,7 @@ def _table_bytes(chunks: Sequence[Chunk]) -> bytes:
         *(chunk.kind for chunk in chunks),
         *(chunk.layer for chunk in chunks),
         *(len(chunk.data) for chunk in chunks),
-        *(zlib.crc32(chunk.data) for chunk in chunks),
+        *(zlib.crc32(bytes(chunk.data)) for chunk in chunks),
     )
 
 

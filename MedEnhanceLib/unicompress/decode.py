@@ -14,18 +14,28 @@ from MedEnhanceLib.manifest import derived_note
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.unicompress import wavelet
 from MedEnhanceLib.unicompress.blocks import Box, Range, Region, resolve_region, whole_region
-from MedEnhanceLib.unicompress.coders import CODERS, WAVELET, Shape
+from MedEnhanceLib.unicompress.coders import (
+    CODERS,
+    LEARNED,
+    VOXEL_TYPES,
+    WAVELET,
+    Shape,
+)
 from MedEnhanceLib.unicompress.config import thread_count
 from MedEnhanceLib.unicompress.container import NO_BLOCK, ChunkInfo, Container
 from MedEnhanceLib.unicompress.context import DecodeContext
 from MedEnhanceLib.unicompress.header import Header, memory_limit
 from MedEnhanceLib.unicompress.integers import from_integers, split_record
+from MedEnhanceLib.unicompress.learned import decode_learned
 from MedEnhanceLib.unicompress.pool import ordered_map
 from MedEnhanceLib.unicompress.verify import voxels_sha256
 from MedEnhanceLib.volume import Volume, Voxels, restore_dtype
 
 #: What codecs and numpy raise on bytes that make no sense.
 FOREIGN_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError, struct.error)
+
+#: Learned blocks are decoded side by side up to so many voxels: wide steps, little overhead.
+_VOXELS_AT_ONCE = 1 << 24
 
 
 def decompress(
@@ -47,8 +57,7 @@ def decompress(
     none, DeviceMemoryError where the voxels would not fit into this machine's memory.
     """
     monitor = monitor or Monitor()
-    if layers is not None and layers < 1:
-        raise ConfigError(f"layers is {layers}", "Use 1 or more, or None for all.")
+    check_layers(layers)
     with Container(Path(path)) as container:
         header = Header.from_json(container.header, container.path.name)
         size = container.size
@@ -62,7 +71,7 @@ def decompress(
             paste(voxels, ranges, header.grid.box(block), content)
             monitor.progress(count / len(blocks), "decompress")
     if ranges == whole_region(header.shape):
-        _check_voxels(header, voxels, container.path.name, monitor)
+        check_voxels(header, voxels_sha256(voxels), container.path.name, monitor)
     start = (ranges[1][0], ranges[2][0], ranges[3][0])
     return header.volume(voxels, header.geometry.cropped(start), str(path), size)
 
@@ -75,10 +84,11 @@ def decompress_preview(
     Where the file has several layers, the first one; else the blocks that the three middle planes
     touch, of the first frame of a sequence, in a volume that holds the lowest stored value
     everywhere else. The history says so. Returns the share of the blocks that were decoded too.
-    Raises as `decompress`.
+    Of several layers the first one is enough: a file whose end is still to come opens too, with a
+    warning. Raises as `decompress`.
     """
     monitor = monitor or Monitor()
-    with Container(Path(path)) as container:
+    with _open_begun(Path(path), monitor) as container:
         header = Header.from_json(container.header, container.path.name)
         size = container.size
         has_layers = any(chunk.layer > 0 for chunk in container.chunks)
@@ -99,6 +109,22 @@ def decompress_preview(
         note = derived_note("opened as a preview, without all of the file")
         header = replace(header, history=(*header.history, note))
     return header.volume(voxels, header.geometry, str(path), size), share
+
+
+def _open_begun(path: Path, monitor: Monitor) -> Container:
+    """Open a file; one that is cut short too, where all of its first layer came before the cut."""
+    try:
+        return Container(path)
+    except CodecError:
+        container = Container(path, tolerant=True)
+        voxel_chunks = [chunk for chunk in container.chunks if chunk.block != NO_BLOCK]
+        has_layers = any(chunk.layer > 0 for chunk in voxel_chunks)
+        ends = (chunk.offset + chunk.length for chunk in voxel_chunks if chunk.layer == 0)
+        if container.is_cut and has_layers and max(ends, default=0) <= container.size:
+            monitor.warn(container.notes[-1])
+            return container
+        container.close()
+        raise
 
 
 def _blocks_of_middle_planes(header: Header) -> set[int]:
@@ -145,19 +171,52 @@ def decode_chunks(
 ) -> Iterator[Voxels]:
     """Decode chunks in threads; blocks come in the order of `chunks`."""
     context = DecodeContext.of(container, header)
-    yield from ordered_map(
-        lambda item: decode_chunk(container, header, context, *item),
-        ((chunk, container.read(chunk)) for chunk in chunks),
+    decoded = ordered_map(
+        lambda batch: _decode_batch(container, header, context, batch),
+        ([(chunk, container.read(chunk)) for chunk in batch] for batch in _batches(header, chunks)),
         threads=thread_count(threads, wavelet.MOST_THREADS if header.mode == "ratio" else None),
         monitor=monitor,
     )
+    for blocks in decoded:
+        yield from blocks
+
+
+def _batches(header: Header, chunks: Iterable[ChunkInfo]) -> Iterator[list[ChunkInfo]]:
+    """Chunks of learned blocks that follow each other are decoded side by side, others alone."""
+    most = max(1, _VOXELS_AT_ONCE // header.grid.largest_block)
+    batch: list[ChunkInfo] = []
+    for chunk in chunks:
+        if batch and (chunk.kind != LEARNED or len(batch) >= most):
+            yield batch
+            batch = []
+        batch.append(chunk)
+        if chunk.kind != LEARNED:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _decode_batch(
+    container: Container,
+    header: Header,
+    context: DecodeContext,
+    batch: list[tuple[ChunkInfo, bytes]],
+) -> list[Voxels]:
+    if len(batch) > 1:
+        shapes = [header.grid.box(chunk.block).shape for chunk, _ in batch]
+        try:
+            return decode_learned([data for _, data in batch], shapes, context)
+        except FOREIGN_ERRORS:
+            pass  # one by one, to tell which of them cannot be decoded
+    return [decode_chunk(container, header, context, *item) for item in batch]
 
 
 def decode_chunk(
     container: Container, header: Header, context: DecodeContext, chunk: ChunkInfo, data: bytes
 ) -> Voxels:
     """A chunk's block, [k, j, i]; raises CodecError naming the chunk for bytes that cannot be."""
-    if chunk.kind != WAVELET and chunk.kind not in CODERS:
+    if chunk.kind not in VOXEL_TYPES and chunk.kind not in CODERS:
         raise _unknown_type(container, header, chunk, f"block type {chunk.kind}")
     try:
         shape = header.grid.box(chunk.block).shape
@@ -178,6 +237,8 @@ def decode_data(kind: int, data: bytes, shape: Shape, context: DecodeContext) ->
         low, high = (dtype.type(bound) for bound in context.voxel_range)
         clipped: Voxels = np.clip(voxels, low, high)
         return clipped
+    if kind == LEARNED:
+        return decode_learned([data], [shape], context)[0]
     record, width, code = split_record(data)
     return from_integers(record, CODERS[kind].decode(code, shape, width), dtype, shape)
 
@@ -209,8 +270,15 @@ def paste(voxels: Voxels, ranges: tuple[Range, ...], box: Box, block: Voxels) ->
     inside[tuple(target)] = block[tuple(source)]
 
 
-def _check_voxels(header: Header, voxels: Voxels, name: str, monitor: Monitor) -> None:
-    if voxels_sha256(voxels) == header.voxels_sha256:
+def check_layers(layers: int | None) -> None:
+    """Raise ConfigError for a number of layers that is none."""
+    if layers is not None and layers < 1:
+        raise ConfigError(f"layers is {layers}", "Use 1 or more, or None for all.")
+
+
+def check_voxels(header: Header, sha256: str, name: str, monitor: Monitor) -> None:
+    """Compare the hash of all decoded voxels with the header's; CodecError where it must fit."""
+    if sha256 == header.voxels_sha256:
         return
     if header.exact:
         raise CodecError(

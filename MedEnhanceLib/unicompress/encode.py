@@ -5,6 +5,7 @@ split blocks → code each by its best type → share the bytes (ratio) → writ
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections import Counter
@@ -22,6 +23,7 @@ from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.manifest import derived_note
 from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.slabs import extremes, slabs
 from MedEnhanceLib.unicompress.bounded import Payload, code_bounded
 from MedEnhanceLib.unicompress.coders import block_type_name
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
@@ -34,9 +36,11 @@ from MedEnhanceLib.unicompress.container import (
 )
 from MedEnhanceLib.unicompress.decode import chunks_by_block, decode_chunks
 from MedEnhanceLib.unicompress.header import DTYPES, Header, VoxelRange, uid_or_nothing
+from MedEnhanceLib.unicompress.learned import shipped_predictors
 from MedEnhanceLib.unicompress.models import MODEL_CHUNK, CodecModel
 from MedEnhanceLib.unicompress.ratio import Room, code_to_ratio
-from MedEnhanceLib.unicompress.verify import Tally, check_promise, voxels_sha256
+from MedEnhanceLib.unicompress.spool import Keep, Spool
+from MedEnhanceLib.unicompress.verify import Tally, check_promise
 from MedEnhanceLib.volume import Volume, Voxels
 
 ENDING = ".ucv"
@@ -91,11 +95,13 @@ def compress(
         raise OutputError(f"{target.name}: not the ending of a container", f"Use {ENDING}.")
     voxels = codable(volume, config)
     threads = thread_count(config.threads)
-    with atomic_write(target, overwrite=overwrite) as temporary:
+    with atomic_write(target, overwrite=overwrite) as temporary, Spool(temporary.parent) as spool:
         draft = draft_header(volume, voxels, config)
-        payload = _code(voxels, draft, config, threads, monitor.part(0.0, 0.85))
+        payload = _code(voxels, draft, config, threads, monitor.part(0.0, 0.85), spool.keep)
         header = _final_header(draft, payload)
-        chunks = payload.chunks + (model_chunks(payload.models) if config.embed_model else [])
+        carried = payload.models if config.embed_model else payload.carried
+        # A model that exists nowhere else lies at both ends: without it all blocks were lost.
+        chunks = model_chunks(payload.carried) + payload.chunks + model_chunks(carried)
         frame = build_frame(header.to_json(), chunks, second_copy=payload.second_copy)
         file_sha256 = write_container(temporary, frame, chunks)
         _verify(temporary, voxels, config, threads, monitor.part(0.85, 1.0))
@@ -159,7 +165,7 @@ def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Head
         promise=promise,
         counts=(1, 1, 1),
         voxel_range=_voxel_range(voxels),
-        voxels_sha256=voxels_sha256(voxels[..., :1]),
+        voxels_sha256=hashlib.sha256().hexdigest(),  # any: none deflates
         exact=False,
         measured={"max_error": 1234.567, "psnr_db": 123.456, "psnr_peak": 1234.567},
         encoder=_encoder(),
@@ -193,15 +199,28 @@ def model_chunks(models: Sequence[CodecModel]) -> list[Chunk]:
 
 
 def _code(
-    voxels: Voxels, draft: Header, config: CompressConfig, threads: int, monitor: Monitor
+    voxels: Voxels,
+    draft: Header,
+    config: CompressConfig,
+    threads: int,
+    monitor: Monitor,
+    keep: Keep,
 ) -> Payload:
+    speed = config.speed
     if config.ratio is None:
         return code_bounded(
-            voxels, config.max_error, speed=config.speed, threads=threads, monitor=monitor
+            voxels,
+            config.max_error,
+            speed=speed,
+            threads=threads,
+            monitor=monitor,
+            predictors=shipped_predictors(draft.modality),
+            keep=keep,
         )
     room = make_room(draft, voxels, config.ratio)
+    limits = draft.voxel_range
     return code_to_ratio(
-        voxels, draft.voxel_range, room, speed=config.speed, threads=threads, monitor=monitor
+        voxels, limits, room, speed=speed, threads=threads, monitor=monitor, keep=keep
     )
 
 
@@ -238,12 +257,13 @@ def _verify(
 
 
 def _voxel_range(voxels: Voxels) -> VoxelRange:
-    low, high = voxels.min(), voxels.max()
+    low, high = extremes(voxels)
     if not (np.isfinite(low) and np.isfinite(high)):
-        finite = voxels[np.isfinite(voxels)]
-        if not finite.size:
+        finite = [values for part in slabs(voxels) if (values := part[np.isfinite(part)]).size]
+        if not finite:
             return None
-        low, high = finite.min(), finite.max()
+        low = np.min([part.min() for part in finite])
+        high = np.max([part.max() for part in finite])
     return _plain(low), _plain(high)
 
 

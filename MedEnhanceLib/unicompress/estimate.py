@@ -219,7 +219,7 @@ def _sample_wavelet(
             monitor.check()
             chunk = cut(0, one, part)
             block = box.of(voxels)
-            decoded = decode_data(chunk.kind, chunk.data, block.shape, context)
+            decoded = decode_data(chunk.kind, bytes(chunk.data), block.shape, context)
             one_squared, one_largest = _loss(block, decoded)
             squared, largest = squared + one_squared, max(largest, one_largest)
         sample = _Sample(len(begun), size, activity, budget * share, squared, largest)

@@ -146,7 +146,8 @@ def _integer_steps(above: Indices, offset: int, step: int, top: int) -> Coded:
 
 def _float_steps(block: Voxels, bound: float) -> Coded | None:
     """Steps a little smaller than 2 · bound, checked voxel by voxel; None where one misses."""
-    wide = block.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN is no reason to warn
+        wide = block.astype(np.float64)
     base, top = float(wide.min()), float(wide.max())
     if not (math.isfinite(base) and math.isfinite(top) and math.isfinite(top - base)):
         return None

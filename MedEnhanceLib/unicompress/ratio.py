@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.slabs import let_go
 from MedEnhanceLib.unicompress import wavelet
 from MedEnhanceLib.unicompress.blocks import Grid, wavelet_grid
 from MedEnhanceLib.unicompress.bounded import Payload, code_bounded, estimate_bytes
@@ -20,6 +21,7 @@ from MedEnhanceLib.unicompress.decode import decode_data
 from MedEnhanceLib.unicompress.header import VoxelRange
 from MedEnhanceLib.unicompress.pool import ordered_map
 from MedEnhanceLib.unicompress.rate import Curve, Share, allocate
+from MedEnhanceLib.unicompress.spool import Keep
 from MedEnhanceLib.unicompress.verify import Tally
 from MedEnhanceLib.volume import Voxels
 
@@ -76,37 +78,40 @@ def code_to_ratio(
     speed: Speed,
     threads: int,
     monitor: Monitor,
+    keep: Keep = bytes,
 ) -> Payload:
     """The best code within `room`: lossless if it fits, else the wavelet, cut to size.
 
+    keep: where codes wait until the bytes are shared out.
     Raises ConfigError, naming what can be reached, where not even the coarsest code fits.
     """
     exact = _try_without_loss(
-        voxels, room, speed=speed, threads=threads, monitor=monitor.part(0.0, 0.1)
+        voxels, room, speed=speed, threads=threads, monitor=monitor.part(0.0, 0.1), keep=keep
     )
     if exact is not None:
         return exact
     threads = min(threads, wavelet.MOST_THREADS)
     grid = wavelet_grid(voxels.shape, choose_depth(voxels, room.file_bytes))
     budget, second_copy = room.for_payload(len(grid))
-    measured = _measure(voxels, grid, budget, speed, threads, monitor.part(0.1, 0.7))
+    measured = _measure(voxels, grid, budget, speed, threads, monitor.part(0.1, 0.7), keep)
     smallest = sum(one.curve.smallest for one in measured)
     if smallest > budget:
         raise out_of_reach(room, voxels.nbytes, room.file_bytes - budget + smallest)
-    shares = _allocate(voxels, grid, measured, budget, speed, threads, monitor)
-    chunks = [cut(number, *pair) for number, pair in enumerate(zip(measured, shares, strict=True))]
+    shares = _allocate(voxels, grid, measured, budget, speed, threads, monitor, keep)
+    pairs = enumerate(zip(measured, shares, strict=True))
+    chunks = [cut(number, *pair, keep) for number, pair in pairs]
     tally = _decode_all(voxels, voxel_range, grid, chunks, threads, monitor.part(0.7, 1.0))
     exact_everywhere = all(chunk.kind != WAVELET for chunk in chunks)
     return Payload(grid, chunks, tally, exact=exact_everywhere, second_copy=second_copy)
 
 
 def _try_without_loss(
-    voxels: Voxels, room: Room, *, speed: Speed, threads: int, monitor: Monitor
+    voxels: Voxels, room: Room, *, speed: Speed, threads: int, monitor: Monitor, keep: Keep
 ) -> Payload | None:
     estimate = estimate_bytes(voxels, threads=threads, monitor=monitor)
     if estimate > room.file_bytes * _EFFORT_GAIN:
         return None
-    payload = code_bounded(voxels, None, speed=speed, threads=threads, monitor=monitor)
+    payload = code_bounded(voxels, None, speed=speed, threads=threads, monitor=monitor, keep=keep)
     budget, second_copy = room.for_payload(len(payload.chunks))
     if payload.bytes > budget:
         return None
@@ -147,7 +152,13 @@ def _reachable(bits: float, block: Voxels) -> float:
 
 
 def _measure(
-    voxels: Voxels, grid: Grid, budget: int, speed: Speed, threads: int, monitor: Monitor
+    voxels: Voxels,
+    grid: Grid,
+    budget: int,
+    speed: Speed,
+    threads: int,
+    monitor: Monitor,
+    keep: Keep,
 ) -> list[Measured]:
     bits = 8 * max(budget, 1) / voxels.size
 
@@ -157,9 +168,19 @@ def _measure(
 
     measured = []
     for one in ordered_map(measure, range(len(grid)), threads=threads, monitor=monitor):
-        measured.append(one)
+        measured.append(put_aside(one, keep))
+        let_go(voxels)
         monitor.progress(len(measured) / len(grid), "measure")
     return measured
+
+
+def put_aside(measured: Measured, keep: Keep) -> Measured:
+    """The same, with its codes out of memory."""
+    exact = replace(measured.exact, data=keep(bytes(measured.exact.data)))
+    stream = measured.stream
+    if stream is not None:
+        stream = replace(stream, bits=keep(bytes(stream.bits)))
+    return replace(measured, exact=exact, stream=stream)
 
 
 def measure_block(block: Voxels, bits: float, reach: float = _REACH, *, speed: Speed) -> Measured:
@@ -192,6 +213,7 @@ def _allocate(
     speed: Speed,
     threads: int,
     monitor: Monitor,
+    keep: Keep,
 ) -> list[Share]:
     """Share the budget; blocks that would take all that was measured are measured further."""
     bits, reach = 8 * max(budget, 1) / voxels.size, _REACH
@@ -213,7 +235,7 @@ def _allocate(
 
         again = ordered_map(further, hungry, threads=threads, monitor=monitor)
         for number, one in zip(hungry, again, strict=True):
-            measured[number] = one
+            measured[number] = put_aside(one, keep)
         shares = allocate([one.curve for one in measured], budget)
     return shares
 
@@ -227,11 +249,11 @@ def out_of_reach(room: Room, raw_bytes: int, smallest: int) -> ConfigError:
     )
 
 
-def cut(number: int, measured: Measured, share: Share) -> Chunk:
+def cut(number: int, measured: Measured, share: Share, keep: Keep = bytes) -> Chunk:
     """The chunk of a block, as large as its share."""
     if share.exact or measured.stream is None:
         return Chunk(number, measured.exact.kind, measured.exact.data)
-    return Chunk(number, WAVELET, measured.stream.prefix(share.size))
+    return Chunk(number, WAVELET, keep(measured.stream.prefix(share.size)))
 
 
 def _decode_all(
@@ -246,7 +268,7 @@ def _decode_all(
 
     def decode(chunk: Chunk) -> Voxels:
         shape = grid.box(chunk.block).shape
-        return decode_data(chunk.kind, chunk.data, shape, context)
+        return decode_data(chunk.kind, bytes(chunk.data), shape, context)
 
     tally = Tally(voxels, grid)
     decoded = ordered_map(decode, chunks, threads=threads, monitor=monitor)

@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from MedEnhanceLib.errors import CodecError
+from MedEnhanceLib.slabs import let_go, slabs
 from MedEnhanceLib.unicompress.blocks import Grid
 from MedEnhanceLib.unicompress.config import CompressConfig
 from MedEnhanceLib.volume import Voxels
@@ -38,6 +39,7 @@ class Tally:
         if self._next % (self._grid.counts[1] * self._grid.counts[2]) == 0:
             self._digest.update(self._slab.view(np.uint8).data)
             self._slab = None
+            let_go(self._source)
 
     @property
     def sha256(self) -> str:
@@ -66,7 +68,10 @@ class Tally:
 
 def voxels_sha256(voxels: Voxels) -> str:
     """SHA-256 of a C-ordered little-endian array's bytes, as hex."""
-    return hashlib.sha256(np.ascontiguousarray(voxels).view(np.uint8).data).hexdigest()
+    digest = hashlib.sha256()
+    for part in slabs(voxels):
+        digest.update(np.ascontiguousarray(part).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def check_promise(

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.unicompress.coders import Shape, codecs
+from MedEnhanceLib.unicompress.spool import Bytes
 from MedEnhanceLib.volume import Voxels
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -41,7 +42,7 @@ class Stream:
     """A block's code: `head` and as many of the first `bits` as one likes."""
 
     head: bytes
-    bits: bytes
+    bits: Bytes
 
     def __len__(self) -> int:
         return len(self.head) + len(self.bits)

@@ -32,6 +32,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
         return blocks.Grid(shape, (-(-slices // 4), -(-rows // 16), -(-columns // 16)))
 
     monkeypatch.setattr(bounded, "coding_grid", grid)
+    monkeypatch.setattr(bounded, "predictor_grid", grid)
     monkeypatch.setattr(ratio, "wavelet_grid", grid)
 
 

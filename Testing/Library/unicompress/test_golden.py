@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -11,10 +13,24 @@ from MedEnhanceLib.unicompress.container import VERSION
 from .golden import FOLDER, GEOMETRY, MAX_ERROR, golden_volume, golden_voxels
 
 VERSIONS = ["1.0"]
+#: SHA-256 of every file as it was released. A line is never changed: a reader that cannot open an
+#: old file is wrong, not the file. New versions add lines.
+RELEASED = {
+    "v1.0-float": "9a564b158bd5fd1b34914a4b51f360083d772f3955a5bb76190a9a991ba3f454",
+    "v1.0-lossless": "24b51e298e5f43576c4c59a5b96d30680055e4a671b2c63400f3dae436df1519",
+    "v1.0-max-error": "5545d5bc6823bfbcd18b05444bc3076faf7c7f828a53ff39bc5bb8280894be0e",
+    "v1.0-ratio": "697ca79377d8b67eb8b0c145775b01b03a0291e5fcff712c304b1aaed96e4a40",
+    "v1.0-types": "99ff15df9d7ecd8b718ca9943087f5d38b56ae83a1446a93002583089349748b",
+}
 
 
 def test_this_version_has_its_files() -> None:
     assert VERSIONS[-1] == ".".join(map(str, VERSION)), "write golden files for the new format"
+
+
+def test_no_released_file_is_ever_written_anew() -> None:
+    files = {path.stem: path.read_bytes() for path in FOLDER.glob("*.ucv")}
+    assert {name: hashlib.sha256(data).hexdigest() for name, data in files.items()} == RELEASED
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -249,7 +249,7 @@ def test_a_type_that_is_not_held_is_refused(tmp_path: Path) -> None:
 def test_a_missing_codec_is_named(
     scan: Volume, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = write(scan, lossless=True)
+    path = write(scan, lossless=True, speed="fast")
     monkeypatch.setitem(__import__("sys").modules, "imagecodecs", None)
     for call in (
         lambda: compress(scan, tmp_path / "b.ucv", CompressConfig(lossless=True)),

@@ -1,0 +1,181 @@
+"""What the network sees of a voxel's neighbours: integers in float32, exact.
+
+Every product and sum stays below 2²⁴, every scale is a power of two, rounding is floor: any
+machine, batch and number of threads gives the same integers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from MedEnhanceLib.unicompress.predictor.layout import (
+    BEFORE,
+    ERRORS,
+    ERRORS_BEFORE,
+    ERRORS_IN_SLICE,
+    IN_SLICE,
+    NEIGHBOURS,
+)
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int32]
+
+#: Predictions are in sixteenths of an index.
+FINE = 16
+#: Differences beyond this, in sixteenths, look all the same.
+_FARTHEST = np.float32(1 << 17)
+#: Predictions are kept within the range of the indices and this times it to either side.
+_BEYOND = 1
+#: Differences are thus below this times the largest index.
+_REACH_OF_TOP = (1 + _BEYOND) * FINE
+#: Normalised features are in sixteenths of the local scale, and end at eight of it.
+_NORM = np.float32(127)
+#: Added to the sums of differences: an eighth of an index.
+_FLOOR = np.float32(128)
+#: Weights of the four sums of differences add to about this.
+_WEIGHTS = 64
+#: Logarithms are in 1/16 octave; this is the one of a sum of 1.
+_LOG_SHIFT = np.int32(19)
+_LOG_ONE = np.int32(127 << 4)
+#: The logarithm that the network sees as 0.
+_LOG_MIDDLE = np.int32(12 << 4)
+LOG_STEPS = 16
+#: Normalised features are in so many parts of the local scale.
+FEATURE = 16
+
+#: The last one is always 1: it carries the bias.
+COUNT = len(NEIGHBOURS) + len(ERRORS) + 7
+
+
+def _sums() -> Floats:
+    """Local scale, and three of its parts: [4, neighbours and errors]."""
+    near, far = len(IN_SLICE), len(BEFORE)
+    errors, before = len(ERRORS_IN_SLICE), len(ERRORS_BEFORE)
+    rows = [
+        [2] * near + [1] * far + [5] * errors + [3] * before,
+        [11] * 6 + [0] * (near - 6 + far + errors + before),
+        [0] * (near + far) + [16] * errors + [0] * before,
+        [0] * (near + far + errors) + [16] * before,
+    ]
+    return np.array(rows, np.float32)
+
+
+_SUMS = _sums()
+#: 256 / (1 + fraction) and 1 + fraction for the sixteen fractions of an octave, at their middle.
+_MANTISSA_DOWN = np.array([(2 * 256 * 32 + 33 + 2 * j) // (2 * (33 + 2 * j)) for j in range(16)])
+_MANTISSA_UP = np.array([33 + 2 * j for j in range(16)])
+
+
+def _scales(length: int = 24 * LOG_STEPS) -> tuple[Floats, Floats]:
+    """By the local scale's logarithm: what a difference is multiplied by, and its inverse."""
+    octave, fraction = np.divmod(np.arange(length), LOG_STEPS)
+    down = np.ldexp(_MANTISSA_DOWN[fraction].astype(np.float32), 2 - octave)
+    up = np.ldexp(_MANTISSA_UP[fraction].astype(np.float32), octave - 5)
+    return down.astype(np.float32), up.astype(np.float32)
+
+
+#: down: FINE · _WEIGHTS / sum, with eight bits; up: the sum itself, with six.
+_DOWN, _UP = _scales()
+
+
+@dataclass(frozen=True)
+class Features:
+    """Of n voxels.
+
+    values: [COUNT, n], integers within ±127. linear: the linear prediction, in sixteenths of an
+    index. log: of the local scale, 1/16 octave.
+    """
+
+    values: Floats
+    linear: Floats
+    log: Ints
+
+    def mean(self, shift: Floats) -> Floats:
+        """The linear prediction moved by `shift`, in 1/64 of the local scale; floor."""
+        # A sum of 64 weights over 1/64: twelve bits down.
+        moved = _UP.take(self.log)
+        moved *= shift
+        moved *= np.float32(1 / 4096)
+        np.floor(moved, out=moved)
+        moved += self.linear
+        return moved
+
+
+def scale_of(log: Ints) -> Floats:
+    """The local scale of a logarithm, in sixteenths of an index."""
+    scale: Floats = _UP[log] * np.float32(1 / _WEIGHTS)
+    return scale
+
+
+@dataclass(frozen=True)
+class Linear:
+    """weights: [2, neighbours], of the first slice and of all others, whole numbers.
+
+    bits: how many of them are behind the point. top: the largest index.
+    """
+
+    weights: Floats
+    bits: int
+    top: int
+
+    def predict(self, neighbours: Floats, first: npt.NDArray[np.bool_]) -> Floats:
+        """In sixteenths of an index, floor. neighbours: [neighbours, n]; first: [n]."""
+        sums = self.weights @ neighbours
+        moved = sums[1]
+        np.copyto(moved, sums[0], where=first)
+        moved *= np.float32(FINE / (1 << self.bits))
+        linear: Floats = np.floor(moved, out=moved)
+        reach = np.float32(FINE * self.top)
+        np.minimum(linear, reach * np.float32(1 + _BEYOND), out=linear)
+        return np.maximum(linear, reach * np.float32(-_BEYOND), out=linear)
+
+    def check(self) -> None:
+        """Raise ValueError unless every sum over indices of 0 to `top` is exact."""
+        largest = float(np.abs(self.weights).sum(axis=1).max()) * max(self.top, 1)
+        if not (4 <= self.bits <= 16 and largest < 1 << 23):
+            raise ValueError("weights of the linear prediction that would not be exact")
+
+
+def features_of(
+    neighbours: Floats, errors: Floats, first: npt.NDArray[np.bool_], predicted: Floats, top: int
+) -> Features:
+    """What the network sees.
+
+    neighbours: [neighbours, n], indices; errors: [errors, n], in sixteenths; first: [n], whether a
+    voxel lies in the first slice; predicted: [n], what `Linear.predict` gave; top: largest index.
+    """
+    count, voxels = len(neighbours), neighbours.shape[1]
+    values = np.empty((COUNT, voxels), np.float32)
+    steps = values[: count + len(errors)]
+    np.multiply(neighbours, np.float32(FINE), out=steps[:count])
+    steps[:count] -= predicted
+    steps[count:] = errors
+    if top * _REACH_OF_TOP > _FARTHEST:
+        np.clip(steps, -_FARTHEST, _FARTHEST, out=steps)
+    sums = _SUMS @ np.abs(steps)
+    sums += _FLOOR
+    logs = (sums.view(np.int32) >> _LOG_SHIFT) - _LOG_ONE
+    log = logs[0]
+    down = _DOWN.take(log)
+    steps *= down
+    parts = values[len(steps) : -1]
+    parts[0] = log - _LOG_MIDDLE
+    np.subtract(logs[1:], log, out=parts[1:4], casting="unsafe")
+    np.minimum(predicted, _FARTHEST, out=parts[4])
+    parts[4] *= down
+    np.multiply(first, np.float32(64), out=parts[5])
+    np.floor(values[:-1], out=values[:-1])
+    np.clip(values[:-1], -_NORM, _NORM, out=values[:-1])
+    values[-1] = 1
+    return Features(values, predicted, log)
+
+
+def empty_features() -> Features:
+    """Of a voxel that sees nothing but 0, outside the first slice and in it."""
+    nothing = np.zeros((len(NEIGHBOURS) + len(ERRORS), 2), np.float32)
+    neighbours, errors = np.split(nothing, [len(NEIGHBOURS)])
+    first = np.array([False, True])
+    return features_of(neighbours, errors, first, np.zeros(2, np.float32), 0)

@@ -1,0 +1,105 @@
+"""Writers killed at random points, and on disks that are full: what is left behind.
+
+python Testing/Benchmarks/kills.py                200 points of each, writes docs/benchmarks
+python Testing/Benchmarks/kills.py --points 20    fewer, into runs/benchmarks
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from _common import DOCS, REPOSITORY, gate, gate_table, table, write
+
+PROGRAM = REPOSITORY / "Testing" / "Library" / "unicompress" / "killing.py"
+POINTS, SEED = 200, 1
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Run all points, then write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--points", type=int, default=POINTS)
+    options = parser.parse_args()
+    killed = _run("kill", options.points)
+    full = _run("full", options.points)
+    kept = sum(row["target"] == "broken" for row in killed)
+    litter = sum(row["litter"] for row in (*killed, *full))
+    silent = [
+        row for row in full if row["says"] != "written" and "no space left" not in row["says"]
+    ]
+    wrong = [row for row in full if row["target"] != _expected(row) or row["temporary"]]
+    sources = sum(row["source"] != "same" for row in (*killed, *full))
+    gates = [
+        gate("points of SIGKILL", len(killed), f"≥ {POINTS}", len(killed) >= POINTS),
+        gate("killed: neither the old file, nor a whole new one, nor none", kept, "0", kept == 0),
+        gate("killed or full: files that are not named as temporary", litter, "0", litter == 0),
+        gate("full disk: not told as such", len(silent), "0", not silent),
+        gate("full disk: old file lost, or a temporary left", len(wrong), "0", not wrong),
+        gate("changed sources", sources, "0", sources == 0),
+    ]
+    folder = DOCS if options.points >= POINTS else REPOSITORY / "runs" / "benchmarks"
+    rows = [{"trial": "kill", **row} for row in killed] + [{"trial": "full", **row} for row in full]
+    write("kills", _page(killed, full, gates), gates=gates, rows=rows, seeds=[SEED], folder=folder)
+
+
+def _run(what: str, points: int) -> list[Row]:
+    print(what, file=sys.stderr)
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable,
+            str(PROGRAM),
+            what,
+            str(Path(folder) / "p"),
+            str(points),
+            str(SEED),
+        ]
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        done = subprocess.run(
+            command, env=environment, stdout=subprocess.PIPE, text=True, check=True
+        )
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def _expected(row: Row) -> str:
+    return "new" if row["says"] == "written" else "old" if row["exists"] else "none"
+
+
+def _page(killed: list[Row], full: list[Row], gates: list[Row]) -> str:
+    ends = Counter(
+        (row["writer"], "over a file" if row["exists"] else "new", row["target"], row["temporary"])
+        for row in killed
+        if row["killed"]
+    )
+    told = Counter((row["writer"], row["says"].partition(":")[0], row["target"]) for row in full)
+    return "\n\n".join(
+        [
+            "# Killed writers and full disks",
+            "A child that compresses, or decompresses into a file, kills itself (SIGKILL) after a "
+            "random number of calls and returns of functions: every line between the first block "
+            "and the last rename is as likely. A full disk is a limit on the size of any file. A "
+            "temporary file that a kill leaves is hidden and begins with `.medenhance-`.",
+            "## Gates\n\n" + gate_table(gates).rstrip(),
+            "## Killed\n\n"
+            + table(
+                ("writer", "written", "what is there", "temporary left", "points"),
+                ([*key, count] for key, count in sorted(ends.items())),
+            ).rstrip(),
+            "## Full disk\n\n"
+            + table(
+                ("writer", "ended in", "what is there", "points"),
+                ([*key, count] for key, count in sorted(told.items())),
+            ).rstrip(),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Memory that the command line takes for a volume larger than it: 512 × 512 × 2000 int16, 1.05 GB.
+
+    python Testing/Benchmarks/streaming.py             writes docs/benchmarks
+    python Testing/Benchmarks/streaming.py --quick     300 slices, writes runs/benchmarks
+
+A real CT is tiled with noise, which no codec can predict, into an uncompressed NRRD. Each command
+runs in its own process. Its peak is read from the system twice: the resident set (getrusage), in
+which pages of the mapped source count although the system can take them back at any time, and
+what belongs to the process alone (anonymous pages, looked at every 50 ms).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _common import DOCS, REPOSITORY, SHARED_DATA, gate, gate_table, table, write
+
+from MedEnhanceLib.io import load
+from MedEnhanceLib.io.files import save_slabs
+from MedEnhanceLib.slabs import blank
+from MedEnhanceLib.volume import Volume, Voxels
+
+SOURCE = "ct/abdomen/CT.nii.gz"
+SLICES, QUICK_SLICES, SIDE = 2000, 300, 512
+NOISE_HU, SEED = 8.0, 0
+LIMIT_MIB = 1536
+_LOOK_SECONDS = 0.05
+RUNS: dict[str, list[str]] = {
+    "lossless, fast": ["--lossless", "--speed", "fast"],
+    "ratio 64": ["--ratio", "64"],
+}
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Measure, then write the page and its figures."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="300 slices, into runs/benchmarks")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    slices = QUICK_SLICES if options.quick else SLICES
+    folder = REPOSITORY / "runs" / "benchmarks" if options.quick else DOCS
+    with tempfile.TemporaryDirectory(dir=REPOSITORY.parent) as place:
+        rows = list(_measure(Path(place), slices, options.threads))
+    peak = max(row["peak_mib"] for row in rows)
+    gates = [
+        gate(
+            f"peak of any process (MiB), {slices} slices", peak, f"< {LIMIT_MIB}", peak < LIMIT_MIB
+        ),
+        gate("wrong voxels, lossless", rows[1]["wrong"], "0", rows[1]["wrong"] == 0),
+    ]
+    write(
+        "streaming", _page(rows, gates, slices), gates=gates, rows=rows, seeds=[SEED], folder=folder
+    )
+
+
+def _measure(place: Path, slices: int, threads: int) -> Iterator[Row]:
+    source, packed, back = place / "big.nrrd", place / "big.ucv", place / "back.nrrd"
+    _tile(source, slices)
+    for name, mode in RUNS.items():
+        packing = [
+            "compress",
+            str(source),
+            str(packed),
+            *mode,
+            "--threads",
+            str(threads),
+            "--force",
+        ]
+        yield _watched(f"compress, {name}", packing) | {
+            "bytes": packed.stat().st_size,
+            "ratio": slices * SIDE * SIDE * 2 / packed.stat().st_size,
+        }
+        unpacking = ["decompress", str(packed), str(back), "--force"]
+        wrong = {}
+        row = _watched(f"decompress, {name}", unpacking)
+        if "lossless" in name:
+            wrong = {"wrong": int(_voxels_hash(source) != _voxels_hash(back))}
+        yield row | wrong
+
+
+def _tile(path: Path, slices: int) -> None:
+    """The CT, cropped or repeated to 512 × 512, with noise of its own each time."""
+    volume = load(SHARED_DATA / SOURCE, modality="CT")
+    rows, columns = (-(-SIDE // extent) for extent in volume.shape[1:])
+    tiled = np.tile(volume.voxels, (1, rows, columns))[:, :SIDE, :SIDE]
+    rng = np.random.default_rng(SEED)
+
+    def parts() -> Iterator[Voxels]:
+        for first in range(0, slices, len(tiled)):
+            part = tiled[: slices - first]
+            noise = rng.normal(0, NOISE_HU, part.shape).astype(np.float32)
+            yield np.clip(part + np.rint(noise), -1024, 3071).astype(np.int16)
+
+    outline = Volume(
+        blank((slices, SIDE, SIDE), np.dtype(np.int16)), volume.geometry, modality="CT"
+    )
+    save_slabs(outline, parts(), path)
+
+
+def _watched(name: str, command: Sequence[str]) -> Row:
+    """Run a command of medenhance; seconds, and the most memory that it held, in MiB."""
+    print(name, file=sys.stderr)
+    began = time.monotonic()
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "MedEnhanceLib", *command],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+    )
+    own = 0
+    while True:
+        done, status, usage = os.wait4(child.pid, os.WNOHANG)
+        if done:
+            break
+        own = max(own, _anonymous_kib(child.pid))
+        time.sleep(_LOOK_SECONDS)
+    if status:
+        raise SystemExit(f"{name} failed")
+    return {
+        "step": name,
+        "seconds": time.monotonic() - began,
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "peak_mib": usage.ru_maxrss / 1024,
+        "anonymous_mib": own / 1024,
+    }
+
+
+def _anonymous_kib(process: int) -> int:
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return 0
+    found = status.partition("RssAnon:")[2].split()
+    return int(found[0]) if found else 0
+
+
+def _voxels_hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        stream.seek(-(path.stat().st_size - stream.read(1 << 16).index(b"\n\n") - 2), os.SEEK_END)
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _page(rows: list[Row], gates: list[dict[str, Any]], slices: int) -> str:
+    lines = (
+        (
+            row["step"],
+            f"{row['seconds']:.0f}",
+            f"{row['cpu_seconds']:.0f}",
+            f"{row['peak_mib']:.0f}",
+            f"{row['anonymous_mib']:.0f}",
+            f"{row['ratio']:.2f}" if "ratio" in row else "",
+        )
+        for row in rows
+    )
+    heads = ("step", "seconds", "processor seconds", "peak (MiB)", "of it its own (MiB)", "ratio")
+    return "\n\n".join(
+        [
+            "# Volumes larger than memory should hold",
+            f"A CT of 512 × 512 × {slices}, int16 ({slices * SIDE * SIDE * 2 / 1e9:.2f} GB), "
+            f"tiled from a real one with noise of {NOISE_HU:g} HU, as an uncompressed NRRD. *Peak* "
+            "is the resident set of the whole process, with pages of the mapped source; *its own* "
+            "leaves them out.",
+            "## Gates\n\n" + gate_table(gates).rstrip(),
+            table(heads, lines).rstrip(),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

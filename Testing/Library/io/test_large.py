@@ -1,0 +1,165 @@
+"""Large volumes pass by a few slices at a time, with the same bytes as all at once."""
+
+from __future__ import annotations
+
+import gzip
+import mmap
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib import slabs as slabs_module
+from MedEnhanceLib.errors import Cancelled, InputError
+from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.io import load, payload, save, tags
+from MedEnhanceLib.io.files import save_slabs
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.slabs import blank, every, extremes, slabs
+from MedEnhanceLib.volume import Volume, Voxels
+
+sitk = pytest.importorskip("SimpleITK")
+ENDINGS = [".nrrd", ".mha", ".nii", ".nii.gz"]
+
+
+@pytest.fixture(autouse=True)
+def small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every volume counts as large, a slab holds two slices of `scan`."""
+    monkeypatch.setattr(payload, "LARGE_BYTES", 1)
+    monkeypatch.setattr(slabs_module, "_SLAB_BYTES", 1200)
+
+
+@pytest.fixture
+def scan(oblique_geometry: Geometry) -> Volume:
+    """7 × 20 × 15, int16."""
+    voxels = np.random.default_rng(1).integers(-1024, 3000, (7, 20, 15), np.int16)
+    return Volume(voxels, oblique_geometry, modality="CT", units="HU", history=("made",))
+
+
+def backing(voxels: Voxels) -> Any:
+    owner: Any = voxels
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    return owner
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("shape", [(7, 20, 15), (2, 3, 20, 15)], ids=str)
+def test_voxels_stay_on_the_disk(
+    ending: str, shape: tuple[int, ...], scan: Volume, tmp_path: Path
+) -> None:
+    voxels = np.random.default_rng(0).integers(-1024, 3000, shape, np.int16)
+    save(Volume(voxels, scan.geometry, modality="CT"), tmp_path / f"a{ending}")
+    whole = load(tmp_path / f"a{ending}")
+    mapped = load(tmp_path / f"a{ending}", scratch=tmp_path)
+    assert isinstance(backing(mapped.voxels), mmap.mmap)
+    assert not isinstance(backing(whole.voxels), mmap.mmap)
+    assert mapped.is_equal(whole)
+    assert [entry.name for entry in tmp_path.iterdir()] == [f"a{ending}"]
+
+
+def test_bytes_of_another_order_are_turned(tmp_path: Path) -> None:
+    voxels = np.arange(5 * 6 * 7, dtype=">i2").reshape(5, 6, 7)
+    head = "NRRD0004\ntype: short\nendian: big\nencoding: raw\ndimension: 3\nsizes: 7 6 5\n"
+    (tmp_path / "a.nrrd").write_bytes(head.encode() + b"\n" + voxels.tobytes())
+    mapped = load(tmp_path / "a.nrrd", modality="OT", scratch=tmp_path).voxels
+    assert mapped.dtype.isnative
+    assert np.array_equal(mapped, voxels)
+    assert isinstance(backing(mapped), mmap.mmap)
+
+
+def test_a_packed_file_that_is_cut_short_is_refused(scan: Volume, tmp_path: Path) -> None:
+    save(scan, tmp_path / "a.nii.gz")
+    plain = gzip.decompress((tmp_path / "a.nii.gz").read_bytes())
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(plain[:-9]))
+    with pytest.raises(InputError, match="cut short"):
+        load(tmp_path / "a.nii.gz", scratch=tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.nii.gz"]
+
+
+def test_unpacking_can_be_stopped(scan: Volume, tmp_path: Path) -> None:
+    save(scan, tmp_path / "a.nii.gz")
+    with pytest.raises(Cancelled):
+        load(tmp_path / "a.nii.gz", scratch=tmp_path, monitor=Monitor(cancel=lambda: True))
+
+
+def test_pages_of_a_mapped_file_are_let_go_between_slabs(
+    scan: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(scan, tmp_path / "a.nrrd")
+    mapped = load(tmp_path / "a.nrrd", scratch=tmp_path).voxels
+    dropped = []
+    monkeypatch.setattr(slabs_module, "let_go", lambda voxels: dropped.append(voxels))
+    assert [len(part) for part in slabs(mapped)] == [2, 2, 2, 1]
+    assert len(dropped) == 4
+
+
+def place(image: Any, volume: Volume) -> None:
+    axes = image.GetDimension()
+    direction = np.eye(axes)
+    direction[:3, :3] = volume.geometry.direction
+    image.SetSpacing([*volume.geometry.spacing, volume.frame_interval_s or 1.0][:axes])
+    image.SetOrigin([*volume.geometry.origin, 0.0][:axes])
+    image.SetDirection(direction.ravel().tolist())
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".mha"])
+@pytest.mark.parametrize("dtype", ["u1", "i2", "u4", "i8", "f4", "f8", ">i2"])
+def test_a_file_has_the_bytes_that_itk_writes(
+    ending: str, dtype: str, scan: Volume, tmp_path: Path
+) -> None:
+    for number, voxels in enumerate((scan.voxels, np.stack([scan.voxels] * 3))):
+        volume = replace(scan, voxels=voxels.astype(dtype))
+        if number:
+            volume = replace(volume, frame_interval_s=0.5)
+        ours, theirs = tmp_path / f"ours{number}{ending}", tmp_path / f"theirs{number}{ending}"
+        save(volume, ours)
+        again = sitk.ReadImage(str(ours))
+        assert np.array_equal(sitk.GetArrayFromImage(again), volume.voxels)
+        image = sitk.GetImageFromArray(volume.voxels.astype(volume.dtype.newbyteorder("=")), False)
+        place(image, volume)
+        image.SetMetaData(tags.KEY, tags.to_text(volume))
+        sitk.WriteImage(image, str(theirs), useCompression=False)
+        assert ours.read_bytes() == theirs.read_bytes()
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("dtype", ["i2", "f2", "?"])
+def test_slabs_give_the_file_of_the_whole(
+    ending: str, dtype: str, scan: Volume, tmp_path: Path
+) -> None:
+    volume = scan.with_voxels((scan.voxels % 100).astype(dtype))
+    outline = volume.with_voxels(blank(volume.shape, volume.dtype))
+    save(volume, tmp_path / f"whole{ending}")
+    save_slabs(outline, (volume.voxels[k : k + 3] for k in (0, 3, 6)), tmp_path / f"parts{ending}")
+    assert (tmp_path / f"whole{ending}").read_bytes() == (tmp_path / f"parts{ending}").read_bytes()
+
+
+def test_what_goes_wrong_on_the_way_leaves_no_file(scan: Volume, tmp_path: Path) -> None:
+    outline = scan.with_voxels(blank(scan.shape, np.dtype("f4")))
+
+    def parts() -> Iterator[Voxels]:
+        yield scan.voxels[:3].astype("f4")
+        bad = scan.voxels[3:].astype("f4")
+        bad[2, 5, 5] = np.nan
+        yield bad
+
+    with pytest.raises(InputError, match="first in slice 5"):
+        save_slabs(outline, parts(), tmp_path / "a.nrrd")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_measures_are_those_of_the_whole(scan: Volume) -> None:
+    assert extremes(scan.voxels) == (scan.voxels.min(), scan.voxels.max())
+    for step in (1, 7, 599, 600, 601, 5000):
+        assert np.array_equal(every(scan.voxels, step), scan.voxels.reshape(-1)[::step])
+    frames = np.moveaxis(np.stack([scan.voxels] * 2, axis=-1), -1, 0)
+    assert np.array_equal(every(frames, 13), frames.reshape(-1)[::13])
+    assert np.isnan(extremes(np.array([[[1.0, np.nan]]]))[0])
+
+
+def test_a_blank_takes_no_memory() -> None:
+    assert blank((1 << 20, 1 << 20, 1 << 10), np.dtype("i2")).strides == (0, 0, 0)

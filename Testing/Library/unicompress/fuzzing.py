@@ -1,0 +1,471 @@
+"""Mutated containers and what must hold for each: an error of ours, or voxels that are right.
+
+A case is a number: with the seed it gives the base file, the mutation and the call. What it may
+end in: a MedEnhanceError; voxels with the SHA-256 that the header names; other voxels, with a
+warning, where the header says that they are not exact. Where no checksum was mended, voxels must
+be those of the base. Everything else is a finding.
+
+Benchmarks/fuzz.py runs a million of them in a process that is watched; a test runs a few.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import json
+import random
+import struct
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from MedEnhanceLib.errors import MedEnhanceError
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.unicompress import (
+    CompressConfig,
+    coders,
+    compress,
+    decompress,
+    decompress_preview,
+    inspect_container,
+    recover,
+)
+from MedEnhanceLib.unicompress.blocks import Grid
+from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
+from MedEnhanceLib.unicompress.header import DTYPES
+from MedEnhanceLib.unicompress.integers import to_integers
+from MedEnhanceLib.volume import Volume, Voxels
+
+from .golden import FOLDER
+
+_PROLOGUE = struct.Struct("<4sHHQQIIIIII12xI")
+#: Voxels of a forged header beyond this are refused, so that a case stays small.
+MEMORY_LIMIT = 64 << 20
+_ODD: tuple[Any, ...] = (
+    None, True, False, -1, 0, 1, 2, 3, 7, 255, 256, 65535, 1 << 24, 1 << 31, 1 << 32, 1 << 53,
+    1 << 63, 1 << 64, 10**40, 0.5, -0.0, 1e308, 1e-320, float("nan"), float("inf"), "", "x", "🜚",
+    "0" * 64, [], [1], [[]], {}, {"id": "m", "sha256": "0" * 64}, *DTYPES, "lossless", "ratio",
+)  # fmt: skip
+_NUMBERS = (0, 1, 2, 15, 64, 160, 255, 256, 65535, 65536, 1 << 20, 1 << 22, 1 << 24, 1 << 31,
+            (1 << 32) - 1, 1 << 32, 1 << 40, (1 << 63) - 1, (1 << 64) - 1)  # fmt: skip
+
+
+class FindingError(AssertionError):
+    """A case that ended as no case may."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A chunk as the table tells it; crc and length None: those of `data`."""
+
+    block: int
+    kind: int
+    layer: int
+    data: bytes
+    length: int | None = None
+    crc: int | None = None
+
+
+@dataclass(frozen=True)
+class Base:
+    """A valid file in parts."""
+
+    name: str
+    raw: bytes
+    header: dict[str, Any]
+    rows: tuple[Row, ...]
+    voxels: Voxels
+
+
+# ---------------------------------------------------------------- valid files
+
+
+def make_bases(folder: Path) -> list[Base]:
+    """Every released fixture, and tiny files of every mode, type of voxel and block type."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = sorted(FOLDER.glob("*.ucv"))
+    with _small_blocks():
+        for name, (volume, config) in _volumes().items():
+            paths.append(folder / f"{name}.ucv")
+            compress(volume, paths[-1], CompressConfig(threads=1, **config), overwrite=True)
+    for kind, coder in coders.CODERS.items():
+        for width in (1, 2, 4, 8):
+            path = folder / f"type-{kind}-{width}.ucv"
+            if _write_type(path, kind, coder, width):
+                paths.append(path)
+    return [_parts(path) for path in paths]
+
+
+def _volumes() -> dict[str, tuple[Volume, dict[str, Any]]]:
+    k, j, i = np.mgrid[0:5, 0:9, 0:10]
+    noise = np.random.default_rng(0).integers(0, 5, k.shape)
+    values = 40 + 30 * np.sin(j / 3) * np.cos(i / 4) + k + noise
+    lossless: dict[str, Any] = {"lossless": True, "speed": "fast"}
+    made = {
+        f"lossless-{dtype[1:]}": (Volume((values * 8 % 250 / 2).astype(dtype)), lossless)
+        for dtype in DTYPES
+    }
+    fractions = (values / 7).astype("f4")
+    fractions[0, 0, :3] = np.nan, np.inf, -0.0
+    made["bits"] = Volume(fractions), lossless
+    made["frames"] = Volume(np.stack([values.astype("i2")] * 2), frame_interval_s=1.0), lossless
+    made["steps"] = Volume(values.astype("i2")), {"max_error": 2.0, "speed": "fast"}
+    made["steps-u8"] = Volume((values * 1e15).astype("u8")), {"max_error": 1e12, "speed": "fast"}
+    made["float-steps"] = Volume(values.astype("f8") / 7), {"max_error": 0.1, "speed": "fast"}
+    j, i = np.mgrid[0:40, 0:40]
+    smooth = 900 * np.sin(j / 9) * np.cos(i / 7) + np.arange(6)[:, None, None]
+    smooth += np.random.default_rng(1).normal(0, 3, smooth.shape)
+    for dtype in ("i2", "f2", "f4", "f8", "i8"):
+        made[f"ratio-{dtype}"] = Volume(smooth.astype(dtype)), {"ratio": 6.0, "speed": "fast"}
+    made["ratio-slice"] = Volume(smooth[:1].astype("i2")), {"ratio": 2.5, "speed": "fast"}
+    return made
+
+
+def _write_type(path: Path, kind: int, coder: coders.Coder, width: int) -> bool:
+    """Two blocks, both of one type; False where the type does not code indices of that width."""
+    k, j, i = np.mgrid[0:6, 0:8, 0:9]
+    indices = ((k * 3 + j * j + i * 2) % 60 + 256 ** (width - 1)).astype(f"u{width}")
+    if kind == coders.CONSTANT:
+        indices[...] = 9
+    dtype = f"<i{width}"
+    rows = []
+    for block, part in enumerate((indices[:3], indices[3:])):
+        coded = to_integers(part.astype(dtype))
+        code = coder.encode(part - part.min(), "fast")
+        if code is None or coded.indices.dtype.itemsize > width:
+            return False
+        record = bytes([1, width]) + coded.record[2:]
+        rows.append(Row(block, kind, 0, record + code))
+    voxels = indices.astype(dtype)
+    with _small_blocks():
+        compress(Volume(voxels), path, CompressConfig(lossless=True), overwrite=True)
+    header = _parts(path).header | {"blocks": [2, 1, 1], "mode": "lossless"}
+    path.write_bytes(lay_out(json.dumps(header).encode(), rows))
+    return True
+
+
+def _parts(path: Path) -> Base:
+    with Container(path) as opened:
+        rows = tuple(Row(c.block, c.kind, c.layer, opened.read(c)) for c in opened.chunks)
+        header = opened.header
+    return Base(path.stem, path.read_bytes(), header, rows, decompress(path, threads=1).voxels)
+
+
+@contextlib.contextmanager
+def _small_blocks() -> Iterator[None]:
+    def grid(shape: tuple[int, ...], _depth: int = 4) -> Grid:
+        slices, rows, columns = shape[-3:]
+        return Grid(shape, (-(-slices // 6), -(-rows // 20), -(-columns // 20)))
+
+    package = "MedEnhanceLib.unicompress"
+    with (
+        mock.patch.object(sys.modules[f"{package}.bounded"], "coding_grid", grid),
+        mock.patch.object(sys.modules[f"{package}.ratio"], "wavelet_grid", grid),
+    ):
+        yield
+
+
+def lay_out(text: bytes, rows: list[Row] | tuple[Row, ...], **edits: int) -> bytes:
+    """A file whose checksums fit. edits: fields of the prologue that are to lie, by position."""
+    head = zlib.compress(text, 1)
+    count = len(rows)
+    table = zlib.compress(
+        struct.pack(
+            f"<{count}I{count}H{count}B{count}I{count}I",
+            *(row.block for row in rows),
+            *(row.kind for row in rows),
+            *(row.layer for row in rows),
+            *(len(row.data) if row.length is None else row.length for row in rows),
+            *(zlib.crc32(row.data) if row.crc is None else row.crc for row in rows),
+        ),
+        1,
+    )
+    return join(head, table, b"".join(row.data for row in rows), count, **edits)
+
+
+def join(head: bytes, table: bytes, payload: bytes, count: int, **edits: int) -> bytes:
+    """The parts of a file, with prologues and seal around them."""
+    size = 160 + len(payload) + 2 * (len(head) + len(table))
+    fields = [b"UCV1", 1, 0, size, len(payload), len(head), zlib.crc32(head), len(table)]
+    fields += [zlib.crc32(table), count, 1]
+    for place, value in edits.items():
+        fields[int(place[1:])] = value
+    prologue = _PROLOGUE.pack(*fields, 0)[:-4]
+    prologue += struct.pack("<I", zlib.crc32(prologue))
+    whole = prologue + head + table + payload + head + table + prologue
+    return whole + hashlib.sha256(whole).digest()
+
+
+# ---------------------------------------------------------------- mutations
+
+
+def mangle(dice: random.Random, data: bytes, others: bytes) -> bytes:
+    """A few changes of bytes: flips, cuts, insertions, repetitions, pieces of something else."""
+    out = bytearray(data)
+    for _ in range(dice.choice((1, 1, 1, 2, 4, 8))):
+        place = dice.randrange(len(out) + 1)
+        length = dice.choice((1, 1, 2, 4, 8, 16, 64))
+        what = dice.randrange(9)
+        if what <= 3 and place < len(out):
+            out[place] ^= 1 << dice.randrange(8)
+        elif what == 4 and place < len(out):
+            out[place] = dice.choice((0, 1, 0x7F, 0x80, 0xFF))
+        elif what == 5:
+            del out[place : place + length]
+        elif what == 6:
+            out[place:place] = dice.randbytes(length)
+        elif what == 7:
+            start = dice.randrange(len(others) + 1)
+            out[place : place + length] = others[start : start + length]
+        elif what == 8:
+            del out[place:]
+    return bytes(out)
+
+
+def _raw(dice: random.Random, base: Base, other: Base) -> bytes:
+    return mangle(dice, base.raw, other.raw)
+
+
+def _prologue(dice: random.Random, base: Base, _other: Base) -> bytes:
+    place = dice.choice((1, 2, 3, 4, 5, 6, 7, 8, 9, 10))
+    width = 16 if place < 3 else 64 if place < 5 else 32
+    value = dice.choice((*_NUMBERS, dice.getrandbits(64))) & ((1 << width) - 1)
+    if dice.random() < 0.5:
+        old = _PROLOGUE.unpack_from(base.raw)[place]
+        value = max(0, old + dice.choice((-1, 1, -16, 16, -256, 256))) & ((1 << width) - 1)
+    return lay_out(json.dumps(base.header).encode(), base.rows, **{f"f{place}": value})
+
+
+def _header(dice: random.Random, base: Base, other: Base) -> bytes:
+    header = copy.deepcopy(base.header)
+    for _ in range(dice.choice((1, 1, 2, 3))):
+        _edit(dice, header, other.header)
+    text = json.dumps(header).encode()
+    if dice.random() < 0.15:
+        text = mangle(dice, text, json.dumps(other.header).encode())
+    return lay_out(text, base.rows)
+
+
+def _edit(dice: random.Random, header: dict[str, Any], other: dict[str, Any]) -> None:
+    key = dice.choice(sorted(header)) if header else "shape"
+    what = dice.randrange(8)
+    if what == 0:
+        header.pop(key, None)
+    elif what == 1:
+        header[key] = dice.choice(_ODD)
+    elif what == 2 and key in other:
+        header[key] = other[key]
+    elif what == 3:
+        header["dtype"] = dice.choice(DTYPES)
+    elif what == 4:
+        extents = (1, 2, 3, 5, 9, 17, 64, 300)
+        header["shape"] = [dice.choice(extents) for _ in range(dice.choice((3, 3, 4)))]
+    elif what == 5:
+        header["blocks"] = [dice.choice((1, 1, 2, 3, 5)) for _ in range(3)]
+    elif what == 6:
+        header["models"] = {dice.choice(("predictor", "x")): dice.choice(_ODD)}
+    else:
+        _edit_leaf(dice, header, key)
+
+
+def _edit_leaf(dice: random.Random, header: dict[str, Any], key: str) -> None:
+    node: Any = header
+    place: Any = key
+    while isinstance(node[place], dict | list) and node[place] and dice.random() < 0.9:
+        node = node[place]
+        place = dice.choice(sorted(node)) if isinstance(node, dict) else dice.randrange(len(node))
+    old = node[place]
+    if type(old) in (int, float) and dice.random() < 0.5:
+        node[place] = old + dice.choice((-1, 1, 0.5, 1 << 31))
+    else:
+        node[place] = dice.choice(_ODD)
+
+
+def _table(dice: random.Random, base: Base, other: Base) -> bytes:
+    rows = list(base.rows)
+    for _ in range(dice.choice((1, 1, 2))):
+        place = dice.randrange(len(rows)) if rows else 0
+        row = rows[place] if rows else Row(0, 0, 0, b"\1\1" + bytes(8))
+        what = dice.randrange(8)
+        if what == 0:
+            row = Row(dice.choice((0, 1, 2, NO_BLOCK, 1 << 31)), row.kind, row.layer, row.data)
+        elif what == 1:
+            row = Row(
+                row.block,
+                dice.choice((0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 64, 65535)),
+                row.layer,
+                row.data,
+            )
+        elif what == 2:
+            row = Row(row.block, row.kind, dice.choice((0, 1, 2, 255)), row.data)
+        elif what == 3:
+            row = Row(row.block, row.kind, row.layer, row.data, dice.choice(_NUMBERS) & 0xFFFFFFFF)
+        elif what == 4:
+            row = Row(row.block, row.kind, row.layer, row.data, crc=dice.getrandbits(32))
+        elif what == 5 and rows:
+            rows.append(dice.choice(rows))
+        elif what == 6 and other.rows:
+            row = Row(NO_BLOCK, 64, 0, dice.choice(other.rows).data)
+        elif rows:
+            rows.pop(place)
+            continue
+        if place < len(rows):
+            rows[place] = row
+        else:
+            rows.append(row)
+    return lay_out(json.dumps(base.header).encode(), rows)
+
+
+def _deflated(dice: random.Random, base: Base, other: Base) -> bytes:
+    fields = _PROLOGUE.unpack_from(base.raw)
+    middle, end = 64 + fields[5], 64 + fields[5] + fields[7]
+    head, table = base.raw[64:middle], base.raw[middle:end]
+    if dice.random() < 0.5:
+        head = mangle(dice, head, other.raw)
+    else:
+        table = mangle(dice, table, other.raw)
+    return join(head, table, base.raw[end : end + fields[4]], fields[9])
+
+
+def _code(dice: random.Random, base: Base, other: Base) -> bytes:
+    """The bytes of one chunk, under a checksum that fits: what reaches the decoders."""
+    rows = list(base.rows)
+    place = dice.randrange(len(rows))
+    row = rows[place]
+    data, kind = row.data, row.kind
+    what = dice.random()
+    if what < 0.5:
+        data = mangle(dice, data, dice.choice(other.rows).data)
+    elif what < 0.65:  # behind the record, which stays as it is
+        start = 17 if kind == coders.WAVELET else {1: 10, 2: 10, 3: 26, 4: 18}.get(data[0], 10)
+        data = data[:start] + mangle(dice, data[start:], dice.choice(other.rows).data)
+    elif what < 0.8:  # the record alone
+        data = mangle(dice, data[:26], dice.choice(other.rows).data[:26]) + data[26:]
+    elif what < 0.9:
+        chosen = dice.choice(other.rows)
+        data, kind = chosen.data, chosen.kind
+    else:
+        kind = dice.randrange(8)
+    rows[place] = Row(row.block, kind, row.layer, data or b"\0")
+    return lay_out(json.dumps(base.header).encode(), rows)
+
+
+Mutate = Callable[[random.Random, Base, Base], bytes]
+#: Name → mutation, its share, and whether its checksums were mended.
+MUTATIONS: dict[str, tuple[Mutate, int, bool]] = {
+    "bytes": (_raw, 30, False),
+    "prologue": (_prologue, 6, True),
+    "header": (_header, 22, True),
+    "table": (_table, 10, True),
+    "deflated": (_deflated, 6, True),
+    "code": (_code, 26, True),
+}
+_NAMES = [name for name, (_, share, _) in MUTATIONS.items() for _ in range(share)]
+_CALLS = ["decompress"] * 14 + ["recover"] * 3 + ["region", "inspect", "preview"]
+
+
+# ---------------------------------------------------------------- cases
+
+
+class Fuzzer:
+    """Runs cases by their number; `path`: where each is written for the reader to open."""
+
+    def __init__(self, bases: list[Base], seed: int, path: Path) -> None:
+        self._bases, self._seed, self._path = bases, seed, path
+
+    def describe(self, case: int) -> tuple[str, str, str, bytes]:
+        """Base, mutation, call and bytes of a case."""
+        dice = random.Random(self._seed << 40 | case)
+        base, other = dice.choice(self._bases), dice.choice(self._bases)
+        name, call = dice.choice(_NAMES), dice.choice(_CALLS)
+        return base.name, name, call, MUTATIONS[name][0](dice, base, other)
+
+    def run(self, case: int) -> tuple[str, str, str]:
+        """Base, mutation, and "refused", "right" or "warned"; raises what a case may not end in."""
+        name, mutation, call, raw = self.describe(case)
+        self._path.write_bytes(raw)
+        base = next(base for base in self._bases if base.name == name)
+        mended = MUTATIONS[mutation][2]
+        try:
+            return name, mutation, self._check(call, base, mended)
+        except MedEnhanceError as error:
+            if not error.message:
+                raise FindingError("an error without a message") from error
+            return name, mutation, "refused"
+
+    def _check(self, call: str, base: Base, mended: bool) -> str:
+        warnings: list[str] = []
+        monitor = Monitor(
+            lambda event: warnings.append(event.kind) if event.kind == "warning" else None
+        )
+        if call == "inspect":
+            json.dumps(inspect_container(self._path))
+            return "right"
+        if call == "preview":
+            decompress_preview(self._path, monitor=monitor, threads=1)
+            return "right"
+        if call == "region":
+            part = decompress(self._path, region=(..., slice(0, 1)), threads=1).voxels
+            _same(part, base.voxels[..., :1], mended)
+            return "right"
+        if call == "recover":
+            return self._check_recovered(base, mended, monitor)
+        voxels = decompress(self._path, threads=1, monitor=monitor).voxels
+        _same(voxels, base.voxels, mended)
+        header = self._header()
+        if voxels_hash(voxels) == header["voxels_sha256"]:
+            return "right"
+        if header["exact"] or not warnings:
+            raise FindingError("wrong voxels that are called right")
+        return "warned"
+
+    def _check_recovered(self, base: Base, mended: bool, monitor: Monitor) -> str:
+        volume, report = recover(self._path, threads=1, monitor=monitor)
+        if report.proved and voxels_hash(volume.voxels) != self._header()["voxels_sha256"]:
+            raise FindingError("recovered voxels that are called proved and are not")
+        if not mended:
+            kept = np.ones(volume.shape, bool)
+            for lost in report.lost:
+                kept[tuple(map(slice, lost.start, lost.stop))] = False
+            _same(np.where(kept, volume.voxels, base.voxels), base.voxels, mended)
+        return "right" if report.proved else "refused"
+
+    def _header(self) -> dict[str, Any]:
+        with Container(self._path, tolerant=True) as opened:
+            return opened.header
+
+
+def voxels_hash(voxels: Voxels) -> str:
+    """SHA-256 of the bytes, by another way than the library's."""
+    return hashlib.sha256(voxels.tobytes()).hexdigest()
+
+
+def _same(left: Voxels, right: Voxels, mended: bool) -> None:
+    if mended:
+        return
+    if left.dtype != right.dtype or left.tobytes() != right.tobytes():
+        raise FindingError("voxels that are not the base's, under checksums nobody mended")
+
+
+@contextlib.contextmanager
+def light() -> Iterator[None]:
+    """The readers without threads, and with a small limit of memory."""
+
+    def one_by_one(function: Any, items: Any, *, threads: int, monitor: Monitor) -> Iterator[Any]:
+        return map(function, items)
+
+    package = "MedEnhanceLib.unicompress"
+    decode, saver = sys.modules[f"{package}.decode"], sys.modules[f"{package}.recover"]
+    with contextlib.ExitStack() as stack:
+        for module in (decode, saver):
+            stack.enter_context(mock.patch.object(module, "ordered_map", one_by_one))
+        stack.enter_context(mock.patch.object(decode, "memory_limit", lambda: MEMORY_LIMIT))
+        stack.enter_context(np.errstate(all="ignore"))
+        yield

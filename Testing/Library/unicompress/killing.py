@@ -1,0 +1,188 @@
+"""Writers that are killed, and disks that are full: what is left in the folder afterwards.
+
+    python killing.py kill FOLDER POINTS SEED     SIGKILL at random points of the program
+    python killing.py full FOLDER POINTS SEED     a limit on the size of any file, as a full disk
+
+One line of JSON for each point. The writer is a forked child; it kills itself after so many calls
+and returns of functions, so that every line between the first block and the last rename is as
+likely, whatever the load of the machine. A program of its own, because it forks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from MedEnhanceLib.errors import MedEnhanceError, OutputError
+from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, decompress_to, spool
+from MedEnhanceLib.volume import Volume
+
+MODES: dict[str, dict[str, Any]] = {
+    "lossless": {"lossless": True},
+    "max_error": {"max_error": 2.0},
+    "ratio": {"ratio": 5.0},
+}
+OLD = b"what was there before"
+TEMPORARY = ".medenhance-"
+
+
+def scan() -> Volume:
+    """14 × 40 × 36, int16, smooth with noise."""
+    k, j, i = np.mgrid[0:14, 0:40, 0:36]
+    smooth = 300 * np.sin(j / 9) * np.cos(i / 7) + 8 * k
+    noise = np.random.default_rng(3).normal(0, 4, smooth.shape)
+    return Volume((smooth + noise).astype(np.int16), modality="CT", units="HU")
+
+
+def writers(volume: Volume, folder: Path) -> dict[str, tuple[Path, Callable[[], object]]]:
+    """Name → the file that it writes, and what writes it."""
+
+    def packing(config: dict[str, Any], path: Path) -> Callable[[], object]:
+        chosen = CompressConfig(threads=1, **config)
+        return lambda: compress(volume, path, chosen, overwrite=True)
+
+    source = folder.parent / "source.ucv"
+    if not source.is_file():
+        compress(volume, source, CompressConfig(lossless=True, threads=1))
+    made = {name: folder / f"{name}.ucv" for name in MODES}
+    found: dict[str, tuple[Path, Callable[[], object]]] = {
+        name: (path, packing(MODES[name], path)) for name, path in made.items()
+    }
+    for ending in (".nrrd", ".nii"):
+        path = folder / f"volume{ending}"
+        found[f"decompress {ending}"] = (
+            path,
+            lambda path=path: decompress_to(source, path, overwrite=True, threads=1),
+        )
+    return found
+
+
+def main() -> None:
+    """Run all points; a line for each."""
+    what, place, points, seed = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    folder = place / "work"
+    folder.mkdir(parents=True)
+    dice, volume = random.Random(seed), scan()
+    before = volume.voxels.tobytes()
+    spool._IN_MEMORY = 64  # codes go to the disk, as those of a large volume do
+    known = writers(volume, folder)
+    events = {name: _count(write) for name, (_, write) in known.items()} if what == "kill" else {}
+    for point in range(points):
+        name = sorted(known)[point % len(known)]
+        path, write = known[name]
+        _empty(folder)
+        exists = dice.random() < 0.5
+        if exists:
+            path.write_bytes(OLD)
+        if what == "kill":
+            told = _killed(write, dice.randrange(events[name]))
+        else:
+            told = _limited(write, dice.randrange(1000, 42_000))
+        told |= _look(folder, path, exists, volume)
+        told["source"] = "same" if volume.voxels.tobytes() == before else "changed"
+        print(json.dumps({"writer": name, "exists": exists, **told}), flush=True)
+
+
+def _empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        entry.unlink()
+
+
+def _count(write: Callable[[], object]) -> int:
+    """Calls and returns of functions while `write` runs, in all of its threads."""
+    write()  # the first time, much is imported
+    counted = 0
+
+    def hook(*_: object) -> None:
+        nonlocal counted
+        counted += 1
+
+    _profiled(write, hook)
+    return counted
+
+
+def _profiled(write: Callable[[], object], hook: Callable[..., None]) -> None:
+    threading.setprofile(hook)
+    sys.setprofile(hook)
+    try:
+        write()
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+
+
+def _killed(write: Callable[[], object], event: int) -> dict[str, Any]:
+    left = event
+
+    def hook(*_: object) -> None:
+        nonlocal left
+        left -= 1
+        if left <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if child == 0:
+        _profiled(write, hook)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return {"event": event, "killed": os.WIFSIGNALED(status)}
+
+
+def _limited(write: Callable[[], object], most: int) -> dict[str, Any]:
+    """No file may grow beyond `most` bytes: a write past it fails as on a full disk."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        try:
+            write()
+            says = "written"
+        except OutputError as error:
+            says = f"OutputError: {error.message}"
+        except BaseException as error:  # noqa: BLE001 - told, whatever it is
+            says = f"{type(error).__name__}: {error}"
+        os.write(writing, says.encode()[:4000])
+        os._exit(0)
+    os.close(writing)
+    _, status = os.waitpid(child, 0)
+    with os.fdopen(reading, "rb") as stream:
+        return {"limit": most, "says": stream.read().decode(), "crashed": bool(status)}
+
+
+def _look(folder: Path, path: Path, exists: bool, volume: Volume) -> dict[str, Any]:
+    """What lies at `path`: "old", "new" (whole and readable), "none" or "broken"; and litter."""
+    names = [entry.name for entry in folder.iterdir() if entry != path]
+    if not path.exists():
+        state = "broken" if exists else "none"
+    elif exists and path.read_bytes() == OLD:
+        state = "old"
+    else:
+        state = "new" if _is_whole(path, volume) else "broken"
+    temporary = [name for name in names if name.startswith(TEMPORARY)]
+    return {"target": state, "temporary": len(temporary), "litter": len(names) - len(temporary)}
+
+
+def _is_whole(path: Path, volume: Volume) -> bool:
+    from MedEnhanceLib.io import load
+
+    try:
+        back = decompress(path, threads=1) if path.suffix == ".ucv" else load(path)
+    except MedEnhanceError:
+        return False
+    if path.name.startswith(("max_error", "ratio")):
+        return back.shape == volume.shape
+    return bool(np.array_equal(back.voxels, volume.voxels))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,273 @@
+"""A second reader of `.ucv`, written from docs/ucv-format.md alone: nothing of the library is used.
+
+    python minimal_reader.py FILE...        shape, type and SHA-256 of the voxels of each
+
+It proves that the page is enough, and would read the files if the library were lost. It reads
+whole volumes and stops at the first damage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import sys
+import zlib
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import imagecodecs
+import numpy as np
+import zstandard
+
+Array = np.ndarray[Any, Any]
+Shape = tuple[int, ...]
+
+PROLOGUE = struct.Struct("<4sHHQQIIIIII12sI")
+NO_BLOCK = 0xFFFFFFFF
+MOST_BYTES = 1 << 34
+
+
+class BadFileError(Exception):
+    """The file is damaged, or needs what this reader does not know."""
+
+
+class Row(NamedTuple):
+    """A row of the chunk table."""
+
+    block: int
+    type: int
+    layer: int
+    length: int
+    crc: int
+
+
+def read(path: Path) -> tuple[dict[str, Any], Array, bool]:
+    """The header, the voxels, and whether they have the SHA-256 that the header names."""
+    data = path.read_bytes()
+    header, rows, place = _open(data)
+    shape, dtype = tuple(header["shape"]), np.dtype(header["dtype"])
+    _need(prod(shape) * dtype.itemsize <= MOST_BYTES, "more voxels than this reader holds")
+    voxels = np.empty((1,) * (4 - len(shape)) + shape, dtype)
+    missing = set(range(voxels.shape[0] * prod(header["blocks"])))
+    for row in rows:
+        chunk = data[place : place + row.length]
+        place += row.length
+        if row.block == NO_BLOCK:
+            continue
+        _need(row.layer == 0, f"layer {row.layer}, which this reader does not know")
+        _need(zlib.crc32(chunk) == row.crc, f"the chunk of block {row.block} is damaged")
+        _need(row.block in missing, f"block {row.block} cannot be, or is there twice")
+        missing.remove(row.block)
+        box = _box(row.block, voxels.shape, header["blocks"])
+        target = voxels[box]
+        target[...] = _decode(row.type, chunk, target.shape, header)
+    _need(not missing, f"{len(missing)} blocks have no chunk")
+    voxels = voxels.reshape(shape)
+    return header, voxels, sha256(voxels) == header["voxels_sha256"]
+
+
+def sha256(voxels: Array) -> str:
+    """Of an array's bytes, in C order."""
+    return hashlib.sha256(voxels.tobytes()).hexdigest()
+
+
+# ---------------------------------------------------------------- parts of the file
+
+
+def _open(data: bytes) -> tuple[dict[str, Any], list[Row], int]:
+    """Header, table, and where the payload begins."""
+    _need(len(data) >= 160 and data[:4] == b"UCV1", "not a .ucv")
+    (_, major, _, file_bytes, payload_bytes, header_bytes, header_crc, table_bytes, table_crc,
+     count, flags, _, crc) = PROLOGUE.unpack_from(data)  # fmt: skip
+    _need(zlib.crc32(data[:60]) == crc, "the prologue is damaged")
+    _need(major == 1, f"format {major}, this reader knows 1")
+    copies = 2 if flags & 1 else 1
+    _need(file_bytes == len(data), "the file was cut, or something follows it")
+    _need(file_bytes == 160 + payload_bytes + copies * (header_bytes + table_bytes), "sizes differ")
+    _need(count <= min(payload_bytes, 1 << 20), "more chunks than bytes")
+    payload = 64 + header_bytes + table_bytes
+    text = _inflate(data[64 : 64 + header_bytes], header_crc, 1 << 22)
+    table = _inflate(data[64 + header_bytes : payload], table_crc, 15 * count)
+    _need(len(table) == 15 * count, "the table has another size")
+    columns, start = [], 0
+    for kind, size in zip("IHBII", (4, 2, 1, 4, 4), strict=True):
+        columns.append(struct.unpack_from(f"<{count}{kind}", table, start))
+        start += size * count
+    rows = [Row(*values) for values in zip(*columns, strict=True)]
+    _need(sum(row.length for row in rows) == payload_bytes, "the chunks are not the payload")
+    return _checked(json.loads(text)), rows, payload
+
+
+def _inflate(data: bytes, crc: int, most: int) -> bytes:
+    _need(zlib.crc32(data) == crc, "header or table are damaged")
+    inflater = zlib.decompressobj()
+    plain = inflater.decompress(data, most + 1)
+    _need(len(plain) <= most and inflater.eof, "header or table are larger than they may be")
+    return plain
+
+
+def _checked(header: dict[str, Any]) -> dict[str, Any]:
+    shape, counts = header["shape"], header["blocks"]
+    _need(len(shape) in (3, 4) and all(1 <= extent <= 1 << 31 for extent in shape), "shape")
+    _need(len(counts) == 3, "blocks")
+    _need(all(1 <= c <= n for c, n in zip(counts, shape[-3:], strict=True)), "blocks")
+    _need(prod(shape[:-3]) * prod(counts) <= 1 << 20, "too many blocks")
+    largest = prod(-(-n // c) for c, n in zip(counts, shape[-3:], strict=True))
+    _need(largest <= 1 << 24, "blocks are too large")
+    types = ["|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8"]
+    _need(header["dtype"] in types, "dtype")
+    return header
+
+
+def _box(number: int, shape: Shape, counts: list[int]) -> tuple[int | slice, ...]:
+    ranges: list[slice] = []
+    for extent, count in zip(shape[:0:-1], counts[::-1], strict=True):  # i, j, k
+        number, n = divmod(number, count)
+        ranges.insert(0, slice(extent * n // count, extent * (n + 1) // count))
+    return (number, *ranges)
+
+
+# ---------------------------------------------------------------- blocks
+
+
+def _decode(kind: int, chunk: bytes, shape: Shape, header: dict[str, Any]) -> Array:
+    """The voxels of a block."""
+    if kind in VOXEL_TYPES:
+        return VOXEL_TYPES[kind](chunk, shape, header)
+    _need(kind in INDEX_TYPES, f"block type {kind} is unknown; written by {header['encoder']}")
+    record, width = chunk[0], chunk[1]
+    _need(width in (1, 2, 4, 8), "indices of an odd width")
+    size = {1: 8, 2: 8, 3: 24, 4: 16}[record]
+    fields, code = chunk[2 : 2 + size], chunk[2 + size :]
+    indices = INDEX_TYPES[kind](code, shape, np.dtype(f"<u{width}"))
+    return _voxels(record, fields, indices, np.dtype(header["dtype"]))
+
+
+def _voxels(record: int, fields: bytes, x: Array, dtype: np.dtype[Any]) -> Array:
+    """Indices → voxels."""
+    if record == 4:
+        base, step = struct.unpack("<dd", fields)
+        with np.errstate(over="ignore"):
+            return (x.astype(np.float64) * step + base).astype(dtype)
+    x = x.astype(np.uint64)
+    offset, *more = struct.unpack(f"<{len(fields) // 8}Q", fields)
+    if record == 3:
+        step, top = more
+        beyond = x > np.uint64(top // max(step, 1))
+        x = np.where(beyond, np.uint64(top), x * np.uint64(step))
+    total = x + np.uint64(offset)  # wraps around at 2⁶⁴; smaller types keep the low bytes
+    if dtype.kind == "b":
+        return total.astype(np.uint8) != 0
+    if dtype.kind == "f" and record != 2:
+        return total.view(np.int64).astype(dtype)
+    return total.astype(f"<u{dtype.itemsize}").view(dtype)
+
+
+def _constant(code: bytes, shape: Shape, dtype: np.dtype[Any]) -> Array:
+    _need(not code, "a constant block has no bytes")
+    return np.zeros(shape, dtype)
+
+
+def _zstd(code: bytes, shape: Shape, dtype: np.dtype[Any]) -> Array:
+    size = prod(shape) * dtype.itemsize
+    _need(zstandard.frame_content_size(code[1:]) == size, "another size than the block")
+    plain = zstandard.ZstdDecompressor().decompress(code[1:], max_output_size=size)
+    planes = np.frombuffer(plain, np.uint8).reshape(dtype.itemsize, -1)
+    folded = np.ascontiguousarray(planes.T).view(dtype).reshape(shape)
+    _need(code[0] in (0, 1), "an unknown filter")
+    if code[0] == 0:
+        return folded
+    half = folded // dtype.type(2)
+    steps = np.where(folded % dtype.type(2) == 0, half, ~half)  # ~h is −(h + 1), mod 2^(8w)
+    return np.cumsum(steps, axis=2, dtype=dtype)
+
+
+def _jpeg_ls(code: bytes, shape: Shape, dtype: np.dtype[Any]) -> Array:
+    image = np.empty((shape[0] * shape[1], shape[2]), dtype)
+    return np.asarray(imagecodecs.jpegls_decode(code, out=image)).reshape(shape)
+
+
+def _stacked(code: bytes, shape: Shape, dtype: np.dtype[Any]) -> Array:
+    image = np.empty((shape[0] * shape[1], shape[2]), dtype)
+    return np.asarray(imagecodecs.jpegxl_decode(code, out=image)).reshape(shape)
+
+
+def _channels(code: bytes, shape: Shape, dtype: np.dtype[Any]) -> Array:
+    return np.asarray(imagecodecs.jpegxl_decode(code, out=np.empty(shape, dtype)))
+
+
+def _inter_slice(code: bytes, shape: Shape, dtype: np.dtype[Any]) -> Array:
+    low, *weights = struct.unpack_from("<i9h", code)
+    _need(code[22] in (1, 2), "samples of an odd width")
+    x = _stacked(code[23:], shape, np.dtype(f"<u{code[22]}")).astype(np.int32) + np.int32(low)
+    rows, columns = shape[1:]
+    for k in range(1, shape[0]):
+        before = np.pad(x[k - 1], 1, mode="edge")
+        prediction = np.full((rows, columns), 512, np.int32)
+        for n, weight in enumerate(weights):
+            j, i = n // 3, n % 3
+            prediction += np.int32(weight) * before[j : j + rows, i : i + columns]
+        x[k] += prediction >> 10
+    return x.astype(dtype)
+
+
+def _sperr(chunk: bytes, shape: Shape, header: dict[str, Any]) -> Array:
+    dtype = np.dtype(header["dtype"])
+    mean, step, planes = struct.unpack_from("<ddB", chunk)
+    bits = chunk[17:]
+    _need(bool(np.isfinite([mean, step]).all()) and step > 0 and planes <= 64, "SPERR's head")
+    single = dtype.itemsize <= 2 or dtype == np.float32
+    values: Array = np.full(
+        [extent for extent in shape if extent > 1], mean, "f4" if single else "f8"
+    )
+    if bits and planes:
+        count = 8 * len(bits) + 4 * values.size + 1024
+        stream = struct.pack("<BddBQ", 0x80, mean, step, planes, count) + bits
+        if values.ndim == 3:
+            flags = 0x60 if single else 0x40
+            extents = values.shape[::-1]
+            stream = struct.pack("<BBIIII", 0, flags, *extents, len(stream)) + stream
+        imagecodecs.sperr_decode(stream, out=values, header=values.ndim == 3)
+    _need(bool(np.isfinite(values).all()), "SPERR gave values that are not finite")
+    values = values.reshape(shape)
+    with np.errstate(over="ignore"):
+        voxels = _rounded(values, dtype) if dtype.kind != "f" else values.astype(dtype)
+    limits = header["range"]
+    return voxels if limits is None else np.clip(voxels, *(dtype.type(end) for end in limits))
+
+
+def _rounded(values: Array, dtype: np.dtype[Any]) -> Array:
+    limits = np.iinfo(np.uint8 if dtype.kind == "b" else dtype)
+    wide = np.rint(values.astype(np.float64))
+    above, below = wide >= float(limits.max), wide <= float(limits.min)
+    inside = np.where(above | below, 0, wide).astype(dtype)
+    inside[above], inside[below] = limits.max, limits.min
+    return inside
+
+
+Indices = Callable[[bytes, Shape, "np.dtype[Any]"], Array]
+#: Types that code indices, and types that code voxels: one row for each.
+INDEX_TYPES: dict[int, Indices] = {
+    0: _constant,
+    1: _zstd,
+    2: _jpeg_ls,
+    3: _stacked,
+    4: _channels,
+    5: _inter_slice,
+}
+VOXEL_TYPES: dict[int, Callable[[bytes, Shape, dict[str, Any]], Array]] = {6: _sperr}
+
+
+def _need(holds: bool, says: str) -> None:
+    if not holds:
+        raise BadFileError(says)
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        head, content, proved = read(Path(name))
+        verdict = "proved" if proved else "differs" if head["exact"] else "differs, not exact"
+        print(name, content.shape, content.dtype, sha256(content), verdict)

@@ -1,0 +1,85 @@
+"""A few thousand of the cases that Benchmarks/fuzz.py runs, and proof that they can fail."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib.errors import CodecError
+from MedEnhanceLib.unicompress import coders, decode
+from MedEnhanceLib.unicompress.container import Container
+
+from .fuzzing import MUTATIONS, Base, FindingError, Fuzzer, light, make_bases
+
+CASES = 2000
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> list[Base]:
+    return make_bases(tmp_path_factory.mktemp("bases"))
+
+
+def test_every_case_ends_in_an_error_of_ours_or_right_voxels(
+    bases: list[Base], tmp_path: Path
+) -> None:
+    fuzzer = Fuzzer(bases, 7, tmp_path / "case.ucv")
+    ends: Counter[tuple[str, str]] = Counter()
+    with light():
+        for case in range(CASES):
+            _, mutation, end = fuzzer.run(case)
+            ends[mutation, end] += 1
+    assert {mutation for mutation, _ in ends} == set(MUTATIONS)
+    assert sum(count for (_, end), count in ends.items() if end == "refused") > CASES / 2
+    assert ends["code", "warned"] + ends["code", "right"] > 20  # the decoders are reached
+
+
+def test_the_bases_have_every_type_and_kind_of_record(bases: list[Base]) -> None:
+    kinds = {row.kind for base in bases for row in base.rows}
+    assert kinds >= {*coders.CODERS, *coders.VOXEL_TYPES}
+    records = {row.data[0] for base in bases for row in base.rows if row.kind in coders.CODERS}
+    assert records == {1, 2, 3, 4}
+    assert {base.header["mode"] for base in bases} == {"lossless", "max_error", "ratio"}
+
+
+def run_all(fuzzer: Fuzzer) -> None:
+    with light():
+        for case in range(CASES):
+            fuzzer.run(case)
+
+
+def test_a_reader_without_checksums_is_found(
+    bases: list[Base], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def careless(self: Container, chunk: object) -> bytes:
+        return self._bytes_at(chunk.offset, chunk.length)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(Container, "read", careless)
+    monkeypatch.setattr(decode, "check_voxels", lambda *_: None)
+    with pytest.raises(FindingError):
+        run_all(Fuzzer(bases, 7, tmp_path / "case.ucv"))
+
+
+def test_a_proof_that_proves_nothing_is_found(
+    bases: list[Base], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "check_voxels", lambda *_: None)
+    with pytest.raises(FindingError, match="called right"):
+        run_all(Fuzzer(bases, 7, tmp_path / "case.ucv"))
+
+
+def test_an_error_that_is_not_ours_is_found(
+    bases: list[Base], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "FOREIGN_ERRORS", (CodecError,))
+    with pytest.raises((RuntimeError, ValueError, IndexError, TypeError)):
+        run_all(Fuzzer(bases, 7, tmp_path / "case.ucv"))
+
+
+def test_a_case_is_the_same_each_time(bases: list[Base], tmp_path: Path) -> None:
+    one, other = (Fuzzer(bases, 7, tmp_path / "case.ucv") for _ in range(2))
+    assert all(one.describe(case) == other.describe(case) for case in range(50))
+    assert len({one.describe(case)[3] for case in range(50)}) == 50
+    assert np.unique([Fuzzer(bases, seed, tmp_path).describe(0)[0] for seed in range(50)]).size > 9

@@ -1,0 +1,308 @@
+"""The learned predictor: exact, the same alone and side by side, never larger than others."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from MedEnhanceLib.errors import CodecError, ModelError
+from MedEnhanceLib.unicompress import CompressConfig, compress, decode, decompress, learned, recover
+from MedEnhanceLib.unicompress.coders import LEARNED
+from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
+from MedEnhanceLib.unicompress.models import MODEL_CHUNK
+from MedEnhanceLib.unicompress.predictor import (
+    coder,
+    features,
+    layout,
+    lockstep,
+    network,
+    tables,
+    tuning,
+)
+from MedEnhanceLib.unicompress.predictor.samples import samples_of
+from MedEnhanceLib.volume import Volume
+
+from .conftest import Write
+from .test_damage import chunks_of, rebuild
+from .test_round_trip import QUICK
+
+Block = npt.NDArray[np.uint16]
+
+
+def random_network(seed: int = 0) -> network.Network:
+    rng = np.random.default_rng(seed)
+    weights = [rng.normal(0, 0.1, (8, features.COUNT - 1)), rng.normal(0, 0.2, (8, 8))]
+    return network.quantise(
+        [*weights, rng.normal(0, 0.1, (3, 8))], [np.zeros(8), np.zeros(8), np.array([0, -1, 2.0])]
+    )
+
+
+NETWORK = random_network()
+
+
+def anatomy(shape: tuple[int, int, int], seed: int = 0, noise: float = 5) -> Block:
+    """Smooth, noisy, with air cut off at 0."""
+    rng = np.random.default_rng(seed)
+    k, j, i = np.mgrid[: shape[0], : shape[1], : shape[2]]
+    smooth = 300 * np.sin(j / 9 + seed) * np.cos(i / 7) + 4 * k + 100
+    return np.maximum(smooth + rng.normal(0, noise, shape), 0).astype(np.uint16)
+
+
+def round_trip(block: npt.NDArray[np.unsignedinteger]) -> bytes:
+    data = coder.encode_block(block, NETWORK)
+    assert data is not None
+    (decoded,) = lockstep.decode_blocks([data], [block.shape], NETWORK)
+    assert np.array_equal(decoded, block)
+    return data
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 2), (1, 40, 3), (3, 2, 50), (5, 9, 4), (9, 33, 31)])
+def test_blocks_of_any_shape_come_back(shape: tuple[int, int, int]) -> None:
+    round_trip(anatomy(shape))
+
+
+@QUICK
+@given(st.integers(0, 1 << 32), st.sampled_from([1, 2, 255, 256, 4095, 65535]))
+def test_any_indices_come_back(seed: int, top: int) -> None:
+    rng = np.random.default_rng(seed)
+    shape = tuple(int(extent) for extent in rng.integers((1, 2, 2), (4, 12, 12)))
+    noise = rng.integers(0, top + 1, shape).astype(np.uint16)
+    extremes = (rng.integers(0, 2, shape) * top).astype(np.uint16)
+    round_trip(noise)
+    round_trip(extremes)
+
+
+def test_every_neighbour_is_known_before_it_is_looked_at() -> None:
+    one = layout.layout_of((4, 5, 6))
+    known = np.full(one.cells, -1)
+    for step in range(one.steps):
+        known[one.order[one.starts[step] : one.starts[step + 1]]] = step
+    known[one.padding] = known[one.sources]
+    for step in range(one.steps):
+        voxels = one.order[one.starts[step] : one.starts[step + 1]]
+        for away in (*one.neighbours, *one.errors):
+            assert (known[voxels + away] < step).all()
+
+
+def test_blocks_side_by_side_are_what_they_are_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = [(6, 40, 36), (6, 40, 36), (6, 40, 36), (5, 40, 36), (6, 40, 36)]
+    blocks = [
+        anatomy(shape, seed, noise)
+        for seed, (shape, noise) in enumerate(zip(shapes, (5, 0, 90, 5, 5), strict=True))
+    ]
+    chunks = [coder.encode_block(block, NETWORK) for block in blocks]
+    for batch in (64, 1000, 1 << 20):
+        monkeypatch.setattr(coder, "_BATCH", batch)
+        monkeypatch.setattr(lockstep, "_BATCH", batch)
+        assert [coder.encode_block(block, NETWORK) for block in blocks] == chunks
+        decoded = lockstep.decode_blocks(chunks, shapes, NETWORK)
+        assert all(map(np.array_equal, decoded, blocks))
+
+
+def test_the_air_around_a_patient_is_what_the_network_says_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    block = np.zeros((6, 40, 40), np.uint16)
+    block[2:, 10:20, 10:20] = anatomy((4, 10, 10))
+    shortened = coder.encode_block(block, NETWORK)
+    monkeypatch.setattr(coder, "_EMPTY_MATTERS", 0.0)
+    assert coder.encode_block(block, NETWORK) == shortened
+
+
+def test_the_network_is_exact() -> None:
+    rng = np.random.default_rng(1)
+    values = rng.integers(-127, 128, (features.COUNT, 500)).astype(np.float32)
+    values[-1] = 1
+    whole = values[:-1].astype(np.int64)
+    for number, layer in enumerate(NETWORK.layers):
+        sums = layer.weights.astype(np.int64) @ whole + layer.bias.astype(np.int64)[:, None]
+        whole = sums >> layer.bits
+        if number < 2:
+            whole = np.clip(whole, 0, 255)
+    assert np.array_equal(NETWORK.outputs(values), whole)
+
+
+def test_a_network_that_would_not_be_exact_is_refused() -> None:
+    tensors = dict(NETWORK.tensors())
+    tensors["weights1"] = np.full((8, 8), 1 << 14, np.int16)
+    with pytest.raises(ValueError, match="exact"):
+        network.Network.from_tensors(tensors)
+    with pytest.raises(ValueError, match="layer 2 is missing"):
+        network.Network.from_tensors({k: v for k, v in tensors.items() if k != "weights2"})
+
+
+def test_distributions_add_up_and_leave_no_symbol_out() -> None:
+    made = tables.make_tables()
+    rows = made.cumulative.reshape(-1, len(made.lowest) + 1)
+    assert (rows[:, 0] == 0).all()
+    assert (rows[:, -1] == 1 << tables.BITS).all()
+    assert (np.diff(rows, axis=1) > 0).all()
+
+
+def test_the_logistic_function_is_right() -> None:
+    x = np.linspace(-40, 40, 999)
+    assert tables._logistic(x) == pytest.approx(1 / (1 + np.exp(-x)), rel=1e-12)
+
+
+def test_tables_cost_what_the_distributions_promise() -> None:
+    block = anatomy((8, 64, 64))
+    data = round_trip(block)
+    samples = samples_of(block, block.size, np.random.default_rng(0))
+    ideal = tuning.ideal_bits(NETWORK, samples) * block.size / 8
+    assert len(data) < 1.02 * ideal + 8 * 64 + 200
+
+
+def test_teaching_a_volume_takes_fewer_bits() -> None:
+    samples = samples_of(anatomy((8, 64, 64)), 20_000, np.random.default_rng(0))
+    taught = tuning.tune(NETWORK, samples, steps=60)
+    assert tuning.ideal_bits(taught, samples) < 0.97 * tuning.ideal_bits(NETWORK, samples)
+
+
+def test_gradients_are_those_of_the_bits() -> None:
+    samples = samples_of(anatomy((4, 32, 32)), 500, np.random.default_rng(0))
+    chosen = np.arange(len(samples))
+    weights = tuning.Weights.of(NETWORK)
+    _, gradients = tuning.bits_and_gradients(weights, samples, chosen)
+    for array, gradient in zip(weights.arrays, gradients, strict=True):
+        at = np.unravel_index(np.abs(gradient).argmax(), gradient.shape)
+        step = np.float32(1e-2)
+        ends = []
+        for sign in (1, -1):
+            array[at] += sign * step
+            ends.append(tuning.bits_and_gradients(weights, samples, chosen)[0])
+            array[at] -= sign * step
+        assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(gradient[at], rel=0.1, abs=1e-3)
+
+
+def test_forged_bytes_raise_and_take_no_more_room_than_the_block() -> None:
+    block = anatomy((4, 20, 20))
+    data = round_trip(block)
+    rng = np.random.default_rng(2)
+    for _ in range(60):
+        forged = bytearray(data)
+        for at in rng.integers(0, len(data), 3):
+            forged[at] = rng.integers(256)
+        end = len(data) if rng.random() < 0.7 else int(rng.integers(0, len(data)))
+        try:
+            (decoded,) = lockstep.decode_blocks([bytes(forged[:end])], [block.shape], NETWORK)
+        except decode.FOREIGN_ERRORS:
+            continue
+        assert decoded.shape == block.shape
+
+
+def test_shapes_that_would_take_for_ever_are_refused() -> None:
+    assert coder.encode_block(np.ones((100_000, 2, 2), np.uint16), NETWORK) is None
+    data = round_trip(anatomy((4, 20, 20)))
+    with pytest.raises(ValueError, match="shape"):
+        lockstep.decode_blocks([data], [(100_000, 2, 2)], NETWORK)
+
+
+@pytest.fixture
+def small_learned_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learned, "_VOXELS", 2_000)
+    monkeypatch.setattr(learned, "_SIDE", 20)
+
+
+@pytest.mark.parametrize("bound", [None, 1, 8])
+@pytest.mark.usefixtures("small_learned_blocks")
+def test_a_volume_is_coded_by_the_predictor(
+    scan: Volume, tmp_path: Path, bound: float | None
+) -> None:
+    promise = {"lossless": True} if bound is None else {"max_error": bound}
+    path = tmp_path / "a.ucv"
+    result = compress(scan, path, CompressConfig(threads=1, **promise))
+    assert set(result.block_types) == {"learned"}
+    assert result.max_error <= (bound or 0)
+    one, four = decompress(path, threads=1), decompress(path, threads=4)
+    assert np.array_equal(one.voxels, four.voxels)
+    part = decompress(path, region=np.s_[3:9, 10:30, 5:20])
+    assert np.array_equal(part.voxels, one.voxels[3:9, 10:30, 5:20])
+
+
+@pytest.mark.usefixtures("small_learned_blocks")
+def test_the_file_is_the_same_for_any_number_of_threads(scan: Volume, tmp_path: Path) -> None:
+    files = []
+    for threads in (1, 4):
+        path = tmp_path / f"{threads}.ucv"
+        compress(scan, path, CompressConfig(lossless=True, threads=threads))
+        files.append(path.read_bytes())
+    assert files[0] == files[1]
+
+
+def test_a_taught_network_travels_in_the_file(
+    scan: Volume, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learned, "_LEAST_TUNED", 1)
+    monkeypatch.setattr(learned, "_LEAST_STEPS", 30)
+    monkeypatch.setattr(learned, "_gain", lambda *_: 1e9)
+    path = write(scan, lossless=True)
+    carried = [chunk for chunk in chunks_of(path) if chunk.block == NO_BLOCK]
+    assert [chunk.kind for chunk in carried] == [MODEL_CHUNK]
+    monkeypatch.setattr(learned, "shipped_model", lambda *_: None)
+    assert np.array_equal(decompress(path).voxels, scan.voxels)
+
+
+def test_a_file_whose_network_is_missing_says_which(scan: Volume, write: Write) -> None:
+    path = write(scan, lossless=True)
+    missing = {"predictor": {"id": "codec-of-old", "sha256": "0" * 64}}
+    rebuild(path, models=missing)
+    with pytest.raises(ModelError, match="codec-of-old"):
+        decompress(path)
+
+
+def test_a_block_that_cannot_be_decoded_is_named(
+    scan: Volume, write: Write, small_learned_blocks: None
+) -> None:
+    path = write(scan, lossless=True)
+    chunks = chunks_of(path)
+    assert chunks[1].kind == LEARNED
+    data = bytearray(chunks[1].data)
+    data[-200] ^= 1
+    chunks[1] = type(chunks[1])(chunks[1].block, LEARNED, bytes(data))
+    rebuild(path, chunks=chunks)
+    with Container(path) as opened:
+        place = opened.chunks[1].offset
+    with pytest.raises(CodecError, match=f"chunk 1 at byte {place}"):
+        decompress(path)
+    volume, report = recover(path)
+    assert [lost.block for lost in report.lost] == [1]
+    assert (volume.voxels == scan.voxels).mean() > 0.8
+
+
+@pytest.mark.parametrize("kind", ["labels", "noise", "constant", "mask"])
+def test_volumes_of_another_sort_stay_with_the_classical_types(
+    oblique_geometry: object, write: Write, kind: str
+) -> None:
+    rng = np.random.default_rng(0)
+    k, j, i = np.mgrid[:12, :48, :48]
+    voxels = {
+        "labels": (k // 5 + j // 11 * 3 + i // 13 * 7) % 9,
+        "noise": rng.integers(0, 256, k.shape),
+        "constant": np.full(k.shape, 7),
+        "mask": (j - 20) ** 2 + (i - 25) ** 2 < 200,
+    }[kind].astype(np.int16)
+    volume = Volume(voxels, oblique_geometry, modality="CT", units="HU", source=kind)
+    quick = write(volume, "fast.ucv", lossless=True, speed="fast")
+    assert write(volume, lossless=True).stat().st_size <= quick.stat().st_size + 64
+
+
+def test_fast_uses_no_network(scan: Volume, tmp_path: Path) -> None:
+    result = compress(scan, tmp_path / "a.ucv", CompressConfig(lossless=True, speed="fast"))
+    assert "learned" not in result.block_types
+
+
+def test_a_record_of_one_byte_holds_no_larger_index() -> None:
+    with pytest.raises(ValueError, match="255"):
+        learned._narrowed(np.array([[[300]]], np.uint16), np.dtype(np.uint8))
+
+
+def test_lanes_of_a_forged_head_are_refused() -> None:
+    data = round_trip(anatomy((4, 20, 20)))
+    with pytest.raises(ValueError, match="lanes"):
+        coder.Head.unpack(data[:1] + struct.pack("<B", 30) + data[2:])

@@ -1,0 +1,211 @@
+"""Volumes beyond memory: codes wait on the disk, sources stay in their files, results are written
+a run of slices at a time."""
+
+from __future__ import annotations
+
+import os
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib import api
+from MedEnhanceLib import slabs as slabs_module
+from MedEnhanceLib.errors import Cancelled, CodecError, ConfigError, DeviceMemoryError, OutputError
+from MedEnhanceLib.io import load, payload, save
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.unicompress import (
+    CompressConfig,
+    compress,
+    decode,
+    decompress,
+    decompress_to,
+    spool,
+    stream,
+)
+from MedEnhanceLib.unicompress.container import Container
+from MedEnhanceLib.volume import Volume
+
+from .conftest import Write
+from .test_damage import rebuild
+from .test_round_trip import same_bits
+
+MODES: list[dict[str, Any]] = [{"lossless": True}, {"max_error": 2.0}, {"ratio": 5.0}]
+
+
+@pytest.fixture
+def file(scan: Volume, write: Write, small_blocks: None) -> Path:
+    return write(scan, lossless=True, speed="fast")
+
+
+class TestSpool:
+    @pytest.mark.parametrize("in_memory", [0, 5, 1000])
+    def test_what_is_kept_comes_back(
+        self, in_memory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(spool, "_IN_MEMORY", in_memory)
+        pieces = [bytes([n]) * n for n in (3, 0, 200, 1)]
+        with spool.Spool(tmp_path) as store:
+            kept = [store.keep(piece) for piece in pieces]
+            assert [len(one) for one in kept] == [3, 0, 200, 1]
+            assert [bytes(one) for one in reversed(kept)] == pieces[::-1]
+            assert kept[2][:7] == pieces[2][:7]
+            assert kept[2][190:999] == pieces[2][190:]
+            assert kept[2][9:3] == b""
+            assert kept[0] == pieces[0] != kept[2]
+
+    @pytest.mark.skipif(os.name == "nt", reason="a file without a name needs POSIX")
+    def test_it_has_no_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(spool, "_IN_MEMORY", 1)
+        with spool.Spool(tmp_path) as store:
+            store.keep(bytes(1 << 16))
+            assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("config", MODES, ids=str)
+    def test_files_are_the_same_with_it(
+        self,
+        config: dict[str, Any],
+        scan: Volume,
+        tmp_path: Path,
+        small_blocks: None,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        files = []
+        for in_memory in (1 << 20, 1):
+            monkeypatch.setattr(spool, "_IN_MEMORY", in_memory)
+            path = tmp_path / f"{in_memory}.ucv"
+            compress(scan, path, CompressConfig(threads=2, **config))
+            files.append(path.read_bytes())
+        assert files[0] == files[1]
+
+
+class TestDecompressTo:
+    @pytest.mark.parametrize("ending", [".nrrd", ".mha", ".nii", ".nii.gz"])
+    def test_the_file_is_that_of_the_whole_volume(
+        self, ending: str, file: Path, tmp_path: Path
+    ) -> None:
+        save(decompress(file), tmp_path / f"whole{ending}")
+        outline = decompress_to(file, tmp_path / f"parts{ending}", threads=2)
+        assert (tmp_path / f"parts{ending}").read_bytes() == (
+            tmp_path / f"whole{ending}"
+        ).read_bytes()
+        whole = decompress(file)
+        assert (outline.shape, outline.dtype, outline.geometry, outline.history) == (
+            whole.shape, whole.dtype, whole.geometry, whole.history,
+        )  # fmt: skip
+
+    @pytest.mark.parametrize(
+        "region",
+        [
+            (slice(3, 9),),
+            (slice(5, 6), slice(17, 30), slice(0, 1)),
+            (..., slice(20, 36)),
+            (slice(0, 4), slice(16, 32), slice(16, 32)),
+        ],
+        ids=str,
+    )
+    def test_a_region_is_that_of_decompress(self, region: Any, file: Path, tmp_path: Path) -> None:
+        decompress_to(file, tmp_path / "a.nrrd", region=region)
+        assert load(tmp_path / "a.nrrd").is_equal(decompress(file, region=region))
+
+    @pytest.mark.parametrize("region", [None, (slice(1, 3),), (slice(2, 3), slice(3, 5))], ids=str)
+    def test_sequences_come_frame_by_frame(
+        self, region: Any, write: Write, tmp_path: Path, small_blocks: None
+    ) -> None:
+        voxels = np.random.default_rng(0).integers(0, 99, (3, 7, 20, 20)).astype(np.int16)
+        path = write(Volume(voxels, modality="MR"), lossless=True, speed="fast")
+        decompress_to(path, tmp_path / "a.nrrd", region=region)
+        assert same_bits(load(tmp_path / "a.nrrd").voxels, decompress(path, region=region).voxels)
+
+    def test_damage_leaves_no_file(self, file: Path, tmp_path: Path) -> None:
+        with Container(file) as opened:
+            last = opened.chunks[-1]
+        raw = bytearray(file.read_bytes())
+        raw[last.offset] ^= 1
+        file.write_bytes(raw)
+        (tmp_path / "a.nrrd").write_bytes(b"old")
+        with pytest.raises(CodecError, match="chunk 26"):
+            decompress_to(file, tmp_path / "a.nrrd", overwrite=True)
+        assert (tmp_path / "a.nrrd").read_bytes() == b"old"
+        assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.nrrd", "a.ucv"]
+
+    def test_voxels_that_are_not_the_source_s_leave_no_file(
+        self, file: Path, tmp_path: Path
+    ) -> None:
+        rebuild(file, voxels_sha256="0" * 64)
+        with pytest.raises(CodecError, match="SHA-256"):
+            decompress_to(file, tmp_path / "a.nrrd")
+        assert [entry.name for entry in tmp_path.iterdir()] == ["a.ucv"]
+        heard: list[str] = []
+        rebuild(file, exact=False)
+        decompress_to(
+            file, tmp_path / "a.nrrd", monitor=Monitor(lambda event: heard.append(event.kind))
+        )
+        assert "warning" in heard
+
+    def test_a_few_bytes_cannot_fill_a_disk(
+        self, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Neither by a header that claims too much, nor by one of many constant blocks."""
+        monkeypatch.setattr(stream.shutil, "disk_usage", lambda _: _Usage(free=20_000))
+        with pytest.raises(OutputError, match="no space left") as caught:
+            decompress_to(file, tmp_path / "a.nrrd")
+        assert "region" in caught.value.hint
+        monkeypatch.undo()
+        rebuild(file, shape=[1 << 31, 1 << 31, 1 << 31], blocks=[3, 3, 3])
+        with pytest.raises((CodecError, OutputError)):
+            decompress_to(file, tmp_path / "a.nrrd")
+        assert [entry.name for entry in tmp_path.iterdir()] == ["a.ucv"]
+
+    def test_a_slab_beyond_memory_is_refused(
+        self, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(decode, "memory_limit", lambda: 4 * 40 * 36 * 2 - 1)
+        with pytest.raises(DeviceMemoryError):
+            decompress_to(file, tmp_path / "a.nrrd")
+        monkeypatch.setattr(decode, "memory_limit", lambda: 4 * 40 * 36 * 2)
+        decompress_to(file, tmp_path / "a.nrrd")
+
+    def test_a_cancel_leaves_nothing(self, file: Path, tmp_path: Path) -> None:
+        with pytest.raises(Cancelled):
+            decompress_to(file, tmp_path / "a.nrrd", monitor=Monitor(cancel=lambda: True))
+        assert [entry.name for entry in tmp_path.iterdir()] == ["a.ucv"]
+
+    def test_no_layers_are_refused(self, file: Path, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="layers is 0"):
+            decompress_to(file, tmp_path / "a.nrrd", layers=0)
+
+
+class TestMemory:
+    """32 MiB of voxels, of which neither way may hold more than a part."""
+
+    @pytest.fixture
+    def source(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.setattr(payload, "LARGE_BYTES", 1 << 20)
+        monkeypatch.setattr(slabs_module, "_SLAB_BYTES", 1 << 20)
+        monkeypatch.setattr(spool, "_IN_MEMORY", 1 << 20)
+        rng = np.random.default_rng(0)
+        voxels = rng.integers(0, 1 << 15, (256, 256, 256), np.int16)
+        save(Volume(voxels, modality="CT"), tmp_path / "big.nrrd")
+        return tmp_path / "big.nrrd"
+
+    def test_compress_holds_a_few_blocks(self, source: Path, tmp_path: Path) -> None:
+        tracemalloc.start()
+        try:
+            api.compress(source, tmp_path / "a.ucv", lossless=True, speed="fast", threads=1)
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.reset_peak()
+            decompress_to(tmp_path / "a.ucv", tmp_path / "back.nrrd", threads=1)
+            peak_back = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 20 << 20
+        assert peak_back < 20 << 20
+        assert load(tmp_path / "back.nrrd").is_equal(load(source))
+
+
+class _Usage:
+    def __init__(self, free: int) -> None:
+        self.free = free
