@@ -8,7 +8,7 @@ from typing import Any
 from _common import gate
 from _compression_arms import shipped_models
 from _compression_curves import psnr_at
-from _compression_implicit import IMPLICIT, MODE, SIREN
+from _compression_implicit import CONVERGED, HUNDREDFOLD, IMPLICIT, MODE, SIREN
 from _compression_large import NAMED_PEER
 from _compression_measures import Row
 from _compression_ours import ESTIMATE, ONLY, OURS
@@ -192,17 +192,17 @@ def _estimate(rows: list[Row]) -> Iterator[Gate]:
 def _implicit(rows: list[Row]) -> Iterator[Gate]:
     found = chosen(rows, mode=MODE)
     ours = {row["volume"]: row for row in found if row["codec"] == IMPLICIT}
-    bounds = ((100.0, 4.0, "100 × our time"), (1000.0, 0.0, "its convergence"))
-    for multiple, bound, when in bounds:
+    bounds = ((HUNDREDFOLD, 4.0), (CONVERGED, 0.0))
+    for setting, bound in bounds:
         gains = [
             ours[row["volume"]]["psnr_db"] - row["psnr_db"]
-            for row in chosen(found, codec=SIREN, setting=multiple)
+            for row in chosen(found, codec=SIREN, setting=setting)
         ]
-        name = f"implicit network above SIREN per block at {when}, equal bytes (dB)"
+        name = f"implicit network above SIREN per block, {setting}, equal bytes (dB)"
         yield at_least(name, min(gains, default=None), bound)
     faster = [
         row["encode_cpu_s_per_mvoxel"] / ours[row["volume"]]["encode_cpu_s_per_mvoxel"]
-        for row in chosen(found, codec=SIREN, setting=1000.0)
+        for row in chosen(found, codec=SIREN, setting=CONVERGED)
     ]
     yield at_least("implicit network encodes faster than SIREN by", min(faster, default=None), 50)
 

@@ -220,14 +220,14 @@ def _implicit(rows: list[Row]) -> str:
         (
             row["volume"],
             row["codec"],
-            "–" if row["setting"] is None else f"{row['setting']:.0f} ×",
+            row["setting"] or "–",
             f"{row['psnr_db']:.1f}",
             f"{row['encode_cpu_s_per_mvoxel']:.2f}",
         )
         for row in chosen(rows, mode=MODE)
     ]
     columns = ("volume", "network", "time allowed", "PSNR (dB)", "CPU s per million voxels")
-    return "Four blocks of each volume, at the bytes of ours.\n\n" + table(columns, lines)
+    return "Four blocks of each volume; SIREN at the bytes of ours.\n\n" + table(columns, lines)
 
 
 def _estimate_table(rows: list[Row]) -> str:
