@@ -89,6 +89,17 @@ def write(
     (folder / f"{name}.md").write_text(f"{text.rstrip()}\n\n{origin}", encoding="utf-8")
 
 
+def fill(path: Path, name: str, text: str) -> None:
+    """Write a table into a page that people wrote, between `<!-- NAME -->` and `<!-- end -->`."""
+    page = path.read_text(encoding="utf-8")
+    mark, end = f"<!-- {name} -->\n", "<!-- end -->"
+    before, found, rest = page.partition(mark)
+    if not found or end not in rest:
+        raise ValueError(f"{path.name} has no place for {name!r}")
+    after = rest[rest.index(end) :]
+    path.write_text(f"{before}{mark}{text.strip()}\n{after}", encoding="utf-8")
+
+
 def _git(*arguments: str) -> str:
     command = ["git", "-C", str(REPOSITORY), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

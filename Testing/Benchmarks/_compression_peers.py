@@ -1,10 +1,17 @@
-"""Codecs that a user might take instead, each as its own users would call it."""
+"""Codecs that a user might take instead, each as its own users would call it, at its best.
+
+Every lossy peer gets the whole volume at once: codecs of images one tall image of all slices, which
+pays one header and was better than slice by slice at every rate that was tried.
+"""
 
 from __future__ import annotations
 
+import gzip
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import imagecodecs
@@ -13,124 +20,177 @@ import numpy.typing as npt
 import zstandard
 
 Voxels = npt.NDArray[Any]
-Codec = Callable[[Voxels], tuple[int, Voxels | None]]
+#: Bytes, and how to get the voxels back.
+Coded = tuple[int, Callable[[], Voxels] | None]
+QUANTISED, NEAR, SZ3 = "quantised, JPEG XL effort 7", "JPEG-LS near-lossless", "SZ3"
+JPEG2000, HEVC, AV1, SPERR = "JPEG 2000", "HEVC 12 bit, slow", "SVT-AV1 10 bit, slow", "SPERR"
+JPEGXL = "JPEG XL effort {}"
+#: With slices one below the other: one model for all of them.
+STACKED = ", slices stacked"
 
 
 @dataclass(frozen=True)
 class Point:
-    """What a peer made of a volume: bytes, the decoded voxels, processor seconds."""
+    """What a peer made of a volume: bytes, the decoded voxels, processor seconds of each way."""
 
-    codec: str
     size: int
     decoded: Voxels | None
-    seconds: float
+    encode_s: float
+    decode_s: float | None
 
 
-def lossless_peers() -> dict[str, Codec]:
-    """Slice by slice, as DICOM and image tools do; zstd over the whole volume."""
-    return {
-        "JPEG XL effort 7": lambda v: _slices(v, _jpegxl(7)),
-        "JPEG XL effort 9": lambda v: _slices(v, _jpegxl(9)),
-        "JPEG-LS": lambda v: _slices(v, imagecodecs.jpegls_encode),
-        "JPEG 2000": lambda v: _slices(v, _jpeg2000_reversible),
-        "zstd 19, bytes shuffled": lambda v: (_zstd(v), None),
+@dataclass(frozen=True)
+class LossyPeer:
+    """A codec and its settings, from fine to coarse; `code` takes voxels that begin at 0."""
+
+    name: str
+    settings: tuple[float, ...]
+    code: Callable[[Voxels, float], Coded]
+
+
+def run(code: Callable[[Voxels], Coded], voxels: Voxels) -> Point:
+    """One setting of one peer on a volume of integers."""
+    low = int(voxels.min())
+    image = _unsigned(voxels, low)
+    began = time.process_time()
+    size, decode = code(image)
+    encoded = time.process_time()
+    if decode is None:
+        return Point(size, None, encoded - began, None)
+    decoded = decode().reshape(voxels.shape)
+    seconds = time.process_time() - encoded
+    top = int(image.max())
+    whole = np.clip(np.rint(decoded), 0, top).astype(np.int32) + low
+    return Point(size, whole, encoded - began, seconds)
+
+
+def lossless_peers() -> dict[str, Callable[[Voxels], Coded]]:
+    """Slice by slice, as DICOM and image tools do; JPEG XL stacked too; zstd and gzip over all."""
+    peers: dict[str, Callable[[Voxels], Coded]] = {
+        JPEGXL.format(effort): partial(_by_slice, partial(_jpegxl, effort)) for effort in (7, 9)
+    }
+    for effort in (7, 9):
+        name = JPEGXL.format(effort) + STACKED
+        peers[name] = lambda image, effort=effort: (len(_jpegxl(effort, _tall(image))), None)
+    return peers | {
+        "JPEG-LS": partial(_by_slice, imagecodecs.jpegls_encode),
+        "JPEG 2000": partial(_by_slice, _jpeg2000_reversible),
+        "HTJ2K": partial(_by_slice, partial(imagecodecs.htj2k_encode, reversible=True)),
+        "zstd 19, bytes shuffled": _zstd,
+        "gzip 9": lambda image: (len(gzip.compress(image.tobytes(), 9)), None),
     }
 
 
-def bounded_peers(bound: int) -> dict[str, Codec]:
+def bounded_peers(bound: int) -> dict[str, Callable[[Voxels], Coded]]:
     """No voxel off by more than `bound`."""
     return {
-        "quantised, JPEG XL effort 7": lambda v: _slices(_quantised(v, bound), _jpegxl(7)),
-        "JPEG-LS near-lossless": lambda v: _slices(
-            v, lambda image: imagecodecs.jpegls_encode(image, level=bound)
-        ),
-        "SZ3": lambda v: _sz3(v, bound),
+        QUANTISED: lambda image: _by_slice(partial(_jpegxl, 7), _quantised(image, bound)),
+        NEAR: partial(_by_slice, partial(imagecodecs.jpegls_encode, level=bound)),
+        # A little less than the next whole number: rounding gives back what is beyond the bound.
+        SZ3: partial(_sz3, bound=bound + 0.499),
     }
 
 
-def lossy_curves(voxels: Voxels) -> Iterator[Point]:
-    """JPEG 2000 and JPEG XL slice by slice, over their qualities."""
-    image, low, top = _unsigned(voxels)
-    wide = np.round(image.astype(np.float64) * (65535 / top)).astype(np.uint16)
-    for level in (26, 32, 38, 44, 50, 57, 65):
-        yield _timed("JPEG 2000", voxels, lambda _, q=level: _jpeg2000(image, q, low))
-    for distance in (0.05, 0.25, 0.8, 2.0, 5.0, 12.0, 25.0):
-        yield _timed(
-            "JPEG XL lossy", voxels, lambda _, d=distance: _jpegxl_lossy(wide, d, low, top)
-        )
+def lossy_peers(stored_bits: int) -> list[LossyPeer]:
+    """Each from fine to coarse, reaching from below a ratio of 8 to beyond 1024 where it can.
+
+    stored_bits: of a voxel as the volume holds it, which ratios refer to.
+    """
+    return [
+        # Finer does nothing; beyond 36 quality falls in steps.
+        LossyPeer(HEVC, (-8, *range(0, 36, 4), *range(36, 52, 2)), _hevc),
+        LossyPeer(AV1, (1, 4, 8, 14, 20, 28, 36, 44, 52, 60), _av1),
+        LossyPeer(JPEG2000, tuple(range(60, 12, -4)), _jpeg2000),
+        LossyPeer("HTJ2K", tuple(2.0**n for n in range(-13, 0)), _htj2k),
+        LossyPeer("JPEG XL", (0.1, 0.4, 1.0, 2.0, 4.0, 8.0, 15.0, 25.0), _jpegxl_lossy),
+        LossyPeer(SPERR, tuple(stored_bits / 2.0**n for n in (*range(3, 11), 10.2)), _sperr),
+        LossyPeer(SZ3, tuple(2.0**n for n in range(12)), _sz3),
+        LossyPeer("zfp", tuple(2.0**n for n in range(14)), _zfp),
+    ]
 
 
-def sperr_whole(voxels: Voxels, ratio: float) -> Point:
-    """SPERR on the whole volume at once: what the blocks of a container give away."""
-
-    def code(v: Voxels) -> tuple[int, Voxels]:
-        bits = 8 * v.dtype.itemsize / ratio
-        raw = imagecodecs.sperr_encode(v.astype(np.float32), bits, "bpp", numthreads=1)
-        decoded = imagecodecs.sperr_decode(raw, numthreads=1)
-        return len(raw), np.clip(np.rint(decoded), v.min(), v.max()).astype(v.dtype)
-
-    return _timed("SPERR, whole volume", voxels, code)
-
-
-def run(name: str, codec: Codec, voxels: Voxels) -> Point:
-    """One peer on one volume."""
-    return _timed(name, voxels, codec)
-
-
-def _timed(name: str, voxels: Voxels, codec: Codec) -> Point:
-    began = time.process_time()
-    size, decoded = codec(voxels)
-    return Point(name, size, decoded, time.process_time() - began)
-
-
-def _unsigned(voxels: Voxels) -> tuple[Voxels, int, int]:
-    low, high = int(voxels.min()), int(voxels.max())
+def _unsigned(voxels: Voxels, low: int) -> Voxels:
     shifted = voxels.astype(np.int64) - low
-    return shifted.astype(np.min_scalar_type(high - low)), low, high - low
+    return shifted.astype(np.min_scalar_type(int(shifted.max())))
 
 
-def _slices(voxels: Voxels, encode: Callable[[Voxels], bytes]) -> tuple[int, None]:
-    image, _, _ = _unsigned(voxels)
+def _tall(image: Voxels) -> Voxels:
+    return np.ascontiguousarray(image).reshape(-1, image.shape[-1])
+
+
+def _by_slice(encode: Callable[[Voxels], Any], image: Voxels) -> Coded:
     return sum(len(encode(np.ascontiguousarray(one))) for one in image), None
 
 
-def _jpegxl(effort: int) -> Callable[[Voxels], bytes]:
-    return lambda image: bytes(
-        imagecodecs.jpegxl_encode(image, lossless=True, effort=effort, numthreads=1)
-    )
+def _jpegxl(effort: int, image: Voxels) -> bytes:
+    return bytes(imagecodecs.jpegxl_encode(image, lossless=True, effort=effort, numthreads=1))
 
 
 def _jpeg2000_reversible(image: Voxels) -> bytes:
     return bytes(imagecodecs.jpeg2k_encode(image, level=0, reversible=True, codecformat="j2k"))
 
 
-def _zstd(voxels: Voxels) -> int:
-    image, _, _ = _unsigned(voxels)
+def _zstd(image: Voxels) -> Coded:
     shuffled = image.view(np.uint8).reshape(-1, image.dtype.itemsize).T.tobytes()
-    return len(zstandard.ZstdCompressor(level=19).compress(shuffled))
+    return len(zstandard.ZstdCompressor(level=19).compress(shuffled)), None
 
 
-def _quantised(voxels: Voxels, bound: int) -> Voxels:
-    above = voxels.astype(np.int64) - int(voxels.min())
-    indices: Voxels = (above + bound) // (2 * bound + 1)
-    return indices
+def _quantised(image: Voxels, bound: int) -> Voxels:
+    indices = (image.astype(np.int64) + bound) // (2 * bound + 1)
+    return indices.astype(np.min_scalar_type(int(indices.max())))
 
 
-def _sz3(voxels: Voxels, bound: int) -> tuple[int, None]:
-    # A little less than the bound: rounding to whole numbers adds to the error.
-    raw = imagecodecs.sz3_encode(voxels.astype(np.float32), "abs", abs=bound + 0.499)
-    return len(raw), None
+def _sz3(image: Voxels, bound: float) -> Coded:
+    floats = image.astype(np.float32)
+    code = imagecodecs.sz3_encode(floats, "abs", abs=bound)
+    return len(code), lambda: imagecodecs.sz3_decode(code, shape=floats.shape, dtype=floats.dtype)
 
 
-def _jpeg2000(image: Voxels, level: int, low: int) -> tuple[int, Voxels]:
-    codes = [imagecodecs.jpeg2k_encode(one, level=level, codecformat="j2k") for one in image]
-    decoded = np.stack([imagecodecs.jpeg2k_decode(code) for code in codes])
-    return sum(map(len, codes)), decoded.astype(np.int64) + low
+def _zfp(image: Voxels, tolerance: float) -> Coded:
+    code = imagecodecs.zfp_encode(image.astype(np.float32), level=tolerance, mode="a")
+    return len(code), lambda: imagecodecs.zfp_decode(code)
 
 
-def _jpegxl_lossy(wide: Voxels, distance: float, low: int, top: int) -> tuple[int, Voxels]:
-    codes = [
-        imagecodecs.jpegxl_encode(one, distance=distance, effort=5, numthreads=1) for one in wide
-    ]
-    decoded = np.stack([imagecodecs.jpegxl_decode(code, numthreads=1) for code in codes])
-    return sum(map(len, codes)), np.rint(decoded * (top / 65535)).astype(np.int64) + low
+def _sperr(image: Voxels, bits: float) -> Coded:
+    """bits: for each voxel."""
+    code = imagecodecs.sperr_encode(image.astype(np.float32), bits, "bpp", numthreads=1)
+    return len(code), lambda: imagecodecs.sperr_decode(code, numthreads=1)
+
+
+def _jpeg2000(image: Voxels, psnr: float) -> Coded:
+    """psnr: asked for against the range of the voxels; the codec counts from its type's."""
+    peak = float(np.iinfo(image.dtype).max)
+    level = psnr + 20 * math.log10(peak / float(image.max()))
+    code = imagecodecs.jpeg2k_encode(_tall(image), level=level, codecformat="j2k")
+    return len(code), lambda: imagecodecs.jpeg2k_decode(code)
+
+
+def _htj2k(image: Voxels, step: float) -> Coded:
+    """step: of the quantiser, as a share of the range of the voxels."""
+    share = min(step * float(image.max()) / float(np.iinfo(image.dtype).max), 0.5)
+    code = imagecodecs.htj2k_encode(_tall(image), level=share, reversible=False)
+    return len(code), lambda: imagecodecs.htj2k_decode(code)
+
+
+def _jpegxl_lossy(image: Voxels, distance: float) -> Coded:
+    """distance: in units of what eyes see, of the range stretched to 16 bit."""
+    scale = 65535 / float(image.max())
+    wide = np.round(_tall(image) * scale).astype(np.uint16)
+    code = imagecodecs.jpegxl_encode(wide, distance=distance, effort=7, numthreads=1)
+    return len(code), lambda: imagecodecs.jpegxl_decode(code, numthreads=1) / scale
+
+
+def _hevc(image: Voxels, crf: float) -> Coded:
+    from _compression_video import decode_hevc, hevc
+
+    wide = image.astype(np.uint16)
+    code, _ = hevc(wide, crf)
+    return len(code), lambda: decode_hevc(code, wide)
+
+
+def _av1(image: Voxels, crf: float) -> Coded:
+    from _compression_video import av1, decode_av1
+
+    wide = image.astype(np.uint16)
+    code, _ = av1(wide, int(crf))
+    return len(code), lambda: decode_av1(code, wide)

@@ -54,15 +54,15 @@ def measures_code() -> str:
 class RowStore:
     """Rows of one subject, a JSON line each; several processes may add to it."""
 
-    def __init__(self, subject: str) -> None:
-        self._path = FOLDER / (subject.replace("/", "_").replace(" ", "_") + ".jsonl")
+    def __init__(self, subject: str, folder: Path = FOLDER) -> None:
+        self._path = folder / (subject.replace("/", "_").replace(" ", "_") + ".jsonl")
         self._rows = dict(self._read())
 
     def find(self, key: str) -> Row | None:
         return self._rows.get(key)
 
     def add(self, key: str, row: Row) -> Row:
-        FOLDER.mkdir(parents=True, exist_ok=True)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.write(json.dumps({"key": key, "row": row}) + "\n")

@@ -1,0 +1,51 @@
+"""What the codec consists of, as arms that leave parts out. Fill in switches here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from _common import REPOSITORY
+
+from MedEnhanceLib.unicompress import CompressConfig
+
+_MODELS = REPOSITORY / "Resources" / "models"
+
+
+def shipped_models() -> list[Path]:
+    """The weights that ship for the codec."""
+    return sorted(_MODELS.glob("codec-*/models/*.safetensors"))
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The codec with parts switched off.
+
+    config: fields of CompressConfig that do so. without: roles of models that it does not find.
+    """
+
+    name: str
+    config: dict[str, Any] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> str:
+        """Why this arm cannot be told from all of it; nothing where it can."""
+        unknown = self.config.keys() - {known.name for known in fields(CompressConfig)}
+        if unknown:
+            return f"the codec has no switch {', '.join(sorted(unknown))}"
+        shipped = {path.stem for path in shipped_models()}
+        if self.without and not shipped & set(self.without):
+            return f"no model ships for: {', '.join(self.without)}"
+        return ""
+
+
+#: From the plainest to all of it. A part whose switch does not exist yet is "not there".
+ARMS = (
+    Arm("classical block types alone", {"block_types": ("classical",)}),
+    Arm("+ av1: all that needs no model", without=("predictor", "restoration", "implicit")),
+    Arm("+ restoration", without=("predictor", "implicit")),
+    Arm("+ learned predictor", without=("implicit",)),
+    Arm("all"),
+)

@@ -1,0 +1,216 @@
+"""Every promise of the design with its bound, kept or not; what is not there was not measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from _common import gate
+from _compression_arms import shipped_models
+from _compression_curves import psnr_at
+from _compression_implicit import CONVERGED, HUNDREDFOLD, IMPLICIT, MODE, SIREN
+from _compression_large import NAMED_PEER
+from _compression_measures import Row
+from _compression_ours import ESTIMATE, ONLY, OURS
+from _compression_peers import HEVC, JPEG2000, JPEGXL, QUANTISED, STACKED
+from _compression_rows import BOUNDED, LOSSLESS, RATIO
+from _compression_volumes import SUBJECTS
+
+Gate = dict[str, Any]
+MODALITY = {subject.name: subject.modality for subject in SUBJECTS}
+#: Least gain in dB over the better of slow HEVC and JPEG 2000, and the ratios it is asked at.
+ABOVE_DB = {"CT": 0.5, "MR": 0.3, "EM": 0.0}
+ABOVE_RATIOS = (32, 64, 128, 256, 512)
+GOAL_DB = 2.0
+LOSSLESS_SHARE = {"CT": 0.12, "MR": 0.08, "EM": 0.04}
+LOSSLESS_GOAL = {"CT": 0.18, "MR": 0.15, "EM": 0.08}
+BOUNDED_SHARE = {1: 0.20, 2: 0.20, 8: 0.30}
+#: Encoding and decoding against the named peer, in processor time; a learned predictor decodes
+#: voxel after voxel and may take longer.
+ENCODE_TIME, DECODE_TIME, LEARNED_DECODE_TIME = 2, 1, 4
+MEMORY_MB = 2048
+
+
+def all_gates(rows: list[Row]) -> list[Gate]:
+    """In the order of the design's page."""
+    return [
+        *_promises(rows),
+        *_against_video(rows),
+        *_lossless(rows),
+        *_bounded(rows),
+        *_large(rows),
+        *_estimate(rows),
+        *_implicit(rows),
+        *_elsewhere(),
+    ]
+
+
+def chosen(rows: Iterable[Row], **where: object) -> list[Row]:
+    """The rows that agree with `where`, without ratios that were refused."""
+    return [
+        row
+        for row in rows
+        if "refused" not in row and all(row.get(key) == value for key, value in where.items())
+    ]
+
+
+def curve(rows: Iterable[Row], volume: str, codec: str) -> list[tuple[float, float]]:
+    """(bytes, PSNR) of a codec's lossy points on a volume."""
+    found = chosen(rows, volume=volume, codec=codec, mode=RATIO)
+    return [(row["bytes"], row["psnr_db"]) for row in found if row.get("psnr_db") is not None]
+
+
+def gain_over(rows: list[Row], ours: Row, codecs: Iterable[str]) -> float | None:
+    """dB above the best of `codecs` at the bytes of our file.
+
+    A codec that cannot reach them is left out; None where none can, or nothing was lost.
+    """
+    theirs = [psnr_at(curve(rows, ours["volume"], codec), ours["bytes"]) for codec in codecs]
+    known = [psnr for psnr in theirs if psnr is not None]
+    if ours.get("psnr_db") is None or not known:
+        return None
+    return float(ours["psnr_db"]) - max(known)
+
+
+def _least(values: Iterable[float | None]) -> float | None:
+    """The least, None where any of them or all are missing."""
+    found = list(values)
+    known = [value for value in found if value is not None]
+    return min(known) if known and len(known) == len(found) else None
+
+
+def at_least(name: str, value: float | None, bound: float, unit: str = "") -> Gate:
+    return gate(name, value, f"≥ {bound:g}{unit}", value is not None and value >= bound)
+
+
+def at_most(name: str, value: float | None, bound: float, unit: str = "") -> Gate:
+    return gate(name, value, f"≤ {bound:g}{unit}", value is not None and value <= bound)
+
+
+def _promises(rows: list[Row]) -> Iterator[Gate]:
+    mine = [row for row in rows if str(row["codec"]).startswith(OURS)]
+    lossless = [row["max_error"] for row in chosen(mine, mode=LOSSLESS)]
+    bounded = [row["max_error"] / row["setting"] for row in chosen(mine, mode=BOUNDED)]
+    ratios = [row["ratio"] / row["setting"] for row in chosen(mine, mode=RATIO)]
+    yield at_most("lossless: largest error of any voxel", max(lossless, default=None), 0)
+    yield at_most("max_error: largest error / promised", max(bounded, default=None), 1)
+    yield at_least("ratio: smallest reached / promised", min(ratios, default=None), 1)
+    single = [_over_single(rows, row) for row in chosen(mine, mode=LOSSLESS, codec=OURS)]
+    worst = max((value for value in single if value is not None), default=None)
+    yield at_most("lossless file / best single classical type", worst, 1.002)
+
+
+def _over_single(rows: list[Row], ours: Row) -> float | None:
+    sizes = [
+        row["bytes"]
+        for row in chosen(rows, mode=LOSSLESS, volume=ours["volume"])
+        if row["codec"].startswith(ONLY)
+    ]
+    return ours["bytes"] / min(sizes) if sizes else None
+
+
+def _against_video(rows: list[Row]) -> Iterator[Gate]:
+    for modality, bound in ABOVE_DB.items():
+        ours = [
+            row
+            for row in chosen(rows, mode=RATIO, codec=OURS)
+            if row["setting"] in ABOVE_RATIOS and MODALITY[row["volume"]] == modality
+        ]
+        gains = [gain_over(rows, row, (HEVC, JPEG2000)) for row in ours]
+        named = f"{modality}: PSNR above the better of slow HEVC and JPEG 2000, ratios "
+        span = _span(ours)
+        yield at_least(f"{named}{span}, least (dB)", _least(gains), bound)
+        yield at_least(f"goal: the same, {modality} (dB)", _least(gains), GOAL_DB)
+
+
+def _span(ours: list[Row]) -> str:
+    settings = [row["setting"] for row in ours]
+    return f"{min(settings)} to {max(settings)}" if settings else "32 to 512"
+
+
+def _lossless(rows: list[Row]) -> Iterator[Gate]:
+    for modality, bound in LOSSLESS_SHARE.items():
+        saved = _least(
+            _saved(rows, row, "")
+            for row in chosen(rows, mode=LOSSLESS, codec=OURS)
+            if MODALITY[row["volume"]] == modality
+        )
+        name = f"{modality}: lossless below the better of JPEG XL 7 and 9 by (share)"
+        yield at_least(name, saved, bound)
+        yield at_least(f"goal: the same, {modality}", saved, LOSSLESS_GOAL[modality])
+
+
+def _saved(rows: list[Row], ours: Row, layout: str) -> float | None:
+    """Share of bytes saved against JPEG XL in one layout; layout: "" for slice by slice."""
+    names = {JPEGXL.format(effort) + layout for effort in (7, 9)}
+    sizes = [
+        row["bytes"]
+        for row in chosen(rows, mode=LOSSLESS, volume=ours["volume"])
+        if row["codec"] in names
+    ]
+    return 1 - ours["bytes"] / min(sizes) if sizes else None
+
+
+def saved_over_jpegxl(rows: list[Row], ours: Row) -> dict[str, float | None]:
+    """Shares saved against both layouts of JPEG XL."""
+    return {layout: _saved(rows, ours, layout) for layout in ("", STACKED)}
+
+
+def _bounded(rows: list[Row]) -> Iterator[Gate]:
+    for bound, share in BOUNDED_SHARE.items():
+        gains = []
+        for row in chosen(rows, mode=BOUNDED, codec=OURS, setting=bound):
+            if MODALITY[row["volume"]] == "CT":
+                theirs = chosen(
+                    rows, mode=BOUNDED, codec=QUANTISED, setting=bound, volume=row["volume"]
+                )
+                gains += [row["ratio"] / other["ratio"] - 1 for other in theirs]
+        name = f"CT, largest error {bound}: ratio above quantised JPEG XL's by (share)"
+        yield at_least(name, min(gains, default=None), share)
+
+
+def _large(rows: list[Row]) -> Iterator[Gate]:
+    large = chosen(rows, mode="large")
+    learned = any(path.stem == "predictor" for path in shipped_models())
+    for mode, name in NAMED_PEER.items():
+        ours, peer = chosen(large, setting=mode), chosen(large, setting=name)
+        decode = LEARNED_DECODE_TIME if learned and not mode.startswith(RATIO) else DECODE_TIME
+        for way, bound in (("encode", ENCODE_TIME), ("decode", decode)):
+            key = f"{way}_cpu_s"
+            value = ours[0][key] / peer[0][key] if ours and peer else None
+            yield at_most(f"{mode}: {way} / {name}, CPU time", value, bound)
+    memory = [row["extra_peak_mb"] for row in large if row["codec"] == OURS]
+    yield at_most("peak beyond the volume, all modes (MB)", max(memory, default=None), MEMORY_MB)
+    yield gate("on one GPU, each way (s)", None, "≤ 2", False)
+
+
+def _estimate(rows: list[Row]) -> Iterator[Gate]:
+    errors = [abs(row["size_error"]) for row in chosen(rows, mode=ESTIMATE)]
+    yield at_most("estimate: largest error of the size (share)", max(errors, default=None), 0.10)
+
+
+def _implicit(rows: list[Row]) -> Iterator[Gate]:
+    found = chosen(rows, mode=MODE)
+    ours = {row["volume"]: row for row in found if row["codec"] == IMPLICIT}
+    bounds = ((HUNDREDFOLD, 4.0), (CONVERGED, 0.0))
+    for setting, bound in bounds:
+        gains = [
+            ours[row["volume"]]["psnr_db"] - row["psnr_db"]
+            for row in chosen(found, codec=SIREN, setting=setting)
+        ]
+        name = f"implicit network above SIREN per block, {setting}, equal bytes (dB)"
+        yield at_least(name, min(gains, default=None), bound)
+    faster = [
+        row["encode_cpu_s_per_mvoxel"] / ours[row["volume"]]["encode_cpu_s_per_mvoxel"]
+        for row in chosen(found, codec=SIREN, setting=CONVERGED)
+    ]
+    yield at_least("implicit network encodes faster than SIREN by", min(faster, default=None), 50)
+
+
+def _elsewhere() -> Iterator[Gate]:
+    """What this script does not measure, and what ships."""
+    yield gate("student below the teacher (dB), at ≥ 8 × fewer parameters", None, "≤ 0.5", False)
+    yield gate("student decodes faster than the teacher by", None, "≥ 4", False)
+    yield gate("prior off: each part costs (dB)", None, "> 0", False)
+    size = sum(path.stat().st_size for path in shipped_models())
+    yield gate("learned models shipped: size (kB)", size / 1000 or None, "told", size > 0)

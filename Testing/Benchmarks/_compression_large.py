@@ -1,0 +1,155 @@
+"""Time and memory of a large volume, each mode and each named peer in a process of its own.
+
+Both threads of two cores are given to everyone. Peers are measured in the same run: on a machine
+that others use, seconds tell little and ratios of processor seconds much.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _compression_measures import Row
+from _compression_ours import THREADS
+from _compression_volumes import large_volume
+
+JPEGXL, HEVC = "JPEG XL effort 7", "HEVC 12 bit, slow"
+MODES: dict[str, dict[str, Any]] = {
+    "lossless": {"lossless": True},
+    "lossless, fast": {"lossless": True, "speed": "fast"},
+    "largest error 2": {"max_error": 2},
+    "ratio 64": {"ratio": 64},
+}
+#: Mode → the peer that it is held against.
+NAMED_PEER = {"lossless": JPEGXL, "largest error 2": JPEGXL, "ratio 64": HEVC}
+LARGE_RATIO = 64
+_TRIED_SLICES = 20
+
+
+def large_rows(script: str, slices: int) -> Iterator[Row]:
+    """script: the file whose option --large runs `measure_large`."""
+    for mode in (JPEGXL, HEVC, *MODES):
+        print(f"512×512×{slices} {mode}", file=sys.stderr, flush=True)
+        command = [sys.executable, script, "--large", mode, "--slices", str(slices)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        yield json.loads(done.stdout.splitlines()[-1])
+
+
+def measure_large(mode: str, slices: int) -> Row:
+    """One row: wall and processor seconds each way, and the memory beyond the volume's own."""
+    volume = large_volume(slices)
+    image = (volume.voxels.astype(np.int32) - int(volume.voxels.min())).astype(np.uint16)
+    runs = {JPEGXL: _run_jpegxl, HEVC: _run_hevc}
+    job = runs[mode](image) if mode in runs else _run_ours(volume, MODES[mode])
+    if mode not in runs:
+        del image
+    before = _forget_peak_mb()
+    marks = [(time.monotonic(), time.process_time())]
+    size = 0
+    for step in job:
+        size = step()
+        marks.append((time.monotonic(), time.process_time()))
+    return {
+        "volume": f"CT 512×512×{slices}",
+        "mode": "large",
+        "setting": mode,
+        "codec": mode if mode in runs else "ours",
+        "bytes": size,
+        "ratio": volume.nbytes / size,
+        "encode_s": marks[1][0] - marks[0][0],
+        "encode_cpu_s": marks[1][1] - marks[0][1],
+        "decode_s": marks[2][0] - marks[1][0],
+        "decode_cpu_s": marks[2][1] - marks[1][1],
+        "extra_peak_mb": _peak_mb() - before,
+    }
+
+
+Steps = tuple[Callable[[], int], Callable[[], int]]
+
+
+def _run_ours(volume: Any, config: dict[str, Any]) -> Steps:
+    from MedEnhanceLib.unicompress import CompressConfig, compress, decompress
+
+    folder = tempfile.TemporaryDirectory()
+    path = Path(folder.name) / "a.ucv"
+
+    def encode() -> int:
+        return compress(volume, path, CompressConfig(threads=THREADS, **config)).file_bytes
+
+    def decode() -> int:
+        decompress(path, threads=THREADS)
+        size = path.stat().st_size
+        folder.cleanup()
+        return size
+
+    return encode, decode
+
+
+def _run_jpegxl(image: Any) -> Steps:
+    import imagecodecs
+
+    codes: list[bytes] = []
+
+    def one(plane: Any) -> bytes:
+        return bytes(imagecodecs.jpegxl_encode(plane, lossless=True, effort=7, numthreads=1))
+
+    def decode_one(code: bytes, plane: Any) -> None:
+        imagecodecs.jpegxl_decode(code, out=plane, numthreads=1)
+
+    def encode() -> int:
+        with ThreadPoolExecutor(THREADS) as pool:
+            codes.extend(pool.map(one, image))
+        return sum(map(len, codes))
+
+    def decode() -> int:
+        out = np.empty_like(image)
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(
+                pool.map(lambda k: imagecodecs.jpegxl_decode(codes[k], out=out[k]), range(len(out)))
+            )
+        return sum(map(len, codes))
+
+    return encode, decode
+
+
+def _run_hevc(image: Any) -> Steps:
+    """At the quality that comes next to the ratio, found on the first slices."""
+    from _compression_video import decode_hevc, hevc
+
+    crf = 0.0
+    for step in (16.0, 8.0, 4.0, 2.0, 1.0):
+        part = image[:_TRIED_SLICES]
+        if part.nbytes / len(hevc(part, crf + step)[0]) < LARGE_RATIO:
+            crf += step
+    crf += 1  # the first whole one that reaches it
+    codes: list[bytes] = []
+
+    def encode() -> int:
+        codes.append(hevc(image, crf, THREADS)[0])
+        return len(codes[0])
+
+    def decode() -> int:
+        decode_hevc(codes[0], image, THREADS)
+        return len(codes[0])
+
+    return encode, decode
+
+
+def _peak_mb() -> float:
+    """The most memory that this process held so far (getrusage would count its parent's)."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def _forget_peak_mb() -> float:
+    """Begin the peak anew, at what is held now, which is returned (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _peak_mb()

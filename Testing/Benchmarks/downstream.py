@@ -1,0 +1,49 @@
+"""What compression does to the work that follows: features, labels, enhanced volumes.
+
+    python Testing/Benchmarks/downstream.py            writes docs/benchmarks/downstream.*
+    python Testing/Benchmarks/downstream.py --quick    three thin scans, writes runs/benchmarks
+
+What was measured before, by the same codec on the same voxels, is read from runs/downstream-rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+# Before PyTorch comes in: figures do not depend on it, and a shared machine is kinder so.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from _common import DOCS, REPOSITORY, fill, write
+from _downstream_page import draw, page, public, recommendation_table
+from _downstream_rows import SETTINGS, Row, enhanced_rows, scan_rows
+from _downstream_scans import load_scans
+
+
+def main() -> None:
+    """Measure, then write the page and its figure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="16 slices of three scans")
+    parser.add_argument("--no-enhancement", action="store_true", help="features and labels alone")
+    parser.add_argument("--only", nargs="+", help="these scans alone, by name")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    out = options.out or (REPOSITORY / "runs" / "benchmarks" if options.quick else DOCS)
+    settings = SETTINGS[1::3] if options.quick else SETTINGS
+    rows: list[Row] = []
+    for scan in load_scans(options.quick):
+        if not options.only or scan.name in options.only:
+            rows += scan_rows(scan, settings)
+    enhanced = [] if options.no_enhancement else list(enhanced_rows(settings))
+    out.mkdir(parents=True, exist_ok=True)
+    draw(out / "downstream.png", rows)
+    record = [*public(rows), *enhanced]
+    write("downstream", page(rows, enhanced), gates=[], rows=record, seeds=[0], folder=out)
+    if out == DOCS:
+        place = "recommendation of Testing/Benchmarks/downstream.py"
+        fill(DOCS.parent / "compression.md", place, recommendation_table(rows))
+
+
+if __name__ == "__main__":
+    main()

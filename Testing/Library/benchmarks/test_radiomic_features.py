@@ -1,0 +1,143 @@
+"""Radiomic features of the digital phantom of the Image Biomarker Standardisation Initiative.
+
+The phantom and its values are those of the initiative's reference manual (arXiv 1612.07003, CC BY
+4.0), with matrices over 13 directions merged in 3D; three figures each.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import pytest
+
+#: [K, J, I]; 0 lies outside of the region.
+PHANTOM = np.array(
+    [
+        [[1, 4, 4, 1, 1], [1, 4, 6, 1, 1], [4, 1, 6, 4, 1], [4, 4, 6, 4, 1]],
+        [[1, 4, 4, 1, 1], [1, 1, 6, 1, 1], [0, 1, 3, 1, 1], [4, 4, 6, 1, 1]],
+        [[1, 4, 4, 0, 0], [1, 1, 1, 1, 1], [1, 1, 0, 1, 1], [1, 1, 6, 1, 1]],
+        [[1, 4, 4, 0, 0], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 6, 1, 1]],
+    ]
+)
+REFERENCE = {
+    "intensity, mean": 2.15,
+    "intensity, variance": 3.05,
+    "intensity, skewness": 1.08,
+    "intensity, kurtosis": -0.355,
+    "intensity, 90th percentile": 4,
+    "intensity, interquartile range": 3,
+    "intensity, mean absolute deviation": 1.55,
+    "intensity, robust mean absolute deviation": 1.11,
+    "intensity, median absolute deviation": 1.15,
+    "intensity, coefficient of variation": 0.812,
+    "intensity, quartile dispersion": 0.6,
+    "intensity, energy": 567,
+    "intensity, root mean square": 2.77,
+    "histogram, entropy": 1.27,
+    "histogram, uniformity": 0.512,
+    "glcm, joint maximum": 0.509,
+    "glcm, joint average": 2.15,
+    "glcm, joint variance": 3.13,
+    "glcm, joint entropy": 2.57,
+    "glcm, difference average": 1.38,
+    "glcm, difference variance": 3.21,
+    "glcm, difference entropy": 1.64,
+    "glcm, sum average": 4.3,
+    "glcm, sum variance": 7.41,
+    "glcm, sum entropy": 2.11,
+    "glcm, angular second moment": 0.291,
+    "glcm, contrast": 5.12,
+    "glcm, dissimilarity": 1.38,
+    "glcm, inverse difference": 0.688,
+    "glcm, normalised inverse difference": 0.856,
+    "glcm, inverse difference moment": 0.631,
+    "glcm, normalised inverse difference moment": 0.902,
+    "glcm, inverse variance": 0.0574,
+    "glcm, correlation": 0.183,
+    "glcm, autocorrelation": 5.19,
+    "glcm, cluster tendency": 7.41,
+    "glcm, cluster shade": 17.4,
+    "glcm, cluster prominence": 147,
+    "glcm, information correlation 1": -0.0288,
+    "glcm, information correlation 2": 0.269,
+    "glrlm, short emphasis": 0.729,
+    "glrlm, long emphasis": 2.76,
+    "glrlm, low grey level emphasis": 0.607,
+    "glrlm, high grey level emphasis": 9.64,
+    "glrlm, short low grey level emphasis": 0.372,
+    "glrlm, short high grey level emphasis": 8.67,
+    "glrlm, long low grey level emphasis": 2.16,
+    "glrlm, long high grey level emphasis": 15.6,
+    "glrlm, grey level non-uniformity": 281,
+    "glrlm, normalised grey level non-uniformity": 0.43,
+    "glrlm, size non-uniformity": 328,
+    "glrlm, normalised size non-uniformity": 0.501,
+    "glrlm, percentage": 0.68,
+    "glrlm, grey level variance": 3.48,
+    "glrlm, size variance": 0.598,
+    "glrlm, entropy": 2.62,
+    "glszm, short emphasis": 0.255,
+    "glszm, long emphasis": 550,
+    "glszm, low grey level emphasis": 0.253,
+    "glszm, high grey level emphasis": 15.6,
+    "glszm, short low grey level emphasis": 0.0256,
+    "glszm, short high grey level emphasis": 2.76,
+    "glszm, long low grey level emphasis": 503,
+    "glszm, long high grey level emphasis": 1490,
+    "glszm, grey level non-uniformity": 1.4,
+    "glszm, normalised grey level non-uniformity": 0.28,
+    "glszm, size non-uniformity": 1,
+    "glszm, normalised size non-uniformity": 0.2,
+    "glszm, percentage": 0.0676,
+    "glszm, grey level variance": 2.64,
+    "glszm, size variance": 331,
+    "glszm, entropy": 2.32,
+}
+
+
+@pytest.fixture(scope="module")
+def module() -> Any:
+    return import_module("_downstream_features")
+
+
+@pytest.fixture(scope="module")
+def found(module: Any) -> dict[str, float]:
+    features: dict[str, float] = module.all_features(PHANTOM, PHANTOM > 0, PHANTOM)
+    return features
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_the_phantom_has_the_published_value(found: dict[str, float], name: str) -> None:
+    assert float(f"{found[name]:.3g}") == pytest.approx(REFERENCE[name], rel=6e-3)
+
+
+def test_every_feature_is_held_against_a_published_value_or_is_an_order_statistic(
+    found: dict[str, float],
+) -> None:
+    rest = found.keys() - REFERENCE.keys()
+    assert rest == {
+        f"intensity, {name}"
+        for name in ("median", "minimum", "maximum", "range", "10th percentile")
+    }
+
+
+def test_what_lies_outside_of_the_region_changes_nothing(module: Any) -> None:
+    inside = PHANTOM > 0
+    other = np.where(inside, PHANTOM, 77)
+    assert module.all_features(other, inside, other) == module.all_features(
+        PHANTOM, inside, PHANTOM
+    )
+
+
+def test_bins_of_a_width_begin_where_they_are_told(module: Any) -> None:
+    values = np.array([[[-1000, -976, -975, 24]]])
+    levels = module.bins_of_width(values, values < 99, 25.0, -1000.0)
+    assert levels.ravel().tolist() == [1, 1, 2, 41]
+
+
+def test_a_number_of_bins_spans_what_is_inside(module: Any) -> None:
+    values = np.array([[[5.0, 10.0, 14.99, 15.0, 900.0]]])
+    levels = module.bins_by_number(values, values < 100, 2)
+    assert levels.ravel().tolist() == [1, 2, 2, 2, 2]
