@@ -3,7 +3,7 @@
     python minimal_reader.py FILE...        shape, type and SHA-256 of the voxels of each
 
 It proves that the page is enough, and would read the files if the library were lost. It reads
-whole volumes and stops at the first damage.
+whole volumes and stops at the first damage. Models lie in the file, or are given to it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import struct
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,11 +22,18 @@ import imagecodecs
 import numpy as np
 import zstandard
 
+if __package__:
+    from . import minimal_implicit, minimal_video
+else:  # run as a script
+    import minimal_implicit
+    import minimal_video
+
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
+Model = Callable[[str], bytes]
 
 PROLOGUE = struct.Struct("<4sHHQQIIIIII12sI")
-NO_BLOCK = 0xFFFFFFFF
+NO_BLOCK, MODEL = 0xFFFFFFFF, 64
 MOST_BYTES = 1 << 34
 
 
@@ -44,27 +51,44 @@ class Row(NamedTuple):
     crc: int
 
 
-def read(path: Path) -> tuple[dict[str, Any], Array, bool]:
-    """The header, the voxels, and whether they have the SHA-256 that the header names."""
+def read(path: Path, models: Sequence[bytes] = ()) -> tuple[dict[str, Any], Array, bool]:
+    """The header, the voxels, and whether they have the SHA-256 that the header names.
+
+    models: files of models, for a file that does not carry its own.
+    """
     data = path.read_bytes()
     header, rows, place = _open(data)
     shape, dtype = tuple(header["shape"]), np.dtype(header["dtype"])
     _need(prod(shape) * dtype.itemsize <= MOST_BYTES, "more voxels than this reader holds")
     voxels = np.empty((1,) * (4 - len(shape)) + shape, dtype)
-    missing = set(range(voxels.shape[0] * prod(header["blocks"])))
+    count = voxels.shape[0] * prod(header["blocks"])
+    known = {hashlib.sha256(model).hexdigest(): model for model in models}
+    blocks: dict[int, dict[int, bytes]] = {}
+    types: dict[int, int] = {}
     for row in rows:
         chunk = data[place : place + row.length]
         place += row.length
         if row.block == NO_BLOCK:
+            if row.type == MODEL:
+                known[hashlib.sha256(chunk).hexdigest()] = chunk
             continue
-        _need(row.layer == 0, f"layer {row.layer}, which this reader does not know")
         _need(zlib.crc32(chunk) == row.crc, f"the chunk of block {row.block} is damaged")
-        _need(row.block in missing, f"block {row.block} cannot be, or is there twice")
-        missing.remove(row.block)
-        box = _box(row.block, voxels.shape, header["blocks"])
-        target = voxels[box]
-        target[...] = _decode(row.type, chunk, target.shape, header)
-    _need(not missing, f"{len(missing)} blocks have no chunk")
+        layers = blocks.setdefault(row.block, {})
+        _need(row.block < count and row.layer not in layers, f"block {row.block} cannot be")
+        _need(types.setdefault(row.block, row.type) == row.type, "layers of several types")
+        layers[row.layer] = chunk
+
+    def model(role: str) -> bytes:
+        named = header.get("models", {}).get(role, {})
+        _need(named.get("sha256") in known, f"the model {named} ({role}) is missing")
+        return known[named["sha256"]]
+
+    _need(len(blocks) == count, f"{count - len(blocks)} blocks have no chunk")
+    for number, layers in blocks.items():
+        _need(sorted(layers) == list(range(len(layers))), "a layer is missing")
+        target = voxels[_box(number, voxels.shape, header["blocks"])]
+        chunks = [layers[layer] for layer in range(len(layers))]
+        target[...] = _decode(types[number], chunks, target.shape, header, model)
     voxels = voxels.reshape(shape)
     return header, voxels, sha256(voxels) == header["voxels_sha256"]
 
@@ -133,10 +157,16 @@ def _box(number: int, shape: Shape, counts: list[int]) -> tuple[int | slice, ...
 # ---------------------------------------------------------------- blocks
 
 
-def _decode(kind: int, chunk: bytes, shape: Shape, header: dict[str, Any]) -> Array:
+def _decode(
+    kind: int, chunks: list[bytes], shape: Shape, header: dict[str, Any], model: Model
+) -> Array:
     """The voxels of a block."""
+    if kind in LAYERED_TYPES:
+        return LAYERED_TYPES[kind](chunks, shape, header, model)
+    _need(len(chunks) == 1, f"layers of block type {kind}")
+    chunk = chunks[0]
     if kind in VOXEL_TYPES:
-        return VOXEL_TYPES[kind](chunk, shape, header)
+        return VOXEL_TYPES[kind](chunk, shape, header, model)
     _need(kind in INDEX_TYPES, f"block type {kind} is unknown; written by {header['encoder']}")
     record, width = chunk[0], chunk[1]
     _need(width in (1, 2, 4, 8), "indices of an odd width")
@@ -214,7 +244,7 @@ def _inter_slice(code: bytes, shape: Shape, dtype: np.dtype[Any]) -> Array:
     return x.astype(dtype)
 
 
-def _sperr(chunk: bytes, shape: Shape, header: dict[str, Any]) -> Array:
+def _sperr(chunk: bytes, shape: Shape, header: dict[str, Any], _: Model) -> Array:
     dtype = np.dtype(header["dtype"])
     mean, step, planes = struct.unpack_from("<ddB", chunk)
     bits = chunk[17:]
@@ -258,7 +288,11 @@ INDEX_TYPES: dict[int, Indices] = {
     4: _channels,
     5: _inter_slice,
 }
-VOXEL_TYPES: dict[int, Callable[[bytes, Shape, dict[str, Any]], Array]] = {6: _sperr}
+VOXEL_TYPES: dict[int, Callable[[bytes, Shape, dict[str, Any], Model], Array]] = {
+    6: _sperr,
+    7: minimal_video.decode,
+}
+LAYERED_TYPES = {17: minimal_implicit.decode}
 
 
 def _need(holds: bool, says: str) -> None:
