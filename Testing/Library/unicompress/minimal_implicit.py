@@ -21,9 +21,7 @@ TYPES = {"I8": "i1", "I16": "<i2", "I32": "<i4"}
 PHASES = list(product((0, 1), repeat=3))
 
 
-def decode(
-    chunks: list[bytes], shape: Shape, header: dict[str, Any], model: Callable[[str], bytes]
-) -> Array:
+def decode(chunks: list[bytes], shape: Shape, header: dict[str, Any], model: Model) -> Array:
     """The voxels of a block from its layers. model: gives the file of the role `implicit`."""
     tensors, facts = _read(model("implicit"))
     dtype = np.dtype(header["dtype"])
@@ -142,13 +140,10 @@ class Network:
         return self.t["sine"][index % 1024]
 
     def values(self, shape: Shape, thick: int) -> Array:
-        """The result at every voxel, [k, j, i], a slice at a time."""
-        slices = []
-        for k in range(shape[0]):
-            place = np.stack(np.meshgrid([k], range(shape[1]), range(shape[2]), indexing="ij"), -1)
-            units = np.array([16 * thick, 16, 16])
-            slices.append(self.at((place * units + units // 2 // 1).reshape(-1, 3)))
-        return np.stack(slices).reshape(shape)
+        """The result at every voxel, [k, j, i], a slice at a time: positions are their centres."""
+        step = np.array([16 * thick, 16, 16])
+        centres = np.stack(np.indices(shape), axis=-1) * step + step // 2
+        return np.stack([self.at(slab.reshape(-1, 3)) for slab in centres]).reshape(shape)
 
     def at(self, p: Array) -> Array:
         """At positions [N, 3] in sixteenths of a unit."""

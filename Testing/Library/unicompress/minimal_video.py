@@ -21,8 +21,9 @@ TYPES = {"I8": "i1", "I32": "<i4"}
 UNITY = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 
 
-def decode(chunk: bytes, shape: Shape, header: dict[str, Any], model: Model) -> Array:
+def decode(chunks: list[bytes], shape: Shape, header: dict[str, Any], model: Model) -> Array:
     """The voxels of a block. model: gives the file of a role, here of `restoration`."""
+    (chunk,) = chunks
     axis, top, noise, strength, low, high = HEAD.unpack_from(chunk)
     _need(axis <= 2 and 1 <= top <= 4095 and noise <= 127 and strength <= 31, "the head")
     _need(-1e30 < low < high < 1e30, "the range")
@@ -34,19 +35,20 @@ def decode(chunk: bytes, shape: Shape, header: dict[str, Any], model: Model) -> 
     scale = (high - low) / (top * parts)
     values = np.minimum(frames, 4095 * parts) * scale + low
     dtype = np.dtype(header["dtype"])
-    voxels = _typed(values, dtype)
+    voxels = typed(values, dtype)
     if header["range"] is not None:
         voxels = np.clip(voxels, *(dtype.type(end) for end in header["range"]))
     return np.moveaxis(voxels, 0, axis)
 
 
-def _typed(values: Array, dtype: np.dtype[Any]) -> Array:
+def typed(values: Array, dtype: np.dtype[Any]) -> Array:
+    """Rounded to nearest, ties to even, and clipped to the type."""
     if dtype.kind == "b":
         return values >= 0.5
     if dtype.kind == "f":
         with np.errstate(over="ignore"):
             return values.astype(dtype)
-    limits, whole = np.iinfo(dtype), np.rint(values)
+    limits, whole = np.iinfo(dtype), np.rint(values.astype(np.float64))
     above, below = whole >= float(limits.max), whole <= float(limits.min)
     inside = np.where(above | below, 0, whole).astype(dtype)
     inside[above], inside[below] = limits.max, limits.min
