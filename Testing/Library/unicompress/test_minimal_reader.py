@@ -74,10 +74,11 @@ def test_it_restores_videos_as_we_do(
 ) -> None:
     # The shipped network does not help every volume of waves: the writer is made to use it.
     monkeypatch.setattr(restoration, "best_strength", lambda *_: 21)
-    k, j, i = np.mgrid[:7, :82, :91]
+    k, j, i = np.mgrid[:8, :101, :95]
     noise = np.random.default_rng(0).normal(0, 4, k.shape)
-    voxels = (60 * np.sin(j / 9 + k / 5) + 50 * np.cos(i / 7) + noise + 120).astype(dtype)
-    path = write(Volume(voxels, modality="CT"), ratio=12, speed="fast")
+    voxels = (60 * np.sin(j / 9 + k / 5) + 60 * np.cos(i / 7) + noise + 130).clip(0, 255)
+    volume = Volume(voxels.astype(dtype), modality="CT")
+    path = write(volume, ratio=6 * volume.voxels.itemsize, speed="fast")
     assert types_of(path) == {coders.VIDEO}
     shipped = shipped_model(restoration.ROLE, "CT")
     assert shipped is not None
@@ -102,15 +103,14 @@ def test_it_reads_videos_that_are_not_restored(dtype: str, axis: int) -> None:
     assert same_bits(ours, video.decode(coded, block.shape, DecodeContext(block.dtype, limits)))
 
 
-def test_it_reads_learned_blocks(write: Write) -> None:
-    volume = Volume(smooth((3, 20, 24), "i2"), modality="CT")
-    path = write(volume, lossless=True)
+def test_it_reads_learned_blocks(scan: Volume, write: Write) -> None:
+    path = write(scan, lossless=True)
     assert types_of(path) == {coders.LEARNED}
     shipped = shipped_model("predictor", "CT")
     assert shipped is not None
     _, ours, proved = minimal_reader.read(path, [shipped.data])
     assert proved
-    assert same_bits(ours, volume.voxels)
+    assert same_bits(ours, scan.voxels)
 
 
 @pytest.mark.parametrize("dtype", ["?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f8"])
