@@ -1,9 +1,10 @@
 """A second reader of `.ucv`, written from docs/ucv-format.md alone: nothing of the library is used.
 
-    python minimal_reader.py FILE...        shape, type and SHA-256 of the voxels of each
+    python -m Testing.Library.unicompress.minimal_reader FILE...
 
-It proves that the page is enough, and would read the files if the library were lost. It reads
-whole volumes and stops at the first damage.
+tells shape, type and SHA-256 of the voxels of each. It proves that the page is enough, and would
+read the files if the library were lost. It reads whole volumes and stops at the first damage.
+Models lie in the file, or are given to it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import struct
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,8 +23,12 @@ import imagecodecs
 import numpy as np
 import zstandard
 
+from . import minimal_implicit, minimal_predictor, minimal_video
+
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
+Dtype = np.dtype[Any]
+Model = Callable[[str], bytes]
 
 PROLOGUE = struct.Struct("<4sHHQQIIIIII12sI")
 NO_BLOCK = 0xFFFFFFFF
@@ -44,27 +49,43 @@ class Row(NamedTuple):
     crc: int
 
 
-def read(path: Path) -> tuple[dict[str, Any], Array, bool]:
-    """The header, the voxels, and whether they have the SHA-256 that the header names."""
+def read(path: Path, models: Sequence[bytes] = ()) -> tuple[dict[str, Any], Array, bool]:
+    """The header, the voxels, and whether they have the SHA-256 that the header names.
+
+    models: files of models, for a file that does not carry its own.
+    """
     data = path.read_bytes()
     header, rows, place = _open(data)
     shape, dtype = tuple(header["shape"]), np.dtype(header["dtype"])
     _need(prod(shape) * dtype.itemsize <= MOST_BYTES, "more voxels than this reader holds")
     voxels = np.empty((1,) * (4 - len(shape)) + shape, dtype)
-    missing = set(range(voxels.shape[0] * prod(header["blocks"])))
+    count = voxels.shape[0] * prod(header["blocks"])
+    known = {hashlib.sha256(model).hexdigest(): model for model in models}
+    blocks: dict[int, dict[int, bytes]] = {}
+    types: dict[int, int] = {}
     for row in rows:
         chunk = data[place : place + row.length]
         place += row.length
         if row.block == NO_BLOCK:
+            known[hashlib.sha256(chunk).hexdigest()] = chunk
             continue
-        _need(row.layer == 0, f"layer {row.layer}, which this reader does not know")
         _need(zlib.crc32(chunk) == row.crc, f"the chunk of block {row.block} is damaged")
-        _need(row.block in missing, f"block {row.block} cannot be, or is there twice")
-        missing.remove(row.block)
-        box = _box(row.block, voxels.shape, header["blocks"])
-        target = voxels[box]
-        target[...] = _decode(row.type, chunk, target.shape, header)
-    _need(not missing, f"{len(missing)} blocks have no chunk")
+        layers = blocks.setdefault(row.block, {})
+        _need(row.block < count and row.layer not in layers, f"block {row.block} cannot be")
+        _need(types.setdefault(row.block, row.type) == row.type, "layers of several types")
+        layers[row.layer] = chunk
+
+    def model(role: str) -> bytes:
+        named = header.get("models", {}).get(role, {})
+        _need(named.get("sha256") in known, f"the model {named} ({role}) is missing")
+        return known[named["sha256"]]
+
+    _need(len(blocks) == count, f"{count - len(blocks)} blocks have no chunk")
+    for number, layers in blocks.items():
+        _need(sorted(layers) == list(range(len(layers))), "a layer is missing")
+        target = voxels[_box(number, voxels.shape, header["blocks"])]
+        chunks = [layers[layer] for layer in range(len(layers))]
+        target[...] = _decode(types[number], chunks, target.shape, header, model)
     voxels = voxels.reshape(shape)
     return header, voxels, sha256(voxels) == header["voxels_sha256"]
 
@@ -133,16 +154,20 @@ def _box(number: int, shape: Shape, counts: list[int]) -> tuple[int | slice, ...
 # ---------------------------------------------------------------- blocks
 
 
-def _decode(kind: int, chunk: bytes, shape: Shape, header: dict[str, Any]) -> Array:
+def _decode(
+    kind: int, chunks: list[bytes], shape: Shape, header: dict[str, Any], model: Model
+) -> Array:
     """The voxels of a block."""
+    _need(len(chunks) == 1 or kind == 17, f"layers of block type {kind}")
     if kind in VOXEL_TYPES:
-        return VOXEL_TYPES[kind](chunk, shape, header)
+        return VOXEL_TYPES[kind](chunks, shape, header, model)
     _need(kind in INDEX_TYPES, f"block type {kind} is unknown; written by {header['encoder']}")
+    chunk = chunks[0]
     record, width = chunk[0], chunk[1]
     _need(width in (1, 2, 4, 8), "indices of an odd width")
     size = {1: 8, 2: 8, 3: 24, 4: 16}[record]
     fields, code = chunk[2 : 2 + size], chunk[2 + size :]
-    indices = INDEX_TYPES[kind](code, shape, np.dtype(f"<u{width}"))
+    indices = INDEX_TYPES[kind](code, shape, np.dtype(f"<u{width}"), model)
     return _voxels(record, fields, indices, np.dtype(header["dtype"]))
 
 
@@ -166,12 +191,12 @@ def _voxels(record: int, fields: bytes, x: Array, dtype: np.dtype[Any]) -> Array
     return total.astype(f"<u{dtype.itemsize}").view(dtype)
 
 
-def _constant(code: bytes, shape: Shape, dtype: np.dtype[Any]) -> Array:
+def _constant(code: bytes, shape: Shape, dtype: Dtype, _: Model) -> Array:
     _need(not code, "a constant block has no bytes")
     return np.zeros(shape, dtype)
 
 
-def _zstd(code: bytes, shape: Shape, dtype: np.dtype[Any]) -> Array:
+def _zstd(code: bytes, shape: Shape, dtype: Dtype, _: Model) -> Array:
     size = prod(shape) * dtype.itemsize
     _need(zstandard.frame_content_size(code[1:]) == size, "another size than the block")
     plain = zstandard.ZstdDecompressor().decompress(code[1:], max_output_size=size)
@@ -185,24 +210,25 @@ def _zstd(code: bytes, shape: Shape, dtype: np.dtype[Any]) -> Array:
     return np.cumsum(steps, axis=2, dtype=dtype)
 
 
-def _jpeg_ls(code: bytes, shape: Shape, dtype: np.dtype[Any]) -> Array:
+def _jpeg_ls(code: bytes, shape: Shape, dtype: Dtype, _: Model) -> Array:
     image = np.empty((shape[0] * shape[1], shape[2]), dtype)
     return np.asarray(imagecodecs.jpegls_decode(code, out=image)).reshape(shape)
 
 
-def _stacked(code: bytes, shape: Shape, dtype: np.dtype[Any]) -> Array:
+def _stacked(code: bytes, shape: Shape, dtype: Dtype, _: Model) -> Array:
     image = np.empty((shape[0] * shape[1], shape[2]), dtype)
     return np.asarray(imagecodecs.jpegxl_decode(code, out=image)).reshape(shape)
 
 
-def _channels(code: bytes, shape: Shape, dtype: np.dtype[Any]) -> Array:
+def _channels(code: bytes, shape: Shape, dtype: Dtype, _: Model) -> Array:
     return np.asarray(imagecodecs.jpegxl_decode(code, out=np.empty(shape, dtype)))
 
 
-def _inter_slice(code: bytes, shape: Shape, dtype: np.dtype[Any]) -> Array:
+def _inter_slice(code: bytes, shape: Shape, dtype: Dtype, model: Model) -> Array:
     low, *weights = struct.unpack_from("<i9h", code)
     _need(code[22] in (1, 2), "samples of an odd width")
-    x = _stacked(code[23:], shape, np.dtype(f"<u{code[22]}")).astype(np.int32) + np.int32(low)
+    x = _stacked(code[23:], shape, np.dtype(f"<u{code[22]}"), model).astype(np.int32)
+    x += np.int32(low)
     rows, columns = shape[1:]
     for k in range(1, shape[0]):
         before = np.pad(x[k - 1], 1, mode="edge")
@@ -214,15 +240,19 @@ def _inter_slice(code: bytes, shape: Shape, dtype: np.dtype[Any]) -> Array:
     return x.astype(dtype)
 
 
-def _sperr(chunk: bytes, shape: Shape, header: dict[str, Any]) -> Array:
+def _learned(code: bytes, shape: Shape, dtype: Dtype, model: Model) -> Array:
+    tensors = minimal_predictor.tensors(model("predictor"))
+    k, j, i = shape
+    return minimal_predictor.decode(code, (k, j, i), tensors).astype(dtype)
+
+
+def _sperr(chunks: list[bytes], shape: Shape, header: dict[str, Any], _: Model) -> Array:
     dtype = np.dtype(header["dtype"])
-    mean, step, planes = struct.unpack_from("<ddB", chunk)
-    bits = chunk[17:]
+    mean, step, planes = struct.unpack_from("<ddB", chunks[0])
+    bits = chunks[0][17:]
     _need(bool(np.isfinite([mean, step]).all()) and step > 0 and planes <= 64, "SPERR's head")
     single = dtype.itemsize <= 2 or dtype == np.float32
-    values: Array = np.full(
-        [extent for extent in shape if extent > 1], mean, "f4" if single else "f8"
-    )
+    values: Array = np.full([n for n in shape if n > 1], mean, "f4" if single else "f8")
     if bits and planes:
         count = 8 * len(bits) + 4 * values.size + 1024
         stream = struct.pack("<BddBQ", 0x80, mean, step, planes, count) + bits
@@ -233,22 +263,12 @@ def _sperr(chunk: bytes, shape: Shape, header: dict[str, Any]) -> Array:
         imagecodecs.sperr_decode(stream, out=values, header=values.ndim == 3)
     _need(bool(np.isfinite(values).all()), "SPERR gave values that are not finite")
     values = values.reshape(shape)
-    with np.errstate(over="ignore"):
-        voxels = _rounded(values, dtype) if dtype.kind != "f" else values.astype(dtype)
+    voxels = minimal_video.typed(values, dtype)
     limits = header["range"]
     return voxels if limits is None else np.clip(voxels, *(dtype.type(end) for end in limits))
 
 
-def _rounded(values: Array, dtype: np.dtype[Any]) -> Array:
-    limits = np.iinfo(np.uint8 if dtype.kind == "b" else dtype)
-    wide = np.rint(values.astype(np.float64))
-    above, below = wide >= float(limits.max), wide <= float(limits.min)
-    inside = np.where(above | below, 0, wide).astype(dtype)
-    inside[above], inside[below] = limits.max, limits.min
-    return inside
-
-
-Indices = Callable[[bytes, Shape, "np.dtype[Any]"], Array]
+Indices = Callable[[bytes, Shape, Dtype, Model], Array]
 #: Types that code indices, and types that code voxels: one row for each.
 INDEX_TYPES: dict[int, Indices] = {
     0: _constant,
@@ -257,8 +277,13 @@ INDEX_TYPES: dict[int, Indices] = {
     3: _stacked,
     4: _channels,
     5: _inter_slice,
+    16: _learned,
 }
-VOXEL_TYPES: dict[int, Callable[[bytes, Shape, dict[str, Any]], Array]] = {6: _sperr}
+VOXEL_TYPES: dict[int, Callable[[list[bytes], Shape, dict[str, Any], Model], Array]] = {
+    6: _sperr,
+    7: minimal_video.decode,
+    17: minimal_implicit.decode,
+}
 
 
 def _need(holds: bool, says: str) -> None:

@@ -14,6 +14,7 @@ from MedEnhanceLib.unicompress.container import Container
 from MedEnhanceLib.unicompress.implicit import choice
 from MedEnhanceLib.volume import Volume
 
+from .. import minimal_reader
 from .conftest import waves
 
 pytestmark = pytest.mark.usefixtures("shipped")
@@ -41,6 +42,21 @@ def test_a_forced_block_type_keeps_the_ratio(volume: Volume, file: Path) -> None
     assert kinds == {IMPLICIT}
     assert layers == sorted(layers)
     assert decompress(file).voxels.shape == volume.voxels.shape
+
+
+@pytest.mark.parametrize(("thickness", "modality"), [(1.0, "CT"), (4.0, "MR")])
+def test_a_reader_made_from_the_page_gives_the_same_voxels(
+    thickness: float, modality: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.ucv"
+    config = CompressConfig(ratio=RATIO / 4, block_type="implicit", embed_model=True)
+    compress(waves((30, 70, 66), thickness, modality), path, config)
+    with Container(path) as container:
+        layers = {chunk.layer for chunk in container.chunks if chunk.kind == IMPLICIT}
+    assert len(layers) > 1
+    _, voxels, proved = minimal_reader.read(path)
+    assert proved
+    assert np.array_equal(voxels, decompress(path).voxels)
 
 
 def test_parts_are_parts_of_the_whole(file: Path) -> None:

@@ -1,0 +1,204 @@
+"""Block type 17 from docs/ucv-format.md alone, in 64-bit integers: nothing of the library."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import constriction
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+Shape = tuple[int, ...]
+Model = Callable[[str], bytes]
+Tensors = dict[str, Array]
+
+TYPES = {"I8": "i1", "I16": "<i2", "I32": "<i4"}
+#: Cells with even k, j, i first; then those of which i alone is odd; then j …
+PHASES = list(product((0, 1), repeat=3))
+
+
+def decode(chunks: list[bytes], shape: Shape, header: dict[str, Any], model: Model) -> Array:
+    """The voxels of a block from its layers. model: gives the file of the role `implicit`."""
+    tensors, facts = _read(model("implicit"))
+    dtype = np.dtype(header["dtype"])
+    flags, offset, scale = struct.unpack_from("<BiI", chunks[0])
+    _need(flags in (0, 1) and 1 <= scale < 1 << 31 and dtype.kind in "iu", "the head")
+    _need(dtype.itemsize <= 4, "voxels of 64 bits")
+    thick = 2 if flags else 1
+    grid = (-(-shape[0] * thick // 8), -(-shape[1] // 8), -(-shape[2] // 8))
+    codes = _codes([chunks[0][9:], *chunks[1:]], grid, tensors)
+    y = Network(tensors, facts, codes).values(shape, thick)
+    low, high = header["range"]
+    return np.clip(offset + ((y * scale + 2048) >> 12), low, high).astype(dtype)
+
+
+def _read(data: bytes) -> tuple[Tensors, dict[str, str]]:
+    size = int.from_bytes(data[:8], "little")
+    rows = json.loads(data[8 : 8 + size])
+    facts = rows.pop("__metadata__")
+    _need(facts["layout"] == "1", "another layout")
+    found = {}
+    for name, row in rows.items():
+        start, stop = (8 + size + offset for offset in row["data_offsets"])
+        tensor = np.frombuffer(data[start:stop], TYPES[row["dtype"]]).reshape(row["shape"])
+        found[name] = tensor.astype(np.int64)
+    return found, facts
+
+
+# ---------------------------------------------------------------- codes
+
+
+def _codes(layers: list[bytes], grid: Shape, tensors: Tensors) -> list[Array]:
+    """The codes of each layer, [k, j, i]."""
+    found: list[Array] = []
+    vectors: list[Array] = []
+    for n, data in enumerate(layers):
+        words = np.frombuffer(data, "<u4").astype(np.uint32)
+        _need(not len(words) or bool(words[-1]), "codes that end in nothing")
+        coder = constriction.stream.stack.AnsCoder(words)
+        book = tensors["codebooks"][n % 2, n // 2]
+        codes, c = np.zeros(grid, np.int64), np.zeros((*grid, book.shape[1]), np.int64)
+        for phase in PHASES:
+            cells = list(product(*(range(odd, g, 2) for odd, g in zip(phase, grid, strict=True))))
+            contexts = [_context(c, vectors, cell) for cell in cells]
+            if not cells:
+                continue
+            weights = _weights(np.array(contexts), n, book, tensors)
+            family = constriction.stream.model.Categorical(perfect=False)
+            for cell, code in zip(cells, coder.decode(family, weights), strict=True):
+                codes[cell] = code
+                c[cell] = book[code]
+        found.append(codes)
+        vectors.append(c)
+    return found
+
+
+def _context(c: Array, before: list[Array], cell: tuple[int, ...]) -> Array:
+    """c: vectors of the layer as far as they are known; before: of the layers before."""
+    nothing = np.zeros(c.shape[-1], np.int64)
+    parts = []
+    for axis in range(3):
+        if cell[axis] % 2 == 0:
+            parts.append(nothing)
+            continue
+        left, right = list(cell), list(cell)
+        left[axis] -= 1
+        right[axis] += 1 if cell[axis] + 1 < c.shape[axis] else -1
+        parts.append(c[tuple(left)] + c[tuple(right)])
+    parts += [before[-back][cell] if len(before) >= back else nothing for back in (1, 2)]
+    return np.concatenate([*parts, [64 * (place % 2) for place in cell]])
+
+
+def _weights(contexts: Array, n: int, book: Array, tensors: Tensors) -> Array:
+    """Weights of all codes, [cells, codes]."""
+    down, up, last = tensors["entropy.shifts"][n]
+    h = _halved(contexts @ tensors["entropy.first"][n].T, down) + tensors["entropy.first_bias"][n]
+    h = np.clip(h, 0, 1023)
+    v = np.clip(_halved(h @ tensors["entropy.second"][n].T, up), -1023, 1023)
+    logits = _halved(v @ book.T, last) + 8 * tensors["entropy.bias"][n]
+    d = np.minimum(logits.max(axis=1, keepdims=True) - logits, 1024)
+    return np.maximum(1, tensors["entropy.powers"][d % 64] >> (d // 64)).astype(np.float64)
+
+
+def _halved(x: Array, shift: Array | int) -> Array:
+    """floor(x / 2^shift + ½); a negative shift multiplies."""
+    down = np.maximum(shift, 0)
+    return ((x + np.where(down > 0, 1 << np.maximum(down - 1, 0), 0)) >> down) << (down - shift)
+
+
+# ---------------------------------------------------------------- network
+
+
+class Network:
+    """A model and the keys and values of all cells."""
+
+    def __init__(self, tensors: Tensors, facts: dict[str, str], codes: list[Array]) -> None:
+        self.t = tensors
+        self.heads, self.depth, self.scaled = (int(facts[n]) for n in ("heads", "depth", "scaled"))
+        self.keys, self.values_of = [], []
+        for b in (0, 1):
+            latent: Array = np.zeros((*codes[0].shape, tensors["up.weight"].shape[2]), np.int64)
+            for n in range(b, len(codes), 2):
+                book = b, n // 2
+                shift = tensors["up.exponent"][book] + tensors["codebooks.exponent"][book] - 7
+                vectors = tensors["codebooks"][book][codes[n]]
+                latent += _halved(vectors @ tensors["up.weight"][book].T, shift)
+            latent = np.clip(latent, -1023, 1023)
+            self.keys.append(np.clip(self.apply(f"key.{b}", latent, 7, 4), -127, 127))
+            self.values_of.append(np.clip(self.apply(f"value.{b}", latent, 7, 6), -511, 511))
+
+    def apply(self, name: str, a: Array, bits: int, wanted: int) -> Array:
+        """A matrix: bits after the point of what goes in, and of what is wanted."""
+        shift = self.t[f"{name}.exponent"] + bits - wanted
+        return _halved(a @ self.t[f"{name}.weight"].T, shift) + self.t[f"{name}.bias"]
+
+    def sine(self, index: Array) -> Array:
+        return self.t["sine"][index % 1024]
+
+    def values(self, shape: Shape, thick: int) -> Array:
+        """The result at every voxel, [k, j, i], a slice at a time: positions are their centres."""
+        step = np.array([16 * thick, 16, 16])
+        centres = np.stack(np.indices(shape), axis=-1) * step + step // 2
+        return np.stack([self.at(slab.reshape(-1, 3)) for slab in centres]).reshape(shape)
+
+    def at(self, p: Array) -> Array:
+        """At positions [N, 3] in sixteenths of a unit."""
+        phases = p[:, :, None] << np.arange(6)
+        waves = np.concatenate([self.sine(phases), self.sine(phases + 256)], axis=2)
+        features = _halved(waves, 3).reshape(len(p), -1)
+        fused = self.fused(p, np.clip(self.apply("query", features, 7, 4), -127, 127))
+        a, bits = features, 7
+        for n in range(self.depth):
+            phase = self.apply(f"wave.{n}", a, bits, 11 if n < self.scaled else 14)
+            if n < self.scaled:
+                scale = np.clip(self.apply(f"scale.{n}", fused, 6, 8), -255, 255)
+                phase = _halved(np.clip(phase, -16383, 16383) * (256 + scale), 5)
+            phase = phase + self.apply(f"shift.{n}", fused, 6, 14)
+            a, bits = self.sine(_halved(phase, 4)), 10
+        gain = np.clip(self.apply("gain", fused, 6, 8), -511, 511)
+        a = _halved(a * gain, 8)
+        return (self.apply("out", a, 10, 12) + self.apply("skip", fused, 6, 12))[:, 0]
+
+    def fused(self, p: Array, query: Array) -> Array:
+        """Features [N, …] of the sixteen cells around each position."""
+        grid = self.keys[0].shape[:3]
+        base, inside = (p - 64) // 128, (p - 64) % 128
+        level = inside // 8
+        keys, values, near = [], [], []
+        for b in (0, 1):
+            for corner in PHASES:
+                cell = tuple(np.clip((base + corner).T, 0, np.array(grid)[:, None] - 1))
+                keys.append(self.keys[b][cell])
+                values.append(self.values_of[b][cell])
+                near.append(np.where(corner, level, 16 - level).prod(axis=1))
+        size = query.shape[1] // self.heads
+        part = values[0].shape[1] // self.heads
+        heads = []
+        for head in range(self.heads):
+            mine = slice(head * size, (head + 1) * size)
+            scores = np.stack([(query[:, mine] * key[:, mine]).sum(axis=1) for key in keys], axis=1)
+            scores += self.t["slots"][head]
+            d = np.minimum((scores.max(axis=1, keepdims=True) - scores) // 4, 640)
+            share = self.t["power"][d] * np.stack(near, axis=1)
+            total = share.sum(axis=1, keepdims=True)
+            x = np.frexp(total.astype(np.float64))[1] - 10
+            share = _floor(share, x) * self.t["reciprocal"][_floor(total, x)]
+            share = _halved(share, 10)
+            mine = slice(head * part, (head + 1) * part)
+            mixed = sum(share[:, n, None] * value[:, mine] for n, value in enumerate(values))
+            heads.append(np.clip(_halved(np.asarray(mixed), 8), -511, 511))
+        return np.concatenate(heads, axis=1)
+
+
+def _floor(x: Array, shift: Array) -> Array:
+    """floor(x / 2^shift); a negative shift multiplies."""
+    return (x >> np.maximum(shift, 0)) << np.maximum(-shift, 0)
+
+
+def _need(holds: bool, says: str) -> None:
+    if not holds:
+        raise ValueError(says)

@@ -1,0 +1,190 @@
+"""Block type 7 from docs/ucv-format.md alone: nothing of the library is used."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import imagecodecs
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+Shape = tuple[int, ...]
+Model = Callable[[str], bytes]
+
+HEAD = struct.Struct("<BHBBdd")
+OCTAVE = (65536, 71468, 77936, 84990, 92682, 101070, 110218, 120194)
+INVERSE = (65536, 60097, 55109, 50535, 46341, 42495, 38968, 35734)
+TYPES = {"I8": "i1", "I32": "<i4"}
+UNITY = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+
+
+def decode(chunks: list[bytes], shape: Shape, header: dict[str, Any], model: Model) -> Array:
+    """The voxels of a block. model: gives the file of a role, here of `restoration`."""
+    (chunk,) = chunks
+    axis, top, noise, strength, low, high = HEAD.unpack_from(chunk)
+    _need(axis <= 2 and 1 <= top <= 4095 and noise <= 127 and strength <= 31, "the head")
+    _need(-1e30 < low < high < 1e30, "the range")
+    extents = (shape[axis], *shape[:axis], *shape[axis + 1 :])
+    frames = _frames(chunk[HEAD.size :], extents).astype(np.int64)
+    parts = 1
+    if strength:
+        frames, parts = _restored(frames, noise, strength, _layers(model("restoration"))), 16
+    scale = (high - low) / (top * parts)
+    values = np.minimum(frames, 4095 * parts) * scale + low
+    dtype = np.dtype(header["dtype"])
+    voxels = typed(values, dtype)
+    if header["range"] is not None:
+        voxels = np.clip(voxels, *(dtype.type(end) for end in header["range"]))
+    return np.moveaxis(voxels, 0, axis)
+
+
+def typed(values: Array, dtype: np.dtype[Any]) -> Array:
+    """Rounded to nearest, ties to even, and clipped to the type."""
+    if dtype.kind == "b":
+        return values >= 0.5
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return values.astype(dtype)
+    limits, whole = np.iinfo(dtype), np.rint(values.astype(np.float64))
+    above, below = whole >= float(limits.max), whole <= float(limits.min)
+    inside = np.where(above | below, 0, whole).astype(dtype)
+    inside[above], inside[below] = limits.max, limits.min
+    return inside
+
+
+# ---------------------------------------------------------------- the stream
+
+
+def _frames(stream: bytes, extents: Shape) -> Array:
+    """Samples of the stream, [slices, rows, columns]."""
+    count, height, width = max(extents[0], 2), max(extents[1], 16), max(extents[2], 16)
+    out = np.empty((count, height, width), np.uint16)
+    sizes = _sample_sizes(stream)
+    _need(len(sizes) == count, f"{len(sizes)} frames, {count} expected")
+    kind = _box(b"ftyp", b"avis", bytes(4), b"avismsf1iso8")
+    place = len(kind) + len(_movie(sizes, height, width, 0)) + 8
+    file = kind + _movie(sizes, height, width, place) + _box(b"mdat", stream)
+    imagecodecs.avif_decode(file, out=out)
+    slices, rows, columns = extents
+    return np.minimum(out[:slices, :rows, :columns], 4095)
+
+
+def _sample_sizes(stream: bytes) -> list[int]:
+    """Bytes up to and with each shown frame."""
+    sizes, start, begun = [], 0, 0
+    while start < len(stream):
+        kind, place, size, shift = stream[start] >> 3, start + 1, 0, 0
+        _need(stream[start] & 0x87 == 2, "a unit with another head")
+        while True:
+            byte = stream[place]
+            size |= (byte & 127) << shift
+            place, shift = place + 1, shift + 7
+            if byte < 128:
+                break
+        _need(kind in (1, 3, 6) and 0 < size <= len(stream) - place, "an unknown unit")
+        start = place + size
+        if kind != 1 and stream[place] & 0x90:
+            sizes.append(start - begun)
+            begun = start
+    _need(begun == len(stream), "a frame that is not shown at the end")
+    return sizes
+
+
+def _box(kind: bytes, *parts: bytes) -> bytes:
+    content = b"".join(parts)
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+def _movie(sizes: list[int], height: int, width: int, place: int) -> bytes:
+    """The box `moov` of an AVIF sequence."""
+    n = len(sizes)
+    entry = _box(
+        b"av01",
+        struct.pack(">6xH16xHHIIIH32xHh", 1, width, height, 72 << 16, 72 << 16, 0, 1, 24, -1),
+        _box(b"av1C", bytes([0x81, 0x40, 0x7C, 0])),
+    )
+    table = _box(
+        b"stbl",
+        _box(b"stsd", struct.pack(">II", 0, 1), entry),
+        _box(b"stts", struct.pack(">4I", 0, 1, n, 1)),
+        _box(b"stsc", struct.pack(">5I", 0, 1, 1, n, 1)),
+        _box(b"stsz", struct.pack(f">3I{n}I", 0, 0, n, *sizes)),
+        _box(b"stco", struct.pack(">3I", 0, 1, place)),
+        _box(b"stss", struct.pack(">3I", 0, 1, 1)),
+    )
+    url = _box(b"url ", struct.pack(">I", 1))
+    data = _box(b"dinf", _box(b"dref", struct.pack(">II", 0, 1), url))
+    minf = _box(b"minf", _box(b"vmhd", struct.pack(">I8x", 1)), data, table)
+    media = _box(
+        b"mdia",
+        _box(b"mdhd", struct.pack(">5IHH", 0, 0, 0, 1, n, 0x55C4, 0)),
+        _box(b"hdlr", struct.pack(">II4s13x", 0, 0, b"pict")),
+        minf,
+    )
+    sides = struct.pack(">II", width << 16, height << 16)
+    track = _box(b"tkhd", struct.pack(">6I16x", 1, 0, 0, 1, 0, n), UNITY, sides)
+    movie = struct.pack(">6IH10x", 0, 0, 0, 1, n, 1 << 16, 256) + UNITY + struct.pack(">24xI", 2)
+    return _box(b"moov", _box(b"mvhd", movie), _box(b"trak", track, media))
+
+
+# ---------------------------------------------------------------- restoration
+
+
+def _layers(data: bytes) -> list[tuple[Array, Array]]:
+    """Weights [out, in, 3, 3] and biases [out] of a model's layers."""
+    size = int.from_bytes(data[:8], "little")
+    rows = json.loads(data[8 : 8 + size])
+    _need(rows.pop("__metadata__")["layout"] == "cells-1", "another layout")
+    found = {}
+    for name, row in rows.items():
+        start, stop = (8 + size + offset for offset in row["data_offsets"])
+        tensor = np.frombuffer(data[start:stop], TYPES[row["dtype"]]).reshape(row["shape"])
+        found[name] = tensor.astype(np.int64)
+    return [(found[f"weight{n}"], found[f"bias{n}"]) for n in range(len(found) // 2)]
+
+
+def _restored(frames: Array, noise: int, strength: int, layers: list[tuple[Array, Array]]) -> Array:
+    """Intensities in sixteenths."""
+    slices, height, width = frames.shape
+    even = np.pad(frames, ((1, 1), (0, height % 2), (0, width % 2)), mode="edge")
+    restored = np.empty_like(frames)
+    for k in range(slices):
+        outputs = _network(_cells(even[k : k + 3], noise), layers)
+        image = np.empty(even.shape[1:], np.int64)
+        for n in range(4):
+            image[n // 2 :: 2, n % 2 :: 2] = outputs[n]
+        residual = image[:height, :width]
+        added = (residual * (strength * OCTAVE[noise % 8] << noise // 8)) >> 31
+        restored[k] = np.maximum(16 * frames[k] + added, 0)
+    return restored
+
+
+def _cells(three: Array, noise: int) -> Array:
+    """Inputs [12, rows / 2, columns / 2]."""
+    height, width = three.shape[1:]
+    padded = np.pad(three[1], 8, mode="edge")
+    total = sum(padded[y : y + height, x : x + width] for y in range(17) for x in range(17))
+    scaled = ((three - total // 289) * (128 * INVERSE[noise % 8])) >> (16 + noise // 8)
+    clipped = np.clip(scaled, -1023, 1023)
+    return np.stack([s[y::2, x::2] for s in clipped for y in (0, 1) for x in (0, 1)])
+
+
+def _network(cells: Array, layers: list[tuple[Array, Array]]) -> Array:
+    for number, (weight, bias) in enumerate(layers):
+        height, width = cells.shape[1:]
+        around = np.pad(cells, ((0, 0), (1, 1), (1, 1)))
+        sums = np.zeros((len(weight), height, width), np.int64) + bias[:, None, None]
+        for y in range(3):
+            for x in range(3):
+                part = around[:, y : y + height, x : x + width]
+                sums += np.tensordot(weight[:, :, y, x], part, axes=1)
+        cells = sums if number == len(layers) - 1 else np.clip(sums >> 7, 0, 255)
+    return cells
+
+
+def _need(holds: bool, says: str) -> None:
+    if not holds:
+        raise ValueError(says)
