@@ -1,11 +1,16 @@
-"""Copy what enhancement.py and segmentation.py measured into the cards of the shipped models.
+"""Copy what the benchmarks measured into the cards of the shipped models.
 
-python Testing/Benchmarks/record_in_cards.py
+    python Testing/Benchmarks/record_in_cards.py
+    python Testing/Benchmarks/record_in_cards.py --codec FILE    the codec's, of compression.py
+
+FILE: the JSON that compression.py wrote, whole or --quick.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+from pathlib import Path
 from typing import Any
 
 from _common import DOCS, REPOSITORY
@@ -27,7 +32,20 @@ ARMS = (
 )
 
 
+#: Shipped models of the codec, and the start of the names of volumes that they are told about.
+ARMS_OF_CODEC = {"all": "with its models", "+ av1: all that needs no model": "without models"}
+CODECS = {"codec-ct": "CT ", "codec-mr": "MR ", "codec-em": "EM "}
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--codec", type=Path)
+    options = parser.parse_args()
+    if options.codec:
+        rows = json.loads(options.codec.read_text())["rows"]
+        for name, start in CODECS.items():
+            record_measurements(MODELS / name, codec_rows(rows, start))
+        return
     rows = json.loads((DOCS / "enhancement.json").read_text())["rows"]
     for name, modality in ENHANCERS.items():
         chosen = [row for row in rows if row["modality"] == modality and "psnr_image" in row]
@@ -55,6 +73,25 @@ def enhancement_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 line[arm] = f"{psnr:.2f} / {ssim:.3f}"
         table.append(line)
     return table
+
+
+def codec_rows(rows: list[dict[str, Any]], start: str) -> list[dict[str, Any]]:
+    """What the codec reaches on each volume with its models, and what without any."""
+    chosen = [r for r in rows if r["mode"] == "ablation" and r["volume"].startswith(start)]
+    table = []
+    for volume, setting in dict.fromkeys((row["volume"], row["setting"]) for row in chosen):
+        found = {r["codec"]: r for r in chosen if (r["volume"], r["setting"]) == (volume, setting)}
+        promise = "lossless" if setting is None else f"ratio {setting:g}"
+        line: dict[str, Any] = {"held-out volume": f"{volume}, {promise}"}
+        line |= {title: _reached(found[arm]) for arm, title in ARMS_OF_CODEC.items()}
+        table.append(line)
+    return table
+
+
+def _reached(row: dict[str, Any]) -> str:
+    if row.get("psnr_db") is None:
+        return f"{row['bits_per_voxel']:.3f} bits per voxel"
+    return f"{row['psnr_db']:.2f} dB at {row['ratio']:.1f}"
 
 
 if __name__ == "__main__":
