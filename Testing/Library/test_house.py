@@ -77,7 +77,12 @@ def test_recipes_are_valid_configurations(recipe: Path) -> None:
 
     from MedEnhanceLib.gradprom import TrainHeadConfig
     from MedEnhanceLib.hqg import TrainConfig
+    from MedEnhanceLib.jobs.codec_training import CodecTraining
 
     fields = json.loads(recipe.read_text(encoding="utf-8"))
+    if "part" in fields:
+        part = CodecTraining.from_json(fields)
+        assert recipe.stem == f"codec-{part.config.modality.lower()}-{part.part}"
+        return
     made = (TrainHeadConfig if "structures" in fields else TrainConfig).from_json(fields)
     assert made.name == recipe.stem
