@@ -8,7 +8,6 @@ from collections.abc import Callable
 from itertools import product
 from typing import Any
 
-import constriction
 import numpy as np
 
 Array = np.ndarray[Any, Any]
@@ -33,7 +32,8 @@ def decode(chunks: list[bytes], shape: Shape, header: dict[str, Any], model: Mod
     codes = _codes([chunks[0][9:], *chunks[1:]], grid, tensors)
     y = Network(tensors, facts, codes).values(shape, thick)
     low, high = header["range"]
-    return np.clip(offset + ((y * scale + 2048) >> 12), low, high).astype(dtype)
+    voxels: Array = np.clip(offset + ((y * scale + 2048) >> 12), low, high).astype(dtype)
+    return voxels
 
 
 def _read(data: bytes) -> tuple[Tensors, dict[str, str]]:
@@ -57,9 +57,10 @@ def _codes(layers: list[bytes], grid: Shape, tensors: Tensors) -> list[Array]:
     found: list[Array] = []
     vectors: list[Array] = []
     for n, data in enumerate(layers):
-        words = np.frombuffer(data, "<u4").astype(np.uint32)
-        _need(not len(words) or bool(words[-1]), "codes that end in nothing")
-        coder = constriction.stream.stack.AnsCoder(words)
+        words = np.frombuffer(data, "<u4").tolist()
+        _need(not words or words[-1] > 0, "codes that end in nothing")
+        state = words.pop() if words else 0
+        state = state << 32 | words.pop() if words else state
         book = tensors["codebooks"][n % 2, n // 2]
         codes, c = np.zeros(grid, np.int64), np.zeros((*grid, book.shape[1]), np.int64)
         for phase in PHASES:
@@ -68,13 +69,28 @@ def _codes(layers: list[bytes], grid: Shape, tensors: Tensors) -> list[Array]:
             if not cells:
                 continue
             weights = _weights(np.array(contexts), n, book, tensors)
-            family = constriction.stream.model.Categorical(perfect=False)
-            for cell, code in zip(cells, coder.decode(family, weights), strict=True):
+            for cell, weight in zip(cells, weights, strict=True):
+                state, code = _pull(state, weight, words)
                 codes[cell] = code
                 c[cell] = book[code]
         found.append(codes)
         vectors.append(c)
     return found
+
+
+def _pull(state: int, weights: Array, words: list[int]) -> tuple[int, int]:
+    """The state after a code, and the code; words: what is left, the next one last."""
+    below = np.concatenate([[0.0], np.cumsum(weights)])
+    count = len(weights)
+    lower = np.floor(below * (((1 << 24) - count) / below[-1])).astype(np.int64)
+    lower += np.arange(count + 1)
+    lower[-1] = 1 << 24
+    t = state % (1 << 24)
+    code = int(np.searchsorted(lower, t, side="right")) - 1
+    state = int(lower[code + 1] - lower[code]) * (state >> 24) + t - int(lower[code])
+    if state < 1 << 32 and words:
+        state = state << 32 | words.pop()
+    return state, code
 
 
 def _context(c: Array, before: list[Array], cell: tuple[int, ...]) -> Array:
@@ -101,13 +117,20 @@ def _weights(contexts: Array, n: int, book: Array, tensors: Tensors) -> Array:
     v = np.clip(_halved(h @ tensors["entropy.second"][n].T, up), -1023, 1023)
     logits = _halved(v @ book.T, last) + 8 * tensors["entropy.bias"][n]
     d = np.minimum(logits.max(axis=1, keepdims=True) - logits, 1024)
-    return np.maximum(1, tensors["entropy.powers"][d % 64] >> (d // 64)).astype(np.float64)
+    weights: Array = np.maximum(1, tensors["entropy.powers"][d % 64] >> (d // 64))
+    return weights.astype(np.float64)
 
 
-def _halved(x: Array, shift: Array | int) -> Array:
+def _halved(x: Array, shift: Any) -> Array:
     """floor(x / 2^shift + ½); a negative shift multiplies."""
-    down = np.maximum(shift, 0)
-    return ((x + np.where(down > 0, 1 << np.maximum(down - 1, 0), 0)) >> down) << (down - shift)
+    half: Array = np.where(shift > 0, 1 << np.maximum(shift - 1, 0), 0)
+    return _floor(x + half, shift)
+
+
+def _floor(x: Array, shift: Any) -> Array:
+    """floor(x / 2^shift); a negative shift multiplies."""
+    result: Array = (x >> np.maximum(shift, 0)) << np.maximum(-shift, 0)
+    return result
 
 
 # ---------------------------------------------------------------- network
@@ -137,12 +160,13 @@ class Network:
         return _halved(a @ self.t[f"{name}.weight"].T, shift) + self.t[f"{name}.bias"]
 
     def sine(self, index: Array) -> Array:
-        return self.t["sine"][index % 1024]
+        sines: Array = self.t["sine"][index % 1024]
+        return sines
 
     def values(self, shape: Shape, thick: int) -> Array:
         """The result at every voxel, [k, j, i], a slice at a time: positions are their centres."""
         step = np.array([16 * thick, 16, 16])
-        centres = np.stack(np.indices(shape), axis=-1) * step + step // 2
+        centres: Array = np.moveaxis(np.indices(shape), 0, -1) * step + step // 2
         return np.stack([self.at(slab.reshape(-1, 3)) for slab in centres]).reshape(shape)
 
     def at(self, p: Array) -> Array:
@@ -161,7 +185,8 @@ class Network:
             a, bits = self.sine(_halved(phase, 4)), 10
         gain = np.clip(self.apply("gain", fused, 6, 8), -511, 511)
         a = _halved(a * gain, 8)
-        return (self.apply("out", a, 10, 12) + self.apply("skip", fused, 6, 12))[:, 0]
+        y: Array = self.apply("out", a, 10, 12) + self.apply("skip", fused, 6, 12)
+        return y[:, 0]
 
     def fused(self, p: Array, query: Array) -> Array:
         """Features [N, …] of the sixteen cells around each position."""
@@ -192,11 +217,6 @@ class Network:
             mixed = sum(share[:, n, None] * value[:, mine] for n, value in enumerate(values))
             heads.append(np.clip(_halved(np.asarray(mixed), 8), -511, 511))
         return np.concatenate(heads, axis=1)
-
-
-def _floor(x: Array, shift: Array) -> Array:
-    """floor(x / 2^shift); a negative shift multiplies."""
-    return (x >> np.maximum(shift, 0)) << np.maximum(-shift, 0)
 
 
 def _need(holds: bool, says: str) -> None:

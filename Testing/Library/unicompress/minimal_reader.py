@@ -176,7 +176,8 @@ def _voxels(record: int, fields: bytes, x: Array, dtype: np.dtype[Any]) -> Array
     if record == 4:
         base, step = struct.unpack("<dd", fields)
         with np.errstate(over="ignore"):
-            return (x.astype(np.float64) * step + base).astype(dtype)
+            voxels: Array = (x.astype(np.float64) * step + base).astype(dtype)
+        return voxels
     x = x.astype(np.uint64)
     offset, *more = struct.unpack(f"<{len(fields) // 8}Q", fields)
     if record == 3:
@@ -185,7 +186,7 @@ def _voxels(record: int, fields: bytes, x: Array, dtype: np.dtype[Any]) -> Array
         x = np.where(beyond, np.uint64(top), x * np.uint64(step))
     total = x + np.uint64(offset)  # wraps around at 2⁶⁴; smaller types keep the low bytes
     if dtype.kind == "b":
-        return total.astype(np.uint8) != 0
+        return np.not_equal(total.astype(np.uint8), 0)
     if dtype.kind == "f" and record != 2:
         return total.view(np.int64).astype(dtype)
     return total.astype(f"<u{dtype.itemsize}").view(dtype)

@@ -23,7 +23,7 @@ from MedEnhanceLib.unicompress import (
 )
 from MedEnhanceLib.unicompress.coders import LEARNED
 from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
-from MedEnhanceLib.unicompress.models import MODEL_CHUNK
+from MedEnhanceLib.unicompress.models import MODEL_CHUNK, shipped_model
 from MedEnhanceLib.unicompress.predictor import (
     coder,
     features,
@@ -36,7 +36,7 @@ from MedEnhanceLib.unicompress.predictor import (
 from MedEnhanceLib.unicompress.predictor.samples import samples_of
 from MedEnhanceLib.volume import Volume
 
-from . import minimal_predictor
+from . import minimal_predictor, minimal_reader
 from .conftest import Write
 from .test_damage import chunks_of, rebuild
 from .test_round_trip import QUICK
@@ -327,6 +327,17 @@ def test_a_reader_made_from_the_page_decodes_it() -> None:
         block[:, 6:] = 0
         again = minimal_predictor.decode(round_trip(block), shape, model)
         assert np.array_equal(again, block)
+
+
+@pytest.mark.usefixtures("small_learned_blocks")
+def test_that_reader_reads_a_file_by_the_shipped_network(write: Write) -> None:
+    path = write(Volume(anatomy((3, 20, 24)).astype(np.int16), modality="CT"), lossless=True)
+    assert {chunk.kind for chunk in chunks_of(path)} == {LEARNED}
+    shipped = shipped_model("predictor", "CT")
+    assert shipped is not None
+    _, voxels, proved = minimal_reader.read(path, [shipped.data])
+    assert proved
+    assert np.array_equal(voxels, decompress(path).voxels)
 
 
 def test_fast_uses_no_network(scan: Volume, tmp_path: Path) -> None:
