@@ -105,6 +105,9 @@ def code_to_ratio(
     )
     if exact is not None:
         return exact
+    if room.for_payload(1)[0] <= 0:
+        carried = int(voxels.nbytes / room.ratio) - room.file_bytes
+        raise out_of_reach(room, voxels.nbytes, carried + room.once + _ROW_BYTES + _SLACK)
     context = DecodeContext(voxels.dtype, voxel_range, ModelSet.of(*([model] if model else [])))
     trial = try_types(voxels, 8 * room.file_bytes / voxels.size, context)
     best: Payload | None = None

@@ -75,7 +75,7 @@ def decode_implicit(datas: Sequence[bytes], shape: Shape, context: DecodeContext
     """
     reader = reader_of(context.models.get(ROLE))
     flags, offset, scale = _HEAD.unpack_from(datas[0])
-    if flags > _THICK or not 0 < scale < _LARGEST_SCALE or context.dtype.kind not in "iu":
+    if flags > _THICK or not 0 < scale < _LARGEST_SCALE or not _holds(context.dtype):
         raise ValueError(f"an implicit block of {context.dtype} with flags {flags}, scale {scale}")
     from MedEnhanceLib.unicompress.implicit.entropy import decode_codes
 
@@ -86,6 +86,11 @@ def decode_implicit(datas: Sequence[bytes], shape: Shape, context: DecodeContext
     )
     values = values_of(reader, codes, len(datas), shape, thick=bool(flags))
     return to_voxels(values, offset, scale, context)
+
+
+def _holds(dtype: np.dtype[Any]) -> bool:
+    """Whether implicit blocks may be of this type: integers of up to 32 bits."""
+    return dtype.kind in "iu" and dtype.itemsize <= 4
 
 
 def grid_of(shape: Shape, *, thick: bool) -> Shape:

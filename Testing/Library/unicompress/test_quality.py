@@ -104,6 +104,13 @@ def test_there_is_no_break_from_4_to_1024(tmp_path: Path) -> None:
         assert 0 < before - after < 12 * (coarse - fine)
 
 
+def test_a_model_that_does_not_fit_into_the_ratio_is_told(head: Volume, tmp_path: Path) -> None:
+    small = Volume(head.voxels[:6, :64, :64], modality="CT")
+    with pytest.raises(ConfigError, match="ratio 20 cannot be reached"):
+        compress(small, tmp_path / "a.ucv", CompressConfig(ratio=20, embed_model=True))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_search_ends_below_its_limit_or_says_that_there_is_none() -> None:
     tried: list[float] = []
 
