@@ -47,10 +47,12 @@ class CompressPanel:
     def _connect(self):
         ui = self.ui
         ui.inputSelector.currentNodeChanged.connect(self._onInput)
-        for button in (ui.losslessButton, ui.maxErrorButton, ui.ratioButton):
+        for button in (ui.losslessButton, ui.maxErrorButton, ui.ratioButton, ui.qualityButton):
             button.toggled.connect(self._onOptions)
         ui.maxErrorSpinBox.valueChanged.connect(self._onOptions)
         ui.ratioSpinBox.valueChanged.connect(self._onOptions)
+        ui.qualitySpinBox.valueChanged.connect(self._onOptions)
+        ui.embedCheckBox.toggled.connect(self._onOptions)
         ui.fastCheckBox.toggled.connect(self._onOptions)
         ui.pathEdit.textChanged.connect(self._onPath)
         ui.pathButton.clicked.connect(self._onBrowse)
@@ -88,7 +90,9 @@ class CompressPanel:
             mode=state.compressMode,
             maxError=state.maxError if state.compressMode == "max_error" else None,
             ratio=state.ratio if state.compressMode == "ratio" else None,
+            psnr=state.psnr if state.compressMode == "psnr" else None,
             speed=state.speed,
+            embedModel=state.embedModel,
         )
 
     @property
@@ -121,10 +125,13 @@ class CompressPanel:
             ui.losslessButton.checked = state.compressMode == "lossless"
             ui.maxErrorButton.checked = state.compressMode == "max_error"
             ui.ratioButton.checked = state.compressMode == "ratio"
+            ui.qualityButton.checked = state.compressMode == "psnr"
             self._setUnits(state.inputVolume)
             ui.maxErrorSpinBox.value = state.maxError
             ui.ratioSpinBox.value = state.ratio
+            ui.qualitySpinBox.value = state.psnr
             ui.fastCheckBox.checked = state.speed == "fast"
+            ui.embedCheckBox.checked = state.embedModel
             if ui.pathEdit.text != state.compressPath:
                 ui.pathEdit.text = state.compressPath
         finally:
@@ -132,8 +139,10 @@ class CompressPanel:
         self._observeVolume(state.inputVolume)
         ui.maxErrorSpinBox.enabled = state.compressMode == "max_error"
         ui.ratioSpinBox.enabled = state.compressMode == "ratio"
+        ui.qualitySpinBox.enabled = state.compressMode == "psnr"
         isLossless = bridge.isLabelMap(state.inputVolume)
-        ui.maxErrorButton.enabled = ui.ratioButton.enabled = not isLossless
+        for button in (ui.maxErrorButton, ui.ratioButton, ui.qualityButton):
+            button.enabled = not isLossless
         self._refreshButton()
         self._scheduleEstimate()
 
@@ -173,13 +182,19 @@ class CompressPanel:
         if self._state is None or self._isUpdating:
             return
         ui, state = self.ui, self._state
-        chosen = {"max_error": ui.maxErrorButton, "ratio": ui.ratioButton}
+        chosen = {
+            "max_error": ui.maxErrorButton,
+            "ratio": ui.ratioButton,
+            "psnr": ui.qualityButton,
+        }
         with state.changes():
             state.compressMode = next(
                 (mode for mode, button in chosen.items() if button.checked), "lossless"
             )
             state.maxError = ui.maxErrorSpinBox.value
             state.ratio = ui.ratioSpinBox.value
+            state.psnr = ui.qualitySpinBox.value
+            state.embedModel = ui.embedCheckBox.checked
             state.speed = "fast" if ui.fastCheckBox.checked else "normal"
 
     @guarded

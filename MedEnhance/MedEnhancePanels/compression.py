@@ -30,14 +30,18 @@ NOTES = "MedEnhance.notes"
 class CompressOptions:
     """What is promised, and how fast.
 
-    mode: "lossless", "max_error" (maxError: in the volume's units) or "ratio" (ratio: how many
-    times smaller). speed: "normal" or "fast".
+    mode: "lossless", "max_error" (maxError: in the volume's units), "ratio" (ratio: how many times
+    smaller), "psnr" (psnr: dB against the full range, at least) or "ssim" (ssim: 0 to 1, at least).
+    speed: "normal" or "fast". embedModel: whether the file carries the models that it needs.
     """
 
     mode: str = "lossless"
     maxError: float | None = None
     ratio: float | None = None
+    psnr: float | None = None
+    ssim: float | None = None
     speed: str = "normal"
+    embedModel: bool = False
 
     def toConfig(self):
         """The configuration as the job takes it."""
@@ -45,22 +49,26 @@ class CompressOptions:
             "lossless": {"lossless": True},
             "max_error": {"max_error": self.maxError},
             "ratio": {"ratio": self.ratio},
+            "psnr": {"psnr": self.psnr},
+            "ssim": {"ssim": self.ssim},
         }
-        return promise[self.mode] | {"speed": self.speed}
+        return promise[self.mode] | {"speed": self.speed, "embed_model": self.embedModel}
 
 
-def modeOf(lossless=False, maxError=None, ratio=None):
+def modeOf(lossless=False, maxError=None, ratio=None, psnr=None, ssim=None):
     """The mode that exactly one promise stands for; raises PanelError for none, or several."""
     chosen = {
         "lossless": bool(lossless),
         "max_error": maxError is not None,
         "ratio": ratio is not None,
+        "psnr": psnr is not None,
+        "ssim": ssim is not None,
     }
     modes = [mode for mode, isChosen in chosen.items() if isChosen]
     if len(modes) != 1:
         raise PanelError(
             _("{count} compression modes are chosen").format(count=len(modes)),
-            _("Choose exactly one of lossless, maxError and ratio."),
+            _("Choose exactly one of lossless, maxError, ratio, psnr and ssim."),
             "config",
         )
     return modes[0]

@@ -119,7 +119,7 @@ def _promiseText(card):
             + "."
         )
     return _("Lossy: made {ratio} times smaller; the largest error is {value} {units}").format(
-        ratio=numberText(card["promise"]["ratio"]),
+        ratio=numberText(card["promise"].get("ratio", round(card["ratio"], 1))),
         value="?" if measured is None else numberText(measured),
         units=units,
     ).strip() + ("." if psnr is None else _(", PSNR {psnr:.1f} dB.").format(psnr=psnr))

@@ -104,21 +104,28 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         lossless=False,
         maxError=None,
         ratio=None,
+        psnr=None,
+        ssim=None,
         speed="normal",
+        embedModel=False,
         overwrite=False,
         wait=True,
     ):
         """Compress a volume node into a file (.ucv); returns its figures as a dictionary.
 
-        Exactly one promise: lossless, maxError (in the volume's units), or ratio. The file
+        Exactly one promise: lossless, maxError (in the volume's units), ratio, psnr (dB, at
+        least) or ssim (at least). embedModel: the file carries the models that it needs. The file
         appears only after it was decoded again and compared.
         """
         from MedEnhancePanels import arguments, compression
 
         arguments.checkNode("node", node)
         arguments.checkPath("path", path)
-        mode = compression.modeOf(lossless=lossless, maxError=maxError, ratio=ratio)
-        options = compression.CompressOptions(mode, maxError=maxError, ratio=ratio, speed=speed)
+        promise = {"maxError": maxError, "ratio": ratio, "psnr": psnr, "ssim": ssim}
+        mode = compression.modeOf(lossless=lossless, **promise)
+        options = compression.CompressOptions(
+            mode, **promise, speed=speed, embedModel=bool(embedModel)
+        )
         job = compression.startCompress(self.runner, node, path, options, overwrite=overwrite)
         return self._result(job, wait)
 

@@ -130,9 +130,11 @@ class State:
     deblur = Flag("Deblur", False)
     strength = Number("Strength", 1.0)
 
-    compressMode = Choice("CompressMode", "lossless", "max_error", "ratio")
+    compressMode = Choice("CompressMode", "lossless", "max_error", "ratio", "psnr")
     maxError = Number("MaxError", 2.0)
     ratio = Number("Ratio", 10.0)
+    psnr = Number("Psnr", 45.0)
+    embedModel = Flag("EmbedModel", False)
     speed = Choice("Speed", "normal", "fast")
     compressPath = Text("CompressPath", "")
     decompressPath = Text("DecompressPath", "")

@@ -140,6 +140,17 @@ class CompressTest(CompressTestCase):
         self.assertIn("PSNR", self.ui.resultLabel.text)
         self.assertSameGrid(node, self.openFile().nodes["output"])
 
+    def test_theQualityIsReached(self):
+        node = self.smallVolume((40, 64, 64))
+        self.choose(node, "qualityButton")
+        self.ui.qualitySpinBox.value = 40.0
+        job = self.compress()
+        self.assertEqual(job.state, "done", job.error)
+        self.assertGreaterEqual(job.result["psnr"], 40.0)
+        self.assertIn("PSNR", self.ui.resultLabel.text)
+        self.openFile()
+        self.assertIn("PSNR", self.ui.cardLabel.text)
+
     def test_floatsOfASmallRangeGetASmallStep(self):
         node = self.smallVolume(dtype=np.float32)
         slicer.util.updateVolumeFromArray(node, slicer.util.arrayFromVolume(node) / 1000)
@@ -318,6 +329,10 @@ class CompressTest(CompressTestCase):
         state.compressMode = "max_error"
         self.assertTrue(self.ui.maxErrorButton.checked)
         self.assertTrue(self.ui.maxErrorSpinBox.enabled)
+        state.compressMode, state.psnr, state.embedModel = "psnr", 52.0, True
+        self.assertTrue(self.ui.qualityButton.checked)
+        self.assertTrue(self.ui.embedCheckBox.checked)
+        self.assertEqual(self.ui.qualitySpinBox.value, 52.0)
 
 
 class EstimateTest(CompressTestCase):
