@@ -42,6 +42,11 @@ def main() -> None:
         rows += measured(case, options)
     if options.measure_only:
         return
+    if options.ablation_only:
+        options.out.mkdir(parents=True, exist_ok=True)
+        told = json.dumps({"rows": rows}, indent=1)
+        (options.out / "ablation.json").write_text(told + "\n")
+        return
     rows += self_contained(rows)
     if options.large_volume:
         rows += large_rows(__file__, options.slices)
@@ -59,6 +64,9 @@ def main() -> None:
 
 def measured(case: Case, options: argparse.Namespace) -> Iterator[Row]:
     """Everything of one volume, from the store where it is there."""
+    if options.ablation_only:
+        yield from ablation_rows(case)
+        return
     yield from our_rows(case, _QUICK_RATIOS if options.quick else RATIOS)
     if not options.ours_only:
         yield from peer_rows(case, quick=options.quick)
@@ -72,6 +80,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="12 slices of each, three ratios")
     parser.add_argument("--only", nargs="+", help="volumes whose name holds one of these")
     parser.add_argument("--ours-only", action="store_true", help="no peers")
+    parser.add_argument("--ablation-only", action="store_true", help="what each part brings")
     parser.add_argument("--measure-only", action="store_true", help="rows alone, no page")
     parser.add_argument("--no-large", dest="large_volume", action="store_false")
     parser.add_argument("--no-pictures", dest="pictures", action="store_false")
