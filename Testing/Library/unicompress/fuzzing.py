@@ -124,6 +124,9 @@ def _volumes() -> dict[str, tuple[Volume, dict[str, Any]]]:
     smooth += np.random.default_rng(1).normal(0, 3, smooth.shape)
     for dtype in ("i2", "f2", "f4", "f8", "i8"):
         made[f"ratio-{dtype}"] = Volume(smooth.astype(dtype)), {"ratio": 6.0, "speed": "fast"}
+    scan = Volume(smooth.astype("i2"), modality="CT")
+    made["video"] = scan, {"psnr": 45.0, "speed": "fast"}
+    made["learned"] = scan, {"lossless": True}
     made["ratio-slice"] = Volume(smooth[:1].astype("i2")), {"ratio": 2.5, "speed": "fast"}
     return made
 
