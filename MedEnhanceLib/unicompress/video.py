@@ -160,7 +160,9 @@ def is_restored(head: bytes) -> bool:
 def _in_units(video: Video, slices: npt.NDArray[Any], parts: int, context: DecodeContext) -> Voxels:
     """Intensities in parts of one, [K, H, W] → stored units, [K, J, I]."""
     scale = (video.high - video.low) / (video.top * parts)
-    values = restore_dtype(np.arange(_HIGHEST * parts + 1) * scale + video.low, context.dtype)
+    steps = np.arange(_HIGHEST * parts + 1) * scale + video.low
+    with np.errstate(over="ignore"):  # beyond the range of float16; clipped below
+        values = restore_dtype(steps, context.dtype)
     if context.voxel_range is not None:
         low, high = (context.dtype.type(bound) for bound in context.voxel_range)
         values = np.clip(values, low, high)
