@@ -136,7 +136,8 @@ def taught(
         return predictor
     held_out = samples.part(slice(0, len(samples) // 10))
     steps = int(np.clip(voxels.size / 1e6 * _STEPS_PER_MVOXEL, _LEAST_STEPS, _MOST_STEPS))
-    network = tune(predictor.network, samples.part(slice(len(samples) // 10, None)), steps=steps)
+    learned_from = samples.part(slice(len(samples) // 10, None))
+    network = tune(predictor.network, learned_from, steps=steps, monitor=monitor)
     model = model_of(network, f"{predictor.model.id}+", {"from": predictor.model.sha256})
     saved = _gain(predictor.network, network, held_out) * voxels.size / 8
     if saved <= 2 * (len(model.data) + _CHUNK_BYTES):

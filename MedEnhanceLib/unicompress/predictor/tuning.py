@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.unicompress.predictor.features import FEATURE, LOG_STEPS
 from MedEnhanceLib.unicompress.predictor.network import (
     ACTIVATION,
@@ -70,14 +71,18 @@ class Weights:
         return [*self.matrices, *self.biases]
 
 
-def tune(network: Network, samples: Samples, *, steps: int) -> Network:
+def tune(
+    network: Network, samples: Samples, *, steps: int, monitor: Monitor | None = None
+) -> Network:
     """The network after `steps` steps on batches of the samples, the same for the same samples."""
+    monitor = monitor or Monitor()
     weights = Weights.of(network)
     arrays = weights.arrays
     means = [np.zeros_like(array) for array in arrays]
     squares = [np.zeros_like(array) for array in arrays]
     generator = np.random.default_rng(0)
     for step in range(steps):
+        monitor.check()
         chosen = generator.integers(0, len(samples), _BATCH)
         _, gradients = bits_and_gradients(weights, samples, chosen)
         rate = _RATE * min(1.0, (step + 1) / 20) * (1 - step / steps)
