@@ -11,7 +11,8 @@ from medenhance_testing import MedEnhanceTestCase
 
 from MedEnhanceLib.resources import resource_folder
 
-SHIPPED = ["brain-tissue", "ct-lowdose", "mr-brain", "sts-tumour-ct"]
+CODECS = ["codec-ct", "codec-em", "codec-mr"]
+SHIPPED = sorted([*CODECS, "brain-tissue", "ct-lowdose", "mr-brain", "sts-tumour-ct"])
 
 
 class ModelsTest(MedEnhanceTestCase):
