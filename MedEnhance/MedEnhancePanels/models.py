@@ -194,7 +194,11 @@ class ModelsPanel:
 
 
 def _cells(model):
-    purposes = {"enhancer": _("Enhancing"), "head": _("Segmenting")}
+    purposes = {
+        "enhancer": _("Enhancing"),
+        "head": _("Segmenting"),
+        "codec": _("Compressing"),
+    }
     purpose = purposes.get(model["kind"], model["kind"])
     return (
         model["name"],
