@@ -50,7 +50,7 @@ from MedEnhanceLib.unicompress.quality import (
     Quality,
     check_quality,
     code_to_quality,
-    measured_ssim,
+    ssim_of,
 )
 from MedEnhanceLib.unicompress.ratio import Room, code_to_ratio
 from MedEnhanceLib.unicompress.spool import Keep, Spool
@@ -334,7 +334,7 @@ def _verify(
             file_bytes=container.size,
             sha256=header.voxels_sha256,
             psnr=tally.psnr(peak),
-            ssim=measured_ssim(voxels, header.grid, blocks, peak) if lost else None,
+            ssim=ssim_of(voxels, header.grid.joined(blocks, voxels.dtype), peak) if lost else None,
         )
 
 

@@ -1,7 +1,8 @@
 """Undoes some of what a video code did to its slices: a small network in integers, by numpy alone.
 
 It sees the slice before, the slice and the one after, cut into cells of 2 × 2 voxels, in units of
-the code's own noise and less their surroundings' mean; five layers of 3 × 3 cells tell the error.
+the code's own noise and less their surroundings' mean; five layers of 3 × 3 cells tell the error,
+which is one term of a block's filter (wiener.py).
 Weights are 8 bits, activations 0 to 255: every partial sum stays below 2^24, so float32 holds it
 exactly, whatever order a machine adds in. Blocks are restored alone.
 Source: reconstructed; a residual network after decoding is common practice (arXiv 1608.03981).
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.unicompress import wiener
 from MedEnhanceLib.unicompress.models import CodecModel
 
 Ints = npt.NDArray[np.int32]
@@ -27,9 +29,7 @@ ROLE, LAYOUT = "restoration", "cells-1"
 #: 2^16 · 2^(i/8) and 2^16 · 2^(−i/8): the noise is told in eighths of an octave.
 _OCTAVE = (65536, 71468, 77936, 84990, 92682, 101070, 110218, 120194)
 _INVERSE = (65536, 60097, 55109, 50535, 46341, 42495, 38968, 35734)
-MOST_NOISE, MOST_STRENGTH = 127, 31
-#: Strengths are told in 16ths, restored intensities given in 16ths.
-UNIT_STRENGTH, PARTS = 16, 16
+MOST_NOISE = 127
 LARGEST_INPUT, LARGEST_ACTIVATION, LARGEST_WEIGHT = 1023, 255, 127
 #: Weights count in 128ths, activations in 16ths, so the last layer's sums in 2048ths.
 WEIGHT_BITS, ACTIVATION_BITS = 7, 4
@@ -102,22 +102,13 @@ def predict(frames: Frames, noise: int, network: Network) -> Ints:
     return residual
 
 
-def apply(frames: Frames, residual: Ints, noise: int, strength: int) -> Ints:
-    """Slices with so much of the residual added, in 16ths of an intensity, 0 at least."""
+def added(residual: Ints, noise: int) -> Ints:
+    """What a residual says is missing, in 16ths of an intensity."""
     octaves, eighth = divmod(noise, 8)
-    factor = strength * _OCTAVE[eighth] << octaves
-    added = residual.astype(np.int64) * factor >> (20 + SUM_BITS)
-    restored: Ints = np.maximum(PARTS * frames.astype(np.int64) + added, 0).astype(np.int32)
-    return restored
-
-
-def best_strength(residual: Ints, error: npt.NDArray[np.float64], noise: int) -> int:
-    """The strength with the smallest squared error; error: source less slices, in intensities."""
-    unit = 2.0 ** ((noise - 32) / 8) / ((1 << SUM_BITS) * UNIT_STRENGTH)
-    added = residual * unit
-    power = float(np.vdot(added, added))
-    best = float(np.vdot(added, error)) / power if power else 0.0
-    return int(np.clip(round(best), 0, MOST_STRENGTH))
+    factor = wiener.PARTS * _OCTAVE[eighth] << octaves
+    whole = residual.astype(np.int64) * factor >> (20 + SUM_BITS)
+    cut: Ints = np.clip(whole, -wiener.LARGEST_ADDED, wiener.LARGEST_ADDED).astype(np.int32)
+    return cut
 
 
 def inputs_of(three: Ints, noise: int) -> Floats:

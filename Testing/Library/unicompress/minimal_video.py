@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -24,14 +25,15 @@ UNITY = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 def decode(chunks: list[bytes], shape: Shape, header: dict[str, Any], model: Model) -> Array:
     """The voxels of a block. model: gives the file of a role, here of `restoration`."""
     (chunk,) = chunks
-    axis, top, noise, strength, low, high = HEAD.unpack_from(chunk)
-    _need(axis <= 2 and 1 <= top <= 4095 and noise <= 127 and strength <= 31, "the head")
+    axis, top, noise, filtered, low, high = HEAD.unpack_from(chunk)
+    _need(axis <= 2 and 1 <= top <= 4095 and noise <= 127 and filtered <= 1, "the head")
     _need(-1e30 < low < high < 1e30, "the range")
     extents = (shape[axis], *shape[:axis], *shape[axis + 1 :])
-    frames = _frames(chunk[HEAD.size :], extents).astype(np.int64)
-    parts = 1
-    if strength:
-        frames, parts = _restored(frames, noise, strength, _layers(model("restoration"))), 16
+    rest, parts = chunk[HEAD.size :], 16 if filtered else 1
+    size = 5 + int.from_bytes(rest[3:5], "little") if filtered else 0
+    frames = _frames(rest[size:], extents).astype(np.int64)
+    if filtered:
+        frames = _filtered(frames, noise, rest[:size], model)
     scale = (high - low) / (top * parts)
     values = np.minimum(frames, 4095 * parts) * scale + low
     dtype = np.dtype(header["dtype"])
@@ -130,7 +132,61 @@ def _movie(sizes: list[int], height: int, width: int, place: int) -> bytes:
     return _box(b"moov", _box(b"mvhd", movie), _box(b"trak", track, media))
 
 
-# ---------------------------------------------------------------- restoration
+# ---------------------------------------------------------------- filter
+
+
+def _taps() -> list[Shape]:
+    """Offsets of all 26, [slices, rows, columns]."""
+    near = [(j, i) for j in range(-3, 4) for i in range(-3, 4)]
+    later = [(0, j, i) for j, i in near if (j, i) > (0, 0)]
+    first = [tap for tap in later if abs(tap[1]) + abs(tap[2]) <= 2]
+    first += [(1, j, i) for j, i in near if max(abs(j), abs(i)) <= 1]
+    last = [tap for tap in later if abs(tap[1]) + abs(tap[2]) == 3]
+    return first + last + [(2, j, i) for j, i in near if abs(j) + abs(i) <= 1]
+
+
+def _filtered(frames: Array, noise: int, head: bytes, model: Model) -> Array:
+    """Intensities in sixteenths."""
+    kind, first, spread = head[:3]
+    which, limits, power, network = kind & 3, kind >> 2 & 3, kind >> 4 & 7, kind >> 7
+    _need(which < 3 and (limits > 0) == (which > 0) and power <= 4, "the filter's kind")
+    taps = _taps()[: (0, 15, 26)[which]]
+    terms = len(taps) * limits + network
+    weights = np.frombuffer(zlib.decompress(head[5:]), "i1").astype(np.int64)
+    _need(terms > 0 and len(weights) == terms << power, "the filter's weights")
+    _need(bool((weights > -128).all()), "a weight of -128")
+    weights = weights.reshape(terms, 1 << power)
+    unit = OCTAVE[noise % 8] << noise // 8
+    cuts = [1 << 14, *(min(max(1, n * unit >> 21), 1 << 14) for n in (10, 3))][:limits]
+    places = _activities(frames)
+    octaves = [divmod(first + n * spread, 8) for n in range(15)]
+    bounds = [min(OCTAVE[e] << o >> 16, 1 << 30) for o, e in octaves]
+    places = sum((places >= bound).astype(np.int64) for bound in bounds) >> (4 - power)
+    total = np.zeros_like(frames)
+    for n, (tap, cut) in enumerate((tap, cut) for tap in taps for cut in cuts):
+        two = [
+            np.clip(_moved(frames, sign * np.array(tap)) - frames, -cut, cut) for sign in (1, -1)
+        ]
+        total += 16 * weights[n][places] * (two[0] + two[1])
+    if network:
+        total += weights[-1][places] * _added(frames, noise, _layers(model("restoration")))
+    return np.maximum(16 * frames + (total >> 7), 0)
+
+
+def _moved(frames: Array, by: Array) -> Array:
+    """At each place, what lies so many slices, rows and columns further."""
+    near = (np.clip(np.arange(n) + d, 0, n - 1) for n, d in zip(frames.shape, by, strict=True))
+    return frames[np.ix_(*near)]
+
+
+def _activities(frames: Array) -> Array:
+    axes = np.eye(3, dtype=int)
+    s = sum(np.abs(_moved(frames, a) + _moved(frames, -a) - 2 * frames) for a in axes)
+    span = range(-2, 3)
+    return sum(_moved(s, np.array((0, y, x))) for y in span for x in span)
+
+
+# ---------------------------------------------------------------- network
 
 
 def _layers(data: bytes) -> list[tuple[Array, Array]]:
@@ -146,20 +202,20 @@ def _layers(data: bytes) -> list[tuple[Array, Array]]:
     return [(found[f"weight{n}"], found[f"bias{n}"]) for n in range(len(found) // 2)]
 
 
-def _restored(frames: Array, noise: int, strength: int, layers: list[tuple[Array, Array]]) -> Array:
-    """Intensities in sixteenths."""
+def _added(frames: Array, noise: int, layers: list[tuple[Array, Array]]) -> Array:
+    """What the network misses, in sixteenths."""
     slices, height, width = frames.shape
     even = np.pad(frames, ((1, 1), (0, height % 2), (0, width % 2)), mode="edge")
-    restored = np.empty_like(frames)
+    added = np.empty_like(frames)
     for k in range(slices):
         outputs = _network(_cells(even[k : k + 3], noise), layers)
         image = np.empty(even.shape[1:], np.int64)
         for n in range(4):
             image[n // 2 :: 2, n % 2 :: 2] = outputs[n]
         residual = image[:height, :width]
-        added = (residual * (strength * OCTAVE[noise % 8] << noise // 8)) >> 31
-        restored[k] = np.maximum(16 * frames[k] + added, 0)
-    return restored
+        scaled = (residual * (16 * OCTAVE[noise % 8] << noise // 8)) >> 31
+        added[k] = np.clip(scaled, -65535, 65535)
+    return added
 
 
 def _cells(three: Array, noise: int) -> Array:
