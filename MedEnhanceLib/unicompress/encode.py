@@ -250,35 +250,50 @@ def _code(
             predictors=shipped_predictors(draft.modality),
             keep=keep,
         )
-    room = make_room(draft, voxels, config.ratio, model, embed=config.embed_model)
-    limits = draft.voxel_range
-    wants_implicit = config.block_type == "implicit"
-    if wants_implicit or config.ratio >= LEAST_RATIO:
-        implicit = implicit_for(volume, voxels, needed=wants_implicit)
-        if implicit is not None:
-            decoder = implicit.writer.model
-            named = replace(draft, models={decoder.role: decoder.identity})
-            less = make_room(named, voxels, config.ratio)
-            return code_beside_implicit(
-                voxels,
-                limits,
-                less.without(len(decoder.data)) if config.embed_model else less,
-                implicit,
-                partial(
-                    code_to_ratio,
-                    voxels,
-                    limits,
-                    room,
-                    speed=speed,
-                    threads=threads,
-                    keep=keep,
-                    model=model,
-                ),
-                config=config,
-                monitor=monitor,
-            )
-    return code_to_ratio(
-        voxels, limits, room, speed=speed, threads=threads, monitor=monitor, keep=keep, model=model
+    return _code_to_ratio(
+        volume, voxels, draft, config, model, threads=threads, monitor=monitor, keep=keep
+    )
+
+
+def _code_to_ratio(
+    volume: Volume,
+    voxels: Voxels,
+    draft: Header,
+    config: CompressConfig,
+    model: CodecModel | None,
+    *,
+    threads: int,
+    monitor: Monitor,
+    keep: Keep,
+) -> Payload:
+    """By videos and wavelets; at high ratios, or where it is asked for, by implicit blocks too."""
+    ratio = config.ratio or 1.0
+    code = partial(
+        code_to_ratio,
+        voxels,
+        draft.voxel_range,
+        make_room(draft, voxels, ratio, model, embed=config.embed_model),
+        speed=config.speed,
+        threads=threads,
+        keep=keep,
+        model=model,
+    )
+    asked = config.block_type == "implicit"
+    tried = asked or ratio >= LEAST_RATIO
+    implicit = implicit_for(volume, voxels, needed=asked) if tried else None
+    if implicit is None:
+        return code(monitor=monitor)
+    decoder = implicit.writer.model
+    named = replace(draft, models={decoder.role: decoder.identity})
+    room = make_room(named, voxels, ratio)
+    return code_beside_implicit(
+        voxels,
+        draft.voxel_range,
+        room.without(len(decoder.data)) if config.embed_model else room,
+        implicit,
+        code,
+        config=config,
+        monitor=monitor,
     )
 
 
