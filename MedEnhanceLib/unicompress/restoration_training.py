@@ -227,7 +227,7 @@ class _Network(nn.Module):
             for layer in self.layers:
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")  # type: ignore[arg-type]
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-            self.layers[-1].weight.mul_(_FIRST_OUTPUT)  # type: ignore[operator,union-attr]
+            self.layers[-1].weight.mul_(_FIRST_OUTPUT)  # type: ignore[operator]
 
     def forward(self, cells: Tensor) -> Tensor:
         """[N, 25, h, w], in σ (far ones in 8 σ) → the error, [N, 4, h, w], in σ."""

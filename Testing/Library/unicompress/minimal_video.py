@@ -61,7 +61,7 @@ def typed(values: Array, dtype: np.dtype[Any]) -> Array:
 
 def _frames(stream: bytes, extents: Shape) -> Array:
     """Samples of the stream, [slices, rows, columns]."""
-    count, height, width = max(extents[0], 2), max(extents[1], 16), max(extents[2], 16)
+    count, height, width = extents[0] + 1, max(extents[1], 16), max(extents[2], 16)
     out = np.empty((count, height, width), np.uint16)
     sizes = _sample_sizes(stream)
     _need(len(sizes) == count, f"{len(sizes)} frames, {count} expected")
@@ -69,8 +69,7 @@ def _frames(stream: bytes, extents: Shape) -> Array:
     place = len(kind) + len(_movie(sizes, height, width, 0)) + 8
     file = kind + _movie(sizes, height, width, place) + _box(b"mdat", stream)
     imagecodecs.avif_decode(file, out=out)
-    slices, rows, columns = extents
-    return np.minimum(out[:slices, :rows, :columns], 4095)
+    return np.minimum(out[1:, : extents[1], : extents[2]], 4095)
 
 
 def _sample_sizes(stream: bytes) -> list[int]:
