@@ -14,6 +14,7 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
 Model = Callable[[str], bytes]
+Layers = list[tuple[Array, Array, Array]]
 
 HEAD = struct.Struct("<BHBBdd")
 OCTAVE = (65536, 71468, 77936, 84990, 92682, 101070, 110218, 120194)
@@ -62,7 +63,7 @@ def typed(values: Array, dtype: np.dtype[Any]) -> Array:
 
 def _frames(stream: bytes, extents: Shape) -> Array:
     """Samples of the stream, [slices, rows, columns]."""
-    count, height, width = max(extents[0], 2), max(extents[1], 16), max(extents[2], 16)
+    count, height, width = extents[0] + 1, max(extents[1], 16), max(extents[2], 16)
     out = np.empty((count, height, width), np.uint16)
     sizes = _sample_sizes(stream)
     _need(len(sizes) == count, f"{len(sizes)} frames, {count} expected")
@@ -70,8 +71,7 @@ def _frames(stream: bytes, extents: Shape) -> Array:
     place = len(kind) + len(_movie(sizes, height, width, 0)) + 8
     file = kind + _movie(sizes, height, width, place) + _box(b"mdat", stream)
     imagecodecs.avif_decode(file, out=out)
-    slices, rows, columns = extents
-    return np.minimum(out[:slices, :rows, :columns], 4095)
+    return np.minimum(out[1:, : extents[1], : extents[2]], 4095)
 
 
 def _sample_sizes(stream: bytes) -> list[int]:
@@ -189,47 +189,55 @@ def _activities(frames: Array) -> Array:
 # ---------------------------------------------------------------- network
 
 
-def _layers(data: bytes) -> list[tuple[Array, Array]]:
-    """Weights [out, in, 3, 3] and biases [out] of a model's layers."""
+def _layers(data: bytes) -> Layers:
+    """Weights [out, in, 3, 3], biases [out] and shifts [out] of a model's layers."""
     size = int.from_bytes(data[:8], "little")
     rows = json.loads(data[8 : 8 + size])
-    _need(rows.pop("__metadata__")["layout"] == "cells-1", "another layout")
+    _need(rows.pop("__metadata__")["layout"] == "cells-2", "another layout")
     found = {}
     for name, row in rows.items():
         start, stop = (8 + size + offset for offset in row["data_offsets"])
         tensor = np.frombuffer(data[start:stop], TYPES[row["dtype"]]).reshape(row["shape"])
         found[name] = tensor.astype(np.int64)
-    return [(found[f"weight{n}"], found[f"bias{n}"]) for n in range(len(found) // 2)]
+    layers = range(len(found) // 3)
+    return [(found[f"weight{n}"], found[f"bias{n}"], found[f"shift{n}"]) for n in layers]
 
 
-def _added(frames: Array, noise: int, layers: list[tuple[Array, Array]]) -> Array:
+def _added(frames: Array, noise: int, layers: Layers) -> Array:
     """What the network misses, in sixteenths."""
     slices, height, width = frames.shape
-    even = np.pad(frames, ((1, 1), (0, height % 2), (0, width % 2)), mode="edge")
+    even = np.pad(frames, ((2, 2), (0, height % 2), (0, width % 2)), mode="edge")
     added = np.empty_like(frames)
     for k in range(slices):
-        outputs = _network(_cells(even[k : k + 3], noise), layers)
+        outputs = _network(_cells(even[k : k + 5], noise), layers)
         image = np.empty(even.shape[1:], np.int64)
         for n in range(4):
             image[n // 2 :: 2, n % 2 :: 2] = outputs[n]
-        residual = image[:height, :width]
+        residual = np.clip(image[:height, :width], -65535, 65535)
         scaled = (residual * (16 * OCTAVE[noise % 8] << noise // 8)) >> 31
         added[k] = np.clip(scaled, -65535, 65535)
     return added
 
 
-def _cells(three: Array, noise: int) -> Array:
-    """Inputs [12, rows / 2, columns / 2]."""
-    height, width = three.shape[1:]
-    padded = np.pad(three[1], 8, mode="edge")
-    total = sum(padded[y : y + height, x : x + width] for y in range(17) for x in range(17))
-    scaled = ((three - total // 289) * (128 * INVERSE[noise % 8])) >> (16 + noise // 8)
-    clipped = np.clip(scaled, -1023, 1023)
-    return np.stack([s[y::2, x::2] for s in clipped for y in (0, 1) for x in (0, 1)])
+def _cells(five: Array, noise: int) -> Array:
+    """Inputs [25, rows / 2, columns / 2]."""
+    unit, places = INVERSE[noise % 8], [(0, 0), (0, 1), (1, 0), (1, 1)]
+    near = ((25 * five - _around(five[2], 2)) * (unit * 20972)) >> (26 + noise // 8)
+    far = 289 * five - _around(five[2], 8)
+    far = (sum(far[:, y::2, x::2] for y, x in places) * (unit * 58053)) >> (36 + noise // 8)
+    cells = [image[y::2, x::2] for image in near for y, x in places]
+    return np.clip(np.stack([*cells, *far]), -255, 255)
 
 
-def _network(cells: Array, layers: list[tuple[Array, Array]]) -> Array:
-    for number, (weight, bias) in enumerate(layers):
+def _around(image: Array, reach: int) -> Array:
+    """Sums of all that is `reach` away at most."""
+    height, width = image.shape
+    padded, offsets = np.pad(image, reach, mode="edge"), range(2 * reach + 1)
+    return sum(padded[y : y + height, x : x + width] for y in offsets for x in offsets)
+
+
+def _network(cells: Array, layers: Layers) -> Array:
+    for number, (weight, bias, shift) in enumerate(layers):
         height, width = cells.shape[1:]
         around = np.pad(cells, ((0, 0), (1, 1), (1, 1)))
         sums = np.zeros((len(weight), height, width), np.int64) + bias[:, None, None]
@@ -237,7 +245,9 @@ def _network(cells: Array, layers: list[tuple[Array, Array]]) -> Array:
             for x in range(3):
                 part = around[:, y : y + height, x : x + width]
                 sums += np.tensordot(weight[:, :, y, x], part, axes=1)
-        cells = sums if number == len(layers) - 1 else np.clip(sums >> 7, 0, 255)
+        last = number == len(layers) - 1
+        told = (sums << 6 if last else sums) >> shift[:, None, None]
+        cells = told if last else np.clip(told, 0, 255)
     return cells
 
 
