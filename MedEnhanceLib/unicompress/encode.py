@@ -231,7 +231,7 @@ def _code(
     keep: Keep,
 ) -> Payload:
     speed = config.speed
-    model = restoration_for(draft)
+    model = restoration_for(draft.modality, config)
     if config.psnr is not None or config.ssim is not None:
         context = DecodeContext(
             voxels.dtype, draft.voxel_range, ModelSet.of(*([model] if model else []))
@@ -297,9 +297,11 @@ def _code_to_ratio(
     )
 
 
-def restoration_for(draft: Header) -> CodecModel | None:
-    """The model that restores videos of this modality, if there is one."""
-    return shipped_model(restoration.ROLE, draft.modality)
+def restoration_for(modality: str, config: CompressConfig) -> CodecModel | None:
+    """The model that restores videos of this modality, if there is one and it is not to be fast."""
+    if config.speed == "fast":
+        return None
+    return shipped_model(restoration.ROLE, modality)
 
 
 def make_room(

@@ -29,7 +29,6 @@ from MedEnhanceLib.unicompress.encode import (
     draft_header,
     make_room,
     peak_of,
-    restoration_for,
 )
 from MedEnhanceLib.unicompress.estimate_quality import Sampled, sample_quality, sample_size
 from MedEnhanceLib.unicompress.header import VoxelRange
@@ -71,8 +70,8 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 _EFFORTS: tuple[Speed, Speed] = ("normal", "fast")
 #: What a table row and a record take for each block.
 _BLOCK_BYTES = 40
-#: What a restoration gains, in dB; the parts that are coded here are not restored.
-_RESTORED = 0.2
+#: What filters gain, in dB; the parts that are coded here have none.
+_FILTERED = 0.2
 
 
 @dataclass(frozen=True)
@@ -138,8 +137,8 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
         monitor.progress(0.6, "try the quality")
         context = DecodeContext(voxels.dtype, header.voxel_range)
         wanted = config.psnr
-        if wanted is not None and restoration_for(header) is not None:
-            wanted -= _RESTORED
+        if wanted is not None:
+            wanted -= _FILTERED
         quality = Quality(wanted, config.ssim, peak_of(header.voxel_range))
         reached = sample_quality(voxels, quality, context, activity_of, monitor.check)
         if reached is not None and reached.bytes + room.twice < file_bytes:
