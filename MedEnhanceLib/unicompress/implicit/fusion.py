@@ -87,7 +87,7 @@ class Fusion(nn.Module):
         )
         both = torch.cat([key.float(), value.float()], dim=-1)
         rows = torch.arange(len(flat), device=flat.device)[:, None] * both.shape[1]
-        picked = both.flatten(0, 1)[(flat + rows[:, :, None]).flatten()]
+        picked = both.flatten(0, 1).index_select(0, (flat + rows[:, :, None]).flatten())
         picked = picked.view(*flat.shape, -1)
         return picked[..., : key.shape[-1]], picked[..., key.shape[-1] :]
 

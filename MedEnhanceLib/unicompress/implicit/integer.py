@@ -82,6 +82,7 @@ class IntegerDecoder:
         try:
             self.heads, self.depth = int(facts["heads"]), int(facts["depth"])
             self.scaled = int(facts["scaled"])
+            self.branches = [("0", "1").index(branch) for branch in facts["order"]]
             self._read(arrays)
         except (KeyError, ValueError, IndexError, RuntimeError) as cause:
             raise ModelError(
@@ -90,22 +91,19 @@ class IntegerDecoder:
 
     def _read(self, arrays: Arrays) -> None:
         self.codebooks = self._tensor(arrays["codebooks"])
-        self.layers = self.codebooks.shape[1]
-        latent = arrays["up.weight"].shape[2]
+        if len(self.branches) != len(self.codebooks):
+            raise ValueError(f"{len(self.codebooks)} codebooks, {len(self.branches)} in the order")
+        latent = arrays["up.weight"].shape[1]
         self.up = [
-            [
-                self._matrix_of(
-                    arrays["up.weight"][branch, layer],
-                    arrays["up.exponent"][branch, layer]
-                    + arrays["codebooks.exponent"][branch, layer],
-                    np.zeros(latent, np.int64),
-                    0,
-                    fx.LATENT_BITS,
-                    fx.WEIGHT_TOP,
-                )
-                for layer in range(self.layers)
-            ]
-            for branch in range(2)
+            self._matrix_of(
+                arrays["up.weight"][layer],
+                arrays["up.exponent"][layer] + arrays["codebooks.exponent"][layer],
+                np.zeros(latent, np.int64),
+                0,
+                fx.LATENT_BITS,
+                fx.WEIGHT_TOP,
+            )
+            for layer in range(len(self.branches))
         ]
         spread = fx.LATENT_BITS, fx.LATENT_TOP
         self.keys = [self._matrix(arrays, f"key.{b}", *spread, fx.KEY_BITS) for b in (0, 1)]
@@ -193,17 +191,17 @@ class IntegerDecoder:
         return table[index.to(torch.int32) & (len(table) - 1)]
 
     def latents(self, codes: npt.NDArray[np.integer[Any]], refinements: int) -> Latents:
-        """Keys and values of codes [2 · layers, k, j, i], of which the first are used."""
+        """Keys and values of codes [layers, k, j, i], of which the first are used."""
         grid = codes.shape[1:]
         keys, values = [], []
         for branch in range(2):
-            total = torch.zeros((*grid, self.up[0][0].weight.shape[0]), dtype=self.dtype)
+            total = torch.zeros((*grid, self.up[0].weight.shape[0]), dtype=self.dtype)
             total = total.to(self.device)
-            for layer in range(self.layers):
-                if 2 * layer + branch < refinements:
-                    code = torch.from_numpy(codes[2 * layer + branch].astype(np.int64))
-                    vectors = self.codebooks[branch, layer][code.to(self.device)]
-                    total = total + self.apply(self.up[branch][layer], vectors)
+            for layer in range(min(refinements, len(self.branches))):
+                if self.branches[layer] == branch:
+                    code = torch.from_numpy(codes[layer].astype(np.int64))
+                    vectors = self.codebooks[layer][code.to(self.device)]
+                    total = total + self.apply(self.up[layer], vectors)
             total = total.clamp(-fx.LATENT_TOP, fx.LATENT_TOP)
             keys.append(self.apply(self.keys[branch], total).clamp(-fx.KEY_TOP, fx.KEY_TOP))
             top = fx.VALUE_TOP
