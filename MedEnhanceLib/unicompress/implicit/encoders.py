@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib.unicompress.implicit.config import TokenConfig
-from MedEnhanceLib.unicompress.implicit.prior import haar
+from MedEnhanceLib.unicompress.implicit.config import CELL, TokenConfig
+from MedEnhanceLib.unicompress.implicit.fusion import cosines
+from MedEnhanceLib.unicompress.implicit.prior import haar, inverse_haar
 from MedEnhanceLib.unicompress.implicit.quantiser import principal_axes
 
 #: Details of a block; of thick slices there are three, the others stay zero.
@@ -65,19 +66,15 @@ class Encoders(nn.Module):
         for branch, straight in enumerate(self.straight):
             found = [self._bands(block, thick)[branch] for block, thick in batches]
             cells = torch.cat([_cells(bands) for bands in found])
-            mean = cells.mean(dim=0)
-            spread = (cells - mean).pow(2).mean(dim=0).sum()
-            if not spread > 0:  # without the high band
+            if not cells.any():  # without the high band
                 continue
-            axes = principal_axes(cells - mean)[: self.latent]
-            largest = ((cells - mean) @ axes[0]).std()
-            rows = axes * (_SPREAD / largest)
+            axes = principal_axes(cells)[: self.latent]
+            rows = axes * (_SPREAD / (cells @ axes[0]).std())
             assert isinstance(straight, nn.Conv3d)
             assert straight.bias is not None
             straight.weight.zero_()
             straight.weight[: len(rows)] = rows.view(-1, *straight.weight.shape[1:])
             straight.bias.zero_()
-            straight.bias[: len(rows)] = -rows @ mean
 
     def forward(self, block: Tensor, *, thick: bool) -> tuple[Tensor, Tensor]:
         """Latents of both branches, [B, latent, k, j, i]: a cell spans 8 × 8 × 8 units.
@@ -90,6 +87,23 @@ class Encoders(nn.Module):
             for layers, straight, one in zip(self.layers, self.straight, bands, strict=True)
         )
         return low, high
+
+    @torch.no_grad()
+    def amplitudes(self, branch: int) -> Tensor:
+        """The cosines [latent, latent] of which each latent is, by the linear transform alone."""
+        straight = self.straight[branch]
+        assert isinstance(straight, nn.Conv3d)
+        rows = straight.weight.flatten(1)
+        undone = torch.linalg.pinv(rows).T.view(-1, *straight.weight.shape[1:])
+        gain = 8**-0.5 * (_DETAIL_GAIN if branch else 1.0)
+        low = undone if not branch else torch.zeros_like(undone[:, :1])
+        high = undone if branch else torch.zeros_like(undone).expand(-1, _DETAILS, -1, -1, -1)
+        cells = inverse_haar(low / gain, high / gain)[:, 0]
+        centres = (torch.arange(CELL, device=rows.device) + 0.5) / CELL - 0.5
+        places = torch.stack(torch.meshgrid(centres, centres, centres, indexing="ij"), dim=-1)
+        basis = cosines(places, self.latent)
+        found: Tensor = (cells.flatten(1) @ basis.flatten(0, 2)) / (basis**2).sum(dim=(0, 1, 2))
+        return found.T
 
     def _bands(self, block: Tensor, thick: bool) -> tuple[Tensor, Tensor]:
         low, high = haar(block, thick=thick)

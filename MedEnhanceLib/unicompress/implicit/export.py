@@ -119,8 +119,7 @@ def decoder_arrays(decoder: Decoder) -> Arrays:
     for layer, scale in enumerate(decoder.scales):
         arrays |= _matrix(f"scale.{layer}", scale, fx.SCALE_BITS)
     arrays |= _matrix("gain", decoder.gain, fx.SCALE_BITS)
-    arrays |= _matrix("out", decoder.out, fx.OUT_BITS)
-    return arrays | _matrix("skip", decoder.skip, fx.OUT_BITS)
+    return arrays | _matrix("out", decoder.out, fx.OUT_BITS)
 
 
 def decoder_of(arrays: Mapping[str, npt.NDArray[Any]], facts: Mapping[str, str]) -> Decoder:
@@ -155,7 +154,6 @@ def decoder_of(arrays: Mapping[str, npt.NDArray[Any]], facts: Mapping[str, str])
         take(f"scale.{layer}", f"scales.{layer}", fx.SCALE_BITS)
     take("gain", "gain", fx.SCALE_BITS)
     take("out", "out", fx.OUT_BITS)
-    take("skip", "skip", fx.OUT_BITS)
     known = decoder.state_dict()
     decoder.load_state_dict({name: value for name, value in state.items() if name in known})
     return decoder
@@ -166,7 +164,7 @@ def _floats(integers: npt.NDArray[Any], bits: int) -> Tensor:
 
 
 def token_arrays(tokeniser: Tokeniser) -> Arrays:
-    """Codebooks [layers, codes, size] in the order of a file, and the projections of their codes."""
+    """Codebooks [layers, codes, size] in the order of a file, and their projections."""
     books, book_exponents, ups, up_exponents = [], [], [], []
     for quantiser, layer in layers_of(tokeniser):
         book: Tensor = quantiser.codebooks[layer]

@@ -20,6 +20,7 @@ from torch import Tensor
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.unicompress.implicit import fixed as fx
 from MedEnhanceLib.unicompress.implicit.config import BANDS, CELL
+from MedEnhanceLib.unicompress.implicit.fusion import corner_signs, orders
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 #: Sums of integers below this are exact in float32.
@@ -122,7 +123,11 @@ class IntegerDecoder:
                 self.scales.append(self._matrix(arrays, f"scale.{layer}", *fused, fx.SCALE_BITS))
         self.gain = self._matrix(arrays, "gain", *fused, fx.SCALE_BITS)
         self.out = self._matrix(arrays, "out", fx.SINE_BITS, fx.GAINED_TOP, fx.OUT_BITS)
-        self.skip = self._matrix(arrays, "skip", *fused, fx.OUT_BITS)
+        count = len(arrays["value.0.weight"])
+        if count * fx.VALUE_TOP * fx.COSINE_TOP >= EXACT:
+            raise ValueError(f"{count} features")
+        self.orders = torch.from_numpy(orders(count)).to(self.device)
+        self.signs = corner_signs(count).repeat(2, 1).to(self.device, self.dtype)
         self.sine = self._table(arrays["sine"], _TABLE)
         steps = fx.POWER_STEPS * fx.POWER_OCTAVES
         self.power = self._table(arrays["power"], steps + 1)
@@ -219,7 +224,7 @@ class IntegerDecoder:
         spans = tuple(CELL // step for step in steps)
         counts = tuple(cells + 1 for cells in latents.cells)
         axes = [self._axis(axis, counts[axis], steps[axis]) for axis in range(3)]
-        near = self._near_of_cell(steps)
+        near, cosines = self._inside_of_cell(steps)
         numbers = torch.arange(counts[0] * counts[1] * counts[2], device=self.device)
         parts = []
         for some in torch.split(numbers, batch):
@@ -230,7 +235,7 @@ class IntegerDecoder:
                 for which in (0, 1)
             ]
             keys, values = (_around(grid, place) for grid in (latents.keys, latents.values))
-            parts.append(self._evaluate(sums[0], sums[1], keys, values, near))
+            parts.append(self._evaluate(sums[0], sums[1], keys, values, near, cosines))
         whole = torch.cat(parts).view(*counts, *spans).permute(0, 3, 1, 4, 2, 5)
         whole = whole.reshape(*(n * span for n, span in zip(counts, spans, strict=True)))
         cut = [slice(s // 2, s // 2 + n) for s, n in zip(spans, shape, strict=True)]
@@ -244,14 +249,16 @@ class IntegerDecoder:
         base = torch.div(moved, cell, rounding_mode="floor")
         inside = moved - base * cell
         place = torch.minimum((base + 1).clamp_min(0), last)
-        level = torch.div(inside * fx.BLEND_LEVELS, cell, rounding_mode="floor")
-        ends = torch.stack([fx.BLEND_LEVELS - level, level], dim=-1).to(self.dtype)
-        near = torch.einsum("na,nb,nc->nabc", *ends.unbind(dim=1)).flatten(1)[:, None]
+        near = torch.einsum("na,nb,nc->nabc", *self._ends(inside).unbind(dim=1)).flatten(1)
+        waves = self._waves(inside)
+        k, j, i = (waves[:, axis, self.orders[:, axis]] for axis in range(3))
         features = torch.cat([self._features(positions[:, axis]) for axis in range(3)], dim=1)
         sums = [(features @ m.weight.T)[:, None] for m in (self.query, self.waves[0])]
         where = tuple(place.unbind(dim=1))
         keys, values = (_around(grid, where) for grid in (latents.keys, latents.values))
-        return self._evaluate(sums[0], sums[1], keys, values, near)[:, 0]
+        cosines = self._product(self._product(k, j), i)
+        evaluated = self._evaluate(sums[0], sums[1], keys, values, near[:, None], cosines[:, None])
+        return evaluated[:, 0]
 
     def _features(self, positions: Tensor) -> Tensor:
         """Sines and cosines [N, 12] of one axis; positions [N] in sixteenths of a unit."""
@@ -273,24 +280,50 @@ class IntegerDecoder:
         )
         return query, wave
 
-    def _near_of_cell(self, steps: tuple[int, int, int]) -> Tensor:
-        """Linear weights [1, voxels, 8] of the eight corners at each voxel between them."""
-        ends = []
-        for step in steps:
-            level = torch.arange(CELL // step, device=self.device) * (2 * step) + step
-            ends.append(torch.stack([fx.BLEND_LEVELS - level, level], dim=1).to(self.dtype))
+    def _inside_of_cell(self, steps: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+        """Weights [1, V, 8] of the eight corners, and cosines [1, V, latent], at each voxel."""
+        ends, waves = [], []
+        for axis, step in enumerate(steps):
+            first = torch.arange(CELL // step, device=self.device) * (FINE * step)
+            inside = first + FINE * step // 2
+            ends.append(self._ends(inside))
+            waves.append(self._waves(inside)[:, self.orders[:, axis]])
         near = torch.einsum("ka,jb,ic->kjiabc", *ends)
-        return near.reshape(1, -1, 8)
+        plane = self._product(waves[0][:, None], waves[1])
+        cosines = self._product(plane[:, :, None], waves[2])
+        return near.reshape(1, -1, 8), cosines.reshape(1, -1, len(self.orders))
+
+    def _ends(self, inside: Tensor) -> Tensor:
+        """Weights [..., 2] of a cell and the next, at sixteenths of a unit from its centre."""
+        level = (fx.SHARPNESS * (2 * inside - CELL * FINE) + CELL * FINE) // 16
+        level = level.clamp(0, fx.BLEND_LEVELS)
+        return torch.stack([fx.BLEND_LEVELS - level, level], dim=-1).to(self.dtype)
+
+    def _waves(self, inside: Tensor) -> Tensor:
+        """Cosines [..., orders] of one axis, at sixteenths of a unit from a cell's centre."""
+        m = torch.arange(int(self.orders.max()) + 1, device=self.device)
+        turns = _TABLE // (2 * CELL * FINE) * m * inside[..., None] + _TABLE // 4 * (1 - m % 2)
+        rest = fx.SINE_BITS - fx.COSINE_BITS
+        return self.cut(self.look_up(self.sine, turns) + (1 << rest - 1), rest)
+
+    def _product(self, one: Tensor, other: Tensor) -> Tensor:
+        return self.cut(one * other + (1 << fx.COSINE_BITS - 1), fx.COSINE_BITS)
 
     def _evaluate(
-        self, query: Tensor, wave: Tensor, keys: Tensor, values: Tensor, near: Tensor
+        self,
+        query: Tensor,
+        wave: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        near: Tensor,
+        cosines: Tensor,
     ) -> Tensor:
         """Values [B, V].
 
         query, wave: sums of their matrices, [B, V, rows]; keys, values: [B, 16, …]; near:
-        [·, V, 8].
+        [·, V, 8]; cosines: [·, V, latent].
         """
-        fused = self._attend(self.rounded(self.query, query), keys, values, near)
+        fused, signed = self._attend(self.rounded(self.query, query), keys, values, near)
         x = wave
         for layer, matrix in enumerate(self.waves):
             phase = self.rounded(matrix, x if layer == 0 else x @ matrix.weight.T)
@@ -305,12 +338,16 @@ class IntegerDecoder:
             x = self.look_up(self.sine, self.cut(phase + (1 << rest - 1), rest))
         gain = self.apply(self.gain, fused).clamp(-fx.GAIN_TOP, fx.GAIN_TOP)
         x = self.cut(x * gain + (1 << fx.SCALE_BITS - 1), fx.SCALE_BITS)
-        return (self.apply(self.out, x) + self.apply(self.skip, fused))[..., 0]
+        rest = fx.VALUE_BITS + fx.COSINE_BITS - fx.OUT_BITS
+        waved = self.cut((signed * cosines).sum(dim=-1) + (1 << rest - 1), rest)
+        return self.apply(self.out, x)[..., 0] + waved
 
-    def _attend(self, query: Tensor, keys: Tensor, values: Tensor, near: Tensor) -> Tensor:
+    def _attend(
+        self, query: Tensor, keys: Tensor, values: Tensor, near: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The feature, and that with each corner's signs, [B, V, latent]."""
         query = _by_head(query.clamp(-fx.KEY_TOP, fx.KEY_TOP), self.heads).transpose(1, 2)
         keys = _by_head(keys, self.heads).permute(0, 2, 3, 1)
-        values = _by_head(values, self.heads).transpose(1, 2)
         scores = query @ keys + self.slots[:, None]
         below = scores.amax(dim=-1, keepdim=True) - scores
         # Scores have 8 bits after the point; the table 64 steps for each halving.
@@ -322,6 +359,10 @@ class IntegerDecoder:
         total, shares = self.shifted(total, exponent), self.shifted(shares, exponent)
         shares = shares * self.reciprocal[total.to(torch.int32)]
         shares = self.cut(shares + (1 << fx.POWER_BITS - 1), fx.POWER_BITS)
+        return self._mixed(shares, values), self._mixed(shares, self.signs * values)
+
+    def _mixed(self, shares: Tensor, values: Tensor) -> Tensor:
+        values = _by_head(values, self.heads).transpose(1, 2)
         mixed = (shares @ values).transpose(1, 2).flatten(2)
         top = fx.VALUE_TOP
         return self.cut(mixed + (1 << fx.SHARE_BITS - 1), fx.SHARE_BITS).clamp(-top, top)

@@ -109,6 +109,18 @@ class Networks(nn.Module):
         self.lift = nn.Linear(student.hidden, teacher.hidden)
 
     @torch.no_grad()
+    def start_values(self) -> None:
+        """Decoders begin by undoing the linear transform that the encoders begin as."""
+        for branch in range(2):
+            amplitudes = 2 * self.tokeniser.encoders.amplitudes(branch)
+            for decoder in (self.teacher, self.student):
+                layer = decoder.fusion.values[branch]
+                assert isinstance(layer, nn.Linear)
+                assert layer.bias is not None
+                layer.weight.copy_(amplitudes)
+                layer.bias.zero_()
+
+    @torch.no_grad()
     def start_student(self) -> None:
         """The student's fusion begins as the teacher's, where it has the same sizes."""
         mine, theirs = self.student.fusion.state_dict(), self.teacher.fusion.state_dict()

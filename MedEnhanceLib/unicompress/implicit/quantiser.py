@@ -156,9 +156,9 @@ class ResidualQuantiser(nn.Module):
             else:  # of the right spread, and nothing else
                 noise = torch.randn_like(self.codebooks[layer])
                 self.codebooks[layer] = small.mean(dim=0) + small.std(dim=0) * noise
-            share = len(small) / self.config.codes
-            self.uses[layer] = share
-            self.sums[layer] = self.codebooks[layer] * share
+            # Few uses: averages follow the encoders from the first steps on.
+            self.uses[layer] = 1.0
+            self.sums[layer] = self.codebooks[layer]
             rest = rest - up(self.codebooks[layer][self.nearest(layer, small)])
 
     @torch.no_grad()
@@ -174,7 +174,7 @@ class ResidualQuantiser(nn.Module):
 
 
 def principal_axes(points: Tensor) -> Tensor:
-    """Orthonormal rows [D, D] of points [N, D] of mean 0: that in which they spread most first."""
+    """Orthonormal rows [D, D] of points [N, D]: the one along which they are largest first."""
     _, axes = torch.linalg.eigh(points.T.double() @ points.double())
     # Signs of eigenvectors are arbitrary: this one is the same everywhere.
     axes = axes.flip(1).T

@@ -188,6 +188,7 @@ class Trainer:
         drawn = (self.blocks.draw(self.config.blocks, rng) for _ in range(_START_BATCHES))
         batches = [(blocks.to(self.device), thick) for blocks, thick in drawn]
         self.networks.tokeniser.encoders.start(batches)
+        self.networks.start_values()
 
     @torch.no_grad()
     def _start_codebooks(self, rng: np.random.Generator) -> None:

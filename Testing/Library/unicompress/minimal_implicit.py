@@ -61,7 +61,7 @@ def _codes(layers: list[bytes], grid: Shape, tensors: Tensors) -> list[Array]:
         _need(not words or words[-1] > 0, "codes that end in nothing")
         state = words.pop() if words else 0
         state = state << 32 | words.pop() if words else state
-        book = tensors["codebooks"][n % 2, n // 2]
+        book = tensors["codebooks"][n]
         codes, c = np.zeros(grid, np.int64), np.zeros((*grid, book.shape[1]), np.int64)
         for phase in PHASES:
             cells = list(product(*(range(odd, g, 2) for odd, g in zip(phase, grid, strict=True))))
@@ -144,12 +144,13 @@ class Network:
         self.heads, self.depth, self.scaled = (int(facts[n]) for n in ("heads", "depth", "scaled"))
         self.keys, self.values_of = [], []
         for b in (0, 1):
-            latent: Array = np.zeros((*codes[0].shape, tensors["up.weight"].shape[2]), np.int64)
-            for n in range(b, len(codes), 2):
-                book = b, n // 2
-                shift = tensors["up.exponent"][book] + tensors["codebooks.exponent"][book] - 7
-                vectors = tensors["codebooks"][book][codes[n]]
-                latent += _halved(vectors @ tensors["up.weight"][book].T, shift)
+            latent: Array = np.zeros((*codes[0].shape, tensors["up.weight"].shape[1]), np.int64)
+            for n, layer in enumerate(codes):
+                if facts["order"][n] != str(b):
+                    continue
+                shift = tensors["up.exponent"][n] + tensors["codebooks.exponent"][n] - 7
+                vectors = tensors["codebooks"][n][layer]
+                latent += _halved(vectors @ tensors["up.weight"][n].T, shift)
             latent = np.clip(latent, -1023, 1023)
             self.keys.append(np.clip(self.apply(f"key.{b}", latent, 7, 4), -127, 127))
             self.values_of.append(np.clip(self.apply(f"value.{b}", latent, 7, 6), -511, 511))
@@ -174,7 +175,7 @@ class Network:
         phases = p[:, :, None] << np.arange(6)
         waves = np.concatenate([self.sine(phases), self.sine(phases + 256)], axis=2)
         features = _halved(waves, 3).reshape(len(p), -1)
-        fused = self.fused(p, np.clip(self.apply("query", features, 7, 4), -127, 127))
+        fused, turned = self.fused(p, np.clip(self.apply("query", features, 7, 4), -127, 127))
         a, bits = features, 7
         for n in range(self.depth):
             phase = self.apply(f"wave.{n}", a, bits, 11 if n < self.scaled else 14)
@@ -185,24 +186,38 @@ class Network:
             a, bits = self.sine(_halved(phase, 4)), 10
         gain = np.clip(self.apply("gain", fused, 6, 8), -511, 511)
         a = _halved(a * gain, 8)
-        y: Array = self.apply("out", a, 10, 12) + self.apply("skip", fused, 6, 12)
-        return y[:, 0]
+        y: Array = self.apply("out", a, 10, 12)[:, 0]
+        return y + _halved((turned * self.cosines(p)).sum(axis=1), 2)
 
-    def fused(self, p: Array, query: Array) -> Array:
-        """Features [N, …] of the sixteen cells around each position."""
+    def orders(self) -> Array:
+        """Orders of the cosines along k, j, i, [latent, 3]."""
+        all_of_them = sorted(product(range(8), repeat=3), key=lambda m: (sum(n * n for n in m), m))
+        return np.array(all_of_them[: len(self.t["value.0.weight"])])
+
+    def cosines(self, p: Array) -> Array:
+        """Products of cosines at positions [N, 3], [N, latent]."""
+        inside, result = (p - 64) % 128, np.array(256)
+        for axis, m in enumerate(self.orders().T):
+            wave = _halved(self.sine(4 * m * inside[:, axis, None] + np.where(m % 2, 0, 256)), 2)
+            result = _halved(result * wave, 8)
+        return result
+
+    def fused(self, p: Array, query: Array) -> tuple[Array, Array]:
+        """Features [N, …] of the sixteen cells around each position; the same with signs."""
         grid = self.keys[0].shape[:3]
         base, inside = (p - 64) // 128, (p - 64) % 128
-        level = inside // 8
-        keys, values, near = [], [], []
+        level = np.clip(inside // 2 - 24, 0, 16)
+        keys, values, near, signs = [], [], [], []
         for b in (0, 1):
             for corner in PHASES:
                 cell = tuple(np.clip((base + corner).T, 0, np.array(grid)[:, None] - 1))
                 keys.append(self.keys[b][cell])
                 values.append(self.values_of[b][cell])
                 near.append(np.where(corner, level, 16 - level).prod(axis=1))
+                signs.append(1 - 2 * (self.orders() @ corner % 2))
         size = query.shape[1] // self.heads
         part = values[0].shape[1] // self.heads
-        heads = []
+        heads: tuple[list[Array], list[Array]] = ([], [])
         for head in range(self.heads):
             mine = slice(head * size, (head + 1) * size)
             scores = np.stack([(query[:, mine] * key[:, mine]).sum(axis=1) for key in keys], axis=1)
@@ -214,9 +229,13 @@ class Network:
             share = _floor(share, x) * self.t["reciprocal"][_floor(total, x)]
             share = _halved(share, 10)
             mine = slice(head * part, (head + 1) * part)
-            mixed = sum(share[:, n, None] * value[:, mine] for n, value in enumerate(values))
-            heads.append(np.clip(_halved(np.asarray(mixed), 8), -511, 511))
-        return np.concatenate(heads, axis=1)
+            for found, some in zip(heads, (None, signs), strict=True):
+                mixed = np.zeros((len(p), part), np.int64)
+                for n, value in enumerate(values):
+                    sign = 1 if some is None else some[n][mine]
+                    mixed += share[:, n, None] * value[:, mine] * sign
+                found.append(np.clip(_halved(mixed, 8), -511, 511))
+        return np.concatenate(heads[0], axis=1), np.concatenate(heads[1], axis=1)
 
 
 def _need(holds: bool, says: str) -> None:

@@ -14,7 +14,7 @@ from MedEnhanceLib.unicompress.implicit.prior import haar, inverse_haar
 from MedEnhanceLib.unicompress.implicit.quantiser import ResidualQuantiser
 from MedEnhanceLib.unicompress.implicit.siren import count_weights
 
-SMALL = TokenConfig(width=8, latent=16, code_size=4, codes=16, layers=3)
+SMALL = TokenConfig(width=8, latent=16, code_size=4, codes=16)
 
 
 @pytest.mark.parametrize("thick", [False, True])
@@ -33,7 +33,7 @@ def test_a_constant_has_no_details() -> None:
 
 def test_each_layer_of_codes_comes_nearer() -> None:
     torch.manual_seed(0)
-    quantiser = ResidualQuantiser(SMALL)
+    quantiser = ResidualQuantiser(SMALL, 3)
     latents = torch.randn(400, 16)
     quantiser.start(latents)
     quantiser.requires_grad_(False)
@@ -47,7 +47,7 @@ def test_each_layer_of_codes_comes_nearer() -> None:
 
 def test_codebooks_learn_and_dead_codes_come_back() -> None:
     torch.manual_seed(0)
-    quantiser = ResidualQuantiser(SMALL)
+    quantiser = ResidualQuantiser(SMALL, 3)
     latents = torch.randn(300, 16)
     quantiser.start(latents)
     with torch.no_grad():
@@ -61,7 +61,7 @@ def test_codebooks_learn_and_dead_codes_come_back() -> None:
 
 def test_random_codes_stay_as_they_are() -> None:
     torch.manual_seed(0)
-    quantiser = ResidualQuantiser(TokenConfig(latent=16, codes=16, codebook="random"))
+    quantiser = ResidualQuantiser(TokenConfig(latent=16, codes=16, codebook="random"), 4)
     latents = torch.randn(200, 16)
     quantiser.start(latents)
     before = quantiser.codebooks.clone()
@@ -70,7 +70,7 @@ def test_random_codes_stay_as_they_are() -> None:
 
 
 def test_gradients_pass_the_quantiser() -> None:
-    quantiser = ResidualQuantiser(SMALL)
+    quantiser = ResidualQuantiser(SMALL, 3)
     latents = torch.randn(10, 16, requires_grad=True)
     quantiser(latents, torch.full((10,), 3)).latents.sum().backward()
     assert latents.grad is not None
@@ -78,7 +78,7 @@ def test_gradients_pass_the_quantiser() -> None:
 
 
 def test_to_bytes_twice_changes_nothing() -> None:
-    quantiser = ResidualQuantiser(SMALL)
+    quantiser = ResidualQuantiser(SMALL, 3)
     quantiser.to_bytes()
     before = {n: t.clone() for n, t in quantiser.state_dict().items()}
     quantiser.to_bytes()
@@ -91,7 +91,7 @@ def test_latents_have_the_published_shape(thick: bool) -> None:
     block = torch.zeros(1, 1, 16 if thick else 32, 64, 64)
     tokens = tokeniser(block, torch.tensor([8]), thick=thick)
     assert tokens.low.shape == tokens.high.shape == (1, 64, 4, 8, 8)
-    assert tokens.codes[0].shape == (1, 4, 4, 8, 8)
+    assert tokens.codes.shape == (1, 8, 4, 8, 8)
 
 
 def test_without_the_high_band_details_change_nothing() -> None:
