@@ -159,7 +159,7 @@ class ImplicitConfig:
             )
         small = DecoderConfig(hidden=16, depth=2, scaled=1, heads=2, key_size=4)
         return cls(
-            token=TokenConfig(width=8, latent=16, code_size=4, codes=16, order="0101"),
+            token=TokenConfig(width=8, latent=16, code_size=4, codes=16, order="0011"),
             teacher=small,
             student=small,
             teacher_steps=12,
