@@ -148,7 +148,7 @@ class ImplicitConfig:
             # as a linear transform, which a high rate would forget.
             return cls(
                 teacher_steps=500,
-                student_steps=6000,
+                student_steps=1200,
                 blocks=4,
                 coordinates=512,
                 learning_rate=3e-4,

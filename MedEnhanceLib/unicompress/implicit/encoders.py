@@ -52,7 +52,9 @@ class Encoders(nn.Module):
                 nn.init.zeros_(module.bias)
         for layers in self.layers:
             assert isinstance(layers, nn.Sequential)
-            nn.init.zeros_(layers[-1].weight)
+            last = layers[-1]
+            assert isinstance(last, nn.Conv3d)
+            nn.init.zeros_(last.weight)
         for module in self.modules():
             if isinstance(module, _Residual):
                 module.second.weight.mul_(0.3)

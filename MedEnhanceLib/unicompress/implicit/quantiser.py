@@ -179,7 +179,8 @@ def principal_axes(points: Tensor) -> Tensor:
     # Signs of eigenvectors are arbitrary: this one is the same everywhere.
     axes = axes.flip(1).T
     signs = torch.where(axes.sum(dim=1, keepdim=True) < 0, -1.0, 1.0)
-    return (signs * axes).to(points.dtype)
+    result: Tensor = (signs * axes).to(points.dtype)
+    return result
 
 
 def _k_means(points: Tensor, count: int) -> Tensor:
