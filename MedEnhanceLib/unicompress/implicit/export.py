@@ -81,7 +81,12 @@ def _metadata(training: ImplicitTraining, folder: Path, modality: str) -> dict[s
         f"{training.seconds / 60:.0f} minutes"
     )
     known = said.get("data", [])
-    earlier = said.get("training", {}).get("summary")
+    # What is written anew no longer holds; what other models of the bundle say does.
+    earlier = "; ".join(
+        part
+        for part in said.get("training", {}).get("summary", "").split("; ")
+        if part and not part.startswith("implicit network")
+    )
     return {
         "name": folder.name,
         "kind": CODEC,

@@ -282,15 +282,13 @@ class IntegerDecoder:
 
     def _inside_of_cell(self, steps: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
         """Weights [1, V, 8] of the eight corners, and cosines [1, V, latent], at each voxel."""
-        ends, waves = [], []
-        for axis, step in enumerate(steps):
-            first = torch.arange(CELL // step, device=self.device) * (FINE * step)
-            inside = first + FINE * step // 2
-            ends.append(self._ends(inside))
-            waves.append(self._waves(inside)[:, self.orders[:, axis]])
-        near = torch.einsum("ka,jb,ic->kjiabc", *ends)
-        plane = self._product(waves[0][:, None], waves[1])
-        cosines = self._product(plane[:, :, None], waves[2])
+        inside = [
+            torch.arange(CELL // step, device=self.device) * (FINE * step) + FINE * step // 2
+            for step in steps
+        ]
+        near = torch.einsum("ka,jb,ic->kjiabc", *map(self._ends, inside))
+        k, j, i = (self._waves(d)[:, self.orders[:, axis]] for axis, d in enumerate(inside))
+        cosines = self._product(self._product(k[:, None], j)[:, :, None], i)
         return near.reshape(1, -1, 8), cosines.reshape(1, -1, len(self.orders))
 
     def _ends(self, inside: Tensor) -> Tensor:

@@ -143,14 +143,14 @@ class Network:
         self.t = tensors
         self.heads, self.depth, self.scaled = (int(facts[n]) for n in ("heads", "depth", "scaled"))
         self.keys, self.values_of = [], []
+        orders = sorted(product(range(8), repeat=3), key=lambda m: (sum(n * n for n in m), m))
+        self.orders = np.array(orders[: len(tensors["value.0.weight"])])
         for b in (0, 1):
-            latent: Array = np.zeros((*codes[0].shape, tensors["up.weight"].shape[1]), np.int64)
-            for n, layer in enumerate(codes):
-                if facts["order"][n] != str(b):
-                    continue
+            books, ups = tensors["codebooks"], tensors["up.weight"]
+            latent: Array = np.zeros((*codes[0].shape, ups.shape[1]), np.int64)
+            for n in (n for n in range(len(codes)) if facts["order"][n] == str(b)):
                 shift = tensors["up.exponent"][n] + tensors["codebooks.exponent"][n] - 7
-                vectors = tensors["codebooks"][n][layer]
-                latent += _halved(vectors @ tensors["up.weight"][n].T, shift)
+                latent += _halved(books[n][codes[n]] @ ups[n].T, shift)
             latent = np.clip(latent, -1023, 1023)
             self.keys.append(np.clip(self.apply(f"key.{b}", latent, 7, 4), -127, 127))
             self.values_of.append(np.clip(self.apply(f"value.{b}", latent, 7, 6), -511, 511))
@@ -184,58 +184,47 @@ class Network:
                 phase = _halved(np.clip(phase, -16383, 16383) * (256 + scale), 5)
             phase = phase + self.apply(f"shift.{n}", fused, 6, 14)
             a, bits = self.sine(_halved(phase, 4)), 10
-        gain = np.clip(self.apply("gain", fused, 6, 8), -511, 511)
-        a = _halved(a * gain, 8)
+        a = _halved(a * np.clip(self.apply("gain", fused, 6, 8), -511, 511), 8)
         y: Array = self.apply("out", a, 10, 12)[:, 0]
         return y + _halved((turned * self.cosines(p)).sum(axis=1), 2)
-
-    def orders(self) -> Array:
-        """Orders of the cosines along k, j, i, [latent, 3]."""
-        all_of_them = sorted(product(range(8), repeat=3), key=lambda m: (sum(n * n for n in m), m))
-        return np.array(all_of_them[: len(self.t["value.0.weight"])])
 
     def cosines(self, p: Array) -> Array:
         """Products of cosines at positions [N, 3], [N, latent]."""
         inside, result = (p - 64) % 128, np.array(256)
-        for axis, m in enumerate(self.orders().T):
+        for axis, m in enumerate(self.orders.T):
             wave = _halved(self.sine(4 * m * inside[:, axis, None] + np.where(m % 2, 0, 256)), 2)
             result = _halved(result * wave, 8)
         return result
 
-    def fused(self, p: Array, query: Array) -> tuple[Array, Array]:
-        """Features [N, …] of the sixteen cells around each position; the same with signs."""
-        grid = self.keys[0].shape[:3]
-        base, inside = (p - 64) // 128, (p - 64) % 128
-        level = np.clip(inside // 2 - 24, 0, 16)
-        keys, values, near, signs = [], [], [], []
-        for b in (0, 1):
-            for corner in PHASES:
-                cell = tuple(np.clip((base + corner).T, 0, np.array(grid)[:, None] - 1))
-                keys.append(self.keys[b][cell])
-                values.append(self.values_of[b][cell])
-                near.append(np.where(corner, level, 16 - level).prod(axis=1))
-                signs.append(1 - 2 * (self.orders() @ corner % 2))
-        size = query.shape[1] // self.heads
-        part = values[0].shape[1] // self.heads
-        heads: tuple[list[Array], list[Array]] = ([], [])
+    def fused(self, p: Array, query: Array) -> list[Array]:
+        """The feature [N, …] of the sixteen cells around each position, and the turned one."""
+        base, level = (p - 64) // 128, np.clip((p - 64) % 128 // 2 - 24, 0, 16)
+        last = np.array(self.keys[0].shape[:3])[:, None] - 1
+        found = []
+        for b, corner in product((0, 1), PHASES):
+            cell = tuple(np.clip((base + corner).T, 0, last))
+            near = np.where(corner, level, 16 - level).prod(axis=1)
+            sign = 1 - 2 * (self.orders @ corner % 2)
+            value = self.values_of[b][cell]
+            found.append((self.keys[b][cell], near, value, value * sign))
+        keys, nears, *both = (np.stack(parts, axis=1) for parts in zip(*found, strict=True))
+        size, part = query.shape[1] // self.heads, both[0].shape[2] // self.heads
+        features = [np.zeros((len(p), self.heads * part), np.int64) for _ in both]
         for head in range(self.heads):
             mine = slice(head * size, (head + 1) * size)
-            scores = np.stack([(query[:, mine] * key[:, mine]).sum(axis=1) for key in keys], axis=1)
-            scores += self.t["slots"][head]
+            scores = (
+                np.einsum("nc,nsc->ns", query[:, mine], keys[..., mine]) + self.t["slots"][head]
+            )
             d = np.minimum((scores.max(axis=1, keepdims=True) - scores) // 4, 640)
-            share = self.t["power"][d] * np.stack(near, axis=1)
+            share = self.t["power"][d] * nears
             total = share.sum(axis=1, keepdims=True)
             x = np.frexp(total.astype(np.float64))[1] - 10
-            share = _floor(share, x) * self.t["reciprocal"][_floor(total, x)]
-            share = _halved(share, 10)
+            share = _halved(_floor(share, x) * self.t["reciprocal"][_floor(total, x)], 10)
             mine = slice(head * part, (head + 1) * part)
-            for found, some in zip(heads, (None, signs), strict=True):
-                mixed = np.zeros((len(p), part), np.int64)
-                for n, value in enumerate(values):
-                    sign = 1 if some is None else some[n][mine]
-                    mixed += share[:, n, None] * value[:, mine] * sign
-                found.append(np.clip(_halved(mixed, 8), -511, 511))
-        return np.concatenate(heads[0], axis=1), np.concatenate(heads[1], axis=1)
+            for feature, values in zip(features, both, strict=True):
+                mixed = np.einsum("ns,nsc->nc", share, values[..., mine])
+                feature[:, mine] = np.clip(_halved(mixed, 8), -511, 511)
+        return features
 
 
 def _need(holds: bool, says: str) -> None:
