@@ -204,17 +204,15 @@ class Network:
         for b, corner in product((0, 1), PHASES):
             cell = tuple(np.clip((base + corner).T, 0, last))
             near = np.where(corner, level, 16 - level).prod(axis=1)
-            sign = 1 - 2 * (self.orders @ corner % 2)
-            value = self.values_of[b][cell]
-            found.append((self.keys[b][cell], near, value, value * sign))
+            value, odd = self.values_of[b][cell], self.orders @ corner % 2
+            found.append((self.keys[b][cell], near, value, value * (1 - 2 * odd)))
         keys, nears, *both = (np.stack(parts, axis=1) for parts in zip(*found, strict=True))
         size, part = query.shape[1] // self.heads, both[0].shape[2] // self.heads
         features = [np.zeros((len(p), self.heads * part), np.int64) for _ in both]
         for head in range(self.heads):
             mine = slice(head * size, (head + 1) * size)
-            scores = (
-                np.einsum("nc,nsc->ns", query[:, mine], keys[..., mine]) + self.t["slots"][head]
-            )
+            scores = self.t["slots"][head]
+            scores = scores + np.einsum("nc,nsc->ns", query[:, mine], keys[..., mine])
             d = np.minimum((scores.max(axis=1, keepdims=True) - scores) // 4, 640)
             share = self.t["power"][d] * nears
             total = share.sum(axis=1, keepdims=True)
