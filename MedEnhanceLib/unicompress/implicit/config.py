@@ -35,7 +35,7 @@ class TokenConfig:
     latent: int = 64
     code_size: int = 8
     codes: int = 256
-    order: str = "00010010"
+    order: str = "000000001"
     codebook: Codebook = "learned"
     high_band: bool = True
 
@@ -147,11 +147,11 @@ class ImplicitConfig:
             # Small batches: what counts in so short a time is the number of steps. Networks begin
             # as a linear transform, which a high rate would forget.
             return cls(
-                teacher_steps=500,
-                student_steps=1200,
+                teacher_steps=150,
+                student_steps=1000,
                 blocks=4,
                 coordinates=512,
-                learning_rate=3e-4,
+                learning_rate=2e-4,
                 warm_up=0.02,
                 match=0.05,
                 joint=0.76,
