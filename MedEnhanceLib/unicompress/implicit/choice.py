@@ -147,7 +147,8 @@ def _plain_codes(voxels: Voxels, implicit: Implicit, monitor: Monitor) -> list[I
     for number in range(len(grid)):
         monitor.progress(number / len(grid), "implicit codes")
         block = grid.box(number).of(voxels)
-        codes.append(implicit.writer.code(block, implicit.scaling, thick=implicit.thick))
+        scaling = implicit.scaling.of_block(block)
+        codes.append(implicit.writer.code(block, scaling, thick=implicit.thick))
     return codes
 
 
@@ -197,7 +198,7 @@ def _fitted(
             fit_codes(
                 implicit.writer,
                 block,
-                implicit.scaling,
+                implicit.scaling.of_block(block),
                 code,
                 thick=implicit.thick,
                 seconds=share,

@@ -53,7 +53,7 @@ class Reader:
     @property
     def layers(self) -> int:
         """Layers of a file, of both branches."""
-        return 2 * int(self.entropy.layers)
+        return int(self.entropy.layers)
 
 
 @lru_cache(maxsize=4)

@@ -26,16 +26,16 @@ class TokenConfig:
     """Encoders and codebooks, which teacher and student share.
 
     width: channels of the encoders; latent: of what they give; code_size: numbers of a code;
-    codes: in each codebook; layers: codebooks of each branch. codebook: "learned", or as an
-    ablation "random" (never learned) or "off" (nothing is quantised). high_band: whether the
-    second branch sees anything.
+    codes: in each codebook; order: for each layer of a file the branch that it refines, 0 for the
+    low band and 1 for the details. codebook: "learned", or as an ablation "random" (never
+    learned) or "off" (nothing is quantised). high_band: whether the second branch sees anything.
     """
 
-    width: int = 48
+    width: int = 128
     latent: int = 64
     code_size: int = 8
-    codes: int = 512
-    layers: int = 4
+    codes: int = 256
+    order: str = "000000001"
     codebook: Codebook = "learned"
     high_band: bool = True
 
@@ -44,9 +44,15 @@ class TokenConfig:
         check_range("latent", self.latent, 8, 64)
         check_range("code_size", self.code_size, 2, 16)
         check_range("codes", self.codes, 4, 4096)
-        check_range("layers", self.layers, 1, 16)
+        if not 1 <= len(self.order) <= 32 or set(self.order) - {"0", "1"}:
+            raise ConfigError(f"order is {self.order!r}", "Use a 0 or a 1 for each layer.")
         if self.codebook not in ("learned", "random", "off"):
             raise ConfigError(f"codebook is {self.codebook!r}", "Use learned, random or off.")
+
+    @property
+    def branches(self) -> list[int]:
+        """The branch of each layer of a file."""
+        return [int(branch) for branch in self.order]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +87,8 @@ class ImplicitConfig:
     files, held_out: patterns of volumes relative to the data folder, learned from and not.
     blocks: of a step; coordinates: of each block. warm_up: share of the teacher's steps before
     anything is quantised. match: share of the student's steps that match features, with weight
-    match_weight; fixed: share at its end with the arithmetic of the integer decoder.
+    match_weight; fixed: share at its end with the arithmetic of the integer decoder; joint: share
+    before that in which encoders and codebooks learn on with the student, without the teacher.
     bands_weight, commitment: of the losses. gradient_share: of the coordinates, drawn in
     proportion to the gradient. start_from: the folder of a training, of this or another
     modality, whose networks this one starts from.
@@ -95,7 +102,7 @@ class ImplicitConfig:
     token: TokenConfig = field(default_factory=TokenConfig)
     teacher: DecoderConfig = field(default_factory=DecoderConfig)
     student: DecoderConfig = field(
-        default_factory=lambda: DecoderConfig(hidden=64, depth=5, scaled=1)
+        default_factory=lambda: DecoderConfig(hidden=64, depth=3, scaled=1)
     )
     teacher_steps: int = 200_000
     student_steps: int = 100_000
@@ -103,12 +110,13 @@ class ImplicitConfig:
     coordinates: int = 2048
     learning_rate: float = 2e-4
     warm_up: float = 0.1
-    commitment: float = 0.25
-    bands_weight: float = 0.1
-    gradient_share: float = 0.5
+    commitment: float = 0.02
+    bands_weight: float = 0.02
+    gradient_share: float = 0.0
     match: float = 0.2
     match_weight: float = 0.1
-    fixed: float = 0.3
+    fixed: float = 0.2
+    joint: float = 0.5
     start_from: str = ""
     seed: int = 0
     device: str = "auto"
@@ -123,8 +131,10 @@ class ImplicitConfig:
         check_range("student_steps", self.student_steps, 1, 10_000_000)
         check_range("blocks", self.blocks, 1, 1024)
         check_range("coordinates", self.coordinates, 8, 65_536)
-        for name in ("warm_up", "gradient_share", "match", "fixed"):
+        for name in ("warm_up", "gradient_share", "match", "fixed", "joint"):
             check_range(name, getattr(self, name), 0, 1)
+        if self.match + self.joint + self.fixed > 1:
+            raise ConfigError("match, joint and fixed are more than 1", "Shorten one of them.")
 
     @classmethod
     def preset(cls, name: str) -> ImplicitConfig:
@@ -132,20 +142,24 @@ class ImplicitConfig:
         if name not in PRESETS:
             raise ConfigError(f"unknown preset {name!r}", f"Use one of {', '.join(PRESETS)}.")
         if name == "full":
-            return cls(token=TokenConfig(layers=6), checkpoint_s=600.0)
+            return cls(checkpoint_s=600.0)
         if name == "cpu":
-            # A small batch and a high rate: what counts in so short a time is the number of steps.
+            # Small batches: what counts in so short a time is the number of steps. Networks begin
+            # as a linear transform, which a high rate would forget.
             return cls(
-                token=TokenConfig(width=32),
-                teacher_steps=2500,
-                student_steps=2500,
-                blocks=2,
+                teacher_steps=150,
+                student_steps=1000,
+                blocks=4,
                 coordinates=512,
-                learning_rate=1e-3,
+                learning_rate=2e-4,
+                warm_up=0.02,
+                match=0.05,
+                joint=0.76,
+                fixed=0.14,
             )
         small = DecoderConfig(hidden=16, depth=2, scaled=1, heads=2, key_size=4)
         return cls(
-            token=TokenConfig(width=8, latent=16, code_size=4, codes=16, layers=2),
+            token=TokenConfig(width=8, latent=16, code_size=4, codes=16, order="0011"),
             teacher=small,
             student=small,
             teacher_steps=12,

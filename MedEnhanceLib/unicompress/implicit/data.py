@@ -15,12 +15,15 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.files import load
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.unicompress.implicit.config import ImplicitConfig
-from MedEnhanceLib.unicompress.implicit.scale import Scaling, is_thick
+from MedEnhanceLib.unicompress.implicit.scale import LEAST_PART, TAILS, Scaling, is_thick
 from MedEnhanceLib.volume import Volume
 
 #: A block of training, in units: 4 × 8 × 8 cells.
 BLOCK_UNITS = (32, 64, 64)
 MODALITIES = ("CT", "MR", "EM")
+#: Blocks of files are larger than those of training: so many of these pretend to be parts of one,
+#: with so much of its spread at least.
+_PARTS, _LEAST_SPREAD = 0.5, 0.35
 
 
 @dataclass(frozen=True)
@@ -102,4 +105,14 @@ def _crop(source: Source, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     block = block[tuple(slice(None, None, int(step)) for step in rng.choice((-1, 1), size=3))]
     if rng.random() < 0.5:
         block = block.transpose(0, 2, 1)
-    return np.ascontiguousarray(block)
+    return np.ascontiguousarray(_rescaled(block, rng))
+
+
+def _rescaled(block: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """A block on its own scale, as a file has it; half of them as parts of a larger one's."""
+    low, high = np.percentile(block[::2, ::2, ::2], TAILS)
+    block = (block - (low + high) / 2) / max((high - low) / 2, 1 / LEAST_PART)
+    if rng.random() < _PARTS:
+        part = rng.uniform(_LEAST_SPREAD, 1)
+        block = part * block + (1 - part) * rng.uniform(-1, 1)
+    return block.astype(np.float32)

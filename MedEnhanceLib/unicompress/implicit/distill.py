@@ -35,7 +35,9 @@ def distillation_loss(
     share: float,
     config: ImplicitConfig,
 ) -> dict[str, Tensor]:
-    """The terms of a student's step. wanted: voxels [B, N]; share: of its steps that are done."""
+    """The terms of a student's step beside its teacher. wanted: voxels [B, N]; share: of its
+    steps that are done.
+    """
     alpha = teacher_weight(share, config.match)
     weight = config.bands_weight
     terms = {"output": alpha * reconstruction_loss(student.values, teacher.values, weight)}
@@ -46,6 +48,11 @@ def distillation_loss(
     else:
         terms["data"] = reconstruction_loss(student.values, wanted, weight)
     return terms
+
+
+def learns_jointly(share: float, config: ImplicitConfig) -> bool:
+    """Whether encoders and codebooks learn with the student: after its teacher, before integers."""
+    return 1 - config.fixed - config.joint <= share < 1 - config.fixed
 
 
 def in_fixed_point(share: float, config: ImplicitConfig) -> bool:

@@ -45,7 +45,7 @@ class CodeModel:
     def __init__(self, arrays: Arrays) -> None:
         try:
             self.books = arrays["codebooks"].astype(np.float64)
-            self.layers = self.books.shape[1]
+            self.layers = len(self.books)
             self.first = arrays["entropy.first"].astype(np.float64)
             self.first_bias = arrays["entropy.first_bias"].astype(np.float64)
             self.second = arrays["entropy.second"].astype(np.float64)
@@ -59,7 +59,7 @@ class CodeModel:
             ) from cause
 
     def _check(self) -> None:
-        rows, codes, size = 2 * self.layers, self.books.shape[2], self.books.shape[3]
+        rows, codes, size = self.books.shape
         hidden = self.first.shape[1]
         wanted = {
             "first": (rows, hidden, context_size(size)),
@@ -76,8 +76,8 @@ class CodeModel:
             raise ValueError("shifts out of range")
 
     def book(self, row: int) -> Numbers:
-        """The codebook of a layer of the file: branches take turns."""
-        vectors: Numbers = self.books[row % 2, row // 2]
+        """The codebook of a layer of the file."""
+        vectors: Numbers = self.books[row]
         return vectors
 
     def weights(self, row: int, contexts: Numbers) -> Numbers:
@@ -150,16 +150,16 @@ def encode_codes(model: CodeModel, codes: Codes) -> list[bytes]:
 
 
 def decode_codes(model: CodeModel, datas: list[bytes], grid: tuple[int, int, int]) -> Codes:
-    """Codes [2 · layers, k, j, i] of the first `len(datas)` layers; the others stay 0.
+    """Codes [layers, k, j, i] of the first `len(datas)` layers; the others stay 0.
 
     Bytes that were never written give codes that mean nothing, and never fail, but for a length
     that is no whole number of words or far more than codes can take: ValueError.
     """
     family = _family()
     constriction = require("constriction", purpose="Implicit blocks")
-    if len(datas) > 2 * model.layers:
-        raise ValueError(f"{len(datas)} layers of codes, the model has {2 * model.layers}")
-    codes = np.zeros((2 * model.layers, *grid), np.int64)
+    if len(datas) > model.layers:
+        raise ValueError(f"{len(datas)} layers of codes, the model has {model.layers}")
+    codes = np.zeros((model.layers, *grid), np.int64)
     for row, data in enumerate(datas):
         if len(data) % 4 or len(data) > 8 + 8 * math.prod(grid):
             raise ValueError(f"{len(data)} bytes cannot be codes of {math.prod(grid)} cells")

@@ -37,12 +37,12 @@ def fit_entropy(training: ImplicitTraining, arrays: Arrays, monitor: Monitor) ->
     monitor.progress(0.1, "collecting codes")
     codes = collect_codes(training, _BLOCKS[is_smoke])
     books = torch.from_numpy(arrays["codebooks"].astype(np.float32)) / _UNIT
-    layers, count, size = books.shape[1:]
+    layers, count, size = books.shape
     fitted: dict[str, list[npt.NDArray[Any]]] = {}
-    empty = _tables_of(2 * layers, count, size)
+    empty = _tables_of(layers, count, size)
     reader = CodeModel(arrays | empty)
-    for row in range(2 * layers):
-        monitor.progress(0.2 + 0.8 * row / (2 * layers), "fitting the entropy model")
+    for row in range(layers):
+        monitor.progress(0.2 + 0.8 * row / layers, "fitting the entropy model")
         contexts = np.concatenate(
             [
                 contexts_of(reader, one, row, phase)
@@ -53,7 +53,7 @@ def fit_entropy(training: ImplicitTraining, arrays: Arrays, monitor: Monitor) ->
         symbols = np.concatenate(
             [one[row][phase].ravel() for one in codes for phase in phases(one.shape[1:])]
         )
-        parts = _fit(contexts, symbols, books[row % 2, row // 2], _STEPS[is_smoke])
+        parts = _fit(contexts, symbols, books[row], _STEPS[is_smoke])
         for name, part in parts.items():
             fitted.setdefault(name, []).append(part)
     return empty | {f"entropy.{name}": np.stack(parts) for name, parts in fitted.items()}
@@ -61,7 +61,7 @@ def fit_entropy(training: ImplicitTraining, arrays: Arrays, monitor: Monitor) ->
 
 @torch.no_grad()
 def collect_codes(training: ImplicitTraining, count: int) -> list[npt.NDArray[np.int64]]:
-    """Codes [2 · layers, k, j, i] of blocks of training."""
+    """Codes [layers, k, j, i] of blocks of training."""
     networks, blocks = training.trainer.networks, training.trainer.blocks
     rng = np.random.default_rng([training.config.seed, 77])
     found = []
@@ -72,16 +72,10 @@ def collect_codes(training: ImplicitTraining, count: int) -> list[npt.NDArray[np
 
 
 def codes_of(networks: Networks, block: Tensor, *, thick: bool) -> npt.NDArray[np.int64]:
-    """All codes [2 · layers, k, j, i] of a block [1, 1, K, J, I], branches in turn."""
+    """All codes [layers, k, j, i] of a block [1, 1, K, J, I]."""
     tokeniser = networks.tokeniser
     used = torch.full((1,), tokeniser.refinements, device=block.device)
-    return refinement_codes(tokeniser(block, used, thick=thick).codes)
-
-
-def refinement_codes(codes: tuple[Tensor, Tensor]) -> npt.NDArray[np.int64]:
-    """Codes [1, layers, k, j, i] of both branches → [2 · layers, k, j, i], branches in turn."""
-    joined = torch.stack([codes[0][0], codes[1][0]], dim=1).flatten(0, 1)
-    found: npt.NDArray[np.int64] = joined.cpu().numpy()
+    found: npt.NDArray[np.int64] = tokeniser(block, used, thick=thick).codes[0].cpu().numpy()
     return found
 
 

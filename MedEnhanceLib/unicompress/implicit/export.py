@@ -21,7 +21,7 @@ from MedEnhanceLib.unicompress.implicit import fixed as fx
 from MedEnhanceLib.unicompress.implicit.config import DecoderConfig
 from MedEnhanceLib.unicompress.implicit.data import MODALITIES
 from MedEnhanceLib.unicompress.implicit.integer import tables
-from MedEnhanceLib.unicompress.implicit.model import Networks, Tokeniser
+from MedEnhanceLib.unicompress.implicit.model import Networks, Tokeniser, layers_of
 from MedEnhanceLib.unicompress.implicit.siren import Decoder
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def export_codec(training: ImplicitTraining, monitor: Monitor) -> Path:
         "heads": str(config.student.heads),
         "depth": str(config.student.depth),
         "scaled": str(config.student.scaled),
+        "order": config.token.order,
         "modality": config.modality,
         "seed": str(config.seed),
         "data": json.dumps(list(config.data)),
@@ -80,7 +81,12 @@ def _metadata(training: ImplicitTraining, folder: Path, modality: str) -> dict[s
         f"{training.seconds / 60:.0f} minutes"
     )
     known = said.get("data", [])
-    earlier = said.get("training", {}).get("summary")
+    # What is written anew no longer holds; what other models of the bundle say does.
+    earlier = "; ".join(
+        part
+        for part in said.get("training", {}).get("summary", "").split("; ")
+        if part and not part.startswith("implicit network")
+    )
     return {
         "name": folder.name,
         "kind": CODEC,
@@ -118,8 +124,7 @@ def decoder_arrays(decoder: Decoder) -> Arrays:
     for layer, scale in enumerate(decoder.scales):
         arrays |= _matrix(f"scale.{layer}", scale, fx.SCALE_BITS)
     arrays |= _matrix("gain", decoder.gain, fx.SCALE_BITS)
-    arrays |= _matrix("out", decoder.out, fx.OUT_BITS)
-    return arrays | _matrix("skip", decoder.skip, fx.OUT_BITS)
+    return arrays | _matrix("out", decoder.out, fx.OUT_BITS)
 
 
 def decoder_of(arrays: Mapping[str, npt.NDArray[Any]], facts: Mapping[str, str]) -> Decoder:
@@ -154,7 +159,6 @@ def decoder_of(arrays: Mapping[str, npt.NDArray[Any]], facts: Mapping[str, str])
         take(f"scale.{layer}", f"scales.{layer}", fx.SCALE_BITS)
     take("gain", "gain", fx.SCALE_BITS)
     take("out", "out", fx.OUT_BITS)
-    take("skip", "skip", fx.OUT_BITS)
     known = decoder.state_dict()
     decoder.load_state_dict({name: value for name, value in state.items() if name in known})
     return decoder
@@ -165,27 +169,23 @@ def _floats(integers: npt.NDArray[Any], bits: int) -> Tensor:
 
 
 def token_arrays(tokeniser: Tokeniser) -> Arrays:
-    """Codebooks [2, layers, codes, size] and the projections of what they hold."""
+    """Codebooks [layers, codes, size] in the order of a file, and their projections."""
     books, book_exponents, ups, up_exponents = [], [], [], []
-    for quantiser in tokeniser.quantisers:
-        for layer, up in enumerate(quantiser.up):  # type: ignore[arg-type]
-            book: Tensor = quantiser.codebooks[layer]  # type: ignore[index]
-            weight, exponent = _bytes(book.reshape(1, -1))
-            books.append(weight.reshape(book.shape))
-            book_exponents.append(exponent)
-            weight, exponent = _bytes(up.weight)
-            ups.append(weight)
-            up_exponents.append(exponent)
-    layers = tokeniser.config.layers
-
-    def stacked(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-        return np.stack(parts).reshape(2, layers, *parts[0].shape)
-
+    for quantiser, layer in layers_of(tokeniser):
+        book: Tensor = quantiser.codebooks[layer]
+        weight, exponent = _bytes(book.reshape(1, -1))
+        books.append(weight.reshape(book.shape))
+        book_exponents.append(exponent)
+        up = quantiser.up[layer]
+        assert isinstance(up, nn.Linear)
+        weight, exponent = _bytes(up.weight)
+        ups.append(weight)
+        up_exponents.append(exponent)
     return {
-        "codebooks": stacked(books),
-        "codebooks.exponent": stacked(book_exponents),
-        "up.weight": stacked(ups),
-        "up.exponent": stacked(up_exponents),
+        "codebooks": np.stack(books),
+        "codebooks.exponent": np.stack(book_exponents),
+        "up.weight": np.stack(ups),
+        "up.exponent": np.stack(up_exponents),
     }
 
 

@@ -22,6 +22,9 @@ SCALE_BITS, SCALE_TOP = 8, 255
 #: What the last sines are weighed with; and the sines that come of it.
 GAIN_TOP, GAINED_TOP = 511, 2047
 OUT_BITS = 12
+COSINE_BITS, COSINE_TOP = 8, 256
+#: Between two centres the weight goes over in the middle 1 / SHARPNESS of the way.
+SHARPNESS = 4
 #: Weights are of one byte, with a power of two for each row.
 WEIGHT_TOP = 127
 #: Steps of a halving in the table of powers of two; beyond its end they are nothing.

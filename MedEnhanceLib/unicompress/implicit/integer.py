@@ -20,6 +20,7 @@ from torch import Tensor
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.unicompress.implicit import fixed as fx
 from MedEnhanceLib.unicompress.implicit.config import BANDS, CELL
+from MedEnhanceLib.unicompress.implicit.fusion import corner_signs, orders
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 #: Sums of integers below this are exact in float32.
@@ -82,6 +83,7 @@ class IntegerDecoder:
         try:
             self.heads, self.depth = int(facts["heads"]), int(facts["depth"])
             self.scaled = int(facts["scaled"])
+            self.branches = [("0", "1").index(branch) for branch in facts["order"]]
             self._read(arrays)
         except (KeyError, ValueError, IndexError, RuntimeError) as cause:
             raise ModelError(
@@ -90,22 +92,19 @@ class IntegerDecoder:
 
     def _read(self, arrays: Arrays) -> None:
         self.codebooks = self._tensor(arrays["codebooks"])
-        self.layers = self.codebooks.shape[1]
-        latent = arrays["up.weight"].shape[2]
+        if len(self.branches) != len(self.codebooks):
+            raise ValueError(f"{len(self.codebooks)} codebooks, {len(self.branches)} in the order")
+        latent = arrays["up.weight"].shape[1]
         self.up = [
-            [
-                self._matrix_of(
-                    arrays["up.weight"][branch, layer],
-                    arrays["up.exponent"][branch, layer]
-                    + arrays["codebooks.exponent"][branch, layer],
-                    np.zeros(latent, np.int64),
-                    0,
-                    fx.LATENT_BITS,
-                    fx.WEIGHT_TOP,
-                )
-                for layer in range(self.layers)
-            ]
-            for branch in range(2)
+            self._matrix_of(
+                arrays["up.weight"][layer],
+                arrays["up.exponent"][layer] + arrays["codebooks.exponent"][layer],
+                np.zeros(latent, np.int64),
+                0,
+                fx.LATENT_BITS,
+                fx.WEIGHT_TOP,
+            )
+            for layer in range(len(self.branches))
         ]
         spread = fx.LATENT_BITS, fx.LATENT_TOP
         self.keys = [self._matrix(arrays, f"key.{b}", *spread, fx.KEY_BITS) for b in (0, 1)]
@@ -124,7 +123,11 @@ class IntegerDecoder:
                 self.scales.append(self._matrix(arrays, f"scale.{layer}", *fused, fx.SCALE_BITS))
         self.gain = self._matrix(arrays, "gain", *fused, fx.SCALE_BITS)
         self.out = self._matrix(arrays, "out", fx.SINE_BITS, fx.GAINED_TOP, fx.OUT_BITS)
-        self.skip = self._matrix(arrays, "skip", *fused, fx.OUT_BITS)
+        count = len(arrays["value.0.weight"])
+        if count * fx.VALUE_TOP * fx.COSINE_TOP >= EXACT:
+            raise ValueError(f"{count} features")
+        self.orders = torch.from_numpy(orders(count)).to(self.device)
+        self.signs = corner_signs(count).repeat(2, 1).to(self.device, self.dtype)
         self.sine = self._table(arrays["sine"], _TABLE)
         steps = fx.POWER_STEPS * fx.POWER_OCTAVES
         self.power = self._table(arrays["power"], steps + 1)
@@ -193,17 +196,17 @@ class IntegerDecoder:
         return table[index.to(torch.int32) & (len(table) - 1)]
 
     def latents(self, codes: npt.NDArray[np.integer[Any]], refinements: int) -> Latents:
-        """Keys and values of codes [2 · layers, k, j, i], of which the first are used."""
+        """Keys and values of codes [layers, k, j, i], of which the first are used."""
         grid = codes.shape[1:]
         keys, values = [], []
         for branch in range(2):
-            total = torch.zeros((*grid, self.up[0][0].weight.shape[0]), dtype=self.dtype)
+            total = torch.zeros((*grid, self.up[0].weight.shape[0]), dtype=self.dtype)
             total = total.to(self.device)
-            for layer in range(self.layers):
-                if 2 * layer + branch < refinements:
-                    code = torch.from_numpy(codes[2 * layer + branch].astype(np.int64))
-                    vectors = self.codebooks[branch, layer][code.to(self.device)]
-                    total = total + self.apply(self.up[branch][layer], vectors)
+            for layer in range(min(refinements, len(self.branches))):
+                if self.branches[layer] == branch:
+                    code = torch.from_numpy(codes[layer].astype(np.int64))
+                    vectors = self.codebooks[layer][code.to(self.device)]
+                    total = total + self.apply(self.up[layer], vectors)
             total = total.clamp(-fx.LATENT_TOP, fx.LATENT_TOP)
             keys.append(self.apply(self.keys[branch], total).clamp(-fx.KEY_TOP, fx.KEY_TOP))
             top = fx.VALUE_TOP
@@ -221,7 +224,7 @@ class IntegerDecoder:
         spans = tuple(CELL // step for step in steps)
         counts = tuple(cells + 1 for cells in latents.cells)
         axes = [self._axis(axis, counts[axis], steps[axis]) for axis in range(3)]
-        near = self._near_of_cell(steps)
+        near, cosines = self._inside_of_cell(steps)
         numbers = torch.arange(counts[0] * counts[1] * counts[2], device=self.device)
         parts = []
         for some in torch.split(numbers, batch):
@@ -232,7 +235,7 @@ class IntegerDecoder:
                 for which in (0, 1)
             ]
             keys, values = (_around(grid, place) for grid in (latents.keys, latents.values))
-            parts.append(self._evaluate(sums[0], sums[1], keys, values, near))
+            parts.append(self._evaluate(sums[0], sums[1], keys, values, near, cosines))
         whole = torch.cat(parts).view(*counts, *spans).permute(0, 3, 1, 4, 2, 5)
         whole = whole.reshape(*(n * span for n, span in zip(counts, spans, strict=True)))
         cut = [slice(s // 2, s // 2 + n) for s, n in zip(spans, shape, strict=True)]
@@ -246,14 +249,16 @@ class IntegerDecoder:
         base = torch.div(moved, cell, rounding_mode="floor")
         inside = moved - base * cell
         place = torch.minimum((base + 1).clamp_min(0), last)
-        level = torch.div(inside * fx.BLEND_LEVELS, cell, rounding_mode="floor")
-        ends = torch.stack([fx.BLEND_LEVELS - level, level], dim=-1).to(self.dtype)
-        near = torch.einsum("na,nb,nc->nabc", *ends.unbind(dim=1)).flatten(1)[:, None]
+        near = torch.einsum("na,nb,nc->nabc", *self._ends(inside).unbind(dim=1)).flatten(1)
+        waves = self._waves(inside)
+        k, j, i = (waves[:, axis, self.orders[:, axis]] for axis in range(3))
         features = torch.cat([self._features(positions[:, axis]) for axis in range(3)], dim=1)
         sums = [(features @ m.weight.T)[:, None] for m in (self.query, self.waves[0])]
         where = tuple(place.unbind(dim=1))
         keys, values = (_around(grid, where) for grid in (latents.keys, latents.values))
-        return self._evaluate(sums[0], sums[1], keys, values, near)[:, 0]
+        cosines = self._product(self._product(k, j), i)
+        evaluated = self._evaluate(sums[0], sums[1], keys, values, near[:, None], cosines[:, None])
+        return evaluated[:, 0]
 
     def _features(self, positions: Tensor) -> Tensor:
         """Sines and cosines [N, 12] of one axis; positions [N] in sixteenths of a unit."""
@@ -275,24 +280,48 @@ class IntegerDecoder:
         )
         return query, wave
 
-    def _near_of_cell(self, steps: tuple[int, int, int]) -> Tensor:
-        """Linear weights [1, voxels, 8] of the eight corners at each voxel between them."""
-        ends = []
-        for step in steps:
-            level = torch.arange(CELL // step, device=self.device) * (2 * step) + step
-            ends.append(torch.stack([fx.BLEND_LEVELS - level, level], dim=1).to(self.dtype))
-        near = torch.einsum("ka,jb,ic->kjiabc", *ends)
-        return near.reshape(1, -1, 8)
+    def _inside_of_cell(self, steps: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+        """Weights [1, V, 8] of the eight corners, and cosines [1, V, latent], at each voxel."""
+        inside = [
+            torch.arange(CELL // step, device=self.device) * (FINE * step) + FINE * step // 2
+            for step in steps
+        ]
+        near = torch.einsum("ka,jb,ic->kjiabc", *map(self._ends, inside))
+        k, j, i = (self._waves(d)[:, self.orders[:, axis]] for axis, d in enumerate(inside))
+        cosines = self._product(self._product(k[:, None], j)[:, :, None], i)
+        return near.reshape(1, -1, 8), cosines.reshape(1, -1, len(self.orders))
+
+    def _ends(self, inside: Tensor) -> Tensor:
+        """Weights [..., 2] of a cell and the next, at sixteenths of a unit from its centre."""
+        level = (fx.SHARPNESS * (2 * inside - CELL * FINE) + CELL * FINE) // 16
+        level = level.clamp(0, fx.BLEND_LEVELS)
+        return torch.stack([fx.BLEND_LEVELS - level, level], dim=-1).to(self.dtype)
+
+    def _waves(self, inside: Tensor) -> Tensor:
+        """Cosines [..., orders] of one axis, at sixteenths of a unit from a cell's centre."""
+        m = torch.arange(int(self.orders.max()) + 1, device=self.device)
+        turns = _TABLE // (2 * CELL * FINE) * m * inside[..., None] + _TABLE // 4 * (1 - m % 2)
+        rest = fx.SINE_BITS - fx.COSINE_BITS
+        return self.cut(self.look_up(self.sine, turns) + (1 << rest - 1), rest)
+
+    def _product(self, one: Tensor, other: Tensor) -> Tensor:
+        return self.cut(one * other + (1 << fx.COSINE_BITS - 1), fx.COSINE_BITS)
 
     def _evaluate(
-        self, query: Tensor, wave: Tensor, keys: Tensor, values: Tensor, near: Tensor
+        self,
+        query: Tensor,
+        wave: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        near: Tensor,
+        cosines: Tensor,
     ) -> Tensor:
         """Values [B, V].
 
         query, wave: sums of their matrices, [B, V, rows]; keys, values: [B, 16, …]; near:
-        [·, V, 8].
+        [·, V, 8]; cosines: [·, V, latent].
         """
-        fused = self._attend(self.rounded(self.query, query), keys, values, near)
+        fused, signed = self._attend(self.rounded(self.query, query), keys, values, near)
         x = wave
         for layer, matrix in enumerate(self.waves):
             phase = self.rounded(matrix, x if layer == 0 else x @ matrix.weight.T)
@@ -307,12 +336,16 @@ class IntegerDecoder:
             x = self.look_up(self.sine, self.cut(phase + (1 << rest - 1), rest))
         gain = self.apply(self.gain, fused).clamp(-fx.GAIN_TOP, fx.GAIN_TOP)
         x = self.cut(x * gain + (1 << fx.SCALE_BITS - 1), fx.SCALE_BITS)
-        return (self.apply(self.out, x) + self.apply(self.skip, fused))[..., 0]
+        rest = fx.VALUE_BITS + fx.COSINE_BITS - fx.OUT_BITS
+        waved = self.cut((signed * cosines).sum(dim=-1) + (1 << rest - 1), rest)
+        return self.apply(self.out, x)[..., 0] + waved
 
-    def _attend(self, query: Tensor, keys: Tensor, values: Tensor, near: Tensor) -> Tensor:
+    def _attend(
+        self, query: Tensor, keys: Tensor, values: Tensor, near: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The feature, and that with each corner's signs, [B, V, latent]."""
         query = _by_head(query.clamp(-fx.KEY_TOP, fx.KEY_TOP), self.heads).transpose(1, 2)
         keys = _by_head(keys, self.heads).permute(0, 2, 3, 1)
-        values = _by_head(values, self.heads).transpose(1, 2)
         scores = query @ keys + self.slots[:, None]
         below = scores.amax(dim=-1, keepdim=True) - scores
         # Scores have 8 bits after the point; the table 64 steps for each halving.
@@ -324,6 +357,10 @@ class IntegerDecoder:
         total, shares = self.shifted(total, exponent), self.shifted(shares, exponent)
         shares = shares * self.reciprocal[total.to(torch.int32)]
         shares = self.cut(shares + (1 << fx.POWER_BITS - 1), fx.POWER_BITS)
+        return self._mixed(shares, values), self._mixed(shares, self.signs * values)
+
+    def _mixed(self, shares: Tensor, values: Tensor) -> Tensor:
+        values = _by_head(values, self.heads).transpose(1, 2)
         mixed = (shares @ values).transpose(1, 2).flatten(2)
         top = fx.VALUE_TOP
         return self.cut(mixed + (1 << fx.SHARE_BITS - 1), fx.SHARE_BITS).clamp(-top, top)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -16,12 +17,12 @@ from MedEnhanceLib.unicompress.implicit.siren import Decoder
 class Tokens(NamedTuple):
     """What a decoder gets: latents of both branches [B, latent, k, j, i].
 
-    codes: [B, layers, k, j, i] of each branch; commitment: a loss.
+    codes: [B, layers, k, j, i], in the order of a file; commitment: a loss.
     """
 
     low: Tensor
     high: Tensor
-    codes: tuple[Tensor, Tensor]
+    codes: Tensor
     commitment: Tensor
 
 
@@ -32,12 +33,14 @@ class Tokeniser(nn.Module):
         super().__init__()
         self.config = config
         self.encoders = Encoders(config)
-        self.quantisers = nn.ModuleList(ResidualQuantiser(config) for _ in range(2))
+        self.quantisers = nn.ModuleList(
+            ResidualQuantiser(config, config.branches.count(branch)) for branch in range(2)
+        )
 
     @property
     def refinements(self) -> int:
-        """Layers of a file: those of both branches, in turn, the low band's first."""
-        return 2 * self.config.layers
+        """Layers of a file: those of both branches."""
+        return len(self.config.order)
 
     def forward(
         self,
@@ -62,9 +65,11 @@ class Tokeniser(nn.Module):
     ) -> Tokens:
         """Tokens of the encoders' latents."""
         grids, codes = [], []
+        branches = torch.tensor(self.config.branches, device=refinements.device)
+        numbers = torch.arange(1, len(branches) + 1, device=refinements.device)
         commitment = latents[0].new_zeros((), dtype=torch.float32)
         for branch, (grid, quantiser) in enumerate(zip(latents, self.quantisers, strict=True)):
-            used = (refinements + 1 - branch) // 2
+            used = ((branches == branch) & (numbers <= refinements[:, None])).sum(dim=1)
             cells = grid.float().flatten(2).transpose(1, 2)
             found = quantiser(
                 cells.flatten(0, 1),
@@ -75,8 +80,21 @@ class Tokeniser(nn.Module):
             commitment = commitment + found.commitment
             grids.append(found.latents.view_as(cells).transpose(1, 2).reshape(grid.shape))
             layers = found.codes.view(len(grid), cells.shape[1], -1).transpose(1, 2)
-            codes.append(layers.reshape(len(grid), -1, *grid.shape[2:]))
-        return Tokens(grids[0], grids[1], (codes[0], codes[1]), commitment)
+            codes.append(layers.reshape(len(grid), layers.shape[1], *grid.shape[2:]))
+        joined = torch.cat(codes, dim=1)
+        if joined.shape[1]:
+            # Codes are branch by branch; a stable sort by branch, undone, is the file's order.
+            joined = joined[:, torch.argsort(torch.argsort(branches, stable=True))]
+        return Tokens(grids[0], grids[1], joined, commitment)
+
+
+def layers_of(tokeniser: Tokeniser) -> Iterator[tuple[ResidualQuantiser, int]]:
+    """For each layer of a file its quantiser, and its number there."""
+    branches = tokeniser.config.branches
+    for layer, branch in enumerate(branches):
+        quantiser = tokeniser.quantisers[branch]
+        assert isinstance(quantiser, ResidualQuantiser)
+        yield quantiser, branches[:layer].count(branch)
 
 
 class Networks(nn.Module):
@@ -89,6 +107,18 @@ class Networks(nn.Module):
         self.student = Decoder(student, token.latent)
         #: Lifts the student's last sines to the teacher's, to be compared.
         self.lift = nn.Linear(student.hidden, teacher.hidden)
+
+    @torch.no_grad()
+    def start_values(self) -> None:
+        """Decoders begin by undoing the linear transform that the encoders begin as."""
+        for branch in range(2):
+            amplitudes = 2 * self.tokeniser.encoders.amplitudes(branch)
+            for decoder in (self.teacher, self.student):
+                layer = decoder.fusion.values[branch]
+                assert isinstance(layer, nn.Linear)
+                assert layer.bias is not None
+                layer.weight.copy_(amplitudes)
+                layer.bias.zero_()
 
     @torch.no_grad()
     def start_student(self) -> None:

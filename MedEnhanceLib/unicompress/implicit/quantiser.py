@@ -43,10 +43,10 @@ class ResidualQuantiser(nn.Module):
     sums: Tensor
     steps: Tensor
 
-    def __init__(self, config: TokenConfig) -> None:
+    def __init__(self, config: TokenConfig, layers: int) -> None:
         super().__init__()
         self.config = config
-        layers, size = config.layers, config.code_size
+        size = config.code_size
         self.down = nn.ModuleList(nn.Linear(config.latent, size) for _ in range(layers))
         self.up = nn.ModuleList(nn.Linear(size, config.latent, bias=False) for _ in range(layers))
         self._start_projections()
@@ -59,7 +59,7 @@ class ResidualQuantiser(nn.Module):
     def _start_projections(self) -> None:
         """Each layer looks at directions of its own and takes up what it took down."""
         size, latent = self.config.code_size, self.config.latent
-        basis = torch.empty(max(self.config.layers * size, latent), latent)
+        basis = torch.empty(max(len(self.down) * size, latent), latent)
         nn.init.orthogonal_(basis)
         for layer, (down, up) in enumerate(zip(self.down, self.up, strict=True)):
             assert isinstance(down, nn.Linear)
@@ -135,20 +135,30 @@ class ResidualQuantiser(nn.Module):
 
     @torch.no_grad()
     def start(self, latents: Tensor) -> None:
-        """Set all codebooks by k-means of latents [N, latent]."""
-        if self.config.codebook == "off":
-            return
+        """Set all projections and codebooks by latents [N, latent].
+
+        A layer looks at the directions in which most is left over, and its codes are k-means.
+        """
         rest = latents
         for layer, (down, up) in enumerate(zip(self.down, self.up, strict=True)):
+            assert isinstance(down, nn.Linear)
+            assert isinstance(up, nn.Linear)
+            rows = principal_axes(rest)[: self.config.code_size]
+            down.weight.copy_(rows)
+            nn.init.zeros_(down.bias)
+            up.weight.copy_(rows.T)
             small = down(rest).float()
+            if self.config.codebook == "off":
+                rest = rest - up(small)
+                continue
             if self.config.codebook == "learned":
                 self.codebooks[layer] = _k_means(small, self.config.codes)
             else:  # of the right spread, and nothing else
                 noise = torch.randn_like(self.codebooks[layer])
                 self.codebooks[layer] = small.mean(dim=0) + small.std(dim=0) * noise
-            share = len(small) / self.config.codes
-            self.uses[layer] = share
-            self.sums[layer] = self.codebooks[layer] * share
+            # Few uses: averages follow the encoders from the first steps on.
+            self.uses[layer] = 1.0
+            self.sums[layer] = self.codebooks[layer]
             rest = rest - up(self.codebooks[layer][self.nearest(layer, small)])
 
     @torch.no_grad()
@@ -161,6 +171,16 @@ class ResidualQuantiser(nn.Module):
             self.codebooks[layer] = fx.on_weight_grid(book, fixed=True).view_as(
                 self.codebooks[layer]
             )
+
+
+def principal_axes(points: Tensor) -> Tensor:
+    """Orthonormal rows [D, D] of points [N, D]: the one along which they are largest first."""
+    _, axes = torch.linalg.eigh(points.T.double() @ points.double())
+    # Signs of eigenvectors are arbitrary: this one is the same everywhere.
+    axes = axes.flip(1).T
+    signs = torch.where(axes.sum(dim=1, keepdim=True) < 0, -1.0, 1.0)
+    result: Tensor = (signs * axes).to(points.dtype)
+    return result
 
 
 def _k_means(points: Tensor, count: int) -> Tensor:

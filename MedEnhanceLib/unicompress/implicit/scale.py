@@ -13,7 +13,9 @@ from MedEnhanceLib.volume import Voxels
 
 #: CT is measured against water and air: its scale is the same for every volume.
 _HOUNSFIELD = (0, 1024)
-_TAILS = (0.5, 99.5)
+TAILS = (0.5, 99.5)
+#: A block's scale is at least such a part of its volume's.
+LEAST_PART = 10
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,21 @@ class Scaling:
     offset: int
     scale: int
 
+    def of_block(self, block: Voxels) -> Scaling:
+        """All but the outermost hundredth of a block → −1 to 1; self is that of its volume.
+
+        A block that is nearly even keeps a tenth of the volume's scale: its noise is no structure.
+        """
+        low, high = _tails(block)
+        scale = max(int(np.ceil((high - low) / 2)), self.scale // LEAST_PART, 1)
+        return Scaling(int(np.floor((low + high) / 2)), scale)
+
     @classmethod
     def of(cls, voxels: Voxels, modality: str) -> Scaling:
         """For CT 0 HU → 0 and 1024 HU → 1; else all but the outermost hundredth → −1 to 1."""
         if modality == "CT":
             return cls(*_HOUNSFIELD)
-        low, high = np.percentile(voxels.ravel()[:: max(1, voxels.size // 1_000_000)], _TAILS)
+        low, high = _tails(voxels)
         return cls(int(np.floor((low + high) / 2)), max(1, int(np.ceil((high - low) / 2))))
 
     def apply(self, voxels: Voxels) -> npt.NDArray[np.float32]:
@@ -37,6 +48,11 @@ class Scaling:
             (voxels.astype(np.float64) - self.offset) / self.scale
         ).astype(np.float32)
         return scaled
+
+
+def _tails(voxels: Voxels) -> tuple[float, float]:
+    low, high = np.percentile(voxels.ravel()[:: max(1, voxels.size // 1_000_000)], TAILS)
+    return float(low), float(high)
 
 
 def is_thick(spacing: Sequence[float]) -> bool:

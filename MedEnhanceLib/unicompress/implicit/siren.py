@@ -23,8 +23,6 @@ from MedEnhanceLib.unicompress.implicit.fusion import (
 
 _FIRST_OMEGA = 30.0
 _TURN = 2 * math.pi
-#: A linear way from the codes to the voxel, so that the sines are left with the details.
-_SKIP_START = 0.3
 
 
 class Decoded(NamedTuple):
@@ -49,7 +47,6 @@ class Decoder(nn.Module):
         self.scales = nn.ModuleList(nn.Linear(latent, hidden) for _ in range(config.scaled))
         self.gain = nn.Linear(latent, hidden)
         self.out = nn.Linear(hidden, 1)
-        self.skip = nn.Linear(latent, 1, bias=False)
         self.fixed = False
         self._start()
 
@@ -75,17 +72,16 @@ class Decoder(nn.Module):
             nn.init.zeros_(scale.bias)
         nn.init.normal_(self.gain.weight, std=1 / math.sqrt(self.gain.in_features))
         nn.init.zeros_(self.gain.bias)
-        nn.init.normal_(self.out.weight, std=0.3 / math.sqrt(self.out.in_features))
+        nn.init.normal_(self.out.weight, std=0.03 / math.sqrt(self.out.in_features))
         nn.init.zeros_(self.out.bias)
-        nn.init.normal_(self.skip.weight, std=_SKIP_START / math.sqrt(self.skip.in_features))
 
     def forward(self, low: Tensor, high: Tensor, positions: Tensor) -> Decoded:
         """Values at positions [B, N, 3], in units, from latents [B, latent, k, j, i]."""
         fixed = self.fixed
         features = position_features(positions, fixed=fixed)
-        fused = self.fusion(low, high, positions, features, fixed=fixed)
+        fused, signed, cosines = self.fusion(low, high, positions, features, fixed=fixed)
         if not self.config.conditioned:
-            fused = torch.zeros_like(fused)
+            fused, signed = torch.zeros_like(fused), torch.zeros_like(signed)
         x = features
         for layer, (wave, shift) in enumerate(zip(self.waves, self.shifts, strict=True)):
             phase = linear(wave, x, fixed, _TURN)
@@ -99,8 +95,9 @@ class Decoder(nn.Module):
         # The codes weigh the last sines: what is learned first is a basis, as of a transform.
         gain = linear(self.gain, fused, fixed)
         x = x * fx.on_grid(gain, fx.SCALE_BITS, fx.GAIN_TOP, fixed=fixed)
-        values = linear(self.out, x, fixed) + linear(self.skip, fused, fixed)
-        return Decoded(values[..., 0], fused, x)
+        # Codes are first of all amplitudes of cosines, so that the sines are left with the rest.
+        values = linear(self.out, x, fixed)[..., 0] + (signed * cosines).sum(dim=-1)
+        return Decoded(values, fused, x)
 
     def _sine(self, phase: Tensor) -> Tensor:
         if self.fixed:

@@ -17,7 +17,11 @@ from MedEnhanceLib.nets.precision import mixed_precision
 from MedEnhanceLib.nets.training import set_learning_rate
 from MedEnhanceLib.unicompress.implicit.config import ImplicitConfig
 from MedEnhanceLib.unicompress.implicit.data import Blocks
-from MedEnhanceLib.unicompress.implicit.distill import distillation_loss, in_fixed_point
+from MedEnhanceLib.unicompress.implicit.distill import (
+    distillation_loss,
+    in_fixed_point,
+    learns_jointly,
+)
 from MedEnhanceLib.unicompress.implicit.losses import (
     CUBE,
     cube_voxels,
@@ -30,7 +34,9 @@ from MedEnhanceLib.unicompress.implicit.model import Networks, Tokens
 from MedEnhanceLib.unicompress.implicit.siren import Decoder
 
 #: Vectors of each branch that the codebooks start from, at least, for each code.
-_START_VECTORS = 8
+_START_VECTORS = 64
+#: Batches whose cells the encoders start from.
+_START_BATCHES = 24
 _WEIGHT_DECAY = 1e-4
 
 
@@ -57,13 +63,14 @@ class Trainer:
             self._start_from(Path(config.start_from))
         first = (self.networks.tokeniser, self.networks.teacher)
         second = (self.networks.student, self.networks.lift)
+        third = (self.networks.tokeniser, self.networks.student)
         self.optimisers = [
             torch.optim.AdamW(
                 (weight for module in modules for weight in module.parameters()),
                 lr=config.learning_rate,
                 weight_decay=_WEIGHT_DECAY,
             )
-            for modules in (first, second)
+            for modules in (first, second, third)
         ]
         self.autocast = mixed_precision(device)
 
@@ -97,13 +104,17 @@ class Trainer:
         if number < config.teacher_steps:
             return self._teach(number, rng)
         number -= config.teacher_steps
-        if number == 0:
-            self._meet_student()
+        if number == 0 and not self.config.start_from:
+            self.networks.start_student()
+        if in_fixed_point(number / self.config.student_steps, self.config):
+            self._round_codebooks()
         return self._distill(number, rng)
 
     def _teach(self, number: int, rng: np.random.Generator) -> dict[str, float]:
         config, total = self.config, self.config.teacher_steps
         start = 0 if config.start_from else round(config.warm_up * total)
+        if number == 0 and not config.start_from:
+            self._start_encoders(rng)
         if number == start and not config.start_from:
             self._start_codebooks(rng)
         batch = self.draw(rng)
@@ -114,17 +125,24 @@ class Trainer:
         return self._descend(0, number, total, terms)
 
     def _distill(self, number: int, rng: np.random.Generator) -> dict[str, float]:
-        config, total = self.config, self.config.student_steps
-        share = number / total
+        config = self.config
+        share = number / config.student_steps
+        jointly = learns_jointly(share, config)
         batch = self.draw(rng)
-        with torch.no_grad():
-            tokens = self.tokens(batch, rng)
-            wise = self.networks.teacher(tokens.low, tokens.high, batch.positions)
+        with torch.set_grad_enabled(jointly):
+            tokens = self.tokens(batch, rng, learn=jointly)
         student = self.networks.student
         student.fixed = in_fixed_point(share, config)
         decoded = student(tokens.low, tokens.high, batch.positions)
-        terms = distillation_loss(self.networks, decoded, wise, batch.wanted, share, config)
-        return self._descend(1, number, total, terms)
+        if share < 1 - config.fixed - config.joint:
+            with torch.no_grad():
+                wise = self.networks.teacher(tokens.low, tokens.high, batch.positions)
+            terms = distillation_loss(self.networks, decoded, wise, batch.wanted, share, config)
+        else:
+            terms = {"data": reconstruction_loss(decoded.values, batch.wanted, config.bands_weight)}
+        if jointly:
+            terms["commitment"] = config.commitment * tokens.commitment
+        return self._descend(2 if jointly else 1, number, config.student_steps, terms)
 
     def _descend(
         self, part: int, number: int, total: int, terms: dict[str, Tensor]
@@ -141,7 +159,7 @@ class Trainer:
                 f"the training diverged at step {number}", "Resume with a lower learning_rate."
             )
         optimiser.step()
-        name = "student" if part else "teacher"
+        name = ("teacher", "student", "joint")[part]
         return {f"{name} {term}": float(value.detach()) for term, value in terms.items()}
 
     def draw(self, rng: np.random.Generator) -> Batch:
@@ -165,6 +183,13 @@ class Trainer:
             latents, torch.from_numpy(used).to(self.device), quantise=quantise, learn=learn
         )
 
+    def _start_encoders(self, rng: np.random.Generator) -> None:
+        """Principal components of blocks of every kind."""
+        drawn = (self.blocks.draw(self.config.blocks, rng) for _ in range(_START_BATCHES))
+        batches = [(blocks.to(self.device), thick) for blocks, thick in drawn]
+        self.networks.tokeniser.encoders.start(batches)
+        self.networks.start_values()
+
     @torch.no_grad()
     def _start_codebooks(self, rng: np.random.Generator) -> None:
         """k-means of what the encoders give for blocks of every kind."""
@@ -180,12 +205,10 @@ class Trainer:
         for quantiser, cells in zip(tokeniser.quantisers, found, strict=True):
             quantiser.start(torch.cat(cells))  # type: ignore[operator]
 
-    def _meet_student(self) -> None:
-        """From here on codebooks are what the file of the model holds."""
+    def _round_codebooks(self) -> None:
+        """From here on codebooks are what the file of the model holds; again changes nothing."""
         for quantiser in self.networks.tokeniser.quantisers:
             quantiser.to_bytes()  # type: ignore[operator]
-        if not self.config.start_from:
-            self.networks.start_student()
 
     @property
     def decoder(self) -> Decoder:
@@ -196,7 +219,7 @@ class Trainer:
         return {
             "config": self.config.learned,
             "modules": {"networks": self.networks},
-            "optimisers": {"teacher": self.optimisers[0], "student": self.optimisers[1]},
+            "optimisers": dict(zip(("teacher", "student", "joint"), self.optimisers, strict=True)),
         }
 
     def save(self, path: Path, step: int, seconds: float) -> None:

@@ -19,11 +19,10 @@ from MedEnhanceLib.unicompress.implicit import fixed as fx
 from MedEnhanceLib.unicompress.implicit.codec import Reader, pack_head, reader_of
 from MedEnhanceLib.unicompress.implicit.config import TokenConfig
 from MedEnhanceLib.unicompress.implicit.entropy import encode_codes
-from MedEnhanceLib.unicompress.implicit.entropy_fit import refinement_codes
 from MedEnhanceLib.unicompress.implicit.export import decoder_of
 from MedEnhanceLib.unicompress.implicit.integer import FINE
 from MedEnhanceLib.unicompress.implicit.losses import positions_of
-from MedEnhanceLib.unicompress.implicit.model import Tokeniser
+from MedEnhanceLib.unicompress.implicit.model import Tokeniser, layers_of
 from MedEnhanceLib.unicompress.implicit.scale import Scaling, padded_extents
 from MedEnhanceLib.unicompress.models import CodecModel
 from MedEnhanceLib.volume import Voxels
@@ -70,13 +69,12 @@ class Writer:
         if unknown or any(name.startswith("encoders.") for name in lacking):
             raise ValueError(f"lacks {lacking}, has {unknown}")
         own = self.reader.arrays
-        for branch, quantiser in enumerate(self.tokeniser.quantisers):
-            for layer, up in enumerate(quantiser.up):  # type: ignore[arg-type]
-                at = branch, layer
-                book = _scaled(own["codebooks"][at], own["codebooks.exponent"][at])
-                quantiser.codebooks[layer].copy_(book)  # type: ignore[index]
-                assert isinstance(up, nn.Linear)
-                up.weight.copy_(_scaled(own["up.weight"][at], own["up.exponent"][at][:, None]))
+        for at, (quantiser, layer) in enumerate(layers_of(self.tokeniser)):
+            book = _scaled(own["codebooks"][at], own["codebooks.exponent"][at])
+            quantiser.codebooks[layer].copy_(book)
+            up = quantiser.up[layer]
+            assert isinstance(up, nn.Linear)
+            up.weight.copy_(_scaled(own["up.weight"][at], own["up.exponent"][at][:, None]))
 
     @torch.no_grad()
     def latents(self, block: Voxels, scaling: Scaling, *, thick: bool) -> tuple[Tensor, Tensor]:
@@ -91,7 +89,8 @@ class Writer:
     def quantise(self, latents: tuple[Tensor, Tensor]) -> Codes:
         """Codes [layers, k, j, i] of latents."""
         used = torch.full((1,), self.reader.layers)
-        return refinement_codes(self.tokeniser.quantise(latents, used).codes)
+        codes: Codes = self.tokeniser.quantise(latents, used).codes[0].numpy()
+        return codes
 
     def losses(
         self, block: Voxels, codes: Codes, scaling: Scaling, layers: Sequence[int], *, thick: bool

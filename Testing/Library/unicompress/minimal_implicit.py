@@ -61,7 +61,7 @@ def _codes(layers: list[bytes], grid: Shape, tensors: Tensors) -> list[Array]:
         _need(not words or words[-1] > 0, "codes that end in nothing")
         state = words.pop() if words else 0
         state = state << 32 | words.pop() if words else state
-        book = tensors["codebooks"][n % 2, n // 2]
+        book = tensors["codebooks"][n]
         codes, c = np.zeros(grid, np.int64), np.zeros((*grid, book.shape[1]), np.int64)
         for phase in PHASES:
             cells = list(product(*(range(odd, g, 2) for odd, g in zip(phase, grid, strict=True))))
@@ -143,13 +143,14 @@ class Network:
         self.t = tensors
         self.heads, self.depth, self.scaled = (int(facts[n]) for n in ("heads", "depth", "scaled"))
         self.keys, self.values_of = [], []
+        orders = sorted(product(range(8), repeat=3), key=lambda m: (sum(n * n for n in m), m))
+        self.orders = np.array(orders[: len(tensors["value.0.weight"])])
         for b in (0, 1):
-            latent: Array = np.zeros((*codes[0].shape, tensors["up.weight"].shape[2]), np.int64)
-            for n in range(b, len(codes), 2):
-                book = b, n // 2
-                shift = tensors["up.exponent"][book] + tensors["codebooks.exponent"][book] - 7
-                vectors = tensors["codebooks"][book][codes[n]]
-                latent += _halved(vectors @ tensors["up.weight"][book].T, shift)
+            books, ups = tensors["codebooks"], tensors["up.weight"]
+            latent: Array = np.zeros((*codes[0].shape, ups.shape[1]), np.int64)
+            for n in (n for n in range(len(codes)) if facts["order"][n] == str(b)):
+                shift = tensors["up.exponent"][n] + tensors["codebooks.exponent"][n] - 7
+                latent += _halved(books[n][codes[n]] @ ups[n].T, shift)
             latent = np.clip(latent, -1023, 1023)
             self.keys.append(np.clip(self.apply(f"key.{b}", latent, 7, 4), -127, 127))
             self.values_of.append(np.clip(self.apply(f"value.{b}", latent, 7, 6), -511, 511))
@@ -174,7 +175,7 @@ class Network:
         phases = p[:, :, None] << np.arange(6)
         waves = np.concatenate([self.sine(phases), self.sine(phases + 256)], axis=2)
         features = _halved(waves, 3).reshape(len(p), -1)
-        fused = self.fused(p, np.clip(self.apply("query", features, 7, 4), -127, 127))
+        fused, turned = self.fused(p, np.clip(self.apply("query", features, 7, 4), -127, 127))
         a, bits = features, 7
         for n in range(self.depth):
             phase = self.apply(f"wave.{n}", a, bits, 11 if n < self.scaled else 14)
@@ -183,40 +184,45 @@ class Network:
                 phase = _halved(np.clip(phase, -16383, 16383) * (256 + scale), 5)
             phase = phase + self.apply(f"shift.{n}", fused, 6, 14)
             a, bits = self.sine(_halved(phase, 4)), 10
-        gain = np.clip(self.apply("gain", fused, 6, 8), -511, 511)
-        a = _halved(a * gain, 8)
-        y: Array = self.apply("out", a, 10, 12) + self.apply("skip", fused, 6, 12)
-        return y[:, 0]
+        a = _halved(a * np.clip(self.apply("gain", fused, 6, 8), -511, 511), 8)
+        y: Array = self.apply("out", a, 10, 12)[:, 0]
+        return y + _halved((turned * self.cosines(p)).sum(axis=1), 2)
 
-    def fused(self, p: Array, query: Array) -> Array:
-        """Features [N, …] of the sixteen cells around each position."""
-        grid = self.keys[0].shape[:3]
-        base, inside = (p - 64) // 128, (p - 64) % 128
-        level = inside // 8
-        keys, values, near = [], [], []
-        for b in (0, 1):
-            for corner in PHASES:
-                cell = tuple(np.clip((base + corner).T, 0, np.array(grid)[:, None] - 1))
-                keys.append(self.keys[b][cell])
-                values.append(self.values_of[b][cell])
-                near.append(np.where(corner, level, 16 - level).prod(axis=1))
-        size = query.shape[1] // self.heads
-        part = values[0].shape[1] // self.heads
-        heads = []
+    def cosines(self, p: Array) -> Array:
+        """Products of cosines at positions [N, 3], [N, latent]."""
+        inside, result = (p - 64) % 128, np.array(256)
+        for axis, m in enumerate(self.orders.T):
+            wave = _halved(self.sine(4 * m * inside[:, axis, None] + np.where(m % 2, 0, 256)), 2)
+            result = _halved(result * wave, 8)
+        return result
+
+    def fused(self, p: Array, query: Array) -> list[Array]:
+        """The feature [N, …] of the sixteen cells around each position, and the turned one."""
+        base, level = (p - 64) // 128, np.clip((p - 64) % 128 // 2 - 24, 0, 16)
+        last = np.array(self.keys[0].shape[:3])[:, None] - 1
+        found = []
+        for b, corner in product((0, 1), PHASES):
+            cell = tuple(np.clip((base + corner).T, 0, last))
+            near = np.where(corner, level, 16 - level).prod(axis=1)
+            value, odd = self.values_of[b][cell], self.orders @ corner % 2
+            found.append((self.keys[b][cell], near, value, value * (1 - 2 * odd)))
+        keys, nears, *both = (np.stack(parts, axis=1) for parts in zip(*found, strict=True))
+        size, part = query.shape[1] // self.heads, both[0].shape[2] // self.heads
+        features = [np.zeros((len(p), self.heads * part), np.int64) for _ in both]
         for head in range(self.heads):
             mine = slice(head * size, (head + 1) * size)
-            scores = np.stack([(query[:, mine] * key[:, mine]).sum(axis=1) for key in keys], axis=1)
-            scores += self.t["slots"][head]
+            scores = self.t["slots"][head]
+            scores = scores + np.einsum("nc,nsc->ns", query[:, mine], keys[..., mine])
             d = np.minimum((scores.max(axis=1, keepdims=True) - scores) // 4, 640)
-            share = self.t["power"][d] * np.stack(near, axis=1)
+            share = self.t["power"][d] * nears
             total = share.sum(axis=1, keepdims=True)
             x = np.frexp(total.astype(np.float64))[1] - 10
-            share = _floor(share, x) * self.t["reciprocal"][_floor(total, x)]
-            share = _halved(share, 10)
+            share = _halved(_floor(share, x) * self.t["reciprocal"][_floor(total, x)], 10)
             mine = slice(head * part, (head + 1) * part)
-            mixed = sum(share[:, n, None] * value[:, mine] for n, value in enumerate(values))
-            heads.append(np.clip(_halved(np.asarray(mixed), 8), -511, 511))
-        return np.concatenate(heads, axis=1)
+            for feature, values in zip(features, both, strict=True):
+                mixed = np.einsum("ns,nsc->nc", share, values[..., mine])
+                feature[:, mine] = np.clip(_halved(mixed, 8), -511, 511)
+        return features
 
 
 def _need(holds: bool, says: str) -> None:

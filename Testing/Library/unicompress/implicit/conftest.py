@@ -45,7 +45,7 @@ def smoke() -> ImplicitConfig:
         ImplicitConfig.preset("smoke"),
         teacher_steps=60,
         student_steps=40,
-        learning_rate=5e-3,
+        learning_rate=1e-3,
         device="cpu",
     )
 

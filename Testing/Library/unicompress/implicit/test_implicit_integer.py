@@ -20,18 +20,18 @@ from MedEnhanceLib.unicompress.implicit.export import (
 )
 from MedEnhanceLib.unicompress.implicit.integer import FINE, IntegerDecoder
 from MedEnhanceLib.unicompress.implicit.losses import positions_of
-from MedEnhanceLib.unicompress.implicit.model import Networks
+from MedEnhanceLib.unicompress.implicit.model import Networks, layers_of
 
 #: The student that ships: what is proved here is proved for its sizes.
-STUDENT = DecoderConfig(hidden=64, depth=5, scaled=1)
-FACTS = {"heads": "4", "depth": "5", "scaled": "1"}
+STUDENT = DecoderConfig(hidden=64, depth=3, scaled=1)
+FACTS = {"heads": "4", "depth": "3", "scaled": "1", "order": "0110"}
 SHAPE = (13, 21, 30)
 
 
 @pytest.fixture(scope="module")
 def networks() -> Networks:
     torch.manual_seed(0)
-    made = Networks(TokenConfig(codes=64, layers=2), STUDENT, STUDENT)
+    made = Networks(TokenConfig(codes=64, order="0110"), STUDENT, STUDENT)
     for quantiser in made.tokeniser.quantisers:
         quantiser.to_bytes()  # type: ignore[operator]
     return made
@@ -140,10 +140,10 @@ def test_the_network_in_floats_is_near(
     torch.manual_seed(1)
     tokeniser = networks.tokeniser
     grids = [torch.zeros(1, 64, *codes.shape[1:]) for _ in range(2)]
-    for branch, quantiser in enumerate(tokeniser.quantisers):
-        for layer, up in enumerate(quantiser.up):  # type: ignore[arg-type]
-            code = torch.from_numpy(codes[2 * layer + branch])
-            grids[branch] += up(quantiser.codebooks[layer][code]).permute(3, 0, 1, 2)  # type: ignore[index]
+    for number, (quantiser, layer) in enumerate(layers_of(tokeniser)):
+        vectors = quantiser.codebooks[layer][torch.from_numpy(codes[number])]
+        grid = grids[tokeniser.config.branches[number]]
+        grid += quantiser.up[layer](vectors).permute(3, 0, 1, 2)
     grid = torch.stack(torch.meshgrid(*map(torch.arange, SHAPE), indexing="ij"), dim=-1)
     positions = positions_of(grid.flatten(0, 2), thick=False)[None]
     expected = decoded(arrays, codes, thick=False).float() / 2**fixed.OUT_BITS

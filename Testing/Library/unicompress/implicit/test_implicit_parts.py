@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.unicompress.implicit.config import ImplicitConfig, TokenConfig
+from MedEnhanceLib.unicompress.implicit.config import DecoderConfig, ImplicitConfig, TokenConfig
 from MedEnhanceLib.unicompress.implicit.distill import teacher_weight
-from MedEnhanceLib.unicompress.implicit.losses import cube_voxels, draw_cubes, pick
+from MedEnhanceLib.unicompress.implicit.fusion import CORNERS, corner_signs, cosines
+from MedEnhanceLib.unicompress.implicit.losses import cube_voxels, draw_cubes, pick, positions_of
 from MedEnhanceLib.unicompress.implicit.model import Networks, Tokeniser
 from MedEnhanceLib.unicompress.implicit.prior import haar, inverse_haar
 from MedEnhanceLib.unicompress.implicit.quantiser import ResidualQuantiser
+from MedEnhanceLib.unicompress.implicit.scale import Scaling
 from MedEnhanceLib.unicompress.implicit.siren import count_weights
 
-SMALL = TokenConfig(width=8, latent=16, code_size=4, codes=16, layers=3)
+SMALL = TokenConfig(width=8, latent=16, code_size=4, codes=16)
 
 
 @pytest.mark.parametrize("thick", [False, True])
@@ -33,7 +36,7 @@ def test_a_constant_has_no_details() -> None:
 
 def test_each_layer_of_codes_comes_nearer() -> None:
     torch.manual_seed(0)
-    quantiser = ResidualQuantiser(SMALL)
+    quantiser = ResidualQuantiser(SMALL, 3)
     latents = torch.randn(400, 16)
     quantiser.start(latents)
     quantiser.requires_grad_(False)
@@ -47,7 +50,7 @@ def test_each_layer_of_codes_comes_nearer() -> None:
 
 def test_codebooks_learn_and_dead_codes_come_back() -> None:
     torch.manual_seed(0)
-    quantiser = ResidualQuantiser(SMALL)
+    quantiser = ResidualQuantiser(SMALL, 3)
     latents = torch.randn(300, 16)
     quantiser.start(latents)
     with torch.no_grad():
@@ -61,7 +64,7 @@ def test_codebooks_learn_and_dead_codes_come_back() -> None:
 
 def test_random_codes_stay_as_they_are() -> None:
     torch.manual_seed(0)
-    quantiser = ResidualQuantiser(TokenConfig(latent=16, codes=16, codebook="random"))
+    quantiser = ResidualQuantiser(TokenConfig(latent=16, codes=16, codebook="random"), 4)
     latents = torch.randn(200, 16)
     quantiser.start(latents)
     before = quantiser.codebooks.clone()
@@ -70,7 +73,7 @@ def test_random_codes_stay_as_they_are() -> None:
 
 
 def test_gradients_pass_the_quantiser() -> None:
-    quantiser = ResidualQuantiser(SMALL)
+    quantiser = ResidualQuantiser(SMALL, 3)
     latents = torch.randn(10, 16, requires_grad=True)
     quantiser(latents, torch.full((10,), 3)).latents.sum().backward()
     assert latents.grad is not None
@@ -78,7 +81,7 @@ def test_gradients_pass_the_quantiser() -> None:
 
 
 def test_to_bytes_twice_changes_nothing() -> None:
-    quantiser = ResidualQuantiser(SMALL)
+    quantiser = ResidualQuantiser(SMALL, 3)
     quantiser.to_bytes()
     before = {n: t.clone() for n, t in quantiser.state_dict().items()}
     quantiser.to_bytes()
@@ -91,7 +94,7 @@ def test_latents_have_the_published_shape(thick: bool) -> None:
     block = torch.zeros(1, 1, 16 if thick else 32, 64, 64)
     tokens = tokeniser(block, torch.tensor([8]), thick=thick)
     assert tokens.low.shape == tokens.high.shape == (1, 64, 4, 8, 8)
-    assert tokens.codes[0].shape == (1, 4, 4, 8, 8)
+    assert tokens.codes.shape == (1, tokeniser.refinements, 4, 8, 8)
 
 
 def test_without_the_high_band_details_change_nothing() -> None:
@@ -133,3 +136,44 @@ def test_configurations_name_what_is_wrong() -> None:
     given = ImplicitConfig.from_json({"preset": "smoke", "student": {"hidden": 8}})
     assert given.student.hidden == 8
     assert given.student.depth == ImplicitConfig.preset("smoke").student.depth
+
+
+def test_networks_begin_as_a_linear_transform() -> None:
+    """Before anything is learned, blocks of few cosines come back from their latents."""
+    torch.manual_seed(0)
+    config = DecoderConfig(hidden=8, depth=1, scaled=0)
+    networks = Networks(TokenConfig(width=8), config, config)
+    grid = torch.stack(torch.meshgrid(*map(torch.arange, (16, 16, 16)), indexing="ij"), dim=-1)
+    amplitudes = torch.rand(6, 1, 1, 1, 1, 1)
+    waves = torch.cos(torch.pi * (grid.flip(-1)[..., 0] + 0.5) / 8)
+    blocks = amplitudes[..., 0] * waves
+    encoders = networks.tokeniser.encoders
+    encoders.start([(blocks, False)])
+    networks.start_values()
+    student = networks.student
+    torch.nn.init.zeros_(student.out.weight)
+    with torch.no_grad():
+        for key in student.fusion.keys:
+            assert isinstance(key, torch.nn.Linear)
+            key.weight.zero_()
+        low, high = encoders(blocks, thick=False)
+        inside = grid[2:14:2, 5:12:3, 2:6].reshape(-1, 3)  # within cells, where none is blended
+        values = student(low, high, positions_of(inside, thick=False).expand(6, -1, -1)).values
+    wanted = blocks[:, 0][:, inside[:, 0], inside[:, 1], inside[:, 2]]
+    assert torch.mean((values - wanted) ** 2) < 0.02 * torch.mean(wanted**2)
+
+
+def test_corners_see_the_cosines_of_their_own_cell() -> None:
+    """One cell on, a cosine of even order is the same, one of odd order the opposite."""
+    places = torch.tensor([[0.3, 0.6, 0.1]])
+    here = cosines(places, 64)
+    for corner, signs in zip(CORNERS, corner_signs(64), strict=True):
+        torch.testing.assert_close(cosines(places - corner, 64), signs * here, atol=1e-5, rtol=0)
+
+
+def test_blocks_are_scaled_by_themselves() -> None:
+    block = np.arange(4096).reshape(16, 16, 16).astype(np.int16)
+    scaling = Scaling(0, 1024).of_block(block)
+    assert np.abs(scaling.apply(block)).max() < 1.02
+    even = Scaling(0, 1024).of_block(np.full((8, 8, 8), 40, np.int16))
+    assert (even.offset, even.scale) == (40, 102)
