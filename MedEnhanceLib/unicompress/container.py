@@ -31,7 +31,7 @@ from MedEnhanceLib.unicompress.spool import Bytes
 
 MAGIC = b"UCV1"
 #: A reader opens every minor version of its major one; only a new major breaks it.
-VERSION = (1, 0)
+VERSION = (1, 1)
 #: The block field of a chunk without voxels (a model, DICOM headers); unknown ones are skipped.
 NO_BLOCK = 0xFFFFFFFF
 

@@ -6,14 +6,21 @@ write over the files of an old one.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from MedEnhanceLib.geometry import Geometry
-from MedEnhanceLib.unicompress import CompressConfig, coders, compress, wavelet
+from MedEnhanceLib.unicompress import CompressConfig, coders, compress, video, wavelet, wiener
 from MedEnhanceLib.unicompress.container import Chunk, Container, build_frame, write_container
+from MedEnhanceLib.unicompress.context import DecodeContext
+from MedEnhanceLib.unicompress.implicit.choice import implicit_for
+from MedEnhanceLib.unicompress.implicit.codec import decode_implicit
 from MedEnhanceLib.unicompress.integers import to_integers
+from MedEnhanceLib.unicompress.learned import code_learned, network_of
+from MedEnhanceLib.unicompress.models import ModelSet, shipped_model
 from MedEnhanceLib.unicompress.verify import voxels_sha256
 from MedEnhanceLib.volume import Volume, Voxels
 
@@ -50,6 +57,7 @@ def write_all(folder: Path, version: str) -> None:
     floats = Volume(golden_voxels("<f4") / np.float32(3))
     compress(floats, folder / f"v{version}-float.ucv", CompressConfig(lossless=True))
     _write_every_type(folder / f"v{version}-types.ucv")
+    _write_with_models(folder / f"v{version}-models.ucv")
 
 
 def _write_every_type(path: Path) -> None:
@@ -68,11 +76,52 @@ def _write_every_type(path: Path) -> None:
         chunks.append(Chunk(kind, kind, coded.record + code))
     stream = wavelet.encode(voxels.astype(np.float32), 12.0)
     chunks.append(Chunk(coders.WAVELET, coders.WAVELET, stream.prefix(len(stream))))
-    model = path.with_name("model.ucv")
-    compress(Volume(frames), model, CompressConfig(lossless=True))
-    with Container(model) as opened:
-        header = {**opened.header, "exact": False, "voxels_sha256": voxels_sha256(frames)}
-    model.unlink()
+    _write(path, frames, chunks, exact=False)
+
+
+def _write_with_models(path: Path) -> None:
+    """A sequence of a video with all that a filter has, a learned block and an implicit one."""
+    voxels, volume = golden_voxels(), golden_volume()
+    implicit = implicit_for(volume, voxels, needed=True)
+    networks = [shipped_model(role, "CT") for role in ("restoration", "predictor")]
+    assert implicit is not None
+    models = [model for model in networks if model is not None] + [implicit.writer.model]
+    limits = int(voxels.min()), int(voxels.max())
+    context = DecodeContext(voxels.dtype, limits, ModelSet.of(*models))
+    weights = np.resize(np.arange(-3, 4, dtype=np.int8), (8, 79))
+    coded = replace(
+        video.encode(voxels, 30.0, speed="normal"),
+        noise=44,
+        filter=wiener.Filter(2, 3, True, 40, 4, weights),
+    )
+    learned = code_learned(voxels, None, network_of(models[1]))
+    assert learned is not None
+    layers = implicit.writer.code(voxels, implicit.scaling, thick=implicit.thick).chunks
+    frames = np.stack(
+        [
+            video.decode(coded.data, voxels.shape, context),
+            voxels,
+            decode_implicit(layers, voxels.shape, context),
+        ]
+    )
+    chunks = [
+        Chunk(0, coders.VIDEO, coded.data),
+        Chunk(1, coders.LEARNED, bytes(learned[0].data)),
+        *(Chunk(2, coders.IMPLICIT, data, layer) for layer, data in enumerate(layers)),
+    ]
+    named = {model.role: model.identity for model in models}
+    _write(
+        path, frames, sorted(chunks, key=lambda one: one.layer), range=list(limits), models=named
+    )
+
+
+def _write(path: Path, frames: Voxels, chunks: list[Chunk], **fields: Any) -> None:
+    """A file of these chunks, with a header as `compress` gives it but for `fields`."""
+    usual = path.with_name("usual.ucv")
+    compress(Volume(frames, modality="CT"), usual, CompressConfig(lossless=True))
+    with Container(usual) as opened:
+        header = {**opened.header, "voxels_sha256": voxels_sha256(frames), **fields}
+    usual.unlink()
     write_container(path, build_frame(header, chunks), chunks)
 
 

@@ -12,7 +12,7 @@ from MedEnhanceLib.unicompress.container import VERSION
 
 from .golden import FOLDER, GEOMETRY, MAX_ERROR, golden_volume, golden_voxels
 
-VERSIONS = ["1.0"]
+VERSIONS = ["1.0", "1.1"]
 #: SHA-256 of every file as it was released. A line is never changed: a reader that cannot open an
 #: old file is wrong, not the file. New versions add lines.
 RELEASED = {
@@ -63,6 +63,15 @@ class TestGolden:
         for kind in set(coders.CODERS) - {coders.CONSTANT}:
             assert np.array_equal(frames[kind], golden_voxels()), coders.block_type_name(kind)
         assert np.abs(frames[coders.WAVELET].astype(int) - golden_voxels()).max() <= 1
+
+
+def test_blocks_that_need_models() -> None:
+    """The models that released files name are kept, under their hashes, whatever ships later."""
+    path = FOLDER / "v1.1-models.ucv"
+    frames = decompress(path).voxels
+    assert np.array_equal(frames[1], golden_voxels())
+    found = inspect_container(path)
+    assert set(found["models"]) == {"restoration", "predictor", "implicit"}
 
 
 def test_the_files_are_small() -> None:

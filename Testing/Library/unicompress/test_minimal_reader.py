@@ -29,11 +29,12 @@ from .test_round_trip import same_bits, smooth
 REPOSITORY = Path(__file__).resolve().parents[3]
 PAGE = (REPOSITORY / "docs" / "ucv-format.md").read_text(encoding="utf-8")
 FILES = sorted(FOLDER.glob("*.ucv"))
+MODELS = sorted((REPOSITORY / "Resources" / "models").glob("codec-*/models/*.safetensors"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_both_readers_give_the_same_voxels(path: Path) -> None:
-    header, voxels, proved = minimal_reader.read(path)
+    header, voxels, proved = minimal_reader.read(path, [model.read_bytes() for model in MODELS])
     assert same_bits(voxels, decompress(path).voxels)
     assert proved
     assert hashlib.sha256(voxels.tobytes()).hexdigest() == header["voxels_sha256"]
