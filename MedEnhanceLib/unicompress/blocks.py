@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import EllipsisType
+from typing import Any
+
+import numpy as np
 
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.volume import Voxels
@@ -93,6 +96,13 @@ class Grid:
                     for i in touched[2]:
                         row = (frame * self.counts[0] + k) * self.counts[1] + j
                         yield row * self.counts[2] + i
+
+    def joined(self, blocks: Iterable[Voxels], dtype: np.dtype[Any]) -> Voxels:
+        """The volume of all blocks, given in order."""
+        voxels = np.empty(self.shape, dtype)
+        for number, block in enumerate(blocks):
+            self.box(number).of(voxels)[...] = block
+        return voxels
 
     def _range(self, axis: int, number: int) -> Range:
         extent, count = self.shape[axis - 3], self.counts[axis]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -94,13 +94,25 @@ def code_bounded(
         coded = known or code_block(block, bound, speed=speed, variants=variants)
         return coded, expected_block(block, bound, coded)
 
-    tally, chunks = Tally(voxels, grid), []
     rest = monitor.part(len(polled) / len(grid), 1.0)
+    return _all_coded(voxels, grid, code, threads, rest, keep)
+
+
+def _all_coded(
+    voxels: Voxels,
+    grid: Grid,
+    code: Callable[[int], tuple[Code, Voxels]],
+    threads: int,
+    monitor: Monitor,
+    keep: Keep,
+) -> Payload:
+    """Every block by `code`, which gives its code and what a reader makes of it."""
+    tally, chunks = Tally(voxels, grid), []
     coded = ordered_map(code, range(len(grid)), threads=threads, monitor=monitor)
     for number, (best, expected) in enumerate(coded):
         tally.add(expected)
         chunks.append(Chunk(number, best.kind, keep(bytes(best.data))))
-        rest.progress((number + 1) / len(grid), "compress")
+        monitor.progress((number + 1) / len(grid), "compress")
     return Payload(grid, chunks, tally)
 
 
@@ -136,7 +148,6 @@ def _code_learned(
 ) -> Payload:
     grid = predictor_grid(voxels.shape)
     predictor = taught(predictor, voxels, bound, threads=threads, monitor=monitor)
-    monitor.progress(0.1, "compress")
 
     def code(number: int) -> tuple[Code, Voxels]:
         block = grid.box(number).of(voxels)
@@ -146,14 +157,10 @@ def _code_learned(
         classical = code_block(block, bound, speed="normal", variants=VARIANTS)
         return classical, expected_block(block, bound, classical)
 
-    tally, chunks = Tally(voxels, grid), []
-    coded = ordered_map(code, range(len(grid)), threads=threads, monitor=monitor)
-    for number, (best, expected) in enumerate(coded):
-        tally.add(expected)
-        chunks.append(Chunk(number, best.kind, keep(bytes(best.data))))
-        monitor.progress(0.1 + 0.9 * (number + 1) / len(grid), "compress")
-    models = (predictor.model,) if any(chunk.kind == LEARNED for chunk in chunks) else ()
-    return Payload(grid, chunks, tally, models=models, carried=models if predictor.carried else ())
+    payload = _all_coded(voxels, grid, code, threads, monitor.part(0.1, 1.0), keep)
+    needed = any(chunk.kind == LEARNED for chunk in payload.chunks)
+    models = (predictor.model,) if needed else ()
+    return replace(payload, models=models, carried=models if predictor.carried else ())
 
 
 def estimate_bytes(voxels: Voxels, *, threads: int, monitor: Monitor) -> float:

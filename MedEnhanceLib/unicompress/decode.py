@@ -221,9 +221,13 @@ def decode_chunks(
         more = behind.get(chunk.block, ()) if chunk.kind in LAYERED else ()
         return chunk, container.read(chunk), [container.read(one) for one in more]
 
+    def decode(batch: list[Bytes]) -> list[Voxels]:
+        together = decode_side_by_side(header, context, batch)
+        return together or [decode_chunk(container, header, context, *item) for item in batch]
+
     decoded = ordered_map(
-        lambda batch: _decode_batch(container, header, context, batch),
-        (list(map(read, batch)) for batch in _batches(header, chunks)),
+        decode,
+        ([read(chunk) for chunk in batch if chunk] for batch in batches(header, chunks)),
         threads=thread_count(
             threads, None if header.mode in ("lossless", "max_error") else wavelet.MOST_THREADS
         ),
@@ -233,35 +237,37 @@ def decode_chunks(
         yield from blocks
 
 
-def _batches(header: Header, chunks: Iterable[ChunkInfo]) -> Iterator[list[ChunkInfo]]:
+def batches(header: Header, chunks: Iterable[ChunkInfo | None]) -> Iterator[list[ChunkInfo | None]]:
     """Chunks of learned blocks that follow each other are decoded side by side, others alone."""
     most = max(1, _VOXELS_AT_ONCE // header.grid.largest_block)
-    batch: list[ChunkInfo] = []
+    batch: list[ChunkInfo | None] = []
     for chunk in chunks:
-        if batch and (chunk.kind != LEARNED or len(batch) >= most):
+        is_learned = chunk is not None and chunk.kind == LEARNED
+        if batch and (not is_learned or len(batch) >= most):
             yield batch
             batch = []
         batch.append(chunk)
-        if chunk.kind != LEARNED:
+        if not is_learned:
             yield batch
             batch = []
     if batch:
         yield batch
 
 
-def _decode_batch(
-    container: Container,
-    header: Header,
-    context: DecodeContext,
-    batch: list[Bytes],
-) -> list[Voxels]:
-    if len(batch) > 1:
-        shapes = [header.grid.box(chunk.block).shape for chunk, _, _ in batch]
-        try:
-            return decode_learned([data for _, data, _ in batch], shapes, context)
-        except FOREIGN_ERRORS:
-            pass  # one by one, to tell which of them cannot be decoded
-    return [decode_chunk(container, header, context, *item) for item in batch]
+def decode_side_by_side(
+    header: Header, context: DecodeContext, batch: Sequence[Bytes]
+) -> list[Voxels] | None:
+    """The blocks of a batch; None where they are to be decoded one by one.
+
+    That is where there is but one, and where one of them cannot be decoded: to tell which.
+    """
+    if len(batch) < 2:
+        return None
+    shapes = [header.grid.box(chunk.block).shape for chunk, _, _ in batch]
+    try:
+        return decode_learned([data for _, data, _ in batch], shapes, context)
+    except FOREIGN_ERRORS:
+        return None
 
 
 def decode_chunk(

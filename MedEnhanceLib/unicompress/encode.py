@@ -50,7 +50,7 @@ from MedEnhanceLib.unicompress.quality import (
     Quality,
     check_quality,
     code_to_quality,
-    measured_ssim,
+    ssim_of,
 )
 from MedEnhanceLib.unicompress.ratio import Room, code_to_ratio
 from MedEnhanceLib.unicompress.spool import Keep, Spool
@@ -231,7 +231,7 @@ def _code(
     keep: Keep,
 ) -> Payload:
     speed = config.speed
-    model = restoration_for(draft)
+    model = restoration_for(draft.modality, config)
     if config.psnr is not None or config.ssim is not None:
         context = DecodeContext(
             voxels.dtype, draft.voxel_range, ModelSet.of(*([model] if model else []))
@@ -250,41 +250,58 @@ def _code(
             predictors=shipped_predictors(draft.modality),
             keep=keep,
         )
-    room = make_room(draft, voxels, config.ratio, model, embed=config.embed_model)
-    limits = draft.voxel_range
-    wants_implicit = config.block_type == "implicit"
-    if wants_implicit or config.ratio >= LEAST_RATIO:
-        implicit = implicit_for(volume, voxels, needed=wants_implicit)
-        if implicit is not None:
-            decoder = implicit.writer.model
-            named = replace(draft, models={decoder.role: decoder.identity})
-            less = make_room(named, voxels, config.ratio)
-            return code_beside_implicit(
-                voxels,
-                limits,
-                less.without(len(decoder.data)) if config.embed_model else less,
-                implicit,
-                partial(
-                    code_to_ratio,
-                    voxels,
-                    limits,
-                    room,
-                    speed=speed,
-                    threads=threads,
-                    keep=keep,
-                    model=model,
-                ),
-                config=config,
-                monitor=monitor,
-            )
-    return code_to_ratio(
-        voxels, limits, room, speed=speed, threads=threads, monitor=monitor, keep=keep, model=model
+    return _code_to_ratio(
+        volume, voxels, draft, config, model, threads=threads, monitor=monitor, keep=keep
     )
 
 
-def restoration_for(draft: Header) -> CodecModel | None:
-    """The model that restores videos of this modality, if there is one."""
-    return shipped_model(restoration.ROLE, draft.modality)
+def _code_to_ratio(
+    volume: Volume,
+    voxels: Voxels,
+    draft: Header,
+    config: CompressConfig,
+    model: CodecModel | None,
+    *,
+    threads: int,
+    monitor: Monitor,
+    keep: Keep,
+) -> Payload:
+    """By videos and wavelets; at high ratios, or where it is asked for, by implicit blocks too."""
+    ratio = config.ratio or 1.0
+    code = partial(
+        code_to_ratio,
+        voxels,
+        draft.voxel_range,
+        make_room(draft, voxels, ratio, model, embed=config.embed_model),
+        speed=config.speed,
+        threads=threads,
+        keep=keep,
+        model=model,
+    )
+    asked = config.block_type == "implicit"
+    tried = asked or ratio >= LEAST_RATIO
+    implicit = implicit_for(volume, voxels, needed=asked) if tried else None
+    if implicit is None:
+        return code(monitor=monitor)
+    decoder = implicit.writer.model
+    named = replace(draft, models={decoder.role: decoder.identity})
+    room = make_room(named, voxels, ratio)
+    return code_beside_implicit(
+        voxels,
+        draft.voxel_range,
+        room.without(len(decoder.data)) if config.embed_model else room,
+        implicit,
+        code,
+        config=config,
+        monitor=monitor,
+    )
+
+
+def restoration_for(modality: str, config: CompressConfig) -> CodecModel | None:
+    """The model that restores videos of this modality, if there is one and it is not to be fast."""
+    if config.speed == "fast":
+        return None
+    return shipped_model(restoration.ROLE, modality)
 
 
 def make_room(
@@ -334,7 +351,7 @@ def _verify(
             file_bytes=container.size,
             sha256=header.voxels_sha256,
             psnr=tally.psnr(peak),
-            ssim=measured_ssim(voxels, header.grid, blocks, peak) if lost else None,
+            ssim=ssim_of(voxels, header.grid.joined(blocks, voxels.dtype), peak) if lost else None,
         )
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.unicompress import wavelet
+from MedEnhanceLib.unicompress.activity import activity_of
 from MedEnhanceLib.unicompress.blocks import Box, Grid, coding_grid, wavelet_grid
 from MedEnhanceLib.unicompress.candidates import code_block, expected_block
 from MedEnhanceLib.unicompress.coders import STACKED
@@ -28,7 +29,6 @@ from MedEnhanceLib.unicompress.encode import (
     draft_header,
     make_room,
     peak_of,
-    restoration_for,
 )
 from MedEnhanceLib.unicompress.estimate_quality import Sampled, sample_quality, sample_size
 from MedEnhanceLib.unicompress.header import VoxelRange
@@ -65,16 +65,13 @@ _MOST_GAIN = 1.15
 _PIECE_SIDE = 96
 _PIECES = 8
 _TRIED_SIDE = 64
-#: Every so many rows and slices are looked at for the differences of neighbours.
-_ROW_STEP = 8
-_SLICE_STEP = 4
 #: A step along the blocks that never falls into their rhythm, and covers them evenly.
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _EFFORTS: tuple[Speed, Speed] = ("normal", "fast")
 #: What a table row and a record take for each block.
 _BLOCK_BYTES = 40
-#: What a restoration gains, in dB; the parts that are coded here are not restored.
-_RESTORED = 0.2
+#: What filters gain, in dB; the parts that are coded here have none.
+_FILTERED = 0.2
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class _Sample:
-    """What coded blocks took and lost. activity: see `_activity`."""
+    """What coded blocks took and lost. activity: as `activity_of` tells it."""
 
     blocks: int
     voxels: int
@@ -123,7 +120,7 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
     header = draft_header(volume, voxels, config)
     room = make_room(header, voxels, config.ratio or 1.0)
     threads = thread_count(config.threads)
-    total = _activity(voxels)
+    total = activity_of(voxels)
     bound = config.max_error or None
     # At a ratio it is only to be seen whether lossless coding comes near.
     seconds = _SECONDS if config.ratio is None else _SECONDS / 2
@@ -140,10 +137,10 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
         monitor.progress(0.6, "try the quality")
         context = DecodeContext(voxels.dtype, header.voxel_range)
         wanted = config.psnr
-        if wanted is not None and restoration_for(header) is not None:
-            wanted -= _RESTORED
+        if wanted is not None:
+            wanted -= _FILTERED
         quality = Quality(wanted, config.ssim, peak_of(header.voxel_range))
-        reached = sample_quality(voxels, quality, context, _activity, monitor.check)
+        reached = sample_quality(voxels, quality, context, activity_of, monitor.check)
         if reached is not None and reached.bytes + room.twice < file_bytes:
             monitor.progress(1.0, "estimated")
             return _of_quality(config, voxels, reached, room, began)
@@ -162,7 +159,7 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
         budget = file_bytes - room.once
         # Steps of that size lose as much as the wavelet did.
         step = math.sqrt(12 * squared / voxels.size)
-        as_video = sample_size(voxels, budget, step, peak, context, _activity, monitor.check)
+        as_video = sample_size(voxels, budget, step, peak, context, activity_of, monitor.check)
     lost = not lossless and squared > 0 and 0 < peak < math.inf
     psnr = 10 * math.log10(peak * peak * voxels.size / squared) if lost else None
     largest = 0.0 if lossless else sample.max_error
@@ -219,7 +216,7 @@ def _sample_blocks(
     return _Sample(
         blocks=len(begun),
         voxels=sum(math.prod(box.shape) for box in boxes),
-        activity=sum(_activity(box.of(voxels)) for box in boxes),
+        activity=sum(activity_of(box.of(voxels)) for box in boxes),
         bytes=sum(size for size, _, _ in coded) + _BLOCK_BYTES * len(coded),
         squared=sum(squared for _, squared, _ in coded),
         max_error=max(largest for _, _, largest in coded),
@@ -283,8 +280,8 @@ def _sample_wavelet(
 
     def at(unit: float | None) -> tuple[_Sample, float]:
         """What the pieces lose in the share that differences beyond `unit` give them."""
-        total = _activity(voxels, unit)
-        activity = sum(_activity(box.of(voxels), unit) for box in begun)
+        total = activity_of(voxels, unit)
+        activity = sum(activity_of(box.of(voxels), unit) for box in begun)
         share = activity / total if total else size / voxels.size
         shares = allocate([one.curve for one in measured], max(int(budget * share), smallest))
         context = DecodeContext(voxels.dtype, voxel_range)
@@ -311,24 +308,6 @@ def _carried(value: float, sample: _Sample, voxels: Voxels, total: float) -> flo
     if sample.activity and total:
         return value * total / sample.activity
     return value * voxels.size / max(sample.voxels, 1)
-
-
-def _activity(voxels: Voxels, unit: float | None = None) -> float:
-    """About how much there is to code: neighbours' differences on a logarithmic scale, summed.
-
-    unit: below it a difference counts little; None for the smallest step.
-    """
-    if voxels.shape[-1] < 2:
-        return 0.0
-    rows = voxels[..., ::_SLICE_STEP, ::_ROW_STEP, :]
-    steps = np.abs(np.diff(rows.astype(np.float32), axis=-1))
-    if unit is None and voxels.dtype.kind == "f":
-        # Of floats kept exactly most bits are noise: what counts is where they differ at all.
-        bits = float(np.count_nonzero(steps))
-    else:
-        steps /= np.float32(unit or 1)
-        bits = float(np.log2(steps + 1, dtype=np.float32).sum(dtype=np.float64))
-    return bits * voxels.size / rows.size
 
 
 def _loss(source: Voxels, decoded: Voxels) -> tuple[float, float]:

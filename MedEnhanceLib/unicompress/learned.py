@@ -29,7 +29,7 @@ from MedEnhanceLib.unicompress.integers import (
     to_integers,
 )
 from MedEnhanceLib.unicompress.models import CodecModel, shipped_model
-from MedEnhanceLib.unicompress.pool import ordered_map
+from MedEnhanceLib.unicompress.pool import ordered_map, safe_point
 from MedEnhanceLib.unicompress.predictor.coder import (
     codable,
     encode_block,
@@ -180,7 +180,7 @@ def code_learned(
     if not coded.indices.any():
         code = Code(CONSTANT, coded.record, coded.record, {CONSTANT: 0})
         return code, expected_block(block, bound, code)
-    data = encode_block(coded.indices, network)
+    data = encode_block(coded.indices, network, safe_point)
     if data is None:
         return None
     code = Code(LEARNED, coded.record + data, coded.record, {LEARNED: len(data)})
@@ -196,7 +196,7 @@ def decode_learned(
     """
     network = network_of(context.models.get(ROLE))
     parts = [split_record(data) for data in chunks]
-    blocks = decode_blocks([code for _, _, code in parts], shapes, network)
+    blocks = decode_blocks([code for _, _, code in parts], shapes, network, safe_point)
     return [
         from_integers(record, _narrowed(indices, width), context.dtype, indices.shape)
         for (record, width, _), indices in zip(parts, blocks, strict=True)

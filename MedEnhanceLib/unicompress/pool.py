@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from MedEnhanceLib.errors import Cancelled
 from MedEnhanceLib.progress import Monitor
 
 _LOOK_SECONDS = 0.05
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
+#: stopped: of the call that runs in a thread, the Event that says that nobody waits for it.
+_call = threading.local()
+
+
+def safe_point() -> None:
+    """To be called now and then by work that takes long, in whichever thread it runs.
+
+    Raises Cancelled in a call that `ordered_map` no longer waits for; else it does nothing. The
+    user's own wish to stop is asked for in the user's own thread alone.
+    """
+    stopped = getattr(_call, "stopped", None)
+    if stopped is not None and stopped.is_set():
+        raise Cancelled("cancelled", "Nobody waits for this any more.")
 
 
 def ordered_map(
@@ -25,19 +40,27 @@ def ordered_map(
 
     Items are taken from `items` in the calling thread, so it may read a file.
     Stops at an exception once the calls under way are done. At a cancel they are not waited for:
-    a block can take seconds, and what they give is dropped.
+    a block can take seconds, and what they give is dropped. Either way their next `safe_point`
+    ends them.
     """
+    stopped = threading.Event()
+
+    def call(item: Item) -> Outcome:
+        _call.stopped = stopped
+        return function(item)
+
     waiting: deque[Future[Outcome]] = deque()
     pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="medenhance")
     try:
         for item in items:
             monitor.check()
-            waiting.append(pool.submit(function, item))
+            waiting.append(pool.submit(call, item))
             if len(waiting) > 2 * threads:
                 yield _outcome(waiting.popleft(), monitor)
         while waiting:
             yield _outcome(waiting.popleft(), monitor)
     finally:
+        stopped.set()
         pool.shutdown(wait=not monitor.cancelled, cancel_futures=True)
 
 

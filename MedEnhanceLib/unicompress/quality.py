@@ -16,9 +16,8 @@ from MedEnhanceLib import metrics
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.unicompress import video
-from MedEnhanceLib.unicompress.blocks import Grid, video_grid
+from MedEnhanceLib.unicompress.blocks import video_grid
 from MedEnhanceLib.unicompress.bounded import Payload, code_bounded, estimate_bytes
-from MedEnhanceLib.unicompress.coders import VIDEO, WAVELET
 from MedEnhanceLib.unicompress.config import CompressConfig
 from MedEnhanceLib.unicompress.container import Chunk
 from MedEnhanceLib.unicompress.context import DecodeContext
@@ -26,7 +25,7 @@ from MedEnhanceLib.unicompress.decode import decode_data
 from MedEnhanceLib.unicompress.ratio import Room, code_wavelets, middle_of, payload_of
 from MedEnhanceLib.unicompress.seek import seek
 from MedEnhanceLib.unicompress.spool import Keep
-from MedEnhanceLib.unicompress.videorate import Job, best_top, to_error, wavelet_of
+from MedEnhanceLib.unicompress.videorate import Job, against_wavelet, best_top, to_error
 from MedEnhanceLib.volume import Voxels
 
 #: Along each axis, for the window of SSIM to fit.
@@ -132,14 +131,9 @@ def _video_wins(voxels: Voxels, step: float, context: DecodeContext) -> tuple[fl
     if not video.fits(block):
         return 0.0, video.TOPS[0]
     data = video.encode(block, step, speed="fast").data
-    other = wavelet_of(block, len(data))
-    if other is None:
-        return math.inf, video.TOPS[0]
-    mine = decode_data(VIDEO, data, block.shape, context)
-    theirs = decode_data(WAVELET, other, block.shape, context)
-    errors = (max(video.error_of(block, one), 1e-9) for one in (mine, theirs))
-    one, another = errors
-    return 10 * math.log10(another / one), best_top(block, step, context, "fast")
+    wins, other = against_wavelet(block, data, context)
+    top = video.TOPS[0] if other is None else best_top(block, step, context, "fast")
+    return wins, top
 
 
 def _as_videos(job: Job, quality: Quality, step: float) -> list[Payload]:
@@ -151,11 +145,12 @@ def _as_videos(job: Job, quality: Quality, step: float) -> list[Payload]:
 
 
 def _decoded(job: Job, chunks: list[Chunk]) -> Voxels:
-    voxels = np.empty_like(job.voxels)
-    for chunk in chunks:
-        box = job.grid.box(chunk.block)
-        box.of(voxels)[...] = decode_data(chunk.kind, bytes(chunk.data), box.shape, job.context)
-    return voxels
+    boxes = (job.grid.box(chunk.block) for chunk in chunks)
+    blocks = (
+        decode_data(chunk.kind, bytes(chunk.data), box.shape, job.context)
+        for chunk, box in zip(chunks, boxes, strict=True)
+    )
+    return job.grid.joined(blocks, job.voxels.dtype)
 
 
 def _as_wavelets(
@@ -192,11 +187,3 @@ def _as_wavelets(
         most=_WAVELET_TRIES,
     )
     return [] if chosen is None or chosen not in tried else [tried[chosen]]
-
-
-def measured_ssim(source: Voxels, grid: Grid, blocks: list[Voxels], peak: float) -> float:
-    """SSIM of blocks in the grid's order against the source."""
-    decoded = np.empty_like(source)
-    for number, block in enumerate(blocks):
-        grid.box(number).of(decoded)[...] = block
-    return ssim_of(source, decoded, peak)

@@ -11,6 +11,7 @@ from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.slabs import let_go
 from MedEnhanceLib.unicompress import restoration, video, wavelet
+from MedEnhanceLib.unicompress.activity import activity_of
 from MedEnhanceLib.unicompress.blocks import Grid, video_grid, wavelet_grid
 from MedEnhanceLib.unicompress.bounded import Payload, code_bounded, estimate_bytes
 from MedEnhanceLib.unicompress.candidates import Code, code_block
@@ -26,7 +27,13 @@ from MedEnhanceLib.unicompress.rate import Curve, Share, allocate
 from MedEnhanceLib.unicompress.seek import seek
 from MedEnhanceLib.unicompress.spool import Keep
 from MedEnhanceLib.unicompress.verify import Tally
-from MedEnhanceLib.unicompress.videorate import SIZE_SLOPE, Job, best_top, to_size, wavelet_of
+from MedEnhanceLib.unicompress.videorate import (
+    SIZE_SLOPE,
+    Job,
+    against_wavelet,
+    best_top,
+    to_size,
+)
 from MedEnhanceLib.volume import Voxels
 
 #: Slices of a block: the long wavelet wins where slices resemble each other, up to 2 dB at high
@@ -151,7 +158,10 @@ def code_videos(
     job = Job(voxels, grid, context, speed, threads, keep, monitor.part(0.0, 0.8), wavelet_too,
         trial.least_top,
     )  # fmt: skip
-    if budget <= 0 or (chunks := to_size(job, budget, trial.step)) is None:
+    if budget <= 0:
+        return None
+    chunks = to_size(job, budget, trial.step)
+    if chunks is None:
         return None
     return payload_of(job, chunks, second_copy, monitor.part(0.8, 1.0))
 
@@ -159,7 +169,7 @@ def code_videos(
 def payload_of(job: Job, chunks: list[Chunk], second_copy: bool, monitor: Monitor) -> Payload:
     """Chunks with what a reader will make of them."""
     tally = _decode_all(job.voxels, job.context, job.grid, chunks, job.threads, monitor)
-    needed = job.restores and any(is_restored(chunk) for chunk in chunks)
+    needed = any(needs_model(chunk) for chunk in chunks)
     return Payload(
         job.grid,
         chunks,
@@ -170,9 +180,9 @@ def payload_of(job: Job, chunks: list[Chunk], second_copy: bool, monitor: Monito
     )
 
 
-def is_restored(chunk: Chunk) -> bool:
+def needs_model(chunk: Chunk) -> bool:
     """Whether reading a chunk needs the model of the restoration."""
-    return chunk.kind == VIDEO and video.is_restored(bytes(chunk.data[: video.HEAD.size]))
+    return chunk.kind == VIDEO and video.needs_model(bytes(chunk.data[: video.HEAD.size + 1]))
 
 
 def code_wavelets(
@@ -247,16 +257,15 @@ def try_types(voxels: Voxels, bits: float, context: DecodeContext) -> Trial:
     )
     if chosen is None:
         return Trial(-math.inf, 2.0 ** max(sizes))
-    step, data = 2.0**chosen, sizes[chosen]
-    other = wavelet_of(block, len(data))
-    if other is None:
-        return Trial(math.inf, step)
-    mine, theirs = (
-        video.error_of(block, decode_data(kind, coded, block.shape, context))
-        for kind, coded in ((VIDEO, data), (WAVELET, other))
-    )
-    top = best_top(block, step, context, "fast")
-    return Trial(10 * math.log10(max(theirs, 1e-9) / max(mine, 1e-9)), step, top)
+    wins, _ = against_wavelet(block, sizes[chosen], context)
+    # The whole differs from its middle by how much there is to code.
+    unit = 2.0**chosen
+    busier = activity_of(block, unit) * voxels.size / max(activity_of(voxels, unit), 1e-9)
+    octaves = math.log2(max(busier / block.size, 0.1)) / SIZE_SLOPE
+    step = 2.0 ** (chosen + max(-1.0, min(octaves, 1.0)))
+    if math.isinf(wins):
+        return Trial(wins, step)
+    return Trial(wins, step, best_top(block, step, context, "fast"))
 
 
 def middle_of(block: Voxels) -> Voxels:

@@ -13,7 +13,15 @@ from MedEnhanceLib.unicompress.blocks import whole_region
 from MedEnhanceLib.unicompress.config import thread_count
 from MedEnhanceLib.unicompress.container import NO_BLOCK, ChunkInfo, Container
 from MedEnhanceLib.unicompress.context import DecodeContext
-from MedEnhanceLib.unicompress.decode import allocate_voxels, decode_chunk, paste, refinements
+from MedEnhanceLib.unicompress.decode import (
+    Bytes,
+    allocate_voxels,
+    batches,
+    decode_chunk,
+    decode_side_by_side,
+    paste,
+    refinements,
+)
 from MedEnhanceLib.unicompress.header import Header
 from MedEnhanceLib.unicompress.pool import ordered_map
 from MedEnhanceLib.unicompress.verify import voxels_sha256
@@ -104,28 +112,36 @@ def _read_blocks(
         if chunk.block != NO_BLOCK and chunk.layer == 0:
             chunks.setdefault(chunk.block, chunk)
 
-    def read(block: int) -> tuple[int, ChunkInfo | None, bytes | CodecError]:
-        chunk = chunks.get(block)
-        if chunk is None:
-            problem = CodecError(f"{container.path.name}: block {block} has no chunk")
-            return block, None, problem
+    def read(chunk: ChunkInfo | None) -> Bytes | CodecError | None:
         try:
-            return block, chunk, container.read(chunk)
+            if chunk is None:
+                return None
+            more = [container.read(one) for one in behind.get(chunk.block, ())]
+            return chunk, container.read(chunk), more
         except CodecError as damage:
-            return block, chunk, damage
+            return damage
 
-    def decode(item: tuple[int, ChunkInfo | None, bytes | CodecError]) -> tuple[int, Outcome]:
-        block, chunk, data = item
-        if chunk is None or isinstance(data, CodecError):
-            return block, data  # type: ignore[return-value]
+    def decode(batch: list[Bytes | CodecError | None]) -> list[Outcome | None]:
+        intact = [item for item in batch if isinstance(item, tuple)]
+        together = iter(decode_side_by_side(header, context, intact) or map(alone, intact))
+        return [next(together) if isinstance(item, tuple) else item for item in batch]
+
+    def alone(item: Bytes) -> Outcome:
         try:
-            more = [container.read(one) for one in behind.get(block, ())]
-            return block, decode_chunk(container, header, context, chunk, data, more)
+            return decode_chunk(container, header, context, *item)
         except CodecError as damage:
-            return block, damage
+            return damage
 
-    items = (read(block) for block in range(len(header.grid)))
-    return ordered_map(decode, items, threads=threads, monitor=monitor)
+    blocks = range(len(header.grid))
+    wanted = batches(header, (chunks.get(block) for block in blocks))
+    decoded = ordered_map(
+        decode, (list(map(read, batch)) for batch in wanted), threads=threads, monitor=monitor
+    )
+    outcomes = (outcome for batch in decoded for outcome in batch)
+    for block, outcome in zip(blocks, outcomes, strict=True):
+        if outcome is None:
+            outcome = CodecError(f"{container.path.name}: block {block} has no chunk")
+        yield block, outcome
 
 
 def _lost_block(header: Header, block: int, reason: str) -> LostBlock:

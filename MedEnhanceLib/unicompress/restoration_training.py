@@ -1,8 +1,12 @@
-"""Trains the network that restores video blocks, in the integers that it will be run in.
+"""Trains the network that restores video blocks, and writes it in the integers it is run in.
 
-read volumes → code each in a few steps → draw patches → descend on the error that is left → write
-Weights and activations are rounded in the forward pass and taken as they are in the backward one.
-Source: Jacob et al., arXiv 1712.05877 (training with quantised arithmetic).
+read volumes → code each in a few steps → draw patches → descend on the error that is left →
+fold the normalisation into the weights → round → write
+Little of a code's error can be told from its slices, so a descent is slow where its start is bad:
+layers are normalised by batch, and inputs stay within 8 σ. Rounded once at the end, weights of 8
+bits with a scale for each channel lose nothing that could be measured.
+Source: DnCNN (arXiv 1608.03981) for residuals and normalisation; Jacob et al., arXiv 1712.05877,
+for the folding and the scales.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +39,15 @@ _MODEL = "restoration.safetensors"
 _SOURCE_PARTS = 8
 _MARGIN = 8
 _EDGE = 2
+_TILE = 16
+#: Of a tile, in σ²: what counts at most, and what is added, when places are drawn by their error.
+_MOST_ERROR, _LEAST_ERROR = 8.0, 0.15
 _UNIT = float(1 << restoration.ACTIVATION_BITS)
-_WEIGHT_UNIT = float(1 << restoration.WEIGHT_BITS)
-_SUM_UNIT = float(1 << restoration.SUM_BITS)
+_HIGHEST = restoration.LARGEST_ACTIVATION / _UNIT
+#: Far inputs count in 8 σ.
+_FAR_SHARE = 8.0
+#: Outputs begin small, as what there is to be told is.
+_FIRST_OUTPUT = 0.03
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,20 +57,20 @@ class RestorationConfig:
     modality: CT, MR or EM. width: channels of the inner layers. layers: 3 × 3 layers in all.
     steps, batch, patch (voxels), learning_rate: of the descent. codings: in how many quantiser
     steps each volume is coded. coarsest, finest: those steps, as a share of the range.
-    slices: of each volume, at most.
+    slices: of each volume, from its middle, at most.
     """
 
     modality: str = "CT"
-    width: int = 32
+    width: int = 48
     layers: int = 5
     steps: int = 4000
     batch: int = 16
-    patch: int = 64
+    patch: int = 72
     learning_rate: float = 2e-3
     codings: int = 3
     finest: float = 0.02
-    coarsest: float = 0.45
-    slices: int = 64
+    coarsest: float = 0.25
+    slices: int = 48
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -94,6 +105,25 @@ class Pair:
     source: npt.NDArray[np.uint16]
     mean_square: float
 
+    @property
+    def noise(self) -> int:
+        """As a file tells it."""
+        return restoration.noise_code(self.mean_square)
+
+    @cached_property
+    def chances(self) -> npt.NDArray[np.float64]:
+        """Of each tile to be drawn, [K, rows, columns]: more where the error is larger."""
+        _, height, width = self.frames.shape
+        rows, columns = max(1, height // _TILE), max(1, width // _TILE)
+        inside = (slice(None), slice(rows * _TILE), slice(columns * _TILE))
+        error = self.source[inside] / np.float32(_SOURCE_PARTS) - self.frames[inside]
+        squares = np.square(error) / np.float32(max(self.mean_square, 1e-9))
+        of_rows = np.add.reduceat(squares, range(0, squares.shape[1], _TILE), axis=1)
+        tiles = np.add.reduceat(of_rows, range(0, squares.shape[2], _TILE), axis=2) / _TILE**2
+        chances = np.minimum(tiles, _MOST_ERROR).astype(np.float64) + _LEAST_ERROR
+        shares: npt.NDArray[np.float64] = chances / chances.sum()
+        return shares
+
 
 def train_restoration(
     config: RestorationConfig, data_files: Sequence[Path], out: Path, monitor: Monitor | None = None
@@ -115,17 +145,18 @@ def pairs_of(
     config: RestorationConfig, data_files: Sequence[Path], monitor: Monitor
 ) -> Iterator[Pair]:
     """Each volume's middle slices, coded in as many steps as `config` asks."""
-    rng = np.random.default_rng(config.seed)
     for number, file in enumerate(data_files):
+        rng = np.random.default_rng([config.seed, number])
         voxels = load(file).voxels
         first = max(0, (len(voxels) - config.slices) // 2)
         block = voxels[first : first + config.slices]
         if block.ndim != 3 or not video.fits(block):
             raise InputError(f"{file}: nothing to learn from", "Leave it out.")
         span = float(block.max()) - float(block.min())
-        limits = np.log2((config.finest, config.coarsest))
-        for step in span * 2.0 ** rng.uniform(limits[0], limits[1], config.codings):
+        shares = (np.arange(config.codings) + rng.random(config.codings)) / config.codings
+        for share in shares:
             monitor.check()
+            step = span * config.finest * (config.coarsest / config.finest) ** share
             coded = video.encode(block, float(step), speed="normal")
             scaled = (block.astype(np.float64) - coded.low) * coded.top / span
             mean_square = float(np.mean(np.square(scaled - coded.frames)))
@@ -146,7 +177,8 @@ def fit(
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
     network = _Network(config.width, config.layers)
-    optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate, betas=(0.9, 0.99))
     saved: dict[str, Any] = {
         "config": dataclasses.asdict(config),
         "modules": {"network": network},
@@ -166,7 +198,7 @@ def fit(
         loss = torch.mean(torch.square(error[..., _EDGE:-_EDGE, _EDGE:-_EDGE]))
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(network.parameters(), 2.0)
         optimiser.step()
         mean += (float(loss.detach()) - mean) / min(step + 1, 200)
         if (step + 1) % 200 == 0 or step + 1 == config.steps:
@@ -178,11 +210,11 @@ def fit(
 
 def _share(step: int, steps: int) -> float:
     """Of the learning rate: rises over 100 steps, then falls as half a cosine."""
-    return min(1.0, (step + 1) / 100) * 0.5 * (1 + float(np.cos(np.pi * step / steps)))
+    return min(1.0, (step + 1) / 50) * 0.5 * (1 + float(np.cos(np.pi * step / steps)))
 
 
 class _Network(nn.Module):
-    """The layers of `restoration.Network`, in units where an activation's step is a 16th."""
+    """The layers of `restoration.Network` in floats, each but the last normalised by batch."""
 
     def __init__(self, width: int, layers: int) -> None:
         super().__init__()
@@ -190,33 +222,75 @@ class _Network(nn.Module):
         self.layers = nn.ModuleList(
             nn.Conv2d(before, after, 3, padding=1) for before, after in itertools.pairwise(widths)
         )
-        nn.init.zeros_(self.layers[-1].weight)  # type: ignore[arg-type]
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for _ in range(layers - 1))
+        with torch.no_grad():
+            for layer in self.layers:
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")  # type: ignore[arg-type]
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+            self.layers[-1].weight.mul_(_FIRST_OUTPUT)  # type: ignore[operator]
 
     def forward(self, cells: Tensor) -> Tensor:
-        """[N, 12, h, w], in eighths of σ / 16 → the error, [N, 4, h, w], in σ."""
-        for number, layer in enumerate(self.layers):
-            weight, bias = rounded(layer)
-            cells = functional.conv2d(cells, weight, bias, padding=1)
-            if number < len(self.layers) - 1:
-                cells = _through(cells, torch.floor(cells * _UNIT) / _UNIT)
-                cells = torch.clamp(cells, 0, restoration.LARGEST_ACTIVATION / _UNIT)
-        return cells
+        """[N, 25, h, w], in σ (far ones in 8 σ) → the error, [N, 4, h, w], in σ."""
+        # What leaves the first layer is told by differences of inputs: these need all their bits.
+        cells = functional.relu(self.norms[0](self.layers[0](cells)))
+        with torch.autocast("cpu", torch.bfloat16):
+            for layer, norm in zip(self.layers[1:-1], self.norms[1:], strict=True):
+                cells = functional.relu(norm(layer(cells)))
+            told: Tensor = self.layers[-1](cells)
+        return told.float()
+
+    def folded(self) -> list[tuple[Tensor, Tensor]]:
+        """Weight and bias of each layer with its normalisation in them."""
+        layers = [(layer.weight.detach(), layer.bias.detach()) for layer in self.layers]  # type: ignore[operator]
+        for number, norm in enumerate(self.norms):
+            weight, bias = layers[number]
+            scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)  # type: ignore[operator,arg-type]
+            shifted = (bias - norm.running_mean) * scale + norm.bias  # type: ignore[operator]
+            layers[number] = (weight * scale[:, None, None, None]).detach(), shifted.detach()
+        return layers
+
+    def integers(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Weights, biases and shifts of each layer, as a model has them."""
+        layers = self.folded()
+        last = len(layers) - 1
+        return [
+            rounded(*layer, of_inputs=number == 0, told=number == last)
+            for number, layer in enumerate(layers)
+        ]
 
 
-def rounded(layer: nn.Module) -> tuple[Tensor, Tensor]:
-    """A layer's weight and bias as the integers will be, passing gradients as if they were not."""
-    weight, bias = layer.weight, layer.bias
-    largest = restoration.LARGEST_WEIGHT
-    whole = torch.clamp(torch.round(weight * _WEIGHT_UNIT), -largest, largest)  # type: ignore[operator,arg-type]
-    whole_bias = torch.round(bias * _SUM_UNIT)  # type: ignore[operator,arg-type]
-    return (
-        _through(weight, whole / _WEIGHT_UNIT),  # type: ignore[arg-type]
-        _through(bias, whole_bias / _SUM_UNIT),  # type: ignore[arg-type]
-    )
+def rounded(
+    weight: Tensor, bias: Tensor, *, of_inputs: bool = False, told: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A layer's weights in 8 bits, biases, and for each output the power of two they count in.
+
+    Inputs and what is passed on are rounded down; biases make up for it. of_inputs: the first
+    layer; told: the last, whose sums are hardly rounded.
+    """
+    limit = restoration.LARGEST_WEIGHT
+    largest = torch.clamp(weight.abs().amax(dim=(1, 2, 3)), min=1e-9)
+    shift = torch.floor(torch.log2(limit / largest))
+    shift = torch.clamp(shift, 0, restoration.MOST_SHIFT)
+    scale = torch.exp2(shift)
+    whole = torch.clamp(torch.round(weight * scale[:, None, None, None]), -limit, limit)
+    lost = 0.5 * weight.sum(dim=(1, 2, 3)) if of_inputs else torch.zeros_like(bias)
+    whole_bias = torch.round((bias * _UNIT + lost + (0.0 if told else 0.5)) * scale)
+    return whole.to(torch.int8), whole_bias.to(torch.int32), shift.to(torch.int8)
 
 
-def _through(values: Tensor, rounded_values: Tensor) -> Tensor:
-    return values + (rounded_values - values).detach()
+def inputs_of(slices: Tensor, sigma: Tensor) -> Tensor:
+    """`restoration.inputs_of` of a batch, in floats, [N, 5, H, W] → [N, 25, H / 2, W / 2], in σ."""
+    middle = slices[:, restoration.AROUND :][:, :1]
+    unit = sigma[:, None, None, None]
+    near = functional.pixel_unshuffle((slices - _mean(middle, restoration.NEAR)) / unit, 2)
+    far = slices - _mean(middle, restoration.FAR)
+    far = functional.avg_pool2d(far, 2) / (_FAR_SHARE * unit)
+    return torch.clamp(torch.cat([near, far], 1), -_HIGHEST, _HIGHEST)
+
+
+def _mean(image: Tensor, reach: int) -> Tensor:
+    padded = functional.pad(image, [reach] * 4, mode="replicate")
+    return functional.avg_pool2d(padded, 2 * reach + 1, 1)
 
 
 def _batch(
@@ -224,32 +298,36 @@ def _batch(
 ) -> tuple[Tensor, Tensor]:
     weights = np.sqrt([pair.frames.size for pair in pairs])
     chosen = rng.choice(len(pairs), config.batch, p=weights / weights.sum())
-    drawn = [_patch(pairs[number], config.patch, rng) for number in chosen]
-    inputs, wanted = (np.stack(part) for part in zip(*drawn, strict=True))
-    return torch.from_numpy(inputs / np.float32(_UNIT)), torch.from_numpy(wanted)
+    drawn = np.stack([_patch(pairs[number], config.patch, rng) for number in chosen])
+    sigmas = [2.0 ** ((pairs[number].noise - 32) / 8) for number in chosen]
+    sigma = torch.tensor(sigmas, dtype=torch.float32)
+    planes = torch.from_numpy(drawn)
+    slices, source = planes[:, :-1], planes[:, -1:]
+    wanted = (source - slices[:, restoration.AROUND :][:, :1]) / sigma[:, None, None, None]
+    cut = slice(_MARGIN, -_MARGIN)
+    inside = slice(_MARGIN // 2, -_MARGIN // 2)
+    inputs = inputs_of(slices, sigma)[..., inside, inside]
+    wanted = functional.pixel_unshuffle(wanted[..., cut, cut], 2)
+    return inputs.contiguous(memory_format=torch.channels_last), wanted
 
 
-def _patch(
-    pair: Pair, side: int, rng: np.random.Generator
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    noise = restoration.noise_code(pair.mean_square)
-    # The file tells one number for a block; a network that has seen others errs less on it.
-    noise = int(np.clip(noise + rng.integers(-2, 3), 0, restoration.MOST_NOISE))
+def _patch(pair: Pair, side: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Slices and the middle one's source in intensities, with a margin, [6, side, side]."""
     slices, height, width = pair.frames.shape
     around = side + 2 * _MARGIN
-    k = int(rng.integers(slices))
-    j, i = (int(rng.integers(max(1, extent - around + 1))) for extent in (height, width))
-    three = [min(max(k + step, 0), slices - 1) for step in (-1, 0, 1)]
-    frames = _filled(pair.frames[three, j : j + around, i : i + around], around)
+    chances = pair.chances
+    tile = rng.choice(chances.size, p=chances.ravel())
+    k, *places = (int(place) for place in np.unravel_index(tile, chances.shape))
+    j, i = (
+        int(np.clip(place * _TILE + rng.integers(_TILE) - around // 2, 0, max(0, extent - around)))
+        for place, extent in zip(places, (height, width), strict=True)
+    )
+    around_k = np.arange(k - restoration.AROUND, k + restoration.AROUND + 1)
+    stack = np.clip(around_k, 0, slices - 1)
+    frames = _filled(pair.frames[stack, j : j + around, i : i + around], around)
     source = _filled(pair.source[k : k + 1, j : j + around, i : i + around], around)
-    turned = _turned(np.concatenate([frames, source]).astype(np.int32), rng)
-    inputs = restoration.inputs_of(turned[:3], noise)
-    sigma = 2.0 ** ((noise - 32) / 8)
-    error = (turned[3] / _SOURCE_PARTS - turned[1]) / sigma
-    half = around // 2
-    wanted = error.reshape(half, 2, half, 2).transpose(1, 3, 0, 2).reshape(4, half, half)
-    inside = slice(_MARGIN // 2, half - _MARGIN // 2)
-    return inputs[:, inside, inside], wanted[:, inside, inside].astype(np.float32)
+    planes = np.concatenate([frames, source / np.float32(_SOURCE_PARTS)]).astype(np.float32)
+    return _turned(planes, rng)
 
 
 def _filled(part: npt.NDArray[Any], side: int) -> npt.NDArray[Any]:
@@ -257,11 +335,11 @@ def _filled(part: npt.NDArray[Any], side: int) -> npt.NDArray[Any]:
     return np.pad(part, short, mode="edge")
 
 
-def _turned(planes: npt.NDArray[np.int32], rng: np.random.Generator) -> npt.NDArray[np.int32]:
-    """Mirrored and transposed at random; the slice before and the one after change places."""
+def _turned(planes: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Mirrored and transposed at random, the order of the slices too; the last is the source."""
     flips = rng.integers(2, size=4)
     if flips[0]:
-        planes = planes[[2, 1, 0, 3]]
+        planes = np.concatenate([planes[-2::-1], planes[-1:]])
     planes = planes[:, :: -1 if flips[1] else 1, :: -1 if flips[2] else 1]
     return np.ascontiguousarray(planes.transpose(0, 2, 1) if flips[3] else planes)
 
@@ -270,10 +348,9 @@ def _write(
     network: _Network, config: RestorationConfig, out: Path, names: Sequence[str], left: float
 ) -> Path:
     tensors: dict[str, npt.NDArray[Any]] = {}
-    for number, layer in enumerate(network.layers):
-        weight, bias = (part.detach() for part in rounded(layer))
-        tensors[f"weight{number}"] = (weight * _WEIGHT_UNIT).round().to(torch.int8).numpy()
-        tensors[f"bias{number}"] = (bias * _SUM_UNIT).round().to(torch.int32).numpy()
+    for number, layer in enumerate(network.integers()):
+        for name, values in zip(("weight", "bias", "shift"), layer, strict=True):
+            tensors[f"{name}{number}"] = values.numpy()
     facts = {
         "layout": restoration.LAYOUT,
         "modality": config.modality,

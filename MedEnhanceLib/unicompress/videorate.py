@@ -15,7 +15,7 @@ import numpy as np
 
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.unicompress import restoration, video, wavelet
+from MedEnhanceLib.unicompress import video, wavelet, wiener
 from MedEnhanceLib.unicompress.blocks import Grid
 from MedEnhanceLib.unicompress.candidates import code_block
 from MedEnhanceLib.unicompress.coders import VIDEO, WAVELET
@@ -39,6 +39,8 @@ _WAVELET_VOXELS = 1 << 22
 _EXACT_NEAR = 2
 #: Of two settings' codes, whole blocks are mixed to use up the bytes.
 _MIXED = 1.25
+#: Of the bytes, at most, that are kept free for filters.
+_FILTER_SHARE = 0.02
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,6 @@ class Job:
     wavelet_too: bool
     least_top: int = video.TOPS[0]
     anchor: float | None = None
-
-    @property
-    def restores(self) -> bool:
-        """Whether there is a model to restore blocks with."""
-        return restoration.ROLE in self.context.models.named
 
 
 @dataclass(frozen=True)
@@ -80,6 +77,7 @@ def to_size(job: Job, budget: int, start: float) -> list[Chunk] | None:
     start: a step to begin with, in stored units.
     """
     job = replace(job, anchor=start)
+    streams = budget - round(min(len(job.grid) * wiener.USUAL_BYTES, _FILTER_SHARE * budget))
     passes: dict[float, Pass] = {}
 
     def measure(setting: float) -> float:
@@ -90,18 +88,19 @@ def to_size(job: Job, budget: int, start: float) -> list[Chunk] | None:
     chosen = seek(
         measure,
         math.log2(start),
-        math.log2(budget),
+        math.log2(streams),
         slope=SIZE_SLOPE,
         tolerance=_TOLERANCE[job.speed],
         most=_TRIES[job.speed],
     )
     if chosen is None:
         return None
-    over = [one for one in passes.values() if budget < one.bytes <= _MIXED * budget]
+    over = [one for one in passes.values() if streams < one.bytes <= _MIXED * streams]
     chunks = passes[chosen].chunks
     if over:
-        chunks = _mixed(chunks, min(over, key=lambda one: one.bytes).chunks, budget)
-    return list(_finished(job, chunks))
+        chunks = _mixed(chunks, min(over, key=lambda one: one.bytes).chunks, streams)
+    left = budget - sum(len(chunk.data) for chunk in chunks)
+    return _finished(job, chunks, left // len(chunks))
 
 
 def to_error(
@@ -113,7 +112,7 @@ def to_error(
 
     def measure(setting: float) -> float:
         coded = code(job, 2.0**setting).chunks
-        passes[setting] = list(_finished(job, coded))
+        passes[setting] = _finished(job, coded, wiener.MOST_BYTES)
         job.monitor.progress(min(0.9, 0.2 * len(passes)), "compress")
         return math.log2(max(error_of(passes[setting]), 1e-300))
 
@@ -192,19 +191,14 @@ def _mixed(chunks: list[Chunk], finer: list[Chunk], budget: int) -> list[Chunk]:
     return mixed
 
 
-def _finished(job: Job, chunks: list[Chunk]) -> list[Chunk]:
-    """Videos restored, or replaced by a wavelet of as many bytes where that is nearer."""
-    if not (job.restores or job.wavelet_too):
-        return chunks
+def _finished(job: Job, chunks: list[Chunk], most: int) -> list[Chunk]:
+    """Videos with a filter of `most` bytes, or a wavelet of as many bytes where that is nearer."""
 
     def finish(chunk: Chunk) -> Chunk:
         if chunk.kind != VIDEO:
             return chunk
         block = job.grid.box(chunk.block).of(job.voxels)
-        data = bytes(chunk.data)
-        if job.restores:
-            data = video.restored(data, block, job.context)
-        kind = VIDEO
+        kind, data = VIDEO, video.filtered(bytes(chunk.data), block, job.context, most)
         if job.wavelet_too and block.size <= _WAVELET_VOXELS:
             kind, data = _nearer(block, data, job.context)
         return replace(chunk, kind=kind, data=job.keep(data))
@@ -214,14 +208,25 @@ def _finished(job: Job, chunks: list[Chunk]) -> list[Chunk]:
 
 
 def _nearer(block: Voxels, data: bytes, context: DecodeContext) -> tuple[int, bytes]:
+    wins, other = against_wavelet(block, data, context)
+    return (VIDEO, data) if other is None or wins >= 0 else (WAVELET, other)
+
+
+def against_wavelet(
+    block: Voxels, data: bytes, context: DecodeContext
+) -> tuple[float, bytes | None]:
+    """By how many dB a video is nearer than a wavelet of as many bytes, and that wavelet.
+
+    Infinity and None where the wavelet has no such code.
+    """
     other = wavelet_of(block, len(data))
     if other is None:
-        return VIDEO, data
-    errors = {
-        kind: video.error_of(block, decode_data(kind, coded, block.shape, context))
+        return math.inf, None
+    mine, theirs = (
+        max(video.error_of(block, decode_data(kind, coded, block.shape, context)), 1e-9)
         for kind, coded in ((VIDEO, data), (WAVELET, other))
-    }
-    return (WAVELET, other) if errors[WAVELET] < errors[VIDEO] else (VIDEO, data)
+    )
+    return 10 * math.log10(theirs / mine), other
 
 
 def wavelet_of(block: Voxels, size: int) -> bytes | None:

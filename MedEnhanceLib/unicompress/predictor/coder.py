@@ -17,7 +17,9 @@ import numpy.typing as npt
 from MedEnhanceLib.unicompress.integers import Indices
 from MedEnhanceLib.unicompress.predictor import rans
 from MedEnhanceLib.unicompress.predictor.features import (
+    COUNT,
     FINE,
+    SEEN,
     Features,
     Floats,
     Linear,
@@ -27,6 +29,7 @@ from MedEnhanceLib.unicompress.predictor.fit import fit_linear
 from MedEnhanceLib.unicompress.predictor.layout import (
     IN_SLICE,
     NEIGHBOURS,
+    Away,
     Cells,
     Layout,
     Shape,
@@ -34,9 +37,8 @@ from MedEnhanceLib.unicompress.predictor.layout import (
     steps_of,
 )
 from MedEnhanceLib.unicompress.predictor.network import Expected, Network
-from MedEnhanceLib.unicompress.predictor.tables import BITS, places_of
+from MedEnhanceLib.unicompress.predictor.tables import places_of
 
-Indices64 = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 #: neighbours [neighbours, n], first [n] → linear prediction [n]
 Predict = Callable[..., Floats]
@@ -49,8 +51,9 @@ _MOST_LANES_BITS = 12
 _MOST_VOXELS = 1 << 23
 _MOST_STEPS = 1 << 14
 _WEIGHTS_DTYPE = np.dtype("<i2")
-#: Voxels that are looked at in one go: what a processor's cache holds of their features.
-_BATCH = 4096
+#: Voxels that are looked at in one go: what a processor's cache holds of their features. Not a
+#: power of two: rows of features would lie on top of each other in it.
+_BATCH = 3520
 #: The same voxel in the slice before, among the neighbours.
 _SLICE_BEFORE = len(IN_SLICE)
 #: From one voxel in so many on it pays to look which ones see nothing.
@@ -96,20 +99,34 @@ class Head:
         return cls(lanes_bits, start, linear), rest
 
 
-def encode_block(indices: Indices, network: Network) -> bytes | None:
-    """The bytes of a block; None where it is none for this coder."""
+def go_on() -> None:
+    """A safe point that never stops."""
+
+
+def encode_block(
+    indices: Indices, network: Network, check: Callable[[], None] = go_on
+) -> bytes | None:
+    """The bytes of a block; None where it is none for this coder.
+
+    check: called every few milliseconds; what it raises ends the work.
+    """
     if not codable(indices):
         return None
     layout = layout_of(indices.shape)
-    context = Context.of(indices, layout)
-    columns = [_codes(context, network, part) for part in _batches(layout.order)]
-    starts, frequencies, extra, bits = (np.concatenate(rows) for rows in zip(*columns, strict=True))
-    size = float((BITS - np.log2(frequencies) + bits).sum()) / 8
+    context = Context.of(indices, layout, check)
+    symbols, size = np.empty(indices.size, np.int64), 0.0
+    for start, cells in _batches(layout):
+        check()
+        places = places_of(context.expect(network, cells))
+        coded = rans.symbols_of(context.cells[cells].astype(np.int64), places)
+        symbols[start : start + len(cells)] = coded.packed()
+        size += coded.bytes
     head = Head(lanes_for(indices.size, size), context.start, context.linear)
     encoder = rans.Encoder(head.lanes)
-    for first, last in reversed(list(_rounds(layout, head.lanes))):
-        part = slice(first, last)
-        encoder.push(starts[part], frequencies[part], extra[part], bits[part])
+    for step in reversed(range(layout.steps)):
+        check()
+        numbers = layout.corners.take(layout.ready(step)) + step
+        encoder.push(rans.Symbols.unpacked(symbols.take(numbers)))
     states, words = encoder.finish()
     return head.pack() + states.astype("<u8").tobytes() + words.astype("<u4").tobytes()
 
@@ -131,12 +148,12 @@ def ideal_bytes(indices: Indices, network: Network, share: int) -> float:
     """About what `encode_block` would take, from one batch of voxels in `share`."""
     layout = layout_of(indices.shape)
     context = Context.of(indices, layout)
-    bits, voxels = 0.0, 0
-    for part in list(_batches(layout.order))[::share]:
-        _, frequencies, _, below = _codes(context, network, part)
-        bits += float((BITS - np.log2(frequencies) + below).sum())
-        voxels += len(part)
-    return bits / 8 * indices.size / voxels
+    size, voxels = 0.0, 0
+    for _, cells in list(_batches(layout))[::share]:
+        places = places_of(context.expect(network, cells))
+        size += rans.symbols_of(context.cells[cells].astype(np.int64), places).bytes
+        voxels += len(cells)
+    return size * indices.size / voxels
 
 
 @dataclass(frozen=True)
@@ -150,18 +167,24 @@ class Context:
     errors: Floats
 
     @classmethod
-    def of(cls, indices: Indices, layout: Layout) -> Context:
+    def of(cls, indices: Indices, layout: Layout, check: Callable[[], None] = go_on) -> Context:
         """Fit the linear prediction and take its errors."""
         top, start = int(indices.max()), int(np.median(indices[0, 0]))
         cells = layout.pad(indices.astype(np.float32), start)
         linear = fit_linear(cells, layout, top)
+        # Neighbours of cells that follow each other follow each other; the padding is overwritten.
         errors = np.zeros_like(cells)
-        for part in _batches(layout.order):
-            neighbours = cells.take(part + layout.neighbours[:, None])
-            predicted = linear.predict(neighbours, part < layout.first)
-            errors[part] = cells[part] * np.float32(FINE) - predicted
-        errors[layout.padding] = errors[layout.sources]
-        return cls(layout, linear, start, cells, errors)
+        near = np.empty((len(NEIGHBOURS), _BATCH), np.float32)
+        begin = int(layout.cells_of(np.zeros(1, np.int64))[0])
+        for low in range(begin, layout.cells, _BATCH):
+            check()
+            high = min(low + _BATCH, layout.cells)
+            neighbours = near[:, : high - low]
+            for row, far in zip(neighbours, layout.away.cells, strict=False):
+                row[:] = cells[low + far : high + far]
+            predicted = linear.predict(neighbours, np.arange(low, high) < layout.first)
+            errors[low:high] = cells[low:high] * FINE - predicted
+        return cls(layout, linear, start, cells, layout.pad(layout.inside(errors), 0))
 
     def features(self, voxels: Cells) -> Features:
         """Of the voxels in these cells."""
@@ -176,26 +199,27 @@ class Context:
         return self.linear.predict(neighbours, first)
 
     def _view(self) -> View:
-        return View(self.layout, self.cells, self.errors, self.linear.top)
+        return View(self.cells, self.errors, self.layout.away, self.linear.top)
 
 
 @dataclass(frozen=True)
 class View:
     """What the predictor may look at: cells, and errors of the linear prediction, of some blocks.
 
-    top: the largest index of all.
+    away: where they lie, from the voxels' cells. top: the largest index of all.
     """
 
-    layout: Layout
     cells: Floats
     errors: Floats
+    away: Away
     top: int
 
     def features(self, voxels: Cells, first: Flags, predict: Predict) -> Features:
         """Of n voxels. first: whether they lie in a first slice."""
-        neighbours = self.cells.take(voxels + self.layout.neighbours[:, None])
-        errors = self.errors.take(voxels + self.layout.errors[:, None])
-        return features_of(neighbours, errors, first, predict(neighbours, first), self.top)
+        values = np.empty((COUNT, len(voxels)), np.float32)
+        near = values[: len(NEIGHBOURS)]
+        self._look(voxels, values)
+        return features_of(values, first, predict(near, first), self.top)
 
     def expect(
         self, network: Network, voxels: Cells, first: Flags, predict: Predict
@@ -220,17 +244,25 @@ class View:
 
     def _empty(self, voxels: Cells) -> Flags | None:
         """Which voxels see nothing but 0; None where too few do to matter."""
-        empty: Flags = self.cells.take(voxels + self.layout.neighbours[0]) == 0
-        for near in (self.layout.neighbours[1], self.layout.neighbours[_SLICE_BEFORE]):
-            empty &= self.cells.take(voxels + near) == 0
-        maybe = np.flatnonzero(empty)
-        if len(maybe) * _EMPTY_MATTERS < len(voxels):
-            return None
-        at = voxels[maybe]
-        seen = self.cells.take(at + self.layout.neighbours[:, None]).any(axis=0)
-        seen |= self.errors.take(at + self.layout.errors[:, None]).any(axis=0)
-        empty[maybe[seen]] = False
+        maybe = np.arange(len(voxels))
+        for near in (0, 1, _SLICE_BEFORE):
+            seen = self.cells.take(voxels[maybe] + (self.away.far[near] + self.away.lowest))
+            maybe = maybe[seen == 0]
+            if len(maybe) * _EMPTY_MATTERS < len(voxels):
+                return None
+        values = np.empty((SEEN, len(maybe)), np.float32)
+        self._look(voxels[maybe], values)
+        empty = np.zeros(len(voxels), bool)
+        empty[maybe] = ~values.any(axis=0)
         return empty
+
+    def _look(self, voxels: Cells, rows: Floats) -> None:
+        """Neighbours into the first rows, errors into the next ones."""
+        lowest = voxels + self.away.lowest
+        for number, far in enumerate(self.away.far):
+            values = self.cells if number < len(NEIGHBOURS) else self.errors
+            # Never beyond the end; unlike the others this mode writes without a copy.
+            values[far:].take(lowest, out=rows[number], mode="clip")
 
 
 def lanes_for(voxels: int, size: float) -> int:
@@ -240,20 +272,8 @@ def lanes_for(voxels: int, size: float) -> int:
     return int(np.clip(np.rint(np.log2(voxels / per_lane)), *_LANES_BITS))
 
 
-def _codes(
-    context: Context, network: Network, part: npt.NDArray[np.int64]
-) -> tuple[Indices64, ...]:
-    places = places_of(context.expect(network, part))
-    return rans.symbols_of(context.cells[part].astype(np.int64), places)
-
-
-def _batches(order: npt.NDArray[np.int64], size: int = _BATCH) -> Iterator[npt.NDArray[np.int64]]:
-    for first in range(0, len(order), size):
-        yield order[first : first + size]
-
-
-def _rounds(layout: Layout, lanes: int) -> Iterator[tuple[int, int]]:
-    """From where to where in the order each round goes: one voxel for a lane, of one step."""
-    for start, stop in zip(layout.starts[:-1].tolist(), layout.starts[1:].tolist(), strict=True):
-        for first in range(start, stop, lanes):
-            yield first, min(first + lanes, stop)
+def _batches(layout: Layout) -> Iterator[tuple[int, Cells]]:
+    """The cells of all voxels, row by row, with the number of the first one."""
+    cells = layout.inside(np.arange(layout.cells, dtype=np.int32)).reshape(-1)
+    for start in range(0, len(cells), _BATCH):
+        yield start, cells[start : start + _BATCH].astype(np.int64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -17,11 +19,11 @@ _LARGEST_WEIGHT = (1 << 15) - 1
 
 def fit_linear(cells: Floats, layout: Layout, top: int) -> Linear:
     """Weights for the first slice and for all others. cells: of a block, padded."""
-    voxels = np.sort(layout.order)
-    first = int(np.searchsorted(voxels, layout.first))
-    inside = _solve(cells, layout, _spread(voxels[:first], _FIRST_SAMPLES))
-    rest = voxels[first:]
-    across = _solve(cells, layout, _spread(rest, _SAMPLES)) if len(rest) else inside
+    first, voxels = math.prod(layout.shape[1:]), math.prod(layout.shape)
+    inside = across = _solve(cells, layout, layout.cells_of(_spread(first, _FIRST_SAMPLES)))
+    if voxels > first:
+        numbers = first + _spread(voxels - first, _SAMPLES)
+        across = _solve(cells, layout, layout.cells_of(numbers))
     exact = np.stack([inside, across])
     bits = _MOST_BITS
     while True:
@@ -42,15 +44,17 @@ def fit_linear(cells: Floats, layout: Layout, top: int) -> Linear:
             return fitted
 
 
-def _spread(voxels: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
-    """About `count` of the voxels, in no rhythm."""
-    if len(voxels) <= count:
-        return voxels
-    return voxels[np.random.default_rng(0).integers(0, len(voxels), count)]
+def _spread(voxels: int, count: int) -> npt.NDArray[np.int64]:
+    """The numbers of about `count` of so many voxels, in no rhythm."""
+    if voxels <= count:
+        return np.arange(voxels)
+    return np.random.default_rng(0).integers(0, voxels, count)
 
 
 def _solve(cells: Floats, layout: Layout, voxels: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    neighbours = cells.take(voxels[:, None] + layout.neighbours).astype(np.float64)
+    neighbours = cells.take(
+        voxels[:, None] + np.array(layout.away.cells[: len(NEIGHBOURS)])
+    ).astype(np.float64)
     nearest = neighbours[:, :1]
     steps = (neighbours - nearest)[:, 1:]
     wanted = cells[voxels] - nearest[:, 0]

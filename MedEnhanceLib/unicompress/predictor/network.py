@@ -22,6 +22,7 @@ from MedEnhanceLib.unicompress.predictor.features import (
     Features,
     Floats,
     empty_features,
+    product,
 )
 
 Ints = npt.NDArray[np.int32]
@@ -95,7 +96,7 @@ class Network:
             width, largest = len(layer.weights), _LARGEST
         if width != 3:
             raise ValueError(f"{width} outputs instead of 3")
-        self._matrices = [_matrix(layer, last=layer is layers[-1]) for layer in layers]
+        self._matrices = [_matrix(layer) for layer in layers]
         self._emptiness = self.expect(empty_features())
 
     @classmethod
@@ -127,12 +128,15 @@ class Network:
     def outputs(self, values: Floats) -> Floats:
         """Whole numbers [3, n] of feature values [COUNT, n]."""
         for matrix in self._matrices[:-1]:
-            # The last row of a hidden layer becomes 1: it carries the next bias.
-            values = matrix @ values
-            np.floor(values, out=values)
-            np.clip(values, np.float32(0), np.float32(_LARGEST), out=values)
-        values = self._matrices[-1] @ values
-        return np.floor(values, out=values)
+            # The last row of a hidden layer is 1: it carries the next bias.
+            hidden = np.empty((len(matrix) + 1, values.shape[1]), np.float32)
+            product(matrix, values, out=hidden[:-1])
+            np.floor(hidden[:-1], out=hidden[:-1])
+            np.clip(hidden[:-1], np.float32(0), np.float32(_LARGEST), out=hidden[:-1])
+            hidden[-1] = 1
+            values = hidden
+        sums = product(self._matrices[-1], values)
+        return np.floor(sums, out=sums)
 
     def in_emptiness(self, first: npt.NDArray[np.bool_]) -> Expected:
         """Where all that is seen is 0. first: whether a voxel lies in the first slice."""
@@ -151,18 +155,11 @@ class Network:
         )
 
 
-def _matrix(layer: Layer, *, last: bool) -> Floats:
-    """Weights and bias side by side, divided by 2 ** bits: as exact as whole numbers.
-
-    All but the last layer get a row that hands the 1 on.
-    """
+def _matrix(layer: Layer) -> Floats:
+    """Weights and bias side by side, divided by 2 ** bits: as exact as whole numbers."""
     matrix = np.concatenate([layer.weights, layer.bias[:, None]], axis=1)
     matrix *= np.float32(2.0**-layer.bits)
-    if last:
-        return matrix
-    one = np.zeros((1, matrix.shape[1]), np.float32)
-    one[0, -1] = 1
-    return np.concatenate([matrix, one])
+    return matrix
 
 
 def quantise(

@@ -7,6 +7,8 @@ arXiv 1402.3392. The bits below a symbol's bin pass through the same states.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -28,28 +30,69 @@ _MASK = np.uint64((1 << BITS) - 1)
 _BITS = np.uint64(BITS)
 #: Bits of a voxel that are coded as they are, at most: so that one word always suffices.
 _MOST_EXTRA = 16
+#: By a number of bits: all of them.
+_BELOW = (np.int64(1) << np.arange(_MOST_EXTRA + 1)) - 1
+
+
+@dataclass(frozen=True)
+class Symbols:
+    """How voxels are coded: start and frequency of the symbol, and `bits` bits of `extra`."""
+
+    starts: Ints
+    frequencies: Ints
+    extra: Ints
+    bits: Ints
+
+    @property
+    def bytes(self) -> float:
+        """That they take."""
+        return float((BITS - np.log2(self.frequencies) + self.bits).sum()) / 8
+
+    def packed(self) -> Ints:
+        """In 64 bits for each voxel: 16, 17 (a frequency may be all), 16 and 5 of them."""
+        return self.starts | (self.frequencies << 16) | (self.extra << 33) | (self.bits << 49)
+
+    @classmethod
+    def unpacked(cls, words: Ints) -> Symbols:
+        """As they were before they were packed."""
+        mask = (1 << BITS) - 1
+        return cls(
+            words & mask, (words >> 16) & ((mask << 1) + 1), (words >> 33) & mask, words >> 49
+        )
 
 
 class Encoder:
-    """One block's stream, filled from its end: the last round first."""
+    """One block's stream, filled from its end: the last step first."""
 
     def __init__(self, lanes: int) -> None:
         self._states = np.full(lanes, _LOWEST, np.uint64)
         self._words: list[Words] = []
 
-    def push(self, starts: Ints, frequencies: Ints, extra: Ints, bits: Ints) -> None:
-        """A round, one symbol for each of the first lanes, with `bits` bits of `extra`."""
+    def push(self, symbols: Symbols) -> None:
+        """A step: rounds of one symbol for each lane, the last one for the first lanes alone."""
+        lanes = len(self._states)
+        for first in reversed(range(0, len(symbols.starts), lanes)):
+            part = slice(first, first + lanes)
+            self._push(
+                symbols.starts[part].view(np.uint64),
+                symbols.frequencies[part].view(np.uint64),
+                symbols.extra[part].view(np.uint64),
+                symbols.bits[part].view(np.uint64),
+            )
+
+    def _push(self, starts: States, frequencies: States, extra: States, bits: States) -> None:
         states = self._states[: len(starts)]
-        wide, shift = frequencies.view(np.uint64), bits.view(np.uint64)
-        full = states >= wide << (np.uint64(64 - BITS) - shift)
-        self._words.append(states[full].astype(np.uint32))
-        states[full] >>= _WORD
-        states <<= shift
-        states |= extra.view(np.uint64)
-        quotient = states // wide
+        full = np.flatnonzero(states >= frequencies << (np.uint64(64 - BITS) - bits))
+        large = states.take(full)
+        self._words.append(large.astype(np.uint32))
+        states[full] = large >> _WORD
+        states <<= bits
+        states |= extra
+        quotient = states // frequencies
         # quotient · 2 ** BITS + rest + start
-        states += quotient * (np.uint64(1 << BITS) - wide)
-        states += starts.view(np.uint64)
+        quotient *= np.uint64(1 << BITS) - frequencies
+        states += quotient
+        states += starts
 
     def finish(self) -> tuple[States, Words]:
         """The states that a decoder begins with, and its words."""
@@ -58,82 +101,125 @@ class Encoder:
 
 
 class Decoder:
-    """Streams of several blocks, read round by round."""
+    """Streams of several blocks, read step by step.
+
+    Rounds are narrow, and numpy's calls cost a microsecond each: whatever can be done for a whole
+    step is not done in a round.
+    """
 
     def __init__(self, states: list[States], words: list[Words]) -> None:
         """states: of each block, all of one length. A state or word too many shows in `finish`."""
         self._states = np.stack(states)
-        lengths = np.array([len(one) for one in words])
-        self._words = np.concatenate([*words, np.zeros(1, np.uint32)]).astype(np.uint64)
-        self._ends = np.cumsum(lengths)
-        self._next = self._ends - lengths
+        self._words = [one.astype(np.uint64) for one in words]
+        self._next = [0] * len(words)
         self._tables = make_tables()
 
     def pull(self, places: Places, tops: Ints) -> Ints:
-        """The indices of a round, [blocks, n].
+        """The indices of a step, [blocks, n]; raises ValueError where a stream is at its end.
 
-        places: of [blocks, n] voxels, one for each of the first n lanes. tops: [blocks, 1], the
-        largest index of each block.
+        places: of [blocks, n] voxels; rounds of one for each lane, the last one for the first
+        lanes alone. tops: [blocks, 1], the largest index of each block.
         """
         tables = self._tables
-        states = self._states[:, : places.row.shape[1]]
-        slots = (states & _MASK).view(np.int64)
-        at, ends = self._symbols(slots, places)
-        starts = tables.cumulative.take(at)
-        starts[at == places.floor] = 0
-        ends -= starts
-        slots -= starts
-        states >>= _BITS
-        states *= ends.view(np.uint64)
-        states += slots.view(np.uint64)
-        at -= places.row
-        bits = tables.extra.take(at)
-        bits += places.bits
-        np.minimum(bits, _MOST_EXTRA, out=bits)
-        extra = states.view(np.int64) & ((1 << bits) - 1)
-        states >>= bits.view(np.uint64)
-        self._refill(states)
-        indices = tables.lowest.take(at)
+        width, lanes = places.row.shape[1], self._states.shape[1]
+        symbols, extra = np.empty_like(places.row), np.empty_like(places.row)
+        for first in range(0, width, lanes):
+            part = slice(first, min(first + lanes, width))
+            states = np.ascontiguousarray(self._states[:, : part.stop - part.start])
+            symbols[:, part], extra[:, part] = self._round(
+                states,
+                places.row[:, part],
+                places.run[:, part],
+                places.floor[:, part],
+                places.bits[:, part],
+            )
+            self._states[:, : part.stop - part.start] = states
+        indices = tables.lowest.take(symbols)
         indices <<= places.bits
         indices += places.base
         indices += extra
         np.maximum(indices, np.int64(0), out=indices)
         return np.minimum(indices, tops, out=indices)
 
+    def _round(
+        self, states: States, row: Ints, run: Ints, floor: Ints, bits: Ints
+    ) -> tuple[Ints, Ints]:
+        """Symbols, and the bits below them, of one voxel for each state; these move on."""
+        tables = self._tables
+        slots = (states & _MASK).view(np.int64)
+        at, ends = self._symbols(slots, row, run, floor)
+        starts = tables.cumulative.take(at)
+        starts[at == floor] = 0
+        ends -= starts
+        slots -= starts
+        states >>= _BITS
+        states *= ends.view(np.uint64)
+        states += slots.view(np.uint64)
+        at -= row
+        below = tables.extra.take(at)
+        below += bits
+        np.minimum(below, _MOST_EXTRA, out=below)
+        extra = _BELOW.take(below)
+        extra &= states.view(np.int64)
+        states >>= below.view(np.uint64)
+        self._refill(states)
+        return at, extra
+
     def finish(self) -> None:
         """Raise ValueError unless every stream was read to its end, and to its beginning."""
-        if (self._next != self._ends).any() or (self._states != _LOWEST).any():
+        lengths = [len(words) for words in self._words]
+        if self._next != lengths or (self._states != _LOWEST).any():
             raise ValueError("the stream is not one that was written")
 
-    def _symbols(self, slots: Ints, places: Places) -> tuple[Ints, Ints]:
+    def _symbols(self, slots: Ints, row: Ints, run: Ints, floor: Ints) -> tuple[Ints, Ints]:
         """Where the symbols' counts are, and the counts at their ends."""
         tables = self._tables
-        at = tables.coarse.take((slots >> (BITS - COARSE)) + places.run) + places.row
-        np.maximum(at, places.floor, out=at)
-        ends = tables.cumulative.take(at + 1)
-        low = np.flatnonzero(ends <= slots)
-        flat_at, flat_ends, flat_slots = at.ravel(), ends.ravel(), slots.ravel()
-        while low.size:
-            further = flat_at[low] + 1
-            flat_at[low] = further
-            end = tables.cumulative.take(further + 1)
-            flat_ends[low] = end
-            low = low[end <= flat_slots[low]]
+        coarse = slots >> (BITS - COARSE)
+        coarse += run
+        at = row + tables.coarse.take(coarse)
+        np.maximum(at, floor, out=at)
+        ends = tables.ends.take(at)
+        # The first symbol of a run is most often the one.
+        (low,) = (ends <= slots).reshape(-1).nonzero()
+        if low.size:
+            flat_at, flat_ends, flat_slots = at.reshape(-1), ends.reshape(-1), slots.reshape(-1)
+            wanted = flat_slots.take(low)
+            further = flat_at.take(low)
+            while True:
+                further += 1
+                end = tables.ends.take(further)
+                flat_at[low] = further
+                flat_ends[low] = end
+                (still,) = (end <= wanted).nonzero()
+                if not still.size:
+                    break
+                low, wanted, further = low.take(still), wanted.take(still), further.take(still)
         return at, ends
 
     def _refill(self, states: States) -> None:
         """Where a state fell below its lowest, take the block's next word."""
-        needs = states < _LOWEST
-        counts = np.cumsum(needs, axis=1)
-        counts += self._next[:, None]
-        # Past its end a stream reads on in the next one's: harmless, and `finish` finds it.
-        words = self._words.take(counts[needs] - 1, mode="clip")
-        states[needs] = (states[needs] << _WORD) | words
-        self._next = counts[:, -1].copy()
+        flat = states.reshape(-1)
+        (needs,) = (flat < _LOWEST).nonzero()
+        if not needs.size:
+            return
+        blocks, lanes = states.shape
+        stops = needs.searchsorted(np.arange(1, blocks + 1) * lanes).tolist()
+        words, before = [], 0
+        for block, stop in enumerate(stops):
+            start = self._next[block]
+            end = self._next[block] = start + stop - before
+            before = stop
+            if end > len(self._words[block]):
+                raise ValueError("the stream ends before its block")
+            words.append(self._words[block][start:end])
+        filled = flat.take(needs)
+        filled <<= _WORD
+        filled |= words[0] if blocks == 1 else np.concatenate(words)
+        flat[needs] = filled
 
 
-def symbols_of(indices: Ints, places: Places) -> tuple[Ints, Ints, Ints, Ints]:
-    """Start, frequency, extra bits' value and their number, of each voxel."""
+def symbols_of(indices: Ints, places: Places) -> Symbols:
+    """Of each voxel."""
     tables = make_tables()
     above = indices - places.base
     symbols = tables.symbol_of.take((above >> places.bits) + REACH)
@@ -142,4 +228,4 @@ def symbols_of(indices: Ints, places: Places) -> tuple[Ints, Ints, Ints, Ints]:
     starts[at == places.floor] = 0
     frequencies = tables.cumulative.take(at + 1) - starts
     extra = above - (tables.lowest.take(symbols) << places.bits)
-    return starts, frequencies, extra, tables.extra.take(symbols) + places.bits
+    return Symbols(starts, frequencies, extra, tables.extra.take(symbols) + places.bits)

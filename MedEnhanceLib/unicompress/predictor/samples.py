@@ -48,8 +48,8 @@ def samples_of(indices: Indices, count: int, generator: np.random.Generator) -> 
     """About `count` voxels of a block."""
     layout = layout_of(indices.shape)
     context = Context.of(indices, layout)
-    size = len(layout.order)
-    chosen = layout.order[generator.integers(0, size, min(count, size))]
+    drawn = generator.integers(0, indices.size, min(count, indices.size))
+    chosen = layout.cells_of(layout.order()[drawn])
     features = context.features(chosen)
     return Samples(
         np.ascontiguousarray(features.values[:-1].T).astype(np.int8),

@@ -16,7 +16,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.unicompress.predictor.network import SHAPES, Expected
+from MedEnhanceLib.unicompress.predictor.network import SCALE_CLASSES, SHAPES, Expected
 
 Ints = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
@@ -34,6 +34,10 @@ _SYMBOLS = 2 * (_NEAR + 4 * _OCTAVES)
 REACH = 1 << 17
 #: Slots are looked up by their upper bits first.
 COARSE = 10
+#: By class of scale: an index's bits below its bin, and its first distribution.
+_BITS_OF = np.maximum((np.arange(SCALE_CLASSES) - _NARROW) >> 2, 0)
+_TABLE_OF = np.where(_BITS_OF > 0, _NARROW + np.arange(SCALE_CLASSES) % 4, np.arange(SCALE_CLASSES))
+_TABLE_OF *= _PHASES * SHAPES
 #: e ** 1.3: how much wider the wide component is.
 WIDER = 3.6692966676192444
 #: Shares of the wide component: e ** x / (1 + e ** x) for x = −4, −3.25 … 1.25.
@@ -51,12 +55,14 @@ SHARES = (
 
 @dataclass(frozen=True)
 class Tables:
-    """cumulative: [distributions · (symbols + 1)], flat. coarse: [distributions · 2 ** 10], the
-    first symbol that reaches into a run of slots. symbol_of: by difference in bins + reach.
-    lowest, extra: a symbol's smallest difference in bins, and its bits of which one.
+    """cumulative: [distributions · (symbols + 1)], flat. ends: the same from the second one on.
+    coarse: [distributions · 2 ** 10], the first symbol that reaches into a run of slots.
+    symbol_of: by difference in bins + reach. lowest, extra: a symbol's smallest difference in
+    bins, and its bits of which one.
     """
 
     cumulative: Ints
+    ends: Ints
     coarse: npt.NDArray[np.uint8]
     symbol_of: npt.NDArray[np.uint8]
     lowest: Ints
@@ -95,17 +101,21 @@ def places_of(expected: Expected) -> Places:
     """Which distribution each voxel takes, and where it lies."""
     tables = make_tables()
     scale = expected.scale
-    bits = np.maximum((scale - _NARROW) >> 2, 0)
-    narrow = np.minimum(scale, _NARROW + (scale & 3))
-    centre = expected.mean + 8  # indices reach half a step to either side
-    base = centre >> (bits + 4)
-    phase = (centre >> (bits + 1)) & (_PHASES - 1)
-    table = ((narrow * _PHASES + phase) * SHAPES + expected.shape).astype(np.int64)
-    low = np.clip(-base, -REACH, REACH - 1)
-    low += REACH
+    bits = _BITS_OF.take(scale)
+    centre = expected.mean.astype(np.int64)
+    centre += 8  # indices reach half a step to either side
+    centre >>= bits + 1
+    base = centre >> 3
+    centre &= _PHASES - 1
+    table = _TABLE_OF.take(scale)
+    table += centre * SHAPES
+    table += expected.shape
     row = table * (_SYMBOLS + 1)
-    floor = row + tables.symbol_of.take(low)
-    return Places(row, table << COARSE, floor, bits.astype(np.int64), base.astype(np.int64) << bits)
+    # A mean is within reach of every index: see `network`.
+    floor: Ints = np.add(row, tables.symbol_of.take(REACH - base))
+    table <<= COARSE
+    base <<= bits
+    return Places(row, table, floor, bits, base)
 
 
 @cache
@@ -126,8 +136,10 @@ def make_tables() -> Tables:
                 counts = np.floor(below * ((1 << BITS) - _SYMBOLS)).astype(np.int64) + rows
                 cumulative[scale, phase, shape] = counts
     flat = cumulative.reshape(-1, _SYMBOLS + 1)
+    counts = flat.reshape(-1).astype(np.int64)
     return Tables(
-        flat.reshape(-1).astype(np.int64),
+        counts,
+        counts[1:],
         _coarse(flat),
         _symbol_of(),
         _lowest().astype(np.int64),

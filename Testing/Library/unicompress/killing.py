@@ -88,6 +88,8 @@ def main() -> None:
             told = _killed(write, dice.randrange(events[name]))
         else:
             told = _limited(write, dice.randrange(1000, 42_000))
+            # Told without the folder, which is another one in each run.
+            told["says"] = told["says"].replace(f"{folder}{os.sep}", "")
         told |= _look(folder, path, exists, volume)
         told["source"] = "same" if volume.voxels.tobytes() == before else "changed"
         print(json.dumps({"writer": name, "exists": exists, **told}), flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
 Model = Callable[[str], bytes]
+Layers = list[tuple[Array, Array, Array]]
 
 HEAD = struct.Struct("<BHBBdd")
 OCTAVE = (65536, 71468, 77936, 84990, 92682, 101070, 110218, 120194)
@@ -24,14 +26,15 @@ UNITY = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 def decode(chunks: list[bytes], shape: Shape, header: dict[str, Any], model: Model) -> Array:
     """The voxels of a block. model: gives the file of a role, here of `restoration`."""
     (chunk,) = chunks
-    axis, top, noise, strength, low, high = HEAD.unpack_from(chunk)
-    _need(axis <= 2 and 1 <= top <= 4095 and noise <= 127 and strength <= 31, "the head")
+    axis, top, noise, filtered, low, high = HEAD.unpack_from(chunk)
+    _need(axis <= 2 and 1 <= top <= 4095 and noise <= 127 and filtered <= 1, "the head")
     _need(-1e30 < low < high < 1e30, "the range")
     extents = (shape[axis], *shape[:axis], *shape[axis + 1 :])
-    frames = _frames(chunk[HEAD.size :], extents).astype(np.int64)
-    parts = 1
-    if strength:
-        frames, parts = _restored(frames, noise, strength, _layers(model("restoration"))), 16
+    rest, parts = chunk[HEAD.size :], 16 if filtered else 1
+    size = 5 + int.from_bytes(rest[3:5], "little") if filtered else 0
+    frames = _frames(rest[size:], extents).astype(np.int64)
+    if filtered:
+        frames = _filtered(frames, noise, rest[:size], model)
     scale = (high - low) / (top * parts)
     values = np.minimum(frames, 4095 * parts) * scale + low
     dtype = np.dtype(header["dtype"])
@@ -60,7 +63,7 @@ def typed(values: Array, dtype: np.dtype[Any]) -> Array:
 
 def _frames(stream: bytes, extents: Shape) -> Array:
     """Samples of the stream, [slices, rows, columns]."""
-    count, height, width = max(extents[0], 2), max(extents[1], 16), max(extents[2], 16)
+    count, height, width = extents[0] + 1, max(extents[1], 16), max(extents[2], 16)
     out = np.empty((count, height, width), np.uint16)
     sizes = _sample_sizes(stream)
     _need(len(sizes) == count, f"{len(sizes)} frames, {count} expected")
@@ -68,8 +71,7 @@ def _frames(stream: bytes, extents: Shape) -> Array:
     place = len(kind) + len(_movie(sizes, height, width, 0)) + 8
     file = kind + _movie(sizes, height, width, place) + _box(b"mdat", stream)
     imagecodecs.avif_decode(file, out=out)
-    slices, rows, columns = extents
-    return np.minimum(out[:slices, :rows, :columns], 4095)
+    return np.minimum(out[1:, : extents[1], : extents[2]], 4095)
 
 
 def _sample_sizes(stream: bytes) -> list[int]:
@@ -130,50 +132,112 @@ def _movie(sizes: list[int], height: int, width: int, place: int) -> bytes:
     return _box(b"moov", _box(b"mvhd", movie), _box(b"trak", track, media))
 
 
-# ---------------------------------------------------------------- restoration
+# ---------------------------------------------------------------- filter
 
 
-def _layers(data: bytes) -> list[tuple[Array, Array]]:
-    """Weights [out, in, 3, 3] and biases [out] of a model's layers."""
+def _taps() -> list[Shape]:
+    """Offsets of all 26, [slices, rows, columns]."""
+    near = [(j, i) for j in range(-3, 4) for i in range(-3, 4)]
+    later = [(0, j, i) for j, i in near if (j, i) > (0, 0)]
+    first = [tap for tap in later if abs(tap[1]) + abs(tap[2]) <= 2]
+    first += [(1, j, i) for j, i in near if max(abs(j), abs(i)) <= 1]
+    last = [tap for tap in later if abs(tap[1]) + abs(tap[2]) == 3]
+    return first + last + [(2, j, i) for j, i in near if abs(j) + abs(i) <= 1]
+
+
+def _filtered(frames: Array, noise: int, head: bytes, model: Model) -> Array:
+    """Intensities in sixteenths."""
+    kind, first, spread = head[:3]
+    which, limits, power, network = kind & 3, kind >> 2 & 3, kind >> 4 & 7, kind >> 7
+    _need(which < 3 and (limits > 0) == (which > 0) and power <= 4, "the filter's kind")
+    taps = _taps()[: (0, 15, 26)[which]]
+    terms = len(taps) * limits + network
+    weights = np.frombuffer(zlib.decompress(head[5:]), "i1").astype(np.int64)
+    _need(terms > 0 and len(weights) == terms << power, "the filter's weights")
+    _need(bool((weights > -128).all()), "a weight of -128")
+    weights = weights.reshape(terms, 1 << power)
+    unit = OCTAVE[noise % 8] << noise // 8
+    cuts = [1 << 14, *(min(max(1, n * unit >> 21), 1 << 14) for n in (10, 3))][:limits]
+    places = _activities(frames)
+    octaves = [divmod(first + n * spread, 8) for n in range(15)]
+    bounds = [min(OCTAVE[e] << o >> 16, 1 << 30) for o, e in octaves]
+    places = sum((places >= bound).astype(np.int64) for bound in bounds) >> (4 - power)
+    total = np.zeros_like(frames)
+    for n, (tap, cut) in enumerate((tap, cut) for tap in taps for cut in cuts):
+        two = [
+            np.clip(_moved(frames, sign * np.array(tap)) - frames, -cut, cut) for sign in (1, -1)
+        ]
+        total += 16 * weights[n][places] * (two[0] + two[1])
+    if network:
+        total += weights[-1][places] * _added(frames, noise, _layers(model("restoration")))
+    return np.maximum(16 * frames + (total >> 7), 0)
+
+
+def _moved(frames: Array, by: Array) -> Array:
+    """At each place, what lies so many slices, rows and columns further."""
+    near = (np.clip(np.arange(n) + d, 0, n - 1) for n, d in zip(frames.shape, by, strict=True))
+    return frames[np.ix_(*near)]
+
+
+def _activities(frames: Array) -> Array:
+    axes = np.eye(3, dtype=int)
+    s = sum(np.abs(_moved(frames, a) + _moved(frames, -a) - 2 * frames) for a in axes)
+    span = range(-2, 3)
+    return sum(_moved(s, np.array((0, y, x))) for y in span for x in span)
+
+
+# ---------------------------------------------------------------- network
+
+
+def _layers(data: bytes) -> Layers:
+    """Weights [out, in, 3, 3], biases [out] and shifts [out] of a model's layers."""
     size = int.from_bytes(data[:8], "little")
     rows = json.loads(data[8 : 8 + size])
-    _need(rows.pop("__metadata__")["layout"] == "cells-1", "another layout")
+    _need(rows.pop("__metadata__")["layout"] == "cells-2", "another layout")
     found = {}
     for name, row in rows.items():
         start, stop = (8 + size + offset for offset in row["data_offsets"])
         tensor = np.frombuffer(data[start:stop], TYPES[row["dtype"]]).reshape(row["shape"])
         found[name] = tensor.astype(np.int64)
-    return [(found[f"weight{n}"], found[f"bias{n}"]) for n in range(len(found) // 2)]
+    layers = range(len(found) // 3)
+    return [(found[f"weight{n}"], found[f"bias{n}"], found[f"shift{n}"]) for n in layers]
 
 
-def _restored(frames: Array, noise: int, strength: int, layers: list[tuple[Array, Array]]) -> Array:
-    """Intensities in sixteenths."""
+def _added(frames: Array, noise: int, layers: Layers) -> Array:
+    """What the network misses, in sixteenths."""
     slices, height, width = frames.shape
-    even = np.pad(frames, ((1, 1), (0, height % 2), (0, width % 2)), mode="edge")
-    restored = np.empty_like(frames)
+    even = np.pad(frames, ((2, 2), (0, height % 2), (0, width % 2)), mode="edge")
+    added = np.empty_like(frames)
     for k in range(slices):
-        outputs = _network(_cells(even[k : k + 3], noise), layers)
+        outputs = _network(_cells(even[k : k + 5], noise), layers)
         image = np.empty(even.shape[1:], np.int64)
         for n in range(4):
             image[n // 2 :: 2, n % 2 :: 2] = outputs[n]
-        residual = image[:height, :width]
-        added = (residual * (strength * OCTAVE[noise % 8] << noise // 8)) >> 31
-        restored[k] = np.maximum(16 * frames[k] + added, 0)
-    return restored
+        residual = np.clip(image[:height, :width], -65535, 65535)
+        scaled = (residual * (16 * OCTAVE[noise % 8] << noise // 8)) >> 31
+        added[k] = np.clip(scaled, -65535, 65535)
+    return added
 
 
-def _cells(three: Array, noise: int) -> Array:
-    """Inputs [12, rows / 2, columns / 2]."""
-    height, width = three.shape[1:]
-    padded = np.pad(three[1], 8, mode="edge")
-    total = sum(padded[y : y + height, x : x + width] for y in range(17) for x in range(17))
-    scaled = ((three - total // 289) * (128 * INVERSE[noise % 8])) >> (16 + noise // 8)
-    clipped = np.clip(scaled, -1023, 1023)
-    return np.stack([s[y::2, x::2] for s in clipped for y in (0, 1) for x in (0, 1)])
+def _cells(five: Array, noise: int) -> Array:
+    """Inputs [25, rows / 2, columns / 2]."""
+    unit, places = INVERSE[noise % 8], [(0, 0), (0, 1), (1, 0), (1, 1)]
+    near = ((25 * five - _around(five[2], 2)) * (unit * 20972)) >> (26 + noise // 8)
+    far = 289 * five - _around(five[2], 8)
+    far = (sum(far[:, y::2, x::2] for y, x in places) * (unit * 58053)) >> (36 + noise // 8)
+    cells = [image[y::2, x::2] for image in near for y, x in places]
+    return np.clip(np.stack([*cells, *far]), -255, 255)
 
 
-def _network(cells: Array, layers: list[tuple[Array, Array]]) -> Array:
-    for number, (weight, bias) in enumerate(layers):
+def _around(image: Array, reach: int) -> Array:
+    """Sums of all that is `reach` away at most."""
+    height, width = image.shape
+    padded, offsets = np.pad(image, reach, mode="edge"), range(2 * reach + 1)
+    return sum(padded[y : y + height, x : x + width] for y in offsets for x in offsets)
+
+
+def _network(cells: Array, layers: Layers) -> Array:
+    for number, (weight, bias, shift) in enumerate(layers):
         height, width = cells.shape[1:]
         around = np.pad(cells, ((0, 0), (1, 1), (1, 1)))
         sums = np.zeros((len(weight), height, width), np.int64) + bias[:, None, None]
@@ -181,7 +245,9 @@ def _network(cells: Array, layers: list[tuple[Array, Array]]) -> Array:
             for x in range(3):
                 part = around[:, y : y + height, x : x + width]
                 sums += np.tensordot(weight[:, :, y, x], part, axes=1)
-        cells = sums if number == len(layers) - 1 else np.clip(sums >> 7, 0, 255)
+        last = number == len(layers) - 1
+        told = (sums << 6 if last else sums) >> shift[:, None, None]
+        cells = told if last else np.clip(told, 0, 255)
     return cells
 
 

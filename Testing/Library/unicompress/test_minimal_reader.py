@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import hashlib
 import re
 from pathlib import Path
@@ -12,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from MedEnhanceLib.unicompress import coders, container, decompress, restoration, video
+from MedEnhanceLib.unicompress import coders, container, decompress, restoration, video, wiener
 from MedEnhanceLib.unicompress.context import DecodeContext
 from MedEnhanceLib.unicompress.encode import model_chunks
 from MedEnhanceLib.unicompress.header import DTYPES
-from MedEnhanceLib.unicompress.models import shipped_model
+from MedEnhanceLib.unicompress.models import ModelSet, shipped_model
 from MedEnhanceLib.volume import Volume, Voxels
 
 from . import minimal_implicit, minimal_predictor, minimal_reader, minimal_video
@@ -42,7 +43,7 @@ def test_both_readers_give_the_same_voxels(path: Path) -> None:
     ("part", "lines"),
     [
         (minimal_reader, 300),
-        (minimal_video, 200),
+        (minimal_video, 260),
         (minimal_predictor, 200),
         (minimal_implicit, 230),
     ],
@@ -73,12 +74,12 @@ def test_it_restores_videos_as_we_do(
     dtype: str, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The shipped network does not help every volume of waves: the writer is made to use it.
-    monkeypatch.setattr(restoration, "best_strength", lambda *_: 21)
+    monkeypatch.setattr(wiener, "_forms", lambda _: [(1, 2, 4, True)])
     k, j, i = np.mgrid[:8, :101, :95]
     noise = np.random.default_rng(0).normal(0, 4, k.shape)
     voxels = (60 * np.sin(j / 9 + k / 5) + 60 * np.cos(i / 7) + noise + 130).clip(0, 255)
     volume = Volume(voxels.astype(dtype), modality="CT")
-    path = write(volume, ratio=6 * volume.voxels.itemsize, speed="fast")
+    path = write(volume, ratio=6 * volume.voxels.itemsize)
     assert types_of(path) == {coders.VIDEO}
     shipped = shipped_model(restoration.ROLE, "CT")
     assert shipped is not None
@@ -92,9 +93,33 @@ def test_it_restores_videos_as_we_do(
     assert same_bits(minimal_reader.read(path)[1], ours)
 
 
+@pytest.mark.parametrize(
+    "form", [(1, 1, 1, 0), (1, 3, 8, 0), (2, 2, 16, 1), (2, 3, 2, 1), (0, 0, 4, 1)]
+)
+@pytest.mark.parametrize("noise", [0, 33, 70])
+def test_it_filters_videos_as_we_do(form: tuple[int, int, int, int], noise: int) -> None:
+    taps, limits, classes, network = form
+    shipped = shipped_model(restoration.ROLE, "CT")
+    assert shipped is not None
+    terms = len(wiener.TAPS[taps]) * limits + network
+    weights = np.random.default_rng(noise).integers(-127, 128, (classes, terms)).astype(np.int8)
+    chosen = wiener.Filter(taps, limits, bool(network), 20, 6, weights)
+    block = smooth((4, 19, 33), "i2")
+    limits_of = block.min().item(), block.max().item()
+    coded = video.encode(block, 9.0, speed="fast")
+    data = dataclasses.replace(coded, noise=noise, filter=chosen).data
+    head = {"dtype": block.dtype.str, "range": limits_of}
+    ours = minimal_video.decode([data], block.shape, head, lambda role: shipped.data)
+    context = DecodeContext(block.dtype, limits_of, ModelSet.of(shipped))
+    theirs = video.decode(data, block.shape, context)
+    assert same_bits(ours, theirs)
+    if noise:  # without any, the network adds nothing
+        assert not same_bits(ours, video.decode(coded.data, block.shape, context))
+
+
 @pytest.mark.parametrize("dtype", ["i1", "u2", "i4", "u8", "f2", "f8"])
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_it_reads_videos_that_are_not_restored(dtype: str, axis: int) -> None:
+def test_it_reads_videos_that_are_not_filtered(dtype: str, axis: int) -> None:
     block = (smooth((3, 9, 33), "i2") % 120).astype(dtype)
     limits = block.min().item(), block.max().item()
     coded = video.encode(block, 3.0, speed="fast", axis=axis).data

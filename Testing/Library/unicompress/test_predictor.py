@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import struct
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from MedEnhanceLib.errors import CodecError, ModelError
+from MedEnhanceLib.errors import Cancelled, CodecError, ModelError
+from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.unicompress import (
     CompressConfig,
     bounded,
@@ -87,16 +91,83 @@ def test_any_indices_come_back(seed: int, top: int) -> None:
     round_trip(extremes)
 
 
-def test_every_neighbour_is_known_before_it_is_looked_at() -> None:
-    one = layout.layout_of((4, 5, 6))
-    known = np.full(one.cells, -1)
+@pytest.mark.parametrize("shape", [(4, 5, 6), (1, 2, 9), (3, 12, 2), (9, 4, 30)])
+def test_every_neighbour_is_known_before_it_is_looked_at(shape: tuple[int, int, int]) -> None:
+    one = layout.layout_of(shape)
+    steps = np.empty(one.shape)
     for step in range(one.steps):
-        known[one.order[one.starts[step] : one.starts[step + 1]]] = step
-    known[one.padding] = known[one.sources]
+        steps.reshape(-1)[one.corners[one.ready(step)] + step] = step
+    known = one.pad(steps.astype(np.float32), -1)
     for step in range(one.steps):
-        voxels = one.order[one.starts[step] : one.starts[step + 1]]
-        for away in (*one.neighbours, *one.errors):
-            assert (known[voxels + away] < step).all()
+        cells = one.cells_of(one.corners[one.ready(step)] + step)
+        for far in one.away.cells:
+            assert (known[cells + far] < step).all()
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 6), (1, 2, 9), (3, 12, 2), (9, 4, 30)])
+def test_a_ring_of_steps_shows_the_neighbours_of_the_whole_block(
+    shape: tuple[int, int, int],
+) -> None:
+    one, ring = layout.layout_of(shape), layout.ring_of(shape)
+    values = np.arange(np.prod(shape), dtype=np.float32)
+    whole = one.pad(values.reshape(shape), -1)
+    recent = np.full(ring.cells, -1, np.float32)
+    for step in range(one.steps):
+        lines = one.ready(step)
+        numbers = one.corners[lines] + step
+        for here, there in zip(ring.away(step).cells, one.away.cells, strict=True):
+            assert np.array_equal(recent[lines + here], whole[one.cells_of(numbers) + there])
+        recent[ring.slot(step) + lines] = values[numbers]
+        part = slice(*ring.padding_starts[step : step + 2])
+        recent[ring.padding[part]] = recent[ring.slot(step) + ring.sources[part]]
+
+
+@pytest.mark.parametrize("columns", [0, 1, 17, 704, 705, 3001])
+def test_a_product_in_parts_is_the_product(columns: int) -> None:
+    rng = np.random.default_rng(columns)
+    matrix, values = (rng.integers(-99, 99, shape) for shape in ((7, 40), (40, columns)))
+    product = features.product(matrix.astype(np.float32), values.astype(np.float32))
+    assert np.array_equal(product, matrix @ values)
+
+
+def stop_after(calls: int) -> Callable[[], None]:
+    counter = iter(range(calls))
+
+    def check() -> None:
+        if next(counter, None) is None:
+            raise Cancelled("cancelled")
+
+    return check
+
+
+def test_a_block_can_be_left_while_it_is_coded_and_decoded() -> None:
+    block = anatomy((6, 40, 36))
+    data = round_trip(block)
+    for calls in (0, 3, 100):
+        with pytest.raises(Cancelled):
+            coder.encode_block(block, NETWORK, stop_after(calls))
+        with pytest.raises(Cancelled):
+            lockstep.decode_blocks([data], [block.shape], NETWORK, stop_after(calls))
+
+
+@pytest.mark.usefixtures("always_learned")
+def test_nothing_goes_on_after_a_cancel(scan: Volume, write: Write) -> None:
+    path = write(scan, lossless=True)
+    begun, stopped = threading.Event(), threading.Event()
+    once = learned.decode_blocks
+
+    def endless(*arguments: Any) -> list[Block]:
+        begun.set()
+        try:
+            while True:
+                once(*arguments)
+        finally:
+            stopped.set()
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Cancelled):
+        patch.setattr(learned, "decode_blocks", endless)
+        decompress(path, monitor=Monitor(cancel=begun))
+    assert stopped.wait(20)
 
 
 def test_blocks_side_by_side_are_what_they_are_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,6 +372,39 @@ def test_a_block_that_cannot_be_decoded_is_named(
     volume, report = recover(path)
     assert [lost.block for lost in report.lost] == [1]
     assert (volume.voxels == scan.voxels).mean() > 0.8
+
+
+@pytest.mark.usefixtures("small_learned_blocks")
+def test_recovered_blocks_are_decoded_side_by_side(
+    scan: Volume, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(scan, lossless=True)
+    decoded_at_once = []
+    once = learned.decode_blocks
+
+    def counted(chunks: list[bytes], *arguments: Any) -> list[Block]:
+        decoded_at_once.append(len(chunks))
+        return once(chunks, *arguments)
+
+    monkeypatch.setattr(learned, "decode_blocks", counted)
+    volume, report = recover(path, threads=2)
+    assert report.proved
+    assert np.array_equal(volume.voxels, scan.voxels)
+    assert decoded_at_once == [report.blocks]
+
+    decoded_at_once.clear()
+    with Container(path) as opened:
+        place = opened.chunks[1].offset + opened.chunks[1].length // 2
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+    again, report = recover(path, threads=2)
+    assert [lost.block for lost in report.lost] == [1]
+    lost = report.lost[0]
+    holes = np.zeros(scan.voxels.shape, bool)
+    holes[tuple(map(slice, lost.start, lost.stop))] = True
+    assert np.array_equal(again.voxels[~holes], scan.voxels[~holes])
+    assert decoded_at_once == [report.blocks - 1]
 
 
 @pytest.mark.parametrize("kind", ["labels", "noise", "constant", "mask"])

@@ -19,15 +19,16 @@ from MedEnhanceLib.volume import Volume
 from .conftest import Write
 from .test_video import context_of, smooth
 
-Layers = list[tuple[np.ndarray, np.ndarray]]
+Layers = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
-def layers_of(widths: tuple[int, ...] = (12, 8, 4), seed: int = 0) -> Layers:
+def layers_of(widths: tuple[int, ...] = (25, 8, 4), seed: int = 0) -> Layers:
     rng = np.random.default_rng(seed)
     return [
         (
             rng.integers(-127, 128, (after, before, 3, 3)).astype(np.int8),
             rng.integers(-9999, 9999, after).astype(np.int32),
+            rng.integers(4, 9, after).astype(np.int8),
         )
         for before, after in itertools.pairwise(widths)
     ]
@@ -36,15 +37,18 @@ def layers_of(widths: tuple[int, ...] = (12, 8, 4), seed: int = 0) -> Layers:
 def model_of(layers: Layers, layout: str = restoration.LAYOUT) -> CodecModel:
     from safetensors.numpy import save
 
-    tensors = {f"weight{n}": weight for n, (weight, _) in enumerate(layers)}
-    tensors |= {f"bias{n}": bias for n, (_, bias) in enumerate(layers)}
+    tensors = {
+        f"{name}{n}": values
+        for n, layer in enumerate(layers)
+        for name, values in zip(("weight", "bias", "shift"), layer, strict=True)
+    }
     data = save(tensors, metadata={"layout": layout})
     return CodecModel("restoration", "test", hashlib.sha256(data).hexdigest(), data)
 
 
 def by_hand(cells: np.ndarray, layers: Layers) -> np.ndarray:
     """The layers in Python's integers, tap by tap."""
-    for number, (weight, bias) in enumerate(layers):
+    for number, (weight, bias, shift) in enumerate(layers):
         padded = np.pad(cells.astype(object), ((0, 0), (1, 1), (1, 1)))
         height, width = cells.shape[1:]
         sums = np.zeros((len(weight), height, width), object) + bias[:, None, None].astype(object)
@@ -53,14 +57,15 @@ def by_hand(cells: np.ndarray, layers: Layers) -> np.ndarray:
                 part = padded[:, y : y + height, x : x + width].reshape(len(padded), -1)
                 sums += (weight[:, :, y, x].astype(object) @ part).reshape(sums.shape)
         last = number == len(layers) - 1
-        cells = sums if last else np.clip(sums // 128, 0, 255)
+        sums = sums * 64**last // (2 ** shift.astype(object))[:, None, None]
+        cells = sums if last else np.clip(sums, 0, 255)
     return cells
 
 
 def test_the_network_is_exact() -> None:
     layers = layers_of()
     network = restoration.network_of(model_of(layers))
-    cells = np.random.default_rng(1).integers(-1023, 1024, (12, 9, 7)).astype(np.float32)
+    cells = np.random.default_rng(1).integers(-255, 256, (25, 9, 7)).astype(np.float32)
     fast = restoration._run(cells, network)
     assert (fast == by_hand(cells.astype(int), layers)).all()
 
@@ -77,11 +82,12 @@ def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "layers",
     [
-        layers_of((12, 4, 3)),
-        layers_of((11, 4)),
-        [(np.zeros((4, 12, 3, 3), "f4"), np.zeros(4, "i4"))],
+        layers_of((25, 4, 3)),
+        layers_of((24, 4)),
+        [(np.zeros((4, 25, 3, 3), "f4"), np.zeros(4, "i4"), np.zeros(4, "i1"))],
+        [(np.zeros((4, 25, 3, 3), "i1"), np.zeros(4, "i4"), np.full(4, 15, "i1"))],
     ],
-    ids=["outputs", "inputs", "type"],
+    ids=["outputs", "inputs", "type", "shift"],
 )
 def test_a_model_of_another_kind_is_refused(layers: Layers) -> None:
     with pytest.raises(ModelError, match="cannot be used"):
@@ -89,7 +95,8 @@ def test_a_model_of_another_kind_is_refused(layers: Layers) -> None:
 
 
 def test_sums_that_are_not_exact_are_refused() -> None:
-    wide = [(np.full((4, 12, 3, 3), 127, np.int8), np.full(4, 1 << 23, np.int32))]
+    zeros = np.zeros(4, np.int8)
+    wide = [(np.full((4, 25, 3, 3), 127, np.int8), np.full(4, 1 << 24, np.int32), zeros)]
     with pytest.raises(ModelError, match="exactly"):
         restoration.network_of(model_of(wide))
     with pytest.raises(ModelError, match="layout"):
@@ -97,11 +104,11 @@ def test_sums_that_are_not_exact_are_refused() -> None:
 
 
 def sharpener() -> CodecModel:
-    """One layer: tells a tenth of what the voxel before it is above its surroundings."""
-    weight = np.zeros((4, 12, 3, 3), np.int8)
+    """One layer: tells a tenth of what a voxel is above its surroundings."""
+    weight = np.zeros((4, 25, 3, 3), np.int8)
     for cell in range(4):
-        weight[cell, 4 + cell, 1, 1] = 20
-    return model_of([(weight, np.zeros(4, np.int32))])
+        weight[cell, 8 + cell, 1, 1] = 13
+    return model_of([(weight, np.zeros(4, np.int32), np.full(4, 7, np.int8))])
 
 
 def test_restoring_never_takes_a_block_further_away() -> None:
@@ -110,8 +117,8 @@ def test_restoring_never_takes_a_block_further_away() -> None:
         coded = video.encode(block, step, speed="fast")
         for model in (sharpener(), model_of(layers_of())):
             context = DecodeContext(block.dtype, context_of(block).voxel_range, ModelSet.of(model))
-            restored = video.restored(coded.data, block, context)
-            assert len(restored) == len(coded.data)
+            restored = video.filtered(coded.data, block, context, 900)
+            assert len(restored) <= len(coded.data) + 900
             before, after = (
                 video.error_of(block, video.decode(data, block.shape, context))
                 for data in (coded.data, restored)
@@ -153,9 +160,37 @@ def test_training_writes_a_model_that_can_be_used_and_goes_on(tmp_path: Path) ->
     first = train_restoration(config, [source], tmp_path / "out").read_bytes()
     assert train_restoration(config, [source], tmp_path / "out").read_bytes() == first
     model = CodecModel("restoration", "a", hashlib.sha256(first).hexdigest(), first)
-    assert restoration.network_of(model).weights[0].shape == (8, 12 * 9)
+    assert restoration.network_of(model).weights[0].shape == (8, 25 * 9)
     assert model.facts["trained_on"] == "a.nii.gz"
     with pytest.raises(InputError, match="no volumes"):
         train_restoration(config, [], tmp_path / "other")
     with pytest.raises(ConfigError, match="preset"):
         RestorationConfig.preset("huge", modality="CT")
+
+
+def test_training_sees_what_a_reader_sees() -> None:
+    """Inputs in floats are those in integers, rounded down; a folded network tells the same."""
+    torch = pytest.importorskip("torch")
+    from MedEnhanceLib.unicompress import restoration_training as training
+
+    stack = np.random.default_rng(3).integers(0, 1000, (5, 40, 44)).astype(np.int32)
+    noise = 88
+    sigma = torch.tensor([2.0 ** ((noise - 32) / 8)])
+    floats = training.inputs_of(torch.from_numpy(stack[None].astype(np.float32)), sigma)
+    whole = restoration.inputs_of(stack, noise)
+    assert np.abs(whole / 32 - floats[0].numpy()).max() <= 1 / 32 + 1e-2
+    assert 10 < np.abs(whole).mean() < 250
+
+    network = training._Network(8, 3)
+    network.norms[0].running_mean.uniform_(-1, 1)
+    network.norms[0].running_var.uniform_(0.3, 3)
+    for layer in network.layers:
+        layer.bias.data.uniform_(-1, 1)
+    network.eval()
+    layers = [tuple(part.numpy() for part in layer) for layer in network.integers()]
+    told = restoration._run(whole, restoration.network_of(model_of(layers))) / 2048
+    with torch.no_grad():
+        wanted = network(floats)[0].numpy()
+    off = told - wanted
+    assert np.abs(off).max() < 0.05 * np.abs(wanted).max()
+    assert abs(off.mean()) < 0.01

@@ -1,0 +1,120 @@
+"""Filters of videos: they take slices nearer to their source, and forged ones do no harm."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib.unicompress import restoration, video, wiener
+from MedEnhanceLib.unicompress.context import DecodeContext
+
+from .test_video import context_of, smooth
+
+MOST = wiener.MOST_BYTES
+
+
+def coded_with_error(step: float = 60.0) -> tuple[video.Video, np.ndarray, int]:
+    block = smooth((12, 64, 60))
+    coded = video.encode(block, step, speed="fast")
+    exact = (block - coded.low) * (coded.top / (coded.high - coded.low))
+    error = (exact - coded.frames).astype(np.float32)
+    return coded, error, restoration.noise_code(float(np.mean(error**2)))
+
+
+def test_a_filter_takes_slices_nearer_to_their_source() -> None:
+    coded, error, noise = coded_with_error()
+    chosen = wiener.fit(coded.frames, error, noise, None, 1 << 20, MOST)
+    assert chosen is not None
+    out = wiener.apply(coded.frames, noise, chosen, None)
+    left = error - (out / wiener.PARTS - coded.frames)
+    assert np.mean(left**2) < 0.97 * np.mean(error**2)
+
+
+def test_a_filter_pays_for_its_bytes_or_is_left_out() -> None:
+    coded, error, noise = coded_with_error()
+    sizes = []
+    for stream_bytes in (1 << 22, 3000, 200):
+        chosen = wiener.fit(coded.frames, error, noise, None, stream_bytes, MOST)
+        sizes.append(0 if chosen is None else len(chosen.data))
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > sizes[-1]
+    assert wiener.fit(coded.frames, error, noise, None, 1 << 22, 20) is None
+    assert wiener.fit(coded.frames, np.zeros_like(error), 0, None, 1 << 22, MOST) is None
+
+
+def test_what_the_network_knows_is_used() -> None:
+    coded, error, noise = coded_with_error()
+    known = np.rint(wiener.PARTS * error).astype(np.int32)
+    chosen = wiener.fit(coded.frames, error, noise, known, 1 << 20, MOST)
+    assert chosen is not None
+    assert chosen.network
+    out = wiener.apply(coded.frames, noise, chosen, known)
+    left = error - (out / wiener.PARTS - coded.frames)
+    assert np.mean(left**2) < 1e-3 * np.mean(error**2)
+
+
+def test_rounded_weights_lose_next_to_nothing() -> None:
+    """Each makes up for those before: rounding each alone loses more."""
+    rng = np.random.default_rng(0)
+    terms = rng.normal(size=(500, 1)) * 40 + rng.normal(size=(500, 12))
+    wanted = terms @ rng.uniform(-0.3, 0.3, 12)
+    products, aims = (terms.T @ terms)[None], (terms.T @ wanted)[None]
+    exact = np.linalg.solve(products, aims[..., None])[..., 0]
+    kept = wiener._rounded(products, exact) / 128
+    alone = np.rint(exact * 128) / 128
+
+    def left(weights: np.ndarray) -> float:
+        return float(np.sum((wanted - terms @ weights[0]) ** 2))
+
+    assert left(kept) < left(alone) / 2
+
+
+def test_a_filter_comes_back_as_it_was_written() -> None:
+    coded, error, noise = coded_with_error()
+    chosen = wiener.fit(coded.frames, error, noise, None, 1 << 22, MOST)
+    assert chosen is not None
+    found, size = wiener.read(chosen.data + b"stream")
+    assert size == len(chosen.data)
+    assert (found.weights == chosen.weights).all()
+    assert found.data == chosen.data
+
+
+def forged(kind: int, content: bytes, size: int | None = None) -> bytes:
+    return wiener.HEAD.pack(kind, 9, 9, len(content) if size is None else size) + content
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        forged(0, zlib.compress(b"")),
+        forged(3, zlib.compress(bytes(99))),
+        forged(1, zlib.compress(bytes(15))),
+        forged(1 | 1 << 2 | 5 << 4, zlib.compress(bytes(15 << 5))),
+        forged(1 | 1 << 2, zlib.compress(bytes(14))),
+        forged(1 | 1 << 2, zlib.compress(bytes(1 << 20))),
+        forged(1 | 1 << 2, zlib.compress(bytes(15)), 4000),
+        forged(1 | 1 << 2, b"no zlib"),
+        forged(1 | 1 << 2, zlib.compress(b"\x80" * 15)),
+    ],
+    ids=["empty", "none", "taps", "limits", "classes", "few", "many", "cut", "zlib", "128"],
+)
+def test_forged_filters_are_refused(data: bytes) -> None:
+    from MedEnhanceLib.unicompress.decode import FOREIGN_ERRORS
+
+    with pytest.raises(FOREIGN_ERRORS):
+        wiener.read(data)
+
+
+def test_a_filter_never_leaves_the_range_of_the_volume() -> None:
+    coded, _, noise = coded_with_error()
+    weights = np.full((16, 78), 127, np.int8)
+    data = replace(coded, noise=noise, filter=wiener.Filter(2, 3, False, 0, 1, weights)).data
+    block = smooth((12, 64, 60))
+    back = video.decode(data, block.shape, DecodeContext(block.dtype, (-200, 250)))
+    assert back.min() >= -200
+    assert back.max() <= 250
+    assert context_of(block).voxel_range is not None
