@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from MedEnhanceLib import metrics
 from MedEnhanceLib.unicompress import video
+from MedEnhanceLib.unicompress.activity import activity_of
 from MedEnhanceLib.unicompress.blocks import video_grid
 from MedEnhanceLib.unicompress.context import DecodeContext
 from MedEnhanceLib.unicompress.decode import decode_data
-from MedEnhanceLib.unicompress.quality import LEAST_EXTENT, Quality, first_step
+from MedEnhanceLib.unicompress.quality import Quality, first_step
 from MedEnhanceLib.unicompress.seek import seek
 from MedEnhanceLib.unicompress.videorate import ERROR_SLOPE, SIZE_SLOPE, code_one
 from MedEnhanceLib.volume import Voxels
 
-_PARTS = 3
-_SIDE, _SLICES = 128, 32
+#: Runs of whole slices, and voxels of all together, about; a video needs some length to pay.
+_RUNS, _LEAST_SLICES = 2, 24
+_VOXELS = 3 << 20
 _TRIES, _TOLERANCE = 3, math.log2(1.1)
 
 
@@ -38,25 +40,26 @@ def sample_quality(
     voxels: Voxels,
     quality: Quality,
     context: DecodeContext,
-    activity: Callable[[Voxels], float],
     check: Callable[[], None],
 ) -> Sampled | None:
     """Code a few parts until they keep the quality; None where a video cannot.
 
-    activity: how much there is to code in a volume; bytes and errors are carried over by it.
+    Bytes and errors are carried over by how much there is to code.
     check: is called between codings, to stop.
     """
-    sample = _Sample.of(voxels, activity)
+    sample = _Sample.of(voxels)
     if sample is None:
         return None
     tried: dict[float, _Coded] = {}
+    measured: dict[float, float] = {}
 
     def measure(setting: float) -> float:
         tried[setting] = coded = sample.code(setting, quality, context, check)
         lost = coded.squared / voxels.size / quality.peak**2
         if quality.ssim is not None:
             lost = min(1.0, coded.unlike / voxels.size)
-        return math.log2(max(lost, 1e-30))
+        measured[setting] = math.log2(max(lost, 1e-30))
+        return measured[setting]
 
     chosen = seek(
         measure,
@@ -66,7 +69,12 @@ def sample_quality(
         tolerance=_TOLERANCE,
         most=_TRIES,
     )
-    return None if chosen is None else sample.told(tried[chosen], quality.peak, voxels.size)
+    if chosen is None:
+        return None
+    # What the last try is better than is wanted is saved in the end.
+    spared = (math.log2(quality.limit) - measured[chosen]) / ERROR_SLOPE * SIZE_SLOPE
+    told = sample.told(tried[chosen], quality.peak, voxels.size)
+    return replace(told, bytes=told.bytes * 2.0**spared)
 
 
 def sample_size(
@@ -75,11 +83,10 @@ def sample_size(
     start: float,
     peak: float,
     context: DecodeContext,
-    activity: Callable[[Voxels], float],
     check: Callable[[], None],
 ) -> Sampled | None:
     """As `sample_quality`, until the whole takes `budget` bytes. start: a step to begin with."""
-    sample = _Sample.of(voxels, activity)
+    sample = _Sample.of(voxels)
     if sample is None or budget < 1:
         return None
     tried: dict[float, _Coded] = {}
@@ -111,26 +118,31 @@ class _Coded:
 
 @dataclass(frozen=True)
 class _Sample:
-    """Parts of a volume, and the share that they have of all that there is to code."""
+    """Parts of a volume."""
 
+    voxels: Voxels
     parts: list[Voxels]
-    share: float
 
     @classmethod
-    def of(cls, voxels: Voxels, activity: Callable[[Voxels], float]) -> _Sample | None:
+    def of(cls, voxels: Voxels) -> _Sample | None:
         parts = [part for part in _parts(voxels) if video.fits(part)]
-        if not parts:
-            return None
-        size = sum(part.size for part in parts)
-        active = sum(activity(part) for part in parts)
-        share = active / max(activity(voxels), 1e-9) if active else size / voxels.size
-        return cls(parts, max(share, size / voxels.size / 50))
+        return cls(voxels, parts) if parts else None
+
+    def share(self, step: float) -> float:
+        """What the parts have of all that there is to code in steps of that size."""
+        even = sum(part.size for part in self.parts) / self.voxels.size
+        if even >= 1:
+            return 1.0
+        active = sum(activity_of(part, step) for part in self.parts)
+        total = activity_of(self.voxels, step)
+        return max(active / total if total else even, even / 50)
 
     def code(
         self, setting: float, quality: Quality, context: DecodeContext, check: Callable[[], None]
     ) -> _Coded:
         """All parts in steps of 2 ** setting."""
         taken, squared, largest, unlike = 0, 0.0, 0.0, 0.0
+        share = self.share(2.0**setting)
         for part in self.parts:
             check()
             kind, data = code_one(part, 2.0**setting, "fast")
@@ -142,7 +154,7 @@ class _Sample:
             if quality.ssim is not None:
                 similar = metrics.ssim(part, decoded, quality.peak, volumetric=True)
                 unlike += (1 - similar) * part.size
-        return _Coded(taken / self.share, squared / self.share, unlike / self.share, largest)
+        return _Coded(taken / share, squared / share, unlike / share, largest)
 
     def told(self, coded: _Coded, peak: float, size: int) -> Sampled:
         """What a coding says of the whole, of `size` voxels."""
@@ -152,22 +164,17 @@ class _Sample:
 
 
 def _parts(voxels: Voxels) -> list[Voxels]:
-    """Of blocks spread over the volume; the whole where that is small."""
+    """Runs of slices, or tiles of them, of blocks spread over the volume; all where it is small."""
     grid = video_grid(voxels.shape)
-    if voxels.size <= _PARTS * _SLICES * _SIDE * _SIDE:
+    numbers = sorted({len(grid) // 3, len(grid) * 2 // 3})
+    blocks = [grid.box(number).of(voxels) for number in numbers]
+    slices = max(_LEAST_SLICES, _VOXELS // _RUNS // blocks[0][0].size)
+    if _RUNS * slices * blocks[0][0].size * 1.5 > voxels.size:
         return [grid.box(number).of(voxels) for number in range(len(grid))]
-    numbers = {round(turn * (len(grid) - 1) / (_PARTS - 1)) for turn in range(_PARTS)}
-    chosen = [grid.box(number).of(voxels) for number in sorted(numbers)]
-    places = [0.25, 0.5, 0.75] if len(chosen) == 1 else [0.5]
-    return [_cut(block, place) for block in chosen for place in places]
+    places = [1 / 3, 2 / 3] if len(blocks) == 1 else [0.5]
+    return [_run(block, place, slices) for block in blocks for place in places]
 
 
-def _cut(block: Voxels, place: float) -> Voxels:
-    sides = (max(_SLICES, LEAST_EXTENT), _SIDE, _SIDE)
-    starts = [
-        int((extent - side) * where) if extent > side else 0
-        for extent, side, where in zip(block.shape, sides, (place, 0.5, 0.5), strict=True)
-    ]
-    return block[
-        tuple(slice(start, start + side) for start, side in zip(starts, sides, strict=True))
-    ]
+def _run(block: Voxels, place: float, slices: int) -> Voxels:
+    start = int(max(0, len(block) - slices) * place)
+    return block[start : start + slices]
