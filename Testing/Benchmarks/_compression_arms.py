@@ -41,11 +41,9 @@ class Arm:
         return ""
 
 
-#: From the plainest to all of it. A part whose switch does not exist yet is "not there".
+WITHOUT_MODELS, ALL = "no models", "all"
+#: From the plainest to all of it.
 ARMS = (
-    Arm("classical block types alone", {"block_types": ("classical",)}),
-    Arm("+ av1: all that needs no model", without=("predictor", "restoration", "implicit")),
-    Arm("+ restoration", without=("predictor", "implicit")),
-    Arm("+ learned predictor", without=("implicit",)),
-    Arm("all"),
+    Arm(WITHOUT_MODELS, without=("predictor", "restoration", "implicit")),
+    Arm(ALL),
 )

@@ -25,7 +25,7 @@ from MedEnhanceLib.io import load
 
 IMPLICIT, SIREN, SHARED = "implicit blocks", "SIREN per block", "shared INR, fitted codes"
 MODE = "implicit"
-ARM = Arm(IMPLICIT, {"block_types": ("implicit",)})
+ARM = Arm(IMPLICIT, {"block_type": "implicit"})
 RATIO = 64
 _BLOCK = (32, 64, 64)
 _BLOCKS = 4

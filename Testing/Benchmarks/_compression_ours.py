@@ -15,7 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 from _common import REPOSITORY
-from _compression_arms import ARMS, Arm, shipped_models
+from _compression_arms import ALL, ARMS, Arm, shipped_models
 from _compression_measures import Row, quality_row, size_row
 from _compression_rows import BOUNDED, BOUNDS, LOSSLESS, RATIO, Case, measures_key
 from _enhancement_cache import code_hash, key_of
@@ -71,6 +71,11 @@ def ablation_rows(case: Case) -> Iterator[Row]:
 
 
 def _arm_row(case: Case, arm: Arm, setting: float | None, promise: dict[str, Any]) -> Row:
+    if arm.name == ALL:  # measured as it is
+        speed = {} if setting else {"speed": "normal"}
+        mode = RATIO if setting else LOSSLESS
+        row = _our_row(case, mode, setting, OURS, promise | speed)
+        return row | {"mode": ABLATION, "codec": arm.name}
     config = arm.config | promise
     return _our_row(case, ABLATION, setting, arm.name, config, without=arm.without)
 

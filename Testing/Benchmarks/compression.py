@@ -28,6 +28,8 @@ from _compression_volumes import load_subjects
 
 _QUICK_RATIOS = (16, 64, 256)
 _LARGE_SLICES = 100
+#: One of each modality, the smaller.
+ABLATED = ("CT STS_013", "MR open_ms L20", "EM medulla_v_z0")
 
 
 def main() -> None:
@@ -71,8 +73,10 @@ def measured(case: Case, options: argparse.Namespace) -> Iterator[Row]:
     if not options.ours_only:
         yield from peer_rows(case, quick=options.quick)
     yield from estimate_rows(case)
-    yield from ablation_rows(case)
-    yield from implicit_rows(case)
+    if case.subject.name in ABLATED:
+        yield from ablation_rows(case)
+    if options.fits:
+        yield from implicit_rows(case)
 
 
 def parse() -> argparse.Namespace:
@@ -84,6 +88,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--measure-only", action="store_true", help="rows alone, no page")
     parser.add_argument("--no-large", dest="large_volume", action="store_false")
     parser.add_argument("--no-pictures", dest="pictures", action="store_false")
+    parser.add_argument("--fits", action="store_true", help="networks fitted to blocks: hours")
     parser.add_argument("--slices", type=int, help="of the large volume")
     parser.add_argument("--large", help=argparse.SUPPRESS)  # one measurement, in its own process
     parser.add_argument("--out", type=Path)
