@@ -33,7 +33,7 @@ ARMS = (
 
 
 #: Shipped models of the codec, and the start of the names of volumes that they are told about.
-ARMS_OF_CODEC = {"all": "with its models", "+ av1: all that needs no model": "without models"}
+ARMS_OF_CODEC = {"all": "with its models", "no models": "without models"}
 CODECS = {"codec-ct": "CT ", "codec-mr": "MR ", "codec-em": "EM "}
 
 
