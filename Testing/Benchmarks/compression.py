@@ -22,6 +22,7 @@ from _compression_measures import Row
 from _compression_ours import ablation_rows, estimate_rows, our_rows, self_contained
 from _compression_pages import page
 from _compression_pictures import draw_crops, draw_curves
+from _compression_quality import quality_rows
 from _compression_rows import RATIOS, Case, peer_rows
 from _compression_summary import estimate_sentence, summary_table
 from _compression_volumes import load_subjects
@@ -73,6 +74,7 @@ def measured(case: Case, options: argparse.Namespace) -> Iterator[Row]:
     if not options.ours_only:
         yield from peer_rows(case, quick=options.quick)
     yield from estimate_rows(case)
+    yield from quality_rows(case)
     if case.subject.name in ABLATED:
         yield from ablation_rows(case)
     if options.fits:
