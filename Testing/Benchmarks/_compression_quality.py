@@ -1,0 +1,44 @@
+"""How near the estimate of a promised quality comes to the file, on the smaller volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from _compression_measures import Row
+from _compression_ours import ESTIMATE, OURS, THREADS, codec_key, coded
+from _compression_rows import Case
+from _enhancement_cache import code_hash, key_of
+
+from MedEnhanceLib.unicompress import CompressConfig, estimate
+
+#: What is asked for: a usual quality of each modality.
+ASKED: dict[str, tuple[dict[str, float], ...]] = {
+    "CT STS_013": ({"psnr": 46.0}, {"psnr": 50.0}, {"ssim": 0.985}),
+    "MR open_ms L20": ({"psnr": 40.0}, {"ssim": 0.97}),
+    "EM medulla_v_z0": ({"psnr": 28.0},),
+}
+
+
+def quality_rows(case: Case) -> Iterator[Row]:
+    """Bytes and PSNR told beforehand, and those of the file."""
+    for asked in ASKED.get(case.subject.name, ()):
+
+        def measure(asked: dict[str, Any] = asked) -> Row:
+            told = estimate(case.volume, CompressConfig(threads=THREADS, **asked))
+            found, _ = coded(case.volume, asked)
+            ((mode, value),) = asked.items()
+            return {
+                "mode": ESTIMATE,
+                "setting": f"{mode} {value:g}",
+                "codec": OURS,
+                "bytes": found["bytes"],
+                "estimated_bytes": told.file_bytes,
+                "size_error": told.file_bytes / found["bytes"] - 1,
+                "psnr_db": found["psnr_db"],
+                "estimated_psnr_db": told.psnr,
+                "estimate_s": told.seconds,
+            }
+
+        own = code_hash("_compression_quality.py")
+        yield case.row(key_of(codec_key(), own, case.print, sorted(asked.items())), measure)
