@@ -82,7 +82,7 @@ def code_bounded(
     bound = bound or None
     grid = coding_grid(voxels.shape)
     if predictors and speed == "normal":
-        chosen = _learned_wins(voxels, grid, bound, predictors)
+        chosen = _learned_wins(voxels, bound, predictors)
         if chosen is not None:
             return _code_learned(voxels, bound, chosen, threads, monitor, keep)
     polled = _poll(voxels, grid, bound, speed=speed, threads=threads, monitor=monitor)
@@ -117,11 +117,10 @@ def _all_coded(
 
 
 def _learned_wins(
-    voxels: Voxels, grid: Grid, bound: float | None, predictors: Sequence[Predictor]
+    voxels: Voxels, bound: float | None, predictors: Sequence[Predictor]
 ) -> Predictor | None:
     """The predictor that takes less than every classical type on some blocks, or None."""
-    numbers = np.unique(np.linspace(0, len(grid) - 1, 2 + _COMPARED).astype(int)[1:-1]).tolist()
-    blocks = [_piece(grid.box(number).of(voxels)) for number in numbers]
+    blocks = pieces_of(voxels)
     chosen = cheapest(predictors, blocks[len(blocks) // 2], bound)
     learned = sum(would_take(chosen, block, bound) for block in blocks)
     classical = 0
@@ -131,8 +130,14 @@ def _learned_wins(
     return chosen if saved > _NAMED_BYTES else None
 
 
+def pieces_of(voxels: Voxels) -> list[Voxels]:
+    """The middle of a few blocks: enough to compare."""
+    grid = coding_grid(voxels.shape)
+    numbers = np.unique(np.linspace(0, len(grid) - 1, 2 + _COMPARED).astype(int)[1:-1]).tolist()
+    return [_piece(grid.box(number).of(voxels)) for number in numbers]
+
+
 def _piece(block: Voxels) -> Voxels:
-    """The middle slices of a block: enough to compare."""
     count = max(4, _COMPARED_VOXELS // max(1, block[0].size))
     first = max(0, (len(block) - count) // 2)
     return block[first : first + count]

@@ -277,6 +277,7 @@ def _code_to_ratio(
         threads=threads,
         keep=keep,
         model=model,
+        predictors=shipped_predictors(draft.modality) if config.speed == "normal" else (),
     )
     asked = config.block_type == "implicit"
     tried = asked or ratio >= LEAST_RATIO

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,6 +22,8 @@ from MedEnhanceLib.unicompress.container import Chunk
 from MedEnhanceLib.unicompress.context import DecodeContext
 from MedEnhanceLib.unicompress.decode import decode_data
 from MedEnhanceLib.unicompress.header import VoxelRange
+from MedEnhanceLib.unicompress.learned import Predictor
+from MedEnhanceLib.unicompress.lowratio import code_within
 from MedEnhanceLib.unicompress.models import CodecModel, ModelSet
 from MedEnhanceLib.unicompress.pool import ordered_map
 from MedEnhanceLib.unicompress.rate import Curve, Share, allocate
@@ -101,10 +104,12 @@ def code_to_ratio(
     monitor: Monitor,
     keep: Keep = bytes,
     model: CodecModel | None = None,
+    predictors: Sequence[Predictor] = (),
 ) -> Payload:
-    """The best code within `room`: lossless if it fits, else videos or wavelets, cut to size.
+    """The best code within `room`: lossless if it fits, else what loses least.
 
-    keep: where codes wait until the bytes are shared out. model: that restores videos.
+    keep: where codes wait until the bytes are shared out. model: a term of the filters of videos.
+    predictors: for blocks with a bounded error, at low ratios.
     Raises ConfigError, naming what can be reached, where not even the coarsest code fits.
     """
     exact = _try_without_loss(
@@ -115,14 +120,40 @@ def code_to_ratio(
     if room.for_payload(1)[0] <= 0:
         carried = int(voxels.nbytes / room.ratio) - room.file_bytes
         raise out_of_reach(room, voxels.nbytes, carried + room.once + _ROW_BYTES + _SLACK)
+    within = code_within(
+        voxels, lambda chunks: room.for_payload(chunks)[0], speed=speed, threads=threads,
+        monitor=monitor.part(0.1, 0.2), keep=keep, predictors=predictors,
+    )  # fmt: skip
     context = DecodeContext(voxels.dtype, voxel_range, ModelSet.of(*([model] if model else [])))
+    found = _transformed(
+        voxels, room, context, speed=speed, threads=threads, monitor=monitor.part(0.2, 1.0),
+        keep=keep, may_fail=within is not None,
+    )  # fmt: skip
+    if within is None or (found is not None and found.tally.squared <= within.tally.squared):
+        assert found is not None  # else it was told why
+        return found
+    return replace(within, second_copy=room.for_payload(len(within.chunks))[1])
+
+
+def _transformed(
+    voxels: Voxels,
+    room: Room,
+    context: DecodeContext,
+    *,
+    speed: Speed,
+    threads: int,
+    monitor: Monitor,
+    keep: Keep,
+    may_fail: bool,
+) -> Payload | None:
+    """Videos or wavelets, cut to size; None, or ConfigError, where not even the coarsest fit."""
     trial = try_types(voxels, 8 * room.file_bytes / voxels.size, context)
     best: Payload | None = None
     if trial.video_wins > -_NEAR:
         both = trial.video_wins < _NEAR
         best = code_videos(
             voxels, room, trial, context, speed=speed, threads=threads, keep=keep,
-            monitor=monitor.part(0.1, 0.55 if both else 1.0), wavelet_too=both,
+            monitor=monitor.part(0.0, 0.5 if both else 1.0), wavelet_too=both,
         )  # fmt: skip
         # A video that cannot use its bytes is as good as videos become: a wavelet may be better.
         idle = best is not None and best.bytes < _USED * room.file_bytes
@@ -131,10 +162,10 @@ def code_to_ratio(
     try:
         other = code_wavelets(
             voxels, room, context, speed=speed, threads=threads, keep=keep,
-            monitor=monitor.part(0.55 if best else 0.1, 1.0),
+            monitor=monitor.part(0.5 if best else 0.0, 1.0),
         )  # fmt: skip
     except ConfigError:
-        if best is None:
+        if best is None and not may_fail:
             raise
         return best
     return best if best is not None and best.tally.squared < other.tally.squared else other
