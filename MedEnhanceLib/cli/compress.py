@@ -111,12 +111,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _promise_lines(fields: dict[str, Any]) -> list[str]:
-    psnr = fields.get("psnr")
+    psnr, ssim = fields.get("psnr"), fields.get("ssim")
     lossless = fields["max_error"] == 0
     kept = (
         "every voxel is equal"
         if lossless
-        else f"largest error {fields['max_error']:g}" + (f", PSNR {psnr:.1f} dB" if psnr else "")
+        else f"largest error {fields['max_error']:g}"
+        + (f", PSNR {psnr:.1f} dB" if psnr else "")
+        + (f", SSIM {ssim:.4f}" if ssim else "")
     )
     return [
         f"{size(fields['raw_bytes'])} → {size(fields['file_bytes'])}: "

@@ -7,6 +7,8 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from MedEnhanceLib.config import check_range
 from MedEnhanceLib.errors import ConfigError
 
@@ -49,6 +51,9 @@ class CompressConfig:
 
     def __post_init__(self) -> None:
         numbers = (self.max_error, self.ratio, self.psnr, self.ssim)
+        for name, number in zip(("max_error", "ratio", "psnr", "ssim"), numbers, strict=True):
+            if number is not None and not isinstance(number, int | float | np.number):
+                raise ConfigError(f"{name} is {number!r}", "Use a number.")
         chosen = [self.lossless is True, *(number is not None for number in numbers)]
         if sum(chosen) != 1:
             raise ConfigError(

@@ -58,6 +58,8 @@ from MedEnhanceLib.unicompress.verify import Tally, check_promise
 from MedEnhanceLib.volume import Volume, Voxels
 
 ENDING = ".ucv"
+#: A volume of so many voxels that has so few values is no image: of noise alone it has more.
+_LEAST_IMAGE, _MOST_LABELS = 4096, 16
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class CompressResult:
 
     ratio: raw_bytes / file_bytes. max_error: the largest difference of any voxel, in stored
     units. psnr: in dB against the full range of the source (psnr_peak = its largest less its
-    smallest voxel), None where nothing was lost. block_types: name → how many blocks took it.
+    smallest voxel), None where nothing was lost. ssim: in 3D, where it was promised and something
+    was lost. block_types: name → how many blocks took it.
     verified: the file was read back and kept its promise. sha256: of the voxels that a reader
     gets; file_sha256: of the file.
     """
@@ -78,6 +81,7 @@ class CompressResult:
     ratio: float
     max_error: float
     psnr: float | None
+    ssim: float | None
     psnr_peak: float
     seconds: float
     block_types: dict[str, int]
@@ -118,7 +122,7 @@ def compress(
         chunks = model_chunks(payload.carried) + payload.chunks + model_chunks(carried)
         frame = build_frame(header.to_json(), chunks, second_copy=payload.second_copy)
         file_sha256 = write_container(temporary, frame, chunks)
-        _verify(temporary, voxels, config, threads, monitor.part(0.85, 1.0))
+        ssim = _verify(temporary, voxels, config, threads, monitor.part(0.85, 1.0))
     return CompressResult(
         path=target,
         mode=config.mode,
@@ -127,6 +131,7 @@ def compress(
         ratio=voxels.nbytes / frame.file_bytes,
         max_error=payload.tally.max_error,
         psnr=payload.tally.psnr(peak_of(header.voxel_range)),
+        ssim=ssim,
         psnr_peak=peak_of(header.voxel_range),
         seconds=time.monotonic() - began,
         block_types=dict(
@@ -150,13 +155,25 @@ def codable(volume: Volume, config: CompressConfig) -> Voxels:
             "Convert them to float64.",
         )
     is_label = volume.modality == "SEG" or voxels.dtype.kind == "b"
-    if config.mode != "lossless" and is_label:
+    if config.mode != "lossless" and (is_label or looks_like_labels(voxels)):
         raise ConfigError(
             f"{name} holds labels: with {config.mode} they would turn into other labels",
             "Compress it lossless; labels become very small.",
         )
     check_quality(voxels, config, name)
     return voxels
+
+
+def looks_like_labels(voxels: Voxels) -> bool:
+    """Whether whole numbers take so few values that they are names, not intensities."""
+    if voxels.dtype.kind not in "iu" or voxels.size < _LEAST_IMAGE:
+        return False
+    values: set[int] = set()
+    for part in slabs(voxels):
+        values.update(np.unique(part).tolist())
+        if len(values) > _MOST_LABELS:
+            return False
+    return len(values) > 1
 
 
 def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Header:
@@ -238,7 +255,14 @@ def _code(
         )
         quality = Quality(config.psnr, config.ssim, peak_of(draft.voxel_range))
         return code_to_quality(
-            voxels, quality, context, config, threads=threads, monitor=monitor, keep=keep
+            voxels,
+            quality,
+            context,
+            config,
+            threads=threads,
+            monitor=monitor,
+            keep=keep,
+            predictors=shipped_predictors(draft.modality),
         )
     if config.ratio is None:
         return code_bounded(
@@ -330,7 +354,8 @@ def make_room(
 
 def _verify(
     path: Path, voxels: Voxels, config: CompressConfig, threads: int, monitor: Monitor
-) -> None:
+) -> float | None:
+    """Raise CodecError unless the file keeps its promise; the SSIM that was measured for it."""
     with Container(path) as container:
         header = Header.from_json(container.header, path.name)
         chunks = chunks_by_block(container, header)
@@ -345,6 +370,7 @@ def _verify(
             monitor.progress(count / len(chunks), "verify")
         peak = peak_of(header.voxel_range)
         lost = config.ssim is not None and not tally.equal
+        ssim = ssim_of(voxels, header.grid.joined(blocks, voxels.dtype), peak) if lost else None
         check_promise(
             tally,
             config,
@@ -352,8 +378,9 @@ def _verify(
             file_bytes=container.size,
             sha256=header.voxels_sha256,
             psnr=tally.psnr(peak),
-            ssim=ssim_of(voxels, header.grid.joined(blocks, voxels.dtype), peak) if lost else None,
+            ssim=ssim,
         )
+    return ssim
 
 
 def _voxel_range(voxels: Voxels) -> VoxelRange:

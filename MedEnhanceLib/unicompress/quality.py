@@ -8,7 +8,9 @@ as its peak, without the outermost 5 voxels.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -22,6 +24,7 @@ from MedEnhanceLib.unicompress.config import CompressConfig
 from MedEnhanceLib.unicompress.container import Chunk
 from MedEnhanceLib.unicompress.context import DecodeContext
 from MedEnhanceLib.unicompress.decode import decode_data
+from MedEnhanceLib.unicompress.learned import Predictor
 from MedEnhanceLib.unicompress.ratio import Room, code_wavelets, middle_of, payload_of
 from MedEnhanceLib.unicompress.seek import seek
 from MedEnhanceLib.unicompress.spool import Keep
@@ -38,6 +41,10 @@ _NEAR_DB = 0.5
 #: Octaves of error for an octave of bytes, of a wavelet.
 _BYTES_SLOPE = -1.2
 _WAVELET_TRIES = 5
+#: Whole numbers with so small a mean square error are nearly all as they were.
+_NEXT_TO_NOTHING = 0.05
+#: What the learned predictor takes of the estimate of a code without loss, at least.
+_LEARNED_TAKES = 0.75
 _TOLERANCE = math.log2(1.02)
 
 
@@ -53,6 +60,11 @@ class Quality:
     def limit(self) -> float:
         """The largest error: mean square as a share of the peak's, or 1 − SSIM."""
         return 10 ** (-self.psnr / 10) if self.psnr is not None else 1 - float(self.ssim or 0)
+
+    @property
+    def squared(self) -> float:
+        """The largest mean square error of a PSNR, in stored units."""
+        return self.limit * self.peak**2
 
     def error_of(self, source: Voxels, decoded: Voxels) -> float:
         """Of a whole volume."""
@@ -90,12 +102,17 @@ def code_to_quality(
     threads: int,
     monitor: Monitor,
     keep: Keep,
+    predictors: Sequence[Predictor] = (),
 ) -> Payload:
     """Videos or wavelets, coarser and finer until the quality is just kept; lossless if smaller."""
-    if not 0 < quality.peak < math.inf or not np.isfinite(voxels).all():
-        return code_bounded(
-            voxels, None, speed=config.speed, threads=threads, monitor=monitor, keep=keep
-        )
+    without_loss = partial(
+        code_bounded, voxels, None, speed=config.speed, threads=threads, monitor=monitor, keep=keep,
+        predictors=predictors,
+    )  # fmt: skip
+    codable = 0 < quality.peak < math.inf and np.isfinite(voxels).all()
+    is_whole = voxels.dtype.kind in "iu"
+    if not codable or (is_whole and quality.psnr and quality.squared < _NEXT_TO_NOTHING):
+        return without_loss()
     step = first_step(quality)
     wins, top = _video_wins(voxels, step, context)
     found: list[Payload] = []
@@ -111,12 +128,9 @@ def code_to_quality(
         )
     smallest = min(found, key=lambda one: one.bytes, default=None)
     estimate = estimate_bytes(voxels, threads=threads, monitor=monitor)
-    if smallest is not None and estimate > smallest.bytes:
+    if smallest is not None and estimate * _LEARNED_TAKES > smallest.bytes:
         return smallest
-    exact = code_bounded(
-        voxels, None, speed=config.speed, threads=threads, monitor=monitor, keep=keep
-    )
-    return min([*found, exact], key=lambda one: one.bytes)
+    return min([*found, without_loss()], key=lambda one: one.bytes)
 
 
 def first_step(quality: Quality) -> float:

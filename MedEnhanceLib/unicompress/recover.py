@@ -28,6 +28,7 @@ from MedEnhanceLib.unicompress.verify import voxels_sha256
 from MedEnhanceLib.volume import Volume, Voxels
 
 Outcome = Voxels | CodecError
+_NOTHING_LEFT = "Copy the file again from where it came."
 
 
 @dataclass(frozen=True)
@@ -66,15 +67,22 @@ def recover(
     the volume's history says so.
     Raises CodecError where neither copy of header and table can be read, and where no block can.
     """
-    monitor = monitor or Monitor()
-    with Container(Path(path), tolerant=True) as container:
+    try:
+        return _recover(Path(path), monitor or Monitor(), thread_count(threads))
+    except CodecError as damage:
+        # Elsewhere the advice is to recover what is intact: here it was tried.
+        raise CodecError(damage.message, _NOTHING_LEFT) from damage
+
+
+def _recover(path: Path, monitor: Monitor, threads: int) -> tuple[Volume, RecoverReport]:
+    with Container(path, tolerant=True) as container:
         size = container.size
         header = Header.from_json(container.header, container.path.name)
         ranges = whole_region(header.shape)
         voxels = allocate_voxels(header, ranges, container.path.name)
         fill = header.dtype.type(header.voxel_range[0] if header.voxel_range else 0)
         lost = []
-        for block, outcome in _read_blocks(container, header, thread_count(threads), monitor):
+        for block, outcome in _read_blocks(container, header, threads, monitor):
             box = header.grid.box(block)
             if isinstance(outcome, CodecError):
                 lost.append(_lost_block(header, block, outcome.message))
@@ -86,7 +94,7 @@ def recover(
             raise CodecError(
                 f"{container.path.name}: nothing is left to recover: all {len(lost)} blocks are"
                 f" damaged; the first: {lost[0].reason}",
-                "Copy the file again from where it came.",
+                _NOTHING_LEFT,
             )
         report = RecoverReport(
             blocks=len(header.grid),

@@ -94,11 +94,14 @@ def code_beside_implicit(
         )
     try:
         classical = others(monitor=monitor.part(0.0, 0.7))
-    except ConfigError:
+    except ConfigError as refusal:
         part = monitor.part(0.7, 1.0)
-        return code_implicit_volume(
-            voxels, voxel_range, room, implicit, fit_s=config.fit, monitor=part
-        )
+        try:
+            return code_implicit_volume(
+                voxels, voxel_range, room, implicit, fit_s=config.fit, monitor=part
+            )
+        except ConfigError:
+            raise refusal from None
     try:
         codes = _plain_codes(voxels, implicit, monitor.part(0.7, 0.8))
         keep, _ = choose_layers(codes, room, voxels.nbytes)

@@ -265,3 +265,25 @@ def test_the_result_can_be_written_as_json(scan: Volume, tmp_path: Path) -> None
     for number, config in enumerate(({"lossless": True}, {"ratio": 9.0}, {"max_error": 1.0})):
         done = compress(scan, tmp_path / f"{number}.ucv", CompressConfig(**config))
         json.dumps(asdict(replace(done, path=str(done.path))), allow_nan=False)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("promise", [{"max_error": 1}, {"ratio": 8}, {"psnr": 40}])
+def test_labels_are_not_compressed_with_a_loss(promise: dict[str, float], tmp_path: Path) -> None:
+    """Also where nothing but their values says that they are labels."""
+    labels = np.zeros((10, 30, 30), np.uint8)
+    labels[3:7, 5:20, 5:20], labels[4:6, 8:12, 8:12] = 2, 5
+    with pytest.raises(ConfigError, match="labels"):
+        compress(Volume(labels), tmp_path / "a.ucv", CompressConfig(**promise))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_quality_beyond_what_numbers_hold_is_lossless(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    volume = Volume(rng.integers(0, 900, (12, 40, 40)).astype(np.int16))
+    done = compress(volume, tmp_path / "a.ucv", CompressConfig(psnr=90.0))
+    assert done.max_error == 0
+
+
+def test_numbers_have_to_be_numbers() -> None:
+    with pytest.raises(ConfigError, match="Use a number"):
+        CompressConfig(ratio="8")  # type: ignore[arg-type]

@@ -131,3 +131,12 @@ def test_any_damage_gives_a_volume_or_a_named_error(file: Path, scan: Volume) ->
         except CodecError:
             continue
         assert_all_but_the_lost_is_equal(volume, report, scan)
+
+
+def test_recover_never_advises_to_recover(tmp_path: Path) -> None:
+    path = tmp_path / "a.ucv"
+    path.write_bytes(b"UCV1" + bytes(40))
+    with pytest.raises(CodecError) as told:
+        recover(path)
+    assert "Copy the file again" in told.value.hint
+    assert "recover" not in told.value.hint
