@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 import tracemalloc
 import zlib
@@ -23,6 +24,7 @@ from MedEnhanceLib.unicompress import (
     decode,
     decompress,
     inspect_container,
+    ratio,
     recover,
 )
 from MedEnhanceLib.unicompress.container import Chunk, Container, build_frame, write_container
@@ -38,8 +40,14 @@ def file(scan: Volume, write: Write, small_blocks: None) -> Path:
 
 
 @pytest.fixture
-def wavelet_file(scan: Volume, write: Write) -> Path:
-    return write(scan, ratio=8)
+def wavelet_file(scan: Volume, write: Write, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """As if nothing but a wavelet could be had."""
+    monkeypatch.setattr(ratio, "code_within", lambda *_, **__: None)
+    monkeypatch.setattr(ratio, "try_types", lambda *_: ratio.Trial(-math.inf, 1.0))
+    path = write(scan, ratio=8)
+    with Container(path) as opened:
+        assert {chunk.kind for chunk in opened.chunks} == {coders.WAVELET}
+    return path
 
 
 def rebuild(path: Path, *, chunks: list[Chunk] | None = None, **fields: Any) -> None:
