@@ -22,6 +22,7 @@ from _compression_ours import (
 )
 from _compression_peers import AV1, HEVC, JPEG2000, STACKED
 from _compression_rows import BOUNDED, BOUNDS, LOSSLESS, RATIO
+from _compression_volumes import SUBJECTS
 
 _INTRODUCTION = """# Compression
 
@@ -46,6 +47,7 @@ def page(rows: list[Row], gates: list[dict[str, Any]], pictures: list[tuple[str,
     """The whole page in Markdown."""
     parts = [
         _INTRODUCTION,
+        *_left_out(rows),
         "## Gates\n\nBounds are the design's; *not measured*: not there yet.\n\n"
         + gate_table(gates),
         f"## Fixed ratio\n\n{_PSNR}\n\n" + _ratio_table(rows),
@@ -74,6 +76,13 @@ def page(rows: list[Row], gates: list[dict[str, Any]], pictures: list[tuple[str,
         *(f"## {title}\n\n![{title}]({file})" for title, file in pictures),
     ]
     return "\n\n".join(part.rstrip() for part in parts)
+
+
+def _left_out(rows: list[Row]) -> Iterator[str]:
+    """A sentence where a run was for some of the volumes."""
+    missing = [subject.name for subject in SUBJECTS if subject.name not in _volumes(rows)]
+    if missing:
+        yield f"**Not in this run: {', '.join(missing)}.** What follows is of the others alone."
 
 
 def _ratio_table(rows: list[Row]) -> str:
