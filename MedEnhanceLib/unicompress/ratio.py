@@ -47,6 +47,8 @@ _TRIED_SLICES = 48
 _TRIAL_TOLERANCE = 0.15
 #: Where a trial's part differs by less than so many dB, the whole volume is coded both ways.
 _NEAR = 0.7
+#: So too where the part has fewer bytes than this.
+_SURE_BYTES = 4000
 _USED = 0.8
 #: Where a curve is measured, as multiples of the bytes that an equal share would give.
 _POINTS = {"normal": (0.25, 0.7, 1.6, 4.0), "fast": (0.3, 1.0, 3.0)}
@@ -149,7 +151,7 @@ def _transformed(
     """Videos or wavelets, cut to size; None, or ConfigError, where not even the coarsest fit."""
     trial = try_types(voxels, 8 * room.file_bytes / voxels.size, context)
     best: Payload | None = None
-    if trial.video_wins > -_NEAR:
+    if trial.video_wins > -_NEAR or trial.small:
         both = trial.video_wins < _NEAR
         best = code_videos(
             voxels, room, trial, context, speed=speed, threads=threads, keep=keep,
@@ -260,12 +262,14 @@ class Trial:
     """What a part of a volume, coded both ways in equal bytes, tells of it.
 
     video_wins: in dB, negative where the wavelet does. step: of the video, in stored units;
-    least_top: where its intensities should end, at least.
+    least_top: where its intensities should end, at least. small: the part had too few bytes to
+    tell, most of them for what a stream begins with.
     """
 
     video_wins: float
     step: float
     least_top: int = video.TOPS[0]
+    small: bool = False
 
 
 def try_types(voxels: Voxels, bits: float, context: DecodeContext) -> Trial:
@@ -294,9 +298,10 @@ def try_types(voxels: Voxels, bits: float, context: DecodeContext) -> Trial:
     busier = activity_of(block, unit) * voxels.size / max(activity_of(voxels, unit), 1e-9)
     octaves = math.log2(max(busier / block.size, 0.1)) / SIZE_SLOPE
     step = 2.0 ** (chosen + max(-1.0, min(octaves, 1.0)))
+    small = wanted < _SURE_BYTES
     if math.isinf(wins):
-        return Trial(wins, step)
-    return Trial(wins, step, best_top(block, step, context, "fast"))
+        return Trial(wins, step, small=small)
+    return Trial(wins, step, best_top(block, step, context, "fast"), small)
 
 
 def middle_of(block: Voxels) -> Voxels:
