@@ -127,14 +127,18 @@ def code_to_ratio(
         monitor=monitor.part(0.1, 0.2), keep=keep, predictors=predictors,
     )  # fmt: skip
     context = DecodeContext(voxels.dtype, voxel_range, ModelSet.of(*([model] if model else [])))
-    found = _transformed(
-        voxels, room, context, speed=speed, threads=threads, monitor=monitor.part(0.2, 1.0),
-        keep=keep, may_fail=within is not None,
-    )  # fmt: skip
-    if within is None or (found is not None and found.tally.squared <= within.tally.squared):
-        assert found is not None  # else it was told why
-        return found
-    return replace(within, second_copy=room.for_payload(len(within.chunks))[1])
+    if within is not None:
+        within = replace(within, second_copy=room.for_payload(len(within.chunks))[1])
+    try:
+        found = _transformed(
+            voxels, room, context, speed=speed, threads=threads, monitor=monitor.part(0.2, 1.0),
+            keep=keep,
+        )  # fmt: skip
+    except ConfigError:
+        if within is None:
+            raise
+        return within
+    return within if within and within.tally.squared < found.tally.squared else found
 
 
 def _transformed(
@@ -146,9 +150,8 @@ def _transformed(
     threads: int,
     monitor: Monitor,
     keep: Keep,
-    may_fail: bool,
-) -> Payload | None:
-    """Videos or wavelets, cut to size; None, or ConfigError, where not even the coarsest fit."""
+) -> Payload:
+    """Videos or wavelets, cut to size; ConfigError where not even the coarsest fit."""
     trial = try_types(voxels, 8 * room.file_bytes / voxels.size, context)
     best: Payload | None = None
     if trial.video_wins > -_NEAR or trial.small:
@@ -167,7 +170,7 @@ def _transformed(
             monitor=monitor.part(0.5 if best else 0.0, 1.0),
         )  # fmt: skip
     except ConfigError:
-        if best is None and not may_fail:
+        if best is None:
             raise
         return best
     return best if best is not None and best.tally.squared < other.tally.squared else other

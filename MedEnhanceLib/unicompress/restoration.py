@@ -26,8 +26,7 @@ Frames = npt.NDArray[np.uint16]
 Floats = npt.NDArray[np.float32]
 
 ROLE, LAYOUT = "restoration", "cells-2"
-#: 2^16 · 2^(i/8) and 2^16 · 2^(−i/8): the noise is told in eighths of an octave.
-_OCTAVE = (65536, 71468, 77936, 84990, 92682, 101070, 110218, 120194)
+#: 2^16 · 2^(−i/8), as wiener.OCTAVE.
 _INVERSE = (65536, 60097, 55109, 50535, 46341, 42495, 38968, 35734)
 MOST_NOISE = 127
 LARGEST_ACTIVATION, LARGEST_WEIGHT = 255, 127
@@ -131,7 +130,7 @@ def predict(frames: Frames, noise: int, network: Network) -> Ints:
 def added(residual: Ints, noise: int) -> Ints:
     """What a residual says is missing, in 16ths of an intensity."""
     octaves, eighth = divmod(noise, 8)
-    factor = wiener.PARTS * _OCTAVE[eighth] << octaves
+    factor = wiener.PARTS * wiener.OCTAVE[eighth] << octaves
     whole = residual.astype(np.int64) * factor >> (20 + RESIDUAL_BITS)
     cut: Ints = np.clip(whole, -wiener.LARGEST_ADDED, wiener.LARGEST_ADDED).astype(np.int32)
     return cut
@@ -145,26 +144,15 @@ def inputs_of(stack: Ints, noise: int) -> Floats:
     """
     octaves, eighth = divmod(noise, 8)
     height, width = stack.shape[1:]
-    near = (2 * NEAR + 1) ** 2 * stack.astype(np.int64) - box_sums(stack[AROUND], NEAR)
+    near = (2 * NEAR + 1) ** 2 * stack.astype(np.int64) - wiener.box_sums(stack[AROUND], NEAR)
     near = near * (_INVERSE[eighth] * _NEAR_UNIT) >> (26 + octaves)
     cells = near.reshape(SLICES, height // 2, 2, width // 2, 2).transpose(0, 2, 4, 1, 3)
-    far = (2 * FAR + 1) ** 2 * stack.astype(np.int64) - box_sums(stack[AROUND], FAR)
+    far = (2 * FAR + 1) ** 2 * stack.astype(np.int64) - wiener.box_sums(stack[AROUND], FAR)
     far = far.reshape(SLICES, height // 2, 2, width // 2, 2).sum(axis=(2, 4))
     far = far * (_INVERSE[eighth] * _FAR_UNIT) >> (36 + octaves)
     both = np.concatenate([cells.reshape(4 * SLICES, height // 2, width // 2), far])
     inputs: Floats = np.clip(both, -LARGEST_ACTIVATION, LARGEST_ACTIVATION).astype(np.float32)
     return inputs
-
-
-def box_sums(image: Ints, reach: int) -> npt.NDArray[np.int64]:
-    """Of so many voxels to each side, [H, W]; beyond its edge an image goes on as its edge."""
-    side = 2 * reach + 1
-    sums = np.pad(image, reach, mode="edge").astype(np.int64)
-    for _ in range(2):
-        running = np.cumsum(sums, axis=0)
-        running[side:] -= running[:-side].copy()
-        sums = running[side - 1 :].T
-    return sums
 
 
 def _run(cells: Floats, network: Network) -> Floats:

@@ -53,8 +53,8 @@ TAPS: tuple[tuple[Tap, ...], ...] = ((), _NEARER, _NEARER + _FARTHER)
 #: Limits are none, the noise times 5 and times 1.5; here in halves.
 _LIMITS = (10, 3)
 LIMITS = 1 + len(_LIMITS)
-#: 2^16 · 2^(i/8).
-_OCTAVE = (65536, 71468, 77936, 84990, 92682, 101070, 110218, 120194)
+#: 2^16 · 2^(i/8): noise and bounds are told in eighths of an octave.
+OCTAVE = (65536, 71468, 77936, 84990, 92682, 101070, 110218, 120194)
 _BOX = 2
 _NO_LIMIT = 1 << 14
 #: Voxels that the weights are fitted to, about; a fit of 1,264 weights needs no more.
@@ -168,13 +168,13 @@ def fit(
 def bounds_of(first: int, spread: int) -> list[int]:
     """What a voxel's activity is at least in the classes after the first."""
     octaves = [divmod(first + n * spread, 8) for n in range(CLASSES - 1)]
-    return [min(_OCTAVE[eighth] << octave >> 16, 1 << 30) for octave, eighth in octaves]
+    return [min(OCTAVE[eighth] << octave >> 16, 1 << 30) for octave, eighth in octaves]
 
 
 def limits_of(noise: int) -> list[int]:
     """What differences are cut to, one at least; the first cuts nothing."""
     octave, eighth = divmod(noise, 8)
-    unit = _OCTAVE[eighth] << octave
+    unit = OCTAVE[eighth] << octave
     return [_NO_LIMIT, *(max(1, min(halves * unit >> 21, _NO_LIMIT)) for halves in _LIMITS)]
 
 
@@ -197,9 +197,19 @@ def _activity(window: Shorts) -> Ints:
     total += np.abs(columns[0] + columns[1][:, :width] - twice)
     before, after = (window[_DEPTH + d][around:-around, around:-around] for d in (-1, 1))
     total += np.abs(before + after - twice)
-    padded = np.pad(total, _BOX, mode="edge")
-    across = sum(padded[:, n : n + width] for n in range(2 * _BOX + 1))
-    boxed: Ints = sum(across[n : n + height] for n in range(2 * _BOX + 1))  # type: ignore[index,misc,assignment]
+    return box_sums(total, _BOX)
+
+
+def box_sums(image: Ints, reach: int) -> Ints:
+    """Of so many voxels to each side, [H, W]; beyond its edge an image goes on as its edge."""
+    height, width = image.shape
+    padded = np.pad(image, reach, mode="edge")
+    across = np.zeros((len(padded), width), np.int32)
+    boxed = np.zeros((height, width), np.int32)
+    for n in range(2 * reach + 1):
+        across += padded[:, n : n + width]
+    for n in range(2 * reach + 1):
+        boxed += across[n : n + height]
     return boxed
 
 

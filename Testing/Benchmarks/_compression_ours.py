@@ -97,22 +97,28 @@ def estimate_rows(case: Case) -> Iterator[Row]:
     for config in ESTIMATED:
         (mode, setting), *_ = config.items()
 
-        def measure(config: dict[str, Any] = config, mode: str = mode) -> Row:
-            told = estimate(case.volume, CompressConfig(threads=THREADS, **config))
-            found, _ = coded(case.volume, config)
-            return {
-                "mode": ESTIMATE,
-                "setting": f"{mode} {config[mode]:g}" if mode != LOSSLESS else mode,
-                "codec": OURS,
-                "bytes": found["bytes"],
-                "estimated_bytes": told.file_bytes,
-                "size_error": told.file_bytes / found["bytes"] - 1,
-                "psnr_db": found["psnr_db"],
-                "estimated_psnr_db": told.psnr,
-                "estimate_s": told.seconds,
-            }
+        def measure(config: dict[str, Any] = config) -> Row:
+            return estimate_row(case, config)
 
         yield case.row(key_of(codec_key(), case.print, ESTIMATE, mode, setting), measure)
+
+
+def estimate_row(case: Case, config: dict[str, Any]) -> Row:
+    """Bytes and PSNR told for a promise, and those of the file."""
+    ((mode, value),) = config.items()
+    told = estimate(case.volume, CompressConfig(threads=THREADS, **config))
+    found, _ = coded(case.volume, config)
+    return {
+        "mode": ESTIMATE,
+        "setting": f"{mode} {value:g}" if mode != LOSSLESS else mode,
+        "codec": OURS,
+        "bytes": found["bytes"],
+        "estimated_bytes": told.file_bytes,
+        "size_error": told.file_bytes / found["bytes"] - 1,
+        "psnr_db": found["psnr_db"],
+        "estimated_psnr_db": told.psnr,
+        "estimate_s": told.seconds,
+    }
 
 
 def _our_row(

@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from _compression_measures import Row
-from _compression_ours import ESTIMATE, OURS, THREADS, codec_key, coded
+from _compression_ours import codec_key, estimate_row
 from _compression_rows import Case
 from _enhancement_cache import code_hash, key_of
-
-from MedEnhanceLib.unicompress import CompressConfig, estimate
 
 #: What is asked for: a usual quality of each modality.
 ASKED: dict[str, tuple[dict[str, float], ...]] = {
@@ -25,20 +23,7 @@ def quality_rows(case: Case) -> Iterator[Row]:
     for asked in ASKED.get(case.subject.name, ()):
 
         def measure(asked: dict[str, Any] = asked) -> Row:
-            told = estimate(case.volume, CompressConfig(threads=THREADS, **asked))
-            found, _ = coded(case.volume, asked)
-            ((mode, value),) = asked.items()
-            return {
-                "mode": ESTIMATE,
-                "setting": f"{mode} {value:g}",
-                "codec": OURS,
-                "bytes": found["bytes"],
-                "estimated_bytes": told.file_bytes,
-                "size_error": told.file_bytes / found["bytes"] - 1,
-                "psnr_db": found["psnr_db"],
-                "estimated_psnr_db": told.psnr,
-                "estimate_s": told.seconds,
-            }
+            return estimate_row(case, asked)
 
         own = code_hash("_compression_quality.py")
         yield case.row(key_of(codec_key(), own, case.print, sorted(asked.items())), measure)
