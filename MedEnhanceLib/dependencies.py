@@ -56,6 +56,7 @@ _PACKAGES = (
     Package("tqdm>=4.66", "tqdm", "progress bars", 0.1),
     Package("matplotlib>=3.9", "matplotlib", "pictures and reports", 20),
     Package("dask[distributed]>=2024.8", "distributed", "batch --scheduler", 5, required=False),
+    Package("av>=17.1", "av", "smaller and faster files of a ratio", 35, required=False),
 )
 #: import name → the name pip knows, where they differ.
 PIP_NAMES = {p.module: p.name for p in _PACKAGES if p.module != p.name}
@@ -115,6 +116,11 @@ def require(module: str, *, purpose: str) -> ModuleType:
             f"{purpose} needs the package {package}, which is not installed",
             f"Install it with: python -m pip install '{package}'",
         ) from cause
+
+
+def has(module: str) -> bool:
+    """Whether a package is here and recent enough."""
+    return any(_looked_up(package).fits for package in _PACKAGES if package.module == module)
 
 
 def installed_version(package: Package) -> str | None:

@@ -11,13 +11,29 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-_SEQUENCE, _DELIMITER, _FRAME_HEADER, _FRAME = 1, 2, 3, 6
-_PROFILE_OF_12_BITS = 2
+_SEQUENCE, _DELIMITER, _FRAME_HEADER, _METADATA, _FRAME, _PADDING = 1, 2, 3, 5, 6, 15
+#: 10 bits, with colours of half the resolution that say nothing; 12 bits, one plane.
+PROFILE_OF_10_BITS, PROFILE_OF_12_BITS = 0, 2
+HIGHEST = 4095
+#: libaom wants some room; smaller slices are continued to this by their edge.
+_LEAST_SIDE = 16
 _UNITY = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+_OPACITY = b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0"
 _CONTAINERS = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
-#: Marker and version, profile 2, level 0; 12 bits, one plane.
-_CONFIGURATION = bytes([0x81, _PROFILE_OF_12_BITS << 5, 0x7C, 0])
+#: Marker and version; profile and level 0; bits, planes and where colours lie.
+_CONFIGURATION = {
+    PROFILE_OF_10_BITS: bytes([0x81, PROFILE_OF_10_BITS << 5, 0x4C, 0]),
+    PROFILE_OF_12_BITS: bytes([0x81, PROFILE_OF_12_BITS << 5, 0x7C, 0]),
+}
+
+
+def frame_sides(profile: int, height: int, width: int) -> tuple[int, int]:
+    """Extents of the frames that slices of height × width are coded as."""
+    even = profile == PROFILE_OF_10_BITS
+    rows, columns = (max(side, _LEAST_SIDE) for side in (height, width))
+    return rows + (rows % 2 if even else 0), columns + (columns % 2 if even else 0)
 
 
 def stream_of(file: bytes) -> bytes:
@@ -30,21 +46,40 @@ def stream_of(file: bytes) -> bytes:
     places = _table(file, boxes[b"stco"], 4)
     if len(places) != 1:
         raise ValueError("samples in several runs")
-    samples = file[places[0] : places[0] + sum(sizes)]
-    kept = [data for kind, data in _units(samples) if kind != _DELIMITER]
-    return b"".join(kept)
+    return bare(file[places[0] : places[0] + sum(sizes)])
 
 
-def file_of(stream: bytes, frames: int, height: int, width: int) -> bytes:
-    """An AVIF file of `stream`; raises ValueError unless it shows so many frames of that size."""
-    sizes = _shown_sizes(stream, height, width)
+def bare(samples: bytes) -> bytes:
+    """An AV1 stream as it is stored: its sequence headers and its frames."""
+    left_out = (_DELIMITER, _METADATA, _PADDING)
+    return b"".join(data for kind, data in _units(samples) if kind not in left_out)
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """An AVIF file of a stream. profile: of AV1; height, width: of its frames."""
+
+    file: bytes
+    profile: int
+    height: int
+    width: int
+
+
+def file_of(stream: bytes, frames: int, height: int, width: int) -> Rebuilt:
+    """An AVIF file of `stream`; raises ValueError unless it shows so many frames of that size.
+
+    height, width: of the slices that its frames hold.
+    """
+    sizes, profile = _shown_sizes(stream, height, width)
     if len(sizes) != frames:
         raise ValueError(f"a video of {len(sizes)} slices, {frames} expected")
+    sides = frame_sides(profile, height, width)
     brands = b"avis" + bytes(4) + b"avismsf1iso8"
     kind = _box(b"ftyp", brands)
     # The place of the samples takes as many bytes whatever it is.
-    size = len(kind) + len(_movie(sizes, height, width, 0)) + 8
-    return kind + _movie(sizes, height, width, size) + _box(b"mdat", stream)
+    size = len(kind) + len(_movie(sizes, *sides, profile, 0)) + 8
+    file = kind + _movie(sizes, *sides, profile, size) + _box(b"mdat", stream)
+    return Rebuilt(file, profile, *sides)
 
 
 def _units(stream: bytes) -> Iterator[tuple[int, bytes]]:
@@ -78,17 +113,19 @@ def _payload(unit: bytes) -> bytes:
     return unit[place + 1 :]
 
 
-def _shown_sizes(stream: bytes, height: int, width: int) -> list[int]:
-    """Bytes up to each shown frame; checks every size that the stream states."""
+def _shown_sizes(stream: bytes, height: int, width: int) -> tuple[list[int], int]:
+    """Bytes up to each shown frame, and the profile; checks every size that the stream states."""
     sizes, open_bytes = [], 0
-    described = False
+    profile: int | None = None
     for kind, unit in _units(stream):
         open_bytes += len(unit)
         if kind == _SEQUENCE:
-            _check_sequence(_payload(unit), height, width)
-            described = True
+            stated = _check_sequence(_payload(unit), height, width)
+            if profile not in (None, stated):
+                raise ValueError("a video of two kinds")
+            profile = stated
             continue
-        if kind not in (_FRAME, _FRAME_HEADER) or not described:
+        if kind not in (_FRAME, _FRAME_HEADER) or profile is None:
             raise ValueError(f"a unit of kind {kind}")
         payload = _payload(unit)
         if not payload:
@@ -99,13 +136,17 @@ def _shown_sizes(stream: bytes, height: int, width: int) -> list[int]:
         if shows_existing or shows:
             sizes.append(open_bytes)
             open_bytes = 0
-    if open_bytes:
+    if open_bytes or profile is None:
         raise ValueError("a frame that is never shown at the end")
-    return sizes
+    return sizes, profile
 
 
-def _check_sequence(payload: bytes, height: int, width: int) -> None:
-    """Raise ValueError unless a sequence header is of 12 bits, one layer and the block's size."""
+def _check_sequence(payload: bytes, height: int, width: int) -> int:
+    """The profile of a sequence header.
+
+    Raises ValueError unless it is of one layer, of frames for height × width, full range, and of
+    12 bits in one plane or 10 bits in three.
+    """
     bits = _Bits(payload)
     profile, still, reduced = bits(3), bits(1), bits(1)
     timing, delay, points = bits(1), bits(1), bits(5)
@@ -114,10 +155,37 @@ def _check_sequence(payload: bytes, height: int, width: int) -> None:
         bits(1)
     stated_width, stated_height = bits(4) + 1, bits(4) + 1
     stated_width, stated_height = bits(stated_width) + 1, bits(stated_height) + 1
-    if profile != _PROFILE_OF_12_BITS or still or reduced or timing or delay or points:
+    if profile not in _CONFIGURATION or still or reduced or timing or delay or points:
         raise ValueError("a video of another kind")
-    if (stated_height, stated_width) != (height, width):
-        raise ValueError(f"a video of {stated_height} × {stated_width}, not {height} × {width}")
+    if (stated_height, stated_width) != frame_sides(profile, height, width):
+        raise ValueError(f"a video of {stated_height} × {stated_width} for {height} × {width}")
+    _skip_tools(bits)
+    is_high, is_twelve = bits(1), profile == PROFILE_OF_12_BITS and bits(1)
+    is_mono = bits(1)
+    if bits(1):  # how colours are meant
+        bits(24)
+    is_full_range = bits(1)
+    wanted = profile == PROFILE_OF_12_BITS
+    if not (is_high and is_full_range) or (bool(is_twelve), bool(is_mono)) != (wanted, wanted):
+        raise ValueError("a video of other bits or planes")
+    return profile
+
+
+def _skip_tools(bits: _Bits) -> None:
+    """Go past what a sequence header says between the frames' size and their colours."""
+    if bits(1):  # frame numbers
+        bits(7)
+    bits(7)
+    ordered = bits(1)
+    if ordered:
+        bits(2)
+    chosen = bits(1)
+    forced = 2 if chosen else bits(1)
+    if forced and not bits(1):  # whole motion vectors: chosen by frame, or stated here
+        bits(1)
+    if ordered:
+        bits(3)
+    bits(3)
 
 
 class _Bits:
@@ -161,26 +229,40 @@ def _full(kind: bytes, *parts: bytes, flags: int = 0) -> bytes:
     return _box(kind, struct.pack(">I", flags), *parts)
 
 
-def _movie(sizes: list[int], height: int, width: int, place: int) -> bytes:
+def _movie(sizes: list[int], height: int, width: int, profile: int, place: int) -> bytes:
     count = len(sizes)
     movie = _full(
         b"mvhd",
         struct.pack(">IIIIIH10x", 0, 0, 1, count, 1 << 16, 1 << 8) + _UNITY + bytes(24),
-        struct.pack(">I", 2),
+        struct.pack(">I", 3),
     )
-    track = _full(
+    tracks = [_track(1, b"pict", sizes, height, width, profile, place)]
+    if profile == PROFILE_OF_10_BITS:
+        # Decoders turn three planes into colours, and round. Of a video that is a track of
+        # opacities they give the first plane as it is.
+        tracks.append(_track(2, b"auxv", sizes, height, width, profile, place))
+    return _box(b"moov", movie, *tracks)
+
+
+def _track(
+    number: int, handler: bytes, sizes: list[int], height: int, width: int, profile: int, place: int
+) -> bytes:
+    count, is_opacity = len(sizes), handler == b"auxv"
+    head = _full(
         b"tkhd",
-        struct.pack(">IIIIIQhhhH", 0, 0, 1, 0, count, 0, 0, 0, 0, 0) + _UNITY,
+        struct.pack(">IIIIIQhhhH", 0, 0, number, 0, count, 0, 0, 0, 0, 0) + _UNITY,
         struct.pack(">II", width << 16, height << 16),
         flags=1,
     )
+    belongs = _box(b"tref", _box(b"auxl", struct.pack(">I", 1))) if is_opacity else b""
     media = _full(b"mdhd", struct.pack(">IIIIHH", 0, 0, 1, count, 0x55C4, 0))
-    handler = _full(b"hdlr", struct.pack(">I4s12xB", 0, b"pict", 0))
+    handled = _full(b"hdlr", struct.pack(">I4s12xB", 0, handler, 0))
     data = _box(b"dinf", _full(b"dref", struct.pack(">I", 1), _full(b"url ", flags=1)))
     entry = _box(
         b"av01",
         struct.pack(">6xH16xHHIIIH32xHH", 1, width, height, 72 << 16, 72 << 16, 0, 1, 24, 0xFFFF),
-        _box(b"av1C", _CONFIGURATION),
+        _box(b"av1C", _CONFIGURATION[profile]),
+        _full(b"auxi", _OPACITY) if is_opacity else b"",
     )
     samples = _box(
         b"stbl",
@@ -192,4 +274,4 @@ def _movie(sizes: list[int], height: int, width: int, place: int) -> bytes:
         _full(b"stss", struct.pack(">II", 1, 1)),
     )
     minf = _box(b"minf", _full(b"vmhd", bytes(8), flags=1), data, samples)
-    return _box(b"moov", movie, _box(b"trak", track, _box(b"mdia", media, handler, minf)))
+    return _box(b"trak", head, belongs, _box(b"mdia", media, handled, minf))

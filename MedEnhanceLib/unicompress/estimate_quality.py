@@ -16,6 +16,8 @@ from MedEnhanceLib.unicompress.context import DecodeContext
 from MedEnhanceLib.unicompress.decode import decode_data
 from MedEnhanceLib.unicompress.quality import Quality, first_step
 from MedEnhanceLib.unicompress.seek import seek
+from MedEnhanceLib.unicompress.trial import at_step
+from MedEnhanceLib.unicompress.videoencoders import USUAL, Scheme
 from MedEnhanceLib.unicompress.videorate import ERROR_SLOPE, SIZE_SLOPE, code_one
 from MedEnhanceLib.volume import Voxels
 
@@ -47,7 +49,7 @@ def sample_quality(
     Bytes and errors are carried over by how much there is to code.
     check: is called between codings, to stop.
     """
-    sample = _Sample.of(voxels)
+    sample = _Sample.of(voxels, first_step(quality), context)
     if sample is None:
         return None
     tried: dict[float, _Coded] = {}
@@ -86,9 +88,25 @@ def sample_size(
     check: Callable[[], None],
 ) -> Sampled | None:
     """As `sample_quality`, until the whole takes `budget` bytes. start: a step to begin with."""
-    sample = _Sample.of(voxels)
+    sample = _Sample.of(voxels, start, context)
     if sample is None or budget < 1:
         return None
+    told = _of_size(sample, budget, start, peak, context, check)
+    encoder = sample.scheme.encoder
+    if told and told.psnr and told.psnr > -20 * math.log10(encoder.finest or 1e-9):
+        sample = replace(sample, scheme=USUAL)
+        told = _of_size(sample, budget, start, peak, context, check)
+    return told
+
+
+def _of_size(
+    sample: _Sample,
+    budget: float,
+    start: float,
+    peak: float,
+    context: DecodeContext,
+    check: Callable[[], None],
+) -> Sampled | None:
     tried: dict[float, _Coded] = {}
 
     def measure(setting: float) -> float:
@@ -103,7 +121,7 @@ def sample_size(
         tolerance=_TOLERANCE,
         most=_TRIES,
     )
-    return None if chosen is None else sample.told(tried[chosen], peak, voxels.size)
+    return None if chosen is None else sample.told(tried[chosen], peak, sample.voxels.size)
 
 
 @dataclass(frozen=True)
@@ -118,15 +136,16 @@ class _Coded:
 
 @dataclass(frozen=True)
 class _Sample:
-    """Parts of a volume."""
+    """Parts of a volume. scheme: how they are coded as videos."""
 
     voxels: Voxels
     parts: list[Voxels]
+    scheme: Scheme
 
     @classmethod
-    def of(cls, voxels: Voxels) -> _Sample | None:
+    def of(cls, voxels: Voxels, step: float, context: DecodeContext) -> _Sample | None:
         parts = [part for part in _parts(voxels) if video.fits(part)]
-        return cls(voxels, parts) if parts else None
+        return cls(voxels, parts, at_step(voxels, step, context).scheme) if parts else None
 
     def share(self, step: float) -> float:
         """What the parts have of all that there is to code in steps of that size."""
@@ -145,7 +164,7 @@ class _Sample:
         share = self.share(2.0**setting)
         for part in self.parts:
             check()
-            kind, data = code_one(part, 2.0**setting, "fast")
+            kind, data = code_one(part, 2.0**setting, "fast", self.scheme)
             decoded = decode_data(kind, data, part.shape, context)
             taken += len(data)
             squared += video.error_of(part, decoded)

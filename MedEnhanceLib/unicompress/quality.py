@@ -25,10 +25,11 @@ from MedEnhanceLib.unicompress.container import Chunk
 from MedEnhanceLib.unicompress.context import DecodeContext
 from MedEnhanceLib.unicompress.decode import decode_data
 from MedEnhanceLib.unicompress.learned import Predictor
-from MedEnhanceLib.unicompress.ratio import Room, code_wavelets, middle_of, payload_of
+from MedEnhanceLib.unicompress.ratio import Room, code_wavelets, payload_of
 from MedEnhanceLib.unicompress.seek import seek
 from MedEnhanceLib.unicompress.spool import Keep
-from MedEnhanceLib.unicompress.videorate import Job, against_wavelet, best_top, to_error
+from MedEnhanceLib.unicompress.trial import at_step
+from MedEnhanceLib.unicompress.videorate import Job, to_error
 from MedEnhanceLib.volume import Voxels
 
 #: Along each axis, for the window of SSIM to fit.
@@ -114,12 +115,13 @@ def code_to_quality(
     if not codable or (is_whole and quality.psnr and quality.squared < _NEXT_TO_NOTHING):
         return without_loss()
     step = first_step(quality)
-    wins, top = _video_wins(voxels, step, context)
+    tried = at_step(voxels, step, context)
     found: list[Payload] = []
+    wins = tried.wins
     if wins > -_NEAR_DB:
         job = Job(
             voxels, video_grid(voxels.shape), context, config.speed, threads, keep,
-            monitor.part(0.0, 0.5 if wins < _NEAR_DB else 0.9), wins < _NEAR_DB, top,
+            monitor.part(0.0, 0.5 if wins < _NEAR_DB else 0.9), wins < _NEAR_DB, tried.scheme,
         )  # fmt: skip
         found += _as_videos(job, quality, step)
     if wins < _NEAR_DB or not found:
@@ -138,23 +140,8 @@ def first_step(quality: Quality) -> float:
     return _STEP_OF_ERROR * quality.peak * 10 ** (-(quality.psnr or _USUAL_PSNR) / 20)
 
 
-def _video_wins(voxels: Voxels, step: float, context: DecodeContext) -> tuple[float, int]:
-    """In dB, over a wavelet of the same size, on the middle of a block; where intensities end."""
-    grid = video_grid(voxels.shape)
-    block = middle_of(grid.box(len(grid) // 2).of(voxels))
-    if not video.fits(block):
-        return 0.0, video.TOPS[0]
-    data = video.encode(block, step, speed="fast").data
-    wins, other = against_wavelet(block, data, context)
-    top = video.TOPS[0] if other is None else best_top(block, step, context, "fast")
-    return wins, top
-
-
 def _as_videos(job: Job, quality: Quality, step: float) -> list[Payload]:
-    def error_of(chunks: list[Chunk]) -> float:
-        return quality.error_of(job.voxels, _decoded(job, chunks))
-
-    chunks = to_error(job, quality.limit, step, error_of)
+    chunks = to_error(job, quality.limit, step, partial(quality.error_of, job.voxels))
     return [payload_of(job, chunks, True, job.monitor)] if chunks else []
 
 

@@ -12,7 +12,6 @@ from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.slabs import let_go
 from MedEnhanceLib.unicompress import restoration, video, wavelet
-from MedEnhanceLib.unicompress.activity import activity_of
 from MedEnhanceLib.unicompress.blocks import Grid, video_grid, wavelet_grid
 from MedEnhanceLib.unicompress.bounded import Payload, code_bounded, estimate_bytes
 from MedEnhanceLib.unicompress.candidates import Code, code_block
@@ -27,28 +26,19 @@ from MedEnhanceLib.unicompress.lowratio import code_within
 from MedEnhanceLib.unicompress.models import CodecModel, ModelSet
 from MedEnhanceLib.unicompress.pool import ordered_map
 from MedEnhanceLib.unicompress.rate import Curve, Share, allocate
-from MedEnhanceLib.unicompress.seek import seek
 from MedEnhanceLib.unicompress.spool import Keep
+from MedEnhanceLib.unicompress.trial import Trial, limits_of, try_types
 from MedEnhanceLib.unicompress.verify import Tally
-from MedEnhanceLib.unicompress.videorate import (
-    SIZE_SLOPE,
-    Job,
-    against_wavelet,
-    best_top,
-    to_size,
-)
+from MedEnhanceLib.unicompress.videoencoders import encoders
+from MedEnhanceLib.unicompress.videorate import Job, finished, for_streams, loss_of, to_size
 from MedEnhanceLib.volume import Voxels
 
 #: Slices of a block: the long wavelet wins where slices resemble each other, up to 2 dB at high
 #: ratios; the short one on thick slices. Both are tried on one block.
 _DEPTHS = (64, 16)
 _TRIED_SIDE = 128
-_TRIED_SLICES = 48
-_TRIAL_TOLERANCE = 0.15
 #: Where a trial's part differs by less than so many dB, the whole volume is coded both ways.
 _NEAR = 0.7
-#: So too where the part has fewer bytes than this.
-_SURE_BYTES = 4000
 _USED = 0.8
 #: Where a curve is measured, as multiples of the bytes that an equal share would give.
 _POINTS = {"normal": (0.25, 0.7, 1.6, 4.0), "fast": (0.3, 1.0, 3.0)}
@@ -152,13 +142,20 @@ def _transformed(
     keep: Keep,
 ) -> Payload:
     """Videos or wavelets, cut to size; ConfigError where not even the coarsest fit."""
+    if len(encoders()) == 1:
+        monitor.log(
+            "Videos are coded by libaom alone; SVT-AV1 is faster and often 0.5 dB better: "
+            "python -m pip install 'av>=17.1'"
+        )
     trial = try_types(voxels, 8 * room.file_bytes / voxels.size, context)
     best: Payload | None = None
+    share = 0.0  # of the work, by the videos
     if trial.video_wins > -_NEAR or trial.small:
         both = trial.video_wins < _NEAR
-        best = code_videos(
+        share = 0.5 if both else 0.9
+        best = _best_videos(
             voxels, room, trial, context, speed=speed, threads=threads, keep=keep,
-            monitor=monitor.part(0.0, 0.5 if both else 1.0), wavelet_too=both,
+            monitor=monitor.part(0.0, share), wavelet_too=both,
         )  # fmt: skip
         # A video that cannot use its bytes is as good as videos become: a wavelet may be better.
         idle = best is not None and best.bytes < _USED * room.file_bytes
@@ -167,7 +164,7 @@ def _transformed(
     try:
         other = code_wavelets(
             voxels, room, context, speed=speed, threads=threads, keep=keep,
-            monitor=monitor.part(0.5 if best else 0.0, 1.0),
+            monitor=monitor.part(share, 1.0),
         )  # fmt: skip
     except ConfigError:
         if best is None:
@@ -176,7 +173,7 @@ def _transformed(
     return best if best is not None and best.tally.squared < other.tally.squared else other
 
 
-def code_videos(
+def _best_videos(
     voxels: Voxels,
     room: Room,
     trial: Trial,
@@ -188,23 +185,60 @@ def code_videos(
     keep: Keep,
     wavelet_too: bool,
 ) -> Payload | None:
-    """Every block as a video, or as what is nearer in its size; None where none fit."""
+    """Every block as a video, or as what is nearer in its size; None where none fit.
+
+    Where several schemes were as good in the trial, the one that loses least on the whole.
+    """
     grid = video_grid(voxels.shape)
     budget, second_copy = room.for_payload(len(grid))
-    job = Job(voxels, grid, context, speed, threads, keep, monitor.part(0.0, 0.8), wavelet_too,
-        trial.least_top,
-    )  # fmt: skip
     if budget <= 0:
         return None
-    chunks = to_size(job, budget, trial.step)
-    if chunks is None:
+    best: tuple[float, Job, list[Chunk]] | None = None
+    for turn, one in enumerate(trial.videos):
+        if turn and best is not None and not (trial.is_near(one, speed) or _lacks_bits(*best[:2])):
+            continue
+        part = monitor.part(0.35 * turn, 0.35 * (turn + 1))
+        job = Job(voxels, grid, context, speed, threads, keep, part, wavelet_too, one.scheme)
+        chunks = to_size(job, for_streams(budget, len(grid)), one.step)
+        loss = loss_of(job, chunks) if chunks else math.inf
+        if chunks and (best is None or loss < best[0]):
+            best = loss, job, chunks
+    if best is None:
         return None
-    return payload_of(job, chunks, second_copy, monitor.part(0.8, 1.0))
+    _, job, chunks = best
+    left = budget - sum(len(chunk.data) for chunk in chunks)
+    return _filled_up(job, chunks, left // len(chunks), second_copy, monitor.part(0.7, 1.0))
+
+
+def _lacks_bits(loss: float, job: Job) -> bool:
+    """Whether a coding is so near to its source that its encoder's bits do not suffice.
+
+    A trial does not show it, where the whole is easier to code than its middle.
+    """
+    low, high = limits_of(job.voxels)
+    finest = (job.scheme.encoder.finest * (high - low)) ** 2
+    return loss < finest * job.voxels.size
+
+
+def _filled_up(
+    job: Job, chunks: list[Chunk], most: int, second_copy: bool, monitor: Monitor
+) -> Payload:
+    """Chunks with filters of `most` bytes each."""
+    tally, whole = Tally(job.voxels, job.grid), []
+    for chunk, decoded in finished(job, chunks, most):
+        tally.add(decoded)
+        whole.append(chunk)
+        monitor.progress(len(whole) / len(chunks), "compress")
+    return _payload(job, whole, tally, second_copy)
 
 
 def payload_of(job: Job, chunks: list[Chunk], second_copy: bool, monitor: Monitor) -> Payload:
     """Chunks with what a reader will make of them."""
     tally = _decode_all(job.voxels, job.context, job.grid, chunks, job.threads, monitor)
+    return _payload(job, chunks, tally, second_copy)
+
+
+def _payload(job: Job, chunks: list[Chunk], tally: Tally, second_copy: bool) -> Payload:
     needed = any(needs_model(chunk) for chunk in chunks)
     return Payload(
         job.grid,
@@ -258,62 +292,6 @@ def _try_without_loss(
     if payload.bytes > budget:
         return None
     return Payload(payload.grid, payload.chunks, payload.tally, second_copy=second_copy)
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What a part of a volume, coded both ways in equal bytes, tells of it.
-
-    video_wins: in dB, negative where the wavelet does. step: of the video, in stored units;
-    least_top: where its intensities should end, at least. small: the part had too few bytes to
-    tell, most of them for what a stream begins with.
-    """
-
-    video_wins: float
-    step: float
-    least_top: int = video.TOPS[0]
-    small: bool = False
-
-
-def try_types(voxels: Voxels, bits: float, context: DecodeContext) -> Trial:
-    """Code the middle of the middle block as video and as wavelet, in `bits` for each voxel."""
-    grid = video_grid(voxels.shape)
-    block = middle_of(grid.box(len(grid) // 2).of(voxels))
-    if not video.fits(block) or not wavelet.fits(block):
-        return Trial(-math.inf, 1.0)
-    sizes: dict[float, bytes] = {}
-    span = float(block.max()) - float(block.min())
-
-    def measure(setting: float) -> float:
-        sizes[setting] = video.encode(block, 2.0**setting, speed="fast").data
-        return math.log2(len(sizes[setting]))
-
-    wanted = max(bits * block.size / 8, 2 * video.HEAD.size)
-    start = math.log2(span / 16) - math.log2(bits + 0.01) / 2
-    chosen = seek(
-        measure, start, math.log2(wanted), slope=SIZE_SLOPE, tolerance=_TRIAL_TOLERANCE, most=3
-    )
-    if chosen is None:
-        return Trial(-math.inf, 2.0 ** max(sizes))
-    wins, _ = against_wavelet(block, sizes[chosen], context)
-    # The whole differs from its middle by how much there is to code.
-    unit = 2.0**chosen
-    busier = activity_of(block, unit) * voxels.size / max(activity_of(voxels, unit), 1e-9)
-    octaves = math.log2(max(busier / block.size, 0.1)) / SIZE_SLOPE
-    step = 2.0 ** (chosen + max(-1.0, min(octaves, 1.0)))
-    small = wanted < _SURE_BYTES
-    if math.isinf(wins):
-        return Trial(wins, step, small=small)
-    return Trial(wins, step, best_top(block, step, context, "fast"), small)
-
-
-def middle_of(block: Voxels) -> Voxels:
-    """At most `_TRIED_SLICES` slices of `_TRIED_SIDE` × `_TRIED_SIDE`."""
-    most = (_TRIED_SLICES, _TRIED_SIDE, _TRIED_SIDE)
-    starts = [max(0, extent - side) // 2 for extent, side in zip(block.shape, most, strict=True)]
-    return block[
-        tuple(slice(start, start + side) for start, side in zip(starts, most, strict=True))
-    ]
 
 
 def choose_depth(voxels: Voxels, file_bytes: int, *, side: int = _TRIED_SIDE) -> int:

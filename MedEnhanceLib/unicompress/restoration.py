@@ -117,23 +117,25 @@ def noise_code(mean_square: float) -> int:
 def predict(frames: Frames, noise: int, network: Network) -> Ints:
     """What is to be added to decoded slices [K, H, W], in units of σ / 2048."""
     height, width = frames.shape[1:]
-    even = np.pad(frames, ((AROUND,) * 2, (0, height % 2), (0, width % 2)), mode="edge").astype(
-        np.int32
-    )
+    even = np.pad(frames, ((AROUND,) * 2, (0, height % 2), (0, width % 2)), mode="edge")
     residual = np.empty(frames.shape, np.int32)
     for k in range(len(frames)):
-        outputs = _run(inputs_of(even[k : k + SLICES], noise), network)
+        stack = even[k : k + SLICES].astype(np.int32)
+        outputs = _run(inputs_of(stack, noise), network)
         residual[k] = _joined(outputs)[:height, :width]
     return residual
 
 
-def added(residual: Ints, noise: int) -> Ints:
-    """What a residual says is missing, in 16ths of an intensity."""
+def added(frames: Frames, noise: int, network: Network) -> Ints:
+    """What the network says is missing of decoded slices, [K, H, W], in 16ths of an intensity."""
     octaves, eighth = divmod(noise, 8)
     factor = wiener.PARTS * wiener.OCTAVE[eighth] << octaves
-    whole = residual.astype(np.int64) * factor >> (20 + RESIDUAL_BITS)
-    cut: Ints = np.clip(whole, -wiener.LARGEST_ADDED, wiener.LARGEST_ADDED).astype(np.int32)
-    return cut
+    whole = predict(frames, noise, network)
+    for residual in whole:
+        product = residual.astype(np.int64) * factor >> (20 + RESIDUAL_BITS)
+        np.clip(product, -wiener.LARGEST_ADDED, wiener.LARGEST_ADDED, out=product)
+        residual[:] = product
+    return whole
 
 
 def inputs_of(stack: Ints, noise: int) -> Floats:

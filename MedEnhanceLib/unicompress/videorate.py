@@ -8,7 +8,7 @@ is taken.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -26,6 +26,7 @@ from MedEnhanceLib.unicompress.decode import decode_data
 from MedEnhanceLib.unicompress.pool import ordered_map
 from MedEnhanceLib.unicompress.seek import seek
 from MedEnhanceLib.unicompress.spool import Keep
+from MedEnhanceLib.unicompress.videoencoders import USUAL, Scheme
 from MedEnhanceLib.volume import Voxels
 
 #: What an octave of the step changes, in octaves: of the size, and of the squared error.
@@ -33,6 +34,8 @@ SIZE_SLOPE, ERROR_SLOPE = -1.5, 1.2
 #: A search ends at so much less than the limit, and after so many codings of the volume.
 _TOLERANCE = {"normal": math.log2(1.012), "fast": math.log2(1.03)}
 _TRIES = {"normal": 5, "fast": 4}
+#: A coding to a quality is filtered and measured so many times, at most.
+_CHECKS = 4
 #: Above this, a wavelet's block takes too much memory; see wavelet.MOST_THREADS.
 _WAVELET_VOXELS = 1 << 22
 #: A code without loss is tried where zstd's quickest comes this near to the video.
@@ -55,7 +58,7 @@ class Job:
     keep: Keep
     monitor: Monitor
     wavelet_too: bool
-    least_top: int = video.TOPS[0]
+    scheme: Scheme = USUAL
     anchor: float | None = None
 
 
@@ -72,12 +75,11 @@ class Pass:
 
 
 def to_size(job: Job, budget: int, start: float) -> list[Chunk] | None:
-    """The best chunks of `budget` bytes together; None where even the coarsest take more.
+    """The best bare streams of `budget` bytes together; None where even the coarsest take more.
 
     start: a step to begin with, in stored units.
     """
     job = replace(job, anchor=start)
-    streams = budget - round(min(len(job.grid) * wiener.USUAL_BYTES, _FILTER_SHARE * budget))
     passes: dict[float, Pass] = {}
 
     def measure(setting: float) -> float:
@@ -88,43 +90,91 @@ def to_size(job: Job, budget: int, start: float) -> list[Chunk] | None:
     chosen = seek(
         measure,
         math.log2(start),
-        math.log2(streams),
+        math.log2(budget),
         slope=SIZE_SLOPE,
         tolerance=_TOLERANCE[job.speed],
         most=_TRIES[job.speed],
     )
     if chosen is None:
         return None
-    over = [one for one in passes.values() if streams < one.bytes <= _MIXED * streams]
+    over = [one for one in passes.values() if budget < one.bytes <= _MIXED * budget]
     chunks = passes[chosen].chunks
     if over:
-        chunks = _mixed(chunks, min(over, key=lambda one: one.bytes).chunks, streams)
-    left = budget - sum(len(chunk.data) for chunk in chunks)
-    return _finished(job, chunks, left // len(chunks))
+        chunks = _mixed(chunks, min(over, key=lambda one: one.bytes).chunks, budget)
+    return chunks
+
+
+def for_streams(budget: int, blocks: int) -> int:
+    """What is left of `budget` bytes beside the filters of so many blocks."""
+    return budget - round(min(blocks * wiener.USUAL_BYTES, _FILTER_SHARE * budget))
+
+
+def loss_of(job: Job, chunks: list[Chunk]) -> float:
+    """Sum of squared differences of bare streams."""
+    decoded = zip(chunks, _decoded(job, chunks), strict=True)
+    return sum(video.error_of(job.grid.box(c.block).of(job.voxels), block) for c, block in decoded)
+
+
+def _decoded(job: Job, chunks: list[Chunk]) -> Iterator[Voxels]:
+    def decode(chunk: Chunk) -> Voxels:
+        shape = job.grid.box(chunk.block).shape
+        return decode_data(chunk.kind, bytes(chunk.data), shape, job.context)
+
+    return ordered_map(decode, chunks, threads=job.threads, monitor=job.monitor)
 
 
 def to_error(
-    job: Job, limit: float, start: float, error_of: Callable[[list[Chunk]], float]
+    job: Job, limit: float, start: float, error_of: Callable[[Voxels], float]
 ) -> list[Chunk] | None:
-    """The smallest chunks found whose error is at most `limit`; None where none are."""
+    """The smallest chunks found whose error is at most `limit`; None where none are.
+
+    error_of: of all that was decoded. What filters bring is measured once and expected again: a
+    search looks at bare streams, and only what it chose is filtered and measured.
+    """
     job = replace(job, anchor=start)
-    passes: dict[float, list[Chunk]] = {}
+    bare: dict[float, tuple[list[Chunk], float]] = {}
+    aim, gain, tolerance = math.log2(limit), 0.0, _TOLERANCE[job.speed]
+
+    def octaves_of(blocks: Iterable[Voxels]) -> float:
+        return math.log2(max(error_of(job.grid.joined(blocks, job.voxels.dtype)), 1e-300))
+
+    def whole(setting: float) -> tuple[list[Chunk], float]:
+        chunks: list[Chunk] = []
+
+        def kept() -> Iterator[Voxels]:
+            for chunk, block in finished(job, bare[setting][0], wiener.MOST_BYTES):
+                chunks.append(chunk)
+                yield block
+
+        return chunks, octaves_of(kept())
 
     def measure(setting: float) -> float:
-        coded = code(job, 2.0**setting).chunks
-        passes[setting] = _finished(job, coded, wiener.MOST_BYTES)
-        job.monitor.progress(min(0.9, 0.2 * len(passes)), "compress")
-        return math.log2(max(error_of(passes[setting]), 1e-300))
+        nonlocal gain
+        if setting not in bare:
+            chunks = code(job, 2.0**setting).chunks
+            bare[setting] = chunks, octaves_of(_decoded(job, chunks))
+            job.monitor.progress(min(0.9, 0.15 * len(bare)), "compress")
+        if not gain:
+            gain = whole(setting)[1] - bare[setting][1]
+        return bare[setting][1] + gain
 
-    chosen = seek(
-        measure,
-        math.log2(start),
-        math.log2(limit),
-        slope=ERROR_SLOPE,
-        tolerance=_TOLERANCE[job.speed],
-        most=_TRIES[job.speed],
-    )
-    return None if chosen is None else passes[chosen]
+    best: tuple[float, list[Chunk]] | None = None
+    setting = math.log2(start)
+    for _ in range(_CHECKS):
+        chosen = seek(
+            measure, setting, aim, slope=ERROR_SLOPE, tolerance=tolerance, most=_TRIES[job.speed]
+        )
+        if chosen is None:
+            break
+        chunks, error = whole(chosen)
+        if error <= aim and (best is None or error > best[0]):
+            best = error, chunks
+        if aim - 2 * tolerance <= error <= aim:
+            break
+        # The filter brought more or less than was expected.
+        gain = error - bare[chosen][1]
+        setting = chosen + (aim - tolerance / 2 - error) / ERROR_SLOPE
+    return best[1] if best else None
 
 
 def code(job: Job, step: float) -> Pass:
@@ -132,11 +182,11 @@ def code(job: Job, step: float) -> Pass:
 
     def one(number: int) -> Chunk:
         block = job.grid.box(number).of(job.voxels)
-        kind, data = code_one(block, step, job.speed, job.least_top, job.anchor)
+        kind, data = code_one(block, step, job.speed, job.scheme, job.anchor)
         return Chunk(number, kind, job.keep(data))
 
     numbers = range(len(job.grid))
-    threads = min(job.threads, video.MOST_THREADS)
+    threads = min(job.threads, job.scheme.encoder.most_threads)
     return Pass(step, list(ordered_map(one, numbers, threads=threads, monitor=job.monitor)))
 
 
@@ -144,14 +194,14 @@ def code_one(
     block: Voxels,
     step: float,
     speed: Speed,
-    least_top: int = video.TOPS[0],
+    scheme: Scheme = USUAL,
     anchor: float | None = None,
 ) -> tuple[int, bytes]:
     """Block type and bytes of one block."""
     if not video.fits(block):
         exact = code_block(block, None, speed="fast", variants=())
         return exact.kind, bytes(exact.data)
-    data = video.encode(block, step, speed=speed, least_top=least_top, anchor=anchor).data
+    data = video.encode(block, step, speed=speed, scheme=scheme, anchor=anchor).data
     zstandard = require("zstandard", purpose="Compression")
     quick = zstandard.ZstdCompressor(level=1).compress(np.ascontiguousarray(block).tobytes())
     if len(quick) < _EXACT_NEAR * len(data):
@@ -159,24 +209,6 @@ def code_one(
         if len(exact.data) <= len(data):
             return exact.kind, bytes(exact.data)
     return VIDEO, data
-
-
-def best_top(block: Voxels, step: float, context: DecodeContext, speed: Speed) -> int:
-    """Which of video.TOPS loses least on a block in about equal bytes."""
-
-    def coded(step: float, top: int) -> tuple[float, float]:
-        data = video.encode(block, step, speed=speed, least_top=top).data
-        error = video.error_of(block, decode_data(VIDEO, data, block.shape, context))
-        return math.log2(len(data)), math.log2(max(error, 1e-9))
-
-    size, error = coded(step, video.TOPS[0])
-    finer_size, finer_error = coded(step / 1.3, video.TOPS[0])
-    slope = (error - finer_error) / min(size - finer_size, -0.05)
-    losses = {video.TOPS[0]: error}
-    for top in video.TOPS[1:]:
-        other_size, other_error = coded(step, top)
-        losses[top] = other_error + max(-3.0, min(slope, -0.5)) * (size - other_size)
-    return min(losses, key=lambda top: losses[top])
 
 
 def _mixed(chunks: list[Chunk], finer: list[Chunk], budget: int) -> list[Chunk]:
@@ -191,25 +223,27 @@ def _mixed(chunks: list[Chunk], finer: list[Chunk], budget: int) -> list[Chunk]:
     return mixed
 
 
-def _finished(job: Job, chunks: list[Chunk], most: int) -> list[Chunk]:
-    """Videos with a filter of `most` bytes, or a wavelet of as many bytes where that is nearer."""
+def finished(job: Job, chunks: list[Chunk], most: int) -> Iterator[tuple[Chunk, Voxels]]:
+    """Videos with filters of `most` bytes each, with what a reader makes of them.
 
-    def finish(chunk: Chunk) -> Chunk:
-        if chunk.kind != VIDEO:
-            return chunk
+    A wavelet of as many bytes stands in where it is nearer.
+    """
+
+    def finish(chunk: Chunk) -> tuple[Chunk, Voxels]:
         block = job.grid.box(chunk.block).of(job.voxels)
-        kind, data = VIDEO, video.filtered(bytes(chunk.data), block, job.context, most)
+        if chunk.kind != VIDEO:
+            return chunk, decode_data(chunk.kind, bytes(chunk.data), block.shape, job.context)
+        data, decoded = video.filtered(bytes(chunk.data), block, job.context, most)
+        kind = VIDEO
         if job.wavelet_too and block.size <= _WAVELET_VOXELS:
-            kind, data = _nearer(block, data, job.context)
-        return replace(chunk, kind=kind, data=job.keep(data))
+            wins, other = against_wavelet(block, data, job.context)
+            if other is not None and wins < 0:
+                kind, data = WAVELET, other
+                decoded = decode_data(kind, data, block.shape, job.context)
+        return replace(chunk, kind=kind, data=job.keep(data)), decoded
 
     threads = min(job.threads, video.MOST_THREADS)
-    return list(ordered_map(finish, chunks, threads=threads, monitor=job.monitor))
-
-
-def _nearer(block: Voxels, data: bytes, context: DecodeContext) -> tuple[int, bytes]:
-    wins, other = against_wavelet(block, data, context)
-    return (VIDEO, data) if other is None or wins >= 0 else (WAVELET, other)
+    return ordered_map(finish, chunks, threads=threads, monitor=job.monitor)
 
 
 def against_wavelet(

@@ -118,12 +118,11 @@ def has_network(data: bytes) -> bool:
     return bool(data and data[0] >> 7)
 
 
-def apply(frames: Frames, noise: int, chosen: Filter, added: Ints | None) -> Ints:
-    """Filtered slices, [K, H, W], in 16ths of an intensity, 0 at least.
+def apply(frames: Frames, noise: int, chosen: Filter, added: Ints | None) -> Iterator[Ints]:
+    """Filtered slices, [H, W] each, in 16ths of an intensity, 0 at least.
 
     frames: 0 to 4095. noise: its code (restoration.noise_code). added: by the network, in 16ths.
     """
-    out = np.empty(frames.shape, np.int32)
     shift = (CLASSES // len(chosen.weights)).bit_length() - 1
     bounds = bounds_of(chosen.first, chosen.spread)
     limits = limits_of(noise)[: chosen.limits]
@@ -136,8 +135,7 @@ def apply(frames: Frames, noise: int, chosen: Filter, added: Ints | None) -> Int
         total *= PARTS
         if chosen.network and added is not None:
             total += table[-1][place] * added[k]
-        out[k] = np.maximum(PARTS * frames[k].astype(np.int32) + (total >> WEIGHT_BITS), 0)
-    return out
+        yield np.maximum(PARTS * frames[k].astype(np.int32) + (total >> WEIGHT_BITS), 0)
 
 
 def fit(

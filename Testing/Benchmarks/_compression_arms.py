@@ -10,6 +10,7 @@ from _common import REPOSITORY
 
 from MedEnhanceLib.unicompress import CompressConfig
 
+SVT = "SVT-AV1"
 _MODELS = REPOSITORY / "Resources" / "models"
 
 
@@ -22,7 +23,8 @@ def shipped_models() -> list[Path]:
 class Arm:
     """The codec with parts switched off.
 
-    config: fields of CompressConfig that do so. without: roles of models that it does not find.
+    config: fields of CompressConfig that do so. without: roles of models that it does not find,
+    or SVT.
     """
 
     name: str
@@ -35,15 +37,17 @@ class Arm:
         unknown = self.config.keys() - {known.name for known in fields(CompressConfig)}
         if unknown:
             return f"the codec has no switch {', '.join(sorted(unknown))}"
-        shipped = {path.stem for path in shipped_models()}
+        shipped = {path.stem for path in shipped_models()} | {SVT}
         if self.without and not shipped & set(self.without):
             return f"no model ships for: {', '.join(self.without)}"
         return ""
 
 
-WITHOUT_MODELS, ALL = "no models", "all"
+WITHOUT_MODELS, WITHOUT_SVT, FAST, ALL = "no models", f"no {SVT}", "fast", "all"
 #: From the plainest to all of it.
 ARMS = (
     Arm(WITHOUT_MODELS, without=("predictor", "restoration", "implicit")),
+    Arm(WITHOUT_SVT, without=(SVT,)),
+    Arm(FAST, config={"speed": "fast"}),
     Arm(ALL),
 )

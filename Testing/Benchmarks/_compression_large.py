@@ -27,6 +27,7 @@ MODES: dict[str, dict[str, Any]] = {
     "lossless, fast": {"lossless": True, "speed": "fast"},
     "largest error 2": {"max_error": 2},
     "ratio 64": {"ratio": 64},
+    "ratio 64, fast": {"ratio": 64, "speed": "fast"},
 }
 #: Mode → the peer that it is held against.
 NAMED_PEER = {"lossless": JPEGXL, "largest error 2": JPEGXL, "ratio 64": HEVC}

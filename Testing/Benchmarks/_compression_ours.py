@@ -15,13 +15,21 @@ from typing import Any
 from unittest.mock import patch
 
 from _common import REPOSITORY
-from _compression_arms import ALL, ARMS, Arm, shipped_models
+from _compression_arms import ALL, ARMS, SVT, Arm, shipped_models
 from _compression_measures import Row, quality_row, size_row
 from _compression_rows import BOUNDED, BOUNDS, LOSSLESS, RATIO, Case, measures_key
 from _enhancement_cache import code_hash, key_of
 
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, estimate, models
+from MedEnhanceLib.unicompress import (
+    CompressConfig,
+    compress,
+    decompress,
+    estimate,
+    models,
+    trial,
+    videoencoders,
+)
 from MedEnhanceLib.unicompress.blocks import coding_grid
 from MedEnhanceLib.unicompress.candidates import code_block
 from MedEnhanceLib.unicompress.coders import CODERS, VARIANTS, block_type_name
@@ -64,7 +72,7 @@ def ablation_rows(case: Case) -> Iterator[Row]:
     for arm in ARMS:
         if arm.missing:
             continue
-        with _models_without(arm.without):
+        with _without(arm.without):
             yield _arm_row(case, arm, None, {"lossless": True})
             for ratio in ABLATION_RATIOS:
                 yield _arm_row(case, arm, ratio, {"ratio": ratio})
@@ -81,14 +89,15 @@ def _arm_row(case: Case, arm: Arm, setting: float | None, promise: dict[str, Any
 
 
 @contextmanager
-def _models_without(roles: tuple[str, ...]) -> Iterator[None]:
-    """As if no model of these roles had shipped."""
+def _without(roles: tuple[str, ...]) -> Iterator[None]:
+    """As if no model of these roles had shipped, or as if PyAV were not installed."""
     place = models._path
+    found = (videoencoders.LIBAOM,) if SVT in roles else videoencoders.encoders()
 
     def path(role: str, modality: str) -> Path:
         return Path(os.devnull) if role in roles else place(role, modality)
 
-    with patch.object(models, "_path", path):
+    with patch.object(models, "_path", path), patch.object(trial, "encoders", lambda: found):
         yield
 
 

@@ -52,10 +52,8 @@ def decode_hevc(data: bytes, image: Image, threads: int = 1) -> Image:
 
 
 def av1(image: Image, crf: int) -> tuple[bytes, float]:
-    """SVT-AV1 at 10 bit; volumes of more bits lose the lowest, as its users would have to."""
-    scale = 2.0 ** _shift(image, AV1_BITS)
-    top = 2**AV1_BITS - 1
-    frames = _even(np.clip(np.rint(image * scale), 0, top).astype(np.uint16))
+    """SVT-AV1 at 10 bit, over which the range of a volume is spread."""
+    frames = _even(np.rint(image * _av1_scale(image)).astype(np.uint16))
     options = {"preset": str(AV1_PRESET), "crf": str(crf), "svtav1-params": "tune=1:lp=1"}
     began = time.process_time()
     buffer = io.BytesIO()
@@ -77,7 +75,11 @@ def decode_av1(data: bytes, image: Image) -> Image:
             np.frombuffer(frame.planes[0], np.uint16).reshape(frame.height, -1)
             for frame in container.decode(video=0)
         ]
-    return _scaled(np.stack(frames), image, 2.0 ** _shift(image, AV1_BITS))
+    return _scaled(np.stack(frames), image, _av1_scale(image))
+
+
+def _av1_scale(image: Image) -> float:
+    return (2**AV1_BITS - 1) / float(max(image.max(), 1))
 
 
 def _grey_frame(plane: Image) -> av.VideoFrame:

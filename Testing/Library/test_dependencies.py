@@ -21,7 +21,8 @@ def test_packages_are_those_of_the_project() -> None:
     required = [package.requirement for package in packages() if package.required]
     assert required == project["dependencies"]
     optional = [package.requirement for package in packages() if not package.required]
-    assert optional == project["optional-dependencies"]["batch"]
+    extras = project["optional-dependencies"]
+    assert optional == extras["batch"] + extras["video"]
     assert all(package.purpose for package in packages())
 
 

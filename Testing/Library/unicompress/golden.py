@@ -22,6 +22,7 @@ from MedEnhanceLib.unicompress.integers import to_integers
 from MedEnhanceLib.unicompress.learned import code_learned, network_of
 from MedEnhanceLib.unicompress.models import ModelSet, shipped_model
 from MedEnhanceLib.unicompress.verify import voxels_sha256
+from MedEnhanceLib.unicompress.videoencoders import SVT, Scheme
 from MedEnhanceLib.volume import Volume, Voxels
 
 FOLDER = Path(__file__).resolve().parents[2] / "Data" / "unicompress"
@@ -58,6 +59,7 @@ def write_all(folder: Path, version: str) -> None:
     compress(floats, folder / f"v{version}-float.ucv", CompressConfig(lossless=True))
     _write_every_type(folder / f"v{version}-types.ucv")
     _write_with_models(folder / f"v{version}-models.ucv")
+    _write_video_of_10_bits(folder / f"v{version}-video-10-bit.ucv")
 
 
 def _write_every_type(path: Path) -> None:
@@ -113,6 +115,18 @@ def _write_with_models(path: Path) -> None:
     _write(
         path, frames, sorted(chunks, key=lambda one: one.layer), range=list(limits), models=named
     )
+
+
+def _write_video_of_10_bits(path: Path) -> None:
+    """One block, as SVT-AV1 codes it; sides are odd, so that frames are larger."""
+    voxels = np.pad(golden_voxels(), ((0, 0), (0, 39), (0, 41)), mode="symmetric")
+    coded = video.encode(voxels, 30.0, speed="normal", scheme=Scheme.of(SVT))
+    weights = np.resize(np.arange(-3, 4, dtype=np.int8), (8, 78))
+    coded = replace(coded, noise=44, filter=wiener.Filter(2, 3, False, 40, 4, weights))
+    limits = int(voxels.min()), int(voxels.max())
+    decoded = video.voxels_of(coded, DecodeContext(voxels.dtype, limits))
+    chunks = [Chunk(0, coders.VIDEO, coded.data)]
+    _write(path, decoded, chunks, range=list(limits), blocks=[1, 1, 1])
 
 
 def _write(path: Path, frames: Voxels, chunks: list[Chunk], **fields: Any) -> None:

@@ -64,13 +64,17 @@ def typed(values: Array, dtype: np.dtype[Any]) -> Array:
 def _frames(stream: bytes, extents: Shape) -> Array:
     """Samples of the stream, [slices, rows, columns]."""
     count, height, width = extents[0] + 1, max(extents[1], 16), max(extents[2], 16)
-    out = np.empty((count, height, width), np.uint16)
-    sizes = _sample_sizes(stream)
+    sizes, coloured = _sample_sizes(stream), stream[2] >> 5 == 0
+    if coloured:
+        height, width = height + height % 2, width + width % 2
+    # As opacities libavif gives the first of three planes unchanged.
+    out = np.empty((count, height, width, *([4] if coloured else [])), np.uint16)
     _need(len(sizes) == count, f"{len(sizes)} frames, {count} expected")
     kind = _box(b"ftyp", b"avis", bytes(4), b"avismsf1iso8")
-    place = len(kind) + len(_movie(sizes, height, width, 0)) + 8
-    file = kind + _movie(sizes, height, width, place) + _box(b"mdat", stream)
+    place = len(kind) + len(_movie(sizes, height, width, coloured, 0)) + 8
+    file = kind + _movie(sizes, height, width, coloured, place) + _box(b"mdat", stream)
     imagecodecs.avif_decode(file, out=out)
+    out = out[..., 3] if coloured else out
     return np.minimum(out[1:, : extents[1], : extents[2]], 4095)
 
 
@@ -100,13 +104,25 @@ def _box(kind: bytes, *parts: bytes) -> bytes:
     return struct.pack(">I4s", 8 + len(content), kind) + content
 
 
-def _movie(sizes: list[int], height: int, width: int, place: int) -> bytes:
+def _movie(sizes: list[int], height: int, width: int, coloured: bool, place: int) -> bytes:
     """The box `moov` of an AVIF sequence."""
-    n = len(sizes)
+    times = struct.pack(">6IH10x", 0, 0, 0, 1, len(sizes), 1 << 16, 256)
+    movie = times + UNITY + struct.pack(">24xI", 3)
+    kinds = [b"pict", b"auxv"][: 1 + coloured]
+    tracks = (_track(kind, sizes, height, width, coloured, place) for kind in kinds)
+    return _box(b"moov", _box(b"mvhd", movie), *tracks)
+
+
+def _track(
+    kind: bytes, sizes: list[int], height: int, width: int, coloured: bool, place: int
+) -> bytes:
+    n, opaque = len(sizes), kind == b"auxv"
+    name = b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0"
     entry = _box(
         b"av01",
         struct.pack(">6xH16xHHIIIH32xHh", 1, width, height, 72 << 16, 72 << 16, 0, 1, 24, -1),
-        _box(b"av1C", bytes([0x81, 0x40, 0x7C, 0])),
+        _box(b"av1C", bytes([0x81, 0, 0x4C, 0] if coloured else [0x81, 0x40, 0x7C, 0])),
+        _box(b"auxi", bytes(4), name) if opaque else b"",
     )
     table = _box(
         b"stbl",
@@ -123,13 +139,13 @@ def _movie(sizes: list[int], height: int, width: int, place: int) -> bytes:
     media = _box(
         b"mdia",
         _box(b"mdhd", struct.pack(">5IHH", 0, 0, 0, 1, n, 0x55C4, 0)),
-        _box(b"hdlr", struct.pack(">II4s13x", 0, 0, b"pict")),
+        _box(b"hdlr", struct.pack(">II4s13x", 0, 0, kind)),
         minf,
     )
     sides = struct.pack(">II", width << 16, height << 16)
-    track = _box(b"tkhd", struct.pack(">6I16x", 1, 0, 0, 1, 0, n), UNITY, sides)
-    movie = struct.pack(">6IH10x", 0, 0, 0, 1, n, 1 << 16, 256) + UNITY + struct.pack(">24xI", 2)
-    return _box(b"moov", _box(b"mvhd", movie), _box(b"trak", track, media))
+    head = _box(b"tkhd", struct.pack(">6I16x", 1, 0, 0, 1 + opaque, 0, n), UNITY, sides)
+    belongs = _box(b"tref", _box(b"auxl", struct.pack(">I", 1))) if opaque else b""
+    return _box(b"trak", head, belongs, media)
 
 
 # ---------------------------------------------------------------- filter

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import struct
 import tracemalloc
 import zlib
@@ -28,6 +27,7 @@ from MedEnhanceLib.unicompress import (
     recover,
 )
 from MedEnhanceLib.unicompress.container import Chunk, Container, build_frame, write_container
+from MedEnhanceLib.unicompress.trial import Trial
 from MedEnhanceLib.volume import Volume
 
 from .conftest import Write
@@ -43,7 +43,7 @@ def file(scan: Volume, write: Write, small_blocks: None) -> Path:
 def wavelet_file(scan: Volume, write: Write, monkeypatch: pytest.MonkeyPatch) -> Path:
     """As if nothing but a wavelet could be had."""
     monkeypatch.setattr(ratio, "code_within", lambda *_, **__: None)
-    monkeypatch.setattr(ratio, "try_types", lambda *_: ratio.Trial(-math.inf, 1.0))
+    monkeypatch.setattr(ratio, "try_types", lambda *_: Trial())
     path = write(scan, ratio=8)
     with Container(path) as opened:
         assert {chunk.kind for chunk in opened.chunks} == {coders.WAVELET}

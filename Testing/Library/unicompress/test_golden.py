@@ -27,6 +27,7 @@ RELEASED = {
     "v1.1-models": "6aaee628871ef7c5de8c55864bcaaa186d7d02e6fd3bb7272e3eed4e41781010",
     "v1.1-ratio": "56131c6e006ddbbefdc6560c8635f9feb75a0d05814ba0ac6015b5b4edc30207",
     "v1.1-types": "6d5cba4a45d9715be8a3b3ea93447acd4e01de81fdec88c18a2fd9c33c79c8db",
+    "v1.1-video-10-bit": "65f1091be2fe4b7b2d76401e270068d0301c3270299845dd91b39f4e448711e5",
 }
 
 
@@ -78,6 +79,14 @@ def test_blocks_that_need_models() -> None:
     assert np.array_equal(frames[1], golden_voxels())
     found = inspect_container(path)
     assert set(found["models"]) == {"restoration", "predictor", "implicit"}
+
+
+def test_a_video_of_10_bits() -> None:
+    """Its header names the hash of its voxels, which reading proves; PyAV is not needed."""
+    volume = decompress(FOLDER / "v1.1-video-10-bit.ucv")
+    assert volume.voxels.shape == (6, 67, 65)
+    error = np.abs(volume.voxels[:, :28, :24].astype(int) - golden_voxels())
+    assert np.median(error) < 40
 
 
 def test_the_files_are_small() -> None:

@@ -117,7 +117,7 @@ def test_restoring_never_takes_a_block_further_away() -> None:
         coded = video.encode(block, step, speed="fast")
         for model in (sharpener(), model_of(layers_of())):
             context = DecodeContext(block.dtype, context_of(block).voxel_range, ModelSet.of(model))
-            restored = video.filtered(coded.data, block, context, 900)
+            restored, _ = video.filtered(coded.data, block, context, 900)
             assert len(restored) <= len(coded.data) + 900
             before, after = (
                 video.error_of(block, video.decode(data, block.shape, context))
