@@ -275,7 +275,7 @@ def compress(
     ratio: float | None = None,
     psnr: float | None = None,
     ssim: float | None = None,
-    speed: Literal["normal", "fast"] = "normal",
+    speed: Literal["normal", "fast", "slow"] = "normal",
     block_type: Literal["auto", "implicit"] = "auto",
     fit: float = 0.0,
     embed_model: bool = False,
@@ -289,9 +289,9 @@ def compress(
     Exactly one promise: lossless (every voxel equal), max_error (no voxel off by more, in stored
     units: HU for CT), ratio (file ≤ raw bytes / ratio, best quality for it), psnr (in dB against
     the full range, at least) or ssim (in 3D, at least; the smallest file found for it).
-    speed: "normal" or "fast". block_type, fit: of a ratio: the implicit network's blocks alone,
-    and seconds to refine their codes. embed_model: the file carries the models that it needs.
-    threads: 0 takes all.
+    speed: "normal", "fast" or "slow". block_type, fit: of a ratio: the implicit network's blocks
+    alone, and seconds to refine their codes. embed_model: the file carries the models that it
+    needs. threads: 0 takes all.
     Returns path, ratio, max_error, psnr, seconds and more.
     Raises ConfigError, InputError, OutputError, CodecError, Cancelled; the source is untouched.
 

@@ -81,7 +81,7 @@ def code_bounded(
     """
     bound = bound or None
     grid = coding_grid(voxels.shape)
-    if predictors and speed == "normal":
+    if predictors and speed != "fast":
         chosen = _learned_wins(voxels, bound, predictors)
         if chosen is not None:
             return _code_learned(voxels, bound, chosen, threads, monitor, keep)

@@ -90,7 +90,7 @@ def _shortest(coded: Coded, speed: Speed, variants: Sequence[int]) -> Code:
         if data is not None:
             codes[kind] = data
     best = min(codes, key=lambda kind: len(codes[kind]))
-    if speed == "normal" and len(codes[ZSTD]) < _ZSTD_NEAR * len(codes[best]):
+    if speed != "fast" and len(codes[ZSTD]) < _ZSTD_NEAR * len(codes[best]):
         codes[ZSTD] = CODERS[ZSTD].encode(coded.indices, speed) or codes[ZSTD]
         best = min(codes, key=lambda kind: len(codes[kind]))
     sizes = {kind: len(data) for kind, data in codes.items()}

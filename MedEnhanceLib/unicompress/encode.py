@@ -301,7 +301,7 @@ def _code_to_ratio(
         threads=threads,
         keep=keep,
         model=model,
-        predictors=shipped_predictors(draft.modality) if config.speed == "normal" else (),
+        predictors=shipped_predictors(draft.modality) if config.speed != "fast" else (),
     )
     asked = config.block_type == "implicit"
     tried = asked or ratio >= LEAST_RATIO

@@ -48,7 +48,7 @@ def code_within(
     room = budget(chunks)
     if voxels.dtype.kind not in "iu" or 8 * room < LEAST_BITS * voxels.size:
         return None
-    bound = _first_bound(voxels, room * _TAUGHT, predictors if speed == "normal" else ())
+    bound = _first_bound(voxels, room * _TAUGHT, predictors if speed != "fast" else ())
     for turn in range(_TRIES):
         if bound > _MOST_BOUND:
             return None

@@ -41,7 +41,7 @@ _TRIED_SIDE = 128
 _NEAR = 0.7
 _USED = 0.8
 #: Where a curve is measured, as multiples of the bytes that an equal share would give.
-_POINTS = {"normal": (0.25, 0.7, 1.6, 4.0), "fast": (0.3, 1.0, 3.0)}
+_POINTS, _FAST_POINTS = (0.25, 0.7, 1.6, 4.0), (0.3, 1.0, 3.0)
 _REACH = 4.0
 #: Blocks that could use more than `_REACH` equal shares are measured again, with four times more.
 _ROUNDS = 4
@@ -369,7 +369,8 @@ def measure_block(block: Voxels, bits: float, reach: float = _REACH, *, speed: S
     top = _reachable(bits * reach, block)
     stream = wavelet.encode(values, top)
     share = bits * block.size / 8
-    wanted = np.array([point * share * reach / _REACH for point in _POINTS[speed]])
+    points = np.array(_FAST_POINTS if speed == "fast" else _POINTS)
+    wanted = points * share * reach / _REACH
     inside = np.clip(wanted, wavelet.HEAD_BYTES + 2, len(stream)).astype(int)
     sizes = np.unique(np.append(inside, len(stream)))
     losses = [_squared_error(values, stream, size) for size in (wavelet.HEAD_BYTES, *sizes)]

@@ -32,8 +32,8 @@ from MedEnhanceLib.unicompress.config import Speed
 
 Frames = npt.NDArray[np.uint16]
 
-_AOM_SPEED: dict[Speed, int] = {"normal": 4, "fast": 6}
-_SVT_PRESET: dict[Speed, int] = {"normal": 2, "fast": 4}
+_AOM_SPEED: dict[Speed, int] = {"normal": 4, "fast": 6, "slow": 2}
+_SVT_PRESET: dict[Speed, int] = {"normal": 2, "fast": 4, "slow": 1}
 _LEAST_QUANTISER, _MOST_QUANTISER = 5, 63
 _SPREAD = 4
 #: SVT-AV1 is for slices of at least this extent, and for at least so many of them.

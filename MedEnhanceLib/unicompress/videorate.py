@@ -32,8 +32,9 @@ from MedEnhanceLib.volume import Voxels
 #: What an octave of the step changes, in octaves: of the size, and of the squared error.
 SIZE_SLOPE, ERROR_SLOPE = -1.5, 1.2
 #: A search ends at so much less than the limit, and after so many codings of the volume.
-_TOLERANCE = {"normal": math.log2(1.012), "fast": math.log2(1.03)}
-_TRIES = {"normal": 5, "fast": 4}
+_TOLERANCE = {"normal": math.log2(1.012), "fast": math.log2(1.03), "slow": math.log2(1.012)}
+_TRIES = {"normal": 5, "fast": 4, "slow": 3}
+_NEARLY = math.log2(1.05)
 #: A coding to a quality is filtered and measured so many times, at most.
 _CHECKS = 4
 #: Above this, a wavelet's block takes too much memory; see wavelet.MOST_THREADS.
@@ -87,9 +88,12 @@ def to_size(job: Job, budget: int, start: float) -> list[Chunk] | None:
         job.monitor.progress(min(0.8, 0.2 * len(passes)), "compress")
         return math.log2(max(passes[setting].bytes, 1))
 
+    setting = math.log2(start)
+    if job.speed == "slow":  # about where it will be is found in less time
+        setting = _step_of_size(replace(job, speed="normal"), budget, setting)
     chosen = seek(
         measure,
-        math.log2(start),
+        setting,
         math.log2(budget),
         slope=SIZE_SLOPE,
         tolerance=_TOLERANCE[job.speed],
@@ -102,6 +106,16 @@ def to_size(job: Job, budget: int, start: float) -> list[Chunk] | None:
     if over:
         chunks = _mixed(chunks, min(over, key=lambda one: one.bytes).chunks, budget)
     return chunks
+
+
+def _step_of_size(job: Job, budget: int, setting: float) -> float:
+    """The step, in octaves, whose streams take about `budget` bytes; `setting` where none do."""
+
+    def measure(setting: float) -> float:
+        return math.log2(max(code(job, 2.0**setting).bytes, 1))
+
+    found = seek(measure, setting, math.log2(budget), slope=SIZE_SLOPE, tolerance=_NEARLY, most=3)
+    return setting if found is None else found
 
 
 def for_streams(budget: int, blocks: int) -> int:

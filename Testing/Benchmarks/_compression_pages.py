@@ -32,7 +32,8 @@ learn from: no other is open at this resolution). Bytes of ours are those of who
 header, checksums and the chunk table; the peers' are bare codestreams. Encoding of ours includes
 reading the file back and proving its promise. Ratios refer to the voxels as they are stored: 16 bit
 in CT and MR, 8 bit in EM. Codecs of images get all slices as one tall image where they may lose
-(it was better at every rate), HEVC and AV1 get them as frames; HEVC with `tune=psnr`."""
+(it was better at every rate), HEVC and AV1 get them as frames; HEVC with `tune=psnr`. PyAV is
+installed: ours takes libaom or SVT-AV1 for videos; what libaom alone gives is told below."""
 _PSNR = """PSNR in dB against the full range (largest less smallest voxel). Ours at the ratio, peers
 at several qualities and read between them over the logarithm of the bytes, at the bytes of our
 file. *–*: the codec does not reach it. *self-contained*: ours with the models counted in that a
@@ -216,7 +217,7 @@ def _ablation(rows: list[Row]) -> str:
             by_setting = {row["setting"]: row for row in found}
             exact = by_setting.get(None, {}).get("bits_per_voxel")
             at = (by_setting.get(ratio, {}).get("psnr_db") for ratio in ABLATION_RATIOS)
-            lines.append((volume, arm.name, _number(exact, 3), *(_number(psnr, 1) for psnr in at)))
+            lines.append((volume, arm.name, _number(exact, 3), *(_number(psnr, 2) for psnr in at)))
     header = ("volume", "parts", "lossless, bits per voxel", *map(str, ABLATION_RATIOS))
     return "PSNR in dB at three ratios.\n\n" + table(header, lines)
 
