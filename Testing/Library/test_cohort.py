@@ -1,0 +1,175 @@
+"""Cohorts: patients found in folders, tables and DICOM; what is refused, and by which names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib import io
+from MedEnhanceLib.cohort import Cohort, Patient
+from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.volume import Volume
+
+
+def image(seed: int, slices: int = 4, modality: str = "MR") -> Volume:
+    low = -1000 if modality == "CT" else 0
+    voxels = np.random.default_rng(seed).integers(low, 1000, (slices, 12, 10))
+    return Volume(voxels.astype(np.int16), modality=modality)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three patients with a folder each; the second has two volumes."""
+    for name, files in {"ann": ("t1",), "bob": ("t1", "t2"), "cleo": ("t1",)}.items():
+        (tmp_path / "patients" / name).mkdir(parents=True)
+        for file in files:
+            path = tmp_path / "patients" / name / f"{file}.nii.gz"
+            io.save(image(len(str(path)) + len(file) * ord(name[0]) + ord(file[1])), path)
+    return tmp_path / "patients"
+
+
+def read(cohort: Cohort, least_slices: int = 1) -> dict[str, int]:
+    """Patient → number of slices."""
+    pairs = cohort.volumes(least_slices=least_slices)
+    return {patient.id: sum(volume.shape[0] for volume in volumes) for patient, volumes in pairs}
+
+
+def test_a_folder_for_each_patient(folder: Path) -> None:
+    (folder / ".hidden").mkdir()
+    (folder / "README.txt").write_text("three patients")
+    cohort = Cohort.from_folder(folder)
+    assert [patient.id for patient in cohort] == ["ann", "bob", "cleo"]
+    assert read(cohort) == {"ann": 4, "bob": 8, "cleo": 4}
+    assert len(cohort["bob"].paths) == 2
+
+
+def test_a_file_for_each_patient_where_there_are_no_folders(tmp_path: Path) -> None:
+    for name in ("b.nii.gz", "a.nrrd"):
+        io.save(image(ord(name[0])), tmp_path / name)
+    assert read(Cohort.from_folder(tmp_path)) == {"a": 4, "b": 4}
+
+
+def test_files_beside_folders_are_refused_by_name(folder: Path) -> None:
+    io.save(image(9), folder / "stray.nii.gz")
+    with pytest.raises(InputError, match=r"stray\.nii\.gz lies beside"):
+        Cohort.from_folder(folder)
+
+
+def test_a_pattern_leaves_labels_out(folder: Path) -> None:
+    labels = Volume(np.ones((4, 12, 10), np.uint8), modality="SEG")
+    io.save(labels, folder / "ann" / "t1_gtv.nii.gz")
+    with pytest.raises(InputError, match=r"patient ann, t1_gtv.*labels") as caught:
+        read(Cohort.from_folder(folder))
+    assert "--pattern" in caught.value.hint
+    assert read(Cohort.from_folder(folder, pattern="t1.nii.gz"))["ann"] == 4
+
+
+def test_a_table_names_patients_and_paths(folder: Path, tmp_path: Path) -> None:
+    table = tmp_path / "cohort.csv"
+    table.write_text(
+        "path,patient\npatients/bob/t1.nii.gz,b\npatients/ann/t1.nii.gz,a\npatients/bob/t2.nii.gz,b"
+    )
+    assert read(Cohort.open(table)) == {"a": 4, "b": 8}
+    table.write_text("patient,path\nann,patients/ann/t1.nii.gz\nbob,\n")
+    with pytest.raises(InputError, match=r"cohort\.csv, line 3: no path"):
+        Cohort.from_csv(table)
+
+
+def test_dicom_is_grouped_by_patient_id(make_series: Callable, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    for number, (patient, uid) in enumerate((("P1", "1.2.1"), ("P1", "1.2.2"), ("P2", "1.2.3"))):
+        stored = rng.integers(0, 900, (3, 8, 9)).astype(np.uint16)
+        where = tmp_path / "dicom" / ("one" if number < 2 else "two")
+        make_series(stored, folder=where, uid=uid, prefix=uid, PatientID=patient, number=number)
+    cohort = Cohort.open(tmp_path / "dicom")
+    assert [(patient.id, len(patient.paths)) for patient in cohort] == [("P1", 2), ("P2", 1)]
+    assert {path.name for patient in cohort for path in patient.paths} == {"one", "two"}
+    assert read(cohort) == {"P1": 6, "P2": 3}
+    with pytest.raises(InputError, match="no readable series of MR"):
+        Cohort.from_dicom(tmp_path / "dicom", modality="MR")
+
+
+def test_dicom_without_a_patient_id_is_refused(make_series: Callable, tmp_path: Path) -> None:
+    make_series(np.ones((3, 8, 9), np.uint16), PatientID="")
+    with pytest.raises(InputError, match="no PatientID"):
+        Cohort.from_dicom(tmp_path / "series")
+
+
+def test_one_person_under_two_names_is_told_by_equal_voxels(folder: Path) -> None:
+    volume = io.load(folder / "ann" / "t1.nii.gz")
+    part = Volume(volume.voxels[1:3].astype(np.float32), modality="MR")  # fewer slices, other type
+    (folder / "zoe").mkdir()
+    io.save(part, folder / "zoe" / "again.nrrd")
+    with pytest.raises(InputError, match="patients ann and zoe are one and the same"):
+        read(Cohort.from_folder(folder))
+
+
+def test_empty_slices_make_nobody_the_same_person(tmp_path: Path) -> None:
+    for name in "ab":
+        voxels = image(ord(name)).voxels.copy()
+        voxels[0] = 0
+        io.save(Volume(voxels, modality="MR"), tmp_path / f"{name}.nii.gz")
+    assert len(read(Cohort.from_folder(tmp_path))) == 2
+
+
+def test_one_path_under_two_names_is_refused_before_reading(tmp_path: Path) -> None:
+    path = tmp_path / "x.nii.gz"
+    with pytest.raises(InputError, match="patients a and b are one and the same"):
+        Cohort((Patient("a", (path,)), Patient("b", (tmp_path / "." / "x.nii.gz",))))
+
+
+def test_mixed_modalities_are_refused_by_name(folder: Path) -> None:
+    io.save(image(77, modality="CT"), folder / "cleo" / "ct.nii.gz")
+    with pytest.raises(InputError, match=r"ann, t1.* is MR, but patient cleo, ct.* is CT"):
+        read(Cohort.from_folder(folder))
+
+
+def test_too_few_slices_are_refused_by_name(folder: Path) -> None:
+    with pytest.raises(InputError, match="patient ann has 4 slices; at least 5"):
+        read(Cohort.from_folder(folder), least_slices=5)
+
+
+def test_a_sequence_is_refused_by_name(folder: Path) -> None:
+    frames = np.random.default_rng(5).integers(0, 900, (2, 4, 12, 10)).astype(np.int16)
+    io.save(Volume(frames, modality="MR"), folder / "ann" / "t3.nrrd")
+    with pytest.raises(InputError, match=r"patient ann, t3\.nrrd: 2 frames"):
+        read(Cohort.from_folder(folder))
+
+
+def test_the_split_is_by_patient_and_repeats_with_its_seed() -> None:
+    patients = tuple(Patient(f"p{n}", (Path(f"{n}.nii"),)) for n in range(8))
+    cohort = Cohort(patients)
+    training, held_out = cohort.split(0.25, seed=3)
+    assert (len(training), len(held_out)) == (6, 2)
+    assert {p.id for p in training} | {p.id for p in held_out} == {p.id for p in patients}
+    again = Cohort(patients[::-1]).split(0.25, seed=3)[1]
+    assert {p.id for p in again} == {p.id for p in held_out}
+    others = {tuple(p.id for p in cohort.split(0.25, seed=seed)[1]) for seed in range(8)}
+    assert len(others) > 1
+    assert len(Cohort(patients[:3]).split(0.01, seed=0)[1]) == 1
+    assert len(Cohort(patients[:2]).split(0.9, seed=0)[0]) == 1
+    assert len(cohort.split(0, seed=0)[1]) == 0
+    with pytest.raises(ConfigError, match="held_out"):
+        cohort.split(1.0, seed=0)
+
+
+def test_names_that_are_not_there_or_there_twice_are_errors(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no patient 'dan'"):
+        Cohort.from_folder(folder)["dan"]
+    twice = Patient("a", (tmp_path / "x",)), Patient("a", (tmp_path / "y",))
+    with pytest.raises(ConfigError, match="a is there twice"):
+        Cohort(twice)
+    with pytest.raises(InputError, match="not a folder"):
+        Cohort.from_folder(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no volume matches"):
+        Cohort.from_folder(tmp_path / "empty")
+
+
+def test_reading_can_be_cancelled_between_patients(folder: Path) -> None:
+    with pytest.raises(Cancelled):
+        list(Cohort.from_folder(folder).volumes(monitor=Monitor(cancel=lambda: True)))
