@@ -1,0 +1,65 @@
+"""The personalised generator: a patient's images as a bounded change of the shared prior."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the field's own short name
+
+from MedEnhanceLib.spg.config import GRID, GeneratorConfig
+
+#: A residual counts as saturated beyond this share of rho.
+_SATURATED = 0.95
+
+
+class Generator(nn.Module):
+    """S = clip(A + ρ · tanh(U([A, ζ])), 0, 1); at the beginning S = A.
+
+    U is a U-Net of three levels without normalisation, whose last layer starts at zero. ζ is one
+    learned map of an eighth of the resolution, the same for all images of the patient.
+    Source: design, spg part 4 (reconstructed).
+    """
+
+    def __init__(self, config: GeneratorConfig, size: Sequence[int]) -> None:
+        super().__init__()
+        self._rho = config.rho
+        narrow, middle, wide = config.widths
+        self.down = nn.ModuleList([_pair(2, narrow), _pair(narrow, middle), _pair(middle, wide)])
+        self.up = nn.ModuleList([_pair(wide + middle, middle), _pair(middle + narrow, narrow)])
+        self.last = nn.Conv2d(narrow, 1, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+        self.zeta = nn.Parameter(torch.zeros(1, 1, size[0] // GRID, size[1] // GRID))
+
+    def forward(self, prior: Tensor) -> Tensor:
+        """[M, 1, H, W] in [0, 1] → the patient's images, the same shape and range."""
+        return (prior + self._rho * self.residual(prior)).clamp(0, 1)
+
+    def residual(self, prior: Tensor) -> Tensor:
+        """What the prior is changed by, in units of ρ: [M, 1, H, W], −1 to 1."""
+        size = (prior.shape[-2], prior.shape[-1])
+        zeta = F.interpolate(self.zeta, size=size, mode="bilinear", align_corners=False)
+        fine = self.down[0](torch.cat([prior, zeta.expand_as(prior)], dim=1))
+        middle = self.down[1](F.avg_pool2d(fine, 2))
+        features = self.down[2](F.avg_pool2d(middle, 2))
+        for pair, beside in zip(self.up, (middle, fine), strict=True):
+            grown = F.interpolate(features, scale_factor=2.0, mode="nearest")
+            features = pair(torch.cat([grown, beside], dim=1))
+        correction: Tensor = self.last(features)
+        return correction.tanh()
+
+    @torch.no_grad()
+    def saturation(self, prior: Tensor) -> Tensor:
+        """The share of pixels whose change is as large as it can be: above a tenth all is lost."""
+        return (self.residual(prior).abs() > _SATURATED).float().mean()
+
+
+def _pair(inward: int, outward: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inward, outward, 3, padding=1),
+        nn.SiLU(),
+        nn.Conv2d(outward, outward, 3, padding=1),
+        nn.SiLU(),
+    )

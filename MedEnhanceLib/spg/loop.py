@@ -1,0 +1,274 @@
+"""Distils one patient: matches the gradients that raw and generated images give to networks.
+
+    outer step: a network is drawn anew
+      inner step: match, which moves the generator; then the network learns on the generated images
+
+Each match and each teaching step is one numbered step, whose random numbers come from the seed, the
+patient and its number alone. So a run can stop after any step and go on to the same bytes, whoever
+goes on. Source: design, spg part 8 (reconstructed).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.spg.alignment import DISTANCES, layer_gradients
+from MedEnhanceLib.spg.config import DistillConfig
+from MedEnhanceLib.spg.generator import Generator
+from MedEnhanceLib.spg.networks import make_network
+from MedEnhanceLib.spg.patches import Patches, Places
+from MedEnhanceLib.spg.slices import Floats, shown
+from MedEnhanceLib.spg.structure import StructureLoss, structure_weight
+from MedEnhanceLib.spg.tasks import Task, make_task
+
+#: Raw images that are damaged whole for one network, at least, where there are so many.
+_RAW_AT_ONCE = 8
+#: What is kept of each outer step: means over its matches.
+MEASURED = ("alignment", "structure", "saturation")
+
+
+class Tensors(dict[str, Tensor]):
+    """Tensors by name on one device, as a part of a checkpoint."""
+
+    def __init__(self, device: str, **tensors: Tensor) -> None:
+        super().__init__(tensors)
+        self._device = device
+
+    def state_dict(self) -> Mapping[str, Tensor]:
+        """Themselves."""
+        return self
+
+    def load_state_dict(self, state: Mapping[str, Tensor], /) -> None:
+        """Take over other ones."""
+        self.clear()
+        self.update({name: tensor.to(self._device) for name, tensor in state.items()})
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What a patient is distilled from.
+
+    images: float32 [N, H, W] in [0, 1]; prior: [M, h, w], the start of the result; modality: "CT"
+    or "MR"; number: of the patient in the run, which keeps random numbers of patients apart.
+    """
+
+    images: Floats
+    prior: Floats
+    modality: str
+    number: int = 0
+
+
+class PatientLoop:
+    """Generator, networks and optimisers of one patient, and what a numbered step does to them."""
+
+    def __init__(self, raw: Raw, config: DistillConfig, device: str) -> None:
+        self.config, self.device, self._number = config, device, raw.number
+        self.batch = config.loop.batch
+        self.task: Task = make_task(config, raw.modality)
+        self._distance = DISTANCES[config.distance]
+        self._structure = StructureLoss()
+        side = config.loop.patch
+        is_shown = partial(shown, modality=raw.modality, config=config.images)
+        self._raw = torch.from_numpy(raw.images)[:, None].to(device)
+        self._prior = torch.from_numpy(raw.prior)[:, None].to(device)
+        self._raw_patches = Patches(is_shown(raw.images), side)
+        self._own_patches = Patches(is_shown(raw.prior), side)
+        torch.manual_seed(config.seed)  # every patient's generator begins the same
+        self.generator = Generator(config.generator, raw.prior.shape[1:]).to(device)
+        self._adam = torch.optim.Adam(self.generator.parameters(), lr=config.generator.rate)
+        self.networks = nn.ModuleDict(
+            {name: make_network(name) for name in config.loop.networks}
+        ).to(device)
+        self._learning = {
+            name: torch.optim.Adam(network.parameters(), lr=config.loop.network_rate)
+            for name, network in self.networks.items()
+        }
+        #: For this outer step's generated images, where images are damaged whole.
+        self._drawn = Tensors(device)
+        self.history = Tensors("cpu", measured=torch.zeros(config.loop.outer, len(MEASURED)))
+        self._raw_drawn: tuple[int, npt.NDArray[np.intp], Tensor] | None = None
+        self._images: Tensor | None = None
+
+    @property
+    def steps(self) -> int:
+        """Of a whole distillation."""
+        return self.config.loop.outer * self._per_outer
+
+    @property
+    def _per_inner(self) -> int:
+        return 1 + self.config.loop.teaching
+
+    @property
+    def _per_outer(self) -> int:
+        return self.config.loop.inner * self._per_inner
+
+    def outer_of(self, number: int) -> int:
+        """The outer step that a numbered step belongs to."""
+        return number // self._per_outer
+
+    def ends_outer(self, number: int) -> bool:
+        """Whether it is the last step of its outer one."""
+        return (number + 1) % self._per_outer == 0
+
+    def step(self, number: int) -> None:
+        """The step of that number; the same number does the same, resumed or not.
+
+        Raises ModelError where a loss is no number any more.
+        """
+        if number % self._per_outer == 0:
+            self._begin_outer(number)
+        if number % self._per_inner == 0:
+            self._match(number)
+        else:
+            self._teach(number)
+
+    def _rng(self, number: int, purpose: int) -> np.random.Generator:
+        """The random numbers of one step for one purpose."""
+        return np.random.default_rng((self.config.seed + 1, self._number, number, purpose))
+
+    def _name(self, number: int) -> str:
+        names = self.config.loop.networks
+        return names[self.outer_of(number) % len(names)]
+
+    def _begin_outer(self, number: int) -> None:
+        """A network with new weights, and new numbers for images that are damaged whole."""
+        name = self._name(number)
+        torch.manual_seed(int(self._rng(number, 0).integers(2**62)))
+        self.networks[name].load_state_dict(make_network(name).state_dict())
+        self._learning[name].state.clear()
+        self._drawn.clear()
+        if not self.task.on_patches:
+            images = self._generated().detach()
+            self._drawn["numbers"] = self.task.draw(images, self._rng(number, 1))
+
+    def _match(self, number: int) -> None:
+        name, rng = self._name(number), self._rng(number, 2)
+        network = self.networks[name]
+        shared = int(rng.integers(2**62)), int(rng.integers(2**31))
+        low, high = self._raw_pairs(number, rng, shared)
+        raw = layer_gradients(_error(network, low, high), network, differentiable=False)
+        images = self.generator(self._prior)
+        low, high = self._own_pairs(images, rng, shared, self.batch)
+        ours = layer_gradients(_error(network, low, high), network, differentiable=True)
+        alignment = self._distance(raw, ours)
+        structure = self._structure(images, self._prior)
+        loop = self.config.loop
+        share = number / self.steps
+        loss = alignment + structure_weight(share, *self.config.generator.structure) * structure
+        if not bool(torch.isfinite(loss)):
+            raise ModelError(
+                f"the distillation diverged at step {number}",
+                "Start again in another folder with a lower generator rate.",
+            )
+        self._adam.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.generator.parameters(), self.config.generator.clip)
+        self._adam.step()
+        self._images = None
+        values = (alignment.detach(), structure.detach(), self.generator.saturation(self._prior))
+        self.history["measured"][self.outer_of(number)] += torch.stack(values).cpu() / loop.inner
+
+    def _teach(self, number: int) -> None:
+        name, rng = self._name(number), self._rng(number, 2)
+        shared = int(rng.integers(2**62)), int(rng.integers(2**31))
+        count = self.config.loop.teaching_batch
+        low, high = self._own_pairs(self._generated(), rng, shared, count)
+        loss = _error(self.networks[name], low, high)
+        self._learning[name].zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._learning[name].step()
+
+    def _raw_pairs(
+        self, number: int, rng: np.random.Generator, shared: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Raw patches after and before damage, [B, 1, P, P] each.
+
+        shared: with the generated images: the seed of damage, and the first of the images.
+        """
+        if self.task.on_patches:
+            chosen = rng.integers(len(self._raw), size=self.batch)
+            places = self._places(self._raw_patches, chosen, rng)
+            return self._damaged_patches(self._raw, places, shared[0])
+        indices, drawn = self._raw_of_outer(number)
+        slots = (np.arange(self.batch) + shared[1]) % len(indices)
+        places = self._places(self._raw_patches, indices[slots], rng)
+        here = Places(torch.from_numpy(slots).to(self.device), places.rows, places.columns)
+        images = self._raw[torch.from_numpy(indices).to(self.device)]
+        return here.cut(self.task.damage(images, drawn)), here.cut(images)
+
+    def _raw_of_outer(self, number: int) -> tuple[npt.NDArray[np.intp], Tensor]:
+        """Which raw images are damaged whole in this outer step, and their numbers.
+
+        They are made from the number alone, so that a run that goes on need not have kept them.
+        """
+        first = number // self._per_outer * self._per_outer
+        if self._raw_drawn is None or self._raw_drawn[0] != first:
+            count = min(len(self._raw), max(len(self._prior), _RAW_AT_ONCE))
+            indices = self._rng(first, 3).permutation(len(self._raw))[:count]
+            # Purpose 1, as for the generated images: the same numbers for the same places.
+            drawn = self.task.draw(self._raw[torch.from_numpy(indices)], self._rng(first, 1))
+            self._raw_drawn = first, indices, drawn
+        return self._raw_drawn[1:]
+
+    def _own_pairs(
+        self, images: Tensor, rng: np.random.Generator, shared: tuple[int, int], count: int
+    ) -> tuple[Tensor, Tensor]:
+        """The same of generated images."""
+        chosen = (np.arange(count) + shared[1]) % len(images)
+        places = self._places(self._own_patches, chosen, rng)
+        if self.task.on_patches:
+            return self._damaged_patches(images, places, shared[0])
+        return places.cut(self.task.damage(images, self._drawn["numbers"])), places.cut(images)
+
+    def _damaged_patches(self, images: Tensor, places: Places, seed: int) -> tuple[Tensor, Tensor]:
+        high = places.cut(images)
+        return self.task.damage(high, self.task.draw(high, np.random.default_rng(seed))), high
+
+    def _places(
+        self, patches: Patches, chosen: npt.NDArray[np.intp], rng: np.random.Generator
+    ) -> Places:
+        return patches.draw(chosen, rng, turned=self.task.on_patches, device=self.device)
+
+    @torch.no_grad()
+    def _generated(self) -> Tensor:
+        """The patient's images as they are now, [M, 1, h, w]."""
+        if self._images is None:
+            self._images = self.generator(self._prior)
+        return self._images
+
+    def images(self) -> Floats:
+        """The same as an array, float32 [M, h, w] in [0, 1]."""
+        found: Floats = self._generated()[:, 0].cpu().numpy()
+        return found
+
+    def parts(self, hashes: Mapping[str, str]) -> dict[str, Any]:
+        """All that a checkpoint holds; hashes: what it must agree in besides."""
+        adams = {f"adam {name}": adam for name, adam in self._learning.items()}
+        return {
+            "config": self.config.told() | dict(hashes),
+            "modules": {
+                "generator": self.generator,
+                "networks": self.networks,
+                "drawn": self._drawn,
+                "history": self.history,
+            },
+            "optimisers": {"adam generator": self._adam, **adams},
+        }
+
+    def forget_images(self) -> None:
+        """After a checkpoint was loaded: what was derived from weights is made anew."""
+        self._images = None
+
+
+def _error(network: nn.Module, low: Tensor, high: Tensor) -> Tensor:
+    restored: Tensor = network(low)
+    return (restored - high).square().mean()

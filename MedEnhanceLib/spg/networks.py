@@ -1,0 +1,100 @@
+"""The small restoration networks: two whose gradients are matched, one that matching never sees.
+
+All take and give [B, 1, H, W] and add a correction to their input. None normalises, none works in
+place, so that a gradient's gradient can be taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.errors import ConfigError
+
+#: Never matched: what it gains from distilled images, they give to networks at large.
+UNSEEN = "unet"
+
+
+class Correction(nn.Module):
+    """x + body(x)."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, 1, H, W] → the same."""
+        corrected: Tensor = images + self.body(images)
+        return corrected
+
+
+class _Block(nn.Module):
+    """EDSR's residual block: two convolutions, no normalisation."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        changed: Tensor = self.second(self.first(features).relu())
+        return features + changed
+
+
+def srcnn() -> nn.Module:
+    """Three layers, 10.9 thousand weights.
+
+    Source: Dong et al., IEEE TPAMI 38 (2016) 295, the layout; sizes are those of our first trial.
+    """
+    return Correction(
+        nn.Sequential(
+            nn.Conv2d(1, 32, 5, padding=2),
+            nn.ReLU(),
+            nn.Conv2d(32, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, 1, 5, padding=2),
+        )
+    )
+
+
+def edsr(width: int = 16, blocks: int = 3) -> nn.Module:
+    """A small EDSR, 14 thousand weights; images come in at their full size.
+
+    Source: Lim et al., CVPR Workshops 2017; reduced.
+    """
+    return Correction(
+        nn.Sequential(
+            nn.Conv2d(1, width, 3, padding=1),
+            *(_Block(width) for _ in range(blocks)),
+            nn.Conv2d(width, 1, 3, padding=1),
+        )
+    )
+
+
+def unet() -> nn.Module:
+    """MONAI's U-Net of three levels, 8-16-32, without normalisation; sides are multiples of 4."""
+    nets: Any = require("monai.networks.nets", purpose="The unseen network")
+    return Correction(
+        nets.UNet(
+            spatial_dims=2,
+            in_channels=1,
+            out_channels=1,
+            channels=(8, 16, 32),
+            strides=(2, 2),
+            num_res_units=1,
+            norm=None,
+        )
+    )
+
+
+_NETWORKS: dict[str, Callable[[], nn.Module]] = {"srcnn": srcnn, "edsr": edsr, UNSEEN: unet}
+
+
+def make_network(name: str) -> nn.Module:
+    """The network of that name with weights drawn from torch's generator; raises ConfigError."""
+    if name not in _NETWORKS:
+        raise ConfigError(f"unknown network {name!r}", f"Use one of {', '.join(_NETWORKS)}.")
+    return _NETWORKS[name]()
