@@ -62,6 +62,28 @@ def take_over(folder: Path) -> IO[bytes] | None:
     return None
 
 
+def hold(folder: Path) -> IO[bytes] | None:
+    """Own an existing folder for as long as what is returned stays open.
+
+    None where another process owns it. Raises OSError where the folder cannot be written to.
+    """
+    lock = (folder / LOCK).open("ab+")
+    if _lock(lock) and _is_at(lock, folder / LOCK):
+        return lock
+    lock.close()
+    return None
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process owns the folder just now."""
+    if not (folder / LOCK).is_file():
+        return False
+    lock = hold(folder)
+    if lock is not None:
+        lock.close()
+    return lock is None
+
+
 def remove_owned(folder: Path, lock: IO[bytes]) -> None:
     """Remove the folder and let its lock go; a second call does nothing."""
     if lock.closed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -50,3 +51,17 @@ class Checkpoints:
         step = load_checkpoint(self._paths[place], notes=notes, **parts)
         self._next = 1 - place
         return step, notes
+
+
+def latest_header(folder: Path) -> dict[str, Any] | None:
+    """What the later whole checkpoint in a folder says of itself; None where there is none."""
+    from safetensors import SafetensorError, safe_open
+
+    found: list[dict[str, Any]] = []
+    for name in _NAMES:
+        try:
+            with safe_open(folder / name, framework="np") as stored:
+                found.append(json.loads(stored.metadata()["medenhance"]))
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+            continue  # not there, or damaged
+    return max(found, key=lambda header: int(header["step"]), default=None)

@@ -89,6 +89,7 @@ class GeneratorConfig:
     rate: float = 1e-3
     clip: float = 0.05
     structure: tuple[float, float] = (0.5, 0.05)
+    restraint: float = 0.0
 
     def __post_init__(self) -> None:
         if len(self.widths) != 3 or min(self.widths) < 1:

@@ -35,10 +35,14 @@ class Generator(nn.Module):
 
     def forward(self, prior: Tensor) -> Tensor:
         """[M, 1, H, W] in [0, 1] → the patient's images, the same shape and range."""
-        return (prior + self._rho * self.residual(prior)).clamp(0, 1)
+        return self.moved(prior, self.wish(prior))
 
-    def residual(self, prior: Tensor) -> Tensor:
-        """What the prior is changed by, in units of ρ: [M, 1, H, W], −1 to 1."""
+    def moved(self, prior: Tensor, wish: Tensor) -> Tensor:
+        """The prior, changed by ρ · tanh of a wish."""
+        return (prior + self._rho * wish.tanh()).clamp(0, 1)
+
+    def wish(self, prior: Tensor) -> Tensor:
+        """What U would change the prior by, in units of ρ, before tanh bounds it: [M, 1, H, W]."""
         size = (prior.shape[-2], prior.shape[-1])
         zeta = F.interpolate(self.zeta, size=size, mode="bilinear", align_corners=False)
         fine = self.down[0](torch.cat([prior, zeta.expand_as(prior)], dim=1))
@@ -47,13 +51,13 @@ class Generator(nn.Module):
         for pair, beside in zip(self.up, (middle, fine), strict=True):
             grown = F.interpolate(features, scale_factor=2.0, mode="nearest")
             features = pair(torch.cat([grown, beside], dim=1))
-        correction: Tensor = self.last(features)
-        return correction.tanh()
+        wish: Tensor = self.last(features)
+        return wish
 
-    @torch.no_grad()
-    def saturation(self, prior: Tensor) -> Tensor:
-        """The share of pixels whose change is as large as it can be: above a tenth all is lost."""
-        return (self.residual(prior).abs() > _SATURATED).float().mean()
+
+def saturation(wish: Tensor) -> Tensor:
+    """The share of pixels whose change is as large as it can be, and learns no more."""
+    return (wish.detach().tanh().abs() > _SATURATED).float().mean()
 
 
 def _pair(inward: int, outward: int) -> nn.Sequential:

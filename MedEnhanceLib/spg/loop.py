@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.spg.alignment import DISTANCES, layer_gradients
 from MedEnhanceLib.spg.config import DistillConfig
-from MedEnhanceLib.spg.generator import Generator
+from MedEnhanceLib.spg.generator import Generator, saturation
 from MedEnhanceLib.spg.networks import make_network
 from MedEnhanceLib.spg.patches import Patches, Places
 from MedEnhanceLib.spg.slices import Floats, shown
@@ -156,7 +156,8 @@ class PatientLoop:
         shared = int(rng.integers(2**62)), int(rng.integers(2**31))
         low, high = self._raw_pairs(number, rng, shared)
         raw = layer_gradients(_error(network, low, high), network, differentiable=False)
-        images = self.generator(self._prior)
+        wish = self.generator.wish(self._prior)
+        images = self.generator.moved(self._prior, wish)
         low, high = self._own_pairs(images, rng, shared, self.batch)
         ours = layer_gradients(_error(network, low, high), network, differentiable=True)
         alignment = self._distance(raw, ours)
@@ -164,6 +165,7 @@ class PatientLoop:
         loop = self.config.loop
         share = number / self.steps
         loss = alignment + structure_weight(share, *self.config.generator.structure) * structure
+        loss = loss + self.config.generator.restraint * wish.square().mean()
         if not bool(torch.isfinite(loss)):
             raise ModelError(
                 f"the distillation diverged at step {number}",
@@ -174,7 +176,7 @@ class PatientLoop:
         nn.utils.clip_grad_norm_(self.generator.parameters(), self.config.generator.clip)
         self._adam.step()
         self._images = None
-        values = (alignment.detach(), structure.detach(), self.generator.saturation(self._prior))
+        values = (alignment.detach(), structure.detach(), saturation(wish))
         self.history["measured"][self.outer_of(number)] += torch.stack(values).cpu() / loop.inner
 
     def _teach(self, number: int) -> None:

@@ -122,7 +122,7 @@ def restored_psnr(
     """
     inside = torch.from_numpy(shown(images, modality, scaling or ImageConfig()))
     damaged = torch.from_numpy(task.damaged(images, seed))
-    batches = damaged[:, None].split(_AT_ONCE)
+    batches = torch.split(damaged[:, None], _AT_ONCE)
     restored = torch.cat([network(low.to(device)).cpu() for low in batches])[:, 0]
     truth = torch.from_numpy(np.ascontiguousarray(images, np.float32))
     return psnr_db((damaged - truth)[inside]), psnr_db((restored - truth)[inside])

@@ -1,0 +1,206 @@
+"""The folder of a distillation: what is in it while it runs, and what is left when it is done.
+
+    OUT/work/                 while it runs; removed at the end
+        owner.lock              held by the process that distils
+        run.json                configuration and hashes: what going on must agree in
+        patient-000/            two checkpoints
+        patient-000.safetensors images of a patient who is done
+    OUT/images/ images.npy manifest.json card.md audit/     the result
+
+Patients are numbers here: no name, path or date of theirs is in any file.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from MedEnhanceLib.errors import ConfigError, InputError, ModelError, OutputError
+from MedEnhanceLib.io.atomic import atomic_write, output_error, write_json
+from MedEnhanceLib.owned import LOCK, hold, is_held
+from MedEnhanceLib.spg.checkpoints import latest_header
+from MedEnhanceLib.spg.slices import Floats
+
+WORK, RUN, MANIFEST = "work", "run.json", "manifest.json"
+RESULTS = ("images", "images.npy", "card.md", "audit", MANIFEST)
+#: What a run must agree in, in the order in which it is compared, and in words.
+_AGREED = {"modality": "modality", "data_sha256": "data", "prior_sha256": "prior"}
+
+
+class RunFolder:
+    """OUT, with its work folder."""
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.work = out, out / WORK
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the result is complete: the manifest is written last."""
+        return (self.out / MANIFEST).is_file()
+
+    def patient(self, number: int) -> Path:
+        """Where a patient's checkpoints are; images of one who is done lie beside."""
+        return self.work / f"patient-{number:03d}"
+
+    @contextmanager
+    def owned(self, *, overwrite: bool) -> Iterator[None]:
+        """Make the folder and own it meanwhile; with `overwrite` what was distilled is removed.
+
+        Raises OutputError where another process distils there, or something else lies there.
+        """
+        if self.out.exists() and not self.out.is_dir():
+            raise OutputError(f"{self.out} is a file", "Name a folder for the result.")
+        known = {*RESULTS, WORK}
+        strange = sorted(
+            entry.name
+            for entry in (self.out.iterdir() if self.out.is_dir() else ())
+            if entry.name not in known and not entry.name.startswith(".")
+        )
+        is_ours = (self.work / RUN).is_file() or self.is_finished or (self.work / LOCK).is_file()
+        if strange or (self.out.is_dir() and any(self.out.iterdir()) and not is_ours):
+            raise OutputError(
+                f"{self.out} holds something else ({', '.join(strange[:3]) or 'no distillation'})",
+                "Name a new or empty folder.",
+            )
+        try:
+            self.work.mkdir(parents=True, exist_ok=True)
+            lock = hold(self.work)
+        except OSError as cause:
+            raise output_error(self.work, cause) from cause
+        if lock is None:
+            raise OutputError(
+                f"{self.out}: another process distils there",
+                "Wait for it, or see: medenhance distill --status.",
+            )
+        try:
+            if overwrite:
+                self._clear()
+            yield
+        finally:
+            lock.close()
+            if self.is_finished or not (self.work / RUN).is_file():
+                shutil.rmtree(self.work, ignore_errors=True)
+
+    def _clear(self) -> None:
+        """The manifest goes first: without it nothing here counts as a result."""
+        for name in reversed(RESULTS):
+            _remove(self.out / name)
+        for entry in self.work.iterdir():
+            if entry.name != LOCK:
+                _remove(entry)
+
+    def agree(self, run: dict[str, Any]) -> None:
+        """Remember what this run is, or hold it against the one that is here.
+
+        Raises ConfigError naming the options that differ, InputError for other data.
+        """
+        path = self.out / MANIFEST if self.is_finished else self.work / RUN
+        if not path.is_file():
+            write_json(self.work / RUN, run, overwrite=True)
+            return
+        before = read_run(path)
+        changed = sorted(_differences(before.get("config", {}), run["config"]))
+        if changed:
+            raise ConfigError(
+                f"{self.out} was begun with other options ({', '.join(changed)})",
+                "Use the same ones, another folder, or start anew with --force (overwrite=True).",
+            )
+        for field, word in _AGREED.items():
+            if before.get(field) != run[field]:
+                counts = [
+                    f"{told.get('patients')} + {told.get('held_out')}" for told in (before, run)
+                ]
+                raise InputError(
+                    f"{self.out} was begun with another {word} than there is now "
+                    f"(patients, distilled + held out: {counts[0]} then, {counts[1]} now)",
+                    "Bring back what was changed or deleted, or start anew in another folder.",
+                )
+
+    def save_images(self, number: int, images: Floats, notes: dict[str, Any]) -> None:
+        """Keep the images of a patient who is done, and remove the checkpoints."""
+        from safetensors.numpy import save_file
+
+        with atomic_write(self._images_path(number), overwrite=True) as temporary:
+            save_file({"images": images}, temporary, metadata={"medenhance": json.dumps(notes)})
+        shutil.rmtree(self.patient(number), ignore_errors=True)
+
+    def load_images(self, number: int) -> tuple[Floats, dict[str, Any]] | None:
+        """Images and notes of a patient who is done; None where that is not so."""
+        from safetensors import SafetensorError, safe_open
+
+        path = self._images_path(number)
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, framework="np") as stored:
+                images: Floats = stored.get_tensor("images")
+                return images, dict(json.loads(stored.metadata()["medenhance"]))
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as cause:
+            raise ModelError(
+                f"{path} is damaged ({cause})", "Delete it: this patient is distilled again."
+            ) from cause
+
+    def _images_path(self, number: int) -> Path:
+        return self.work / f"patient-{number:03d}.safetensors"
+
+    def status(self) -> dict[str, Any]:
+        """How far it is, from its files alone; see `distillation_status`."""
+        if self.is_finished:
+            manifest = read_run(self.out / MANIFEST)
+            told = {name: manifest.get(name) for name in ("task", "modality", "patients", "images")}
+            return {"state": "finished", "fraction": 1.0, **told}
+        if not (self.work / RUN).is_file():
+            raise InputError(
+                f"{self.out} holds no distillation", "Name the folder that one was started with."
+            )
+        run = read_run(self.work / RUN)
+        patients = int(run["patients"])
+        done = [number for number in range(patients) if self._images_path(number).exists()]
+        steps = int(run["steps"])
+        under_way = {}
+        for number in sorted(set(range(patients)) - set(done)):
+            header = latest_header(self.patient(number))
+            if header is not None:
+                under_way[number] = int(header["step"])
+        fraction = (len(done) * steps + sum(under_way.values())) / max(1, patients * steps)
+        return {
+            "state": "running" if is_held(self.work) else "stopped",
+            "fraction": round(fraction, 5),
+            "task": run["config"]["task"],
+            "modality": run["modality"],
+            "patients": patients,
+            "done": len(done),
+            "steps": steps,
+            "under_way": [{"patient": n + 1, "step": step} for n, step in under_way.items()],
+        }
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """A JSON object of ours; raises InputError for anything else."""
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as cause:
+        raise InputError(f"{path} cannot be read: {cause}", "Start in another folder.") from cause
+    if not isinstance(fields, dict):
+        raise InputError(f"{path} holds no JSON object", "Start in another folder.")
+    return fields
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any], under: str = "") -> Iterator[str]:
+    for name in before.keys() | now.keys():
+        one, other = before.get(name), now.get(name)
+        if isinstance(one, dict) and isinstance(other, dict):
+            yield from _differences(one, other, f"{name}.")
+        elif one != other:
+            yield under + name
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,92 @@
+"""A cohort as a distillation needs it: images by patient, who is distilled and who is held out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from MedEnhanceLib.cohort import Cohort
+from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.spg.config import MODALITIES, DistillConfig
+from MedEnhanceLib.spg.prior import Prior, check_prior, make_prior, prior_patient
+from MedEnhanceLib.spg.slices import Floats, axial_slices, data_sha256
+
+#: Fewer slices than these are nothing to learn a patient from, however few images are wished.
+_LEAST_SLICES = 4
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """training, held_out: images [N, H, W] in [0, 1] by patient, in the cohort's order.
+
+    The prior's patient, where it is one of the cohort, is never held out.
+    """
+
+    modality: str
+    training: dict[str, Floats]
+    held_out: dict[str, Floats]
+    prior: Prior
+
+    @property
+    def sha256(self) -> str:
+        """Of all images, those held out last."""
+        return data_sha256([*self.training.values(), *self.held_out.values()])
+
+
+def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared:
+    """Read, check, scale and split a cohort, and make the prior.
+
+    Raises ConfigError and InputError for what cannot be distilled, with the patient's name.
+    """
+    if not len(cohort):
+        raise InputError("the cohort is empty", "Name patients.")
+    if cohort.modality is not None:
+        _check(cohort.modality, config)
+    least = max(config.images_per_patient, _LEAST_SLICES)
+    volumes: dict[str, list[Floats]] = {}
+    modality = ""
+    for patient, read in cohort.volumes(least_slices=least, monitor=monitor.part(0.0, 0.9)):
+        if not modality:
+            modality = read[0].modality
+            _check(modality, config)
+        images = [axial_slices(volume, config.images) for volume in read]
+        shown = sum(map(len, images))
+        if shown < least:
+            raise InputError(
+                f"patient {patient.id}: {shown} slices show something; at least {least} are needed",
+                "Leave the patient out, or ask for fewer images per patient.",
+            )
+        volumes[patient.id] = [part for part in images if len(part)]
+    training, held_out = cohort.split(config.held_out, config.seed)
+    if config.kind_of_prior == "patient":
+        chosen = prior_patient(config, volumes)
+    else:
+        chosen = prior_patient(config, {p.id: volumes[p.id] for p in training})
+    prior = make_prior(config, modality, chosen, volumes, monitor.part(0.9, 1.0))
+    joined = {name: np.concatenate(parts) for name, parts in volumes.items()}
+    held = {patient.id for patient in held_out if patient.id != chosen}
+    if not held:
+        monitor.warn(
+            "no patient is held out: the audit has nobody to compare with, and can tell little"
+        )
+    return Prepared(
+        modality,
+        {name: images for name, images in joined.items() if name not in held},
+        {name: images for name, images in joined.items() if name in held},
+        prior,
+    )
+
+
+def _check(modality: str, config: DistillConfig) -> None:
+    if modality not in MODALITIES:
+        raise ConfigError(
+            f"the cohort is {modality}; distillation knows {' and '.join(MODALITIES)}",
+            "State the modality (--modality) where the files do not, or do wrongly.",
+        )
+    if config.task == "undersample" and modality != "MR":
+        raise ConfigError(
+            f"undersample is a task of MR; the cohort is {modality}", "Use denoise, sr2 or sr4."
+        )
+    check_prior(config, modality)
