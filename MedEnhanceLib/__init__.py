@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         blend,
         compress,
         decompress,
+        distill,
         enhance,
         evaluate,
         inspect,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         segment,
         train,
     )
+    from MedEnhanceLib.cohort import Cohort
     from MedEnhanceLib.errors import (
         Cancelled,
         CodecError,
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Cancelled",
     "CodecError",
+    "Cohort",
     "ConfigError",
     "DependencyError",
     "DeviceMemoryError",
@@ -65,6 +68,7 @@ __all__ = [
     "blend",
     "compress",
     "decompress",
+    "distill",
     "enhance",
     "evaluate",
     "inspect",
@@ -80,7 +84,7 @@ __all__ = [
 _API = [name for name in __all__ if name.islower() and not name.startswith("_")]
 _ERRORS = [name for name in __all__ if name.endswith("Error")] + ["Cancelled"]
 _HOME = (
-    {"Geometry": "geometry", "Volume": "volume"}
+    {"Cohort": "cohort", "Geometry": "geometry", "Volume": "volume"}
     | dict.fromkeys(_ERRORS, "errors")
     | dict.fromkeys(_API, "api")
 )

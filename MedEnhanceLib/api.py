@@ -29,9 +29,11 @@ from MedEnhanceLib.volume import Volume
 
 if TYPE_CHECKING:
     from MedEnhanceLib.bundles import Bundle
+    from MedEnhanceLib.cohort import Cohort
     from MedEnhanceLib.gradprom import Segmentation, TrainHeadConfig
     from MedEnhanceLib.hqg import TrainConfig
     from MedEnhanceLib.io.dicom import SeriesRow
+    from MedEnhanceLib.spg.config import DistillConfig
     from MedEnhanceLib.unicompress import CompressResult, RecoverReport
 
 PathLike = str | os.PathLike[str]
@@ -404,6 +406,51 @@ def train(
     chosen = training_config(method, fields)
     with memory_errors(), watched(progress, cancel) as monitor:
         return train_method(method, chosen, Path(data), Path(out), monitor)
+
+
+def distill(
+    cohort: Cohort | PathLike,
+    out: PathLike,
+    task: str | None = None,
+    *,
+    config: str | Mapping[str, Any] | DistillConfig = "cpu",
+    images_per_patient: int | None = None,
+    prior: str | None = None,
+    device: str | None = None,
+    scheduler: str | None = None,
+    overwrite: bool = False,
+    progress: Progress = None,
+    cancel: Cancel | None = None,
+) -> Path:
+    """Distil a cohort into a few images to train small networks on; returns their folder, `out`.
+
+    cohort: patients, or what `Cohort.open` takes. task: "denoise", "sr2", "sr4" or "undersample".
+    config: a preset ("smoke", "cpu", "full"), fields as an object, or a DistillConfig; task,
+    images_per_patient, prior and device count more than what it says. prior: "template" (a public
+    average, MR alone), a volume's file, or "patient:ID" or "representative", which expose a
+    patient. scheduler: of a Dask cluster. overwrite: remove what was distilled there before.
+    Raises Cancelled after writing a checkpoint from which the same call goes on; ConfigError for
+    other options than it was begun with, InputError for other data or unfit patients, by name.
+
+        me.distill(me.Cohort.from_folder("patients/"), "distilled/", task="denoise")
+    """
+    from MedEnhanceLib.cohort import Cohort
+    from MedEnhanceLib.jobs.distillation import distil, distil_config, refuse_among_patients
+
+    given = {
+        "task": task,
+        "images_per_patient": images_per_patient,
+        "prior": prior,
+        "device": device,
+    }
+    chosen = distil_config(config, {n: value for n, value in given.items() if value is not None})
+    with memory_errors(), watched(progress, cancel) as monitor:
+        if not isinstance(cohort, Cohort):
+            refuse_among_patients(Path(out), Path(cohort))
+            cohort = Cohort.open(cohort, monitor=monitor.part(0.0, 0.01))
+        return distil(
+            cohort, Path(out), chosen, monitor, scheduler=scheduler, overwrite=overwrite
+        )
 
 
 def evaluate(

@@ -19,6 +19,12 @@ from MedEnhanceLib.jobs.compression import (
 )
 from MedEnhanceLib.jobs.deidentification import DeidentifyParams, run_deidentify
 from MedEnhanceLib.jobs.demo import DemoParams, run_demo
+from MedEnhanceLib.jobs.distillation import (
+    DistillParams,
+    DistillStatusParams,
+    run_distill,
+    run_distill_status,
+)
 from MedEnhanceLib.jobs.enhancement import EnhanceParams, run_enhance
 from MedEnhanceLib.jobs.evaluation import EvaluateParams, run_evaluate
 from MedEnhanceLib.jobs.installation import (
@@ -66,6 +72,8 @@ JOBS: dict[str, JobKind] = {
     "export": JobKind(ExportParams, run_export),
     "deidentify": JobKind(DeidentifyParams, run_deidentify),
     "train": JobKind(TrainParams, run_train),
+    "distill": JobKind(DistillParams, run_distill),
+    "distill-status": JobKind(DistillStatusParams, run_distill_status),
     "evaluate": JobKind(EvaluateParams, run_evaluate),
     "demo": JobKind(DemoParams, run_demo),
     "models": JobKind(ModelsParams, run_models),

@@ -90,6 +90,7 @@ class GeneratorConfig:
     clip: float = 0.05
     structure: tuple[float, float] = (0.5, 0.05)
     restraint: float = 0.0
+    grain: bool = True
 
     def __post_init__(self) -> None:
         if len(self.widths) != 3 or min(self.widths) < 1:
@@ -137,6 +138,11 @@ class LoopConfig:
             raise ConfigError(f"distance is {self.distance!r}", "Use auto, cosine or relative.")
         if self.patch % 4:
             raise ConfigError(f"patch is {self.patch}", "Use a multiple of 4.")
+
+    @property
+    def steps(self) -> int:
+        """Numbered steps of a patient: matches, and what networks learn after each."""
+        return self.outer * self.inner * (1 + self.teaching)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,15 +22,18 @@ class Generator(nn.Module):
     Source: design, spg part 4 (reconstructed).
     """
 
-    def __init__(self, config: GeneratorConfig, size: Sequence[int]) -> None:
+    def __init__(self, config: GeneratorConfig, count: int, size: Sequence[int]) -> None:
         super().__init__()
         self._rho = config.rho
         narrow, middle, wide = config.widths
-        self.down = nn.ModuleList([_pair(2, narrow), _pair(narrow, middle), _pair(middle, wide)])
+        self.down = nn.ModuleList(
+            [_pair(2 + int(config.grain), narrow), _pair(narrow, middle), _pair(middle, wide)]
+        )
         self.up = nn.ModuleList([_pair(wide + middle, middle), _pair(middle + narrow, narrow)])
         self.last = nn.Conv2d(narrow, 1, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+        self.grain = torch.randn(count, 1, *size) if config.grain else None
         self.zeta = nn.Parameter(torch.zeros(1, 1, size[0] // GRID, size[1] // GRID))
 
     def forward(self, prior: Tensor) -> Tensor:
@@ -45,7 +48,10 @@ class Generator(nn.Module):
         """What U would change the prior by, in units of ρ, before tanh bounds it: [M, 1, H, W]."""
         size = (prior.shape[-2], prior.shape[-1])
         zeta = F.interpolate(self.zeta, size=size, mode="bilinear", align_corners=False)
-        fine = self.down[0](torch.cat([prior, zeta.expand_as(prior)], dim=1))
+        inputs = [prior, zeta.expand_as(prior)]
+        if self.grain is not None:
+            inputs.append(self.grain)
+        fine = self.down[0](torch.cat(inputs, dim=1))
         middle = self.down[1](F.avg_pool2d(fine, 2))
         features = self.down[2](F.avg_pool2d(middle, 2))
         for pair, beside in zip(self.up, (middle, fine), strict=True):

@@ -83,7 +83,7 @@ class PatientLoop:
         self._raw_patches = Patches(is_shown(raw.images), side)
         self._own_patches = Patches(is_shown(raw.prior), side)
         torch.manual_seed(config.seed)  # every patient's generator begins the same
-        self.generator = Generator(config.generator, raw.prior.shape[1:]).to(device)
+        self.generator = Generator(config.generator, len(raw.prior), raw.prior.shape[1:]).to(device)
         self._adam = torch.optim.Adam(self.generator.parameters(), lr=config.generator.rate)
         self.networks = nn.ModuleDict(
             {name: make_network(name) for name in config.loop.networks}
@@ -101,7 +101,7 @@ class PatientLoop:
     @property
     def steps(self) -> int:
         """Of a whole distillation."""
-        return self.config.loop.outer * self._per_outer
+        return self.config.loop.steps
 
     @property
     def _per_inner(self) -> int:

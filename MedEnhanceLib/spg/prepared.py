@@ -9,12 +9,14 @@ import numpy as np
 from MedEnhanceLib.cohort import Cohort
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.spg.config import MODALITIES, DistillConfig
+from MedEnhanceLib.spg.config import MODALITIES, PATIENT, DistillConfig
 from MedEnhanceLib.spg.prior import Prior, check_prior, make_prior, prior_patient
 from MedEnhanceLib.spg.slices import Floats, axial_slices, data_sha256
 
 #: Fewer slices than these are nothing to learn a patient from, however few images are wished.
 _LEAST_SLICES = 4
+#: Patients that the audit compares with at least, where there are as many to distil.
+_COMPARED = 2
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,11 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
                 "Leave the patient out, or ask for fewer images per patient.",
             )
         volumes[patient.id] = [part for part in images if len(part)]
-    training, held_out = cohort.split(config.held_out, config.seed)
-    if config.kind_of_prior == "patient":
-        chosen = prior_patient(config, volumes)
-    else:
-        chosen = prior_patient(config, {p.id: volumes[p.id] for p in training})
+    held = _held_out(cohort, config)
+    candidates = {name: parts for name, parts in volumes.items() if name not in held}
+    chosen = prior_patient(config, candidates)
     prior = make_prior(config, modality, chosen, volumes, monitor.part(0.9, 1.0))
     joined = {name: np.concatenate(parts) for name, parts in volumes.items()}
-    held = {patient.id for patient in held_out if patient.id != chosen}
     if not held:
         monitor.warn(
             "no patient is held out: the audit has nobody to compare with, and can tell little"
@@ -77,6 +76,19 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
         {name: images for name, images in joined.items() if name in held},
         prior,
     )
+
+
+def _held_out(cohort: Cohort, config: DistillConfig) -> set[str]:
+    """Patients drawn by the seed; two at least where two are left, because one is no comparison.
+
+    A patient who is named as the prior does not take part in the draw: that one is exposed anyway.
+    """
+    named = config.prior.removeprefix(PATIENT) if config.kind_of_prior == "patient" else ""
+    others = cohort.only(lambda patient: patient.id != named)
+    share = config.held_out
+    if share > 0 and len(others) >= 2 * _COMPARED:
+        share = max(share, _COMPARED / len(others))
+    return {patient.id for patient in others.split(share, config.seed)[1]}
 
 
 def _check(modality: str, config: DistillConfig) -> None:

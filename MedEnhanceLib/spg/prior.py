@@ -79,7 +79,7 @@ def prior_patient(config: DistillConfig, volumes: Mapping[str, Sequence[Floats]]
     name = config.prior.removeprefix(PATIENT)
     if name not in volumes:
         raise ConfigError(
-            f"the prior's patient {name!r} is not in the cohort", f"It has: {', '.join(volumes)}."
+            f"the cohort has no patient {name!r} to be the prior", f"It has: {', '.join(volumes)}."
         )
     return name
 

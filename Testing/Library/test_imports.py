@@ -19,6 +19,7 @@ _REPOSITORY = Path(__file__).resolve().parents[2]
 _PUBLIC = [
     "Cancelled",
     "CodecError",
+    "Cohort",
     "ConfigError",
     "DependencyError",
     "DeviceMemoryError",
@@ -33,6 +34,7 @@ _PUBLIC = [
     "blend",
     "compress",
     "decompress",
+    "distill",
     "enhance",
     "evaluate",
     "inspect",

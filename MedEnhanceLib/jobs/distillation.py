@@ -1,0 +1,124 @@
+"""The jobs that distil a cohort, and that tell how far a distillation is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from MedEnhanceLib.cohort import Cohort
+from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.errors import ConfigError, OutputError
+from MedEnhanceLib.jobs.result import Result
+from MedEnhanceLib.progress import Monitor, attend
+from MedEnhanceLib.spg.config import DistillConfig
+from MedEnhanceLib.spg.folder import MANIFEST, RunFolder, read_run
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.spg.run import Runner
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillParams:
+    """cohort: a folder of patients or a table (.csv: patient,path); see `Cohort.open`.
+
+    out: a folder; a distillation that was stopped there goes on. pattern: of the names of files
+    that are images. modality: where the files do not state it; of DICOM, which is taken. config:
+    fields of spg.DistillConfig; `preset` (smoke, cpu, full) names the rest. scheduler: address of
+    a Dask cluster whose workers take the patients; they must see `out` under the same path.
+    overwrite: remove what was distilled there before.
+    """
+
+    cohort: str
+    out: str
+    config: dict[str, Any] = field(default_factory=dict)
+    pattern: str = "*"
+    modality: str | None = None
+    scheduler: str | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillStatusParams:
+    """out: the folder of a distillation."""
+
+    out: str
+
+
+def run_distill(params: DistillParams, monitor: Monitor) -> Result:
+    """Distil, or go on; the folder of the result with what its manifest tells."""
+    began = time.monotonic()
+    config = DistillConfig.from_json(params.config)
+    cohort = Cohort.open(
+        params.cohort,
+        pattern=params.pattern,
+        modality=params.modality,
+        monitor=monitor.part(0.0, 0.01),
+    )
+    out = Path(params.out)
+    refuse_among_patients(out, Path(params.cohort))
+    monitor = monitor.part(0.01, 1.0)
+    distil(cohort, out, config, monitor, scheduler=params.scheduler, overwrite=params.overwrite)
+    manifest = read_run(out / MANIFEST)
+    told = ("images", "patients", "held_out", "modality", "task", "measured", "prior", "audit")
+    return Result(
+        {
+            "outputs": {"output": str(out)},
+            "manifest": str(out / MANIFEST),
+            "seconds": round(time.monotonic() - began, 3),
+            **{name: manifest.get(name) for name in told},
+        }
+    )
+
+
+def run_distill_status(params: DistillStatusParams, monitor: Monitor) -> Result:
+    """How far the distillation in a folder is, running or not; nothing is changed."""
+    monitor.check()
+    return Result(RunFolder(Path(params.out)).status())
+
+
+def distil(
+    cohort: Cohort,
+    out: Path,
+    config: DistillConfig,
+    monitor: Monitor,
+    *,
+    scheduler: str | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """See spg.run.distil_cohort; scheduler: of a Dask cluster."""
+    # The imports take seconds, in which a cancel is heard.
+    for package in ("torch", "monai.losses"):
+        attend(lambda package=package: require(package, purpose="Distilling"), monitor)  # type: ignore[misc]
+    from MedEnhanceLib.spg.run import distil_cohort
+
+    runner = _on_cluster(scheduler) if scheduler else None
+    return distil_cohort(cohort, out, config, monitor, overwrite=overwrite, runner=runner)
+
+
+def _on_cluster(address: str) -> Runner:
+    raise ConfigError(f"no cluster is used yet ({address})", "Leave --scheduler out.")
+
+
+def distil_config(
+    config: str | Mapping[str, Any] | DistillConfig, given: Mapping[str, Any]
+) -> DistillConfig:
+    """The configuration of a preset's name, an object or itself, with what was given besides."""
+    if isinstance(config, DistillConfig):
+        return replace(config, **given)
+    fields = {"preset": config} if isinstance(config, str) else config
+    if not isinstance(fields, Mapping):
+        raise ConfigError(
+            f"config is {config!r}", "Give a preset's name, an object, or a DistillConfig."
+        )
+    return DistillConfig.from_json({**fields, **given})
+
+
+def refuse_among_patients(out: Path, cohort: Path) -> None:
+    """Raise OutputError where the result would lie among what the next run reads."""
+    if cohort.is_dir() and out.resolve().is_relative_to(cohort.resolve()):
+        raise OutputError(
+            f"{out} lies in {cohort}, among the patients", "Name a folder outside of it."
+        )

@@ -1,0 +1,172 @@
+"""A distilled data set on disk: images, manifest and card; written, and read back.
+
+Nothing in it names a patient, a file, a day or a place. Images lie in an order drawn from the seed:
+it does not tell which belong to one patient.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from MedEnhanceLib._version import __version__
+from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.atomic import atomic_write, write_json
+from MedEnhanceLib.manifest import RESEARCH_ONLY
+from MedEnhanceLib.spg.config import DistillConfig, sha256_of
+from MedEnhanceLib.spg.folder import MANIFEST, read_run
+from MedEnhanceLib.spg.slices import Floats
+
+FORMAT, FORMAT_VERSION = "medenhance-distilled", 1
+#: What 1.0 is stored as.
+TOP = 65535
+_IMAGES, _ARRAY, _CARD = "images", "images.npy", "card.md"
+_PACKAGES = ("numpy", "SimpleITK", "torch", "monai")
+_WORDS = {
+    "denoise": "removing noise",
+    "sr2": "doubling the resolution",
+    "sr4": "four times the resolution",
+    "undersample": "completing MR of which a quarter of the lines was measured",
+}
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """images: float32 [N, H, W] in [0, 1]; manifest: what is known of them; folder: where."""
+
+    images: Floats
+    manifest: dict[str, Any]
+    folder: Path
+
+    @property
+    def config(self) -> DistillConfig:
+        """The configuration that they were distilled with; its task damages other images alike."""
+        fields = dict(self.manifest["config"])
+        return DistillConfig.from_json(fields)
+
+
+def load_distilled(folder: Path) -> Distilled:
+    """Read a distilled data set; raises InputError where the folder holds none, or a part."""
+    if not (folder / MANIFEST).is_file():
+        raise InputError(
+            f"{folder} holds no finished distillation", "See: medenhance distill --status."
+        )
+    manifest = read_run(folder / MANIFEST)
+    if manifest.get("format") != FORMAT or manifest.get("format_version") != FORMAT_VERSION:
+        raise InputError(
+            f"{folder / MANIFEST} is of another format or a later version", "Update MedEnhance."
+        )
+    try:
+        stored = np.load(folder / _ARRAY, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as cause:
+        raise InputError(f"{folder / _ARRAY} cannot be read: {cause}", "Copy it again.") from cause
+    if stored.dtype != np.uint16 or stored.ndim != 3 or len(stored) != manifest.get("images"):
+        raise InputError(f"{folder / _ARRAY} is not what its manifest says", "Copy it again.")
+    return Distilled(stored.astype(np.float32) / np.float32(TOP), manifest, folder)
+
+
+def order_of(count: int, seed: int) -> npt.NDArray[np.intp]:
+    """The order in which images are written: place n gets image order[n]."""
+    return np.random.default_rng((seed + 1, 0xD157)).permutation(count)
+
+
+def quantised(images: Floats) -> npt.NDArray[np.uint16]:
+    """[0, 1] → 16 bits, rounded to nearest even."""
+    return np.rint(np.clip(images, 0, 1) * TOP).astype(np.uint16)
+
+
+def write_images(folder: Path, stored: npt.NDArray[np.uint16]) -> None:
+    """images.npy, and images/0000.png for people and other tools; uint16 [N, H, W]."""
+    codecs: Any = require("imagecodecs", purpose="Writing images")
+    with atomic_write(folder / _ARRAY, overwrite=True) as temporary, temporary.open("wb") as stream:
+        np.save(stream, stored, allow_pickle=False)
+    (folder / _IMAGES).mkdir(exist_ok=True)
+    for number, image in enumerate(stored):
+        with atomic_write(folder / _IMAGES / f"{number:04d}.png", overwrite=True) as temporary:
+            temporary.write_bytes(codecs.png_encode(image))
+
+
+def make_manifest(
+    config: DistillConfig, run: Mapping[str, Any], results: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What is written of a distillation; the same run gives the same, so it holds no time.
+
+    run: modality, counts and hashes, as the run agreed on; results: what came out.
+    """
+    scaling = config.images
+    window = (
+        {"HU": list(scaling.ct_window)}
+        if run["modality"] == "CT"
+        else {"share of the robust maximum": [0.0, scaling.mr_top]}
+    )
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "notice": RESEARCH_ONLY,
+        "task": config.task,
+        "modality": run["modality"],
+        "window": window,
+        "pixel_spacing_mm": scaling.spacing_mm,
+        "bits": 16,
+        **results,
+        **{name: value for name, value in run.items() if name not in ("config", "steps")},
+        "config": run["config"],
+        "config_sha256": sha256_of(run["config"]),
+        "software": {"medenhance": __version__, "python": platform.python_version()}
+        | {name: metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Last of all: with it the result is complete."""
+    write_json(folder / MANIFEST, manifest, overwrite=True)
+
+
+def write_card(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """What a person should know before using or sharing the images."""
+    with atomic_write(folder / _CARD, overwrite=True) as temporary:
+        temporary.write_text(card(manifest), encoding="utf-8")
+
+
+def card(manifest: Mapping[str, Any]) -> str:
+    """The card as Markdown."""
+    task, measured = manifest["task"], manifest["measured"]
+    audit = manifest.get("audit") or {}
+    lines = [
+        f"# Distilled {manifest['modality']} images for {_WORDS[task]}",
+        "",
+        f"**{RESEARCH_ONLY}**",
+        "",
+        f"{manifest['images']} images of {manifest['size'][0]} × {manifest['size'][1]} pixels, "
+        f"{manifest['pixel_spacing_mm']} mm, 16 bits, distilled from {manifest['patients']} "
+        f"patients ({manifest['images_per_patient']} for each), to train small networks for the "
+        f"task {task!r}.",
+        "",
+        "## What they are",
+        "",
+        "- Training signal, not anatomy: shapes that look like organs can be invented.",
+        f"- They start from a prior and stay near it. The prior: {manifest['prior']['told']}.",
+        "- The gradients that they give to small networks are like those of the patients' images: "
+        f"the distance fell from {measured['alignment'][0]:.3g} to {measured['alignment'][1]:.3g}.",
+        "",
+        "## What is not proved",
+        "",
+        "- That nothing of a patient can be read back. Attacks were tried, see below; others may "
+        "find more.",
+        "- That they are better for training than a handful of real images, which is often enough.",
+        "- Anything for another task, scanner or part of the body.",
+        "",
+        "## Audit",
+        "",
+        str(audit.get("summary") or "Not audited: treat the images as the patients' own."),
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,207 @@
+"""Distils a cohort into a folder: patient after patient, stoppable anywhere, to the same bytes.
+
+prepare → agree with what is in the folder → each patient → order, 16 bits → audit → manifest
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from MedEnhanceLib.cohort import Cohort
+from MedEnhanceLib.device import choose_device
+from MedEnhanceLib.errors import MedEnhanceError
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.spg import dataset
+from MedEnhanceLib.spg.auditing import audit_result
+from MedEnhanceLib.spg.config import DistillConfig
+from MedEnhanceLib.spg.folder import RunFolder
+from MedEnhanceLib.spg.loop import Raw
+from MedEnhanceLib.spg.patient import PatientImages, distil_patient
+from MedEnhanceLib.spg.prepared import Prepared, prepare
+from MedEnhanceLib.spg.slices import Floats
+
+
+@dataclass(frozen=True)
+class PatientWork:
+    """All that distilling one patient takes; can be sent to another process or machine.
+
+    folder: for checkpoints, of the machine that distils.
+    """
+
+    raw: Raw
+    config: DistillConfig
+    folder: Path
+    hashes: Mapping[str, str]
+
+    def run(self, device: str, monitor: Monitor) -> PatientImages:
+        """Distil, or go on with it."""
+        return distil_patient(
+            self.raw,
+            self.config,
+            device,
+            folder=self.folder,
+            hashes=self.hashes,
+            monitor=monitor,
+        )
+
+
+#: Runs the works that are left and gives each result as it comes, by its place.
+Runner = Callable[[Sequence[PatientWork], str, Monitor], Iterator[tuple[int, PatientImages]]]
+
+
+def distil_cohort(
+    cohort: Cohort,
+    out: Path,
+    config: DistillConfig,
+    monitor: Monitor | None = None,
+    *,
+    overwrite: bool = False,
+    runner: Runner | None = None,
+) -> Path:
+    """Distil a cohort, or go on with it; the folder of the result, which is `out`.
+
+    A folder that was stopped, or killed, goes on where its last checkpoint is, to the same bytes
+    on the same machine's CPU. One that is finished and agrees is left as it is. overwrite: what
+    was distilled there before is removed first. runner: where patients are distilled; here, one
+    after the other, where none is given.
+    Raises Cancelled after a checkpoint was written; ConfigError for other options than those the
+    folder was begun with; InputError for other data, and for what cannot be distilled, by name;
+    OutputError where another process distils there, or `out` holds something else.
+    """
+    monitor = monitor or Monitor()
+    choice = choose_device(config.device)
+    monitor.log(f"distilling on {choice.name}: {choice.reason}")
+    folder = RunFolder(out)
+    with folder.owned(overwrite=overwrite):
+        prepared = prepare(cohort, config, monitor.part(0.0, 0.05))
+        run = _told(prepared, config)
+        folder.agree(run)
+        if folder.is_finished:
+            monitor.progress(1.0, "was finished already")
+            return out
+        hashes = {name: str(run[name]) for name in ("data_sha256", "prior_sha256")}
+        works = [
+            PatientWork(
+                Raw(images, prepared.prior.images, prepared.modality, number),
+                config,
+                folder.patient(number),
+                hashes,
+            )
+            for number, images in enumerate(prepared.training.values())
+        ]
+        found = _distil_all(works, folder, choice.name, monitor.part(0.05, 0.9), runner or _here)
+        _finish(folder, config, prepared, run, found, monitor.part(0.9, 1.0))
+    return out
+
+
+def _told(prepared: Prepared, config: DistillConfig) -> dict[str, Any]:
+    """What the run is, for run.json and the manifest."""
+    prior = prepared.prior
+    return {
+        "modality": prepared.modality,
+        "patients": len(prepared.training),
+        "held_out": len(prepared.held_out),
+        "images_per_patient": config.images_per_patient,
+        "prior": {"kind": prior.kind, "told": prior.told, "in_cohort": prior.patient is not None},
+        "steps": config.loop.steps,
+        "data_sha256": prepared.sha256,
+        "prior_sha256": prior.sha256,
+        "config": config.told(),
+    }
+
+
+def _distil_all(
+    works: Sequence[PatientWork], folder: RunFolder, device: str, monitor: Monitor, runner: Runner
+) -> list[tuple[Floats, dict[str, Any]]]:
+    """The images of all patients with their notes, in the patients' order."""
+    stored = [folder.load_images(work.raw.number) for work in works]
+    todo = [work for work, done in zip(works, stored, strict=True) if done is None]
+    for place, result in runner(todo, device, monitor):
+        number = todo[place].raw.number
+        notes = {"batch": result.batch, "measured": result.measured}
+        folder.save_images(number, result.images, notes)
+        stored[number] = (result.images, dict(notes))
+    return [found for found in stored if found is not None]
+
+
+def _here(
+    works: Sequence[PatientWork], device: str, monitor: Monitor
+) -> Iterator[tuple[int, PatientImages]]:
+    for place, work in enumerate(works):
+        part = monitor.part(place / len(works), (place + 1) / len(works))
+        part.log(f"patient {place + 1} of {len(works)}")
+        yield place, work.run(device, part)
+
+
+def _finish(
+    folder: RunFolder,
+    config: DistillConfig,
+    prepared: Prepared,
+    run: Mapping[str, Any],
+    found: Sequence[tuple[Floats, Mapping[str, Any]]],
+    monitor: Monitor,
+) -> None:
+    """Put the images in order, audit them as they are stored, and write everything."""
+    monitor.progress(0.0, "writing images")
+    order = dataset.order_of(len(found) * config.images_per_patient, config.seed)
+    stored = dataset.quantised(np.concatenate([images for images, _ in found])[order])
+    names = list(prepared.training)
+    owners = tuple(names[place // config.images_per_patient] for place in order)
+    dataset.write_images(folder.out, stored)
+    monitor.progress(0.1, "audit")
+    audit = audit_result(
+        stored.astype(np.float32) / np.float32(dataset.TOP),
+        owners,
+        prepared,
+        folder.out / "audit",
+        monitor.part(0.1, 0.95),
+    )
+    notes = [note for _, note in found]
+    results = {
+        "images": len(stored),
+        "size": list(stored.shape[1:]),
+        "batch": sorted({int(note["batch"]) for note in notes}),
+        "measured": _means([note["measured"] for note in notes]),
+        "audit": audit,
+    }
+    manifest = dataset.make_manifest(config, run, results)
+    dataset.write_card(folder.out, manifest)
+    dataset.write_manifest(folder.out, manifest)
+    monitor.progress(1.0, "images written")
+
+
+def _means(measured: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, list[float]]:
+    """Over patients: none is told by itself."""
+    return {
+        name: [float(f"{value:.6g}") for value in np.mean([m[name] for m in measured], axis=0)]
+        for name in measured[0]
+    }
+
+
+def redistiller(
+    prepared: Prepared, config: DistillConfig, device: str = "cpu"
+) -> Callable[[Mapping[str, Floats], int], Floats]:
+    """Distils other patients' images from the same prior, for the shadows of an audit.
+
+    The function takes images [N, H, W] by patient and a seed, and gives [P · M, H, W] in the
+    patients' order. It takes as long as a distillation: shorten `config.loop` for it.
+    """
+
+    def redistil(patients: Mapping[str, Floats], seed: int) -> Floats:
+        chosen = replace(config, seed=seed)
+        parts = [
+            distil_patient(
+                Raw(images, prepared.prior.images, prepared.modality, number), chosen, device
+            ).images
+            for number, images in enumerate(patients.values())
+        ]
+        if not parts:
+            raise MedEnhanceError("there is nobody to distil", "Give images of a patient.")
+        return np.concatenate(parts)
+
+    return redistil

@@ -1,0 +1,57 @@
+"""A tiny cohort and configuration that a distillation takes a second or two for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib import io
+from MedEnhanceLib.cohort import Cohort
+from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.spg.config import DistillConfig
+from MedEnhanceLib.volume import Volume
+
+#: Six people; names that no file should ever hold.
+PEOPLE = ("MILLER_1961", "GARCIA_1975", "NAKAMURA_88", "OKONKWO_403", "JENSEN_7788", "ROSSI_55")
+
+
+def phantom(seed: int, modality: str = "MR") -> Volume:
+    """8 slices of 34 × 30 pixels, 3 mm: ellipses with texture, different for each seed."""
+    rng = np.random.default_rng(seed)
+    k, j, i = np.mgrid[-1:1:8j, -1:1:34j, -1:1:30j]
+    voxels = rng.normal(0, 6, k.shape)
+    for _ in range(5):
+        centre, radius = rng.uniform(-0.4, 0.4, 3), rng.uniform(0.25, 0.8, 3)
+        inside = sum(((x - c) / r) ** 2 for x, c, r in zip((k, j, i), centre, radius, strict=True))
+        voxels += 250 * (inside < 1) * (1 + 0.3 * np.sin(rng.uniform(5, 20) * (i + j)))
+    if modality == "CT":
+        voxels = voxels - 1000
+        return Volume(voxels.astype(np.int16), Geometry((3.0, 3.0, 5.0)), "CT", "HU")
+    return Volume(np.maximum(voxels, 0).astype(np.int16), Geometry((3.0, 3.0, 5.0)), "MR")
+
+
+def write_cohort(folder: Path, modality: str = "MR", people: tuple[str, ...] = PEOPLE) -> Path:
+    """A folder for each of the people."""
+    for number, name in enumerate(people):
+        (folder / name).mkdir(parents=True)
+        io.save(phantom(number, modality), folder / name / f"{name}_T1.nii.gz")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the MR cohort; not to be changed."""
+    return write_cohort(tmp_path_factory.mktemp("MR") / "cohort-of-2019-03-07")
+
+
+@pytest.fixture
+def cohort(people: Path) -> Cohort:
+    return Cohort.from_folder(people)
+
+
+@pytest.fixture
+def smoke() -> DistillConfig:
+    return replace(DistillConfig.preset("smoke"), device="cpu", held_out=0.0)

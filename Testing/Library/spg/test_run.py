@@ -1,0 +1,300 @@
+"""A whole distillation: equal bytes whatever happened on the way, nothing of anybody in them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib import io
+from MedEnhanceLib.cohort import Cohort, Patient
+from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, OutputError
+from MedEnhanceLib.progress import Event, Monitor
+from MedEnhanceLib.spg import run as run_module
+from MedEnhanceLib.spg.config import DistillConfig
+from MedEnhanceLib.spg.dataset import load_distilled
+from MedEnhanceLib.spg.folder import RunFolder
+from MedEnhanceLib.spg.run import distil_cohort
+
+from .conftest import PEOPLE, phantom, write_cohort
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """Every file below a folder with its hash."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The result of a run that nothing interrupted."""
+    config = replace(DistillConfig.preset("smoke"), device="cpu", held_out=0.0)
+    out = tmp_path_factory.mktemp("whole") / "out"
+    return distil_cohort(Cohort.from_folder(people), out, config)
+
+
+class Stop(BaseException):
+    """As a kill: nothing below catches it."""
+
+
+def test_a_result_has_images_manifest_and_card(whole: Path, smoke: DistillConfig) -> None:
+    result = load_distilled(whole)
+    assert result.images.shape == (len(PEOPLE) * smoke.images_per_patient, 32, 32)
+    assert 0 <= result.images.min() < result.images.max() <= 1
+    told = result.manifest
+    assert (told["task"], told["modality"], told["patients"]) == ("denoise", "MR", 6)
+    assert told["prior"]["in_cohort"] is False
+    assert set(told["measured"]) == {"alignment", "structure", "saturation"}
+    assert result.config.told() == smoke.told()
+    assert "Training signal, not anatomy" in (whole / "card.md").read_text(encoding="utf-8")
+    assert not (whole / "work").exists()
+
+
+def test_pictures_hold_what_the_array_holds(whole: Path) -> None:
+    import SimpleITK as sitk  # noqa: N813 - its own name
+
+    stored = np.load(whole / "images.npy")
+    files = sorted((whole / "images").iterdir())
+    assert len(files) == len(stored)
+    for file, image in zip(files, stored, strict=True):
+        assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(file))), image)
+
+
+def test_two_runs_give_equal_bytes(
+    whole: Path, cohort: Cohort, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    assert hashes(distil_cohort(cohort, tmp_path / "again", smoke)) == hashes(whole)
+
+
+def test_another_seed_gives_other_images(
+    whole: Path, cohort: Cohort, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    other = distil_cohort(cohort, tmp_path / "other", replace(smoke, seed=1))
+    assert hashes(other)["images.npy"] != hashes(whole)["images.npy"]
+
+
+def at_progress(count: int, action: Callable[[], None]) -> Callable[[Event], None]:
+    """A listener that acts when progress was told so many times."""
+    told = 0
+
+    def listen(event: Event) -> None:
+        nonlocal told
+        told += event.kind == "progress"
+        if event.kind == "progress" and told == count:
+            action()
+
+    return listen
+
+
+@pytest.mark.parametrize("count", [9, 17, 30, 41, 58, 76])
+def test_a_killed_run_goes_on_to_the_same_bytes(
+    count: int, whole: Path, cohort: Cohort, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    def kill() -> None:
+        raise Stop
+
+    often = replace(smoke, checkpoint_s=0.0)
+    with pytest.raises(Stop):
+        distil_cohort(cohort, tmp_path / "out", often, Monitor(at_progress(count, kill)))
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert hashes(distil_cohort(cohort, tmp_path / "out", often)) == hashes(whole)
+
+
+def test_a_cancel_leaves_a_checkpoint_and_the_same_line_goes_on(
+    whole: Path, cohort: Cohort, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    wishes: list[bool] = []
+    listen = at_progress(20, lambda: wishes.append(True))
+    with pytest.raises(Cancelled, match="checkpoint is written"):
+        distil_cohort(cohort, tmp_path / "out", smoke, Monitor(listen, lambda: bool(wishes)))
+    status = RunFolder(tmp_path / "out").status()
+    assert status["state"] == "stopped"
+    assert 0 < status["fraction"] < 1
+    assert status["under_way"][0]["step"] > 0
+    assert hashes(distil_cohort(cohort, tmp_path / "out", smoke)) == hashes(whole)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_damaged_checkpoint_is_not_the_end(
+    which: int, whole: Path, cohort: Cohort, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    def kill() -> None:
+        raise Stop
+
+    often = replace(smoke, checkpoint_s=0.0)
+    with pytest.raises(Stop):
+        distil_cohort(cohort, tmp_path / "out", often, Monitor(at_progress(20, kill)))
+    found = sorted((tmp_path / "out").rglob("checkpoint-*"))
+    assert len(found) == 2
+    found[which].write_bytes(found[which].read_bytes()[:-100])
+    heard: list[str] = []
+    monitor = Monitor(lambda event: heard.append(str(event.fields.get("message"))))
+    assert hashes(distil_cohort(cohort, tmp_path / "out", often, monitor)) == hashes(whole)
+    assert any("is damaged" in message for message in heard)
+
+
+def test_no_byte_tells_of_a_patient(
+    people: Path, smoke: DistillConfig, tmp_path: Path, whole: Path
+) -> None:
+    """Names, paths, dates and UIDs, in results and in what lies there while it runs."""
+    seen: dict[str, bytes] = {}
+
+    def look() -> None:
+        seen.update(
+            {
+                path.as_posix(): path.read_bytes()
+                for path in (tmp_path / "out").rglob("*")
+                if path.is_file()
+            }
+        )
+        raise Stop
+
+    config = replace(smoke, prior=f"patient:{PEOPLE[2]}", checkpoint_s=0.0)
+    with pytest.raises(Stop):
+        monitor = Monitor(at_progress(30, look))
+        distil_cohort(Cohort.from_folder(people), tmp_path / "out", config, monitor)
+    assert any("checkpoint" in path for path in seen)
+    distil_cohort(Cohort.from_folder(people), tmp_path / "out", config)
+    for folder in (tmp_path / "out", whole):
+        seen |= {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    words = [*PEOPLE, "cohort-of-2019", "_T1", "nii.gz", str(people), str(people.parent)]
+    words += [hashlib.sha256(name.encode()).hexdigest() for name in PEOPLE]
+    words += [path.name for path in people.rglob("*")]
+    for path, data in seen.items():
+        for word in words:
+            assert word.encode() not in data, (path, word)
+
+
+def test_images_of_a_patient_do_not_lie_together(
+    whole: Path,
+    cohort: Cohort,
+    smoke: DistillConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    owners: list[tuple[str, ...]] = []
+
+    def audit(distilled: object, names: tuple[str, ...], *_: object) -> dict[str, object]:
+        owners.append(names)
+        return {}
+
+    monkeypatch.setattr(run_module, "audit_result", audit)
+    distil_cohort(cohort, tmp_path / "out", smoke)
+    assert sorted(owners[0]) == sorted(PEOPLE * smoke.images_per_patient)
+    assert list(owners[0]) != sorted(owners[0])
+
+
+def test_a_finished_folder_is_left_as_it_is(
+    whole: Path, cohort: Cohort, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    shutil.copytree(whole, tmp_path / "out")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    distil_cohort(cohort, tmp_path / "out", smoke)
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    assert {p: t for p, t in after.items() if p.is_file()} == {
+        p: t for p, t in before.items() if p.is_file()
+    }
+
+
+def test_other_options_are_refused_by_name(
+    whole: Path, cohort: Cohort, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    other = replace(smoke, seed=5, generator=replace(smoke.generator, rho=0.1))
+    shutil.copytree(whole, tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"generator\.rho, seed"):
+        distil_cohort(cohort, tmp_path / "out", other)
+    stopped = tmp_path / "stopped"
+    with pytest.raises(Cancelled):
+        _cancelled(cohort, stopped, smoke)
+    with pytest.raises(ConfigError, match=r"generator\.rho, seed"):
+        distil_cohort(cohort, stopped, other)
+    distil_cohort(cohort, stopped, other, overwrite=True)
+    assert load_distilled(stopped).config.seed == 5
+
+
+def _cancelled(cohort: Cohort, out: Path, config: DistillConfig) -> None:
+    wishes: list[bool] = []
+    listen = at_progress(25, lambda: wishes.append(True))
+    distil_cohort(cohort, out, config, Monitor(listen, lambda: bool(wishes)))
+
+
+@pytest.mark.parametrize("change", ["deleted", "changed", "added"])
+def test_other_data_are_refused(change: str, smoke: DistillConfig, tmp_path: Path) -> None:
+    folder = write_cohort(tmp_path / "people")
+    with pytest.raises(Cancelled):
+        _cancelled(Cohort.from_folder(folder), tmp_path / "out", smoke)
+    path = next((folder / PEOPLE[4]).iterdir())
+    if change == "deleted":
+        shutil.rmtree(folder / PEOPLE[4])
+    elif change == "changed":
+        volume = io.load(path)
+        voxels = volume.voxels.copy()
+        voxels[4, 17, 15] += 1
+        io.save(volume.with_voxels(voxels), path, overwrite=True)
+    else:
+        (folder / "NEW").mkdir()
+        io.save(phantom(99), folder / "NEW" / "x.nii.gz")
+    with pytest.raises(InputError, match="begun with another data"):
+        distil_cohort(Cohort.from_folder(folder), tmp_path / "out", smoke)
+
+
+def test_two_processes_do_not_share_a_folder(
+    cohort: Cohort, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path / "out")
+    with folder.owned(overwrite=False):
+        with pytest.raises(OutputError, match="another process"):
+            distil_cohort(cohort, tmp_path / "out", smoke)
+    assert not (tmp_path / "out" / "work").exists()
+
+
+def test_a_folder_of_something_else_is_left_alone(
+    cohort: Cohort, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match=r"thesis\.tex"):
+            distil_cohort(cohort, tmp_path, smoke, overwrite=overwrite)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_patients_who_cannot_be_distilled_are_named(
+    people: Path, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    many = replace(smoke, images_per_patient=9)
+    with pytest.raises(InputError, match="MILLER_1961|GARCIA_1975"):
+        distil_cohort(Cohort.from_folder(people), tmp_path / "out", many)
+    assert not (tmp_path / "out" / "work").exists()
+    one = Cohort.from_folder(people).patients[0]
+    twice = Cohort((one, Patient("OTHER", (shutil.copy(one.paths[0], tmp_path / "x.nii.gz"),))))
+    with pytest.raises(InputError, match="MILLER_1961|GARCIA_1975"):
+        distil_cohort(twice, tmp_path / "out", smoke)
+
+
+def test_held_out_patients_leave_no_trace(
+    cohort: Cohort, smoke: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever they look like, the distilled images are the same."""
+    config = replace(smoke, held_out=0.2)
+    prepared = run_module.prepare(cohort, config, Monitor())
+    assert len(prepared.held_out) == 2  # one is no comparison
+    first = distil_cohort(cohort, tmp_path / "first", config)
+
+    original = run_module.prepare
+    monkeypatch.setattr(run_module, "prepare", lambda *a: _swapped(original(*a)))
+    second = distil_cohort(cohort, tmp_path / "second", config)
+    assert hashes(first)["images.npy"] == hashes(second)["images.npy"]
+    assert hashes(first)["manifest.json"] != hashes(second)["manifest.json"]
+
+
+def _swapped(prepared: run_module.Prepared) -> run_module.Prepared:
+    return replace(prepared, held_out={n: 1 - x for n, x in prepared.held_out.items()})
