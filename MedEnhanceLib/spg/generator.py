@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.spg.config import GRID, GeneratorConfig
+from MedEnhanceLib.spg.networks import draw_weights
 
 #: A residual counts as saturated beyond this share of rho.
 _SATURATED = 0.95
@@ -18,23 +20,31 @@ class Generator(nn.Module):
     """S = clip(A + ρ · tanh(U([A, ζ])), 0, 1); at the beginning S = A.
 
     U is a U-Net of three levels without normalisation, whose last layer starts at zero. ζ is one
-    learned map of an eighth of the resolution, the same for all images of the patient.
-    Source: design, spg part 4 (reconstructed).
+    learned map of an eighth of the resolution, the same for all images of the patient. U also sees
+    a fixed map of noise, the grain, drawn from the seed: out of a smooth average alone, and ζ,
+    it could make no texture. Source: design, spg part 4 (reconstructed); the grain is ours.
     """
 
-    def __init__(self, config: GeneratorConfig, count: int, size: Sequence[int]) -> None:
+    def __init__(
+        self, config: GeneratorConfig, count: int, size: Sequence[int], rng: np.random.Generator
+    ) -> None:
+        """count, size: of the images, M and [H, W]; rng: for the weights and the grain."""
         super().__init__()
         self._rho = config.rho
         narrow, middle, wide = config.widths
+        inputs = 3 if config.grain else 2
         self.down = nn.ModuleList(
-            [_pair(2 + int(config.grain), narrow), _pair(narrow, middle), _pair(middle, wide)]
+            [_pair(inputs, narrow), _pair(narrow, middle), _pair(middle, wide)]
         )
         self.up = nn.ModuleList([_pair(wide + middle, middle), _pair(middle + narrow, narrow)])
         self.last = nn.Conv2d(narrow, 1, 3, padding=1)
+        draw_weights(self, rng)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
-        self.grain = torch.randn(count, 1, *size) if config.grain else None
         self.zeta = nn.Parameter(torch.zeros(1, 1, size[0] // GRID, size[1] // GRID))
+        grain = rng.standard_normal((count, 1, *size), dtype=np.float32) if config.grain else None
+        self.grain: Tensor | None
+        self.register_buffer("grain", None if grain is None else torch.from_numpy(grain))
 
     def forward(self, prior: Tensor) -> Tensor:
         """[M, 1, H, W] in [0, 1] → the patient's images, the same shape and range."""

@@ -24,7 +24,7 @@ from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.spg.alignment import DISTANCES, layer_gradients
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.generator import Generator, saturation
-from MedEnhanceLib.spg.networks import make_network
+from MedEnhanceLib.spg.networks import draw_weights, make_network
 from MedEnhanceLib.spg.patches import Patches, Places
 from MedEnhanceLib.spg.slices import Floats, shown
 from MedEnhanceLib.spg.structure import StructureLoss, structure_weight
@@ -82,11 +82,13 @@ class PatientLoop:
         self._prior = torch.from_numpy(raw.prior)[:, None].to(device)
         self._raw_patches = Patches(is_shown(raw.images), side)
         self._own_patches = Patches(is_shown(raw.prior), side)
-        torch.manual_seed(config.seed)  # every patient's generator begins the same
-        self.generator = Generator(config.generator, len(raw.prior), raw.prior.shape[1:]).to(device)
+        rng = np.random.default_rng((config.seed + 1,))  # every patient's generator begins the same
+        self.generator = Generator(config.generator, len(raw.prior), raw.prior.shape[1:], rng).to(
+            device
+        )
         self._adam = torch.optim.Adam(self.generator.parameters(), lr=config.generator.rate)
         self.networks = nn.ModuleDict(
-            {name: make_network(name) for name in config.loop.networks}
+            {name: make_network(name, rng) for name in config.loop.networks}
         ).to(device)
         self._learning = {
             name: torch.optim.Adam(network.parameters(), lr=config.loop.network_rate)
@@ -142,8 +144,7 @@ class PatientLoop:
     def _begin_outer(self, number: int) -> None:
         """A network with new weights, and new numbers for images that are damaged whole."""
         name = self._name(number)
-        torch.manual_seed(int(self._rng(number, 0).integers(2**62)))
-        self.networks[name].load_state_dict(make_network(name).state_dict())
+        draw_weights(self.networks[name], self._rng(number, 0))
         self._learning[name].state.clear()
         self._drawn.clear()
         if not self.task.on_patches:

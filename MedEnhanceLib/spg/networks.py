@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from MedEnhanceLib.dependencies import require
@@ -93,8 +95,24 @@ def unet() -> nn.Module:
 _NETWORKS: dict[str, Callable[[], nn.Module]] = {"srcnn": srcnn, "edsr": edsr, UNSEEN: unet}
 
 
-def make_network(name: str) -> nn.Module:
-    """The network of that name with weights drawn from torch's generator; raises ConfigError."""
+def make_network(name: str, rng: np.random.Generator) -> nn.Module:
+    """The network of that name with new weights; raises ConfigError for another name."""
     if name not in _NETWORKS:
         raise ConfigError(f"unknown network {name!r}", f"Use one of {', '.join(_NETWORKS)}.")
-    return _NETWORKS[name]()
+    return draw_weights(_NETWORKS[name](), rng)
+
+
+@torch.no_grad()
+def draw_weights(network: nn.Module, rng: np.random.Generator) -> nn.Module:
+    """New weights and biases for all convolutions, uniform as PyTorch draws them by itself.
+
+    Not by PyTorch's own generator: all threads of a process share that one, and patients may be
+    distilled side by side.
+    """
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            bound = layer.weight[0].numel() ** -0.5
+            for parameter in layer.parameters():
+                drawn = rng.uniform(-bound, bound, tuple(parameter.shape)).astype(np.float32)
+                parameter.copy_(torch.from_numpy(drawn))
+    return network

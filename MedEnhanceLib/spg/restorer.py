@@ -63,8 +63,7 @@ def train_restorer(
             f"images of shape {images.shape} hold no patch of {config.patch}",
             "Give [N, H, W] with H and W of a patch at least, or smaller patches.",
         )
-    torch.manual_seed(config.seed)
-    network = make_network(config.network).to(device)
+    network = make_network(config.network, np.random.default_rng((config.seed, 0))).to(device)
     adam = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
     pairs = _pairs(images, task, modality, config, scaling or ImageConfig(), device)
     for number in range(config.steps):
