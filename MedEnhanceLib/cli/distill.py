@@ -19,7 +19,7 @@ from MedEnhanceLib.errors import ConfigError
 TASKS = ("denoise", "sr2", "sr4", "undersample")
 PRESETS = ("smoke", "cpu", "full")
 #: Options that are fields of the configuration as they are.
-_FIELDS = ("task", "images_per_patient", "prior", "held_out", "seed", "device", "preset")
+_FIELDS = ("task", "images_per_patient", "prior", "held_out", "shadows", "seed", "device", "preset")
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -61,6 +61,13 @@ def add_parser(subparsers: Subparsers) -> None:
         type=float,
         metavar="S",
         help="share of the patients kept for the audit and not distilled (default: 0.2)",
+    )
+    parser.add_argument(
+        "--shadows",
+        type=int,
+        metavar="N",
+        help="further distillations for the audit to compare with, each as long as the first "
+        "(default: 0; else an even number from 4 on)",
     )
     parser.add_argument(
         "--preset",

@@ -154,6 +154,8 @@ class DistillConfig:
     images_per_patient: M, in the result. prior: what all images start from: "template" (a public
     average, for MR), "representative" or "patient:ID" (of the cohort: they expose that patient), or
     a volume's file. held_out: share of the patients that are not distilled but kept for the audit.
+    shadows: further distillations, of random halves of the patients, that the audit compares with;
+    0, or an even number from 4 on; each takes as long as the distillation itself.
     device: "auto", "cpu", "cuda", …; checkpoint_s: seconds between checkpoints at most.
     """
 
@@ -161,6 +163,7 @@ class DistillConfig:
     images_per_patient: int = 10
     prior: str = TEMPLATE
     held_out: float = 0.2
+    shadows: int = 0
     seed: int = 0
     images: ImageConfig = field(default_factory=ImageConfig)
     damage: DamageConfig = field(default_factory=DamageConfig)
@@ -174,7 +177,10 @@ class DistillConfig:
             raise ConfigError(f"unknown task {self.task!r}", f"Use one of {', '.join(TASKS)}.")
         check_range("images_per_patient", self.images_per_patient, 1, 10_000)
         check_range("held_out", self.held_out, 0, 0.9)
+        check_range("shadows", self.shadows, 0, 10_000)
         check_range("seed", self.seed, 0, 2**53)
+        if self.shadows % 2 or self.shadows == 2:
+            raise ConfigError(f"shadows is {self.shadows}", "Use 0, or an even number from 4 on.")
         check_range("checkpoint_s", self.checkpoint_s, 0, 1e9)
         if not self.prior or self.prior == PATIENT:
             raise ConfigError("the prior is not named", "Use template, patient:ID or a file.")

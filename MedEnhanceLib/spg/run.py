@@ -14,10 +14,9 @@ import numpy as np
 
 from MedEnhanceLib.cohort import Cohort
 from MedEnhanceLib.device import choose_device
-from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.spg import dataset
-from MedEnhanceLib.spg.auditing import audit_result
+from MedEnhanceLib.spg.auditing import Redistil, audit_result
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.folder import RunFolder
 from MedEnhanceLib.spg.loop import Raw
@@ -95,7 +94,11 @@ def distil_cohort(
             for number, images in enumerate(prepared.training.values())
         ]
         found = _distil_all(works, folder, choice.name, monitor.part(0.05, 0.9), runner or _here)
-        _finish(folder, config, prepared, run, found, monitor.part(0.9, 1.0))
+        ending = monitor.part(0.9, 1.0)
+        redistil = redistiller(
+            prepared, config, choice.name, Monitor(cancel=lambda: ending.cancelled)
+        )
+        _finish(folder, config, prepared, run, found, redistil, ending)
     return out
 
 
@@ -144,6 +147,7 @@ def _finish(
     prepared: Prepared,
     run: Mapping[str, Any],
     found: Sequence[tuple[Floats, Mapping[str, Any]]],
+    redistil: Redistil,
     monitor: Monitor,
 ) -> None:
     """Put the images in order, audit them as they are stored, and write everything."""
@@ -158,8 +162,10 @@ def _finish(
         stored.astype(np.float32) / np.float32(dataset.TOP),
         owners,
         prepared,
-        folder.out / "audit",
+        folder.out,
         monitor.part(0.1, 0.95),
+        shadows=config.shadows,
+        redistil=redistil,
     )
     notes = [note for _, note in found]
     results = {
@@ -184,24 +190,25 @@ def _means(measured: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, list[
 
 
 def redistiller(
-    prepared: Prepared, config: DistillConfig, device: str = "cpu"
-) -> Callable[[Mapping[str, Floats], int], Floats]:
+    prepared: Prepared, config: DistillConfig, device: str = "cpu", monitor: Monitor | None = None
+) -> Redistil:
     """Distils other patients' images from the same prior, for the shadows of an audit.
 
     The function takes images [N, H, W] by patient and a seed, and gives [P · M, H, W] in the
-    patients' order. It takes as long as a distillation: shorten `config.loop` for it.
+    patients' order. It takes as long as a distillation. monitor: may cancel.
     """
 
     def redistil(patients: Mapping[str, Floats], seed: int) -> Floats:
         chosen = replace(config, seed=seed)
         parts = [
             distil_patient(
-                Raw(images, prepared.prior.images, prepared.modality, number), chosen, device
+                Raw(images, prepared.prior.images, prepared.modality, number),
+                chosen,
+                device,
+                monitor=monitor,
             ).images
             for number, images in enumerate(patients.values())
         ]
-        if not parts:
-            raise MedEnhanceError("there is nobody to distil", "Give images of a patient.")
         return np.concatenate(parts)
 
     return redistil
