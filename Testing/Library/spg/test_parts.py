@@ -1,0 +1,164 @@
+"""Generator, losses, networks, patches: each part for itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.spg.alignment import cosine_distance, layer_gradients, relative_distance
+from MedEnhanceLib.spg.config import DistillConfig, GeneratorConfig, LoopConfig
+from MedEnhanceLib.spg.generator import Generator, saturation
+from MedEnhanceLib.spg.networks import UNSEEN, make_network
+from MedEnhanceLib.spg.patches import Patches
+from MedEnhanceLib.spg.structure import StructureLoss, structure_weight
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+@pytest.mark.parametrize("grain", [True, False])
+def test_the_generator_begins_at_the_prior_and_stays_within_rho(grain: bool) -> None:
+    config = GeneratorConfig(widths=(4, 4, 8), rho=0.1, grain=grain)
+    prior = torch.rand(3, 1, 32, 24, generator=torch.Generator().manual_seed(1))
+    generator = Generator(config, 3, (32, 24), rng())
+    assert torch.equal(generator(prior), prior)
+    with torch.no_grad():
+        generator.last.weight.normal_(0, 50)
+    moved = generator(prior).detach()
+    assert 0.05 < float((moved - prior).abs().max()) <= 0.1 + 1e-6
+    assert 0 <= float(moved.min()) <= float(moved.max()) <= 1
+    assert float(saturation(generator.wish(prior))) > 0.5
+
+
+def test_the_generator_learns_by_all_its_parts() -> None:
+    prior = torch.rand(2, 1, 32, 32)
+    generator = Generator(GeneratorConfig(widths=(4, 4, 8)), 2, (32, 32), rng())
+    with torch.no_grad():
+        generator.last.weight.fill_(0.01)
+    (generator(prior) - 0.3).square().mean().backward()
+    for name, parameter in generator.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_the_structure_loss_is_nothing_for_the_prior_and_grows_with_the_change() -> None:
+    loss = StructureLoss()
+    prior = torch.rand(2, 1, 32, 32)
+    assert float(loss(prior, prior)) == pytest.approx(0, abs=1e-6)
+    near, far = (prior + torch.randn_like(prior) * sigma for sigma in (0.02, 0.1))
+    assert 0 < float(loss(near, prior)) < float(loss(far, prior))
+    weights = [structure_weight(share, 0.5, 0.05) for share in (0, 0.5, 1)]
+    assert weights == pytest.approx([0.5, 0.275, 0.05])
+
+
+@pytest.mark.parametrize("distance", [cosine_distance, relative_distance])
+def test_equal_gradients_are_at_no_distance(distance: object) -> None:
+    raw = [torch.randn(9), torch.randn(40)]
+    assert callable(distance)
+    assert float(distance(raw, [each.clone() for each in raw])) == pytest.approx(0, abs=1e-5)
+    assert float(distance(raw, [-each for each in raw])) > 3
+    # One that is exactly nothing, as of a layer that is dead, has a slope that is a number.
+    nothing = [torch.zeros_like(each).requires_grad_() for each in raw]
+    distance(raw, nothing).backward()
+    assert all(torch.isfinite(each.grad).all() for each in nothing)
+
+
+def test_the_cosine_takes_layers_whole() -> None:
+    raw = [torch.tensor([1.0, 0.0]), torch.tensor([3.0, 4.0])]
+    turned = [torch.tensor([0.0, 1.0]), torch.tensor([3.0, 4.0])]
+    assert float(cosine_distance(raw, turned)) == pytest.approx(1)
+    longer = [2.0 * each for each in raw]
+    assert float(cosine_distance(raw, longer)) == pytest.approx(0.1 * 2 * np.log(2) ** 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["srcnn", "edsr"])
+def test_a_gradients_gradient_reaches_the_images(name: str) -> None:
+    network = make_network(name, rng())
+    images = torch.rand(2, 1, 16, 16, requires_grad=True)
+    loss = (network(images * 0.9) - images).square().mean()
+    found = layer_gradients(loss, network, differentiable=True)
+    assert sum(len(each) for each in found) == sum(w.numel() for w in network.parameters())
+    torch.stack([each.square().sum() for each in found]).sum().backward()
+    assert images.grad is not None
+    assert images.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ["srcnn", "edsr", UNSEEN])
+def test_networks_repeat_with_their_seed_and_keep_the_size(name: str) -> None:
+    first, again, other = (make_network(name, rng(seed)) for seed in (1, 1, 2))
+    images = torch.rand(2, 1, 32, 28)
+    assert first(images).shape == images.shape
+    assert torch.equal(first(images), again(images))
+    assert not torch.equal(first(images), other(images))
+    assert sum(weight.numel() for weight in first.parameters()) < 40_000
+    with pytest.raises(ConfigError, match="vgg"):
+        make_network("vgg", rng())
+
+
+def test_patches_are_cut_where_something_is_shown() -> None:
+    shown = np.zeros((3, 40, 40), bool)
+    shown[0, 20:, :20] = True
+    shown[1, 5:8, 30:33] = True  # never enough: the fullest places are taken
+    patches = Patches(shown, 16)
+    images = torch.from_numpy(shown.astype(np.float32))[:, None]
+    chosen = np.repeat([0, 1, 2], 50)
+    cut = patches.draw(chosen, rng(), turned=True, device="cpu").cut(images)
+    assert cut.shape == (150, 1, 16, 16)
+    filled = cut.mean(dim=(1, 2, 3))
+    assert float(filled[:50].min()) >= 0.299
+    assert torch.allclose(filled[50:100], torch.tensor(9 / 256))
+    assert not filled[100:].any()
+
+
+def test_patches_are_mirrored_and_turned_alike_in_all_images() -> None:
+    values = torch.arange(64.0).reshape(1, 1, 8, 8)
+    patches = Patches(np.ones((1, 8, 8), bool), 8)
+    for turned, kinds in ((True, 8), (False, 4)):
+        places = patches.draw(np.zeros(200, np.intp), rng(), turned=turned, device="cpu")
+        cut = places.cut(values)
+        assert torch.equal(places.cut(2 * values), 2 * cut)
+        assert len({tuple(patch.flatten().tolist()) for patch in cut}) == kinds
+        corners = {(float(patch[0, 0, 0]), float(patch[0, 0, 1])) for patch in cut}
+        assert corners >= {(0, 1), (7, 6), (56, 57), (63, 62)}
+    image = values.clone().requires_grad_()
+    places.cut(image).sum().backward()
+    assert float(image.grad.sum()) == 200 * 64
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"task": "segment"}, "segment"),
+        ({"images_per_patient": 0}, "images_per_patient"),
+        ({"preset": "huge"}, "huge"),
+        ({"shadows": 2}, "shadows is 2"),
+        ({"loop": {"networks": ["unet"]}}, "networks"),
+        ({"loop": {"patch": 128}}, "larger than images"),
+        ({"loop": {"pach": 128}}, "patch"),
+        ({"images": {"size": 100}}, "size is 100"),
+        ({"images": {"ct_window": [3, 2]}}, "ct_window"),
+        ({"damage": {"rician": [0.2, 0.1]}}, "rician"),
+        ({"generator": {"widths": [4, 8]}}, "widths"),
+    ],
+)
+def test_what_cannot_be_configured_is_said(fields: dict[str, object], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        DistillConfig.from_json(fields)
+
+
+def test_a_configuration_goes_through_json_and_names_nobody() -> None:
+    config = DistillConfig.from_json(
+        {"preset": "smoke", "prior": "patient:SMITH", "loop": {"outer": 7}, "task": "sr2"}
+    )
+    assert config.loop == replace(DistillConfig.preset("smoke").loop, outer=7)
+    assert config.distance == "relative"
+    assert replace(config, task="denoise").distance == "cosine"
+    told = config.told()
+    assert told["prior"] == "patient"
+    assert DistillConfig.from_json({**told, "prior": "patient:SMITH"}).told() == told
+    assert LoopConfig(outer=3, inner=2, teaching=4).steps == 30

@@ -1,0 +1,172 @@
+"""One patient: what a step may do, how soon a cancel is heard, what happens when memory ends."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib.errors import Cancelled, ConfigError, DeviceMemoryError, ModelError
+from MedEnhanceLib.progress import Event, Monitor
+from MedEnhanceLib.spg import loop as loop_module
+from MedEnhanceLib.spg.config import TASKS, DamageConfig, DistillConfig
+from MedEnhanceLib.spg.loop import PatientLoop, Raw
+from MedEnhanceLib.spg.patient import distil_patient
+from MedEnhanceLib.spg.slices import axial_slices
+
+from .conftest import phantom
+
+
+@pytest.fixture
+def raw(smoke: DistillConfig) -> Raw:
+    images = axial_slices(phantom(1), smoke.images)
+    prior = axial_slices(phantom(2), smoke.images)
+    return Raw(images, prior[2:4], "MR")
+
+
+def test_matching_lowers_the_distance_between_gradients(raw: Raw, smoke: DistillConfig) -> None:
+    """Of the same patches and network, generator alone: what the loop is for."""
+    config = replace(smoke, loop=replace(smoke.loop, inner=40, teaching=0, outer=1, batch=8))
+    loop = PatientLoop(raw, config, "cpu")
+    first = loop._rng
+    loop._rng = lambda number, purpose: first(0, purpose)  # type: ignore[method-assign]
+    distances = []
+    for number in range(loop.steps):
+        before = float(loop.history["measured"][0, 0])
+        loop.step(number)
+        distances.append(float(loop.history["measured"][0, 0]) - before)
+    assert distances[-1] < 0.5 * distances[0]
+
+
+@pytest.mark.parametrize(
+    ("task", "modality"),
+    [(t, m) for t in TASKS for m in ("MR", "CT") if (t, m) != ("undersample", "CT")],
+)
+def test_every_task_is_distilled_and_resumed_to_the_same_bits(
+    task: str, modality: str, raw: Raw, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    config = replace(smoke, task=task, damage=DamageConfig(views=12))
+    raw = replace(raw, modality=modality)
+    whole = distil_patient(raw, config)
+    assert whole.images.shape == raw.prior.shape
+    assert 0 < np.abs(whole.images - raw.prior).max() <= config.generator.rho + 1e-6
+    steps = 0
+
+    def stopped() -> bool:
+        nonlocal steps
+        steps += 1
+        return steps > 9  # within the second network, between matches
+
+    with pytest.raises(Cancelled):
+        distil_patient(raw, config, folder=tmp_path, monitor=Monitor(cancel=stopped))
+    resumed = distil_patient(raw, config, folder=tmp_path)
+    assert np.array_equal(resumed.images, whole.images)
+    assert resumed.measured == whole.measured
+
+
+def test_networks_take_turns(raw: Raw, smoke: DistillConfig) -> None:
+    both = replace(smoke, loop=replace(smoke.loop, networks=("srcnn", "edsr")))
+    one = distil_patient(raw, smoke).images
+    assert not np.array_equal(distil_patient(raw, both).images, one)
+
+
+def test_patients_have_random_numbers_of_their_own(raw: Raw, smoke: DistillConfig) -> None:
+    first, second = (distil_patient(replace(raw, number=n), smoke).images for n in (0, 1))
+    assert not np.array_equal(first, second)
+
+
+def test_a_checkpoint_of_other_data_is_refused(
+    raw: Raw, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    distil_patient(raw, smoke, folder=tmp_path, hashes={"data_sha256": "a"})
+    with pytest.raises(ConfigError, match="data_sha256"):
+        distil_patient(raw, smoke, folder=tmp_path, hashes={"data_sha256": "b"})
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"\\0" * 50)
+    with pytest.raises(ModelError, match="damaged"):
+        distil_patient(raw, smoke, folder=tmp_path, hashes={"data_sha256": "a"})
+
+
+def test_a_cancel_is_heard_within_two_seconds(raw: Raw, tmp_path: Path) -> None:
+    config = replace(DistillConfig(), images=replace(DistillConfig().images, size=32))
+    config = replace(config, loop=replace(config.loop, patch=32))
+    wish, began = threading.Event(), []
+
+    def listen(event: Event) -> None:
+        if event.kind == "progress" and event.fields["stage"].startswith("step 30 "):
+            began.append(time.process_time())
+            wish.set()
+
+    with pytest.raises(Cancelled):
+        distil_patient(raw, config, folder=tmp_path, monitor=Monitor(listen, wish))
+    assert time.process_time() - began[0] < 2  # of the processor: others may be at work
+    assert list(tmp_path.glob("checkpoint-*"))
+
+
+class _Ending:
+    """Memory that ends in steps of more than so many patches."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+        original = PatientLoop._match
+
+        def match(loop: PatientLoop, number: int) -> None:
+            if loop.batch > most:
+                raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            original(loop, number)
+
+        monkeypatch.setattr(loop_module.PatientLoop, "_match", match)
+
+
+def test_where_memory_ends_the_batch_is_halved_once_and_said(
+    raw: Raw, smoke: DistillConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    heard: list[str] = []
+    monitor = Monitor(lambda e: heard.append(str(e.fields.get("message", ""))))
+    _Ending(monkeypatch, 2)
+    halved = distil_patient(raw, smoke, monitor=monitor)
+    assert halved.batch == 2
+    assert sum("going on with 2 patches, not 4" in message for message in heard) == 1
+    smaller = replace(smoke, loop=replace(smoke.loop, batch=2))
+    assert np.array_equal(distil_patient(raw, smaller).images, halved.images)
+    # A run that goes on stays with it.
+    steps = iter(range(100))
+    with pytest.raises(Cancelled):
+        distil_patient(raw, smoke, folder=tmp_path, monitor=Monitor(cancel=lambda: next(steps) > 5))
+    assert distil_patient(raw, smoke, folder=tmp_path).batch == 2
+
+
+def test_where_half_is_too_much_as_well_the_error_says_what_to_do(
+    raw: Raw, smoke: DistillConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _Ending(monkeypatch, 1)
+    with pytest.raises(DeviceMemoryError, match="with 2 patches") as caught:
+        distil_patient(raw, smoke)
+    assert "smaller patches" in caught.value.hint
+
+
+def test_other_errors_of_a_step_are_not_taken_for_memory(
+    raw: Raw, smoke: DistillConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(loop_module.PatientLoop, "_match", fail)
+    with pytest.raises(RuntimeError, match="shapes"):
+        distil_patient(raw, smoke)
+
+
+def test_divergence_stops_and_says_where(raw: Raw, smoke: DistillConfig) -> None:
+    broken = replace(raw, images=np.full_like(raw.images, np.nan))
+    with pytest.raises(ModelError, match="diverged at step 0"):
+        distil_patient(broken, smoke)
+
+
+def test_changes_as_large_as_they_can_be_are_told(raw: Raw, smoke: DistillConfig) -> None:
+    heard: list[str] = []
+    wild = replace(smoke, generator=replace(smoke.generator, rate=1.0, restraint=0.0))
+    distil_patient(raw, wild, monitor=Monitor(lambda e: heard.append(str(e.fields.get("message")))))
+    assert any("as large as they can be" in message for message in heard)

@@ -1,0 +1,113 @@
+"""The prior: public by default, a patient only on request and with a warning."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib import io
+from MedEnhanceLib.cohort import Cohort
+from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.progress import Event, Monitor
+from MedEnhanceLib.spg.config import DistillConfig
+from MedEnhanceLib.spg.prepared import Prepared, prepare
+from MedEnhanceLib.spg.prior import representative
+
+from .conftest import PEOPLE, phantom, write_cohort
+
+
+class Ear:
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+        self.monitor = Monitor(self._hear)
+
+    def _hear(self, event: Event) -> None:
+        if event.kind == "warning":
+            self.warnings.append(event.fields["message"])
+
+
+def prepared(cohort: Cohort, config: DistillConfig) -> tuple[Prepared, str]:
+    ear = Ear()
+    found = prepare(cohort, config, ear.monitor)
+    return found, " ".join(ear.warnings)
+
+
+def test_the_template_shows_nobody_and_needs_no_warning(
+    cohort: Cohort, smoke: DistillConfig
+) -> None:
+    found, said = prepared(cohort, smoke)
+    assert found.prior.patient is None
+    assert found.prior.images.shape == (2, 32, 32)
+    assert "152 adult brains" in found.prior.told
+    assert "the prior is" not in said
+
+
+@pytest.mark.parametrize("wish", ["representative", f"patient:{PEOPLE[1]}"])
+def test_a_patient_as_prior_is_named_as_exposed(
+    wish: str, cohort: Cohort, smoke: DistillConfig
+) -> None:
+    found, said = prepared(cohort, replace(smoke, prior=wish))
+    assert found.prior.patient in PEOPLE
+    assert f"the prior is patient {found.prior.patient}" in said
+    assert "can recognise it" in said
+    own = found.training[found.prior.patient]
+    assert all(any(np.array_equal(image, one) for one in own) for image in found.prior.images)
+    assert not any(name in found.prior.told for name in PEOPLE)
+
+
+def test_the_priors_patient_is_never_held_out(cohort: Cohort, smoke: DistillConfig) -> None:
+    for seed in range(3):
+        config = replace(smoke, prior=f"patient:{PEOPLE[1]}", held_out=0.7, seed=seed)
+        found, _ = prepared(cohort, config)
+        assert PEOPLE[1] in found.training
+        assert set(found.training) | set(found.held_out) == set(PEOPLE)
+        assert not set(found.training) & set(found.held_out)
+
+
+def test_a_volume_of_ones_own_is_taken_with_a_warning(
+    cohort: Cohort, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    io.save(phantom(50), tmp_path / "mine.nii.gz")
+    found, said = prepared(cohort, replace(smoke, prior=str(tmp_path / "mine.nii.gz")))
+    assert found.prior.kind == "file"
+    assert "mine.nii.gz" in said
+    assert "mine" not in found.prior.told
+
+
+def test_ct_has_no_template_and_is_told_what_is_possible(
+    smoke: DistillConfig, tmp_path: Path
+) -> None:
+    cohort = Cohort.from_folder(write_cohort(tmp_path / "ct", "CT"))
+    with pytest.raises(ConfigError, match="no public template of CT") as caught:
+        prepare(cohort, smoke, Monitor())
+    assert "--prior" in caught.value.hint
+    found, _ = prepared(cohort, replace(smoke, prior="representative"))
+    assert found.modality == "CT"
+
+
+def test_priors_that_are_not_there_are_refused(cohort: Cohort, smoke: DistillConfig) -> None:
+    for wish in ("nowhere.nii.gz", "patient:NOBODY"):
+        with pytest.raises(ConfigError, match=r"nowhere|NOBODY"):
+            prepare(cohort, replace(smoke, prior=wish), Monitor())
+    with pytest.raises(ConfigError, match="not named"):
+        replace(smoke, prior="patient:")
+
+
+def test_the_representative_is_in_the_middle() -> None:
+    k = np.linspace(0, 1, 12, dtype=np.float32)[:, None, None] * np.ones((12, 16, 16), np.float32)
+    volumes = {name: [k * scale] for name, scale in zip("abcde", (0.2, 0.4, 0.5, 0.55, 1.0))}  # noqa: B905
+    assert representative(volumes) == "c"
+    assert representative({"only": [k]}) == "only"
+
+
+def test_other_modalities_are_refused(smoke: DistillConfig, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    volume = replace(phantom(1), modality="PT")
+    io.save(volume, tmp_path / "a" / "x.nrrd")
+    with pytest.raises(ConfigError, match="the cohort is PT"):
+        prepare(Cohort.from_folder(tmp_path), smoke, Monitor())
+    with pytest.raises(InputError, match="empty"):
+        prepare(Cohort(()), smoke, Monitor())
