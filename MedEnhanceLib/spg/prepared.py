@@ -44,8 +44,7 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
     """
     if not len(cohort):
         raise InputError("the cohort is empty", "Name patients.")
-    if cohort.modality is not None:
-        _check(cohort.modality, config)
+    _check(cohort.modality, config)  # before minutes of reading
     least = max(config.images_per_patient, _LEAST_SLICES)
     volumes: dict[str, list[Floats]] = {}
     modality = ""
@@ -91,13 +90,14 @@ def _held_out(cohort: Cohort, config: DistillConfig) -> set[str]:
     return {patient.id for patient in others.split(share, config.seed)[1]}
 
 
-def _check(modality: str, config: DistillConfig) -> None:
-    if modality not in MODALITIES:
+def _check(modality: str | None, config: DistillConfig) -> None:
+    """Raise ConfigError for what is no matter of the patients; None: not known yet."""
+    if modality not in (None, *MODALITIES):
         raise ConfigError(
             f"the cohort is {modality}; distillation knows {' and '.join(MODALITIES)}",
             "State the modality (--modality) where the files do not, or do wrongly.",
         )
-    if config.task == "undersample" and modality != "MR":
+    if config.task == "undersample" and modality == "CT":
         raise ConfigError(
             f"undersample is a task of MR; the cohort is {modality}", "Use denoise, sr2 or sr4."
         )

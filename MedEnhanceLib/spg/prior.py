@@ -52,8 +52,8 @@ class Prior:
         return data_sha256([self.images])
 
 
-def check_prior(config: DistillConfig, modality: str) -> None:
-    """Raise ConfigError at once for a prior that there is not, before a cohort is read."""
+def check_prior(config: DistillConfig, modality: str | None) -> None:
+    """Raise ConfigError for a prior that there is not; modality: None where it is not known yet."""
     if config.prior == TEMPLATE and modality == "CT":
         raise ConfigError(
             "there is no public template of CT to start from",

@@ -39,7 +39,7 @@ def test_matching_lowers_the_distance_between_gradients(raw: Raw, smoke: Distill
         before = float(loop.history["measured"][0, 0])
         loop.step(number)
         distances.append(float(loop.history["measured"][0, 0]) - before)
-    assert distances[-1] < 0.5 * distances[0]
+    assert distances[-1] < 0.7 * distances[0]
 
 
 @pytest.mark.parametrize(
@@ -92,8 +92,7 @@ def test_a_checkpoint_of_other_data_is_refused(
 
 
 def test_a_cancel_is_heard_within_two_seconds(raw: Raw, tmp_path: Path) -> None:
-    config = replace(DistillConfig(), images=replace(DistillConfig().images, size=32))
-    config = replace(config, loop=replace(config.loop, patch=32))
+    config = DistillConfig.from_json({"images": {"size": 32}, "loop": {"patch": 32}})
     wish, began = threading.Event(), []
 
     def listen(event: Event) -> None:

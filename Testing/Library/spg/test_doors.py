@@ -1,0 +1,128 @@
+"""The command, the job and the Python function; and what the page tells people to type."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import MedEnhanceLib as me  # noqa: N813 - as its users do
+from MedEnhanceLib.cli.main import main
+from MedEnhanceLib.jobs import JobSpec, run_job
+from MedEnhanceLib.spg.folder import RunFolder
+
+from .conftest import PEOPLE
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "distillation.md"
+Run = Callable[..., tuple[int, dict[str, Any], str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command with --json: status, its object, what it said."""
+
+    def command(*words: str | Path) -> tuple[int, dict[str, Any], str]:
+        capsys.readouterr()
+        status = main([*map(str, words), "--json"])
+        out, err = capsys.readouterr()
+        return status, json.loads(out), err
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def distilled(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("doors") / "distilled"
+    given = {"preset": "smoke", "held_out": 0.0}
+    return me.distill(me.Cohort.from_folder(people), out, "denoise", config=given, device="cpu")
+
+
+def test_command_job_and_function_give_the_same(
+    people: Path, distilled: Path, run: Run, tmp_path: Path
+) -> None:
+    options = ("--task", "denoise", "--preset", "smoke", "--held-out", "0", "--device", "cpu")
+    status, told, _ = run("distill", people, tmp_path / "a", *options)
+    assert status == 0
+    assert (told["images"], told["patients"], told["held_out"]) == (8, 4, 0)
+    assert told["audit"]["alarm"] is None
+    assert "warnings" in told
+    config = {"task": "denoise", "preset": "smoke", "held_out": 0.0, "device": "cpu"}
+    params = {"cohort": str(people), "out": str(tmp_path / "b"), "config": config}
+    run_job(JobSpec("distill", params))
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        for name in ("images.npy", "manifest.json", "card.md"):
+            assert (folder / name).read_bytes() == (distilled / name).read_bytes()
+
+
+def test_the_same_line_again_says_that_it_is_done(people: Path, distilled: Path, run: Run) -> None:
+    options = ("--preset", "smoke", "--held-out", "0", "--device", "cpu")
+    status, told, _ = run("distill", people, distilled, *options)
+    assert (status, told["images"]) == (0, 8)
+    status, told, _ = run("distill", people, distilled, *options, "--seed", "3")
+    assert status == 2
+    assert "begun with other options (seed)" in told["error"]["message"]
+
+
+def test_status_of_a_folder(
+    distilled: Path, people: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, told, _ = run("distill", "--status", distilled)
+    assert (status, told["state"], told["fraction"]) == (0, "finished", 1.0)
+    steps = iter(range(1000))
+    with pytest.raises(me.Cancelled):
+        me.distill(
+            people, tmp_path / "out", config="smoke", device="cpu", cancel=lambda: next(steps) > 60
+        )
+    assert main(["distill", "--status", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "stopped" in said
+    assert "denoise" in said
+    assert not any(name in said for name in PEOPLE)
+    with RunFolder(tmp_path / "out").owned(overwrite=False):
+        assert run("distill", "--status", tmp_path / "out")[1]["state"] == "running"
+    status, told, _ = run("distill", "--status", tmp_path)
+    assert (status, told["error"]["code"]) == (3, "input")
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "says"),
+    [
+        (("{people}",), 2, "OUT is missing"),
+        (("{people}", "{people}/out", "--preset", "smoke"), 1, "among the patients"),
+        (("{people}", "{tmp}/o", "--status", "{tmp}"), 2, "--status with a cohort"),
+        (("{people}", "{tmp}/o", "--task", "segment"), 2, "segment"),
+        (("{people}", "{tmp}/o", "--prior", "nowhere.nii"), 2, "nowhere.nii"),
+        (("{tmp}", "{tmp}x", "--preset", "smoke"), 3, "{tmp}"),
+    ],
+)
+def test_what_cannot_be_distilled_is_said(
+    words: tuple[str, ...], status: int, says: str, run: Run, people: Path, tmp_path: Path
+) -> None:
+    filled = [word.format(people=people, tmp=tmp_path) for word in words]
+    ran, told, _ = run("distill", *filled)
+    assert ran == status
+    assert says.format(tmp=tmp_path.name) in told["error"]["message"]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # MONAI misses readers that nobody asked for
+def test_the_pages_code_trains_on_a_result(
+    distilled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The blocks of "Train on it", as they stand, but for the number of steps."""
+    section = PAGE.read_text(encoding="utf-8").partition("## Train on it")[2].partition("\n## ")[0]
+    blocks = re.findall(r"```python\n(.*?)```", section, flags=re.S)
+    assert len(blocks) == 3
+    (tmp_path / "distilled").symlink_to(distilled)
+    monkeypatch.chdir(tmp_path)
+    for block in blocks:
+        names: dict[str, Any] = {"steps": 2}
+        exec(compile(block, str(PAGE), "exec"), names)  # the page's own code
+        assert "network" in names or names["noisy"].shape == names["clean"].shape
+        if "clean" in names:
+            assert names["clean"].shape[1:] == (1, 32, 32)
+            assert 0 <= float(names["clean"].min()) < float(names["clean"].max()) <= 1
+            assert float((names["noisy"] - names["clean"]).abs().mean()) > 0.01
