@@ -74,17 +74,9 @@ def run_on_dask(
 
     Raises DependencyError without dask.distributed, MedEnhanceError for no answer.
     """
-    from MedEnhanceLib.dependencies import require
+    from MedEnhanceLib.jobs.cluster import connect
 
-    distributed = require("dask.distributed", purpose="batch --scheduler")
-    try:
-        client = distributed.Client(address, timeout="15s", set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as cause:
-        raise MedEnhanceError(
-            f"the Dask scheduler {address} does not answer: {cause}",
-            "Start one with: dask scheduler; and workers with: dask worker ADDRESS.",
-        ) from cause
-    with client:
+    with connect(address, "batch --scheduler") as client:
         futures = {}
         for index, (kind, params) in enumerate(work):
             starting(index)

@@ -6,18 +6,16 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from MedEnhanceLib.cohort import Cohort
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import ConfigError, OutputError
+from MedEnhanceLib.jobs.cluster import distilling_on
 from MedEnhanceLib.jobs.result import Result
 from MedEnhanceLib.progress import Monitor, attend
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.folder import MANIFEST, RunFolder, read_run
-
-if TYPE_CHECKING:
-    from MedEnhanceLib.spg.run import Runner
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +92,8 @@ def distil(
         attend(lambda package=package: require(package, purpose="Distilling"), monitor)  # type: ignore[misc]
     from MedEnhanceLib.spg.run import distil_cohort
 
-    runner = _on_cluster(scheduler) if scheduler else None
+    runner = distilling_on(scheduler) if scheduler else None
     return distil_cohort(cohort, out, config, monitor, overwrite=overwrite, runner=runner)
-
-
-def _on_cluster(address: str) -> Runner:
-    raise ConfigError(f"no cluster is used yet ({address})", "Leave --scheduler out.")
 
 
 def distil_config(

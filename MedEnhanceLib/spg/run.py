@@ -88,7 +88,7 @@ def distil_cohort(
             PatientWork(
                 Raw(images, prepared.prior.images, prepared.modality, number),
                 config,
-                folder.patient(number),
+                folder.patient(number).absolute(),
                 hashes,
             )
             for number, images in enumerate(prepared.training.values())
