@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
 from MedEnhanceLib.progress import Monitor
-
-_NAMES = ("checkpoint-a.safetensors", "checkpoint-b.safetensors")
+from MedEnhanceLib.spg.folder import CHECKPOINTS
 
 
 class Checkpoints:
@@ -18,7 +16,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._paths = [folder / name for name in _NAMES]
+        self._paths = [folder / name for name in CHECKPOINTS]
         self._next = 0
 
     def save(self, step: int, parts: dict[str, Any], notes: dict[str, Any]) -> None:
@@ -51,17 +49,3 @@ class Checkpoints:
         step = load_checkpoint(self._paths[place], notes=notes, **parts)
         self._next = 1 - place
         return step, notes
-
-
-def latest_header(folder: Path) -> dict[str, Any] | None:
-    """What the later whole checkpoint in a folder says of itself; None where there is none."""
-    from safetensors import SafetensorError, safe_open
-
-    found: list[dict[str, Any]] = []
-    for name in _NAMES:
-        try:
-            with safe_open(folder / name, framework="np") as stored:
-                found.append(json.loads(stored.metadata()["medenhance"]))
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError):
-            continue  # not there, or damaged
-    return max(found, key=lambda header: int(header["step"]), default=None)

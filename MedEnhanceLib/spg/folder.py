@@ -22,9 +22,9 @@ from typing import Any
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError, OutputError
 from MedEnhanceLib.io.atomic import atomic_write, output_error, write_json
 from MedEnhanceLib.owned import LOCK, hold, is_held
-from MedEnhanceLib.spg.checkpoints import latest_header
 from MedEnhanceLib.spg.slices import Floats
 
+CHECKPOINTS = ("checkpoint-a.safetensors", "checkpoint-b.safetensors")
 WORK, RUN, MANIFEST = "work", "run.json", "manifest.json"
 RESULTS = ("images", "images.npy", "card.md", "audit", MANIFEST)
 #: What a run must agree in, in the order in which it is compared, and in words.
@@ -163,7 +163,7 @@ class RunFolder:
         steps = int(run["steps"])
         under_way = {}
         for number in sorted(set(range(patients)) - set(done)):
-            header = latest_header(self.patient(number))
+            header = _latest_header(self.patient(number))
             if header is not None:
                 under_way[number] = int(header["step"])
         fraction = (len(done) * steps + sum(under_way.values())) / max(1, patients * steps)
@@ -204,3 +204,17 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _latest_header(folder: Path) -> dict[str, Any] | None:
+    """What the later whole checkpoint in a folder says of itself; None where there is none."""
+    from safetensors import SafetensorError, safe_open
+
+    found: list[dict[str, Any]] = []
+    for name in CHECKPOINTS:
+        try:
+            with safe_open(folder / name, framework="np") as stored:
+                found.append(json.loads(stored.metadata()["medenhance"]))
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+            continue  # not there, or damaged
+    return max(found, key=lambda header: int(header["step"]), default=None)

@@ -27,6 +27,8 @@ _KINDS = {
     "series",
     "inspect",
     "train",
+    "distill",
+    "distill-status",
     "evaluate",
     "estimate",
     "models",
