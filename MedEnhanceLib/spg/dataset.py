@@ -155,7 +155,8 @@ def card(manifest: Mapping[str, Any]) -> str:
         "- Training signal, not anatomy: shapes that look like organs can be invented.",
         f"- They start from a prior and stay near it. The prior: {manifest['prior']['told']}.",
         "- The gradients that they give to small networks are like those of the patients' images: "
-        f"the distance fell from {measured['alignment'][0]:.3g} to {measured['alignment'][1]:.3g}.",
+        f"the distance is {measured['alignment']:.3g}, that of the prior's images is "
+        f"{measured['alignment_of_prior']:.3g}.",
         "",
         "## What is not proved",
         "",

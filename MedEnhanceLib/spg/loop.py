@@ -10,7 +10,7 @@ goes on. Source: design, spg part 8 (reconstructed).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -32,7 +32,7 @@ from MedEnhanceLib.spg.tasks import Task, make_task
 
 #: Raw images that are damaged whole for one network, at least, where there are so many.
 _RAW_AT_ONCE = 8
-#: What is kept of each outer step: means over its matches.
+#: What is kept of each outer step: means over its matches; saturation is a share of the pixels.
 MEASURED = ("alignment", "structure", "saturation")
 
 
@@ -152,21 +152,15 @@ class PatientLoop:
             self._drawn["numbers"] = self.task.draw(images, self._rng(number, 1))
 
     def _match(self, number: int) -> None:
-        name, rng = self._name(number), self._rng(number, 2)
-        network = self.networks[name]
-        shared = int(rng.integers(2**62)), int(rng.integers(2**31))
-        low, high = self._raw_pairs(number, rng, shared)
-        raw = layer_gradients(_error(network, low, high), network, differentiable=False)
+        network = self.networks[self._name(number)]
         wish = self.generator.wish(self._prior)
         images = self.generator.moved(self._prior, wish)
-        low, high = self._own_pairs(images, rng, shared, self.batch)
-        ours = layer_gradients(_error(network, low, high), network, differentiable=True)
-        alignment = self._distance(raw, ours)
+        drawn = self._drawn.get("numbers")
+        alignment = self._distance_of(images, network, number, drawn, differentiable=True)
         structure = self._structure(images, self._prior)
-        loop = self.config.loop
-        share = number / self.steps
-        loss = alignment + structure_weight(share, *self.config.generator.structure) * structure
-        loss = loss + self.config.generator.restraint * wish.square().mean()
+        chosen, share = self.config.generator, number / self.steps
+        loss = alignment + structure_weight(share, *chosen.structure) * structure
+        loss = loss + chosen.restraint * wish.square().mean()
         if not bool(torch.isfinite(loss)):
             raise ModelError(
                 f"the distillation diverged at step {number}",
@@ -174,17 +168,57 @@ class PatientLoop:
             )
         self._adam.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.generator.parameters(), self.config.generator.clip)
+        nn.utils.clip_grad_norm_(self.generator.parameters(), chosen.clip)
         self._adam.step()
         self._images = None
-        values = (alignment.detach(), structure.detach(), saturation(wish))
-        self.history["measured"][self.outer_of(number)] += torch.stack(values).cpu() / loop.inner
+        values = torch.stack((alignment.detach(), structure.detach(), saturation(wish)))
+        means = self.history["measured"]
+        means[self.outer_of(number)] += values.cpu() / self.config.loop.inner
+
+    def _distance_of(
+        self,
+        images: Tensor,
+        network: nn.Module,
+        number: int,
+        drawn: Tensor | None,
+        *,
+        differentiable: bool,
+    ) -> Tensor:
+        """Between the gradients that raw images and these give a network, in one batch of each.
+
+        drawn: the images' numbers, where images are damaged whole.
+        """
+        rng = self._rng(number, 2)
+        shared = int(rng.integers(2**62)), int(rng.integers(2**31))
+        low, high = self._raw_pairs(number, rng, shared)
+        raw = layer_gradients(_error(network, low, high), network, differentiable=False)
+        low, high = self._own_pairs(images, drawn, rng, shared, self.batch)
+        ours = layer_gradients(_error(network, low, high), network, differentiable=differentiable)
+        return self._distance(raw, ours)
+
+    def compare(self, count: int) -> Iterator[tuple[float, float]]:
+        """The same distance from the prior's images and from the generated ones, `count` times.
+
+        With new networks and batches that no step has seen, the same for both. Changes nothing.
+        """
+        pair = self._prior, self._generated()
+        for place in range(count):
+            number = self.steps + place * self._per_outer
+            network = make_network(self._name(number), self._rng(number, 0)).to(self.device)
+            found = []
+            for images in pair:
+                whole = not self.task.on_patches
+                drawn = self.task.draw(images, self._rng(number, 1)) if whole else None
+                distance = self._distance_of(images, network, number, drawn, differentiable=False)
+                found.append(float(distance))
+            yield found[0], found[1]
 
     def _teach(self, number: int) -> None:
         name, rng = self._name(number), self._rng(number, 2)
         shared = int(rng.integers(2**62)), int(rng.integers(2**31))
         count = self.config.loop.teaching_batch
-        low, high = self._own_pairs(self._generated(), rng, shared, count)
+        drawn = self._drawn.get("numbers")
+        low, high = self._own_pairs(self._generated(), drawn, rng, shared, count)
         loss = _error(self.networks[name], low, high)
         self._learning[name].zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -223,14 +257,19 @@ class PatientLoop:
         return self._raw_drawn[1:]
 
     def _own_pairs(
-        self, images: Tensor, rng: np.random.Generator, shared: tuple[int, int], count: int
+        self,
+        images: Tensor,
+        drawn: Tensor | None,
+        rng: np.random.Generator,
+        shared: tuple[int, int],
+        count: int,
     ) -> tuple[Tensor, Tensor]:
-        """The same of generated images."""
+        """The same of images as the generator gives them."""
         chosen = (np.arange(count) + shared[1]) % len(images)
         places = self._places(self._own_patches, chosen, rng)
-        if self.task.on_patches:
+        if drawn is None:
             return self._damaged_patches(images, places, shared[0])
-        return places.cut(self.task.damage(images, self._drawn["numbers"])), places.cut(images)
+        return places.cut(self.task.damage(images, drawn)), places.cut(images)
 
     def _damaged_patches(self, images: Tensor, places: Places, seed: int) -> tuple[Tensor, Tensor]:
         high = places.cut(images)

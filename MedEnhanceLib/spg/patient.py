@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+import numpy as np
 
+from MedEnhanceLib.errors import Cancelled
 from MedEnhanceLib.nets.training import training_steps
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.spg.budget import step_within_memory
@@ -18,8 +19,8 @@ from MedEnhanceLib.spg.slices import Floats
 
 #: A checkpoint after so many outer steps, and after `checkpoint_s` seconds.
 _OUTER_STEPS = 10
-#: Of the outer steps: the first and the last so many are told as means.
-_TOLD_SHARE = 0.1
+#: New networks and batches on which prior and result are compared.
+_COMPARED = 5
 _MUCH_SATURATED = 0.1
 
 
@@ -27,13 +28,15 @@ _MUCH_SATURATED = 0.1
 class PatientImages:
     """A patient's images, float32 [M, H, W] in [0, 1], and how they came about.
 
-    batch: patches of a match, fewer than configured where memory ran out. measured: for each of
-    MEASURED its means over the first and over the last tenth of the outer steps.
+    batch: patches of a match, fewer than configured where memory ran out. measured: `alignment`,
+    the mean distance from the raw images' gradients, for new networks and batches, and
+    `alignment_of_prior`, the same of the prior's images; `structure` and `saturation` (a share of
+    the pixels), means of the last outer step.
     """
 
     images: Floats
     batch: int
-    measured: dict[str, tuple[float, float]]
+    measured: dict[str, float]
 
 
 def distil_patient(
@@ -82,16 +85,21 @@ def distil_patient(
 
 
 def _finished(loop: PatientLoop, number: int, monitor: Monitor) -> PatientImages:
-    history = loop.history["measured"].double()
-    count = max(1, round(_TOLD_SHARE * len(history)))
-    ends = torch.stack([history[:count].mean(0), history[-count:].mean(0)], dim=1)
-    measured = {
-        name: (float(f"{first:.6g}"), float(f"{last:.6g}"))
-        for name, (first, last) in zip(MEASURED, ends.tolist(), strict=True)
-    }
-    if measured["saturation"][1] > _MUCH_SATURATED:
+    found = []
+    for pair in loop.compare(_COMPARED):
+        found.append(pair)
+        if monitor.cancelled:
+            raise Cancelled(
+                f"cancelled after the last step of patient {number + 1}; the checkpoint is written",
+                "Start again with the same output folder to go on.",
+            )
+    before, after = np.mean(found, axis=0).tolist()
+    last = dict(zip(MEASURED, loop.history["measured"][-1].tolist(), strict=True))
+    if last["saturation"] > _MUCH_SATURATED:
         monitor.warn(
-            f"patient {number + 1}: {measured['saturation'][1]:.0%} of the changes are as large as "
-            "they can be: lower generator.rate, or raise generator.structure"
+            f"patient {number + 1}: {last['saturation']:.0%} of the changes are as large as they "
+            "can be: lower generator.rate, or raise generator.restraint"
         )
-    return PatientImages(loop.images(), loop.batch, measured)
+    measured = last | {"alignment_of_prior": before, "alignment": after}
+    told = {name: float(f"{value:.6g}") for name, value in measured.items()}
+    return PatientImages(loop.images(), loop.batch, told)

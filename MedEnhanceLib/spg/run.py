@@ -14,6 +14,7 @@ import numpy as np
 
 from MedEnhanceLib.cohort import Cohort
 from MedEnhanceLib.device import choose_device
+from MedEnhanceLib.errors import Cancelled
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.spg import dataset
 from MedEnhanceLib.spg.auditing import Redistil, audit_result
@@ -98,7 +99,13 @@ def distil_cohort(
         redistil = redistiller(
             prepared, config, choice.name, Monitor(cancel=lambda: ending.cancelled)
         )
-        _finish(folder, config, prepared, run, found, redistil, ending)
+        try:
+            _finish(folder, config, prepared, run, found, redistil, ending)
+        except Cancelled as cause:
+            raise Cancelled(
+                "cancelled before the result was complete; all patients are distilled and kept",
+                "Start again with the same line to audit and write it.",
+            ) from cause
     return out
 
 
@@ -181,11 +188,11 @@ def _finish(
     monitor.progress(1.0, "images written")
 
 
-def _means(measured: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, list[float]]:
+def _means(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Over patients: none is told by itself."""
     return {
-        name: [float(f"{value:.6g}") for value in np.mean([m[name] for m in measured], axis=0)]
-        for name in measured[0]
+        name: float(f"{np.mean([one[name] for one in measured]):.6g}")
+        for name in sorted(measured[0])
     }
 
 

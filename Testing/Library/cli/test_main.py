@@ -27,6 +27,7 @@ EXPECTED = [
         "deidentify",
         "train",
         "evaluate",
+        "distill",
         "batch",
         "models",
         "doctor",

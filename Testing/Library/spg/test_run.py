@@ -52,7 +52,7 @@ def test_a_result_has_images_manifest_and_card(whole: Path, smoke: DistillConfig
     told = result.manifest
     assert (told["task"], told["modality"], told["patients"]) == ("denoise", "MR", 4)
     assert told["prior"]["in_cohort"] is False
-    assert set(told["measured"]) == {"alignment", "structure", "saturation"}
+    assert set(told["measured"]) == {"alignment", "alignment_of_prior", "structure", "saturation"}
     assert result.config.told() == smoke.told()
     assert "Training signal, not anatomy" in (whole / "card.md").read_text(encoding="utf-8")
     assert not (whole / "work").exists()
@@ -183,7 +183,9 @@ def test_images_of_a_patient_do_not_lie_together(
 ) -> None:
     owners: list[tuple[str, ...]] = []
 
-    def audit(distilled: object, names: tuple[str, ...], *_: object) -> dict[str, object]:
+    def audit(
+        distilled: object, names: tuple[str, ...], *_: object, **__: object
+    ) -> dict[str, object]:
         owners.append(names)
         return {}
 
