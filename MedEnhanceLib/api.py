@@ -448,9 +448,7 @@ def distill(
         if not isinstance(cohort, Cohort):
             refuse_among_patients(Path(out), Path(cohort))
             cohort = Cohort.open(cohort, monitor=monitor.part(0.0, 0.01))
-        return distil(
-            cohort, Path(out), chosen, monitor, scheduler=scheduler, overwrite=overwrite
-        )
+        return distil(cohort, Path(out), chosen, monitor, scheduler=scheduler, overwrite=overwrite)
 
 
 def evaluate(

@@ -81,7 +81,9 @@ class GeneratorConfig:
     widths: channels of the three levels. rho: the most by which a pixel may leave the prior.
     rate: Adam's learning rate; clip: norm that the module's gradient is cut to. At rates of 2e-3,
     or without the structure loss, tanh saturates and every residual is ±rho.
-    structure: weight of the structure loss at the beginning and at the end.
+    structure: weight of the structure loss at the beginning and at the end. restraint: weight of
+    the mean square of what tanh is given, which keeps it from saturating. grain: whether U sees a
+    fixed map of noise besides.
     """
 
     widths: tuple[int, ...] = (16, 32, 64)
@@ -89,7 +91,7 @@ class GeneratorConfig:
     rate: float = 1e-3
     clip: float = 0.05
     structure: tuple[float, float] = (0.5, 0.05)
-    restraint: float = 0.0
+    restraint: float = 0.1
     grain: bool = True
 
     def __post_init__(self) -> None:
@@ -98,6 +100,7 @@ class GeneratorConfig:
         check_range("rho", self.rho, 0.001, 1)
         check_range("rate", self.rate, 0, 1)
         check_range("clip", self.clip, 1e-6, 1e6)
+        check_range("restraint", self.restraint, 0, 1e6)
         if len(self.structure) != 2 or min(self.structure) < 0:
             raise ConfigError(f"structure is {self.structure}", "Give two weights, from 0 up.")
 
@@ -153,7 +156,8 @@ class DistillConfig:
     times the resolution) or "undersample" (MR with a quarter of its lines).
     images_per_patient: M, in the result. prior: what all images start from: "template" (a public
     average, for MR), "representative" or "patient:ID" (of the cohort: they expose that patient), or
-    a volume's file. held_out: share of the patients that are not distilled but kept for the audit.
+    a volume's file. intensities: "cohort" gives the prior the cohort's distribution of intensities
+    (the mean over patients of 33 quantiles of what they show), "own" leaves it its own. held_out: share of the patients that are not distilled but kept for the audit.
     shadows: further distillations, of random halves of the patients, that the audit compares with;
     0, or an even number from 4 on; each takes as long as the distillation itself.
     device: "auto", "cpu", "cuda", …; checkpoint_s: seconds between checkpoints at most.
@@ -162,6 +166,7 @@ class DistillConfig:
     task: str = "denoise"
     images_per_patient: int = 10
     prior: str = TEMPLATE
+    intensities: Literal["cohort", "own"] = "cohort"
     held_out: float = 0.2
     shadows: int = 0
     seed: int = 0
@@ -184,6 +189,8 @@ class DistillConfig:
         check_range("checkpoint_s", self.checkpoint_s, 0, 1e9)
         if not self.prior or self.prior == PATIENT:
             raise ConfigError("the prior is not named", "Use template, patient:ID or a file.")
+        if self.intensities not in ("cohort", "own"):
+            raise ConfigError(f"intensities is {self.intensities!r}", "Use cohort or own.")
         if self.loop.patch > self.images.size:
             raise ConfigError(
                 f"patch is {self.loop.patch}, larger than images of {self.images.size}",

@@ -10,7 +10,7 @@ from MedEnhanceLib.cohort import Cohort
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.spg.config import MODALITIES, PATIENT, DistillConfig
-from MedEnhanceLib.spg.prior import Prior, check_prior, make_prior, prior_patient
+from MedEnhanceLib.spg.prior import Prior, check_prior, make_prior, prior_patient, with_intensities
 from MedEnhanceLib.spg.slices import Floats, axial_slices, data_sha256
 
 #: Fewer slices than these are nothing to learn a patient from, however few images are wished.
@@ -65,13 +65,16 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
     chosen = prior_patient(config, candidates)
     prior = make_prior(config, modality, chosen, volumes, monitor.part(0.9, 1.0))
     joined = {name: np.concatenate(parts) for name, parts in volumes.items()}
+    training = {name: images for name, images in joined.items() if name not in held}
+    if config.intensities == "cohort":
+        prior = with_intensities(prior, training.values(), modality, config.images)
     if not held:
         monitor.warn(
             "no patient is held out: the audit has nobody to compare with, and can tell little"
         )
     return Prepared(
         modality,
-        {name: images for name, images in joined.items() if name not in held},
+        training,
         {name: images for name, images in joined.items() if name in held},
         prior,
     )

@@ -6,8 +6,8 @@ people; a patient of the cohort is taken on request alone, with a warning.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +17,12 @@ from MedEnhanceLib import io
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.resources import resource_folder
-from MedEnhanceLib.spg.config import PATIENT, REPRESENTATIVE, TEMPLATE, DistillConfig
-from MedEnhanceLib.spg.slices import Floats, axial_slices, data_sha256, spread_over
+from MedEnhanceLib.spg.config import PATIENT, REPRESENTATIVE, TEMPLATE, DistillConfig, ImageConfig
+from MedEnhanceLib.spg.slices import Floats, axial_slices, data_sha256, shown, spread_over
 
 _TEMPLATE_FILE = "mni152_t1.nii.gz"
 _CUBE, _COMPONENTS = 64, 32
+_QUANTILES = 33
 #: What is written about each kind; nothing of it names anybody.
 _TOLD = {
     TEMPLATE: "ICBM 2009a, the average of 152 adult brains (T1): no single person",
@@ -118,6 +119,25 @@ def make_prior(
     if not len(images):
         raise InputError(f"{path.name}: no slice shows anything", "Use another prior.")
     return Prior(spread_over(images, count), kind)
+
+
+def with_intensities(
+    prior: Prior, patients: Iterable[Floats], modality: str, config: ImageConfig
+) -> Prior:
+    """The prior with the patients' intensities: what it shows is mapped by quantiles.
+
+    patients: images [N, H, W] of each. Of each only 33 numbers are used, and only their mean: no
+    patient weighs more than another. Ours: a template of another part of the body, or of another
+    sequence, otherwise teaches a network intensities that there are not.
+    """
+    levels = np.linspace(0, 1, _QUANTILES)
+    found = [np.quantile(images[shown(images, modality, config)], levels) for images in patients]
+    wanted = np.mean(found, axis=0)
+    images = prior.images.copy()
+    inside = shown(images, modality, config)
+    own = np.quantile(images[inside], levels)
+    images[inside] = np.interp(np.interp(images[inside], own, levels), levels, wanted)
+    return replace(prior, images=images)
 
 
 def representative(volumes: Mapping[str, Sequence[Floats]]) -> str:

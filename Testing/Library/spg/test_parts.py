@@ -137,6 +137,7 @@ def test_patches_are_mirrored_and_turned_alike_in_all_images() -> None:
         ({"images_per_patient": 0}, "images_per_patient"),
         ({"preset": "huge"}, "huge"),
         ({"shadows": 2}, "shadows is 2"),
+        ({"intensities": "mine"}, "intensities"),
         ({"loop": {"networks": ["unet"]}}, "networks"),
         ({"loop": {"patch": 128}}, "larger than images"),
         ({"loop": {"pach": 128}}, "patch"),

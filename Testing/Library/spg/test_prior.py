@@ -49,13 +49,29 @@ def test_the_template_shows_nobody_and_needs_no_warning(
 def test_a_patient_as_prior_is_named_as_exposed(
     wish: str, cohort: Cohort, smoke: DistillConfig
 ) -> None:
-    found, said = prepared(cohort, replace(smoke, prior=wish))
+    found, said = prepared(cohort, replace(smoke, prior=wish, intensities="own"))
     assert found.prior.patient in PEOPLE
     assert f"the prior is patient {found.prior.patient}" in said
     assert "can recognise it" in said
     own = found.training[found.prior.patient]
     assert all(any(np.array_equal(image, one) for one in own) for image in found.prior.images)
     assert not any(name in found.prior.told for name in PEOPLE)
+
+
+def test_the_prior_takes_on_the_cohorts_intensities_and_keeps_its_shapes(
+    cohort: Cohort, smoke: DistillConfig
+) -> None:
+    own, _ = prepared(cohort, replace(smoke, intensities="own"))
+    adapted, _ = prepared(cohort, smoke)
+    inside = own.prior.images > 0.05
+    before, after = own.prior.images[inside], adapted.prior.images[inside]
+    assert np.array_equal(own.prior.images[~inside], adapted.prior.images[~inside])
+    order = np.argsort(before, kind="stable")
+    assert (np.diff(after[order]) >= 0).all()
+    levels = [0.1, 0.5, 0.9]
+    wanted = [np.quantile(x[x > 0.05], levels) for x in adapted.training.values()]
+    assert np.quantile(after, levels) == pytest.approx(np.mean(wanted, axis=0), abs=0.02)
+    assert own.prior.sha256 != adapted.prior.sha256
 
 
 def test_the_priors_patient_is_never_held_out(cohort: Cohort, smoke: DistillConfig) -> None:
