@@ -129,21 +129,42 @@ def test_container_is_an_input_like_any_other(
     assert io.load(tmp_path / "back.nrrd").is_equal(io.load(scan))
 
 
-def test_damage_is_status_six_and_recover_says_what_is_lost(
-    run: Callable, head: Volume, tmp_path: Path
-) -> None:
+@pytest.fixture
+def damaged(run: Callable, head: Volume, tmp_path: Path) -> Path:
+    """A container of four blocks, one of which is damaged."""
     io.save(Volume(np.tile(head.voxels, (1, 8, 9)), modality="MR"), tmp_path / "large.nrrd")
-    packed = tmp_path / "large.ucv"
-    run("compress", tmp_path / "large.nrrd", packed, "--lossless", "--speed", "fast")
-    damage(packed)
-    ran = run("decompress", packed, tmp_path / "back.nrrd")
+    path = tmp_path / "large.ucv"
+    run("compress", tmp_path / "large.nrrd", path, "--lossless", "--speed", "fast")
+    damage(path)
+    return path
+
+
+def test_damage_is_status_six(run: Callable, damaged: Path, tmp_path: Path) -> None:
+    ran = run("decompress", damaged, tmp_path / "back.nrrd")
     assert ran.status == 6
     assert "medenhance recover" in ran.err
     assert not (tmp_path / "back.nrrd").exists()
-    saved = run("recover", packed, tmp_path / "back.nrrd")
-    assert saved.status == 0
-    assert "1 of 4 blocks are lost" in saved.out
+
+
+def test_recovery_in_part_is_status_seven_and_says_what_is_lost(
+    run: Callable, damaged: Path, tmp_path: Path
+) -> None:
+    saved = run("recover", damaged, tmp_path / "back.nrrd")
+    assert saved.status == 7
+    assert "1 of 4 blocks are lost" in saved.err
+    assert "wrote " in saved.err
     assert io.load(tmp_path / "back.nrrd").shape == (12, 320, 324)
+
+
+def test_scripts_see_a_recovery_in_part_and_what_was_written(
+    run: Callable, damaged: Path, tmp_path: Path
+) -> None:
+    saved = run("recover", damaged, tmp_path / "back.nrrd", "--json")
+    assert saved.status == 7
+    assert saved.json["ok"] is False
+    assert saved.json["error"]["code"] == "incomplete"
+    assert saved.json["outputs"] == {"output": str(tmp_path / "back.nrrd")}
+    assert len(saved.json["report"]["lost"]) == 1
 
 
 def test_where_nothing_is_left_recover_fails_and_writes_nothing(
@@ -175,6 +196,7 @@ def test_intact_container_recovers_whole_and_proved(
     run: Callable, packed: Path, tmp_path: Path
 ) -> None:
     ran = run("recover", packed, tmp_path / "back.nrrd")
+    assert ran.status == 0
     assert "blocks are intact" in ran.out
     assert "proved" in ran.out
 
