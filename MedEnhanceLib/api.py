@@ -19,11 +19,11 @@ from MedEnhanceLib.jobs.dicom import DicomParams, check_folder
 from MedEnhanceLib.jobs.enhancement import Enhanced, enhance_volume, objects_of
 from MedEnhanceLib.jobs.evaluation import evaluate_bundle
 from MedEnhanceLib.jobs.failures import memory_errors
-from MedEnhanceLib.jobs.files import VolumeParams, check_ending, load_volume
+from MedEnhanceLib.jobs.files import check_ending, load_volume
 from MedEnhanceLib.jobs.objects import place_all, write
 from MedEnhanceLib.jobs.segmentation import head_config
 from MedEnhanceLib.jobs.training import train_method, training_config
-from MedEnhanceLib.jobs.volumes import inspect_volume
+from MedEnhanceLib.jobs.volumes import InspectParams, inspect_volume
 from MedEnhanceLib.progress import Cancel, Listener
 from MedEnhanceLib.volume import Volume
 
@@ -361,18 +361,26 @@ def recover(
 def inspect(
     path_or_volume: PathLike | Volume,
     *,
+    verify: bool = False,
     progress: Progress = None,
     cancel: Cancel | None = None,
 ) -> dict[str, Any]:
     """The card of a volume, a file, a DICOM folder or a container, as a JSON object.
 
-    A container's voxels are not decoded. Raises InputError or CodecError for what is neither.
+    A container's voxels are not decoded. verify: read all of a container, every chunk with its
+    checksum and the file with its SHA-256; "check" in the card then tells whether it is "intact",
+    and each of the "damaged" chunks with block and offset; without verify "check" is None.
+    Raises InputError or CodecError for what is neither, ConfigError to verify anything else.
 
         me.inspect("scan.nii.gz")["spacing"]
+        me.inspect("scan.ucv", verify=True)["check"]["intact"]
     """
     with memory_errors(), watched(progress, cancel) as monitor:
         if not isinstance(path_or_volume, Volume):
-            return inspect_volume(VolumeParams(input=os.fspath(path_or_volume)), monitor)
+            params = InspectParams(input=os.fspath(path_or_volume), verify=verify)
+            return inspect_volume(params, monitor)
+        if verify:
+            raise ConfigError("a volume in memory carries no checksums", "Leave out verify.")
         from MedEnhanceLib.io.card import card
 
         return card(path_or_volume)

@@ -11,6 +11,7 @@ import pytest
 
 from MedEnhanceLib import io
 from MedEnhanceLib.cli.decompress import parse_region
+from MedEnhanceLib.cli.recover import report_lines
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.volume import Volume
 
@@ -122,6 +123,50 @@ def test_card_of_a_container_tells_its_promise(run: Callable, packed: Path) -> N
     assert run("inspect", packed, "--json").json["card"]["mode"] == "lossless"
 
 
+def test_card_claims_no_more_than_was_checked(run: Callable, damaged: Path) -> None:
+    ran = run("inspect", damaged)
+    assert ran.status == 0  # header and table are intact, and chunks were not read
+    assert "every package and model that it needs is here" in ran.out
+    assert "header, chunk table and size; not the chunks (--verify reads them)" in ran.out
+    assert run("inspect", damaged, "--json").json["card"]["check"] is None
+
+
+def test_verifying_tells_the_first_damaged_chunk_with_its_block(
+    run: Callable, damaged: Path
+) -> None:
+    ran = run("inspect", damaged, "--verify")
+    assert ran.status == 6
+    assert "1 of 4 chunks are damaged" in ran.err
+    told = run("inspect", damaged, "--verify", "--json")
+    assert told.status == 6
+    (found,) = told.json["card"]["check"]["damaged"]
+    assert f"chunk {found['chunk']} at byte {found['offset']} is damaged" in ran.err
+    assert f"holds block {found['block']} [0:12, " in ran.err
+    offset, half = found["offset"], damaged.stat().st_size // 2
+    assert offset <= half < offset + found["length"]
+
+
+def test_an_intact_file_is_verified(run: Callable, packed: Path) -> None:
+    ran = run("inspect", packed, "--verify")
+    assert ran.status == 0
+    assert "the file's SHA-256; nothing was decoded" in ran.out
+
+
+def test_damage_outside_of_the_chunks_is_told_as_such(run: Callable, packed: Path) -> None:
+    data = bytearray(packed.read_bytes())
+    data[-1] ^= 0xFF
+    packed.write_bytes(bytes(data))
+    ran = run("inspect", packed, "--verify")
+    assert ran.status == 6
+    assert "all of its chunks are intact" in ran.err
+
+
+def test_only_a_container_can_be_verified(run: Callable, scan: Path) -> None:
+    ran = run("inspect", scan, "--verify")
+    assert ran.status == 2
+    assert "carries no checksums" in ran.err
+
+
 def test_container_is_an_input_like_any_other(
     run: Callable, scan: Path, packed: Path, tmp_path: Path
 ) -> None:
@@ -199,6 +244,11 @@ def test_intact_container_recovers_whole_and_proved(
     assert ran.status == 0
     assert "blocks are intact" in ran.out
     assert "proved" in ran.out
+
+
+def test_intact_chunks_that_give_other_voxels_are_told() -> None:
+    report = {"lost": [], "blocks": 3, "notes": [], "proved": False}
+    assert "not proved" in "\n".join(report_lines(report))
 
 
 def test_manifest_lies_beside_the_container(packed: Path) -> None:
