@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.bar import watched
+from MedEnhanceLib.jobs.compression import check_fit, compress_volume, estimate_volume
 from MedEnhanceLib.jobs.dicom import DicomParams, check_folder
 from MedEnhanceLib.jobs.enhancement import Enhanced, enhance_volume, objects_of
 from MedEnhanceLib.jobs.evaluation import evaluate_bundle
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from MedEnhanceLib.gradprom import Segmentation, TrainHeadConfig
     from MedEnhanceLib.hqg import TrainConfig
     from MedEnhanceLib.io.dicom import SeriesRow
-    from MedEnhanceLib.unicompress import CompressResult, RecoverReport
+    from MedEnhanceLib.unicompress import CompressResult, Estimate, RecoverReport
 
 PathLike = str | os.PathLike[str]
 Progress = Listener | bool | None
@@ -290,7 +291,8 @@ def compress(
     units: HU for CT), ratio (file ≤ raw bytes / ratio, best quality for it), psnr (in dB against
     the full range, at least) or ssim (in 3D, at least; the smallest file found for it).
     speed: "normal", "fast" or "slow". block_type, fit: of a ratio: the implicit network's blocks
-    alone, and seconds to refine their codes. embed_model: the file carries the models that it
+    alone, and seconds to refine their codes (refused where no such blocks are tried: by "auto"
+    they are from a ratio of 256 on). embed_model: the file carries the models that it
     needs. threads: 0 takes all.
     Returns path, ratio, max_error, psnr, seconds and more.
     Raises ConfigError, InputError, OutputError, CodecError, Cancelled; the source is untouched.
@@ -298,7 +300,6 @@ def compress(
         me.compress(volume, "scan.ucv", max_error=2)
     """
     from MedEnhanceLib.unicompress import CompressConfig
-    from MedEnhanceLib.unicompress import compress as compress_volume
 
     config = CompressConfig(
         lossless=lossless,
@@ -312,13 +313,62 @@ def compress(
         embed_model=embed_model,
         threads=threads,
     )
+    check_fit(config)
     with memory_errors(), watched(progress, cancel) as monitor:
         if not isinstance(volume, Volume):
             volume = load_volume(
                 Path(volume), scratch=Path(path).parent, monitor=monitor.part(0.0, 0.1)
             )
             monitor = monitor.part(0.1, 1.0)
-        return compress_volume(volume, Path(path), config, monitor=monitor, overwrite=overwrite)
+        return compress_volume(volume, Path(path), config, monitor, overwrite)
+
+
+def estimate_compression(
+    volume: Volume | PathLike,
+    *,
+    lossless: bool = False,
+    max_error: float | None = None,
+    ratio: float | None = None,
+    psnr: float | None = None,
+    ssim: float | None = None,
+    speed: Literal["normal", "fast", "slow"] = "normal",
+    block_type: Literal["auto", "implicit"] = "auto",
+    fit: float = 0.0,
+    embed_model: bool = False,
+    threads: int = 0,
+    progress: Progress = None,
+    cancel: Cancel | None = None,
+) -> Estimate:
+    """About what `compress` would give, from a few blocks in seconds; nothing is written.
+
+    It takes what `compress` takes. block_type, fit and embed_model do not change it: it is of the
+    block types that "auto" takes, without the models that a file may carry.
+    Returns file_bytes, ratio, psnr, max_error (of the blocks that were coded; a ratio's whole
+    volume may have a larger one), blocks, share (of the voxels that were coded) and more.
+    Raises what `compress` would for a promise that this volume cannot be given.
+
+        me.estimate_compression("scan.nii.gz", ratio=32).psnr
+    """
+    from MedEnhanceLib.unicompress import CompressConfig
+
+    config = CompressConfig(
+        lossless=lossless,
+        max_error=max_error,
+        ratio=ratio,
+        psnr=psnr,
+        ssim=ssim,
+        speed=speed,
+        block_type=block_type,
+        fit=fit,
+        embed_model=embed_model,
+        threads=threads,
+    )
+    check_fit(config)
+    with memory_errors(), watched(progress, cancel) as monitor:
+        if not isinstance(volume, Volume):
+            volume = load_volume(Path(volume), monitor=monitor.part(0.0, 0.1))
+            monitor = monitor.part(0.1, 1.0)
+        return estimate_volume(volume, config, monitor)
 
 
 def decompress(

@@ -92,7 +92,7 @@ def _check(container: Container, header: Header, monitor: Monitor) -> dict[str, 
 
 
 def _damaged(chunk: ChunkInfo, header: Header, reason: str) -> dict[str, Any]:
-    place = {"block": None, "start": None, "stop": None}
+    place: dict[str, Any] = {"block": None, "start": None, "stop": None}
     if chunk.block < len(header.grid):
         box = header.grid.box(chunk.block)
         frame = [(box.frame, box.frame + 1)] if len(header.shape) == 4 else []

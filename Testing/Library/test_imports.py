@@ -34,6 +34,7 @@ _PUBLIC = [
     "compress",
     "decompress",
     "enhance",
+    "estimate_compression",
     "evaluate",
     "inspect",
     "list_series",

@@ -73,6 +73,64 @@ def test_promise_that_cannot_be_given_is_status_two(
     assert not (tmp_path / "a.ucv").exists()
 
 
+@pytest.mark.parametrize(
+    ("mode", "says"),
+    [
+        (("--lossless",), "every voxel would be equal"),
+        (("--max-error", "2"), "largest error at most 2"),
+        (("--psnr", "30"), "PSNR at least 30 dB, largest error"),
+    ],
+    ids=str,
+)
+def test_an_estimate_is_told_in_words_and_writes_nothing(
+    mode: tuple[str, ...], says: str, run: Callable, scan: Path
+) -> None:
+    before = sorted(scan.parent.iterdir())
+    ran = run("compress", scan, "--estimate", *mode)
+    assert ran.status == 0
+    assert "times smaller" in ran.out
+    assert says in ran.out
+    assert "of the voxels" in ran.out
+    assert "nothing was written" in ran.out
+    assert sorted(scan.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (0, 2, 1), (1, 0, 2)])
+def test_an_estimate_needs_no_output_wherever_options_stand(
+    order: tuple[int, ...], run: Callable, scan: Path, tmp_path: Path
+) -> None:
+    words: list[tuple[str | Path, ...]] = [(scan,), ("--estimate",), ("--max-error", "2")]
+    for output in ((), (tmp_path / "a.ucv",)):
+        given = [word for place in order for word in words[place]]
+        told = run("compress", *given, *output, "--json")
+        assert told.status == 0
+        assert told.json["estimated"] is True
+        assert told.json["mode"] == "max_error"
+        assert told.json["file_bytes"] > 0
+    assert not (tmp_path / "a.ucv").exists()
+
+
+def test_without_an_estimate_the_output_is_needed(run: Callable, scan: Path) -> None:
+    ran = run("compress", scan, "--lossless")
+    assert ran.status == 2
+    assert "OUTPUT" in ran.err
+
+
+def test_output_may_stand_behind_the_options(run: Callable, scan: Path, tmp_path: Path) -> None:
+    assert run("compress", scan, "--lossless", tmp_path / "a.ucv").status == 0
+
+
+def test_refining_where_no_implicit_blocks_are_tried_is_refused(
+    run: Callable, scan: Path, tmp_path: Path
+) -> None:
+    for options in (("--ratio", "32"), ("--ratio", "32", "--estimate")):
+        ran = run("compress", scan, tmp_path / "a.ucv", *options, "--fit", "5")
+        assert ran.status == 2
+        assert "none are tried" in ran.err
+        assert "256" in ran.err
+    assert not (tmp_path / "a.ucv").exists()
+
+
 def test_container_needs_its_ending(run: Callable, scan: Path, tmp_path: Path) -> None:
     ran = run("compress", scan, tmp_path / "a.zip", "--lossless")
     assert ran.status == 1
