@@ -171,15 +171,15 @@ def pairs_of(
             raise InputError(f"{file}: nothing to learn from", "Leave it out.")
         span = float(block.max()) - float(block.min())
         shares = (np.arange(config.codings) + rng.random(config.codings)) / config.codings
-        for share in shares:
-            monitor.check()
+        for coding, share in enumerate(shares):
+            done = (number + coding / config.codings) / len(data_files)
+            monitor.progress(done, "code volumes")
             step = span * config.finest * (config.coarsest / config.finest) ** share
             coded = video.encode(block, float(step), speed="normal")
             scaled = (block.astype(np.float64) - coded.low) * coded.top / span
             mean_square = float(np.mean(np.square(scaled - coded.frames)))
             source = np.rint(scaled * _SOURCE_PARTS).astype(np.uint16)
             yield Pair(coded.frames, source, mean_square)
-        monitor.progress((number + 1) / len(data_files), "code volumes")
 
 
 def fit(
@@ -207,7 +207,7 @@ def fit(
     begun = load_checkpoint(checkpoint, **saved, notes=told) if checkpoint.exists() else 0
     mean = float(told.get("error_left", 1.0))
     for step in range(begun, config.steps):
-        monitor.check()
+        monitor.progress(step / config.steps, "train the restoration")
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * _share(step, config.steps)
         inputs, wanted = _batch(pairs, config, rng)
@@ -220,8 +220,8 @@ def fit(
         mean += (float(loss.detach()) - mean) / min(step + 1, 200)
         if (step + 1) % 200 == 0 or step + 1 == config.steps:
             monitor.metric("error left", mean, step + 1)
-            monitor.progress((step + 1) / config.steps, "train")
             save_checkpoint(checkpoint, step=step + 1, notes={"error_left": mean}, **saved)
+    monitor.progress(1.0, "trained")
     return _write(network, config, out, names, mean)
 
 
