@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from MedEnhanceLib import io
+from MedEnhanceLib.bundles.store import import_bundle, read_bundle, verify_bundle
 from MedEnhanceLib.config import check_types
-from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.codec_training import PARTS, CodecTraining
+from MedEnhanceLib.unicompress.models import ModelSet
+from MedEnhanceLib.volume import Volume
 
 pytest.importorskip("torch")
 
@@ -94,3 +100,77 @@ def test_presets_are_of_their_types(part: str) -> None:
     for preset in ("smoke", "cpu", "full"):
         fields = json.loads(json.dumps({"part": part, "preset": preset, "modality": "MR"}))
         check_types(CodecTraining.from_json(fields).config)
+
+
+@pytest.fixture
+def volumes(tmp_path: Path) -> Path:
+    """A folder with one volume that there is something to learn from."""
+    k, j, i = np.mgrid[0:10, 0:48, 0:52]
+    noise = np.random.default_rng(0).normal(0, 4, k.shape)
+    voxels = (300 * np.sin(j / 9) * np.cos(i / 7) + 8 * k + noise).astype(np.int16)
+    (tmp_path / "data").mkdir()
+    io.save(Volume(voxels, modality="CT"), tmp_path / "data" / "a.nii.gz")
+    return tmp_path / "data"
+
+
+def _train(volumes: Path, **config: Any) -> Path:
+    given = {"preset": "smoke", "modality": "CT", **config}
+    params = {"method": "unicompress", "data": str(volumes), "out": str(volumes.parent / "out")}
+    return Path(run_job(JobSpec("train", params | {"config": given}))["outputs"]["model"])
+
+
+class TestBundle:
+    """What is trained can be imported, and is found by the files that name it."""
+
+    @pytest.mark.parametrize("part", ["predictor", "restoration"])
+    def test_it_can_be_imported_and_is_found_by_its_hash(
+        self, part: str, volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MEDENHANCE_MODELS", str(tmp_path / "installed"))
+        folder = _train(volumes, part=part)
+        assert folder.name == "codec-ct"
+        data = (folder / "models" / f"{part}.safetensors").read_bytes()
+        sha256 = hashlib.sha256(data).hexdigest()
+        models = ModelSet({part: {"id": folder.name, "sha256": sha256}})
+        with pytest.raises(ModelError, match="not on this machine"):
+            models.get(part)
+        bundle = import_bundle(folder)
+        assert (bundle.kind, bundle.modality) == ("codec", "CT")
+        assert models.get(part).data == data
+
+    def test_its_card_says_what_it_learned_from(self, volumes: Path) -> None:
+        told = {"name": "Our phantom", "subjects": "1", "licence": "CC0", "source": "us"}
+        card = (_train(volumes, part="predictor", data=[told]) / "docs/README.md").read_text()
+        assert "Our phantom: 1 (CC0). us" in card
+        assert "predictor: 20 steps on 1 volume, seed 0" in card
+        assert "Trained on few subjects" in card
+
+    def test_parts_that_are_there_already_stay(self, volumes: Path) -> None:
+        _train(volumes, part="restoration", name="codec-own")
+        for seed in (0, 1):
+            for checkpoint in volumes.parent.glob("out/*checkpoint*"):
+                checkpoint.unlink()
+            folder = _train(volumes, part="predictor", name="codec-own", seed=seed)
+        verify_bundle(read_bundle(folder))
+        assert folder.name == "codec-own-ct"
+        found = sorted(path.stem for path in folder.glob("models/*"))
+        assert found == ["predictor", "restoration"]
+        summary = read_bundle(folder).metadata["training"]["summary"]
+        assert [one.partition(":")[0] for one in summary.split("; ")] == [
+            "restoration",
+            "predictor",
+        ]
+        assert "seed 1" in summary
+
+    @pytest.mark.parametrize("part", PARTS)
+    @pytest.mark.parametrize("name", ["mine", "codec2", "codec/../x", "codec x"])
+    def test_a_name_under_which_no_file_would_find_it_is_refused(
+        self, part: str, name: str
+    ) -> None:
+        with pytest.raises(ConfigError, match="name is"):
+            CodecTraining.from_json({"part": part, "name": name})
+
+    @pytest.mark.parametrize("part", PARTS)
+    def test_data_that_the_card_cannot_tell_is_refused_before_training(self, part: str) -> None:
+        with pytest.raises(ConfigError, match="without subjects"):
+            CodecTraining.from_json({"part": part, "data": [{"name": "x"}]})
