@@ -381,7 +381,9 @@ def decompress(
 ) -> Volume:
     """Read a container, or a part of it without decoding the rest.
 
-    region: slices over [T,] K, J, I; the geometry follows the crop. layers: fewer is coarser.
+    region: slices over [T,] K, J, I; the geometry follows the crop. Only the blocks that it touches
+    are read; in files of a ratio or a quality a block is up to 256 slices (docs/compression.md).
+    layers: fewer is coarser.
     Raises CodecError naming the damaged chunk; see `recover`.
 
         part = me.decompress("scan.ucv", region=(slice(40, 60), ...))

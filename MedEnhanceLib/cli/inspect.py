@@ -89,7 +89,8 @@ def _container_rows(card: Mapping[str, Any]) -> dict[str, str]:
         "file": f"{size(card['file_bytes'])}, {card['ratio']:.2f} times smaller",
         "mode": inline(card["promise"]) if card["promise"] else card["mode"],
         "measured": inline(card["measured"]),
-        "blocks": inline(card["blocks"]),
+        "blocks": f"{inline(card['blocks'])}; of {_times(card['block_shape'])} voxels, about "
+        "(slices × rows × columns)",
         "made by": card["encoder"],
         "to decode": f"missing: {', '.join(card['missing'])}"
         if card["missing"]

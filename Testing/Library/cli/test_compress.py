@@ -178,6 +178,7 @@ def test_card_of_a_container_tells_its_promise(run: Callable, packed: Path) -> N
     assert ran.status == 0
     assert "lossless" in ran.out
     assert "times smaller" in ran.out
+    assert "of 12 × 40 × 36 voxels" in ran.out  # what reading a part reads
     assert run("inspect", packed, "--json").json["card"]["mode"] == "lossless"
 
 
