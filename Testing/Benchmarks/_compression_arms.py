@@ -24,12 +24,13 @@ class Arm:
     """The codec with parts switched off.
 
     config: fields of CompressConfig that do so. without: roles of models that it does not find,
-    or SVT.
+    or SVT. modalities: of the volumes that it is measured on; all, if none is named.
     """
 
     name: str
     config: dict[str, Any] = field(default_factory=dict)
     without: tuple[str, ...] = ()
+    modalities: tuple[str, ...] = ()
 
     @property
     def missing(self) -> str:
@@ -51,5 +52,5 @@ ARMS = (
     Arm(WITHOUT_SVT, without=(SVT,)),
     Arm(FAST, config={"speed": "fast"}),
     Arm(ALL),
-    Arm(SLOW, config={"speed": "slow"}),
+    Arm(SLOW, config={"speed": "slow"}, modalities=("CT",)),
 )
