@@ -24,13 +24,12 @@ class Arm:
     """The codec with parts switched off.
 
     config: fields of CompressConfig that do so. without: roles of models that it does not find,
-    or SVT. modalities: of the volumes that it is measured on; all, if none is named.
+    or SVT.
     """
 
     name: str
     config: dict[str, Any] = field(default_factory=dict)
     without: tuple[str, ...] = ()
-    modalities: tuple[str, ...] = ()
 
     @property
     def missing(self) -> str:
@@ -45,12 +44,11 @@ class Arm:
 
 
 WITHOUT_MODELS, WITHOUT_SVT, FAST = "no models", f"no {SVT}", "fast"
-ALL, SLOW = "all", "all, slow"
+ALL = "all"
 #: From the plainest to all of it.
 ARMS = (
     Arm(WITHOUT_MODELS, without=("predictor", "restoration", "implicit")),
     Arm(WITHOUT_SVT, without=(SVT,)),
     Arm(FAST, config={"speed": "fast"}),
     Arm(ALL),
-    Arm(SLOW, config={"speed": "slow"}, modalities=("CT",)),
 )
