@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.bar import watched
+from MedEnhanceLib.jobs.compression import check_fit, compress_volume, estimate_volume
 from MedEnhanceLib.jobs.dicom import DicomParams, check_folder
 from MedEnhanceLib.jobs.enhancement import Enhanced, enhance_volume, objects_of
 from MedEnhanceLib.jobs.evaluation import evaluate_bundle
 from MedEnhanceLib.jobs.failures import memory_errors
-from MedEnhanceLib.jobs.files import VolumeParams, check_ending, load_volume
+from MedEnhanceLib.jobs.files import check_ending, load_volume
 from MedEnhanceLib.jobs.objects import place_all, write
 from MedEnhanceLib.jobs.segmentation import head_config
 from MedEnhanceLib.jobs.training import train_method, training_config
-from MedEnhanceLib.jobs.volumes import inspect_volume
+from MedEnhanceLib.jobs.volumes import InspectParams, inspect_volume
 from MedEnhanceLib.progress import Cancel, Listener
 from MedEnhanceLib.volume import Volume
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from MedEnhanceLib.hqg import TrainConfig
     from MedEnhanceLib.io.dicom import SeriesRow
     from MedEnhanceLib.spg.config import DistillConfig
-    from MedEnhanceLib.unicompress import CompressResult, RecoverReport
+    from MedEnhanceLib.unicompress import CompressResult, Estimate, RecoverReport
 
 PathLike = str | os.PathLike[str]
 Progress = Listener | bool | None
@@ -292,7 +293,8 @@ def compress(
     units: HU for CT), ratio (file ≤ raw bytes / ratio, best quality for it), psnr (in dB against
     the full range, at least) or ssim (in 3D, at least; the smallest file found for it).
     speed: "normal", "fast" or "slow". block_type, fit: of a ratio: the implicit network's blocks
-    alone, and seconds to refine their codes. embed_model: the file carries the models that it
+    alone, and seconds to refine their codes (refused where no such blocks are tried: by "auto"
+    they are from a ratio of 256 on). embed_model: the file carries the models that it
     needs. threads: 0 takes all.
     Returns path, ratio, max_error, psnr, seconds and more.
     Raises ConfigError, InputError, OutputError, CodecError, Cancelled; the source is untouched.
@@ -300,7 +302,6 @@ def compress(
         me.compress(volume, "scan.ucv", max_error=2)
     """
     from MedEnhanceLib.unicompress import CompressConfig
-    from MedEnhanceLib.unicompress import compress as compress_volume
 
     config = CompressConfig(
         lossless=lossless,
@@ -314,13 +315,62 @@ def compress(
         embed_model=embed_model,
         threads=threads,
     )
+    check_fit(config)
     with memory_errors(), watched(progress, cancel) as monitor:
         if not isinstance(volume, Volume):
             volume = load_volume(
                 Path(volume), scratch=Path(path).parent, monitor=monitor.part(0.0, 0.1)
             )
             monitor = monitor.part(0.1, 1.0)
-        return compress_volume(volume, Path(path), config, monitor=monitor, overwrite=overwrite)
+        return compress_volume(volume, Path(path), config, monitor, overwrite)
+
+
+def estimate_compression(
+    volume: Volume | PathLike,
+    *,
+    lossless: bool = False,
+    max_error: float | None = None,
+    ratio: float | None = None,
+    psnr: float | None = None,
+    ssim: float | None = None,
+    speed: Literal["normal", "fast", "slow"] = "normal",
+    block_type: Literal["auto", "implicit"] = "auto",
+    fit: float = 0.0,
+    embed_model: bool = False,
+    threads: int = 0,
+    progress: Progress = None,
+    cancel: Cancel | None = None,
+) -> Estimate:
+    """About what `compress` would give, from a few blocks in seconds; nothing is written.
+
+    It takes what `compress` takes. block_type, fit and embed_model do not change it: it is of the
+    block types that "auto" takes, without the models that a file may carry.
+    Returns file_bytes, ratio, psnr, max_error (of the blocks that were coded; a ratio's whole
+    volume may have a larger one), blocks, share (of the voxels that were coded) and more.
+    Raises what `compress` would for a promise that this volume cannot be given.
+
+        me.estimate_compression("scan.nii.gz", ratio=32).psnr
+    """
+    from MedEnhanceLib.unicompress import CompressConfig
+
+    config = CompressConfig(
+        lossless=lossless,
+        max_error=max_error,
+        ratio=ratio,
+        psnr=psnr,
+        ssim=ssim,
+        speed=speed,
+        block_type=block_type,
+        fit=fit,
+        embed_model=embed_model,
+        threads=threads,
+    )
+    check_fit(config)
+    with memory_errors(), watched(progress, cancel) as monitor:
+        if not isinstance(volume, Volume):
+            volume = load_volume(Path(volume), monitor=monitor.part(0.0, 0.1))
+            monitor = monitor.part(0.1, 1.0)
+        return estimate_volume(volume, config, monitor)
 
 
 def decompress(
@@ -333,7 +383,9 @@ def decompress(
 ) -> Volume:
     """Read a container, or a part of it without decoding the rest.
 
-    region: slices over [T,] K, J, I; the geometry follows the crop. layers: fewer is coarser.
+    region: slices over [T,] K, J, I; the geometry follows the crop. Only the blocks that it touches
+    are read; in files of a ratio or a quality a block is up to 256 slices (docs/compression.md).
+    layers: fewer is coarser.
     Raises CodecError naming the damaged chunk; see `recover`.
 
         part = me.decompress("scan.ucv", region=(slice(40, 60), ...))
@@ -363,18 +415,26 @@ def recover(
 def inspect(
     path_or_volume: PathLike | Volume,
     *,
+    verify: bool = False,
     progress: Progress = None,
     cancel: Cancel | None = None,
 ) -> dict[str, Any]:
     """The card of a volume, a file, a DICOM folder or a container, as a JSON object.
 
-    A container's voxels are not decoded. Raises InputError or CodecError for what is neither.
+    A container's voxels are not decoded. verify: read all of a container, every chunk with its
+    checksum and the file with its SHA-256; "check" in the card then tells whether it is "intact",
+    and each of the "damaged" chunks with block and offset; without verify "check" is None.
+    Raises InputError or CodecError for what is neither, ConfigError to verify anything else.
 
         me.inspect("scan.nii.gz")["spacing"]
+        me.inspect("scan.ucv", verify=True)["check"]["intact"]
     """
     with memory_errors(), watched(progress, cancel) as monitor:
         if not isinstance(path_or_volume, Volume):
-            return inspect_volume(VolumeParams(input=os.fspath(path_or_volume)), monitor)
+            params = InspectParams(input=os.fspath(path_or_volume), verify=verify)
+            return inspect_volume(params, monitor)
+        if verify:
+            raise ConfigError("a volume in memory carries no checksums", "Leave out verify.")
         from MedEnhanceLib.io.card import card
 
         return card(path_or_volume)

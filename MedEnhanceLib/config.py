@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
-from numbers import Real
+import typing
+from collections.abc import Iterable, Mapping
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
 from MedEnhanceLib.errors import ConfigError
@@ -32,13 +33,7 @@ def config_from_json(cls: type[C], fields: Mapping[str, Any]) -> C:
     if not isinstance(fields, Mapping):
         raise ConfigError(f"{cls.__name__} is {fields!r}", "Give an object with its options.")
     known = {entry.name: entry for entry in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    for key in fields:
-        if key not in known:
-            near = difflib.get_close_matches(_ALSO_CALLED.get(key, key), known, n=1)
-            hint = f"Did you mean {near[0]}? " if near else ""
-            raise ConfigError(
-                f"{cls.__name__} has no option {key!r}", f"{hint}It has: {', '.join(known)}."
-            )
+    check_names(cls.__name__, fields, known)
     lacking = [name for name, entry in known.items() if _is_needed(entry) and name not in fields]
     if lacking:
         raise ConfigError(
@@ -49,6 +44,55 @@ def config_from_json(cls: type[C], fields: Mapping[str, Any]) -> C:
         return cls(**values)
     except TypeError as cause:
         raise ConfigError(f"{cls.__name__}: {cause}", "Check the type of each option.") from cause
+
+
+def check_names(owner: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise ConfigError for the first name that `owner` does not know, with the nearest it does."""
+    names = list(known)
+    for name in given:
+        if name not in names:
+            near = difflib.get_close_matches(_ALSO_CALLED.get(name, name), names, n=1)
+            hint = f"Did you mean {near[0]}? " if near else ""
+            raise ConfigError(
+                f"{owner} has no option {name!r}", f"{hint}It has: {', '.join(names)}."
+            )
+
+
+def check_types(config: Any) -> None:
+    """Raise ConfigError where a field of a dataclass holds what its type does not allow.
+
+    Text, numbers, true and false, tuples and objects of them, and dataclasses; others pass.
+    """
+    hints = typing.get_type_hints(type(config))
+    for entry in dataclasses.fields(config):
+        value = getattr(config, entry.name)
+        if not _fits(value, hints[entry.name]):
+            raise ConfigError(f"{entry.name} is {value!r}", f"Give {_words(hints[entry.name])}.")
+
+
+_WORDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
+_KINDS: dict[Any, type] = {str: str, bool: bool, int: Integral, float: Real}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    kind, inner = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if kind in _KINDS:
+        return isinstance(value, _KINDS[kind]) and isinstance(value, bool) == (kind is bool)
+    if kind is tuple and isinstance(value, tuple):
+        wanted = inner[:1] * len(value) if inner[1:] == (...,) else inner
+        return len(value) == len(wanted) and all(map(_fits, value, wanted))
+    if kind is dict and isinstance(value, dict):
+        return all(_fits(one, inner[1]) for one in value.values())
+    return not isinstance(kind, type) or isinstance(value, kind)
+
+
+def _words(hint: Any) -> str:
+    kind, inner = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if kind is tuple:
+        return f"a list, each {_words(inner[0])}"
+    if kind is dict or dataclasses.is_dataclass(kind):
+        return "an object"
+    return _WORDS[kind]
 
 
 def config_to_json(config: Any) -> dict[str, Any]:

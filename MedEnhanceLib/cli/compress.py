@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import Any
 
 from MedEnhanceLib.cli.parser import (
@@ -24,15 +25,39 @@ def add_parser(subparsers: Subparsers) -> None:
         "compress",
         summary="write a volume as a small .ucv that keeps a promise",
         description="Compress a volume. The file is read back and its promise verified before it\n"
-        "takes its place; the source is never touched.",
+        "takes its place; the source is never touched. With --estimate nothing is written.",
         example="medenhance compress scan.nii.gz scan.ucv --max-error 2",
     )
     add_input(parser)
-    parser.add_argument("output", metavar="OUTPUT", help="a name that ends in .ucv")
+    output = parser.add_argument(
+        "output", metavar="OUTPUT", help="a name that ends in .ucv; not needed with --estimate"
+    )
     add_compress_options(parser)
+    parser.add_argument(
+        "--estimate",
+        action=_without(output),
+        help="tell about what size and quality it would be, from a few blocks, in seconds",
+    )
     add_force(parser)
     add_job_options(parser)
     parser.set_defaults(run=run)
+
+
+def _without(positional: argparse.Action) -> type[argparse.Action]:
+    """The action of a switch beside which a positional argument may be left out.
+
+    Not by nargs="?": argparse would take that as left out wherever an option stands before it.
+    """
+
+    class Switch(argparse.Action):
+        def __init__(self, option_strings: list[str], dest: str, **options: Any) -> None:
+            super().__init__(option_strings, dest, nargs=0, default=False, **options)
+
+        def __call__(self, _parser: object, namespace: argparse.Namespace, *_: object) -> None:
+            positional.required = False
+            setattr(namespace, self.dest, True)
+
+    return Switch
 
 
 def add_compress_options(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +96,7 @@ def add_compress_options(parser: argparse.ArgumentParser) -> None:
         "--fit",
         type=float,
         metavar="S",
-        help="of --ratio: refine the codes of the implicit network for S seconds",
+        help="of --ratio, with implicit blocks or from 256 on: refine their codes for S seconds",
     )
     parser.add_argument(
         "--embed-model",
@@ -104,12 +129,12 @@ def compress_config(args: argparse.Namespace) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> int:
     """Run the job and tell how small the file is and what it keeps."""
-    params = {
-        **input_params(args),
-        "output": args.output,
-        "config": compress_config(args),
-        "overwrite": args.force,
-    }
+    asked = {**input_params(args), "config": compress_config(args)}
+    if args.estimate:
+        fields = run_on_series(args, "estimate", asked)
+        text = "\n".join(_estimate_lines(fields, asked["config"]))
+        return int(args.console.done({"estimated": True, **fields}, text))
+    params = {**asked, "output": args.output, "overwrite": args.force}
     fields = run_on_series(args, "compress", params)
     return int(args.console.done(fields, "\n".join([*wrote(fields), *_promise_lines(fields)])))
 
@@ -129,3 +154,28 @@ def _promise_lines(fields: dict[str, Any]) -> list[str]:
         f"{fields['ratio']:.2f} times smaller",
         f"{kept}; {'read back and verified' if fields['verified'] else 'not verified'}",
     ]
+
+
+def _estimate_lines(fields: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    """The size, what it loses, and how much of the volume says so."""
+    blocks = "1 block" if fields["blocks"] == 1 else f"{fields['blocks']} blocks"
+    return [
+        f"{size(fields['raw_bytes'])} → about {size(fields['file_bytes'])}: "
+        f"about {fields['ratio']:.2f} times smaller",
+        _estimated_loss(fields, config),
+        f"told from {blocks}, {fields['share']:.1%} of the voxels, in {fields['seconds']:.1f} s; "
+        "nothing was written",
+    ]
+
+
+def _estimated_loss(fields: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """What is promised is known; all else was seen in the blocks that were coded."""
+    if fields["lossless"]:
+        return "every voxel would be equal"
+    largest, psnr = f"largest error {fields['max_error']:g} or more", fields["psnr"]
+    if "max_error" in config:
+        largest = f"largest error at most {config['max_error']:g}"
+    if "psnr" in config:
+        return f"PSNR at least {config['psnr']:g} dB, {largest}"
+    told = [f"SSIM at least {config['ssim']:g}"] if "ssim" in config else []
+    return ", ".join([*told, *([f"PSNR about {psnr:.1f} dB"] if psnr else []), largest])

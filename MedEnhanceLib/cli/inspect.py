@@ -16,7 +16,7 @@ from MedEnhanceLib.cli.parser import (
 )
 from MedEnhanceLib.cli.series import series_rows, series_table
 from MedEnhanceLib.cli.words import inline, pairs, size
-from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.errors import CodecError, InputError
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -26,10 +26,17 @@ def add_parser(subparsers: Subparsers) -> None:
         "inspect",
         summary="show what a volume, a DICOM folder or a .ucv holds",
         description="Show the card of a volume: size, spacing, orientation, type, range, history.\n"
-        "A .ucv is not decoded for it. Several DICOM series are listed in a table.",
+        "A .ucv is not decoded for it; --verify reads all of it and exits with status 6\n"
+        "where it is damaged. Several DICOM series are listed in a table.",
         example="medenhance inspect scan.nii.gz",
     )
     add_input(parser)
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        default=None,
+        help="of a .ucv: read every chunk with its checksum and the file with its SHA-256",
+    )
     add_job_options(parser)
     parser.set_defaults(run=run)
 
@@ -37,14 +44,21 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the job and print the card; of several series, the table of them."""
     try:
-        fields = args.console.run("inspect", input_params(args), isolated=args.isolated)
+        params = {**input_params(args), "verify": args.verify}
+        fields = args.console.run("inspect", params, isolated=args.isolated)
     except InputError:
         rows = [] if args.series else series_rows(args, args.input)
         if len(rows) < 2:
             raise
         choose = f"The card of one: medenhance inspect {quote(args.input)} --series N"
         return int(args.console.done({"series": rows}, f"{series_table(rows)}\n\n{choose}"))
-    return int(args.console.done(fields, card_text(fields["card"])))
+    text = card_text(fields["card"])
+    check = fields["card"].get("check")
+    if check is None or check["intact"]:
+        return int(args.console.done(fields, text))
+    if not args.console.as_json:
+        args.console.note(text)
+    return int(args.console.fail(_damage(args.input, check), None, fields))
 
 
 def card_text(card: Mapping[str, Any]) -> str:
@@ -75,10 +89,44 @@ def _container_rows(card: Mapping[str, Any]) -> dict[str, str]:
         "file": f"{size(card['file_bytes'])}, {card['ratio']:.2f} times smaller",
         "mode": inline(card["promise"]) if card["promise"] else card["mode"],
         "measured": inline(card["measured"]),
-        "blocks": inline(card["blocks"]),
+        "blocks": f"{inline(card['blocks'])}; of {_times(card['block_shape'])} voxels, about "
+        "(slices × rows × columns)",
         "made by": card["encoder"],
-        "to decode": f"missing: {', '.join(card['missing'])}" if card["missing"] else "all is here",
+        "to decode": f"missing: {', '.join(card['missing'])}"
+        if card["missing"]
+        else "every package and model that it needs is here",
+        "checked": _checked(card["check"]),
     }
+
+
+def _checked(check: Mapping[str, Any] | None) -> str:
+    """What is known to be intact, and what is not known."""
+    if check is None:
+        return "header, chunk table and size; not the chunks (--verify reads them)"
+    if check["intact"]:
+        chunks = f"{check['chunks']} chunks" if check["chunks"] != 1 else "the chunk"
+        return f"header, chunk table, {chunks} and the file's SHA-256; nothing was decoded"
+    return f"{len(check['damaged'])} of {check['chunks']} chunks are damaged"
+
+
+def _damage(path: str, check: Mapping[str, Any]) -> CodecError:
+    """The first damaged chunk with its block, and how many there are."""
+    if not check["damaged"]:
+        return CodecError(
+            f"{path} is damaged, and all of its chunks are intact: the second copy of header and "
+            "chunk table is, or the SHA-256 at its end",
+            "No voxel is lost: copy the file again, or decompress it.",
+        )
+    first = check["damaged"][0]
+    said = first["reason"]
+    if first["block"] is not None:
+        ends = zip(first["start"], first["stop"], strict=True)
+        place = ", ".join(f"{start}:{stop}" for start, stop in ends)
+        said += f", which holds block {first['block']} [{place}]"
+    return CodecError(
+        f"{said}; {len(check['damaged'])} of {check['chunks']} chunks are damaged",
+        "Copy the file again, or save what is intact (medenhance recover).",
+    )
 
 
 def _times(values: Sequence[float]) -> str:

@@ -75,7 +75,7 @@ examples:
   medenhance compress scan.nii.gz scan.ucv --max-error 2
 
 exit status: 0 done, 1 failed, 2 usage, 3 bad input, 4 missing package or model,
-5 out of memory, 6 damaged file, 130 cancelled"""
+5 out of memory, 6 damaged file, 7 recovered in part, 130 cancelled"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,6 +8,13 @@ from typing import Any
 
 from MedEnhanceLib.cli.parser import Subparsers, add_force, add_job_options, new_command
 from MedEnhanceLib.cli.words import wrote
+from MedEnhanceLib.errors import MedEnhanceError
+
+
+class PartLostError(MedEnhanceError):
+    """Something was saved, and something was not: neither done nor failed."""
+
+    code, exit_status = "incomplete", 7
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -16,7 +23,9 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "recover",
         summary="save what is intact in a damaged .ucv",
-        description="Decode every intact block of a damaged .ucv, and say what is missing.",
+        description="Decode every intact block of a damaged .ucv, and say what is missing.\n"
+        "Exit status 0 where no block is lost, 7 where OUTPUT was written and some are,\n"
+        "6 where none could be read and nothing was written.",
         example="medenhance recover damaged.ucv rescued.nii.gz",
     )
     parser.add_argument("input", metavar="FILE", help="a .ucv that decompress refuses")
@@ -27,12 +36,20 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the job and tell what was saved and what was lost."""
+    """Run the job and tell what was saved; blocks that are lost decide the exit status."""
     params = {"input": args.input, "output": args.output, "overwrite": args.force}
     fields = args.console.run("recover", params, isolated=args.isolated)
-    return int(
-        args.console.done(fields, "\n".join([*wrote(fields), *report_lines(fields["report"])]))
+    report = fields["report"]
+    text = "\n".join([*wrote(fields), *report_lines(report)])
+    if not report["lost"]:
+        return int(args.console.done(fields, text))
+    if not args.console.as_json:
+        args.console.note(text)
+    error = PartLostError(
+        f"{len(report['lost'])} of {report['blocks']} blocks of {args.input} could not be saved",
+        f"The others are written; look for a better copy before you rely on {args.output}.",
     )
+    return int(args.console.fail(error, None, fields))
 
 
 def report_lines(report: Mapping[str, Any]) -> list[str]:
@@ -49,5 +66,13 @@ def report_lines(report: Mapping[str, Any]) -> list[str]:
         ends = zip(block["start"], block["stop"], strict=True)
         place = ", ".join(f"{start}:{stop}" for start, stop in ends)
         lines.append(f"  block {block['block']} [{place}]: {block['reason']}")
-    proof = "every voxel is proved to be as it was written" if report["proved"] else ""
-    return [*lines, *report["notes"], *([proof] if proof else [])]
+    if report["proved"]:
+        proof = ["every voxel is proved to be as it was written"]
+    elif lost:
+        proof = []
+    else:
+        proof = [
+            "not proved: the voxels do not have the file's SHA-256 (another machine may decode"
+            " the last bit of a lossy file differently; of a lossless one it is damage)"
+        ]
+    return [*lines, *report["notes"], *proof]

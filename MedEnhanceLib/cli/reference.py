@@ -32,6 +32,7 @@ output is not replaced without `--force`. Ctrl-C stops at the next safe point; a
 | 4 | a package or a model is missing |
 | 5 | out of memory |
 | 6 | damaged file |
+| 7 | a damaged file was recovered in part: the output is written, and blocks are lost |
 | 130 | cancelled |
 
 | options of many commands | meaning |

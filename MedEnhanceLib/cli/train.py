@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +85,24 @@ def run(args: argparse.Namespace) -> int:
     if isinstance(section, dict):
         config["enhancement"] = {name: v for name, v in section.items() if name not in given}
     config |= given
-    params = {"method": args.method, "config": config, "data": str(data), "out": args.out}
+    params = {
+        "method": args.method,
+        "config": config,
+        "config_name": _config_name(args, given),
+        "data": str(data),
+        "out": args.out,
+    }
     is_first = os.environ.get("RANK", "0") == "0"
     if not is_first:
         args.console.show_progress = False
     fields = args.console.run("train", params, isolated=args.isolated)
     return int(args.console.done(fields, "\n".join(_told(fields)))) if is_first else 0
+
+
+def _config_name(args: argparse.Namespace, given: Iterable[str]) -> str | None:
+    """The file, and the options that count more than it."""
+    options = ", ".join(f"--{name}" for name in given)
+    return args.config and (f"{args.config} with {options}" if options else args.config)
 
 
 def _told(fields: dict[str, Any]) -> list[str]:

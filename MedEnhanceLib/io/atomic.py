@@ -6,12 +6,12 @@ import contextlib
 import errno
 import json
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.errors import OutputError
+from MedEnhanceLib.io.leftovers import remove_leftovers, temporary_name
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -39,6 +39,7 @@ def atomic_write(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[P
 
     The temporary file exists already (empty) and has the ending in lower case. On any exception
     it is removed and what was at `path` stays. Of a link, the target is replaced, not the link.
+    What a writer of `path` that was killed left behind is removed first, where that is certain.
     Raises OutputError naming `path` for a missing folder, no permission, no space left.
     An OSError about another file, raised by the caller's own code, passes through.
     """
@@ -69,7 +70,8 @@ def write_json(path: str | os.PathLike[str], obj: Any, *, overwrite: bool) -> No
 def _create_beside(target: Path) -> Path:
     # In lower case: ITK writes the voxels of a .MHA into a second file of its own.
     ending = ".nii.gz" if target.name.lower().endswith(".nii.gz") else target.suffix.lower()
-    temporary = target.with_name(f".medenhance-{secrets.token_hex(8)}{ending}")
+    remove_leftovers(target)
+    temporary = target.with_name(temporary_name(target, ending))
     # Not tempfile: its 0600 would stay on the result; here the user's umask decides.
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     return temporary

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import EllipsisType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.config import config_from_json, config_to_json
 from MedEnhanceLib.errors import ConfigError, OutputError
@@ -27,6 +27,9 @@ from MedEnhanceLib.jobs.result import Result
 from MedEnhanceLib.origin import DicomOrigin
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.unicompress import CompressConfig, CompressResult, Estimate
 
 #: Fields of a CompressResult that every job's result has under its own name.
 _TOLD_ANYWAY = ("path", "seconds")
@@ -88,10 +91,8 @@ class RecoverParams:
 
 def run_compress(params: CompressParams, monitor: Monitor) -> Result:
     """Load → compress → verify and replace (in `compress`) → manifest."""
-    from MedEnhanceLib.unicompress import CompressConfig, compress
-
     began = time.monotonic()
-    config = config_from_json(CompressConfig, params.config)
+    config = _config_of(params.config)
     source, output = Path(params.input), Path(params.output)
     if output.suffix.lower() != CONTAINER:
         raise OutputError(f"{output.name}: not the ending of a container", f"Use {CONTAINER}.")
@@ -102,9 +103,7 @@ def run_compress(params: CompressParams, monitor: Monitor) -> Result:
     )
     if params.dicom and volume.origin is None:
         volume = replace(volume, origin=_known_origin(params.dicom))
-    done = compress(
-        volume, output, config, monitor=monitor.part(0.1, 1.0), overwrite=params.overwrite
-    )
+    done = compress_volume(volume, output, config, monitor.part(0.1, 1.0), params.overwrite)
     return finish(
         "compressed",
         {"output": output},
@@ -125,11 +124,50 @@ def _known_origin(uids: Mapping[str, str]) -> DicomOrigin:
 
 def run_estimate(params: EstimateParams, monitor: Monitor) -> Result:
     """Load → code a few blocks; nothing is written."""
-    from MedEnhanceLib.unicompress import CompressConfig, estimate
-
-    config = config_from_json(CompressConfig, params.config)
+    config = _config_of(params.config)
     volume = recent.INPUT.load(params, keep=True, monitor=monitor.part(0.0, 0.1))
-    return Result(as_json(estimate(volume, config, monitor=monitor.part(0.1, 1.0))))
+    return Result(as_json(estimate_volume(volume, config, monitor.part(0.1, 1.0))))
+
+
+def _config_of(fields: Mapping[str, Any]) -> CompressConfig:
+    from MedEnhanceLib.unicompress import CompressConfig
+
+    config = config_from_json(CompressConfig, fields)
+    check_fit(config)
+    return config
+
+
+def check_fit(config: CompressConfig) -> None:
+    """Raise ConfigError for `fit` where no implicit blocks are tried that it could refine."""
+    from MedEnhanceLib.unicompress.implicit.choice import LEAST_RATIO
+
+    is_tried = config.block_type == "implicit" or (config.ratio or 0) >= LEAST_RATIO
+    if config.fit and not is_tried:
+        raise ConfigError(
+            f"fit refines implicit blocks, and at a ratio of {config.ratio:g} none are tried",
+            f"Leave fit out, choose the block type implicit, or a ratio from {LEAST_RATIO:g} on.",
+        )
+
+
+def compress_volume(
+    volume: Volume, output: Path, config: CompressConfig, monitor: Monitor, overwrite: bool
+) -> CompressResult:
+    """As `compress`; warns where seconds for refining went into blocks that were not taken."""
+    from MedEnhanceLib.unicompress import compress
+
+    done = compress(volume, output, config, monitor=monitor, overwrite=overwrite)
+    if config.fit and "implicit" not in done.block_types:
+        monitor.warn("fit had no effect: no implicit blocks were taken, others lose less here")
+    return done
+
+
+def estimate_volume(volume: Volume, config: CompressConfig, monitor: Monitor) -> Estimate:
+    """As `estimate`; warns where it says nothing of what is asked for."""
+    from MedEnhanceLib.unicompress import estimate
+
+    if config.block_type == "implicit":
+        monitor.warn("the estimate is of the other block types: implicit blocks lose more")
+    return estimate(volume, config, monitor=monitor)
 
 
 def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:

@@ -41,12 +41,14 @@ class TrainParams:
     gradprom.TrainHeadConfig); `preset` (smoke, cpu, full, published) names the rest.
     data: a folder of volumes.
     out: a folder for checkpoint and model; a training goes on from what is there.
+    config_name: what errors call the configuration: the file that it was read from.
     """
 
     method: str
     data: str
     out: str
     config: dict[str, Any] = field(default_factory=dict)
+    config_name: str | None = None
 
     def __post_init__(self) -> None:
         check_method(self.method)
@@ -55,7 +57,7 @@ class TrainParams:
 def run_train(params: TrainParams, monitor: Monitor) -> Result:
     """Train, or go on with a training; the model's folder, a head's beside it, held-out figures."""
     began = time.monotonic()
-    config = training_config(params.method, params.config)
+    config = _config_of(params)
     out = Path(params.out)
     folder = train_method(params.method, config, Path(params.data), out, monitor)
     page = out / "report" / "index.html"
@@ -74,6 +76,15 @@ def run_train(params: TrainParams, monitor: Monitor) -> Result:
             **({"held_out": measured} if measured else {}),
         }
     )
+
+
+def _config_of(params: TrainParams) -> TrainConfig | TrainHeadConfig | CodecTraining:
+    try:
+        return training_config(params.method, params.config)
+    except ConfigError as error:
+        if params.config_name is None:
+            raise
+        raise ConfigError(f"{params.config_name}: {error.message}", error.hint) from error
 
 
 def cohort(high: Path, low: Path | None) -> tuple[Path, dict[str, Any]]:

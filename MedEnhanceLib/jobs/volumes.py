@@ -32,7 +32,9 @@ class ConvertParams(DicomParams, VolumeParams):
 
 @dataclass(frozen=True, kw_only=True)
 class InspectParams(VolumeParams):
-    """A container is not decoded for its card."""
+    """A container is not decoded for its card. verify: read all of it, and tell what is damaged."""
+
+    verify: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +72,15 @@ def run_inspect(params: InspectParams, monitor: Monitor) -> Result:
     return Result({"card": inspect_volume(params, monitor)})
 
 
-def inspect_volume(params: VolumeParams, monitor: Monitor) -> dict[str, Any]:
+def inspect_volume(params: InspectParams, monitor: Monitor) -> dict[str, Any]:
     """The card of whatever lies at `input`, as a JSON object."""
     path = Path(params.input)
     if path.suffix.lower() == CONTAINER:
         from MedEnhanceLib.unicompress import inspect_container
 
-        return inspect_container(path)
+        return inspect_container(path, verify=params.verify, monitor=monitor)
+    if params.verify:
+        raise ConfigError(f"{path.name} carries no checksums", f"Verify a {CONTAINER}.")
     from MedEnhanceLib.io.card import card
 
     return card(params.load(monitor), path)

@@ -17,7 +17,7 @@ from MedEnhanceLib.unicompress.decode import decode_data
 from MedEnhanceLib.unicompress.quality import Quality, first_step
 from MedEnhanceLib.unicompress.seek import seek
 from MedEnhanceLib.unicompress.trial import at_step
-from MedEnhanceLib.unicompress.videoencoders import USUAL, Scheme
+from MedEnhanceLib.unicompress.videoencoders import LIBAOM, Encoder
 from MedEnhanceLib.unicompress.videorate import ERROR_SLOPE, SIZE_SLOPE, code_one
 from MedEnhanceLib.volume import Voxels
 
@@ -92,9 +92,9 @@ def sample_size(
     if sample is None or budget < 1:
         return None
     told = _of_size(sample, budget, start, peak, context, check)
-    encoder = sample.scheme.encoder
-    if told and told.psnr and told.psnr > -20 * math.log10(encoder.finest or 1e-9):
-        sample = replace(sample, scheme=USUAL)
+    finest = sample.encoder.finest
+    if told and told.psnr and finest and told.psnr > -20 * math.log10(finest):
+        sample = replace(sample, encoder=LIBAOM)
         told = _of_size(sample, budget, start, peak, context, check)
     return told
 
@@ -136,16 +136,16 @@ class _Coded:
 
 @dataclass(frozen=True)
 class _Sample:
-    """Parts of a volume. scheme: how they are coded as videos."""
+    """Parts of a volume. encoder: of the videos that they are coded as."""
 
     voxels: Voxels
     parts: list[Voxels]
-    scheme: Scheme
+    encoder: Encoder
 
     @classmethod
     def of(cls, voxels: Voxels, step: float, context: DecodeContext) -> _Sample | None:
         parts = [part for part in _parts(voxels) if video.fits(part)]
-        return cls(voxels, parts, at_step(voxels, step, context).scheme) if parts else None
+        return cls(voxels, parts, at_step(voxels, step, context).encoder) if parts else None
 
     def share(self, step: float) -> float:
         """What the parts have of all that there is to code in steps of that size."""
@@ -164,7 +164,7 @@ class _Sample:
         share = self.share(2.0**setting)
         for part in self.parts:
             check()
-            kind, data = code_one(part, 2.0**setting, "fast", self.scheme)
+            kind, data = code_one(part, 2.0**setting, "fast", self.encoder)
             decoded = decode_data(kind, data, part.shape, context)
             taken += len(data)
             squared += video.error_of(part, decoded)

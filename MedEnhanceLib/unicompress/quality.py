@@ -121,7 +121,7 @@ def code_to_quality(
     if wins > -_NEAR_DB:
         job = Job(
             voxels, video_grid(voxels.shape), context, config.speed, threads, keep,
-            monitor.part(0.0, 0.5 if wins < _NEAR_DB else 0.9), wins < _NEAR_DB, tried.scheme,
+            monitor.part(0.0, 0.5 if wins < _NEAR_DB else 0.9), wins < _NEAR_DB, tried.encoder,
         )  # fmt: skip
         found += _as_videos(job, quality, step)
     if wins < _NEAR_DB or not found:

@@ -187,7 +187,7 @@ def _best_videos(
 ) -> Payload | None:
     """Every block as a video, or as what is nearer in its size; None where none fit.
 
-    Where several schemes were as good in the trial, the one that loses least on the whole.
+    Where both encoders were as good in the trial, the one that loses less on the whole.
     """
     grid = video_grid(voxels.shape)
     budget, second_copy = room.for_payload(len(grid))
@@ -198,7 +198,7 @@ def _best_videos(
         if turn and best is not None and not (trial.is_near(one, speed) or _lacks_bits(*best[:2])):
             continue
         part = monitor.part(0.35 * turn, 0.35 * (turn + 1))
-        job = Job(voxels, grid, context, speed, threads, keep, part, wavelet_too, one.scheme)
+        job = Job(voxels, grid, context, speed, threads, keep, part, wavelet_too, one.encoder)
         chunks = to_size(job, for_streams(budget, len(grid)), one.step)
         loss = loss_of(job, chunks) if chunks else math.inf
         if chunks and (best is None or loss < best[0]):
@@ -216,7 +216,7 @@ def _lacks_bits(loss: float, job: Job) -> bool:
     A trial does not show it, where the whole is easier to code than its middle.
     """
     low, high = limits_of(job.voxels)
-    finest = (job.scheme.encoder.finest * (high - low)) ** 2
+    finest = (job.encoder.finest * (high - low)) ** 2
     return loss < finest * job.voxels.size
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from MedEnhanceLib.config import check_range
+from MedEnhanceLib.config import check_range, check_types, config_from_json
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io.atomic import atomic_write
@@ -49,10 +49,16 @@ _FAR_SHARE = 8.0
 #: Outputs begin small, as what there is to be told is.
 _FIRST_OUTPUT = 0.03
 
+_PRESETS: dict[str, dict[str, Any]] = {
+    "smoke": {"steps": 20, "batch": 4, "width": 8, "codings": 1, "slices": 8},
+    "cpu": {},
+    "full": {"steps": 40000, "batch": 32, "codings": 6, "slices": 256},
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class RestorationConfig:
-    """How a restoration is trained; `presets` names three.
+    """How a restoration is trained; `preset` names three.
 
     modality: CT, MR or EM. width: channels of the inner layers. layers: 3 × 3 layers in all.
     steps, batch, patch (voxels), learning_rate: of the descent. codings: in how many quantiser
@@ -74,24 +80,35 @@ class RestorationConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.modality not in ("CT", "MR", "EM"):
             raise ConfigError(f"modality is {self.modality!r}", "Use CT, MR or EM.")
         check_range("width", self.width, 4, 64)
         check_range("layers", self.layers, 2, 8)
         check_range("patch", self.patch, 16, 256)
         check_range("codings", self.codings, 1, 16)
+        for name in ("steps", "batch", "slices"):
+            check_range(name, getattr(self, name), 1, 1 << 31)
+        check_range("learning_rate", self.learning_rate, 1e-6, 1.0)
+        check_range("finest", self.finest, 1e-6, 1.0)
+        check_range("coarsest", self.coarsest, self.finest, 1.0)
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> RestorationConfig:
         """smoke: seconds, to see that it runs. cpu: minutes on one core. full: an hour or more."""
-        fields: dict[str, dict[str, Any]] = {
-            "smoke": {"steps": 20, "batch": 4, "width": 8, "codings": 1, "slices": 8},
-            "cpu": {},
-            "full": {"steps": 40000, "batch": 32, "codings": 6, "slices": 256},
-        }
-        if name not in fields:
-            raise ConfigError(f"preset is {name!r}", "Use smoke, cpu or full.")
-        return cls(**(fields[name] | changes))
+        return cls(**(_fields_of(name) | changes))
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> RestorationConfig:
+        """A preset (default cpu) and what differs from it; an unknown key is a ConfigError."""
+        given = dict(fields)
+        return config_from_json(cls, _fields_of(given.pop("preset", "cpu")) | given)
+
+
+def _fields_of(preset: str) -> dict[str, Any]:
+    if preset not in tuple(_PRESETS):
+        raise ConfigError(f"preset is {preset!r}", f"Use one of {', '.join(_PRESETS)}.")
+    return _PRESETS[preset]
 
 
 @dataclass(frozen=True)
@@ -154,15 +171,15 @@ def pairs_of(
             raise InputError(f"{file}: nothing to learn from", "Leave it out.")
         span = float(block.max()) - float(block.min())
         shares = (np.arange(config.codings) + rng.random(config.codings)) / config.codings
-        for share in shares:
-            monitor.check()
+        for coding, share in enumerate(shares):
+            done = (number + coding / config.codings) / len(data_files)
+            monitor.progress(done, "code volumes")
             step = span * config.finest * (config.coarsest / config.finest) ** share
             coded = video.encode(block, float(step), speed="normal")
             scaled = (block.astype(np.float64) - coded.low) * coded.top / span
             mean_square = float(np.mean(np.square(scaled - coded.frames)))
             source = np.rint(scaled * _SOURCE_PARTS).astype(np.uint16)
             yield Pair(coded.frames, source, mean_square)
-        monitor.progress((number + 1) / len(data_files), "code volumes")
 
 
 def fit(
@@ -190,7 +207,7 @@ def fit(
     begun = load_checkpoint(checkpoint, **saved, notes=told) if checkpoint.exists() else 0
     mean = float(told.get("error_left", 1.0))
     for step in range(begun, config.steps):
-        monitor.check()
+        monitor.progress(step / config.steps, "train the restoration")
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * _share(step, config.steps)
         inputs, wanted = _batch(pairs, config, rng)
@@ -203,8 +220,8 @@ def fit(
         mean += (float(loss.detach()) - mean) / min(step + 1, 200)
         if (step + 1) % 200 == 0 or step + 1 == config.steps:
             monitor.metric("error left", mean, step + 1)
-            monitor.progress((step + 1) / config.steps, "train")
             save_checkpoint(checkpoint, step=step + 1, notes={"error_left": mean}, **saved)
+    monitor.progress(1.0, "trained")
     return _write(network, config, out, names, mean)
 
 

@@ -8,12 +8,10 @@ from dataclasses import dataclass, replace
 from MedEnhanceLib.unicompress import video, wavelet
 from MedEnhanceLib.unicompress.activity import activity_of
 from MedEnhanceLib.unicompress.blocks import video_grid
-from MedEnhanceLib.unicompress.coders import VIDEO
 from MedEnhanceLib.unicompress.config import Speed
 from MedEnhanceLib.unicompress.context import DecodeContext
-from MedEnhanceLib.unicompress.decode import decode_data
 from MedEnhanceLib.unicompress.seek import seek
-from MedEnhanceLib.unicompress.videoencoders import USUAL, Encoder, Scheme, encoders
+from MedEnhanceLib.unicompress.videoencoders import LIBAOM, Encoder, encoders
 from MedEnhanceLib.unicompress.videorate import SIZE_SLOPE, against_wavelet
 from MedEnhanceLib.volume import Voxels
 
@@ -28,11 +26,12 @@ _SURE_BYTES = 4000
 
 @dataclass(frozen=True)
 class VideoTrial:
-    """A part, coded as a video by a scheme. step: in stored units, such that the whole has the
-    bytes it should. wins: in dB over a wavelet of equal bytes; infinity where it has no such code.
+    """A part, coded as a video. step: in stored units, such that the whole has the bytes it should.
+
+    wins: in dB over a wavelet of equal bytes; infinity where it has no such code.
     """
 
-    scheme: Scheme
+    encoder: Encoder
     step: float
     wins: float
 
@@ -76,12 +75,9 @@ def at_step(voxels: Voxels, step: float, context: DecodeContext) -> VideoTrial:
     """The video that wins most over wavelets in steps of that size; 0 dB where none can tell."""
     block = middle_of(voxels)
     if not video.fits(block):
-        return VideoTrial(USUAL, step, 0.0)
+        return VideoTrial(LIBAOM, step, 0.0)
     part = _Part(block, limits_of(voxels), context)
-    tried = (
-        part.told(part.code(step, Scheme.of(encoder)), step, encoder)
-        for encoder in encoders_of(block)
-    )
+    tried = (part.told(part.code(step, encoder), step, encoder) for encoder in encoders_of(block))
     return max(tried, key=lambda one: one.wins)
 
 
@@ -115,15 +111,16 @@ class _Part:
     limits: tuple[float, float]
     context: DecodeContext
 
-    def code(self, step: float, scheme: Scheme) -> bytes:
-        return video.encode(self.block, step, speed="fast", scheme=scheme, limits=self.limits).data
+    def code(self, step: float, encoder: Encoder) -> bytes:
+        coded = video.encode(self.block, step, speed="fast", encoder=encoder, limits=self.limits)
+        return coded.data
 
     def of_size(self, size: float, encoder: Encoder) -> VideoTrial | None:
         """As a video of about so many bytes."""
         coded: dict[float, bytes] = {}
 
         def measure(setting: float) -> float:
-            coded[setting] = self.code(2.0**setting, Scheme.of(encoder))
+            coded[setting] = self.code(2.0**setting, encoder)
             return math.log2(len(coded[setting]))
 
         span = self.limits[1] - self.limits[0]
@@ -136,30 +133,7 @@ class _Part:
     def told(self, data: bytes, step: float, encoder: Encoder) -> VideoTrial:
         """What a coding in `step` tells."""
         wins, _ = against_wavelet(self.block, data, self.context)
-        clear = math.isinf(wins)
-        scheme = Scheme.of(encoder) if clear else self._best_scheme(step, encoder)
-        return VideoTrial(scheme, step, wins)
-
-    def _best_scheme(self, step: float, encoder: Encoder) -> Scheme:
-        """Where an encoder's intensities should end, to lose least in about equal bytes."""
-        if len(encoder.tops) == 1:
-            return Scheme.of(encoder)
-
-        def coded(step: float, top: int) -> tuple[float, float]:
-            data = self.code(step, Scheme(encoder, top))
-            decoded = decode_data(VIDEO, data, self.block.shape, self.context)
-            error = video.error_of(self.block, decoded)
-            return math.log2(len(data)), math.log2(max(error, 1e-9))
-
-        usual = encoder.tops[0]
-        size, error = coded(step, usual)
-        finer_size, finer_error = coded(step / 1.3, usual)
-        slope = (error - finer_error) / min(size - finer_size, -0.05)
-        losses = {usual: error}
-        for top in encoder.tops[1:]:
-            other_size, other_error = coded(step, top)
-            losses[top] = other_error + max(-3.0, min(slope, -0.5)) * (size - other_size)
-        return Scheme(encoder, min(losses, key=lambda top: losses[top]))
+        return VideoTrial(encoder, step, wins)
 
 
 def _carried(step: float, block: Voxels, voxels: Voxels) -> float:

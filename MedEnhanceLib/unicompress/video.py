@@ -19,7 +19,7 @@ from MedEnhanceLib.unicompress import av1, restoration, wiener
 from MedEnhanceLib.unicompress.coders import Shape, codecs
 from MedEnhanceLib.unicompress.config import Speed
 from MedEnhanceLib.unicompress.context import DecodeContext
-from MedEnhanceLib.unicompress.videoencoders import USUAL, Frames, Scheme
+from MedEnhanceLib.unicompress.videoencoders import LIBAOM, Encoder, Frames
 from MedEnhanceLib.volume import Voxels, restore_dtype
 
 #: axis, intensity of the brightest voxel, noise, whether a filter follows, range.
@@ -85,24 +85,22 @@ def encode(
     *,
     speed: Speed,
     axis: int = 0,
-    scheme: Scheme = USUAL,
+    encoder: Encoder = LIBAOM,
     anchor: float | None = None,
     limits: tuple[float, float] | None = None,
 ) -> Video:
     """Code a block, [K, J, I], that `fits`. step: of the quantiser, in stored units.
 
-    scheme: its least top counts in steps of `anchor` (of `step`, if none is given): codings with
-    one anchor differ so little that a size can be sought. What its encoder does not take is coded
-    as usual. axis: along which slices follow each other. limits: the range that is coded, of the
-    block itself if none is given. Raises ValueError or RuntimeError for a
+    encoder: what it does not take libaom codes. anchor: see Encoder; `step`, if none is given.
+    axis: along which slices follow each other. limits: the range that is coded, of the block
+    itself if none is given. Raises ValueError or RuntimeError for a
     stream that the encoder gave and that cannot be read.
     """
     low, high = limits or (float(block.min()), float(block.max()))
     slices = np.moveaxis(block, axis, 0)
-    if not scheme.encoder.takes(*slices.shape):
-        scheme = USUAL
-    encoder = scheme.encoder
-    top, quantiser = encoder.scale(high - low, step, scheme.least_top, anchor or step)
+    if not encoder.takes(*slices.shape):
+        encoder = LIBAOM
+    top, quantiser = encoder.scale(high - low, step, anchor or step)
     scaled = np.empty(slices.shape, np.uint16)
     for k, plane in enumerate(slices):
         scaled[k] = np.rint((plane.astype(np.float64) - low) * (top / (high - low)))

@@ -2,8 +2,7 @@
 
 libaom, as imagecodecs has it, codes 12 bits, one plane. It weighs errors by how busy a place is,
 which costs 0.3 to 1.4 dB of PSNR; where intensities use a quarter of the 12 bits, all places look
-quiet to it, and errors weigh the same, but its finest quantisers are its worst. So where
-intensities end is found by trial.
+quiet to it, and errors weigh the same.
 SVT-AV1 codes 10 bits in several times less time, and better than libaom on most MR. PyAV's wheels
 carry x265 too, which is under the GPL: whoever wants it installs it. Files are read without it.
 """
@@ -35,7 +34,8 @@ Frames = npt.NDArray[np.uint16]
 _AOM_SPEED: dict[Speed, int] = {"normal": 4, "fast": 6, "slow": 2}
 _SVT_PRESET: dict[Speed, int] = {"normal": 2, "fast": 4, "slow": 1}
 _LEAST_QUANTISER, _MOST_QUANTISER = 5, 63
-_SPREAD = 4
+#: Where intensities end, at least, in 12 bits; a quarter of that in coarse steps.
+_AOM_TOP, _SPREAD = 1023, 4
 #: SVT-AV1 is for slices of at least this extent, and for at least so many of them.
 _SVT_SIDE, _SVT_SLICES = 64, 4
 #: Of its 1023 intensities at least so many are used: its quantisers are fine enough.
@@ -46,10 +46,11 @@ _RATE = Fraction(25)
 
 @dataclass(frozen=True)
 class Encoder:
-    """A coder of frames. tops: where intensities may end, at least; it is tried which is best.
+    """A coder of frames.
 
-    scale: (span, step, least top, anchor) → where intensities end, and the quantiser, that
-    together give `step` in the units of `span`. code: (frames [K, H, W], quantiser, speed) →
+    scale: (span, step, anchor) → where intensities end, and the quantiser, that together give
+    `step` in the units of `span`; codings with one anchor, another step, differ so little that a
+    size can be sought. code: (frames [K, H, W], quantiser, speed) →
     an AV1 stream as `av1.stream_of` gives it. takes: whether it codes so many slices of H × W.
     profile: of its streams. most_threads: that may code at once; a large block takes 170 MiB
     with libaom, 380 with SVT-AV1. finest: of the range, the error (RMS) below which it has not
@@ -57,8 +58,7 @@ class Encoder:
     """
 
     name: str
-    tops: tuple[int, ...]
-    scale: Callable[[float, float, int, float], tuple[int, float]]
+    scale: Callable[[float, float, float], tuple[int, float]]
     code: Callable[[Frames, float, Speed], bytes]
     takes: Callable[[int, int, int], bool]
     profile: int
@@ -77,19 +77,19 @@ def quantiser_step(quantiser: float) -> float:
     return 2.1 * index if index <= 96 else 2.1 * 96 * math.exp(0.0182 * (index - 96))
 
 
-def _aom_scale(span: float, step: float, least_top: int, anchor: float) -> tuple[int, float]:
-    """The finest quantiser from `_LEAST_QUANTISER` on that leaves `least_top` at `anchor`.
+def _aom_scale(span: float, step: float, anchor: float) -> tuple[int, float]:
+    """The finest quantiser from `_LEAST_QUANTISER` on that leaves `_AOM_TOP` at `anchor`.
 
     Steps near that other step then differ in nothing but where intensities end: a finer step of
     the file's size than the 63 quantisers.
     """
     finest = range(_LEAST_QUANTISER, _MOST_QUANTISER)
-    usual = (q for q in finest if quantiser_step(q) * span / anchor >= least_top)
+    usual = (q for q in finest if quantiser_step(q) * span / anchor >= _AOM_TOP)
     quantiser = next(usual, _MOST_QUANTISER)
     unit = span / step
     while quantiser > 1 and quantiser_step(quantiser) * unit > av1.HIGHEST:
         quantiser -= 1
-    while quantiser < _MOST_QUANTISER and quantiser_step(quantiser) * unit < least_top / _SPREAD:
+    while quantiser < _MOST_QUANTISER and quantiser_step(quantiser) * unit < _AOM_TOP / _SPREAD:
         quantiser += 1
     return max(1, min(round(quantiser_step(quantiser) * unit), av1.HIGHEST)), quantiser
 
@@ -113,11 +113,11 @@ def _level(quantiser: int) -> int:
     return next(level for level in range(100) if ((100 - level) * 63 + 50) // 100 == quantiser)
 
 
-def _svt_scale(span: float, step: float, least_top: int, _: float) -> tuple[int, float]:
-    """The finest quarter of a quantiser that leaves `least_top` intensities at `step`."""
+def _svt_scale(span: float, step: float, _: float) -> tuple[int, float]:
+    """The finest quarter of a quantiser that leaves `_SVT_TOP` intensities."""
     unit = span / step / 4  # its 10 bits are steps of four of those 12
     quarters = np.arange(4, 4 * _MOST_QUANTISER + 1) / 4
-    enough = (q for q in quarters if quantiser_step(q) * unit >= least_top)
+    enough = (q for q in quarters if quantiser_step(q) * unit >= _SVT_TOP)
     quantiser = float(next(enough, quarters[-1]))
     return max(1, min(round(quantiser_step(quantiser) * unit), av1.HIGHEST >> 2)), quantiser
 
@@ -177,22 +177,8 @@ def _has_svt() -> bool:
         return False
 
 
-@dataclass(frozen=True)
-class Scheme:
-    """How slices are coded: by which encoder, and where its intensities end, at least."""
-
-    encoder: Encoder
-    least_top: int
-
-    @classmethod
-    def of(cls, encoder: Encoder) -> Scheme:
-        """As an encoder usually codes."""
-        return cls(encoder, encoder.tops[0])
-
-
 LIBAOM = Encoder(
     name="libaom",
-    tops=(1023, 2047, 2800),
     scale=_aom_scale,
     code=_aom_code,
     takes=lambda *_: True,
@@ -201,7 +187,6 @@ LIBAOM = Encoder(
 )
 SVT = Encoder(
     name="SVT-AV1",
-    tops=(_SVT_TOP,),
     scale=_svt_scale,
     code=_svt_code,
     takes=lambda slices, height, width: min(height, width) >= _SVT_SIDE and slices >= _SVT_SLICES,
@@ -209,4 +194,3 @@ SVT = Encoder(
     most_threads=3,
     finest=0.002,
 )
-USUAL = Scheme.of(LIBAOM)

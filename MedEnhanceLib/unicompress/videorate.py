@@ -26,7 +26,7 @@ from MedEnhanceLib.unicompress.decode import decode_data
 from MedEnhanceLib.unicompress.pool import ordered_map
 from MedEnhanceLib.unicompress.seek import seek
 from MedEnhanceLib.unicompress.spool import Keep
-from MedEnhanceLib.unicompress.videoencoders import USUAL, Scheme
+from MedEnhanceLib.unicompress.videoencoders import LIBAOM, Encoder
 from MedEnhanceLib.volume import Voxels
 
 #: What an octave of the step changes, in octaves: of the size, and of the squared error.
@@ -59,8 +59,7 @@ class Job:
     keep: Keep
     monitor: Monitor
     wavelet_too: bool
-    scheme: Scheme = USUAL
-    anchor: float | None = None
+    encoder: Encoder = LIBAOM
 
 
 @dataclass(frozen=True)
@@ -80,11 +79,14 @@ def to_size(job: Job, budget: int, start: float) -> list[Chunk] | None:
 
     start: a step to begin with, in stored units.
     """
-    job = replace(job, anchor=start)
     passes: dict[float, Pass] = {}
+    anchor = start
 
     def measure(setting: float) -> float:
-        passes[setting] = code(job, 2.0**setting)
+        nonlocal anchor
+        if len(passes) == 1:  # near where the search will end
+            anchor = 2.0**setting
+        passes[setting] = code(job, 2.0**setting, anchor)
         job.monitor.progress(min(0.8, 0.2 * len(passes)), "compress")
         return math.log2(max(passes[setting].bytes, 1))
 
@@ -112,7 +114,7 @@ def _step_of_size(job: Job, budget: int, setting: float) -> float:
     """The step, in octaves, whose streams take about `budget` bytes; `setting` where none do."""
 
     def measure(setting: float) -> float:
-        return math.log2(max(code(job, 2.0**setting).bytes, 1))
+        return math.log2(max(code(job, 2.0**setting, 2.0**setting).bytes, 1))
 
     found = seek(measure, setting, math.log2(budget), slope=SIZE_SLOPE, tolerance=_NEARLY, most=3)
     return setting if found is None else found
@@ -145,7 +147,7 @@ def to_error(
     error_of: of all that was decoded. What filters bring is measured once and expected again: a
     search looks at bare streams, and only what it chose is filtered and measured.
     """
-    job = replace(job, anchor=start)
+    anchor = start
     bare: dict[float, tuple[list[Chunk], float]] = {}
     aim, gain, tolerance = math.log2(limit), 0.0, _TOLERANCE[job.speed]
 
@@ -163,9 +165,10 @@ def to_error(
         return chunks, octaves_of(kept())
 
     def measure(setting: float) -> float:
-        nonlocal gain
+        nonlocal gain, anchor
         if setting not in bare:
-            chunks = code(job, 2.0**setting).chunks
+            anchor = 2.0**setting if len(bare) == 1 else anchor
+            chunks = code(job, 2.0**setting, anchor).chunks
             bare[setting] = chunks, octaves_of(_decoded(job, chunks))
             job.monitor.progress(min(0.9, 0.15 * len(bare)), "compress")
         if not gain:
@@ -191,16 +194,16 @@ def to_error(
     return best[1] if best else None
 
 
-def code(job: Job, step: float) -> Pass:
+def code(job: Job, step: float, anchor: float) -> Pass:
     """Every block as a video, or without loss where that is smaller; not yet restored."""
 
     def one(number: int) -> Chunk:
         block = job.grid.box(number).of(job.voxels)
-        kind, data = code_one(block, step, job.speed, job.scheme, job.anchor)
+        kind, data = code_one(block, step, job.speed, job.encoder, anchor)
         return Chunk(number, kind, job.keep(data))
 
     numbers = range(len(job.grid))
-    threads = min(job.threads, job.scheme.encoder.most_threads)
+    threads = min(job.threads, job.encoder.most_threads)
     return Pass(step, list(ordered_map(one, numbers, threads=threads, monitor=job.monitor)))
 
 
@@ -208,14 +211,14 @@ def code_one(
     block: Voxels,
     step: float,
     speed: Speed,
-    scheme: Scheme = USUAL,
+    encoder: Encoder = LIBAOM,
     anchor: float | None = None,
 ) -> tuple[int, bytes]:
     """Block type and bytes of one block."""
     if not video.fits(block):
         exact = code_block(block, None, speed="fast", variants=())
         return exact.kind, bytes(exact.data)
-    data = video.encode(block, step, speed=speed, scheme=scheme, anchor=anchor).data
+    data = video.encode(block, step, speed=speed, encoder=encoder, anchor=anchor).data
     zstandard = require("zstandard", purpose="Compression")
     quick = zstandard.ZstdCompressor(level=1).compress(np.ascontiguousarray(block).tobytes())
     if len(quick) < _EXACT_NEAR * len(data):

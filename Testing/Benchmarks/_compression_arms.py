@@ -44,12 +44,11 @@ class Arm:
 
 
 WITHOUT_MODELS, WITHOUT_SVT, FAST = "no models", f"no {SVT}", "fast"
-ALL, SLOW = "all", "all, slow"
+ALL = "all"
 #: From the plainest to all of it.
 ARMS = (
     Arm(WITHOUT_MODELS, without=("predictor", "restoration", "implicit")),
     Arm(WITHOUT_SVT, without=(SVT,)),
     Arm(FAST, config={"speed": "fast"}),
     Arm(ALL),
-    Arm(SLOW, config={"speed": "slow"}),
 )

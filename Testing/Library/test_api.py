@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import threading
 from collections.abc import Callable
@@ -176,6 +177,40 @@ class TestContainer:
     def test_recover_tells_what_was_intact(self, container: Path, head: Volume) -> None:
         volume, _ = me.recover(container)
         assert volume.is_equal(head)
+
+    def test_an_estimate_takes_what_compress_takes(self, head: Volume, scan: Path) -> None:
+        for volume in (head, scan):
+            told = me.estimate_compression(volume, max_error=2, threads=1)
+            assert (told.mode, told.raw_bytes) == ("max_error", head.voxels.nbytes)
+            assert 0 < told.max_error <= 2
+        parameters = [
+            inspect.signature(call).parameters for call in (me.compress, me.estimate_compression)
+        ]
+        assert set(parameters[0]) - set(parameters[1]) == {"path", "overwrite"}
+        assert set(parameters[1]) <= set(parameters[0])
+
+    def test_refining_blocks_that_are_not_tried_is_refused(
+        self, head: Volume, tmp_path: Path
+    ) -> None:
+        with pytest.raises(me.ConfigError, match="none are tried"):
+            me.compress(head, tmp_path / "scan.ucv", ratio=32, fit=5)
+        with pytest.raises(me.ConfigError, match="none are tried"):
+            me.estimate_compression(head, ratio=32, fit=5)
+
+    def test_a_container_is_verified_on_request(self, container: Path) -> None:
+        assert me.inspect(container)["check"] is None
+        assert me.inspect(container, verify=True)["check"]["intact"]
+        raw = bytearray(container.read_bytes())
+        raw[len(raw) // 2] ^= 1
+        container.write_bytes(raw)
+        check = me.inspect(container, verify=True)["check"]
+        assert not check["intact"]
+        assert len(check["damaged"]) == 1
+
+    def test_what_carries_no_checksums_is_not_verified(self, head: Volume, scan: Path) -> None:
+        for other in (head, scan):
+            with pytest.raises(me.ConfigError, match="checksums"):
+                me.inspect(other, verify=True)
 
     @pytest.mark.parametrize("modes", [{}, {"lossless": True, "ratio": 8.0}])
     def test_exactly_one_promise_is_given(

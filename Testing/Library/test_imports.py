@@ -36,6 +36,7 @@ _PUBLIC = [
     "decompress",
     "distill",
     "enhance",
+    "estimate_compression",
     "evaluate",
     "inspect",
     "list_series",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from MedEnhanceLib.config import check_range, config_from_json, config_to_json
+from MedEnhanceLib.config import check_range, check_types, config_from_json, config_to_json
 from MedEnhanceLib.errors import ConfigError
 
 Codebook = Literal["learned", "random", "off"]
@@ -40,6 +40,7 @@ class TokenConfig:
     high_band: bool = True
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_range("width", self.width, 4, 512)
         check_range("latent", self.latent, 8, 64)
         check_range("code_size", self.code_size, 2, 16)
@@ -72,6 +73,7 @@ class DecoderConfig:
     conditioned: bool = True
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_range("hidden", self.hidden, 8, 1024)
         check_range("depth", self.depth, 1, 16)
         check_range("scaled", self.scaled, 0, self.depth)
@@ -123,10 +125,12 @@ class ImplicitConfig:
     checkpoint_s: float = 300.0
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.modality not in ("all", "CT", "MR", "EM"):
             raise ConfigError(f"modality is {self.modality!r}", "Use all, CT, MR or EM.")
         if not self.files:
             raise ConfigError("files is empty", "Name patterns of volumes to learn from.")
+        check_range("learning_rate", self.learning_rate, 1e-9, 1.0)
         check_range("teacher_steps", self.teacher_steps, 1, 10_000_000)
         check_range("student_steps", self.student_steps, 1, 10_000_000)
         check_range("blocks", self.blocks, 1, 1024)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from MedEnhanceLib.config import check_range
+from MedEnhanceLib.config import check_range, check_types, config_from_json
 from MedEnhanceLib.errors import ConfigError
 
 _PRESETS: dict[str, dict[str, Any]] = {
@@ -37,6 +38,7 @@ class PredictorConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.modality not in ("CT", "MR", "EM"):
             raise ConfigError(f"modality is {self.modality!r}", "Use CT, MR or EM.")
         if len(self.widths) != 2 or not all(1 <= width <= 128 for width in self.widths):
@@ -48,6 +50,16 @@ class PredictorConfig:
     @classmethod
     def preset(cls, name: str, **fields: Any) -> PredictorConfig:
         """smoke, cpu or full; fields that are given come first."""
-        if name not in _PRESETS:
-            raise ConfigError(f"preset is {name!r}", f"Use one of {', '.join(_PRESETS)}.")
-        return cls(**{**_PRESETS[name], **fields})
+        return cls(**{**_fields_of(name), **fields})
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> PredictorConfig:
+        """A preset (default cpu) and what differs from it; an unknown key is a ConfigError."""
+        given = dict(fields)
+        return config_from_json(cls, _fields_of(given.pop("preset", "cpu")) | given)
+
+
+def _fields_of(preset: str) -> dict[str, Any]:
+    if preset not in tuple(_PRESETS):
+        raise ConfigError(f"preset is {preset!r}", f"Use one of {', '.join(_PRESETS)}.")
+    return _PRESETS[preset]

@@ -44,6 +44,8 @@ _START = (0.0, -1.4, 2.0)
 _WARMUP = 200
 _LEAST_RATE = 0.02
 _LARGEST_SCALE = 1e5
+#: Share of the time after which volumes are read, and voxels are drawn, about.
+_READ, _DRAWN = 0.15, 0.25
 
 
 class FloatNetwork(nn.Module):
@@ -93,7 +95,7 @@ def train_predictor(
     monitor = monitor or Monitor()
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    volumes = _read(data_files, monitor)
+    volumes = _read(data_files, monitor.part(0.0, _READ))
     torch.manual_seed(config.seed)
     generator = np.random.default_rng(config.seed)
     network = FloatNetwork(config.widths)
@@ -106,7 +108,8 @@ def train_predictor(
     }
     checkpoint = folder / CHECKPOINT
     first = load_checkpoint(checkpoint, **state) if checkpoint.exists() else 0  # type: ignore[arg-type]
-    pool = _Pool(volumes, config, generator, monitor)
+    pool = _Pool(volumes, config, generator, monitor.part(_READ, _DRAWN))
+    monitor = monitor.part(_DRAWN, 1.0)
     for step in range(first, config.steps):
         monitor.progress(step / config.steps, "train the predictor")
         if step and step % config.refresh == 0:
@@ -120,6 +123,7 @@ def train_predictor(
         if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
             monitor.metric("bits per voxel", loss.item(), step + 1)
             save_checkpoint(checkpoint, step=step + 1, **state)  # type: ignore[arg-type]
+    monitor.progress(1.0, "trained")
     return _write(network, config, data_files, folder)
 
 
@@ -163,8 +167,9 @@ class _Pool:
     ) -> None:
         self._volumes, self._config, self._generator = volumes, config, generator
         parts = []
-        for _ in range(max(1, config.pool // config.drawn)):
-            monitor.check()
+        count = max(1, config.pool // config.drawn)
+        for number in range(count):
+            monitor.progress(number / count, "draw voxels")
             parts.append(draw_samples(volumes, config.drawn, generator))
         self._samples, self._oldest = join(parts), 0
 
@@ -182,8 +187,10 @@ class _Pool:
 
 def _read(data_files: Sequence[str | Path], monitor: Monitor) -> list[Voxels]:
     volumes: list[Voxels] = []
-    for path in data_files:
-        voxels = load(path, monitor=monitor).voxels
+    for number, path in enumerate(data_files):
+        monitor.progress(number / len(data_files), "read volumes")
+        part = monitor.part(number / len(data_files), (number + 1) / len(data_files))
+        voxels = load(path, monitor=part).voxels
         volumes += list(voxels) if voxels.ndim == 4 else [voxels]
     usable = [one for one in volumes if one.dtype.kind in "iu" and min(one.shape[1:]) >= 2]
     if not usable:

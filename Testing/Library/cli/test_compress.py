@@ -11,6 +11,7 @@ import pytest
 
 from MedEnhanceLib import io
 from MedEnhanceLib.cli.decompress import parse_region
+from MedEnhanceLib.cli.recover import report_lines
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.volume import Volume
 
@@ -72,6 +73,64 @@ def test_promise_that_cannot_be_given_is_status_two(
     assert not (tmp_path / "a.ucv").exists()
 
 
+@pytest.mark.parametrize(
+    ("mode", "says"),
+    [
+        (("--lossless",), "every voxel would be equal"),
+        (("--max-error", "2"), "largest error at most 2"),
+        (("--psnr", "30"), "PSNR at least 30 dB, largest error"),
+    ],
+    ids=str,
+)
+def test_an_estimate_is_told_in_words_and_writes_nothing(
+    mode: tuple[str, ...], says: str, run: Callable, scan: Path
+) -> None:
+    before = sorted(scan.parent.iterdir())
+    ran = run("compress", scan, "--estimate", *mode)
+    assert ran.status == 0
+    assert "times smaller" in ran.out
+    assert says in ran.out
+    assert "of the voxels" in ran.out
+    assert "nothing was written" in ran.out
+    assert sorted(scan.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (0, 2, 1), (1, 0, 2)])
+def test_an_estimate_needs_no_output_wherever_options_stand(
+    order: tuple[int, ...], run: Callable, scan: Path, tmp_path: Path
+) -> None:
+    words: list[tuple[str | Path, ...]] = [(scan,), ("--estimate",), ("--max-error", "2")]
+    for output in ((), (tmp_path / "a.ucv",)):
+        given = [word for place in order for word in words[place]]
+        told = run("compress", *given, *output, "--json")
+        assert told.status == 0
+        assert told.json["estimated"] is True
+        assert told.json["mode"] == "max_error"
+        assert told.json["file_bytes"] > 0
+    assert not (tmp_path / "a.ucv").exists()
+
+
+def test_without_an_estimate_the_output_is_needed(run: Callable, scan: Path) -> None:
+    ran = run("compress", scan, "--lossless")
+    assert ran.status == 2
+    assert "OUTPUT" in ran.err
+
+
+def test_output_may_stand_behind_the_options(run: Callable, scan: Path, tmp_path: Path) -> None:
+    assert run("compress", scan, "--lossless", tmp_path / "a.ucv").status == 0
+
+
+def test_refining_where_no_implicit_blocks_are_tried_is_refused(
+    run: Callable, scan: Path, tmp_path: Path
+) -> None:
+    for options in (("--ratio", "32"), ("--ratio", "32", "--estimate")):
+        ran = run("compress", scan, tmp_path / "a.ucv", *options, "--fit", "5")
+        assert ran.status == 2
+        assert "none are tried" in ran.err
+        assert "256" in ran.err
+    assert not (tmp_path / "a.ucv").exists()
+
+
 def test_container_needs_its_ending(run: Callable, scan: Path, tmp_path: Path) -> None:
     ran = run("compress", scan, tmp_path / "a.zip", "--lossless")
     assert ran.status == 1
@@ -119,7 +178,52 @@ def test_card_of_a_container_tells_its_promise(run: Callable, packed: Path) -> N
     assert ran.status == 0
     assert "lossless" in ran.out
     assert "times smaller" in ran.out
+    assert "of 12 × 40 × 36 voxels" in ran.out  # what reading a part reads
     assert run("inspect", packed, "--json").json["card"]["mode"] == "lossless"
+
+
+def test_card_claims_no_more_than_was_checked(run: Callable, damaged: Path) -> None:
+    ran = run("inspect", damaged)
+    assert ran.status == 0  # header and table are intact, and chunks were not read
+    assert "every package and model that it needs is here" in ran.out
+    assert "header, chunk table and size; not the chunks (--verify reads them)" in ran.out
+    assert run("inspect", damaged, "--json").json["card"]["check"] is None
+
+
+def test_verifying_tells_the_first_damaged_chunk_with_its_block(
+    run: Callable, damaged: Path
+) -> None:
+    ran = run("inspect", damaged, "--verify")
+    assert ran.status == 6
+    assert "1 of 4 chunks are damaged" in ran.err
+    told = run("inspect", damaged, "--verify", "--json")
+    assert told.status == 6
+    (found,) = told.json["card"]["check"]["damaged"]
+    assert f"chunk {found['chunk']} at byte {found['offset']} is damaged" in ran.err
+    assert f"holds block {found['block']} [0:12, " in ran.err
+    offset, half = found["offset"], damaged.stat().st_size // 2
+    assert offset <= half < offset + found["length"]
+
+
+def test_an_intact_file_is_verified(run: Callable, packed: Path) -> None:
+    ran = run("inspect", packed, "--verify")
+    assert ran.status == 0
+    assert "the file's SHA-256; nothing was decoded" in ran.out
+
+
+def test_damage_outside_of_the_chunks_is_told_as_such(run: Callable, packed: Path) -> None:
+    data = bytearray(packed.read_bytes())
+    data[-1] ^= 0xFF
+    packed.write_bytes(bytes(data))
+    ran = run("inspect", packed, "--verify")
+    assert ran.status == 6
+    assert "all of its chunks are intact" in ran.err
+
+
+def test_only_a_container_can_be_verified(run: Callable, scan: Path) -> None:
+    ran = run("inspect", scan, "--verify")
+    assert ran.status == 2
+    assert "carries no checksums" in ran.err
 
 
 def test_container_is_an_input_like_any_other(
@@ -129,21 +233,42 @@ def test_container_is_an_input_like_any_other(
     assert io.load(tmp_path / "back.nrrd").is_equal(io.load(scan))
 
 
-def test_damage_is_status_six_and_recover_says_what_is_lost(
-    run: Callable, head: Volume, tmp_path: Path
-) -> None:
+@pytest.fixture
+def damaged(run: Callable, head: Volume, tmp_path: Path) -> Path:
+    """A container of four blocks, one of which is damaged."""
     io.save(Volume(np.tile(head.voxels, (1, 8, 9)), modality="MR"), tmp_path / "large.nrrd")
-    packed = tmp_path / "large.ucv"
-    run("compress", tmp_path / "large.nrrd", packed, "--lossless", "--speed", "fast")
-    damage(packed)
-    ran = run("decompress", packed, tmp_path / "back.nrrd")
+    path = tmp_path / "large.ucv"
+    run("compress", tmp_path / "large.nrrd", path, "--lossless", "--speed", "fast")
+    damage(path)
+    return path
+
+
+def test_damage_is_status_six(run: Callable, damaged: Path, tmp_path: Path) -> None:
+    ran = run("decompress", damaged, tmp_path / "back.nrrd")
     assert ran.status == 6
     assert "medenhance recover" in ran.err
     assert not (tmp_path / "back.nrrd").exists()
-    saved = run("recover", packed, tmp_path / "back.nrrd")
-    assert saved.status == 0
-    assert "1 of 4 blocks are lost" in saved.out
+
+
+def test_recovery_in_part_is_status_seven_and_says_what_is_lost(
+    run: Callable, damaged: Path, tmp_path: Path
+) -> None:
+    saved = run("recover", damaged, tmp_path / "back.nrrd")
+    assert saved.status == 7
+    assert "1 of 4 blocks are lost" in saved.err
+    assert "wrote " in saved.err
     assert io.load(tmp_path / "back.nrrd").shape == (12, 320, 324)
+
+
+def test_scripts_see_a_recovery_in_part_and_what_was_written(
+    run: Callable, damaged: Path, tmp_path: Path
+) -> None:
+    saved = run("recover", damaged, tmp_path / "back.nrrd", "--json")
+    assert saved.status == 7
+    assert saved.json["ok"] is False
+    assert saved.json["error"]["code"] == "incomplete"
+    assert saved.json["outputs"] == {"output": str(tmp_path / "back.nrrd")}
+    assert len(saved.json["report"]["lost"]) == 1
 
 
 def test_where_nothing_is_left_recover_fails_and_writes_nothing(
@@ -175,8 +300,14 @@ def test_intact_container_recovers_whole_and_proved(
     run: Callable, packed: Path, tmp_path: Path
 ) -> None:
     ran = run("recover", packed, tmp_path / "back.nrrd")
+    assert ran.status == 0
     assert "blocks are intact" in ran.out
     assert "proved" in ran.out
+
+
+def test_intact_chunks_that_give_other_voxels_are_told() -> None:
+    report = {"lost": [], "blocks": 3, "notes": [], "proved": False}
+    assert "not proved" in "\n".join(report_lines(report))
 
 
 def test_manifest_lies_beside_the_container(packed: Path) -> None:

@@ -149,6 +149,18 @@ def test_unknown_training_option_is_named(run: Callable, tmp_path: Path) -> None
     assert "steps" in ran.err
 
 
+@pytest.mark.parametrize("method", ["hqg", "unicompress"])
+def test_the_file_of_a_wrong_option_is_named(method: str, run: Callable, tmp_path: Path) -> None:
+    file = tmp_path / "recipe.json"
+    file.write_text('{"modalty": "CT"}')
+    where = ("--config", file, "--data", tmp_path, "--out", tmp_path / "out")
+    ran = run("train", method, *where)
+    assert ran.status == 2
+    assert f"error: {file}: " in ran.err
+    assert "Did you mean modality?" in ran.err
+    assert f"error: {file} with --seed: " in run("train", method, *where, "--seed", "3").err
+
+
 def test_means_of_an_evaluation_are_a_table(
     run: Callable, asked: list[tuple[str, Mapping[str, Any]]]
 ) -> None:

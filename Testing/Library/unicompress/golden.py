@@ -22,7 +22,7 @@ from MedEnhanceLib.unicompress.integers import to_integers
 from MedEnhanceLib.unicompress.learned import code_learned, network_of
 from MedEnhanceLib.unicompress.models import ModelSet, shipped_model
 from MedEnhanceLib.unicompress.verify import voxels_sha256
-from MedEnhanceLib.unicompress.videoencoders import SVT, Scheme
+from MedEnhanceLib.unicompress.videoencoders import SVT
 from MedEnhanceLib.volume import Volume, Voxels
 
 FOLDER = Path(__file__).resolve().parents[2] / "Data" / "unicompress"
@@ -120,7 +120,7 @@ def _write_with_models(path: Path) -> None:
 def _write_video_of_10_bits(path: Path) -> None:
     """One block, as SVT-AV1 codes it; sides are odd, so that frames are larger."""
     voxels = np.pad(golden_voxels(), ((0, 0), (0, 39), (0, 41)), mode="symmetric")
-    coded = video.encode(voxels, 30.0, speed="normal", scheme=Scheme.of(SVT))
+    coded = video.encode(voxels, 30.0, speed="normal", encoder=SVT)
     weights = np.resize(np.arange(-3, 4, dtype=np.int8), (8, 78))
     coded = replace(coded, noise=44, filter=wiener.Filter(2, 3, False, 40, 4, weights))
     limits = int(voxels.min()), int(voxels.max())

@@ -18,7 +18,6 @@ from MedEnhanceLib.unicompress import (
     container,
     decompress,
     restoration,
-    trial,
     video,
     wiener,
 )
@@ -26,7 +25,7 @@ from MedEnhanceLib.unicompress.context import DecodeContext
 from MedEnhanceLib.unicompress.encode import model_chunks
 from MedEnhanceLib.unicompress.header import DTYPES
 from MedEnhanceLib.unicompress.models import ModelSet, shipped_model
-from MedEnhanceLib.unicompress.videoencoders import LIBAOM, SVT, Scheme, encoders
+from MedEnhanceLib.unicompress.videoencoders import SVT, encoders
 from MedEnhanceLib.volume import Volume, Voxels
 
 from . import minimal_implicit, minimal_predictor, minimal_reader, minimal_video
@@ -84,8 +83,8 @@ def test_it_restores_videos_as_we_do(
     dtype: str, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The shipped network does not help every volume of waves: the writer is made to use it.
-    monkeypatch.setattr(trial, "encoders", lambda: (LIBAOM,))
-    monkeypatch.setattr(wiener, "_forms", lambda _: [(1, 2, 4, True)])
+    weights = np.random.default_rng(1).integers(-9, 10, (4, 31)).astype(np.int8)
+    monkeypatch.setattr(wiener, "fit", lambda *_: wiener.Filter(1, 2, True, 20, 6, weights))
     k, j, i = np.mgrid[:8, :101, :95]
     noise = np.random.default_rng(0).normal(0, 4, k.shape)
     voxels = (60 * np.sin(j / 9 + k / 5) + 60 * np.cos(i / 7) + noise + 130).clip(0, 255)
@@ -145,7 +144,7 @@ def test_it_reads_videos_of_10_bits(shape: tuple[int, int, int]) -> None:
         pytest.skip("PyAV is not installed")
     block = smooth(shape, "i2")
     limits = block.min().item(), block.max().item()
-    coded = video.encode(block, 6.0, speed="fast", scheme=Scheme.of(SVT)).data
+    coded = video.encode(block, 6.0, speed="fast", encoder=SVT).data
     head = {"dtype": block.dtype.str, "range": limits}
     ours = minimal_video.decode([coded], block.shape, head, lambda role: b"")
     assert same_bits(ours, video.decode(coded, block.shape, DecodeContext(block.dtype, limits)))

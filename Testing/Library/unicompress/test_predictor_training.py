@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
 from MedEnhanceLib.io.files import save
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.progress import Event, Monitor
 from MedEnhanceLib.unicompress import learned
 from MedEnhanceLib.unicompress.models import CodecModel
 from MedEnhanceLib.unicompress.predictor.config import PredictorConfig
@@ -48,9 +50,11 @@ def test_training_goes_on_where_it_stopped(data: list[Path], tmp_path: Path) -> 
     def after_six() -> bool:
         return len(steps) > 6
 
-    monitor = Monitor(
-        lambda event: steps.append(1) if event.kind == "progress" else None, after_six
-    )
+    def hear(event: Event) -> None:
+        if event.fields.get("stage") == "train the predictor":
+            steps.append(1)
+
+    monitor = Monitor(hear, after_six)
     with pytest.raises(Cancelled):
         train_predictor(SMOKE, data, tmp_path / "out", monitor)
     metrics: list[int] = []
@@ -59,6 +63,24 @@ def test_training_goes_on_where_it_stopped(data: list[Path], tmp_path: Path) -> 
     )
     train_predictor(SMOKE, data, tmp_path / "out", resumed)
     assert metrics == [8, 12]
+
+
+def test_how_far_it_is_is_told_all_the_time(data: list[Path], tmp_path: Path) -> None:
+    told: list[tuple[str, float]] = []
+
+    def hear(event: Event) -> None:
+        if event.kind == "progress":
+            told.append((event.fields["stage"], event.fields["fraction"]))
+
+    train_predictor(SMOKE, data, tmp_path / "out", Monitor(hear))
+    fractions = [fraction for _, fraction in told]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+    stages = Counter(stage for stage, _ in told)
+    assert stages["read volumes"] >= 1
+    assert stages["draw voxels"] == 4  # parts of the pool
+    assert stages["train the predictor"] == SMOKE.steps
+    assert max(b - a for a, b in pairwise(fractions)) < 0.2
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(data: list[Path], tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError
+from MedEnhanceLib.progress import Event, Monitor
 from MedEnhanceLib.unicompress import compress, restoration, video
 from MedEnhanceLib.unicompress.config import CompressConfig
 from MedEnhanceLib.unicompress.context import DecodeContext
@@ -157,7 +158,16 @@ def test_training_writes_a_model_that_can_be_used_and_goes_on(tmp_path: Path) ->
     source = tmp_path / "a.nii.gz"
     io.save(Volume(smooth((6, 48, 52)), modality="CT"), source)
     config = RestorationConfig.preset("smoke", modality="CT")
-    first = train_restoration(config, [source], tmp_path / "out").read_bytes()
+    told: list[float] = []
+
+    def hear(event: Event) -> None:
+        if event.kind == "progress":
+            told.append(event.fields["fraction"])
+
+    first = train_restoration(config, [source], tmp_path / "out", Monitor(hear)).read_bytes()
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+    assert len(told) > config.steps
     assert train_restoration(config, [source], tmp_path / "out").read_bytes() == first
     model = CodecModel("restoration", "a", hashlib.sha256(first).hexdigest(), first)
     assert restoration.network_of(model).weights[0].shape == (8, 25 * 9)

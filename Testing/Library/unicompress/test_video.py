@@ -12,7 +12,7 @@ from MedEnhanceLib.unicompress.blocks import video_grid
 from MedEnhanceLib.unicompress.context import DecodeContext
 from MedEnhanceLib.unicompress.decode import FOREIGN_ERRORS
 from MedEnhanceLib.unicompress.trial import try_types
-from MedEnhanceLib.unicompress.videoencoders import LIBAOM, SVT, Scheme, encoders
+from MedEnhanceLib.unicompress.videoencoders import LIBAOM, SVT, Encoder, encoders
 from MedEnhanceLib.volume import Voxels
 
 
@@ -29,15 +29,16 @@ def context_of(block: Voxels) -> DecodeContext:
 
 
 @pytest.fixture(scope="module", params=[LIBAOM, SVT], ids=lambda one: one.name)
-def scheme(request: pytest.FixtureRequest) -> Scheme:
+def encoder(request: pytest.FixtureRequest) -> Encoder:
     if request.param not in encoders():
         pytest.skip("PyAV is not installed")
-    return Scheme.of(request.param)
+    assert isinstance(request.param, Encoder)
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def coded(scheme: Scheme) -> video.Video:
-    return video.encode(smooth((5, 71, 66)), 8.0, speed="fast", scheme=scheme)
+def coded(encoder: Encoder) -> video.Video:
+    return video.encode(smooth((5, 71, 66)), 8.0, speed="fast", encoder=encoder)
 
 
 @pytest.mark.parametrize(
@@ -64,10 +65,10 @@ def test_every_type_comes_back(dtype: str) -> None:
     assert back.max() <= block.max()
 
 
-def test_coarser_steps_take_fewer_bytes_and_lose_more(scheme: Scheme) -> None:
+def test_coarser_steps_take_fewer_bytes_and_lose_more(encoder: Encoder) -> None:
     block = smooth((6, 64, 64))
     steps = (2.0, 8.0, 32.0, 128.0)
-    made = [video.encode(block, step, speed="fast", scheme=scheme) for step in steps]
+    made = [video.encode(block, step, speed="fast", encoder=encoder) for step in steps]
     errors = [
         video.error_of(block, video.decode(one.data, block.shape, context_of(block)))
         for one in made
@@ -76,9 +77,9 @@ def test_coarser_steps_take_fewer_bytes_and_lose_more(scheme: Scheme) -> None:
     assert errors == sorted(errors)
 
 
-def test_the_first_slice_is_no_worse_than_the_others(scheme: Scheme) -> None:
+def test_the_first_slice_is_no_worse_than_the_others(encoder: Encoder) -> None:
     block = smooth((9, 96, 96))
-    made = video.encode(block, 30.0, speed="normal", scheme=scheme)
+    made = video.encode(block, 30.0, speed="normal", encoder=encoder)
     back = video.decode(made.data, block.shape, context_of(block)).astype(float)
     errors = np.square(back - block).mean(axis=(1, 2))
     assert errors[0] < 2 * errors[1:].mean()
@@ -126,18 +127,18 @@ def test_forged_chunks_do_no_harm(coded: video.Video) -> None:
 @pytest.mark.parametrize("shape", [(4, 64, 64), (5, 71, 66), (6, 64, 97)], ids=str)
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_each_encoder_codes_odd_sides(
-    scheme: Scheme, shape: tuple[int, int, int], axis: int
+    encoder: Encoder, shape: tuple[int, int, int], axis: int
 ) -> None:
     block = np.ascontiguousarray(np.moveaxis(smooth(shape), 0, axis))
-    made = video.encode(block, 4.0, speed="fast", axis=axis, scheme=scheme)
-    assert made.top <= (4095 if scheme.encoder is LIBAOM else 1023)
+    made = video.encode(block, 4.0, speed="fast", axis=axis, encoder=encoder)
+    assert made.top <= (4095 if encoder is LIBAOM else 1023)
     back = video.decode(made.data, block.shape, context_of(block))
     assert np.abs(back.astype(float) - block).max() < 25
 
 
 def test_slices_that_svt_does_not_take_are_coded_by_libaom() -> None:
     block = smooth((5, 40, 70))
-    made = video.encode(block, 8.0, speed="fast", scheme=Scheme.of(SVT))
+    made = video.encode(block, 8.0, speed="fast", encoder=SVT)
     assert made.data == video.encode(block, 8.0, speed="fast").data
 
 
@@ -147,7 +148,7 @@ def test_intensities_are_the_luminance_whatever_the_colours_are(
     """SVT-AV1 may leave other colours than grey; they change no voxel."""
     av = pytest.importorskip("av", reason="PyAV is not installed")
     monkeypatch.setattr(videoencoders, "_GREY", 700)
-    made = video.encode(smooth((6, 64, 128)), 9.0, speed="fast", scheme=Scheme.of(SVT))
+    made = video.encode(smooth((6, 64, 128)), 9.0, speed="fast", encoder=SVT)
     stream, units = b"", b""
     for kind, unit in av1._units(made.stream):
         units += unit
@@ -167,7 +168,7 @@ def test_without_pyav_libaom_codes_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     both = try_types(block, 0.2, context_of(block))
     monkeypatch.setattr(trial, "encoders", lambda: (LIBAOM,))
     alone = try_types(block, 0.2, context_of(block))
-    assert [one.scheme.encoder for one in alone.videos] == [LIBAOM]
+    assert [one.encoder for one in alone.videos] == [LIBAOM]
     assert len(both.videos) == len(encoders())
     assert both.video_wins >= alone.video_wins
 
@@ -178,7 +179,7 @@ def test_the_trial_knows_of_bits_that_a_part_does_not_need() -> None:
     whole = np.pad(block, ((0, 0), (100, 100), (0, 0)), mode="reflect")
     whole[0, 0, 0] = 400_000
     told = try_types(whole, 3.0, context_of(whole))
-    assert told.videos[0].scheme.encoder is LIBAOM
+    assert told.videos[0].encoder is LIBAOM
 
 
 def test_videos_are_long_and_blocks_stay_within_the_format() -> None:

@@ -1,0 +1,162 @@
+"""What reading a part of a `.ucv` reads: bytes, blocks and seconds.
+
+    python Testing/Benchmarks/regions.py             writes docs/benchmarks
+    python Testing/Benchmarks/regions.py --quick     the sample alone, writes runs/benchmarks
+
+Volumes are compressed in each mode, then parts of them are decompressed; bytes are counted where
+the container reads them. Each part is compared with the same part of the whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from _common import DOCS, REPOSITORY, SHARED_DATA, fill, gate, gate_table, table, write
+
+from MedEnhanceLib.io import load
+from MedEnhanceLib.resources import resource_folder
+from MedEnhanceLib.unicompress import CompressConfig, compress, decode, decompress
+from MedEnhanceLib.unicompress.container import ChunkInfo, Container
+from MedEnhanceLib.unicompress.header import Header
+from MedEnhanceLib.volume import Volume
+
+SAMPLE, CT = "mni152_t1.nii.gz", "ct/sts/STS_013/CT.nii.gz"
+MODES: dict[str, dict[str, Any]] = {
+    "lossless": {"lossless": True},
+    "lossless, fast": {"lossless": True, "speed": "fast"},
+    "max error 2, fast": {"max_error": 2.0, "speed": "fast"},
+    "ratio 32, fast": {"ratio": 32.0, "speed": "fast"},
+}
+SIDE = 64
+_SCRIPT = "Testing/Benchmarks/regions.py"
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Measure, then write the page and its figures."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="the sample, into runs/benchmarks")
+    options = parser.parse_args()
+    volumes = {"MR, the sample": load(resource_folder("samples") / SAMPLE, modality="MR")}
+    if not options.quick:
+        volumes["CT STS_013"] = load(SHARED_DATA / CT, modality="CT")
+    with tempfile.TemporaryDirectory() as place:
+        rows = [
+            {"volume": name, "shape": volume.shape} | row
+            for name, volume in volumes.items()
+            for row in _measure(volume, Path(place))
+        ]
+    wrong = sum(not row["equal"] for row in rows)
+    gates = [gate("parts that differ from the whole", wrong, "0", wrong == 0)]
+    folder = REPOSITORY / "runs" / "benchmarks" if options.quick else DOCS
+    if not options.quick:
+        fill(REPOSITORY / "docs" / "compression.md", f"parts of {_SCRIPT}", _short(rows))
+    write("regions", _page(rows, gates), gates=gates, rows=rows, seeds=[], folder=folder)
+
+
+def _measure(volume: Volume, place: Path) -> Iterator[Row]:
+    for mode, fields in MODES.items():
+        path = place / "a.ucv"
+        compress(volume, path, CompressConfig(threads=1, **fields), overwrite=True)
+        whole = decompress(path, threads=1).voxels
+        for part, region in _regions(volume.shape).items():
+            yield {"mode": mode, "part": part, **_read(path, region, whole)}
+
+
+def _regions(shape: tuple[int, ...]) -> dict[str, tuple[slice, ...]]:
+    """The whole, ten slices, one slice, and a cube, all in the middle."""
+    k = shape[0] // 2
+    cube = tuple(slice((n - SIDE) // 2, (n + SIDE) // 2) for n in shape)
+    return {
+        "whole": (slice(None),),
+        "10 slices": (slice(k - 5, k + 5),),
+        "1 slice": (slice(k, k + 1),),
+        f"{SIDE}³ voxels": cube,
+    }
+
+
+def _read(path: Path, region: tuple[slice, ...], whole: np.ndarray) -> Row:
+    bytes_read: list[int] = []
+    blocks: set[int] = set()
+
+    class Counting(Container):
+        def read(self, chunk: ChunkInfo) -> bytes:
+            blocks.add(chunk.block)
+            return super().read(chunk)
+
+        def __exit__(self, *rest: object) -> None:
+            bytes_read.append(self.bytes_read)
+            super().__exit__(*rest)
+
+    began = time.monotonic()
+    with mock.patch.object(decode, "Container", Counting):
+        part = decompress(path, region=region, threads=1)
+    with Container(path) as opened:
+        grid = Header.from_json(opened.header, path.name).grid
+    return {
+        "bytes": bytes_read[0],
+        "file_bytes": path.stat().st_size,
+        "blocks": len(blocks & set(range(len(grid)))),
+        "of_blocks": len(grid),
+        "block_shape": grid.box(0).shape,
+        "seconds": time.monotonic() - began,
+        "equal": bool(np.array_equal(part.voxels, whole[region])),
+    }
+
+
+def _page(rows: list[Row], gates: list[dict[str, Any]]) -> str:
+    header = ("volume", "mode", "block", "part", "blocks read", "bytes read", "of the file", "s")
+    cells = [
+        (
+            f"{row['volume']} ({_times(row['shape'])})",
+            row["mode"],
+            _times(row["block_shape"]),
+            row["part"],
+            f"{row['blocks']} of {row['of_blocks']}",
+            f"{row['bytes']:,}",
+            f"{row['bytes'] / row['file_bytes']:.1%}",
+            f"{row['seconds']:.2f}",
+        )
+        for row in rows
+    ]
+    return "\n".join(
+        [
+            "# Reading a part of a `.ucv`",
+            "",
+            "Sizes are slices × rows × columns. Bytes read include header and chunk table. Which"
+            " blocks are how large: [the format](../ucv-format.md); what to do with it:"
+            " [compression](../compression.md#reading-a-part).",
+            "",
+            "## Gates",
+            "",
+            gate_table(gates),
+            table(header, cells),
+        ]
+    )
+
+
+def _short(rows: list[Row]) -> str:
+    """A row for each file, a column for each part."""
+    parts = list(dict.fromkeys(row["part"] for row in rows))
+    files = list(dict.fromkeys((row["volume"], row["mode"]) for row in rows))
+    cells = []
+    for volume, mode in files:
+        own = {row["part"]: row for row in rows if (row["volume"], row["mode"]) == (volume, mode)}
+        told = (f"{row['bytes']:,} ({row['blocks']} of {row['of_blocks']})" for row in own.values())
+        cells.append((f"{volume}, {_times(own[parts[0]]['shape'])}", mode, *told))
+    return table(("volume", "mode", *(f"{part}: bytes (blocks)" for part in parts)), cells)
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape))
+
+
+if __name__ == "__main__":
+    main()

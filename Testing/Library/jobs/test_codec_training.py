@@ -1,0 +1,176 @@
+"""What a recipe for the codec's models says, and what is said of a wrong one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib import io
+from MedEnhanceLib.bundles.store import import_bundle, read_bundle, verify_bundle
+from MedEnhanceLib.config import check_types
+from MedEnhanceLib.errors import ConfigError, ModelError
+from MedEnhanceLib.jobs import JobSpec, run_job
+from MedEnhanceLib.jobs.codec_training import PARTS, CodecTraining
+from MedEnhanceLib.unicompress.models import ModelSet
+from MedEnhanceLib.volume import Volume
+
+pytest.importorskip("torch")
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize(
+    ("key", "meant"), [("modalty", "modality"), ("hold_out", "held_out"), ("lr", "learning_rate")]
+)
+def test_a_misspelt_key_of_any_part_is_answered_with_the_nearest(
+    part: str, key: str, meant: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"the codec's {part} has no option '{key}'") as caught:
+        CodecTraining.from_json({"part": part, "preset": "smoke", key: "CT"})
+    assert f"Did you mean {meant}?" in caught.value.hint
+    for known in ("part", "preset", "modality", "files", "held_out", "seed"):
+        assert known in caught.value.hint
+
+
+def test_a_key_of_another_part_is_said_to_be_that() -> None:
+    with pytest.raises(ConfigError) as caught:
+        CodecTraining.from_json({"part": "predictor", "codings": 3})
+    assert "The part restoration has it." in caught.value.hint
+
+
+def test_a_key_inside_a_section_is_named() -> None:
+    with pytest.raises(ConfigError, match="'hiden'") as caught:
+        CodecTraining.from_json({"part": "implicit", "student": {"hiden": 8}})
+    assert "Did you mean hidden?" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"part": "predictor", "steps": "7000"}, "steps is '7000'"),
+        ({"part": "predictor", "steps": 0.5}, "steps is 0.5"),
+        ({"part": "predictor", "widths": 32}, "widths is 32"),
+        ({"part": "predictor", "widths": [32]}, "widths"),
+        ({"part": "predictor", "seed": True}, "seed is True"),
+        ({"part": "predictor", "files": "ct/*.nii.gz"}, "files is"),
+        ({"part": "predictor", "files": [3]}, "files is"),
+        ({"part": "restoration", "steps": "many"}, "steps is 'many'"),
+        ({"part": "restoration", "steps": 0}, "steps is 0"),
+        ({"part": "restoration", "finest": 0.5, "coarsest": 0.1}, "coarsest is 0.1"),
+        ({"part": "restoration", "preset": "huge"}, "preset is 'huge'"),
+        ({"part": "predictor", "preset": ["cpu"]}, "preset is"),
+        ({"part": "implicit", "preset": 7}, "preset"),
+        ({"part": "implicit", "teacher": 7}, "teacher is 7"),
+        ({"part": "implicit", "token": 7}, "token is 7"),
+        ({"part": "implicit", "blocks": "x"}, "blocks is 'x'"),
+        ({"part": "implicit", "student": {"hidden": "x"}}, "hidden is 'x'"),
+        ({"part": "implicit", "data": ["x"]}, "data is"),
+        ({"part": "prediction"}, "unknown part 'prediction'"),
+        ({"part": ["predictor"]}, "unknown part"),
+    ],
+    ids=str,
+)
+def test_a_value_that_cannot_be_is_named(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as caught:
+        CodecTraining.from_json(fields)
+    assert caught.value.hint
+
+
+def test_the_file_of_the_configuration_is_named(tmp_path: Path) -> None:
+    params = {"method": "unicompress", "data": str(tmp_path), "out": str(tmp_path / "out")}
+    params |= {"config": {"part": "predictor", "stepps": 3}, "config_name": "recipe.json"}
+    with pytest.raises(ConfigError, match=r"^recipe\.json: .*'stepps'"):
+        run_job(JobSpec("train", params))
+
+
+def test_volumes_are_found_by_patterns_but_for_those_held_out(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.nii.gz").touch()
+    part = CodecTraining.from_json({"part": "predictor", "held_out": ["b*"]})
+    assert part.sources is not None
+    assert [path.name for path in part.sources.found(tmp_path)] == ["a.nii.gz", "c.nii.gz"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_presets_are_of_their_types(part: str) -> None:
+    for preset in ("smoke", "cpu", "full"):
+        fields = json.loads(json.dumps({"part": part, "preset": preset, "modality": "MR"}))
+        check_types(CodecTraining.from_json(fields).config)
+
+
+@pytest.fixture
+def volumes(tmp_path: Path) -> Path:
+    """A folder with one volume that there is something to learn from."""
+    k, j, i = np.mgrid[0:10, 0:48, 0:52]
+    noise = np.random.default_rng(0).normal(0, 4, k.shape)
+    voxels = (300 * np.sin(j / 9) * np.cos(i / 7) + 8 * k + noise).astype(np.int16)
+    (tmp_path / "data").mkdir()
+    io.save(Volume(voxels, modality="CT"), tmp_path / "data" / "a.nii.gz")
+    return tmp_path / "data"
+
+
+def _train(volumes: Path, **config: Any) -> Path:
+    given = {"preset": "smoke", "modality": "CT", **config}
+    params = {"method": "unicompress", "data": str(volumes), "out": str(volumes.parent / "out")}
+    return Path(run_job(JobSpec("train", params | {"config": given}))["outputs"]["model"])
+
+
+class TestBundle:
+    """What is trained can be imported, and is found by the files that name it."""
+
+    @pytest.mark.parametrize("part", ["predictor", "restoration"])
+    def test_it_can_be_imported_and_is_found_by_its_hash(
+        self, part: str, volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MEDENHANCE_MODELS", str(tmp_path / "installed"))
+        folder = _train(volumes, part=part)
+        assert folder.name == "codec-ct"
+        data = (folder / "models" / f"{part}.safetensors").read_bytes()
+        sha256 = hashlib.sha256(data).hexdigest()
+        models = ModelSet({part: {"id": folder.name, "sha256": sha256}})
+        with pytest.raises(ModelError, match="not on this machine"):
+            models.get(part)
+        bundle = import_bundle(folder)
+        assert (bundle.kind, bundle.modality) == ("codec", "CT")
+        assert models.get(part).data == data
+
+    def test_its_card_says_what_it_learned_from(self, volumes: Path) -> None:
+        told = {"name": "Our phantom", "subjects": "1", "licence": "CC0", "source": "us"}
+        card = (_train(volumes, part="predictor", data=[told]) / "docs/README.md").read_text()
+        assert "Our phantom: 1 (CC0). us" in card
+        assert "predictor: 20 steps on 1 volume, seed 0" in card
+        assert "Trained on few subjects" in card
+
+    def test_parts_that_are_there_already_stay(self, volumes: Path) -> None:
+        _train(volumes, part="restoration", name="codec-own")
+        for seed in (0, 1):
+            for checkpoint in volumes.parent.glob("out/*checkpoint*"):
+                checkpoint.unlink()
+            folder = _train(volumes, part="predictor", name="codec-own", seed=seed)
+        verify_bundle(read_bundle(folder))
+        assert folder.name == "codec-own-ct"
+        found = sorted(path.stem for path in folder.glob("models/*"))
+        assert found == ["predictor", "restoration"]
+        summary = read_bundle(folder).metadata["training"]["summary"]
+        assert [one.partition(":")[0] for one in summary.split("; ")] == [
+            "restoration",
+            "predictor",
+        ]
+        assert "seed 1" in summary
+
+    @pytest.mark.parametrize("part", PARTS)
+    @pytest.mark.parametrize("name", ["mine", "codec2", "codec/../x", "codec x"])
+    def test_a_name_under_which_no_file_would_find_it_is_refused(
+        self, part: str, name: str
+    ) -> None:
+        with pytest.raises(ConfigError, match="name is"):
+            CodecTraining.from_json({"part": part, "name": name})
+
+    @pytest.mark.parametrize("part", PARTS)
+    def test_data_that_the_card_cannot_tell_is_refused_before_training(self, part: str) -> None:
+        with pytest.raises(ConfigError, match="without subjects"):
+            CodecTraining.from_json({"part": part, "data": [{"name": "x"}]})
