@@ -42,9 +42,10 @@ class Audited:
     def __post_init__(self) -> None:
         size = _check_images("the distilled set", self.distilled, None)
         for name, group in (("training", self.training), ("held-out", self.held_out)):
-            if len(group) < _FEWEST:
+            count = sum(patient != self.prior_owner for patient in group)
+            if count < _FEWEST:
                 raise InputError(
-                    f"the audit got {len(group)} {name} patients",
+                    f"the audit got {count} {name} patients besides the prior's",
                     "It compares patients that were used with patients that were not: give at "
                     "least two of each, drawn at random.",
                 )

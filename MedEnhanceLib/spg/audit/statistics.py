@@ -68,9 +68,7 @@ def _auc_variance(value: float, positives: int, negatives: int) -> float:
     return value * (1 - value) * shape / (positives * negatives)
 
 
-def rank_sum_p(
-    positives: Sequence[float] | Doubles, negatives: Sequence[float] | Doubles
-) -> float:
+def rank_sum_p(positives: Sequence[float] | Doubles, negatives: Sequence[float] | Doubles) -> float:
     """One-sided p: how often a random split into these sizes ranks the positives as high.
 
     Exact, ties too, for up to 60 patients; normal above. It holds whatever the scores are, if
@@ -109,7 +107,8 @@ def _subset_sums(ranks: npt.NDArray[np.int64], size: int) -> Doubles:
     for rank in ranks:
         for count in range(size, 0, -1):
             sums[count, rank:] += sums[count - 1, : sums.shape[1] - rank]
-    return sums[size]
+    counts: Doubles = sums[size]
+    return counts
 
 
 def binomial_tail(hits: int, trials: int, chance: float) -> float:
@@ -123,7 +122,9 @@ def binomial_tail(hits: int, trials: int, chance: float) -> float:
 
 def rate_interval(hits: int, trials: int) -> tuple[float, float]:
     """The 95 % Clopper–Pearson interval of a rate."""
-    low = _bisect(lambda rate: binomial_tail(hits, trials, rate) >= 0.025, 0.0, 1.0) if hits else 0.0
+    low = (
+        _bisect(lambda rate: binomial_tail(hits, trials, rate) >= 0.025, 0.0, 1.0) if hits else 0.0
+    )
     miss = trials - hits
     high = (
         1 - _bisect(lambda rate: binomial_tail(miss, trials, rate) >= 0.025, 0.0, 1.0)
