@@ -104,6 +104,16 @@ class Audited:
         return named
 
 
+def check_redistilled(images: object, audited: Audited) -> Images:
+    """What a distillation for the audit gave, as it must be: images of the audited size."""
+    if not isinstance(images, np.ndarray):
+        raise InputError(
+            f"redistill gave {type(images).__name__}", "It has to give float32 [N, H, W]."
+        )
+    _check_images("what redistill gave", images, audited.distilled.shape[1:])
+    return images
+
+
 def _check_images(what: str, images: Images, size: tuple[int, ...] | None) -> tuple[int, ...]:
     if not isinstance(images, np.ndarray) or images.ndim != 3:
         shape = getattr(images, "shape", type(images).__name__)

@@ -14,8 +14,8 @@ class AuditConfig:
 
     alpha: the most often that all attacks together may alarm at a set without a leak.
     references: slices of each patient that stand in for distilled images, to learn how alike
-    strangers are. plants: copies that are planted to measure what the search for copies misses;
-    0 leaves that out. shadows: distillations of random halves of the patients, an even number; 0
+    strangers are. plants: copies of each strength that are planted to measure what the
+    search for copies misses. shadows: distillations of random halves of the patients, an even number; 0
     leaves them out. canaries: whether lesions are planted in a distillation of their own.
     decoys: lesions for each planted one that were not planted. permutations: of random
     rearrangements, where there are too many for all. seed: of everything that is drawn.
@@ -33,7 +33,7 @@ class AuditConfig:
     def __post_init__(self) -> None:
         check_range("alpha", self.alpha, 1e-6, 0.5)
         check_range("references", self.references, 2, 1000)
-        check_range("plants", self.plants, 0, 100)
+        check_range("plants", self.plants, 1, 100)
         check_range("shadows", self.shadows, 0, 10_000)
         check_range("decoys", self.decoys, 19, 100_000)
         check_range("permutations", self.permutations, 99, 1_000_000)

@@ -129,7 +129,7 @@ def search_copies(
         level=level,
         smallest_p=0.0,
         detectable=blended,
-        power=_power(blended, pasted, config.plants),
+        power=_power(blended, pasted),
         measured={
             "highest_training": float(ours),
             "highest_held_out": float(theirs),
@@ -173,8 +173,6 @@ def _planted(
     audited: Audited, search: CopySearch, config: AuditConfig, level: float, monitor: Monitor
 ) -> tuple[float | None, float | None]:
     """The smallest share, blended and pasted, from which on four of five copies are found."""
-    if config.plants == 0:
-        return None, None
     names = audited.tested_training
     # Copies are planted where nothing is suspicious yet.
     calm = np.argsort(search.found.max(axis=1), kind="stable")
@@ -225,9 +223,7 @@ def _called(count: int) -> str:
     return f"{images} closer than strangers ever are: a copy."
 
 
-def _power(blended: float | None, pasted: float | None, plants: int) -> str:
-    if plants == 0:
-        return "What it misses was not measured (plants is 0)."
+def _power(blended: float | None, pasted: float | None) -> str:
     if blended is None:
         return (
             "Not even whole planted slices were found: the patients resemble each other too much, "
