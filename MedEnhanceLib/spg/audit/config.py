@@ -14,8 +14,8 @@ class AuditConfig:
 
     alpha: the most often that all attacks together may alarm at a set without a leak.
     references: slices of each patient that stand in for distilled images, to learn how alike
-    strangers are. plants: copies of each strength that are planted to measure what the
-    search for copies misses. shadows: distillations of random halves of the patients, an even number; 0
+    strangers are. plants: copies of each strength that are planted to measure what the search for
+    copies misses. shadows: distillations of random halves of the patients, an even number; 0
     leaves them out. canaries: whether lesions are planted in a distillation of their own.
     decoys: lesions for each planted one that were not planted. permutations: of random
     rearrangements, where there are too many for all. seed: of everything that is drawn.

@@ -74,8 +74,9 @@ class CopySearch:
         held_out = nearest.columns(audited.tested_held_out)
         self._gallery = gallery
         self.found = excesses(nearest.z)
+        strangers, self.most_alike = _strangers(gallery, references)
         self.tails = (
-            Tail.of(_strangers(gallery, references)),
+            Tail.of(strangers),
             Tail.of(self.found[:, held_out].ravel()),
         )
         self.comparisons = len(audited.distilled) * len(self._training)
@@ -133,23 +134,27 @@ def search_copies(
         measured={
             "highest_training": float(ours),
             "highest_held_out": float(theirs),
+            "highest_strangers": search.most_alike,
             "highest_excess": float(search.found[:, training].max()),
             "limit_of_excess": search.limit(level),
             "suspects": suspects,
+            "held_out_beyond_limit": bool(search.found[:, held_out].max() >= search.limit(level)),
             "detectable_blend": blended,
             "detectable_square": pasted,
         },
     )
 
 
-def _strangers(gallery: Gallery, references: int) -> Doubles:
-    """Excesses of slices of each patient against all others."""
-    samples = []
+def _strangers(gallery: Gallery, references: int) -> tuple[Doubles, float]:
+    """Excesses of slices of each patient against all others, and the highest correlation."""
+    samples, highest = [], -1.0
     for name, slices in gallery.slices.items():
         places = np.unique(np.linspace(0, len(slices) - 1, references).round().astype(int))
         nearest = gallery.nearest(slices[places])
-        samples.append(excesses(np.delete(nearest.z, nearest.columns([name]), axis=1)).ravel())
-    return np.concatenate(samples)
+        own = nearest.columns([name])
+        samples.append(excesses(np.delete(nearest.z, own, axis=1)).ravel())
+        highest = max(highest, float(np.delete(nearest.score, own, axis=1).max()))
+    return np.concatenate(samples), highest
 
 
 def _suspects(

@@ -2,8 +2,8 @@
 
 A verifier says how likely two images show one person, from the details that they share, their
 coarse shape, their grey levels and their texture. It learns that on other people: the held-out
-patients. Then it looks at every distilled image and every training patient. What an image has in
-common with all patients, and a patient with all images, is no identity and is subtracted.
+patients. Then it looks at every distilled image and every training patient. What a patient has in
+common with all images is no identity and is subtracted.
 
 The verifier is a logistic regression on four figures, fitted by Newton's method: with a handful of
 patients to learn from, anything larger would learn them by heart.
@@ -90,6 +90,18 @@ class Verifier:
         return np.concatenate([scaled, np.ones((*scaled.shape[:-1], 1))], axis=-1)
 
 
+def why_not(audited: Audited) -> str:
+    """Why the attack cannot run; empty where it can."""
+    if audited.owners is None:
+        return "The owners of the distilled images were not given."
+    if len(_owners_in_question(audited)) < 2:
+        return "The distilled images are of fewer than two patients."
+    several = [name for name in audited.tested_held_out if len(audited.held_out[name]) > 1]
+    if not several:
+        return "Every held-out patient has one slice: nothing shows what one person has in common."
+    return ""
+
+
 def smallest_identity_p(audited: Audited, config: AuditConfig) -> float:
     """The best p that so many patients allow."""
     count = len(_owners_in_question(audited))
@@ -143,7 +155,7 @@ def _votes(audited: Audited, names: list[str]) -> Doubles:
         [verify(ours.against(Traits.of(audited.training[name]))).max(axis=1) for name in names],
         axis=1,
     )
-    odds = odds - odds.mean(axis=0) - odds.mean(axis=1, keepdims=True)
+    odds = odds - odds.mean(axis=0)
     owners = np.array(audited.owners)
     return np.stack([odds[owners == name].mean(axis=0) for name in names])
 
@@ -230,4 +242,5 @@ def _texture(images: Floats) -> Floats:
     radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     ring = np.minimum((radius / 0.5 * _BANDS).astype(int), _BANDS)
     rings = np.stack([power[:, ring == band].mean(axis=1) for band in range(_BANDS)], axis=1)
-    return np.log(rings / (height * width) + 1e-8).astype(np.float32)
+    texture: Floats = np.log(rings / (height * width) + 1e-8).astype(np.float32)
+    return texture

@@ -12,6 +12,7 @@ as there for few shadows, and one effect for all; the pairs and the exact tests 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -78,7 +79,8 @@ def shadow_count(config: AuditConfig) -> int:
 
 def smallest_shadow_p(patients: int, config: AuditConfig) -> float:
     """The best p that so many pairs could give."""
-    return max(0.5 ** (patients * shadow_count(config)), 1 / (config.permutations + 1))
+    halves = math.comb(patients, patients // 2)
+    return max(float(halves) ** -shadow_count(config), 1 / (config.permutations + 1))
 
 
 def distil_shadows(

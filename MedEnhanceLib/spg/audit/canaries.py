@@ -1,0 +1,174 @@
+"""Canaries: is what one patient alone has still to be seen after the distillation?
+
+A lesion of unique texture is planted in the raw slices of each training patient, and the planted
+cohort is distilled. Then each planted lesion and its decoys, lesions that were drawn the same way
+for the same place and planted nowhere, are looked for in the images. Without a leak any of them is
+as likely to be the most visible as any other, whatever the images show: with 99 decoys a planted
+lesion comes first once in a hundred times.
+
+Source: Carlini et al., The Secret Sharer (USENIX Security 2019, arXiv 1802.08232), in images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.spg.audit.audited import Audited, Images, check_redistilled
+from MedEnhanceLib.spg.audit.config import AuditConfig
+from MedEnhanceLib.spg.audit.findings import Finding
+from MedEnhanceLib.spg.audit.membership import Redistill
+from MedEnhanceLib.spg.audit.similarity import Floats, blur
+from MedEnhanceLib.spg.audit.statistics import (
+    binomial_tail,
+    rate_interval,
+    smallest_detectable_rate,
+)
+
+#: Share of an image's side; of a range of [0, 1]; pixels.
+_RADIUS, _AMPLITUDE, _GRAIN = 0.08, 0.35, 1.3
+#: Pixels by which a lesion may have moved.
+_MOVED = 3
+#: Details of lesions, in pixels; and contrast below which an image shows nothing.
+_FINE, _COARSE, _EMPTY = 0.7, 4.0, 0.01
+#: Grey level of tissue, as opposed to air.
+_TISSUE = 0.15
+
+
+@dataclass(frozen=True)
+class Canary:
+    """A lesion to be looked for.
+
+    lesions: [1 + decoys, S, S], added to an image; the first one is planted. at: its middle.
+    """
+
+    patient: str
+    lesions: Floats
+    at: tuple[int, int]
+
+    def planted(self, slices: Images) -> Images:
+        """The patient's slices, the middle third with the lesion."""
+        changed = slices.copy()
+        third = len(slices) // 3
+        where = slice(third, len(slices) - third)
+        changed[where, *self._window(0)] += self.lesions[0]
+        return np.clip(changed, 0, 1)
+
+    def rank(self, images: Images) -> int:
+        """How many lesions are at least as visible as the planted one in some image, itself too."""
+        visible = self._visible(images)
+        return int(np.count_nonzero(visible >= visible[0]))
+
+    def _visible(self, images: Images) -> Floats:
+        """The highest correlation of each lesion's details with any image near its place."""
+        side = self.lesions.shape[1]
+        shown = _details(images)[:, *self._window(_MOVED)]
+        places = np.lib.stride_tricks.sliding_window_view(shown, (side, side), axis=(1, 2))
+        disc = _disc(side) > 0
+        places = places[..., disc]
+        wanted = _details(np.pad(self.lesions, ((0, 0), (side, side), (side, side))))
+        wanted = wanted[:, side:-side, side:-side][:, disc]
+        wanted = wanted / np.linalg.norm(wanted, axis=1, keepdims=True)
+        floor = _EMPTY * np.sqrt(np.count_nonzero(disc))
+        size = np.maximum(np.linalg.norm(places, axis=-1), floor)
+        return np.asarray(((places @ wanted.T) / size[..., None]).max(axis=(0, 1, 2)), np.float32)
+
+    def _window(self, margin: int) -> tuple[slice, slice]:
+        reach = self.lesions.shape[1] // 2 + margin
+        row, column = self.at
+        return slice(row - reach, row + reach + 1), slice(column - reach, column + reach + 1)
+
+
+def make_canaries(audited: Audited, config: AuditConfig) -> list[Canary]:
+    """One for each training patient, in tissue, its texture drawn."""
+    rng = np.random.default_rng([config.seed, 4])
+    canaries = []
+    for name in audited.tested_training:
+        slices = audited.training[name]
+        radius = max(4, round(_RADIUS * min(slices.shape[1:])))
+        at = _in_tissue(slices[len(slices) // 2], radius + _MOVED, rng)
+        canaries.append(Canary(name, _lesions(1 + config.decoys, radius, rng), at))
+    return canaries
+
+
+def smallest_canary_p(audited: Audited, config: AuditConfig) -> float:
+    """The best p that so many canaries allow."""
+    return float((1 / (config.decoys + 1)) ** len(audited.tested_training))
+
+
+def plant_canaries(
+    audited: Audited, redistill: Redistill, config: AuditConfig, level: float, monitor: Monitor
+) -> Finding:
+    """Plant, distil, and look for what was planted."""
+    monitor.progress(0.0, "distilling planted lesions")
+    canaries = make_canaries(audited, config)
+    planted = {c.patient: c.planted(audited.training[c.patient]) for c in canaries}
+    # A lesion that cannot be told from its decoys where it was put proves nothing elsewhere.
+    legible = [c for c in canaries if c.rank(planted[c.patient]) == 1]
+    images = check_redistilled(redistill(dict(planted), config.seed), audited)
+    ranks = [canary.rank(images) for canary in legible]
+    return _finding(ranks, config, level)
+
+
+def _finding(ranks: list[int], config: AuditConfig, level: float) -> Finding:
+    count, chance = len(ranks), 1 / (config.decoys + 1)
+    first = sum(rank == 1 for rank in ranks)
+    detectable = smallest_detectable_rate(count, chance, level) if count else None
+    return Finding(
+        attack="canaries",
+        title="Are planted lesions still to be seen?",
+        sentence=(
+            f"{first} of {count} planted lesions are more visible than all of their "
+            f"{config.decoys} decoys; by chance {chance:.0%} would be."
+        ),
+        p=binomial_tail(first, count, chance) if count else 1.0,
+        level=level,
+        smallest_p=chance**count,
+        detectable=detectable,
+        power=(
+            "With so few lesions it could find nothing: more patients or decoys are needed."
+            if detectable is None
+            else f"It is found if {detectable:.0%} of such lesions come through."
+        ),
+        measured={
+            "recovered": first,
+            "planted": count,
+            "interval": list(rate_interval(first, count)) if count else [0.0, 1.0],
+            "interval_method": "Clopper-Pearson over lesions",
+            "ranks": ranks,
+            "decoys": config.decoys,
+        },
+    )
+
+
+def _lesions(count: int, radius: int, rng: np.random.Generator) -> Floats:
+    """[count, S, S]: grains of a random texture in a disc whose rim fades."""
+    side = 2 * radius + 1
+    grains = blur(rng.standard_normal((count, side, side), np.float32), _GRAIN)
+    disc = _disc(side)
+    grains = grains - (grains * disc).sum(axis=(1, 2), keepdims=True) / disc.sum()
+    spread = np.sqrt((grains**2 * disc).sum(axis=(1, 2), keepdims=True) / disc.sum())
+    lesions: Floats = (_AMPLITUDE * disc * np.clip(grains / spread, -2, 2) / 2).astype(np.float32)
+    return lesions
+
+
+def _disc(side: int) -> Floats:
+    row, column = np.mgrid[:side, :side] - side // 2
+    disc: Floats = np.clip(side / 2 - np.hypot(row, column), 0, 1).astype(np.float32)
+    return disc
+
+
+def _in_tissue(image: Images, margin: int, rng: np.random.Generator) -> tuple[int, int]:
+    """A place whose surroundings are tissue; the brightest surroundings where none are."""
+    inner = (slice(margin, -margin), slice(margin, -margin))
+    surroundings = blur(image[None], margin / 2)[0][inner]
+    places = np.argwhere(surroundings > min(_TISSUE, float(surroundings.max())) - 1e-6)
+    row, column = places[rng.integers(len(places))]
+    return int(row) + margin, int(column) + margin
+
+
+def _details(images: npt.NDArray[np.float32]) -> Floats:
+    return blur(images, _FINE) - blur(images, _COARSE)

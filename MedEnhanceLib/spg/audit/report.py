@@ -1,0 +1,120 @@
+"""The outcome of an audit, in figures and in words, and the files that keep it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from MedEnhanceLib._version import __version__
+from MedEnhanceLib.io.atomic import atomic_write, write_json
+from MedEnhanceLib.spg.audit.findings import Finding, NotRun
+from MedEnhanceLib.spg.audit.neighbours import Pair
+
+FORMAT = 1
+CLEAN = "No leak detected by these attacks at this power."
+NOT_A_PROOF = (
+    "This is no proof that there is none: another attack may find what these missed, and what "
+    "each of them would have missed is said below."
+)
+#: What shows patients: never to be passed on with the images.
+CONFIDENTIAL = "confidential"
+_WARNING = """These pictures show slices of patients, and patients.json names them.
+They are for whoever may see the original images. Do not share this folder.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditReport:
+    """What an audit found.
+
+    findings, not_run: of each attack. alpha: how often all attacks together alarm at a set without
+    a leak. exposed: alias of the patient whose anatomy the prior is, who is in every image by
+    construction and in no test; None for a template. prior: how alike images and prior are.
+    cautions: what limits the tests. counts: of images and patients. config, seconds: of the run.
+    pairs: the five nearest, with slices of patients. aliases: patient → alias. Neither of the two
+    is in `to_json` or `summary`, which name nobody.
+    """
+
+    findings: tuple[Finding, ...]
+    not_run: tuple[NotRun, ...]
+    alpha: float
+    exposed: str | None
+    prior: Mapping[str, float]
+    cautions: tuple[str, ...]
+    counts: Mapping[str, int]
+    config: Mapping[str, Any]
+    seconds: float
+    pairs: tuple[Pair, ...] = field(repr=False)
+    aliases: Mapping[str, str] = field(repr=False)
+
+    @property
+    def alarms(self) -> tuple[Finding, ...]:
+        """The attacks that found a leak."""
+        return tuple(finding for finding in self.findings if finding.alarm)
+
+    @property
+    def alarm(self) -> bool:
+        """Whether any attack found a leak of a patient besides the prior's."""
+        return bool(self.alarms)
+
+    @property
+    def headline(self) -> str:
+        """The outcome in one or two sentences."""
+        if self.alarm:
+            names = ", ".join(finding.attack for finding in self.alarms)
+            said = f"ALARM: the images give away their patients ({names}). Do not share them."
+        elif all(finding.is_blind for finding in self.findings):
+            said = "Nothing is known: on so few patients none of the attacks could find a leak."
+        else:
+            said = f"{CLEAN} {NOT_A_PROOF}"
+        if self.exposed is not None:
+            said += (
+                f" The prior is the anatomy of patient {self.exposed}, who is to be seen in every "
+                "image: share them only with this patient's consent."
+            )
+        return said
+
+    @property
+    def summary(self) -> str:
+        """All in plain words, Markdown."""
+        lines = [self.headline, ""]
+        for finding in self.findings:
+            mark = "ALARM" if finding.alarm else "could find nothing" if finding.is_blind else "ok"
+            lines.append(f"- **{finding.title}** {mark}. {finding.sentence} {finding.power}")
+        lines += [f"- **{each.title}** not run. {each.reason}" for each in self.not_run]
+        lines += [f"- Caution: {caution}" for caution in self.cautions]
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """All figures; patients by alias (T: training, H: held out, A: of the prior)."""
+        return {
+            "format": FORMAT,
+            "software": __version__,
+            "alarm": self.alarm,
+            "exposed": self.exposed,
+            "headline": self.headline,
+            "alpha": self.alpha,
+            "findings": [finding.to_json() for finding in self.findings],
+            "not_run": [each.to_json() for each in self.not_run],
+            "cautions": list(self.cautions),
+            "prior": dict(self.prior),
+            "nearest_pairs": [
+                {
+                    "image": pair.image,
+                    "patient": self.aliases[pair.patient],
+                    "ncc": round(pair.score, 4),
+                    "ssim": round(pair.ssim, 4),
+                }
+                for pair in self.pairs
+            ],
+            "counts": dict(self.counts),
+            "config": dict(self.config),
+            "seconds": round(self.seconds, 1),
+        }
+
+
+def write_audit(report: AuditReport, folder: str | Path, *, slices: Mapping[str, Any]) -> Path:
+    """Placeholder."""
+    raise NotImplementedError
