@@ -65,16 +65,19 @@ class Canary:
     def _visible(self, images: Images) -> Floats:
         """The highest correlation of each lesion's details with any image near its place."""
         side = self.lesions.shape[1]
-        shown = _details(images)[:, *self._window(_MOVED)]
-        places = np.lib.stride_tricks.sliding_window_view(shown, (side, side), axis=(1, 2))
         disc = _disc(side) > 0
-        places = places[..., disc]
         wanted = _details(np.pad(self.lesions, ((0, 0), (side, side), (side, side))))
         wanted = wanted[:, side:-side, side:-side][:, disc]
         wanted = wanted / np.linalg.norm(wanted, axis=1, keepdims=True)
         floor = _EMPTY * np.sqrt(np.count_nonzero(disc))
-        size = np.maximum(np.linalg.norm(places, axis=-1), floor)
-        return np.asarray(((places @ wanted.T) / size[..., None]).max(axis=(0, 1, 2)), np.float32)
+        highest = np.full(len(wanted), -1.0, np.float32)
+        for image in images:
+            shown = _details(image[None])[0][self._window(_MOVED)]
+            places = np.lib.stride_tricks.sliding_window_view(shown, (side, side))[..., disc]
+            size = np.maximum(np.linalg.norm(places, axis=-1), floor)
+            scores = (places @ wanted.T) / size[..., None]
+            highest = np.maximum(highest, scores.max(axis=(0, 1)))
+        return highest
 
     def _window(self, margin: int) -> tuple[slice, slice]:
         reach = self.lesions.shape[1] // 2 + margin

@@ -31,6 +31,8 @@ from MedEnhanceLib.spg.audit.statistics import (
 
 Doubles = npt.NDArray[np.float64]
 
+TITLE = "Can images be given back to their patients?"
+
 _THUMBNAIL = 12
 _BINS = 16
 _BANDS = 8
@@ -118,7 +120,7 @@ def identify(audited: Audited, config: AuditConfig, level: float) -> Finding:
     detectable = smallest_detectable_rate(count, 1 / count, level)
     return Finding(
         attack="identity",
-        title="Can images be given back to their patients?",
+        title=TITLE,
         sentence=(
             f"Rank 1 for {hits} of {count} patients ({hits / count:.0%}, 95 % interval {low:.0%} "
             f"to {high:.0%}); chance is {1 / count:.0%}."

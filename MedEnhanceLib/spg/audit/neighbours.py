@@ -63,7 +63,11 @@ class Nearest:
 
 @dataclass(frozen=True)
 class Pair:
-    """A distilled image and its nearest slice: image and place are numbers from 0 on."""
+    """A distilled image and its nearest slice.
+
+    image, place: numbers of the distilled image and of the patient's slice, from 0 on.
+    laid: [H, W], the image as it lies on the slice. onto: [H, W], that slice.
+    """
 
     image: int
     patient: str
@@ -71,6 +75,7 @@ class Pair:
     score: float
     ssim: float
     laid: Floats
+    onto: Floats
 
 
 class Gallery:
@@ -119,9 +124,10 @@ class Gallery:
             column = columns[int(scores[row].argmax())]
             patient, place = nearest.patients[column], int(nearest.place[row, column])
             angle = float(nearest.angle_deg[row, column])
-            laid = lay_on(images[row], self.slices[patient][place], angle)
+            onto = self.slices[patient][place]
+            laid = lay_on(images[row], onto, angle)
             score = float(nearest.score[row, column])
-            pairs.append(Pair(int(row), patient, place, score, laid.ssim, laid.image))
+            pairs.append(Pair(int(row), patient, place, score, laid.ssim, laid.image, onto))
         return pairs
 
 

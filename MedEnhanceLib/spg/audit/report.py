@@ -9,8 +9,10 @@ from typing import Any
 
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.io.atomic import atomic_write, write_json
+from MedEnhanceLib.report.enhance import make_folder
 from MedEnhanceLib.spg.audit.findings import Finding, NotRun
 from MedEnhanceLib.spg.audit.neighbours import Pair
+from MedEnhanceLib.spg.audit.pictures import draw_pair
 
 FORMAT = 1
 CLEAN = "No leak detected by these attacks at this power."
@@ -115,6 +117,29 @@ class AuditReport:
         }
 
 
-def write_audit(report: AuditReport, folder: str | Path, *, slices: Mapping[str, Any]) -> Path:
-    """Placeholder."""
-    raise NotImplementedError
+def write_audit(report: AuditReport, folder: str | Path, *, overwrite: bool = False) -> Path:
+    """Write audit.json and audit.md into `folder`, made where it is missing; returns it.
+
+    They name nobody. Pictures of the nearest pairs and the patients' names go into its folder
+    `confidential`, which is not to be shared. Raises OutputError where files exist and may not be
+    replaced, or cannot be written.
+    """
+    target = make_folder(Path(folder))
+    secret = make_folder(target / CONFIDENTIAL)
+    _write(secret / "README.txt", _WARNING, overwrite)
+    write_json(secret / "patients.json", _by_alias(report), overwrite=overwrite)
+    for number, pair in enumerate(report.pairs, start=1):
+        title = f"image {pair.image} and patient {report.aliases[pair.patient]}"
+        draw_pair(secret / f"pair-{number}.png", pair, title, overwrite=overwrite)
+    write_json(target / "audit.json", report.to_json(), overwrite=overwrite)
+    _write(target / "audit.md", f"# Privacy audit\n\n{report.summary}\n", overwrite)
+    return target
+
+
+def _by_alias(report: AuditReport) -> dict[str, str]:
+    return {alias: patient for patient, alias in report.aliases.items()}
+
+
+def _write(path: Path, text: str, overwrite: bool) -> None:
+    with atomic_write(path, overwrite=overwrite) as temporary:
+        temporary.write_text(text, encoding="utf-8")
