@@ -117,8 +117,8 @@ def statement(phases: Sequence[NoisySteps], delta: float, patients: int) -> str:
         else "next to no guarantee by itself"
     )
     return (
-        f"({spent:.3g}, {delta:.3g})-differentially private for each of {patients} patients, as "
-        f"far as the gradients go: {sense}."
+        f"Differential privacy with ε = {spent:.3g} and δ = {delta:.3g} for each of {patients} "
+        f"patients, as far as the gradients go: {sense}."
     )
 
 
