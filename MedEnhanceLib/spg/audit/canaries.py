@@ -28,10 +28,12 @@ from MedEnhanceLib.spg.audit.statistics import (
     smallest_detectable_rate,
 )
 
-#: Share of an image's side; of a range of [0, 1]; pixels.
-_RADIUS, _AMPLITUDE, _GRAIN = 0.08, 0.35, 1.3
+#: Share of an image's side; of a range of [0, 1]; pixels. Coarser grains make lesions resemble
+#: each other, and then a decoy is found wherever the planted one is.
+_RADIUS, _AMPLITUDE, _GRAIN = 0.13, 0.35, 0.9
+_SMALLEST_RADIUS = 5
 #: Pixels by which a lesion may have moved.
-_MOVED = 3
+_MOVED = 1
 #: Details of lesions, in pixels; and contrast below which an image shows nothing.
 _FINE, _COARSE, _EMPTY = 0.7, 4.0, 0.01
 #: Grey level of tissue, as opposed to air.
@@ -91,7 +93,7 @@ def make_canaries(audited: Audited, config: AuditConfig) -> list[Canary]:
     canaries = []
     for name in audited.tested_training:
         slices = audited.training[name]
-        radius = max(4, round(_RADIUS * min(slices.shape[1:])))
+        radius = max(_SMALLEST_RADIUS, round(_RADIUS * min(slices.shape[1:])))
         at = _in_tissue(slices[len(slices) // 2], radius + _MOVED, rng)
         canaries.append(Canary(name, _lesions(1 + config.decoys, radius, rng), at))
     return canaries

@@ -10,7 +10,8 @@ comparisons. What the search misses is measured by planting copies of growing st
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,8 @@ from MedEnhanceLib.spg.audit.neighbours import Gallery, Nearest
 from MedEnhanceLib.spg.audit.statistics import POWER
 
 Doubles = npt.NDArray[np.float64]
+#: Puts a share of a copied slice into an image.
+Put = Callable[[Images, Images, float], Images]
 
 _TAIL_FROM = 0.9
 #: Excesses that are all the same have no tail; on Fisher's scale this is next to nothing.
@@ -47,10 +50,15 @@ class Tail:
         above = excesses[excesses > start] - start
         return cls(start, max(_LEAST_SCALE, float(above.mean()) if above.size else 0.0))
 
-    def p(self, excess: Doubles) -> Doubles:
+    def p(self, excess: npt.ArrayLike) -> Doubles:
         """Of single comparisons; 1 below the tail."""
-        beyond = (1 - _TAIL_FROM) * np.exp(-(excess - self.start) / self.scale)
-        return np.where(excess > self.start, beyond, 1.0)
+        beyond = np.asarray(excess, float) - self.start
+        p = (1 - _TAIL_FROM) * np.exp(-np.maximum(0, beyond) / self.scale)
+        return np.where(beyond > 0, p, 1.0)
+
+    def limit(self, p: float) -> float:
+        """The excess of this p."""
+        return self.start + self.scale * max(0.0, math.log((1 - _TAIL_FROM) / p))
 
 
 def excesses(z: Doubles) -> Doubles:
@@ -65,42 +73,51 @@ def excesses(z: Doubles) -> Doubles:
 
 
 class CopySearch:
-    """The rule that calls a pair a copy, learned from strangers."""
+    """The rule that calls a pair a copy, learned from strangers.
+
+    found: [N, C], the excesses of the distilled images. most_alike: the highest correlation of
+    slices of two patients. comparisons: pairs of an image and a training patient.
+    """
 
     def __init__(
-        self, audited: Audited, gallery: Gallery, nearest: Nearest, references: int
+        self,
+        audited: Audited,
+        gallery: Gallery,
+        nearest: Nearest,
+        references: int,
+        monitor: Monitor,
     ) -> None:
-        self._training = nearest.columns(audited.tested_training)
-        held_out = nearest.columns(audited.tested_held_out)
         self._gallery = gallery
+        self.training = nearest.columns(audited.tested_training)
+        self.held_out = nearest.columns(audited.tested_held_out)
         self.found = excesses(nearest.z)
-        strangers, self.most_alike = _strangers(gallery, references)
-        self.tails = (
-            Tail.of(strangers),
-            Tail.of(self.found[:, held_out].ravel()),
-        )
-        self.comparisons = len(audited.distilled) * len(self._training)
+        strangers, self.most_alike = _strangers(gallery, references, monitor)
+        self._among_patients = Tail.of(strangers)
+        self._tails = self._among_patients, Tail.of(self.found[:, self.held_out].ravel())
+        self.comparisons = len(audited.distilled) * len(self.training)
 
-    def p(self, found: Doubles) -> float:
-        """Of the most suspicious pair with a training patient among excesses [N, C]."""
-        highest = np.array([found[:, self._training].max()])
-        p = max(float(tail.p(highest)[0]) for tail in self.tails)
-        return min(1.0, self.comparisons * p)
-
-    def p_of_planted(self, image: Images, patient: str) -> float:
-        """Of the pair of one image [H, W] with one patient, as if it were in the set."""
-        nearest = self._gallery.nearest(image[None])
-        excess = excesses(nearest.z)[0, nearest.columns([patient])]
-        p = max(float(tail.p(excess)[0]) for tail in self.tails)
-        return min(1.0, self.comparisons * p)
+    def p(self) -> float:
+        """Of the most suspicious pair with a training patient."""
+        highest = self.found[:, self.training].max()
+        return min(1.0, self.comparisons * max(float(tail.p(highest)) for tail in self._tails))
 
     def limit(self, level: float) -> float:
         """The excess from which on a pair is called a copy."""
-        per_pair = level / self.comparisons
-        return max(
-            tail.start + tail.scale * float(np.log((1 - _TAIL_FROM) / per_pair))
-            for tail in self.tails
-        )
+        return max(tail.limit(level / self.comparisons) for tail in self._tails)
+
+    def hits(self, images: Images, patients: Sequence[str], level: float) -> int:
+        """How many of images [n, H, W] are called copies of these patients [n]."""
+        nearest = self._gallery.nearest(images)
+        found = excesses(nearest.z)[np.arange(len(images)), nearest.columns(patients)]
+        return int(np.count_nonzero(found >= self.limit(level)))
+
+    def holds_held_out(self, level: float) -> bool:
+        """Whether a held-out patient is as close as a copy, by what strangers are among patients.
+
+        Their own closeness is no measure of it.
+        """
+        limit = self._among_patients.limit(level / self.comparisons)
+        return bool(self.found[:, self.held_out].max() >= limit)
 
 
 def search_copies(
@@ -112,12 +129,10 @@ def search_copies(
     monitor: Monitor,
 ) -> Finding:
     """The finding of the search, with what it would have missed."""
-    search = CopySearch(audited, gallery, nearest, config.references)
-    training = nearest.columns(audited.tested_training)
-    held_out = nearest.columns(audited.tested_held_out)
-    blended, pasted = _planted(audited, search, config, level, monitor)
-    ours, theirs = nearest.score[:, training].max(), nearest.score[:, held_out].max()
-    p = search.p(search.found)
+    search = CopySearch(audited, gallery, nearest, config.references, monitor.part(0.0, 0.4))
+    blended, pasted = _planted(audited, search, config, level, monitor.part(0.4, 1.0))
+    ours = float(nearest.score[:, search.training].max())
+    theirs = float(nearest.score[:, search.held_out].max())
     suspects = _suspects(audited, search, nearest, level)
     return Finding(
         attack="copies",
@@ -126,35 +141,38 @@ def search_copies(
             f"{_called(len(suspects))} The nearest slices have a correlation of {ours:.2f} "
             f"(training) and {theirs:.2f} (held out)."
         ),
-        p=p,
+        p=search.p(),
         level=level,
         smallest_p=0.0,
         detectable=blended,
         power=_power(blended, pasted),
         measured={
-            "highest_training": float(ours),
-            "highest_held_out": float(theirs),
+            "highest_training": ours,
+            "highest_held_out": theirs,
             "highest_strangers": search.most_alike,
-            "highest_excess": float(search.found[:, training].max()),
+            "highest_excess": float(search.found[:, search.training].max()),
             "limit_of_excess": search.limit(level),
             "suspects": suspects,
-            "held_out_beyond_limit": bool(search.found[:, held_out].max() >= search.limit(level)),
+            "held_out_beyond_limit": search.holds_held_out(level),
             "detectable_blend": blended,
             "detectable_square": pasted,
         },
     )
 
 
-def _strangers(gallery: Gallery, references: int) -> tuple[Doubles, float]:
+def _strangers(gallery: Gallery, references: int, monitor: Monitor) -> tuple[Doubles, float]:
     """Excesses of slices of each patient against all others, and the highest correlation."""
-    samples, highest = [], -1.0
-    for name, slices in gallery.slices.items():
-        places = np.unique(np.linspace(0, len(slices) - 1, references).round().astype(int))
-        nearest = gallery.nearest(slices[places])
-        own = nearest.columns([name])
-        samples.append(excesses(np.delete(nearest.z, own, axis=1)).ravel())
-        highest = max(highest, float(np.delete(nearest.score, own, axis=1).max()))
-    return np.concatenate(samples), highest
+    places = [
+        np.unique(np.linspace(0, len(slices) - 1, references).round().astype(int))
+        for slices in gallery.slices.values()
+    ]
+    images = [slices[p] for slices, p in zip(gallery.slices.values(), places, strict=True)]
+    whose = np.repeat(np.arange(len(places)), [len(p) for p in places])
+    nearest = gallery.nearest(np.concatenate(images), monitor)
+    # Of each reference its own patient is left out.
+    others = np.arange(len(places)) != whose[:, None]
+    z = nearest.z[others].reshape(len(whose), -1)
+    return excesses(z).ravel(), float(nearest.score[others].max())
 
 
 def _suspects(
@@ -169,7 +187,7 @@ def _suspects(
             "slice": int(nearest.place[row, column]),
             "ncc": round(float(nearest.score[row, column]), 4),
         }
-        for column in nearest.columns(audited.tested_training)
+        for column in search.training
         for row in np.flatnonzero(search.found[:, column] >= limit)
     ]
 
@@ -188,17 +206,16 @@ def _planted(
         step = (1 + number // len(names)) / (2 + (config.plants - 1) // len(names))
         plants.append((name, slices[int(step * (len(slices) - 1))], calm[number % len(calm)]))
 
-    def smallest(
-        shares: tuple[float, ...], put: Callable[[Images, Images, float], Images]
-    ) -> float | None:
+    owners = [name for name, _, _ in plants]
+
+    def smallest(shares: Sequence[float], put: Put) -> float | None:
         found_at = None
         for share in reversed(shares):
-            hits = 0
-            for name, copied, row in plants:
-                monitor.progress(1 - share, "planting copies")
-                image = put(audited.distilled[row], copied, share)
-                hits += search.p_of_planted(image, name) <= level
-            if hits < POWER * len(plants):
+            monitor.progress(1 - share, "planting copies")
+            images = np.stack(
+                [put(audited.distilled[row], copied, share) for _, copied, row in plants]
+            )
+            if search.hits(images, owners, level) < POWER * len(plants):
                 break
             found_at = share
         return found_at

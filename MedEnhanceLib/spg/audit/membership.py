@@ -167,7 +167,7 @@ def _shadow_p(shadows: Shadows, config: AuditConfig) -> float:
     difference = shadows.first - shadows.second
     sign = np.where(shadows.is_first, 1.0, -1.0)
     # Which of the two sets is the smaller one, where patients are odd in number, stays.
-    drawn = np.array(
-        [np.sum(difference * rng.permuted(sign, axis=1)) for _ in range(config.permutations)]
-    )
+    drawn = np.zeros(config.permutations)
+    for pair, signs in zip(difference, sign, strict=True):
+        drawn += rng.permuted(np.tile(signs, (config.permutations, 1)), axis=1) @ pair
     return permutation_p(float(np.sum(difference * sign)), drawn)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.spg.audit.audited import Audited
 from MedEnhanceLib.spg.audit.findings import Finding
 from MedEnhanceLib.spg.audit.registration import lay_on
-from MedEnhanceLib.spg.audit.similarity import Floats, fingerprints, match
+from MedEnhanceLib.spg.audit.similarity import Floats, Searched, fingerprints
 from MedEnhanceLib.spg.audit.statistics import (
     auc,
     auc_interval,
@@ -83,24 +84,22 @@ class Gallery:
 
     def __init__(self, patients: Mapping[str, Floats]) -> None:
         self.slices = dict(patients)
-        self.prints = {name: fingerprints(images) for name, images in patients.items()}
+        counts = [len(images) for images in patients.values()]
+        self._starts = np.concatenate([[0], np.cumsum(counts)])
+        prints = [fingerprints(images) for images in patients.values()]
+        self._searched = Searched(np.concatenate(prints))
 
     def nearest(self, images: Floats, monitor: Monitor | None = None) -> Nearest:
         """Images [N, H, W] against every patient."""
-        ours = fingerprints(images)
-        found = []
-        for number, prints in enumerate(self.prints.values()):
-            if monitor is not None:
-                monitor.progress(number / len(self.prints), "comparing images")
-            found.append(match(ours, prints))
+        found = self._searched.match(fingerprints(images), monitor=monitor)
         rows = np.arange(len(images))
-        places = [each.score.argmax(axis=1) for each in found]
-        return Nearest(
-            tuple(self.prints),
-            np.stack([e.score[rows, p] for e, p in zip(found, places, strict=True)], axis=1),
-            np.stack(places, axis=1),
-            np.stack([e.angle_deg[rows, p] for e, p in zip(found, places, strict=True)], axis=1),
-        )
+        scores, places, angles = [], [], []
+        for start, end in pairwise(self._starts.tolist()):
+            place = found.score[:, start:end].argmax(axis=1)
+            places.append(place)
+            scores.append(found.score[rows, start + place])
+            angles.append(found.angle_deg[rows, start + place])
+        return Nearest(tuple(self.slices), *(np.stack(x, axis=1) for x in (scores, places, angles)))
 
     def ssim(self, images: Floats, nearest: Nearest, monitor: Monitor) -> dict[str, float]:
         """By patient the highest SSIM of an image laid on its nearest slice."""

@@ -10,11 +10,14 @@ translations within reach at once, by FFT, for a few rotations.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from MedEnhanceLib.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
 
@@ -28,7 +31,7 @@ _ENERGY_FLOOR = 0.02
 ANGLES_DEG = (-8.0, -4.0, 0.0, 4.0, 8.0)
 #: Share of an image's side by which it may be shifted.
 REACH = 0.125
-#: Spectra that are multiplied at once, in bytes.
+#: Planes of correlations that are held at once, in bytes.
 _AT_ONCE = 2**27
 
 
@@ -43,15 +46,6 @@ class Matches:
     score: Floats
     shift: npt.NDArray[np.int32]
     angle_deg: Floats
-
-    @classmethod
-    def joined(cls, parts: list[Matches]) -> Matches:
-        """Of the slices of several patients, one after the other."""
-        return cls(
-            np.concatenate([part.score for part in parts], axis=1),
-            np.concatenate([part.shift for part in parts], axis=1),
-            np.concatenate([part.angle_deg for part in parts], axis=1),
-        )
 
 
 def fingerprints(images: Floats) -> Floats:
@@ -73,74 +67,83 @@ def details(images: Floats) -> Floats:
 
 
 def match(
-    images: Floats,
-    slices: Floats,
-    *,
-    angles_deg: tuple[float, ...] = ANGLES_DEG,
-    reach: float = REACH,
-    pixels: int = 2,
+    images: Floats, slices: Floats, *, angles_deg: Sequence[float] = ANGLES_DEG, pixels: int = 2
 ) -> Matches:
     """Compare every fingerprint of images [N, h, w] with every one of slices [R, h, w].
 
     pixels: of the images, for each of the fingerprints: 1 where those are `details`.
-    The normalised correlation over the part that both share, each side's mean square raised to a
-    floor. Source: masked correlation by FFT, Padfield, IEEE Trans. Image Process. 21 (2012) 2706.
     """
-    height, width = images.shape[1:]
-    most = (max(1, round(reach * height)), max(1, round(reach * width)))
-    correlate = _Correlator(slices, most)
-    shape = (len(images), len(slices))
-    best = Matches(
-        np.full(shape, -2, np.float32),
-        np.zeros((*shape, 2), np.int32),
-        np.zeros(shape, np.float32),
-    )
-    for angle in angles_deg:
-        turned = rotate(images, angle)
-        for rows, columns, scores in correlate.all(turned):
-            place = np.argmax(scores.reshape(*scores.shape[:2], -1), axis=-1)
-            score = np.take_along_axis(
-                scores.reshape(*scores.shape[:2], -1), place[..., None], axis=-1
-            )[..., 0]
-            better = score > best.score[rows, columns]
-            moved = np.stack(np.divmod(place, scores.shape[-1]), axis=-1) - np.array(most)
-            best.score[rows, columns][better] = score[better]
-            best.shift[rows, columns][better] = pixels * moved[better]
-            best.angle_deg[rows, columns][better] = angle
-    return best
+    return Searched(slices, pixels=pixels).match(images, angles_deg=angles_deg)
 
 
-class _Correlator:
-    """The slices' side of a masked correlation, kept for all images and rotations."""
+class Searched:
+    """Fingerprints of slices [R, h, w] that images are searched in, prepared once.
 
-    def __init__(self, slices: Floats, most: tuple[int, int]) -> None:
-        self._most = most
-        self._padded = (slices.shape[1] + most[0], slices.shape[2] + most[1])
-        self._count = len(slices)
+    The correlation is normalised over the part that both share, each side's mean square raised to
+    a floor. Source: masked correlation by FFT, Padfield, IEEE Trans. Image Process. 21 (2012) 2706.
+    """
+
+    def __init__(self, slices: Floats, *, pixels: int = 2) -> None:
+        height, width = slices.shape[1:]
+        self._most = max(1, round(REACH * height)), max(1, round(REACH * width))
+        self._padded = height + self._most[0], width + self._most[1]
+        self._pixels = pixels
         self._spectra = np.fft.rfft2(slices, self._padded).astype(np.complex64)
-        energy, area = _shared_energy(slices, most)
-        self._floor = np.float32(_ENERGY_FLOOR) * area
-        self._root = np.sqrt(np.maximum(energy, self._floor))
+        self._root = self._roots(slices)
 
-    def all(self, images: Floats) -> Iterator[tuple[slice, slice, Floats]]:
-        """Scores [n, r, shifts, shifts] of some images and slices after others."""
-        spectra = np.conj(np.fft.rfft2(images, self._padded)).astype(np.complex64)
-        # Shifted by d an image shares with the slice what the slice, shifted by −d, shares with it.
-        energy = _shared_energy(images, self._most)[0][:, ::-1, ::-1]
-        root = np.sqrt(np.maximum(energy, self._floor))
-        step = max(1, _AT_ONCE // (8 * spectra[0].size))
-        for first in range(0, self._count, step):
-            columns = slice(first, first + step)
-            for row in range(len(images)):
-                product = spectra[row] * self._spectra[columns]
-                plane = self._shifts(np.fft.irfft2(product, self._padded))
-                scores = plane / (root[row] * self._root[columns])
-                yield slice(row, row + 1), columns, scores[None].astype(np.float32)
+    def match(
+        self,
+        images: Floats,
+        *,
+        angles_deg: Sequence[float] = ANGLES_DEG,
+        monitor: Monitor | None = None,
+    ) -> Matches:
+        """Every fingerprint of images [N, h, w], in the best of these rotations."""
+        shape = len(images), len(self._spectra)
+        best = Matches(
+            np.full(shape, -2, np.float32),
+            np.zeros((*shape, 2), np.int32),
+            np.zeros(shape, np.float32),
+        )
+        for turn, angle in enumerate(angles_deg):
+            turned = rotate(images, angle)
+            spectra = np.conj(np.fft.rfft2(turned, self._padded)).astype(np.complex64)
+            # Shifted by d an image shares with a slice what a slice shifted by −d shares with it.
+            roots = self._roots(turned)[:, ::-1, ::-1]
+            for row, (spectrum, root) in enumerate(zip(spectra, roots, strict=True)):
+                if monitor is not None:
+                    done = (turn + row / len(images)) / len(angles_deg)
+                    monitor.progress(done, "comparing images")
+                for part in self._parts():
+                    self._improve(best, row, part, spectrum, root, angle)
+        return best
 
-    def _shifts(self, planes: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-        """The shifts within reach, from −most to +most; FFT has the negative ones at the end."""
-        rows, columns = (np.arange(-most, most + 1) for most in self._most)
-        return planes[:, rows[:, None], columns[None]]
+    def _improve(
+        self, best: Matches, row: int, part: slice, spectrum: Any, root: Floats, angle: float
+    ) -> None:
+        """Note where an image agrees better with some of the slices than it did before."""
+        planes = np.fft.irfft2(spectrum * self._spectra[part], self._padded)
+        down, right = (np.arange(-most, most + 1) for most in self._most)
+        scores = planes[:, down[:, None], right[None]] / (root * self._root[part])
+        scores = scores.reshape(len(scores), -1)
+        place = scores.argmax(axis=1)
+        score = scores[np.arange(len(scores)), place].astype(np.float32)
+        better = score > best.score[row, part]
+        moved = np.stack(np.divmod(place, right.size), axis=-1) - self._most
+        best.score[row, part][better] = score[better]
+        best.shift[row, part][better] = self._pixels * moved[better]
+        best.angle_deg[row, part][better] = angle
+
+    def _parts(self) -> Iterator[slice]:
+        """Runs of slices whose planes fit into memory."""
+        step = max(1, _AT_ONCE // (8 * self._padded[0] * self._padded[1]))
+        return (slice(first, first + step) for first in range(0, len(self._spectra), step))
+
+    def _roots(self, images: Floats) -> Floats:
+        """Root of the energy in the part that each shift shares, or of the floor."""
+        energy, area = _shared_energy(images, self._most)
+        root: Floats = np.sqrt(np.maximum(energy, np.float32(_ENERGY_FLOOR) * area))
+        return root
 
 
 def _shared_energy(images: Floats, most: tuple[int, int]) -> tuple[Floats, Floats]:

@@ -19,8 +19,10 @@ def body(seed: int, slices: int = 10) -> np.ndarray:
     rng = np.random.default_rng([51, seed])
     row, column = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
     height, width = rng.uniform(0.65, 0.85, 2)
-    radius = np.hypot(row / height, column / width)
-    ends = blur(rng.standard_normal((2, SIDE, SIDE)).astype(np.float32), 1.8)
+    angle = np.arctan2(row, column)
+    bulges = sum(rng.normal(0, 0.05) * np.cos(n * angle + rng.uniform(0, 6)) for n in range(2, 6))
+    radius = np.hypot(row / height, column / width) * (1 + bulges)
+    ends = blur(rng.standard_normal((2, SIDE, SIDE)).astype(np.float32), 1.5)
     ends /= ends.std()
     organs = [
         (*rng.uniform(-0.4, 0.4, 2), *rng.uniform(0.1, 0.3, 2), rng.uniform(-0.3, 0.3))
@@ -33,7 +35,7 @@ def body(seed: int, slices: int = 10) -> np.ndarray:
             x = x + 0.1 * height_in_body
             tissue = tissue + level * (np.hypot((row - y) / b, (column - x) / a) < 1)
         texture = (1 - height_in_body) * ends[0] + height_in_body * ends[1]
-        image = (tissue + 0.08 * texture) * (radius < 1)
+        image = (tissue + 0.12 * texture) * (radius < 1)
         volume.append(image + rng.normal(0, 0.01, image.shape))
     return np.clip(np.array(volume), 0, 1).astype(np.float32)
 

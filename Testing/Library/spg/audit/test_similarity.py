@@ -101,9 +101,7 @@ def test_the_fast_correlation_is_the_plain_one(people: Anatomy) -> None:
     for down in range(-3, 4):
         for right in range(-3, 4):
             ours = one[max(0, -down) : side - max(0, down), max(0, -right) : side - max(0, right)]
-            theirs = other[
-                max(0, down) : side + min(0, down), max(0, right) : side + min(0, right)
-            ]
+            theirs = other[max(0, down) : side + min(0, down), max(0, right) : side + min(0, right)]
             best = max(best, (ours * theirs).sum() / np.sqrt((ours**2).sum() * (theirs**2).sum()))
     found = match(one[None], other[None], angles_deg=(0.0,))
     assert found.score[0, 0] == pytest.approx(best, abs=1e-5)

@@ -112,7 +112,7 @@ def test_the_detectable_auc_is_found_about_four_times_in_five(rng: np.random.Gen
     value = smallest_detectable_auc(12, 12, 0.01)
     assert value is not None
     distance = np.sqrt(2) * normal_quantile(value)
-    samples = (rng.normal(size=(2, 12)) + [[distance], [0]] for _ in range(600))
+    samples = (rng.normal([[distance], [0]], 1, (2, 12)) for _ in range(600))
     assert 0.7 < np.mean([rank_sum_p(*pair) <= 0.01 for pair in samples]) < 0.92
 
 
