@@ -31,11 +31,13 @@ from MedEnhanceLib.spg.audit.statistics import (
 #: Share of an image's side; of a range of [0, 1]; pixels. Coarser grains make lesions resemble
 #: each other, and then a decoy is found wherever the planted one is.
 _RADIUS, _AMPLITUDE, _GRAIN = 0.13, 0.35, 0.9
-_SMALLEST_RADIUS = 5
+_SMALLEST_RADIUS = 8
 #: Pixels by which a lesion may have moved.
 _MOVED = 1
-#: Details of lesions, in pixels; and contrast below which an image shows nothing.
-_FINE, _COARSE, _EMPTY = 0.7, 4.0, 0.01
+#: Details of lesions, in pixels, where anatomy has little; and contrast below which an image shows nothing.
+_FINE, _COARSE, _EMPTY = 0.7, 3.0, 0.01
+#: Mean grey levels of a lesion, between which its texture fits into [0, 1].
+_LEVELS = (_AMPLITUDE, 1 - _AMPLITUDE)
 #: Grey level of tissue, as opposed to air.
 _TISSUE = 0.15
 
@@ -44,7 +46,7 @@ _TISSUE = 0.15
 class Canary:
     """A lesion to be looked for.
 
-    lesions: [1 + decoys, S, S], added to an image; the first one is planted. at: its middle.
+    lesions: [1 + decoys, S, S], around 0; the first one is planted. at: its middle.
     """
 
     patient: str
@@ -56,8 +58,13 @@ class Canary:
         changed = slices.copy()
         third = len(slices) // 3
         where = slice(third, len(slices) - third)
-        changed[where, *self._window(0)] += self.lesions[0]
-        return np.clip(changed, 0, 1)
+        disc = _disc(self.lesions.shape[1])
+        tissue = changed[where, *self._window(0)]
+        level = (tissue * disc).sum(axis=(1, 2), keepdims=True) / disc.sum()
+        # In place of the tissue, at about its brightness: added to it, bright ones would be cut.
+        lesion = np.clip(level, *_LEVELS) + self.lesions[0]
+        changed[where, *self._window(0)] = (1 - disc) * tissue + disc * lesion
+        return changed
 
     def rank(self, images: Images) -> int:
         """How many lesions are at least as visible as the planted one in some image, itself too."""
@@ -93,7 +100,8 @@ def make_canaries(audited: Audited, config: AuditConfig) -> list[Canary]:
     canaries = []
     for name in audited.tested_training:
         slices = audited.training[name]
-        radius = max(_SMALLEST_RADIUS, round(_RADIUS * min(slices.shape[1:])))
+        side = min(slices.shape[1:])
+        radius = min(max(_SMALLEST_RADIUS, round(_RADIUS * side)), side // 4)
         at = _in_tissue(slices[len(slices) // 2], radius + _MOVED, rng)
         canaries.append(Canary(name, _lesions(1 + config.decoys, radius, rng), at))
     return canaries

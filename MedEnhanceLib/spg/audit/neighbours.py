@@ -18,7 +18,7 @@ import numpy.typing as npt
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.spg.audit.audited import Audited
 from MedEnhanceLib.spg.audit.findings import Finding
-from MedEnhanceLib.spg.audit.registration import lay_on
+from MedEnhanceLib.spg.audit.registration import Laid, lay_on
 from MedEnhanceLib.spg.audit.similarity import Floats, Searched, fingerprints
 from MedEnhanceLib.spg.audit.statistics import (
     auc,
@@ -31,6 +31,8 @@ from MedEnhanceLib.spg.audit.statistics import (
 #: Fisher's transform of a perfect match; copies differ by rounding, and infinity has no mean.
 _PERFECT = 0.9995
 WORST_PAIRS = 5
+#: Images that are laid on each patient's slices: SSIM takes long, and is low where details differ.
+_LAID = 5
 
 
 @dataclass(frozen=True)
@@ -102,17 +104,17 @@ class Gallery:
         return Nearest(tuple(self.slices), *(np.stack(x, axis=1) for x in (scores, places, angles)))
 
     def ssim(self, images: Floats, nearest: Nearest, monitor: Monitor) -> dict[str, float]:
-        """By patient the highest SSIM of an image laid on its nearest slice."""
+        """By patient the highest SSIM of the nearest images, each laid on its nearest slice."""
         best = {}
         for column, name in enumerate(nearest.patients):
-            values = []
-            for row, image in enumerate(images):
-                done = (column + row / len(images)) / len(nearest.patients)
-                monitor.progress(done, "laying images on slices")
-                onto = self.slices[name][nearest.place[row, column]]
-                values.append(lay_on(image, onto, float(nearest.angle_deg[row, column])).ssim)
-            best[name] = max(values)
+            monitor.progress(column / len(nearest.patients), "laying images on slices")
+            rows = np.argsort(-nearest.score[:, column], kind="stable")[:_LAID]
+            best[name] = max(self._laid(images, nearest, row, column).ssim for row in rows)
         return best
+
+    def _laid(self, images: Floats, nearest: Nearest, row: int, column: int) -> Laid:
+        onto = self.slices[nearest.patients[column]][nearest.place[row, column]]
+        return lay_on(images[row], onto, float(nearest.angle_deg[row, column]))
 
     def worst_pairs(self, images: Floats, nearest: Nearest, among: Sequence[str]) -> list[Pair]:
         """The five images that come nearest to one of these patients, the worst first."""
@@ -122,10 +124,9 @@ class Gallery:
         for row in np.argsort(-scores.max(axis=1), kind="stable")[:WORST_PAIRS]:
             column = columns[int(scores[row].argmax())]
             patient, place = nearest.patients[column], int(nearest.place[row, column])
-            angle = float(nearest.angle_deg[row, column])
-            onto = self.slices[patient][place]
-            laid = lay_on(images[row], onto, angle)
+            laid = self._laid(images, nearest, row, column)
             score = float(nearest.score[row, column])
+            onto = self.slices[patient][place]
             pairs.append(Pair(int(row), patient, place, score, laid.ssim, laid.image, onto))
         return pairs
 

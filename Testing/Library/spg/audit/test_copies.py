@@ -55,7 +55,7 @@ def test_one_copied_slice_among_twelve_images_raises_the_alarm(
 def test_the_copied_pair_is_the_worst(
     people: Anatomy, audited: Make, of_the_prior: np.ndarray
 ) -> None:
-    of_the_prior[7] = COPIES["all of it"](people["train3"][5])
+    of_the_prior[7] = np.clip(COPIES["all of it"](people["train3"][5]), 0, 1)
     worst = run(audited(of_the_prior)).pairs
     assert len(worst) == 5
     assert (worst[0].image, worst[0].patient, worst[0].place) == (7, "train3", 5)
