@@ -34,7 +34,7 @@ _RADIUS, _AMPLITUDE, _GRAIN = 0.13, 0.35, 0.9
 _SMALLEST_RADIUS = 8
 #: Pixels by which a lesion may have moved.
 _MOVED = 1
-#: Details of lesions, in pixels, where anatomy has little; and contrast below which an image shows nothing.
+#: Details of lesions, in pixels, where anatomy has little; contrast below which nothing is shown.
 _FINE, _COARSE, _EMPTY = 0.7, 3.0, 0.01
 #: Mean grey levels of a lesion, between which its texture fits into [0, 1].
 _LEVELS = (_AMPLITUDE, 1 - _AMPLITUDE)

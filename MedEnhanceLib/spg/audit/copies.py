@@ -208,10 +208,10 @@ def _planted(
 
     owners = [name for name, _, _ in plants]
 
-    def smallest(shares: Sequence[float], put: Put) -> float | None:
+    def smallest(shares: Sequence[float], put: Put, part: Monitor) -> float | None:
         found_at = None
         for share in reversed(shares):
-            monitor.progress(1 - share, "planting copies")
+            part.progress(1 - share, "planting copies")
             images = np.stack(
                 [put(audited.distilled[row], copied, share) for _, copied, row in plants]
             )
@@ -220,7 +220,10 @@ def _planted(
             found_at = share
         return found_at
 
-    return smallest(_BLENDED, _blend), smallest(_PASTED, _paste)
+    return (
+        smallest(_BLENDED, _blend, monitor.part(0.0, 0.5)),
+        smallest(_PASTED, _paste, monitor.part(0.5, 1.0)),
+    )
 
 
 def _blend(image: Images, copied: Images, share: float) -> Images:
