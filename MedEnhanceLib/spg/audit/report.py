@@ -34,7 +34,7 @@ class AuditReport:
     findings, not_run: of each attack. alpha: how often all attacks together alarm at a set without
     a leak. exposed: alias of the patient whose anatomy the prior is, who is in every image by
     construction and in no test; None for a template. prior: how alike images and prior are.
-    cautions: what limits the tests. counts: of images and patients. config, seconds: of the run.
+    cautions: what limits the tests. counts: of images and patients. config: of the run. seconds: it took.
     pairs: the five nearest, with slices of patients. aliases: patient → alias. Neither of the two
     is in `to_json` or `summary`, which name nobody.
     """
@@ -90,7 +90,10 @@ class AuditReport:
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """All figures; patients by alias (T: training, H: held out, A: of the prior)."""
+        """All figures; patients by alias (T: training, H: held out, A: of the prior).
+
+        The same for the same images, seed and options: what differs from run to run is left out.
+        """
         return {
             "format": FORMAT,
             "software": __version__,
@@ -113,19 +116,24 @@ class AuditReport:
             ],
             "counts": dict(self.counts),
             "config": dict(self.config),
-            "seconds": round(self.seconds, 1),
         }
 
 
-def write_audit(report: AuditReport, folder: str | Path, *, overwrite: bool = False) -> Path:
+def write_audit(
+    report: AuditReport,
+    folder: str | Path,
+    *,
+    confidential: str | Path | None = None,
+    overwrite: bool = False,
+) -> Path:
     """Write audit.json and audit.md into `folder`, made where it is missing; returns it.
 
-    They name nobody. Pictures of the nearest pairs and the patients' names go into its folder
-    `confidential`, which is not to be shared. Raises OutputError where files exist and may not be
-    replaced, or cannot be written.
+    They name nobody and may go with the images. Pictures of the nearest pairs and the patients'
+    names may not: they go into `confidential`, by default a folder of that name in `folder`.
+    Raises OutputError where files exist and may not be replaced, or cannot be written.
     """
     target = make_folder(Path(folder))
-    secret = make_folder(target / CONFIDENTIAL)
+    secret = make_folder(Path(confidential) if confidential else target / CONFIDENTIAL)
     _write(secret / "README.txt", _WARNING, overwrite)
     write_json(secret / "patients.json", _by_alias(report), overwrite=overwrite)
     for number, pair in enumerate(report.pairs, start=1):

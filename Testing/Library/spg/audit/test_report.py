@@ -130,6 +130,12 @@ def test_files_name_nobody_but_in_the_confidential_folder(
     assert "Do not share" in (folder / "confidential/README.txt").read_text(encoding="utf-8")
 
 
+def test_what_shows_patients_can_be_kept_elsewhere(report: AuditReport, tmp_path: Path) -> None:
+    folder = write_audit(report, tmp_path / "audit", confidential=tmp_path / "apart")
+    assert {p.name for p in folder.iterdir()} == {"audit.json", "audit.md"}
+    assert (tmp_path / "apart/pair-1.png").exists()
+
+
 def test_the_json_holds_all_figures(report: AuditReport, tmp_path: Path) -> None:
     told = json.loads((write_audit(report, tmp_path) / "audit.json").read_text(encoding="utf-8"))
     assert told["alarm"] is True
