@@ -34,9 +34,9 @@ class AuditReport:
     findings, not_run: of each attack. alpha: how often all attacks together alarm at a set without
     a leak. exposed: alias of the patient whose anatomy the prior is, who is in every image by
     construction and in no test; None for a template. prior: how alike images and prior are.
-    cautions: what limits the tests. counts: of images and patients. config: of the run. seconds: it took.
-    pairs: the five nearest, with slices of patients. aliases: patient → alias. Neither of the two
-    is in `to_json` or `summary`, which name nobody.
+    cautions: what limits the tests. counts: of images and patients. config: of the run; seconds: it
+    took. pairs: the five nearest, with slices of patients. aliases: patient → alias. Neither of the
+    two is in `to_json` or `summary`, which name nobody.
     """
 
     findings: tuple[Finding, ...]
