@@ -117,7 +117,9 @@ def identify(audited: Audited, config: AuditConfig, level: float) -> Finding:
     table = _votes(audited, names)
     hits = int(np.count_nonzero(table.argmax(axis=1) == np.arange(count)))
     low, high = rate_interval(hits, count)
-    detectable = smallest_detectable_rate(count, 1 / count, level)
+    smallest_p = smallest_identity_p(audited, config)
+    can_alarm = smallest_p <= level
+    detectable = smallest_detectable_rate(count, 1 / count, level) if can_alarm else None
     return Finding(
         attack="identity",
         title=TITLE,
@@ -127,7 +129,7 @@ def identify(audited: Audited, config: AuditConfig, level: float) -> Finding:
         ),
         p=_matching_p(table, config),
         level=level,
-        smallest_p=smallest_identity_p(audited, config),
+        smallest_p=smallest_p,
         detectable=detectable,
         power=(
             f"With {count} patients it could find nothing: more patients are needed."

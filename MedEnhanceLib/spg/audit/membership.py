@@ -115,7 +115,8 @@ def shadow_finding(shadows: Shadows, config: AuditConfig, level: float) -> Findi
     trials = pairs * patients
     differences = shadows.inside - shadows.outside
     right = float(np.mean((differences > 0) + 0.5 * (differences == 0)))
-    detectable = smallest_detectable_rate(trials, 0.5, level)
+    smallest_p = smallest_shadow_p(patients, config)
+    detectable = smallest_detectable_rate(trials, 0.5, level) if smallest_p <= level else None
     return Finding(
         attack="shadows",
         title="Can one tell which of two sets holds a patient? (shadow distillations)",
@@ -125,7 +126,7 @@ def shadow_finding(shadows: Shadows, config: AuditConfig, level: float) -> Findi
         ),
         p=_shadow_p(shadows, config),
         level=level,
-        smallest_p=smallest_shadow_p(patients, config),
+        smallest_p=smallest_p,
         detectable=detectable,
         power=(
             "No rate of right answers would have been found: more shadows are needed."

@@ -89,6 +89,21 @@ def test_attacks_that_could_find_nothing_say_so(report: AuditReport) -> None:
     assert silent.summary.count("could find nothing.") >= len(blind)
 
 
+def test_what_cannot_alarm_never_claims_that_it_could(people: Anatomy) -> None:
+    """Three and three patients: no exact test comes below its level, only copies are found."""
+    groups = [
+        {f"{start}{n}": people[f"{start}{n}"] for n in range(3)} for start in ("train", "held")
+    ]
+    images = people["outside"][:9]
+    it = Audited(images, *groups, owners=tuple(f"train{n}" for n in range(3) for _ in range(3)))
+    told = audit(it, replace(QUICK, canaries=False), redistill=forgets)
+    for finding in told.findings:
+        assert finding.is_blind or finding.smallest_p <= finding.level
+    blind = [finding.attack for finding in told.findings if finding.is_blind]
+    assert {"likeness-ncc", "likeness-ssim", "identity", "lira"} <= set(blind)
+    assert "copies" not in blind
+
+
 def test_the_level_is_shared_by_all_attacks(report: AuditReport) -> None:
     levels = {finding.level for finding in report.findings}
     assert len(levels) == 1
