@@ -4,7 +4,7 @@ A lesion of unique texture is planted in the raw slices of each training patient
 cohort is distilled. Then each planted lesion and its decoys, lesions that were drawn the same way
 for the same place and planted nowhere, are looked for in the images. Without a leak any of them is
 as likely to be the most visible as any other, whatever the images show: with 99 decoys a planted
-lesion comes first once in a hundred times.
+lesion comes first once in a hundred times. The ranks of all lesions are combined after Fisher.
 
 Source: Carlini et al., The Secret Sharer (USENIX Security 2019, arXiv 1802.08232), in images.
 """
@@ -23,9 +23,9 @@ from MedEnhanceLib.spg.audit.findings import Finding
 from MedEnhanceLib.spg.audit.membership import Redistill
 from MedEnhanceLib.spg.audit.similarity import Floats, blur
 from MedEnhanceLib.spg.audit.statistics import (
-    binomial_tail,
+    combined_p,
     rate_interval,
-    smallest_detectable_rate,
+    smallest_detectable_share,
 )
 
 #: Share of an image's side; of a range of [0, 1]; pixels. Coarser grains make lesions resemble
@@ -109,7 +109,7 @@ def make_canaries(audited: Audited, config: AuditConfig) -> list[Canary]:
 
 def smallest_canary_p(audited: Audited, config: AuditConfig) -> float:
     """The best p that so many canaries allow."""
-    return float((1 / (config.decoys + 1)) ** len(audited.tested_training))
+    return combined_p([1 / (config.decoys + 1)] * len(audited.tested_training))
 
 
 def plant_canaries(
@@ -129,17 +129,17 @@ def plant_canaries(
 def _finding(ranks: list[int], config: AuditConfig, level: float) -> Finding:
     count, chance = len(ranks), 1 / (config.decoys + 1)
     first = sum(rank == 1 for rank in ranks)
-    detectable = smallest_detectable_rate(count, chance, level) if count else None
+    detectable = smallest_detectable_share(count, chance, level)
     return Finding(
         attack="canaries",
         title="Are planted lesions still to be seen?",
         sentence=(
             f"{first} of {count} planted lesions are more visible than all of their "
-            f"{config.decoys} decoys; by chance {chance:.0%} would be."
+            f"{config.decoys} decoys, where chance makes it {chance:.0%}."
         ),
-        p=binomial_tail(first, count, chance) if count else 1.0,
+        p=combined_p([rank * chance for rank in ranks]) if ranks else 1.0,
         level=level,
-        smallest_p=chance**count,
+        smallest_p=combined_p([chance] * count) if ranks else 1.0,
         detectable=detectable,
         power=(
             "With so few lesions it could find nothing: more patients or decoys are needed."

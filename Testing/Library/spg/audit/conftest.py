@@ -18,10 +18,11 @@ def body(seed: int, slices: int = 10) -> np.ndarray:
     """[slices, 48, 48]: an oval with organs, fat and vessels of its own, and a little noise."""
     rng = np.random.default_rng([51, seed])
     row, column = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
-    height, width = rng.uniform(0.65, 0.85, 2)
+    height, width = rng.uniform(0.55, 0.9, 2)
     angle = np.arctan2(row, column)
-    bulges = sum(rng.normal(0, 0.05) * np.cos(n * angle + rng.uniform(0, 6)) for n in range(2, 6))
+    bulges = sum(rng.normal(0, 0.09) * np.cos(n * angle + rng.uniform(0, 6)) for n in range(2, 6))
     radius = np.hypot(row / height, column / width) * (1 + bulges)
+    fat = rng.uniform(0.7, 0.95)
     ends = blur(rng.standard_normal((2, SIDE, SIDE)).astype(np.float32), 1.5)
     ends /= ends.std()
     organs = [
@@ -30,7 +31,7 @@ def body(seed: int, slices: int = 10) -> np.ndarray:
     ]
     volume = []
     for height_in_body in np.linspace(0, 1, slices):
-        tissue = 0.45 + 0.4 * (radius > 0.88)
+        tissue = 0.45 + 0.4 * (radius > fat)
         for y, x, b, a, level in organs:
             x = x + 0.1 * height_in_body
             tissue = tissue + level * (np.hypot((row - y) / b, (column - x) / a) < 1)

@@ -33,10 +33,10 @@ def copying(slices: Anatomy, seed: int) -> np.ndarray:
 
 
 def blending(slices: Anatomy, seed: int) -> np.ndarray:
-    """Half of it is somebody else."""
+    """A third of it is somebody else."""
     from .conftest import body
 
-    return (0.5 * copying(slices, seed) + 0.5 * body(60)[: len(slices)]).astype(np.float32)
+    return (0.65 * copying(slices, seed) + 0.35 * body(60)[: len(slices)]).astype(np.float32)
 
 
 def clean(slices: Anatomy, seed: int) -> np.ndarray:
@@ -60,7 +60,7 @@ def test_lesions_that_were_not_copied_are_not(seed: int, people: Anatomy, audite
     assert finding.measured["recovered"] == 0
 
 
-def test_traces_of_half_the_strength_are_found(people: Anatomy, audited: Make) -> None:
+def test_lesions_of_two_thirds_of_their_strength_are_found(people: Anatomy, audited: Make) -> None:
     assert plant(audited(people["outside"]), blending).alarm
 
 

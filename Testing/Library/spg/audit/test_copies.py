@@ -73,11 +73,19 @@ def test_smooth_images_raise_no_alarm(seed: int, audited: Make) -> None:
     assert report.headline.startswith("No leak detected by these attacks at this power.")
 
 
-@pytest.mark.parametrize("seed", range(20, 23))
-def test_slices_of_somebody_else_raise_no_alarm(seed: int, audited: Make) -> None:
+def test_slices_of_somebody_else_alarm_no_more_often_than_alpha(people: Anatomy) -> None:
+    """Real anatomy is the hardest clean set. Groups are drawn anew: their tests are exact."""
     from .conftest import body
 
-    assert alarms(run(audited(body(seed)))) == []
+    names = [name for name in people if name != "outside"]
+    found = []
+    for seed in range(16):
+        drawn = np.random.default_rng(seed).permutation(names)
+        groups = [{name: people[name] for name in half} for half in (drawn[:5], drawn[5:])]
+        found.append(alarms(run(Audited(body(20 + seed), *groups))))
+    assert not any("copies" in attacks for attacks in found)
+    # 16 draws with a chance of 5 %: four or more happen once in 140 times.
+    assert sum(map(bool, found)) <= 3
 
 
 def test_what_a_clean_distillation_gives_raises_no_alarm(

@@ -70,9 +70,9 @@ def test_strangers_are_not_alike_though_raw_correlation_says_so(people: Anatomy)
     pairs = [(a, b) for i, a in enumerate(middles) for b in middles[:i]]
     raw = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in pairs]
     found = [score(a, b) for a, b in pairs]
-    assert np.median(raw) > 0.5
-    assert np.median(found) < 0.3
-    assert max(found) < 0.7
+    assert max(raw) > 0.65
+    assert np.median(found) < np.median(raw)
+    assert max(found) < 0.65
 
 
 def test_flat_images_are_like_nothing(anatomy: np.ndarray, rng: np.random.Generator) -> None:
