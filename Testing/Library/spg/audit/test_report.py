@@ -1,0 +1,220 @@
+"""The report: true in every case, in plain words, and naming nobody."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib.errors import Cancelled, OutputError
+from MedEnhanceLib.progress import Event, Monitor
+from MedEnhanceLib.spg.audit import AuditConfig, Audited, AuditReport, Finding, audit, write_audit
+
+Anatomy = dict[str, np.ndarray]
+Make = Callable[..., Audited]
+
+#: Names that no word of a report holds by chance.
+REAL = {f"{kind}{n}": f"Müller^{kind}^{n}" for kind in ("train", "held") for n in range(5)}
+QUICK = AuditConfig(plants=1, shadows=4)
+
+
+def forgets(slices: Anatomy, seed: int) -> np.ndarray:
+    from .conftest import smooth_images
+
+    return smooth_images(seed, 4)
+
+
+@pytest.fixture(scope="module")
+def report(people: Anatomy) -> AuditReport:
+    """Of everything that can run, on a set with one leak."""
+    groups = [
+        {REAL[n]: s for n, s in people.items() if n.startswith(start)}
+        for start in ("train", "held")
+    ]
+    images = people["outside"].copy()
+    images[3] = people["train3"][5]
+    owners = tuple(REAL[f"train{n}"] for n in range(5) for _ in range(2))
+    it = Audited(images, *groups, prior=people["outside"], prior_owner="Prior^P", owners=owners)
+    return audit(it, QUICK, redistill=forgets)
+
+
+def test_every_attack_is_in_it(report: AuditReport) -> None:
+    attacks = [finding.attack for finding in report.findings]
+    assert attacks == [
+        "copies", "likeness-ncc", "likeness-ssim", "identity", "shadows", "lira", "canaries",
+    ]  # fmt: skip
+    assert report.not_run == ()
+    for finding in report.findings:
+        assert finding.title in report.summary
+        assert finding.power in report.summary
+
+
+def test_only_the_leak_alarms(report: AuditReport) -> None:
+    assert report.alarm
+    assert [finding.attack for finding in report.alarms] == ["copies"]
+    assert report.summary.startswith("ALARM")
+
+
+def test_it_never_says_private_and_never_promises(report: AuditReport) -> None:
+    clean = replace(report, findings=report.findings[1:])
+    for said in (report.summary, clean.summary):
+        assert "private" not in said.lower()
+        assert "safe" not in said.lower()
+    assert clean.headline.startswith("No leak detected by these attacks at this power.")
+    assert "no proof" in clean.headline
+
+
+def test_the_priors_patient_is_named_first_with_or_without_an_alarm(report: AuditReport) -> None:
+    clean = replace(report, findings=report.findings[1:])
+    for each in (report, clean):
+        assert each.exposed == "A1"
+        assert "patient A1, who is to be seen in every image" in each.headline
+    assert "patient A1" not in replace(clean, exposed=None).headline
+
+
+def test_attacks_that_could_find_nothing_say_so(report: AuditReport) -> None:
+    blind = tuple(
+        replace(finding, p=1.0, detectable=None, power="It could find nothing.")
+        for finding in report.findings
+    )
+    silent = replace(report, findings=blind)
+    assert not silent.alarm
+    assert silent.headline.startswith("Nothing is known")
+    assert silent.summary.count("could find nothing.") >= len(blind)
+
+
+def test_what_cannot_alarm_never_claims_that_it_could(people: Anatomy) -> None:
+    """Three and three patients: no exact test comes below its level, only copies are found."""
+    groups = [
+        {f"{start}{n}": people[f"{start}{n}"] for n in range(3)} for start in ("train", "held")
+    ]
+    images = people["outside"][:9]
+    it = Audited(images, *groups, owners=tuple(f"train{n}" for n in range(3) for _ in range(3)))
+    told = audit(it, replace(QUICK, canaries=False), redistill=forgets)
+    for finding in told.findings:
+        assert finding.is_blind or finding.smallest_p <= finding.level
+    blind = [finding.attack for finding in told.findings if finding.is_blind]
+    assert {"likeness-ncc", "likeness-ssim", "identity", "lira"} <= set(blind)
+    assert "copies" not in blind
+
+
+def test_the_level_is_shared_by_all_attacks(report: AuditReport) -> None:
+    levels = {finding.level for finding in report.findings}
+    assert len(levels) == 1
+    assert levels.pop() * 7 >= report.alpha * 0.99
+
+
+def test_without_a_way_to_distil_again_this_is_said(people: Anatomy, audited: Make) -> None:
+    told = audit(audited(people["outside"]), QUICK)
+    reasons = {each.attack: each.reason for each in told.not_run}
+    assert set(reasons) == {"identity", "shadows", "canaries"}
+    assert "not given a way" in reasons["shadows"]
+    off = audit(
+        audited(people["outside"]),
+        replace(QUICK, shadows=0, canaries=False),
+        redistill=forgets,
+    )
+    assert all("switched off" in e.reason for e in off.not_run if e.attack != "identity")
+
+
+def test_files_name_nobody_but_in_the_confidential_folder(
+    report: AuditReport, tmp_path: Path
+) -> None:
+    folder = write_audit(report, tmp_path / "audit")
+    found = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    assert found == [
+        "audit.json",
+        "audit.md",
+        "confidential/README.txt",
+        *(f"confidential/pair-{n}.png" for n in range(1, 6)),
+        "confidential/patients.json",
+    ]
+    for name in ("audit.json", "audit.md"):
+        text = (folder / name).read_text(encoding="utf-8")
+        assert "ller" not in text
+        assert "Prior^P" not in text
+    patients = json.loads((folder / "confidential/patients.json").read_text(encoding="utf-8"))
+    assert patients["T4"] == REAL["train3"]
+    assert patients["A1"] == "Prior^P"
+    assert "Do not share" in (folder / "confidential/README.txt").read_text(encoding="utf-8")
+
+
+def test_what_shows_patients_can_be_kept_elsewhere(report: AuditReport, tmp_path: Path) -> None:
+    folder = write_audit(report, tmp_path / "audit", confidential=tmp_path / "apart")
+    assert {p.name for p in folder.iterdir()} == {"audit.json", "audit.md"}
+    assert (tmp_path / "apart/pair-1.png").exists()
+
+
+def test_the_json_holds_all_figures(report: AuditReport, tmp_path: Path) -> None:
+    told = json.loads((write_audit(report, tmp_path) / "audit.json").read_text(encoding="utf-8"))
+    assert told["alarm"] is True
+    assert told["findings"][0]["measured"]["suspects"][0]["patient"] == "T4"
+    assert told["nearest_pairs"][0]["image"] == 3
+    assert told["counts"]["training_slices"] == 50
+    assert told["config"]["shadows"] == 4
+    assert all({"p", "level", "detectable", "power"} <= set(f) for f in told["findings"])
+
+
+def test_pictures_show_image_slice_and_difference(report: AuditReport, tmp_path: Path) -> None:
+    from matplotlib.image import imread
+
+    folder = write_audit(report, tmp_path)
+    picture = imread(folder / "confidential/pair-1.png")
+    height, width = picture.shape[:2]
+    panes = np.array_split(picture[height // 3 :, :, :3], 3, axis=1)
+    same = [pane[:, 10:-10] for pane in panes]
+    assert np.abs(same[0] - same[1]).mean() < 0.01
+    assert same[2].std() < same[1].std() / 3
+    assert width > 2 * height
+
+
+def test_an_earlier_audit_is_not_overwritten_unasked(report: AuditReport, tmp_path: Path) -> None:
+    write_audit(report, tmp_path)
+    with pytest.raises(OutputError, match="exists already"):
+        write_audit(report, tmp_path)
+    write_audit(report, tmp_path, overwrite=True)
+
+
+def test_it_tells_how_far_it_is_and_stops_when_asked(people: Anatomy, audited: Make) -> None:
+    heard: list[float] = []
+
+    def listen(event: Event) -> None:
+        heard.append(event.fields["fraction"])
+
+    audit(audited(people["outside"]), QUICK, redistill=forgets, monitor=Monitor(listen))
+    assert heard == sorted(heard)
+    assert heard[-1] > 0.75
+    with pytest.raises(Cancelled):
+        stop = Monitor(cancel=lambda: True)
+        audit(audited(people["outside"]), QUICK, monitor=stop)
+
+
+def test_importing_takes_numpy_alone() -> None:
+    code = """
+import sys
+import MedEnhanceLib.spg.audit, MedEnhanceLib.spg.privacy
+print(sorted({"torch", "SimpleITK", "matplotlib", "scipy"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_finding_alarms_at_its_level() -> None:
+    finding = Finding(
+        attack="a",
+        title="t",
+        sentence="s",
+        p=0.01,
+        level=0.01,
+        smallest_p=0,
+        detectable=0.5,
+        power="",
+    )
+    assert finding.alarm
+    assert not replace(finding, p=0.011).alarm

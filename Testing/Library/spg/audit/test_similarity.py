@@ -1,0 +1,145 @@
+"""Similarity finds the same anatomy through what a copy goes through, and nothing in strangers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib.spg.audit.registration import lay_on, shifted
+from MedEnhanceLib.spg.audit.similarity import (
+    ANGLES_DEG,
+    blur,
+    details,
+    fingerprints,
+    match,
+    rotate,
+)
+
+Anatomy = dict[str, np.ndarray]
+
+
+def score(image: np.ndarray, onto: np.ndarray) -> float:
+    found = match(fingerprints(image[None].astype(np.float32)), fingerprints(onto[None]))
+    return float(found.score[0, 0])
+
+
+@pytest.fixture
+def anatomy(people: Anatomy) -> np.ndarray:
+    return people["train0"][4]
+
+
+def test_an_image_is_itself(anatomy: np.ndarray) -> None:
+    assert score(anatomy, anatomy) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("gain", [0.5, 2.0])
+@pytest.mark.parametrize("offset", [-0.1, 0.2])
+def test_brightness_is_no_disguise(anatomy: np.ndarray, gain: float, offset: float) -> None:
+    assert score(gain * anatomy + offset, anatomy) > 0.95
+
+
+@pytest.mark.parametrize("move", [(0, 3), (-5, 2), (4, 4), (6, -6)])
+def test_a_shift_is_no_disguise(anatomy: np.ndarray, move: tuple[int, int]) -> None:
+    assert score(np.roll(anatomy, move, (0, 1)), anatomy) > 0.8
+
+
+def test_the_shift_is_found(anatomy: np.ndarray) -> None:
+    moved = np.roll(anatomy, (4, -2), (0, 1))
+    found = match(fingerprints(moved[None]), fingerprints(anatomy[None]))
+    assert found.shift[0, 0].tolist() == [-4, 2]
+
+
+@pytest.mark.parametrize("angle", [-7.0, 4.0, 6.0])
+def test_a_rotation_is_no_disguise_and_is_found(anatomy: np.ndarray, angle: float) -> None:
+    turned = rotate(anatomy[None], angle)
+    found = match(fingerprints(turned), fingerprints(anatomy[None]))
+    assert found.score[0, 0] > 0.7
+    assert found.angle_deg[0, 0] in [a for a in ANGLES_DEG if abs(a + angle) <= 4]
+
+
+@pytest.mark.parametrize("sigma", [1.0, 1.5])
+def test_blur_and_noise_are_no_disguise(
+    anatomy: np.ndarray, sigma: float, rng: np.random.Generator
+) -> None:
+    assert score(blur(anatomy[None], sigma)[0], anatomy) > 0.85
+    assert score(anatomy + rng.normal(0, 0.04, anatomy.shape), anatomy) > 0.85
+
+
+def test_strangers_are_not_alike_though_raw_correlation_says_so(people: Anatomy) -> None:
+    middles = [slices[4] for slices in people.values()]
+    pairs = [(a, b) for i, a in enumerate(middles) for b in middles[:i]]
+    raw = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in pairs]
+    found = [score(a, b) for a, b in pairs]
+    assert max(raw) > 0.65
+    assert np.median(found) < np.median(raw)
+    assert max(found) < 0.65
+
+
+def test_flat_images_are_like_nothing(anatomy: np.ndarray, rng: np.random.Generator) -> None:
+    """Without floors two fields of noise, or a flat image and anything, might score high."""
+    flat = np.full_like(anatomy, 0.5)
+    noise = (flat + rng.normal(0, 0.002, (2, *flat.shape))).astype(np.float32)
+    assert abs(score(flat, anatomy)) < 0.05
+    assert score(noise[0], noise[1]) < 0.1
+    assert score(noise[0], anatomy) < 0.1
+
+
+def test_a_negative_is_not_alike(anatomy: np.ndarray) -> None:
+    assert score(1 - anatomy, anatomy) < 0.5
+
+
+def test_every_pair_is_as_if_compared_alone(people: Anatomy) -> None:
+    images, slices = fingerprints(people["train0"][:3]), fingerprints(people["train1"][:4])
+    together = match(images, slices)
+    assert together.score.shape == (3, 4)
+    alone = match(images[2:], slices[1:2])
+    assert together.score[2, 1] == pytest.approx(alone.score[0, 0], abs=1e-5)
+    assert together.shift[2, 1].tolist() == alone.shift[0, 0].tolist()
+
+
+def test_the_fast_correlation_is_the_plain_one(people: Anatomy) -> None:
+    """Over the shared part, by two loops over shifts; the floor of empty parts aside."""
+    one, other = fingerprints(people["train0"][:1])[0], fingerprints(people["train1"][:1])[0]
+    side, best = one.shape[0], -1.0
+    for down in range(-3, 4):
+        for right in range(-3, 4):
+            ours = one[max(0, -down) : side - max(0, down), max(0, -right) : side - max(0, right)]
+            theirs = other[max(0, down) : side + min(0, down), max(0, right) : side + min(0, right)]
+            best = max(best, (ours * theirs).sum() / np.sqrt((ours**2).sum() * (theirs**2).sum()))
+    found = match(one[None], other[None], angles_deg=(0.0,))
+    assert found.score[0, 0] == pytest.approx(best, abs=1e-5)
+
+
+def test_sides_need_not_be_even_or_alike() -> None:
+    rng = np.random.default_rng(1)
+    images = rng.uniform(size=(2, 37, 53)).astype(np.float32)
+    assert np.diag(match(fingerprints(images), fingerprints(images)).score) == pytest.approx(1)
+
+
+def test_turning_there_and_back_is_nothing(anatomy: np.ndarray) -> None:
+    smooth = blur(anatomy[None], 2.0)
+    back = rotate(rotate(smooth, 10.0), -10.0)
+    assert np.abs(back - smooth)[0, 12:-12, 12:-12].max() < 0.03
+    quarter = rotate(smooth, 90.0)
+    assert np.allclose(quarter[0], np.rot90(smooth[0]), atol=1e-3)
+
+
+def test_laid_on_its_slice_a_copy_has_its_brightness_and_place(anatomy: np.ndarray) -> None:
+    moved = 0.2 + 0.5 * shifted(anatomy, np.array([3, -1], np.int32))
+    laid = lay_on(moved.astype(np.float32), anatomy, 0.0)
+    assert laid.score > 0.95
+    assert laid.ssim > 0.95
+    inner = (slice(6, -6), slice(6, -6))
+    assert np.abs(laid.image - anatomy)[inner].max() < 0.02
+
+
+def test_ssim_of_strangers_is_low_and_of_nothing_zero(people: Anatomy) -> None:
+    one, other = people["train0"][4], people["train1"][4]
+    assert lay_on(one, other, 0.0).ssim < 0.5
+    empty = np.zeros_like(one)
+    assert lay_on(empty, empty, 0.0).ssim == 0
+
+
+def test_details_are_smooth_at_the_border(anatomy: np.ndarray) -> None:
+    assert np.isfinite(details(anatomy[None])).all()
+    assert np.abs(details(np.ones((1, 20, 20), np.float32))).max() < 1e-4
