@@ -157,7 +157,8 @@ class DistillConfig:
     images_per_patient: M, in the result. prior: what all images start from: "template" (a public
     average, for MR), "representative" or "patient:ID" (of the cohort: they expose that patient), or
     a volume's file. intensities: "cohort" gives the prior the cohort's distribution of intensities
-    (the mean over patients of 33 quantiles of what they show), "own" leaves it its own. held_out: share of the patients that are not distilled but kept for the audit.
+    (the mean over patients of 33 quantiles of what they show), "own" leaves it its own.
+    held_out: share of the patients that are not distilled but kept for the audit.
     shadows: further distillations, of random halves of the patients, that the audit compares with;
     0, or an even number from 4 on; each takes as long as the distillation itself.
     device: "auto", "cpu", "cuda", …; checkpoint_s: seconds between checkpoints at most.

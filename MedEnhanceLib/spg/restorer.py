@@ -26,7 +26,10 @@ _AT_ONCE = 8
 
 @dataclass(frozen=True, kw_only=True)
 class RestorerConfig:
-    """One training. network: "srcnn", "edsr" or "unet"; patch: side; batch: patches of a step."""
+    """One training. network: "srcnn", "edsr" or "unet"; batch: patches of a step.
+
+    patch: their side; images that are smaller are taken whole.
+    """
 
     network: str = "srcnn"
     steps: int = 1000
@@ -55,14 +58,11 @@ def train_restorer(
     """A network that undoes the task's damage, from images [N, H, W] in [0, 1] alone.
 
     The damage is drawn anew for every patch, so that N is what limits it. scaling: how the images
-    were made, which tells tissue from air. Raises InputError for images smaller than a patch.
+    were made, which tells tissue from air. Raises InputError where there is no image.
     """
     monitor = monitor or Monitor()
-    if images.ndim != 3 or not len(images) or min(images.shape[1:]) < config.patch:
-        raise InputError(
-            f"images of shape {images.shape} hold no patch of {config.patch}",
-            "Give [N, H, W] with H and W of a patch at least, or smaller patches.",
-        )
+    if images.ndim != 3 or not images.size:
+        raise InputError(f"images of shape {images.shape}", "Give [N, H, W].")
     network = make_network(config.network, np.random.default_rng((config.seed, 0))).to(device)
     adam = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
     pairs = _pairs(images, task, modality, config, scaling or ImageConfig(), device)
@@ -87,7 +87,8 @@ def _pairs(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless batches (damaged, whole), [B, 1, P, P] each."""
     rng = np.random.default_rng((config.seed, 1))
-    patches = Patches(shown(images, modality, scaling), config.patch)
+    side = min(config.patch, *images.shape[1:])
+    patches = Patches(shown(images, modality, scaling), side)
     whole = torch.from_numpy(np.ascontiguousarray(images, np.float32))[:, None].to(device)
     while True:
         if task.on_patches:
