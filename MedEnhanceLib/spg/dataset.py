@@ -91,13 +91,12 @@ def write_images(folder: Path, stored: npt.NDArray[np.uint16]) -> None:
     _write_pictures(folder / _IMAGES, stored)
 
 
-def write_prior(folder: Path, images: Floats) -> Path:
-    """The prior's images as folder/prior/0000.png …, in place of others there; the first one."""
+def write_prior(folder: Path, images: Floats) -> None:
+    """The prior's images as folder/prior/0000.png …, in place of others there."""
     place = folder / PRIOR
     for before in place.glob("[0-9][0-9][0-9][0-9].png"):
         before.unlink()
     _write_pictures(place, quantised(images))
-    return place / "0000.png"
 
 
 def _write_pictures(folder: Path, stored: npt.NDArray[np.uint16]) -> None:

@@ -85,7 +85,7 @@ def distil_cohort(
         if folder.is_finished:
             monitor.progress(1.0, "was finished already")
             return out
-        _show_prior(prepared.prior, out, monitor)
+        _show_prior(prepared.prior, out)
         hashes = {name: str(run[name]) for name in ("data_sha256", "prior_sha256")}
         works = [
             PatientWork(
@@ -111,11 +111,10 @@ def distil_cohort(
     return out
 
 
-def _show_prior(prior: Prior, out: Path, monitor: Monitor) -> None:
+def _show_prior(prior: Prior, out: Path) -> None:
     """Pictures of what all images start from; of a patient they are for the confidential folder."""
     place = out if prior.patient is None else confidential_folder(out)
-    first = dataset.write_prior(place, prior.images)
-    monitor.preview(str(first), "the first of the prior's images")
+    dataset.write_prior(place, prior.images)
 
 
 def _told(prepared: Prepared, config: DistillConfig) -> dict[str, Any]:
