@@ -206,7 +206,7 @@ class DistillPanel:
             ui.stepsSpinBox.value = state.distillSteps
             ui.imagesSpinBox.value = state.distillImages
             ui.heldOutSpinBox.value = round(100 * state.distillHeldOut)
-            self._prior.show(state, self._patientNames())
+            self._prior.show(state, self._patientNames(), self.isDistilling)
         finally:
             self._isUpdating = False
         ui.rootEdit.placeholderText = longrun.defaultRoot()
@@ -215,7 +215,11 @@ class DistillPanel:
         ui.sceneArea.visible = isScene
         ui.folderArea.visible = not isScene and not self.isDistilling
         ui.pathArea.visible = not isScene and self.isDistilling
-        ui.distillArea.visible = self.isDistilling
+        for widget in (
+            *(ui.goalLabel, ui.goalSelector, ui.modalityLabel, ui.modalitySelector),
+            *(ui.imagesLabel, ui.imagesSpinBox, ui.heldOutLabel, ui.heldOutSpinBox),
+        ):
+            widget.visible = self.isDistilling
         ui.stepsLabel.visible = ui.stepsSpinBox.visible = not self.isDistilling
         ui.cohortLabel.text = self._cohortText()
         self._refreshButtons()

@@ -75,10 +75,14 @@ class DistilledView:
 
 
 def fill(gallery, paths):
-    """Show pictures in a list, with their paths as tool tips."""
+    """Show pictures in a list, as large as its icons, with their paths as tool tips."""
     gallery.clear()
+    size = gallery.iconSize
     for path in paths:
-        item = qt.QListWidgetItem(qt.QIcon(path), "")
+        picture = qt.QPixmap(path)
+        if not picture.isNull():
+            picture = picture.scaled(size.width(), size.height(), qt.Qt.KeepAspectRatio)
+        item = qt.QListWidgetItem(qt.QIcon(picture), "")
         item.setToolTip(path)
         gallery.addItem(item)
 

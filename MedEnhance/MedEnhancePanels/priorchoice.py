@@ -28,8 +28,11 @@ class PriorChoice:
         ui.priorPatientSelector.editTextChanged.connect(onEdited)
         ui.priorFileButton.clicked.connect(self._onBrowse)
 
-    def show(self, state, names):
-        """Show what the state says; names: of the patients who can be chosen."""
+    def show(self, state, names, isUsed):
+        """Show what the state says; names: of the patients who can be chosen.
+
+        isUsed: whether the task takes a prior; else nothing of it is shown.
+        """
         ui, kind = self._ui, state.distillPrior
         ui.priorSelector.currentIndex = list(self._kinds).index(kind)
         ui.priorVolumeSelector.setCurrentNode(state.distillPriorVolume)
@@ -43,12 +46,13 @@ class PriorChoice:
         if ui.priorPatientSelector.currentText != state.distillPriorPatient:
             ui.priorPatientSelector.setEditText(state.distillPriorPatient)
         for widgets, shownFor in (
+            ((ui.priorLabel, ui.priorSelector), kind),
             ((ui.priorVolumeLabel, ui.priorVolumeSelector), "scene"),
-            ((ui.priorFileLabel, ui.priorFileEdit, ui.priorFileButton), "file"),
+            ((ui.priorFileLabel, ui.priorFileArea), "file"),
             ((ui.priorPatientLabel, ui.priorPatientSelector), "patient"),
         ):
             for widget in widgets:
-                widget.visible = kind == shownFor
+                widget.visible = isUsed and kind == shownFor
 
     def read(self, state):
         """Keep in the state what the widgets say."""

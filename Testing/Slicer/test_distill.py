@@ -15,7 +15,7 @@ class PageTest(DistillTestCase):
         self.assertFalse(self.ui.startButton.enabled)
         self.assertIn("Mark at least one", self.ui.whyLabel.text)
         self.assertEqual(self.ui.startButton.toolTip, self.ui.whyLabel.text)
-        self.assertTrue(self.ui.distillArea.isHidden())
+        self.assertTrue(self.ui.goalSelector.isHidden())
         self.assertTrue(self.ui.resumeArea.isHidden())
         self.picture("distill-empty")
 

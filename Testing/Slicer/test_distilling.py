@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from unittest import mock
 
+import qt
 import slicer
 from distill_testing import HAS_TORCH, DistillTestCase
 
@@ -53,14 +54,14 @@ class ChoiceTest(DistillingTestCase):
     def test_thePageSaysWhatDistillationIsAndAsksForWhatItTakes(self):
         self.cohort()
         self.assertIn("no proof", self.ui.noticeLabel.text)
-        self.assertFalse(self.ui.distillArea.isHidden())
+        self.assertFalse(self.ui.goalSelector.isHidden())
         self.assertTrue(self.ui.stepsSpinBox.isHidden())
         self.assertTrue(self.ui.startButton.enabled, self.ui.whyLabel.text)
         self.assertIn("4 patients, 4 volumes", self.ui.cohortLabel.text)
         self.assertEqual(self.ui.cohortTable.cellWidget(0, 2).currentText, "Distill")
         self.picture("distill-ready")
         self.ui.taskSelector.currentIndex = 0
-        self.assertTrue(self.ui.distillArea.isHidden())
+        self.assertTrue(self.ui.goalSelector.isHidden())
         self.assertEqual(self.ui.cohortTable.cellWidget(0, 2).currentText, "Good")
 
     def test_volumesOfNobodyAreRefusedOrLeftOut(self):
@@ -149,6 +150,17 @@ class ChoiceTest(DistillingTestCase):
         self.assertEqual(params["cohort"], folder)
         self.assertEqual(params["modality"], "MR")
         self.assertEqual(params["config"]["prior"], "template")
+
+    def test_messagesNameThePatientsOfTheScene(self):
+        from MedEnhancePanels import distilling, runfolder
+
+        self.cohort()
+        params = self.paramsOf(self.panel.cohort)
+        run = runfolder.Run.open(os.path.dirname(params["out"]))
+        said = distilling.withNames(run, "patient patient-001 and patient-003: one; patient-009")
+        self.assertEqual(said, "patient Patient 1 and Patient 3: one; patient-009")
+        other = runfolder.Run.create(self.root, self.panel.options, "distill")
+        self.assertEqual(distilling.withNames(other, "patient-001"), "patient-001")
 
     def paramsOf(self, cohort):
         """What would be sent to the worker."""
@@ -287,9 +299,13 @@ class DistillationTest(DistillingTestCase):
             self.skipTest("distillation needs torch")
 
     def test_aDistillationIsPausedResumedInANewPageAndFinished(self):
-        self.cohort()
-        job = self.begin()
+        self.cohort(5)
+        self.ui.priorSelector.currentIndex = _PATIENT_PRIOR
+        self.ui.priorPatientSelector.setEditText("Patient 3")
+        with mock.patch("slicer.util.confirmOkCancelDisplay", return_value=True):
+            job = self.begin()
         self.waitUntil(lambda: job.metrics or job.isFinished, 120)
+        self.assertIn("the prior is patient Patient 3", self.ui.noteLabel.text)
         self.picture("distill-running")
         self.pauseAfter(1)
         self.assertEqual(self.record()["state"], "paused")
@@ -299,17 +315,14 @@ class DistillationTest(DistillingTestCase):
 
         self.newPanel()
         self.waitUntil(lambda: self.ui.statusLabel.text, 30)
-        self.assertRegex(self.ui.statusLabel.text, r"\d+ % done: \d of 2 patients")
-        self.picture("distill-paused")
+        self.assertRegex(self.ui.statusLabel.text, r"\d+ % done: \d of 3 patients")
         self.ui.resumeButton.click()
         job = self.job()
         self.waitUntil(lambda: job.isFinished, 180)
         self.assertEqual(job.state, "done", job.error)
         folder = self.runFolder()
-        self.assertEqual(self.ui.imageGallery.count, 4)
-        self.assertEqual(self.ui.priorGallery.count, 2)
-        self.assertEqual(self.ui.priorTitle.text, "Prior")
-        self.assertIn("4 images of 2 patients; 2 patients were held out", self.ui.resultLabel.text)
+        self.assertEqual(self.ui.imageGallery.count, 6)
+        self.assertIn("6 images of 3 patients; 2 patients were held out", self.ui.resultLabel.text)
         self.assertTrue(self.ui.auditLabel.text)
         self.assertIn("few is distilled", self.widget.ui.messageLabel.text)
         self.assertFalse(os.path.exists(os.path.join(folder, "data")), "copies were left behind")
@@ -317,6 +330,18 @@ class DistillationTest(DistillingTestCase):
         self.assertGreater(len(self.panel.runs.plot.values("alignment of patient 1")), 1)
         self.assertTrue(self.ui.resumeArea.isHidden())
         self.picture("distill-done")
+        self.checkThatThePatientIsShownToTheUserAlone(folder)
+
+    def checkThatThePatientIsShownToTheUserAlone(self, folder):
+        self.assertFalse(os.path.exists(os.path.join(folder, "out", "prior")))
+        self.assertEqual(self.ui.priorGallery.count, 2)
+        self.assertIn("shows a patient", self.ui.priorTitle.text)
+        self.ui.confidentialButton.click()
+        self.assertIn(os.path.join(folder, "out-confidential"), self.widget.ui.messageLabel.text)
+        self.assertIn("patient-003: Patient 3", self.widget.ui.messageDetails.plainText)
+        with mock.patch("MedEnhancePanels.distilledview.openPath") as opened:
+            self.ui.resultButton.click()
+        opened.assert_called_once_with(os.path.join(folder, "out"))
 
     def assertNothingTellsOfPatients(self, folder):
         """No file of a run has a patient's or a node's name, in its name or in its bytes."""
@@ -328,38 +353,6 @@ class DistillationTest(DistillingTestCase):
                     self.assertNotIn(word, os.path.join(place, name))
                     self.assertNotIn(word.encode(), content, os.path.join(place, name))
 
-    def test_aPatientWhoIsThePriorIsShownToTheUserAlone(self):
-        self.cohort()
-        self.ui.priorSelector.currentIndex = _PATIENT_PRIOR
-        self.ui.priorPatientSelector.setEditText("Patient 3")
-        with mock.patch("slicer.util.confirmOkCancelDisplay", return_value=True):
-            job = self.begin()
-        self.waitUntil(lambda: job.isFinished, 180)
-        self.assertEqual(job.state, "done", job.error)
-        folder = self.runFolder()
-        self.assertFalse(os.path.exists(os.path.join(folder, "out", "prior")))
-        self.assertEqual(self.ui.priorGallery.count, 2)
-        self.assertIn("shows a patient", self.ui.priorTitle.text)
-        self.assertIn("the prior is patient patient-003", "\n".join(job.warnings))
-        self.ui.confidentialButton.click()
-        self.assertIn(os.path.join(folder, "out-confidential"), self.widget.ui.messageLabel.text)
-        self.assertIn("patient-003: Patient 3", self.widget.ui.messageDetails.plainText)
-        with mock.patch("MedEnhancePanels.distilledview.openPath") as opened:
-            self.ui.resultButton.click()
-        opened.assert_called_once_with(os.path.join(folder, "out"))
-
-    def test_whatTheLibraryRefusesNamesThePatientsOfTheScene(self):
-        self.cohort(3)
-        self.brain("the same head", "Another name", 1)
-        self.waitUntil(lambda: self.ui.cohortTable.rowCount == 4, 5)
-        job = self.begin()
-        self.waitUntil(lambda: job.isFinished, 60)
-        self.assertEqual(job.state, "failed")
-        said = self.widget.ui.messageLabel.text
-        self.assertIn("Another name", said)
-        self.assertIn("Patient 1", said)
-        self.assertNotIn("Patient", self.record()["error"])
-
 
 class AuditTest(DistillingTestCase):
     def finished(self, audit):
@@ -370,6 +363,11 @@ class AuditTest(DistillingTestCase):
         run = runfolder.Run.create(self.root, self.panel.options, "distill")
         run.record |= {"state": "done", "seconds": time.time() % 1}
         run.save()
+        picture = qt.QImage(32, 32, qt.QImage.Format_Grayscale16)
+        picture.fill(qt.Qt.gray)
+        for name in ("prior/0000.png", "images/0000.png", "images/0001.png"):
+            os.makedirs(os.path.dirname(os.path.join(run.out, name)), exist_ok=True)
+            self.assertTrue(picture.save(os.path.join(run.out, name)))
         manifest = {"images": 4, "patients": 2, "held_out": 2, "audit": audit}
         write_json(Path(run.out) / "manifest.json", manifest, overwrite=False)
         self.panel.runs.recall(run.folder)
@@ -378,6 +376,9 @@ class AuditTest(DistillingTestCase):
     def test_theAuditIsToldInPlainWordsAndAnAlarmIsAWarning(self):
         summary = "ALARM: the images give away their patients (copies).\n\n- **Copies** ALARM. 3."
         run = self.finished({"alarm": True, "summary": summary})
+        self.assertEqual((self.ui.priorGallery.count, self.ui.imageGallery.count), (1, 2))
+        self.assertEqual(self.ui.priorTitle.text, "Prior")
+        self.assertFalse(self.ui.confidentialButton.enabled)
         self.assertIn("ALARM: the images give away", self.ui.auditLabel.text)
         self.assertIn("Copies ALARM. 3.", self.ui.auditBrowser.plainText)
         self.assertEqual(self.warnedOf(run), "warning")
