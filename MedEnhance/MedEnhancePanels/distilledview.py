@@ -31,7 +31,16 @@ class DistilledView:
         if manifest:
             self._showPictures(run)
             self._showAudit(manifest.get("audit") or {})
-            self._ui.confidentialButton.enabled = os.path.isdir(run.confidential)
+            self._showFolders(run)
+
+    def _showFolders(self, run):
+        button = self._ui.confidentialButton
+        button.enabled = os.path.isdir(run.confidential)
+        button.toolTip = (
+            _("Pictures and names of patients: not to be shared")
+            if button.enabled
+            else _("Nothing confidential was written: there was no audit that compares patients")
+        )
 
     def _showPictures(self, run):
         ui = self._ui

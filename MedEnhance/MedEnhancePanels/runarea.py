@@ -71,9 +71,19 @@ class RunArea:
         ui.pauseButton.enabled = ui.cancelButton.enabled = (
             isRunning and not self._long.job.wantsCancel
         )
+        why = "" if isRunning else _("No run goes on")
+        ui.pauseButton.toolTip = why or _(
+            "Stop after writing a checkpoint; Resume goes on from there, also after Slicer was closed"
+        )
+        ui.cancelButton.toolTip = why or _("Stop for good; the run's folder stays")
         ui.resumeArea.visible = ui.runSelector.count > 0 and not isRunning
         ui.statusLabel.visible = bool(ui.statusLabel.text) and not isRunning
         ui.plotButton.enabled = isRunning or self._lastRun is not None
+        ui.plotButton.toolTip = (
+            _("Show the loss in a plot view of the layout")
+            if ui.plotButton.enabled
+            else _("There is no run to show")
+        )
 
     # --- the run that goes on ---
 

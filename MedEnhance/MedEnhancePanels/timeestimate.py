@@ -64,8 +64,9 @@ class TimeEstimate:
         elif job.state == "failed":
             told = _("How long it takes is not known: {why}")
             self._show(told.format(why=job.error.text))
-        else:
-            self._params = None  # somebody else cancelled it: ask again
+        else:  # somebody else cancelled it: ask again
+            self._params = None
+            self._show("")
 
     def _show(self, text):
         self._label.text = text

@@ -211,14 +211,14 @@ class TrainingTest(DistillTestCase):
         job = self.start(steps=60)
         self.assertTrue(self.ui.pauseButton.enabled)
         self.waitUntil(lambda: len(job.metrics) > 3, 120)
-        self.picture("distill-running")
+        self.picture("train-running")
         self.assertIn("Elapsed", self.ui.timeLabel.text)
         self.pauseAfter(5)
         folder = self.runFolder()
         self.assertEqual(self.record()["state"], "paused")
         self.assertTrue(os.path.isfile(os.path.join(folder, "out", "checkpoint.safetensors")))
         self.assertIn("paused", self.ui.resultLabel.text)
-        self.picture("distill-paused")
+        self.picture("train-paused")
         before = self.panel.runs.plot.values("cycle")
 
         slicer.util.reloadScriptedModule("MedEnhance")
@@ -241,7 +241,7 @@ class TrainingTest(DistillTestCase):
         self.assertEqual(self.record()["state"], "done")
         self.waitUntil(lambda: "Choose it on the page" in self.widget.ui.messageLabel.text, 30)
         self.assertTrue(os.path.isdir(os.path.join(self.models, "tiny")))
-        self.picture("distill-done")
+        self.picture("train-done")
         self.assertTrue(self.ui.resumeArea.isHidden())
 
     def test_noNameOfAPatientGetsIntoTheRunsFolder(self):

@@ -59,7 +59,6 @@ class ChoiceTest(DistillingTestCase):
         self.assertTrue(self.ui.startButton.enabled, self.ui.whyLabel.text)
         self.assertIn("4 patients, 4 volumes", self.ui.cohortLabel.text)
         self.assertEqual(self.ui.cohortTable.cellWidget(0, 2).currentText, "Distill")
-        self.picture("distill-ready")
         self.ui.taskSelector.currentIndex = 0
         self.assertTrue(self.ui.goalSelector.isHidden())
         self.assertEqual(self.ui.cohortTable.cellWidget(0, 2).currentText, "Good")
@@ -150,6 +149,27 @@ class ChoiceTest(DistillingTestCase):
         self.assertEqual(params["cohort"], folder)
         self.assertEqual(params["modality"], "MR")
         self.assertEqual(params["config"]["prior"], "template")
+
+    def test_aRunThatWasMovedFindsItsCohortAndItsPrior(self):
+        from MedEnhancePanels import longrun, runfolder
+
+        run = runfolder.Run.create(self.root, self.panel.options, "distill")
+        old = os.path.join(self.root, "old")
+        params = {
+            "cohort": os.path.join(old, "data"),
+            "out": os.path.join(old, "out"),
+            "config": {"prior": os.path.join(old, "prior", "prior.nrrd")},
+        }
+        run.record |= {"state": "paused", "params": params}
+        run.save()
+        with mock.patch.object(longrun, "begin") as begin:
+            longrun.resume(None, run.folder)
+        settled = begin.call_args.args[1].record["params"]
+        self.assertEqual(settled["cohort"], os.path.join(run.folder, "data"))
+        self.assertEqual(settled["out"], os.path.join(run.folder, "out"))
+        self.assertEqual(
+            settled["config"]["prior"], os.path.join(run.folder, "prior", "prior.nrrd")
+        )
 
     def test_messagesNameThePatientsOfTheScene(self):
         from MedEnhancePanels import distilling, runfolder
@@ -253,6 +273,7 @@ class EstimateTest(DistillingTestCase):
         self.assertEqual(job.params["patients"], 4)
         job.end(FOUND)
         self.assertIn("no CUDA device here", self.ui.estimateLabel.text)
+        self.picture("distill-ready")
         self.assertTrue(self.ui.startButton.enabled)
         self.ui.taskSelector.currentIndex = 0
         self.assertTrue(self.ui.estimateLabel.isHidden())
