@@ -260,8 +260,8 @@ class DistillPanel:
             return _(
                 "Distillation makes a few images in place of a cohort, on which small networks "
                 "learn one task. The images are audited; that is no proof that no patient can be "
-                "read back from them. Where ten real images may be shared, take those: they train about "
-                "as well."
+                "read back from them. Where ten real images may be shared, take those: they train "
+                "about as well."
             )
         return _(
             "Trains an enhancer on your cohort. “Distill the cohort” makes a few images in its "

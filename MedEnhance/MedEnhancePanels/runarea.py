@@ -73,7 +73,8 @@ class RunArea:
         )
         why = "" if isRunning else _("No run goes on")
         ui.pauseButton.toolTip = why or _(
-            "Stop after writing a checkpoint; Resume goes on from there, also after Slicer was closed"
+            "Stop after writing a checkpoint; Resume goes on from there, also after Slicer was "
+            "closed"
         )
         ui.cancelButton.toolTip = why or _("Stop for good; the run's folder stays")
         ui.resumeArea.visible = ui.runSelector.count > 0 and not isRunning
