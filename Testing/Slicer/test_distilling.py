@@ -372,7 +372,7 @@ class DistillationTest(DistillingTestCase):
                     content = file.read()
                 for word in ("Patient ", "T1 of"):
                     self.assertNotIn(word, os.path.join(place, name))
-                    self.assertNotIn(word.encode(), content, os.path.join(place, name))
+                    self.assertFalse(word.encode() in content, os.path.join(place, name))
 
 
 class AuditTest(DistillingTestCase):
