@@ -53,6 +53,14 @@ class Distilled:
         return DistillConfig.from_json(fields)
 
 
+def is_distilled(folder: Path) -> bool:
+    """Whether a folder says that it holds a distilled data set, readable or not."""
+    try:
+        return read_run(folder / MANIFEST).get("format") == FORMAT
+    except InputError:
+        return False
+
+
 def load_distilled(folder: Path) -> Distilled:
     """Read a distilled data set; raises InputError where the folder holds none, or a part."""
     if not (folder / MANIFEST).is_file():
