@@ -43,8 +43,8 @@ def add_parser(subparsers: Subparsers) -> None:
         "method",
         choices=METHODS,
         help="hqg: an enhancer; denoiser: a small network for one task, from a distilled set or a "
-        "cohort; head: segmentation; gradprom: both, learning from each other; unicompress: a model "
-        "of the codec (--part)",
+        "cohort; head: segmentation; gradprom: enhancer and head, learning from each other; "
+        "unicompress: a model of the codec (--part)",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="checkpoint and model go here")
     parser.add_argument("--hq", metavar="DIR", help="good images: files, or a folder of DICOM each")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MedEnhanceLib import io
+from MedEnhanceLib.bundles.export import record_fields
+from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.progress import Monitor
@@ -48,7 +50,8 @@ def fields_for_distilled(fields: Mapping[str, Any], data: Path) -> dict[str, Any
         )
     network = fields.get("network")
     given = network if isinstance(network, Mapping) else {}
-    return {**_SINGLE, **fields, "modality": modality, "network": _SINGLE_NETWORK | dict(given)}
+    decided = {"modality": modality, "network": _SINGLE_NETWORK | dict(given)}
+    return {"name": f"hqg-{str(modality).lower()}-distilled"} | _SINGLE | dict(fields) | decided
 
 
 def volumes_of_distilled(
@@ -87,10 +90,16 @@ def volumes_of_distilled(
             io.save(volume, folder / pool / f"{place // _CHUNK:04d}.nrrd", overwrite=True)
     entry = entry_of_distilled(found.manifest, data_sha256([found.images]))
     high, low = ((f"{pool}/*.nrrd",) for pool in _POOLS)
-    chosen = replace(
-        config, high_quality=high, low_quality=low, data=(entry, *config.data), held_out=0
-    )
+    chosen = replace(config, high_quality=high, low_quality=low, data=(entry, *config.data))
     return chosen, folder
+
+
+def warn_of_distilled(folder: Path) -> Path:
+    """Let the card of a model say that it learned from distilled images; its folder."""
+    from MedEnhanceLib.spg.sources import NOT_ANATOMY
+
+    limits = read_bundle(folder).metadata.get("limits", ())
+    return record_fields(folder, {"limits": [NOT_ANATOMY, *limits]}).folder
 
 
 def _volume(images: np.ndarray[Any, np.dtype[np.float32]], found: Distilled) -> Volume:
@@ -102,4 +111,9 @@ def _volume(images: np.ndarray[Any, np.dtype[np.float32]], found: Distilled) -> 
     return Volume(voxels, geometry, modality, "HU" if modality == "CT" else "")
 
 
-__all__ = ["fields_for_distilled", "is_distilled", "volumes_of_distilled"]
+__all__ = [
+    "fields_for_distilled",
+    "is_distilled",
+    "volumes_of_distilled",
+    "warn_of_distilled",
+]

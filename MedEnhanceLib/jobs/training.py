@@ -19,6 +19,7 @@ from MedEnhanceLib.jobs.distilled import (
     fields_for_distilled,
     is_distilled,
     volumes_of_distilled,
+    warn_of_distilled,
 )
 from MedEnhanceLib.jobs.joint import head_of, joint_config, told_of
 from MedEnhanceLib.jobs.result import Result
@@ -72,8 +73,7 @@ def run_train(params: TrainParams, monitor: Monitor) -> Result:
     folder = train_method(params.method, config, Path(params.data), out, monitor)
     page = out / "report" / "index.html"
     outputs = {"model": str(folder)} | ({"report": str(page)} if page.exists() else {})
-    task = getattr(config, "task", None)
-    if task is not None:
+    if params.method in ("hqg", "gradprom") and getattr(config, "task", None) is not None:
         outputs["head"] = str(out / head_of(cast("TrainConfig", config)).name)
     head = Path(outputs.get("head", folder))
     if isinstance(config, CodecTraining):
@@ -226,7 +226,8 @@ def _train_enhancer(config: TrainConfig, data: Path, out: Path, monitor: Monitor
                 "a distilled set has no labels for a head to learn from",
                 "Leave out the task, or name a folder of volumes.",
             )
-        config, data = volumes_of_distilled(config, data, out, monitor)
+        config, data = volumes_of_distilled(config, data, out, monitor.part(0.0, 0.01))
+        return warn_of_distilled(train(config, data, out, monitor.part(0.01, 1.0)))
     if config.task is None:
         return train(config, data, out, monitor)
     _refuse_leak(config, data)
