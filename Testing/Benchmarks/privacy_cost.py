@@ -20,7 +20,7 @@ from _common import SHARED_DATA, table, write
 
 from MedEnhanceLib import Cohort
 from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.spg.config import DistillConfig, DPConfig, LoopConfig
+from MedEnhanceLib.spg.config import DistillConfig, DPConfig, ImageConfig, LoopConfig
 from MedEnhanceLib.spg.loop import Raw
 from MedEnhanceLib.spg.noising import noisy_steps
 from MedEnhanceLib.spg.patient import distil_patient
@@ -33,12 +33,13 @@ EPSILONS = (100.0, 8.0)
 DELTA = 1e-3
 CONFIG = DistillConfig(
     task="denoise",
-    images_per_patient=4,
+    images_per_patient=2,
     held_out=0.3,
-    loop=LoopConfig(outer=10, inner=10, teaching=3),
+    images=ImageConfig(size=64, spacing_mm=1.5),
+    loop=LoopConfig(outer=4, inner=10, teaching=1, patch=32, batch=8),
     device="cpu",
 )
-RESTORER = RestorerConfig(network="srcnn", steps=600)
+RESTORER = RestorerConfig(network="srcnn", steps=600, patch=32)
 _WEIGHTS = 10_900  # of the network that is matched
 FULL, DISTILLED, PRIOR = "all slices", "distilled", "the prior alone"
 Row = dict[str, Any]
@@ -86,8 +87,12 @@ def rows_of(found: dict[str, Prepared], seed: int) -> list[Row]:
     rows = []
     for arm, intensities, epsilon, images in arms:
         task = make_task(CONFIG, "MR")
-        network = train_restorer(images, task, "MR", replace(RESTORER, seed=seed))
-        damaged, restored = restored_psnr(network, held_out, task, "MR", seed=1)
+        network = train_restorer(
+            images, task, "MR", replace(RESTORER, seed=seed), scaling=CONFIG.images
+        )
+        damaged, restored = restored_psnr(
+            network, held_out, task, "MR", seed=1, scaling=CONFIG.images
+        )
         rows.append(
             {
                 "arm": arm,
