@@ -222,8 +222,8 @@ class DistillConfig:
             raise ConfigError("the prior is not named", "Use template, patient:ID or a file.")
         if self.intensities not in ("cohort", "own"):
             raise ConfigError(f"intensities is {self.intensities!r}", "Use cohort or own.")
-        dp: object = self.dp
-        if isinstance(dp, dict):
+        dp: Any = self.dp  # as it came from JSON
+        if dp is not None and not isinstance(dp, DPConfig):
             object.__setattr__(self, "dp", config_from_json(DPConfig, dp))
         if self.dp is not None and self.kind_of_prior in (REPRESENTATIVE, "patient"):
             raise ConfigError(

@@ -48,8 +48,8 @@ class TrainDenoiserConfig:
 
     def __post_init__(self) -> None:
         for field, kind in (("images", ImageConfig), ("damage", DamageConfig)):
-            given: object = getattr(self, field)
-            if isinstance(given, dict):
+            given: Any = getattr(self, field)
+            if given is not None and not isinstance(given, kind):
                 object.__setattr__(self, field, config_from_json(kind, given))
         if self.network not in NETWORKS:
             raise ConfigError(f"network is {self.network!r}", f"Use {', '.join(NETWORKS)}.")

@@ -18,11 +18,13 @@ from MedEnhanceLib.cohort import Cohort
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.spg import folder as folder_module
+from MedEnhanceLib.spg import prepared as prepared_module
 from MedEnhanceLib.spg.config import DistillConfig, DPConfig
 from MedEnhanceLib.spg.dataset import load_distilled
 from MedEnhanceLib.spg.folder import SECRET, RunFolder
 from MedEnhanceLib.spg.loop import PatientLoop, Raw
 from MedEnhanceLib.spg.noising import Noising, clipped, noisy_steps, norm
+from MedEnhanceLib.spg.prepared import prepare
 from MedEnhanceLib.spg.prior import Prior
 from MedEnhanceLib.spg.privacy import NoisySteps, epsilon
 from MedEnhanceLib.spg.run import distil_cohort
@@ -183,36 +185,28 @@ def test_a_patient_as_prior_is_refused(prior: str, noised: DistillConfig) -> Non
 def test_a_copy_of_a_patients_volume_as_prior_is_refused(
     two: Cohort, noised: DistillConfig, tmp_path: Path
 ) -> None:
-    for seed, is_theirs in ((2, True), (77, False)):
+    for seed in (2, 77):
         io.save(phantom(seed), tmp_path / f"{seed}.nii.gz")
-        config = replace(noised, prior=str(tmp_path / f"{seed}.nii.gz"))
-        if is_theirs:
-            with pytest.raises(ConfigError, match=f"patient {PEOPLE[2]} of the cohort"):
-                distil_cohort(two, tmp_path / "out", config)
-        else:
-            distil_cohort(two, tmp_path / "out", config)
+    with pytest.raises(ConfigError, match=f"patient {PEOPLE[2]} of the cohort"):
+        prepare(two, replace(noised, prior=str(tmp_path / "2.nii.gz")), Monitor())
+    prepare(two, replace(noised, prior=str(tmp_path / "77.nii.gz")), Monitor())
 
 
-def test_the_cohorts_intensities_are_left_out_and_that_is_said(
-    two: Cohort, noised: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_the_cohort_shows_stays_out_of_the_result(
+    cohort: Cohort, noised: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from MedEnhanceLib.spg import prepared
+    """Neither its intensities go in nor what an audit found, and that is said."""
 
     def never(*_: object) -> Prior:
         raise AssertionError("the cohort's quantiles were taken")
 
-    monkeypatch.setattr(prepared, "with_intensities", never)
+    monkeypatch.setattr(prepared_module, "with_intensities", never)
     heard: list[str] = []
     monitor = Monitor(lambda event: heard.append(str(event.fields.get("message"))))
-    out = distil_cohort(two, tmp_path / "out", replace(noised, intensities="cohort"), monitor)
+    config = replace(noised, intensities="cohort", held_out=0.5)
+    out = distil_cohort(cohort, tmp_path / "out", config, monitor)
     assert any("keeps its own intensities" in message for message in heard)
     assert load_distilled(out).config.intensities == "own"
-
-
-def test_the_audit_stays_out_of_the_result(
-    cohort: Cohort, noised: DistillConfig, tmp_path: Path
-) -> None:
-    out = distil_cohort(cohort, tmp_path / "out", replace(noised, held_out=0.5))
     assert not (out / "audit").exists()
     assert (tmp_path / "out-confidential" / "audit.json").exists()
     told = load_distilled(out).manifest["audit"]
@@ -228,9 +222,10 @@ def test_the_audit_stays_out_of_the_result(
         ({"epsilon": -1}, "epsilon"),
         ({"epsilon": 8, "clip": 0}, "clip"),
         ({"epsilon": 8, "sigma": 0}, "sigma"),
+        ("8", "DPConfig"),
     ],
 )
-def test_what_promises_nothing_is_refused(fields: dict[str, object], says: str) -> None:
+def test_what_promises_nothing_is_refused(fields: object, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
         DistillConfig.from_json({"dp": fields})
     assert says in f"{caught.value.message} {caught.value.hint}"
