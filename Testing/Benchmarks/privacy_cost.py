@@ -3,20 +3,23 @@
     python Testing/Benchmarks/privacy_cost.py     writes docs/benchmarks/privacy_cost.*
 
 MR of soft-tissue sarcomas (STS), noise removed. A short loop: few matches need less noise.
+Rows are kept in runs/privacy_cost: what was interrupted goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-from _common import SHARED_DATA, table, write
+from _common import REPOSITORY, SHARED_DATA, table, write
 
 from MedEnhanceLib import Cohort
 from MedEnhanceLib.progress import Monitor
@@ -39,8 +42,9 @@ CONFIG = DistillConfig(
     loop=LoopConfig(outer=4, inner=10, teaching=1, patch=32, batch=8),
     device="cpu",
 )
-RESTORER = RestorerConfig(network="srcnn", steps=600, patch=32)
+RESTORER = RestorerConfig(network="srcnn", steps=400, patch=32)
 _WEIGHTS = 10_900  # of the network that is matched
+KEPT = REPOSITORY / "runs" / "privacy_cost"
 FULL, DISTILLED, PRIOR = "all slices", "distilled", "the prior alone"
 Row = dict[str, Any]
 
@@ -48,20 +52,17 @@ Row = dict[str, Any]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("--patients", type=int, help="learned from; all unless given")
+    parser.add_argument("--patients", type=int, default=4, help="that are learned from")
     options = parser.parse_args()
-    began = time.process_time()
     cohort = Cohort.open(SHARED_DATA / "mr" / "sts", pattern="MR_T1.nii.gz", modality="MR")
     found = {
         intensities: prepare(cohort, replace(CONFIG, intensities=intensities), Monitor())
         for intensities in ("cohort", "own")
     }
-    if options.patients:
-        found = {name: _fewer(prepared, options.patients) for name, prepared in found.items()}
+    found = {name: _fewer(prepared, options.patients) for name, prepared in found.items()}
     rows = [row for seed in options.seeds for row in rows_of(found, seed)]
-    minutes = (time.process_time() - began) / 60
     some = found["own"]
-    text = page(rows, len(some.training), len(some.held_out), len(options.seeds), minutes)
+    text = page(rows, len(some.training), len(some.held_out), len(options.seeds))
     write("privacy_cost", text, gates=[], rows=rows, seeds=options.seeds)
 
 
@@ -71,42 +72,41 @@ def _fewer(prepared: Prepared, count: int) -> Prepared:
 
 
 def rows_of(found: dict[str, Prepared], seed: int) -> list[Row]:
-    """Every arm with one seed of distillation and training."""
+    """Every arm with one seed of distillation and training; what was measured is kept."""
     own = found["own"]
     config = replace(CONFIG, seed=seed, intensities="own")
-    arms: list[tuple[str, str, float | None, Floats]] = [
-        (FULL, "–", None, np.concatenate(list(own.training.values()))),
+    held_out = np.concatenate(list(own.held_out.values()))
+    arms: list[tuple[str, str, float | None, Callable[[], Floats]]] = [
+        (FULL, "–", None, lambda: np.concatenate(list(own.training.values())))
     ]
-    for intensities, prepared in found.items():
-        arms.append((PRIOR, intensities, None, prepared.prior.images))
-        arms.append((DISTILLED, intensities, None, distilled(prepared, config, seed)))
+    for name, prepared in found.items():
+        arms.append((PRIOR, name, None, partial(getattr, prepared.prior, "images")))
+        arms.append((DISTILLED, name, None, partial(distilled, prepared, config, seed)))
     for epsilon in EPSILONS:
         noised = replace(config, dp=DPConfig(epsilon=epsilon, delta=DELTA))
-        arms.append((DISTILLED, "own", epsilon, distilled(own, noised, seed)))
-    held_out = np.concatenate(list(own.held_out.values()))
+        arms.append((DISTILLED, "own", epsilon, partial(distilled, own, noised, seed)))
     rows = []
     for arm, intensities, epsilon, images in arms:
-        task = make_task(CONFIG, "MR")
-        network = train_restorer(
-            images, task, "MR", replace(RESTORER, seed=seed), scaling=CONFIG.images
-        )
-        damaged, restored = restored_psnr(
-            network, held_out, task, "MR", seed=1, scaling=CONFIG.images
-        )
-        rows.append(
-            {
-                "arm": arm,
-                "intensities": intensities,
-                "epsilon": epsilon,
-                "seed": seed,
-                "images": len(images),
-                "damaged_db": damaged,
-                "restored_db": restored,
-                "noise_multiplier": None if epsilon is None else multiplier(epsilon),
-            }
-        )
-        print(rows[-1], flush=True)
+        name = f"{arm}-{intensities}-{epsilon}-{seed}-{len(own.training)}.json".replace(" ", "-")
+        kept = KEPT / name
+        if not kept.is_file():
+            KEPT.mkdir(parents=True, exist_ok=True)
+            row = measured(images(), held_out, seed)
+            row |= {"arm": arm, "intensities": intensities, "epsilon": epsilon, "seed": seed}
+            row["noise_multiplier"] = None if epsilon is None else multiplier(epsilon)
+            kept.write_text(json.dumps(row), encoding="utf-8")
+            print(row, flush=True)
+        rows.append(json.loads(kept.read_text(encoding="utf-8")))
     return rows
+
+
+def measured(images: Floats, held_out: Floats, seed: int) -> Row:
+    """What a network that learns from the images makes of held-out ones."""
+    task = make_task(CONFIG, "MR")
+    chosen = replace(RESTORER, seed=seed)
+    network = train_restorer(images, task, "MR", chosen, scaling=CONFIG.images)
+    damaged, restored = restored_psnr(network, held_out, task, "MR", seed=1, scaling=CONFIG.images)
+    return {"images": len(images), "damaged_db": damaged, "restored_db": restored}
 
 
 def distilled(prepared: Prepared, config: DistillConfig, seed: int) -> Floats:
@@ -124,7 +124,7 @@ def multiplier(epsilon: float) -> float:
     return noisy_steps(replace(CONFIG, dp=DPConfig(epsilon=epsilon, delta=DELTA))).noise_multiplier
 
 
-def page(rows: list[Row], patients: int, held_out: int, seeds: int, minutes: float) -> str:
+def page(rows: list[Row], patients: int, held_out: int, seeds: int) -> str:
     matches = CONFIG.loop.outer * CONFIG.loop.inner
     floor = np.mean([row["damaged_db"] for row in rows])
     first = [row for row in rows if row["seed"] == rows[0]["seed"]]
@@ -165,9 +165,7 @@ intensities, as those of the cohort are not covered by noise.
 {table(head, lines)}
 Every match is about one patient alone, so nobody hides among others: the noise on the {_WEIGHTS}
 numbers of a gradient is as long as {told} the clip. Rows with ε are to be held against the prior
-alone with its own intensities, which tells nothing of anybody and costs nothing.
-
-{minutes:.0f} minutes of one core."""
+alone with its own intensities, which tells nothing of anybody and costs nothing."""
 
 
 if __name__ == "__main__":
