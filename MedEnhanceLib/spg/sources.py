@@ -22,7 +22,7 @@ NOT_ANATOMY = (
     "organs can be invented in them."
 )
 #: Options that a distilled set answers itself.
-_OF_COHORTS = ("task", "modality", "images", "damage")
+_OF_COHORTS = ("task", "modality", "pattern", "images", "damage", "held_out")
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,9 @@ def _distilled(data: Path, config: TrainDenoiserConfig) -> Source:
     empty = np.zeros((0, *found.images.shape[1:]), np.float32)
     entry = entry_of_distilled(found.manifest, sha256)
     modality = str(found.manifest["modality"])
-    return Source(found.images, empty, modality, found.config, entry, (NOT_ANATOMY,))
+    privacy = found.manifest.get("privacy")
+    limits = (NOT_ANATOMY, *([f"The distilled set: {privacy['statement']}"] if privacy else []))
+    return Source(found.images, empty, modality, found.config, entry, limits)
 
 
 def _cohort(data: Path, config: TrainDenoiserConfig, monitor: Monitor) -> Source:

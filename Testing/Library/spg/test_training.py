@@ -108,6 +108,7 @@ def test_a_cohort_holds_patients_out_and_measures_on_them(
         ({}, False, "task is not stated"),
         ({"task": "sr2"}, True, "its task is denoise"),
         ({"images": {"size": 32}}, True, "says images itself"),
+        ({"held_out": 0.5}, True, "says held_out itself"),
         ({"network": "vgg"}, True, "srcnn"),
         ({"task": "segment"}, False, "segment"),
         ({"preset": "huge"}, True, "huge"),
