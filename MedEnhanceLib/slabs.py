@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import mmap
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,6 +41,16 @@ def let_go(voxels: Voxels) -> None:
         owner = owner.base
     if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         owner.madvise(mmap.MADV_DONTNEED)
+
+
+def trim() -> None:
+    """Give memory that was freed back to the system; does nothing where it has no such call.
+
+    Encoders free much in many pieces, of which glibc keeps those of a thread for that thread.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def extremes(voxels: Voxels) -> tuple[Any, Any]:

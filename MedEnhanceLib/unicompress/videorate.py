@@ -15,7 +15,7 @@ import numpy as np
 
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.slabs import let_go
+from MedEnhanceLib.slabs import let_go, trim
 from MedEnhanceLib.unicompress import video, wavelet, wiener
 from MedEnhanceLib.unicompress.blocks import Grid
 from MedEnhanceLib.unicompress.candidates import code_block
@@ -205,6 +205,7 @@ def code(job: Job, step: float, anchor: float) -> Pass:
         block = job.grid.box(number).of(job.voxels)
         kind, data = code_one(block, step, job.speed, job.encoder, anchor)
         let_go(job.voxels)
+        trim()
         return Chunk(number, kind, job.keep(data))
 
     numbers = range(len(job.grid))
@@ -263,6 +264,7 @@ def finished(job: Job, chunks: list[Chunk], most: int) -> Iterator[tuple[Chunk, 
                 kind, data = WAVELET, other
                 decoded = decode_data(kind, data, block.shape, job.context)
         let_go(job.voxels)
+        trim()
         return replace(chunk, kind=kind, data=job.keep(data)), decoded
 
     threads = min(job.threads, video.MOST_THREADS)
