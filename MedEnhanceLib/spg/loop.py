@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.spg.alignment import DISTANCES, layer_gradients
 from MedEnhanceLib.spg.config import DistillConfig
-from MedEnhanceLib.spg.generator import Generator, saturation
+from MedEnhanceLib.spg.generator import Changer, Generator, saturation
 from MedEnhanceLib.spg.networks import draw_weights, make_network
 from MedEnhanceLib.spg.patches import Patches, Places
 from MedEnhanceLib.spg.slices import Floats, shown
@@ -70,7 +70,10 @@ class Raw:
 class PatientLoop:
     """Generator, networks and optimisers of one patient, and what a numbered step does to them."""
 
-    def __init__(self, raw: Raw, config: DistillConfig, device: str) -> None:
+    def __init__(
+        self, raw: Raw, config: DistillConfig, device: str, generator: Changer | None = None
+    ) -> None:
+        """generator: what changes the prior; the method's own where none is given."""
         self.config, self.device, self._number = config, device, raw.number
         self.batch = config.loop.batch
         self.task: Task = make_task(config, raw.modality)
@@ -83,9 +86,9 @@ class PatientLoop:
         self._raw_patches = Patches(is_shown(raw.images), side)
         self._own_patches = Patches(is_shown(raw.prior), side)
         rng = np.random.default_rng((config.seed + 1,))  # every patient's generator begins the same
-        self.generator = Generator(config.generator, len(raw.prior), raw.prior.shape[1:], rng).to(
-            device
-        )
+        self.generator: Changer = (
+            generator or Generator(config.generator, len(raw.prior), raw.prior.shape[1:], rng)
+        ).to(device)
         self._adam = torch.optim.Adam(self.generator.parameters(), lr=config.generator.rate)
         self.networks = nn.ModuleDict(
             {name: make_network(name, rng) for name in config.loop.networks}

@@ -1,0 +1,244 @@
+"""Runs the arms on a cohort: makes each one's images, trains on them, measures on other patients.
+
+Material, CompareConfig  →  rows: arm × budget × seed, with PSNR by network
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+
+from MedEnhanceLib.config import check_range, config_to_json
+from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.spg.arms import chosen, matched
+from MedEnhanceLib.spg.arms.material import Budget, Material
+from MedEnhanceLib.spg.arms.rows import Row, RowStore
+from MedEnhanceLib.spg.config import GRID, DistillConfig, sha256_of
+from MedEnhanceLib.spg.restorer import RestorerConfig, restored_psnr, train_restorer
+from MedEnhanceLib.spg.slices import Floats, data_sha256
+from MedEnhanceLib.spg.tasks import make_task
+
+FULL, RANDOM, PUBLIC, PRIOR, SPG = "full", "random", "public", "prior", "spg"
+Choice = Callable[[Material, Budget, int], Floats]
+Matching = Callable[[Material, Budget, int, DistillConfig, Monitor | None], Floats]
+_CHOSEN: dict[str, Choice] = {
+    RANDOM: chosen.random_coreset,
+    "k-centre": chosen.k_centre,
+    PUBLIC: chosen.public_prior,
+    PRIOR: chosen.prior_alone,
+}
+_MATCHED: dict[str, Matching] = {
+    "dc-noise": matched.gradients_from_noise,
+    "dc-real": matched.gradients_from_real,
+    "dm": matched.features_from_real,
+    SPG: matched.spg,
+}
+#: What each arm is, in the order of tables.
+ARMS = {
+    FULL: "all images of all training patients",
+    RANDOM: "random coreset: raw images by lot",
+    "k-centre": "raw images that lie far from each other",
+    PUBLIC: "the public prior as it is",
+    PRIOR: "the prior with the cohort's intensities (33 numbers)",
+    "dc-noise": "gradient matching of pixels from noise (DC)",
+    "dc-real": "gradient matching of pixels from raw images (DC)",
+    "dm": "distribution matching of pixels from raw images (DM)",
+    SPG: "SPG: gradient matching of a generator from the prior",
+}
+#: Arms that are measured with a budget of images per patient too.
+_ORDINARY = (RANDOM, PUBLIC, PRIOR, SPG)
+#: Arms that are measured with further networks as well, at the first and the last budget.
+_OTHERS = (FULL, RANDOM, PUBLIC, SPG)
+ALL = Budget("all", 0)
+MATCHED_NETWORK = "srcnn"
+
+
+def small_budgets(size: int) -> tuple[Budget, ...]:
+    """One and four crops of half the side of an image, and one image: in all, not per patient."""
+    side = max(2 * GRID, size // 2 // GRID * GRID)
+    return Budget("1 crop", 1, side), Budget("4 crops", 4, side), Budget("1 slice", 1)
+
+
+def ordinary_budget(images: int) -> Budget:
+    """As many images of each patient as a distillation gives."""
+    return Budget(f"{images} per patient", images, per_patient=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """One comparison.
+
+    distill: task, images and generator; loop is that of the small budgets. ordinary: matches for
+    each patient at a budget per patient, as `loop.outer`. restorer: the training, the same for all
+    arms. seeds: of every arm but the random coreset, which is drawn `draws` times. distillations:
+    how many of the seeds of SPG at a budget per patient distil anew; the others train anew on the
+    first ones' images. networks: besides SRCNN. test_images: of each held-out patient.
+    """
+
+    distill: DistillConfig
+    restorer: RestorerConfig = field(default_factory=RestorerConfig)
+    budgets: tuple[Budget, ...] = ()
+    arms: tuple[str, ...] = tuple(ARMS)
+    seeds: int = 3
+    draws: int = 10
+    ordinary: int = 4
+    distillations: int = 3
+    networks: tuple[str, ...] = ("edsr", "unet")
+    test_images: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "draws", "ordinary", "distillations", "test_images"):
+            check_range(name, getattr(self, name), 1, 10_000)
+        if set(self.arms) - set(ARMS):
+            raise ConfigError(f"arms are {self.arms}", f"Use {', '.join(ARMS)}.")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one row is about."""
+
+    arm: str
+    budget: Budget
+    seed: int
+    networks: tuple[str, ...]
+
+
+def cells(config: CompareConfig) -> list[Cell]:
+    """All rows of a comparison in the order in which they are measured: seed by seed."""
+    return list(_cells(config))
+
+
+def _cells(config: CompareConfig) -> Iterator[Cell]:
+    ends = {config.budgets[0], config.budgets[-1], ALL} if config.budgets else {ALL}
+    for seed in range(max(config.seeds, config.draws)):
+        for budget in (ALL, *config.budgets):
+            for arm in config.arms:
+                if (arm == FULL) != (budget == ALL) or (
+                    budget.per_patient and arm not in _ORDINARY
+                ):
+                    continue
+                is_draw = arm == RANDOM and not budget.per_patient
+                if seed >= (config.draws if is_draw else config.seeds):
+                    continue
+                also = arm in _OTHERS and budget in ends and seed < config.seeds
+                yield Cell(arm, budget, seed, (MATCHED_NETWORK, *(config.networks if also else ())))
+
+
+def measure(
+    material: Material,
+    config: CompareConfig,
+    store: RowStore,
+    monitor: Monitor | None = None,
+    *,
+    made: Callable[[Cell, Floats], None] | None = None,
+) -> Iterator[Row]:
+    """Each row as it is measured, or read from the store. made: gets the images of an arm.
+
+    A row has arm, budget, seed, images and pixels in all, made_s and trained_s (of SRCNN), psnr_db
+    by network, and floor_db: of the damaged images themselves.
+    Raises Cancelled; what was measured stays in the store.
+    """
+    monitor = monitor or Monitor()
+    data = data_sha256(
+        [material.pool, *material.held_out.values(), material.public, material.prior]
+    )
+    todo = cells(config)
+    distilled = lru_cache(maxsize=1)(
+        lambda budget, seed: _images(material, config, SPG, budget, seed, None)
+    )
+    for place, cell in enumerate(todo):
+        part = monitor.part(place / len(todo), (place + 1) / len(todo))
+        part.progress(0.0, f"{cell.arm}, {cell.budget.name}, seed {cell.seed}")
+        key = _key(config, cell, data)
+        row = store.find(key)
+        if row is None:
+            began = time.process_time()
+            if cell.arm == SPG and cell.budget.per_patient:
+                images = distilled(cell.budget, cell.seed % config.distillations)
+            else:
+                images = _images(
+                    material, config, cell.arm, cell.budget, cell.seed, part.part(0.0, 0.6)
+                )
+            if made is not None:
+                made(cell, images)
+            seconds = time.process_time() - began
+            row = _measured(material, config, cell, images, seconds, part.part(0.6, 1.0))
+            store.add(key, row)
+        yield row
+
+
+def _images(
+    material: Material,
+    config: CompareConfig,
+    arm: str,
+    budget: Budget,
+    seed: int,
+    monitor: Monitor | None,
+) -> Floats:
+    if arm == FULL:
+        return material.pool
+    if arm in _CHOSEN:
+        return _CHOSEN[arm](material, budget, seed)
+    distill = config.distill
+    if budget.per_patient:
+        distill = replace(distill, loop=replace(distill.loop, outer=config.ordinary))
+    return _MATCHED[arm](material, budget, seed, distill, monitor)
+
+
+def _measured(
+    material: Material,
+    config: CompareConfig,
+    cell: Cell,
+    images: Floats,
+    made_s: float,
+    monitor: Monitor,
+) -> Row:
+    task = make_task(config.distill, material.modality)
+    test = material.test_images(config.test_images)
+    found, floor, trained_s = {}, 0.0, 0.0
+    for place, name in enumerate(cell.networks):
+        began = time.process_time()
+        part = monitor.part(place / len(cell.networks), (place + 1) / len(cell.networks))
+        network = train_restorer(
+            images,
+            task,
+            material.modality,
+            replace(config.restorer, network=name, seed=cell.seed),
+            scaling=material.scaling,
+            monitor=part,
+        )
+        trained_s = trained_s or time.process_time() - began
+        floor, restored = restored_psnr(
+            network, test, task, material.modality, scaling=material.scaling
+        )
+        found[name] = round(restored, 4)
+    return {
+        "arm": cell.arm,
+        "budget": cell.budget.name,
+        "seed": cell.seed,
+        "images": len(images),
+        "pixels": int(images.size),
+        "made_s": round(made_s, 2),
+        "trained_s": round(trained_s, 2),
+        "psnr_db": found,
+        "floor_db": round(floor, 4),
+    }
+
+
+def _key(config: CompareConfig, cell: Cell, data: str) -> str:
+    """Of all that a row depends on, and of nothing else: more seeds keep what was measured."""
+    distill = {name: v for name, v in config.distill.told().items() if name != "seed"}
+    if cell.arm not in _MATCHED:
+        distill = {name: distill[name] for name in ("task", "images", "damage")}
+    told = {
+        "cell": asdict(cell),
+        "distill": distill,
+        "ordinary": (config.ordinary, config.distillations) if cell.budget.per_patient else (),
+        "restorer": config_to_json(config.restorer),
+        "test_images": config.test_images,
+        "data": data,
+    }
+    return sha256_of(told)[:32]
