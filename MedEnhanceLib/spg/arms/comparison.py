@@ -134,8 +134,10 @@ def measure(
     monitor: Monitor | None = None,
     *,
     made: Callable[[Cell, Floats], None] | None = None,
+    kept: bool = False,
 ) -> Iterator[Row]:
     """Each row as it is measured, or read from the store. made: gets the images of an arm.
+    kept: only what is in the store, and nothing new.
 
     A row has arm, budget, seed, images and pixels in all, made_s and trained_s (of SRCNN), psnr_db
     by network, and floor_db: of the damaged images themselves.
@@ -154,6 +156,8 @@ def measure(
         part.progress(0.0, f"{cell.arm}, {cell.budget.name}, seed {cell.seed}")
         key = _key(config, cell, data)
         row = store.find(key)
+        if row is None and kept:
+            continue
         if row is None:
             began = time.process_time()
             if cell.arm == SPG and cell.budget.per_patient:

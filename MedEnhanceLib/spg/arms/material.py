@@ -76,12 +76,13 @@ class Material:
         few = images[order]
         patches = Patches(shown(few, self.modality, self.scaling), side)
         tops, lefts = patches.corners(np.arange(count), rng)
-        return np.stack(
+        crops: Floats = np.stack(
             [
                 image[top : top + side, left : left + side]
                 for image, top, left in zip(few, tops, lefts, strict=True)
             ]
         )
+        return crops
 
 
 def gather(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Material:
