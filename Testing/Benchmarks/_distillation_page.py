@@ -105,13 +105,13 @@ def _above_others(one: Found, budget: str) -> dict[str, Any]:
     return gate(name, above, "> 0", above > 0)
 
 
-def page(found: Sequence[Found], steps: int) -> str:
+def page(found: Sequence[Found]) -> str:
     """The whole text."""
     entries = gates(found)
     missed = [entry["name"] for entry in entries if not entry["pass"]]
     parts = [
         "# What distilled images are worth",
-        _words(found, steps),
+        _words(found),
         "## Gates",
         gate_table(entries),
         "Missed, or not to be told: " + ("; ".join(missed) + "." if missed else "none."),
@@ -125,7 +125,7 @@ def page(found: Sequence[Found], steps: int) -> str:
     return "\n\n".join(parts)
 
 
-def _words(found: Sequence[Found], steps: int) -> str:
+def _words(found: Sequence[Found]) -> str:
     first = found[0].config
     loop = first.distill.loop
     counts = "; ".join(
@@ -133,10 +133,11 @@ def _words(found: Sequence[Found], steps: int) -> str:
         f"{len(one.material.held_out)} held out, {len(one.rows)} of {one.planned} rows measured"
         for one in found
     )
+    lengths = ", ".join(f"{one.case} {one.case.steps}" for one in found)
     return (
         "Small networks are trained on what each arm gives, and measured on patients who are held "
         f"out ({first.test_images} slices of each). {report.NOTE}\n\n"
-        f"Every training takes {steps} steps of {first.restorer.batch} patches of "
+        f"Every training of a case takes as many steps ({lengths}), of {first.restorer.batch} patches of "
         f"{first.restorer.patch}², mirrored and turned at random, with new damage for every patch, "
         f"Adam at {first.restorer.learning_rate:g} with a cosine. SPG, DC and DM take "
         f"{loop.outer * loop.inner} matches of {loop.batch} patches at the small budgets; SPG "

@@ -35,10 +35,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="these cases alone, as modality-task")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--draws", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=400, help="of each training")
     options = parser.parse_args()
     if options.quick:
-        options.seeds, options.draws, options.steps = 1, 2, 20
+        options.seeds, options.draws = 1, 2
     out = REPOSITORY / "runs" / "benchmarks" if options.quick else DOCS
     wanted = [
         case
@@ -50,7 +49,7 @@ def main() -> None:
     draw(out / "distillation.png", found)
     draw_images(out / "distillation-images.png", found)
     record = [{"case": str(one.case)} | row for one in found for row in one.rows]
-    text = page(found, options.steps)
+    text = page(found)
     seeds = list(range(options.seeds))
     write("distillation", text, gates=gates(found), rows=record, seeds=seeds, folder=out)
 
@@ -60,7 +59,6 @@ def _measured(case: Case, options: argparse.Namespace) -> Found:
         case,
         seeds=options.seeds,
         draws=options.draws,
-        steps=options.steps,
         quick=options.quick,
     )
     material = material_of(case.modality)

@@ -234,13 +234,14 @@ def _measured(
 
 def _key(config: CompareConfig, cell: Cell, data: str) -> str:
     """Of all that a row depends on, and of nothing else: more seeds keep what was measured."""
-    distill = {name: v for name, v in config.distill.told().items() if name != "seed"}
-    if cell.arm not in _MATCHED:
-        distill = {name: distill[name] for name in ("task", "images", "damage")}
+    parts = ["task", "images", "damage"]
+    parts += ["loop"] * (cell.arm in _MATCHED) + ["generator"] * (cell.arm == SPG)
+    distill = config.distill.told()
+    is_ordinary = cell.arm == SPG and cell.budget.per_patient
     told = {
         "cell": asdict(cell),
-        "distill": distill,
-        "ordinary": (config.ordinary, config.distillations) if cell.budget.per_patient else (),
+        "distill": {name: distill[name] for name in parts},
+        "ordinary": (config.ordinary, config.distillations) * is_ordinary,
         "restorer": config_to_json(config.restorer),
         "test_images": config.test_images,
         "data": data,

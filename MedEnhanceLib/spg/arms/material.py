@@ -71,9 +71,9 @@ class Material:
         order = np.concatenate(
             [rng.permutation(len(images)) for _ in range(-(-count // len(images)))]
         )[:count]
+        few: Floats = images[order]
         if not side or side >= min(images.shape[1:]):
-            return images[order]
-        few = images[order]
+            return few
         patches = Patches(shown(few, self.modality, self.scaling), side)
         tops, lefts = patches.corners(np.arange(count), rng)
         crops: Floats = np.stack(

@@ -27,6 +27,7 @@ _KINDS = {
     "series",
     "inspect",
     "train",
+    "compare",
     "distill",
     "distill-status",
     "evaluate",
