@@ -137,8 +137,9 @@ def _words(found: Sequence[Found]) -> str:
     return (
         "Small networks are trained on what each arm gives, and measured on patients who are held "
         f"out ({first.test_images} slices of each). {report.NOTE}\n\n"
-        f"Every training of a case takes as many steps ({lengths}), of {first.restorer.batch} patches of "
-        f"{first.restorer.patch}², mirrored and turned at random, with new damage for every patch, "
+        f"Every training of a case takes as many steps ({lengths}), of "
+        f"{first.restorer.batch} patches of {first.restorer.patch}², mirrored and turned at "
+        "random, with new damage for every patch, "
         f"Adam at {first.restorer.learning_rate:g} with a cosine. SPG, DC and DM take "
         f"{loop.outer * loop.inner} matches of {loop.batch} patches at the small budgets; SPG "
         f"{first.ordinary * loop.inner} for each patient at the ordinary one, where its images are "

@@ -107,24 +107,33 @@ class Cell:
 
 
 def cells(config: CompareConfig) -> list[Cell]:
-    """All rows of a comparison in the order in which they are measured: seed by seed."""
-    return list(_cells(config))
+    """All rows of a comparison in the order in which they are measured.
+
+    Full data first, then budget by budget, the smallest and the last one before those between.
+    """
+    small = config.budgets
+    order = (ALL, *small[:1], *small[1:][-1:], *small[1:-1])
+    return [
+        Cell(arm, budget, seed, _networks(config, arm, budget, seed))
+        for budget in order
+        for seed in range(max(config.seeds, config.draws))
+        for arm in config.arms
+        if _is_measured(config, arm, budget, seed)
+    ]
 
 
-def _cells(config: CompareConfig) -> Iterator[Cell]:
-    ends = {config.budgets[0], config.budgets[-1], ALL} if config.budgets else {ALL}
-    for seed in range(max(config.seeds, config.draws)):
-        for budget in (ALL, *config.budgets):
-            for arm in config.arms:
-                if (arm == FULL) != (budget == ALL) or (
-                    budget.per_patient and arm not in _ORDINARY
-                ):
-                    continue
-                is_draw = arm == RANDOM and not budget.per_patient
-                if seed >= (config.draws if is_draw else config.seeds):
-                    continue
-                also = arm in _OTHERS and budget in ends and seed < config.seeds
-                yield Cell(arm, budget, seed, (MATCHED_NETWORK, *(config.networks if also else ())))
+def _is_measured(config: CompareConfig, arm: str, budget: Budget, seed: int) -> bool:
+    if (arm == FULL) != (budget == ALL) or (budget.per_patient and arm not in _ORDINARY):
+        return False
+    is_draw = arm == RANDOM and not budget.per_patient
+    return seed < (config.draws if is_draw else config.seeds)
+
+
+def _networks(config: CompareConfig, arm: str, budget: Budget, seed: int) -> tuple[str, ...]:
+    is_end = budget in (ALL, *config.budgets[:1], *config.budgets[-1:])
+    if arm in _OTHERS and is_end and seed < config.seeds:
+        return (MATCHED_NETWORK, *config.networks)
+    return (MATCHED_NETWORK,)
 
 
 def measure(

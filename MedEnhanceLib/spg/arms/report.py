@@ -42,8 +42,12 @@ NOTE = (
 
 
 def budgets_of(rows: Sequence[Row]) -> list[str]:
-    """The names of the budgets, in the order in which they were measured."""
-    return [name for name in dict.fromkeys(row["budget"] for row in rows) if name != ALL.name]
+    """The names of the budgets, from the fewest pixels to the most."""
+    pixels: dict[str, int] = {}
+    for row in rows:
+        if row["budget"] != ALL.name:
+            pixels[row["budget"]] = max(pixels.get(row["budget"], 0), row["pixels"])
+    return sorted(pixels, key=lambda name: pixels[name])
 
 
 def quality_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
