@@ -39,8 +39,8 @@ class Case:
 
 
 CASES = (
-    Case("MR", "denoise", 300),
-    Case("CT", "denoise", 300),
+    Case("MR", "denoise", 600),
+    Case("CT", "denoise", 600),
     Case("MR", "sr2", 1500),
     Case("MR", "undersample", 1500),
 )

@@ -19,6 +19,7 @@ from MedEnhanceLib.spg.arms.comparison import (
     ALL,
     ARMS,
     FULL,
+    MATCHED_NETWORK,
     PRIOR,
     PUBLIC,
     RANDOM,
@@ -160,7 +161,11 @@ def _case(one: Found) -> str:
 def _savings(found: Sequence[Found]) -> str:
     lines = []
     for one in found:
-        rows = {(row["arm"], row["budget"]): row for row in one.rows if row["seed"] == 0}
+        rows = {
+            (row["arm"], row["budget"]): row
+            for row in one.rows
+            if row["seed"] == 0 and row["network"] == MATCHED_NETWORK
+        }
         full, ours = rows.get((FULL, ALL.name)), rows.get((SPG, one.ordinary))
         crop = rows.get((SPG, one.one_crop))
         if full and ours and crop:

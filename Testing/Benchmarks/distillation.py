@@ -69,9 +69,12 @@ def _measured(case: Case, options: argparse.Namespace) -> Found:
     for row in measure(material, config, store, made=_Shelf(shelf, material), kept=options.page):
         rows.append(row)
         if not options.page:
-            print(case, *(row[k] for k in ("arm", "budget", "seed", "psnr_db")), flush=True)
+            print(
+                case, *(row[k] for k in ("arm", "budget", "seed", "network", "psnr_db")), flush=True
+            )
+    planned = sum(len(cell.networks) for cell in cells(config))
     images = dict(np.load(shelf)) if shelf.is_file() else {}
-    return Found(case, config, material, rows, images, len(cells(config)))
+    return Found(case, config, material, rows, images, planned)
 
 
 class _Shelf:

@@ -42,9 +42,9 @@ def mean_of(
 ) -> Mean | None:
     """Over seeds; None where nothing was measured."""
     found = [
-        row["psnr_db"][network]
+        row["psnr_db"]
         for row in rows
-        if row["arm"] == arm and row["budget"] == budget and network in row["psnr_db"]
+        if (row["arm"], row["budget"], row["network"]) == (arm, budget, network)
     ]
     if not found:
         return None

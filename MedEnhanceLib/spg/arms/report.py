@@ -79,7 +79,7 @@ def closure_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 def network_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Head and lines: other networks than the matched one, full data against SPG."""
-    names = list(dict.fromkeys(name for row in rows for name in row["psnr_db"]))
+    names = list(dict.fromkeys(row["network"] for row in rows))
     lines = []
     for name in names:
         full = mean_of(rows, FULL, ALL.name, name)

@@ -45,9 +45,9 @@ def config(tiny: DistillConfig) -> CompareConfig:
     )
 
 
-def row(arm: str, budget: str, seed: int, psnr_db: float, **others: float) -> Row:
-    found = {"srcnn": psnr_db, **others}
-    return {"arm": arm, "budget": budget, "seed": seed, "psnr_db": found, "floor_db": 20.0}
+def row(arm: str, budget: str, seed: int, psnr_db: float, network: str = "srcnn") -> Row:
+    told = {"arm": arm, "budget": budget, "seed": seed, "network": network}
+    return told | {"psnr_db": psnr_db, "floor_db": 20.0}
 
 
 @pytest.mark.parametrize("arm", [chosen.random_coreset, chosen.k_centre, chosen.prior_alone])
@@ -161,7 +161,8 @@ def test_closures_are_told_only_where_there_is_a_gap() -> None:
 
 
 def test_what_an_unseen_network_keeps_is_a_share_of_its_own_gain() -> None:
-    rows = [row("full", "all", 0, 30.0, unet=28.0), row("spg", "b", 0, 29.0, unet=26.0)]
+    rows = [row("full", "all", 0, 30.0), row("spg", "b", 0, 29.0)]
+    rows += [row("full", "all", 0, 28.0, "unet"), row("spg", "b", 0, 26.0, "unet")]
     found = closures.kept(rows, "b", "unet")
     assert found is not None
     assert found.share == pytest.approx(6 / 8)
@@ -195,7 +196,9 @@ def test_the_job_writes_tables_curve_and_page(people: Path, tmp_path: Path) -> N
     fields = run_compare(params, Monitor()).fields
     assert (tmp_path / "out" / "rows.jsonl").read_bytes().startswith(kept)
     manifest = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert len(manifest["results"]["rows"]) == fields["measured"] == 25
+    assert len(manifest["results"]["rows"]) == fields["measured"]
+    told = {(row["arm"], row["budget"]) for row in manifest["results"]["rows"]}
+    assert len(told) == 1 + 8 * 3  # full data, and every arm at every budget
     text = (tmp_path / "out" / "comparison.md").read_text()
     assert "| G_R |" in text
     assert (tmp_path / "out" / "comparison.png").read_bytes()[1:4] == b"PNG"
