@@ -23,7 +23,7 @@ _PATCH, _BATCH = 24, 4
 #: Matches of pixels and generators at the small budgets: outer × inner; teaching steps after each.
 _OUTER, _INNER, _TEACHING, _MATCH_BATCH, _NETWORK_RATE = 6, 10, 5, 8, 1e-3
 #: Outer steps of each patient at ten images per patient.
-_ORDINARY_OUTER = 4
+_ORDINARY_OUTER = 3
 
 
 @dataclass(frozen=True)
