@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from _common import gate, gate_table, table
-from _distillation_cases import Case
+from _distillation_cases import CASES, Case
 
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.report.style import INK, PAPER
@@ -134,6 +134,8 @@ def _words(found: Sequence[Found]) -> str:
         f"{len(one.material.held_out)} held out, {len(one.rows)} of {one.planned} rows measured"
         for one in found
     )
+    measured = {one.case for one in found}
+    missing = ", ".join(str(case) for case in CASES if case not in measured)
     lengths = ", ".join(f"{one.case} {one.case.steps}" for one in found)
     return (
         "Small networks are trained on what each arm gives, and measured on patients who are held "
@@ -146,6 +148,7 @@ def _words(found: Sequence[Found]) -> str:
         f"{first.ordinary * loop.inner} for each patient at the ordinary one, where its images are "
         "made once and the seeds train anew. These are few steps, chosen for one core: trainings "
         f"of this length do not reach what longer ones would. Cases: {counts}."
+        + (f" **Not measured: {missing}**; the same line goes on with it." if missing else "")
     )
 
 

@@ -16,14 +16,16 @@ LEAST_GAP_DB = 0.3
 
 @dataclass(frozen=True)
 class Mean:
-    """mean and standard deviation over `count` seeds, dB."""
+    """mean, median and standard deviation over `count` seeds, dB."""
 
     mean: float
+    median: float
     spread: float
     count: int
 
     def __str__(self) -> str:
-        return f"{self.mean:.2f} ± {self.spread:.2f}" if self.count > 1 else f"{self.mean:.2f}"
+        spread = f" ± {self.spread:.2f}" if self.count > 1 else ""
+        return f"{self.mean:.2f}{spread} ({self.count})"
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def mean_of(
     if not found:
         return None
     spread = float(np.std(found, ddof=1)) if len(found) > 1 else 0.0
-    return Mean(float(np.mean(found)), spread, len(found))
+    return Mean(float(np.mean(found)), float(np.median(found)), spread, len(found))
 
 
 def floor_of(rows: Sequence[Row]) -> float:
@@ -63,20 +65,24 @@ def closure(
     reference: str,
     arm: str = SPG,
     network: str = MATCHED_NETWORK,
+    *,
+    from_median: bool = False,
 ) -> Closure | None:
     """Of the gap from another arm at the same budget to full data; None where a part is missing.
 
-    reference: "random" gives G_R, "public" G_P.
+    reference: "random" gives G_R, "public" G_P. from_median: of the reference: single pieces on
+    which a training fails do not count for more than others then.
     """
     full = mean_of(rows, FULL, ALL.name, network)
     known = mean_of(rows, reference, budget, network)
     value = mean_of(rows, arm, budget, network)
     if full is None or known is None or value is None:
         return None
-    gap = full.mean - known.mean
+    start = known.median if from_median else known.mean
+    gap = full.mean - start
     if gap < LEAST_GAP_DB:
         return Closure(None, gap)
-    return Closure((value.mean - known.mean) / gap, gap)
+    return Closure((value.mean - start) / gap, gap)
 
 
 def kept(rows: Sequence[Row], budget: str, network: str, arm: str = SPG) -> Closure | None:

@@ -160,6 +160,14 @@ def test_closures_are_told_only_where_there_is_a_gap() -> None:
     assert closures.closure(rows, "elsewhere", "random") is None
 
 
+def test_a_draw_on_which_the_training_fails_does_not_move_the_closure_from_the_median() -> None:
+    rows = [row("full", "all", 0, 30.0), row("spg", "b", 0, 29.5)]
+    rows += [row("random", "b", seed, psnr) for seed, psnr in enumerate((29.0, 29.0, 20.0))]
+    told = closures.closure(rows, "b", "random", from_median=True)
+    assert told is not None
+    assert told.share == pytest.approx(0.5)
+
+
 def test_what_an_unseen_network_keeps_is_a_share_of_its_own_gain() -> None:
     rows = [row("full", "all", 0, 30.0), row("spg", "b", 0, 29.0)]
     rows += [row("full", "all", 0, 28.0, "unet"), row("spg", "b", 0, 26.0, "unet")]
