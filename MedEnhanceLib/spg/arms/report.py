@@ -34,11 +34,12 @@ _COLOURS = {
 #: In words that a reader of the table needs.
 NOTE = (
     "PSNR in dB on patients who are held out, over the pixels that show something, mean ± standard "
-    "deviation over seeds (of the random coreset: over draws), whose number is in brackets. G_R = (SPG − random) / (full − "
-    "random), G_P = (SPG − public prior) / (full − public prior); where the lower part is below "
-    f"{LEAST_GAP_DB} dB the cell cannot tell. On some single pieces a training fails, which "
-    "weighs in a mean: so closures from the median of seeds or draws stand besides. The random coreset and k-centre are raw images of "
-    "patients: they cannot be shared where raw images cannot."
+    "deviation over seeds (of the random coreset: over draws), whose number is in brackets. "
+    "G_R = (SPG − random) / (full − random), G_P = (SPG − public prior) / (full − public prior); "
+    f"where the lower part is below {LEAST_GAP_DB} dB the cell cannot tell. On some single pieces "
+    "a training fails, which weighs in a mean: so closures from the median of seeds or draws stand "
+    "besides. The random coreset and k-centre are raw images of patients: they cannot be shared "
+    "where raw images cannot."
 )
 
 
