@@ -9,7 +9,7 @@ from typing import Any
 
 from MedEnhanceLib.cohort import Cohort
 from MedEnhanceLib.dependencies import require
-from MedEnhanceLib.errors import ConfigError, OutputError
+from MedEnhanceLib.errors import Cancelled, ConfigError, OutputError
 from MedEnhanceLib.jobs.distillation import refuse_among_patients
 from MedEnhanceLib.jobs.result import Result
 from MedEnhanceLib.manifest import make_manifest
@@ -83,7 +83,12 @@ def run_compare(params: CompareParams, monitor: Monitor) -> Result:
         draws=params.draws,
         ordinary=distill.loop.outer,
     )
-    rows = list(measure(material, config, RowStore(out / _ROWS), monitor.part(0.05, 0.99)))
+    try:
+        rows = list(measure(material, config, RowStore(out / _ROWS), monitor.part(0.05, 0.99)))
+    except Cancelled as cause:
+        raise Cancelled(
+            "cancelled; what was measured is kept", "Start again with the same line to go on."
+        ) from cause
     results = _write(out, rows, material.modality, distill, time.monotonic() - began)
     return Result(
         {

@@ -196,7 +196,7 @@ def test_the_job_writes_tables_curve_and_page(people: Path, tmp_path: Path) -> N
         stop += 1
         return stop > 60
 
-    with pytest.raises(Cancelled):
+    with pytest.raises(Cancelled, match="is kept"):
         run_compare(params, Monitor(cancel=cancel))
     assert not (tmp_path / "out" / "comparison.json").exists()
     kept = (tmp_path / "out" / "rows.jsonl").read_bytes()
