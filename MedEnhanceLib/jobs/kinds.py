@@ -26,6 +26,10 @@ from MedEnhanceLib.jobs.distillation import (
     run_distill,
     run_distill_status,
 )
+from MedEnhanceLib.jobs.distillation_estimate import (
+    DistillEstimateParams,
+    run_distill_estimate,
+)
 from MedEnhanceLib.jobs.enhancement import EnhanceParams, run_enhance
 from MedEnhanceLib.jobs.evaluation import EvaluateParams, run_evaluate
 from MedEnhanceLib.jobs.installation import (
@@ -76,6 +80,7 @@ JOBS: dict[str, JobKind] = {
     "distill": JobKind(DistillParams, run_distill),
     "distill-status": JobKind(DistillStatusParams, run_distill_status),
     "compare": JobKind(CompareParams, run_compare),
+    "distill-estimate": JobKind(DistillEstimateParams, run_distill_estimate),
     "evaluate": JobKind(EvaluateParams, run_evaluate),
     "demo": JobKind(DemoParams, run_demo),
     "models": JobKind(ModelsParams, run_models),

@@ -29,6 +29,7 @@ FORMAT, FORMAT_VERSION = "medenhance-distilled", 1
 #: What 1.0 is stored as.
 TOP = 65535
 _IMAGES, _ARRAY, _CARD = "images", "images.npy", "card.md"
+PRIOR = "prior"
 _PACKAGES = ("numpy", "SimpleITK", "torch", "monai")
 _WORDS = {
     "denoise": "removing noise",
@@ -85,12 +86,24 @@ def quantised(images: Floats) -> npt.NDArray[np.uint16]:
 
 def write_images(folder: Path, stored: npt.NDArray[np.uint16]) -> None:
     """images.npy, and images/0000.png for people and other tools; uint16 [N, H, W]."""
-    codecs: Any = require("imagecodecs", purpose="Writing images")
     with atomic_write(folder / _ARRAY, overwrite=True) as temporary, temporary.open("wb") as stream:
         np.save(stream, stored, allow_pickle=False)
-    (folder / _IMAGES).mkdir(exist_ok=True)
+    _write_pictures(folder / _IMAGES, stored)
+
+
+def write_prior(folder: Path, images: Floats) -> None:
+    """The prior's images as folder/prior/0000.png …, in place of others there."""
+    place = folder / PRIOR
+    for before in place.glob("[0-9][0-9][0-9][0-9].png"):
+        before.unlink()
+    _write_pictures(place, quantised(images))
+
+
+def _write_pictures(folder: Path, stored: npt.NDArray[np.uint16]) -> None:
+    codecs: Any = require("imagecodecs", purpose="Writing images")
+    folder.mkdir(parents=True, exist_ok=True)
     for number, image in enumerate(stored):
-        with atomic_write(folder / _IMAGES / f"{number:04d}.png", overwrite=True) as temporary:
+        with atomic_write(folder / f"{number:04d}.png", overwrite=True) as temporary:
             temporary.write_bytes(codecs.png_encode(image))
 
 

@@ -6,6 +6,7 @@
         patient-000/            two checkpoints
         patient-000.safetensors images of a patient who is done
     OUT/images/ images.npy manifest.json card.md audit/     the result
+    OUT/prior/                the prior's images, where they show no patient of the cohort
 
 Patients are numbers here: no name, path or date of theirs is in any file.
 """
@@ -26,7 +27,7 @@ from MedEnhanceLib.spg.slices import Floats
 
 CHECKPOINTS = ("checkpoint-a.safetensors", "checkpoint-b.safetensors")
 WORK, RUN, MANIFEST = "work", "run.json", "manifest.json"
-RESULTS = ("images", "images.npy", "card.md", "audit", MANIFEST)
+RESULTS = ("prior", "images", "images.npy", "card.md", "audit", MANIFEST)
 #: What a run must agree in, in the order in which it is compared, and in words.
 _AGREED = {"modality": "modality", "data_sha256": "data", "prior_sha256": "prior"}
 

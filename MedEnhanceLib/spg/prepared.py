@@ -60,7 +60,7 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
                 "Leave the patient out, or ask for fewer images per patient.",
             )
         volumes[patient.id] = [part for part in images if len(part)]
-    held = _held_out(cohort, config)
+    held = held_out(cohort, config)
     candidates = {name: parts for name, parts in volumes.items() if name not in held}
     chosen = prior_patient(config, candidates)
     prior = make_prior(config, modality, chosen, volumes, monitor.part(0.9, 1.0))
@@ -80,7 +80,7 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
     )
 
 
-def _held_out(cohort: Cohort, config: DistillConfig) -> set[str]:
+def held_out(cohort: Cohort, config: DistillConfig) -> set[str]:
     """Patients drawn by the seed; two at least where two are left, because one is no comparison.
 
     A patient who is named as the prior does not take part in the draw: that one is exposed anyway.

@@ -17,12 +17,13 @@ from MedEnhanceLib.device import choose_device
 from MedEnhanceLib.errors import Cancelled
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.spg import dataset
-from MedEnhanceLib.spg.auditing import Redistil, audit_result
+from MedEnhanceLib.spg.auditing import Redistil, audit_result, confidential_folder
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.folder import RunFolder
 from MedEnhanceLib.spg.loop import Raw
 from MedEnhanceLib.spg.patient import PatientImages, distil_patient
 from MedEnhanceLib.spg.prepared import Prepared, prepare
+from MedEnhanceLib.spg.prior import Prior
 from MedEnhanceLib.spg.slices import Floats
 
 
@@ -84,6 +85,7 @@ def distil_cohort(
         if folder.is_finished:
             monitor.progress(1.0, "was finished already")
             return out
+        _show_prior(prepared.prior, out)
         hashes = {name: str(run[name]) for name in ("data_sha256", "prior_sha256")}
         works = [
             PatientWork(
@@ -107,6 +109,12 @@ def distil_cohort(
                 "Start again with the same line to audit and write it.",
             ) from cause
     return out
+
+
+def _show_prior(prior: Prior, out: Path) -> None:
+    """Pictures of what all images start from; of a patient they are for the confidential folder."""
+    place = out if prior.patient is None else confidential_folder(out)
+    dataset.write_prior(place, prior.images)
 
 
 def _told(prepared: Prepared, config: DistillConfig) -> dict[str, Any]:
