@@ -60,7 +60,17 @@ def run_distill(params: DistillParams, monitor: Monitor) -> Result:
     monitor = monitor.part(0.01, 1.0)
     distil(cohort, out, config, monitor, scheduler=params.scheduler, overwrite=params.overwrite)
     manifest = read_run(out / MANIFEST)
-    told = ("images", "patients", "held_out", "modality", "task", "measured", "prior", "audit")
+    told = (
+        "images",
+        "patients",
+        "held_out",
+        "modality",
+        "task",
+        "measured",
+        "prior",
+        "audit",
+        "privacy",
+    )
     return Result(
         {
             "outputs": {"output": str(out)},

@@ -54,6 +54,14 @@ class Distilled:
         return DistillConfig.from_json(fields)
 
 
+def is_distilled(folder: Path) -> bool:
+    """Whether a folder says that it holds a distilled data set, readable or not."""
+    try:
+        return read_run(folder / MANIFEST).get("format") == FORMAT
+    except InputError:
+        return False
+
+
 def load_distilled(folder: Path) -> Distilled:
     """Read a distilled data set; raises InputError where the folder holds none, or a part."""
     if not (folder / MANIFEST).is_file():
@@ -149,9 +157,35 @@ def write_card(folder: Path, manifest: Mapping[str, Any]) -> None:
         temporary.write_text(card(manifest), encoding="utf-8")
 
 
+def _alignment_lines(measured: Mapping[str, float]) -> list[str]:
+    return [
+        "- The gradients that they give to small networks are like those of the patients' images: "
+        f"the distance is {measured['alignment']:.3g}, that of the prior's images is "
+        f"{measured['alignment_of_prior']:.3g}."
+    ]
+
+
+def _privacy_lines(privacy: Mapping[str, Any]) -> list[str]:
+    return [
+        "",
+        "## Differential privacy",
+        "",
+        str(privacy["statement"]),
+        "",
+        f"- In each of {privacy['matches']} matches the gradient of a patient was cut to "
+        f"{privacy['clip']:g} times the norm of the distilled images' own, and Gaussian noise of "
+        f"{privacy['noise_multiplier']:.4g} times that norm added (δ = {privacy['delta']:g}).",
+        f"- What ε compares: {privacy['neighbours']}.",
+        "- It holds for this one set: of several sets of the same patients the ε add up.",
+        "- It does not cover that a setting was chosen after looking at the patients' images, nor "
+        "attacks on how computers round numbers.",
+    ]
+
+
 def card(manifest: Mapping[str, Any]) -> str:
     """The card as Markdown."""
     task, measured = manifest["task"], manifest["measured"]
+    privacy = manifest.get("privacy")
     audit = manifest.get("audit") or {}
     lines = [
         f"# Distilled {manifest['modality']} images for {_WORDS[task]}",
@@ -167,9 +201,7 @@ def card(manifest: Mapping[str, Any]) -> str:
         "",
         "- Training signal, not anatomy: shapes that look like organs can be invented.",
         f"- They start from a prior and stay near it. The prior: {manifest['prior']['told']}.",
-        "- The gradients that they give to small networks are like those of the patients' images: "
-        f"the distance is {measured['alignment']:.3g}, that of the prior's images is "
-        f"{measured['alignment_of_prior']:.3g}.",
+        *(_privacy_lines(privacy) if privacy else _alignment_lines(measured)),
         "",
         "## What is not proved",
         "",

@@ -30,8 +30,9 @@ class PatientImages:
 
     batch: patches of a match, fewer than configured where memory ran out. measured: `alignment`,
     the mean distance from the raw images' gradients, for new networks and batches, and
-    `alignment_of_prior`, the same of the prior's images; `structure` and `saturation` (a share of
-    the pixels), means of the last outer step.
+    `alignment_of_prior`, the same of the prior's images: not with differential privacy, whose
+    noise they would not have; `structure` and `saturation` (a share of the pixels), means of the
+    last outer step.
     """
 
     images: Floats
@@ -46,17 +47,19 @@ def distil_patient(
     *,
     folder: Path | None = None,
     hashes: Mapping[str, str] | None = None,
+    secret: int | None = None,
     monitor: Monitor | None = None,
 ) -> PatientImages:
     """Distil one patient, or go on with it.
 
     device: a torch device. folder: for checkpoints; None keeps none. hashes: of data and prior,
-    which a checkpoint must agree in.
+    which a checkpoint must agree in. secret: of the noise of differential privacy, where there is
+    any: going on to the same images takes the same one; None draws one.
     Raises Cancelled after a checkpoint was written, ConfigError for a checkpoint of another
     configuration or data, ModelError on divergence, DeviceMemoryError.
     """
     monitor = monitor or Monitor()
-    loop = PatientLoop(raw, config, device)
+    loop = PatientLoop(raw, config, device, secret=secret)
     checkpoints = Checkpoints(folder) if folder is not None else None
     parts = loop.parts(hashes or {})
     start = 0
@@ -85,6 +88,19 @@ def distil_patient(
 
 
 def _finished(loop: PatientLoop, number: int, monitor: Monitor) -> PatientImages:
+    compared = {} if loop.config.dp is not None else _compared(loop, number, monitor)
+    last = dict(zip(MEASURED, loop.history["measured"][-1].tolist(), strict=True))
+    if last["saturation"] > _MUCH_SATURATED:
+        monitor.warn(
+            f"patient {number + 1}: {last['saturation']:.0%} of the changes are as large as they "
+            "can be: lower generator.rate, or raise generator.restraint"
+        )
+    del last["alignment"]  # of the batches that were learned from
+    told = {name: float(f"{value:.6g}") for name, value in (last | compared).items()}
+    return PatientImages(loop.images(), loop.batch, told)
+
+
+def _compared(loop: PatientLoop, number: int, monitor: Monitor) -> dict[str, float]:
     found = []
     for pair in loop.compare(_COMPARED):
         found.append(pair)
@@ -94,12 +110,4 @@ def _finished(loop: PatientLoop, number: int, monitor: Monitor) -> PatientImages
                 "Start again with the same output folder to go on.",
             )
     before, after = np.mean(found, axis=0).tolist()
-    last = dict(zip(MEASURED, loop.history["measured"][-1].tolist(), strict=True))
-    if last["saturation"] > _MUCH_SATURATED:
-        monitor.warn(
-            f"patient {number + 1}: {last['saturation']:.0%} of the changes are as large as they "
-            "can be: lower generator.rate, or raise generator.restraint"
-        )
-    measured = last | {"alignment_of_prior": before, "alignment": after}
-    told = {name: float(f"{value:.6g}") for name, value in measured.items()}
-    return PatientImages(loop.images(), loop.batch, told)
+    return {"alignment_of_prior": before, "alignment": after}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,6 +65,8 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
     candidates = {name: parts for name, parts in volumes.items() if name not in held}
     chosen = prior_patient(config, candidates)
     prior = make_prior(config, modality, chosen, volumes, monitor.part(0.9, 1.0))
+    if config.dp is not None:
+        _refuse_theirs(prior, volumes)
     joined = {name: np.concatenate(parts) for name, parts in volumes.items()}
     training = {name: images for name, images in joined.items() if name not in held}
     if config.intensities == "cohort":
@@ -78,6 +81,17 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
         {name: images for name, images in joined.items() if name in held},
         prior,
     )
+
+
+def _refuse_theirs(prior: Prior, volumes: Mapping[str, Sequence[Floats]]) -> None:
+    """Raise ConfigError where an image of the prior, by pixel, is one of a patient's."""
+    known = {image.tobytes() for image in prior.images}
+    for name, parts in volumes.items():
+        if any(image.tobytes() in known for part in parts for image in part):
+            raise ConfigError(
+                f"the prior is of patient {name} of the cohort, whom no noise covers",
+                "With differential privacy use the template, or the file of a public volume.",
+            )
 
 
 def held_out(cohort: Cohort, config: DistillConfig) -> set[str]:

@@ -100,7 +100,7 @@ def _by_gradients(
     )
     chosen = replace(config, seed=seed, generator=free)
     raw = Raw(material.pool, start, material.modality, 0)
-    loop = PatientLoop(raw, chosen, "cpu", Pixels(start))
+    loop = PatientLoop(raw, chosen, "cpu", generator=Pixels(start))
     for number in range(loop.steps):
         monitor.progress(number / loop.steps, "matching gradients")
         loop.step(number)
