@@ -29,6 +29,7 @@ _KINDS = {
     "train",
     "compare",
     "distill",
+    "distill-estimate",
     "distill-status",
     "evaluate",
     "estimate",
