@@ -14,6 +14,7 @@ from MedEnhanceLib._version import __version__
 from MedEnhanceLib.cli import (
     batch,
     blend,
+    compare,
     compress,
     convert,
     decompress,
@@ -59,6 +60,7 @@ COMMANDS = (
     train,
     evaluate,
     distill,
+    compare,
     batch,
     models,
     doctor,

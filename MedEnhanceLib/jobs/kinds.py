@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from MedEnhanceLib.jobs.blending import BlendParams, run_blend
+from MedEnhanceLib.jobs.comparison import CompareParams, run_compare
 from MedEnhanceLib.jobs.compression import (
     CompressParams,
     DecompressParams,
@@ -78,6 +79,7 @@ JOBS: dict[str, JobKind] = {
     "train": JobKind(TrainParams, run_train),
     "distill": JobKind(DistillParams, run_distill),
     "distill-status": JobKind(DistillStatusParams, run_distill_status),
+    "compare": JobKind(CompareParams, run_compare),
     "distill-estimate": JobKind(DistillEstimateParams, run_distill_estimate),
     "evaluate": JobKind(EvaluateParams, run_evaluate),
     "demo": JobKind(DemoParams, run_demo),

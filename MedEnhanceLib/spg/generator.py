@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +17,23 @@ from MedEnhanceLib.spg.networks import draw_weights
 _SATURATED = 0.95
 
 
-class Generator(nn.Module):
+class Changer(nn.Module, ABC):
+    """Anything that makes images out of a prior by a change that is learned."""
+
+    @abstractmethod
+    def wish(self, prior: Tensor) -> Tensor:
+        """The change that is learned, before it is bounded: [M, 1, H, W]."""
+
+    @abstractmethod
+    def moved(self, prior: Tensor, wish: Tensor) -> Tensor:
+        """The prior [M, 1, H, W], changed by a wish: in [0, 1]."""
+
+    def forward(self, prior: Tensor) -> Tensor:
+        """[M, 1, H, W] in [0, 1] → the patient's images, the same shape and range."""
+        return self.moved(prior, self.wish(prior))
+
+
+class Generator(Changer):
     """S = clip(A + ρ · tanh(U([A, ζ])), 0, 1); at the beginning S = A.
 
     U is a U-Net of three levels without normalisation, whose last layer starts at zero. ζ is one
@@ -45,10 +62,6 @@ class Generator(nn.Module):
         grain = rng.standard_normal((count, 1, *size), dtype=np.float32) if config.grain else None
         self.grain: Tensor | None
         self.register_buffer("grain", None if grain is None else torch.from_numpy(grain))
-
-    def forward(self, prior: Tensor) -> Tensor:
-        """[M, 1, H, W] in [0, 1] → the patient's images, the same shape and range."""
-        return self.moved(prior, self.wish(prior))
 
     def moved(self, prior: Tensor, wish: Tensor) -> Tensor:
         """The prior, changed by ρ · tanh of a wish."""

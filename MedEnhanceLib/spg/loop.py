@@ -24,7 +24,7 @@ from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.spg.alignment import DISTANCES, direction_distance, layer_gradients
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.folder import new_secret
-from MedEnhanceLib.spg.generator import Generator, saturation
+from MedEnhanceLib.spg.generator import Changer, Generator, saturation
 from MedEnhanceLib.spg.networks import draw_weights, make_network
 from MedEnhanceLib.spg.noising import Noising
 from MedEnhanceLib.spg.patches import Patches, Places
@@ -73,9 +73,18 @@ class PatientLoop:
     """Generator, networks and optimisers of one patient, and what a numbered step does to them."""
 
     def __init__(
-        self, raw: Raw, config: DistillConfig, device: str, *, secret: int | None = None
+        self,
+        raw: Raw,
+        config: DistillConfig,
+        device: str,
+        *,
+        generator: Changer | None = None,
+        secret: int | None = None,
     ) -> None:
-        """secret: of the noise of differential privacy, where there is any; see `noising`."""
+        """generator: what changes the prior; the method's own where none is given.
+
+        secret: of the noise of differential privacy, where there is any; see `noising`.
+        """
         self.config, self.device, self._number = config, device, raw.number
         self.batch = config.loop.batch
         self.task: Task = make_task(config, raw.modality)
@@ -94,9 +103,9 @@ class PatientLoop:
         self._raw_patches = Patches(is_shown(raw.images), side)
         self._own_patches = Patches(is_shown(raw.prior), side)
         rng = np.random.default_rng((config.seed + 1,))  # every patient's generator begins the same
-        self.generator = Generator(config.generator, len(raw.prior), raw.prior.shape[1:], rng).to(
-            device
-        )
+        self.generator: Changer = (
+            generator or Generator(config.generator, len(raw.prior), raw.prior.shape[1:], rng)
+        ).to(device)
         self._adam = torch.optim.Adam(self.generator.parameters(), lr=config.generator.rate)
         self.networks = nn.ModuleDict(
             {name: make_network(name, rng) for name in config.loop.networks}

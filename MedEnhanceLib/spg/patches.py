@@ -51,6 +51,12 @@ class Patches:
         self._counts = np.bincount(images, minlength=len(shown))
         self._starts = np.cumsum(self._counts) - self._counts
 
+    def corners(self, images: Indices, rng: np.random.Generator) -> tuple[Indices, Indices]:
+        """The first row and column of a patch of each of the images [B]."""
+        chosen = self._starts[images] + (rng.random(len(images)) * self._counts[images]).astype(int)
+        top, left = np.divmod(self._corners[chosen], self._columns)
+        return top, left
+
     def draw(
         self, images: Indices, rng: np.random.Generator, *, turned: bool, device: str
     ) -> Places:
@@ -58,8 +64,7 @@ class Patches:
 
         turned: whether rows may become columns, too.
         """
-        chosen = self._starts[images] + (rng.random(len(images)) * self._counts[images]).astype(int)
-        top, left = np.divmod(self._corners[chosen], self._columns)
+        top, left = self.corners(images, rng)
         kinds = rng.integers(8 if turned else 4, size=len(images))
         down, right = np.mgrid[: self._side, : self._side][:, None]
         last = self._side - 1

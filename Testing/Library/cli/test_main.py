@@ -28,6 +28,7 @@ EXPECTED = [
         "train",
         "evaluate",
         "distill",
+        "compare",
         "batch",
         "models",
         "doctor",

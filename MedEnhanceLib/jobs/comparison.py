@@ -1,0 +1,161 @@
+"""The job that compares ways to a small training set on a user's own cohort."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from MedEnhanceLib.cohort import Cohort
+from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.errors import Cancelled, ConfigError, OutputError
+from MedEnhanceLib.jobs.distillation import refuse_among_patients
+from MedEnhanceLib.jobs.result import Result
+from MedEnhanceLib.manifest import make_manifest
+from MedEnhanceLib.progress import Monitor, attend
+from MedEnhanceLib.spg.config import DistillConfig
+
+BUDGETS = ("small", "ordinary")
+_JSON, _TEXT, _CURVE, _PAGE = "comparison.json", "comparison.md", "comparison.png", "index.html"
+_ROWS = "rows.jsonl"
+_RESULTS = (_JSON, _TEXT, _CURVE, _PAGE, _ROWS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareParams:
+    """cohort, pattern, modality: as DistillParams has them. out: a folder; what was measured there
+    before is not measured again.
+
+    config: fields of spg.DistillConfig: the task, the prior, the images, the loop at the small
+    budgets. budget: "small": one and four crops, and one image, in all; "ordinary": images of each
+    patient besides, which takes as long as a distillation. seeds: of each arm; draws: of the
+    random coreset. steps: of a training, the same for all. overwrite: measure everything again.
+    """
+
+    cohort: str
+    out: str
+    config: dict[str, Any] = field(default_factory=dict)
+    budget: str = "small"
+    seeds: int = 3
+    draws: int = 10
+    steps: int = 600
+    pattern: str = "*"
+    modality: str | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.budget not in BUDGETS:
+            raise ConfigError(f"budget is {self.budget!r}", f"Use {' or '.join(BUDGETS)}.")
+
+
+def run_compare(params: CompareParams, monitor: Monitor) -> Result:
+    """Measure all arms, or go on; the tables, the curve and the page."""
+    began = time.monotonic()
+    out = Path(params.out)
+    distill = DistillConfig.from_json(params.config)
+    refuse_among_patients(out, Path(params.cohort))
+    _own(out, params.overwrite)
+    for package in ("torch", "monai.losses"):
+        attend(lambda package=package: require(package, purpose="Comparing"), monitor)  # type: ignore[misc]
+    from MedEnhanceLib.spg.arms.comparison import (
+        CompareConfig,
+        measure,
+        ordinary_budget,
+        small_budgets,
+    )
+    from MedEnhanceLib.spg.arms.material import gather
+    from MedEnhanceLib.spg.arms.rows import RowStore
+    from MedEnhanceLib.spg.restorer import RestorerConfig
+
+    cohort = Cohort.open(params.cohort, pattern=params.pattern, modality=params.modality)
+    material = gather(cohort, distill, monitor.part(0.0, 0.05))
+    budgets = small_budgets(distill.images.size)
+    if params.budget == "ordinary":
+        budgets = (*budgets, ordinary_budget(distill.images_per_patient))
+    config = CompareConfig(
+        distill=replace(distill, seed=0),
+        restorer=RestorerConfig(
+            steps=params.steps, batch=4, patch=distill.loop.patch, learning_rate=3e-3
+        ),
+        budgets=budgets,
+        seeds=params.seeds,
+        draws=params.draws,
+        ordinary=distill.loop.outer,
+    )
+    try:
+        rows = list(measure(material, config, RowStore(out / _ROWS), monitor.part(0.05, 0.99)))
+    except Cancelled as cause:
+        raise Cancelled(
+            "cancelled; what was measured is kept", "Start again with the same line to go on."
+        ) from cause
+    results = _write(out, rows, material.modality, distill, time.monotonic() - began)
+    return Result(
+        {
+            "outputs": {"output": str(out)},
+            "page": str(out / _PAGE),
+            "seconds": round(time.monotonic() - began, 3),
+            **results,
+        }
+    )
+
+
+def _own(out: Path, overwrite: bool) -> None:
+    """Make the folder; raise OutputError where something else lies in it."""
+    strange = sorted(
+        entry.name
+        for entry in (out.iterdir() if out.is_dir() else ())
+        if entry.name not in _RESULTS and not entry.name.startswith(".")
+    )
+    if strange or (out.exists() and not out.is_dir()):
+        raise OutputError(f"{out} holds something else", "Name a new or empty folder.")
+    if (out / _JSON).exists() and not overwrite:
+        raise OutputError(
+            f"{out} holds a finished comparison",
+            "Name another folder, or allow that it is made anew (--force, overwrite=True).",
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    if overwrite:
+        for name in _RESULTS:
+            (out / name).unlink(missing_ok=True)
+
+
+def _write(
+    out: Path, rows: list[dict[str, Any]], modality: str, distill: DistillConfig, seconds: float
+) -> dict[str, Any]:
+    from MedEnhanceLib.io.atomic import atomic_write, write_json
+    from MedEnhanceLib.report.page import Page, Picture, Table, write_page
+    from MedEnhanceLib.spg.arms import report
+
+    title = f"Distillation compared: {modality} {distill.task}"
+    tables = {
+        "Quality": report.quality_table(rows),
+        "Gaps closed": report.closure_table(rows),
+        "Other networks": report.network_table(rows),
+    }
+    said = report.words(rows)
+    report.draw_curve(out / _CURVE, rows, title)
+    parts = [f"# {title}", "\n".join(said), report.NOTE, f"![Quality over budgets]({_CURVE})"]
+    parts += [f"## {name}\n\n{report.markdown_table(*table)}" for name, table in tables.items()]
+    with atomic_write(out / _TEXT, overwrite=True) as temporary:
+        temporary.write_text("\n\n".join(parts), encoding="utf-8")
+    page = Page(
+        title,
+        about=[("task", distill.task), ("modality", modality)],
+        summary=said,
+        tables=[Table(name, tuple(head), lines) for name, (head, lines) in tables.items()],
+        pictures=[Picture(_CURVE, "Quality over budgets", "PSNR of each arm over budgets")],
+        notes=[report.NOTE],
+    )
+    write_page(out, page, overwrite=True)
+    results = {"summary": said, "rows": rows}
+    manifest = make_manifest(
+        "compared",
+        config=distill.told(),
+        inputs={},
+        device="cpu",
+        seconds=seconds,
+        results=results,
+    )
+    write_json(out / _JSON, manifest, overwrite=True)
+    return {"summary": said, "measured": len(rows)}
