@@ -163,7 +163,7 @@ class RunFolder:
         steps = int(run["steps"])
         under_way = {}
         for number in sorted(set(range(patients)) - set(done)):
-            header = _latest_header(self.patient(number))
+            header = latest_header(self.patient(number))
             if header is not None:
                 under_way[number] = int(header["step"])
         fraction = (len(done) * steps + sum(under_way.values())) / max(1, patients * steps)
@@ -206,7 +206,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _latest_header(folder: Path) -> dict[str, Any] | None:
+def latest_header(folder: Path) -> dict[str, Any] | None:
     """What the later whole checkpoint in a folder says of itself; None where there is none."""
     from safetensors import SafetensorError, safe_open
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from MedEnhanceLib.errors import Cancelled
+from MedEnhanceLib.gpu_lock import hold_gpu
 from MedEnhanceLib.nets.training import training_steps
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.spg.budget import step_within_memory
@@ -48,24 +49,37 @@ def distil_patient(
     hashes: Mapping[str, str] | None = None,
     monitor: Monitor | None = None,
 ) -> PatientImages:
-    """Distil one patient, or go on with it.
+    """Distil one patient, or go on with it; meanwhile no other long job has the GPU.
 
-    device: a torch device. folder: for checkpoints; None keeps none. hashes: of data and prior,
-    which a checkpoint must agree in.
+    device: a torch device, whose memory is given back at the end. folder: for checkpoints; None
+    keeps none. hashes: of data and prior, which a checkpoint must agree in.
     Raises Cancelled after a checkpoint was written, ConfigError for a checkpoint of another
     configuration or data, ModelError on divergence, DeviceMemoryError.
     """
     monitor = monitor or Monitor()
-    loop = PatientLoop(raw, config, device)
     checkpoints = Checkpoints(folder) if folder is not None else None
-    parts = loop.parts(hashes or {})
+    with hold_gpu([device], "distill", monitor):
+        return _distil(raw, config, device, checkpoints, hashes or {}, monitor)
+
+
+def _distil(
+    raw: Raw,
+    config: DistillConfig,
+    device: str,
+    checkpoints: Checkpoints | None,
+    hashes: Mapping[str, str],
+    monitor: Monitor,
+) -> PatientImages:
+    """All steps that are left; what they take on the device is nobody's when this returns."""
+    loop, patient = PatientLoop(raw, config, device), raw.number + 1
+    parts = loop.parts(hashes)
     start = 0
     found = checkpoints.load(parts, monitor) if checkpoints else None
     if found is not None:
         start, notes = found
         loop.batch = int(notes["batch"])
         loop.forget_images()
-        monitor.log(f"patient {raw.number + 1}: goes on at step {start}")
+        monitor.log(f"patient {patient}: goes on at step {start}")
 
     def save(number: int) -> None:
         if checkpoints is not None:
@@ -78,26 +92,26 @@ def distil_patient(
             continue
         outer = loop.outer_of(number)
         for name, value in zip(MEASURED, loop.history["measured"][outer].tolist(), strict=True):
-            monitor.metric(f"{name} of patient {raw.number + 1}", value, outer)
+            monitor.metric(f"{name} of patient {patient}", value, outer)
         if (outer + 1) % _OUTER_STEPS == 0:
             save(number + 1)
-    return _finished(loop, raw.number, monitor)
+    return _finished(loop, patient, monitor)
 
 
-def _finished(loop: PatientLoop, number: int, monitor: Monitor) -> PatientImages:
+def _finished(loop: PatientLoop, patient: int, monitor: Monitor) -> PatientImages:
     found = []
     for pair in loop.compare(_COMPARED):
         found.append(pair)
         if monitor.cancelled:
             raise Cancelled(
-                f"cancelled after the last step of patient {number + 1}; the checkpoint is written",
+                f"cancelled after the last step of patient {patient}; the checkpoint is written",
                 "Start again with the same output folder to go on.",
             )
     before, after = np.mean(found, axis=0).tolist()
     last = dict(zip(MEASURED, loop.history["measured"][-1].tolist(), strict=True))
     if last["saturation"] > _MUCH_SATURATED:
         monitor.warn(
-            f"patient {number + 1}: {last['saturation']:.0%} of the changes are as large as they "
+            f"patient {patient}: {last['saturation']:.0%} of the changes are as large as they "
             "can be: lower generator.rate, or raise generator.restraint"
         )
     measured = last | {"alignment_of_prior": before, "alignment": after}
