@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from MedEnhanceLib.errors import MedEnhanceError
+from MedEnhanceLib.errors import DeviceBusyError
 from MedEnhanceLib.owned import try_lock
 from MedEnhanceLib.progress import Monitor
 
@@ -33,12 +33,6 @@ _LONGEST = 4096
 #: Cards that this process has: how often, and the open file. Threads of one process share a card.
 _ours: dict[str, tuple[int, IO[bytes]]] = {}
 _guard = threading.Lock()
-
-
-class DeviceBusyError(MedEnhanceError):
-    """Another job has the GPU, and nobody wants to wait."""
-
-    code, exit_status = "busy", 1
 
 
 @contextlib.contextmanager
