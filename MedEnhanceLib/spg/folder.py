@@ -21,6 +21,7 @@ from typing import Any
 
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError, OutputError
 from MedEnhanceLib.io.atomic import atomic_write, output_error, write_json
+from MedEnhanceLib.io.leftovers import PREFIX
 from MedEnhanceLib.owned import LOCK, hold, is_held
 from MedEnhanceLib.spg.slices import Floats
 
@@ -79,6 +80,7 @@ class RunFolder:
         try:
             if overwrite:
                 self._clear()
+            self._remove_temporary()
             yield
         finally:
             lock.close()
@@ -92,6 +94,14 @@ class RunFolder:
         for entry in self.work.iterdir():
             if entry.name != LOCK:
                 _remove(entry)
+
+    def _remove_temporary(self) -> None:
+        """What a run that was killed had begun to write, also before the machine started anew.
+
+        The lock is ours: no other run writes here.
+        """
+        for entry in [*self.out.glob(f"{PREFIX}*"), *self.out.glob(f"*/{PREFIX}*")]:
+            entry.unlink(missing_ok=True)
 
     def agree(self, run: dict[str, Any]) -> None:
         """Remember what this run is, or hold it against the one that is here.
