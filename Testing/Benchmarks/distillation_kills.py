@@ -84,8 +84,7 @@ def _page(rows: list[Row], gates: list[Row]) -> str:
             "## Gates\n\n" + gate_table(gates).rstrip(),
             "## Points\n\n"
             + table(
-                ("killed at call", "during", "of all steps", "temporary files left", "result"),
-                lines,
+                ("killed at call", "during", "of all steps", "temporary files", "result"), lines
             ).rstrip(),
         ]
     )
