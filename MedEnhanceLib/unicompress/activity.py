@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from MedEnhanceLib.slabs import slabs
 from MedEnhanceLib.volume import Voxels
 
 #: Every so many rows and slices are looked at for the differences of neighbours.
@@ -18,12 +19,15 @@ def activity_of(voxels: Voxels, unit: float | None = None) -> float:
     """
     if voxels.shape[-1] < 2:
         return 0.0
-    rows = voxels[..., ::_SLICE_STEP, ::_ROW_STEP, :]
-    steps = np.abs(np.diff(rows.astype(np.float32), axis=-1))
-    if unit is None and voxels.dtype.kind == "f":
-        # Of floats kept exactly most bits are noise: what counts is where they differ at all.
-        bits = float(np.count_nonzero(steps))
-    else:
-        steps /= np.float32(unit or 1)
-        bits = float(np.log2(steps + 1, dtype=np.float32).sum(dtype=np.float64))
-    return bits * voxels.size / rows.size
+    bits, seen = 0.0, 0
+    for part in slabs(voxels):
+        rows = part[::_SLICE_STEP, ::_ROW_STEP]
+        steps = np.abs(np.diff(rows.astype(np.float32), axis=-1))
+        seen += rows.size
+        if unit is None and voxels.dtype.kind == "f":
+            # Of floats kept exactly most bits are noise: what counts is where they differ at all.
+            bits += float(np.count_nonzero(steps))
+        else:
+            steps /= np.float32(unit or 1)
+            bits += float(np.log2(steps + 1, dtype=np.float32).sum(dtype=np.float64))
+    return bits * voxels.size / seen

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from MedEnhanceLib.slabs import extremes
 from MedEnhanceLib.unicompress import video, wavelet
 from MedEnhanceLib.unicompress.activity import activity_of
 from MedEnhanceLib.unicompress.blocks import video_grid
@@ -100,7 +101,8 @@ def encoders_of(block: Voxels) -> list[Encoder]:
 
 def limits_of(voxels: Voxels) -> tuple[float, float]:
     """The smallest and the largest voxel: bits that a part would not need, the whole may."""
-    return float(voxels.min()), float(voxels.max())
+    low, high = extremes(voxels)
+    return float(low), float(high)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import numpy as np
 
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.slabs import let_go
 from MedEnhanceLib.unicompress import video, wavelet, wiener
 from MedEnhanceLib.unicompress.blocks import Grid
 from MedEnhanceLib.unicompress.candidates import code_block
@@ -127,8 +128,11 @@ def for_streams(budget: int, blocks: int) -> int:
 
 def loss_of(job: Job, chunks: list[Chunk]) -> float:
     """Sum of squared differences of bare streams."""
-    decoded = zip(chunks, _decoded(job, chunks), strict=True)
-    return sum(video.error_of(job.grid.box(c.block).of(job.voxels), block) for c, block in decoded)
+    loss = 0.0
+    for chunk, decoded in zip(chunks, _decoded(job, chunks), strict=True):
+        loss += video.error_of(job.grid.box(chunk.block).of(job.voxels), decoded)
+        let_go(job.voxels)
+    return loss
 
 
 def _decoded(job: Job, chunks: list[Chunk]) -> Iterator[Voxels]:
@@ -200,6 +204,7 @@ def code(job: Job, step: float, anchor: float) -> Pass:
     def one(number: int) -> Chunk:
         block = job.grid.box(number).of(job.voxels)
         kind, data = code_one(block, step, job.speed, job.encoder, anchor)
+        let_go(job.voxels)
         return Chunk(number, kind, job.keep(data))
 
     numbers = range(len(job.grid))
@@ -257,6 +262,7 @@ def finished(job: Job, chunks: list[Chunk], most: int) -> Iterator[tuple[Chunk, 
             if other is not None and wins < 0:
                 kind, data = WAVELET, other
                 decoded = decode_data(kind, data, block.shape, job.context)
+        let_go(job.voxels)
         return replace(chunk, kind=kind, data=job.keep(data)), decoded
 
     threads = min(job.threads, video.MOST_THREADS)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from _common import table
 from _downstream_rows import ERROR, ORIGINAL, RATIO, Row, Setting
-from _downstream_scans import UNSEEN
+from _downstream_scans import HEAD_SLICES, THIN_SLICES, UNSEEN
 from _downstream_statistics import (
     LEAST_WITHIN,
     MOST_DICE_CHANGE,
@@ -22,18 +22,21 @@ from _downstream_statistics import (
 
 _INTRODUCTION = """# What compression does to the work that follows
 
-Each scan was compressed whole with each setting, read back, and given to what a user would do next:
-radiomic features in tumours that readers outlined, the heads and the enhancers that ship. Errors
+{what} compressed with each setting, read back, and given to what a user would do next: radiomic
+features in tumours that readers outlined, the heads and the enhancers that ship. Errors
 are in stored units (HU in CT, grey levels in MR, whose scans here reach from 200 to 1500 of them).
 So few scans show what happened to them, not what will happen to a patient; nothing here is a claim
 about diagnosis. Scans: {scans}."""
+_WHOLE = "Each scan was"
+_THIN = f"""Of each scan {THIN_SLICES} slices around the middle of the tumour (where there is none:
+of the volume) were"""
 _RECOMMENDED = f"""The strongest setting at which, with all weaker ones, no Dice with a reference
 changed by {MOST_DICE_CHANGE:g} or more, and {100 * LEAST_WITHIN:.0f} % of the features stayed
 within 5 % (mean over patients)."""
 _HEADS = """Dice of the labels found after compression. *Agreement*: with the labels found before.
 *Reference*: with the outlines of readers (tumours), or labels propagated from a template (tissue:
-agreement with a method, not with a reader). The tissue head sees 40 central slices. The tumour head
-is a weak one: where it finds little, small changes flip much."""
+agreement with a method, not with a reader). The tissue head sees {slab} central slices. The tumour
+head is a weak one: where it finds little, small changes flip much."""
 _FEATURES = """{count} features after the definitions of IBSI: intensities, their histogram (CT:
 levels of 25 HU, MR: 32 levels), co-occurrence, run lengths and zones, in 3D over all directions.
 *Within 5 %*: share of the features that changed by at most 5 % of what they were, mean over
@@ -50,15 +53,16 @@ what the enhancer would have taken away."""
 _FEWEST_PATIENTS = 3
 
 
-def page(rows: list[Row], enhanced: list[Row]) -> str:
-    """The whole page in Markdown."""
+def page(rows: list[Row], enhanced: list[Row], *, thin: bool = False) -> str:
+    """The whole page in Markdown; thin: whether few slices of each scan were compressed."""
     scans = [row for row in rows if "features" in row]
     count = len(scans[0]["features"]) if scans else 0
+    slab = THIN_SLICES if thin else HEAD_SLICES
     parts = [
-        _INTRODUCTION.format(scans=", ".join(_names(rows, "scan"))),
+        _INTRODUCTION.format(what=_THIN if thin else _WHOLE, scans=", ".join(_names(rows, "scan"))),
         f"## Recommendation\n\n{_RECOMMENDED}\n\n" + recommendation_table(rows),
         "![Dice and features over settings](downstream.png)",
-        f"## Segmentation\n\n{_HEADS}\n\n" + _heads_table(rows),
+        f"## Segmentation\n\n{_HEADS.format(slab=slab)}\n\n" + _heads_table(rows),
         f"## Radiomics\n\n{_FEATURES.format(count=count, unseen=_UNSEEN)}\n\n"
         + _features_table(rows),
         "### The features that change first\n\nThose with the lowest concordance at the weakest "

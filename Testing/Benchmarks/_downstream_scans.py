@@ -22,8 +22,8 @@ HELD_OUT = ("STS_013", "STS_025", "STS_037")
 #: No part of the codec learned from these.
 UNSEEN = ("STS_013", "open_ms C19")
 #: Central slices that the tissue head sees: minutes instead of hours.
-_HEAD_SLICES = 40
-_QUICK_SLICES = 16
+HEAD_SLICES = 40
+THIN_SLICES = 16
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,17 @@ class Scan:
         return self.volume.modality
 
 
-def load_scans(quick: bool) -> Iterator[Scan]:
-    """Brains first, then bodies; one at a time, as they are large."""
+def load_scans(quick: bool, *, thin: bool = False) -> Iterator[Scan]:
+    """Brains first, then bodies; one at a time, as they are large.
+
+    quick: a few of them; thin: the slices around what is looked at alone.
+    """
     found = [*_brains(), *_tumours("ct", "CT"), *_tumours("mr", "MR_T1")]
     wanted = {"open_ms C19", "STS_013", "STS_008 MR"} if quick else set(found)
     for name, make in found:
         if not quick or name in wanted:
             scan = make()
-            yield _thin(scan) if quick else scan
+            yield _thin(scan) if thin else scan
 
 
 def _brains() -> list[tuple[str, Any]]:
@@ -92,8 +95,8 @@ def _tumours(folder: str, stem: str) -> list[tuple[str, Any]]:
 
 
 def _central(volume: Volume) -> slice:
-    start = (len(volume.voxels) - _HEAD_SLICES) // 2
-    return slice(start, start + _HEAD_SLICES)
+    start = (len(volume.voxels) - HEAD_SLICES) // 2
+    return slice(start, start + HEAD_SLICES)
 
 
 def _thin(scan: Scan) -> Scan:
@@ -102,8 +105,8 @@ def _thin(scan: Scan) -> Scan:
     centre = count // 2
     if scan.tumour is not None:
         centre = int(np.median(np.flatnonzero(scan.tumour.any(axis=(1, 2)))))
-    start = min(max(centre - _QUICK_SLICES // 2, 0), max(count - _QUICK_SLICES, 0))
-    part = slice(start, start + _QUICK_SLICES)
+    start = min(max(centre - THIN_SLICES // 2, 0), max(count - THIN_SLICES, 0))
+    part = slice(start, start + THIN_SLICES)
     labels = scan.labels
     return Scan(
         scan.name,

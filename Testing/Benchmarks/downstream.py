@@ -1,6 +1,7 @@
 """What compression does to the work that follows: features, labels, enhanced volumes.
 
     python Testing/Benchmarks/downstream.py            writes docs/benchmarks/downstream.*
+    python Testing/Benchmarks/downstream.py --thin     16 slices of each scan, much sooner
     python Testing/Benchmarks/downstream.py --quick    three thin scans, writes runs/benchmarks
 
 What was measured before, by the same codec on the same voxels, is read from runs/downstream-rows.
@@ -25,6 +26,7 @@ def main() -> None:
     """Measure, then write the page and its figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="16 slices of three scans")
+    parser.add_argument("--thin", action="store_true", help="16 slices of each scan")
     parser.add_argument("--no-enhancement", action="store_true", help="features and labels alone")
     parser.add_argument("--only", nargs="+", help="these scans alone, by name")
     parser.add_argument("--out", type=Path)
@@ -32,14 +34,21 @@ def main() -> None:
     out = options.out or (REPOSITORY / "runs" / "benchmarks" if options.quick else DOCS)
     settings = SETTINGS[1::3] if options.quick else SETTINGS
     rows: list[Row] = []
-    for scan in load_scans(options.quick):
+    for scan in load_scans(options.quick, thin=options.thin or options.quick):
         if not options.only or scan.name in options.only:
             rows += scan_rows(scan, settings)
     enhanced = [] if options.no_enhancement else list(enhanced_rows(settings))
     out.mkdir(parents=True, exist_ok=True)
     draw(out / "downstream.png", rows)
     record = [*public(rows), *enhanced]
-    write("downstream", page(rows, enhanced), gates=[], rows=record, seeds=[0], folder=out)
+    write(
+        "downstream",
+        page(rows, enhanced, thin=options.thin or options.quick),
+        gates=[],
+        rows=record,
+        seeds=[0],
+        folder=out,
+    )
     if out == DOCS:
         place = "recommendation of Testing/Benchmarks/downstream.py"
         fill(DOCS.parent / "compression.md", place, recommendation_table(rows))

@@ -291,7 +291,7 @@ class CompressTest(CompressTestCase):
         self.assertEqual(self.compress().state, "done")
 
     def test_removingTheVolumeMeanwhileDisturbsNothing(self):
-        node = self.loadSample()
+        node = self.obliqueVolume()
         self.choose(node)
         self.ui.compressButton.click()
         slicer.mrmlScene.RemoveNode(node)
