@@ -12,10 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from MedEnhanceLib import gpu_lock
+from MedEnhanceLib import device, gpu_lock
 from MedEnhanceLib.errors import Cancelled, DeviceBusyError
 from MedEnhanceLib.gpu_lock import hold_gpu, holder
 from MedEnhanceLib.progress import Event, Monitor
@@ -26,8 +27,8 @@ POLL_SECONDS = gpu_lock._POLL_SECONDS
 _HOLDS = """
 import sys
 from MedEnhanceLib.gpu_lock import hold_gpu
-with hold_gpu(sys.argv[1:], "train hqg") as device:
-    print(device, flush=True)
+with hold_gpu(sys.argv[1:], "train hqg") as had:
+    print(had, flush=True)
     sys.stdin.read()
 """
 
@@ -93,8 +94,8 @@ def test_a_second_job_says_who_has_it_and_waits_until_it_is_free(
             assert first.stdin is not None
             first.stdin.close()  # its job ends
 
-    with hold_gpu(["cuda:7"], "distill", Monitor(hear)) as device:
-        assert device == "cuda:7"
+    with hold_gpu(["cuda:7"], "distill", Monitor(hear)) as had:
+        assert had == "cuda:7"
     assert f"another long job has (cuda:7: process {first.pid} (train hqg" in told(heard, "warning")
     assert "cuda:7 is free" in told(heard, "log")
 
@@ -136,13 +137,42 @@ def test_of_several_the_first_that_is_free_is_taken(
     other: Callable[..., subprocess.Popen[str]],
 ) -> None:
     other("cuda:0")
-    with hold_gpu(["cuda:0", "cuda:1"], "distill", wait=False) as device:
-        assert device == "cuda:1"
+    with hold_gpu(["cuda:0", "cuda:1"], "distill", wait=False) as had:
+        assert had == "cuda:1"
         with (
             pytest.raises(DeviceBusyError, match=r"cuda:0: process .*"),
             hold_gpu(["cuda:0"], "distill", wait=False),
         ):
             pass
+
+
+@pytest.fixture
+def three_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with three GPUs, as far as the choice of a device goes."""
+    cuda = SimpleNamespace(
+        is_available=lambda: True, device_count=lambda: 3, get_device_name=lambda _: "RTX"
+    )
+    mps = SimpleNamespace(is_available=lambda: False)
+    torch = SimpleNamespace(cuda=cuda, backends=SimpleNamespace(mps=mps))
+    monkeypatch.setattr(device, "require", lambda *_, **__: torch)
+
+
+@pytest.mark.usefixtures("three_cards")
+def test_automatic_is_any_gpu_for_a_long_job_and_the_first_for_a_short_one() -> None:
+    assert device.devices_for("auto") == ["cuda:0", "cuda:1", "cuda:2"]
+    assert device.devices_for("cuda:2") == ["cuda:2"]
+    assert device.choose_device("auto").name == "cuda"
+
+
+@pytest.mark.usefixtures("three_cards")
+def test_a_short_job_does_not_wait_but_says_who_is_there(
+    other: Callable[..., subprocess.Popen[str]],
+) -> None:
+    assert device.choose_device("auto").reason == "CUDA device RTX"
+    first = other("cuda")
+    said = device.choose_device("auto").reason
+    assert said.startswith(f"CUDA device RTX; process {first.pid} (train hqg, since ")
+    assert said.endswith(" works there too")
 
 
 def test_one_process_shares_its_device_with_itself(folder: Path) -> None:
@@ -155,8 +185,8 @@ def test_one_process_shares_its_device_with_itself(folder: Path) -> None:
 
 
 def test_the_cpu_is_everybodys(folder: Path) -> None:
-    with hold_gpu(["cpu"], "distill", wait=False) as device:
-        assert device == "cpu"
+    with hold_gpu(["cpu"], "distill", wait=False) as had:
+        assert had == "cpu"
         assert list(folder.iterdir()) == []
 
 
@@ -202,5 +232,5 @@ def test_without_a_temporary_folder_jobs_run_as_before(
     monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(folder / "nowhere"))
-    with hold_gpu(["cuda:7"], "distill", wait=False) as device:
-        assert device == "cuda:7"
+    with hold_gpu(["cuda:7"], "distill", wait=False) as had:
+        assert had == "cuda:7"
