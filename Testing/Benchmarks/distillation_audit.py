@@ -80,7 +80,9 @@ def _rows(prepared: Prepared, config: DistillConfig, *, leaks: bool) -> list[Row
         for number in range(PLANTS):
             leaked = _planted(clean, prepared, share, number)
             rows.append(_row("planted", prepared, config, leaked) | {"share": share})
-    started, _ = _distilled(prepared, config, None)
+    # Raw slices are there from the start: one network shows what becomes of them.
+    short = replace(config, loop=replace(config.loop, outer=1))
+    started, _ = _distilled(prepared, short, None)
     return [*rows, _row("real start", prepared, config, started)]
 
 
@@ -164,7 +166,7 @@ def _gates(rows: list[Row]) -> list[Row]:
     copies = [row["alarm"] for row in rows if row.get("share") == 1.0]
     started = [row["alarm"] for row in rows if row["set"] == "real start"]
     return [
-        gate(f"alarms at {len(clean)} clean sets", sum(clean), "0", not any(clean)),
+        gate(f"alarms at clean sets ({len(clean)})", sum(clean), "0", not any(clean)),
         gate(
             f"alarms at {len(copies)} sets into which one raw slice was copied",
             sum(copies),
@@ -194,7 +196,7 @@ def _page(rows: list[Row], gates: list[Row], config: DistillConfig) -> str:
             "*Clean*: distilled as it is. *Planted*: that set with one image blended with one raw "
             "slice, another image, patient and slice each time. *Real start*: the same method "
             "started from each patient's own slices, as data set condensation often is, in place "
-            "of the template.",
+            "of the template, with one network.",
             "## What would have been missed\n\n" + _rates(clean[0]).rstrip(),
             "Read it so: a blend weaker than the first line, a set whose training patients are "
             "nearer than the others by less than the AUC, or one whose images can be given back "
