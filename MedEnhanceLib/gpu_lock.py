@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from MedEnhanceLib.errors import DeviceBusyError
-from MedEnhanceLib.owned import try_lock
+from MedEnhanceLib.owned import try_lock, unlock
 from MedEnhanceLib.progress import Monitor
 
 _POLL_SECONDS = 0.5
@@ -125,6 +125,7 @@ def _let_go(device: str) -> None:
             return
         with contextlib.suppress(OSError):
             file.truncate(0)
+            unlock(file)  # processes that make batches may end later than the job
         file.close()
 
 

@@ -137,6 +137,11 @@ if sys.platform == "win32":
             file.seek(position)
         return True
 
+    def unlock(file: IO[bytes]) -> None:
+        """Let a lock of `try_lock` go, also where a child has the file open."""
+        file.seek(_LOCKED_BYTE)
+        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
+
 else:
     import fcntl
 
@@ -147,3 +152,7 @@ else:
         except BlockingIOError:
             return False
         return True
+
+    def unlock(file: IO[bytes]) -> None:
+        """Let a lock of `try_lock` go, also where a forked child has the file open."""
+        fcntl.flock(file, fcntl.LOCK_UN)

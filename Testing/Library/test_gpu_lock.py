@@ -184,6 +184,16 @@ def test_one_process_shares_its_device_with_itself(folder: Path) -> None:
     assert (folder / "medenhance-gpu-7.lock").read_bytes() == b""
 
 
+def test_a_child_that_outlives_the_job_does_not_keep_the_device() -> None:
+    with hold_gpu(["cuda:7"], "train hqg"):
+        inherited = os.dup(gpu_lock._ours["7"][1].fileno())
+    try:
+        with hold_gpu(["cuda:7"], "distill", wait=False):
+            pass
+    finally:
+        os.close(inherited)
+
+
 def test_the_cpu_is_everybodys(folder: Path) -> None:
     with hold_gpu(["cpu"], "distill", wait=False) as had:
         assert had == "cpu"
