@@ -125,6 +125,7 @@ def _let_go(device: str) -> None:
             return
         with contextlib.suppress(OSError):
             file.truncate(0)
+        with contextlib.suppress(OSError):
             unlock(file)  # processes that make batches may end later than the job
         file.close()
 
