@@ -262,9 +262,9 @@ def _edit(dice: random.Random, header: dict[str, Any], other: dict[str, Any]) ->
     if what == 0:
         header.pop(key, None)
     elif what == 1:
-        header[key] = dice.choice(_ODD)
+        header[key] = _odd(dice)
     elif what == 2 and key in other:
-        header[key] = other[key]
+        header[key] = copy.deepcopy(other[key])
     elif what == 3:
         header["dtype"] = dice.choice(DTYPES)
     elif what == 4:
@@ -273,7 +273,7 @@ def _edit(dice: random.Random, header: dict[str, Any], other: dict[str, Any]) ->
     elif what == 5:
         header["blocks"] = [dice.choice((1, 1, 2, 3, 5)) for _ in range(3)]
     elif what == 6:
-        header["models"] = {dice.choice(("predictor", "x")): dice.choice(_ODD)}
+        header["models"] = {dice.choice(("predictor", "x")): _odd(dice)}
     else:
         _edit_leaf(dice, header, key)
 
@@ -288,7 +288,12 @@ def _edit_leaf(dice: random.Random, header: dict[str, Any], key: str) -> None:
     if type(old) in (int, float) and dice.random() < 0.5:
         node[place] = old + dice.choice((-1, 1, 0.5, 1 << 31))
     else:
-        node[place] = dice.choice(_ODD)
+        node[place] = _odd(dice)
+
+
+def _odd(dice: random.Random) -> Any:
+    # A copy: what is changed in it later is of this case alone.
+    return copy.deepcopy(dice.choice(_ODD))
 
 
 def _table(dice: random.Random, base: Base, other: Base) -> bytes:
