@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from MedEnhanceLib.hqg import TrainConfig
     from MedEnhanceLib.io.dicom import SeriesRow
     from MedEnhanceLib.spg.config import DistillConfig
+    from MedEnhanceLib.spg.denoiser_config import TrainDenoiserConfig
     from MedEnhanceLib.unicompress import CompressResult, Estimate, RecoverReport
 
 PathLike = str | os.PathLike[str]
@@ -442,7 +443,7 @@ def inspect(
 
 def train(
     method: str,
-    config: str | Mapping[str, Any] | TrainConfig | TrainHeadConfig,
+    config: str | Mapping[str, Any] | TrainConfig | TrainHeadConfig | TrainDenoiserConfig,
     data: PathLike,
     out: PathLike,
     *,
@@ -451,19 +452,20 @@ def train(
 ) -> Path:
     """Train a model, or go on with a training; returns the folder of its bundle.
 
-    method: "hqg" (an enhancer), "head" (a segmentation head), or "gradprom" (both, learning from
-    each other: its folder is the enhancer's, the head's lies beside it), or "unicompress" (a part
-    of the codec, by the field `part`: implicit, predictor or restoration). config: a preset
-    ("smoke", "cpu", "full"), the method's fields as an object, or its TrainConfig or
-    TrainHeadConfig.
-    data: a folder with the volumes. out: for checkpoint and bundle.
+    method: "hqg" (an enhancer), "denoiser" (a small restorer), "head" (a segmentation head), or
+    "gradprom" (both, learning from each other: its folder is the enhancer's, the head's lies beside
+    it), or "unicompress" (a part of the codec, by the field `part`: implicit, predictor or
+    restoration). config: a preset ("smoke", "cpu", "full"), the method's fields as an object, or
+    its TrainConfig, TrainDenoiserConfig or TrainHeadConfig.
+    data: a folder with the volumes; of hqg and denoiser also a distilled set, of denoiser a cohort
+    (then with the field `task`). out: for checkpoint and bundle.
     Raises Cancelled after writing a checkpoint from which the same call goes on.
 
         folder = me.train("hqg", "cpu", "data/", out="runs/a", progress=True)
         me.enhance(volume, model=str(folder))
     """
     fields = {"preset": config} if isinstance(config, str) else config
-    chosen = training_config(method, fields)
+    chosen = training_config(method, fields, Path(data))
     with memory_errors(), watched(progress, cancel) as monitor:
         return train_method(method, chosen, Path(data), Path(out), monitor)
 

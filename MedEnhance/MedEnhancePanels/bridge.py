@@ -244,15 +244,18 @@ def rangeOf(image):
 _ranges = {}
 
 
-def sendVolume(node, path):
-    """Write a volume, or a sequence of volumes as 4D, for the worker; a generator of fractions."""
+def sendVolume(node, path, source=""):
+    """Write a volume, or a sequence of volumes as 4D, for the worker; a generator of fractions.
+
+    source: what it is called in messages and manifests, where that is not the node's name.
+    """
     checkVolume(node)
     frames = frameNodes(node)
     tags = {
         "modality": modalityOf(frames[0]),
         "units": unitsOf(frames[0]),
         "geometry": geometryOf(frames[0]),
-        "source": safeName(node),
+        "source": source or safeName(node),
     }
     history = provenance.historyOf(node) or provenance.historyOf(frames[0])
     if history:

@@ -4,11 +4,10 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhancePanels import training
+from MedEnhancePanels.members import ROLES, membersOfScene
 
 #: Scenes change in bursts; the table follows once it is quiet.
 _SETTLE_MS = 200
-_ROLES = ("high", "low", "none")
 
 
 class CohortTable:
@@ -19,6 +18,7 @@ class CohortTable:
 
     def __init__(self, table, changed):
         self._table, self._changed = table, changed
+        self._purpose = "train"
         self.members = []
         self._shown, self._selectors, self._observers = None, [], []
         self._settle = qt.QTimer()
@@ -29,6 +29,13 @@ class CohortTable:
         header.setSectionResizeMode(0, qt.QHeaderView.ResizeToContents)
         header.setSectionResizeMode(1, qt.QHeaderView.Stretch)
         header.setSectionResizeMode(2, qt.QHeaderView.ResizeToContents)
+
+    def setPurpose(self, purpose):
+        """What the volumes are chosen for: a key of members.ROLES."""
+        if purpose != self._purpose:
+            self._purpose = purpose
+            self._take()
+            self._fill()
 
     def observe(self, isShown):
         """Follow the scene while the page is shown."""
@@ -47,12 +54,15 @@ class CohortTable:
 
     def update(self):
         """Show the volumes that the scene holds now."""
-        self.members = training.membersOfScene()
-        shown = [(m.patient, m.node.GetID(), m.node.GetName(), m.role) for m in self.members]
-        if shown != self._shown:
-            self._shown = shown
+        before = self._shown
+        self._take()
+        if self._shown != before:
             self._fill()
             self._changed()
+
+    def _take(self):
+        self.members = membersOfScene(self._purpose)
+        self._shown = [(m.patient, m.node.GetID(), m.node.GetName(), m.role) for m in self.members]
 
     def _stopObserving(self):
         for scene, tag in self._observers:
@@ -70,20 +80,30 @@ class CohortTable:
             self._table.setCellWidget(row, 2, self._selectorFor(member))
 
     def _selectorFor(self, member):
+        words = {
+            "high": _("Good"),
+            "low": _("Poor"),
+            "use": _("Distill"),
+            "none": _("Leave out"),
+        }
+        tips = {
+            "train": _("Good: to learn from. Poor: real images of ordinary quality."),
+            "distill": _("Whether this volume is a part of its patient's cohort"),
+        }
+        roles = ROLES[self._purpose][1]
         selector = qt.QComboBox()
-        for text in (_("Good"), _("Poor"), _("Leave out")):
-            selector.addItem(text)
-        selector.toolTip = _("Good: to learn from. Poor: real images of ordinary quality.")
-        selector.currentIndex = _ROLES.index(member.role)
+        for role in roles:
+            selector.addItem(words[role])
+        selector.toolTip = tips[self._purpose]
+        selector.currentIndex = roles.index(member.role)
         selector.currentIndexChanged.connect(
-            lambda index, node=member.node: self._onRole(node, _ROLES[index])
+            lambda index, node=member.node: self._onRole(node, roles[index])
         )
         self._selectors.append(selector)
         return selector
 
     def _onRole(self, node, role):
         """Keep the role with the node, so that it is saved with the scene."""
-        node.SetAttribute(training.ROLE_ATTRIBUTE, role)
-        self.members = training.membersOfScene()
-        self._shown = [(m.patient, m.node.GetID(), m.node.GetName(), m.role) for m in self.members]
+        node.SetAttribute(ROLES[self._purpose][0], role)
+        self._take()
         self._changed()

@@ -1,44 +1,38 @@
 """The page Distill: a cohort, what is made of it, and a run that goes on in the background.
 
-Today it trains an enhancer on the cohort; distillation itself comes with a later version, and the
-page says so.
+It distils the cohort into a few images, or trains an enhancer on it. What runs and what came out
+is shown by RunArea.
 """
 
-import logging
 import os
 
 import qt
+import slicer
 from slicer.i18n import tr as _
 
-from MedEnhancePanels import training, trainingrun, trainingwords
+from MedEnhancePanels import distilling, longrun, priorchoice, training
 from MedEnhancePanels.cohorttable import CohortTable
-from MedEnhancePanels.errors import PanelError, guarded
-from MedEnhancePanels.jobprogress import durationText, stageText
-from MedEnhancePanels.lossplot import LossPlot
-
-_CLOCK_MS = 1000
+from MedEnhancePanels.errors import guarded
+from MedEnhancePanels.runarea import RunArea
+from MedEnhancePanels.timeestimate import TimeEstimate
 
 
 class DistillPanel:
-    """Fills a training's options from the page, and follows the run."""
+    """Fills the options of a run from the page, and starts it."""
 
     def __init__(self, context):
         self.context = context
         self.widget, self.ui = context.ui("Distill")
         self._state, self._stopObserving = None, None
-        self._isUpdating, self._isBound = False, True
-        self._training, self._plot, self._lastRun = None, None, None
+        self._isUpdating, self._isShown = False, False
+        self._names = []
         self._cohort = CohortTable(self.ui.cohortTable, self._refresh)
-        self._clock = qt.QTimer()
-        self._clock.setInterval(_CLOCK_MS)
-        self._clock.timeout.connect(self._showTime)
         self._fillSelectors()
+        self._prior = priorchoice.PriorChoice(context, self.ui, self._onEdited)
+        self._estimate = TimeEstimate(context.runner, self.ui.estimateLabel, self._onNames)
+        self.runs = RunArea(context, self.ui, lambda: self.root, self._refreshButtons)
         self._connect()
-        self._showProgress()
-        self._showRun(None)
         context.onState(self._onState)
-        if training.current() is not None:
-            self._follow(training.current())
 
     def _fillSelectors(self):
         ui = self.ui
@@ -48,8 +42,21 @@ class DistillPanel:
                 {
                     "trainMR": _("Train an enhancer for MR"),
                     "trainCT": _("Train an enhancer for CT"),
-                    "distill": _("Distill the cohort (in a later version)"),
+                    "distill": _("Distill the cohort"),
                 },
+            ),
+            "distillGoal": (
+                ui.goalSelector,
+                {
+                    "denoise": _("Removing noise"),
+                    "sr2": _("Doubling the resolution"),
+                    "sr4": _("Four times the resolution"),
+                    "undersample": _("Completing undersampled MR"),
+                },
+            ),
+            "distillModality": (
+                ui.modalitySelector,
+                {"auto": _("What they say"), "MR": _("MR"), "CT": _("CT")},
             ),
             "distillDevice": (
                 ui.deviceSelector,
@@ -63,8 +70,8 @@ class DistillPanel:
             "distillBudget": (
                 ui.budgetSelector,
                 {
-                    "cpu": _("Within an hour on a processor"),
-                    "full": _("Full: hours on a graphics card"),
+                    "cpu": _("Short, for a processor"),
+                    "full": _("Full, for a graphics card"),
                     "smoke": _("Try it out: seconds"),
                 },
             ),
@@ -72,68 +79,94 @@ class DistillPanel:
         for selector, entries in self._choices.values():
             for value, text in entries.items():
                 selector.addItem(text, value)
-        ui.priorSelector.addItem(_("Public template"))
-        later = _("Used by distillation, which comes with a later version")
-        for widget in (ui.priorSelector, ui.imagesSpinBox):
-            widget.enabled = False
-            widget.toolTip = later
 
     def _connect(self):
         ui = self.ui
         for selector, _entries in self._choices.values():
             selector.currentIndexChanged.connect(self._onEdited)
-        for edit in (ui.dataEdit, ui.highEdit, ui.lowEdit, ui.nameEdit, ui.rootEdit):
+        for edit, _name in self._edits():
             edit.textChanged.connect(self._onEdited)
         ui.sceneButton.toggled.connect(self._onEdited)
-        ui.stepsSpinBox.valueChanged.connect(self._onEdited)
+        for spinBox in (ui.stepsSpinBox, ui.imagesSpinBox, ui.heldOutSpinBox):
+            spinBox.valueChanged.connect(self._onEdited)
         ui.dataButton.clicked.connect(lambda _checked=False: self._browse(ui.dataEdit))
         ui.rootButton.clicked.connect(lambda _checked=False: self._browse(ui.rootEdit))
+        ui.pathButton.clicked.connect(lambda _checked=False: self._browse(ui.pathEdit))
+        ui.tableButton.clicked.connect(self._onBrowseTable)
         ui.startButton.clicked.connect(self._onStart)
-        ui.pauseButton.clicked.connect(self._onPause)
-        ui.cancelButton.clicked.connect(self._onCancel)
-        ui.resumeButton.clicked.connect(self._onResume)
-        ui.plotButton.clicked.connect(self._onPlot)
+
+    def _edits(self):
+        """Line edits with the fields of the state that they show."""
+        ui = self.ui
+        return (
+            (ui.dataEdit, "distillFolder"),
+            (ui.highEdit, "distillHigh"),
+            (ui.lowEdit, "distillLow"),
+            (ui.pathEdit, "distillCohort"),
+            (ui.patternEdit, "distillPattern"),
+            (ui.nameEdit, "distillName"),
+            (ui.rootEdit, "distillRoot"),
+        )
 
     def enter(self):
+        self._isShown = True
         self._cohort.observe(True)
-        self._listRuns()
+        self.runs.list()
         self._refresh()
 
     def exit(self):
+        self._isShown = False
         self._cohort.observe(False)
+        self._refreshEstimate()
 
     def cleanup(self):
         """Let go of the scene; a run goes on."""
-        self._isBound = False
-        self._clock.stop()
+        self._estimate.cleanup()
+        self.runs.cleanup()
         self._cohort.cleanup()
         if self._stopObserving is not None:
             self._stopObserving()
             self._stopObserving = None
-        self._state, self._training = None, None
+        self._state = None
 
     @property
     def root(self):
         """The folder that runs are kept in."""
-        return self.ui.rootEdit.text.strip() or training.defaultRoot()
+        return self.ui.rootEdit.text.strip() or longrun.defaultRoot()
+
+    @property
+    def isDistilling(self):
+        """Whether the task is a distillation, not a training."""
+        return self._state is not None and self._state.distillTask == "distill"
 
     @property
     def options(self):
+        """What is chosen, as training.TrainingOptions or distilling.DistillOptions."""
         state = self._state
-        return training.TrainingOptions(
-            name=state.distillName,
-            modality="CT" if state.distillTask == "trainCT" else "MR",
-            budget=state.distillBudget,
-            steps=state.distillSteps,
-            device=state.distillDevice,
+        common = {
+            "name": state.distillName,
+            "budget": state.distillBudget,
+            "device": state.distillDevice,
+        }
+        if not self.isDistilling:
+            modality = "CT" if state.distillTask == "trainCT" else "MR"
+            return training.TrainingOptions(modality=modality, steps=state.distillSteps, **common)
+        return distilling.DistillOptions(
+            task=state.distillGoal,
+            images=state.distillImages,
+            heldOut=state.distillHeldOut,
+            modality=state.distillModality,
+            **common,
         )
 
     @property
     def cohort(self):
-        """What the run learns from: members of the scene, or a training.FolderCohort."""
+        """What the run learns from: members of the scene, or what lies at a path."""
         state = self._state
         if state.distillSource == "scene":
             return self._cohort.members
+        if self.isDistilling:
+            return distilling.PathCohort(state.distillCohort.strip(), state.distillPattern)
         return training.FolderCohort(
             state.distillFolder,
             training.patternsOf(state.distillHigh),
@@ -151,36 +184,43 @@ class DistillPanel:
         if state is not None:
             self._stopObserving = state.observe(lambda _state: self._refresh())
         self._refresh()
-        self._listRuns()
-        if state is not None and self._training is None:
-            self._recallRun(state.distillRun)
+        self.runs.list()
+        if state is not None:
+            self.runs.recall(state.distillRun)
 
     def _refresh(self):
         """Show what the state says."""
         if self._state is None or self._isUpdating:
             return
         state, ui = self._state, self.ui
+        self._cohort.setPurpose("distill" if self.isDistilling else "train")
         self._isUpdating = True
         try:
             ui.sceneButton.checked = state.distillSource == "scene"
             ui.folderButton.checked = state.distillSource == "folder"
             for name, (selector, entries) in self._choices.items():
                 selector.currentIndex = list(entries).index(getattr(state, name))
-            for edit, text in (
-                (ui.dataEdit, state.distillFolder),
-                (ui.highEdit, state.distillHigh),
-                (ui.lowEdit, state.distillLow),
-                (ui.nameEdit, state.distillName),
-                (ui.rootEdit, state.distillRoot),
-            ):
-                if edit.text != text:
-                    edit.text = text
+            for edit, name in self._edits():
+                if edit.text != getattr(state, name):
+                    edit.text = getattr(state, name)
             ui.stepsSpinBox.value = state.distillSteps
+            ui.imagesSpinBox.value = state.distillImages
+            ui.heldOutSpinBox.value = round(100 * state.distillHeldOut)
+            self._prior.show(state, self._patientNames(), self.isDistilling)
         finally:
             self._isUpdating = False
-        ui.rootEdit.placeholderText = training.defaultRoot()
-        ui.sceneArea.visible = state.distillSource == "scene"
-        ui.folderArea.visible = state.distillSource == "folder"
+        ui.rootEdit.placeholderText = longrun.defaultRoot()
+        ui.noticeLabel.text = self._noticeText()
+        isScene = state.distillSource == "scene"
+        ui.sceneArea.visible = isScene
+        ui.folderArea.visible = not isScene and not self.isDistilling
+        ui.pathArea.visible = not isScene and self.isDistilling
+        for widget in (
+            *(ui.goalLabel, ui.goalSelector, ui.modalityLabel, ui.modalitySelector),
+            *(ui.imagesLabel, ui.imagesSpinBox, ui.heldOutLabel, ui.heldOutSpinBox),
+        ):
+            widget.visible = self.isDistilling
+        ui.stepsLabel.visible = ui.stepsSpinBox.visible = not self.isDistilling
         ui.cohortLabel.text = self._cohortText()
         self._refreshButtons()
 
@@ -189,52 +229,86 @@ class DistillPanel:
         if self._state is None or self._isUpdating:
             return
         ui, state = self.ui, self._state
-        rootBefore = state.distillRoot
+        rootBefore, pathBefore = state.distillRoot, state.distillCohort
         with state.changes():
             state.distillSource = "scene" if ui.sceneButton.checked else "folder"
             for name, (selector, entries) in self._choices.items():
                 setattr(state, name, list(entries)[selector.currentIndex])
-            state.distillFolder = ui.dataEdit.text
-            state.distillHigh = ui.highEdit.text
-            state.distillLow = ui.lowEdit.text
-            state.distillName = ui.nameEdit.text
-            state.distillRoot = ui.rootEdit.text
+            for edit, name in self._edits():
+                setattr(state, name, edit.text)
             state.distillSteps = ui.stepsSpinBox.value
+            state.distillImages = ui.imagesSpinBox.value
+            state.distillHeldOut = ui.heldOutSpinBox.value / 100
+            self._prior.read(state)
+        if state.distillCohort != pathBefore:
+            self._names = []
         if state.distillRoot != rootBefore:
-            self._listRuns()
+            self.runs.list()
+
+    def _patientNames(self):
+        """Who can be the prior, as far as that is known."""
+        if self._state.distillSource == "scene":
+            return distilling.patientsOf(self._cohort.members) if self.isDistilling else []
+        return self._names
+
+    def _onNames(self, names):
+        self._names = list(names)
+        self._refresh()
+
+    def _noticeText(self):
+        if self.isDistilling:
+            return _(
+                "Distillation makes a few images in place of a cohort, on which small networks "
+                "learn one task. The images are audited; that is no proof that no patient can be "
+                "read back from them. Where ten real images may be shared, take those: they train "
+                "about as well."
+            )
+        return _(
+            "Trains an enhancer on your cohort. “Distill the cohort” makes a few images in its "
+            "place."
+        )
 
     def _cohortText(self):
+        members, options = self._cohort.members, self.options
         if self._state.distillSource == "folder":
-            return _("The files are read where they lie.")
-        members = self._cohort.members
-        if not members:
+            told, doubts = _("The files are read where they lie."), []
+        elif not members:
             return _("The scene holds no volumes yet: load some on the page Load.")
-        counts = {role: sum(m.role == role for m in members) for role in ("high", "low")}
-        told = _(
-            "Good: {high}. Poor: {low}. They are copied into the run's folder, without names of "
-            "patients."
-        ).format(**counts)
-        return "\n".join([told, *training.doubtsAbout(members, self.options.modality)])
+        elif self.isDistilling:
+            told = _(
+                "{patients} patients, {volumes} volumes. They are copied into the run's folder "
+                "without names of patients, and removed from it at the end."
+            ).format(
+                patients=len(distilling.patientsOf(members)), volumes=len(distilling.used(members))
+            )
+        else:
+            counts = {role: sum(m.role == role for m in members) for role in ("high", "low")}
+            told = _(
+                "Good: {high}. Poor: {low}. They are copied into the run's folder, without names "
+                "of patients."
+            ).format(**counts)
+            doubts = training.doubtsAbout(members, options.modality)
+        if self.isDistilling:
+            doubts = distilling.doubtsAbout(self.cohort, priorchoice.priorIn(self._state), options)
+        return "\n".join([told, *doubts])
 
     def _refreshButtons(self):
-        ui, isRunning = self.ui, self._training is not None
+        ui, isRunning = self.ui, self.runs.isRunning
         why = self._whyNot()
         ui.whyLabel.text = why
         ui.whyLabel.visible = bool(why) and not isRunning
         ui.startButton.enabled = not why and not isRunning
-        ui.pauseButton.enabled = ui.cancelButton.enabled = (
-            isRunning and not self._training.job.wantsCancel
-        )
-        ui.resumeArea.visible = ui.runSelector.count > 0 and not isRunning
-        ui.plotButton.enabled = isRunning or self._lastRun is not None
+        ui.startButton.toolTip = why or (_("A run goes on") if isRunning else "")
+        self.runs.refresh()
+        self._refreshEstimate()
 
     def _whyNot(self):
         """What is missing before a run can start, or nothing."""
         state = self._state
         if state is None:
             return _("There is no scene")
-        if state.distillTask == "distill":
-            return _("Distillation comes with a later version: choose another task.")
+        if self.isDistilling:
+            return distilling.whyNot(self.cohort, priorchoice.priorIn(state), self.options)
         if not state.distillName.strip():
             return _("Give the model a name.")
         if state.distillSource == "folder":
@@ -242,157 +316,40 @@ class DistillPanel:
             return "" if isFolder else _("Choose the folder that holds the volumes.")
         return training.whyNotTrainable(self._cohort.members, self.options.modality)
 
+    def _refreshEstimate(self):
+        isAsked = self._isShown and self.isDistilling and not self.runs.isRunning
+        if isAsked and not self._whyNot():
+            prior = priorchoice.priorIn(self._state)
+            self._estimate.ask(distilling.estimateParams(self.cohort, prior, self.options))
+        else:
+            self._estimate.ask(None)
+
     @guarded
     def _browse(self, edit):
         folder = qt.QFileDialog.getExistingDirectory(self.widget, _("Choose a folder"), edit.text)
         if folder:
             edit.text = folder
 
-    # --- the run ---
+    @guarded
+    def _onBrowseTable(self, _checked=False):
+        path = qt.QFileDialog.getOpenFileName(
+            self.widget, _("Choose a table"), self.ui.pathEdit.text, _("Tables (*.csv)")
+        )
+        path = path[0] if isinstance(path, tuple) else path  # one binding adds the filter
+        if path:
+            self.ui.pathEdit.text = path
 
     @guarded
     def _onStart(self, _checked=False):
         self.context.clearMessage()
         self._cohort.update()
-        runner = self.context.runner
-        self._begin(training.start(runner, self.root, self.cohort, self.options))
-
-    @guarded
-    def _onResume(self, _checked=False):
-        self.context.clearMessage()
-        folder = self.ui.runSelector.itemData(self.ui.runSelector.currentIndex)
-        self._begin(training.resume(self.context.runner, folder))
-
-    def _begin(self, begun):
-        self._state.distillRun = begun.run.folder
-        if self._plot is not None:
-            self._plot.remove()
-        self._plot = LossPlot.ofRun(begun.run)
-        self._follow(begun)
-
-    def _follow(self, begun):
-        self._training = begun
-        self._showRun(None)
-        self._clock.start()
-        self._showProgress()
-        self._refreshButtons()
-        begun.job.onEvent(self._onEvent)
-        begun.job.onFinished(self._onFinished)
-
-    @guarded
-    def _onPause(self, _checked=False):
-        self._training.pause()
-        self._refreshButtons()
-
-    @guarded
-    def _onCancel(self, _checked=False):
-        self._training.cancel()
-        self._refreshButtons()
-
-    def _onEvent(self, job, name, fields):
-        if self._training is None or job is not self._training.job:
+        runner, root = self.context.runner, self.root
+        if not self.isDistilling:
+            self.runs.begin(training.start(runner, root, self.cohort, self.options))
             return
-        if name == "metric" and self._plot is not None:
-            self._plot.add(fields["name"], fields["value"], fields["step"])
-        if name in ("progress", "state"):
-            self._showProgress()
-
-    def _onFinished(self, job):
-        if self._training is None or job is not self._training.job:
+        prior = priorchoice.priorIn(self._state)
+        if prior.exposes and not slicer.util.confirmOkCancelDisplay(
+            priorchoice.warningOf(prior), _("MedEnhance: a patient as the prior"), self.widget
+        ):
             return
-        run, self._training = self._training.run, None
-        self._clock.stop()
-        self._showProgress()
-        self._showRun(run)
-        self._listRuns()
-        self._refreshButtons()
-        if job.state == "failed":
-            self.context.showError(job.error)
-        elif job.state == "done":
-            self._importModel(run)
-
-    def _importModel(self, run):
-        title = _("Add {name} to the models").format(name=run.name)
-        params = {"action": "import", "path": run.modelFolder}
-        job = self.context.runner.submit("models", params, title=title)
-        job.onFinished(lambda done: self._onImported(done, run))
-
-    def _onImported(self, job, run):
-        if not self._isBound:
-            return
-        if job.state == "done":
-            text = _("{name} is trained. Choose it on the page Enhance.").format(name=run.name)
-            self.context.message("info", text)
-        else:
-            told = _("{name} is trained, but not in the list of models: {why}")
-            text = told.format(name=run.name, why=job.error.text)
-            self.context.message("warning", text, job.error.details)
-
-    def _showProgress(self):
-        running = self._training
-        for widget in (self.ui.progressBar, self.ui.progressLabel, self.ui.timeLabel):
-            widget.visible = running is not None
-        if running is not None:
-            self.ui.progressBar.value = int(100 * running.job.fraction)
-            self.ui.progressLabel.text = stageText(running.job)
-            self._showTime()
-
-    def _showTime(self):
-        if self._training is not None:
-            elapsed = durationText(self._training.elapsedSeconds)
-            self.ui.timeLabel.text = _("Elapsed: {time}").format(time=elapsed)
-
-    # --- runs that have ended, or wait ---
-
-    def _recallRun(self, folder):
-        """Show the run that the scene remembers, where its folder is still there."""
-        self._showRun(_runAt(folder))
-        self._refreshButtons()
-
-    def _showRun(self, run):
-        """How a run ended, and the pictures that it left."""
-        self._lastRun = run
-        self.ui.resultBox.visible = run is not None
-        if run is None:
-            return
-        self.ui.resultLabel.text = trainingwords.runText(run)
-        pictures = run.pictures()
-        self.ui.gallery.clear()
-        self.ui.gallery.visible = bool(pictures)
-        for path in pictures:
-            item = qt.QListWidgetItem(qt.QIcon(path), os.path.basename(path))
-            item.setToolTip(path)
-            self.ui.gallery.addItem(item)
-
-    def _listRuns(self):
-        """Offer the runs that can go on; the scene's own first."""
-        selector = self.ui.runSelector
-        selector.clear()
-        remembered = self._state.distillRun if self._state is not None else ""
-        runs = {run.folder: run for run in trainingrun.runsIn(self.root)}
-        elsewhere = _runAt(remembered) if remembered not in runs else None
-        if elsewhere is not None and elsewhere.isResumable:
-            runs[remembered] = elsewhere
-        running = self._training.run.folder if self._training is not None else ""
-        for folder in sorted(runs, key=lambda folder: folder != remembered):
-            if folder != running:
-                selector.addItem(trainingwords.choiceText(runs[folder]), folder)
-        self._refreshButtons()
-
-    @guarded
-    def _onPlot(self, _checked=False):
-        run = self._training.run if self._training is not None else self._lastRun
-        if self._plot is None or not self._plot.isInScene:
-            self._plot = LossPlot.ofRun(run)
-        self._plot.show()
-
-
-def _runAt(folder):
-    """The run that a scene remembers, None where its folder is gone or holds none that is ours."""
-    if not folder or not os.path.isfile(os.path.join(folder, trainingrun.RUN_FILE)):
-        return None
-    try:
-        return trainingrun.Run.open(folder)
-    except PanelError as error:
-        logging.warning("MedEnhance: %s", error.details or error.text)
-        return None
+        self.runs.begin(distilling.start(runner, root, self.cohort, prior, self.options))

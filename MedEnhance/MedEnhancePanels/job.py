@@ -10,7 +10,15 @@ from slicer.i18n import tr as _
 
 _LOG_LINES = 5000
 #: Kinds that answer a question of the panel at once; a list of past work is no place for them.
-QUESTIONS = ("doctor", "models", "inspect", "estimate", "ping")
+QUESTIONS = (
+    "doctor",
+    "models",
+    "inspect",
+    "estimate",
+    "distill-estimate",
+    "distill-status",
+    "ping",
+)
 
 
 class Listened:

@@ -1,4 +1,4 @@
-"""A live plot of the losses of a training, made of nodes that are saved with the scene."""
+"""A live plot of the losses of a run, made of nodes that are saved with the scene."""
 
 import numpy as np
 import slicer
@@ -36,8 +36,8 @@ class LossPlot:
         )
 
     def add(self, name, value, step):
-        """A figure of the training; a run that went back to a checkpoint overwrites its steps."""
-        if not self.isInScene or value is None or name.endswith("_db"):  # on another scale
+        """A figure of the run; one that went back to a checkpoint overwrites its steps."""
+        if not self.isInScene or value is None or _isOnAnotherScale(name):
             return
         table = self.table.GetTable()
         column = table.GetColumnByName(name)
@@ -103,3 +103,8 @@ class LossPlot:
             table.GetColumn(index).SetValue(last + 1, float("nan"))
         steps.SetValue(last + 1, float(step))
         return last + 1
+
+
+def _isOnAnotherScale(name):
+    """Of a distillation the alignment alone is drawn, a curve for each patient."""
+    return name.endswith("_db") or name.startswith(("structure of", "saturation of"))

@@ -196,6 +196,7 @@ class ModelsPanel:
 def _cells(model):
     purposes = {
         "enhancer": _("Enhancing"),
+        "restorer": _("Restoring"),
         "head": _("Segmenting"),
         "codec": _("Compressing"),
     }

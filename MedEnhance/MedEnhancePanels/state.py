@@ -150,6 +150,16 @@ class State:
     distillName = Text("DistillName", "my-enhancer")
     distillRoot = Text("DistillRoot", "")
     distillRun = Text("DistillRun", "")
+    distillCohort = Text("DistillCohort", "")
+    distillPattern = Text("DistillPattern", "*")
+    distillModality = Choice("DistillModality", "auto", "MR", "CT")
+    distillGoal = Choice("DistillGoal", "denoise", "sr2", "sr4", "undersample")
+    distillPrior = Choice("DistillPrior", "template", "scene", "file", "patient", "representative")
+    distillPriorVolume = NodeReference("DistillPriorVolume")
+    distillPriorFile = Text("DistillPriorFile", "")
+    distillPriorPatient = Text("DistillPriorPatient", "")
+    distillImages = Whole("DistillImages", 10)
+    distillHeldOut = Number("DistillHeldOut", 0.2)
 
     page = Text("Page", "")
 

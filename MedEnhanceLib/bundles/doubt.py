@@ -11,7 +11,8 @@ from typing import Any
 class Doubt:
     """One reason to look twice, for people.
 
-    code: "test-model", "anatomy", "out-of-range", "already-clean" or "no-structure".
+    code: "test-model", "anatomy", "out-of-range", "already-clean",
+    "no-structure" or "pixel-size".
     message: a clause. hint: what to do about it. distance: from what the model learned from, in
     multiples of what is usual there (1 is the limit), or None where nothing was measured.
     """

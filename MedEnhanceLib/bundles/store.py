@@ -27,6 +27,8 @@ METADATA = PurePosixPath("configs/metadata.json")
 WEIGHTS = PurePosixPath("models/model.safetensors")
 #: Bundles of this kind hold several models, one for each part of the compressed container.
 CODEC = "codec"
+#: Small networks that restore single slices, as `train denoiser` makes them.
+RESTORER = "restorer"
 CARD = PurePosixPath("docs/README.md")
 _REQUIRED = ("name", "kind", "modality", "version", "description", "licence", "files")
 _MAX_FILE_BYTES = 1 << 30
@@ -47,7 +49,7 @@ class Bundle:
 
     @property
     def kind(self) -> str:
-        """One of "enhancer", "head" and "codec"."""
+        """One of "enhancer", "restorer", "head" and "codec"."""
         return str(self.metadata["kind"])
 
     @property
@@ -259,9 +261,13 @@ def _recommended(kind: str, modality: str) -> Bundle:
 
 def _does(kind: str) -> str:
     """What a model of that kind does, as a verb: users know no kinds."""
-    return {"enhancer": "enhances", "head": "segments", CODEC: "compresses"}.get(
-        kind, f"is of the kind {kind}"
-    )
+    words = {
+        "enhancer": "enhances",
+        RESTORER: "restores",
+        "head": "segments",
+        CODEC: "compresses",
+    }
+    return words.get(kind, f"is of the kind {kind}")
 
 
 def _fitting(kind: str, modality: str) -> list[str]:

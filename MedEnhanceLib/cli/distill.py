@@ -72,6 +72,14 @@ def add_parser(subparsers: Subparsers) -> None:
         "(default: 0; else an even number from 4 on)",
     )
     parser.add_argument(
+        "--epsilon",
+        type=float,
+        metavar="E",
+        help="differential privacy: add the noise that keeps this ε for each patient, which costs "
+        "quality (default: none; see docs/distillation.md)",
+    )
+    parser.add_argument("--delta", type=float, metavar="D", help="of --epsilon (default: 1e-5)")
+    parser.add_argument(
         "--preset",
         choices=PRESETS,
         help="smoke: seconds, for tests; cpu: minutes a patient; full: hours on a GPU (default: "
@@ -107,6 +115,9 @@ def run(args: argparse.Namespace) -> int:
     config = read_config(args.config) if args.config else {}
     given = {name: getattr(args, name) for name in _FIELDS}
     config |= {name: value for name, value in given.items() if value is not None}
+    wish = {"epsilon": args.epsilon, "delta": args.delta}
+    if wish := {name: value for name, value in wish.items() if value is not None}:
+        config["dp"] = (config.get("dp") or {}) | wish
     params = {
         "cohort": args.cohort,
         "out": args.out,
@@ -127,6 +138,7 @@ def _told(fields: Mapping[str, Any]) -> list[str]:
         *wrote(fields),
         f"{fields['images']} images of {fields['patients']} patients; "
         f"{fields['held_out']} patients were held out",
+        *([str(fields["privacy"]["statement"])] if fields.get("privacy") else []),
         f"audit: {audit.get('summary', 'none')}",
     ]
 

@@ -20,7 +20,11 @@ from MedEnhanceLib.cli.parser import (
 from MedEnhanceLib.cli.words import columns, inline, wrote
 from MedEnhanceLib.errors import ConfigError
 
-METHODS = ("hqg", "gradprom", "head", "unicompress")
+METHODS = ("hqg", "denoiser", "gradprom", "head", "unicompress")
+TASKS = ("denoise", "sr2", "sr4", "undersample")
+NETWORKS = ("srcnn", "edsr", "unet")
+#: Options of the small restorer alone: other methods use these names for other things.
+_OF_DENOISER = ("task", "network")
 PRESETS = ("smoke", "cpu", "full", "published")
 #: Options that are fields of the configuration as they are.
 _FIELDS = ("modality", "anatomy", "name", "seed", "steps", "device", "part")
@@ -31,12 +35,13 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = new_command(
         subparsers,
         "train",
-        summary="train an enhancer, a segmentation head, both together, or a model of the codec",
+        summary="train an enhancer, a small restorer, a segmentation head, or a model of the codec",
         description="Train a model on volumes of your own: an enhancer on a folder of good images\n"
         "and, where there are some, a folder of bad ones, which need not belong together.\n"
         "With labels an enhancer and a segmentation head can learn from each other\n"
         "(gradprom), or a head alone (head): these take --data and --config.\n"
         "unicompress trains the codec's models on --data.\n"
+        "denoiser, and hqg too, learn from a distilled set (medenhance distill): --data SET.\n"
         "A training that was stopped goes on from its checkpoint when it is started\n"
         "again with the same OUT. How to: docs/training.md.",
         example="medenhance train hqg --hq good/ --lq bad/ --modality MR --out runs/mine",
@@ -44,7 +49,8 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "method",
         choices=METHODS,
-        help="hqg: an enhancer; head: segmentation; gradprom: both, learning from each other; "
+        help="hqg: an enhancer; denoiser: a small network for one task, from a distilled set or a "
+        "cohort; head: segmentation; gradprom: enhancer and head, learning from each other; "
         "unicompress: a model of the codec (--part)",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="checkpoint and model go here")
@@ -69,7 +75,16 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--device", metavar="D", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--config", metavar="FILE", help="options as JSON, on top of the preset")
     parser.add_argument(
-        "--data", metavar="DIR", help="the folder that patterns in --config are relative to"
+        "--data",
+        metavar="DIR",
+        help="the folder that patterns in --config are relative to; for hqg and denoiser also a "
+        "distilled set, for denoiser a cohort",
+    )
+    parser.add_argument(
+        "--task", choices=TASKS, help="of a denoiser from a cohort; a distilled set has its own"
+    )
+    parser.add_argument(
+        "--network", choices=NETWORKS, help="of a denoiser (default: by the preset)"
     )
     add_background_options(parser, nice=False)
     add_job_options(parser)
@@ -87,7 +102,10 @@ def run(args: argparse.Namespace) -> int:
             "there is nothing to learn from",
             "Name good images (--hq DIR), or a folder (--data DIR).",
         )
-    given = {name: getattr(args, name) for name in (*_FIELDS, "preset")}
+    typed = [f"--{name}" for name in _OF_DENOISER if getattr(args, name) is not None]
+    if typed and args.method != "denoiser":
+        raise ConfigError(f"{' and '.join(typed)} is for denoisers", "Leave it out.")
+    given = {name: getattr(args, name) for name in (*_FIELDS, *_OF_DENOISER, "preset")}
     given = {name: value for name, value in given.items() if value is not None}
     section = config.get("enhancement")  # what is typed counts more than a section of the file
     if isinstance(section, dict):

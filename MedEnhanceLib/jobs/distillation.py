@@ -79,7 +79,17 @@ def _run_distill(params: DistillParams, monitor: Monitor) -> Result:
         wait=params.wait,
     )
     manifest = read_run(out / MANIFEST)
-    told = ("images", "patients", "held_out", "modality", "task", "measured", "prior", "audit")
+    told = (
+        "images",
+        "patients",
+        "held_out",
+        "modality",
+        "task",
+        "measured",
+        "prior",
+        "audit",
+        "privacy",
+    )
     return Result(
         {
             "outputs": {"output": str(out)},

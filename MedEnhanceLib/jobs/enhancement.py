@@ -20,6 +20,7 @@ from MedEnhanceLib.jobs.files import (
     known_as,
 )
 from MedEnhanceLib.jobs.objects import Found, Objects, anonymous_history, write
+from MedEnhanceLib.jobs.restoration import is_restorer, restore
 from MedEnhanceLib.jobs.result import Result
 from MedEnhanceLib.jobs.segmentation import (
     check_head,
@@ -140,12 +141,14 @@ def enhance_volume(
     from MedEnhanceLib.gradprom import open_head_for, segment
     from MedEnhanceLib.hqg import enhance
 
+    enhancing = restore if is_restorer(config.model) else enhance
     began = time.monotonic()
     if head is not None:  # better missed now than after the long work
         open_head_for(volume, head)
     passes = 1 + config.samples
     share = passes / (passes + _HEAD_PASSES) if head else 1.0
-    done = enhance(volume, config, guide=guide, slices=slices, monitor=monitor.part(0.0, share))
+    part = monitor.part(0.0, share)
+    done = enhancing(volume, config, guide=guide, slices=slices, monitor=part)
     found = segment(done.volume, head, monitor=monitor.part(share, 1.0)) if head else None
     manifest = make_manifest(
         "enhanced",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MedEnhanceLib import metrics
+from MedEnhanceLib.bundles.store import RESTORER
 from MedEnhanceLib.errors import InputError, ModelError
 from MedEnhanceLib.jobs.events import as_json
 from MedEnhanceLib.jobs.result import Result
@@ -60,13 +61,15 @@ def evaluate_bundle(name_or_path: str, data: Path, device: str, monitor: Monitor
     """A manifest whose results are `rows`, one for each measurement, and their `means`.
 
     Enhancer: every volume is damaged (the same way in each run) and enhanced; PSNR in dB and
-    SSIM of both against the undamaged one. Head: Dice of every label.
+    SSIM of both against the undamaged one. A small restorer: PSNR alone, of axial images as it
+    learned on them, damaged by its own task. Head: Dice of every label.
     Raises ModelError for no such model, InputError where there is nothing to measure on.
     """
     began = time.monotonic()
     bundle = find_bundle(name_or_path)
     volumes = find_volumes(data)
-    measure = _measure_enhancer if bundle.kind == "enhancer" else _measure_head
+    measures = {"enhancer": _measure_enhancer, RESTORER: _measure_restorer}
+    measure = measures.get(bundle.kind, _measure_head)
     rows: list[dict[str, Any]] = []
     for index, path in enumerate(volumes):
         part = monitor.part(index / len(volumes), (index + 1) / len(volumes))
@@ -136,6 +139,23 @@ def _measure_enhancer(
             **_quality("input", clean, damaged),
             **_quality("enhanced", clean, enhanced),
         }
+
+
+def _measure_restorer(
+    bundle: Bundle, path: Path, device: str, monitor: Monitor
+) -> Iterator[dict[str, Any]]:
+    from MedEnhanceLib.io import load
+    from MedEnhanceLib.jobs.restoration import measured_psnr
+
+    volume = load(path, modality=bundle.modality)
+    monitor.progress(0.0, f"{path.name}: {bundle.metadata.get('task')}")
+    before, after = measured_psnr(bundle, volume, device, SEED)
+    yield {
+        "volume": path.name,
+        "degradation": str(bundle.metadata.get("task")),
+        "input_psnr_db": before,
+        "enhanced_psnr_db": after,
+    }
 
 
 def _measure_head(

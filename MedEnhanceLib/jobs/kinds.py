@@ -25,6 +25,10 @@ from MedEnhanceLib.jobs.distillation import (
     run_distill,
     run_distill_status,
 )
+from MedEnhanceLib.jobs.distillation_estimate import (
+    DistillEstimateParams,
+    run_distill_estimate,
+)
 from MedEnhanceLib.jobs.enhancement import EnhanceParams, run_enhance
 from MedEnhanceLib.jobs.evaluation import EvaluateParams, run_evaluate
 from MedEnhanceLib.jobs.installation import (
@@ -74,6 +78,7 @@ JOBS: dict[str, JobKind] = {
     "train": JobKind(TrainParams, run_train),
     "distill": JobKind(DistillParams, run_distill),
     "distill-status": JobKind(DistillStatusParams, run_distill_status),
+    "distill-estimate": JobKind(DistillEstimateParams, run_distill_estimate),
     "evaluate": JobKind(EvaluateParams, run_evaluate),
     "demo": JobKind(DemoParams, run_demo),
     "models": JobKind(ModelsParams, run_models),

@@ -17,6 +17,12 @@ from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gpu_lock import hold_gpu
 from MedEnhanceLib.io.files import READABLE, ending_of
 from MedEnhanceLib.jobs.codec_training import METHOD, CodecTraining
+from MedEnhanceLib.jobs.distilled import (
+    fields_for_distilled,
+    is_distilled,
+    volumes_of_distilled,
+    warn_of_distilled,
+)
 from MedEnhanceLib.jobs.joint import head_of, joint_config, told_of
 from MedEnhanceLib.jobs.result import Result
 from MedEnhanceLib.priority import low_priority
@@ -29,20 +35,25 @@ if TYPE_CHECKING:
     from MedEnhanceLib.hqg import TrainConfig
     from MedEnhanceLib.hqg.bilevel import BilevelTask
     from MedEnhanceLib.hqg.labelled import LabelledPools
+    from MedEnhanceLib.spg.denoiser_config import TrainDenoiserConfig
 
-METHODS = ("hqg", "gradprom", "head", METHOD)
+    AnyConfig = TrainConfig | TrainDenoiserConfig | TrainHeadConfig | CodecTraining
+
+DENOISER = "denoiser"
+METHODS = ("hqg", DENOISER, "gradprom", "head", METHOD)
 #: From so many high-quality volumes on, `cohort` keeps one to validate on.
 _ENOUGH_TO_HOLD_OUT = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainParams:
-    """method: "hqg" (an enhancer), "gradprom" (enhancer and segmentation head together), "head",
-    "unicompress" (a part of the codec: `part` of config is implicit, predictor or restoration).
+    """method: "hqg" (an enhancer), "denoiser" (a small restorer), "gradprom" (enhancer and
+    segmentation head together), "head", "unicompress" (a part of the codec: `part` of config is
+    implicit, predictor or restoration).
 
-    config: fields of the method's configuration (hqg.TrainConfig, JointConfig,
-    gradprom.TrainHeadConfig); `preset` (smoke, cpu, full, published) names the rest.
-    data: a folder of volumes.
+    config: fields of the method's configuration (hqg.TrainConfig, spg.TrainDenoiserConfig,
+    JointConfig, gradprom.TrainHeadConfig); `preset` (smoke, cpu, full, published) names the rest.
+    data: a folder of volumes; of hqg and denoiser also a distilled set, of denoiser a cohort.
     out: a folder for checkpoint and model; a training goes on from what is there.
     config_name: what errors call the configuration: the file that it was read from.
     nice: let other processes go first. wait: for the GPU, where another long job has it; else that
@@ -74,8 +85,7 @@ def _run_train(params: TrainParams, monitor: Monitor) -> Result:
     folder = train_method(params.method, config, Path(params.data), out, monitor, wait=params.wait)
     page = out / "report" / "index.html"
     outputs = {"model": str(folder)} | ({"report": str(page)} if page.exists() else {})
-    task = getattr(config, "task", None)
-    if task is not None:
+    if params.method in ("hqg", "gradprom") and getattr(config, "task", None) is not None:
         outputs["head"] = str(out / head_of(cast("TrainConfig", config)).name)
     head = Path(outputs.get("head", folder))
     if isinstance(config, CodecTraining):
@@ -90,9 +100,9 @@ def _run_train(params: TrainParams, monitor: Monitor) -> Result:
     )
 
 
-def _config_of(params: TrainParams) -> TrainConfig | TrainHeadConfig | CodecTraining:
+def _config_of(params: TrainParams) -> AnyConfig:
     try:
-        return training_config(params.method, params.config)
+        return training_config(params.method, params.config, Path(params.data))
     except ConfigError as error:
         if params.config_name is None:
             raise
@@ -155,28 +165,35 @@ def check_method(method: str) -> None:
 
 
 def training_config(
-    method: str, fields: Mapping[str, Any] | TrainConfig | TrainHeadConfig
-) -> TrainConfig | TrainHeadConfig | CodecTraining:
+    method: str,
+    fields: Mapping[str, Any] | TrainConfig | TrainHeadConfig | TrainDenoiserConfig,
+    data: Path | None = None,
+) -> AnyConfig:
     """The method's configuration from its JSON object, or as it is where it is one.
 
-    That of "gradprom" is an enhancer's with a task.
+    That of "gradprom" is an enhancer's with a task. data: where it is a distilled set, it decides
+    part of an enhancer's configuration.
     """
     from MedEnhanceLib.gradprom import TrainHeadConfig
     from MedEnhanceLib.hqg import TrainConfig
+    from MedEnhanceLib.spg.denoiser_config import TrainDenoiserConfig
 
     check_method(method)
     if method == METHOD:
         if not isinstance(fields, Mapping):
             raise ConfigError(f"config is {fields!r}", "Give a preset's name or an object.")
         return CodecTraining.from_json(fields)
-    cls = TrainHeadConfig if method == "head" else TrainConfig
+    cls: Any = {"head": TrainHeadConfig, DENOISER: TrainDenoiserConfig}.get(method, TrainConfig)
     if not isinstance(fields, cls | Mapping):
         raise ConfigError(
             f"config is {fields!r}", f"Give a preset's name, an object, or a {cls.__name__}."
         )
+    config: AnyConfig
     if not isinstance(fields, Mapping):
         config = fields
     else:
+        if method == "hqg" and data is not None and is_distilled(data):
+            fields = fields_for_distilled(fields, data)
         make = joint_config if method == "gradprom" else cls.from_json
         config = make(dict(fields))
     if not isinstance(config, TrainConfig):
@@ -190,7 +207,7 @@ def training_config(
 
 def train_method(
     method: str,
-    config: TrainConfig | TrainHeadConfig | CodecTraining,
+    config: AnyConfig,
     data: Path,
     out: Path,
     monitor: Monitor,
@@ -207,7 +224,7 @@ def train_method(
         return _train(method, config, data, out, monitor)
 
 
-def _device_of(config: TrainConfig | TrainHeadConfig | CodecTraining) -> str:
+def _device_of(config: AnyConfig) -> str:
     """Where it will run; of several processes each takes a GPU of its own (nets/processes.py)."""
     own = config.config if isinstance(config, CodecTraining) else config
     name = choose_device(getattr(own, "device", "cpu")).name
@@ -217,13 +234,17 @@ def _device_of(config: TrainConfig | TrainHeadConfig | CodecTraining) -> str:
 
 def _train(
     method: str,
-    config: TrainConfig | TrainHeadConfig | CodecTraining,
+    config: AnyConfig,
     data: Path,
     out: Path,
     monitor: Monitor,
 ) -> Path:
     if isinstance(config, CodecTraining):
         return config.train(data, out, monitor)
+    if method == DENOISER:
+        from MedEnhanceLib.spg.denoiser import train_denoiser
+
+        return train_denoiser(cast("TrainDenoiserConfig", config), data, out, monitor)
     if method != "head":
         return _train_enhancer(cast("TrainConfig", config), data, out, monitor)
     from MedEnhanceLib.gradprom.train import train as train_head
@@ -236,6 +257,14 @@ def _train_enhancer(config: TrainConfig, data: Path, out: Path, monitor: Monitor
     """Train an enhancer; with a task, its head becomes a bundle beside the enhancer's."""
     from MedEnhanceLib.hqg.train import train
 
+    if is_distilled(data):
+        if config.task is not None:
+            raise ConfigError(
+                "a distilled set has no labels for a head to learn from",
+                "Leave out the task, or name a folder of volumes.",
+            )
+        config, data = volumes_of_distilled(config, data, out, monitor.part(0.0, 0.01))
+        return warn_of_distilled(train(config, data, out, monitor.part(0.01, 1.0)))
     if config.task is None:
         return train(config, data, out, monitor)
     _refuse_leak(config, data)

@@ -43,6 +43,14 @@ def cosine_distance(raw: Gradients, distilled: Gradients) -> Tensor:
     return total
 
 
+def direction_distance(raw: Gradients, distilled: Gradients) -> Tensor:
+    """Σ over layers of 1 − cosine: where the raw gradient is noised its length says nothing."""
+    total = raw[0].new_zeros(())
+    for theirs, ours in zip(raw, distilled, strict=True):
+        total = total + 1 - (theirs * ours).sum() / (_length(theirs) * _length(ours))
+    return total
+
+
 def relative_distance(raw: Gradients, distilled: Gradients) -> Tensor:
     """Σ over layers of |raw − distilled|² / |raw|²: well posed also where gradients are noise."""
     total = raw[0].new_zeros(())

@@ -22,6 +22,9 @@ Redistil = Callable[[Mapping[str, Floats], int], Floats]
 #: Patients that were used, and that were not, besides the prior's: fewer cannot be compared.
 _FEWEST = 2
 _AUDIT = "MedEnhanceLib.spg.audit"
+_KEPT = (
+    "Audited; what was found is not told here, because no noise covers it. Ask who made the set."
+)
 #: Of an audit's figures, what differs between two runs of the same.
 _NOT_REPEATED = ("seconds",)
 
@@ -40,12 +43,14 @@ def audit_result(
     *,
     shadows: int = 0,
     redistil: Redistil | None = None,
+    is_covered: bool = False,
 ) -> dict[str, Any]:
     """Audit the images as they are stored, [N, H, W] in [0, 1]; write `out`/audit.
 
     owners: the patient of each image. shadows: distillations by `redistil` to compare with; 0 makes
     the attacks on the images alone. Returns what the manifest says: `alarm` and `summary`; where
-    nothing could be compared `alarm` is None and the summary says why.
+    nothing could be compared `alarm` is None and the summary says why. is_covered: whether the
+    images are differentially private: then nothing of the audit, which is not, goes into `out`.
     """
     chosen = prepared.prior.patient
     counts = [
@@ -75,13 +80,15 @@ def audit_result(
         monitor=monitor,
     )
     figures = {n: value for n, value in report.to_json().items() if n not in _NOT_REPEATED}
-    folder = out / "audit"
+    secret = attacks.write_audit(report, confidential_folder(out), overwrite=True)
+    folder = Path(secret) if is_covered else out / "audit"
     folder.mkdir(exist_ok=True)
     write_json(folder / "audit.json", figures, overwrite=True)
     with atomic_write(folder / "audit.md", overwrite=True) as temporary:
         temporary.write_text(f"# Privacy audit\n\n{report.summary}\n", encoding="utf-8")
-    secret = attacks.write_audit(report, confidential_folder(out), overwrite=True)
     monitor.log(f"pictures of the nearest patients, not to be shared: {secret}")
     if report.alarm:
         monitor.warn(report.headline)
+    if is_covered:
+        return {"alarm": None, "summary": _KEPT}
     return {"alarm": bool(report.alarm), "summary": str(report.summary)}

@@ -149,6 +149,34 @@ class LoopConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DPConfig:
+    """Differential privacy of a distillation, by patient (docs/distillation.md).
+
+    epsilon: the ε to keep; or noise_multiplier: standard deviation of the noise, in clips. delta:
+    far below one over the number of patients. clip: what the norm of a patient's gradient is cut
+    to in each match, in norms of the gradient of that patient's distilled images.
+    """
+
+    epsilon: float | None = None
+    noise_multiplier: float | None = None
+    delta: float = 1e-5
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        if (self.epsilon is None) == (self.noise_multiplier is None):
+            raise ConfigError(
+                f"epsilon is {self.epsilon} and noise_multiplier is {self.noise_multiplier}",
+                "Give one of both: --epsilon 8 (dp.epsilon), or dp.noise_multiplier.",
+            )
+        if self.epsilon is not None:
+            check_range("epsilon", self.epsilon, 1e-6, 1e6)
+        if self.noise_multiplier is not None:
+            check_range("noise_multiplier", self.noise_multiplier, 1e-2, 1e6)
+        check_range("delta", self.delta, 1e-300, 0.5)
+        check_range("clip", self.clip, 1e-6, 1e6)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DistillConfig:
     """One distillation, reproducible from this and the data.
 
@@ -161,6 +189,7 @@ class DistillConfig:
     held_out: share of the patients that are not distilled but kept for the audit.
     shadows: further distillations, of random halves of the patients, that the audit compares with;
     0, or an even number from 4 on; each takes as long as the distillation itself.
+    dp: differential privacy; None for none. With it intensities are "own".
     device: "auto", "cpu", "cuda", …; checkpoint_s: seconds between checkpoints at most.
     """
 
@@ -175,6 +204,7 @@ class DistillConfig:
     damage: DamageConfig = field(default_factory=DamageConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
+    dp: DPConfig | None = None
     device: str = "auto"
     checkpoint_s: float = 60.0
 
@@ -192,6 +222,14 @@ class DistillConfig:
             raise ConfigError("the prior is not named", "Use template, patient:ID or a file.")
         if self.intensities not in ("cohort", "own"):
             raise ConfigError(f"intensities is {self.intensities!r}", "Use cohort or own.")
+        dp: Any = self.dp  # as it came from JSON
+        if dp is not None and not isinstance(dp, DPConfig):
+            object.__setattr__(self, "dp", config_from_json(DPConfig, dp))
+        if self.dp is not None and self.kind_of_prior in (REPRESENTATIVE, "patient"):
+            raise ConfigError(
+                "the prior is a patient of the cohort, whom no noise covers",
+                "With differential privacy use the template, or the file of a public volume.",
+            )
         if self.loop.patch > self.images.size:
             raise ConfigError(
                 f"patch is {self.loop.patch}, larger than images of {self.images.size}",
@@ -256,6 +294,8 @@ class DistillConfig:
         """
         fields = {name: v for name, v in config_to_json(self).items() if name not in _FREE}
         fields["prior"] = self.kind_of_prior
+        if self.dp is None:
+            del fields["dp"]
         return dict(json.loads(json.dumps(fields)))
 
     @property

@@ -29,6 +29,7 @@ FORMAT, FORMAT_VERSION = "medenhance-distilled", 1
 #: What 1.0 is stored as.
 TOP = 65535
 _IMAGES, _ARRAY, _CARD = "images", "images.npy", "card.md"
+PRIOR = "prior"
 _PACKAGES = ("numpy", "SimpleITK", "torch", "monai")
 _WORDS = {
     "denoise": "removing noise",
@@ -51,6 +52,14 @@ class Distilled:
         """The configuration that they were distilled with; its task damages other images alike."""
         fields = dict(self.manifest["config"])
         return DistillConfig.from_json(fields)
+
+
+def is_distilled(folder: Path) -> bool:
+    """Whether a folder says that it holds a distilled data set, readable or not."""
+    try:
+        return read_run(folder / MANIFEST).get("format") == FORMAT
+    except InputError:
+        return False
 
 
 def load_distilled(folder: Path) -> Distilled:
@@ -85,12 +94,24 @@ def quantised(images: Floats) -> npt.NDArray[np.uint16]:
 
 def write_images(folder: Path, stored: npt.NDArray[np.uint16]) -> None:
     """images.npy, and images/0000.png for people and other tools; uint16 [N, H, W]."""
-    codecs: Any = require("imagecodecs", purpose="Writing images")
     with atomic_write(folder / _ARRAY, overwrite=True) as temporary, temporary.open("wb") as stream:
         np.save(stream, stored, allow_pickle=False)
-    (folder / _IMAGES).mkdir(exist_ok=True)
+    _write_pictures(folder / _IMAGES, stored)
+
+
+def write_prior(folder: Path, images: Floats) -> None:
+    """The prior's images as folder/prior/0000.png …, in place of others there."""
+    place = folder / PRIOR
+    for before in place.glob("[0-9][0-9][0-9][0-9].png"):
+        before.unlink()
+    _write_pictures(place, quantised(images))
+
+
+def _write_pictures(folder: Path, stored: npt.NDArray[np.uint16]) -> None:
+    codecs: Any = require("imagecodecs", purpose="Writing images")
+    folder.mkdir(parents=True, exist_ok=True)
     for number, image in enumerate(stored):
-        with atomic_write(folder / _IMAGES / f"{number:04d}.png", overwrite=True) as temporary:
+        with atomic_write(folder / f"{number:04d}.png", overwrite=True) as temporary:
             temporary.write_bytes(codecs.png_encode(image))
 
 
@@ -136,9 +157,35 @@ def write_card(folder: Path, manifest: Mapping[str, Any]) -> None:
         temporary.write_text(card(manifest), encoding="utf-8")
 
 
+def _alignment_lines(measured: Mapping[str, float]) -> list[str]:
+    return [
+        "- The gradients that they give to small networks are like those of the patients' images: "
+        f"the distance is {measured['alignment']:.3g}, that of the prior's images is "
+        f"{measured['alignment_of_prior']:.3g}."
+    ]
+
+
+def _privacy_lines(privacy: Mapping[str, Any]) -> list[str]:
+    return [
+        "",
+        "## Differential privacy",
+        "",
+        str(privacy["statement"]),
+        "",
+        f"- In each of {privacy['matches']} matches the gradient of a patient was cut to "
+        f"{privacy['clip']:g} times the norm of the distilled images' own, and Gaussian noise of "
+        f"{privacy['noise_multiplier']:.4g} times that norm added (δ = {privacy['delta']:g}).",
+        f"- What ε compares: {privacy['neighbours']}.",
+        "- It holds for this one set: of several sets of the same patients the ε add up.",
+        "- It does not cover that a setting was chosen after looking at the patients' images, nor "
+        "attacks on how computers round numbers.",
+    ]
+
+
 def card(manifest: Mapping[str, Any]) -> str:
     """The card as Markdown."""
     task, measured = manifest["task"], manifest["measured"]
+    privacy = manifest.get("privacy")
     audit = manifest.get("audit") or {}
     lines = [
         f"# Distilled {manifest['modality']} images for {_WORDS[task]}",
@@ -154,9 +201,7 @@ def card(manifest: Mapping[str, Any]) -> str:
         "",
         "- Training signal, not anatomy: shapes that look like organs can be invented.",
         f"- They start from a prior and stay near it. The prior: {manifest['prior']['told']}.",
-        "- The gradients that they give to small networks are like those of the patients' images: "
-        f"the distance is {measured['alignment']:.3g}, that of the prior's images is "
-        f"{measured['alignment_of_prior']:.3g}.",
+        *(_privacy_lines(privacy) if privacy else _alignment_lines(measured)),
         "",
         "## What is not proved",
         "",

@@ -3,9 +3,11 @@
     OUT/work/                 while it runs; removed at the end
         owner.lock              held by the process that distils
         run.json                configuration and hashes: what going on must agree in
+        noise.key               with differential privacy: the secret of the noise
         patient-000/            two checkpoints
         patient-000.safetensors images of a patient who is done
     OUT/images/ images.npy manifest.json card.md audit/     the result
+    OUT/prior/                the prior's images, where they show no patient of the cohort
 
 Patients are numbers here: no name, path or date of theirs is in any file.
 """
@@ -13,6 +15,7 @@ Patients are numbers here: no name, path or date of theirs is in any file.
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,9 +28,12 @@ from MedEnhanceLib.io.leftovers import PREFIX
 from MedEnhanceLib.owned import LOCK, hold, is_held
 from MedEnhanceLib.spg.slices import Floats
 
+#: What the noise of differential privacy comes from; gone with the work folder.
+SECRET = "noise.key"
 CHECKPOINTS = ("checkpoint-a.safetensors", "checkpoint-b.safetensors")
 WORK, RUN, MANIFEST = "work", "run.json", "manifest.json"
-RESULTS = ("images", "images.npy", "card.md", "audit", MANIFEST)
+_SECRET_BITS = 256
+RESULTS = ("prior", "images", "images.npy", "card.md", "audit", MANIFEST)
 #: What a run must agree in, in the order in which it is compared, and in words.
 _AGREED = {"modality": "modality", "data_sha256": "data", "prior_sha256": "prior"}
 
@@ -120,6 +126,8 @@ class RunFolder:
                 "Use the same ones, another folder, or start anew with --force (overwrite=True).",
             )
         for field, word in _AGREED.items():
+            if field not in before and "privacy" in before:
+                continue  # it was left out because it tells of the data
             if before.get(field) != run[field]:
                 counts = [
                     f"{told.get('patients')} + {told.get('held_out')}" for told in (before, run)
@@ -129,6 +137,23 @@ class RunFolder:
                     f"(patients, distilled + held out: {counts[0]} then, {counts[1]} now)",
                     "Bring back what was changed or deleted, or start anew in another folder.",
                 )
+
+    def secret(self) -> int:
+        """Of this run's noise; drawn when it is first asked for, readable by its owner alone."""
+        path = self.work / SECRET
+        try:
+            if not path.exists():
+                temporary = path.with_suffix(".new")
+                temporary.touch(mode=0o600)
+                temporary.write_text(f"{new_secret():x}", encoding="ascii")
+                temporary.replace(path)
+            return int(path.read_text(encoding="ascii"), 16)
+        except OSError as cause:
+            raise output_error(path, cause) from cause
+        except ValueError as cause:
+            raise ModelError(
+                f"{path} is damaged", "Start anew with --force (overwrite=True)."
+            ) from cause
 
     def save_images(self, number: int, images: Floats, notes: dict[str, Any]) -> None:
         """Keep the images of a patient who is done, and remove the checkpoints."""
@@ -187,6 +212,11 @@ class RunFolder:
             "steps": steps,
             "under_way": [{"patient": n + 1, "step": step} for n, step in under_way.items()],
         }
+
+
+def new_secret() -> int:
+    """A number from the operating system: no seed leads to it."""
+    return secrets.randbits(_SECRET_BITS)
 
 
 def read_run(path: Path) -> dict[str, Any]:

@@ -21,10 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from MedEnhanceLib.errors import ModelError
-from MedEnhanceLib.spg.alignment import DISTANCES, layer_gradients
+from MedEnhanceLib.spg.alignment import DISTANCES, direction_distance, layer_gradients
 from MedEnhanceLib.spg.config import DistillConfig
+from MedEnhanceLib.spg.folder import new_secret
 from MedEnhanceLib.spg.generator import Generator, saturation
 from MedEnhanceLib.spg.networks import draw_weights, make_network
+from MedEnhanceLib.spg.noising import Noising
 from MedEnhanceLib.spg.patches import Patches, Places
 from MedEnhanceLib.spg.slices import Floats, shown
 from MedEnhanceLib.spg.structure import StructureLoss, structure_weight
@@ -70,11 +72,20 @@ class Raw:
 class PatientLoop:
     """Generator, networks and optimisers of one patient, and what a numbered step does to them."""
 
-    def __init__(self, raw: Raw, config: DistillConfig, device: str) -> None:
+    def __init__(
+        self, raw: Raw, config: DistillConfig, device: str, *, secret: int | None = None
+    ) -> None:
+        """secret: of the noise of differential privacy, where there is any; see `noising`."""
         self.config, self.device, self._number = config, device, raw.number
         self.batch = config.loop.batch
         self.task: Task = make_task(config, raw.modality)
         self._distance = DISTANCES[config.distance]
+        self._noising: Noising | None = None
+        if config.dp is not None:
+            chosen = new_secret() if secret is None else secret
+            self._noising = Noising(config, chosen, raw.number)
+            if config.distance == "cosine":
+                self._distance = direction_distance
         self._structure = StructureLoss()
         side = config.loop.patch
         is_shown = partial(shown, modality=raw.modality, config=config.images)
@@ -192,8 +203,12 @@ class PatientLoop:
         shared = int(rng.integers(2**62)), int(rng.integers(2**31))
         low, high = self._raw_pairs(number, rng, shared)
         raw = layer_gradients(_error(network, low, high), network, differentiable=False)
+        if self._noising is not None:  # how many numbers raw images took would tell of them
+            rng = self._rng(number, 4)
         low, high = self._own_pairs(images, drawn, rng, shared, self.batch)
         ours = layer_gradients(_error(network, low, high), network, differentiable=differentiable)
+        if self._noising is not None:
+            raw = self._noising(raw, ours, number)
         return self._distance(raw, ours)
 
     def compare(self, count: int) -> Iterator[tuple[float, float]]:

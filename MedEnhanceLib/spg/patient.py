@@ -31,8 +31,9 @@ class PatientImages:
 
     batch: patches of a match, fewer than configured where memory ran out. measured: `alignment`,
     the mean distance from the raw images' gradients, for new networks and batches, and
-    `alignment_of_prior`, the same of the prior's images; `structure` and `saturation` (a share of
-    the pixels), means of the last outer step.
+    `alignment_of_prior`, the same of the prior's images: not with differential privacy, whose
+    noise they would not have; `structure` and `saturation` (a share of the pixels), means of the
+    last outer step.
     """
 
     images: Floats
@@ -47,31 +48,35 @@ def distil_patient(
     *,
     folder: Path | None = None,
     hashes: Mapping[str, str] | None = None,
+    secret: int | None = None,
     monitor: Monitor | None = None,
 ) -> PatientImages:
     """Distil one patient, or go on with it; meanwhile no other long job has the GPU.
 
     device: a torch device, whose memory is given back at the end. folder: for checkpoints; None
-    keeps none. hashes: of data and prior, which a checkpoint must agree in.
+    keeps none. hashes: of data and prior, which a checkpoint must agree in. secret: of the noise of
+    differential privacy, where there is any: going on to the same images takes the same one; None
+    draws one.
     Raises Cancelled after a checkpoint was written, ConfigError for a checkpoint of another
     configuration or data, ModelError on divergence, DeviceMemoryError.
     """
     monitor = monitor or Monitor()
     checkpoints = Checkpoints(folder) if folder is not None else None
     with hold_gpu([device], "distill", monitor):
-        return _distil(raw, config, device, checkpoints, hashes or {}, monitor)
+        return _distil(raw, config, device, secret, checkpoints, hashes or {}, monitor)
 
 
 def _distil(
     raw: Raw,
     config: DistillConfig,
     device: str,
+    secret: int | None,
     checkpoints: Checkpoints | None,
     hashes: Mapping[str, str],
     monitor: Monitor,
 ) -> PatientImages:
     """All steps that are left; what they take on the device is nobody's when this returns."""
-    loop, patient = PatientLoop(raw, config, device), raw.number + 1
+    loop = PatientLoop(raw, config, device, secret=secret)
     parts = loop.parts(hashes)
     start = 0
     found = checkpoints.load(parts, monitor) if checkpoints else None
@@ -79,7 +84,7 @@ def _distil(
         start, notes = found
         loop.batch = int(notes["batch"])
         loop.forget_images()
-        monitor.log(f"patient {patient}: goes on at step {start}")
+        monitor.log(f"patient {raw.number + 1}: goes on at step {start}")
 
     def save(number: int) -> None:
         if checkpoints is not None:
@@ -92,28 +97,33 @@ def _distil(
             continue
         outer = loop.outer_of(number)
         for name, value in zip(MEASURED, loop.history["measured"][outer].tolist(), strict=True):
-            monitor.metric(f"{name} of patient {patient}", value, outer)
+            monitor.metric(f"{name} of patient {raw.number + 1}", value, outer)
         if (outer + 1) % _OUTER_STEPS == 0:
             save(number + 1)
-    return _finished(loop, patient, monitor)
+    return _finished(loop, raw.number, monitor)
 
 
-def _finished(loop: PatientLoop, patient: int, monitor: Monitor) -> PatientImages:
+def _finished(loop: PatientLoop, number: int, monitor: Monitor) -> PatientImages:
+    compared = {} if loop.config.dp is not None else _compared(loop, number, monitor)
+    last = dict(zip(MEASURED, loop.history["measured"][-1].tolist(), strict=True))
+    if last["saturation"] > _MUCH_SATURATED:
+        monitor.warn(
+            f"patient {number + 1}: {last['saturation']:.0%} of the changes are as large as they "
+            "can be: lower generator.rate, or raise generator.restraint"
+        )
+    del last["alignment"]  # of the batches that were learned from
+    told = {name: float(f"{value:.6g}") for name, value in (last | compared).items()}
+    return PatientImages(loop.images(), loop.batch, told)
+
+
+def _compared(loop: PatientLoop, number: int, monitor: Monitor) -> dict[str, float]:
     found = []
     for pair in loop.compare(_COMPARED):
         found.append(pair)
         if monitor.cancelled:
             raise Cancelled(
-                f"cancelled after the last step of patient {patient}; the checkpoint is written",
+                f"cancelled after the last step of patient {number + 1}; the checkpoint is written",
                 "Start again with the same output folder to go on.",
             )
     before, after = np.mean(found, axis=0).tolist()
-    last = dict(zip(MEASURED, loop.history["measured"][-1].tolist(), strict=True))
-    if last["saturation"] > _MUCH_SATURATED:
-        monitor.warn(
-            f"patient {patient}: {last['saturation']:.0%} of the changes are as large as they "
-            "can be: lower generator.rate, or raise generator.restraint"
-        )
-    measured = last | {"alignment_of_prior": before, "alignment": after}
-    told = {name: float(f"{value:.6g}") for name, value in measured.items()}
-    return PatientImages(loop.images(), loop.batch, told)
+    return {"alignment_of_prior": before, "alignment": after}

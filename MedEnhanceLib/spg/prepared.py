@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,10 +61,12 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
                 "Leave the patient out, or ask for fewer images per patient.",
             )
         volumes[patient.id] = [part for part in images if len(part)]
-    held = _held_out(cohort, config)
+    held = held_out(cohort, config)
     candidates = {name: parts for name, parts in volumes.items() if name not in held}
     chosen = prior_patient(config, candidates)
     prior = make_prior(config, modality, chosen, volumes, monitor.part(0.9, 1.0))
+    if config.dp is not None:
+        _refuse_theirs(prior, volumes)
     joined = {name: np.concatenate(parts) for name, parts in volumes.items()}
     training = {name: images for name, images in joined.items() if name not in held}
     if config.intensities == "cohort":
@@ -80,7 +83,18 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
     )
 
 
-def _held_out(cohort: Cohort, config: DistillConfig) -> set[str]:
+def _refuse_theirs(prior: Prior, volumes: Mapping[str, Sequence[Floats]]) -> None:
+    """Raise ConfigError where an image of the prior, by pixel, is one of a patient's."""
+    known = {image.tobytes() for image in prior.images}
+    for name, parts in volumes.items():
+        if any(image.tobytes() in known for part in parts for image in part):
+            raise ConfigError(
+                f"the prior is of patient {name} of the cohort, whom no noise covers",
+                "With differential privacy use the template, or the file of a public volume.",
+            )
+
+
+def held_out(cohort: Cohort, config: DistillConfig) -> set[str]:
     """Patients drawn by the seed; two at least where two are left, because one is no comparison.
 
     A patient who is named as the prior does not take part in the draw: that one is exposed anyway.

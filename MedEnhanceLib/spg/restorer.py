@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -14,8 +15,9 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.nets.training import set_learning_rate
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.spg.config import ImageConfig
+from MedEnhanceLib.spg.loop import Tensors
 from MedEnhanceLib.spg.networks import make_network
-from MedEnhanceLib.spg.patches import Patches
+from MedEnhanceLib.spg.patches import Patches, Places
 from MedEnhanceLib.spg.slices import Floats, shown
 from MedEnhanceLib.spg.tasks import Task, psnr_db
 
@@ -61,48 +63,90 @@ def train_restorer(
     were made, which tells tissue from air. Raises InputError where there is no image.
     """
     monitor = monitor or Monitor()
-    if images.ndim != 3 or not images.size:
-        raise InputError(f"images of shape {images.shape}", "Give [N, H, W].")
-    network = make_network(config.network, np.random.default_rng((config.seed, 0))).to(device)
-    adam = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
-    pairs = _pairs(images, task, modality, config, scaling or ImageConfig(), device)
+    learner = Learner(images, task, modality, config, scaling or ImageConfig(), device)
     for number in range(config.steps):
         monitor.progress(number / config.steps, f"step {number} of {config.steps}")
-        set_learning_rate(adam, config.learning_rate, number, config.steps)
-        low, high = next(pairs)
-        loss = (network(low) - high).square().mean()
-        adam.zero_grad(set_to_none=True)
-        loss.backward()
-        adam.step()
-    return network.eval()
+        learner.step(number)
+    return learner.network.eval()
 
 
-def _pairs(
-    images: Floats,
-    task: Task,
-    modality: str,
-    config: RestorerConfig,
-    scaling: ImageConfig,
-    device: str,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches (damaged, whole), [B, 1, P, P] each."""
-    rng = np.random.default_rng((config.seed, 1))
-    side = min(config.patch, *images.shape[1:])
-    patches = Patches(shown(images, modality, scaling), side)
-    whole = torch.from_numpy(np.ascontiguousarray(images, np.float32))[:, None].to(device)
-    while True:
-        if task.on_patches:
-            chosen = rng.integers(len(images), size=config.batch)
-            high = patches.draw(chosen, rng, turned=True, device=device).cut(whole)
-            yield task.damage(high, task.draw(high, rng)), high
-            continue
-        few = torch.from_numpy(rng.permutation(len(images))[:_AT_ONCE]).to(device)
-        damaged = whole.clone()
-        damaged[few] = task.damage(whole[few], task.draw(whole[few], rng))
-        for _ in range(_REDRAWN_EVERY):
-            chosen = few.cpu().numpy()[rng.integers(len(few), size=config.batch)]
-            places = patches.draw(chosen, rng, turned=False, device=device)
-            yield places.cut(damaged), places.cut(whole)
+class Learner:
+    """A network with its optimiser and its pairs, and what a numbered step does to them."""
+
+    def __init__(
+        self,
+        images: Floats,
+        task: Task,
+        modality: str,
+        config: RestorerConfig,
+        scaling: ImageConfig,
+        device: str,
+    ) -> None:
+        if images.ndim != 3 or not images.size:
+            raise InputError(f"images of shape {images.shape}", "Give [N, H, W].")
+        self._config = config
+        rng = np.random.default_rng((config.seed, 0))
+        self.network = make_network(config.network, rng).to(device)
+        self.adam = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate)
+        self.pairs = Pairs(images, task, modality, config, scaling, device)
+
+    def step(self, number: int) -> Tensor:
+        """One step; its loss, the mean square of what is not restored."""
+        set_learning_rate(self.adam, self._config.learning_rate, number, self._config.steps)
+        low, high = next(self.pairs)
+        loss: Tensor = (self.network(low) - high).square().mean()
+        self.adam.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.adam.step()
+        return loss.detach()
+
+
+class Pairs(Iterator[tuple[Tensor, Tensor]]):
+    """Endless batches (damaged, whole), [B, 1, P, P] each.
+
+    rng and drawn are all that the next batch depends on: with them a training can go on.
+    """
+
+    def __init__(
+        self,
+        images: Floats,
+        task: Task,
+        modality: str,
+        config: RestorerConfig,
+        scaling: ImageConfig,
+        device: str,
+    ) -> None:
+        self.rng = np.random.default_rng((config.seed, 1))
+        #: Images that are damaged whole: which, how they look then, and batches left of them.
+        self.drawn = Tensors(device)
+        self._task, self._batch, self._device = task, config.batch, device
+        side = min(config.patch, *images.shape[1:])
+        self._patches = Patches(shown(images, modality, scaling), side)
+        whole = torch.from_numpy(np.ascontiguousarray(images, np.float32))
+        self._whole = whole[:, None].to(device)
+
+    def __next__(self) -> tuple[Tensor, Tensor]:
+        if self._task.on_patches:
+            chosen = self.rng.integers(len(self._whole), size=self._batch)
+            high = self._places(chosen, turned=True).cut(self._whole)
+            return self._task.damage(high, self._task.draw(high, self.rng)), high
+        if not int(self.drawn.get("left", 0)):
+            self._damage_some()
+        self.drawn["left"] = self.drawn["left"] - 1
+        few = self.drawn["which"].cpu().numpy()
+        slots = self.rng.integers(len(few), size=self._batch)
+        places = self._places(few[slots], turned=False)
+        here = replace(places, image=torch.from_numpy(slots).to(self._device))
+        return here.cut(self.drawn["damaged"]), places.cut(self._whole)
+
+    def _damage_some(self) -> None:
+        which = torch.from_numpy(self.rng.permutation(len(self._whole))[:_AT_ONCE])
+        high = self._whole[which.to(self._device)]
+        damaged = self._task.damage(high, self._task.draw(high, self.rng))
+        self.drawn.update(which=which, damaged=damaged, left=torch.tensor(_REDRAWN_EVERY))
+
+    def _places(self, chosen: npt.NDArray[np.intp], *, turned: bool) -> Places:
+        return self._patches.draw(chosen, self.rng, turned=turned, device=self._device)
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ prepare → agree with what is in the folder → each patient → order, 16 bits
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ from MedEnhanceLib.device import choose_device
 from MedEnhanceLib.errors import Cancelled
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.spg import dataset
-from MedEnhanceLib.spg.auditing import Redistil, audit_result
+from MedEnhanceLib.spg.auditing import Redistil, audit_result, confidential_folder
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.folder import RunFolder
 from MedEnhanceLib.spg.loop import Raw
+from MedEnhanceLib.spg.noising import privacy_told
 from MedEnhanceLib.spg.patient import PatientImages, distil_patient
 from MedEnhanceLib.spg.prepared import Prepared, prepare
+from MedEnhanceLib.spg.prior import Prior
 from MedEnhanceLib.spg.slices import Floats
 
 
@@ -30,13 +32,15 @@ from MedEnhanceLib.spg.slices import Floats
 class PatientWork:
     """All that distilling one patient takes; can be sent to another process or machine.
 
-    folder: for checkpoints, of the machine that distils.
+    folder: for checkpoints, of the machine that distils. secret: of the noise of differential
+    privacy, where there is any; never to be told.
     """
 
     raw: Raw
     config: DistillConfig
     folder: Path
     hashes: Mapping[str, str]
+    secret: int | None = field(default=None, repr=False)
 
     def run(self, device: str, monitor: Monitor) -> PatientImages:
         """Distil, or go on with it."""
@@ -46,6 +50,7 @@ class PatientWork:
             device,
             folder=self.folder,
             hashes=self.hashes,
+            secret=self.secret,
             monitor=monitor,
         )
 
@@ -76,6 +81,7 @@ def distil_cohort(
     monitor = monitor or Monitor()
     choice = choose_device(config.device)
     monitor.log(f"distilling on {choice.name}: {choice.reason}")
+    config = _covered(config, monitor)
     folder = RunFolder(out)
     with folder.owned(overwrite=overwrite):
         prepared = prepare(cohort, config, monitor.part(0.0, 0.05))
@@ -84,13 +90,16 @@ def distil_cohort(
         if folder.is_finished:
             monitor.progress(1.0, "was finished already")
             return out
+        _show_prior(prepared.prior, out)
         hashes = {name: str(run[name]) for name in ("data_sha256", "prior_sha256")}
+        secret = folder.secret() if config.dp is not None else None
         works = [
             PatientWork(
                 Raw(images, prepared.prior.images, prepared.modality, number),
                 config,
                 folder.patient(number).absolute(),
                 hashes,
+                secret,
             )
             for number, images in enumerate(prepared.training.values())
         ]
@@ -109,6 +118,23 @@ def distil_cohort(
     return out
 
 
+def _show_prior(prior: Prior, out: Path) -> None:
+    """Pictures of what all images start from; of a patient they are for the confidential folder."""
+    place = out if prior.patient is None else confidential_folder(out)
+    dataset.write_prior(place, prior.images)
+
+
+def _covered(config: DistillConfig, monitor: Monitor) -> DistillConfig:
+    """With differential privacy nothing is taken from the cohort but noised gradients."""
+    if config.dp is None or config.intensities == "own":
+        return config
+    monitor.warn(
+        "with differential privacy the prior keeps its own intensities: no noise covers the "
+        "cohort's (intensities: own)"
+    )
+    return replace(config, intensities="own")
+
+
 def _told(prepared: Prepared, config: DistillConfig) -> dict[str, Any]:
     """What the run is, for run.json and the manifest."""
     prior = prepared.prior
@@ -122,6 +148,7 @@ def _told(prepared: Prepared, config: DistillConfig) -> dict[str, Any]:
         "data_sha256": prepared.sha256,
         "prior_sha256": prior.sha256,
         "config": config.told(),
+        **({"privacy": privacy_told(config, len(prepared.training))} if config.dp else {}),
     }
 
 
@@ -173,6 +200,7 @@ def _finish(
         monitor.part(0.1, 0.95),
         shadows=config.shadows,
         redistil=redistil,
+        is_covered=config.dp is not None,
     )
     notes = [note for _, note in found]
     results = {
@@ -182,6 +210,8 @@ def _finish(
         "measured": _means([note["measured"] for note in notes]),
         "audit": audit,
     }
+    if config.dp is not None:  # the hash of the data tells whether a guess of them is right
+        run = {name: value for name, value in run.items() if name != "data_sha256"}
     manifest = dataset.make_manifest(config, run, results)
     dataset.write_card(folder.out, manifest)
     dataset.write_manifest(folder.out, manifest)

@@ -6,115 +6,18 @@ import os
 import numpy as np
 import qt
 import slicer
-from medenhance_testing import MedEnhanceTestCase
-
-try:
-    import torch  # noqa: F401
-except ImportError:
-    HAS_TORCH = False
-else:
-    HAS_TORCH = True
-
-
-class DistillTestCase(MedEnhanceTestCase):
-    KEEPS_WORKER = True
-
-    def setUp(self):
-        super().setUp()
-        self.models = self.temporaryFolder()
-        before = os.environ.get("MEDENHANCE_MODELS")
-        os.environ["MEDENHANCE_MODELS"] = self.models
-        self.addCleanup(self.restore, before)
-        self.widget.showPage("distill")
-        self.panel = self.widget.panels["distill"]
-        self.ui = self.panel.ui
-        self.root = self.temporaryFolder()
-        self.ui.rootEdit.text = self.root
-
-    def tearDown(self):
-        self.context.clearMessage()
-        super().tearDown()
-
-    def restore(self, models):
-        os.environ.pop("MEDENHANCE_MODELS")
-        if models is not None:
-            os.environ["MEDENHANCE_MODELS"] = models
-
-    def picture(self, name):
-        """The whole panel, as high as the page needs."""
-        height = self.panel.widget.sizeHint.height() + 180
-        self.screenshot(self.widget.parent, name, height=height)
-
-    def brain(self, name, patient, seed):
-        """Something smooth with an edge, under a patient of the subject hierarchy."""
-        axes = [np.linspace(-1, 1, size) for size in (8, 48, 44)]
-        k, j, i = np.meshgrid(*axes, indexing="ij")
-        inside = k**2 + j**2 + i**2 < 0.8
-        voxels = inside * (600 + 200 * np.sin((4 + seed) * i) * np.cos(3 * j))
-        voxels += np.random.default_rng(seed).normal(0, 4, inside.shape)
-        node = slicer.util.addVolumeFromArray(np.abs(voxels).astype(np.int16), name=name)
-        node.SetAttribute("MedEnhance.modality", "MR")
-        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-        subject = hierarchy.GetItemByName(patient)
-        if not subject:
-            subject = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), patient)
-        hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node), subject)
-        return node
-
-    def cohort(self):
-        nodes = [self.brain(f"T1 of {seed}", f"Patient {seed}", seed) for seed in range(3)]
-        nodes[2].SetAttribute("MedEnhance.trainAs", "low")
-        self.waitUntil(lambda: self.ui.cohortTable.rowCount == 3, 5)
-        return nodes
-
-    def chooseBudget(self, steps):
-        """The smallest network, for so many steps, on the processor."""
-        self.ui.budgetSelector.currentIndex = 2
-        self.ui.deviceSelector.currentIndex = 1
-        self.ui.stepsSpinBox.value = steps
-        self.ui.nameEdit.text = "tiny"
-
-    def start(self, steps=400):
-        self.chooseBudget(steps)
-        self.assertTrue(self.ui.startButton.enabled, self.ui.whyLabel.text)
-        self.ui.startButton.click()
-        return self.job()
-
-    def job(self):
-        return next(job for job in reversed(self.context.runner.jobs) if job.kind == "train")
-
-    def runFolder(self):
-        return self.context.state.distillRun
-
-    def record(self):
-        with open(os.path.join(self.runFolder(), "run.json"), encoding="utf-8") as file:
-            return json.load(file)
-
-    def pauseAfter(self, count):
-        job = self.job()
-        self.waitUntil(lambda: len(job.metrics) >= count or job.isFinished, 120)
-        self.assertFalse(job.isFinished, job.error)
-        self.ui.pauseButton.click()
-        self.waitUntil(lambda: job.isFinished, 60)
-        self.assertEqual(job.state, "cancelled")
+from distill_testing import HAS_TORCH, DistillTestCase
 
 
 class PageTest(DistillTestCase):
     def test_anEmptyPageSaysWhatItDoesAndWhatIsMissing(self):
-        self.assertIn("later version", self.ui.noticeLabel.text)
+        self.assertIn("Trains an enhancer", self.ui.noticeLabel.text)
         self.assertFalse(self.ui.startButton.enabled)
         self.assertIn("Mark at least one", self.ui.whyLabel.text)
-        self.assertFalse(self.ui.priorSelector.enabled)
-        self.assertFalse(self.ui.imagesSpinBox.enabled)
+        self.assertEqual(self.ui.startButton.toolTip, self.ui.whyLabel.text)
+        self.assertTrue(self.ui.goalSelector.isHidden())
         self.assertTrue(self.ui.resumeArea.isHidden())
         self.picture("distill-empty")
-
-    def test_distillationItselfCannotBeStartedYet(self):
-        self.cohort()
-        self.assertTrue(self.ui.startButton.enabled)
-        self.ui.taskSelector.currentIndex = 2
-        self.assertFalse(self.ui.startButton.enabled)
-        self.assertIn("later version", self.ui.whyLabel.text)
 
     def test_theTableFollowsTheSceneAndKeepsTheRoles(self):
         nodes = self.cohort()
@@ -185,7 +88,7 @@ class PageTest(DistillTestCase):
         self.assertEqual(self.ui.budgetSelector.currentIndex, 1)
 
     def test_aDamagedRecordIsToldAndHidesNoOtherRun(self):
-        from MedEnhancePanels import trainingrun
+        from MedEnhancePanels import runfolder
         from MedEnhancePanels.errors import PanelError
 
         for name, text in (("a", "{"), ("b", '{"v": 2}')):
@@ -193,8 +96,8 @@ class PageTest(DistillTestCase):
             with open(os.path.join(self.root, name, "run.json"), "w", encoding="utf-8") as file:
                 file.write(text)
             with self.assertRaisesRegex(PanelError, "no run that can be read"):
-                trainingrun.Run.open(os.path.join(self.root, name))
-        self.assertEqual(trainingrun.runsIn(self.root), [])
+                runfolder.Run.open(os.path.join(self.root, name))
+        self.assertEqual(runfolder.runsIn(self.root), [])
 
     def test_aDamagedRecordInTheSceneLeavesThePageUsable(self):
         """A scene of another computer, or of a later version."""
@@ -216,9 +119,9 @@ class PageTest(DistillTestCase):
             self.assertEqual(self.ui.runSelector.count, 0)
 
     def test_aLineOfLossesThatWasCutShortIsLeftOut(self):
-        from MedEnhancePanels import trainingrun
+        from MedEnhancePanels import runfolder
 
-        run = trainingrun.Run.create(self.root, self.panel.options)
+        run = runfolder.Run.create(self.root, self.panel.options)
         run.keepMetric("cycle", 0.5, 20)
         with open(os.path.join(run.folder, "metrics.csv"), "a", encoding="utf-8") as file:
             file.write("40,cyc\n\0\0\n")
@@ -226,40 +129,40 @@ class PageTest(DistillTestCase):
         self.assertEqual(run.metrics(), [("cycle", 0.5, 20), ("cycle", 0.25, 60)])
 
     def test_aCohortThatWasCopiedInPartIsNotTrainedOn(self):
-        from MedEnhancePanels import training, trainingrun
+        from MedEnhancePanels import longrun, runfolder, training
         from MedEnhancePanels.errors import PanelError
 
         self.cohort()
         runner = self.context.runner
-        begun = training.start(runner, self.root, training.membersOfScene(), self.panel.options)
+        begun = training.start(runner, self.root, self.panel.cohort, self.panel.options)
         self.processEvents()
         begun.pause()
         self.assertEqual(begun.job.state, "cancelled")
-        self.assertFalse(trainingrun.Run.open(begun.run.folder).isResumable)
+        self.assertFalse(runfolder.Run.open(begun.run.folder).isResumable)
         self.assertFalse(os.path.exists(os.path.join(begun.run.folder, "data")))
         with self.assertRaises(PanelError):
-            training.resume(runner, begun.run.folder)
+            longrun.resume(runner, begun.run.folder)
 
     def test_aRunThatWasMovedWritesWhereItIsNow(self):
-        from MedEnhancePanels import training, trainingrun
+        from MedEnhancePanels import longrun, runfolder
 
-        run = trainingrun.Run.create(self.root, self.panel.options)
+        run = runfolder.Run.create(self.root, self.panel.options)
         old = os.path.join(self.root, "old")
         params = {"data": os.path.join(old, "data"), "out": os.path.join(old, "out")}
         run.record |= {"state": "paused", "params": params}
         run.save()
-        resumed = training.resume(self.context.runner, run.folder)
+        resumed = longrun.resume(self.context.runner, run.folder)
         resumed.cancel()
         self.waitUntil(lambda: resumed.job.isFinished, 20)
         self.assertEqual(resumed.job.params["out"], os.path.join(run.folder, "out"))
         self.assertEqual(resumed.job.params["data"], os.path.join(run.folder, "data"))
 
     def test_aRunThatNobodyEndedIsOfferedAsInterrupted(self):
-        from MedEnhancePanels import trainingrun
+        from MedEnhancePanels import runfolder
 
-        run = trainingrun.Run.create(self.root, self.panel.options)
+        run = runfolder.Run.create(self.root, self.panel.options)
         run.save()
-        self.assertEqual(trainingrun.runsIn(self.root), [], "its volumes were not copied yet")
+        self.assertEqual(runfolder.runsIn(self.root), [], "its volumes were not copied yet")
         run.record |= {"state": "running", "params": {"data": "data", "out": "out"}}
         run.save()
         self.widget.exit()
@@ -308,15 +211,15 @@ class TrainingTest(DistillTestCase):
         job = self.start(steps=60)
         self.assertTrue(self.ui.pauseButton.enabled)
         self.waitUntil(lambda: len(job.metrics) > 3, 120)
-        self.picture("distill-running")
+        self.picture("train-running")
         self.assertIn("Elapsed", self.ui.timeLabel.text)
         self.pauseAfter(5)
         folder = self.runFolder()
         self.assertEqual(self.record()["state"], "paused")
         self.assertTrue(os.path.isfile(os.path.join(folder, "out", "checkpoint.safetensors")))
         self.assertIn("paused", self.ui.resultLabel.text)
-        self.picture("distill-paused")
-        before = self.panel._plot.values("cycle")
+        self.picture("train-paused")
+        before = self.panel.runs.plot.values("cycle")
 
         slicer.util.reloadScriptedModule("MedEnhance")
         self.widget = slicer.util.getModuleWidget("MedEnhance")
@@ -332,13 +235,13 @@ class TrainingTest(DistillTestCase):
         self.assertEqual(job.state, "done", job.error)
         self.assertTrue(any("resumed at step" in line for line in job.log), job.log)
         self.assertEqual(self.runFolder(), folder)
-        values = self.panel._plot.values("cycle")
+        values = self.panel.runs.plot.values("cycle")
         np.testing.assert_array_equal(values[: len(before)], before)
-        np.testing.assert_array_equal(self.panel._plot.values("step"), [0, 20, 40, 59])
+        np.testing.assert_array_equal(self.panel.runs.plot.values("step"), [0, 20, 40, 59])
         self.assertEqual(self.record()["state"], "done")
         self.waitUntil(lambda: "Choose it on the page" in self.widget.ui.messageLabel.text, 30)
         self.assertTrue(os.path.isdir(os.path.join(self.models, "tiny")))
-        self.picture("distill-done")
+        self.picture("train-done")
         self.assertTrue(self.ui.resumeArea.isHidden())
 
     def test_noNameOfAPatientGetsIntoTheRunsFolder(self):
@@ -365,11 +268,11 @@ class TrainingTest(DistillTestCase):
         self.assertIn("cancelled", self.ui.resultLabel.text)
         self.assertTrue(self.ui.resumeArea.isHidden())
         self.assertTrue(self.ui.startButton.enabled)
-        from MedEnhancePanels import training
+        from MedEnhancePanels import longrun
         from MedEnhancePanels.errors import PanelError
 
         with self.assertRaisesRegex(PanelError, "cannot go on"):
-            training.resume(self.context.runner, self.runFolder())
+            longrun.resume(self.context.runner, self.runFolder())
 
     def test_closingTheSceneDisturbsNoRunAndTheFolderIsFoundAgain(self):
         self.cohort()
@@ -382,7 +285,7 @@ class TrainingTest(DistillTestCase):
         self.assertTrue(self.ui.pauseButton.enabled)
         self.ui.rootEdit.text = self.root
         self.ui.plotButton.click()
-        self.assertGreater(len(self.panel._plot.values("cycle")), 0)
+        self.assertGreater(len(self.panel.runs.plot.values("cycle")), 0)
         self.pauseAfter(1)
         self.assertEqual(self.ui.runSelector.count, 1)
         self.assertEqual(self.ui.runSelector.itemData(0), folder)
@@ -415,16 +318,16 @@ class TrainingTest(DistillTestCase):
         self.waitUntil(lambda: self.job().isFinished, 10)
 
     def test_picturesOfARunAreShown(self):
-        from MedEnhancePanels import trainingrun
+        from MedEnhancePanels import runfolder
 
-        run = trainingrun.Run.create(self.root, self.panel.options)
+        run = runfolder.Run.create(self.root, self.panel.options)
         run.record |= {"state": "paused", "params": {"data": "data", "out": "out"}, "seconds": 75.0}
         run.save()
         picture = qt.QImage(40, 30, qt.QImage.Format_RGB32)
         picture.fill(qt.QColor(200, 80, 20))
         self.assertTrue(picture.save(os.path.join(run.folder, "out", "example.png")))
         self.context.state.distillRun = run.folder
-        self.panel._recallRun(run.folder)
+        self.panel.runs.recall(run.folder)
         self.assertEqual(self.ui.gallery.count, 1)
         self.assertFalse(self.ui.gallery.isHidden())
         self.assertIn("paused after 1 min 15 s", self.ui.resultLabel.text)

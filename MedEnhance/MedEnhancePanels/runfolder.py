@@ -1,7 +1,8 @@
-"""A training as it lies on the disk: a folder that says all of itself.
+"""A run as it lies on the disk: a folder that says all of itself.
 
-`run.json` says what it is and how far, `data` holds the volumes it learns from, `out` the
-checkpoint and in the end the model, `metrics.csv` the losses.
+A run is a training or a distillation. `run.json` says what it is and how far, `data` holds volumes
+of the scene that it learns from, `out` the checkpoint and in the end what was made, `metrics.csv`
+the losses. What must not be passed on with a distillation lies in `out-confidential`.
 """
 
 import csv
@@ -16,6 +17,8 @@ from slicer.i18n import tr as _
 from MedEnhancePanels.errors import PanelError
 
 RUN_FILE, METRICS_FILE = "run.json", "metrics.csv"
+#: Kinds of runs, which are kinds of jobs, and the parameter that says where the cohort is.
+COHORT_PARAM = {"train": "data", "distill": "cohort"}
 #: States from which a run can go on; "running" is one that nobody ended, as after a crash.
 _UNFINISHED = ("running", "paused", "failed")
 #: What every run.json holds.
@@ -23,17 +26,20 @@ _RECORD = {"name": str, "state": str, "created": (int, float), "seconds": (int, 
 
 
 class Run:
-    """A training as it lies on the disk."""
+    """A training or a distillation as it lies on the disk."""
 
     def __init__(self, folder, record):
         self.folder, self.record = str(folder), record
 
     @classmethod
-    def create(cls, root, options):
-        """A new folder below `root`, named after the model and the time."""
+    def create(cls, root, options, kind="train"):
+        """A new folder below `root`, named after what is made and the time.
+
+        kind: "train" or "distill". options: a dataclass with a `name`.
+        """
         name = "".join(c if c.isalnum() or c in "-_" else "-" for c in options.name).strip("-")
         if not name:
-            raise PanelError(_("The model has no name"), _("Give it one."), "config")
+            raise PanelError(_("The run has no name"), _("Give it one."), "config")
         base = os.path.join(root, time.strftime(f"{name}-%Y%m%d-%H%M%S"))
         folder, number = base, 2
         while os.path.exists(folder):
@@ -48,6 +54,7 @@ class Run:
             ) from cause
         record = {
             "v": 1,
+            "kind": kind,
             "name": name,
             "state": "preparing",
             "created": time.time(),
@@ -80,6 +87,21 @@ class Run:
         with open(f"{path}.part", "w", encoding="utf-8") as file:
             json.dump(self.record, file, indent=1)
         os.replace(f"{path}.part", path)
+
+    @property
+    def kind(self):
+        """What is made: "train" or "distill"; the first runs that there were do not say."""
+        return self.record.get("kind", "train")
+
+    @property
+    def out(self):
+        """The folder of what is made."""
+        return os.path.join(self.folder, "out")
+
+    @property
+    def confidential(self):
+        """Where a distillation puts what shows and names patients."""
+        return os.path.join(self.folder, "out-confidential")
 
     @property
     def name(self):
@@ -123,9 +145,23 @@ class Run:
         ) as file:
             csv.writer(file).writerow([step, name, value])
 
-    def pictures(self):
-        """Paths of the pictures that the run left in its folder."""
-        return sorted(glob.glob(os.path.join(self.folder, "out", "**", "*.png"), recursive=True))
+    def pictures(self, folder="**"):
+        """Paths of the pictures that the run left below out/, or in a folder there."""
+        return picturesIn(os.path.join(glob.escape(self.out), folder))
+
+    def manifest(self):
+        """What a distillation tells of its result; empty where there is none that can be read."""
+        try:
+            with open(os.path.join(self.out, "manifest.json"), encoding="utf-8") as file:
+                fields = json.load(file)
+        except (OSError, ValueError):
+            return {}
+        return fields if isinstance(fields, dict) else {}
+
+
+def picturesIn(pattern):
+    """Paths of the pictures in the folders that a pattern names, in order."""
+    return sorted(glob.glob(os.path.join(pattern, "*.png"), recursive=True))
 
 
 def runsIn(root):
@@ -147,6 +183,7 @@ def _checkRecord(record):
         if not isinstance(record[field], kinds):
             raise TypeError(f"{field} is {record[field]!r}")
     time.localtime(record["created"])
+    cohort = COHORT_PARAM[record.get("kind", "train")]
     params = record.get("params")
-    if params is not None and not all(isinstance(params[name], str) for name in ("data", "out")):
-        raise TypeError("params lack data or out")
+    if params is not None and not all(isinstance(params[name], str) for name in (cohort, "out")):
+        raise TypeError(f"params lack {cohort} or out")

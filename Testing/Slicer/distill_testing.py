@@ -1,0 +1,99 @@
+"""What the tests of the page Distill share: a cohort of tiny brains, and runs of seconds."""
+
+import json
+import os
+
+import numpy as np
+import slicer
+from medenhance_testing import MedEnhanceTestCase
+
+try:
+    import torch  # noqa: F401
+except ImportError:
+    HAS_TORCH = False
+else:
+    HAS_TORCH = True
+
+
+class DistillTestCase(MedEnhanceTestCase):
+    KIND = "train"
+    KEEPS_WORKER = True
+
+    def setUp(self):
+        super().setUp()
+        self.models = self.temporaryFolder()
+        before = os.environ.get("MEDENHANCE_MODELS")
+        os.environ["MEDENHANCE_MODELS"] = self.models
+        self.addCleanup(self.restore, before)
+        self.widget.showPage("distill")
+        self.panel = self.widget.panels["distill"]
+        self.ui = self.panel.ui
+        self.root = self.temporaryFolder()
+        self.ui.rootEdit.text = self.root
+
+    def tearDown(self):
+        self.context.clearMessage()
+        super().tearDown()
+
+    def restore(self, models):
+        os.environ.pop("MEDENHANCE_MODELS")
+        if models is not None:
+            os.environ["MEDENHANCE_MODELS"] = models
+
+    def picture(self, name):
+        """The whole panel, as high as the page needs."""
+        height = self.panel.widget.sizeHint.height() + 180
+        self.screenshot(self.widget.parent, name, height=height)
+
+    def brain(self, name, patient, seed):
+        """Something smooth with an edge, under a patient of the subject hierarchy."""
+        axes = [np.linspace(-1, 1, size) for size in (8, 48, 44)]
+        k, j, i = np.meshgrid(*axes, indexing="ij")
+        inside = k**2 + j**2 + i**2 < 0.8
+        voxels = inside * (600 + 200 * np.sin((4 + seed) * i) * np.cos(3 * j))
+        voxels += np.random.default_rng(seed).normal(0, 4, inside.shape)
+        node = slicer.util.addVolumeFromArray(np.abs(voxels).astype(np.int16), name=name)
+        node.SetAttribute("MedEnhance.modality", "MR")
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+        subject = hierarchy.GetItemByName(patient)
+        if not subject:
+            subject = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), patient)
+        hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node), subject)
+        return node
+
+    def cohort(self):
+        nodes = [self.brain(f"T1 of {seed}", f"Patient {seed}", seed) for seed in range(3)]
+        nodes[2].SetAttribute("MedEnhance.trainAs", "low")
+        self.waitUntil(lambda: self.ui.cohortTable.rowCount == 3, 5)
+        return nodes
+
+    def chooseBudget(self, steps):
+        """The smallest network, for so many steps, on the processor."""
+        self.ui.budgetSelector.currentIndex = 2
+        self.ui.deviceSelector.currentIndex = 1
+        self.ui.stepsSpinBox.value = steps
+        self.ui.nameEdit.text = "tiny"
+
+    def start(self, steps=400):
+        self.chooseBudget(steps)
+        self.assertTrue(self.ui.startButton.enabled, self.ui.whyLabel.text)
+        self.ui.startButton.click()
+        return self.job()
+
+    def job(self):
+        return next(job for job in reversed(self.context.runner.jobs) if job.kind == self.KIND)
+
+    def runFolder(self):
+        return self.context.state.distillRun
+
+    def record(self):
+        with open(os.path.join(self.runFolder(), "run.json"), encoding="utf-8") as file:
+            return json.load(file)
+
+    def pauseAfter(self, count):
+        job = self.job()
+        self.waitUntil(lambda: len(job.metrics) >= count or job.isFinished, 120)
+        self.assertFalse(job.isFinished, job.error)
+        self.ui.pauseButton.click()
+        self.waitUntil(lambda: job.isFinished, 60)
+        self.assertEqual(job.state, "cancelled")

@@ -1,0 +1,418 @@
+"""The page Distill: distillations of seconds, with the real worker, and what is asked before."""
+
+import dataclasses
+import os
+import time
+from pathlib import Path
+from unittest import mock
+
+import qt
+import slicer
+from distill_testing import HAS_TORCH, DistillTestCase
+
+#: Places of the entries of selectors.
+_SMOKE, _CPU, _DISTILL = 2, 1, 2
+_SCENE_PRIOR, _FILE_PRIOR, _PATIENT_PRIOR = 1, 2, 3
+
+
+class DistillingTestCase(DistillTestCase):
+    KIND = "distill"
+
+    def setUp(self):
+        super().setUp()
+        # Estimates start processes of their own; they are tested apart.
+        self.panel._estimate._settle.setInterval(3_600_000)
+        self.ui.taskSelector.currentIndex = _DISTILL
+        self.ui.budgetSelector.currentIndex = _SMOKE
+        self.ui.deviceSelector.currentIndex = _CPU
+        self.ui.imagesSpinBox.value = 2
+        self.ui.nameEdit.text = "few"
+
+    def cohort(self, count=4, first=0):
+        seeds = range(first, first + count)
+        nodes = [self.brain(f"T1 of {seed}", f"Patient {seed}", seed) for seed in seeds]
+        self.waitUntil(lambda: self.ui.cohortTable.rowCount == count, 5)
+        return nodes
+
+    def begin(self):
+        self.assertTrue(self.ui.startButton.enabled, self.ui.whyLabel.text)
+        self.ui.startButton.click()
+        return self.job()
+
+    def newPanel(self):
+        """As after Slicer was started again with the same scene."""
+        slicer.util.reloadScriptedModule("MedEnhance")
+        self.widget = slicer.util.getModuleWidget("MedEnhance")
+        self.widget.enter()
+        self.context, self.panel = self.widget.context, self.widget.panels["distill"]
+        self.ui = self.panel.ui
+        self.panel._estimate._settle.setInterval(3_600_000)
+        self.widget.showPage("distill")
+
+
+class ChoiceTest(DistillingTestCase):
+    def test_thePageSaysWhatDistillationIsAndAsksForWhatItTakes(self):
+        self.cohort()
+        self.assertIn("no proof", self.ui.noticeLabel.text)
+        self.assertFalse(self.ui.goalSelector.isHidden())
+        self.assertTrue(self.ui.stepsSpinBox.isHidden())
+        self.assertTrue(self.ui.startButton.enabled, self.ui.whyLabel.text)
+        self.assertIn("4 patients, 4 volumes", self.ui.cohortLabel.text)
+        self.assertEqual(self.ui.cohortTable.cellWidget(0, 2).currentText, "Distill")
+        self.ui.taskSelector.currentIndex = 0
+        self.assertTrue(self.ui.goalSelector.isHidden())
+        self.assertEqual(self.ui.cohortTable.cellWidget(0, 2).currentText, "Good")
+
+    def test_volumesOfNobodyAreRefusedOrLeftOut(self):
+        self.cohort()
+        nobodys = self.smallVolume(name="nobody's")
+        self.waitUntil(lambda: self.ui.cohortTable.rowCount == 5, 5)
+        self.assertIn("4 patients", self.ui.cohortLabel.text)
+        nobodys.SetAttribute("MedEnhance.distillAs", "use")
+        self.panel.exit()
+        self.panel.enter()
+        self.assertFalse(self.ui.startButton.enabled)
+        self.assertIn("nobody's: nothing says whose they are", self.ui.whyLabel.text)
+
+    def test_whatTheLibraryWouldRefuseIsToldBeforeAnythingStarts(self):
+        node = self.cohort()[0]
+        self.ui.imagesSpinBox.value = 10
+        self.assertIn("Patient 0 has 8 slices; at least 10", self.ui.whyLabel.text)
+        self.ui.imagesSpinBox.value = 2
+        self.ui.modalitySelector.currentIndex = 2
+        self.assertIn("no public template of CT", self.ui.whyLabel.text)
+        self.ui.goalSelector.currentIndex = 3
+        self.assertIn("task of MR", self.ui.whyLabel.text)
+        self.ui.modalitySelector.currentIndex = 0
+        node.SetAttribute("MedEnhance.modality", "CT")
+        self.panel.enter()
+        self.assertIn("not all MR, nor all CT", self.ui.whyLabel.text)
+        self.assertFalse(self.ui.startButton.enabled)
+        self.assertEqual(self.ui.startButton.toolTip, self.ui.whyLabel.text)
+
+    def test_aPriorOfTheCohortHasToBeDeclared(self):
+        """So that the audit knows whom the images show."""
+        nodes = self.cohort()
+        self.ui.priorSelector.currentIndex = _SCENE_PRIOR
+        self.assertIn("Choose the volume", self.ui.whyLabel.text)
+        self.ui.priorVolumeSelector.setCurrentNode(nodes[1])
+        self.assertIn("choose “A patient of the cohort”", self.ui.whyLabel.text)
+        self.ui.cohortTable.cellWidget(1, 2).currentIndex = 1
+        self.assertEqual(self.ui.whyLabel.text, "")
+        self.assertIn("show the prior's anatomy", self.ui.cohortLabel.text)
+        self.ui.priorSelector.currentIndex = _FILE_PRIOR
+        self.assertIn("Choose the file", self.ui.whyLabel.text)
+
+    def test_aPatientAsThePriorIsAskedAboutFirst(self):
+        self.cohort()
+        self.ui.priorSelector.currentIndex = _PATIENT_PRIOR
+        self.assertIn("Choose the patient", self.ui.whyLabel.text)
+        self.ui.priorPatientSelector.setEditText("Patient 2")
+        self.assertIn("who can be recognised", self.ui.cohortLabel.text)
+        with mock.patch("slicer.util.confirmOkCancelDisplay", return_value=False) as asked:
+            self.ui.startButton.click()
+        self.assertIn("show the anatomy of patient Patient 2", asked.call_args.args[0])
+        self.assertFalse(self.panel.runs.isRunning)
+        self.assertEqual(os.listdir(self.root), [])
+
+    def test_theChoicesAreKeptInTheScene(self):
+        node = self.smallVolume(name="public")
+        self.ui.goalSelector.currentIndex = 1
+        self.ui.priorSelector.currentIndex = _SCENE_PRIOR
+        self.ui.priorVolumeSelector.setCurrentNode(node)
+        self.ui.heldOutSpinBox.value = 30
+        self.ui.folderButton.checked = True
+        self.ui.pathEdit.text = "/patients.csv"
+        self.ui.patternEdit.text = "T1*"
+        state = self.context.state
+        kept = (state.distillTask, state.distillGoal, state.distillPrior, state.distillImages)
+        self.assertEqual(kept, ("distill", "sr2", "scene", 2))
+        self.assertIs(state.distillPriorVolume, node)
+        self.assertEqual(state.distillHeldOut, 0.3)
+        self.assertEqual((state.distillCohort, state.distillPattern), ("/patients.csv", "T1*"))
+        state.distillHeldOut = 0.5
+        self.assertEqual(self.ui.heldOutSpinBox.value, 50)
+
+    def test_patientsMayLieInAFolderOrATable(self):
+        self.ui.folderButton.checked = True
+        self.assertTrue(self.ui.folderArea.isHidden())
+        self.assertIn("Choose a folder of patients", self.ui.whyLabel.text)
+        folder = self.temporaryFolder()
+        table = os.path.join(folder, "patients.csv")
+        with open(table, "w", encoding="utf-8") as file:
+            file.write("patient,path\n")
+        for path in (table, folder):
+            self.ui.pathEdit.text = path
+            self.assertEqual(self.ui.whyLabel.text, "")
+        self.ui.modalitySelector.currentIndex = 1
+        params = self.paramsOf(self.panel.cohort)
+        self.assertEqual(params["cohort"], folder)
+        self.assertEqual(params["modality"], "MR")
+        self.assertEqual(params["config"]["prior"], "template")
+
+    def test_aRunThatWasMovedFindsItsCohortAndItsPrior(self):
+        from MedEnhancePanels import longrun, runfolder
+
+        run = runfolder.Run.create(self.root, self.panel.options, "distill")
+        old = os.path.join(self.root, "old")
+        params = {
+            "cohort": os.path.join(old, "data"),
+            "out": os.path.join(old, "out"),
+            "config": {"prior": os.path.join(old, "prior", "prior.nrrd")},
+        }
+        run.record |= {"state": "paused", "params": params}
+        run.save()
+        with mock.patch.object(longrun, "begin") as begin:
+            longrun.resume(None, run.folder)
+        settled = begin.call_args.args[1].record["params"]
+        self.assertEqual(settled["cohort"], os.path.join(run.folder, "data"))
+        self.assertEqual(settled["out"], os.path.join(run.folder, "out"))
+        self.assertEqual(
+            settled["config"]["prior"], os.path.join(run.folder, "prior", "prior.nrrd")
+        )
+
+    def test_messagesNameThePatientsOfTheScene(self):
+        from MedEnhancePanels import distilling, runfolder
+
+        self.cohort()
+        params = self.paramsOf(self.panel.cohort)
+        run = runfolder.Run.open(os.path.dirname(params["out"]))
+        said = distilling.withNames(run, "patient patient-001 and patient-003: one; patient-009")
+        self.assertEqual(said, "patient Patient 1 and Patient 3: one; patient-009")
+        other = runfolder.Run.create(self.root, self.panel.options, "distill")
+        self.assertEqual(distilling.withNames(other, "patient-001"), "patient-001")
+
+    def paramsOf(self, cohort):
+        """What would be sent to the worker."""
+        from MedEnhancePanels import distilling, longrun
+        from MedEnhancePanels.distilling import Prior
+
+        with mock.patch.object(longrun, "begin") as begin:
+            distilling.start(None, self.root, cohort, Prior(), self.panel.options)
+        return begin.call_args.args[1].record["params"]
+
+    def test_theLibraryTakesWhatThePageSends(self):
+        from MedEnhanceLib.jobs.distillation import DistillParams
+        from MedEnhanceLib.jobs.distillation_estimate import DistillEstimateParams
+        from MedEnhanceLib.jobs.params import params_from_json
+        from MedEnhanceLib.spg.config import DistillConfig
+        from MedEnhancePanels import distilling
+        from MedEnhancePanels.distilling import Prior
+
+        self.cohort()
+        params = self.paramsOf(self.panel.cohort)
+        taken = params_from_json("distill", DistillParams, params)
+        self.assertEqual(DistillConfig.from_json(taken.config).images_per_patient, 2)
+        prior = Prior("patient", patient="Patient 1")
+        asked = distilling.estimateParams(self.panel.cohort, prior, self.panel.options)
+        taken = params_from_json("distill-estimate", DistillEstimateParams, asked)
+        self.assertEqual((taken.patients, taken.modality), (4, "MR"))
+        self.assertEqual(taken.config["prior"], "patient:patient-001")
+
+    def test_aRunOfAnotherProcessIsNotResumed(self):
+        from MedEnhanceLib.io.atomic import write_json
+        from MedEnhanceLib.spg.folder import RunFolder
+        from MedEnhancePanels import runfolder
+
+        run = runfolder.Run.create(self.root, self.panel.options, "distill")
+        run.record |= {"state": "running", "params": {"cohort": "x", "out": run.out}}
+        run.save()
+        told = {"patients": 4, "steps": 12, "config": {"task": "denoise"}, "modality": "MR"}
+        with RunFolder(Path(run.out)).owned(overwrite=False):
+            write_json(Path(run.out) / "work" / "run.json", told, overwrite=False)
+            self.panel.runs.list()
+            self.waitUntil(lambda: self.ui.statusLabel.text, 20)
+            self.assertIn("0 % done: 0 of 4 patients", self.ui.statusLabel.text)
+            self.assertIn("Another process", self.ui.statusLabel.text)
+            self.assertFalse(self.ui.resumeButton.enabled)
+        self.panel.runs.list()
+        self.waitUntil(lambda: self.ui.statusLabel.text, 20)
+        self.assertNotIn("Another process", self.ui.statusLabel.text)
+        self.assertTrue(self.ui.resumeButton.enabled)
+
+
+#: What a `distill-estimate` job may find.
+FOUND = {
+    "seconds": 4000.0,
+    "seconds_per_patient": 400.0,
+    "patients": 10,
+    "device": "cpu",
+    "names": ["A", "B"],
+}
+
+
+class EstimateTest(DistillingTestCase):
+    def test_withoutACudaDeviceThePageSaysSoAndHowLongItTakes(self):
+        from MedEnhancePanels.timeestimate import estimateText
+
+        text = estimateText(FOUND, isChosen=False)
+        self.assertIn("no CUDA device here, so it runs on the processor", text)
+        self.assertIn("about 67 minutes for 10 patients (about 7 minutes for each)", text)
+        text = estimateText(FOUND | {"device": "cuda"}, isChosen=False)
+        self.assertIn("On CUDA: about 67 minutes", text)
+        self.assertNotIn("no CUDA", estimateText(FOUND, isChosen=True))
+
+    def test_thePageAsksAndLetsTheUserGoOn(self):
+        self.cohort()
+        self.ui.deviceSelector.currentIndex = 0
+        submitted = []
+
+        def submit(kind, params, **options):
+            submitted.append(FakeJob(kind, params, options))
+            return submitted[-1]
+
+        self.panel._estimate._settle.setInterval(0)
+        with mock.patch.object(self.context.runner, "submit", submit):
+            self.ui.imagesSpinBox.value = 3
+            self.assertIn("being estimated", self.ui.estimateLabel.text)
+            self.assertTrue(self.ui.startButton.enabled)
+            self.waitUntil(lambda: submitted, 5)
+        [job] = submitted
+        self.assertEqual(job.kind, "distill-estimate")
+        self.assertTrue(job.options["own"], "nobody waits behind it")
+        self.assertEqual(job.params["patients"], 4)
+        job.end(FOUND)
+        self.assertIn("no CUDA device here", self.ui.estimateLabel.text)
+        self.picture("distill-ready")
+        self.assertTrue(self.ui.startButton.enabled)
+        self.ui.taskSelector.currentIndex = 0
+        self.assertTrue(self.ui.estimateLabel.isHidden())
+
+    def test_patientsOfAFolderCanBeChosenOnceTheyAreKnown(self):
+        self.ui.folderButton.checked = True
+        self.ui.pathEdit.text = self.temporaryFolder()
+        jobs = []
+        self.panel._estimate._settle.setInterval(0)
+        with mock.patch.object(
+            self.context.runner, "submit", lambda *a, **o: jobs.append(FakeJob(*a, o)) or jobs[-1]
+        ):
+            self.ui.imagesSpinBox.value = 3
+            self.waitUntil(lambda: jobs, 5)
+        jobs[0].end(FOUND)
+        self.assertEqual(self.ui.priorPatientSelector.count, 2)
+        self.assertEqual(self.ui.priorPatientSelector.itemText(1), "B")
+
+
+@dataclasses.dataclass
+class FakeJob:
+    """A job that ends when the test says so."""
+
+    kind: str
+    params: dict
+    options: dict
+    state = "running"
+
+    def onFinished(self, callback):
+        self._callback = callback
+
+    def cancel(self):
+        self.state = "cancelled"
+
+    def end(self, result):
+        self.state, self.result = "done", result
+        self._callback(self)
+
+
+class DistillationTest(DistillingTestCase):
+    def setUp(self):
+        super().setUp()
+        if not HAS_TORCH:
+            self.skipTest("distillation needs torch")
+
+    def test_aDistillationIsPausedResumedInANewPageAndFinished(self):
+        self.cohort(5)
+        self.ui.priorSelector.currentIndex = _PATIENT_PRIOR
+        self.ui.priorPatientSelector.setEditText("Patient 3")
+        with mock.patch("slicer.util.confirmOkCancelDisplay", return_value=True):
+            job = self.begin()
+        self.waitUntil(lambda: job.metrics or job.isFinished, 120)
+        self.assertIn("the prior is patient Patient 3", self.ui.noteLabel.text)
+        self.picture("distill-running")
+        self.pauseAfter(1)
+        self.assertEqual(self.record()["state"], "paused")
+        self.assertIn("paused", self.ui.resultLabel.text)
+        self.assertTrue(self.ui.distilledArea.isHidden())
+        self.assertNothingTellsOfPatients(self.runFolder())
+
+        self.newPanel()
+        self.waitUntil(lambda: self.ui.statusLabel.text, 30)
+        self.assertRegex(self.ui.statusLabel.text, r"\d+ % done: \d of 3 patients")
+        self.ui.resumeButton.click()
+        job = self.job()
+        self.waitUntil(lambda: job.isFinished, 180)
+        self.assertEqual(job.state, "done", job.error)
+        folder = self.runFolder()
+        self.assertEqual(self.ui.imageGallery.count, 6)
+        self.assertIn("6 images of 3 patients; 2 patients were held out", self.ui.resultLabel.text)
+        self.assertTrue(self.ui.auditLabel.text)
+        self.assertIn("few is distilled", self.widget.ui.messageLabel.text)
+        self.assertFalse(os.path.exists(os.path.join(folder, "data")), "copies were left behind")
+        self.assertNothingTellsOfPatients(folder)
+        self.assertGreater(len(self.panel.runs.plot.values("alignment of patient 1")), 1)
+        self.assertTrue(self.ui.resumeArea.isHidden())
+        self.picture("distill-done")
+        self.checkThatThePatientIsShownToTheUserAlone(folder)
+
+    def checkThatThePatientIsShownToTheUserAlone(self, folder):
+        self.assertFalse(os.path.exists(os.path.join(folder, "out", "prior")))
+        self.assertEqual(self.ui.priorGallery.count, 2)
+        self.assertIn("shows a patient", self.ui.priorTitle.text)
+        self.ui.confidentialButton.click()
+        self.assertIn(os.path.join(folder, "out-confidential"), self.widget.ui.messageLabel.text)
+        self.assertIn("patient-003: Patient 3", self.widget.ui.messageDetails.plainText)
+        with mock.patch("MedEnhancePanels.distilledview.openPath") as opened:
+            self.ui.resultButton.click()
+        opened.assert_called_once_with(os.path.join(folder, "out"))
+
+    def assertNothingTellsOfPatients(self, folder):
+        """No file of a run has a patient's or a node's name, in its name or in its bytes."""
+        for place, _folders, files in os.walk(folder):
+            for name in files:
+                with open(os.path.join(place, name), "rb") as file:
+                    content = file.read()
+                for word in ("Patient ", "T1 of"):
+                    self.assertNotIn(word, os.path.join(place, name))
+                    self.assertFalse(word.encode() in content, os.path.join(place, name))
+
+
+class AuditTest(DistillingTestCase):
+    def finished(self, audit):
+        """A run that a worker finished, with this audit."""
+        from MedEnhanceLib.io.atomic import write_json
+        from MedEnhancePanels import runfolder
+
+        run = runfolder.Run.create(self.root, self.panel.options, "distill")
+        run.record |= {"state": "done", "seconds": time.time() % 1}
+        run.save()
+        picture = qt.QImage(32, 32, qt.QImage.Format_Grayscale16)
+        picture.fill(qt.Qt.gray)
+        for name in ("prior/0000.png", "images/0000.png", "images/0001.png"):
+            os.makedirs(os.path.dirname(os.path.join(run.out, name)), exist_ok=True)
+            self.assertTrue(picture.save(os.path.join(run.out, name)))
+        manifest = {"images": 4, "patients": 2, "held_out": 2, "audit": audit}
+        write_json(Path(run.out) / "manifest.json", manifest, overwrite=False)
+        self.panel.runs.recall(run.folder)
+        return run
+
+    def test_theAuditIsToldInPlainWordsAndAnAlarmIsAWarning(self):
+        summary = "ALARM: the images give away their patients (copies).\n\n- **Copies** ALARM. 3."
+        run = self.finished({"alarm": True, "summary": summary})
+        self.assertEqual((self.ui.priorGallery.count, self.ui.imageGallery.count), (1, 2))
+        self.assertEqual(self.ui.priorTitle.text, "Prior")
+        self.assertFalse(self.ui.confidentialButton.enabled)
+        self.assertIn("ALARM: the images give away", self.ui.auditLabel.text)
+        self.assertIn("Copies ALARM. 3.", self.ui.auditBrowser.plainText)
+        self.assertEqual(self.warnedOf(run), "warning")
+        self.picture("distill-alarm")
+        run = self.finished({"alarm": False, "summary": "No leak detected."})
+        self.assertEqual(self.ui.auditLabel.text, "No leak detected.")
+        self.assertTrue(self.ui.auditBrowser.isHidden())
+        self.assertEqual(self.warnedOf(run), "info")
+        run = self.finished({"alarm": None, "summary": "Not audited: too few."})
+        self.assertEqual(self.warnedOf(run), "warning")
+
+    def warnedOf(self, run):
+        """How the end of the run is told."""
+        with mock.patch.object(self.context, "_showMessage") as show:
+            self.panel.runs._tellDistilled(run)
+        return show.call_args.args[0]
