@@ -491,6 +491,7 @@ def distill(
     images_per_patient, prior and device count more than what it says. prior: "template" (a public
     average, MR alone), a volume's file, or "patient:ID" or "representative", which expose a
     patient. scheduler: of a Dask cluster. overwrite: remove what was distilled there before.
+    Where another long job has the GPU this waits, and warns of it.
     Raises Cancelled after writing a checkpoint from which the same call goes on; ConfigError for
     other options than it was begun with, InputError for other data or unfit patients, by name.
 

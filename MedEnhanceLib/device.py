@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.gpu_lock import holder
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,9 @@ def choose_device(wish: str = "auto") -> DeviceChoice:
     torch = require("torch", purpose="Running a model")
     if wish == "auto":
         if torch.cuda.is_available():
-            return DeviceChoice("cuda", f"CUDA device {torch.cuda.get_device_name(0)}")
+            return _with_neighbour("cuda", f"CUDA device {torch.cuda.get_device_name(0)}")
         if torch.backends.mps.is_available():
-            return DeviceChoice("mps", "Apple GPU (MPS); no CUDA device")
+            return _with_neighbour("mps", "Apple GPU (MPS); no CUDA device")
         count = torch.get_num_threads()
         threads = "1 thread" if count == 1 else f"{count} threads"
         return DeviceChoice("cpu", f"no CUDA device found; {threads} of the CPU")
@@ -43,7 +44,26 @@ def choose_device(wish: str = "auto") -> DeviceChoice:
             f"the device {wish!r} is not available here",
             "Use auto, which takes the best that is there (--device auto; see medenhance doctor).",
         )
-    return DeviceChoice(wish, "chosen by the user")
+    return _with_neighbour(wish, "chosen by the user")
+
+
+def devices_for(wish: str = "auto") -> list[str]:
+    """The devices that a long job may take: one, or every CUDA device where `auto` finds several.
+
+    Raises ConfigError as `choose_device`.
+    """
+    chosen = choose_device(wish).name
+    if wish == "auto" and chosen == "cuda":
+        torch = require("torch", purpose="Running a model")
+        count = torch.cuda.device_count()
+        return [f"cuda:{number}" for number in range(count)] if count > 1 else [chosen]
+    return [chosen]
+
+
+def _with_neighbour(name: str, reason: str) -> DeviceChoice:
+    """The choice, with the long job that works there already: it may take long, or much memory."""
+    other = holder(name)
+    return DeviceChoice(name, f"{reason}; {other} works there too" if other else reason)
 
 
 def _index(wish: str) -> int:

@@ -8,6 +8,7 @@ MedEnhanceError
 ├── DependencyError      a package that is missing                      dependency 4
 ├── ModelError           a bundle that is missing, damaged or unfit     model    4
 ├── DeviceMemoryError    memory ran out                                 memory   5
+├── DeviceBusyError      another long job has the GPU                   busy     1
 ├── CodecError           a compressed file that is damaged              codec    6
 └── Cancelled            the user stopped the job                       cancelled 130
 """
@@ -72,6 +73,12 @@ class DeviceMemoryError(MedEnhanceError):
     """Memory ran out, on the device or on the host."""
 
     code, exit_status = "memory", 5
+
+
+class DeviceBusyError(MedEnhanceError):
+    """Another long job has the GPU, and nobody wants to wait for it."""
+
+    code, exit_status = "busy", 1
 
 
 class CodecError(MedEnhanceError):

@@ -38,7 +38,7 @@ def make_owned(prefix: str, parent: Path | None = None) -> tuple[Path, IO[bytes]
             lock.write(_MARK)
             lock.flush()
             # A cleaner may have come between open and lock and taken the folder for abandoned.
-            if _lock(lock) and _is_at(lock, folder / LOCK):
+            if try_lock(lock) and _is_at(lock, folder / LOCK):
                 return folder, lock
         except OSError:
             shutil.rmtree(folder, ignore_errors=True)
@@ -56,7 +56,7 @@ def take_over(folder: Path) -> IO[bytes] | None:
     except OSError:
         return None
     with contextlib.suppress(OSError):
-        if _lock(lock) and lock.read(len(_MARK)) == _MARK and _is_at(lock, folder / LOCK):
+        if try_lock(lock) and lock.read(len(_MARK)) == _MARK and _is_at(lock, folder / LOCK):
             return lock
     lock.close()
     return None
@@ -68,7 +68,7 @@ def hold(folder: Path) -> IO[bytes] | None:
     None where another process owns it. Raises OSError where the folder cannot be written to.
     """
     lock = (folder / LOCK).open("ab+")
-    if _lock(lock) and _is_at(lock, folder / LOCK):
+    if try_lock(lock) and _is_at(lock, folder / LOCK):
         return lock
     lock.close()
     return None
@@ -125,7 +125,8 @@ if sys.platform == "win32":
     #: Beyond the mark: on Windows a locked byte cannot be read by others.
     _LOCKED_BYTE = 4096
 
-    def _lock(file: IO[bytes]) -> bool:
+    def try_lock(file: IO[bytes]) -> bool:
+        """Lock an open file for this process, unless another one has; whether that worked."""
         position = file.tell()
         try:
             file.seek(_LOCKED_BYTE)
@@ -136,12 +137,22 @@ if sys.platform == "win32":
             file.seek(position)
         return True
 
+    def unlock(file: IO[bytes]) -> None:
+        """Let a lock of `try_lock` go, also where a child has the file open."""
+        file.seek(_LOCKED_BYTE)
+        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
+
 else:
     import fcntl
 
-    def _lock(file: IO[bytes]) -> bool:
+    def try_lock(file: IO[bytes]) -> bool:
+        """Lock an open file for this process, unless another one has; whether that worked."""
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
+
+    def unlock(file: IO[bytes]) -> None:
+        """Let a lock of `try_lock` go, also where a forked child has the file open."""
+        fcntl.flock(file, fcntl.LOCK_UN)

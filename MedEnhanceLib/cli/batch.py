@@ -19,22 +19,25 @@ from MedEnhanceLib.cli.parser import (
     add_repairs,
     new_command,
 )
+from MedEnhanceLib.cli.segment import add_segment_options, segment_config
 from MedEnhanceLib.cli.words import columns
 from MedEnhanceLib.errors import Cancelled, ConfigError, MedEnhanceError, OutputError
 
 _ABOUT = (
     "Put all volumes of folders or a list through one command. OUT gets the results, batch.jsonl\n"
     "with a row for each, and batch.csv. Started again, it leaves out what is done and tries\n"
-    "again what failed; one failure does not stop the rest."
+    "again what failed; one failure does not stop the rest. A table (.csv: patient,path) as INPUT\n"
+    "is a cohort: each patient gets a folder, and the rows say whose they are."
 )
+_CONFIGS = {"enhance": enhance_config, "segment": segment_config, "compress": compress_config}
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """Declare the command and its two tasks."""
+    """Declare the command and its three tasks."""
     parser = new_command(
         subparsers,
         "batch",
-        summary="enhance or compress many volumes, restartable",
+        summary="enhance, segment or compress many volumes, restartable",
         description=_ABOUT,
         example="medenhance batch compress scans/ --out small/ --max-error 2",
     )
@@ -47,13 +50,24 @@ def add_parser(subparsers: Subparsers) -> None:
         example="medenhance batch enhance scans/ --out better/ --model mr-brain",
     )
     add_enhance_options(enhance)
-    enhance.add_argument(
-        "--ending", metavar="E", help=".nii.gz, .nii, .nrrd or .mha (default: the source's own)"
+    segment = new_command(
+        tasks,
+        "segment",
+        summary="label the tissues of many volumes",
+        description=f"{_ABOUT}\nbatch.csv has the ml of each label.",
+        example="medenhance batch segment patients.csv --out labels/ --workers 2",
     )
-    enhance.add_argument(
-        "--dicom", action="store_true", help="a folder of derived DICOM for each series, no files"
-    )
-    add_series_options(enhance)
+    add_segment_options(segment)
+    for task in (enhance, segment):
+        task.add_argument(
+            "--ending", metavar="E", help=".nii.gz, .nii, .nrrd or .mha (default: the source's own)"
+        )
+        task.add_argument(
+            "--dicom",
+            action="store_true",
+            help="a folder of derived DICOM for each series, no files",
+        )
+        add_series_options(task)
     compress = new_command(
         tasks,
         "compress",
@@ -63,7 +77,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     add_compress_options(compress)
     compress.set_defaults(ending=CONTAINER, dicom=False)
-    for task in (enhance, compress):
+    for task in (enhance, segment, compress):
         _add_batch_options(task)
         task.set_defaults(run=run)
 
@@ -75,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.workers < 1:
         raise ConfigError(f"--workers is {args.workers}", "Use 1 or more.")
-    config = compress_config(args) if args.task == "compress" else enhance_config(args)
+    config = _CONFIGS[args.task](args)
     given = {name: getattr(args, name) for name in ("modality", "fix_tilt", "fix_spacing")}
     stated = {name: value for name, value in given.items() if value} | dicom_params(args)
     if args.dicom and args.ending is not None:
@@ -83,14 +97,16 @@ def run(args: argparse.Namespace) -> int:
     options = {"task": args.task, "config": config, **stated}
     out = Path(args.out)
     if args.dicom:
-        _refuse_among_originals(out, args.inputs)
+        _refuse_among_originals(out, [Path(entry) for entry in args.inputs])
     items = gather(
         args.inputs,
         args.list,
         out,
-        containers=args.task == "enhance",
+        containers=args.task != "compress",
         ending="" if args.dicom else args.ending,
     )
+    if args.dicom:
+        _refuse_among_originals(out, [item.source for item in items])  # tables name some
     _make(out)
     ledger = Ledger(out)
     todo = [item for item in items if args.force or not ledger.is_finished(item, options)]
@@ -103,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
         ledger.add(todo[index], options, {"status": "started"})
 
     def told(index: int, fields: Mapping[str, Any]) -> None:
-        ledger.add(todo[index], options, fields)
+        ledger.add(todo[index], options, {**fields, **_label_volumes(fields)})
         args.console.hear(_progress(ledger, todo, todo[index]))
 
     with args.console.listening(), cancel_on_interrupt() as cancel:
@@ -112,8 +128,18 @@ def run(args: argparse.Namespace) -> int:
     return _tell(args, items, len(items) - len(todo), ledger.rows, table, cancel.is_set())
 
 
+def _label_volumes(fields: Mapping[str, Any]) -> dict[str, float]:
+    """A column for each label of a segmentation: lists of the row have none."""
+    return {f"{row['label']} ml": row["volume_ml"] for row in fields.get("table") or ()}
+
+
 def _add_batch_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="volumes and folders of them")
+    parser.add_argument(
+        "inputs",
+        nargs="*",
+        metavar="INPUT",
+        help="volumes, folders of them, and tables of patients (.csv with patient,path)",
+    )
     parser.add_argument("--list", metavar="FILE", help="a text file with a path on each line")
     add_modality(parser)
     add_repairs(parser)
@@ -151,9 +177,9 @@ def _params(item: Item, config: Mapping[str, Any], overwrite: bool) -> dict[str,
     } | ({"series": item.series} if item.series else {})
 
 
-def _refuse_among_originals(out: Path, inputs: Sequence[str]) -> None:
+def _refuse_among_originals(out: Path, originals: Sequence[Path]) -> None:
     """Derived series inside the tree of their sources would be sources of the next run."""
-    for entry in map(Path, inputs):
+    for entry in originals:
         if entry.is_dir() and out.resolve().is_relative_to(entry.resolve()):
             raise OutputError(
                 f"{out} lies in {entry}, among the originals",

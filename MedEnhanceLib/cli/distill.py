@@ -8,8 +8,10 @@ from typing import Any
 
 from MedEnhanceLib.cli.parser import (
     Subparsers,
+    add_background_options,
     add_force,
     add_job_options,
+    background_params,
     new_command,
     read_config,
 )
@@ -95,6 +97,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--scheduler", metavar="ADDRESS", help="distil patients on a Dask cluster, tcp://host:8786"
     )
+    add_background_options(parser, nice=True)
     add_force(parser)
     add_job_options(parser)
     parser.set_defaults(run=run)
@@ -123,6 +126,7 @@ def run(args: argparse.Namespace) -> int:
         "modality": args.modality,
         "scheduler": args.scheduler,
         "overwrite": args.force,
+        **background_params(args),
     }
     fields = args.console.run("distill", params, isolated=args.isolated)
     return int(args.console.done(fields, "\n".join(_told(fields))))

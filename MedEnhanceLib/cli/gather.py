@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError
 from MedEnhanceLib.progress import Monitor
 
+if TYPE_CHECKING:
+    from MedEnhanceLib.cohort import Patient
+
 CONTAINER = ".ucv"
+_TABLE = ".csv"
 _DICOM = ".dcm"
 #: Files of a folder that are opened to see whether they are DICOM.
 _LOOKED_AT = 3
@@ -21,12 +27,14 @@ _LOOKED_AT = 3
 class Item:
     """One volume of a batch: where it lies, and where its result goes.
 
-    series: which one, where `source` holds several, as `--series` takes it.
+    series: which one, where `source` holds several, as `--series` takes it. patient: whose it is,
+    where a table says so.
     """
 
     source: Path
     output: Path
     series: str = ""
+    patient: str = ""
 
     @property
     def name(self) -> str:
@@ -40,7 +48,8 @@ def gather(
     """The items of all inputs, in order, each source once.
 
     inputs: volumes and folders; below a folder every volume counts, and of a folder of DICOM files
-    every series of images. list_file: a text file with a path on each line, # begins a comment.
+    every series of images; of a table (.csv: patient,path) what its rows name. list_file: a text
+    file with a path on each line, # begins a comment.
     containers: whether .ucv files are volumes too. ending: of the results; None keeps a source's,
     "" makes folders.
     Raises InputError where nothing is found, ConfigError where two results share a name.
@@ -49,17 +58,51 @@ def gather(
     if not named:
         raise ConfigError("no volumes were named", "Name files or folders, or give --list FILE.")
     items: dict[tuple[Path, str], Item] = {}
-    for path in named:
-        root = path.parent if not _is_tree(path) else path
-        for source in _volumes(path, out, containers):
+    for place in _places(named):
+        for source in _volumes(place.path, out, containers):
             for series, mark in _series_in(source):
-                target = out / _result_name(source.relative_to(root), ending, mark)
-                items.setdefault((source.resolve(), series), Item(source, target, series))
+                target = (
+                    out / place.below / _result_name(source.relative_to(place.root), ending, mark)
+                )
+                item = Item(source, target, series, place.patient)
+                items.setdefault((source.resolve(), series), item)
     if not items:
         places = ", ".join(str(path) for path in named)
         raise InputError(f"{places}: no volumes found", "Name a folder that holds some.")
     _refuse_shared_names(items.values())
     return list(items.values())
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Something named: results lie below `below` as the sources below `root`."""
+
+    path: Path
+    root: Path
+    below: str = ""
+    patient: str = ""
+
+
+def _places(named: Iterable[Path]) -> Iterator[_Place]:
+    """What was named, and what tables name."""
+    from MedEnhanceLib.cohort import Cohort
+
+    for path in named:
+        if path.suffix.lower() == _TABLE:
+            for patient in Cohort.from_csv(path):
+                yield from _places_of(patient)
+        else:
+            yield _Place(path, path if _is_tree(path) else path.parent)
+
+
+def _places_of(patient: Patient) -> Iterator[_Place]:
+    """A folder of the patient's name; in it results lie as the patient's paths do."""
+    roots = [path if _is_tree(path) else path.parent for path in patient.paths]
+    root = Path(os.path.commonpath([root.absolute() for root in roots]))
+    # A name from a table must not lead out of the results' folder.
+    below = re.sub(r"[^\w.\- ]|^\.+", "_", patient.id)
+    for path in patient.paths:
+        yield _Place(path.absolute(), root, below, patient.id)
 
 
 def _lines(list_file: str | None) -> list[str]:

@@ -16,6 +16,7 @@ from MedEnhanceLib.cli.gather import Item
 from MedEnhanceLib.errors import OutputError
 
 ROWS, TABLE = "batch.jsonl", "batch.csv"
+_PATIENT = "patient"
 _FIRST_COLUMNS = ("source", "output", "status", "seconds", "code", "message", "hint")
 
 
@@ -55,6 +56,7 @@ class Ledger:
             {
                 "source": item.name,
                 "output": item.output,
+                **({_PATIENT: item.patient} if item.patient else {}),
                 "key": key_of(item, options),
                 **fields,
             }
@@ -71,7 +73,7 @@ class Ledger:
             ) from cause
 
     def write_table(self, items: Sequence[Item]) -> Path:
-        """batch.csv: the rows of these items, a column for each figure."""
+        """batch.csv: the rows of these items, a column for each figure; patients first."""
         from MedEnhanceLib.io.atomic import atomic_write
 
         rows = [self.rows[item.name] for item in items if item.name in self.rows]
@@ -82,9 +84,9 @@ class Ledger:
             if name not in (*_FIRST_COLUMNS, "key") and not isinstance(value, (dict, list))
         ]
         text = io.StringIO()
-        writer = csv.DictWriter(
-            text, [*_FIRST_COLUMNS, *dict.fromkeys(figures)], extrasaction="ignore"
-        )
+        whose = [_PATIENT] if _PATIENT in figures else []
+        names = dict.fromkeys([*whose, *_FIRST_COLUMNS, *figures])
+        writer = csv.DictWriter(text, [*names], extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
         with atomic_write(self._table, overwrite=True) as temporary:

@@ -166,6 +166,26 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_background_options(parser: argparse.ArgumentParser, *, nice: bool) -> None:
+    """How much a job of hours stands back for others; nice: what it does unasked."""
+    parser.add_argument(
+        "--nice",
+        action=argparse.BooleanOptionalAction,
+        default=nice,
+        help=f"let other processes go first (default: {'on' if nice else 'off'})",
+    )
+    parser.add_argument(
+        "--no-wait",
+        action="store_true",
+        help="end with an error where another long job has the GPU (default: wait for it)",
+    )
+
+
+def background_params(args: argparse.Namespace) -> dict[str, Any]:
+    """The parameters of a job that the options of `add_background_options` say."""
+    return {"nice": args.nice, "wait": not args.no_wait}
+
+
 def read_config(path: str) -> dict[str, Any]:
     """The JSON object in a configuration file; raises ConfigError for anything else."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from MedEnhanceLib.cli.dicom import OUTPUT, add_dicom_options, dicom_params, object_lines
 from MedEnhanceLib.cli.enhance import label_lines
@@ -31,14 +32,24 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     add_input(parser)
     parser.add_argument("output", metavar="OUTPUT", help=OUTPUT)
-    parser.add_argument(
-        "--model", default="auto", metavar="NAME", help="a head's name or folder (default: auto)"
-    )
-    add_device(parser)
+    add_segment_options(parser)
     add_dicom_options(parser)
     add_force(parser)
     add_job_options(parser)
     parser.set_defaults(run=run)
+
+
+def add_segment_options(parser: argparse.ArgumentParser) -> None:
+    """Those that make up the configuration; `batch` takes them too."""
+    parser.add_argument(
+        "--model", default="auto", metavar="NAME", help="a head's name or folder (default: auto)"
+    )
+    add_device(parser)
+
+
+def segment_config(args: argparse.Namespace) -> dict[str, Any]:
+    """The fields of SegmentConfig that the options say."""
+    return {"model": args.model, "device": args.device}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     params = {
         **input_params(args),
         "output": args.output,
-        "config": {"model": args.model, "device": args.device},
+        "config": segment_config(args),
         **dicom_params(args),
         "overwrite": args.force,
     }

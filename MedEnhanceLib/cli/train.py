@@ -9,7 +9,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from MedEnhanceLib.cli.parser import Subparsers, add_job_options, new_command, read_config
+from MedEnhanceLib.cli.parser import (
+    Subparsers,
+    add_background_options,
+    add_job_options,
+    background_params,
+    new_command,
+    read_config,
+)
 from MedEnhanceLib.cli.words import columns, inline, wrote
 from MedEnhanceLib.errors import ConfigError
 
@@ -79,6 +86,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--network", choices=NETWORKS, help="of a denoiser (default: by the preset)"
     )
+    add_background_options(parser, nice=False)
     add_job_options(parser)
     parser.set_defaults(run=run)
 
@@ -109,6 +117,7 @@ def run(args: argparse.Namespace) -> int:
         "config_name": _config_name(args, given),
         "data": str(data),
         "out": args.out,
+        **background_params(args),
     }
     is_first = os.environ.get("RANK", "0") == "0"
     if not is_first:

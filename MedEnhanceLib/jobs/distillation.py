@@ -10,9 +10,12 @@ from typing import Any
 
 from MedEnhanceLib.cohort import Cohort
 from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.device import devices_for
 from MedEnhanceLib.errors import ConfigError, OutputError
+from MedEnhanceLib.gpu_lock import hold_gpu
 from MedEnhanceLib.jobs.cluster import distilling_on
 from MedEnhanceLib.jobs.result import Result
+from MedEnhanceLib.priority import low_priority
 from MedEnhanceLib.progress import Monitor, attend
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.folder import MANIFEST, RunFolder, read_run
@@ -26,7 +29,8 @@ class DistillParams:
     that are images. modality: where the files do not state it; of DICOM, which is taken. config:
     fields of spg.DistillConfig; `preset` (smoke, cpu, full) names the rest. scheduler: address of
     a Dask cluster whose workers take the patients; they must see `out` under the same path.
-    overwrite: remove what was distilled there before.
+    overwrite: remove what was distilled there before. nice: let other processes go first. wait:
+    for the GPU, where another long job has it; else that is an error.
     """
 
     cohort: str
@@ -36,6 +40,8 @@ class DistillParams:
     modality: str | None = None
     scheduler: str | None = None
     overwrite: bool = False
+    nice: bool = True
+    wait: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +53,11 @@ class DistillStatusParams:
 
 def run_distill(params: DistillParams, monitor: Monitor) -> Result:
     """Distil, or go on; the folder of the result with what its manifest tells."""
+    with low_priority(wanted=params.nice):
+        return _run_distill(params, monitor)
+
+
+def _run_distill(params: DistillParams, monitor: Monitor) -> Result:
     began = time.monotonic()
     config = DistillConfig.from_json(params.config)
     cohort = Cohort.open(
@@ -58,7 +69,15 @@ def run_distill(params: DistillParams, monitor: Monitor) -> Result:
     out = Path(params.out)
     refuse_among_patients(out, Path(params.cohort))
     monitor = monitor.part(0.01, 1.0)
-    distil(cohort, out, config, monitor, scheduler=params.scheduler, overwrite=params.overwrite)
+    distil(
+        cohort,
+        out,
+        config,
+        monitor,
+        scheduler=params.scheduler,
+        overwrite=params.overwrite,
+        wait=params.wait,
+    )
     manifest = read_run(out / MANIFEST)
     told = (
         "images",
@@ -95,15 +114,23 @@ def distil(
     *,
     scheduler: str | None = None,
     overwrite: bool = False,
+    wait: bool = True,
 ) -> Path:
-    """See spg.run.distil_cohort; scheduler: of a Dask cluster."""
+    """See spg.run.distil_cohort; scheduler: of a Dask cluster; wait: for the GPU.
+
+    Raises DeviceBusyError besides, where another long job has the GPU and nobody wants to wait.
+    """
     # The imports take seconds, in which a cancel is heard.
     for package in ("torch", "monai.losses"):
         attend(lambda package=package: require(package, purpose="Distilling"), monitor)  # type: ignore[misc]
     from MedEnhanceLib.spg.run import distil_cohort
 
-    runner = distilling_on(scheduler) if scheduler else None
-    return distil_cohort(cohort, out, config, monitor, overwrite=overwrite, runner=runner)
+    if scheduler:  # its workers take the devices of theirs, which may be ours
+        runner = distilling_on(scheduler)
+        return distil_cohort(cohort, out, config, monitor, overwrite=overwrite, runner=runner)
+    with hold_gpu(devices_for(config.device), "distill", monitor, wait=wait) as device:
+        config = replace(config, device=device)
+        return distil_cohort(cohort, out, config, monitor, overwrite=overwrite)
 
 
 def distil_config(

@@ -43,6 +43,7 @@ _CLASSES: tuple[type[MedEnhanceError], ...] = (
     errors.DependencyError,
     errors.ModelError,
     errors.DeviceMemoryError,
+    errors.DeviceBusyError,
     errors.CodecError,
     errors.Cancelled,
     InternalError,

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, cast
 from MedEnhanceLib.bundles.export import NOT_STATED
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.device import choose_device
 from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.gpu_lock import hold_gpu
 from MedEnhanceLib.io.files import READABLE, ending_of
 from MedEnhanceLib.jobs.codec_training import METHOD, CodecTraining
 from MedEnhanceLib.jobs.distilled import (
@@ -23,6 +25,7 @@ from MedEnhanceLib.jobs.distilled import (
 )
 from MedEnhanceLib.jobs.joint import head_of, joint_config, told_of
 from MedEnhanceLib.jobs.result import Result
+from MedEnhanceLib.priority import low_priority
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume
 
@@ -53,6 +56,8 @@ class TrainParams:
     data: a folder of volumes; of hqg and denoiser also a distilled set, of denoiser a cohort.
     out: a folder for checkpoint and model; a training goes on from what is there.
     config_name: what errors call the configuration: the file that it was read from.
+    nice: let other processes go first. wait: for the GPU, where another long job has it; else that
+    is an error.
     """
 
     method: str
@@ -60,6 +65,8 @@ class TrainParams:
     out: str
     config: dict[str, Any] = field(default_factory=dict)
     config_name: str | None = None
+    nice: bool = True
+    wait: bool = True
 
     def __post_init__(self) -> None:
         check_method(self.method)
@@ -67,10 +74,15 @@ class TrainParams:
 
 def run_train(params: TrainParams, monitor: Monitor) -> Result:
     """Train, or go on with a training; the model's folder, a head's beside it, held-out figures."""
+    with low_priority(wanted=params.nice):
+        return _run_train(params, monitor)
+
+
+def _run_train(params: TrainParams, monitor: Monitor) -> Result:
     began = time.monotonic()
     config = _config_of(params)
     out = Path(params.out)
-    folder = train_method(params.method, config, Path(params.data), out, monitor)
+    folder = train_method(params.method, config, Path(params.data), out, monitor, wait=params.wait)
     page = out / "report" / "index.html"
     outputs = {"model": str(folder)} | ({"report": str(page)} if page.exists() else {})
     if params.method in ("hqg", "gradprom") and getattr(config, "task", None) is not None:
@@ -199,9 +211,34 @@ def train_method(
     data: Path,
     out: Path,
     monitor: Monitor,
+    *,
+    wait: bool = True,
 ) -> Path:
-    """Train with a configuration of `training_config`; the bundle's folder."""
+    """Train with a configuration of `training_config`; the bundle's folder.
+
+    Meanwhile no other long job has the GPU; wait: for one that has it. Raises DeviceBusyError
+    where nobody wants to.
+    """
     require("torch", purpose="Training")
+    with hold_gpu([_device_of(config)], f"train {method}", monitor, wait=wait):
+        return _train(method, config, data, out, monitor)
+
+
+def _device_of(config: AnyConfig) -> str:
+    """Where it will run; of several processes each takes a GPU of its own (nets/processes.py)."""
+    own = config.config if isinstance(config, CodecTraining) else config
+    name = choose_device(getattr(own, "device", "cpu")).name
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if several and name == "cuda" else name
+
+
+def _train(
+    method: str,
+    config: AnyConfig,
+    data: Path,
+    out: Path,
+    monitor: Monitor,
+) -> Path:
     if isinstance(config, CodecTraining):
         return config.train(data, out, monitor)
     if method == DENOISER:

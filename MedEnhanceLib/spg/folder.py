@@ -24,6 +24,7 @@ from typing import Any
 
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError, OutputError
 from MedEnhanceLib.io.atomic import atomic_write, output_error, write_json
+from MedEnhanceLib.io.leftovers import PREFIX
 from MedEnhanceLib.owned import LOCK, hold, is_held
 from MedEnhanceLib.spg.slices import Floats
 
@@ -85,6 +86,7 @@ class RunFolder:
         try:
             if overwrite:
                 self._clear()
+            self._remove_temporary()
             yield
         finally:
             lock.close()
@@ -98,6 +100,14 @@ class RunFolder:
         for entry in self.work.iterdir():
             if entry.name != LOCK:
                 _remove(entry)
+
+    def _remove_temporary(self) -> None:
+        """What a run that was killed had begun to write, also before the machine started anew.
+
+        The lock is ours: no other run writes here.
+        """
+        for entry in [*self.out.glob(f"{PREFIX}*"), *self.out.glob(f"*/{PREFIX}*")]:
+            entry.unlink(missing_ok=True)
 
     def agree(self, run: dict[str, Any]) -> None:
         """Remember what this run is, or hold it against the one that is here.
@@ -188,7 +198,7 @@ class RunFolder:
         steps = int(run["steps"])
         under_way = {}
         for number in sorted(set(range(patients)) - set(done)):
-            header = _latest_header(self.patient(number))
+            header = latest_header(self.patient(number))
             if header is not None:
                 under_way[number] = int(header["step"])
         fraction = (len(done) * steps + sum(under_way.values())) / max(1, patients * steps)
@@ -236,7 +246,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _latest_header(folder: Path) -> dict[str, Any] | None:
+def latest_header(folder: Path) -> dict[str, Any] | None:
     """What the later whole checkpoint in a folder says of itself; None where there is none."""
     from safetensors import SafetensorError, safe_open
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from MedEnhanceLib.errors import Cancelled
+from MedEnhanceLib.gpu_lock import hold_gpu
 from MedEnhanceLib.nets.training import training_steps
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.spg.budget import step_within_memory
@@ -50,18 +51,33 @@ def distil_patient(
     secret: int | None = None,
     monitor: Monitor | None = None,
 ) -> PatientImages:
-    """Distil one patient, or go on with it.
+    """Distil one patient, or go on with it; meanwhile no other long job has the GPU.
 
-    device: a torch device. folder: for checkpoints; None keeps none. hashes: of data and prior,
-    which a checkpoint must agree in. secret: of the noise of differential privacy, where there is
-    any: going on to the same images takes the same one; None draws one.
+    device: a torch device, whose memory is given back at the end. folder: for checkpoints; None
+    keeps none. hashes: of data and prior, which a checkpoint must agree in. secret: of the noise of
+    differential privacy, where there is any: going on to the same images takes the same one; None
+    draws one.
     Raises Cancelled after a checkpoint was written, ConfigError for a checkpoint of another
     configuration or data, ModelError on divergence, DeviceMemoryError.
     """
     monitor = monitor or Monitor()
-    loop = PatientLoop(raw, config, device, secret=secret)
     checkpoints = Checkpoints(folder) if folder is not None else None
-    parts = loop.parts(hashes or {})
+    with hold_gpu([device], "distill", monitor):
+        return _distil(raw, config, device, secret, checkpoints, hashes or {}, monitor)
+
+
+def _distil(
+    raw: Raw,
+    config: DistillConfig,
+    device: str,
+    secret: int | None,
+    checkpoints: Checkpoints | None,
+    hashes: Mapping[str, str],
+    monitor: Monitor,
+) -> PatientImages:
+    """All steps that are left; what they take on the device is nobody's when this returns."""
+    loop = PatientLoop(raw, config, device, secret=secret)
+    parts = loop.parts(hashes)
     start = 0
     found = checkpoints.load(parts, monitor) if checkpoints else None
     if found is not None:

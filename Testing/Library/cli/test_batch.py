@@ -187,6 +187,84 @@ class TestEnhance:
         assert "3 of 3" in ran.err
 
 
+@pytest.fixture
+def table(scans: Path, tmp_path: Path) -> Path:
+    """Three patients; one has two visits with files of one name, one a folder, one no file."""
+    for visit in ("first", "second"):
+        (tmp_path / "archive" / visit).mkdir(parents=True)
+        shutil.copy(scans / "a.nii.gz", tmp_path / "archive" / visit / "T1.nii.gz")
+    lines = [
+        ("patient", "path"),
+        ("P 1", "archive/first/T1.nii.gz"),
+        ("P 1", "archive/second/T1.nii.gz"),
+        ("../P2", "scans/below"),
+        ("P3", "lost.nii.gz"),
+    ]
+    path = tmp_path / "patients.csv"
+    path.write_text("\n".join(",".join(line) for line in lines), encoding="utf-8")
+    return path
+
+
+@pytest.mark.usefixtures("networks")
+class TestSegmentAndCohorts:
+    def test_every_volume_gets_labels_and_the_table_their_volumes(
+        self, run: Callable, networks: list[Any], scans: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out"
+        (scans / "b.nrrd").write_bytes(b"")
+        arguments = ("batch", "segment", scans, "--out", out, "--model", "brain", "--json")
+        ran = run(*arguments)
+        assert (ran.status, ran.json["done"], ran.json["failed"]) == (1, 2, 1)
+        labels = io.load(out / "below" / "c.mha")
+        assert labels.modality == "SEG"
+        assert labels.geometry == io.load(scans / "below" / "c.mha").geometry
+        assert {call["config"].model for call in networks} == {"brain"}
+        with (out / "batch.csv").open(encoding="utf-8", newline="") as stream:
+            lines = {Path(line["source"]).name: line for line in csv.DictReader(stream)}
+        assert lines["a.nii.gz"]["grey matter ml"] == "1.5"
+        assert lines["b.nrrd"]["code"] == "input"
+        assert run(*arguments).json["already_done"] == 2
+        assert len(networks) == 2
+
+    def test_a_cohort_goes_through_with_its_patients_named(
+        self, run: Callable, table: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out"
+        ran = run("batch", "segment", table, "--out", out, "--json")
+        assert (ran.status, ran.json["done"], ran.json["failed"]) == (1, 3, 1)
+        assert (out / "P 1" / "first" / "T1.nii.gz").is_file()
+        assert (out / "P 1" / "second" / "T1.nii.gz").is_file()
+        assert (out / "__P2" / "c.mha").is_file()  # never beside OUT
+        with (out / "batch.csv").open(encoding="utf-8", newline="") as stream:
+            lines = list(csv.DictReader(stream))
+        assert next(iter(lines[0])) == "patient"
+        assert [(line["patient"], line["status"]) for line in lines] == [
+            ("../P2", "done"),
+            ("P 1", "done"),
+            ("P 1", "done"),
+            ("P3", "failed"),
+        ]
+
+    def test_a_table_that_is_none_is_told_before_the_work(
+        self, run: Callable, table: Path, tmp_path: Path
+    ) -> None:
+        table.write_text("patient,path\nP1,\n")
+        ran = run("batch", "compress", table, "--lossless", "--out", tmp_path / "out", "--json")
+        assert (ran.status, ran.json["error"]["code"]) == (3, "input")
+        assert "line 2: no path" in ran.json["error"]["message"]
+
+    def test_series_of_a_cohort_are_not_written_among_them(
+        self, run: Callable, ward: Path, tmp_path: Path
+    ) -> None:
+        table = tmp_path / "ward.csv"
+        table.write_text(f"patient,path\nA,{ward / 'a'}\nB,{ward / 'b'}\n")
+        inside = ward / "a" / "1.2.840" / "derived"
+        ran = run("batch", "segment", table, "--out", inside, "--dicom")
+        assert ran.status == 1
+        assert "among the originals" in ran.err
+        assert not inside.exists()
+
+
 def test_processes_side_by_side_give_the_same_rows(
     run: Callable, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -121,12 +121,12 @@ def test_no_place_for_it_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch
 def test_a_cleaner_that_comes_between_folder_and_lock_does_no_harm(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real, tried = owned._lock, []
+    real, tried = owned.try_lock, []
 
     def late_the_first_time(lock: IO[bytes]) -> bool:
         tried.append(lock.name)
         return len(tried) > 1 and real(lock)
 
-    monkeypatch.setattr(owned, "_lock", late_the_first_time)
+    monkeypatch.setattr(owned, "try_lock", late_the_first_time)
     with Workspace() as ours:
         assert str(ours.folder / "owner.lock") == tried[1] != tried[0]

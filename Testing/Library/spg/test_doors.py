@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ import pytest
 
 import MedEnhanceLib as me  # noqa: N813 - as its users do
 from MedEnhanceLib.cli.main import main
-from MedEnhanceLib.jobs import JobSpec, run_job
+from MedEnhanceLib.jobs import JobSpec, distillation, run_job
+from MedEnhanceLib.owned import try_lock
 from MedEnhanceLib.spg.folder import RunFolder
 
 from .conftest import PEOPLE
@@ -131,6 +134,33 @@ def test_a_cluster_that_is_not_there_is_named(people: Path, run: Run, tmp_path: 
     status, told, _ = run("distill", people, tmp_path / "out", *options)
     assert status == 1
     assert "nonsense://x does not answer" in told["error"]["message"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="this process's own locks are ours there")
+def test_a_gpu_that_another_long_job_has_is_said_with_its_owner(
+    people: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a GPU: only its name is needed. The lock is held as another process would."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(distillation, "devices_for", lambda _: ["cuda:7"])
+    owner = {"process": 4711, "job": "train hqg", "since": 1_700_000_000}
+    lock = tmp_path / "medenhance-gpu-7.lock"
+    lock.write_text(json.dumps(owner))
+    with lock.open("rb") as held:
+        assert try_lock(held)
+        options = ("--preset", "smoke", "--device", "cpu", "--no-nice")
+        status, told, _ = run("distill", people, tmp_path / "out", *options, "--no-wait")
+        assert (status, told["error"]["code"]) == (1, "busy")
+        assert "process 4711 (train hqg, since 2023-11-1" in told["error"]["message"]
+        stages: list[str] = []
+        params = {"cohort": str(people), "out": str(tmp_path / "out"), "nice": False}
+        with pytest.raises(me.Cancelled):
+            run_job(
+                JobSpec("distill", params),
+                progress=lambda event: stages.append(str(event.fields.get("stage"))),
+                cancel=lambda: "waiting for the GPU" in stages,
+            )
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -119,6 +123,34 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
         distil_cohort(cohort, tmp_path / "out", often, Monitor(at_step(count, kill)))
     assert not (tmp_path / "out" / "manifest.json").exists()
     assert hashes(distil_cohort(cohort, tmp_path / "out", often)) == hashes(whole)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the program forks")
+def test_a_distillation_ended_by_sigkill_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    """Two of the points of Testing/Benchmarks/distillation_kills.py."""
+    program = Path(__file__).with_name("killing.py")
+    path = os.pathsep.join([str(program.parents[3]), str(program.parents[2])])
+    done = subprocess.run(
+        [sys.executable, str(program), str(tmp_path), "2", "1", "2", "0"],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(row["killed"], row["went_on"], row["same"]) for row in rows] == [(True,) * 3] * 2
+
+
+def test_temporary_files_of_a_killed_run_are_not_in_the_result(
+    whole: Path, cohort: Cohort, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    """Also those from before the machine was started again, whose names tell nothing of ours."""
+    out = tmp_path / "out"
+    with pytest.raises(Cancelled):
+        _cancelled(cohort, out, smoke)
+    (out / "images").mkdir()
+    for place in (out, out / "images", out / "work"):
+        (place / ".medenhance-0a1b2c3d-77-deadbeef-00000000.npy").write_bytes(b"half")
+    assert hashes(distil_cohort(cohort, out, smoke)) == hashes(whole)
 
 
 def test_a_cancel_leaves_a_checkpoint_and_the_same_line_goes_on(

@@ -1,0 +1,139 @@
+"""What DICOM says of a patient is in no byte of a result, nor of what lies there meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from Library.conftest import write_series
+
+from MedEnhanceLib.cohort import Cohort
+from MedEnhanceLib.progress import Event, Monitor
+from MedEnhanceLib.spg.config import DistillConfig
+from MedEnhanceLib.spg.folder import RunFolder
+from MedEnhanceLib.spg.run import distil_cohort
+
+from .conftest import phantom
+from .test_run import Stop
+
+NAMES = ("Miller^Ada", "Garcia^Benito", "Nakamura^Chie", "Okonkwo^Dayo")
+#: With all digits that a float32 has: no chance finds them in weights or pixels.
+SPACING, PLACE = (2.8371094, 3.1739258), (-137.63913, 211.94727, 48.271973)
+
+
+def texts(number: int) -> dict[str, str]:
+    """What names a patient, by DICOM's keyword."""
+    return {
+        "PatientName": NAMES[number],
+        "PatientID": f"MRN-77{number}4136",
+        "PatientBirthDate": f"1961031{number}",
+        "PatientAddress": f"{number + 4} Willow Lane, Springfield",
+        "StudyInstanceUID": f"1.2.826.0.1.3680043.8.498.4711{number}",
+        "SeriesInstanceUID": f"1.2.826.0.1.3680043.8.498.4712{number}",
+        "FrameOfReferenceUID": f"1.2.826.0.1.3680043.8.498.4713{number}",
+        "StudyDate": f"2019041{number}",
+        "StudyTime": f"08311{number}.374",
+        "AcquisitionDateTime": f"2019041{number}083417",
+        "StudyDescription": f"MRI thigh sarcoma follow-up {number}",
+        "SeriesDescription": f"t1 tse tra {number}",
+        "AccessionNumber": f"ACC90021{number}",
+        "InstitutionName": "St. Elsewhere Hospital",
+        "ReferringPhysicianName": "Quincy^Jack",
+        "OperatorsName": "Ramirez^Rosa",
+        "StationName": "ELSEMR02",
+        "DeviceSerialNumber": "SN-556677",
+        "Manufacturer": "Acme Magnets",
+        "PatientComments": "fell from a horse",
+    }
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four people as an archive exports them, all in one folder."""
+    folder = tmp_path_factory.mktemp("exported-20190412") / "archive"
+    for number in range(len(NAMES)):
+        said = texts(number)
+        voxels = phantom(number).voxels.astype(np.uint16)
+        write_series(
+            folder,
+            voxels,
+            uid=said.pop("SeriesInstanceUID"),
+            number=number,
+            prefix=f"scan{number}-",
+            positions=[(PLACE[0], PLACE[1], PLACE[2] + 5.0 * k) for k in range(len(voxels))],
+            SOPClassUID="1.2.840.10008.5.1.4.1.1.4",
+            Modality="MR",
+            PixelSpacing=[*SPACING],
+            RescaleIntercept=None,
+            RescaleSlope=None,
+            **said,
+        )
+    return folder
+
+
+def words(archive: Path) -> Iterator[tuple[str, bytes]]:
+    """Everything that must not be found, as bytes: text in three encodings, numbers in all four."""
+    said = {word for number in range(len(NAMES)) for word in texts(number).values()}
+    said |= {part for name in (*NAMES, "Quincy^Jack", "Ramirez^Rosa") for part in name.split("^")}
+    said |= {f"1961-03-1{number}" for number in range(4)}
+    said |= {f"2019-04-1{number}" for number in range(4)}
+    said |= {"1.2.826.0.1.3680043", "exported-2019", "scan0", "scan3", ".dcm", str(archive)}
+    said |= {hashlib.sha256(texts(number)["PatientID"].encode()).hexdigest() for number in range(4)}
+    numbers = [*SPACING, *PLACE, *(-value for value in PLACE[:2])]
+    said |= {f"{value:.5g}" for value in (*SPACING, *PLACE)}
+    for word in sorted(said):
+        for encoding in ("utf-8", "utf-16-le", "utf-16-be"):
+            yield word, word.encode(encoding)
+    for value in numbers:
+        for form in ("<f", ">f", "<d", ">d"):
+            yield f"{value} as {form}", struct.pack(form, value)
+
+
+def test_no_byte_says_what_dicom_said(archive: Path, tmp_path: Path) -> None:
+    config = replace(DistillConfig.preset("smoke"), device="cpu", held_out=0.5, checkpoint_s=0.0)
+    out = tmp_path / "out"
+    seen: dict[bytes, str] = {}
+
+    def look() -> None:
+        for path in out.rglob("*"):
+            if path.is_file():
+                seen[path.read_bytes()] = path.relative_to(out).as_posix()
+
+    def listen(event: Event) -> None:
+        if event.kind == "progress":
+            look()
+            if RunFolder(out).patient(1).exists() and len(seen) > 20:
+                raise Stop
+
+    with pytest.raises(Stop):
+        distil_cohort(Cohort.open(archive), out, config, Monitor(listen))
+    distil_cohort(Cohort.open(archive), out, config)
+    look()
+    of_all_kinds = (
+        "work/run.json",
+        "work/patient-000/checkpoint-b.safetensors",
+        "work/patient-000.safetensors",
+        "manifest.json",
+        "card.md",
+        "audit/audit.json",
+        "images/0003.png",
+    )
+    assert set(of_all_kinds) <= set(seen.values())
+    forbidden = list(words(archive))
+    for data, name in seen.items():
+        for word, pattern in forbidden:
+            assert pattern not in data, (name, word)
+            assert word not in name
+
+
+def test_the_search_would_find_them(archive: Path) -> None:
+    """In the archive it does; a search that finds nothing anywhere is none."""
+    data = b"".join(path.read_bytes() for path in archive.iterdir())
+    found = {word for word, pattern in words(archive) if pattern in data}
+    for number in range(len(NAMES)):
+        assert found >= set(texts(number).values())
