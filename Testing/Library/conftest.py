@@ -8,10 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.progress import Event, Monitor
 from MedEnhanceLib.volume import Volume
+
+# What is slow is for benchmarks: a busy machine is no fault of what is tested.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
