@@ -34,6 +34,7 @@ ARMS = (
 
 #: Shipped models of the codec, and the start of the names of volumes that they are told about.
 ARMS_OF_CODEC = {"all": "with its models", "no models": "without models"}
+SETTINGS_OF_CODEC = (("lossless", None), ("ratio", 32), ("ratio", 128), ("ratio", 512))
 CODECS = {"codec-ct": "CT ", "codec-mr": "MR ", "codec-em": "EM "}
 
 
@@ -76,14 +77,25 @@ def enhancement_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def codec_rows(rows: list[dict[str, Any]], start: str) -> list[dict[str, Any]]:
-    """What the codec reaches on each volume with its models, and what without any."""
-    chosen = [r for r in rows if r["mode"] == "ablation" and r["volume"].startswith(start)]
+    """What the codec reaches on each volume with its models, and what without any.
+
+    Where it was not measured without them, what it reaches alone.
+    """
+    of_kind = [row for row in rows if row["volume"].startswith(start)]
+    chosen = [row for row in of_kind if row["mode"] == "ablation"] or [
+        row | {"codec": "all"}
+        for row in of_kind
+        if row["codec"] == "ours" and (row["mode"], row["setting"]) in SETTINGS_OF_CODEC
+    ]
     table = []
     for volume, setting in dict.fromkeys((row["volume"], row["setting"]) for row in chosen):
         found = {r["codec"]: r for r in chosen if (r["volume"], r["setting"]) == (volume, setting)}
         promise = "lossless" if setting is None else f"ratio {setting:g}"
         line: dict[str, Any] = {"held-out volume": f"{volume}, {promise}"}
-        line |= {title: _reached(found[arm]) for arm, title in ARMS_OF_CODEC.items()}
+        line |= {
+            title: _reached(found[arm]) if arm in found else "not measured"
+            for arm, title in ARMS_OF_CODEC.items()
+        }
         table.append(line)
     return table
 
