@@ -23,6 +23,7 @@ import numpy.typing as npt
 from MedEnhanceLib import io
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.slabs import looks_like_labels
 from MedEnhanceLib.volume import Volume
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 PathLike = str | os.PathLike[str]
 _COLUMNS = ("patient", "path")
+#: Air in HU; magnitudes of MR, also after a rescale, do not get there.
+_NEVER_MR = -500
 #: A slice tells whose it is where more than this share of it differs from its first pixel.
 _TELLING = 0.01
 
@@ -154,7 +157,8 @@ class Cohort:
     def from_csv(cls, path: PathLike, *, modality: str | None = None) -> Cohort:
         """A table with the columns patient and path; paths are relative to the table's folder.
 
-        A patient may have several rows. Raises InputError naming the line that is wrong.
+        A patient may have several rows; of a folder all volumes count, and one without any is a
+        series of DICOM. Raises InputError naming the line that is wrong.
         """
         table = Path(path)
         try:
@@ -170,7 +174,9 @@ class Cohort:
                     f"{table.name}, line {line}: no {_COLUMNS[values.index('')]}",
                     f"Give the columns {' and '.join(_COLUMNS)}, with a value in each row.",
                 )
-            found.setdefault(values[0], []).append(table.parent / values[1])
+            path = table.parent / values[1]
+            volumes = _volume_files(path, "*") if path.is_dir() else []
+            found.setdefault(values[0], []).extend(volumes or [path])
         if not found:
             raise InputError(f"{table} has no rows", f"Give the columns {', '.join(_COLUMNS)}.")
         return cls(tuple(Patient(name, tuple(p)) for name, p in sorted(found.items())), modality)
@@ -314,11 +320,18 @@ def _smallest_place(files: set[FileRef], root: Path) -> Path:
 
 
 def _check_modality(name: str, volume: Volume, first: tuple[str, str]) -> None:
-    if volume.modality in ("SEG", "OT"):
+    if volume.modality == "SEG" or looks_like_labels(volume.voxels):
         raise InputError(
-            f"{name}: it is {'labels' if volume.modality == 'SEG' else 'of no known modality'}, "
-            "not an image",
-            "Name the images alone (--pattern, pattern=), or state the modality (--modality).",
+            f"{name}: it is labels, not an image", "Name the images alone (--pattern, pattern=)."
+        )
+    if volume.modality == "OT":
+        raise InputError(
+            f"{name}: it is of no known modality", "State the modality (--modality, modality=)."
+        )
+    if volume.modality == "MR" and float(np.mean(volume.voxels < _NEVER_MR)) > _TELLING:
+        raise InputError(
+            f"{name}: it is to be MR, but has values as CT has (below {_NEVER_MR})",
+            "Name images of one modality alone (--pattern, pattern=), or state CT.",
         )
     if volume.modality != first[1]:
         raise InputError(

@@ -17,6 +17,8 @@ from MedEnhanceLib.volume import Voxels
 #: Volumes from this size on stay in their files where a way through slabs exists.
 LARGE_BYTES = 1 << 28
 _SLAB_BYTES = 1 << 24
+#: A volume of so many voxels that has so few values is no image: of noise alone it has more.
+_LEAST_IMAGE, _MOST_LABELS = 4096, 16
 
 
 def slabs(voxels: Voxels) -> Iterator[Voxels]:
@@ -57,6 +59,18 @@ def extremes(voxels: Voxels) -> tuple[Any, Any]:
     """Smallest and largest voxel; NaN where one is NaN."""
     ends = [(part.min(), part.max()) for part in slabs(voxels)]
     return np.min([low for low, _ in ends]), np.max([high for _, high in ends])
+
+
+def looks_like_labels(voxels: Voxels) -> bool:
+    """Whether whole numbers take so few values that they are names, not intensities."""
+    if voxels.dtype.kind not in "iu" or voxels.size < _LEAST_IMAGE:
+        return False
+    values: set[int] = set()
+    for part in slabs(voxels):
+        values.update(np.unique(part).tolist())
+        if len(values) > _MOST_LABELS:
+            return False
+    return len(values) > 1
 
 
 def every(voxels: Voxels, step: int) -> npt.NDArray[Any]:

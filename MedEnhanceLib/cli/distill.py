@@ -134,8 +134,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _told(fields: Mapping[str, Any]) -> list[str]:
     audit = fields.get("audit") or {}
+    secret = fields["outputs"].get("confidential")
     return [
         *wrote(fields),
+        *(["the confidential folder shows and names patients: do not share it"] if secret else []),
         f"{fields['images']} images of {fields['patients']} patients; "
         f"{fields['held_out']} patients were held out",
         *([str(fields["privacy"]["statement"])] if fields.get("privacy") else []),

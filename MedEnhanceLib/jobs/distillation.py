@@ -18,7 +18,7 @@ from MedEnhanceLib.jobs.result import Result
 from MedEnhanceLib.priority import low_priority
 from MedEnhanceLib.progress import Monitor, attend
 from MedEnhanceLib.spg.config import DistillConfig
-from MedEnhanceLib.spg.folder import MANIFEST, RunFolder, read_run
+from MedEnhanceLib.spg.folder import MANIFEST, RunFolder, confidential_folder, read_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +90,13 @@ def _run_distill(params: DistillParams, monitor: Monitor) -> Result:
         "audit",
         "privacy",
     )
+    outputs = {"output": str(out)}
+    confidential = confidential_folder(out)
+    if confidential.is_dir():
+        outputs["confidential"] = str(confidential)
     return Result(
         {
-            "outputs": {"output": str(out)},
+            "outputs": outputs,
             "manifest": str(out / MANIFEST),
             "seconds": round(time.monotonic() - began, 3),
             **{name: manifest.get(name) for name in told},

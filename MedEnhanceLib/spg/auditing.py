@@ -14,6 +14,7 @@ from typing import Any
 
 from MedEnhanceLib.io.atomic import atomic_write, write_json
 from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.spg.folder import confidential_folder
 from MedEnhanceLib.spg.prepared import Prepared
 from MedEnhanceLib.spg.slices import Floats
 
@@ -27,11 +28,6 @@ _KEPT = (
 )
 #: Of an audit's figures, what differs between two runs of the same.
 _NOT_REPEATED = ("seconds",)
-
-
-def confidential_folder(out: Path) -> Path:
-    """Where pictures of patients and their names go, beside the result in `out`."""
-    return out.resolve().with_name(f"{out.resolve().name}-confidential")
 
 
 def audit_result(

@@ -165,8 +165,9 @@ class DPConfig:
 
     def __post_init__(self) -> None:
         if (self.epsilon is None) == (self.noise_multiplier is None):
+            both = "both epsilon and" if self.epsilon is not None else "neither epsilon nor"
             raise ConfigError(
-                f"epsilon is {self.epsilon} and noise_multiplier is {self.noise_multiplier}",
+                f"differential privacy with {both} noise_multiplier",
                 "Give one of both: --epsilon 8 (dp.epsilon), or dp.noise_multiplier.",
             )
         if self.epsilon is not None:

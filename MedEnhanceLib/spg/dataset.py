@@ -1,11 +1,12 @@
 """A distilled data set on disk: images, manifest and card; written, and read back.
 
-Nothing in it names a patient, a file, a day or a place. Images lie in an order drawn from the seed:
-it does not tell which belong to one patient.
+Nothing in it names a patient, a file, a day or a place. Images lie in an order that does not tell
+which belong to one patient.
 """
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -82,9 +83,14 @@ def load_distilled(folder: Path) -> Distilled:
     return Distilled(stored.astype(np.float32) / np.float32(TOP), manifest, folder)
 
 
-def order_of(count: int, seed: int) -> npt.NDArray[np.intp]:
-    """The order in which images are written: place n gets image order[n]."""
-    return np.random.default_rng((seed + 1, 0xD157)).permutation(count)
+def order_of(images: Floats) -> npt.NDArray[np.intp]:
+    """The order in which images [N, H, W] are written: place n gets image order[n].
+
+    Drawn from the images before they are rounded to 16 bits, which nobody has who has the result:
+    drawn from the seed, which is told, whoever knows this line could undo it.
+    """
+    secret = hashlib.sha256(np.ascontiguousarray(images, "<f4").tobytes()).digest()
+    return np.random.default_rng(int.from_bytes(secret, "little")).permutation(len(images))
 
 
 def quantised(images: Floats) -> npt.NDArray[np.uint16]:
@@ -158,11 +164,21 @@ def write_card(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def _alignment_lines(measured: Mapping[str, float]) -> list[str]:
+    ours, theirs = measured["alignment"], measured["alignment_of_prior"]
+    nearer = "nearer to" if ours < theirs else "no nearer to"
     return [
-        "- The gradients that they give to small networks are like those of the patients' images: "
-        f"the distance is {measured['alignment']:.3g}, that of the prior's images is "
-        f"{measured['alignment_of_prior']:.3g}."
+        f"- The gradients that they give to small networks are {nearer} those of the patients' "
+        f"images than the prior's are: the distance is {ours:.3g}, the prior's is {theirs:.3g}."
     ]
+
+
+def _prior_lines(manifest: Mapping[str, Any]) -> list[str]:
+    lines = [f"- They start from a prior and stay near it. The prior: {manifest['prior']['told']}."]
+    if manifest["config"].get("intensities") == "cohort":
+        lines.append(
+            "- The prior was given the patients' intensities: 33 quantiles, means over all of them."
+        )
+    return lines
 
 
 def _privacy_lines(privacy: Mapping[str, Any]) -> list[str]:
@@ -187,6 +203,11 @@ def card(manifest: Mapping[str, Any]) -> str:
     task, measured = manifest["task"], manifest["measured"]
     privacy = manifest.get("privacy")
     audit = manifest.get("audit") or {}
+    tried = (
+        "No attack was tried."
+        if audit.get("alarm") is None and not privacy
+        else "Attacks were tried, see below; others may find more."
+    )
     lines = [
         f"# Distilled {manifest['modality']} images for {_WORDS[task]}",
         "",
@@ -200,13 +221,12 @@ def card(manifest: Mapping[str, Any]) -> str:
         "## What they are",
         "",
         "- Training signal, not anatomy: shapes that look like organs can be invented.",
-        f"- They start from a prior and stay near it. The prior: {manifest['prior']['told']}.",
+        *_prior_lines(manifest),
         *(_privacy_lines(privacy) if privacy else _alignment_lines(measured)),
         "",
         "## What is not proved",
         "",
-        "- That nothing of a patient can be read back. Attacks were tried, see below; others may "
-        "find more.",
+        f"- That nothing of a patient can be read back. {tried}",
         "- That they are better for training than a handful of real images, which is often enough.",
         "- Anything for another task, scanner or part of the body.",
         "",

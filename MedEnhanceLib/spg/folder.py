@@ -18,7 +18,7 @@ import json
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,12 @@ WORK, RUN, MANIFEST = "work", "run.json", "manifest.json"
 _SECRET_BITS = 256
 RESULTS = ("prior", "images", "images.npy", "card.md", "audit", MANIFEST)
 #: What a run must agree in, in the order in which it is compared, and in words.
-_AGREED = {"modality": "modality", "data_sha256": "data", "prior_sha256": "prior"}
+_AGREED = {"modality": "modality", "data_sha256": "images", "prior_sha256": "prior"}
+
+
+def confidential_folder(out: Path) -> Path:
+    """Where pictures of patients and their names go, beside the result in `out`."""
+    return out.resolve().with_name(f"{out.resolve().name}-confidential")
 
 
 class RunFolder:
@@ -92,6 +97,8 @@ class RunFolder:
             lock.close()
             if self.is_finished or not (self.work / RUN).is_file():
                 shutil.rmtree(self.work, ignore_errors=True)
+                with suppress(OSError):  # it holds something
+                    self.out.rmdir()
 
     def _clear(self) -> None:
         """The manifest goes first: without it nothing here counts as a result."""
@@ -129,12 +136,16 @@ class RunFolder:
             if field not in before and "privacy" in before:
                 continue  # it was left out because it tells of the data
             if before.get(field) != run[field]:
-                counts = [
+                then, now = (
                     f"{told.get('patients')} + {told.get('held_out')}" for told in (before, run)
-                ]
+                )
+                counted = (
+                    f"patients, distilled + held out: {then} then, {now} now"
+                    if then != now
+                    else f"as many patients as now, {now}"
+                )
                 raise InputError(
-                    f"{self.out} was begun with another {word} than there is now "
-                    f"(patients, distilled + held out: {counts[0]} then, {counts[1]} now)",
+                    f"{self.out} was begun with other {word} ({counted})",
                     "Bring back what was changed or deleted, or start anew in another folder.",
                 )
 

@@ -65,8 +65,8 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
     candidates = {name: parts for name, parts in volumes.items() if name not in held}
     chosen = prior_patient(config, candidates)
     prior = make_prior(config, modality, chosen, volumes, monitor.part(0.9, 1.0))
-    if config.dp is not None:
-        _refuse_theirs(prior, volumes)
+    if chosen is None:
+        _refuse_theirs(prior, volumes, config)
     joined = {name: np.concatenate(parts) for name, parts in volumes.items()}
     training = {name: images for name, images in joined.items() if name not in held}
     if config.intensities == "cohort":
@@ -83,14 +83,21 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
     )
 
 
-def _refuse_theirs(prior: Prior, volumes: Mapping[str, Sequence[Floats]]) -> None:
-    """Raise ConfigError where an image of the prior, by pixel, is one of a patient's."""
+def _refuse_theirs(
+    prior: Prior, volumes: Mapping[str, Sequence[Floats]], config: DistillConfig
+) -> None:
+    """Raise ConfigError where an image of the prior, by pixel, is one of a patient's.
+
+    Nobody would be told that the patient is exposed: it counts as a public volume.
+    """
     known = {image.tobytes() for image in prior.images}
     for name, parts in volumes.items():
         if any(image.tobytes() in known for part in parts for image in part):
+            covered = ", whom no noise covers" if config.dp else ""
+            named = "" if config.dp else f", or say that it is theirs: patient:{name}"
             raise ConfigError(
-                f"the prior is of patient {name} of the cohort, whom no noise covers",
-                "With differential privacy use the template, or the file of a public volume.",
+                f"the prior is of patient {name} of the cohort{covered}",
+                f"Use the template, or the file of a public volume{named}.",
             )
 
 

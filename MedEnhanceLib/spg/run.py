@@ -17,9 +17,9 @@ from MedEnhanceLib.device import choose_device
 from MedEnhanceLib.errors import Cancelled
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.spg import dataset
-from MedEnhanceLib.spg.auditing import Redistil, audit_result, confidential_folder
+from MedEnhanceLib.spg.auditing import Redistil, audit_result
 from MedEnhanceLib.spg.config import DistillConfig
-from MedEnhanceLib.spg.folder import RunFolder
+from MedEnhanceLib.spg.folder import RunFolder, confidential_folder
 from MedEnhanceLib.spg.loop import Raw
 from MedEnhanceLib.spg.noising import privacy_told
 from MedEnhanceLib.spg.patient import PatientImages, distil_patient
@@ -186,8 +186,9 @@ def _finish(
 ) -> None:
     """Put the images in order, audit them as they are stored, and write everything."""
     monitor.progress(0.0, "writing images")
-    order = dataset.order_of(len(found) * config.images_per_patient, config.seed)
-    stored = dataset.quantised(np.concatenate([images for images, _ in found])[order])
+    images = np.concatenate([images for images, _ in found])
+    order = dataset.order_of(images)
+    stored = dataset.quantised(images[order])
     names = list(prepared.training)
     owners = tuple(names[place // config.images_per_patient] for place in order)
     dataset.write_images(folder.out, stored)

@@ -24,7 +24,7 @@ from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.manifest import derived_note
 from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.slabs import extremes, slabs
+from MedEnhanceLib.slabs import extremes, looks_like_labels, slabs
 from MedEnhanceLib.unicompress import restoration
 from MedEnhanceLib.unicompress.bounded import Payload, code_bounded
 from MedEnhanceLib.unicompress.coders import block_type_name
@@ -58,8 +58,6 @@ from MedEnhanceLib.unicompress.verify import Tally, check_promise
 from MedEnhanceLib.volume import Volume, Voxels
 
 ENDING = ".ucv"
-#: A volume of so many voxels that has so few values is no image: of noise alone it has more.
-_LEAST_IMAGE, _MOST_LABELS = 4096, 16
 
 
 @dataclass(frozen=True)
@@ -162,18 +160,6 @@ def codable(volume: Volume, config: CompressConfig) -> Voxels:
         )
     check_quality(voxels, config, name)
     return voxels
-
-
-def looks_like_labels(voxels: Voxels) -> bool:
-    """Whether whole numbers take so few values that they are names, not intensities."""
-    if voxels.dtype.kind not in "iu" or voxels.size < _LEAST_IMAGE:
-        return False
-    values: set[int] = set()
-    for part in slabs(voxels):
-        values.update(np.unique(part).tolist())
-        if len(values) > _MOST_LABELS:
-            return False
-    return len(values) > 1
 
 
 def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Header:

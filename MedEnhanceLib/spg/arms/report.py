@@ -108,7 +108,12 @@ def words(rows: Sequence[Row]) -> list[str]:
     last = budgets[-1]
     found = []
     full, ours = mean_of(rows, FULL, ALL.name), mean_of(rows, SPG, last)
-    best = mean_of(rows, "random", last)
+    best, prior = mean_of(rows, "random", last), mean_of(rows, "prior", last)
+    if full and full.mean <= floor_of(rows):
+        return [
+            f"Nothing can be told: networks that learned from all images reach {full.mean:.2f} dB, "
+            f"no more than the damaged images ({floor_of(rows):.2f} dB). Train longer (--steps)."
+        ]
     if full and ours:
         found.append(
             f"With {last}, distilled images reach {ours.mean:.2f} dB; all images reach "
@@ -126,6 +131,11 @@ def words(rows: Sequence[Row]) -> list[str]:
             found.append(
                 f"What they close of the gap from {against} to all images {closed} ({name})."
             )
+    if prior and ours:
+        found.append(
+            f"The prior with the cohort's intensities alone reaches {prior.mean:.2f} dB: "
+            f"matching adds {ours.mean - prior.mean:+.2f} dB to it."
+        )
     if best and ours and best.mean >= ours.mean:
         found.append("As many raw images by lot do as well or better: share those where you may.")
     return found

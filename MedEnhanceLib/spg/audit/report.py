@@ -70,7 +70,9 @@ class AuditReport:
         elif all(finding.is_blind for finding in self.findings):
             said = "Nothing is known: on so few patients none of the attacks could find a leak."
         else:
-            said = f"{CLEAN} {NOT_A_PROOF}"
+            could = sum(not finding.is_blind for finding in self.findings)
+            total = len(self.findings) + len(self.not_run)
+            said = f"{CLEAN} {could} of {total} attacks could have found one. {NOT_A_PROOF}"
         if self.exposed is not None:
             said += (
                 f" The prior is the anatomy of patient {self.exposed}, who is to be seen in every "

@@ -126,7 +126,7 @@ def _not_run(audited: Audited, config: AuditConfig, can_redistill: bool) -> tupl
     left_out = []
     if why := identity.why_not(audited):
         left_out.append(NotRun("identity", identity.TITLE, why))
-    cannot = "" if can_redistill else "The audit was not given a way to distil again."
+    cannot = "" if can_redistill else "It distils again: ask for that (--shadows 8)."
     for attack, title, wanted in (
         ("shadows", "Membership by shadow distillations.", bool(config.shadows)),
         ("canaries", "Planted lesions.", config.canaries),

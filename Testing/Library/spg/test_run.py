@@ -289,7 +289,7 @@ def test_other_data_are_refused(change: str, smoke: DistillConfig, tmp_path: Pat
     else:
         (folder / "NEW").mkdir()
         io.save(phantom(99), folder / "NEW" / "x.nii.gz")
-    with pytest.raises(InputError, match="begun with another data"):
+    with pytest.raises(InputError, match="begun with other images"):
         distil_cohort(Cohort.from_folder(folder), tmp_path / "out", smoke)
 
 
