@@ -68,6 +68,25 @@ def test_a_pattern_leaves_labels_out(folder: Path) -> None:
     assert read(Cohort.from_folder(folder, pattern="t1.nii.gz"))["ann"] == 4
 
 
+def test_a_stated_modality_makes_no_image_of_labels_or_of_another_modality(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    labels = rng.integers(0, 2, (4, 40, 40)).astype(np.uint8)
+    hounsfield = rng.normal(-700, 400, (4, 40, 40)).astype(np.int16)
+    for name, voxels, says in (("gtv", labels, "labels"), ("scan", hounsfield, "as CT has")):
+        folder = tmp_path / name
+        folder.mkdir()
+        io.save(Volume(voxels), folder / f"{name}.nii.gz")
+        with pytest.raises(InputError, match=says):
+            read(Cohort.from_folder(folder, modality="MR"))
+
+
+def test_a_row_may_name_a_folder_of_volumes(folder: Path, tmp_path: Path) -> None:
+    table = tmp_path / "cohort.csv"
+    table.write_text("patient,path\nb,patients/bob\n")
+    assert read(Cohort.open(table)) == {"b": 8}
+
+
 def test_a_table_names_patients_and_paths(folder: Path, tmp_path: Path) -> None:
     table = tmp_path / "cohort.csv"
     table.write_text(

@@ -58,6 +58,16 @@ def test_a_patient_as_prior_is_named_as_exposed(
     assert not any(name in found.prior.told for name in PEOPLE)
 
 
+def test_the_file_of_a_patient_is_no_public_prior(
+    cohort: Cohort, people: Path, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    copy = tmp_path / "public.nii.gz"
+    copy.write_bytes(next((people / PEOPLE[2]).iterdir()).read_bytes())
+    with pytest.raises(ConfigError, match=f"is of patient {PEOPLE[2]}") as caught:
+        prepared(cohort, replace(smoke, prior=str(copy)))
+    assert f"patient:{PEOPLE[2]}" in caught.value.hint
+
+
 def test_the_prior_takes_on_the_cohorts_intensities_and_keeps_its_shapes(
     cohort: Cohort, smoke: DistillConfig
 ) -> None:
