@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from MedEnhanceLib import io
 from MedEnhanceLib.cohort import Cohort
@@ -39,6 +41,15 @@ def write_cohort(folder: Path, modality: str = "MR", people: tuple[str, ...] = P
         (folder / name).mkdir(parents=True)
         io.save(phantom(number, modality), folder / name / f"{name}_T1.nii.gz")
     return folder
+
+
+@pytest.fixture(scope="package", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks here are so small that a second thread only waits for the first."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import EllipsisType
-from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -108,15 +107,20 @@ def test_only_the_chunks_that_are_needed_are_read(
     assert container.bytes_read < file.stat().st_size / 3
 
 
-@pytest.mark.parametrize(
-    "config", [{"lossless": True}, {"max_error": 2.0}, {"ratio": 4.0}], ids=str
-)
+@pytest.fixture(params=[{"lossless": True}, {"max_error": 2.0}, {"ratio": 4.0}], ids=str)
+def file_in_blocks(
+    request: pytest.FixtureRequest, scan: Volume, write: Write, small_blocks: None
+) -> Path:
+    """Written once for all regions."""
+    return write(scan, speed="fast", **request.param)
+
+
 @QUICK
 @given(data=st.data())
 def test_a_region_reads_its_chunks_and_not_a_byte_more(
-    data: st.DataObject, config: dict[str, Any], scan: Volume, write: Write, small_blocks: None
+    data: st.DataObject, file_in_blocks: Path, scan: Volume
 ) -> None:
-    path = write(scan, name=f"{next(iter(config))}.ucv", speed="fast", **config)
+    path = file_in_blocks
     starts = [data.draw(st.integers(0, extent - 1)) for extent in scan.shape]
     stops = [data.draw(st.integers(s + 1, n)) for s, n in zip(starts, scan.shape, strict=True)]
     read: list[int] = []
