@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,16 @@ def container(noise: Path) -> Path:
     config = {"lossless": True, "speed": "fast"}
     run_job(JobSpec("compress", {"input": str(noise), "output": str(path), "config": config}))
     return path
+
+
+@pytest.fixture(autouse=True)
+def nothing_at_work() -> Iterator[None]:
+    """What a cancelled job has let run out, an encoder's call say, slows no later test."""
+    before = threading.active_count()
+    yield
+    end = time.monotonic() + 60
+    while threading.active_count() > before and time.monotonic() < end:
+        time.sleep(0.05)
 
 
 def _seconds_to_stop(job: JobSpec, after: float, begin: float = 0.0) -> float:
