@@ -7,13 +7,12 @@ shared.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from MedEnhanceLib.io.atomic import atomic_write, write_json
 from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.spg.audit import AuditConfig, Audited, audit, write_audit
+from MedEnhanceLib.spg.audit.report import write_report
 from MedEnhanceLib.spg.folder import confidential_folder
 from MedEnhanceLib.spg.prepared import Prepared
 from MedEnhanceLib.spg.slices import Floats
@@ -22,12 +21,9 @@ from MedEnhanceLib.spg.slices import Floats
 Redistil = Callable[[Mapping[str, Floats], int], Floats]
 #: Patients that were used, and that were not, besides the prior's: fewer cannot be compared.
 _FEWEST = 2
-_AUDIT = "MedEnhanceLib.spg.audit"
 _KEPT = (
     "Audited; what was found is not told here, because no noise covers it. Ask who made the set."
 )
-#: Of an audit's figures, what differs between two runs of the same.
-_NOT_REPEATED = ("seconds",)
 
 
 def audit_result(
@@ -52,18 +48,13 @@ def audit_result(
     counts = [
         sum(name != chosen for name in group) for group in (prepared.training, prepared.held_out)
     ]
-    why = ""
     if min(counts) < _FEWEST:
         why = f"{counts[0]} patients were used and {counts[1]} held out; it takes {_FEWEST} of each"
-    elif find_spec(_AUDIT) is None:
-        why = "this version has no audit"
-    if why:
         monitor.warn(f"the result is not audited: {why}")
         summary = f"Not audited: {why}. Treat the images as the patients' own."
         return {"alarm": None, "summary": summary}
-    attacks: Any = import_module(_AUDIT)
-    report = attacks.audit(
-        attacks.Audited(
+    report = audit(
+        Audited(
             distilled=distilled,
             training=prepared.training,
             held_out=prepared.held_out,
@@ -71,17 +62,13 @@ def audit_result(
             prior_owner=chosen,
             owners=owners,
         ),
-        attacks.AuditConfig(shadows=shadows, canaries=shadows > 0),
+        AuditConfig(shadows=shadows, canaries=shadows > 0),
         redistill=redistil if shadows else None,
         monitor=monitor,
     )
-    figures = {n: value for n, value in report.to_json().items() if n not in _NOT_REPEATED}
-    secret = attacks.write_audit(report, confidential_folder(out), overwrite=True)
-    folder = Path(secret) if is_covered else out / "audit"
-    folder.mkdir(exist_ok=True)
-    write_json(folder / "audit.json", figures, overwrite=True)
-    with atomic_write(folder / "audit.md", overwrite=True) as temporary:
-        temporary.write_text(f"# Privacy audit\n\n{report.summary}\n", encoding="utf-8")
+    secret = write_audit(report, confidential_folder(out), overwrite=True)
+    if not is_covered:
+        write_report(report, out / "audit", overwrite=True)
     monitor.log(f"pictures of the nearest patients, not to be shared: {secret}")
     if report.alarm:
         monitor.warn(report.headline)

@@ -78,6 +78,7 @@ class RunFolder:
                 f"{self.out} holds something else ({', '.join(strange[:3]) or 'no distillation'})",
                 "Name a new or empty folder.",
             )
+        is_new = not self.out.exists()
         try:
             self.work.mkdir(parents=True, exist_ok=True)
             lock = hold(self.work)
@@ -97,8 +98,9 @@ class RunFolder:
             lock.close()
             if self.is_finished or not (self.work / RUN).is_file():
                 shutil.rmtree(self.work, ignore_errors=True)
-                with suppress(OSError):  # it holds something
-                    self.out.rmdir()
+                if is_new:
+                    with suppress(OSError):  # it holds something
+                        self.out.rmdir()
 
     def _clear(self) -> None:
         """The manifest goes first: without it nothing here counts as a result."""

@@ -141,6 +141,12 @@ def write_audit(
     for number, pair in enumerate(report.pairs, start=1):
         title = f"image {pair.image} and patient {report.aliases[pair.patient]}"
         draw_pair(secret / f"pair-{number}.png", pair, title, overwrite=overwrite)
+    return write_report(report, target, overwrite=overwrite)
+
+
+def write_report(report: AuditReport, folder: Path, *, overwrite: bool = False) -> Path:
+    """audit.json and audit.md alone, which name nobody; the folder, made where it is missing."""
+    target = make_folder(folder)
     write_json(target / "audit.json", report.to_json(), overwrite=overwrite)
     _write(target / "audit.md", f"# Privacy audit\n\n{report.summary}\n", overwrite)
     return target

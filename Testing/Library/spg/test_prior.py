@@ -7,26 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from Library.conftest import Ear
 
 from MedEnhanceLib import io
 from MedEnhanceLib.cohort import Cohort
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.progress import Event, Monitor
+from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.prepared import Prepared, prepare
 from MedEnhanceLib.spg.prior import representative
 
 from .conftest import PEOPLE, phantom, write_cohort
-
-
-class Ear:
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-        self.monitor = Monitor(self._hear)
-
-    def _hear(self, event: Event) -> None:
-        if event.kind == "warning":
-            self.warnings.append(event.fields["message"])
 
 
 def prepared(cohort: Cohort, config: DistillConfig) -> tuple[Prepared, str]:
