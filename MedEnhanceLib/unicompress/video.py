@@ -124,10 +124,13 @@ def voxels_of(video: Video, context: DecodeContext, added: wiener.Ints | None = 
     return _in_units(video, slices, wiener.PARTS, context)
 
 
-def filtered(data: bytes, block: Voxels, context: DecodeContext, most: int) -> tuple[bytes, Voxels]:
+def filtered(
+    data: bytes, block: Voxels, context: DecodeContext, most: int, *, speed: Speed = "normal"
+) -> tuple[bytes, Voxels]:
     """The chunk of `block` with the filter that brings it nearest, of `most` bytes; its voxels.
 
-    context: its model of the role `restoration`, if there is one, is a term of the filter.
+    context: its model of the role `restoration`, if there is one, is a term of the filter where
+    it is worth the time that it takes a reader; at the speed `slow` wherever it helps.
     """
     coded = Video.read(data, block.shape)
     error, squared = np.empty(coded.frames.shape, np.float32), 0.0
@@ -141,7 +144,8 @@ def filtered(data: bytes, block: Voxels, context: DecodeContext, most: int) -> t
     added = None
     if restoration.ROLE in context.models.named:
         added = _added(coded.frames, noise, context)
-    chosen = wiener.fit(coded.frames, error, noise, added, len(coded.stream), most)
+    price = 0.0 if speed == "slow" else wiener.NETWORK_PRICE_DB
+    chosen = wiener.fit(coded.frames, error, noise, added, len(coded.stream), most, price)
     del error
     best = replace(coded, noise=noise if chosen else 0, filter=chosen)
     return best.data, voxels_of(best, context, added)

@@ -256,7 +256,7 @@ def finished(job: Job, chunks: list[Chunk], most: int) -> Iterator[tuple[Chunk, 
         block = job.grid.box(chunk.block).of(job.voxels)
         if chunk.kind != VIDEO:
             return chunk, decode_data(chunk.kind, bytes(chunk.data), block.shape, job.context)
-        data, decoded = video.filtered(bytes(chunk.data), block, job.context, most)
+        data, decoded = video.filtered(bytes(chunk.data), block, job.context, most, speed=job.speed)
         kind = VIDEO
         if job.wavelet_too and block.size <= _WAVELET_VOXELS:
             wins, other = against_wavelet(block, data, job.context)

@@ -56,6 +56,19 @@ def test_what_the_network_knows_is_used() -> None:
     assert np.mean(left**2) < 1e-3 * np.mean(error**2)
 
 
+def test_a_network_that_brings_little_is_left_out_for_the_sake_of_the_reader() -> None:
+    coded, error, noise = coded_with_error()
+    rng = np.random.default_rng(0)
+    hidden = rng.normal(size=error.shape) * 8 * np.std(error)
+    known = np.rint(wiener.PARTS * (error + hidden)).astype(np.int32)
+    args = coded.frames, error, noise, known, 1 << 24, MOST
+    free, usual = wiener.fit(*args, network_price_db=0.0), wiener.fit(*args)
+    assert free is not None
+    assert free.network
+    assert usual is not None
+    assert not usual.network
+
+
 def test_rounded_weights_lose_next_to_nothing() -> None:
     """Each makes up for those before: rounding each alone loses more."""
     rng = np.random.default_rng(0)
