@@ -7,8 +7,10 @@ import numpy as np
 from MedEnhanceLib.spg.arms.material import Budget, Material
 from MedEnhanceLib.spg.slices import Floats
 
-#: Pieces among which k-centre chooses, and the side to which they are reduced to be compared.
+#: Pieces among which is chosen, and the side to which they are reduced to be compared.
 _CANDIDATES, _REDUCED = 256, 8
+#: Of histograms by which pieces of the prior are chosen.
+_BINS = 64
 
 
 def random_coreset(material: Material, budget: Budget, seed: int) -> Floats:
@@ -41,18 +43,37 @@ def public_prior(material: Material, budget: Budget, seed: int) -> Floats:
 
     A budget per patient gives the prior's images once: more of them there are not.
     """
-    return _pieces_of_prior(material, material.public, budget, seed)
+    if budget.per_patient:
+        return material.public
+    rng = np.random.default_rng((seed, 12))
+    return material.cut(material.public, budget.count, budget.side, rng)
 
 
 def prior_alone(material: Material, budget: Budget, seed: int) -> Floats:
-    """The same with the intensities of the training patients: where a distillation starts."""
-    return _pieces_of_prior(material, material.prior, budget, seed)
+    """The same with the intensities of the training patients: where a distillation starts.
 
-
-def _pieces_of_prior(material: Material, prior: Floats, budget: Budget, seed: int) -> Floats:
+    Of few pieces those that together show these intensities best: a network that has seen dark
+    ones alone does anything to bright ones.
+    """
     if budget.per_patient:
-        return prior
-    return material.cut(prior, budget.count, budget.side, np.random.default_rng((seed, 12)))
+        return material.prior
+    rng = np.random.default_rng((seed, 12))
+    candidates = max(_CANDIDATES if budget.side else len(material.prior), budget.count)
+    pieces = material.cut(material.prior, candidates, budget.side, rng)
+    wanted = _levels(material.pool)
+    chosen: list[int] = []
+    while len(chosen) < material.count(budget):
+        together = [_levels(pieces[[*chosen, n]]) for n in range(len(pieces))]
+        distance = np.abs(np.stack(together) - wanted).sum(axis=1)
+        distance[chosen] = np.inf
+        chosen.append(int(distance.argmin()))
+    return pieces[chosen]
+
+
+def _levels(images: Floats) -> Floats:
+    """Shares of pixels in bins of intensity, added up."""
+    found: Floats = np.cumsum(np.histogram(images, _BINS, (0, 1))[0] / images.size)
+    return found
 
 
 def _described(pieces: Floats) -> Floats:

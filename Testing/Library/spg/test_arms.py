@@ -70,6 +70,21 @@ def test_k_centre_takes_what_lies_far_apart(material: Material) -> None:
     assert sorted(levels.tolist()) == [0.0, 0.5, 1.0]
 
 
+def test_of_the_prior_those_pieces_are_taken_that_show_the_cohorts_intensities(
+    material: Material,
+) -> None:
+    prior = np.zeros((4, 32, 32), np.float32)
+    prior[:, :, 16:] = np.array([0.2, 0.5, 0.8, 1.0], np.float32)[:, None, None]
+    seen = np.zeros((2, 32, 32), np.float32)
+    seen[:, :, 16:] = np.array([0.8, 0.9], np.float32)[:, None, None]
+    given = replace(material, training={"a": seen}, prior=prior)
+    pieces = chosen.prior_alone(given, Budget("2", 2), 0)
+    assert sorted(pieces.max(axis=(1, 2)).tolist()) == pytest.approx([0.8, 1.0])
+    for seed in range(3):
+        (one,) = chosen.prior_alone(given, Budget("1 crop", 1, 16), seed)
+        assert 0.3 < (one == 0).mean() < 0.7
+
+
 @pytest.mark.parametrize(
     "arm",
     [
