@@ -150,6 +150,28 @@ class LoopConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KeepingConfig:
+    """Trainings that tell how much of the change helps other patients (keeping.py).
+
+    seeds: of each share and half of the patients; 0 keeps all without asking. steps, batch, patch
+    and learning_rate: of each training, of SRCNN.
+    """
+
+    seeds: int = 3
+    steps: int = 1000
+    batch: int = 4
+    patch: int = 24
+    learning_rate: float = 3e-3
+
+    def __post_init__(self) -> None:
+        check_range("seeds", self.seeds, 0, 1000)
+        check_range("steps", self.steps, 1, 10_000_000)
+        check_range("batch", self.batch, 1, 4096)
+        check_range("patch", self.patch, 8, 4096)
+        check_range("learning_rate", self.learning_rate, 0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DPConfig:
     """Differential privacy of a distillation, by patient (docs/distillation.md).
 
@@ -191,7 +213,9 @@ class DistillConfig:
     held_out: share of the patients that are not distilled but kept for the audit.
     shadows: further distillations, of random halves of the patients, that the audit compares with;
     0, or an even number from 4 on; each takes as long as the distillation itself.
-    dp: differential privacy; None for none. With it intensities are "own".
+    keeping: how it is found how much of the change is kept.
+    dp: differential privacy; None for none. With it intensities are "own", and all of the change is
+    kept: nothing but noised gradients may tell of the patients.
     device: "auto", "cpu", "cuda", …; checkpoint_s: seconds between checkpoints at most.
     """
 
@@ -206,6 +230,7 @@ class DistillConfig:
     damage: DamageConfig = field(default_factory=DamageConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
+    keeping: KeepingConfig = field(default_factory=KeepingConfig)
     dp: DPConfig | None = None
     device: str = "auto"
     checkpoint_s: float = 60.0
@@ -257,6 +282,7 @@ class DistillConfig:
                 damage=DamageConfig(views=24),
                 generator=GeneratorConfig(widths=(4, 4, 8)),
                 loop=tiny,
+                keeping=KeepingConfig(seeds=1, steps=2, patch=16),
             ),
             "cpu": base,
             "full": replace(
@@ -273,11 +299,11 @@ class DistillConfig:
     def from_json(cls, fields: dict[str, Any]) -> DistillConfig:
         """A whole or partial configuration; `preset` names what the rest is taken from.
 
-        `images`, `damage`, `generator` and `loop` may be partial as well.
+        `images`, `damage`, `generator`, `loop` and `keeping` may be partial as well.
         """
         fields = dict(fields)
         base = config_to_json(cls.preset(fields.pop("preset", "cpu")))
-        for part in ("images", "damage", "generator", "loop"):
+        for part in ("images", "damage", "generator", "loop", "keeping"):
             if isinstance(fields.get(part), dict):
                 fields[part] = base[part] | fields[part]
         return config_from_json(cls, base | fields)

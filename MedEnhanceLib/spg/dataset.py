@@ -163,7 +163,20 @@ def write_card(folder: Path, manifest: Mapping[str, Any]) -> None:
         temporary.write_text(card(manifest), encoding="utf-8")
 
 
-def _alignment_lines(measured: Mapping[str, float]) -> list[str]:
+def _kept_lines(kept: Mapping[str, Any]) -> list[str]:
+    if not kept.get("psnr_db"):
+        return []
+    found = ", ".join(f"{float(n):.0%}: {psnr:.2f} dB" for n, psnr in kept["psnr_db"].items())
+    return [
+        f"- Of what distilling changed in the prior, {kept['share']:.0%} is kept: the least that "
+        "trains networks as well as any share does, on patients of the cohort whose own images had "
+        f"no part in the training ({found})."
+    ]
+
+
+def _alignment_lines(measured: Mapping[str, float], kept: Mapping[str, Any]) -> list[str]:
+    if kept.get("share", 1.0) < 1:  # it was measured with all of the change
+        return []
     ours, theirs = measured["alignment"], measured["alignment_of_prior"]
     nearer = "nearer to" if ours < theirs else "no nearer to"
     return [
@@ -201,7 +214,7 @@ def _privacy_lines(privacy: Mapping[str, Any]) -> list[str]:
 def card(manifest: Mapping[str, Any]) -> str:
     """The card as Markdown."""
     task, measured = manifest["task"], manifest["measured"]
-    privacy = manifest.get("privacy")
+    privacy, kept = manifest.get("privacy"), manifest.get("kept") or {}
     audit = manifest.get("audit") or {}
     tried = (
         "No attack was tried."
@@ -222,7 +235,8 @@ def card(manifest: Mapping[str, Any]) -> str:
         "",
         "- Training signal, not anatomy: shapes that look like organs can be invented.",
         *_prior_lines(manifest),
-        *(_privacy_lines(privacy) if privacy else _alignment_lines(measured)),
+        *(_privacy_lines(privacy) if privacy else _alignment_lines(measured, kept)),
+        *_kept_lines(kept),
         "",
         "## What is not proved",
         "",

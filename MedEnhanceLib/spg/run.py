@@ -1,6 +1,7 @@
 """Distils a cohort into a folder: patient after patient, stoppable anywhere, to the same bytes.
 
-prepare → agree with what is in the folder → each patient → order, 16 bits → audit → manifest
+prepare → agree with what is in the folder → each patient → the share that helps others → order,
+16 bits → audit → manifest
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import numpy as np
 from MedEnhanceLib.cohort import Cohort
 from MedEnhanceLib.device import choose_device
 from MedEnhanceLib.errors import Cancelled
+from MedEnhanceLib.gpu_lock import hold_gpu
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.spg import dataset
 from MedEnhanceLib.spg.auditing import Redistil, audit_result
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.folder import RunFolder, confidential_folder
+from MedEnhanceLib.spg.keeping import Kept, share_to_keep, with_share
 from MedEnhanceLib.spg.loop import Raw
 from MedEnhanceLib.spg.noising import privacy_told
 from MedEnhanceLib.spg.patient import PatientImages, distil_patient
@@ -103,13 +106,14 @@ def distil_cohort(
             )
             for number, images in enumerate(prepared.training.values())
         ]
-        found = _distil_all(works, folder, choice.name, monitor.part(0.05, 0.9), runner or _here)
-        ending = monitor.part(0.9, 1.0)
-        redistil = redistiller(
-            prepared, config, choice.name, Monitor(cancel=lambda: ending.cancelled)
-        )
+        found = _distil_all(works, folder, choice.name, monitor.part(0.05, 0.85), runner or _here)
+        ending = monitor.part(0.85, 1.0)
         try:
-            _finish(folder, config, prepared, run, found, redistil, ending)
+            kept = _kept(prepared, config, found, choice.name, ending.part(0.0, 0.4))
+            redistil = redistiller(
+                prepared, config, choice.name, Monitor(cancel=lambda: ending.cancelled), kept.share
+            )
+            _finish(folder, config, prepared, run, found, kept, redistil, ending.part(0.4, 1.0))
         except Cancelled as cause:
             raise Cancelled(
                 "cancelled before the result was complete; all patients are distilled and kept",
@@ -175,18 +179,42 @@ def _here(
         yield place, work.run(device, part)
 
 
+def _kept(
+    prepared: Prepared,
+    config: DistillConfig,
+    found: Sequence[tuple[Floats, Mapping[str, Any]]],
+    device: str,
+    monitor: Monitor,
+) -> Kept:
+    """How much of the change is kept; under differential privacy raw images may not be asked."""
+    if config.dp is not None:
+        return Kept(1.0, {})
+    images = [images for images, _ in found]
+    prior, modality = prepared.prior.images, prepared.modality
+    with hold_gpu([device], "distill", monitor):
+        kept = share_to_keep(
+            images, prior, prepared.training, modality, config, device=device, monitor=monitor
+        )
+    if kept.psnr_db:
+        told = ", ".join(f"{share:.0%}: {psnr:.2f} dB" for share, psnr in kept.psnr_db.items())
+        monitor.log(f"{kept.share:.0%} of the change is kept; on other patients: {told}")
+    return kept
+
+
 def _finish(
     folder: RunFolder,
     config: DistillConfig,
     prepared: Prepared,
     run: Mapping[str, Any],
     found: Sequence[tuple[Floats, Mapping[str, Any]]],
+    kept: Kept,
     redistil: Redistil,
     monitor: Monitor,
 ) -> None:
     """Put the images in order, audit them as they are stored, and write everything."""
     monitor.progress(0.0, "writing images")
     images = np.concatenate([images for images, _ in found])
+    images = with_share(images, prepared.prior.images, kept.share)
     order = dataset.order_of(images)
     stored = dataset.quantised(images[order])
     names = list(prepared.training)
@@ -209,6 +237,10 @@ def _finish(
         "size": list(stored.shape[1:]),
         "batch": sorted({int(note["batch"]) for note in notes}),
         "measured": _means([note["measured"] for note in notes]),
+        "kept": {
+            "share": kept.share,
+            "psnr_db": {f"{share:g}": psnr for share, psnr in kept.psnr_db.items()},
+        },
         "audit": audit,
     }
     if config.dp is not None:  # the hash of the data tells whether a guess of them is right
@@ -228,12 +260,17 @@ def _means(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def redistiller(
-    prepared: Prepared, config: DistillConfig, device: str = "cpu", monitor: Monitor | None = None
+    prepared: Prepared,
+    config: DistillConfig,
+    device: str = "cpu",
+    monitor: Monitor | None = None,
+    share: float = 1.0,
 ) -> Redistil:
     """Distils other patients' images from the same prior, for the shadows of an audit.
 
     The function takes images [N, H, W] by patient and a seed, and gives [P · M, H, W] in the
-    patients' order. It takes as long as a distillation. monitor: may cancel.
+    patients' order. It takes as long as a distillation. monitor: may cancel. share: of the change
+    that is kept, as in the images that are audited.
     """
 
     def redistil(patients: Mapping[str, Floats], seed: int) -> Floats:
@@ -247,6 +284,6 @@ def redistiller(
             ).images
             for number, images in enumerate(patients.values())
         ]
-        return np.concatenate(parts)
+        return with_share(np.concatenate(parts), prepared.prior.images, share)
 
     return redistil

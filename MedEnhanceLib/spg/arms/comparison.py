@@ -261,9 +261,10 @@ def _measured(
 def _key(config: CompareConfig, cell: Cell, network: str, data: str) -> str:
     """Of all that a row depends on, and of nothing else: more seeds keep what was measured."""
     parts = ["task", "images", "damage"]
-    parts += ["loop"] * (cell.arm in _MATCHED) + ["generator"] * (cell.arm == SPG)
-    distill = config.distill.told()
     is_ordinary = cell.arm == SPG and cell.budget.per_patient
+    parts += ["loop"] * (cell.arm in _MATCHED) + ["generator"] * (cell.arm == SPG)
+    parts += ["keeping"] * is_ordinary
+    distill = config.distill.told()
     told = {
         "cell": [cell.arm, asdict(cell.budget), cell.seed],
         "distill": {name: distill[name] for name in parts},

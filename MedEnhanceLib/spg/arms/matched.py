@@ -13,6 +13,7 @@ from MedEnhanceLib.spg.arms.chosen import prior_alone, random_coreset
 from MedEnhanceLib.spg.arms.material import Budget, Material
 from MedEnhanceLib.spg.config import DistillConfig, GeneratorConfig
 from MedEnhanceLib.spg.generator import Changer
+from MedEnhanceLib.spg.keeping import share_to_keep, with_share
 from MedEnhanceLib.spg.loop import PatientLoop, Raw
 from MedEnhanceLib.spg.networks import make_network
 from MedEnhanceLib.spg.patches import Patches
@@ -58,7 +59,11 @@ def spg(
         part = monitor.part(number / len(sources), (number + 1) / len(sources))
         raw = Raw(images, start, material.modality, number)
         parts.append(distil_patient(raw, chosen, monitor=part).images)
-    return np.concatenate(parts)
+    if not budget.per_patient:
+        return np.concatenate(parts)
+    kept = share_to_keep(parts, start, material.training, material.modality, chosen)
+    monitor.log(f"{kept.share:.0%} of the change is kept: {kept.psnr_db}")
+    return with_share(np.concatenate(parts), start, kept.share)
 
 
 def gradients_from_noise(
