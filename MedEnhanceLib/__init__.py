@@ -22,10 +22,8 @@ if TYPE_CHECKING:
         blend,
         compress,
         decompress,
-        distill,
         enhance,
         estimate_compression,
-        evaluate,
         inspect,
         list_series,
         load,
@@ -33,8 +31,8 @@ if TYPE_CHECKING:
         save,
         save_dicom,
         segment,
-        train,
     )
+    from MedEnhanceLib.api_training import compare, distill, evaluate, train
     from MedEnhanceLib.cohort import Cohort
     from MedEnhanceLib.errors import (
         Cancelled,
@@ -67,6 +65,7 @@ __all__ = [
     "Volume",
     "__version__",
     "blend",
+    "compare",
     "compress",
     "decompress",
     "distill",
@@ -89,6 +88,7 @@ _HOME = (
     {"Cohort": "cohort", "Geometry": "geometry", "Volume": "volume"}
     | dict.fromkeys(_ERRORS, "errors")
     | dict.fromkeys(_API, "api")
+    | dict.fromkeys(("compare", "distill", "evaluate", "train"), "api_training")
 )
 
 

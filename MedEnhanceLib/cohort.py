@@ -79,11 +79,13 @@ class Cohort:
     """Patients in order.
 
     modality: states it ("CT", "MR") where the files do not; of DICOM, which series are taken.
+    empty: patients' folders in which no volume was found; reading the others warns of them.
     Raises ConfigError for two patients of one name, InputError for one path under two names.
     """
 
     patients: tuple[Patient, ...]
     modality: str | None = None
+    empty: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = [patient.id for patient in self.patients]
@@ -133,13 +135,15 @@ class Cohort:
         """
         root = Path(path)
         folders, files = _entries(root, pattern)
-        patients = []
+        patients, empty = [], []
         for folder in folders:
             found = _volume_files(folder, pattern)
             if found:
                 patients.append(Patient(folder.name, tuple(found)))
             elif pattern == "*" and any(entry.is_file() for entry in folder.rglob("*")):
                 patients.append(Patient(folder.name, (folder,)))
+            else:
+                empty.append(folder.name)
         if patients and files:
             raise InputError(
                 f"{root}: {files[0].name} lies beside the patients' folders",
@@ -151,7 +155,7 @@ class Cohort:
                 f"{root}: no volume matches {pattern!r}",
                 f"Give a folder for each patient with files of {', '.join(io.READABLE)}.",
             )
-        return cls(tuple(patients), modality)
+        return cls(tuple(patients), modality, tuple(empty))
 
     @classmethod
     def from_csv(cls, path: PathLike, *, modality: str | None = None) -> Cohort:
@@ -257,6 +261,8 @@ class Cohort:
         and where two patients have a slice in common, voxel for voxel: they are one person.
         """
         monitor = monitor or Monitor()
+        if self.empty:
+            monitor.warn(f"left out, with no volume in their folders: {', '.join(self.empty)}")
         seen: dict[bytes, str] = {}
         first: tuple[str, str] | None = None
         for place, patient in enumerate(self.patients):

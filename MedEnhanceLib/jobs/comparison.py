@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ BUDGETS = ("small", "ordinary")
 _JSON, _TEXT, _CURVE, _PAGE = "comparison.json", "comparison.md", "comparison.png", "index.html"
 _ROWS = "rows.jsonl"
 _RESULTS = (_JSON, _TEXT, _CURVE, _PAGE, _ROWS)
+#: What tells two comparisons of one folder apart, besides the distillation's configuration.
+_ASKED = ("budget", "seeds", "draws", "steps")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +53,10 @@ class CompareParams:
 
 
 def run_compare(params: CompareParams, monitor: Monitor) -> Result:
-    """Measure all arms, or go on; the tables, the curve and the page."""
+    """Measure all arms, or go on; the tables, the curve and the page.
+
+    One that is finished, of the same data with the same options, is left as it is.
+    """
     began = time.monotonic()
     out = Path(params.out)
     distill = DistillConfig.from_json(params.config)
@@ -67,9 +73,15 @@ def run_compare(params: CompareParams, monitor: Monitor) -> Result:
     from MedEnhanceLib.spg.arms.material import gather
     from MedEnhanceLib.spg.arms.rows import RowStore
     from MedEnhanceLib.spg.restorer import RestorerConfig
+    from MedEnhanceLib.spg.slices import data_sha256
 
     cohort = Cohort.open(params.cohort, pattern=params.pattern, modality=params.modality)
     material = gather(cohort, distill, monitor.part(0.0, 0.05))
+    everything = [*material.training.values(), *material.held_out.values(), material.public]
+    asked = {name: value for name, value in asdict(params).items() if name in _ASKED}
+    asked["data_sha256"] = data_sha256(everything)
+    if (out / _JSON).exists():
+        return _finished(out, distill.told(), asked, monitor)
     budgets = small_budgets(distill.images.size)
     if params.budget == "ordinary":
         budgets = (*budgets, ordinary_budget(distill.images_per_patient))
@@ -89,15 +101,43 @@ def run_compare(params: CompareParams, monitor: Monitor) -> Result:
         raise Cancelled(
             "cancelled; what was measured is kept", "Start again with the same line to go on."
         ) from cause
-    results = _write(out, rows, material.modality, distill, time.monotonic() - began)
+    results = _write(out, rows, material.modality, distill, asked, time.monotonic() - began)
+    return _told(out, results, time.monotonic() - began)
+
+
+def rows_of(result: Result) -> list[dict[str, Any]]:
+    """All that was measured: arm, budget, seed, network, psnr_db and more of each training."""
+    told = json.loads((Path(result.fields["outputs"]["output"]) / _JSON).read_text("utf-8"))
+    rows: list[dict[str, Any]] = told["results"]["rows"]
+    return rows
+
+
+def _told(out: Path, results: dict[str, Any], seconds: float) -> Result:
     return Result(
         {
             "outputs": {"output": str(out)},
             "page": str(out / _PAGE),
-            "seconds": round(time.monotonic() - began, 3),
-            **results,
+            "seconds": round(seconds, 3),
+            "summary": results["summary"],
+            "measured": len(results["rows"]),
         }
     )
+
+
+def _finished(out: Path, config: dict[str, Any], asked: dict[str, Any], monitor: Monitor) -> Result:
+    """What a finished comparison said; raises OutputError where it was another one."""
+    try:
+        before = json.loads((out / _JSON).read_text(encoding="utf-8"))
+        same = before["config"] == config and before["results"]["asked"] == asked
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        raise OutputError(
+            f"{out} holds a finished comparison of other data or with other options",
+            "Name another folder, or allow that it is made anew (--force, overwrite=True).",
+        )
+    monitor.progress(1.0, "was finished already")
+    return _told(out, before["results"], 0.0)
 
 
 def _own(out: Path, overwrite: bool) -> None:
@@ -109,11 +149,6 @@ def _own(out: Path, overwrite: bool) -> None:
     )
     if strange or (out.exists() and not out.is_dir()):
         raise OutputError(f"{out} holds something else", "Name a new or empty folder.")
-    if (out / _JSON).exists() and not overwrite:
-        raise OutputError(
-            f"{out} holds a finished comparison",
-            "Name another folder, or allow that it is made anew (--force, overwrite=True).",
-        )
     out.mkdir(parents=True, exist_ok=True)
     if overwrite:
         for name in _RESULTS:
@@ -121,7 +156,12 @@ def _own(out: Path, overwrite: bool) -> None:
 
 
 def _write(
-    out: Path, rows: list[dict[str, Any]], modality: str, distill: DistillConfig, seconds: float
+    out: Path,
+    rows: list[dict[str, Any]],
+    modality: str,
+    distill: DistillConfig,
+    asked: dict[str, Any],
+    seconds: float,
 ) -> dict[str, Any]:
     from MedEnhanceLib.io.atomic import atomic_write, write_json
     from MedEnhanceLib.report.page import Page, Picture, Table, write_page
@@ -148,7 +188,7 @@ def _write(
         notes=[report.NOTE],
     )
     write_page(out, page, overwrite=True)
-    results = {"summary": said, "rows": rows}
+    results = {"summary": said, "rows": rows, "asked": asked}
     manifest = make_manifest(
         "compared",
         config=distill.told(),
@@ -158,4 +198,4 @@ def _write(
         results=results,
     )
     write_json(out / _JSON, manifest, overwrite=True)
-    return {"summary": said, "measured": len(rows)}
+    return results

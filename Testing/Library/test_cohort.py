@@ -11,7 +11,7 @@ import pytest
 from MedEnhanceLib import io
 from MedEnhanceLib.cohort import Cohort, Patient
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.progress import Event, Monitor
 from MedEnhanceLib.volume import Volume
 
 
@@ -45,6 +45,15 @@ def test_a_folder_for_each_patient(folder: Path) -> None:
     assert [patient.id for patient in cohort] == ["ann", "bob", "cleo"]
     assert read(cohort) == {"ann": 4, "bob": 8, "cleo": 4}
     assert len(cohort["bob"].paths) == 2
+
+
+def test_a_patients_folder_without_a_volume_is_told(folder: Path) -> None:
+    (folder / "dora").mkdir()
+    events: list[Event] = []
+    cohort = Cohort.from_folder(folder)
+    assert len(list(cohort.volumes(monitor=Monitor(events.append)))) == 3
+    (warning,) = (event for event in events if event.kind == "warning")
+    assert "dora" in str(warning.fields)
 
 
 def test_a_file_for_each_patient_where_there_are_no_folders(tmp_path: Path) -> None:

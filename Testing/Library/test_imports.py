@@ -32,6 +32,7 @@ _PUBLIC = [
     "Volume",
     "__version__",
     "blend",
+    "compare",
     "compress",
     "decompress",
     "distill",

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import MedEnhanceLib
 from MedEnhanceLib.cohort import Cohort
-from MedEnhanceLib.errors import Cancelled, InputError
+from MedEnhanceLib.errors import Cancelled, InputError, OutputError
 from MedEnhanceLib.jobs.comparison import CompareParams, run_compare
 from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.spg.arms import chosen, closures, matched
@@ -205,12 +206,10 @@ def test_the_job_writes_tables_curve_and_page(people: Path, tmp_path: Path) -> N
         draws=1,
         steps=1,
     )
-    stop = 0
+    rows = tmp_path / "out" / "rows.jsonl"
 
     def cancel() -> bool:
-        nonlocal stop
-        stop += 1
-        return stop > 60
+        return rows.exists() and rows.stat().st_size > 0
 
     with pytest.raises(Cancelled, match="is kept"):
         run_compare(params, Monitor(cancel=cancel))
@@ -230,3 +229,13 @@ def test_the_job_writes_tables_curve_and_page(people: Path, tmp_path: Path) -> N
     for path in (tmp_path / "out").iterdir():
         for name in ("MILLER", "GARCIA", "NAKAMURA", "OKONKWO"):
             assert name.encode() not in path.read_bytes(), path.name
+    before = (tmp_path / "out" / "comparison.json").read_bytes()
+    again = run_compare(params, Monitor()).fields
+    assert (again["summary"], again["measured"]) == (fields["summary"], fields["measured"])
+    assert (tmp_path / "out" / "comparison.json").read_bytes() == before
+    rows = MedEnhanceLib.compare(
+        people, tmp_path / "out", config=options, seeds=1, draws=1, steps=1
+    )
+    assert rows == manifest["results"]["rows"]
+    with pytest.raises(OutputError, match="other options"):
+        run_compare(replace(params, steps=2), Monitor())
