@@ -1,0 +1,298 @@
+"""The implicit network by itself: student and teacher, what its codes bring, other domains.
+
+    python Testing/Benchmarks/implicit.py            writes docs/benchmarks/implicit.*
+    python Testing/Benchmarks/implicit.py --quick    a few steps, into runs/benchmarks
+
+Short trainings, all of the same length but where it is said, on volumes that the shipped models
+learn from; measured on blocks of volumes that nothing is trained on. What whole files of it come
+to is on the page of `compression.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+from _common import DOCS, REPOSITORY, SHARED_DATA, gate, gate_table, table, write
+from _compression_volumes import load_subjects
+
+from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.unicompress.implicit.config import ImplicitConfig, TokenConfig
+from MedEnhanceLib.unicompress.implicit.data import Blocks, Source, make_source, read_sources
+from MedEnhanceLib.unicompress.implicit.siren import Decoder
+from MedEnhanceLib.unicompress.implicit.trainer import Trainer
+from MedEnhanceLib.unicompress.implicit.validation import Validation
+
+_RECIPE = REPOSITORY / "docs" / "recipes" / "codec-all-implicit.json"
+_TESTED = ("STS_013", "L20", "medulla_v_z0")
+_TEACHER_STEPS, _STUDENT_STEPS = 40, 140
+#: A test volume's slices are parted so often; of each part two blocks are decoded.
+_PARTS = 8
+#: Positions that are decoded for the time, and how often the quickest is looked for.
+_POSITIONS, _REPEATS = 1 << 16, 3
+_PAIRS = (("CT", "EM"), ("EM", "CT"), ("CT", "MR"), ("MR", "CT"))
+_WITHIN_DB, _FASTER, _SMALLER = 0.5, 4.0, 8.0
+Psnr = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Volumes to learn from and to measure on, and the configuration of a training."""
+
+    config: ImplicitConfig
+    sources: list[Source]
+    tests: dict[str, list[Validation]]
+
+    def train(self, config: ImplicitConfig) -> tuple[Trainer, Psnr]:
+        """A training to its end, and what the teacher reached before the student began."""
+        wanted = [s for s in self.sources if config.modality in ("all", s.modality)]
+        trainer = Trainer(config, Blocks(wanted), "cpu")
+        taught: Psnr = {}
+        for number in range(trainer.steps):
+            if number == config.teacher_steps:
+                taught = self.psnr(trainer, trainer.networks.teacher)
+            trainer.step(number)
+        return trainer, taught
+
+    def psnr(self, trainer: Trainer, decoder: Decoder) -> Psnr:
+        """Mean PSNR in dB over blocks of each test volume, on the network's scale."""
+        networks = trainer.networks
+        layers = networks.tokeniser.refinements
+        return {
+            modality: float(
+                np.mean([part.psnr(networks, decoder, layers)[modality] for part in parts])
+            )
+            for modality, parts in self.tests.items()
+        }
+
+
+def main() -> None:
+    """Train, measure, write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--seeds", type=int, default=2)
+    options = parser.parse_args()
+    options.seeds = 1 if options.quick else options.seeds
+    bench = _bench(options.quick)
+    rows: list[dict[str, Any]] = []
+    for seed in range(options.seeds):
+        for row in (*_students(bench, seed), *_arms(bench, seed), *_domains(bench, seed)):
+            print(json.dumps(row), flush=True)
+            rows.append(row)
+    gates = _gates(rows)
+    out = REPOSITORY / "runs" / "benchmarks" if options.quick else DOCS
+    seeds = list(range(options.seeds))
+    write("implicit", _page(rows, gates, bench), gates=gates, rows=rows, seeds=seeds, folder=out)
+
+
+def _bench(quick: bool) -> Bench:
+    fields = json.loads(_RECIPE.read_text(encoding="utf-8"))
+    fields.pop("part")
+    config = replace(
+        ImplicitConfig.from_json(fields),
+        teacher_steps=2 if quick else _TEACHER_STEPS,
+        student_steps=4 if quick else _STUDENT_STEPS,
+        device="cpu",
+    )
+    tests: dict[str, list[Validation]] = {}
+    for subject, volume in load_subjects(False, list(_TESTED)):
+        whole = make_source(volume, subject.name)
+        slabs = np.array_split(whole.voxels, min(_PARTS, len(whole.voxels) // 32) or 1)
+        tests[subject.modality] = [Validation([replace(whole, voxels=slab)]) for slab in slabs]
+    return Bench(config, read_sources(config, SHARED_DATA, Monitor()), tests)
+
+
+def _row(
+    part: str, arm: str, seed: int, psnr: Mapping[str, float], **more: object
+) -> dict[str, Any]:
+    return {"part": part, "arm": arm, "seed": seed, "psnr_db": _rounded(psnr), **more}
+
+
+def _rounded(psnr: Mapping[str, float]) -> Psnr:
+    return {modality: round(value, 3) for modality, value in psnr.items()}
+
+
+def _students(bench: Bench, seed: int) -> Iterator[dict[str, Any]]:
+    """Teacher before the student begins, student at the end; weights, and time to decode."""
+    trainer, taught = bench.train(replace(bench.config, seed=seed))
+    networks = trainer.networks
+    for name, decoder, psnr in (
+        ("teacher", networks.teacher, taught),
+        ("student", networks.student, bench.psnr(trainer, networks.student)),
+    ):
+        weights = sum(weight.numel() for weight in decoder.parameters())
+        yield _row("student", name, seed, psnr, weights=weights, decode_s=_seconds(decoder, bench))
+    yield _row("arm", "as it is", seed, bench.psnr(trainer, networks.student))
+
+
+@torch.no_grad()
+def _seconds(decoder: Decoder, bench: Bench) -> float:
+    """Processor seconds for `_POSITIONS` voxels, of the quickest of a few."""
+    latent = bench.config.token.latent
+    grids = [torch.randn(1, latent, 4, 8, 8) for _ in range(2)]
+    positions = torch.rand(1, _POSITIONS, 3) * torch.tensor([32.0, 64.0, 64.0])
+    found = []
+    for _ in range(_REPEATS):
+        began = time.process_time()
+        decoder(*grids, positions)
+        found.append(time.process_time() - began)
+    return round(min(found), 4)
+
+
+def _arms(bench: Bench, seed: int) -> Iterator[dict[str, Any]]:
+    """Without one part each, trained as long."""
+    token, student = bench.config.token, bench.config.student
+    arms: dict[str, dict[str, Any]] = {
+        "random codebooks": {"token": replace(token, codebook="random")},
+        "no details (high band off)": {"token": _without_details(token)},
+        "no codes at all": {
+            "teacher": replace(bench.config.teacher, conditioned=False),
+            "student": replace(student, conditioned=False),
+        },
+    }
+    for name, changes in arms.items():
+        trainer, _ = bench.train(replace(bench.config, seed=seed, **changes))
+        yield _row("arm", name, seed, bench.psnr(trainer, trainer.networks.student))
+
+
+def _without_details(token: TokenConfig) -> TokenConfig:
+    """As many layers, all of the low band."""
+    return replace(token, high_band=False, order="0" * len(token.order))
+
+
+def _domains(bench: Bench, seed: int) -> Iterator[dict[str, Any]]:
+    """One modality alone: by itself, by itself for twice as long, and after another one."""
+    with tempfile.TemporaryDirectory() as folder:
+        for modality in ("CT", "MR", "EM"):
+            config = replace(bench.config, modality=modality, seed=seed)
+            place = Path(folder) / modality
+            place.mkdir()
+            trainer, _ = bench.train(config)
+            trainer.save(place / "checkpoint.safetensors", trainer.steps, 0.0)
+            yield _domain_row(bench, trainer, modality, "itself", seed)
+            twice = replace(
+                config,
+                teacher_steps=2 * config.teacher_steps,
+                student_steps=2 * config.student_steps,
+            )
+            trainer, _ = bench.train(twice)
+            yield _domain_row(bench, trainer, modality, "itself, twice as long", seed)
+        for first, then in _PAIRS:
+            start = str(Path(folder) / first)
+            config = replace(bench.config, modality=then, seed=seed, start_from=start)
+            trainer, _ = bench.train(config)
+            yield _domain_row(bench, trainer, then, f"after {first}", seed)
+
+
+def _domain_row(
+    bench: Bench, trainer: Trainer, modality: str, arm: str, seed: int
+) -> dict[str, Any]:
+    psnr = bench.psnr(trainer, trainer.networks.student)[modality]
+    return _row("domain", arm, seed, {modality: psnr})
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], part: str, arm: str, modality: str) -> float:
+    return float(np.mean(_all(rows, part, arm, modality)))
+
+
+def _all(rows: Sequence[Mapping[str, Any]], part: str, arm: str, modality: str) -> list[float]:
+    return [
+        row["psnr_db"][modality]
+        for row in rows
+        if (row["part"], row["arm"]) == (part, arm) and modality in row["psnr_db"]
+    ]
+
+
+def _gates(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    teacher, student = (
+        next(row for row in rows if row["arm"] == name) for name in ("teacher", "student")
+    )
+    below = max(
+        _mean(rows, "student", "teacher", m) - _mean(rows, "student", "student", m)
+        for m in teacher["psnr_db"]
+    )
+    smaller = teacher["weights"] / student["weights"]
+    faster = teacher["decode_s"] / student["decode_s"]
+    found = [
+        gate("student below the teacher, most (dB)", below, "≤ 0.5", below <= _WITHIN_DB),
+        gate("student smaller by (weights)", smaller, "≥ 8", smaller >= _SMALLER),
+        gate("student decodes faster by", faster, "≥ 4", faster >= _FASTER),
+    ]
+    for arm in _arm_names(rows)[1:]:
+        losses = [
+            _mean(rows, "arm", "as it is", m) - _mean(rows, "arm", arm, m)
+            for m in teacher["psnr_db"]
+        ]
+        loss = float(np.mean(losses))
+        found.append(gate(f"{arm}: loses, mean (dB)", loss, "> 0", loss > 0))
+    return found
+
+
+def _arm_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(row["arm"] for row in rows if row["part"] == "arm"))
+
+
+def _told(values: Sequence[float]) -> str:
+    spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.2f}{spread}" if values else "–"
+
+
+def _page(
+    rows: Sequence[Mapping[str, Any]], gates: Sequence[Mapping[str, Any]], bench: Bench
+) -> str:
+    modalities = list(bench.tests)
+    steps = f"{bench.config.teacher_steps} + {bench.config.student_steps}"
+    sized = [row for row in rows if row["part"] == "student" and row["seed"] == 0]
+    domains = list(dict.fromkeys(row["arm"] for row in rows if row["part"] == "domain"))
+
+    def lines(part: str, arms: Sequence[str]) -> list[list[str]]:
+        return [[arm, *(_told(_all(rows, part, arm, m)) for m in modalities)] for arm in arms]
+
+    return "\n".join(
+        [
+            "# The implicit network\n",
+            f"Trainings of {steps} steps (teacher + student), which is short: the shipped model "
+            "has 150 + 1,000. Mean PSNR in dB over blocks of CT STS_013, MR open_ms L20 and EM "
+            "medulla_v_z0, in none of which anything was learned, against the network's range, "
+            "floats; ± is the spread over seeds of the training.\n",
+            "## Gates\n",
+            gate_table(gates),
+            "## Student and teacher\n",
+            "The teacher before the student begins, the student at its end, whose codes went on "
+            f"learning with it. Time is of {_POSITIONS:,} voxels.\n",
+            table(
+                ("network", "weights", "CPU s", *modalities),
+                [
+                    [
+                        row["arm"],
+                        f"{row['weights']:,}",
+                        f"{row['decode_s']:.2f}",
+                        *(_told(_all(rows, "student", row["arm"], m)) for m in modalities),
+                    ]
+                    for row in sized
+                ],
+            ),
+            "## What the parts bring\n",
+            table(("arm", *modalities), lines("arm", _arm_names(rows))),
+            "## Other domains\n",
+            "One modality alone, from its own principal components; for twice as many steps; and "
+            "from the networks of another modality after as many steps of that one "
+            "(`start_from`), which is to be held against twice as long.\n",
+            table(("started from", *modalities), lines("domain", domains)),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
