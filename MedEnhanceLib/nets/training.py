@@ -72,12 +72,14 @@ def cancelled_before(*, resumed: bool) -> Cancelled:
     )
 
 
-def set_learning_rate(optimiser: Optimizer, peak: float, number: int, total: int) -> None:
-    """Linear warm-up over 2 % of the steps, then a cosine down to a hundredth of the peak."""
-    warm_up = min(1.0, (number + 1) / (_WARM_UP * total + 1))
+def set_learning_rate(
+    optimiser: Optimizer, peak: float, number: int, total: int, *, warm_up: float = _WARM_UP
+) -> None:
+    """Linear warm-up over that share of the steps, then a cosine to a hundredth of the peak."""
+    warmed = min(1.0, (number + 1) / (warm_up * total + 1))
     cosine = 0.5 * (1 + math.cos(math.pi * number / total))
     for group in optimiser.param_groups:
-        group["lr"] = peak * warm_up * (_LAST_SHARE + (1 - _LAST_SHARE) * cosine)
+        group["lr"] = peak * warmed * (_LAST_SHARE + (1 - _LAST_SHARE) * cosine)
 
 
 def averaged_weights(network: nn.Module, decay: float) -> AveragedModel:

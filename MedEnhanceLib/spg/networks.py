@@ -116,3 +116,13 @@ def draw_weights(network: nn.Module, rng: np.random.Generator) -> nn.Module:
                 drawn = rng.uniform(-bound, bound, tuple(parameter.shape)).astype(np.float32)
                 parameter.copy_(torch.from_numpy(drawn))
     return network
+
+
+@torch.no_grad()
+def near_input(network: nn.Module, share: float) -> nn.Module:
+    """The same network with a last convolution that adds next to nothing to the input."""
+    last = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)][-1]
+    last.weight.mul_(share)
+    if last.bias is not None:
+        last.bias.mul_(share)
+    return network
