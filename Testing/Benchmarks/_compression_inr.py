@@ -29,6 +29,8 @@ _PATCH = (8, 16, 16)
 _AT_ONCE, _PLACES, _INNER_RATE, _LATENT_RATE = 32, 256, 1e-1, 3e-2
 #: A fit has converged where its loss fell by less than this share within so many seconds.
 _STILL, _PATIENCE_S = 0.01, 60.0
+#: No fit takes longer: some go on falling by a little more for a quarter of an hour.
+_MOST_S = 160.0
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Siren(nn.Module):
 
 def siren_per_block(block: Voxels, size: int, seconds: float, *, seed: int = 0) -> Fitted:
     """Fit a SIREN whose weights take at most `size` bytes to one block, for `seconds` or, where
-    that is infinite, until it stands still.
+    that is infinite, until it stands still, or for `_MOST_S`.
     """
     torch.manual_seed(seed)
     values, low, high = _scaled(block)
@@ -197,7 +199,7 @@ def _descend(
     best, mean = math.inf, math.inf
     while True:
         now = time.process_time()
-        if now - began > seconds:
+        if now - began > min(seconds, _MOST_S):
             return
         if math.isinf(seconds) and now - looked > _PATIENCE_S:
             if mean > (1 - _STILL) * best:
