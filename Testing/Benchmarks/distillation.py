@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 
 # Before PyTorch comes in: figures do not depend on it, and a shared machine is kinder so.
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one case with few steps")
     parser.add_argument("--page", action="store_true", help="write from the rows that there are")
     parser.add_argument("--only", nargs="+", help="these cases alone, as modality-task")
+    parser.add_argument("--networks", nargs="*", default=["edsr", "unet"], help="besides SRCNN")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--draws", type=int, default=10)
     options = parser.parse_args()
@@ -61,6 +63,7 @@ def _measured(case: Case, options: argparse.Namespace) -> Found:
         draws=options.draws,
         quick=options.quick,
     )
+    config = replace(config, networks=tuple(options.networks))
     material = material_of(case.modality)
     name = f"{case}{' quick' if options.quick else ''}".replace(" ", "-")
     store = RowStore(ROWS / f"{name}.jsonl")
