@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +48,17 @@ def container(noise: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def nothing_at_work() -> Iterator[None]:
+def nothing_at_work() -> None:
     """What a cancelled job has let run out, an encoder's call say, slows no later test."""
-    before = threading.active_count()
-    yield
-    end = time.monotonic() + 60
-    while threading.active_count() > before and time.monotonic() < end:
+    end = time.monotonic() + 120
+    while _is_at_work() and time.monotonic() < end:
         time.sleep(0.05)
+
+
+def _is_at_work() -> bool:
+    """Whether a thread of an earlier job, of this or of other tests, has not ended."""
+    names = (thread.name for thread in threading.enumerate())
+    return any(name.startswith(("medenhance", "attended")) for name in names)
 
 
 def _seconds_to_stop(job: JobSpec, after: float, begin: float = 0.0) -> float:
