@@ -55,18 +55,25 @@ def why_not() -> str | None:
     return None
 
 
-def implicit_rows(case: Case) -> Iterator[Row]:
-    """Ours and each fit on a few blocks; PSNR over all of them, against the volume's range."""
+def implicit_rows(case: Case, *, anew: bool) -> Iterator[Row]:
+    """Ours and each fit on a few blocks; PSNR over all of them, against the volume's range.
+
+    anew: also what was not measured before.
+    """
     if why_not():
         return
-    yield case.row(key_of(codec_key(), case.print, MODE), lambda: _ours(case))
+    ours = key_of(codec_key(), case.print, MODE)
+    if anew or case.store.find(ours) is not None:
+        yield case.row(ours, lambda: _ours(case))
     code = key_of(codec_key(), code_hash("_compression_inr.py"), case.print, MODE)
     for name, setting in ((SIREN, HUNDREDFOLD), (SIREN, CONVERGED), (SHARED, STEPS)):
 
         def measure(name: str = name, setting: str = setting) -> Row:
             return _fitted(case, name, setting)
 
-        yield case.row(key_of(code, name, setting), measure)
+        key = key_of(code, name, setting)
+        if anew or case.store.find(key) is not None:
+            yield case.row(key, measure)
 
 
 def _ours(case: Case) -> Row:

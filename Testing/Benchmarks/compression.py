@@ -77,8 +77,7 @@ def measured(case: Case, options: argparse.Namespace) -> Iterator[Row]:
     yield from quality_rows(case)
     if case.subject.name in ABLATED:
         yield from ablation_rows(case)
-    if options.fits:
-        yield from implicit_rows(case)
+    yield from implicit_rows(case, anew=options.fits)
 
 
 def parse() -> argparse.Namespace:
@@ -90,7 +89,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--measure-only", action="store_true", help="rows alone, no page")
     parser.add_argument("--no-large", dest="large_volume", action="store_false")
     parser.add_argument("--no-pictures", dest="pictures", action="store_false")
-    parser.add_argument("--fits", action="store_true", help="networks fitted to blocks: hours")
+    parser.add_argument(
+        "--fits", action="store_true", help="networks fitted to blocks anew: an hour"
+    )
     parser.add_argument("--slices", type=int, help="of the large volume")
     parser.add_argument("--large", help=argparse.SUPPRESS)  # one measurement, in its own process
     parser.add_argument("--out", type=Path)
