@@ -28,7 +28,11 @@ def draw_curves(path: Path, rows: list[Row]) -> None:
     figure = _figure(figsize=(13, 8))
     volumes = list(dict.fromkeys(row["volume"] for row in chosen(rows, mode=RATIO)))
     codecs = list(dict.fromkeys(row["codec"] for row in chosen(rows, mode=RATIO)))
-    raw = {row["volume"]: row["bytes"] * row["ratio"] for row in rows if "ratio" in row}
+    raw = {
+        row["volume"]: row["bytes"] * row["ratio"]
+        for row in rows
+        if {"bytes", "ratio"} <= row.keys()
+    }
     for place, volume in enumerate(volumes, 1):
         axes = figure.add_subplot(2, 3, place)
         for number, codec in enumerate(codecs):
