@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from Library.conftest import Ear
 
 from MedEnhanceLib import io
 from MedEnhanceLib.cohort import Cohort, Patient
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
-from MedEnhanceLib.progress import Event, Monitor
+from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.volume import Volume
 
 
@@ -49,11 +50,10 @@ def test_a_folder_for_each_patient(folder: Path) -> None:
 
 def test_a_patients_folder_without_a_volume_is_told(folder: Path) -> None:
     (folder / "dora").mkdir()
-    events: list[Event] = []
-    cohort = Cohort.from_folder(folder)
-    assert len(list(cohort.volumes(monitor=Monitor(events.append)))) == 3
-    (warning,) = (event for event in events if event.kind == "warning")
-    assert "dora" in str(warning.fields)
+    ear = Ear()
+    assert len(list(Cohort.from_folder(folder).volumes(monitor=ear.monitor))) == 3
+    (warning,) = ear.warnings
+    assert "dora" in warning
 
 
 def test_a_file_for_each_patient_where_there_are_no_folders(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def at_step(count: int, action: Callable[[], None]) -> Callable[[Event], None]:
     return listen
 
 
-@pytest.mark.parametrize("count", np.random.default_rng(7).permutation(48)[:2].tolist())
+@pytest.mark.parametrize("count", np.random.default_rng(7).permutation(48)[:5].tolist())
 def test_a_killed_run_goes_on_to_the_same_bytes(
     count: int, whole: Path, cohort: Cohort, smoke: DistillConfig, tmp_path: Path
 ) -> None:
