@@ -39,19 +39,18 @@ def volumesIn(item):
 def fittedOptions(node, options):
     """The options as they suit one of many volumes: what does not fit it is left out."""
     modality = bridge.modalityOf(node)
-    names = [bundle.name for bundle in modelchoice.fitting(modality)]
+    names = [bundle.name for bundle in modelchoice.choosable(modality)]
+    model = options.model if options.model in names else "auto"
+    options = modelchoice.withoutWhatItLacks(node, dataclasses.replace(options, model=model))
     guide = options.guide
     if guide is node or (guide is not None and bridge.modalityOf(guide) != modality):
         guide = None
-    model = options.model if options.model in names else "auto"
     head = options.head if modelchoice.chosenHead(node, options.head) else "auto"
     segment = options.segment and not modelchoice.headProblem(node, head)
     return dataclasses.replace(
         options,
         output=None,
         guide=guide,
-        model=model,
-        deblur=options.deblur and not modelchoice.deblurProblem(node, model),
         segment=segment,
         head=head if segment else "auto",
         biasCorrection=options.biasCorrection if modality == "MR" else "none",

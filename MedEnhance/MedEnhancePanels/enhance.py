@@ -125,7 +125,7 @@ class EnhancePanel:
         state, node = self.context.state, self.target
         isMr = node is not None and modelchoice.modalityOf(node) == "MR"
         segment = state.segment and self.ui.segmentCheckBox.enabled
-        return enhancement.EnhanceOptions(
+        wished = enhancement.EnhanceOptions(
             model=state.model,
             guide=state.guideVolume,
             uncertainty=state.uncertaintySamples if state.uncertainty else 0,
@@ -133,9 +133,10 @@ class EnhancePanel:
             head=state.head if segment else "auto",
             device=state.device,
             biasCorrection="n4" if state.biasCorrection and isMr else "none",
-            deblur=state.deblur and not modelchoice.deblurProblem(node, state.model),
+            deblur=state.deblur,
             output=state.outputVolume,
         )
+        return modelchoice.withoutWhatItLacks(node, wished)
 
     @guarded
     def _onChoice(self, *_arguments):
@@ -152,7 +153,8 @@ class EnhancePanel:
             state.head = ui.headComboBox.currentData or "auto"
             state.device = ui.deviceComboBox.currentData or "auto"
             state.allFrames = ui.allFramesCheckBox.checked
-            state.uncertainty = ui.uncertaintyCheckBox.checked
+            if ui.uncertaintyCheckBox.enabled:
+                state.uncertainty = ui.uncertaintyCheckBox.checked
             state.uncertaintySamples = ui.samplesSpinBox.value
             if ui.segmentCheckBox.enabled:
                 state.segment = ui.segmentCheckBox.checked
@@ -237,19 +239,22 @@ class EnhancePanel:
         ui.allFramesCheckBox.checked = state.allFrames
         ui.outputSelector.enabled = not bridge.isSequence(self.target)
         self._overwriting.show(state.outputVolume)
-        ui.uncertaintyCheckBox.checked = state.uncertainty
+        lacking = modelchoice.restorerProblem(self.target, state.model)
+        _offer(ui.guideSelector, lacking)
+        _offerCheck(ui.uncertaintyCheckBox, state.uncertainty, lacking)
         ui.samplesSpinBox.value = state.uncertaintySamples
-        ui.samplesSpinBox.enabled = state.uncertainty
+        ui.samplesSpinBox.enabled = state.uncertainty and not lacking
         problem = modelchoice.canSegment(self.target) if modelchoice.isUsable(self.target) else ""
-        _offer(ui.segmentCheckBox, state.segment, problem)
+        _offerCheck(ui.segmentCheckBox, state.segment, problem)
         problem = ""
         if modelchoice.isUsable(self.target) and modelchoice.modalityOf(self.target) != "MR":
             problem = _("Only MR has shading of this kind.")
-        _offer(ui.biasCorrectionCheckBox, state.biasCorrection, problem)
+        problem = problem or lacking
+        _offerCheck(ui.biasCorrectionCheckBox, state.biasCorrection, problem)
         problem = ""
         if modelchoice.isUsable(self.target):
             problem = modelchoice.deblurProblem(self.target, state.model)
-        _offer(ui.deblurCheckBox, state.deblur, problem)
+        _offerCheck(ui.deblurCheckBox, state.deblur, problem)
 
     def _showActions(self):
         ui, state = self.ui, self.context.state
@@ -387,10 +392,15 @@ class EnhancePanel:
         self.context.message(level, outcomeText(work), "\n".join(work.warnings))
 
 
-def _offer(checkBox, value, problem):
+def _offer(widget, problem):
     """A choice that is there only where it makes sense; the tooltip says why not."""
-    if not checkBox.property("tip"):
-        checkBox.setProperty("tip", checkBox.toolTip)
-    checkBox.enabled = not problem
+    if not widget.property("tip"):
+        widget.setProperty("tip", widget.toolTip)
+    widget.enabled = not problem
+    widget.toolTip = problem or widget.property("tip")
+
+
+def _offerCheck(checkBox, value, problem):
+    """As `_offer`; not checked where it is not there."""
+    _offer(checkBox, problem)
     checkBox.checked = value and not problem
-    checkBox.toolTip = problem or checkBox.property("tip")

@@ -20,25 +20,31 @@ class ModelBox:
         """Offer what fits the target, and show what the state says."""
         isUsable = modelchoice.isUsable(target)
         modality = modelchoice.modalityOf(target)
-        models = modelchoice.fitting(modality)
+        models = modelchoice.choosable(modality)
         offered = (modality, isUsable, [bundle.sha256 for bundle in models], state.model)
         if offered != self._offered:
             self._offered = offered
             self._offer(state.model, modality, models, isUsable)
-        recommended = models[:1] if modality != modelchoice.UNKNOWN else []
+        recommended = self._recommended(modality)
         chosen = [bundle for bundle in models if bundle.name == state.model]
         self._showCard(recommended if state.model == "auto" else chosen)
 
     def _offer(self, wanted, modality, models, isUsable):
         box = self._ui.modelComboBox
         box.clear()
-        if modality != modelchoice.UNKNOWN and models:
-            box.addItem(_("Recommended: {name}").format(name=models[0].name), "auto")
+        recommended = self._recommended(modality)
+        if recommended:
+            box.addItem(_("Recommended: {name}").format(name=recommended[0].name), "auto")
         elif not isUsable:
             box.addItem(_("Recommended for the volume"), "auto")
         else:
             box.addItem(_("Choose a model"), "auto")
         _fill(box, models, wanted)
+
+    @staticmethod
+    def _recommended(modality):
+        """The model that "auto" stands for, in a list; empty where there is none."""
+        return modelchoice.fitting(modality)[:1] if modality != modelchoice.UNKNOWN else []
 
     def _showCard(self, shown):
         ui = self._ui

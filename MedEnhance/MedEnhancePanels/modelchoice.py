@@ -1,5 +1,6 @@
 """Which models fit a volume, what they say of themselves, and why something cannot be enhanced."""
 
+import dataclasses
 import html
 
 from slicer.i18n import tr as _
@@ -7,7 +8,7 @@ from slicer.i18n import tr as _
 from MedEnhancePanels import bridge, card, results
 from MedEnhancePanels.errors import PanelError
 
-ENHANCER, HEAD = "enhancer", "head"
+ENHANCER, HEAD, RESTORER = "enhancer", "head", "restorer"
 #: DICOM's word for a modality that is none of the others: the user has to choose the model.
 UNKNOWN = "OT"
 #: So many structures of a model are named before a segmentation, the others counted.
@@ -20,6 +21,12 @@ def fitting(modality, kind=ENHANCER):
     Without those that have to be named: none of them is recommended for any image.
     """
     return [bundle for bundle in _installed(modality, kind) if not bundle.on_request]
+
+
+def choosable(modality):
+    """The models that a user may choose to enhance by: enhancers as `fitting`, then the small
+    restorers that were trained here or imported, of which none is ever recommended."""
+    return fitting(modality) + _installed(modality, RESTORER)
 
 
 def heads(node):
@@ -98,12 +105,30 @@ def headProblem(node, head):
     ).format(head=head, modality=modality)
 
 
+def restorerProblem(node, model):
+    """Why a guide, an uncertainty and N4 are not to be had, in a sentence; empty where they are.
+
+    model: a model's name, or "auto" for the recommended one.
+    """
+    if any(bundle.name == model for bundle in _installed(modalityOf(node), RESTORER)):
+        return _("The model {name} is a small restorer, which has none.").format(name=model)
+    return ""
+
+
+def withoutWhatItLacks(node, options):
+    """The options of an enhancement without those that its model has not."""
+    if restorerProblem(node, options.model):
+        options = dataclasses.replace(options, guide=None, uncertainty=0, biasCorrection="none")
+    isDeblurring = options.deblur and not deblurProblem(node, options.model)
+    return dataclasses.replace(options, deblur=isDeblurring)
+
+
 def deblurProblem(node, model):
     """Why blur cannot be undone on request in a volume, in a sentence; empty where it can.
 
     model: a model's name, or "auto" for the recommended one.
     """
-    models = fitting(modalityOf(node))
+    models = choosable(modalityOf(node))
     chosen = [bundle for bundle in models if model in ("auto", bundle.name)][:1]
     if not chosen:
         return _("There is no model for this volume.")
@@ -132,14 +157,17 @@ def problemOf(node, options):
 
 def _modelProblem(node, options):
     modality = bridge.modalityOf(node)
-    if modality == UNKNOWN and options.model == "auto" and fitting(modality):
+    names = [bundle.name for bundle in choosable(modality)]
+    isAuto = options.model == "auto"
+    if isAuto and names and modality == UNKNOWN:
         return _(
             "It is not known what {name} shows: choose the model yourself, or say the modality"
             " on the Load page."
         ).format(name=node.GetName())
-    names = [bundle.name for bundle in fitting(modality)]
-    if names and options.model in ("auto", *names):
+    if options.model in names or (isAuto and fitting(modality)):
         return ""
+    if isAuto and names:
+        return _("No model is recommended for {modality}: choose one.").format(modality=modality)
     if names:
         return _("The model {model} is not for {modality}: choose another.").format(
             model=options.model, modality=modality

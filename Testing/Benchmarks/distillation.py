@@ -20,6 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from _common import DOCS, REPOSITORY, write
 from _distillation_cases import CASES, ROWS, Case, config_of, material_of
+from _distillation_elsewhere import elsewhere
 from _distillation_page import Found, draw, draw_images, gates, page
 
 from MedEnhanceLib.spg.arms.comparison import SPG, Cell, cells, measure
@@ -51,6 +52,7 @@ def main() -> None:
     draw(out / "distillation.png", found)
     draw_images(out / "distillation-images.png", found)
     record = [{"case": str(one.case)} | row for one in found for row in one.rows]
+    record += [{"case": str(one.case)} | row for one in found for row in one.elsewhere]
     text = page(found)
     seeds = list(range(options.seeds))
     write("distillation", text, gates=gates(found), rows=record, seeds=seeds, folder=out)
@@ -77,7 +79,10 @@ def _measured(case: Case, options: argparse.Namespace) -> Found:
             )
     planned = sum(len(cell.networks) for cell in cells(config))
     images = dict(np.load(shelf)) if shelf.is_file() else {}
-    return Found(case, config, material, rows, images, planned)
+    others = elsewhere(
+        name, material, config, images.get("distilled"), kept=options.page or options.quick
+    )
+    return Found(case, config, material, rows, images, planned, list(others))
 
 
 class _Shelf:

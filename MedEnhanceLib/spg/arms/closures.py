@@ -23,6 +23,12 @@ class Mean:
     spread: float
     count: int
 
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Mean:
+        """Of one value or more."""
+        spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+        return cls(float(np.mean(values)), float(np.median(values)), spread, len(values))
+
     def __str__(self) -> str:
         spread = f" ± {self.spread:.2f}" if self.count > 1 else ""
         return f"{self.mean:.2f}{spread} ({self.count})"
@@ -48,10 +54,7 @@ def mean_of(
         for row in rows
         if (row["arm"], row["budget"], row["network"]) == (arm, budget, network)
     ]
-    if not found:
-        return None
-    spread = float(np.std(found, ddof=1)) if len(found) > 1 else 0.0
-    return Mean(float(np.mean(found)), float(np.median(found)), spread, len(found))
+    return Mean.of(found) if found else None
 
 
 def floor_of(rows: Sequence[Row]) -> float:
