@@ -288,6 +288,7 @@ class CompressTest(CompressTestCase):
         self.assertEqual(os.listdir(self.folder), [])
         self.assertTrue(self.ui.compressProgressArea.isHidden())
         self.assertTrue(self.ui.compressButton.enabled)
+        self.choose(self.obliqueVolume())
         self.assertEqual(self.compress().state, "done")
 
     def test_removingTheVolumeMeanwhileDisturbsNothing(self):

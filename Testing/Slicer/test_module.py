@@ -130,7 +130,7 @@ class ModuleTest(MedEnhanceTestCase):
 
 class LeakTest(MedEnhanceTestCase):
     #: 200 in the long run that is documented; fewer in every run of the tests.
-    CYCLES = int(os.environ.get("MEDENHANCE_CYCLES", "12"))
+    CYCLES = int(os.environ.get("MEDENHANCE_CYCLES", "8"))
 
     def test_openingClosingAndReloadingDoesNotGrow(self):
         counts = []
