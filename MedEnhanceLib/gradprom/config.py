@@ -80,6 +80,7 @@ class TrainHeadConfig:
         `atlas_labels` by registration, and refined by the image's own intensities.
     enhancer: name or folder of the bundle whose output the head also sees; "" for none.
     anatomy: what of the body the images show; users are told that it learned from nothing else.
+    licence: of the weights, as their card tells it; empty: not stated.
     damaged: simulated low-quality versions of each image (MR: composite, CT: low dose), each seen
         as it is and enhanced.
     labelled_share: share of patches around a labelled voxel; for structures that are rare.
@@ -98,6 +99,7 @@ class TrainHeadConfig:
     atlas_labels: str = ""
     structures: tuple[dict[str, Any], ...] = ()
     data: tuple[dict[str, str], ...] = ()
+    licence: str = ""
     enhancer: str = ""
     damaged: int = 3
     labelled_share: float = 0.0

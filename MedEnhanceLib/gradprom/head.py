@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from MedEnhanceLib.bundles.export import export_bundle, load_tensors
+from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle, load_tensors
 from MedEnhanceLib.bundles.length import limits_of_length
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.config import config_from_json, config_to_json
@@ -79,7 +79,7 @@ def export_head(
         "anatomy": config.anatomy,
         "description": f"Segmentation head: {', '.join(x.name for x in config.label_set)}. "
         f"Labels for training: {origin}.",
-        "licence": "Apache-2.0",
+        "licence": config.licence or NOT_STATED,
         "network": config_to_json(config.network),
         "on_request": config.on_request,
         "keep_components": config.keep_components,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from MedEnhanceLib.bundles.export import export_bundle, load_tensors, record_fields
+from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle, load_tensors, record_fields
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.config import config_from_json, config_to_json
 from MedEnhanceLib.errors import ConfigError, ModelError
@@ -84,7 +84,7 @@ def export_enhancer(
         "anatomy": config.anatomy,
         "description": f"HQG-Net: unpaired, guided enhancement of {what}."
         + (" Blur is undone where it is asked to." if config.network.deblurring else ""),
-        "licence": "Apache-2.0",
+        "licence": config.licence or NOT_STATED,
         "network": config_to_json(config.network),
         "intensity": "HU / 1000" if config.modality == "CT" else "value / robust maximum",
         "training": {

@@ -194,6 +194,7 @@ class TrainConfig:
         unpaired, their subjects should be different ones. low_quality may be empty: then no step
         is made on real low-quality images.
     data: what the bundle's card says of the data: name, subjects, licence, source of each.
+    licence: of the weights, as their card tells it; empty: not stated.
     modality: "MR" or "CT"; decides intensity scaling and the degradations.
     anatomy: what of the body the data show, as in "images of the brain"; users are told that the
         model learned from nothing else.
@@ -218,6 +219,7 @@ class TrainConfig:
     high_quality: tuple[str, ...] = ("hq/*",)
     low_quality: tuple[str, ...] = ("lq/*",)
     data: tuple[dict[str, str], ...] = ()
+    licence: str = ""
     modality: str = "MR"
     anatomy: str = ""
     name: str = "mr-brain"

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from MedEnhanceLib.bundles.export import export_bundle
+from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle
 from MedEnhanceLib.bundles.length import limits_of_length
 from MedEnhanceLib.bundles.store import RESTORER
 from MedEnhanceLib.config import config_to_json
@@ -148,7 +148,7 @@ def _described(config: TrainDenoiserConfig, source: Source, seconds: float) -> d
         "modality": source.modality,
         "description": f"A small restorer ({config.network}) that {_DOES[damaging.task]}, "
         "slice by slice.",
-        "licence": "Apache-2.0",
+        "licence": config.licence or NOT_STATED,
         "network": {"name": config.network},
         "task": damaging.task,
         "images": config_to_json(damaging.images),

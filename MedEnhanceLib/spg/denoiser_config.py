@@ -11,7 +11,7 @@ from MedEnhanceLib.spg.config import MODALITIES, TASKS, DamageConfig, ImageConfi
 
 NETWORKS = ("srcnn", "edsr", "unet")
 #: What does not change what is learned: a training may go on with other values of these.
-_FREE = ("device", "checkpoint_s", "data")
+_FREE = ("device", "checkpoint_s", "data", "licence")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,8 @@ class TrainDenoiserConfig:
 
     network: "srcnn", "edsr" or "unet"; steps, batch, patch, learning_rate, seed: as in
     `restorer.RestorerConfig`. name: of the bundle that comes out. data: what its card says of the
-    data besides: name, subjects, licence and source of each.
+    data besides: name, subjects, licence and source of each. licence: of the weights, as that card
+    tells it; empty: not stated.
 
     Of a distilled set all that follows is the set's own and cannot be said here. Of a cohort (a
     folder of patients, a table, DICOM) task is needed: "denoise", "sr2", "sr4" or "undersample".
@@ -37,6 +38,7 @@ class TrainDenoiserConfig:
     seed: int = 0
     name: str = "denoiser"
     data: tuple[dict[str, str], ...] = ()
+    licence: str = ""
     task: str | None = None
     modality: str | None = None
     pattern: str = "*"

@@ -239,6 +239,15 @@ def _gates(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
+def _losing_nothing(gates: Sequence[Mapping[str, Any]]) -> str:
+    """Which parts bring nothing, in words."""
+    idle = [one["name"] for one in gates if ": loses" in one["name"] and not one["pass"]]
+    if not idle:
+        return "Each of them loses.\n"
+    names = ", ".join(name.partition(":")[0] for name in idle)
+    return f"**{names}: nothing is lost by it**, in trainings of this length.\n"
+
+
 def _arm_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(row["arm"] for row in rows if row["part"] == "arm"))
 
@@ -285,6 +294,7 @@ def _page(
             ),
             "## What the parts bring\n",
             table(("arm", *modalities), lines("arm", _arm_names(rows))),
+            _losing_nothing(gates),
             "## Other domains\n",
             "One modality alone, from its own principal components; for twice as many steps; and "
             "from the networks of another modality after as many steps of that one "

@@ -46,6 +46,7 @@ def test_training_leaves_a_bundle_that_verifies(tiny_model: Path, smoke: TrainCo
     card = (tiny_model / "docs/README.md").read_text()
     assert "not a medical device" in card
     assert "Trained for 6 steps only, as a test model" in card
+    assert "Licence of the weights: not stated" in card
 
 
 def test_two_runs_give_the_same_weights(

@@ -87,7 +87,8 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_weights(
 def test_a_cohort_holds_patients_out_and_measures_on_them(
     people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "c.json").write_text('{"images": {"size": 32, "spacing_mm": 3.0}}')
+    said = {"images": {"size": 32, "spacing_mm": 3.0}, "licence": "CC BY 4.0"}
+    (tmp_path / "c.json").write_text(json.dumps(said))
     words = ["train", "denoiser", "--data", str(people), "--task", "sr2", "--network", "edsr"]
     words += ["--preset", "smoke", "--config", str(tmp_path / "c.json"), "--device", "cpu"]
     assert main([*words, "--out", str(tmp_path / "r"), "--name", "mine", "--json"]) == 0
@@ -97,6 +98,7 @@ def test_a_cohort_holds_patients_out_and_measures_on_them(
     assert row["damaged (dB)"] > 5
     bundle = read_bundle(tmp_path / "r" / "mine")
     assert bundle.metadata["network"] == {"name": "edsr"}
+    assert bundle.metadata["licence"] == "CC BY 4.0"
     assert "slices of 3 patients" in bundle.metadata["data"][0]["subjects"]
     table = me.evaluate(bundle, people / PEOPLE[0], device="cpu")["results"]["means"]["sr2"]
     assert table["input_psnr_db"] > 5
