@@ -36,15 +36,17 @@ def training_steps(
     every_s: float,
     monitor: Monitor,
     *,
+    of: str = "",
     agree: Callable[[Sequence[bool]], Sequence[bool]] = tuple,
 ) -> Iterator[int]:
     """The numbers of the steps still to do.
 
     `save` is called with the next step's number every `every_s` seconds, before Cancelled is
     raised where the user asked to stop after a step, and at the end.
+    of: whose steps they are, to be told with each.
     agree: which of some wishes any process of the training has; one alone has its own.
     """
-    saved = time.monotonic()
+    saved, told = time.monotonic(), f"{of}, step" if of else "step"
     for number in range(start, total):
         is_due = number > start and time.monotonic() - saved > every_s
         stops, saves = agree((monitor.cancelled, is_due))
@@ -58,7 +60,7 @@ def training_steps(
                 f"cancelled after step {number} of {total}; the checkpoint is written", _GO_ON
             )
         with suppress(Cancelled):  # a cancel that came just now is heard at the next step
-            monitor.progress(number / total, f"step {number} of {total}")
+            monitor.progress(number / total, f"{told} {number} of {total}")
         yield number
     save(total)
 

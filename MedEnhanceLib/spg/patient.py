@@ -90,7 +90,8 @@ def _distil(
         if checkpoints is not None:
             checkpoints.save(number, parts, {"batch": loop.batch})
 
-    steps = training_steps(start, loop.steps, save, config.checkpoint_s, monitor)
+    whose = f"patient {raw.number + 1}"
+    steps = training_steps(start, loop.steps, save, config.checkpoint_s, monitor, of=whose)
     for number in steps:
         step_within_memory(loop, number, monitor)
         if not loop.ends_outer(number):

@@ -175,7 +175,6 @@ def _here(
 ) -> Iterator[tuple[int, PatientImages]]:
     for place, work in enumerate(works):
         part = monitor.part(place / len(works), (place + 1) / len(works))
-        part.log(f"patient {place + 1} of {len(works)}")
         yield place, work.run(device, part)
 
 

@@ -96,7 +96,7 @@ def test_a_cancel_is_heard_within_two_seconds(raw: Raw, tmp_path: Path) -> None:
     wish, began = threading.Event(), []
 
     def listen(event: Event) -> None:
-        if event.kind == "progress" and event.fields["stage"].startswith("step 30 "):
+        if event.kind == "progress" and "step 30 " in event.fields["stage"]:
             began.append(time.process_time())
             wish.set()
 

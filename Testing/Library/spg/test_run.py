@@ -103,7 +103,7 @@ def at_step(count: int, action: Callable[[], None]) -> Callable[[Event], None]:
 
     def listen(event: Event) -> None:
         nonlocal steps
-        if event.kind == "progress" and event.fields["stage"].startswith("step"):
+        if event.kind == "progress" and "step " in event.fields["stage"]:
             if steps == count:
                 action()
             steps += 1
@@ -151,6 +151,22 @@ def test_temporary_files_of_a_killed_run_are_not_in_the_result(
     for place in (out, out / "images", out / "work"):
         (place / ".medenhance-0a1b2c3d-77-deadbeef-00000000.npy").write_bytes(b"half")
     assert hashes(distil_cohort(cohort, out, smoke)) == hashes(whole)
+
+
+def test_it_tells_whose_steps_it_takes(
+    cohort: Cohort, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    stages: list[str] = []
+
+    def listen(event: Event) -> None:
+        if event.kind == "progress":
+            stages.append(event.fields["stage"])
+            if "patient 2, step 3 of" in stages[-1]:
+                raise Stop
+
+    with pytest.raises(Stop):
+        distil_cohort(cohort, tmp_path / "out", smoke, Monitor(listen))
+    assert any(stage.startswith("patient 1, step 3 of") for stage in stages)
 
 
 def test_a_cancel_leaves_a_checkpoint_and_the_same_line_goes_on(
