@@ -101,7 +101,7 @@ def distill(
 
 
 def compare(
-    cohort: PathLike,
+    cohort: Cohort | PathLike,
     out: PathLike,
     task: str | None = None,
     *,
@@ -110,6 +110,7 @@ def compare(
     seeds: int = 3,
     draws: int = 10,
     steps: int = 600,
+    pattern: str = "*",
     modality: str | None = None,
     overwrite: bool = False,
     progress: Progress = None,
@@ -117,28 +118,33 @@ def compare(
 ) -> list[dict[str, Any]]:
     """What a distillation is worth on a cohort, against simpler ways: a row for each training.
 
-    cohort: what `Cohort.open` takes. out: a folder for tables, curve and page; the same call goes
-    on there. task, config: as `distill` takes them; the loop is that of the small budgets. budget:
-    with "ordinary" images of each patient besides. seeds, draws: trainings of each arm, and of raw
-    images by lot; steps: of each training. Nothing is distilled that could be shared.
+    cohort: patients, or what `Cohort.open` takes with pattern and modality. out: a folder for
+    tables, curve and page; the same call goes on there. task, config: as `distill` takes them; the
+    loop is that of the small budgets. budget: with "ordinary" images of each patient besides.
+    seeds, draws: trainings of each arm, and of raw images by lot; steps: of each training. Nothing
+    is distilled that could be shared.
     Raises Cancelled; what was measured is kept. OutputError where another comparison lies there.
 
         rows = me.compare("patients/", "comparison/", task="denoise")
     """
+    from MedEnhanceLib.cohort import Cohort
+
     fields = {"preset": config} if isinstance(config, str) else dict(config)
+    patients = cohort if isinstance(cohort, Cohort) else None
     params = CompareParams(
-        cohort=os.fspath(cohort),
+        cohort="" if isinstance(cohort, Cohort) else os.fspath(cohort),
         out=os.fspath(out),
         config=fields | ({"task": task} if task else {}),
         budget=budget,
         seeds=seeds,
         draws=draws,
         steps=steps,
+        pattern=pattern,
         modality=modality,
         overwrite=overwrite,
     )
     with memory_errors(), watched(progress, cancel) as monitor:
-        return rows_of(run_compare(params, monitor))
+        return rows_of(run_compare(params, monitor, patients))
 
 
 def evaluate(

@@ -64,7 +64,10 @@ class Patient:
         """Read them all; raises as `io.load`, and InputError for a sequence of frames."""
         found = []
         for path, series in zip(self.paths, self.series or [""] * len(self.paths), strict=True):
-            volume = io.load(path, modality=modality, series=series or None, monitor=monitor)
+            try:
+                volume = io.load(path, modality=modality, series=series or None, monitor=monitor)
+            except InputError as fault:
+                raise type(fault)(f"patient {self.id}: {fault.message}", fault.hint) from fault
             if volume.is_sequence:
                 raise InputError(
                     f"patient {self.id}, {path.name}: {volume.shape[0]} frames",

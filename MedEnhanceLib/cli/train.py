@@ -24,7 +24,7 @@ METHODS = ("hqg", "denoiser", "gradprom", "head", "unicompress")
 TASKS = ("denoise", "sr2", "sr4", "undersample")
 NETWORKS = ("srcnn", "edsr", "unet")
 #: Options of the small restorer alone: other methods use these names for other things.
-_OF_DENOISER = ("task", "network")
+_OF_DENOISER = ("task", "network", "pattern")
 PRESETS = ("smoke", "cpu", "full", "published")
 #: Options that are fields of the configuration as they are.
 _FIELDS = ("modality", "anatomy", "name", "seed", "steps", "device", "part")
@@ -58,7 +58,11 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--lq", metavar="DIR", help="bad images, of other people (optional)")
     parser.add_argument("--modality", choices=("MR", "CT", "EM"), help="what the images are")
     parser.add_argument("--anatomy", metavar="A", help="what of the body they show; users are told")
-    parser.add_argument("--name", metavar="N", help="of the model (default: that of OUT)")
+    parser.add_argument(
+        "--name",
+        metavar="N",
+        help="of the model (default: with --hq that of OUT, else by the method)",
+    )
     parser.add_argument(
         "--preset",
         choices=PRESETS,
@@ -78,13 +82,18 @@ def add_parser(subparsers: Subparsers) -> None:
         "--data",
         metavar="DIR",
         help="the folder that patterns in --config are relative to; for hqg and denoiser also a "
-        "distilled set, for denoiser a cohort",
+        "distilled set, for denoiser a cohort (a folder of patients, a table, DICOM)",
     )
     parser.add_argument(
         "--task", choices=TASKS, help="of a denoiser from a cohort; a distilled set has its own"
     )
     parser.add_argument(
         "--network", choices=NETWORKS, help="of a denoiser (default: by the preset)"
+    )
+    parser.add_argument(
+        "--pattern",
+        metavar="G",
+        help="of a denoiser's cohort: of the names of files that are images",
     )
     add_background_options(parser, nice=False)
     add_job_options(parser)

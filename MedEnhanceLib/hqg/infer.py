@@ -22,6 +22,7 @@ from MedEnhanceLib.bundles import open_bundle
 from MedEnhanceLib.bundles.anatomy import doubt_about
 from MedEnhanceLib.bundles.doubt import Doubt, messages_of
 from MedEnhanceLib.bundles.length import doubt_about_length
+from MedEnhanceLib.bundles.spacing import PIXEL_SPACING, doubt_about_pixels
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.device import choose_device
 from MedEnhanceLib.errors import ConfigError, InputError
@@ -163,7 +164,14 @@ def _uncertainty_note(facts: dict[str, Any]) -> str:
 
 
 def _doubts(volume: Volume, model: EnhancerModel, verdict: Verdict | None) -> tuple[Doubt, ...]:
-    of_bundle = (doubt_about_length(model.bundle), doubt_about(model.bundle, volume))
+    bundle = model.bundle
+    learned = bundle.metadata.get(PIXEL_SPACING)
+    di, dj, _ = volume.geometry.spacing
+    of_bundle = (
+        doubt_about_length(bundle),
+        doubt_about(bundle, volume),
+        doubt_about_pixels(bundle.name, float(learned), (di, dj)) if learned else None,
+    )
     of_images = verdict.doubts if verdict else ()
     return (*(doubt for doubt in of_bundle if doubt), *of_images)
 

@@ -52,15 +52,17 @@ class CompareParams:
             raise ConfigError(f"budget is {self.budget!r}", f"Use {' or '.join(BUDGETS)}.")
 
 
-def run_compare(params: CompareParams, monitor: Monitor) -> Result:
+def run_compare(params: CompareParams, monitor: Monitor, cohort: Cohort | None = None) -> Result:
     """Measure all arms, or go on; the tables, the curve and the page.
 
-    One that is finished, of the same data with the same options, is left as it is.
+    One that is finished, of the same data with the same options, is left as it is. cohort: in
+    place of the one that the parameters name.
     """
     began = time.monotonic()
     out = Path(params.out)
     distill = DistillConfig.from_json(params.config)
-    refuse_among_patients(out, Path(params.cohort))
+    if cohort is None:
+        refuse_among_patients(out, Path(params.cohort))
     _own(out, params.overwrite)
     for package in ("torch", "monai.losses"):
         attend(lambda package=package: require(package, purpose="Comparing"), monitor)  # type: ignore[misc]
@@ -75,11 +77,13 @@ def run_compare(params: CompareParams, monitor: Monitor) -> Result:
     from MedEnhanceLib.spg.restorer import RestorerConfig
     from MedEnhanceLib.spg.slices import data_sha256
 
-    cohort = Cohort.open(params.cohort, pattern=params.pattern, modality=params.modality)
+    if cohort is None:
+        cohort = Cohort.open(params.cohort, pattern=params.pattern, modality=params.modality)
     material = gather(cohort, distill, monitor.part(0.0, 0.05))
     everything = [*material.training.values(), *material.held_out.values(), material.public]
     asked = {name: value for name, value in asdict(params).items() if name in _ASKED}
     asked["data_sha256"] = data_sha256(everything)
+    asked |= {"patients": len(material.training), "held_out": len(material.held_out)}
     if (out / _JSON).exists():
         return _finished(out, distill.told(), asked, monitor)
     budgets = small_budgets(distill.images.size)
@@ -175,7 +179,14 @@ def _write(
     }
     said = report.words(rows)
     report.draw_curve(out / _CURVE, rows, title)
-    parts = [f"# {title}", "\n".join(said), report.NOTE, f"![Quality over budgets]({_CURVE})"]
+    loop = distill.loop
+    how = (
+        f"{asked['patients']} patients were learned from, {asked['held_out']} held out. Trainings "
+        f"of {asked['steps']} steps, {asked['seeds']} seeds of each arm, {asked['draws']} draws of "
+        f"raw images; {loop.outer} × {loop.inner} matches. Fewer steps, seeds or matches than the "
+        "defaults say little."
+    )
+    parts = [f"# {title}", "\n".join(said), how, report.NOTE, f"![Quality over budgets]({_CURVE})"]
     parts += [f"## {name}\n\n{report.markdown_table(*table)}" for name, table in tables.items()]
     with atomic_write(out / _TEXT, overwrite=True) as temporary:
         temporary.write_text("\n\n".join(parts), encoding="utf-8")
@@ -185,7 +196,7 @@ def _write(
         summary=said,
         tables=[Table(name, tuple(head), lines) for name, (head, lines) in tables.items()],
         pictures=[Picture(_CURVE, "Quality over budgets", "PSNR of each arm over budgets")],
-        notes=[report.NOTE],
+        notes=[how, report.NOTE],
     )
     write_page(out, page, overwrite=True)
     results = {"summary": said, "rows": rows, "asked": asked}

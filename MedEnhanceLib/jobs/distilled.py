@@ -11,6 +11,7 @@ import numpy as np
 
 from MedEnhanceLib import io
 from MedEnhanceLib.bundles.export import record_fields
+from MedEnhanceLib.bundles.spacing import PIXEL_SPACING
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.geometry import Geometry
@@ -74,8 +75,8 @@ def volumes_of_distilled(
             "distilled images lie in no order: there are no neighbours to learn from",
             'Use "slab": 1 and "network": {"context": 0, "shrinkage": false}, or leave them out.',
         )
-    from MedEnhanceLib.spg.slices import data_sha256
-    from MedEnhanceLib.spg.sources import entry_of_distilled
+    if found.alarm:
+        monitor.warn(found.alarm)
     from MedEnhanceLib.spg.tasks import make_task
 
     monitor.progress(0.0, "damaging distilled images")
@@ -88,18 +89,27 @@ def volumes_of_distilled(
             monitor.check()
             volume = _volume(images[place : place + _CHUNK], found)
             io.save(volume, folder / pool / f"{place // _CHUNK:04d}.nrrd", overwrite=True)
-    entry = entry_of_distilled(found.manifest, data_sha256([found.images]))
     high, low = ((f"{pool}/*.nrrd",) for pool in _POOLS)
-    chosen = replace(config, high_quality=high, low_quality=low, data=(entry, *config.data))
+    chosen = replace(config, high_quality=high, low_quality=low, data=(found.entry(), *config.data))
     return chosen, folder
 
 
-def warn_of_distilled(folder: Path) -> Path:
-    """Let the card of a model say that it learned from distilled images; its folder."""
-    from MedEnhanceLib.spg.sources import NOT_ANATOMY
-
-    limits = read_bundle(folder).metadata.get("limits", ())
-    return record_fields(folder, {"limits": [NOT_ANATOMY, *limits]}).folder
+def warn_of_distilled(folder: Path, data: Path) -> Path:
+    """Let the card of a model say what distilled set it learned from; the model's folder."""
+    found = load_distilled(data)
+    task, spacing = found.manifest["task"], found.config.images.spacing_mm
+    metadata = read_bundle(folder).metadata
+    ours = (
+        *found.limits,
+        f"It learned from single axial slices with pixels of {spacing:g} mm, damaged by the task "
+        f"{task!r}, and from nothing through slices.",
+    )
+    fields = {
+        "description": f"HQG-Net on distilled {metadata['modality']} images, for the task {task}.",
+        "limits": [*ours, *(one for one in metadata.get("limits", ()) if one not in ours)],
+        PIXEL_SPACING: spacing,
+    }
+    return record_fields(folder, fields).folder
 
 
 def _volume(images: np.ndarray[Any, np.dtype[np.float32]], found: Distilled) -> Volume:

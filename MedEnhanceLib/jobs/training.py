@@ -263,8 +263,8 @@ def _train_enhancer(config: TrainConfig, data: Path, out: Path, monitor: Monitor
                 "a distilled set has no labels for a head to learn from",
                 "Leave out the task, or name a folder of volumes.",
             )
-        config, data = volumes_of_distilled(config, data, out, monitor.part(0.0, 0.01))
-        return warn_of_distilled(train(config, data, out, monitor.part(0.01, 1.0)))
+        config, volumes = volumes_of_distilled(config, data, out, monitor.part(0.0, 0.01))
+        return warn_of_distilled(train(config, volumes, out, monitor.part(0.01, 1.0)), data)
     if config.task is None:
         return train(config, data, out, monitor)
     _refuse_leak(config, data)

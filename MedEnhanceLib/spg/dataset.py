@@ -18,19 +18,27 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib._version import __version__
+from MedEnhanceLib.bundles.export import NOT_STATED
 from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.atomic import atomic_write, write_json
-from MedEnhanceLib.manifest import RESEARCH_ONLY
+from MedEnhanceLib.manifest import RESEARCH_ONLY, file_sha256
 from MedEnhanceLib.spg.config import DistillConfig, sha256_of
-from MedEnhanceLib.spg.folder import MANIFEST, read_run
+from MedEnhanceLib.spg.folder import MANIFEST, RUN, WORK, read_run
 from MedEnhanceLib.spg.slices import Floats
 
 FORMAT, FORMAT_VERSION = "medenhance-distilled", 1
 #: What 1.0 is stored as.
 TOP = 65535
 _IMAGES, _ARRAY, _CARD = "images", "images.npy", "card.md"
+#: The sentence that goes with everything that was learned from distilled images.
+NOT_ANATOMY = (
+    "Learned from distilled images, which are training signal, not anatomy: shapes that look like "
+    "organs can be invented in them."
+)
 PRIOR = "prior"
+#: Fewer matches of a patient than these are a test, as the preset smoke is.
+_FEWEST_MATCHES = 20
 _PACKAGES = ("numpy", "SimpleITK", "torch", "monai")
 _WORDS = {
     "denoise": "removing noise",
@@ -54,9 +62,59 @@ class Distilled:
         fields = dict(self.manifest["config"])
         return DistillConfig.from_json(fields)
 
+    @property
+    def alarm(self) -> str | None:
+        """What whoever trains on them should hear before; None where the audit is silent."""
+        if not (self.manifest.get("audit") or {}).get("alarm"):
+            return None
+        return (
+            "the audit of the distilled set raised the alarm: something of its patients can be "
+            "read in it, and may be read in what is trained on it"
+        )
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What the card of a model that learned from them warns of."""
+        privacy, prior = self.manifest.get("privacy"), self.manifest.get("prior") or {}
+        exposed = "The distilled set starts from a patient of its cohort, who is to be seen in it."
+        alarm = self.alarm
+        return (
+            *([] if self.manifest.get("is_prior") else [NOT_ANATOMY]),
+            *([f"{alarm[0].upper()}{alarm[1:]}."] if alarm else []),
+            *([exposed] if prior.get("in_cohort") else []),
+            *([f"The distilled set: {privacy['statement']}"] if privacy else []),
+        )
+
+    def entry(self) -> dict[str, str]:
+        """What the card of a model says of where its images came from."""
+        patients = int(self.manifest["patients"])
+        learned = f"{patients} patient{'' if patients == 1 else 's'}"
+        if self.manifest.get("is_prior"):
+            named, told = "the prior of a distillation", f": {self.manifest['prior']['told']}"
+            if self.manifest["config"].get("intensities") == "cohort":
+                told += f"; with the intensities of {learned}, 33 numbers"
+        else:
+            named = "a distilled set"
+            told = f" distilled from {learned} (training signal, not anatomy)"
+        return {
+            "name": named,
+            "subjects": f"{len(self.images)} images{told}",
+            "licence": NOT_STATED,
+            "source": f"{_ARRAY} with the SHA-256 {file_sha256(self.folder / _ARRAY)}",
+        }
+
 
 def is_distilled(folder: Path) -> bool:
-    """Whether a folder says that it holds a distilled data set, readable or not."""
+    """Whether a folder says that it holds a distilled data set, readable or not.
+
+    Raises InputError for one that is not finished.
+    """
+    if not (folder / MANIFEST).exists() and (folder / WORK / RUN).is_file():
+        raise InputError(
+            f"{folder} holds a distillation that is not finished",
+            "Let it go on by the line that it was started with; medenhance distill --status FOLDER "
+            "tells how far it is.",
+        )
     try:
         return read_run(folder / MANIFEST).get("format") == FORMAT
     except InputError:
@@ -100,17 +158,33 @@ def quantised(images: Floats) -> npt.NDArray[np.uint16]:
 
 def write_images(folder: Path, stored: npt.NDArray[np.uint16]) -> None:
     """images.npy, and images/0000.png for people and other tools; uint16 [N, H, W]."""
-    with atomic_write(folder / _ARRAY, overwrite=True) as temporary, temporary.open("wb") as stream:
-        np.save(stream, stored, allow_pickle=False)
+    _write_array(folder, stored)
     _write_pictures(folder / _IMAGES, stored)
 
 
-def write_prior(folder: Path, images: Floats) -> None:
-    """The prior's images as folder/prior/0000.png …, in place of others there."""
+def write_prior(
+    folder: Path, images: Floats, config: DistillConfig, run: Mapping[str, Any]
+) -> None:
+    """The prior's images as folder/prior, in place of others there: a set that can be trained on.
+
+    Beside images and manifest 0000.png …, for people. run: as for `make_manifest`.
+    """
     place = folder / PRIOR
     for before in place.glob("[0-9][0-9][0-9][0-9].png"):
         before.unlink()
-    _write_pictures(place, quantised(images))
+    stored = quantised(images)
+    _write_pictures(place, stored)
+    _write_array(place, stored)
+    named = {
+        name: run[name] for name in ("modality", "patients", "prior", "prior_sha256", "config")
+    }
+    size = {"images": len(stored), "size": list(stored.shape[1:]), "is_prior": True}
+    write_manifest(place, make_manifest(config, named, size))
+
+
+def _write_array(folder: Path, stored: npt.NDArray[np.uint16]) -> None:
+    with atomic_write(folder / _ARRAY, overwrite=True) as temporary, temporary.open("wb") as stream:
+        np.save(stream, stored, allow_pickle=False)
 
 
 def _write_pictures(folder: Path, stored: npt.NDArray[np.uint16]) -> None:
@@ -185,6 +259,13 @@ def _alignment_lines(measured: Mapping[str, float], kept: Mapping[str, Any]) -> 
     ]
 
 
+def _loop_line(loop: Mapping[str, Any]) -> str:
+    steps = int(loop["outer"]) * int(loop["inner"])
+    told = "1 network" if loop["outer"] == 1 else f"{loop['outer']} networks"
+    few = ": a test, of no use but to try things out" if steps < _FEWEST_MATCHES else ""
+    return f"- Each patient's images were matched {steps} times, on {told}{few}."
+
+
 def _prior_lines(manifest: Mapping[str, Any]) -> list[str]:
     lines = [f"- They start from a prior and stay near it. The prior: {manifest['prior']['told']}."]
     if manifest["config"].get("intensities") == "cohort":
@@ -228,7 +309,8 @@ def card(manifest: Mapping[str, Any]) -> str:
         "",
         f"{manifest['images']} images of {manifest['size'][0]} × {manifest['size'][1]} pixels, "
         f"{manifest['pixel_spacing_mm']} mm, 16 bits, distilled from {manifest['patients']} "
-        f"patients ({manifest['images_per_patient']} for each), to train small networks for the "
+        f"{'patient' if manifest['patients'] == 1 else 'patients'} "
+        f"({manifest['images_per_patient']} for each), to train small networks for the "
         f"task {task!r}.",
         "",
         "## What they are",
@@ -237,6 +319,7 @@ def card(manifest: Mapping[str, Any]) -> str:
         *_prior_lines(manifest),
         *(_privacy_lines(privacy) if privacy else _alignment_lines(measured, kept)),
         *_kept_lines(kept),
+        _loop_line(manifest["config"]["loop"]),
         "",
         "## What is not proved",
         "",

@@ -34,8 +34,9 @@ CHECKPOINTS = ("checkpoint-a.safetensors", "checkpoint-b.safetensors")
 WORK, RUN, MANIFEST = "work", "run.json", "manifest.json"
 _SECRET_BITS = 256
 RESULTS = ("prior", "images", "images.npy", "card.md", "audit", MANIFEST)
-#: What a run must agree in, in the order in which it is compared, and in words.
+#: What a run must agree in, in words.
 _AGREED = {"modality": "modality", "data_sha256": "images", "prior_sha256": "prior"}
+_PREPARING = {"state": "preparing", "fraction": 0.0}
 
 
 def confidential_folder(out: Path) -> Path:
@@ -134,22 +135,26 @@ class RunFolder:
                 f"{self.out} was begun with other options ({', '.join(changed)})",
                 "Use the same ones, another folder, or start anew with --force (overwrite=True).",
             )
-        for field, word in _AGREED.items():
-            if field not in before and "privacy" in before:
-                continue  # it was left out because it tells of the data
-            if before.get(field) != run[field]:
-                then, now = (
-                    f"{told.get('patients')} + {told.get('held_out')}" for told in (before, run)
-                )
-                counted = (
-                    f"patients, distilled + held out: {then} then, {now} now"
-                    if then != now
-                    else f"as many patients as now, {now}"
-                )
-                raise InputError(
-                    f"{self.out} was begun with other {word} ({counted})",
-                    "Bring back what was changed or deleted, or start anew in another folder.",
-                )
+        other = [
+            word
+            for field, word in _AGREED.items()
+            # What is left out under differential privacy tells of the data.
+            if before.get(field) != run[field] and (field in before or "privacy" not in before)
+        ]
+        if other:
+            then, now = (
+                f"{told.get('patients')} + {told.get('held_out')}" for told in (before, run)
+            )
+            counted = (
+                f"patients, distilled + held out: {then} then, {now} now"
+                if then != now
+                else f"as many patients as now, {now}"
+            )
+            raise InputError(
+                f"{self.out} was begun with other {' and '.join(other)} ({counted})",
+                "Bring back what was changed or deleted, name the same prior, or start anew in "
+                "another folder.",
+            )
 
     def secret(self) -> int:
         """Of this run's noise; drawn when it is first asked for, readable by its owner alone."""
@@ -201,6 +206,8 @@ class RunFolder:
             manifest = read_run(self.out / MANIFEST)
             told = {name: manifest.get(name) for name in ("task", "modality", "patients", "images")}
             return {"state": "finished", "fraction": 1.0, **told}
+        if not (self.work / RUN).is_file() and is_held(self.work):
+            return dict(_PREPARING)
         if not (self.work / RUN).is_file():
             raise InputError(
                 f"{self.out} holds no distillation", "Name the folder that one was started with."

@@ -46,6 +46,8 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
     if not len(cohort):
         raise InputError("the cohort is empty", "Name patients.")
     _check(cohort.modality, config)  # before minutes of reading
+    if config.kind_of_prior == "patient":
+        cohort[config.prior.removeprefix(PATIENT)]
     least = max(config.images_per_patient, _LEAST_SLICES)
     volumes: dict[str, list[Floats]] = {}
     modality = ""

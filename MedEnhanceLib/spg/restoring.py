@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from MedEnhanceLib.bundles.doubt import Doubt
 from MedEnhanceLib.bundles.export import load_tensors
 from MedEnhanceLib.bundles.length import doubt_about_length
+from MedEnhanceLib.bundles.spacing import doubt_about_pixels
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.config import config_to_json
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError
@@ -37,8 +37,6 @@ from MedEnhanceLib.spg.slices import window_of
 from MedEnhanceLib.volume import Volume, restore_dtype
 
 Voxels = npt.NDArray[Any]
-#: Pixels that are larger or smaller than those it learned from by more than this are told of.
-_NEAR = 1.5
 #: Voxels of which a percentile is taken: every n-th slice of a larger volume.
 _ENOUGH = 20_000_000
 #: Geometry counts i, j, k.
@@ -120,20 +118,8 @@ def doubts_about(model: RestorerModel, volume: Volume) -> tuple[Doubt, ...]:
     """What speaks against using the model on this volume."""
     length = doubt_about_length(model.bundle)
     di, dj = (volume.geometry.spacing[axis] for axis in _axes(volume.geometry)[:2])
-    learned = model.damaging.images.spacing_mm
-    farthest = max(max(pixel / learned, learned / pixel) for pixel in (di, dj))
-    found = [length] if length else []
-    if farthest > _NEAR:
-        found.append(
-            Doubt(
-                "pixel-size",
-                f"{model.bundle.name} learned on axial pixels of {learned:g} mm, and these are "
-                f"{di:.3g} × {dj:.3g} mm",
-                "look closely at what comes out, or train one at this spacing",
-                round(math.log(farthest) / math.log(_NEAR), 3),
-            )
-        )
-    return tuple(found)
+    pixels = doubt_about_pixels(model.bundle.name, model.damaging.images.spacing_mm, (di, dj))
+    return tuple(doubt for doubt in (length, pixels) if doubt)
 
 
 def axial_view(voxels: Voxels, geometry: Geometry) -> Voxels:

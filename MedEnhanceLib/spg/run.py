@@ -93,7 +93,7 @@ def distil_cohort(
         if folder.is_finished:
             monitor.progress(1.0, "was finished already")
             return out
-        _show_prior(prepared.prior, out)
+        _show_prior(prepared.prior, out, config, run)
         hashes = {name: str(run[name]) for name in ("data_sha256", "prior_sha256")}
         secret = folder.secret() if config.dp is not None else None
         works = [
@@ -122,10 +122,10 @@ def distil_cohort(
     return out
 
 
-def _show_prior(prior: Prior, out: Path) -> None:
-    """Pictures of what all images start from; of a patient they are for the confidential folder."""
+def _show_prior(prior: Prior, out: Path, config: DistillConfig, run: Mapping[str, Any]) -> None:
+    """What all images start from; of a patient it is for the confidential folder."""
     place = out if prior.patient is None else confidential_folder(out)
-    dataset.write_prior(place, prior.images)
+    dataset.write_prior(place, prior.images, config, run)
 
 
 def _covered(config: DistillConfig, monitor: Monitor) -> DistillConfig:

@@ -16,11 +16,6 @@ from MedEnhanceLib.spg.dataset import is_distilled, load_distilled
 from MedEnhanceLib.spg.denoiser_config import TrainDenoiserConfig
 from MedEnhanceLib.spg.slices import Floats, axial_slices, data_sha256
 
-#: The sentence that goes with everything that was learned from distilled images.
-NOT_ANATOMY = (
-    "Learned from distilled images, which are training signal, not anatomy: shapes that look like "
-    "organs can be invented in them."
-)
 #: Options that a distilled set answers itself.
 _OF_COHORTS = ("task", "modality", "pattern", "images", "damage", "held_out")
 
@@ -54,21 +49,11 @@ def open_source(data: Path, config: TrainDenoiserConfig, monitor: Monitor) -> So
     Raises ConfigError for options that the data answer themselves or that they need, InputError
     for data that cannot be used.
     """
-    return _distilled(data, config) if is_distilled(data) else _cohort(data, config, monitor)
+    read = _distilled if is_distilled(data) else _cohort
+    return read(data, config, monitor)
 
 
-def entry_of_distilled(manifest: dict[str, object], sha256: str) -> dict[str, str]:
-    """What the card of a model says of a distilled set that it learned from."""
-    return {
-        "name": "a distilled set",
-        "subjects": f"{manifest['images']} images distilled from {manifest['patients']} patients "
-        "(training signal, not anatomy)",
-        "licence": NOT_STATED,
-        "source": f"images with the SHA-256 {sha256}",
-    }
-
-
-def _distilled(data: Path, config: TrainDenoiserConfig) -> Source:
+def _distilled(data: Path, config: TrainDenoiserConfig, monitor: Monitor) -> Source:
     found = load_distilled(data)
     default = TrainDenoiserConfig()
     said = [name for name in _OF_COHORTS if getattr(config, name) != getattr(default, name)]
@@ -80,16 +65,16 @@ def _distilled(data: Path, config: TrainDenoiserConfig) -> Source:
             f"{data} is a distilled set, which says {' and '.join(wrong)} itself ({told})",
             f"Leave out {', '.join(wrong)}.",
         )
-    sha256 = data_sha256([found.images])
+    if found.alarm:
+        monitor.warn(found.alarm)
     empty = np.zeros((0, *found.images.shape[1:]), np.float32)
-    entry = entry_of_distilled(found.manifest, sha256)
     modality = str(found.manifest["modality"])
-    privacy = found.manifest.get("privacy")
-    limits = (NOT_ANATOMY, *([f"The distilled set: {privacy['statement']}"] if privacy else []))
-    return Source(found.images, empty, modality, found.config, entry, limits)
+    return Source(found.images, empty, modality, found.config, found.entry(), found.limits)
 
 
 def _cohort(data: Path, config: TrainDenoiserConfig, monitor: Monitor) -> Source:
+    if not data.exists():
+        raise InputError(f"{data} is not there", "Name a distilled set, or a cohort.")
     if config.task is None:
         raise ConfigError(
             f"{data} is no distilled set: the task is not stated",

@@ -233,9 +233,11 @@ def test_the_job_writes_tables_curve_and_page(people: Path, tmp_path: Path) -> N
     again = run_compare(params, Monitor()).fields
     assert (again["summary"], again["measured"]) == (fields["summary"], fields["measured"])
     assert (tmp_path / "out" / "comparison.json").read_bytes() == before
-    rows = MedEnhanceLib.compare(
-        people, tmp_path / "out", config=options, seeds=1, draws=1, steps=1
-    )
-    assert rows == manifest["results"]["rows"]
+    assert "Trainings of 1 steps, 1 seeds of each arm" in text
+    for cohort in (people, Cohort.from_folder(people)):
+        rows = MedEnhanceLib.compare(
+            cohort, tmp_path / "out", config=options, seeds=1, draws=1, steps=1
+        )
+        assert rows == manifest["results"]["rows"]
     with pytest.raises(OutputError, match="other options"):
         run_compare(replace(params, steps=2), Monitor())

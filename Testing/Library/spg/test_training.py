@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import MedEnhanceLib as me  # noqa: N813 - as its users do
 from MedEnhanceLib import io
 from MedEnhanceLib.bundles.store import read_bundle, verify_bundle
 from MedEnhanceLib.cli.main import main
-from MedEnhanceLib.errors import Cancelled, ConfigError
+from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
 from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.jobs.training import training_config
 from MedEnhanceLib.spg.config import ImageConfig
@@ -90,6 +91,7 @@ def test_a_cohort_holds_patients_out_and_measures_on_them(
     said = {"images": {"size": 32, "spacing_mm": 3.0}, "licence": "CC BY 4.0"}
     (tmp_path / "c.json").write_text(json.dumps(said))
     words = ["train", "denoiser", "--data", str(people), "--task", "sr2", "--network", "edsr"]
+    words += ["--pattern", "*.nii.gz"]
     words += ["--preset", "smoke", "--config", str(tmp_path / "c.json"), "--device", "cpu"]
     assert main([*words, "--out", str(tmp_path / "r"), "--name", "mine", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -125,6 +127,48 @@ def test_what_cannot_be_trained_is_said(
     with pytest.raises(ConfigError) as caught:
         me.train("denoiser", {"preset": "smoke", **fields}, data, tmp_path)
     assert says in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_an_alarm_of_the_audit_goes_with_what_is_trained(distilled: Path, tmp_path: Path) -> None:
+    alarmed = _with_manifest(distilled, tmp_path / "alarmed", audit={"alarm": True})
+    for method in ("denoiser", "hqg"):
+        said: list[str] = []
+        fields = {"preset": "smoke", "device": "cpu", "steps": 2}
+        folder = me.train(
+            *(method, fields, alarmed, tmp_path / method),
+            progress=lambda event, said=said: said.append(str(event.fields.get("message"))),
+        )
+        assert any("raised the alarm" in message for message in said)
+        limits = read_bundle(folder).metadata["limits"]
+        assert any("raised the alarm" in limit for limit in limits)
+
+
+def _with_manifest(distilled: Path, folder: Path, **fields: Any) -> Path:
+    """A copy of a set whose manifest says something else."""
+    shutil.copytree(distilled, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | fields))
+    return folder
+
+
+def test_the_prior_alone_is_a_set_to_train_on(distilled: Path, tmp_path: Path) -> None:
+    fields = {"preset": "smoke", "device": "cpu", "steps": 2}
+    bundle = read_bundle(me.train("denoiser", fields, distilled / "prior", tmp_path))
+    (entry,) = bundle.metadata["data"]
+    assert entry["name"] == "the prior of a distillation"
+    assert "2 images: ICBM 2009a" in entry["subjects"]
+    assert "intensities of 4 patients" in entry["subjects"]
+
+
+@pytest.mark.parametrize("method", ["denoiser", "hqg"])
+def test_what_is_no_finished_set_is_told(method: str, distilled: Path, tmp_path: Path) -> None:
+    unfinished = tmp_path / "distilled"
+    shutil.copytree(distilled, unfinished)
+    (unfinished / "manifest.json").unlink()
+    (unfinished / "work").mkdir()
+    (unfinished / "work" / "run.json").write_text("{}")
+    with pytest.raises(InputError, match="not finished"):
+        me.train(method, "smoke", unfinished, tmp_path / "out")
 
 
 def test_presets_are_what_they_say() -> None:
@@ -290,6 +334,13 @@ def test_an_enhancer_learns_from_a_set(
     assert (told["name"], told["kind"]) == ("hqg-mr-distilled", "enhancer")
     assert "training signal, not anatomy" in told["data"][0]["subjects"]
     assert "distilled images" in told["limits"][0]
+    assert "pixels of 3 mm" in told["limits"][1]
+    assert "task denoise" in told["description"]
+    done = me.enhance(phantom(9), model=str(folder), device="cpu")
+    assert not any("pixels of 3 mm" in doubt.text for doubt in done.enhancement.doubts)
+    fine = Volume(phantom(9).voxels, Geometry((1.0, 1.0, 4.0)), modality="MR")
+    done = me.enhance(fine, model=str(folder), device="cpu")
+    assert any("pixels of 3 mm" in doubt.text for doubt in done.enhancement.doubts)
     found = load_distilled(distilled)
     high, low = (
         io.load(tmp_path / "h" / "distilled" / pool / "0000.nrrd", modality="MR").voxels / 1000
