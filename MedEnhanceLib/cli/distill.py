@@ -148,6 +148,8 @@ def _told(fields: Mapping[str, Any]) -> list[str]:
 def _status_words(fields: Mapping[str, Any]) -> dict[str, Any]:
     words = dict(fields)
     words["fraction"] = f"{fields['fraction']:.0%}"
+    if "steps" in words:
+        words["steps of each patient"] = words.pop("steps")
     if "under_way" in words:
         words["under_way"] = (
             "; ".join(

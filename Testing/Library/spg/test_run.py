@@ -153,6 +153,14 @@ def test_temporary_files_of_a_killed_run_are_not_in_the_result(
     assert hashes(distil_cohort(cohort, out, smoke)) == hashes(whole)
 
 
+def test_while_patients_are_read_it_is_said_to_prepare(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "out")
+    with folder.owned(overwrite=False):
+        assert folder.status() == {"state": "preparing", "fraction": 0.0}
+    with pytest.raises(InputError, match="no distillation"):
+        folder.status()
+
+
 def test_it_tells_whose_steps_it_takes(
     cohort: Cohort, smoke: DistillConfig, tmp_path: Path
 ) -> None:
