@@ -216,6 +216,9 @@ def _limits() -> str:
         "there flatter it a little.\n"
         "- No long training was measured, and of CT no other scanner: no other CT is open here but "
         "the prior.\n"
+        "- Rows are kept from run to run, and those of this page were measured on processors of "
+        "two kinds. The same seed gives other figures on another kind: mostly by hundredths of a "
+        "dB, by up to 0.4 in trainings that were repeated.\n"
         f"- Gaps below {LEAST_GAP_DB} dB are not told.\n"
         "- Research software, not a medical device; nothing here is a claim about patients."
     )
