@@ -19,6 +19,8 @@ from MedEnhanceLib.unicompress.pool import ordered_map
 from MedEnhanceLib.volume import Volume
 
 _LIMIT_S = 2.0
+#: A machine that is busy with other work slows one try, hardly all of them.
+_TRIES = 3
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,10 @@ def container(noise: Path) -> Path:
 @pytest.fixture(autouse=True)
 def nothing_at_work() -> None:
     """What a cancelled job has let run out, an encoder's call say, slows no later test."""
+    _wait_for_work()
+
+
+def _wait_for_work() -> None:
     end = time.monotonic() + 120
     while _is_at_work() and time.monotonic() < end:
         time.sleep(0.05)
@@ -59,6 +65,15 @@ def _is_at_work() -> bool:
     """Whether a thread of an earlier job, of this or of other tests, has not ended."""
     names = (thread.name for thread in threading.enumerate())
     return any(name.startswith(("medenhance", "attended")) for name in names)
+
+
+def _stops_in_time(job: JobSpec, after: float, begin: float = 0.0) -> bool:
+    """Whether one of a few tries does."""
+    for _try in range(_TRIES):
+        if _seconds_to_stop(job, after, begin) < _LIMIT_S:
+            return True
+        _wait_for_work()
+    return False
 
 
 def _seconds_to_stop(job: JobSpec, after: float, begin: float = 0.0) -> float:
@@ -112,20 +127,20 @@ def test_a_job_stops_in_time(
     output = {"compress": "out.ucv"}.get(kind, "out.nrrd")
     given = {"input": str(small_noise if name == "compress ratio" else noise), **params}
     given["output"] = str(tmp_path / params.get("output", output))
-    assert _seconds_to_stop(JobSpec(kind, given), after, _BEGIN[kind]) < _LIMIT_S
+    assert _stops_in_time(JobSpec(kind, given), after, _BEGIN[kind])
     assert [path.name for path in tmp_path.iterdir()] == ["temp"]
 
 
 def test_reading_a_container_stops_in_time(container: Path, tmp_path: Path) -> None:
     params = {"input": str(container), "output": str(tmp_path / "back.nrrd")}
     for kind in ("decompress", "recover"):
-        assert _seconds_to_stop(JobSpec(kind, params), 0.01) < _LIMIT_S
+        assert _stops_in_time(JobSpec(kind, params), 0.01)
     assert [path.name for path in tmp_path.iterdir()] == ["temp"]
 
 
 def test_an_estimate_stops_in_time(noise: Path) -> None:
     params = {"input": str(noise), "config": {"ratio": 20.0}}
-    assert _seconds_to_stop(JobSpec("estimate", params), 0.1) < _LIMIT_S
+    assert _stops_in_time(JobSpec("estimate", params), 0.1)
 
 
 def _after(seconds: float) -> Callable[[], bool]:
