@@ -28,8 +28,8 @@ def axial_slices(volume: Volume, config: ImageConfig) -> Floats:
     """A volume as images: float32 [N, size, size] in [0, 1], from foot to head.
 
     The volume is turned so that its slices are axial, resampled in the plane where its pixels are
-    of another size, windowed, and cropped or padded around its middle. Slices that show hardly
-    anything are left out. Raises InputError for a volume without intensities to scale.
+    of another size, windowed, and cropped or mirrored outwards around its middle. Slices that show
+    hardly anything are left out. Raises InputError for a volume without intensities to scale.
     Source: reconstructed.
     """
     window = window_of(volume, config)
@@ -121,16 +121,14 @@ def _resampled(volume: Volume, spacing_mm: float) -> Floats:
 
 
 def _framed(images: Floats, size: int) -> Floats:
-    """[N, size, size]: cropped or padded with 0, the middle stays the middle."""
-    framed = np.zeros((len(images), size, size), np.float32)
-    rows, columns = images.shape[1:]
-    taken = [
-        slice(max(0, (n - size) // 2), max(0, (n - size) // 2) + min(n, size))
-        for n in (rows, columns)
-    ]
-    put = [
-        slice(max(0, (size - n) // 2), max(0, (size - n) // 2) + min(n, size))
-        for n in (rows, columns)
-    ]
-    framed[:, put[0], put[1]] = images[:, taken[0], taken[1]]
+    """[N, size, size]: cropped or mirrored outwards, the middle stays the middle.
+
+    Padded with 0, the end of a small field of view is the sharpest edge in the image: networks
+    learn it, and what they restore there outweighs all tissue in super-resolution (measured).
+    """
+    cropped = [slice(max(0, n - size) // 2, max(0, n - size) // 2 + size) for n in images.shape[1:]]
+    inside = images[:, cropped[0], cropped[1]]
+    missing = [size - n for n in inside.shape[1:]]
+    sides = [(short // 2, short - short // 2) for short in missing]
+    framed: Floats = np.pad(inside, [(0, 0), *sides], mode="symmetric")
     return framed

@@ -25,7 +25,17 @@ def test_pixels_of_the_right_size_are_not_touched() -> None:
     top = np.percentile(volume.voxels[volume.voxels > volume.voxels.mean()], 99.5)
     wanted = np.clip(volume.voxels[:, 1:33, :] / top, 0, 1)
     assert np.allclose(images[:, :, 1:31], wanted, atol=1e-6)
-    assert not images[:, :, [0, 31]].any()
+    assert np.array_equal(images[:, :, [0, 31]], images[:, :, [1, 30]])
+
+
+@pytest.mark.parametrize("shape", [(32, 20), (20, 32), (7, 5)])
+def test_a_small_field_of_view_leaves_no_edge_where_it_ends(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    voxels = (rng.random((2, *shape)) * 100 + 900).astype(np.float32)
+    images = axial_slices(Volume(voxels, Geometry((3.0, 3.0, 5.0)), "MR"), SCALING)
+    assert images.shape == (2, 32, 32)
+    assert images.min() >= images.max() * 0.85
+    assert images.mean() == pytest.approx(voxels.mean() / voxels.max(), rel=0.02)
 
 
 def test_a_window_of_ct_is_fixed() -> None:
@@ -39,7 +49,7 @@ def test_a_window_of_ct_is_fixed() -> None:
 @pytest.mark.parametrize("factor", [0.5, 2.0])
 def test_other_pixels_are_resampled_around_the_same_middle(factor: float) -> None:
     spacing = SCALING.spacing_mm * factor
-    size = int(32 / factor) if factor < 1 else 32
+    size = int(32 / factor)
     images = axial_slices(phantom(3), SCALING)
     others = axial_slices(phantom(3), replace(SCALING, size=size, spacing_mm=spacing))
     assert others.shape == (len(images), size, size)
