@@ -58,11 +58,11 @@ def predict_slices(
             contents[key] = volume_content(model, stacks, plan, monitor)
         return enhanced(
             model.enhancer,
-            _planes(stacks, window, plan, flips),
+            _planes(stacks, window, plan, monitor, flips),
             torch.cat([cue.to(plan.device), contents[key]], dim=1),
             depth=len(stacks),
             asked=None if asked is None else asked.to(plan.device),
-            start=None if start is None else _planes(start, window, plan, flips),
+            start=None if start is None else _planes(start, window, plan, monitor, flips),
             wants_error=wants_error,
         )
 
@@ -86,7 +86,7 @@ def shrunk(
         return None
 
     def begin(plan: Plan, window: Window) -> Stage:
-        return started(model.enhancer, _planes(stacks, window, plan), len(stacks))
+        return started(model.enhancer, _planes(stacks, window, plan, monitor), len(stacks))
 
     depth, rows, columns = stacks.voxels.shape
     plan = plan.suited(rows, columns)  # not for the padded sides: chunks are the network's own
@@ -139,7 +139,9 @@ class _Streams:
             raise
 
 
-def _planes(stacks: SliceStacks, window: Window, plan: Plan, flips: tuple[int, ...] = ()) -> Stage:
+def _planes(
+    stacks: SliceStacks, window: Window, plan: Plan, monitor: Monitor, flips: tuple[int, ...] = ()
+) -> Stage:
     """The slices by chunks as they are asked for, in the window of the tile, mirrored."""
     uploads = Uploads(plan.device)
     axes = tuple(axis - 4 for axis in flips)
@@ -149,7 +151,8 @@ def _planes(stacks: SliceStacks, window: Window, plan: Plan, flips: tuple[int, .
         planes = uploads.send(stacks.planes(slice(first, first + plan.slices), window))
         return planes.flip(axes) if axes else planes
 
-    return Stage(make, count=-(-len(stacks) // plan.slices), size=plan.slices)
+    count = -(-len(stacks) // plan.slices)
+    return Stage(make, count=count, size=plan.slices, check=monitor.check)
 
 
 def volume_content(

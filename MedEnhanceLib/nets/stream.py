@@ -24,6 +24,8 @@ class Stage:
     make: computes the chunk of that number. reads: the stages that it asks for the same chunk, and
     through `beside` for the ones beside it. behind: slices before a chunk that it asks for, of
     each of them. count, size: of chunks, and the slices of each but the last; as in what it reads.
+    check: a safe point before each chunk is computed, as in what it reads: one chunk of the last
+    stage can take so many of the others that who cancels would wait for seconds.
     Chunks are asked for in ascending order, by `make` as well; the first may be any. One is kept
     until every stage that reads it has gone on. A stage knows its readers by number only: a
     reference back would be a cycle, and features would stay in memory until the garbage collector
@@ -37,7 +39,9 @@ class Stage:
         behind: int = 0,
         count: int = 0,
         size: int = 0,
+        check: Callable[[], None] | None = None,
     ) -> None:
+        self._check: Callable[[], None] | None = check or (reads[0]._check if reads else None)
         self.count: int = count or reads[0].count
         self.size: int = size or reads[0].size
         self._behind = self._chunks_of(behind)
@@ -49,6 +53,8 @@ class Stage:
     def __getitem__(self, chunk: int) -> Tensor:
         if chunk in self._made:
             return self._made[chunk]
+        if self._check:
+            self._check()
         features = self._make(chunk)
         if self._passed:
             self._made[chunk] = features

@@ -9,6 +9,7 @@ from unittest.mock import patch
 import pytest
 import torch
 
+from MedEnhanceLib.errors import Cancelled
 from MedEnhanceLib.hqg.config import NetworkConfig
 from MedEnhanceLib.hqg.network import Enhancer
 from MedEnhanceLib.hqg.stream import enhanced
@@ -113,6 +114,25 @@ def test_chunks_are_kept_as_long_as_somebody_reads_them() -> None:
         far[chunk]
         assert len(source._made) <= 3
     assert made == [2, 1, *range(3, 9)]
+
+
+def test_every_chunk_of_every_stage_is_a_safe_point() -> None:
+    def check() -> None:
+        asked.append(None)
+        if len(asked) == stop:
+            raise Cancelled("cancelled")
+
+    asked: list[None] = []
+    stop = 0
+    source = Stage(lambda n: torch.full((1, 4, 2, 2), float(n)), count=3, size=1, check=check)
+    far = Stage(lambda n: source.exchanged(n), source)
+    far[0]
+    assert len(asked) == 3  # its own, and two of the source
+    stop = len(asked) + 2
+    with pytest.raises(Cancelled):
+        far[1]
+    stop = 0
+    assert far[1].shape == (1, 4, 2, 2)  # what was stopped can go on
 
 
 def test_features_go_with_the_stream_and_do_not_wait_for_the_garbage_collector() -> None:
