@@ -8,14 +8,17 @@ tables. The same code computes in float64 and in int64; tests hold all three equ
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.unicompress.implicit import fixed as fx
@@ -28,14 +31,17 @@ EXACT = 1 << 24
 #: Positions are multiples of this part of a unit.
 FINE = 16
 _TABLE = 1 << fx.TURN_BITS
-#: Cells that are decoded at once: what they need stays near the processor.
-_BATCH = 32
+#: Eighths of cells that are decoded at once: what they need stays near a processor, while a GPU
+#: wants much to do.
+_BATCH = {"cpu": 64}
+_BATCH_GPU = 8192
 
 
 class Matrix(NamedTuple):
     """A linear layer: integers [rows, columns] as numbers of the arithmetic, and its rounding.
 
     half, shift: what a row's sum gets added and is then divided by, as 2^shift; bias: added after.
+    In floats weight and half are divided already, which changes no digit of them.
     """
 
     weight: Tensor
@@ -171,15 +177,26 @@ class IntegerDecoder:
             raise ValueError("a row of weights is too large for exact sums")
         if bias.shape != (len(rows),) or np.abs(bias.astype(np.int64)).max(initial=0) >= EXACT // 4:
             raise ValueError("biases that do not fit")
-        return Matrix(*(self._tensor(part) for part in (rows, half, shift, bias)))
+        weights, halves, shifts, biases = map(self._tensor, (rows, half, shift, bias))
+        if self.dtype != torch.int64:
+            weights, halves = weights * torch.exp2(-shifts)[:, None], halves * torch.exp2(-shifts)
+        return Matrix(weights, halves, shifts, biases)
+
+    def sums(self, matrix: Matrix, x: Tensor) -> Tensor:
+        """X [..., columns] → sums of the rows, [..., rows], with what rounds them."""
+        if self.dtype == torch.int64:
+            return x @ matrix.weight.T + matrix.half
+        return F.linear(x, matrix.weight, matrix.half)
+
+    def rounded_(self, matrix: Matrix, sums: Tensor) -> Tensor:
+        """Sums of a matrix's rows as what it gives; in their place."""
+        if self.dtype == torch.int64:
+            return self.shifted(sums, matrix.shift).add_(matrix.bias)
+        return sums.floor_().add_(matrix.bias)
 
     def apply(self, matrix: Matrix, x: Tensor) -> Tensor:
         """X [..., columns] → rounded sums plus bias, [..., rows]."""
-        return self.rounded(matrix, x @ matrix.weight.T)
-
-    def rounded(self, matrix: Matrix, sums: Tensor) -> Tensor:
-        """Sums of a matrix's rows as what it gives."""
-        return self.shifted(sums + matrix.half, matrix.shift) + matrix.bias
+        return self.rounded_(matrix, self.sums(matrix, x))
 
     def shifted(self, x: Tensor, shift: Tensor) -> Tensor:
         """floor(x / 2^shift); a negative shift multiplies."""
@@ -187,13 +204,20 @@ class IntegerDecoder:
             return (x >> shift.clamp_min(0)) << (-shift).clamp_min(0)
         return torch.floor(x * torch.exp2(-shift))
 
-    def cut(self, x: Tensor, bits: int) -> Tensor:
-        """floor(x / 2^bits)."""
-        return x >> bits if self.dtype == torch.int64 else torch.floor(x * 2.0**-bits)
+    def cut_(self, x: Tensor, bits: int) -> Tensor:
+        """floor(x / 2^bits), in the place of x."""
+        if self.dtype == torch.int64:
+            return x.bitwise_right_shift_(bits)
+        return x.mul_(2.0**-bits).floor_()
+
+    def nearest_(self, x: Tensor, bits: int) -> Tensor:
+        """floor(x / 2^bits + ½), in the place of x."""
+        return self.cut_(x.add_(1 << bits - 1), bits)
 
     def look_up(self, table: Tensor, index: Tensor) -> Tensor:
         """table[index], the index wrapped around the table's power of two."""
-        return table[index.to(torch.int32) & (len(table) - 1)]
+        wrapped = index.to(torch.int32, copy=True).bitwise_and_(len(table) - 1)
+        return table.index_select(0, wrapped.flatten()).view(wrapped.shape)
 
     def latents(self, codes: npt.NDArray[np.integer[Any]], refinements: int) -> Latents:
         """Keys and values of codes [layers, k, j, i], of which the first are used."""
@@ -214,32 +238,60 @@ class IntegerDecoder:
         return Latents(_padded(torch.stack(keys)), _padded(torch.stack(values)))
 
     def decode(
-        self, latents: Latents, shape: tuple[int, int, int], *, thick: bool, batch: int = _BATCH
+        self,
+        latents: Latents,
+        shape: tuple[int, int, int],
+        *,
+        thick: bool,
+        batch: int | None = None,
     ) -> Tensor:
         """Values of a block of `shape` voxels, as integers of OUT_BITS after the point, [K, J, I].
 
-        batch: cells at once; it changes nothing but memory and time.
+        batch: eighths of cells at once; it changes nothing but memory and time.
         """
+        if batch is None:
+            batch = _BATCH.get(torch.device(self.device).type, _BATCH_GPU)
         steps = (2 if thick else 1, 1, 1)
-        spans = tuple(CELL // step for step in steps)
-        counts = tuple(cells + 1 for cells in latents.cells)
-        axes = [self._axis(axis, counts[axis], steps[axis]) for axis in range(3)]
+        halves = tuple(CELL // 2 // step for step in steps)
+        counts = tuple(-(-n // half) for n, half in zip(shape, halves, strict=True))
+        axes = [self._axis(axis, latents.cells[axis] + 1, steps[axis]) for axis in range(3)]
         near, cosines = self._inside_of_cell(steps)
-        numbers = torch.arange(counts[0] * counts[1] * counts[2], device=self.device)
-        parts = []
-        for some in torch.split(numbers, batch):
-            k, rest = some // (counts[1] * counts[2]), some % (counts[1] * counts[2])
-            place = (k, rest // counts[2], rest % counts[2])
-            sums = [
-                _outer(*(axis[which][n] for axis, n in zip(axes, place, strict=True)))
-                for which in (0, 1)
-            ]
+        sizes = [size for count, half in zip(counts, halves, strict=True) for size in (count, half)]
+        whole = torch.empty(sizes, dtype=self.dtype, device=self.device)
+        for odd in product((0, 1), repeat=3):
+            part = whole[odd[0] :: 2, :, odd[1] :: 2, :, odd[2] :: 2]
+            if part.numel():
+                # The first half of a cell is the second half of the way there from the one before.
+                inside = odd[0] ^ 1, odd[1] ^ 1, odd[2] ^ 1
+                ways = [axis[:, half] for axis, half in zip(axes, inside, strict=True)]
+                at = near[inside], cosines[inside]
+                values = self._eighths(latents, odd, part.shape[::2], ways, *at, batch)
+                part.copy_(values.view(*part.shape[::2], *halves).permute(0, 3, 1, 4, 2, 5))
+        whole = whole.flatten(4, 5).flatten(2, 3).flatten(0, 1)
+        return whole[: shape[0], : shape[1], : shape[2]]
+
+    def _eighths(
+        self,
+        latents: Latents,
+        first: Sequence[int],
+        extent: Sequence[int],
+        ways: Sequence[Tensor],
+        near: Tensor,
+        cosines: Tensor,
+        batch: int,
+    ) -> Tensor:
+        """Values [B, V] of the same eighth of `extent` ways between centres, from `first` on.
+
+        ways: what each axis adds to the first sums there, [n, half, rows].
+        """
+        found = []
+        for some in torch.split(torch.arange(math.prod(extent), device=self.device), batch):
+            places = torch.unravel_index(some, extent)
+            place = tuple(n + start for n, start in zip(places, first, strict=True))
+            query, wave = self._first_sums([way[n] for way, n in zip(ways, place, strict=True)])
             keys, values = (_around(grid, place) for grid in (latents.keys, latents.values))
-            parts.append(self._evaluate(sums[0], sums[1], keys, values, near, cosines))
-        whole = torch.cat(parts).view(*counts, *spans).permute(0, 3, 1, 4, 2, 5)
-        whole = whole.reshape(*(n * span for n, span in zip(counts, spans, strict=True)))
-        cut = [slice(s // 2, s // 2 + n) for s, n in zip(spans, shape, strict=True)]
-        return whole[cut[0], cut[1], cut[2]]
+            found.append(self._evaluate(query, wave, keys, values, near, cosines))
+        return torch.cat(found)
 
     def decode_at(self, latents: Latents, positions: Tensor) -> Tensor:
         """Values [N] at positions [N, 3], integers in sixteenths of a unit: at any resolution."""
@@ -253,7 +305,7 @@ class IntegerDecoder:
         waves = self._waves(inside)
         k, j, i = (waves[:, axis, self.orders[:, axis]] for axis in range(3))
         features = torch.cat([self._features(positions[:, axis]) for axis in range(3)], dim=1)
-        sums = [(features @ m.weight.T)[:, None] for m in (self.query, self.waves[0])]
+        sums = [self.sums(m, features)[:, None] for m in (self.query, self.waves[0])]
         where = tuple(place.unbind(dim=1))
         keys, values = (_around(grid, where) for grid in (latents.keys, latents.values))
         cosines = self._product(self._product(k, j), i)
@@ -265,23 +317,36 @@ class IntegerDecoder:
         phases = positions.long()[:, None] << torch.arange(BANDS, device=self.device)
         waves = [self.look_up(self.sine, phases + turn) for turn in (0, _TABLE // 4)]
         # As training rounds them: to the nearest multiple of 2^−7.
-        rest = fx.SINE_BITS - fx.FEATURE_BITS
-        return self.cut(torch.cat(waves, dim=1) + (1 << rest - 1), rest)
+        return self.nearest_(torch.cat(waves, dim=1), fx.SINE_BITS - fx.FEATURE_BITS)
 
-    def _axis(self, axis: int, cells: int, step: int) -> tuple[Tensor, Tensor]:
-        """What one axis adds to the sums of query and first layer, [cells, voxels, rows] each."""
+    def _axis(self, axis: int, cells: int, step: int) -> Tensor:
+        """What one axis adds to the sums of query and first layer, [cells, 2, half, rows]."""
         first = torch.arange(cells * CELL // step, device=self.device) * (FINE * step)
         centres = first + FINE * step // 2 - FINE * CELL // 2
         features = self._features(centres)
         columns = slice(2 * BANDS * axis, 2 * BANDS * (axis + 1))
-        query, wave = (
-            (features @ m.weight[:, columns].T).view(cells, CELL // step, -1)
-            for m in (self.query, self.waves[0])
-        )
-        return query, wave
+        sums = torch.cat([features @ m.weight[:, columns].T for m in self._first], dim=1)
+        if axis == 0:
+            sums = sums + torch.cat([m.half for m in self._first])
+        return sums.view(cells, 2, CELL // step // 2, -1)
+
+    @property
+    def _first(self) -> tuple[Matrix, Matrix]:
+        """The layers that see where a voxel lies."""
+        return self.query, self.waves[0]
+
+    def _first_sums(self, axes: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Their sums [B, V, rows] of what the axes add, [B, n, rows] each."""
+        k, j, i = axes
+        sums = (k[:, :, None, None] + j[:, None, :, None] + i[:, None, None]).flatten(1, 3)
+        rows = len(self.query.weight)
+        return sums[..., :rows], sums[..., rows:]
 
     def _inside_of_cell(self, steps: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-        """Weights [1, V, 8] of the eight corners, and cosines [1, V, latent], at each voxel."""
+        """Weights of the eight corners, and cosines, at each voxel of a way between centres.
+
+        [2, 2, 2, 1, V, 8] and [2, 2, 2, 1, V, latent]: for each eighth of it.
+        """
         inside = [
             torch.arange(CELL // step, device=self.device) * (FINE * step) + FINE * step // 2
             for step in steps
@@ -289,7 +354,8 @@ class IntegerDecoder:
         near = torch.einsum("ka,jb,ic->kjiabc", *map(self._ends, inside))
         k, j, i = (self._waves(d)[:, self.orders[:, axis]] for axis, d in enumerate(inside))
         cosines = self._product(self._product(k[:, None], j)[:, :, None], i)
-        return near.reshape(1, -1, 8), cosines.reshape(1, -1, len(self.orders))
+        halves = [CELL // step // 2 for step in steps]
+        return _by_eighth(near.flatten(3), halves), _by_eighth(cosines, halves)
 
     def _ends(self, inside: Tensor) -> Tensor:
         """Weights [..., 2] of a cell and the next, at sixteenths of a unit from its centre."""
@@ -301,11 +367,10 @@ class IntegerDecoder:
         """Cosines [..., orders] of one axis, at sixteenths of a unit from a cell's centre."""
         m = torch.arange(int(self.orders.max()) + 1, device=self.device)
         turns = _TABLE // (2 * CELL * FINE) * m * inside[..., None] + _TABLE // 4 * (1 - m % 2)
-        rest = fx.SINE_BITS - fx.COSINE_BITS
-        return self.cut(self.look_up(self.sine, turns) + (1 << rest - 1), rest)
+        return self.nearest_(self.look_up(self.sine, turns), fx.SINE_BITS - fx.COSINE_BITS)
 
     def _product(self, one: Tensor, other: Tensor) -> Tensor:
-        return self.cut(one * other + (1 << fx.COSINE_BITS - 1), fx.COSINE_BITS)
+        return self.nearest_(one * other, fx.COSINE_BITS)
 
     def _evaluate(
         self,
@@ -318,52 +383,48 @@ class IntegerDecoder:
     ) -> Tensor:
         """Values [B, V].
 
-        query, wave: sums of their matrices, [B, V, rows]; keys, values: [B, 16, …]; near:
-        [·, V, 8]; cosines: [·, V, latent].
+        query, wave: sums of their matrices, [B, V, rows], which are written over; keys, values:
+        [B, 16, …]; near: [·, V, 8]; cosines: [·, V, latent].
         """
-        fused, signed = self._attend(self.rounded(self.query, query), keys, values, near)
+        fused, signed = self._attend(self.rounded_(self.query, query), keys, values, near)
         x = wave
         for layer, matrix in enumerate(self.waves):
-            phase = self.rounded(matrix, x if layer == 0 else x @ matrix.weight.T)
+            phase = self.rounded_(matrix, x if layer == 0 else self.sums(matrix, x))
             if layer < self.scaled:
                 top = fx.SCALE_TOP
-                scale = self.apply(self.scales[layer], fused).clamp(-top, top)
-                phase = phase.clamp(-fx.WAVE_TOP, fx.WAVE_TOP) * (scale + (1 << fx.SCALE_BITS))
-                rest = fx.SCALE_BITS + fx.WAVE_BITS - fx.PHASE_BITS
-                phase = self.cut(phase + (1 << rest - 1), rest)
-            phase = phase + self.apply(self.shifts[layer], fused)
-            rest = fx.PHASE_BITS - fx.TURN_BITS
-            x = self.look_up(self.sine, self.cut(phase + (1 << rest - 1), rest))
-        gain = self.apply(self.gain, fused).clamp(-fx.GAIN_TOP, fx.GAIN_TOP)
-        x = self.cut(x * gain + (1 << fx.SCALE_BITS - 1), fx.SCALE_BITS)
-        rest = fx.VALUE_BITS + fx.COSINE_BITS - fx.OUT_BITS
-        waved = self.cut((signed * cosines).sum(dim=-1) + (1 << rest - 1), rest)
+                scale = self.apply(self.scales[layer], fused).clamp_(-top, top)
+                phase = phase.clamp_(-fx.WAVE_TOP, fx.WAVE_TOP).mul_(scale.add_(1 << fx.SCALE_BITS))
+                phase = self.nearest_(phase, fx.SCALE_BITS + fx.WAVE_BITS - fx.PHASE_BITS)
+            phase = phase.add_(self.apply(self.shifts[layer], fused))
+            x = self.look_up(self.sine, self.nearest_(phase, fx.PHASE_BITS - fx.TURN_BITS))
+        gain = self.apply(self.gain, fused).clamp_(-fx.GAIN_TOP, fx.GAIN_TOP)
+        x = self.nearest_(x.mul_(gain), fx.SCALE_BITS)
+        waved = signed.mul_(cosines).sum(dim=-1)
+        waved = self.nearest_(waved, fx.VALUE_BITS + fx.COSINE_BITS - fx.OUT_BITS)
         return self.apply(self.out, x)[..., 0] + waved
 
     def _attend(
         self, query: Tensor, keys: Tensor, values: Tensor, near: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The feature, and that with each corner's signs, [B, V, latent]."""
-        query = _by_head(query.clamp(-fx.KEY_TOP, fx.KEY_TOP), self.heads).transpose(1, 2)
+        query = _by_head(query.clamp_(-fx.KEY_TOP, fx.KEY_TOP), self.heads).transpose(1, 2)
         keys = _by_head(keys, self.heads).permute(0, 2, 3, 1)
         scores = query @ keys + self.slots[:, None]
         below = scores.amax(dim=-1, keepdim=True) - scores
         # Scores have 8 bits after the point; the table 64 steps for each halving.
-        steps = self.cut(below, 2 * fx.KEY_BITS - 6).clamp_max(len(self.power) - 1)
-        powers = self.power[steps.to(torch.int32)]
-        shares = powers * torch.cat([near, near], dim=-1)[:, None]
+        steps = self.cut_(below, 2 * fx.KEY_BITS - 6).clamp_max_(len(self.power) - 1)
+        powers = self.power.index_select(0, steps.to(torch.int32).flatten()).view(steps.shape)
+        shares = powers.mul_(torch.cat([near, near], dim=-1)[:, None])
         total = shares.sum(dim=-1, keepdim=True)
         exponent = torch.frexp(total.double()).exponent.to(self.dtype) - fx.POWER_BITS
         total, shares = self.shifted(total, exponent), self.shifted(shares, exponent)
-        shares = shares * self.reciprocal[total.to(torch.int32)]
-        shares = self.cut(shares + (1 << fx.POWER_BITS - 1), fx.POWER_BITS)
+        shares = self.nearest_(shares * self.reciprocal[total.to(torch.int32)], fx.POWER_BITS)
         return self._mixed(shares, values), self._mixed(shares, self.signs * values)
 
     def _mixed(self, shares: Tensor, values: Tensor) -> Tensor:
         values = _by_head(values, self.heads).transpose(1, 2)
         mixed = (shares @ values).transpose(1, 2).flatten(2)
-        top = fx.VALUE_TOP
-        return self.cut(mixed + (1 << fx.SHARE_BITS - 1), fx.SHARE_BITS).clamp(-top, top)
+        return self.nearest_(mixed, fx.SHARE_BITS).clamp_(-fx.VALUE_TOP, fx.VALUE_TOP)
 
 
 def tables() -> dict[str, npt.NDArray[np.int16]]:
@@ -402,6 +463,8 @@ def _around(grid: Tensor, place: tuple[Tensor, ...]) -> Tensor:
     return torch.stack(picked, dim=2).transpose(0, 1).flatten(1, 2)
 
 
-def _outer(k: Tensor, j: Tensor, i: Tensor) -> Tensor:
-    """Sums [B, K · J · I, rows] of what the axes add, [B, n, rows] each."""
-    return (k[:, :, None, None] + j[:, None, :, None] + i[:, None, None]).flatten(1, 3)
+def _by_eighth(x: Tensor, halves: list[int]) -> Tensor:
+    """[K, J, I, C] → [2, 2, 2, 1, V, C]: the halves of each axis apart."""
+    k, j, i = halves
+    parted = x.view(2, k, 2, j, 2, i, -1).permute(0, 2, 4, 1, 3, 5, 6)
+    return parted.reshape(2, 2, 2, 1, k * j * i, -1)
