@@ -16,6 +16,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ Shorts = npt.NDArray[np.int16]
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Tap = tuple[int, int, int]
+_Window = TypeVar("_Window", bound=npt.NDArray[Any])
 
 #: taps, limits, classes and whether the network counts; classes' bounds; bytes that follow.
 HEAD = struct.Struct("<BBBH")
@@ -62,6 +64,10 @@ _FITTED = 1 << 20
 #: Slices with fewer rows for each that is fitted are left out whole.
 _LEAST_ROWS = 8
 _RIDGE = 1e-5
+#: Whole numbers below are exact in float32.
+_EXACT = 1 << 24
+#: Rows at a time: what a product takes and makes of them stays in a processor's cache.
+_STRIP_VALUES = 1 << 20
 #: That a filter takes, about, where it is worth it; and at most.
 USUAL_BYTES, MOST_BYTES = 600, 1500
 #: The network takes three quarters of the time to read, so it has to bring a tenth of a decibel.
@@ -128,16 +134,47 @@ def apply(frames: Frames, noise: int, chosen: Filter, added: Ints | None) -> Ite
     shift = (CLASSES // len(chosen.weights)).bit_length() - 1
     bounds = bounds_of(chosen.first, chosen.spread)
     limits = limits_of(noise)[: chosen.limits]
-    table = chosen.weights.T.astype(np.int32)
+    taps = TAPS[chosen.taps]
+    weights, opinion = np.split(chosen.weights.astype(np.int32), [len(taps) * len(limits)], axis=1)
     for k, window in enumerate(_windows(frames)):
-        place = class_of(window, bounds) >> shift
-        total = np.zeros(frames.shape[1:], np.int32)
-        for weights, term in zip(table, _terms(window, TAPS[chosen.taps], limits), strict=False):
-            total += weights[place] * term
+        place = (class_of(window, bounds) >> shift).astype(np.intp)
+        total = _weighted(window, place, weights, taps, limits)
         total *= PARTS
         if chosen.network and added is not None:
-            total += table[-1][place] * added[k]
+            total += opinion.take(place) * added[k]
         yield np.maximum(PARTS * frames[k].astype(np.int32) + (total >> WEIGHT_BITS), 0)
+
+
+def _weighted(
+    window: Shorts,
+    place: npt.NDArray[np.intp],
+    weights: Ints,
+    taps: Sequence[Tap],
+    limits: Sequence[int],
+) -> Ints:
+    """Terms of a window's middle slice, weighted as each voxel's class says, [H, W].
+
+    All classes' sums by one product, then the one of the voxel: looking up each voxel's weights
+    takes several times as long.
+    """
+    total = np.zeros(place.shape, np.int32)
+    height, width = place.shape
+    rows = max(1, _STRIP_VALUES // (max(weights.shape[1], 1) * width))
+    for top in range(0, height if weights.size else 0, rows):
+        strip = window[:, top : top + rows + 2 * _REACH]
+        chosen = place[top : top + rows].ravel()
+        span = int(strip.max()) - int(strip.min())
+        largest = 2 * np.minimum(np.tile(limits, len(taps)), span)
+        exact = int((np.abs(weights) @ largest).max()) < _EXACT
+        # Whole numbers, of which no sum is too large for the type: exact in whatever order.
+        kind = np.float32 if exact else np.float64
+        columns = np.empty((weights.shape[1], len(chosen)), kind)
+        for row, term in zip(columns, _terms(strip.astype(kind), taps, limits), strict=True):
+            row[:] = term.ravel()
+        sums = weights.astype(kind) @ columns
+        numbers = chosen * len(chosen) + np.arange(len(chosen))
+        total[top : top + rows] = sums.take(numbers).reshape(-1, width)
+    return total
 
 
 def fit(
@@ -235,25 +272,25 @@ def _windows(frames: Frames) -> Iterator[Shorts]:
         yield np.stack([padded[n] for n in needed])
 
 
-def _terms(window: Shorts, taps: Sequence[Tap], limits: Sequence[int]) -> Iterator[Shorts]:
-    """Per tap and limit, both sides' limited differences to the middle, [H, W], −8190 to 8190."""
+def _terms(window: _Window, taps: Sequence[Tap], limits: Sequence[int]) -> Iterator[_Window]:
+    """Per tap and limit, both sides' limited differences to the middle, [H, W], −8190 to 8190.
+
+    limits: each below the one before. What is given is written over by the next.
+    """
     height, width = (side - 2 * _REACH for side in window.shape[1:])
-    inside = (slice(_REACH, _REACH + height), slice(_REACH, _REACH + width))
-    middle = window[_DEPTH][inside]
+    middle = window[_DEPTH, _REACH : _REACH + height, _REACH : _REACH + width].copy()
+    one, other, both = (np.empty_like(middle) for _ in range(3))
     for dk, dj, di in taps:
-        sides = [
-            window[
-                _DEPTH + sign * dk,
-                _REACH + sign * dj : _REACH + sign * dj + height,
-                _REACH + sign * di : _REACH + sign * di + width,
-            ]
-            - middle
-            for sign in (1, -1)
-        ]
-        yield sides[0] + sides[1]
-        for limit in limits[1:]:
-            one, other = (np.clip(side, -limit, limit) for side in sides)
-            yield one + other
+        for side, sign in ((one, 1), (other, -1)):
+            j, i = _REACH + sign * dj, _REACH + sign * di
+            moved = window[_DEPTH + sign * dk, j : j + height, i : i + width]
+            np.subtract(moved, middle, out=side)
+        yield np.add(one, other, out=both)
+        for limit in map(window.dtype.type, limits[1:]):
+            for side in (one, other):
+                np.minimum(side, limit, out=side)
+                np.maximum(side, -limit, out=side)
+            yield np.add(one, other, out=both)
 
 
 def _all_terms() -> list[tuple[int, int]]:

@@ -131,3 +131,38 @@ def test_a_filter_never_leaves_the_range_of_the_volume() -> None:
     assert back.min() >= -200
     assert back.max() <= 250
     assert context_of(block).voxel_range is not None
+
+
+@pytest.mark.parametrize(("taps", "limits", "classes"), [(2, 3, 16), (1, 1, 4), (1, 2, 1)])
+@pytest.mark.parametrize("top", [60, 4095])
+def test_sums_are_exact_however_large_they_are(
+    taps: int, limits: int, classes: int, top: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where float32 would not hold them, and however many rows are computed at a time."""
+    rng = np.random.default_rng(taps)
+    busier = np.geomspace(0.01, 1, 21)  # towards the right, for all classes to be there
+    frames = (rng.integers(0, top + 1, (3, 17, 21)) * busier).astype(np.uint16)
+    frames[:, 5:12, 14:21] = rng.integers(0.98 * top, top + 1, (3, 7, 7))
+    frames[:, 8, 16:19] = 0, 1, 0
+    terms = len(wiener.TAPS[taps]) * limits
+    weights = rng.integers(125, 128, (classes, terms)).astype(np.int8)
+    chosen = wiener.Filter(taps, limits, False, 40, 8, weights)
+    noise = 70
+    bounds, cuts = wiener.bounds_of(40, 8), wiener.limits_of(noise)[:limits]
+    edged = np.pad(frames.astype(np.int64), ((2, 2), (3, 3), (3, 3)), mode="edge")
+
+    def moved(dk: int, dj: int, di: int) -> np.ndarray:
+        return edged[2 + dk : 5 + dk, 3 + dj : 20 + dj, 3 + di : 24 + di]
+
+    place = np.stack([wiener.class_of(window, bounds) for window in wiener._windows(frames)])
+    assert len(np.unique(place)) > 4
+    table = weights.astype(np.int64)[place >> (16 // classes).bit_length() - 1]
+    total = np.zeros(frames.shape, np.int64)
+    for number, (tap, cut) in enumerate((t, c) for t in wiener.TAPS[taps] for c in cuts):
+        sides = [moved(*(sign * d for d in tap)) - moved(0, 0, 0) for sign in (1, -1)]
+        total += table[..., number] * sum(np.clip(side, -cut, cut) for side in sides)
+    assert (np.abs(total).max() > 1 << 24) == (top == 4095 and taps == 2)
+    wanted = np.maximum(wiener.PARTS * moved(0, 0, 0) + (wiener.PARTS * total >> 7), 0)
+    for values in (wiener._STRIP_VALUES, 1):
+        monkeypatch.setattr(wiener, "_STRIP_VALUES", values)
+        assert np.array_equal(list(wiener.apply(frames, noise, chosen, None)), wanted)
