@@ -53,6 +53,7 @@ _PACKAGES = (
     Package("imagecodecs>=2025.3.30", "imagecodecs", "compression, pixels of DICOM", 28),
     Package("zstandard>=0.22", "zstandard", "compression", 5.5),
     Package("constriction>=0.4", "constriction", "implicit blocks", 0.5),
+    Package("threadpoolctl>=3.1", "threadpoolctl", "compression", 0.1),
     Package("tqdm>=4.66", "tqdm", "progress bars", 0.1),
     Package("matplotlib>=3.9", "matplotlib", "pictures and reports", 20),
     Package("dask[distributed]>=2024.8", "distributed", "batch --scheduler", 5, required=False),

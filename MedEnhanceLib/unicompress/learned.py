@@ -29,7 +29,7 @@ from MedEnhanceLib.unicompress.integers import (
     to_integers,
 )
 from MedEnhanceLib.unicompress.models import CodecModel, shipped_model
-from MedEnhanceLib.unicompress.pool import ordered_map, safe_point
+from MedEnhanceLib.unicompress.pool import blas_on_one_thread, ordered_map, safe_point
 from MedEnhanceLib.unicompress.predictor.coder import (
     codable,
     encode_block,
@@ -137,9 +137,10 @@ def taught(
     held_out = samples.part(slice(0, len(samples) // 10))
     steps = int(np.clip(voxels.size / 1e6 * _STEPS_PER_MVOXEL, _LEAST_STEPS, _MOST_STEPS))
     learned_from = samples.part(slice(len(samples) // 10, None))
-    network = tune(predictor.network, learned_from, steps=steps, monitor=monitor)
+    with blas_on_one_thread():
+        network = tune(predictor.network, learned_from, steps=steps, monitor=monitor)
+        saved = _gain(predictor.network, network, held_out) * voxels.size / 8
     model = model_of(network, f"{predictor.model.id}+", {"from": predictor.model.sha256})
-    saved = _gain(predictor.network, network, held_out) * voxels.size / 8
     if saved <= 2 * (len(model.data) + _CHUNK_BYTES):
         return predictor
     return Predictor(model, network, carried=True)

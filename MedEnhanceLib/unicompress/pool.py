@@ -6,8 +6,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import Cancelled
 from MedEnhanceLib.progress import Monitor
 
@@ -29,6 +30,15 @@ def safe_point() -> None:
         raise Cancelled("cancelled", "Nobody waits for this any more.")
 
 
+def blas_on_one_thread() -> Any:
+    """Let matrix products take one thread each, until `restore_original_limits` or `with` ends.
+
+    They are small here, and many at a time: libraries that part each of them among all cores make
+    their threads wait for each other (lossless encoding took twice as long, on two cores).
+    """
+    return require("threadpoolctl", purpose="Compression").threadpool_limits(1, user_api="blas")
+
+
 def ordered_map(
     function: Callable[[Item], Outcome],
     items: Iterable[Item],
@@ -41,7 +51,7 @@ def ordered_map(
     Items are taken from `items` in the calling thread, so it may read a file.
     Stops at an exception once the calls under way are done. At a cancel they are not waited for:
     a block can take seconds, and what they give is dropped. Either way their next `safe_point`
-    ends them.
+    ends them. Matrix products take one thread each meanwhile.
     """
     stopped = threading.Event()
 
@@ -50,6 +60,7 @@ def ordered_map(
         return function(item)
 
     waiting: deque[Future[Outcome]] = deque()
+    limit = blas_on_one_thread()
     pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="medenhance")
     try:
         for item in items:
@@ -62,6 +73,7 @@ def ordered_map(
     finally:
         stopped.set()
         pool.shutdown(wait=not monitor.cancelled, cancel_futures=True)
+        limit.restore_original_limits()
 
 
 def _outcome(future: Future[Outcome], monitor: Monitor) -> Outcome:
