@@ -13,6 +13,7 @@ from _compression_measures import Row
 from _compression_ours import OURS, coded
 from _compression_peers import HEVC, JPEG2000, lossy_peers, run
 from _compression_rows import RATIO, RATIOS, Case
+from _compression_volumes import Subject
 
 from MedEnhanceLib import metrics
 
@@ -80,9 +81,15 @@ def draw_crops(folder: Path, case: Case) -> tuple[str, str] | None:
                 limit = (high - low) / (2 * _STRONGER)
                 axes = figure.add_subplot(4, 4, 8 * line + column + 5)
                 _show(axes, change, -limit, limit, f"change × {_STRONGER}")
-    name = f"compression-{case.subject.modality.lower()}.png"
+    title, name = picture_of(case.subject)
     figure.savefig(folder / name, dpi=80)
-    return f"{case.subject.name} at ratios of {PICTURE_RATIOS[0]} and {PICTURE_RATIOS[1]}", name
+    return title, name
+
+
+def picture_of(subject: Subject) -> tuple[str, str]:
+    """Title and file of a subject's crops."""
+    title = f"{subject.name} at ratios of {PICTURE_RATIOS[0]} and {PICTURE_RATIOS[1]}"
+    return title, f"compression-{subject.modality.lower()}.png"
 
 
 def _decoded(case: Case, ratio: int) -> Iterator[tuple[str, npt.NDArray[Any], float]]:

@@ -2,6 +2,7 @@
 
     python Testing/Benchmarks/compression.py             whole volumes, writes docs/benchmarks
     python Testing/Benchmarks/compression.py --quick     thin slabs, writes runs/benchmarks
+    python Testing/Benchmarks/compression.py --large-only  time and memory anew; all else stays
 
 What was measured before, by the same code on the same voxels, is read from runs/compression-rows:
 a new form of the codec measures itself, time and memory anew, and no peer. Needs the extra `bench`.
@@ -21,11 +22,11 @@ from _compression_large import large_rows, measure_large
 from _compression_measures import Row
 from _compression_ours import ablation_rows, estimate_rows, our_rows, self_contained
 from _compression_pages import page
-from _compression_pictures import draw_crops, draw_curves
+from _compression_pictures import draw_crops, draw_curves, picture_of
 from _compression_quality import quality_rows
 from _compression_rows import RATIOS, Case, peer_rows
 from _compression_summary import estimate_sentence, summary_table
-from _compression_volumes import load_subjects
+from _compression_volumes import SUBJECTS, load_subjects
 
 _QUICK_RATIOS = (16, 64, 256)
 _LARGE_SLICES = 100
@@ -38,6 +39,9 @@ def main() -> None:
     options = parse()
     if options.large:
         print(json.dumps(measure_large(options.large, options.slices)))
+        return
+    if options.large_only:
+        _measure_large_anew(options)
         return
     rows: list[Row] = []
     cases = [Case.of(*found) for found in load_subjects(options.quick, options.only)]
@@ -56,13 +60,27 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     draw_curves(options.out / "compression.png", rows)
     drawn = [draw_crops(options.out, case) for case in cases] if options.pictures else []
-    gates = all_gates(rows)
-    text = page(rows, gates, [picture for picture in drawn if picture])
-    write("compression", text, gates=gates, rows=rows, seeds=[], folder=options.out)
+    _write(rows, [picture for picture in drawn if picture], options.out)
     if options.out == DOCS and not options.only:
         guide = DOCS.parent / "compression.md"
         fill(guide, "figures of Testing/Benchmarks/compression.py", summary_table(rows))
         fill(guide, "estimate of Testing/Benchmarks/compression.py", estimate_sentence(rows))
+
+
+def _measure_large_anew(options: argparse.Namespace) -> None:
+    """The page with other time and memory: of a codec whose files are what they were."""
+    kept = json.loads((options.out / "compression.json").read_text(encoding="utf-8"))["rows"]
+    rows = [row for row in kept if row["mode"] != "large"]
+    rows += large_rows(__file__, options.slices)
+    known = {row["volume"] for row in rows}
+    pictures = [picture_of(s) for s in SUBJECTS if s.crop is not None and s.name in known]
+    _write(rows, pictures, options.out)
+
+
+def _write(rows: list[Row], pictures: list[tuple[str, str]], out: Path) -> None:
+    gates = all_gates(rows)
+    text = page(rows, gates, pictures)
+    write("compression", text, gates=gates, rows=rows, seeds=[], folder=out)
 
 
 def measured(case: Case, options: argparse.Namespace) -> Iterator[Row]:
@@ -87,6 +105,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--ours-only", action="store_true", help="no peers")
     parser.add_argument("--ablation-only", action="store_true", help="what each part brings")
     parser.add_argument("--measure-only", action="store_true", help="rows alone, no page")
+    parser.add_argument("--large-only", action="store_true", help="time and memory anew")
     parser.add_argument("--no-large", dest="large_volume", action="store_false")
     parser.add_argument("--no-pictures", dest="pictures", action="store_false")
     parser.add_argument(
