@@ -14,8 +14,9 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, TypeVar
 
 import numpy as np
@@ -168,10 +169,10 @@ def _weighted(
         exact = int((np.abs(weights) @ largest).max()) < _EXACT
         # Whole numbers, of which no sum is too large for the type: exact in whatever order.
         kind = np.float32 if exact else np.float64
-        columns = np.empty((weights.shape[1], len(chosen)), kind)
-        for row, term in zip(columns, _terms(strip.astype(kind), taps, limits), strict=True):
-            row[:] = term.ravel()
-        sums = weights.astype(kind) @ columns
+        terms = np.empty((weights.shape[1], len(chosen) // width, width), kind)
+        for _ in _terms(strip.astype(kind), taps, limits, terms):
+            pass
+        sums = weights.astype(kind) @ terms.reshape(len(terms), -1)
         numbers = chosen * len(chosen) + np.arange(len(chosen))
         total[top : top + rows] = sums.take(numbers).reshape(-1, width)
     return total
@@ -272,25 +273,25 @@ def _windows(frames: Frames) -> Iterator[Shorts]:
         yield np.stack([padded[n] for n in needed])
 
 
-def _terms(window: _Window, taps: Sequence[Tap], limits: Sequence[int]) -> Iterator[_Window]:
+def _terms(
+    window: _Window, taps: Sequence[Tap], limits: Sequence[int], into: Iterable[_Window]
+) -> Iterator[_Window]:
     """Per tap and limit, both sides' limited differences to the middle, [H, W], −8190 to 8190.
 
-    limits: each below the one before. What is given is written over by the next.
+    limits: each below the one before. into: where they are written; the same place may come twice.
     """
     height, width = (side - 2 * _REACH for side in window.shape[1:])
     middle = window[_DEPTH, _REACH : _REACH + height, _REACH : _REACH + width].copy()
-    one, other, both = (np.empty_like(middle) for _ in range(3))
+    sides, places = np.empty((2, height, width), window.dtype), iter(into)
     for dk, dj, di in taps:
-        for side, sign in ((one, 1), (other, -1)):
+        for side, sign in zip(sides, (1, -1), strict=True):
             j, i = _REACH + sign * dj, _REACH + sign * di
             moved = window[_DEPTH + sign * dk, j : j + height, i : i + width]
             np.subtract(moved, middle, out=side)
-        yield np.add(one, other, out=both)
+        yield np.add(sides[0], sides[1], out=next(places))
         for limit in map(window.dtype.type, limits[1:]):
-            for side in (one, other):
-                np.minimum(side, limit, out=side)
-                np.maximum(side, -limit, out=side)
-            yield np.add(one, other, out=both)
+            np.clip(sides, -limit, limit, out=sides)
+            yield np.add(sides[0], sides[1], out=next(places))
 
 
 def _all_terms() -> list[tuple[int, int]]:
@@ -365,7 +366,8 @@ def _gather(
         order = np.argsort(place, kind="stable")
         ends = np.searchsorted(place[order], np.arange(CLASSES + 1))
         columns = np.empty((terms, len(order)), np.float32)
-        for n, term in enumerate(_terms(window, TAPS[-1], limits)):
+        one_place = repeat(np.empty(frames.shape[1:], window.dtype))
+        for n, term in enumerate(_terms(window, TAPS[-1], limits, one_place)):
             columns[n] = term[rows].ravel()[order]
         if added is not None:
             columns[-1] = added[k][rows].ravel()[order] / np.float32(PARTS)
