@@ -50,8 +50,8 @@ _VOXELS = 1 << 22
 #: So many blocks, and of each so many voxels, teach the network.
 _TAUGHT_BLOCKS = 6
 _SAMPLES = 360_000
-_STEPS_PER_MVOXEL = 300
-_LEAST_STEPS, _MOST_STEPS = 300, 3000
+_STEPS_PER_MVOXEL = 900
+_LEAST_STEPS, _MOST_STEPS = 600, 3000
 #: Below this a network of its own cannot pay for the bytes that it takes.
 _LEAST_TUNED = 1 << 18
 #: What a file takes for a chunk besides its bytes; it holds a network twice.
