@@ -33,7 +33,8 @@ if TYPE_CHECKING:
         segment,
     )
     from MedEnhanceLib.api_training import compare, distill, evaluate, train
-    from MedEnhanceLib.cohort import Cohort
+    from MedEnhanceLib.core.geometry import Geometry
+    from MedEnhanceLib.core.volume import Volume
     from MedEnhanceLib.errors import (
         Cancelled,
         CodecError,
@@ -46,8 +47,7 @@ if TYPE_CHECKING:
         ModelError,
         OutputError,
     )
-    from MedEnhanceLib.geometry import Geometry
-    from MedEnhanceLib.volume import Volume
+    from MedEnhanceLib.io.cohort import Cohort
 
 __all__ = [
     "Cancelled",
@@ -85,7 +85,7 @@ __all__ = [
 _API = [name for name in __all__ if name.islower() and not name.startswith("_")]
 _ERRORS = [name for name in __all__ if name.endswith("Error")] + ["Cancelled"]
 _HOME = (
-    {"Cohort": "cohort", "Geometry": "geometry", "Volume": "volume"}
+    {"Cohort": "io.cohort", "Geometry": "core.geometry", "Volume": "core.volume"}
     | dict.fromkeys(_ERRORS, "errors")
     | dict.fromkeys(_API, "api")
     | dict.fromkeys(("compare", "distill", "evaluate", "train"), "api_training")

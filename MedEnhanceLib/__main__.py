@@ -8,7 +8,7 @@ import sys
 def main(arguments: list[str]) -> int:
     """Run the command; the exit status."""
     if arguments[:1] == ["worker"]:
-        from MedEnhanceLib.jobs import worker
+        from MedEnhanceLib.jobs.worker import worker
 
         return worker.main(arguments[1:])
     from MedEnhanceLib.cli.main import main as run_command

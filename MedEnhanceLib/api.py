@@ -12,18 +12,18 @@ from pathlib import Path
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.bar import watched
-from MedEnhanceLib.jobs.compression import check_fit, compress_volume, estimate_volume
 from MedEnhanceLib.jobs.dicom import DicomParams, check_folder
-from MedEnhanceLib.jobs.enhancement import Enhanced, enhance_volume, objects_of
 from MedEnhanceLib.jobs.failures import memory_errors
 from MedEnhanceLib.jobs.files import check_ending, load_volume
+from MedEnhanceLib.jobs.kinds.compress import check_fit, compress_volume, estimate_volume
+from MedEnhanceLib.jobs.kinds.enhance import Enhanced, enhance_volume, objects_of
+from MedEnhanceLib.jobs.kinds.segment import head_config
+from MedEnhanceLib.jobs.kinds.volumes import InspectParams, inspect_volume
 from MedEnhanceLib.jobs.objects import place_all, write
-from MedEnhanceLib.jobs.segmentation import head_config
-from MedEnhanceLib.jobs.volumes import InspectParams, inspect_volume
-from MedEnhanceLib.progress import Cancel, Listener
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.progress import Cancel, Listener
 
 if TYPE_CHECKING:
     from MedEnhanceLib.gradprom import Segmentation

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from MedEnhanceLib.api import PathLike, Progress
 from MedEnhanceLib.jobs.bar import watched
-from MedEnhanceLib.jobs.comparison import CompareParams, rows_of, run_compare
-from MedEnhanceLib.jobs.evaluation import evaluate_bundle
 from MedEnhanceLib.jobs.failures import memory_errors
-from MedEnhanceLib.jobs.training import train_method, training_config
-from MedEnhanceLib.progress import Cancel
+from MedEnhanceLib.jobs.kinds.compare import CompareParams, rows_of, run_compare
+from MedEnhanceLib.jobs.kinds.evaluate import evaluate_bundle
+from MedEnhanceLib.jobs.kinds.train import train_method, training_config
+from MedEnhanceLib.runtime.progress import Cancel
 
 if TYPE_CHECKING:
     from MedEnhanceLib.bundles import Bundle
-    from MedEnhanceLib.cohort import Cohort
     from MedEnhanceLib.gradprom import TrainHeadConfig
     from MedEnhanceLib.hqg import TrainConfig
+    from MedEnhanceLib.io.cohort import Cohort
     from MedEnhanceLib.spg.config import DistillConfig
     from MedEnhanceLib.spg.denoiser_config import TrainDenoiserConfig
 
@@ -83,8 +83,8 @@ def distill(
 
         me.distill(me.Cohort.from_folder("patients/"), "distilled/", task="denoise")
     """
-    from MedEnhanceLib.cohort import Cohort
-    from MedEnhanceLib.jobs.distillation import distil, distil_config, refuse_among_patients
+    from MedEnhanceLib.io.cohort import Cohort
+    from MedEnhanceLib.jobs.kinds.distill import distil, distil_config, refuse_among_patients
 
     given = {
         "task": task,
@@ -127,7 +127,7 @@ def compare(
 
         rows = me.compare("patients/", "comparison/", task="denoise")
     """
-    from MedEnhanceLib.cohort import Cohort
+    from MedEnhanceLib.io.cohort import Cohort
 
     fields = {"preset": config} if isinstance(config, str) else dict(config)
     patients = cohort if isinstance(cohort, Cohort) else None

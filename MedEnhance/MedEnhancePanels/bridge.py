@@ -12,8 +12,8 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util import numpy_support
 
+from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.errors import GeometryError
-from MedEnhanceLib.geometry import Geometry
 from MedEnhancePanels import nrrd, provenance
 from MedEnhancePanels.errors import PanelError
 
@@ -202,8 +202,8 @@ def voxelState(node):
 
 def _guessModality(node):
     """The library's guess (io/modality.py), on a sample of the voxels, once for each image."""
+    from MedEnhanceLib.core.volume import Volume
     from MedEnhanceLib.io.modality import guess_modality
-    from MedEnhanceLib.volume import Volume
 
     image = node.GetImageData()
     if image is None or image.GetNumberOfPoints() == 0:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.core.geometry import Geometry
 from MedEnhancePanels import (
     arguments,
     bridge,

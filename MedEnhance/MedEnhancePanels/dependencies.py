@@ -26,7 +26,7 @@ def missing(computeOn="auto"):
 
     computeOn: "auto" for PyTorch with a GPU's libraries where there are any, or "cpu".
     """
-    from MedEnhanceLib import dependencies
+    from MedEnhanceLib.runtime import dependencies
 
     # Pages ask at every turn, and looking takes up to half a second. What was complete stays so
     # until a folder changes, as it does with everything that pip installs or removes.

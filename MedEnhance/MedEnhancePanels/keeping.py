@@ -8,9 +8,9 @@ leaves the result as it was.
 import slicer
 from slicer.i18n import tr as _
 
+from MedEnhanceLib.core.manifest import manifest_at_strength
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg.strength import blend, blend_deviation
-from MedEnhanceLib.manifest import manifest_at_strength
-from MedEnhanceLib.volume import Volume
 from MedEnhancePanels import bridge, provenance, results
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.noderun import share

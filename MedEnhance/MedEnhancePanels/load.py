@@ -376,7 +376,7 @@ def installedModels():
 
 def freeMemory():
     """Bytes that are free, None where the system does not say."""
-    from MedEnhanceLib.machine import memory
+    from MedEnhanceLib.runtime.machine import memory
 
     return memory()["free"]
 

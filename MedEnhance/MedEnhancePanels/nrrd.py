@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.core.geometry import Geometry
 from MedEnhancePanels.errors import PanelError
 
 #: Bytes that one step copies: some 10 ms, also into memory that is used for the first time.

@@ -7,7 +7,7 @@ goes along whenever voxels go to the worker, which writes it into every file, an
 import json
 
 from MedEnhanceLib.bundles.doubt import doubts_in
-from MedEnhanceLib.manifest import derived_note
+from MedEnhanceLib.core.manifest import derived_note
 
 #: Attributes: what kind of result it is, all steps as a JSON list, the record of the last one.
 DERIVED = "MedEnhance.derived"

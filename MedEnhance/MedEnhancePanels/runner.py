@@ -329,7 +329,7 @@ class Runner:
         """The private folder of this process; what crashed ones left behind goes with the first."""
         # Systems clear their temporary folders by age, and Slicer may stay open for weeks.
         if self._workspace is None or not os.path.isdir(self._workspace.folder):
-            from MedEnhanceLib.jobs.workspace import Workspace, remove_abandoned
+            from MedEnhanceLib.jobs.worker.workspace import Workspace, remove_abandoned
 
             remove_abandoned()
             if self._workspace is not None:

@@ -71,7 +71,7 @@ def registerSampleData():
 
 def samplePath(sample):
     """Where one of our samples lies; raises the library's ModelError where they are missing."""
-    from MedEnhanceLib.resources import resource_folder
+    from MedEnhanceLib.runtime.resources import resource_folder
 
     return str(resource_folder("samples") / sample.path)
 

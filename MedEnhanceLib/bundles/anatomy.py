@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from MedEnhanceLib.bundles.doubt import Doubt
 from MedEnhanceLib.bundles.store import Bundle
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.core.volume import Volume
 
 #: What BodyPartExamined holds where an anatomy is in the picture: terms of DICOM, and scanners'.
 _SHOWN_IN = {"brain": ("BRAIN", "HEAD", "SKULL", "CEREB", "NEURO", "WHOLEBODY")}

@@ -16,8 +16,8 @@ from MedEnhanceLib.bundles.store import (
     Bundle,
     read_bundle,
 )
+from MedEnhanceLib.core.manifest import RESEARCH_ONLY, file_sha256
 from MedEnhanceLib.errors import ModelError
-from MedEnhanceLib.manifest import RESEARCH_ONLY, file_sha256
 
 if TYPE_CHECKING:
     from torch import Tensor

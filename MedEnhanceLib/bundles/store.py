@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.errors import ModelError
-from MedEnhanceLib.manifest import file_sha256
-from MedEnhanceLib.resources import resource_folder
+from MedEnhanceLib.runtime.resources import resource_folder
 
 FORMAT = "medenhance-bundle"
 FORMAT_VERSION = 1

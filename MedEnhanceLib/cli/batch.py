@@ -194,7 +194,7 @@ def _make(folder: Path) -> None:
 
 
 def _progress(ledger: Any, todo: Sequence[Item], item: Item) -> Any:
-    from MedEnhanceLib.progress import Event
+    from MedEnhanceLib.runtime.progress import Event
 
     ended = sum(ledger.rows.get(each.name, {}).get("status") in ("done", "failed") for each in todo)
     stage = f"{ended} of {len(todo)}, {item.source.name}"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from MedEnhanceLib.errors import MedEnhanceError
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.progress import Event, Listener
+    from MedEnhanceLib.runtime.progress import Event, Listener
 
 
 _SIGN_SECONDS = 10.0

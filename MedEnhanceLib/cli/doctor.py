@@ -11,8 +11,8 @@ from typing import Any
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.cli.parser import Subparsers, new_command
 from MedEnhanceLib.cli.words import columns, size
-from MedEnhanceLib.dependencies import package_rows
 from MedEnhanceLib.errors import DependencyError, MedEnhanceError, ModelError
+from MedEnhanceLib.runtime.dependencies import package_rows
 
 _LEAST_PYTHON = (3, 11)
 _PING_SECONDS = 60.0
@@ -33,7 +33,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Look at everything; a part that fails is told of and does not stop the rest."""
-    from MedEnhanceLib import machine
+    from MedEnhanceLib.runtime import machine
 
     found = {
         "medenhance": __version__,

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.cohort import Patient
+    from MedEnhanceLib.io.cohort import Patient
 
 CONTAINER = ".ucv"
 _TABLE = ".csv"
@@ -85,7 +85,7 @@ class _Place:
 
 def _places(named: Iterable[Path]) -> Iterator[_Place]:
     """What was named, and what tables name."""
-    from MedEnhanceLib.cohort import Cohort
+    from MedEnhanceLib.io.cohort import Cohort
 
     for path in named:
         if path.suffix.lower() == _TABLE:

@@ -34,7 +34,6 @@ from MedEnhanceLib.cli import (
 )
 from MedEnhanceLib.cli.console import Console, UnexpectedError
 from MedEnhanceLib.cli.parser import Parser, add_common
-from MedEnhanceLib.dependencies import PIP_NAMES
 from MedEnhanceLib.errors import (
     Cancelled,
     ConfigError,
@@ -42,7 +41,8 @@ from MedEnhanceLib.errors import (
     DeviceMemoryError,
     MedEnhanceError,
 )
-from MedEnhanceLib.machine import be_a_good_neighbour
+from MedEnhanceLib.runtime.dependencies import PIP_NAMES
+from MedEnhanceLib.runtime.machine import be_a_good_neighbour
 
 #: In the order in which help lists them.
 COMMANDS = (

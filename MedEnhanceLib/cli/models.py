@@ -77,7 +77,7 @@ def _list(args: argparse.Namespace) -> int:
 
 def _show(args: argparse.Namespace) -> int:
     from MedEnhanceLib.bundles.summary import summary
-    from MedEnhanceLib.jobs.evaluation import find_bundle
+    from MedEnhanceLib.jobs.kinds.evaluate import find_bundle
 
     bundle = find_bundle(args.name)
     card = bundle.folder / "docs" / "README.md"
@@ -89,7 +89,7 @@ def _show(args: argparse.Namespace) -> int:
 
 def _verify(args: argparse.Namespace) -> int:
     from MedEnhanceLib.bundles import list_bundles, verify_bundle
-    from MedEnhanceLib.jobs.evaluation import find_bundle
+    from MedEnhanceLib.jobs.kinds.evaluate import find_bundle
 
     bundles = list_bundles() if args.name is None else [find_bundle(args.name)]
     rows, first = [], None

@@ -149,7 +149,7 @@ def _threads_shared_by(count: int) -> Iterator[None]:
     if name in os.environ:
         yield
         return
-    from MedEnhanceLib.machine import cpu_threads
+    from MedEnhanceLib.runtime.machine import cpu_threads
 
     os.environ[name] = str(max(1, cpu_threads() // count))
     try:

@@ -157,7 +157,7 @@ def _with_cohort(args: argparse.Namespace, config: dict[str, Any]) -> tuple[Path
         raise ConfigError("--hq is for enhancers, and instead of --data", "Leave one of them out.")
     if not (args.modality or config.get("modality")):
         raise ConfigError("the modality is not stated", "Add --modality MR or --modality CT.")
-    from MedEnhanceLib.jobs.training import cohort
+    from MedEnhanceLib.jobs.kinds.train import cohort
 
     data, fields = cohort(Path(args.hq), Path(args.lq) if args.lq else None)
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(args.out).resolve().name).strip("-") or "own"

@@ -29,7 +29,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until stdin ends."""
-    from MedEnhanceLib.jobs import worker
+    from MedEnhanceLib.jobs.worker import worker
 
     options = [] if args.idle_seconds is None else ["--idle-seconds", str(args.idle_seconds)]
     return worker.main(options)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.runtime.dependencies import require
 
 if TYPE_CHECKING:
     from torch import Tensor

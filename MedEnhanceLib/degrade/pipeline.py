@@ -19,14 +19,14 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.config import check_range, config_from_json
+from MedEnhanceLib.core.manifest import derived_note
+from MedEnhanceLib.core.options import check_range, config_from_json
+from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.degrade.bias import bias_field
 from MedEnhanceLib.degrade.blur import gaussian_blur
 from MedEnhanceLib.degrade.lowdose import CUTOFF, VIEWS, low_dose_noise
 from MedEnhanceLib.degrade.noise import foreground, rician_noise, robust_max
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.manifest import derived_note
-from MedEnhanceLib.volume import Volume, restore_dtype
 
 Floats = npt.NDArray[np.float32]
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.choice import open_head_for
 from MedEnhanceLib.gradprom.config import HeadConfig, Label, SegmentConfig, TrainHeadConfig
-from MedEnhanceLib.progress import Monitor, attend
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
     from MedEnhanceLib.gradprom.diagnostics import GateDiagnostics as GateDiagnostics

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from MedEnhanceLib.bundles import Bundle, open_bundle
 from MedEnhanceLib.bundles.anatomy import doubt_about
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.gradprom.config import SegmentConfig
-from MedEnhanceLib.volume import Volume
 
 
 def open_head_for(volume: Volume, config: SegmentConfig) -> tuple[Bundle, str]:

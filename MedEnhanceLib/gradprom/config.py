@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from MedEnhanceLib.config import check_range, config_from_json, config_to_json
+from MedEnhanceLib.core.options import check_range, config_from_json, config_to_json
 from MedEnhanceLib.errors import ConfigError
 
 #: Of a window's ends, on the network's scale: metal in CT is at 3.

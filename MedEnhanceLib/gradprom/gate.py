@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from MedEnhanceLib.config import check_range
+from MedEnhanceLib.core.options import check_range
 from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.gradprom.diagnostics import GateDiagnostics, Record
 from MedEnhanceLib.gradprom.gradients import (

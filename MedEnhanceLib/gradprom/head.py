@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle, load_tensors
 from MedEnhanceLib.bundles.length import limits_of_length
 from MedEnhanceLib.bundles.store import Bundle
-from MedEnhanceLib.config import config_from_json, config_to_json
+from MedEnhanceLib.core.options import config_from_json, config_to_json
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.gradprom.config import HeadConfig, Label, TrainHeadConfig
 from MedEnhanceLib.nets.precision import move

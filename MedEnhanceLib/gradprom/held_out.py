@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.bundles.export import record_measurements
+from MedEnhanceLib.core.metrics import dice
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import LowDose, standard_composite
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.gradprom.config import SegmentConfig, TrainHeadConfig
@@ -18,9 +20,7 @@ from MedEnhanceLib.gradprom.folds import Files
 from MedEnhanceLib.gradprom.infer import segment
 from MedEnhanceLib.gradprom.labelled import read_labelled
 from MedEnhanceLib.gradprom.shapes import flicker
-from MedEnhanceLib.metrics import dice
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.progress import Monitor
 
 #: Of the damaged versions in CT, as the benchmarks have it.
 _PHOTONS, _ELECTRONIC = 5e3, 5.0

@@ -17,20 +17,20 @@ from torch import Tensor
 
 from MedEnhanceLib.bundles.length import doubt_about_length
 from MedEnhanceLib.bundles.store import read_bundle
-from MedEnhanceLib.device import choose_device
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.manifest import derived_note
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.gradprom.choice import open_head_for
 from MedEnhanceLib.gradprom.config import Label, SegmentConfig
 from MedEnhanceLib.gradprom.head import HeadModel, kept_components, open_head
 from MedEnhanceLib.gradprom.shapes import keep_largest, surface_areas, voxel_counts
-from MedEnhanceLib.manifest import derived_note
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.precision import move
 from MedEnhanceLib.nets.slices import Plan, SliceStacks, over_slices
 from MedEnhanceLib.nets.stoppable import stoppable
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.device import choose_device
+from MedEnhanceLib.runtime.progress import Monitor
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.gradprom.atlas import propagate_labels
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.io import load
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.progress import Monitor
 
 #: Files that a message names at most.
 _NAMED = 5

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.gradprom.crofton import surface_area
+from MedEnhanceLib.runtime.dependencies import require
 
 Labels = npt.NDArray[np.uint8]
 

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from MedEnhanceLib.bundles.store import Bundle
+from MedEnhanceLib.core.metrics import dice
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.gradprom.folds import find_split
 from MedEnhanceLib.gradprom.head import export_head, make_head
 from MedEnhanceLib.gradprom.labelled import read_labelled
 from MedEnhanceLib.gradprom.learner import Learner
 from MedEnhanceLib.gradprom.train import segmentation_loss
-from MedEnhanceLib.metrics import dice
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 
 class SegmentationTask(Learner):

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import draw
-from MedEnhanceLib.device import choose_device
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.gradprom.folds import Files, find_split
@@ -25,8 +25,8 @@ from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.precision import mixed_precision, move
 from MedEnhanceLib.nets.training import averaged_weights, set_learning_rate, training_steps
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.device import choose_device
+from MedEnhanceLib.runtime.progress import Monitor
 
 #: Takes a volume and enhances it; handed in, because a method does not import another.
 Enhance = Callable[[Volume], Volume]

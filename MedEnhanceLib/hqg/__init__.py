@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from MedEnhanceLib.bundles import open_bundle
-from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg.config import (
     EnhanceConfig,
     LossConfig,
@@ -18,8 +18,8 @@ from MedEnhanceLib.hqg.config import (
     TrainConfig,
 )
 from MedEnhanceLib.hqg.guide import check_guide
-from MedEnhanceLib.progress import Monitor, attend
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
     from MedEnhanceLib.hqg.result import Enhancement as Enhancement

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.pools import Batch, Pools
-from MedEnhanceLib.machine import cpu_threads
+from MedEnhanceLib.runtime.machine import cpu_threads
 
 _MOST_WORKERS, _AHEAD = 12, 4
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.dependencies import require
 
 #: Fewer and coarser than N4's own defaults: a fifth of the time and no worse in a trial.
 _SHRINK = 4

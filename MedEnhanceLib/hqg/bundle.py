@@ -12,7 +12,7 @@ from torch import Tensor
 
 from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle, load_tensors, record_fields
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
-from MedEnhanceLib.config import config_from_json, config_to_json
+from MedEnhanceLib.core.options import config_from_json, config_to_json
 from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.hqg.calibration import Calibration
 from MedEnhanceLib.hqg.config import NetworkConfig, TrainConfig

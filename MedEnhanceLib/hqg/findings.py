@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.core.volume import Volume
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,10 +5,10 @@ Needs numpy alone, so that a wrong guide is refused before anything is loaded.
 
 from __future__ import annotations
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.findings import findings_of
 from MedEnhanceLib.io.finite import refuse_not_finite
-from MedEnhanceLib.volume import Volume
 
 
 def check_guide(guide: Volume, modality: str) -> None:

@@ -24,7 +24,8 @@ from MedEnhanceLib.bundles.doubt import Doubt, messages_of
 from MedEnhanceLib.bundles.length import doubt_about_length
 from MedEnhanceLib.bundles.spacing import PIXEL_SPACING, doubt_about_pixels
 from MedEnhanceLib.bundles.store import read_bundle
-from MedEnhanceLib.device import choose_device
+from MedEnhanceLib.core.manifest import derived_note
+from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.bias import n4_field
 from MedEnhanceLib.hqg.bundle import EnhancerModel, check_deblurring, open_enhancer
@@ -38,13 +39,12 @@ from MedEnhanceLib.hqg.result import Enhancement
 from MedEnhanceLib.hqg.strength import lowest_value
 from MedEnhanceLib.hqg.uncertainty import raw_deviation, spread_of_samples
 from MedEnhanceLib.io.finite import refuse_not_finite
-from MedEnhanceLib.manifest import derived_note
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.precision import move
 from MedEnhanceLib.nets.slices import Plan, SliceStacks
 from MedEnhanceLib.nets.stoppable import stoppable
-from MedEnhanceLib.progress import Monitor, attend
-from MedEnhanceLib.volume import Volume, restore_dtype
+from MedEnhanceLib.runtime.device import choose_device
+from MedEnhanceLib.runtime.progress import Monitor, attend
 
 Floats = npt.NDArray[np.float32]
 

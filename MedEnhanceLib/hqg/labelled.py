@@ -14,7 +14,7 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.augment import Damages, turn, vary_contrast
 from MedEnhanceLib.hqg.config import TaskConfig, TrainConfig
 from MedEnhanceLib.hqg.pools import Batch, Floats, PoolVolume, cut, prepared, random_place
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 Labels = npt.NDArray[np.uint8]
 #: A: the head learns on it (lower step). B: the enhancer is taught on it (upper step).

@@ -18,7 +18,7 @@ from MedEnhanceLib.hqg.bundle import EnhancerModel
 from MedEnhanceLib.hqg.findings import Findings
 from MedEnhanceLib.hqg.predict import predict_slices
 from MedEnhanceLib.nets.slices import Plan, SliceStacks
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
 

@@ -18,7 +18,7 @@ from MedEnhanceLib.hqg.augment import Damages, Lesson, plant_spots, turn, vary_c
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.intensity import TISSUE, scaling_for
-from MedEnhanceLib.progress import Monitor, attend
+from MedEnhanceLib.runtime.progress import Monitor, attend
 
 Floats = npt.NDArray[np.float32]
 

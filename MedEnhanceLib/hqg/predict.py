@@ -16,7 +16,7 @@ from MedEnhanceLib.nets.intensity import TISSUE, Scaling
 from MedEnhanceLib.nets.precision import inference_precision, move
 from MedEnhanceLib.nets.slices import GRID, Plan, SliceStacks, Window, blended, in_chunks, windows
 from MedEnhanceLib.nets.stream import Stage, Uploads
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
 #: What v_y is measured on: so many slabs of so many slices, and of them a window of that side. It

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from MedEnhanceLib.bundles.doubt import Doubt
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg.features import WORDS, Features, measure_features
 from MedEnhanceLib.hqg.findings import findings_of
 from MedEnhanceLib.nets.intensity import scaling_for
-from MedEnhanceLib.volume import Volume
 
 if TYPE_CHECKING:
     from MedEnhanceLib.hqg.bundle import EnhancerModel

@@ -27,7 +27,7 @@ from MedEnhanceLib.hqg.pools import Pools, PoolVolume
 from MedEnhanceLib.hqg.range import PREFIX, RangeBank, Sample
 from MedEnhanceLib.nets.intensity import Scaling
 from MedEnhanceLib.nets.slices import SliceStacks
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
 

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.bundles.doubt import Doubt
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg.range import Verdict
 from MedEnhanceLib.hqg.strength import blend, blend_deviation, check_strength
-from MedEnhanceLib.volume import Volume
 
 Floats = npt.NDArray[np.float32]
 

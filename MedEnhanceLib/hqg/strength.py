@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.config import check_range
+from MedEnhanceLib.core.manifest import derived_note
+from MedEnhanceLib.core.options import check_range
+from MedEnhanceLib.core.volume import Volume, Voxels, restore_dtype
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io.finite import refuse_not_finite
-from MedEnhanceLib.manifest import derived_note
-from MedEnhanceLib.volume import Volume, Voxels, restore_dtype
 
 Floats = npt.NDArray[np.float32]
 MOST_STRENGTH = 1.5

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from MedEnhanceLib.bundles.length import limits_of_length
-from MedEnhanceLib.config import config_to_json
+from MedEnhanceLib.core.options import config_to_json
 from MedEnhanceLib.errors import Cancelled, MedEnhanceError
 from MedEnhanceLib.hqg.batches import worker_count
 from MedEnhanceLib.hqg.bundle import CueBank, export_enhancer
@@ -33,8 +33,8 @@ from MedEnhanceLib.hqg.validation import Validated, Validation
 from MedEnhanceLib.nets.journal import Journal
 from MedEnhanceLib.nets.processes import join_processes
 from MedEnhanceLib.nets.training import DivergenceError, cancelled_before, training_steps
-from MedEnhanceLib.progress import Monitor
 from MedEnhanceLib.report.training import TrainingStory, training_report
+from MedEnhanceLib.runtime.progress import Monitor
 
 __all__ = ["Trainer", "train"]
 

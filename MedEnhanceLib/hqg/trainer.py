@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from MedEnhanceLib.config import config_to_json
+from MedEnhanceLib.core.options import config_to_json
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg.batches import Batches, StepBatch, step_generator
 from MedEnhanceLib.hqg.config import TrainConfig

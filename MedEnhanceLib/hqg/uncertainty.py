@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import Blur, Composite, Degradation, LowDose, Rician, standard_composite
-from MedEnhanceLib.device import choose_device
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.bundle import EnhancerModel, open_enhancer, record_calibration
 from MedEnhanceLib.hqg.calibration import fit_calibration
@@ -34,8 +34,8 @@ from MedEnhanceLib.hqg.predict import predict_slices, shrunk
 from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.intensity import Scaling, scaling_for
 from MedEnhanceLib.nets.slices import Plan, SliceStacks
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.device import choose_device
+from MedEnhanceLib.runtime.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib.geometry import Geometry
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
 
 _LETTERS = ("LR", "PA", "SI")
 #: Above this ratio of spacings, methods work slice by slice.

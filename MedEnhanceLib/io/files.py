@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from MedEnhanceLib.core.slabs import blank, slabs
+from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.io import tags
 from MedEnhanceLib.io.atomic import atomic_write, refuse_existing
@@ -19,9 +21,7 @@ from MedEnhanceLib.io.modality import default_units, guess_modality
 from MedEnhanceLib.io.nifti import read_nifti, write_nifti
 from MedEnhanceLib.io.payload import input_error
 from MedEnhanceLib.io.simpleitk import read_itk, write_itk
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.slabs import blank, slabs
-from MedEnhanceLib.volume import Volume, Voxels
+from MedEnhanceLib.runtime.progress import Monitor
 
 _READERS = {
     ".nii": read_nifti,

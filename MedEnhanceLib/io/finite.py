@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from MedEnhanceLib.core.slabs import slabs
+from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.slabs import slabs
-from MedEnhanceLib.volume import Volume, Voxels
 
 
 def refuse_not_finite(volume: Volume) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.payload import Payload, read_start
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 _LONGEST_HEADER = 1 << 20
 _UNITS_MM = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from MedEnhanceLib.slabs import every, extremes
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.core.slabs import every, extremes
+from MedEnhanceLib.core.volume import Volume
 
 _LARGEST_SAMPLE = 200_000
 #: Below 1 µm it is no patient.

@@ -17,13 +17,13 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import GeometryError, InputError, OutputError
-from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.io import tags
 from MedEnhanceLib.io.payload import Payload, compression_of, read_start, read_voxels
 from MedEnhanceLib.io.rescale import rescale_slices
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume, Voxels
+from MedEnhanceLib.runtime.progress import Monitor
 
 _HEADER_BYTES = 348
 _NIFTI_2_BYTES = 540

@@ -14,10 +14,10 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.slabs import LARGE_BYTES, slabs
 from MedEnhanceLib.errors import DeviceMemoryError, InputError
 from MedEnhanceLib.io.atomic import output_error
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.slabs import LARGE_BYTES, slabs
+from MedEnhanceLib.runtime.progress import Monitor
 
 Compression = Literal["none", "gzip", "zlib"]
 _WINDOW_BITS = {"gzip": 31, "zlib": 15}

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import GeometryError, InputError, OutputError
-from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.io import tags
 from MedEnhanceLib.io.headers import meta_layout, nrrd_layout
 from MedEnhanceLib.io.payload import read_voxels
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume, Voxels
+from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.progress import Monitor
 
 _HEADER_ROOM = 1 << 16
 

@@ -25,8 +25,8 @@ from typing import IO
 
 from MedEnhanceLib.errors import OutputError
 from MedEnhanceLib.io.atomic import flush_folder, output_error
-from MedEnhanceLib.owned import make_owned, remove_owned, take_over
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.owned import make_owned, remove_owned, take_over
+from MedEnhanceLib.runtime.progress import Monitor
 
 PREFIX = ".medenhance-"
 _NEW, _OLD, _MOVES = "new", "old", "moves.json"

@@ -10,10 +10,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.origin import Lossy
+from MedEnhanceLib.core.volume import MODALITIES, Volume
 from MedEnhanceLib.errors import GeometryError
-from MedEnhanceLib.geometry import Geometry
-from MedEnhanceLib.origin import Lossy
-from MedEnhanceLib.volume import MODALITIES, Volume
 
 KEY = "MedEnhance"
 #: MetaImage readers keep lines in buffers of 32 KiB.

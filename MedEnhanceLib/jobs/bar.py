@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from MedEnhanceLib.dependencies import require
-from MedEnhanceLib.progress import Cancel, Event, Listener, Monitor
+from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
 
 
 @contextmanager

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import MedEnhanceError
-from MedEnhanceLib.owned import hold
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.owned import hold
+from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.jobs.files import check_volume_outputs, manifest_path
 from MedEnhanceLib.jobs.like import lay_beside, name_of, read_series
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.progress import Monitor
 
 _OF_DICOM = (
     "like",

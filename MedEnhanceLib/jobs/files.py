@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from MedEnhanceLib.core.manifest import make_manifest
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, OutputError
-from MedEnhanceLib.jobs.events import as_json
 from MedEnhanceLib.jobs.result import Result
-from MedEnhanceLib.manifest import make_manifest
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.jobs.worker.events import as_json
+from MedEnhanceLib.runtime.progress import Monitor
 
 CONTAINER = ".ucv"
 

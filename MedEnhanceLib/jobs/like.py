@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.origin import DicomOrigin
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
-from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.jobs.files import manifest_path
-from MedEnhanceLib.origin import DicomOrigin
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.progress import Monitor
 
 #: How far cosines, and spacings relative to their size, may differ on the same grid: NIfTI keeps
 #: seven digits, DICOM's own positions often fewer.

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.jobs.dicom import DicomParams, check_apart, has_images, placed
 from MedEnhanceLib.jobs.like import lay_beside, name_of, read_series
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from pydicom import Dataset

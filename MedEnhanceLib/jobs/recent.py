@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Hashable
 from pathlib import Path
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.jobs.files import VolumeParams
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.progress import Monitor
 
 #: Files that hold all of their volume, so that their size and time tell of a change.
 _WHOLE_FILES = (".nii", ".nii.gz", ".nrrd", ".mha", ".ucv")

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from MedEnhanceLib.bundles import open_bundle
 from MedEnhanceLib.bundles.store import RESTORER, list_bundles, read_bundle
-from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.core.manifest import derived_note
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, ModelError
-from MedEnhanceLib.manifest import derived_note
-from MedEnhanceLib.progress import Monitor, attend
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
     from MedEnhanceLib.bundles import Bundle
@@ -44,10 +44,10 @@ def restore(
     _refuse(bundle.name, config, guide)
     attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
     from MedEnhanceLib.bundles.doubt import messages_of
-    from MedEnhanceLib.device import choose_device
     from MedEnhanceLib.hqg.result import Enhancement
     from MedEnhanceLib.hqg.strength import lowest_value
     from MedEnhanceLib.nets.slices import Plan
+    from MedEnhanceLib.runtime.device import choose_device
     from MedEnhanceLib.spg.restoring import doubts_about, open_restorer, restore_volume
 
     began = time.monotonic()
@@ -80,7 +80,7 @@ def restore(
 def measured_psnr(bundle: Bundle, volume: Volume, device: str, seed: int) -> tuple[float, float]:
     """PSNR in dB of a volume's axial images damaged by the model's task, and of them restored."""
     require("torch", purpose="Measuring a model")
-    from MedEnhanceLib.device import choose_device
+    from MedEnhanceLib.runtime.device import choose_device
     from MedEnhanceLib.spg.restorer import restored_psnr
     from MedEnhanceLib.spg.restoring import open_restorer
     from MedEnhanceLib.spg.slices import axial_slices

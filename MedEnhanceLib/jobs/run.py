@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from MedEnhanceLib.jobs.failures import job_errors
-from MedEnhanceLib.jobs.kinds import JOBS
 from MedEnhanceLib.jobs.params import params_from_json
+from MedEnhanceLib.jobs.registry import JOBS
 from MedEnhanceLib.jobs.result import Result
 from MedEnhanceLib.jobs.spec import JobSpec
-from MedEnhanceLib.progress import Cancel, Event, Listener, Monitor
+from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
 
 
 def run_job(

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.jobs.kinds import JOBS
 from MedEnhanceLib.jobs.params import params_from_json
-from MedEnhanceLib.jobs.protocol import PROTOCOL, check_version
+from MedEnhanceLib.jobs.registry import JOBS
+from MedEnhanceLib.jobs.worker.events import PROTOCOL, check_version
 
 _LONGEST_ID = 200
 _KEYS = ("v", "id", "kind", "params")

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import robust_max
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.volume import Volume
 
 Floats = npt.NDArray[np.float32]
 #: Above this there is tissue, on the network's scale.

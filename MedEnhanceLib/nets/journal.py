@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from MedEnhanceLib.io.atomic import atomic_write
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 Curves = dict[str, list[tuple[int, float]]]
 _DECAY = 0.95

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from MedEnhanceLib.device import DeviceChoice, choose_device
+from MedEnhanceLib.runtime.device import DeviceChoice, choose_device
 
 #: For each other: the first one validates, calibrates and writes while the others wait.
 _LONGEST_WAIT = timedelta(hours=2)

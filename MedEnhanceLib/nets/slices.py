@@ -16,7 +16,7 @@ from MedEnhanceLib.errors import DeviceMemoryError, ModelError
 from MedEnhanceLib.nets.intensity import Scaling
 from MedEnhanceLib.nets.precision import computes_in_half
 from MedEnhanceLib.nets.stream import download
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
 

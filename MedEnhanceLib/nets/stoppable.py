@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 
 @contextmanager

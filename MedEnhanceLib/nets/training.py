@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from MedEnhanceLib.errors import Cancelled, ModelError
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 _GO_ON = "Start again with the same output folder to go on."
 _WARM_UP = 0.02

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.report.enhance import about, sheet_alt
 from MedEnhanceLib.report.figures import LabelLike, Pane, comparison_sheet
 from MedEnhanceLib.report.page import Fact, FileEntry, Page, Picture, Table, write_page
 from MedEnhanceLib.report.planes import Point
-from MedEnhanceLib.volume import Volume
 
 QUALITY_COLUMNS = ("Volume", "PSNR, dB", "SSIM")
 COMPRESSION_COLUMNS = (

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import OutputError
 from MedEnhanceLib.io.atomic import output_error, write_json
 from MedEnhanceLib.report.figures import LabelLike, Pane, comparison_sheet
 from MedEnhanceLib.report.page import Fact, FileEntry, Page, Picture, Table, write_page
 from MedEnhanceLib.report.uncertainty import uncertainty_in_words
-from MedEnhanceLib.volume import Volume
 
 _COMPARISON, _UNCERTAINTY, _RECORD = "comparison.png", "uncertainty.png", "report.json"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from MedEnhanceLib.core.manifest import RESEARCH_ONLY
 from MedEnhanceLib.io.atomic import atomic_write
-from MedEnhanceLib.manifest import RESEARCH_ONLY
 from MedEnhanceLib.report.style import STYLE
 
 

@@ -9,9 +9,9 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.report.planes import PlaneName, Point, cut
-from MedEnhanceLib.volume import Volume
 
 #: The soft-tissue window that the compression tables use as well, in HU.
 CT_WINDOW = (-160.0, 240.0)

@@ -10,9 +10,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.geometry import Geometry
-from MedEnhanceLib.volume import Volume
 
 PlaneName = Literal["axial", "coronal", "sagittal"]
 PLANES: tuple[PlaneName, ...] = ("axial", "coronal", "sagittal")

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.report.panes import DIFFERENCE, LabelLike, Pane, Scale
 from MedEnhanceLib.report.planes import Plane, PlaneName, Point, cut
 from MedEnhanceLib.report.style import INK, MUTED, PAPER
+from MedEnhanceLib.runtime.dependencies import require
 
 _INK, _MUTED, _LETTER, _PAPER = INK, MUTED, "#ffd666", PAPER
 COLUMN_IN, GAP_IN, LEFT_IN, TOP_IN = 2.9, 0.08, 0.42, 0.42

@@ -11,11 +11,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.report.enhance import make_folder
 from MedEnhanceLib.report.page import Fact, FileEntry, Page, Picture, Table, write_page
 from MedEnhanceLib.report.style import INK, MUTED, PAPER
+from MedEnhanceLib.runtime.dependencies import require
 
 Floats = npt.NDArray[np.float32]
 _CURVES, _SAMPLES, _GATE = "curves.png", "samples.png", "gate.png"

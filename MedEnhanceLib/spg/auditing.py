@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.audit import AuditConfig, Audited, audit, write_audit
 from MedEnhanceLib.spg.audit.report import write_report
 from MedEnhanceLib.spg.folder import confidential_folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from MedEnhanceLib.errors import DeviceMemoryError
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.loop import PatientLoop
 
 _WORDS = ("out of memory", "can't allocate memory", "not enough memory", "failed to allocate")

@@ -7,7 +7,7 @@ from typing import Any
 
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.folder import CHECKPOINTS
 
 

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from MedEnhanceLib.config import check_range, config_from_json, config_to_json
+from MedEnhanceLib.core.options import check_range, config_from_json, config_to_json
 from MedEnhanceLib.errors import ConfigError
 
 TASKS = ("denoise", "sr2", "sr4", "undersample")

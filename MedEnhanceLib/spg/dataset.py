@@ -19,10 +19,10 @@ import numpy.typing as npt
 
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.bundles.export import NOT_STATED
-from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.core.manifest import RESEARCH_ONLY, file_sha256
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.atomic import atomic_write, write_json
-from MedEnhanceLib.manifest import RESEARCH_ONLY, file_sha256
+from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.spg.config import DistillConfig, sha256_of
 from MedEnhanceLib.spg.folder import MANIFEST, RUN, WORK, read_run
 from MedEnhanceLib.spg.slices import Floats

@@ -13,13 +13,13 @@ from typing import Any
 from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle
 from MedEnhanceLib.bundles.length import limits_of_length
 from MedEnhanceLib.bundles.store import RESTORER
-from MedEnhanceLib.config import config_to_json
-from MedEnhanceLib.device import choose_device
+from MedEnhanceLib.core.options import config_to_json
 from MedEnhanceLib.errors import Cancelled
 from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
 from MedEnhanceLib.nets.journal import Journal
 from MedEnhanceLib.nets.training import DivergenceError, cancelled_before, training_steps
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.device import choose_device
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.denoiser_config import TrainDenoiserConfig
 from MedEnhanceLib.spg.restorer import Learner, RestorerConfig, restored_psnr
 from MedEnhanceLib.spg.sources import Source, open_source

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from MedEnhanceLib.config import check_range, config_from_json, config_to_json
+from MedEnhanceLib.core.options import check_range, config_from_json, config_to_json
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.spg.config import MODALITIES, TASKS, DamageConfig, ImageConfig
 

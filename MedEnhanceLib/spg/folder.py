@@ -25,7 +25,7 @@ from typing import Any
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError, OutputError
 from MedEnhanceLib.io.atomic import atomic_write, output_error, write_json
 from MedEnhanceLib.io.leftovers import PREFIX
-from MedEnhanceLib.owned import LOCK, hold, is_held
+from MedEnhanceLib.runtime.owned import LOCK, hold, is_held
 from MedEnhanceLib.spg.slices import Floats
 
 #: What the noise of differential privacy comes from; gone with the work folder.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.restorer import RestorerConfig, restored_psnr, train_restorer
 from MedEnhanceLib.spg.slices import Floats, spread_over

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.runtime.dependencies import require
 
 #: Never matched: what it gains from distilled images, they give to networks at large.
 UNSEEN = "unet"

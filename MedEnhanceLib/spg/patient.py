@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from MedEnhanceLib.errors import Cancelled
-from MedEnhanceLib.gpu_lock import hold_gpu
 from MedEnhanceLib.nets.training import training_steps
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.gpu_lock import hold_gpu
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.budget import step_within_memory
 from MedEnhanceLib.spg.checkpoints import Checkpoints
 from MedEnhanceLib.spg.config import DistillConfig

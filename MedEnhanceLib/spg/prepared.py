@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from MedEnhanceLib.cohort import Cohort
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.io.cohort import Cohort
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import MODALITIES, PATIENT, DistillConfig
 from MedEnhanceLib.spg.prior import Prior, check_prior, make_prior, prior_patient, with_intensities
 from MedEnhanceLib.spg.slices import Floats, axial_slices, data_sha256

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from MedEnhanceLib import io
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.resources import resource_folder
+from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.spg.config import PATIENT, REPRESENTATIVE, TEMPLATE, DistillConfig, ImageConfig
 from MedEnhanceLib.spg.slices import Floats, axial_slices, data_sha256, shown, spread_over
 

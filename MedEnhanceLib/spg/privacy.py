@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.config import check_range
+from MedEnhanceLib.core.options import check_range
 from MedEnhanceLib.errors import ConfigError
 
 Doubles = npt.NDArray[np.float64]

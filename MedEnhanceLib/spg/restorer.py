@@ -10,10 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from MedEnhanceLib.config import check_range
+from MedEnhanceLib.core.options import check_range
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.nets.training import set_learning_rate
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import ImageConfig
 from MedEnhanceLib.spg.loop import Tensors
 from MedEnhanceLib.spg.networks import make_network, near_input

@@ -23,18 +23,18 @@ from MedEnhanceLib.bundles.export import load_tensors
 from MedEnhanceLib.bundles.length import doubt_about_length
 from MedEnhanceLib.bundles.spacing import doubt_about_pixels
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
-from MedEnhanceLib.config import config_to_json
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.options import config_to_json
+from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError
-from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.io.finite import refuse_not_finite
 from MedEnhanceLib.nets.intensity import Scaling
 from MedEnhanceLib.nets.slices import Plan, SliceStacks, over_slices
 from MedEnhanceLib.nets.stoppable import stoppable
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import DistillConfig, ImageConfig
 from MedEnhanceLib.spg.networks import make_network
 from MedEnhanceLib.spg.slices import window_of
-from MedEnhanceLib.volume import Volume, restore_dtype
 
 Voxels = npt.NDArray[Any]
 #: Voxels of which a percentile is taken: every n-th slice of a larger volume.

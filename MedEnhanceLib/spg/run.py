@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib.cohort import Cohort
-from MedEnhanceLib.device import choose_device
 from MedEnhanceLib.errors import Cancelled
-from MedEnhanceLib.gpu_lock import hold_gpu
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.io.cohort import Cohort
+from MedEnhanceLib.runtime.device import choose_device
+from MedEnhanceLib.runtime.gpu_lock import hold_gpu
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg import dataset
 from MedEnhanceLib.spg.auditing import Redistil, audit_result
 from MedEnhanceLib.spg.config import DistillConfig

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import robust_max
-from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.spg.config import ImageConfig
-from MedEnhanceLib.volume import Volume
 
 Floats = npt.NDArray[np.float32]
 #: Pixel spacings that differ by less are taken for the same: resampling would only blur.

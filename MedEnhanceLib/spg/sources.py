@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from MedEnhanceLib.bundles.export import NOT_STATED
-from MedEnhanceLib.cohort import Cohort
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.io.cohort import Cohort
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import MODALITIES, DamageConfig, DistillConfig, ImageConfig
 from MedEnhanceLib.spg.dataset import is_distilled, load_distilled
 from MedEnhanceLib.spg.denoiser_config import TrainDenoiserConfig

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.runtime.dependencies import require
 
 _SSIM, _GRADIENT, _VALUE = 0.5, 0.5, 0.1
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from MedEnhanceLib.slabs import slabs
-from MedEnhanceLib.volume import Voxels
+from MedEnhanceLib.core.slabs import slabs
+from MedEnhanceLib.core.volume import Voxels
 
 #: Every so many rows and slices are looked at for the differences of neighbours.
 _ROW_STEP = 8

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.volume import Voxels
 
 Region = tuple[slice | EllipsisType, ...]
 Range = tuple[int, int]

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.slabs import let_go
+from MedEnhanceLib.core.slabs import let_go
+from MedEnhanceLib.core.volume import Voxels
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.blocks import Grid, coding_grid
 from MedEnhanceLib.unicompress.candidates import (
     Code,
@@ -32,7 +33,6 @@ from MedEnhanceLib.unicompress.models import CodecModel
 from MedEnhanceLib.unicompress.pool import ordered_map
 from MedEnhanceLib.unicompress.spool import Keep
 from MedEnhanceLib.unicompress.verify import Tally
-from MedEnhanceLib.volume import Voxels
 
 #: So many blocks, and of each so many voxels, decide between learned and classical types.
 _COMPARED = 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.unicompress.coders import CODERS, CONSTANT, JPEGLS, STACKED, VARIANTS, ZSTD
 from MedEnhanceLib.unicompress.config import Speed
 from MedEnhanceLib.unicompress.integers import (
@@ -14,7 +15,6 @@ from MedEnhanceLib.unicompress.integers import (
     to_integers,
 )
 from MedEnhanceLib.unicompress.spool import Bytes
-from MedEnhanceLib.volume import Voxels
 
 #: One block in so many, and about so many blocks at least, try every variant of JPEG XL.
 _POLLED_SHARE = 16

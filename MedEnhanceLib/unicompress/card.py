@@ -9,7 +9,7 @@ from typing import Any
 
 from MedEnhanceLib.errors import CodecError
 from MedEnhanceLib.io.card import orientation_code, plain_geometry
-from MedEnhanceLib.progress import Monitor, attend
+from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.unicompress.coders import block_type_name, block_type_package
 from MedEnhanceLib.unicompress.container import NO_BLOCK, ChunkInfo, Container
 from MedEnhanceLib.unicompress.context import DecodeContext

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.unicompress import interslice
 from MedEnhanceLib.unicompress.config import Speed
 from MedEnhanceLib.unicompress.integers import Indices

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from MedEnhanceLib.config import check_range
+from MedEnhanceLib.core.options import check_range
 from MedEnhanceLib.errors import ConfigError
 
 Mode = Literal["lossless", "max_error", "ratio", "psnr", "ssim"]

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from MedEnhanceLib.core.manifest import derived_note
+from MedEnhanceLib.core.volume import Volume, Voxels, restore_dtype
 from MedEnhanceLib.errors import CodecError, ConfigError, DeviceMemoryError
-from MedEnhanceLib.manifest import derived_note
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress import video, wavelet
 from MedEnhanceLib.unicompress.blocks import Box, Range, Region, resolve_region, whole_region
 from MedEnhanceLib.unicompress.coders import (
@@ -31,7 +32,6 @@ from MedEnhanceLib.unicompress.integers import from_integers, split_record
 from MedEnhanceLib.unicompress.learned import decode_learned
 from MedEnhanceLib.unicompress.pool import ordered_map
 from MedEnhanceLib.unicompress.verify import voxels_sha256
-from MedEnhanceLib.volume import Volume, Voxels, restore_dtype
 
 #: Block types whose blocks may have several chunks, one for each layer.
 LAYERED = (IMPLICIT,)

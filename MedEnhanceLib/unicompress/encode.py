@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib._version import __version__
-from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.core.manifest import derived_note
+from MedEnhanceLib.core.slabs import extremes, looks_like_labels, slabs
+from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.io.atomic import atomic_write
-from MedEnhanceLib.manifest import derived_note
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.slabs import extremes, looks_like_labels, slabs
+from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress import restoration
 from MedEnhanceLib.unicompress.bounded import Payload, code_bounded
 from MedEnhanceLib.unicompress.coders import block_type_name
@@ -55,7 +56,6 @@ from MedEnhanceLib.unicompress.quality import (
 from MedEnhanceLib.unicompress.ratio import Room, code_to_ratio
 from MedEnhanceLib.unicompress.spool import Keep, Spool
 from MedEnhanceLib.unicompress.verify import Tally, check_promise
-from MedEnhanceLib.volume import Volume, Voxels
 
 ENDING = ".ucv"
 

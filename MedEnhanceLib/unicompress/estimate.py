@@ -15,7 +15,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress import wavelet
 from MedEnhanceLib.unicompress.activity import activity_of
 from MedEnhanceLib.unicompress.blocks import Box, Grid, coding_grid, wavelet_grid
@@ -48,7 +49,6 @@ from MedEnhanceLib.unicompress.ratio import (
     measure_block,
     out_of_reach,
 )
-from MedEnhanceLib.volume import Volume, Voxels
 
 Item = TypeVar("Item")
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from MedEnhanceLib import metrics
+from MedEnhanceLib.core import metrics
+from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.unicompress import video
 from MedEnhanceLib.unicompress.activity import activity_of
 from MedEnhanceLib.unicompress.blocks import video_grid
@@ -19,7 +20,6 @@ from MedEnhanceLib.unicompress.seek import seek
 from MedEnhanceLib.unicompress.trial import at_step
 from MedEnhanceLib.unicompress.videoencoders import LIBAOM, Encoder
 from MedEnhanceLib.unicompress.videorate import ERROR_SLOPE, SIZE_SLOPE, code_one
-from MedEnhanceLib.volume import Voxels
 
 #: Runs of whole slices, and voxels of all together, about; a video needs some length to pay.
 _RUNS, _LEAST_SLICES = 2, 24

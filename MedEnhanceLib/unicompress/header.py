@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.origin import DicomOrigin, Lossy
+from MedEnhanceLib.core.volume import MODALITIES, Volume, Voxels
 from MedEnhanceLib.errors import CodecError, GeometryError
-from MedEnhanceLib.geometry import Geometry
-from MedEnhanceLib.origin import DicomOrigin, Lossy
 from MedEnhanceLib.unicompress.blocks import Grid
-from MedEnhanceLib.volume import MODALITIES, Volume, Voxels
 
 #: The types that a container holds, in the order of their bytes in memory: little-endian.
 DTYPES = ("|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8")

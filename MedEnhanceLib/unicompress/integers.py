@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.volume import Voxels
+from MedEnhanceLib.core.volume import Voxels
 
 Indices = npt.NDArray[np.unsignedinteger[Any]]
 

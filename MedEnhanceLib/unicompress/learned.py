@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.errors import ModelError
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.blocks import Grid
 from MedEnhanceLib.unicompress.candidates import Code, expected_block
 from MedEnhanceLib.unicompress.coders import CONSTANT, LEARNED, Shape
@@ -39,7 +40,6 @@ from MedEnhanceLib.unicompress.predictor.lockstep import decode_blocks
 from MedEnhanceLib.unicompress.predictor.network import Network
 from MedEnhanceLib.unicompress.predictor.samples import Samples, join, samples_of
 from MedEnhanceLib.unicompress.predictor.tuning import ideal_bits, tune
-from MedEnhanceLib.volume import Voxels
 
 ROLE = "predictor"
 MODALITIES = ("CT", "MR", "EM")

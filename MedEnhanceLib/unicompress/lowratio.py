@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.core.volume import Voxels
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.blocks import coding_grid
 from MedEnhanceLib.unicompress.bounded import Payload, code_bounded, pieces_of
 from MedEnhanceLib.unicompress.candidates import code_block
@@ -18,7 +19,6 @@ from MedEnhanceLib.unicompress.coders import STACKED
 from MedEnhanceLib.unicompress.config import Speed
 from MedEnhanceLib.unicompress.learned import Predictor, would_take
 from MedEnhanceLib.unicompress.spool import Keep
-from MedEnhanceLib.volume import Voxels
 
 #: Bits for each voxel from which on this is tried.
 LEAST_BITS = 1.0

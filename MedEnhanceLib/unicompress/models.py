@@ -17,9 +17,9 @@ from typing import Any
 import numpy.typing as npt
 
 from MedEnhanceLib.bundles.store import user_folder
-from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import ModelError
-from MedEnhanceLib.resources import resource_folder
+from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.resources import resource_folder
 
 #: What a model does: predicts voxels without loss, undoes what a lossy code did, is the decoder
 #: of implicit blocks; the last one serves the writer only.

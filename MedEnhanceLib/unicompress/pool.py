@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import Cancelled
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.progress import Monitor
 
 _LOOK_SECONDS = 0.05
 Item = TypeVar("Item")

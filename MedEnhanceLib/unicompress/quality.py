@@ -14,9 +14,10 @@ from functools import partial
 
 import numpy as np
 
-from MedEnhanceLib import metrics
+from MedEnhanceLib.core import metrics
+from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress import video
 from MedEnhanceLib.unicompress.blocks import video_grid
 from MedEnhanceLib.unicompress.bounded import Payload, code_bounded, estimate_bytes
@@ -30,7 +31,6 @@ from MedEnhanceLib.unicompress.seek import seek
 from MedEnhanceLib.unicompress.spool import Keep
 from MedEnhanceLib.unicompress.trial import at_step
 from MedEnhanceLib.unicompress.videorate import Job, to_error
-from MedEnhanceLib.volume import Voxels
 
 #: Along each axis, for the window of SSIM to fit.
 LEAST_EXTENT = 11

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from MedEnhanceLib.core.slabs import let_go
+from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.slabs import let_go
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress import restoration, video, wavelet
 from MedEnhanceLib.unicompress.blocks import Grid, video_grid, wavelet_grid
 from MedEnhanceLib.unicompress.bounded import Payload, code_bounded, estimate_bytes
@@ -31,7 +32,6 @@ from MedEnhanceLib.unicompress.trial import Trial, limits_of, try_types
 from MedEnhanceLib.unicompress.verify import Tally
 from MedEnhanceLib.unicompress.videoencoders import encoders
 from MedEnhanceLib.unicompress.videorate import Job, finished, for_streams, loss_of, to_size
-from MedEnhanceLib.volume import Voxels
 
 #: Slices of a block: the long wavelet wins where slices resemble each other, up to 2 dB at high
 #: ratios; the short one on thick slices. Both are tried on one block.

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from MedEnhanceLib.core.manifest import derived_note
+from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import CodecError
-from MedEnhanceLib.manifest import derived_note
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.blocks import whole_region
 from MedEnhanceLib.unicompress.config import thread_count
 from MedEnhanceLib.unicompress.container import NO_BLOCK, ChunkInfo, Container
@@ -25,7 +26,6 @@ from MedEnhanceLib.unicompress.decode import (
 from MedEnhanceLib.unicompress.header import Header
 from MedEnhanceLib.unicompress.pool import ordered_map
 from MedEnhanceLib.unicompress.verify import voxels_sha256
-from MedEnhanceLib.volume import Volume, Voxels
 
 Outcome = Voxels | CodecError
 _NOTHING_LEFT = "Copy the file again from where it came."

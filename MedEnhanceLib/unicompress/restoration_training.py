@@ -26,12 +26,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from MedEnhanceLib.config import check_range, check_types, config_from_json
+from MedEnhanceLib.core.options import check_range, check_types, config_from_json
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress import restoration, video
 
 _CHECKPOINT = "checkpoint.safetensors"

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from MedEnhanceLib.core.slabs import blank
+from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import OutputError
 from MedEnhanceLib.io.files import save_slabs
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.slabs import blank
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.blocks import Range, Region, resolve_region, whole_region
 from MedEnhanceLib.unicompress.container import ChunkInfo, Container
 from MedEnhanceLib.unicompress.decode import (
@@ -27,7 +28,6 @@ from MedEnhanceLib.unicompress.decode import (
     paste,
 )
 from MedEnhanceLib.unicompress.header import Header
-from MedEnhanceLib.volume import Volume, Voxels
 
 
 def decompress_to(

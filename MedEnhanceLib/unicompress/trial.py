@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from MedEnhanceLib.slabs import extremes
+from MedEnhanceLib.core.slabs import extremes
+from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.unicompress import video, wavelet
 from MedEnhanceLib.unicompress.activity import activity_of
 from MedEnhanceLib.unicompress.blocks import video_grid
@@ -14,7 +15,6 @@ from MedEnhanceLib.unicompress.context import DecodeContext
 from MedEnhanceLib.unicompress.seek import seek
 from MedEnhanceLib.unicompress.videoencoders import LIBAOM, Encoder, encoders
 from MedEnhanceLib.unicompress.videorate import SIZE_SLOPE, against_wavelet
-from MedEnhanceLib.volume import Voxels
 
 _SIDE = 128
 _SLICES = 48

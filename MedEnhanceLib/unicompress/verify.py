@@ -7,11 +7,11 @@ import math
 
 import numpy as np
 
+from MedEnhanceLib.core.slabs import let_go, slabs
+from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.errors import CodecError
-from MedEnhanceLib.slabs import let_go, slabs
 from MedEnhanceLib.unicompress.blocks import Grid
 from MedEnhanceLib.unicompress.config import CompressConfig
-from MedEnhanceLib.volume import Voxels
 
 
 class Tally:

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.volume import Voxels, restore_dtype
 from MedEnhanceLib.unicompress import av1, restoration, wiener
 from MedEnhanceLib.unicompress.coders import Shape, codecs
 from MedEnhanceLib.unicompress.config import Speed
 from MedEnhanceLib.unicompress.context import DecodeContext
 from MedEnhanceLib.unicompress.videoencoders import LIBAOM, Encoder, Frames
-from MedEnhanceLib.volume import Voxels, restore_dtype
 
 #: axis, intensity of the brightest voxel, noise, whether a filter follows, range.
 HEAD = struct.Struct("<BHBBdd")

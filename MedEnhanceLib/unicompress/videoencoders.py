@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.dependencies import has
+from MedEnhanceLib.runtime.dependencies import has
 from MedEnhanceLib.unicompress import av1
 from MedEnhanceLib.unicompress.coders import codecs
 from MedEnhanceLib.unicompress.config import Speed

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from MedEnhanceLib.dependencies import require
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.slabs import let_go, trim
+from MedEnhanceLib.core.slabs import let_go, trim
+from MedEnhanceLib.core.volume import Voxels
+from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress import video, wavelet, wiener
 from MedEnhanceLib.unicompress.blocks import Grid
 from MedEnhanceLib.unicompress.candidates import code_block
@@ -28,7 +29,6 @@ from MedEnhanceLib.unicompress.pool import ordered_map
 from MedEnhanceLib.unicompress.seek import seek
 from MedEnhanceLib.unicompress.spool import Keep
 from MedEnhanceLib.unicompress.videoencoders import LIBAOM, Encoder
-from MedEnhanceLib.volume import Voxels
 
 #: What an octave of the step changes, in octaves: of the size, and of the squared error.
 SIZE_SLOPE, ERROR_SLOPE = -1.5, 1.2

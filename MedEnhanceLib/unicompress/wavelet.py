@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.unicompress.coders import Shape, codecs
 from MedEnhanceLib.unicompress.spool import Bytes
-from MedEnhanceLib.volume import Voxels
 
 Floats = npt.NDArray[np.floating[Any]]
 

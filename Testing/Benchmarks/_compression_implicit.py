@@ -20,7 +20,7 @@ from _compression_ours import codec_key, coded
 from _compression_rows import Case
 from _enhancement_cache import code_hash, key_of
 
-from MedEnhanceLib import metrics
+from MedEnhanceLib.core import metrics
 from MedEnhanceLib.io import load
 
 IMPLICIT, SIREN, SHARED = "implicit blocks", "SIREN per block", "shared INR, fitted codes"

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from _compression_volumes import CT_WINDOW_HU
 
-from MedEnhanceLib import metrics
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.core import metrics
+from MedEnhanceLib.core.volume import Volume
 
 Row = dict[str, Any]
 Voxels = npt.NDArray[Any]

@@ -20,6 +20,7 @@ from _compression_measures import Row, quality_row, size_row
 from _compression_rows import BOUNDED, BOUNDS, LOSSLESS, RATIO, Case, measures_key
 from _enhancement_cache import code_hash, key_of
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.unicompress import (
     CompressConfig,
@@ -35,7 +36,6 @@ from MedEnhanceLib.unicompress.candidates import code_block
 from MedEnhanceLib.unicompress.coders import CODERS, VARIANTS, block_type_name
 from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
 from MedEnhanceLib.unicompress.models import MODEL_CHUNK
-from MedEnhanceLib.volume import Volume
 
 OURS, OURS_FAST, SELF_CONTAINED = "ours", "ours, fast", "self-contained"
 ONLY = "only "

@@ -15,7 +15,7 @@ from _compression_peers import HEVC, JPEG2000, lossy_peers, run
 from _compression_rows import RATIO, RATIOS, Case
 from _compression_volumes import Subject
 
-from MedEnhanceLib import metrics
+from MedEnhanceLib.core import metrics
 
 PICTURE_RATIOS = (64, 256)
 _SIDE = 128

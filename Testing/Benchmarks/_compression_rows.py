@@ -26,7 +26,7 @@ from _compression_volumes import Subject
 from _enhancement_cache import RowStore, code_hash, key_of
 from _enhancement_data import fingerprint
 
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.core.volume import Volume
 
 FOLDER = REPOSITORY / "runs" / "compression-rows"
 LOSSLESS, BOUNDED, RATIO = "lossless", "max_error", "ratio"
@@ -34,7 +34,7 @@ BOUNDS = (1, 2, 8)
 RATIOS = (8, 16, 32, 64, 128, 256, 512, 1024)
 #: Points of a peer further out than these are not measured: no ratio of the page is near them.
 _FINEST, _COARSEST = 5, 1100
-_MEASURES = ("_compression_measures.py", "_compression_volumes.py", "MedEnhanceLib/metrics.py")
+_MEASURES = ("_compression_measures.py", "_compression_volumes.py", "MedEnhanceLib/core/metrics.py")
 _PEERS = ("_compression_peers.py", "_compression_video.py", *_MEASURES)
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from _common import SHARED_DATA
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io import load
-from MedEnhanceLib.volume import Volume
 
 CT_WINDOW_HU = (-160, 240)
 LARGE = "ct/abdomen/CT.nii.gz"

@@ -7,8 +7,8 @@ from functools import lru_cache
 
 from _common import REPOSITORY, SHARED_DATA
 
-from MedEnhanceLib.cohort import Cohort, Patient
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.io.cohort import Cohort, Patient
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.arms.comparison import CompareConfig, ordinary_budget, small_budgets
 from MedEnhanceLib.spg.arms.material import Material, gather
 from MedEnhanceLib.spg.config import DistillConfig

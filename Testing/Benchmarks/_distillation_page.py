@@ -12,8 +12,8 @@ from _common import gate, gate_table, table
 from _distillation_cases import CASES, Case
 from _distillation_elsewhere import elsewhere_table
 
-from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.report.style import INK, PAPER
+from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.spg.arms import report
 from MedEnhanceLib.spg.arms.closures import LEAST_GAP_DB, Closure, closure, kept, mean_of
 from MedEnhanceLib.spg.arms.comparison import (

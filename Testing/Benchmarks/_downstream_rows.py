@@ -15,8 +15,8 @@ from _enhancement_cache import RowStore, code_hash, key_of
 from _enhancement_data import CASES, fingerprint, subject
 from _enhancement_peers import noise_between_slices, noise_in_tissue
 
-from MedEnhanceLib import metrics
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.core import metrics
+from MedEnhanceLib.core.volume import Volume
 
 Row = dict[str, Any]
 FOLDER = REPOSITORY / "runs" / "downstream-rows"

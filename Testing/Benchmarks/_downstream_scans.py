@@ -13,8 +13,8 @@ import numpy as np
 from _common import SHARED_DATA
 from _enhancement_data import sample_labels, sample_volume
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io import load
-from MedEnhanceLib.volume import Volume
 
 TUMOUR_HEAD, TISSUE_HEAD = "sts-tumour-ct", "brain-tissue"
 #: Patients that the tumour head did not learn from.

@@ -19,7 +19,7 @@ import numpy as np
 from _common import REPOSITORY
 from _enhancement_data import Floats, fingerprint
 
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.core.volume import Volume
 
 Row = dict[str, Any]
 FOLDER = REPOSITORY / "runs" / "enhancement-rows"
@@ -47,7 +47,7 @@ def measures_code() -> str:
         "_enhancement_labels.py",
         "_enhancement_lesions.py",
         "_enhancement_texture.py",
-        "MedEnhanceLib/metrics.py",
+        "MedEnhanceLib/core/metrics.py",
     )
 
 

@@ -26,10 +26,10 @@ from _enhancement_peers import (
     tv_mr,
 )
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import LowDose, Rician
 from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.io import load
-from MedEnhanceLib.volume import Volume
 
 MODELS = {"MR": "mr-brain", "CT": "ct-lowdose"}
 #: Ours, asked to undo blur as well.

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from _common import REPOSITORY
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import (
     Blur,
     LowDose,
@@ -28,8 +29,7 @@ from MedEnhanceLib.degrade import (
     standard_composite,
 )
 from MedEnhanceLib.io import load
-from MedEnhanceLib.resources import resource_folder
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.resources import resource_folder
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]

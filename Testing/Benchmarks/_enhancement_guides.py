@@ -10,7 +10,7 @@ from _enhancement_catalogue import guides
 from _enhancement_data import Case, Floats, Subject, recipe_files
 from _enhancement_labels import tissue
 
-from MedEnhanceLib import metrics
+from MedEnhanceLib.core import metrics
 from MedEnhanceLib.degrade import gaussian_blur
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from _enhancement_data import Floats, Subject
 
-from MedEnhanceLib import metrics
+from MedEnhanceLib.core import metrics
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom import SegmentConfig, segment
-from MedEnhanceLib.volume import Volume
 
 Labels = npt.NDArray[np.uint8]
 NAMES = {1: "csf", 2: "grey", 3: "white"}

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from _enhancement_data import Case, Floats, Mask, Subject
 
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.core.volume import Volume
 
 COUNT = 40
 RADIUS_MM = (1.5, 4.0)

@@ -11,9 +11,9 @@ from _enhancement_lesions import new_blobs
 from _enhancement_peers import noise_between_slices, noise_in_tissue
 from _enhancement_texture import compare_spectra, edge_slope
 
-from MedEnhanceLib import metrics
+from MedEnhanceLib.core import metrics
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import robust_max
-from MedEnhanceLib.volume import Volume
 
 Row = dict[str, Any]
 _MOST_DB = 99.0

@@ -24,7 +24,7 @@ from _enhancement_data import (
 )
 from _enhancement_peers import without_shading
 
-from MedEnhanceLib import metrics
+from MedEnhanceLib.core import metrics
 from MedEnhanceLib.degrade import LowDose
 from MedEnhanceLib.io import load
 

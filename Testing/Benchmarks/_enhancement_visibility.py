@@ -8,7 +8,7 @@ import numpy as np
 from _enhancement_data import Floats, Subject
 from _enhancement_lesions import Lesion
 
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.core.volume import Volume
 
 #: Side of the patches that the noise's spectrum is measured on, in pixels; lesions fit in.
 _SIDE = 32

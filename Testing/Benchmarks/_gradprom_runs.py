@@ -23,7 +23,7 @@ from _gradprom_segmenters import (
 )
 from torch import nn
 
-from MedEnhanceLib import metrics
+from MedEnhanceLib.core import metrics
 
 Row = dict[str, Any]
 START, REFERENCE = "start", "reference"
@@ -43,7 +43,7 @@ CODE = (
     "MedEnhanceLib/nets/training.py",
     "MedEnhanceLib/degrade/lowdose.py",
     "MedEnhanceLib/degrade/noise.py",
-    "MedEnhanceLib/metrics.py",
+    "MedEnhanceLib/core/metrics.py",
 )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import (
     Blur,
     Degradation,
@@ -20,8 +21,7 @@ from MedEnhanceLib.degrade import (
     standard_composite,
 )
 from MedEnhanceLib.io import load
-from MedEnhanceLib.resources import resource_folder
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.resources import resource_folder
 
 Floats = npt.NDArray[np.float32]
 

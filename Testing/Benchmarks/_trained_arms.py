@@ -12,8 +12,8 @@ import numpy.typing as npt
 from _common import REPOSITORY
 from _enhancement_peers import noise_in_tissue, undo_rician_bias
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import MedEnhanceError
-from MedEnhanceLib.volume import Volume
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -189,7 +189,7 @@ def still_answers(stem: Path, record: dict[str, Any]) -> bool:
 def _opened(stem: Path) -> tuple[Enhancer, dict[str, Tensor]]:
     from safetensors.torch import load_file
 
-    from MedEnhanceLib.config import config_from_json
+    from MedEnhanceLib.core.options import config_from_json
     from MedEnhanceLib.hqg.config import NetworkConfig
 
     record = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))

@@ -23,7 +23,7 @@ from MedEnhanceLib.hqg.network import Enhancer
 from MedEnhanceLib.hqg.pools import Pools, PoolVolume
 from MedEnhanceLib.nets.precision import mixed_precision, move
 from MedEnhanceLib.nets.training import averaged_weights, set_learning_rate
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
 

@@ -179,7 +179,7 @@ def _tree_bytes(process: int) -> int:
 
 def _scan_ours(folder: Path) -> Row:
     from MedEnhanceLib.io.dicom.listing import list_series
-    from MedEnhanceLib.progress import Monitor
+    from MedEnhanceLib.runtime.progress import Monitor
 
     found, row = _timed(lambda: list_series(folder, Monitor()))
     return row | {"series": len(found), "files": sum(one.files for one in found)}
@@ -239,7 +239,7 @@ def _stacked(slices: int, *, slope: float, missing: Sequence[int] = ()) -> Any:
     from MedEnhanceLib.io.dicom.slices import Slice
     from MedEnhanceLib.io.dicom.sources import FileRef
     from MedEnhanceLib.io.dicom.stack import Repairs, stack
-    from MedEnhanceLib.progress import Monitor
+    from MedEnhanceLib.runtime.progress import Monitor
 
     planes = [
         Slice(
@@ -266,7 +266,7 @@ def _even(folder: Path) -> Row:
 
 
 def _repaired(folder: Path, *, slope: float, missing: Sequence[int] = ()) -> Row:
-    from MedEnhanceLib.progress import Monitor
+    from MedEnhanceLib.runtime.progress import Monitor
 
     slices = int((folder / "slices").read_text())
     voxels = _voxels(slices - len(missing))
@@ -278,7 +278,7 @@ def _repaired(folder: Path, *, slope: float, missing: Sequence[int] = ()) -> Row
 def _cancel(folder: Path) -> Row:
     """Seconds from the wish to stop to the end, while a slant is undone."""
     from MedEnhanceLib.errors import Cancelled
-    from MedEnhanceLib.progress import Monitor
+    from MedEnhanceLib.runtime.progress import Monitor
 
     slices = int((folder / "slices").read_text())
     voxels, repair = _voxels(slices), _stacked(slices, slope=_SLOPE)

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from _common import DOCS, REPOSITORY, SHARED_DATA, gate, gate_table, table, write
 
-from MedEnhanceLib.cohort import Cohort
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.io.cohort import Cohort
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.audit import AuditConfig, Audited, AuditReport, audit
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.dataset import TOP, quantised

@@ -43,7 +43,7 @@ from _enhancement_peers import without_shading
 from _enhancement_pictures import draw_pictures
 from _enhancement_visibility import detectability
 
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.core.volume import Volume
 
 Row = dict[str, Any]
 REAL, SWAP, PLANTED = "real scan", "guide swap", "planted lesions"

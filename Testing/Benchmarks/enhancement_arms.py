@@ -37,13 +37,13 @@ from _trained_hqg import (
 )
 from _trained_peers import Cut, CycleGan, Noise2Void, PairedUNet
 
-from MedEnhanceLib import metrics
-from MedEnhanceLib.config import config_to_json
+from MedEnhanceLib.core import metrics
+from MedEnhanceLib.core.manifest import file_sha256
+from MedEnhanceLib.core.options import config_to_json
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import LowDose, robust_max, standard_composite
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.io import load
-from MedEnhanceLib.manifest import file_sha256
-from MedEnhanceLib.volume import Volume
 
 _TRIAL_STEPS = 1000
 _WARM_UP, _TIMED = 3, 12

@@ -17,17 +17,17 @@ import numpy.typing as npt
 import torch
 from _common import DOCS, SHARED_DATA, table, write
 
-from MedEnhanceLib import metrics
 from MedEnhanceLib.bundles import open_bundle
+from MedEnhanceLib.core import metrics
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import Blur, Degradation, LowDose, Rician, gaussian_blur
 from MedEnhanceLib.hqg.bundle import EnhancerModel, open_enhancer
 from MedEnhanceLib.hqg.infer import encode_guide
 from MedEnhanceLib.hqg.uncertainty import central_slices, kept_reference, raw_estimate
 from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.intensity import scaling_for
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.resources import resource_folder
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.resources import resource_folder
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

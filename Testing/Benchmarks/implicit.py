@@ -29,7 +29,7 @@ import torch
 from _common import DOCS, REPOSITORY, SHARED_DATA, gate, gate_table, table, write
 from _compression_volumes import load_subjects
 
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.implicit.config import ImplicitConfig, TokenConfig
 from MedEnhanceLib.unicompress.implicit.data import Blocks, Source, make_source, read_sources
 from MedEnhanceLib.unicompress.implicit.export import decoder_arrays, token_arrays

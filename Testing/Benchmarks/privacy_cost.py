@@ -22,7 +22,7 @@ import numpy as np
 from _common import REPOSITORY, SHARED_DATA, table, write
 
 from MedEnhanceLib import Cohort
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import DistillConfig, DPConfig, ImageConfig, LoopConfig
 from MedEnhanceLib.spg.loop import Raw
 from MedEnhanceLib.spg.noising import noisy_steps

@@ -20,12 +20,12 @@ from unittest import mock
 import numpy as np
 from _common import DOCS, REPOSITORY, SHARED_DATA, fill, gate, gate_table, table, write
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io import load
-from MedEnhanceLib.resources import resource_folder
+from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.unicompress import CompressConfig, compress, decode, decompress
 from MedEnhanceLib.unicompress.container import ChunkInfo, Container
 from MedEnhanceLib.unicompress.header import Header
-from MedEnhanceLib.volume import Volume
 
 SAMPLE, CT = "mni152_t1.nii.gz", "ct/sts/STS_013/CT.nii.gz"
 MODES: dict[str, dict[str, Any]] = {

@@ -12,14 +12,14 @@ from typing import Any
 
 from _common import SHARED_DATA, gate, gate_table, table, write
 
-from MedEnhanceLib import metrics
+from MedEnhanceLib.core import metrics
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import Rician, standard_composite
 from MedEnhanceLib.gradprom import SegmentConfig, segment
 from MedEnhanceLib.gradprom.atlas import propagate_labels
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.io import load
-from MedEnhanceLib.resources import resource_folder
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.resources import resource_folder
 
 SEED = 0
 CASES = {

@@ -241,9 +241,9 @@ def _enhance(device: str, slices: int) -> Row:
 
 def _ct(slices: int) -> Any:
     """[slices, 512, 512] int16: a real CT mirrored and tiled, or shapes, with noise on it."""
-    from MedEnhanceLib.geometry import Geometry
+    from MedEnhanceLib.core.geometry import Geometry
+    from MedEnhanceLib.core.volume import Volume
     from MedEnhanceLib.io import load
-    from MedEnhanceLib.volume import Volume
 
     rng = np.random.default_rng(0)
     path = SHARED_DATA / "ct/abdomen/CT.nii.gz"

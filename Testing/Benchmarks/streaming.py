@@ -28,10 +28,10 @@ from _common import DOCS, REPOSITORY, SHARED_DATA, gate, gate_table, table, writ
 from _compression_ours import codec_key
 from _enhancement_cache import RowStore, key_of
 
+from MedEnhanceLib.core.slabs import blank
+from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io.files import save_slabs
-from MedEnhanceLib.slabs import blank
-from MedEnhanceLib.volume import Volume, Voxels
 
 SOURCE = "ct/abdomen/CT.nii.gz"
 SLICES, QUICK_SLICES, SIDE = 2000, 300, 512

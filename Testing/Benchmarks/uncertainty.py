@@ -22,6 +22,7 @@ from _common import DOCS, SHARED_DATA, gate, gate_table, table, write
 from _uncertainty_pictures import draw_maps, draw_reliability
 
 from MedEnhanceLib.bundles import open_bundle
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import Blur, Degradation, LowDose, Rician, standard_composite
 from MedEnhanceLib.hqg.bundle import EnhancerModel, open_enhancer
 from MedEnhanceLib.hqg.calibration import BINS, LEVELS, Calibration, fit_calibration
@@ -36,9 +37,8 @@ from MedEnhanceLib.hqg.uncertainty import (
     raw_estimate,
 )
 from MedEnhanceLib.io import load
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.resources import resource_folder
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.resources import resource_folder
 
 Floats = npt.NDArray[np.float32]
 Row = dict[str, Any]

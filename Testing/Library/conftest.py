@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from MedEnhanceLib.geometry import Geometry
-from MedEnhanceLib.progress import Event, Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.runtime.progress import Event, Monitor
 
 # What is slow is for benchmarks: a busy machine is no fault of what is tested.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

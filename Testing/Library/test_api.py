@@ -15,8 +15,8 @@ import pytest
 from Library.cli.stand_in import stand_in
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
-from MedEnhanceLib.progress import Event
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.runtime.progress import Event
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import pytest
 from Library.conftest import Ear
 
 from MedEnhanceLib import io
-from MedEnhanceLib.cohort import Cohort, Patient
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.io.cohort import Cohort, Patient
+from MedEnhanceLib.runtime.progress import Monitor
 
 
 def image(seed: int, slices: int = 4, modality: str = "MR") -> Volume:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from MedEnhanceLib import dependencies
-from MedEnhanceLib.dependencies import Package, missing, packages
+from MedEnhanceLib.runtime import dependencies
+from MedEnhanceLib.runtime.dependencies import Package, missing, packages
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -80,7 +80,7 @@ class Refuse:
             return None
 sys.path = [entry for entry in sys.path if "site-packages" not in entry]
 sys.path.insert(0, sys.argv[1])
-from MedEnhanceLib.dependencies import missing
+from MedEnhanceLib.runtime.dependencies import missing
 told = [package.name for package in missing()]
 print(json.dumps([told, sorted({name.partition(".")[0] for name in sys.modules})]))
 """

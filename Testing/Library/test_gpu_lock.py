@@ -16,17 +16,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from MedEnhanceLib import device, gpu_lock
 from MedEnhanceLib.errors import Cancelled, DeviceBusyError
-from MedEnhanceLib.gpu_lock import hold_gpu, holder
-from MedEnhanceLib.progress import Event, Monitor
+from MedEnhanceLib.runtime import device, gpu_lock
+from MedEnhanceLib.runtime.gpu_lock import hold_gpu, holder
+from MedEnhanceLib.runtime.progress import Event, Monitor
 
 LIBRARY = Path(__file__).resolve().parents[2]
 POLL_SECONDS = gpu_lock._POLL_SECONDS
 #: A process that has a device until its stdin ends.
 _HOLDS = """
 import sys
-from MedEnhanceLib.gpu_lock import hold_gpu
+from MedEnhanceLib.runtime.gpu_lock import hold_gpu
 with hold_gpu(sys.argv[1:], "train hqg") as had:
     print(had, flush=True)
     sys.stdin.read()

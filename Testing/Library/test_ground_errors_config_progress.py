@@ -10,9 +10,9 @@ import threading
 import pytest
 
 from MedEnhanceLib import errors
-from MedEnhanceLib.config import check_range, config_from_json, config_to_json
+from MedEnhanceLib.core.options import check_range, config_from_json, config_to_json
 from MedEnhanceLib.errors import Cancelled, ConfigError, MedEnhanceError
-from MedEnhanceLib.progress import Event, Monitor
+from MedEnhanceLib.runtime.progress import Event, Monitor
 
 KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)
          if issubclass(kind, MedEnhanceError)]  # fmt: skip
@@ -188,7 +188,7 @@ def test_wish_to_stop_is_heard_at_every_safe_point() -> None:
 
 def test_time_left_is_told_once_it_can_be_known(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("MedEnhanceLib.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("MedEnhanceLib.runtime.progress.time.monotonic", lambda: now[0])
     ear = Ear()
     monitor = Monitor(ear)
     monitor.progress(0.0, "step 1 of 4")
@@ -212,7 +212,7 @@ def test_a_warning_is_told_once_in_a_job() -> None:
 
 def test_a_slow_first_step_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("MedEnhanceLib.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("MedEnhanceLib.runtime.progress.time.monotonic", lambda: now[0])
     ear = Ear()
     monitor = Monitor(ear)
     for fraction, seconds in ((0.0, 0), (0.01, 10), (0.06, 5), (0.11, 5)):
@@ -227,7 +227,7 @@ def test_a_stage_that_takes_no_time_promises_nothing_for_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr("MedEnhanceLib.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("MedEnhanceLib.runtime.progress.time.monotonic", lambda: now[0])
     ear = Ear()
     monitor = Monitor(ear)
     monitor.progress(0.05, "load")

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.errors import GeometryError, InputError
-from MedEnhanceLib.geometry import Geometry
 
 LEFT_HANDED = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, -1.0))
 

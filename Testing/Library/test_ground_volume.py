@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import MODALITIES, Volume, restore_dtype
 from MedEnhanceLib.errors import InputError, MedEnhanceError
-from MedEnhanceLib.geometry import Geometry
-from MedEnhanceLib.volume import MODALITIES, Volume, restore_dtype
 
 
 def test_voxels_cannot_be_changed_through_the_volume(head: Volume) -> None:

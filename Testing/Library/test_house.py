@@ -77,7 +77,7 @@ def test_recipes_are_valid_configurations(recipe: Path) -> None:
 
     from MedEnhanceLib.gradprom import TrainHeadConfig
     from MedEnhanceLib.hqg import TrainConfig
-    from MedEnhanceLib.jobs.codec_training import CodecTraining
+    from MedEnhanceLib.jobs.kinds.train_codec import CodecTraining
 
     fields = json.loads(recipe.read_text(encoding="utf-8"))
     if "part" in fields:

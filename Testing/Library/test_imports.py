@@ -13,7 +13,7 @@ import pytest
 
 import MedEnhanceLib
 from MedEnhanceLib import io
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.core.volume import Volume
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _PUBLIC = [
@@ -115,7 +115,7 @@ def test_importing_the_api_loads_no_heavy_package() -> None:
 import json, sys
 import MedEnhanceLib as me
 me.load, me.enhance
-import MedEnhanceLib.jobs.worker
+import MedEnhanceLib.jobs.worker.worker
 print(json.dumps(sorted(sys.modules)))
 """
     loaded = set(_python(code))

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from MedEnhanceLib import machine
-from MedEnhanceLib.device import choose_device
 from MedEnhanceLib.errors import Cancelled, ConfigError
+from MedEnhanceLib.runtime import machine
+from MedEnhanceLib.runtime.device import choose_device
 
 GPU = {"name": "cuda:0", "what": "RTX 4070", "total": 12_000_000_000, "free": 1}
 MPS = {"name": "mps", "what": "Apple GPU", "total": None, "free": None}
@@ -65,7 +65,7 @@ def test_the_choice_has_a_reason(
 def test_torch_is_asked_in_a_process_of_its_own() -> None:
     code = """
 import sys
-from MedEnhanceLib import machine
+from MedEnhanceLib.runtime import machine
 told = machine.compute()
 assert told["choice"]["name"] != "none", told
 assert "torch" not in sys.modules

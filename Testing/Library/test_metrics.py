@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from MedEnhanceLib import metrics
+from MedEnhanceLib.core import metrics
 from MedEnhanceLib.errors import InputError
 
 Image = npt.NDArray[np.float64]

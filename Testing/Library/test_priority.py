@@ -13,7 +13,8 @@ import pytest
 
 from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.jobs import JobSpec, distillation, run_job, training
+from MedEnhanceLib.jobs import JobSpec, run_job
+from MedEnhanceLib.jobs.kinds import distill, train
 
 LIBRARY = Path(__file__).resolve().parents[2]
 unix = pytest.mark.skipif(not hasattr(os, "getpriority"), reason="Windows has classes")
@@ -21,7 +22,8 @@ unix = pytest.mark.skipif(not hasattr(os, "getpriority"), reason="Windows has cl
 
 def asked(code: str) -> Any:
     """What a process prints, as JSON; not this one, whose priority may never rise again."""
-    program = f"import json, os, threading\nfrom MedEnhanceLib.priority import low_priority\n{code}"
+    imports = "import json, os, threading\nfrom MedEnhanceLib.runtime.priority import low_priority"
+    program = f"{imports}\n{code}"
     done = subprocess.run(
         [sys.executable, "-P", "-c", program],
         env={**os.environ, "PYTHONPATH": str(LIBRARY)},
@@ -73,7 +75,7 @@ def wishes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         heard.append(wanted)
         raise ConfigError("enough")
 
-    for job in (distillation, training):
+    for job in (distill, train):
         monkeypatch.setattr(job, "low_priority", low_priority)
     return heard
 

@@ -87,7 +87,7 @@ def test_the_library_works_from_the_package_alone(installed: Path) -> None:
     said = run_alone(
         installed / MODULES,
         "import MedEnhanceLib, sys",
-        "from MedEnhanceLib.resources import resource_folder",
+        "from MedEnhanceLib.runtime.resources import resource_folder",
         "print(MedEnhanceLib.__file__, resource_folder('models'), resource_folder('samples'))",
         "assert 'torch' not in sys.modules",
     )

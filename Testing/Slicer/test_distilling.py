@@ -192,8 +192,7 @@ class ChoiceTest(DistillingTestCase):
         return begin.call_args.args[1].record["params"]
 
     def test_theLibraryTakesWhatThePageSends(self):
-        from MedEnhanceLib.jobs.distillation import DistillParams
-        from MedEnhanceLib.jobs.distillation_estimate import DistillEstimateParams
+        from MedEnhanceLib.jobs.kinds.distill import DistillEstimateParams, DistillParams
         from MedEnhanceLib.jobs.params import params_from_json
         from MedEnhanceLib.spg.config import DistillConfig
         from MedEnhancePanels import distilling

@@ -83,7 +83,7 @@ class HeadlessPageTest(MedEnhanceTestCase):
         return str(Path(self.folder) / name)
 
     def makeInput(self):
-        from MedEnhanceLib.resources import resource_folder
+        from MedEnhanceLib.runtime.resources import resource_folder
 
         node = slicer.util.loadVolume(str(resource_folder("samples") / "mni152_t1.nii.gz"))
         shrink(node)

@@ -11,7 +11,7 @@ import qt
 import slicer
 from medenhance_testing import MedEnhanceTestCase
 
-from MedEnhanceLib.dependencies import Package
+from MedEnhanceLib.runtime.dependencies import Package
 from MedEnhancePanels import dependencies, firstuse
 
 TORCH = Package("torch>=2.4", "torch", "enhancing, segmenting, training", 2900)
@@ -267,7 +267,7 @@ class MissingTest(MedEnhanceTestCase):
         self.addCleanup(patch.stop)
 
     def test_theModuleOpensWithThePageAboveItsTabs(self):
-        with mock.patch("MedEnhanceLib.dependencies.missing", return_value=[TORCH]):
+        with mock.patch("MedEnhanceLib.runtime.dependencies.missing", return_value=[TORCH]):
             slicer.util.reloadScriptedModule("MedEnhance")
             self.addCleanup(slicer.util.reloadScriptedModule, "MedEnhance")
             widget = slicer.util.getModuleWidget("MedEnhance")
@@ -280,7 +280,7 @@ class MissingTest(MedEnhanceTestCase):
     def test_whatIsCompleteIsLookedForOnceUntilAFolderChanges(self):
         folder = self.temporaryFolder()
         dependencies.missing()
-        found = mock.patch("MedEnhanceLib.dependencies.missing", return_value=[TORCH])
+        found = mock.patch("MedEnhanceLib.runtime.dependencies.missing", return_value=[TORCH])
         with found as look, mock.patch("sys.path", [*sys.path, folder]):
             self.assertEqual(dependencies.missing(), [TORCH])
             look.return_value = []

@@ -78,10 +78,10 @@ class LoadTest(LoadTestCase):
         self.assertEqual(ours.type, theirs["dtype"])
 
     def test_theCardOfAnObliqueVolumeIsTheLibrarys(self):
-        from MedEnhanceLib.geometry import Geometry
+        from MedEnhanceLib.core.geometry import Geometry
+        from MedEnhanceLib.core.volume import Volume
         from MedEnhanceLib.io import save
         from MedEnhanceLib.io.card import card as library_card
-        from MedEnhanceLib.volume import Volume
 
         turn = np.radians(12.0)
         direction = (
@@ -103,8 +103,8 @@ class LoadTest(LoadTestCase):
         self.assertIn("12.0° off", self.panel.ui.warningsLabel.text)
 
     def test_aSequenceBecomesASequenceNodeWithItsFrames(self):
+        from MedEnhanceLib.core.volume import Volume
         from MedEnhanceLib.io import save
-        from MedEnhanceLib.volume import Volume
 
         voxels = np.arange(3 * 4 * 5 * 6, dtype=np.int16).reshape(3, 4, 5, 6)
         path = os.path.join(self.temporaryFolder(), "frames.nii")
@@ -199,8 +199,8 @@ class LoadTest(LoadTestCase):
         self.assertIn("Lossy", self.panel.node.GetAttribute("MedEnhance.notes"))
 
     def test_whatAFileSaidOfItsModalityIsRemembered(self):
+        from MedEnhanceLib.core.volume import Volume
         from MedEnhanceLib.io import save
-        from MedEnhanceLib.volume import Volume
 
         path = os.path.join(self.temporaryFolder(), "said.nrrd")
         save(Volume(np.arange(480, dtype=np.int16).reshape(6, 8, 10), modality="MR"), path)

@@ -9,7 +9,7 @@ from unittest import mock
 import slicer
 from medenhance_testing import MedEnhanceTestCase
 
-from MedEnhanceLib.resources import resource_folder
+from MedEnhanceLib.runtime.resources import resource_folder
 
 CODECS = ["codec-ct", "codec-em", "codec-mr"]
 SHIPPED = sorted([*CODECS, "brain-tissue", "ct-lowdose", "mr-brain", "sts-tumour-ct"])

@@ -105,8 +105,8 @@ class SampleDataTest(LoadTestCase):
         self.assertEqual(slicer.util.computeChecksum(algorithm, path), digest)
 
     def test_aSampleIsFetchedIntoSlicersCacheAndLoaded(self):
+        from MedEnhanceLib.core.volume import Volume
         from MedEnhanceLib.io import save
-        from MedEnhanceLib.volume import Volume
 
         path = Path(self.folder) / "there.nrrd"
         save(Volume(np.ones((3, 4, 5), np.int16), modality="MR"), path)
@@ -128,8 +128,8 @@ class SampleDataTest(LoadTestCase):
         self.assertEqual(self.cached(), [])
 
     def test_aDamagedFileInTheCacheIsFetchedAnew(self):
+        from MedEnhanceLib.core.volume import Volume
         from MedEnhanceLib.io import save
-        from MedEnhanceLib.volume import Volume
 
         path = Path(self.folder) / "there.nrrd"
         save(Volume(np.ones((3, 4, 5), np.int16), modality="MR"), path)

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib._version import __version__
-from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError
 from MedEnhanceLib.io.deidentify import keyed, risks
 from MedEnhanceLib.io.deidentify.change import Change
@@ -38,6 +37,7 @@ from MedEnhanceLib.io.deidentify.values import (
     vr_of,
 )
 from MedEnhanceLib.io.dicom.silence import silence
+from MedEnhanceLib.runtime.dependencies import require
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -20,8 +20,8 @@ from MedEnhanceLib.io.deidentify.report import Report
 from MedEnhanceLib.io.dicom.helpers import work_in_helpers
 from MedEnhanceLib.io.dicom.sources import FileRef, find_files
 from MedEnhanceLib.io.staging import holds, staging_for
-from MedEnhanceLib.machine import cpu_threads
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.machine import cpu_threads
+from MedEnhanceLib.runtime.progress import Monitor
 
 #: From here on helpers pay for their start; files are given to them so many at a time.
 _MANY, _CHUNK = 150, 16

@@ -14,7 +14,7 @@ from typing import Any
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.deidentify.patients import Person
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 _FORMAT = "medenhance-deidentification"
 _NOTICE = (

@@ -15,8 +15,8 @@ from functools import lru_cache
 from importlib import import_module
 from pkgutil import iter_modules
 
-from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import DependencyError
+from MedEnhanceLib.runtime.dependencies import require
 
 _PURPOSE = "De-identification"
 _DATABASES = "dicomanonymizer.dicom_anonymization_databases"

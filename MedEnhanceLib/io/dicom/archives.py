@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.machine import memory
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.machine import memory
+from MedEnhanceLib.runtime.progress import Monitor
 
 _ENCRYPTED = 0x1
 _ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".iso")

@@ -6,10 +6,10 @@ import io
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, BinaryIO
 
-from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.io.dicom.decoders import DEFLATED
 from MedEnhanceLib.io.dicom.samples import DamagedError
 from MedEnhanceLib.io.dicom.structure import behind_meta, inflated
+from MedEnhanceLib.runtime.dependencies import require
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -18,7 +18,7 @@ from MedEnhanceLib.io.dicom.marks import pydicom_failures
 from MedEnhanceLib.io.dicom.reading import index_pixels
 from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.io.dicom.words import counted, named
-from MedEnhanceLib.progress import Monitor, attend
+from MedEnhanceLib.runtime.progress import Monitor, attend
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from types import ModuleType
 
 import numpy as np
 
-from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import DependencyError
 from MedEnhanceLib.io.dicom.j2kstream import read_j2k
 from MedEnhanceLib.io.dicom.jpegstream import read_frame_header, verify_blocks, verify_samples
@@ -25,6 +24,7 @@ from MedEnhanceLib.io.dicom.samples import (
     from_signed,
     from_unsigned,
 )
+from MedEnhanceLib.runtime.dependencies import require
 
 _UID = "1.2.840.10008.1.2"
 IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN = _UID, f"{_UID}.1", f"{_UID}.1.99", f"{_UID}.2"

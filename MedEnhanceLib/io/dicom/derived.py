@@ -5,12 +5,12 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING
 
-from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom.bounded import read_elements
 from MedEnhanceLib.io.dicom.elements import text
 from MedEnhanceLib.io.dicom.marks import pydicom_failures
 from MedEnhanceLib.io.dicom.sources import FileRef
+from MedEnhanceLib.runtime.dependencies import require
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -16,7 +16,7 @@ import numpy as np
 from MedEnhanceLib.io.dicom.frames import Part, divided
 from MedEnhanceLib.io.dicom.slices import Slice, Slices
 from MedEnhanceLib.io.dicom.words import named
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 #: Of a direction cosine, within one orientation: far more than rounding, far less than a new scan.
 _SAME_DIRECTION = 0.01

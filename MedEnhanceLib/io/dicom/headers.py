@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom import kinds, multiframe
 from MedEnhanceLib.io.dicom.bounded import read_elements
@@ -33,6 +32,7 @@ from MedEnhanceLib.io.dicom.quick import quick_fields
 from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.io.dicom.words import COPY_AGAIN
+from MedEnhanceLib.runtime.dependencies import require
 
 if TYPE_CHECKING:
     from pydicom import Dataset

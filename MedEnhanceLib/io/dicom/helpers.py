@@ -19,8 +19,8 @@ from typing import IO, Any, TypeVar
 
 from MedEnhanceLib.io.dicom.headers import Header, read_header
 from MedEnhanceLib.io.dicom.sources import FileRef
-from MedEnhanceLib.machine import cpu_threads
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.machine import cpu_threads
+from MedEnhanceLib.runtime.progress import Monitor
 
 _LIBRARY = Path(__file__).resolve().parents[3]
 _SERVE = (

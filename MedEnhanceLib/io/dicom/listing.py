@@ -16,7 +16,7 @@ from MedEnhanceLib.io.dicom.group import parts_of
 from MedEnhanceLib.io.dicom.headers import Header
 from MedEnhanceLib.io.dicom.scan import Scan, Series, scan
 from MedEnhanceLib.io.dicom.together import require_alike, stack_frames
-from MedEnhanceLib.progress import Event, Monitor
+from MedEnhanceLib.runtime.progress import Event, Monitor
 
 _TAKE_AWAY = "Copy or export the file again; or take it away, to load the series without it."
 

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.origin import DicomOrigin, Instance, Lossy
+from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import InputError, MedEnhanceError
-from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.io.dicom import archives, segmentation
 from MedEnhanceLib.io.dicom.copies import require_identical
 from MedEnhanceLib.io.dicom.derived import earlier_steps
@@ -21,9 +23,7 @@ from MedEnhanceLib.io.dicom.stack import Repairs, Stack
 from MedEnhanceLib.io.dicom.together import stack_frames
 from MedEnhanceLib.io.dicom.words import named
 from MedEnhanceLib.io.modality import default_units
-from MedEnhanceLib.origin import DicomOrigin, Instance, Lossy
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume, Voxels
+from MedEnhanceLib.runtime.progress import Monitor
 
 _MODALITIES = ("CT", "MR", "PT")
 _UNITS = {"GML": "SUV", "BQML": "Bq/ml", "CNTS": "counts", "GY": "Gy"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from itertools import zip_longest
 
+from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.io.dicom.elements import Elements, text, texts
-from MedEnhanceLib.origin import Lossy
 
 #: Encodings that lose information whatever the header says, as DICOM names the method.
 LOSSY_SYNTAXES = {

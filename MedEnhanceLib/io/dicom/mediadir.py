@@ -6,11 +6,11 @@ import warnings
 from collections.abc import Iterable
 from typing import BinaryIO
 
-from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.io.dicom.bounded import read_elements
 from MedEnhanceLib.io.dicom.marks import pydicom_failures
 from MedEnhanceLib.io.dicom.samples import DamagedError
 from MedEnhanceLib.io.dicom.structure import behind_meta
+from MedEnhanceLib.runtime.dependencies import require
 
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 

@@ -13,6 +13,7 @@ from typing import NoReturn, TypeVar
 
 import numpy as np
 
+from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.errors import DeviceMemoryError, InputError
 from MedEnhanceLib.io.dicom.decoders import syntax_name
 from MedEnhanceLib.io.dicom.reading import PixelFile, index_pixels
@@ -21,9 +22,8 @@ from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.io.dicom.words import COPY_AGAIN
 from MedEnhanceLib.io.rescale import rescale_slices
-from MedEnhanceLib.machine import memory
-from MedEnhanceLib.progress import Monitor, attend
-from MedEnhanceLib.volume import Voxels
+from MedEnhanceLib.runtime.machine import memory
+from MedEnhanceLib.runtime.progress import Monitor, attend
 
 Answer = TypeVar("Answer")
 _CORRECT = "Correct the header."

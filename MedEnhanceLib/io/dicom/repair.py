@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Voxels, restore_dtype
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.geometry import Geometry
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Voxels, restore_dtype
+from MedEnhanceLib.runtime.progress import Monitor
 
 #: Pixels to either side that take part in an interpolated one, and the shape of their window.
 #: Chosen by measuring: docs/decisions/0012-dicom-geometry.md.

@@ -10,14 +10,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom import archives, helpers
 from MedEnhanceLib.io.dicom.headers import Header
 from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.sources import FileRef, find_files
 from MedEnhanceLib.io.dicom.words import named
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.progress import Monitor
 
 _STAGE = "reading headers"
 #: After so many files it is decided whether other processes pay.

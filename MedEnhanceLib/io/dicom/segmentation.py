@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import GeometryError, InputError
-from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.io.dicom import concatenation
 from MedEnhanceLib.io.dicom.elements import text, whole
 from MedEnhanceLib.io.dicom.marks import pydicom_failures
@@ -24,8 +24,8 @@ from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.io.dicom.stack import stack
 from MedEnhanceLib.io.dicom.words import COPY_AGAIN
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume, Voxels
+from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.io.dicom.sources import FileRef
-from MedEnhanceLib.origin import Lossy
 
 
 @dataclass(frozen=True, kw_only=True)

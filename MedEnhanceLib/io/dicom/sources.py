@@ -14,7 +14,7 @@ from MedEnhanceLib.io.dicom import archives, mediadir
 from MedEnhanceLib.io.dicom.marks import is_dicom
 from MedEnhanceLib.io.dicom.words import counted, named
 from MedEnhanceLib.io.staging import PREFIX, is_moving
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 _INSIDE = "!/"
 _LISTS = (".txt", ".lst")

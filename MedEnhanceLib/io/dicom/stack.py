@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.errors import GeometryError, InputError
-from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.io.dicom.repair import Repair
 from MedEnhanceLib.io.dicom.slant import Slant, last_digit, measure_slant
 from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.spacing import Spacing, measure_spacing
 from MedEnhanceLib.io.dicom.words import counted, named
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 #: Of a direction cosine, between slices; of a pixel's size, relatively: 0.05 pixels over 512.
 _MOST_TURN = _MOST_STRETCH = 1e-4

@@ -11,7 +11,7 @@ from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io.dicom.repair import Repair
 from MedEnhanceLib.io.dicom.slices import Slice, Slices
 from MedEnhanceLib.io.dicom.stack import Repairs, Stack, require_same, stack
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 #: Voxels: how far apart the frames of one 4D volume may lie, at any corner.
 _SAME_GRID = 0.05

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 from MedEnhanceLib._version import __version__
+from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.io.dicomout.items import (
     Reference,
     coded,
@@ -18,7 +19,6 @@ from MedEnhanceLib.io.dicomout.items import (
     values_of,
     with_elements,
 )
-from MedEnhanceLib.origin import Lossy
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import InputError, OutputError
 from MedEnhanceLib.io.dicomout.derivation import processing_code
 from MedEnhanceLib.io.dicomout.frames import copy_elements
@@ -22,6 +21,7 @@ from MedEnhanceLib.io.dicomout.iods import CONTRAST, CT_IMAGE, MR_IMAGE
 from MedEnhanceLib.io.dicomout.items import Reference, fresh_uid, refer_to, with_elements
 from MedEnhanceLib.io.dicomout.objects import leave_patient_open
 from MedEnhanceLib.io.dicomout.template import Template, copy_attributes
+from MedEnhanceLib.runtime.dependencies import require
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import OutputError
 from MedEnhanceLib.io.atomic import output_error
 from MedEnhanceLib.io.dicom.marks import is_dicom
 from MedEnhanceLib.io.dicomout.derivation import IMPLEMENTATION_NAME, IMPLEMENTATION_UID
 from MedEnhanceLib.io.staging import holds, staging_for
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from pydicom import Dataset

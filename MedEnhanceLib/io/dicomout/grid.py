@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.dicomout.items import Reference
 from MedEnhanceLib.io.dicomout.planes import (
     Plane,
@@ -22,7 +23,6 @@ from MedEnhanceLib.io.dicomout.planes import (
     of_template,
 )
 from MedEnhanceLib.io.dicomout.template import Template
-from MedEnhanceLib.volume import Volume
 
 if TYPE_CHECKING:
     from pydicom import Dataset

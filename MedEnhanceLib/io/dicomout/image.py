@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.dicomout.complete import complete
 from MedEnhanceLib.io.dicomout.derivation import IMPLEMENTATION_UID, Derivation, refer_to_sources
 from MedEnhanceLib.io.dicomout.iods import (
@@ -22,7 +23,6 @@ from MedEnhanceLib.io.dicomout.items import UNIT_CODES, coded, fresh_uid, values
 from MedEnhanceLib.io.dicomout.places import Place
 from MedEnhanceLib.io.dicomout.stored import Rescale, Stored, decimal
 from MedEnhanceLib.io.dicomout.template import Template, copy_attributes
-from MedEnhanceLib.volume import Volume
 
 if TYPE_CHECKING:
     from pydicom import Dataset

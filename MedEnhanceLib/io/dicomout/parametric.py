@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout.derivation import Derivation
 from MedEnhanceLib.io.dicomout.grid import lay_out
@@ -15,8 +15,8 @@ from MedEnhanceLib.io.dicomout.iods import UNPAIRED
 from MedEnhanceLib.io.dicomout.items import UNIT_CODES
 from MedEnhanceLib.io.dicomout.objects import identity, refer, sign, stand_ins
 from MedEnhanceLib.io.dicomout.template import Template
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.io.dicomout.grid import Grid, lay_out
 from MedEnhanceLib.io.dicomout.items import Reference
 from MedEnhanceLib.io.dicomout.planes import are_parallel, around_slices
 from MedEnhanceLib.io.dicomout.template import Template
-from MedEnhanceLib.volume import Volume, Voxels
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.origin import DicomOrigin
 from MedEnhanceLib.io.dicomout.frames import frame_as_image
 from MedEnhanceLib.io.dicomout.items import Reference
 from MedEnhanceLib.io.dicomout.template import Template
-from MedEnhanceLib.origin import DicomOrigin
 
 if TYPE_CHECKING:
     from pydicom import Dataset

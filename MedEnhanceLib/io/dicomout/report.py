@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib._version import __version__
-from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout.derivation import MANUFACTURER, Derivation
 from MedEnhanceLib.io.dicomout.items import short_text, with_elements
 from MedEnhanceLib.io.dicomout.objects import identity, leave_patient_open, sign
 from MedEnhanceLib.io.dicomout.template import Template
+from MedEnhanceLib.runtime.dependencies import require
 
 if TYPE_CHECKING:
     from pydicom import Dataset

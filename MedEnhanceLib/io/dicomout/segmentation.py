@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout.derivation import Derivation
 from MedEnhanceLib.io.dicomout.grid import lay_out
 from MedEnhanceLib.io.dicomout.items import fresh_uid, short_text
 from MedEnhanceLib.io.dicomout.objects import identity, refer, sign, stand_ins
 from MedEnhanceLib.io.dicomout.template import Template
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout.derivation import Derivation, now
 from MedEnhanceLib.io.dicomout.image import Series, is_inverted, make_image, window_of
@@ -21,8 +21,8 @@ from MedEnhanceLib.io.dicomout.items import fresh_uid, series_number
 from MedEnhanceLib.io.dicomout.places import Place, find_places
 from MedEnhanceLib.io.dicomout.stored import Rescale, decimal, plan_storage
 from MedEnhanceLib.io.dicomout.template import Template
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from pydicom import Dataset

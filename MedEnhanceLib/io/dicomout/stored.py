@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.volume import Voxels
 
 _SIGNED, _UNSIGNED = (-(2**15), 2**15 - 1), (0, 2**16 - 1)
 #: Slopes and intercepts that float32 holds: most readers rescale in it.

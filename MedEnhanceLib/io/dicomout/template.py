@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.core.origin import DicomOrigin, Instance
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom.lossy import LOSSY_SYNTAXES
 from MedEnhanceLib.io.dicom.silence import silence
@@ -19,8 +19,8 @@ from MedEnhanceLib.io.dicomout.frames import frame_as_image
 from MedEnhanceLib.io.dicomout.iods import PATIENT_STUDY
 from MedEnhanceLib.io.dicomout.items import fresh_uid
 from MedEnhanceLib.io.dicomout.mend import mend
-from MedEnhanceLib.origin import DicomOrigin, Instance
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from pydicom import Dataset

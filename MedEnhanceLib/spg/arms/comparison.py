@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 
-from MedEnhanceLib.config import check_range, config_to_json
+from MedEnhanceLib.core.options import check_range, config_to_json
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.arms import chosen, matched
 from MedEnhanceLib.spg.arms.material import Budget, Material
 from MedEnhanceLib.spg.arms.rows import Row, RowStore

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.arms.chosen import prior_alone, random_coreset
 from MedEnhanceLib.spg.arms.material import Budget, Material
 from MedEnhanceLib.spg.config import DistillConfig, GeneratorConfig

@@ -7,9 +7,9 @@ from functools import cached_property
 
 import numpy as np
 
-from MedEnhanceLib.cohort import Cohort
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.io.cohort import Cohort
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import DistillConfig, ImageConfig
 from MedEnhanceLib.spg.patches import Patches
 from MedEnhanceLib.spg.prepared import prepare

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.report.style import INK, MUTED, PAPER
+from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.spg.arms.closures import (
     LEAST_GAP_DB,
     REFERENCES,

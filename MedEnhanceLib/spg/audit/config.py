@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from MedEnhanceLib.config import check_range
+from MedEnhanceLib.core.options import check_range
 from MedEnhanceLib.errors import ConfigError
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.audit.audited import Audited, Images
 from MedEnhanceLib.spg.audit.config import AuditConfig
 from MedEnhanceLib.spg.audit.findings import Finding

@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.audit.audited import Audited
 from MedEnhanceLib.spg.audit.findings import Finding
 from MedEnhanceLib.spg.audit.registration import Laid, lay_on

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.report.panes import DIFFERENCE, GREY
 from MedEnhanceLib.report.sheet import register_colours
 from MedEnhanceLib.report.style import INK, MUTED, PAPER
+from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.spg.audit.neighbours import Pair
 
 _PANE_IN, _HEAD_IN, _DPI = 2.9, 0.75, 140

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.metrics import ssim
+from MedEnhanceLib.core.metrics import ssim
 from MedEnhanceLib.spg.audit.similarity import Floats, blur, details, match, rotate
 
 #: Degrees around the rotation that the search found.

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from MedEnhanceLib.config import config_to_json
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.core.options import config_to_json
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.audit import identity
 from MedEnhanceLib.spg.audit.audited import Audited, Images
 from MedEnhanceLib.spg.audit.canaries import plant_canaries, smallest_canary_p

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import ConfigError, DependencyError
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.blocks import Grid, wavelet_grid
 from MedEnhanceLib.unicompress.bounded import Payload
 from MedEnhanceLib.unicompress.coders import IMPLICIT
@@ -24,7 +25,6 @@ from MedEnhanceLib.unicompress.implicit.codec import ROLE, WRITER_ROLE, decode_i
 from MedEnhanceLib.unicompress.implicit.scale import Scaling, is_thick
 from MedEnhanceLib.unicompress.models import ModelSet, shipped_model
 from MedEnhanceLib.unicompress.verify import Tally
-from MedEnhanceLib.volume import Volume, Voxels
 
 if TYPE_CHECKING:
     from MedEnhanceLib.unicompress.implicit.writer import ImplicitCode, Writer

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.dependencies import require
+from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.unicompress.coders import Shape
 from MedEnhanceLib.unicompress.context import DecodeContext
 from MedEnhanceLib.unicompress.implicit.config import CELL
 from MedEnhanceLib.unicompress.implicit.scale import padded_extents
 from MedEnhanceLib.unicompress.models import CodecModel
-from MedEnhanceLib.volume import Voxels
 
 ROLE, WRITER_ROLE = "implicit", "implicit-encoder"
 LAYOUT = "1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from MedEnhanceLib.config import check_range, check_types, config_from_json, config_to_json
+from MedEnhanceLib.core.options import check_range, check_types, config_from_json, config_to_json
 from MedEnhanceLib.errors import ConfigError
 
 Codebook = Literal["learned", "random", "off"]

@@ -11,12 +11,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.files import load
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.implicit.config import ImplicitConfig
 from MedEnhanceLib.unicompress.implicit.scale import LEAST_PART, TAILS, Scaling, is_thick
-from MedEnhanceLib.volume import Volume
 
 #: A block of training, in units: 4 × 8 × 8 cells.
 BLOCK_UNITS = (32, 64, 64)

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.runtime.dependencies import require
 
 Codes = npt.NDArray[np.int64]
 Arrays = Mapping[str, npt.NDArray[Any]]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.implicit import entropy
 from MedEnhanceLib.unicompress.implicit.entropy import CodeModel, context_size, contexts_of, phases
 from MedEnhanceLib.unicompress.implicit.model import Networks

@@ -16,7 +16,7 @@ from MedEnhanceLib._version import __version__
 from MedEnhanceLib.bundles.export import describe_bundle
 from MedEnhanceLib.bundles.store import CODEC, METADATA
 from MedEnhanceLib.io.atomic import atomic_write
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.implicit import fixed as fx
 from MedEnhanceLib.unicompress.implicit.config import DecoderConfig
 from MedEnhanceLib.unicompress.implicit.data import MODALITIES

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.core.volume import Voxels
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.implicit.losses import positions_of
 from MedEnhanceLib.unicompress.implicit.scale import Scaling
 from MedEnhanceLib.unicompress.implicit.writer import Codes, ImplicitCode, Writer
-from MedEnhanceLib.volume import Voxels
 
 _COORDINATES = 4096
 _LEARNING_RATE = 0.02

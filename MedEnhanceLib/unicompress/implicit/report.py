@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from MedEnhanceLib.dependencies import require
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.report.enhance import make_folder
 from MedEnhanceLib.report.page import Fact, Page, Picture, Table, write_page
 from MedEnhanceLib.report.style import INK, MUTED, PAPER
+from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.unicompress.implicit.siren import count_weights
 from MedEnhanceLib.unicompress.implicit.validation import Sample
 

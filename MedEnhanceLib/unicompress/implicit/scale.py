@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.unicompress.implicit.config import CELL, THICK
-from MedEnhanceLib.volume import Voxels
 
 #: CT is measured against water and air: its scale is the same for every volume.
 _HOUNSFIELD = (0, 1024)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from MedEnhanceLib.device import choose_device
 from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.nets.journal import Journal
 from MedEnhanceLib.nets.training import training_steps
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.device import choose_device
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.implicit.config import ImplicitConfig
 from MedEnhanceLib.unicompress.implicit.data import Blocks, Source, read_sources
 from MedEnhanceLib.unicompress.implicit.trainer import Trainer

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from MedEnhanceLib.config import config_from_json
+from MedEnhanceLib.core.options import config_from_json
+from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.unicompress.implicit import fixed as fx
 from MedEnhanceLib.unicompress.implicit.codec import Reader, pack_head, reader_of
@@ -25,7 +26,6 @@ from MedEnhanceLib.unicompress.implicit.losses import positions_of
 from MedEnhanceLib.unicompress.implicit.model import Tokeniser, layers_of
 from MedEnhanceLib.unicompress.implicit.scale import Scaling, padded_extents
 from MedEnhanceLib.unicompress.models import CodecModel
-from MedEnhanceLib.volume import Voxels
 
 Codes = npt.NDArray[np.int64]
 #: Voxels of a block at which its loss is measured.

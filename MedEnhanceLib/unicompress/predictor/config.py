@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from MedEnhanceLib.config import check_range, check_types, config_from_json
+from MedEnhanceLib.core.options import check_range, check_types, config_from_json
 from MedEnhanceLib.errors import ConfigError
 
 _PRESETS: dict[str, dict[str, Any]] = {

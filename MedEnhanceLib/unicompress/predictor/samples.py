@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.unicompress.integers import Indices
 from MedEnhanceLib.unicompress.predictor.coder import Context, codable
 from MedEnhanceLib.unicompress.predictor.features import COUNT, FINE, scale_of
 from MedEnhanceLib.unicompress.predictor.layout import layout_of
-from MedEnhanceLib.volume import Voxels
 
 #: Steps of bounded errors that the network meets; most often none.
 _STEPS = (1, 1, 1, 1, 3, 5, 9, 17)

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from MedEnhanceLib.config import config_to_json
+from MedEnhanceLib.core.options import config_to_json
+from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.files import load
 from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.learned import model_of
 from MedEnhanceLib.unicompress.predictor.config import PredictorConfig
 from MedEnhanceLib.unicompress.predictor.features import COUNT, FEATURE
@@ -35,7 +36,6 @@ from MedEnhanceLib.unicompress.predictor.tuning import (
     SMALLEST_SCALE,
     SPREAD,
 )
-from MedEnhanceLib.volume import Voxels
 
 CHECKPOINT = "predictor-checkpoint.safetensors"
 WEIGHTS = "predictor.safetensors"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.predictor.features import FEATURE, LOG_STEPS
 from MedEnhanceLib.unicompress.predictor.network import (
     ACTIVATION,

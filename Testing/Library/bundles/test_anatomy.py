@@ -10,13 +10,13 @@ import pytest
 from MedEnhanceLib.bundles import open_bundle
 from MedEnhanceLib.bundles.anatomy import doubt_about
 from MedEnhanceLib.bundles.doubt import doubts_in
+from MedEnhanceLib.core.origin import DicomOrigin
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.gradprom import SegmentConfig, open_head_for
 from MedEnhanceLib.hqg import EnhanceConfig
-from MedEnhanceLib.jobs.enhancement import enhance_volume
-from MedEnhanceLib.origin import DicomOrigin
-from MedEnhanceLib.progress import Event, Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.jobs.kinds.enhance import enhance_volume
+from MedEnhanceLib.runtime.progress import Event, Monitor
 
 
 def _mr(body_part: str) -> Volume:

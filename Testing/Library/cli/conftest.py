@@ -14,8 +14,8 @@ from Library.cli.stand_in import stand_in
 
 from MedEnhanceLib import io
 from MedEnhanceLib.cli.main import main
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.report import sheet
-from MedEnhanceLib.volume import Volume
 
 
 @dataclass(frozen=True)

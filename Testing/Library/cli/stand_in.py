@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib import gradprom, hqg
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom import Label
-from MedEnhanceLib.volume import Volume
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import pytest
 
 from MedEnhanceLib import io
 from MedEnhanceLib.cli.gather import gather
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.volume import Volume
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.cli.main import main
+from MedEnhanceLib.core.manifest import derived_note, make_manifest
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg.strength import blend
 from MedEnhanceLib.io import load, save
-from MedEnhanceLib.manifest import derived_note, make_manifest
-from MedEnhanceLib.volume import Volume
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 from MedEnhanceLib import io
 from MedEnhanceLib.cli.decompress import parse_region
 from MedEnhanceLib.cli.recover import report_lines
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.volume import Volume
 
 
 @pytest.fixture

@@ -16,11 +16,12 @@ from Library.cli.stand_in import stand_in
 from MedEnhanceLib import io
 from MedEnhanceLib.cli.demo import demo_text
 from MedEnhanceLib.cli.main import build_parser
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import CodecError
-from MedEnhanceLib.jobs import JobSpec, demo, run_job
+from MedEnhanceLib.jobs import JobSpec, run_job
+from MedEnhanceLib.jobs.kinds import demo
 from MedEnhanceLib.report import sheet
 from MedEnhanceLib.report.demo import Compression
-from MedEnhanceLib.volume import Volume
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from MedEnhanceLib import dependencies, machine
 from MedEnhanceLib.cli import doctor
+from MedEnhanceLib.runtime import dependencies, machine
 
 GOOD = {"name": "mr-brain", "kind": "enhancer", "modality": "MR", "ok": True, "message": "verified"}
 

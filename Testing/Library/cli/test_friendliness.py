@@ -12,9 +12,9 @@ import pytest
 from MedEnhanceLib import io
 from MedEnhanceLib.cli import console
 from MedEnhanceLib.cli.console import Console
-from MedEnhanceLib.geometry import Geometry
-from MedEnhanceLib.progress import Event
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.runtime.progress import Event
 
 
 @pytest.mark.parametrize(

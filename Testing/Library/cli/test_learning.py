@@ -12,7 +12,7 @@ import pytest
 from MedEnhanceLib.cli import console, train
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg import TrainConfig
-from MedEnhanceLib.jobs.training import METHODS
+from MedEnhanceLib.jobs.kinds.train import METHODS
 
 
 @pytest.fixture

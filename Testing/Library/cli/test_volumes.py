@@ -12,7 +12,7 @@ import pytest
 from MedEnhanceLib import io
 from MedEnhanceLib.cli import degrade
 from MedEnhanceLib.cli.main import build_parser
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.core.volume import Volume
 
 
 def test_convert_keeps_voxels_and_geometry(run: Callable, scan: Path, tmp_path: Path) -> None:

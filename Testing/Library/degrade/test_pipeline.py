@@ -9,6 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import (
     Bias,
     Blur,
@@ -22,8 +24,6 @@ from MedEnhanceLib.degrade import (
     standard_composite,
 )
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.geometry import Geometry
-from MedEnhanceLib.volume import Volume
 
 _MR_KINDS: list[Degradation] = [
     Rician(0.1, 3),

@@ -21,10 +21,10 @@ import numpy as np
 from Library.dicom.images import Image, of_every_syntax
 from Library.dicom.oracle import planes_of
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.io.dicom import load_dicom
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.progress import Monitor
 
 #: Seconds that one file of a few kilobytes may take before it counts as a hang.
 _SLOWEST = 20.0

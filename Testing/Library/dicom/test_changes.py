@@ -14,7 +14,7 @@ import pytest
 
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom import load, load_dicom
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from Testing.Library.conftest import Make

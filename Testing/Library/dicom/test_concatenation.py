@@ -10,7 +10,7 @@ from Library.dicom.images import enhanced_mr, written
 
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom import load_dicom
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 FRAMES = np.arange(6 * 5 * 7, dtype=np.uint16).reshape(6, 5, 7)
 

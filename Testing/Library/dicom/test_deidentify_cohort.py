@@ -15,7 +15,7 @@ import pytest
 from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, OutputError
 from MedEnhanceLib.io import load
-from MedEnhanceLib.progress import Event, Monitor
+from MedEnhanceLib.runtime.progress import Event, Monitor
 
 if TYPE_CHECKING:
     from Testing.Library.conftest import Ear, Make

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from Library.dicom.images import packaged, written
 
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.io.dicom import load_dicom
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.progress import Monitor
 
 
 def loaded(tmp_path: Path, dataset: Any) -> Volume:

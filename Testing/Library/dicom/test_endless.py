@@ -19,7 +19,7 @@ from MedEnhanceLib.errors import Cancelled, InputError
 from MedEnhanceLib.io.dicom import helpers, is_source, list_series, load_dicom
 from MedEnhanceLib.io.dicom.headers import Header
 from MedEnhanceLib.io.dicom.sources import FileRef
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from Testing.Library.conftest import Make

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io.dicom import list_series, load_dicom
 from MedEnhanceLib.io.dicom.elements import acquisition_time
@@ -17,8 +18,7 @@ from MedEnhanceLib.io.dicom.frames import divided
 from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.io.dicom.stack import Repairs
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from Testing.Library.conftest import Make

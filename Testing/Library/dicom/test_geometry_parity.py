@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.io import load
-from MedEnhanceLib.volume import Volume
 
 if TYPE_CHECKING:
     from Testing.Library.conftest import Make

@@ -13,7 +13,7 @@ from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io.dicom import list_series, load_dicom
 from MedEnhanceLib.io.dicom.headers import read_header
 from MedEnhanceLib.io.dicom.sources import FileRef
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from Testing.Library.conftest import Ear, Make

@@ -10,7 +10,7 @@ import pytest
 
 from MedEnhanceLib.errors import InputError, MedEnhanceError
 from MedEnhanceLib.io.dicom import SeriesRow, list_series, load_dicom
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from Testing.Library.conftest import Ear, Make

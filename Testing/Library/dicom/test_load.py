@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io.dicom import Repairs, list_series, load_dicom
-from MedEnhanceLib.origin import Lossy
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from Testing.Library.conftest import Ear, Make

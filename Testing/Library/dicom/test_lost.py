@@ -16,7 +16,7 @@ import pytest
 
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom import is_source, list_series, load_dicom
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from Testing.Library.conftest import Ear, Make

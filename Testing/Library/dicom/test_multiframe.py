@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from Library.dicom.images import enhanced_mr, mr, written
 
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
-from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.io.dicom import load_dicom
 from MedEnhanceLib.io.dicom.headers import read_header
 from MedEnhanceLib.io.dicom.sources import FileRef
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.progress import Monitor
 
 FRAMES = np.arange(6 * 5 * 7, dtype=np.uint16).reshape(6, 5, 7)
 _CLASS = "1.2.840.10008.5.1.4.1.1."

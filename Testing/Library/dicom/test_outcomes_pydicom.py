@@ -15,10 +15,10 @@ import pydicom
 import pydicom.data
 import pytest
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom import load_dicom
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.progress import Monitor
 
 PACKAGED = Path(pydicom.data.__file__).parent / "test_files"
 _SPEC = importlib.util.find_spec("data_store")

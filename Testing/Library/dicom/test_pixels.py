@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from Library.dicom.images import mr, packaged, written
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, DeviceMemoryError, InputError
 from MedEnhanceLib.io.dicom import load_dicom, pixels
 from MedEnhanceLib.io.dicom.headers import read_header
 from MedEnhanceLib.io.dicom.pixels import read_intensities
 from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.sources import FileRef
-from MedEnhanceLib.progress import Event, Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.progress import Event, Monitor
 
 if TYPE_CHECKING:
     from Testing.Library.conftest import Ear

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from Library.dicom.images import enhanced_mr, written
 
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
-from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.io.dicom import load_dicom
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.progress import Monitor
 
 _CLASS = "1.2.840.10008.5.1.4.1.1.66."
 Frame = tuple[int, float, np.ndarray]

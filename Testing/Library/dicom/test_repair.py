@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.errors import Cancelled, GeometryError, InputError
-from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io.dicom.repair import Repair
 from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.io.dicom.stack import Repairs, stack
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from Testing.Library.conftest import Ear, Make

@@ -18,7 +18,7 @@ from MedEnhanceLib.io.dicom import headers, helpers, is_dicom, list_series, load
 from MedEnhanceLib.io.dicom.elements import plain
 from MedEnhanceLib.io.dicom.headers import Header, read_header
 from MedEnhanceLib.io.dicom.sources import FileRef, find_files
-from MedEnhanceLib.progress import Event, Monitor
+from MedEnhanceLib.runtime.progress import Event, Monitor
 
 if TYPE_CHECKING:
     from Testing.Library.conftest import Ear, Make
@@ -345,7 +345,7 @@ def test_helpers_run_nothing_of_the_program_they_help(many: Path, tmp_path: Path
         "from pathlib import Path\n"
         "from MedEnhanceLib.io.dicom import helpers, scan\n"
         "from MedEnhanceLib.io.dicom.sources import find_files\n"
-        "from MedEnhanceLib.progress import Monitor\n"
+        "from MedEnhanceLib.runtime.progress import Monitor\n"
         "scan._TRIED = 10; helpers.pays = lambda seconds: True\n"
         f"print(len(scan.read_headers(find_files(Path({str(many)!r}), Monitor()), Monitor())))\n"
     )

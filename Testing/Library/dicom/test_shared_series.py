@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.errors import GeometryError, InputError, MedEnhanceError
-from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io.dicom import Repairs, load_dicom
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from Testing.Library.conftest import Ear

@@ -15,7 +15,7 @@ import pytest
 from MedEnhanceLib.errors import Cancelled, InputError
 from MedEnhanceLib.io.dicom import archives, is_source, load_dicom, mediadir
 from MedEnhanceLib.io.dicom.sources import FileRef, find_files
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from Testing.Library.conftest import Ear, Make

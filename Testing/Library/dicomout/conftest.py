@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from pydicom import Dataset
 
-from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.origin import DicomOrigin, Instance
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.dicomout import Derivation, Template, read_template
 from MedEnhanceLib.io.dicomout.segmentation import build_segmentation
-from MedEnhanceLib.origin import DicomOrigin, Instance
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.progress import Monitor
 
 Examine = Callable[[Path], list[str]]
 

@@ -8,6 +8,7 @@ import pytest
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
+from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.io.dicomout import Derivation
 from MedEnhanceLib.io.dicomout import derivation as derivation_module
 from MedEnhanceLib.io.dicomout.derivation import (
@@ -18,7 +19,6 @@ from MedEnhanceLib.io.dicomout.derivation import (
     refer_to_sources,
 )
 from MedEnhanceLib.io.dicomout.items import Reference
-from MedEnhanceLib.origin import Lossy
 
 MODEL = {"name": "mr-brain", "version": "0.2", "sha256": "ab" * 32}
 

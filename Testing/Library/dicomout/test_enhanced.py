@@ -13,11 +13,11 @@ from Library.dicomout.writing import write_series
 from pydicom import Dataset
 
 from MedEnhanceLib import io
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.origin import Lossy
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.io.dicomout import Derivation, new_study, read_template
-from MedEnhanceLib.origin import Lossy
-from MedEnhanceLib.volume import Volume
 
 Examine = Callable[[Path], list[str]]
 Make = Callable[..., Path]

@@ -15,8 +15,9 @@ import pytest
 from pydicom import Dataset
 
 from MedEnhanceLib._version import __version__
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, OutputError
-from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.io.dicomout import (
     Derivation,
     Template,
@@ -26,8 +27,7 @@ from MedEnhanceLib.io.dicomout import (
 )
 from MedEnhanceLib.io.dicomout import folder as folder_module
 from MedEnhanceLib.io.dicomout.folder import is_ours
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.progress import Monitor
 
 STUDY, OTHER_STUDY = new_study(modality="CT"), new_study(modality="CT")
 #: The code in the names of what is of no source in STUDY, and of the sources that tests name.

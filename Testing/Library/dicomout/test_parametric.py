@@ -13,11 +13,11 @@ import pytest
 from Library.dicomout.writing import write_uncertainty
 from pydicom import Dataset
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout import Derivation, new_study
 from MedEnhanceLib.io.dicomout.parametric import build_uncertainty
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.progress import Monitor
 
 Examine = Callable[[Path], list[str]]
 

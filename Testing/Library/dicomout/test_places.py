@@ -12,10 +12,10 @@ from Library.dicomout.writing import write_series
 from pydicom import Dataset
 
 from MedEnhanceLib import io
-from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.dicomout import Derivation, build_series, read_template
 from MedEnhanceLib.io.dicomout.iods import MR_IMAGE
-from MedEnhanceLib.volume import Volume
 
 Examine = Callable[[Path], list[str]]
 Make = Callable[..., Path]

@@ -11,12 +11,12 @@ import pytest
 from Library.dicomout.writing import write_measurements, write_segmentation
 from pydicom import Dataset
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout import Derivation, new_study
 from MedEnhanceLib.io.dicomout.report import build_measurements
 from MedEnhanceLib.io.dicomout.segmentation import build_segmentation
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.progress import Monitor
 
 Examine = Callable[[Path], list[str]]
 Rows = list[dict[str, Any]]

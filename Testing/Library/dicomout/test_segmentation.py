@@ -13,12 +13,12 @@ import pytest
 from Library.dicomout.writing import write_segmentation
 from pydicom import Dataset
 
+from MedEnhanceLib.core.origin import Lossy
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, OutputError
 from MedEnhanceLib.io.dicomout import Derivation, new_study
 from MedEnhanceLib.io.dicomout.segmentation import build_segmentation
-from MedEnhanceLib.origin import Lossy
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.progress import Monitor
 
 Decode = Callable[..., np.ndarray]
 Examine = Callable[[Path], list[str]]

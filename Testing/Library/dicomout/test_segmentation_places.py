@@ -13,13 +13,13 @@ import pytest
 from Library.dicomout.writing import write_segmentation
 from pydicom import Dataset
 
-from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.origin import DicomOrigin, Instance
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.dicomout import Derivation, new_study, read_template
 from MedEnhanceLib.io.dicomout.segmentation import build_segmentation
 from MedEnhanceLib.io.dicomout.series import build_series
-from MedEnhanceLib.origin import DicomOrigin, Instance
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.progress import Monitor
 
 Decode = Callable[..., np.ndarray]
 Examine = Callable[[Path], list[str]]

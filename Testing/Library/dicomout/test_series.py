@@ -14,8 +14,10 @@ from Library.dicomout.writing import write_series
 from pydicom import Dataset
 
 from MedEnhanceLib import io
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.origin import Lossy
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, MedEnhanceError
-from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.io.dicomout import (
     Derivation,
     build_series,
@@ -23,8 +25,6 @@ from MedEnhanceLib.io.dicomout import (
     read_template,
 )
 from MedEnhanceLib.io.dicomout.iods import CT_IMAGE, MR_IMAGE, PET_IMAGE, SECONDARY_CAPTURE
-from MedEnhanceLib.origin import Lossy
-from MedEnhanceLib.volume import Volume
 
 Examine = Callable[[Path], list[str]]
 Make = Callable[..., Path]

@@ -14,11 +14,11 @@ from Library.dicomout.writing import write_series
 from pydicom import Dataset
 
 from MedEnhanceLib import io
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.io.dicomout import Derivation, build_series, new_study, read_template
 from MedEnhanceLib.io.dicomout.iods import PET_IMAGE
-from MedEnhanceLib.volume import Volume
 
 Examine = Callable[[Path], list[str]]
 Make = Callable[..., Path]

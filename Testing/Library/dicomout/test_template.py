@@ -13,12 +13,12 @@ import pytest
 from pydicom import Dataset
 
 from MedEnhanceLib import io
+from MedEnhanceLib.core.origin import DicomOrigin
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout import new_study, read_template
 from MedEnhanceLib.io.dicomout.frames import copy_elements, frame_as_image
 from MedEnhanceLib.io.dicomout.iods import CT_IMAGE, MR_IMAGE, PET_IMAGE, kept_attributes
 from MedEnhanceLib.io.dicomout.mend import mend
-from MedEnhanceLib.origin import DicomOrigin
 
 Make = Callable[..., Path]
 

@@ -14,12 +14,12 @@ from Library.dicomout.writing import write_series
 from pydicom import Dataset
 
 from MedEnhanceLib import io
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, OutputError
-from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.io.dicomout import Derivation, build_series, new_study, read_template
 from MedEnhanceLib.io.dicomout import enhanced as enhanced_module
 from MedEnhanceLib.io.dicomout.iods import MR_IMAGE, SECONDARY_CAPTURE
-from MedEnhanceLib.volume import Volume
 
 Examine = Callable[[Path], list[str]]
 Make = Callable[..., Path]

@@ -8,11 +8,11 @@ from typing import Any
 
 from pydicom import dcmread
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.dicomout import Derivation, Template, build_series, write_objects
 from MedEnhanceLib.io.dicomout.parametric import build_uncertainty
 from MedEnhanceLib.io.dicomout.report import build_measurements
 from MedEnhanceLib.io.dicomout.segmentation import build_segmentation
-from MedEnhanceLib.volume import Volume
 
 
 def write_series(

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.bundles.store import read_bundle
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.metrics import dice
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, ModelError
-from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.gradprom import SegmentConfig, TrainHeadConfig, segment
 from MedEnhanceLib.gradprom.atlas import propagate_labels
 from MedEnhanceLib.gradprom.train import train
 from MedEnhanceLib.io import save
-from MedEnhanceLib.metrics import dice
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.progress import Monitor
 
 STRUCTURES = [
     {"value": 1, "name": "Shell", "color": "#ff0000"},

@@ -15,8 +15,9 @@ import torch
 from MedEnhanceLib.bundles import open_bundle
 from MedEnhanceLib.bundles.export import record_fields
 from MedEnhanceLib.bundles.store import read_bundle, verify_bundle
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError
-from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.gradprom import SegmentConfig, TrainHeadConfig, open_head_for
 from MedEnhanceLib.gradprom.config import HeadConfig
 from MedEnhanceLib.gradprom.folds import patients_of, split_patients
@@ -28,10 +29,9 @@ from MedEnhanceLib.gradprom.task import read_subjects
 from MedEnhanceLib.gradprom.train import segmentation_loss, train
 from MedEnhanceLib.io import save
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.jobs.joint import joint_config
-from MedEnhanceLib.jobs.training import train_method
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.jobs.kinds.train import train_method
+from MedEnhanceLib.jobs.kinds.train_joint import joint_config
+from MedEnhanceLib.runtime.progress import Monitor
 
 STRUCTURES = ({"value": 5, "name": "Lump", "color": "#ff0000"},)
 FIELDS: dict[str, Any] = {

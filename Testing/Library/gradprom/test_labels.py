@@ -10,11 +10,11 @@ import pytest
 
 from MedEnhanceLib.bundles import list_bundles, verify_bundle
 from MedEnhanceLib.bundles.store import read_bundle
-from MedEnhanceLib.config import config_from_json, config_to_json
+from MedEnhanceLib.core.options import config_from_json, config_to_json
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError
 from MedEnhanceLib.gradprom import Label, SegmentConfig, TrainHeadConfig, open_head_for
 from MedEnhanceLib.gradprom.labelled import find_labelled
-from MedEnhanceLib.volume import Volume
 
 _ROOT = Path(__file__).resolve().parents[3]
 #: From Slicer's SegmentationCategoryTypeModifier-SlicerGeneralAnatomy.json.

@@ -10,13 +10,13 @@ import pytest
 
 from MedEnhanceLib.bundles.export import record_fields
 from MedEnhanceLib.bundles.store import read_bundle
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError
-from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.gradprom import Label, TrainHeadConfig, shapes
 from MedEnhanceLib.gradprom.head import export_head, kept_components, make_head
 from MedEnhanceLib.gradprom.infer import SegmentConfig, segment, volume_table
 from MedEnhanceLib.gradprom.shapes import flicker, keep_largest, surface_areas, voxel_counts
-from MedEnhanceLib.volume import Volume
 
 Triple = tuple[float, float, float]
 

@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from MedEnhanceLib.bundles.store import WEIGHTS
-from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.manifest import file_sha256
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.train import train
 from MedEnhanceLib.io import save
-from MedEnhanceLib.manifest import file_sha256
-from MedEnhanceLib.volume import Volume
 
 
 def make_head(seed: int, shape: tuple[int, int, int] = (10, 48, 56)) -> Volume:

@@ -14,8 +14,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.gradprom import GradientGate, TrainHeadConfig
 from MedEnhanceLib.gradprom.task import SegmentationTask, make_optimiser, read_subjects
 from MedEnhanceLib.hqg import bilevel
@@ -25,8 +26,7 @@ from MedEnhanceLib.hqg.labelled import LabelledPools
 from MedEnhanceLib.io import save
 from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
 from MedEnhanceLib.nets.training import DivergenceError
-from MedEnhanceLib.progress import Event, Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.progress import Event, Monitor
 
 SLAB = (2, 5, 16, 16)
 STRUCTURES = ({"value": 3, "name": "Bright", "color": "#ff0000"},)

@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from MedEnhanceLib.bundles.store import read_bundle
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import (
     Cancelled,
     ConfigError,
@@ -20,15 +22,13 @@ from MedEnhanceLib.errors import (
     InputError,
     ModelError,
 )
-from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.bundle import open_enhancer
 from MedEnhanceLib.hqg.infer import encode_guide
 from MedEnhanceLib.hqg.network import Enhancer
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.slices import Plan
-from MedEnhanceLib.progress import Event, Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.progress import Event, Monitor
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from MedEnhanceLib.hqg.network import Enhancer, GuidanceEncoder, make_discrimina
 from MedEnhanceLib.hqg.objective import Objective
 from MedEnhanceLib.hqg.pools import Pools
 from MedEnhanceLib.hqg.train import Trainer
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 NOTHING = LossConfig(
     **dict.fromkeys(("cycle", "gradient", "structure", "wavelet", "error", "kl", "low_band"), 0.0),

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.infer import enhance
-from MedEnhanceLib.volume import Volume
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from MedEnhanceLib.bundles.store import WEIGHTS, read_bundle
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import gaussian_blur, rician_noise
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.bundle import EnhancerModel, open_enhancer
@@ -22,10 +23,9 @@ from MedEnhanceLib.hqg.network import GuidanceEncoder
 from MedEnhanceLib.hqg.range import RangeBank, Sample, check_range, judge
 from MedEnhanceLib.hqg.range_fit import fit_range
 from MedEnhanceLib.io import save
-from MedEnhanceLib.jobs.enhancement import EnhanceParams, enhance_volume, run_enhance
+from MedEnhanceLib.jobs.kinds.enhance import EnhanceParams, enhance_volume, run_enhance
 from MedEnhanceLib.nets.intensity import Scaling
-from MedEnhanceLib.progress import Event, Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.progress import Event, Monitor
 
 AS_IT_IS = Scaling(0.0, 1.0)
 Draw = Callable[..., Features]

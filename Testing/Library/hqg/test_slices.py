@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from MedEnhanceLib.bundles.store import read_bundle
+from MedEnhanceLib.core.origin import DicomOrigin, Instance, Lossy
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance, predict
 from MedEnhanceLib.hqg.bundle import open_enhancer
 from MedEnhanceLib.hqg.findings import findings_of, keep_findings
 from MedEnhanceLib.nets.intensity import Scaling
 from MedEnhanceLib.nets.slices import Plan, SliceStacks, Window
-from MedEnhanceLib.origin import DicomOrigin, Instance, Lossy
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.progress import Monitor
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.strength import blend, blend_deviation, blend_voxels
-from MedEnhanceLib.volume import Volume
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from Library.torchrun import run_two
 
 from MedEnhanceLib.bundles.export import load_tensors
 from MedEnhanceLib.bundles.store import read_bundle, verify_bundle
-from MedEnhanceLib.config import config_to_json
+from MedEnhanceLib.core.options import config_to_json
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, ModelError
 from MedEnhanceLib.gradprom.task import SegmentationTask
 from MedEnhanceLib.hqg import targets
@@ -31,10 +31,10 @@ from MedEnhanceLib.hqg.pools import Pools
 from MedEnhanceLib.hqg.train import Trainer, train
 from MedEnhanceLib.hqg.validation import Validation
 from MedEnhanceLib.io import load, save
-from MedEnhanceLib.jobs.training import cohort, train_method, training_config
+from MedEnhanceLib.jobs.kinds.train import cohort, train_method, training_config
 from MedEnhanceLib.nets import training as training_module
 from MedEnhanceLib.nets.training import DivergenceError, LossWatch
-from MedEnhanceLib.progress import Event, Monitor
+from MedEnhanceLib.runtime.progress import Event, Monitor
 
 
 def test_training_leaves_a_bundle_that_verifies(tiny_model: Path, smoke: TrainConfig) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.bundles.store import METADATA, read_bundle
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import Bias, Blur, Composite, Rician
 from MedEnhanceLib.errors import InputError, ModelError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance, uncertainty
@@ -25,7 +26,6 @@ from MedEnhanceLib.hqg.uncertainty import (
     kept_reference,
     raw_deviation,
 )
-from MedEnhanceLib.volume import Volume
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.pools import Pools
 from MedEnhanceLib.hqg.train import Trainer
 from MedEnhanceLib.nets.processes import join_processes
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 
 def digest(*tensors: torch.Tensor) -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from MedEnhanceLib.geometry import Geometry
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import OutputError
 from MedEnhanceLib.io import WRITABLE, atomic, save
 from MedEnhanceLib.io.atomic import atomic_write, output_error, refuse_existing, write_json
-from MedEnhanceLib.volume import Volume
 
 
 def files_in(folder: Path) -> list[str]:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import (
     Cancelled,
     DeviceMemoryError,
@@ -21,8 +22,7 @@ from MedEnhanceLib.errors import (
     OutputError,
 )
 from MedEnhanceLib.io import READABLE, WRITABLE, load, save
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.progress import Monitor
 
 
 def refused(path: Path, match: str) -> InputError:

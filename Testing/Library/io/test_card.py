@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io import load, save
 from MedEnhanceLib.io.card import card, orientation_code
 from MedEnhanceLib.io.modality import guess_modality
-from MedEnhanceLib.volume import Volume
 
 if TYPE_CHECKING:
     from Testing.Library.conftest import Ear

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.errors import Cancelled, GeometryError, InputError, MedEnhanceError
-from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.io import load
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from Testing.Library.conftest import Ear, Make

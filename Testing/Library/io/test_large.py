@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from MedEnhanceLib import slabs as slabs_module
+from MedEnhanceLib.core import slabs as slabs_module
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.slabs import blank, every, extremes, slabs
+from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import Cancelled, InputError
-from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.io import load, payload, save, tags
 from MedEnhanceLib.io.files import save_slabs
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.slabs import blank, every, extremes, slabs
-from MedEnhanceLib.volume import Volume, Voxels
+from MedEnhanceLib.runtime.progress import Monitor
 
 sitk = pytest.importorskip("SimpleITK")
 ENDINGS = [".nrrd", ".mha", ".nii", ".nii.gz"]

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.origin import Lossy
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io import WRITABLE, load, save
-from MedEnhanceLib.origin import Lossy
-from MedEnhanceLib.volume import Volume
 
 LOSSY = (Lossy("ISO_10918_1", 12.5), Lossy("MEDENHANCE_UCV", 3))
 KEPT_TYPES = [

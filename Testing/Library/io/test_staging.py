@@ -16,7 +16,7 @@ from MedEnhanceLib.errors import InputError, OutputError
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io import staging as staging_module
 from MedEnhanceLib.io.staging import PREFIX, holds, is_moving, recover, staging_for
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 #: Writes x/new.txt and kept.txt into a folder, replacing kept.txt, and dies at the given rename.
 _DYING = """

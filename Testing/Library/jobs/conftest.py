@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from Library.jobs.raw_worker import RawWorker
 
-from MedEnhanceLib.jobs.process import worker_command
+from MedEnhanceLib.jobs.worker.process import worker_command
 
 _ODD_WORKER = Path(__file__).with_name("odd_worker.py")
 

@@ -9,10 +9,10 @@ import sys
 import time
 from dataclasses import dataclass
 
-from MedEnhanceLib.jobs import worker
-from MedEnhanceLib.jobs.kinds import JOBS, JobKind
+from MedEnhanceLib.jobs.registry import JOBS, JobKind
 from MedEnhanceLib.jobs.result import Result
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.jobs.worker import worker
+from MedEnhanceLib.runtime.progress import Monitor
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import queue
 import threading
 from typing import Any
 
-from MedEnhanceLib.jobs.process import start_process
+from MedEnhanceLib.jobs.worker.process import start_process
 
 _PATIENCE = 30.0
 

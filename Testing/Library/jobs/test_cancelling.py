@@ -13,11 +13,11 @@ import pytest
 import threadpoolctl
 
 from MedEnhanceLib import io
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.progress import Event, Monitor, attend
+from MedEnhanceLib.runtime.progress import Event, Monitor, attend
 from MedEnhanceLib.unicompress.pool import ordered_map
-from MedEnhanceLib.volume import Volume
 
 _LIMIT_S = 2.0
 #: A machine that is busy with other work slows one try, hardly all of them.

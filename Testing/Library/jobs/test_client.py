@@ -13,15 +13,15 @@ from pathlib import Path
 import psutil
 import pytest
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import degradation_from_json
 from MedEnhanceLib.errors import Cancelled, ConfigError, DeviceMemoryError, InputError, OutputError
 from MedEnhanceLib.jobs import Client, JobSpec, Result, run_job
 from MedEnhanceLib.jobs.failures import InternalError, WorkerError
-from MedEnhanceLib.jobs.kinds import JOBS, JobKind
-from MedEnhanceLib.jobs.ping import run_ping
-from MedEnhanceLib.jobs.process import exit_words
-from MedEnhanceLib.progress import Event
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.jobs.kinds.ping import run_ping
+from MedEnhanceLib.jobs.registry import JOBS, JobKind
+from MedEnhanceLib.jobs.worker.process import exit_words
+from MedEnhanceLib.runtime.progress import Event
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and commands")
 

@@ -12,12 +12,12 @@ import pytest
 
 from MedEnhanceLib import io
 from MedEnhanceLib.bundles.store import import_bundle, read_bundle, verify_bundle
-from MedEnhanceLib.config import check_types
+from MedEnhanceLib.core.options import check_types
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.jobs.codec_training import PARTS, CodecTraining
+from MedEnhanceLib.jobs.kinds.train_codec import PARTS, CodecTraining
 from MedEnhanceLib.unicompress.models import ModelSet
-from MedEnhanceLib.volume import Volume
 
 pytest.importorskip("torch")
 

@@ -13,12 +13,12 @@ import pytest
 from Library.conftest import Ear
 
 from MedEnhanceLib import io, unicompress
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, CodecError, ConfigError, OutputError
 from MedEnhanceLib.jobs import Client, JobSpec, Result, recent, run_job
-from MedEnhanceLib.jobs.compression import check_fit, compress_volume, estimate_volume
-from MedEnhanceLib.progress import Event
+from MedEnhanceLib.jobs.kinds.compress import check_fit, compress_volume, estimate_volume
+from MedEnhanceLib.runtime.progress import Event
 from MedEnhanceLib.unicompress import CompressConfig
-from MedEnhanceLib.volume import Volume
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import pytest
 from pydicom import dcmread
 
 from MedEnhanceLib import io
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.volume import Volume
 
 LABELS = [
     {"value": 1, "name": "grey matter", "color": "#ffb703"},

@@ -11,7 +11,6 @@ import pytest
 
 from MedEnhanceLib import errors
 from MedEnhanceLib.errors import ConfigError, DeviceMemoryError, MedEnhanceError
-from MedEnhanceLib.jobs.events import as_json, event_from_json, event_to_line
 from MedEnhanceLib.jobs.failures import (
     InternalError,
     WorkerError,
@@ -20,7 +19,8 @@ from MedEnhanceLib.jobs.failures import (
     job_errors,
     memory_errors,
 )
-from MedEnhanceLib.progress import Event
+from MedEnhanceLib.jobs.worker.events import as_json, event_from_json, event_to_line
+from MedEnhanceLib.runtime.progress import Event
 
 _PUBLIC_ERRORS = [
     value

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib import io
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.resources import resource_folder
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.resources import resource_folder
 
 _FIELDS = {
     "name", "kind", "modality", "version", "description", "licence", "sha256", "shipped", "bytes",
@@ -97,10 +97,10 @@ def test_a_worker_answers_these_without_torch(tmp_path: Path) -> None:
     )
     code = """
 import sys
-from MedEnhanceLib import machine
+from MedEnhanceLib.runtime import machine
 machine.find_spec = lambda name: None  # as where it is not installed
 from MedEnhanceLib.jobs import JobSpec, run_job
-import MedEnhanceLib.jobs.worker
+import MedEnhanceLib.jobs.worker.worker
 source, target = sys.argv[1:]
 assert run_job(JobSpec("doctor"))["choice"]["name"] == "none"
 assert run_job(JobSpec("models", {"action": "list"}))["models"]

@@ -10,14 +10,14 @@ import pytest
 
 from MedEnhanceLib import io
 from MedEnhanceLib.bundles.store import read_bundle, verify_bundle
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.gradprom import SegmentConfig, TrainHeadConfig, segment
 from MedEnhanceLib.hqg import TrainConfig
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.jobs.joint import head_of, joint_config
-from MedEnhanceLib.jobs.training import training_config
-from MedEnhanceLib.progress import Event
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.jobs.kinds.train import training_config
+from MedEnhanceLib.jobs.kinds.train_joint import head_of, joint_config
+from MedEnhanceLib.runtime.progress import Event
 
 torch = pytest.importorskip("torch")
 

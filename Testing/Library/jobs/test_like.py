@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from Library.conftest import Ear
 
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.origin import DicomOrigin, Instance
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
-from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.jobs.like import Series, lay_beside
-from MedEnhanceLib.origin import DicomOrigin, Instance
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.progress import Monitor
 
 SHAPE = (5, 6, 7)
 AXIAL = Geometry((0.5, 0.8, 2.5), (-10.0, 20.0, 30.0))

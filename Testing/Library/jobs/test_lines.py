@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.jobs.lines import LineWriter, read_lines
-from MedEnhanceLib.jobs.worker import parse_line
+from MedEnhanceLib.jobs.worker.events import LineWriter, read_lines
+from MedEnhanceLib.jobs.worker.worker import parse_line
 
 
 def _lines_of(data: bytes, longest: int) -> list[bytes | None]:

@@ -15,10 +15,10 @@ import pytest
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib import io
 from MedEnhanceLib.bundles import import_bundle, open_bundle
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError, OutputError
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.progress import Event
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.runtime.progress import Event
 
 torch = pytest.importorskip("torch")
 

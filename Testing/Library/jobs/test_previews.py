@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib import io
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.jobs import JobSpec, files, recent, run_job
-from MedEnhanceLib.volume import Volume
 
 torch = pytest.importorskip("torch")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import MedEnhanceLib
-from MedEnhanceLib.jobs import process
+from MedEnhanceLib.jobs.worker import process
 
 
 def _python_path(monkeypatch: pytest.MonkeyPatch, library: Path, inherited: str) -> str:

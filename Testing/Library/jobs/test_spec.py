@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs import JobSpec
-from MedEnhanceLib.jobs.kinds import JOBS
+from MedEnhanceLib.jobs.registry import JOBS
 
 _KINDS = {
     "blend",

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib import io
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import degradation_from_json
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, MedEnhanceError, OutputError
 from MedEnhanceLib.jobs import Client, JobSpec, run_job
 from MedEnhanceLib.jobs import files as job_files
-from MedEnhanceLib.jobs.compression import region_from_json
-from MedEnhanceLib.progress import Event
-from MedEnhanceLib.volume import Volume
+from MedEnhanceLib.jobs.kinds.compress import region_from_json
+from MedEnhanceLib.runtime.progress import Event
 
 _RICIAN = {"name": "rician", "level": 0.1, "seed": 7}
 

@@ -16,7 +16,7 @@ import pytest
 from Library.jobs.raw_worker import RawWorker
 
 from MedEnhanceLib import __version__
-from MedEnhanceLib.jobs.process import worker_command
+from MedEnhanceLib.jobs.worker.process import worker_command
 
 Start = Callable[..., RawWorker]
 _DOCS = Path(__file__).parents[3] / "docs" / "jobs.md"

@@ -10,14 +10,14 @@ from typing import IO
 
 import pytest
 
-from MedEnhanceLib import owned
 from MedEnhanceLib.errors import OutputError
-from MedEnhanceLib.jobs.workspace import Workspace, exchange_folder, remove_abandoned
+from MedEnhanceLib.jobs.worker.workspace import Workspace, exchange_folder, remove_abandoned
+from MedEnhanceLib.runtime import owned
 
 _OWNER = """
 import sys, time
-from MedEnhanceLib import owned
-from MedEnhanceLib.jobs.workspace import Workspace
+from MedEnhanceLib.runtime import owned
+from MedEnhanceLib.jobs.worker.workspace import Workspace
 ours = Workspace()
 (ours.folder / "volume.nrrd").write_bytes(b"x")
 (ours.folder / "job-1").mkdir()
@@ -112,7 +112,7 @@ def test_no_place_for_it_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch
     def full(**_: object) -> str:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("MedEnhanceLib.jobs.workspace.tempfile.mkdtemp", full)
+    monkeypatch.setattr("MedEnhanceLib.jobs.worker.workspace.tempfile.mkdtemp", full)
     with pytest.raises(OutputError, match="No space left") as caught:
         Workspace()
     assert "TMPDIR" in caught.value.hint

@@ -14,7 +14,7 @@ from MedEnhanceLib.errors import DeviceMemoryError, ModelError
 from MedEnhanceLib.nets import slices as module
 from MedEnhanceLib.nets.intensity import Scaling
 from MedEnhanceLib.nets.slices import GRID, Plan, SliceStacks, blended, in_chunks, windows
-from MedEnhanceLib.progress import Event, Monitor
+from MedEnhanceLib.runtime.progress import Event, Monitor
 
 
 def _stacks(depth: int = 10, side: int = 8) -> SliceStacks:

@@ -15,7 +15,7 @@ from MedEnhanceLib.nets import precision
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.precision import inference_precision
 from MedEnhanceLib.nets.slices import SliceStacks
-from MedEnhanceLib.resources import resource_folder
+from MedEnhanceLib.runtime.resources import resource_folder
 
 
 def _run(

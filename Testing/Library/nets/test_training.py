@@ -10,7 +10,7 @@ import pytest
 from MedEnhanceLib.errors import Cancelled
 from MedEnhanceLib.nets.journal import Journal
 from MedEnhanceLib.nets.training import LossWatch, training_steps
-from MedEnhanceLib.progress import Event, Monitor
+from MedEnhanceLib.runtime.progress import Event, Monitor
 
 
 def first_alarm(watch: LossWatch, values: list[float], kind: object = None) -> int | None:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from MedEnhanceLib.core.manifest import make_manifest
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import OutputError
-from MedEnhanceLib.manifest import make_manifest
 from MedEnhanceLib.report import sheet
 from MedEnhanceLib.report.enhance import enhancement_report
-from MedEnhanceLib.volume import Volume
 
 Label = namedtuple("Label", "value name color")
 HOSTILE = "<b onclick=x>&.nii.gz"

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, OutputError
-from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.report import sheet as sheets
 from MedEnhanceLib.report.figures import Pane, comparison_sheet
 from MedEnhanceLib.report.panes import CT_WINDOW, choose_window
 from MedEnhanceLib.report.sheet import length_text, line_colours, round_length
-from MedEnhanceLib.volume import Volume
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ def test_ruler_has_a_round_length_in_a_fitting_unit(
 def test_drawing_needs_neither_pyplot_nor_a_screen(tmp_path: Path) -> None:
     program = (
         "import sys, numpy as np\n"
-        "from MedEnhanceLib.volume import Volume\n"
+        "from MedEnhanceLib.core.volume import Volume\n"
         "from MedEnhanceLib.report.figures import Pane, comparison_sheet\n"
         "volume = Volume(np.eye(20)[None] * np.ones((5, 1, 1)))\n"
         "comparison_sheet(sys.argv[1], [Pane('a', volume)])\n"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from MedEnhanceLib.core.manifest import RESEARCH_ONLY
 from MedEnhanceLib.errors import OutputError
-from MedEnhanceLib.manifest import RESEARCH_ONLY
 from MedEnhanceLib.report.page import (
     Fact,
     FileEntry,

@@ -7,8 +7,9 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.report.planes import (
     PLANES,
     PlaneName,
@@ -17,7 +18,6 @@ from MedEnhanceLib.report.planes import (
     letters_towards,
     nearest_axes,
 )
-from MedEnhanceLib.volume import Volume
 
 EXPECTED = {
     "axial": ("R", "L", "A", "P"),

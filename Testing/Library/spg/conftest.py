@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from MedEnhanceLib import io
-from MedEnhanceLib.cohort import Cohort
-from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.spg.config import DistillConfig
-from MedEnhanceLib.volume import Volume
 
 #: Four people; names that no file should ever hold.
 PEOPLE = ("MILLER_1961", "GARCIA_1975", "NAKAMURA_88", "OKONKWO_403")

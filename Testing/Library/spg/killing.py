@@ -28,9 +28,9 @@ import torch
 from Library.spg.conftest import phantom
 
 from MedEnhanceLib import io
-from MedEnhanceLib.cohort import Cohort
+from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.io.leftovers import PREFIX
-from MedEnhanceLib.progress import Event, Monitor
+from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.folder import RunFolder
 from MedEnhanceLib.spg.run import distil_cohort

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import MedEnhanceLib
-from MedEnhanceLib.cohort import Cohort
 from MedEnhanceLib.errors import Cancelled, InputError, OutputError
-from MedEnhanceLib.jobs.comparison import CompareParams, run_compare
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.io.cohort import Cohort
+from MedEnhanceLib.jobs.kinds.compare import CompareParams, run_compare
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.arms import chosen, closures, matched
 from MedEnhanceLib.spg.arms.comparison import CompareConfig, cells, measure, small_budgets
 from MedEnhanceLib.spg.arms.material import Budget, Material, gather

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from MedEnhanceLib.cohort import Cohort
 from MedEnhanceLib.errors import Cancelled, InputError, MedEnhanceError
+from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.jobs import cluster
 from MedEnhanceLib.jobs.cluster import distilling_on
-from MedEnhanceLib.jobs.distillation import distil
-from MedEnhanceLib.owned import hold
-from MedEnhanceLib.progress import Event, Monitor
+from MedEnhanceLib.jobs.kinds.distill import distil
+from MedEnhanceLib.runtime.owned import hold
+from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.folder import RunFolder
 

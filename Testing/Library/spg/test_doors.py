@@ -14,8 +14,9 @@ import pytest
 
 import MedEnhanceLib as me  # noqa: N813 - as its users do
 from MedEnhanceLib.cli.main import main
-from MedEnhanceLib.jobs import JobSpec, distillation, run_job
-from MedEnhanceLib.owned import try_lock
+from MedEnhanceLib.jobs import JobSpec, run_job
+from MedEnhanceLib.jobs.kinds import distill
+from MedEnhanceLib.runtime.owned import try_lock
 from MedEnhanceLib.spg.folder import RunFolder
 
 from .conftest import PEOPLE
@@ -142,7 +143,7 @@ def test_a_gpu_that_another_long_job_has_is_said_with_its_owner(
 ) -> None:
     """Without a GPU: only its name is needed. The lock is held as another process would."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(distillation, "devices_for", lambda _: ["cuda:7"])
+    monkeypatch.setattr(distill, "devices_for", lambda _: ["cuda:7"])
     owner = {"process": 4711, "job": "train hqg", "since": 1_700_000_000}
     lock = tmp_path / "medenhance-gpu-7.lock"
     lock.write_text(json.dumps(owner))

@@ -10,7 +10,7 @@ import pytest
 
 from MedEnhanceLib.errors import Cancelled, ConfigError
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg import estimate
 from MedEnhanceLib.spg.config import DistillConfig, LoopConfig
 from MedEnhanceLib.spg.estimate import seconds_of_a_patient

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from Library.conftest import write_series
 
-from MedEnhanceLib.cohort import Cohort
-from MedEnhanceLib.progress import Event, Monitor
+from MedEnhanceLib.io.cohort import Cohort
+from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.folder import RunFolder
 from MedEnhanceLib.spg.run import distil_cohort

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.errors import Cancelled
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import DistillConfig, KeepingConfig
 from MedEnhanceLib.spg.keeping import SHARES, _least, share_to_keep, with_share
 from MedEnhanceLib.spg.slices import Floats

@@ -14,9 +14,9 @@ import torch
 
 from MedEnhanceLib import io
 from MedEnhanceLib.cli.main import main
-from MedEnhanceLib.cohort import Cohort
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.io.cohort import Cohort
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg import folder as folder_module
 from MedEnhanceLib.spg import prepared as prepared_module
 from MedEnhanceLib.spg.config import DistillConfig, DPConfig

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.errors import Cancelled, ConfigError, DeviceMemoryError, ModelError
-from MedEnhanceLib.progress import Event, Monitor
+from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.spg import loop as loop_module
 from MedEnhanceLib.spg.config import TASKS, DamageConfig, DistillConfig
 from MedEnhanceLib.spg.loop import PatientLoop, Raw

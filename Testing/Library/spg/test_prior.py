@@ -10,9 +10,9 @@ import pytest
 from Library.conftest import Ear
 
 from MedEnhanceLib import io
-from MedEnhanceLib.cohort import Cohort
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.io.cohort import Cohort
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.prepared import Prepared, prepare
 from MedEnhanceLib.spg.prior import representative

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib import io
-from MedEnhanceLib.cohort import Cohort, Patient
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, OutputError
-from MedEnhanceLib.progress import Event, Monitor
+from MedEnhanceLib.io.cohort import Cohort, Patient
+from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.spg import run as run_module
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.dataset import load_distilled

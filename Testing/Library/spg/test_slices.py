@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.geometry import Geometry
 from MedEnhanceLib.spg.config import ImageConfig
 from MedEnhanceLib.spg.slices import axial_slices, data_sha256, shown, spread_over
-from MedEnhanceLib.volume import Volume
 
 from .conftest import phantom
 

@@ -16,14 +16,14 @@ import MedEnhanceLib as me  # noqa: N813 - as its users do
 from MedEnhanceLib import io
 from MedEnhanceLib.bundles.store import read_bundle, verify_bundle
 from MedEnhanceLib.cli.main import main
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
-from MedEnhanceLib.geometry import Geometry
-from MedEnhanceLib.jobs.training import training_config
+from MedEnhanceLib.jobs.kinds.train import training_config
 from MedEnhanceLib.spg.config import ImageConfig
 from MedEnhanceLib.spg.dataset import load_distilled
 from MedEnhanceLib.spg.denoiser_config import NETWORKS, TrainDenoiserConfig
 from MedEnhanceLib.spg.restoring import axial_view, open_restorer
-from MedEnhanceLib.volume import Volume
 
 from .conftest import PEOPLE, phantom
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.unicompress import CompressConfig, blocks, bounded, compress, ratio
-from MedEnhanceLib.volume import Volume
 
 Write = Callable[..., Path]
 

@@ -26,8 +26,9 @@ from unittest import mock
 
 import numpy as np
 
+from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import MedEnhanceError
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress import (
     CompressConfig,
     coders,
@@ -41,7 +42,6 @@ from MedEnhanceLib.unicompress.blocks import Grid
 from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
 from MedEnhanceLib.unicompress.header import DTYPES
 from MedEnhanceLib.unicompress.integers import to_integers
-from MedEnhanceLib.volume import Volume, Voxels
 
 from .golden import FOLDER
 

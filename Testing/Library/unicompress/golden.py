@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.unicompress import CompressConfig, coders, compress, video, wavelet, wiener
 from MedEnhanceLib.unicompress.container import Chunk, Container, build_frame, write_container
 from MedEnhanceLib.unicompress.context import DecodeContext
@@ -23,7 +24,6 @@ from MedEnhanceLib.unicompress.learned import code_learned, network_of
 from MedEnhanceLib.unicompress.models import ModelSet, shipped_model
 from MedEnhanceLib.unicompress.verify import voxels_sha256
 from MedEnhanceLib.unicompress.videoencoders import SVT
-from MedEnhanceLib.volume import Volume, Voxels
 
 FOLDER = Path(__file__).resolve().parents[2] / "Data" / "unicompress"
 GEOMETRY = Geometry(

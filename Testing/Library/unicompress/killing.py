@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import MedEnhanceError, OutputError
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, decompress_to, spool
-from MedEnhanceLib.volume import Volume
 
 MODES: dict[str, dict[str, Any]] = {
     "lossless": {"lossless": True},

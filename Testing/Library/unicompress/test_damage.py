@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import CodecError, DeviceMemoryError, InputError, MedEnhanceError
 from MedEnhanceLib.unicompress import (
     card,
@@ -28,7 +29,6 @@ from MedEnhanceLib.unicompress import (
 )
 from MedEnhanceLib.unicompress.container import Chunk, Container, build_frame, write_container
 from MedEnhanceLib.unicompress.trial import Trial
-from MedEnhanceLib.volume import Volume
 
 from .conftest import Write
 from .test_round_trip import QUICK, same_bits

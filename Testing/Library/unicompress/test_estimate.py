@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib import io
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, ConfigError
-from MedEnhanceLib.progress import Monitor
-from MedEnhanceLib.resources import resource_folder
+from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.unicompress import CompressConfig, compress, estimate
-from MedEnhanceLib.volume import Volume
 
 _SECONDS = ("_SECONDS", "_FULL_EFFORT_SECONDS", "_PIECE_SECONDS")
 MODES: list[dict[str, Any]] = [

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import CodecError
 from MedEnhanceLib.unicompress import decompress, recover
 from MedEnhanceLib.unicompress.blocks import Grid
 from MedEnhanceLib.unicompress.container import Container
-from MedEnhanceLib.volume import Volume
 
 from .conftest import Write
 from .fuzzing import light

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress
-from MedEnhanceLib.volume import Volume, Voxels
 
 from .test_promise import largest_error
 from .test_round_trip import same_bits

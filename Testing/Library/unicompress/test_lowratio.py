@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, ratio
-from MedEnhanceLib.volume import Volume
 
 
 @pytest.fixture(scope="module")

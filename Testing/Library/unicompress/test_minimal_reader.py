@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.unicompress import (
     coders,
     container,
@@ -26,7 +27,6 @@ from MedEnhanceLib.unicompress.encode import model_chunks
 from MedEnhanceLib.unicompress.header import DTYPES
 from MedEnhanceLib.unicompress.models import ModelSet, shipped_model
 from MedEnhanceLib.unicompress.videoencoders import SVT, encoders
-from MedEnhanceLib.volume import Volume, Voxels
 
 from . import minimal_implicit, minimal_predictor, minimal_reader, minimal_video
 from .conftest import Write

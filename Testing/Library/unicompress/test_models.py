@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.unicompress import decompress, inspect_container
 from MedEnhanceLib.unicompress.container import (
@@ -21,7 +22,6 @@ from MedEnhanceLib.unicompress.container import (
 from MedEnhanceLib.unicompress.context import DecodeContext
 from MedEnhanceLib.unicompress.header import Header
 from MedEnhanceLib.unicompress.models import MODEL_CHUNK, CodecModel, ModelSet
-from MedEnhanceLib.volume import Volume
 
 from .conftest import Write
 

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, CodecError, ModelError
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress import (
     CompressConfig,
     bounded,
@@ -38,7 +39,6 @@ from MedEnhanceLib.unicompress.predictor import (
     tuning,
 )
 from MedEnhanceLib.unicompress.predictor.samples import samples_of
-from MedEnhanceLib.volume import Volume
 
 from . import minimal_predictor, minimal_reader
 from .conftest import Write

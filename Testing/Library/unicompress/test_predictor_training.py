@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
 from MedEnhanceLib.io.files import save
-from MedEnhanceLib.progress import Event, Monitor
+from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.unicompress import learned
 from MedEnhanceLib.unicompress.models import CodecModel
 from MedEnhanceLib.unicompress.predictor.config import PredictorConfig
@@ -23,7 +24,6 @@ from MedEnhanceLib.unicompress.predictor.train import (
     voxel_bits,
 )
 from MedEnhanceLib.unicompress.predictor.tuning import ideal_bits
-from MedEnhanceLib.volume import Volume
 
 SMOKE = PredictorConfig.preset("smoke", steps=12, checkpoint_every=4)
 

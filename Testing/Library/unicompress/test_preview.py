@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import CodecError
-from MedEnhanceLib.progress import Event, Monitor
+from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, decompress_preview
 from MedEnhanceLib.unicompress.container import Chunk, Container
-from MedEnhanceLib.volume import Volume
 
 from .test_damage import chunks_of, rebuild
 

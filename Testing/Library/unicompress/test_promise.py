@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import ConfigError, DependencyError, InputError
 from MedEnhanceLib.unicompress import (
     CompressConfig,
@@ -22,7 +23,6 @@ from MedEnhanceLib.unicompress import (
     inspect_container,
     integers,
 )
-from MedEnhanceLib.volume import Volume, Voxels
 
 from .conftest import Write
 from .test_round_trip import QUICK, same_bits

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from MedEnhanceLib.geometry import Geometry
-from MedEnhanceLib.origin import DicomOrigin, Instance, Lossy
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.origin import DicomOrigin, Instance, Lossy
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, recover
 from MedEnhanceLib.unicompress.container import Container
 from MedEnhanceLib.unicompress.header import LOSSY_METHOD
-from MedEnhanceLib.volume import Volume
 
 LOSSLESS = CompressConfig(lossless=True, speed="fast", threads=1)
 BOUNDED = CompressConfig(max_error=3, speed="fast", threads=1)

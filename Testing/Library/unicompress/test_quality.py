@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from MedEnhanceLib import io, metrics
+from MedEnhanceLib import io
+from MedEnhanceLib.core import metrics
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import CodecError, ConfigError
-from MedEnhanceLib.geometry import Geometry
-from MedEnhanceLib.resources import resource_folder
+from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, inspect_container
 from MedEnhanceLib.unicompress.blocks import Grid
 from MedEnhanceLib.unicompress.seek import seek
 from MedEnhanceLib.unicompress.verify import Tally, check_promise
-from MedEnhanceLib.volume import Volume
 
 from .conftest import Write
 

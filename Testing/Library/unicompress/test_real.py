@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.io import load
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress
-from MedEnhanceLib.volume import Volume, Voxels
 
 pytestmark = pytest.mark.shared
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import CodecError
 from MedEnhanceLib.unicompress import RecoverReport, decompress, recover
 from MedEnhanceLib.unicompress.container import Container
-from MedEnhanceLib.volume import Volume
 
 from .conftest import Write
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.unicompress import decode, decompress
 from MedEnhanceLib.unicompress.blocks import Grid, coding_grid, wavelet_grid
 from MedEnhanceLib.unicompress.container import ChunkInfo, Container
-from MedEnhanceLib.volume import Volume
 
 from .conftest import Write
 from .test_round_trip import QUICK

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError
-from MedEnhanceLib.progress import Event, Monitor
+from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.unicompress import compress, restoration, video
 from MedEnhanceLib.unicompress.config import CompressConfig
 from MedEnhanceLib.unicompress.context import DecodeContext
 from MedEnhanceLib.unicompress.models import CodecModel, ModelSet
-from MedEnhanceLib.volume import Volume
 
 from .conftest import Write
 from .test_video import context_of, smooth

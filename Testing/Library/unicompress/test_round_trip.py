@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from MedEnhanceLib.geometry import Geometry
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress
-from MedEnhanceLib.volume import Volume, Voxels
 
 from .conftest import Write
 

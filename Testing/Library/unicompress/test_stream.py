@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib import api
-from MedEnhanceLib import slabs as slabs_module
+from MedEnhanceLib.core import slabs as slabs_module
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, CodecError, ConfigError, DeviceMemoryError, OutputError
 from MedEnhanceLib.io import load, payload, save
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress import (
     CompressConfig,
     compress,
@@ -26,7 +27,6 @@ from MedEnhanceLib.unicompress import (
     stream,
 )
 from MedEnhanceLib.unicompress.container import Container
-from MedEnhanceLib.volume import Volume
 
 from .conftest import Write
 from .test_damage import rebuild

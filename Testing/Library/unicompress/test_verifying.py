@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress import blocks, container, inspect_container
 from MedEnhanceLib.unicompress.container import Chunk
-from MedEnhanceLib.volume import Volume
 
 from .conftest import Write
 from .test_damage import chunks_of, rebuild

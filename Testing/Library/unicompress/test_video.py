@@ -7,13 +7,13 @@ import io
 import numpy as np
 import pytest
 
+from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.unicompress import av1, trial, video, videoencoders
 from MedEnhanceLib.unicompress.blocks import video_grid
 from MedEnhanceLib.unicompress.context import DecodeContext
 from MedEnhanceLib.unicompress.decode import FOREIGN_ERRORS
 from MedEnhanceLib.unicompress.trial import try_types
 from MedEnhanceLib.unicompress.videoencoders import LIBAOM, SVT, Encoder, encoders
-from MedEnhanceLib.volume import Voxels
 
 
 def smooth(shape: tuple[int, int, int], dtype: str = "i2") -> Voxels:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, CodecError, MedEnhanceError, OutputError
-from MedEnhanceLib.progress import Event, Monitor
+from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.unicompress import (
     CompressConfig,
     bounded,
@@ -27,7 +28,6 @@ from MedEnhanceLib.unicompress import (
 from MedEnhanceLib.unicompress import container as container_module
 from MedEnhanceLib.unicompress.blocks import Grid
 from MedEnhanceLib.unicompress.verify import Tally, check_promise
-from MedEnhanceLib.volume import Volume
 
 from .conftest import Write
 

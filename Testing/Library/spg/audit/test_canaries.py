@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.audit import AuditConfig, Audited, Finding
 from MedEnhanceLib.spg.audit.canaries import make_canaries, plant_canaries
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.errors import Cancelled, OutputError
-from MedEnhanceLib.progress import Event, Monitor
+from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.spg.audit import AuditConfig, Audited, AuditReport, Finding, audit, write_audit
 
 Anatomy = dict[str, np.ndarray]

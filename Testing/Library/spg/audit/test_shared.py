@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.io import load
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.audit import AuditConfig, Audited, audit
 from MedEnhanceLib.spg.audit.copies import CopySearch
 from MedEnhanceLib.spg.audit.neighbours import Gallery

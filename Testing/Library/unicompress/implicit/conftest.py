@@ -9,14 +9,14 @@ import pytest
 
 pytest.importorskip("torch")
 
-from MedEnhanceLib.geometry import Geometry
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.implicit import choice
 from MedEnhanceLib.unicompress.implicit.config import ImplicitConfig
 from MedEnhanceLib.unicompress.implicit.data import Source, make_source
 from MedEnhanceLib.unicompress.implicit.train import ImplicitTraining
 from MedEnhanceLib.unicompress.models import CodecModel, _load
-from MedEnhanceLib.volume import Volume
 
 
 def waves(shape: tuple[int, int, int], thickness: float = 1.0, modality: str = "MR") -> Volume:

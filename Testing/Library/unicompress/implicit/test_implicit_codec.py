@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import CodecError, ConfigError, ModelError
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, recover
 from MedEnhanceLib.unicompress.coders import IMPLICIT
 from MedEnhanceLib.unicompress.container import Container
 from MedEnhanceLib.unicompress.implicit import choice
-from MedEnhanceLib.volume import Volume
 
 from .. import minimal_reader
 from .conftest import waves

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, ModelError
-from MedEnhanceLib.jobs.training import training_config
-from MedEnhanceLib.progress import Monitor
+from MedEnhanceLib.jobs.kinds.train import training_config
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.implicit.config import ImplicitConfig
 from MedEnhanceLib.unicompress.implicit.data import Blocks, Source, read_sources
 from MedEnhanceLib.unicompress.implicit.train import ImplicitTraining

@@ -1,0 +1,1 @@
+"""What everything else is made of: volumes, geometry, origin, metrics, manifests, options."""

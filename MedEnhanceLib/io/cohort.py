@@ -1,0 +1,366 @@
+"""Patients with their volumes: found in a folder, a table or DICOM, split, read and checked.
+
+    Cohort.from_folder("patients/") → .split(0.25, seed) → .volumes() → patient, [Volume, …]
+
+A patient is the unit of everything: of a split, of a distillation, of what an audit counts. So one
+person under two names, or two modalities in one cohort, are errors that name both.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from MedEnhanceLib import io
+from MedEnhanceLib.core.slabs import looks_like_labels
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.runtime.progress import Monitor
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.io.dicom.sources import FileRef
+
+PathLike = str | os.PathLike[str]
+_COLUMNS = ("patient", "path")
+#: Air in HU; magnitudes of MR, also after a rescale, do not get there.
+_NEVER_MR = -500
+#: A slice tells whose it is where more than this share of it differs from its first pixel.
+_TELLING = 0.01
+
+
+@dataclass(frozen=True)
+class Patient:
+    """One person and where the volumes of theirs lie.
+
+    id: what the cohort calls them; it is for messages and is written into no result.
+    paths: files, or folders of DICOM. series: of each path the DICOM series that is meant, "" for
+    the only one; empty where that holds for all.
+    """
+
+    id: str
+    paths: tuple[Path, ...]
+    series: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            raise ConfigError("a patient has no name", "Give every patient a name.")
+        if not self.paths:
+            raise ConfigError(f"patient {self.id} has no volume", "Name a path, or leave them out.")
+        if self.series and len(self.series) != len(self.paths):
+            raise ConfigError(f"patient {self.id}: series and paths differ in number")
+
+    def volumes(
+        self, *, modality: str | None = None, monitor: Monitor | None = None
+    ) -> list[Volume]:
+        """Read them all; raises as `io.load`, and InputError for a sequence of frames."""
+        found = []
+        for path, series in zip(self.paths, self.series or [""] * len(self.paths), strict=True):
+            try:
+                volume = io.load(path, modality=modality, series=series or None, monitor=monitor)
+            except InputError as fault:
+                raise type(fault)(f"patient {self.id}: {fault.message}", fault.hint) from fault
+            if volume.is_sequence:
+                raise InputError(
+                    f"patient {self.id}, {path.name}: {volume.shape[0]} frames",
+                    "Give one frame as a file of its own, or leave it out.",
+                )
+            found.append(volume)
+        return found
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Patients in order.
+
+    modality: states it ("CT", "MR") where the files do not; of DICOM, which series are taken.
+    empty: patients' folders in which no volume was found; reading the others warns of them.
+    Raises ConfigError for two patients of one name, InputError for one path under two names.
+    """
+
+    patients: tuple[Patient, ...]
+    modality: str | None = None
+    empty: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [patient.id for patient in self.patients]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ConfigError(f"patient {twice[0]} is there twice", "Put their volumes together.")
+        owners: dict[tuple[Path, str], str] = {}
+        for patient in self.patients:
+            series = patient.series or ("",) * len(patient.paths)
+            for place in zip((path.resolve() for path in patient.paths), series, strict=True):
+                first = owners.setdefault(place, patient.id)
+                if first != patient.id:
+                    raise _two_names(first, patient.id, f"both have {place[0].name}")
+
+    def __len__(self) -> int:
+        return len(self.patients)
+
+    def __iter__(self) -> Iterator[Patient]:
+        return iter(self.patients)
+
+    @classmethod
+    def open(
+        cls,
+        path: PathLike,
+        *,
+        pattern: str = "*",
+        modality: str | None = None,
+        monitor: Monitor | None = None,
+    ) -> Cohort:
+        """Whatever lies at `path`: a table (.csv), a folder of volumes, or else of DICOM."""
+        place = Path(path)
+        if place.suffix.lower() == ".csv":
+            return cls.from_csv(place, modality=modality)
+        if place.is_dir() and not _volume_files(place, pattern) and pattern == "*":
+            return cls.from_dicom(place, modality=modality, monitor=monitor)
+        return cls.from_folder(place, pattern=pattern, modality=modality)
+
+    @classmethod
+    def from_folder(
+        cls, path: PathLike, *, pattern: str = "*", modality: str | None = None
+    ) -> Cohort:
+        """A folder for each patient, with all volumes below it; without folders, a file for each.
+
+        pattern: of the names of files that count ("T1*.nii.gz"), as where labels lie beside images.
+        A patient's folder without such files is taken for one series of DICOM, where the pattern
+        is left as it is. Raises InputError where nothing is found, or files lie beside folders.
+        """
+        root = Path(path)
+        folders, files = _entries(root, pattern)
+        patients, empty = [], []
+        for folder in folders:
+            found = _volume_files(folder, pattern)
+            if found:
+                patients.append(Patient(folder.name, tuple(found)))
+            elif pattern == "*" and any(entry.is_file() for entry in folder.rglob("*")):
+                patients.append(Patient(folder.name, (folder,)))
+            else:
+                empty.append(folder.name)
+        if patients and files:
+            raise InputError(
+                f"{root}: {files[0].name} lies beside the patients' folders",
+                "Put each patient's volumes into a folder, or all files without folders.",
+            )
+        patients = patients or [Patient(_stem(file), (file,)) for file in files]
+        if not patients:
+            raise InputError(
+                f"{root}: no volume matches {pattern!r}",
+                f"Give a folder for each patient with files of {', '.join(io.READABLE)}.",
+            )
+        return cls(tuple(patients), modality, tuple(empty))
+
+    @classmethod
+    def from_csv(cls, path: PathLike, *, modality: str | None = None) -> Cohort:
+        """A table with the columns patient and path; paths are relative to the table's folder.
+
+        A patient may have several rows; of a folder all volumes count, and one without any is a
+        series of DICOM. Raises InputError naming the line that is wrong.
+        """
+        table = Path(path)
+        try:
+            with table.open(newline="", encoding="utf-8-sig") as stream:
+                rows = list(csv.DictReader(stream))
+        except (OSError, UnicodeError, csv.Error) as cause:
+            raise InputError(f"{table} cannot be read: {cause}", "Name a CSV file.") from cause
+        found: dict[str, list[Path]] = {}
+        for line, row in enumerate(rows, 2):
+            values = [(row.get(column) or "").strip() for column in _COLUMNS]
+            if not all(values):
+                raise InputError(
+                    f"{table.name}, line {line}: no {_COLUMNS[values.index('')]}",
+                    f"Give the columns {' and '.join(_COLUMNS)}, with a value in each row.",
+                )
+            path = table.parent / values[1]
+            volumes = _volume_files(path, "*") if path.is_dir() else []
+            found.setdefault(values[0], []).extend(volumes or [path])
+        if not found:
+            raise InputError(f"{table} has no rows", f"Give the columns {', '.join(_COLUMNS)}.")
+        return cls(tuple(Patient(name, tuple(p)) for name, p in sorted(found.items())), modality)
+
+    @classmethod
+    def from_dicom(
+        cls, folder: PathLike, *, modality: str | None = None, monitor: Monitor | None = None
+    ) -> Cohort:
+        """All readable series of images below a folder, by their PatientID.
+
+        modality: only those. Raises InputError where there are none, or one has no PatientID.
+        """
+        from MedEnhanceLib.io.dicom.listing import choices
+        from MedEnhanceLib.io.dicom.scan import scan
+
+        root = Path(folder)
+        found: dict[str, list[tuple[Path, str]]] = {}
+        for choice in choices(scan(root, monitor or Monitor()), root.name):
+            row = choice.row
+            if not row.readable or choice.part is None or modality not in (None, row.modality):
+                continue
+            if not row.patient:
+                raise InputError(
+                    f"{root.name}: series {row.number} ({row.description or row.modality}) has no "
+                    "PatientID, so that nothing tells whose it is",
+                    "Give a folder for each patient, or a table (patient, path).",
+                )
+            files = {one.file for one in choice.part.slices}
+            found.setdefault(row.patient, []).append((_smallest_place(files, root), row.key))
+        if not found:
+            raise InputError(
+                f"{root}: no readable series of {modality or 'images'}", "See: medenhance inspect."
+            )
+        patients = (
+            Patient(name, tuple(p for p, _ in places), tuple(s for _, s in places))
+            for name, places in sorted(found.items())
+        )
+        return cls(tuple(patients), modality)
+
+    def split(self, held_out: float, seed: int) -> tuple[Cohort, Cohort]:
+        """(training, held out) by patient; the same seed and names give the same split.
+
+        held_out: a share, 0 to below 1. Of two patients and more, any share above 0 holds out one
+        at least and leaves one at least. Both keep the order.
+        """
+        if not 0 <= held_out < 1:
+            raise ConfigError(f"held_out is {held_out}", "Use 0 to below 1.")
+        count = round(held_out * len(self))
+        if held_out > 0 and len(self) > 1:
+            count = min(max(count, 1), len(self) - 1)
+        # By name: another order of the same patients is the same split.
+        names = sorted(patient.id for patient in self.patients)
+        order = np.random.default_rng(seed).permutation(len(names))
+        held = {names[place] for place in order[:count]}
+        return self.only(lambda p: p.id not in held), self.only(lambda p: p.id in held)
+
+    def only(self, wanted: Callable[[Patient], bool]) -> Cohort:
+        """The patients for whom `wanted(patient)` holds, in order."""
+        return replace(
+            self, patients=tuple(patient for patient in self.patients if wanted(patient))
+        )
+
+    def __getitem__(self, name: str) -> Patient:
+        """The patient of that name; raises ConfigError with the names that there are."""
+        for patient in self.patients:
+            if patient.id == name:
+                return patient
+        known = ", ".join(patient.id for patient in self.patients[:10])
+        raise ConfigError(f"the cohort has no patient {name!r}", f"It has: {known}.")
+
+    def volumes(
+        self, *, least_slices: int = 1, monitor: Monitor | None = None
+    ) -> Iterator[tuple[Patient, list[Volume]]]:
+        """Each patient with all volumes, read one patient at a time and checked as they come.
+
+        Raises InputError, naming patients and files, for another modality than the first volume's,
+        for one that is no image, for fewer than `least_slices` slices in all volumes of a patient,
+        and where two patients have a slice in common, voxel for voxel: they are one person.
+        """
+        monitor = monitor or Monitor()
+        if self.empty:
+            monitor.warn(f"left out, with no volume in their folders: {', '.join(self.empty)}")
+        seen: dict[bytes, str] = {}
+        first: tuple[str, str] | None = None
+        for place, patient in enumerate(self.patients):
+            monitor.progress(place / len(self), f"reading patient {place + 1} of {len(self)}")
+            volumes = patient.volumes(modality=self._stated(patient), monitor=monitor)
+            for path, volume in zip(patient.paths, volumes, strict=True):
+                name = f"patient {patient.id}, {path.name}"
+                first = first or (name, volume.modality)
+                _check_modality(name, volume, first)
+            count = sum(volume.shape[0] for volume in volumes)
+            if count < least_slices:
+                raise InputError(
+                    f"patient {patient.id} has {count} slices; at least {least_slices} are needed",
+                    "Leave the patient out, or ask for fewer images per patient.",
+                )
+            for key in {key for volume in volumes for key in _fingerprints(volume.voxels)}:
+                owner = seen.setdefault(key, patient.id)
+                if owner != patient.id:
+                    raise _two_names(owner, patient.id, "they have slices in common")
+            yield patient, volumes
+
+    def _stated(self, patient: Patient) -> str | None:
+        """A series of DICOM tells its modality itself."""
+        return None if patient.series else self.modality
+
+
+def _entries(root: Path, pattern: str) -> tuple[list[Path], list[Path]]:
+    """The folders in a folder, and its files that are volumes."""
+    if not root.is_dir():
+        raise InputError(f"{root} is not a folder", "Name the folder of the patients.")
+    shown = sorted(entry for entry in root.iterdir() if not entry.name.startswith("."))
+    files = [entry for entry in shown if entry.is_file() and _counts(entry, pattern)]
+    return [entry for entry in shown if entry.is_dir()], files
+
+
+def _volume_files(folder: Path, pattern: str) -> list[Path]:
+    """All files of volumes below a folder, but hidden ones."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file()
+        and _counts(path, pattern)
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
+def _counts(path: Path, pattern: str) -> bool:
+    return io.ending_of(path) in io.READABLE and fnmatchcase(path.name, pattern)
+
+
+def _stem(path: Path) -> str:
+    return path.name[: -len(io.ending_of(path))]
+
+
+def _smallest_place(files: set[FileRef], root: Path) -> Path:
+    """Where a series can be read from without reading all: its folder, or the zip that holds it."""
+    archives = {file.path for file in files if file.member}
+    if archives:
+        return Path(archives.pop()) if len(archives) == 1 else root
+    return Path(os.path.commonpath([file.folder for file in files]))
+
+
+def _check_modality(name: str, volume: Volume, first: tuple[str, str]) -> None:
+    if volume.modality == "SEG" or looks_like_labels(volume.voxels):
+        raise InputError(
+            f"{name}: it is labels, not an image", "Name the images alone (--pattern, pattern=)."
+        )
+    if volume.modality == "OT":
+        raise InputError(
+            f"{name}: it is of no known modality", "State the modality (--modality, modality=)."
+        )
+    if volume.modality == "MR" and float(np.mean(volume.voxels < _NEVER_MR)) > _TELLING:
+        raise InputError(
+            f"{name}: it is to be MR, but has values as CT has (below {_NEVER_MR})",
+            "Name images of one modality alone (--pattern, pattern=), or state CT.",
+        )
+    if volume.modality != first[1]:
+        raise InputError(
+            f"{first[0]} is {first[1]}, but {name} is {volume.modality}",
+            "One cohort, one modality: name one alone (--pattern, pattern=), or state it.",
+        )
+
+
+def _fingerprints(voxels: npt.NDArray[Any]) -> Iterator[bytes]:
+    """A hash of each slice that shows something, of its values whatever their type."""
+    for plane in voxels:
+        values = np.ascontiguousarray(plane, dtype="<f4")
+        if np.mean(values != values.flat[0]) > _TELLING:
+            digest = hashlib.sha256(repr(values.shape).encode())
+            digest.update(values.tobytes())
+            yield digest.digest()
+
+
+def _two_names(first: str, second: str, why: str) -> InputError:
+    return InputError(
+        f"patients {first} and {second} are one and the same: {why}",
+        "Put all volumes of a person under one name.",
+    )

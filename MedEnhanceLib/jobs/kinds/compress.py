@@ -1,0 +1,266 @@
+"""Jobs around the compressed container: compress, decompress, recover."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any
+
+from MedEnhanceLib.core.options import config_from_json, config_to_json
+from MedEnhanceLib.core.origin import DicomOrigin
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import ConfigError, OutputError
+from MedEnhanceLib.jobs import recent
+from MedEnhanceLib.jobs.dicom import DicomParams, check_output
+from MedEnhanceLib.jobs.files import (
+    CONTAINER,
+    VolumeParams,
+    check_outputs,
+    check_volume_outputs,
+    finish,
+    known_as,
+)
+from MedEnhanceLib.jobs.objects import save_output
+from MedEnhanceLib.jobs.result import Result
+from MedEnhanceLib.jobs.worker.events import as_json
+from MedEnhanceLib.runtime.progress import Monitor
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.unicompress import CompressConfig, CompressResult, Estimate
+
+#: Fields of a CompressResult that every job's result has under its own name.
+_TOLD_ANYWAY = ("path", "seconds")
+Region = tuple[slice | EllipsisType, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressParams(VolumeParams):
+    """config: fields of unicompress.CompressConfig, with exactly one of its modes.
+
+    dicom: {"study", "series"}, the UIDs that an image file is known to come from: it has no place
+    for them, the container has.
+    """
+
+    output: str
+    dicom: dict[str, str] | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EstimateParams(VolumeParams):
+    """config: as of compress."""
+
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecompressParams(DicomParams):
+    """region: [start, stop] or null (all) for each axis [T,] K, J, I; "..." once stands for
+    any number of nulls, and later axes may be left out.
+
+    layers: how many layers of the payload to read; null reads all. preview: the whole grid, but
+    only the blocks at the three middle planes (or the first of several layers) are decoded.
+    """
+
+    input: str
+    region: list[list[int | None] | str | None] | None = None
+    layers: int | None = None
+    preview: bool = False
+
+    def __post_init__(self) -> None:
+        self.check_dicom()
+        if self.dicom and self.preview:
+            raise ConfigError("a preview is no series", "Leave out preview, or dicom.")
+        if self.preview and (self.region is not None or self.layers is not None):
+            raise ConfigError("a preview takes no region and no layers", "Leave them out.")
+        region_from_json(self.region)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecoverParams:
+    """input: a damaged container; output: a volume of what is intact."""
+
+    input: str
+    output: str
+    overwrite: bool = False
+
+
+def run_compress(params: CompressParams, monitor: Monitor) -> Result:
+    """Load → compress → verify and replace (in `compress`) → manifest."""
+    began = time.monotonic()
+    config = _config_of(params.config)
+    source, output = Path(params.input), Path(params.output)
+    if output.suffix.lower() != CONTAINER:
+        raise OutputError(f"{output.name}: not the ending of a container", f"Use {CONTAINER}.")
+    check_outputs({"output": output}, inputs=[source], overwrite=params.overwrite)
+    # After an estimate the volume is in memory already.
+    volume = recent.INPUT.load(
+        params, keep=False, scratch=output.parent, monitor=monitor.part(0.0, 0.1)
+    )
+    if params.dicom and volume.origin is None:
+        volume = replace(volume, origin=_known_origin(params.dicom))
+    done = compress_volume(volume, output, config, monitor.part(0.1, 1.0), params.overwrite)
+    return finish(
+        "compressed",
+        {"output": output},
+        began=began,
+        config=config_to_json(config) | params.told(),
+        inputs={"input": known_as(source, volume)},
+        figures={name: value for name, value in as_json(done).items() if name not in _TOLD_ANYWAY},
+        source=volume,
+        overwrite=params.overwrite,
+    )
+
+
+def _known_origin(uids: Mapping[str, str]) -> DicomOrigin:
+    if set(uids) != {"study", "series"}:
+        raise ConfigError(f"dicom is {dict(uids)}", "Give the UIDs of study and series.")
+    return DicomOrigin(uids["study"], uids["series"], (), on_grid=False)
+
+
+def run_estimate(params: EstimateParams, monitor: Monitor) -> Result:
+    """Load → code a few blocks; nothing is written."""
+    config = _config_of(params.config)
+    volume = recent.INPUT.load(params, keep=True, monitor=monitor.part(0.0, 0.1))
+    return Result(as_json(estimate_volume(volume, config, monitor.part(0.1, 1.0))))
+
+
+def _config_of(fields: Mapping[str, Any]) -> CompressConfig:
+    from MedEnhanceLib.unicompress import CompressConfig
+
+    config = config_from_json(CompressConfig, fields)
+    check_fit(config)
+    return config
+
+
+def check_fit(config: CompressConfig) -> None:
+    """Raise ConfigError for `fit` where no implicit blocks are tried that it could refine."""
+    from MedEnhanceLib.unicompress.implicit.choice import LEAST_RATIO
+
+    is_tried = config.block_type == "implicit" or (config.ratio or 0) >= LEAST_RATIO
+    if config.fit and not is_tried:
+        raise ConfigError(
+            f"fit refines implicit blocks, and at a ratio of {config.ratio:g} none are tried",
+            f"Leave fit out, choose the block type implicit, or a ratio from {LEAST_RATIO:g} on.",
+        )
+
+
+def compress_volume(
+    volume: Volume, output: Path, config: CompressConfig, monitor: Monitor, overwrite: bool
+) -> CompressResult:
+    """As `compress`; warns where seconds for refining went into blocks that were not taken."""
+    from MedEnhanceLib.unicompress import compress
+
+    done = compress(volume, output, config, monitor=monitor, overwrite=overwrite)
+    if config.fit and "implicit" not in done.block_types:
+        monitor.warn("fit had no effect: no implicit blocks were taken, others lose less here")
+    return done
+
+
+def estimate_volume(volume: Volume, config: CompressConfig, monitor: Monitor) -> Estimate:
+    """As `estimate`; warns where it says nothing of what is asked for."""
+    from MedEnhanceLib.unicompress import estimate
+
+    if config.block_type == "implicit":
+        monitor.warn("the estimate is of the other block types: implicit blocks lose more")
+    return estimate(volume, config, monitor=monitor)
+
+
+def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
+    """Decode the region that is asked for → save, as a file or as DICOM → manifest."""
+    from MedEnhanceLib.unicompress import decompress, decompress_preview, decompress_to
+
+    began = time.monotonic()
+    source, output = Path(params.input), Path(params.output)
+    region = region_from_json(params.region)
+    check_output(params, source, monitor)
+    figures: dict[str, Any] = {}
+    written = None
+    if params.dicom or params.preview:
+        part = monitor.part(0.0, 0.8)
+        if params.preview:
+            volume, share = decompress_preview(source, monitor=part)
+            figures = {"preview": True, "share": share}
+        else:
+            volume = decompress(source, region=region, layers=params.layers, monitor=part)
+        rest, frames = monitor.part(0.8, 1.0), _frames_of(region, volume)
+        written = save_output(volume, "decompressed", params, rest, frames=frames)
+    else:  # slice by slice, as large as it may be
+        volume = decompress_to(
+            source,
+            output,
+            region=region,
+            layers=params.layers,
+            overwrite=params.overwrite,
+            monitor=monitor,
+        )
+    return finish(
+        "decompressed",
+        {"output": output},
+        began=began,
+        config={"region": params.region, "layers": params.layers, "preview": params.preview},
+        inputs={"input": source},
+        figures={"shape": volume.shape, "dtype": str(volume.dtype), **figures},
+        written=written,
+        anonymous=params.deidentify,
+        source=volume,
+        overwrite=params.overwrite,
+    )
+
+
+def _frames_of(region: Region | None, volume: Volume) -> tuple[int, int] | None:
+    """Which time points of its source a sequence has, of which a region was decompressed."""
+    if not volume.is_sequence:
+        return None
+    axis = region[0] if region else ...
+    first = (axis.start or 0) if isinstance(axis, slice) else 0
+    return first, first + volume.shape[0]
+
+
+def run_recover(params: RecoverParams, monitor: Monitor) -> Result:
+    """Decode every intact block → save → manifest that says what is missing."""
+    from MedEnhanceLib.io import save
+    from MedEnhanceLib.unicompress import recover
+
+    began = time.monotonic()
+    source, output = Path(params.input), Path(params.output)
+    check_volume_outputs({"output": output}, inputs=[source], overwrite=params.overwrite)
+    volume, report = recover(source, monitor=monitor.part(0.0, 0.9))
+    monitor.progress(0.9, "save")
+    save(volume, output, overwrite=params.overwrite, monitor=monitor)
+    return finish(
+        "recovered from a damaged container",
+        {"output": output},
+        began=began,
+        config={},
+        inputs={"input": source},
+        figures={"report": report},
+        overwrite=params.overwrite,
+    )
+
+
+def region_from_json(region: list[list[int | None] | str | None] | None) -> Region | None:
+    """[[40, 60], null, "..."] → (slice(40, 60), slice(None), ...); None stays None.
+
+    Raises ConfigError for what is not a pair.
+    """
+    if region is None:
+        return None
+    return tuple(_slice_from_json(entry) for entry in region)
+
+
+_PAIR = 'Give a list [start, stop], null for all, or "..." for the axes that are left out.'
+
+
+def _slice_from_json(ends: list[int | None] | str | None) -> slice | EllipsisType:
+    if ends is None:
+        return slice(None)
+    if ends == "...":
+        return ...
+    if isinstance(ends, str) or len(ends) != 2:
+        raise ConfigError(f"region has the entry {ends!r}", _PAIR)
+    return slice(*ends)

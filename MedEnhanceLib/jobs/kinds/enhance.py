@@ -1,0 +1,366 @@
+"""The job that enhances a volume with a trained model, and finds labels in it if wished."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from MedEnhanceLib.core.manifest import make_manifest, manifest_at_strength
+from MedEnhanceLib.core.options import config_from_json, config_to_json
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.jobs import recent
+from MedEnhanceLib.jobs.dicom import DicomParams, check_output, placed
+from MedEnhanceLib.jobs.files import (
+    VolumeParams,
+    beside,
+    check_volume_outputs,
+    finish,
+    known_as,
+)
+from MedEnhanceLib.jobs.kinds.segment import check_head, found_of, head_config, segmentation_figures
+from MedEnhanceLib.jobs.objects import Found, Objects, anonymous_history, write
+from MedEnhanceLib.jobs.restoration import is_restorer, restore
+from MedEnhanceLib.jobs.result import Result
+from MedEnhanceLib.runtime.progress import Monitor
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.gradprom import Segmentation, SegmentConfig
+    from MedEnhanceLib.hqg import EnhanceConfig
+    from MedEnhanceLib.hqg.result import Enhancement
+
+#: Passes of the enhancer that take as long as the head does.
+_HEAD_PASSES = 0.4
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnhanceParams(DicomParams, VolumeParams):
+    """config: fields of hqg.EnhanceConfig. guide: a high-quality volume of the same modality.
+
+    segment: find labels in the enhanced volume too. head: the model that finds them, by name or
+    folder; "auto" takes the one for the modality. Naming one does not make a segmentation: without
+    segment or segmentation_output it is a ConfigError.
+    Where segmentation_output or uncertainty_output are left out and there is something to write,
+    they lie beside the output as `<output>-segmentation` and `<output>-uncertainty`.
+    report: a folder for a page to look at.
+    slices: [first, before which]: a preview of these slices alone, equal to those of a whole run
+    in one orientation; of a sequence it takes frame 0 or `frame`. frame: only this one of a
+    sequence.
+    With `dicom`, segmentation, its measurements and uncertainty go into the folder `output` too.
+    """
+
+    guide: str | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    segment: bool = False
+    head: str = "auto"
+    segmentation_output: str | None = None
+    uncertainty_output: str | None = None
+    report: str | None = None
+    slices: list[int] | None = None
+    frame: int | None = None
+
+    def __post_init__(self) -> None:
+        self.check_dicom()
+        check_head(self.head, wanted=self.wants_segmentation)
+        if self.dicom and (self.segmentation_output or self.uncertainty_output):
+            raise ConfigError(
+                "a segmentation or uncertainty goes into the folder of the series with dicom",
+                "Leave out segmentation_output and uncertainty_output (name no file for --segment"
+                " or --uncertainty-output).",
+            )
+        if self.slices is None:
+            return
+        if len(self.slices) != 2:
+            raise ConfigError(f"slices is {self.slices!r}", "Give [first, before which].")
+        wishes = {
+            "segment": self.wants_segmentation,
+            "report": self.report is not None,
+        }
+        whole = [name for name, wish in wishes.items() if wish]
+        if whole:
+            raise ConfigError(
+                f"slices cannot be combined with {' and '.join(whole)}",
+                "That needs the whole volume: leave one of them out.",
+            )
+
+    @property
+    def wants_segmentation(self) -> bool:
+        """Whether labels are asked for."""
+        return self.segment or self.segmentation_output is not None
+
+    @property
+    def chosen(self) -> tuple[int, int] | None:
+        """The slices as `hqg.enhance` takes them."""
+        return None if self.slices is None else (self.slices[0], self.slices[1])
+
+
+@dataclass(frozen=True, eq=False)
+class Enhanced:
+    """An enhancement with all that was asked for besides.
+
+    volume: on the grid and in the type of what came in. uncertainty: standard deviation per
+    voxel, same units, or None. segmentation: labels found in `volume`, or None.
+    report: its manifest, a JSON object. enhancement: what `at_strength` blends.
+    """
+
+    volume: Volume
+    uncertainty: Volume | None
+    segmentation: Segmentation | None
+    report: dict[str, Any]
+    enhancement: Enhancement
+
+    def at_strength(self, strength: float) -> Enhanced:
+        """The same result at another strength (0 to 1.5), without running the model again.
+
+        Without segmentation: that was found at full strength. Raises ConfigError for another
+        strength, or for a result that is not at full strength itself.
+        """
+        done = self.enhancement.at_strength(strength)
+        report = manifest_at_strength(self.report, strength)
+        return Enhanced(done.volume, done.uncertainty, None, report, done)
+
+
+def enhance_volume(
+    volume: Volume,
+    config: EnhanceConfig,
+    *,
+    guide: Volume | None = None,
+    head: SegmentConfig | None = None,
+    slices: tuple[int, int] | None = None,
+    monitor: Monitor,
+) -> Enhanced:
+    """Enhance, then segment the enhanced volume if a `head` is given; in memory."""
+    from MedEnhanceLib.gradprom import open_head_for, segment
+    from MedEnhanceLib.hqg import enhance
+
+    enhancing = restore if is_restorer(config.model) else enhance
+    began = time.monotonic()
+    if head is not None:  # better missed now than after the long work
+        open_head_for(volume, head)
+    passes = 1 + config.samples
+    share = passes / (passes + _HEAD_PASSES) if head else 1.0
+    part = monitor.part(0.0, share)
+    done = enhancing(volume, config, guide=guide, slices=slices, monitor=part)
+    found = segment(done.volume, head, monitor=monitor.part(share, 1.0)) if head else None
+    manifest = make_manifest(
+        "enhanced",
+        config=config_to_json(config) | ({"head": config_to_json(head)} if head else {}),
+        inputs=_names(volume, guide),
+        device=done.device,
+        seconds=time.monotonic() - began,
+        model=done.model,
+        results=segmentation_figures(found) | _doubts_told(done) | _uncertainty_told(done),
+        dicom=volume.origin.facts() if volume.origin else None,
+    )
+    return Enhanced(done.volume, done.uncertainty, found, manifest, done)
+
+
+def run_enhance(params: EnhanceParams, monitor: Monitor) -> Result:
+    """Load → enhance → segment → save each output, or all as DICOM → page → manifest."""
+    from MedEnhanceLib.hqg import EnhanceConfig
+
+    began = time.monotonic()
+    config = config_from_json(EnhanceConfig, params.config)
+    outputs = _enhance_outputs(params, config)
+    inputs = {"input": Path(params.input)}
+    if params.guide:
+        inputs["guide"] = Path(params.guide)
+    if params.dicom:
+        check_output(params, inputs["input"], monitor)
+    else:
+        check_volume_outputs(outputs, inputs=list(inputs.values()), overwrite=params.overwrite)
+    _check_report_folder(params)
+    volume = recent.INPUT.load(
+        params,
+        frame=_frame_of(params),
+        keep=params.slices is not None,
+        monitor=monitor.part(0.0, 0.05),
+    )
+    inputs["input"] = known_as(inputs["input"], volume)
+    if params.dicom:
+        volume = placed(volume, params, monitor)
+        _refuse_sequence(volume, params, config)
+    guide = None
+    if params.guide:
+        of_guide = VolumeParams(input=params.guide, modality=params.modality)
+        guide = recent.GUIDE.load(of_guide, keep=params.slices is not None, monitor=monitor)
+        inputs["guide"] = known_as(inputs["guide"], guide)
+    head = head_config(params.head, config.device, wanted=params.wants_segmentation)
+    done = enhance_volume(
+        volume,
+        config,
+        guide=guide,
+        head=head,
+        slices=params.chosen,
+        monitor=monitor.part(0.05, 0.9),
+    )
+    written = None
+    if params.dicom:
+        objects = enhanced_objects(volume, done)
+        written = write(objects, Path(params.output), params, monitor.part(0.9, 0.98))
+    else:
+        _save_enhanced(done, outputs, monitor, overwrite=params.overwrite)
+    if params.report:
+        _write_report(params, volume, done, monitor)
+        outputs["report"] = Path(params.report) / "index.html"
+    return finish(
+        "enhanced",
+        outputs,
+        began=began,
+        config=done.report["config"] | params.told() | _part_told(params),
+        inputs=inputs,
+        figures=done.report["results"],
+        written=written,
+        anonymous=params.deidentify,
+        source=volume,
+        device=done.report["device"],
+        model=done.report["model"],
+        overwrite=params.overwrite,
+    )
+
+
+def _refuse_sequence(volume: Volume, params: EnhanceParams, config: EnhanceConfig) -> None:
+    """DICOM's objects beside a series are of one volume; better said before the long work."""
+    if volume.is_sequence and (params.wants_segmentation or config.uncertainty):
+        raise InputError(
+            f"{volume.source}: a sequence of {volume.shape[0]} frames, whose segmentation or "
+            "uncertainty is no DICOM object",
+            "Leave them out, or take one frame after another (frame).",
+        )
+
+
+def _frame_of(params: EnhanceParams) -> int | None:
+    """Which frame of a sequence; None for all of them."""
+    return 0 if params.frame is None and params.slices is not None else params.frame
+
+
+def _part_told(params: EnhanceParams) -> dict[str, Any]:
+    told = {"slices": params.slices, "frame": _frame_of(params)}
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _enhance_outputs(params: EnhanceParams, config: EnhanceConfig) -> dict[str, Path]:
+    output = Path(params.output)
+    outputs = {"output": output}
+    if params.dicom:
+        return outputs
+    if params.wants_segmentation:
+        wish = params.segmentation_output
+        outputs["segmentation"] = Path(wish) if wish else beside(output, "segmentation")
+    if params.uncertainty_output and not config.uncertainty:
+        raise ConfigError(
+            "uncertainty_output is given, but no uncertainty is asked for",
+            "Set the number of samples: uncertainty 8.",
+        )
+    if config.uncertainty:
+        wish = params.uncertainty_output
+        outputs["uncertainty"] = Path(wish) if wish else beside(output, "uncertainty")
+    return outputs
+
+
+def _save_enhanced(
+    done: Enhanced, outputs: Mapping[str, Path], monitor: Monitor, *, overwrite: bool
+) -> None:
+    from MedEnhanceLib.io import save
+
+    monitor.progress(0.9, "save")
+    save(done.volume, outputs["output"], overwrite=overwrite, monitor=monitor)
+    if done.segmentation is not None:
+        save(
+            done.segmentation.volume, outputs["segmentation"], overwrite=overwrite, monitor=monitor
+        )
+    if done.uncertainty is not None:
+        save(done.uncertainty, outputs["uncertainty"], overwrite=overwrite, monitor=monitor)
+
+
+def enhanced_objects(volume: Volume, done: Enhanced) -> Objects:
+    """What becomes DICOM of an enhancement of `volume`."""
+    return Objects(
+        volume,
+        "enhanced",
+        options=_options_in_words(done.report),
+        volume=done.volume,
+        found=found_of(done.segmentation) if done.segmentation else None,
+        uncertainty=done.uncertainty,
+        model=done.report["model"],
+    )
+
+
+def objects_of(result: Volume | Enhanced | Segmentation) -> Objects:
+    """What becomes DICOM of a volume or a result, whose source is not at hand any more."""
+    if isinstance(result, Volume):
+        is_labels = result.modality == "SEG"
+        found = Found(result, ()) if is_labels else None
+        return Objects(result, "exported", volume=None if is_labels else result, found=found)
+    before = replace(result.volume, history=result.volume.history[:-1])
+    if isinstance(result, Enhanced):
+        return enhanced_objects(before, result)
+    return Objects(before, "segmented", found=found_of(result))
+
+
+def _options_in_words(report: Mapping[str, Any]) -> str:
+    config = report["config"]
+    told = [f"strength {config['strength']:g}"] if config["strength"] != 1 else []
+    if config["deblur"]:
+        told.append("blur undone")
+    if config["bias_correction"] != "none":
+        told.append(f"shading corrected with {config['bias_correction'].upper()}")
+    told += [doubt["message"] for doubt in report["results"].get("doubts", ())]
+    return ", ".join(told)
+
+
+def _check_report_folder(params: EnhanceParams) -> None:
+    from MedEnhanceLib.io.atomic import refuse_existing
+
+    if params.report:
+        refuse_existing(Path(params.report) / "index.html", params.overwrite)
+
+
+def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced, monitor: Monitor) -> None:
+    from MedEnhanceLib.bundles.doubt import doubts_in
+    from MedEnhanceLib.report.enhance import enhancement_report
+
+    monitor.progress(0.95, "report")
+    found = done.segmentation
+    enhanced, manifest = done.volume, done.report
+    if params.deidentify:
+        volume = replace(volume, source="", history=())
+        enhanced = replace(enhanced, source="", history=anonymous_history(enhanced.history))
+        manifest = {name: told for name, told in manifest.items() if name != "dicom"} | {
+            "inputs": {}
+        }
+    enhancement_report(
+        str(params.report),
+        volume=volume,
+        enhanced=enhanced,
+        manifest=manifest,
+        uncertainty=done.uncertainty,
+        segmentation=found.volume if found else None,
+        labels=found.labels if found else (),
+        table=found.table if found else (),
+        warnings=[f"{doubt}." for doubt in doubts_in(manifest["results"])],
+        overwrite=params.overwrite,
+    )
+
+
+def _names(volume: Volume, guide: Volume | None) -> dict[str, str]:
+    names = {"input": Path(volume.source).name or "volume"}
+    return names | ({"guide": Path(guide.source).name or "volume"} if guide else {})
+
+
+def _doubts_told(done: Enhancement) -> dict[str, Any]:
+    """What speaks against the model, and how far the input is from what it learned from."""
+    verdict = done.verdict
+    return {
+        "doubts": [doubt.to_json() for doubt in done.doubts],
+        "range": "not checked"
+        if verdict is None
+        else {"distance": round(verdict.distance, 3), "noise": round(verdict.noise, 4)},
+    }
+
+
+def _uncertainty_told(done: Enhancement) -> dict[str, Any]:
+    return {"uncertainty": done.uncertainty_facts} if done.uncertainty_facts else {}

@@ -1,0 +1,219 @@
+"""The job that measures a trained model on volumes of the user's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from MedEnhanceLib.bundles.store import RESTORER
+from MedEnhanceLib.core import metrics
+from MedEnhanceLib.core.manifest import make_manifest
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import InputError, ModelError
+from MedEnhanceLib.jobs.result import Result
+from MedEnhanceLib.jobs.worker.events import as_json
+from MedEnhanceLib.runtime.progress import Monitor, attend
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.bundles import Bundle
+    from MedEnhanceLib.degrade import Degradation
+
+SEED = 20240607
+#: `brain.nii.gz` has its labels in `brain-labels.nii.gz`.
+LABELS = "-labels"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateParams:
+    """bundle: a model's name or folder. data: a volume, or a folder of volumes, of good quality.
+
+    A head needs labels beside each volume, `<name>-labels<ending>`. out: a file for the table,
+    as JSON. device: where the model runs.
+    """
+
+    bundle: str
+    data: str
+    out: str | None = None
+    device: str = "auto"
+    overwrite: bool = False
+
+
+def run_evaluate(params: EvaluateParams, monitor: Monitor) -> Result:
+    """Measure → write the table, if a file is named for it."""
+    from MedEnhanceLib.io.atomic import refuse_existing, write_json
+
+    if params.out:
+        refuse_existing(params.out, params.overwrite)
+    table = evaluate_bundle(params.bundle, Path(params.data), params.device, monitor)
+    if params.out:
+        write_json(params.out, table, overwrite=params.overwrite)
+    outputs = {"table": params.out} if params.out else {}
+    return Result({"outputs": outputs, "seconds": table["seconds"], **table["results"]})
+
+
+def evaluate_bundle(name_or_path: str, data: Path, device: str, monitor: Monitor) -> dict[str, Any]:
+    """A manifest whose results are `rows`, one for each measurement, and their `means`.
+
+    Enhancer: every volume is damaged (the same way in each run) and enhanced; PSNR in dB and
+    SSIM of both against the undamaged one. A small restorer: PSNR alone, of axial images as it
+    learned on them, damaged by its own task. Head: Dice of every label.
+    Raises ModelError for no such model, InputError where there is nothing to measure on.
+    """
+    began = time.monotonic()
+    bundle = find_bundle(name_or_path)
+    volumes = find_volumes(data)
+    measures = {"enhancer": _measure_enhancer, RESTORER: _measure_restorer}
+    measure = measures.get(bundle.kind, _measure_head)
+    rows: list[dict[str, Any]] = []
+    for index, path in enumerate(volumes):
+        part = monitor.part(index / len(volumes), (index + 1) / len(volumes))
+        rows.extend(measure(bundle, path, device, part))
+    results = as_json({"rows": rows, "means": _means(rows)})
+    return make_manifest(
+        "evaluated",
+        config={"device": device, "seed": SEED},
+        inputs={str(index): path.name for index, path in enumerate(volumes)},
+        device=device,
+        seconds=time.monotonic() - began,
+        model=bundle.identity(),
+        results=results,
+    )
+
+
+def find_bundle(name_or_path: str) -> Bundle:
+    """An installed model by name, or one by its folder; raises ModelError for neither."""
+    from MedEnhanceLib.bundles.store import list_bundles, read_bundle
+
+    if Path(name_or_path).is_dir():
+        return read_bundle(Path(name_or_path), shipped=False)
+    installed = {bundle.name: bundle for bundle in list_bundles()}
+    if name_or_path not in installed:
+        raise ModelError(
+            f"there is no model {name_or_path!r}",
+            f"Installed: {', '.join(installed) or 'none'}. Or give the folder of a model.",
+        )
+    return installed[name_or_path]
+
+
+def find_volumes(data: Path) -> list[Path]:
+    """The volumes in a folder and below, labels left out; a file is itself."""
+    from MedEnhanceLib.io import READABLE, ending_of
+
+    if data.is_file():
+        return [data]
+    found = sorted(
+        path
+        for path in data.rglob("*")
+        if path.is_file() and ending_of(path) in READABLE and LABELS not in path.name
+    )
+    if not found:
+        raise InputError(
+            f"{data}: no volume to evaluate on", f"Put files there ({', '.join(READABLE)})."
+        )
+    return found
+
+
+def _measure_enhancer(
+    bundle: Bundle, path: Path, device: str, monitor: Monitor
+) -> Iterator[dict[str, Any]]:
+    from MedEnhanceLib.hqg import EnhanceConfig, enhance
+    from MedEnhanceLib.io import load
+
+    clean = load(path, modality=bundle.modality)
+    config = EnhanceConfig(model=str(bundle.folder), device=device)
+    battery = _battery(bundle.modality)
+    for index, (name, degradation) in enumerate(battery):
+        part = monitor.part(index / len(battery), (index + 1) / len(battery))
+        part.progress(0.0, f"{path.name}: {name}")
+        damaged = attend(partial(degradation.apply, clean, keep_dtype=True), part)
+        enhanced = enhance(damaged, config, monitor=part).volume
+        yield {
+            "volume": path.name,
+            "degradation": name,
+            **_quality("input", clean, damaged),
+            **_quality("enhanced", clean, enhanced),
+        }
+
+
+def _measure_restorer(
+    bundle: Bundle, path: Path, device: str, monitor: Monitor
+) -> Iterator[dict[str, Any]]:
+    from MedEnhanceLib.io import load
+    from MedEnhanceLib.jobs.restoration import measured_psnr
+
+    volume = load(path, modality=bundle.modality)
+    monitor.progress(0.0, f"{path.name}: {bundle.metadata.get('task')}")
+    before, after = measured_psnr(bundle, volume, device, SEED)
+    yield {
+        "volume": path.name,
+        "degradation": str(bundle.metadata.get("task")),
+        "input_psnr_db": before,
+        "enhanced_psnr_db": after,
+    }
+
+
+def _measure_head(
+    bundle: Bundle, path: Path, device: str, monitor: Monitor
+) -> Iterator[dict[str, Any]]:
+    from MedEnhanceLib.gradprom import SegmentConfig, segment
+    from MedEnhanceLib.io import ending_of, load
+
+    ending = ending_of(path)
+    reference_path = path.with_name(f"{path.name[: -len(ending)]}{LABELS}{ending}")
+    if not reference_path.exists():
+        raise InputError(f"{path}: no labels beside it", f"Put them at {reference_path.name}.")
+    reference = load(reference_path, modality="SEG")
+    volume = load(path, modality=bundle.modality)
+    if reference.shape != volume.shape or not reference.geometry.is_close(
+        volume.geometry, 0.01, shape=volume.shape
+    ):
+        raise InputError(
+            f"{reference_path.name}: not on the grid of {path.name}", "Resample the labels to it."
+        )
+    config = SegmentConfig(model=str(bundle.folder), device=device)
+    found = segment(volume, config, monitor=monitor)
+    for label in found.labels:
+        if label.value > 0:
+            dice = metrics.dice(reference.voxels, found.volume.voxels, label.value)
+            yield {"volume": path.name, "label": label.name, "dice": dice}
+
+
+def _battery(modality: str) -> Sequence[tuple[str, Degradation]]:
+    """The degradations that benchmarks name, always with the same seed."""
+    from MedEnhanceLib.degrade import LowDose, Rician, standard_composite
+
+    if modality == "CT":
+        return [
+            (f"low dose, {photons:g} photons", LowDose(photons, 5.0, SEED))
+            for photons in (5e3, 2e4)
+        ]
+    noise = [(f"Rician {level:.0%}", Rician(level, SEED)) for level in (0.05, 0.1, 0.15)]
+    return [*noise, ("composite", standard_composite(SEED))]
+
+
+def _quality(arm: str, clean: Volume, volume: Volume) -> dict[str, float]:
+    return {
+        f"{arm}_psnr_db": metrics.psnr(clean.voxels, volume.voxels),
+        f"{arm}_ssim": metrics.ssim(clean.voxels, volume.voxels),
+    }
+
+
+def _means(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """For each degradation or label, the mean of every figure over the volumes."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(str(row.get("degradation", row.get("label"))), []).append(row)
+    return {
+        group: {
+            name: float(np.mean([row[name] for row in members]))
+            for name, value in members[0].items()
+            if isinstance(value, float)
+        }
+        for group, members in groups.items()
+    }

@@ -1,0 +1,353 @@
+"""The job that trains a model."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from MedEnhanceLib.bundles.export import NOT_STATED
+from MedEnhanceLib.bundles.store import read_bundle
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.io.files import READABLE, ending_of
+from MedEnhanceLib.jobs.kinds.train_codec import METHOD, CodecTraining
+from MedEnhanceLib.jobs.kinds.train_distilled import (
+    fields_for_distilled,
+    is_distilled,
+    volumes_of_distilled,
+    warn_of_distilled,
+)
+from MedEnhanceLib.jobs.kinds.train_joint import head_of, joint_config, told_of
+from MedEnhanceLib.jobs.result import Result
+from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.device import choose_device
+from MedEnhanceLib.runtime.gpu_lock import hold_gpu
+from MedEnhanceLib.runtime.priority import low_priority
+from MedEnhanceLib.runtime.progress import Monitor
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.gradprom import TrainHeadConfig
+    from MedEnhanceLib.gradprom.task import SegmentationTask
+    from MedEnhanceLib.hqg import TrainConfig
+    from MedEnhanceLib.hqg.bilevel import BilevelTask
+    from MedEnhanceLib.hqg.labelled import LabelledPools
+    from MedEnhanceLib.spg.denoiser_config import TrainDenoiserConfig
+
+    AnyConfig = TrainConfig | TrainDenoiserConfig | TrainHeadConfig | CodecTraining
+
+DENOISER = "denoiser"
+METHODS = ("hqg", DENOISER, "gradprom", "head", METHOD)
+#: From so many high-quality volumes on, `cohort` keeps one to validate on.
+_ENOUGH_TO_HOLD_OUT = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainParams:
+    """method: "hqg" (an enhancer), "denoiser" (a small restorer), "gradprom" (enhancer and
+    segmentation head together), "head", "unicompress" (a part of the codec: `part` of config is
+    implicit, predictor or restoration).
+
+    config: fields of the method's configuration (hqg.TrainConfig, spg.TrainDenoiserConfig,
+    JointConfig, gradprom.TrainHeadConfig); `preset` (smoke, cpu, full, published) names the rest.
+    data: a folder of volumes; of hqg and denoiser also a distilled set, of denoiser a cohort.
+    out: a folder for checkpoint and model; a training goes on from what is there.
+    config_name: what errors call the configuration: the file that it was read from.
+    nice: let other processes go first. wait: for the GPU, where another long job has it; else that
+    is an error.
+    """
+
+    method: str
+    data: str
+    out: str
+    config: dict[str, Any] = field(default_factory=dict)
+    config_name: str | None = None
+    nice: bool = True
+    wait: bool = True
+
+    def __post_init__(self) -> None:
+        check_method(self.method)
+
+
+def run_train(params: TrainParams, monitor: Monitor) -> Result:
+    """Train, or go on with a training; the model's folder, a head's beside it, held-out figures."""
+    with low_priority(wanted=params.nice):
+        return _run_train(params, monitor)
+
+
+def _run_train(params: TrainParams, monitor: Monitor) -> Result:
+    began = time.monotonic()
+    config = _config_of(params)
+    out = Path(params.out)
+    folder = train_method(params.method, config, Path(params.data), out, monitor, wait=params.wait)
+    page = out / "report" / "index.html"
+    outputs = {"model": str(folder)} | ({"report": str(page)} if page.exists() else {})
+    if params.method in ("hqg", "gradprom") and getattr(config, "task", None) is not None:
+        outputs["head"] = str(out / head_of(cast("TrainConfig", config)).name)
+    head = Path(outputs.get("head", folder))
+    if isinstance(config, CodecTraining):
+        return Result({"outputs": outputs, "seconds": round(time.monotonic() - began, 3)})
+    measured = read_bundle(head).metadata.get("measured", [])
+    return Result(
+        {
+            "outputs": outputs,
+            "seconds": round(time.monotonic() - began, 3),
+            **({"held_out": measured} if measured else {}),
+        }
+    )
+
+
+def _config_of(params: TrainParams) -> AnyConfig:
+    try:
+        return training_config(params.method, params.config, Path(params.data))
+    except ConfigError as error:
+        if params.config_name is None:
+            raise
+        raise ConfigError(f"{params.config_name}: {error.message}", error.hint) from error
+
+
+def cohort(high: Path, low: Path | None) -> tuple[Path, dict[str, Any]]:
+    """The data folder and the configuration's fields for volumes of one's own.
+
+    high, low: folders of volumes of high and of low quality, files or a folder of DICOM each, or
+    one folder of DICOM. Patterns name kinds of files, not files: a bundle tells them to whoever
+    gets it. Raises InputError for what is no such folder.
+    """
+    folders = [folder.resolve() for folder in (high, low) if folder is not None]
+    data = Path(os.path.commonpath([folder.parent for folder in folders]))
+    found = [_patterns(folder, data) for folder in folders]
+    counts = [sum(len(list(data.glob(pattern))) for pattern in patterns) for patterns in found]
+    of_low = f", {counts[1]} of low quality" if low is not None else ""
+    return data, {
+        "high_quality": found[0],
+        "low_quality": found[1] if low is not None else [],
+        "held_out": int(counts[0] >= _ENOUGH_TO_HOLD_OUT),
+        "data": [
+            {
+                "name": "a cohort of its user's own",
+                "subjects": f"{counts[0]} volumes of high quality{of_low}",
+                "licence": NOT_STATED,
+                "source": NOT_STATED,
+            }
+        ],
+    }
+
+
+def _patterns(folder: Path, data: Path) -> list[str]:
+    """Patterns relative to `data` of the volumes in a folder, or below it."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder", "Name a folder of volumes.")
+    root = _literal(folder.relative_to(data))
+    shown = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    if not shown:
+        raise InputError(f"{folder} is empty", "Put volumes there.")
+    for below in ("", "**/"):
+        endings = {ending_of(path) for path in folder.glob(f"{below}*") if path.is_file()}
+        named = sorted(endings.intersection(READABLE))
+        if named:
+            return [f"{root}/{below}*{ending}" for ending in named]
+    # DICOM has any ending: the folder itself is a series, or each folder in it is one.
+    return [f"{root}/*/"] if any(entry.is_dir() for entry in shown) else [root]
+
+
+def _literal(path: Path) -> str:
+    """As a pattern that matches this path alone."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in path.as_posix())
+
+
+def check_method(method: str) -> None:
+    """Raise ConfigError where nothing is trained under this name."""
+    if method not in METHODS:
+        raise ConfigError(f"unknown method {method!r}", f"Use one of {', '.join(METHODS)}.")
+
+
+def training_config(
+    method: str,
+    fields: Mapping[str, Any] | TrainConfig | TrainHeadConfig | TrainDenoiserConfig,
+    data: Path | None = None,
+) -> AnyConfig:
+    """The method's configuration from its JSON object, or as it is where it is one.
+
+    That of "gradprom" is an enhancer's with a task. data: where it is a distilled set, it decides
+    part of an enhancer's configuration.
+    """
+    from MedEnhanceLib.gradprom import TrainHeadConfig
+    from MedEnhanceLib.hqg import TrainConfig
+    from MedEnhanceLib.spg.denoiser_config import TrainDenoiserConfig
+
+    check_method(method)
+    if method == METHOD:
+        if not isinstance(fields, Mapping):
+            raise ConfigError(f"config is {fields!r}", "Give a preset's name or an object.")
+        return CodecTraining.from_json(fields)
+    cls: Any = {"head": TrainHeadConfig, DENOISER: TrainDenoiserConfig}.get(method, TrainConfig)
+    if not isinstance(fields, cls | Mapping):
+        raise ConfigError(
+            f"config is {fields!r}", f"Give a preset's name, an object, or a {cls.__name__}."
+        )
+    config: AnyConfig
+    if not isinstance(fields, Mapping):
+        config = fields
+    else:
+        if method == "hqg" and data is not None and is_distilled(data):
+            fields = fields_for_distilled(fields, data)
+        make = joint_config if method == "gradprom" else cls.from_json
+        config = make(dict(fields))
+    if not isinstance(config, TrainConfig):
+        return config
+    if config.task is not None:
+        head_of(config)  # what is wrong in it is told before all else
+    elif method == "gradprom":
+        raise ConfigError("the enhancer has no task", "Give one, or train it by the method hqg.")
+    return config
+
+
+def train_method(
+    method: str,
+    config: AnyConfig,
+    data: Path,
+    out: Path,
+    monitor: Monitor,
+    *,
+    wait: bool = True,
+) -> Path:
+    """Train with a configuration of `training_config`; the bundle's folder.
+
+    Meanwhile no other long job has the GPU; wait: for one that has it. Raises DeviceBusyError
+    where nobody wants to.
+    """
+    require("torch", purpose="Training")
+    with hold_gpu([_device_of(config)], f"train {method}", monitor, wait=wait):
+        return _train(method, config, data, out, monitor)
+
+
+def _device_of(config: AnyConfig) -> str:
+    """Where it will run; of several processes each takes a GPU of its own (nets/processes.py)."""
+    own = config.config if isinstance(config, CodecTraining) else config
+    name = choose_device(getattr(own, "device", "cpu")).name
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if several and name == "cuda" else name
+
+
+def _train(
+    method: str,
+    config: AnyConfig,
+    data: Path,
+    out: Path,
+    monitor: Monitor,
+) -> Path:
+    if isinstance(config, CodecTraining):
+        return config.train(data, out, monitor)
+    if method == DENOISER:
+        from MedEnhanceLib.spg.denoiser import train_denoiser
+
+        return train_denoiser(cast("TrainDenoiserConfig", config), data, out, monitor)
+    if method != "head":
+        return _train_enhancer(cast("TrainConfig", config), data, out, monitor)
+    from MedEnhanceLib.gradprom.train import train as train_head
+
+    head = cast("TrainHeadConfig", config)
+    return train_head(head, data, out, monitor, enhance=_enhancer_of(head))
+
+
+def _train_enhancer(config: TrainConfig, data: Path, out: Path, monitor: Monitor) -> Path:
+    """Train an enhancer; with a task, its head becomes a bundle beside the enhancer's."""
+    from MedEnhanceLib.hqg.train import train
+
+    if is_distilled(data):
+        if config.task is not None:
+            raise ConfigError(
+                "a distilled set has no labels for a head to learn from",
+                "Leave out the task, or name a folder of volumes.",
+            )
+        config, volumes = volumes_of_distilled(config, data, out, monitor.part(0.0, 0.01))
+        return warn_of_distilled(train(config, volumes, out, monitor.part(0.01, 1.0)), data)
+    if config.task is None:
+        return train(config, data, out, monitor)
+    _refuse_leak(config, data)
+    began = time.monotonic()
+    learners: list[SegmentationTask] = []
+
+    def make(device: str, monitor: Monitor) -> tuple[BilevelTask, LabelledPools]:
+        task, labelled, learner = _task_of(config, data, device, monitor)
+        learners.append(learner)
+        return task, labelled
+
+    folder = train(config, data, out, monitor.part(0.0, 0.95), make_task=make)
+    learner = learners[-1]
+    seconds = time.monotonic() - began
+    bundle = learner.export(out / learner.config.name, seconds, told_of(config, seconds))
+    _measure_beside(folder, bundle.folder, learner.config, data, monitor.part(0.95, 1.0))
+    monitor.progress(1.0, "both models written")
+    return folder
+
+
+def _refuse_leak(config: TrainConfig, data: Path) -> None:
+    """Raise InputError where the enhancer would learn from patients held out of its head."""
+    from MedEnhanceLib.gradprom.folds import find_split
+
+    head = head_of(config)
+    _, held_out = find_split(head, data)
+    learned = {path for pattern in config.high_quality for path in data.glob(pattern)}
+    leaked = [path.relative_to(data).as_posix() for path, _ in held_out if path in learned]
+    if leaked:
+        raise InputError(
+            f"{', '.join(leaked)}: held out of the head, and the enhancer would learn from it",
+            "Leave its patient out of high_quality too.",
+        )
+
+
+def _measure_beside(
+    enhancer: Path, folder: Path, head: TrainHeadConfig, data: Path, monitor: Monitor
+) -> None:
+    """Measure a head on patients that it and its enhancer have not seen, where there are any."""
+    from MedEnhanceLib.gradprom.folds import find_split
+    from MedEnhanceLib.gradprom.held_out import measure_held_out
+
+    _, held_out = find_split(head, data)
+    if held_out:
+        enhance = _enhancer_of(replace(head, enhancer=str(enhancer)))
+        measure_held_out(folder, head, data, held_out, monitor, enhance)
+
+
+def _task_of(
+    config: TrainConfig, data: Path, device: str, monitor: Monitor
+) -> tuple[BilevelTask, LabelledPools, SegmentationTask]:
+    """Head, gate and labelled data of a task; a method does not import another."""
+    from MedEnhanceLib.gradprom import GradientGate
+    from MedEnhanceLib.gradprom.task import SegmentationTask, make_optimiser, read_subjects
+    from MedEnhanceLib.hqg.bilevel import BilevelTask
+    from MedEnhanceLib.hqg.labelled import LabelledPools
+
+    chosen = config.task
+    assert chosen is not None
+    head = head_of(config)
+    learner = SegmentationTask(head, device)
+    gate = GradientGate(
+        chosen.gate,
+        ema=chosen.gate_ema,
+        scope=chosen.gate_scope,
+        warm_up=chosen.warm_up(config.steps),
+    )
+    task = BilevelTask(
+        learner,
+        gate,
+        make_optimiser(learner),
+        weight=chosen.weight,
+        second_order=chosen.second_order,
+    )
+    subjects = read_subjects(head, data, monitor)
+    return task, LabelledPools.make(config, chosen, subjects, monitor), learner
+
+
+def _enhancer_of(config: TrainHeadConfig) -> Callable[[Volume], Volume] | None:
+    """What a head's training volumes are enhanced with; a method does not import another."""
+    if not config.enhancer:
+        return None
+    from MedEnhanceLib.hqg import EnhanceConfig, enhance
+
+    chosen = EnhanceConfig(model=config.enhancer, device=config.device)
+    return lambda volume: enhance(volume, chosen).volume

@@ -1,0 +1,194 @@
+"""Trains the models of the codec: the implicit network, the predictor, the restoration."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from dataclasses import fields as fields_of
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from MedEnhanceLib.bundles.export import NOT_STATED, describe_bundle
+from MedEnhanceLib.bundles.store import CODEC, METADATA
+from MedEnhanceLib.core.options import check_names, check_types, config_from_json
+from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.io.atomic import atomic_write
+from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.unicompress.models import PREFIX
+
+METHOD = "unicompress"
+#: Part of the codec → the class of its configuration, which has from_json, and the function that
+#: trains it, which takes configuration, the data folder or its files, output folder and monitor.
+PARTS = {
+    "implicit": (
+        "MedEnhanceLib.unicompress.implicit.config:ImplicitConfig",
+        "MedEnhanceLib.unicompress.implicit.train:train_implicit",
+    ),
+    "predictor": (
+        "MedEnhanceLib.unicompress.predictor.config:PredictorConfig",
+        "MedEnhanceLib.unicompress.predictor.train:train_predictor",
+    ),
+    "restoration": (
+        "MedEnhanceLib.unicompress.restoration_training:RestorationConfig",
+        "MedEnhanceLib.unicompress.restoration_training:train_restoration",
+    ),
+}
+_ALL = ("**/*.nii.gz",)
+_LIMITS = ["Trained on few subjects: on other scanners and anatomy it reaches less."]
+Patterns = tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """What a part learns from, and what its bundle says of that.
+
+    files, held_out: patterns relative to the data folder, of volumes learned from and not. name:
+    of the bundle, to which the modality is added. data: name, subjects, licence and source of
+    each collection, for the card.
+    """
+
+    files: Patterns = _ALL
+    held_out: Patterns = ()
+    name: str = "codec"
+    data: tuple[dict[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+    def found(self, data: Path) -> list[Path]:
+        """The volumes to learn from, by name."""
+        left_out = {path for pattern in self.held_out for path in data.glob(pattern)}
+        return sorted({path for pattern in self.files for path in data.glob(pattern)} - left_out)
+
+
+@dataclass(frozen=True)
+class CodecTraining:
+    """A part of the codec and its configuration, ready to be trained.
+
+    sources: of a part whose own configuration does not say what it learns from.
+    """
+
+    part: str
+    config: Any
+    sources: Sources | None = None
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> CodecTraining:
+        """`part` (default "implicit"); the rest is the part's own configuration, and its Sources.
+
+        Raises ConfigError naming the option that is unknown or cannot be.
+        """
+        part = fields.get("part", "implicit")
+        if part not in tuple(PARTS):
+            raise ConfigError(f"unknown part {part!r}", f"Use one of {', '.join(PARTS)}.")
+        kind = _named(PARTS[part][0], part)
+        own = _names(kind)
+        beside = [name for name in _names(Sources) if name not in own]
+        given = {name: value for name, value in fields.items() if name != "part"}
+        _check_names(part, given, ["part", "preset", *own, *beside])
+        said = {name: given.pop(name) for name in beside if name in given}
+        config = kind.from_json(given)
+        sources = config_from_json(Sources, said) if beside else None
+        _check_bundle(sources or config)
+        return cls(part, config, sources)
+
+    def train(self, data: Path, out: Path, monitor: Monitor) -> Path:
+        """Train, or go on with a training; the folder of the bundle, or of several."""
+        run: Callable[[Any, Any, Path, Monitor], Path] = _named(PARTS[self.part][1], self.part)
+        if self.sources is None:
+            return run(self.config, data, out, monitor)
+        files = self.sources.found(data)
+        model = run(self.config, files, out, monitor)
+        return self._bundle(model, len(files), out)
+
+    def _bundle(self, model: Path, volumes: int, out: Path) -> Path:
+        """Put a trained model into its bundle in `out`; other models that are there stay."""
+        assert self.sources is not None
+        modality = self.config.modality
+        folder = out / f"{self.sources.name}-{modality.lower()}"
+        target = folder / "models" / f"{self.part}.safetensors"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(target, overwrite=True) as temporary:
+            shutil.copyfile(model, temporary)
+        path = folder / METADATA
+        said = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        fields = {
+            "kind": CODEC,
+            "modality": modality,
+            "description": f"Models of the compressed container for {modality}.",
+            "licence": "Apache-2.0",
+            "limits": _LIMITS,
+            **said,
+            "name": folder.name,
+            "training": {"summary": self._summary(said, volumes)},
+            "data": _data_of(self.sources, said, volumes),
+        }
+        describe_bundle(folder, fields)
+        return folder
+
+    def _summary(self, said: Mapping[str, Any], volumes: int) -> str:
+        """How it was trained, after what the bundle says of its other parts."""
+        earlier = said.get("training", {}).get("summary", "").split("; ")
+        kept = [one for one in earlier if one and not one.startswith(f"{self.part}: ")]
+        steps, seed = self.config.steps, self.config.seed
+        return "; ".join([*kept, f"{self.part}: {steps} steps on {_count(volumes)}, seed {seed}"])
+
+
+def _data_of(sources: Sources, said: Mapping[str, Any], volumes: int) -> list[dict[str, str]]:
+    told = {"subjects": _count(volumes), "licence": NOT_STATED, "source": NOT_STATED}
+    new = sources.data or ({"name": "a cohort of its user's own", **told},)
+    known: list[dict[str, str]] = said.get("data", [])
+    return [*known, *(entry for entry in new if entry not in known)]
+
+
+def _count(volumes: int) -> str:
+    return "1 volume" if volumes == 1 else f"{volumes} volumes"
+
+
+def _check_bundle(described: Any) -> None:
+    """Raise ConfigError where a bundle of that name would not be found, or its card not written."""
+    name = described.name
+    found = f"{name}-".startswith(PREFIX)
+    if not found or not name.replace("-", "").replace("_", "").isalnum():
+        raise ConfigError(
+            f"name is {name!r}",
+            f"Use codec, or letters, digits, - and _ after {PREFIX}: files find their models so.",
+        )
+    for entry in described.data:
+        lacking = [field for field in ("name", "subjects") if field not in entry]
+        if lacking:
+            raise ConfigError(
+                f"data has the entry {entry!r} without {' and '.join(lacking)}",
+                "Give name and subjects of each collection, and licence and source if you can.",
+            )
+
+
+def _check_names(part: str, given: Mapping[str, Any], known: list[str]) -> None:
+    """As `check_names`; of an option that is another part's it says so."""
+    try:
+        check_names(f"the codec's {part}", given, known)
+    except ConfigError as error:
+        unknown = next(name for name in given if name not in known)
+        others = (one for one in PARTS if one != part)
+        owners = [one for one in others if unknown in _names(_named(PARTS[one][0], one))]
+        also = f" The part {' and the part '.join(owners)} has it." if owners else ""
+        raise ConfigError(error.message, error.hint + also) from None
+
+
+def _names(kind: Any) -> list[str]:
+    return [entry.name for entry in fields_of(kind)]
+
+
+def _named(place: str, part: str) -> Any:
+    module, _, name = place.partition(":")
+    try:
+        return getattr(import_module(module), name)
+    except (ModuleNotFoundError, AttributeError) as cause:
+        if isinstance(cause, ModuleNotFoundError) and not str(cause.name).startswith("MedEnhance"):
+            raise
+        raise ConfigError(
+            f"this version does not train the codec's {part}", "Install a newer MedEnhance."
+        ) from cause

@@ -1,0 +1,116 @@
+"""Jobs that need no method: convert, inspect, degrade."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.jobs.dicom import DicomParams, check_output
+from MedEnhanceLib.jobs.files import (
+    CONTAINER,
+    VolumeParams,
+    check_volume_outputs,
+    finish,
+    known_as,
+)
+from MedEnhanceLib.jobs.objects import save_output
+from MedEnhanceLib.jobs.result import Result
+from MedEnhanceLib.runtime.progress import Monitor, attend
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertParams(DicomParams, VolumeParams):
+    """Nothing besides."""
+
+    def __post_init__(self) -> None:
+        self.check_dicom()
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectParams(VolumeParams):
+    """A container is not decoded for its card. verify: read all of it, and tell what is damaged."""
+
+    verify: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DegradeParams(VolumeParams):
+    """steps: degradations as their `to_json` gives them, applied in order."""
+
+    output: str
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    overwrite: bool = False
+
+
+def run_convert(params: ConvertParams, monitor: Monitor) -> Result:
+    """Load → save with the ending of `output`, or as DICOM → manifest."""
+    began = time.monotonic()
+    source, output = Path(params.input), Path(params.output)
+    check_output(params, source, monitor)
+    volume = params.load(monitor.part(0.0, 0.7))
+    written = save_output(volume, "converted", params, monitor.part(0.7, 1.0))
+    return finish(
+        "converted",
+        {"output": output},
+        began=began,
+        config=params.told(),
+        inputs={"input": known_as(source, volume)},
+        figures={"shape": volume.shape, "dtype": str(volume.dtype)},
+        written=written,
+        anonymous=params.deidentify,
+        source=volume,
+        overwrite=params.overwrite,
+    )
+
+
+def run_inspect(params: InspectParams, monitor: Monitor) -> Result:
+    """The card of a volume, or of a container without decoding it."""
+    return Result({"card": inspect_volume(params, monitor)})
+
+
+def inspect_volume(params: InspectParams, monitor: Monitor) -> dict[str, Any]:
+    """The card of whatever lies at `input`, as a JSON object."""
+    path = Path(params.input)
+    if path.suffix.lower() == CONTAINER:
+        from MedEnhanceLib.unicompress import inspect_container
+
+        return inspect_container(path, verify=params.verify, monitor=monitor)
+    if params.verify:
+        raise ConfigError(f"{path.name} carries no checksums", f"Verify a {CONTAINER}.")
+    from MedEnhanceLib.io.card import card
+
+    return card(params.load(monitor), path)
+
+
+def run_degrade(params: DegradeParams, monitor: Monitor) -> Result:
+    """Load → each step → save → manifest with the steps, so that they can be replayed."""
+    from MedEnhanceLib.degrade import degradation_from_json
+    from MedEnhanceLib.io import save
+
+    began = time.monotonic()
+    if not params.steps:
+        raise ConfigError("degrade: no steps", "Name at least one degradation.")
+    steps = [degradation_from_json(step) for step in params.steps]
+    source, output = Path(params.input), Path(params.output)
+    check_volume_outputs({"output": output}, inputs=[source], overwrite=params.overwrite)
+    volume = params.load(monitor.part(0.0, 0.1))
+    for index, step in enumerate(steps):
+        monitor.progress(0.1 + 0.8 * index / len(steps), step.name)
+        volume = attend(partial(step.apply, volume), monitor)
+    monitor.progress(0.9, "save")
+    save(volume, output, overwrite=params.overwrite, monitor=monitor)
+    replay = [step.to_json() for step in steps]
+    return finish(
+        "degraded",
+        {"output": output},
+        began=began,
+        config={"steps": replay} | params.told(),
+        inputs={"input": source},
+        figures={"steps": replay},
+        source=volume,
+        overwrite=params.overwrite,
+    )

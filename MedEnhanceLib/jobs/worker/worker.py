@@ -1,0 +1,213 @@
+"""The worker: jobs come in as JSON lines on stdin, events go out as JSON lines on stdout.
+
+The protocol is told in docs/jobs.md. Nothing but events ever reaches the real stdout: it and
+stdin are moved to private descriptors first, and whatever prints, in Python or in C, prints to
+stderr. The main thread runs the jobs, one after another; a second thread reads stdin all the
+while, so that a cancel line is heard during a job.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from MedEnhanceLib._version import __version__
+from MedEnhanceLib.errors import Cancelled, ConfigError, MedEnhanceError
+from MedEnhanceLib.jobs.failures import InternalError, error_to_json
+from MedEnhanceLib.jobs.run import run_job
+from MedEnhanceLib.jobs.spec import JobSpec
+from MedEnhanceLib.jobs.worker.events import (
+    LONGEST_LINE,
+    PROTOCOL,
+    LineWriter,
+    check_version,
+    event_to_line,
+    line_of,
+    read_lines,
+)
+from MedEnhanceLib.jobs.worker.queue import JobQueue
+from MedEnhanceLib.jobs.worker.workspace import Workspace, remove_abandoned
+from MedEnhanceLib.runtime.machine import be_a_good_neighbour
+from MedEnhanceLib.runtime.progress import Event
+
+IDLE_SECONDS = 600.0
+#: How long a job may go on after the end of stdin; nobody is left who could kill the worker.
+_ORPHAN_SECONDS = 10.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until stdin ends, nothing came for the idle time, or a signal says stop."""
+    options = _parser().parse_args(argv)
+    be_a_good_neighbour()
+    commands, events = take_standard_streams()
+    faulthandler.enable()
+    remove_abandoned()
+    with Workspace() as workspace:
+        return Worker(commands, events, workspace).serve(options.idle_seconds)
+
+
+class Worker:
+    """Runs the jobs that come in on `commands` and tells of them on `events`."""
+
+    def __init__(self, commands: int, events: int, workspace: Workspace) -> None:
+        """Take two file descriptors, and the private folder that clients are told of."""
+        self._commands = commands
+        self._workspace = workspace
+        self._queue = JobQueue()
+        self._writer = LineWriter(events, on_broken=self._queue.stop)
+        self._finished = threading.Event()
+        self._signalled = False
+
+    def serve(self, idle_seconds: float = IDLE_SECONDS) -> int:
+        """Run jobs until there is a reason to stop; the exit status."""
+        self._stop_on_signals()
+        self._greet(idle_seconds)
+        threading.Thread(target=self._read, name="commands", daemon=True).start()
+        while (spec := self._queue.take(idle_seconds)) is not None:
+            self._run(spec)
+        for job in self._queue.drop_waiting():
+            self._tell_dropped(job)
+        self._finished.set()
+        return Cancelled.exit_status if self._signalled else 0
+
+    def _greet(self, idle_seconds: float) -> None:
+        hello = {
+            "v": PROTOCOL,
+            "job": None,
+            "event": "hello",
+            "version": __version__,
+            "pid": os.getpid(),
+            "folder": str(self._workspace.folder),
+            "idle_s": idle_seconds,
+        }
+        self._writer.write(line_of(hello))
+
+    def _run(self, spec: JobSpec) -> None:
+        try:
+            run_job(
+                spec,
+                progress=lambda event: self._tell(spec.id, event),
+                cancel=lambda: self._queue.is_cancelled,
+            )
+        except MedEnhanceError as error:
+            if isinstance(error, InternalError):
+                traceback.print_exception(error)
+            self._tell(spec.id, Event("error", error_to_json(error)))
+
+    def _read(self) -> None:
+        for line in read_lines(self._commands):
+            self._obey(line)
+        self._queue.stop()
+        if not self._finished.wait(_ORPHAN_SECONDS):
+            self._workspace.remove()
+            os._exit(Cancelled.exit_status)
+
+    def _obey(self, line: bytes | None) -> None:
+        fields: Any = None
+        try:
+            fields = parse_line(line)
+            if fields is not None:
+                self._obey_fields(fields)
+        except MedEnhanceError as error:
+            self._tell(_id_of(fields), Event("error", error_to_json(error)))
+
+    def _obey_fields(self, fields: dict[str, Any]) -> None:
+        if "cancel" not in fields:
+            self._queue.add(JobSpec.from_json(fields))
+            return
+        job = _cancelled_id(fields)
+        state = self._queue.cancel(job)
+        if state == "waiting":
+            self._tell_dropped(job)
+        elif state == "unknown":
+            self._tell(job, Event("log", {"message": "nothing to cancel: the job is not here"}))
+
+    def _tell_dropped(self, job: str) -> None:
+        error = Cancelled("cancelled before it began", "Start again when you like.")
+        self._tell(job, Event("error", error_to_json(error)))
+
+    def _tell(self, job: str | None, event: Event) -> None:
+        self._writer.write(event_to_line(job, event))
+
+    def _stop_on_signals(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, _: object) -> None:
+        self._signalled = True
+        signal.signal(number, signal.SIG_DFL)  # a second one ends a job that does not listen
+        self._queue.stop()
+
+
+def parse_line(line: bytes | None) -> dict[str, Any] | None:
+    """The JSON object of a line, None for an empty one; raises ConfigError for all else."""
+    if line is None:
+        raise ConfigError(
+            f"a line of more than {LONGEST_LINE} bytes", "Send volumes through files, by path."
+        )
+    if not line.strip():
+        return None
+    try:
+        fields = json.loads(line, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as cause:
+        raise ConfigError(
+            f"a line that is not JSON ({cause}): {line[:60]!r}", "Send one JSON object per line."
+        ) from cause
+    if not isinstance(fields, dict):
+        raise ConfigError(
+            f"a line that is not an object: {line[:60]!r}", "Send one JSON object per line."
+        )
+    return fields
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"JSON has no {name}")
+
+
+def take_standard_streams() -> tuple[int, int]:
+    """Private copies of stdin and stdout; the old ones read nothing and write to stderr."""
+    commands, events = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return commands, events
+
+
+def _cancelled_id(fields: dict[str, Any]) -> str:
+    check_version(fields)
+    job = fields["cancel"]
+    if set(fields) != {"v", "cancel"} or not isinstance(job, str):
+        raise ConfigError("not a cancel line", 'Send {"v": 1, "cancel": "<id>"}.')
+    return job
+
+
+def _id_of(fields: Any) -> str | None:
+    """The job that a refused line is about, where it says so."""
+    job = fields.get("id") if isinstance(fields, dict) else None
+    return job if isinstance(job, str) else None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m MedEnhanceLib worker",
+        description="Run jobs that come in as JSON lines on stdin; events go to stdout.",
+        epilog='example: start it, type {"v": 1, "id": "a", "kind": "ping"} and Enter.',
+    )
+    parser.add_argument(
+        "--idle-seconds",
+        type=float,
+        default=IDLE_SECONDS,
+        metavar="S",
+        help="exit when no job came for this long (default: %(default)g)",
+    )
+    return parser

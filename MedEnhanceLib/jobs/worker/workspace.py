@@ -1,0 +1,66 @@
+"""Private temporary folders, one for each worker and one for each job inside it.
+
+<temp>/medenhance-XXXXXXXX/      mode 0700, see `owned`
+    …                            whatever the owner and its clients put here
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from MedEnhanceLib.errors import OutputError
+from MedEnhanceLib.runtime.owned import make_owned, remove_owned, take_over
+
+_PREFIX = "medenhance-"
+
+
+class Workspace:
+    """A private folder, ours until `remove` or the end of the process."""
+
+    def __init__(self) -> None:
+        """Make one; raises OutputError where the system's temporary folder cannot be used."""
+        try:
+            self.folder, self._lock = make_owned(_PREFIX)
+        except OSError as cause:
+            raise OutputError(
+                f"no temporary folder can be made in {tempfile.gettempdir()}: {cause.strerror}",
+                "Free some space there, or name another folder in the variable TMPDIR.",
+            ) from cause
+
+    def remove(self) -> None:
+        """Remove the folder and let the lock go; a second call does nothing."""
+        remove_owned(self.folder, self._lock)
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+
+@contextmanager
+def exchange_folder(workspace: Path) -> Iterator[Path]:
+    """A folder for one job inside a workspace of this user's; removed at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="job-", dir=workspace))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_abandoned() -> list[Path]:
+    """Remove the folders whose owners are gone; what was removed.
+
+    Touches only folders of this user's that carry our mark and whose lock nobody holds.
+    """
+    removed = []
+    for folder in sorted(Path(tempfile.gettempdir()).glob(f"{_PREFIX}*")):
+        lock = take_over(folder)
+        if lock is not None:
+            remove_owned(folder, lock)
+            removed.append(folder)
+    return removed

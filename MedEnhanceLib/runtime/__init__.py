@@ -1,0 +1,1 @@
+"""What runs: progress and cancelling, devices, the machine, locks, packages, shipped files."""
