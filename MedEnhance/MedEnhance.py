@@ -1,7 +1,7 @@
-"""The scripted module MedEnhance: what Slicer loads at its start, so it imports next to nothing.
+"""The scripted module MedEnhance, which Slicer loads at its start: it imports hardly anything.
 
-Pages, jobs and bridges live in MedEnhancePanels; all computing happens in MedEnhanceLib, in a
-process of its own.
+Pages, tasks and nodes are in MedEnhancePanels; all computing happens in MedEnhanceLib, in a
+separate process.
 """
 
 import importlib
@@ -21,7 +21,7 @@ from slicer.util import VTKObservationMixin
 
 
 def findLibrary():
-    """Make MedEnhanceLib importable from a source tree too, where it lies one folder up."""
+    """Make MedEnhanceLib importable from a source tree too, where it is one folder up."""
     here = os.path.dirname(os.path.abspath(__file__))
     above = os.path.dirname(here)
     for folder in (here, above):
@@ -33,12 +33,12 @@ def findLibrary():
 
 findLibrary()
 
-# Slicer, and everybody's scripts, look for the logic here.
+# Slicer and scripts look for the logic here.
 from MedEnhancePanels.logic import MedEnhanceLogic  # noqa: E402
 
 
 class MedEnhance(ScriptedLoadableModule):
-    """What the module list shows."""
+    """The entry in the list of modules."""
 
     def __init__(self, parent):
         ScriptedLoadableModule.__init__(self, parent)
@@ -51,14 +51,14 @@ class MedEnhance(ScriptedLoadableModule):
             " choose what to do with it. Research software, not a medical device."
         )
         parent.acknowledgementText = _(
-            "Published methods, reconstructed; the model cards name data and licences."
+            "Reimplements published methods; the model cards list data and licenses."
         )
         slicer.app.connect("startupCompleted()", registerSampleData)
 
 
 def registerSampleData():
     """Offer our sample in Slicer's Sample Data module."""
-    from MedEnhancePanels import samples
+    from MedEnhancePanels.tasks import samples
 
     samples.registerSampleData()
 
@@ -68,12 +68,12 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     #: name, title, module, class
     PAGES = (
-        ("load", _("Load"), "MedEnhancePanels.load", "LoadPanel"),
-        ("enhance", _("Enhance"), "MedEnhancePanels.enhance", "EnhancePanel"),
-        ("compress", _("Compress"), "MedEnhancePanels.compress", "CompressPanel"),
-        ("distill", _("Distill"), "MedEnhancePanels.distill", "DistillPanel"),
-        ("jobs", _("Jobs"), "MedEnhancePanels.jobs", "JobsPanel"),
-        ("models", _("Models"), "MedEnhancePanels.models", "ModelsPanel"),
+        ("load", _("Load"), "MedEnhancePanels.pages.load", "LoadPanel"),
+        ("enhance", _("Enhance"), "MedEnhancePanels.pages.enhance", "EnhancePanel"),
+        ("compress", _("Compress"), "MedEnhancePanels.pages.compress", "CompressPanel"),
+        ("distill", _("Distill"), "MedEnhancePanels.pages.distill", "DistillPanel"),
+        ("jobs", _("Jobs"), "MedEnhancePanels.pages.jobs", "JobsPanel"),
+        ("models", _("Models"), "MedEnhancePanels.pages.models", "ModelsPanel"),
     )
 
     def __init__(self, parent=None):
@@ -116,7 +116,7 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from MedEnhancePanels import dependencies
 
         if dependencies.missing():
-            from MedEnhancePanels.firstuse import FirstUsePanel
+            from MedEnhancePanels.pages.first_use import FirstUsePanel
 
             self.panels["firstUse"] = FirstUsePanel(self.context)
             self.uiWidget.layout().insertWidget(0, self.panels["firstUse"].widget)
@@ -126,7 +126,7 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui.tabs.addTab(panel.widget, title)
 
     def cleanup(self):
-        """Slicer closes, or the module is loaded anew."""
+        """Slicer closes, or the module is reloaded."""
         self.removeObservers()
         for panel in self.panels.values():
             panel.cleanup()
@@ -134,8 +134,8 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.context is not None:
             self.context.cleanup()
         if self.uiWidget is not None:
-            # Slicer only hides the widgets of a module that it loads anew, and these would go on
-            # following the scene.
+            # Slicer only hides the widgets of a module that it reloads, and these would continue
+            # to follow the scene.
             self.uiWidget.deleteLater()
             self.uiWidget = None
 
@@ -149,7 +149,7 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._enterPage()
 
     def _enterPage(self):
-        """Let the page in front know that it is, and the one before that it is not any more."""
+        """Call enter of the page that is now in front, and exit of the one before."""
         shown = self.pageName(self.ui.tabs.currentIndex) if self._isEntered else None
         wanted = [name for name in ("firstUse", shown) if self._isEntered and name in self.panels]
         for name in [name for name in self._shown if name not in wanted]:
@@ -159,7 +159,7 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._shown = wanted
 
     def onReload(self):
-        """For developers: the pages are loaded anew as well, which ends the jobs."""
+        """For developers: the pages are reloaded as well, which ends the jobs."""
         from MedEnhancePanels.runner import sharedRunner
 
         sharedRunner().shutdown()
@@ -216,7 +216,7 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._knownNodes = {node.GetID() for node in self.logic.getAllParameterNodes()}
 
     def onSceneEndImport(self, caller=None, event=None):
-        """Show the choices that came with a scene; a set that nobody used makes way for them."""
+        """Show the parameter set of a scene; it replaces one that was never changed."""
         shown = self.context.state
         for node in self.logic.getAllParameterNodes():
             if node.GetID() not in self._knownNodes:
@@ -277,14 +277,14 @@ class MedEnhanceFileReader:
         return [_("MedEnhance compressed volume") + " (*.ucv)"]
 
     def canLoadFile(self, filePath):
-        from MedEnhancePanels import fileio
+        from MedEnhancePanels.tasks import files
 
-        return fileio.canLoadFile(filePath)
+        return files.canLoadFile(filePath)
 
     def load(self, properties):
-        from MedEnhancePanels import fileio
+        from MedEnhancePanels.tasks import files
 
-        return fileio.load(self.parent, properties)
+        return files.load(self.parent, properties)
 
 
 class MedEnhanceFileWriter:
@@ -305,18 +305,18 @@ class MedEnhanceFileWriter:
         return [_("MedEnhance compressed volume, lossless") + " (*.ucv)"]
 
     def canWriteObject(self, obj):
-        from MedEnhancePanels import fileio
+        from MedEnhancePanels.tasks import files
 
-        return fileio.canWriteObject(obj)
+        return files.canWriteObject(obj)
 
     def canWriteObjectConfidence(self, obj):
         """Less than Slicer's own writer, which stays the default."""
         return 0.3 if self.canWriteObject(obj) else 0.0
 
     def write(self, properties):
-        from MedEnhancePanels import fileio
+        from MedEnhancePanels.tasks import files
 
-        return fileio.write(self.parent, properties)
+        return files.write(self.parent, properties)
 
 
 class MedEnhanceTest(ScriptedLoadableModuleTest):

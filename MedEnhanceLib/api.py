@@ -1,19 +1,24 @@
 """The Python API: volumes in memory, the same functions as the jobs, in this process.
 
-Everything takes `progress` (a function that hears `progress.Event`s, or True for a bar) and
-`cancel` (a function that tells whether to stop, or a threading.Event). A cancelled call raises
-Cancelled; every other error a user can meet is a MedEnhanceError too, with message and hint.
+The arguments of most functions are the fields of a declaration, as `EnhanceCall`: the options of
+the method, which its job and its command take as well, and what concerns volumes in memory.
+A cancelled call raises Cancelled; every other error a user can meet is a MedEnhanceError too, with
+message and hint.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
+from MedEnhanceLib.core.options import About, Options, narrowed, option, takes
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.gradprom.config import SegmentConfig
+from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.dicom import DicomParams, check_folder
 from MedEnhanceLib.jobs.failures import memory_errors
@@ -24,6 +29,7 @@ from MedEnhanceLib.jobs.kinds.segment import head_config
 from MedEnhanceLib.jobs.kinds.volumes import InspectParams, inspect_volume
 from MedEnhanceLib.jobs.objects import place_all, write
 from MedEnhanceLib.runtime.progress import Cancel, Listener
+from MedEnhanceLib.unicompress.config import CompressConfig
 
 if TYPE_CHECKING:
     from MedEnhanceLib.gradprom import Segmentation
@@ -32,6 +38,25 @@ if TYPE_CHECKING:
 
 PathLike = str | os.PathLike[str]
 Progress = Listener | bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched(Options):
+    """What every call takes."""
+
+    progress: Progress = option(
+        None, help="a function that is called with each `progress.Event`, or True for a bar"
+    )
+    cancel: Cancel | None = option(
+        None, help="a function that returns whether to stop, or a threading.Event"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written(Options):
+    """What every call takes that writes a file."""
+
+    overwrite: bool = option(False, help="replace what is there")
 
 
 def load(
@@ -46,12 +71,24 @@ def load(
 ) -> Volume:
     """Read a volume: .nii, .nii.gz, .nrrd, .mha, .ucv; DICOM: a folder, file, zip, DICOMDIR, list.
 
-    modality: states it where the file does not ("CT", "MR", …). series: which one of several, by
-    its number in `list_series` or its UID. fix_tilt, fix_spacing: resample a series with a tilted
-    gantry, or with gaps or uneven spacing, which is refused otherwise.
-    A DICOM series of several times, echoes or b-values becomes [T, K, J, I]; a segmentation that is
-    named, or alone, becomes labels, whatever the modality says. Colour is refused.
-    Raises InputError naming file, field and remedy; CodecError for a damaged .ucv.
+    A DICOM series of several times, echoes or b-values becomes [T, K, J, I]. A segmentation that is
+    selected, or alone, becomes labels, whatever the modality is. Color is refused.
+
+    Args:
+        path: the file or folder.
+        modality: "CT", "MR" …, for a file that does not state it.
+        series: which one of several, by its number in `list_series` or its UID.
+        fix_tilt: resample a series with a tilted gantry, which is refused otherwise.
+        fix_spacing: resample a series with gaps or uneven spacing, which is refused otherwise.
+        progress: a function that is called with each `progress.Event`, or True for a bar.
+        cancel: a function that returns whether to stop, or a threading.Event.
+
+    Returns:
+        The volume, voxels in the type and unit of the file.
+
+    Raises:
+        InputError: naming file, field and remedy.
+        CodecError: a .ucv is damaged.
 
         volume = me.load("scan.nii.gz")
     """
@@ -69,11 +106,20 @@ def load(
 def list_series(
     path: PathLike, *, progress: Progress = None, cancel: Cancel | None = None
 ) -> list[SeriesRow]:
-    """The DICOM series at `path` (folder, file, zip, DICOMDIR, list), as `load` numbers them.
+    """List the DICOM series at `path`, as `load` numbers them.
 
-    A row has number, uid, part (what sets it apart from others of its UID), modality, description,
-    size, files, date, patient, study, readable, and the reason where it is not.
-    Raises InputError where there is no DICOM.
+    Args:
+        path: a folder, file, zip, DICOMDIR or list of files.
+        progress: a function that is called with each `progress.Event`, or True for a bar.
+        cancel: a function that returns whether to stop, or a threading.Event.
+
+    Returns:
+        A row for each series, with number, uid, part (what distinguishes it from others of its
+        UID), modality, description, size, files, date, patient, study, readable, and the reason
+        where it is not readable.
+
+    Raises:
+        InputError: there is no DICOM.
 
         for row in me.list_series("cd/"):
             print(row.number, row.modality, row.description, row.reason)
@@ -94,7 +140,15 @@ def save(
 ) -> None:
     """Write a volume by the ending of `path`: complete, or not at all.
 
-    Raises OutputError where it cannot be written, or exists and `overwrite` is False.
+    Args:
+        volume: what is written.
+        path: .nii, .nii.gz, .nrrd, .mha or .ucv.
+        overwrite: replace what is there.
+        progress: a function that is called with each `progress.Event`, or True for a bar.
+        cancel: a function that returns whether to stop, or a threading.Event.
+
+    Raises:
+        OutputError: the file cannot be written, or exists and `overwrite` is False.
 
         me.save(result.volume, "better.nii.gz")
     """
@@ -121,33 +175,48 @@ def save_dicom(
     progress: Progress = None,
     cancel: Cancel | None = None,
 ) -> list[Path]:
-    """Write a volume, or all that `enhance` or `segment` gave, as derived DICOM into a folder.
+    """Write a volume, or a result of `enhance` or `segment`, as derived DICOM into a folder.
 
     A volume becomes a series, a segmentation a SEG with a structured report of its table, an
     uncertainty a Parametric Map; all in the study of the DICOM that the volume was loaded from.
-    like: the series it was made from, where it was loaded from another format; series: which one
-    of several there. patient_id, patient_name: whose it is, for what never was DICOM.
-    enhanced: one multi-frame file. deidentify: without what names the patient.
-    Returns the files. Raises InputError where nothing tells whose it is, OutputError.
+
+    Args:
+        result: a volume, or what `enhance` or `segment` returned.
+        folder: where the files go.
+        like: the DICOM series that it was made from, if it was loaded from another format.
+        series: which one of several series in `like`, by number or UID.
+        patient_id: the patient's ID, for what never was DICOM.
+        patient_name: the patient's name, for what never was DICOM.
+        enhanced: write one multi-frame file.
+        deidentify: leave out what names the patient.
+        overwrite: replace earlier results of the same source.
+        progress: a function that is called with each `progress.Event`, or True for a bar.
+        cancel: a function that returns whether to stop, or a threading.Event.
+
+    Returns:
+        The files.
+
+    Raises:
+        InputError: nothing states whose it is.
+        OutputError: the folder cannot be used.
 
         me.save_dicom(me.enhance(volume, segment=True), "derived/")
     """
-    told = {"path": os.fspath(like)} if like is not None else None
-    if told is not None and series is not None:
-        told["series"] = str(series)
+    beside = {"path": os.fspath(like)} if like is not None else None
+    if beside is not None and series is not None:
+        beside["series"] = str(series)
     elif series is not None:
         raise ConfigError("series says which one of like, which is not given", "Give like too.")
     params = DicomParams(
         output=os.fspath(folder),
         dicom=True,
-        like=told,
+        like=beside,
         patient_id=patient_id,
         patient_name=patient_name,
         enhanced_multiframe=enhanced,
         deidentify=deidentify,
         overwrite=overwrite,
     )
-    params.check_dicom()
     objects = objects_of(result)
     with memory_errors(), watched(progress, cancel) as monitor:
         inputs = [Path(like)] if like else []
@@ -156,58 +225,66 @@ def save_dicom(
         return write(objects, Path(folder), params, monitor.part(0.2, 1.0)).files
 
 
-def enhance(
-    volume: Volume,
-    model: str = "auto",
-    guide: Volume | None = None,
-    uncertainty: int = 0,
-    segment: bool = False,
-    device: str = "auto",
-    *,
-    strength: float = 1.0,
-    bias_correction: str = "none",
-    deblur: bool = False,
-    head: str = "auto",
-    slices: tuple[int, int] | None = None,
-    progress: Progress = None,
-    cancel: Cancel | None = None,
-) -> Enhanced:
+@dataclass(frozen=True)
+class _EnhanceOrder(Options):
+    """The arguments of `enhance` that may be given by position."""
+
+    volume: Annotated[Volume, About(help="what is enhanced")]
+    model: str = "auto"
+    guide: Volume | None = option(
+        None, help="a high-quality volume of the same modality whose look is taken over"
+    )
+    uncertainty: int = 0
+    segment: bool = option(False, help="find labels in the enhanced volume too")
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class EnhanceCall(EnhanceConfig, Watched, _EnhanceOrder):
+    """The arguments of `enhance`."""
+
+    _: KW_ONLY
+    head: str = option(
+        "auto",
+        help="the model that finds labels with segment, by name or folder; auto: the one for the "
+        "modality",
+    )
+    slices: tuple[int, int] | None = option(
+        None,
+        help="(first, before which): only these, as a preview; equal to those of the whole run in "
+        "one orientation. Not with n4 nor segment, which need the whole volume",
+    )
+
+
+@takes(EnhanceCall)
+def enhance(call: EnhanceCall) -> Enhanced:
     """Enhance a volume; geometry, type and units stay.
 
-    model: a bundle's name or folder; "auto" takes the one for the modality.
-    guide: a high-quality volume of the same modality whose look is taken on.
-    uncertainty: 1 makes a map of the expected error alone, at no further cost; 2 to 64 add the
-    spread over so many sampled cues, a run each; 0 makes none.
-    segment: find labels in the enhanced volume too. head: the model that finds them, by name or
-    folder; "auto" takes the one for the modality. Naming one without segment is a ConfigError.
-    device: "auto", "cpu", "cuda", "cuda:1", "mps". strength: share of the correction, 0 to 1.5.
-    bias_correction: "n4" removes shading of MR as a step of its own. deblur: undo blur besides
-    noise, with a model that has learned to; else the volume stays as sharp as it is.
-    slices: (first, before which): only these, as a preview; equal to those of the whole run. Not
-    with n4 nor segment, which need the whole volume.
-    Returns an object with .volume, .uncertainty, .segmentation, .report (its manifest), and
-    .at_strength(s), which gives it at another strength at once.
-    Raises ConfigError, ModelError, InputError, DependencyError, DeviceMemoryError, Cancelled.
+    Args:
+        call: the volume and the options.
+
+    Returns:
+        An object with .volume, .uncertainty, .segmentation, .report (its manifest), and
+        .at_strength(s), which gives it at another strength at once.
+
+    Raises:
+        ConfigError: an option cannot be as it is, or not together with another.
+        ModelError, InputError, DependencyError, DeviceMemoryError, Cancelled: as they are named.
 
         result = me.enhance(volume, model="mr-brain", uncertainty=8, segment=True)
         result.segmentation.table
     """
-    from MedEnhanceLib.hqg import EnhanceConfig
-
-    config = EnhanceConfig(
-        model=model,
-        strength=strength,
-        uncertainty=uncertainty,
-        bias_correction=bias_correction,
-        deblur=deblur,
-        device=device,
-    )
-    if slices is not None and segment:
+    if call.slices is not None and call.segment:
         raise ConfigError("slices cannot be segmented alone", "Leave out segment, or slices.")
-    finder = head_config(head, device, wanted=segment)
-    with memory_errors(), watched(progress, cancel) as monitor:
+    head = head_config(call.head, call.device, wanted=call.segment)
+    with memory_errors(), watched(call.progress, call.cancel) as monitor:
         return enhance_volume(
-            volume, config, guide=guide, head=finder, slices=slices, monitor=monitor
+            call.volume,
+            narrowed(EnhanceConfig, call),
+            guide=call.guide,
+            head=head,
+            slices=call.slices,
+            monitor=monitor,
         )
 
 
@@ -219,13 +296,24 @@ def blend(
     progress: Progress = None,
     cancel: Cancel | None = None,
 ) -> Volume:
-    """The enhanced volume at another strength, without running the model again.
+    """Give an enhanced volume another strength, without running the model again.
 
-    original: what was enhanced. enhanced: its result at full strength. strength: 0 gives the
-    original, 1 the enhanced volume, up to 1.5 exaggerates. The voxels are those of
-    `enhance(original, strength=strength)`, bit for bit; of a result with its uncertainty,
-    `result.at_strength(0.5)` blends both.
-    Raises ConfigError for another strength, InputError where the two are no pair.
+    The voxels are those of `enhance(original, strength=strength)`, bit for bit. Of a result with
+    its uncertainty, `result.at_strength(0.5)` blends both.
+
+    Args:
+        original: what was enhanced.
+        enhanced: its result at full strength.
+        strength: 0 gives the original, 1 the enhanced volume, up to 1.5 exaggerates.
+        progress: a function that is called with each `progress.Event`, or True for a bar.
+        cancel: a function that returns whether to stop, or a threading.Event.
+
+    Returns:
+        original + strength · (enhanced − original), in the type of the original.
+
+    Raises:
+        ConfigError: the strength is out of range.
+        InputError: the two volumes do not belong together.
 
         half = me.blend(volume, me.enhance(volume).volume, 0.5)
     """
@@ -238,128 +326,112 @@ def blend(
         return blended
 
 
-def segment(
-    volume: Volume,
-    model: str = "auto",
-    device: str = "auto",
-    *,
-    progress: Progress = None,
-    cancel: Cancel | None = None,
-) -> Segmentation:
+@dataclass(frozen=True)
+class _SegmentOrder(Options):
+    """The arguments of `segment` that may be given by position."""
+
+    volume: Annotated[Volume, About(help="what is segmented")]
+
+
+@dataclass(frozen=True)
+class SegmentCall(SegmentConfig, Watched, _SegmentOrder):
+    """The arguments of `segment`."""
+
+
+@takes(SegmentCall)
+def segment(call: SegmentCall) -> Segmentation:
     """Label the voxels of a volume.
 
-    Returns an object with .volume (labels, uint8, same grid), .labels (value, name, colour) and
-    .table (voxels, millilitres and mm² of surface of each). Raises as `enhance`.
+    Args:
+        call: the volume and the options.
+
+    Returns:
+        An object with .volume (labels, uint8, same grid), .labels (value, name, color) and .table
+        (voxels, milliliters and mm² of surface of each).
+
+    Raises:
+        MedEnhanceError: as `enhance`.
 
         for row in me.segment(volume).table:
             print(row["label"], row["volume_ml"], row["surface_mm2"])
     """
-    from MedEnhanceLib.gradprom import SegmentConfig
     from MedEnhanceLib.gradprom import segment as segment_volume
 
-    config = SegmentConfig(model=model, device=device)
-    with memory_errors(), watched(progress, cancel) as monitor:
-        return segment_volume(volume, config, monitor=monitor)
+    with memory_errors(), watched(call.progress, call.cancel) as monitor:
+        return segment_volume(call.volume, narrowed(SegmentConfig, call), monitor=monitor)
 
 
-def compress(
-    volume: Volume | PathLike,
-    path: PathLike,
-    *,
-    lossless: bool = False,
-    max_error: float | None = None,
-    ratio: float | None = None,
-    psnr: float | None = None,
-    ssim: float | None = None,
-    speed: Literal["normal", "fast", "slow"] = "normal",
-    block_type: Literal["auto", "implicit"] = "auto",
-    fit: float = 0.0,
-    embed_model: bool = False,
-    threads: int = 0,
-    overwrite: bool = False,
-    progress: Progress = None,
-    cancel: Cancel | None = None,
-) -> CompressResult:
+@dataclass(frozen=True)
+class _EstimateOrder(Options):
+    volume: Annotated[Volume | PathLike, About(help="a volume, or a file of one")]
+
+
+@dataclass(frozen=True)
+class _CompressOrder(_EstimateOrder):
+    path: Annotated[PathLike, About(help="the file, which ends in .ucv")]
+
+
+@dataclass(frozen=True)
+class EstimateCall(CompressConfig, Watched, _EstimateOrder):
+    """The arguments of `estimate_compression`."""
+
+
+@dataclass(frozen=True)
+class CompressCall(CompressConfig, Watched, Written, _CompressOrder):
+    """The arguments of `compress`."""
+
+
+@takes(CompressCall)
+def compress(call: CompressCall) -> CompressResult:
     """Compress a volume, or a file of one, into a container (.ucv); verified before it appears.
 
-    Exactly one promise: lossless (every voxel equal), max_error (no voxel off by more, in stored
-    units: HU for CT), ratio (file ≤ raw bytes / ratio, best quality for it), psnr (in dB against
-    the full range, at least) or ssim (in 3D, at least; the smallest file found for it).
-    speed: "normal", "fast" or "slow". block_type, fit: of a ratio: the implicit network's blocks
-    alone, and seconds to refine their codes (refused where no such blocks are tried: by "auto"
-    they are from a ratio of 256 on). embed_model: the file carries the models that it
-    needs. threads: 0 takes all.
-    Returns path, ratio, max_error, psnr, seconds and more.
-    Raises ConfigError, InputError, OutputError, CodecError, Cancelled; the source is untouched.
+    Exactly one of lossless, max_error, ratio, psnr and ssim is given. fit is refused where no
+    implicit blocks are tried; block_type auto tries them from a ratio of 256 on.
+
+    Args:
+        call: the volume and the options.
+
+    Returns:
+        An object with path, ratio, max_error, psnr, seconds and more.
+
+    Raises:
+        ConfigError, InputError, OutputError, CodecError, Cancelled: the source is untouched.
 
         me.compress(volume, "scan.ucv", max_error=2)
     """
-    from MedEnhanceLib.unicompress import CompressConfig
-
-    config = CompressConfig(
-        lossless=lossless,
-        max_error=max_error,
-        ratio=ratio,
-        psnr=psnr,
-        ssim=ssim,
-        speed=speed,
-        block_type=block_type,
-        fit=fit,
-        embed_model=embed_model,
-        threads=threads,
-    )
+    config, path = narrowed(CompressConfig, call), Path(call.path)
     check_fit(config)
-    with memory_errors(), watched(progress, cancel) as monitor:
+    with memory_errors(), watched(call.progress, call.cancel) as monitor:
+        volume = call.volume
         if not isinstance(volume, Volume):
-            volume = load_volume(
-                Path(volume), scratch=Path(path).parent, monitor=monitor.part(0.0, 0.1)
-            )
+            volume = load_volume(Path(volume), scratch=path.parent, monitor=monitor.part(0.0, 0.1))
             monitor = monitor.part(0.1, 1.0)
-        return compress_volume(volume, Path(path), config, monitor, overwrite)
+        return compress_volume(volume, path, config, monitor, call.overwrite)
 
 
-def estimate_compression(
-    volume: Volume | PathLike,
-    *,
-    lossless: bool = False,
-    max_error: float | None = None,
-    ratio: float | None = None,
-    psnr: float | None = None,
-    ssim: float | None = None,
-    speed: Literal["normal", "fast", "slow"] = "normal",
-    block_type: Literal["auto", "implicit"] = "auto",
-    fit: float = 0.0,
-    embed_model: bool = False,
-    threads: int = 0,
-    progress: Progress = None,
-    cancel: Cancel | None = None,
-) -> Estimate:
-    """About what `compress` would give, from a few blocks in seconds; nothing is written.
+@takes(EstimateCall)
+def estimate_compression(call: EstimateCall) -> Estimate:
+    """Estimate what `compress` would give, from a few blocks in seconds; nothing is written.
 
-    It takes what `compress` takes. block_type, fit and embed_model do not change it: it is of the
-    block types that "auto" takes, without the models that a file may carry.
-    Returns file_bytes, ratio, psnr, max_error (of the blocks that were coded; a ratio's whole
-    volume may have a larger one), blocks, share (of the voxels that were coded) and more.
-    Raises what `compress` would for a promise that this volume cannot be given.
+    block_type, fit and embed_model do not change it: it is of the block types that auto takes,
+    without the models that a file may carry.
+
+    Args:
+        call: the volume and the options.
+
+    Returns:
+        An object with file_bytes, ratio, psnr, max_error (of the blocks that were coded; a ratio's
+        whole volume may have a larger one), blocks, share (of the voxels that were coded) and more.
+
+    Raises:
+        MedEnhanceError: what `compress` would raise for a mode that this volume cannot be given.
 
         me.estimate_compression("scan.nii.gz", ratio=32).psnr
     """
-    from MedEnhanceLib.unicompress import CompressConfig
-
-    config = CompressConfig(
-        lossless=lossless,
-        max_error=max_error,
-        ratio=ratio,
-        psnr=psnr,
-        ssim=ssim,
-        speed=speed,
-        block_type=block_type,
-        fit=fit,
-        embed_model=embed_model,
-        threads=threads,
-    )
+    config = narrowed(CompressConfig, call)
     check_fit(config)
-    with memory_errors(), watched(progress, cancel) as monitor:
+    with memory_errors(), watched(call.progress, call.cancel) as monitor:
+        volume = call.volume
         if not isinstance(volume, Volume):
             volume = load_volume(Path(volume), monitor=monitor.part(0.0, 0.1))
             monitor = monitor.part(0.1, 1.0)
@@ -376,10 +448,21 @@ def decompress(
 ) -> Volume:
     """Read a container, or a part of it without decoding the rest.
 
-    region: slices over [T,] K, J, I; the geometry follows the crop. Only the blocks that it touches
-    are read; in files of a ratio or a quality a block is up to 256 slices (docs/compression.md).
-    layers: fewer is coarser.
-    Raises CodecError naming the damaged chunk; see `recover`.
+    Only the blocks that the region touches are read; in files of a ratio or a quality a block is up
+    to 256 slices (docs/compression.md).
+
+    Args:
+        path: the .ucv file.
+        region: slices over [T,] K, J, I; the geometry follows the crop.
+        layers: how many layers of detail to decode; fewer is coarser.
+        progress: a function that is called with each `progress.Event`, or True for a bar.
+        cancel: a function that returns whether to stop, or a threading.Event.
+
+    Returns:
+        The volume, or the part of it.
+
+    Raises:
+        CodecError: naming the damaged chunk; see `recover`.
 
         part = me.decompress("scan.ucv", region=(slice(40, 60), ...))
     """
@@ -394,8 +477,16 @@ def recover(
 ) -> tuple[Volume, RecoverReport]:
     """Read every intact block of a damaged container.
 
-    Returns the volume, and a report that tells what is missing.
-    Raises CodecError where nothing can be read.
+    Args:
+        path: the .ucv file.
+        progress: a function that is called with each `progress.Event`, or True for a bar.
+        cancel: a function that returns whether to stop, or a threading.Event.
+
+    Returns:
+        The volume, and a report of what is missing.
+
+    Raises:
+        CodecError: nothing can be read.
 
         volume, report = me.recover("damaged.ucv")
     """
@@ -412,12 +503,22 @@ def inspect(
     progress: Progress = None,
     cancel: Cancel | None = None,
 ) -> dict[str, Any]:
-    """The card of a volume, a file, a DICOM folder or a container, as a JSON object.
+    """Describe a volume, a file, a DICOM folder or a container. Its voxels are not decoded.
 
-    A container's voxels are not decoded. verify: read all of a container, every chunk with its
-    checksum and the file with its SHA-256; "check" in the card then tells whether it is "intact",
-    and each of the "damaged" chunks with block and offset; without verify "check" is None.
-    Raises InputError or CodecError for what is neither, ConfigError to verify anything else.
+    Args:
+        path_or_volume: a path, or a volume in memory.
+        verify: read all of a container, every chunk with its checksum and the file with its
+            SHA-256.
+        progress: a function that is called with each `progress.Event`, or True for a bar.
+        cancel: a function that returns whether to stop, or a threading.Event.
+
+    Returns:
+        A JSON object. With `verify`, "check" in it says whether the container is "intact", and
+        lists each of the "damaged" chunks with block and offset; without, "check" is None.
+
+    Raises:
+        InputError, CodecError: it is neither a volume nor a container.
+        ConfigError: `verify` of anything but a container.
 
         me.inspect("scan.nii.gz")["spacing"]
         me.inspect("scan.ucv", verify=True)["check"]["intact"]
@@ -428,6 +529,6 @@ def inspect(
             return inspect_volume(params, monitor)
         if verify:
             raise ConfigError("a volume in memory carries no checksums", "Leave out verify.")
-        from MedEnhanceLib.io.card import card
+        from MedEnhanceLib.io.describe import card
 
         return card(path_or_volume)

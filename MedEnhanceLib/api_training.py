@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from MedEnhanceLib.gradprom import TrainHeadConfig
     from MedEnhanceLib.hqg import TrainConfig
     from MedEnhanceLib.io.cohort import Cohort
-    from MedEnhanceLib.spg.config import DistillConfig
-    from MedEnhanceLib.spg.denoiser_config import TrainDenoiserConfig
+    from MedEnhanceLib.spg.config import DistillConfig, TrainDenoiserConfig
 
 
 def train(
@@ -36,16 +35,26 @@ def train(
     progress: Progress = None,
     cancel: Cancel | None = None,
 ) -> Path:
-    """Train a model, or go on with a training; returns the folder of its bundle.
+    """Train a model, or resume a training.
 
-    method: "hqg" (an enhancer), "denoiser" (a small restorer), "head" (a segmentation head), or
-    "gradprom" (both, learning from each other: its folder is the enhancer's, the head's lies beside
-    it), or "unicompress" (a part of the codec, by the field `part`: implicit, predictor or
-    restoration). config: a preset ("smoke", "cpu", "full"), the method's fields as an object, or
-    its TrainConfig, TrainDenoiserConfig or TrainHeadConfig.
-    data: a folder with the volumes; of hqg and denoiser also a distilled set, of denoiser a cohort
-    (then with the field `task`). out: for checkpoint and bundle.
-    Raises Cancelled after writing a checkpoint from which the same call goes on.
+    Args:
+        method: "hqg" (an enhancer), "denoiser" (a small restorer), "head" (a segmentation head),
+            "gradprom" (both, learning from each other: its folder is the enhancer's, the head's is
+            beside it), or "unicompress" (a part of the codec, by the field `part`: implicit,
+            predictor or restoration).
+        config: a preset ("smoke", "cpu", "full"), the method's fields as an object, or its
+            TrainConfig, TrainDenoiserConfig or TrainHeadConfig.
+        data: a folder with the volumes; for hqg and denoiser also a distilled set, for denoiser a
+            cohort (then with the field `task`).
+        out: the folder for checkpoint and bundle.
+        progress: a function that is called with each `progress.Event`, or True for a bar.
+        cancel: a function that returns whether to stop, or a threading.Event.
+
+    Returns:
+        The folder of the bundle.
+
+    Raises:
+        Cancelled: after writing a checkpoint from which the same call resumes.
 
         folder = me.train("hqg", "cpu", "data/", out="runs/a", progress=True)
         me.enhance(volume, model=str(folder))
@@ -70,21 +79,37 @@ def distill(
     progress: Progress = None,
     cancel: Cancel | None = None,
 ) -> Path:
-    """Distil a cohort into a few images to train small networks on; returns their folder, `out`.
+    """Distill a cohort into a few images to train small networks on.
 
-    cohort: patients, or what `Cohort.open` takes. task: "denoise", "sr2", "sr4" or "undersample".
-    config: a preset ("smoke", "cpu", "full"), fields as an object, or a DistillConfig; task,
-    images_per_patient, prior and device count more than what it says. prior: "template" (a public
-    average, MR alone), a volume's file, or "patient:ID" or "representative", which expose a
-    patient. scheduler: of a Dask cluster. overwrite: remove what was distilled there before.
-    Where another long job has the GPU this waits, and warns of it.
-    Raises Cancelled after writing a checkpoint from which the same call goes on; ConfigError for
-    other options than it was begun with, InputError for other data or unfit patients, by name.
+    Where another long job uses the GPU, this waits and warns of it.
+
+    Args:
+        cohort: patients, or what `Cohort.open` takes.
+        out: the folder of the result.
+        task: "denoise", "sr2", "sr4" or "undersample".
+        config: a preset ("smoke", "cpu", "full"), fields as an object, or a DistillConfig. The
+            next four arguments count more than what it holds.
+        images_per_patient: how many images are made of each patient.
+        prior: "template" (a public average, MR alone), a volume's file, or "patient:ID" or
+            "representative", which expose a patient.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        scheduler: address of a Dask cluster.
+        overwrite: remove what was distilled into `out` before.
+        progress: a function that is called with each `progress.Event`, or True for a bar.
+        cancel: a function that returns whether to stop, or a threading.Event.
+
+    Returns:
+        The folder `out`.
+
+    Raises:
+        Cancelled: after writing a checkpoint from which the same call resumes.
+        ConfigError: other options than the run was started with.
+        InputError: other data, or unfit patients, by name.
 
         me.distill(me.Cohort.from_folder("patients/"), "distilled/", task="denoise")
     """
     from MedEnhanceLib.io.cohort import Cohort
-    from MedEnhanceLib.jobs.kinds.distill import distil, distil_config, refuse_among_patients
+    from MedEnhanceLib.jobs.kinds.distill import distill_config, distill_into, refuse_among_patients
 
     given = {
         "task": task,
@@ -92,12 +117,14 @@ def distill(
         "prior": prior,
         "device": device,
     }
-    chosen = distil_config(config, {n: value for n, value in given.items() if value is not None})
+    chosen = distill_config(config, {n: value for n, value in given.items() if value is not None})
     with memory_errors(), watched(progress, cancel) as monitor:
         if not isinstance(cohort, Cohort):
             refuse_among_patients(Path(out), Path(cohort))
             cohort = Cohort.open(cohort, monitor=monitor.part(0.0, 0.01))
-        return distil(cohort, Path(out), chosen, monitor, scheduler=scheduler, overwrite=overwrite)
+        return distill_into(
+            cohort, Path(out), chosen, monitor, scheduler=scheduler, overwrite=overwrite
+        )
 
 
 def compare(
@@ -111,30 +138,48 @@ def compare(
     draws: int = 10,
     steps: int = 600,
     pattern: str = "*",
-    modality: str | None = None,
+    modality: Literal["CT", "MR"] | None = None,
     overwrite: bool = False,
     progress: Progress = None,
     cancel: Cancel | None = None,
 ) -> list[dict[str, Any]]:
-    """What a distillation is worth on a cohort, against simpler ways: a row for each training.
+    """Compare a distillation of a cohort with simpler ways to choose training images.
 
-    cohort: patients, or what `Cohort.open` takes with pattern and modality. out: a folder for
-    tables, curve and page; the same call goes on there. task, config: as `distill` takes them; the
-    loop is that of the small budgets. budget: with "ordinary" images of each patient besides.
-    seeds, draws: trainings of each arm, and of raw images by lot; steps: of each training. Nothing
-    is distilled that could be shared.
-    Raises Cancelled; what was measured is kept. OutputError where another comparison lies there.
+    Nothing is distilled that could be shared.
+
+    Args:
+        cohort: patients, or what `Cohort.open` takes with pattern and modality.
+        out: a folder for tables, curve and page; the same call resumes there.
+        task: as `distill` takes it.
+        config: as `distill` takes it; the loop is that of the small budgets.
+        budget: "ordinary" measures images of each patient as well.
+        seeds: trainings of each arm.
+        draws: trainings on randomly chosen raw images.
+        steps: of each training.
+        pattern: of the files of a patient.
+        modality: "CT" or "MR", where files do not state it.
+        overwrite: measure everything again.
+        progress: a function that is called with each `progress.Event`, or True for a bar.
+        cancel: a function that returns whether to stop, or a threading.Event.
+
+    Returns:
+        A row for each training.
+
+    Raises:
+        Cancelled: what was measured is kept.
+        OutputError: the folder holds another comparison.
 
         rows = me.compare("patients/", "comparison/", task="denoise")
     """
     from MedEnhanceLib.io.cohort import Cohort
+    from MedEnhanceLib.spg.config import DistillConfig
 
     fields = {"preset": config} if isinstance(config, str) else dict(config)
     patients = cohort if isinstance(cohort, Cohort) else None
     params = CompareParams(
-        cohort="" if isinstance(cohort, Cohort) else os.fspath(cohort),
+        cohort="Cohort" if isinstance(cohort, Cohort) else os.fspath(cohort),
         out=os.fspath(out),
-        config=fields | ({"task": task} if task else {}),
+        config=DistillConfig.from_json(fields | ({"task": task} if task else {})),
         budget=budget,
         seeds=seeds,
         draws=draws,
@@ -155,10 +200,17 @@ def evaluate(
     progress: Progress = None,
     cancel: Cancel | None = None,
 ) -> dict[str, Any]:
-    """Measure a model on good volumes: damaged and enhanced, or against labels.
+    """Measure a model on good volumes: degraded and enhanced, or against labels.
 
-    bundle: a model's name, its folder, or a Bundle. data: a volume or a folder of them; a head
-    needs `<name>-labels<ending>` beside each. Returns a manifest with the rows in "results".
+    Args:
+        bundle: a model's name, its folder, or a Bundle.
+        data: a volume or a folder of them; a head needs `<name>-labels<ending>` beside each.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        progress: a function that is called with each `progress.Event`, or True for a bar.
+        cancel: a function that returns whether to stop, or a threading.Event.
+
+    Returns:
+        A manifest with the rows in "results".
 
         me.evaluate("mr-brain", "data/")["results"]["means"]
     """

@@ -1,8 +1,68 @@
-"""For all tests, and the processes that they start."""
+"""For all tests, and the processes that they start: threads, temporary folders, time limits.
+
+Without options pytest runs the fast part on all cores; see CONTRIBUTING.md for the rest.
+"""
+
+from __future__ import annotations
 
 import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
 
-# Before anything brings in numpy: arrays are small here, and what every library's threads do is
-# wait for each other. A suite without this takes twice as long on two cores.
+import pytest
+
+# Before anything imports numpy: arrays are small here, and most of what each library's threads do
+# is wait for each other. Without this the tests take twice as long on two cores.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
+
+#: CPU seconds that a test of the fast part may take, its processes included.
+FAST_SECONDS = 3.0
+#: A test that is the first to import PyTorch or the like is not charged for it.
+_LARGE_IMPORT = 150
+_NOT_SLOW = "not slow"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Tests that are named one by one run here and now, slow or not."""
+    if any("::" in argument for argument in config.args):
+        if config.option.markexpr == _NOT_SLOW:
+            config.option.markexpr = ""
+        if getattr(config.option, "numprocesses", None) == "auto":
+            config.option.numprocesses = 0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each process of pytest-xdist a temporary folder of its own: locks live in it."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is None:
+        return
+    folder = tempfile.mkdtemp(prefix=f"medenhance-tests-{worker}-")
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        os.environ[name] = folder
+    tempfile.tempdir = folder
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Fail a test of the fast part that takes more CPU time than one may."""
+    modules, start = len(sys.modules), _cpu_seconds()
+    yield
+    used = _cpu_seconds() - start
+    if used <= FAST_SECONDS or item.get_closest_marker("slow"):
+        return
+    if len(sys.modules) - modules < _LARGE_IMPORT:
+        pytest.fail(
+            f"{used:.1f} s of CPU time, and a test of the fast part may take {FAST_SECONDS:g}: "
+            "use less data, or mark it with pytest.mark.slow",
+            pytrace=False,
+        )
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process and, but on Windows, of its children that have ended."""
+    return sum(os.times()[:4])

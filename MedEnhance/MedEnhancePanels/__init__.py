@@ -1,1 +1,1 @@
-"""What the MedEnhance module is made of: one file a page, and the parts they share."""
+"""The code of the module MedEnhance: pages on top, the tasks that they start, MRML nodes below."""

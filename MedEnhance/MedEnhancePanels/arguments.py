@@ -1,7 +1,14 @@
-"""What scripts hand over to MedEnhanceLogic, checked before anything is computed."""
+"""Options of the library's declarations as the panel has them, and the checks of MedEnhanceLogic.
 
-import math
+An option has the same meaning, default and range here as in its declaration; only its name is
+written as Slicer does: bias_correction is biasCorrection.
+"""
+
+import dataclasses
+import inspect
+import numbers
 import os
+import types
 
 from slicer.i18n import tr as _
 
@@ -18,30 +25,133 @@ def checkNode(name, node):
         )
 
 
-def checkText(name, value):
-    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
-        _refuse(name, value, _("Give it as text."))
-
-
 def checkPath(name, value):
     if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
         message = _("{name} is {value!r}, not a path").format(name=name, value=value)
         raise PanelError(message, _("Give the path of a file."), "input")
 
 
-def checkNumber(name, value):
-    try:
-        isNumber = not isinstance(value, str) and math.isfinite(value)
-    except TypeError:
-        isNumber = False
-    if not isNumber:
-        _refuse(name, value, _("Give a number."))
-
-
 def checkCount(name, value):
-    checkNumber(name, value)
-    if value != int(value):
+    if not isinstance(value, numbers.Real) or value != int(value):
         _refuse(name, value, _("Give a whole number."))
+
+
+def camelCase(name):
+    """bias_correction → biasCorrection"""
+    first, *others = name.split("_")
+    return first + "".join(word.capitalize() for word in others)
+
+
+def configOf(options, declaration, **values):
+    """The JSON object of a declaration, checked; raises PanelError as the library's error says.
+
+    options: an object with an attribute for each option; values: take precedence, by JSON name.
+    """
+    from MedEnhanceLib.core.options import config_from_json, config_to_json, options_of
+    from MedEnhanceLib.errors import ConfigError
+
+    fields = {
+        one.name: getattr(options, camelCase(one.name))
+        for one in options_of(declaration)
+        if hasattr(options, camelCase(one.name))
+    } | values
+    try:
+        return config_to_json(config_from_json(declaration, fields))
+    except ConfigError as error:
+        raise PanelError(_asHere(error.message, fields), error.hint, error.code) from error
+
+
+def _asHere(message, fields):
+    for name in fields:
+        message = message.replace(name, camelCase(name))
+    return message
+
+
+def optionsClass(name, declaration, base, first=(), **others):
+    """A frozen dataclass of all options of a declaration, under the names of the panel.
+
+    base: its methods. first: (name, default) of fields before, others: of fields after the options.
+    """
+    from MedEnhanceLib.core.options import options_of
+
+    own = [(camelCase(one.name), one.default) for one in options_of(declaration)]
+    fields = [
+        (key, object, dataclasses.field(default=default))
+        for key, default in [*first, *own, *others.items()]
+    ]
+    return dataclasses.make_dataclass(name, fields, bases=(base,), frozen=True)
+
+
+class OptionsAsKeywords:
+    """Gives a method of MedEnhanceLogic the options of a class of `optionsClass` as keywords.
+
+    They are looked up at the first use: Slicer's start must not import the library.
+    The method is called as method(self, node, …, options, **others). options: a function that
+    returns the class. order: names that may be given by position, after the others without default.
+    others: keywords of the method itself, with their defaults; ... for a positional one.
+    """
+
+    def __init__(self, options, order=(), **others):
+        self._options, self._order, self._others = options, order, others
+        self._method = self._call = None
+
+    def __call__(self, method):
+        self._method, self.__doc__ = method, method.__doc__
+        return self
+
+    def __get__(self, logic, owner=None):
+        if self._call is None:
+            self._call = self._withSignature()
+        return self._call if logic is None else types.MethodType(self._call, logic)
+
+    def _withSignature(self):
+        method, others, options = self._method, self._others, self._options()
+        signature = self._signature(options)
+
+        def call(self, *values, **named):
+            bound = signature.bind(self, *values, **named)
+            bound.apply_defaults()
+            given = dict(bound.arguments)
+            own = {name: given.pop(name) for name in ("self", *others)}
+            return method(own.pop("self"), options=options(**given), **own)
+
+        call.__name__, call.__doc__ = method.__name__, method.__doc__
+        call.__signature__ = signature
+        return call
+
+    def _signature(self, options):
+        kinds, order, others = inspect.Parameter, self._order, self._others
+        required = [n for n, default in others.items() if default is ...]
+        fields = {field.name: field.default for field in dataclasses.fields(options)}
+        keywords = {n: fields[n] for n in fields if n not in order}
+        keywords |= {n: default for n, default in others.items() if default is not ...}
+        return inspect.Signature(
+            [
+                *(kinds(n, kinds.POSITIONAL_OR_KEYWORD) for n in ("self", *required)),
+                *(kinds(n, kinds.POSITIONAL_OR_KEYWORD, default=fields[n]) for n in order),
+                *(kinds(n, kinds.KEYWORD_ONLY, default=v) for n, v in keywords.items()),
+            ]
+        )
+
+
+def describe(widget, declaration, name):
+    """Give a widget the range of an option, and its description as tool tip where it has none."""
+    from MedEnhanceLib.core.options import options_of
+
+    one = next(one for one in options_of(declaration) if one.name == name)
+    step = 10.0**-widget.decimals if hasattr(widget, "decimals") else 1
+    about = one.about
+    if hasattr(widget, "maximum"):
+        if about.low is not None:
+            widget.minimum = about.low
+        if about.above is not None:
+            widget.minimum = about.above + step
+        if about.high is not None:
+            widget.maximum = about.high
+        if about.below is not None:
+            widget.maximum = about.below - step
+    if not widget.toolTip:
+        widget.toolTip = one.description
 
 
 def regionToJson(region):

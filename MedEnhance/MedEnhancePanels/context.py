@@ -1,4 +1,4 @@
-"""What every page of the panel is given: logic, jobs, state, messages, its .ui file."""
+"""What all pages share: logic, runner of jobs, state, messages, loading of .ui files."""
 
 import os
 
@@ -44,7 +44,7 @@ class Context:
     def exportDicom(self, node):
         """Open the window that exports a node as DICOM."""
         if self._exportDialog is None:
-            from MedEnhancePanels.exportdialog import ExportDialog
+            from MedEnhancePanels.pages.export_dialog import ExportDialog
 
             self._exportDialog = ExportDialog(self)
         self._exportDialog.show(node)
@@ -59,7 +59,7 @@ class Context:
         self._showMessage(level, text, details)
 
     def clearNews(self):
-        """Take away what was told of something done, as the user turns to something else."""
+        """Clear a message of success when the user turns to something else."""
         if self._isNews:
             self.clearMessage()
 
@@ -68,7 +68,7 @@ class Context:
         self._showMessage("", "", "")
 
     def showError(self, error):
-        """Show a PanelError; a cancellation is not an error and is told as such."""
+        """Show a PanelError; a cancellation is shown as information."""
         error = PanelError.fromException(error)
         if error.isCancellation:
             self.message("info", error.text)
@@ -90,7 +90,7 @@ class Context:
             callback(state)
 
     def cleanup(self):
-        """The widgets go: nobody is told of anything any more."""
+        """The widgets go: no more callbacks."""
         if self._exportDialog is not None:
             self._exportDialog.cleanup()
             self._exportDialog = None

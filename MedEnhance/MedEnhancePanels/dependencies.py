@@ -1,7 +1,7 @@
-"""The packages that the library needs beside Slicer's own: which are missing, and how they come.
+"""The Python packages that the library needs: which are missing, and their installation.
 
-Nothing is installed before a user agreed. What is installed already stays at its version: it may
-belong to Slicer or to another extension, so that pip is told not to move it.
+Nothing is installed without consent. Installed packages keep their versions: they may
+belong to Slicer or to another extension, so pip gets it as a constraint.
 """
 
 import contextlib
@@ -92,7 +92,7 @@ class Installation:
             return [lambda: self._pip(requirements + offline)]
         steps = []
         if torch and hasattr(slicer.modules, "pytorchutils"):
-            # What the extension PyTorch does itself, but without freezing Slicer meanwhile.
+            # As the extension PyTorch does itself, but without freezing Slicer.
             if importlib.util.find_spec("light_the_torch") is None:
                 steps.append(lambda: self._pip(["light-the-torch>=0.7"]))
             steps.append(lambda: self._lightTheTorch(torch))
@@ -112,11 +112,11 @@ class Installation:
             blocking=False,
             show_progress=False,
             requester="MedEnhance",
-            logCallback=self._hear,
+            logCallback=self._onLogLine,
             completedCallback=self._onStep,
         )
         if not self._stepIsOver and not packaging.isPipInstallInProgress():
-            self._onStep(0)  # in Slicer's testing mode pip ran to its end and nobody calls back
+            self._onStep(0)  # in Slicer's testing mode pip has finished, without a callback
 
     def _lightTheTorch(self, torch):
         backend = ["--pytorch-computation-backend=cpu"] if self._computeOn == "cpu" else []
@@ -124,7 +124,7 @@ class Installation:
             "light_the_torch",
             ["install", *torch, "-c", self._constraints, *backend],
             blocking=False,
-            logCallback=self._hear,
+            logCallback=self._onLogLine,
             completedCallback=self._onStep,
         )
 
@@ -148,7 +148,7 @@ class Installation:
         else:
             self._finish(failure(self.log, self._wheels))
 
-    def _hear(self, line):
+    def _onLogLine(self, line):
         for one in str(line).splitlines():
             if one.strip():
                 self.log.append(one.rstrip())
@@ -159,8 +159,8 @@ class Installation:
         if not names:
             return None
         return PanelError(
-            _("pip ended well, but these are still missing: {names}").format(names=names),
-            _("Restart Slicer, then look here again."),
+            _("pip finished, but these packages are still missing: {names}").format(names=names),
+            _("Restart Slicer, then check again."),
             "dependency",
             "\n".join(self.log[-_LAST_LINES:]),
         )
@@ -183,19 +183,19 @@ def failure(log, wheels=""):
     """What pip's log says went wrong, and what to do about it."""
     text = "\n".join(log)
     details = "\n".join(log[-_LAST_LINES:])
-    for words, message, hint in _failures(wheels):
-        if any(word.lower() in text.lower() for word in words):
+    for phrases, message, hint in _failures(wheels):
+        if any(word.lower() in text.lower() for word in phrases):
             return PanelError(message, hint, "dependency", details)
     return PanelError(
         _("The packages could not be installed"),
-        _("The end of the log says why. Slicer itself is as it was; you can try again."),
+        _("See the end of the log. Slicer itself was not changed; you can try again."),
         "dependency",
         details,
     )
 
 
 def _failures(wheels):
-    """Words in the log, the sentence, the remedy; the first that fits is told."""
+    """Phrases in the log, the message, the remedy; the first match is used."""
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
     yield (
         ("No space left", "Errno 28", "not enough space"),
@@ -204,15 +204,15 @@ def _failures(wheels):
     )
     yield (
         ("Permission denied", "Access is denied", "WinError 5", "Errno 13"),
-        _("Slicer's folder cannot be written to"),
+        _("Slicer's folder is not writable"),
         _("Close other Slicer windows, or start Slicer as the user who installed it."),
     )
     yield (
         ("ResolutionImpossible", "conflicting dependencies"),
-        _("Another extension holds a package at a version that does not fit"),
+        _("Another extension requires an incompatible version of a package"),
         _(
-            "Nothing was changed, so that it keeps working. The log names the package: update that "
-            "extension, or remove it, then try again."
+            "Nothing was changed. The log names the package: update or remove that extension, then "
+            "try again."
         ),
     )
     if wheels:

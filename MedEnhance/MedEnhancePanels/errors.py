@@ -1,4 +1,4 @@
-"""Errors as users meet them: a sentence, a remedy, and details for whoever wants them."""
+"""Errors as users see them: a sentence, a remedy, and details on demand."""
 
 import errno
 import functools
@@ -24,7 +24,7 @@ _DAMAGE = re.compile(r"(.+? is damaged): ", re.DOTALL)
 
 
 def plain(text):
-    """A sentence of the library without the names of options and commands that it ends with."""
+    """A message of the library without the options and commands at its end."""
     return _FOR_COMMAND_LINES.sub("", text or "")
 
 
@@ -34,11 +34,11 @@ def plainHint(text):
 
 
 class PanelError(Exception):
-    """Something that went wrong, in words for the user.
+    """An error with a message for the user.
 
     code: stable, as in the library's errors ("input", "model", "memory", "cancelled", …); "worker"
-    for a worker process that ended, "internal" for a fault of ours. message: what, and where.
-    hint: what to do next. details: a traceback or the end of a log, never shown unasked.
+    for a worker process that ended, "internal" for our own errors. message: what, and where.
+    hint: what to do next. details: a traceback or the end of a log, shown on demand only.
     options: the library's that its hint names ("fix-tilt"), for a page that can offer them.
     """
 
@@ -70,7 +70,7 @@ class PanelError(Exception):
 
     @classmethod
     def _ofLibrary(cls, message, hint, code, details):
-        """The library's words as they help in Slicer: no options, no places in a file."""
+        """A library error for Slicer's users: no command options, no positions in files."""
         if code == "dependency":
             hint = _("Install it with the button on top of the module MedEnhance.")
         found = _DAMAGE.match(message) if code == "codec" else None
@@ -104,7 +104,7 @@ class PanelError(Exception):
         if isinstance(exception, OSError) and exception.strerror:
             return cls(*_ofSystem(exception), details)
         message = f"{type(exception).__name__}: {exception}"
-        hint = _("This is a fault in MedEnhance: please report it with the details.")
+        hint = _("This is an error in MedEnhance: please report it with the details.")
         return cls(message, hint, "internal", details)
 
 
@@ -114,12 +114,12 @@ def _ofSystem(error):
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
         return message, _("Free some space on that disk, then try again."), "output"
     if isinstance(error, FileNotFoundError):
-        return message, _("It is gone or was moved: try again."), "input"
-    return message, _("Check that it can be used by you, then try again."), "output"
+        return message, _("It was deleted or moved: try again."), "input"
+    return message, _("Check that you have access to it, then try again."), "output"
 
 
 def guarded(slot):
-    """Decorate a slot of a panel: what it raises is shown in the panel, and logged in full.
+    """Decorate a slot of a panel: exceptions are shown in the panel and logged.
 
     The first argument of the slot has `context` (context.Context).
     """

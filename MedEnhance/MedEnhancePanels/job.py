@@ -1,4 +1,4 @@
-"""One job as the panel sees it: its state, its events, its end."""
+"""A job: its state, its events, its end; and several jobs as one piece of work."""
 
 import itertools
 import os
@@ -6,10 +6,13 @@ import shutil
 import sys
 import time
 
+import slicer
 from slicer.i18n import tr as _
 
+from MedEnhancePanels.errors import PanelError
+
 _LOG_LINES = 5000
-#: Kinds that answer a question of the panel at once; a list of past work is no place for them.
+#: Kinds that answer a query of the panel at once; the list of jobs leaves them out.
 QUESTIONS = (
     "doctor",
     "models",
@@ -21,8 +24,8 @@ QUESTIONS = (
 )
 
 
-class Listened:
-    """Whoever wants to know hears of its events, and once of its end; `isFinished` is its own."""
+class Notifier:
+    """Calls listeners at its events, and once at its end; subclasses define `isFinished`."""
 
     def __init__(self):
         self._listeners, self._finishers = [], []
@@ -38,17 +41,17 @@ class Listened:
         else:
             self._finishers.append(callback)
 
-    def _tellListeners(self, name, fields):
+    def _notifyListeners(self, name, fields):
         for callback in list(self._listeners):
             call(callback, self, name, fields)
 
-    def _tellFinishers(self):
+    def _notifyFinished(self):
         finishers, self._finishers = self._finishers, []
         for callback in finishers:
             call(callback, self)
 
 
-class Job(Listened):
+class Job(Notifier):
     """One piece of work; see Runner.submit for how it is made.
 
     state: waiting, running, done, failed, cancelled. fraction: 0…1. result: the worker's result
@@ -69,7 +72,8 @@ class Job(Listened):
         self.started, self.ended = None, None
         self.folder = ""
         self.worker = None
-        #: Whether a worker said that it began, whether it was sent twice, whether it is to stop.
+        self.isRemembered = False  # in the file of past jobs
+        #: Whether a worker started it, whether it was sent twice, whether it is to stop.
         self.reached, self.resent, self.wantsCancel = False, False, False
         self._runner = runner
 
@@ -79,7 +83,7 @@ class Job(Listened):
 
     @property
     def isWork(self):
-        """Whether it is worth remembering: no question of the panel, and no preview."""
+        """Whether the list of jobs shows it: not for queries of the panel and previews."""
         isPreview = "slices" in self.params or bool(self.params.get("preview"))
         return self.kind not in QUESTIONS and not isPreview
 
@@ -91,9 +95,9 @@ class Job(Listened):
         """Stop at the next safe point; returns at once."""
         self._runner.cancel(self)
 
-    def tell(self, name, /, **fields):
-        """Tell everybody who listens."""
-        self._tellListeners(name, fields)
+    def notify(self, name, /, **fields):
+        """Call all listeners."""
+        self._notifyListeners(name, fields)
         for callback in list(self._runner.listeners):
             call(callback, self)
 
@@ -101,12 +105,12 @@ class Job(Listened):
         """How far the job is, as a whole."""
         self.fraction = min(max(float(fraction), 0.0), 1.0)
         self.stage, self.etaSeconds = stage or self.stage, etaSeconds
-        self.tell("progress", fraction=self.fraction, stage=self.stage, eta_s=etaSeconds)
+        self.notify("progress", fraction=self.fraction, stage=self.stage, eta_s=etaSeconds)
 
     def keepLog(self, line):
         self.log.append(line)
         del self.log[:-_LOG_LINES]
-        self.tell("log", message=line)
+        self.notify("log", message=line)
 
     def finish(self, state, error=None):
         """End the job; a second end is ignored."""
@@ -116,13 +120,77 @@ class Job(Listened):
         if state == "done":
             self.fraction = 1.0
         shutil.rmtree(self.folder, ignore_errors=True)
-        self._tellFinishers()
-        self.tell("state", state=state)
+        self._notifyFinished()
+        self.notify("state", state=state)
 
 
 def call(callback, *arguments):
-    """One listener's fault must not keep the others from hearing; it is told as in any slot."""
+    """Call a listener; its exception is reported as in any slot, and the others are called too."""
     try:
         callback(*arguments)
     except Exception:
         sys.excepthook(*sys.exc_info())
+
+
+class Work(Notifier):
+    """State, progress, listeners and the end; a subclass does the jobs and calls `_end`.
+
+    The fields are those of job.Job. Closing the scene cancels it.
+    """
+
+    def __init__(self, title):
+        super().__init__()
+        self.title = title
+        self.state, self.stage, self.fraction, self.etaSeconds = "running", "", 0.0, None
+        self.nodes, self.log, self.warnings, self.error = {}, [], [], None
+        self._job = None
+        scene = slicer.mrmlScene
+        self._observed = (scene, scene.AddObserver(scene.StartCloseEvent, self._onSceneCloses))
+
+    @property
+    def isFinished(self):
+        return self.state != "running"
+
+    @property
+    def isRunning(self):
+        return not self.isFinished
+
+    def cancel(self):
+        """Stop what runs and drop what waits."""
+        if self.isRunning and self.error is None:
+            self.error = PanelError.cancelled()
+            self._drop()
+            if self._job is not None:
+                self._job.cancel()
+
+    def _drop(self):
+        """Called once when it is cancelled: forget what has not begun."""
+
+    def _onSceneCloses(self, *_arguments):
+        self.cancel()
+
+    def _end(self, state):
+        scene, tag = self._observed
+        scene.RemoveObserver(tag)
+        self.state, self.fraction, self.etaSeconds = state, 1.0, None
+        self._notifyListeners("state", {"state": self.state})
+        self._notifyFinished()
+
+
+def stageText(job):
+    """What a job does now, and how long it will take where that is known."""
+    if job.etaSeconds is None:
+        return job.stage
+    return _("{stage}, about {time} left").format(
+        stage=job.stage, time=durationText(job.etaSeconds)
+    )
+
+
+def durationText(seconds):
+    """Seconds as a person reads them."""
+    seconds = round(max(0.0, seconds))
+    if seconds < 60:
+        return _("{seconds} s").format(seconds=seconds)
+    if seconds < 3600:
+        return _("{minutes} min {seconds} s").format(minutes=seconds // 60, seconds=seconds % 60)
+    return _("{hours} h {minutes} min").format(hours=seconds // 3600, minutes=seconds % 3600 // 60)

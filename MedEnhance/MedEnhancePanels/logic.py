@@ -1,9 +1,30 @@
 """What scripts call: the library for nodes. Slicer finds it in the module MedEnhance."""
 
+import dataclasses
 import os
+import types
 
 from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
+
+from MedEnhancePanels import arguments
+
+
+def _enhanceOptions():
+    from MedEnhancePanels.tasks import enhancement
+
+    return enhancement.EnhanceOptions
+
+
+def _compressOptions():
+    from MedEnhancePanels.tasks import compression
+
+    return compression.CompressOptions
+
+
+def _whole(value):
+    """8.0 is 8; anything else is checked where all options are."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class MedEnhanceLogic(ScriptedLoadableModuleLogic):
@@ -29,103 +50,62 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
 
         return sharedRunner()
 
-    def enhance(
-        self,
-        node,
-        model="auto",
-        guide=None,
-        uncertainty=0,
-        segment=False,
-        device="auto",
-        *,
-        strength=1.0,
-        biasCorrection="none",
-        deblur=False,
-        head="auto",
-        output=None,
+    @arguments.OptionsAsKeywords(
+        _enhanceOptions,
+        order=("model", "guide", "uncertainty", "segment", "device"),
+        node=...,
         wait=True,
-    ):
+    )
+    def enhance(self, node, options, wait):
         """Enhance a volume node, or every frame of a sequence node; returns the new node.
 
-        model: a model's name or folder; "auto" takes the one for the modality. guide: a volume
-        node of the same modality and high quality. uncertainty: number of samples of the map
-        (8 is usual), 0 for none. segment: find labels too, with the model `head`: a name or folder;
-        "auto" takes the one for the modality. device: "auto", "cpu", "cuda", ….
-        strength: share of the correction. biasCorrection: "n4" removes shading of MR.
-        deblur: undo blur besides noise, with a model that has learned to.
-        output: a volume node to fill instead of a new one.
+        The options are those of MedEnhanceLib's enhance, and: guide: a volume node of the same
+        modality and high quality. segment: find labels too, with the model `head`. output: a volume
+        node to fill instead of a new one.
         The node refers to what else was made: node.GetNodeReference("MedEnhance.segmentation"),
         also .input, .uncertainty, .table, .difference.
         """
-        from MedEnhancePanels import arguments, enhancement
+        from MedEnhancePanels.tasks import enhancement
 
         arguments.checkNode("node", node)
-        for name, other in (("guide", guide), ("output", output)):
-            if other is not None:
-                arguments.checkNode(name, other)
-        for name, text in (
-            ("model", model),
-            ("device", device),
-            ("biasCorrection", biasCorrection),
-            ("head", head),
-        ):
-            arguments.checkText(name, text)
-        arguments.checkNumber("strength", strength)
-        arguments.checkCount("uncertainty", uncertainty)
-        options = enhancement.EnhanceOptions(
-            model=os.fspath(model),
-            guide=guide,
-            uncertainty=int(uncertainty),
-            segment=segment,
-            head=os.fspath(head),
-            device=device,
-            strength=strength,
-            biasCorrection=biasCorrection,
-            deblur=bool(deblur),
-            output=output,
+        for name in ("guide", "output"):
+            if getattr(options, name) is not None:
+                arguments.checkNode(name, getattr(options, name))
+        options = dataclasses.replace(
+            options, uncertainty=_whole(options.uncertainty), deblur=bool(options.deblur)
         )
+        options.config()
         return self._output(enhancement.start(self.runner, node, options), wait, "output")
 
     def segment(self, node, model="auto", device="auto", *, wait=True):
         """Find labels in a volume node; returns a segmentation node with terminology."""
-        from MedEnhancePanels import arguments, enhancement
+        from MedEnhanceLib.gradprom.config import SegmentConfig
+        from MedEnhancePanels.tasks import enhancement
 
         arguments.checkNode("node", node)
-        for name, text in (("model", model), ("device", device)):
-            arguments.checkText(name, text)
-        job = enhancement.startSegment(self.runner, node, model=os.fspath(model), device=device)
+        chosen = types.SimpleNamespace(model=model, device=device)
+        config = arguments.configOf(chosen, SegmentConfig)
+        job = enhancement.startSegment(
+            self.runner, node, model=config["model"], device=config["device"]
+        )
         return self._output(job, wait, "segmentation")
 
-    def compress(
-        self,
-        node,
-        path,
-        *,
-        lossless=False,
-        maxError=None,
-        ratio=None,
-        psnr=None,
-        ssim=None,
-        speed="normal",
-        embedModel=False,
-        overwrite=False,
-        wait=True,
-    ):
+    @arguments.OptionsAsKeywords(_compressOptions, node=..., path=..., overwrite=False, wait=True)
+    def compress(self, node, path, options, overwrite, wait):
         """Compress a volume node into a file (.ucv); returns its figures as a dictionary.
 
-        Exactly one promise: lossless, maxError (in the volume's units), ratio, psnr (dB, at
-        least) or ssim (at least). embedModel: the file carries the models that it needs. The file
-        appears only after it was decoded again and compared.
+        The options are those of MedEnhanceLib's compress, with exactly one compression mode:
+        lossless, maxError (in the volume's units), ratio, psnr (dB, at least) or ssim (at least).
+        The file appears only after it was decoded again and compared.
         """
-        from MedEnhancePanels import arguments, compression
+        from MedEnhancePanels.tasks import compression
 
         arguments.checkNode("node", node)
         arguments.checkPath("path", path)
-        promise = {"maxError": maxError, "ratio": ratio, "psnr": psnr, "ssim": ssim}
-        mode = compression.modeOf(lossless=lossless, **promise)
-        options = compression.CompressOptions(
-            mode, **promise, speed=speed, embedModel=bool(embedModel)
+        options = dataclasses.replace(
+            options, mode=compression.modeOf(options), embedModel=bool(options.embedModel)
         )
+        options.toConfig()
         job = compression.startCompress(self.runner, node, path, options, overwrite=overwrite)
         return self._result(job, wait)
 
@@ -136,7 +116,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         (start, stop) or None: ((40, 60), None, None). The stop is not part of it.
         layers: fewer is coarser, where the file has several.
         """
-        from MedEnhancePanels import arguments, compression
+        from MedEnhancePanels.tasks import compression
 
         arguments.checkPath("path", path)
         if layers is not None:
@@ -152,11 +132,11 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         Unlike Slicer's own Save, the header says DERIVED of a result, with all steps, and its
         manifest lies beside the file, <path>.json.
         """
-        from MedEnhancePanels import arguments, saving
+        from MedEnhancePanels.tasks import files
 
         arguments.checkNode("node", node)
         arguments.checkPath("path", path)
-        job = saving.startSave(self.runner, node, path, overwrite=overwrite)
+        job = files.startSave(self.runner, node, path, overwrite=overwrite)
         result = self._result(job, wait, "outputs")
         return result["output"] if wait else job
 
@@ -186,17 +166,19 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         deidentify: without what names the patient. With wait=False: a piece of work that has the
         methods of a Job.
         """
-        from MedEnhancePanels import arguments, dicomexport, dicomsource, runner
+        from MedEnhancePanels import arguments, runner
+        from MedEnhancePanels.nodes import dicom_source
+        from MedEnhancePanels.tasks import dicom_export
 
         arguments.checkNode("node", node)
         if folder is not None:
             arguments.checkPath("folder", folder)
-        source = dicomsource.sourceOf(node) if not patientId else None
+        source = dicom_source.sourceOf(node) if not patientId else None
         wanted = {"volume": True, "segmentation": segmentation, "uncertainty": uncertainty}
-        options = dicomexport.ExportOptions(
+        options = dicom_export.ExportOptions(
             folder=os.path.expanduser(os.fspath(folder)) if folder is not None else "",
             database=bool(database),
-            parts=tuple(role for role in dicomexport.PARTS if wanted[role]),
+            parts=tuple(role for role in dicom_export.PARTS if wanted[role]),
             source=source,
             patientId=str(patientId),
             patientName=str(patientName),
@@ -205,12 +187,12 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
             multiframe=bool(multiframe),
             deidentify=bool(deidentify),
         )
-        work = dicomexport.start(self.runner, node, options)
+        work = dicom_export.start(self.runner, node, options)
         return runner.wait(work).files if wait else work
 
     def inspect(self, nodeOrPath, *, wait=True):
         """The card of a volume node, a file, a DICOM folder or a .ucv, as a dictionary."""
-        from MedEnhancePanels import arguments, bridge
+        from MedEnhancePanels.nodes import bridge
 
         if isinstance(nodeOrPath, (str, os.PathLike)):
             job = self.runner.submit(

@@ -31,12 +31,13 @@ _ENVELOPE = ("v", "job", "event")
 
 
 class Runner:
-    """Owns the worker processes, and the jobs since the start; answered questions are dropped."""
+    """Owns the worker processes and the jobs since the start; finished queries are dropped."""
 
     def __init__(self, command=None):
         """command: how to start a worker, for tests; else Slicer's Python with our library."""
         self.jobs = []
         self.listeners = []
+        self.longRun = None  # see tasks/long_run.py
         self._command = command
         self._shared = None
         self._own = {}
@@ -58,11 +59,16 @@ class Runner:
         }
 
     def submit(self, kind, params, *, title, before=None, after=None, own=False):
-        """Start a job; returns it at once.
+        """Start a job; returns the Job at once.
 
-        kind, params: as docs/jobs.md says. before(job), after(job): generator functions that
-        yield fractions in [0, 1] and return to the event loop with each; `before` may set
-        job.params, `after` reads job.result and fills job.nodes. own: a process of its own.
+        Args:
+            kind: of the job, see docs/jobs.md.
+            params: of the job, see docs/jobs.md.
+            title: for the list of jobs.
+            before: before(job), a generator of fractions in [0, 1] that runs on the main thread,
+                one step per turn of the event loop; may set job.params.
+            after: after(job), likewise; reads job.result and fills job.nodes.
+            own: whether the job gets its own process.
         """
         self.jobs = [job for job in self.jobs if job.isWork or not job.isFinished]
         job = Job(self, kind, params, title, before, after, own)
@@ -95,7 +101,7 @@ class Runner:
             self._drop(job)
             return
         job.stage = _("cancelling")
-        job.tell("progress", fraction=job.fraction, stage=job.stage, eta_s=None)
+        job.notify("progress", fraction=job.fraction, stage=job.stage, eta_s=None)
         job.worker.write(encoded({"v": 1, "cancel": job.id}))
         self._killLater(job)
 
@@ -134,7 +140,7 @@ class Runner:
     def _begin(self, job, stage):
         if job.state == "waiting":
             job.state, job.started = "running", time.time()
-            job.tell("state", state="running")
+            job.notify("state", state="running")
         job.progress(job.fraction, stage)
 
     def _send(self, job):
@@ -156,7 +162,7 @@ class Runner:
         if job.after is None:
             self._complete(job)
         else:
-            job.stage = _("bringing the result into the scene")
+            job.stage = _("loading the result into the scene")
             self._cut(job, job.after(job), 1 - _RECEIVING, 1.0, self._complete)
 
     def _complete(self, job):
@@ -261,15 +267,15 @@ class Runner:
     def _onWarning(self, job, fields):
         job.warnings.append(plain(fields.get("message", "")))
         job.log.append(f"warning: {job.warnings[-1]}")
-        job.tell("warning", **fields)
+        job.notify("warning", **fields)
 
     def _onMetric(self, job, fields):
         job.metrics.append((fields.get("name"), fields.get("value"), fields.get("step")))
-        job.tell("metric", **fields)
+        job.notify("metric", **fields)
 
     def _onPreview(self, job, fields):
         job.previews.append(fields)
-        job.tell("preview", **fields)
+        job.notify("preview", **fields)
 
     def _onResult(self, job, fields):
         if job.wantsCancel and job.after is not None:
@@ -286,7 +292,7 @@ class Runner:
                 job.keepLog(line)
 
     def _onEnded(self, worker):
-        """A worker is gone: the job that it worked on has failed, those that waited go on."""
+        """A worker ended: its current job has failed, waiting jobs are sent to a new worker."""
         if worker is self._shared:
             self._shared = None
         self._own = {name: own for name, own in self._own.items() if own is not worker}
@@ -317,7 +323,7 @@ class Runner:
 
     def _kill(self, job):
         if not job.isFinished and job.worker is not None:
-            job.keepLog(_("the job did not stop in time: its worker is ended"))
+            job.keepLog(_("the job did not stop in time: its worker was terminated"))
             job.worker.kill()
 
     def _stopKiller(self, job):
@@ -326,7 +332,7 @@ class Runner:
             timer.stop()
 
     def folder(self):
-        """The private folder of this process; what crashed ones left behind goes with the first."""
+        """The private folder of this process; the first call removes those of crashed processes."""
         # Systems clear their temporary folders by age, and Slicer may stay open for weeks.
         if self._workspace is None or not os.path.isdir(self._workspace.folder):
             from MedEnhanceLib.jobs.worker.workspace import Workspace, remove_abandoned
@@ -363,8 +369,8 @@ def wait(job):
 
 def _unsendable(job, cause):
     return PanelError(
-        _("{title}: one of the values cannot be used: {why}").format(title=job.title, why=cause),
-        _("Give plain texts and finite numbers."),
+        _("{title}: a value is not valid: {why}").format(title=job.title, why=cause),
+        _("Use plain text and finite numbers."),
         "config",
     )
 
@@ -377,8 +383,8 @@ def _lost(worker):
         else _("ended with status {code}").format(code=worker.exitCode)
     )
     return PanelError(
-        _("The process that did the work {how}").format(how=how),
-        _("Your data are unchanged. Try again; close other programs if memory is short."),
+        _("The worker process {how}").format(how=how),
+        _("Your data are unchanged. Try again; close other programs if memory is low."),
         "worker",
         end,
     )

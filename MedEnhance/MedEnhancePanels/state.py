@@ -9,6 +9,11 @@ import math
 import slicer
 import vtk
 
+from MedEnhanceLib.core.options import options_of
+from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.unicompress.config import CompressConfig
+from MedEnhancePanels import arguments
+
 #: The attribute by which parameter nodes of this module are found.
 MODULE_NAME = "MedEnhance"
 
@@ -97,6 +102,37 @@ class Choice(_Parameter):
         return value
 
 
+class Switch(Flag):
+    """True or false, for an option with two values: `off`, which is the default, and `on`."""
+
+    def __init__(self, name, off, on):
+        super().__init__(name, False)
+        self.off, self.on = off, on
+
+
+def _fieldOf(one):
+    """The field of an option of a declaration."""
+    name = one.name.title().replace("_", "")
+    if len(one.choices) == 2:
+        return Switch(name, *one.choices)
+    if one.choices:
+        return Choice(name, *one.choices)
+    return {bool: Flag, float: Number, int: Whole, str: Text}[one.kind](name, one.default)
+
+
+def declared(declaration):
+    """Give the class of the state a field for each option that users choose and it has not yet."""
+
+    def extend(cls):
+        for one in options_of(declaration):
+            name = arguments.camelCase(one.name)
+            if one.about.flag is not None and not one.about.one_of and not hasattr(cls, name):
+                setattr(cls, name, _fieldOf(one))
+        return cls
+
+    return extend
+
+
 class NodeReference:
     """A node of the scene, or None."""
 
@@ -112,30 +148,30 @@ class NodeReference:
             state.node.SetNodeReferenceID(self.role, identifier)
 
 
+@declared(EnhanceConfig)
+@declared(CompressConfig)
 class State:
-    """What a user chose on the pages of one parameter node."""
+    """What a user chose on the pages of one parameter node.
+
+    Options of enhancement and compression have the fields that their declarations give them;
+    written out here is what the declarations do not know, and what starts at another value.
+    """
 
     inputVolume = NodeReference("InputVolume")
     guideVolume = NodeReference("GuideVolume")
     outputVolume = NodeReference("OutputVolume")
     enhancedVolume = NodeReference("EnhancedVolume")
     allFrames = Flag("AllFrames", False)
-    model = Text("Model", "auto")
     uncertainty = Flag("Uncertainty", False)
     uncertaintySamples = Whole("UncertaintySamples", 8)
     segment = Flag("Segment", False)
     head = Text("Head", "auto")
-    device = Text("Device", "auto")
-    biasCorrection = Flag("BiasCorrection", False)
-    deblur = Flag("Deblur", False)
-    strength = Number("Strength", 1.0)
 
-    compressMode = Choice("CompressMode", "lossless", "max_error", "ratio", "psnr")
+    compressMode = Choice("CompressMode", "lossless", "max_error", "ratio", "psnr", "ssim")
     maxError = Number("MaxError", 2.0)
     ratio = Number("Ratio", 10.0)
     psnr = Number("Psnr", 45.0)
-    embedModel = Flag("EmbedModel", False)
-    speed = Choice("Speed", "normal", "fast")
+    ssim = Number("Ssim", 0.95)
     compressPath = Text("CompressPath", "")
     decompressPath = Text("DecompressPath", "")
 
@@ -173,6 +209,11 @@ class State:
 
     def __hash__(self):
         return hash(self.node.GetID())
+
+    def value(self, name):
+        """What a field stands for: of a Switch the option's value, of others what they hold."""
+        field, held = getattr(type(self), name), getattr(self, name)
+        return (field.on if held else field.off) if isinstance(field, Switch) else held
 
     @property
     def isUntouched(self):

@@ -1,4 +1,4 @@
-"""A worker process of the library, spoken to in JSON lines (docs/jobs.md); nothing here waits."""
+"""A worker process of the library, driven by JSON lines (docs/jobs.md) without blocking."""
 
 import contextlib
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import qt
 
-#: So much of what the worker printed is kept, for the details of an error.
+#: Lines of the worker's output that are kept for the details of an error.
 _LOG_LINES = 2000
 
 
@@ -19,7 +19,7 @@ class Worker:
     """One process. Callbacks run on the main thread, from Qt's event loop.
 
     onFields(fields): a JSON object that the worker wrote. onLog(line): a line of its stderr.
-    onEnded(worker): the process is gone, once; `exitCode` and `crashed` tell how.
+    onEnded(worker): the process is gone, once; see `exitCode` and `crashed`.
     """
 
     def __init__(self, onFields, onLog, onEnded, command=None):
@@ -46,12 +46,12 @@ class Worker:
         return self.exitCode is None
 
     def write(self, line):
-        """Write a line of `encoded`; a process that is gone is told by onEnded."""
+        """Write a line of `encoded`; a process that has ended is reported by onEnded."""
         if self.isAlive:
             self._process.write(line)
 
     def close(self):
-        """End its stdin: it stops what runs, cleans up and goes home by itself."""
+        """Close its stdin: it stops its jobs, cleans up and ends by itself."""
         if self.isAlive:
             self._process.closeWriteChannel()
 
@@ -111,7 +111,7 @@ class Worker:
     def _end(self, code, crashed):
         if self.exitCode is None:
             self.exitCode, self.crashed = code, crashed
-            # Not from here: whoever hears it lets go of the process, which is in the middle of
+            # Not from here: its listeners release the process, which is in the middle of
             # its own signal and must not be destroyed by that.
             qt.QTimer.singleShot(0, self._tellEnd)
 
@@ -141,11 +141,11 @@ def workerCommand():
 
 
 def pythonExecutable():
-    """Slicer's Python as an executable of its own, or the one that runs this."""
+    """The executable of Slicer's Python, or of the Python that runs this."""
     name = "PythonSlicer"
     beside = str(Path(sys.executable).parent)
     found = shutil.which(name) or shutil.which(name, path=beside)
-    # Within Slicer sys.executable may be Slicer itself, of which nobody wants a second one.
+    # Within Slicer sys.executable may be Slicer itself, which must not be started twice.
     isPython = Path(sys.executable).name.lower().startswith("python")
     return found or (sys.executable if isPython else name)
 

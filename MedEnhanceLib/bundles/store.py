@@ -1,7 +1,7 @@
-"""Trained models on this machine: those that shipped, and those the user brought.
+"""Trained models on this machine: those that came with MedEnhance, and imported ones.
 
 A bundle is a folder in the layout of MONAI bundles: configs/metadata.json, models/*.safetensors,
-docs/README.md (its card). It holds data only: nothing in it is ever executed.
+docs/README.md (its model card). It contains only data: nothing in it is ever executed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FORMAT = "medenhance-bundle"
 FORMAT_VERSION = 1
 METADATA = PurePosixPath("configs/metadata.json")
 WEIGHTS = PurePosixPath("models/model.safetensors")
-#: Bundles of this kind hold several models, one for each part of the compressed container.
+#: Bundles of this kind contain several models, one for each part of the compressed container.
 CODEC = "codec"
 #: Small networks that restore single slices, as `train denoiser` makes them.
 RESTORER = "restorer"
@@ -44,7 +44,7 @@ class Bundle:
 
     @property
     def name(self) -> str:
-        """What users call it by."""
+        """The name that users give."""
         return str(self.metadata["name"])
 
     @property
@@ -54,22 +54,22 @@ class Bundle:
 
     @property
     def modality(self) -> str:
-        """What it was trained on: "MR", "CT"."""
+        """Of its training data: "MR", "CT"."""
         return str(self.metadata["modality"])
 
     @property
     def anatomy(self) -> str:
-        """What of the body it learned from: "brain"; empty where it does not say."""
+        """The body part of its training data: "brain"; empty where none is stated."""
         return str(self.metadata.get("anatomy", ""))
 
     @property
     def deblurs(self) -> bool:
-        """Whether it is an enhancer that undoes blur where it is asked to."""
+        """Whether it is an enhancer that undoes blur on request."""
         return bool(self.metadata.get("network", {}).get("deblurring", False))
 
     @property
     def on_request(self) -> bool:
-        """Whether "auto" leaves it out: it finds something that few images show."""
+        """Whether "auto" skips it, because it finds something that few images show."""
         return bool(self.metadata.get("on_request", False))
 
     @property
@@ -79,7 +79,7 @@ class Bundle:
 
     @property
     def sha256(self) -> str:
-        """Of the weights: names the model in files and manifests; of a codec's, of all of them."""
+        """SHA-256 of the weights (of a codec, of all its files), which identifies the model."""
         files = self.metadata["files"]
         if self.kind != CODEC:
             return str(files[str(WEIGHTS)])
@@ -87,21 +87,21 @@ class Bundle:
         return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
     def identity(self) -> dict[str, str]:
-        """Name and hash, and the anatomy where it is told, as manifests record them."""
-        told = {"anatomy": self.anatomy} if self.anatomy else {}
-        return {"name": self.name, "sha256": self.sha256} | told
+        """Name and hash, and the anatomy where it is stated, as manifests record them."""
+        anatomy = {"anatomy": self.anatomy} if self.anatomy else {}
+        return {"name": self.name, "sha256": self.sha256} | anatomy
 
 
 def user_folder() -> Path:
-    """Where imported bundles live: $MEDENHANCE_MODELS, else .medenhance/models in the home."""
-    wish = os.environ.get("MEDENHANCE_MODELS")
-    return Path(wish) if wish else Path.home() / ".medenhance" / "models"
+    """The folder of imported bundles: $MEDENHANCE_MODELS, else .medenhance/models in the home."""
+    folder = os.environ.get("MEDENHANCE_MODELS")
+    return Path(folder) if folder else Path.home() / ".medenhance" / "models"
 
 
 def list_bundles() -> list[Bundle]:
-    """All bundles that can be read, by name; a user's one hides a shipped one of its name.
+    """All readable bundles, sorted by name; an imported one replaces a shipped one of its name.
 
-    A folder that is not a readable bundle is left out; `verify_bundle` and `open_bundle` say why.
+    Folders that are no readable bundle are left out; `read_bundle` reports the reason.
     """
     found: dict[str, Bundle] = {}
     for folder, shipped in _candidates():
@@ -114,12 +114,15 @@ def list_bundles() -> list[Bundle]:
 
 
 def open_bundle(name_or_path: str, *, kind: str, modality: str) -> Bundle:
-    """The bundle to use, its files checked against their hashes.
+    """Find a bundle and check its files against their hashes.
 
-    name_or_path: a name, a folder, or "auto" for the first that fits kind and modality and is
-    not for requests alone.
-    Raises ModelError where there is none, where it is damaged, or where it is of another kind
-    or modality.
+    Args:
+        name_or_path: a name, a folder, or "auto" for the first of this kind and modality that is
+            not `on_request`.
+        kind: "enhancer", "restorer", "head" or "codec".
+        modality: of the volume, such as "MR"; "OT" fits any model.
+    Raises:
+        ModelError: there is none, it is damaged, or it is of another kind or modality.
     """
     if name_or_path == "auto":
         bundle = _recommended(kind, modality)
@@ -129,7 +132,7 @@ def open_bundle(name_or_path: str, *, kind: str, modality: str) -> Bundle:
         bundle = _by_name(name_or_path)
     if bundle.kind != kind:
         raise ModelError(
-            f"model {bundle.name!r} {_does(bundle.kind)}, and is not one that {_does(kind)}",
+            f"model {bundle.name!r} {_verb(bundle.kind)}; a model that {_verb(kind)} is needed",
             _names_hint(kind, modality),
         )
     if modality not in (bundle.modality, "OT"):
@@ -145,7 +148,12 @@ def open_bundle(name_or_path: str, *, kind: str, modality: str) -> Bundle:
 def read_bundle(folder: Path, *, shipped: bool = False, expected_sha256: str = "") -> Bundle:
     """Read and check a bundle's metadata; the weights are not opened.
 
-    Raises ModelError where it is not one, or where its weights are not those of expected_sha256.
+    Args:
+        folder: of the bundle.
+        shipped: whether it came with MedEnhance.
+        expected_sha256: of the model that is expected here; empty for any.
+    Raises:
+        ModelError: it is no bundle, or another model than expected.
     """
     path = folder / METADATA
     try:
@@ -173,12 +181,12 @@ def read_bundle(folder: Path, *, shipped: bool = False, expected_sha256: str = "
         )
     bundle = Bundle(folder, metadata, shipped)
     if expected_sha256 not in ("", bundle.sha256):
-        raise ModelError(f"{folder}: the model was exchanged meanwhile", "Start again.")
+        raise ModelError(f"{folder}: the model was replaced in the meantime", "Start again.")
     return bundle
 
 
 def verify_bundle(bundle: Bundle) -> None:
-    """Raise ModelError unless every file is there with the hash that the metadata gives."""
+    """Raise ModelError unless every file exists with the hash in the metadata."""
     for relative, expected in bundle.metadata["files"].items():
         path = bundle.folder / _safe(relative)
         if not path.is_file():
@@ -193,9 +201,9 @@ def verify_bundle(bundle: Bundle) -> None:
 
 
 def import_bundle(source: Path) -> Bundle:
-    """Copy a bundle, a folder or a zip, into the user's folder once it verifies.
+    """Verify a bundle, a folder or a zip, and copy it into the user's folder.
 
-    Raises ModelError where it is not a bundle, is damaged, or one of its name is there already.
+    Raises ModelError where it is no bundle, is damaged, or one of its name exists already.
     """
     target_root = user_folder()
     target_root.mkdir(parents=True, exist_ok=True)
@@ -210,7 +218,7 @@ def import_bundle(source: Path) -> Bundle:
         target = target_root / bundle.name
         if target.exists():
             raise ModelError(
-                f"a model {bundle.name!r} is in {target_root} already",
+                f"a model {bundle.name!r} already exists in {target_root}",
                 f"Remove it first: medenhance models remove {bundle.name}",
             )
         staged = Path(temporary) / "staged"
@@ -223,10 +231,12 @@ def import_bundle(source: Path) -> Bundle:
 
 
 def remove_bundle(name: str) -> None:
-    """Delete a bundle that the user imported; one that shipped stays."""
+    """Delete an imported bundle; raises ModelError for one that came with MedEnhance."""
     bundle = _by_name(name)
     if bundle.shipped:
-        raise ModelError(f"model {name!r} is part of MedEnhance", "Only imported ones go.")
+        raise ModelError(
+            f"model {name!r} is part of MedEnhance", "Only imported models can be removed."
+        )
     shutil.rmtree(bundle.folder)
 
 
@@ -253,21 +263,21 @@ def _recommended(kind: str, modality: str) -> Bundle:
         if bundle.kind == kind and bundle.modality == modality and not bundle.on_request:
             return bundle
     raise ModelError(
-        f"there is no model that {_does(kind)} {modality}"
-        + (" without being named" if _fitting(kind, modality) else ""),
+        f"there is no model that {_verb(kind)} {modality}"
+        + (" unless it is selected by name" if _fitting(kind, modality) else ""),
         _names_hint(kind, modality),
     )
 
 
-def _does(kind: str) -> str:
-    """What a model of that kind does, as a verb: users know no kinds."""
-    words = {
+def _verb(kind: str) -> str:
+    """What a model of that kind does: messages say "segments", not "head"."""
+    verbs = {
         "enhancer": "enhances",
         RESTORER: "restores",
         "head": "segments",
         CODEC: "compresses",
     }
-    return words.get(kind, f"is of the kind {kind}")
+    return verbs.get(kind, f"is of the kind {kind}")
 
 
 def _fitting(kind: str, modality: str) -> list[str]:
@@ -285,19 +295,21 @@ def _names_hint(kind: str, modality: str) -> str:
     if fitting:
         return f"Use {' or '.join(fitting)}."
     others = [f"{b.name} ({b.modality})" for b in list_bundles() if b.kind == kind]
-    return f"A model here that {_does(kind)}: {', '.join(others) or 'none'}."
+    return f"A model here that {_verb(kind)}: {', '.join(others) or 'none'}."
 
 
 def _safe(relative: str) -> PurePosixPath:
-    """A path of a bundle's file, refused where it could leave the folder."""
+    """The path of a bundle's file; raises ModelError if it could leave the folder."""
     path = PurePosixPath(relative)
     if path.is_absolute() or ".." in path.parts or "\\" in relative or ":" in relative:
-        raise ModelError(f"the model names a file outside its folder: {relative!r}", "Refuse it.")
+        raise ModelError(
+            f"the model names a file outside its folder: {relative!r}", "Do not import it."
+        )
     return path
 
 
 def _unpack(archive: Path, folder: Path) -> Path:
-    """Extract a zip's bundle files; returns the folder that holds the metadata."""
+    """Extract a zip; returns the folder of the bundle inside."""
     try:
         with zipfile.ZipFile(archive) as contents:
             for entry in contents.infolist():
@@ -305,7 +317,9 @@ def _unpack(archive: Path, folder: Path) -> Path:
                 if entry.is_dir():
                     continue
                 if entry.file_size > _MAX_FILE_BYTES:
-                    raise ModelError(f"{archive.name}: {entry.filename} is too large", "Refuse it.")
+                    raise ModelError(
+                        f"{archive.name}: {entry.filename} is too large", "Do not import it."
+                    )
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with contents.open(entry) as stream, target.open("wb") as copy:
                     shutil.copyfileobj(stream, copy)
@@ -317,3 +331,58 @@ def _unpack(archive: Path, folder: Path) -> Path:
         if metadata.parent.name == METADATA.parent.name:
             return metadata.parent.parent
     raise ModelError(f"{archive.name}: no {METADATA} inside", "Choose the zip of a model.")
+
+
+def summary(bundle: Bundle) -> dict[str, Any]:
+    """A model's row in lists."""
+    metadata = bundle.metadata
+    return {
+        "name": bundle.name,
+        "kind": bundle.kind,
+        "modality": bundle.modality,
+        "anatomy": bundle.anatomy,
+        "deblurs": bundle.deblurs,
+        "version": str(metadata.get("version", "")),
+        "licence": str(metadata.get("licence", "")),
+        "description": str(metadata.get("description", "")),
+        "shipped": bundle.shipped,
+        "bytes": folder_bytes(bundle.folder),
+        "sha256": bundle.sha256,
+        "folder": str(bundle.folder),
+    }
+
+
+def checked(bundle: Bundle) -> dict[str, Any]:
+    """The summary with model card and training, and whether the files match their hashes."""
+    path = bundle.folder / CARD
+    details = {
+        "card": path.read_text(encoding="utf-8") if path.is_file() else "",
+        "training": str(bundle.metadata.get("training", {}).get("summary", "")),
+    }
+    return summary(bundle) | details | check(bundle)
+
+
+def check(bundle: Bundle) -> dict[str, Any]:
+    """ok: whether every file matches its hash; message: what is wrong."""
+    try:
+        verify_bundle(bundle)
+    except ModelError as error:
+        return {"ok": False, "message": error.message}
+    return {"ok": True, "message": "verified"}
+
+
+def installed() -> list[dict[str, Any]]:
+    """A checked row for each installed model; one row with the error if there is no folder."""
+    try:
+        bundles = list_bundles()
+    except ModelError as error:
+        return [{"name": "", "kind": "", "modality": "", "ok": False, "message": error.message}]
+    return [
+        {"name": bundle.name, "kind": bundle.kind, "modality": bundle.modality} | check(bundle)
+        for bundle in bundles
+    ]
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

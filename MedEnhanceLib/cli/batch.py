@@ -7,20 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from MedEnhanceLib.cli.compress import add_compress_options, compress_config
-from MedEnhanceLib.cli.dicom import add_series_options, dicom_params
-from MedEnhanceLib.cli.enhance import add_enhance_options, enhance_config
-from MedEnhanceLib.cli.gather import CONTAINER, Item, gather
+from MedEnhanceLib.cli.batch_items import CONTAINER, Item, gather
 from MedEnhanceLib.cli.parser import (
+    Parser,
     Subparsers,
-    add_force,
+    add_flags,
     add_job_options,
-    add_modality,
-    add_repairs,
+    declaration_of,
     new_command,
+    params_of,
 )
-from MedEnhanceLib.cli.segment import add_segment_options, segment_config
-from MedEnhanceLib.cli.words import columns
+from MedEnhanceLib.cli.text import columns
 from MedEnhanceLib.errors import Cancelled, ConfigError, MedEnhanceError, OutputError
 
 _ABOUT = (
@@ -29,69 +26,96 @@ _ABOUT = (
     "again what failed; one failure does not stop the rest. A table (.csv: patient,path) as INPUT\n"
     "is a cohort: each patient gets a folder, and the rows say whose they are."
 )
-_CONFIGS = {"enhance": enhance_config, "segment": segment_config, "compress": compress_config}
 
 
-def add_parser(subparsers: Subparsers) -> None:
+def add_batch(subparsers: Subparsers) -> None:
     """Declare the command and its three tasks."""
-    parser = new_command(
+    new_command(
         subparsers,
         "batch",
         summary="enhance, segment or compress many volumes, restartable",
         description=_ABOUT,
         example="medenhance batch compress scans/ --out small/ --max-error 2",
+        declare=_declare_tasks,
     )
+
+
+def _declare_tasks(parser: Parser) -> None:
     tasks = parser.add_subparsers(title="tasks", dest="task", metavar="TASK", required=True)
-    enhance = new_command(
+    new_command(
         tasks,
         "enhance",
         summary="enhance many volumes",
         description=_ABOUT,
         example="medenhance batch enhance scans/ --out better/ --model mr-brain",
+        declare=lambda task: _declare(task, "enhance"),
+        run=run,
     )
-    add_enhance_options(enhance)
-    segment = new_command(
+    new_command(
         tasks,
         "segment",
         summary="label the tissues of many volumes",
         description=f"{_ABOUT}\nbatch.csv has the ml of each label.",
         example="medenhance batch segment patients.csv --out labels/ --workers 2",
+        declare=lambda task: _declare(task, "segment"),
+        run=run,
     )
-    add_segment_options(segment)
-    for task in (enhance, segment):
-        task.add_argument(
-            "--ending", metavar="E", help=".nii.gz, .nii, .nrrd or .mha (default: the source's own)"
-        )
-        task.add_argument(
-            "--dicom",
-            action="store_true",
-            help="a folder of derived DICOM for each series, no files",
-        )
-        add_series_options(task)
-    compress = new_command(
+    new_command(
         tasks,
         "compress",
         summary="compress many volumes",
         description=_ABOUT,
         example="medenhance batch compress --list scans.txt --out small/ --lossless --workers 4",
+        declare=lambda task: _declare(task, "compress"),
+        run=run,
     )
-    add_compress_options(compress)
-    compress.set_defaults(ending=CONTAINER, dicom=False)
-    for task in (enhance, segment, compress):
-        _add_batch_options(task)
-        task.set_defaults(run=run)
+
+
+def _declare(parser: Parser, task: str) -> None:
+    parser.add_argument(
+        "inputs",
+        nargs="*",
+        metavar="INPUT",
+        help="volumes, folders of them, and tables of patients (.csv with patient,path)",
+    )
+    parser.add_argument("--list", metavar="FILE", help="a text file with a path on each line")
+    job = declaration_of(task)
+    add_flags(parser, job, only=["config"])
+    if task == "compress":
+        parser.set_defaults(ending=CONTAINER, dicom=False)
+    else:
+        parser.add_argument(
+            "--ending", metavar="E", help=".nii.gz, .nii, .nrrd or .mha (default: the source's own)"
+        )
+        parser.add_argument(
+            "--dicom",
+            action="store_true",
+            help="a folder of derived DICOM for each series, no files",
+        )
+        add_flags(parser, job, only=["enhanced_multiframe"])
+    add_flags(parser, job, only=["modality", "fix_tilt", "fix_spacing"])
+    parser.add_argument("--out", required=True, metavar="DIR", help="where the results go")
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes at a time (default: 1)"
+    )
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="run on a Dask cluster, for example tcp://host:8786"
+    )
+    add_flags(parser, job, only=["overwrite"])
+    add_job_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run what is not finished yet and tell how it went."""
+    """Run what is not finished yet and report how it went."""
+    from MedEnhanceLib.cli.batch_runs import Ledger
     from MedEnhanceLib.cli.console import cancel_on_interrupt
-    from MedEnhanceLib.cli.ledger import Ledger
 
     if args.workers < 1:
         raise ConfigError(f"--workers is {args.workers}", "Use 1 or more.")
-    config = _CONFIGS[args.task](args)
-    given = {name: getattr(args, name) for name in ("modality", "fix_tilt", "fix_spacing")}
-    stated = {name: value for name, value in given.items() if value} | dicom_params(args)
+    stated = params_of(args, declaration_of(args.task))
+    config, overwrite = stated.pop("config", {}), stated.pop("overwrite", False)
+    if not args.dicom:
+        stated.pop("dicom", None)
     if args.dicom and args.ending is not None:
         raise ConfigError("--ending with --dicom", "DICOM goes into folders: leave --ending out.")
     options = {"task": args.task, "config": config, **stated}
@@ -109,23 +133,23 @@ def run(args: argparse.Namespace) -> int:
         _refuse_among_originals(out, [item.source for item in items])  # tables name some
     _make(out)
     ledger = Ledger(out)
-    todo = [item for item in items if args.force or not ledger.is_finished(item, options)]
+    todo = [item for item in items if overwrite or not ledger.is_finished(item, options)]
     work = [
-        (args.task, _params(item, config, args.force or ledger.is_ours(item)) | stated)
+        (args.task, _params(item, config, overwrite or ledger.is_ours(item)) | stated)
         for item in todo
     ]
 
     def starting(index: int) -> None:
         ledger.add(todo[index], options, {"status": "started"})
 
-    def told(index: int, fields: Mapping[str, Any]) -> None:
+    def finished(index: int, fields: Mapping[str, Any]) -> None:
         ledger.add(todo[index], options, {**fields, **_label_volumes(fields)})
-        args.console.hear(_progress(ledger, todo, todo[index]))
+        args.console.show_event(_progress(ledger, todo, todo[index]))
 
     with args.console.listening(), cancel_on_interrupt() as cancel:
-        _runner(args, len(todo))(work, starting, told, cancel)
+        _runner(args, len(todo))(work, starting, finished, cancel)
     table = ledger.write_table(items)
-    return _tell(args, items, len(items) - len(todo), ledger.rows, table, cancel.is_set())
+    return _report(args, items, len(items) - len(todo), ledger.rows, table, cancel.is_set())
 
 
 def _label_volumes(fields: Mapping[str, Any]) -> dict[str, float]:
@@ -133,37 +157,16 @@ def _label_volumes(fields: Mapping[str, Any]) -> dict[str, float]:
     return {f"{row['label']} ml": row["volume_ml"] for row in fields.get("table") or ()}
 
 
-def _add_batch_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "inputs",
-        nargs="*",
-        metavar="INPUT",
-        help="volumes, folders of them, and tables of patients (.csv with patient,path)",
-    )
-    parser.add_argument("--list", metavar="FILE", help="a text file with a path on each line")
-    add_modality(parser)
-    add_repairs(parser)
-    parser.add_argument("--out", required=True, metavar="DIR", help="where the results go")
-    parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes at a time (default: 1)"
-    )
-    parser.add_argument(
-        "--scheduler", metavar="ADDRESS", help="run on a Dask cluster, for example tcp://host:8786"
-    )
-    add_force(parser)
-    add_job_options(parser)
-
-
 def _runner(args: argparse.Namespace, count: int) -> Callable[..., None]:
-    from MedEnhanceLib.cli import pool
+    from MedEnhanceLib.cli import batch_runs
 
     if args.scheduler:
-        return lambda work, *rest: pool.run_on_dask(work, args.scheduler, *rest)
+        return lambda work, *rest: batch_runs.run_on_dask(work, args.scheduler, *rest)
     if args.workers > 1 or args.isolated:
-        return lambda work, *rest: pool.run_in_processes(
+        return lambda work, *rest: batch_runs.run_in_processes(
             work, max(1, min(args.workers, count)), *rest
         )
-    return pool.run_here
+    return batch_runs.run_here
 
 
 def _params(item: Item, config: Mapping[str, Any], overwrite: bool) -> dict[str, Any]:
@@ -188,7 +191,7 @@ def _refuse_among_originals(out: Path, originals: Sequence[Path]) -> None:
 
 
 def _make(folder: Path) -> None:
-    from MedEnhanceLib.report.enhance import make_folder
+    from MedEnhanceLib.report.page import make_folder
 
     make_folder(folder)
 
@@ -206,7 +209,7 @@ def _short(source: str) -> str:
     return Path(path).name + series + uid
 
 
-def _tell(
+def _report(
     args: argparse.Namespace,
     items: Sequence[Item],
     skipped: int,

@@ -1,4 +1,4 @@
-"""medenhance compress: a smaller file that keeps a promise."""
+"""medenhance compress, decompress and recover: the compressed container (.ucv)."""
 
 from __future__ import annotations
 
@@ -7,40 +7,45 @@ from collections.abc import Mapping
 from typing import Any
 
 from MedEnhanceLib.cli.parser import (
+    Parser,
     Subparsers,
-    add_force,
-    add_input,
+    add_flags,
     add_job_options,
-    input_params,
+    declaration_of,
+    job_command,
     new_command,
+    params_of,
 )
 from MedEnhanceLib.cli.series import run_on_series
-from MedEnhanceLib.cli.words import size, wrote
+from MedEnhanceLib.cli.text import job_lines, size, wrote
+from MedEnhanceLib.errors import ConfigError, MedEnhanceError
 
 
-def add_parser(subparsers: Subparsers) -> None:
+def add_compress(subparsers: Subparsers) -> None:
     """Declare the command."""
-    parser = new_command(
+
+    def declare(parser: Parser) -> None:
+        add_flags(parser, declaration_of("compress"), without=["output"])
+        output = parser.add_argument(
+            "output", metavar="OUTPUT", help="a name that ends in .ucv; not needed with --estimate"
+        )
+        parser.add_argument(
+            "--estimate",
+            action=_without(output),
+            help="estimate size and quality from a few blocks, in seconds",
+        )
+        add_job_options(parser)
+
+    new_command(
         subparsers,
         "compress",
-        summary="write a volume as a small .ucv that keeps a promise",
-        description="Compress a volume. The file is read back and its promise verified before it\n"
-        "takes its place; the source is never touched. With --estimate nothing is written.",
+        summary="write a volume as a small .ucv within a guaranteed error bound",
+        description="Compress a volume. The file is read back and verified before it takes its\n"
+        "place; the source is never touched. With --estimate nothing is written.",
         example="medenhance compress scan.nii.gz scan.ucv --max-error 2",
+        declare=declare,
+        run=_compress,
     )
-    add_input(parser)
-    output = parser.add_argument(
-        "output", metavar="OUTPUT", help="a name that ends in .ucv; not needed with --estimate"
-    )
-    add_compress_options(parser)
-    parser.add_argument(
-        "--estimate",
-        action=_without(output),
-        help="tell about what size and quality it would be, from a few blocks, in seconds",
-    )
-    add_force(parser)
-    add_job_options(parser)
-    parser.set_defaults(run=run)
 
 
 def _without(positional: argparse.Action) -> type[argparse.Action]:
@@ -60,86 +65,17 @@ def _without(positional: argparse.Action) -> type[argparse.Action]:
     return Switch
 
 
-def add_compress_options(parser: argparse.ArgumentParser) -> None:
-    """The promise and the pace; `batch` takes them too."""
-    mode = parser.add_mutually_exclusive_group(required=True)
-    mode.add_argument("--lossless", action="store_true", help="every voxel comes back equal")
-    mode.add_argument(
-        "--max-error",
-        type=float,
-        metavar="E",
-        help="no voxel off by more than E, in the volume's units (HU for CT)",
-    )
-    mode.add_argument(
-        "--ratio", type=float, metavar="R", help="at most 1/R of the raw bytes, at the best quality"
-    )
-    mode.add_argument(
-        "--psnr", type=float, metavar="DB", help="at least DB decibels against the full range"
-    )
-    mode.add_argument(
-        "--ssim", type=float, metavar="S", help="at least this structural similarity, in 3D"
-    )
-    parser.add_argument(
-        "--speed",
-        choices=("normal", "fast", "slow"),
-        default="normal",
-        help="slow: of ratios and qualities, the last 0.2 dB in five times the time "
-        "(default: normal)",
-    )
-    parser.add_argument(
-        "--block-type",
-        choices=("auto", "implicit"),
-        default="auto",
-        help="of --ratio: auto takes the best, implicit the implicit network's (default: auto)",
-    )
-    parser.add_argument(
-        "--fit",
-        type=float,
-        metavar="S",
-        help="of --ratio, with implicit blocks or from 256 on: refine their codes for S seconds",
-    )
-    parser.add_argument(
-        "--embed-model",
-        action="store_true",
-        help="put the models that the file needs into it, so that it opens anywhere",
-    )
-    parser.add_argument(
-        "--threads", type=int, default=0, metavar="N", help="0 takes all (default: 0)"
-    )
-
-
-def compress_config(args: argparse.Namespace) -> dict[str, Any]:
-    """The fields of CompressConfig that the options say."""
-    config: dict[str, Any] = {"speed": args.speed, "threads": args.threads}
-    if args.embed_model:
-        config["embed_model"] = True
-    if args.block_type != "auto":
-        config["block_type"] = args.block_type
-    if args.fit:
-        config["fit"] = args.fit
-    if args.lossless:
-        return config | {"lossless": True}
-    if args.max_error is not None:
-        return config | {"max_error": args.max_error}
-    for mode in ("ratio", "psnr", "ssim"):
-        if (value := getattr(args, mode)) is not None:
-            return config | {mode: value}
-    return config
-
-
-def run(args: argparse.Namespace) -> int:
-    """Run the job and tell how small the file is and what it keeps."""
-    asked = {**input_params(args), "config": compress_config(args)}
+def _compress(args: argparse.Namespace) -> int:
     if args.estimate:
-        fields = run_on_series(args, "estimate", asked)
-        text = "\n".join(_estimate_lines(fields, asked["config"]))
+        params = params_of(args, declaration_of("estimate"))
+        fields = run_on_series(args, "estimate", params)
+        text = "\n".join(_estimate_lines(fields, params["config"]))
         return int(args.console.done({"estimated": True, **fields}, text))
-    params = {**asked, "output": args.output, "overwrite": args.force}
-    fields = run_on_series(args, "compress", params)
-    return int(args.console.done(fields, "\n".join([*wrote(fields), *_promise_lines(fields)])))
+    fields = run_on_series(args, "compress", params_of(args, declaration_of("compress")))
+    return int(args.console.done(fields, "\n".join([*wrote(fields), *_guarantee_lines(fields)])))
 
 
-def _promise_lines(fields: dict[str, Any]) -> list[str]:
+def _guarantee_lines(fields: dict[str, Any]) -> list[str]:
     psnr, ssim = fields.get("psnr"), fields.get("ssim")
     lossless = fields["max_error"] == 0
     kept = (
@@ -163,13 +99,13 @@ def _estimate_lines(fields: Mapping[str, Any], config: Mapping[str, Any]) -> lis
         f"{size(fields['raw_bytes'])} → about {size(fields['file_bytes'])}: "
         f"about {fields['ratio']:.2f} times smaller",
         _estimated_loss(fields, config),
-        f"told from {blocks}, {fields['share']:.1%} of the voxels, in {fields['seconds']:.1f} s; "
-        "nothing was written",
+        f"estimated from {blocks}, {fields['share']:.1%} of the voxels, in "
+        f"{fields['seconds']:.1f} s; nothing was written",
     ]
 
 
 def _estimated_loss(fields: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """What is promised is known; all else was seen in the blocks that were coded."""
+    """What is guaranteed is known; all else was seen in the blocks that were coded."""
     if fields["lossless"]:
         return "every voxel would be equal"
     largest, psnr = f"largest error {fields['max_error']:g} or more", fields["psnr"]
@@ -177,5 +113,119 @@ def _estimated_loss(fields: Mapping[str, Any], config: Mapping[str, Any]) -> str
         largest = f"largest error at most {config['max_error']:g}"
     if "psnr" in config:
         return f"PSNR at least {config['psnr']:g} dB, {largest}"
-    told = [f"SSIM at least {config['ssim']:g}"] if "ssim" in config else []
-    return ", ".join([*told, *([f"PSNR about {psnr:.1f} dB"] if psnr else []), largest])
+    least = [f"SSIM at least {config['ssim']:g}"] if "ssim" in config else []
+    return ", ".join([*least, *([f"PSNR about {psnr:.1f} dB"] if psnr else []), largest])
+
+
+def add_decompress(subparsers: Subparsers) -> None:
+    """Declare the command."""
+
+    def region(parser: Parser) -> None:
+        parser.add_argument(
+            "--region",
+            metavar="K,J,I",
+            help="slices, rows, columns as start:stop, from 0, stop excluded; an empty side takes"
+            " all (a sequence has its frames first)",
+        )
+
+    job_command(
+        subparsers,
+        "decompress",
+        summary="read a .ucv, whole or a region",
+        description="Decode a .ucv into a volume. A region reads only the chunks it needs,\n"
+        "and its geometry follows the crop.",
+        example="medenhance decompress scan.ucv part.nii.gz --region 40:60,:,100:228",
+        extra=region,
+        run=_decompress,
+    )
+
+
+def _decompress(args: argparse.Namespace) -> int:
+    region = {} if args.region is None else {"region": parse_region(args.region)}
+    params = params_of(args, declaration_of("decompress")) | region
+    fields = args.console.run("decompress", params, isolated=args.isolated)
+    return int(args.console.done(fields, "\n".join(job_lines(fields))))
+
+
+def parse_region(text: str) -> list[list[int | None] | None]:
+    """Turn "40:60,:,100:" into [[40, 60], None, [100, None]]; ConfigError for anything else."""
+    return [_parse_axis(axis.strip(), text) for axis in text.split(",")]
+
+
+def _parse_axis(axis: str, text: str) -> list[int | None] | None:
+    ends = axis.split(":")
+    is_range = len(ends) == 2 and all(end.strip() == "" or _is_whole(end) for end in ends)
+    if not is_range:
+        raise ConfigError(
+            f"--region {text!r}: {axis!r} is not start:stop",
+            "For example: --region 40:60,:,100:228",
+        )
+    start, stop = (int(end) if end.strip() else None for end in ends)
+    return None if start is None and stop is None else [start, stop]
+
+
+def _is_whole(text: str) -> bool:
+    return text.strip().isdecimal()
+
+
+class PartLostError(MedEnhanceError):
+    """Something was saved, and something was not: neither done nor failed."""
+
+    code, exit_status = "incomplete", 7
+
+
+def add_recover(subparsers: Subparsers) -> None:
+    """Declare the command."""
+    job_command(
+        subparsers,
+        "recover",
+        summary="save what is intact in a damaged .ucv",
+        description="Decode every intact block of a damaged .ucv, and say what is missing.\n"
+        "Exit status 0 where no block is lost, 7 where OUTPUT was written and some are,\n"
+        "6 where none could be read and nothing was written.",
+        example="medenhance recover damaged.ucv rescued.nii.gz",
+        run=_recover,
+    )
+
+
+def _recover(args: argparse.Namespace) -> int:
+    """Run the job and report what was saved; blocks that are lost decide the exit status."""
+    params = params_of(args, declaration_of("recover"))
+    fields = args.console.run("recover", params, isolated=args.isolated)
+    report = fields["report"]
+    text = "\n".join([*wrote(fields), *report_lines(report)])
+    if not report["lost"]:
+        return int(args.console.done(fields, text))
+    if not args.console.as_json:
+        args.console.note(text)
+    error = PartLostError(
+        f"{len(report['lost'])} of {report['blocks']} blocks of {args.input} could not be saved",
+        f"The others are written; look for a better copy before you rely on {args.output}.",
+    )
+    return int(args.console.fail(error, None, fields))
+
+
+def report_lines(report: Mapping[str, Any]) -> list[str]:
+    """What was lost, block by block, and whether the rest is proved."""
+    lost = report["lost"]
+    if lost:
+        lines = [
+            f"{len(lost)} of {report['blocks']} blocks are lost: {report['lost_voxels']:,} voxels,"
+            f" filled with {report['fill_value']:g}"
+        ]
+    else:
+        lines = [f"all {report['blocks']} blocks are intact"]
+    for block in lost:
+        ends = zip(block["start"], block["stop"], strict=True)
+        place = ", ".join(f"{start}:{stop}" for start, stop in ends)
+        lines.append(f"  block {block['block']} [{place}]: {block['reason']}")
+    if report["proved"]:
+        proof = ["every voxel is proved to be as it was written"]
+    elif lost:
+        proof = []
+    else:
+        proof = [
+            "not proved: the voxels do not have the file's SHA-256 (another machine may decode"
+            " the last bit of a lossy file differently; of a lossless one it is damage)"
+        ]
+    return [*lines, *report["notes"], *proof]

@@ -71,11 +71,11 @@ class Console:
             given = {name: value for name, value in params.items() if value is not None}
             spec = JobSpec(kind, given)
             if not isolated:
-                return dict(run_job(spec, progress=self.hear, cancel=cancel).fields)
+                return dict(run_job(spec, progress=self.show_event, cancel=cancel).fields)
             with Client() as client:
-                return dict(client.run(spec, progress=self.hear, cancel=cancel).fields)
+                return dict(client.run(spec, progress=self.show_event, cancel=cancel).fields)
 
-    def hear(self, event: Event) -> None:
+    def show_event(self, event: Event) -> None:
         """A job's event: the bar moves, warnings are printed."""
         if self._is_silent and event.kind in ("warning", "log"):
             return
@@ -91,7 +91,7 @@ class Console:
             self.note(f"{event.kind}: {event.fields['message']}")
 
     @contextlib.contextmanager
-    def told_already(self) -> Iterator[None]:
+    def without_warnings(self) -> Iterator[None]:
         """Leave out warnings meanwhile: the same files are looked at again."""
         self._is_silent = True
         try:
@@ -114,7 +114,7 @@ class Console:
         print(text, file=sys.stderr, flush=True)
 
     def done(self, fields: Mapping[str, Any], text: str) -> int:
-        """Tell the result: `fields` as JSON, or `text` for people."""
+        """Report the result: `fields` as JSON, or `text` for people."""
         if self.as_json:
             warnings = {"warnings": self.warnings} if self.warnings else {}
             self._print_json({"ok": True, "command": self.command, **fields, **warnings})
@@ -128,13 +128,13 @@ class Console:
         cause: BaseException | None = None,
         fields: Mapping[str, Any] | None = None,
     ) -> int:
-        """Tell the error; returns its exit status. `fields`: what JSON says besides."""
+        """Report the error; returns its exit status. `fields`: what JSON says besides."""
         if self.debug and cause is not None:
             traceback.print_exception(cause, file=sys.stderr)
         if self.as_json:
-            told = {"code": error.code, "message": error.message, "hint": error.hint}
+            reason = {"code": error.code, "message": error.message, "hint": error.hint}
             self._print_json(
-                {"ok": False, "command": self.command, **(fields or {}), "error": told}
+                {"ok": False, "command": self.command, **(fields or {}), "error": reason}
             )
         else:
             print(f"error: {error.message}", file=sys.stderr)

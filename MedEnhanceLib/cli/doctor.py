@@ -1,4 +1,4 @@
-"""medenhance doctor: what is here, what is missing, and how to get it."""
+"""medenhance doctor and worker: what this machine has and lacks, and jobs for other programs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib._version import __version__
-from MedEnhanceLib.cli.parser import Subparsers, new_command
-from MedEnhanceLib.cli.words import columns, size
+from MedEnhanceLib.cli.parser import Parser, Subparsers, new_command
+from MedEnhanceLib.cli.text import columns, size
 from MedEnhanceLib.errors import DependencyError, MedEnhanceError, ModelError
 from MedEnhanceLib.runtime.dependencies import package_rows
 
@@ -18,21 +18,22 @@ _LEAST_PYTHON = (3, 11)
 _PING_SECONDS = 60.0
 
 
-def add_parser(subparsers: Subparsers) -> None:
+def add_doctor(subparsers: Subparsers) -> None:
     """Declare the command."""
-    parser = new_command(
+    new_command(
         subparsers,
         "doctor",
         summary="check Python, packages, devices, memory, disk, models and the worker",
         description="Show on one screen what MedEnhance finds here and what is missing.\n"
         "Exit status 4 where a package or a model is.",
         example="medenhance doctor --json",
+        declare=lambda _parser: None,
+        run=run,
     )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Look at everything; a part that fails is told of and does not stop the rest."""
+    """Look at everything; a part that fails is reported and does not stop the rest."""
     from MedEnhanceLib.runtime import machine
 
     found = {
@@ -66,7 +67,7 @@ def python() -> dict[str, Any]:
 
 def models() -> list[dict[str, Any]]:
     """Each model and whether its files match their hashes."""
-    from MedEnhanceLib.bundles.summary import installed
+    from MedEnhanceLib.bundles.store import installed
 
     return installed()
 
@@ -88,21 +89,23 @@ def worker() -> dict[str, Any]:
 
 def shortcomings(found: Mapping[str, Any]) -> list[str]:
     """A sentence with its remedy for each thing that is missing."""
-    told = []
+    lacking = []
     if not found["python"]["ok"]:
-        told.append(f"Python {found['python']['version']}: 3.11 or newer is needed")
+        lacking.append(f"Python {found['python']['version']}: 3.11 or newer is needed")
     absent = [row for row in found["packages"] if row["required"] and not row["ok"]]
     if absent:
         names = " ".join(f"'{row['requirement']}'" for row in absent)
-        told.append(f"packages are missing or too old; install: python -m pip install {names}")
-    told += [f"model {row['name']}: {row['message']}" for row in found["models"] if not row["ok"]]
+        lacking.append(f"packages are missing or too old; install: python -m pip install {names}")
+    lacking += [
+        f"model {row['name']}: {row['message']}" for row in found["models"] if not row["ok"]
+    ]
     if not found["models"]:
-        told.append(
+        lacking.append(
             "no models are installed; install MedEnhance again, or: medenhance models import"
         )
     if not found["worker"]["ok"]:
-        told.append(f"the worker does not answer: {found['worker']['message']}")
-    return told
+        lacking.append(f"the worker does not answer: {found['worker']['message']}")
+    return lacking
 
 
 def screen(found: Mapping[str, Any]) -> str:
@@ -157,3 +160,35 @@ def _device_text(row: Mapping[str, Any]) -> str:
 
 def _share(count: int | None) -> str:
     return "unknown" if count is None else size(count)
+
+
+def add_worker(subparsers: Subparsers) -> None:
+    """Declare the command."""
+
+    def declare(parser: Parser) -> None:
+        parser.add_argument(
+            "--idle-seconds",
+            type=float,
+            metavar="S",
+            help="end when no job came for this long (default: 600)",
+        )
+
+    new_command(
+        subparsers,
+        "worker",
+        summary="run jobs that come in as JSON lines (for programs)",
+        description="Read one JSON job per line on stdin and write JSON events, one per line, on\n"
+        "stdout; nothing else goes there, with or without --json. The end of\n"
+        "stdin stops the running job and the worker.",
+        example="medenhance worker --idle-seconds 60",
+        declare=declare,
+        run=_serve,
+    )
+
+
+def _serve(args: argparse.Namespace) -> int:
+    """Serve until stdin ends."""
+    from MedEnhanceLib.jobs.worker import worker as serving
+
+    options = [] if args.idle_seconds is None else ["--idle-seconds", str(args.idle_seconds)]
+    return serving.main(options)

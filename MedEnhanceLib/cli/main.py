@@ -1,4 +1,4 @@
-"""The command `medenhance`: chooses the command's file, and turns errors into words and statuses.
+"""The command `medenhance`: chooses the command, and turns errors into messages and statuses.
 
 Nothing heavy is imported here or at the top of a command's file: help must be instant.
 """
@@ -11,27 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from MedEnhanceLib._version import __version__
-from MedEnhanceLib.cli import (
-    batch,
-    blend,
-    compare,
-    compress,
-    convert,
-    decompress,
-    degrade,
-    deidentify,
-    demo,
-    distill,
-    doctor,
-    enhance,
-    evaluate,
-    inspect,
-    models,
-    recover,
-    segment,
-    train,
-    worker,
-)
+from MedEnhanceLib.cli import batch, compress, distill, doctor, enhance, models, train, volumes
 from MedEnhanceLib.cli.console import Console, UnexpectedError
 from MedEnhanceLib.cli.parser import Parser, add_common
 from MedEnhanceLib.errors import (
@@ -42,29 +22,29 @@ from MedEnhanceLib.errors import (
     MedEnhanceError,
 )
 from MedEnhanceLib.runtime.dependencies import PIP_NAMES
-from MedEnhanceLib.runtime.machine import be_a_good_neighbour
+from MedEnhanceLib.runtime.machine import let_idle_threads_sleep
 
 #: In the order in which help lists them.
 COMMANDS = (
-    demo,
-    convert,
-    inspect,
-    enhance,
-    blend,
-    segment,
-    compress,
-    decompress,
-    recover,
-    degrade,
-    deidentify,
-    train,
-    evaluate,
-    distill,
-    compare,
-    batch,
-    models,
-    doctor,
-    worker,
+    volumes.add_demo,
+    volumes.add_convert,
+    volumes.add_inspect,
+    enhance.add_enhance,
+    enhance.add_blend,
+    enhance.add_segment,
+    compress.add_compress,
+    compress.add_decompress,
+    compress.add_recover,
+    volumes.add_degrade,
+    volumes.add_deidentify,
+    train.add_train,
+    train.add_evaluate,
+    distill.add_distill,
+    distill.add_compare,
+    batch.add_batch,
+    models.add_models,
+    doctor.add_doctor,
+    doctor.add_worker,
 )
 _DESCRIPTION = (
     "Enhance, segment and compress medical volumes.\n"
@@ -84,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status and never raises."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     _survive_narrow_encodings()
-    be_a_good_neighbour()
+    let_idle_threads_sleep()
     console = Console(as_json="--json" in arguments, debug="--debug" in arguments)
     try:
         return _run(arguments, console)
@@ -100,8 +80,8 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"medenhance {__version__}")
     add_common(parser, default=False)
     subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
-    for module in COMMANDS:
-        module.add_parser(subparsers)
+    for add_command in COMMANDS:
+        add_command(subparsers)
     return parser
 
 
@@ -120,7 +100,7 @@ def _run(arguments: Sequence[str], console: Console) -> int:
         return console.fail(_missing_package(cause), cause)
     except (BrokenPipeError, SystemExit):
         raise
-    except Exception as cause:  # noqa: BLE001 - the last door: nobody wants a traceback here
+    except Exception as cause:  # noqa: BLE001 - the last place: nobody wants a traceback here
         return console.fail(UnexpectedError.of(cause), cause)
 
 

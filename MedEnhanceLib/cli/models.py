@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from textwrap import fill
 
-from MedEnhanceLib.cli.parser import Subparsers, new_command
-from MedEnhanceLib.cli.words import columns, pairs, size
+from MedEnhanceLib.cli.parser import Parser, Subparsers, new_command
+from MedEnhanceLib.cli.text import columns, pairs, size
 from MedEnhanceLib.errors import ConfigError, ModelError
 
 ACTIONS = {
@@ -19,19 +19,25 @@ ACTIONS = {
 }
 
 
-def add_parser(subparsers: Subparsers) -> None:
+def add_models(subparsers: Subparsers) -> None:
     """Declare the command."""
-    words = "\n".join(f"  {action:7} {what}" for action, what in ACTIONS.items())
-    parser = new_command(
+
+    def declare(parser: Parser) -> None:
+        parser.add_argument("action", choices=tuple(ACTIONS), help="what to do")
+        parser.add_argument(
+            "name", nargs="?", metavar="NAME", help="a model's name; a path for import"
+        )
+
+    actions = "\n".join(f"  {action:7} {what}" for action, what in ACTIONS.items())
+    new_command(
         subparsers,
         "models",
         summary="list, show, verify, import or remove trained models",
-        description=f"Manage the trained models on this machine.\n\n{words}",
+        description=f"Manage the trained models on this machine.\n\n{actions}",
         example="medenhance models show mr-brain",
+        declare=declare,
+        run=run,
     )
-    parser.add_argument("action", choices=tuple(ACTIONS), help="what to do")
-    parser.add_argument("name", nargs="?", metavar="NAME", help="a model's name; a path for import")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     from MedEnhanceLib.bundles import list_bundles
-    from MedEnhanceLib.bundles.summary import folder_bytes, summary
+    from MedEnhanceLib.bundles.store import folder_bytes, summary
 
     bundles = list_bundles()
     rows = [
@@ -76,15 +82,15 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from MedEnhanceLib.bundles.summary import summary
+    from MedEnhanceLib.bundles.store import summary
     from MedEnhanceLib.jobs.kinds.evaluate import find_bundle
 
     bundle = find_bundle(args.name)
     card = bundle.folder / "docs" / "README.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
     fields = {"model": summary(bundle), "metadata": bundle.metadata, "card": text}
-    told = pairs(summary(bundle)) + (f"\n\n{text.strip()}" if text else "")
-    return int(args.console.done(fields, told))
+    shown = pairs(summary(bundle)) + (f"\n\n{text.strip()}" if text else "")
+    return int(args.console.done(fields, shown))
 
 
 def _verify(args: argparse.Namespace) -> int:
@@ -110,7 +116,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 def _import(args: argparse.Namespace) -> int:
     from MedEnhanceLib.bundles import import_bundle
-    from MedEnhanceLib.bundles.summary import summary
+    from MedEnhanceLib.bundles.store import summary
 
     source = Path(args.name)
     if not source.exists():

@@ -1,14 +1,15 @@
-"""What the parsers of all commands share."""
+"""What the parsers of all commands share; options are made of the jobs' declarations."""
 
 from __future__ import annotations
 
 import argparse
-import difflib
+import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
+from MedEnhanceLib.core.options import Option, did_you_mean, options_of
 from MedEnhanceLib.errors import ConfigError
 
 #: What `add_subparsers` gives; argparse has no public name for it.
@@ -21,12 +22,26 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(allow_abbrev=False, **options)
+        self.declare: Callable[[Parser], None] | None = None
         self._given: list[str] = []
+
+    def declared(self) -> Parser:
+        """The parser with its options."""
+        declare, self.declare = self.declare, None
+        if declare is not None:
+            declare(self)
+        return self
+
+    def format_help(self) -> str:
+        """As argparse's."""
+        self.declared()
+        return super().format_help()
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """As argparse's, but what is left over is refused here, where its like are known."""
+        """As argparse's, but what is left over is refused here, where the options are known."""
+        self.declared()
         self._given = list(args or ())
         parsed, rest = super().parse_known_args(args, namespace)
         for word in rest:
@@ -43,10 +58,11 @@ class Parser(argparse.ArgumentParser):
             if isinstance(action, argparse._SubParsersAction):
                 self._refuse(f"there is no {str(what).lower()} {value!r}", str(value), choices)
             names = "/".join(action.option_strings) or what
-            self._refuse(f"{names} cannot be {value!r}", str(value), choices)
+            message = f"{names} cannot be {value!r}: use {', '.join(choices)}"
+            self._refuse(message, str(value), choices)
 
     def error(self, message: str) -> NoReturn:
-        """A wrong use of the command line; a misspelt option is its likeliest cause."""
+        """A wrong use of the command line; a misspelled option is its likeliest cause."""
         if self._subparsers is None:
             for word in self._given:
                 if word.startswith("--") and word.partition("=")[0] not in self._options():
@@ -61,20 +77,176 @@ class Parser(argparse.ArgumentParser):
         self._refuse(f"there is no option {option}", option, self._options())
 
     def _refuse(self, message: str, given: str, known: Sequence[str]) -> NoReturn:
-        near = difflib.get_close_matches(given, known, n=1)
-        meant = f"Did you mean {near[0]}? " if near else ""
-        raise ConfigError(message, f"{meant}See: {self.prog} --help")
+        raise ConfigError(message, f"{did_you_mean(given, known)}See: {self.prog} --help")
 
 
 def new_command(
-    subparsers: Subparsers, name: str, *, summary: str, description: str, example: str
+    subparsers: Subparsers,
+    name: str,
+    *,
+    summary: str,
+    description: str,
+    example: str,
+    declare: Callable[[Parser], None],
+    run: Callable[[argparse.Namespace], int] | None = None,
 ) -> Parser:
-    """A command's parser; every one has a summary, a description and an example."""
+    """A command's parser; every one has a summary, a description and an example.
+
+    declare: adds its options, once they are needed: help of all commands must be instant.
+    """
     parser = subparsers.add_parser(
         name, help=summary, description=description, epilog=f"example:\n  {example}"
     )
+    parser.declare = declare
     add_common(parser, default=argparse.SUPPRESS)
+    if run is not None:
+        parser.set_defaults(run=run)
     return parser
+
+
+def job_command(
+    subparsers: Subparsers,
+    name: str,
+    *,
+    summary: str,
+    description: str,
+    example: str,
+    lines: Callable[[dict[str, Any]], list[str]] | None = None,
+    run: Callable[[argparse.Namespace], int] | None = None,
+    extra: Callable[[Parser], None] | None = None,
+) -> Parser:
+    """A command that is a job of the same name; its options are those that the job declares.
+
+    lines: what people read of the job's result. run: in place of running the job and showing
+    these lines. extra: adds what the job does not declare.
+    """
+
+    def declare(parser: Parser) -> None:
+        add_flags(parser, declaration_of(name))
+        if extra is not None:
+            extra(parser)
+        add_job_options(parser)
+
+    def run_here(args: argparse.Namespace) -> int:
+        from MedEnhanceLib.cli.series import run_on_series
+
+        fields = run_on_series(args, name, params_of(args, declaration_of(name)))
+        return int(args.console.done(fields, "\n".join(lines(fields) if lines else ())))
+
+    return new_command(
+        subparsers,
+        name,
+        summary=summary,
+        description=description,
+        example=example,
+        declare=declare,
+        run=run or run_here,
+    )
+
+
+def declaration_of(job: str) -> Any:
+    """The dataclass of a job's parameters."""
+    from MedEnhanceLib.jobs.job import JOBS
+
+    return JOBS[job].params
+
+
+def add_flags(
+    parser: Parser, declaration: Any, *, only: Collection[str] = (), without: Collection[str] = ()
+) -> None:
+    """An option for each field of a declaration, those of the declarations in it too.
+
+    Positional arguments first, then its own options, then those that it inherits.
+    only, without: names of fields.
+    """
+    groups: dict[str, argparse._MutuallyExclusiveGroup] = {}
+    for one in _in_order(declaration):
+        about = one.about
+        if about.flag is None or one.name in without or (only and one.name not in only):
+            continue
+        if one.is_object:
+            add_flags(parser, one.kind)
+        elif one.name == "like":
+            _add_like(parser)
+        elif about.one_of:
+            group = groups.get(about.one_of) or parser.add_mutually_exclusive_group(required=True)
+            groups[about.one_of] = group
+            group.add_argument(*_names(one), **_argument(one))
+        else:
+            parser.add_argument(*_names(one), **_argument(one))
+
+
+def params_of(args: argparse.Namespace, declaration: Any) -> dict[str, Any]:
+    """The JSON object of a declaration with what was given on the command line."""
+    params: dict[str, Any] = {}
+    for one in options_of(declaration):
+        if one.is_object:
+            inner = params_of(args, one.kind) if one.about.flag is not None else {}
+            if inner:
+                params[one.name] = inner
+        elif one.about.flag is not None and (value := getattr(args, one.name, None)) is not None:
+            params[one.name] = value
+    if like := getattr(args, "like", None):
+        params["like"] = {"path": like} | ({"series": args.like_series} if args.like_series else {})
+    elif getattr(args, "like_series", None):
+        raise ConfigError(
+            "--like-series without --like", "Name the folder of the series: --like SERIES/"
+        )
+    return params
+
+
+def _in_order(declaration: Any) -> list[Option]:
+    bases = declaration.__mro__
+
+    def rank(one: Option) -> tuple[bool, bool, bool, int]:
+        owner = next(n for n, base in enumerate(bases) if one.name in inspect.get_annotations(base))
+        is_positional = _is_positional(one)
+        is_last = one.about.flag == "--force"
+        return not is_positional, one.name != "input", is_last, 0 if is_positional else owner
+
+    return sorted(options_of(declaration), key=rank)
+
+
+def _is_positional(one: Option) -> bool:
+    return bool(one.about.flag) and not str(one.about.flag).startswith("-")
+
+
+def _names(one: Option) -> list[str]:
+    if _is_positional(one):
+        return [one.name]
+    return [one.about.flag or f"--{one.name.replace('_', '-')}"]
+
+
+def _argument(one: Option) -> dict[str, Any]:
+    """The keywords of `add_argument`; what is not given is None."""
+    fields: dict[str, Any] = {"default": None, "help": one.description.replace("%", "%%")}
+    if _is_positional(one):
+        fields |= {"metavar": one.about.flag, "nargs": None if one.is_required else "?"}
+        return fields | ({"choices": one.choices} if one.choices else {})
+    fields["dest"] = one.name
+    if one.kind is bool:
+        if str(one.about.flag).startswith("--no-"):
+            return fields | {"action": "store_false"}
+        on_off = argparse.BooleanOptionalAction if one.default is True else "store_true"
+        return fields | {"action": on_off}
+    if one.choices:
+        fields["choices"] = one.choices
+    return fields | {
+        "type": one.kind if one.kind in (int, float) else str,
+        "metavar": one.about.metavar,
+        "required": one.is_required,
+    }
+
+
+def _add_like(parser: Parser) -> None:
+    parser.add_argument(
+        "--like",
+        metavar="SERIES",
+        help="the DICOM series that INPUT was made from, where INPUT itself is none",
+    )
+    parser.add_argument(
+        "--like-series", metavar="S", help="which series of --like, by number or UID"
+    )
 
 
 def add_common(parser: argparse.ArgumentParser, *, default: Any) -> None:
@@ -102,92 +274,10 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_input(parser: argparse.ArgumentParser) -> None:
-    """The volume to read, and what its file does not say."""
-    parser.add_argument(
-        "input",
-        metavar="INPUT",
-        help="a volume: a file, a .ucv, or DICOM: a folder, a file, a zip, a DICOMDIR",
-    )
-    parser.add_argument(
-        "--series",
-        metavar="S",
-        help="which DICOM series of several: its number in the table of inspect, or its UID",
-    )
-    add_modality(parser)
-    add_repairs(parser)
-
-
-def add_modality(parser: argparse.ArgumentParser) -> None:
-    """What a file does not say of itself, or says wrongly."""
-    parser.add_argument(
-        "--modality",
-        metavar="M",
-        help="CT, MR, PT, EM or OT, where the file says none or a wrong one",
-    )
-
-
-def add_repairs(parser: argparse.ArgumentParser) -> None:
-    """What may be done to a series that no volume can be made of as it is."""
-    parser.add_argument(
-        "--fix-tilt",
-        action="store_true",
-        default=None,
-        help="resample a DICOM series whose gantry was tilted to a rectangular grid",
-    )
-    parser.add_argument(
-        "--fix-spacing",
-        action="store_true",
-        default=None,
-        help="resample a DICOM series with gaps or uneven spacing to an even one, across the gaps",
-    )
-
-
-def input_params(args: argparse.Namespace) -> dict[str, Any]:
-    """The parameters of a job that the options of `add_input` say."""
-    return {
-        "input": args.input,
-        "series": args.series,
-        "modality": args.modality,
-        "fix_tilt": args.fix_tilt,
-        "fix_spacing": args.fix_spacing,
-    }
-
-
-def add_force(parser: argparse.ArgumentParser) -> None:
-    """Permission to replace outputs."""
-    parser.add_argument("--force", action="store_true", help="replace existing outputs")
-
-
-def add_device(parser: argparse.ArgumentParser) -> None:
-    """Where the network runs."""
-    parser.add_argument(
-        "--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N or mps"
-    )
-
-
-def add_background_options(parser: argparse.ArgumentParser, *, nice: bool) -> None:
-    """How much a job of hours stands back for others; nice: what it does unasked."""
-    parser.add_argument(
-        "--nice",
-        action=argparse.BooleanOptionalAction,
-        default=nice,
-        help=f"let other processes go first (default: {'on' if nice else 'off'})",
-    )
-    parser.add_argument(
-        "--no-wait",
-        action="store_true",
-        help="end with an error where another long job has the GPU (default: wait for it)",
-    )
-
-
-def background_params(args: argparse.Namespace) -> dict[str, Any]:
-    """The parameters of a job that the options of `add_background_options` say."""
-    return {"nice": args.nice, "wait": not args.no_wait}
-
-
-def read_config(path: str) -> dict[str, Any]:
-    """The JSON object in a configuration file; raises ConfigError for anything else."""
+def read_config(path: str | None) -> dict[str, Any]:
+    """The JSON object in a configuration file, {} for none; raises ConfigError for all else."""
+    if path is None:
+        return {}
     try:
         fields = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as cause:

@@ -1,4 +1,6 @@
-"""Writes docs/commands.md from the parsers: python -m MedEnhanceLib.cli.reference docs/commands.md
+"""Writes docs/commands.md, and docs/job-parameters.md beside it, from the declarations.
+
+    python -m MedEnhanceLib.cli.reference docs/commands.md
 
 It reads the parsers and not their help's text, whose layout differs between Python versions.
 """
@@ -9,9 +11,11 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from MedEnhanceLib.cli.main import build_parser
 from MedEnhanceLib.cli.parser import Parser
+from MedEnhanceLib.core.options import allowed_text, options_of
 
 _INTRODUCTION = """\
 # Commands
@@ -45,7 +49,15 @@ terminal; elsewhere a line every 10 s) |
 | `--isolated` | run in a process of its own, which can be killed without harm |
 """
 
-#: Told once, at the top.
+_JOBS_INTRODUCTION = """\
+# Parameters of jobs
+
+Made from the jobs' declarations by `python -m MedEnhanceLib.cli.reference docs/commands.md`.
+What jobs are, and what they return: jobs.md. A parameter that is left out has its default; of an
+object (`config.…`), what is left out has its default too.
+"""
+
+#: Described once, at the top.
 COMMON = ("json", "debug", "force", "progress", "isolated")
 
 
@@ -62,7 +74,7 @@ def commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, Parser]]:
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, below in action.choices.items():
-                yield f"{parser.prog} {name}", below
+                yield f"{parser.prog} {name}", below.declared()
                 yield from commands(below)
 
 
@@ -77,7 +89,7 @@ def _section(command: str, parser: Parser) -> str:
     usage = " ".join([command, *(_name(action) for action in positional)])
     rows = [(_name(action), _help(action)) for action in positional if _help(action)]
     rows += [(_option(action), _help(action)) for action in options]
-    table = "\n".join(f"| `{name}` | {words} |" for name, words in rows)
+    table = "\n".join(f"| `{name}` | {text} |" for name, text in rows)
     example = (parser.epilog or "").removeprefix("example:").strip()
     description = (parser.description or "").replace("\n  ", "\n- ")
     return (
@@ -104,9 +116,35 @@ def _value(action: argparse.Action) -> str:
 
 
 def _help(action: argparse.Action) -> str:
-    words = action.help or ""
-    return f"{words} (required)" if action.required and action.option_strings else words
+    text = (action.help or "").replace("%%", "%")
+    return f"{text} (required)" if action.required and action.option_strings else text
+
+
+def job_parameters() -> str:
+    """The parameters of all jobs as Markdown."""
+    from MedEnhanceLib.jobs.job import JOBS
+
+    parts = [_JOBS_INTRODUCTION]
+    for kind, job in JOBS.items():
+        summary = (job.params.__doc__ or "").partition("\n")[0]
+        rows = "\n".join(_parameter_rows(job.params))
+        parts.append(
+            f"## {kind}\n\n{summary}\n\n| parameter | type | meaning |\n|---|---|---|\n{rows}\n"
+        )
+    return "\n".join(parts)
+
+
+def _parameter_rows(declaration: Any, prefix: str = "") -> Iterator[str]:
+    for one in options_of(declaration):
+        name = f"{prefix}{one.name}"
+        kind = " or ".join(f"`{choice}`" for choice in one.choices) or allowed_text(one.hint)
+        text = one.description + (" (required)" if one.is_required else "")
+        yield f"| `{name}` | {kind.replace('|', ' or ')} | {text} |"
+        if one.is_object:
+            yield from _parameter_rows(one.kind, f"{name}.")
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(reference(), encoding="utf-8")
+    page = Path(sys.argv[1] if sys.argv[1:] else "docs/commands.md")
+    page.write_text(reference(), encoding="utf-8")
+    page.with_name("job-parameters.md").write_text(job_parameters(), encoding="utf-8")

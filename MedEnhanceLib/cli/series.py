@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from MedEnhanceLib.cli.words import columns
+from MedEnhanceLib.cli.text import columns
 from MedEnhanceLib.errors import InputError, MedEnhanceError
 
 _LONGEST = 40
@@ -37,7 +37,7 @@ def run_on_series(args: argparse.Namespace, kind: str, params: Mapping[str, Any]
 def series_rows(args: argparse.Namespace, path: str) -> list[dict[str, Any]]:
     """The series at `path`; none where it is no DICOM, or cannot be listed."""
     try:
-        with args.console.told_already():
+        with args.console.without_warnings():
             fields = args.console.run("series", {"input": path}, isolated=args.isolated)
     except MedEnhanceError:
         return []

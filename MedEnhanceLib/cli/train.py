@@ -1,41 +1,40 @@
-"""medenhance train: a model of one's own."""
+"""medenhance train and evaluate: a model of one's own, and how good a model is."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.cli.parser import (
+    Parser,
     Subparsers,
-    add_background_options,
+    add_flags,
     add_job_options,
-    background_params,
+    declaration_of,
+    job_command,
     new_command,
+    params_of,
     read_config,
 )
-from MedEnhanceLib.cli.words import columns, inline, wrote
+from MedEnhanceLib.cli.text import columns, inline, wrote
 from MedEnhanceLib.errors import ConfigError
 
-METHODS = ("hqg", "denoiser", "gradprom", "head", "unicompress")
-TASKS = ("denoise", "sr2", "sr4", "undersample")
-NETWORKS = ("srcnn", "edsr", "unet")
-#: Options of the small restorer alone: other methods use these names for other things.
+#: Options of the denoiser alone: other methods use these names for other things.
 _OF_DENOISER = ("task", "network", "pattern")
-PRESETS = ("smoke", "cpu", "full", "published")
 #: Options that are fields of the configuration as they are.
 _FIELDS = ("modality", "anatomy", "name", "seed", "steps", "device", "part")
 
 
-def add_parser(subparsers: Subparsers) -> None:
+def add_train(subparsers: Subparsers) -> None:
     """Declare the command."""
-    parser = new_command(
+    new_command(
         subparsers,
         "train",
-        summary="train an enhancer, a small restorer, a segmentation head, or a model of the codec",
+        summary="train an enhancer, a denoiser, a segmentation head, or a model of the codec",
         description="Train a model on volumes of your own: an enhancer on a folder of good images\n"
         "and, where there are some, a folder of bad ones, which need not belong together.\n"
         "With labels an enhancer and a segmentation head can learn from each other\n"
@@ -45,19 +44,23 @@ def add_parser(subparsers: Subparsers) -> None:
         "A training that was stopped goes on from its checkpoint when it is started\n"
         "again with the same OUT. How to: docs/training.md.",
         example="medenhance train hqg --hq good/ --lq bad/ --modality MR --out runs/mine",
+        declare=_declare_train,
+        run=_train,
     )
-    parser.add_argument(
-        "method",
-        choices=METHODS,
-        help="hqg: an enhancer; denoiser: a small network for one task, from a distilled set or a "
-        "cohort; head: segmentation; gradprom: enhancer and head, learning from each other; "
-        "unicompress: a model of the codec (--part)",
-    )
-    parser.add_argument("--out", required=True, metavar="DIR", help="checkpoint and model go here")
+
+
+def _declare_train(parser: Parser) -> None:
+    from MedEnhanceLib.hqg.config import TrainConfig
+    from MedEnhanceLib.spg.config import TrainDenoiserConfig
+
+    job = declaration_of("train")
+    add_flags(parser, job, only=["method", "out"])
     parser.add_argument("--hq", metavar="DIR", help="good images: files, or a folder of DICOM each")
     parser.add_argument("--lq", metavar="DIR", help="bad images, of other people (optional)")
-    parser.add_argument("--modality", choices=("MR", "CT", "EM"), help="what the images are")
-    parser.add_argument("--anatomy", metavar="A", help="what of the body they show; users are told")
+    parser.add_argument("--modality", choices=("MR", "CT", "EM"), help="of the images")
+    parser.add_argument(
+        "--anatomy", metavar="A", help="what the images show; users are informed of it"
+    )
     parser.add_argument(
         "--name",
         metavar="N",
@@ -65,7 +68,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument(
         "--preset",
-        choices=PRESETS,
+        choices=tuple(TrainConfig.PRESETS),
         help="smoke: seconds, for tests; cpu: within an hour on two cores; full: hours on one GPU;"
         " published: the publication's losses alone (default: what --config says, else cpu)",
     )
@@ -84,25 +87,15 @@ def add_parser(subparsers: Subparsers) -> None:
         help="the folder that patterns in --config are relative to; for hqg and denoiser also a "
         "distilled set, for denoiser a cohort (a folder of patients, a table, DICOM)",
     )
-    parser.add_argument(
-        "--task", choices=TASKS, help="of a denoiser from a cohort; a distilled set has its own"
-    )
-    parser.add_argument(
-        "--network", choices=NETWORKS, help="of a denoiser (default: by the preset)"
-    )
-    parser.add_argument(
-        "--pattern",
-        metavar="G",
-        help="of a denoiser's cohort: of the names of files that are images",
-    )
-    add_background_options(parser, nice=False)
+    add_flags(parser, TrainDenoiserConfig, only=_OF_DENOISER)
+    add_flags(parser, job, only=["nice", "wait"])
+    parser.set_defaults(nice=False)
     add_job_options(parser)
-    parser.set_defaults(run=run)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Run the job and tell where the model is; of several processes, the first one tells."""
-    config = read_config(args.config) if args.config else {}
+def _train(args: argparse.Namespace) -> int:
+    """Run the job and report where the model is; of several processes, the first one does."""
+    config = read_config(args.config)
     data = args.data
     if args.hq:
         data, config = _with_cohort(args, config)
@@ -120,19 +113,17 @@ def run(args: argparse.Namespace) -> int:
     if isinstance(section, dict):
         config["enhancement"] = {name: v for name, v in section.items() if name not in given}
     config |= given
-    params = {
-        "method": args.method,
+    params = params_of(args, declaration_of("train")) | {
         "config": config,
         "config_name": _config_name(args, given),
         "data": str(data),
-        "out": args.out,
-        **background_params(args),
+        "nice": args.nice,
     }
     is_first = os.environ.get("RANK", "0") == "0"
     if not is_first:
         args.console.show_progress = False
     fields = args.console.run("train", params, isolated=args.isolated)
-    return int(args.console.done(fields, "\n".join(_told(fields)))) if is_first else 0
+    return int(args.console.done(fields, "\n".join(_lines(fields)))) if is_first else 0
 
 
 def _config_name(args: argparse.Namespace, given: Iterable[str]) -> str | None:
@@ -141,7 +132,7 @@ def _config_name(args: argparse.Namespace, given: Iterable[str]) -> str | None:
     return args.config and (f"{args.config} with {options}" if options else args.config)
 
 
-def _told(fields: dict[str, Any]) -> list[str]:
+def _lines(fields: dict[str, Any]) -> list[str]:
     """What was written, and what a head reached in patients that were held out."""
     rows = fields.get("held_out") or []
     if not rows:
@@ -163,3 +154,27 @@ def _with_cohort(args: argparse.Namespace, config: dict[str, Any]) -> tuple[Path
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(args.out).resolve().name).strip("-") or "own"
     pools = {pool: fields[pool] for pool in ("high_quality", "low_quality")}
     return data, {"name": name} | fields | config | pools
+
+
+def add_evaluate(subparsers: Subparsers) -> None:
+    """Declare the command."""
+    job_command(
+        subparsers,
+        "evaluate",
+        summary="measure a model on volumes of good quality",
+        description="Degrade each volume, enhance it, and measure both against the original; for\n"
+        "a head, measure Dice against labels beside each volume (NAME-labels.nii.gz).",
+        example="medenhance evaluate mr-brain volumes/ --out table.json",
+        lines=_means_lines,
+    )
+
+
+def _means_lines(fields: Mapping[str, Any]) -> list[str]:
+    means = fields["means"]
+    names = list(dict.fromkeys(name for row in means.values() for name in row))
+    heads = ["mean of", *(name.replace("_", " ") for name in names)]
+    rows = [
+        [group, *(inline(round(row[name], 3)) if name in row else "–" for name in names)]
+        for group, row in means.items()
+    ]
+    return [columns(heads, rows)]

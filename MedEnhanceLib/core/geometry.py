@@ -1,4 +1,4 @@
-"""Where a volume's voxels lie in the patient: spacing, origin, direction."""
+"""Position of a volume's voxels in the patient: spacing, origin, direction."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from MedEnhanceLib.errors import GeometryError
 Triple = tuple[float, float, float]
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _ORTHONORMAL_TOLERANCE = 1e-3
-#: Ratio of spacings below which voxels pass for cubes.
+#: Ratio of largest to smallest spacing below which voxels count as cubes.
 _NEARLY_ISOTROPIC = 1.3
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Maps voxel indices (i, j, k) to millimetres in LPS, the frame of ITK and DICOM.
+    """Maps voxel indices (i, j, k) to millimeters in LPS, the frame of ITK and DICOM.
 
-    spacing: mm between voxel centres along i (columns), j (rows), k (slices).
-    origin: mm, LPS, the centre of voxel (0, 0, 0).
+    spacing: mm between voxel centers along i (columns), j (rows), k (slices).
+    origin: mm, LPS, the center of voxel (0, 0, 0).
     direction: 3×3, row by row; its columns are the unit vectors of i, j, k in LPS.
     Raises GeometryError for a spacing that is not positive and finite, or for a direction
     whose columns are not orthonormal (a sheared grid, as a tilted gantry gives).
@@ -97,17 +97,20 @@ class Geometry:
 
     @property
     def is_nearly_isotropic(self) -> bool:
-        """Whether voxels are about cubes: other planes than the slices' then look alike."""
+        """Whether voxels are nearly cubes, so that all planes have about the same resolution."""
         return max(self.spacing) / min(self.spacing) < _NEARLY_ISOTROPIC
 
     def is_close(
         self, other: Geometry, tolerance: float = 1e-5, *, shape: Sequence[int] | None = None
     ) -> bool:
-        """Whether the same voxels of both lie within `tolerance` voxels of each other.
+        """Whether the same voxels of both are within `tolerance` voxels of each other.
 
-        shape: (…, K, J, I) of the volume: then that holds for all of its voxels, as its corners
-        tell. Without it, only the first voxel and the steps to its neighbours are compared, and
-        far voxels may lie as many times further apart as they are steps away.
+        Args:
+            other: the geometry to compare with.
+            tolerance: in voxels of the smaller spacing.
+            shape: (…, K, J, I) of the volume, whose corners are compared. None compares only the
+                first voxel and the steps to its neighbors; at n steps, deviations are n times
+                larger.
         """
         scale = min(*self.spacing, *other.spacing)
         difference = self.affine_lps - other.affine_lps

@@ -1,4 +1,4 @@
-"""What was done, with what: the record that goes with every result."""
+"""The manifest: the record of software, settings, inputs and figures beside every result."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any
 from MedEnhanceLib._version import __version__
 
 RESEARCH_ONLY = "Research software, not a medical device; not for diagnosis."
-#: Figures that are of a segmentation.
+#: Keys of `results` that belong to a segmentation.
 _OF_SEGMENTATION = ("labels", "table", "head", "doubt_of_labels")
-_RECORDED_PACKAGES = ("numpy", "SimpleITK", "pydicom", "torch", "monai", "imagecodecs", "zstandard")
+_RECORDED_PACKAGES = ("numpy", "SimpleITK", "pydicom", "torch", "monai", "imagecodecs")
 
 
 def derived_note(action: str) -> str:
-    """The sentence that marks a volume as derived, for its history and its file's header."""
+    """The sentence that marks a volume as derived, for its history and file header."""
     return f"DERIVED: {action} by MedEnhance {__version__}; research use only"
 
 
@@ -35,9 +35,17 @@ def make_manifest(
     results: Mapping[str, Any] | None = None,
     dicom: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """A JSON object: versions, device, configuration, inputs, model, figures of the result.
+    """The record of one run as a JSON object.
 
-    dicom: the series that the input was read from, where it was one (`DicomOrigin.facts`).
+    Args:
+        action: what was done, as a participle: "enhanced".
+        config: the settings.
+        inputs: file names by role.
+        device: that the models ran on.
+        seconds: duration.
+        model: name and SHA-256 of the model.
+        results: figures of the result.
+        dicom: the input's series, where it was one (`DicomOrigin.facts`).
     """
     return {
         "derived": derived_note(action),
@@ -58,12 +66,12 @@ def make_manifest(
 
 
 def manifest_at_strength(manifest: Mapping[str, Any], strength: float) -> dict[str, Any]:
-    """The manifest of a result at full strength as it is of one blended with its input.
+    """The manifest of a result at full strength, for its blend with the input at `strength`.
 
-    Without what was found in the result at full strength: its segmentation.
+    Figures of the segmentation are left out: it was found at full strength.
     """
     results = manifest.get("results") or {}
-    kept = {name: told for name, told in results.items() if name not in _OF_SEGMENTATION}
+    kept = {name: value for name, value in results.items() if name not in _OF_SEGMENTATION}
     config = dict(manifest.get("config") or {}) | {"strength": strength}
     return dict(manifest) | {"config": config, "results": kept}
 

@@ -1,10 +1,13 @@
-"""How far an image is from its reference; numpy alone, in float64, slice by slice.
+"""Similarity of an image to its reference, in float64 with numpy alone.
 
-Every function takes arrays of one shape, [..., J, I], and goes through them slice by slice, so
-that a large volume costs the memory of a few slices. `mask` (bool, same shape) restricts where
-the figure is taken. `data_range` is the span of intensities that a figure refers to: name it
-whenever figures are compared; None takes the reference's own maximum − minimum.
-All raise InputError where shapes differ or nothing is left to measure.
+All functions take arrays of one shape, [..., J, I], and process them slice by slice, so a large
+volume needs the memory of a few slices. Common arguments:
+
+    mask: bool, same shape; only these voxels are measured.
+    data_range: the span of intensities that the figure refers to; give it whenever figures are
+        compared. None takes the reference's maximum − minimum.
+
+All raise InputError where shapes differ or no voxel is left to measure.
 """
 
 from __future__ import annotations
@@ -32,10 +35,10 @@ _GRADIENT_C = 170 / 255**2
 def psnr(
     reference: Array, image: Array, data_range: float | None = None, *, mask: Array | None = None
 ) -> float:
-    """Peak signal-to-noise ratio in dB; inf where both are the same."""
+    """Peak signal-to-noise ratio in dB; inf for equal images."""
     total, count = 0.0, 0
-    for ours, theirs, chosen in _slices(reference, image, mask):
-        difference = _chosen(theirs - ours, chosen)
+    for expected, actual, chosen in _slices(reference, image, mask):
+        difference = _chosen(actual - expected, chosen)
         total += float(np.vdot(difference, difference))
         count += difference.size
     peak = _range_of(reference, data_range)
@@ -46,8 +49,8 @@ def psnr(
 def mae(reference: Array, image: Array, *, mask: Array | None = None) -> float:
     """Mean absolute error, in the unit of the images."""
     total, count = 0.0, 0
-    for ours, theirs, chosen in _slices(reference, image, mask):
-        difference = _chosen(theirs - ours, chosen)
+    for expected, actual, chosen in _slices(reference, image, mask):
+        difference = _chosen(actual - expected, chosen)
         total += float(np.abs(difference).sum())
         count += difference.size
     return _mean(total, count)
@@ -56,7 +59,8 @@ def mae(reference: Array, image: Array, *, mask: Array | None = None) -> float:
 def max_error(reference: Array, image: Array, *, mask: Array | None = None) -> float:
     """Largest absolute error, in the unit of the images; exact for integers below 2⁵³."""
     differences = (
-        _chosen(theirs - ours, chosen) for ours, theirs, chosen in _slices(reference, image, mask)
+        _chosen(actual - expected, chosen)
+        for expected, actual, chosen in _slices(reference, image, mask)
     )
     largest = [float(np.abs(difference).max()) for difference in differences if difference.size]
     if not largest:
@@ -72,12 +76,18 @@ def ssim(
     mask: Array | None = None,
     volumetric: bool = False,
 ) -> float:
-    """Structural similarity, Gaussian window of 11 with σ 1.5, at most 1.
+    """Structural similarity, at most 1, with a Gaussian window of 11 voxels and σ 1.5.
 
-    Slice by slice over the last two axes, or in 3D over the last three with `volumetric`. The
-    mean leaves out the outermost 5 voxels, where the window is not full.
+    The mean leaves out the outermost 5 voxels, where the window is not full.
     Source: Wang et al., IEEE Trans. Image Process. 13 (2004) 600, population covariances, as
     scikit-image computes it with `use_sample_covariance=False`.
+
+    Args:
+        reference: [..., J, I].
+        image: same shape.
+        data_range: see above.
+        mask: see above.
+        volumetric: window over the last three axes; else over the last two, slice by slice.
     """
     _check(reference, image, mask)
     axes = 3 if volumetric else 2
@@ -100,11 +110,11 @@ def ssim(
 
 
 def dice(a: Array, b: Array, label: int) -> float:
-    """Overlap of one label, 0 to 1; 1 where neither has it."""
+    """Dice overlap of one label, 0 to 1; 1 where neither volume has it."""
     _check(a, b, None)
     both, size = 0, 0
-    for ours, theirs in zip(_planes(a), _planes(b), strict=True):
-        in_a, in_b = ours == label, theirs == label
+    for plane_a, plane_b in zip(_planes(a), _planes(b), strict=True):
+        in_a, in_b = plane_a == label, plane_b == label
         both += int(np.count_nonzero(in_a & in_b))
         size += int(np.count_nonzero(in_a)) + int(np.count_nonzero(in_b))
     return 2 * both / size if size else 1.0
@@ -113,14 +123,14 @@ def dice(a: Array, b: Array, label: int) -> float:
 def gradient_similarity(
     reference: Array, image: Array, data_range: float | None = None, *, mask: Array | None = None
 ) -> float:
-    """Mean similarity of the gradient magnitudes within slices, at most 1: are edges kept?
+    """Mean similarity of gradient magnitudes within slices, at most 1: 1 where edges are kept.
 
     Source: Xue et al., IEEE Trans. Image Process. 23 (2014) 684, without its downsampling.
     """
     constant = _GRADIENT_C * _range_of(reference, data_range) ** 2
     total, count = 0.0, 0
-    for ours, theirs, chosen in _slices(reference, image, mask):
-        g, h = _gradient(ours), _gradient(theirs)
+    for expected, actual, chosen in _slices(reference, image, mask):
+        g, h = _gradient(expected), _gradient(actual)
         similarity = (2 * g * h + constant) / (g**2 + h**2 + constant)
         similarity = _chosen(similarity, None if chosen is None else chosen[1:-1, 1:-1])
         total += float(similarity.sum())

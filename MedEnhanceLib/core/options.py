@@ -1,18 +1,37 @@
-"""Configurations are frozen dataclasses, checked when made, JSON both ways."""
+"""One declaration for each option: a field of a frozen dataclass, with its type, default and range.
+
+    @dataclass(frozen=True, kw_only=True)
+    class SmoothConfig(Options):
+        width: float = option(1.5, help="of the kernel", low=0.1, high=10, unit="mm")
+
+All else is made of it: the check with its error text, JSON both ways and its schema, the flags of
+the command line (`cli.flags`), the keywords of the Python API (`takes`), and fields and widgets of
+the panel (MedEnhancePanels/state.py).
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
+import inspect
+import math
+import os
+import re
+import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass
 from numbers import Integral, Real
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Literal, ParamSpec, Self, TypeVar, get_args, get_origin
 
 from MedEnhanceLib.errors import ConfigError
 
 C = TypeVar("C")
+P = ParamSpec("P")
+R = TypeVar("R")
 
+_KEY = "option"
 #: What people write for an option, where its spelling does not lead there.
 _ALSO_CALLED = {
     "lambda": "weight",
@@ -23,76 +42,311 @@ _ALSO_CALLED = {
     "batch_size": "batch",
     "patch_size": "patch",
 }
+_KINDS: dict[Any, tuple[type, str, str]] = {
+    str: (str, "text", "string"),
+    bool: (bool, "true or false", "boolean"),
+    int: (Integral, "a whole number", "integer"),
+    float: (Real, "a number", "number"),
+    dict: (Mapping, "an object", "object"),
+    list: (list, "a list", "array"),
+    tuple: (tuple, "a list", "array"),
+}
 
 
-def config_from_json(cls: type[C], fields: Mapping[str, Any]) -> C:
-    """Make the dataclass `cls` from a JSON object; an unknown key is a ConfigError.
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What a declaration says of an option besides its name, type and default.
 
-    Lists become tuples; a field whose default is itself such a dataclass takes an object.
+    Args:
+        help: one sentence without its range and default, which are appended.
+        low, high: ends of the range, both allowed. above, below: ends that are not allowed.
+        multiple: the value is a multiple of it.
+        unit: of a number, for example "mm".
+        metavar: what stands for the value in help texts.
+        flag: on the command line: "" is its name (`--bias-correction`); "--force" that flag;
+            "--no-wait" a switch that turns it off; "INPUT" a positional argument; None nothing.
+        one_of: exactly one option with the same word here is to be chosen.
+        ranged: whether help texts state the range.
     """
-    if not isinstance(fields, Mapping):
-        raise ConfigError(f"{cls.__name__} is {fields!r}", "Give an object with its options.")
-    known = {entry.name: entry for entry in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    check_names(cls.__name__, fields, known)
-    lacking = [name for name, entry in known.items() if _is_needed(entry) and name not in fields]
-    if lacking:
-        raise ConfigError(
-            f"{cls.__name__} lacks {', '.join(lacking)}", f"It has: {', '.join(known)}."
+
+    help: str = ""
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    below: float | None = None
+    multiple: int | None = None
+    unit: str = ""
+    metavar: str | None = None
+    flag: str | None = ""
+    one_of: str = ""
+    ranged: bool = True
+
+
+def option(default: Any = MISSING, *, factory: Any = MISSING, **about: Any) -> Any:
+    """A field of a declaration; the keywords are those of `About`.
+
+    A required one is declared as `Annotated[str, About(…)]`, so that type checkers know it.
+    """
+    metadata = {_KEY: About(**about)}
+    return dataclasses.field(default=default, default_factory=factory, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One field of a declaration as everybody reads it. hint: its type without None."""
+
+    name: str
+    hint: Any
+    default: Any
+    about: About
+    is_optional: bool
+
+    @property
+    def is_required(self) -> bool:
+        """Whether there is no default."""
+        return self.default is MISSING
+
+    @property
+    def choices(self) -> tuple[Any, ...]:
+        """The values of a Literal; empty where it is none."""
+        return get_args(self.hint) if get_origin(self.hint) is Literal else ()
+
+    @property
+    def kind(self) -> Any:
+        """The plain type: str, bool, int, float, tuple, list, dict or a class."""
+        return type(self.choices[0]) if self.choices else get_origin(self.hint) or self.hint
+
+    @property
+    def is_object(self) -> bool:
+        """Whether the value is a declaration, or another dataclass, itself."""
+        return dataclasses.is_dataclass(self.kind)
+
+    @property
+    def range_text(self) -> str:
+        """Which numbers are allowed: "0 to 1.5", "1 or more", "more than 0 and less than 1"."""
+        about, ends = self.about, []
+        if about.low is not None and about.high is not None:
+            ends = [f"{about.low:g} to {about.high:g}"]
+        else:
+            ends += [f"{about.low:g} or more"] if about.low is not None else []
+            ends += [f"more than {about.above:g}"] if about.above is not None else []
+            ends += [f"at most {about.high:g}"] if about.high is not None else []
+            ends += [f"less than {about.below:g}"] if about.below is not None else []
+        text = " and ".join(ends)
+        return f"{text} {about.unit}".strip() if text else ""
+
+    @property
+    def allowed(self) -> str:
+        """What may be given, in words."""
+        if self.choices:
+            return _either([str(choice) for choice in self.choices])
+        text = allowed_text(self.hint)
+        if self.range_text:
+            text = f"{text} of {self.range_text}" if self.kind is int else self.range_text
+        if self.about.multiple:
+            text += f", a multiple of {self.about.multiple}"
+        return text
+
+    @property
+    def description(self) -> str:
+        """The help text with range and default, on one line."""
+        about, text = self.about, self.about.help
+        if self.range_text and about.ranged:
+            text += f", {self.range_text}"
+        has_text = isinstance(self.default, int | float | str | tuple) and self.kind is not bool
+        if self.is_required or not has_text or self.default in ("", ()):
+            return text
+        return f"{text} (default: {_plain_text(self.default)})"
+
+    def converted(self, value: Any) -> Any:
+        """A value as it came from JSON in the type of the field; paths become text."""
+        if isinstance(value, Mapping) and self.is_object:
+            if issubclass(self.kind, WithPresets):
+                return self.kind.from_json(value)
+            # A partial object says what differs from the default of this field.
+            default = {} if self.default in (MISSING, None) else config_to_json(self.default)
+            return config_from_json(self.kind, merged(self.kind, default, value))
+        if isinstance(value, list) and self.kind is tuple:
+            return tuple(tuple(one) if isinstance(one, list) else one for one in value)
+        if isinstance(value, os.PathLike) and self.kind is str:
+            return os.fspath(value)
+        return value
+
+    def check(self, value: Any) -> None:
+        """Raise ConfigError for a value that is not allowed."""
+        if value is None and self.is_optional:
+            return
+        if not self._takes(value):
+            text = self.allowed
+            if self.kind is float and self.range_text and not fits(value, float):
+                text = f"a number, {text}"
+            if self.kind is tuple and isinstance(value, str):
+                text += f': ["{value}"]'
+            raise ConfigError(f"{self.name} is {value!r}", f"Use {text}.")
+
+    def _takes(self, value: Any) -> bool:
+        if self.choices:
+            return value in self.choices and isinstance(value, bool) == (self.kind is bool)
+        if not fits(value, self.hint):
+            return False
+        about = self.about
+        if self.kind not in (int, float):
+            return True
+        return (
+            (about.low is None or value >= about.low)
+            and (about.high is None or value <= about.high)
+            and (about.above is None or value > about.above)
+            and (about.below is None or value < about.below)
+            and not (about.multiple and value % about.multiple)
+            and (value == value or not self.range_text)
+            and (about.high is not None or not (self.range_text and math.isinf(value)))
         )
-    values = {key: _value(known[key], value) for key, value in fields.items()}
-    try:
-        return cls(**values)
-    except TypeError as cause:
-        raise ConfigError(f"{cls.__name__}: {cause}", "Check the type of each option.") from cause
+
+    def schema(self) -> dict[str, Any]:
+        """The option as JSON Schema."""
+        about, kind = self.about, self.kind
+        fields: dict[str, Any] = {"type": _KINDS[kind][2]} if kind in _KINDS else {}
+        if self.is_object:
+            fields = schema_of(kind)
+        bounds = {
+            "minimum": about.low,
+            "maximum": about.high,
+            "exclusiveMinimum": about.above,
+            "exclusiveMaximum": about.below,
+            "multipleOf": about.multiple,
+        }
+        fields |= {name: bound for name, bound in bounds.items() if bound is not None}
+        if self.choices:
+            fields["enum"] = list(self.choices)
+        if self.is_optional and "type" in fields:
+            fields["type"] = [fields["type"], "null"]
+        if about.help:
+            fields["description"] = about.help
+        if not self.is_required and not self.is_object:
+            fields["default"] = self.default
+        return fields
 
 
-def check_names(owner: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Raise ConfigError for the first name that `owner` does not know, with the nearest it does."""
-    names = list(known)
-    for name in given:
-        if name not in names:
-            near = difflib.get_close_matches(_ALSO_CALLED.get(name, name), names, n=1)
-            hint = f"Did you mean {near[0]}? " if near else ""
-            raise ConfigError(
-                f"{owner} has no option {name!r}", f"{hint}It has: {', '.join(names)}."
-            )
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Base of all declarations: values are checked when one is made."""
+
+    def __post_init__(self) -> None:
+        for one in options_of(type(self)):
+            value = getattr(self, one.name)
+            changed = one.converted(value)
+            if changed is not value:
+                object.__setattr__(self, one.name, changed)
+            one.check(changed)
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """The declaration of a JSON object; see `config_from_json`."""
+        return config_from_json(cls, fields)
+
+    def to_json(self) -> dict[str, Any]:
+        """The declaration as a JSON object."""
+        return config_to_json(self)
 
 
-def check_types(config: Any) -> None:
-    """Raise ConfigError where a field of a dataclass holds what its type does not allow.
+@dataclass(frozen=True, kw_only=True)
+class WithPresets(Options):
+    """A declaration with named sets of values: `preset` in its JSON names one (default: cpu).
 
-    Text, numbers, true and false, tuples and objects of them, and dataclasses; others pass.
+    PRESETS: by name, a JSON object with what differs from the defaults.
     """
-    hints = typing.get_type_hints(type(config))
-    for entry in dataclasses.fields(config):
-        value = getattr(config, entry.name)
-        if not _fits(value, hints[entry.name]):
-            raise ConfigError(f"{entry.name} is {value!r}", f"Give {_words(hints[entry.name])}.")
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]]
+
+    @classmethod
+    def preset(cls, name: str, **fields: Any) -> Self:
+        """One of PRESETS, with what the fields say otherwise."""
+        return cls.from_json({"preset": name, **fields})
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """The preset with what a JSON object says otherwise; see `config_from_json`."""
+        given = {name: value for name, value in fields.items() if name != "preset"}
+        return config_from_json(cls, merged(cls, cls.preset_fields(fields), given))
+
+    @classmethod
+    def preset_fields(cls, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the preset says that a JSON object names; raises ConfigError where there is none."""
+        name = fields.get("preset", "cpu")
+        if name not in tuple(cls.PRESETS):
+            hint = f"Use one of {', '.join(cls.PRESETS)}."
+            raise ConfigError(f"unknown preset {name!r}", hint)
+        return cls.PRESETS[name]
 
 
-_WORDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
-_KINDS: dict[Any, type] = {str: str, bool: bool, int: Integral, float: Real}
+@dataclass(frozen=True, kw_only=True)
+class Params(Options):
+    """Parameters of a job: text in them are names and paths, which are never empty."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for one in options_of(type(self)):
+            value = getattr(self, one.name)
+            if isinstance(value, str):
+                _check_path(one.name, value)
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    kind, inner = typing.get_origin(hint) or hint, typing.get_args(hint)
-    if kind in _KINDS:
-        return isinstance(value, _KINDS[kind]) and isinstance(value, bool) == (kind is bool)
-    if kind is tuple and isinstance(value, tuple):
-        wanted = inner[:1] * len(value) if inner[1:] == (...,) else inner
-        return len(value) == len(wanted) and all(map(_fits, value, wanted))
-    if kind is dict and isinstance(value, dict):
-        return all(_fits(one, inner[1]) for one in value.values())
-    return not isinstance(kind, type) or isinstance(value, kind)
+def _check_path(name: str, value: str) -> None:
+    if not value:
+        raise ConfigError(f"{name} is empty", "Give a name or a path, or leave it out.")
+    try:
+        is_path = "\0" not in os.fsdecode(os.fsencode(value))
+    except UnicodeEncodeError:
+        is_path = False
+    if not is_path:
+        raise ConfigError(f"{name} is {value!r}, which no path can be", "Correct the name.")
 
 
-def _words(hint: Any) -> str:
-    kind, inner = typing.get_origin(hint) or hint, typing.get_args(hint)
-    if kind is tuple:
-        return f"a list, each {_words(inner[0])}"
-    if kind is dict or dataclasses.is_dataclass(kind):
-        return "an object"
-    return _WORDS[kind]
+def options_of(cls: Any) -> tuple[Option, ...]:
+    """The options of a declaration, or of any dataclass, in order."""
+    return _options_of(cls)
+
+
+@functools.cache
+def _options_of(cls: Any) -> tuple[Option, ...]:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return tuple(_option(entry, hints[entry.name]) for entry in dataclasses.fields(cls))
+
+
+def _option(entry: dataclasses.Field[Any], hint: Any) -> Option:
+    about = entry.metadata.get(_KEY, About())
+    if get_origin(hint) is typing.Annotated:
+        hint, about, *_ = get_args(hint)
+    members = get_args(hint) if get_origin(hint) in (types.UnionType, typing.Union) else ()
+    is_optional = types.NoneType in members
+    rest = [member for member in members if member is not types.NoneType]
+    default = entry.default
+    if not entry.init or entry.default_factory is not MISSING:
+        default = None if entry.default_factory is MISSING else entry.default_factory()
+    return Option(
+        entry.name, rest[0] if len(rest) == 1 else hint, default, about, is_optional or hint is Any
+    )
+
+
+def config_from_json(cls: type[C], fields: Mapping[str, Any], owner: str = "") -> C:
+    """Make a declaration, or any dataclass, of a JSON object.
+
+    Lists become tuples, and objects the dataclasses of their fields. owner: what errors call it.
+    Raises ConfigError for an unknown key, one that is missing, and a value that is not allowed.
+    """
+    owner = owner or cls.__name__
+    if not isinstance(fields, Mapping):
+        raise ConfigError(f"{owner} is {fields!r}", "Give an object with its options.")
+    known = {one.name: one for one in options_of(cls)}
+    check_names(owner, fields, known)
+    missing = [name for name, one in known.items() if one.is_required and name not in fields]
+    if missing:
+        raise ConfigError(f"{owner} lacks {', '.join(missing)}", f"It has: {', '.join(known)}.")
+    values = {name: known[name].converted(value) for name, value in fields.items()}
+    if not issubclass(cls, Options):
+        for name, value in values.items():
+            known[name].check(value)
+    return cls(**values)
 
 
 def config_to_json(config: Any) -> dict[str, Any]:
@@ -100,28 +354,158 @@ def config_to_json(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def _is_needed(entry: dataclasses.Field[Any]) -> bool:
-    missing = dataclasses.MISSING
-    return entry.init and entry.default is missing and entry.default_factory is missing
+def merged(cls: type, base: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON object `base` of a declaration with what another one says otherwise.
+
+    Of a field that is itself a declaration, the other one may state a part.
+    """
+    parts = {
+        one.name: merged(one.kind, base[one.name], fields[one.name])
+        for one in options_of(cls)
+        if one.is_object
+        and isinstance(base.get(one.name), Mapping)
+        and isinstance(fields.get(one.name), Mapping)
+    }
+    return {**base, **fields, **parts}
 
 
-def _value(entry: dataclasses.Field[Any], value: Any) -> Any:
-    factory: object = entry.default_factory
-    if (
-        isinstance(factory, type)
-        and dataclasses.is_dataclass(factory)
-        and isinstance(value, Mapping)
-    ):
-        return config_from_json(factory, value)
-    if isinstance(entry.default, tuple) and isinstance(value, str):
-        raise ConfigError(f"{entry.name} is {value!r}", f'Give a list: ["{value}"].')
-    return tuple(value) if isinstance(value, list) else value
+def schema_of(cls: type) -> dict[str, Any]:
+    """A declaration as JSON Schema."""
+    return {
+        "type": "object",
+        "properties": {one.name: one.schema() for one in options_of(cls)},
+        "required": [one.name for one in options_of(cls) if one.is_required],
+        "additionalProperties": False,
+    }
+
+
+def narrowed(cls: type[C], options: Any) -> C:
+    """The declaration `cls` out of one that is derived from it."""
+    return cls(**{one.name: getattr(options, one.name) for one in options_of(cls)})
+
+
+def check_names(owner: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise ConfigError for the first name that `owner` does not have, with the nearest it has."""
+    names = list(known)
+    for name in given:
+        if name not in names:
+            raise ConfigError(
+                f"{owner} has no option {name!r}",
+                f"{did_you_mean(name, names)}It has: {', '.join(names)}.",
+            )
+
+
+def did_you_mean(given: object, known: Iterable[str]) -> str:
+    """The sentence "Did you mean …? " with the nearest of `known`; "" where none is near."""
+    word = str(given)
+    near = difflib.get_close_matches(_ALSO_CALLED.get(word, word), list(known), n=1)
+    return f"Did you mean {near[0]}? " if near else ""
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:
     """Raise ConfigError unless `value` is a number and low ≤ value ≤ high."""
-    number: object = value  # as it came from JSON
-    if not isinstance(number, Real):
-        raise ConfigError(f"{name} is {value!r}", f"Use a number of {low:g} to {high:g}.")
-    if not low <= value <= high:
-        raise ConfigError(f"{name} is {value}", f"Use {low:g} to {high:g}.")
+    Option(name, float, MISSING, About(low=low, high=high), is_optional=False).check(value)
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a type; what is not text, number, list or object is not looked into."""
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if kind is Any:
+        return True
+    if kind in (types.UnionType, typing.Union):
+        return any(fits(value, member) for member in inner)
+    if kind is Literal:
+        return value in inner
+    if kind in (str, bool, int, float):
+        return isinstance(value, _KINDS[kind][0]) and isinstance(value, bool) == (kind is bool)
+    if kind is tuple and isinstance(value, tuple) and inner:
+        wanted = inner[:1] * len(value) if inner[1:] == (...,) else inner
+        return len(value) == len(wanted) and all(map(fits, value, wanted))
+    if kind is list and isinstance(value, list) and inner:
+        return all(fits(one, inner[0]) for one in value)
+    if kind in (dict, Mapping) and isinstance(value, Mapping) and inner:
+        return all(fits(one, inner[1]) for one in value.values())
+    return not isinstance(kind, type) or isinstance(value, kind)
+
+
+def allowed_text(hint: Any) -> str:
+    """A type in words: "text", "a list, each a whole number or null"."""
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if kind in (types.UnionType, typing.Union):
+        return _either([allowed_text(member) for member in inner])
+    if kind is types.NoneType:
+        return "null"
+    if kind in (tuple, list) and inner:
+        count = f" of {len(inner)}" if kind is tuple and inner[1:] != (...,) else ""
+        return f"a list{count}, each {allowed_text(inner[0])}"
+    if dataclasses.is_dataclass(kind):
+        return "an object"
+    return _KINDS[kind][1] if kind in _KINDS else f"a {getattr(kind, '__name__', kind)}"
+
+
+def _either(words: list[str]) -> str:
+    return " or ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+
+
+def _plain_text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def takes(declaration: Callable[P, C]) -> Callable[[Callable[[C], R]], Callable[P, R]]:
+    """Give a function of a declaration the declaration's fields as its arguments.
+
+    Type checkers and editors see the arguments of the dataclass. `help` shows the same: the
+    signature, and in place of the docstring's line for `call` one for each option.
+    """
+
+    def decorate(function: Callable[[C], R]) -> Callable[P, R]:
+        signature = _signature_of(declaration, function)
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            for name in kwargs:
+                if name not in signature.parameters:
+                    raise TypeError(
+                        f"{function.__name__}() has no option {name!r}: "
+                        f"{did_you_mean(name, signature.parameters)}"
+                        f"It has: {', '.join(signature.parameters)}."
+                    )
+            signature.bind(*args, **kwargs)  # its error names the function's own arguments
+            return function(declaration(*args, **kwargs))
+
+        call.__signature__ = signature  # type: ignore[attr-defined]
+        call.__doc__ = _documented(function.__doc__ or "", declaration)
+        return call
+
+    return decorate
+
+
+def _signature_of(
+    declaration: Callable[..., Any], function: Callable[..., Any]
+) -> inspect.Signature:
+    """The signature of a declaration with plain types and the defaults of its options."""
+    signature = inspect.signature(declaration)
+    known = {one.name: one for one in options_of(declaration)}
+    hints = typing.get_type_hints(declaration)
+    parameters = []
+    for name, parameter in signature.parameters.items():
+        has_default = parameter.default is not parameter.empty
+        is_plain = "Annotated[" not in str(parameter.annotation)
+        parameters.append(
+            parameter.replace(
+                default=known[name].default if has_default else parameter.empty,
+                annotation=parameter.annotation if is_plain else hints[name],
+            )
+        )
+    returns = inspect.signature(function).return_annotation
+    return signature.replace(parameters=parameters, return_annotation=returns)
+
+
+def _documented(text: str, declaration: Callable[..., Any]) -> str:
+    """A docstring in which the line of the declaration is one line for each option of it."""
+    lines = [
+        f"        {one.name}: {one.description}."
+        for one in options_of(declaration)
+        if one.about.help
+    ]
+    return re.sub(r"        call: .*", lambda _: "\n".join(lines).strip("\n"), text, count=1)

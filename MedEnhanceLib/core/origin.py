@@ -1,4 +1,4 @@
-"""Where a volume came from in DICOM: the stored images behind its slices, and its lossy steps."""
+"""The DICOM images that a volume was read from, and its lossy compressions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Instance:
     """One stored image of a series.
 
     file: a path, or `<archive>!/<member>` inside a zip. sop_class, sop_instance: UIDs.
-    frame: its place in a multi-frame file, counted from 1 as DICOM does; None in a file of one.
+    frame: its number in a multi-frame file, from 1 as in DICOM; None in a single-frame file.
     """
 
     file: str
@@ -25,10 +25,10 @@ class Instance:
 class DicomOrigin:
     """The series that a volume was read from.
 
-    study, series: instance UIDs. instances: [T][K], frame by frame in the order of the slices;
-    empty where only the UIDs are known, as from a compressed file.
-    on_grid: whether instance k still lies where slice k does; resampling ends that.
-    body_part: what the images say that they show (BodyPartExamined), "" where nothing.
+    study, series: instance UIDs. instances: [T][K], by time frame in the order of the slices;
+    empty where only the UIDs are known, as in a compressed file.
+    on_grid: whether instance k is still at the position of slice k; resampling ends that.
+    body_part: BodyPartExamined, "" where the images state none.
     """
 
     study: str
@@ -39,21 +39,21 @@ class DicomOrigin:
 
     @property
     def files(self) -> int:
-        """How many files the slices lie in."""
+        """Number of files that contain the slices."""
         return len({one.file for frame in self.instances for one in frame})
 
     def facts(self) -> dict[str, Any]:
-        """What a manifest says of it: nothing of the patient, no place."""
+        """The fields for a manifest: without patient data and paths."""
         return {"study": self.study, "series": self.series, "files": self.files}
 
     def cropped(self, first: int, stop: int) -> DicomOrigin:
-        """That of the slices from `first` to before `stop`, of every frame."""
+        """The origin of the slices `first` to `stop` (exclusive) of every time frame."""
         if not self.on_grid:
             return self
         return replace(self, instances=tuple(frame[first:stop] for frame in self.instances))
 
     def to_json(self) -> dict[str, Any]:
-        """As plain lists, for a job."""
+        """As plain lists, for the JSON of a job."""
         return {
             "study": self.study,
             "series": self.series,
@@ -67,10 +67,10 @@ class DicomOrigin:
 
 @dataclass(frozen=True)
 class Lossy:
-    """A step that lost information in exchange for size, as DICOM asks to be told.
+    """A lossy compression, as DICOM records it.
 
-    method: DICOM's defined term ("ISO_10918_1" JPEG, "ISO_15444_1" JPEG 2000, …) or a name of
-    ours. ratio: size before / size after; 1 where a header says nothing that it could be.
+    method: DICOM's defined term ("ISO_10918_1" JPEG, "ISO_15444_1" JPEG 2000, …) or MedEnhance's.
+    ratio: size before / size after; 1 where a header states no valid one.
     """
 
     method: str

@@ -1,4 +1,4 @@
-"""Volumes larger than memory should hold: looked at a few slices at a time."""
+"""Large volumes, processed a few slices at a time."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ import numpy.typing as npt
 
 from MedEnhanceLib.core.volume import Voxels
 
-#: Volumes from this size on stay in their files where a way through slabs exists.
+#: Volumes from this size on stay in their files where they can be processed in slabs.
 LARGE_BYTES = 1 << 28
 _SLAB_BYTES = 1 << 24
-#: A volume of so many voxels that has so few values is no image: of noise alone it has more.
+#: A volume with at least this many voxels and at most this many values is no image: noise alone
+#: gives more values.
 _LEAST_IMAGE, _MOST_LABELS = 4096, 16
 
 
 def slabs(voxels: Voxels) -> Iterator[Voxels]:
-    """Views [n, J, I] of runs of slices, all frames in order, each of about 16 MiB.
+    """Iterate over views [n, J, I] of consecutive slices, about 16 MiB each, all frames in order.
 
-    Those of a mapped file leave this process's memory once the next one is asked for.
+    Slabs of a mapped file leave this process's memory when the next one is requested.
     """
     for frame in voxels if voxels.ndim == 4 else (voxels,):
         step = max(1, _SLAB_BYTES // frame[0].nbytes)
@@ -34,9 +35,9 @@ def slabs(voxels: Voxels) -> Iterator[Voxels]:
 
 
 def let_go(voxels: Voxels) -> None:
-    """Drop the pages of a mapped file; they are read again where they are needed again.
+    """Drop the pages of a mapped file from memory; they are read again when needed.
 
-    Does nothing for other arrays, and where the system has no such call.
+    Does nothing for other arrays, and on systems without such a call.
     """
     owner: Any = voxels
     while isinstance(owner, np.ndarray):
@@ -46,9 +47,9 @@ def let_go(voxels: Voxels) -> None:
 
 
 def trim() -> None:
-    """Give memory that was freed back to the system; does nothing where it has no such call.
+    """Return freed memory to the system, on Linux with glibc; does nothing elsewhere.
 
-    Encoders free much in many pieces, of which glibc keeps those of a thread for that thread.
+    Encoders free many small pieces, which glibc keeps for the thread that freed them.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # another C library
@@ -56,13 +57,13 @@ def trim() -> None:
 
 
 def extremes(voxels: Voxels) -> tuple[Any, Any]:
-    """Smallest and largest voxel; NaN where one is NaN."""
+    """Smallest and largest voxel value; NaN if any voxel is NaN."""
     ends = [(part.min(), part.max()) for part in slabs(voxels)]
     return np.min([low for low, _ in ends]), np.max([high for _, high in ends])
 
 
 def looks_like_labels(voxels: Voxels) -> bool:
-    """Whether whole numbers take so few values that they are names, not intensities."""
+    """Whether integers have so few values (2 to 16) that they are labels, not intensities."""
     if voxels.dtype.kind not in "iu" or voxels.size < _LEAST_IMAGE:
         return False
     values: set[int] = set()
@@ -74,7 +75,7 @@ def looks_like_labels(voxels: Voxels) -> bool:
 
 
 def every(voxels: Voxels, step: int) -> npt.NDArray[Any]:
-    """Each `step`-th voxel in C order, as a copy."""
+    """Every `step`-th voxel in C order, as a copy."""
     samples, first = [], 0
     for part in slabs(voxels):
         samples.append(part.reshape(-1)[-first % step :: step].copy())
@@ -83,5 +84,5 @@ def every(voxels: Voxels, step: int) -> npt.NDArray[Any]:
 
 
 def blank(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Voxels:
-    """An array of that shape and type that takes no memory: stands where voxels come later."""
+    """A read-only array of zeros that takes no memory: a placeholder for voxels that come later."""
     return np.broadcast_to(np.zeros((), dtype), shape)

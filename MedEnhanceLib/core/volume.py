@@ -1,4 +1,4 @@
-"""The one noun that everything handles: voxels with their geometry and meaning."""
+"""The volume: voxels with their geometry and meaning."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from MedEnhanceLib.errors import InputError, MedEnhanceError
 
 Voxels = npt.NDArray[Any]
 
-#: Modalities that the library tells apart; OT is DICOM's word for "other".
+#: Modalities that the library distinguishes; OT is DICOM's term for "other".
 MODALITIES = ("CT", "MR", "PT", "EM", "SEG", "OT")
 
 
@@ -27,14 +27,14 @@ class Volume:
     geometry: shared by all frames.
     modality: one of MODALITIES.
     units: of the intensities: "HU" for CT, "SUV" for PET, "" where they are arbitrary.
-    source: where it came from (a path, a series), for messages and provenance.
-    history: what was done to it since, oldest first; empty for an original.
+    source: a path or series, for messages and provenance.
+    history: processing since then, oldest first; empty for an original.
     frame_interval_s: seconds between frames of a sequence, where known.
-    origin: the DICOM images behind its slices, where it was read from them.
-    lossy: the lossy compressions that the voxels went through, oldest first.
+    origin: the DICOM images that it was read from, if any.
+    lossy: the lossy compressions of the voxels, oldest first.
 
-    Raises InputError for zero size, a wrong number of axes, or a type that holds no intensity.
-    NaN and infinity are refused where files are read (io.load), because looking costs a pass.
+    Raises InputError for zero size, a wrong number of axes, or a type without intensities.
+    NaN and infinity are refused where files are read (io.load): finding them takes a pass.
     """
 
     voxels: Voxels
@@ -96,9 +96,13 @@ class Volume:
         return int(self.voxels.nbytes)
 
     def with_voxels(self, voxels: Voxels, *, did: str = "") -> Volume:
-        """New voxels on the same grid; everything else is kept. `did` is added to the history.
+        """The volume with new voxels on the same grid.
 
-        Raises InputError where the spatial shape differs: geometry would no longer be true.
+        Args:
+            voxels: of the same spatial shape.
+            did: added to the history.
+        Raises:
+            InputError: the spatial shape differs, so the geometry would no longer be correct.
         """
         if np.shape(voxels)[-3:] != self.shape[-3:]:
             raise InputError(
@@ -108,7 +112,7 @@ class Volume:
         return replace(self, voxels=voxels, history=self.history + ((did,) if did else ()))
 
     def frame(self, index: int) -> Volume:
-        """One frame of a sequence as a volume of its own; a single volume is its own frame 0."""
+        """One frame of a sequence as a volume; a volume without frames is its own frame 0."""
         if not self.is_sequence:
             if index != 0:
                 raise InputError(f"frame {index} of a volume that has one", "Use frame 0.")
@@ -133,9 +137,9 @@ class Volume:
 
 
 def restore_dtype(values: npt.NDArray[np.floating[Any]], dtype: np.dtype[Any]) -> Voxels:
-    """Float results back in the type they came in: rounded to nearest even and clipped.
+    """Convert float results to the input's type: rounded to nearest even and clipped.
 
-    Raises MedEnhanceError for NaN, which no integer can stand for.
+    Raises MedEnhanceError for NaN in an integer type.
     """
     if dtype.kind == "f":
         return values.astype(dtype, copy=False)
@@ -158,7 +162,7 @@ def restore_dtype(values: npt.NDArray[np.floating[Any]], dtype: np.dtype[Any]) -
 def _clip_to_64_bit(
     values: npt.NDArray[Any], limits: np.iinfo[Any], dtype: np.dtype[Any]
 ) -> Voxels:
-    """2⁶³ and 2⁶⁴ are not representable one below; compare before the cast instead."""
+    """Clip before the cast: floats cannot represent the largest 64-bit integers."""
     high = values >= float(limits.max)
     low = values <= float(limits.min)
     result = np.where(high | low, 0, values).astype(dtype)

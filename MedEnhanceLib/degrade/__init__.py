@@ -1,9 +1,7 @@
-"""Simulated damage, by its physics: each kind is drawn with a seed and replayed exactly."""
+"""Simulated degradation by its physics: drawn with a seed, and replayed exactly."""
 
-from MedEnhanceLib.degrade.bias import bias_field
-from MedEnhanceLib.degrade.blur import gaussian_blur
+from MedEnhanceLib.degrade.image import bias_field, gaussian_blur, rician_noise, robust_max
 from MedEnhanceLib.degrade.lowdose import low_dose_noise
-from MedEnhanceLib.degrade.noise import rician_noise, robust_max
 from MedEnhanceLib.degrade.pipeline import (
     Bias,
     Blur,

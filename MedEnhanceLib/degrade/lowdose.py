@@ -1,15 +1,14 @@
-"""CT at a lower dose: noise is added where it arises, in the projections.
+"""Noise of CT at a lower dose, simulated in the projections, where it arises.
 
     HU → μ → line integrals p (Joseph) → counts ~ Poisson(I₀ e⁻ᵖ) + electronic noise
        → error of the logarithm → ramp filter → back projection → noise in HU
 
-Filtered back projection is linear, so FBP(noisy) − FBP(noise-free) = FBP(error): the image itself
-never passes through it, and an infinite dose returns the input exactly.
+Filtered back projection is linear, so FBP(noisy) − FBP(noise-free) = FBP(error): only the error is
+reconstructed, and an infinite dose returns the input exactly.
 
-Simplifications, all of them: parallel beam over 180°, one energy, no scatter, no bowtie, no
-correlation between neighbouring detector elements. Outside the volume there is air: where a crop
-touches the patient's border, or cuts through the patient, rays are shorter than they were, and
-the noise is that of the cropped body alone.
+All simplifications: parallel beam over 180°, one energy, no scatter, no bowtie filter, no
+correlation between neighboring detector elements, air outside the volume. In a cropped volume rays
+are therefore shorter than in the patient, and the noise is that of the crop alone.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float32]
 #: Linear attenuation of water at about 70 keV, the effective energy of a 120 kV spectrum.
 MU_WATER_PER_MM = 0.0195
-#: Views over 180°. Noise falls with photons × views, so this number belongs to the dose.
+#: Views over 180°. Noise falls with photons × views, so this number is part of the dose.
 VIEWS = 360
-#: Where the reconstruction's Hann window ends, in Nyquist frequencies of the detector: at 2 the
-#: spectrum of the noise is that measured in muscle of real CTs; at 1 it is far too soft.
+#: End of the reconstruction's Hann window, in Nyquist frequencies of the detector. At 2 the noise
+#: spectrum is that measured in muscle of real CTs; at 1 it is far too soft.
 CUTOFF = 2.0
-#: A detector never reads less than this: the logarithm needs it.
+#: Lower bound of a detector's reading, for the logarithm.
 _LOWEST_COUNT = 1.0
 _SLAB = 32
 _INDICES_AT_ONCE = 1 << 21
@@ -53,15 +52,19 @@ def low_dose_noise(
 ) -> Floats:
     """The noise that a scan with `photons` per ray would add to a CT.
 
-    hu: [K, J, I] in HU; below −1000 counts as air.
-    spacing_mm: along i, j (and k, not used), as in `Geometry`.
-    photons: per ray before the patient, a ray being one detector element as wide as a pixel, in
-        each of `views` views; inf gives no noise.
-    electronic: σ of the electronic noise, in photons.
-    cutoff: where the Hann window on the ramp filter ends, in Nyquist frequencies: 1 is a soft
-        kernel, inf is the bare ramp.
-    Returns noise in HU, float32 [K, J, I]. Each slice has a seed of its own, the first thing
-    drawn from `rng`: the first n slices have the same noise however many follow.
+    Args:
+        hu: [K, J, I] in HU; values below −1000 count as air.
+        spacing_mm: along i, j (and k, not used), as in `Geometry`.
+        photons: per ray before the patient in each view, a ray being as wide as a pixel; inf gives
+            no noise.
+        electronic: σ of the electronic noise, in photons.
+        rng: a seed for each slice is drawn from it first, so the first n slices have the same
+            noise however many follow.
+        views: over 180°.
+        cutoff: end of the Hann window on the ramp filter, in Nyquist frequencies: 1 is a soft
+            kernel, inf the bare ramp.
+    Returns:
+        Noise in HU, float32 [K, J, I].
     """
     noise = np.zeros(hu.shape, dtype=np.float32)
     if math.isinf(photons):
@@ -84,7 +87,7 @@ def low_dose_noise(
 def _log_error(
     integrals: Floats, photons: float, electronic: float, seeds: npt.NDArray[np.int64]
 ) -> Floats:
-    """What noise adds to the line integrals: −ln(measured / expected), [K, views, bins]."""
+    """The error of the line integrals: −ln(measured / expected), [K, views, bins]."""
     error = np.empty_like(integrals)
     for index, seed in enumerate(seeds):
         rng = np.random.default_rng(seed)
@@ -131,8 +134,8 @@ def ramp_response(length: int, bin_mm: float, cutoff: float) -> Floats:
 class _Scan:
     """A parallel-beam geometry around an image of rows × columns, di × dj mm.
 
-    Both directions are sparse sums with the slices as the dense axis, which is what
-    `embedding_bag` computes: the indices are made once per slab and no matrix is stored.
+    Projection and back projection are sparse sums over pixels or detector bins, computed for all
+    slices at once by `embedding_bag`: the indices are made once per slab, no matrix is stored.
     """
 
     rows: int
@@ -211,17 +214,23 @@ class _Scan:
 def _joseph(
     s: Tensor, lines: tuple[int, float], across: tuple[int, float], along: float, over: float
 ) -> tuple[Tensor, Tensor]:
-    """Which pixels a ray at s meets on each line of the image, and with what length in mm.
+    """The pixels that a ray at s meets on each line of the image, and its length there in mm.
 
-    lines, across: count and mm of the lines crossed and of the pixels on a line.
-    Returns indices (int32) and weights, both [bins, 2 × lines].
+    Args:
+        s: [bins], distance of each ray from the center, mm.
+        lines: number and width (mm) of the lines that the ray crosses.
+        across: number and width (mm) of the pixels on a line.
+        along: cosine of the ray's angle to the normal of the lines.
+        over: sine of that angle.
+    Returns:
+        Indices (int32) and weights (mm), both [bins, 2 × lines].
     """
     import torch
 
     count, line_mm = lines
     pixels, pixel_mm = across
-    centre = (torch.arange(count) - (count - 1) / 2) * line_mm
-    position = (s[:, None] - centre * over) / (along * pixel_mm) + (pixels - 1) / 2
+    center = (torch.arange(count) - (count - 1) / 2) * line_mm
+    position = (s[:, None] - center * over) / (along * pixel_mm) + (pixels - 1) / 2
     low = position.floor()
     share = position - low
     both = torch.stack((low, low + 1), dim=-1)

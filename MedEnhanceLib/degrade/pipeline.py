@@ -1,10 +1,10 @@
-"""Degradations of whole volumes: numbers are drawn once, then replayed exactly.
+"""Degradations of whole volumes: parameters are drawn once, then replayed exactly.
 
     draw("composite", rng) -> Composite(Bias, Blur, Rician) -> .apply(volume) -> Volume
                                   ↕ to_json, degradation_from_json
 
-A degradation is a frozen record of its numbers and its seed: the same record does the same to
-every voxel, today and from a file. Strengths are chosen in `draw`, noise is drawn in `apply`.
+A degradation is a frozen record of its parameters and its seed: the same record gives the same
+voxels, also when it is read from a file. Strengths are drawn in `draw`, noise in `apply`.
 """
 
 from __future__ import annotations
@@ -22,32 +22,47 @@ import numpy.typing as npt
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.options import check_range, config_from_json
 from MedEnhanceLib.core.volume import Volume, restore_dtype
-from MedEnhanceLib.degrade.bias import bias_field
-from MedEnhanceLib.degrade.blur import gaussian_blur
+from MedEnhanceLib.degrade.image import (
+    bias_field,
+    foreground,
+    gaussian_blur,
+    rician_noise,
+    robust_max,
+)
 from MedEnhanceLib.degrade.lowdose import CUTOFF, VIEWS, low_dose_noise
-from MedEnhanceLib.degrade.noise import foreground, rician_noise, robust_max
 from MedEnhanceLib.errors import ConfigError, InputError
 
 Floats = npt.NDArray[np.float32]
+Ranges = Mapping[str, tuple[float, float]]
 
 
 class Degradation(ABC):
-    """Simulated damage with its numbers fixed.
+    """A simulated degradation with fixed parameters.
 
-    name: the kind, as in `draw` and in JSON. seed: what its noise is drawn from.
-    modalities: what it is the physics of; other volumes are refused.
+    name: the kind, as in `draw` and in JSON. seed: of its noise. modalities: those that its physics
+    applies to; other volumes are refused. instead: the hint of that refusal. ranges: by parameter.
     """
 
     name: ClassVar[str]
     modalities: ClassVar[tuple[str, ...]]
     instead: ClassVar[str]
+    ranges: ClassVar[Ranges] = {}
     seed: int
 
-    def apply(self, volume: Volume, *, keep_dtype: bool = False) -> Volume:
-        """Damage a volume; geometry, modality and units are kept.
+    def __post_init__(self) -> None:
+        for name, (low, high) in self.ranges.items():
+            check_range(f"{self.name} {name}", getattr(self, name), low, high)
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise ConfigError(f"seed is {self.seed!r}", "Use a whole number from 0 up.")
 
-        Returns float32 voxels, or the type that came in (rounded and clipped) with `keep_dtype`.
-        Raises InputError for a modality that this damage does not exist in.
+    def apply(self, volume: Volume, *, keep_dtype: bool = False) -> Volume:
+        """Degrade a volume; geometry, modality and units are kept.
+
+        Args:
+            volume: of one of the `modalities`.
+            keep_dtype: round and clip to the volume's type; else voxels are float32.
+        Raises:
+            InputError: of another modality.
         """
         if volume.modality not in self.modalities:
             raise InputError(
@@ -55,18 +70,18 @@ class Degradation(ABC):
                 f"{volume.modality}",
                 f"{self.instead} If the modality is wrong, name the right one when loading.",
             )
-        voxels = self._damage(volume)
+        voxels = self._degraded(volume)
         return volume.with_voxels(
             restore_dtype(voxels, volume.dtype) if keep_dtype else voxels,
             did=derived_note(f"degraded ({self})"),
         )
 
     @abstractmethod
-    def _damage(self, volume: Volume) -> Floats:
-        """The damaged voxels, float32, same shape."""
+    def _degraded(self, volume: Volume) -> Floats:
+        """The degraded voxels, float32, same shape."""
 
     def to_json(self) -> dict[str, Any]:
-        """The numbers as a JSON object; an infinite one is the word "inf"."""
+        """The parameters as a JSON object; infinity is written as "inf"."""
         fields = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}  # type: ignore[arg-type]
         return {"name": self.name} | {
             key: "inf" if value == math.inf else value for key, value in fields.items()
@@ -81,21 +96,18 @@ class Degradation(ABC):
 class Rician(Degradation):
     """Noise of magnitude MR; level: σ per channel as a share of the volume's robust maximum.
 
-    A magnitude is not negative. A little undershoot, as interpolation leaves it, counts as 0;
-    a volume with more (over 1 % of the voxels below −5 % of the robust maximum) is refused.
+    Magnitudes are not negative: a volume with over 1 % of its voxels below −5 % of the robust
+    maximum is refused; less undershoot, as of an interpolation, counts as 0.
     """
 
     name: ClassVar[str] = "rician"
     modalities: ClassVar[tuple[str, ...]] = ("MR", "OT")
     instead: ClassVar[str] = "Rician noise is that of magnitude MR; use low-dose for CT."
+    ranges: ClassVar[Ranges] = {"level": (0, 1)}
     level: float
     seed: int
 
-    def __post_init__(self) -> None:
-        check_range("rician level", self.level, 0, 1)
-        _check_seed(self.seed)
-
-    def _damage(self, volume: Volume) -> Floats:
+    def _degraded(self, volume: Volume) -> Floats:
         voxels = volume.voxels.astype(np.float32)
         if self.level == 0:
             return voxels
@@ -104,8 +116,8 @@ class Rician(Degradation):
         if negative > 0.01:
             raise InputError(
                 f"{volume.source or 'volume'}: {negative:.1%} of the voxels are negative, "
-                "which a magnitude is not",
-                "Use the magnitude image, before any normalisation to zero mean.",
+                "which magnitudes are not",
+                "Use the magnitude image, before any normalization to zero mean.",
             )
         return rician_noise(voxels, self.level * top, np.random.default_rng(self.seed))
 
@@ -114,22 +126,21 @@ class Rician(Degradation):
 class Blur(Degradation):
     """Gaussian blur; sigma_px in pixels within slices, sigma_slices in slices across them.
 
-    Nothing is drawn; the seed is there because every degradation has one.
+    Nothing is random in it; the seed exists because every degradation has one.
     """
 
     name: ClassVar[str] = "blur"
     modalities: ClassVar[tuple[str, ...]] = ("CT", "MR", "PT", "EM", "OT")
     instead: ClassVar[str] = "Labels have no sharpness to lose."
+    ranges: ClassVar[Ranges] = {
+        "sigma_px": (0, 50),
+        "sigma_slices": (0, 50),
+    }
     sigma_px: float
     seed: int = 0
     sigma_slices: float = 0.0
 
-    def __post_init__(self) -> None:
-        check_range("blur sigma_px", self.sigma_px, 0, 50)
-        check_range("blur sigma_slices", self.sigma_slices, 0, 50)
-        _check_seed(self.seed)
-
-    def _damage(self, volume: Volume) -> Floats:
+    def _degraded(self, volume: Volume) -> Floats:
         frames = [
             gaussian_blur(frame.voxels, self.sigma_px, sigma_slices=self.sigma_slices)
             for frame in volume.frames()
@@ -139,22 +150,19 @@ class Blur(Degradation):
 
 @dataclass(frozen=True)
 class Bias(Degradation):
-    """Smooth shading; strength 0.3 multiplies by 1.3 at most, or divides by it, in the foreground.
+    """Smooth shading; strength 0.3 multiplies or divides by 1.3 at most in the foreground.
 
-    Its mean there is 1 (of the logarithm: 0), because the gain of MR means nothing.
+    The mean of its logarithm there is 0: a gain has no meaning in MR.
     """
 
     name: ClassVar[str] = "bias"
     modalities: ClassVar[tuple[str, ...]] = ("MR", "EM", "OT")
     instead: ClassVar[str] = "Coils shade MR; HU and SUV have a fixed scale."
+    ranges: ClassVar[Ranges] = {"strength": (0, 2)}
     strength: float
     seed: int
 
-    def __post_init__(self) -> None:
-        check_range("bias strength", self.strength, 0, 2)
-        _check_seed(self.seed)
-
-    def _damage(self, volume: Volume) -> Floats:
+    def _degraded(self, volume: Volume) -> Floats:
         field = bias_field(
             volume.shape[-3:],
             self.strength,
@@ -167,7 +175,7 @@ class Bias(Degradation):
 
 @dataclass(frozen=True)
 class LowDose(Degradation):
-    """CT with fewer photons; see `low_dose_noise` for the physics and what it leaves out.
+    """CT with fewer photons; `low_dose_noise` states the physics and its simplifications.
 
     photons: per ray before the patient, in each of `views` views; inf returns the input.
     electronic: σ of the electronic noise, in photons.
@@ -176,20 +184,19 @@ class LowDose(Degradation):
     name: ClassVar[str] = "low-dose"
     modalities: ClassVar[tuple[str, ...]] = ("CT",)
     instead: ClassVar[str] = "Dose is a matter of CT; use rician for MR."
+    ranges: ClassVar[Ranges] = {
+        "photons": (1, math.inf),
+        "electronic": (0, 1e6),
+        "views": (8, 10_000),
+        "cutoff": (0.1, math.inf),
+    }
     photons: float
     electronic: float
     seed: int
     views: int = VIEWS
     cutoff: float = CUTOFF
 
-    def __post_init__(self) -> None:
-        check_range("low-dose photons", self.photons, 1, math.inf)
-        check_range("low-dose electronic", self.electronic, 0, 1e6)
-        check_range("low-dose views", self.views, 8, 10_000)
-        check_range("low-dose cutoff", self.cutoff, 0.1, math.inf)
-        _check_seed(self.seed)
-
-    def _damage(self, volume: Volume) -> Floats:
+    def _degraded(self, volume: Volume) -> Floats:
         slices = volume.voxels.reshape(-1, *volume.shape[-2:])
         noise = low_dose_noise(
             slices,
@@ -206,7 +213,7 @@ class LowDose(Degradation):
 
 @dataclass(frozen=True)
 class Composite(Degradation):
-    """Several degradations, one after the other; each strength refers to what comes before it."""
+    """Degradations in sequence; each strength refers to the output of the step before."""
 
     name: ClassVar[str] = "composite"
     instead: ClassVar[str] = "Choose steps that exist in this modality."
@@ -219,7 +226,7 @@ class Composite(Degradation):
         if not self.modalities:
             names = ", ".join(step.name for step in self.steps)
             raise ConfigError(
-                f"no modality knows all of {names}", "Combine damage of one modality."
+                f"no modality has all of {names}", "Combine degradations of one modality."
             )
 
     @property
@@ -233,9 +240,9 @@ class Composite(Degradation):
         """The first step's; each step has its own."""
         return self.steps[0].seed
 
-    def _damage(self, volume: Volume) -> Floats:
+    def _degraded(self, volume: Volume) -> Floats:
         for step in self.steps:
-            volume = volume.with_voxels(step._damage(volume))
+            volume = volume.with_voxels(step._degraded(volume))
         return volume.voxels
 
     def to_json(self) -> dict[str, Any]:
@@ -269,11 +276,15 @@ def standard_composite(seed: int) -> Composite:
 
 
 def draw(kind: str, rng: np.random.Generator) -> Degradation:
-    """A degradation of `kind` at random strength, with a random seed; `apply` replays it.
+    """A degradation with random strength and seed; its `apply` gives the same each time.
 
-    kind: "rician" (σ 1–17 % of the robust maximum), "blur" (0.5–3 px), "bias" (10–40 %),
-    "low-dose" (2e3 to 1e5 photons, uniform in the logarithm), "composite" (of the first three,
-    weaker). Raises ConfigError for any other.
+    Args:
+        kind: "rician" (σ 1–17 % of the robust maximum), "blur" (0.5–3 px), "bias" (10–40 %),
+            "low-dose" (2e3 to 1e5 photons, uniform in the logarithm), or "composite" (of the first
+            three, weaker).
+        rng: strength and seed are drawn from it.
+    Raises:
+        ConfigError: of another kind.
     """
     if kind not in _DRAWS:
         raise ConfigError(f"unknown degradation {kind!r}", f"Use one of {', '.join(_DRAWS)}.")
@@ -303,8 +314,3 @@ _DRAWS: dict[str, Callable[[np.random.Generator], Degradation]] = {
 
 def _seed(rng: np.random.Generator) -> int:
     return int(rng.integers(2**31))
-
-
-def _check_seed(seed: int) -> None:
-    if not isinstance(seed, int) or seed < 0:
-        raise ConfigError(f"seed is {seed!r}", "Use a whole number from 0 up.")

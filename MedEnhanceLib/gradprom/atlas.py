@@ -3,7 +3,7 @@
 Affine (mutual information), then diffeomorphic demons inside the brain, through SimpleITK; the
 propagated labels become the prior of a Gaussian mixture per structure, fitted to the image itself
 (the idea of Van Leemput et al., IEEE Trans. Med. Imaging 18 (1999) 897, without bias or
-neighbourhood terms).
+neighborhood terms).
 """
 
 from __future__ import annotations
@@ -32,10 +32,17 @@ _PRIOR_FLOOR = 1e-3
 def propagate_labels(
     atlas: Volume, atlas_labels: Volume, image: Volume, monitor: Monitor | None = None
 ) -> Volume:
-    """Labels of `atlas_labels` on the grid of `image`; 0 is the background.
+    """Labels of an atlas on the grid of an image; deterministic on one machine.
 
-    All three are single volumes; atlas and atlas_labels share a grid. The same input gives the
-    same labels on one machine. Raises InputError where the image and the atlas do not overlap.
+    Args:
+        atlas: a single volume.
+        atlas_labels: on the grid of `atlas`, 0 for the background.
+        image: a single volume.
+        monitor: progress and cancelling.
+    Returns:
+        Labels, uint8, on the grid of `image`.
+    Raises:
+        InputError: image and atlas do not overlap, or the atlas and its labels differ in shape.
     """
     monitor = monitor or Monitor()
     if atlas.shape != atlas_labels.shape:
@@ -86,10 +93,10 @@ def _affine(fixed: Any, moving: Any, sitk: Any) -> Any:
     method.SetMetricAsMattesMutualInformation(32)
     method.SetMetricSamplingStrategy(method.RANDOM)
     method.SetMetricSamplingPercentage(min(1.0, _SAMPLES / fixed.GetNumberOfPixels()), 1)
-    # An atlas without its skull must not be pulled to the skull of the image.
+    # Else an atlas without skull would be matched to the skull of the image.
     method.SetMetricMovingMask(sitk.BinaryDilate(_foreground(moving, sitk), [4] * 3))
     method.SetInterpolator(sitk.sitkLinear)
-    # Plain gradient descent walked away from a good start on small images.
+    # Plain gradient descent diverged from a good start on small images.
     method.SetOptimizerAsRegularStepGradientDescent(1.0, 1e-3, _AFFINE_ITERATIONS)
     method.SetOptimizerScalesFromPhysicalShift()
     method.SetShrinkFactorsPerLevel([4, 2])
@@ -117,7 +124,7 @@ def _foreground(image: Any, sitk: Any) -> Any:
 
 
 def _interior(image: Any, sitk: Any) -> npt.NDArray[np.bool_]:
-    """Everything but the exact zeros around a skull-stripped head; its ventricles belong in."""
+    """All but the exact zeros around a skull-stripped head; ventricles are included."""
     filled = sitk.BinaryFillhole(sitk.Cast(sitk.Abs(image) > 0, sitk.sitkUInt8))
     inside: npt.NDArray[np.bool_] = sitk.GetArrayFromImage(filled) > 0
     return inside
@@ -143,7 +150,7 @@ def _mixture(
     priors: npt.NDArray[np.float32],
     interior: npt.NDArray[np.bool_],
 ) -> npt.NDArray[np.uint8]:
-    """Maximum a posteriori label of one Gaussian per structure, by expectation maximisation."""
+    """Maximum a posteriori label of one Gaussian per structure, by expectation maximization."""
     inside = (priors[1:].sum(axis=0) > 0.5) & interior
     values = voxels[inside].astype(np.float64)
     prior = priors[1:, inside] + _PRIOR_FLOOR

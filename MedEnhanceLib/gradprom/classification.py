@@ -1,4 +1,4 @@
-"""Recognition that is no segmentation: whether a structure is in a slice or not."""
+"""Classification of slices as a task of the bi-level scheme (docs/gradient-gate.md)."""
 
 from __future__ import annotations
 
@@ -9,16 +9,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.gradprom.learner import Learner
+from MedEnhanceLib.gradprom.task import Learner
 
 
 class ClassificationTask(Learner):
-    """A classifier of slices that learns along with an enhancer and teaches it.
+    """A classifier of slices that learns along with an enhancer and teaches it, in float32.
 
-    structures: how many; slabs come with label volumes, and a slice has a structure where any of
-    its voxels carries its index, 1 to `structures`. context: slices on each side that it sees.
-    features: of its first layer. A slice needs 32 pixels or more each way. In float32 throughout,
-    as for SegmentationTask.
+    A slice has a structure where any of its voxels has the structure's index. Slices need 32 pixels
+    or more in each direction.
+
+    Args:
+        structures: their number; labels have indices 1 to `structures`.
+        device: as torch names it.
+        context: slices on each side that the network sees.
+        features: of the first layer.
+        ema: decay of the averaged weights.
     """
 
     def __init__(
@@ -52,7 +57,7 @@ class ClassificationTask(Learner):
         largest = int(labels.max())
         if largest > self.structures:
             raise InputError(
-                f"label {largest}, where {self.structures} structures are told apart",
+                f"label {largest}, but there are only {self.structures} structures",
                 "Give label indices from 1 on, 0 for the background.",
             )
         found = [(labels == index).any(-1).any(-1) for index in range(1, self.structures + 1)]

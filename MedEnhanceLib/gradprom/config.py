@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
+from typing import Annotated, Any, ClassVar
 
-from MedEnhanceLib.core.options import check_range, config_from_json, config_to_json
+from MedEnhanceLib.core.options import About, Options, WithPresets, config_from_json, option
 from MedEnhanceLib.errors import ConfigError
 
 #: Of a window's ends, on the network's scale: metal in CT is at 3.
@@ -14,7 +15,7 @@ _FARTHEST = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Code:
+class Code(Options):
     """A concept as DICOM codes it: its value in a scheme ("SCT" is SNOMED CT), and its meaning."""
 
     value: str
@@ -23,40 +24,31 @@ class Code:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Label:
-    """One structure: the value of its voxels, its name, its colour as #rrggbb.
+class Label(Options):
+    """One structure of a segmentation."""
 
-    category, type: what it is by DICOM's codes, as segmentations carry them; None where unknown.
-    recommended_color: the one that Slicer's terminology gives to the type; "" where unknown.
-    """
-
-    value: int
+    value: Annotated[int, About(help="of its voxels", low=0, high=255)]
     name: str
-    color: str
-    category: Code | None = None
-    type: Code | None = None
-    recommended_color: str = ""
-
-    def __post_init__(self) -> None:
-        for name in ("category", "type"):
-            code: object = getattr(self, name)
-            if isinstance(code, dict):
-                object.__setattr__(self, name, config_from_json(Code, code))
+    color: Annotated[str, About(help="as #rrggbb")]
+    category: Code | None = option(None, help="what it is by DICOM's codes; null: unknown")
+    type: Code | None = option(None, help="the same, in detail")
+    recommended_color: str = option("", help="what Slicer's terminology gives to the type")
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadConfig:
-    """Size of a head: slices of context on each side, channels of its stages, finest first.
+class HeadConfig(Options):
+    """Size of a head."""
 
-    window: lower and upper end of the intensities that it tells apart, on the network's scale (CT:
-        HU / 1000); empty for all. In CT most of the scale is bone and air.
-    """
-
-    context: int = 2
-    widths: tuple[int, ...] = (24, 48, 72, 96)
-    window: tuple[float, ...] = ()
+    context: int = option(2, help="slices of context on each side")
+    widths: tuple[int, ...] = option((24, 48, 72, 96), help="channels of stages, finest first")
+    window: tuple[float, ...] = option(
+        (),
+        help="lower and upper end of the intensities that it distinguishes, on the network's scale "
+        "(CT: HU / 1000); empty for all. In CT most of the scale is bone and air",
+    )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.window and not (len(self.window) == 2 and self.window[0] < self.window[1]):
             raise ConfigError(f"window is {list(self.window)}", "Give two ends, the lower first.")
         if any(abs(end) > _FARTHEST for end in self.window):
@@ -72,62 +64,87 @@ class HeadConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainHeadConfig:
-    """One training of a head.
+class TrainHeadConfig(WithPresets):
+    """One training of a head."""
 
-    images: patterns of files below the data folder. labels: patterns of their label volumes, in
-        the same order; where empty, the labels are propagated from `atlas_image` and
-        `atlas_labels` by registration, and refined by the image's own intensities.
-    enhancer: name or folder of the bundle whose output the head also sees; "" for none.
-    anatomy: what of the body the images show; users are told that it learned from nothing else.
-    licence: of the weights, as their card tells it; empty: not stated.
-    damaged: simulated low-quality versions of each image (MR: composite, CT: low dose), each seen
-        as it is and enhanced.
-    labelled_share: share of patches around a labelled voxel; for structures that are rare.
-    held_out: patterns of images that are not learned from, nor any other of their patients' (of
-        the same folder, where images lie in several); Dice is measured on them.
-    folds, fold: instead, so many folds of patients by the seed, of which this one is held out.
-    on_request: whether users have to name the head: it is not the one for any image of its
-        modality.
-    keep_components: so many largest connected parts of each label are kept in use; 0 keeps all.
-    limits: what else its card warns of.
-    """
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "smoke": {
+            "steps": 4,
+            "batch": 2,
+            "patch": 32,
+            "damaged": 1,
+            "network": {"context": 1, "widths": (4, 8, 8, 8)},
+        },
+        "cpu": {},
+        "full": {"steps": 30_000, "batch": 24, "damaged": 10},
+    }
 
-    images: tuple[str, ...] = ("images/*",)
-    labels: tuple[str, ...] = ()
-    atlas_image: str = ""
-    atlas_labels: str = ""
-    structures: tuple[dict[str, Any], ...] = ()
-    data: tuple[dict[str, str], ...] = ()
-    licence: str = ""
-    enhancer: str = ""
-    damaged: int = 3
-    labelled_share: float = 0.0
-    held_out: tuple[str, ...] = ()
-    folds: int = 0
-    fold: int = 0
-    on_request: bool = False
-    keep_components: int = 0
-    limits: tuple[str, ...] = ()
-    modality: str = "MR"
-    anatomy: str = ""
-    name: str = "brain-tissue"
-    seed: int = 0
-    steps: int = 3000
-    batch: int = 6
-    patch: int = 160
-    learning_rate: float = 1e-3
-    ema: float = 0.995
-    checkpoint_s: float = 120.0
-    network: HeadConfig = field(default_factory=HeadConfig)
-    device: str = "auto"
+    images: tuple[str, ...] = option(("images/*",), help="patterns of files below the data folder")
+    labels: tuple[str, ...] = option(
+        (),
+        help="patterns of their label volumes, in the same order; empty: the labels are propagated "
+        "from atlas_image and atlas_labels by registration, and refined by the intensities",
+    )
+    atlas_image: str = option("", help="file of an atlas")
+    atlas_labels: str = option("", help="file of its labels")
+    structures: tuple[dict[str, Any], ...] = option(
+        (), help="value, name and color of each label, and its codes: fields of gradprom.Label"
+    )
+    data: tuple[dict[str, str], ...] = option(
+        (), help="for the bundle's card: name, subjects, licence and source of each collection"
+    )
+    licence: str = option("", help="of the weights, for the card; empty: not stated")
+    enhancer: str = option(
+        "", help="name or folder of the bundle whose output the head also sees; empty: none"
+    )
+    damaged: int = option(
+        3,
+        help="simulated low-quality versions of each image (MR: composite, CT: low dose), each "
+        "seen as it is and enhanced",
+        low=0,
+        high=100,
+    )
+    labelled_share: float = option(
+        0.0,
+        help="share of patches around a labeled voxel, for structures that are rare",
+        low=0,
+        high=1,
+    )
+    held_out: tuple[str, ...] = option(
+        (),
+        help="patterns of images that are not learned from, nor any other of their patients' (of "
+        "the same folder, where images lie in several); Dice is measured on them",
+    )
+    folds: int = option(
+        0, help="instead of held_out: folds of patients by the seed", low=0, high=1000
+    )
+    fold: int = option(0, help="the one that is held out, from 0")
+    on_request: bool = option(
+        False,
+        help="whether users have to name the head: it is not the one for any image of its modality",
+    )
+    keep_components: int = option(
+        0,
+        help="the number of largest connected parts of each label that are kept; 0 keeps all",
+        low=0,
+        high=1000,
+    )
+    limits: tuple[str, ...] = option((), help="what else its card warns of")
+    modality: str = option("MR", help="of the images")
+    anatomy: str = option("", help="what the images show; users are informed of it")
+    name: str = option("brain-tissue", help="of the bundle that comes out")
+    seed: int = option(0, help="of everything that is drawn")
+    steps: int = option(3000, help="of the optimizer", low=1, high=10_000_000)
+    batch: int = option(6, help="patches per step")
+    patch: int = option(160, help="side of a patch", unit="pixels")
+    learning_rate: float = option(1e-3, help="of the optimizer")
+    ema: float = option(0.995, help="decay of the averaged weights")
+    checkpoint_s: float = option(120.0, help="from one checkpoint to the next", unit="s")
+    network: HeadConfig = option(factory=HeadConfig, help="size of the head")
+    device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps")
 
     def __post_init__(self) -> None:
-        check_range("steps", self.steps, 1, 10_000_000)
-        check_range("damaged", self.damaged, 0, 100)
-        check_range("labelled_share", self.labelled_share, 0, 1)
-        check_range("folds", self.folds, 0, 1000)
-        check_range("keep_components", self.keep_components, 0, 1000)
+        super().__post_init__()
         if self.folds == 1 or not 0 <= self.fold < max(1, self.folds):
             raise ConfigError(
                 f"fold {self.fold} of {self.folds}", "Use 2 folds or more, numbered from 0."
@@ -142,7 +159,8 @@ class TrainHeadConfig:
         if not self.structures:
             raise ConfigError("structures is empty", "List value, name and color of each label.")
         for label in self.label_set:
-            check_range(f"the value of {label.name!r}", label.value, 1, 255)
+            if not label.value:
+                raise ConfigError(f"the value of {label.name!r} is 0", "Use 1 to 255.")
             if not re.fullmatch("#[0-9a-fA-F]{6}", str(label.color)):
                 raise ConfigError(
                     f"the color of {label.name!r} is {label.color!r}", "Write it as #rrggbb."
@@ -153,40 +171,20 @@ class TrainHeadConfig:
         """The structures as labels."""
         return tuple(config_from_json(Label, entry) for entry in self.structures)
 
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> TrainHeadConfig:
-        """A partial configuration; `preset` (smoke, cpu, full) decides the length and size."""
-        fields = dict(fields)
-        preset = fields.pop("preset", "cpu")
-        base = config_from_json(cls, fields)
-        presets: dict[str, dict[str, Any]] = {
-            "smoke": {"steps": 4, "batch": 2, "patch": 32, "damaged": 1},
-            "cpu": {},
-            "full": {"steps": 30_000, "batch": 24, "damaged": 10},
-        }
-        if preset not in presets:
-            raise ConfigError(f"unknown preset {preset!r}", f"Use one of {', '.join(presets)}.")
-        changes = {k: v for k, v in presets[preset].items() if k not in fields}
-        if preset == "smoke":
-            base = replace(base, network=replace(base.network, context=1, widths=(4, 8, 8, 8)))
-        return replace(base, **changes) if changes else base
 
-    def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
-        return config_to_json(self)
+@dataclass(frozen=True)
+class SegmentConfig(Options):
+    """How a volume is segmented."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class SegmentConfig:
-    """How a volume is segmented; see hqg's EnhanceConfig for model, device, tile and batch."""
-
-    model: str = "auto"
-    device: str = "auto"
-    tile: int = 1024
-    overlap: float = 0.25
-    batch: int | None = None
-
-    def __post_init__(self) -> None:
-        check_range("overlap", self.overlap, 0.0, 0.9)
-        if self.batch is not None:
-            check_range("batch", self.batch, 1, 256)
+    model: str = option(
+        "auto", help="a head's name or folder; auto: the one for the modality", metavar="NAME"
+    )
+    device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps", metavar="D")
+    _: KW_ONLY
+    tile: int = option(1024, help="side of the inference window", unit="pixels", flag=None)
+    overlap: float = option(
+        0.25, help="of neighboring windows, as a share of them", low=0, high=0.9, flag=None
+    )
+    batch: int | None = option(
+        None, help="slices at once; null takes what suits the device", low=1, high=256, flag=None
+    )

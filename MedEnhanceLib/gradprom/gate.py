@@ -16,18 +16,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from MedEnhanceLib.core.options import check_range
 from MedEnhanceLib.errors import ConfigError, ModelError
-from MedEnhanceLib.gradprom.diagnostics import GateDiagnostics, Record
 from MedEnhanceLib.gradprom.gradients import (
     Gradient,
     Mean,
     Parameters,
+    Products,
     added,
     at_least_float32,
     both_gradients,
@@ -35,21 +36,29 @@ from MedEnhanceLib.gradprom.gradients import (
     check_losses,
     mean_of_all,
     named,
+    products,
 )
-from MedEnhanceLib.gradprom.products import Products, products
 
 MODES = ("binary", "cosine", "joint", "off")
 SCOPES = ("global", "layer", "parameter")
+#: Degrees of a bin of the histogram.
+BIN = 10
+_BINS = 180 // BIN
+#: Of a checkpoint.
+_KEYS = ("record.totals", "record.angles", "record.layers")
 
 
 @dataclass(frozen=True)
 class GateReport:
-    """What the gate did in one step.
+    """A gate's decision in one step.
 
-    open: whether it admitted anything. cosine: what it decided on, over all parameters: the
-    lesser of `batch_cosine`, of this step's gradients, and `average_cosine`, of their averages
-    (the same number where ema is 0). share: of the parameters' elements, how many it admitted
-    the task's gradient to: 0 or 1 with the scope "global".
+    Attributes:
+        open: whether it admitted anything.
+        cosine: basis of the decision over all parameters, the lesser of the two that follow.
+        batch_cosine: of this step's gradients.
+        average_cosine: of their averages; the same number where ema is 0.
+        share: of the parameters' elements that the task's gradient was admitted to, 0 to 1; 0 or 1
+            with the scope "global".
     """
 
     open: bool
@@ -59,12 +68,39 @@ class GateReport:
     share: float
 
 
+@dataclass(frozen=True)
+class GateDiagnostics:
+    """A gate's decisions in all steps so far. Angles and cosines are of each step's gradients.
+
+    silent: steps whose gradients form no angle, as one of them is zero or not finite.
+    open_fraction: of all steps. share: mean share of the parameters' elements that the task's
+        gradient was admitted to.
+    cosine: mean over the steps that are not silent. average_cosine: the same of the averaged
+        gradients; equal where ema is 0.
+    angles: number of steps at 0 to 10°, 10 to 20° … 170 to 180°.
+    layer_cosines: mean cosine of each layer, named by its first parameter.
+    """
+
+    steps: int
+    silent: int
+    open_fraction: float
+    share: float
+    cosine: float
+    average_cosine: float
+    angles: tuple[int, ...]
+    layer_cosines: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return asdict(self)
+
+
 @dataclass
 class _Taken:
     """Gradients of one or several parts of a step.
 
-    scale: what a GradScaler multiplied the losses with; None without one. is_sound: whether all
-    losses are numbers.
+    scale: factor of a GradScaler on the losses; None without one. is_sound: whether all losses are
+    finite.
     """
 
     names: list[str]
@@ -78,23 +114,23 @@ class _Taken:
 class GradientGate:
     """Admits the gradient of an auxiliary loss where it agrees with that of the main loss.
 
-    mode: "binary" adds weight·g_a or nothing; "cosine" adds weight·max(0, c)·g_a. For control arms
-        "joint" always adds it and "off" never; both report the cosine all the same.
-    ema: decay of the averages of both gradients, below 1; 0 decides on the mini-batch alone, as
-        published. Where it is above 0, averages and mini-batch must both agree: the averages,
-        because a mini-batch's noise agrees with itself; the mini-batch, so that no step loses
-        main descent: <g, g_m> ≥ |g_m|² at every step.
-    scope: what one decision is made for: "global" for all parameters together, "layer" for a
-        weight and the vectors that follow it (its bias, its normalisation), or "parameter".
-    weight: λ. The decision depends neither on it nor on the scale of either loss.
-    warm_up: so many first steps are closed, whatever the gradients say, and only move the averages:
-        an average of few steps is their noise, which agrees with itself. 1/(1 − ema) steps are as
-        many as it spans.
-    mean: makes a tensor the mean of all processes that train together, such as `Processes.mean`.
-        Then both gradients are averaged before the decision: it and the gradients that come out
-        are the same in every process, and need no averaging any more.
-
-    Raises ConfigError for an unknown mode or scope or a number out of range.
+    Args:
+        mode: "binary" adds weight·g_a or nothing; "cosine" adds weight·max(0, c)·g_a. For control
+            experiments "joint" always adds it and "off" never; both report the cosine too.
+        ema: decay of the averages of both gradients, 0 to 0.99999; 0 decides on the mini-batch
+            alone, as published. Above 0, averages and mini-batch must both agree: the averages,
+            because the noise of a mini-batch agrees with itself; the mini-batch, so that
+            <g, g_m> ≥ |g_m|² at every step.
+        scope: of one decision: "global" for all parameters together, "layer" for a weight and the
+            vectors that follow it (its bias, its normalization), or "parameter".
+        weight: λ, 0 to 1e6. The decision depends neither on it nor on the scale of either loss.
+        warm_up: number of first steps in which the gate is closed and only moves its averages, as
+            an average of few steps is mostly their noise. The averages span 1/(1 − ema) steps.
+        mean: averages a tensor over all processes that train together, such as `Processes.mean`.
+            Both gradients are averaged before the decision, so that the decision and the returned
+            gradients are the same in every process.
+    Raises:
+        ConfigError: mode or scope is unknown, or a number is out of range.
     """
 
     def __init__(
@@ -130,17 +166,23 @@ class GradientGate:
         *,
         scaler: torch.amp.GradScaler | None = None,
     ) -> tuple[list[Gradient], GateReport]:
-        """The gradients to hand to the optimiser, one for each parameter, and what was decided.
+        """The gradients for the optimizer, and the decision.
 
-        Both losses are scalars of one forward pass; its graph is freed, and no `grad` is touched.
-        A parameter that neither loss reaches gets None, as after `backward`, and so does a frozen
-        one. The auxiliary gradient is left out where it or either loss is not finite, or its norm
-        is zero; then what comes back is the main gradient, bit for bit.
-        parameters: tensors, or pairs as `named_parameters()` gives them, whose names the
-        diagnostics then tell.
-        scaler: multiplies both losses. What comes back is for `scaler.step`; the decision is that
-        of the losses themselves.
-        Raises ConfigError for losses and parameters that cannot be used.
+        The auxiliary gradient is left out where it or either loss is not finite, or its norm is
+        zero; the result is then the main gradient, bit for bit.
+
+        Args:
+            main_loss: scalar. The graph of both losses is released; no `grad` is changed.
+            aux_loss: scalar of the same forward pass.
+            parameters: tensors, or pairs as from `named_parameters()`, whose names appear in the
+                diagnostics.
+            scaler: multiplies both losses. The gradients are then for `scaler.step`; the decision
+                is that of the unscaled losses.
+        Returns:
+            One gradient for each parameter, and the decision. None is the gradient of a frozen
+            parameter and of one that neither loss reaches, as after `backward`.
+        Raises:
+            ConfigError: losses or parameters cannot be used.
         """
         self.accumulate(main_loss, aux_loss, parameters, scaler=scaler)
         return self.decide()
@@ -153,9 +195,10 @@ class GradientGate:
         *,
         scaler: torch.amp.GradScaler | None = None,
     ) -> None:
-        """Take the gradients of one part of a step, as calling the gate does, but decide later.
+        """Compute the gradients of one part of a step, for a later decision by `decide`.
 
-        Gradients of all parts are added up: divide the losses by the number of parts.
+        Arguments are those of a call. Gradients of all parts are added: divide the losses by the
+        number of parts.
         """
         names, wanted = named(parameters)
         scale = None
@@ -165,7 +208,7 @@ class GradientGate:
             losses = (scaler.scale(main_loss), scaler.scale(aux_loss))
             scale = scaler.get_scale()
         main, aux = both_gradients(losses[0], losses[1], wanted)
-        # Asked after the backward passes, for the device is waited for here.
+        # After the backward passes, as this synchronizes with the device.
         is_sound = all(math.isfinite(float(loss.detach())) for loss in (main_loss, aux_loss))
         taken = _Taken(names, wanted, main, aux, scale, is_sound)
         before = self._taken
@@ -181,7 +224,7 @@ class GradientGate:
         self._taken = taken
 
     def decide(self) -> tuple[list[Gradient], GateReport]:
-        """What calling the gate returns, for all parts taken since the last decision."""
+        """Gradients and decision, as of a call, for all parts since the last decision."""
         if self._taken is None:
             raise ConfigError("the gate has nothing to decide on", "Call accumulate first.")
         taken, self._taken = self._taken, None
@@ -190,9 +233,9 @@ class GradientGate:
     def admit(
         self, main: Sequence[Gradient], aux: Sequence[Gradient], parameters: Parameters
     ) -> tuple[list[Gradient], GateReport]:
-        """As calling the gate, for gradients that are already there.
+        """As a call, for gradients that are already computed.
 
-        Those of the task may be of another type or on another device than the main ones.
+        Those of the task may have another type or device than the main ones.
         """
         names, wanted = named(parameters)
         for gradients in (main, aux):
@@ -200,13 +243,13 @@ class GradientGate:
         return self._admit(_Taken(names, wanted, list(main), list(aux)))
 
     def diagnostics(self) -> GateDiagnostics:
-        """What it did in all steps so far, as plain numbers."""
-        return self._record.told(self._names)
+        """Its decisions in all steps so far, as numbers."""
+        return self._record.diagnostics(self._names)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averaged gradients, named by kind and place, and what the diagnostics are made of.
+        """The averaged gradients, named by kind and index, and the counts of the diagnostics.
 
-        Between two decisions: parts that were taken and not decided on are not in it.
+        Parts that are not decided on yet are not included.
         """
         averages = {
             f"{kind}.{index}": average
@@ -216,7 +259,7 @@ class GradientGate:
         return averages | self._record.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what `state_dict` gave, for the same parameters in the same order."""
+        """Continue from `state_dict`, for the same parameters in the same order."""
         self._main, self._aux = {}, {}
         for name, average in state.items():
             kind, _, index = name.partition(".")
@@ -244,20 +287,21 @@ class GradientGate:
                     gradients[index] = _sum(main[index], aux[index], factor)
         overflowed = taken.scale is not None and is_sound and not batch.aux_is_finite
         if overflowed and self._factor(1.0):
-            # The scaler has to see it: else its factor grows on, and the gate is closed for good.
+            # The scaler has to see the overflow: else its factor keeps growing and the gate stays
+            # closed.
             gradients = [_sum(*pair, 1.0) for pair in zip(main, aux, strict=True)]
         share = elements / max(1, sum(parameter.numel() for parameter in taken.parameters))
         return gradients, self._report(share, batch, average, taken.parameters)
 
     def _of_all(self, taken: _Taken) -> tuple[list[Gradient], list[Gradient], bool]:
-        """Both gradients of all processes, and whether all losses are numbers."""
+        """Both gradients averaged over all processes, and whether all losses are finite."""
         main, aux, is_sound = taken.main, taken.aux, taken.is_sound
         if not is_sound:
             aux = [None if g is None else torch.full_like(g, math.nan) for g in aux]
         if self._mean is not None:
             main, aux = (mean_of_all(side, taken.parameters, self._mean) for side in (main, aux))
-            said = torch.tensor([float(is_sound)], device=taken.parameters[0].device)
-            is_sound = float(self._mean(said)) == 1
+            flag = torch.tensor([float(is_sound)], device=taken.parameters[0].device)
+            is_sound = float(self._mean(flag)) == 1
         return main, aux, is_sound
 
     def _follow(
@@ -268,10 +312,10 @@ class GradientGate:
         device: torch.device,
         scale: float,
     ) -> Products:
-        """Move the averages towards the gradients of the losses themselves; their products."""
+        """Move the averages towards the gradients of the unscaled losses; returns products."""
         if not self.ema:
             return batch
-        # What is not finite would stay in the averages for good.
+        # Values that are not finite would stay in the averages.
         if batch.main_is_finite and batch.aux_is_finite:
             _follow(self._main, main, self.ema, scale)
             _follow(self._aux, aux, self.ema, scale)
@@ -283,7 +327,7 @@ class GradientGate:
         return self._main, self._aux
 
     def _fit(self, parameters: Sequence[Tensor]) -> None:
-        """Averages to their parameters' devices: those of a checkpoint come from the processor."""
+        """Move averages to their parameters' devices: from a checkpoint they are on the CPU."""
         for averages in self._averages:
             for index, average in averages.items():
                 if index >= len(parameters) or average.shape != parameters[index].shape:
@@ -305,7 +349,7 @@ class GradientGate:
         everything = range(len(parameters))
         now, usual = batch.cosine(everything), average.cosine(everything)
         layers = [group for group in _groups("layer", parameters) if batch.usable(group)]
-        self._record.hear(
+        self._record.add(
             admitted=share,
             cosine=now if batch.usable(everything) else None,
             average=usual,
@@ -315,7 +359,7 @@ class GradientGate:
 
 
 def _groups(scope: str, parameters: Sequence[Tensor]) -> list[list[int]]:
-    """Places of the parameters that one decision is made for."""
+    """Indices of the parameters of each decision."""
     if scope == "global":
         return [list(range(len(parameters)))]
     groups: list[list[int]] = []
@@ -350,3 +394,74 @@ def _sum(main: Gradient, aux: Gradient, factor: float) -> Gradient:
     if aux is None:
         return main
     return factor * aux if main is None else torch.add(main, aux.to(main), alpha=factor)
+
+
+class Record:
+    """Counts and sums over the steps; its memory grows with the number of layers only."""
+
+    def __init__(self) -> None:
+        self.steps = self._silent = self._open = 0
+        self._share = self._cosine = self._average = 0.0
+        self._angles = [0] * _BINS
+        self._layers: dict[int, tuple[float, int]] = {}
+
+    def add(
+        self,
+        *,
+        admitted: float,
+        cosine: float | None,
+        average: float,
+        layers: Mapping[int, float],
+    ) -> None:
+        """Add a step: share admitted, cosines (None where there is no angle), cosines of layers."""
+        self.steps += 1
+        self._open += admitted > 0
+        self._share += admitted
+        if cosine is None:
+            self._silent += 1
+            return
+        self._cosine += cosine
+        self._average += average
+        angle = math.degrees(math.acos(max(-1.0, min(1.0, cosine))))
+        self._angles[min(int(angle / BIN), _BINS - 1)] += 1
+        for place, value in layers.items():
+            total, count = self._layers.get(place, (0.0, 0))
+            self._layers[place] = (total + value, count + 1)
+
+    def diagnostics(self, names: Sequence[str]) -> GateDiagnostics:
+        """names: of the parameters, whose places the layers have."""
+        steps, known = max(1, self.steps), max(1, self.steps - self._silent)
+        return GateDiagnostics(
+            steps=self.steps,
+            silent=self._silent,
+            open_fraction=self._open / steps,
+            share=self._share / steps,
+            cosine=self._cosine / known,
+            average_cosine=self._average / known,
+            angles=tuple(self._angles),
+            layer_cosines={
+                names[place] if place < len(names) else f"parameter {place}": total / count
+                for place, (total, count) in sorted(self._layers.items())
+            },
+        )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """As tensors, for a checkpoint."""
+        counts = (self.steps, self._silent, self._open)
+        totals = [*counts, self._share, self._cosine, self._average]
+        layers = [(place, *values) for place, values in self._layers.items()]
+        rows = (totals, self._angles, layers)
+        tensors = [torch.tensor(row, dtype=torch.float64) for row in rows]
+        return dict(zip(_KEYS, tensors, strict=True))
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Tensor]) -> Record:
+        """A record that continues from `state_dict`; empty where the state holds none."""
+        record = cls()
+        if all(key in state for key in _KEYS):
+            totals, angles, layers = (state[key].tolist() for key in _KEYS)
+            record.steps, record._silent, record._open = (int(value) for value in totals[:3])
+            record._share, record._cosine, record._average = totals[3:]
+            record._angles = [int(value) for value in angles]
+            record._layers = {int(place): (total, int(count)) for place, total, count in layers}
+        return record

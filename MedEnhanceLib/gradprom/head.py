@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle, load_tensors
-from MedEnhanceLib.bundles.length import limits_of_length
 from MedEnhanceLib.bundles.store import Bundle
+from MedEnhanceLib.bundles.suitability import training_length_limits
 from MedEnhanceLib.core.options import config_from_json, config_to_json
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.gradprom.config import HeadConfig, Label, TrainHeadConfig
@@ -34,7 +34,7 @@ class HeadModel:
 def make_head(config: HeadConfig, structures: int) -> nn.Module:
     """MONAI's residual U-Net, [B, 2k + 1, H, W] → logits [B, structures + 1, H, W].
 
-    Batch normalisation: its statistics are fixed in use, so that tiles equal whole slices.
+    Batch normalization: its statistics are fixed in use, so that tiles equal whole slices.
     """
     from monai.networks.nets.unet import UNet
 
@@ -51,7 +51,7 @@ def make_head(config: HeadConfig, structures: int) -> nn.Module:
 
 
 class Window(nn.Module):
-    """Intensities between two ends become 0 to 1, those beyond the nearer end."""
+    """Maps intensities between two ends to 0 to 1, and clips the others."""
 
     def __init__(self, low: float, high: float) -> None:
         super().__init__()
@@ -65,11 +65,11 @@ class Window(nn.Module):
 def export_head(
     folder: Path, config: TrainHeadConfig, network: nn.Module, seconds: float, summary: str = ""
 ) -> Bundle:
-    """Write the bundle of a finished training; summary: how it went, where it was not alone."""
-    alone = (
+    """Write the bundle of a training; summary: of a joint training, else one is written."""
+    own_summary = (
         f"{config.steps} steps of {config.batch} patches of {config.patch} pixels on clean, "
-        f"damaged and enhanced images (enhancer: {config.enhancer or 'none'}), seed {config.seed}, "
-        f"{seconds / 60:.0f} minutes"
+        f"degraded and enhanced images (enhancer: {config.enhancer or 'none'}), "
+        f"seed {config.seed}, {seconds / 60:.0f} minutes"
     )
     origin = "propagated from an atlas and refined by intensity" if not config.labels else "given"
     metadata = {
@@ -87,10 +87,10 @@ def export_head(
         "training": {
             "config": config.to_json(),
             "seconds": round(seconds),
-            "summary": summary or alone,
+            "summary": summary or own_summary,
         },
         "data": list(config.data),
-        "limits": [*limits_of_length(config.steps), *_limits(config)],
+        "limits": [*training_length_limits(config.steps), *_limits(config)],
     }
     return export_bundle(folder, network.state_dict(), metadata)
 
@@ -99,7 +99,7 @@ def _limits(config: TrainHeadConfig) -> list[str]:
     shown = f"images of the {config.anatomy}" if config.anatomy else "images like those below"
     return [
         *([] if config.labels else [_PROPAGATED]),
-        f"Trained on {config.modality} {shown}; anything else gives labels without meaning.",
+        f"Trained on {config.modality} {shown}; not validated on anything else.",
         *config.limits,
         *([_KEPT.format(config.keep_components)] if config.keep_components else []),
         _RESEARCH,
@@ -123,7 +123,7 @@ def open_head(bundle: Bundle) -> HeadModel:
 
 
 def kept_components(bundle: Bundle) -> int:
-    """So many largest parts of each label are kept of what a head finds; 0 keeps all."""
+    """Number of largest connected parts of each label that are kept; 0 keeps all."""
     kept: object = bundle.metadata.get("keep_components", 0)
     if not isinstance(kept, int) or kept < 0:
         raise ModelError(

@@ -1,6 +1,6 @@
 """Segments a volume with a head.
 
-open_head_for → scaling_for → over_slices → most likely label → largest parts → table
+scaling_for → over_slices → most likely label → largest parts → table
 """
 
 from __future__ import annotations
@@ -15,30 +15,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from MedEnhanceLib.bundles.length import doubt_about_length
-from MedEnhanceLib.bundles.store import read_bundle
+from MedEnhanceLib.bundles.store import Bundle, read_bundle
+from MedEnhanceLib.bundles.suitability import training_length_warning
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.gradprom.choice import open_head_for
 from MedEnhanceLib.gradprom.config import Label, SegmentConfig
 from MedEnhanceLib.gradprom.head import HeadModel, kept_components, open_head
 from MedEnhanceLib.gradprom.shapes import keep_largest, surface_areas, voxel_counts
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.precision import move
-from MedEnhanceLib.nets.slices import Plan, SliceStacks, over_slices
-from MedEnhanceLib.nets.stoppable import stoppable
+from MedEnhanceLib.nets.slices import Plan, SliceStacks, over_slices, stoppable
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """volume: labels, uint8, on the input's grid. table: one row per label with its volume and
-    surface.
+    """The result of a segmentation.
 
-    doubt: why the labels may mean nothing, where the images say that they show another part.
+    Attributes:
+        volume: labels, uint8, on the input's grid, 0 for the background.
+        labels: the structures.
+        table: one row for each label with its volume in mL and its surface area in mm².
+        model: name and sha256.
+        device: where it ran.
+        seconds: of wall time.
+        warning: a warning where the images show another part of the body than the model's, or "".
     """
 
     volume: Volume
@@ -47,32 +50,25 @@ class Segmentation:
     model: dict[str, str]
     device: str
     seconds: float
-    doubt: str = ""
+    warning: str = ""
 
 
 def segment(
-    volume: Volume, config: SegmentConfig | None = None, *, monitor: Monitor | None = None
+    volume: Volume, bundle: Bundle, config: SegmentConfig, *, warning: str, monitor: Monitor
 ) -> Segmentation:
-    """Label every voxel of a single volume; 0 is the background.
-
-    Raises InputError for a sequence, ModelError for no fitting head, DeviceMemoryError, Cancelled.
-    """
-    config, monitor = config or SegmentConfig(), monitor or Monitor()
+    """As `gradprom.segment`, with a verified bundle and the warning of `open_head_for`."""
     began = time.monotonic()
-    if volume.is_sequence:
-        raise InputError(f"{volume.source or 'volume'}: a sequence", "Segment one frame at a time.")
-    bundle, doubt = open_head_for(volume, config)
     choice = choose_device(config.device)
     monitor.log(f"running {bundle.name} on {choice.name}: {choice.reason}")
-    untrained = doubt_about_length(bundle)
+    untrained = training_length_warning(bundle)
     if untrained is not None:
         monitor.warn(untrained.text)
     if bundle.anatomy:
         monitor.warn(
-            f"{doubt}: its labels mean nothing there"
-            if doubt
-            else f"{bundle.name} learned from images of the {bundle.anatomy} only:"
-            " elsewhere its labels mean nothing"
+            f"{warning}: its labels are not validated there"
+            if warning
+            else f"{bundle.name} was trained on images of the {bundle.anatomy} only: not validated"
+            f" outside the {bundle.anatomy}"
         )
     kept = kept_components(bundle)
     model = _warm_head(bundle.folder, bundle.sha256)
@@ -92,7 +88,7 @@ def segment(
         monitor.log(f"largest parts of each label that are kept: {kept}")
         keep_largest(labels, [label.value for label in model.labels], kept)
     note = derived_note(
-        f"segmented with {bundle.name} {bundle.sha256[:12]}" + (f" ({doubt})" if doubt else "")
+        f"segmented with {bundle.name} {bundle.sha256[:12]}" + (f" ({warning})" if warning else "")
     )
     return Segmentation(
         volume=replace(volume.with_voxels(labels, did=note), modality="SEG", units=""),
@@ -101,7 +97,7 @@ def segment(
         model=bundle.identity(),
         device=choice.name,
         seconds=time.monotonic() - began,
-        doubt=doubt,
+        warning=warning,
     )
 
 

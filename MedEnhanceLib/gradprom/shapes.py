@@ -1,8 +1,25 @@
-"""Shapes of labelled structures: their largest parts, their surface, their consistency."""
+"""Shapes of labeled structures: largest connected parts, surface area, consistency between slices.
+
+Surface by the Crofton formula, on grids of any spacing:
+
+    S = 2 · mean over directions of ∫ crossings dA
+
+A line through a body crosses its surface; the number of crossings over all parallel lines of a
+direction and over all directions gives the area. The lines run through voxels and their 26
+neighbors. Where voxels are no cubes these directions are unevenly spread, so each is weighted with
+the part of the sphere nearest to it; with the weights of cubes, areas were off by up to a third.
+Smooth bodies are within about 8 %, with cubes within 1 %. Flat faces along the grid come out 10 %
+too small with cubes and up to 30 % with slices ten times as thick as pixels are wide. Longer steps
+would spread the directions more evenly but miss thin structures such as cortex in thick slices.
+Source: Legland, Kiêu & Devaux, Image Analysis & Stereology 26 (2007), doi 10.5566/ias.v26.p83-92.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -10,13 +27,19 @@ import numpy.typing as npt
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.gradprom.crofton import surface_area
 from MedEnhanceLib.runtime.dependencies import require
 
 Labels = npt.NDArray[np.uint8]
-
-#: Voxels that are counted at once: numpy makes 8 bytes of each.
+#: Voxels that are counted at once; numpy needs 8 bytes for each.
 _AT_ONCE = 2**21
+Triple = tuple[float, float, float]
+Step = tuple[int, int, int]
+#: Points on the sphere by which its parts are measured, to about 0.1 %.
+_POINTS = 40_000
+#: Steps to 13 of the 26 neighbors of a voxel; the opposite ones are on the same lines.
+_STEPS: tuple[Step, ...] = tuple(
+    (i, j, k) for i, j, k in product((-1, 0, 1), repeat=3) if (i, j, k) > (0, 0, 0)
+)
 
 
 def keep_largest(labels: Labels, values: Sequence[int], count: int) -> None:
@@ -31,7 +54,7 @@ def keep_largest(labels: Labels, values: Sequence[int], count: int) -> None:
 
 
 def _keep_largest_in(labels: Labels, value: int, count: int) -> None:
-    """Of one label; what it takes is given back before the next: 4 bytes for each voxel."""
+    """Of one label; its memory, 4 bytes for each voxel, is free before the next."""
     sitk = require("SimpleITK", purpose="Finding connected parts")
     mask = sitk.GetImageFromArray((labels == value).view(np.uint8))
     image = sitk.ConnectedComponent(mask)
@@ -42,7 +65,7 @@ def _keep_largest_in(labels: Labels, value: int, count: int) -> None:
 
 
 def voxel_counts(labels: npt.NDArray[Any], minlength: int = 0) -> npt.NDArray[np.int64]:
-    """How many voxels have each value, from 0 on, of [K, J, I]: numpy's bincount, slab by slab."""
+    """Number of voxels of each value from 0 on, of [K, J, I]: numpy's bincount, slab by slab."""
     counts = np.zeros(max(minlength, int(labels.max(initial=0)) + 1), np.int64)
     for slab in _slabs(labels):
         counts += np.bincount(labels[slab].ravel(), minlength=counts.size)
@@ -50,7 +73,7 @@ def voxel_counts(labels: npt.NDArray[Any], minlength: int = 0) -> npt.NDArray[np
 
 
 def _largest(sizes: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.bool_]:
-    """Which of the numbered parts are among the largest; number 0 is what is in none."""
+    """Which of the numbered parts are among the largest; number 0 is no part."""
     order = np.argsort(-sizes[1:], kind="stable") + 1
     stays = np.zeros(sizes.size, bool)
     stays[0] = True
@@ -65,9 +88,9 @@ def _slabs(array: npt.NDArray[Any]) -> Iterator[slice]:
 
 
 def surface_areas(labels: Labels, values: Sequence[int], geometry: Geometry) -> dict[int, float]:
-    """Area in mm² of each label's surface, by the Crofton formula; 0 where there is none.
+    """Surface area in mm² of each label by the Crofton formula; 0 where there is none.
 
-    Where a structure ends with the image the cut counts as surface.
+    Where a structure ends at the border of the image, the cut counts as surface.
     """
     areas = dict.fromkeys(values, 0.0)
     for value in areas:
@@ -78,11 +101,17 @@ def surface_areas(labels: Labels, values: Sequence[int], geometry: Geometry) -> 
 
 
 def flicker(reference: Labels, labels: Labels, label: int) -> float:
-    """How restless a label is from slice to slice, as a multiple of the reference's.
+    """Changes of a label between neighboring slices, as a multiple of the reference's.
 
-    Voxels that enter or leave the label between neighbouring slices of [..., K, J, I], counted in
-    both: 1 is as consistent as the reference, 2 changes twice as much. It does not say whether the
-    label is in the right place. Raises InputError where the reference never changes.
+    Counts the voxels that enter or leave the label between slices: 1 is as consistent as the
+    reference, 2 changes twice as much. It does not measure whether the label is in the right place.
+
+    Args:
+        reference: [..., K, J, I].
+        labels: of the same shape.
+        label: the value.
+    Raises:
+        InputError: the reference never changes, or the shapes differ.
     """
     if reference.shape != labels.shape:
         raise InputError(
@@ -99,7 +128,7 @@ def flicker(reference: Labels, labels: Labels, label: int) -> float:
 
 
 def _changes(array: Labels, label: int) -> int:
-    """Voxels that differ in being the label from those of the slice before."""
+    """Number of voxels that enter or leave the label from one slice to the next."""
     if array.ndim < 3:
         return 0
     total = 0
@@ -122,3 +151,52 @@ def _box(mask: npt.NDArray[np.bool_]) -> Any:
             return None
         box.append(slice(int(places[0]), int(places[-1]) + 1))
     return tuple(box)
+
+
+def surface_area(mask: npt.NDArray[np.bool_], spacing: Triple) -> float:
+    """Area in mm² of the surface of what is true in [K, J, I]; the image's border is outside.
+
+    spacing: mm along i, j, k.
+    """
+    inside = int(np.count_nonzero(mask))
+    # On each line, neighbors of inside voxels that are not inside are crossings.
+    lines = (
+        share / length * 2 * (inside - _pairs(mask, step))
+        for step, length, share in _directions(spacing)
+    )
+    return 2 * math.prod(spacing) * sum(lines)
+
+
+def _pairs(mask: npt.NDArray[np.bool_], step: Step) -> int:
+    """Number of pairs of voxels, one step along i, j, k apart, that are both inside."""
+    ends = [_apart(along, size) for along, size in zip(step[::-1], mask.shape, strict=True)]
+    one, other = (mask[tuple(slices)] for slices in zip(*ends, strict=True))
+    planes = zip(one, other, strict=True)  # one by one, to save memory
+    return sum(int(np.count_nonzero(first & second)) for first, second in planes)
+
+
+def _apart(step: int, size: int) -> tuple[slice, slice]:
+    """Slices of an axis of that size and of the same axis shifted by `step`."""
+    whole = size - abs(step)
+    first, second = max(0, -step), max(0, step)
+    return slice(first, first + whole), slice(second, second + whole)
+
+
+@lru_cache(maxsize=64)
+def _directions(spacing: Triple) -> tuple[tuple[Step, float, float], ...]:
+    """Each step along i, j, k with its length in mm and its share of the sphere."""
+    lines = np.array(_STEPS) * np.array(spacing)
+    lengths = np.linalg.norm(lines, axis=1)
+    nearest = np.abs(_sphere() @ (lines / lengths[:, None]).T).argmax(axis=1)
+    shares = np.bincount(nearest, minlength=len(_STEPS)) / _POINTS
+    return tuple(zip(_STEPS, lengths.tolist(), shares.tolist(), strict=True))
+
+
+@lru_cache(maxsize=1)
+def _sphere() -> npt.NDArray[np.float64]:
+    """Points [N, 3] spread evenly over the unit sphere, along the golden spiral."""
+    turns = np.arange(_POINTS) + 0.5
+    height = 1 - 2 * turns / _POINTS
+    angle = np.pi * (1 + 5**0.5) * turns
+    radius = np.sqrt(1 - height**2)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle), height], axis=1)

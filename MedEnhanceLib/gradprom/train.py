@@ -1,26 +1,34 @@
-"""Trains a segmentation head on clean, damaged and enhanced versions of labelled images."""
+"""Trains a segmentation head on clean, degraded and enhanced versions of labeled images.
+
+Patients that are held out are measured on afterwards.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
+from MedEnhanceLib.bundles.export import record_measurements
+from MedEnhanceLib.core.metrics import dice
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degrade import draw
-from MedEnhanceLib.errors import ModelError
-from MedEnhanceLib.gradprom.config import TrainHeadConfig
-from MedEnhanceLib.gradprom.folds import Files, find_split
+from MedEnhanceLib.degrade import LowDose, draw, standard_composite
+from MedEnhanceLib.errors import InputError, ModelError
+from MedEnhanceLib.gradprom import segment
+from MedEnhanceLib.gradprom.config import SegmentConfig, TrainHeadConfig
 from MedEnhanceLib.gradprom.head import export_head, make_head
-from MedEnhanceLib.gradprom.held_out import measure_held_out
-from MedEnhanceLib.gradprom.labelled import check_structures, read_labelled
-from MedEnhanceLib.gradprom.patches import Example, draw_batch
+from MedEnhanceLib.gradprom.labeled import Files, check_structures, find_split, read_labeled
+from MedEnhanceLib.gradprom.shapes import flicker
 from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.precision import mixed_precision, move
@@ -28,11 +36,16 @@ from MedEnhanceLib.nets.training import averaged_weights, set_learning_rate, tra
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: Takes a volume and enhances it; handed in, because a method does not import another.
+#: Enhances a volume; passed in, as a method does not import another.
 Enhance = Callable[[Volume], Volume]
 _METRIC_EVERY = 20
-#: What the damaged versions are damaged by.
-_DAMAGE = {"MR": "composite", "CT": "low-dose"}
+#: Degradation of the simulated low-quality versions.
+_DEGRADATION = {"MR": "composite", "CT": "low-dose"}
+Floats = npt.NDArray[np.float32]
+#: Photons and electronic noise of degraded CT, as in the benchmarks.
+_PHOTONS, _ELECTRONIC = 5e3, 5.0
+#: Column of the mean flicker over the labels that the patient has.
+FLICKER = "flicker (1 is the reference's)"
 
 
 def train(
@@ -43,11 +56,21 @@ def train(
     *,
     enhance: Enhance | None = None,
 ) -> Path:
-    """Train and export a head's bundle; returns its folder, `out/<name>`.
+    """Train and export a head's bundle, and measure it on the patients held out.
 
-    Patients that are held out are measured on afterwards; the figures are in its card.
-    Goes on from a checkpoint of the same configuration in `out`. Raises Cancelled after writing
-    one, InputError for data that do not fit together, ModelError on divergence.
+    Args:
+        config: of the training.
+        data: folder that the configuration's patterns are relative to.
+        out: for checkpoint and bundle. A training of the same configuration continues from the
+            checkpoint there.
+        monitor: progress, metrics and cancelling.
+        enhance: enhances a volume, so that the head learns on enhanced images too; None for none.
+    Returns:
+        The bundle's folder, `out/<name>`. Figures on patients held out are in its model card.
+    Raises:
+        Cancelled: after writing a checkpoint.
+        InputError: data do not fit together.
+        ModelError: the training diverged.
     """
     monitor = monitor or Monitor()
     choice = choose_device(config.device)
@@ -61,11 +84,11 @@ def train(
     rng = np.random.default_rng(config.seed + 1)
     network = move(make_head(config.network, len(config.structures)), choice.name)
     average = averaged_weights(network, config.ema)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=1e-4)
     state: dict[str, Any] = {
         "config": replace(config, device="", checkpoint_s=0).to_json(),
         "modules": {"network": network, "average": average},
-        "optimisers": {"adam": optimiser},
+        "optimizers": {"adam": optimizer},
         "generator": rng,
     }
     checkpoint = out / "checkpoint.safetensors"
@@ -80,7 +103,7 @@ def train(
         monitor.part(0.3, 0.9),
     )
     for number in steps:
-        set_learning_rate(optimiser, config.learning_rate, number, config.steps)
+        set_learning_rate(optimizer, config.learning_rate, number, config.steps)
         images, labels = draw_batch(examples, config, rng)
         with mixed_precision(choice.name):
             logits = network(images.to(choice.name, memory_format=torch.channels_last))
@@ -89,16 +112,16 @@ def train(
             raise ModelError(
                 f"the training diverged at step {number}", "Resume with a lower learning_rate."
             )
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         average.update_parameters(network)
         if number % _METRIC_EVERY == 0:
             monitor.metric("loss", float(loss.detach()), number)
     bundle = export_head(out / config.name, config, average.module, time.monotonic() - began)
     if held_out:
-        telling = monitor.part(0.9, 1.0)
-        measure_held_out(bundle.folder, config, data, held_out, telling, enhance)
+        part = monitor.part(0.9, 1.0)
+        measure_held_out(bundle.folder, config, data, held_out, part, enhance)
     monitor.progress(1.0, "model written")
     return bundle.folder
 
@@ -110,17 +133,17 @@ def prepare_examples(
     monitor: Monitor,
     enhance: Enhance | None,
 ) -> list[Example]:
-    """Read, label, damage and enhance all subjects that are learned from."""
+    """Read, label, degrade and enhance all subjects of the training."""
     rng = np.random.default_rng(config.seed)
     examples = []
     for index, one in enumerate(files):
         part = monitor.part(index / len(files), (index + 1) / len(files))
-        subject = read_labelled(config, data, one, part.part(0, 0.5))
+        subject = read_labeled(config, data, one, part.part(0, 0.5))
         versions = [subject.image]
         for number in range(config.damaged):
-            part.progress(0.5 + 0.5 * number / config.damaged, "making damaged versions")
-            damaged = draw(_DAMAGE[config.modality], rng).apply(subject.image)
-            versions += [damaged, enhance(damaged)] if enhance else [damaged]
+            part.progress(0.5 + 0.5 * number / config.damaged, "making degraded versions")
+            degraded = draw(_DEGRADATION[config.modality], rng).apply(subject.image)
+            versions += [degraded, enhance(degraded)] if enhance else [degraded]
         scaled = tuple(scaling_for(version).apply(version.voxels) for version in versions)
         isotropic = subject.image.geometry.is_nearly_isotropic
         examples.append(Example(scaled, subject.indices, isotropic))
@@ -131,8 +154,8 @@ def prepare_examples(
 def segmentation_loss(*, over_batch: bool = False) -> nn.Module:
     """CE + Dice over logits [B, C, H, W] and label indices [B, 1, H, W], without background.
 
-    over_batch: Dice of the batch as a whole. Of each patch, every one without the structure asks
-    for nothing but less of it, and most patches are without what is rare.
+    over_batch: Dice of the batch as a whole. Dice of each patch would only push a rare structure
+    back, as most patches do not show it.
     """
     from monai.losses.dice import DiceCELoss
 
@@ -140,3 +163,156 @@ def segmentation_loss(*, over_batch: bool = False) -> nn.Module:
         to_onehot_y=True, softmax=True, include_background=False, batch=over_batch
     )
     return loss
+
+
+@dataclass(frozen=True)
+class Example:
+    """One subject: all versions of its image on the network's scale, and its labels, [K, J, I].
+
+    isotropic: whether patches may be taken in other planes than the slices.
+    """
+
+    versions: tuple[Floats, ...]
+    labels: npt.NDArray[np.uint8]
+    isotropic: bool = True
+
+    @cached_property
+    def labeled(self) -> npt.NDArray[np.int16]:
+        """Indices of labeled voxels, [N, 3]."""
+        return np.argwhere(self.labels).astype(np.int16)
+
+
+def draw_batch(
+    examples: list[Example], config: TrainHeadConfig, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Random patches: images [B, 2k + 1, P, P] and label indices [B, 1, P, P].
+
+    In any of the three planes where voxels are nearly isotropic, with a zoom from 0.8 to 1.3,
+    mirrored, MR with random contrast; the share `labelled_share` of them around a labeled voxel.
+    """
+    images, labels = [], []
+    for _ in range(config.batch):
+        example = examples[rng.integers(len(examples))]
+        version = example.versions[rng.integers(len(example.versions))]
+        is_upright = rng.random() < 0.5 or not example.isotropic
+        axes = (0, 1, 2) if is_upright else tuple(rng.permutation(3))
+        around = None
+        if config.labelled_share and rng.random() < config.labelled_share:
+            around = example.labeled[rng.integers(len(example.labeled))][list(axes)]
+        patch = _patch(version.transpose(axes), example.labels.transpose(axes), config, rng, around)
+        images.append(_varied(patch[0], config.modality, rng))
+        labels.append(patch[1])
+    return torch.stack(images), torch.stack(labels)
+
+
+def _varied(image: Tensor, modality: str, rng: np.random.Generator) -> Tensor:
+    """MR with random contrast; CT, whose scale is fixed, shifted by up to 15 HU."""
+    if modality == "CT":
+        return image + float(rng.uniform(-0.015, 0.015))
+    # A wide range: bright scalp fat halves the scaled brain, so tissue has to be recognized by
+    # contrast, not by value.
+    gamma, gain = np.exp(rng.uniform(-0.6, 0.6)), rng.uniform(0.6, 1.3)
+    return image.sign() * image.abs() ** float(gamma) * float(gain)
+
+
+def _patch(
+    voxels: Floats,
+    labels: npt.NDArray[np.uint8],
+    config: TrainHeadConfig,
+    rng: np.random.Generator,
+    around: npt.NDArray[np.int16] | None,
+) -> tuple[Tensor, Tensor]:
+    context, side = config.network.context, config.patch
+    zoom = rng.uniform(0.8, 1.3)
+    taken = round(side / zoom)
+    middle = int(rng.integers(voxels.shape[0]) if around is None else around[0])
+    slices = np.clip(np.arange(middle - context, middle + context + 1), 0, voxels.shape[0] - 1)
+    starts = [int(rng.integers(max(n - taken, 0) + 1)) for n in voxels.shape[1:]]
+    if around is not None:
+        offsets = rng.integers(taken, size=2)
+        starts = [
+            int(np.clip(int(at) - offset, 0, max(n - taken, 0)))
+            for at, offset, n in zip(around[1:], offsets, voxels.shape[1:], strict=True)
+        ]
+    rows, columns = (slice(start, start + taken) for start in starts)
+    image = torch.from_numpy(np.ascontiguousarray(voxels[slices, rows, columns]))
+    label = torch.from_numpy(labels[middle, rows, columns].astype(np.float32))
+    short = (0, taken - image.shape[2], 0, taken - image.shape[1])
+    # Beyond the image there is air, which is 0 in MR and -1 (−1000 HU) in CT.
+    image = F.pad(image, short, value=-1.0 if config.modality == "CT" else 0.0)
+    label = F.pad(label[None], short)
+    image = F.interpolate(image[None], (side, side), mode="bilinear", align_corners=False)[0]
+    label = F.interpolate(label[None], (side, side), mode="nearest")[0]
+    flips = [axis for axis in (1, 2) if rng.random() < 0.5]
+    return image.flip(flips), label.flip(flips)
+
+
+def measure_held_out(
+    folder: Path,
+    config: TrainHeadConfig,
+    data: Path,
+    files: Sequence[Files],
+    monitor: Monitor,
+    enhance: Callable[[Volume], Volume] | None,
+) -> list[dict[str, Any]]:
+    """Dice and flicker in each patient, clean, degraded and enhanced, and their means.
+
+    The rows go into the bundle's metadata and model card. Patients have numbers there, as names of
+    files may be names of people; the monitor's log maps numbers to files.
+    """
+    rows = []
+    for number, one in enumerate(files):
+        part = monitor.part(number / len(files), (number + 1) / len(files))
+        subject = f"held-out patient {number + 1}"
+        monitor.log(f"{subject}: {one[0].relative_to(data)}")
+        labeled = read_labeled(config, data, one, part.part(0, 0.1))
+        for case, state, volume in _cases(labeled.image, config, number, enhance):
+            options = SegmentConfig(model=str(folder), device=config.device)
+            found = segment(volume, options, monitor=Monitor(cancel=lambda: monitor.cancelled))
+            figures = _figures(labeled.values(config), found.volume.voxels, config)
+            monitor.log(f"{subject}, {case}, {state}: {figures}")
+            rows.append({"subject": subject, "case": case, "input": state, **figures})
+    rows += _means(rows)
+    record_measurements(folder, rows)
+    return rows
+
+
+def _cases(
+    image: Volume, config: TrainHeadConfig, seed: int, enhance: Callable[[Volume], Volume] | None
+) -> list[tuple[str, str, Volume]]:
+    """(case, input, volume): the image as it is, degraded, and degraded and enhanced."""
+    is_ct = config.modality == "CT"
+    case = "5,000 photons" if is_ct else "composite"
+    degradation = LowDose(_PHOTONS, _ELECTRONIC, seed) if is_ct else standard_composite(seed)
+    degraded = degradation.apply(image)
+    cases = [("undamaged", "as it is", image), (case, "as it is", degraded)]
+    return [*cases, (case, "enhanced", enhance(degraded))] if enhance else cases
+
+
+def _figures(
+    reference: npt.NDArray[np.uint8], found: npt.NDArray[Any], config: TrainHeadConfig
+) -> dict[str, float | None]:
+    """Dice of each label, and the mean flicker over the labels."""
+    figures: dict[str, float | None] = {}
+    flickers = []
+    for label in config.label_set:
+        figures[f"{label.name} (Dice)"] = round(dice(reference, found, label.value), 3)
+        # A label that is the same in all slices has no figure to compare with.
+        with suppress(InputError):
+            flickers.append(flicker(reference, found, label.value))
+    return {**figures, FLICKER: _mean(flickers, 2)}
+
+
+def _means(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    means = []
+    for case, state in dict.fromkeys((row["case"], row["input"]) for row in rows):
+        chosen = [row for row in rows if (row["case"], row["input"]) == (case, state)]
+        names = [name for name in chosen[0] if name not in ("subject", "case", "input")]
+        figures = {name: _mean([row[name] for row in chosen], 3) for name in names}
+        means.append({"subject": "mean", "case": case, "input": state, **figures})
+    return means
+
+
+def _mean(values: Sequence[float | None], digits: int) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(sum(known) / len(known), digits) if known else None

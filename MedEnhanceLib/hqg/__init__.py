@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from MedEnhanceLib.bundles import open_bundle
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.hqg.cache import VolumeCache
 from MedEnhanceLib.hqg.config import (
     EnhanceConfig,
     LossConfig,
@@ -17,12 +19,12 @@ from MedEnhanceLib.hqg.config import (
     TaskConfig,
     TrainConfig,
 )
-from MedEnhanceLib.hqg.guide import check_guide
+from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.hqg.result import Enhancement as Enhancement
+    from MedEnhanceLib.hqg.strength import Enhancement as Enhancement
 
 __all__ = [
     "EnhanceConfig",
@@ -30,6 +32,8 @@ __all__ = [
     "NetworkConfig",
     "TaskConfig",
     "TrainConfig",
+    "VolumeCache",
+    "check_guide",
     "enhance",
 ]
 
@@ -40,16 +44,77 @@ def enhance(
     *,
     guide: Volume | None = None,
     slices: tuple[int, int] | None = None,
+    cache: VolumeCache | None = None,
+    guide_cache: VolumeCache | None = None,
     monitor: Monitor | None = None,
 ) -> Enhancement:
-    """See MedEnhanceLib.hqg.infer.enhance."""
-    wish = config or EnhanceConfig()
-    # Before seconds go into importing: what cannot be enhanced, or guide, is refused at once.
+    """Enhance every slice of a volume, and every frame of a sequence.
+
+    Source: arXiv 2307.07829; details reconstructed.
+
+    Args:
+        volume: geometry, type and units of the result are the same.
+        config: model, strength and further options; None takes the defaults.
+        guide: a high-quality volume of the same modality whose appearance is transferred; None
+            takes the mean cue of the model's own high-quality bank.
+        slices: (first, one after the last) along K. Only these are returned, with the geometry of
+            the crop. They equal those of a whole run bit for bit: measurements are of the whole
+            volume.
+        cache: measurements of an earlier run over this volume, filled by this one.
+        guide_cache: the same of the guide.
+        monitor: receives progress, messages and warnings, and can cancel.
+
+    Returns:
+        The result at `config.strength`: other than 1, it is blended with the input, together with
+        the correction of shading.
+
+    Raises:
+        ConfigError: slices are out of range, or combined with N4.
+        ModelError: no model fits.
+        InputError: the volume or the guide cannot be used.
+        DeviceMemoryError: memory ran out with the smallest tile.
+        Cancelled: the monitor asked to stop.
+    """
+    config = config or EnhanceConfig()
+    # Before seconds go into importing torch: unusable input is refused at once.
     if guide is not None:
-        check_guide(guide, volume.modality)
-    open_bundle(wish.model, kind="enhancer", modality=volume.modality)
-    # The import takes seconds, in which a cancel is heard.
+        check_guide(guide, volume.modality, guide_cache)
+    bundle = open_bundle(config.model, kind="enhancer", modality=volume.modality)
     attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
     from MedEnhanceLib.hqg import infer
 
-    return infer.enhance(volume, config, guide=guide, slices=slices, monitor=monitor)
+    return infer.enhance(
+        volume,
+        bundle,
+        config,
+        guide=guide,
+        slices=slices,
+        cache=cache,
+        guide_cache=guide_cache,
+        monitor=monitor or Monitor(),
+    )
+
+
+def check_guide(guide: Volume, modality: str, cache: VolumeCache | None = None) -> None:
+    """Refuse what cannot guide a volume of `modality`.
+
+    Raises:
+        InputError: the guide is constant, of another modality, a sequence, or holds NaN or
+            infinity. Voxels are not checked again where `cache` holds a cue of it.
+    """
+    name = guide.source or "guide"
+    # Voxels first: the modality of a file that states none is guessed from its content.
+    if cache is None or not cache.cues:
+        refuse_not_finite(guide)
+        if guide.voxels.min() == guide.voxels.max():
+            raise InputError(
+                f"{name}: the guide is constant, every voxel is {guide.voxels.flat[0]:g}",
+                "Choose a volume that shows something.",
+            )
+    if guide.modality != modality:
+        raise InputError(
+            f"{name}: the guide is {guide.modality}, the volume {modality}",
+            "Choose a guide of the same modality.",
+        )
+    if guide.is_sequence:
+        raise InputError(f"{name}: the guide is a sequence", "Choose a single volume, or a frame.")

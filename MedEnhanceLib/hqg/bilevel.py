@@ -4,11 +4,11 @@
     stage 2   φ ← task loss on x̂ = E_θ(y), split A, θ fixed             (lower step)
               θ ← enhancement loss + λ_d·task loss on split B, φ fixed  (upper step)
 
-The two splits hold different images, so that θ is not asked for what φ knows by heart. The task's
-gradient enters θ through a gate only. Source: arXiv 2307.07829 names the scheme; the solver is our
-reconstruction, after DARTS (Liu et al., arXiv 1806.09055), and the gate is ours.
+The two splits hold different images, so that θ is not trained on images that φ has memorized. The
+task's gradient reaches θ through a gate only. Source: arXiv 2307.07829 names the scheme; the solver
+is our reconstruction after DARTS (Liu et al., arXiv 1806.09055), and so is the gate.
 
-Head and gate are protocols: a method does not import another.
+Head and gate are protocols, as a method does not import another.
 """
 
 from __future__ import annotations
@@ -35,29 +35,29 @@ _DIFFERENCE = 0.01
 
 
 class TaskHead(Protocol):
-    """What recognises something in enhanced images, such as a segmentation head."""
+    """A recognition on enhanced images, such as a segmentation head."""
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Scalar loss of slabs [B, D, H, W] on the network's scale and labels [B, D, H, W]."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """φ: what a lower step changes."""
+        """φ: the parameters that a lower step updates."""
 
     def train(self, mode: bool = True) -> Any:
-        """Whether statistics are taken from the batch (and kept) or left as they are."""
+        """Whether normalization takes (and updates) its statistics from the batch."""
 
     def follow(self) -> None:
         """Called after every lower step, for averaged weights."""
 
     def state_dict(self) -> Mapping[str, Tensor]:
-        """Everything that a checkpoint needs of it."""
+        """Its state for a checkpoint."""
 
     def load_state_dict(self, state: Mapping[str, Tensor], /) -> Any:
-        """Go on from such a state."""
+        """Continue from such a state."""
 
 
 class Report(Protocol):
-    """What a gate did: whether it admitted the task's gradient, and the cosines."""
+    """A gate's decision in one step."""
 
     @property
     def open(self) -> bool:
@@ -65,11 +65,11 @@ class Report(Protocol):
 
     @property
     def cosine(self) -> float:
-        """What it decided on."""
+        """The cosine that the decision is based on."""
 
     @property
     def batch_cosine(self) -> float:
-        """Of this step's two gradients."""
+        """The cosine of this step's two gradients."""
 
 
 class Gate(Protocol):
@@ -78,16 +78,16 @@ class Gate(Protocol):
     def __call__(
         self, main_loss: Tensor, aux_loss: Tensor, parameters: Parameters
     ) -> tuple[list[Tensor | None], Report]:
-        """One gradient for each parameter, and what was decided."""
+        """One gradient for each parameter, and the decision."""
 
     def diagnostics(self) -> GateStory:
-        """What it did in all steps so far."""
+        """Its decisions in all steps so far."""
 
     def state_dict(self) -> Mapping[str, Tensor]:
-        """Everything that a checkpoint needs of it."""
+        """Its state for a checkpoint."""
 
     def load_state_dict(self, state: Mapping[str, Tensor], /) -> Any:
-        """Go on from such a state."""
+        """Continue from such a state."""
 
 
 class _Lower(NamedTuple):
@@ -101,59 +101,74 @@ class _Lower(NamedTuple):
 class BilevelTask:
     """Stage 2 of the bi-level scheme: lower steps of the head, gradients for the upper steps.
 
-    optimiser: of the head's parameters. weight: λ_d, of the task loss in the upper step.
+    Args:
+        head: of the task, with parameters φ.
+        gate: joins the gradients of the enhancement and the task.
+        optimizer: of φ.
+        weight: λ_d, of the task loss in the upper step.
+        second_order: also account for the effect of θ on φ, as follows.
 
-    second_order: also account for how θ moves φ. With one lower step φ′ = φ − ξ·∇φ L_A(φ, θ) the
-    upper gradient of L_B(φ′, θ) is ∇θ L_B − ξ·∇²θφ L_A · v, v = ∇φ′ L_B. The product of Hessian and
-    vector is a central difference (DARTS):
+    With one lower step φ′ = φ − ξ·∇φ L_A(φ, θ) the upper gradient of L_B(φ′, θ) is
+    ∇θ L_B − ξ·∇²θφ L_A · v, v = ∇φ′ L_B. The product of Hessian and vector is a central difference
+    (DARTS):
 
         ∇²θφ L_A · v ≈ (∇θ L_A(φ + ε·v) − ∇θ L_A(φ − ε·v)) / 2ε,   ε = 0.01 / |v|
 
-    ξ is the optimiser's rate: exact for plain descent, an approximation for Adam. It keeps the
-    graph of the lower step's images and runs the head four times more.
+    ξ is the optimizer's rate: exact for plain descent, an approximation for Adam. The graph of the
+    lower step's images is kept, and the head runs four times more.
     """
 
     def __init__(
         self,
         head: TaskHead,
         gate: Gate,
-        optimiser: Optimizer,
+        optimizer: Optimizer,
         *,
         weight: float = 0.1,
         second_order: bool = False,
     ) -> None:
-        self.head, self.gate, self.optimiser = head, gate, optimiser
+        self.head, self.gate, self.optimizer = head, gate, optimizer
         self.weight, self.second_order = weight, second_order
-        self.learning_rate: float = optimiser.param_groups[0]["lr"]
+        self.learning_rate: float = optimizer.param_groups[0]["lr"]
         self._lower: _Lower | None = None
 
     def lower_step(self, images: Tensor, labels: Tensor, *, teaches: bool = True) -> float:
-        """One step of φ on its own loss; returns that loss.
+        """One step of φ on its own loss.
 
-        images: enhanced slabs of split A, [B, D, H, W]. They are cut from their graph; with
-        second_order they must carry one, and the upper step of the same θ must follow.
-        teaches: whether it follows; without it nothing is kept for the second order.
-        Raises DivergenceError where the loss is not finite, before φ is changed.
+        Args:
+            images: enhanced slabs of split A, [B, D, H, W]. They are detached; with second_order
+                they need a graph, and the upper step of the same θ must follow.
+            labels: [B, D, H, W], indices.
+            teaches: whether the upper step follows; else nothing is kept for the second order.
+        Returns:
+            The loss.
+        Raises:
+            DivergenceError: the loss is not finite; φ is unchanged.
         """
         if self.second_order and teaches:
             self._lower = _Lower(copy.deepcopy(self.head), images, labels)
         self.head.train(True)
         loss = self.head.loss(images.detach(), labels)
         value = _finite(loss)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         self.head.follow()
         return value
 
     def task_loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The task's loss for θ: of enhanced slabs of split B with their graph, φ frozen.
+        """The task's loss for θ, with φ frozen.
 
-        The head's own graph is gone when it returns: its memory is free before the enhancer's
-        graph is walked twice. With second_order its gradient holds the second-order term, its
+        The head's graph is released before it returns, so its memory is free when the enhancer's
+        graph is used twice. With second_order the gradient includes the second-order term, the
         value does not.
-        Raises DivergenceError where it is not finite.
+
+        Args:
+            images: enhanced slabs of split B with their graph, [B, D, H, W].
+            labels: [B, D, H, W], indices.
+        Raises:
+            DivergenceError: the loss is not finite.
         """
         with _frozen(self.head):
             loss = _without_graph(self.head, images, labels, self.weight)
@@ -166,9 +181,9 @@ class BilevelTask:
     def upper_gradients(
         self, main_loss: Tensor, task_loss: Tensor, parameters: Parameters
     ) -> tuple[list[Tensor | None], Report]:
-        """Gradients of θ for its optimiser, and what the gate did.
+        """Gradients of θ for its optimizer, and the gate's decision.
 
-        task_loss: of `task_loss`. Both losses' graphs are freed; no `grad` is touched.
+        task_loss: from `task_loss`. The graphs of both losses are released; no `grad` is changed.
         """
         return self.gate(main_loss, self.weight * task_loss, parameters)
 
@@ -186,7 +201,7 @@ class BilevelTask:
             _displaced(lower.head, vector, step).loss(lower.images, lower.labels)
             for step in (epsilon, -epsilon)
         )
-        rate: float = self.optimiser.param_groups[0]["lr"]
+        rate: float = self.optimizer.param_groups[0]["lr"]
         return -rate * (ahead - behind) / (2 * epsilon)
 
     def _direction(self, images: Tensor, labels: Tensor) -> list[Tensor]:
@@ -200,15 +215,15 @@ class BilevelTask:
         ]
 
     def checkpoint_parts(self) -> dict[str, dict[str, Any]]:
-        """What belongs into a checkpoint, as `nets.checkpoint` takes it."""
+        """Its states for `nets.checkpoint`."""
         return {
             "modules": {"head": self.head, "gate": self.gate},
-            "optimisers": {"head_adam": self.optimiser},
+            "optimizers": {"head_adam": self.optimizer},
         }
 
 
 class _Known(torch.autograd.Function):
-    """A number whose gradient by the images is known already, `weight` times."""
+    """A loss whose gradient by the images, multiplied by `weight`, is known already."""
 
     @staticmethod
     def forward(
@@ -224,10 +239,10 @@ class _Known(torch.autograd.Function):
 
 
 def _without_graph(head: TaskHead, images: Tensor, labels: Tensor, weight: float) -> Tensor:
-    """The head's loss, with a gradient that goes on into the images' graph; its own is freed.
+    """The head's loss with a gradient for the images' graph; the head's own graph is released.
 
-    weight: what the loss will be multiplied with. It goes through the head here, as it would
-    through the whole graph, so that gradients are the same bit for bit.
+    weight: the factor that the loss will be multiplied with. It is applied in the head's backward
+    pass, as in an undivided graph, so that gradients are the same bit for bit.
     """
     if not images.requires_grad:
         return head.loss(images, labels)
@@ -256,7 +271,7 @@ def _finite(loss: Tensor) -> float:
 
 @contextmanager
 def _frozen(head: TaskHead) -> Iterator[None]:
-    """No parameter of the head gets a gradient, no statistic of it moves."""
+    """Within it, parameters of the head get no gradient and its statistics stay fixed."""
     parameters = [parameter for parameter in head.parameters() if parameter.requires_grad]
     head.train(False)
     for parameter in parameters:
@@ -269,7 +284,7 @@ def _frozen(head: TaskHead) -> Iterator[None]:
 
 
 def _displaced(head: TaskHead, vector: Sequence[Tensor], step: float) -> TaskHead:
-    """A copy of the head at φ + step·v, without gradients of its own."""
+    """A copy of the head at φ + step·v, without gradients."""
     moved = copy.deepcopy(head)
     moved.train(True)
     with torch.no_grad():

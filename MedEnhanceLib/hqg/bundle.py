@@ -1,4 +1,4 @@
-"""The enhancer as a bundle: written after training, opened for use."""
+"""The enhancer as a bundle: exported after training, opened for inference."""
 
 from __future__ import annotations
 
@@ -13,25 +13,29 @@ from torch import Tensor
 from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle, load_tensors, record_fields
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.core.options import config_from_json, config_to_json
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, ModelError
+from MedEnhanceLib.hqg.cache import VolumeCache
 from MedEnhanceLib.hqg.calibration import Calibration
 from MedEnhanceLib.hqg.config import NetworkConfig, TrainConfig
+from MedEnhanceLib.hqg.features import measure_features
 from MedEnhanceLib.hqg.network import Enhancer, GuidanceEncoder
-from MedEnhanceLib.hqg.range import RangeBank
+from MedEnhanceLib.hqg.range import RangeBank, Verdict, judge
+from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.precision import move
 
 _LIMITS = (
     "Trained on few subjects; other scanners, sequences and anatomy can give worse results.",
     "It can remove faint structure together with noise: compare with the input.",
 )
-#: What bundles leave open that were trained before there was a choice.
+#: Values for bundles that were trained before these options existed.
 _BEFORE = {"shrinkage": False, "rician": False, "deblurring": False, "sharpening": False}
 _NOT_CALIBRATED = "The uncertainty map is not calibrated: its values rank, they do not measure."
 
 
 @dataclass(frozen=True)
 class CueBank:
-    """The high-quality bank's cues: mean, and spread of sampled ones, [cue_size] each."""
+    """Cues of the high-quality patches: mean, and spread of sampled cues, [cue_size] each."""
 
     mean: Tensor
     spread: Tensor
@@ -58,6 +62,26 @@ class EnhancerModel:
     calibration: Calibration = field(default_factory=Calibration)
     range: RangeBank | None = None
 
+    def compare(self, volume: Volume, cache: VolumeCache | None = None) -> Verdict | None:
+        """Compare a volume with the model's training data.
+
+        Args:
+            volume: of a sequence, the first frame is compared.
+            cache: of that frame; a known verdict is taken from it.
+        Returns:
+            None where the bundle has no bank.
+        Raises:
+            InputError: the volume shows nothing.
+        """
+        if self.range is None:
+            return None
+        frame, cache = volume.frame(0), cache or VolumeCache()
+        if self.bundle.sha256 not in cache.verdicts:
+            scaling = cache.scaling or scaling_for(frame)
+            features = measure_features(frame.voxels, scaling, self.guide, self.bundle.modality)
+            cache.verdicts[self.bundle.sha256] = judge(features, self.range, self.bundle)
+        return cache.verdicts[self.bundle.sha256]
+
 
 def export_enhancer(
     folder: Path,
@@ -71,7 +95,15 @@ def export_enhancer(
 ) -> Bundle:
     """Write the bundle of a training.
 
-    inputs: what the out-of-range warning compares. limits: what the card warns of first.
+    Args:
+        folder: of the bundle.
+        config: of the training.
+        enhancer: with averaged weights.
+        guide: the guidance encoder, with averaged weights.
+        bank: their cues.
+        seconds: duration of the training.
+        inputs: the bank of the out-of-range warning.
+        limits: warnings that the model card lists first.
     """
     tensors = {f"enhancer.{key}": value for key, value in enhancer.state_dict().items()}
     tensors |= {f"guide.{key}": value for key, value in guide.state_dict().items()}
@@ -103,22 +135,19 @@ def export_enhancer(
 
 
 def record_calibration(folder: Path, calibration: Calibration) -> Bundle:
-    """Put a calibration into a bundle, in place of an earlier one; the weights stay as they are."""
+    """Write a calibration into a bundle, replacing an earlier one; the weights stay the same."""
     bundle = read_bundle(folder)
-    limits = [
-        limit
-        for limit in bundle.metadata.get("limits", ())
-        if not limit.startswith("The uncertainty")
-    ]
+    kept = bundle.metadata.get("limits", ())
+    limits = [text for text in kept if not text.startswith("The uncertainty")]
     blur = " and blur" if bundle.modality == "MR" else ""
     if bundle.deblurs:
         blur = " (measured without undoing blur)"
-    told = (
+    limit = (
         f"The uncertainty map is calibrated on {calibration.fitted_on}: there ± 1.645 σ hold 90 % "
         f"of the errors by noise{blur}. On other data it can be too narrow or too wide, and it "
-        "knows nothing of shading."
+        "does not cover shading."
     )
-    fields = {"calibration": calibration.to_json(), "limits": [*limits, told]}
+    fields = {"calibration": calibration.to_json(), "limits": [*limits, limit]}
     return record_fields(folder, fields)
 
 

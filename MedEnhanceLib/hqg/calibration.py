@@ -1,6 +1,6 @@
-"""From what the network says of its uncertainty to standard deviations that were measured.
+"""Calibration: from the network's uncertainty to measured standard deviations.
 
-Everything here is on the network's scale, and needs numpy alone.
+All values are on the network's scale. Needs numpy alone.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from MedEnhanceLib.errors import InputError, ModelError
 
 Floats = npt.NDArray[np.float32]
 
-#: The interval that the maps are fitted to: ± 1.645 σ should hold 90 %.
+#: Maps are fitted so that ± 1.645 σ hold 90 % of the errors.
 LEVEL, LEVEL_SIGMAS = 0.9, 1.6449
-#: Levels whose half widths are measured besides, in σ.
+#: Further levels whose half widths are measured, in σ.
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 #: One ratio for all: curves of 16 points kept their coverage worse on other subjects.
 BINS = 1
@@ -30,9 +30,10 @@ _FEWEST = 200
 
 @dataclass(frozen=True)
 class Curve:
-    """A monotone map from raw to measured standard deviation, linear between points.
+    """A monotone map from raw to measured standard deviation.
 
-    raw, measured: the points, ascending; outside of them the nearest one's ratio holds.
+    raw, measured: ascending points, with linear interpolation between them and the ratio of the
+    nearest point outside.
     """
 
     raw: tuple[float, ...]
@@ -47,9 +48,14 @@ class Curve:
     def fit(cls, raw: Floats, error: Floats, bins: int = BINS) -> Curve:
         """Fit to voxels whose true error is known.
 
-        raw: raw standard deviations, any shape. error: absolute errors of the same voxels.
-        Within each of `bins` equally filled bins of `raw`, 90 % of the errors then lie within
-        1.645 σ. Raises InputError for too few voxels.
+        Within each of `bins` equally filled bins of `raw`, 90 % of the errors lie within 1.645 σ.
+
+        Args:
+            raw: raw standard deviations, any shape.
+            error: absolute errors of the same voxels.
+            bins: number of points.
+        Raises:
+            InputError: there are too few voxels, or none with an error.
         """
         raw, error = raw.ravel(), error.ravel()
         if raw.size < _FEWEST:
@@ -65,10 +71,12 @@ class Curve:
             if np.count_nonzero(chosen) >= _FEWEST // bins
             for middle in [float(np.median(raw[chosen]))]
         ]
-        # A raw value of 0 has no ratio, and equal ones are one point.
+        # A raw value of 0 has no ratio, and equal values are one point.
         kept = {before: after for before, after in points if before > 0 and after > 0}
         if not kept:
-            raise InputError("nothing differs, so there is nothing to calibrate", "Damage it more.")
+            raise InputError(
+                "nothing differs, so there is nothing to calibrate", "Degrade it more."
+            )
         ordered = sorted(kept)
         measured = np.maximum.accumulate([kept[before] for before in ordered])
         return cls(tuple(ordered), tuple(float(value) for value in measured))
@@ -86,11 +94,13 @@ class Curve:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a model's uncertainty was measured to mean; without curves it is not calibrated.
+    """Calibration of a model's uncertainty; without curves it is not calibrated.
 
-    curves: "error" for the expected error alone, "samples" for the spread of samples.
-    intervals: for each of the same, level → half width of the interval in σ.
-    fitted_on: the data in words. samples: how many were drawn for it.
+    Attributes:
+        curves: "error" for the expected error alone, "samples" for the spread of samples.
+        intervals: for the same keys, level → half width of the interval in σ.
+        fitted_on: description of the data.
+        samples: number of sampled runs.
     """
 
     curves: Mapping[str, Curve] = field(default_factory=dict)
@@ -104,7 +114,7 @@ class Calibration:
         return bool(self.curves)
 
     def identity(self) -> dict[str, Any]:
-        """What it was fitted on, and a hash that names it, as manifests record it."""
+        """The data it was fitted on and its hash, as manifests record them."""
         digest = hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode())
         return {"fitted_on": self.fitted_on, "sha256": digest.hexdigest()}
 
@@ -116,7 +126,7 @@ class Calibration:
     def interval(self, level: float, *, sampled: bool) -> float:
         """Half width, in σ, of the interval that holds this share of the errors (0.1 to 0.99).
 
-        Without calibration that of a Laplace distribution, which the network was taught.
+        Without calibration, that of a Laplace distribution, as in the training's loss.
         """
         measured = self.intervals.get(_kind(sampled))
         if not measured:
@@ -146,12 +156,12 @@ class Calibration:
             return cls()
         try:
             curves = {
-                kind: Curve(tuple(map(float, told["raw"])), tuple(map(float, told["measured"])))
-                for kind, told in fields["curves"].items()
+                kind: Curve(tuple(map(float, curve["raw"])), tuple(map(float, curve["measured"])))
+                for kind, curve in fields["curves"].items()
             }
             intervals = {
-                kind: {float(level): float(width) for level, width in told.items()}
-                for kind, told in fields["intervals"].items()
+                kind: {float(level): float(width) for level, width in widths.items()}
+                for kind, widths in fields["intervals"].items()
             }
             return cls(curves, intervals, str(fields["fitted_on"]), int(fields["samples"]))
         except (KeyError, TypeError, ValueError, AttributeError) as cause:

@@ -1,7 +1,7 @@
-"""What a volume looks like, in a few numbers: cue, intensities, noise and texture.
+"""Features of a volume for the out-of-range warning: cue, intensities, noise and texture.
 
-They are what the out-of-range warning compares (hqg/range.py): cheap, deterministic, and measured
-on the network's scale, so that another unit or gain is no other volume.
+They are deterministic, take seconds, and are measured on the network's scale, so that they do not
+depend on units or gain. hqg/range.py compares them with the training data.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib.degrade.noise import foreground
+from MedEnhanceLib.degrade.image import foreground
 from MedEnhanceLib.hqg.network import GuidanceEncoder
 from MedEnhanceLib.nets.intensity import Scaling
 from MedEnhanceLib.nets.slices import SliceStacks
 
 Floats = npt.NDArray[np.float32]
 
-#: Slices that are measured: among the half that shows most, evenly spaced.
+#: Slices that are measured, evenly spaced among the half with the largest contrast.
 SLICES = 8
-#: Their middle is enough.
+#: Side of their middle part that is measured, in pixels.
 _SIDE = 512
-#: Sides of what the guidance encoder sees: it pools four times.
+#: Sides of the guidance encoder's input are multiples of this: it pools four times.
 _GRID = 32
-#: Above this there is tissue rather than air: in CT on the network's scale, in MR as a share of
-#: what is typical of the brighter half. Looked for in averages of _SMOOTH² pixels: noise is not it.
+#: Threshold of tissue against air: in CT on the network's scale, in MR as a share of the median of
+#: the foreground. It is applied to averages of _SMOOTH² pixels, to ignore noise.
 _CT_TISSUE, _MR_TISSUE, _SMOOTH = -0.5, 0.4, 5
 #: The median of |x| over σ of a normal distribution, and the gain of the mask 1 −2 1 ⊗ 1 −2 1.
 _MAD_TO_SIGMA, _MASK_GAIN = 1.4826, 6.0
-#: Where there is no noise or texture at all, logarithms need a floor (share of the range).
+#: Floor of logarithms, as a share of the range, for images without noise or texture.
 _FLOOR = 1e-4
 _LAGS = (1, 2, 4, 8)
 _BANDS = 4
 _BINS = 64
 
-#: What each figure says, for people: what it is, when it is high, when it is low.
+#: For warnings: what each feature is, and what a high and a low value mean.
 WORDS = {
     "tissue": ("the picture", "is filled with more signal", "shows more air"),
     "bottom": ("the lowest values", "are higher", "are lower"),
@@ -50,10 +50,10 @@ WORDS = {
     "q75": ("bright tissue", "is brighter", "is darker"),
     "q95": ("the brightest tissue", "is brighter", "is darker"),
     "spread": ("the contrast within tissue", "is larger", "is smaller"),
-    "entropy": ("the grey values of tissue", "are spread more evenly", "are fewer"),
+    "entropy": ("the gray values of tissue", "are spread more evenly", "are fewer"),
     "noise": ("noise", "is stronger", "is weaker"),
     "structure": ("structure", "reaches further", "is less coherent"),
-    "neighbours": ("neighbouring slices", "are more alike", "are less alike"),
+    "neighbours": ("neighboring slices", "are more alike", "are less alike"),
     **{f"lag{lag}": ("texture", "is coarser", "is finer or noisier") for lag in _LAGS},
     **{
         f"band{level}": (
@@ -69,19 +69,19 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Features:
-    """cue: [cue_size], the guidance encoder's mean. named: figures by name, see WORDS."""
+    """cue: [cue_size], the guidance encoder's mean. named: features by name, see WORDS."""
 
     cue: Floats
     named: dict[str, float]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What each entry of `vector` is; entries of the cue are all called that."""
+        """Name of each entry of `vector`; those of the cue are all "cue"."""
         return (*self.named, *("cue",) * len(self.cue))
 
     @property
     def vector(self) -> npt.NDArray[np.float64]:
-        """All of it, [F]."""
+        """All features, [F]."""
         return np.concatenate([[*self.named.values()], self.cue]).astype(np.float64)
 
     @property
@@ -91,7 +91,7 @@ class Features:
 
     @property
     def sharpness(self) -> float:
-        """Logarithm of fine over coarse detail, free of noise as far as it can be told."""
+        """Logarithm of fine over coarse detail."""
         return self.named["band0"] - self.named["band2"]
 
 
@@ -99,10 +99,10 @@ def measure_features(
     voxels: npt.NDArray[Any], scaling: Scaling, guide: GuidanceEncoder, modality: str
 ) -> Features:
     """Measure a volume [K, J, I] in its units; under two seconds for 300 slices of 512²."""
-    chosen = SliceStacks(voxels, scaling, context=0).telling(SLICES)
+    chosen = SliceStacks(voxels, scaling, context=0).informative(SLICES)
     near = np.where(chosen + 1 < len(voxels), chosen + 1, np.maximum(chosen - 1, 0))
-    planes, neighbours = (scaling.apply(_middle(voxels, which)) for which in (chosen, near))
-    return features_of_planes(planes, neighbours, guide, modality)
+    planes, neighbors = (scaling.apply(_middle(voxels, which)) for which in (chosen, near))
+    return features_of_planes(planes, neighbors, guide, modality)
 
 
 def _middle(voxels: npt.NDArray[Any], which: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
@@ -111,16 +111,16 @@ def _middle(voxels: npt.NDArray[Any], which: npt.NDArray[np.intp]) -> npt.NDArra
 
 
 def features_of_planes(
-    planes: Floats, neighbours: Floats, guide: GuidanceEncoder, modality: str
+    planes: Floats, neighbors: Floats, guide: GuidanceEncoder, modality: str
 ) -> Features:
-    """planes, neighbours: [N, H, W], slices and the ones beside them, on the network's scale."""
+    """planes, neighbors: [N, H, W], slices and adjacent slices, on the network's scale."""
     cue = _cue(planes, guide)
     tissue = find_tissue(planes, modality)
-    return Features(cue, _intensities(planes, tissue) | _texture(planes, neighbours, tissue))
+    return Features(cue, _intensities(planes, tissue) | _texture(planes, neighbors, tissue))
 
 
 def find_tissue(planes: Floats, modality: str) -> npt.NDArray[np.bool_]:
-    """Where planes [N, H, W] on the network's scale show the body; everywhere where nothing is."""
+    """Mask of tissue in planes [N, H, W] on the network's scale; all true where there is none."""
     images = torch.from_numpy(planes)[:, None]
     smooth = F.avg_pool2d(images, _SMOOTH, 1, _SMOOTH // 2, count_include_pad=False)[:, 0].numpy()
     level = (
@@ -163,14 +163,14 @@ def _intensities(planes: Floats, tissue: npt.NDArray[np.bool_]) -> dict[str, flo
     }
 
 
-def _texture(planes: Floats, neighbours: Floats, tissue: npt.NDArray[np.bool_]) -> dict[str, float]:
+def _texture(planes: Floats, neighbors: Floats, tissue: npt.NDArray[np.bool_]) -> dict[str, float]:
     noise = noise_level(planes, tissue)
     lags = {f"lag{lag}": _correlation_in(planes, tissue, lag) for lag in _LAGS}
     bands = _bands(planes, tissue)
     return {
         "noise": float(np.log(noise + _FLOOR)),
         "structure": _shifted_correlation(planes, 4),
-        "neighbours": _correlation(planes, neighbours),
+        "neighbours": _correlation(planes, neighbors),
         **lags,
         **{f"band{level}": float(np.log(band + _FLOOR)) for level, band in enumerate(bands)},
     }
@@ -204,7 +204,7 @@ def _correlation(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
 
 
 def _shifted_correlation(planes: Floats, lag: int) -> float:
-    """Of all pixels with those `lag` rows and columns away: near 0 where there is only noise."""
+    """Correlation of pixels `lag` rows or columns apart: near 0 where there is only noise."""
     lag = min(lag, min(planes.shape[1:]) - 1)
     if lag < 1:
         return 0.0
@@ -223,7 +223,7 @@ def _correlation_in(planes: Floats, tissue: npt.NDArray[np.bool_], lag: int) -> 
 
 
 def _bands(planes: Floats, tissue: npt.NDArray[np.bool_]) -> list[float]:
-    """Spread in tissue of what each halving of the resolution loses, finest first."""
+    """RMS in tissue of the detail that each halving of the resolution removes, finest first."""
     images = torch.from_numpy(planes)[:, None]
     inside = torch.from_numpy(tissue.astype(np.float32))[:, None]
     bands = []

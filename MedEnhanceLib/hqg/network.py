@@ -15,16 +15,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.hqg.config import NetworkConfig
-from MedEnhanceLib.nets.blocks import ResidualBlock
-from MedEnhanceLib.nets.normalisation import VariationalNormalisation, at_pixels
-from MedEnhanceLib.nets.rician import without_bias
-from MedEnhanceLib.nets.sharpening import Sharpening
-from MedEnhanceLib.nets.shift import neighbours
-from MedEnhanceLib.nets.shrinkage import TOTAL_REACH, BlockShrinkage
+from MedEnhanceLib.nets.blocks import (
+    ResidualBlock,
+    Sharpening,
+    VariationalNormalization,
+    at_pixels,
+    neighbors,
+)
+from MedEnhanceLib.nets.shrinkage import TOTAL_REACH, BlockShrinkage, without_bias
 
 #: Sides of what goes into the enhancer must be multiples of this (unshuffle and three poolings).
 STRIDE = 16
-#: Where slices see their neighbours after the first, which is the stem: by what they gain.
+#: Places where slices exchange features, after the stem; those that gain most first.
 _EXCHANGES = (
     "encoder 0",
     "encoder 3",
@@ -94,19 +96,22 @@ class GuidanceEncoder(nn.Module):
         return Cue(mean, log_variance.clamp(-8, 4))
 
     def asking(self, cue: Tensor, deblur: Tensor) -> Tensor:
-        """The cue of what is asked: a learned vector is added where blur is to be undone. [ours]
+        """The cue with the request: a learned vector is added where blur is to be undone. [ours]
 
-        cue: [B, cue_size]; deblur: [B], 1 or 0. Returns [B, cue_size + 1], of which the last says
-        what was asked: a cue without it asks for nothing. Unchanged where there is no such choice.
+        Args:
+            cue: [B, cue_size].
+            deblur: [B], 1 where blur is to be undone, else 0.
+        Returns:
+            [B, cue_size + 1], the last being the request; unchanged without the option deblurring.
         """
         if self.deblurring is None:
             return cue
-        asked = deblur.to(cue)[:, None]
-        return torch.cat([cue + asked * self.deblurring, asked], dim=1)
+        request = deblur.to(cue)[:, None]
+        return torch.cat([cue + request * self.deblurring, request], dim=1)
 
 
 class Estimate(NamedTuple):
-    """What the enhancer says of slabs: image and expected absolute error, [B, D, H, W] each."""
+    """The enhancer's output for slabs: image and expected absolute error, [B, D, H, W] each."""
 
     image: Tensor
     error: Tensor
@@ -115,14 +120,14 @@ class Estimate(NamedTuple):
 class Enhancer(nn.Module):
     """E(y, v_z): a residual U-Net over slabs of slices, restyled by the cue in every decoder stage.
 
-    All slices of a slab come out, and they share their work: convolutions are 2D, and in as many
-    places as `config.context` says slices see their neighbours (`_EXCHANGES`).
-    The first stage's pooling is a pixel-unshuffle, so that the full resolution costs little.
-    First a learned shrinkage of blocks removes most of the noise (`nets.shrinkage`); the network
-    sees what it makes and the input. What goes in is the difference to the local mean in units of
-    the local noise, and what comes out is a correction to the shrinkage's image in these units:
-    noise then looks the same at every strength and brightness. Where blur may be asked away, bands
-    of detail of the shrinkage's image come on top (`nets.sharpening`). Both start at zero.
+    All slices of a slab are enhanced together: convolutions are 2D, and in `config.context` places
+    slices exchange features with their neighbors (`_EXCHANGES`). The first stage's pooling is a
+    pixel-unshuffle, so that the full resolution costs little.
+    First a learned shrinkage of blocks removes most of the noise (`nets.shrinkage`). The network
+    sees its result and the input, as differences to the local mean in units of the local noise. Its
+    output is a correction to the shrinkage's result in the same units, so that noise looks the same
+    at every strength and brightness. On request, amplified bands of detail undo blur
+    (`nets.blocks.Sharpening`). Both are zero before the training.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -146,7 +151,7 @@ class Enhancer(nn.Module):
             for deeper, finer in zip(widths[:0:-1], widths[-2::-1], strict=True)
         )
         self.restyle = nn.ModuleList(
-            VariationalNormalisation(width, condition, config.window // (2 << level))
+            VariationalNormalization(width, condition, config.window // (2 << level))
             if config.restyling
             else _Unstyled()
             for level, width in reversed(list(enumerate(widths)))
@@ -180,9 +185,9 @@ class Enhancer(nn.Module):
         return stages
 
     def split(self, cue: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The cue alone, [B, cue_size], and how much blur it asks to undo, [B, 1, 1, 1] or None.
+        """The cue alone, [B, cue_size], and how much blur to undo, [B, 1, 1, 1] or None.
 
-        Where there is no such choice, blur is undone unasked.
+        Without the option deblurring, blur is always undone.
         """
         size = self.config.cue_size
         if cue.shape[1] > size:
@@ -190,7 +195,7 @@ class Enhancer(nn.Module):
         return cue, None if self.config.deblurring else cue.new_ones(len(cue), 1, 1, 1)
 
     def start(self, slabs: Tensor) -> Tensor:
-        """What the correction is added to: slabs after the shrinkage, or as they are."""
+        """What the correction is added to: slabs after the shrinkage, or unchanged without it."""
         if self.shrinkage is None:
             return slabs.float()
         with torch.autocast(slabs.device.type, enabled=False):
@@ -201,14 +206,14 @@ class Enhancer(nn.Module):
     def begin(self, slabs: Tensor, start: Tensor, only: slice = slice(None)) -> Tensor:
         """The stem's features of all slices, or `only` some: [B, D, H, W] → [B·D, C, H/2, W/2].
 
-        start: of those slices. Computed in full precision: nothing later makes up for what the
+        start: of those slices. Computed in full precision, as later stages cannot restore what the
         input loses by rounding.
         """
         kind = slabs.device.type
         half = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
         with torch.autocast(kind, enabled=False):
             mean, detail = _local_contrast(slabs.float())
-            details = neighbours(detail, self.sees)[:, only].flatten(0, 1)
+            details = neighbors(detail, self.sees)[:, only].flatten(0, 1)
             if self.shrinkage is not None:
                 known = (start - mean[:, only]) / _step(slabs[:, only])
                 details = torch.cat([details, known.flatten(0, 1)[:, None]], dim=1)
@@ -219,25 +224,28 @@ class Enhancer(nn.Module):
         return features.to(half)
 
     def content_vector(self, slabs: Tensor) -> Tensor:
-        """v_y [B, content_size]: what the input tells of itself (noise level, contrast)."""
+        """v_y [B, content_size]: properties of the input, such as noise level and contrast."""
         return self._content(self.encode(slabs)[-1], slabs.shape[1])
 
     def forward(self, slabs: Tensor, cue: Tensor, content: Tensor | None = None) -> Tensor:
         """Enhance every slice of each slab.
 
-        slabs: [B, D, H, W], H and W multiples of STRIDE. cue: [B, cue_size], or as
-        `GuidanceEncoder.asking` returns it.
-        content: [B, content_size], v_y where it is known for the whole volume (then tiles and
-        slabs agree); None takes each slab's own. Returns [B, D, H, W] in float32.
+        Args:
+            slabs: [B, D, H, W] on the network's scale, H and W multiples of STRIDE.
+            cue: [B, cue_size], or as `GuidanceEncoder.asking` returns it.
+            content: [B, content_size], v_y of the whole volume (then tiles and slabs agree); None
+                takes each slab's own.
+        Returns:
+            [B, D, H, W] in float32.
         """
         start, (cue, asked) = self.start(slabs), self.split(cue)
         return self.finish(slabs, start, self._decode(slabs, start, cue, content), asked)
 
     def estimate(self, slabs: Tensor, cue: Tensor, content: Tensor | None = None) -> Estimate:
-        """The enhanced slabs, and how far off they are expected to be, both as `forward`.
+        """The enhanced slabs and their expected error; arguments as for `forward`.
 
-        The error is a Laplace distribution's mean absolute deviation [ours]. It learns from
-        features that it cannot change: asking for it costs the image nothing.
+        The error is a Laplace distribution's mean absolute deviation [ours]. No gradient reaches
+        the features, so training it does not change the image.
         """
         start, (cue, asked) = self.start(slabs), self.split(cue)
         features = self._decode(slabs, start, cue, content)
@@ -254,9 +262,9 @@ class Enhancer(nn.Module):
     ) -> Tensor:
         """The last stage's features, [B·D, widths[0], H/2, W/2] → the image in float32.
 
-        asked: how much blur is to be undone, [B, 1, 1, 1] or None. Left to learn that by itself, a
-        network sharpened unasked as well, at the price of 0.1 to 0.2 dB under noise.
-        In full precision as well: rounding here is most of what half precision would cost.
+        asked: how much blur is to be undone, [B, 1, 1, 1] or None. A network that learned this by
+        itself also sharpened without a request, which cost 0.1 to 0.2 dB under noise.
+        Computed in full precision: rounding here is most of the error of half precision.
         """
         with torch.autocast(features.device.type, enabled=False):
             correction = F.pixel_shuffle(self.head(features.float()), 2).view_as(slabs)
@@ -291,7 +299,7 @@ class Enhancer(nn.Module):
         return averaged
 
     def exchanges_at(self, place: str) -> bool:
-        """Whether slices see their neighbours in "encoder 2", say."""
+        """Whether slices see their neighbors in "encoder 2", say."""
         return place in self._exchanges
 
     def _depth(self, place: str, depth: int) -> int:
@@ -299,7 +307,7 @@ class Enhancer(nn.Module):
 
 
 class _Unstyled(nn.Module):
-    """Stands where restyling is switched off."""
+    """Replaces the restyling where it is switched off."""
 
     def forward(self, features: Tensor, condition: Tensor) -> Tensor:
         return features
@@ -326,14 +334,14 @@ def noise_level(slabs: Tensor, reach: int = 1) -> Tensor:
     gives its σ; other noise a value that belongs to it.
     """
     with torch.autocast(slabs.device.type, enabled=False):
-        # As it is: of pixels that are equal, as in air, the root has no finite gradient.
+        # Detached: where pixels are equal, as in air, the root has no finite gradient.
         values = slabs.detach().float()
         corners = [values[..., j::2, i::2] for j in (0, 1) for i in (0, 1)]
         root = (corners[0] - corners[1] - corners[2] + corners[3]).abs().mul(0.5).sqrt()
         cell = min(_NOISE_CELL, *root.shape[-2:])
         grid = F.avg_pool2d(root, cell, ceil_mode=True, count_include_pad=False)
-        # Each slice by itself, as how many there are shows in the last bits of an interpolation.
-        grid = neighbours(grid, reach).mean(dim=2).flatten(0, 1)[:, None]
+        # Each slice by itself: the number of slices shows in the last bits of an interpolation.
+        grid = neighbors(grid, reach).mean(dim=2).flatten(0, 1)[:, None]
         level = _ROOT_TO_SIGMA * at_pixels(grid, root.flatten(0, 1)[:, None], cell).square()
     return level.view(*root.shape[:2], *level.shape[-2:]).expand_as(root)
 

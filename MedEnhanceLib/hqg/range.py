@@ -1,59 +1,58 @@
-"""Whether a volume looks like what an enhancer learned from.
+"""Detects volumes unlike an enhancer's training data.
 
-A bank of features (hqg/features.py) is drawn from the training's own volumes when a model is
-exported: clean, degraded at every strength, real low quality; cropped, turned, resampled, with
-varied contrast. It is stored as centre, scale and a whitening of the shrunk correlation, so the
-distance of a volume is Mahalanobis' one, divided by the limit: above 1 it is out of range.
+When a model is exported, features (hqg/features.py) are measured on samples of its training
+volumes: clean, degraded at every strength, real low quality; cropped, rotated, resampled, with
+varied contrast. Their center, scale and the whitening of their shrunk correlation are stored as a
+bank. The distance of a volume is the Mahalanobis distance divided by a limit: above 1 the volume is
+out of range.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from MedEnhanceLib.bundles.doubt import Doubt
-from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.hqg.features import WORDS, Features, measure_features
-from MedEnhanceLib.hqg.findings import findings_of
-from MedEnhanceLib.nets.intensity import scaling_for
-
-if TYPE_CHECKING:
-    from MedEnhanceLib.hqg.bundle import EnhancerModel
+from MedEnhanceLib.bundles.store import Bundle
+from MedEnhanceLib.bundles.suitability import ModelWarning
+from MedEnhanceLib.hqg.features import WORDS, Features
 
 Array = npt.NDArray[np.float64]
 
-#: Directions in which the cues of a bank vary most; the others hold hardly more than rounding.
+#: Principal components of the bank's cues; the others hold hardly more than rounding.
 _CUE_PARTS = 8
-#: Correlations are shrunk this far towards none. Few subjects, drawn from many times, say less
-#: than their number of samples: an estimate of the shrinkage from that number would be zero.
+#: Correlations are shrunk towards zero by this share. It cannot be estimated from the number of
+#: samples, as many samples come from few subjects.
 _SHRINKAGE = 0.1
-#: No named feature counts as known more closely than this, in its own unit.
+#: Least standard deviation of a named feature, in its own unit.
 _LEAST_SPREAD = 0.05
-#: Where one volume makes the bank, none can be left out: the limit is this much beyond its samples.
+#: Limit over the samples' distance where a single volume makes the bank: none can be left out.
 _MARGIN_OF_ONE = 1.5
-#: Scans of one kind differ by this much in noise; one that is no noisier is still clean.
+#: Scans of one kind differ in noise by this factor; within it a volume still counts as clean.
 _MARGIN_OF_CLEAN = 1.25
-#: Tensors are stored in half precision; whitened figures beyond this would only overflow.
+#: Scores are clipped to this, as tensors are stored in half precision.
 _FARTHEST = 1e4
-#: Below this correlation with what lies four pixels away there is nothing but noise.
+#: Below this correlation of pixels four apart there is only noise.
 _LEAST_STRUCTURE = 0.12
-#: Standard deviations from which on a figure is worth naming.
-_TELLING_SCORE = 3.0
+#: Score, in standard deviations, from which a feature is named in a warning.
+_NAMED_SCORE = 3.0
 PREFIX = "range."
 _CROPPED = "; where the picture was cropped within the body, take the whole one"
 
 
 @dataclass(frozen=True)
 class Sample:
-    """features of some slices of `group`, a training volume.
+    """Features of some slices of a training volume.
 
-    kind: of their damage; "" for real low quality as it is.
+    Attributes:
+        group: name of the volume.
+        kind: of degradation; "" for real low quality as it is.
+        features: of the slices.
     """
 
     group: str
@@ -63,13 +62,19 @@ class Sample:
 
 @dataclass(frozen=True)
 class RangeBank:
-    """What the volumes of a training look like.
+    """Distribution of the features of a training's volumes.
 
-    names: of the named features, in order. cue_mean [cue_size], cue_parts [cue_size, P]: from a
-    cue to its leading parts. centre, scale [F]; whiten [F, F]: figures → independent ones.
-    limits [3]: distance of the farthest that is in range; noise (σ on the network's scale) up to
-    which, and sharpness from which on, a volume is as clean as the high-quality ones. samples,
-    volumes: how many it was fitted to.
+    Attributes:
+        names: of the named features, in order.
+        cue_mean: [cue_size].
+        cue_parts: [cue_size, P], principal components of the cues.
+        centre: [F], mean of named features and cue components (spelled as in saved models).
+        scale: [F], their standard deviation.
+        whiten: [F, F], makes scores uncorrelated.
+        limits: [3]: distance up to which a volume is in range; noise (σ on the network's scale) up
+            to which, and sharpness from which, a volume is as clean as the high-quality ones.
+        samples: number of samples it was fitted to.
+        volumes: number of their volumes.
     """
 
     names: tuple[str, ...]
@@ -84,7 +89,7 @@ class RangeBank:
 
     @classmethod
     def fit(cls, samples: Sequence[Sample]) -> RangeBank:
-        """From samples of at least one volume; the limit is found by leaving volumes out."""
+        """Fit to samples of at least one volume; the limit is found by leaving volumes out."""
         bank = cls._of(samples)
         inside = np.quantile([bank._raw(sample.features) for sample in samples], 0.99)
         groups = sorted({sample.group for sample in samples})
@@ -97,8 +102,8 @@ class RangeBank:
                 for sample in samples
                 if sample.group == group
             ]
-            # A bank without a volume misses more than this one does, so the volumes left out lie
-            # farther away than new ones will; its own samples lie nearer. The limit is between.
+            # Volumes left out lie farther away than new ones will, as their bank has one volume
+            # less; the bank's own samples lie nearer. The limit is the geometric mean.
             limit = float(np.sqrt(inside * np.quantile(outside, 0.95)))
         limits = np.array([limit, *_clean_limits(samples)])
         return replace(bank, limits=_stored(limits), samples=len(samples), volumes=len(groups))
@@ -123,7 +128,7 @@ class RangeBank:
         return cls(names, cue_mean, cue_parts, centre, scale, whiten, np.ones(3))
 
     def scores(self, features: Features) -> Array:
-        """How far each figure is from the centre, in standard deviations of the bank, [F]."""
+        """Each feature's difference from the center, in standard deviations of the bank, [F]."""
         cue = (features.cue - self.cue_mean) @ self.cue_parts
         figures = np.concatenate([[features.named[name] for name in self.names], cue])
         return np.clip((figures - self.centre) / self.scale, -_FARTHEST, _FARTHEST)
@@ -132,7 +137,7 @@ class RangeBank:
         return float(np.sqrt(np.square(self.whiten @ self.scores(features)).mean()))
 
     def distance(self, features: Features) -> float:
-        """In multiples of the limit."""
+        """Distance from the training data, in multiples of the limit."""
         return self._raw(features) / float(self.limits[0])
 
     def is_clean(self, features: Features) -> bool:
@@ -140,14 +145,14 @@ class RangeBank:
         return bool(features.noise <= self.limits[1] and features.sharpness >= self.limits[2])
 
     def tensors(self) -> dict[str, Tensor]:
-        """For the bundle."""
+        """For the bundle's weights file."""
         return {
             f"{PREFIX}{name}": torch.from_numpy(getattr(self, name).astype(np.float32))
             for name in _TENSORS
         }
 
     def to_json(self) -> dict[str, Any]:
-        """For the bundle's metadata: what it was made from, and what the limits mean."""
+        """For the bundle's metadata: features, samples and limits."""
         return {
             "features": list(self.names),
             "cue_parts": self.cue_parts.shape[1],
@@ -165,8 +170,8 @@ class RangeBank:
     @classmethod
     def read(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> RangeBank | None:
         """The bank of a bundle; None where it has none, or one of other features."""
-        told = metadata.get("range") or {}
-        names = tuple(told.get("features", ()))
+        fields = metadata.get("range") or {}
+        names = tuple(fields.get("features", ()))
         arrays = {
             name: tensors[PREFIX + name].double().numpy()
             for name in _TENSORS
@@ -174,22 +179,24 @@ class RangeBank:
         }
         if not names or not set(names) <= set(WORDS) or len(arrays) < len(_TENSORS):
             return None
-        return cls(names, **arrays, samples=told.get("samples", 0), volumes=told.get("volumes", 0))
+        return cls(
+            names, **arrays, samples=fields.get("samples", 0), volumes=fields.get("volumes", 0)
+        )
 
 
 _TENSORS = ("cue_mean", "cue_parts", "centre", "scale", "whiten", "limits")
 
 
 def _stored(values: Array) -> Array:
-    """As half precision will give them back: limits are found with what is used later."""
+    """Rounded to half precision, so that limits are found with the values used later."""
     return values.astype(np.float16).astype(np.float64)
 
 
 def _clean_limits(samples: Sequence[Sample]) -> tuple[float, float]:
-    """Noise up to which and sharpness from which on a volume is clean; without samples none is.
+    """Limits of noise and sharpness for a clean volume; 0 and 0 without clean samples.
 
-    Noise: of the high-quality volume in the middle, as scanned (its coarser copies have less), and
-    a little more. Sharpness: halfway to blurred samples, or that of the softest volume.
+    Noise: the median over the high-quality volumes as scanned (their coarser copies have less),
+    times a margin. Sharpness: halfway to blurred samples, or that of the softest volume.
     """
     clean = {
         group: [s.features for s in samples if (s.group, s.kind) == (group, "clean")]
@@ -208,75 +215,59 @@ def _clean_limits(samples: Sequence[Sample]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of the check.
+    """How a volume compares with the training data.
 
-    distance: in multiples of the limit. noise: σ as a share of the network's scale. doubts: what
-    people should know; empty where all is well.
+    Attributes:
+        distance: in multiples of the limit.
+        noise: σ as a share of the network's scale.
+        warnings: for the user; empty where all is well.
     """
 
     distance: float
     noise: float
-    doubts: tuple[Doubt, ...] = ()
+    warnings: tuple[ModelWarning, ...] = ()
 
 
-def check_range(volume: Volume, model: EnhancerModel) -> Verdict | None:
-    """Compare a volume (of a sequence its first frame) with what the model learned from.
-
-    None where the bundle has no bank. Raises InputError for a volume that shows nothing.
-    """
-    if model.range is None:
-        return None
-    frame = volume.frames()[0]
-    known = findings_of(frame).verdicts
-    if model.bundle.sha256 not in known:
-        features = measure_features(
-            frame.voxels, scaling_for(frame), model.guide, model.bundle.modality
-        )
-        known[model.bundle.sha256] = judge(features, model.range, model)
-    return known[model.bundle.sha256]
-
-
-def judge(features: Features, bank: RangeBank, model: EnhancerModel) -> Verdict:
-    """The verdict on features that were measured."""
+def judge(features: Features, bank: RangeBank, bundle: Bundle) -> Verdict:
+    """The verdict on measured features, with at most one warning."""
     distance, noise = bank.distance(features), features.noise
-    name, anatomy = model.bundle.name, model.bundle.anatomy
-    taught = f"{model.bundle.modality} of the {anatomy}" if anatomy else model.bundle.modality
+    name, anatomy = bundle.name, bundle.anatomy
+    trained_on = f"{bundle.modality} of the {anatomy}" if anatomy else bundle.modality
     if features.named["structure"] < _LEAST_STRUCTURE:
-        doubt = Doubt(
+        warning = ModelWarning(
             "no-structure",
             "the volume shows no structure, only noise",
-            "look at the input; what the model draws into noise means nothing",
+            "check the input; structure in the result would be invented by the model",
             distance,
         )
-        return Verdict(distance, noise, (doubt,))
-    if distance > 1:
-        doubt = Doubt(
+    elif distance > 1:
+        warning = ModelWarning(
             "out-of-range",
-            f"the volume does not look like what {name} learned from ({taught}); most of all, "
-            + departure(features, bank),
+            f"the volume differs from the training data of {name} ({trained_on}); the largest "
+            "difference: " + departure(features, bank),
             f"check modality and model{_CROPPED if _is_full(features, bank) else ''}, and compare "
             "the result with the input",
             distance,
         )
-        return Verdict(distance, noise, (doubt,))
-    if bank.is_clean(features):
-        doubt = Doubt(
+    elif bank.is_clean(features):
+        warning = ModelWarning(
             "already-clean",
-            f"noise is {_in_words(noise, model.bundle.modality)}, as in the clean volumes that "
-            f"{name} learned from",
+            f"noise is {_noise_text(noise, bundle.modality)}, as in the clean training "
+            f"volumes of {name}",
             "there is little to gain, and the result may only be smoother",
             distance,
         )
-        return Verdict(distance, noise, (doubt,))
-    return Verdict(distance, noise)
+    else:
+        return Verdict(distance, noise)
+    return Verdict(distance, noise, (warning,))
 
 
 def departure(features: Features, bank: RangeBank) -> str:
-    """The figure that departs most, in words; the cue, which says little, only where none does."""
+    """Describes the feature that departs most; the cue only where no named feature departs."""
     scores = bank.scores(features)
     named = scores[: len(bank.names)]
     most = int(np.argmax(np.abs(named)))
-    if abs(named[most]) < min(_TELLING_SCORE, float(np.abs(scores).max())):
+    if abs(named[most]) < min(_NAMED_SCORE, float(np.abs(scores).max())):
         what, high, _ = WORDS["cue"]
         return f"{what} {high}"
     what, high, low = WORDS[bank.names[most]]
@@ -284,10 +275,10 @@ def departure(features: Features, bank: RangeBank) -> str:
 
 
 def _is_full(features: Features, bank: RangeBank) -> bool:
-    """Whether so much of the picture is body that a crop may be what departs."""
+    """Whether the picture is so full of tissue that a crop may be the reason."""
     scores = dict(zip(bank.names, bank.scores(features), strict=False))
-    return bool(scores.get("tissue", 0.0) > _TELLING_SCORE)
+    return bool(scores.get("tissue", 0.0) > _NAMED_SCORE)
 
 
-def _in_words(noise: float, modality: str) -> str:
+def _noise_text(noise: float, modality: str) -> str:
     return f"{noise * 1000:.0f} HU" if modality == "CT" else f"{noise * 100:.1f} % of the range"

@@ -1,6 +1,11 @@
-"""The enhancer over a volume's slices, stage by stage, each stage once for each slice.
+"""The enhancer over the slices of a volume, chunk by chunk, each stage once for each slice.
 
-planes → shrinkage → stem → encoder 0 … 3 → restyled → decoder 2 … 0 → image (and expected error)
+    planes → shrinkage → stem → encoder 0 … 3 → restyled → decoder 2 … 0 → image (and error)
+
+Where slices exchange features, a chunk of a stage needs the neighboring chunks of the stage before.
+A `Stage` computes its chunks on request and drops them when all readers have passed. Nothing is
+computed twice (slabs of D slices with a halo would cost (D + 2 · reach) / D of the work), no result
+depends on where a slab begins, and memory holds a few chunks however many slices there are.
 """
 
 from __future__ import annotations
@@ -13,9 +18,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.hqg.network import Enhancer, noise_level
-from MedEnhanceLib.nets.rician import without_bias
-from MedEnhanceLib.nets.shrinkage import BLOCK, REACH, BlockShrinkage, gather, surroundings
-from MedEnhanceLib.nets.stream import Stage
+from MedEnhanceLib.nets.blocks import exchange_with
+from MedEnhanceLib.nets.shrinkage import (
+    BLOCK,
+    REACH,
+    BlockShrinkage,
+    gather,
+    surroundings,
+    without_bias,
+)
 
 
 def enhanced(
@@ -28,12 +39,18 @@ def enhanced(
     start: Stage | None = None,
     wants_error: bool = False,
 ) -> Stage:
-    """What `Enhancer.forward` makes of a whole volume as one slab, by chunks.
+    """`Enhancer.forward` of a whole volume as one slab, in chunks.
 
-    planes: [n, H, W], scaled, on the enhancer's device. condition: cue and content vector,
-    [1, cue_size + content_size]. depth: slices of the volume. asked: see `Enhancer.split`. start:
-    what `started` makes of `planes`, where it is known.
-    Chunks of what is returned: [1, n, H, W] float32, or [2, n, H, W] with the expected error.
+    Args:
+        enhancer: the network.
+        planes: chunks [n, H, W], scaled, on the enhancer's device.
+        condition: cue and content vector, [1, cue_size + content_size].
+        depth: number of slices of the volume.
+        asked: how much blur to undo, see `Enhancer.split`.
+        start: `started` of `planes`, where it is known.
+        wants_error: whether to compute the expected error.
+    Returns:
+        Chunks [1, n, H, W] float32, or [2, n, H, W] with the expected error.
     """
     start = started(enhancer, planes, depth) if start is None else start
     features = Stage(lambda chunk: _begun(enhancer, planes, start, chunk), planes, start)
@@ -78,6 +95,99 @@ def started(enhancer: Enhancer, planes: Stage, depth: int) -> Stage:
     return Stage(
         lambda chunk: without_bias(shrunk[chunk][None], level[chunk][None])[0], shrunk, level
     )
+
+
+class Stage:
+    """Features of one stage of a network in chunks [n, …] of n slices, computed on request.
+
+    Chunks are requested in ascending order from any first one. A chunk is kept until all readers
+    have passed it. Readers are known by number only: references to them would make cycles that keep
+    features in memory until the garbage collector runs.
+
+    Args:
+        make: computes the chunk of a number; it requests chunks of `reads` in ascending order.
+        reads: the stages that `make` reads.
+        behind: number of slices before a chunk that `make` reads.
+        count: number of chunks; by default as in the first of `reads`.
+        size: slices of each chunk but the last; by default as in the first of `reads`.
+        check: a safe point for cancelling before each chunk; by default as in the first of
+            `reads`. One chunk of the last stage can need many of the others.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[int], Tensor],
+        *reads: Stage,
+        behind: int = 0,
+        count: int = 0,
+        size: int = 0,
+        check: Callable[[], None] | None = None,
+    ) -> None:
+        self._check: Callable[[], None] | None = check or (reads[0]._check if reads else None)
+        self.count: int = count or reads[0].count
+        self.size: int = size or reads[0].size
+        self._behind = self._chunks_of(behind)
+        self._make = make
+        self._made: dict[int, Tensor] = {}
+        self._passed: list[int] = []
+        self._reads = [(stage, stage._new_reader()) for stage in reads]
+
+    def __getitem__(self, chunk: int) -> Tensor:
+        if chunk in self._made:
+            return self._made[chunk]
+        if self._check:
+            self._check()
+        features = self._make(chunk)
+        if self._passed:
+            self._made[chunk] = features
+        for stage, reader in self._reads:
+            stage._was_read(reader, chunk - self._behind)
+        return features
+
+    def _new_reader(self) -> int:
+        self._passed.append(-1)
+        return len(self._passed) - 1
+
+    def _was_read(self, by: int, chunk: int) -> None:
+        """Drop chunks that all readers have passed; `chunk` itself may be read once more."""
+        self._passed[by] = chunk
+        for made in [made for made in self._made if made < min(self._passed)]:
+            del self._made[made]
+
+    def beside(self, chunk: int) -> tuple[Tensor, Tensor]:
+        """The slices before and after a chunk, [1, …]; at the ends of the volume its own."""
+        before = self[chunk - 1][-1:] if chunk > 0 else None
+        here = self[chunk]
+        before = here[:1] if before is None else before
+        after = self[chunk + 1][:1] if chunk + 1 < self.count else here[-1:]
+        return before, after
+
+    def before(self, chunk: int, count: int) -> Tensor:
+        """Up to `count` slices before a chunk, [≤ count, …]; fewer at the start of the volume."""
+        parts = self.parts_before(chunk, count)
+        return torch.cat(parts) if parts else self[chunk][:0]
+
+    def parts_before(self, chunk: int, count: int) -> list[Tensor]:
+        """As `before`, in chunks, without copying."""
+        first = max(0, chunk - self._chunks_of(count))
+        parts = [self[number] for number in range(first, chunk)]
+        if parts:
+            parts[0] = parts[0][max(0, len(parts) * self.size - count) :]
+        return parts
+
+    def after(self, chunk: int, count: int) -> Tensor:
+        """Up to `count` slices after a chunk, as `before`."""
+        last = min(self.count, chunk + 1 + self._chunks_of(count))
+        parts = [self[number] for number in range(chunk + 1, last)]
+        return torch.cat(parts)[:count] if parts else self[chunk][:0]
+
+    def _chunks_of(self, slices: int) -> int:
+        return -(-slices // self.size)
+
+    def exchanged(self, chunk: int) -> Tensor:
+        """[n, C, H, W], a part of the features from the neighboring slices (`exchange`)."""
+        before, after = self.beside(chunk)
+        return exchange_with(self[chunk], before, after)
 
 
 def _layers(make: Callable[..., Tensor], *sources: Stage) -> Stage:
@@ -131,7 +241,7 @@ def _shortened(parts: list[Tensor], length: int) -> list[Tensor]:
 
 
 def _thin(enhancer: Enhancer, planes: Stage) -> Stage:
-    """Where there are fewer slices than a block has: all of them at once."""
+    """For volumes with fewer slices than a block: all of them at once."""
     whole: list[Tensor] = []
 
     def make(chunk: int) -> Tensor:

@@ -1,31 +1,111 @@
-"""Strength: an enhancement blended with its input, without running the model again.
+"""The result of an enhancement, and its strength: blending with the input, without the model.
 
     x(s) = y + s · (x̂ − y)        y: the input, x̂: enhanced at full strength, in its type
 
-A run at strength s ends with these lines, so that blending its full result later gives the same
-voxels bit for bit. Whatever was done belongs to x̂, the correction of shading too: at 0 there is
-the input, as the panel shows it. Needs numpy alone.
+A run at strength s ends with these lines, so blending its full result later gives the same voxels
+bit for bit. Everything done belongs to x̂, the correction of shading too: strength 0 is the input.
+Needs numpy alone.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.bundles.suitability import ModelWarning
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.options import check_range
 from MedEnhanceLib.core.volume import Volume, Voxels, restore_dtype
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.io.finite import refuse_not_finite
+from MedEnhanceLib.io.describe import refuse_not_finite
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.hqg.range import Verdict
 
 Floats = npt.NDArray[np.float32]
 MOST_STRENGTH = 1.5
 _BLENDED = "blended with its input at strength"
 _ENHANCED = "DERIVED: enhanced with"
+
+
+@dataclass(frozen=True)
+class Enhancement:
+    """The result of an enhancement.
+
+    Attributes:
+        volume: on the grid, in the type and the units of the input.
+        uncertainty: standard deviation of the error of `volume` by noise, and by blur where it
+            was undone, float32 in the input's units; None where it was not requested.
+        model: name and sha256.
+        device: where it ran.
+        seconds: of wall time.
+        original: the input, on the same grid.
+        floors: lowest value of each (whole) frame.
+        strength: share of the correction in `volume`, 0 to 1.5.
+        uncertainty_facts: how the uncertainty was made, as manifests record it; "calibration" is
+            None where it is not calibrated: then it ranks voxels but does not measure errors.
+        warnings: that the model may not suit the input.
+        verdict: how the input compares with the training data; None where the model has no bank.
+        shading: the field that N4 divided `volume` by; kept where there is an uncertainty.
+    """
+
+    volume: Volume
+    uncertainty: Volume | None
+    model: dict[str, str]
+    device: str
+    seconds: float
+    original: Volume
+    floors: tuple[float, ...]
+    strength: float = 1.0
+    uncertainty_facts: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[ModelWarning, ...] = ()
+    verdict: Verdict | None = None
+    shading: Floats | None = None
+
+    def at_strength(self, strength: float) -> Enhancement:
+        """The same result at another strength, as a run at that strength gives it.
+
+        Only of a result at full strength (1): what was rounded away does not come back.
+        Raises ConfigError for a strength outside 0 to 1.5.
+        """
+        check_strength(strength)
+        if self.strength != 1:
+            raise ConfigError(
+                f"this is a result at strength {self.strength:g}", "Blend the one at strength 1."
+            )
+        if strength == 1:
+            return self
+        uncertainty = self.uncertainty
+        if uncertainty is not None:
+            voxels = blend_deviation(
+                uncertainty.voxels,
+                self.original.voxels,
+                self.volume.voxels,
+                strength,
+                shading=self.shading,
+            )
+            uncertainty = uncertainty.with_voxels(voxels)
+        return replace(
+            self,
+            volume=blend(self.original, self.volume, strength, floors=self.floors),
+            uncertainty=uncertainty,
+            strength=strength,
+        )
+
+
+def check_strength(strength: float) -> None:
+    """Raise ConfigError for what is no strength."""
+    check_range("strength", strength, 0.0, MOST_STRENGTH)
+
+
+def lowest_value(volume: Volume) -> float:
+    """Lower values are undershoot: magnitudes are not below 0 or the lowest value of the input."""
+    return -math.inf if volume.modality == "CT" else min(0.0, float(volume.voxels.min()))
 
 
 def blend(
@@ -35,15 +115,19 @@ def blend(
     *,
     floors: Sequence[float] | None = None,
 ) -> Volume:
-    """The input plus a share of its correction, as a run at that strength gives it.
+    """The input plus a share of its correction, equal to a run at that strength.
 
-    original: what was enhanced. enhanced: the result of a run at full strength (1).
-    strength: 0 gives the input, 1 the enhanced volume, up to 1.5 exaggerates.
-    floors: what no value of each frame falls below; None takes the lowest of `original`, which has
-    to be whole for that (`lowest_value`).
-    Grid, type and history are those of `enhanced`.
-    Raises ConfigError for another strength, InputError where the two are no pair, are swapped,
-    where `enhanced` was made at another strength, or for NaN or infinity in either.
+    Args:
+        original: the input of the enhancement.
+        enhanced: its result at full strength (1).
+        strength: 0 gives the input, 1 the enhanced volume, up to 1.5 exaggerates.
+        floors: lowest value of each frame; None takes those of `original`, which has to be whole.
+    Returns:
+        A volume with grid, type and history of `enhanced`.
+    Raises:
+        ConfigError: the strength is not within 0 to 1.5.
+        InputError: the two are no pair, are swapped or hold NaN or infinity, or `enhanced` was
+            made at another strength.
     """
     check_strength(strength)
     _check_pair(original, enhanced)
@@ -66,11 +150,11 @@ def blend(
 def blend_voxels(
     original: Voxels, enhanced: Voxels, strength: float, *, floor: float = -math.inf
 ) -> Voxels:
-    """The same for arrays of one shape; returns the type of `enhanced`, rounded and clipped.
+    """As `blend`, for arrays of one shape; the type is that of `enhanced`, rounded and clipped.
 
-    floor: values below it are raised to it (see `lowest_value`).
+    floor: lower values are raised to it (see `lowest_value`).
     """
-    # float32 unless a type is wide: it does not hold every int32.
+    # float32 unless a type is wider: it does not hold every int32.
     working = np.result_type(original.dtype, enhanced.dtype, np.float32)
     base = original.astype(working)
     blended = base + working.type(strength) * (enhanced.astype(working) - base)
@@ -86,19 +170,27 @@ def blend_deviation(
     made_at: float = 1.0,
     shading: Floats | None = None,
 ) -> Floats:
-    """The standard deviation of what a blend of another strength is off by.
+    """The standard deviation of the error of a blend at another strength. [ours]
 
-    deviation: of `blended`, a result at the strength `made_at` (not 0). strength: the new one.
-    What is left of the input's own error counts: x(s) − t = (x̂ − t) + (1 − s)(y − x̂), the first
-    part with the variance σ² and the second known, so that σ(s)² = σ² + (1 − s)² (y − x̂)²: the
-    less of the correction is applied, the less sure is the value. [ours]
+    The error is x(s) − t = (x̂ − t) + (1 − s)(y − x̂), where t is the truth. The first part has the
+    variance σ², the second is known, so σ(s)² = σ² + (1 − s)² (y − x̂)²: the less of the correction
+    is applied, the less certain is the value. A field of shading f is no noise: only y − f x̂ is,
+    and σ(s)² = (1 − s + s/f)² f² σ² + (1 − s)² (y − f x̂)².
 
-    shading: the field f that x̂ was divided by, at full strength (N4); None for none. What it took
-    away is no noise: only y − f x̂ is, and the rest scales with what is left of the field,
-    σ(s)² = (1 − s + s/f)² f² σ² + (1 − s)² (y − f x̂)².
+    Args:
+        deviation: of `blended`, in its units.
+        original: the input.
+        blended: a result at the strength `made_at`.
+        strength: the new one, 0 to 1.5.
+        made_at: not 0.
+        shading: the field f that x̂ was divided by at full strength (N4); None for none.
+    Returns:
+        float32, in the units and shape of `deviation`.
+    Raises:
+        ConfigError: `made_at` is 0.
     """
     if made_at == 0:
-        raise ConfigError("a result at strength 0 tells of no correction", "Enhance again.")
+        raise ConfigError("a result at strength 0 contains no correction", "Enhance again.")
     noise = blended.astype(np.float32)
     noise -= original.astype(np.float32)
     noise /= np.float32(made_at)
@@ -117,27 +209,20 @@ def blend_deviation(
     return spread
 
 
-def check_strength(strength: float) -> None:
-    """Raise ConfigError for what is no strength."""
-    check_range("strength", strength, 0.0, MOST_STRENGTH)
+def refuse_swapped(
+    original: Volume, enhanced: Volume, *, original_is_enhanced: bool = False
+) -> None:
+    """Raise InputError where the first volume is enhanced and the second has no history.
 
-
-def lowest_value(volume: Volume) -> float:
-    """Below it there is only undershoot: magnitudes go no lower than 0 or what came in."""
-    return -math.inf if volume.modality == "CT" else min(0.0, float(volume.voxels.min()))
-
-
-def refuse_swapped(original: Volume, enhanced: Volume, *, told: bool = False) -> None:
-    """Raise InputError where the first is an enhanced volume and the second was never touched.
-
-    told: whether something beside the first, its manifest, says that it is enhanced.
+    original_is_enhanced: whether the manifest beside the first says so.
     """
-    told = told or any(step.startswith(_ENHANCED) for step in original.history)
-    if told and not enhanced.history:
+    history = original.history
+    is_enhanced = original_is_enhanced or any(step.startswith(_ENHANCED) for step in history)
+    if is_enhanced and not enhanced.history:
         raise InputError(
             f"{_named(original, enhanced)} are swapped: the first is the enhanced one, and the "
-            "second tells of no enhancement",
-            "Give the input first, then what enhance made of it.",
+            "second has no record of an enhancement",
+            "Give the input first, then the enhanced volume.",
         )
 
 

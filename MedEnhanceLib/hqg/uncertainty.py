@@ -1,13 +1,12 @@
 """How far an enhancement may be off, per voxel: expected error, spread of samples, calibration.
 
-    σ_raw = √2 b              without samples; b: the expected absolute error that the network
-                              tells (Laplace)
-    σ_raw² = s² + (0.05 √2 b)²    with them; s: the spread over sampled cues and mirrorings, which
-                              ranks errors better; b keeps the map from claiming certainty
-    σ = ratio · σ_raw         fitted where the truth is known, so that ± 1.645 σ hold 90 %
+    σ_raw = √2 b                without samples; b: the network's expected absolute error (Laplace)
+    σ_raw² = s² + (0.05 √2 b)²  with samples; s: the spread over sampled cues and mirrorings, which
+                                ranks errors better; b keeps the map above zero
+    σ = ratio · σ_raw           fitted where the truth is known: ± 1.645 σ hold 90 % of the errors
 
-What it is of: errors by noise, and by blur where that is undone, the bias of the estimate included.
-Shading is none of it.
+It covers errors by noise, and by blur where that is undone, including the bias of the estimate. It
+does not cover shading.
 """
 
 from __future__ import annotations
@@ -28,9 +27,7 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.bundle import EnhancerModel, open_enhancer, record_calibration
 from MedEnhanceLib.hqg.calibration import fit_calibration
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.findings import Findings
-from MedEnhanceLib.hqg.orientations import predict_oriented
-from MedEnhanceLib.hqg.predict import predict_slices, shrunk
+from MedEnhanceLib.hqg.predict import SliceRun, predict_oriented, predict_slices, shrunk
 from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.intensity import Scaling, scaling_for
 from MedEnhanceLib.nets.slices import Plan, SliceStacks
@@ -41,14 +38,14 @@ Floats = npt.NDArray[np.float32]
 
 #: Mirrorings that samples cycle through: none, columns, rows, both.
 _FLIPS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
-#: Above this there is tissue, on the network's scale: air is not what anybody asks about.
+#: Above this there is tissue, on the network's scale: air is left out.
 _TISSUE = {"MR": 0.1, "CT": -0.3}
 _SAMPLES = 8
 _SLICES = 24
 #: Weight of the expected error beside the spread of samples: see docs/benchmarks/uncertainty.md.
 _ERROR_SHARE = 0.05
 _VOXELS_PER_PAIR = 100_000
-#: Held-out volumes that a training calibrates on: each takes dozens of runs over some slices.
+#: Held-out volumes that a training calibrates on; each takes dozens of runs.
 _MOST_HELD_OUT = 3
 
 #: A degraded volume and what it was before, on one grid.
@@ -57,7 +54,7 @@ Pair = tuple[Volume, Volume]
 
 @dataclass(frozen=True)
 class RawEstimate:
-    """On the network's scale, [K, J, I] each: the image and both parts of its uncertainty."""
+    """Image, expected absolute error and spread, [K, J, I] each, on the network's scale."""
 
     image: Floats
     error: Floats
@@ -72,41 +69,31 @@ def raw_deviation(error: Floats, spread: Floats | None) -> Floats:
 
 
 def spread_of_samples(
-    model: EnhancerModel,
-    stacks: SliceStacks,
-    cue: Tensor,
-    plan: Plan,
-    monitor: Monitor,
-    *,
-    samples: int,
-    seed: int,
-    findings: Findings | None = None,
-    only: slice | None = None,
-    start: SliceStacks | None = None,
-    flips: bool = True,
+    run: SliceRun, monitor: Monitor, *, samples: int, seed: int, flips: bool = True
 ) -> Floats:
-    """Standard deviation over sampled cues and mirrorings, on the network's scale (Welford).
+    """Standard deviation over sampled cues and mirrorings (Welford).
 
-    cue: [1, cue_size], around which the bank's spread is drawn. samples: 2 and more. start: see
-    `predict_slices`. flips: mirror as well, which every fourth sample is not.
+    Args:
+        run: its cue is the mean that cues are sampled around, with the bank's spread.
+        monitor: progress and cancelling.
+        samples: number of runs, 2 or more.
+        seed: of the sampled cues.
+        flips: mirror three of every four samples as well.
+
+    Returns:
+        [slices of run.only, J, I] on the network's scale.
     """
-    only = only or slice(0, len(stacks))
+    only, bank = run.only, run.model.bank
     generator = torch.Generator().manual_seed(seed)
-    mean = np.zeros(stacks.voxels[only].shape, np.float32)
+    mean = np.zeros(run.stacks.voxels[only].shape, np.float32)
     squares = np.zeros(mean.shape, np.float32)
     for sample in range(samples):
-        drawn = cue.clone()
-        spread = model.bank.spread * torch.randn(model.bank.spread.shape, generator=generator)
-        drawn[:, : len(spread)] += spread  # behind it may be what is asked
+        drawn = run.cue.clone()
+        spread = bank.spread * torch.randn(bank.spread.shape, generator=generator)
+        drawn[:, : len(spread)] += spread  # behind the cue there may be the request
         for where, scaled, _ in predict_slices(
-            model,
-            stacks,
-            drawn,
-            plan,
+            replace(run, cue=drawn),
             monitor.part(sample / samples, (sample + 1) / samples),
-            findings=findings,
-            only=only,
-            start=start,
             flips=_FLIPS[sample % len(_FLIPS)] if flips else (),
         ):
             inside = slice(where.start - only.start, where.stop - only.start)
@@ -128,48 +115,38 @@ def raw_estimate(
 ) -> RawEstimate:
     """Image, expected error and spread of a volume, before any calibration.
 
-    samples: 0 leaves the spread at 0. cue: [1, cue_size]; None takes the mean of the bank.
+    Args:
+        model: the networks.
+        volume: a single volume.
+        monitor: progress and cancelling.
+        samples: number of sampled runs; 0 leaves the spread at 0.
+        device: as torch names it.
+        flips: as for `spread_of_samples`.
+        cue: [1, cue_size]; None takes the mean of the bank.
     """
     defaults = EnhanceConfig()
     plan = Plan.make(device, batch=None, tile=defaults.tile, overlap=defaults.overlap)
-    findings, scaling = Findings(), scaling_for(volume)
-    stacks = SliceStacks(volume.voxels, scaling, model.config.context)
-    image, error = (np.empty(volume.shape, np.float32) for _ in range(2))
-    share = 1 / (1 + samples)
+    stacks = SliceStacks(volume.voxels, scaling_for(volume), model.config.context)
     cue = model.bank.mean[None] if cue is None else cue
-    whole = slice(0, len(stacks))
+    run = SliceRun(model, stacks, cue, plan, slice(0, len(stacks)))
+    image, error = (np.empty(volume.shape, np.float32) for _ in range(2))
+    spread = np.zeros_like(image)
+    share = 1 / (1 + samples)
     with torch.inference_mode():
-        start = None
         if samples:
-            start = shrunk(model, stacks, plan, monitor.part(0, 0.5 * share), only=whole)
+            run = replace(run, start=shrunk(run, monitor.part(0, 0.5 * share)))
         for where, scaled, expected in predict_oriented(
-            model,
-            stacks,
-            cue,
-            plan,
+            run,
             monitor.part(0.5 * share, share),
             orientations=defaults.orientations,
-            findings=findings,
-            only=whole,
-            start=start,
             wants_error=True,
         ):
             image[where], error[where] = scaled, expected
-        spread = np.zeros_like(image)
         if samples:
             spread = spread_of_samples(
-                model,
-                stacks,
-                cue,
-                plan,
-                monitor.part(share, 1),
-                samples=samples,
-                seed=defaults.seed,
-                findings=findings,
-                start=start,
-                flips=flips,
+                run, monitor.part(share, 1), samples=samples, seed=defaults.seed, flips=flips
             )
-    return RawEstimate(image, error, spread, scaling)
+    return RawEstimate(image, error, spread, stacks.scaling)
 
 
 def calibrate(
@@ -183,9 +160,19 @@ def calibrate(
 ) -> Bundle:
     """Fit a bundle's calibration to pairs that it was not trained on, and store it there.
 
-    pairs: (degraded, as it was before), see `damaged_pairs`. fitted_on: the data in words, for
-    the card and every result. samples: sampled cues for the curve that uses them.
-    Raises InputError for no pairs, or too little tissue in them.
+    Args:
+        folder: of the bundle.
+        pairs: (degraded, reference) on one grid, see `damaged_pairs`.
+        fitted_on: a description of the data, for the model card and every result.
+        samples: number of sampled runs for the curve with samples.
+        device: "auto", "cpu", "cuda" or as torch names it.
+        monitor: progress and cancelling.
+
+    Returns:
+        The bundle with its calibration.
+
+    Raises:
+        InputError: there are no pairs, or too little tissue in them.
     """
     monitor = monitor or Monitor()
     model = open_enhancer(read_bundle(folder))
@@ -194,7 +181,7 @@ def calibrate(
     found: list[tuple[Floats, Floats, Floats]] = []
     for number, (degraded, reference) in enumerate(pairs):
         monitor.log(f"calibrating on pair {number + 1}")
-        # How many pairs come is not known: each takes a part of what is left.
+        # The number of pairs is not known: each takes a part of the remaining progress.
         part = monitor.part(number / (number + 1), (number + 1) / (number + 2))
         raw = raw_estimate(model, degraded, part, samples=samples, device=where)
         found.append(_some_tissue(raw, reference, rng))
@@ -209,23 +196,23 @@ def calibrate(
 def calibrate_on_held_out(
     folder: Path, files: Sequence[Path], device: str, monitor: Monitor
 ) -> None:
-    """Calibrate a bundle that was just trained on what its training held out, if anything.
+    """Calibrate a newly trained bundle on the volumes its training held out, if any.
 
-    files: volumes of its modality, of which the first few are taken. A training does not fail
-    because of it: what cannot be calibrated with is warned of, and the bundle says so.
+    files: volumes of its modality, of which the first three are used. A failure does not stop the
+    training: it becomes a warning, and the bundle stays marked as not calibrated.
     """
     if not files:
         return
     bundle = read_bundle(folder)
     chosen = files[:_MOST_HELD_OUT]
-    # Not by name: a bundle is handed on, and files are often called after patients.
+    # Not by name: bundles are passed on, and files are often named after patients.
     count = f"{len(chosen)} volume{'s' if len(chosen) > 1 else ''}"
     volumes = (load(path, modality=bundle.modality) for path in chosen)
     try:
         calibrate(
             folder,
             damaged_pairs(volumes, with_blur=bundle.deblurs),
-            fitted_on=f"what the training held out ({count}), damaged",
+            fitted_on=f"volumes held out of the training ({count}), degraded",
             device=device,
             monitor=monitor,
         )
@@ -236,22 +223,29 @@ def calibrate_on_held_out(
 def damaged_pairs(
     volumes: Iterable[Volume], *, with_blur: bool, slices: int = _SLICES
 ) -> Iterator[Pair]:
-    """Good volumes' central slices, damaged at strengths across what is trained, each with itself.
+    """Pairs (degraded, reference) from the central slices of good volumes.
 
-    What shades belongs to the reference, and what blurs `with_blur`: for models that undo it where
-    it is asked alone (Bundle.deblurs).
+    Args:
+        volumes: of high quality.
+        with_blur: keep blur in the reference, for models that undo it on request only
+            (Bundle.deblurs). Shading is always kept.
+        slices: number of central slices.
+
+    Yields:
+        Pairs at degradation strengths across the range of training, and one without degradation.
     """
     for volume in volumes:
         middle = central_slices(volume, slices)
-        for damage in _damages(volume.modality):
-            yield damage.apply(middle), kept_reference(middle, damage, with_blur=with_blur)
+        for degradation in _degradations(volume.modality):
+            reference = kept_reference(middle, degradation, with_blur=with_blur)
+            yield degradation.apply(middle), reference
         yield middle.with_voxels(middle.voxels.astype(np.float32)), middle
 
 
-def kept_reference(volume: Volume, damage: Degradation, *, with_blur: bool) -> Volume:
-    """What is to be left of a damaged volume: the shading it was given; its blur, `with_blur`."""
+def kept_reference(volume: Volume, degradation: Degradation, *, with_blur: bool) -> Volume:
+    """The ideal result for a degraded volume: its shading is kept, and its blur `with_blur`."""
     kept = ("bias", "blur") if with_blur else ("bias",)
-    steps = damage.steps if isinstance(damage, Composite) else (damage,)
+    steps = degradation.steps if isinstance(degradation, Composite) else (degradation,)
     for step in steps:
         if step.name in kept:
             volume = step.apply(volume)
@@ -269,7 +263,7 @@ def central_slices(volume: Volume, count: int) -> Volume:
     )
 
 
-def _damages(modality: str) -> list[Degradation]:
+def _degradations(modality: str) -> list[Degradation]:
     if modality == "CT":
         return [LowDose(photons, 5.0, seed) for seed, photons in enumerate((2e3, 5e3, 2e4))]
     noises: list[Degradation] = [

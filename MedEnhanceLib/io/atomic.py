@@ -1,24 +1,39 @@
-"""Results appear complete or not at all; whatever was there before survives a failure."""
+"""Files are written completely or not at all; what was there before survives a failure.
+
+A temporary file lies beside its target, under a name from which a later start can recognize that
+its writer is gone:
+
+    .medenhance-<owner>-<process>-<target>-<random><ending>
+
+owner: a hash of this start of the machine and of its process table, which containers have their
+own of. Only where it matches does a free process number mean that the writer is gone: another
+machine, or another container, may be writing into the same folder. Systems that do not report
+their start (all but Linux) get random names, and nothing is ever removed there.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
+import re
+import secrets
+import stat
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.errors import OutputError
-from MedEnhanceLib.io.leftovers import remove_leftovers, temporary_name
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def refuse_existing(path: str | os.PathLike[str], overwrite: bool) -> None:
-    """Raise OutputError where `path` exists and may not be replaced; ask before long work."""
+    """Raise OutputError if `path` exists and may not be replaced; call it before long work."""
     target = Path(path)
     with _as_output_error(target):
         exists = target.exists()
@@ -35,13 +50,19 @@ def refuse_existing(path: str | os.PathLike[str], overwrite: bool) -> None:
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[Path]:
-    """Give a temporary path beside `path` to write to; it takes its place on a clean exit.
+    """Yield a temporary path beside `path` to write to; it replaces `path` on a clean exit.
 
     The temporary file exists already (empty) and has the ending in lower case. On any exception
-    it is removed and what was at `path` stays. Of a link, the target is replaced, not the link.
-    What a writer of `path` that was killed left behind is removed first, where that is certain.
-    Raises OutputError naming `path` for a missing folder, no permission, no space left.
-    An OSError about another file, raised by the caller's own code, passes through.
+    it is removed and what was at `path` stays. What a killed writer of `path` left behind is
+    removed first, if it certainly is gone. An OSError about another file passes through.
+
+    Args:
+        path: the file to write; of a link, the target is replaced, not the link.
+        overwrite: whether an existing file is replaced.
+    Yields:
+        The temporary path.
+    Raises:
+        OutputError: an existing file, a missing folder, no permission, no space left.
     """
     refuse_existing(path, overwrite)
     target = Path(path).resolve()
@@ -50,8 +71,9 @@ def atomic_write(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[P
     try:
         with _as_output_error(Path(path), temporary):
             yield temporary
-            _flush(temporary)
-            refuse_existing(path, overwrite)  # somebody may have written it meanwhile
+            with temporary.open("rb+") as stream:
+                os.fsync(stream.fileno())
+            refuse_existing(path, overwrite)  # another program may have written it meanwhile
             temporary.replace(target)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -77,13 +99,8 @@ def _create_beside(target: Path) -> Path:
     return temporary
 
 
-def _flush(path: Path) -> None:
-    with path.open("rb+") as stream:
-        os.fsync(stream.fileno())
-
-
 def flush_folder(folder: Path) -> None:
-    """Make the names in a folder last through a power cut, where the system can."""
+    """Make the names in a folder survive a power cut, if the system can."""
     if os.name == "nt":  # Windows cannot open a folder; its journal keeps the name
         return
     # The file is in place by now: a file system that cannot flush a folder takes nothing away.
@@ -106,7 +123,7 @@ def _as_output_error(path: Path, temporary: Path | None = None) -> Iterator[None
 
 
 def output_error(path: Path, cause: OSError) -> OutputError:
-    """Say what stopped the writing of `path`, and the remedy."""
+    """The error that says what stopped the writing of `path`, and the remedy."""
     cause = _first_cause(cause)
     if cause.errno in _NO_SPACE:
         return OutputError(
@@ -125,10 +142,70 @@ def output_error(path: Path, cause: OSError) -> OutputError:
 
 
 def _first_cause(error: OSError) -> OSError:
-    """The error that tells what happened, where a library raised one that does not after it."""
+    """The first error with a number, if a library raised another one without it afterwards."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno is not None:
             return seen
         seen = seen.__cause__ or seen.__context__
     return error
+
+
+PREFIX = ".medenhance-"
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+_PROCESSES = Path("/proc/self/ns/pid")
+
+
+def temporary_name(target: Path, ending: str) -> str:
+    """A new hidden name for what becomes `target`, with that ending."""
+    owner = _owner()
+    if not owner:
+        return f"{PREFIX}{secrets.token_hex(8)}{ending}"
+    return f"{PREFIX}{owner}-{os.getpid()}-{_hash(target.name)}-{secrets.token_hex(4)}{ending}"
+
+
+def remove_leftovers(target: Path) -> None:
+    """Remove what writers of `target` left behind that were killed since this machine started.
+
+    Only regular files of this user, under names of `temporary_name`, whose process is gone.
+    """
+    owner = _owner()
+    if not owner:
+        return
+    ours = re.compile(
+        rf"{re.escape(PREFIX)}{owner}-(\d+)-{_hash(target.name)}-[0-9a-f]{{8}}(\..*)?"
+    )
+    # Whatever cannot be examined or removed stays: it does no harm.
+    with contextlib.suppress(OSError), os.scandir(target.parent) as entries:
+        for entry in entries:
+            named = ours.fullmatch(entry.name)
+            if named and _is_gone(int(named[1])) and _is_own_file(entry):
+                with contextlib.suppress(OSError):
+                    Path(entry.path).unlink()
+
+
+def _is_own_file(entry: os.DirEntry[str]) -> bool:
+    status = entry.stat(follow_symlinks=False)
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid() and status.st_nlink == 1
+
+
+def _is_gone(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # another user's, or no number of a process
+        return False
+    return False
+
+
+@cache
+def _owner() -> str:
+    try:
+        return _hash(_BOOT.read_text(encoding="ascii") + str(_PROCESSES.readlink()))
+    except (OSError, ValueError):
+        return ""
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:8]

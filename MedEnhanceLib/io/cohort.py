@@ -1,9 +1,9 @@
-"""Patients with their volumes: found in a folder, a table or DICOM, split, read and checked.
+"""A cohort of patients with their volumes: found in a folder, a table or DICOM, split and read.
 
     Cohort.from_folder("patients/") → .split(0.25, seed) → .volumes() → patient, [Volume, …]
 
-A patient is the unit of everything: of a split, of a distillation, of what an audit counts. So one
-person under two names, or two modalities in one cohort, are errors that name both.
+The patient is the unit of a split, of a distillation and of an audit. So one person under two
+names, or two modalities in one cohort, are errors that name both.
 """
 
 from __future__ import annotations
@@ -31,19 +31,20 @@ if TYPE_CHECKING:
 
 PathLike = str | os.PathLike[str]
 _COLUMNS = ("patient", "path")
-#: Air in HU; magnitudes of MR, also after a rescale, do not get there.
+#: HU of air; magnitudes of MR do not reach it, also after a rescale.
 _NEVER_MR = -500
-#: A slice tells whose it is where more than this share of it differs from its first pixel.
-_TELLING = 0.01
+#: Above this share of pixels unlike the first one, a slice shows something that identifies it.
+_SHOWN = 0.01
 
 
 @dataclass(frozen=True)
 class Patient:
-    """One person and where the volumes of theirs lie.
+    """One person and the paths of their volumes.
 
-    id: what the cohort calls them; it is for messages and is written into no result.
-    paths: files, or folders of DICOM. series: of each path the DICOM series that is meant, "" for
-    the only one; empty where that holds for all.
+    Attributes:
+        id: the name in this cohort; used in messages, never written into a result.
+        paths: files, or folders of DICOM.
+        series: the DICOM series of each path, "" for the only one; empty if that holds for all.
     """
 
     id: str
@@ -61,7 +62,7 @@ class Patient:
     def volumes(
         self, *, modality: str | None = None, monitor: Monitor | None = None
     ) -> list[Volume]:
-        """Read them all; raises as `io.load`, and InputError for a sequence of frames."""
+        """Read all volumes; raises what `io.load` does, and InputError for several frames."""
         found = []
         for path, series in zip(self.paths, self.series or [""] * len(self.paths), strict=True):
             try:
@@ -81,9 +82,13 @@ class Patient:
 class Cohort:
     """Patients in order.
 
-    modality: states it ("CT", "MR") where the files do not; of DICOM, which series are taken.
-    empty: patients' folders in which no volume was found; reading the others warns of them.
-    Raises ConfigError for two patients of one name, InputError for one path under two names.
+    Attributes:
+        patients: the patients.
+        modality: "CT", "MR", … of files that do not state it; of DICOM, which series are used.
+        empty: patients' folders in which no volume was found; reading the others warns of them.
+    Raises:
+        ConfigError: two patients with one name.
+        InputError: one path under two names.
     """
 
     patients: tuple[Patient, ...]
@@ -118,7 +123,14 @@ class Cohort:
         modality: str | None = None,
         monitor: Monitor | None = None,
     ) -> Cohort:
-        """Whatever lies at `path`: a table (.csv), a folder of volumes, or else of DICOM."""
+        """Open a table (.csv), a folder of volumes, or a folder of DICOM.
+
+        Args:
+            path: the table or folder.
+            pattern: of the names of files that count, see `from_folder`.
+            modality: of files that do not state it; of DICOM, which series are used.
+            monitor: notified of progress; may cancel.
+        """
         place = Path(path)
         if place.suffix.lower() == ".csv":
             return cls.from_csv(place, modality=modality)
@@ -130,11 +142,15 @@ class Cohort:
     def from_folder(
         cls, path: PathLike, *, pattern: str = "*", modality: str | None = None
     ) -> Cohort:
-        """A folder for each patient, with all volumes below it; without folders, a file for each.
+        """A folder for each patient with all volumes below it; without folders, a file for each.
 
-        pattern: of the names of files that count ("T1*.nii.gz"), as where labels lie beside images.
-        A patient's folder without such files is taken for one series of DICOM, where the pattern
-        is left as it is. Raises InputError where nothing is found, or files lie beside folders.
+        Args:
+            path: the folder of all patients.
+            pattern: of the names of files that count ("T1*.nii.gz"), if labels lie beside images.
+                With the default, a patient's folder without volumes is one series of DICOM.
+            modality: of files that do not state it.
+        Raises:
+            InputError: no volume found, or files beside folders.
         """
         root = Path(path)
         folders, files = _entries(root, pattern)
@@ -162,10 +178,14 @@ class Cohort:
 
     @classmethod
     def from_csv(cls, path: PathLike, *, modality: str | None = None) -> Cohort:
-        """A table with the columns patient and path; paths are relative to the table's folder.
+        """A table with the columns patient and path.
 
-        A patient may have several rows; of a folder all volumes count, and one without any is a
-        series of DICOM. Raises InputError naming the line that is wrong.
+        Args:
+            path: the table. Its paths are relative to its folder. A patient may have several
+                rows. Of a folder all volumes count; one without any is a series of DICOM.
+            modality: of files that do not state it.
+        Raises:
+            InputError: with the number of the line that is wrong.
         """
         table = Path(path)
         try:
@@ -194,7 +214,12 @@ class Cohort:
     ) -> Cohort:
         """All readable series of images below a folder, by their PatientID.
 
-        modality: only those. Raises InputError where there are none, or one has no PatientID.
+        Args:
+            folder: the folder.
+            modality: only series of this modality.
+            monitor: notified of progress; may cancel.
+        Raises:
+            InputError: no such series, or one without a PatientID.
         """
         from MedEnhanceLib.io.dicom.listing import choices
         from MedEnhanceLib.io.dicom.scan import scan
@@ -208,7 +233,7 @@ class Cohort:
             if not row.patient:
                 raise InputError(
                     f"{root.name}: series {row.number} ({row.description or row.modality}) has no "
-                    "PatientID, so that nothing tells whose it is",
+                    "PatientID, so its patient is unknown",
                     "Give a folder for each patient, or a table (patient, path).",
                 )
             files = {one.file for one in choice.part.slices}
@@ -224,10 +249,14 @@ class Cohort:
         return cls(tuple(patients), modality)
 
     def split(self, held_out: float, seed: int) -> tuple[Cohort, Cohort]:
-        """(training, held out) by patient; the same seed and names give the same split.
+        """Split by patient; the same seed and names give the same split.
 
-        held_out: a share, 0 to below 1. Of two patients and more, any share above 0 holds out one
-        at least and leaves one at least. Both keep the order.
+        Args:
+            held_out: the share of patients held out, 0 to below 1. Of two or more patients, any
+                share above 0 holds out at least one and leaves at least one.
+            seed: of the random choice.
+        Returns:
+            The cohorts for training and held out, both in the order of this one.
         """
         if not 0 <= held_out < 1:
             raise ConfigError(f"held_out is {held_out}", "Use 0 to below 1.")
@@ -241,13 +270,13 @@ class Cohort:
         return self.only(lambda p: p.id not in held), self.only(lambda p: p.id in held)
 
     def only(self, wanted: Callable[[Patient], bool]) -> Cohort:
-        """The patients for whom `wanted(patient)` holds, in order."""
+        """The cohort of those patients for whom `wanted(patient)` is true, in order."""
         return replace(
             self, patients=tuple(patient for patient in self.patients if wanted(patient))
         )
 
     def __getitem__(self, name: str) -> Patient:
-        """The patient of that name; raises ConfigError with the names that there are."""
+        """The patient of that name; raises ConfigError with the known names."""
         for patient in self.patients:
             if patient.id == name:
                 return patient
@@ -257,11 +286,14 @@ class Cohort:
     def volumes(
         self, *, least_slices: int = 1, monitor: Monitor | None = None
     ) -> Iterator[tuple[Patient, list[Volume]]]:
-        """Each patient with all volumes, read one patient at a time and checked as they come.
+        """Yield each patient with all volumes, read and checked one patient at a time.
 
-        Raises InputError, naming patients and files, for another modality than the first volume's,
-        for one that is no image, for fewer than `least_slices` slices in all volumes of a patient,
-        and where two patients have a slice in common, voxel for voxel: they are one person.
+        Args:
+            least_slices: the smallest number of slices in all volumes of a patient.
+            monitor: notified of progress and warnings; may cancel.
+        Raises:
+            InputError: another modality than the first volume's, no image, too few slices, or two
+                patients with the same slice, voxel for voxel: they are one person.
         """
         monitor = monitor or Monitor()
         if self.empty:
@@ -288,7 +320,7 @@ class Cohort:
             yield patient, volumes
 
     def _stated(self, patient: Patient) -> str | None:
-        """A series of DICOM tells its modality itself."""
+        """None for a series of DICOM, which states its modality itself."""
         return None if patient.series else self.modality
 
 
@@ -321,7 +353,7 @@ def _stem(path: Path) -> str:
 
 
 def _smallest_place(files: set[FileRef], root: Path) -> Path:
-    """Where a series can be read from without reading all: its folder, or the zip that holds it."""
+    """The smallest place that a series can be read from: its folder, or the zip that holds it."""
     archives = {file.path for file in files if file.member}
     if archives:
         return Path(archives.pop()) if len(archives) == 1 else root
@@ -337,9 +369,9 @@ def _check_modality(name: str, volume: Volume, first: tuple[str, str]) -> None:
         raise InputError(
             f"{name}: it is of no known modality", "State the modality (--modality, modality=)."
         )
-    if volume.modality == "MR" and float(np.mean(volume.voxels < _NEVER_MR)) > _TELLING:
+    if volume.modality == "MR" and float(np.mean(volume.voxels < _NEVER_MR)) > _SHOWN:
         raise InputError(
-            f"{name}: it is to be MR, but has values as CT has (below {_NEVER_MR})",
+            f"{name}: stated as MR, but it has values of CT (below {_NEVER_MR})",
             "Name images of one modality alone (--pattern, pattern=), or state CT.",
         )
     if volume.modality != first[1]:
@@ -350,10 +382,10 @@ def _check_modality(name: str, volume: Volume, first: tuple[str, str]) -> None:
 
 
 def _fingerprints(voxels: npt.NDArray[Any]) -> Iterator[bytes]:
-    """A hash of each slice that shows something, of its values whatever their type."""
+    """Yield a hash of the values of each slice that shows something, whatever their type."""
     for plane in voxels:
         values = np.ascontiguousarray(plane, dtype="<f4")
-        if np.mean(values != values.flat[0]) > _TELLING:
+        if np.mean(values != values.flat[0]) > _SHOWN:
             digest = hashlib.sha256(repr(values.shape).encode())
             digest.update(values.tobytes())
             yield digest.digest()
@@ -361,6 +393,6 @@ def _fingerprints(voxels: npt.NDArray[Any]) -> Iterator[bytes]:
 
 def _two_names(first: str, second: str, why: str) -> InputError:
     return InputError(
-        f"patients {first} and {second} are one and the same: {why}",
+        f"patients {first} and {second} are one person: {why}",
         "Put all volumes of a person under one name.",
     )

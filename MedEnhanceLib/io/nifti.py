@@ -1,10 +1,11 @@
-"""NIfTI-1 (.nii, .nii.gz), read and written here and not through ITK.
+"""NIfTI-1 and NIfTI-2 (.nii, .nii.gz): headers through nibabel, voxels as of every other format.
 
-ITK's reader gives the voxels of A.nii for A.nii.gz where both are in one folder, fills a file that
-is cut short with zeros, mixes pixdim with an sform that says otherwise, and rescales 32-bit
-integers in float32; its writer reports success on a full disk and moves the sform by a rounding
-each time a file is saved again. All of it is silent. Tests compare this module with ITK and nibabel
-where those are right.
+What nibabel does not do as our tests need it stays here, each with its reason where it stands:
+voxels are read by `voxels.read_voxels` (nibabel holds a .nii.gz twice in memory, and does not reach
+its checksum), contradictions of a header are refused by name (nibabel repairs some and raises its
+own errors for others), and extensions are walked through one by one (one that nibabel cannot read
+would hide ours). ITK is not used: it fills a file that is cut short with zeros, and reports success
+on a full disk (see docs/decisions/0041-nifti-through-nibabel.md).
 """
 
 from __future__ import annotations
@@ -21,50 +22,19 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import GeometryError, InputError, OutputError
 from MedEnhanceLib.io import tags
-from MedEnhanceLib.io.payload import Payload, compression_of, read_start, read_voxels
-from MedEnhanceLib.io.rescale import rescale_slices
+from MedEnhanceLib.io.voxels import (
+    Payload,
+    compression_of,
+    read_start,
+    read_voxels,
+    rescale_slices,
+)
+from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
-_HEADER_BYTES = 348
-_NIFTI_2_BYTES = 540
-_FIRST_VOXEL = 352
-_HEADER = np.dtype(
-    [
-        ("sizeof_hdr", "<i4"),
-        ("unused_1", "V36"),
-        ("dim", "<i2", 8),
-        ("intent_p", "<f4", 3),
-        ("intent_code", "<i2"),
-        ("datatype", "<i2"),
-        ("bitpix", "<i2"),
-        ("slice_start", "<i2"),
-        ("pixdim", "<f4", 8),
-        ("vox_offset", "<f4"),
-        ("scl_slope", "<f4"),
-        ("scl_inter", "<f4"),
-        ("unused_2", "V3"),
-        ("xyzt_units", "u1"),
-        ("unused_3", "V24"),
-        ("descrip", "S80"),
-        ("aux_file", "S24"),
-        ("qform_code", "<i2"),
-        ("sform_code", "<i2"),
-        ("quatern", "<f4", 3),
-        ("qoffset", "<f4", 3),
-        ("srow", "<f4", (3, 4)),
-        ("intent_name", "S16"),
-        ("magic", "S4"),
-    ]
-)
-_TYPES = {
-    2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8",
-    1280: "u8",
-}  # fmt: skip
-_COLOUR = {128: "RGB", 2304: "RGBA"}
-_OTHER_TYPES = {1: "one bit", 32: "complex", 1536: "128-bit float", 1792: "complex"}
+_UNREADABLE_TYPES = {1: "one bit", 32: "complex", 1536: "128-bit float", 1792: "complex"}
 _MM = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}
 _SECONDS = {8: 1.0, 16: 1e-3, 24: 1e-6}
-_UNITS_MM_SECONDS = 2 | 8
 _COMMENT = 6  # the code of a header extension that holds text
 _LARGEST_EXTENSION = 1 << 20
 _SCANNER = 1
@@ -75,18 +45,28 @@ _LPS = np.diag([-1.0, -1.0, 1.0])
 def read_nifti(
     path: Path, monitor: Monitor, scratch: Path | None = None
 ) -> tuple[Volume, tags.Tags]:
-    """The volume of a NIfTI-1 file, and what its header extension says about it.
+    """Read the volume of a NIfTI file, and what its header extension says about it.
 
-    scratch: as `read_voxels` takes it.
+    Args:
+        path: the file; its first bytes decide whether it is compressed, not its name.
+        monitor: warned of an unknown or contradictory place in the patient; may cancel.
+        scratch: a folder for the voxels of large files, see `read_voxels`.
+
+    Returns:
+        The volume with modality OT, and the tags.
+
+    Raises:
+        InputError: not a NIfTI file, damaged, or without one intensity per voxel.
+        GeometryError: no valid place in the patient.
     """
     name = path.name
     compression = compression_of(path)
-    header = _parse(read_start(path, _HEADER_BYTES, compression), name)
+    start = read_start(path, _LARGEST_EXTENSION, compression)
+    header = _header(start, name)
     shape, skip = _shape(header, name), _first_voxel(header, name)
     payload = Payload(path, shape, _dtype(header, name), compression, skip=skip)
     voxels = read_voxels(payload, monitor, scratch)
-    before_voxels = read_start(path, min(skip, _LARGEST_EXTENSION), compression)
-    found = _extension(before_voxels, header.dtype)
+    found = _extension(start[:skip], header)
     volume = Volume(
         _rescaled(voxels, header, name),
         _geometry(header, found, name, monitor),
@@ -97,63 +77,67 @@ def read_nifti(
 
 
 def write_nifti(volume: Volume, path: Path, monitor: Monitor, parts: Iterable[Voxels]) -> None:
-    """Write to `path`, compressed where its name ends in .gz; the sform holds the geometry.
+    """Write NIfTI-1, compressed where the name ends in .gz; sform and qform hold the geometry.
 
-    parts: the voxels of `volume`, as runs of slices [n, J, I]; its own are not looked at.
-    Raises OutputError for a side longer than 32767 voxels, or a type that NIfTI does not know.
+    Args:
+        volume: shape, type, geometry and tags; its voxels are not used.
+        path: the file to write to.
+        monitor: may cancel between slices.
+        parts: the voxels, as runs of slices [n, J, I], all frames in order.
+
+    Raises:
+        OutputError: a side longer than 32767 voxels, or a type that NIfTI does not have.
     """
-    header, extension = _header_for(volume)
+    header = _header_for(volume)
     with path.open("wb") as file:
         if path.name.lower().endswith(".gz"):
             # No name and no time inside: the same volume gives the same bytes.
             with gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as packed:
-                _write(parts, header, extension, packed, monitor)
+                _write(parts, header, packed, monitor)
         else:
-            _write(parts, header, extension, file, monitor)
+            _write(parts, header, file, monitor)
 
 
 def _write(
-    parts: Iterable[Voxels],
-    header: npt.NDArray[Any],
-    extension: bytes,
-    stream: BinaryIO | gzip.GzipFile,
-    monitor: Monitor,
+    parts: Iterable[Voxels], header: Any, stream: BinaryIO | gzip.GzipFile, monitor: Monitor
 ) -> None:
-    stream.write(header.tobytes())
-    stream.write(extension)
+    header.write_to(stream)
     for part in parts:
         for one in part:
             monitor.check()
             stream.write(one.astype(one.dtype.newbyteorder("<"), copy=False).tobytes())
 
 
-# ---------------------------------------------------------------- reading
+def _header(start: bytes, name: str) -> Any:
+    """The header of either version as nibabel reads it, unchecked.
 
-
-def _parse(start: bytes, name: str) -> np.void:
-    if len(start) < _HEADER_BYTES:
+    nibabel's own checks repair what they find (a negative pixdim, a vox_offset) and only log it.
+    """
+    nib = require("nibabel", purpose="Reading NIfTI")
+    order = "<" if start[:1] != b"\0" else ">"  # sizeof_hdr is 348 or 540, in four bytes
+    is_second = start[:4] == np.array(540, order + "i4").tobytes()
+    kind, version = (nib.Nifti2Header, 2) if is_second else (nib.Nifti1Header, 1)
+    if len(start) < kind.sizeof_hdr:
         raise InputError(
-            f"{name} is not a NIfTI file: it holds {len(start)} bytes, a header needs 348",
+            f"{name} is not a NIfTI file: it holds {len(start)} bytes, the header of "
+            f"NIfTI-{version} needs {kind.sizeof_hdr}",
             "Check that it is an image, and that it was copied completely.",
         )
-    layouts = (_HEADER, _HEADER.newbyteorder())
-    found = {int(np.frombuffer(start, layout)[0]["sizeof_hdr"]): layout for layout in layouts}
-    if _NIFTI_2_BYTES in found:
-        raise InputError(f"{name} is NIfTI-2, which is not supported", "Save it as NIfTI-1.")
-    header: np.void = np.frombuffer(start, found.get(_HEADER_BYTES, _HEADER))[0]
-    if header["sizeof_hdr"] != _HEADER_BYTES or header["magic"] not in (b"n+1", b"ni1"):
+    header = kind(start[: kind.sizeof_hdr], endianness=order, check=False)
+    magic = header["magic"].item()
+    if header["sizeof_hdr"] != kind.sizeof_hdr or magic not in (kind.single_magic, kind.pair_magic):
         raise InputError(
             f"{name} is not a NIfTI file: sizeof_hdr and magic are missing from its header",
             "Check that it is an image and that its name has the right ending.",
         )
-    if header["magic"] == b"ni1":
+    if magic == kind.pair_magic:
         raise InputError(
             f"{name} is the header of a .hdr/.img pair", "Save it as one file, .nii or .nii.gz."
         )
     return header
 
 
-def _shape(header: np.void, name: str) -> tuple[int, ...]:
+def _shape(header: Any, name: str) -> tuple[int, ...]:
     axes = int(header["dim"][0])
     sizes = [int(size) for size in header["dim"][1 : axes + 1]]
     if not 1 <= axes <= 7 or any(size < 0 for size in sizes):
@@ -164,7 +148,7 @@ def _shape(header: np.void, name: str) -> tuple[int, ...]:
         sizes.pop()
     if len(sizes) > 4:
         raise InputError(
-            f"{name}: dim is {sizes}: several values per voxel (a vector, a tensor, a colour)",
+            f"{name}: dim is {sizes}: several values per voxel (a vector, a tensor, a color)",
             "Give a volume with one intensity per voxel.",
         )
     if len(sizes) < 3:
@@ -172,25 +156,29 @@ def _shape(header: np.void, name: str) -> tuple[int, ...]:
     return tuple(reversed(sizes))
 
 
-def _dtype(header: np.void, name: str) -> np.dtype[Any]:
+def _dtype(header: Any, name: str) -> np.dtype[Any]:
+    from nibabel.nifti1 import data_type_codes
+
     code = int(header["datatype"])
-    if code in _COLOUR:
+    kinds: Any = data_type_codes.dtype
+    dtype: np.dtype[Any] = np.dtype(kinds.get(code, "V1")).newbyteorder(header.endianness)
+    if dtype.fields:
         raise InputError(
-            f"{name}: colour voxels (datatype {_COLOUR[code]})", "Convert it to grey levels first."
+            f"{name}: color voxels (datatype {data_type_codes.label[code]})",
+            "Convert it to gray levels first.",
         )
-    if code not in _TYPES:
-        what = _OTHER_TYPES.get(code, f"unknown code {code}")
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        what = _UNREADABLE_TYPES.get(code, f"unknown code {code}")
         raise InputError(
             f"{name}: voxels of a type that holds no intensity here (datatype: {what})",
             "Convert it to integers or floats of up to 64 bits.",
         )
-    order = "<" if header.dtype == _HEADER else ">"
-    return np.dtype(order + _TYPES[code])
+    return dtype
 
 
-def _first_voxel(header: np.void, name: str) -> int:
+def _first_voxel(header: Any, name: str) -> int:
     offset = float(header["vox_offset"])
-    if not (offset.is_integer() and _FIRST_VOXEL <= offset < 2**31):
+    if not (offset.is_integer() and header.single_vox_offset <= offset < 2**31):
         raise InputError(
             f"{name}: vox_offset is {offset:g}, which is no place for voxels",
             "The header is damaged: export the volume again.",
@@ -198,7 +186,8 @@ def _first_voxel(header: np.void, name: str) -> int:
     return int(offset)
 
 
-def _rescaled(voxels: Voxels, header: np.void, name: str) -> Voxels:
+def _rescaled(voxels: Voxels, header: Any, name: str) -> Voxels:
+    """In the smallest type that holds every value; nibabel would always give float64."""
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0 or not np.isfinite(slope):  # "not set", by the standard
         return voxels
@@ -213,66 +202,58 @@ def _rescaled(voxels: Voxels, header: np.void, name: str) -> Voxels:
     return rescale_slices(slices, [slope] * count, [intercept] * count).reshape(voxels.shape)
 
 
-def _geometry(header: np.void, found: tags.Tags, name: str, monitor: Monitor) -> Geometry:
+def _geometry(header: Any, found: tags.Tags, name: str, monitor: Monitor) -> Geometry:
     code = int(header["xyzt_units"]) & 7
     if code not in _MM:
         raise GeometryError(f"{name}: unknown unit of length {code} in xyzt_units", "Correct it.")
     pixdim = header["pixdim"][1:4].astype(np.float64)
     if header["sform_code"] > 0:
-        field, affine = "sform", _homogeneous(header["srow"])
+        field, affine = "sform", header.get_sform()
+        if header["qform_code"] > 0 and not _agree(header, affine, pixdim):
+            monitor.warn(f"{name}: sform and qform place the volume differently; the sform is used")
     elif header["qform_code"] > 0:
-        field, affine = "qform", _qform(header)
+        field, affine = "qform", _qform(header, name)
     else:
         field, affine = "pixdim", np.diag([*(_LPS @ pixdim), 1.0])
         monitor.warn(
             f"{name} has neither sform nor qform: its place in the patient, and which side is "
             "left, are unknown; its axes are taken as LPS"
         )
-    if header["sform_code"] > 0 and header["qform_code"] > 0:
-        _warn_of_contradiction(affine, _qform(header), pixdim, name, monitor)
     affine[:3] *= _MM[code]
     try:
         geometry = Geometry.from_affine_ras(affine)
     except GeometryError as cause:
         raise GeometryError(f"{name}: {field}: {cause.message}", cause.hint) from cause
     exact = found.geometry
-    # The extension's geometry counts only while the header, in float32, still says the same.
-    if exact is not None and np.array_equal(np.float32(exact.affine_ras), np.float32(affine)):
-        return exact
-    return geometry
+    if exact is None:
+        return geometry
+    with np.errstate(over="ignore"):  # of damaged headers
+        # The extension's geometry counts only while the header, in float32, still says the same.
+        is_same = np.array_equal(np.float32(exact.affine_ras), np.float32(affine))
+    return exact if is_same else geometry
 
 
-def _warn_of_contradiction(
-    sform: npt.NDArray[np.float64],
-    qform: npt.NDArray[np.float64],
-    pixdim: npt.NDArray[np.float64],
-    name: str,
-    monitor: Monitor,
-) -> None:
-    if np.abs(sform - qform).max() > 1e-2 * np.abs(pixdim).min():
-        monitor.warn(f"{name}: sform and qform place the volume differently; the sform is used")
+def _qform(header: Any, name: str) -> npt.NDArray[np.float64]:
+    from nibabel.spatialimages import HeaderDataError
+
+    header = header.copy()
+    header["pixdim"][0] = -1 if header["pixdim"][0] < 0 else 1  # 0 counts as 1, by the standard
+    try:
+        affine: npt.NDArray[np.float64] = header.get_qform()
+    except (HeaderDataError, ValueError) as cause:
+        raise GeometryError(f"{name}: qform: {cause}", "Correct the header.") from cause
+    return affine
 
 
-def _homogeneous(rows: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    return np.vstack([rows.astype(np.float64), [0.0, 0.0, 0.0, 1.0]])
+def _agree(header: Any, sform: npt.NDArray[np.float64], pixdim: npt.NDArray[np.float64]) -> bool:
+    try:
+        apart = np.abs(sform - _qform(header, "")).max()
+    except GeometryError:
+        return False
+    return not apart > 1e-2 * np.abs(pixdim).min()
 
 
-def _qform(header: np.void) -> npt.NDArray[np.float64]:
-    b, c, d = (float(value) for value in header["quatern"])
-    a = np.sqrt(max(0.0, 1.0 - b * b - c * c - d * d))
-    rotation = np.array(
-        [
-            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
-            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
-            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
-        ]
-    )
-    spacing = header["pixdim"][1:4].astype(np.float64)
-    spacing[2] *= -1.0 if header["pixdim"][0] < 0 else 1.0
-    return _homogeneous(np.column_stack([rotation * spacing, header["qoffset"]]))
-
-
-def _interval(header: np.void, found: tags.Tags) -> float | None:
+def _interval(header: Any, found: tags.Tags) -> float | None:
     stored = float(header["pixdim"][4])
     seconds = stored * _SECONDS.get(int(header["xyzt_units"]) & 0x38, np.nan)
     if not (np.isfinite(seconds) and seconds > 0):
@@ -281,14 +262,18 @@ def _interval(header: np.void, found: tags.Tags) -> float | None:
     return ours if ours is not None and np.float32(ours) == np.float32(seconds) else seconds
 
 
-def _extension(start: bytes, layout: np.dtype[Any]) -> tags.Tags:
-    """Our text among the header's extensions; a length in them is never trusted."""
-    integer = "<i4" if layout == _HEADER else ">i4"
-    position = _FIRST_VOXEL
-    if start[_HEADER_BYTES : _HEADER_BYTES + 1] in (b"", b"\0"):
+def _extension(start: bytes, header: Any) -> tags.Tags:
+    """Our text among the header's extensions.
+
+    start: the file up to its first voxel, or as far as it was read.
+    nibabel raises for the first extension that it cannot read, such as one in DICOM with implicit
+    VRs or with a wrong length. Here those before it still count, and no length is trusted.
+    """
+    position = header.single_vox_offset
+    if start[position - 4 : position - 3] in (b"", b"\0"):
         return tags.Tags()
     while position + 8 <= len(start):
-        size, code = (int(value) for value in np.frombuffer(start, integer, 2, position))
+        size, code = np.frombuffer(start, header.endianness + "i4", 2, position).tolist()
         if size < 16 or position + size > len(start):
             break
         text = start[position + 8 : position + size].rstrip(b"\0")
@@ -298,64 +283,27 @@ def _extension(start: bytes, layout: np.dtype[Any]) -> tags.Tags:
     return tags.Tags()
 
 
-# ---------------------------------------------------------------- writing
-
-
-def _header_for(volume: Volume) -> tuple[npt.NDArray[Any], bytes]:
-    codes = {np.dtype(kind): code for code, kind in _TYPES.items()}
-    dtype = volume.dtype.newbyteorder("=")
-    if dtype not in codes:
+def _header_for(volume: Volume) -> Any:
+    nib = require("nibabel", purpose="Writing NIfTI")
+    dtype, affine = volume.dtype.newbyteorder("="), volume.geometry.affine_ras
+    if dtype.kind not in "iuf" or not 1 <= dtype.itemsize <= 8 or dtype == np.float16:
         raise OutputError(f"NIfTI holds no voxels of type {dtype}", "Write .nrrd, or convert.")
     if max(volume.shape) > np.iinfo(np.int16).max:
         raise OutputError(
             f"NIfTI holds up to 32767 voxels along an axis, the shape is {volume.shape}",
             "Write .nrrd or .mha instead.",
         )
-    extension = _extension_for(volume)
-    affine = volume.geometry.affine_ras
-    header = np.zeros((), _HEADER)
-    header["sizeof_hdr"] = _HEADER_BYTES
-    header["dim"] = 1
-    header["dim"][0] = len(volume.shape)
-    header["dim"][1 : len(volume.shape) + 1] = volume.shape[::-1]
-    header["datatype"], header["bitpix"] = codes[dtype], dtype.itemsize * 8
-    header["vox_offset"] = _HEADER_BYTES + len(extension)
-    header["scl_slope"] = 1
-    header["xyzt_units"] = _UNITS_MM_SECONDS
-    header["descrip"] = tags.short_note(volume.history, 79).encode()
-    header["qform_code"] = header["sform_code"] = _SCANNER
-    header["srow"] = affine[:3]
-    header["pixdim"][1:4] = volume.geometry.spacing
+    header = nib.Nifti1Header(endianness="<")
+    header.set_data_shape(volume.shape[::-1])
+    header.set_data_dtype(dtype)
+    header.set_xyzt_units("mm", "sec")
+    header.set_slope_inter(1, 0)
+    header.set_sform(affine, _SCANNER)
+    header.set_qform(affine, _SCANNER)
+    header["pixdim"][4:] = 0
     if volume.frame_interval_s is not None:
         header["pixdim"][4] = volume.frame_interval_s
-    header["pixdim"][0], header["quatern"] = _quaternion(affine[:3, :3])
-    header["qoffset"] = affine[:3, 3]
-    header["magic"] = b"n+1"
-    return header, extension
-
-
-def _extension_for(volume: Volume) -> bytes:
+    header["descrip"] = tags.short_note(volume.history, 79).encode()
     text = f"{tags.KEY} {tags.to_text(volume)}".encode("ascii")
-    size = -(-(8 + len(text)) // 16) * 16
-    flag = b"\1\0\0\0"
-    return flag + np.array([size, _COMMENT], "<i4").tobytes() + text.ljust(size - 8, b"\0")
-
-
-def _quaternion(columns: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
-    """Give qfac and (b, c, d) of the rotation nearest to the axes; k is turned if left-handed."""
-    rotation = columns / np.linalg.norm(columns, axis=0)
-    handedness = 1.0 if np.linalg.det(rotation) > 0 else -1.0
-    rotation[:, 2] *= handedness
-    left, _, right = np.linalg.svd(rotation)
-    r = left @ right
-    # The eigenvector of the largest eigenvalue: stable for every angle, unlike the trace formula.
-    quadratic = np.array(
-        [
-            [r[0, 0] + r[1, 1] + r[2, 2], r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1]],
-            [r[2, 1] - r[1, 2], r[0, 0] - r[1, 1] - r[2, 2], r[0, 1] + r[1, 0], r[0, 2] + r[2, 0]],
-            [r[0, 2] - r[2, 0], r[0, 1] + r[1, 0], r[1, 1] - r[0, 0] - r[2, 2], r[1, 2] + r[2, 1]],
-            [r[1, 0] - r[0, 1], r[0, 2] + r[2, 0], r[1, 2] + r[2, 1], r[2, 2] - r[0, 0] - r[1, 1]],
-        ]
-    )
-    a, *vector = np.linalg.eigh(quadratic)[1][:, -1]
-    return handedness, np.array(vector) * (1.0 if a >= 0 else -1.0)
+    header.extensions.append(nib.nifti1.Nifti1Extension(_COMMENT, text))
+    return header

@@ -1,13 +1,13 @@
-"""Files into a folder: prepared out of sight, then all of them in place, or none.
+"""Files into a folder: prepared in a hidden folder, then all of them in place, or none.
 
     .medenhance-XXXXXXXX/    an owned folder, in the target, or beside one that is new or empty
         new/                 what is to be there
         old/                 what made room for it
         moves.json           while files are on their way: from here on all can be put back
 
-A folder that is new or empty gets its content by one rename. Else each file is moved, and whoever
-finds `moves.json` without an owner, because the power went or the process was killed, puts all
-back: `recover`, before the next writing.
+A folder that is new or empty gets its content by one rename. Else each file is moved. If the
+process is killed meanwhile, `moves.json` stays without an owner, and `recover` puts all back before
+the next writing.
 """
 
 from __future__ import annotations
@@ -18,23 +18,20 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
-from typing import IO
 
 from MedEnhanceLib.errors import OutputError
 from MedEnhanceLib.io.atomic import flush_folder, output_error
-from MedEnhanceLib.runtime.owned import make_owned, remove_owned, take_over
+from MedEnhanceLib.runtime.locks import make_owned, remove_owned, take_over
 from MedEnhanceLib.runtime.progress import Monitor
 
 PREFIX = ".medenhance-"
 _NEW, _OLD, _MOVES = "new", "old", "moves.json"
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 class Staging:
-    """new: an empty folder, on the target's disk, to write into."""
+    """A hidden folder to prepare files in; `new` is empty and on the target's disk."""
 
     def __init__(self, target: Path, folder: Path) -> None:
         self._target, self._folder = target, folder
@@ -42,11 +39,13 @@ class Staging:
         self.new.mkdir()
 
     def move_in(self, making_room: Iterable[Path] = ()) -> None:
-        """Bring what lies in `new`, which was flushed, into the target.
+        """Move the files in `new`, already flushed, into the target.
 
-        making_room: files below the target that go.
-        Raises OutputError, also where a file of that name is there and does not make room; then
-        all is as before.
+        Args:
+            making_room: files below the target that are removed.
+        Raises:
+            OutputError: also if a file of the same name exists and is not in `making_room`; then
+                everything is as before.
         """
         real = self._target.resolve()
         gone = [(path.parent.resolve() / path.name).relative_to(real) for path in making_room]
@@ -61,16 +60,29 @@ class Staging:
             raise output_error(self._target, cause) from cause
 
 
+def refuse_no_folder(target: Path) -> None:
+    """Raise OutputError if `target` is a file, or if its parent does not exist."""
+    if target.exists() and not target.is_dir():
+        raise OutputError(f"{target} is a file", "Name a folder.")
+    if not target.parent.is_dir():
+        raise OutputError(f"{target}: {target.parent} is not a folder", "Make it, or name another.")
+
+
 @contextlib.contextmanager
 def staging_for(target: Path, monitor: Monitor | None = None) -> Iterator[Staging]:
-    """A place to prepare what goes into `target`, which need not be there yet; gone at the end.
+    """Yield a place to prepare files for `target`; it is removed at the end.
 
-    What an earlier writing into it left, whose process was killed, is put back first.
-    Raises OutputError.
+    What a killed process left there by an earlier writing is put back first.
+
+    Args:
+        target: the folder to write into; it need not exist yet, its parent must.
+        monitor: warned of earlier writings that were stopped.
+    Raises:
+        OutputError: no permission, no space.
     """
     recover(target, monitor)
     try:
-        folder, lock = _make(_place(target.resolve()))
+        folder, lock = make_owned(PREFIX, _place(target.resolve()))
     except OSError as cause:
         raise output_error(target, cause) from cause
     try:
@@ -80,16 +92,15 @@ def staging_for(target: Path, monitor: Monitor | None = None) -> Iterator[Stagin
             raise output_error(target, cause) from cause
         yield staging
     finally:
-        if is_moving(folder):  # they could be put back neither: nothing of it may be lost
-            _let_go(lock)
-        elif lock is None:
-            shutil.rmtree(folder, ignore_errors=True)
+        if is_moving(folder):  # undoing it failed too: nothing of it may be lost
+            if lock is not None:
+                lock.release()
         else:
             remove_owned(folder, lock)
 
 
 def recover(target: Path, monitor: Monitor | None = None) -> None:
-    """Put back, in `target` and beside it, what writings left whose process was killed; warn."""
+    """Undo writings in and beside `target` whose process was killed, with a warning for each."""
     monitor = monitor or Monitor()
     real = target.resolve()
     for place in (real.parent, real):
@@ -105,7 +116,7 @@ def recover(target: Path, monitor: Monitor | None = None) -> None:
                     f"{place}: what was there before an earlier writing, which was stopped midway, "
                     f"lies in {folder} and cannot be put back: {cause}"
                 )
-                _let_go(lock)
+                lock.release()
                 continue
             remove_owned(folder, lock)
             after = "; the folder is as it was before" if was_moving else ""
@@ -116,12 +127,12 @@ def recover(target: Path, monitor: Monitor | None = None) -> None:
 
 
 def holds(folder: Path) -> list[Path]:
-    """What lies in a folder, in the order of the names, besides what is on its way into it."""
+    """The entries of a folder, sorted by name, without hidden staging folders."""
     return sorted(path for path in folder.iterdir() if not path.name.startswith(PREFIX))
 
 
 def is_moving(staging: Path) -> bool:
-    """Whether its files are on their way."""
+    """Whether its files are being moved."""
     return (staging / _MOVES).is_file()
 
 
@@ -133,7 +144,7 @@ def _stagings(place: Path) -> list[Path]:
 
 
 def _place(target: Path) -> Path:
-    """Beside the target, so that one rename puts all in place; inside where that cannot be."""
+    """Beside the target, so that one rename puts all in place; inside if that is impossible."""
     if not target.is_dir():
         return target.parent
     parent = target.parent
@@ -144,20 +155,6 @@ def _place(target: Path) -> Path:
         and target.stat().st_gid == parent.stat().st_gid
     )
     return parent if as_beside else target
-
-
-def _make(parent: Path) -> tuple[Path, IO[bytes] | None]:
-    try:
-        return make_owned(PREFIX, parent)
-    except OSError as cause:
-        if cause.errno not in _NO_LOCKS:  # some network disks have none; nobody may clean up there
-            raise
-    return Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent)), None
-
-
-def _let_go(lock: IO[bytes] | None) -> None:
-    if lock is not None:
-        lock.close()
 
 
 def _move_whole(new: Path, target: Path) -> None:
@@ -190,7 +187,7 @@ def _move_each(staging: Path, gone: list[Path]) -> None:
         for name in gone:
             _shift(target / name, staging / _OLD / name)
         for name in names:
-            if os.path.lexists(target / name):  # somebody wrote it meanwhile
+            if os.path.lexists(target / name):  # another program wrote it meanwhile
                 raise FileExistsError(errno.EEXIST, f"{name} exists by now", str(target / name))
             _shift(new / name, target / name)
         for folder in {(target / name).parent for name in names}:
@@ -203,9 +200,9 @@ def _move_each(staging: Path, gone: list[Path]) -> None:
 
 
 def _write_moves(staging: Path, **names: list[Path]) -> None:
-    told = {kind: [name.as_posix() for name in of_kind] for kind, of_kind in names.items()}
+    moves = {kind: [name.as_posix() for name in of_kind] for kind, of_kind in names.items()}
     with (staging / f"{_MOVES}.part").open("w", encoding="utf-8") as stream:
-        json.dump(told, stream)
+        json.dump(moves, stream)
         stream.flush()
         os.fsync(stream.fileno())
     Path(stream.name).rename(staging / _MOVES)
@@ -213,7 +210,7 @@ def _write_moves(staging: Path, **names: list[Path]) -> None:
 
 
 def _put_back(staging: Path) -> None:
-    """Undo what was moved so far. Raises OSError, and ValueError where nobody can tell what was."""
+    """Undo what was moved so far. Raises OSError, and ValueError if the record is damaged."""
     if not is_moving(staging):
         return
     moves = json.loads((staging / _MOVES).read_text(encoding="utf-8"))
@@ -234,7 +231,7 @@ def _put_back(staging: Path) -> None:
 
 
 def _checked(moves: object, kind: str) -> list[str]:
-    """The names of a kind; a list that somebody else wrote leads nowhere out of the folder."""
+    """The names of a kind, if all of them lie inside the folder; else ValueError."""
     names = moves.get(kind) if isinstance(moves, dict) else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{_MOVES} is damaged")

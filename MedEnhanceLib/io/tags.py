@@ -1,4 +1,4 @@
-"""What a volume is and what was done to it, as one line of text for a file's header.
+"""Modality, units, geometry and history of a volume as one line of text for a file's header.
 
 One JSON object in ASCII, the same in every format: NIfTI keeps it in a header extension, NRRD and
 MetaImage under the key KEY. Its field DERIVED holds the history, so that a derived file says so.
@@ -22,20 +22,20 @@ _LONGEST_HISTORY = 12_000
 
 @dataclass(frozen=True)
 class Tags:
-    """The part of a Volume that image headers have no field for; None is what was not there."""
+    """What image headers have no field for; None if the file does not say."""
 
     modality: str | None = None
     units: str = ""
     history: tuple[str, ...] = ()
     frame_interval_s: float | None = None
     geometry: Geometry | None = None
-    #: The name that its owner knows it by, where the file is only its way to a worker.
+    #: The original file's name, if this file only carries the volume to a worker.
     source: str = ""
     lossy: tuple[Lossy, ...] = ()
 
 
 def to_text(volume: Volume) -> str:
-    """The line to write for `volume`."""
+    """The line to write for `volume`: JSON in ASCII."""
     fields: dict[str, Any] = {
         "modality": volume.modality,
         "units": volume.units,
@@ -51,7 +51,7 @@ def to_text(volume: Volume) -> str:
 
 
 def from_text(text: str) -> Tags:
-    """The inverse; text that is not ours, or was edited beyond use, gives empty Tags."""
+    """The inverse of `to_text`; other or damaged text gives empty Tags."""
     try:
         fields = json.loads(text)
     except ValueError:
@@ -71,7 +71,7 @@ def from_text(text: str) -> Tags:
 
 
 def short_note(history: tuple[str, ...], limit: int) -> str:
-    """The newest step for a field of `limit` ASCII characters; it begins with DERIVED."""
+    """The newest step in at most `limit` ASCII characters, beginning with DERIVED; "" if none."""
     if not history:
         return ""
     newest = history[-1].encode("ascii", "replace").decode()
@@ -80,7 +80,7 @@ def short_note(history: tuple[str, ...], limit: int) -> str:
 
 
 def _lossy(steps: Any) -> tuple[Lossy, ...]:
-    """Whatever of it can be read: that a step was lossy must not be lost with its ratio."""
+    """Every step that can be read; without a readable ratio it still counts as lossy."""
     pairs = [step for step in steps if isinstance(step, list)] if isinstance(steps, list) else []
     return tuple(
         Lossy(str(method), float(ratio) if isinstance(ratio, int | float) else 1.0)

@@ -11,7 +11,7 @@ from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
 
 @contextmanager
 def watched(progress: Listener | bool | None, cancel: Cancel | None) -> Iterator[Monitor]:
-    """A monitor that tells `progress` what happens.
+    """A monitor that calls `progress` with what happens.
 
     progress: a function that takes Events; True shows a bar on stderr; None or False nothing.
     """

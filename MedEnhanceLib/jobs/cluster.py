@@ -1,4 +1,4 @@
-"""Dask clusters: reaching one, and distilling patients on its workers."""
+"""Dask clusters: connecting to one, and distilling patients on its workers."""
 
 from __future__ import annotations
 
@@ -10,26 +10,33 @@ from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.runtime.owned import hold
+from MedEnhanceLib.runtime.locks import hold
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from MedEnhanceLib.spg.distill import PatientWork, Runner
     from MedEnhanceLib.spg.patient import PatientImages
-    from MedEnhanceLib.spg.run import PatientWork, Runner
 
 _POLL_SECONDS = 0.2
-#: How often a worker asks whether it should stop.
+#: Seconds between a worker's checks whether it should stop.
 _ASK_SECONDS = 0.5
-#: A patient who was sent again so often, and got no step further, is what workers die of.
+#: Workers that may be lost at a patient without progress; then the patient is taken for the cause.
 _MOST_LOST = 3
 
 
 def connect(address: str, purpose: str) -> Any:
-    """A client of the scheduler at an address.
+    """Connect to a Dask scheduler.
 
-    Raises DependencyError without dask.distributed, MedEnhanceError for no answer.
+    Args:
+        address: of the scheduler, for example "tcp://host:8786".
+        purpose: what needs dask.distributed, for the message if it is missing.
+    Returns:
+        A `distributed.Client`.
+    Raises:
+        DependencyError: dask.distributed is missing.
+        MedEnhanceError: the scheduler does not answer.
     """
     distributed = require("dask.distributed", purpose=purpose)
     try:
@@ -42,12 +49,12 @@ def connect(address: str, purpose: str) -> Any:
 
 
 def distilling_on(address: str) -> Runner:
-    """Runs patients on the workers of a cluster, which must see the output folder.
+    """A runner of patients on the workers of a cluster, which must see the output folder.
 
-    Each works with as many threads as this process would, because sums of another number of
-    threads differ in their last bits. A cancel is passed on; what the workers have done until then
-    is in their checkpoints. A patient whose worker dies goes on from there on another one; a
-    patient whose data are at fault, or who takes worker after worker along, ends the run.
+    Each worker uses as many threads as this process would, because results depend on the number of
+    threads in their last bits. A cancel is passed on to the workers, which write checkpoints. A
+    patient whose worker is lost is resumed on another one; a patient who cannot be distilled, or at
+    whom worker after worker is lost, ends the run.
     """
 
     def run(
@@ -56,17 +63,17 @@ def distilling_on(address: str) -> Runner:
         if not works:
             return
         with connect(address, "distill --scheduler") as client:
-            errands = _Errands(client, works, device, monitor)
+            patients = _RemotePatients(client, works, device, monitor)
             try:
-                yield from errands.results()
+                yield from patients.results()
             finally:
-                errands.stop()
+                patients.stop()
 
     return run
 
 
-class _Errands:
-    """Patients who are out on a cluster, each until the images are here."""
+class _RemotePatients:
+    """Patients who are being distilled on a cluster."""
 
     def __init__(
         self, client: Any, works: Sequence[PatientWork], device: str, monitor: Monitor
@@ -79,16 +86,13 @@ class _Errands:
         self._lost_errors = distributed.CancelledError, distributed.scheduler.KilledWorker
         #: Task → the place of its work.
         self._out: dict[Any, int] = {}
-        #: What each worker was busy with when it was last seen.
+        #: Worker → places of the works that it was busy with when last seen.
         self._busy: dict[str, set[int]] = {}
-        #: Place → (the step of the last checkpoint, how often it was sent again since).
+        #: Place → (step of the last checkpoint, how often it was sent again since).
         self._lost = dict.fromkeys(range(len(works)), (-1, 0))
 
     def results(self) -> Iterator[tuple[int, PatientImages]]:
-        """Places and images as they come.
-
-        Raises the error of a patient that cannot be distilled, Cancelled.
-        """
+        """Yield places and images as they finish; raises a patient's error, and Cancelled."""
         for place in range(len(self._works)):
             self._send(place)
         while self._out:
@@ -106,26 +110,26 @@ class _Errands:
                 time.sleep(_POLL_SECONDS)
 
     def stop(self) -> None:
-        """Ask those who are out to stop, and wait until they have written their checkpoints."""
+        """Ask the workers to stop, and wait until they have written their checkpoints."""
         self._stop.set()
         while any(task.status == "pending" for task in self._out) and self._client.nthreads():
             time.sleep(_POLL_SECONDS)
 
     def _send(self, place: int) -> None:
         self._wait_for_a_worker()
-        # Sent apart from the task: Dask warns of tasks that carry megabytes.
+        # Sent separately: Dask warns of tasks that contain megabytes.
         sent = self._client.scatter(self._works[place], direct=False, hash=False)
-        task = self._client.submit(_distil_there, sent, *self._given, pure=False)
+        task = self._client.submit(_distill_there, sent, *self._given, pure=False)
         self._out[task] = place
 
     def _wait_for_a_worker(self) -> None:
         while not self._client.nthreads():
-            self._tell_of_no_worker()
+            self._warn_of_no_worker()
             self._monitor.check()
             time.sleep(_POLL_SECONDS)
 
     def _look_after_workers(self) -> None:
-        """Tell of those that are gone; Dask gives what they were busy with to others itself."""
+        """Warn of lost workers; Dask itself gives their tasks to others."""
         places = {task.key: place for task, place in self._out.items()}
         busy = {
             worker: {places[key] for key in keys if key in places}
@@ -139,21 +143,21 @@ class _Errands:
                 who = "patient" if len(left) == 1 else "patients"
                 self._monitor.warn(
                     f"the Dask worker {worker} was lost; {who} {', '.join(map(str, left))} "
-                    "will go on from the last checkpoint on another"
+                    "will resume from the last checkpoint on another"
                 )
         self._busy = busy
         if not busy:
-            self._tell_of_no_worker()
+            self._warn_of_no_worker()
 
-    def _tell_of_no_worker(self) -> None:
+    def _warn_of_no_worker(self) -> None:
         self._monitor.warn("the Dask cluster has no worker; waiting for one (dask worker ADDRESS)")
 
     def _images_of(self, task: Any, place: int) -> PatientImages | None:
-        """A patient's images; None where the worker was lost and the patient was sent again."""
+        """A patient's images; None if the worker was lost and the patient was sent again."""
         try:
             found: PatientImages = task.result()
         except self._lost_errors as error:
-            # Dask gave up: too many workers died under it, or what was sent died with one of them.
+            # Dask gave up: too many workers were lost, or the sent data was lost with one of them.
             self._send_again(place, error)
             return None
         except MedEnhanceError:
@@ -162,7 +166,7 @@ class _Errands:
             raise MedEnhanceError(
                 f"the Dask worker failed at patient {self._number(place)}: "
                 f"{type(error).__name__}: {error}",
-                "See the worker's log; start again with the same line to go on.",
+                "See the worker's log; run the same command again to resume.",
             ) from error
         return found
 
@@ -173,16 +177,16 @@ class _Errands:
         number = self._number(place)
         if lost > _MOST_LOST:
             raise MedEnhanceError(
-                f"patient {number} takes worker after worker along: {error}",
-                "See the workers' logs; memory may have run out. Start again with the same line to "
-                "go on.",
+                f"worker after worker is lost at patient {number}: {error}",
+                "See the workers' logs; memory may have run out. Run the same command again to "
+                "resume.",
             ) from error
         self._lost[place] = max(reached, step), lost
         self._monitor.log(f"patient {number} is sent to another Dask worker")
         self._send(place)
 
     def _number(self, place: int) -> int:
-        """What people call a patient."""
+        """The number of a patient in messages."""
         return self._works[place].raw.number + 1
 
 
@@ -194,26 +198,26 @@ def latest_step(folder: Path) -> int:
     return -1 if header is None else int(header["step"])
 
 
-class _Wish:
-    """Whether the one who sent the work wants it to stop, asked for now and then."""
+class _StopRequest:
+    """Whether the sender of the work asks to stop, checked at intervals."""
 
     def __init__(self, name: str) -> None:
         distributed = require("dask.distributed", purpose="distill --scheduler")
         self._event = distributed.Event(name)
-        self._asked, self._wanted = 0.0, False
+        self._checked, self._is_set = 0.0, False
 
     def __call__(self) -> bool:
         now = time.monotonic()
-        if not self._wanted and now - self._asked > _ASK_SECONDS:
-            self._asked, self._wanted = now, bool(self._event.is_set())
-        return self._wanted
+        if not self._is_set and now - self._checked > _ASK_SECONDS:
+            self._checked, self._is_set = now, bool(self._event.is_set())
+        return self._is_set
 
 
-def _distil_there(work: PatientWork, device: str, threads: int, stop: str) -> PatientImages:
-    """On a worker: one patient."""
+def _distill_there(work: PatientWork, device: str, threads: int, stop: str) -> PatientImages:
+    """Distill one patient on a worker."""
     torch = require("torch", purpose="Distilling")
     torch.set_num_threads(threads)
-    monitor = Monitor(cancel=_Wish(stop))
+    monitor = Monitor(cancel=_StopRequest(stop))
     with _alone_in(work.folder, monitor):
         return work.run(device, monitor)
 
@@ -222,11 +226,13 @@ def _distil_there(work: PatientWork, device: str, threads: int, stop: str) -> Pa
 def _alone_in(folder: Path, monitor: Monitor) -> Iterator[None]:
     """Wait until nobody else works in a patient's folder.
 
-    A worker that the scheduler has given up, for the net was cut, may be busy there for a while.
+    A worker that the scheduler lost contact with may be busy there for a while.
     """
     folder.mkdir(parents=True, exist_ok=True)
     while (lock := hold(folder)) is None:
         monitor.check()
         time.sleep(_POLL_SECONDS)
-    with lock:
+    try:
         yield
+    finally:
+        lock.release()

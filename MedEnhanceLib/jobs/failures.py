@@ -96,7 +96,7 @@ def error_to_json(error: MedEnhanceError) -> dict[str, str]:
 
 
 def error_from_json(fields: Mapping[str, Any]) -> MedEnhanceError:
-    """The error that an error event tells of; its details become a note of the exception."""
+    """The error that an error event reports; its details become a note of the exception."""
     cls = _BY_CODE.get(str(fields.get("code")), MedEnhanceError)
     error = cls(str(fields.get("message", "the job failed")), str(fields.get("hint", "")))
     if fields.get("details"):

@@ -1,38 +1,68 @@
-"""What jobs read and write: volumes by their ending, refusals before long work, manifests after."""
+"""What jobs read, write and return: volumes, checks before long work, manifests after it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from MedEnhanceLib.core.manifest import make_manifest
+from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, OutputError
-from MedEnhanceLib.jobs.result import Result
 from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor
 
+if TYPE_CHECKING:
+    from MedEnhanceLib.hqg import VolumeCache
+
 CONTAINER = ".ucv"
+#: Files that hold all of their volume, so that their size and time show a change.
+_WHOLE_FILES = (".nii", ".nii.gz", ".nrrd", ".mha", ".ucv")
+
+
+@dataclass(frozen=True)
+class Result:
+    """The facts of a finished job; all of them can be written as JSON.
+
+    fields: jobs that write have `outputs` (name → path), `manifest` (path), `seconds` and
+    `device`; each kind adds its own figures (see docs/jobs.md).
+    """
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.fields[name]
 
 
 @dataclass(frozen=True, kw_only=True)
-class VolumeParams:
-    """What every job that reads a volume is told of it.
+class VolumeParams(Params):
+    """What every job that reads a volume takes."""
 
-    input: a file, a container, or DICOM: a folder, a zip, a DICOMDIR, a list of files. series:
-    which series of several, by its instance UID or its number in the list. modality: states what
-    the file does not, or says wrongly ("CT", "MR", …). fix_tilt, fix_spacing: resample a series
-    with a tilted gantry, or with gaps or uneven spacing, which is refused otherwise.
-    """
-
-    input: str
-    series: str | None = None
-    modality: str | None = None
-    fix_tilt: bool = False
-    fix_spacing: bool = False
+    input: Annotated[
+        str,
+        About(
+            help="a volume: a file, a .ucv, or DICOM: a folder, a file, a zip, a DICOMDIR, a list",
+            flag="INPUT",
+        ),
+    ]
+    series: str | None = option(
+        None,
+        help="which DICOM series of several: its number in the table of inspect, or its UID",
+        metavar="S",
+    )
+    modality: str | None = option(
+        None, help="CT, MR, PT, EM or OT, where the file says none or a wrong one", metavar="M"
+    )
+    fix_tilt: bool = option(
+        False, help="resample a DICOM series whose gantry was tilted to a rectangular grid"
+    )
+    fix_spacing: bool = option(
+        False,
+        help="resample a DICOM series with gaps or uneven spacing to an even one, across the gaps",
+    )
 
     def load(self, monitor: Monitor, scratch: Path | None = None) -> Volume:
         """The volume; scratch and errors as `io.load`'s."""
@@ -46,15 +76,10 @@ class VolumeParams:
             monitor=monitor,
         )
 
-    def told(self) -> dict[str, Any]:
-        """What was said of the input besides its place, for the manifest."""
-        told = {
-            "series": self.series,
-            "modality": self.modality,
-            "fix_tilt": self.fix_tilt,
-            "fix_spacing": self.fix_spacing,
-        }
-        return {name: value for name, value in told.items() if value}
+    def stated(self) -> dict[str, Any]:
+        """What was stated of the input besides its place, for the manifest."""
+        names = ("series", "modality", "fix_tilt", "fix_spacing")
+        return {name: value for name in names if (value := getattr(self, name))}
 
 
 def load_volume(
@@ -86,6 +111,83 @@ def load_volume(
         scratch=scratch,
         monitor=monitor,
     )
+
+
+class KeptVolume:
+    """The last volume that was read for a preview, with the state of its file at that time.
+
+    A second preview then pays for its slices alone: neither for reading the file nor for what is
+    measured of the whole volume.
+
+    cache: what `hqg.enhance` measured of the volume that is kept, or its frame; else None.
+    """
+
+    def __init__(self) -> None:
+        self._key: Hashable = None
+        self._volume: Volume | None = None
+        self._frame: tuple[int, Volume] | None = None
+        self.cache: VolumeCache | None = None
+
+    def load(
+        self,
+        params: VolumeParams,
+        *,
+        frame: int | None = None,
+        keep: bool,
+        scratch: Path | None = None,
+        monitor: Monitor,
+    ) -> Volume:
+        """The volume of `params`, or its frame: the kept one where the file is still the same.
+
+        Any other one is forgotten first. keep: whether to remember this one.
+        scratch: as `io.load` takes it.
+        """
+        from MedEnhanceLib.hqg import VolumeCache
+
+        key = _key_of(params)
+        if self._volume is None or key is None or key != self._key:
+            self.forget()
+            volume = params.load(monitor, scratch)
+            # A file that was exchanged while it was read has another key by now.
+            if not keep or key is None or key != _key_of(params):
+                return volume if frame is None else volume.frame(frame)
+            self._key, self._volume, self.cache = key, volume, VolumeCache()
+        monitor.progress(1.0, "load")
+        return self._chosen(self._volume, frame)
+
+    def forget(self) -> None:
+        """Give the memory back."""
+        self._key = self._volume = self._frame = self.cache = None
+
+    def _chosen(self, volume: Volume, frame: int | None) -> Volume:
+        """The volume or its frame, each the same object for as long as it is asked for."""
+        from MedEnhanceLib.hqg import VolumeCache
+
+        if frame is None:
+            return volume
+        if self._frame is None or self._frame[0] != frame:
+            self._frame, self.cache = (frame, volume.frame(frame)), VolumeCache()
+        return self._frame[1]
+
+
+@dataclass(frozen=True)
+class KeptVolumes:
+    """What a worker keeps in memory between jobs: one input and one guide, no more."""
+
+    input: KeptVolume = field(default_factory=KeptVolume)
+    guide: KeptVolume = field(default_factory=KeptVolume)
+
+
+def _key_of(params: VolumeParams) -> Hashable:
+    """What names the content of the file; None for a folder, whose files may change unseen."""
+    from MedEnhanceLib.io import ending_of
+
+    path = Path(params.input)
+    if ending_of(path) not in _WHOLE_FILES or not path.is_file():
+        return None
+    state = path.stat()
+    place = str(path.resolve())
+    return place, state.st_size, state.st_mtime_ns, params.series, params.modality
 
 
 def check_volume_outputs(
@@ -153,13 +255,13 @@ def known_as(path: Path, volume: Volume) -> Path:
     return path if volume.source.startswith(str(path)) else Path(volume.source or path)
 
 
-class Told(Protocol):
+class Extra(Protocol):
     """What was written besides files of volumes."""
 
     def figures(self) -> dict[str, Any]:
         """For a job's result and its manifest."""
 
-    def told(self) -> dict[str, Any]:
+    def rows_of_files(self) -> dict[str, Any]:
         """For a job's result alone."""
 
 
@@ -174,16 +276,16 @@ def finish(
     device: str = "cpu",
     model: Mapping[str, str] | None = None,
     source: Volume | None = None,
-    written: Told | None = None,
+    written: Extra | None = None,
     anonymous: bool = False,
     overwrite: bool,
 ) -> Result:
-    """Write the manifest beside the first output; the Result that tells of both.
+    """Write the manifest beside the first output; the Result that reports both.
 
     began: `time.monotonic()` at the start. figures: what the job found out; it goes into both.
     source: the volume that was read, whose DICOM series the manifest names. written: the DICOM
-    objects in the output, whose files only the Result tells. anonymous: the manifest, which lies
-    beside what nobody shall be recognised by, names neither input nor series: files are often
+    objects in the output, whose files only the Result lists. anonymous: the manifest, which lies
+    beside what nobody shall be recognized by, names neither input nor series: files are often
     called as patients are.
     """
     from MedEnhanceLib.io.atomic import write_json
@@ -215,6 +317,6 @@ def finish(
             "seconds": seconds,
             **named,
             **figures,
-            **(as_json(written.told()) if written else {}),
+            **(as_json(written.rows_of_files()) if written else {}),
         }
     )

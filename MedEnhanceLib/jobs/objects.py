@@ -12,8 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.jobs.dicom import DicomParams, check_apart, has_images, placed
-from MedEnhanceLib.jobs.like import lay_beside, name_of, read_series
+from MedEnhanceLib.jobs.dicom import (
+    DicomParams,
+    check_apart,
+    has_images,
+    lay_beside,
+    name_of,
+    placed,
+    read_series,
+)
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
@@ -31,7 +38,7 @@ _OUR_STEP = re.compile(
 
 _UNSURE = (
     "Look at the images. If they show no name, write the result without de-identification, and "
-    "let the command deidentify clean that, which can be told so (--allow-burned-in)."
+    "let the command deidentify clean that, which can be allowed to (--allow-burned-in)."
 )
 
 
@@ -40,14 +47,14 @@ class Found:
     """A segmentation that is to be written. labels: as `gradprom.Segmentation` has them, as JSON.
 
     table: the rows of its measurements, or none. model: what made it, as in a manifest.
-    doubt: as in `gradprom.Segmentation`.
+    warning: as in `gradprom.Segmentation`.
     """
 
     volume: Volume
     labels: Sequence[Mapping[str, Any]]
     table: Sequence[Mapping[str, Any]] = ()
     model: Mapping[str, str] | None = None
-    doubt: str = ""
+    warning: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +108,7 @@ class Written:
             "objects": [{**row, "files": len(row["files"])} for row in self.rows],
         }
 
-    def told(self) -> dict[str, Any]:
+    def rows_of_files(self) -> dict[str, Any]:
         """For a job's result alone: the files of each object too."""
         return {"files": self.files, "objects": self.rows}
 
@@ -202,10 +209,9 @@ def _built(
     objects: Objects, template: Template, params: DicomParams, monitor: Monitor
 ) -> Iterator[tuple[str, list[Dataset]]]:
     """Each object with its role; those found in a derived series refer to its images."""
-    from MedEnhanceLib.io.dicomout.parametric import build_uncertainty
-    from MedEnhanceLib.io.dicomout.report import build_measurements
-    from MedEnhanceLib.io.dicomout.segmentation import build_segmentation
-    from MedEnhanceLib.io.dicomout.series import build_series
+    from MedEnhanceLib.io.dicomout.derived_series import build_series
+    from MedEnhanceLib.io.dicomout.parametric_map import build_uncertainty
+    from MedEnhanceLib.io.dicomout.segments import build_measurements, build_segmentation
 
     derivation = _derivation(objects, params)
     images: list[Dataset] | None = None
@@ -236,7 +242,9 @@ def _built(
     found = objects.found
     if found is None:
         return
-    of_labels = replace(derivation, action="segmented", model=found.model, description=found.doubt)
+    of_labels = replace(
+        derivation, action="segmented", model=found.model, description=found.warning
+    )
     labels = build_segmentation(
         found.volume,
         found.labels,

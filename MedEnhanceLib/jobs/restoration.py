@@ -16,9 +16,8 @@ from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.bundles import Bundle
     from MedEnhanceLib.hqg import EnhanceConfig
-    from MedEnhanceLib.hqg.result import Enhancement
+    from MedEnhanceLib.hqg.strength import Enhancement
 
 
 def is_restorer(name_or_path: str) -> bool:
@@ -43,26 +42,25 @@ def restore(
     bundle = open_bundle(config.model, kind=RESTORER, modality=volume.modality)
     _refuse(bundle.name, config, guide)
     attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
-    from MedEnhanceLib.bundles.doubt import messages_of
-    from MedEnhanceLib.hqg.result import Enhancement
-    from MedEnhanceLib.hqg.strength import lowest_value
+    from MedEnhanceLib.bundles.suitability import messages_of
+    from MedEnhanceLib.hqg.strength import Enhancement, lowest_value
     from MedEnhanceLib.nets.slices import Plan
     from MedEnhanceLib.runtime.device import choose_device
-    from MedEnhanceLib.spg.restoring import doubts_about, open_restorer, restore_volume
+    from MedEnhanceLib.spg.restore import open_restorer, restore_volume, warnings_about
 
     began = time.monotonic()
     model = open_restorer(bundle)
     choice = choose_device(config.device)
     monitor.log(f"running {bundle.name} on {choice.name}: {choice.reason}")
-    doubts = doubts_about(model, volume)
-    for doubt in doubts:
-        monitor.warn(doubt.text)
+    warnings = warnings_about(model, volume)
+    for warning in warnings:
+        monitor.warn(warning.text)
     plan = Plan.make(choice.name, batch=config.batch, tile=config.tile, overlap=config.overlap)
     voxels = restore_volume(volume, model, plan, monitor, slices=slices)
     grid = volume if slices is None else _cropped(volume, *slices)
     note = derived_note(
         f"enhanced with {bundle.name} {bundle.sha256[:12]}"
-        + (f" ({messages_of(doubts)})" if doubts else "")
+        + (f" ({messages_of(warnings)})" if warnings else "")
     )
     full = Enhancement(
         volume=grid.with_voxels(voxels, did=note),
@@ -72,42 +70,20 @@ def restore(
         seconds=time.monotonic() - began,
         original=grid,
         floors=tuple(lowest_value(frame) for frame in volume.frames()),
-        doubts=doubts,
+        warnings=warnings,
     )
     return replace(full.at_strength(config.strength), seconds=time.monotonic() - began)
 
 
-def measured_psnr(bundle: Bundle, volume: Volume, device: str, seed: int) -> tuple[float, float]:
-    """PSNR in dB of a volume's axial images damaged by the model's task, and of them restored."""
-    require("torch", purpose="Measuring a model")
-    from MedEnhanceLib.runtime.device import choose_device
-    from MedEnhanceLib.spg.restorer import restored_psnr
-    from MedEnhanceLib.spg.restoring import open_restorer
-    from MedEnhanceLib.spg.slices import axial_slices
-    from MedEnhanceLib.spg.tasks import make_task
-
-    model = open_restorer(bundle)
-    name = choose_device(device).name
-    return restored_psnr(
-        model.network.to(name),
-        axial_slices(volume, model.damaging.images),
-        make_task(model.damaging, bundle.modality),
-        bundle.modality,
-        seed=seed,
-        scaling=model.damaging.images,
-        device=name,
-    )
-
-
 def _refuse(name: str, config: EnhanceConfig, guide: Volume | None) -> None:
-    wishes = {
+    requested = {
         "guide": guide is not None,
         "uncertainty": config.uncertainty > 0,
         "deblur": config.deblur,
         "bias_correction": config.bias_correction != "none",
         "orientations": config.orientations != 1,
     }
-    asked = [wish for wish, is_asked in wishes.items() if is_asked]
+    asked = [name for name, is_requested in requested.items() if is_requested]
     if asked:
         raise ConfigError(
             f"model {name!r} is a small restorer, which has no {' and no '.join(asked)}",

@@ -22,10 +22,10 @@ class Stateful(Protocol):
     """A network, or anything else whose state is tensors with names."""
 
     def state_dict(self) -> Mapping[str, Tensor]:
-        """All that it needs to go on."""
+        """Everything needed to continue."""
 
     def load_state_dict(self, state: Mapping[str, Tensor], /) -> Any:
-        """Go on from such a state."""
+        """Continue from such a state."""
 
 
 def save_checkpoint(
@@ -34,13 +34,20 @@ def save_checkpoint(
     step: int,
     config: Mapping[str, Any],
     modules: Mapping[str, Stateful],
-    optimisers: Mapping[str, Optimizer],
+    optimizers: Mapping[str, Optimizer],
     generator: np.random.Generator | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write everything that the training needs to go on as if it had not stopped.
+    """Write everything a training needs to continue as if it had not stopped.
 
-    notes: what is told to who reads it, and changes nothing of what is learned, as JSON.
+    Args:
+        path: of the file, replaced as a whole.
+        step: the next step.
+        config: JSON; `load_checkpoint` demands the same.
+        modules: networks and other states, by name.
+        optimizers: by name.
+        generator: of random numbers besides torch's.
+        notes: JSON that does not influence what is learned, such as the time spent.
     """
     from safetensors.torch import save_file
 
@@ -49,8 +56,8 @@ def save_checkpoint(
         tensors[_CUDA_RANDOM] = torch.cuda.get_rng_state()
     for name, module in modules.items():
         tensors |= {f"{name}/{key}": value for key, value in module.state_dict().items()}
-    for name, optimiser in optimisers.items():
-        for index, state in optimiser.state_dict()["state"].items():
+    for name, optimizer in optimizers.items():
+        for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"{name}/{index}/{key}": value for key, value in state.items()}
     header = {
         "step": step,
@@ -68,14 +75,17 @@ def load_checkpoint(
     *,
     config: Mapping[str, Any],
     modules: Mapping[str, Stateful],
-    optimisers: Mapping[str, Optimizer],
+    optimizers: Mapping[str, Optimizer],
     generator: np.random.Generator | None = None,
     notes: dict[str, Any] | None = None,
 ) -> int:
-    """Restore what `save_checkpoint` wrote, in place; returns the step to go on with.
+    """Restore what `save_checkpoint` wrote, in place; `notes` is filled too.
 
-    notes: is filled with what was noted. Raises ConfigError where the training was configured
-    otherwise, ModelError where the file is damaged.
+    Returns:
+        The step to continue with.
+    Raises:
+        ConfigError: the training was configured differently.
+        ModelError: the file is damaged.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -98,13 +108,13 @@ def load_checkpoint(
         )
     for name, module in modules.items():
         module.load_state_dict(_below(tensors, name))
-    for name, optimiser in optimisers.items():
+    for name, optimizer in optimizers.items():
         state: dict[int, dict[str, Tensor]] = {}
         for key, tensor in _below(tensors, name).items():
             index, _, field = key.partition("/")
             state.setdefault(int(index), {})[field] = tensor
-        optimiser.load_state_dict(
-            {"state": state, "param_groups": optimiser.state_dict()["param_groups"]}
+        optimizer.load_state_dict(
+            {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
         )
     torch.set_rng_state(tensors[_TORCH_RANDOM])
     if _CUDA_RANDOM in tensors and torch.cuda.is_available():

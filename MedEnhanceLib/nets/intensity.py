@@ -1,4 +1,4 @@
-"""Intensities on the scale that the networks know, and back in their units."""
+"""Intensities on the scale of the networks, and back in their units."""
 
 from __future__ import annotations
 

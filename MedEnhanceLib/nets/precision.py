@@ -1,4 +1,4 @@
-"""How a network is laid out on a device: where half the bits pay, and channels last."""
+"""Precision and memory layout of networks on a device: half precision, channels last."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import nn
 
 
 def mixed_precision(device: str) -> torch.autocast:
-    """For training: an autocast to bfloat16 where the device computes in it natively, else none.
+    """Autocast for training: bfloat16 where the device supports it natively, else disabled.
 
     On a CPU without such instructions bfloat16 is emulated and slower than float32.
     """
@@ -20,11 +20,10 @@ def mixed_precision(device: str) -> torch.autocast:
 
 
 def inference_precision(device: str, *, half: bool = True) -> torch.autocast:
-    """For use: float16 on CUDA, bfloat16 on a CPU that has it, else none.
+    """Autocast for inference: float16 on CUDA, bfloat16 on a CPU that has it, else disabled.
 
-    float16 has 10 bits of mantissa to bfloat16's 7, at the same speed: its errors are an eighth.
-    Its range ends at 65504, which a caller has to look for; no CPU here computes in it.
-    half: False for none.
+    float16 has 10 bits of mantissa, bfloat16 has 7: errors are an eighth at the same speed. Values
+    beyond 65504 overflow, which the caller has to check. half: False disables it.
     """
     kind = device.partition(":")[0]
     dtype = torch.float16 if kind == "cuda" else torch.bfloat16
@@ -32,25 +31,22 @@ def inference_precision(device: str, *, half: bool = True) -> torch.autocast:
 
 
 def computes_in_half(device: str) -> bool:
-    """Whether `inference_precision` halves the bits there."""
+    """Whether `inference_precision` uses half precision on the device."""
     kind = device.partition(":")[0]
     return kind == "cuda" or (kind == "cpu" and _cpu_has_bfloat16())
 
 
 def _cpu_has_bfloat16() -> bool:
-    """In hardware: oneDNN's own answer is yes wherever it can emulate it."""
+    """In hardware: oneDNN also answers yes where it emulates it."""
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return False
-    tests = (getattr(torch.cpu, name, None) for name in _BFLOAT16)
-    known = [bool(test()) for test in tests if test is not None]
+    # Newer versions of torch report these properties of x86 processors.
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    known = [bool(getattr(torch.cpu, name)()) for name in names if hasattr(torch.cpu, name)]
     return any(known) if known else True
 
 
-#: What newer versions of torch tell of x86 processors.
-_BFLOAT16 = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-
-
 def move(network: nn.Module, device: str) -> nn.Module:
-    """The network on `device` with channels last, which convolutions there prefer."""
+    """The network on `device` in the memory format channels last, which is faster there."""
     # PyTorch's own stubs lack the overload with device and memory_format together.
     return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -1,4 +1,4 @@
-"""Several processes that train one model, each on batches of its own, as torchrun starts them."""
+"""Several processes started by torchrun that train one model, each on batches of its own."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from torch import Tensor, distributed, nn
 
 from MedEnhanceLib.runtime.device import DeviceChoice, choose_device
 
-#: For each other: the first one validates, calibrates and writes while the others wait.
+#: Timeout: the first process validates, calibrates and writes while the others wait.
 _LONGEST_WAIT = timedelta(hours=2)
 
 
 @dataclass(frozen=True)
 class Processes:
-    """One process among those of a training; alone, nothing here does anything.
+    """One of the processes of a training. With a single process all methods are no-ops.
 
-    rank: its number; count: how many there are. All methods are called by all of them alike.
+    rank: number of this process. count: number of processes. Every method is collective: all
+    processes call it.
     """
 
     rank: int = 0
@@ -32,11 +33,11 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one that writes files and tells of the training."""
+        """Whether this process writes files and reports progress."""
         return self.rank == 0
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Make every gradient the mean of all processes'."""
+        """Replace every gradient by its mean over all processes."""
         if self.count == 1:
             return
         gradients = [w.grad for w in parameters if w.grad is not None]
@@ -46,19 +47,19 @@ class Processes:
             gradient.copy_(part.view(gradient.shape))
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean of all processes' values; not finite where any of them is not."""
+        """The mean of the values over all processes; not finite where any of them is not."""
         if self.count > 1:
             distributed.all_reduce(values)
             values = values / self.count
         return values
 
-    def any(self, wishes: Sequence[bool]) -> Sequence[bool]:
-        """Which of the wishes any process has."""
+    def any(self, flags: Sequence[bool]) -> Sequence[bool]:
+        """Which of the flags are set in any process."""
         if self.count == 1:
-            return wishes
-        said = torch.tensor([float(wish) for wish in wishes], device=self.device)
-        distributed.all_reduce(said)
-        return [value > 0 for value in said.tolist()]
+            return flags
+        counts = torch.tensor([float(flag) for flag in flags], device=self.device)
+        distributed.all_reduce(counts)
+        return [count > 0 for count in counts.tolist()]
 
     def gather(self, state: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
         """The states of all processes, in order."""
@@ -71,12 +72,12 @@ class Processes:
 
 
 @contextmanager
-def join_processes(wish: str) -> Iterator[tuple[Processes, DeviceChoice]]:
-    """Meet the other processes of this training, where torchrun started several.
+def join_processes(requested: str) -> Iterator[tuple[Processes, DeviceChoice]]:
+    """Join the other processes of this training, where torchrun started several.
 
-    wish: of a device, as `choose_device` takes it; each process takes a GPU of its own.
+    requested: a device, for `choose_device`; each process takes a GPU of its own.
     """
-    choice = choose_device(wish)
+    choice = choose_device(requested)
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         yield Processes(device=choice.name), choice
@@ -84,8 +85,8 @@ def join_processes(wish: str) -> Iterator[tuple[Processes, DeviceChoice]]:
     if choice.name == "cuda":
         choice = DeviceChoice(f"cuda:{os.environ.get('LOCAL_RANK', '0')}", choice.reason)
         torch.cuda.set_device(choice.name)
-    # Its functions take the group as default at import, which an optimizer does later: it would
-    # then outlive its destruction, and its threads now and then abort the process that ends.
+    # Imported before the group exists, as its functions bind the group as a default at import. Else
+    # an optimizer imports it later, the group stays alive, and its threads can abort the exit.
     importlib.import_module("torch.distributed.nn")
     backend = "nccl" if choice.name.startswith("cuda") else "gloo"
     distributed.init_process_group(backend, timeout=_LONGEST_WAIT)

@@ -1,13 +1,17 @@
-"""Removes noise from overlapping blocks of 4 × 4 × 4 voxels in the domain of the cosine transform.
+"""Removes noise from overlapping blocks of 4 × 4 × 4 voxels, and the Rician bias that it leaves.
 
-Anatomy is a few large coefficients of a block, noise is all of them a little. A first estimate
-keeps what stands out of the noise. Each voxel's mean with those nearby that look alike in it makes
-a better one. By that one each coefficient is weighed: by how much of it is anatomy (an empirical
-Wiener filter). The overlapping estimates of a voxel are averaged.
+Each block is transformed by the cosine transform (DCT), in which anatomy is a few large
+coefficients and noise a little of every coefficient. A first estimate keeps the coefficients that
+stand out of the noise. The mean of each voxel with similar voxels nearby improves it. A second
+estimate weighs each coefficient by its share of anatomy in the improved one (an empirical Wiener
+filter). The overlapping estimates of a voxel are averaged.
+Sources: Yaroslavsky et al., Proc. SPIE 4304 (2001); in three dimensions, with means over similar
+voxels, Manjón et al., Med. Image Anal. 16 (2012) 18. Ours: the strength of the noise in each of the
+64 frequencies is learned along with the network that starts from the result.
 
-Sources: Yaroslavsky et al., Proc. SPIE 4304 (2001); in three dimensions, with means over what
-looks alike, Manjón et al., Med. Image Anal. 16 (2012) 18. Ours: how strong the noise is in each of
-the 64 frequencies is learned along with the network that goes on from the result.
+Magnitude images are Rician: noise of both channels adds σ²/2A to the mean on tissue and 1.25 σ on
+air, so a denoised mean is above the truth. `without_bias` undoes that.
+Source: Koay & Basser, J. Magn. Reson. 179 (2006) 317; the ramp towards air is ours.
 """
 
 from __future__ import annotations
@@ -21,36 +25,51 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
+from MedEnhanceLib.nets.blocks import at_pixels
+
 #: Side of a block in voxels, and slices that a layer of blocks reaches beyond its first one.
 BLOCK = 4
 REACH = BLOCK - 1
 #: Slices on each side that a result depends on: of both estimates, and of what looks alike.
 TOTAL_REACH = 3 * REACH
 #: Steps between the blocks of the first estimate and of the second, in pixels. The first may be
-#: coarse: it only tells what is anatomy.
+#: coarse: it only shows what is anatomy.
 _STEPS = (2, 1)
-#: How many times the noise a coefficient has to reach, before anything is learned (BM3D's 2.7).
+#: Threshold of coefficients in multiples of the noise, before anything is learned (BM3D's 2.7).
 _THRESHOLD = 2.7
 _TINY = 1e-12
-#: How far away voxels are looked for that look alike, and how alike they must be: in σ.
+#: Search radius for similar voxels, and the scale of their similarity in σ.
 _SEARCH, _ALIKE = 2, 0.8
-#: The logarithm of a weight that is as good as none. Numbers so small that a processor treats them
-#: apart (denormal ones) made smooth images ten times slower than noisy ones.
+#: Lowest logarithm of a weight. Below it, denormal numbers made smooth images ten times slower than
+#: noisy ones.
 _NOTHING = -80.0
 #: Noise below this share of the scale is none.
 _LEAST_NOISE = 5e-4
-#: Rows of blocks at once on a CPU; always as many, so that tiles give the same to the last bit.
+#: Rows of blocks at once on a CPU; constant, so that tiles give the same to the last bit.
 _BAND = 17
-#: Learned so many times faster than weights: they are few, and alone tell of the noise's spectrum.
+#: Learning rate of the noise's spectrum, relative to that of weights.
 _PACE = 10.0
+#: The mean of air, in σ.
+_AIR = math.sqrt(math.pi / 2)
+#: From this mean on, in σ, its inverse is used; below, where it is infinitely steep, a ramp.
+_RAMP_END = 1.7
+_RAMP_START = 1.2
+#: Factor on a cell's ratio of mean to spread: the measured spread of air varies by 4 %, and noise
+#: that is underestimated does more harm in air than overestimated noise does in tissue.
+_TOWARDS_AIR = 0.95
+#: Range of the tables in σ, and their entries for each σ; beyond, a series is used.
+_FAR, _PER_SIGMA = 8.0, 64
+#: Side of a cell, in pixels of half the resolution, whose share of air is estimated: as in the
+#: noise map, so that tiles and whole slices share cells.
+_CELL = 16
 
 
 class BlockShrinkage(nn.Module):
-    """The two estimates, as stages over the slices of slabs.
+    """Both estimates of the shrinkage, as stages over the slices of slabs.
 
-    A layer of blocks begins at each slice and takes the next three: `first_layers` and
-    `second_layers` compute what layers add to their slices, `gather` averages the layers of a
-    slice, `alike` makes the better estimate between them. `forward` does all that for whole slabs.
+    A layer of blocks starts at each slice and covers the next three. `first_layers` and
+    `second_layers` compute the contribution of layers to their slices, `gather` averages the layers
+    of a slice, and `alike` improves the first estimate. `forward` runs all of it on whole slabs.
     """
 
     atoms: Tensor
@@ -66,9 +85,11 @@ class BlockShrinkage(nn.Module):
         self.noise = nn.Parameter(torch.zeros(BLOCK**3))
 
     def forward(self, slabs: Tensor, level: Tensor) -> Tensor:
-        """slabs: [B, D, H, W], sides even; level: σ at half the side, [B, D, H/2, W/2].
+        """The denoised slabs, [B, D, H, W]; fewer slices than a block has are mirrored.
 
-        Of fewer slices than a block has, mirrored ones make it up. Returns [B, D, H, W].
+        Args:
+            slabs: [B, D, H, W], sides even.
+            level: σ of the noise at half the side, [B, D, H/2, W/2].
         """
         depth = slabs.shape[1]
         slabs, level = _deep_enough(slabs, level)
@@ -78,7 +99,7 @@ class BlockShrinkage(nn.Module):
         return gather([self.second_layers(slabs, first, level)], 0, depth)
 
     def spectrum(self, noise: Tensor, level: Tensor) -> Tensor:
-        """How strong noise is in each coefficient, in units of `level`: [64], robust.
+        """Strength of noise in each coefficient, [64], in units of `level`; a robust estimate.
 
         noise: noise alone, [B, D, H, W], D of 4 or more; level: as in `forward`.
         """
@@ -87,15 +108,15 @@ class BlockShrinkage(nn.Module):
             return coefficients.abs().transpose(0, 1).flatten(1).median(dim=1).values / 0.6745
 
     def begin_with(self, spectrum: Tensor) -> None:
-        """Expect noise of this spectrum, [64], before anything is learned."""
+        """Initialize the learned spectrum of the noise, [64]."""
         with torch.no_grad():
             self.noise.copy_(spectrum.clamp(min=1e-3).log() / _PACE)
 
     def first_layers(self, slabs: Tensor, level: Tensor) -> Tensor:
-        """What layers add to their slices: one begins at each slice but the last three.
+        """The contribution of layers to their slices; a layer starts at each slice but the last 3.
 
-        slabs: [B, n + 3, H, W]; level: [B, n + 3, H/2, W/2] → [B, n, 4, H, W]. Nothing is learned
-        from it: it costs as much as the rest, and the second estimate tells of the same noise.
+        slabs: [B, n + 3, H, W]; level: [B, n + 3, H/2, W/2] → [B, n, 4, H, W]. It has no gradient,
+        which would double the cost: the second estimate teaches the same spectrum.
         """
         step = _STEPS[0]
 
@@ -110,11 +131,15 @@ class BlockShrinkage(nn.Module):
             return self._estimate(kept, step, level, slabs)
 
     def alike(self, slabs: Tensor, first: Tensor, around: Tensor, level: Tensor) -> Tensor:
-        """Each voxel's mean with the voxels nearby that look alike, in value and surroundings.
+        """Each voxel's mean with nearby voxels of similar value and surroundings; no gradient.
 
-        slabs, first: [B, n + 6, H, W], with three slices more on each side than come out; around:
-        `surroundings` of first; level: at half the side. Returns [B, n, H, W]; nothing is learned
-        from it.
+        Args:
+            slabs: [B, n + 6, H, W], with three more slices on each side than the result.
+            first: the first estimate, in the same shape.
+            around: `surroundings` of `first`.
+            level: σ of the noise at half the side.
+        Returns:
+            [B, n, H, W].
         """
         with torch.no_grad():
             around = (around[:, :-2] + around[:, 1:-1]).add_(around[:, 2:]).mul_(1 / 3)
@@ -143,11 +168,11 @@ class BlockShrinkage(nn.Module):
     def _estimate(
         self, change: Callable[..., Tensor], step: int, level: Tensor, *slabs: Tensor
     ) -> Tensor:
-        """Means over each layer's blocks, [B, n, 4, H, W], of the coefficients that `change` makes.
+        """Means over each layer's blocks, [B, n, 4, H, W], of the coefficients from `change`.
 
-        change: takes the noise's variance in each coefficient, [B·n, 64, h, w], of which it may
-        make something else, and the layers of slabs, [B·n, 4, H, W] each. A CPU goes by bands of
-        rows, whose coefficients stay in the cache.
+        change: (variance of the noise in each coefficient [B·n, 64, h, w], which it may overwrite,
+        layers of slabs [B·n, 4, H, W] each) → coefficients. A CPU works by bands of rows, whose
+        coefficients stay in the cache.
         """
         variance = _of_blocks(level, step).square()
         spectrum = (torch.exp(2 * _PACE * self.noise) * self.is_detail).view(1, -1, 1, 1)
@@ -167,10 +192,10 @@ class BlockShrinkage(nn.Module):
         return (total / over).view(len(level), -1, *total.shape[1:])
 
     def sum_of_blocks(self, coefficients: Tensor, step: int) -> Tensor:
-        """The sum of the blocks that have these coefficients, [B·n, 64, h, w] → [B·n, 4, H, W].
+        """The sum of the blocks with these coefficients, [B·n, 64, h, w] → [B·n, 4, H, W].
 
-        As a transposed convolution, but computed for 2 × 2 pixels at once, as channels of an
-        ordinary one: 1.6 times as fast on a CPU.
+        A transposed convolution, computed for 2 × 2 pixels at once as channels of an ordinary
+        convolution: 1.6 times as fast on a CPU.
         """
         rows, columns = (step * (side - 1) + BLOCK for side in coefficients.shape[-2:])
         if rows % 2 or columns % 2:
@@ -181,7 +206,7 @@ class BlockShrinkage(nn.Module):
 
 
 def _full_precision() -> AbstractContextManager[None]:
-    """No rounding of large coefficients to the 10 bits of TF32, as cuDNN would by default."""
+    """Without TF32, cuDNN's default, whose 10 bits round large coefficients."""
     enabled = torch.backends.cudnn.enabled
     context: AbstractContextManager[None] = torch.backends.cudnn.flags(
         enabled=enabled, allow_tf32=False
@@ -230,12 +255,14 @@ def _with_ends(slabs: Tensor) -> Tensor:
 def gather(layers: Sequence[Tensor], start: int, count: int) -> Tensor:
     """The mean of each slice's layers, [B, count, H, W].
 
-    layers: [B, n, 4, H, W] each, in order; the first of them begins at slice 0. start: the slice
-    to begin with.
+    Args:
+        layers: [B, n, 4, H, W] each, in order; the first one starts at slice 0.
+        start: first slice of the result.
+        count: number of slices of the result.
     """
     total = layers[0].new_zeros(len(layers[0]), count, *layers[0].shape[-2:])
     begins = list(itertools.accumulate((part.shape[1] for part in layers), initial=0))
-    for offset in range(BLOCK):  # so that each slice's sum has its order, whatever the parts are
+    for offset in range(BLOCK):  # outermost, so that the order of each sum is independent of parts
         for part, begin in zip(layers, begins, strict=False):
             first = max(0, start - offset - begin)
             last = min(part.shape[1], start + count - offset - begin)
@@ -251,7 +278,7 @@ def gather(layers: Sequence[Tensor], start: int, count: int) -> Tensor:
 def _deep_enough(slabs: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
     """Slabs of at least a block's slices, by mirroring; [B, D, …] each.
 
-    Mirrored slices bring no noise of their own: less of it averages out, as if it were stronger.
+    Mirrored slices repeat their noise, so less of it averages out: the level is raised for that.
     """
     depth = slabs.shape[1]
     if depth >= BLOCK:
@@ -272,7 +299,7 @@ def _cosines() -> Tensor:
 
 
 def _quads(atoms: Tensor, step: int) -> Tensor:
-    """What blocks of coefficients add to 2 × 2 pixels of each slice, [4 · 4, 64, n, n].
+    """Kernel from coefficients of blocks to 2 × 2 pixels of each slice, [4 · 4, 64, n, n].
 
     step: between blocks. Pixel 2 k + j is the y-th of block t where 2 k + j = step · t + y; a
     convolution of stride 2 / step has t = 2 k / step - margin + u at the u-th of its kernel.
@@ -296,7 +323,72 @@ def _of_blocks(level: Tensor, step: int) -> Tensor:
 
 
 def _blocks_over(side: int, step: int, like: Tensor) -> Tensor:
-    """How many blocks of a layer hold each pixel of a side of that length."""
+    """Number of blocks of a layer that hold each pixel of a side of that length."""
     starts = torch.arange(0, side - REACH, step, device=like.device)
     places = torch.arange(side, device=like.device)[:, None]
     return ((places >= starts) & (places < starts + BLOCK)).sum(dim=1).to(like.dtype)
+
+
+def without_bias(mean: Tensor, level: Tensor) -> Tensor:
+    """The magnitudes whose Rician means these are.
+
+    mean: denoised magnitudes, [B, D, H, W], sides even; level: their local spread before that, at
+    half the side, [B, D, H/2, W/2]. Negative values, which no magnitude has, stay.
+    """
+    with torch.no_grad():
+        half = F.avg_pool2d(mean.flatten(0, 1)[:, None], 2)
+        cells = F.avg_pool2d(half, _CELL, ceil_mode=True, count_include_pad=False)
+        around = at_pixels(cells, half, _CELL).expand_as(half).reshape(level.shape)
+        # Air spreads less than the noise that it is made of.
+        sigma = level / _spread(_TOWARDS_AIR * around / level.clamp_min(1e-6))
+        sigma = F.interpolate(sigma, scale_factor=2, mode="nearest").clamp_min(1e-6)
+    known = mean / sigma
+    truth = torch.where(known < _FAR, _inverse(known), known - 0.5 / known.clamp_min(1.0))
+    return torch.where(mean > 0, sigma * truth, mean)
+
+
+def _moments(amplitude: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of Rician values, σ = 1."""
+    quarter = amplitude.square() / 4
+    mean = _AIR * (
+        (1 + 2 * quarter) * torch.special.i0e(quarter) + 2 * quarter * torch.special.i1e(quarter)
+    )
+    return mean, (2 + 4 * quarter - mean.square()).clamp_min(0).sqrt()
+
+
+def _looked_up(table: Tensor, at: Tensor) -> Tensor:
+    """Linear between the values of a table at 0, 1/_PER_SIGMA, …, _FAR."""
+    place = (at * _PER_SIGMA).clamp(0, len(table) - 1.001)
+    below = place.detach().nan_to_num().long()  # NaN stays NaN
+    table = table.to(at)
+    first = table[below]
+    return first + (place - below) * (table[below + 1] - first)
+
+
+def _inverse(mean: Tensor) -> Tensor:
+    """The amplitude that has this mean; σ = 1."""
+    return _looked_up(_INVERSE, mean)
+
+
+def _spread(ratio: Tensor) -> Tensor:
+    """The standard deviation for a given ratio of mean to standard deviation; σ = 1."""
+    return _looked_up(_SPREAD, ratio)
+
+
+def _tables() -> tuple[Tensor, Tensor]:
+    """Amplitudes by mean, and spreads by mean over spread, at the places of `_looked_up`."""
+    amplitudes = torch.linspace(0, 2 * _FAR, 20_001, dtype=torch.float64)
+    means, spreads = _moments(amplitudes)
+    places = torch.arange(int(_FAR * _PER_SIGMA) + 1, dtype=torch.float64) / _PER_SIGMA
+
+    def at(known: Tensor, wanted: Tensor) -> Tensor:
+        return wanted[torch.searchsorted(known, places).clamp_max(len(known) - 1)]
+
+    inverse = at(means, amplitudes)
+    end = inverse[int(_RAMP_END * _PER_SIGMA)]
+    ramp = end * (places - _RAMP_START) / (int(_RAMP_END * _PER_SIGMA) / _PER_SIGMA - _RAMP_START)
+    inverse = torch.where(places < _RAMP_END, ramp.clamp_min(0), inverse)
+    return inverse.float(), at(means / spreads, spreads).float()
+
+
+_INVERSE, _SPREAD = _tables()

@@ -1,25 +1,25 @@
-"""Runs a network over a volume's slices: chunks, tiles, and less at once as memory ends."""
+"""Runs a network over slices: in chunks, in tiles, with smaller ones when memory runs out."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.errors import DeviceMemoryError, ModelError
 from MedEnhanceLib.nets.intensity import Scaling
 from MedEnhanceLib.nets.precision import computes_in_half
-from MedEnhanceLib.nets.stream import download
 from MedEnhanceLib.runtime.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
-
 #: Slices are padded to a multiple of this: the grid of AdaLIN's local statistics, so that tiles
 #: and whole slices share it.
 GRID = 32
@@ -30,11 +30,17 @@ _CPU_PIXELS = 512 * 512
 #: On a GPU 32 of them keep it busy, given that much memory: bytes per pixel of chunks in flight.
 _GPU_PIXELS = 32 * _CPU_PIXELS
 _GPU_BYTES = 600
+#: Computes some slices with a plan: [n, channels, H, W], on the plan's device.
+Run = Callable[[slice, "Plan"], Tensor]
+#: Chunks that a device computes before the first of them is waited for.
+_AHEAD = {"cuda": 1}
+#: Takes [B, 2k + 1, H, W] and where to run; returns [B, channels, H, W].
+Network = Callable[[Tensor, "Plan"], Tensor]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much goes through the network at once, and where.
+    """Device, tile size and number of slices at once.
 
     batch: slices at once; None until the size of a slice is known (`suited`). half: whether half
     precision may be used.
@@ -48,11 +54,11 @@ class Plan:
 
     @classmethod
     def make(cls, device: str, *, batch: int | None, tile: int, overlap: float) -> Plan:
-        """The plan to begin with; `batch` None takes what suits the device."""
+        """The initial plan; `batch` None takes what suits the device."""
         return cls(device, batch, tile, overlap)
 
     def suited(self, rows: int, columns: int) -> Plan:
-        """With a batch for slices of that size: the same one for a part as for all of a volume."""
+        """With the batch for slices of that size, the same for a part as for all of a volume."""
         if self.batch is not None:
             return self
         pixels = min(rows, self.tile) * min(columns, self.tile)
@@ -70,7 +76,7 @@ class Plan:
         return self.batch or 1
 
     def smaller(self) -> Plan | None:
-        """The next rung of the ladder: smaller batch, smaller tile, CPU; None at its end."""
+        """The next smaller plan: smaller batch, then smaller tile, then CPU; None after that."""
         if self.slices > 1:
             return replace(self, batch=self.slices // 2)
         if self.tile > _SMALLEST_TILE:
@@ -90,9 +96,9 @@ class Window:
 
 @dataclass(frozen=True)
 class SliceStacks:
-    """A volume's slices with their neighbours, scaled when they are asked for.
+    """A volume's slices with their neighbors, scaled when they are asked for.
 
-    voxels: [K, J, I] in their units. context: neighbours on each side; at the ends the last
+    voxels: [K, J, I] in their units. context: neighbors on each side; at the ends the last
     slice is repeated.
     """
 
@@ -103,10 +109,10 @@ class SliceStacks:
     def __len__(self) -> int:
         return int(self.voxels.shape[0])
 
-    def take(self, centres: npt.NDArray[np.intp]) -> Tensor:
+    def take(self, centers: npt.NDArray[np.intp]) -> Tensor:
         """[B, 2k + 1, H, W], padded at the far edges to multiples of GRID by repetition."""
         offsets = np.arange(-self.context, self.context + 1)
-        wanted = np.clip(centres[:, None] + offsets, 0, len(self) - 1)
+        wanted = np.clip(centers[:, None] + offsets, 0, len(self) - 1)
         first, last = int(wanted.min()), int(wanted.max())
         scaled = self.scaling.apply(self.voxels[first : last + 1])[wanted - first]
         stacks = torch.from_numpy(scaled)
@@ -117,7 +123,7 @@ class SliceStacks:
     def planes(self, where: slice, window: Window | None = None) -> Tensor:
         """[n, H, W], scaled; at the far edges mirrored up to multiples of GRID.
 
-        Repeated instead, noise would become streaks, in which no noise is found to remove.
+        Repetition would turn noise into streaks, which are not recognized as noise.
         """
         window = window or Window(slice(None), slice(None))
         part = self.voxels[where, window.rows, window.columns]
@@ -128,15 +134,35 @@ class SliceStacks:
         mode = "reflect" if fits else "replicate"
         return F.pad(planes, padding, mode=mode) if any(padding) else planes
 
-    def telling(self, count: int) -> npt.NDArray[np.intp]:
-        """Up to `count` evenly spaced slices among the half that varies most."""
+    def informative(self, count: int) -> npt.NDArray[np.intp]:
+        """Indices of up to `count` evenly spaced slices of the half with the largest contrast."""
         spread = np.array([float(plane[::4, ::4].std()) for plane in self.voxels])
         shown = np.flatnonzero(spread >= np.median(spread))
         return np.unique(shown[np.linspace(0, len(shown) - 1, count).astype(np.intp)])
 
 
-#: Computes some slices with a plan: [n, channels, H, W], on the plan's device.
-Run = Callable[[slice, Plan], Tensor]
+def over_slices(
+    network: Network,
+    stacks: SliceStacks,
+    plan: Plan,
+    monitor: Monitor,
+    stage: str,
+    *,
+    only: slice | None = None,
+) -> Iterator[tuple[slice, Floats]]:
+    """Apply a network that takes each slice with its neighbors; yields as `in_chunks`."""
+
+    def run(where: slice, plan: Plan) -> Tensor:
+        batch = stacks.take(np.arange(where.start, where.stop)).to(plan.device)
+        rows, columns = batch.shape[-2:]
+        tiles = windows(rows, columns, plan)
+        parts = [batch[..., tile.rows, tile.columns] for tile in tiles]
+        results = [
+            network(part.contiguous(memory_format=torch.channels_last), plan) for part in parts
+        ]
+        return blended(results, tiles)
+
+    yield from in_chunks(run, stacks, plan, monitor, stage, only=only)
 
 
 def in_chunks(
@@ -148,14 +174,25 @@ def in_chunks(
     *,
     only: slice | None = None,
 ) -> Iterator[tuple[slice, Floats]]:
-    """Let `run` compute slices in order; yields (where, values [n, channels, J, I]).
+    """Compute slices in order, in chunks.
 
-    only: from which slice to before which; None takes all. They are computed in the chunks in
-    which all would be, as a chunk's size can show in the last bits.
-    When memory runs out the plan becomes smaller, announced; at the end of the ladder
-    DeviceMemoryError is raised. Values that are not finite are computed again in single precision;
-    ModelError is raised where that gives none either. Each chunk is a safe point for cancelling. A
-    GPU computes the next chunk while the caller has the last one.
+    When memory runs out, the plan becomes smaller, with a warning. Values that are not finite are
+    computed again in single precision. A GPU computes the next chunk while the caller has the last
+    one.
+
+    Args:
+        run: computes some slices with a plan.
+        stacks: the slices.
+        plan: the initial plan.
+        monitor: each chunk is a safe point for cancelling.
+        stage: name of the step, for progress.
+        only: the slices to compute; None takes all. They are computed in the same chunks as all
+            would be, as the size of a chunk can show in the last bits.
+    Yields:
+        (where, values [n, channels, J, I]).
+    Raises:
+        DeviceMemoryError: memory ran out with the smallest plan.
+        ModelError: values are not finite in single precision either.
     """
     rows, columns = stacks.voxels.shape[-2:]
     plan = plan.suited(rows, columns)
@@ -191,35 +228,64 @@ def in_chunks(
         yield kept, values[kept.start - where.start : kept.stop - where.start]
 
 
-#: Chunks that a device computes before the first of them is waited for.
-_AHEAD = {"cuda": 1}
+class Uploads:
+    """Copies slices to a device; to a CUDA device in parallel with its computations.
 
-#: Takes [B, 2k + 1, H, W] and where to run; returns [B, channels, H, W].
-Network = Callable[[Tensor, Plan], Tensor]
+    Uses pinned memory and a CUDA stream of its own.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._stream: Any = torch.cuda.Stream(device) if device.startswith("cuda") else None  # type: ignore[no-untyped-call]
+
+    def send(self, host: Tensor) -> Tensor:
+        """The same values on the device; later computations wait for them."""
+        if self._stream is None:
+            return host.to(self._device)
+        with torch.cuda.stream(self._stream):
+            here = host.pin_memory().to(self._device, non_blocking=True)
+        computing = torch.cuda.current_stream(self._device)
+        computing.wait_stream(self._stream)
+        here.record_stream(computing)
+        return here
 
 
-def over_slices(
-    network: Network,
-    stacks: SliceStacks,
-    plan: Plan,
-    monitor: Monitor,
-    stage: str,
-    *,
-    only: slice | None = None,
-) -> Iterator[tuple[slice, Floats]]:
-    """Apply a network that takes each slice with its neighbours; yields as `in_chunks`."""
+def download(result: Tensor) -> Callable[[], Tensor]:
+    """Start copying a result to the CPU; call the returned function to wait for it, in float32."""
+    if not result.is_cuda:
+        return result.float().cpu
+    host = torch.empty(result.shape, dtype=torch.float32, pin_memory=True)
+    host.copy_(result, non_blocking=True)
+    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    arrived.record()
 
-    def run(where: slice, plan: Plan) -> Tensor:
-        batch = stacks.take(np.arange(where.start, where.stop)).to(plan.device)
-        rows, columns = batch.shape[-2:]
-        tiles = windows(rows, columns, plan)
-        parts = [batch[..., tile.rows, tile.columns] for tile in tiles]
-        results = [
-            network(part.contiguous(memory_format=torch.channels_last), plan) for part in parts
-        ]
-        return blended(results, tiles)
+    def wait() -> Tensor:
+        arrived.synchronize()
+        return host
 
-    yield from in_chunks(run, stacks, plan, monitor, stage, only=only)
+    return wait
+
+
+@contextmanager
+def stoppable(network: nn.Module, monitor: Monitor) -> Iterator[None]:
+    """Within it, every layer of `network` begins with a safe point of `monitor` for cancelling.
+
+    Large slices take seconds on a CPU. Only for runs in this thread: another thread may run the
+    same network for another job.
+    """
+    thread = threading.get_ident()
+
+    def look(*_: object) -> None:
+        if threading.get_ident() == thread:
+            monitor.check()
+
+    layers = [module for module in network.modules() if not list(module.children())]
+    hooks = [layer.register_forward_pre_hook(look) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def windows(rows: int, columns: int, plan: Plan) -> list[Window]:
@@ -238,7 +304,7 @@ def windows(rows: int, columns: int, plan: Plan) -> list[Window]:
 
 
 def blended(results: list[Tensor], where: list[Window]) -> Tensor:
-    """Tiles [n, channels, h, w] to slices: where they overlap, the nearer centre counts more."""
+    """Tiles [n, channels, h, w] to slices: where they overlap, the nearer center counts more."""
     if len(results) == 1:
         return results[0]
     from monai.data.utils import compute_importance_map

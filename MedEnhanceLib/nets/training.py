@@ -1,13 +1,15 @@
-"""What every training loop shares: steps, learning rate, averaged weights, a watch on the loss."""
+"""Shared by training loops: steps, learning rate, averaged weights, loss watch, metrics journal."""
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,17 +18,16 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from MedEnhanceLib.errors import Cancelled, ModelError
+from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.runtime.progress import Monitor
 
-_GO_ON = "Start again with the same output folder to go on."
+_GO_ON = "Start again with the same output folder to continue."
 _WARM_UP = 0.02
 _LAST_SHARE = 0.01
-#: A loss is far off above so many times its running median, over so many steps of its kind.
+#: A loss is far off above 5 times the running median of up to 500 (at least 50) losses of its kind.
 _FAR, _REMEMBERED, _LEAST_REMEMBERED = 5.0, 500, 50
-
-
-class DivergenceError(ModelError):
-    """Losses are not finite any more, or far above what they were for many steps."""
+Curves = dict[str, list[tuple[int, float]]]
+_DECAY = 0.95
 
 
 def training_steps(
@@ -39,14 +40,21 @@ def training_steps(
     of: str = "",
     agree: Callable[[Sequence[bool]], Sequence[bool]] = tuple,
 ) -> Iterator[int]:
-    """The numbers of the steps still to do.
+    """The numbers of the remaining steps.
 
-    `save` is called with the next step's number every `every_s` seconds, before Cancelled is
-    raised where the user asked to stop after a step, and at the end.
-    of: whose steps they are, to be told with each.
-    agree: which of some wishes any process of the training has; one alone has its own.
+    Args:
+        start: first step.
+        total: number of steps in all.
+        save: called with the next step's number every `every_s` seconds, before Cancelled, and at
+            the end.
+        every_s: seconds between two checkpoints.
+        monitor: progress and cancelling.
+        of: name of what is trained, for the progress text.
+        agree: (stop, save) of this process → whether any process of the training requests each.
+    Raises:
+        Cancelled: after a step and a checkpoint, or before the first step.
     """
-    saved, told = time.monotonic(), f"{of}, step" if of else "step"
+    saved, text = time.monotonic(), f"{of}, step" if of else "step"
     for number in range(start, total):
         is_due = number > start and time.monotonic() - saved > every_s
         stops, saves = agree((monitor.cancelled, is_due))
@@ -59,14 +67,14 @@ def training_steps(
             raise Cancelled(
                 f"cancelled after step {number} of {total}; the checkpoint is written", _GO_ON
             )
-        with suppress(Cancelled):  # a cancel that came just now is heard at the next step
-            monitor.progress(number / total, f"{told} {number} of {total}")
+        with suppress(Cancelled):  # a cancel at this moment takes effect at the next step
+            monitor.progress(number / total, f"{text} {number} of {total}")
         yield number
     save(total)
 
 
 def cancelled_before(*, resumed: bool) -> Cancelled:
-    """What a cancel ends with before this run has taken a step: it has nothing to save."""
+    """The error of a cancel before the first step of this run: there is nothing to save."""
     if resumed:
         return Cancelled("cancelled before it went on; the checkpoint is as it was", _GO_ON)
     return Cancelled(
@@ -75,19 +83,20 @@ def cancelled_before(*, resumed: bool) -> Cancelled:
 
 
 def set_learning_rate(
-    optimiser: Optimizer, peak: float, number: int, total: int, *, warm_up: float = _WARM_UP
+    optimizer: Optimizer, peak: float, number: int, total: int, *, warm_up: float = _WARM_UP
 ) -> None:
-    """Linear warm-up over that share of the steps, then a cosine to a hundredth of the peak."""
+    """Linear warm-up over that share of the steps, cosine decay to a hundredth of the peak."""
     warmed = min(1.0, (number + 1) / (warm_up * total + 1))
     cosine = 0.5 * (1 + math.cos(math.pi * number / total))
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         group["lr"] = peak * warmed * (_LAST_SHARE + (1 - _LAST_SHARE) * cosine)
 
 
 def averaged_weights(network: nn.Module, decay: float) -> AveragedModel:
-    """A copy of the network whose weights are the exponential moving average of its own.
+    """A copy of the network with exponentially averaged weights.
 
-    The decay grows up to `decay` with the steps: a short training is no average of its beginning.
+    The decay grows with the steps up to `decay`, so that a short training does not average its
+    beginning.
     """
 
     @torch.no_grad()
@@ -102,11 +111,28 @@ def averaged_weights(network: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(network, multi_avg_fn=average, use_buffers=True)
 
 
-class LossWatch:
-    """Notices a training that runs away: a loss far above its running median, for many steps.
+@contextmanager
+def frozen(*networks: nn.Module) -> Iterator[None]:
+    """Within it, gradients pass through the networks, but do not reach their weights."""
+    weights = [w for network in networks for w in network.parameters() if w.requires_grad]
+    for weight in weights:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_(True)
 
-    patience: so many steps in a row. Losses of several kinds (steps with other terms) have a
-    median each; those that are far off do not enter it.
+
+class DivergenceError(ModelError):
+    """Losses are not finite any more, or far above what they were for many steps."""
+
+
+class LossWatch:
+    """Detects divergence: a loss far above its running median for `patience` steps in a row.
+
+    Losses of several kinds (steps with other terms) have a median each. Losses that are far off do
+    not enter it.
     """
 
     def __init__(self, patience: int = 50) -> None:
@@ -116,11 +142,11 @@ class LossWatch:
 
     @property
     def is_calm(self) -> bool:
-        """Whether the last loss was near its median: a time to keep the weights."""
+        """Whether the last loss was near its median, so that the weights are worth keeping."""
         return self._far == 0
 
-    def hear(self, value: float, kind: object = None) -> bool:
-        """Whether the training has run away, after this step's loss, which is not negative."""
+    def observe(self, value: float, kind: object = None) -> bool:
+        """Add a step's loss (not negative); whether the training has diverged."""
         seen = self._seen.setdefault(kind, deque(maxlen=_REMEMBERED))
         if len(seen) >= _LEAST_REMEMBERED and not value <= _FAR * statistics.median(seen):
             self._far += 1
@@ -130,11 +156,11 @@ class LossWatch:
         return self._far >= self.patience
 
     def to_json(self) -> dict[str, Any]:
-        """For a checkpoint: the median goes on with it."""
+        """For a checkpoint."""
         return {"far": self._far, "seen": [[kind, [*seen]] for kind, seen in self._seen.items()]}
 
     def restore(self, noted: Mapping[str, Any]) -> None:
-        """Go on from `to_json`, or from nothing; kinds are strings or tuples of them."""
+        """Continue from `to_json`, or from nothing; kinds are strings or tuples of them."""
         self._far = noted.get("far", 0)
         self._seen = {
             tuple(kind) if isinstance(kind, list) else kind: deque(seen, maxlen=_REMEMBERED)
@@ -143,7 +169,7 @@ class LossWatch:
 
 
 def finite_gradients(parameters: Iterable[nn.Parameter]) -> bool:
-    """Whether all gradients are finite; waits for the device."""
+    """Whether all gradients are finite; synchronizes with the device."""
     norms = [parameter.grad.norm() for parameter in parameters if parameter.grad is not None]
     return not norms or bool(torch.isfinite(torch.stack(norms)).all())
 
@@ -153,14 +179,56 @@ def finite_weights(state: Mapping[str, torch.Tensor]) -> bool:
     return all(bool(torch.isfinite(t).all()) for t in state.values() if t.is_floating_point())
 
 
-@contextmanager
-def frozen(*networks: nn.Module) -> Iterator[None]:
-    """Meanwhile gradients pass through the networks, but none reaches their own weights."""
-    weights = [w for network in networks for w in network.parameters() if w.requires_grad]
-    for weight in weights:
-        weight.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for weight in weights:
-            weight.requires_grad_(True)
+class Journal:
+    """Smooths losses, reports them as metrics and appends them to a file, one JSON line each.
+
+    path: of the file; None writes none. start: first step of this run: rows of later steps in the
+    file are dropped, as these steps are repeated.
+    """
+
+    def __init__(self, path: Path | None, start: int, monitor: Monitor) -> None:
+        self.curves: Curves = {}
+        self._path, self._monitor = path, monitor
+        self._smooth: dict[str, tuple[float, float]] = {}
+        if path is None:
+            return
+        for name, value, step in _read(path) if start else []:
+            if step < start:
+                self.curves.setdefault(name, []).append((step, value))
+        rows = [(n, v, s) for n, curve in self.curves.items() for s, v in curve]
+        with atomic_write(path, overwrite=True) as temporary:
+            temporary.write_text("".join(_line(*row) for row in rows), encoding="utf-8")
+
+    def add(self, values: Mapping[str, float]) -> None:
+        """Add the losses of a step to their running means."""
+        for name, value in values.items():
+            total, weight = self._smooth.get(name, (0.0, 0.0))
+            self._smooth[name] = (_DECAY * total + value, _DECAY * weight + 1)
+
+    def report(self, step: int) -> None:
+        """Record the running means at this step."""
+        means = {name: total / weight for name, (total, weight) in self._smooth.items()}
+        self.record(means, step)
+
+    def record(self, values: Mapping[str, float], step: int) -> None:
+        """Report values as metrics and write them."""
+        for name, value in values.items():
+            self.curves.setdefault(name, []).append((step, value))
+            self._monitor.metric(name, value, step)
+        if self._path is not None:
+            with self._path.open("a", encoding="utf-8") as stream:
+                stream.writelines(_line(name, value, step) for name, value in values.items())
+
+
+def _line(name: str, value: float, step: int) -> str:
+    return json.dumps({"name": name, "value": value, "step": step}) + "\n"
+
+
+def _read(path: Path) -> list[tuple[str, float, int]]:
+    """The rows of a journal, up to a line that a killed process left incomplete."""
+    rows: list[tuple[str, float, int]] = []
+    with suppress(OSError, ValueError, KeyError):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            rows.append((row["name"], row["value"], row["step"]))
+    return rows

@@ -1,4 +1,1 @@
-"""Figures and pages for people, from volumes, objects of JSON and lists; no method is known here.
-
-figures: comparison sheets. page: index.html. enhance: the report of one enhancement.
-"""
+"""Figures and HTML pages from volumes, JSON objects and lists, independent of any method."""

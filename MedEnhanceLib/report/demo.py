@@ -1,4 +1,4 @@
-"""The page of the demo: one brain damaged, enhanced, segmented, compressed, and what that did."""
+"""The page of the demo: one brain degraded, enhanced, segmented and compressed, with figures."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.report.enhance import about, sheet_alt
-from MedEnhanceLib.report.figures import LabelLike, Pane, comparison_sheet
+from MedEnhanceLib.report.enhance import about
+from MedEnhanceLib.report.figures import LabelLike, Pane, comparison_sheet, sheet_alt
 from MedEnhanceLib.report.page import Fact, FileEntry, Page, Picture, Table, write_page
 from MedEnhanceLib.report.planes import Point
 
@@ -24,14 +24,23 @@ COMPRESSION_COLUMNS = (
     "Decode, s",
     "Read back",
 )
+_QUALITY_NOTE = (
+    "PSNR (peak: the range of the undamaged volume) and SSIM (window 11, σ 1.5, within slices) "
+    "against the undamaged volume, inside the brain only. "
+    "Dice against the tissue labels of the sample."
+)
+_CODEC_NOTE = (
+    "Ratio: bytes of the raw 16-bit voxels by bytes of the file. "
+    "Each file was opened again and compared with its source, voxel by voxel."
+)
 
 
 @dataclass(frozen=True)
 class Quality:
-    """How near a volume is to the undamaged one, inside the brain.
+    """Similarity of a volume to the undamaged one, inside the brain.
 
-    psnr_db: None for the undamaged volume itself. ssim: at most 1.
-    dice: label's name → overlap of its segmentation with the sample's labels, 0 to 1.
+    psnr_db, ssim (at most 1): None for the undamaged volume itself.
+    dice: by label, overlap of the volume's segmentation with the sample's labels, 0 to 1.
     """
 
     name: str
@@ -42,10 +51,10 @@ class Quality:
 
 @dataclass(frozen=True)
 class Compression:
-    """One compressed file, read back and compared with what went in.
+    """One compressed file, read back and compared with its source.
 
-    mode: for people ("largest error 2"). largest_error: in the volume's units.
-    psnr_db: None where nothing differs. kept: what was found to be kept, for people.
+    mode: for readers ("largest error 2"). largest_error: in the volume's units.
+    psnr_db: None where nothing differs. kept: what the comparison confirmed ("all within ± 2").
     """
 
     mode: str
@@ -60,7 +69,7 @@ class Compression:
 
 @dataclass(frozen=True)
 class Step:
-    """How long a step took."""
+    """Duration of a step."""
 
     name: str
     seconds: float
@@ -68,7 +77,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Findings:
-    """All numbers of a demo; quality holds the rows "undamaged", "damaged", "enhanced"."""
+    """All figures of a demo; quality has the rows "undamaged", "damaged" and "enhanced"."""
 
     quality: Sequence[Quality]
     compression: Sequence[Compression]
@@ -76,15 +85,15 @@ class Findings:
 
     @property
     def seconds(self) -> float:
-        """All steps together."""
+        """Of all steps."""
         return sum(step.seconds for step in self.steps)
 
 
 @dataclass(frozen=True)
 class Shown:
-    """The volumes that the pictures show, on one grid, with the sample's labels.
+    """The volumes in the pictures, on one grid, and the sample's labels.
 
-    packed: what was compressed with some loss and read back, by mode; the coarsest last.
+    packed: by mode, volumes after lossy compression; the coarsest last.
     """
 
     undamaged: Volume
@@ -97,7 +106,7 @@ class Shown:
 
 
 def findings_from_json(fields: Mapping[str, Any]) -> Findings:
-    """The inverse of `dataclasses.asdict`, as a job's result carries it."""
+    """The inverse of `dataclasses.asdict`, for the result of a job."""
     return Findings(
         [Quality(**row) for row in fields["quality"]],
         [Compression(**row) for row in fields["compression"]],
@@ -145,7 +154,7 @@ def steps_table(findings: Findings) -> Table:
 
 
 def summary(findings: Findings) -> list[str]:
-    """What came out, in sentences that follow the numbers, also when they are bad."""
+    """The results as sentences, which also state where a figure got worse."""
     _, damaged, enhanced = findings.quality
     first = (
         f"Enhancement {_verb(damaged.psnr_db, enhanced.psnr_db)} the PSNR in the brain from "
@@ -159,16 +168,14 @@ def summary(findings: Findings) -> list[str]:
         f"{before:.3f} on the damaged volume to {after:.3f} on the enhanced one."
     )
     packed = ", ".join(f"{row.ratio:.1f} ({row.mode})" for row in findings.compression)
-    third = (
-        f"Compression made it smaller by {packed}; each file was read back and kept its promise."
-    )
+    third = f"Compression made it smaller by {packed}; each file was read back and verified."
     return [first, second, third]
 
 
 def draw_pictures(
     folder: Path, shown: Shown, *, point: Point | None, overwrite: bool
 ) -> list[Picture]:
-    """The four comparison sheets, written into `folder`."""
+    """Write the four comparison sheets into `folder`."""
     *_, coarsest = shown.packed
     sheets = {
         "enhancement.png": (
@@ -179,18 +186,18 @@ def draw_pictures(
                 Pane("Enhanced − damaged", shown.enhanced, minus=shown.damaged),
                 Pane("Segmentation", shown.enhanced, labels=shown.segmented["enhanced"]),
             ],
-            "One window for all grey images. The difference is what the enhancement changed.",
+            "All gray images have the same window. The difference shows what enhancement changed.",
         ),
         "errors.png": (
-            "What is still wrong",
+            "Remaining errors",
             [
                 Pane("Undamaged", shown.undamaged),
                 Pane("Enhanced", shown.enhanced),
                 Pane("Damaged − undamaged", shown.damaged, minus=shown.undamaged),
                 Pane("Enhanced − undamaged", shown.enhanced, minus=shown.undamaged),
             ],
-            "The undamaged volume is known here, so the error is too: before and after, on one "
-            "scale. Anatomy in the last column is detail that was lost or made up.",
+            "The undamaged volume is known here, and so is the error: before and after, on one "
+            "scale. Anatomy in the last column is detail that was lost or invented.",
         ),
         "segmentation.png": (
             "Segmentation",
@@ -207,7 +214,7 @@ def draw_pictures(
             [
                 Pane("Enhanced", shown.enhanced),
                 *(
-                    Pane(f"{mode.capitalize()}: what it changed", volume, minus=shown.enhanced)
+                    Pane(f"{mode.capitalize()}: change", volume, minus=shown.enhanced)
                     for mode, volume in shown.packed.items()
                 ),
                 Pane(f"{coarsest.capitalize()}, read back", shown.packed[coarsest]),
@@ -235,11 +242,11 @@ def write_demo_page(
     notes: Sequence[str],
     overwrite: bool,
 ) -> Path:
-    """index.html of the demo. notes: what a reader must know to judge the numbers."""
+    """Write index.html of the demo; notes: what a reader must know to judge the numbers."""
     _, damaged, enhanced = findings.quality
     bounded = findings.compression[1]
     page = Page(
-        title="One volume, all the way",
+        title="One volume, step by step",
         about=about(manifest, volume),
         summary=summary(findings),
         notes=notes,
@@ -259,7 +266,7 @@ def write_demo_page(
 
 
 def number(value: float | None, decimals: int) -> str:
-    """With fixed decimals; a dash for nothing, ∞ for infinity."""
+    """A number with fixed decimals; a dash for None, ∞ for infinity."""
     if value is None:
         return "–"
     return "∞" if math.isinf(value) else f"{value:.{decimals}f}"
@@ -275,14 +282,3 @@ def _verb(before: float | None, after: float | None) -> str:
 
 def _mean(dice: Mapping[str, float]) -> float:
     return sum(dice.values()) / len(dice)
-
-
-_QUALITY_NOTE = (
-    "PSNR (peak: the range of the undamaged volume) and SSIM (window 11, σ 1.5, within slices) "
-    "against the undamaged volume, inside the brain only. "
-    "Dice against the tissue labels of the sample."
-)
-_CODEC_NOTE = (
-    "Ratio: bytes of the raw 16-bit voxels by bytes of the file. "
-    "Each file was opened again and compared, voxel by voxel, with what went in."
-)

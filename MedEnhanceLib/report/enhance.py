@@ -1,4 +1,4 @@
-"""The report of one enhancement: what changed where, in pictures and in words."""
+"""The report of one enhancement: a page with pictures and figures of what changed where."""
 
 from __future__ import annotations
 
@@ -9,13 +9,29 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import OutputError
-from MedEnhanceLib.io.atomic import output_error, write_json
-from MedEnhanceLib.report.figures import LabelLike, Pane, comparison_sheet
-from MedEnhanceLib.report.page import Fact, FileEntry, Page, Picture, Table, write_page
+from MedEnhanceLib.io.atomic import write_json
+from MedEnhanceLib.report.figures import LabelLike, Pane, comparison_sheet, sheet_alt
+from MedEnhanceLib.report.page import (
+    Fact,
+    FileEntry,
+    Page,
+    Picture,
+    Table,
+    make_folder,
+    write_page,
+)
 from MedEnhanceLib.report.uncertainty import uncertainty_in_words
 
 _COMPARISON, _UNCERTAINTY, _RECORD = "comparison.png", "uncertainty.png", "report.json"
+_FILES = {
+    _COMPARISON: "input, enhanced, difference and segmentation in three planes",
+    _UNCERTAINTY: "enhanced volume and its uncertainty in three planes",
+    _RECORD: "this page's numbers for programs",
+}
+_COMPARISON_CAPTION = (
+    "Input and enhanced with the same window. Orange: brighter than the input; blue: darker. "
+    "A structure in the difference is a structure that was changed."
+)
 
 
 def enhancement_report(
@@ -31,15 +47,25 @@ def enhancement_report(
     warnings: Sequence[str] = (),
     overwrite: bool = False,
 ) -> list[Path]:
-    """Write index.html, its pictures and report.json into `folder`, made where it is missing.
+    """Write index.html, its pictures and report.json.
 
-    volume, enhanced: before and after, on one grid; uncertainty: standard deviation, same units.
-    segmentation: labels on that grid; labels: their names and colours; table: a row per label,
-    {"label", "voxels", "volume_ml", "surface_mm2"}. manifest: as `make_manifest` gives.
-    Returns the files written. Raises OutputError where one exists and may not be replaced.
+    Args:
+        folder: made if it does not exist.
+        volume: before enhancement.
+        enhanced: after enhancement, on the same grid.
+        manifest: as `make_manifest` returns it.
+        uncertainty: standard deviation per voxel, in the units of `enhanced`.
+        segmentation: labels on the same grid.
+        labels: their names and colors.
+        table: a row per label, {"label", "voxels", "volume_ml", "surface_mm2"}.
+        warnings: sentences shown at the top.
+        overwrite: whether existing files are replaced.
+    Returns:
+        The files written, the page first.
+    Raises:
+        OutputError: a file exists and may not be replaced, or cannot be written.
     """
     target = make_folder(folder)
-    title = f"Enhanced: {Path(volume.source).name or 'volume'}"
     panes = [
         Pane("Input", volume),
         Pane("Enhanced", enhanced),
@@ -48,69 +74,33 @@ def enhancement_report(
     if segmentation is not None:
         panes.append(Pane("Segmentation", enhanced, labels=segmentation))
     written = [comparison_sheet(target / _COMPARISON, panes, legend=labels, overwrite=overwrite)]
-    pictures = [
-        Picture(
-            _COMPARISON,
-            "Before and after",
-            sheet_alt(panes),
-            "Input and enhanced with the same window. Orange: brighter than the input; "
-            "blue: darker. A structure in the difference is a structure that was changed.",
-        )
-    ]
+    pictures = [Picture(_COMPARISON, "Before and after", sheet_alt(panes), _COMPARISON_CAPTION)]
     if uncertainty is not None:
         heat = [Pane("Enhanced", enhanced), Pane("Uncertainty", uncertainty, heat=True)]
         written.append(comparison_sheet(target / _UNCERTAINTY, heat, overwrite=overwrite))
-        pictures.append(
-            Picture(
-                _UNCERTAINTY,
-                "Uncertainty",
-                sheet_alt(heat),
-                uncertainty_in_words(
-                    manifest.get("results", {}).get("uncertainty") or {}, volume.units
-                ),
-            )
-        )
-    record = {
-        "manifest": dict(manifest),
-        "labels": list(table),
-        "change": _change(volume, enhanced),
-    }
+        facts = manifest.get("results", {}).get("uncertainty") or {}
+        caption = uncertainty_in_words(facts, volume.units)
+        pictures.append(Picture(_UNCERTAINTY, "Uncertainty", sheet_alt(heat), caption))
+    change = _change(volume, enhanced)
+    record = {"manifest": dict(manifest), "labels": list(table), "change": change}
     write_json(target / _RECORD, record, overwrite=overwrite)
     written.append(target / _RECORD)
     page = Page(
-        title=title,
+        title=f"Enhanced: {Path(volume.source).name or 'volume'}",
         about=about(manifest, volume),
-        summary=_summary(volume, enhanced, manifest),
-        facts=_facts(volume, enhanced, manifest),
+        summary=_summary(change, volume, enhanced, manifest),
+        facts=_facts(change, volume.units, manifest),
         tables=_tables(table),
         pictures=pictures,
-        files=[FileEntry(path.name, _WHAT[path.name]) for path in written],
+        files=[FileEntry(path.name, _FILES[path.name]) for path in written],
         provenance={"Manifest": manifest, "History": list(enhanced.history)},
         warnings=warnings,
     )
     return [write_page(target, page, overwrite=overwrite), *written]
 
 
-def make_folder(folder: str | Path) -> Path:
-    """The folder, made where it is missing; raises OutputError where it cannot be."""
-    target = Path(folder)
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as cause:
-        raise OutputError(f"{target} is a file, not a folder", "Choose another name.") from cause
-    except OSError as cause:
-        raise output_error(target, cause) from cause
-    return target
-
-
-def sheet_alt(panes: Sequence[Pane]) -> str:
-    """What a comparison sheet shows, in a sentence."""
-    titles = ", ".join(pane.title.lower() for pane in panes)
-    return f"Axial, coronal and sagittal planes in columns: {titles}."
-
-
 def about(manifest: Mapping[str, Any], volume: Volume) -> list[tuple[str, str]]:
-    """When, what, model, device: the lines under the title."""
+    """When, input, model and device: the lines under the title of a page."""
     size = " × ".join(str(count) for count in reversed(volume.shape))
     spacing = " × ".join(f"{value:.4g}" for value in volume.geometry.spacing)
     model = manifest.get("model") or {}
@@ -134,20 +124,21 @@ def _change(volume: Volume, enhanced: Volume) -> dict[str, float]:
     }
 
 
-def _summary(volume: Volume, enhanced: Volume, manifest: Mapping[str, Any]) -> list[str]:
-    change, units = _change(volume, enhanced), volume.units or "units of the input"
+def _summary(
+    change: Mapping[str, float], volume: Volume, enhanced: Volume, manifest: Mapping[str, Any]
+) -> list[str]:
+    units = volume.units or "units of the input"
     model = (manifest.get("model") or {}).get("name", "the model")
     grid = "unchanged" if volume.geometry == enhanced.geometry else "NOT that of the input"
     return [
         f"{model} changed the volume by {change['mean_absolute']:.3g} {units} on average"
         f" and by {change['largest']:.3g} at most.",
         f"The grid (spacing, origin, direction) is {grid}.",
-        "There is no reference here, so nothing on this page measures how true the change is.",
+        "There is no reference image, so this page cannot measure whether the changes are correct.",
     ]
 
 
-def _facts(volume: Volume, enhanced: Volume, manifest: Mapping[str, Any]) -> list[Fact]:
-    change, units = _change(volume, enhanced), volume.units
+def _facts(change: Mapping[str, float], units: str, manifest: Mapping[str, Any]) -> list[Fact]:
     facts = [
         Fact(f"{change['mean_absolute']:.3g} {units}".strip(), "mean absolute change"),
         Fact(f"{change['largest']:.3g} {units}".strip(), "largest change"),
@@ -170,10 +161,3 @@ def _tables(table: Sequence[Mapping[str, Any]]) -> list[Table]:
         for row in table
     ]
     return [Table("Segmentation", ("Label", "Voxels", "Volume, ml", "Surface, mm²"), rows)]
-
-
-_WHAT = {
-    _COMPARISON: "input, enhanced, difference and segmentation in three planes",
-    _UNCERTAINTY: "enhanced volume and its uncertainty in three planes",
-    _RECORD: "this page's numbers for programs",
-}

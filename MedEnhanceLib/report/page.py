@@ -1,23 +1,26 @@
-"""One HTML page that needs nothing but the files beside it: no network, no scripts."""
+"""One HTML page that needs nothing but the files beside it: no network, no scripts.
+
+Its template is page.html, its look page.css; Jinja2 escapes all text, whatever it came from.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from html import escape
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY
-from MedEnhanceLib.io.atomic import atomic_write
-from MedEnhanceLib.report.style import STYLE
+from MedEnhanceLib.errors import OutputError
+from MedEnhanceLib.io.atomic import atomic_write, output_error
+from MedEnhanceLib.runtime.dependencies import require
 
 
 @dataclass(frozen=True)
 class Fact:
-    """A figure that stands out at the top of the page: "26.1 dB", with what it is."""
+    """A key figure at the top of the page: "26.1 dB" and its label."""
 
     value: str
     label: str
@@ -25,7 +28,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Table:
-    """A table with one heading a column; the first cell of each row names the row.
+    """A table; the first cell of each row is the row's heading.
 
     note: a sentence below it: what was measured, how, where.
     """
@@ -40,7 +43,7 @@ class Table:
 class Picture:
     """An image file in the page's folder.
 
-    alt: what it shows, for someone who does not see it. caption: printed below it.
+    alt: what it shows, for screen readers. caption: printed below it.
     """
 
     file: str
@@ -51,7 +54,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class FileEntry:
-    """A file in the page's folder, and what it is."""
+    """A file in the page's folder, and a description."""
 
     file: str
     what: str
@@ -59,11 +62,11 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Page:
-    """What the page says, in the order in which it says it.
+    """The content of a page.
 
-    about: pairs shown under the title (when, input, model, device).
+    about: names and values under the title (when, input, model, device).
     summary: plain sentences; the first is the most important one. notes: what a reader must know
-    to judge the numbers. pictures: the first one stands above the tables, the others below.
+    to judge the numbers. pictures: the first is above the tables, the others below.
     provenance: JSON objects by name, shown folded.
     """
 
@@ -80,9 +83,17 @@ class Page:
 
 
 def write_page(folder: str | Path, page: Page, *, overwrite: bool = False) -> Path:
-    """Write folder/index.html; everything that is said is escaped, whatever it came from.
+    """Write folder/index.html.
 
-    Raises OutputError where it cannot be written or exists already.
+    Args:
+        folder: exists; the page's pictures and files are in it.
+        page: its content; sizes of its files are looked up in the folder.
+        overwrite: whether an existing page is replaced.
+    Returns:
+        The path of the page.
+    Raises:
+        OutputError: it cannot be written, or exists.
+        DependencyError: Jinja2 is missing.
     """
     target = Path(folder) / "index.html"
     with atomic_write(target, overwrite=overwrite) as temporary:
@@ -92,29 +103,38 @@ def write_page(folder: str | Path, page: Page, *, overwrite: bool = False) -> Pa
 
 def render(page: Page, folder: Path) -> str:
     """The page as HTML; sizes of files are looked up in `folder`."""
-    parts = [
-        _header(page),
-        _facts(page.facts),
-        *(_figure(picture) for picture in page.pictures[:1]),
-        *(_table(table) for table in page.tables),
-        _notes(page.notes),
-        _pictures(page.pictures[1:]),
-        _files(page.files, folder),
-        _provenance(page.provenance),
-    ]
-    body = "\n".join(part for part in parts if part)
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{escape(page.title)} – MedEnhance</title>\n<style>{STYLE}</style>\n"
-        f"</head>\n<body>\n<main>\n{body}\n</main>\n"
-        f"<footer>{escape(RESEARCH_ONLY)}</footer>\n</body>\n</html>\n"
+    jinja2 = require("jinja2", purpose="Writing a report")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
+    environment.filters |= {
+        "link": _link,
+        "json": _json_text,
+        "size": lambda file: _size_of(folder / file),
+    }
+    summary = page.summary or ("",)
+    template = environment.get_template("page.html")
+    return str(template.render(page=replace(page, summary=summary), notice=RESEARCH_ONLY))
+
+
+def make_folder(folder: str | Path) -> Path:
+    """Make a folder unless it exists; raises OutputError where it cannot be made."""
+    target = Path(folder)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as cause:
+        raise OutputError(f"{target} is a file, not a folder", "Choose another name.") from cause
+    except OSError as cause:
+        raise output_error(target, cause) from cause
+    return target
 
 
 def size_text(count: int) -> str:
-    """Bytes in words: "17.1 MB" (decimal, as file managers count)."""
+    """A number of bytes as text: "17.1 MB" (decimal, as file managers count)."""
     size = float(count)
     for unit in ("bytes", "kB", "MB", "GB"):
         if size < 1000 or unit == "GB":
@@ -123,106 +143,15 @@ def size_text(count: int) -> str:
     raise AssertionError("unreachable")
 
 
-def _header(page: Page) -> str:
-    about = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in page.about
-    )
-    first, *rest = page.summary or ("",)
-    sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in rest)
-    warnings = "".join(f"<li>{escape(warning)}</li>" for warning in page.warnings)
-    return (
-        f'<header>\n<p class="mark">MedEnhance <span class="notice">{escape(RESEARCH_ONLY)}</span>'
-        f"</p>\n<h1>{escape(page.title)}</h1>\n"
-        f'<p class="lead">{escape(first)}</p>\n'
-        + (f'<ul class="plain">{sentences}</ul>\n' if sentences else "")
-        + (f'<ul class="warnings">{warnings}</ul>\n' if warnings else "")
-        + f'<dl class="about">{about}</dl>\n</header>'
-    )
-
-
-def _facts(facts: Sequence[Fact]) -> str:
-    cards = "".join(
-        f"<div><strong>{escape(fact.value)}</strong><span>{escape(fact.label)}</span></div>"
-        for fact in facts
-    )
-    return f'<section class="facts" aria-label="Key figures">{cards}</section>' if cards else ""
-
-
-def _table(table: Table) -> str:
-    heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.columns)
-    rows = "\n".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
-        + "</tr>"
-        for row in table.rows
-    )
-    note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
-    return (
-        f'<section>\n<h2>{escape(table.title)}</h2>\n<div class="scroll"><table>\n'
-        f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>\n"
-        f"{note}\n</section>"
-    )
-
-
-def _notes(notes: Sequence[str]) -> str:
-    if not notes:
-        return ""
-    sentences = "".join(f"<li>{escape(note)}</li>" for note in notes)
-    return f'<section>\n<h2>To keep in mind</h2>\n<ul class="plain">{sentences}</ul>\n</section>'
-
-
-def _pictures(pictures: Sequence[Picture]) -> str:
-    if not pictures:
-        return ""
-    figures = "\n".join(_figure(picture) for picture in pictures)
-    return f"<section>\n<h2>More pictures</h2>\n{figures}\n</section>"
-
-
-def _figure(picture: Picture) -> str:
-    link = _link(picture.file)
-    return (
-        f"<figure>\n<h3>{escape(picture.title)}</h3>\n"
-        f'<a href="{link}"><img src="{link}" alt="{escape(picture.alt)}"></a>\n'
-        f"<figcaption>{escape(picture.caption)}</figcaption>\n</figure>"
-    )
-
-
-def _files(files: Sequence[FileEntry], folder: Path) -> str:
-    if not files:
-        return ""
-    rows = "\n".join(
-        f'<tr><th scope="row"><a href="{_link(entry.file)}">{escape(entry.file)}</a></th>'
-        f'<td class="words">{escape(entry.what)}</td>'
-        f"<td>{_size_of(folder / entry.file)}</td></tr>"
-        for entry in files
-    )
-    return (
-        '<section>\n<h2>Files</h2>\n<div class="scroll"><table>\n<thead><tr>'
-        '<th scope="col">File</th><th scope="col" class="words">What it is</th>'
-        '<th scope="col">Size</th>'
-        f"</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>\n</section>"
-    )
-
-
-def _provenance(provenance: Mapping[str, Any]) -> str:
-    if not provenance:
-        return ""
-    folded = "\n".join(
-        f"<details><summary>{escape(name)}</summary><pre>{escape(_json_text(value))}</pre></details>"
-        for name, value in provenance.items()
-    )
-    return f"<section>\n<h2>Provenance</h2>\n{folded}\n</section>"
-
-
 def _link(file: str) -> str:
     """A relative link; the leading ./ keeps a name with a colon from becoming a scheme."""
     name = file.replace("\\", "/") if "/" not in file else file
-    return escape("./" + quote(name, errors="replace"))
+    return "./" + quote(name, errors="replace")
 
 
 def _size_of(path: Path) -> str:
     try:
-        return escape(size_text(path.stat().st_size))
+        return size_text(path.stat().st_size)
     except OSError:
         return "–"
 

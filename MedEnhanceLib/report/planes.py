@@ -1,4 +1,4 @@
-"""Cuts a volume into pictures that lie as a radiologist expects them, whatever its axes are."""
+"""Cuts volumes with any order of axes into planes in radiological orientation."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _LAYOUT: dict[PlaneName, tuple[int, int, bool]] = {
 
 @dataclass(frozen=True)
 class Plane:
-    """One cut, ready to be drawn with its first row on top.
+    """One cut, to be drawn with its first row on top.
 
     pixels: [rows, columns], in the volume's units.
     spacing_mm: between rows, between columns.
     letters: the patient's side at the left, right, top and bottom edge ("R", "L", "A", "P",
-        "I", "S", or two of them where the grid is oblique); empty where there is no patient.
-    place: where the cut lies, for a caption: "slice 92 of 189".
+        "I", "S", or two of them where the grid is oblique); empty for microscopy.
+    place: for a caption: "slice 92 of 189".
     """
 
     name: PlaneName
@@ -58,10 +58,17 @@ class Plane:
 
 
 def cut(volume: Volume, name: PlaneName, point: Point) -> Plane:
-    """The plane of `volume` nearest to the anatomical plane `name`, through `point` = (k, j, i).
+    """The plane of a volume nearest to an anatomical plane.
 
-    Voxels are never interpolated: an oblique grid is cut along its own nearest axes, and its
-    letters say so. Raises InputError for a point outside of the volume.
+    Voxels are not interpolated: an oblique grid is cut along its own nearest axes, which its
+    letters show.
+
+    Args:
+        volume: a single frame.
+        name: of the anatomical plane.
+        point: (k, j, i) that the plane passes through.
+    Raises:
+        InputError: the point is outside of the volume, or the volume has frames.
     """
     if volume.is_sequence:
         raise InputError("a plane of a sequence", "Give one frame: volume.frame(0).")
@@ -93,7 +100,7 @@ def cut(volume: Volume, name: PlaneName, point: Point) -> Plane:
 
 
 def nearest_axes(geometry: Geometry) -> tuple[int, int, int]:
-    """For x, y, z of LPS: the voxel axis (0 = i, 1 = j, 2 = k) that runs nearest along it."""
+    """For x, y, z of LPS: the voxel axis (0 = i, 1 = j, 2 = k) nearest to it."""
     cosines = np.abs(np.asarray(geometry.direction))
     return max(
         permutations(range(3)),
@@ -110,7 +117,7 @@ def letters_towards(direction: Sequence[float] | npt.NDArray[np.float64]) -> str
 
 
 def busiest_point(volume: Volume) -> Point:
-    """A point (k, j, i) whose planes show much: the weighted centre of what is not background."""
+    """The median position (k, j, i) of the foreground: planes through it show much anatomy."""
     voxels = volume.frame(0).voxels
     step = max(1, int(np.ceil((voxels.size / 2e6) ** (1 / 3))))
     coarse = np.asarray(voxels[::step, ::step, ::step], dtype=np.float32)
@@ -118,8 +125,8 @@ def busiest_point(volume: Volume) -> Point:
     inside = coarse > low + 0.2 * (float(np.percentile(coarse, 99)) - low)
     if not inside.any():
         return tuple(size // 2 for size in voxels.shape)
-    centre = (int(np.median(axis)) * step for axis in np.nonzero(inside))
-    return tuple(min(at, size - 1) for at, size in zip(centre, voxels.shape, strict=True))
+    center = (int(np.median(axis)) * step for axis in np.nonzero(inside))
+    return tuple(min(at, size - 1) for at, size in zip(center, voxels.shape, strict=True))
 
 
 def _edge_letters(

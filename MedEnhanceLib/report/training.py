@@ -1,8 +1,7 @@
-"""The page of a training: its curves, and what the network makes of slabs that stay the same."""
+"""The page of a training: its curves, and the network's output on slabs that stay the same."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,86 +10,89 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.io.atomic import atomic_write
-from MedEnhanceLib.report.enhance import make_folder
-from MedEnhanceLib.report.page import Fact, FileEntry, Page, Picture, Table, write_page
-from MedEnhanceLib.report.style import INK, MUTED, PAPER
-from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.report.drawing import (
+    CONTRAST,
+    LINE,
+    darken,
+    draw_curves,
+    draw_image_grid,
+    new_figure,
+    save_figure,
+)
+from MedEnhanceLib.report.page import Fact, FileEntry, Page, Picture, Table, make_folder, write_page
 
 Floats = npt.NDArray[np.float32]
 _CURVES, _SAMPLES, _GATE = "curves.png", "samples.png", "gate.png"
-_COLUMNS, _CELL_IN, _DPI = 3, (3.9, 2.3), 110
-_MOST_SAMPLES, _SAMPLE_IN = 6, 2.1
+_MOST_SAMPLES = 6
 _GATE_IN, _LAYERS_NAMED = (11.7, 3.0), 5
 _PSNR = "psnr_db"
-_LINE, _BEFORE = "#6cb6ff", "#e8762c"
 
 
 class Samples(Protocol):
-    """Slabs before and after: means of PSNR in dB and images [N, P, P] of one scale."""
+    """The same slabs before and after: mean PSNR in dB, and images [N, P, P] on one scale."""
 
     @property
     def psnr_db(self) -> float:
-        """After, dB."""
+        """After enhancement, dB."""
 
     @property
     def input_psnr_db(self) -> float:
-        """Before, dB."""
+        """Before enhancement, dB."""
 
     @property
     def degraded(self) -> Floats:
-        """What went in."""
+        """The input."""
 
     @property
     def enhanced(self) -> Floats:
-        """What came out."""
+        """The output."""
 
     @property
     def target(self) -> Floats:
-        """What should have come out."""
+        """The undamaged slabs."""
 
     @property
     def error(self) -> Floats:
-        """How far off the network expects to be."""
+        """The error that the network expects."""
 
 
 class GateStory(Protocol):
-    """How the gate of a task decided, over all steps in which the task taught."""
+    """Decisions of a task's gradient gate, over all steps that the task took part in."""
 
     @property
     def steps(self) -> int:
-        """How many."""
+        """Number of steps."""
 
     @property
     def open_fraction(self) -> float:
-        """In which share of them it admitted something."""
+        """Share of the steps in which a gradient was admitted."""
 
     @property
     def cosine(self) -> float:
-        """Mean, of the gradients of each step."""
+        """Mean cosine between the gradients of each step."""
 
     @property
     def average_cosine(self) -> float:
-        """Mean, of the averaged gradients."""
+        """Mean cosine between averaged gradients."""
 
     @property
     def angles(self) -> Sequence[int]:
-        """Number of steps in equal parts of 0 to 180°."""
+        """Histogram: steps in equal parts of 0 to 180°."""
 
     @property
     def layer_cosines(self) -> Mapping[str, float]:
-        """Mean of each layer, first to last."""
+        """Mean cosine of each layer, first to last."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingStory:
-    """What the page tells.
+    """The state of a training, for its page.
 
-    step of steps: how far it is; ending: "finished", "still running", "stopped: …".
-    curves: values by name, (step, value) each. skipped: steps whose gradients were not finite.
-    samples: of the last validation. is_held_out: whether its slabs are of volumes that are not
-    learned from. gate: of a task that teaches. config: as JSON. data: what the bundle's card says
-    of the data.
+    step, steps: done and planned. ending: "finished", "still running", "stopped: …".
+    curves: by name, (step, value) each. skipped: steps whose gradients were not finite.
+    samples: of the last validation. is_held_out: whether their volumes are left out of the
+    training data. gate: of a task whose gradients are gated. config: as JSON. data: the training
+    data as in the bundle's model card.
     """
 
     name: str
@@ -111,15 +113,33 @@ class TrainingStory:
 
 
 def training_report(folder: Path, story: TrainingStory) -> Path:
-    """Write index.html and its pictures into `folder`, in place of earlier ones; the page."""
+    """Write index.html and its pictures into `folder`, replacing earlier ones.
+
+    Returns the path of the page.
+    """
     target = make_folder(folder)
     pictures = []
     if story.curves:
-        _draw_curves(target / _CURVES, story)
-        names = ", ".join(story.curves)
-        pictures.append(Picture(_CURVES, "Curves", f"By step: {names}.", _CURVES_CAPTION))
+        # What matters most comes first.
+        names = sorted(story.curves, key=lambda name: name != _PSNR)
+        levels = {_PSNR: story.samples.input_psnr_db} if story.samples else {}
+        draw_curves(target / _CURVES, {name: story.curves[name] for name in names}, levels)
+        alt = f"By step: {', '.join(story.curves)}."
+        pictures.append(Picture(_CURVES, "Curves", alt, _CURVES_CAPTION))
     if story.samples is not None:
-        _draw_samples(target / _SAMPLES, story.samples)
+        found = story.samples
+        images = {
+            "degraded": found.degraded,
+            "enhanced": found.enhanced,
+            "target": found.target,
+            "expected error": found.error,
+        }
+        draw_image_grid(
+            target / _SAMPLES,
+            {name: slabs[:_MOST_SAMPLES] for name, slabs in images.items()},
+            reference="target",
+            heat="expected error",
+        )
         pictures.append(Picture(_SAMPLES, "Samples", _SAMPLES_ALT, _SAMPLES_CAPTION))
     if story.gate is not None and story.gate.steps:
         _draw_gate(target / _GATE, story.gate)
@@ -155,25 +175,25 @@ def _summary(story: TrainingStory) -> list[str]:
     if found is None:
         return [f"{story.step:,} of {story.steps:,} steps are done; nothing was validated yet."]
     where = (
-        "volumes that it does not learn from"
+        "held-out volumes"
         if story.is_held_out
-        else "volumes that it also learns from (hold some out to see more: held_out)"
+        else "volumes of the training data (to hold some out instead: held_out)"
     )
     change = found.psnr_db - found.input_psnr_db
     return [
         f"PSNR {'rose' if change > 0 else 'fell'} by {abs(change):.1f} dB on fixed slabs of "
-        f"{where}, damaged by simulation.{_learned(story, found)}",
+        f"{where}, with simulated degradation.{_learned(story, found)}",
         f"It is {story.ending.partition(':')[0]}: step {story.step:,} of {story.steps:,}.",
     ]
 
 
 def _learned(story: TrainingStory, found: Samples) -> str:
-    """What of the change came by learning: a network begins with a removal of noise."""
+    """The part of the change that was learned: an untrained network removes noise already."""
     curve = story.curves.get(_PSNR)
     if not curve:
         return ""
     step, before = curve[0]
-    return f" Of that, {found.psnr_db - before:+.1f} dB came after step {step:,}."
+    return f" Of that, {found.psnr_db - before:+.1f} dB were learned after step {step:,}."
 
 
 def _facts(story: TrainingStory) -> list[Fact]:
@@ -207,44 +227,26 @@ def _tables(story: TrainingStory) -> list[Table]:
 
 
 def _notes(story: TrainingStory) -> list[str]:
-    notes = ["The damage is simulated: how a real scan gains is not measured here."]
+    notes = ["The degradation is simulated: the effect on real scans is not measured here."]
     if story.skipped:
         notes.append(f"{story.skipped} steps were left out: their gradients were not finite.")
     return notes
 
 
-def _draw_curves(path: Path, story: TrainingStory) -> None:
-    figures = require("matplotlib.figure", purpose="Drawing pictures")
-    # What matters most comes first.
-    names = sorted(story.curves, key=lambda name: name != _PSNR)
-    rows = math.ceil(len(names) / _COLUMNS)
-    size = (_COLUMNS * _CELL_IN[0], rows * _CELL_IN[1])
-    figure = figures.Figure(figsize=size, dpi=_DPI, facecolor=PAPER, layout="constrained")
-    for index, name in enumerate(names):
-        axes = figure.add_subplot(rows, _COLUMNS, index + 1)
-        _dark(axes, name)
-        steps, values = zip(*story.curves[name], strict=True)
-        axes.plot(steps, values, color=_LINE, linewidth=1.3, marker="." if len(steps) < 9 else "")
-        if name == _PSNR and story.samples is not None:
-            axes.axhline(story.samples.input_psnr_db, color=_BEFORE, linewidth=1, linestyle="--")
-    _save(path, figure)
-
-
 def _draw_gate(path: Path, gate: GateStory) -> None:
-    figures = require("matplotlib.figure", purpose="Drawing pictures")
-    figure = figures.Figure(figsize=_GATE_IN, dpi=_DPI, facecolor=PAPER, layout="constrained")
+    figure = new_figure(_GATE_IN, layout="constrained")
     angles, layers = figure.subplots(1, 2)
-    _dark(angles, "steps by angle between the gradients, degrees")
+    darken(angles, "steps by angle between the gradients, degrees")
     width = 180 / len(gate.angles)
     middles = [(index + 0.5) * width for index in range(len(gate.angles))]
-    colours = [_LINE if middle < 90 else _BEFORE for middle in middles]
-    angles.bar(middles, gate.angles, width=0.9 * width, color=colours)
+    colors = [LINE if middle < 90 else CONTRAST for middle in middles]
+    angles.bar(middles, gate.angles, width=0.9 * width, color=colors)
     angles.set_xticks(range(0, 181, 30))
-    _dark(layers, "mean cosine of each layer, first to last")
+    darken(layers, "mean cosine of each layer, first to last")
     cosines = list(gate.layer_cosines.values())
-    colours = [_LINE if cosine > 0 else _BEFORE for cosine in cosines]
-    layers.bar(range(1, len(cosines) + 1), cosines, color=colours)
-    _save(path, figure)
+    colors = [LINE if cosine > 0 else CONTRAST for cosine in cosines]
+    layers.bar(range(1, len(cosines) + 1), cosines, color=colors)
+    save_figure(path, figure)
 
 
 def _gate_caption(gate: GateStory) -> str:
@@ -256,52 +258,6 @@ def _gate_caption(gate: GateStory) -> str:
     )
 
 
-def _dark(axes: Any, title: str) -> None:
-    axes.set_facecolor(PAPER)
-    axes.set_title(title, color=INK, fontsize=9.5, loc="left", parse_math=False)
-    axes.tick_params(colors=MUTED, labelsize=7.5, length=2)
-    axes.grid(color="#222a33", linewidth=0.6)
-    axes.set_axisbelow(True)
-    for spine in axes.spines.values():
-        spine.set_color("#2a333f")
-
-
-def _draw_samples(path: Path, samples: Samples) -> None:
-    figures = require("matplotlib.figure", purpose="Drawing pictures")
-    count = min(_MOST_SAMPLES, len(samples.target))
-    rows = {
-        "degraded": samples.degraded,
-        "enhanced": samples.enhanced,
-        "target": samples.target,
-        "expected error": samples.error,
-    }
-    size = (count * _SAMPLE_IN + 0.3, len(rows) * _SAMPLE_IN)
-    figure = figures.Figure(figsize=size, dpi=_DPI, facecolor=PAPER, layout="constrained")
-    brightest = float(np.percentile(samples.error[:count], 99.5)) or 1.0
-    for row, (name, images) in enumerate(rows.items()):
-        for column in range(count):
-            axes = figure.add_subplot(len(rows), count, row * count + column + 1)
-            axes.set_xticks([])
-            axes.set_yticks([])
-            low, high = np.percentile(samples.target[column], (0.5, 99.5))
-            is_error = name == "expected error"
-            axes.imshow(
-                images[column],
-                cmap="inferno" if is_error else "gray",
-                vmin=0 if is_error else low,
-                vmax=brightest if is_error else max(high, low + 1e-3),
-            )
-            if column == 0:
-                axes.set_ylabel(name, color=MUTED, fontsize=9)
-    _save(path, figure)
-
-
-def _save(path: Path, figure: Any) -> None:
-    agg = require("matplotlib.backends.backend_agg", purpose="Drawing pictures")
-    with atomic_write(path, overwrite=True) as temporary:
-        agg.FigureCanvasAgg(figure).print_png(str(temporary), metadata={"Software": "MedEnhance"})
-
-
 def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
@@ -310,7 +266,7 @@ def _duration(seconds: float) -> str:
 
 
 _CURVES_CAPTION = (
-    "Losses are running means, weighted as they are minimised. psnr_db: mean PSNR of the fixed "
+    "Losses are running means, weighted as they are minimized. psnr_db: mean PSNR of the fixed "
     "slabs, peak 1 on the network's scale; dashed: of the slabs before enhancement."
 )
 _SAMPLES_ALT = "Rows: degraded, enhanced, target and expected error; a column for each slab."

@@ -1,4 +1,7 @@
-"""What an uncertainty map is, in words for whoever reads it: on pages, in panels, on legends."""
+"""Descriptions of uncertainty maps for pages, panels and legends.
+
+A module without imports, so that opening the module in Slicer does not load the reports.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,11 @@ from typing import Any
 
 
 def uncertainty_in_words(facts: Mapping[str, Any], units: str = "") -> str:
-    """What the map tells, in which units, and how far that was measured.
+    """A description of an uncertainty map for its readers.
 
-    facts: what a manifest says of it, `results.uncertainty`. units: of the enhanced volume.
+    Args:
+        facts: `results.uncertainty` of the manifest.
+        units: of the enhanced volume.
     """
     return (
         "How far noise, and blur where it was undone, may have left each value off, as a standard "
@@ -19,20 +24,20 @@ def uncertainty_in_words(facts: Mapping[str, Any], units: str = "") -> str:
 
 
 def calibration_in_words(facts: Mapping[str, Any]) -> str:
-    """How far it was measured that the map tells the truth: the rest of a sentence."""
-    if not facts.get("calibration"):
-        return "not calibrated: it ranks errors and does not measure them, so dark is no proof."
+    """How the map was calibrated, as the rest of a sentence; facts as in `uncertainty_in_words`."""
+    calibration = facts.get("calibration")
+    if not calibration:
+        return (
+            "not calibrated: it ranks errors and does not measure them, so a dark region may be "
+            "wrong, too."
+        )
+    data = calibration.get("fitted_on") if isinstance(calibration, Mapping) else None
     return (
-        f"calibrated on {_fitted_on(facts['calibration'])}, where ± 1.645 SD held 90 % of the "
+        f"calibrated on {data or 'data that are not named'}, where ± 1.645 SD held 90 % of the "
         "errors; on other data it can be too small."
     )
 
 
 def state_of_uncertainty(facts: Mapping[str, Any]) -> str:
-    """The same in a word or two, for a legend."""
+    """For a legend: "calibrated" or "not calibrated"."""
     return "calibrated" if facts.get("calibration") else "not calibrated"
-
-
-def _fitted_on(calibration: Any) -> str:
-    told = calibration.get("fitted_on") if isinstance(calibration, Mapping) else None
-    return str(told or "data that are not named")

@@ -1,1 +1,1 @@
-"""What runs: progress and cancelling, devices, the machine, locks, packages, shipped files."""
+"""The process and its machine: progress, devices, locks, packages, files that ship."""

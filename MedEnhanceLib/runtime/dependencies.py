@@ -1,6 +1,7 @@
-"""The packages that features need: imported where they are used, told of where they are missing.
+"""The packages that MedEnhance needs: their names, sizes and purposes, and which are missing.
 
-Nothing here imports a package to find out whether it is there, and this file needs none itself.
+Packages are imported where they are used (`require`). Nothing here imports one to find out whether
+it is installed, and this file needs none itself.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import dataclass, replace
-from importlib import import_module, invalidate_caches, metadata
+from importlib import import_module, invalidate_caches
 from importlib.util import find_spec
 from types import ModuleType
 
@@ -20,9 +21,10 @@ class Package:
     """A package that MedEnhance uses.
 
     requirement: as pip takes it. module: as Python imports it. purpose: what it is for.
-    megabytes: about what is downloaded for it, with what it brings along. required: whether
-    anything ordinary needs it. installed: its version here, "unknown" where it does not say,
-    None where it is missing. fits: whether it is here and recent enough.
+    megabytes: approximate download, its own dependencies included. required: installed along with
+    MedEnhance; others are extras. essential: needed to open the module, to enhance, segment or
+    compress; without the others only what `purpose` names is refused. installed: its version,
+    "unknown" where it states none, None where it is missing. fits: installed and recent enough.
     """
 
     requirement: str
@@ -30,20 +32,23 @@ class Package:
     purpose: str
     megabytes: float
     required: bool = True
+    essential: bool = True
     installed: str | None = None
     fits: bool = False
 
     @property
     def name(self) -> str:
-        """As pip knows it, without a version."""
+        """Its name for pip, without a version."""
         return re.split(r"[>=<~! ]", self.requirement)[0]
 
 
-#: Sizes of the wheels for Linux and Python 3.12 in 2026; other systems' differ little, but for
-#: PyTorch's (see torch_megabytes). The requirements are those of pyproject.toml (tested).
+#: Sizes of the wheels for Linux and Python 3.12 in 2026; on other systems only PyTorch's differs
+#: much (see torch_megabytes). The requirements are those of pyproject.toml (tested). PyTorch brings
+#: filelock and Jinja2 along, and Slicer psutil.
 _PACKAGES = (
     Package("numpy>=1.26", "numpy", "voxels", 16),
-    Package("SimpleITK>=2.4", "SimpleITK", "reading and writing volumes, N4", 53),
+    Package("SimpleITK>=2.4", "SimpleITK", "NRRD and MetaImage, N4", 53),
+    Package("nibabel>=5.3", "nibabel", "NIfTI", 3.5),
     Package("pydicom>=3.0", "pydicom", "DICOM", 2.4),
     Package("highdicom>=0.26", "highdicom", "writing DICOM", 4),
     Package("dicom-anonymizer>=2.0", "dicomanonymizer", "de-identification", 0.1),
@@ -51,26 +56,27 @@ _PACKAGES = (
     Package("monai>=1.4", "monai", "tiled inference, segmentation heads", 1.7),
     Package("safetensors>=0.4.5", "safetensors", "models", 0.5),
     Package("imagecodecs>=2025.3.30", "imagecodecs", "compression, pixels of DICOM", 28),
-    Package("zstandard>=0.22", "zstandard", "compression", 5.5),
-    Package("constriction>=0.4", "constriction", "implicit blocks", 0.5),
     Package("threadpoolctl>=3.1", "threadpoolctl", "compression", 0.1),
     Package("tqdm>=4.66", "tqdm", "progress bars", 0.1),
-    Package("matplotlib>=3.9", "matplotlib", "pictures and reports", 20),
+    Package("psutil>=5.9", "psutil", "memory, priority", 0.3),
+    Package("filelock>=3.30", "filelock", "locks of GPUs and folders", 0.1),
+    Package("Jinja2>=3.1", "jinja2", "pages of reports", 0.2),
+    Package("matplotlib>=3.9", "matplotlib", "pictures of reports", 20, essential=False),
     Package("dask[distributed]>=2024.8", "distributed", "batch --scheduler", 5, required=False),
     Package("av>=17.1", "av", "smaller and faster files of a ratio", 35, required=False),
 )
-#: import name → the name pip knows, where they differ.
+#: import name → pip's name, where they differ.
 PIP_NAMES = {p.module: p.name for p in _PACKAGES if p.module != p.name}
 PIP_NAMES["dask.distributed"] = PIP_NAMES["distributed"]
-#: PyTorch with all that it brings along: (as `pip install torch` takes it, for the CPU alone).
-#: On Linux the first carries NVIDIA's libraries: measured 915 MB and 3.2 GB of them.
+#: PyTorch with its dependencies: (what `pip install torch` downloads, the build for the CPU alone).
+#: On Linux the first includes NVIDIA's libraries: measured 915 MB and 3.2 GB of them.
 _TORCH_MEGABYTES = {"linux": (4100, 200), "win32": (130, 130), "darwin": (90, 90)}
 
 
 def packages() -> list[Package]:
-    """All packages with what is installed of them; none is imported."""
+    """All packages with their installed versions; none is imported."""
     invalidate_caches()
-    return [_looked_up(package) for package in _PACKAGES]
+    return [_with_version(package) for package in _PACKAGES]
 
 
 def package_rows() -> list[dict[str, object]]:
@@ -89,20 +95,22 @@ def package_rows() -> list[dict[str, object]]:
 
 
 def missing(compute_on: str = "auto") -> list[Package]:
-    """The required packages that are not here, or too old, with what they are for and their size.
+    """The required packages to install or update; empty while no essential one is missing.
 
-    compute_on: "auto" for PyTorch as pip takes it, "cpu" for its smaller build.
+    Args:
+        compute_on: "auto" for the size of PyTorch's default build, "cpu" for its smaller one.
     """
     sizes = {"torch": torch_megabytes(compute_on)}
-    return [
+    absent = [
         replace(package, megabytes=sizes.get(package.name, package.megabytes))
         for package in packages()
         if package.required and not package.fits
     ]
+    return absent if any(package.essential for package in absent) else []
 
 
 def torch_megabytes(compute_on: str = "auto") -> float:
-    """What PyTorch downloads on this system; "cpu" for the build without a GPU's libraries."""
+    """Megabytes that PyTorch downloads on this system; "cpu": the build without GPU libraries."""
     with_gpu, cpu_alone = _TORCH_MEGABYTES.get(sys.platform, _TORCH_MEGABYTES["linux"])
     return cpu_alone if compute_on == "cpu" else with_gpu
 
@@ -120,12 +128,14 @@ def require(module: str, *, purpose: str) -> ModuleType:
 
 
 def has(module: str) -> bool:
-    """Whether a package is here and recent enough."""
-    return any(_looked_up(package).fits for package in _PACKAGES if package.module == module)
+    """Whether a package is installed and recent enough; `module` is its import name."""
+    return any(_with_version(package).fits for package in _PACKAGES if package.module == module)
 
 
 def installed_version(package: Package) -> str | None:
-    """Its version, "unknown" where it is here without saying one, None where it is not."""
+    """Its version, "unknown" where an installed one states none, None where it is missing."""
+    from importlib import metadata  # takes longer to import than the rest of this package
+
     try:
         if find_spec(package.module) is None:
             return None
@@ -139,7 +149,7 @@ def installed_version(package: Package) -> str | None:
     return "unknown"
 
 
-def _looked_up(package: Package) -> Package:
+def _with_version(package: Package) -> Package:
     version = installed_version(package)
     least = package.requirement.rpartition(">=")[2]
     fits = version is not None and (version == "unknown" or _numbers(version) >= _numbers(least))
@@ -147,6 +157,6 @@ def _looked_up(package: Package) -> Package:
 
 
 def _numbers(version: str) -> list[int]:
-    """The release's numbers: "2.13.0+cpu" → [2, 13, 0]."""
+    """The numbers of a release: "2.13.0+cpu" → [2, 13, 0]."""
     release = re.match(r"\d+(\.\d+)*", version)
     return [int(part) for part in release.group().split(".")] if release else []

@@ -1,4 +1,4 @@
-"""Chooses where a network runs, and says why."""
+"""Chooses the device that a network runs on, with the reason."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.runtime.gpu_lock import holder
+from MedEnhanceLib.runtime.locks import holder
 
 
 @dataclass(frozen=True)
@@ -17,57 +17,60 @@ class DeviceChoice:
     reason: str
 
 
-def choose_device(wish: str = "auto") -> DeviceChoice:
-    """`auto` takes CUDA, then MPS, then the CPU; anything else is taken at its word.
+def choose_device(requested: str = "auto") -> DeviceChoice:
+    """The device to use, with the reason for users.
 
-    Raises ConfigError where the wished device is not there: no fallback in silence.
+    Args:
+        requested: "cpu", "cuda", "cuda:N", "mps", or "auto" for CUDA, then MPS, then the CPU.
+    Raises:
+        ConfigError: the requested device is unknown or not available; there is no fallback.
     """
     torch = require("torch", purpose="Running a model")
-    if wish == "auto":
+    if requested == "auto":
         if torch.cuda.is_available():
-            return _with_neighbour("cuda", f"CUDA device {torch.cuda.get_device_name(0)}")
+            return _with_holder("cuda", f"CUDA device {torch.cuda.get_device_name(0)}")
         if torch.backends.mps.is_available():
-            return _with_neighbour("mps", "Apple GPU (MPS); no CUDA device")
+            return _with_holder("mps", "Apple GPU (MPS); no CUDA device")
         count = torch.get_num_threads()
         threads = "1 thread" if count == 1 else f"{count} threads"
         return DeviceChoice("cpu", f"no CUDA device found; {threads} of the CPU")
-    kind = wish.partition(":")[0]
+    kind = requested.partition(":")[0]
     available = {
         "cpu": True,
-        "cuda": torch.cuda.is_available() and _index(wish) < torch.cuda.device_count(),
+        "cuda": torch.cuda.is_available() and _index(requested) < torch.cuda.device_count(),
         "mps": torch.backends.mps.is_available(),
     }
     if kind not in available:
-        raise ConfigError(f"unknown device {wish!r}", "Use auto, cpu, cuda, cuda:N or mps.")
+        raise ConfigError(f"unknown device {requested!r}", "Use auto, cpu, cuda, cuda:N or mps.")
     if not available[kind]:
         raise ConfigError(
-            f"the device {wish!r} is not available here",
-            "Use auto, which takes the best that is there (--device auto; see medenhance doctor).",
+            f"the device {requested!r} is not available here",
+            "Use auto, which takes the best available one (--device auto; see medenhance doctor).",
         )
-    return _with_neighbour(wish, "chosen by the user")
+    return _with_holder(requested, "chosen by the user")
 
 
-def devices_for(wish: str = "auto") -> list[str]:
-    """The devices that a long job may take: one, or every CUDA device where `auto` finds several.
+def devices_for(requested: str = "auto") -> list[str]:
+    """The devices that a long job may use: every CUDA device for "auto", else one.
 
-    Raises ConfigError as `choose_device`.
+    Raises ConfigError as `choose_device` does.
     """
-    chosen = choose_device(wish).name
-    if wish == "auto" and chosen == "cuda":
+    chosen = choose_device(requested).name
+    if requested == "auto" and chosen == "cuda":
         torch = require("torch", purpose="Running a model")
         count = torch.cuda.device_count()
         return [f"cuda:{number}" for number in range(count)] if count > 1 else [chosen]
     return [chosen]
 
 
-def _with_neighbour(name: str, reason: str) -> DeviceChoice:
-    """The choice, with the long job that works there already: it may take long, or much memory."""
+def _with_holder(name: str, reason: str) -> DeviceChoice:
+    """The choice; its reason names a long job of another process that uses the device."""
     other = holder(name)
     return DeviceChoice(name, f"{reason}; {other} works there too" if other else reason)
 
 
-def _index(wish: str) -> int:
-    number = wish.partition(":")[2] or "0"
+def _index(requested: str) -> int:
+    number = requested.partition(":")[2] or "0"
     if not number.isdigit():
-        raise ConfigError(f"unknown device {wish!r}", "Use auto, cpu, cuda, cuda:N or mps.")
+        raise ConfigError(f"unknown device {requested!r}", "Use auto, cpu, cuda, cuda:N or mps.")
     return int(number)

@@ -1,7 +1,8 @@
-"""What this machine has, asked of the operating system; None where it does not say."""
+"""What this machine has and can run on: devices, memory, disk, threads, priority."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -9,11 +10,15 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from MedEnhanceLib.runtime.dependencies import require
+
+#: Unix's nice value of background work.
+_LOW_NICE = 10
 #: Where Linux limits the memory of a container, version 2 and 1.
 _CGROUPS = (
     (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
@@ -23,36 +28,38 @@ _CGROUPS = (
     ),
 )
 
-
-#: Asks in a process of its own: torch takes a second and much memory to import, a broken driver can
-#: take the whole process down, and a package that is in use cannot be replaced on Windows.
-_ASK = (
+#: Run in a process of its own: torch takes a second and much memory to import, a broken driver can
+#: crash the process, and a package that is in use cannot be replaced on Windows.
+_EXAMINE = (
     "import json, sys; sys.path.insert(0, sys.argv[1]);"
     "from MedEnhanceLib.runtime.machine import torch_facts; print(json.dumps(torch_facts()))"
 )
-_ASK_SECONDS = 120.0
+_EXAMINE_SECONDS = 120.0
 _LIBRARY = Path(__file__).resolve().parents[2]
 
 
-def be_a_good_neighbour() -> None:
-    """Let threads that wait sleep, in a process of our own; a setting of the user's stays.
+def let_idle_threads_sleep() -> None:
+    """Make OpenMP's idle threads sleep instead of spin, unless the user's environment says how.
 
-    By default they spin: on a machine that is busy with something else two threads then took 2.3
-    times as long as they need. To be called before anything loads OpenMP.
+    Spinning threads on a busy machine made two threads 2.3 times slower. Call it before anything
+    loads OpenMP, and only in a process of MedEnhance's own.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def compute(check: Callable[[], None] = lambda: None) -> dict[str, Any]:
-    """What models can run on.
+    """The devices that models can run on.
 
-    devices: CUDA devices with their memory in bytes, MPS, and the CPU, which is always there.
-    choice: what is taken where the user chooses nothing, with the reason in plain words; "none"
-    without PyTorch. cuda: the version PyTorch was built for, whether it can be used, and whether
-    NVIDIA's driver is here. check: called meanwhile; may raise.
+    Args:
+        check: called while torch is examined; may raise to cancel.
+    Returns:
+        "devices": CUDA devices with their memory in bytes, MPS, and the CPU, which is always there.
+        "choice": the device of "auto" with its reason; "none" without PyTorch.
+        "cuda": the version PyTorch was built for, whether it is usable, and whether NVIDIA's driver
+        is installed.
     """
     cpu = {"name": "cpu", "what": _cpu_name(), "total": None, "free": None}
-    facts = _asked_torch(check)
+    facts = _examine_torch(check)
     if "problem" in facts:
         cuda = {"built": None, "available": False, "driver": has_nvidia_driver()}
         what = f"{cpu['what']}; {facts['problem']}"
@@ -67,7 +74,7 @@ def compute(check: Callable[[], None] = lambda: None) -> dict[str, Any]:
 
 
 def torch_facts() -> dict[str, Any]:
-    """What torch says of this machine's devices; `problem` where it cannot be used."""
+    """The devices that torch finds; `problem` where torch cannot be used."""
     try:
         import torch
     except Exception as cause:  # noqa: BLE001 - a broken driver must not hide the rest
@@ -87,12 +94,12 @@ def has_nvidia_driver() -> bool:
     return Path("/proc/driver/nvidia/version").exists() or bool(shutil.which("nvidia-smi"))
 
 
-def _asked_torch(check: Callable[[], None]) -> dict[str, Any]:
+def _examine_torch(check: Callable[[], None]) -> dict[str, Any]:
     if "torch" in sys.modules:
         return torch_facts()
     if find_spec("torch") is None:
         return {"problem": "torch cannot be used: it is not installed", "absent": True}
-    command = [sys.executable, "-P", "-c", _ASK, str(_LIBRARY)]
+    command = [sys.executable, "-P", "-c", _EXAMINE, str(_LIBRARY)]
     hidden = getattr(subprocess, "CREATE_NO_WINDOW", 0)
     process = subprocess.Popen(
         command,
@@ -109,7 +116,7 @@ def _asked_torch(check: Callable[[], None]) -> dict[str, Any]:
 
 
 def _answer(process: subprocess.Popen[bytes], check: Callable[[], None]) -> dict[str, Any]:
-    end = time.monotonic() + _ASK_SECONDS
+    end = time.monotonic() + _EXAMINE_SECONDS
     while time.monotonic() < end:
         check()
         try:
@@ -121,7 +128,7 @@ def _answer(process: subprocess.Popen[bytes], check: Callable[[], None]) -> dict
         except ValueError:
             return {"problem": f"torch cannot be used: it ended with status {process.returncode}"}
         return facts
-    return {"problem": f"torch cannot be used: no answer in {_ASK_SECONDS:.0f} s"}
+    return {"problem": f"torch cannot be used: no answer in {_EXAMINE_SECONDS:.0f} s"}
 
 
 def _without(facts: dict[str, Any]) -> dict[str, str]:
@@ -133,14 +140,14 @@ def _without(facts: dict[str, Any]) -> dict[str, str]:
 
 
 def _choice(devices: list[dict[str, Any]], cuda: dict[str, Any]) -> dict[str, str]:
-    """As device.choose_device decides, with the reason for people."""
+    """The device that `choose_device` takes, with a reason for users."""
     if cuda["available"]:
         first = devices[0]
         room = f" with {first['total'] / 1e9:.0f} GB" if first["total"] else ""
         return {"name": "cuda", "reason": f"the NVIDIA GPU {first['what']}{room} is fastest"}
     if devices:
         return {"name": "mps", "reason": "the Apple GPU is faster than the CPU"}
-    # How many threads they take is PyTorch's choice, which the log of each run tells.
+    # PyTorch chooses the number of threads; the log of each run states it.
     slow = "models run on the CPU, which takes several times longer"
     if not cuda["driver"]:
         return {"name": "cpu", "reason": f"no graphics card that PyTorch can use; {slow}"}
@@ -160,23 +167,63 @@ def cpu_threads() -> int:
 
 
 def memory() -> dict[str, int | None]:
-    """Bytes of host memory: total and free, the container's limit taken into account."""
-    readers: dict[str, Callable[[], tuple[int, int | None]]] = {
-        "linux": _linux_memory,
-        "darwin": _mac_memory,
-        "win32": _windows_memory,
-    }
+    """Host memory in bytes, "total" and "free", a container's limit included; None if unknown."""
     try:
-        total, free = readers[sys.platform]()
-    except (KeyError, OSError, ValueError, subprocess.SubprocessError):
+        import psutil
+    except ImportError:  # before the first installation
         return {"total": None, "free": None}
+    found = psutil.virtual_memory()
+    total, free = int(found.total), int(found.available)
+    for limit_file, usage_file in _CGROUPS:
+        try:
+            limit = int(limit_file.read_text(encoding="ascii"))
+            usage = int(usage_file.read_text(encoding="ascii"))
+        except (OSError, ValueError):  # no such limit, or "max"
+            continue
+        if limit < total:
+            return {"total": limit, "free": min(free, max(limit - usage, 0))}
     return {"total": total, "free": free}
 
 
 def disk(folder: Path) -> dict[str, Any]:
-    """Bytes of the disk that `folder` lies on."""
+    """Bytes of the disk that `folder` is on."""
     usage = shutil.disk_usage(folder)
     return {"path": str(folder), "total": usage.total, "free": usage.free}
+
+
+@contextlib.contextmanager
+def low_priority(*, wanted: bool = True) -> Iterator[None]:
+    """Run this process below the priority of others; `wanted=False` changes nothing.
+
+    Unix lets no ordinary user raise a priority again: there the process stays low afterwards. Call
+    it only in a process of MedEnhance's own, not in a caller's.
+    """
+    psutil = require("psutil", purpose="Working at low priority")
+    process = psutil.Process()
+    before = process.nice()
+    if sys.platform == "win32":
+        low = psutil.BELOW_NORMAL_PRIORITY_CLASS
+        is_low = before in (low, psutil.IDLE_PRIORITY_CLASS)
+    else:
+        low, is_low = _LOW_NICE, before >= _LOW_NICE
+    lowers = wanted and not is_low
+    if lowers:
+        _set_priority(process, low)
+    try:
+        yield
+    finally:
+        if lowers:
+            with contextlib.suppress(psutil.AccessDenied, PermissionError):
+                _set_priority(process, before)
+
+
+def _set_priority(process: Any, value: int) -> None:
+    """Set it for the process, and on Linux for each thread: torch's may have started already."""
+    process.nice(value)
+    if sys.platform == "linux":
+        for thread in process.threads():
+            with contextlib.suppress(ProcessLookupError):  # it has ended
+                os.setpriority(os.PRIO_PROCESS, thread.id, value)
 
 
 def _cpu_name() -> str:
@@ -187,42 +234,3 @@ def _cpu_name() -> str:
         )
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def _linux_memory() -> tuple[int, int | None]:
-    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in lines if ":" in line}
-    total, free = kilobytes["MemTotal"] * 1024, kilobytes["MemAvailable"] * 1024
-    for limit_file, usage_file in _CGROUPS:
-        try:
-            limit = int(limit_file.read_text(encoding="ascii"))
-            usage = int(usage_file.read_text(encoding="ascii"))
-        except (OSError, ValueError):  # no such limit, or "max"
-            continue
-        if limit < total:
-            return limit, min(free, max(limit - usage, 0))
-    return total, free
-
-
-def _mac_memory() -> tuple[int, int | None]:
-    text = subprocess.run(
-        ["sysctl", "-n", "hw.memsize"], capture_output=True, text=True, check=True, timeout=10
-    ).stdout
-    return int(text), None
-
-
-def _windows_memory() -> tuple[int, int | None]:
-    import ctypes
-
-    class Status(ctypes.Structure):
-        _fields_ = (
-            ("length", ctypes.c_ulong),
-            ("load", ctypes.c_ulong),
-            *((name, ctypes.c_ulonglong) for name in ("total", "free", "c", "d", "e", "f", "g")),
-        )
-
-    status = Status(length=ctypes.sizeof(Status))
-    kernel = ctypes.WinDLL("kernel32")  # type: ignore[attr-defined, unused-ignore]
-    if not kernel.GlobalMemoryStatusEx(ctypes.byref(status)):
-        raise OSError("GlobalMemoryStatusEx failed")
-    return status.total, status.free

@@ -1,4 +1,4 @@
-"""How long work reports and is stopped; every method takes a `Monitor` and knows no door."""
+"""How long work reports its progress and is canceled: every method takes a `Monitor`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ EventKind = Literal["started", "progress", "log", "metric", "preview", "warning"
 
 @dataclass(frozen=True)
 class Event:
-    """Something that a job says.
+    """An event of a job.
 
     kind: see EventKind. fields, by kind: progress has `fraction` in [0, 1], `stage` and `eta_s`
     (None while unknown); log and warning have `message`; metric has `name`, `value`, `step`;
-    preview has `path`, `caption`. All of them can be written as JSON.
+    preview has `path`, `caption`. All can be written as JSON.
     """
 
     kind: EventKind
@@ -28,9 +28,9 @@ class Event:
 
 
 Answer = TypeVar("Answer")
-#: How often a cancel is looked for where work has no safe points.
+#: How often a request to cancel is checked while work has no safe points.
 _LOOK_SECONDS = 0.05
-#: How long the end of a process may wait for work that was cancelled.
+#: How long the end of a process waits for work that was cancelled.
 _EXIT_SECONDS = 10.0
 
 
@@ -43,10 +43,10 @@ Cancel = Callable[[], bool] | _HasIsSet
 
 
 class _Pace:
-    """How fast work goes, measured anew in each stage: some of them take no time for their share.
+    """Estimates the time left from the pace of the current stage alone.
 
-    A reading that is over at once would promise that the network after it is as fast. Nor does the
-    first step of a stage count for long: much is done for the first time in it.
+    Stages differ: reading a file takes no time for its share, a network does. The first step of a
+    stage is left out, since caches are filled and libraries loaded in it.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class _Pace:
         self._is_first = False
 
     def seconds_left(self, fraction: float, stage: str) -> float | None:
-        """Until all is done, at the pace of this stage; None while that is not known."""
+        """Until all stages are done, at this stage's pace; None while that is unknown."""
         now = time.monotonic()
         stage = "".join(letter for letter in stage if not letter.isdigit())  # "step 3 of 9"
         if stage != self._stage:
@@ -67,10 +67,10 @@ class _Pace:
 
 
 class Monitor:
-    """Carries events out of a job and the wish to stop into it.
+    """Passes a job's events to a listener, and a request to cancel to the job.
 
-    progress: called with each Event, in the job's own thread; None hears nothing.
-    cancel: a function that tells whether to stop, or an object with `is_set()`
+    progress: called with each Event, in the job's own thread; None for no listener.
+    cancel: a function that returns whether to stop, or an object with `is_set()`
         (threading.Event); polled at every safe point.
     """
 
@@ -82,7 +82,7 @@ class Monitor:
         self._warned: set[str] = set()
 
     def part(self, start: float, end: float) -> Monitor:
-        """A monitor for a share of this work: its 0…1 is this one's start…end."""
+        """A monitor for a share of this work: its 0…1 is this monitor's start…end."""
         part = Monitor(self._listener, self._cancel)
         span = self._end - self._start
         part._start, part._end = self._start + start * span, self._start + end * span
@@ -91,7 +91,7 @@ class Monitor:
 
     @property
     def can_be_cancelled(self) -> bool:
-        """Whether anybody could ask to stop."""
+        """Whether the caller gave a way to cancel."""
         return self._cancel is not None
 
     @property
@@ -107,52 +107,45 @@ class Monitor:
             raise Cancelled("cancelled", "Nothing was written; start again when you like.")
 
     def progress(self, fraction: float, stage: str) -> None:
-        """Tell how far the work is, in [0, 1]; a safe point as well."""
+        """Report how far the work is, in [0, 1], and what it does; also a safe point."""
         self.check()
         overall = self._start + min(max(fraction, 0.0), 1.0) * (self._end - self._start)
         eta = self._pace.seconds_left(overall, stage)
-        self._tell("progress", fraction=round(overall, 5), stage=stage, eta_s=eta)
+        self._emit("progress", fraction=round(overall, 5), stage=stage, eta_s=eta)
 
     def log(self, message: str) -> None:
-        """A line for the log."""
-        self._tell("log", message=message)
+        """Report a line for the log."""
+        self._emit("log", message=message)
 
     def warn(self, message: str) -> None:
-        """Something the user should know: a fallback, a doubt. The same is told once in a job."""
+        """Report a fallback or another warning; the same text is reported once in a job."""
         if message not in self._warned:
             self._warned.add(message)
-            self._tell("warning", message=message)
+            self._emit("warning", message=message)
 
     def metric(self, name: str, value: float, step: int) -> None:
-        """A figure that develops: a loss, a score."""
-        self._tell("metric", name=name, value=float(value), step=int(step))
+        """Report a value of a curve: a loss, a score."""
+        self._emit("metric", name=name, value=float(value), step=int(step))
 
     def preview(self, path: str, caption: str) -> None:
-        """A picture that is ready to be looked at."""
-        self._tell("preview", path=path, caption=caption)
+        """Report a picture that can be shown."""
+        self._emit("preview", path=path, caption=caption)
 
-    def _tell(self, kind: EventKind, **fields: Any) -> None:
+    def _emit(self, kind: EventKind, **fields: Any) -> None:
         if self._listener is not None:
             self._listener(Event(kind, fields))
 
 
-#: Threads that nobody waits for any more.
-_left: list[threading.Thread] = []
-
-
-@atexit.register
-def _wait_for_what_was_left() -> None:
-    """A library that is torn down in the middle of its work aborts the whole process."""
-    end = time.monotonic() + _EXIT_SECONDS
-    for thread in _left:
-        thread.join(max(0.0, end - time.monotonic()))
-
-
 def attend(work: Callable[[], Answer], monitor: Monitor | None) -> Answer:
-    """What `work` returns, for work of others that knows no safe points.
+    """Run `work` of another library, which has no safe points, so that it can be canceled.
 
-    After a cancel it is not waited for: it ends in the background, and what it gives is dropped.
-    So it may change nothing that outlives it.
+    After a cancel it ends in the background and its result is dropped, so it must have no effect
+    beyond its result.
+
+    Returns:
+        What `work` returns.
+    Raises:
+        Cancelled: the monitor was asked to stop; else what `work` raises.
     """
     if monitor is None or not monitor.can_be_cancelled:
         return work()
@@ -169,9 +162,12 @@ def attend(work: Callable[[], Answer], monitor: Monitor | None) -> Answer:
     thread.start()
     while thread.is_alive():
         thread.join(_LOOK_SECONDS)
-        if monitor.cancelled:
-            _left[:] = [*filter(threading.Thread.is_alive, _left), thread]
-        monitor.check()
+        try:
+            monitor.check()
+        except Cancelled:
+            # A library that is torn down in the middle of its work aborts the process.
+            atexit.register(thread.join, _EXIT_SECONDS)
+            raise
     if errors:
         raise errors[0]
     return answers[0]

@@ -7,7 +7,7 @@ from pathlib import Path
 from MedEnhanceLib.errors import ModelError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-#: A wheel carries them inside the package; a source tree beside it; Slicer in the module's folder.
+#: In a wheel inside the package, in a source tree beside it, in Slicer in the module's folder.
 _ROOTS = (
     _PACKAGE / "data",
     _PACKAGE.parent / "Resources",
@@ -16,15 +16,12 @@ _ROOTS = (
 
 
 def resource_folder(name: str) -> Path:
-    """The folder "models" or "samples" of this installation.
-
-    Raises ModelError naming the places looked at.
-    """
+    """The folder "models" or "samples" of this installation; raises ModelError if missing."""
     for root in _ROOTS:
         if (root / name).is_dir():
             return root / name
     places = ", ".join(str(root / name) for root in _ROOTS)
     raise ModelError(
-        f"the folder of {name} is missing from this installation (looked at {places})",
+        f"the folder of {name} is missing from this installation (searched: {places})",
         "Install the package again: python -m pip install --force-reinstall medenhance",
     )

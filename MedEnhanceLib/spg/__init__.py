@@ -1,4 +1,4 @@
-"""SPG: low-level dataset distillation (structure-preserving personalised generation).
+"""SPG: low-level data set distillation (structure-preserving personalized generation).
 
-Importing this needs numpy alone; what computes lies in its files.
+Importing this package and its configurations needs numpy alone.
 """

@@ -1,147 +1,148 @@
-"""What can be chosen in a distillation: the task, the images, the generator and the loop."""
+"""The options of a distillation, and of the training of a denoiser (a small restorer)."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
 
-from MedEnhanceLib.core.options import check_range, config_from_json, config_to_json
+from MedEnhanceLib.core.options import Options, WithPresets, option
 from MedEnhanceLib.errors import ConfigError
 
-TASKS = ("denoise", "sr2", "sr4", "undersample")
-PRESETS = ("smoke", "cpu", "full")
+Task = Literal["denoise", "sr2", "sr4", "undersample"]
+TASKS: tuple[Task, ...] = get_args(Task)
+Network = Literal["srcnn", "edsr", "unet"]
 #: Networks whose gradients can be matched; `networks.UNSEEN` is kept for evaluation.
 MATCHED = ("srcnn", "edsr")
-MODALITIES = ("CT", "MR")
+Modality = Literal["CT", "MR"]
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
 TEMPLATE, REPRESENTATIVE, PATIENT = "template", "representative", "patient:"
 #: Sides of images are multiples of this: ζ has an eighth of the resolution.
 GRID = 8
-#: What does not change what is distilled: a run may go on with other values of these.
+#: Fields without effect on the result: a run may be resumed with other values.
 _FREE = ("device", "checkpoint_s")
+#: The same of a training of a denoiser.
+_FREE_OF_DENOISER = ("device", "checkpoint_s", "data", "licence")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageConfig:
-    """How volumes become images: axial, [size, size] pixels of spacing_mm, values in [0, 1].
+class ImageConfig(Options):
+    """How volumes become images: axial, [size, size] pixels of spacing_mm, values in [0, 1]."""
 
-    ct_window: HU that become 0 and 1. mr_top: share of the robust maximum (the 99.5th percentile
-    of the foreground) that becomes 1; 0 stays 0, as a magnitude has it. Beyond is clipped.
-    """
-
-    size: int = 96
-    spacing_mm: float = 1.0
-    ct_window: tuple[float, float] = (-1000.0, 1000.0)
-    mr_top: float = 1.0
+    size: int = option(96, help="side", low=16, high=4096, multiple=GRID, unit="pixels")
+    spacing_mm: float = option(1.0, help="of pixels", low=0.05, high=50, unit="mm")
+    ct_window: tuple[float, float] = option(
+        (-1000.0, 1000.0), help="HU that become 0 and 1; beyond is clipped"
+    )
+    mr_top: float = option(
+        1.0,
+        help="share of the robust maximum (the 99.5th percentile of the foreground) that becomes "
+        "1; 0 stays 0, as a magnitude has it",
+        low=0.1,
+        high=10,
+    )
 
     def __post_init__(self) -> None:
-        check_range("size", self.size, 16, 4096)
-        check_range("spacing_mm", self.spacing_mm, 0.05, 50)
-        check_range("mr_top", self.mr_top, 0.1, 10)
-        if self.size % GRID:
-            raise ConfigError(f"size is {self.size}", f"Use a multiple of {GRID}.")
-        if len(self.ct_window) != 2 or not self.ct_window[0] < self.ct_window[1]:
+        super().__post_init__()
+        if not self.ct_window[0] < self.ct_window[1]:
             raise ConfigError(f"ct_window is {self.ct_window}", "Give two HU, the lower one first.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DamageConfig:
-    """How strong a task's damage is (design: spg part 6).
+class DamageConfig(Options):
+    """How strong a task's degradation is (design: spg part 6).
 
-    rician: lowest and highest σ of noise in MR, as shares of 1 in the images.
-    dose: share of the full dose that CT is reduced to; full_dose_photons: per ray of a pixel's
-    width in 360 views. What is added is the noise of dose / (1 − dose) of the full dose, which
-    makes the sum that of `dose`: with these values about 60 HU in tissue, as in the first trial.
-    views: that are simulated; their photons add up to the same dose.
-    acceleration: of undersampled MR; centre: share of the lines around the middle that are kept.
+    In CT the noise of dose / (1 − dose) of the full dose is added, which makes the sum that of
+    `dose`: with these values about 60 HU in tissue, as in the first trial.
     """
 
-    rician: tuple[float, float] = (0.03, 0.09)
-    dose: float = 0.25
-    full_dose_photons: float = 6600.0
-    views: int = 120
-    acceleration: float = 4.0
-    centre: float = 0.08
+    rician: tuple[float, float] = option(
+        (0.03, 0.09), help="lowest and highest σ of noise in MR, as shares of 1 in the images"
+    )
+    dose: float = option(
+        0.25, help="share of the full dose that CT is reduced to", low=0.001, high=0.999
+    )
+    full_dose_photons: float = option(
+        6600.0, help="per ray of a pixel's width in 360 views", low=1, high=1e12
+    )
+    views: int = option(
+        120, help="that are simulated; their photons add up to the same dose", low=8, high=10_000
+    )
+    acceleration: float = option(4.0, help="of undersampled MR", low=1, high=100)
+    centre: float = option(
+        0.08, help="share of the lines around the middle that are kept", low=0, high=1
+    )
 
     def __post_init__(self) -> None:
-        if len(self.rician) != 2 or not 0 <= self.rician[0] <= self.rician[1] <= 1:
+        super().__post_init__()
+        if not 0 <= self.rician[0] <= self.rician[1] <= 1:
             raise ConfigError(f"rician is {self.rician}", "Give two shares, the lower one first.")
-        check_range("dose", self.dose, 0.001, 0.999)
-        check_range("full_dose_photons", self.full_dose_photons, 1, 1e12)
-        check_range("views", self.views, 8, 10_000)
-        check_range("acceleration", self.acceleration, 1, 100)
-        check_range("centre", self.centre, 0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class GeneratorConfig:
-    """The module that makes a patient's images from the prior (design: spg parts 4 and 5).
+class GeneratorConfig(Options):
+    """The module that makes a patient's images from the prior (design: spg parts 4 and 5)."""
 
-    widths: channels of the three levels. rho: the most by which a pixel may leave the prior.
-    rate: Adam's learning rate; clip: norm that the module's gradient is cut to.
-    structure: weight of the structure loss at the beginning and at the end. restraint: weight of
-    the mean square of what tanh is given, which keeps it from saturating where it is large; at a
-    rate of 1e-3, weights of 0.5 to 0.05 and a restraint of 0.1 images stay so near the prior that
-    networks learn little else from them than from it. grain: whether U sees a
-    fixed map of noise besides.
-    """
-
-    widths: tuple[int, ...] = (16, 32, 64)
-    rho: float = 0.15
-    rate: float = 3e-3
-    clip: float = 0.05
-    structure: tuple[float, float] = (0.1, 0.02)
-    restraint: float = 0.005
-    grain: bool = True
+    widths: tuple[int, int, int] = option((16, 32, 64), help="channels of the three levels")
+    rho: float = option(
+        0.15, help="the most by which a pixel may leave the prior", low=1e-3, high=1
+    )
+    rate: float = option(3e-3, help="Adam's learning rate", low=0, high=1)
+    clip: float = option(0.05, help="norm that the gradient is cut to", low=1e-6, high=1e6)
+    structure: tuple[float, float] = option(
+        (0.1, 0.02), help="weight of the structure loss at the beginning and at the end"
+    )
+    restraint: float = option(
+        0.005,
+        help="weight of the mean square of what tanh is given, which keeps it from saturating "
+        "where it is large. At a rate of 1e-3, structure of 0.5 to 0.05 and a restraint of 0.1 "
+        "images stay so near the prior that networks learn little else from them than from it",
+        low=0,
+        high=1e6,
+    )
+    grain: bool = option(True, help="whether U sees a fixed map of noise as well")
 
     def __post_init__(self) -> None:
-        if len(self.widths) != 3 or min(self.widths) < 1:
+        super().__post_init__()
+        if min(self.widths) < 1:
             raise ConfigError(f"widths are {self.widths}", "Give three numbers of channels.")
-        check_range("rho", self.rho, 0.001, 1)
-        check_range("rate", self.rate, 0, 1)
-        check_range("clip", self.clip, 1e-6, 1e6)
-        check_range("restraint", self.restraint, 0, 1e6)
-        if len(self.structure) != 2 or min(self.structure) < 0:
+        if min(self.structure) < 0:
             raise ConfigError(f"structure is {self.structure}", "Give two weights, from 0 up.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoopConfig:
-    """How gradients are matched (design: spg parts 7 and 8).
+class LoopConfig(Options):
+    """How gradients are matched (design: spg parts 7 and 8)."""
 
-    outer: random re-initialisations of a network; inner: matches with each; teaching: steps in
-    which it learns on the distilled images after each match, at `network_rate` (Adam).
-    patch: side of a patch; batch: patches of a match, from raw and from distilled images;
-    teaching_batch: of a teaching step. networks: taken in turns, one for each outer step.
-    distance: between gradients, "cosine" or "relative"; "auto" takes what the task is best
-    matched with: relative for super-resolution, cosine for the others.
-    """
-
-    outer: int = 15
-    inner: int = 10
-    teaching: int = 20
-    patch: int = 48
-    batch: int = 16
-    teaching_batch: int = 8
-    network_rate: float = 1e-4
-    networks: tuple[str, ...] = ("srcnn",)
-    distance: Literal["auto", "cosine", "relative"] = "auto"
+    outer: int = option(15, help="random re-initializations of a network", low=1, high=1_000_000)
+    inner: int = option(10, help="matches with each", low=1, high=1_000_000)
+    teaching: int = option(
+        20,
+        help="steps in which it learns on the distilled images after each match",
+        low=0,
+        high=1_000_000,
+    )
+    patch: int = option(48, help="side of a patch", low=8, high=4096, multiple=4, unit="pixels")
+    batch: int = option(
+        16, help="patches of a match, from raw and from distilled images", low=1, high=4096
+    )
+    teaching_batch: int = option(8, help="patches of a teaching step", low=1, high=4096)
+    network_rate: float = option(1e-4, help="learning rate of teaching (Adam)", low=0, high=1)
+    networks: tuple[str, ...] = option(
+        ("srcnn",), help="srcnn and edsr, taken in turns, one for each outer step"
+    )
+    distance: Literal["auto", "cosine", "relative"] = option(
+        "auto",
+        help="between gradients; auto takes what the task is best matched with: relative for "
+        "super-resolution, cosine for the others",
+    )
 
     def __post_init__(self) -> None:
-        check_range("outer", self.outer, 1, 1_000_000)
-        check_range("inner", self.inner, 1, 1_000_000)
-        check_range("teaching", self.teaching, 0, 1_000_000)
-        check_range("patch", self.patch, 8, 4096)
-        check_range("batch", self.batch, 1, 4096)
-        check_range("teaching_batch", self.teaching_batch, 1, 4096)
-        check_range("network_rate", self.network_rate, 0, 1)
+        super().__post_init__()
         if not self.networks or set(self.networks) - set(MATCHED):
             raise ConfigError(f"networks are {self.networks}", f"Use {' and '.join(MATCHED)}.")
-        if self.distance not in ("auto", "cosine", "relative"):
-            raise ConfigError(f"distance is {self.distance!r}", "Use auto, cosine or relative.")
-        if self.patch % 4:
-            raise ConfigError(f"patch is {self.patch}", "Use a multiple of 4.")
 
     @property
     def steps(self) -> int:
@@ -150,108 +151,160 @@ class LoopConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeepingConfig:
-    """Trainings that tell how much of the change helps other patients (keeping.py).
+class KeepingConfig(Options):
+    """Trainings of SRCNN that measure how much of the change helps other patients (keeping.py)."""
 
-    seeds: of each share and half of the patients; 0 keeps all without asking. steps, batch, patch
-    and learning_rate: of each training, of SRCNN.
-    """
-
-    seeds: int = 3
-    steps: int = 1000
-    batch: int = 4
-    patch: int = 24
-    learning_rate: float = 3e-3
-
-    def __post_init__(self) -> None:
-        check_range("seeds", self.seeds, 0, 1000)
-        check_range("steps", self.steps, 1, 10_000_000)
-        check_range("batch", self.batch, 1, 4096)
-        check_range("patch", self.patch, 8, 4096)
-        check_range("learning_rate", self.learning_rate, 0, 1)
+    seeds: int = option(
+        3, help="of each share and half of the patients; 0 keeps all, unmeasured", low=0, high=1000
+    )
+    steps: int = option(1000, help="of each training", low=1, high=10_000_000)
+    batch: int = option(4, help="patches per step", low=1, high=4096)
+    patch: int = option(24, help="side of a patch", low=8, high=4096, unit="pixels")
+    learning_rate: float = option(3e-3, help="of each training", low=0, high=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DPConfig:
+class DPConfig(Options):
     """Differential privacy of a distillation, by patient (docs/distillation.md).
 
-    epsilon: the ε to keep; or noise_multiplier: standard deviation of the noise, in clips. delta:
-    far below one over the number of patients. clip: what the norm of a patient's gradient is cut
-    to in each match, in norms of the gradient of that patient's distilled images.
+    Exactly one of epsilon and noise_multiplier.
     """
 
-    epsilon: float | None = None
-    noise_multiplier: float | None = None
-    delta: float = 1e-5
-    clip: float = 1.0
+    epsilon: float | None = option(
+        None,
+        help="differential privacy: add the noise that keeps this ε for each patient, which costs "
+        "quality (default: none; see docs/distillation.md)",
+        low=1e-6,
+        high=1e6,
+        metavar="E",
+        ranged=False,
+    )
+    noise_multiplier: float | None = option(
+        None, help="standard deviation of the noise, in clips", low=1e-2, high=1e6, flag=None
+    )
+    delta: float = option(
+        1e-5,
+        help="of epsilon: far below one over the number of patients",
+        low=1e-300,
+        high=0.5,
+        metavar="D",
+        ranged=False,
+    )
+    clip: float = option(
+        1.0,
+        help="what the norm of a patient's gradient is cut to in each match, in norms of the "
+        "gradient of that patient's distilled images",
+        low=1e-6,
+        high=1e6,
+        flag=None,
+    )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.epsilon is None) == (self.noise_multiplier is None):
             both = "both epsilon and" if self.epsilon is not None else "neither epsilon nor"
             raise ConfigError(
                 f"differential privacy with {both} noise_multiplier",
                 "Give one of both: --epsilon 8 (dp.epsilon), or dp.noise_multiplier.",
             )
-        if self.epsilon is not None:
-            check_range("epsilon", self.epsilon, 1e-6, 1e6)
-        if self.noise_multiplier is not None:
-            check_range("noise_multiplier", self.noise_multiplier, 1e-2, 1e6)
-        check_range("delta", self.delta, 1e-300, 0.5)
-        check_range("clip", self.clip, 1e-6, 1e6)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillConfig:
+class DistillConfig(WithPresets):
     """One distillation, reproducible from this and the data.
 
-    task: what networks will be trained for on the result: "denoise", "sr2", "sr4" (twice and four
-    times the resolution) or "undersample" (MR with a quarter of its lines).
-    images_per_patient: M, in the result. prior: what all images start from: "template" (a public
-    average, for MR), "representative" or "patient:ID" (of the cohort: they expose that patient), or
-    a volume's file. intensities: "cohort" gives the prior the cohort's distribution of intensities
-    (the mean over patients of 33 quantiles of what they show), "own" leaves it its own.
-    held_out: share of the patients that are not distilled but kept for the audit.
-    shadows: further distillations, of random halves of the patients, that the audit compares with;
-    0, or an even number from 4 on; each takes as long as the distillation itself.
-    keeping: how it is found how much of the change is kept.
-    dp: differential privacy; None for none. With it intensities are "own", and all of the change is
-    kept: nothing but noised gradients may tell of the patients.
-    device: "auto", "cpu", "cuda", …; checkpoint_s: seconds between checkpoints at most.
+    Presets: smoke: seconds, for tests; cpu: some minutes a patient on one core; full: the loop of
+    the design (200 re-initializations, both networks), for a GPU.
     """
 
-    task: str = "denoise"
-    images_per_patient: int = 10
-    prior: str = TEMPLATE
-    intensities: Literal["cohort", "own"] = "cohort"
-    held_out: float = 0.2
-    shadows: int = 0
-    seed: int = 0
-    images: ImageConfig = field(default_factory=ImageConfig)
-    damage: DamageConfig = field(default_factory=DamageConfig)
-    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
-    loop: LoopConfig = field(default_factory=LoopConfig)
-    keeping: KeepingConfig = field(default_factory=KeepingConfig)
-    dp: DPConfig | None = None
-    device: str = "auto"
-    checkpoint_s: float = 60.0
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "smoke": {
+            "images_per_patient": 2,
+            "images": {"size": 32, "spacing_mm": 3.0},
+            "damage": {"views": 24},
+            "generator": {"widths": (4, 4, 8)},
+            "loop": {
+                "outer": 2,
+                "inner": 2,
+                "teaching": 2,
+                "patch": 16,
+                "batch": 4,
+                "teaching_batch": 2,
+                "network_rate": 1e-3,
+            },
+            "keeping": {"seeds": 1, "steps": 2, "patch": 16},
+        },
+        "cpu": {},
+        "full": {
+            "images": {"size": 160},
+            "loop": {"outer": 200, "patch": 64, "batch": 32, "networks": MATCHED},
+        },
+    }
+
+    task: Task = option(
+        "denoise",
+        help="denoise: low dose in CT, Rician noise in MR; sr2, sr4: twice and four times the "
+        "resolution; undersample: MR from a quarter of its lines",
+    )
+    images_per_patient: int = option(10, help="in the result", low=1, high=10_000, metavar="N")
+    prior: str = option(
+        TEMPLATE,
+        help="what the images start from and stay near: template (a public average brain; MR "
+        "alone), a volume's file, or patient:ID or representative, which expose a patient of the "
+        "cohort",
+        metavar="P",
+    )
+    intensities: Literal["cohort", "own"] = option(
+        "cohort",
+        help="cohort gives the prior the cohort's distribution of intensities (the mean over "
+        "patients of 33 quantiles), own leaves it its own",
+        flag=None,
+    )
+    held_out: float = option(
+        0.2,
+        help="share of the patients kept for the audit and not distilled",
+        low=0,
+        high=0.9,
+        metavar="S",
+    )
+    shadows: int = option(
+        0,
+        help="further distillations, of random halves of the patients, for the audit to compare "
+        "with; each takes as long as the first (0, or an even number from 4 on)",
+        low=0,
+        high=10_000,
+        metavar="N",
+        ranged=False,
+    )
+    seed: int = option(
+        0, help="of everything that is drawn", low=0, high=2**53, metavar="N", ranged=False
+    )
+    images: ImageConfig = option(factory=ImageConfig, help="how volumes become images", flag=None)
+    damage: DamageConfig = option(factory=DamageConfig, help="the degradations", flag=None)
+    generator: GeneratorConfig = option(
+        factory=GeneratorConfig, help="the module that makes the images", flag=None
+    )
+    loop: LoopConfig = option(factory=LoopConfig, help="how gradients are matched", flag=None)
+    keeping: KeepingConfig = option(
+        factory=KeepingConfig, help="how it is measured how much of the change is kept", flag=None
+    )
+    dp: DPConfig | None = option(
+        None,
+        help="differential privacy; intensities are then own, and all of the change is kept: "
+        "nothing but noised gradients may depend on the patients",
+        flag=None,
+    )
+    device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps", metavar="D")
+    checkpoint_s: float = option(
+        60.0, help="between checkpoints at most", low=0, high=1e9, unit="s", flag=None
+    )
 
     def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise ConfigError(f"unknown task {self.task!r}", f"Use one of {', '.join(TASKS)}.")
-        check_range("images_per_patient", self.images_per_patient, 1, 10_000)
-        check_range("held_out", self.held_out, 0, 0.9)
-        check_range("shadows", self.shadows, 0, 10_000)
-        check_range("seed", self.seed, 0, 2**53)
+        super().__post_init__()
         if self.shadows % 2 or self.shadows == 2:
             raise ConfigError(f"shadows is {self.shadows}", "Use 0, or an even number from 4 on.")
-        check_range("checkpoint_s", self.checkpoint_s, 0, 1e9)
         if not self.prior or self.prior == PATIENT:
             raise ConfigError("the prior is not named", "Use template, patient:ID or a file.")
-        if self.intensities not in ("cohort", "own"):
-            raise ConfigError(f"intensities is {self.intensities!r}", "Use cohort or own.")
-        dp: Any = self.dp  # as it came from JSON
-        if dp is not None and not isinstance(dp, DPConfig):
-            object.__setattr__(self, "dp", config_from_json(DPConfig, dp))
         if self.dp is not None and self.kind_of_prior in (REPRESENTATIVE, "patient"):
             raise ConfigError(
                 "the prior is a patient of the cohort, whom no noise covers",
@@ -263,51 +316,6 @@ class DistillConfig:
                 "Use smaller patches or larger images.",
             )
 
-    @classmethod
-    def preset(cls, name: str) -> DistillConfig:
-        """The configuration of a name.
-
-        smoke: seconds, for tests; cpu: some minutes a patient on one core; full: the loop of the
-        design (200 re-initialisations, both networks), for a GPU.
-        """
-        base = cls()
-        tiny = LoopConfig(
-            outer=2, inner=2, teaching=2, patch=16, batch=4, teaching_batch=2, network_rate=1e-3
-        )
-        presets = {
-            "smoke": replace(
-                base,
-                images_per_patient=2,
-                images=ImageConfig(size=32, spacing_mm=3.0),
-                damage=DamageConfig(views=24),
-                generator=GeneratorConfig(widths=(4, 4, 8)),
-                loop=tiny,
-                keeping=KeepingConfig(seeds=1, steps=2, patch=16),
-            ),
-            "cpu": base,
-            "full": replace(
-                base,
-                images=ImageConfig(size=160),
-                loop=LoopConfig(outer=200, patch=64, batch=32, networks=MATCHED),
-            ),
-        }
-        if name not in presets:
-            raise ConfigError(f"unknown preset {name!r}", f"Use one of {', '.join(presets)}.")
-        return presets[name]
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> DistillConfig:
-        """A whole or partial configuration; `preset` names what the rest is taken from.
-
-        `images`, `damage`, `generator`, `loop` and `keeping` may be partial as well.
-        """
-        fields = dict(fields)
-        base = config_to_json(cls.preset(fields.pop("preset", "cpu")))
-        for part in ("images", "damage", "generator", "loop", "keeping"):
-            if isinstance(fields.get(part), dict):
-                fields[part] = base[part] | fields[part]
-        return config_from_json(cls, base | fields)
-
     @property
     def distance(self) -> str:
         """The distance between gradients that this task is matched by."""
@@ -315,12 +323,12 @@ class DistillConfig:
             return self.loop.distance
         return "relative" if self.task in ("sr2", "sr4") else "cosine"
 
-    def told(self) -> dict[str, Any]:
-        """What is written of it, and what a run that goes on must agree in.
+    def record(self) -> dict[str, Any]:
+        """The fields that are published, and that must agree to resume a run.
 
-        Nothing that names a patient or a place: of such a prior only its kind.
+        They name no patient and no place: of the prior only the kind.
         """
-        fields = {name: v for name, v in config_to_json(self).items() if name not in _FREE}
+        fields = {name: v for name, v in self.to_json().items() if name not in _FREE}
         fields["prior"] = self.kind_of_prior
         if self.dp is None:
             del fields["dp"]
@@ -337,3 +345,59 @@ class DistillConfig:
 def sha256_of(fields: dict[str, Any]) -> str:
     """The hash of a JSON object, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainDenoiserConfig(WithPresets):
+    """One training, reproducible from this and the data.
+
+    Of a distilled set, all from `task` on is the set's own and cannot be stated here. Of a cohort
+    (a folder of patients, a table, DICOM) task is needed.
+    Presets: smoke: seconds, for tests; cpu: a minute or two on one core; full: a larger network
+    for longer, on a GPU.
+    """
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "smoke": {"steps": 6, "batch": 2, "patch": 16},
+        "cpu": {},
+        "full": {"network": "unet", "steps": 20_000, "batch": 32},
+    }
+
+    network: Network = option("srcnn", help="of a denoiser")
+    steps: int = option(4000, help="of the optimizer", low=1, high=10_000_000)
+    batch: int = option(8, help="patches per step", low=1, high=4096)
+    patch: int = option(48, help="side of a patch", low=8, high=4096, multiple=4, unit="pixels")
+    learning_rate: float = option(1e-3, help="of the optimizer", low=0, high=1)
+    seed: int = option(0, help="of everything that is drawn", low=0, high=2**53)
+    name: str = option("denoiser", help="of the bundle that comes out")
+    data: tuple[dict[str, str], ...] = option(
+        (), help="for the bundle's card as well: name, subjects, licence and source of the data"
+    )
+    licence: str = option("", help="of the weights, for the card; empty: not stated")
+    task: Task | None = option(
+        None, help="of a denoiser from a cohort; a distilled set has its own"
+    )
+    modality: Modality | None = option(None, help="where the files do not state it")
+    pattern: str = option("*", help="of a denoiser's cohort: of the names of files that are images")
+    images: ImageConfig | None = option(
+        None, help="how volumes become images; null: as a distillation does by default"
+    )
+    damage: DamageConfig | None = option(
+        None, help="the degradations; null: as a distillation does by default"
+    )
+    held_out: float = option(
+        0.2, help="share of the patients who are measured on, not learned from", low=0, high=0.9
+    )
+    device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps")
+    checkpoint_s: float = option(
+        60.0, help="between checkpoints at most", low=0, high=1e9, unit="s"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.name.replace("-", "").replace("_", "").isalnum():
+            raise ConfigError(f"name is {self.name!r}", "Use letters, digits, - and _.")
+
+    def learned_with(self) -> dict[str, Any]:
+        """What a training that goes on must agree in."""
+        return {name: v for name, v in self.to_json().items() if name not in _FREE_OF_DENOISER}

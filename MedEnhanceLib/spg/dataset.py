@@ -1,6 +1,6 @@
 """A distilled data set on disk: images, manifest and card; written, and read back.
 
-Nothing in it names a patient, a file, a day or a place. Images lie in an order that does not tell
+Nothing in it names a patient, a file, a date or a place. The order of the images does not reveal
 which belong to one patient.
 """
 
@@ -25,22 +25,22 @@ from MedEnhanceLib.io.atomic import atomic_write, write_json
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.spg.config import DistillConfig, sha256_of
 from MedEnhanceLib.spg.folder import MANIFEST, RUN, WORK, read_run
-from MedEnhanceLib.spg.slices import Floats
+from MedEnhanceLib.spg.images import Floats
 
 FORMAT, FORMAT_VERSION = "medenhance-distilled", 1
-#: What 1.0 is stored as.
+#: The stored value of 1.0.
 TOP = 65535
 _IMAGES, _ARRAY, _CARD = "images", "images.npy", "card.md"
-#: The sentence that goes with everything that was learned from distilled images.
+#: Stated in the card of every model that learned from distilled images.
 NOT_ANATOMY = (
     "Learned from distilled images, which are training signal, not anatomy: shapes that look like "
     "organs can be invented in them."
 )
 PRIOR = "prior"
-#: Fewer matches of a patient than these are a test, as the preset smoke is.
+#: A distillation with fewer matches of a patient is a test, as the preset smoke.
 _FEWEST_MATCHES = 20
 _PACKAGES = ("numpy", "SimpleITK", "torch", "monai")
-_WORDS = {
+_PURPOSES = {
     "denoise": "removing noise",
     "sr2": "doubling the resolution",
     "sr4": "four times the resolution",
@@ -50,7 +50,13 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class Distilled:
-    """images: float32 [N, H, W] in [0, 1]; manifest: what is known of them; folder: where."""
+    """A distilled data set.
+
+    Args:
+        images: float32 [N, H, W] in [0, 1].
+        manifest: as `make_manifest` wrote it.
+        folder: where it lies.
+    """
 
     images: Floats
     manifest: dict[str, Any]
@@ -58,23 +64,22 @@ class Distilled:
 
     @property
     def config(self) -> DistillConfig:
-        """The configuration that they were distilled with; its task damages other images alike."""
-        fields = dict(self.manifest["config"])
-        return DistillConfig.from_json(fields)
+        """The configuration that it was distilled with."""
+        return DistillConfig.from_json(dict(self.manifest["config"]))
 
     @property
     def alarm(self) -> str | None:
-        """What whoever trains on them should hear before; None where the audit is silent."""
+        """A warning for who trains on it; None if the audit raised no alarm."""
         if not (self.manifest.get("audit") or {}).get("alarm"):
             return None
         return (
-            "the audit of the distilled set raised the alarm: something of its patients can be "
-            "read in it, and may be read in what is trained on it"
+            "the audit of the distilled set raised the alarm: information on its patients can be "
+            "extracted from it, and may be extracted from what is trained on it"
         )
 
     @property
     def limits(self) -> tuple[str, ...]:
-        """What the card of a model that learned from them warns of."""
+        """Limits for the card of a model that learned from it."""
         privacy, prior = self.manifest.get("privacy"), self.manifest.get("prior") or {}
         exposed = "The distilled set starts from a patient of its cohort, who is to be seen in it."
         alarm = self.alarm
@@ -86,34 +91,35 @@ class Distilled:
         )
 
     def entry(self) -> dict[str, str]:
-        """What the card of a model says of where its images came from."""
+        """The entry on the training data for the card of a model."""
         patients = int(self.manifest["patients"])
         learned = f"{patients} patient{'' if patients == 1 else 's'}"
         if self.manifest.get("is_prior"):
-            named, told = "the prior of a distillation", f": {self.manifest['prior']['told']}"
+            name, origin = "the prior of a distillation", f": {self.manifest['prior']['told']}"
             if self.manifest["config"].get("intensities") == "cohort":
-                told += f"; with the intensities of {learned}, 33 numbers"
+                origin += f"; with the intensities of {learned}, 33 numbers"
         else:
-            named = "a distilled set"
-            told = f" distilled from {learned} (training signal, not anatomy)"
+            name = "a distilled set"
+            origin = f" distilled from {learned} (training signal, not anatomy)"
         return {
-            "name": named,
-            "subjects": f"{len(self.images)} images{told}",
+            "name": name,
+            "subjects": f"{len(self.images)} images{origin}",
             "licence": NOT_STATED,
             "source": f"{_ARRAY} with the SHA-256 {file_sha256(self.folder / _ARRAY)}",
         }
 
 
 def is_distilled(folder: Path) -> bool:
-    """Whether a folder says that it holds a distilled data set, readable or not.
+    """Whether a folder holds a distilled data set, readable or not.
 
-    Raises InputError for one that is not finished.
+    Raises:
+        InputError: it holds a distillation that is not finished.
     """
     if not (folder / MANIFEST).exists() and (folder / WORK / RUN).is_file():
         raise InputError(
             f"{folder} holds a distillation that is not finished",
-            "Let it go on by the line that it was started with; medenhance distill --status FOLDER "
-            "tells how far it is.",
+            "Run the same command again to resume; medenhance distill --status FOLDER shows the "
+            "progress.",
         )
     try:
         return read_run(folder / MANIFEST).get("format") == FORMAT
@@ -122,7 +128,11 @@ def is_distilled(folder: Path) -> bool:
 
 
 def load_distilled(folder: Path) -> Distilled:
-    """Read a distilled data set; raises InputError where the folder holds none, or a part."""
+    """Read a distilled data set.
+
+    Raises:
+        InputError: the folder holds none, or not all of it, or one of a later version.
+    """
     if not (folder / MANIFEST).is_file():
         raise InputError(
             f"{folder} holds no finished distillation", "See: medenhance distill --status."
@@ -144,20 +154,20 @@ def load_distilled(folder: Path) -> Distilled:
 def order_of(images: Floats) -> npt.NDArray[np.intp]:
     """The order in which images [N, H, W] are written: place n gets image order[n].
 
-    Drawn from the images before they are rounded to 16 bits, which nobody has who has the result:
-    drawn from the seed, which is told, whoever knows this line could undo it.
+    Drawn from the images before they are rounded to 16 bits, which are not published. An order
+    drawn from the seed, which is published, could be undone.
     """
     secret = hashlib.sha256(np.ascontiguousarray(images, "<f4").tobytes()).digest()
     return np.random.default_rng(int.from_bytes(secret, "little")).permutation(len(images))
 
 
-def quantised(images: Floats) -> npt.NDArray[np.uint16]:
+def quantized(images: Floats) -> npt.NDArray[np.uint16]:
     """[0, 1] → 16 bits, rounded to nearest even."""
     return np.rint(np.clip(images, 0, 1) * TOP).astype(np.uint16)
 
 
 def write_images(folder: Path, stored: npt.NDArray[np.uint16]) -> None:
-    """images.npy, and images/0000.png for people and other tools; uint16 [N, H, W]."""
+    """Write images.npy, and images/0000.png … for people and other tools; uint16 [N, H, W]."""
     _write_array(folder, stored)
     _write_pictures(folder / _IMAGES, stored)
 
@@ -165,21 +175,23 @@ def write_images(folder: Path, stored: npt.NDArray[np.uint16]) -> None:
 def write_prior(
     folder: Path, images: Floats, config: DistillConfig, run: Mapping[str, Any]
 ) -> None:
-    """The prior's images as folder/prior, in place of others there: a set that can be trained on.
+    """Write the prior's images as a set that can be trained on: folder/prior, replaced if there.
 
-    Beside images and manifest 0000.png …, for people. run: as for `make_manifest`.
+    Args:
+        folder: gets the folder `prior`.
+        images: float32 [M, H, W] in [0, 1].
+        config: of the distillation.
+        run: as for `make_manifest`.
     """
     place = folder / PRIOR
     for before in place.glob("[0-9][0-9][0-9][0-9].png"):
         before.unlink()
-    stored = quantised(images)
+    stored = quantized(images)
     _write_pictures(place, stored)
     _write_array(place, stored)
-    named = {
-        name: run[name] for name in ("modality", "patients", "prior", "prior_sha256", "config")
-    }
+    known = ("modality", "patients", "prior", "prior_sha256", "config")
     size = {"images": len(stored), "size": list(stored.shape[1:]), "is_prior": True}
-    write_manifest(place, make_manifest(config, named, size))
+    write_manifest(place, make_manifest(config, {name: run[name] for name in known}, size))
 
 
 def _write_array(folder: Path, stored: npt.NDArray[np.uint16]) -> None:
@@ -198,9 +210,12 @@ def _write_pictures(folder: Path, stored: npt.NDArray[np.uint16]) -> None:
 def make_manifest(
     config: DistillConfig, run: Mapping[str, Any], results: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What is written of a distillation; the same run gives the same, so it holds no time.
+    """The manifest of a distillation; it holds no time, so that equal runs give equal bytes.
 
-    run: modality, counts and hashes, as the run agreed on; results: what came out.
+    Args:
+        config: of the distillation.
+        run: modality, counts and hashes, as in run.json.
+        results: of the distillation.
     """
     scaling = config.images
     window = (
@@ -227,12 +242,12 @@ def make_manifest(
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Last of all: with it the result is complete."""
+    """Write the manifest; it is written last, and completes the result."""
     write_json(folder / MANIFEST, manifest, overwrite=True)
 
 
 def write_card(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """What a person should know before using or sharing the images."""
+    """Write the card: what a person should know before using or sharing the images."""
     with atomic_write(folder / _CARD, overwrite=True) as temporary:
         temporary.write_text(card(manifest), encoding="utf-8")
 
@@ -242,28 +257,28 @@ def _kept_lines(kept: Mapping[str, Any]) -> list[str]:
         return []
     found = ", ".join(f"{float(n):.0%}: {psnr:.2f} dB" for n, psnr in kept["psnr_db"].items())
     return [
-        f"- Of what distilling changed in the prior, {kept['share']:.0%} is kept: the least that "
-        "trains networks as well as any share does, on patients of the cohort whose own images had "
-        f"no part in the training ({found})."
+        f"- Of the change from the prior, {kept['share']:.0%} is kept: the least that trains "
+        "networks as well as any share, measured on patients of the cohort whose own images had no "
+        f"part in the training ({found})."
     ]
 
 
 def _alignment_lines(measured: Mapping[str, float], kept: Mapping[str, Any]) -> list[str]:
-    if kept.get("share", 1.0) < 1:  # it was measured with all of the change
+    if kept.get("share", 1.0) < 1:  # measured with all of the change
         return []
     ours, theirs = measured["alignment"], measured["alignment_of_prior"]
     nearer = "nearer to" if ours < theirs else "no nearer to"
     return [
-        f"- The gradients that they give to small networks are {nearer} those of the patients' "
-        f"images than the prior's are: the distance is {ours:.3g}, the prior's is {theirs:.3g}."
+        f"- The gradients of small networks on them are {nearer} those on the patients' images "
+        f"than the prior's are: the distance is {ours:.3g}, the prior's is {theirs:.3g}."
     ]
 
 
 def _loop_line(loop: Mapping[str, Any]) -> str:
     steps = int(loop["outer"]) * int(loop["inner"])
-    told = "1 network" if loop["outer"] == 1 else f"{loop['outer']} networks"
-    few = ": a test, of no use but to try things out" if steps < _FEWEST_MATCHES else ""
-    return f"- Each patient's images were matched {steps} times, on {told}{few}."
+    networks = "1 network" if loop["outer"] == 1 else f"{loop['outer']} networks"
+    few = ": a test only, of no other use" if steps < _FEWEST_MATCHES else ""
+    return f"- Each patient's images were matched {steps} times, on {networks}{few}."
 
 
 def _prior_lines(manifest: Mapping[str, Any]) -> list[str]:
@@ -286,14 +301,14 @@ def _privacy_lines(privacy: Mapping[str, Any]) -> list[str]:
         f"{privacy['clip']:g} times the norm of the distilled images' own, and Gaussian noise of "
         f"{privacy['noise_multiplier']:.4g} times that norm added (δ = {privacy['delta']:g}).",
         f"- What ε compares: {privacy['neighbours']}.",
-        "- It holds for this one set: of several sets of the same patients the ε add up.",
-        "- It does not cover that a setting was chosen after looking at the patients' images, nor "
-        "attacks on how computers round numbers.",
+        "- It holds for this set alone: with several sets of the same patients the ε add up.",
+        "- It covers neither settings that were chosen after looking at the patients' images, nor "
+        "attacks on floating-point rounding.",
     ]
 
 
 def card(manifest: Mapping[str, Any]) -> str:
-    """The card as Markdown."""
+    """The card in Markdown."""
     task, measured = manifest["task"], manifest["measured"]
     privacy, kept = manifest.get("privacy"), manifest.get("kept") or {}
     audit = manifest.get("audit") or {}
@@ -303,7 +318,7 @@ def card(manifest: Mapping[str, Any]) -> str:
         else "Attacks were tried, see below; others may find more."
     )
     lines = [
-        f"# Distilled {manifest['modality']} images for {_WORDS[task]}",
+        f"# Distilled {manifest['modality']} images for {_PURPOSES[task]}",
         "",
         f"**{RESEARCH_ONLY}**",
         "",
@@ -321,9 +336,9 @@ def card(manifest: Mapping[str, Any]) -> str:
         *_kept_lines(kept),
         _loop_line(manifest["config"]["loop"]),
         "",
-        "## What is not proved",
+        "## What is not proven",
         "",
-        f"- That nothing of a patient can be read back. {tried}",
+        f"- That no information on a patient can be extracted. {tried}",
         "- That they are better for training than a handful of real images, which is often enough.",
         "- Anything for another task, scanner or part of the body.",
         "",

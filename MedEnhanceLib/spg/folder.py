@@ -1,15 +1,15 @@
-"""The folder of a distillation: what is in it while it runs, and what is left when it is done.
+"""The folder of a distillation: its files while it runs, and the result.
 
     OUT/work/                 while it runs; removed at the end
-        owner.lock              held by the process that distils
-        run.json                configuration and hashes: what going on must agree in
+        owner.lock              held by the process that distills
+        run.json                configuration and hashes: what resuming must agree in
         noise.key               with differential privacy: the secret of the noise
         patient-000/            two checkpoints
         patient-000.safetensors images of a patient who is done
     OUT/images/ images.npy manifest.json card.md audit/     the result
-    OUT/prior/                the prior's images, where they show no patient of the cohort
+    OUT/prior/                the prior's images, if they show no patient of the cohort
 
-Patients are numbers here: no name, path or date of theirs is in any file.
+Patients are numbers here: no name, path or date of a patient is in any file.
 """
 
 from __future__ import annotations
@@ -23,47 +23,46 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError, OutputError
-from MedEnhanceLib.io.atomic import atomic_write, output_error, write_json
-from MedEnhanceLib.io.leftovers import PREFIX
-from MedEnhanceLib.runtime.owned import LOCK, hold, is_held
-from MedEnhanceLib.spg.slices import Floats
+from MedEnhanceLib.io.atomic import PREFIX, atomic_write, output_error, write_json
+from MedEnhanceLib.runtime.locks import LOCK, hold, is_held
+from MedEnhanceLib.spg.images import Floats
 
-#: What the noise of differential privacy comes from; gone with the work folder.
+#: The seed of the noise of differential privacy; removed with the work folder.
 SECRET = "noise.key"
 CHECKPOINTS = ("checkpoint-a.safetensors", "checkpoint-b.safetensors")
 WORK, RUN, MANIFEST = "work", "run.json", "manifest.json"
 _SECRET_BITS = 256
 RESULTS = ("prior", "images", "images.npy", "card.md", "audit", MANIFEST)
-#: What a run must agree in, in words.
+#: What a run must agree in, and how messages call it.
 _AGREED = {"modality": "modality", "data_sha256": "images", "prior_sha256": "prior"}
-_PREPARING = {"state": "preparing", "fraction": 0.0}
 
 
 def confidential_folder(out: Path) -> Path:
-    """Where pictures of patients and their names go, beside the result in `out`."""
+    """The folder beside `out` for pictures and names of patients."""
     return out.resolve().with_name(f"{out.resolve().name}-confidential")
 
 
 class RunFolder:
-    """OUT, with its work folder."""
+    """The folder of a distillation and its work folder."""
 
     def __init__(self, out: Path) -> None:
         self.out, self.work = out, out / WORK
 
     @property
     def is_finished(self) -> bool:
-        """Whether the result is complete: the manifest is written last."""
+        """Whether the result is complete; the manifest is written last."""
         return (self.out / MANIFEST).is_file()
 
     def patient(self, number: int) -> Path:
-        """Where a patient's checkpoints are; images of one who is done lie beside."""
+        """The folder of a patient's checkpoints."""
         return self.work / f"patient-{number:03d}"
 
     @contextmanager
     def owned(self, *, overwrite: bool) -> Iterator[None]:
-        """Make the folder and own it meanwhile; with `overwrite` what was distilled is removed.
+        """Make the folder and hold its lock; with `overwrite` remove what was distilled there.
 
-        Raises OutputError where another process distils there, or something else lies there.
+        Raises:
+            OutputError: another process distills there, or something else lies there.
         """
         if self.out.exists() and not self.out.is_dir():
             raise OutputError(f"{self.out} is a file", "Name a folder for the result.")
@@ -87,7 +86,7 @@ class RunFolder:
             raise output_error(self.work, cause) from cause
         if lock is None:
             raise OutputError(
-                f"{self.out}: another process distils there",
+                f"{self.out}: another process distills there",
                 "Wait for it, or see: medenhance distill --status.",
             )
         try:
@@ -96,7 +95,7 @@ class RunFolder:
             self._remove_temporary()
             yield
         finally:
-            lock.close()
+            lock.release()
             if self.is_finished or not (self.work / RUN).is_file():
                 shutil.rmtree(self.work, ignore_errors=True)
                 if is_new:
@@ -104,7 +103,7 @@ class RunFolder:
                         self.out.rmdir()
 
     def _clear(self) -> None:
-        """The manifest goes first: without it nothing here counts as a result."""
+        """Remove results, the manifest first: without it nothing here counts as a result."""
         for name in reversed(RESULTS):
             _remove(self.out / name)
         for entry in self.work.iterdir():
@@ -112,17 +111,16 @@ class RunFolder:
                 _remove(entry)
 
     def _remove_temporary(self) -> None:
-        """What a run that was killed had begun to write, also before the machine started anew.
-
-        The lock is ours: no other run writes here.
-        """
+        """Remove what a killed run had begun to write; nobody else writes: the lock is held."""
         for entry in [*self.out.glob(f"{PREFIX}*"), *self.out.glob(f"*/{PREFIX}*")]:
             entry.unlink(missing_ok=True)
 
     def agree(self, run: dict[str, Any]) -> None:
-        """Remember what this run is, or hold it against the one that is here.
+        """Record what defines this run, or compare it with the record that is here.
 
-        Raises ConfigError naming the options that differ, InputError for other data.
+        Raises:
+            ConfigError: options differ; names them.
+            InputError: the data differ.
         """
         path = self.out / MANIFEST if self.is_finished else self.work / RUN
         if not path.is_file():
@@ -133,18 +131,16 @@ class RunFolder:
         if changed:
             raise ConfigError(
                 f"{self.out} was begun with other options ({', '.join(changed)})",
-                "Use the same ones, another folder, or start anew with --force (overwrite=True).",
+                "Use the same options, another folder, or restart with --force (overwrite=True).",
             )
         other = [
             word
             for field, word in _AGREED.items()
-            # What is left out under differential privacy tells of the data.
+            # With differential privacy the manifest has no hash of the data.
             if before.get(field) != run[field] and (field in before or "privacy" not in before)
         ]
         if other:
-            then, now = (
-                f"{told.get('patients')} + {told.get('held_out')}" for told in (before, run)
-            )
+            then, now = (f"{one.get('patients')} + {one.get('held_out')}" for one in (before, run))
             counted = (
                 f"patients, distilled + held out: {then} then, {now} now"
                 if then != now
@@ -152,12 +148,12 @@ class RunFolder:
             )
             raise InputError(
                 f"{self.out} was begun with other {' and '.join(other)} ({counted})",
-                "Bring back what was changed or deleted, name the same prior, or start anew in "
-                "another folder.",
+                "Restore what was changed or deleted, name the same prior, or restart in another "
+                "folder.",
             )
 
     def secret(self) -> int:
-        """Of this run's noise; drawn when it is first asked for, readable by its owner alone."""
+        """The secret of this run's noise; drawn at first use, readable by its owner alone."""
         path = self.work / SECRET
         try:
             if not path.exists():
@@ -170,11 +166,11 @@ class RunFolder:
             raise output_error(path, cause) from cause
         except ValueError as cause:
             raise ModelError(
-                f"{path} is damaged", "Start anew with --force (overwrite=True)."
+                f"{path} is damaged", "Restart with --force (overwrite=True)."
             ) from cause
 
     def save_images(self, number: int, images: Floats, notes: dict[str, Any]) -> None:
-        """Keep the images of a patient who is done, and remove the checkpoints."""
+        """Store the images of a finished patient, and remove the checkpoints."""
         from safetensors.numpy import save_file
 
         with atomic_write(self._images_path(number), overwrite=True) as temporary:
@@ -182,7 +178,7 @@ class RunFolder:
         shutil.rmtree(self.patient(number), ignore_errors=True)
 
     def load_images(self, number: int) -> tuple[Floats, dict[str, Any]] | None:
-        """Images and notes of a patient who is done; None where that is not so."""
+        """Images and notes of a finished patient; None if not finished."""
         from safetensors import SafetensorError, safe_open
 
         path = self._images_path(number)
@@ -201,14 +197,16 @@ class RunFolder:
         return self.work / f"patient-{number:03d}.safetensors"
 
     def status(self) -> dict[str, Any]:
-        """How far it is, from its files alone; see `distillation_status`."""
+        """The progress of the distillation, from its files alone."""
         if self.is_finished:
             manifest = read_run(self.out / MANIFEST)
-            told = {name: manifest.get(name) for name in ("task", "modality", "patients", "images")}
-            return {"state": "finished", "fraction": 1.0, **told}
-        if not (self.work / RUN).is_file() and is_held(self.work):
-            return dict(_PREPARING)
+            known = {
+                name: manifest.get(name) for name in ("task", "modality", "patients", "images")
+            }
+            return {"state": "finished", "fraction": 1.0, **known}
         if not (self.work / RUN).is_file():
+            if is_held(self.work):
+                return {"state": "preparing", "fraction": 0.0}
             raise InputError(
                 f"{self.out} holds no distillation", "Name the folder that one was started with."
             )
@@ -235,12 +233,12 @@ class RunFolder:
 
 
 def new_secret() -> int:
-    """A number from the operating system: no seed leads to it."""
+    """A random number from the operating system, independent of any seed."""
     return secrets.randbits(_SECRET_BITS)
 
 
 def read_run(path: Path) -> dict[str, Any]:
-    """A JSON object of ours; raises InputError for anything else."""
+    """Read a JSON object; raises InputError for anything else."""
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as cause:
@@ -267,7 +265,7 @@ def _remove(path: Path) -> None:
 
 
 def latest_header(folder: Path) -> dict[str, Any] | None:
-    """What the later whole checkpoint in a folder says of itself; None where there is none."""
+    """The header of the latest intact checkpoint in a folder; None if there is none."""
     from safetensors import SafetensorError, safe_open
 
     found: list[dict[str, Any]] = []

@@ -1,23 +1,29 @@
-"""The small restoration networks: two whose gradients are matched, one that matching never sees.
+"""The networks: three small restorers, and the generator of a patient's images.
 
-All take and give [B, 1, H, W] and add a correction to their input. None normalises, none works in
-place, so that a gradient's gradient can be taken.
+Restorers take and give [B, 1, H, W] and add a correction to their input. The gradients of two are
+matched; the third is kept for evaluation. None normalizes, none works in place, so that a gradient
+can be differentiated again. The generator changes the shared prior by a bounded residual.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.spg.config import GRID, GeneratorConfig
 
-#: Never matched: what it gains from distilled images, they give to networks at large.
+#: Never matched: its gain shows what distilled images give to networks in general.
 UNSEEN = "unet"
+#: A residual counts as saturated beyond this share of rho.
+_SATURATED = 0.95
 
 
 class Correction(nn.Module):
@@ -28,13 +34,13 @@ class Correction(nn.Module):
         self.body = body
 
     def forward(self, images: Tensor) -> Tensor:
-        """[B, 1, H, W] → the same."""
+        """[B, 1, H, W] → the same shape."""
         corrected: Tensor = images + self.body(images)
         return corrected
 
 
 class _Block(nn.Module):
-    """EDSR's residual block: two convolutions, no normalisation."""
+    """EDSR's residual block: two convolutions, no normalization."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -49,7 +55,7 @@ class _Block(nn.Module):
 def srcnn() -> nn.Module:
     """Three layers, 10.9 thousand weights.
 
-    Source: Dong et al., IEEE TPAMI 38 (2016) 295, the layout; sizes are those of our first trial.
+    Source: Dong et al., IEEE TPAMI 38 (2016) 295, the layout; the sizes are ours.
     """
     return Correction(
         nn.Sequential(
@@ -77,7 +83,7 @@ def edsr(width: int = 16, blocks: int = 3) -> nn.Module:
 
 
 def unet() -> nn.Module:
-    """MONAI's U-Net of three levels, 8-16-32, without normalisation; sides are multiples of 4."""
+    """MONAI's U-Net of three levels, 8-16-32, without normalization; sides are multiples of 4."""
     nets: Any = require("monai.networks.nets", purpose="The unseen network")
     return Correction(
         nets.UNet(
@@ -96,7 +102,14 @@ _NETWORKS: dict[str, Callable[[], nn.Module]] = {"srcnn": srcnn, "edsr": edsr, U
 
 
 def make_network(name: str, rng: np.random.Generator) -> nn.Module:
-    """The network of that name with new weights; raises ConfigError for another name."""
+    """A network with new weights.
+
+    Args:
+        name: "srcnn", "edsr" or "unet".
+        rng: draws the weights.
+    Raises:
+        ConfigError: another name.
+    """
     if name not in _NETWORKS:
         raise ConfigError(f"unknown network {name!r}", f"Use one of {', '.join(_NETWORKS)}.")
     return draw_weights(_NETWORKS[name](), rng)
@@ -104,10 +117,10 @@ def make_network(name: str, rng: np.random.Generator) -> nn.Module:
 
 @torch.no_grad()
 def draw_weights(network: nn.Module, rng: np.random.Generator) -> nn.Module:
-    """New weights and biases for all convolutions, uniform as PyTorch draws them by itself.
+    """Draw new weights and biases for all convolutions, uniform as PyTorch does by default.
 
-    Not by PyTorch's own generator: all threads of a process share that one, and patients may be
-    distilled side by side.
+    Not by PyTorch's own generator: all threads of a process share it, and patients may be
+    distilled in parallel.
     """
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
@@ -120,9 +133,95 @@ def draw_weights(network: nn.Module, rng: np.random.Generator) -> nn.Module:
 
 @torch.no_grad()
 def near_input(network: nn.Module, share: float) -> nn.Module:
-    """The same network with a last convolution that adds next to nothing to the input."""
+    """Scale the last convolution by `share`, so that the network begins near its input."""
     last = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)][-1]
     last.weight.mul_(share)
     if last.bias is not None:
         last.bias.mul_(share)
     return network
+
+
+class PriorChange(nn.Module, ABC):
+    """Makes images out of a prior by a residual that is learned."""
+
+    @abstractmethod
+    def residual(self, prior: Tensor) -> Tensor:
+        """The learned residual before it is bounded, [M, 1, H, W]."""
+
+    @abstractmethod
+    def add(self, prior: Tensor, residual: Tensor) -> Tensor:
+        """The prior [M, 1, H, W], changed by a residual: in [0, 1]."""
+
+    def forward(self, prior: Tensor) -> Tensor:
+        """[M, 1, H, W] in [0, 1] → the patient's images, the same shape and range."""
+        return self.add(prior, self.residual(prior))
+
+
+class Generator(PriorChange):
+    """S = clip(A + ρ · tanh(U([A, ζ])), 0, 1); at the beginning S = A.
+
+    U is a U-Net of three levels without normalization, whose last layer starts at zero. ζ is one
+    learned map of an eighth of the resolution, the same for all images of the patient. U also sees
+    a fixed map of noise, the grain, drawn from the seed: from a smooth average and ζ alone it could
+    make no texture. Source: design, spg part 4 (reconstructed); the grain is ours.
+
+    Args:
+        config: widths, ρ and whether there is a grain.
+        count: of the images, M.
+        size: of the images, [H, W] in pixels.
+        rng: draws weights and grain.
+    """
+
+    def __init__(
+        self, config: GeneratorConfig, count: int, size: Sequence[int], rng: np.random.Generator
+    ) -> None:
+        super().__init__()
+        self._rho = config.rho
+        narrow, middle, wide = config.widths
+        inputs = 3 if config.grain else 2
+        self.down = nn.ModuleList(
+            [_pair(inputs, narrow), _pair(narrow, middle), _pair(middle, wide)]
+        )
+        self.up = nn.ModuleList([_pair(wide + middle, middle), _pair(middle + narrow, narrow)])
+        self.last = nn.Conv2d(narrow, 1, 3, padding=1)
+        draw_weights(self, rng)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+        self.zeta = nn.Parameter(torch.zeros(1, 1, size[0] // GRID, size[1] // GRID))
+        grain = rng.standard_normal((count, 1, *size), dtype=np.float32) if config.grain else None
+        self.grain: Tensor | None
+        self.register_buffer("grain", None if grain is None else torch.from_numpy(grain))
+
+    def add(self, prior: Tensor, residual: Tensor) -> Tensor:
+        """The prior, changed by ρ · tanh(residual)."""
+        return (prior + self._rho * residual.tanh()).clamp(0, 1)
+
+    def residual(self, prior: Tensor) -> Tensor:
+        """U([A, ζ]), in units of ρ, before tanh bounds it: [M, 1, H, W]."""
+        size = (prior.shape[-2], prior.shape[-1])
+        zeta = F.interpolate(self.zeta, size=size, mode="bilinear", align_corners=False)
+        inputs = [prior, zeta.expand_as(prior)]
+        if self.grain is not None:
+            inputs.append(self.grain)
+        fine = self.down[0](torch.cat(inputs, dim=1))
+        middle = self.down[1](F.avg_pool2d(fine, 2))
+        features = self.down[2](F.avg_pool2d(middle, 2))
+        for pair, beside in zip(self.up, (middle, fine), strict=True):
+            grown = F.interpolate(features, scale_factor=2.0, mode="nearest")
+            features = pair(torch.cat([grown, beside], dim=1))
+        residual: Tensor = self.last(features)
+        return residual
+
+
+def saturation(residual: Tensor) -> Tensor:
+    """The share of pixels whose residual is as large as it can be, and stops learning."""
+    return (residual.detach().tanh().abs() > _SATURATED).float().mean()
+
+
+def _pair(inward: int, outward: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inward, outward, 3, padding=1),
+        nn.SiLU(),
+        nn.Conv2d(outward, outward, 3, padding=1),
+        nn.SiLU(),
+    )

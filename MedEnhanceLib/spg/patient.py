@@ -1,39 +1,55 @@
-"""Runs a patient's distillation to its end: in steps, with checkpoints, stoppable."""
+"""Distills one patient to the end: in steps, within memory, with checkpoints, cancelable.
+
+Also estimates from a few timed steps how long that takes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
-from MedEnhanceLib.errors import Cancelled
+from MedEnhanceLib.errors import Cancelled, DeviceMemoryError, ModelError
+from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
 from MedEnhanceLib.nets.training import training_steps
-from MedEnhanceLib.runtime.gpu_lock import hold_gpu
+from MedEnhanceLib.runtime.locks import hold_gpu
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.spg.budget import step_within_memory
-from MedEnhanceLib.spg.checkpoints import Checkpoints
 from MedEnhanceLib.spg.config import DistillConfig
-from MedEnhanceLib.spg.loop import MEASURED, PatientLoop, Raw
-from MedEnhanceLib.spg.slices import Floats
+from MedEnhanceLib.spg.folder import CHECKPOINTS
+from MedEnhanceLib.spg.images import Floats
+from MedEnhanceLib.spg.matching import MEASURED, PatientLoop, Raw
 
-#: A checkpoint after so many outer steps, and after `checkpoint_s` seconds.
+#: Outer steps between checkpoints, besides those after `checkpoint_s` seconds.
 _OUTER_STEPS = 10
 #: New networks and batches on which prior and result are compared.
 _COMPARED = 5
 _MUCH_SATURATED = 0.1
+_MEMORY_MESSAGES = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "failed to allocate",
+)
+#: Raw images to time with, at least: as many as are degraded whole at once.
+_RAW_IMAGES = 8
 
 
 @dataclass(frozen=True)
 class PatientImages:
-    """A patient's images, float32 [M, H, W] in [0, 1], and how they came about.
+    """A patient's images and how they were made.
 
-    batch: patches of a match, fewer than configured where memory ran out. measured: `alignment`,
-    the mean distance from the raw images' gradients, for new networks and batches, and
-    `alignment_of_prior`, the same of the prior's images: not with differential privacy, whose
-    noise they would not have; `structure` and `saturation` (a share of the pixels), means of the
-    last outer step.
+    Args:
+        images: float32 [M, H, W] in [0, 1].
+        batch: patches of a match; fewer than configured if memory ran out.
+        measured: `structure` and `saturation` (a share of the pixels), means of the last outer
+            step; without differential privacy also `alignment`, the mean distance from the
+            gradients of the raw images for new networks and batches, and `alignment_of_prior`, the
+            same of the prior's images.
     """
 
     images: Floats
@@ -41,7 +57,7 @@ class PatientImages:
     measured: dict[str, float]
 
 
-def distil_patient(
+def distill_patient(
     raw: Raw,
     config: DistillConfig,
     device: str = "cpu",
@@ -51,22 +67,30 @@ def distil_patient(
     secret: int | None = None,
     monitor: Monitor | None = None,
 ) -> PatientImages:
-    """Distil one patient, or go on with it; meanwhile no other long job has the GPU.
+    """Distill one patient, or resume; meanwhile no other long job has the GPU.
 
-    device: a torch device, whose memory is given back at the end. folder: for checkpoints; None
-    keeps none. hashes: of data and prior, which a checkpoint must agree in. secret: of the noise of
-    differential privacy, where there is any: going on to the same images takes the same one; None
-    draws one.
-    Raises Cancelled after a checkpoint was written, ConfigError for a checkpoint of another
-    configuration or data, ModelError on divergence, DeviceMemoryError.
+    Args:
+        raw: the patient's images and the prior.
+        config: of the distillation.
+        device: a torch device, whose memory is released at the end.
+        folder: for checkpoints; None: no checkpoints.
+        hashes: of data and prior, which a checkpoint must agree in.
+        secret: of the noise of differential privacy; resuming to the same images takes the same
+            one; None: a new one.
+        monitor: gets progress and may cancel.
+    Raises:
+        Cancelled: after a checkpoint was written.
+        ConfigError: a checkpoint is of another configuration or data.
+        ModelError: the distillation diverged.
+        DeviceMemoryError: memory ran out with half the batch, too.
     """
     monitor = monitor or Monitor()
     checkpoints = Checkpoints(folder) if folder is not None else None
     with hold_gpu([device], "distill", monitor):
-        return _distil(raw, config, device, secret, checkpoints, hashes or {}, monitor)
+        return _distill(raw, config, device, secret, checkpoints, hashes or {}, monitor)
 
 
-def _distil(
+def _distill(
     raw: Raw,
     config: DistillConfig,
     device: str,
@@ -75,7 +99,8 @@ def _distil(
     hashes: Mapping[str, str],
     monitor: Monitor,
 ) -> PatientImages:
-    """All steps that are left; what they take on the device is nobody's when this returns."""
+    """Run the remaining steps; device memory is released when this returns."""
+    whose = f"patient {raw.number + 1}"
     loop = PatientLoop(raw, config, device, secret=secret)
     parts = loop.parts(hashes)
     start = 0
@@ -84,13 +109,12 @@ def _distil(
         start, notes = found
         loop.batch = int(notes["batch"])
         loop.forget_images()
-        monitor.log(f"patient {raw.number + 1}: goes on at step {start}")
+        monitor.log(f"{whose}: resumed at step {start}")
 
     def save(number: int) -> None:
         if checkpoints is not None:
             checkpoints.save(number, parts, {"batch": loop.batch})
 
-    whose = f"patient {raw.number + 1}"
     steps = training_steps(start, loop.steps, save, config.checkpoint_s, monitor, of=whose)
     for number in steps:
         step_within_memory(loop, number, monitor)
@@ -98,7 +122,7 @@ def _distil(
             continue
         outer = loop.outer_of(number)
         for name, value in zip(MEASURED, loop.history["measured"][outer].tolist(), strict=True):
-            monitor.metric(f"{name} of patient {raw.number + 1}", value, outer)
+            monitor.metric(f"{name} of {whose}", value, outer)
         if (outer + 1) % _OUTER_STEPS == 0:
             save(number + 1)
     return _finished(loop, raw.number, monitor)
@@ -109,12 +133,12 @@ def _finished(loop: PatientLoop, number: int, monitor: Monitor) -> PatientImages
     last = dict(zip(MEASURED, loop.history["measured"][-1].tolist(), strict=True))
     if last["saturation"] > _MUCH_SATURATED:
         monitor.warn(
-            f"patient {number + 1}: {last['saturation']:.0%} of the changes are as large as they "
-            "can be: lower generator.rate, or raise generator.restraint"
+            f"patient {number + 1}: {last['saturation']:.0%} of the pixels have reached the "
+            "largest allowed change: lower generator.rate, or raise generator.restraint"
         )
-    del last["alignment"]  # of the batches that were learned from
-    told = {name: float(f"{value:.6g}") for name, value in (last | compared).items()}
-    return PatientImages(loop.images(), loop.batch, told)
+    del last["alignment"]  # of the batches used for learning
+    measured = {name: float(f"{value:.6g}") for name, value in (last | compared).items()}
+    return PatientImages(loop.images(), loop.batch, measured)
 
 
 def _compared(loop: PatientLoop, number: int, monitor: Monitor) -> dict[str, float]:
@@ -124,7 +148,128 @@ def _compared(loop: PatientLoop, number: int, monitor: Monitor) -> dict[str, flo
         if monitor.cancelled:
             raise Cancelled(
                 f"cancelled after the last step of patient {number + 1}; the checkpoint is written",
-                "Start again with the same output folder to go on.",
+                "Run the same command again to resume.",
             )
     before, after = np.mean(found, axis=0).tolist()
     return {"alignment_of_prior": before, "alignment": after}
+
+
+class Checkpoints:
+    """The last two checkpoints of a patient, each written atomically, in a folder of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._paths = [folder / name for name in CHECKPOINTS]
+        self._next = 0
+
+    def save(self, step: int, parts: dict[str, Any], notes: dict[str, Any]) -> None:
+        """Replace the older one."""
+        save_checkpoint(self._paths[self._next], step=step, notes=notes, **parts)
+        self._next = 1 - self._next
+
+    def load(self, parts: dict[str, Any], monitor: Monitor) -> tuple[int, dict[str, Any]] | None:
+        """Restore the latest intact one: the next step and the notes; None if there is none.
+
+        Raises:
+            ConfigError: it is of another configuration or other data.
+            ModelError: there are some, and all are damaged.
+        """
+        faults: list[ModelError] = []
+        found: list[tuple[int, int]] = []
+        for place, path in enumerate(self._paths):
+            if path.exists():
+                try:
+                    found.append((load_checkpoint(path, **parts), place))
+                except ModelError as fault:
+                    faults.append(fault)
+        if not found:
+            if faults:
+                raise faults[0]
+            return None
+        for damaged in faults:
+            monitor.warn(f"{damaged.message}; resuming from the previous one")
+        _, place = max(found)
+        notes: dict[str, Any] = {}
+        step = load_checkpoint(self._paths[place], notes=notes, **parts)
+        self._next = 1 - place
+        return step, notes
+
+
+def step_within_memory(loop: PatientLoop, number: int, monitor: Monitor) -> None:
+    """Run a step; from the first time that memory runs out, with half the batch (`loop.batch`).
+
+    Raises:
+        DeviceMemoryError: memory runs out with half the batch, too.
+    """
+    try:
+        loop.step(number)
+    except (MemoryError, RuntimeError) as cause:
+        if not _ran_out(cause):
+            raise
+        whole = loop.config.loop.batch
+        if loop.batch < whole or whole < 2:
+            raise DeviceMemoryError(
+                f"memory ran out on {loop.device} with {loop.batch} patches at once",
+                "Use smaller patches or images (loop.patch, images.size), or another device; "
+                "run the same command again to resume.",
+            ) from cause
+        loop.batch = whole // 2
+        monitor.warn(
+            f"memory ran out on {loop.device}; continuing with {loop.batch} patches, not {whole}"
+        )
+    else:
+        return
+    if loop.device.startswith("cuda"):
+        torch.cuda.empty_cache()
+    step_within_memory(loop, number, monitor)
+
+
+def _ran_out(cause: BaseException) -> bool:
+    text = str(cause).lower()
+    is_kind = isinstance(cause, torch.OutOfMemoryError | MemoryError)
+    return is_kind or any(message in text for message in _MEMORY_MESSAGES)
+
+
+def seconds_of_a_patient(
+    config: DistillConfig, modality: str, device: str, monitor: Monitor | None = None
+) -> float:
+    """Estimate how long distilling one patient takes, without reading and audit.
+
+    Times each kind of step (drawing a new network, matching, teaching) on random images, if
+    possible after a warm-up; takes about as long as five steps.
+
+    Args:
+        config: of the distillation.
+        modality: "CT" or "MR".
+        device: a torch device of this machine.
+        monitor: may cancel.
+    Returns:
+        Seconds.
+    """
+    monitor = monitor or Monitor()
+    rng = np.random.default_rng(config.seed)
+    count, size = config.images_per_patient, config.images.size
+    images = rng.uniform(0.4, 0.9, (max(count, _RAW_IMAGES), size, size)).astype(np.float32)
+    loop = PatientLoop(Raw(images, images[:count], modality), config, device)
+    chosen = config.loop
+    per_inner = 1 + chosen.teaching
+
+    def timed(number: int) -> float:
+        monitor.check()
+        return _seconds(lambda: loop.step(number), device)
+
+    first = timed(0)
+    teaching = min(timed(1), timed(2)) if chosen.teaching > 1 else 0.0
+    matching = timed(per_inner) if chosen.inner > 1 else first
+    again = chosen.inner * per_inner
+    beginning = timed(again) - matching if chosen.outer > 1 else first - matching
+    per_outer = max(0.0, beginning) + chosen.inner * (matching + chosen.teaching * teaching)
+    return chosen.outer * per_outer
+
+
+def _seconds(work: Callable[[], None], device: str) -> float:
+    began = time.perf_counter()
+    work()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began

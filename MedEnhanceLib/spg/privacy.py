@@ -1,19 +1,18 @@
-"""The privacy that noise buys: (ε, δ) of a training on clipped and noised gradients, by patient.
+"""Differential privacy by patient: (ε, δ) of a training on clipped and noised gradients.
 
-What has to be true of the training for these figures to hold:
+The figures hold under these conditions:
 
-- In each step every patient's whole contribution, all their patches together, is one vector,
-  scaled down to a norm of at most the clip. Clipping patches one by one bounds no patient.
+- In each step the whole contribution of a patient, all patches together, is one vector, scaled
+  down to a norm of at most the clip. Clipping each patch by itself bounds no patient.
 - Gaussian noise with a standard deviation of noise_multiplier · clip is added to the sum of those
-  vectors, drawn anew in each step from a generator whose state is kept secret afterwards.
-- Each patient takes part in each step by a coin of their own, with the probability sampling_rate.
-  Drawing patches of a patient who always takes part is a rate of 1. So is SPG as it is by default,
-  where every patient's images are made in a job of their own: nobody hides among others there.
-- Nothing else of a patient enters the result: no prior of theirs, no choice of settings by eye.
+  vectors, drawn anew in each step from a generator whose state stays secret.
+- Each patient takes part in each step independently, with the probability sampling_rate. A patient
+  who always takes part has a rate of 1, as in SPG, which distills each patient separately.
+- Nothing else of a patient enters the result: not as the prior, nor by settings chosen by eye.
 
 Source: Rényi differential privacy of the sampled Gaussian mechanism, Mironov, Talwar and Zhang,
 arXiv 1908.10530, section 3.3; its conversion: Canonne, Kamath and Steinke, arXiv 2004.00010,
-proposition 12. "Neighbouring" means with or without one patient.
+proposition 12. "Neighboring" means with or without one patient.
 """
 
 from __future__ import annotations
@@ -21,45 +20,47 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.core.options import check_range
+from MedEnhanceLib.core.options import About, Options, check_range, option
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.spg.config import DistillConfig
 
 Doubles = npt.NDArray[np.float64]
 
-#: Orders at which the divergence of sampled noise is known exactly.
+#: Rényi orders at which the divergence of sampled noise is known exactly.
 _WHOLE = (*range(2, 65), *range(72, 257, 8), 320, 384, 512, 768, 1024, 2048, 4096)
-#: All orders that are tried: these, and seven between each two of them.
+#: All orders tried: these, and seven between each two of them.
 _ORDERS = np.interp(np.arange(1, 8 * len(_WHOLE) + 1) / 8, np.arange(len(_WHOLE) + 1), [1, *_WHOLE])
 _MOST_NOISE = 1e6
+_NEIGHBORS = "with and without a patient's gradients; how many patients there are is no secret"
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoisySteps:
-    """Steps of one kind.
+class NoisySteps(Options):
+    """Steps of one kind."""
 
-    steps: how many. noise_multiplier: standard deviation of the noise, in clips.
-    sampling_rate: probability that a patient takes part in a step, above 0 to 1.
-    """
-
-    steps: int
-    noise_multiplier: float
-    sampling_rate: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_range("steps", self.steps, 0, 1e9)
-        check_range("noise_multiplier", self.noise_multiplier, 1e-2, _MOST_NOISE)
-        check_range("sampling_rate", self.sampling_rate, 1e-9, 1.0)
+    steps: Annotated[int, About(help="their number", low=0, high=10**9)]
+    noise_multiplier: Annotated[
+        float, About(help="standard deviation of the noise, in clips", low=1e-2, high=_MOST_NOISE)
+    ]
+    sampling_rate: float = option(
+        1.0, help="probability that a patient takes part in a step", low=1e-9, high=1
+    )
 
 
 def epsilon(phases: Sequence[NoisySteps], delta: float) -> float:
-    """The ε that all phases together guarantee every patient, at this δ; 0 without a step.
+    """The ε that all phases together guarantee every patient at this δ.
 
-    delta: below one over the number of patients, far below, or the promise is empty: "publish one
-    patient at random" has a δ of one over their number.
+    Args:
+        phases: the steps of the training.
+        delta: far below 1 / number of patients, else the guarantee is empty: publishing one patient
+            at random has a δ of 1 / number of patients.
+    Returns:
+        ε, from 0 (no step) up.
     """
     check_range("delta", delta, 1e-300, 0.5)
     taken = [phase for phase in phases if phase.steps]
@@ -75,9 +76,17 @@ def epsilon(phases: Sequence[NoisySteps], delta: float) -> float:
 
 
 def noise_for(target: float, delta: float, *, steps: int, sampling_rate: float = 1.0) -> float:
-    """The smallest noise multiplier (to 0.1 %) that keeps ε at or below `target`.
+    """The smallest noise multiplier that keeps ε at or below a target.
 
-    Raises ConfigError where no noise does.
+    Args:
+        target: ε, 1e-6 to 1e6.
+        delta: as in `epsilon`.
+        steps: of the training.
+        sampling_rate: as in `NoisySteps`.
+    Returns:
+        The multiplier, to 0.1 %.
+    Raises:
+        ConfigError: no noise reaches the target.
     """
     check_range("epsilon", target, 1e-6, 1e6)
 
@@ -98,15 +107,16 @@ def noise_for(target: float, delta: float, *, steps: int, sampling_rate: float =
 
 
 def statement(phases: Sequence[NoisySteps], delta: float, patients: int) -> str:
-    """What may be said of the result, and no more.
+    """The guarantee in one sentence.
 
-    Raises ConfigError where δ is not below one over the number of patients.
+    Raises:
+        ConfigError: δ is not below 1 / number of patients.
     """
     if not delta * patients < 1:
         raise ConfigError(
             f"δ is {delta:g} with {patients} patients",
-            f"Use less than 1/{patients}, a hundredth of that say: a larger one allows to publish "
-            "one of them.",
+            f"Use less than 1/{patients}, for example a hundredth of that: a larger δ would allow "
+            "publishing one of them.",
         )
     spent = epsilon(phases, delta)
     sense = (
@@ -123,7 +133,7 @@ def statement(phases: Sequence[NoisySteps], delta: float, patients: int) -> str:
 
 
 def _log_moments(phase: NoisySteps) -> Doubles:
-    """(order − 1) · Rényi divergence of one step, or a bound above it, at all orders."""
+    """(order − 1) · Rényi divergence of one step, or an upper bound of it, at all orders."""
     noise, rate = phase.noise_multiplier, phase.sampling_rate
     moments: Doubles
     if rate == 1:
@@ -152,3 +162,35 @@ def _log_choose(order: int) -> Doubles:
     factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, order + 1)))])
     logs: Doubles = factorials[order] - factorials - factorials[::-1]
     return logs
+
+
+def noisy_steps(config: DistillConfig) -> NoisySteps:
+    """The matches of one patient as privacy-consuming steps; every match is about that patient.
+
+    Raises:
+        ConfigError: no noise reaches the requested ε.
+    """
+    dp = config.dp
+    assert dp is not None
+    matches = config.loop.outer * config.loop.inner
+    noise = dp.noise_multiplier
+    if noise is None:
+        assert dp.epsilon is not None
+        noise = noise_for(dp.epsilon, dp.delta, steps=matches)
+    return NoisySteps(steps=matches, noise_multiplier=noise)
+
+
+def privacy_record(config: DistillConfig, patients: int) -> dict[str, object]:
+    """What manifest and card state of the privacy of a distillation; see `statement`."""
+    dp = config.dp
+    assert dp is not None
+    steps = noisy_steps(config)
+    return {
+        "epsilon": epsilon([steps], dp.delta),
+        "delta": dp.delta,
+        "clip": dp.clip,
+        "noise_multiplier": steps.noise_multiplier,
+        "matches": steps.steps,
+        "neighbours": _NEIGHBORS,
+        "statement": statement([steps], dp.delta, patients),
+    }

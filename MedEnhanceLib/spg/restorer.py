@@ -1,8 +1,7 @@
-"""Trains a small network on images, distilled or others, and measures what it restores."""
+"""Trains a small restorer on images, distilled or others, and measures its result."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,48 +9,45 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from MedEnhanceLib.core.options import check_range
+from MedEnhanceLib.core.options import Options, option
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.nets.training import set_learning_rate
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import ImageConfig
-from MedEnhanceLib.spg.loop import Tensors
+from MedEnhanceLib.spg.images import Floats, shown
 from MedEnhanceLib.spg.networks import make_network, near_input
-from MedEnhanceLib.spg.patches import Patches, Places
-from MedEnhanceLib.spg.slices import Floats, shown
-from MedEnhanceLib.spg.tasks import Task, psnr_db
+from MedEnhanceLib.spg.tasks import Patches, Places, Task, Tensors, psnr_db
 
-#: Images that are damaged whole get new numbers after so many steps: drawing them takes long.
+#: Steps after which whole images are degraded anew: drawing their degradation takes long.
 _REDRAWN_EVERY = 50
 _AT_ONCE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class RestorerConfig:
-    """One training. network: "srcnn", "edsr" or "unet"; batch: patches of a step.
+class RestorerConfig(Options):
+    """One training of a restorer.
 
-    patch: their side; images that are smaller are taken whole. warm_up: share of the steps over
-    which the learning rate rises; start: what the last layer's weights are cut to, so that a
-    network begins near its input. Without the two (0.02 and 1) one seed in three of SRCNN lost all
-    its units to the first steps, in CT, and learned nothing.
+    Without warm_up and start (at 0.02 and 1) one seed in three of SRCNN in CT lost all its units in
+    the first steps, and learned nothing.
     """
 
-    network: str = "srcnn"
-    steps: int = 1000
-    batch: int = 8
-    patch: int = 48
-    learning_rate: float = 1e-3
-    warm_up: float = 0.1
-    start: float = 0.1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_range("steps", self.steps, 1, 10_000_000)
-        check_range("batch", self.batch, 1, 4096)
-        check_range("patch", self.patch, 8, 4096)
-        check_range("learning_rate", self.learning_rate, 0, 1)
-        check_range("warm_up", self.warm_up, 0, 1)
-        check_range("start", self.start, 0, 1)
+    network: str = option("srcnn", help="srcnn, edsr or unet")
+    steps: int = option(1000, help="of the optimizer", low=1, high=10_000_000)
+    batch: int = option(8, help="patches of a step", low=1, high=4096)
+    patch: int = option(
+        48, help="side; smaller images are used whole", low=8, high=4096, unit="pixels"
+    )
+    learning_rate: float = option(1e-3, help="Adam's, at its highest", low=0, high=1)
+    warm_up: float = option(
+        0.1, help="share of the steps over which the learning rate rises", low=0, high=1
+    )
+    start: float = option(
+        0.1,
+        help="factor of the last layer's first weights: a network begins near its input",
+        low=0,
+        high=1,
+    )
+    seed: int = option(0, help="of weights and batches")
 
 
 def train_restorer(
@@ -64,10 +60,20 @@ def train_restorer(
     device: str = "cpu",
     monitor: Monitor | None = None,
 ) -> nn.Module:
-    """A network that undoes the task's damage, from images [N, H, W] in [0, 1] alone.
+    """Train a network that undoes the task's degradation, which is drawn anew for every patch.
 
-    The damage is drawn anew for every patch, so that N is what limits it. scaling: how the images
-    were made, which tells tissue from air. Raises InputError where there is no image.
+    Args:
+        images: float32 [N, H, W] in [0, 1].
+        task: the degradation.
+        modality: "CT" or "MR".
+        config: network and training.
+        scaling: how the images were made, which separates tissue from air; None: the default.
+        device: a torch device.
+        monitor: gets progress and may cancel.
+    Returns:
+        The network in evaluation mode.
+    Raises:
+        InputError: there is no image.
     """
     monitor = monitor or Monitor()
     learner = Learner(images, task, modality, config, scaling or ImageConfig(), device)
@@ -78,7 +84,10 @@ def train_restorer(
 
 
 class Learner:
-    """A network with its optimiser and its pairs, and what a numbered step does to them."""
+    """A network with its optimizer and training pairs, and the numbered steps that update it.
+
+    Besides network and optimizer, the next step depends on `rng` and `drawn` alone.
+    """
 
     def __init__(
         self,
@@ -91,65 +100,48 @@ class Learner:
     ) -> None:
         if images.ndim != 3 or not images.size:
             raise InputError(f"images of shape {images.shape}", "Give [N, H, W].")
-        self._config = config
+        self._config, self._task, self._device = config, task, device
         rng = np.random.default_rng((config.seed, 0))
         self.network = near_input(make_network(config.network, rng), config.start).to(device)
         self.adam = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate)
-        self.pairs = Pairs(images, task, modality, config, scaling, device)
+        self.rng = np.random.default_rng((config.seed, 1))
+        #: Whole images that are degraded: their numbers, the result, and how many batches remain.
+        self.drawn = Tensors(device)
+        side = min(config.patch, *images.shape[1:])
+        self._patches = Patches(shown(images, modality, scaling), side)
+        whole = torch.from_numpy(np.ascontiguousarray(images, np.float32))
+        self._whole = whole[:, None].to(device)
 
     def step(self, number: int) -> Tensor:
-        """One step; its loss, the mean square of what is not restored."""
+        """Run a step; its loss, the mean squared error."""
         config = self._config
         set_learning_rate(
             self.adam, config.learning_rate, number, config.steps, warm_up=config.warm_up
         )
-        low, high = next(self.pairs)
+        low, high = self._pairs()
         loss: Tensor = (self.network(low) - high).square().mean()
         self.adam.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.adam.step()
         return loss.detach()
 
-
-class Pairs(Iterator[tuple[Tensor, Tensor]]):
-    """Endless batches (damaged, whole), [B, 1, P, P] each.
-
-    rng and drawn are all that the next batch depends on: with them a training can go on.
-    """
-
-    def __init__(
-        self,
-        images: Floats,
-        task: Task,
-        modality: str,
-        config: RestorerConfig,
-        scaling: ImageConfig,
-        device: str,
-    ) -> None:
-        self.rng = np.random.default_rng((config.seed, 1))
-        #: Images that are damaged whole: which, how they look then, and batches left of them.
-        self.drawn = Tensors(device)
-        self._task, self._batch, self._device = task, config.batch, device
-        side = min(config.patch, *images.shape[1:])
-        self._patches = Patches(shown(images, modality, scaling), side)
-        whole = torch.from_numpy(np.ascontiguousarray(images, np.float32))
-        self._whole = whole[:, None].to(device)
-
-    def __next__(self) -> tuple[Tensor, Tensor]:
+    def _pairs(self) -> tuple[Tensor, Tensor]:
+        """The next batch of degraded and original patches, [B, 1, P, P] each."""
+        batch = self._config.batch
         if self._task.on_patches:
-            chosen = self.rng.integers(len(self._whole), size=self._batch)
+            chosen = self.rng.integers(len(self._whole), size=batch)
             high = self._places(chosen, turned=True).cut(self._whole)
             return self._task.damage(high, self._task.draw(high, self.rng)), high
         if not int(self.drawn.get("left", 0)):
-            self._damage_some()
+            self._degrade_some()
         self.drawn["left"] = self.drawn["left"] - 1
         few = self.drawn["which"].cpu().numpy()
-        slots = self.rng.integers(len(few), size=self._batch)
+        slots = self.rng.integers(len(few), size=batch)
         places = self._places(few[slots], turned=False)
         here = replace(places, image=torch.from_numpy(slots).to(self._device))
         return here.cut(self.drawn["damaged"]), places.cut(self._whole)
 
-    def _damage_some(self) -> None:
+    def _degrade_some(self) -> None:
         which = torch.from_numpy(self.rng.permutation(len(self._whole))[:_AT_ONCE])
         high = self._whole[which.to(self._device)]
         damaged = self._task.damage(high, self._task.draw(high, self.rng))
@@ -170,9 +162,20 @@ def restored_psnr(
     scaling: ImageConfig | None = None,
     device: str = "cpu",
 ) -> tuple[float, float]:
-    """PSNR in dB of whole images [N, H, W] damaged with a seed, and of what the network restores.
+    """PSNR of degraded whole images, and of what the network restores from them.
 
-    Over the pixels that show something: air would only dilute it. The peak is 1.
+    Over the pixels that show something (air would only dilute it); the peak is 1.
+
+    Args:
+        network: a restorer.
+        images: float32 [N, H, W] in [0, 1].
+        task: the degradation.
+        modality: "CT" or "MR".
+        seed: of the degradation.
+        scaling: as in `train_restorer`.
+        device: of the network, a torch device.
+    Returns:
+        dB of the degraded images, dB of the restored ones.
     """
     inside = torch.from_numpy(shown(images, modality, scaling or ImageConfig()))
     damaged = torch.from_numpy(task.damaged(images, seed))

@@ -1,15 +1,17 @@
-"""Task pairs: an image and what the task's damage makes of it, the same for raw and distilled.
+"""Training pairs: patches cut from images, and their degradation by the task.
 
     drawn = task.draw(images, rng)  →  task.damage(images, drawn)
 
-Numbers are drawn first, then applied, so that raw and distilled images can suffer the same ones.
-`damage` can be differentiated by the image. Source: design, spg part 6.
+Random numbers are drawn first, then applied, so that raw and distilled images can get the same
+ones. `damage` can be differentiated by the image. Source: design, spg part 6.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -21,34 +23,44 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 from MedEnhanceLib.degrade import low_dose_noise
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.spg.config import DistillConfig
+from MedEnhanceLib.spg.images import Floats
 
-Floats = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.intp]
 #: Views that `full_dose_photons` refers to.
 _VIEWS = 360
 #: Keeps roots away from 0, where they have no gradient; far below a 16-bit level.
 _ROOT = 1e-12
+#: Share of a patch that shows something, at least; else an image's fullest patches are taken.
+_LEAST_SHOWN = 0.3
 
 
 class Task(ABC):
-    """One kind of damage.
+    """One kind of degradation.
 
-    on_patches: whether a patch is damaged as a whole image is. Elsewhere images are damaged whole
-    and patches cut from them, and numbers are drawn once for each re-initialised network.
+    on_patches: whether a patch is degraded like a whole image. Otherwise whole images are degraded
+    and patches cut from them, and numbers are drawn once for each re-initialized network.
     """
 
     on_patches: ClassVar[bool] = True
 
     def draw(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        """The random numbers of so many images [B, 1, H, W]; the first dimension is theirs."""
+        """The random numbers for images [B, 1, H, W]: a tensor [B, …]."""
         return images.new_zeros(len(images), 0)
 
     @abstractmethod
     def damage(self, images: Tensor, drawn: Tensor) -> Tensor:
-        """The low-quality images, [B, 1, H, W], float32."""
+        """The degraded images, float32 [B, 1, H, W]."""
 
     @torch.no_grad()
     def damaged(self, images: Floats, seed: int) -> Floats:
-        """Whole images [N, H, W] in [0, 1] → damaged ones; the same seed does the same."""
+        """Degrade whole images.
+
+        Args:
+            images: [N, H, W] in [0, 1].
+            seed: of the random numbers; the same seed gives the same result.
+        Returns:
+            Degraded images, float32 [N, H, W].
+        """
         whole = torch.from_numpy(np.ascontiguousarray(images, np.float32))[:, None]
         drawn = self.draw(whole, np.random.default_rng(seed))
         result: Floats = self.damage(whole, drawn)[:, 0].numpy()
@@ -80,8 +92,8 @@ class Rician(Task):
 class LowDose(Task):
     """CT at a lower dose; drawn: the noise in units of the images, [B, 1, H, W].
 
-    Noise is made in the projections of the images as they are when it is drawn, by
-    `degrade.low_dose_noise`; how it changes with the image has no part in the gradient.
+    `degrade.low_dose_noise` makes it in the projections of the images at the time of drawing; its
+    dependence on the image has no part in the gradient.
     """
 
     on_patches = False
@@ -95,7 +107,7 @@ class LowDose(Task):
         self._spacing = config.images.spacing_mm
 
     def draw(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        """Each image has a seed of its own: the first ones are the same however many follow."""
+        """Each image has its own seed: the first ones do not depend on how many follow."""
         hu = images.detach()[:, 0].cpu().numpy() * np.float32(self._span) + np.float32(self._low)
         spacing = (self._spacing, self._spacing, 1.0)
         noise = low_dose_noise(hu, spacing, self._photons, 0.0, rng, views=self._views)
@@ -107,7 +119,7 @@ class LowDose(Task):
 
 
 class Coarse(Task):
-    """A smaller matrix, brought back to size by cubic interpolation; nothing is drawn."""
+    """A smaller matrix, interpolated (cubic) back to the size; nothing is drawn."""
 
     def __init__(self, factor: int) -> None:
         self._factor = factor
@@ -120,18 +132,18 @@ class Coarse(Task):
 
 
 class Undersampled(Task):
-    """MR of which few lines of k-space were measured; drawn: which, [B, 1, H, 1], 1 or 0."""
+    """MR with a part of the lines of k-space; drawn: which lines, [B, 1, H, 1], 1 or 0."""
 
     on_patches = False
 
-    def __init__(self, acceleration: float, centre: float) -> None:
-        self._acceleration, self._centre = acceleration, centre
+    def __init__(self, acceleration: float, center: float) -> None:
+        self._acceleration, self._center = acceleration, center
 
     def draw(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        """The lines around the middle, and so many others at random."""
+        """The lines around the center, and others at random."""
         count, _, rows, _ = images.shape
         kept = max(1, round(rows / self._acceleration))
-        middle = min(kept, max(1, round(self._centre * rows)))
+        middle = min(kept, max(1, round(self._center * rows)))
         distance = np.abs(np.fft.fftfreq(rows, 1 / rows))
         order = rng.random((count, rows))
         order[:, np.argsort(distance, kind="stable")[:middle]] = -1
@@ -140,15 +152,19 @@ class Undersampled(Task):
         return torch.from_numpy(mask)[:, None, :, None].to(images.device)
 
     def damage(self, images: Tensor, drawn: Tensor) -> Tensor:
-        """The magnitude of what the measured lines give."""
+        """The magnitude of the image of the measured lines."""
         measured: Tensor = torch.fft.ifft2(torch.fft.fft2(images) * drawn)
         return (measured.real.square() + measured.imag.square() + _ROOT).sqrt()
 
 
 def make_task(config: DistillConfig, modality: str) -> Task:
-    """The task of a configuration for "CT" or "MR".
+    """The task of a configuration.
 
-    Raises ConfigError for one that the modality does not have.
+    Args:
+        config: its task, damage and images are used.
+        modality: "CT" or "MR".
+    Raises:
+        ConfigError: the modality does not have this task.
     """
     damage = config.damage
     if config.task in ("sr2", "sr4"):
@@ -156,8 +172,7 @@ def make_task(config: DistillConfig, modality: str) -> Task:
     if config.task == "undersample":
         if modality != "MR":
             raise ConfigError(
-                f"undersample is a task of MR; the cohort is {modality}",
-                "Use denoise, sr2 or sr4.",
+                f"undersample is a task of MR; the cohort is {modality}", "Use denoise, sr2 or sr4."
             )
         return Undersampled(damage.acceleration, damage.centre)
     return LowDose(config) if modality == "CT" else Rician(*damage.rician)
@@ -166,3 +181,95 @@ def make_task(config: DistillConfig, modality: str) -> Task:
 def psnr_db(errors: Tensor) -> float:
     """Peak signal-to-noise ratio in dB of errors of images whose peak is 1."""
     return -10 * math.log10(max(float(errors.double().square().mean()), 1e-20))
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where patches lie in images [N, 1, H, W].
+
+    Args:
+        image: [B], the image of each patch.
+        rows: [B, P, P], row of each pixel.
+        columns: [B, P, P], column of each pixel.
+    """
+
+    image: Tensor
+    rows: Tensor
+    columns: Tensor
+
+    def cut(self, images: Tensor) -> Tensor:
+        """[N, 1, H, W] → [B, 1, P, P], differentiable."""
+        patches: Tensor = images[self.image[:, None, None], 0, self.rows, self.columns]
+        return patches[:, None]
+
+
+class Patches:
+    """Draws patches that show something.
+
+    Args:
+        shown: bool [N, H, W], pixels above the level of tissue.
+        side: of a patch in pixels, at most H and W.
+    """
+
+    def __init__(self, shown: npt.NDArray[np.bool_], side: int) -> None:
+        self._side = side
+        sums = np.zeros((len(shown), shown.shape[1] + 1, shown.shape[2] + 1), np.int32)
+        sums[:, 1:, 1:] = shown.cumsum(axis=1, dtype=np.int32).cumsum(axis=2)
+        inside = (
+            sums[:, side:, side:]
+            - sums[:, :-side, side:]
+            - sums[:, side:, :-side]
+            + sums[:, :-side, :-side]
+        )
+        self._columns = inside.shape[2]
+        flat = inside.reshape(len(shown), -1)
+        enough = np.minimum(flat.max(axis=1), int(_LEAST_SHOWN * side**2))
+        images, self._corners = np.nonzero(flat >= enough[:, None])
+        self._counts = np.bincount(images, minlength=len(shown))
+        self._starts = np.cumsum(self._counts) - self._counts
+
+    def corners(self, images: Indices, rng: np.random.Generator) -> tuple[Indices, Indices]:
+        """The first row and column, [B] each, of a patch of each of these images [B]."""
+        chosen = self._starts[images] + (rng.random(len(images)) * self._counts[images]).astype(int)
+        top, left = np.divmod(self._corners[chosen], self._columns)
+        return top, left
+
+    def draw(
+        self, images: Indices, rng: np.random.Generator, *, turned: bool, device: str
+    ) -> Places:
+        """A patch of each of these images, mirrored at random.
+
+        Args:
+            images: [B], numbers of images.
+            rng: draws places and mirrorings.
+            turned: whether rows and columns may be swapped, too.
+            device: of the result, a torch device.
+        """
+        top, left = self.corners(images, rng)
+        kinds = rng.integers(8 if turned else 4, size=len(images))
+        down, right = np.mgrid[: self._side, : self._side][:, None]
+        last = self._side - 1
+        down = np.where((kinds & 1)[:, None, None], last - down, down)
+        right = np.where((kinds & 2)[:, None, None], last - right, right)
+        swapped = (kinds & 4)[:, None, None] > 0
+        rows = top[:, None, None] + np.where(swapped, right, down)
+        columns = left[:, None, None] + np.where(swapped, down, right)
+        found = (torch.from_numpy(part).to(device) for part in (images, rows, columns))
+        return Places(*found)
+
+
+class Tensors(dict[str, Tensor]):
+    """Tensors by name on one device, as a part of a checkpoint."""
+
+    def __init__(self, device: str, **tensors: Tensor) -> None:
+        super().__init__(tensors)
+        self._device = device
+
+    def state_dict(self) -> Mapping[str, Tensor]:
+        """The tensors."""
+        return self
+
+    def load_state_dict(self, state: Mapping[str, Tensor], /) -> None:
+        """Replace the tensors."""
+        self.clear()
+        self.update({name: tensor.to(self._device) for name, tensor in state.items()})

@@ -6,13 +6,16 @@ estimate: what compress would give, from a few blocks
 recover: what is intact in a damaged `.ucv` → volume and report
 """
 
-from MedEnhanceLib.unicompress.card import inspect_container
+from MedEnhanceLib.unicompress.allocation.estimate import Estimate, estimate
 from MedEnhanceLib.unicompress.config import CompressConfig
-from MedEnhanceLib.unicompress.decode import decompress, decompress_preview
+from MedEnhanceLib.unicompress.decode import decompress, decompress_preview, decompress_to
 from MedEnhanceLib.unicompress.encode import CompressResult, compress
-from MedEnhanceLib.unicompress.estimate import Estimate, estimate
-from MedEnhanceLib.unicompress.recover import LostBlock, RecoverReport, recover
-from MedEnhanceLib.unicompress.stream import decompress_to
+from MedEnhanceLib.unicompress.inspection import (
+    LostBlock,
+    RecoverReport,
+    inspect_container,
+    recover,
+)
 
 __all__ = [
     "CompressConfig",

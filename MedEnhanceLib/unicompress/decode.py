@@ -1,21 +1,38 @@
-"""From a container back to a volume, or to a part of it; reads no more than it needs."""
+"""From a container back to a volume, a part of it, or a file; reads no more than it needs.
+
+`decompress_to` writes a run of slices at a time, for volumes beyond memory.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import math
+import shutil
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
 from MedEnhanceLib.core.manifest import derived_note
+from MedEnhanceLib.core.slabs import blank
 from MedEnhanceLib.core.volume import Volume, Voxels, restore_dtype
-from MedEnhanceLib.errors import CodecError, ConfigError, DeviceMemoryError
+from MedEnhanceLib.errors import CodecError, ConfigError, DeviceMemoryError, OutputError
+from MedEnhanceLib.io.volume_files import save_slabs
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress import video, wavelet
-from MedEnhanceLib.unicompress.blocks import Box, Range, Region, resolve_region, whole_region
-from MedEnhanceLib.unicompress.coders import (
+from MedEnhanceLib.unicompress.blocks import (
+    Box,
+    Range,
+    Region,
+    ordered_map,
+    resolve_region,
+    whole_region,
+)
+from MedEnhanceLib.unicompress.codecs import wavelet
+from MedEnhanceLib.unicompress.codecs.integers import from_integers, split_record
+from MedEnhanceLib.unicompress.codecs.lossless import (
     CODERS,
     IMPLICIT,
     LEARNED,
@@ -24,13 +41,12 @@ from MedEnhanceLib.unicompress.coders import (
     WAVELET,
     Shape,
 )
+from MedEnhanceLib.unicompress.codecs.predictor.learned import decode_learned
+from MedEnhanceLib.unicompress.codecs.video import video
 from MedEnhanceLib.unicompress.config import thread_count
 from MedEnhanceLib.unicompress.container import NO_BLOCK, ChunkInfo, Container
-from MedEnhanceLib.unicompress.context import DecodeContext
 from MedEnhanceLib.unicompress.header import Header, memory_limit
-from MedEnhanceLib.unicompress.integers import from_integers, split_record
-from MedEnhanceLib.unicompress.learned import decode_learned
-from MedEnhanceLib.unicompress.pool import ordered_map
+from MedEnhanceLib.unicompress.models import DecodeContext
 from MedEnhanceLib.unicompress.verify import voxels_sha256
 
 #: Block types whose blocks may have several chunks, one for each layer.
@@ -41,7 +57,7 @@ Bytes = tuple[ChunkInfo, bytes, list[bytes]]
 #: What codecs and numpy raise on bytes that make no sense.
 FOREIGN_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError, struct.error)
 
-#: Learned blocks are decoded side by side up to so many voxels: wide steps, little overhead.
+#: Voxels up to which learned blocks are decoded side by side: wide steps, little overhead.
 _VOXELS_AT_ONCE = 1 << 24
 
 
@@ -55,13 +71,21 @@ def decompress(
 ) -> Volume:
     """Read a `.ucv`, or the blocks of it that `region` touches and nothing else.
 
-    region: slices over [T,] K, J, I, without steps; the geometry follows the crop.
-    layers: how many layers of refinement to read, 1 or more; None reads all. A file with one
-        layer, as every classical block type writes it, is read whole for any number.
-    Returns the volume in the type it came in; `source` is the path.
     A whole volume is compared with its SHA-256, a part with its chunks' checksums.
-    Raises CodecError naming the damaged chunk and its byte, ConfigError for a region that is
-    none, DeviceMemoryError where the voxels would not fit into this machine's memory.
+
+    Args:
+        path: of the file.
+        region: slices over [T,] K, J, I, without steps; the geometry follows the crop.
+        layers: layers of refinement to read, 1 or more; None reads all. A file with one layer, as
+            every classical block type writes it, is read whole for any number.
+        monitor: receives progress and warnings, and may cancel.
+        threads: 0 takes all processors, up to 16.
+    Returns:
+        The volume in the type it came in; `source` is the path.
+    Raises:
+        CodecError: damage; names the chunk and its byte.
+        ConfigError: a region outside the volume.
+        DeviceMemoryError: the voxels would not fit into this machine's memory.
     """
     monitor = monitor or Monitor()
     check_layers(layers)
@@ -71,14 +95,8 @@ def decompress(
         ranges = resolve_region(region, header.shape)
         chunks = chunks_by_block(container, header, layers)
         voxels = allocate_voxels(header, ranges, container.path.name)
-        blocks = list(header.grid.blocks_in(ranges))
-        wanted = (chunks[block] for block in blocks)
-        decoded = decode_chunks(
-            container, header, wanted, threads=threads, monitor=monitor, layers=layers
-        )
-        for count, (block, content) in enumerate(zip(blocks, decoded, strict=True), 1):
-            paste(voxels, ranges, header.grid.box(block), content)
-            monitor.progress(count / len(blocks), "decompress")
+        wanted = [chunks[block] for block in header.grid.blocks_in(ranges)]
+        _fill(voxels, ranges, container, header, wanted, threads, monitor, layers)
         coarse = coarse_header(container, header, layers)
     if coarse is not None:
         header = coarse
@@ -88,6 +106,25 @@ def decompress(
     return header.volume(voxels, header.geometry.cropped(start), str(path), size)
 
 
+def _fill(
+    voxels: Voxels,
+    ranges: tuple[Range, ...],
+    container: Container,
+    header: Header,
+    chunks: Sequence[ChunkInfo],
+    threads: int,
+    monitor: Monitor,
+    layers: int | None,
+) -> None:
+    """Decode chunks into the voxels of a region."""
+    decoded = decode_chunks(
+        container, header, chunks, threads=threads, monitor=monitor, layers=layers
+    )
+    for count, (chunk, content) in enumerate(zip(chunks, decoded, strict=True), 1):
+        paste(voxels, ranges, header.grid.box(chunk.block), content)
+        monitor.progress(count / len(chunks), "decompress")
+
+
 def decompress_preview(
     path: str | Path, *, monitor: Monitor | None = None, threads: int = 0
 ) -> tuple[Volume, float]:
@@ -95,9 +132,15 @@ def decompress_preview(
 
     Where the file has several layers, the first one; else the blocks that the three middle planes
     touch, of the first frame of a sequence, in a volume that holds the lowest stored value
-    everywhere else. The history says so. Returns the share of the blocks that were decoded too.
-    Of several layers the first one is enough: a file whose end is still to come opens too, with a
-    warning. Raises as `decompress`.
+    everywhere else. The history says so. Of several layers the first one is enough: a file whose
+    end is still to come opens too, with a warning. Raises as `decompress`.
+
+    Args:
+        path: of the file.
+        monitor: receives progress and warnings, and may cancel.
+        threads: 0 takes all processors, up to 16.
+    Returns:
+        The volume, and the share of its blocks that were decoded, 0 to 1.
     """
     monitor = monitor or Monitor()
     with _open_begun(Path(path), monitor) as container:
@@ -111,13 +154,8 @@ def decompress_preview(
         blocks = sorted(everything if has_layers else _blocks_of_middle_planes(header))
         if len(blocks) < len(everything):
             voxels[...] = header.voxel_range[0] if header.voxel_range else 0
-        wanted = (chunks[block] for block in blocks)
-        decoded = decode_chunks(
-            container, header, wanted, threads=threads, monitor=monitor, layers=1
-        )
-        for count, (block, content) in enumerate(zip(blocks, decoded, strict=True), 1):
-            paste(voxels, ranges, header.grid.box(block), content)
-            monitor.progress(count / len(blocks), "decompress")
+        wanted = [chunks[block] for block in blocks]
+        _fill(voxels, ranges, container, header, wanted, threads, monitor, 1)
     share = len(blocks) / len(everything)
     if has_layers or share < 1:
         note = derived_note("opened as a preview, without all of the file")
@@ -259,7 +297,7 @@ def decode_side_by_side(
 ) -> list[Voxels] | None:
     """The blocks of a batch; None where they are to be decoded one by one.
 
-    That is where there is but one, and where one of them cannot be decoded: to tell which.
+    That is where there is but one, and where one of them cannot be decoded: to find which.
     """
     if len(batch) < 2:
         return None
@@ -300,7 +338,7 @@ def decode_data(
     """
     dtype = context.dtype
     if kind == IMPLICIT:
-        from MedEnhanceLib.unicompress.implicit.codec import decode_implicit
+        from MedEnhanceLib.unicompress.codecs.implicit.codec import decode_implicit
 
         return decode_implicit((data, *more), shape, context)
     if kind == VIDEO:
@@ -376,3 +414,105 @@ def _unknown_type(container: Container, header: Header, chunk: ChunkInfo, what: 
         f"this version does not know; it was written by {header.encoder}",
         f"Install that version or a newer one{needs} (python -m pip install --upgrade medenhance).",
     )
+
+
+def decompress_to(
+    path: str | Path,
+    output: str | Path,
+    *,
+    region: Region | None = None,
+    layers: int | None = None,
+    overwrite: bool = False,
+    monitor: Monitor | None = None,
+    threads: int = 0,
+) -> Volume:
+    """As `decompress`, into a file that any format of `io.save` may have.
+
+    At most one run of slices is in memory; the file appears once all voxels fit their SHA-256.
+
+    Args:
+        path: of the `.ucv`.
+        output: of the file to write; its ending says the format.
+        region: as for `decompress`.
+        layers: as for `decompress`.
+        overwrite: whether a file at `output` is replaced.
+        monitor: receives progress and warnings, and may cancel.
+        threads: 0 takes all processors, up to 16.
+    Returns:
+        The volume with a blank in place of its voxels: shape, type and meaning are true.
+    Raises:
+        OutputError: the disk has no room for the voxels; else as `decompress` and `io.save`.
+    """
+    monitor = monitor or Monitor()
+    check_layers(layers)
+    with Container(Path(path)) as container:
+        header = Header.from_json(container.header, container.path.name)
+        ranges = resolve_region(region, header.shape)
+        chunks = chunks_by_block(container, header, layers)
+        coarse = coarse_header(container, header, layers)
+        outline = _outline(coarse or header, ranges, Path(output), container)
+        parts = _runs(container, header, ranges, chunks, threads, monitor, layers)
+        if coarse is None and ranges == whole_region(header.shape):
+            parts = _proved(parts, header, container.path.name, monitor)
+        save_slabs(outline, parts, output, overwrite=overwrite, monitor=monitor)
+    return outline
+
+
+def _outline(
+    header: Header, ranges: tuple[Range, ...], output: Path, container: Container
+) -> Volume:
+    extents = [stop - start for start, stop in ranges]
+    shape = tuple(extents[4 - len(header.shape) :])
+    size = math.prod(shape) * header.dtype.itemsize
+    # A header may claim any size: a few bytes must not fill a disk.
+    free = shutil.disk_usage(output.parent).free if output.parent.is_dir() else size
+    if size > free and not output.name.lower().endswith(".gz"):
+        raise OutputError(
+            f"{output}: no space left on the disk: {container.path.name} holds {size / 1e9:.1f} GB"
+            f" of voxels, {free / 1e9:.1f} GB are free",
+            "Free some space, write to another disk, or decompress a region.",
+        )
+    start = (ranges[1][0], ranges[2][0], ranges[3][0])
+    geometry = header.geometry.cropped(start)
+    voxels = blank(shape, header.dtype)
+    return header.volume(voxels, geometry, str(container.path), container.size)
+
+
+def _runs(
+    container: Container,
+    header: Header,
+    ranges: tuple[Range, ...],
+    chunks: dict[int, ChunkInfo],
+    threads: int,
+    monitor: Monitor,
+    layers: int | None,
+) -> Iterator[Voxels]:
+    """The region, cut where its blocks meet along k: arrays [n, J, I]."""
+    grid = header.grid
+    blocks = list(grid.blocks_in(ranges))
+    wanted = (chunks[block] for block in blocks)
+    decoded = decode_chunks(
+        container, header, wanted, threads=threads, monitor=monitor, layers=layers
+    )
+    done = 0
+    for _, run in groupby(blocks, grid.layer_of):
+        run_blocks = list(run)
+        box = grid.box(run_blocks[0])
+        slices = max(box.k[0], ranges[1][0]), min(box.k[1], ranges[1][1])
+        part = ((box.frame, box.frame + 1), slices, *ranges[2:])
+        voxels = allocate_voxels(header, part, container.path.name)
+        for block in run_blocks:
+            paste(voxels, part, grid.box(block), next(decoded))
+        done += len(run_blocks)
+        monitor.progress(done / len(blocks), "decompress")
+        yield voxels.reshape(-1, *voxels.shape[-2:])
+
+
+def _proved(
+    parts: Iterable[Voxels], header: Header, name: str, monitor: Monitor
+) -> Iterator[Voxels]:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.view(np.uint8).data)
+        yield part
+    check_voxels(header, digest.hexdigest(), name, monitor)

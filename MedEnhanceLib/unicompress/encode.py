@@ -1,4 +1,4 @@
-"""From a volume to a container that was read back and found to keep its promise.
+"""From a volume to a container that was read back and verified.
 
 split blocks → code each by its best type → share the bytes (ratio) → write → verify → replace
 """
@@ -26,38 +26,45 @@ from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress import restoration
-from MedEnhanceLib.unicompress.bounded import Payload, code_bounded
-from MedEnhanceLib.unicompress.coders import block_type_name
-from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
-from MedEnhanceLib.unicompress.container import (
-    NO_BLOCK,
-    Chunk,
-    Container,
-    build_frame,
-    write_container,
-)
-from MedEnhanceLib.unicompress.context import DecodeContext
-from MedEnhanceLib.unicompress.decode import chunks_by_block, decode_chunks
-from MedEnhanceLib.unicompress.header import DTYPES, Header, VoxelRange, uid_or_nothing
-from MedEnhanceLib.unicompress.implicit.choice import (
+from MedEnhanceLib.unicompress.allocation.implicit_layers import (
     LEAST_RATIO,
     code_beside_implicit,
     implicit_for,
 )
-from MedEnhanceLib.unicompress.learned import shipped_predictors
-from MedEnhanceLib.unicompress.models import MODEL_CHUNK, CodecModel, ModelSet, shipped_model
-from MedEnhanceLib.unicompress.quality import (
+from MedEnhanceLib.unicompress.allocation.near_lossless import code_bounded
+from MedEnhanceLib.unicompress.allocation.quality import (
     Quality,
     check_quality,
     code_to_quality,
     ssim_of,
 )
-from MedEnhanceLib.unicompress.ratio import Room, code_to_ratio
-from MedEnhanceLib.unicompress.spool import Keep, Spool
-from MedEnhanceLib.unicompress.verify import Tally, check_promise
+from MedEnhanceLib.unicompress.allocation.ratio import code_to_ratio
+from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
+from MedEnhanceLib.unicompress.codecs.lossless import block_type_name
+from MedEnhanceLib.unicompress.codecs.predictor.learned import shipped_predictors
+from MedEnhanceLib.unicompress.codecs.video import video
+from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
+from MedEnhanceLib.unicompress.container import (
+    NO_BLOCK,
+    Chunk,
+    Container,
+    Spool,
+    build_frame,
+    write_container,
+)
+from MedEnhanceLib.unicompress.decode import chunks_by_block, decode_chunks
+from MedEnhanceLib.unicompress.header import DTYPES, Header, VoxelRange, uid_or_nothing
+from MedEnhanceLib.unicompress.models import (
+    MODEL_CHUNK,
+    CodecModel,
+    DecodeContext,
+    ModelSet,
+    shipped_model,
+)
+from MedEnhanceLib.unicompress.verify import Tally, check_target
 
 ENDING = ".ucv"
+_VIDEO_MODES = ("ratio", "psnr", "ssim")
 
 
 @dataclass(frozen=True)
@@ -66,9 +73,9 @@ class CompressResult:
 
     ratio: raw_bytes / file_bytes. max_error: the largest difference of any voxel, in stored
     units. psnr: in dB against the full range of the source (psnr_peak = its largest less its
-    smallest voxel), None where nothing was lost. ssim: in 3D, where it was promised and something
+    smallest voxel), None where nothing was lost. ssim: in 3D, where it was the mode and something
     was lost. block_types: name → how many blocks took it.
-    verified: the file was read back and kept its promise. sha256: of the voxels that a reader
+    verified: the file was read back and meets its target. sha256: of the voxels that a reader
     gets; file_sha256: of the file.
     """
 
@@ -96,13 +103,25 @@ def compress(
     monitor: Monitor | None = None,
     overwrite: bool = False,
 ) -> CompressResult:
-    """Write `volume` as a `.ucv` that keeps what `config` promises; the source is untouched.
+    """Write `volume` as a `.ucv` in the mode that `config` chooses; the source is untouched.
 
     The file appears only after it was read back from the disk, decoded and compared with the
     volume; before that, and after a failure or a cancel, `path` holds what it held.
     Lossy modes add a DERIVED line to the history.
-    Raises ConfigError for a promise that this volume cannot be given, InputError for a type
-    that is not held, OutputError where it cannot be written, DependencyError, Cancelled.
+
+    Args:
+        volume: [K, J, I] or [T, K, J, I], of any type up to 64 bits.
+        path: of the file, ending in `.ucv`.
+        config: the compression mode, its number and the speed.
+        monitor: receives progress and logs, and may cancel.
+        overwrite: whether a file at `path` is replaced.
+    Raises:
+        ConfigError: a mode that this volume cannot have.
+        InputError: a type of voxels that a container does not hold.
+        OutputError: the file cannot be written, or is there already.
+        DependencyError: a codec is not installed.
+        CodecError: the file, as read back, misses its target.
+        Cancelled: by the monitor.
     """
     began = time.monotonic()
     monitor = monitor or Monitor()
@@ -113,7 +132,16 @@ def compress(
     threads = thread_count(config.threads)
     with atomic_write(target, overwrite=overwrite) as temporary, Spool(temporary.parent) as spool:
         draft = draft_header(volume, voxels, config)
-        payload = _code(volume, voxels, draft, config, threads, monitor.part(0.0, 0.85), spool.keep)
+        task = Task(
+            voxels,
+            _context(draft, config),
+            config.speed,
+            threads,
+            monitor.part(0.0, 0.85),
+            spool.keep,
+            shipped_predictors(draft.modality) if config.speed != "fast" else (),
+        )
+        payload = _code(task, volume, draft, config)
         header = _final_header(draft, payload)
         carried = payload.models if config.embed_model else payload.carried
         # A model that exists nowhere else lies at both ends: without it all blocks were lost.
@@ -144,7 +172,6 @@ def compress(
 def codable(volume: Volume, config: CompressConfig) -> Voxels:
     """The voxels, little-endian and in C order; refuses what cannot be coded as is asked."""
     require("imagecodecs", purpose="Compression")
-    require("zstandard", purpose="Compression")
     name = volume.source or "the volume"
     voxels = np.ascontiguousarray(volume.voxels, volume.dtype.newbyteorder("<"))
     if voxels.dtype.str not in DTYPES:
@@ -163,21 +190,21 @@ def codable(volume: Volume, config: CompressConfig) -> Voxels:
 
 
 def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Header:
-    """The header but for what coding will tell; of the same size, within a few bytes."""
-    promise: dict[str, float] = {}
+    """The header but for the results of coding; of the same size, within a few bytes."""
+    target: dict[str, float] = {}
     history = volume.history
     if config.max_error is not None:
-        promise["max_error"] = config.max_error
+        target["max_error"] = config.max_error
         note = f"compressed with a largest error of {config.max_error:g} {volume.units}".rstrip()
         history += (derived_note(note),) if config.max_error else ()
     if config.ratio is not None:
-        promise["ratio"] = config.ratio
+        target["ratio"] = config.ratio
         history += (derived_note(f"compressed to a ratio of {config.ratio:g}"),)
     if config.psnr is not None:
-        promise["psnr"] = config.psnr
+        target["psnr"] = config.psnr
         history += (derived_note(f"compressed to a PSNR of {config.psnr:g} dB"),)
     if config.ssim is not None:
-        promise["ssim"] = config.ssim
+        target["ssim"] = config.ssim
         history += (derived_note(f"compressed to an SSIM of {config.ssim:g}"),)
     return Header(
         shape=voxels.shape,
@@ -188,7 +215,7 @@ def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Head
         history=history,
         frame_interval_s=volume.frame_interval_s,
         mode=config.mode,
-        promise=promise,
+        target=target,
         counts=(1, 1, 1),
         voxel_range=_voxel_range(voxels),
         voxels_sha256=hashlib.sha256().hexdigest(),  # any: none deflates
@@ -224,95 +251,44 @@ def model_chunks(models: Sequence[CodecModel]) -> list[Chunk]:
     return [Chunk(NO_BLOCK, MODEL_CHUNK, model.data) for model in models]
 
 
-def _code(
-    volume: Volume,
-    voxels: Voxels,
-    draft: Header,
-    config: CompressConfig,
-    threads: int,
-    monitor: Monitor,
-    keep: Keep,
-) -> Payload:
-    speed = config.speed
-    model = restoration_for(draft.modality, config)
-    if config.psnr is not None or config.ssim is not None:
-        context = DecodeContext(
-            voxels.dtype, draft.voxel_range, ModelSet.of(*([model] if model else []))
-        )
-        quality = Quality(config.psnr, config.ssim, peak_of(draft.voxel_range))
-        return code_to_quality(
-            voxels,
-            quality,
-            context,
-            config,
-            threads=threads,
-            monitor=monitor,
-            keep=keep,
-            predictors=shipped_predictors(draft.modality),
-        )
-    if config.ratio is None:
-        return code_bounded(
-            voxels,
-            config.max_error,
-            speed=speed,
-            threads=threads,
-            monitor=monitor,
-            predictors=shipped_predictors(draft.modality),
-            keep=keep,
-        )
-    return _code_to_ratio(
-        volume, voxels, draft, config, model, threads=threads, monitor=monitor, keep=keep
-    )
-
-
-def _code_to_ratio(
-    volume: Volume,
-    voxels: Voxels,
-    draft: Header,
-    config: CompressConfig,
-    model: CodecModel | None,
-    *,
-    threads: int,
-    monitor: Monitor,
-    keep: Keep,
-) -> Payload:
-    """By videos and wavelets; at high ratios, or where it is asked for, by implicit blocks too."""
-    ratio = config.ratio or 1.0
-    code = partial(
-        code_to_ratio,
-        voxels,
-        draft.voxel_range,
-        make_room(draft, voxels, ratio, model, embed=config.embed_model),
-        speed=config.speed,
-        threads=threads,
-        keep=keep,
-        model=model,
-        predictors=shipped_predictors(draft.modality) if config.speed != "fast" else (),
-    )
-    asked = config.block_type == "implicit"
-    tried = asked or ratio >= LEAST_RATIO
-    implicit = implicit_for(volume, voxels, needed=asked) if tried else None
-    if implicit is None:
-        return code(monitor=monitor)
-    decoder = implicit.writer.model
-    named = replace(draft, models={decoder.role: decoder.identity})
-    room = make_room(named, voxels, ratio)
-    return code_beside_implicit(
-        voxels,
-        draft.voxel_range,
-        room.without(len(decoder.data)) if config.embed_model else room,
-        implicit,
-        code,
-        config=config,
-        monitor=monitor,
-    )
+def _context(draft: Header, config: CompressConfig) -> DecodeContext:
+    """What readers will have; where videos may be coded, the model that restores them too."""
+    found = restoration_for(draft.modality, config) if config.mode in _VIDEO_MODES else None
+    models = ModelSet.of(found) if found else ModelSet()
+    return DecodeContext(draft.dtype, draft.voxel_range, models)
 
 
 def restoration_for(modality: str, config: CompressConfig) -> CodecModel | None:
     """The model that restores videos of this modality, if there is one and it is not to be fast."""
-    if config.speed == "fast":
-        return None
-    return shipped_model(restoration.ROLE, modality)
+    return None if config.speed == "fast" else shipped_model(video.ROLE, modality)
+
+
+def _code(task: Task, volume: Volume, draft: Header, config: CompressConfig) -> Payload:
+    if config.ratio is not None:
+        return _code_to_ratio(task, volume, draft, config, config.ratio)
+    if config.psnr is None and config.ssim is None:
+        return code_bounded(task, config.max_error)
+    return code_to_quality(task, Quality(config.psnr, config.ssim, peak_of(draft.voxel_range)))
+
+
+def _code_to_ratio(
+    task: Task, volume: Volume, draft: Header, config: CompressConfig, ratio: float
+) -> Payload:
+    """By videos and wavelets; at high ratios, or where it is asked for, by implicit blocks too."""
+    models = {role: task.context.models.get(role) for role in task.context.models.named}
+    room = make_room(draft, task.voxels, ratio, models.get(video.ROLE), embed=config.embed_model)
+    asked = config.block_type == "implicit"
+    tried = asked or ratio >= LEAST_RATIO
+    implicit = implicit_for(volume, task.voxels, needed=asked) if tried else None
+    if implicit is None:
+        return code_to_ratio(task, room)
+    decoder = implicit.writer.model
+    named = replace(draft, models={decoder.role: decoder.identity})
+    beside = make_room(named, task.voxels, ratio)
+    if config.embed_model:
+        beside = beside.without(len(decoder.data))
+    others = partial(code_to_ratio, room=room)
+    return code_beside_implicit(task, beside, implicit, others, config)
 
 
 def make_room(
@@ -341,7 +317,7 @@ def make_room(
 def _verify(
     path: Path, voxels: Voxels, config: CompressConfig, threads: int, monitor: Monitor
 ) -> float | None:
-    """Raise CodecError unless the file keeps its promise; the SSIM that was measured for it."""
+    """Raise CodecError unless the file meets its target; the SSIM that was measured for it."""
     with Container(path) as container:
         header = Header.from_json(container.header, path.name)
         chunks = chunks_by_block(container, header)
@@ -357,7 +333,7 @@ def _verify(
         peak = peak_of(header.voxel_range)
         lost = config.ssim is not None and not tally.equal
         ssim = ssim_of(voxels, header.grid.joined(blocks, voxels.dtype), peak) if lost else None
-        check_promise(
+        check_target(
             tally,
             config,
             raw_bytes=voxels.nbytes,
@@ -386,10 +362,9 @@ def _plain(value: Any) -> float:
 
 
 def peak_of(voxel_range: VoxelRange) -> float:
-    """The full range, which PSNR is told against; 0 where no voxel is finite."""
+    """The full range, which PSNR is measured against; 0 where no voxel is finite."""
     return 0.0 if voxel_range is None else voxel_range[1] - voxel_range[0]
 
 
 def _encoder() -> str:
-    codecs = (f"{name} {metadata.version(name)}" for name in ("imagecodecs", "zstandard"))
-    return ", ".join((f"medenhance {__version__}", *codecs))
+    return f"medenhance {__version__}, imagecodecs {metadata.version('imagecodecs')}"

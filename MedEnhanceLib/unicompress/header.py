@@ -20,7 +20,7 @@ from MedEnhanceLib.unicompress.blocks import Grid
 #: The types that a container holds, in the order of their bytes in memory: little-endian.
 DTYPES = ("|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8")
 MODES = ("lossless", "max_error", "ratio", "psnr", "ssim")
-#: What DICOM is told as the method of our lossy modes; its own terms know none of them.
+#: The method of our lossy modes in DICOM; its own terms know none of them.
 LOSSY_METHOD = "MEDENHANCE_UCV"
 
 _LARGEST_EXTENT = 1 << 31
@@ -38,7 +38,7 @@ VoxelRange = tuple[float, float] | None
 class Header:
     """Everything but the voxels.
 
-    promise: what the mode promises: {} or {mode: number}.
+    target: {} or {mode: number}, the bound, ratio or quality of the mode; "promise" in the file.
     voxel_range: smallest and largest finite voxel of the source.
     voxels_sha256: of the voxels that a reader gets, little-endian, in C order.
     exact: whether every machine gets these bits (else the last bit of a lossy code may differ).
@@ -56,7 +56,7 @@ class Header:
     history: tuple[str, ...]
     frame_interval_s: float | None
     mode: str
-    promise: Mapping[str, float]
+    target: Mapping[str, float]
     counts: tuple[int, int, int]
     voxel_range: VoxelRange
     voxels_sha256: str
@@ -112,7 +112,7 @@ class Header:
             "history": list(self.history),
             "frame_interval_s": self.frame_interval_s,
             "mode": self.mode,
-            "promise": dict(self.promise),
+            "promise": dict(self.target),
             "blocks": list(self.counts),
             "range": None if self.voxel_range is None else list(self.voxel_range),
             "voxels_sha256": self.voxels_sha256,
@@ -141,7 +141,7 @@ class Header:
             history=read("history", lambda value: tuple(_text(line) for line in _list(value))),
             frame_interval_s=read("frame_interval_s", _optional(_number)),
             mode=read("mode", _one_of(MODES)),
-            promise=read(
+            target=read(
                 "promise", lambda value: {k: _number(v) for k, v in _object(value).items()}
             ),
             counts=read("blocks", _counts),

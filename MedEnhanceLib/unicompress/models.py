@@ -9,17 +9,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.bundles.store import user_folder
-from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.errors import CodecError, ModelError
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.resources import resource_folder
+from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
+from MedEnhanceLib.unicompress.header import Header, VoxelRange
 
 #: What a model does: predicts voxels without loss, undoes what a lossy code did, is the decoder
 #: of implicit blocks; the last one serves the writer only.
@@ -57,7 +60,7 @@ class CodecModel:
 
     @property
     def facts(self) -> dict[str, str]:
-        """What it tells of itself: layout, training data, seed."""
+        """What it records of itself: layout, training data, seed."""
         try:
             size = int.from_bytes(self.data[:8], "little")
             header = json.loads(self.data[8 : 8 + min(size, _MOST_BYTES)])
@@ -113,7 +116,7 @@ class ModelSet:
             try:
                 self.get(role)
             except ModelError:
-                lacking.append(f"the model {_told(identity)} ({role})")
+                lacking.append(f"the model {_label(identity)} ({role})")
         return lacking
 
     def _find(self, role: str) -> CodecModel:
@@ -130,7 +133,7 @@ class ModelSet:
             if found == sha256:
                 return _load(path, role)
         raise ModelError(
-            f"the model {_told(identity)} ({role}) is not on this machine",
+            f"the model {_label(identity)} ({role}) is not on this machine",
             "Install the MedEnhance that wrote the file, or import that model (medenhance models "
             "import), or ask for a file that carries it (medenhance compress --embed-model).",
         )
@@ -147,7 +150,7 @@ def _path(role: str, modality: str) -> Path:
     return resource_folder("models") / (PREFIX + modality.lower()) / "models" / name
 
 
-def _told(identity: Mapping[str, str]) -> str:
+def _label(identity: Mapping[str, str]) -> str:
     return f"{identity.get('id', '')} {identity.get('sha256', '')[:12]}".strip()
 
 
@@ -167,3 +170,30 @@ def _installed() -> Iterator[tuple[Path, str]]:
     for root in (resource_folder("models"), user_folder()):
         for path in sorted(root.glob(f"{PREFIX}*/models/*.safetensors")):
             yield path, _load(path, path.stem).sha256
+
+
+@dataclass(frozen=True)
+class DecodeContext:
+    """dtype and voxel_range: of the volume; models: those that its file names."""
+
+    dtype: np.dtype[Any]
+    voxel_range: VoxelRange
+    models: ModelSet = field(default_factory=ModelSet)
+
+    @classmethod
+    def of(cls, container: Container, header: Header) -> DecodeContext:
+        """Of an open file. A carried model that is damaged counts as none."""
+        carried = _carried(container) if header.models else {}
+        return cls(header.dtype, header.voxel_range, ModelSet(header.models, carried))
+
+
+def _carried(container: Container) -> dict[str, bytes]:
+    found = {}
+    for chunk in container.chunks:
+        if chunk.block == NO_BLOCK and chunk.kind == MODEL_CHUNK:
+            try:
+                data = container.read(chunk)
+            except CodecError:
+                continue
+            found[hashlib.sha256(data).hexdigest()] = data
+    return found

@@ -1,4 +1,4 @@
-"""Proves the promise: what a reader gets is compared with the source, voxel by voxel."""
+"""Verifies a file: what a reader gets is compared with the source, voxel by voxel."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def voxels_sha256(voxels: Voxels) -> str:
     return digest.hexdigest()
 
 
-def check_promise(
+def check_target(
     tally: Tally,
     config: CompressConfig,
     *,
@@ -84,9 +84,18 @@ def check_promise(
     psnr: float | None = None,
     ssim: float | None = None,
 ) -> None:
-    """Raise CodecError unless the file, as it was read back, keeps what `config` promises.
+    """Check what was read back against the compression mode and its number.
 
-    psnr, ssim: of the voxels that were read back; None where nothing was lost.
+    Args:
+        tally: of the decoded voxels against the source.
+        config: the mode, and its error bound, ratio, PSNR or SSIM.
+        raw_bytes: of the source's voxels.
+        file_bytes: of the whole file.
+        sha256: of the voxels that were coded, as hex.
+        psnr: of the decoded voxels, in dB; None where nothing was lost.
+        ssim: of the decoded voxels, in 3D; None where nothing was lost.
+    Raises:
+        CodecError: the file misses its target.
     """
     broken = ""
     if tally.sha256 != sha256:
@@ -94,16 +103,16 @@ def check_promise(
     elif config.mode == "lossless" and not tally.equal:
         broken = f"lossless, yet a voxel is off by {tally.max_error:g}"
     elif config.max_error is not None and not tally.max_error <= config.max_error:
-        broken = f"a voxel is off by {tally.max_error:g}, promised {config.max_error:g}"
+        broken = f"a voxel is off by {tally.max_error:g}, above its bound of {config.max_error:g}"
     elif config.ratio is not None and file_bytes * config.ratio > raw_bytes:
-        broken = f"it has {file_bytes} bytes, promised {raw_bytes / config.ratio:.0f}"
+        broken = f"it has {file_bytes} bytes, above {raw_bytes / config.ratio:.0f}"
     elif not tally.equal and config.psnr is not None and not (psnr or 0.0) >= config.psnr:
-        broken = f"its PSNR is {psnr} dB, promised {config.psnr:g}"
+        broken = f"its PSNR is {psnr} dB, below {config.psnr:g}"
     elif not tally.equal and config.ssim is not None and not (ssim or 0.0) >= config.ssim:
-        broken = f"its SSIM is {ssim}, promised {config.ssim:g}"
+        broken = f"its SSIM is {ssim}, below {config.ssim:g}"
     if broken:
         raise CodecError(
-            f"the file that was just written breaks its promise: {broken}",
+            f"the file that was just written misses its target: {broken}",
             "Nothing was kept. Try again; if it stays, check this machine's memory and report it.",
         )
 

@@ -13,7 +13,7 @@ from _compression_implicit import CONVERGED, HUNDREDFOLD, IMPLICIT, MODE, SIREN
 from _compression_large import NAMED_PEER
 from _compression_measures import Row
 from _compression_ours import ESTIMATE, ONLY, OURS
-from _compression_peers import HEVC, JPEG2000, JPEGXL, QUANTISED, STACKED
+from _compression_peers import HEVC, JPEG2000, JPEGXL, QUANTIZED, STACKED
 from _compression_rows import BOUNDED, LOSSLESS, RATIO
 from _compression_volumes import SUBJECTS
 
@@ -163,10 +163,10 @@ def _bounded(rows: list[Row]) -> Iterator[Gate]:
         for row in chosen(rows, mode=BOUNDED, codec=OURS, setting=bound):
             if MODALITY[row["volume"]] == "CT":
                 theirs = chosen(
-                    rows, mode=BOUNDED, codec=QUANTISED, setting=bound, volume=row["volume"]
+                    rows, mode=BOUNDED, codec=QUANTIZED, setting=bound, volume=row["volume"]
                 )
                 gains += [row["ratio"] / other["ratio"] - 1 for other in theirs]
-        name = f"CT, largest error {bound}: ratio above quantised JPEG XL's by (share)"
+        name = f"CT, largest error {bound}: ratio above quantized JPEG XL's by (share)"
         yield at_least(name, min(gains, default=None), share)
 
 

@@ -75,10 +75,10 @@ def siren_per_block(block: Voxels, size: int, seconds: float, *, seed: int = 0) 
     torch.manual_seed(seed)
     values, low, high = _scaled(block)
     network = Siren(_hidden_for(8 * size // _BITS))
-    optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     coordinates, wanted = _coordinates(block.shape), torch.from_numpy(values.ravel())
     began = time.process_time()
-    _descend(lambda some: network(coordinates[some]), wanted, optimiser, seconds)
+    _descend(lambda some: network(coordinates[some]), wanted, optimizer, seconds)
     spent = time.process_time() - began
     _round(network)
     with torch.no_grad():
@@ -123,7 +123,7 @@ def meta_siren(
     torch.manual_seed(seed)
     shared = Shared(Siren(hidden), nn.Linear(latent, _LAYERS * hidden))
     parts = [*shared.network.parameters(), *shared.shifts.parameters()]
-    optimiser = torch.optim.Adam(parts, lr=3e-4)
+    optimizer = torch.optim.Adam(parts, lr=3e-4)
     patches = torch.cat([_patches(_scaled(block)[0]) for block in blocks])
     coordinates = _coordinates(_PATCH)
     ends = time.process_time() + seconds
@@ -133,9 +133,9 @@ def meta_siren(
         wanted, where = patches[few].gather(1, places), coordinates[places]
         latents = shared.adapted(where, wanted, 3)
         loss = ((shared(where, latents) - wanted) ** 2).mean()
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        optimizer.step()
     return shared
 
 
@@ -151,13 +151,13 @@ def shared_inr(block: Voxels, shared: Shared, *, steps: int = 100, bits: int = 8
     coordinates = _coordinates(_PATCH)
     began = time.process_time()
     latents = torch.zeros(len(wanted), shared.shifts.in_features, requires_grad=True)
-    optimiser = torch.optim.Adam([latents], lr=_LATENT_RATE)
+    optimizer = torch.optim.Adam([latents], lr=_LATENT_RATE)
     for _ in range(steps):
         places = torch.randint(len(coordinates), (len(wanted), _PLACES))
         errors = shared(coordinates[places], latents) - wanted.gather(1, places)
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         (errors**2).mean(dim=1).sum().backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        optimizer.step()
     spent = time.process_time() - began
     with torch.no_grad():
         top = float(latents.abs().max()) or 1.0
@@ -192,7 +192,7 @@ def _joined(found: Floats, shape: tuple[int, ...]) -> Floats:
 def _descend(
     decode: Callable[[Tensor], Tensor],
     wanted: Tensor,
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     seconds: float,
 ) -> None:
     began = looked = time.process_time()
@@ -207,9 +207,9 @@ def _descend(
             best, looked = min(best, mean), now
         some = torch.randint(len(wanted), (_BATCH,))
         loss = torch.mean((decode(some) - wanted[some]) ** 2)
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         value = float(loss.detach())
         mean = value if math.isinf(mean) else 0.98 * mean + 0.02 * value
 

@@ -22,18 +22,11 @@ from _enhancement_cache import code_hash, key_of
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.unicompress import (
-    CompressConfig,
-    compress,
-    decompress,
-    estimate,
-    models,
-    trial,
-    videoencoders,
-)
+from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, estimate, models
+from MedEnhanceLib.unicompress.allocation import ratio
 from MedEnhanceLib.unicompress.blocks import coding_grid
-from MedEnhanceLib.unicompress.candidates import code_block
-from MedEnhanceLib.unicompress.coders import CODERS, VARIANTS, block_type_name
+from MedEnhanceLib.unicompress.codecs.lossless import CODERS, VARIANTS, block_type_name, code_block
+from MedEnhanceLib.unicompress.codecs.video import av1
 from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
 from MedEnhanceLib.unicompress.models import MODEL_CHUNK
 
@@ -62,8 +55,8 @@ def our_rows(case: Case, ratios: tuple[int, ...]) -> Iterator[Row]:
         yield _our_row(case, LOSSLESS, None, codec, {"lossless": True, "speed": speed})
         for bound in BOUNDS:
             yield _our_row(case, BOUNDED, bound, codec, {"max_error": bound, "speed": speed})
-    for ratio in ratios:
-        yield _our_row(case, RATIO, ratio, OURS, {"ratio": ratio})
+    for number in ratios:
+        yield _our_row(case, RATIO, number, OURS, {"ratio": number})
     yield from _single_types(case)
 
 
@@ -92,12 +85,12 @@ def _arm_row(case: Case, arm: Arm, setting: float | None, promise: dict[str, Any
 def _without(roles: tuple[str, ...]) -> Iterator[None]:
     """As if no model of these roles had shipped, or as if PyAV were not installed."""
     place = models._path
-    found = (videoencoders.LIBAOM,) if SVT in roles else videoencoders.encoders()
+    found = (av1.LIBAOM,) if SVT in roles else av1.encoders()
 
     def path(role: str, modality: str) -> Path:
         return Path(os.devnull) if role in roles else place(role, modality)
 
-    with patch.object(models, "_path", path), patch.object(trial, "encoders", lambda: found):
+    with patch.object(models, "_path", path), patch.object(ratio, "encoders", lambda: found):
         yield
 
 

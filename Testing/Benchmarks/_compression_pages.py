@@ -66,7 +66,7 @@ def page(rows: list[Row], gates: list[dict[str, Any]], pictures: list[tuple[str,
         "counted in.\n\n" + _lossless_table(rows),
         "Bytes that ours saves against the better of JPEG XL's efforts 7 and 9:\n\n"
         + _saved_table(rows),
-        "## Bounded error\n\nRatio at a largest error of 1, 2 and 8 grey levels (HU in CT).\n\n"
+        "## Bounded error\n\nRatio at a largest error of 1, 2 and 8 gray levels (HU in CT).\n\n"
         + _bounded_table(rows),
         "## What the distance consists of\n\n" + _ablation(rows),
         "## The implicit network\n\n" + _implicit(rows),

@@ -17,12 +17,11 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import numpy.typing as npt
-import zstandard
 
 Voxels = npt.NDArray[Any]
 #: Bytes, and how to get the voxels back.
 Coded = tuple[int, Callable[[], Voxels] | None]
-QUANTISED, NEAR, SZ3 = "quantised, JPEG XL effort 7", "JPEG-LS near-lossless", "SZ3"
+QUANTIZED, NEAR, SZ3 = "quantized, JPEG XL effort 7", "JPEG-LS near-lossless", "SZ3"
 JPEG2000, HEVC, AV1, SPERR = "JPEG 2000", "HEVC 12 bit, slow", "SVT-AV1 10 bit, slow", "SPERR"
 JPEGXL = "JPEG XL effort {}"
 #: With slices one below the other: one model for all of them.
@@ -84,7 +83,7 @@ def lossless_peers() -> dict[str, Callable[[Voxels], Coded]]:
 def bounded_peers(bound: int) -> dict[str, Callable[[Voxels], Coded]]:
     """No voxel off by more than `bound`."""
     return {
-        QUANTISED: lambda image: _by_slice(partial(_jpegxl, 7), _quantised(image, bound)),
+        QUANTIZED: lambda image: _by_slice(partial(_jpegxl, 7), _quantized(image, bound)),
         NEAR: partial(_by_slice, partial(imagecodecs.jpegls_encode, level=bound)),
         # A little less than the next whole number: rounding gives back what is beyond the bound.
         SZ3: partial(_sz3, bound=bound + 0.499),
@@ -132,10 +131,10 @@ def _jpeg2000_reversible(image: Voxels) -> bytes:
 
 def _zstd(image: Voxels) -> Coded:
     shuffled = image.view(np.uint8).reshape(-1, image.dtype.itemsize).T.tobytes()
-    return len(zstandard.ZstdCompressor(level=19).compress(shuffled)), None
+    return len(imagecodecs.zstd_encode(shuffled, level=19)), None
 
 
-def _quantised(image: Voxels, bound: int) -> Voxels:
+def _quantized(image: Voxels, bound: int) -> Voxels:
     indices = (image.astype(np.int64) + bound) // (2 * bound + 1)
     return indices.astype(np.min_scalar_type(int(indices.max())))
 
@@ -166,7 +165,7 @@ def _jpeg2000(image: Voxels, psnr: float) -> Coded:
 
 
 def _htj2k(image: Voxels, step: float) -> Coded:
-    """step: of the quantiser, as a share of the range of the voxels."""
+    """step: of the quantizer, as a share of the range of the voxels."""
     share = min(step * float(image.max()) / float(np.iinfo(image.dtype).max), 0.5)
     code = imagecodecs.htj2k_encode(_tall(image), level=share, reversible=False)
     return len(code), lambda: imagecodecs.htj2k_decode(code)

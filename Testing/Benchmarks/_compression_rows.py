@@ -75,7 +75,7 @@ def measures_key() -> str:
 
 @lru_cache(maxsize=1)
 def _peers_key() -> str:
-    packages = ("imagecodecs", "av", "zstandard", "numpy")
+    packages = ("imagecodecs", "av", "numpy")
     return key_of(code_hash(*_PEERS), *(metadata.version(name) for name in packages))
 
 

@@ -21,7 +21,7 @@ _RATE = Fraction(25)
 
 
 def hevc(image: Image, crf: float, threads: int = 1) -> tuple[bytes, float]:
-    """x265 with `tune=psnr` at 12 bit, grey; [K, J, I] of at most 12 bit → bytes, CPU seconds.
+    """x265 with `tune=psnr` at 12 bit, gray; [K, J, I] of at most 12 bit → bytes, CPU seconds.
 
     The note with its options that the encoder would write into the stream is left out.
     """
@@ -62,7 +62,7 @@ def av1(image: Image, crf: int) -> tuple[bytes, float]:
         stream.height, stream.width = frames.shape[1:]
         stream.pix_fmt = "yuv420p10le"
         for frame in frames:
-            container.mux(stream.encode(_grey_frame(frame)))
+            container.mux(stream.encode(_gray_frame(frame)))
         container.mux(stream.encode())
     return buffer.getvalue(), time.process_time() - began
 
@@ -82,15 +82,15 @@ def _av1_scale(image: Image) -> float:
     return (2**AV1_BITS - 1) / float(max(image.max(), 1))
 
 
-def _grey_frame(plane: Image) -> av.VideoFrame:
-    """One slice as luminance; the colours are grey everywhere and cost next to nothing."""
+def _gray_frame(plane: Image) -> av.VideoFrame:
+    """One slice as luminance; the colors are gray everywhere and cost next to nothing."""
     height, width = plane.shape
     frame = av.VideoFrame(width, height, "yuv420p10le")
     stride = frame.planes[0].line_size // 2
     frame.planes[0].update(np.pad(plane, ((0, 0), (0, stride - width))).tobytes())
-    for colour in frame.planes[1:]:
-        middle = np.full(colour.buffer_size // 2, 1 << (AV1_BITS - 1), np.uint16)
-        colour.update(middle.tobytes())
+    for color in frame.planes[1:]:
+        middle = np.full(color.buffer_size // 2, 1 << (AV1_BITS - 1), np.uint16)
+        color.update(middle.tobytes())
     return frame
 
 

@@ -9,8 +9,8 @@ from _common import REPOSITORY, SHARED_DATA
 
 from MedEnhanceLib.io.cohort import Cohort, Patient
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.spg.arms.comparison import CompareConfig, ordinary_budget, small_budgets
-from MedEnhanceLib.spg.arms.material import Material, gather
+from MedEnhanceLib.spg.comparison import CompareConfig, ordinary_budget, small_budgets
+from MedEnhanceLib.spg.comparison_arms import Material, gather
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.restorer import RestorerConfig
 

@@ -9,9 +9,7 @@ from _common import SHARED_DATA, table
 from _distillation_cases import ROWS
 
 from MedEnhanceLib.io import load
-from MedEnhanceLib.spg.arms.chosen import prior_alone, public_prior, random_coreset
-from MedEnhanceLib.spg.arms.closures import Mean
-from MedEnhanceLib.spg.arms.comparison import (
+from MedEnhanceLib.spg.comparison import (
     ARMS,
     FULL,
     MATCHED_NETWORK,
@@ -20,12 +18,14 @@ from MedEnhanceLib.spg.arms.comparison import (
     RANDOM,
     SPG,
     CompareConfig,
+    Row,
+    RowStore,
 )
-from MedEnhanceLib.spg.arms.material import Material
-from MedEnhanceLib.spg.arms.rows import Row, RowStore
+from MedEnhanceLib.spg.comparison_arms import Material, prior_alone, public_prior, random_coreset
+from MedEnhanceLib.spg.comparison_report import Mean
 from MedEnhanceLib.spg.config import sha256_of
+from MedEnhanceLib.spg.images import Floats, axial_slices, data_sha256, spread_over
 from MedEnhanceLib.spg.restorer import restored_psnr, train_restorer
-from MedEnhanceLib.spg.slices import Floats, axial_slices, data_sha256, spread_over
 from MedEnhanceLib.spg.tasks import make_task
 
 #: By modality: what is measured, and its file. Of CT no other volume is here: one is the prior.
@@ -57,7 +57,7 @@ def elsewhere(
                     "seed": seed,
                     "images": data_sha256([images]),
                     "restorer": str(config.training_of(MATCHED_NETWORK, seed)),
-                    "task": str(config.distill.told()["damage"]) + config.distill.task,
+                    "task": str(config.distill.record()["damage"]) + config.distill.task,
                     "volumes": _VOLUMES.get(material.modality, {}),
                 }
             )[:32]
@@ -117,7 +117,7 @@ def _images_of(path: Path, material: Material) -> Floats:
 def elsewhere_table(rows: Sequence[Row]) -> str:
     """Arms in lines, volumes in columns."""
     first = rows[0]["elsewhere"]
-    lines = [["damaged images", *(f"{one['floor_db']:.2f}" for one in first.values())]]
+    lines = [["degraded images", *(f"{one['floor_db']:.2f}" for one in first.values())]]
     for arm in dict.fromkeys(row["arm"] for row in rows):
         of_arm = [row["elsewhere"] for row in rows if row["arm"] == arm]
         means = (Mean.of([one[name]["psnr_db"] for one in of_arm]) for name in first)

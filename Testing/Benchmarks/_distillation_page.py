@@ -12,11 +12,10 @@ from _common import gate, gate_table, table
 from _distillation_cases import CASES, Case
 from _distillation_elsewhere import elsewhere_table
 
-from MedEnhanceLib.report.style import INK, PAPER
+from MedEnhanceLib.report.drawing import INK, PAPER
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.spg.arms import report
-from MedEnhanceLib.spg.arms.closures import LEAST_GAP_DB, Closure, closure, kept, mean_of
-from MedEnhanceLib.spg.arms.comparison import (
+from MedEnhanceLib.spg import comparison_report
+from MedEnhanceLib.spg.comparison import (
     ALL,
     ARMS,
     FULL,
@@ -26,11 +25,12 @@ from MedEnhanceLib.spg.arms.comparison import (
     RANDOM,
     SPG,
     CompareConfig,
+    Row,
 )
-from MedEnhanceLib.spg.arms.material import Material
-from MedEnhanceLib.spg.arms.rows import Row
+from MedEnhanceLib.spg.comparison_arms import Material
+from MedEnhanceLib.spg.comparison_report import LEAST_GAP_DB, Closure, closure, kept, mean_of
+from MedEnhanceLib.spg.images import Floats
 from MedEnhanceLib.spg.networks import UNSEEN
-from MedEnhanceLib.spg.slices import Floats
 
 _OTHERS = (PUBLIC, PRIOR, "dc-noise", "dc-real", "dm")
 _WITHIN_DB, _CLOSED, _KEPT = 0.5, 0.5, 0.7
@@ -82,7 +82,7 @@ def gates(found: Sequence[Found]) -> list[dict[str, Any]]:
 
 def _closed(name: str, share: Closure | None, bound: float) -> dict[str, Any]:
     if share is not None and share.share is None:
-        name += f" (cannot tell: the gap is {share.gap_db:.2f} dB)"
+        name += f" (inconclusive: the gap is {share.gap_db:.2f} dB)"
     value = None if share is None else share.share
     return gate(name, value, f"≥ {bound:g}", value is not None and value >= bound)
 
@@ -141,7 +141,7 @@ def _words(found: Sequence[Found]) -> str:
     lengths = ", ".join(f"{one.case} {one.case.steps}" for one in found)
     return (
         "Small networks are trained on what each arm gives, and measured on patients who are held "
-        f"out ({first.test_images} slices of each). {report.NOTE}\n\n"
+        f"out ({first.test_images} slices of each). {comparison_report.NOTE}\n\n"
         f"Every training of a case takes as many steps ({lengths}), of "
         f"{first.restorer.batch} patches of {first.restorer.patch}², mirrored and turned at "
         "random, with new damage for every patch, "
@@ -155,9 +155,9 @@ def _words(found: Sequence[Found]) -> str:
 
 
 def _case(one: Found) -> str:
-    parts = [f"## {one.case}", table(*report.quality_table(one.rows))]
-    parts.append(table(*report.closure_table(one.rows)))
-    head, lines = report.network_table(one.rows)
+    parts = [f"## {one.case}", table(*comparison_report.quality_table(one.rows))]
+    parts.append(table(*comparison_report.closure_table(one.rows)))
+    head, lines = comparison_report.network_table(one.rows)
     if lines:
         parts.append(table(head, lines))
     if one.elsewhere:
@@ -234,7 +234,9 @@ def draw(path: Path, found: Sequence[Found]) -> None:
     size = (_CURVE_IN[0] * columns, _CURVE_IN[1] * lines)
     figure = Figure(size, dpi=_DPI, facecolor=PAPER, layout="constrained")
     for place, one in enumerate(found):
-        report.draw_on(figure.add_subplot(lines, columns, place + 1), one.rows, str(one.case))
+        comparison_report.draw_on(
+            figure.add_subplot(lines, columns, place + 1), one.rows, str(one.case)
+        )
     figure.savefig(path)
 
 

@@ -1,8 +1,8 @@
 """Radiomic features in a region: intensities, histogram, GLCM, GLRLM and GLSZM, in 3D.
 
-Definitions of the Image Biomarker Standardisation Initiative (Zwanenburg et al., Radiology 295
+Definitions of the Image Biomarker Standardization Initiative (Zwanenburg et al., Radiology 295
 (2020) 328; manual arXiv 1612.07003): matrices over all 13 directions merged, distance 1, zones of
-26 neighbours. Held against the initiative's digital phantom in the tests.
+26 neighbors. Held against the initiative's digital phantom in the tests.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scipy.ndimage import label
 Array = npt.NDArray[Any]
 Doubles = npt.NDArray[np.float64]
 Features = dict[str, float]
-#: One of each pair of opposite neighbours.
+#: One of each pair of opposite neighbors.
 _DIRECTIONS = [step for step in product((-1, 0, 1), repeat=3) if step > (0, 0, 0)]
 
 
@@ -28,13 +28,13 @@ def all_features(voxels: Array, inside: Array, levels: Array) -> Features:
     """
     box = _box(inside)
     voxels, inside = voxels[box], inside[box]
-    grey = np.where(inside, levels[box], 0)
+    gray = np.where(inside, levels[box], 0)
     families = {
         "intensity": intensity_features(voxels[inside].astype(np.float64)),
-        "histogram": histogram_features(grey[inside]),
-        "glcm": cooccurrence_features(cooccurrence(grey)),
-        "glrlm": run_features(run_lengths(grey), int(inside.sum()) * len(_DIRECTIONS)),
-        "glszm": run_features(zone_sizes(grey), int(inside.sum())),
+        "histogram": histogram_features(gray[inside]),
+        "glcm": cooccurrence_features(cooccurrence(gray)),
+        "glrlm": run_features(run_lengths(gray), int(inside.sum()) * len(_DIRECTIONS)),
+        "glszm": run_features(zone_sizes(gray), int(inside.sum())),
     }
     return {
         f"{family}, {name}": float(value)
@@ -92,12 +92,12 @@ def histogram_features(levels: Array) -> Features:
     return {"entropy": _entropy(share), "uniformity": np.square(share).sum()}
 
 
-def cooccurrence(grey: Array) -> Doubles:
-    """Shares of pairs of neighbouring levels [N, N], symmetrical; 0 is outside."""
-    count = int(grey.max())
+def cooccurrence(gray: Array) -> Doubles:
+    """Shares of pairs of neighboring levels [N, N], symmetrical; 0 is outside."""
+    count = int(gray.max())
     pairs = np.zeros((count + 1) ** 2)
     for step in _DIRECTIONS:
-        here, there = _neighbours(grey, step)
+        here, there = _neighbors(gray, step)
         codes = (here.astype(np.int64) * (count + 1) + there).ravel()
         pairs += np.bincount(codes, minlength=pairs.size)
     matrix = pairs.reshape(count + 1, count + 1)[1:, 1:]
@@ -105,9 +105,9 @@ def cooccurrence(grey: Array) -> Doubles:
     return matrix / max(matrix.sum(), 1)
 
 
-def run_lengths(grey: Array) -> Doubles:
+def run_lengths(gray: Array) -> Doubles:
     """How many runs of each level have each length, [N, L]."""
-    padded = np.pad(grey, 1)
+    padded = np.pad(gray, 1)
     flat = padded.ravel()
     strides = np.array([padded.shape[1] * padded.shape[2], padded.shape[2], 1])
     found: list[tuple[Array, Array]] = []
@@ -126,12 +126,12 @@ def run_lengths(grey: Array) -> Doubles:
     return _counted(*(np.concatenate(part) for part in zip(*found, strict=True)))
 
 
-def zone_sizes(grey: Array) -> Doubles:
+def zone_sizes(gray: Array) -> Doubles:
     """How many connected zones of each level have each size, [N, S]."""
     everywhere = np.ones((3, 3, 3))
     levels, sizes = [], []
-    for level in np.unique(grey[grey > 0]):
-        parts, _ = label(grey == level, everywhere)
+    for level in np.unique(gray[gray > 0]):
+        parts, _ = label(gray == level, everywhere)
         found = np.bincount(parts.ravel())[1:]
         sizes.append(found)
         levels.append(np.full(found.size, level))
@@ -171,9 +171,9 @@ def cooccurrence_features(p: Doubles) -> Features:
         "contrast": (np.square(gap) * p).sum(),
         "dissimilarity": (gap * p).sum(),
         "inverse difference": (p / (1 + gap)).sum(),
-        "normalised inverse difference": (p / (1 + gap / count)).sum(),
+        "normalized inverse difference": (p / (1 + gap / count)).sum(),
         "inverse difference moment": (p / (1 + np.square(gap))).sum(),
-        "normalised inverse difference moment": (p / (1 + np.square(gap / count))).sum(),
+        "normalized inverse difference moment": (p / (1 + np.square(gap / count))).sum(),
         "inverse variance": (p[gap > 0] / np.square(gap[gap > 0])).sum(),
         "correlation": _ratio(((i - mean) * (j - mean) * p).sum(), variance),
         "autocorrelation": (i * j * p).sum(),
@@ -196,18 +196,18 @@ def run_features(counts: Doubles, possible: int) -> Features:
     return {
         "short emphasis": (p / sizes**2).sum(),
         "long emphasis": (p * sizes**2).sum(),
-        "low grey level emphasis": (p / levels**2).sum(),
-        "high grey level emphasis": (p * levels**2).sum(),
-        "short low grey level emphasis": (p / sizes**2 / levels**2).sum(),
-        "short high grey level emphasis": (p / sizes**2 * levels**2).sum(),
-        "long low grey level emphasis": (p * sizes**2 / levels**2).sum(),
-        "long high grey level emphasis": (p * sizes**2 * levels**2).sum(),
-        "grey level non-uniformity": np.square(by_level).sum() / total,
-        "normalised grey level non-uniformity": np.square(by_level).sum() / total**2,
+        "low gray level emphasis": (p / levels**2).sum(),
+        "high gray level emphasis": (p * levels**2).sum(),
+        "short low gray level emphasis": (p / sizes**2 / levels**2).sum(),
+        "short high gray level emphasis": (p / sizes**2 * levels**2).sum(),
+        "long low gray level emphasis": (p * sizes**2 / levels**2).sum(),
+        "long high gray level emphasis": (p * sizes**2 * levels**2).sum(),
+        "gray level non-uniformity": np.square(by_level).sum() / total,
+        "normalized gray level non-uniformity": np.square(by_level).sum() / total**2,
         "size non-uniformity": np.square(by_size).sum() / total,
-        "normalised size non-uniformity": np.square(by_size).sum() / total**2,
+        "normalized size non-uniformity": np.square(by_size).sum() / total**2,
         "percentage": total / possible,
-        "grey level variance": (np.square(levels - mean_level) * p).sum(),
+        "gray level variance": (np.square(levels - mean_level) * p).sum(),
         "size variance": (np.square(sizes - mean_size) * p).sum(),
         "entropy": _entropy(p),
     }
@@ -220,10 +220,10 @@ def _counted(levels: Array, sizes: Array) -> Doubles:
     return table.reshape(-1, width)[1:, 1:].astype(np.float64)
 
 
-def _neighbours(grey: Array, step: tuple[int, int, int]) -> tuple[Array, Array]:
-    here = tuple(slice(max(-d, 0), n - max(d, 0)) for d, n in zip(step, grey.shape, strict=True))
-    there = tuple(slice(max(d, 0), n - max(-d, 0)) for d, n in zip(step, grey.shape, strict=True))
-    return grey[here], grey[there]
+def _neighbors(gray: Array, step: tuple[int, int, int]) -> tuple[Array, Array]:
+    here = tuple(slice(max(-d, 0), n - max(d, 0)) for d, n in zip(step, gray.shape, strict=True))
+    there = tuple(slice(max(d, 0), n - max(-d, 0)) for d, n in zip(step, gray.shape, strict=True))
+    return gray[here], gray[there]
 
 
 def _entropy(share: Array) -> float:

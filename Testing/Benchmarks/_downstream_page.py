@@ -24,7 +24,7 @@ _INTRODUCTION = """# What compression does to the work that follows
 
 {what} compressed with each setting, read back, and given to what a user would do next: radiomic
 features in tumours that readers outlined, the heads and the enhancers that ship. Errors
-are in stored units (HU in CT, grey levels in MR, whose scans here reach from 200 to 1500 of them).
+are in stored units (HU in CT, gray levels in MR, whose scans here reach from 200 to 1500 of them).
 So few scans show what happened to them, not what will happen to a patient; nothing here is a claim
 about diagnosis. Scans: {scans}."""
 _WHOLE = "Each scan was"
@@ -46,7 +46,7 @@ _UNSEEN = """Models of the codec learned from other slices of most of these pati
 the one that none learned from."""
 _ENHANCED = """A slab of 12 slices with simulated noise (seed 0), compressed, then enhanced. PSNR in
 dB inside the body: of the input and of the result against the clean slab, and of the result against
-the result without compression. *Noise*: what an estimator finds in the compressed input (grey
+the result without compression. *Noise*: what an estimator finds in the compressed input (gray
 levels; HU in CT). Where the result loses less than the input gained or lost, the codec took away
 what the enhancer would have taken away."""
 

@@ -114,7 +114,7 @@ def _by(kind: Callable[[int], Any]) -> Callable[[Volume, int], Volume]:
 def motion(volume: Volume, seed: int) -> Volume:
     """The head moves three times while the lines of k-space come in, slice by slice; Rician 3 %.
 
-    Lines of one pose share a shift (σ 1.5 pixels); the centre of k-space is where it should be.
+    Lines of one pose share a shift (σ 1.5 pixels); the center of k-space is where it should be.
     """
     rng = np.random.default_rng(seed)
     slices, rows, columns = volume.shape

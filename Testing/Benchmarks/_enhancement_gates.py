@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from _common import gate
-from _enhancement_catalogue import DEBLUR
+from _enhancement_catalog import DEBLUR
 from _enhancement_data import CASES, CLEAN
 from _enhancement_statistics import (
     Difference,

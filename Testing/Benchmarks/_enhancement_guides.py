@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _enhancement_catalogue import guides
+from _enhancement_catalog import guides
 from _enhancement_data import Case, Floats, Subject, recipe_files
 from _enhancement_labels import tissue
 

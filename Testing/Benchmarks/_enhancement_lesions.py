@@ -137,7 +137,7 @@ def _blobness(voxels: npt.NDArray[Any], spacing: Any) -> Floats:
 def _places(
     subject: Subject, spacing: npt.NDArray[np.float64], rng: np.random.Generator
 ) -> list[npt.NDArray[np.int64]]:
-    """Centres in even tissue, away from its border and from each other."""
+    """Centers in even tissue, away from its border and from each other."""
     candidates = rng.permutation(np.argwhere(even_tissue(subject)))[: 200 * COUNT]
     chosen: list[npt.NDArray[np.int64]] = []
     for centre in candidates:

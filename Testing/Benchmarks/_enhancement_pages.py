@@ -316,7 +316,7 @@ _PLANTED = {
     "tissue, and less than half of it is in the clean volume.\n",
 }
 _NATIVE = (
-    "Native noise: robust spread of the differences between neighbouring slices in flat regions, "
+    "Native noise: robust spread of the differences between neighboring slices in flat regions, "
     "/ √2. Where the added noise is less than 1.5 × that, a perfect denoiser scores below the "
     "input, because it takes the reference's own noise away too. Added noise is FBP(noisy) − "
     "FBP(noise-free): an infinite dose returns the reference.\n"
@@ -329,7 +329,7 @@ _ARMS = (
     "chosen on open_ms C07 and STS_012, which are not measured here. σ is estimated blindly (MR: "
     "diagonal differences in the foreground; CT: differences between slices); in MR the Rician "
     "bias of the mean is undone after each (Koay's inversion).\n"
-    "- BM4D (`pip install bm4d`; its licence is non-commercial: neither shipped nor a dependency): "
+    "- BM4D (`pip install bm4d`; its license is non-commercial: neither shipped nor a dependency): "
     "profile np. MR: white noise of the same σ, the same inversion. CT: the noise's spectrum, from "
     "simulated low-dose noise in an ellipse of water with a seed of its own (in slices; white "
     "across them), on a copy divided by a smooth map of σ (12 pixels, 4 slices), because noise is "

@@ -120,7 +120,7 @@ def ct_noise_map(voxels: Floats) -> Floats:
 
 def without_shading(volume: Volume) -> Volume:
     """N4 with shrink 4 and 20, 20 iterations, the same code that `enhance` uses."""
-    from MedEnhanceLib.hqg.bias import n4_field
+    from MedEnhanceLib.hqg.infer import n4_field
 
     return volume.with_voxels(volume.voxels / n4_field(volume))
 
@@ -147,7 +147,7 @@ def _diagonal_noise(voxels: Floats, where: npt.NDArray[np.bool_]) -> float:
 
 
 def noise_between_slices(voxels: npt.NDArray[Any], where: npt.NDArray[np.bool_]) -> float:
-    """σ from differences of neighbouring slices, which share anatomy but no noise."""
+    """σ from differences of neighboring slices, which share anatomy but no noise."""
     difference = voxels[1:].astype(np.float32) - voxels[:-1]
     both = where[1:] & where[:-1]
     return float(np.median(np.abs(difference[both]))) * _MAD_TO_SIGMA / 2**0.5

@@ -1,4 +1,4 @@
-"""The best, the median and the worst case, on volumes whose licence lets them be shown here."""
+"""The best, the median and the worst case, on volumes whose license lets them be shown here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from _enhancement_cache import run_kept
-from _enhancement_catalogue import DEBLUR, Arm, find_arms
+from _enhancement_catalog import DEBLUR, Arm, find_arms
 from _enhancement_data import (
     CASES,
     CT_RANGE_HU,
@@ -83,7 +83,7 @@ def _template_views(arms: dict[str, Arm], options: argparse.Namespace) -> list[_
 
 
 def _small_ct_views(arms: dict[str, Arm]) -> list[_View]:
-    """CT_small.dcm comes with pydicom (MIT licence) and is a single slice."""
+    """CT_small.dcm comes with pydicom (MIT license) and is a single slice."""
     from pydicom.data import get_testdata_file
 
     path = Path(str(get_testdata_file("CT_small.dcm", download=False)))

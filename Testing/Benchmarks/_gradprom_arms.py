@@ -18,7 +18,7 @@ from torchjd.aggregation import MGDA, Aggregator, PCGrad
 
 from MedEnhanceLib.gradprom import GateReport, GradientGate
 from MedEnhanceLib.gradprom.config import HeadConfig, TrainHeadConfig
-from MedEnhanceLib.gradprom.diagnostics import GateDiagnostics
+from MedEnhanceLib.gradprom.gate import GateDiagnostics
 from MedEnhanceLib.gradprom.gradients import Gradient, Parameters, both_gradients, named
 from MedEnhanceLib.gradprom.task import SegmentationTask
 from MedEnhanceLib.hqg.bilevel import BilevelTask
@@ -160,7 +160,7 @@ def place_of(number: int, settings: Settings) -> tuple[int, int]:
 def make_enhancer(widths: tuple[int, ...]) -> nn.Module:
     """MONAI's residual U-Net, [B, 3, H, W] → [B, 1, H, W]: what to add to the middle slice.
 
-    The first stage keeps the full resolution, and there is no normalisation: noise is told from
+    The first stage keeps the full resolution, and there is no normalization: noise is told from
     detail by its size.
     """
     from monai.networks.nets.unet import UNet
@@ -214,12 +214,12 @@ class Learner:
         self.network = move(make_enhancer(settings.widths), "cpu")
         self.task = make_task(settings)
         self.average = averaged_weights(self.network, settings.average)
-        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=settings.learning_rate)
-        self.head_optimiser = torch.optim.AdamW(
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=settings.learning_rate)
+        self.head_optimizer = torch.optim.AdamW(
             self.task.parameters(), lr=settings.head_rate, weight_decay=1e-4
         )
         self.bilevel = BilevelTask(
-            self.task, gate or GATES[arm](rate, seed), self.head_optimiser, weight=weight
+            self.task, gate or GATES[arm](rate, seed), self.head_optimizer, weight=weight
         )
         self.rng = np.random.default_rng([seed, 1])
         self._lower, self._upper = Slices(cases, "A"), Slices(cases, "B")
@@ -268,8 +268,8 @@ class Learner:
 
     def _begin(self, number: int) -> tuple[Batch, Batch]:
         settings, place = self.settings, place_of(number, self.settings)
-        set_learning_rate(self.optimiser, settings.learning_rate, *place)
-        set_learning_rate(self.head_optimiser, settings.head_rate, *place)
+        set_learning_rate(self.optimizer, settings.learning_rate, *place)
+        set_learning_rate(self.head_optimizer, settings.head_rate, *place)
         return self.draw()
 
     def _teach_head(self, batch: Batch) -> None:
@@ -281,7 +281,7 @@ class Learner:
         for parameter, gradient in zip(self.network.parameters(), gradients, strict=True):
             parameter.grad = gradient
         nn.utils.clip_grad_norm_(self.network.parameters(), CLIPPED_AT)
-        self.optimiser.step()
+        self.optimizer.step()
         self.average.update_parameters(self.network)
 
     def _state(self) -> dict[str, Any]:
@@ -292,7 +292,7 @@ class Learner:
                 "average": self.average,
                 "head": self.task,
             },
-            "optimisers": {"adam": self.optimiser, "head_adam": self.head_optimiser},
+            "optimizers": {"adam": self.optimizer, "head_adam": self.head_optimizer},
             "generator": self.rng,
         }
 

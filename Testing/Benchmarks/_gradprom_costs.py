@@ -2,7 +2,7 @@
 
 Time: of the process, all arms a step each in turn, so that whatever else slows the machine slows
 all alike. Memory: the most bytes that PyTorch's allocator held at once, from making the networks
-to the last of a few steps: weights, averages, optimisers' moments, activations, gradients. What
+to the last of a few steps: weights, averages, optimizers' moments, activations, gradients. What
 convolution kernels take from the system by themselves is not seen, nor the images on disk.
 """
 

@@ -35,7 +35,7 @@ REDUCED = {"CT": 2, "MR": 1}
 #: Above this a voxel is body, on the network's scale: −260 HU, a tenth of the brightest tissue.
 BODY = {"CT": -0.25, "MR": 0.1}
 FOLDS = 3
-#: Neighbouring slices are nearly the same: splits of a patient are blocks of slices.
+#: Neighboring slices are nearly the same: splits of a patient are blocks of slices.
 _BLOCK = 4
 #: Slices beyond each end of a tumour that are used: a head of this size that trains for seconds
 #: learns what a tumour looks like, not whether there is one anywhere.
@@ -172,7 +172,7 @@ def split(cases: list[Case], seed: int) -> tuple[list[Case], list[Case]]:
 
 @dataclass(frozen=True)
 class Batch:
-    """noisy: [B, 3, P, P], a slice between its neighbours. clean, tumour: [B, 1, P, P]."""
+    """noisy: [B, 3, P, P], a slice between its neighbors. clean, tumour: [B, 1, P, P]."""
 
     noisy: Tensor
     clean: Tensor
@@ -207,7 +207,7 @@ class Slices:
         wanted = self._with_tumour[place] if rng.random() < _WITH_TUMOUR else self._own[place]
         index = int(rng.choice(wanted if len(wanted) else self._own[place]))
         version = int(rng.integers(1, len(case.noisy)))
-        stack = case.noisy[version][neighbours(index, len(case.clean))]
+        stack = case.noisy[version][neighbors(index, len(case.clean))]
         arrays = (stack, case.clean[index][None], case.tumour[index][None].astype(np.float32))
         rows, columns = (
             int(rng.integers(max(length - side, 0) + 1)) for length in case.clean.shape[1:]
@@ -226,6 +226,6 @@ class Slices:
         return arrays[0], arrays[1], arrays[2]
 
 
-def neighbours(index: int, depth: int) -> list[int]:
+def neighbors(index: int, depth: int) -> list[int]:
     """A slice between the two beside it; at an end it stands in for the missing one."""
     return [max(index - 1, 0), index, min(index + 1, depth - 1)]

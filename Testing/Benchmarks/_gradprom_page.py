@@ -27,7 +27,7 @@ import matplotlib.pyplot as plt
 
 Row = dict[str, Any]
 SECOND = "dice_of second, clean"
-_COLOURS = {
+_COLORS = {
     ALONE: "black",
     JOINT: "#d62728",
     BINARY: "#1f77b4",
@@ -61,7 +61,7 @@ class Results:
 
     def arms(self) -> tuple[str, ...]:
         present = {row["arm"] for row in self.rows}
-        return tuple(arm for arm in _COLOURS if arm in present)
+        return tuple(arm for arm in _COLORS if arm in present)
 
 
 def page(results: Results) -> str:
@@ -250,11 +250,11 @@ def draw(path: Path, results: Results) -> None:
             style = {"lw": 2.4, "zorder": 3} if arm == OURS else {"lw": 1.2}
             marker = "o" if arm in WEIGHTED else "*"
             x, y = [p["dice"] for p in own], [p["psnr"] for p in own]
-            axis.plot(x, y, marker=marker, color=_COLOURS[arm], label=arm, **style)
+            axis.plot(x, y, marker=marker, color=_COLORS[arm], label=arm, **style)
             for point in own:
                 if point["weight"] is not None and arm in (OURS, JOINT):
                     place = (point["dice"], point["psnr"])
-                    axis.annotate(f"{point['weight']:g}", place, fontsize=7, color=_COLOURS[arm])
+                    axis.annotate(f"{point['weight']:g}", place, fontsize=7, color=_COLORS[arm])
         # Joint training at a large λ falls so far that all else would be one point.
         least = min((p["psnr"] for p in found), default=0.0)
         axis.set_ylim(bottom=max(least - 0.3, alone - 6))

@@ -35,14 +35,13 @@ CODE = (
     "_gradprom_runs.py",
     "MedEnhanceLib/gradprom/gate.py",
     "MedEnhanceLib/gradprom/gradients.py",
-    "MedEnhanceLib/gradprom/products.py",
     "MedEnhanceLib/gradprom/task.py",
     "MedEnhanceLib/gradprom/train.py",
     "MedEnhanceLib/gradprom/head.py",
     "MedEnhanceLib/hqg/bilevel.py",
     "MedEnhanceLib/nets/training.py",
     "MedEnhanceLib/degrade/lowdose.py",
-    "MedEnhanceLib/degrade/noise.py",
+    "MedEnhanceLib/degrade/image.py",
     "MedEnhanceLib/core/metrics.py",
 )
 

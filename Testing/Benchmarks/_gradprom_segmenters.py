@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from _gradprom_arms import Settings, make_task, place_of
-from _gradprom_data import Bytes, Case, Floats, Slices, neighbours
+from _gradprom_data import Bytes, Case, Floats, Slices, neighbors
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
@@ -23,7 +23,7 @@ _AT_ONCE = 16
 
 
 def make_segmenter(name: str, settings: Settings) -> nn.Module:
-    """The joint head's twin, or a residual network with group normalisation and sums for skips."""
+    """The joint head's twin, or a residual network with group normalization and sums for skips."""
     _, is_head = SEGMENTERS[name]
     if is_head:
         return make_task(settings).network
@@ -42,22 +42,22 @@ def make_segmenter(name: str, settings: Settings) -> nn.Module:
 
 
 def train_segmenter(name: str, settings: Settings, cases: list[Case], seed: int) -> nn.Module:
-    """As long as a joint head learns, on the same slices, with the same optimiser and loss."""
+    """As long as a joint head learns, on the same slices, with the same optimizer and loss."""
     torch.manual_seed(seed)
     kind, _ = SEGMENTERS[name]
     network = make_segmenter(name, settings)
     average = averaged_weights(network, settings.average)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=settings.head_rate, weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.head_rate, weight_decay=1e-4)
     rng = np.random.default_rng([seed, 1])
     slices, criterion = Slices(cases, "A"), segmentation_loss()
     for number in range(settings.total):
-        set_learning_rate(optimiser, settings.head_rate, *place_of(number, settings))
+        set_learning_rate(optimizer, settings.head_rate, *place_of(number, settings))
         batch = slices.draw(settings.batch, settings.side, rng)
         image = batch.clean if kind == "clean" else batch.noisy[:, 1:2]
         loss = criterion(network(image), batch.tumour)
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         average.update_parameters(network)
     return average.module
 
@@ -66,7 +66,7 @@ def train_segmenter(name: str, settings: Settings, cases: list[Case], seed: int)
 def enhanced_volume(network: nn.Module, noisy: Floats) -> Floats:
     """Slice by slice, [K, J, I]."""
     network.eval()
-    stacks = np.stack([noisy[neighbours(k, len(noisy))] for k in range(len(noisy))])
+    stacks = np.stack([noisy[neighbors(k, len(noisy))] for k in range(len(noisy))])
     corrections = _run(network, torch.from_numpy(stacks))[:, 0].numpy()
     result: Floats = noisy + corrections
     return result

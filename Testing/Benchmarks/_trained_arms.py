@@ -55,7 +55,7 @@ ARMS = {
     "zero cue": Use("hqg"),
     "no guidance": Use("no-guidance"),
     "deterministic cue": Use("deterministic-cue", "cue.high"),
-    "no normalisation": Use("no-normalisation"),
+    "no normalization": Use("no-normalisation"),
     "no shrinkage": Use("no-shrinkage", "cue.high"),
     "wavelet toggled": Use("wavelet", "cue.high"),
     "feature toggled": Use("feature", "cue.high"),

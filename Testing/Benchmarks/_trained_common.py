@@ -1,7 +1,7 @@
-"""What all trained arms share: data, size, optimiser, averaged weights and budget.
+"""What all trained arms share: data, size, optimizer, averaged weights and budget.
 
 Every network is trained on the same pools of the recipe, at the same small size, with the same
-optimiser and learning-rate schedule, for the same CPU seconds of the process.
+optimizer and learning-rate schedule, for the same CPU seconds of the process.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.network import Enhancer
-from MedEnhanceLib.hqg.pools import Pools, PoolVolume
+from MedEnhanceLib.hqg.train.pools import Pools, PoolVolume
 from MedEnhanceLib.nets.precision import mixed_precision, move
 from MedEnhanceLib.nets.training import averaged_weights, set_learning_rate
 from MedEnhanceLib.runtime.progress import Monitor
@@ -47,7 +47,7 @@ class Learner(Protocol):
     config: TrainConfig
 
     def step(self, number: int) -> dict[str, float]:
-        """One optimiser step; returns its loss terms."""
+        """One optimizer step; returns its loss terms."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:
@@ -95,7 +95,7 @@ class Peer(ABC):
 
     The same network as ours, so that the training differs; what is no part of any peer, the
     shrinkage of blocks before it, is left out but for the upper bound. Subclasses add what else
-    they train with `parts`, and say with `loss_terms` what a step minimises.
+    they train with `parts`, and say with `loss_terms` what a step minimizes.
     """
 
     #: AdamW's; the adversarial peers take the first one at 0.5, as published.
@@ -114,7 +114,7 @@ class Peer(ABC):
         trained = nn.ModuleList([self.enhancer, *self.parts()])
         self.parameters = list(trained.parameters())
         self.average = averaged_weights(self.enhancer, config.ema)
-        self.optimiser = torch.optim.AdamW(
+        self.optimizer = torch.optim.AdamW(
             self.parameters,
             lr=config.learning_rate,
             weight_decay=1e-4,
@@ -123,20 +123,20 @@ class Peer(ABC):
         )
 
     def parts(self) -> Iterable[nn.Module]:
-        """Networks that this peer's optimiser trains beside the enhancer."""
+        """Networks that this peer's optimizer trains beside the enhancer."""
         return ()
 
     @abstractmethod
     def loss_terms(self, number: int) -> dict[str, Tensor]:
-        """Weighted terms, whose sum is minimised."""
+        """Weighted terms, whose sum is minimized."""
 
     def step(self, number: int) -> dict[str, float]:
-        set_learning_rate(self.optimiser, self.config.learning_rate, number, self.config.steps)
+        set_learning_rate(self.optimizer, self.config.learning_rate, number, self.config.steps)
         terms = self.loss_terms(number)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         torch.stack(list(terms.values())).sum().backward()
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimiser.step()
+        self.optimizer.step()
         self.average.update_parameters(self.enhancer)
         return {name: float(value.detach()) for name, value in terms.items()}
 

@@ -10,13 +10,13 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from _trained_common import Data, Floats, named
+from _trained_common import Data, named
 from torch import Tensor
 
 from MedEnhanceLib.hqg.config import LossConfig, TrainConfig
 from MedEnhanceLib.hqg.network import GuidanceEncoder
-from MedEnhanceLib.hqg.pools import Pools
 from MedEnhanceLib.hqg.train import Trainer
+from MedEnhanceLib.hqg.train.pools import Pools
 
 _BANK_BATCHES = 48
 #: Weights of the terms that the recipe leaves out, where an ablation adds them.
@@ -61,7 +61,7 @@ class Degraded(Pools):
     Drawn apart from the clean ones: nothing tells which belong together.
     """
 
-    def low_quality_batch(self, rng: np.random.Generator, count: int) -> Floats:
+    def low_quality_batch(self, rng: np.random.Generator, count: int) -> Tensor:
         return self.cycle_batch(rng).degraded[:count]
 
 
@@ -79,7 +79,7 @@ def bank_cues(guide: GuidanceEncoder, config: TrainConfig, data: Data) -> dict[s
     poor = [low.cycle_batch(rng).degraded[:, :1] for _ in range(_BANK_BATCHES)]
     with torch.inference_mode():
         return {
-            name: guide(torch.from_numpy(np.concatenate(slices))).mean.mean(dim=0).clone()
+            name: guide(torch.cat(slices)).mean.mean(dim=0).clone()
             for name, slices in (("cue.high", clean), ("cue.low", poor))
         }
 
@@ -99,8 +99,8 @@ def deterministic_cue(config: TrainConfig) -> TrainConfig:
     return replace(config, network=replace(config.network, variational=False))
 
 
-def no_normalisation(config: TrainConfig) -> TrainConfig:
-    """Without the variational normalisation blocks, through which alone the cue comes in."""
+def no_normalization(config: TrainConfig) -> TrainConfig:
+    """Without the variational normalization blocks, through which alone the cue comes in."""
     return replace(config, appearance=0.0, network=replace(config.network, restyling=False))
 
 

@@ -15,10 +15,10 @@ from _trained_common import Data, Peer
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib.hqg import losses
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.network import make_discriminator
-from MedEnhanceLib.hqg.pools import Pools
+from MedEnhanceLib.hqg.train import losses
+from MedEnhanceLib.hqg.train.pools import Pools
 
 _CRITIC_RATE = 2e-4
 _HISTORY = 50
@@ -34,8 +34,8 @@ class PairedUNet(Peer):
 
     def loss_terms(self, number: int) -> dict[str, Tensor]:
         batch = self.pools.cycle_batch(self.rng)
-        target = torch.from_numpy(batch.target)
-        output = self.run(self.enhancer, torch.from_numpy(batch.degraded))
+        target = batch.target
+        output = self.run(self.enhancer, batch.degraded)
         structure = losses.structure_loss(1.0 if self.config.modality == "MR" else 0.5)
         similarity = structure(as_slices(output[:, 1::4]), as_slices(target[:, 1::4]))
         return {
@@ -46,11 +46,11 @@ class PairedUNet(Peer):
 
 
 class Noise2Void(Peer):
-    """Blind spots: a pixel is predicted from its neighbourhood in noisy slices alone.
+    """Blind spots: a pixel is predicted from its neighborhood in noisy slices alone.
 
     Source: Krull et al., CVPR 2019, arXiv 1811.10980. One pixel of each 8 × 8 cell is replaced by
-    a random neighbour (5 × 5, its own slice) and has to be found again, mean squared error; the
-    neighbouring slices are seen whole, because their noise is independent. What comes out is the
+    a random neighbor (5 × 5, its own slice) and has to be found again, mean squared error; the
+    neighboring slices are seen whole, because their noise is independent. What comes out is the
     mean of noisy values, whose Rician bias is undone in use, as for the classical peers.
     """
 
@@ -58,7 +58,7 @@ class Noise2Void(Peer):
     radius = 2
 
     def loss_terms(self, number: int) -> dict[str, Tensor]:
-        noisy = torch.from_numpy(self.pools.cycle_batch(self.rng).degraded)
+        noisy = self.pools.cycle_batch(self.rng).degraded
         masked, where = self._blinded(noisy)
         predicted = self.run(self.enhancer, masked)
         return {"blind": 10 * (predicted - noisy)[where].square().mean()}
@@ -87,7 +87,7 @@ class Domains:
 
     The low-quality domain is made of the high-quality pool's subjects, degraded by the recipe's
     mixture; the two slabs of a step are of different subjects, and nothing tells which belong
-    together. This is in the peers' favour: the recipe's only other subjects, its real
+    together. This is in the peers' favor: the recipe's only other subjects, its real
     low-quality scans, are of another contrast (spin echo, dark brain under bright fat), and
     what the adversary would teach from them is to change contrast, not to remove noise.
     """
@@ -103,7 +103,7 @@ class Domains:
         first = (second + int(rng.integers(1, max(2, len(self.low))))) % len(self.low)
         low = self.low[first].cycle_batch(rng).degraded
         high = self.high[second].cycle_batch(rng).target
-        return torch.from_numpy(low), torch.from_numpy(high)
+        return low, high
 
 
 class Critic:
@@ -111,7 +111,7 @@ class Critic:
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.network = make_discriminator()
-        self.optimiser = torch.optim.AdamW(
+        self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=_CRITIC_RATE, betas=(0.5, 0.999), fused=True
         )
         self._rng = rng
@@ -121,9 +121,9 @@ class Critic:
         """fake, real: [N, 1, P, P]."""
         fake = torch.stack([self._swapped(image) for image in fake.detach()])
         loss = self.scores(fake).square().mean() + (self.scores(real) - 1).square().mean()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self.optimiser.step()
+        self.optimizer.step()
 
     def deceived(self, fake: Tensor) -> Tensor:
         """The generator's loss: how far its images are from being taken for real."""

@@ -23,10 +23,9 @@ from _distillation_cases import CASES, ROWS, Case, config_of, material_of
 from _distillation_elsewhere import elsewhere
 from _distillation_page import Found, draw, draw_images, gates, page
 
-from MedEnhanceLib.spg.arms.comparison import SPG, Cell, cells, measure
-from MedEnhanceLib.spg.arms.material import Material
-from MedEnhanceLib.spg.arms.rows import Row, RowStore
-from MedEnhanceLib.spg.slices import Floats
+from MedEnhanceLib.spg.comparison import SPG, Cell, Row, RowStore, cells, measure
+from MedEnhanceLib.spg.comparison_arms import Material
+from MedEnhanceLib.spg.images import Floats
 
 
 def main() -> None:

@@ -22,11 +22,11 @@ from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.audit import AuditConfig, Audited, AuditReport, audit
 from MedEnhanceLib.spg.config import DistillConfig
-from MedEnhanceLib.spg.dataset import TOP, quantised
-from MedEnhanceLib.spg.loop import Raw
-from MedEnhanceLib.spg.patient import distil_patient
-from MedEnhanceLib.spg.prepared import Prepared, prepare
-from MedEnhanceLib.spg.slices import Floats
+from MedEnhanceLib.spg.dataset import TOP, quantized
+from MedEnhanceLib.spg.images import Floats
+from MedEnhanceLib.spg.matching import Raw
+from MedEnhanceLib.spg.patient import distill_patient
+from MedEnhanceLib.spg.prepare import Prepared, prepare
 
 SEEDS = (0, 1)
 #: Share of a raw slice in the image that it leaks into; 1 is a copy.
@@ -40,7 +40,7 @@ Row = dict[str, Any]
 
 
 def main() -> None:
-    """Distil, leak, audit; then write the page."""
+    """Distill, leak, audit; then write the page."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args().quick
@@ -131,11 +131,11 @@ def _images_of(
         print(f"seed {config.seed}: patient {number + 1}", file=sys.stderr)
         start = _equal(images, config.images_per_patient) if prior is None else prior
         raw = Raw(images, start, modality, number)
-        found.append(distil_patient(raw, config))
+        found.append(distill_patient(raw, config))
     images = np.concatenate([one.images for one in found])
     names = ("alignment_of_prior", "alignment", "saturation")
     means = {name: float(np.mean([one.measured[name] for one in found])) for name in names}
-    return quantised(images).astype(np.float32) / np.float32(TOP), means
+    return quantized(images).astype(np.float32) / np.float32(TOP), means
 
 
 def _equal(images: Floats, count: int) -> Floats:
@@ -234,7 +234,7 @@ def _page(rows: list[Row], gates: list[Row], config: DistillConfig) -> str:
             f"distilled, {counts['held_out_patients']} held out, drawn by the seed. Preset `cpu`, "
             f"reduced: {loop.outer} networks × {loop.inner} matches, {loop.batch} patches a match, "
             f"{config.images_per_patient} images for each patient; the prior is the template. "
-            f"All attacks, with {SHADOWS} shadows and with canaries, which distil again, were "
+            f"All attacks, with {SHADOWS} shadows and with canaries, which distill again, were "
             "tried on two sets of one network each; the others were audited without. All audits "
             f"together took {minutes:.1f} minutes. No picture is shown: these are patients.",
             "## Gates\n\n" + gate_table(gates).rstrip(),
@@ -245,7 +245,7 @@ def _page(rows: list[Row], gates: list[Row], config: DistillConfig) -> str:
             "of the template, with one network.",
             "## What would have been missed\n\n" + _rates(rows).rstrip(),
             "Read it so: a blend weaker than the first line, a set whose training patients are "
-            "nearer than the others by less than the AUC, or one whose images can be given back "
+            "nearer than the others by less than the AUC, or one whose images can be assigned "
             "less often than the rank-1 rate may pass in silence.",
             "## How far the clean sets went\n\n" + _distance(clean).rstrip(),
         ]

@@ -75,7 +75,7 @@ def _page(rows: list[Row], gates: list[Row]) -> str:
     return "\n\n".join(
         [
             "# Killed distillations",
-            "A child that distils four synthetic patients (preset `smoke`, two held out, a "
+            "A child that distills four synthetic patients (preset `smoke`, two held out, a "
             "checkpoint at every step) kills itself (SIGKILL) after a random number of calls and "
             "returns of functions. Three of four points lie before the last patient is done, the "
             "others in the audit and the writing of the result. A second child goes on with what "

@@ -21,7 +21,7 @@ from typing import Any
 
 from _common import DOCS, REPOSITORY, SHARED_DATA, write
 from _enhancement_cache import RowStore, key_of, measures_code, run_kept
-from _enhancement_catalogue import Arm, find_arms
+from _enhancement_catalog import Arm, find_arms
 from _enhancement_data import (
     CASES,
     REAL_SCANS,

@@ -28,7 +28,7 @@ from _trained_hqg import (
     PublishedHqg,
     deterministic_cue,
     no_guidance,
-    no_normalisation,
+    no_normalization,
     no_shrinkage,
     no_unpaired,
     recipe,
@@ -76,7 +76,7 @@ NETWORKS = {
     "feature": Network(trained_with(toggled("feature"))),
     "identity": Network(trained_with(toggled("identity"))),
     "deterministic-cue": Network(trained_with(deterministic_cue)),
-    "no-normalisation": Network(trained_with(no_normalisation)),
+    "no-normalisation": Network(trained_with(no_normalization)),
     "no-shrinkage": Network(trained_with(no_shrinkage)),
 }
 

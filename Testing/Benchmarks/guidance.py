@@ -111,7 +111,7 @@ def cues_of(
 ) -> dict[str, torch.Tensor]:
     mean = model.bank.mean[None]
     found = {DEFAULT: mean, ZERO: torch.zeros_like(mean)}
-    return found | {name: encode_guide(guide, model, modality) for name, guide in chosen.items()}
+    return found | {name: encode_guide(guide, model) for name, guide in chosen.items()}
 
 
 def inputs(modality: str, options: argparse.Namespace) -> list[tuple[str, Volume, Volume]]:

@@ -30,14 +30,19 @@ from _common import DOCS, REPOSITORY, SHARED_DATA, gate, gate_table, table, writ
 from _compression_volumes import load_subjects
 
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress.implicit.config import ImplicitConfig, TokenConfig
-from MedEnhanceLib.unicompress.implicit.data import Blocks, Source, make_source, read_sources
-from MedEnhanceLib.unicompress.implicit.export import decoder_arrays, token_arrays
-from MedEnhanceLib.unicompress.implicit.integer import IntegerDecoder, tables
-from MedEnhanceLib.unicompress.implicit.model import Networks
-from MedEnhanceLib.unicompress.implicit.siren import Decoder
-from MedEnhanceLib.unicompress.implicit.trainer import Trainer
-from MedEnhanceLib.unicompress.implicit.validation import Validation
+from MedEnhanceLib.unicompress.codecs.implicit.config import ImplicitConfig, TokenConfig
+from MedEnhanceLib.unicompress.codecs.implicit.decoder import Decoder
+from MedEnhanceLib.unicompress.codecs.implicit.export import decoder_arrays, token_arrays
+from MedEnhanceLib.unicompress.codecs.implicit.integer import IntegerDecoder, tables
+from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import Networks
+from MedEnhanceLib.unicompress.codecs.implicit.train import Validation
+from MedEnhanceLib.unicompress.codecs.implicit.trainer import (
+    Blocks,
+    Source,
+    Trainer,
+    make_source,
+    read_sources,
+)
 
 _RECIPE = REPOSITORY / "docs" / "recipes" / "codec-all-implicit.json"
 _TESTED = ("STS_013", "L20", "medulla_v_z0")
@@ -169,8 +174,8 @@ def _students(bench: Bench, seed: int) -> Iterator[dict[str, Any]]:
 def _times(networks: Networks, config: ImplicitConfig, name: str) -> dict[str, float]:
     """Processor seconds for a block: by the decoder of files, and by the network as it trains."""
     network, sizes = getattr(networks, name), getattr(config, name)
-    for quantiser in networks.tokeniser.quantisers:
-        quantiser.to_bytes()  # type: ignore[operator]
+    for quantizer in networks.tokeniser.quantisers:
+        quantizer.to_bytes()  # type: ignore[operator]
     facts = {field: str(getattr(sizes, field)) for field in ("heads", "depth", "scaled")}
     arrays = decoder_arrays(network) | token_arrays(networks.tokeniser) | tables()
     reader = IntegerDecoder(arrays, facts | {"order": config.token.order})

@@ -20,7 +20,6 @@ from _range_cases import CLEAN, FLAGGED, Case, ct_cases, mr_cases
 from MedEnhanceLib.bundles import open_bundle
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.bundle import EnhancerModel, open_enhancer
-from MedEnhanceLib.hqg.range import check_range
 
 CODES = ("out-of-range", "no-structure", "already-clean")
 REFUSED = "refused"
@@ -39,7 +38,9 @@ def main() -> None:
             continue
         model = open_enhancer(open_bundle(name, kind="enhancer", modality=modality))
         if model.range is None:
-            raise SystemExit(f"{name} has no bank: MedEnhanceLib.hqg.range_fit.fit_range gives one")
+            raise SystemExit(
+                f"{name} has no bank: MedEnhanceLib.hqg.train.range_fit.fit_range gives one"
+            )
         banks.append((model.bundle.name, model.range.to_json()))
         rows += [measure(case, model) for case in cases(options.data, options.seeds)]
     text = report(rows, banks)
@@ -68,14 +69,14 @@ def measure(case: Case, model: EnhancerModel) -> Row:
         "wanted": None if case.wanted is None else list(case.wanted),
     }
     try:
-        verdict = check_range(case.volume, model)
+        verdict = model.compare(case.volume)
     except InputError as error:
         return row | {"codes": [REFUSED], "messages": [error.message], "as_wanted": True}
     assert verdict is not None
-    codes = [doubt.code for doubt in verdict.doubts]
+    codes = [warning.code for warning in verdict.warnings]
     row |= {
         "codes": codes,
-        "messages": [doubt.message for doubt in verdict.doubts],
+        "messages": [warning.message for warning in verdict.warnings],
         "distance": round(verdict.distance, 3),
         "noise": round(verdict.noise, 4),
         "as_wanted": as_wanted(codes, case.wanted),

@@ -24,12 +24,12 @@ from _common import REPOSITORY, SHARED_DATA, table, write
 from MedEnhanceLib import Cohort
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import DistillConfig, DPConfig, ImageConfig, LoopConfig
-from MedEnhanceLib.spg.loop import Raw
-from MedEnhanceLib.spg.noising import noisy_steps
-from MedEnhanceLib.spg.patient import distil_patient
-from MedEnhanceLib.spg.prepared import Prepared, prepare
+from MedEnhanceLib.spg.images import Floats
+from MedEnhanceLib.spg.matching import Raw
+from MedEnhanceLib.spg.patient import distill_patient
+from MedEnhanceLib.spg.prepare import Prepared, prepare
+from MedEnhanceLib.spg.privacy import noisy_steps
 from MedEnhanceLib.spg.restorer import RestorerConfig, restored_psnr, train_restorer
-from MedEnhanceLib.spg.slices import Floats
 from MedEnhanceLib.spg.tasks import make_task
 
 EPSILONS = (100.0, 8.0)
@@ -112,7 +112,7 @@ def measured(images: Floats, held_out: Floats, seed: int) -> Row:
 def distilled(prepared: Prepared, config: DistillConfig, seed: int) -> Floats:
     """All patients' images. The noise has the seed as its secret: nobody gets this set."""
     parts = [
-        distil_patient(
+        distill_patient(
             Raw(images, prepared.prior.images, "MR", number), config, "cpu", secret=seed
         ).images
         for number, images in enumerate(prepared.training.values())

@@ -80,7 +80,7 @@ def row(name: str, case: str, state: str, volume: Volume, labels: Volume) -> dic
 
 
 def gain_gate(rows: list[dict[str, Any]], case: str) -> dict[str, Any]:
-    """Grey and white matter, enhanced against as it is, the least over subjects."""
+    """Gray and white matter, enhanced against as it is, the least over subjects."""
     gains = []
     for name in {entry["subject"] for entry in rows}:
         chosen = {
@@ -90,7 +90,7 @@ def gain_gate(rows: list[dict[str, Any]], case: str) -> dict[str, Any]:
         }
         gains += [
             chosen["enhanced"][tissue] - chosen["as it is"][tissue]
-            for tissue in ("Grey matter", "White matter")
+            for tissue in ("Gray matter", "White matter")
         ]
     least = round(min(gains), 3)
     return gate(f"{case}: Dice gained by enhancing, least", least, "> 0", least > 0)

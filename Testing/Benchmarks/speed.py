@@ -91,16 +91,17 @@ def preview(slices: int) -> Row:
     """One slice of it on one thread: the first one of a volume, and the next."""
     import torch
 
-    from MedEnhanceLib.hqg import EnhanceConfig, enhance
-    from MedEnhanceLib.hqg.findings import keep_findings
+    from MedEnhanceLib.hqg import EnhanceConfig, VolumeCache, enhance
 
     torch.set_num_threads(1)
     volume, config = _ct(slices), EnhanceConfig(model=_model(), device="cpu")
     enhance(_ct(2), config)
-    keep_findings(volume)
+    cache = VolumeCache()
     figures = {}
     for which, place in (("first", slices // 2), ("next", slices // 3)):
-        wall, cpu = _timed(lambda at=place: enhance(volume, config, slices=(at, at + 1)))
+        wall, cpu = _timed(
+            lambda at=place: enhance(volume, config, slices=(at, at + 1), cache=cache)
+        )
         figures |= {f"{which}_wall_s": round(wall, 2), f"{which}_cpu_s": round(cpu, 2)}
     return figures
 
@@ -305,8 +306,7 @@ def _network(device: str = "cpu") -> tuple[Any, Any]:
 def _stream(batch: int, depth: int, device: str = "cpu") -> tuple[Any, Any]:
     import torch
 
-    from MedEnhanceLib.hqg.stream import enhanced
-    from MedEnhanceLib.nets.stream import Stage
+    from MedEnhanceLib.hqg.stream import Stage, enhanced
 
     enhancer, condition = _network(device)
     planes = torch.rand(depth, _SIDE, _SIDE, device=device)

@@ -31,7 +31,7 @@ from _enhancement_cache import RowStore, key_of
 from MedEnhanceLib.core.slabs import blank
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.io import load
-from MedEnhanceLib.io.files import save_slabs
+from MedEnhanceLib.io.volume_files import save_slabs
 
 SOURCE = "ct/abdomen/CT.nii.gz"
 SLICES, QUICK_SLICES, SIDE = 2000, 300, 512

@@ -48,7 +48,7 @@ def test_a_folder_for_each_patient(folder: Path) -> None:
     assert len(cohort["bob"].paths) == 2
 
 
-def test_a_patients_folder_without_a_volume_is_told(folder: Path) -> None:
+def test_a_patients_folder_without_a_volume_causes_a_warning(folder: Path) -> None:
     (folder / "dora").mkdir()
     ear = Ear()
     assert len(list(Cohort.from_folder(folder).volumes(monitor=ear.monitor))) == 3
@@ -82,7 +82,7 @@ def test_a_stated_modality_makes_no_image_of_labels_or_of_another_modality(
 ) -> None:
     labels = rng.integers(0, 2, (4, 40, 40)).astype(np.uint8)
     hounsfield = rng.normal(-700, 400, (4, 40, 40)).astype(np.int16)
-    for name, voxels, says in (("gtv", labels, "labels"), ("scan", hounsfield, "as CT has")):
+    for name, voxels, says in (("gtv", labels, "labels"), ("scan", hounsfield, "values of CT")):
         folder = tmp_path / name
         folder.mkdir()
         io.save(Volume(voxels), folder / f"{name}.nii.gz")
@@ -127,12 +127,12 @@ def test_dicom_without_a_patient_id_is_refused(make_series: Callable, tmp_path: 
         Cohort.from_dicom(tmp_path / "series")
 
 
-def test_one_person_under_two_names_is_told_by_equal_voxels(folder: Path) -> None:
+def test_one_person_under_two_names_is_found_by_equal_voxels(folder: Path) -> None:
     volume = io.load(folder / "ann" / "t1.nii.gz")
     part = Volume(volume.voxels[1:3].astype(np.float32), modality="MR")  # fewer slices, other type
     (folder / "zoe").mkdir()
     io.save(part, folder / "zoe" / "again.nrrd")
-    with pytest.raises(InputError, match="patients ann and zoe are one and the same"):
+    with pytest.raises(InputError, match="patients ann and zoe are one person"):
         read(Cohort.from_folder(folder))
 
 
@@ -146,7 +146,7 @@ def test_empty_slices_make_nobody_the_same_person(tmp_path: Path) -> None:
 
 def test_one_path_under_two_names_is_refused_before_reading(tmp_path: Path) -> None:
     path = tmp_path / "x.nii.gz"
-    with pytest.raises(InputError, match="patients a and b are one and the same"):
+    with pytest.raises(InputError, match="patients a and b are one person"):
         Cohort((Patient("a", (path,)), Patient("b", (tmp_path / "." / "x.nii.gz",))))
 
 

@@ -30,17 +30,19 @@ def test_nothing_is_missing_here() -> None:
     assert missing() == []
 
 
-def test_what_is_missing_or_too_old_is_told_with_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_or_too_old_is_listed_with_its_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     versions = {"torch": None, "numpy": "1.25.9", "monai": "1.10", "tqdm": "unknown"}
     monkeypatch.setattr(
         dependencies, "installed_version", lambda package: versions.get(package.name, "9999.1rc1")
     )
-    told = {package.name: package for package in missing()}
-    assert list(told) == ["numpy", "torch"]
-    assert (told["numpy"].installed, told["torch"].installed) == ("1.25.9", None)
-    assert told["torch"].requirement.startswith("torch>=")
-    assert told["torch"].megabytes > 50
-    assert all(package.megabytes > 0 for package in told.values())
+    found = {package.name: package for package in missing()}
+    assert list(found) == ["numpy", "torch"]
+    assert (found["numpy"].installed, found["torch"].installed) == ("1.25.9", None)
+    assert found["torch"].requirement.startswith("torch>=")
+    assert found["torch"].megabytes > 50
+    assert all(package.megabytes > 0 for package in found.values())
 
 
 def test_pytorch_for_the_cpu_alone_is_smaller_on_linux(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,16 +83,76 @@ class Refuse:
 sys.path = [entry for entry in sys.path if "site-packages" not in entry]
 sys.path.insert(0, sys.argv[1])
 from MedEnhanceLib.runtime.dependencies import missing
-told = [package.name for package in missing()]
-print(json.dumps([told, sorted({name.partition(".")[0] for name in sys.modules})]))
+found = [package.name for package in missing()]
+print(json.dumps([found, sorted({name.partition(".")[0] for name in sys.modules})]))
 """
     command = [sys.executable, "-I", "-S", "-c", code, str(_REPOSITORY)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    told, modules = json.loads(done.stdout)
-    assert told == [package.name for package in packages() if package.required]
+    found, modules = json.loads(done.stdout)
+    assert found == [package.name for package in packages() if package.required]
     assert not set(modules) & {"numpy", "torch"}
 
 
 def test_a_name_is_what_pip_knows() -> None:
     assert Package("dask[distributed]>=2024.8", "distributed", "", 1).name == "dask[distributed]"
     assert dependencies.PIP_NAMES["dicomanonymizer"] == "dicom-anonymizer"
+
+
+def test_a_single_features_package_is_installed_along_and_needed_by_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    absent = {"matplotlib"}
+    monkeypatch.setattr(
+        dependencies, "installed_version", lambda p: None if p.name in absent else "9999"
+    )
+    assert missing() == []
+    absent.add("monai")
+    assert {package.name for package in missing()} == absent
+
+
+#: matplotlib cannot be imported; a volume to work on.
+_WITHOUT_MATPLOTLIB = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"matplotlib"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Refuse())
+import numpy as np
+import MedEnhanceLib as me
+from MedEnhanceLib.jobs import JobSpec, run_job
+voxels = np.random.default_rng(0).integers(0, 900, (2, 32, 32)).astype(np.int16)
+volume, path = me.Volume(voxels, modality="MR"), sys.argv[1]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("code", "printed"),
+    [
+        ("print(me.enhance(volume, model='mr-brain', device='cpu').volume.shape)", "(2, 32, 32)"),
+        (
+            "me.compress(volume, path, lossless=True); print(me.decompress(path).is_equal(volume))",
+            "True",
+        ),
+        (
+            """
+me.save(volume, path + ".nrrd")
+params = {"input": path + ".nrrd", "output": path + "-2.nrrd", "report": path + ".d"}
+try:
+    run_job(JobSpec("enhance", params))
+except me.DependencyError as error:
+    print(error.message, error.hint)
+""",
+            "Drawing the report's pictures needs the package matplotlib, which is not installed "
+            "Install it with: python -m pip install 'matplotlib'",
+        ),
+    ],
+)
+def test_enhancing_and_compressing_do_not_need_matplotlib(
+    code: str, printed: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", _WITHOUT_MATPLOTLIB + code, str(tmp_path / "a.ucv")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=_REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == printed

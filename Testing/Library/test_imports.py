@@ -123,6 +123,7 @@ print(json.dumps(sorted(sys.modules)))
     assert not loaded & {"SimpleITK", "pydicom", "torch", "monai", "imagecodecs", "matplotlib"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "package", "purpose"),
     [

@@ -1,30 +1,37 @@
-"""Where models would run, and why, in words that a clinician can follow."""
+"""The device that models would run on with its reason, and the priority of long jobs."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.errors import Cancelled, ConfigError
+from MedEnhanceLib.jobs import JobSpec, run_job
+from MedEnhanceLib.jobs.kinds import distill, train
 from MedEnhanceLib.runtime import machine
 from MedEnhanceLib.runtime.device import choose_device
 
+LIBRARY = Path(__file__).resolve().parents[2]
+unix = pytest.mark.skipif(not hasattr(os, "getpriority"), reason="Windows has classes")
 GPU = {"name": "cuda:0", "what": "RTX 4070", "total": 12_000_000_000, "free": 1}
 MPS = {"name": "mps", "what": "Apple GPU", "total": None, "free": None}
 
 
 def test_broken_torch_does_not_hide_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    told = machine.compute()
-    (cpu,) = told["devices"]
+    found = machine.compute()
+    (cpu,) = found["devices"]
     assert cpu["name"] == "cpu"
     assert "torch cannot be used" in cpu["what"]
-    assert told["choice"]["name"] == "none"
+    assert found["choice"]["name"] == "none"
 
 
 def test_without_torch_it_is_said_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,21 +60,24 @@ def test_the_choice_has_a_reason(
     words: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(machine, "_asked_torch", lambda check: {"devices": devices, "built": built})
+    monkeypatch.setattr(
+        machine, "_examine_torch", lambda check: {"devices": devices, "built": built}
+    )
     monkeypatch.setattr(machine, "has_nvidia_driver", lambda: driver)
-    told = machine.compute()
-    assert told["choice"]["name"] == name
-    assert words in told["choice"]["reason"]
-    assert told["devices"][-1]["name"] == "cpu"
-    assert told["cuda"] == {"built": built, "available": devices == [GPU], "driver": driver}
+    found = machine.compute()
+    assert found["choice"]["name"] == name
+    assert words in found["choice"]["reason"]
+    assert found["devices"][-1]["name"] == "cpu"
+    assert found["cuda"] == {"built": built, "available": devices == [GPU], "driver": driver}
 
 
+@pytest.mark.slow
 def test_torch_is_asked_in_a_process_of_its_own() -> None:
     code = """
 import sys
 from MedEnhanceLib.runtime import machine
-told = machine.compute()
-assert told["choice"]["name"] != "none", told
+found = machine.compute()
+assert found["choice"]["name"] != "none", found
 assert "torch" not in sys.modules
 """
     pytest.importorskip("torch")
@@ -76,9 +86,9 @@ assert "torch" not in sys.modules
 
 def test_a_torch_that_hangs_or_crashes_can_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "torch", raising=False)
-    monkeypatch.setattr(machine, "_ASK", "import os; os.abort()")
+    monkeypatch.setattr(machine, "_EXAMINE", "import os; os.abort()")
     assert "ended with status" in machine.compute()["choice"]["reason"]
-    monkeypatch.setattr(machine, "_ASK", "import time; time.sleep(60)")
+    monkeypatch.setattr(machine, "_EXAMINE", "import time; time.sleep(60)")
     began = time.monotonic()
 
     def check() -> None:
@@ -111,5 +121,91 @@ def test_threads_that_wait_sleep_unless_the_user_says_otherwise(
     monkeypatch.setenv("OMP_WAIT_POLICY", own or "")
     if own is None:
         monkeypatch.delenv("OMP_WAIT_POLICY")
-    machine.be_a_good_neighbour()
+    machine.let_idle_threads_sleep()
     assert os.environ["OMP_WAIT_POLICY"] == (own or "PASSIVE")
+
+
+def printed_by(code: str) -> Any:
+    """What a process prints, as JSON; not this one, whose priority may never rise again."""
+    imports = "import json, os, threading\nfrom MedEnhanceLib.runtime.machine import low_priority"
+    program = f"{imports}\n{code}"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        env={**os.environ, "PYTHONPATH": str(LIBRARY)},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+@unix
+def test_all_threads_are_lowered_also_those_that_were_there() -> None:
+    nice = printed_by("""
+stop = threading.Event()
+old = threading.Thread(target=stop.wait)
+old.start()
+with low_priority():
+    new = threading.Thread(target=stop.wait)
+    new.start()
+    threads = [0] if not os.path.isdir("/proc") else [0, old.native_id, new.native_id]
+    print(json.dumps([os.getpriority(os.PRIO_PROCESS, one) for one in threads]))
+    stop.set()
+""")
+    assert nice
+    assert min(nice) >= 10
+
+
+@unix
+def test_who_is_low_already_and_who_does_not_want_it_stays() -> None:
+    lowest = printed_by("""
+os.nice(max(0, 15 - os.nice(0)))
+with low_priority():
+    print(os.nice(0))
+""")
+    assert lowest >= 15
+    before, meanwhile = printed_by("""
+before = os.nice(0)
+with low_priority(wanted=False):
+    print(json.dumps([before, os.nice(0)]))
+""")
+    assert before == meanwhile
+
+
+@pytest.fixture
+def priorities(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether a job wanted a low priority; it ends there."""
+    wanted_by_job: list[bool] = []
+
+    def low_priority(*, wanted: bool) -> Any:
+        wanted_by_job.append(wanted)
+        raise ConfigError("enough")
+
+    for job in (distill, train):
+        monkeypatch.setattr(job, "low_priority", low_priority)
+    return wanted_by_job
+
+
+@pytest.mark.parametrize(
+    ("words", "low"),
+    [
+        (("distill", "a", "b"), True),
+        (("distill", "a", "b", "--no-nice"), False),
+        (("train", "hqg", "--data", "a", "--out", "b"), False),
+        (("train", "hqg", "--data", "a", "--out", "b", "--nice"), True),
+    ],
+)
+def test_distilling_is_background_work_and_training_where_asked(
+    words: tuple[str, ...], low: bool, priorities: list[bool]
+) -> None:
+    assert main([*words]) == 2
+    assert priorities == [low]
+
+
+def test_jobs_of_a_worker_are_background_work(priorities: list[bool]) -> None:
+    for kind, params in (
+        ("distill", {"cohort": "a", "out": "b"}),
+        ("train", {"method": "hqg", "data": "a", "out": "b"}),
+    ):
+        with pytest.raises(ConfigError, match="enough"):
+            run_job(JobSpec(kind, params))
+    assert priorities == [True, True]

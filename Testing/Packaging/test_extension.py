@@ -10,7 +10,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from sources import LISTS, ROOT, current_list, package, wanted_list
+from sources import ROOT, package, unit_tests
 
 PATHS = "import sys; sys.path += {}"
 MODULES = "lib/Slicer-5.12/qt-scripted-modules"
@@ -28,18 +28,6 @@ def installed(cmake, build, tmp_path_factory) -> Path:
     prefix = tmp_path_factory.mktemp("installed")
     cmake.install(build, prefix)
     return prefix
-
-
-@pytest.mark.parametrize("name", LISTS)
-def test_the_list_in_cmake_holds_every_file(name: str) -> None:
-    listed, wanted = current_list(name), wanted_list(name)
-    missing = [path for path in wanted if path not in listed]
-    gone = [path for path in listed if path not in wanted]
-    assert not missing and not gone, (
-        f"{LISTS[name].relative_to(ROOT)}, {name}: add {missing}, remove {gone}. "
-        "python Testing/Packaging/update_lists.py does it."
-    )
-    assert len(listed) == len(set(listed)), f"{name} lists a file twice"
 
 
 def test_what_is_installed_is_what_the_source_tree_holds(installed: Path) -> None:
@@ -68,7 +56,7 @@ def test_nothing_of_the_tests_is_installed(installed: Path) -> None:
 
 def test_every_test_is_registered_and_finds_the_module(cmake, build: Path) -> None:
     tests = {test["name"]: test["command"] for test in json.loads(cmake.tests(build))["tests"]}
-    files = [Path(name).stem for name in wanted_list("UNIT_TESTS")]
+    files = [Path(name).stem for name in unit_tests()]
     assert files, "Testing/Slicer has no tests"
     own = ["py_MedEnhance", "py_nomainwindow_qSlicerMedEnhanceModuleGenericTest"]
     assert sorted(tests) == sorted([*own, *(f"py_{name}" for name in files)])
@@ -78,6 +66,7 @@ def test_every_test_is_registered_and_finds_the_module(cmake, build: Path) -> No
         assert str(ROOT / "Testing/Slicer") in command[-1] and name in command[-1]
 
 
+@pytest.mark.slow
 def test_without_testing_no_test_is_registered(cmake, tmp_path: Path) -> None:
     cmake.configure(ROOT, tmp_path, "-DBUILD_TESTING=OFF")
     assert json.loads(cmake.tests(tmp_path))["tests"] == []
@@ -95,6 +84,7 @@ def test_the_library_works_from_the_package_alone(installed: Path) -> None:
     assert all(Path(place).is_relative_to(installed.resolve()) for place in said.split()), said
 
 
+@pytest.mark.slow
 def test_the_worker_starts_from_the_package_alone(installed: Path) -> None:
     said = run_alone(
         installed / MODULES,
@@ -105,6 +95,7 @@ def test_the_worker_starts_from_the_package_alone(installed: Path) -> None:
     assert json.loads(said.splitlines()[0])["event"] == "hello"
 
 
+@pytest.mark.slow
 def test_the_module_opens_from_the_package_alone(installed: Path) -> None:
     """Its widget with every page, in the host that stands in for Slicer."""
     said = run_alone(

@@ -29,7 +29,7 @@ WRONG = {
     "a folder for a file": (MODULE.replace("icon.png", "Lib"), "lists Lib, which is no file"),
     "a file listed twice": (MODULE.replace("icon.png", "icon.png icon.png"), "twice"),
     "an unknown argument": (MODULE.replace("RESOURCES", "WITH_TEST"), "which is no file"),
-    "a misspelt option": (MODULE.replace("NAME", "WITHTESTS NAME"), "does not know: WITHTESTS"),
+    "a misspelled option": (MODULE.replace("NAME", "WITHTESTS NAME"), "does not know: WITHTESTS"),
     "no scripts": ("slicerMacroBuildScriptedModule(NAME Small)", "needs SCRIPTS"),
     "no name": (MODULE.replace("NAME Small ", ""), "needs NAME"),
     "a module without its script": (MODULE.replace("NAME Small", "NAME Other"), "Other.py is miss"),

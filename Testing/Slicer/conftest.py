@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
@@ -19,6 +21,12 @@ if not boot.missing():
     app.startupCompleted.emit()
 
 pytest_pycollect_makemodule = makemodule
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """What `medenhance_testing.slow` marks, pytest knows as slow."""
+    if getattr(getattr(item, "function", None), "isSlow", False):
+        item.add_marker("slow")
 
 
 def pytest_sessionfinish():

@@ -9,7 +9,8 @@ import numpy as np
 import slicer
 from medenhance_testing import MedEnhanceTestCase
 
-from MedEnhancePanels import dicomexport, dicomsource, results
+from MedEnhancePanels.nodes import dicom_source, results
+from MedEnhancePanels.tasks import dicom_export
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 STUDY = "1.2.826.0.1.3680043.8.498.7"
@@ -161,7 +162,7 @@ class ExportTestCase(DicomTestCase):
 
     def labelled(self, node, output):
         """A segmentation with two structures, and the table of their volumes, on a result."""
-        from MedEnhancePanels import bridge, nrrd
+        from MedEnhancePanels.nodes import bridge, nrrd
 
         labels = np.zeros(slicer.util.arrayFromVolume(node).shape, np.uint8)
         labels[2:4, 5:15, 5:10], labels[2:4, 5:15, 10:15] = 1, 2
@@ -169,11 +170,11 @@ class ExportTestCase(DicomTestCase):
         tags = {"modality": "SEG", "units": "", "geometry": bridge.geometryOf(node)}
         list(nrrd.write(path, [labels], tags))
         fat = {"value": "55603005", "scheme": "SCT", "meaning": "Adipose tissue"}
-        told = [
+        given = [
             {"value": 1, "name": "fat", "color": "#ffee00", "type": fat},
             {"value": 2, "name": "rest", "color": "#2200ff"},
         ]
-        segmentation = finished(results.makeSegmentation(path, node, told, "parts"))
+        segmentation = finished(results.makeSegmentation(path, node, given, "parts"))
         rows = [
             {"label": "fat", "voxels": 100, "volume_ml": 0.16, "surface_mm2": 150.0},
             {"label": "rest", "voxels": 100, "volume_ml": 0.16, "surface_mm2": 150.0},
@@ -188,8 +189,8 @@ class ExportTestCase(DicomTestCase):
         return [dcmread(path) for path in paths]
 
     def options(self, node, **more):
-        told = {"folder": self.folder, "database": False, "source": dicomsource.sourceOf(node)}
-        return dicomexport.ExportOptions(**told | more)
+        given = {"folder": self.folder, "database": False, "source": dicom_source.sourceOf(node)}
+        return dicom_export.ExportOptions(**given | more)
 
 
 def finished(steps):

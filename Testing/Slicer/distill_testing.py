@@ -68,7 +68,7 @@ class DistillTestCase(MedEnhanceTestCase):
         return nodes
 
     def chooseBudget(self, steps):
-        """The smallest network, for so many steps, on the processor."""
+        """The smallest network, for that many steps, on the processor."""
         self.ui.budgetSelector.currentIndex = 2
         self.ui.deviceSelector.currentIndex = 1
         self.ui.stepsSpinBox.value = steps

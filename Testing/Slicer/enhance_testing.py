@@ -17,7 +17,7 @@ class EnhanceTestCase(MedEnhanceTestCase):
 
     def setUp(self):
         super().setUp()
-        from MedEnhancePanels import bridge, results
+        from MedEnhancePanels.nodes import bridge, results
 
         self.bridge, self.results = bridge, results
         self.panel = self.widget.panels["enhance"]
@@ -111,7 +111,8 @@ class EnhanceTestCase(MedEnhanceTestCase):
 
     def libraryRun(self, command, nodes, *options):
         """Voxels and tags of what a command of the library makes of some volumes."""
-        from MedEnhancePanels import nrrd, worker
+        from MedEnhancePanels import worker
+        from MedEnhancePanels.nodes import nrrd
 
         folder = self.temporaryFolder()
         paths = [os.path.join(folder, f"{number}.nrrd") for number in range(len(nodes) + 1)]

@@ -19,6 +19,12 @@ import slicer
 SAMPLE = Path(__file__).resolve().parents[2] / "Resources/samples/mni152_t1.nii.gz"
 
 
+def slow(test):
+    """Mark a test that the fast part leaves out; Slicer runs it all the same."""
+    test.isSlow = True
+    return test
+
+
 class MedEnhanceTestCase(unittest.TestCase):
     """A cleared scene and the module's widget before each test; nothing left behind after it."""
 
@@ -90,7 +96,7 @@ class MedEnhanceTestCase(unittest.TestCase):
             time.sleep(0.002)
 
     def waitUntil(self, condition, seconds=30, message=""):
-        """Keep the event loop going until the condition holds; fails after so many seconds."""
+        """Keep the event loop going until the condition holds; fails after that many seconds."""
         end = time.monotonic() + seconds
         while not condition():
             if self._failures:
@@ -138,7 +144,7 @@ class MedEnhanceTestCase(unittest.TestCase):
             os.makedirs(folder, exist_ok=True)
             path = os.path.join(folder, f"{name}.png")
             self.assertTrue(picture.save(path))
-            _reduceColours(path)
+            _reduceColors(path)
 
     def _checkPicture(self, image):
         width, height = image.width(), image.height()
@@ -160,8 +166,8 @@ class MedEnhanceTestCase(unittest.TestCase):
         return path
 
 
-def _reduceColours(path):
-    """A panel has few colours: with a palette the picture takes a third of the room."""
+def _reduceColors(path):
+    """A panel has few colors: with a palette the picture takes a third of the room."""
     try:
         from PIL import Image
     except ImportError:  # a Slicer without Pillow keeps them all

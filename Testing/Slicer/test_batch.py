@@ -2,7 +2,7 @@
 
 import numpy as np
 import slicer
-from medenhance_testing import MedEnhanceTestCase
+from medenhance_testing import MedEnhanceTestCase, slow
 
 
 class BatchTest(MedEnhanceTestCase):
@@ -10,10 +10,11 @@ class BatchTest(MedEnhanceTestCase):
 
     def setUp(self):
         super().setUp()
-        from MedEnhancePanels import batch, bridge
-        from MedEnhancePanels.enhancement import EnhanceOptions
+        from MedEnhancePanels.nodes import bridge
+        from MedEnhancePanels.pages import enhance_batch
+        from MedEnhancePanels.tasks.enhancement import EnhanceOptions
 
-        self.batch, self.bridge, self.Options = batch, bridge, EnhanceOptions
+        self.batch, self.bridge, self.Options = enhance_batch, bridge, EnhanceOptions
         self.panel = self.widget.panels["enhance"]
         self.ui = self.panel.ui
         self.hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
@@ -41,6 +42,7 @@ class BatchTest(MedEnhanceTestCase):
     def finish(self, seconds=60):
         self.waitUntil(lambda: self.panel.job is None, seconds)
 
+    @slow
     def test_aStudyAndItsFoldersAreWorkedThrough(self):
         folder = self.hierarchy.CreateFolderItem(self.study, "Second series")
         elsewhere = self.hierarchy.CreateFolderItem(self.hierarchy.GetSceneItemID(), "Other")
@@ -55,7 +57,7 @@ class BatchTest(MedEnhanceTestCase):
         self.assertIn("1 of 2", self.ui.stageLabel.text)
         self.finish()
         self.assertEqual(seen, sorted(seen))
-        self.assertIn("2 of 2 volumes are enhanced", self.widget.ui.messageLabel.text)
+        self.assertIn("2 of 2 volumes were enhanced", self.widget.ui.messageLabel.text)
         rows = self.cells(work.table)
         self.assertEqual(
             sorted(row[:2] for row in rows), [["one", "enhanced"], ["two", "enhanced"]]
@@ -85,6 +87,7 @@ class BatchTest(MedEnhanceTestCase):
         self.panel.update()
         self.assertIn("has no patient", self.ui.batchSummaryLabel.text)
 
+    @slow
     def test_oneThatCannotDoesNotStopTheRest(self):
         self.volume("tracer", "PT")
         self.volume("fine")
@@ -100,7 +103,7 @@ class BatchTest(MedEnhanceTestCase):
         self.assertEqual(rows["tracer"][1], "failed")
         self.assertIn("no model for PT", rows["tracer"][3])
         self.assertIn("no voxels", rows["empty"][3])
-        self.assertIn("1 of 3 volumes are enhanced", self.widget.ui.messageLabel.text)
+        self.assertIn("1 of 3 volumes were enhanced", self.widget.ui.messageLabel.text)
         widget = self.panel.widget
         self.ui.resultButton.collapsed = True
         self.addCleanup(setattr, self.ui.resultButton, "collapsed", False)
@@ -109,7 +112,7 @@ class BatchTest(MedEnhanceTestCase):
     def test_anUnexpectedFaultAndManyFailuresEndTheBatchAllTheSame(self):
         from unittest import mock
 
-        from MedEnhancePanels import enhancement
+        from MedEnhancePanels.tasks import enhancement
 
         nodes = [self.volume("one"), *[slicer.vtkMRMLScalarVolumeNode()] * 2000]
         work = self.batch.Batch(self.context.runner, nodes, self.Options())
@@ -121,6 +124,7 @@ class BatchTest(MedEnhanceTestCase):
         self.assertIn("No space left", work.rows[0].remark)
         self.assertEqual(len(work.rows), 2001)
 
+    @slow
     def test_ofEachModalityWithItsModel(self):
         self.volume("scan", "MR")
         self.volume("dose", "CT")
@@ -134,6 +138,7 @@ class BatchTest(MedEnhanceTestCase):
         models = {name: node.GetAttribute("MedEnhance.model") for name, node in work.nodes.items()}
         self.assertEqual(models, {"scan": "mr-brain", "dose": "ct-lowdose"})
 
+    @slow
     def test_resultsAreNotEnhancedAgain(self):
         node = self.volume("scan")
         node.SetAttribute("MedEnhance.derived", "enhanced")
@@ -157,7 +162,7 @@ class BatchTest(MedEnhanceTestCase):
         self.assertEqual(self.context.runner.activeJobs(), [])
         self.assertEqual(work.nodes, {})
 
-    def test_aVolumeThatLeavesBeforeItsTurnIsTold(self):
+    def test_aVolumeThatLeavesBeforeItsTurnIsReported(self):
         nodes = [self.volume("one"), self.volume("two")]
         work = self.batch.Batch(self.context.runner, nodes, self.Options()).start()
         slicer.mrmlScene.RemoveNode(nodes[1])

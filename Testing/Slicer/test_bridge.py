@@ -8,7 +8,7 @@ import os
 import numpy as np
 import slicer
 import vtk
-from medenhance_testing import MedEnhanceTestCase
+from medenhance_testing import MedEnhanceTestCase, slow
 
 OBLIQUE = math.radians(17.0)
 
@@ -52,7 +52,7 @@ class BridgeTest(MedEnhanceTestCase):
 
     def test_theLibraryReadsWhatTheNodeHolds(self):
         import MedEnhanceLib
-        from MedEnhancePanels import bridge
+        from MedEnhancePanels.nodes import bridge
 
         for dtype in (np.int8, np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64):
             node = self.makeNode(dtype)
@@ -66,7 +66,7 @@ class BridgeTest(MedEnhanceTestCase):
 
     def test_aNewNodeHasTheLibrarysGeometryAndVoxels(self):
         import MedEnhanceLib
-        from MedEnhancePanels import bridge
+        from MedEnhancePanels.nodes import bridge
 
         node, path, back = self.makeNode(), self.path(), self.path("back.nrrd")
         run(bridge.sendVolume(node, path))
@@ -78,7 +78,7 @@ class BridgeTest(MedEnhanceTestCase):
         np.testing.assert_allclose(ijkToRas(new), ijkToRas(node), rtol=0, atol=1e-12)
 
     def test_theRangeLeavesOutWhatIsNoNumberAndFollowsTheVoxels(self):
-        from MedEnhancePanels import bridge
+        from MedEnhancePanels.nodes import bridge
 
         node = self.makeNode(np.float32)
         voxels = slicer.util.arrayFromVolume(node)
@@ -89,11 +89,11 @@ class BridgeTest(MedEnhanceTestCase):
         slicer.util.arrayFromVolumeModified(node)
         self.assertEqual(bridge.rangeOf(node.GetImageData()), (-7.0, 50.0))
 
-    def test_aFullDiskIsToldWithTheRemedy(self):
+    def test_aFullDiskIsReportedWithTheRemedy(self):
         from unittest import mock
 
-        from MedEnhancePanels import bridge, nrrd
         from MedEnhancePanels.errors import PanelError
+        from MedEnhancePanels.nodes import bridge, nrrd
 
         path, full = self.path(), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         broken = mock.patch.object(nrrd, "_writeArray", side_effect=full)
@@ -105,7 +105,7 @@ class BridgeTest(MedEnhanceTestCase):
         self.assertIn("Free some space", error.hint)
 
     def test_voxelsForAnExistingNodeLeaveItsGeometryBitForBit(self):
-        from MedEnhancePanels import bridge
+        from MedEnhancePanels.nodes import bridge
 
         node, path = self.makeNode(), self.path()
         run(bridge.sendVolume(node, path))
@@ -122,7 +122,7 @@ class BridgeTest(MedEnhanceTestCase):
         )
 
     def test_aResultFallsIntoTheFolderOfItsInput(self):
-        from MedEnhancePanels import bridge
+        from MedEnhancePanels.nodes import bridge
 
         node = self.makeNode()
         hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
@@ -133,7 +133,7 @@ class BridgeTest(MedEnhanceTestCase):
 
     def test_aSequenceTravelsAsFramesAndReturnsAsASequence(self):
         import MedEnhanceLib
-        from MedEnhancePanels import bridge
+        from MedEnhancePanels.nodes import bridge
 
         sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "beats")
         for index in range(3):
@@ -154,8 +154,9 @@ class BridgeTest(MedEnhanceTestCase):
                 np.array_equal(slicer.util.arrayFromVolume(old), slicer.util.arrayFromVolume(fresh))
             )
 
+    @slow
     def test_largeVolumesTravelInManySteps(self):
-        from MedEnhancePanels import bridge, nrrd
+        from MedEnhancePanels.nodes import bridge, nrrd
 
         node = self.makeNode(np.uint8, (40, 1024, 1024))
         path = self.path()
@@ -166,14 +167,14 @@ class BridgeTest(MedEnhanceTestCase):
         self.assertEqual(reader.shape, (40, 1024, 1024))
 
     def test_whatCannotBeWorkedOnIsRefusedWithARemedy(self):
-        from MedEnhancePanels import bridge
         from MedEnhancePanels.errors import PanelError
+        from MedEnhancePanels.nodes import bridge
 
         empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty")
-        colour = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "colour")
-        slicer.util.updateVolumeFromArray(colour, np.zeros((3, 4, 5, 3), np.uint8))
+        color = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "color")
+        slicer.util.updateVolumeFromArray(color, np.zeros((3, 4, 5, 3), np.uint8))
         sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "none")
-        for node, words in ((None, "No volume"), (empty, "no voxels"), (colour, "colour"),
+        for node, words in ((None, "No volume"), (empty, "no voxels"), (color, "color"),
                             (sequence, "no frames")):  # fmt: skip
             with self.assertRaises(PanelError) as caught:
                 bridge.checkVolume(node)
@@ -181,8 +182,8 @@ class BridgeTest(MedEnhanceTestCase):
             self.assertTrue(caught.exception.hint)
 
     def test_aFileCutShortIsAnError(self):
-        from MedEnhancePanels import bridge
         from MedEnhancePanels.errors import PanelError
+        from MedEnhancePanels.nodes import bridge
 
         node, path = self.makeNode(), self.path()
         run(bridge.sendVolume(node, path))
@@ -194,7 +195,7 @@ class BridgeTest(MedEnhanceTestCase):
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes)
 
     def test_theUsersWordAboutTheModalityComesFirst(self):
-        from MedEnhancePanels import bridge
+        from MedEnhancePanels.nodes import bridge
 
         node = self.makeNode()
         slicer.util.updateVolumeFromArray(

@@ -8,7 +8,8 @@ import slicer
 import vtk
 from test_load import LoadTestCase
 
-from MedEnhancePanels import bridge, card, load
+from MedEnhancePanels.nodes import bridge, card
+from MedEnhancePanels.pages import load
 
 
 class WarningsTest(LoadTestCase):
@@ -64,11 +65,11 @@ class WarningsTest(LoadTestCase):
         slicer.util.updateVolumeFromArray(labels, np.eye(6, dtype=np.int16)[None].repeat(3, 0))
         labels.SetAttribute(bridge.MODALITY, "MR")
         self.assertEqual(self.codes(labels), {"labels"})
-        colour = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "photo")
-        slicer.util.updateVolumeFromArray(colour, np.ones((3, 4, 5, 3), np.uint8))
-        colour.SetAttribute(bridge.MODALITY, "MR")
-        self.assertEqual(self.codes(colour), {"colour"})
-        self.panel.ui.inputSelector.setCurrentNode(colour)
+        color = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "photo")
+        slicer.util.updateVolumeFromArray(color, np.ones((3, 4, 5, 3), np.uint8))
+        color.SetAttribute(bridge.MODALITY, "MR")
+        self.assertEqual(self.codes(color), {"color"})
+        self.panel.ui.inputSelector.setCurrentNode(color)
         self.assertFalse(self.panel.ui.enhanceButton.enabled)
         self.assertFalse(self.panel.ui.compressButton.enabled)
 
@@ -101,7 +102,7 @@ class WarningsTest(LoadTestCase):
         node = self.mr(voxels=np.linspace(-1000, 1500, 480).astype(np.int16).reshape(6, 8, 10))
         self.assertEqual(self.codes(node), {"contradiction"})
         self.panel.ui.inputSelector.setCurrentNode(node)
-        self.assertIn("look like those of a CT", self.panel.ui.warningsLabel.text)
+        self.assertIn("values look like CT", self.panel.ui.warningsLabel.text)
         models = [types.SimpleNamespace(kind="enhancer", modality="CT")]
         node.SetAttribute(bridge.MODALITY, "CT")
         self.assertEqual(self.codes(node, models=models), set())
@@ -121,7 +122,7 @@ class WarningsTest(LoadTestCase):
             self.assertIn("The file says CT", self.panel.ui.warningsLabel.text)
 
     def test_whatIsDerivedSaysFromWhat(self):
-        from MedEnhancePanels import provenance, results
+        from MedEnhancePanels.nodes import provenance, results
 
         node = self.mr()
         results.stamp(node, "enhanced", model={"name": "mr-brain", "sha256": "ab" * 32})

@@ -9,7 +9,7 @@ from medenhance_testing import MedEnhanceTestCase
 class ViewTestCase(MedEnhanceTestCase):
     def setUp(self):
         super().setUp()
-        from MedEnhancePanels import bridge, results
+        from MedEnhancePanels.nodes import bridge, results
 
         self.bridge, self.results = bridge, results
         self.source = self.smallVolume(name="scan")
@@ -22,7 +22,7 @@ class ViewTestCase(MedEnhanceTestCase):
         return slicer.mrmlScene.GetSingletonNode(name, "vtkMRMLSliceNode")
 
     def layers(self, name):
-        from MedEnhancePanels.preview import compositeOf
+        from MedEnhancePanels.nodes.preview import compositeOf
 
         return compositeOf(self.view(name))
 
@@ -72,7 +72,7 @@ class ViewTestCase(MedEnhanceTestCase):
 class CompareTest(ViewTestCase):
     def setUp(self):
         super().setUp()
-        from MedEnhancePanels.compare import Compare
+        from MedEnhancePanels.nodes.compare import Compare
 
         self.output = self.makeOutput()
         self.compare = Compare()
@@ -215,7 +215,7 @@ class CompareTest(ViewTestCase):
 class PreviewTest(ViewTestCase):
     def setUp(self):
         super().setUp()
-        from MedEnhancePanels import preview
+        from MedEnhancePanels.nodes import preview
 
         self.module, self.preview = preview, preview.Preview()
         self.addCleanup(self.preview.forget)

@@ -6,8 +6,9 @@ from unittest import mock
 import qt
 import slicer
 from dicom_testing import STUDY, DicomTestCase
+from medenhance_testing import slow
 
-from MedEnhancePanels import dicomsource, results
+from MedEnhancePanels.nodes import dicom_source, results
 
 
 class DialogTestCase(DicomTestCase):
@@ -97,7 +98,7 @@ class DialogTest(DialogTestCase):
         ui = self.show(self.smallVolume())
         self.assertFalse(ui.patientFrame.isHidden())
         self.assertFalse(ui.exportButton.enabled)
-        self.assertIn("no patient is known", ui.problemLabel.text)
+        self.assertIn("the patient is not known", ui.problemLabel.text)
         ui.folderEdit.text = "~/exports/small DICOM"
         self.screenshot(self.dialog.widget, "export-patient", 420)
         self.toFolder(ui)
@@ -125,34 +126,38 @@ class DialogTest(DialogTestCase):
 
     def test_aSourceThatHasGoneAsksForThePatient(self):
         node = self.smallVolume()
-        dicomsource.remember(node, "/gone/series")
+        dicom_source.remember(node, "/gone/series")
         ui = self.show(node)
-        self.assertIn("/gone/series is gone", ui.sourceLabel.text)
+        self.assertIn(
+            "/gone/series, the source of the volume, no longer exists", ui.sourceLabel.text
+        )
         self.assertFalse(ui.patientFrame.isHidden())
 
     def test_aSeriesThatTheDatabaseDoesNotHoldIsNamed(self):
         node = self.smallVolume()
-        dicomsource.rememberSeries(node, "1.2.3.4")
+        dicom_source.rememberSeries(node, "1.2.3.4")
         ui = self.show(node)
         self.assertIn("1.2.3.4", ui.sourceLabel.text)
         self.assertIn("import that series", ui.sourceLabel.text)
         self.assertFalse(ui.patientFrame.isHidden())
 
+    @slow
     def test_aFolderThatHoldsTheSeriesNoMoreAsksForThePatient(self):
         node = self.loaded()
-        node.SetAttribute(dicomsource.SERIES, "1.2.3.4")
+        node.SetAttribute(dicom_source.SERIES, "1.2.3.4")
         ui = self.show(node)
-        self.assertIn("is not there", ui.sourceLabel.text)
+        self.assertIn("was not found", ui.sourceLabel.text)
         self.assertFalse(ui.patientFrame.isHidden())
 
     def test_deIdentifiedNoPatientIsNamed(self):
         ui = self.show(self.loaded())
         ui.deidentifyCheckBox.checked = True
         self.assertNotIn("P-17", ui.sourceLabel.text)
-        self.assertIn("without name", ui.sourceLabel.text)
+        self.assertIn("without the patient", ui.sourceLabel.text)
         ui.deidentifyCheckBox.checked = False
         self.assertIn("P-17", ui.sourceLabel.text)
 
+    @slow
     def test_whereAPatientIsNamedAPseudonymIsNamedInstead(self):
         ui = self.show(self.smallVolume())
         self.assertFalse(ui.deidentifyCheckBox.enabled)
@@ -163,9 +168,10 @@ class DialogTest(DialogTestCase):
         ui = self.show(self.loaded())
         ui.folderCheckBox.checked = True
         ui.folderEdit.text = " "
-        self.assertIn("No folder is named", ui.problemLabel.text)
+        self.assertIn("No folder is chosen", ui.problemLabel.text)
         self.assertFalse(ui.exportButton.enabled)
 
+    @slow
     def test_withoutADatabaseAFolderIsOffered(self):
         node = self.loaded()
         self.database.closeDatabase()
@@ -177,7 +183,7 @@ class DialogTest(DialogTestCase):
     def test_aPlaceIsNeeded(self):
         ui = self.show(self.loaded())
         ui.databaseCheckBox.checked = False
-        self.assertIn("No place", ui.problemLabel.text)
+        self.assertIn("No destination", ui.problemLabel.text)
         self.assertFalse(ui.exportButton.enabled)
 
     def test_aSuggestedFolderIsNew(self):
@@ -223,8 +229,8 @@ class DialogTest(DialogTestCase):
     def test_imagesOfSlicersDatabaseAreFoundThere(self):
         node = self.loaded()
         self.importInto(self.database, self.source)
-        node.RemoveAttribute(dicomsource.PATH)
+        node.RemoveAttribute(dicom_source.PATH)
         uids = [f"{STUDY}.1.{number}" for number in range(6, 0, -1)]
-        node.SetAttribute(dicomsource.INSTANCES, " ".join(uids))
+        node.SetAttribute(dicom_source.INSTANCES, " ".join(uids))
         ui = self.show(node)
         self.assertIn("P-17", ui.sourceLabel.text)

@@ -6,19 +6,15 @@ import numpy as np
 import slicer
 import vtk
 from dicom_testing import STUDY, ExportTestCase, finished
+from medenhance_testing import slow
 
-from MedEnhancePanels import (
-    dicomdatabase,
-    dicomlabels,
-    dicomsource,
-    enhancement,
-    nrrd,
-    results,
-)
 from MedEnhancePanels.errors import PanelError
+from MedEnhancePanels.nodes import dicom_source, nrrd, results
+from MedEnhancePanels.tasks import dicom_export, dicom_labels, enhancement
 
 
 class FolderTest(ExportTestCase):
+    @slow
     def test_aResultBecomesADerivedSeriesOfItsStudy(self):
         node = self.derived(self.loaded())
         files = self.logic.exportDicom(
@@ -71,6 +67,7 @@ class FolderTest(ExportTestCase):
         self.assertEqual(int(objects["SEG"].pixel_array.sum()), int(np.count_nonzero(labels)))
         self.assertEqual(objects["SEG"].StudyInstanceUID, STUDY)
 
+    @slow
     def test_editedSegmentsAreExportedAsTheyAreNow(self):
         source = self.loaded()
         node = self.derived(source)
@@ -117,8 +114,8 @@ class FolderTest(ExportTestCase):
         for parent in (None, transform.GetID()):  # an identity, for which Slicer resamples
             segmentation.SetAndObserveTransformNodeID(parent)
             path = os.path.join(self.temporaryFolder(), "labels.nrrd")
-            told = finished(dicomlabels.sendLabels(segmentation, source, path, self.fail))
-            names = {each["value"]: each["name"] for each in told}
+            meanings = finished(dicom_labels.sendLabels(segmentation, source, path, self.fail))
+            names = {each["value"]: each["name"] for each in meanings}
             labels = nrrd.Reader(path)
             found = np.zeros(shape, labels.dtype)
             list(labels.readInto(found))
@@ -127,6 +124,7 @@ class FolderTest(ExportTestCase):
                 (value,) = (value for value, each in names.items() if each == name)
                 self.assertTrue(np.array_equal(found == value, wanted == wanted[box].max()), name)
 
+    @slow
     def test_whatWasNotAskedForIsLeftOut(self):
         source = self.loaded()
         node = self.derived(source)
@@ -139,7 +137,7 @@ class FolderTest(ExportTestCase):
         with self.assertRaises(PanelError) as caught:
             self.logic.exportDicom(node, self.folder, database=False)
         self.assertEqual(caught.exception.code, "input")
-        self.assertIn("no patient is known", caught.exception.message)
+        self.assertIn("the patient is not known", caught.exception.message)
         files = self.logic.exportDicom(
             node, self.folder, database=False, patientId="X1", patientName="Roe^Max"
         )
@@ -153,6 +151,7 @@ class FolderTest(ExportTestCase):
         self.assertEqual(caught.exception.code, "config")
         self.assertIn("pseudonym", caught.exception.hint)
 
+    @slow
     def test_whatIsInAFolderStays(self):
         node = self.derived(self.loaded())
         os.mkdir(self.folder)
@@ -197,12 +196,13 @@ class FolderTest(ExportTestCase):
             ]
             self.assertTrue(np.array_equal(*pair))
 
-    def test_lossyStepsAreTold(self):
+    @slow
+    def test_lossyStepsAreReported(self):
         node = self.loaded(shape=(8, 64, 64))
         path = os.path.join(self.temporaryFolder(), "small.ucv")
         self.logic.compress(node, path, ratio=4)
         lossy = self.logic.decompress(path)
-        dicomsource.inherit(node, lossy)
+        dicom_source.inherit(node, lossy)
         files = self.logic.exportDicom(lossy, self.folder, database=False)
         for image in self.read(files):
             self.assertEqual(image.LossyImageCompression, "01")
@@ -210,6 +210,7 @@ class FolderTest(ExportTestCase):
 
 
 class DatabaseTest(ExportTestCase):
+    @slow
     def test_theSeriesAppearsUnderItsPatientAndStudy(self):
         node = self.derived(self.loaded())
         database = self.openDatabase()
@@ -237,7 +238,8 @@ class DatabaseTest(ExportTestCase):
         self.assertEqual(len(work.files), 6)
         self.assertTrue(work.files[0].startswith(self.folder))
 
-    def test_withoutADatabaseTheRemedyIsTold(self):
+    @slow
+    def test_withoutADatabaseTheRemedyIsReported(self):
         node = self.derived(self.loaded())
         database = self.openDatabase()
         database.closeDatabase()
@@ -248,6 +250,7 @@ class DatabaseTest(ExportTestCase):
             self.assertIn("not open", caught.exception.message)
             self.assertIn("module DICOM", caught.exception.hint)
 
+    @slow
     def test_aDatabaseThatIsClosedMeanwhileLeavesNothing(self):
         node = self.derived(self.loaded())
         database = self.openDatabase()
@@ -275,17 +278,20 @@ class StoppedTest(ExportTestCase):
         self.assertFalse(os.path.exists(f"{self.folder}.json"))
         self.assertEqual(self.database.patients(), [])
 
+    @slow
     def test_cancelledAtOnce(self):
         work = self.started()
         work.cancel()
         self.checkNothingIsLeft(work)
         self.assertEqual(work.error.message, "Cancelled.")
 
+    @slow
     def test_cancelledDuringTheCopyIntoTheDatabase(self):
         work = self.started("copying into")
         work.cancel()
         self.checkNothingIsLeft(work)
 
+    @slow
     def test_theSceneIsClosedMeanwhile(self):
         for stage in ("", "copying into"):
             with self.subTest(stage=stage):
@@ -294,6 +300,7 @@ class StoppedTest(ExportTestCase):
                 self.checkNothingIsLeft(work)
                 self.assertIn("The scene was closed", work.error.message)
 
+    @slow
     def test_theVolumeIsRemovedBeforeItIsSent(self):
         node = self.derived(self.loaded())
         work = self.logic.exportDicom(node, self.folder, database=False, wait=False)
@@ -304,6 +311,7 @@ class StoppedTest(ExportTestCase):
 
 
 class OwnRunTest(ExportTestCase):
+    @slow
     def test_anEnhancedVolumeKeepsModelAndUncertainty(self):
         source = self.loaded(shape=(4, 32, 32))
         options = enhancement.EnhanceOptions(uncertainty=2, device="cpu")
@@ -322,7 +330,7 @@ class ImportTest(ExportTestCase):
         folder = self.writeSeries(os.path.join(self.temporaryFolder(), "ct"))
         ended = []
         series = {f"{STUDY}.1": 7}
-        dicomdatabase.Import(folder, series, lambda fraction: None, ended.append).start()
+        dicom_export.Import(folder, series, lambda fraction: None, ended.append).start()
         self.waitUntil(lambda: ended, 20)
-        self.assertIn("took 6 of 7 files", ended[0].message)
+        self.assertIn("accepted only 6 of 7 files", ended[0].message)
         self.assertEqual(database.patients(), [])

@@ -8,13 +8,16 @@ import numpy as np
 import qt
 import slicer
 from dicom_testing import STUDY, DicomTestCase
+from medenhance_testing import slow
 
-from MedEnhancePanels import bridge, dicomsource, loading, repairoffer, seriestable
 from MedEnhancePanels.errors import PanelError
+from MedEnhancePanels.nodes import bridge, dicom_source
+from MedEnhancePanels.pages import load_choices
+from MedEnhancePanels.tasks import files
 
 
 def row(number, modality, description, *, readable=True, reason="", part="", patient="P-17"):
-    """As the job `series` tells it."""
+    """As the job `series` reports it."""
     return {
         "number": number,
         "uid": f"1.2.{number}",
@@ -69,16 +72,18 @@ class SeriesTest(DicomTestCase):
         self.waitUntil(lambda: self.panel.node is not None, 60)
         self.assertEqual(self.panel.node.GetImageData().GetDimensions(), (75, 55, 25))
         self.assertTrue(self.panel.ui.seriesBox.isHidden())
-        source = dicomsource.sourceOf(self.panel.node)
+        source = dicom_source.sourceOf(self.panel.node)
         self.assertEqual(source.path, folder)
         self.assertIn(source.series, table.item(line, 0).toolTip())
 
+    @slow
     def test_theOnlySeriesOfAFolderIsRememberedToo(self):
         folder = self.writeSeries(os.path.join(self.temporaryFolder(), "ct"))
         node = self.open(folder).nodes["output"]
-        source = dicomsource.sourceOf(node)
+        source = dicom_source.sourceOf(node)
         self.assertEqual((source.path, source.series), (folder, f"{STUDY}.1"))
 
+    @slow
     def test_aDoubleClickLoads(self):
         folder = self.temporaryFolder()
         for number in (1, 2):
@@ -89,9 +94,10 @@ class SeriesTest(DicomTestCase):
         self.panel.ui.seriesTable.itemDoubleClicked.emit(item)
         self.waitUntil(lambda: self.panel.node is not None, 60)
         self.assertEqual(self.panel.node.GetName(), "series 2")
-        self.assertEqual(self.panel.node.GetAttribute(dicomsource.SERIES), f"{STUDY}.2")
+        self.assertEqual(self.panel.node.GetAttribute(dicom_source.SERIES), f"{STUDY}.2")
 
-    def test_whatCannotBeLoadedIsGreyAndSaysWhy(self):
+    @slow
+    def test_whatCannotBeLoadedIsGrayAndSaysWhy(self):
         rows = [
             row(1, "SR", "report", readable=False, reason="a report, no image"),
             row(2, "CT", ""),
@@ -101,11 +107,11 @@ class SeriesTest(DicomTestCase):
         self.assertEqual(int(table.item(0, 0).flags()) & int(qt.Qt.ItemIsEnabled), 0)
         self.assertEqual(table.item(0, 1).toolTip(), "a report, no image")
         self.assertEqual(table.currentRow(), 1)
-        self.assertIn("1 in grey cannot be loaded", self.panel.ui.seriesLabel.text)
+        self.assertIn("1 in gray cannot be loaded", self.panel.ui.seriesLabel.text)
         self.assertEqual(self.texts(1)[1], "(no description)")
         self.assertEqual(self.texts(1)[3], "2015-03-14")
 
-    def test_nothingCanBeLoadedWhereAllIsGrey(self):
+    def test_nothingCanBeLoadedWhereAllIsGray(self):
         self.panel._series.show([row(1, "SR", "report", readable=False, reason="no image")])
         self.assertFalse(self.panel.ui.loadSeriesButton.enabled)
         self.panel.ui.seriesTable.itemDoubleClicked.emit(self.panel.ui.seriesTable.item(0, 0))
@@ -116,7 +122,7 @@ class SeriesTest(DicomTestCase):
         self.assertEqual(self.panel._series.row["uid"], "1.2.2")
         self.assertEqual(self.texts(1)[1], "T1, echo 2")
 
-    def test_patientsAreToldApartWhereThereAreSeveral(self):
+    def test_patientsAreReportedApartWhereThereAreSeveral(self):
         self.panel._series.show([row(1, "CT", "a"), row(2, "CT", "b", patient="P-18")])
         self.assertEqual(self.texts(1)[1], "P-18: b")
 
@@ -127,8 +133,8 @@ class SeriesTest(DicomTestCase):
             {**row(3, "MR", "b", part="echo 2"), "uid": "1.2.2"},
         ]
         for key, number in (("1.2.2/echo 2", 3), ("1.2.2", 2), ("3", 3), ("1.2.1", 1), ("", 2)):
-            self.assertEqual(seriestable.rowOf(rows, key)["number"], number, key)
-        self.assertIsNone(seriestable.rowOf(rows, "1.2.9"))
+            self.assertEqual(load_choices.rowOf(rows, key)["number"], number, key)
+        self.assertIsNone(load_choices.rowOf(rows, "1.2.9"))
 
     def test_datesAreShownWhereTheyDiffer(self):
         rows = [row(1, "CT", "a"), row(2, "CT", "b")]
@@ -143,13 +149,13 @@ class SeriesTest(DicomTestCase):
         with zipfile.ZipFile(path, "w") as archive:
             for name in os.listdir(folder):
                 archive.write(os.path.join(folder, name), f"images/{name}")
-        self.assertTrue(loading.isForTheLibrary(path))
+        self.assertTrue(files.isForTheLibrary(path))
         node = self.open(path).nodes["output"]
         self.assertEqual(node.GetName(), "visit")
         self.assertEqual(node.GetImageData().GetDimensions(), (20, 24, 6))
 
     def test_aDiscIsNamedAfterItsFolder(self):
-        self.assertEqual(loading.nameFor("/discs/visit 3/DICOMDIR"), "visit 3")
+        self.assertEqual(files.nameFor("/discs/visit 3/DICOMDIR"), "visit 3")
 
 
 class RefusedTest(DicomTestCase):
@@ -164,10 +170,11 @@ class RefusedTest(DicomTestCase):
         for name in ("emri_small.dcm", "examples_ybr_color.dcm"):
             with self.subTest(name=name):
                 self.open(self.sharedData(f"dicom/odd/{name}"))
-                self.assertIn("none says its place in the patient", self.message)
+                self.assertIn("none states its position in the patient", self.message)
                 self.assertIn("Load it with Slicer's module DICOM", self.message)
                 self.assertIsNone(self.panel.node)
 
+    @slow
     def test_aTiltedSeriesIsRefusedAndThenLoadedResampled(self):
         folder = os.path.join(self.temporaryFolder(), "CT head")
         turned = [1, 0, 0, 0, float(np.cos(0.3)), float(np.sin(0.3))]
@@ -195,17 +202,19 @@ class RefusedTest(DicomTestCase):
         self.waitUntil(lambda: self.panel.node is not None, 60)
         self.assertEqual(self.panel.node.GetImageData().GetDimensions()[2], 7)
 
+    @slow
     def test_theOfferGoesWithTheNextLoad(self):
         self.panel._repair.show({"fix_tilt": True}, lambda: self.fail("not asked for"))
         self.writeSeries(folder := self.temporaryFolder())
         self.open(folder)
         self.assertTrue(self.panel.ui.repairFrame.isHidden())
 
+    @slow
     def test_onlyWhatAHintNamesIsOffered(self):
         fields = {"code": "geometry", "message": "tilted", "hint": "Resample it (--fix-tilt)."}
         error = PanelError.fromEvent(fields)
         self.assertEqual(error.hint, "Resample it.")
         hint = "Copy ct.dcm again, complete. To resample it: --fix-tilt, fix_tilt=True."
         self.assertEqual(PanelError.fromEvent({**fields, "hint": hint}).hint, hint[:28])
-        self.assertEqual(repairoffer.repairsFor(error), {"fix_tilt": True})
-        self.assertEqual(repairoffer.repairsFor(PanelError("tilted", code="geometry")), {})
+        self.assertEqual(load_choices.repairsFor(error), {"fix_tilt": True})
+        self.assertEqual(load_choices.repairsFor(PanelError("tilted", code="geometry")), {})

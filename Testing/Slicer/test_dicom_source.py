@@ -7,9 +7,10 @@ from unittest import mock
 import numpy as np
 import slicer
 from dicom_testing import STUDY, ExportTestCase
+from medenhance_testing import slow
 
-from MedEnhancePanels import dicomsource
 from MedEnhancePanels.errors import PanelError
+from MedEnhancePanels.nodes import dicom_source
 
 
 class SourceTest(ExportTestCase):
@@ -17,16 +18,16 @@ class SourceTest(ExportTestCase):
         source = self.loaded()
         node = self.derived(source)
         slicer.mrmlScene.RemoveNode(source)
-        self.assertEqual(dicomsource.sourceOf(node).path, self.source)
+        self.assertEqual(dicom_source.sourceOf(node).path, self.source)
         self.assertEqual(len(self.logic.exportDicom(node, self.folder, database=False)), 6)
 
     def test_imagesOfSlicersDatabaseAreFoundByTheirInstances(self):
         source = self.loaded()
         database = self.openDatabase()
         self.importInto(database, self.source)
-        source.RemoveAttribute(dicomsource.PATH)
+        source.RemoveAttribute(dicom_source.PATH)
         uids = " ".join(f"{STUDY}.1.{number}" for number in range(1, 7))
-        source.SetAttribute(dicomsource.INSTANCES, uids)
+        source.SetAttribute(dicom_source.INSTANCES, uids)
         node = self.derived(source)
         files = self.logic.exportDicom(node, self.folder, database=False)
         (study,) = {image.StudyInstanceUID for image in self.read(files)}
@@ -42,13 +43,14 @@ class SourceTest(ExportTestCase):
         compress(io.load(source), path, CompressConfig(lossless=True))
         return source, path
 
+    @slow
     def test_whatThePanelCompressesKnowsItsSeries(self):
         path = os.path.join(self.temporaryFolder(), "ct")
         loaded = self.loaded()
         for number, node in enumerate((loaded, self.derived(loaded))):
             self.logic.compress(node, f"{path}{number}.ucv", lossless=True)
             again = self.logic.decompress(f"{path}{number}.ucv")
-            self.assertEqual(dicomsource.unknownSeries(again), f"{STUDY}.1")
+            self.assertEqual(dicom_source.unknownSeries(again), f"{STUDY}.1")
         self.importInto(self.openDatabase(), self.source)
         images = self.read(self.logic.exportDicom(again, self.folder, database=False))
         self.assertEqual({image.StudyInstanceUID for image in images}, {STUDY})
@@ -57,13 +59,14 @@ class SourceTest(ExportTestCase):
         node = self.loaded()
         database = self.openDatabase()
         self.importInto(database, self.source)
-        node.RemoveAttribute(dicomsource.PATH)
-        node.RemoveAttribute(dicomsource.STUDY)
-        node.SetAttribute(dicomsource.INSTANCES, f"{STUDY}.1.1 {STUDY}.1.2")
-        self.assertEqual(dicomsource.uidsOf(node), {"study": STUDY, "series": f"{STUDY}.1"})
+        node.RemoveAttribute(dicom_source.PATH)
+        node.RemoveAttribute(dicom_source.STUDY)
+        node.SetAttribute(dicom_source.INSTANCES, f"{STUDY}.1.1 {STUDY}.1.2")
+        self.assertEqual(dicom_source.uidsOf(node), {"study": STUDY, "series": f"{STUDY}.1"})
         database.closeDatabase()
-        self.assertIsNone(dicomsource.uidsOf(node))
+        self.assertIsNone(dicom_source.uidsOf(node))
 
+    @slow
     def test_aCompressedFileFindsItsSeriesInSlicersDatabase(self):
         source, path = self.compressed()
         self.importInto(self.openDatabase(), source)
@@ -79,13 +82,13 @@ class SourceTest(ExportTestCase):
         source, path = self.compressed()
         database = self.openDatabase()
         node = self.derived(self.logic.decompress(path))
-        self.assertIsNone(dicomsource.sourceOf(node))
-        self.assertEqual(dicomsource.unknownSeries(node), f"{STUDY}.1")
+        self.assertIsNone(dicom_source.sourceOf(node))
+        self.assertEqual(dicom_source.unknownSeries(node), f"{STUDY}.1")
         self.importInto(database, source)
-        self.assertEqual(dicomsource.sourceOf(node).series, f"{STUDY}.1")
-        self.assertEqual(dicomsource.unknownSeries(node), "")
+        self.assertEqual(dicom_source.sourceOf(node).series, f"{STUDY}.1")
+        self.assertEqual(dicom_source.unknownSeries(node), "")
         database.removeSeries(f"{STUDY}.1")
-        self.assertIsNone(dicomsource.sourceOf(node))
+        self.assertIsNone(dicom_source.sourceOf(node))
 
     def test_manyImagesAreLookedForInSteps(self):
         folder = self.temporaryFolder()
@@ -96,33 +99,34 @@ class SourceTest(ExportTestCase):
         database.fileForInstance.return_value = path
         self.replaceDatabase(database)
         uids = tuple(f"1.2.{number}" for number in range(600))
-        steps = dicomsource.DicomSource(instances=uids).toLike(folder)
+        steps = dicom_source.DicomSource(instances=uids).toLike(folder)
         asked = [database.fileForInstance.call_count for _fraction in steps]
         self.assertLessEqual(np.diff([0, *asked]).max(), 25)
         self.assertEqual(asked[-1], 600)
 
-    def test_anImageThatTheDatabaseLacksIsTold(self):
+    def test_anImageThatTheDatabaseLacksIsReported(self):
         self.openDatabase()
         node = self.smallVolume()
-        node.SetAttribute(dicomsource.INSTANCES, "1.2.3 1.2.4")
+        node.SetAttribute(dicom_source.INSTANCES, "1.2.3 1.2.4")
         with self.assertRaises(PanelError) as caught:
             self.logic.exportDicom(node, self.folder, database=False)
-        self.assertIn("does not know the image 1.2.3", caught.exception.message)
+        self.assertIn("The image 1.2.3 is no longer in", caught.exception.message)
         self.assertFalse(os.path.exists(self.folder))
 
-    def test_aSourceThatHasGoneIsToldAndNothingIsWritten(self):
+    def test_aSourceThatHasGoneIsReportedAndNothingIsWritten(self):
         node = self.derived(self.loaded())
         shutil.rmtree(self.source)
         with self.assertRaises(PanelError) as caught:
             self.logic.exportDicom(node, self.folder, database=False)
-        self.assertIn("is gone", caught.exception.message)
+        self.assertIn("no longer exists", caught.exception.message)
         self.assertFalse(os.path.exists(self.folder))
 
+    @slow
     def test_othersFilesAreNoSource(self):
-        self.assertIsNone(dicomsource.sourceOf(self.loadSample()))
+        self.assertIsNone(dicom_source.sourceOf(self.loadSample()))
         node = self.smallVolume()
-        node.SetAttribute(dicomsource.PATH, "/data/scan.nii.gz")
-        self.assertIsNone(dicomsource.sourceOf(node))
+        node.SetAttribute(dicom_source.PATH, "/data/scan.nii.gz")
+        self.assertIsNone(dicom_source.sourceOf(node))
 
     def test_aResultIsPlacedUnderItsStudy(self):
         node = self.derived(self.loaded())

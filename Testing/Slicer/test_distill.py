@@ -7,6 +7,7 @@ import numpy as np
 import qt
 import slicer
 from distill_testing import HAS_TORCH, DistillTestCase
+from medenhance_testing import slow
 
 
 class PageTest(DistillTestCase):
@@ -32,7 +33,7 @@ class PageTest(DistillTestCase):
         slicer.mrmlScene.RemoveNode(nodes[0])
         self.waitUntil(lambda: table.rowCount == 2, 5)
 
-    def test_patientsInBothPoolsAreDoubted(self):
+    def test_patientsInBothPoolsAreWarninged(self):
         self.brain("first", "Patient A", 1)
         self.brain("second", "Patient A", 2).SetAttribute("MedEnhance.trainAs", "low")
         self.waitUntil(lambda: self.ui.cohortTable.rowCount == 2, 5)
@@ -42,7 +43,7 @@ class PageTest(DistillTestCase):
         self.assertIn("different patients", self.ui.whyLabel.text)
 
     def test_onlyOriginalsOfPatientsAreTakenForGoodUnasked(self):
-        from MedEnhancePanels import provenance
+        from MedEnhancePanels.nodes import provenance
 
         self.brain("original", "Patient A", 1)
         compressed = self.brain("compressed", "Patient B", 2)
@@ -61,19 +62,19 @@ class PageTest(DistillTestCase):
         self.assertFalse(self.ui.startButton.enabled)
         self.assertIn("None of the good volumes is CT", self.ui.whyLabel.text)
 
-    def test_volumesOfAnotherModalityAreDoubted(self):
+    def test_volumesOfAnotherModalityAreWarninged(self):
         self.cohort()
-        self.assertNotIn("better left out", self.ui.cohortLabel.text)
+        self.assertNotIn("better leave them out", self.ui.cohortLabel.text)
         self.ui.taskSelector.currentIndex = 1
         self.assertIn("T1 of 0, T1 of 1, T1 of 2: not CT", self.ui.cohortLabel.text)
 
-    def test_aFolderWithoutFilesIsToldBeforeAnythingStarts(self):
+    def test_aFolderWithoutFilesIsReportedBeforeAnythingStarts(self):
         self.ui.folderButton.checked = True
         self.assertIn("Choose the folder", self.ui.whyLabel.text)
         self.ui.dataEdit.text = self.temporaryFolder()
         self.chooseBudget(2)
         self.ui.startButton.click()
-        self.assertIn("no file is named hq/*", self.widget.ui.messageLabel.text)
+        self.assertIn("no file matches hq/*", self.widget.ui.messageLabel.text)
         self.assertEqual(os.listdir(self.root), [])
 
     def test_theChoicesAreKeptInTheScene(self):
@@ -87,17 +88,17 @@ class PageTest(DistillTestCase):
         state.distillBudget = "full"
         self.assertEqual(self.ui.budgetSelector.currentIndex, 1)
 
-    def test_aDamagedRecordIsToldAndHidesNoOtherRun(self):
-        from MedEnhancePanels import runfolder
+    def test_aDamagedRecordIsReportedAndHidesNoOtherRun(self):
         from MedEnhancePanels.errors import PanelError
+        from MedEnhancePanels.tasks import long_run
 
         for name, text in (("a", "{"), ("b", '{"v": 2}')):
             os.makedirs(os.path.join(self.root, name))
             with open(os.path.join(self.root, name, "run.json"), "w", encoding="utf-8") as file:
                 file.write(text)
-            with self.assertRaisesRegex(PanelError, "no run that can be read"):
-                runfolder.Run.open(os.path.join(self.root, name))
-        self.assertEqual(runfolder.runsIn(self.root), [])
+            with self.assertRaisesRegex(PanelError, "no readable run"):
+                long_run.Run.open(os.path.join(self.root, name))
+        self.assertEqual(long_run.runsIn(self.root), [])
 
     def test_aDamagedRecordInTheSceneLeavesThePageUsable(self):
         """A scene of another computer, or of a later version."""
@@ -119,9 +120,9 @@ class PageTest(DistillTestCase):
             self.assertEqual(self.ui.runSelector.count, 0)
 
     def test_aLineOfLossesThatWasCutShortIsLeftOut(self):
-        from MedEnhancePanels import runfolder
+        from MedEnhancePanels.tasks import long_run
 
-        run = runfolder.Run.create(self.root, self.panel.options)
+        run = long_run.Run.create(self.root, self.panel.options)
         run.keepMetric("cycle", 0.5, 20)
         with open(os.path.join(run.folder, "metrics.csv"), "a", encoding="utf-8") as file:
             file.write("40,cyc\n\0\0\n")
@@ -129,8 +130,8 @@ class PageTest(DistillTestCase):
         self.assertEqual(run.metrics(), [("cycle", 0.5, 20), ("cycle", 0.25, 60)])
 
     def test_aCohortThatWasCopiedInPartIsNotTrainedOn(self):
-        from MedEnhancePanels import longrun, runfolder, training
         from MedEnhancePanels.errors import PanelError
+        from MedEnhancePanels.tasks import long_run, training
 
         self.cohort()
         runner = self.context.runner
@@ -138,31 +139,32 @@ class PageTest(DistillTestCase):
         self.processEvents()
         begun.pause()
         self.assertEqual(begun.job.state, "cancelled")
-        self.assertFalse(runfolder.Run.open(begun.run.folder).isResumable)
+        self.assertFalse(long_run.Run.open(begun.run.folder).isResumable)
         self.assertFalse(os.path.exists(os.path.join(begun.run.folder, "data")))
         with self.assertRaises(PanelError):
-            longrun.resume(runner, begun.run.folder)
+            long_run.resume(runner, begun.run.folder)
 
+    @slow
     def test_aRunThatWasMovedWritesWhereItIsNow(self):
-        from MedEnhancePanels import longrun, runfolder
+        from MedEnhancePanels.tasks import long_run
 
-        run = runfolder.Run.create(self.root, self.panel.options)
+        run = long_run.Run.create(self.root, self.panel.options)
         old = os.path.join(self.root, "old")
         params = {"data": os.path.join(old, "data"), "out": os.path.join(old, "out")}
         run.record |= {"state": "paused", "params": params}
         run.save()
-        resumed = longrun.resume(self.context.runner, run.folder)
+        resumed = long_run.resume(self.context.runner, run.folder)
         resumed.cancel()
         self.waitUntil(lambda: resumed.job.isFinished, 20)
         self.assertEqual(resumed.job.params["out"], os.path.join(run.folder, "out"))
         self.assertEqual(resumed.job.params["data"], os.path.join(run.folder, "data"))
 
     def test_aRunThatNobodyEndedIsOfferedAsInterrupted(self):
-        from MedEnhancePanels import runfolder
+        from MedEnhancePanels.tasks import long_run
 
-        run = runfolder.Run.create(self.root, self.panel.options)
+        run = long_run.Run.create(self.root, self.panel.options)
         run.save()
-        self.assertEqual(runfolder.runsIn(self.root), [], "its volumes were not copied yet")
+        self.assertEqual(long_run.runsIn(self.root), [], "its volumes were not copied yet")
         run.record |= {"state": "running", "params": {"data": "data", "out": "out"}}
         run.save()
         self.widget.exit()
@@ -173,7 +175,7 @@ class PageTest(DistillTestCase):
 
 class PlotTest(DistillTestCase):
     def test_lossesBecomeATableASeriesEachAndAChart(self):
-        from MedEnhancePanels.lossplot import LossPlot
+        from MedEnhancePanels.pages.distill_run import LossPlot
 
         plot = LossPlot("run")
         for step, value in ((0, 1.0), (20, 0.5), (40, 0.25)):
@@ -206,6 +208,7 @@ class TrainingTest(DistillTestCase):
         if not HAS_TORCH:
             self.skipTest("trainings need torch")
 
+    @slow
     def test_aRunIsPausedResumedInANewPageAndFinished(self):
         self.cohort()
         job = self.start(steps=60)
@@ -244,6 +247,7 @@ class TrainingTest(DistillTestCase):
         self.picture("train-done")
         self.assertTrue(self.ui.resumeArea.isHidden())
 
+    @slow
     def test_noNameOfAPatientGetsIntoTheRunsFolder(self):
         self.cohort()
         self.start(steps=400)
@@ -258,6 +262,7 @@ class TrainingTest(DistillTestCase):
         self.ui.cancelButton.click()
         self.waitUntil(lambda: self.job().isFinished, 10)
 
+    @slow
     def test_aCancelledRunIsNotOfferedAgain(self):
         self.cohort()
         job = self.start()
@@ -268,12 +273,13 @@ class TrainingTest(DistillTestCase):
         self.assertIn("cancelled", self.ui.resultLabel.text)
         self.assertTrue(self.ui.resumeArea.isHidden())
         self.assertTrue(self.ui.startButton.enabled)
-        from MedEnhancePanels import longrun
         from MedEnhancePanels.errors import PanelError
+        from MedEnhancePanels.tasks import long_run
 
-        with self.assertRaisesRegex(PanelError, "cannot go on"):
-            longrun.resume(self.context.runner, self.runFolder())
+        with self.assertRaisesRegex(PanelError, "cannot be resumed"):
+            long_run.resume(self.context.runner, self.runFolder())
 
+    @slow
     def test_closingTheSceneDisturbsNoRunAndTheFolderIsFoundAgain(self):
         self.cohort()
         job = self.start()
@@ -290,6 +296,7 @@ class TrainingTest(DistillTestCase):
         self.assertEqual(self.ui.runSelector.count, 1)
         self.assertEqual(self.ui.runSelector.itemData(0), folder)
 
+    @slow
     def test_whatFailsSaysWhyAndStaysResumable(self):
         data = self.temporaryFolder()
         os.makedirs(os.path.join(data, "hq"))
@@ -305,12 +312,13 @@ class TrainingTest(DistillTestCase):
         self.assertEqual(self.record()["state"], "failed")
         self.assertEqual(self.ui.runSelector.count, 1)
 
+    @slow
     def test_oneTrainingAtATime(self):
         self.cohort()
         self.start()
         self.assertFalse(self.ui.startButton.enabled)
-        from MedEnhancePanels import training
         from MedEnhancePanels.errors import PanelError
+        from MedEnhancePanels.tasks import training
 
         with self.assertRaisesRegex(PanelError, "is being trained"):
             training.start(self.context.runner, self.root, self.panel.cohort, self.panel.options)
@@ -318,9 +326,9 @@ class TrainingTest(DistillTestCase):
         self.waitUntil(lambda: self.job().isFinished, 10)
 
     def test_picturesOfARunAreShown(self):
-        from MedEnhancePanels import runfolder
+        from MedEnhancePanels.tasks import long_run
 
-        run = runfolder.Run.create(self.root, self.panel.options)
+        run = long_run.Run.create(self.root, self.panel.options)
         run.record |= {"state": "paused", "params": {"data": "data", "out": "out"}, "seconds": 75.0}
         run.save()
         picture = qt.QImage(40, 30, qt.QImage.Format_RGB32)

@@ -9,6 +9,7 @@ from unittest import mock
 import qt
 import slicer
 from distill_testing import HAS_TORCH, DistillTestCase
+from medenhance_testing import slow
 
 #: Places of the entries of selectors.
 _SMOKE, _CPU, _DISTILL = 2, 1, 2
@@ -51,9 +52,10 @@ class DistillingTestCase(DistillTestCase):
 
 
 class ChoiceTest(DistillingTestCase):
+    @slow
     def test_thePageSaysWhatDistillationIsAndAsksForWhatItTakes(self):
         self.cohort()
-        self.assertIn("no proof", self.ui.noticeLabel.text)
+        self.assertIn("does not prove", self.ui.noticeLabel.text)
         self.assertFalse(self.ui.goalSelector.isHidden())
         self.assertTrue(self.ui.stepsSpinBox.isHidden())
         self.assertTrue(self.ui.startButton.enabled, self.ui.whyLabel.text)
@@ -63,6 +65,7 @@ class ChoiceTest(DistillingTestCase):
         self.assertTrue(self.ui.goalSelector.isHidden())
         self.assertEqual(self.ui.cohortTable.cellWidget(0, 2).currentText, "Good")
 
+    @slow
     def test_volumesOfNobodyAreRefusedOrLeftOut(self):
         self.cohort()
         nobodys = self.smallVolume(name="nobody's")
@@ -72,21 +75,22 @@ class ChoiceTest(DistillingTestCase):
         self.panel.exit()
         self.panel.enter()
         self.assertFalse(self.ui.startButton.enabled)
-        self.assertIn("nobody's: nothing says whose they are", self.ui.whyLabel.text)
+        self.assertIn("nobody's: the patient is not known", self.ui.whyLabel.text)
 
-    def test_whatTheLibraryWouldRefuseIsToldBeforeAnythingStarts(self):
+    @slow
+    def test_whatTheLibraryWouldRefuseIsReportedBeforeAnythingStarts(self):
         node = self.cohort()[0]
         self.ui.imagesSpinBox.value = 10
         self.assertIn("Patient 0 has 8 slices; at least 10", self.ui.whyLabel.text)
         self.ui.imagesSpinBox.value = 2
         self.ui.modalitySelector.currentIndex = 2
-        self.assertIn("no public template of CT", self.ui.whyLabel.text)
+        self.assertIn("no public template for CT", self.ui.whyLabel.text)
         self.ui.goalSelector.currentIndex = 3
-        self.assertIn("task of MR", self.ui.whyLabel.text)
+        self.assertIn("applies to MR only", self.ui.whyLabel.text)
         self.ui.modalitySelector.currentIndex = 0
         node.SetAttribute("MedEnhance.modality", "CT")
         self.panel.enter()
-        self.assertIn("not all MR, nor all CT", self.ui.whyLabel.text)
+        self.assertIn("neither all MR nor all CT", self.ui.whyLabel.text)
         self.assertFalse(self.ui.startButton.enabled)
         self.assertEqual(self.ui.startButton.toolTip, self.ui.whyLabel.text)
 
@@ -94,21 +98,21 @@ class ChoiceTest(DistillingTestCase):
         """So that the audit knows whom the images show."""
         nodes = self.cohort()
         self.ui.priorSelector.currentIndex = _SCENE_PRIOR
-        self.assertIn("Choose the volume", self.ui.whyLabel.text)
+        self.assertIn("Choose the prior's volume", self.ui.whyLabel.text)
         self.ui.priorVolumeSelector.setCurrentNode(nodes[1])
         self.assertIn("choose “A patient of the cohort”", self.ui.whyLabel.text)
         self.ui.cohortTable.cellWidget(1, 2).currentIndex = 1
         self.assertEqual(self.ui.whyLabel.text, "")
         self.assertIn("show the prior's anatomy", self.ui.cohortLabel.text)
         self.ui.priorSelector.currentIndex = _FILE_PRIOR
-        self.assertIn("Choose the file", self.ui.whyLabel.text)
+        self.assertIn("Choose the prior's file", self.ui.whyLabel.text)
 
     def test_aPatientAsThePriorIsAskedAboutFirst(self):
         self.cohort()
         self.ui.priorSelector.currentIndex = _PATIENT_PRIOR
         self.assertIn("Choose the patient", self.ui.whyLabel.text)
         self.ui.priorPatientSelector.setEditText("Patient 2")
-        self.assertIn("who can be recognised", self.ui.cohortLabel.text)
+        self.assertIn("who can be recognized", self.ui.cohortLabel.text)
         with mock.patch("slicer.util.confirmOkCancelDisplay", return_value=False) as asked:
             self.ui.startButton.click()
         self.assertIn("show the anatomy of patient Patient 2", asked.call_args.args[0])
@@ -151,9 +155,9 @@ class ChoiceTest(DistillingTestCase):
         self.assertEqual(params["config"]["prior"], "template")
 
     def test_aRunThatWasMovedFindsItsCohortAndItsPrior(self):
-        from MedEnhancePanels import longrun, runfolder
+        from MedEnhancePanels.tasks import long_run
 
-        run = runfolder.Run.create(self.root, self.panel.options, "distill")
+        run = long_run.Run.create(self.root, self.panel.options, "distill")
         old = os.path.join(self.root, "old")
         params = {
             "cohort": os.path.join(old, "data"),
@@ -162,8 +166,8 @@ class ChoiceTest(DistillingTestCase):
         }
         run.record |= {"state": "paused", "params": params}
         run.save()
-        with mock.patch.object(longrun, "begin") as begin:
-            longrun.resume(None, run.folder)
+        with mock.patch.object(long_run, "begin") as begin:
+            long_run.resume(self.context.runner, run.folder)
         settled = begin.call_args.args[1].record["params"]
         self.assertEqual(settled["cohort"], os.path.join(run.folder, "data"))
         self.assertEqual(settled["out"], os.path.join(run.folder, "out"))
@@ -172,53 +176,52 @@ class ChoiceTest(DistillingTestCase):
         )
 
     def test_messagesNameThePatientsOfTheScene(self):
-        from MedEnhancePanels import distilling, runfolder
+        from MedEnhancePanels.tasks import distillation, long_run
 
         self.cohort()
         params = self.paramsOf(self.panel.cohort)
-        run = runfolder.Run.open(os.path.dirname(params["out"]))
-        said = distilling.withNames(run, "patient patient-001 and patient-003: one; patient-009")
+        run = long_run.Run.open(os.path.dirname(params["out"]))
+        said = distillation.withNames(run, "patient patient-001 and patient-003: one; patient-009")
         self.assertEqual(said, "patient Patient 1 and Patient 3: one; patient-009")
-        other = runfolder.Run.create(self.root, self.panel.options, "distill")
-        self.assertEqual(distilling.withNames(other, "patient-001"), "patient-001")
+        other = long_run.Run.create(self.root, self.panel.options, "distill")
+        self.assertEqual(distillation.withNames(other, "patient-001"), "patient-001")
 
     def paramsOf(self, cohort):
         """What would be sent to the worker."""
-        from MedEnhancePanels import distilling, longrun
-        from MedEnhancePanels.distilling import Prior
+        from MedEnhancePanels.tasks import distillation, long_run
+        from MedEnhancePanels.tasks.distillation import Prior
 
-        with mock.patch.object(longrun, "begin") as begin:
-            distilling.start(None, self.root, cohort, Prior(), self.panel.options)
+        with mock.patch.object(long_run, "begin") as begin:
+            distillation.start(self.context.runner, self.root, cohort, Prior(), self.panel.options)
         return begin.call_args.args[1].record["params"]
 
     def test_theLibraryTakesWhatThePageSends(self):
+        from MedEnhanceLib.core.options import config_from_json
         from MedEnhanceLib.jobs.kinds.distill import DistillEstimateParams, DistillParams
-        from MedEnhanceLib.jobs.params import params_from_json
-        from MedEnhanceLib.spg.config import DistillConfig
-        from MedEnhancePanels import distilling
-        from MedEnhancePanels.distilling import Prior
+        from MedEnhancePanels.tasks import distillation
+        from MedEnhancePanels.tasks.distillation import Prior
 
         self.cohort()
         params = self.paramsOf(self.panel.cohort)
-        taken = params_from_json("distill", DistillParams, params)
-        self.assertEqual(DistillConfig.from_json(taken.config).images_per_patient, 2)
+        taken = config_from_json(DistillParams, params)
+        self.assertEqual(taken.config.images_per_patient, 2)
         prior = Prior("patient", patient="Patient 1")
-        asked = distilling.estimateParams(self.panel.cohort, prior, self.panel.options)
-        taken = params_from_json("distill-estimate", DistillEstimateParams, asked)
+        asked = distillation.estimateParams(self.panel.cohort, prior, self.panel.options)
+        taken = config_from_json(DistillEstimateParams, asked)
         self.assertEqual((taken.patients, taken.modality), (4, "MR"))
-        self.assertEqual(taken.config["prior"], "patient:patient-001")
+        self.assertEqual(taken.config.prior, "patient:patient-001")
 
     def test_aRunOfAnotherProcessIsNotResumed(self):
         from MedEnhanceLib.io.atomic import write_json
         from MedEnhanceLib.spg.folder import RunFolder
-        from MedEnhancePanels import runfolder
+        from MedEnhancePanels.tasks import long_run
 
-        run = runfolder.Run.create(self.root, self.panel.options, "distill")
+        run = long_run.Run.create(self.root, self.panel.options, "distill")
         run.record |= {"state": "running", "params": {"cohort": "x", "out": run.out}}
         run.save()
-        told = {"patients": 4, "steps": 12, "config": {"task": "denoise"}, "modality": "MR"}
+        recorded = {"patients": 4, "steps": 12, "config": {"task": "denoise"}, "modality": "MR"}
         with RunFolder(Path(run.out)).owned(overwrite=False):
-            write_json(Path(run.out) / "work" / "run.json", told, overwrite=False)
+            write_json(Path(run.out) / "work" / "run.json", recorded, overwrite=False)
             self.panel.runs.list()
             self.waitUntil(lambda: self.ui.statusLabel.text, 20)
             self.assertIn("0 % done: 0 of 4 patients", self.ui.statusLabel.text)
@@ -242,11 +245,11 @@ FOUND = {
 
 class EstimateTest(DistillingTestCase):
     def test_withoutACudaDeviceThePageSaysSoAndHowLongItTakes(self):
-        from MedEnhancePanels.timeestimate import estimateText
+        from MedEnhancePanels.pages.distill_choices import estimateText
 
         text = estimateText(FOUND, isChosen=False)
-        self.assertIn("no CUDA device here, so it runs on the processor", text)
-        self.assertIn("about 67 minutes for 10 patients (about 7 minutes for each)", text)
+        self.assertIn("No CUDA device was found, so it runs on the processor", text)
+        self.assertIn("about 67 minutes for 10 patients (about 7 minutes per patient)", text)
         text = estimateText(FOUND | {"device": "cuda"}, isChosen=False)
         self.assertIn("On CUDA: about 67 minutes", text)
         self.assertNotIn("no CUDA", estimateText(FOUND, isChosen=True))
@@ -263,7 +266,7 @@ class EstimateTest(DistillingTestCase):
         self.panel._estimate._settle.setInterval(0)
         with mock.patch.object(self.context.runner, "submit", submit):
             self.ui.imagesSpinBox.value = 3
-            self.assertIn("being estimated", self.ui.estimateLabel.text)
+            self.assertIn("Estimating the time", self.ui.estimateLabel.text)
             self.assertTrue(self.ui.startButton.enabled)
             self.waitUntil(lambda: submitted, 5)
         [job] = submitted
@@ -271,7 +274,7 @@ class EstimateTest(DistillingTestCase):
         self.assertTrue(job.options["own"], "nobody waits behind it")
         self.assertEqual(job.params["patients"], 4)
         job.end(FOUND)
-        self.assertIn("no CUDA device here", self.ui.estimateLabel.text)
+        self.assertIn("No CUDA device was found", self.ui.estimateLabel.text)
         self.picture("distill-ready")
         self.assertTrue(self.ui.startButton.enabled)
         self.ui.taskSelector.currentIndex = 0
@@ -318,6 +321,7 @@ class DistillationTest(DistillingTestCase):
         if not HAS_TORCH:
             self.skipTest("distillation needs torch")
 
+    @slow
     def test_aDistillationIsPausedResumedInANewPageAndFinished(self):
         self.cohort(5)
         self.ui.priorSelector.currentIndex = _PATIENT_PRIOR
@@ -344,7 +348,7 @@ class DistillationTest(DistillingTestCase):
         self.assertEqual(self.ui.imageGallery.count, 6)
         self.assertIn("6 images of 3 patients; 2 patients were held out", self.ui.resultLabel.text)
         self.assertTrue(self.ui.auditLabel.text)
-        self.assertIn("few is distilled", self.widget.ui.messageLabel.text)
+        self.assertIn("few is finished", self.widget.ui.messageLabel.text)
         self.assertFalse(os.path.exists(os.path.join(folder, "data")), "copies were left behind")
         self.assertNothingTellsOfPatients(folder)
         self.assertGreater(len(self.panel.runs.plot.values("alignment of patient 1")), 1)
@@ -359,7 +363,7 @@ class DistillationTest(DistillingTestCase):
         self.ui.confidentialButton.click()
         self.assertIn(os.path.join(folder, "out-confidential"), self.widget.ui.messageLabel.text)
         self.assertIn("patient-003: Patient 3", self.widget.ui.messageDetails.plainText)
-        with mock.patch("MedEnhancePanels.distilledview.openPath") as opened:
+        with mock.patch("MedEnhancePanels.pages.distill_run.openPath") as opened:
             self.ui.resultButton.click()
         opened.assert_called_once_with(os.path.join(folder, "out"))
 
@@ -378,9 +382,9 @@ class AuditTest(DistillingTestCase):
     def finished(self, audit):
         """A run that a worker finished, with this audit."""
         from MedEnhanceLib.io.atomic import write_json
-        from MedEnhancePanels import runfolder
+        from MedEnhancePanels.tasks import long_run
 
-        run = runfolder.Run.create(self.root, self.panel.options, "distill")
+        run = long_run.Run.create(self.root, self.panel.options, "distill")
         run.record |= {"state": "done", "seconds": time.time() % 1}
         run.save()
         picture = qt.QImage(32, 32, qt.QImage.Format_Grayscale16)
@@ -393,7 +397,7 @@ class AuditTest(DistillingTestCase):
         self.panel.runs.recall(run.folder)
         return run
 
-    def test_theAuditIsToldInPlainWordsAndAnAlarmIsAWarning(self):
+    def test_theAuditIsReportedInPlainWordsAndAnAlarmIsAWarning(self):
         summary = "ALARM: the images give away their patients (copies).\n\n- **Copies** ALARM. 3."
         run = self.finished({"alarm": True, "summary": summary})
         self.assertEqual((self.ui.priorGallery.count, self.ui.imageGallery.count), (1, 2))
@@ -411,7 +415,7 @@ class AuditTest(DistillingTestCase):
         self.assertEqual(self.warnedOf(run), "warning")
 
     def warnedOf(self, run):
-        """How the end of the run is told."""
+        """How the end of the run is reported."""
         with mock.patch.object(self.context, "_showMessage") as show:
-            self.panel.runs._tellDistilled(run)
+            self.panel.runs._reportDistilled(run)
         return show.call_args.args[0]

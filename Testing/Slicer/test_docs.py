@@ -1,4 +1,4 @@
-"""What the pages in docs/slicer tell people to write does what they say."""
+"""The code in docs/slicer does what the pages say."""
 
 import contextlib
 import importlib.util
@@ -11,7 +11,7 @@ from unittest import mock
 
 import slicer
 import vtk
-from medenhance_testing import MedEnhanceTestCase
+from medenhance_testing import MedEnhanceTestCase, slow
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "slicer"
 #: A block of Python, and the comment before it that says why it is not run.
@@ -39,6 +39,7 @@ def shrink(node):
 
 
 class ConsolePageTest(MedEnhanceTestCase):
+    @slow
     def test_everyBlockOfTheConsolePageRuns(self):
         import MedEnhanceLib
 
@@ -98,6 +99,7 @@ class HeadlessPageTest(MedEnhanceTestCase):
             status = self.script.main(list(words))
         return status, out.getvalue(), err.getvalue()
 
+    @slow
     def test_aVolumeAndItsStructuresAreWritten(self):
         voxels = self.makeInput()
         status, said, wrong = self.run_(
@@ -118,6 +120,7 @@ class HeadlessPageTest(MedEnhanceTestCase):
             self.assertIn(manifest["model"]["name"], ("mr-brain", "brain-tissue"))
             self.assertEqual(manifest["inputs"], {"input": "in"})
 
+    @slow
     def test_aCompressedFileIsReadAndWritten(self):
         from MedEnhance import MedEnhanceLogic
 
@@ -138,10 +141,10 @@ class HeadlessPageTest(MedEnhanceTestCase):
         for words, said in (
             ((self.path("q.xyz"),), "ending"),
             ((self.path("none/q.nrrd"),), "not there"),
-            ((self.path("none/q.ucv"),), "not there"),
+            ((self.path("none/q.ucv"),), "does not exist"),
             ((self.path("in.nrrd"), "--overwrite"), "same file"),
             ((output, "--segmentation", self.path("s.nii.gz")), ".seg.nrrd"),
-            ((output, "--segmentation", self.path("none/s.seg.nrrd")), "not there"),
+            ((output, "--segmentation", self.path("none/s.seg.nrrd")), "does not exist"),
         ):
             with mock.patch.object(self.script, "enhance") as enhance:
                 status, _said, wrong = self.run_(self.path("in.nrrd"), *words)
@@ -157,6 +160,7 @@ class HeadlessPageTest(MedEnhanceTestCase):
         self.assertIn("exists", wrong)
         self.assertEqual(Path(self.path("out.nrrd")).read_text(), "mine")
 
+    @slow
     def test_anErrorIsASentenceAndAnExitStatus(self):
         self.makeInput()
         status, _said, wrong = self.run_(

@@ -10,6 +10,7 @@ import qt
 import slicer
 import vtk
 from enhance_testing import SHAPE, EnhanceTestCase
+from medenhance_testing import slow
 
 
 class ChoicesTest(EnhanceTestCase):
@@ -47,7 +48,7 @@ class ChoicesTest(EnhanceTestCase):
         self.assertEqual(texts, ["Recommended: mr-brain", "mr-brain", "my-denoiser"])
         self.ui.uncertaintyCheckBox.checked = self.ui.biasCorrectionCheckBox.checked = True
         self.ui.guideSelector.setCurrentNode(guide)
-        wished = self.panel.options
+        chosen = self.panel.options
         self.context.state.model = "my-denoiser"
         self.assertTrue(self.ui.applyButton.enabled, self.ui.problemLabel.text)
         for widget in (
@@ -58,14 +59,14 @@ class ChoicesTest(EnhanceTestCase):
             self.ui.deblurCheckBox,
         ):
             self.assertFalse(widget.enabled)
-        self.assertIn("my-denoiser is a small restorer", self.ui.guideSelector.toolTip)
+        self.assertIn("my-denoiser, which is a small restorer", self.ui.guideSelector.toolTip)
         options = self.panel.options
         self.assertEqual(
             (options.model, options.guide, options.uncertainty, options.biasCorrection),
             ("my-denoiser", None, 0, "none"),
         )
         self.context.state.model = "auto"
-        self.assertEqual(self.panel.options, wished)
+        self.assertEqual(self.panel.options, chosen)
 
     def _importRestorer(self, name):
         """A model folder of a user that says it is a restorer."""
@@ -121,12 +122,13 @@ class ChoicesTest(EnhanceTestCase):
         image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 3)
         color.SetAndObserveImageData(image)
         empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty")
-        for node, word in ((color, "colour"), (empty, "no voxels")):
+        for node, word in ((color, "color"), (empty, "no voxels")):
             self.context.state.inputVolume = node
             self.processEvents(80)
             self.assertFalse(self.ui.applyButton.enabled)
             self.assertIn(word, self.ui.problemLabel.text)
 
+    @slow
     def test_whatDoesNotFitTheModalityIsNotOffered(self):
         node = self.smallVolume()
         self.ui.advancedButton.collapsed = False
@@ -206,11 +208,12 @@ class ChoicesTest(EnhanceTestCase):
         self.assertFalse(box.isVisibleTo(self.panel.widget))
         self.assertTrue(self.ui.applyButton.enabled)
 
+    @slow
     def test_whatAModelLearnedFromIsSaid(self):
         node = self.smallVolume(name="thigh")
         node.SetAttribute(self.bridge.MODALITY, "MR")
         self.choose(node)
-        sentence = "Learned from images of the brain only: elsewhere its result means nothing"
+        sentence = "Trained on images of the brain only; not validated outside the brain"
         self.assertIn(sentence, self.ui.modelCardLabel.text)
         self.assertFalse(self.ui.segmentNoteLabel.isVisibleTo(self.panel.widget))
         self.ui.segmentCheckBox.checked = True
@@ -220,17 +223,17 @@ class ChoicesTest(EnhanceTestCase):
         self.processEvents(80)
         self.assertIn("limbs", self.ui.modelCardLabel.text)
 
-    def test_aModalityThatTheValuesContradictIsToldAndNotForbidden(self):
+    def test_aModalityThatTheValuesContradictIsReportedAndNotForbidden(self):
         node = self.smallVolume(name="scan")
         voxels = slicer.util.arrayFromVolume(node)
         voxels[:] = 5 * voxels - 1500
         slicer.util.arrayFromVolumeModified(node)
         node.SetAttribute(self.bridge.MODALITY, "MR")
         self.choose(node)
-        self.assertIn("look like those of a CT", self.ui.problemLabel.text)
+        self.assertIn("values look like CT", self.ui.problemLabel.text)
         self.assertTrue(self.ui.problemIcon.isVisibleTo(self.panel.widget))
         self.assertTrue(self.ui.applyButton.enabled)
-        self.picture("enhance-doubt")
+        self.picture("enhance-warning")
         node.SetAttribute("DICOM.Modality", "PT")
         self.processEvents(80)
         self.assertIn("The file says PET", self.ui.problemLabel.text)
@@ -240,8 +243,8 @@ class ChoicesTest(EnhanceTestCase):
         self.assertEqual(self.ui.problemLabel.text, "")
 
     def test_labelsAreNeitherEnhancedNorWrittenInto(self):
-        from MedEnhancePanels import enhancement
         from MedEnhancePanels.errors import PanelError
+        from MedEnhancePanels.tasks import enhancement
 
         labels = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
         slicer.util.updateVolumeFromArray(labels, np.ones((4, 20, 20), np.uint8))
@@ -256,7 +259,7 @@ class ChoicesTest(EnhanceTestCase):
         self.assertIn("label map", self.ui.problemLabel.text)
         self.choose(node)
         self.ui.outputSelector.setCurrentNode(labels)
-        self.assertIn("cannot take the result", self.ui.problemLabel.text)
+        self.assertIn("cannot hold the result", self.ui.problemLabel.text)
 
     def test_aPreviewOfAFileIsNotTakenForTheVolume(self):
         node = self.smallVolume(name="scan")
@@ -264,6 +267,7 @@ class ChoicesTest(EnhanceTestCase):
         self.choose(node)
         self.assertIn("preview of a compressed file", self.ui.problemLabel.text)
 
+    @slow
     def test_theDeviceIsChosenWithAReason(self):
         self.choose(self.brain())
         self.waitUntil(lambda: self.ui.deviceReasonLabel.text, 60)
@@ -271,6 +275,7 @@ class ChoicesTest(EnhanceTestCase):
         self.assertGreaterEqual(self.ui.deviceComboBox.findData("cpu"), 0)
         self.picture("enhance-ready")
 
+    @slow
     def test_choicesSurviveASavedScene(self):
         self.choose(self.brain())
         self.ui.uncertaintyCheckBox.checked = True
@@ -290,6 +295,7 @@ class ChoicesTest(EnhanceTestCase):
 
 
 class ApplyTest(EnhanceTestCase):
+    @slow
     def test_applyMakesWhatTheLibraryMakes(self):
         node = self.brain()
         before = slicer.util.arrayFromVolume(node).copy()
@@ -323,6 +329,7 @@ class ApplyTest(EnhanceTestCase):
         self.assertIs(self.ui.resultSelector.currentNode(), output)
         self.assertEqual(self.panel.result.compare.mode, "fade")
 
+    @slow
     def test_everythingAtOnceAndThroughASavedScene(self):
         node = self.brain()
         self.choose(node)
@@ -404,6 +411,7 @@ class ApplyTest(EnhanceTestCase):
         self.choose(first)
         self.assertIs(self.ui.resultSelector.currentNode(), output)
 
+    @slow
     def test_aLoadedVolumeEndsTheComparison(self):
         self.choose(self.brain())
         self.apply()
@@ -416,6 +424,7 @@ class ApplyTest(EnhanceTestCase):
             self.assertEqual(layers.GetBackgroundVolumeID(), loaded.GetID())
             self.assertIsNone(layers.GetForegroundVolumeID())
 
+    @slow
     def test_aComparisonInASavedSceneGoesOn(self):
         self.choose(self.brain())
         self.apply()
@@ -432,6 +441,7 @@ class ApplyTest(EnhanceTestCase):
         self.assertEqual(layers.GetBackgroundVolumeID(), slicer.util.getNode("Brain").GetID())
         self.assertIsNone(layers.GetForegroundVolumeID())
 
+    @slow
     def test_twoRunsGiveTwoResults(self):
         self.choose(self.brain())
         first, second = self.apply().nodes["output"], self.apply().nodes["output"]
@@ -460,6 +470,7 @@ class ApplyTest(EnhanceTestCase):
         self.assertFalse(self.ui.strengthSlider.enabled)
         self.assertIn("first", self.ui.strengthSlider.toolTip)
 
+    @slow
     def test_aGuideChangesTheResult(self):
         node = self.brain()
         guide = self.smallVolume((6, 64, 64), name="guide")
@@ -473,6 +484,7 @@ class ApplyTest(EnhanceTestCase):
         guided = slicer.util.arrayFromVolume(job.nodes["output"])
         self.assertTrue(np.any(guided != plain))
 
+    @slow
     def test_scriptsGetTheSame(self):
         node = self.brain()
         output = self.widget.logic.enhance(node, segment=True)
@@ -483,6 +495,7 @@ class ApplyTest(EnhanceTestCase):
             self.assertEqual(parts.GetNumberOfSegments(), 3)
             self.assertIn("White Matter", parts.GetNthSegment(2).GetTerminology())
 
+    @slow
     def test_theDarkThemeIsLegible(self):
         self.choose(self.brain())
         self.apply()

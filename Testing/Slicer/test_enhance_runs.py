@@ -6,6 +6,7 @@ import signal
 import numpy as np
 import slicer
 from enhance_testing import EnhanceTestCase
+from medenhance_testing import slow
 
 
 class PreviewTest(EnhanceTestCase):
@@ -17,6 +18,7 @@ class PreviewTest(EnhanceTestCase):
         self.assertEqual(job.state, "done", self.message)
         return job
 
+    @slow
     def test_thePreviewEqualsTheWholeRun(self):
         node = self.brain()
         self.choose(node)
@@ -35,6 +37,7 @@ class PreviewTest(EnhanceTestCase):
         self.assertFalse(self.bridge.isInScene(slab))
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(output)[first:end], voxels)
 
+    @slow
     def test_whatApplyDoesOtherwiseIsSaid(self):
         self.choose(self.brain())
         self.previewed()
@@ -44,6 +47,7 @@ class PreviewTest(EnhanceTestCase):
         self.previewed()
         self.assertIn("Shading is not corrected", self.message)
 
+    @slow
     def test_hidingLeavesNothing(self):
         self.choose(self.brain())
         self.processEvents(80)
@@ -54,6 +58,7 @@ class PreviewTest(EnhanceTestCase):
         self.assertEqual(self.nodeIDs(), before)
         self.assertEqual(self.ui.previewButton.text.replace("&", ""), "Preview")
 
+    @slow
     def test_voxelsAreSentOnceUntilTheyChange(self):
         node = self.brain()
         self.choose(node)
@@ -70,6 +75,7 @@ class PreviewTest(EnhanceTestCase):
         self.assertNotEqual(third.params["input"], first.params["input"])
         self.assertFalse(os.path.exists(first.params["input"]))
 
+    @slow
     def test_aClosedSceneForgetsThePreview(self):
         self.choose(self.brain())
         self.previewed()
@@ -79,6 +85,7 @@ class PreviewTest(EnhanceTestCase):
         self.choose(self.brain())
         self.previewed()
 
+    @slow
     def test_anotherInputTakesThePreviewAway(self):
         node = self.brain()
         self.choose(node)
@@ -86,6 +93,7 @@ class PreviewTest(EnhanceTestCase):
         self.choose(self.smallVolume())
         self.assertFalse(self.bridge.isInScene(slab))
 
+    @slow
     def test_aRemovedInputTakesItsPreviewAlong(self):
         node = self.brain()
         self.choose(node)
@@ -96,6 +104,7 @@ class PreviewTest(EnhanceTestCase):
 
 
 class TroubleTest(EnhanceTestCase):
+    @slow
     def test_cancelThenApplyAgain(self):
         self.choose(self.brain())
         self.processEvents(80)
@@ -122,6 +131,7 @@ class TroubleTest(EnhanceTestCase):
         volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
         self.assertEqual([volume.GetName() for volume in volumes], [])
 
+    @slow
     def test_deletingTheInputWhileTheResultComesInLeavesNothing(self):
         node = self.brain()
         self.choose(node)
@@ -152,6 +162,7 @@ class TroubleTest(EnhanceTestCase):
         self.assertIsNone(self.panel.job)
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"), [])
 
+    @slow
     def test_theResultGoesWhereTheInputIsByThen(self):
         node = self.brain()
         self.choose(node)
@@ -164,7 +175,8 @@ class TroubleTest(EnhanceTestCase):
         for made in ("output", "difference"):
             self.assertIs(job.nodes[made].GetParentTransformNode(), other)
 
-    def test_voxelsThatChangeDuringTheRunAreToldOf(self):
+    @slow
+    def test_voxelsThatChangeDuringTheRunAreReportedOf(self):
         node = self.brain()
         self.choose(node)
         job = self.slowApply(6)
@@ -175,7 +187,8 @@ class TroubleTest(EnhanceTestCase):
         self.assertIsNone(job.nodes["difference"])
         self.assertIn("changed during the run", self.message)
 
-    def test_aKilledWorkerIsToldOfAndTheNextRunWorks(self):
+    @slow
+    def test_aKilledWorkerIsReportedOfAndTheNextRunWorks(self):
         self.choose(self.brain())
         before = self.nodeIDs()
         job = self.slowApply()
@@ -189,8 +202,9 @@ class TroubleTest(EnhanceTestCase):
 
 
 class PartlyDoneTest(EnhanceTestCase):
+    @slow
     def test_twoPreviewsOfOneVolumeAtOnce(self):
-        from MedEnhancePanels import enhancement
+        from MedEnhancePanels.tasks import enhancement
 
         node = self.brain()
         jobs = [enhancement.startPreview(self.runner, node, [at, at + 1]) for at in (3, 5)]
@@ -219,6 +233,7 @@ class ChosenOutputTest(EnhanceTestCase):
             (display.GetWindow(), display.GetLevel()),
         )
 
+    @slow
     def test_itTakesTheResultWithItsPlace(self):
         job = self.apply()
         self.assertEqual(job.state, "done", self.message)
@@ -231,6 +246,7 @@ class ChosenOutputTest(EnhanceTestCase):
         found = slicer.util.arrayFromVolume(job.nodes["difference"])
         np.testing.assert_array_equal(found, difference)
 
+    @slow
     def test_itIsAsItWasWhenTheRunEndsHalfWay(self):
         """Cancelled at each step that brings the result into the scene."""
         for step in range(1, 5):
@@ -251,7 +267,8 @@ class ChosenOutputTest(EnhanceTestCase):
             self.assertEqual(self.whatItIs(), self.was)
         self.assertGreater(step, 1)
 
-    def test_itsRemovalDuringTheRunIsTold(self):
+    @slow
+    def test_itsRemovalDuringTheRunIsReported(self):
         self.ui.applyButton.click()
         job = self.panel.job
         self.results.remove(self.output)
@@ -277,11 +294,12 @@ class SequenceTest(EnhanceTestCase):
         slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
         return sequence, browser
 
+    @slow
     def test_everyFrameOfASequenceIsEnhanced(self):
         sequence, browser = self.sequence()
         self.choose(sequence)
         self.assertFalse(self.ui.segmentCheckBox.enabled)
-        self.assertIn("neither segmentation nor difference", self.ui.segmentNoteLabel.text)
+        self.assertIn("neither a segmentation nor a difference", self.ui.segmentNoteLabel.text)
         job = self.apply()
         self.assertEqual(job.state, "done", self.message)
         output = job.nodes["output"]
@@ -300,6 +318,7 @@ class SequenceTest(EnhanceTestCase):
         self.assertTrue(browser.IsSynchronizedSequenceNode(output, True))
         self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode")), 1)
 
+    @slow
     def test_aSequenceLeavesNothingWhenItIsCancelledAndNothingTwiceWhenDone(self):
         sequence, _browser = self.sequence()
         self.choose(sequence)
@@ -327,6 +346,7 @@ class SequenceTest(EnhanceTestCase):
         volumes = sorted(node.GetName() for node in new if node.IsA("vtkMRMLScalarVolumeNode"))
         self.assertEqual(volumes, ["beating enhanced", "beating uncertainty"])
 
+    @slow
     def test_aFrameOffersItsWholeSequence(self):
         sequence, browser = self.sequence()
         proxy = browser.GetProxyNode(sequence)

@@ -1,4 +1,4 @@
-"""The facts of a result: doubts and what its uncertainty means, also in a scene opened later."""
+"""The facts of a result: warnings and what its uncertainty means, also in a scene opened later."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import os
 import numpy as np
 import slicer
 from enhance_testing import EnhanceTestCase
+from medenhance_testing import slow
 
 _CALIBRATED = {"samples": 8, "calibration": {"fitted_on": "held-out heads", "sha256": "ab"}}
 
@@ -13,12 +14,13 @@ _CALIBRATED = {"samples": 8, "calibration": {"fitted_on": "held-out heads", "sha
 class FactsTest(EnhanceTestCase):
     def setUp(self):
         super().setUp()
-        from MedEnhancePanels import facts, provenance
+        from MedEnhancePanels.nodes import provenance
+        from MedEnhancePanels.pages import enhance_result
 
-        self.facts, self.provenance = facts, provenance
+        self.enhance_result, self.provenance = enhance_result, provenance
 
     def result(self, **results):
-        """A result with an uncertainty map, whose manifest tells `results`."""
+        """A result with an uncertainty map, whose manifest has `results`."""
         source = self.smallVolume(name="scan")
         source.SetAttribute(self.bridge.MODALITY, "CT")
         output, deviation = (self.bridge.newVolumeLike(source, name) for name in ("better", "sd"))
@@ -38,7 +40,8 @@ class FactsTest(EnhanceTestCase):
         slicer.util.loadScene(path)
         self.processEvents(80)
 
-    def test_doubtsOfARunAreAmongItsFactsInASceneOpenedLater(self):
+    @slow
+    def test_warningsOfARunAreAmongItsFactsInASceneOpenedLater(self):
         node = self.smallVolume((12, 64, 64), name="noise", spacing=(1, 1, 4))
         noise = np.random.default_rng(3).rayleigh(100, (12, 64, 64)).astype(np.int16)
         slicer.util.updateVolumeFromArray(node, noise)
@@ -47,22 +50,23 @@ class FactsTest(EnhanceTestCase):
         self.ui.uncertaintyCheckBox.checked = True
         self.ui.samplesSpinBox.value = 2
         output = self.apply().nodes["output"]
-        doubts = self.provenance.doubtsOf(output)
-        self.assertTrue(doubts)
-        for doubt in doubts:
-            self.assertIn(f"Look twice: {doubt}.", self.ui.factsLabel.text)
-        self.picture("enhance-doubtful")
+        warnings = self.provenance.warningsOf(output)
+        self.assertTrue(warnings)
+        for warning in warnings:
+            self.assertIn(f"Warning: {warning}.", self.ui.factsLabel.text)
+        self.picture("enhance-out-of-range")
         shown = self.ui.factsLabel.text
         self.throughAScene()
         self.assertEqual(self.ui.factsLabel.text, shown)
 
-    def test_theStateOfTheUncertaintyIsToldWhereItIsLookedAt(self):
+    @slow
+    def test_theStateOfTheUncertaintyIsReportedWhereItIsLookedAt(self):
         self.choose(self.brain())
         self.ui.uncertaintyCheckBox.checked = True
         self.ui.samplesSpinBox.value = 2
         output = self.apply().nodes["output"]
         facts = json.loads(output.GetAttribute("MedEnhance.manifest"))["results"]["uncertainty"]
-        told = f"calibrated on {facts['calibration']['fitted_on']}"
+        expected = f"calibrated on {facts['calibration']['fitted_on']}"
         deviation = self.results.linked(output, "uncertainty")
         self.assertIn("calibrated", deviation.GetDescription())
         self.throughAScene()
@@ -73,35 +77,35 @@ class FactsTest(EnhanceTestCase):
             (self.ui.factsLabel.text, "1 SD, in intensity units"),
             (self.ui.uncertaintyButton.toolTip, "standard deviation (SD) in intensity units"),
         ):
-            self.assertIn(told, words)
+            self.assertIn(expected, words)
             self.assertIn(unit, words)
 
     def test_aMapThatIsNotCalibratedIsCalledSo(self):
         output = self.result(uncertainty={"samples": 8, "calibration": None})
-        self.assertIn("1 SD, in HU", self.facts.factsOf(output))
-        self.assertIn("HU; not calibrated: it ranks errors", self.facts.factsOf(output))
+        self.assertIn("1 SD, in HU", self.enhance_result.factsOf(output))
+        self.assertIn("HU; not calibrated: it ranks errors", self.enhance_result.factsOf(output))
         deviation = self.results.linked(output, "uncertainty")
         self.results.styleUncertainty(deviation, "HU", self.provenance.uncertaintyOf(output))
         self.assertIn("not calibrated", self.results.legendOf(deviation).GetTitleText())
 
     def test_aMapThatIsGoneIsNotSpokenOf(self):
         output = self.result(uncertainty=_CALIBRATED)
-        self.assertIn("calibrated on held-out heads", self.facts.factsOf(output))
+        self.assertIn("calibrated on held-out heads", self.enhance_result.factsOf(output))
         slicer.mrmlScene.RemoveNode(self.results.linked(output, "uncertainty"))
-        self.assertNotIn("calibrated", self.facts.factsOf(output))
+        self.assertNotIn("calibrated", self.enhance_result.factsOf(output))
 
-    def test_doubtsAboutTheStructuresAreToldToo(self):
+    def test_warningsAboutTheStructuresAreReportedToo(self):
         output = self.result(doubts=[])
         parts = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
         manifest = json.dumps({"results": {"doubt_of_labels": "it is a leg"}})
         self.results.stamp(parts, "segmentation", None, manifest=manifest)
         self.results.link(output, segmentation=parts)
-        self.assertIn("Look twice: it is a leg.", self.facts.factsOf(output))
+        self.assertIn("Warning: it is a leg.", self.enhance_result.factsOf(output))
 
     def test_aManifestOfAnotherHandBreaksNothing(self):
         for results in ({"doubts": ["odd"]}, {"doubts": 7}, {"uncertainty": "big"}, {"doubts": {}}):
             output = self.result(**results)
-            self.assertIn("cpu", self.facts.factsOf(output), results)
+            self.assertIn("cpu", self.enhance_result.factsOf(output), results)
         output.SetAttribute("MedEnhance.manifest", '{"results": 3, "config": []}')
         output.SetAttribute("MedEnhance.strength", "much")
-        self.assertIn("Research use only", self.facts.factsOf(output))
+        self.assertIn("Research use only", self.enhance_result.factsOf(output))

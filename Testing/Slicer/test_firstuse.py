@@ -9,10 +9,11 @@ from unittest import mock
 
 import qt
 import slicer
-from medenhance_testing import MedEnhanceTestCase
+from medenhance_testing import MedEnhanceTestCase, slow
 
 from MedEnhanceLib.runtime.dependencies import Package
-from MedEnhancePanels import dependencies, firstuse
+from MedEnhancePanels import dependencies
+from MedEnhancePanels.pages import first_use
 
 TORCH = Package("torch>=2.4", "torch", "enhancing, segmenting, training", 2900)
 ITK = Package("SimpleITK>=2.4", "SimpleITK", "volume files", 53, installed="2.3.1")
@@ -81,7 +82,7 @@ class FirstUseTestCase(MedEnhanceTestCase):
         self.use(mock.patch.object(dependencies, "missing", self.missing))
         self.ask = self.use(mock.patch.object(slicer.util, "confirmOkCancelDisplay"))
         self.ask.return_value = True
-        self.panel = firstuse.FirstUsePanel(self.context)
+        self.panel = first_use.FirstUsePanel(self.context)
         self.addCleanup(self.panel.cleanup)
         self.widget.uiWidget.layout().insertWidget(0, self.panel.widget)
         self.panel.enter()
@@ -188,8 +189,12 @@ class FirstUseTest(FirstUseTestCase):
         cases = (
             (refused, "cannot be reached", "folder of wheels"),
             ("ERROR: [Errno 28] No space left on device", "disk is full", "Free some space"),
-            ("ERROR: ResolutionImpossible: for help visit", "Another extension", "update that"),
-            ("PermissionError: [Errno 13] Permission denied: 'x'", "written to", "Close other"),
+            (
+                "ERROR: ResolutionImpossible: for help visit",
+                "Another extension",
+                "update or remove that",
+            ),
+            ("PermissionError: [Errno 13] Permission denied: 'x'", "not writable", "Close other"),
             ("ERROR: something else", "could not be installed", "end of the log"),
         )
         for line, message, hint in cases:
@@ -239,12 +244,14 @@ class FirstUseTest(FirstUseTestCase):
         self.waitUntil(lambda: not pip.isBusy, 5)
         self.assertNotIn("Collecting", self.panel.ui.logEdit.plainText)
 
+    @slow
     def test_theComputerIsCheckedInAnotherProcess(self):
         self.panel.ui.checkButton.click()
         self.waitUntil(lambda: self.panel._doctor.isFinished, 60)
         self.assertIn("Computes on: cpu", self.panel.ui.computerLabel.text)
         self.assertIn("free", self.panel.ui.computerLabel.text)
 
+    @slow
     def test_screenshots(self):
         self.screenshot(self.widget.parent, "first-use-missing", height=760)
         pip = self.pip(["Collecting torch>=2.4", "  Downloading torch-2.9.whl (899.8 MB)"])

@@ -1,10 +1,11 @@
-"""Which model segments along with an enhancement: offered, chosen, told of, and used."""
+"""Which model segments along with an enhancement: offered, chosen, described and used."""
 
 import json
 import os
 
 import slicer
 from enhance_testing import EnhanceTestCase
+from medenhance_testing import slow
 
 TUMOUR, TISSUE = "sts-tumour-ct", "brain-tissue"
 
@@ -45,6 +46,7 @@ class HeadChoiceTest(HeadTestCase):
         self.assertFalse(self.ui.headComboBox.enabled)
         self.assertEqual(self.panel.options.head, "auto")
 
+    @slow
     def test_aHeadOnRequestIsUsedOnlyWhenItIsChosen(self):
         self.choose(self.volume("CT"))
         self.assertEqual(self.offered(), ["Choose a model", TUMOUR])
@@ -67,7 +69,7 @@ class HeadChoiceTest(HeadTestCase):
         self.assertFalse(self.ui.applyButton.enabled)
         self.assertEqual(self.ui.headComboBox.toolTip, tip)
 
-    def test_aHeadForAnotherModalityIsToldAndNotChanged(self):
+    def test_aHeadForAnotherModalityIsReportedAndNotChanged(self):
         node = self.volume("CT")
         self.choose(node)
         self.ui.segmentCheckBox.checked = True
@@ -81,6 +83,7 @@ class HeadChoiceTest(HeadTestCase):
         self.chooseHead("auto")
         self.assertTrue(self.ui.applyButton.enabled)
 
+    @slow
     def test_withoutSegmentationNoHeadIsInTheWay(self):
         node = self.volume("MR")
         self.context.state.head = TUMOUR
@@ -94,6 +97,7 @@ class HeadChoiceTest(HeadTestCase):
         self.assertNotIn(TUMOUR, self.ui.problemLabel.text)
         self.assertEqual(self.panel.options.head, "auto")
 
+    @slow
     def test_theChosenHeadSurvivesASavedScene(self):
         self.choose(self.volume("CT"))
         self.ui.segmentCheckBox.checked = True
@@ -109,21 +113,25 @@ class HeadChoiceTest(HeadTestCase):
         self.assertEqual(self.panel.options.head, TUMOUR)
 
     def test_inABatchEachVolumeGetsAHeadThatFitsIt(self):
-        from MedEnhancePanels import batch, enhancement
+        from MedEnhancePanels.pages import enhance_batch
+        from MedEnhancePanels.tasks import enhancement
 
         scan, dose = self.volume("MR"), self.volume("CT", "dose")
-        for wished, expected in (
+        for head, expected in (
             (TUMOUR, [(True, "auto"), (True, TUMOUR)]),
             (TISSUE, [(True, TISSUE), (False, "auto")]),
             ("auto", [(True, "auto"), (False, "auto")]),
         ):
-            options = enhancement.EnhanceOptions(segment=True, head=wished)
-            fitted = [batch.fittedOptions(node, options) for node in (scan, dose)]
-            self.assertEqual([(each.segment, each.head) for each in fitted], expected, wished)
-            self.assertEqual([batch.problemOf(node, options) for node in (scan, dose)], ["", ""])
+            options = enhancement.EnhanceOptions(segment=True, head=head)
+            fitted = [enhance_batch.fittedOptions(node, options) for node in (scan, dose)]
+            self.assertEqual([(each.segment, each.head) for each in fitted], expected, head)
+            self.assertEqual(
+                [enhance_batch.problemOf(node, options) for node in (scan, dose)], ["", ""]
+            )
 
 
 class HeadRunTest(HeadTestCase):
+    @slow
     def test_applySegmentsWithTheChosenHead(self):
         self.choose(self.volume("CT"))
         self.ui.segmentCheckBox.checked = True
@@ -136,6 +144,7 @@ class HeadRunTest(HeadTestCase):
         self.assertEqual(manifest["config"]["head"]["model"], TUMOUR)
         self.assertEqual(manifest["results"]["head"]["name"], TUMOUR)
 
+    @slow
     def test_scriptsNameAHead(self):
         from MedEnhancePanels.errors import PanelError
 
@@ -144,7 +153,7 @@ class HeadRunTest(HeadTestCase):
         found = better.GetNodeReference("MedEnhance.segmentation")
         self.assertEqual(found.GetAttribute("MedEnhance.model"), TUMOUR)
         for options, says in (
-            ({"head": TUMOUR}, "no segmentation is asked for"),
+            ({"head": TUMOUR}, "which is not selected"),
             ({"head": TISSUE, "segment": True}, "is for MR, the volume is CT"),
             ({"head": None, "segment": True}, "head is None"),
         ):

@@ -5,9 +5,9 @@ import os
 from unittest import mock
 
 import qt
-from medenhance_testing import MedEnhanceTestCase
+from medenhance_testing import MedEnhanceTestCase, slow
 
-from MedEnhancePanels import jobs
+from MedEnhancePanels.pages import jobs
 
 
 class JobsTest(MedEnhanceTestCase):
@@ -52,6 +52,7 @@ class JobsTest(MedEnhanceTestCase):
         self.assertTrue(self.panel.ui.detailBox.isHidden())
         self.assertFalse(self.panel.ui.cancelButton.enabled)
 
+    @slow
     def test_aJobIsFollowedToItsEnd(self):
         job = self.ping(2.0, count=20)
         self.waitUntil(lambda: job.fraction > 0.2, 20)
@@ -65,6 +66,7 @@ class JobsTest(MedEnhanceTestCase):
         self.assertTrue(self.panel.ui.progressBar.isHidden())
         self.assertFalse(self.panel._timer.isActive())
 
+    @slow
     def test_theNewestIsOnTopAndTheChoiceStays(self):
         self.finish(self.ping(title="first"))
         self.finish(self.ping(title="second"))
@@ -73,6 +75,7 @@ class JobsTest(MedEnhanceTestCase):
         self.finish(self.ping(title="third"))
         self.assertEqual(self.panel.selected.title, "first")
 
+    @slow
     def test_cancel(self):
         job = self.ping(60, count=100)
         self.waitUntil(lambda: job.isRunning, 20)
@@ -81,6 +84,7 @@ class JobsTest(MedEnhanceTestCase):
         self.assertEqual(self.cell(0, 1), "Cancelled")
         self.assertTrue(self.panel.ui.messageLabel.isHidden())
 
+    @slow
     def test_anErrorIsASentenceWithDetailsBelow(self):
         runner = self.context.runner
         job = runner.submit("inspect", {"input": "/nowhere.nii"}, title="Inspect nothing")
@@ -92,6 +96,7 @@ class JobsTest(MedEnhanceTestCase):
         self.assertIn("Traceback", self.panel.ui.traceEdit.plainText)
         self.assertNotIn("Traceback", self.panel.ui.logEdit.plainText)
 
+    @slow
     def test_pastJobsAreRemembered(self):
         self.finish(self.ping(title="kept"))
         self.finish(self.context.runner.submit("inspect", {"input": "/no.nii"}, title="failed"))
@@ -102,6 +107,7 @@ class JobsTest(MedEnhanceTestCase):
         self.assertIn("Traceback", panel.ui.traceEdit.plainText)
         self.assertFalse(panel.ui.cancelButton.enabled)
 
+    @slow
     def test_clearForgetsWhatEndedAndKeepsWhatRuns(self):
         self.finish(self.ping(title="old"))
         running = self.ping(30, count=100, title="running")
@@ -113,6 +119,7 @@ class JobsTest(MedEnhanceTestCase):
         running.cancel()
         self.finish(running)
 
+    @slow
     def test_aDamagedHistoryIsLeftOutWithALine(self):
         self.finish(self.ping(title="good"))
         with open(self.history, "a", encoding="utf-8") as file:
@@ -139,6 +146,7 @@ class JobsTest(MedEnhanceTestCase):
         with self.assertLogs(level="WARNING"):
             self.assertEqual(jobs.readHistory()[-1].title, "after")
 
+    @slow
     def test_theHistoryStaysShort(self):
         os.makedirs(os.path.dirname(self.history))
         line = {"kind": "ping", "title": "x", "state": "done", "started": 1.0, "ended": 2.0}
@@ -152,6 +160,7 @@ class JobsTest(MedEnhanceTestCase):
         self.assertEqual(json.loads(lines[-1])["title"], "last")
         self.assertEqual(json.loads(lines[0])["title"], "51")
 
+    @slow
     def test_aFolderThatCannotBeWrittenIsNoError(self):
         with open(os.path.join(self.folder, "settings"), "w", encoding="utf-8") as file:
             file.write("a file where the folder should be")
@@ -159,6 +168,7 @@ class JobsTest(MedEnhanceTestCase):
             self.finish(self.ping())
         self.assertEqual(self.cell(0, 1), "Done")
 
+    @slow
     def test_reportAndFolderAreOpened(self):
         job = self.finish(self.ping())
         self.assertTrue(self.panel.ui.reportButton.isHidden())
@@ -175,6 +185,7 @@ class JobsTest(MedEnhanceTestCase):
             self.panel.ui.folderButton.click()
         self.assertEqual(opened, [page, self.folder])
 
+    @slow
     def test_theAccountOfARecoveryIsNoReportToOpen(self):
         job = self.ping()
         job.onFinished(lambda job: job.result.update(report={"blocks": 120, "lost": [1, 2]}))
@@ -185,6 +196,7 @@ class JobsTest(MedEnhanceTestCase):
     def test_longLinesOfTheLogAreWrapped(self):
         self.assertEqual(self.panel.ui.logEdit.lineWrapMode, qt.QPlainTextEdit.WidgetWidth)
 
+    @slow
     def test_theComputerIsChecked(self):
         self.panel.ui.checkButton.click()
         self.waitUntil(lambda: self.panel._check.isFinished, 60)
@@ -197,6 +209,7 @@ class JobsTest(MedEnhanceTestCase):
         panel.cleanup()
         self.assertEqual(len(self.context.runner.listeners), before)
 
+    @slow
     def test_questionsAndPreviewsAreNotListed(self):
         self.finish(self.context.runner.submit("models", {"action": "list"}, title="Models"))
         self.assertEqual(self.panel.ui.jobTable.rowCount, 0)
@@ -210,6 +223,7 @@ class JobsTest(MedEnhanceTestCase):
         self.assertEqual(self.panel.ui.jobTable.rowCount, 0)
         self.assertEqual(jobs.readHistory(), [])
 
+    @slow
     def test_aJobThatIsForgottenAtItsEndIsNotListed(self):
         job = self.ping(1.0, count=10)
         job.onFinished(self.context.runner.forget)
@@ -226,6 +240,7 @@ class JobsTest(MedEnhanceTestCase):
 
 
 class JobsScreenshotTest(MedEnhanceTestCase):
+    @slow
     def test_screenshots(self):
         history = os.path.join(self.temporaryFolder(), "history.jsonl")
         patch = mock.patch.object(jobs, "historyPath", lambda: history)
@@ -244,11 +259,11 @@ class JobsScreenshotTest(MedEnhanceTestCase):
         failed = self.widget.panels["load"].openPath(os.path.join(os.sep, "scans", "broken.nii"))
         self.waitUntil(lambda: failed.isFinished, 60)
         self.context.clearMessage()
-        panel.refresh()  # an earlier test's end took the panel's ears off
+        panel.refresh()  # an earlier test's end removed the panel's listeners
         panel.ui.jobTable.selectRow(0)
         self.screenshot(self.widget.parent, "jobs-ready", height=700)
 
     def sampleOfOurs(self):
-        from MedEnhancePanels import samples
+        from MedEnhancePanels.tasks import samples
 
         return samples.SAMPLES[0]

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import slicer
 import vtk
-from medenhance_testing import SAMPLE, MedEnhanceTestCase
+from medenhance_testing import SAMPLE, MedEnhanceTestCase, slow
 
 #: Slices and margins of the sample that a CPU enhances in a few seconds.
 _PART = (slice(60, 76), slice(40, 140), slice(30, 130))
@@ -65,6 +65,7 @@ class JourneyTest(MedEnhanceTestCase):
     def idle(self, panel, seconds=120):
         self.waitUntil(lambda: panel.job is None, seconds)
 
+    @slow
     def test_fromAFileToASceneThatComesBack(self):
         brain = self.load()
         original, grid = self.voxels(brain), self.geometry(brain)
@@ -131,6 +132,7 @@ class JourneyTest(MedEnhanceTestCase):
         self.assertEqual(self.context.state.inputVolume.GetName(), chosen)
         self.assertTrue(self.context.state.segment)
 
+    @slow
     def test_runsThatAreUndoneLeaveNoNodes(self):
         panel = self.choose(self.load())
         panel.ui.segmentCheckBox.checked = False

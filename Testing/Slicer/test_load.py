@@ -7,9 +7,10 @@ import numpy as np
 import qt
 import slicer
 import vtk
-from medenhance_testing import MedEnhanceTestCase
+from medenhance_testing import MedEnhanceTestCase, slow
 
-from MedEnhancePanels import bridge, card, loading, samples
+from MedEnhancePanels.nodes import bridge, card
+from MedEnhancePanels.tasks import files, samples
 
 
 class LoadTestCase(MedEnhanceTestCase):
@@ -42,6 +43,7 @@ class LoadTestCase(MedEnhanceTestCase):
 
 
 class LoadTest(LoadTestCase):
+    @slow
     def test_theSampleIsLoadedChosenAndDescribed(self):
         job = self.panel.openSample(samples.SAMPLES[0])
         self.waitUntil(lambda: job.isFinished, 60)
@@ -55,6 +57,7 @@ class LoadTest(LoadTestCase):
         self.assertIn("197 × 233 × 189", self.panel.ui.sizeLabel.text)
         self.assertFalse(os.path.exists(job.folder))
 
+    @slow
     def test_aStatedModalityIsTaken(self):
         path = samples.samplePath(samples.SAMPLES[0])
         node = self.open(path, modality="PT", name="stated").nodes["output"]
@@ -62,9 +65,10 @@ class LoadTest(LoadTestCase):
         self.assertEqual(node.GetName(), "stated")
         self.assertEqual(node.GetAttribute("MedEnhance.notes"), "")
 
+    @slow
     def test_theCardIsTheLibrarys(self):
         from MedEnhanceLib import io
-        from MedEnhanceLib.io.card import card as library_card
+        from MedEnhanceLib.io.describe import card as library_card
 
         path = samples.samplePath(samples.SAMPLES[0])
         node = self.open(path, modality="MR").nodes["output"]
@@ -77,11 +81,12 @@ class LoadTest(LoadTestCase):
             self.assertEqual(getattr(ours, name), theirs[name], name)
         self.assertEqual(ours.type, theirs["dtype"])
 
+    @slow
     def test_theCardOfAnObliqueVolumeIsTheLibrarys(self):
         from MedEnhanceLib.core.geometry import Geometry
         from MedEnhanceLib.core.volume import Volume
         from MedEnhanceLib.io import save
-        from MedEnhanceLib.io.card import card as library_card
+        from MedEnhanceLib.io.describe import card as library_card
 
         turn = np.radians(12.0)
         direction = (
@@ -102,6 +107,7 @@ class LoadTest(LoadTestCase):
         self.assertTrue(any("12.0° off" in fact for fact in theirs["warnings"]))
         self.assertIn("12.0° off", self.panel.ui.warningsLabel.text)
 
+    @slow
     def test_aSequenceBecomesASequenceNodeWithItsFrames(self):
         from MedEnhanceLib.core.volume import Volume
         from MedEnhanceLib.io import save
@@ -116,6 +122,7 @@ class LoadTest(LoadTestCase):
         self.assertFalse(self.panel.ui.framesLabel.isHidden())
         self.assertEqual(self.panel.ui.framesLabel.text, "3")
 
+    @slow
     def test_brokenFilesGiveASentenceWithARemedy(self):
         folder = self.temporaryFolder()
         files = {
@@ -138,6 +145,7 @@ class LoadTest(LoadTestCase):
         job = self.open(os.path.join(folder, "absent.nii.gz"))
         self.assertIn("absent.nii.gz", self.message())
 
+    @slow
     def test_aCompressedFileComesAsAPreviewAndThenInFull(self):
         node = self.smallVolume((40, 96, 96))
         path = os.path.join(self.temporaryFolder(), "small.ucv")
@@ -154,6 +162,7 @@ class LoadTest(LoadTestCase):
         self.assertTrue(np.array_equal(voxels(back), voxels(node)))
         self.waitUntil(lambda: self.panel.ui.enhanceButton.enabled, 2)
 
+    @slow
     def test_aDamagedCompressedFileHasARemedyOnThePages(self):
         path = os.path.join(self.temporaryFolder(), "damaged.ucv")
         self.widget.logic.compress(self.smallVolume(), path, lossless=True)
@@ -168,7 +177,7 @@ class LoadTest(LoadTestCase):
         path = os.path.join(self.temporaryFolder(), "picture.bmp")
         with open(path, "w", encoding="utf-8") as file:
             file.write("no volume")
-        self.assertFalse(loading.isForTheLibrary(path))
+        self.assertFalse(files.isForTheLibrary(path))
         self.assertIsNone(self.panel.openPath(path))
         self.assertIn("neither by MedEnhance nor by Slicer", self.message())
         self.assertIn(".nii.gz", self.message())
@@ -177,13 +186,15 @@ class LoadTest(LoadTestCase):
             self.panel.openPath(path)
         self.assertIs(self.panel.node, node)
 
-    def test_aGuessedModalityIsToldInWordsOfThePage(self):
+    @slow
+    def test_aGuessedModalityIsReportedInWordsOfThePage(self):
         node = self.open(samples.samplePath(samples.SAMPLES[0])).nodes["output"]
         self.assertIn("no modality", node.GetAttribute("MedEnhance.notes"))
         text = self.panel.ui.warningsLabel.text
         self.assertIn("by its values it looks like MR", text)
         self.assertNotIn("--modality", text)
 
+    @slow
     def test_aLossyFileSaysSoOnTheCardAndGoesOnSayingIt(self):
         path = os.path.join(self.temporaryFolder(), "lossy.ucv")
         node = self.smallVolume((40, 64, 64))
@@ -192,12 +203,13 @@ class LoadTest(LoadTestCase):
         self.waitUntil(lambda: self.panel.node not in (None, node), 60)
         self.waitUntil(lambda: self.panel._job is None, 60)
         text = self.panel.ui.warningsLabel.text
-        self.assertIn("Lossy: made 40 times smaller", text)
+        self.assertIn("Lossy: compressed 40 times", text)
         self.assertIn("PSNR", text)
         self.assertIn("compressed to a ratio of 40", text)
         self.panel.ui.modalityComboBox.activated.emit(card.MODALITIES.index("MR"))
         self.assertIn("Lossy", self.panel.node.GetAttribute("MedEnhance.notes"))
 
+    @slow
     def test_whatAFileSaidOfItsModalityIsRemembered(self):
         from MedEnhanceLib.core.volume import Volume
         from MedEnhanceLib.io import save
@@ -208,7 +220,7 @@ class LoadTest(LoadTestCase):
         self.assertEqual(node.GetAttribute(card.FILE_MODALITY), "MR")
         self.panel.ui.modalityComboBox.activated.emit(card.MODALITIES.index("PT"))
         label = self.panel.ui.warningsLabel
-        self.waitUntil(lambda: "The file says MR, but PET is chosen" in label.text, 2)
+        self.waitUntil(lambda: "The file says MR, but PET is selected" in label.text, 2)
 
     def test_aCancelledLoadLeavesNoNodeAndNoMessage(self):
         before = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLVolumeNode")
@@ -263,6 +275,7 @@ class LoadTest(LoadTestCase):
 
 
 class ScreenshotTest(LoadTestCase):
+    @slow
     def test_screenshots(self):
         self.screenshot(self.widget.parent, "load-empty", height=600)
         job = self.panel.openSample(samples.SAMPLES[0])
@@ -281,11 +294,11 @@ class ScreenshotTest(LoadTestCase):
         self.screenshot(self.widget.parent, "load-warnings-dark", height=600)
 
     def useDarkPalette(self):
-        """As Slicer's dark style: light text on dark grey."""
+        """As Slicer's dark style: light text on dark gray."""
         light = qt.QPalette(qt.QApplication.palette())
         self.addCleanup(qt.QApplication.setPalette, light)
         dark = qt.QPalette()
-        for role, grey in (
+        for role, gray in (
             (qt.QPalette.Window, 46),
             (qt.QPalette.Base, 32),
             (qt.QPalette.AlternateBase, 40),
@@ -294,5 +307,5 @@ class ScreenshotTest(LoadTestCase):
             (qt.QPalette.Text, 235),
             (qt.QPalette.ButtonText, 235),
         ):
-            dark.setColor(role, qt.QColor(grey, grey, grey))
+            dark.setColor(role, qt.QColor(gray, gray, gray))
         qt.QApplication.setPalette(dark)

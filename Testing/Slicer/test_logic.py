@@ -3,7 +3,7 @@
 import os
 
 import slicer
-from medenhance_testing import MedEnhanceTestCase
+from medenhance_testing import MedEnhanceTestCase, slow
 
 
 class LogicTest(MedEnhanceTestCase):
@@ -28,6 +28,7 @@ class LogicTest(MedEnhanceTestCase):
         node.SetAttribute("MedEnhance.modality", "MR")
         return node
 
+    @slow
     def test_whatIsNoVolumeIsRefusedInWords(self):
         self.mr()
         logic, path = self.logic, os.path.join(self.temporaryFolder(), "x.ucv")
@@ -79,6 +80,7 @@ class LogicTest(MedEnhanceTestCase):
         self.assertEqual(self.refusal(self.logic.decompress, None).code, "input")
         self.assertEqual(self.refusal(self.logic.decompress, path, layers="x").code, "config")
 
+    @slow
     def test_hintsNameNoOptionsOfTheCommandLine(self):
         node = self.mr()
         ct = self.smallVolume(name="ct")
@@ -93,12 +95,13 @@ class LogicTest(MedEnhanceTestCase):
         for hint in hints:
             self.assertNotRegex(hint, r"--[a-z]|medenhance|modality=")
         error = self.refusal(self.logic.enhance, node, model="brain-tissue")
-        self.assertIn("segments, and is not one that enhances", error.message)
+        self.assertIn("segments; a model that enhances is needed", error.message)
         error = self.refusal(self.logic.segment, ct)
         self.assertIn("no model that segments CT", error.message)
-        self.assertIn("without being named", error.message)
+        self.assertIn("unless it is selected by name", error.message)
 
-    def test_theLibrarysWordsAreToldWithoutOptions(self):
+    @slow
+    def test_theLibrarysWordsAreReportedWithoutOptions(self):
         from MedEnhancePanels.errors import PanelError, plain
 
         self.assertEqual(plain("Use auto (--device auto; see medenhance doctor)."), "Use auto.")

@@ -7,7 +7,7 @@ import zipfile
 from unittest import mock
 
 import slicer
-from medenhance_testing import MedEnhanceTestCase
+from medenhance_testing import MedEnhanceTestCase, slow
 
 from MedEnhanceLib.runtime.resources import resource_folder
 
@@ -58,6 +58,7 @@ class ModelsTest(MedEnhanceTestCase):
     def choose(self, name):
         self.panel.ui.modelTable.selectRow(self.listed().index(name))
 
+    @slow
     def test_thePageListsWhatIsInstalledWhenItIsShown(self):
         self.panel.enter()
         self.waitUntil(lambda: self.listed() == SHIPPED, 60)
@@ -75,6 +76,7 @@ class ModelsTest(MedEnhanceTestCase):
         self.assertLessEqual(header.length(), self.panel.ui.modelTable.width)
         self.assertFalse(self.panel.ui.removeButton.enabled)
 
+    @slow
     def test_aFolderIsImportedVerifiedAndRemoved(self):
         self.finish(self.panel.refresh())
         self.finish(self.panel.importFrom(self.bundle()))
@@ -91,6 +93,7 @@ class ModelsTest(MedEnhanceTestCase):
         self.waitUntil(lambda: self.listed() == SHIPPED, 60)
         self.assertFalse(os.path.exists(os.path.join(self.installed, "mine")))
 
+    @slow
     def test_aZipIsImported(self):
         folder = self.bundle("zipped")
         path = os.path.join(self.folder, "zipped.zip")
@@ -102,6 +105,7 @@ class ModelsTest(MedEnhanceTestCase):
         self.assertEqual(self.finish(self.panel.importFrom(path)).state, "done")
         self.assertIn("zipped", self.listed())
 
+    @slow
     def test_nothingIsRemovedUnasked(self):
         self.finish(self.panel.importFrom(self.bundle()))
         self.choose("mine")
@@ -111,6 +115,7 @@ class ModelsTest(MedEnhanceTestCase):
         self.assertIsNone(self.panel._job)
         self.assertTrue(os.path.isdir(os.path.join(self.installed, "mine")))
 
+    @slow
     def test_aDamagedModelIsNamedWhenItIsVerified(self):
         self.finish(self.panel.importFrom(self.bundle()))
         weights = os.path.join(self.installed, "mine", "models", "model.safetensors")
@@ -124,6 +129,7 @@ class ModelsTest(MedEnhanceTestCase):
         self.assertIn("damaged", self.panel.ui.summaryLabel.text)
         self.screenshot(self.widget.parent, "models-error", height=700)
 
+    @slow
     def test_whatIsNoModelIsRefusedWithASentence(self):
         damaged = self.bundle("damaged")
         weights = os.path.join(damaged, "models", "model.safetensors")
@@ -147,6 +153,7 @@ class ModelsTest(MedEnhanceTestCase):
         self.assertEqual(os.listdir(self.installed), [])
         self.assertTrue(self.panel.ui.importButton.enabled)
 
+    @slow
     def test_withoutModelsThePageSaysWhatToDo(self):
         self.panel._show([])
         self.assertFalse(self.panel.ui.statusLabel.isHidden())
@@ -154,6 +161,7 @@ class ModelsTest(MedEnhanceTestCase):
         self.finish(self.panel.refresh())
         self.assertTrue(self.panel.ui.statusLabel.isHidden())
 
+    @slow
     def test_screenshot(self):
         self.finish(self.panel.refresh())
         self.choose("mr-brain")

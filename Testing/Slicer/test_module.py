@@ -9,7 +9,7 @@ import time
 import weakref
 
 import slicer
-from medenhance_testing import MedEnhanceTestCase
+from medenhance_testing import MedEnhanceTestCase, slow
 
 PAGES = ["load", "enhance", "compress", "distill", "jobs", "models"]
 
@@ -31,6 +31,7 @@ class ModuleTest(MedEnhanceTestCase):
         print(f"opening the module took {min(times):.3f} s")
         self.assertLess(min(times), 0.5)
 
+    @slow
     def test_slicersStartImportsNothingHeavy(self):
         module = slicer.modules.medenhance.path
         code = (
@@ -100,6 +101,7 @@ class ModuleTest(MedEnhanceTestCase):
         self.assertIsNotNone(self.context.state)
         self.assertIsNone(self.context.state.inputVolume)
 
+    @slow
     def test_theChoicesSurviveAReloadOfTheModule(self):
         self.context.state.model = "mr-brain"
         node = self.context.state.node
@@ -108,6 +110,7 @@ class ModuleTest(MedEnhanceTestCase):
         self.assertIs(widget.context.state.node, node)
         self.assertEqual(widget.context.state.model, "mr-brain")
 
+    @slow
     def test_whatWasBeforeAReloadChangesNothingAnyMore(self):
         former = self.widget.panels["load"]
         slicer.util.reloadScriptedModule("MedEnhance")
@@ -132,6 +135,7 @@ class LeakTest(MedEnhanceTestCase):
     #: 200 in the long run that is documented; fewer in every run of the tests.
     CYCLES = int(os.environ.get("MEDENHANCE_CYCLES", "8"))
 
+    @slow
     def test_openingClosingAndReloadingDoesNotGrow(self):
         counts = []
         for _round in range(3 + self.CYCLES):
@@ -147,6 +151,7 @@ class LeakTest(MedEnhanceTestCase):
         print(f"{self.CYCLES} cycles: {growth:+.1f} Python objects a cycle; all: {steps}")
         self.assertLess(growth, 1, "Python objects that each cycle leaves")
 
+    @slow
     def test_aModuleThatWasReloadedIsGone(self):
         self.cycle()  # the tests before keep the one that they had
         old = slicer.util.getModuleWidget("MedEnhance")

@@ -21,7 +21,7 @@ LABELS = [
 class ResultsTest(MedEnhanceTestCase):
     def setUp(self):
         super().setUp()
-        from MedEnhancePanels import bridge, results
+        from MedEnhancePanels.nodes import bridge, results
 
         self.bridge, self.results = bridge, results
         self.source = self.smallVolume(name="scan", spacing=(0.9, 1.1, 2.3))
@@ -38,7 +38,7 @@ class ResultsTest(MedEnhanceTestCase):
 
     def labels(self):
         """A file of labels on the source's grid, as the worker writes it, and its voxels."""
-        from MedEnhancePanels import nrrd
+        from MedEnhancePanels.nodes import nrrd
 
         voxels = np.zeros(slicer.util.arrayFromVolume(self.source).shape, np.uint8)
         voxels[2:4, 5:9], voxels[5:, :, 3:6] = 1, 7
@@ -94,7 +94,7 @@ class ResultsTest(MedEnhanceTestCase):
             self.assertEqual(largest, 1.0)
             self.assertTrue((slicer.util.arrayFromVolume(node) == -1).all(), dtype)
 
-    def test_theDivergingColoursAreWhiteInTheMiddleAndMadeOnce(self):
+    def test_theDivergingColorsAreWhiteInTheMiddleAndMadeOnce(self):
         nodes = [self.enhanced(), self.enhanced()]
         for node in nodes:
             self.results.styleDifference(node)

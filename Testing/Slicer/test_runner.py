@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 
-from medenhance_testing import MedEnhanceTestCase
+from medenhance_testing import MedEnhanceTestCase, slow
 
 
 class RunnerTest(MedEnhanceTestCase):
@@ -25,6 +25,7 @@ class RunnerTest(MedEnhanceTestCase):
         self.waitUntil(lambda: job.isFinished, seconds)
         return job
 
+    @slow
     def test_aJobRunsToItsResult(self):
         seen = []
         job = self.ping()
@@ -36,12 +37,14 @@ class RunnerTest(MedEnhanceTestCase):
         self.assertIn("progress", seen)
         self.assertFalse(os.path.exists(job.folder))
 
+    @slow
     def test_theWorkerStaysWarm(self):
         self.finish(self.ping())
         began = time.monotonic()
         self.finish(self.ping())
         self.assertLess(time.monotonic() - began, 0.5)
 
+    @slow
     def test_jobsWaitForEachOtherAndOneOfTheirOwnDoesNot(self):
         first, second = self.ping(1.0), self.ping()
         own = self.ping(own=True)
@@ -50,6 +53,7 @@ class RunnerTest(MedEnhanceTestCase):
         self.assertTrue(first.isFinished)
         self.assertLessEqual(first.ended, second.ended)
 
+    @slow
     def test_aCancelledJobEndsWithinTwoSeconds(self):
         job = self.ping(60, count=1000)
         self.waitUntil(lambda: job.isRunning, 20)
@@ -61,6 +65,7 @@ class RunnerTest(MedEnhanceTestCase):
         self.assertEqual((job.error.text, job.error.details), ("Cancelled.", ""))
         self.assertEqual(self.finish(self.ping()).state, "done")
 
+    @slow
     def test_aWaitingJobIsCancelledAtOnce(self):
         first, second = self.ping(2.0), self.ping(30)
         self.waitUntil(lambda: first.isRunning, 20)
@@ -70,6 +75,7 @@ class RunnerTest(MedEnhanceTestCase):
         self.assertEqual((second.error.text, second.error.details), ("Cancelled.", ""))
         self.assertEqual(self.finish(first).state, "done")
 
+    @slow
     def test_aKilledWorkerFailsItsJobAndTheNextOneRuns(self):
         job, waiting = self.ping(60, count=1000), self.ping()
         self.waitUntil(lambda: job.isRunning and job.fraction > 0, 20)
@@ -84,14 +90,14 @@ class RunnerTest(MedEnhanceTestCase):
         """As a queue of volumes of which two are too large for the memory."""
         dies = (
             "import json, os, sys\n"
-            "def tell(job, event, **more):\n"
+            "def report(job, event, **more):\n"
             "    print(json.dumps({'v': 1, 'job': job, 'event': event, **more}), flush=True)\n"
             "for line in sys.stdin:\n"
             "    fields = json.loads(line)\n"
-            "    tell(fields['id'], 'started')\n"
+            "    report(fields['id'], 'started')\n"
             "    if fields['params']['dies']:\n"
             "        os._exit(9)\n"
-            "    tell(fields['id'], 'result')\n"
+            "    report(fields['id'], 'result')\n"
         )
         from MedEnhancePanels.runner import Runner
 
@@ -108,6 +114,7 @@ class RunnerTest(MedEnhanceTestCase):
             job = self.finish(self.runner.submit("ping", {"count": value}, title="Ping"), 2)
             self.assertEqual((job.state, job.error.code), ("failed", "config"))
 
+    @slow
     def test_numbersOfNumpyAndPathsAreTakenAsParameters(self):
         import pathlib
 
@@ -125,6 +132,7 @@ class RunnerTest(MedEnhanceTestCase):
         shutil.rmtree(self.runner.folder())
         self.assertEqual(self.finish(self.ping()).state, "done")
 
+    @slow
     def test_aStepMayEndItsOwnJob(self):
         """A scene change within a step can end the job that makes it."""
         closed = []
@@ -172,6 +180,7 @@ class RunnerTest(MedEnhanceTestCase):
             module._GRACE_MS = grace
             runner.shutdown()
 
+    @slow
     def test_theWorkersErrorReachesTheUserWithItsHint(self):
         job = self.runner.submit("inspect", {"input": "/no/such/file.nrrd"}, title="Inspect")
         self.finish(job)
@@ -179,6 +188,7 @@ class RunnerTest(MedEnhanceTestCase):
         self.assertIn("file.nrrd", job.error.message)
         self.assertNotIn("Traceback", job.error.text)
 
+    @slow
     def test_stepsBeforeAndAfterRunBetweenEvents(self):
         turns = []
 
@@ -224,6 +234,7 @@ class RunnerTest(MedEnhanceTestCase):
         self.assertEqual(job.state, "cancelled")
         self.assertEqual(closed, [True])
 
+    @slow
     def test_shutdownLeavesNoProcessAndNoFile(self):
         job = self.ping(60, count=1000)
         self.waitUntil(lambda: job.isRunning, 20)
@@ -234,16 +245,18 @@ class RunnerTest(MedEnhanceTestCase):
         self.assertFalse(worker.isAlive)
         self.assertFalse(os.path.exists(folder))
 
+    @slow
     def test_aFaultyListenerDoesNotDisturbTheOthers(self):
-        heard = []
+        ended = []
         job = self.ping()
         job.onFinished(lambda job: 1 / 0)
-        job.onFinished(heard.append)
-        told, sys.excepthook = [], lambda kind, *_rest: told.append(kind)
+        job.onFinished(ended.append)
+        reported, sys.excepthook = [], lambda kind, *_rest: reported.append(kind)
         self.finish(job)
-        self.assertEqual(heard, [job])
-        self.assertEqual(told, [ZeroDivisionError])
+        self.assertEqual(ended, [job])
+        self.assertEqual(reported, [ZeroDivisionError])
 
+    @slow
     def test_waitReturnsTheJobOrRaisesItsError(self):
         from MedEnhancePanels.errors import PanelError
         from MedEnhancePanels.runner import wait

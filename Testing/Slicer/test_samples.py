@@ -13,9 +13,11 @@ import numpy as np
 import slicer
 from test_load import LoadTestCase
 
-from MedEnhancePanels import bridge, load, samples
 from MedEnhancePanels.context import Context
 from MedEnhancePanels.errors import PanelError
+from MedEnhancePanels.nodes import bridge
+from MedEnhancePanels.pages import load
+from MedEnhancePanels.tasks import samples
 
 
 class SlowServer:
@@ -39,7 +41,7 @@ class SlowServer:
                 time.sleep(0.05)
                 self._client.sendall(bytes(250))
         except OSError:
-            return  # nobody came, or whoever came has gone
+            return  # nobody connected, or the client has gone
 
     def close(self):
         self._thread.join(10)
@@ -92,7 +94,7 @@ class SampleDataTest(LoadTestCase):
 
     def fetch(self, name):
         self.panel.openSample(self.sample(name))
-        self.waitUntil(lambda: self.panel._download is None, 20)
+        self.waitUntil(lambda: self.panel._job is None, 20)
 
     def test_ourSampleIsRegisteredWithItsHash(self):
         samples.registerSampleData()
@@ -148,7 +150,7 @@ class SampleDataTest(LoadTestCase):
         self.assertTrue(self.panel.ui.progressFrame.isHidden())
         self.assertEqual(self.cached(), [])
 
-    def test_aDownloadTellsItsProgressAndIsCancelled(self):
+    def test_aDownloadReportsItsProgressAndIsCancelled(self):
         server = SlowServer()
         self.addCleanup(server.close)
         self.uri = server.uri
@@ -156,7 +158,7 @@ class SampleDataTest(LoadTestCase):
         self.waitUntil(lambda: self.panel.ui.progressBar.value > 0, 10)
         self.assertIn("MRHead", self.panel.ui.progressLabel.text)
         self.panel.ui.cancelButton.click()
-        self.waitUntil(lambda: self.panel._download is None, 5)
+        self.waitUntil(lambda: self.panel._job is None, 5)
         self.assertEqual(self.message(), "")
         self.assertEqual(self.cached(), [])
         self.assertTrue(self.panel.ui.sampleButton.enabled)
@@ -167,7 +169,7 @@ class SampleDataTest(LoadTestCase):
         self.panel.openSample(self.sample("MRHead"))
         self.waitUntil(lambda: self.panel.ui.progressBar.value > 0, 10)
         server.close()
-        self.waitUntil(lambda: self.panel._download is None, 5)
+        self.waitUntil(lambda: self.panel._job is None, 5)
         self.assertIn("could not be downloaded", self.message())
         self.assertEqual(self.cached(), [])
 

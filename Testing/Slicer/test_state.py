@@ -23,6 +23,37 @@ class StateTest(MedEnhanceTestCase):
             state.node.SetParameter("MaxError", text)
             self.assertEqual(state.maxError, 2.0)
 
+    def test_anOptionThatIsDeclaredBecomesAField(self):
+        import dataclasses
+
+        from MedEnhanceLib.core.options import option
+        from MedEnhanceLib.hqg.config import EnhanceConfig
+        from MedEnhancePanels import arguments
+        from MedEnhancePanels.state import declared
+
+        fields = [("grain_size", float, option(0.5, help="of the noise", low=0, high=1))]
+        config = dataclasses.make_dataclass(
+            "WithGrain", fields, bases=(EnhanceConfig,), frozen=True, kw_only=True
+        )
+        kind = declared(config)(type("Extended", (type(self.context.state),), {}))
+        state = kind(self.context.state.node)
+        self.assertEqual(state.grainSize, 0.5)
+        state.grainSize = 0.25
+        self.assertEqual(state.node.GetParameter("GrainSize"), "0.25")
+        options = arguments.optionsClass("GrainOptions", config, object)
+        self.assertEqual(options(grainSize=1).grainSize, 1)
+        with self.assertRaisesRegex(Exception, "grainSize is 2"):
+            arguments.configOf(options(grainSize=2), config)
+
+    def test_optionsWithTwoValuesAreSwitches(self):
+        state = self.context.state
+        self.assertEqual((state.orientations, state.value("orientations")), (False, 1))
+        state.orientations = state.biasCorrection = True
+        self.assertEqual((state.value("orientations"), state.value("biasCorrection")), (3, "n4"))
+        self.assertEqual(state.node.GetParameter("BiasCorrection"), "true")  # as in older scenes
+        state.speed, state.compressMode = "slow", "ssim"
+        self.assertEqual((state.speed, state.compressMode, state.ssim), ("slow", "ssim", 0.95))
+
     def test_aDamagedValueReadsAsTheDefault(self):
         state = self.context.state
         state.node.SetParameter("MaxError", "much")
@@ -31,16 +62,16 @@ class StateTest(MedEnhanceTestCase):
         self.assertEqual(state.compressMode, "lossless")
 
     def test_anUnchangedValueDisturbsNobody(self):
-        state, heard = self.context.state, []
+        state, calls = self.context.state, []
         state.model = "a"
-        forget = state.observe(heard.append)
+        forget = state.observe(calls.append)
         state.model = "a"
-        self.assertEqual(heard, [])
+        self.assertEqual(calls, [])
         state.model = "b"
-        self.assertEqual(heard, [state])
+        self.assertEqual(calls, [state])
         forget()
         state.model = "c"
-        self.assertEqual(len(heard), 1)
+        self.assertEqual(len(calls), 1)
 
     def test_stateSurvivesSavingClosingAndLoadingTheScene(self):
         node = slicer.util.addVolumeFromArray(np.ones((3, 4, 5), np.int16), name="kept")

@@ -11,7 +11,7 @@ from medenhance_testing import MedEnhanceTestCase
 
 class CatchingTest(MedEnhanceTestCase):
     def failuresOf(self, body):
-        """What a test with that body is told it did wrong."""
+        """The failures that a test with that body reports."""
 
         class Inner(MedEnhanceTestCase):
             def runTest(self):

@@ -8,14 +8,14 @@ import tempfile
 from typing import Any
 
 from SlicerHost import qt
-from SlicerHost.standins import behaviour, make
+from SlicerHost.standins import behavior, make
 
 
 def _constant(value: Any) -> property:
     return property(lambda self: value)
 
 
-@behaviour
+@behavior
 class qSlicerCoreApplication:
     """Settings and files in a folder of its own, and the way to scene, logics and managers."""
 
@@ -95,7 +95,7 @@ class qSlicerCoreApplication:
         qt.QCoreApplication.sendPostedEvents(None, int(qt.QEvent.DeferredDelete))
 
 
-@behaviour
+@behavior
 class qSlicerApplication:
     """As that of a Slicer without main window."""
 
@@ -106,7 +106,7 @@ class qSlicerApplication:
         return None
 
 
-@behaviour
+@behavior
 class qSlicerModuleManager:
     """Modules by their names."""
 

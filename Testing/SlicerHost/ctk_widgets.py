@@ -1,14 +1,14 @@
-"""Behaviour of the CTK widgets that the panels use."""
+"""Behavior of the CTK widgets that the panels use."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from SlicerHost import qt
-from SlicerHost.standins import behaviour, stored
+from SlicerHost.standins import behavior, stored
 
 
-@behaviour
+@behavior
 class ctkCollapsibleButton:
     """A header that shows and hides what lies below it."""
 
@@ -96,7 +96,7 @@ def _of_box(name: str) -> property:
     return property(lambda self: getattr(self._own.box, name), write)
 
 
-@behaviour
+@behavior
 class ctkSliderWidget:
     """A slider with a spin box for the same number."""
 

@@ -1,6 +1,6 @@
 """Slicer's DICOM database and its indexer, over files that pydicom reads.
 
-The index is kept in memory and made anew from the copied files when a database is opened, so that
+The index is kept in memory and rebuilt from the copied files when a database is opened, so that
 a folder is all that a database is.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from SlicerHost import qt
-from SlicerHost.standins import behaviour, stored
+from SlicerHost.standins import behavior, stored
 
 #: How many files one turn of a background import takes.
 _FILES_A_TURN = 4
@@ -64,7 +64,7 @@ def read_entry(path: Path) -> Entry | None:
     return entry if entry.study and entry.series and entry.instance else None
 
 
-@behaviour
+@behavior
 class ctkDICOMDatabase:
     """Patients, studies, series and files of a folder."""
 
@@ -191,7 +191,7 @@ class ctkDICOMDatabase:
         return self.fileValue(file, tag) if file else ""
 
 
-@behaviour
+@behavior
 class ctkDICOMIndexer:
     """Takes the files of a folder into a database, at once or between Qt's events."""
 

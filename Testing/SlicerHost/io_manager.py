@@ -10,7 +10,7 @@ import os
 import re
 from typing import Any
 
-from SlicerHost.standins import behaviour
+from SlicerHost.standins import behavior
 
 #: Kinds of file that Slicer brings: ending -> (type, class of the node)
 _KINDS = {
@@ -36,7 +36,7 @@ _KINDS = {
 _NODE_OF = {kind: node for kind, node in _KINDS.values() if node}
 
 
-@behaviour
+@behavior
 class qSlicerScriptedFileReader:
     """What a module's ...FileReader sees as its `parent`."""
 
@@ -60,7 +60,7 @@ class qSlicerScriptedFileReader:
         return self._own.messages
 
 
-@behaviour
+@behavior
 class qSlicerScriptedFileWriter:
     """What a module's ...FileWriter sees as its `parent`."""
 
@@ -117,7 +117,7 @@ def _built_in(path: str) -> tuple[str, float]:
     return (_KINDS[best][0], 0.5 + 0.01 * len(best)) if best else ("NoFile", 0.0)
 
 
-@behaviour
+@behavior
 class qSlicerCoreIOManager:
     """Finds the reader or writer for a file: a script of a module, or one of MRML's own."""
 

@@ -22,7 +22,7 @@ def table() -> str:
             _row(node.name, path, _lines(node), ast.get_docstring(node))
             for node in body
             if isinstance(node, ast.ClassDef)
-            and "behaviour" in map(ast.unparse, node.decorator_list)
+            and "behavior" in map(ast.unparse, node.decorator_list)
         ]
     for path in sorted([*HERE.glob("python/*.py"), *HERE.glob("scripted/*.py")]):
         text = path.read_text(encoding="utf-8")

@@ -10,10 +10,10 @@ from typing import Any
 import slicer
 
 from SlicerHost import qt, scene
-from SlicerHost.standins import behaviour, make, stored
+from SlicerHost.standins import behavior, make, stored
 
 
-@behaviour
+@behavior
 class qSlicerAbstractCoreModule:
     """A module that has a name and a logic."""
 
@@ -27,7 +27,7 @@ class qSlicerAbstractCoreModule:
         return None
 
 
-@behaviour
+@behavior
 class qSlicerScriptedLoadableModule:
     """What a scripted module sees as its `parent`."""
 
@@ -53,7 +53,7 @@ class qSlicerScriptedLoadableModule:
         return widget
 
 
-@behaviour
+@behavior
 class qSlicerWidget:
     """Passes the scene on."""
 
@@ -61,14 +61,14 @@ class qSlicerWidget:
         self.mrmlSceneChanged.emit(new_scene)
 
 
-@behaviour
+@behavior
 class qSlicerAbstractModuleWidget:
     """Knows whether it is shown."""
 
     isEntered = property(lambda self: self._own.entered)
 
 
-@behaviour
+@behavior
 class qSlicerScriptedLoadableModuleWidget:
     """What a module's ...Widget sees as its `parent`."""
 
@@ -81,7 +81,7 @@ class qSlicerScriptedLoadableModuleWidget:
         return self._own.python
 
     def reload(self: Any) -> None:
-        """Make the Python side anew; as in Slicer the old one's widgets stay, hidden."""
+        """Make the Python side again; as in Slicer the old one's widgets stay, hidden."""
         name = self._own.name
         widget = getattr(sys.modules[name], f"{name}Widget")(self)
         self._own.python = widget
@@ -130,7 +130,7 @@ def _register_io(python: Any, name: str) -> None:
 
 
 def unload(name: str) -> None:
-    """As when Slicer closes: the module is told, then it is gone."""
+    """As when Slicer closes: the module is notified, then removed."""
     slicer.app.moduleManager().moduleAboutToBeUnloaded.emit(name)
     module = slicer.app.moduleManager()._own.by_name.pop(name)
     if module._own.widget is not None:

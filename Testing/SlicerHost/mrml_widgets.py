@@ -1,4 +1,4 @@
-"""Behaviour of Slicer's widgets that show nodes of a scene."""
+"""Behavior of Slicer's widgets that show nodes of a scene."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import weakref
 from typing import Any
 
 from SlicerHost import qt
-from SlicerHost.standins import behaviour, stored
+from SlicerHost.standins import behavior, stored
 
 
 class _Watch:
@@ -49,9 +49,9 @@ def _refreshing(default: Any) -> property:
     return property(remembered.fget, write)
 
 
-@behaviour
+@behavior
 class qMRMLWidget:
-    """Keeps the scene and tells of it."""
+    """Keeps the scene and signals when it changes."""
 
     def setMRMLScene(self: Any, scene: Any) -> None:
         if scene is not self._own.__dict__.get("scene"):
@@ -62,7 +62,7 @@ class qMRMLWidget:
         return self._own.__dict__.get("scene")
 
 
-@behaviour
+@behavior
 class qMRMLNodeComboBox:
     """The nodes of the scene that have one of the types, and the chosen one."""
 
@@ -194,7 +194,7 @@ class qMRMLNodeComboBox:
             self._own.watch.scene.RemoveNode(self.currentNode())
 
 
-@behaviour
+@behavior
 class qMRMLSubjectHierarchyComboBox:
     """The items of the subject hierarchy, indented by their level."""
 

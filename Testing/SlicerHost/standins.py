@@ -1,8 +1,8 @@
 """Classes of Slicer and CTK, made from the table.
 
-A class gets exactly the members that the table lists. Behaviour comes from a class of the same
+A class gets exactly the members that the table lists. Behavior comes from a class of the same
 name that was given to `behaviour`; what has none raises NotImplementedError when it is used, since
-a host that pretends is worse than none. The state of a behaviour lives in `self._own`.
+a host that pretends is worse than none. The state of a behavior lives in `self._own`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from Qt.QtCore import Signal
 
 from SlicerHost import api, pythonqt, qt
 
-BEHAVIOUR: dict[str, type] = {}
+BEHAVIOR: dict[str, type] = {}
 _made: dict[str, type] = {}
 _SIGNAL_TYPES = {"bool": bool, "int": int, "double": float, "QString": str, "QStringList": list}
 
 
-def behaviour(cls: type) -> type:
-    BEHAVIOUR[cls.__name__] = cls
+def behavior(cls: type) -> type:
+    BEHAVIOR[cls.__name__] = cls
     return cls
 
 
@@ -62,7 +62,7 @@ def stored(default: Any) -> property:
 
 
 def _says(owner: str, name: str) -> str:
-    return f"{owner}.{name} has no behaviour in the host"
+    return f"{owner}.{name} has no behavior in the host"
 
 
 def _missing(owner: str, name: str) -> Callable[..., Any]:
@@ -90,8 +90,8 @@ def make(name: str) -> type:
         return _made[name]
     if name not in api.classes():
         return getattr(qt, name)
-    entry, does = api.classes()[name], BEHAVIOUR.get(name, object)
-    inherited = {key for each, _ in api.chain(name) for key in vars(BEHAVIOUR.get(each, object))}
+    entry, does = api.classes()[name], BEHAVIOR.get(name, object)
+    inherited = {key for each, _ in api.chain(name) for key in vars(BEHAVIOR.get(each, object))}
     base = make(entry["bases"][0]) if entry["bases"] else qt.QObject
     body: dict[str, Any] = {"stand_in": True, "__doc__": entry["header"]}
     body |= {key: _signal(overloads) for key, overloads in entry["signals"].items()}
@@ -122,7 +122,7 @@ def _constructor(name: str, base: type) -> Callable[..., None]:
         base.__init__(self, *arguments[text is not None :])
         if text is not None:
             self.text = text
-        construct = vars(BEHAVIOUR.get(name, object)).get("construct")
+        construct = vars(BEHAVIOR.get(name, object)).get("construct")
         if construct is not None:
             construct(self)
 

@@ -25,12 +25,12 @@ import qt, slicer
 widget = slicer.util.getModuleWidget("MedEnhance")
 runner = widget.context.runner
 job = runner.submit("ping", {{"count": 1000, "seconds": 600}}, title="Ping")
-def tell():
+def report():
     if job.reached:
         print("running", job.worker.pid, runner.folder(), flush=True)
         watch.stop()
 watch = qt.QTimer()
-watch.timeout.connect(tell)
+watch.timeout.connect(report)
 watch.start(20)
 qt.QTimer.singleShot({quit_ms}, app.quit)
 app.exec_()
@@ -82,6 +82,7 @@ def left(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.glob("medenhance-*"))
 
 
+@pytest.mark.slow
 def test_closing_in_order_ends_the_worker_and_removes_its_files(start_slicer, tmp_path):
     process, worker, folder = start_slicer(4000)
     assert folder.is_dir()
@@ -90,6 +91,7 @@ def test_closing_in_order_ends_the_worker_and_removes_its_files(start_slicer, tm
     assert left(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_after_a_crash_the_worker_goes_home_and_the_next_start_cleans_up(start_slicer, tmp_path):
     process, worker, folder = start_slicer(600_000)
     process.send_signal(signal.SIGKILL)

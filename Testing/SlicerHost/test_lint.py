@@ -1,7 +1,11 @@
 """The static check finds what it is there for, and nothing in our panels."""
 
+import ast
+import graphlib
 import re
 from pathlib import Path
+
+import pytest
 
 from SlicerHost import lint, lint_forms
 
@@ -11,12 +15,40 @@ SKETCH = HERE / "fixtures/Resources/UI/Sketch.ui"
 FORMS = sorted(MODULE.rglob("*.ui"))
 
 
+@pytest.mark.slow
 def test_nothing_is_found_in_the_panels():
     assert [each for path in sorted(MODULE.rglob("*.py")) for each in lint.check(path, FORMS)] == []
 
 
 def test_nothing_is_found_in_the_forms():
     assert [each for form in FORMS for each in lint_forms.check(form)] == []
+
+
+def test_the_panels_import_downwards_and_in_no_circle():
+    paths = {_module_name(path): path for path in (MODULE / "MedEnhancePanels").rglob("*.py")}
+    imports = {name: _imported(path) & set(paths) for name, path in paths.items()}
+    graphlib.TopologicalSorter(imports).prepare()  # raises CycleError
+    above = {"nodes": {"tasks", "pages"}, "tasks": {"pages"}}
+    assert [
+        (name, other)
+        for name, others in imports.items()
+        for other in others
+        if other.split(".")[1] in above.get(name.split(".")[1], ())
+    ] == []
+
+
+def _module_name(path):
+    return ".".join(path.relative_to(MODULE).with_suffix("").parts)
+
+
+def _imported(path):
+    """What a file imports: each module, and each name in it, which may be a module."""
+    return {
+        name
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+        for name in (node.module, *(f"{node.module}.{each.name}" for each in node.names))
+    }
 
 
 def test_a_module_of_slicers_kind_passes():

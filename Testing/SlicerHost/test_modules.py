@@ -143,6 +143,7 @@ def test_slice_views_are_those_of_the_layout():
     layout.SetViewArrangement(layout.SlicerLayoutFourUpView)
 
 
+@pytest.mark.slow
 def test_a_slice_view_shows_the_volume_and_its_segments(tmp_path):
     slicer.mrmlScene.Clear(0)
     voxels = np.zeros((8, 20, 20), np.int16)
@@ -188,6 +189,7 @@ def test_sample_data_is_registered_and_loaded(tmp_path):
     slicer.mrmlScene.Clear(0)
 
 
+@pytest.mark.slow
 def test_files_run_as_slicer_runs_them():
     """slicer_add_python_unittest: no pytest, no conftest, unittest's loader."""
     code = (

@@ -77,13 +77,13 @@ def test_dynamic_properties_are_attributes():
 
 
 def test_signals_are_connected_by_their_signature(refused):
-    button, heard = qt.QPushButton(), []
-    assert button.connect("clicked(bool)", heard.append)
+    button, calls = qt.QPushButton(), []
+    assert button.connect("clicked(bool)", calls.append)
     button.click()
-    assert heard == [False]
-    assert button.disconnect("clicked(bool)", heard.append)
+    assert calls == [False]
+    assert button.disconnect("clicked(bool)", calls.append)
     button.click()
-    assert heard == [False]
+    assert calls == [False]
     assert refused == []
 
 
@@ -95,13 +95,13 @@ def test_an_unknown_signal_or_slot_is_written_down(refused):
 
 
 def test_overloads_are_chosen_by_signature():
-    process, heard = qt.QProcess(), []
+    process, calls = qt.QProcess(), []
     assert process.connect(
-        "finished(int,QProcess::ExitStatus)", lambda *given: heard.append(list(map(int, given)))
+        "finished(int,QProcess::ExitStatus)", lambda *given: calls.append(list(map(int, given)))
     )
     process.start("true", [])
     process.waitForFinished(5000)
-    assert heard == [[0, 0]]
+    assert calls == [[0, 0]]
 
 
 def test_constructors_take_no_keywords():

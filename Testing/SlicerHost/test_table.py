@@ -11,7 +11,7 @@ from SlicerHost import api, listing, make_api, pythonqt, qt, standins
 
 HERE = Path(__file__).resolve().parent
 _OURS = {"construct", "stand_in"}
-NAMES = sorted(standins.BEHAVIOUR)
+NAMES = sorted(standins.BEHAVIOR)
 
 
 def test_the_committed_table_is_part_of_the_full_one():
@@ -25,9 +25,9 @@ def test_the_committed_table_is_part_of_the_full_one():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_behaviour_is_outside_the_table(name):
+def test_no_behavior_is_outside_the_table(name):
     native = set(dir(getattr(qt, api.qt_base(name))))
-    given = {key for key in vars(standins.BEHAVIOUR[name]) if not key.startswith("_")}
+    given = {key for key in vars(standins.BEHAVIOR[name]) if not key.startswith("_")}
     assert given - api.members(name) - native <= _OURS
 
 
@@ -52,7 +52,7 @@ def test_exceptions_to_the_table_are_called_by_the_genuine_slicer_util():
             assert f".{name}(" in source or f".{name}" in source
 
 
-def test_what_has_no_behaviour_says_so():
+def test_what_has_no_behavior_says_so():
     combo = slicer.qMRMLNodeComboBox()
     with pytest.raises(NotImplementedError, match="sortFilterProxyModel"):
         combo.sortFilterProxyModel()

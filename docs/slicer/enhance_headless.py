@@ -27,7 +27,7 @@ def parseArguments(words):
 
 def checkOutputs(arguments):
     """Before minutes are spent: what could not be written after them, or replaces what exists."""
-    from MedEnhancePanels import compression, saving
+    from MedEnhancePanels.tasks import compression, files
 
     named = {name: getattr(arguments, name) for name in ("input", "output", "segmentation")}
     paths = {name: str(Path(path).expanduser().resolve()) for name, path in named.items() if path}
@@ -37,17 +37,17 @@ def checkOutputs(arguments):
     if arguments.output.lower().endswith(COMPRESSED):
         compression.checkDestination(arguments.output, arguments.overwrite)
     else:
-        saving.checkDestination(arguments.output, arguments.overwrite)
+        files.checkDestination(arguments.output, arguments.overwrite)
     if arguments.segmentation:
         checkSegmentation(arguments.segmentation, arguments.overwrite)
 
 
 def checkSegmentation(path, overwrite):
-    """Segments with names, colours and codes: only one format holds them all."""
+    """Segments with names, colors and codes: only one format holds them all."""
     if not path.lower().endswith(SEGMENTATION):
-        raise OSError(f"{path} does not end in {SEGMENTATION}. Let its name end so.")
+        raise OSError(f"{path} does not end in {SEGMENTATION}. Use that ending.")
     if not Path(path).parent.is_dir():
-        raise OSError(f"The folder {Path(path).parent} is not there. Make it first.")
+        raise OSError(f"The folder {Path(path).parent} does not exist. Create it first.")
     for each in (path, f"{path}.json"):
         if Path(each).exists() and not overwrite:
             raise OSError(f"{each} exists. Add --overwrite to replace it.")
@@ -107,7 +107,7 @@ def write(node, path, arguments):
 
 def writeSegmentation(node, path):
     """Save the segments, and beside them the manifest, which their file has no room for."""
-    from MedEnhancePanels import provenance
+    from MedEnhancePanels.nodes import provenance
 
     if not slicer.util.saveNode(node, path):
         raise OSError(f"{path} could not be written. Is there room, and may you write there?")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from MedEnhanceLib.io.deidentify.change import Change
 from MedEnhanceLib.io.deidentify.clean import Deidentifier
-from MedEnhanceLib.io.deidentify.cohort import deidentify
+from MedEnhanceLib.io.deidentify.dicom_folder import Report, deidentify
 from MedEnhanceLib.io.deidentify.patients import Patients
-from MedEnhanceLib.io.deidentify.report import Report
+from MedEnhanceLib.io.deidentify.rules import Change
 
 __all__ = ["Change", "Deidentifier", "Patients", "Report", "deidentify"]

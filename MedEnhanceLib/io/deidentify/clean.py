@@ -6,37 +6,38 @@ import copy
 import re
 import secrets
 from collections import Counter
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError
-from MedEnhanceLib.io.deidentify import keyed, risks
-from MedEnhanceLib.io.deidentify.change import Change
-from MedEnhanceLib.io.deidentify.identities import Identities, is_telling
-from MedEnhanceLib.io.deidentify.kept import (
+from MedEnhanceLib.io.deidentify import replacements
+from MedEnhanceLib.io.deidentify.leaks import (
     NEVER_VOID,
+    Identities,
     is_coded,
+    is_revealing,
     kept_texts,
     keyword_of,
     repeats,
 )
-from MedEnhanceLib.io.deidentify.notice import own_words
 from MedEnhanceLib.io.deidentify.patients import Patients, person_of
-from MedEnhanceLib.io.deidentify.pixels import tidy_pixels
-from MedEnhanceLib.io.deidentify.table import Action, Rule, table
-from MedEnhanceLib.io.deidentify.values import (
+from MedEnhanceLib.io.deidentify.pixel_data import burned_in, lacks_pixels, tidy_pixels, unfit
+from MedEnhanceLib.io.deidentify.replacements import (
     TEXT_VRS,
     TIME_VRS,
     decoded,
     dummy,
+    fixed_text,
     is_malformed,
     put,
     stored_bytes,
+    text_of,
     texts,
     vr_of,
 )
-from MedEnhanceLib.io.dicom.silence import silence
+from MedEnhanceLib.io.deidentify.rules import Action, Change, Rule, table
+from MedEnhanceLib.io.dicom.structure import silence
+from MedEnhanceLib.io.dicomout.derivation import coded
 from MedEnhanceLib.runtime.dependencies import require
 
 if TYPE_CHECKING:
@@ -53,14 +54,14 @@ _MOVED_DATES = ("113107", "Retain Longitudinal Temporal Information Modified Dat
 _TIME = re.compile(r"\d\d(?::?\d\d){0,2}(?:\.\d{1,6})?")
 #: Kept with the dates: without it, times with and without a zone cannot be compared.
 _ZONE = 0x00080201
-#: Dates of a life stay out whatever the option says.
+#: Dates of birth and death are removed whatever the option says.
 _LIFE = {0x00100030, 0x00100032, 0x00100033, 0x00100034, 0x00100035}
-#: What that option keeps; the ethnic group is taken away all the same.
+#: What the option for characteristics keeps; the ethnic group is removed all the same.
 _OF_BODY = {
     "PatientAge", "PatientSex", "PatientSexNeutered", "PatientSize", "PatientWeight",
     "PatientBodyMassIndex", "PatientSizeCodeSequence", "PregnancyStatus", "SmokingStatus",
 }  # fmt: skip
-#: Those who are older are so few that the age may tell who it is.
+#: Few people are older, so a higher age may identify somebody.
 _OLDEST = "090Y"
 #: Objects of one frame whose dates may be empty; the newer ones must have them.
 _PLAIN = {
@@ -69,11 +70,11 @@ _PLAIN = {
 }
 _PET = "1.2.840.10008.5.1.4.1.1.128"
 _PET_NEEDS = {"SeriesDate", "SeriesTime"}
-#: Either with a value or not there at all.
+#: Elements that are removed instead of emptied.
 _NEVER_EMPTY = {"AcquisitionDateTime"}
-#: A sequence without items is valid only where the standard says so (type 2).
+#: The sequences that may be without items (type 2).
 _EMPTY_SEQUENCES = {0x00400555, 0x00400610, 0x00400513, 0x00400562, 0x30100081, 0x0040A088}
-#: Pixels inside a sequence are a preview, into which text is burned as easily.
+#: Pixels inside a sequence are a preview, which may show text as well.
 _PIXELS, _NO_PREVIEWS = 0x7FE0, Rule(Action.REMOVE, "ours")
 _AGE = 0x00101010
 #: Their values are the pseudonym in the end.
@@ -81,16 +82,18 @@ _NAMED = {0x00100010, 0x00100020}
 
 
 class Deidentifier:
-    """Takes out of datasets what PS3.15's Basic Profile names; one object for a whole cohort.
+    """Removes from datasets what PS3.15's Basic Profile lists; one object for a whole cohort.
 
-    secret: 16 bytes or more, from which new UIDs follow, and with the pseudonym the moved dates:
-    the same ones give the same ones. None: random, known to nobody afterwards. profile: "basic",
-    the only one.
-    keep_intervals: move all dates of a patient by the same days instead of removing them.
-    keep_characteristics: keep sex, age, size and weight, and what else of the body is told.
-    patients: who is called what; new ones are numbered there. allow_burned_in: take images too
-    that carry text, or likely do.
-    Raises ConfigError for an unknown profile or a short secret.
+    Args:
+        secret: at least 16 bytes, from which new UIDs and, with the pseudonym, moved dates are
+            derived: the same secret gives the same ones. None: random and forgotten afterwards.
+        profile: "basic", the only one.
+        keep_intervals: move all dates of a patient by the same days instead of removing them.
+        keep_characteristics: keep sex, age, size, weight and other properties of the body.
+        patients: the pseudonyms; new patients are numbered there.
+        allow_burned_in: also accept images that show text, or probably do.
+    Raises:
+        ConfigError: an unknown profile or a short secret.
     """
 
     def __init__(
@@ -122,9 +125,14 @@ class Deidentifier:
         self.codes += [_CHARACTERISTICS] if keep_characteristics else []
 
     def dataset(self, dataset: Dataset) -> tuple[Dataset, list[Change]]:
-        """A cleaned copy and what was done; `dataset` itself stays as it is.
+        """De-identify a copy of a dataset.
 
-        Raises InputError for objects that cannot be cleaned (documents, reports, text in pixels).
+        Args:
+            dataset: stays as it is.
+        Returns:
+            The cleaned copy and what was done.
+        Raises:
+            InputError: it cannot be cleaned (a document, a report, text in pixels), or is damaged.
         """
         try:
             cleaned = copy.deepcopy(dataset)
@@ -141,7 +149,7 @@ class Deidentifier:
         return cleaned, [*changes, *tidied]
 
     def clean(self, dataset: Dataset) -> tuple[list[Change], Identities]:
-        """The same in place; also the removed values, to look for them in what was written."""
+        """De-identify in place; returns what was done and the removed values, to search for."""
         require("pydicom", purpose="De-identification")
         with silence():
             return self._clean(dataset)
@@ -149,46 +157,41 @@ class Deidentifier:
     def _clean(self, dataset: Dataset) -> tuple[list[Change], Identities]:
         self._refuse(dataset)
         pseudonym = self.patients.pseudonym(person_of(dataset))
-        run = _Run(self, keyed.shift_days(self.secret, pseudonym), _text(dataset, "SOPClassUID"))
+        run = _Run(
+            self, replacements.shift_days(self.secret, pseudonym), text_of(dataset, "SOPClassUID")
+        )
         run.walk(dataset)
         codes = [text for _, text in self.codes]
-        run.identities.forget([pseudonym, *self.method, *codes, *run.own_words])
+        run.identities.forget([pseudonym, *self.method, *codes, *run.fixed_texts])
         run.scrub(dataset)
         self._state(dataset, pseudonym)
         self._new_meta(dataset)
         return run.changes(), run.identities
 
     def _refuse(self, dataset: Dataset) -> None:
-        if risks.lacks_pixels(dataset):
+        if lacks_pixels(dataset):
             raise InputError("damaged: an image without its pixels", "Copy or export it again.")
-        if reason := risks.unfit(dataset):
-            raise UnfitError(reason, "Look at it yourself.")
-        level, reason = risks.burned_in(dataset)
+        if reason := unfit(dataset):
+            raise UnfitError(reason, "Check it by hand.")
+        level, reason = burned_in(dataset)
         if level == "refuse" and not self.allow_burned_in:
             raise InputError(
                 f"text may be burned into its pixels: {reason}",
-                "Look at the image; if it shows no name: --allow-burned-in, allow_burned_in=True.",
+                "Check the image; if it shows no name: --allow-burned-in, allow_burned_in=True.",
             )
 
     def _state(self, dataset: Dataset, pseudonym: str) -> None:
-        """Say in the dataset what was done to it."""
-        from pydicom import Dataset as Item
-
+        """Record in the dataset what was done to it."""
         dataset.PatientName = dataset.PatientID = pseudonym
         dataset.PatientIdentityRemoved = "YES"
         dataset.DeidentificationMethod = self.method
-        items = []
-        for value, meaning in self.codes:
-            item = Item()
-            item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "DCM", meaning
-            items.append(item)
-        dataset.DeidentificationMethodCodeSequence = items
+        dataset.DeidentificationMethodCodeSequence = [coded(*code) for code in self.codes]
         dataset.LongitudinalTemporalInformationModified = (
             "MODIFIED" if self.keep_intervals else "REMOVED"
         )
 
     def _new_meta(self, dataset: Dataset) -> None:
-        """File meta information with nothing in it but what reading needs; a preamble of zeros."""
+        """Replace the file meta information by what reading needs; the preamble by zeros."""
         from pydicom.dataset import FileMetaDataset
         from pydicom.uid import UID
 
@@ -196,8 +199,8 @@ class Deidentifier:
         if before is None:
             return
         meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID = UID(_text(dataset, "SOPClassUID"))
-        meta.MediaStorageSOPInstanceUID = UID(_text(dataset, "SOPInstanceUID"))
+        meta.MediaStorageSOPClassUID = UID(text_of(dataset, "SOPClassUID"))
+        meta.MediaStorageSOPInstanceUID = UID(text_of(dataset, "SOPInstanceUID"))
         if "TransferSyntaxUID" in before:
             meta.TransferSyntaxUID = before.TransferSyntaxUID
         dataset.file_meta = meta
@@ -213,7 +216,7 @@ class _Run:
 
     def __init__(self, by: Deidentifier, days: int, sop_class: str) -> None:
         self.identities = Identities()
-        self.own_words: set[str] = set()
+        self.fixed_texts: set[str] = set()
         self._secret, self._table = by.secret, by.table
         self._keeps_body = by.keep_characteristics
         self._days = days if by.keep_intervals else None
@@ -234,7 +237,7 @@ class _Run:
                 self._count(tag, "removed: not readable", rule)
 
     def scrub(self, dataset: Dataset) -> None:
-        """Empty what stayed and repeats a removed value."""
+        """Empty kept elements that repeat a removed value."""
         for inner, tag in kept_texts(dataset):
             element = decoded(inner, tag)
             if not repeats(self.identities, tag, element.VR, texts(element)):
@@ -252,7 +255,7 @@ class _Run:
 
     def _apply(self, dataset: Dataset, tag: int, vr: str, rule: Rule) -> None:
         action = rule.action
-        if self._keeps_time(dataset, tag, vr, action) or self._keeps_own_words(dataset, tag, vr):
+        if self._keeps_time(dataset, tag, vr, action) or self._keeps_fixed_text(dataset, tag, vr):
             return
         if self._keeps_body and keyword_of(tag) in _OF_BODY:
             action = Action.KEEP
@@ -296,7 +299,7 @@ class _Run:
             self._count(tag, Action.DUMMY.value)
 
     def _remember(self, dataset: Dataset, tag: int) -> bool:
-        """Note what tells of somebody in an element, at whatever depth; whether it had a value."""
+        """Note identifying values in an element, at every depth; returns whether it had a value."""
         stored = stored_bytes(dataset.get_item(tag))
         try:
             element = decoded(dataset, tag)
@@ -311,7 +314,7 @@ class _Run:
                 for tag in list(item.keys()):
                     self._note(decoded(item, tag), stored_bytes(item.get_item(tag)))
             return
-        if element.VR == "DA" or is_telling(element.keyword, element.VR):
+        if element.VR == "DA" or is_revealing(element.keyword, element.VR):
             for text in texts(element):
                 self.identities.add(text, element.VR)
             if element.VR == "PN":
@@ -326,14 +329,14 @@ class _Run:
             return
         self.identities.uids |= {uid.strip(" \0") for uid in replaced}
         new = [
-            uid if uid in UID_dictionary else keyed.new_uid(self._secret, uid.strip(" \0"))
+            uid if uid in UID_dictionary else replacements.new_uid(self._secret, uid.strip(" \0"))
             for uid in found
         ]
         put(dataset, tag, "UI", new if len(new) > 1 else new[0])
         self._count(tag, Action.UID.value)
 
     def _keeps_time(self, dataset: Dataset, tag: int, vr: str, action: Action) -> bool:
-        """Move a date by the patient's days, where that is asked for and possible."""
+        """Move a date by the patient's days, if requested and possible; returns whether it was."""
         if self._days is None or action is Action.KEEP or tag in _LIFE:
             return False
         if tag == _ZONE:
@@ -343,28 +346,28 @@ class _Run:
         found = texts(decoded(dataset, tag))
         if vr == "TM":
             return all(_TIME.fullmatch(text.strip()) for text in found)
-        moved = [keyed.shifted(text.strip(), vr, self._days) for text in found]
+        moved = [replacements.shifted(text.strip(), vr, self._days) for text in found]
         if not found or None in moved:
             return False
         put(dataset, tag, vr, moved if len(moved) > 1 else moved[0])
         self._count(tag, "date moved")
         return True
 
-    def _keeps_own_words(self, dataset: Dataset, tag: int, vr: str) -> bool:
-        """Leave of what MedEnhance wrote the words that are fixed: derived, for research."""
+    def _keeps_fixed_text(self, dataset: Dataset, tag: int, vr: str) -> bool:
+        """Reduce a text of MedEnhance to fixed words: derived, for research."""
         if vr not in ("LO", "ST", "LT") or tag >> 16 & 1:
             return False
-        told = texts(decoded(dataset, tag))
-        words = own_words(keyword_of(tag), told[0]) if len(told) == 1 else None
-        if words is None:
+        found = texts(decoded(dataset, tag))
+        fixed = fixed_text(keyword_of(tag), found[0]) if len(found) == 1 else None
+        if fixed is None:
             return False
-        self.own_words.add(words)
-        put(dataset, tag, vr, words)
+        self.fixed_texts.add(fixed)
+        put(dataset, tag, vr, fixed)
         self._count(tag, "reduced to fixed words")
         return True
 
     def _fit(self, tag: int) -> Action:
-        """The weakest action that leaves a valid object of its kind."""
+        """The strictest action that leaves a valid object of its kind."""
         keyword = keyword_of(tag)
         if self._sop_class not in _PLAIN or (self._sop_class == _PET and keyword in _PET_NEEDS):
             return Action.DUMMY
@@ -376,7 +379,3 @@ class _Run:
             return
         name = keyword_of(tag) or ("unknown" if rule and rule.origin == "unknown" else "")
         self._counts[f"({tag >> 16:04X},{tag & 0xFFFF:04X})", name, action] += 1
-
-
-def _text(dataset: Mapping[str, Any] | Dataset, keyword: str) -> str:
-    return str(dataset.get(keyword) or "")

@@ -2,8 +2,7 @@
 
 from MedEnhanceLib.io.dicom.listing import SeriesRow, list_series
 from MedEnhanceLib.io.dicom.load import load_dicom, read_grid
-from MedEnhanceLib.io.dicom.marks import is_dicom
-from MedEnhanceLib.io.dicom.sources import is_source
+from MedEnhanceLib.io.dicom.sources import is_dicom, is_source
 from MedEnhanceLib.io.dicom.stack import Repairs
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""DICOM in a zip: its members are read where they lie, and nothing is ever unpacked to disk."""
+"""DICOM in a zip: its members are read from the archive; nothing is unpacked to disk."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _ENCRYPTED = 0x1
 _ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".iso")
 _OF_SYSTEMS = ("__MACOSX", "lost+found", "System Volume Information", "$RECYCLE.BIN")
 _UNPACK = "Unpack the archive and give the folder."
-#: What a damaged or hostile archive makes `zipfile` raise.
-FAILURES: tuple[type[Exception], ...] = (
+#: The exceptions that `zipfile` raises for damaged or hostile archives.
+UNZIP_FAILURES: tuple[type[Exception], ...] = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError,
     ValueError, KeyError,
 )  # fmt: skip
@@ -38,15 +38,19 @@ def is_zip(path: Path) -> bool:
 
 
 def members(path: Path, monitor: Monitor) -> list[str]:
-    """The files in a zip that could be DICOM, by name.
+    """The names of the files in a zip that may be DICOM.
 
-    Raises InputError for an archive that is damaged, encrypted, that holds nothing but further
-    archives, or that says itself that it unpacks to more than there is memory.
+    Args:
+        path: the zip.
+        monitor: is warned of archives inside it, which are not opened.
+    Raises:
+        InputError: the zip is damaged, encrypted, empty, holds only further archives, or unpacks
+            to more than the free memory.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-    except FAILURES as cause:
+    except UNZIP_FAILURES as cause:
         raise InputError(
             f"{path} cannot be read as a zip: {cause}", "Copy or download the file again."
         ) from cause
@@ -76,40 +80,40 @@ def members(path: Path, monitor: Monitor) -> list[str]:
 
 
 def member_bytes(path: str, member: str) -> BinaryIO:
-    """A member in memory, its checksum compared. Raises InputError where that fails."""
+    """A member, unpacked in memory; raises InputError where it is damaged."""
     with _readable(path, member) as stream:
         try:
             return io.BytesIO(stream.read())
-        except FAILURES as cause:
+        except UNZIP_FAILURES as cause:
             raise _damaged(path, member, cause) from cause
 
 
 def member_stream(path: str, member: str) -> BinaryIO:
-    """A member as it unpacks, for a look at its beginning; reading may raise FAILURES."""
+    """A member that is unpacked as far as it is read; reading may raise UNZIP_FAILURES."""
     return _readable(path, member)
 
 
 def forget() -> None:
-    """Close what was kept open between members."""
+    """Close the archives that were kept open between members."""
     _opened.cache_clear()
 
 
 def _readable(path: str, member: str) -> BinaryIO:
     try:
         state = Path(path).stat()
-        # A process that was forked shares the place in the file: it needs an archive of its own.
+        # A forked process shares the position in the file, so it needs an archive of its own.
         archive = _opened(path, state.st_mtime_ns, state.st_size, os.getpid())
         entry = archive.getinfo(member)
         _refuse_encrypted([entry], Path(path))
         _refuse_huge([entry], Path(path))
         return archive.open(entry)  # type: ignore[return-value] # seekable, and reads binary
-    except FAILURES as cause:
+    except UNZIP_FAILURES as cause:
         raise _damaged(path, member, cause) from cause
 
 
 @functools.lru_cache(maxsize=2)
 def _opened(path: str, _changed: int, _size: int, _process: int) -> zipfile.ZipFile:
-    """Kept between members, as the list of 10,000 of them takes long to read."""
+    """Kept between members: reading the list of 10,000 of them takes long."""
     return zipfile.ZipFile(path)
 
 
@@ -130,7 +134,7 @@ def _refuse_encrypted(entries: list[zipfile.ZipInfo], path: Path) -> None:
 
 
 def _refuse_huge(entries: list[zipfile.ZipInfo], path: Path) -> None:
-    """Nothing unpacks to more than it declares: `zipfile` stops there."""
+    """`zipfile` unpacks no more than the size that a member declares."""
     declared, free = sum(entry.file_size for entry in entries), memory()["free"]
     if free is not None and declared > free:
         raise InputError(
@@ -141,12 +145,12 @@ def _refuse_huge(entries: list[zipfile.ZipInfo], path: Path) -> None:
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file is one that systems leave beside others; hidden images are images."""
+    """Whether an operating system made the file; hidden images count as images."""
     return name.startswith("._") or name in (".DS_Store", "Thumbs.db", "desktop.ini")
 
 
 def is_litter_folder(name: str) -> bool:
-    """Whether a folder is hidden, or one that systems keep for themselves."""
+    """Whether a folder is hidden, or made by an operating system."""
     return name.startswith(".") or name in _OF_SYSTEMS
 
 

@@ -1,8 +1,11 @@
-"""Slices of one orientation → the frames of one volume, or parts that stand apart.
+"""Slices of a series → volumes, the frames of one volume, or parts that are listed separately.
 
-A frame never mixes kinds: magnitude with phase, b-values, echoes, kernels, phases of the breath.
-What could be read in two ways is listed apart, or refused by name. The rules, in the order in
-which they are asked: docs/decisions/0015-dicom-grouping.md.
+A series is divided only where it must be: where slices share a place, or where they make no even
+stack and an attribute divides them into even stacks. (Many attributes differ from slice to slice
+in ordinary series: AcquisitionNumber, TriggerTime, AcquisitionTime.)
+A frame never mixes kinds of images: magnitude and phase, b-values, echoes, kernels, breathing
+phases. What is ambiguous is listed separately, or refused by name. The rules, in the order in which
+they are tried: docs/decisions/0015-dicom-grouping.md.
 """
 
 from __future__ import annotations
@@ -18,36 +21,45 @@ from MedEnhanceLib.io.dicom.contrast import (
     B_VALUE,
     TIME,
     Attribute,
+    across_midnight,
     are_of_one_kind,
     attributes_of,
     groups_by,
+    interleave,
+    interval_s,
     named_groups,
+    ranked,
     with_kinds,
 )
 from MedEnhanceLib.io.dicom.slices import Slice, Slices
-from MedEnhanceLib.io.dicom.timing import across_midnight, interleave, interval_s, ranked
-from MedEnhanceLib.io.dicom.words import named
+from MedEnhanceLib.io.dicom.sources import named
+from MedEnhanceLib.runtime.progress import Monitor
 
-#: Slices closer than that, or than a hundredth of the usual distance, lie at one place.
+#: Of direction cosines: more than rounding, less than another orientation.
+_SAME_DIRECTION = 0.01
+_ORTHOGONAL = 0.1
+_PLANES = ("sagittal", "coronal", "axial")
+
+#: mm: slices closer than this, or than 1 % of the usual distance, share a place.
 _SAME_PLACE_MM = 0.01
-#: Of the distance: how far a slice may lie off an even stack that is not taken apart.
+#: Of the slice distance: a stack with less variation is not divided.
 _EVEN = 0.1
-#: Of the frames' slices: a 4D series that lacks more is not taken for one.
+#: Share of the slices: a 4D series that lacks more is not recognized as one.
 _MOST_LACKING = 0.1
-#: A series is divided by so many attributes, one within the other.
+#: A series is divided by at most this number of attributes, one within the other.
 _MOST_DIVISIONS = 3
-#: Axes whose frames follow each other by the clock.
+#: Axes whose frames follow each other in time.
 _IN_TIME = (TIME, ACQUISITION.axis)
 _COMPLETE = "Export or copy the series again, complete."
 
 
 @dataclass(frozen=True)
 class Part:
-    """Slices that make one volume: [T][K], not yet in order of place within a frame.
+    """Slices that make one volume.
 
-    name: what sets it apart from the rest of its series, "" where it is all of it.
+    frames: [T][K], not yet sorted by place. name: distinguishes it from other parts of the series.
     axis: what its frames differ in: "time", "echo", "b-value", "acquisition"…; "" for one frame.
-    reason, hint: why it makes no volume, where that is known already, and what to do then.
+    reason, hint: why it makes no volume, where that is known already, and the remedy.
     """
 
     frames: tuple[tuple[Slice, ...], ...]
@@ -58,20 +70,133 @@ class Part:
 
     @property
     def slices(self) -> list[Slice]:
-        """Of all frames."""
+        """The slices of all frames."""
         return [one for frame in self.frames for one in frame]
 
     @property
     def interval_s(self) -> float | None:
-        """Seconds from frame to frame; None where they are no times, or not evenly apart."""
+        """Seconds from frame to frame; None where the axis is not time, or is uneven."""
         return interval_s(self.frames) if self.axis in _IN_TIME else None
 
 
-def divided(slices: Slices) -> list[Part]:
-    """The volumes that slices of one size and orientation make, in a fixed order.
+def parts_of(slices: Slices, name: str, monitor: Monitor) -> list[Part]:
+    """Divide a series into volumes.
 
-    What makes no sense in any way stays together in one part, for `stack` to say what is wrong.
+    Parts of equal geometry that differ in one attribute become the frames of one part. Slices that
+    cannot be divided stay in one part, so that `stack` reports what is wrong with them.
+
+    Args:
+        slices: of one series, in any order.
+        name: of the series, for messages.
+        monitor: is warned of localizers among other slices, which are left out.
+    Returns:
+        The volumes, in a fixed order.
     """
+    slices = _without_localizers(slices, name, monitor)
+    groups = _by_geometry(slices)
+    lone = [group for group in groups if _is_lone_scout(group, groups)]
+    if lone:
+        groups = [group for group in groups if group not in lone]
+        _warn_of_scouts([one for group in lone for one in group.slices], name, monitor)
+    return [
+        replace(part, name=", ".join(filter(None, (group.name, part.name))))
+        for group in groups
+        for part in divided(group.slices)
+    ]
+
+
+@dataclass(frozen=True)
+class _Group:
+    name: str
+    slices: tuple[Slice, ...]
+
+
+def _without_localizers(slices: Slices, name: str, monitor: Monitor) -> Slices:
+    scouts = [one for one in slices if "LOCALIZER" in one.image_type]
+    if not scouts or len(scouts) == len(slices):
+        return slices
+    _warn_of_scouts(scouts, name, monitor)
+    return [one for one in slices if "LOCALIZER" not in one.image_type]
+
+
+def _warn_of_scouts(scouts: Slices, name: str, monitor: Monitor) -> None:
+    names = named([one.file.name for one in scouts])
+    monitor.warn(f"{name}: left out, as they are localizers (scout views): {names}")
+
+
+def _by_geometry(slices: Slices) -> list[_Group]:
+    """Slices of one size, orientation and frame of reference.
+
+    A slice without a place stays with the largest group, so that `stack` reports it.
+    """
+    placed = [one for one in slices if one.position and one.orientation]
+    directions: list[tuple[float, ...]] = []
+    references = {one.frame_of_reference for one in placed} - {""}
+    groups: dict[tuple[str, str, int], list[Slice]] = defaultdict(list)
+    for one in placed:
+        reference = one.frame_of_reference if len(references) > 1 else ""
+        key = (f"{one.columns}×{one.rows}", reference, _direction(one, directions))
+        groups[key].append(one)
+    if not groups:
+        return [_Group("", tuple(slices))]
+    largest = max(groups.values(), key=len)
+    largest += [one for one in slices if not (one.position and one.orientation)]
+    keys = list(groups)
+    several = [len({key[index] for key in keys}) > 1 for index in range(3)]
+    numbered = list(dict.fromkeys(key[1] for key in keys))
+    planes = [_plane_name(direction) for direction in directions]
+    made = []
+    for (size, reference, direction), group in groups.items():
+        names = (
+            (size, several[0]),
+            (_numbered(planes, direction), several[2]),
+            (f"frame of reference {numbered.index(reference) + 1}", several[1]),
+        )
+        made.append(_Group(", ".join(part for part, is_needed in names if is_needed), tuple(group)))
+    return made
+
+
+def _direction(one: Slice, known: list[tuple[float, ...]]) -> int:
+    orientation = one.orientation or ()
+    for index, other in enumerate(known):
+        if max(abs(a - b) for a, b in zip(orientation, other, strict=True)) <= _SAME_DIRECTION:
+            return index
+    known.append(orientation)
+    return len(known) - 1
+
+
+def _plane_name(orientation: tuple[float, ...]) -> str:
+    along = np.abs(np.cross(orientation[:3], orientation[3:]))
+    return _PLANES[int(along.argmax())]
+
+
+def _numbered(names: Sequence[str], index: int) -> str:
+    """The name, with a number if several share it."""
+    same = [place for place, name in enumerate(names) if name == names[index]]
+    return names[index] if len(same) == 1 else f"{names[index]} {same.index(index) + 1}"
+
+
+def _is_lone_scout(group: _Group, groups: Sequence[_Group]) -> bool:
+    """Whether it is a single slice across a stack of at least three."""
+    one = group.slices[0]
+    if len(group.slices) > 1 or not one.orientation:
+        return False
+    return any(
+        len(other.slices) >= 3
+        and other.slices[0].orientation
+        and abs(_normal(one) @ _normal(other.slices[0])) < _ORTHOGONAL
+        and abs(_normal(one) @ _normal(one) - 1) < _ORTHOGONAL  # not one with a damaged direction
+        for other in groups
+    )
+
+
+def _normal(one: Slice) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    orientation = np.asarray(one.orientation, dtype=np.float64)
+    return np.cross(orientation[:3], orientation[3:])
+
+
+def divided(slices: Slices) -> list[Part]:
+    """The volumes that slices of one size and orientation make, in a fixed order."""
     if any(not (one.position and one.orientation) for one in slices):
         return [Part((tuple(slices),))]
     slices = with_kinds(across_midnight(slices))
@@ -87,7 +212,7 @@ def divided(slices: Slices) -> list[Part]:
 
 
 class _Places:
-    """Where slices of one orientation lie along their normal, as whole numbers: equal is equal."""
+    """Places of slices along their common normal, numbered from 0."""
 
     def __init__(self, slices: Slices) -> None:
         orientation = np.asarray(slices[0].orientation, dtype=np.float64)
@@ -115,7 +240,7 @@ class _Places:
         return len(steps) == 0 or float(np.ptp(steps)) <= _EVEN * float(np.median(steps))
 
     def is_stack(self, slices: Slices) -> bool:
-        """Whether they lie about as close as the whole series does: no mere pick from it."""
+        """Whether their distances are about those of the whole series, so none are left out."""
         along = np.sort([self.mm[self.of[id(one)]] for one in slices])
         if len(along) == 1:
             return self.step == 0
@@ -128,13 +253,10 @@ class _Places:
         return [at[place] for place in sorted(at)]
 
 
-# ------------------------------------------------------------ one slice a place
-
-
 def _parts_of_a_stack(
     slices: Slices, places: _Places, attributes: Sequence[Attribute]
 ) -> list[Part]:
-    """One volume, unless it mixes kinds or only parts of it are even."""
+    """One volume, unless kinds are mixed or only parts of it are even."""
     for attribute in attributes:
         groups = groups_by(slices, attribute)
         if not (attribute.is_contrast and attribute.mixes(slices, groups)):
@@ -165,7 +287,7 @@ def _mixture(slices: Slices, groups: Mapping[str, Slices], attribute: Attribute)
 
 
 def _even_parts(slices: Slices, places: _Places, attributes: Sequence[Attribute]) -> list[Part]:
-    """Stacks that are even each, where one attribute divides the series into such."""
+    """Even stacks, if one attribute divides the series into such."""
     for attribute in attributes:
         groups = groups_by(slices, attribute)
         if len(groups) > 1 and all(len(g) > 1 and places.is_even(g) for g in groups.values()):
@@ -173,13 +295,10 @@ def _even_parts(slices: Slices, places: _Places, attributes: Sequence[Attribute]
     return [Part((tuple(slices),))]
 
 
-# ------------------------------------------------------------ several slices a place
-
-
 def _resolved(
     slices: Slices, places: _Places, attributes: Sequence[Attribute], divisions: int
 ) -> list[Part] | None:
-    """Parts without two slices at one place; None where the attributes give no such parts."""
+    """Parts in which no slices share a place; None where no attributes give such parts."""
     if not places.collide(slices):
         mixed = any(
             one.is_contrast and one.mixes(slices, groups_by(slices, one)) for one in attributes
@@ -198,7 +317,7 @@ def _resolved(
 
 
 def _framed(slices: Slices, places: _Places, attributes: Sequence[Attribute]) -> Part | None:
-    """All of them as frames of one volume, where they are that."""
+    """All slices as the frames of one volume; None where they are not."""
     for attribute in attributes:
         if not attribute.makes_frames:
             continue
@@ -226,7 +345,7 @@ def _as_frames(
 
 
 def _are_frames(groups: Sequence[Slices], places: _Places) -> bool:
-    """Whether two or more groups lie at the same places, each with one slice a place."""
+    """Whether there are several groups at the same places, with one slice at each place."""
     first = places.set_of(groups[0])
     return len(groups) > 1 and all(
         len(group) == len(first) and places.set_of(group) == first for group in groups
@@ -240,14 +359,16 @@ def _within(
     attributes: Sequence[Attribute],
     divisions: int,
 ) -> list[Part] | None:
-    """The parts of each group; None where one of them gives none."""
+    """The parts of each group; None where a group cannot be divided."""
     made: list[Part] = []
     for name, group in named_groups(groups, attribute):
         parts = _resolved(group, places, attributes, divisions)
         if parts is None:
             return None
         made += [_with_name(part, name) for part in parts]
-    counts = attribute.makes_frames and attribute is not ACQUISITION  # those end where they may
+    counts = (
+        attribute.makes_frames and attribute is not ACQUISITION
+    )  # acquisitions may end anywhere
     return [_with_what_it_lacks(part, made, places) for part in made] if counts else made
 
 
@@ -256,7 +377,7 @@ def _with_name(part: Part, name: str) -> Part:
 
 
 def _with_what_it_lacks(part: Part, parts: Sequence[Part], places: _Places) -> Part:
-    """A part that would have been a frame, had it all slices that the others have."""
+    """The part, with the reason if it lacks slices that other parts have."""
     own = places.set_of(part.slices)
     others = frozenset[int]().union(*(places.set_of(one.slices) for one in parts))
     lacking = sorted(others - own)
@@ -268,7 +389,7 @@ def _with_what_it_lacks(part: Part, parts: Sequence[Part], places: _Places) -> P
 
 
 def _incomplete(slices: Slices, places: _Places, attributes: Sequence[Attribute]) -> list[Part]:
-    """One part that names what is missing, where a few slices more would make a 4D series."""
+    """One part that names the missing slices, if a few more would make a 4D series."""
     everywhere = places.set_of(slices)
     for attribute in attributes:
         groups = groups_by(slices, attribute)

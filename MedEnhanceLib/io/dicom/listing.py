@@ -1,34 +1,41 @@
-"""What lies at a path as a table: a row for each volume, and for each object that is none."""
+"""A table of what is found at a path: a row for each volume, and for each other object."""
 
 from __future__ import annotations
 
-from collections import Counter
+import hashlib
+import warnings
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from MedEnhanceLib.errors import GeometryError, InputError, MedEnhanceError
-from MedEnhanceLib.io.dicom import concatenation, pixels
-from MedEnhanceLib.io.dicom.copies import Copies, without_copies
-from MedEnhanceLib.io.dicom.frames import Part
-from MedEnhanceLib.io.dicom.group import parts_of
-from MedEnhanceLib.io.dicom.headers import Header
-from MedEnhanceLib.io.dicom.scan import Scan, Series, scan
-from MedEnhanceLib.io.dicom.together import require_alike, stack_frames
-from MedEnhanceLib.runtime.progress import Event, Monitor
+import numpy as np
 
-_TAKE_AWAY = "Copy or export the file again; or take it away, to load the series without it."
+from MedEnhanceLib.errors import GeometryError, InputError, MedEnhanceError
+from MedEnhanceLib.io.dicom import pixels
+from MedEnhanceLib.io.dicom.frames import Part, parts_of
+from MedEnhanceLib.io.dicom.headers import Header
+from MedEnhanceLib.io.dicom.pixelfile import index_pixels
+from MedEnhanceLib.io.dicom.scan import Scan, Series, scan
+from MedEnhanceLib.io.dicom.slices import Slice
+from MedEnhanceLib.io.dicom.sources import FileRef, counted, named
+from MedEnhanceLib.io.dicom.stack import require_alike, stack_frames
+from MedEnhanceLib.io.dicom.structure import pydicom_failures, read_elements
+from MedEnhanceLib.runtime.progress import Event, Monitor, attend
+
+_MOST_NAMED = 6
+_TAKE_AWAY = "Copy or export the file again; or remove it, to load the series without it."
 
 
 @dataclass(frozen=True)
 class SeriesRow:
     """A volume that can be loaded, or an object that cannot.
 
-    number: what `series` takes; 1 is the first. part: what sets it apart from the rest of its
-    series ("echo 2"), or "". size: "512×512×80", columns × rows × slices, or "…×4 frames".
-    files: how many, copies not counted. date: YYYY-MM-DD or "". patient: PatientID.
-    study: StudyDescription. reason: why it cannot be loaded as it is; "" where it can.
+    number: from 1, for the option `series`. uid: SeriesInstanceUID. part: distinguishes it from
+    other volumes of its series ("echo 2"), or "". size: "512×512×80", columns × rows × slices, or
+    "…×4 frames". files: number of files without copies. date: YYYY-MM-DD or "".
+    patient: PatientID. study: StudyDescription. reason: why it cannot be loaded as it is, or "".
     """
 
     number: int
@@ -46,7 +53,7 @@ class SeriesRow:
 
     @property
     def key(self) -> str:
-        """What names it wherever it is listed: the UID, or UID/part."""
+        """Its permanent name: the UID, or UID/part."""
         return f"{self.uid}/{self.part}" if self.part else self.uid
 
     def __str__(self) -> str:
@@ -55,34 +62,47 @@ class SeriesRow:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A row with what is behind it.
+class Copies:
+    """Files with the same SOPInstanceUID; only the first is used."""
 
-    part: its slices; None for an object that gives none. fault: why it cannot be loaded, whatever
-    the options; a geometry that could be repaired is no fault. is_grey: whether it holds
-    intensities, damaged or not. copies: of its files. notes: warnings for whoever loads it.
+    first: FileRef
+    others: tuple[FileRef, ...]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A row with the volume or object that it describes.
+
+    part: its slices; None for an object without. fault: why it cannot be loaded with any options;
+    a geometry that can be repaired is not a fault. is_gray: whether it holds intensities, damaged
+    or not. copies: of its files. notes: warnings for when it is loaded.
     """
 
     row: SeriesRow
     about: Header
     part: Part | None = None
     fault: MedEnhanceError | None = None
-    is_grey: bool = False
+    is_gray: bool = False
     copies: tuple[Copies, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 def list_series(path: Path, monitor: Monitor) -> list[SeriesRow]:
-    """A row for each volume at `path` (as `load_dicom` takes it), and for each other object.
+    """List the volumes at a path.
 
-    Volumes come first, by series number; the rest follows with the reason why it is none.
-    Raises InputError where nothing there is DICOM.
+    Args:
+        path: as for `load_dicom`.
+        monitor: for progress and cancellation.
+    Returns:
+        The volumes by series number; then all other objects, with the reasons.
+    Raises:
+        InputError: there is no DICOM file.
     """
     return [choice.row for choice in choices(scan(path, monitor), path.name)]
 
 
 def choices(found: Scan, name: str) -> list[Choice]:
-    """Everything that a scan found, volumes first; `row.number` counts them."""
+    """Everything that a scan found, volumes first; `row.number` counts from 1."""
     images: list[Choice] = []
     others: list[Choice] = []
     for series in found.series:
@@ -90,7 +110,7 @@ def choices(found: Scan, name: str) -> list[Choice]:
             images += _volumes(series, found.suspects(series), name)
         if series.others:
             others += _objects(series)
-    others += [_no_image(header, [header], said(header), header.hint) for header in found.lost]
+    others += [_no_image(header, [header], reason_of(header), header.hint) for header in found.lost]
     return [
         replace(choice, row=replace(choice.row, number=number))
         for number, choice in enumerate((*images, *others), 1)
@@ -100,27 +120,27 @@ def choices(found: Scan, name: str) -> list[Choice]:
 def _volumes(series: Series, suspects: Sequence[Header], name: str) -> list[Choice]:
     if not series.images:
         first = series.damaged[0]
-        return [_no_image(first, series.damaged, said(first), first.hint)]
+        return [_no_image(first, series.damaged, reason_of(first), first.hint)]
     unique, copies = without_copies(series.images)
     slices = [one for header in unique for one in header.slices]
     notes: list[str] = []
     parts = parts_of(slices, name, Monitor(lambda event: _keep_warning(event, notes)))
-    damage = _damage([*series.damaged, *suspects]) or concatenation.fault_of(slices, name)
+    damage = _damage([*series.damaged, *suspects]) or _broken_concatenation(slices, name)
     made = []
     for part in parts:
         files = {one.file for one in part.slices}
         odd = _raised(partial(pixels.refuse_odd, part.slices, name))
         fault = odd or damage or _raised(partial(_refuse, part, name))
-        doubt = fault or _raised(partial(stack_frames, part.frames, name, Monitor()))
+        problem = fault or _raised(partial(stack_frames, part.frames, name, Monitor()))
         row = SeriesRow(
             number=0,
             uid=series.uid,
             part=part.name,
             size=_size(part),
             files=len(files),
-            readable=doubt is None,
-            reason="" if doubt is None else doubt.message,
-            **_told(series.about),
+            readable=problem is None,
+            reason="" if problem is None else problem.message,
+            **_columns_of(series.about),
         )
         mine = tuple(one for one in copies if one.first in files)
         made.append(Choice(row, series.about, part, fault, odd is None, mine, tuple(notes)))
@@ -133,23 +153,23 @@ def _keep_warning(event: Event, notes: list[str]) -> None:
 
 
 def _damage(suspects: Sequence[Header]) -> MedEnhanceError | None:
-    """The fault of a series that lacks slices which may have been its own."""
+    """The fault of a series whose slices may be among damaged files."""
     if not suspects:
         return None
     first = suspects[0]
     more = f" ({len(suspects)} files are damaged)" if len(suspects) > 1 else ""
-    return InputError(f"{said(first)}{more}", _TAKE_AWAY)
+    return InputError(f"{reason_of(first)}{more}", _TAKE_AWAY)
 
 
 def _refuse(part: Part, name: str) -> None:
-    """Raise InputError (GeometryError) for what cannot be loaded, whatever the options."""
+    """Raise InputError or GeometryError for what cannot be loaded with any options."""
     require_alike(part.slices, name)
     if part.reason:
         raise GeometryError(f"{name}: {part.reason}", part.hint)
     nameless = {one.file for one in part.slices if not one.series}
     if len(nameless) > 1:
         raise InputError(
-            f"{name}: {len(nameless)} files have no SeriesInstanceUID, so that nothing tells which "
+            f"{name}: {len(nameless)} files have no SeriesInstanceUID, so it is unknown which "
             "belong together",
             "Export the series again, with its identifiers.",
         )
@@ -163,8 +183,8 @@ def _raised(check: Callable[[], object]) -> MedEnhanceError | None:
     return None
 
 
-def said(header: Header) -> str:
-    """The reason of a header with the name of its file."""
+def reason_of(header: Header) -> str:
+    """The reason of a header, with the name of its file."""
     name = header.file.name
     return header.reason if header.reason.startswith(name) else f"{name}: {header.reason}"
 
@@ -176,7 +196,7 @@ def _size(part: Part) -> str:
     return f"{first.columns}×{first.rows}×{count}{frames}"
 
 
-def _told(about: Header) -> dict[str, str]:
+def _columns_of(about: Header) -> dict[str, str]:
     return {
         "modality": about.modality,
         "description": about.description,
@@ -210,6 +230,112 @@ def _no_image(first: Header, headers: Sequence[Header], reason: str, hint: str) 
         files=len(headers),
         readable=False,
         reason=reason,
-        **_told(first),
+        **_columns_of(first),
     )
     return Choice(row, first, fault=InputError(reason, hint))
+
+
+def without_copies(headers: Sequence[Header]) -> tuple[list[Header], list[Copies]]:
+    """The first header of each instance, and its copies; only the headers are compared."""
+    by_instance: dict[str, list[Header]] = defaultdict(list)
+    for index, header in enumerate(headers):
+        by_instance[header.instance or f"nameless {index}"].append(header)
+    first = [found[0] for found in by_instance.values()]
+    copies = [
+        Copies(found[0].file, tuple(one.file for one in found[1:]))
+        for found in by_instance.values()
+        if len(found) > 1
+    ]
+    return first, copies
+
+
+def require_identical(copies: Sequence[Copies], name: str, monitor: Monitor) -> None:
+    """Warn of copies; raise InputError where one differs from the file that it copies."""
+    count = sum(len(one.others) for one in copies)
+    done = 0
+    for one in copies:
+        digest = attend(partial(_digest, one.first), monitor)
+        for other in one.others:
+            monitor.progress(done / count, "comparing copies")
+            done += 1
+            is_same = attend(partial(_is_same, other, one.first, digest), monitor)
+            if not is_same:
+                raise InputError(
+                    f"{name}: {one.first} and {other} have the same SOPInstanceUID, but differ",
+                    "Only one of them can be the original: remove the other.",
+                )
+    if count:
+        which = named([f"{other} (of {one.first.name})" for one in copies for other in one.others])
+        verb = "is a copy of another" if count == 1 else "are copies of others"
+        monitor.warn(f"{name}: {counted(count, 'file')} {verb} and left out: {which}")
+
+
+def _is_same(other: FileRef, first: FileRef, digest: bytes) -> bool:
+    return _digest(other) == digest or _holds_the_same(first, other)
+
+
+def _digest(file: FileRef) -> bytes:
+    try:
+        with file.open() as stream:
+            return hashlib.file_digest(stream, "sha256").digest()  # type: ignore[arg-type]
+    except OSError as cause:
+        raise InputError(
+            f"{file} cannot be read: {cause.strerror}", "Copy or export the file again."
+        ) from cause
+
+
+def _holds_the_same(first: FileRef, second: FileRef) -> bool:
+    """Whether two files hold the same data set in different encodings."""
+    try:
+        with warnings.catch_warnings(), first.peek() as one, second.peek() as other:
+            warnings.simplefilter("ignore")
+            if read_elements(one) != read_elements(other):
+                return False
+        one_file, other_file = index_pixels(first), index_pixels(second)
+        return len(one_file.spans) == len(other_file.spans) and all(
+            np.array_equal(one_file.frame(index), other_file.frame(index))
+            for index in range(len(one_file.spans))
+        )
+    except pydicom_failures():
+        return False
+
+
+def _broken_concatenation(slices: Sequence[Slice], name: str) -> InputError | None:
+    """The fault of the concatenations in a series; None where all are complete."""
+    files: dict[str, dict[str, tuple[int, int]]] = defaultdict(dict)
+    for one in slices:
+        if one.concatenation is not None:
+            uid, own, total = one.concatenation
+            files[uid][str(one.file)] = (own, total)
+    for found in files.values():
+        fault = _concatenation_fault(
+            [own for own, _ in found.values()], {total for _, total in found.values()}
+        )
+        if fault:
+            return InputError(
+                f"{name}: its frames are spread over several files (a concatenation): {fault}",
+                "Copy or export the series again, complete.",
+            )
+    return None
+
+
+def _concatenation_fault(numbers: Sequence[int], totals: set[int]) -> str:
+    """What is wrong with the numbers and totals in the files of one concatenation."""
+    stated = totals - {0}
+    if len(stated) > 1:
+        return f"their total numbers differ: {' or '.join(map(str, sorted(stated)))}"
+    total = max(*stated, *numbers, 1)
+    if min(numbers) < 1 or (stated and total > max(stated)) or len(set(numbers)) < len(numbers):
+        return f"their numbers are {', '.join(map(str, sorted(numbers)[:_MOST_NAMED]))}"
+    if total > len(numbers):
+        lacking = [str(k) for k in _few(set(numbers), total)]
+        more = total - len(numbers) - len(lacking)
+        rest = f" and {more} more" if more else ""
+        return f"of {total} these are missing: {', '.join(lacking)}{rest}"
+    return ""
+
+
+def _few(there: set[int], total: int) -> list[int]:
+    """The first numbers that are missing; `total` may be huge, so not all are tried."""
+    last = min(total, len(there) + _MOST_NAMED)
+    return [k for k in range(1, last + 1) if k not in there][:_MOST_NAMED]

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.origin import DicomOrigin, Instance, Lossy
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import InputError, MedEnhanceError
+from MedEnhanceLib.io.describe import default_units
 from MedEnhanceLib.io.dicom import archives, segmentation
-from MedEnhanceLib.io.dicom.copies import require_identical
-from MedEnhanceLib.io.dicom.derived import earlier_steps
-from MedEnhanceLib.io.dicom.kinds import not_an_image
-from MedEnhanceLib.io.dicom.listing import Choice, choices, said
+from MedEnhanceLib.io.dicom.elements import text
+from MedEnhanceLib.io.dicom.headers import not_an_image
+from MedEnhanceLib.io.dicom.listing import Choice, choices, reason_of, require_identical
 from MedEnhanceLib.io.dicom.pixels import read_intensities
 from MedEnhanceLib.io.dicom.scan import scan
 from MedEnhanceLib.io.dicom.slices import Slice
-from MedEnhanceLib.io.dicom.stack import Repairs, Stack
-from MedEnhanceLib.io.dicom.together import stack_frames
-from MedEnhanceLib.io.dicom.words import named
-from MedEnhanceLib.io.modality import default_units
+from MedEnhanceLib.io.dicom.sources import FileRef, named
+from MedEnhanceLib.io.dicom.stack import Repairs, Stack, stack_frames
+from MedEnhanceLib.io.dicom.structure import pydicom_failures, read_elements
+from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+
+_MANUFACTURER = "MedEnhance"
+_EQUIPMENT = "ContributingEquipmentSequence"
 _MODALITIES = ("CT", "MR", "PT")
 _UNITS = {"GML": "SUV", "BQML": "Bq/ml", "CNTS": "counts", "GY": "Gy"}
 
@@ -37,14 +45,20 @@ def load_dicom(
     repairs: Repairs | None = None,
     monitor: Monitor,
 ) -> Volume:
-    """Read one series of grey images; a series of several frames becomes [T, K, J, I].
+    """Load one series of gray images, or one segmentation.
 
-    path: a folder, zip, DICOMDIR, list of files or one file (see sources.find_files).
-    series: which one, by its number in the list that the error shows, by UID or by UID/part.
-    Left out, it is the one series of images that is there. repairs: what may be resampled.
-    A segmentation that is named, or the only one where no image is, becomes a volume of labels.
-    Raises InputError (GeometryError) where several series fit, and for what gives no volume: with
-    the file and the reason.
+    Args:
+        path: a folder, zip, DICOMDIR, list of files or one file (see sources.find_files).
+        modality: what to load it as; by default its own.
+        series: which one, by its number in `list_series`, its UID or UID/part. By default the only
+            series of images; or the only segmentation, if there are no images.
+        repairs: what may be resampled instead of refused.
+        monitor: for progress, warnings and cancellation.
+    Returns:
+        [K, J, I], or [T, K, J, I] for a series of several frames.
+    Raises:
+        InputError: several series fit, none does, or one gives no volume; GeometryError where its
+            slices make no even grid.
     """
     try:
         found = choices(scan(path, monitor.part(0, 0.3)), path.name)
@@ -59,10 +73,9 @@ def load_dicom(
 def read_grid(
     path: Path, *, series: str | None, monitor: Monitor
 ) -> tuple[DicomOrigin, Geometry, tuple[int, ...]]:
-    """The images, the geometry and the shape of what `load_dicom` would give; no pixels are read.
+    """The origin, geometry and shape of the volume that `load_dicom` gives, without its pixels.
 
-    Of a series that it would refuse for its tilt or gaps, the grid that it would be resampled to.
-    Raises as `load_dicom`.
+    A tilted or uneven series has the grid that it would be resampled to. Raises as `load_dicom`.
     """
     try:
         found = choices(scan(path, monitor.part(0, 0.9)), path.name)
@@ -79,20 +92,17 @@ def read_grid(
     return _origin(stacks, is_on_grid=is_on_grid), stacks[0].geometry, shape
 
 
-# ------------------------------------------------------------ which one
-
-
-def _choose(found: Sequence[Choice], wish: str | None, path: Path, monitor: Monitor) -> Choice:
-    fitting = _all_volumes(found) if wish is None else _wished(found, wish)
-    if not fitting and wish is None:
+def _choose(found: Sequence[Choice], series: str | None, path: Path, monitor: Monitor) -> Choice:
+    fitting = _all_volumes(found) if series is None else _matching(found, series)
+    if not fitting and series is None:
         labels = [one for one in found if _is_segmentation(one)]
         if len(labels) != 1:
             raise _no_volume(found, path)
         fitting = labels
-    if wish is None and len(fitting) == 1:  # else the error tells what there is
-        _tell_others([one for one in found if one not in fitting], path.name, monitor)
+    if series is None and len(fitting) == 1:
+        _warn_of_others([one for one in found if one not in fitting], path.name, monitor)
     if len(fitting) != 1:
-        raise _ask(fitting or _all_volumes(found), bool(fitting), wish, path)
+        raise _ask(fitting or _all_volumes(found), bool(fitting), series, path)
     chosen = fitting[0]
     if chosen.part is None and not _is_segmentation(chosen):
         raise _object_error(chosen)
@@ -116,26 +126,28 @@ def _segmentation(choice: Choice, path: Path, monitor: Monitor) -> Volume:
 
 
 def _all_volumes(found: Sequence[Choice]) -> list[Choice]:
-    """What a user may mean: grey images; pictures of colours only where there is nothing else."""
+    """The volumes to choose from: gray images; color images only if there is nothing else."""
     pictures = [one for one in found if one.part is not None]
-    return [one for one in pictures if one.is_grey] or pictures
+    return [one for one in pictures if one.is_gray] or pictures
 
 
-def _wished(found: Sequence[Choice], wish: str) -> list[Choice]:
-    exactly = [one for one in found if wish in (str(one.row.number), one.row.key)]
+def _matching(found: Sequence[Choice], series: str) -> list[Choice]:
+    exactly = [one for one in found if series in (str(one.row.number), one.row.key)]
     volumes = [one for one in found if one.part is not None]
     return (
         [one for one in exactly if one in volumes]
         or exactly
-        or [one for one in volumes if one.row.uid == wish]
+        or [one for one in volumes if one.row.uid == series]
     )
 
 
-def _ask(fitting: Sequence[Choice], fits: bool, wish: str | None, path: Path) -> InputError:
-    if wish is None:
+def _ask(fitting: Sequence[Choice], fits: bool, series: str | None, path: Path) -> InputError:
+    if series is None:
         what = f"holds {len(fitting)} series"
     else:
-        what = f"holds {len(fitting)} parts of {wish}" if fits else f"has no series {wish!r} but"
+        what = (
+            f"holds {len(fitting)} parts of {series}" if fits else f"has no series {series!r} but"
+        )
     listing = "".join(f"\n  {one.row.number}: {one.row}" for one in fitting)
     return InputError(
         f"{path} {what}:{listing}",
@@ -148,7 +160,8 @@ def _no_volume(found: Sequence[Choice], path: Path) -> MedEnhanceError:
     if len(found) == 1 and first.row.files == 1 and first.about.file.path == str(path):
         return _object_error(first)
     return InputError(
-        f"{path} holds no image that gives a volume, only {_counted(found)}; {said(first.about)}",
+        f"{path} holds no image that gives a volume, only {_counted(found)}; "
+        f"{reason_of(first.about)}",
         first.about.hint,
     )
 
@@ -156,14 +169,14 @@ def _no_volume(found: Sequence[Choice], path: Path) -> MedEnhanceError:
 def _object_error(choice: Choice) -> MedEnhanceError:
     about = choice.about
     if about.damaged or not_an_image(about.sop_class) is None:
-        return InputError(said(about), about.hint)
+        return InputError(reason_of(about), about.hint)
     return InputError(
         f"{about.file.name} is no image but: {about.kind}, {about.reason}", about.hint
     )
 
 
-def _tell_others(others: Sequence[Choice], name: str, monitor: Monitor) -> None:
-    damaged = [said(one.about) for one in others if one.about.damaged]
+def _warn_of_others(others: Sequence[Choice], name: str, monitor: Monitor) -> None:
+    damaged = [reason_of(one.about) for one in others if one.about.damaged]
     others = [one for one in others if not one.about.damaged]
     if others:
         monitor.warn(f"{name}: left out, as they give no volume: {_counted(others)}")
@@ -176,9 +189,6 @@ def _counted(choices: Sequence[Choice]) -> str:
     for one in choices:
         counts["damaged file" if one.about.damaged else one.about.kind] += one.row.files
     return ", ".join(f"{count} × {kind}" for kind, count in sorted(counts.items()))
-
-
-# ------------------------------------------------------------ the volume
 
 
 def _volume(
@@ -214,7 +224,7 @@ def _volume(
 def _repaired(
     frames: Voxels, first: Stack, monitor: Monitor
 ) -> tuple[Voxels, Geometry, tuple[str, ...]]:
-    """The frames [T, K, J, I] on a true grid, and what was done to get there."""
+    """The frames [T, K, J, I] on an even grid, and what was resampled."""
     if first.repair is None:
         return frames, first.geometry, ()
     return first.repair.apply(frames, monitor)
@@ -246,10 +256,35 @@ def _origin(stacks: Sequence[Stack], *, is_on_grid: bool) -> DicomOrigin:
 
 
 def _lossy(slices: Sequence[Slice]) -> tuple[Lossy, ...]:
-    """The steps that any slice went through, each with the ratio of the slice that lost most."""
+    """The lossy steps of all slices, each with its highest ratio."""
     ratios: dict[tuple[int, str], float] = {}
     for one in slices:
         for place, step in enumerate(one.lossy):
             key = (place, step.method)
             ratios[key] = max(ratios.get(key, 0.0), step.ratio)
     return tuple(Lossy(method, ratio) for (_, method), ratio in sorted(ratios.items()))
+
+
+def earlier_steps(file: FileRef) -> tuple[str, ...]:
+    """A line of history for each earlier processing by MedEnhance that an image records.
+
+    Derivations of other programs are ignored: scanners call much of their output derived.
+    """
+    require("pydicom", purpose="Reading DICOM")
+    try:
+        with warnings.catch_warnings(), file.peek() as stream:
+            warnings.simplefilter("ignore")  # they were reported when the header was read first
+            equipment = read_elements(stream, [_EQUIPMENT]).get(_EQUIPMENT) or []
+            return tuple(
+                _step(item) for item in equipment if text(item, "Manufacturer") == _MANUFACTURER
+            )
+    except pydicom_failures() as cause:
+        raise InputError(
+            f"{file.name}: {_EQUIPMENT} cannot be read: {cause}", "Copy or export the file again."
+        ) from cause
+
+
+def _step(item: Dataset) -> str:
+    version = text(item, "SoftwareVersions") or "of unknown version"
+    what = text(item, "ContributionDescription").partition(". ")[0] or "made"
+    return f"DERIVED: {what} by {_MANUFACTURER} {version}, stored as DICOM; research use only"

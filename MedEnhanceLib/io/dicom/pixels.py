@@ -1,11 +1,11 @@
-"""The intensities of slices: each file read once, several at a time, in their order."""
+"""The intensities of slices: each file is read once, several at a time."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import cycle
 from threading import Lock
@@ -15,39 +15,40 @@ import numpy as np
 
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.errors import DeviceMemoryError, InputError
-from MedEnhanceLib.io.dicom.decoders import syntax_name
-from MedEnhanceLib.io.dicom.reading import PixelFile, index_pixels
-from MedEnhanceLib.io.dicom.samples import DamagedError, Layout, Pixels
+from MedEnhanceLib.io.dicom.decoders import Layout, syntax_name
+from MedEnhanceLib.io.dicom.pixelfile import PixelFile, index_pixels
 from MedEnhanceLib.io.dicom.slices import Slice
-from MedEnhanceLib.io.dicom.sources import FileRef
-from MedEnhanceLib.io.dicom.words import COPY_AGAIN
-from MedEnhanceLib.io.rescale import rescale_slices
+from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, FileRef
+from MedEnhanceLib.io.dicom.streams import Pixels
+from MedEnhanceLib.io.dicom.structure import DamagedError
+from MedEnhanceLib.io.voxels import rescale_slices
 from MedEnhanceLib.runtime.machine import memory
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 Answer = TypeVar("Answer")
 _CORRECT = "Correct the header."
 _MOST_THREADS = 8
-#: How often a cancel is looked for while files are read.
+#: Seconds between checks for a cancel.
 _LOOK_SECONDS = 0.1
-#: What decoders need besides.
+#: Factor for the memory of decoders.
 _SPARE = 1.2
-_SMALL = 1 << 26  # bytes that nobody need ask for
+#: Bytes: for less, the free memory is not checked.
+_SMALL = 1 << 26
 
 
 def refuse_odd(slices: Sequence[Slice], name: str) -> None:
-    """Raise InputError, naming the file, for what gives no intensities."""
+    """Raise InputError for slices without intensities: color images, zero sizes and slopes."""
     for one in slices:
         where = _where(name, one.file)
         if one.photometric == "PALETTE COLOR":
             raise InputError(
-                f"{where} is a colour image (PALETTE COLOR): its numbers name colours of a table",
-                "Only grey images have intensities: choose another series.",
+                f"{where} is a color image (PALETTE COLOR): its numbers index a color table",
+                "Only gray images have intensities: choose another series.",
             )
         if one.samples > 1 or not one.photometric.startswith("MONOCHROME"):
             raise InputError(
-                f"{where} is a colour image ({one.photometric or 'no PhotometricInterpretation'})",
-                "Only grey images have intensities: choose another series.",
+                f"{where} is a color image ({one.photometric or 'no PhotometricInterpretation'})",
+                "Only gray images have intensities: choose another series.",
             )
         if one.photometric not in ("MONOCHROME1", "MONOCHROME2"):
             raise InputError(f"{where}: PhotometricInterpretation {one.photometric}", _CORRECT)
@@ -58,12 +59,21 @@ def refuse_odd(slices: Sequence[Slice], name: str) -> None:
 
 
 def read_intensities(slices: Sequence[Slice], modality: str, name: str, monitor: Monitor) -> Voxels:
-    """[K, J, I] of the slices in their order, rescaled each by its own header.
+    """Read the intensities of slices; each is rescaled by its own header.
 
-    MONOCHROME1 only says how to show an image: its numbers are taken as they are.
-    modality: what the volume is taken for. name: of the whole, for messages.
-    Raises InputError naming the file that is damaged or not read, DependencyError for a decoder
-    that is missing, DeviceMemoryError.
+    MONOCHROME1 only affects how an image is displayed, so its numbers are not inverted.
+
+    Args:
+        slices: in the order of the volume.
+        modality: what the volume is loaded as; CT needs RescaleSlope and RescaleIntercept.
+        name: of the series, for messages.
+        monitor: for progress, warnings and cancellation.
+    Returns:
+        [K, J, I].
+    Raises:
+        InputError: a file, which is named, is damaged or not supported.
+        DependencyError: the decoder is not installed.
+        DeviceMemoryError: the volume does not fit into the free memory.
     """
     refuse_odd(slices, name)
     lacking = _lacks_rescale(slices) if modality == "CT" else ""
@@ -73,7 +83,7 @@ def read_intensities(slices: Sequence[Slice], modality: str, name: str, monitor:
             "Load it as what it is, with the modality OT (--modality OT, modality='OT').",
         )
     stored = read_stored(slices, name, monitor)
-    _tell_padding(slices, name, monitor)
+    _log_padding(slices, name, monitor)
     monitor.check()
     try:
         return rescale_slices(
@@ -86,7 +96,7 @@ def read_intensities(slices: Sequence[Slice], modality: str, name: str, monitor:
 
 
 def _lacks_rescale(slices: Sequence[Slice]) -> str:
-    """The element that CT needs for HU, where a slice has neither it nor a lookup table."""
+    """The element that a slice needs for HU but lacks; "" where none does."""
     scaled = [one for one in slices if not one.has_lut]
     if any(one.intercept is None for one in scaled):
         return "RescaleIntercept"
@@ -94,9 +104,9 @@ def _lacks_rescale(slices: Sequence[Slice]) -> str:
 
 
 def read_stored(slices: Sequence[Slice], name: str, monitor: Monitor) -> Voxels:
-    """Stored numbers [K, J, I] in one array; with a lookup table, what they look up.
+    """The stored numbers [K, J, I], or what a Modality LUT gives for them.
 
-    Raises as `read_intensities` does.
+    Raises as `read_intensities`.
     """
     files = _Files()
     first = files.of(slices[0], name)
@@ -125,7 +135,7 @@ def read_stored(slices: Sequence[Slice], name: str, monitor: Monitor) -> Voxels:
 
 
 def _bytes_per_voxel(slices: Sequence[Slice], stored: np.dtype[np.generic]) -> int:
-    """The stored numbers and the intensities made of them are there at one time."""
+    """Memory for stored numbers and intensities, which exist at the same time."""
     scales = [
         number
         for one in slices
@@ -150,9 +160,9 @@ def _dtype(one: Slice, first: Layout) -> np.dtype[np.generic]:
 
 @dataclass
 class _Files:
-    """Files by name, each looked through once however many slices it holds.
+    """The indexed files; those of many slices are indexed only once.
 
-    cut: those whose numbers have more bits than they say.
+    cut: files whose numbers have more bits than BitsStored.
     """
 
     known: dict[FileRef, PixelFile] = field(default_factory=dict)
@@ -166,13 +176,13 @@ class _Files:
             return found
         found = _named(lambda: index_pixels(one.file), one.file, name)
         if one.frame is not None or not self.known:
-            with self.lock:  # other files of one slice are not asked for again
+            with self.lock:  # files of one slice are not needed again
                 self.known[one.file] = found
         return found
 
 
 def _one_slice(files: _Files, one: Slice, shape: tuple[int, ...], name: str) -> Pixels:
-    """Its place and its scale come from a header read before: the file must still be the same."""
+    """Read one slice; the file must not have changed since its header was read."""
     try:
         file = files.of(one, name)
         if one.instance and file.instance != one.instance:
@@ -190,7 +200,7 @@ def _one_slice(files: _Files, one: Slice, shape: tuple[int, ...], name: str) -> 
 
 
 def _has_changed(one: Slice) -> bool:
-    with contextlib.suppress(OSError):  # a file that is gone says so when it is read
+    with contextlib.suppress(OSError):  # a missing file is reported when it is read
         return one.stamp is not None and one.file.stamp() != one.stamp
     return False
 
@@ -204,7 +214,9 @@ def _changed(one: Slice, name: str) -> InputError:
 def _read_frame(file: PixelFile, one: Slice, shape: tuple[int, ...]) -> Pixels:
     layout, index = file.layout, (one.frame or 1) - 1
     if (layout.rows, layout.columns) != shape:
-        raise DamagedError(f"its pixel data is {layout.columns}×{layout.rows}, others' is not")
+        raise DamagedError(
+            f"its pixel data is {layout.columns}×{layout.rows}, that of other slices is not"
+        )
     if index >= len(file.spans) or (one.frame is None and len(file.spans) > 1):
         raise DamagedError(f"it holds {len(file.spans)} frames")
     if not layout.floating and (layout.bits_allocated, layout.bits_stored, layout.signed) != (
@@ -212,7 +224,7 @@ def _read_frame(file: PixelFile, one: Slice, shape: tuple[int, ...]) -> Pixels:
         one.bits_stored,
         one.signed,
     ):
-        raise DamagedError("its header was read as another one than stands there")
+        raise DamagedError("its pixels are stored in another way than its header said before")
     if one.has_lut != (file.lut is not None):
         raise DamagedError("its ModalityLUTSequence cannot be read")
     pixels = file.frame(index)
@@ -220,14 +232,14 @@ def _read_frame(file: PixelFile, one: Slice, shape: tuple[int, ...]) -> Pixels:
 
 
 def _named(work: Callable[[], Answer], file: FileRef, name: str) -> Answer:
-    """Do it, and name the file in what goes wrong."""
+    """Do `work`; its errors become errors that name the file."""
     try:
         return work()
     except DamagedError as cause:
         raise InputError(f"{_where(name, file)}: {cause}", COPY_AGAIN) from cause
     except NotImplementedError as cause:
         raise InputError(
-            f"{_where(name, file)} is stored in a way that is not read: transfer syntax "
+            f"{_where(name, file)} has a transfer syntax that is not supported: "
             f"{syntax_name(str(cause))}",
             "Convert it to explicit little endian (dcmdjpeg, gdcmconv --raw).",
         ) from cause
@@ -260,45 +272,23 @@ def _raise_memory(name: str, cause: BaseException) -> NoReturn:
 
 
 def _in_threads(work: Callable[[int], None], count: int, monitor: Monitor) -> None:
-    """Do `work` for 0 … count − 1; what is under way at a cancel ends unheard."""
-    threads = min(_MOST_THREADS, os.cpu_count() or 1, count)
+    """Do `work` for 0 to count - 1; after a cancel, what is in progress is not waited for."""
     if count == 1:
         attend(lambda: work(0), monitor)
         return
-    pool = ThreadPoolExecutor(threads, "dicom-pixels")
+    pool = ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1, count), "dicom-pixels")
     try:
-        for done, _ in enumerate(_as_done(pool, work, count, threads, monitor)):
+        for done, future in enumerate([pool.submit(work, index) for index in range(count)]):
+            while not wait([future], _LOOK_SECONDS).done:
+                monitor.check()
+            future.result()
             monitor.progress(done / count, "reading slices")
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _as_done(
-    pool: ThreadPoolExecutor,
-    work: Callable[[int], None],
-    count: int,
-    threads: int,
-    monitor: Monitor,
-) -> Iterator[int]:
-    """The numbers whose work is done; a few are under way at any time."""
-    indices = iter(range(count))
-    waiting: dict[Future[None], int] = {}
-    while True:
-        for index in indices:
-            waiting[pool.submit(work, index)] = index
-            if len(waiting) >= 2 * threads:
-                break
-        if not waiting:
-            return
-        done, _ = wait(waiting, _LOOK_SECONDS, FIRST_COMPLETED)
-        monitor.check()
-        for future in sorted(done, key=waiting.__getitem__):
-            future.result()
-            yield waiting.pop(future)
-
-
-def _tell_padding(slices: Sequence[Slice], name: str, monitor: Monitor) -> None:
+def _log_padding(slices: Sequence[Slice], name: str, monitor: Monitor) -> None:
     values = sorted({one.padding for one in slices if one.padding is not None})
     if values:
-        told = ", ".join(f"{value:g}" for value in values)
-        monitor.log(f"{name}: pixels outside the image are stored as {told}; they are kept")
+        padding = ", ".join(f"{value:g}" for value in values)
+        monitor.log(f"{name}: pixels outside the image are stored as {padding}; they are kept")

@@ -1,13 +1,16 @@
-"""Slices that lie at a slant or at uneven distances → a rectangular, even grid.
+"""Uneven distances and slants of slices: how they are measured and resampled.
 
-Planes stay where they are: a slant is undone by moving each slice inside its own plane, by the
-fraction of a pixel that its position tells; nothing is interpolated between slices for that.
-Only an uneven distance needs new slices, and each of them lies between two that were measured.
+A slant is undone by moving each slice within its own plane, by the fraction of a pixel that its
+position states; nothing is interpolated between slices for that. Only uneven distances need new
+slices, and each of them lies between two that were measured. GantryDetectorTilt is ignored:
+scanners keep it in series that were straightened since.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,27 +18,333 @@ import numpy.typing as npt
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Voxels, restore_dtype
-from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.errors import GeometryError, InputError
+from MedEnhanceLib.io.dicom.sources import named
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: Pixels to either side that take part in an interpolated one, and the shape of their window.
-#: Chosen by measuring: docs/decisions/0012-dicom-geometry.md.
+#: Of the spacing: tolerance for the distance of a slice from the even grid.
+_MOST_UNEVEN = 0.05
+#: Of the spacing, or of a pixel: what rounding in headers may add to a tolerance.
+_MOST_ROUNDED = 0.2
+#: Relative: neighboring distances that differ by less are one spacing, if there are at least this
+#: many of them in a row.
+_ALIKE, _A_RUN = 0.05, 3
+#: Spacings: a larger distance is a gap.
+_GAP = 1.5
+#: At most this many slices in a row are interpolated.
+MOST_FILLED = 2
+#: Of a pixel: tolerance for the distance of a slice from the normal through the first.
+_MOST_ASIDE = 0.05
+#: Degrees: gantries tilt less, so a larger slant means damaged positions.
+_MOST_TILT = 45.0
+#: A plane may grow to this many times its pixels when it is straightened, or to this many pixels.
+_MOST_GROWTH, _SMALL = 8, 1 << 20
+#: Pixels to either side of an interpolated one that contribute to it, and the window's shape.
+#: Measured in docs/decisions/0012-dicom-geometry.md.
 _REACH, _KAISER = 5, 6.0
 
+Vector = npt.NDArray[np.float64]
 Plane = npt.NDArray[Any]
+Places = tuple[tuple[float, float], ...]
 Limits = tuple[Any, Any]
 
 
 @dataclass(frozen=True)
+class Spacing:
+    """The positions of slices along their normal.
+
+    along: mm, ascending. step: mm, the even spacing, or the one to resample to.
+    fault: what is uneven, for messages; "" where nothing is. gaps: (slice before, number missing).
+    """
+
+    along: Vector
+    step: float
+    fault: str = ""
+    gaps: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def count(self) -> int:
+        """Number of slices of the even grid."""
+        return 1 + max(1, round(float(self.along[-1] - self.along[0]) / self.step))
+
+    @property
+    def can_be_evened(self) -> bool:
+        """Whether at most MOST_FILLED slices in a row would be interpolated."""
+        return float(np.diff(self.along).max()) <= (MOST_FILLED + 1.5) * self.step
+
+    def evened(self, name: str) -> tuple[tuple[int, float], ...]:
+        """For each slice of the even grid: the slice before it, and the weight of the one after.
+
+        Raises:
+            GeometryError: more than MOST_FILLED slices in a row would be interpolated.
+        """
+        if not self.can_be_evened:
+            widest = int(np.diff(self.along).argmax())
+            before, after = self.along[widest : widest + 2]
+            raise GeometryError(
+                f"{name}: between {before:.2f} and {after:.2f} mm there is no slice, where "
+                f"others are {self.step:.3f} mm apart: too far to interpolate (at "
+                f"most {MOST_FILLED} slices in a row are interpolated)",
+                "Export or copy the series again, complete, or load its parts one by one.",
+            )
+        targets = np.linspace(self.along[0], self.along[-1], self.count)
+        lower = np.searchsorted(self.along, targets, "right") - 1
+        lower = np.clip(lower, 0, len(self.along) - 2)
+        shares = (targets - self.along[lower]) / np.diff(self.along)[lower]
+        # A slice on the grid, up to rounding, is not interpolated.
+        nearest = np.round(shares)
+        passes = np.abs(shares - nearest) * np.diff(self.along)[lower] < 1e-3 * self.step
+        lower = np.where(passes, lower + nearest.astype(int), lower)
+        shares = np.where(passes, 0.0, shares)
+        return tuple(zip(lower.tolist(), shares.tolist(), strict=True))
+
+    @property
+    def even_step(self) -> float:
+        """The spacing of the even grid, mm."""
+        return float(self.along[-1] - self.along[0]) / (self.count - 1)
+
+    def note(self) -> str:
+        """What was resampled, for the history of the volume."""
+        steps = np.diff(self.along)
+        missing_mm = sum(steps[index] * count / (count + 1) for index, count in self.gaps)
+        length = self.along[-1] - self.along[0]
+        return (
+            f"resampled across the slices to an even {self.even_step:.3f} mm, linearly between "
+            f"neighbors, because {self.fault}"
+            + (f"; {missing_mm:.2f} of {length:.2f} mm were not imaged" * bool(self.gaps))
+        )
+
+
+def measure_spacing(along: Vector, labels: Sequence[str], rounding_mm: float) -> Spacing:
+    """Measure the distances of slices.
+
+    Args:
+        along: mm, two or more ascending positions that all differ.
+        labels: the name of each slice, for messages.
+        rounding_mm: rounding error of the positions.
+    """
+    steps = np.diff(along)
+    expected, runs = _expected(steps)
+    gaps = tuple(
+        (index, round(step / mm) - 1)
+        for index, (step, mm) in enumerate(zip(steps.tolist(), expected.tolist(), strict=True))
+        if step > _GAP * mm
+    )
+    finest = min(mm for _, _, mm in runs) if runs else float(expected[0])
+    if gaps:
+        changes = f"; besides, {_changes(along, runs)}" if len(runs) > 1 else ""
+        others = f"; the others are {finest:.3f} mm apart" if len(runs) <= 1 else ""
+        return Spacing(along, finest, f"slices are missing {_name_gaps(along, labels, gaps)}"
+                       f"{others}{changes}", gaps)  # fmt: skip
+    step = float(along[-1] - along[0]) / (len(along) - 1)
+    off = np.abs(along - along[0] - step * np.arange(len(along)))
+    if off.max() <= max(_MOST_UNEVEN * step, min(rounding_mm, _MOST_ROUNDED * step)):
+        return Spacing(along, step)
+    worst = int(off.argmax())
+    return Spacing(
+        along,
+        finest,
+        _changes(along, runs)
+        if len(runs) > 1
+        else f"uneven spacing: slices are {steps.min():.3f} to {steps.max():.3f} mm apart; the "
+        f"one at {along[worst]:.2f} mm ({labels[worst]}) is {off[worst]:.3f} mm off a regular grid",
+    )
+
+
+def _name_gaps(along: Vector, labels: Sequence[str], gaps: Sequence[tuple[int, int]]) -> str:
+    """For example `between 2.50 and 7.50 mm (1 missing) [b.dcm … c.dcm]`."""
+    places = [
+        f"between {along[index]:.2f} and {along[index + 1]:.2f} mm ({missing} missing) "
+        f"[{labels[index]} … {labels[index + 1]}]"
+        for index, missing in gaps
+    ]
+    return named(places)
+
+
+Run = tuple[int, int, float]
+
+
+def _expected(steps: Vector) -> tuple[Vector, list[Run]]:
+    """The expected value of each distance, and the runs of equal distances.
+
+    A run is (first distance, one behind the last, mm). Within a run a distance is as expected;
+    elsewhere the smaller of the spacings beside it is.
+    """
+    ends = np.flatnonzero(np.abs(np.diff(steps)) > _ALIKE * np.minimum(steps[1:], steps[:-1])) + 1
+    bounds = [0, *ends.tolist(), len(steps)]
+    runs = [
+        (start, end, float(np.median(steps[start:end])))
+        for start, end in pairwise(bounds)
+        if end - start >= _A_RUN
+    ]
+    if not runs:
+        usual = float(np.sort(steps)[(len(steps) - 1) // 2])
+        return np.full(len(steps), usual), []
+    starts, stops, spacings = (np.array(column) for column in zip(*runs, strict=True))
+    index = np.arange(len(steps))
+    left = np.searchsorted(starts, index, "right") - 1
+    right = np.searchsorted(stops, index, "right")
+    beside = spacings[left.clip(0)], spacings[right.clip(max=len(runs) - 1)]
+    return np.where(left == right, steps, np.minimum(*beside)), _joined(runs)
+
+
+def _joined(runs: list[Run]) -> list[Run]:
+    """Join runs of one spacing, with single deviations between them."""
+    joined = [runs[0]]
+    for start, end, mm in runs[1:]:
+        first, _, before = joined[-1]
+        if abs(mm - before) <= _ALIKE * min(mm, before):
+            joined[-1] = (first, end, before)
+        else:
+            joined.append((start, end, mm))
+    return joined
+
+
+def _changes(along: Vector, runs: Sequence[Run]) -> str:
+    parts = [
+        f"{mm:.3f} mm from {along[start]:.2f} to {along[end]:.2f} mm" for start, end, mm in runs
+    ]
+    return f"the spacing changes: {named(parts, between=', then ')}"
+
+
+@dataclass(frozen=True)
+class Slant:
+    """Where slices lie relative to the first, if they do not lie on one normal.
+
+    along: [K], mm along the normal. aside: [K, 2], mm down a column and along a row.
+    pixel_mm: between rows, between columns.
+    """
+
+    along: Vector
+    aside: Vector
+    pixel_mm: tuple[float, float]
+
+    @property
+    def slope(self) -> Vector:
+        """[2]: the best-fitting line, mm aside per mm along the normal."""
+        height = self.along - self.along[0]
+        slope: Vector = height @ self.aside / (height @ height)
+        return slope
+
+    @property
+    def degrees(self) -> float:
+        """The angle between that line and the normal."""
+        return float(np.degrees(np.arctan(np.linalg.norm(self.slope))))
+
+    @property
+    def is_strewn(self) -> bool:
+        """Whether no line fits, so that the cause is not a tilted gantry."""
+        astray = self.aside - np.outer(self.along - self.along[0], self.slope)
+        most = max(*self.pixel_mm, 0.1 * np.linalg.norm(self.aside, axis=1).max())
+        return bool(np.linalg.norm(astray, axis=1).max() > most)
+
+    @property
+    def _angle(self) -> str:
+        return f"{self.degrees:.1f}°" if self.degrees >= 0.95 else f"{self.degrees:.2g}°"
+
+    def fault(self, labels: Sequence[str]) -> str:
+        """What is wrong, for messages; labels: the name of each slice."""
+        distance = np.linalg.norm(self.aside, axis=1)
+        worst = int(distance.argmax())
+        where = f"{labels[worst]} lies {distance[worst]:.2f} mm beside the first"
+        if self.is_strewn:
+            return f"the slices lie neither behind one another nor on a slanted line: {where}"
+        cause = "a tilted gantry" if self.degrees >= 0.5 else "or cosines of too few digits"
+        return f"the slices are stacked at a slant of {self._angle} ({cause}): {where}"
+
+    def note(self) -> str:
+        """What was resampled, for the history of the volume."""
+        return (
+            f"moved slices inside their planes by up to {np.abs(self.aside).max():.2f} mm onto a "
+            f"rectangular grid, because they were stacked at a slant of {self._angle}"
+        )
+
+    def grid(self, size: tuple[int, int], name: str) -> tuple[tuple[int, int], Places]:
+        """The plane that holds all slices.
+
+        Args:
+            size: rows and columns of a slice.
+            name: of the series, for messages.
+        Returns:
+            Rows and columns of the plane; and the (row, column) of each slice's first pixel in it,
+            which are whole numbers for the first slice.
+        Raises:
+            GeometryError: no gantry tilts that far.
+        """
+        places = self._places()
+        rows, columns = self._size(size, places)
+        if not self.is_a_tilt(size):
+            raise GeometryError(
+                f"{name}: the slices are stacked at a slant of {self._angle}, over "
+                f"{columns}×{rows} pixels of {size[1]}×{size[0]}, more than any gantry tilts",
+                "Export the series again; its positions seem to be damaged.",
+            )
+        return (rows, columns), tuple((float(row), float(column)) for row, column in places)
+
+    def is_a_tilt(self, size: tuple[int, int]) -> bool:
+        """Whether a gantry can tilt that far; otherwise the positions are damaged."""
+        rows, columns = self._size(size, self._places())
+        most = max(_MOST_GROWTH * size[0] * size[1], _SMALL)
+        return self.degrees <= _MOST_TILT and rows * columns <= most
+
+    def _places(self) -> Vector:
+        pixels = np.round(self.aside / np.asarray(self.pixel_mm), 3)  # whole pixels stay whole
+        # An axis with nothing but rounding errors is not interpolated.
+        pixels[:, np.abs(pixels).max(axis=0) <= _MOST_ASIDE] = 0
+        places: Vector = pixels - np.floor(pixels.min(axis=0))
+        return places
+
+    @staticmethod
+    def _size(size: tuple[int, int], places: Vector) -> tuple[int, int]:
+        rows, columns = np.ceil(places.max(axis=0)).astype(int).tolist()
+        return size[0] + rows, size[1] + columns
+
+
+def measure_slant(
+    positions: Vector,
+    cosines: Vector,
+    along: Vector,
+    axes: tuple[Vector, Vector],
+    pixel_mm: tuple[float, float],
+) -> Slant | None:
+    """Measure how far slices lie beside the normal through the first.
+
+    Args:
+        positions: [K, 3], mm.
+        cosines: [K, 6], direction cosines of rows and columns.
+        along: [K], mm along the normal, ascending.
+        axes: unit vectors down a column and along a row.
+        pixel_mm: between rows, between columns.
+    Returns:
+        None where they lie on the normal, up to the rounding of their headers.
+    """
+    aside: Vector = (positions - positions[0]) @ np.column_stack(axes)
+    rounded_mm = last_digit(positions) + last_digit(cosines) * float(along[-1] - along[0])
+    pixel = min(pixel_mm)
+    allowed = max(_MOST_ASIDE * pixel, min(rounded_mm, _MOST_ROUNDED * pixel))
+    if np.linalg.norm(aside, axis=1).max() <= allowed:
+        return None
+    return Slant(along, aside, pixel_mm)
+
+
+def last_digit(numbers: Vector) -> float:
+    """One unit of the last decimal, at most 0.1; 0 for whole numbers and more than 4 decimals."""
+    for digits in range(5):
+        if np.abs(numbers - np.round(numbers, digits)).max() < 1e-9:
+            return float(10.0**-digits) if digits else 0.0
+    return 0.0
+
+
+@dataclass(frozen=True)
 class Repair:
-    """How the slices of a stack become an even, rectangular volume.
+    """How slices are resampled to an even, rectangular volume.
 
     geometry: of the result. rows, columns: its size in the plane.
-    places: for each slice, the row and the column of the result where its first pixel lies;
-        0 or more, with fractions. None where nothing moves inside the planes.
-    mixes: for each slice of the result, the slice before it and the share, 0 to below 1, that the
-        slice after that one has.
-    notes: what is done, for people.
+    places: for each slice, the row and the column of the result where its first pixel lies, at
+        least 0, with fractions. None where slices are not moved within their planes.
+    mixes: for each slice of the result, the slice before it, and the weight of the next slice, at
+        least 0 and below 1.
+    notes: what is resampled, for the history of the volume.
     """
 
     geometry: Geometry
@@ -46,11 +355,16 @@ class Repair:
     notes: tuple[str, ...]
 
     def apply(self, voxels: Voxels, monitor: Monitor) -> tuple[Voxels, Geometry, tuple[str, ...]]:
-        """Resample [K, J, I] (or frames of it, [T, K, J, I]); the type stays.
+        """Resample a volume; slices that need no interpolation stay as they are.
 
-        Slices that need no interpolation pass bit for bit. Where nothing was imaged, the result
-        has the lowest value of the volume, as air has. Raises Cancelled; InputError for voxels that
-        are not finite.
+        Args:
+            voxels: [K, J, I] or [T, K, J, I].
+            monitor: for progress and cancellation.
+        Returns:
+            The voxels, of the same type; what was not imaged has the lowest value of the volume, as
+            air has. Then the geometry, and the notes.
+        Raises:
+            InputError: voxels are not finite.
         """
         frames = voxels if voxels.ndim == 4 else voxels[np.newaxis]
         limits = [_limits(frame, monitor) for frame in frames]
@@ -83,7 +397,7 @@ class Repair:
             target[index][known] = restore_dtype(plane[known], target.dtype)
 
     def _placed(self, plane: Plane, index: int, limits: Limits) -> Plane:
-        """One slice on the grid of the result; NaN where it does not reach."""
+        """One slice on the grid of the result; NaN outside it."""
         plane = _floating(plane)
         if self.places is None:
             return plane
@@ -91,14 +405,14 @@ class Repair:
         (row, column), (height, width) = self.places[index], plane.shape
         first_row, first_column = (int(np.ceil(place - 0.5)) for place in (row, column))
         moved = shifted(shifted(plane, first_row - row, 0), first_column - column, 1)
-        # Interpolation swings beyond an edge; nothing is brighter than what was measured.
+        # Interpolation overshoots at edges; the result stays within the measured values.
         np.clip(moved, *limits, out=moved)
         result[first_row : first_row + height, first_column : first_column + width] = moved
         return result
 
 
 def _limits(slices: Voxels, monitor: Monitor) -> Limits:
-    """The lowest and the highest value, with safe points between the slices."""
+    """The lowest and the highest value; can be cancelled between slices."""
     lows, highs = [], []
     for index, plane in enumerate(slices):
         monitor.check()
@@ -113,7 +427,7 @@ def _limits(slices: Voxels, monitor: Monitor) -> Limits:
 
 
 def shifted(plane: Plane, offset: float, axis: int) -> Plane:
-    """The plane at its own places plus `offset` pixels, −0.5 to 0.5; beyond it the edge goes on."""
+    """The plane at its own places plus `offset` pixels, -0.5 to 0.5; edges are continued."""
     if offset == 0:
         return plane.copy()
     taps = np.arange(-_REACH, _REACH + 1)
@@ -136,6 +450,6 @@ def _windowed_sinc(distance: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 
 
 def _floating(plane: Plane) -> Plane:
-    """A float type that holds every value of the plane exactly (but of 64-bit integers)."""
+    """The plane in a float type that holds its values exactly (except 64-bit integers)."""
     exact = plane.dtype.itemsize <= 2 or plane.dtype == np.float32
     return plane.astype(np.float32 if exact else np.float64)

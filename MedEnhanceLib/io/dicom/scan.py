@@ -1,36 +1,61 @@
-"""The headers of many files, in the order of the files, and grouped by series."""
+"""The headers of many files, sorted into series; thousands of files are read by helper processes.
+
+A helper is a plain child process that takes files on stdin and answers on stdout. `multiprocessing`
+would import the user's main module again in each of them, which scripts have no guard against, and
+which fails for Slicer's.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import pickle
+import queue
+import subprocess
+import sys
+import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import IO, Any, TypeVar
 
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicom import archives, helpers
-from MedEnhanceLib.io.dicom.headers import Header
+from MedEnhanceLib.io.dicom import archives
+from MedEnhanceLib.io.dicom.headers import Header, read_header
 from MedEnhanceLib.io.dicom.slices import Slice
-from MedEnhanceLib.io.dicom.sources import FileRef, find_files
-from MedEnhanceLib.io.dicom.words import named
+from MedEnhanceLib.io.dicom.sources import FileRef, find_files, named
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.machine import cpu_threads
+from MedEnhanceLib.runtime.progress import Monitor, attend
 
 _STAGE = "reading headers"
-#: After so many files it is decided whether other processes pay.
+#: Number of files after which helper processes are considered.
 _TRIED = 200
 _DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
+_LIBRARY = Path(__file__).resolve().parents[3]
+_SERVE = (
+    "import sys; sys.path.insert(0, sys.argv[1]);"
+    "from MedEnhanceLib.io.dicom.scan import serve; serve()"
+)
+#: Files at a time, in this process and for a helper.
+_AT_ONCE, _CHUNK = 16, 64
+_MOST_HELPERS = 8
+#: Helpers are started for more work than this.
+_LEAST_SECONDS = 1.5
+_LOOK_SECONDS = 0.1
+Headers = list[Header | None]
+Out = TypeVar("Out")
 
 
 @dataclass(frozen=True)
 class Series:
     """The objects that share a study and a SeriesInstanceUID.
 
-    images: headers with slices. others: objects without, each with its reason. damaged: files of
-    this series, as far as can be told, that cannot be read.
+    images: headers with slices. others: objects without slices, each with its reason. damaged:
+    files that cannot be read but seem to belong to the series.
     """
 
     uid: str
@@ -40,27 +65,27 @@ class Series:
 
     @property
     def about(self) -> Header:
-        """A header that tells of the whole series."""
+        """The header of its first object."""
         return (*self.images, *self.others, *self.damaged)[0]
 
     @property
     def slices(self) -> list[Slice]:
-        """Of all its images, in the order of the files."""
+        """The slices of all its images, in the order of the files."""
         return [one for header in self.images for one in header.slices]
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What lies at a path. lost: damaged files that do not even tell their series."""
+    """What is found at a path. lost: damaged files whose series is unknown."""
 
     series: tuple[Series, ...]
     lost: tuple[Header, ...]
 
     def suspects(self, series: Series) -> list[Header]:
-        """Those lost files that may be images of a series.
+        """The lost files that may be images of a series.
 
-        They lie where its images lie; or right beside or below, in a folder that holds no others'
-        images, or where the series is spread over folders as discs have it.
+        They are in a folder of its images; or in a folder beside or below one, if that holds no
+        images of other series, or if the series is spread over folders.
         """
         places = _places(series)
         others = set().union(*(_places(one) for one in self.series if one is not series))
@@ -86,11 +111,16 @@ def _above(place: str) -> str:
 
 
 def scan(path: Path, monitor: Monitor) -> Scan:
-    """Read all headers at `path` (see find_files) and sort them into series, by series number.
+    """Read all headers at a path and sort them into series.
 
-    Files that are no DICOM do not matter, unless there is nothing else. Damaged files are kept
-    apart: what becomes of them is for whoever chooses a series. Warns of what the headers made
-    pydicom warn of. Raises InputError where no DICOM is there at all.
+    Args:
+        path: as for sources.find_files.
+        monitor: for progress and cancellation; is warned of what pydicom warned of, and of files
+            that are named like DICOM but are not.
+    Returns:
+        The series by number, with their damaged files.
+    Raises:
+        InputError: there is no DICOM file.
     """
     require("pydicom", purpose="Reading DICOM")
     try:
@@ -102,38 +132,50 @@ def scan(path: Path, monitor: Monitor) -> Scan:
     headers = [header for header in found if header is not None]
     if not headers:
         raise _no_dicom(path, files)
-    _tell_notes(headers, monitor)
-    _tell_empty(files, found, monitor)
+    _warn_of_notes(headers, monitor)
+    _warn_of_names(files, found, monitor)
     return _sorted(headers)
 
 
-def read_headers(files: Sequence[FileRef], monitor: Monitor) -> list[Header | None]:
-    """The header of each file, None for what is no DICOM.
+def read_headers(files: Sequence[FileRef], monitor: Monitor) -> Headers:
+    """Read the header of each file; None for files that are not DICOM.
 
-    Other processes take over where the first files show that it pays.
+    Helper processes take over after some files if that saves time.
     """
-    headers: list[Header | None] = []
+    share = min(1.0, _TRIED / max(len(files), 1))
     began = time.monotonic()
-    with contextlib.closing(helpers.read_one_by_one(files, monitor)) as reading:
-        for header in reading:
-            headers.append(header)
-            monitor.progress(len(headers) / len(files), _STAGE)
-            if len(headers) == _TRIED:
-                left = (time.monotonic() - began) * (len(files) / _TRIED - 1)
-                if helpers.pays(left) and (rest := _in_helpers(files[_TRIED:], monitor)):
-                    return headers + rest
+    headers = _read_here(files[:_TRIED], monitor.part(0, share))
+    rest = files[_TRIED:]
+    if rest:
+        expected_s = (time.monotonic() - began) / _TRIED * len(rest)
+        part = monitor.part(share, 1)
+        helped = _read_in_helpers(rest, part) if pays(expected_s) else []
+        headers += helped or _read_here(rest, part)
     return headers
 
 
-def _in_helpers(files: Sequence[FileRef], monitor: Monitor) -> list[Header | None]:
-    """Empty where there can be no other processes."""
-    headers: list[Header | None] = [None] * len(files)
+def _read_here(files: Sequence[FileRef], monitor: Monitor) -> Headers:
+    """Read headers in this process; a disk that does not answer does not delay a cancel."""
+    headers: Headers = []
+    for start in range(0, len(files), _AT_ONCE):
+        headers += attend(partial(_headers_of, files[start : start + _AT_ONCE]), monitor)
+        monitor.progress(len(headers) / len(files), _STAGE)
+    return headers
+
+
+def _headers_of(files: Sequence[FileRef]) -> Headers:
+    return [read_header(file) for file in files]
+
+
+def _read_in_helpers(files: Sequence[FileRef], monitor: Monitor) -> Headers:
+    """Read headers in helper processes; [] where these cannot be started, or die."""
+    headers: Headers = [None] * len(files)
     done = 0
     try:
-        for start, part in helpers.read_in_helpers(files, monitor.check):
+        for start, part in work_in_helpers(read_header, files, monitor.check):
             headers[start : start + len(part)] = part
             done += len(part)
-            monitor.progress((_TRIED + done) / (_TRIED + len(files)), _STAGE)
+            monitor.progress(done / len(files), _STAGE)
     except OSError as cause:
         monitor.log(f"headers are read one by one: {cause}")
         return []
@@ -166,7 +208,7 @@ def _in_order(series: Series) -> tuple[int, str]:
 
 
 def _without_trifles(found: Sequence[Header | None], monitor: Monitor) -> list[Header | None]:
-    """Take out what cannot be read, or is empty, and is not named like the images around it."""
+    """Remove files that are empty, or cannot be read, unless they are named like the images."""
     images: dict[str, set[str]] = defaultdict(set)
     others: dict[str, set[str]] = defaultdict(set)
     for header in found:
@@ -187,13 +229,13 @@ def _without_trifles(found: Sequence[Header | None], monitor: Monitor) -> list[H
 
 
 def _ending(name: str) -> str:
-    """In small letters; a number at the end, as files of many scanners have it, is none."""
+    """The suffix in small letters; "" for numbers, which many scanners append."""
     ending = Path(name).suffix.lower()
     return "" if ending[1:].isdecimal() else ending
 
 
-def _tell_notes(headers: Sequence[Header], monitor: Monitor) -> None:
-    """Each of pydicom's warnings once, however many files gave it."""
+def _warn_of_notes(headers: Sequence[Header], monitor: Monitor) -> None:
+    """Pass on each of pydicom's warnings once."""
     counts = Counter(note for header in headers for note in header.notes)
     for note, count in counts.items():
         first = next(header.file.name for header in headers if note in header.notes)
@@ -201,26 +243,150 @@ def _tell_notes(headers: Sequence[Header], monitor: Monitor) -> None:
         monitor.warn(f"{first}: {note}{more}")
 
 
-def _tell_empty(
+def _warn_of_names(
     files: Sequence[FileRef], headers: Sequence[Header | None], monitor: Monitor
 ) -> None:
-    """A file called DICOM that is none was one once: a slice may be lost."""
+    """A file that is named like DICOM but is not may be a lost slice."""
     odd = [
         file.name
         for file, header in zip(files, headers, strict=True)
         if header is None and file.name.lower().endswith(_DICOM_ENDINGS)
     ]
     if odd:
-        monitor.warn(f"named like DICOM and none: {named(odd)}")
+        monitor.warn(f"named like DICOM, but not DICOM files: {named(odd)}")
 
 
 def _no_dicom(path: Path, files: Sequence[FileRef]) -> InputError:
     if len(files) == 1 and files[0].path == str(path) and not files[0].member:
         return InputError(
-            f"{path.name} is not a DICOM file: the mark DICM is missing",
-            "Check that it is an image; files without the mark must be exported again.",
+            f"{path.name} is not a DICOM file: the prefix DICM is missing",
+            "Check that it is an image; files without the prefix must be exported again.",
         )
     return InputError(
-        f"{path} holds no DICOM file ({len(files)} files looked at, {files[0].name} first)",
+        f"{path} holds no DICOM file ({len(files)} files were read, {files[0].name} first)",
         "Give a folder of DICOM images, or name the volume's file itself.",
     )
+
+
+def pays(seconds: float) -> bool:
+    """Whether this much work is worth starting helpers, each of which takes half a second.
+
+    Programs that embed Python may have no executable to start.
+    """
+    is_python = "python" in Path(sys.executable or "").name.lower()
+    return seconds > _LEAST_SECONDS and cpu_threads() > 1 and is_python
+
+
+def work_in_helpers(
+    work: Callable[[FileRef], Out],
+    files: Sequence[FileRef],
+    check: Callable[[], None],
+    chunk: int = _CHUNK,
+) -> Iterator[tuple[int, list[Out]]]:
+    """Do `work` on files in helper processes, which end with this generator.
+
+    Args:
+        work: a function of a module, so that it can be pickled; an exception ends its helper.
+        files: what to work on.
+        check: called at least every 0.1 s; may raise.
+        chunk: files that a helper gets at a time.
+    Yields:
+        (index of the first file, answers) of each chunk, as they are done.
+    Raises:
+        OSError: a helper cannot be started, or died.
+    """
+    tasks: queue.SimpleQueue[int] = queue.SimpleQueue()
+    starts = range(0, len(files), chunk)
+    for start in starts:
+        tasks.put(start)
+    results: queue.SimpleQueue[tuple[int, list[Out]] | OSError] = queue.SimpleQueue()
+    helpers: list[subprocess.Popen[bytes]] = []
+    threads: list[threading.Thread] = []
+    try:
+        for _ in range(min(cpu_threads(), _MOST_HELPERS, len(starts))):
+            helpers.append(_start())
+            talk = (helpers[-1], work, files, chunk, tasks, results)
+            threads.append(threading.Thread(target=_converse, args=talk, daemon=True))
+            threads[-1].start()
+        for _ in starts:
+            result = _next(results, check)
+            if isinstance(result, OSError):
+                raise result
+            yield result
+    finally:
+        for helper in helpers:
+            helper.kill()
+        for thread in threads:
+            thread.join()
+        for helper in helpers:
+            _close(helper)
+
+
+def _start() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", _SERVE, str(_LIBRARY)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+    )
+
+
+def _next(answers: queue.SimpleQueue[Out], check: Callable[[], None]) -> Out:
+    while True:
+        check()
+        with contextlib.suppress(queue.Empty):
+            return answers.get(timeout=_LOOK_SECONDS)
+
+
+def _converse(
+    helper: subprocess.Popen[bytes],
+    work: Callable[[FileRef], Out],
+    files: Sequence[FileRef],
+    chunk: int,
+    tasks: queue.SimpleQueue[int],
+    results: queue.SimpleQueue[tuple[int, list[Out]] | OSError],
+) -> None:
+    """Give one helper chunk after chunk, until none is left."""
+    try:
+        while True:
+            start = tasks.get_nowait()
+            _send(helper.stdin, (work, list(files[start : start + chunk])))
+            results.put((start, _receive(helper.stdout)))
+    except queue.Empty:
+        return
+    except (OSError, EOFError, ValueError, pickle.UnpicklingError) as cause:
+        results.put(OSError(f"a helper ended early: {cause or type(cause).__name__}"))
+
+
+def _close(helper: subprocess.Popen[bytes]) -> None:
+    for pipe in helper.stdin, helper.stdout:
+        if pipe is not None:
+            with contextlib.suppress(OSError):  # a dead helper did not read everything
+                pipe.close()
+    helper.wait()
+
+
+def _send(pipe: IO[bytes] | None, what: object) -> None:
+    if pipe is None:
+        raise ValueError("no pipe")
+    pickle.dump(what, pipe)
+    pipe.flush()
+
+
+def _receive(pipe: IO[bytes] | None) -> Any:
+    if pipe is None:
+        raise ValueError("no pipe")
+    return pickle.load(pipe)  # noqa: S301 - from a child of this very process
+
+
+def serve() -> None:
+    """The main loop of a helper: work on files until stdin ends."""
+    tasks, answers = sys.stdin.buffer, sys.stdout.buffer
+    sys.stdout = sys.stderr  # packages may print
+    while True:
+        try:
+            work, files = pickle.load(tasks)  # noqa: S301 - from our own parent
+        except EOFError:
+            return
+        _send(answers, [work(file) for file in files])

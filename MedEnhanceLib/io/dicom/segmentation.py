@@ -1,6 +1,6 @@
 """A DICOM segmentation → a volume of labels; the number of a segment is its label.
 
-Source: DICOM PS3.3 A.51 and C.8.20. Frames without a voxel of their segment may be left out.
+Frames without voxels of their segment may be missing. Source: DICOM PS3.3 A.51 and C.8.20.
 """
 
 from __future__ import annotations
@@ -8,23 +8,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import GeometryError, InputError
-from MedEnhanceLib.io.dicom import concatenation
 from MedEnhanceLib.io.dicom.elements import text, whole
-from MedEnhanceLib.io.dicom.marks import pydicom_failures
-from MedEnhanceLib.io.dicom.multiframe import frames_of, functional_group
+from MedEnhanceLib.io.dicom.multiframe import CONCATENATION, frames_of, functional_group, items_of
 from MedEnhanceLib.io.dicom.pixels import read_stored
 from MedEnhanceLib.io.dicom.slices import Slice
-from MedEnhanceLib.io.dicom.sources import FileRef
+from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, FileRef
 from MedEnhanceLib.io.dicom.stack import stack
-from MedEnhanceLib.io.dicom.words import COPY_AGAIN
-from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.io.dicom.structure import pydicom_failures, read_elements
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
@@ -38,19 +35,26 @@ _ELEMENTS = (
     "SOPClassUID", "Rows", "Columns", "NumberOfFrames", "BitsAllocated", "BitsStored",
     "PixelRepresentation", "PhotometricInterpretation", "FrameOfReferenceUID", "SegmentationType",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "SegmentSequence",
-    *concatenation.ELEMENTS,
+    *CONCATENATION,
 )  # fmt: skip
 _OTHER_READER = "Import it with 3D Slicer (extension QuantitativeReporting), and save it as NRRD."
-#: Voxels: how far a frame may lie off the grid of the others.
+#: Voxels: tolerance for the distance of a frame from the grid.
 _OFF = 0.05
 _MOST_PLANES = 65535
 
 
 def read_segmentation(file: FileRef, source: str, monitor: Monitor) -> Volume:
-    """The labels of a segmentation, [K, J, I], 0 where no segment is; modality SEG.
+    """Load a segmentation.
 
-    source: for messages and provenance. Raises InputError (GeometryError) for segments that
-    overlap or are shares (fractional), for frames beside a grid, and for what is damaged.
+    Args:
+        file: the segmentation.
+        source: where it comes from, for the volume.
+        monitor: for progress and cancellation.
+    Returns:
+        [K, J, I], the number of the segment or 0; modality SEG.
+    Raises:
+        InputError: segments overlap or are fractional, or the file is damaged; GeometryError where
+            frames do not lie on one grid.
     """
     header = _header(file)
     kind = text(header, "SegmentationType").upper()
@@ -62,7 +66,7 @@ def read_segmentation(file: FileRef, source: str, monitor: Monitor) -> Volume:
         )
     try:
         planes = frames_of(header, file, _common(header, file))
-        frames = _items(header, "PerFrameFunctionalGroupsSequence")
+        frames = items_of(header, "PerFrameFunctionalGroupsSequence")
         _refuse_a_part(planes[0])
         segments = [0] * len(frames) if is_map else _segments(frames, header)
         _refuse_odd_bits(planes[0], is_map)
@@ -78,19 +82,16 @@ def read_segmentation(file: FileRef, source: str, monitor: Monitor) -> Volume:
 
 
 def _header(file: FileRef) -> Dataset:
-    pydicom = require("pydicom", purpose="Reading DICOM")
     try:
         with warnings.catch_warnings(), file.open() as stream:
             warnings.simplefilter("ignore")
-            found = pydicom.dcmread(
-                stream, stop_before_pixels=True, specific_tags=list(_ELEMENTS), force=True
-            )
-            for _ in found:  # pydicom decodes an element when it is first looked at
+            found = read_elements(stream, _ELEMENTS)
+            for _ in found:  # pydicom decodes an element at its first access
                 pass
     except pydicom_failures() as cause:
         reason = " ".join(str(cause).split())[:300] or type(cause).__name__
         raise InputError(f"{file.name}: its header cannot be read: {reason}", COPY_AGAIN) from cause
-    return cast("Dataset", found)
+    return found
 
 
 def _common(header: Dataset, file: FileRef) -> Slice:
@@ -108,9 +109,9 @@ def _common(header: Dataset, file: FileRef) -> Slice:
 
 
 def _segments(frames: Sequence[Dataset], header: Dataset) -> list[int]:
-    """The number of the segment that each frame belongs to."""
-    shared = _items(header, "SharedFunctionalGroupsSequence")
-    known = {whole(item, "SegmentNumber") for item in _items(header, "SegmentSequence")}
+    """The number of each frame's segment."""
+    shared = items_of(header, "SharedFunctionalGroupsSequence")
+    known = {whole(item, "SegmentNumber") for item in items_of(header, "SegmentSequence")}
     numbers = []
     for frame in frames:
         found = functional_group("SegmentIdentificationSequence", frame, *shared)
@@ -133,7 +134,7 @@ def _refuse_a_part(plane: Slice) -> None:
 
 
 def _refuse_odd_bits(plane: Slice, is_map: bool) -> None:
-    """A binary segmentation has single bits by the standard; old writers took bytes of 0 and 1."""
+    """Binary segmentations store bits; some old programs wrote bytes of 0 and 1."""
     if plane.bits_allocated not in ((8, 16) if is_map else (1, 8)) or plane.signed:
         sign = "signed" if plane.signed else "unsigned"
         raise InputError(
@@ -142,11 +143,11 @@ def _refuse_odd_bits(plane: Slice, is_map: bool) -> None:
 
 
 def _grid(planes: Sequence[Slice], file: FileRef, monitor: Monitor) -> tuple[list[int], Geometry]:
-    """Which place along the normal each frame has, and the grid of all places."""
+    """The number of each frame's place along the normal, and the grid of all places."""
     name = file.name
     first = planes[0]
     if any(None in (plane.position, plane.orientation, plane.pixel_spacing) for plane in planes):
-        stack(planes, name, monitor)  # names what is missing
+        stack(planes, name, monitor)  # reports what is missing
         raise GeometryError(f"{name}: its frames have no place in the patient", COPY_AGAIN)
     orientation = np.asarray(first.orientation)
     normal = np.cross(orientation[:3], orientation[3:])
@@ -161,24 +162,25 @@ def _grid(planes: Sequence[Slice], file: FileRef, monitor: Monitor) -> tuple[lis
     exact = (along - along.min()) / step
     if exact.max() > _MOST_PLANES or np.abs(exact - np.round(exact)).max() > _OFF:
         raise GeometryError(
-            f"{name}: its frames lie beside a grid of {step:g} mm", "Export the segmentation again."
+            f"{name}: its frames do not lie on a grid of {step:g} mm",
+            "Export the segmentation again.",
         )
     places = np.round(exact).astype(int)
-    # Where every frame of a place was left out, a plane of the same grid stands in for it.
+    # A place without frames gets a plane of the same grid.
     filled = [
         replace(lowest, position=tuple((np.asarray(lowest.position) + step * k * normal).tolist()))
         for k in range(int(places.max()) + 1)
     ]
     own = {int(place): plane for place, plane in zip(places, planes, strict=True)}
     whole_grid = stack([own.get(k, one) for k, one in enumerate(filled)], name, monitor)
-    _refuse_beside(planes, places.tolist(), whole_grid.geometry, name)
+    _refuse_off_grid(planes, places.tolist(), whole_grid.geometry, name)
     return places.tolist(), whole_grid.geometry
 
 
-def _refuse_beside(
+def _refuse_off_grid(
     planes: Sequence[Slice], places: Sequence[int], grid: Geometry, name: str
 ) -> None:
-    """Every frame must cover its plane of the grid corner by corner: none is moved or turned."""
+    """The corners of every frame must be those of its plane in the grid."""
     ends = (-0.5, planes[0].rows - 0.5), (-0.5, planes[0].columns - 0.5)
     j, i = (end.ravel() for end in np.meshgrid(*ends))
     cosines = np.array([plane.orientation for plane in planes])
@@ -207,7 +209,7 @@ def _labels(
     file: FileRef,
     monitor: Monitor,
 ) -> Voxels:
-    """Labels [K, J, I]; segments: of each frame, 0 where its pixels are the labels themselves."""
+    """Labels [K, J, I]; segments: of each frame, 0 where its pixels are labels themselves."""
     dtype = np.uint8 if max(segments) < 256 and planes[0].bits_allocated <= 8 else np.uint16
     labels = np.zeros((max(places) + 1, planes[0].rows, planes[0].columns), dtype)
     for index, pixels in enumerate(read_stored(planes, file.name, monitor)):
@@ -228,7 +230,3 @@ def _labels(
             )
         np.maximum(plane, own, out=plane)
     return labels
-
-
-def _items(dataset: Dataset, name: str) -> tuple[Dataset, ...]:
-    return tuple(dataset.get(name) or ())

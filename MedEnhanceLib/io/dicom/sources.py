@@ -1,31 +1,51 @@
-"""Where DICOM files lie: in a folder, in a zip, in a list, in a DICOMDIR, or alone."""
+"""Which files may be DICOM: in a folder, a zip, a list, beside a DICOMDIR, or a single file."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import struct
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicom import archives, mediadir
-from MedEnhanceLib.io.dicom.marks import is_dicom
-from MedEnhanceLib.io.dicom.words import counted, named
+from MedEnhanceLib.io.dicom import archives
+from MedEnhanceLib.io.dicom.structure import (
+    DamagedError,
+    behind_meta,
+    pydicom_failures,
+    read_elements,
+)
 from MedEnhanceLib.io.staging import PREFIX, is_moving
+from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
+COPY_AGAIN = "Copy or export the file again."
+_MOST_NAMED = 6
+#: Bytes that `mark_of` needs.
+HEAD = 140
+Mark = Literal["whole", "bare", "damaged", ""]
+_FIRST_VRS = (b"UL", b"CS", b"DA", b"TM", b"UI", b"OB", b"LO", b"SH")
+#: First elements of a data set: group length, character set, image type, times, class, UID.
+_FIRST_ELEMENTS = {
+    0x0002: (0x0000, 0x0001, 0x0002),
+    0x0008: (0x0000, 0x0001, 0x0005, 0x0008, 0x0012, 0x0013, 0x0014, 0x0016, 0x0018),
+}
+_LONGEST_FIRST_VALUE = 64
+MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 _INSIDE = "!/"
 _LISTS = (".txt", ".lst")
 
 
 @dataclass(frozen=True, order=True)
 class FileRef:
-    """A file, or a member of a zip; `str` and `parse` are each other's inverse.
+    """A file, or a member of a zip; `parse` is the inverse of `str`.
 
     path: the file itself, or the zip. member: the name inside the zip. A path that ends with a
-    slash is a folder that could not be looked through.
+    slash is a folder that could not be read.
     """
 
     path: str
@@ -38,7 +58,7 @@ class FileRef:
 
     @property
     def folder(self) -> str:
-        """Where it lies: a folder, or a folder inside a zip."""
+        """The folder that holds it, which may be inside a zip."""
         if self.member:
             return f"{self.path}{_INSIDE}{self.member.rpartition('/')[0]}"
         if self.is_folder:
@@ -47,7 +67,7 @@ class FileRef:
 
     @property
     def is_folder(self) -> bool:
-        """Whether it is no file, but a folder that could not be looked through."""
+        """Whether it is a folder that could not be read."""
         return not self.member and self.path.endswith(os.sep)
 
     def __str__(self) -> str:
@@ -55,7 +75,7 @@ class FileRef:
 
     @classmethod
     def parse(cls, text: str) -> FileRef:
-        """From `path` or `archive!/member`; a file whose own name holds `!/` is found as it is."""
+        """From `path` or `archive!/member`; the name of a file may contain `!/`, too."""
         start = text.find(_INSIDE)
         while start >= 0:
             if Path(text[:start]).is_file():
@@ -64,15 +84,17 @@ class FileRef:
         return cls(text)
 
     def stamp(self) -> tuple[int, int]:
-        """Size and time of change (ns) of the file, or of the zip around it; raises OSError."""
+        """Size in bytes and time of change in ns, of the file or its zip; raises OSError."""
         state = Path(self.path).stat()
         return state.st_size, state.st_mtime_ns
 
     @contextlib.contextmanager
     def open(self) -> Iterator[BinaryIO]:
-        """A seekable stream of all its bytes; a member of a zip is read into memory and checked.
+        """A seekable stream of all its bytes; a member of a zip is unpacked in memory and checked.
 
-        Raises OSError, and InputError for a member that cannot be unpacked.
+        Raises:
+            OSError: the file cannot be opened.
+            InputError: the member of a zip cannot be unpacked.
         """
         with (
             archives.member_bytes(self.path, self.member)
@@ -85,7 +107,7 @@ class FileRef:
     def peek(self) -> Iterator[BinaryIO]:
         """A seekable stream for its header: a member of a zip is unpacked as far as it is read.
 
-        Raises what `open` does; reading from it may raise archives.FAILURES too.
+        Raises what `open` raises; reading may also raise archives.UNZIP_FAILURES.
         """
         with (
             archives.member_stream(self.path, self.member)
@@ -96,12 +118,15 @@ class FileRef:
 
 
 def find_files(path: Path, monitor: Monitor) -> list[FileRef]:
-    """The files that may hold DICOM, in the order of their names.
+    """The files that may be DICOM, sorted by name.
 
-    path: a folder, with all below it; a zip; a DICOMDIR, which stands for its folder; a list
-    (.txt, .lst) with a path a line, relative to itself; or one file.
-    A directory only tells what should be there: what it forgot is found too, and what is missing
-    is named in a warning. Raises InputError where nothing is there, or the zip or list is refused.
+    Args:
+        path: a folder, searched with its subfolders; a zip; a DICOMDIR, which stands for its
+            folder; a list (.txt, .lst) with one path a line, relative to itself; or one file.
+        monitor: is warned of files that a DICOMDIR names and that are missing. Files that it does
+            not name are found nevertheless.
+    Raises:
+        InputError: there is no file, or the zip or the list is refused.
     """
     if path.is_dir():
         return _in_folder(path, monitor)
@@ -114,7 +139,7 @@ def find_files(path: Path, monitor: Monitor) -> list[FileRef]:
 
 
 def is_source(path: Path) -> bool:
-    """Whether a file holds or names others: a zip, a DICOMDIR, a list of files."""
+    """Whether a file stands for others: a zip, a DICOMDIR, a list of files."""
     return _is_list(path) or archives.is_zip(path) or _is_directory(path)
 
 
@@ -129,11 +154,11 @@ def _one(path: Path) -> FileRef:
 
 
 def _is_directory(path: Path) -> bool:
-    if mediadir.is_named_directory(path.name):
+    if is_named_directory(path.name):
         return True
     try:
         with path.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM" and mediadir.is_directory(stream)
+            return stream.read(132)[128:] == b"DICM" and is_directory(stream)
     except OSError:
         return False
 
@@ -146,10 +171,7 @@ def _in_folder(folder: Path, monitor: Monitor, directory: Path | None = None) ->
 
 
 def _below(folder: Path, monitor: Monitor) -> Iterator[FileRef]:
-    """Regular files below a folder, through links too.
-
-    A folder that cannot be looked through stands for what lies in it.
-    """
+    """Regular files below a folder, also behind links; a folder that cannot be read is yielded."""
     waiting, seen = [str(folder)], set()
     while waiting:
         monitor.check()
@@ -157,7 +179,7 @@ def _below(folder: Path, monitor: Monitor) -> Iterator[FileRef]:
         try:
             state = Path(here).stat()
             if (state.st_dev, state.st_ino) in seen:
-                continue  # a link that leads back
+                continue  # a link to a folder that was read
             seen.add((state.st_dev, state.st_ino))
             with os.scandir(here) as entries:
                 found = [(entry, _is_folder(entry)) for entry in entries]
@@ -184,14 +206,14 @@ def _refuse_halfway(folder: str, names: Iterable[str]) -> None:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to itself
+    except OSError:  # a link to itself
         return False
 
 
 def _may_be_file(entry: os.DirEntry[str]) -> bool:
-    """A regular file, or a link that leads nowhere, as one to an image on a disk that is away.
+    """A regular file, or a broken link, for example to an image on a disk that is not mounted.
 
-    A pipe or a device may never end, and is not read.
+    Pipes and devices may be endless.
     """
     try:
         return entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists())
@@ -231,27 +253,25 @@ def _in_list(path: Path, monitor: Monitor) -> list[FileRef]:
 def _without_directories(
     found: list[FileRef], root: str, monitor: Monitor, directory: Path | None = None
 ) -> list[FileRef]:
-    """Take out every DICOMDIR, and the one of any name, after it told what is missing."""
+    """Remove every DICOMDIR (`directory` may have another name), and warn of missing files."""
     directories = [
-        one
-        for one in found
-        if mediadir.is_named_directory(one.name) or one == FileRef(str(directory))
+        one for one in found if is_named_directory(one.name) or one == FileRef(str(directory))
     ]
     rest = [one for one in found if one not in directories]
     for one in directories:
-        _tell_missing(one, rest, monitor)
+        _warn_of_missing(one, rest, monitor)
     if directories and not rest:
         raise InputError(f"{root} holds a DICOMDIR but no images", "Copy the whole disc.")
     return rest
 
 
-def _tell_missing(directory: FileRef, found: Sequence[FileRef], monitor: Monitor) -> None:
+def _warn_of_missing(directory: FileRef, found: Sequence[FileRef], monitor: Monitor) -> None:
     root = directory.folder.removesuffix("/") + "/"
     below = [str(one).replace(os.sep, "/") for one in found]
     below = [one.removeprefix(root.replace(os.sep, "/")) for one in below]
     try:
         with directory.open() as stream:
-            missing = mediadir.missing(mediadir.referenced(stream), below)
+            missing = not_there(referenced(stream), below)
     except (ValueError, OSError, InputError) as cause:
         monitor.warn(f"{directory.name} cannot be read, all files beside it are taken: {cause}")
         return
@@ -261,3 +281,98 @@ def _tell_missing(directory: FileRef, found: Sequence[FileRef], monitor: Monitor
             f"{directory.name} names {counted(len(missing), 'file')} that {verb} not there: "
             f"{named(missing)}"
         )
+
+
+def is_named_directory(name: str) -> bool:
+    """Whether a file has the name that DICOM prescribes for a media directory."""
+    return name.upper() == "DICOMDIR"
+
+
+def is_directory(stream: BinaryIO) -> bool:
+    """Whether a DICOM file is a media directory (DICOMDIR)."""
+    try:
+        return behind_meta(stream)[2] == MEDIA_DIRECTORY
+    except DamagedError:
+        return False
+
+
+def referenced(stream: BinaryIO) -> list[str]:
+    """The files that a DICOMDIR names, as `folder/file`; raises ValueError where it is damaged."""
+    require("pydicom", purpose="Reading DICOM")
+    if not is_directory(stream):
+        raise ValueError("it is not a media directory")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            directory = read_elements(stream, ["DirectoryRecordSequence"])
+            return [
+                "/".join(_parts(record.ReferencedFileID))
+                for record in directory.get("DirectoryRecordSequence") or []
+                if record.get("ReferencedFileID") and record.get("RecordInUseFlag") != 0
+            ]
+    except pydicom_failures() as cause:
+        raise ValueError(" ".join(str(cause).split()) or type(cause).__name__) from cause
+
+
+def not_there(names: Iterable[str], found: Iterable[str]) -> list[str]:
+    """Those `names` that are not among the `found` paths below the folder of the DICOMDIR.
+
+    Some systems show names of discs in small letters, or with a version number. Names are only
+    compared, never opened, so one that leads out of the folder counts as missing.
+    """
+    there = {_plain(path) for path in found}
+    return [name for name in names if _plain(name) not in there]
+
+
+def _parts(value: str | Iterable[str]) -> list[str]:
+    return [value] if isinstance(value, str) else [str(part) for part in value]
+
+
+def _plain(name: str) -> str:
+    return name.replace("\\", "/").lower().removesuffix(";1").rstrip(".")
+
+
+def mark_of(head: bytes) -> Mark:
+    """What the first HEAD bytes of a file show.
+
+    "whole": the prefix DICM is there. "bare": it is missing, but the bytes begin like a data set.
+    "damaged": the prefix is overwritten, but what follows it is a meta header.
+    """
+    if head[128:132] == b"DICM":
+        return "whole"
+    if _begins_data_set(head[:8]):
+        return "bare"
+    return "damaged" if head[132:138] == b"\x02\x00\x00\x00UL" else ""
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether the file has the prefix DICM, or begins like a data set without it."""
+    try:
+        with path.open("rb") as stream:
+            return mark_of(stream.read(HEAD)) in ("whole", "bare")
+    except OSError:
+        return False
+
+
+def _begins_data_set(head: bytes) -> bool:
+    if len(head) < 8:
+        return False
+    for order in "<", ">":
+        group, element = struct.unpack(f"{order}HH", head[:4])
+        if element in _FIRST_ELEMENTS.get(group, ()):
+            if head[4:6] in _FIRST_VRS:
+                return True
+            (length,) = struct.unpack("<I", head[4:8])
+            return order == "<" and length % 2 == 0 and length <= _LONGEST_FIRST_VALUE
+    return False
+
+
+def named(names: Sequence[str], most: int = _MOST_NAMED, *, between: str = ", ") -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{between.join(names[:most])}{more}"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 file`, `2 files`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,7 +1,7 @@
 """Slices in the order of their positions, and the geometry that they make.
 
-Positions are the truth. SliceThickness, SpacingBetweenSlices, InstanceNumber and
-GantryDetectorTilt are held against them, and where they contradict it is a warning.
+Positions decide. SliceThickness, SpacingBetweenSlices and InstanceNumber are compared with them;
+a contradiction is a warning.
 The tolerances and their reasons: docs/decisions/0012-dicom-geometry.md.
 """
 
@@ -16,27 +16,42 @@ import numpy.typing as npt
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.errors import GeometryError, InputError
-from MedEnhanceLib.io.dicom.repair import Repair
-from MedEnhanceLib.io.dicom.slant import Slant, last_digit, measure_slant
-from MedEnhanceLib.io.dicom.slices import Slice
-from MedEnhanceLib.io.dicom.spacing import Spacing, measure_spacing
-from MedEnhanceLib.io.dicom.words import counted, named
+from MedEnhanceLib.io.dicom.repair import (
+    Repair,
+    Slant,
+    Spacing,
+    last_digit,
+    measure_slant,
+    measure_spacing,
+)
+from MedEnhanceLib.io.dicom.slices import Slice, Slices
+from MedEnhanceLib.io.dicom.sources import counted, named
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: Of a direction cosine, between slices; of a pixel's size, relatively: 0.05 pixels over 512.
+#: Between slices: of direction cosines, and (relative) of pixel sizes; 0.05 pixels in 512.
 _MOST_TURN = _MOST_STRETCH = 1e-4
-#: mm: positions beyond are damaged.
+#: mm: positions beyond this are damaged.
 _MOST_FAR = 1e7
-#: Relative: what SliceThickness and SpacingBetweenSlices may differ from the positions unsaid.
+#: Relative: SliceThickness and SpacingBetweenSlices that differ more from the positions are a
+#: warning.
 _MOST_OTHER = 0.1
+_PLACE = {
+    "position": "ImagePositionPatient",
+    "orientation": "ImageOrientationPatient",
+    "pixel_spacing": "PixelSpacing",
+}
 _MOST_NAMED = 3
+#: Voxels: largest distance between the corners of frames of one 4D volume.
+_SAME_GRID = 0.05
+#: Pixels, or slices: largest difference between the repairs of frames.
+_SAME_REPAIR = 0.01
 
 Vector = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Repairs:
-    """What is resampled where it would be refused: a tilted gantry, uneven or missing slices."""
+    """What is resampled instead of refused: a tilted gantry, uneven or missing slices."""
 
     tilt: bool = False
     spacing: bool = False
@@ -46,7 +61,7 @@ class Repairs:
 class Stack:
     """Slices in ascending order along their normal, and the geometry of the volume.
 
-    repair: what must be done to the voxels to make that geometry true; None where nothing.
+    repair: the resampling that gives the volume this geometry; None where none is needed.
     """
 
     slices: list[Slice]
@@ -74,12 +89,17 @@ class _Plane:
 def stack(
     slices: Sequence[Slice], name: str, monitor: Monitor, repairs: Repairs | None = None
 ) -> Stack:
-    """Sort by position along the normal and derive spacing, origin and direction.
+    """Sort slices by position along their normal and derive spacing, origin and direction.
 
-    slices: one or more, in any order. name: of the series, for messages.
-    Raises InputError for slices of different size or frame of reference; GeometryError for slices
-    without a place, of different orientation, at one place; and, unless `repairs` says to
-    resample them, unevenly spaced (missing ones) or tilted.
+    Args:
+        slices: one or more, in any order.
+        name: of the series, for messages.
+        monitor: is warned where the header contradicts the positions.
+        repairs: what may be resampled.
+    Raises:
+        InputError: slices differ in size or frame of reference.
+        GeometryError: slices have no place, share a place or differ in orientation; or they are
+            unevenly spaced or tilted and `repairs` does not allow to resample them.
     """
     repairs = repairs or Repairs()
     require_same(slices, "size", lambda one: f"{one.columns}×{one.rows}", name)
@@ -120,9 +140,9 @@ def require_same(
 
 
 def _require_one_frame_of_reference(slices: Sequence[Slice], name: str) -> None:
-    told = [one for one in slices if one.frame_of_reference]
-    if told:
-        require_same(told, "FrameOfReferenceUID", lambda one: one.frame_of_reference, name)
+    named_ones = [one for one in slices if one.frame_of_reference]
+    if named_ones:
+        require_same(named_ones, "FrameOfReferenceUID", lambda one: one.frame_of_reference, name)
 
 
 def _distance(one: Slice, plane: _Plane) -> float:
@@ -131,15 +151,12 @@ def _distance(one: Slice, plane: _Plane) -> float:
 
 def _geometry(origin: Sequence[float] | None, plane: _Plane, step: float) -> Geometry:
     rows_mm, columns_mm = plane.pixel_mm
-    step = float(f"{step:.12g}")  # without the noise of differences between large positions
+    step = float(f"{step:.12g}")  # without the rounding noise of large positions
     return Geometry(
         (columns_mm, rows_mm, step),
         tuple(origin or ()),  # type: ignore[arg-type]
         np.column_stack([plane.row, plane.column, plane.normal]).tolist(),
     )
-
-
-# ------------------------------------------------------------ the plane that all slices share
 
 
 def _plane(slices: Sequence[Slice], name: str) -> _Plane:
@@ -166,13 +183,6 @@ def _plane(slices: Sequence[Slice], name: str) -> _Plane:
     return _Plane(row, column, np.cross(row, column), _shared_pixel_spacing(slices, name))
 
 
-_PLACE = {
-    "position": "ImagePositionPatient",
-    "orientation": "ImageOrientationPatient",
-    "pixel_spacing": "PixelSpacing",
-}
-
-
 def _where(lacking: Sequence[str], slices: Sequence[Slice]) -> str:
     count = len(slices)
     if count == 1:
@@ -193,7 +203,7 @@ def _refuse_far(slices: Sequence[Slice], name: str) -> None:
 
 
 def _shared_orientation(slices: Sequence[Slice], name: str) -> Vector:
-    """The median, so that it does not depend on which file comes first."""
+    """The median, which does not depend on the order of the files."""
     orientations = np.array([one.orientation for one in slices], np.float64)
     if np.ptp(orientations, axis=0).max() <= _MOST_TURN:
         usual: Vector = np.median(orientations, axis=0)
@@ -224,15 +234,12 @@ def _shared_pixel_spacing(slices: Sequence[Slice], name: str) -> tuple[float, fl
     return float(usual[0]), float(usual[1])
 
 
-# ------------------------------------------------------------ what the header says besides
-
-
 def _thickness(one: Slice, name: str, monitor: Monitor) -> float:
-    """One slice has no neighbour: the header's word is all there is."""
+    """The spacing of a single slice, which only the header can state."""
     for mm, element in ((one.between, "SpacingBetweenSlices"), (one.thickness, "SliceThickness")):
         if mm and 0 < abs(mm) < np.inf:
             monitor.warn(
-                f"{name}: one slice has no neighbour; its spacing of {abs(mm):g} mm is {element}"
+                f"{name}: one slice has no neighbor; its spacing of {abs(mm):g} mm is {element}"
             )
             return abs(mm)
     monitor.warn(f"{name}: one slice of unknown thickness; 1 mm is assumed")
@@ -246,20 +253,20 @@ def _warn_of_other_spacings(
     thickness = _usual([one.thickness for one in ordered])
     if between and abs(between - step) > _MOST_OTHER * step:
         left_out = round(step / between) - 1
-        doubt = (
+        question = (
             f": were {left_out} of {left_out + 1} slices left out?"
             if left_out >= 1 and abs(step - (left_out + 1) * between) < _MOST_OTHER * between
             else ""
         )
         monitor.warn(
             f"{name}: the slices lie {step:.3f} mm apart by their positions, which are used; "
-            f"SpacingBetweenSlices says {between:.3f} mm{doubt}"
+            f"SpacingBetweenSlices says {between:.3f} mm{question}"
         )
     elif thickness and not between and abs(thickness - step) > _MOST_OTHER * step:
         what = (
             f"overlap by {thickness - step:.3f} mm"
             if thickness > step
-            else f"leave {step - thickness:.3f} mm between them that nobody imaged"
+            else f"leave gaps of {step - thickness:.3f} mm between them"
         )
         monitor.warn(
             f"{name}: sections of {thickness:.3f} mm (SliceThickness), {step:.3f} mm apart by "
@@ -267,9 +274,9 @@ def _warn_of_other_spacings(
         )
 
 
-def _usual(told: Sequence[float | None]) -> float:
+def _usual(sizes: Sequence[float | None]) -> float:
     """The median size, mm; 0 where a slice has none."""
-    return float(np.median([abs(mm or 0.0) for mm in told])) if all(told) else 0.0
+    return float(np.median([abs(mm or 0.0) for mm in sizes])) if all(sizes) else 0.0
 
 
 def _warn_of_numbers(ordered: Sequence[Slice], name: str, monitor: Monitor) -> None:
@@ -280,7 +287,7 @@ def _warn_of_numbers(ordered: Sequence[Slice], name: str, monitor: Monitor) -> N
     if not ((order > 0).all() or (order < 0).all()):
         turn = int(np.flatnonzero(np.sign(order) != np.sign(order[0]))[0] if order[0] else 0)
         monitor.warn(
-            f"{name}: InstanceNumber runs otherwise than the positions, first from "
+            f"{name}: InstanceNumber and positions differ in order, first from "
             f"{ordered[turn].label} ({numbers[turn]}) to {ordered[turn + 1].label} "
             f"({numbers[turn + 1]}); the slices are in the order of their positions"
         )
@@ -309,13 +316,10 @@ def _refuse_shared_places(ordered: Sequence[Slice], along: Vector, name: str) ->
         )
 
 
-# ------------------------------------------------------------ what is to be done
-
-
 def _refuse_unrepaired(
     slant: Slant | None, spacing: Spacing, ordered: Sequence[Slice], name: str, repairs: Repairs
 ) -> None:
-    """Offer no repair that would be refused."""
+    """Raise GeometryError for faults that may not be repaired, with the repairs that would work."""
     faults, ways, first = [], [], ordered[0]
     if slant and not repairs.tilt:
         faults.append(slant.fault([one.label for one in ordered]))
@@ -336,7 +340,7 @@ def _refuse_unrepaired(
 def _repair(
     first: Slice, plane: _Plane, spacing: Spacing, slant: Slant | None, name: str
 ) -> Repair:
-    """Raises GeometryError for what would have to be made up rather than resampled."""
+    """Raises GeometryError where too much would have to be interpolated."""
     step, mixes, notes = spacing.step, tuple((k, 0.0) for k in range(len(spacing.along))), []
     if spacing.fault:
         mixes, step = spacing.evened(name), spacing.even_step
@@ -349,3 +353,84 @@ def _repair(
         notes.append(slant.note())
     geometry = _geometry(tuple(origin.tolist()), plane, step)
     return Repair(geometry, *size, places, mixes, tuple(notes))
+
+
+def require_alike(slices: Slices, name: str) -> None:
+    """Raise InputError for slices that differ in patient, modality, units or kind of scaling."""
+    shared: tuple[tuple[str, Callable[[Slice], Any]], ...] = (
+        ("PatientID", lambda one: repr(one.patient)),
+        ("Modality", lambda one: one.modality or "none"),
+        ("PhotometricInterpretation", lambda one: one.photometric),
+        ("units", lambda one: (one.rescale_type, one.units)),
+    )
+    for what, value in shared:
+        require_same(slices, what, value, name)
+    _require_scaled_alike(slices, name)
+
+
+def _require_scaled_alike(slices: Slices, name: str) -> None:
+    scalings: tuple[tuple[str, Callable[[Slice], Any]], ...] = (
+        ("ModalityLUTSequence", lambda one: one.has_lut or None),
+        ("RescaleSlope", lambda one: one.slope),
+        ("RescaleIntercept", lambda one: one.intercept),
+    )
+    for element, value in scalings:
+        lacking = [one for one in slices if value(one) is None]
+        if lacking and len(lacking) < len(slices):
+            raise InputError(
+                f"{name}: {element} is missing in {len(lacking)} of {len(slices)} slices "
+                f"({lacking[0].label} first), so that their intensities cannot be compared",
+                "Export the series again, complete.",
+            )
+
+
+def stack_frames(
+    frames: Sequence[Slices], name: str, monitor: Monitor, repairs: Repairs | None = None
+) -> list[Stack]:
+    """Stack each frame of a volume; all of them must lie on one grid.
+
+    Args:
+        frames: [T][K], the slices of each frame in any order.
+        name: of the series, for messages.
+        monitor: gets the warnings of the first frame.
+        repairs: what may be resampled.
+    Raises:
+        InputError: as `stack`.
+        GeometryError: as `stack`; or a frame lies elsewhere than the first, or would have to be
+            resampled in another way.
+    """
+    first = stack(frames[0], name, monitor, repairs)
+    stacks = [first]
+    for number, frame in enumerate(frames[1:], 2):
+        monitor.check()
+        stacks.append(stack(frame, name, Monitor(), repairs))
+        _require_one_grid(stacks[-1], first, number, name)
+    return stacks
+
+
+def _require_one_grid(one: Stack, first: Stack, number: int, name: str) -> None:
+    where = f"{name}: frame {number} ({one.slices[0].label} first)"
+    if not one.geometry.is_close(first.geometry, _SAME_GRID, shape=first.shape):
+        raise GeometryError(
+            f"{where} has another position than the first",
+            "Put the frames in folders of their own and load one.",
+        )
+    if not _are_repaired_alike(one.repair, first.repair):
+        raise GeometryError(
+            f"{where} has another tilt or spacing than the first, so that they cannot be "
+            "resampled to one grid",
+            "Put the frames in folders of their own and load one.",
+        )
+
+
+def _are_repaired_alike(one: Repair | None, other: Repair | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    if (one.rows, one.columns, len(one.mixes)) != (other.rows, other.columns, len(other.mixes)):
+        return False
+    moves = [np.asarray(each.places if each.places is not None else 0.0) for each in (one, other)]
+    mixes = [np.sum(each.mixes, axis=1) for each in (one, other)]  # number of a slice + share
+    return all(
+        a.shape == b.shape and np.abs(a - b).max(initial=0) <= _SAME_REPAIR
+        for a, b in (moves, mixes)
+    )

@@ -1,39 +1,56 @@
-"""Walks the elements of a DICOM file by the letter of the standard, up to its pixels.
+"""The elements of a DICOM file, read strictly up to its pixels; and pydicom, kept within bounds.
 
-pydicom forgives: lengths beyond the end, elements twice or out of order, each in its own way, and
-so a damaged header is read as something else than another program reads. Pixels are therefore
-taken only from a file whose elements are in order up to them.
-Source: DICOM PS3.5, chapter 7 and annex A; PS3.10, chapter 7.
+pydicom forgives lengths beyond the end and elements that are doubled or out of order, and reads a
+damaged header differently than other programs do. Pixels are therefore taken only from a file
+whose elements are in order up to them (docs/decisions/0011 and 0040).
+Sources: DICOM PS3.5, chapter 7 and annex A; PS3.10, chapter 7.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import math
 import struct
+import threading
+import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO
+from functools import cached_property
+from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 
-from MedEnhanceLib.io.dicom.decoders import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT
-from MedEnhanceLib.io.dicom.samples import DamagedError
+from MedEnhanceLib.io.dicom.archives import UNZIP_FAILURES
+from MedEnhanceLib.runtime.dependencies import require
 
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+
+class DamagedError(ValueError):
+    """Pixels or elements contradict the header or the standard; the message says how."""
+
+
+IMPLICIT = "1.2.840.10008.1.2"
+EXPLICIT, DEFLATED, BIG_ENDIAN = f"{IMPLICIT}.1", f"{IMPLICIT}.1.99", f"{IMPLICIT}.2"
+#: Transfer syntaxes whose pixels are not compressed.
+NATIVE = (IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN)
 UNDEFINED = 0xFFFFFFFF
 ITEM, END_OF_ITEM, END_OF_SEQUENCE = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 PIXEL_DATA, FLOAT_PIXELS, DOUBLE_PIXELS = 0x7FE00010, 0x7FE00008, 0x7FE00009
 _PIXELS = (PIXEL_DATA, FLOAT_PIXELS, DOUBLE_PIXELS)
-_SHORT_VRS = frozenset(
+SHORT_VRS = frozenset(
     b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
 )  # fmt: skip
-_LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
-#: Groups that place and scale an image: here a tag may stand once, and in its order.
+LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+#: Groups that place and scale an image: here a tag may stand only once, and tags ascend.
 _GROUPS_IN_ORDER = (0x0018, 0x0020, 0x0028, 0x0054, 0x3004, 0x5200, 0x7FE0)
 _FUNCTIONAL_GROUPS = 0x5200
 _DEEPEST = 32
-#: What a deflated file may unfold to.
+#: Bytes: a deflated file that inflates to more is refused.
 _MOST_INFLATED = 1 << 31
-#: As much is unfolded without asking how much there should be.
+#: Bytes that are inflated before the size stated by the header is used.
 _FIRST_INFLATED = 1 << 26
 _PIECE = 1 << 16
 _SYNTAX, _CLASS = 0x00020010, 0x00020002
@@ -43,10 +60,15 @@ _LONGEST_NUMBER = 16
 _MOST_META, _LONGEST_META = 1000, 1 << 24
 _ANYWHERE = 1 << 62
 
+_BEFORE_PIXELS = 0x7FE00007
+#: A header has hundreds of elements, with private ones some thousands.
+_MOST_ELEMENTS = 20_000
+#: Bytes: a deflated header may inflate to this; those of enhanced images have a few MB.
+_MOST_INFLATED_HEADER = 1 << 26
 
-@dataclass(frozen=True, slots=True)
-class Element:
-    """Where a value lies: bytes from `start` on; length UNDEFINED ends with a delimiter."""
+
+class Element(NamedTuple):
+    """A value at bytes `start` to `start + length`; length UNDEFINED ends with a delimiter."""
 
     tag: int
     vr: bytes
@@ -61,7 +83,7 @@ class Element:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set that can be walked. syntax: its transfer syntax UID."""
+    """A data set at bytes `start` to `end`. syntax: its transfer syntax UID."""
 
     stream: BinaryIO
     syntax: str
@@ -70,31 +92,48 @@ class DataSet:
     explicit: bool
     little: bool
 
-    @property
+    @cached_property
     def order(self) -> str:
-        """As `struct` and numpy say it."""
+        """The byte order, as in `struct` and numpy."""
         return "<" if self.little else ">"
+
+    @cached_property
+    def byte_order(self) -> Literal["little", "big"]:
+        """The byte order, as in `int.from_bytes`."""
+        return "little" if self.little else "big"
+
+    @cached_property
+    def tag(self) -> struct.Struct:
+        """Group and number of a tag."""
+        return struct.Struct(f"{self.order}HH")
 
     def elements(self) -> Iterator[Element]:
         """The elements up to the first that holds pixels.
 
-        Raises DamagedError where one reaches beyond the end, is none, or stands out of order.
+        Raises:
+            DamagedError: an element reaches beyond the end, is malformed or is out of order.
         """
         highest = -1
-        for element in _walk(self, self.start, self.end, 0):
+        for element in self.walk():
             if element.tag >> 16 in _GROUPS_IN_ORDER and element.tag <= highest:
-                what = "stands there twice" if element.tag == highest else "is out of order"
+                what = "is there twice" if element.tag == highest else "is out of order"
                 raise DamagedError(f"its element {element.name} {what}")
-            if not element.tag >> 16 & 1:  # private ones are sown in anywhere
+            if not element.tag >> 16 & 1:  # private ones may stand anywhere
                 highest = max(highest, element.tag)
             if element.tag >> 16 == _FUNCTIONAL_GROUPS:
                 self._verify_groups(element)
             yield element
-            if element.tag in _PIXELS:
-                return
+
+    def walk(self) -> Iterator[Element]:
+        """The elements up to the first that holds pixels, in any order.
+
+        Raises:
+            DamagedError: an element reaches beyond the end or is malformed.
+        """
+        return _walk(self, self.start, self.end, 0)
 
     def _verify_groups(self, sequence: Element) -> None:
-        """Functional groups place the frames: their items hold groups, and those hold items."""
+        """Functional groups place the frames: items of groups, which are sequences of items."""
         for item in self.items(sequence):
             for group in item:
                 if self.explicit and group.vr != b"SQ":
@@ -128,8 +167,10 @@ class DataSet:
 def open_data_set(stream: BinaryIO) -> DataSet:
     """The data set of a file, behind its preamble and its meta header; both may be missing.
 
-    Of a deflated one as much is unfolded as its header says that it has pixels.
-    Raises DamagedError where what is there is no DICOM.
+    A deflated one is inflated as far as the pixels that its header describes.
+
+    Raises:
+        DamagedError: there is no DICOM data set.
     """
     size = stream.seek(0, 2)
     syntax, at, _ = behind_meta(stream)
@@ -139,66 +180,73 @@ def open_data_set(stream: BinaryIO) -> DataSet:
             raise DamagedError("its meta header names no transfer syntax")
         return _guessed(stream, at, size)
     if syntax == DEFLATED:
-        stream, at = _unfolded(stream, at), 0
+        stream, at = _inflated_to_pixels(stream, at), 0
         size = stream.seek(0, 2)
     return DataSet(stream, syntax, at, size, syntax != IMPLICIT, syntax != BIG_ENDIAN)
 
 
 def behind_meta(stream: BinaryIO) -> tuple[str, int, str]:
-    """Transfer syntax, where the data set starts, and the class that the meta header tells.
+    """Read the meta header.
 
-    "" where it tells none, or where there is no such header. Raises DamagedError.
+    Returns:
+        The transfer syntax UID, the byte where the data set starts, and the SOP class UID; "" where
+        the meta header, or the element, is missing.
+    Raises:
+        DamagedError: the meta header is cut short or malformed.
     """
     stream.seek(0)
     at = 132 if stream.read(132)[128:] == b"DICM" else 0
     meta = DataSet(stream, EXPLICIT, at, _ANYWHERE, explicit=True, little=True)
-    told = {_SYNTAX: "", _CLASS: ""}
+    found = {_SYNTAX: "", _CLASS: ""}
     for _ in range(_MOST_META):
         if _group_at(stream, at) != 2:
-            return told[_SYNTAX], at, told[_CLASS]
+            return found[_SYNTAX], at, found[_CLASS]
         element = _element_at(meta, at, _ANYWHERE)
-        # To look for the end first would unpack a whole member of a zip.
+        if element is None:
+            break
+        # Looking for the end of the file first would inflate a whole member of a zip.
         value = meta.value(element) if element.length <= _LONGEST_META else b""
         if len(value) < element.length:
             raise DamagedError(f"its element {element.name} reaches beyond the end of the file")
-        if element.tag in told:
-            told[element.tag] = value.rstrip(b"\x00 ").decode("ascii", "replace")
+        if element.tag in found:
+            found[element.tag] = value.rstrip(b"\x00 ").decode("ascii", "replace")
         at = element.start + element.length
     raise DamagedError("its meta header does not end")
 
 
 def _guessed(stream: BinaryIO, at: int, size: int) -> DataSet:
-    """The encoding of a data set without a meta header, by its first element."""
+    """A data set without a meta header; its encoding is seen in its first element."""
     stream.seek(at)
     head = stream.read(8)
-    explicit = head[4:6] in _SHORT_VRS or head[4:6] in _LONG_VRS
+    explicit = head[4:6] in SHORT_VRS or head[4:6] in LONG_VRS
     little = not (head[:1] == b"\x00" and head[1:2] != b"\x00")
     syntax = (EXPLICIT if little else BIG_ENDIAN) if explicit else IMPLICIT
     return DataSet(stream, syntax, at, size, explicit, little or not explicit)
 
 
 def inflated(stream: BinaryIO, at: int, most: int) -> tuple[bytes, bool]:
-    """Up to `most` bytes of what is deflated from `at` on, and whether that is all of it.
+    """Inflate what follows byte `at`: up to `most` bytes of it, and whether that is everything.
 
-    Raises DamagedError where it is damaged or cut short.
+    Raises:
+        DamagedError: the deflated content is damaged or cut short.
     """
     stream.seek(at)
-    unfold = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
     parts, left = [], most
     try:
-        while left > 0 and not unfold.eof:
-            piece = unfold.unconsumed_tail or stream.read(_PIECE)
+        while left > 0 and not inflate.eof:
+            piece = inflate.unconsumed_tail or stream.read(_PIECE)
             if not piece:
                 raise DamagedError("its deflated content is cut short")
-            parts.append(unfold.decompress(piece, left))
+            parts.append(inflate.decompress(piece, left))
             left -= len(parts[-1])
     except zlib.error as cause:
         raise DamagedError(f"its deflated content is damaged ({cause})") from cause
-    return b"".join(parts), unfold.eof
+    return b"".join(parts), inflate.eof
 
 
-def _unfolded(stream: BinaryIO, at: int) -> BinaryIO:
-    """A deflated data set up to the end of its pixels: a few bytes can unfold to terabytes."""
+def _inflated_to_pixels(stream: BinaryIO, at: int) -> BinaryIO:
+    """A deflated data set up to the end of its pixels: a few bytes can inflate to terabytes."""
     content, is_all = inflated(stream, at, _FIRST_INFLATED)
     if not is_all:
         content, _ = inflated(stream, at, _end_of_pixels(content))
@@ -206,9 +254,10 @@ def _unfolded(stream: BinaryIO, at: int) -> BinaryIO:
 
 
 def _end_of_pixels(content: bytes) -> int:
-    """Where pixels end, by a data set of which this is the beginning.
+    """The byte where pixels end, by the beginning of a data set.
 
-    Raises DamagedError where they are more than the header says that the image has.
+    Raises:
+        DamagedError: there are more pixels than the header states.
     """
     data = DataSet(io.BytesIO(content), EXPLICIT, 0, _ANYWHERE, explicit=True, little=True)
     numbers = {_ROWS: 0, _COLUMNS: 0, _ALLOCATED: 0, _SAMPLES: 1, _FRAMES: 1}
@@ -228,7 +277,7 @@ def _end_of_pixels(content: bytes) -> int:
         )
     end = element.start + element.length
     if end > _MOST_INFLATED:
-        raise DamagedError("its deflated content unfolds to more than 2 GiB")
+        raise DamagedError("its deflated content inflates to more than 2 GiB")
     return end
 
 
@@ -237,47 +286,42 @@ def _group_at(stream: BinaryIO, at: int) -> int:
     return int.from_bytes(stream.read(2), "little")
 
 
-def _element_at(within: DataSet, at: int, end: int) -> Element:
-    """The element that begins at a byte; its value is not looked at."""
+def _element_at(within: DataSet, at: int, end: int) -> Element | None:
+    """The element that begins at a byte, without its value; None where an item ends."""
     within.stream.seek(at)
     head = within.stream.read(8)
+    tag = -1
+    if len(head) >= 4:
+        group, number = within.tag.unpack_from(head)
+        tag = group << 16 | number
+    if tag == END_OF_ITEM:
+        return None
     if len(head) < 8 or at + 8 > end:
         raise DamagedError(f"it is cut short at byte {at}, inside an element")
-    group, number = struct.unpack_from(within.order + "HH", head)
-    tag = group << 16 | number
     if not within.explicit:
         return Element(tag, b"", at + 8, int.from_bytes(head[4:], "little"))
     vr = head[4:6]
-    if vr in _SHORT_VRS:
-        return Element(tag, vr, at + 8, struct.unpack_from(within.order + "H", head, 6)[0])
-    if vr not in _LONG_VRS:
-        raise DamagedError(f"what stands at byte {at} is no element")
-    (length,) = struct.unpack(within.order + "I", within.stream.read(4).ljust(4, b"\0"))
-    return Element(tag, vr, at + 12, length)
+    if vr in SHORT_VRS:
+        return Element(tag, vr, at + 8, int.from_bytes(head[6:], within.byte_order))
+    if vr not in LONG_VRS:
+        raise DamagedError(f"there is no element at byte {at}")
+    length = within.stream.read(4).ljust(4, b"\0")
+    return Element(tag, vr, at + 12, int.from_bytes(length, within.byte_order))
 
 
 def _walk(within: DataSet, at: int, end: int, depth: int) -> Iterator[Element]:
-    """Elements until `end` or the end of the item; each is held against `end`."""
+    """Elements until `end` or the end of the item; none may reach beyond `end`."""
     while at < end:
-        element = _element_at_or_end(within, at, end)
+        element = _element_at(within, at, end)
         if element is None:
             return
-        if element.length != UNDEFINED and element.length > end - element.start:
+        tag, _, start, length = element
+        if length != UNDEFINED and length > end - start:
             raise DamagedError(f"its element {element.name} reaches beyond the end")
         yield element
-        if element.tag in _PIXELS and not depth:
+        if tag in _PIXELS and not depth:
             return
-        at = _end_of(within, element, end, depth)
-
-
-def _element_at_or_end(within: DataSet, at: int, end: int) -> Element | None:
-    within.stream.seek(at)
-    head = within.stream.read(4)
-    if len(head) == 4:
-        group, number = struct.unpack(within.order + "HH", head)
-        if group << 16 | number == END_OF_ITEM:
-            return None
-    return _element_at(within, at, end)
+        at = _end_of(within, element, end, depth) if length == UNDEFINED else start + length
 
 
 def _end_of(within: DataSet, element: Element, end: int, depth: int) -> int:
@@ -287,7 +331,7 @@ def _end_of(within: DataSet, element: Element, end: int, depth: int) -> int:
     if element.vr not in (b"", b"SQ", b"UN") or depth >= _DEEPEST:
         raise DamagedError(f"its element {element.name} has no length")
     inner = within
-    if element.vr == b"UN":  # by the standard implicit inside, whatever is around it
+    if element.vr == b"UN":  # by the standard, its items are implicit little endian
         inner = DataSet(within.stream, IMPLICIT, 0, end, explicit=False, little=True)
     at = element.start
     while True:
@@ -305,7 +349,7 @@ def _item_at(within: DataSet, at: int, end: int) -> tuple[int, int]:
     group, number, length = struct.unpack(within.order + "HHI", head)
     tag = group << 16 | number
     if tag not in (ITEM, END_OF_SEQUENCE):
-        raise DamagedError(f"what stands at byte {at} is no item of a sequence")
+        raise DamagedError(f"there is no item of a sequence at byte {at}")
     return tag, length
 
 
@@ -317,9 +361,89 @@ def _end_of_item(within: DataSet, at: int, end: int, depth: int) -> int:
         return at + 8 + length
     at += 8
     while True:
-        element = _element_at_or_end(within, at, end)
+        element = _element_at(within, at, end)
         if element is None:
             return at + 8
         if element.length != UNDEFINED and element.length > end - element.start:
             raise DamagedError(f"its element {element.name} reaches beyond the end")
         at = _end_of(within, element, end, depth)
+
+
+def pydicom_failures() -> tuple[type[Exception], ...]:
+    """The exceptions that pydicom raises for damaged files and for damaged zips around them."""
+    from pydicom.errors import BytesLengthException, InvalidDicomError
+
+    return (
+        ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError,
+        NotImplementedError, OSError, RecursionError, RuntimeError, TypeError, ValueError,
+        struct.error, zlib.error, BytesLengthException, InvalidDicomError, *UNZIP_FAILURES,
+    )  # fmt: skip
+
+
+def read_elements(
+    stream: BinaryIO, wanted: Iterable[int | str] | None = None, *, last: int = _BEFORE_PIXELS
+) -> Dataset:
+    """Read a header with pydicom, but refuse what would keep it busy without end.
+
+    Args:
+        stream: a file from its start, with or without preamble and prefix (DICM).
+        wanted: tags or keywords; None for all elements.
+        last: the tag behind which reading stops; by default the pixels are left out.
+    Returns:
+        The elements, with `file_meta`.
+    Raises:
+        DamagedError: there are too many elements, or a deflated header is too large. Damaged files
+            raise `pydicom_failures()`.
+    """
+    pydicom = require("pydicom", purpose="Reading DICOM")
+    syntax, start, meta_class = behind_meta(stream)
+    is_deflated = syntax == DEFLATED
+    limit = _Limit(last)
+    if is_deflated:
+        content, is_all = inflated(stream, start, _MOST_INFLATED_HEADER)
+        stream = io.BytesIO(content)
+    elif stream.seek(start) == start and stream.read(4)[:2] == b"\0\0":
+        raise DamagedError("there is no data set behind its meta header")
+    stream.seek(0)
+    tags = None if wanted is None else [pydicom.tag.Tag(tag) for tag in wanted]
+    header: Dataset = pydicom.filereader.read_partial(
+        stream, stop_when=limit, specific_tags=tags, force=True
+    )
+    if is_deflated:
+        if not is_all and not limit.has_stopped:
+            raise DamagedError("its deflated header inflates to more than 64 MB")
+        header.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
+        header.file_meta.MediaStorageSOPClassUID = pydicom.uid.UID(meta_class)
+    return header
+
+
+class _Limit:
+    """Stops pydicom behind the last wanted tag, and counts elements."""
+
+    def __init__(self, last: int) -> None:
+        self._last, self._count = last, 0
+        self.has_stopped = False
+
+    def __call__(self, tag: int, _vr: str | None, _length: int) -> bool:
+        self._count += 1
+        if self._count > _MOST_ELEMENTS:
+            raise DamagedError(f"its header has more than {_MOST_ELEMENTS} elements")
+        self.has_stopped = tag > self._last
+        return self.has_stopped
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Suppress pydicom's warnings and this thread's log records: they contain patients' values."""
+    here, log = threading.get_ident(), logging.getLogger("pydicom")
+
+    def is_of_others(record: logging.LogRecord) -> bool:
+        return record.thread != here
+
+    log.addFilter(is_of_others)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.removeFilter(is_of_others)

@@ -1,4 +1,4 @@
-"""What a derived object says of itself: what was done, by what, and that it is no original."""
+"""How a derived object came to be, and the items (codes, references, UIDs) that say it."""
 
 from __future__ import annotations
 
@@ -6,37 +6,29 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.core.origin import Lossy
-from MedEnhanceLib.io.dicomout.items import (
-    Reference,
-    coded,
-    cut,
-    refer_to,
-    short_text,
-    values_of,
-    with_elements,
-)
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+
 MANUFACTURER = "MedEnhance"
 NOTICE = "Research use only; not for diagnosis."
-#: Ours, made once (2.25 and a UUID, as PS3.5 B.2 lets anybody do).
+#: Made once for MedEnhance: 2.25 and a UUID, as PS3.5 B.2 allows.
 IMPLEMENTATION_UID = "2.25.30163013148404494072350729388420727566"
 IMPLEMENTATION_NAME = f"MEDENHANCE_{__version__}"[:16]
 
-#: (value, meaning) of DCM. CID 7203 has a code for no noise reduction or network; it may be
-#: extended, and 110001 is what DICOM calls the processing of images anywhere else.
-_PROCESSING = ("110001", "Image Processing")
+#: (value, meaning) of DCM. CID 7203 has no code for noise reduction or networks; it may be
+#: extended, and 110001 is DICOM's code for the processing of images elsewhere.
+PROCESSING = ("110001", "Image Processing")
 _LOSSY = ("113040", "Lossy Compression")
 _RESAMPLING = ("113085", "Spatial resampling")
 _SEGMENTATION = ("113076", "Segmentation")
 _PROCESSING_EQUIPMENT = ("109102", "Processing Equipment")
-#: What we put behind a source's description: "MedEnhance enhanced".
+#: What is appended to a source's description: "MedEnhance enhanced".
 _OUR_WORDS = re.compile(r"( ?\bMedEnhance [a-z]+( [a-z]+)*)+$")
 #: File names, which are often patients' names: in brackets, or with a path or a file's ending.
 _FILE_NAMES = re.compile(
@@ -54,12 +46,16 @@ _CODES_OF_ACTIONS = {
 
 @dataclass(frozen=True)
 class Derivation:
-    """How an object came to be.
+    """How an object was derived.
 
-    action: a past participle ("enhanced", "segmented", "compressed"). description: the options, in
-    words. model: name, sha256 and, where known, version, as manifests record them. history: what
-    was done to the volume before, oldest first. lossy: steps that lost information, oldest first.
-    series_description, series_number: instead of those made from the source's.
+    Attributes:
+        action: a past participle ("enhanced", "segmented", "compressed").
+        description: the options, in words.
+        model: name, sha256 and, if known, version, as manifests record them.
+        history: what was done to the volume before, oldest first.
+        lossy: steps that lost information, oldest first.
+        series_description: instead of one made from the source's.
+        series_number: instead of one made from the source's.
     """
 
     action: str
@@ -71,19 +67,19 @@ class Derivation:
     series_number: int | None = None
 
     def apply(self, dataset: Dataset) -> None:
-        """Tell of the derivation in `dataset`, after what its source tells of earlier ones."""
+        """Record the derivation in `dataset`, after earlier ones that its source records."""
         dataset.DerivationDescription = self.text()
         if codes := self._codes():
             dataset.DerivationCodeSequence = [coded(*code) for code in codes]
         equipment = list(dataset.get("ContributingEquipmentSequence") or [])
         dataset.ContributingEquipmentSequence = [*equipment, self._equipment()]
-        _tell_lossy(dataset, self.lossy)
+        _record_lossy(dataset, self.lossy)
         earlier = str(dataset.get("ImageComments") or "")
         comments = earlier if NOTICE in earlier else f"{NOTICE} {earlier}".strip()
         dataset.ImageComments = comments[:10240]
 
     def text(self) -> str:
-        """What was done, by which model, with which options; at most 1024 ASCII characters."""
+        """What was done, by which model, with which options: at most 1024 ASCII characters."""
         parts = [f"{self.action.capitalize()} by MedEnhance {__version__}"]
         if self.model:
             parts.append(f"model {model_text(self.model)}")
@@ -93,26 +89,26 @@ class Derivation:
             parts.append(f"lossy: {', '.join(map(_lossy_text, self.lossy))}")
         if self.history:
             parts.append("before: " + " | ".join(map(without_files, self.history)))
-        told = ascii_text("; ".join(parts))
+        done = ascii_text("; ".join(parts))
         room = 1024 - len(NOTICE) - 2
-        told = told if len(told) <= room else told[: room - 3] + "..."
-        return f"{told}. {NOTICE}"
+        done = done if len(done) <= room else done[: room - 3] + "..."
+        return f"{done}. {NOTICE}"
 
     def series_text(self, earlier: str) -> str:
-        """A SeriesDescription: that of the source and what was done, in 64 bytes."""
-        if wished := short_text(self.series_description):
-            return wished
+        """A SeriesDescription: that of the source (`earlier`) and what was done, in 64 bytes."""
+        if requested := short_text(self.series_description):
+            return requested
         ours = f"MedEnhance {ascii_text(self.action)}"[:40]
         source = cut(_OUR_WORDS.sub("", earlier), 63 - len(ours)).strip()
         return f"{source} {ours}".strip()
 
     @property
     def is_ascii(self) -> bool:
-        """Whether what it puts into an object fits into every character set."""
+        """Whether its texts fit into every character set."""
         return (self.series_description or "").isascii()
 
     def _codes(self) -> list[tuple[str, str]]:
-        codes = list(_CODES_OF_ACTIONS.get(self.action, (_PROCESSING,)))
+        codes = list(_CODES_OF_ACTIONS.get(self.action, (PROCESSING,)))
         if self.lossy:
             codes.append(_LOSSY)
         steps = " ".join((*self.history, self.description)).lower()
@@ -135,9 +131,12 @@ class Derivation:
 def refer_to_sources(
     dataset: Dataset, sources: Sequence[Reference], *, same_place: bool = True
 ) -> None:
-    """Name the images that `dataset` was made from.
+    """Record the images that `dataset` was made from.
 
-    same_place: whether every pixel lies where it did. Frames of one file go into one item.
+    Args:
+        dataset: changed in place.
+        sources: the images; frames of one file go into one item.
+        same_place: whether every pixel lies where it did in the sources.
     """
     frames: dict[Reference, list[int]] = {}
     for one in sources:
@@ -156,13 +155,8 @@ def refer_to_sources(
     dataset.SourceImageSequence = items
 
 
-def processing_code() -> Dataset:
-    """The code of a derivation that has none of its own, where one has to be told."""
-    return coded(*_PROCESSING)
-
-
 def without_files(text: str) -> str:
-    """A step of a history without the names of files, which are often those of patients."""
+    """A text without names of files, which are often those of patients."""
     return re.sub(r" ([;,.)])", r"\1", " ".join(_FILE_NAMES.sub(" ", text).split()))
 
 
@@ -174,9 +168,10 @@ def model_text(model: Mapping[str, str]) -> str:
 
 
 def now(offset: str = "") -> tuple[str, str]:
-    """Date and time of this moment, as DA and TM: here, or at `offset` from UTC ("+0200").
+    """Date and time of this moment, as DA and TM.
 
-    Times in a dataset with TimezoneOffsetFromUTC are meant there, so ours must be as well.
+    Args:
+        offset: from UTC ("+0200"), the TimezoneOffsetFromUTC of the dataset; "" for local time.
     """
     moment = datetime.now(UTC).astimezone()
     if match := re.fullmatch(r"([+-])(\d\d)(\d\d)", offset.strip()):
@@ -195,30 +190,30 @@ _PLAIN = str.maketrans({
 
 
 def ascii_text(text: str) -> str:
-    """`text` in the characters that every character set of DICOM has, on one line."""
+    """`text` on one line, in ASCII, which every character set of DICOM has."""
     plain = text.translate(_PLAIN)
     return " ".join(plain.encode("ascii", "replace").decode("ascii").split())
 
 
-def _tell_lossy(dataset: Dataset, steps: Sequence[Lossy]) -> None:
-    """Add the steps to those that the source tells of; "01" once is "01" for ever.
+def _record_lossy(dataset: Dataset, steps: Sequence[Lossy]) -> None:
+    """Add the steps to those that the source records; "01" is never taken back.
 
-    Method and ratio of a step are told together or not at all: each list has to be in step.
+    Method and ratio of a step are both recorded or neither is: the two lists must match.
     """
-    told = _lossy_of(dataset)
-    new = list(steps)
-    if [method_term(one.method) for one in new[: len(told)]] == [one.method for one in told]:
-        new = new[len(told) :]  # the volume remembers those of its source as well
+    recorded = _lossy_of(dataset)
+    new, count = list(steps), len(recorded)
+    if [method_term(one.method) for one in new[:count]] == [one.method for one in recorded]:
+        new = new[count:]  # the volume keeps those of its source as well
     if str(dataset.get("LossyImageCompression") or "00") != "01" and not new:
         return
     dataset.LossyImageCompression = "01"
-    if known := [one for one in (*told, *new) if one.method and one.ratio > 1]:
+    if known := [one for one in (*recorded, *new) if one.method and one.ratio > 1]:
         dataset.LossyImageCompressionMethod = [method_term(one.method) for one in known]
         dataset.LossyImageCompressionRatio = [f"{one.ratio:.6g}" for one in known]
 
 
 def _lossy_of(dataset: Dataset) -> list[Lossy]:
-    """The steps that a header tells of with method and ratio."""
+    """The steps that a header records with method and ratio."""
     methods, ratios = (
         values_of(dataset, f"LossyImageCompression{what}") for what in ("Method", "Ratio")
     )
@@ -228,13 +223,108 @@ def _lossy_of(dataset: Dataset) -> list[Lossy]:
 
 
 def _lossy_text(one: Lossy) -> str:
-    method = one.method or "a method that the source does not tell"
+    method = one.method or "a method that the source does not state"
     return f"{method} {one.ratio:.3g}:1" if one.ratio > 1 else method
 
 
 def method_term(method: str) -> str:
-    """A method as a code string: capitals, digits, underscores, at most 16 of them.
+    """A method as a code string: at most 16 capitals, digits and underscores.
 
-    LossyImageCompressionMethod has defined terms, which PS3.3 lets others add to.
+    LossyImageCompressionMethod has defined terms; PS3.3 allows others.
     """
     return re.sub(r"[^A-Z0-9_ ]", "_", method.upper())[:16].strip() or "UNKNOWN"
+
+
+#: Added to the number of the source's series, by kind of the derived object.
+_STEPS = {"images": 1000, "segmentation": 2000, "uncertainty": 3000, "measurements": 4000}
+#: Our units → value and meaning of their code in UCUM.
+UNIT_CODES = {
+    "HU": ("[hnsf'U]", "Hounsfield unit"),
+    "Bq/ml": ("Bq/ml", "Becquerels/milliliter"),
+    "counts": ("{counts}", "Counts"),
+    "Gy": ("Gy", "Gy"),
+    "relative": ("{ratio}", "ratio"),
+}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A stored image, or one frame of it, counted from 1."""
+
+    sop_class: str
+    sop_instance: str
+    frame: int | None = None
+
+
+def with_elements(**elements: Any) -> Dataset:
+    """A dataset of these elements: keyword=value."""
+    from pydicom import Dataset
+
+    dataset = Dataset()
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
+    return dataset
+
+
+def coded(value: str, meaning: str, scheme: str = "DCM") -> Dataset:
+    """An item of a code sequence; `scheme` is DICOM's own (DCM) by default."""
+    return with_elements(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
+
+
+def refer_to(one: Reference, **more: Any) -> Dataset:
+    """An item that references a stored image, with `more` elements."""
+    frame = {} if one.frame is None else {"ReferencedFrameNumber": one.frame}
+    return with_elements(
+        ReferencedSOPClassUID=one.sop_class,
+        ReferencedSOPInstanceUID=one.sop_instance,
+        **frame,
+        **more,
+    )
+
+
+def fresh_uid() -> str:
+    """A new UID: 2.25 and a random number."""
+    from pydicom.uid import generate_uid
+
+    return str(generate_uid(prefix=None))
+
+
+def values_of(dataset: Dataset, keyword: str) -> list[Any]:
+    """All values of an element; none if it is absent or empty."""
+    value = dataset.get(keyword)
+    if value is None or value == "":
+        return []
+    return [value] if isinstance(value, (str, float, int)) else list(value)
+
+
+def series_number(derivation: Derivation, header: Dataset | None, kind: str) -> int:
+    """The number of a derived series: as requested, else the source's plus a step for its kind.
+
+    Args:
+        derivation: its `series_number`, if set, is used.
+        header: of the source, or None.
+        kind: "images", "segmentation", "uncertainty" or "measurements".
+    """
+    if derivation.series_number is not None:
+        return derivation.series_number
+    if header is None and kind == "images":
+        return 1
+    source = header.get("SeriesNumber") if header is not None else None
+    return max(0, int(source or 0)) % 10**6 + _STEPS[kind]
+
+
+def ds_text(text: str) -> str:
+    """A number's text as a decimal string of DICOM: rounded if it has more than 16 characters."""
+    from pydicom.valuerep import format_number_as_ds
+
+    return text if len(text) <= 16 else str(format_number_as_ds(float(text)))
+
+
+def short_text(value: object) -> str:
+    """A text without what DICOM's short texts cannot hold, in at most 64 bytes."""
+    return cut(re.sub(r"[\x00-\x1f\x7f\\]+", " ", str(value or "")).strip())
+
+
+def cut(text: str, most: int = 64) -> str:
+    """The first `most` bytes of a text in UTF-8: some readers count bytes, not characters."""
+    return text.encode()[:most].decode(errors="ignore").rstrip()

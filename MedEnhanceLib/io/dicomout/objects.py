@@ -1,7 +1,7 @@
-"""What the objects beside a series have in common: made with highdicom, told as ours.
+"""What segmentations, maps and reports have in common, all of them made with highdicom.
 
-highdicom is strict about what hospitals write into patients' data, and knows no gaps and no
-sources of several kinds. So it sees stand-ins, and the truth is put in their place afterwards.
+highdicom refuses faults that are common in hospitals' data, gaps, and sources of several kinds. So
+it gets placeholders for the source images, which are replaced by the true ones afterwards.
 """
 
 from __future__ import annotations
@@ -11,15 +11,23 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib._version import __version__
-from MedEnhanceLib.io.dicomout.derivation import MANUFACTURER, NOTICE, Derivation, now
-from MedEnhanceLib.io.dicomout.grid import Grid
-from MedEnhanceLib.io.dicomout.items import fresh_uid, refer_to, series_number, with_elements
+from MedEnhanceLib.io.dicomout.derivation import (
+    MANUFACTURER,
+    NOTICE,
+    Derivation,
+    fresh_uid,
+    now,
+    refer_to,
+    series_number,
+    with_elements,
+)
+from MedEnhanceLib.io.dicomout.placement import Grid
 from MedEnhanceLib.io.dicomout.template import Template
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-#: What an object tells of the images behind it.
+#: What an object takes over from the images behind it.
 _OF_IMAGE = (
     "BodyPartExamined",
     "LossyImageCompression",
@@ -42,9 +50,13 @@ _OF_PATIENT = (
 
 
 def stand_ins(grid: Grid, shape: tuple[int, int]) -> list[Dataset]:
-    """What highdicom takes for source images: one plane each, with nothing of a patient in it.
+    """Placeholders for source images: one for each slice, without anything of a patient.
 
-    The last part of an instance's UID counts the slices, from 1.
+    The last part of an instance's UID is the number of the slice, from 1.
+
+    Args:
+        grid: where the slices lie.
+        shape: rows and columns.
     """
     from pydicom import Dataset
 
@@ -70,9 +82,13 @@ def stand_ins(grid: Grid, shape: tuple[int, int]) -> list[Dataset]:
 
 
 def refer(dataset: Dataset, grid: Grid, *, derivation: Any, purpose: Any) -> None:
-    """Say of every frame, and of the whole, which images it came from.
+    """Record for every frame, and for the object, which images it came from.
 
-    dataset: made from `stand_ins(grid)`. derivation, purpose: codes of how, and of why.
+    Args:
+        dataset: made from `stand_ins(grid)`; changed in place.
+        grid: where the slices lie, and the images behind them.
+        derivation: code of how a frame was derived.
+        purpose: code of why an image is referenced.
     """
     series = [
         with_elements(
@@ -108,9 +124,12 @@ def refer(dataset: Dataset, grid: Grid, *, derivation: Any, purpose: Any) -> Non
 
 
 def identity(template: Template, derivation: Derivation, *, kind: str) -> dict[str, Any]:
-    """What an object is and who made it, as all of highdicom's classes ask for it.
+    """Arguments that all of highdicom's classes have: UIDs, series number, manufacturer.
 
-    kind: "segmentation", "uncertainty" or "measurements".
+    Args:
+        template: the images that the object came from.
+        derivation: what was done.
+        kind: "segmentation", "uncertainty" or "measurements".
     """
     header = template.headers[0] if template.headers else None
     return {
@@ -126,14 +145,14 @@ def identity(template: Template, derivation: Derivation, *, kind: str) -> dict[s
 
 
 def leave_patient_open(dataset: Dataset) -> None:
-    """Give highdicom the elements of a patient and a study that it reads, without a value."""
+    """Set the elements of patient and study that highdicom reads, without a value."""
     dataset.SpecificCharacterSet = "ISO_IR 192"
     for keyword in _OF_PATIENT:
         setattr(dataset, keyword, None)
 
 
 def sign(dataset: Dataset, template: Template, derivation: Derivation, *, kind: str) -> None:
-    """Put into an object whose it is, what it is ("segmentation") and when and how it was made."""
+    """Record in an object its patient, its `kind` ("segmentation"), and how it was made."""
     from pydicom import Dataset
 
     template.copy_study(dataset)
@@ -149,11 +168,11 @@ def sign(dataset: Dataset, template: Template, derivation: Derivation, *, kind: 
         *earlier,
         *(dataset.get("ContributingEquipmentSequence") or []),
     ]
-    if "ContentLabel" not in dataset:  # a report: how an image is derived has no place in it
-        told = Dataset()
-        told.ContributingEquipmentSequence = dataset.ContributingEquipmentSequence
-        derivation.apply(told)
-        dataset.ContributingEquipmentSequence = told.ContributingEquipmentSequence
+    if "ContentLabel" not in dataset:  # a report: attributes of derived images do not belong there
+        applied = Dataset()
+        applied.ContributingEquipmentSequence = dataset.ContributingEquipmentSequence
+        derivation.apply(applied)
+        dataset.ContributingEquipmentSequence = applied.ContributingEquipmentSequence
         return
     dataset.ContentDescription = NOTICE
     for keyword in _OF_IMAGE:

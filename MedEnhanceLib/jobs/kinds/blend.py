@@ -7,17 +7,18 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from MedEnhanceLib.core.options import About, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.jobs.files import (
+    Result,
     VolumeParams,
     check_volume_outputs,
     finish,
     load_volume,
     manifest_path,
 )
-from MedEnhanceLib.jobs.result import Result
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Figures of an enhancement that hold at any strength.
@@ -26,21 +27,30 @@ _KEPT = ("doubts", "range")
 
 @dataclass(frozen=True, kw_only=True)
 class BlendParams(VolumeParams):
-    """enhanced: the file of the result at full strength. strength: 0 to 1.5 of its correction."""
+    """Blend a volume with its enhancement."""
 
-    enhanced: str
-    output: str
-    strength: float
-    overwrite: bool = False
+    enhanced: Annotated[
+        str, About(help="what enhance made of INPUT, at full strength", flag="ENHANCED")
+    ]
+    output: Annotated[str, About(help=".nii.gz, .nii, .nrrd or .mha", flag="OUTPUT")]
+    strength: Annotated[
+        float,
+        About(
+            help="share of the correction: 0 gives the input, 1 the enhanced volume",
+            low=0,
+            high=1.5,
+            metavar="S",
+        ),
+    ]
+    overwrite: bool = option(False, help="replace existing outputs", flag="--force")
 
 
 def run_blend(params: BlendParams, monitor: Monitor) -> Result:
-    """Load both → blend → save → manifest, with what that of the enhanced one tells."""
-    from MedEnhanceLib.hqg.strength import blend, check_strength, refuse_swapped
+    """Load both → blend → save → manifest, with what that of the enhanced one records."""
+    from MedEnhanceLib.hqg.strength import blend, refuse_swapped
     from MedEnhanceLib.io import save
 
     began = time.monotonic()
-    check_strength(params.strength)
     inputs = {"input": Path(params.input), "enhanced": Path(params.enhanced)}
     output = Path(params.output)
     check_volume_outputs(
@@ -51,7 +61,9 @@ def run_blend(params: BlendParams, monitor: Monitor) -> Result:
         inputs["enhanced"], modality=original.modality, monitor=monitor.part(0.4, 0.8)
     )
     made = _made(inputs["enhanced"], enhanced)
-    refuse_swapped(original, enhanced, told=not made and bool(_made(inputs["input"], original)))
+    refuse_swapped(
+        original, enhanced, original_is_enhanced=not made and bool(_made(inputs["input"], original))
+    )
     blended = blend(original, enhanced, params.strength)
     monitor.progress(0.8, "save")
     save(blended, output, overwrite=params.overwrite, monitor=monitor)
@@ -59,10 +71,10 @@ def run_blend(params: BlendParams, monitor: Monitor) -> Result:
         "blended",
         {"output": output},
         began=began,
-        config={"strength": params.strength} | params.told(),
+        config={"strength": params.strength} | params.stated(),
         inputs=inputs,
         figures={"strength": params.strength, "history": list(blended.history)}
-        | {name: told for name, told in made.get("results", {}).items() if name in _KEPT},
+        | {name: figure for name, figure in made.get("results", {}).items() if name in _KEPT},
         model=made.get("model"),
         source=original,
         overwrite=params.overwrite,

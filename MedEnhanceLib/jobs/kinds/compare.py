@@ -4,78 +4,70 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from MedEnhanceLib.core.manifest import make_manifest
-from MedEnhanceLib.errors import Cancelled, ConfigError, OutputError
+from MedEnhanceLib.core.options import About, option
+from MedEnhanceLib.errors import Cancelled, OutputError
 from MedEnhanceLib.io.cohort import Cohort
-from MedEnhanceLib.jobs.kinds.distill import refuse_among_patients
-from MedEnhanceLib.jobs.result import Result
+from MedEnhanceLib.jobs.files import Result
+from MedEnhanceLib.jobs.kinds.distill import CohortParams, refuse_among_patients
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor, attend
-from MedEnhanceLib.spg.config import DistillConfig
 
-BUDGETS = ("small", "ordinary")
-_JSON, _TEXT, _CURVE, _PAGE = "comparison.json", "comparison.md", "comparison.png", "index.html"
-_ROWS = "rows.jsonl"
-_RESULTS = (_JSON, _TEXT, _CURVE, _PAGE, _ROWS)
-#: What tells two comparisons of one folder apart, besides the distillation's configuration.
+_JSON, _PAGE, _ROWS = "comparison.json", "index.html", "rows.jsonl"
+_RESULTS = (_JSON, "comparison.md", "comparison.png", _PAGE, _ROWS)
+#: What must agree to resume a comparison, besides the distillation's configuration.
 _ASKED = ("budget", "seeds", "draws", "steps")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareParams:
-    """cohort, pattern, modality: as DistillParams has them. out: a folder; what was measured there
-    before is not measured again.
+class CompareParams(CohortParams):
+    """Compare a distillation with simpler ways; a comparison that was stopped goes on.
 
-    config: fields of spg.DistillConfig: the task, the prior, the images, the loop at the small
-    budgets. budget: "small": one and four crops, and one image, in all; "ordinary": images of each
-    patient besides, which takes as long as a distillation. seeds: of each arm; draws: of the
-    random coreset. steps: of a training, the same for all. overwrite: measure everything again.
+    The loop of `config` is that of the small budgets.
     """
 
-    cohort: str
-    out: str
-    config: dict[str, Any] = field(default_factory=dict)
-    budget: str = "small"
-    seeds: int = 3
-    draws: int = 10
-    steps: int = 600
-    pattern: str = "*"
-    modality: str | None = None
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        if self.budget not in BUDGETS:
-            raise ConfigError(f"budget is {self.budget!r}", f"Use {' or '.join(BUDGETS)}.")
+    out: Annotated[str, About(help="a folder for tables, curve and page", flag="OUT")]
+    budget: Literal["small", "ordinary"] = option(
+        "small",
+        help="small: one and four crops, and one image, in all; ordinary: images of each patient "
+        "besides, which takes as long as a distillation for each seed",
+    )
+    seeds: int = option(3, help="of each way", metavar="N")
+    draws: int = option(10, help="of randomly chosen raw images", metavar="N")
+    steps: int = option(600, help="of each training", metavar="N")
+    overwrite: bool = option(
+        False, help="replace existing outputs: measure everything again", flag="--force"
+    )
 
 
 def run_compare(params: CompareParams, monitor: Monitor, cohort: Cohort | None = None) -> Result:
-    """Measure all arms, or go on; the tables, the curve and the page.
+    """Measure all arms, or resume; writes the tables, the curve and the page.
 
-    One that is finished, of the same data with the same options, is left as it is. cohort: in
-    place of the one that the parameters name.
+    A finished comparison of the same data with the same options is left as it is. cohort: in place
+    of the one that the parameters name.
     """
     began = time.monotonic()
     out = Path(params.out)
-    distill = DistillConfig.from_json(params.config)
+    distill = params.config
     if cohort is None:
         refuse_among_patients(out, Path(params.cohort))
     _own(out, params.overwrite)
     for package in ("torch", "monai.losses"):
         attend(lambda package=package: require(package, purpose="Comparing"), monitor)  # type: ignore[misc]
-    from MedEnhanceLib.spg.arms.comparison import (
+    from MedEnhanceLib.spg.comparison import (
         CompareConfig,
+        RowStore,
         measure,
         ordinary_budget,
         small_budgets,
     )
-    from MedEnhanceLib.spg.arms.material import gather
-    from MedEnhanceLib.spg.arms.rows import RowStore
+    from MedEnhanceLib.spg.comparison_arms import gather
+    from MedEnhanceLib.spg.comparison_report import write_comparison
+    from MedEnhanceLib.spg.images import data_sha256
     from MedEnhanceLib.spg.restorer import RestorerConfig
-    from MedEnhanceLib.spg.slices import data_sha256
 
     if cohort is None:
         cohort = Cohort.open(params.cohort, pattern=params.pattern, modality=params.modality)
@@ -85,7 +77,7 @@ def run_compare(params: CompareParams, monitor: Monitor, cohort: Cohort | None =
     asked["data_sha256"] = data_sha256(everything)
     asked |= {"patients": len(material.training), "held_out": len(material.held_out)}
     if (out / _JSON).exists():
-        return _finished(out, distill.told(), asked, monitor)
+        return _finished(out, distill.record(), asked, monitor)
     budgets = small_budgets(distill.images.size)
     if params.budget == "ordinary":
         budgets = (*budgets, ordinary_budget(distill.images_per_patient))
@@ -103,20 +95,21 @@ def run_compare(params: CompareParams, monitor: Monitor, cohort: Cohort | None =
         rows = list(measure(material, config, RowStore(out / _ROWS), monitor.part(0.05, 0.99)))
     except Cancelled as cause:
         raise Cancelled(
-            "cancelled; what was measured is kept", "Start again with the same line to go on."
+            "cancelled; what was measured is kept", "Run the same command again to resume."
         ) from cause
-    results = _write(out, rows, material.modality, distill, asked, time.monotonic() - began)
-    return _told(out, results, time.monotonic() - began)
+    seconds = time.monotonic() - began
+    results = write_comparison(out, rows, material.modality, distill, asked, seconds)
+    return _result(out, results, time.monotonic() - began)
 
 
 def rows_of(result: Result) -> list[dict[str, Any]]:
-    """All that was measured: arm, budget, seed, network, psnr_db and more of each training."""
-    told = json.loads((Path(result.fields["outputs"]["output"]) / _JSON).read_text("utf-8"))
-    rows: list[dict[str, Any]] = told["results"]["rows"]
+    """The measured rows: arm, budget, seed, network, psnr_db and more of each training."""
+    manifest = json.loads((Path(result.fields["outputs"]["output"]) / _JSON).read_text("utf-8"))
+    rows: list[dict[str, Any]] = manifest["results"]["rows"]
     return rows
 
 
-def _told(out: Path, results: dict[str, Any], seconds: float) -> Result:
+def _result(out: Path, results: dict[str, Any], seconds: float) -> Result:
     return Result(
         {
             "outputs": {"output": str(out)},
@@ -129,7 +122,7 @@ def _told(out: Path, results: dict[str, Any], seconds: float) -> Result:
 
 
 def _finished(out: Path, config: dict[str, Any], asked: dict[str, Any], monitor: Monitor) -> Result:
-    """What a finished comparison said; raises OutputError where it was another one."""
+    """The result of a finished comparison; raises OutputError if it is another one."""
     try:
         before = json.loads((out / _JSON).read_text(encoding="utf-8"))
         same = before["config"] == config and before["results"]["asked"] == asked
@@ -138,14 +131,14 @@ def _finished(out: Path, config: dict[str, Any], asked: dict[str, Any], monitor:
     if not same:
         raise OutputError(
             f"{out} holds a finished comparison of other data or with other options",
-            "Name another folder, or allow that it is made anew (--force, overwrite=True).",
+            "Name another folder, or replace it (--force, overwrite=True).",
         )
     monitor.progress(1.0, "was finished already")
-    return _told(out, before["results"], 0.0)
+    return _result(out, before["results"], 0.0)
 
 
 def _own(out: Path, overwrite: bool) -> None:
-    """Make the folder; raise OutputError where something else lies in it."""
+    """Make the folder; raise OutputError if something else lies in it."""
     strange = sorted(
         entry.name
         for entry in (out.iterdir() if out.is_dir() else ())
@@ -157,56 +150,3 @@ def _own(out: Path, overwrite: bool) -> None:
     if overwrite:
         for name in _RESULTS:
             (out / name).unlink(missing_ok=True)
-
-
-def _write(
-    out: Path,
-    rows: list[dict[str, Any]],
-    modality: str,
-    distill: DistillConfig,
-    asked: dict[str, Any],
-    seconds: float,
-) -> dict[str, Any]:
-    from MedEnhanceLib.io.atomic import atomic_write, write_json
-    from MedEnhanceLib.report.page import Page, Picture, Table, write_page
-    from MedEnhanceLib.spg.arms import report
-
-    title = f"Distillation compared: {modality} {distill.task}"
-    tables = {
-        "Quality": report.quality_table(rows),
-        "Gaps closed": report.closure_table(rows),
-        "Other networks": report.network_table(rows),
-    }
-    said = report.words(rows)
-    report.draw_curve(out / _CURVE, rows, title)
-    loop = distill.loop
-    how = (
-        f"{asked['patients']} patients were learned from, {asked['held_out']} held out. Trainings "
-        f"of {asked['steps']} steps, {asked['seeds']} seeds of each arm, {asked['draws']} draws of "
-        f"raw images; {loop.outer} × {loop.inner} matches. Fewer steps, seeds or matches than the "
-        "defaults say little."
-    )
-    parts = [f"# {title}", "\n".join(said), how, report.NOTE, f"![Quality over budgets]({_CURVE})"]
-    parts += [f"## {name}\n\n{report.markdown_table(*table)}" for name, table in tables.items()]
-    with atomic_write(out / _TEXT, overwrite=True) as temporary:
-        temporary.write_text("\n\n".join(parts), encoding="utf-8")
-    page = Page(
-        title,
-        about=[("task", distill.task), ("modality", modality)],
-        summary=said,
-        tables=[Table(name, tuple(head), lines) for name, (head, lines) in tables.items()],
-        pictures=[Picture(_CURVE, "Quality over budgets", "PSNR of each arm over budgets")],
-        notes=[how, report.NOTE],
-    )
-    write_page(out, page, overwrite=True)
-    results = {"summary": said, "rows": rows, "asked": asked}
-    manifest = make_manifest(
-        "compared",
-        config=distill.told(),
-        inputs={},
-        device="cpu",
-        seconds=seconds,
-        results=results,
-    )
-    write_json(out / _JSON, manifest, overwrite=True)
-    return results

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from MedEnhanceLib.core.options import config_from_json, config_to_json
+from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.core.origin import DicomOrigin
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, OutputError
-from MedEnhanceLib.jobs import recent
 from MedEnhanceLib.jobs.dicom import DicomParams, check_output
 from MedEnhanceLib.jobs.files import (
     CONTAINER,
+    KeptVolumes,
+    Result,
     VolumeParams,
     check_outputs,
     check_volume_outputs,
@@ -24,55 +25,60 @@ from MedEnhanceLib.jobs.files import (
     known_as,
 )
 from MedEnhanceLib.jobs.objects import save_output
-from MedEnhanceLib.jobs.result import Result
 from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.unicompress.config import CompressConfig
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.unicompress import CompressConfig, CompressResult, Estimate
+    from MedEnhanceLib.unicompress import CompressResult, Estimate
 
 #: Fields of a CompressResult that every job's result has under its own name.
-_TOLD_ANYWAY = ("path", "seconds")
+_ELSEWHERE = ("path", "seconds")
 Region = tuple[slice | EllipsisType, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompressParams(VolumeParams):
-    """config: fields of unicompress.CompressConfig, with exactly one of its modes.
+class EstimateParams(VolumeParams):
+    """Estimate size and quality from a few blocks; nothing is written."""
 
-    dicom: {"study", "series"}, the UIDs that an image file is known to come from: it has no place
-    for them, the container has.
-    """
-
-    output: str
-    dicom: dict[str, str] | None = None
-    config: dict[str, Any] = field(default_factory=dict)
-    overwrite: bool = False
+    config: Annotated[CompressConfig, About(help="what the file guarantees, and how fast")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EstimateParams(VolumeParams):
-    """config: as of compress."""
+class CompressParams(EstimateParams):
+    """Compress a volume into a verified file."""
 
-    config: dict[str, Any] = field(default_factory=dict)
+    output: Annotated[str, About(help="a name that ends in .ucv", flag="OUTPUT")]
+    dicom: dict[str, str] | None = option(
+        None,
+        help='{"study", "series"}, the UIDs that an image file is known to come from: it has no '
+        "place for them, the container has",
+        flag=None,
+    )
+    overwrite: bool = option(False, help="replace existing outputs", flag="--force")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecompressParams(DicomParams):
-    """region: [start, stop] or null (all) for each axis [T,] K, J, I; "..." once stands for
-    any number of nulls, and later axes may be left out.
+    """Decode a container, or a part of it."""
 
-    layers: how many layers of the payload to read; null reads all. preview: the whole grid, but
-    only the blocks at the three middle planes (or the first of several layers) are decoded.
-    """
-
-    input: str
-    region: list[list[int | None] | str | None] | None = None
-    layers: int | None = None
-    preview: bool = False
+    input: Annotated[str, About(help="a .ucv", flag="FILE")]
+    region: list[list[int | None] | str | None] | None = option(
+        None,
+        help='[start, stop] or null (all) for each axis [T,] K, J, I; "..." once stands for any '
+        "number of nulls, and later axes may be left out",
+        flag=None,
+    )
+    layers: int | None = option(None, help="read the first N layers only: a preview", metavar="N")
+    preview: bool = option(
+        False,
+        help="the whole grid, but only the blocks at the three middle planes (or the first of "
+        "several layers) are decoded",
+        flag=None,
+    )
 
     def __post_init__(self) -> None:
-        self.check_dicom()
+        super().__post_init__()
         if self.dicom and self.preview:
             raise ConfigError("a preview is no series", "Leave out preview, or dicom.")
         if self.preview and (self.region is not None or self.layers is not None):
@@ -81,24 +87,25 @@ class DecompressParams(DicomParams):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecoverParams:
-    """input: a damaged container; output: a volume of what is intact."""
+class RecoverParams(Params):
+    """Save what is intact in a damaged container."""
 
-    input: str
-    output: str
-    overwrite: bool = False
+    input: Annotated[str, About(help="a .ucv that decompress refuses", flag="FILE")]
+    output: Annotated[str, About(help=".nii.gz, .nii, .nrrd or .mha", flag="OUTPUT")]
+    overwrite: bool = option(False, help="replace existing outputs", flag="--force")
 
 
-def run_compress(params: CompressParams, monitor: Monitor) -> Result:
+def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) -> Result:
     """Load → compress → verify and replace (in `compress`) → manifest."""
     began = time.monotonic()
-    config = _config_of(params.config)
+    config = params.config
+    check_fit(config)
     source, output = Path(params.input), Path(params.output)
     if output.suffix.lower() != CONTAINER:
         raise OutputError(f"{output.name}: not the ending of a container", f"Use {CONTAINER}.")
     check_outputs({"output": output}, inputs=[source], overwrite=params.overwrite)
     # After an estimate the volume is in memory already.
-    volume = recent.INPUT.load(
+    volume = kept.input.load(
         params, keep=False, scratch=output.parent, monitor=monitor.part(0.0, 0.1)
     )
     if params.dicom and volume.origin is None:
@@ -108,9 +115,9 @@ def run_compress(params: CompressParams, monitor: Monitor) -> Result:
         "compressed",
         {"output": output},
         began=began,
-        config=config_to_json(config) | params.told(),
+        config=config.to_json() | params.stated(),
         inputs={"input": known_as(source, volume)},
-        figures={name: value for name, value in as_json(done).items() if name not in _TOLD_ANYWAY},
+        figures={name: value for name, value in as_json(done).items() if name not in _ELSEWHERE},
         source=volume,
         overwrite=params.overwrite,
     )
@@ -122,24 +129,16 @@ def _known_origin(uids: Mapping[str, str]) -> DicomOrigin:
     return DicomOrigin(uids["study"], uids["series"], (), on_grid=False)
 
 
-def run_estimate(params: EstimateParams, monitor: Monitor) -> Result:
+def run_estimate(params: EstimateParams, monitor: Monitor, kept: KeptVolumes) -> Result:
     """Load → code a few blocks; nothing is written."""
-    config = _config_of(params.config)
-    volume = recent.INPUT.load(params, keep=True, monitor=monitor.part(0.0, 0.1))
-    return Result(as_json(estimate_volume(volume, config, monitor.part(0.1, 1.0))))
-
-
-def _config_of(fields: Mapping[str, Any]) -> CompressConfig:
-    from MedEnhanceLib.unicompress import CompressConfig
-
-    config = config_from_json(CompressConfig, fields)
-    check_fit(config)
-    return config
+    check_fit(params.config)
+    volume = kept.input.load(params, keep=True, monitor=monitor.part(0.0, 0.1))
+    return Result(as_json(estimate_volume(volume, params.config, monitor.part(0.1, 1.0))))
 
 
 def check_fit(config: CompressConfig) -> None:
     """Raise ConfigError for `fit` where no implicit blocks are tried that it could refine."""
-    from MedEnhanceLib.unicompress.implicit.choice import LEAST_RATIO
+    from MedEnhanceLib.unicompress.allocation.implicit_layers import LEAST_RATIO
 
     is_tried = config.block_type == "implicit" or (config.ratio or 0) >= LEAST_RATIO
     if config.fit and not is_tried:

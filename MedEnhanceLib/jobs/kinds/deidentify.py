@@ -5,34 +5,51 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.jobs.files import check_outputs, finish, manifest_path
-from MedEnhanceLib.jobs.result import Result
+from MedEnhanceLib.jobs.files import Result, check_outputs, finish, manifest_path
 from MedEnhanceLib.runtime.progress import Monitor
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeidentifyParams:
-    """input: DICOM in a folder, zip, DICOMDIR, list or file. output: a folder, new or empty.
+class DeidentifyParams(Params):
+    """De-identify DICOM."""
 
-    mapping: the secret file that keeps a cohort consistent. keep_intervals: move dates instead of
-    removing them. keep_characteristics: keep sex, age, size and weight. patient_id: of the only
-    patient in the input; prefix: of numbered ones. allow_burned_in: write images that carry text
-    too. overwrite: add to a folder that is not empty.
-    """
-
-    input: str
-    output: str
-    mapping: str | None = None
-    keep_intervals: bool = False
-    keep_characteristics: bool = False
-    patient_id: str | None = None
-    prefix: str | None = None
-    allow_burned_in: bool = False
-    overwrite: bool = False
+    input: Annotated[
+        str, About(help="DICOM: a folder, zip, DICOMDIR, list of files, or a file", flag="INPUT")
+    ]
+    output: Annotated[str, About(help="the folder, new or empty", flag="OUTPUT")]
+    mapping: str | None = option(
+        None,
+        help="secret file that keeps names and UIDs the same over several runs, made where it is "
+        "not there; whoever has it can find the patients (default: nothing is kept)",
+        metavar="FILE",
+    )
+    keep_intervals: bool = option(
+        False,
+        help="move all dates of a patient by the same secret number of days instead of removing "
+        "them; times of day stay",
+    )
+    keep_characteristics: bool = option(
+        False,
+        help="keep sex, age, size and weight; SUV of PET needs the weight, and --keep-intervals",
+    )
+    patient_id: str | None = option(
+        None,
+        help="what the one patient of INPUT is called (default: ANON-0001, …)",
+        metavar="ID",
+    )
+    prefix: str | None = option(None, help="before the number (default: ANON)", metavar="P")
+    allow_burned_in: bool = option(
+        False,
+        help="write images too that carry text, or likely do, after you have looked at them",
+    )
+    overwrite: bool = option(False, help="replace existing outputs", flag="--force")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.patient_id is not None and self.prefix is not None:
             raise ConfigError("deidentify: patient_id and prefix exclude each other", "Give one.")
 

@@ -13,10 +13,11 @@ import numpy as np
 
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.manifest import make_manifest
+from MedEnhanceLib.core.options import Params, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import CodecError, OutputError
 from MedEnhanceLib.io.atomic import atomic_write, output_error, write_json
-from MedEnhanceLib.jobs.result import Result
+from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.report.demo import (
     Compression,
@@ -27,8 +28,7 @@ from MedEnhanceLib.report.demo import (
     draw_pictures,
     write_demo_page,
 )
-from MedEnhanceLib.report.enhance import make_folder
-from MedEnhanceLib.report.page import FileEntry
+from MedEnhanceLib.report.page import FileEntry, make_folder
 from MedEnhanceLib.report.planes import Point
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
@@ -69,17 +69,19 @@ FILES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoParams:
-    """out: a folder, made where it is missing; overwrite: replace what an earlier demo left."""
+class DemoParams(Params):
+    """Run the main job on the sample that ships."""
 
-    out: str = "medenhance-demo"
-    device: str = "auto"
-    overwrite: bool = False
+    out: str = option("medenhance-demo", help="the folder, new or empty", flag="OUT")
+    device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps", metavar="D")
+    overwrite: bool = option(
+        False, help="replace the files of an earlier demo in OUT", flag="--force"
+    )
 
 
 @dataclass
 class _Clock:
-    """Notes how long each step takes and tells the monitor where the work is."""
+    """Records how long each step takes and reports to the monitor where the work is."""
 
     monitor: Monitor
     steps: list[Step] = field(default_factory=list)
@@ -283,15 +285,15 @@ def _compress_all(
             decode_s=decode_s,
             kept="",
         )
-        rows.append(replace(row, kept=check_promise(row, volume, decoded)))
+        rows.append(replace(row, kept=check_bound(row, volume, decoded)))
         volumes[file] = decoded
     bounded = volumes["enhanced-max-error-2.ucv"]
     io.save(bounded, folder / "enhanced-read-back.nii.gz", overwrite=overwrite)
     return rows, volumes
 
 
-def check_promise(row: Compression, volume: Volume, decoded: Volume) -> str:
-    """What was found to be kept, in words; raises CodecError where a promise is broken."""
+def check_bound(row: Compression, volume: Volume, decoded: Volume) -> str:
+    """What was measured, in words; raises CodecError where a guarantee is broken."""
     if decoded.geometry != volume.geometry or decoded.dtype != volume.dtype:
         raise CodecError(f"{row.file}: the grid or the type changed", _REPORT_IT)
     if row.mode == _LOSSLESS:
@@ -300,11 +302,11 @@ def check_promise(row: Compression, volume: Volume, decoded: Volume) -> str:
         return "every voxel equal"
     if row.mode.startswith("ratio"):
         if row.ratio < RATIO:
-            raise CodecError(f"{row.file}: ratio {row.ratio:.1f}, promised {RATIO:g}", _REPORT_IT)
+            raise CodecError(f"{row.file}: ratio {row.ratio:.1f}, requested {RATIO:g}", _REPORT_IT)
         return f"ratio ≥ {RATIO:g}"
     if row.largest_error > MAX_ERROR:
         raise CodecError(
-            f"{row.file}: a voxel is off by {row.largest_error:g}, promised {MAX_ERROR:g}",
+            f"{row.file}: a voxel is off by {row.largest_error:g}, requested {MAX_ERROR:g}",
             _REPORT_IT,
         )
     return f"all within ± {MAX_ERROR:g}"

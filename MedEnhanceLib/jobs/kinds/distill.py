@@ -1,66 +1,78 @@
-"""The jobs that distil a cohort, and that tell how far a distillation is."""
+"""The jobs that distill a cohort, report how far that is, and estimate how long it takes."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import ConfigError, OutputError
 from MedEnhanceLib.io.cohort import Cohort, Patient
 from MedEnhanceLib.jobs.cluster import distilling_on
-from MedEnhanceLib.jobs.result import Result
+from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import choose_device, devices_for
-from MedEnhanceLib.runtime.gpu_lock import hold_gpu
-from MedEnhanceLib.runtime.priority import low_priority
+from MedEnhanceLib.runtime.locks import hold_gpu
+from MedEnhanceLib.runtime.machine import low_priority
 from MedEnhanceLib.runtime.progress import Monitor, attend
-from MedEnhanceLib.spg.config import DistillConfig
+from MedEnhanceLib.spg.config import DistillConfig, Modality
 from MedEnhanceLib.spg.folder import MANIFEST, RunFolder, confidential_folder, read_run
-from MedEnhanceLib.spg.prepared import held_out
+from MedEnhanceLib.spg.prepare import held_out
+
+_COHORT = "the patients: a folder of them, of DICOM, or a table (.csv: patient,path)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillParams:
-    """cohort: a folder of patients or a table (.csv: patient,path); see `Cohort.open`.
+class CohortParams(Params):
+    """What every job on a cohort takes; see `Cohort.open`."""
 
-    out: a folder; a distillation that was stopped there goes on. pattern: of the names of files
-    that are images. modality: where the files do not state it; of DICOM, which is taken. config:
-    fields of spg.DistillConfig; `preset` (smoke, cpu, full) names the rest. scheduler: address of
-    a Dask cluster whose workers take the patients; they must see `out` under the same path.
-    overwrite: remove what was distilled there before. nice: let other processes go first. wait:
-    for the GPU, where another long job has it; else that is an error.
-    """
-
-    cohort: str
-    out: str
-    config: dict[str, Any] = field(default_factory=dict)
-    pattern: str = "*"
-    modality: str | None = None
-    scheduler: str | None = None
-    overwrite: bool = False
-    nice: bool = True
-    wait: bool = True
+    cohort: Annotated[str, About(help=_COHORT, flag="COHORT")]
+    config: DistillConfig = option(factory=DistillConfig, help="how it is distilled")
+    pattern: str = option("*", help="of the names of files that are images", metavar="G")
+    modality: Modality | None = option(None, help="where the files state none; of DICOM, which")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillStatusParams:
-    """out: the folder of a distillation."""
+class DistillParams(CohortParams):
+    """Distill a cohort; a distillation that was stopped goes on."""
 
-    out: str
+    out: Annotated[str, About(help="a folder for the result", flag="OUT")]
+    scheduler: str | None = option(
+        None,
+        help="distill patients on a Dask cluster, tcp://host:8786, whose workers see OUT under "
+        "the same path",
+        metavar="ADDRESS",
+    )
+    overwrite: bool = option(
+        False, help="replace existing outputs: what was distilled there before", flag="--force"
+    )
+    nice: bool = option(True, help="let other processes go first")
+    wait: bool = option(
+        True,
+        help="end with an error where another long job has the GPU (default: wait for it)",
+        flag="--no-wait",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillStatusParams(Params):
+    """State how far a distillation is."""
+
+    out: Annotated[str, About(help="the folder of a distillation", flag="OUT")]
 
 
 def run_distill(params: DistillParams, monitor: Monitor) -> Result:
-    """Distil, or go on; the folder of the result with what its manifest tells."""
+    """Distill, or go on; the folder of the result with what its manifest records."""
     with low_priority(wanted=params.nice):
         return _run_distill(params, monitor)
 
 
 def _run_distill(params: DistillParams, monitor: Monitor) -> Result:
     began = time.monotonic()
-    config = DistillConfig.from_json(params.config)
+    config = params.config
     cohort = Cohort.open(
         params.cohort,
         pattern=params.pattern,
@@ -70,7 +82,7 @@ def _run_distill(params: DistillParams, monitor: Monitor) -> Result:
     out = Path(params.out)
     refuse_among_patients(out, Path(params.cohort))
     monitor = monitor.part(0.01, 1.0)
-    distil(
+    distill_into(
         cohort,
         out,
         config,
@@ -80,7 +92,7 @@ def _run_distill(params: DistillParams, monitor: Monitor) -> Result:
         wait=params.wait,
     )
     manifest = read_run(out / MANIFEST)
-    told = (
+    reported = (
         "images",
         "patients",
         "held_out",
@@ -100,7 +112,7 @@ def _run_distill(params: DistillParams, monitor: Monitor) -> Result:
             "outputs": outputs,
             "manifest": str(out / MANIFEST),
             "seconds": round(time.monotonic() - began, 3),
-            **{name: manifest.get(name) for name in told},
+            **{name: manifest.get(name) for name in reported},
         }
     )
 
@@ -111,7 +123,7 @@ def run_distill_status(params: DistillStatusParams, monitor: Monitor) -> Result:
     return Result(RunFolder(Path(params.out)).status())
 
 
-def distil(
+def distill_into(
     cohort: Cohort,
     out: Path,
     config: DistillConfig,
@@ -121,24 +133,24 @@ def distil(
     overwrite: bool = False,
     wait: bool = True,
 ) -> Path:
-    """See spg.run.distil_cohort; scheduler: of a Dask cluster; wait: for the GPU.
+    """See spg.run.distill_cohort; scheduler: of a Dask cluster; wait: for the GPU.
 
     Raises DeviceBusyError besides, where another long job has the GPU and nobody wants to wait.
     """
-    # The imports take seconds, in which a cancel is heard.
+    # The imports take seconds, in which a cancel is noticed.
     for package in ("torch", "monai.losses"):
         attend(lambda package=package: require(package, purpose="Distilling"), monitor)  # type: ignore[misc]
-    from MedEnhanceLib.spg.run import distil_cohort
+    from MedEnhanceLib.spg.distill import distill_cohort
 
     if scheduler:  # its workers take the devices of theirs, which may be ours
         runner = distilling_on(scheduler)
-        return distil_cohort(cohort, out, config, monitor, overwrite=overwrite, runner=runner)
+        return distill_cohort(cohort, out, config, monitor, overwrite=overwrite, runner=runner)
     with hold_gpu(devices_for(config.device), "distill", monitor, wait=wait) as device:
         config = replace(config, device=device)
-        return distil_cohort(cohort, out, config, monitor, overwrite=overwrite)
+        return distill_cohort(cohort, out, config, monitor, overwrite=overwrite)
 
 
-def distil_config(
+def distill_config(
     config: str | Mapping[str, Any] | DistillConfig, given: Mapping[str, Any]
 ) -> DistillConfig:
     """The configuration of a preset's name, an object or itself, with what was given besides."""
@@ -160,34 +172,22 @@ def refuse_among_patients(out: Path, cohort: Path) -> None:
         )
 
 
-# ---- The job that tells about how long a distillation will take on this machine.
-
-
 @dataclass(frozen=True, kw_only=True)
-class DistillEstimateParams:
-    """config, cohort, pattern, modality: as of a distillation; images are timed as MR unless CT.
+class DistillEstimateParams(CohortParams):
+    """Estimate how long a distillation takes; images are timed as MR unless CT is stated."""
 
-    patients: how many there are, where there is no cohort to look at yet.
-    """
-
-    config: dict[str, Any] = field(default_factory=dict)
-    cohort: str | None = None
-    patients: int | None = None
-    pattern: str = "*"
-    modality: str | None = None
+    cohort: str | None = option(None, help=_COHORT)  # type: ignore[assignment]
+    patients: int | None = option(None, help="how many, where there is no cohort yet")
 
 
 def run_distill_estimate(params: DistillEstimateParams, monitor: Monitor) -> Result:
     """Seconds of a whole distillation, without the audit; nothing is written."""
-    config = DistillConfig.from_json(params.config)
+    config = params.config
     cohort = _cohort(params, monitor.part(0.0, 0.3))
     held = held_out(cohort, config)
-    for package in (
-        "torch",
-        "monai.losses",
-    ):  # the imports take seconds, in which a cancel is heard
+    for package in ("torch", "monai.losses"):  # as above
         attend(lambda package=package: require(package, purpose="Distilling"), monitor)  # type: ignore[misc]
-    from MedEnhanceLib.spg.estimate import seconds_of_a_patient
+    from MedEnhanceLib.spg.patient import seconds_of_a_patient
 
     choice = choose_device(config.device)
     monitor.progress(0.5, "timing a few steps")

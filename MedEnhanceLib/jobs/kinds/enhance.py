@@ -1,20 +1,22 @@
-"""The job that enhances a volume with a trained model, and finds labels in it if wished."""
+"""The job that enhances a volume with a trained model, and finds labels in it on request."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.core.manifest import make_manifest, manifest_at_strength
-from MedEnhanceLib.core.options import config_from_json, config_to_json
+from MedEnhanceLib.core.options import option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.jobs import recent
+from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.jobs.dicom import DicomParams, check_output, placed
 from MedEnhanceLib.jobs.files import (
+    KeptVolumes,
+    Result,
     VolumeParams,
     beside,
     check_volume_outputs,
@@ -24,13 +26,13 @@ from MedEnhanceLib.jobs.files import (
 from MedEnhanceLib.jobs.kinds.segment import check_head, found_of, head_config, segmentation_figures
 from MedEnhanceLib.jobs.objects import Found, Objects, anonymous_history, write
 from MedEnhanceLib.jobs.restoration import is_restorer, restore
-from MedEnhanceLib.jobs.result import Result
+from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from MedEnhanceLib.gradprom import Segmentation, SegmentConfig
-    from MedEnhanceLib.hqg import EnhanceConfig
-    from MedEnhanceLib.hqg.result import Enhancement
+    from MedEnhanceLib.hqg import VolumeCache
+    from MedEnhanceLib.hqg.strength import Enhancement
 
 #: Passes of the enhancer that take as long as the head does.
 _HEAD_PASSES = 0.4
@@ -38,32 +40,44 @@ _HEAD_PASSES = 0.4
 
 @dataclass(frozen=True, kw_only=True)
 class EnhanceParams(DicomParams, VolumeParams):
-    """config: fields of hqg.EnhanceConfig. guide: a high-quality volume of the same modality.
+    """Enhance a volume, and find labels in the result on request.
 
-    segment: find labels in the enhanced volume too. head: the model that finds them, by name or
-    folder; "auto" takes the one for the modality. Naming one does not make a segmentation: without
-    segment or segmentation_output it is a ConfigError.
-    Where segmentation_output or uncertainty_output are left out and there is something to write,
-    they lie beside the output as `<output>-segmentation` and `<output>-uncertainty`.
-    report: a folder for a page to look at.
-    slices: [first, before which]: a preview of these slices alone, equal to those of a whole run
-    in one orientation; of a sequence it takes frame 0 or `frame`. frame: only this one of a
-    sequence.
-    With `dicom`, segmentation, its measurements and uncertainty go into the folder `output` too.
+    What is made besides lies beside the output as `<output>-segmentation` and
+    `<output>-uncertainty` where no other file is named; with `dicom` it goes into the folder.
     """
 
-    guide: str | None = None
-    config: dict[str, Any] = field(default_factory=dict)
-    segment: bool = False
-    head: str = "auto"
-    segmentation_output: str | None = None
-    uncertainty_output: str | None = None
-    report: str | None = None
-    slices: list[int] | None = None
-    frame: int | None = None
+    config: EnhanceConfig = option(factory=EnhanceConfig, help="how it is enhanced")
+    guide: str | None = option(
+        None,
+        help="a high-quality volume of the same modality whose look is taken over",
+        metavar="FILE",
+    )
+    uncertainty_output: str | None = option(
+        None, help="where the uncertainty volume goes (default: beside OUTPUT)", metavar="FILE"
+    )
+    segment: bool = option(False, help="find labels in the enhanced volume too", flag=None)
+    segmentation_output: str | None = option(
+        None, help="where the labels go (default: beside OUTPUT)", flag=None
+    )
+    head: str = option(
+        "auto",
+        help="the model that segments with --segment, by name or folder; auto: the one for the "
+        "modality",
+        metavar="NAME",
+    )
+    report: str | None = option(
+        None, help="write a page with pictures into this folder", metavar="FOLDER"
+    )
+    slices: list[int] | None = option(
+        None,
+        help="[first, before which]: a preview of these slices alone, equal to those of a whole "
+        "run in one orientation; of a sequence it takes frame 0 or `frame`",
+        flag=None,
+    )
+    frame: int | None = option(None, help="only this one of a sequence", flag=None)
 
     def __post_init__(self) -> None:
-        self.check_dicom()
+        super().__post_init__()
         check_head(self.head, wanted=self.wants_segmentation)
         if self.dicom and (self.segmentation_output or self.uncertainty_output):
             raise ConfigError(
@@ -75,11 +89,8 @@ class EnhanceParams(DicomParams, VolumeParams):
             return
         if len(self.slices) != 2:
             raise ConfigError(f"slices is {self.slices!r}", "Give [first, before which].")
-        wishes = {
-            "segment": self.wants_segmentation,
-            "report": self.report is not None,
-        }
-        whole = [name for name, wish in wishes.items() if wish]
+        requested = {"segment": self.wants_segmentation, "report": self.report is not None}
+        whole = [name for name, is_requested in requested.items() if is_requested]
         if whole:
             raise ConfigError(
                 f"slices cannot be combined with {' and '.join(whole)}",
@@ -130,40 +141,53 @@ def enhance_volume(
     guide: Volume | None = None,
     head: SegmentConfig | None = None,
     slices: tuple[int, int] | None = None,
+    cache: VolumeCache | None = None,
+    guide_cache: VolumeCache | None = None,
     monitor: Monitor,
 ) -> Enhanced:
-    """Enhance, then segment the enhanced volume if a `head` is given; in memory."""
+    """Enhance, then segment the enhanced volume if a `head` is given; in memory.
+
+    cache, guide_cache: as for `hqg.enhance`.
+    """
     from MedEnhanceLib.gradprom import open_head_for, segment
     from MedEnhanceLib.hqg import enhance
 
-    enhancing = restore if is_restorer(config.model) else enhance
     began = time.monotonic()
     if head is not None:  # better missed now than after the long work
         open_head_for(volume, head)
     passes = 1 + config.samples
     share = passes / (passes + _HEAD_PASSES) if head else 1.0
     part = monitor.part(0.0, share)
-    done = enhancing(volume, config, guide=guide, slices=slices, monitor=part)
+    if is_restorer(config.model):
+        done = restore(volume, config, guide=guide, slices=slices, monitor=part)
+    else:
+        done = enhance(
+            volume,
+            config,
+            guide=guide,
+            slices=slices,
+            cache=cache,
+            guide_cache=guide_cache,
+            monitor=part,
+        )
     found = segment(done.volume, head, monitor=monitor.part(share, 1.0)) if head else None
     manifest = make_manifest(
         "enhanced",
-        config=config_to_json(config) | ({"head": config_to_json(head)} if head else {}),
+        config=config.to_json() | ({"head": head.to_json()} if head else {}),
         inputs=_names(volume, guide),
         device=done.device,
         seconds=time.monotonic() - began,
         model=done.model,
-        results=segmentation_figures(found) | _doubts_told(done) | _uncertainty_told(done),
+        results=segmentation_figures(found) | _recorded_warnings(done) | _uncertainty_facts(done),
         dicom=volume.origin.facts() if volume.origin else None,
     )
     return Enhanced(done.volume, done.uncertainty, found, manifest, done)
 
 
-def run_enhance(params: EnhanceParams, monitor: Monitor) -> Result:
+def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> Result:
     """Load → enhance → segment → save each output, or all as DICOM → page → manifest."""
-    from MedEnhanceLib.hqg import EnhanceConfig
-
     began = time.monotonic()
-    config = config_from_json(EnhanceConfig, params.config)
+    config = params.config
     outputs = _enhance_outputs(params, config)
     inputs = {"input": Path(params.input)}
     if params.guide:
@@ -173,7 +197,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor) -> Result:
     else:
         check_volume_outputs(outputs, inputs=list(inputs.values()), overwrite=params.overwrite)
     _check_report_folder(params)
-    volume = recent.INPUT.load(
+    volume = kept.input.load(
         params,
         frame=_frame_of(params),
         keep=params.slices is not None,
@@ -186,7 +210,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor) -> Result:
     guide = None
     if params.guide:
         of_guide = VolumeParams(input=params.guide, modality=params.modality)
-        guide = recent.GUIDE.load(of_guide, keep=params.slices is not None, monitor=monitor)
+        guide = kept.guide.load(of_guide, keep=params.slices is not None, monitor=monitor)
         inputs["guide"] = known_as(inputs["guide"], guide)
     head = head_config(params.head, config.device, wanted=params.wants_segmentation)
     done = enhance_volume(
@@ -195,6 +219,8 @@ def run_enhance(params: EnhanceParams, monitor: Monitor) -> Result:
         guide=guide,
         head=head,
         slices=params.chosen,
+        cache=kept.input.cache,
+        guide_cache=kept.guide.cache,
         monitor=monitor.part(0.05, 0.9),
     )
     written = None
@@ -210,7 +236,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor) -> Result:
         "enhanced",
         outputs,
         began=began,
-        config=done.report["config"] | params.told() | _part_told(params),
+        config=done.report["config"] | params.stated() | _part_of(params),
         inputs=inputs,
         figures=done.report["results"],
         written=written,
@@ -237,9 +263,9 @@ def _frame_of(params: EnhanceParams) -> int | None:
     return 0 if params.frame is None and params.slices is not None else params.frame
 
 
-def _part_told(params: EnhanceParams) -> dict[str, Any]:
-    told = {"slices": params.slices, "frame": _frame_of(params)}
-    return {name: value for name, value in told.items() if value is not None}
+def _part_of(params: EnhanceParams) -> dict[str, Any]:
+    part = {"slices": params.slices, "frame": _frame_of(params)}
+    return {name: value for name, value in part.items() if value is not None}
 
 
 def _enhance_outputs(params: EnhanceParams, config: EnhanceConfig) -> dict[str, Path]:
@@ -248,16 +274,16 @@ def _enhance_outputs(params: EnhanceParams, config: EnhanceConfig) -> dict[str, 
     if params.dicom:
         return outputs
     if params.wants_segmentation:
-        wish = params.segmentation_output
-        outputs["segmentation"] = Path(wish) if wish else beside(output, "segmentation")
+        named = params.segmentation_output
+        outputs["segmentation"] = Path(named) if named else beside(output, "segmentation")
     if params.uncertainty_output and not config.uncertainty:
         raise ConfigError(
             "uncertainty_output is given, but no uncertainty is asked for",
             "Set the number of samples: uncertainty 8.",
         )
     if config.uncertainty:
-        wish = params.uncertainty_output
-        outputs["uncertainty"] = Path(wish) if wish else beside(output, "uncertainty")
+        named = params.uncertainty_output
+        outputs["uncertainty"] = Path(named) if named else beside(output, "uncertainty")
     return outputs
 
 
@@ -303,24 +329,25 @@ def objects_of(result: Volume | Enhanced | Segmentation) -> Objects:
 
 def _options_in_words(report: Mapping[str, Any]) -> str:
     config = report["config"]
-    told = [f"strength {config['strength']:g}"] if config["strength"] != 1 else []
+    options = [f"strength {config['strength']:g}"] if config["strength"] != 1 else []
     if config["deblur"]:
-        told.append("blur undone")
+        options.append("blur undone")
     if config["bias_correction"] != "none":
-        told.append(f"shading corrected with {config['bias_correction'].upper()}")
-    told += [doubt["message"] for doubt in report["results"].get("doubts", ())]
-    return ", ".join(told)
+        options.append(f"shading corrected with {config['bias_correction'].upper()}")
+    options += [warning["message"] for warning in report["results"].get("doubts", ())]
+    return ", ".join(options)
 
 
 def _check_report_folder(params: EnhanceParams) -> None:
     from MedEnhanceLib.io.atomic import refuse_existing
 
     if params.report:
+        require("matplotlib", purpose="Drawing the report's pictures")
         refuse_existing(Path(params.report) / "index.html", params.overwrite)
 
 
 def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced, monitor: Monitor) -> None:
-    from MedEnhanceLib.bundles.doubt import doubts_in
+    from MedEnhanceLib.bundles.suitability import recorded_warnings
     from MedEnhanceLib.report.enhance import enhancement_report
 
     monitor.progress(0.95, "report")
@@ -329,7 +356,7 @@ def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced, monitor
     if params.deidentify:
         volume = replace(volume, source="", history=())
         enhanced = replace(enhanced, source="", history=anonymous_history(enhanced.history))
-        manifest = {name: told for name, told in manifest.items() if name != "dicom"} | {
+        manifest = {name: entry for name, entry in manifest.items() if name != "dicom"} | {
             "inputs": {}
         }
     enhancement_report(
@@ -341,7 +368,7 @@ def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced, monitor
         segmentation=found.volume if found else None,
         labels=found.labels if found else (),
         table=found.table if found else (),
-        warnings=[f"{doubt}." for doubt in doubts_in(manifest["results"])],
+        warnings=[f"{warning}." for warning in recorded_warnings(manifest["results"])],
         overwrite=params.overwrite,
     )
 
@@ -351,16 +378,16 @@ def _names(volume: Volume, guide: Volume | None) -> dict[str, str]:
     return names | ({"guide": Path(guide.source).name or "volume"} if guide else {})
 
 
-def _doubts_told(done: Enhancement) -> dict[str, Any]:
+def _recorded_warnings(done: Enhancement) -> dict[str, Any]:
     """What speaks against the model, and how far the input is from what it learned from."""
     verdict = done.verdict
     return {
-        "doubts": [doubt.to_json() for doubt in done.doubts],
+        "doubts": [warning.to_json() for warning in done.warnings],
         "range": "not checked"
         if verdict is None
         else {"distance": round(verdict.distance, 3), "noise": round(verdict.noise, 4)},
     }
 
 
-def _uncertainty_told(done: Enhancement) -> dict[str, Any]:
+def _uncertainty_facts(done: Enhancement) -> dict[str, Any]:
     return {"uncertainty": done.uncertainty_facts} if done.uncertainty_facts else {}

@@ -7,17 +7,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
 from MedEnhanceLib.bundles.store import RESTORER
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.manifest import make_manifest
+from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, ModelError
-from MedEnhanceLib.jobs.result import Result
+from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.jobs.worker.events import as_json
+from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
@@ -30,18 +32,21 @@ LABELS = "-labels"
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateParams:
-    """bundle: a model's name or folder. data: a volume, or a folder of volumes, of good quality.
+class EvaluateParams(Params):
+    """Measure a model on volumes of good quality."""
 
-    A head needs labels beside each volume, `<name>-labels<ending>`. out: a file for the table,
-    as JSON. device: where the model runs.
-    """
-
-    bundle: str
-    data: str
-    out: str | None = None
-    device: str = "auto"
-    overwrite: bool = False
+    bundle: Annotated[str, About(help="a model's name or folder", flag="MODEL")]
+    data: Annotated[
+        str,
+        About(
+            help="a volume, or a folder of volumes; a head needs labels beside each, "
+            "NAME-labels.nii.gz",
+            flag="DATA",
+        ),
+    ]
+    out: str | None = option(None, help="write the table as JSON", metavar="FILE")
+    device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps", metavar="D")
+    overwrite: bool = option(False, help="replace existing outputs", flag="--force")
 
 
 def run_evaluate(params: EvaluateParams, monitor: Monitor) -> Result:
@@ -145,7 +150,9 @@ def _measure_restorer(
     bundle: Bundle, path: Path, device: str, monitor: Monitor
 ) -> Iterator[dict[str, Any]]:
     from MedEnhanceLib.io import load
-    from MedEnhanceLib.jobs.restoration import measured_psnr
+
+    require("torch", purpose="Measuring a model")
+    from MedEnhanceLib.spg.restore import measured_psnr
 
     volume = load(path, modality=bundle.modality)
     monitor.progress(0.0, f"{path.name}: {bundle.metadata.get('task')}")

@@ -1,31 +1,30 @@
-"""Jobs about this installation: models, doctor. Neither imports torch into this process."""
+"""Jobs about this installation: models, doctor, ping. None imports torch into this process."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from MedEnhanceLib.core.options import Params, option
 from MedEnhanceLib.errors import ConfigError, ModelError
-from MedEnhanceLib.jobs.result import Result
+from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor
 
-ACTIONS = ("list", "import", "verify", "remove")
-
 
 @dataclass(frozen=True, kw_only=True)
-class ModelsParams:
-    """action: list, import (path: a folder or zip), verify (name, or all), remove (name)."""
+class ModelsParams(Params):
+    """List the installed models, or change them."""
 
-    action: str = "list"
-    path: str | None = None
-    name: str | None = None
+    action: Literal["list", "import", "verify", "remove"] = option("list", help="what to do")
+    path: str | None = option(None, help="of import: a folder or zip")
+    name: str | None = option(None, help="of verify (default: all) and remove")
 
     def __post_init__(self) -> None:
-        if self.action not in ACTIONS:
-            raise ConfigError(f"models: action is {self.action!r}", f"Use {', '.join(ACTIONS)}.")
+        super().__post_init__()
         if self.action == "import" and self.path is None:
             raise ConfigError("models: import lacks path", "Give a model's folder or zip.")
         if self.action == "remove" and self.name is None:
@@ -33,16 +32,16 @@ class ModelsParams:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoctorParams:
-    """folder: whose disk is looked at; the home folder by default."""
+class DoctorParams(Params):
+    """Look at this machine."""
 
-    folder: str | None = None
+    folder: str | None = option(None, help="whose disk is looked at (default: the home folder)")
 
 
 def run_models(params: ModelsParams, monitor: Monitor) -> Result:
     """Do what the action says; then every installed model, its files checked."""
     from MedEnhanceLib.bundles import import_bundle, list_bundles, remove_bundle
-    from MedEnhanceLib.bundles.summary import checked
+    from MedEnhanceLib.bundles.store import checked
 
     changed: dict[str, Any] = {}
     if params.action == "import":
@@ -75,7 +74,7 @@ def run_doctor(params: DoctorParams, monitor: Monitor) -> Result:
 def find_out(folder: Path, check: Callable[[], None]) -> dict[str, Any]:
     """What is here; `check` is called meanwhile and may raise."""
     from MedEnhanceLib._version import __version__
-    from MedEnhanceLib.bundles.summary import installed
+    from MedEnhanceLib.bundles.store import installed
     from MedEnhanceLib.runtime import machine
     from MedEnhanceLib.runtime.dependencies import package_rows
 
@@ -88,3 +87,30 @@ def find_out(folder: Path, check: Callable[[], None]) -> dict[str, Any]:
         "packages": package_rows(),
         "models": installed(),
     }
+
+
+_SAFE_POINT_SECONDS = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class PingParams(Params):
+    """Do nothing but report."""
+
+    count: int = option(1, help="progress events to send", low=0)
+    seconds: float = option(0.0, help="how long to take over all of them", low=0, unit="s")
+
+
+def run_ping(params: PingParams, monitor: Monitor) -> Result:
+    """Send `count` progress events, evenly over `seconds`."""
+    pause = params.seconds / max(params.count, 1)
+    for index in range(params.count):
+        _wait(pause, monitor)
+        monitor.progress((index + 1) / params.count, "ping")
+    return Result({"count": params.count})
+
+
+def _wait(seconds: float, monitor: Monitor) -> None:
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        monitor.check()
+        time.sleep(min(left, _SAFE_POINT_SECONDS))

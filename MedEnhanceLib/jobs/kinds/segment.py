@@ -4,46 +4,42 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from MedEnhanceLib.core.options import config_from_json, config_to_json
+from MedEnhanceLib.core.options import option
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.jobs.dicom import DicomParams, check_output, placed
-from MedEnhanceLib.jobs.files import VolumeParams, finish, known_as
+from MedEnhanceLib.jobs.files import Result, VolumeParams, finish, known_as
 from MedEnhanceLib.jobs.objects import Found, Objects, write
-from MedEnhanceLib.jobs.result import Result
 from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.gradprom import Segmentation, SegmentConfig
+    from MedEnhanceLib.gradprom import Segmentation
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentParams(DicomParams, VolumeParams):
-    """config: fields of gradprom.SegmentConfig."""
+    """Find labels in a volume."""
 
-    config: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.check_dicom()
+    config: SegmentConfig = option(factory=SegmentConfig, help="how it is segmented")
 
 
 def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
     """Load → segment → save, or as DICOM → manifest with the volume of each label."""
-    from MedEnhanceLib.gradprom import SegmentConfig, segment
+    from MedEnhanceLib.gradprom import segment
     from MedEnhanceLib.io import save
 
     began = time.monotonic()
-    config = config_from_json(SegmentConfig, params.config)
     source, output = Path(params.input), Path(params.output)
     check_output(params, source, monitor)
     volume = params.load(monitor.part(0.0, 0.1))
     if params.dicom:
         volume = placed(volume, params, monitor)
-    found = segment(volume, config, monitor=monitor.part(0.1, 0.9))
+    found = segment(volume, params.config, monitor=monitor.part(0.1, 0.9))
     monitor.progress(0.9, "save")
     written = None
     if params.dicom:
@@ -55,7 +51,7 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
         "segmented",
         {"output": output},
         began=began,
-        config=config_to_json(config) | params.told(),
+        config=params.config.to_json() | params.stated(),
         inputs={"input": known_as(source, volume)},
         figures=segmentation_figures(found),
         written=written,
@@ -72,8 +68,6 @@ def head_config(head: str, device: str, *, wanted: bool) -> SegmentConfig | None
 
     head: a model's name or folder, or "auto". Raises ConfigError as `check_head`.
     """
-    from MedEnhanceLib.gradprom import SegmentConfig
-
     check_head(head, wanted=wanted)
     return SegmentConfig(model=os.fspath(head), device=device) if wanted else None
 
@@ -92,17 +86,17 @@ def check_head(head: str, *, wanted: bool) -> None:
 def found_of(found: Segmentation) -> Found:
     """A segmentation as what is written as DICOM takes it."""
     return Found(
-        found.volume, as_json(found.labels), as_json(found.table), found.model, found.doubt
+        found.volume, as_json(found.labels), as_json(found.table), found.model, found.warning
     )
 
 
 def segmentation_figures(found: Segmentation | None) -> dict[str, Any]:
-    """What a manifest tells of a segmentation; nothing where there is none."""
+    """What a manifest records of a segmentation; nothing where there is none."""
     if found is None:
         return {}
     return {
         "labels": as_json(found.labels),
         "table": as_json(found.table),
         "head": dict(found.model),
-        **({"doubt_of_labels": found.doubt} if found.doubt else {}),
+        **({"doubt_of_labels": found.warning} if found.warning else {}),
     }

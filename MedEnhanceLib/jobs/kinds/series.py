@@ -3,53 +3,46 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.dicom import DicomParams, check_folder
-from MedEnhanceLib.jobs.files import VolumeParams, finish, known_as, load_volume
+from MedEnhanceLib.jobs.files import Result, VolumeParams, finish, known_as, load_volume
 from MedEnhanceLib.jobs.objects import Found, Objects, place_all, write
-from MedEnhanceLib.jobs.result import Result
 from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor
 
-ROLES = ("volume", "segmentation", "uncertainty")
-
 
 @dataclass(frozen=True, kw_only=True)
-class SeriesParams:
-    """input: a folder, zip, DICOMDIR, list or file."""
+class SeriesParams(Params):
+    """List the DICOM series at a place."""
 
-    input: str
+    input: Annotated[str, About(help="a folder, zip, DICOMDIR, list or file")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportParams(DicomParams, VolumeParams):
-    """input: a volume's file; role: what it is, one of ROLES.
+    """Write a volume's file, and what lies beside it, as DICOM."""
 
-    segmentation, uncertainty: files of what else goes into the folder, where role is "volume".
-    labels, table: of the segmentation, as the jobs that made it tell them. model, head: what made
-    volume and segmentation, as manifests name it. action: what was done ("enhanced", …).
-    """
-
-    role: str = "volume"
-    segmentation: str | None = None
-    uncertainty: str | None = None
-    labels: list[dict[str, Any]] = field(default_factory=list)
-    table: list[dict[str, Any]] = field(default_factory=list)
-    model: dict[str, Any] | None = None
-    head: dict[str, Any] | None = None
-    action: str = "exported"
-    dicom: bool = True
+    role: Literal["volume", "segmentation", "uncertainty"] = option("volume", help="what it is")
+    segmentation: str | None = option(None, help="a file that goes into the folder as well")
+    uncertainty: str | None = option(None, help="a file that goes into the folder as well")
+    labels: list[dict[str, Any]] = option(
+        factory=list, help="of the segmentation, as in the result of the job that made it"
+    )
+    table: list[dict[str, Any]] = option(factory=list, help="of its measurements, likewise")
+    model: dict[str, Any] | None = option(None, help="what made the volume, as in its manifest")
+    head: dict[str, Any] | None = option(None, help="what made the segmentation, likewise")
+    action: str = option("exported", help='what was done, for example "enhanced"')
+    dicom: bool = option(True, help="true")
 
     def __post_init__(self) -> None:
-        self.check_dicom()
+        super().__post_init__()
         if not self.dicom:
             raise ConfigError("export writes DICOM", "Leave out dicom, or use convert.")
-        if self.role not in ROLES:
-            raise ConfigError(f"role is {self.role!r}", f"Use one of {', '.join(ROLES)}.")
         if self.role != "volume" and (self.segmentation or self.uncertainty):
             raise ConfigError(
                 f"segmentation and uncertainty lie beside a volume, not beside a {self.role}",
@@ -79,7 +72,7 @@ def run_export(params: ExportParams, monitor: Monitor) -> Result:
         "exported",
         {"output": output},
         began=began,
-        config=params.told() | {"role": params.role, "action": params.action},
+        config=params.stated() | {"role": params.role, "action": params.action},
         inputs=inputs,
         figures={},
         written=written,
@@ -113,6 +106,6 @@ def _objects(params: ExportParams, monitor: Monitor) -> Objects:
 
 
 def _before(history: tuple[str, ...], action: str) -> tuple[str, ...]:
-    """What was done before the step that the objects tell of themselves."""
-    tells_it = bool(history) and history[-1].startswith(f"DERIVED: {action} ")
-    return history[:-1] if tells_it else history
+    """What was done before the step that the objects record themselves."""
+    states_it = bool(history) and history[-1].startswith(f"DERIVED: {action} ")
+    return history[:-1] if states_it else history

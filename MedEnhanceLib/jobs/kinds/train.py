@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
 from MedEnhanceLib.bundles.export import NOT_STATED
 from MedEnhanceLib.bundles.store import read_bundle
+from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.io.files import READABLE, ending_of
+from MedEnhanceLib.io.volume_files import READABLE, ending_of
+from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.jobs.kinds.train_codec import METHOD, CodecTraining
 from MedEnhanceLib.jobs.kinds.train_distilled import (
     fields_for_distilled,
@@ -21,12 +23,11 @@ from MedEnhanceLib.jobs.kinds.train_distilled import (
     volumes_of_distilled,
     warn_of_distilled,
 )
-from MedEnhanceLib.jobs.kinds.train_joint import head_of, joint_config, told_of
-from MedEnhanceLib.jobs.result import Result
+from MedEnhanceLib.jobs.kinds.train_joint import head_of, joint_config, training_note
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import choose_device
-from MedEnhanceLib.runtime.gpu_lock import hold_gpu
-from MedEnhanceLib.runtime.priority import low_priority
+from MedEnhanceLib.runtime.locks import hold_gpu
+from MedEnhanceLib.runtime.machine import low_priority
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
@@ -34,42 +35,49 @@ if TYPE_CHECKING:
     from MedEnhanceLib.gradprom.task import SegmentationTask
     from MedEnhanceLib.hqg import TrainConfig
     from MedEnhanceLib.hqg.bilevel import BilevelTask
-    from MedEnhanceLib.hqg.labelled import LabelledPools
-    from MedEnhanceLib.spg.denoiser_config import TrainDenoiserConfig
+    from MedEnhanceLib.hqg.train.task import LabeledPools
+    from MedEnhanceLib.spg.config import TrainDenoiserConfig
 
     AnyConfig = TrainConfig | TrainDenoiserConfig | TrainHeadConfig | CodecTraining
 
 DENOISER = "denoiser"
-METHODS = ("hqg", DENOISER, "gradprom", "head", METHOD)
-#: From so many high-quality volumes on, `cohort` keeps one to validate on.
+Method = Literal["hqg", "denoiser", "gradprom", "head", "unicompress"]
+METHODS: tuple[Method, ...] = get_args(Method)
+#: With this many high-quality volumes or more, `cohort` keeps one to validate on.
 _ENOUGH_TO_HOLD_OUT = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainParams:
-    """method: "hqg" (an enhancer), "denoiser" (a small restorer), "gradprom" (enhancer and
-    segmentation head together), "head", "unicompress" (a part of the codec: `part` of config is
-    implicit, predictor or restoration).
+class TrainParams(Params):
+    """Train a model, or go on with a training."""
 
-    config: fields of the method's configuration (hqg.TrainConfig, spg.TrainDenoiserConfig,
-    JointConfig, gradprom.TrainHeadConfig); `preset` (smoke, cpu, full, published) names the rest.
-    data: a folder of volumes; of hqg and denoiser also a distilled set, of denoiser a cohort.
-    out: a folder for checkpoint and model; a training goes on from what is there.
-    config_name: what errors call the configuration: the file that it was read from.
-    nice: let other processes go first. wait: for the GPU, where another long job has it; else that
-    is an error.
-    """
-
-    method: str
-    data: str
-    out: str
-    config: dict[str, Any] = field(default_factory=dict)
-    config_name: str | None = None
-    nice: bool = True
-    wait: bool = True
-
-    def __post_init__(self) -> None:
-        check_method(self.method)
+    method: Annotated[
+        Method,
+        About(
+            help="hqg: an enhancer; denoiser: a small network for one task, from a distilled set "
+            "or a cohort; head: segmentation; gradprom: enhancer and head, learning from each "
+            "other; unicompress: a model of the codec (--part)",
+            flag="METHOD",
+        ),
+    ]
+    data: Annotated[str, About(help="a folder of volumes, a distilled set, or a cohort", flag=None)]
+    out: Annotated[str, About(help="checkpoint and model go here", metavar="DIR")]
+    config: dict[str, Any] = option(
+        factory=dict,
+        help="fields of the method's configuration (hqg.TrainConfig, spg.TrainDenoiserConfig, "
+        "JointConfig, gradprom.TrainHeadConfig, or those of a part of the codec); preset (smoke, "
+        "cpu, full, published) names the rest",
+        flag=None,
+    )
+    config_name: str | None = option(
+        None, help="what errors call the configuration: the file that it was read from", flag=None
+    )
+    nice: bool = option(True, help="let other processes go first")
+    wait: bool = option(
+        True,
+        help="end with an error where another long job has the GPU (default: wait for it)",
+        flag="--no-wait",
+    )
 
 
 def run_train(params: TrainParams, monitor: Monitor) -> Result:
@@ -113,7 +121,7 @@ def cohort(high: Path, low: Path | None) -> tuple[Path, dict[str, Any]]:
     """The data folder and the configuration's fields for volumes of one's own.
 
     high, low: folders of volumes of high and of low quality, files or a folder of DICOM each, or
-    one folder of DICOM. Patterns name kinds of files, not files: a bundle tells them to whoever
+    one folder of DICOM. Patterns name kinds of files, not files: a bundle shows them to whoever
     gets it. Raises InputError for what is no such folder.
     """
     folders = [folder.resolve() for folder in (high, low) if folder is not None]
@@ -176,7 +184,7 @@ def training_config(
     """
     from MedEnhanceLib.gradprom import TrainHeadConfig
     from MedEnhanceLib.hqg import TrainConfig
-    from MedEnhanceLib.spg.denoiser_config import TrainDenoiserConfig
+    from MedEnhanceLib.spg.config import TrainDenoiserConfig
 
     check_method(method)
     if method == METHOD:
@@ -199,7 +207,7 @@ def training_config(
     if not isinstance(config, TrainConfig):
         return config
     if config.task is not None:
-        head_of(config)  # what is wrong in it is told before all else
+        head_of(config)  # what is wrong in it is reported first
     elif method == "gradprom":
         raise ConfigError("the enhancer has no task", "Give one, or train it by the method hqg.")
     return config
@@ -242,7 +250,7 @@ def _train(
     if isinstance(config, CodecTraining):
         return config.train(data, out, monitor)
     if method == DENOISER:
-        from MedEnhanceLib.spg.denoiser import train_denoiser
+        from MedEnhanceLib.spg.restorer_training import train_denoiser
 
         return train_denoiser(cast("TrainDenoiserConfig", config), data, out, monitor)
     if method != "head":
@@ -271,15 +279,15 @@ def _train_enhancer(config: TrainConfig, data: Path, out: Path, monitor: Monitor
     began = time.monotonic()
     learners: list[SegmentationTask] = []
 
-    def make(device: str, monitor: Monitor) -> tuple[BilevelTask, LabelledPools]:
-        task, labelled, learner = _task_of(config, data, device, monitor)
+    def make(device: str, monitor: Monitor) -> tuple[BilevelTask, LabeledPools]:
+        task, labeled, learner = _task_of(config, data, device, monitor)
         learners.append(learner)
-        return task, labelled
+        return task, labeled
 
     folder = train(config, data, out, monitor.part(0.0, 0.95), make_task=make)
     learner = learners[-1]
     seconds = time.monotonic() - began
-    bundle = learner.export(out / learner.config.name, seconds, told_of(config, seconds))
+    bundle = learner.export(out / learner.config.name, seconds, training_note(config, seconds))
     _measure_beside(folder, bundle.folder, learner.config, data, monitor.part(0.95, 1.0))
     monitor.progress(1.0, "both models written")
     return folder
@@ -287,7 +295,7 @@ def _train_enhancer(config: TrainConfig, data: Path, out: Path, monitor: Monitor
 
 def _refuse_leak(config: TrainConfig, data: Path) -> None:
     """Raise InputError where the enhancer would learn from patients held out of its head."""
-    from MedEnhanceLib.gradprom.folds import find_split
+    from MedEnhanceLib.gradprom.labeled import find_split
 
     head = head_of(config)
     _, held_out = find_split(head, data)
@@ -304,8 +312,8 @@ def _measure_beside(
     enhancer: Path, folder: Path, head: TrainHeadConfig, data: Path, monitor: Monitor
 ) -> None:
     """Measure a head on patients that it and its enhancer have not seen, where there are any."""
-    from MedEnhanceLib.gradprom.folds import find_split
-    from MedEnhanceLib.gradprom.held_out import measure_held_out
+    from MedEnhanceLib.gradprom.labeled import find_split
+    from MedEnhanceLib.gradprom.train import measure_held_out
 
     _, held_out = find_split(head, data)
     if held_out:
@@ -315,12 +323,12 @@ def _measure_beside(
 
 def _task_of(
     config: TrainConfig, data: Path, device: str, monitor: Monitor
-) -> tuple[BilevelTask, LabelledPools, SegmentationTask]:
-    """Head, gate and labelled data of a task; a method does not import another."""
+) -> tuple[BilevelTask, LabeledPools, SegmentationTask]:
+    """Head, gate and labeled data of a task; a method does not import another."""
     from MedEnhanceLib.gradprom import GradientGate
-    from MedEnhanceLib.gradprom.task import SegmentationTask, make_optimiser, read_subjects
+    from MedEnhanceLib.gradprom.task import SegmentationTask, make_optimizer, read_subjects
     from MedEnhanceLib.hqg.bilevel import BilevelTask
-    from MedEnhanceLib.hqg.labelled import LabelledPools
+    from MedEnhanceLib.hqg.train.task import LabeledPools
 
     chosen = config.task
     assert chosen is not None
@@ -335,12 +343,12 @@ def _task_of(
     task = BilevelTask(
         learner,
         gate,
-        make_optimiser(learner),
+        make_optimizer(learner),
         weight=chosen.weight,
         second_order=chosen.second_order,
     )
     subjects = read_subjects(head, data, monitor)
-    return task, LabelledPools.make(config, chosen, subjects, monitor), learner
+    return task, LabeledPools.make(config, chosen, subjects, monitor), learner
 
 
 def _enhancer_of(config: TrainHeadConfig) -> Callable[[Volume], Volume] | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from MedEnhanceLib.bundles.export import NOT_STATED, describe_bundle
 from MedEnhanceLib.bundles.store import CODEC, METADATA
-from MedEnhanceLib.core.options import check_names, check_types, config_from_json
+from MedEnhanceLib.core.options import Options, check_names, config_from_json
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.runtime.progress import Monitor
@@ -24,16 +24,16 @@ METHOD = "unicompress"
 #: trains it, which takes configuration, the data folder or its files, output folder and monitor.
 PARTS = {
     "implicit": (
-        "MedEnhanceLib.unicompress.implicit.config:ImplicitConfig",
-        "MedEnhanceLib.unicompress.implicit.train:train_implicit",
+        "MedEnhanceLib.unicompress.codecs.implicit.config:ImplicitConfig",
+        "MedEnhanceLib.unicompress.codecs.implicit.train:train_implicit",
     ),
     "predictor": (
-        "MedEnhanceLib.unicompress.predictor.config:PredictorConfig",
-        "MedEnhanceLib.unicompress.predictor.train:train_predictor",
+        "MedEnhanceLib.unicompress.codecs.predictor.train:PredictorConfig",
+        "MedEnhanceLib.unicompress.codecs.predictor.train:train_predictor",
     ),
     "restoration": (
-        "MedEnhanceLib.unicompress.restoration_training:RestorationConfig",
-        "MedEnhanceLib.unicompress.restoration_training:train_restoration",
+        "MedEnhanceLib.unicompress.codecs.video.train:RestorationConfig",
+        "MedEnhanceLib.unicompress.codecs.video.train:train_restoration",
     ),
 }
 _ALL = ("**/*.nii.gz",)
@@ -42,11 +42,11 @@ Patterns = tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sources:
+class Sources(Options):
     """What a part learns from, and what its bundle says of that.
 
     files, held_out: patterns relative to the data folder, of volumes learned from and not. name:
-    of the bundle, to which the modality is added. data: name, subjects, licence and source of
+    of the bundle, to which the modality is added. data: name, subjects, license and source of
     each collection, for the card.
     """
 
@@ -54,9 +54,6 @@ class Sources:
     held_out: Patterns = ()
     name: str = "codec"
     data: tuple[dict[str, str], ...] = ()
-
-    def __post_init__(self) -> None:
-        check_types(self)
 
     def found(self, data: Path) -> list[Path]:
         """The volumes to learn from, by name."""
@@ -138,8 +135,8 @@ class CodecTraining:
 
 
 def _data_of(sources: Sources, said: Mapping[str, Any], volumes: int) -> list[dict[str, str]]:
-    told = {"subjects": _count(volumes), "licence": NOT_STATED, "source": NOT_STATED}
-    new = sources.data or ({"name": "a cohort of its user's own", **told},)
+    unnamed = {"subjects": _count(volumes), "licence": NOT_STATED, "source": NOT_STATED}
+    new = sources.data or ({"name": "a cohort of its user's own", **unnamed},)
     known: list[dict[str, str]] = said.get("data", [])
     return [*known, *(entry for entry in new if entry not in known)]
 
@@ -162,7 +159,7 @@ def _check_bundle(described: Any) -> None:
         if lacking:
             raise ConfigError(
                 f"data has the entry {entry!r} without {' and '.join(lacking)}",
-                "Give name and subjects of each collection, and licence and source if you can.",
+                "Give name and subjects of each collection, and license and source if you can.",
             )
 
 

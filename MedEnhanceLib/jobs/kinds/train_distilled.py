@@ -1,4 +1,4 @@
-"""An enhancer's training on a distilled set: its images become the volumes that hqg learns from."""
+"""Trains an enhancer on a distilled set: writes its images as the volumes that hqg learns from."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 
 from MedEnhanceLib import io
 from MedEnhanceLib.bundles.export import record_fields
-from MedEnhanceLib.bundles.spacing import PIXEL_SPACING
 from MedEnhanceLib.bundles.store import read_bundle
+from MedEnhanceLib.bundles.suitability import PIXEL_SPACING
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     from MedEnhanceLib.hqg import TrainConfig
     from MedEnhanceLib.spg.dataset import Distilled
 
-#: Images of one file: a chunk has nothing to do with who they were made from.
+#: Images of one file; unrelated to the patients that they were made from.
 _CHUNK = 32
-#: mm from image to image: far enough that nobody takes a chunk for cubes of one body.
+#: mm between images: so far that a file is not taken for a part of one body.
 _APART_MM = 100.0
-#: What 1 becomes in MR; CT has HU.
+#: Intensity of 1 in MR; CT has HU.
 _MR_TOP = 1000.0
 _VOLUMES = "distilled"
 _POOLS = ("high", "low")
-#: Images lie in no order: a slice has no neighbours to learn from, and blocks through several
-#: slices hold nothing that belongs together.
+#: Images are in random order: there are no neighboring slices to learn from.
 _SINGLE = {"slab": 1, "denoise": False}
 _SINGLE_NETWORK = {"context": 0, "shrinkage": False}
 
 
 def fields_for_distilled(fields: Mapping[str, Any], data: Path) -> dict[str, Any]:
-    """The fields of an hqg.TrainConfig, with those that a distilled set decides.
+    """The fields of an hqg.TrainConfig, completed by those that a distilled set determines.
 
-    Raises ConfigError where the modality is said to be another one.
+    Raises:
+        ConfigError: the fields state another modality.
     """
     modality = read_run(data / MANIFEST).get("modality")
     if fields.get("modality", modality) != modality:
@@ -58,11 +58,17 @@ def fields_for_distilled(fields: Mapping[str, Any], data: Path) -> dict[str, Any
 def volumes_of_distilled(
     config: TrainConfig, data: Path, out: Path, monitor: Monitor
 ) -> tuple[TrainConfig, Path]:
-    """Write a distilled set as volumes into `out`, and the configuration that learns from them.
+    """Write a distilled set as volumes: the images, and the same degraded by the set's task.
 
-    The high-quality pool are the images, the low-quality pool the same ones damaged by the set's
-    task with the configuration's seed. Raises ConfigError for another modality, or for slabs of
-    several images, which lie in no order.
+    Args:
+        config: of the training; its seed draws the degradation.
+        data: the distilled set.
+        out: gets the folder of the volumes.
+        monitor: gets progress and may cancel.
+    Returns:
+        The configuration that learns from the volumes, and their folder.
+    Raises:
+        ConfigError: another modality, or slabs of several slices: the images are in random order.
     """
     found = load_distilled(data)
     if config.modality != found.manifest["modality"]:
@@ -72,14 +78,14 @@ def volumes_of_distilled(
         )
     if config.slab != 1 or config.network.context != 0 or config.network.shrinkage:
         raise ConfigError(
-            "distilled images lie in no order: there are no neighbours to learn from",
+            "distilled images are in random order: there are no neighboring slices to learn from",
             'Use "slab": 1 and "network": {"context": 0, "shrinkage": false}, or leave them out.',
         )
     if found.alarm:
         monitor.warn(found.alarm)
     from MedEnhanceLib.spg.tasks import make_task
 
-    monitor.progress(0.0, "damaging distilled images")
+    monitor.progress(0.0, "degrading distilled images")
     task = make_task(found.config, config.modality)
     damaged = task.damaged(found.images, config.seed)
     folder = out / _VOLUMES
@@ -95,14 +101,14 @@ def volumes_of_distilled(
 
 
 def warn_of_distilled(folder: Path, data: Path) -> Path:
-    """Let the card of a model say what distilled set it learned from; the model's folder."""
+    """State the distilled set in the card of a model that learned from it; the model's folder."""
     found = load_distilled(data)
     task, spacing = found.manifest["task"], found.config.images.spacing_mm
     metadata = read_bundle(folder).metadata
     ours = (
         *found.limits,
-        f"It learned from single axial slices with pixels of {spacing:g} mm, damaged by the task "
-        f"{task!r}, and from nothing through slices.",
+        f"It learned from single axial slices with pixels of {spacing:g} mm, degraded by the task "
+        f"{task!r}, and nothing from neighboring slices.",
     )
     fields = {
         "description": f"HQG-Net on distilled {metadata['modality']} images, for the task {task}.",
@@ -113,7 +119,7 @@ def warn_of_distilled(folder: Path, data: Path) -> Path:
 
 
 def _volume(images: np.ndarray[Any, np.dtype[np.float32]], found: Distilled) -> Volume:
-    """A chunk [N, H, W] in [0, 1] in the units of its modality."""
+    """A chunk [N, H, W] in [0, 1] as a volume in the units of its modality."""
     config, modality = found.config.images, str(found.manifest["modality"])
     low, high = config.ct_window if modality == "CT" else (0.0, _MR_TOP)
     voxels = images * np.float32(high - low) + np.float32(low)

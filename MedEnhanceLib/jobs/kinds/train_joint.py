@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from MedEnhanceLib.core.options import config_from_json
+from MedEnhanceLib.core.options import Options, config_from_json
 from MedEnhanceLib.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ _SHARED = ("modality", "anatomy", "seed", "device")
 
 
 @dataclass(frozen=True, kw_only=True)
-class JointConfig:
+class JointConfig(Options):
     """A joint training.
 
-    head: fields of gradprom.TrainHeadConfig: labelled images and what is labelled in them.
+    head: fields of gradprom.TrainHeadConfig: labeled images and what is labeled in them.
     enhancement: fields of hqg.TrainConfig; without high_quality the enhancer learns from the
         head's images.
     task: fields of hqg's TaskConfig: weight λ, gate, gate_ema, gate_scope, start, …
@@ -46,10 +46,7 @@ class JointConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for section in ("head", "enhancement", "task"):
-            value: object = getattr(self, section)
-            if not isinstance(value, Mapping):
-                raise ConfigError(f"{section} is {value!r}", "Give an object with its options.")
+        super().__post_init__()
         if "head" in self.task or "task" in self.enhancement:
             raise ConfigError(
                 "the head is described twice", "Describe it in the section head alone."
@@ -75,11 +72,11 @@ class JointConfig:
                 "patients are held out of the head, and the enhancer would learn from them",
                 "State high_quality of the enhancement: the images of the others.",
             )
-        wish = {**defaults, **shared, **steps, **self.enhancement}
+        fields = {**defaults, **shared, **steps, **self.enhancement}
         # A head knows no losses, so the publication's alone are nothing to it.
-        preset = "full" if wish["preset"] == "published" else wish["preset"]
-        head = {"preset": preset, "name": f"{wish['name']}-head", **shared, **self.head}
-        return TrainConfig.from_json({**wish, "task": {**self.task, "head": head}})
+        preset = "full" if fields["preset"] == "published" else fields["preset"]
+        head = {"preset": preset, "name": f"{fields['name']}-head", **shared, **self.head}
+        return TrainConfig.from_json({**fields, "task": {**self.task, "head": head}})
 
 
 def joint_config(fields: Mapping[str, Any]) -> TrainConfig:
@@ -113,7 +110,7 @@ def head_of(config: TrainConfig) -> TrainHeadConfig:
     return replace(head, steps=max(1, taken), batch=config.task.batch, patch=config.patch)
 
 
-def told_of(config: TrainConfig, seconds: float) -> str:
+def training_note(config: TrainConfig, seconds: float) -> str:
     """How a head was trained beside its enhancer, for its card."""
     task, head = config.task, head_of(config)
     assert task is not None

@@ -3,47 +3,52 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from MedEnhanceLib.core.options import About, option
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.dicom import DicomParams, check_output
 from MedEnhanceLib.jobs.files import (
     CONTAINER,
+    Result,
     VolumeParams,
     check_volume_outputs,
     finish,
     known_as,
 )
 from MedEnhanceLib.jobs.objects import save_output
-from MedEnhanceLib.jobs.result import Result
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertParams(DicomParams, VolumeParams):
-    """Nothing besides."""
-
-    def __post_init__(self) -> None:
-        self.check_dicom()
+    """Read a volume and write it as the output's ending says."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InspectParams(VolumeParams):
-    """A container is not decoded for its card. verify: read all of it, and tell what is damaged."""
+    """Show what a volume, a DICOM folder or a container holds."""
 
-    verify: bool = False
+    verify: bool = option(
+        False,
+        help="of a .ucv: read every chunk with its checksum and the file with its SHA-256",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class DegradeParams(VolumeParams):
-    """steps: degradations as their `to_json` gives them, applied in order."""
+    """Degrade a volume by simulation."""
 
-    output: str
-    steps: list[dict[str, Any]] = field(default_factory=list)
-    overwrite: bool = False
+    output: Annotated[str, About(help=".nii.gz, .nii, .nrrd or .mha", flag="OUTPUT")]
+    steps: list[dict[str, Any]] = option(
+        factory=list,
+        help="degradations as their `to_json` gives them, applied in order",
+        flag=None,
+    )
+    overwrite: bool = option(False, help="replace existing outputs", flag="--force")
 
 
 def run_convert(params: ConvertParams, monitor: Monitor) -> Result:
@@ -57,7 +62,7 @@ def run_convert(params: ConvertParams, monitor: Monitor) -> Result:
         "converted",
         {"output": output},
         began=began,
-        config=params.told(),
+        config=params.stated(),
         inputs={"input": known_as(source, volume)},
         figures={"shape": volume.shape, "dtype": str(volume.dtype)},
         written=written,
@@ -81,7 +86,7 @@ def inspect_volume(params: InspectParams, monitor: Monitor) -> dict[str, Any]:
         return inspect_container(path, verify=params.verify, monitor=monitor)
     if params.verify:
         raise ConfigError(f"{path.name} carries no checksums", f"Verify a {CONTAINER}.")
-    from MedEnhanceLib.io.card import card
+    from MedEnhanceLib.io.describe import card
 
     return card(params.load(monitor), path)
 
@@ -108,7 +113,7 @@ def run_degrade(params: DegradeParams, monitor: Monitor) -> Result:
         "degraded",
         {"output": output},
         began=began,
-        config={"steps": replay} | params.told(),
+        config={"steps": replay} | params.stated(),
         inputs={"input": source},
         figures={"steps": replay},
         source=volume,

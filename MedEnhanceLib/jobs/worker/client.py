@@ -12,8 +12,8 @@ from typing import Any
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, MedEnhanceError
 from MedEnhanceLib.jobs.failures import InternalError, error_from_json
-from MedEnhanceLib.jobs.result import Result
-from MedEnhanceLib.jobs.spec import JobSpec
+from MedEnhanceLib.jobs.files import Result
+from MedEnhanceLib.jobs.job import JobSpec
 from MedEnhanceLib.jobs.worker.connection import LAST, Connection
 from MedEnhanceLib.jobs.worker.process import worker_command
 from MedEnhanceLib.jobs.worker.worker import IDLE_SECONDS

@@ -15,7 +15,7 @@ from typing import IO, Any
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.io.atomic import output_error
 from MedEnhanceLib.jobs.failures import WorkerError
-from MedEnhanceLib.jobs.spec import JobSpec
+from MedEnhanceLib.jobs.job import JobSpec
 from MedEnhanceLib.jobs.worker.events import event_from_json, read_lines
 from MedEnhanceLib.jobs.worker.process import exit_words, kill_tree, start_process
 from MedEnhanceLib.runtime.progress import Event
@@ -130,7 +130,7 @@ class Connection:
         return WorkerError(message, f"Start the job again; see whether memory ran out.{log}")
 
     def _send(self, line: bytes) -> None:
-        # A worker that is gone is noticed, and told of, by `_wait_for_end`.
+        # A worker that is gone is noticed, and reported, by `_wait_for_end`.
         with contextlib.suppress(OSError, ValueError):
             left = memoryview(line)
             while left:

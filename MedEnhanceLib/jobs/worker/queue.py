@@ -7,7 +7,7 @@ from collections import deque
 from typing import Literal
 
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.jobs.spec import JobSpec
+from MedEnhanceLib.jobs.job import JobSpec
 
 
 class JobQueue:
@@ -44,6 +44,11 @@ class JobQueue:
             spec = self._waiting.popleft()
             self._running = spec.id
             return spec
+
+    def release(self) -> None:
+        """Free the id of the running job, which has ended."""
+        with self._changed:
+            self._running = None
 
     def cancel(self, job: str) -> Literal["running", "waiting", "unknown"]:
         """Stop a job at its next safe point, or drop it where it waits; what it was doing."""

@@ -1,9 +1,9 @@
 """The worker: jobs come in as JSON lines on stdin, events go out as JSON lines on stdout.
 
-The protocol is told in docs/jobs.md. Nothing but events ever reaches the real stdout: it and
+The protocol is described in docs/jobs.md. Nothing but events ever reaches the real stdout: it and
 stdin are moved to private descriptors first, and whatever prints, in Python or in C, prints to
 stderr. The main thread runs the jobs, one after another; a second thread reads stdin all the
-while, so that a cancel line is heard during a job.
+while, so that a cancel line is noticed during a job.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import Any
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.errors import Cancelled, ConfigError, MedEnhanceError
 from MedEnhanceLib.jobs.failures import InternalError, error_to_json
-from MedEnhanceLib.jobs.run import run_job
-from MedEnhanceLib.jobs.spec import JobSpec
+from MedEnhanceLib.jobs.files import KeptVolumes
+from MedEnhanceLib.jobs.job import JobSpec, run_job
 from MedEnhanceLib.jobs.worker.events import (
     LONGEST_LINE,
     PROTOCOL,
@@ -35,7 +35,7 @@ from MedEnhanceLib.jobs.worker.events import (
 )
 from MedEnhanceLib.jobs.worker.queue import JobQueue
 from MedEnhanceLib.jobs.worker.workspace import Workspace, remove_abandoned
-from MedEnhanceLib.runtime.machine import be_a_good_neighbour
+from MedEnhanceLib.runtime.machine import let_idle_threads_sleep
 from MedEnhanceLib.runtime.progress import Event
 
 IDLE_SECONDS = 600.0
@@ -46,7 +46,7 @@ _ORPHAN_SECONDS = 10.0
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until stdin ends, nothing came for the idle time, or a signal says stop."""
     options = _parser().parse_args(argv)
-    be_a_good_neighbour()
+    let_idle_threads_sleep()
     commands, events = take_standard_streams()
     faulthandler.enable()
     remove_abandoned()
@@ -55,13 +55,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class Worker:
-    """Runs the jobs that come in on `commands` and tells of them on `events`."""
+    """Runs the jobs that come in on `commands` and reports them on `events`."""
 
     def __init__(self, commands: int, events: int, workspace: Workspace) -> None:
-        """Take two file descriptors, and the private folder that clients are told of."""
+        """Take two file descriptors, and the private folder that clients are informed of."""
         self._commands = commands
         self._workspace = workspace
         self._queue = JobQueue()
+        self._kept = KeptVolumes()
         self._writer = LineWriter(events, on_broken=self._queue.stop)
         self._finished = threading.Event()
         self._signalled = False
@@ -91,16 +92,22 @@ class Worker:
         self._writer.write(line_of(hello))
 
     def _run(self, spec: JobSpec) -> None:
+        def report(event: Event) -> None:
+            if event.kind in ("result", "error"):
+                self._queue.release()  # who has the last event may use the id again at once
+            self._tell(spec.id, event)
+
         try:
             run_job(
                 spec,
-                progress=lambda event: self._tell(spec.id, event),
+                progress=report,
                 cancel=lambda: self._queue.is_cancelled,
+                kept=self._kept,
             )
         except MedEnhanceError as error:
             if isinstance(error, InternalError):
                 traceback.print_exception(error)
-            self._tell(spec.id, Event("error", error_to_json(error)))
+            report(Event("error", error_to_json(error)))
 
     def _read(self) -> None:
         for line in read_lines(self._commands):

@@ -1,6 +1,6 @@
 """Private temporary folders, one for each worker and one for each job inside it.
 
-<temp>/medenhance-XXXXXXXX/      mode 0700, see `owned`
+<temp>/medenhance-XXXXXXXX/      mode 0700, see `runtime.locks`
     …                            whatever the owner and its clients put here
 """
 
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from MedEnhanceLib.errors import OutputError
-from MedEnhanceLib.runtime.owned import make_owned, remove_owned, take_over
+from MedEnhanceLib.runtime.locks import make_owned, remove_owned, take_over
 
 _PREFIX = "medenhance-"
 

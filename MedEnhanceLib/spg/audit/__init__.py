@@ -1,4 +1,4 @@
-"""The privacy audit of a distilled set: attacks, what they found, and what they would have missed.
+"""The privacy audit of a distilled set: attacks, their findings, and what they would have missed.
 
     report = audit(Audited(distilled, training, held_out), redistill=redistill)
     print(report.summary)
@@ -7,11 +7,10 @@
 Importing this needs numpy alone; pictures need matplotlib when they are drawn.
 """
 
-from MedEnhanceLib.spg.audit.audited import Audited
-from MedEnhanceLib.spg.audit.config import AuditConfig
-from MedEnhanceLib.spg.audit.findings import Finding, NotRun
-from MedEnhanceLib.spg.audit.report import AuditReport, write_audit
-from MedEnhanceLib.spg.audit.run import audit
+from MedEnhanceLib.spg.audit.attacks import audit
+from MedEnhanceLib.spg.audit.audit_report import AuditReport, write_audit, write_report
+from MedEnhanceLib.spg.audit.records import AuditConfig, Audited, Finding, NotRun
+from MedEnhanceLib.spg.audit.redistilled import Redistill
 
 __all__ = [
     "AuditConfig",
@@ -19,6 +18,8 @@ __all__ = [
     "Audited",
     "Finding",
     "NotRun",
+    "Redistill",
     "audit",
     "write_audit",
+    "write_report",
 ]

@@ -1,12 +1,12 @@
-"""Re-identification: given the patients, can one say whose image a distilled image is?
+"""Re-identification: can distilled images be assigned to the patients they were made from?
 
-A verifier says how likely two images show one person, from the details that they share, their
-coarse shape, their grey levels and their texture. It learns that on other people: the held-out
-patients. Then it looks at every distilled image and every training patient. What a patient has in
-common with all images is no identity and is subtracted.
+A verifier estimates how likely two images show one person, from shared details, coarse shape, gray
+levels and texture. It is trained on the held-out patients, then compares every distilled image with
+every training patient. What a patient has in common with all images is no identity and is
+subtracted.
 
-The verifier is a logistic regression on four figures, fitted by Newton's method: with a handful of
-patients to learn from, anything larger would learn them by heart.
+The verifier is a logistic regression on four features, fitted by Newton's method: with a handful of
+patients anything larger would overfit.
 """
 
 from __future__ import annotations
@@ -19,99 +19,101 @@ from itertools import permutations
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.spg.audit.audited import Audited
-from MedEnhanceLib.spg.audit.config import AuditConfig
-from MedEnhanceLib.spg.audit.findings import Finding
-from MedEnhanceLib.spg.audit.similarity import Floats, blur, fingerprints, match
-from MedEnhanceLib.spg.audit.statistics import (
+from MedEnhanceLib.spg.audit.records import AuditConfig, Audited, Finding
+from MedEnhanceLib.spg.audit.significance import (
+    Doubles,
     permutation_p,
     rate_interval,
     smallest_detectable_rate,
 )
+from MedEnhanceLib.spg.audit.similarity import Floats, blur, fingerprints, match
 
-Doubles = npt.NDArray[np.float64]
-
-TITLE = "Can images be given back to their patients?"
+TITLE = "Can images be assigned to their patients?"
 
 _THUMBNAIL = 12
 _BINS = 16
 _BANDS = 8
 _RIDGE = 1.0
 _NEWTON_STEPS = 30
-#: Slices of a patient that the verifier learns from.
+#: Slices of a patient that the verifier is trained on.
 _LEARNED_FROM = 12
-#: Up to so many patients all arrangements are counted, else some are drawn.
+#: Patients up to which all permutations are counted; above, some are drawn.
 _COUNTED_UP_TO = 7
 
 
 @dataclass(frozen=True)
 class Traits:
-    """What of images [N, H, W] the verifier sees.
+    """Features of images [N, H, W].
 
-    prints: fingerprints. coarse: [N, 144], of length 1. greys: [N, 16], shares of grey levels.
-    texture: [N, 8], log power by frequency.
+    Args:
+        prints: fingerprints, see `similarity`.
+        coarse: [N, 144], thumbnails of norm 1.
+        grays: [N, 15], shares of gray levels.
+        texture: [N, 8], log power by frequency.
     """
 
     prints: Floats
     coarse: Floats
-    greys: Floats
+    grays: Floats
     texture: Floats
 
     @classmethod
     def of(cls, images: Floats) -> Traits:
-        """From images in [0, 1]."""
-        return cls(fingerprints(images), _coarse(images), _greys(images), _texture(images))
+        """Compute the features of images in [0, 1]."""
+        return cls(fingerprints(images), _coarse(images), _grays(images), _texture(images))
 
     def __getitem__(self, rows: npt.NDArray[np.intp]) -> Traits:
-        return Traits(self.prints[rows], self.coarse[rows], self.greys[rows], self.texture[rows])
+        return Traits(self.prints[rows], self.coarse[rows], self.grays[rows], self.texture[rows])
 
     def against(self, other: Traits) -> Doubles:
-        """Four figures for each pair, [N, R, 4]; higher is more alike."""
+        """Four similarities for each pair, [N, R, 4]."""
         details = np.arctanh(np.clip(match(self.prints, other.prints).score, -0.999, 0.999))
         coarse = self.coarse @ other.coarse.T
-        greys = np.minimum(self.greys[:, None], other.greys[None]).sum(axis=-1)
+        grays = np.minimum(self.grays[:, None], other.grays[None]).sum(axis=-1)
         texture = -np.abs(self.texture[:, None] - other.texture[None]).mean(axis=-1)
-        return np.stack([details, coarse, greys, texture], axis=-1).astype(np.float64)
+        return np.stack([details, coarse, grays, texture], axis=-1).astype(np.float64)
 
 
 class Verifier:
-    """Says how likely two images show one person; learned from people who are not asked about."""
+    """Estimates how likely two images show one person; trained on people who are not tested."""
 
     def __init__(self, people: dict[str, Floats]) -> None:
         figures, is_same, weights = _lesson(people)
-        self._centre, self._scale = figures.mean(axis=0), figures.std(axis=0) + 1e-6
+        self._center, self._scale = figures.mean(axis=0), figures.std(axis=0) + 1e-6
         self.weights = _fit(self._scaled(figures), is_same, weights)
 
     def __call__(self, figures: Doubles) -> Doubles:
-        """Log odds of "one person" for figures [..., 4]."""
+        """Log odds of "one person" for similarities [..., 4]."""
         odds: Doubles = self._scaled(figures) @ self.weights
         return odds
 
     def _scaled(self, figures: Doubles) -> Doubles:
-        scaled = (figures - self._centre) / self._scale
+        scaled = (figures - self._center) / self._scale
         return np.concatenate([scaled, np.ones((*scaled.shape[:-1], 1))], axis=-1)
 
 
 def why_not(audited: Audited) -> str:
-    """Why the attack cannot run; empty where it can."""
+    """Why the attack cannot run; empty if it can."""
     if audited.owners is None:
         return "The owners of the distilled images were not given."
     if len(_owners_in_question(audited)) < 2:
         return "The distilled images are of fewer than two patients."
     several = [name for name in audited.tested_held_out if len(audited.held_out[name]) > 1]
     if not several:
-        return "Every held-out patient has one slice: nothing shows what one person has in common."
+        return (
+            "Every held-out patient has one slice: there are no pairs of one person to learn from."
+        )
     return ""
 
 
 def smallest_identity_p(audited: Audited, config: AuditConfig) -> float:
-    """The best p that so many patients allow."""
+    """The smallest p possible with as many patients."""
     count = len(_owners_in_question(audited))
     return max(1 / math.factorial(min(count, 20)), 1 / (config.permutations + 1))
 
 
 def identify(audited: Audited, config: AuditConfig, level: float) -> Finding:
-    """Whether distilled images can be given back to their patients. Needs `owners`."""
+    """Test whether distilled images can be assigned to their patients. Needs `owners`."""
     names = _owners_in_question(audited)
     count = len(names)
     table = _votes(audited, names)
@@ -132,7 +134,7 @@ def identify(audited: Audited, config: AuditConfig, level: float) -> Finding:
         smallest_p=smallest_p,
         detectable=detectable,
         power=(
-            f"With {count} patients it could find nothing: more patients are needed."
+            f"With {count} patients no leak can be found: more patients are needed."
             if detectable is None
             else f"A rank-1 rate of {detectable:.0%} is found."
         ),
@@ -152,7 +154,7 @@ def _owners_in_question(audited: Audited) -> list[str]:
 
 
 def _votes(audited: Audited, names: list[str]) -> Doubles:
-    """[P, P]: how much the images of each owner (row) speak for each patient (column)."""
+    """[P, P]: mean log odds of the images of each owner (row) for each patient (column)."""
     verify = Verifier({name: audited.held_out[name] for name in audited.tested_held_out})
     ours = Traits.of(audited.distilled)
     odds = np.stack(
@@ -165,7 +167,7 @@ def _votes(audited: Audited, names: list[str]) -> Doubles:
 
 
 def _matching_p(table: Doubles, config: AuditConfig) -> float:
-    """Of the votes for the right patients, among all ways to name the owners."""
+    """The p of the votes for the true patients, among all permutations of the owners."""
     count = len(table)
     rows = np.arange(count)
     if count <= _COUNTED_UP_TO:
@@ -177,9 +179,9 @@ def _matching_p(table: Doubles, config: AuditConfig) -> float:
 
 
 def _lesson(people: dict[str, Floats]) -> tuple[Doubles, Doubles, Doubles]:
-    """Figures [n, 4] of pairs of slices, whether they are of one person, and their weight.
+    """Similarities [n, 4] of pairs of slices, whether they are of one person, and their weight.
 
-    Same or not weighs the same in all; so does every pair of people.
+    Both classes have the same total weight; so has every pair of people in a class.
     """
     traits = []
     for images in people.values():
@@ -201,7 +203,7 @@ def _pairs_of_people(traits: list[Traits]) -> Iterator[tuple[bool, Doubles]]:
     for i, one in enumerate(traits):
         for j, other in enumerate(traits[: i + 1]):
             figures = one.against(other)
-            if i == j:  # a slice with itself teaches nothing
+            if i == j:  # not a slice with itself
                 figures = figures[~np.eye(len(figures), dtype=bool)]
             figures = figures.reshape(-1, figures.shape[-1])
             if len(figures):
@@ -209,7 +211,7 @@ def _pairs_of_people(traits: list[Traits]) -> Iterator[tuple[bool, Doubles]]:
 
 
 def _fit(inputs: Doubles, is_same: Doubles, weights: Doubles) -> Doubles:
-    """Weights of a ridge logistic regression, by Newton's method."""
+    """The weights of a ridge logistic regression, by Newton's method."""
     found = np.zeros(inputs.shape[1])
     ridge = _RIDGE * np.eye(inputs.shape[1])
     for _ in range(_NEWTON_STEPS):
@@ -231,8 +233,8 @@ def _coarse(images: Floats) -> Floats:
     return unit
 
 
-def _greys(images: Floats) -> Floats:
-    """Shares of grey levels in what is not the background."""
+def _grays(images: Floats) -> Floats:
+    """Shares of gray levels outside the background."""
     level = np.clip(images * _BINS, 0, _BINS - 1).astype(np.intp).reshape(len(images), -1)
     counts = np.stack([np.count_nonzero(level == b, axis=1) for b in range(1, _BINS)], axis=1)
     shares: Floats = (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).astype(np.float32)

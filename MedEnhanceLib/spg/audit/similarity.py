@@ -1,11 +1,12 @@
-"""How much of one image is in another: correlation of what is left without brightness and shape.
+"""How similar two images are in their details, over translations and rotations.
 
-Raw correlation is no evidence: a body on a dark ground correlates with every other one, and crops
-of unrelated patients reach 0.87. So images are filtered first. A band-pass keeps details of two to
-some ten pixels and drops shading and noise. Each place is then divided by its own contrast, with a
-floor: else the outline of the body, the strongest edge by far, would decide alone, and without a
-floor the noise of the air would count as much as anatomy. The correlation is taken over all
-translations within reach at once, by FFT, for a few rotations.
+Raw correlation is no evidence: a body on a dark background correlates with every other one, and
+crops of unrelated patients reach 0.87. So images are filtered first. A band-pass keeps details of
+two to about ten pixels and drops shading and noise. Each pixel is then divided by the local
+contrast, with a floor: otherwise the outline of the body, by far the strongest edge, would
+dominate, and without the floor the noise of air would count as much as anatomy. The correlation is
+computed by FFT for all translations within reach, for a few rotations. An image can then be
+registered to the slice that it matches, for SSIM and for pictures.
 """
 
 from __future__ import annotations
@@ -17,30 +18,40 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.metrics import ssim
 from MedEnhanceLib.runtime.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
 
-#: Pixels, of the band-pass and of the neighbourhood whose contrast is divided by.
-_FINE, _COARSE, _NEIGHBOURHOOD = 1.0, 4.0, 6.0
-#: Contrast that counts as none, of a range of [0, 1]: about the noise of a clinical MR.
+#: σ in pixels: of the band-pass, and of the neighborhood whose contrast is divided by.
+_FINE, _COARSE, _NEIGHBORHOOD = 1.0, 4.0, 6.0
+#: Floor of the contrast, of a range of [0, 1]: about the noise of a clinical MR.
 _CONTRAST_FLOOR = 0.05
 #: Mean square of a filtered image that counts as empty; a textured one has up to 1.
 _ENERGY_FLOOR = 0.02
-#: Rotations that are tried, in degrees; neighbours resemble each other enough for those between.
+#: Rotations tried, in degrees; dense enough for the angles between.
 ANGLES_DEG = (-8.0, -4.0, 0.0, 4.0, 8.0)
-#: Share of an image's side by which it may be shifted.
+#: Largest shift, as a share of an image's side.
 REACH = 0.125
-#: Planes of correlations that are held at once, in bytes.
+#: Bytes of correlation planes in memory at once.
 _AT_ONCE = 2**27
+#: Degrees around the rotation that the search found.
+_FINER_DEG = (-2.0, 0.0, 2.0)
+#: Contrast, of a range of [0, 1], above which a place shows something; SSIM of two empty grounds
+#: is 1 and says nothing.
+_SHOWS_SOMETHING = 0.01
+#: SSIM's window.
+_SMALLEST = 11
 
 
 @dataclass(frozen=True)
 class Matches:
-    """Each image against each slice, at the place where they agree most.
+    """Each image against each slice, at the best translation and rotation.
 
-    score: [N, R], −1 to 1. shift: [N, R, 2], pixels (row, column) by which the image moves to lie
-    on the slice, after it was rotated by angle_deg: [N, R], counter-clockwise about its centre.
+    Args:
+        score: [N, R], correlation, −1 to 1.
+        shift: [N, R, 2], pixels (row, column) by which the rotated image moves onto the slice.
+        angle_deg: [N, R], rotation of the image, counter-clockwise about its center.
     """
 
     score: Floats
@@ -49,38 +60,42 @@ class Matches:
 
 
 def fingerprints(images: Floats) -> Floats:
-    """Images [N, H, W] as they are compared, [N, H // 2, W // 2]: band-passed, contrast evened.
+    """`details` of images [N, H, W] at half the resolution, [N, H // 2, W // 2].
 
-    The band ends well below half the pixels' frequency, so every second one is enough.
+    The band ends well below half the Nyquist frequency.
     """
     return _halve(details(images))
 
 
 def details(images: Floats) -> Floats:
-    """The same at every pixel, [N, H, W].
+    """Band-passed, contrast-normalized images, [N, H, W].
 
-    Source: the normalisation is that of Jarrett et al., ICCV 2009; the scales are our own.
+    Source: the normalization is that of Jarrett et al., ICCV 2009; the scales are ours.
     """
     band = blur(images, _FINE) - blur(images, _COARSE)
-    evened: Floats = band / np.sqrt(blur(band * band, _NEIGHBOURHOOD) + _CONTRAST_FLOOR**2)
+    evened: Floats = band / np.sqrt(blur(band * band, _NEIGHBORHOOD) + _CONTRAST_FLOOR**2)
     return evened
 
 
 def match(
     images: Floats, slices: Floats, *, angles_deg: Sequence[float] = ANGLES_DEG, pixels: int = 2
 ) -> Matches:
-    """Compare every fingerprint of images [N, h, w] with every one of slices [R, h, w].
+    """Compare every fingerprint of images with every fingerprint of slices.
 
-    pixels: of the images, for each of the fingerprints: 1 where those are `details`.
+    Args:
+        images: fingerprints [N, h, w].
+        slices: fingerprints [R, h, w].
+        angles_deg: rotations to try.
+        pixels: image pixels for each pixel of a fingerprint; 1 for `details`.
     """
-    return Searched(slices, pixels=pixels).match(images, angles_deg=angles_deg)
+    return SliceIndex(slices, pixels=pixels).match(images, angles_deg=angles_deg)
 
 
-class Searched:
-    """Fingerprints of slices [R, h, w] that images are searched in, prepared once.
+class SliceIndex:
+    """Fingerprints of slices [R, h, w], prepared once for the search of images.
 
-    The correlation is normalised over the part that both share, each side's mean square raised to
-    a floor. Source: masked correlation by FFT, Padfield, IEEE Trans. Image Process. 21 (2012) 2706.
+    The correlation is normalized over the overlap, each side's mean square raised to a floor.
+    Source: masked correlation by FFT, Padfield, IEEE Trans. Image Process. 21 (2012) 2706.
     """
 
     def __init__(self, slices: Floats, *, pixels: int = 2) -> None:
@@ -98,7 +113,7 @@ class Searched:
         angles_deg: Sequence[float] = ANGLES_DEG,
         monitor: Monitor | None = None,
     ) -> Matches:
-        """Every fingerprint of images [N, h, w], in the best of these rotations."""
+        """Match every fingerprint of images [N, h, w], in the best of these rotations."""
         shape = len(images), len(self._spectra)
         best = Matches(
             np.full(shape, -2, np.float32),
@@ -108,7 +123,7 @@ class Searched:
         for turn, angle in enumerate(angles_deg):
             turned = rotate(images, angle)
             spectra = np.conj(np.fft.rfft2(turned, self._padded)).astype(np.complex64)
-            # Shifted by d an image shares with a slice what a slice shifted by −d shares with it.
+            # The overlap of an image shifted by d is that of the slice shifted by −d.
             roots = self._roots(turned)[:, ::-1, ::-1]
             for row, (spectrum, root) in enumerate(zip(spectra, roots, strict=True)):
                 if monitor is not None:
@@ -121,7 +136,7 @@ class Searched:
     def _improve(
         self, best: Matches, row: int, part: slice, spectrum: Any, root: Floats, angle: float
     ) -> None:
-        """Note where an image agrees better with some of the slices than it did before."""
+        """Update the slices that an image agrees with better than before."""
         planes = np.fft.irfft2(spectrum * self._spectra[part], self._padded)
         down, right = (np.arange(-most, most + 1) for most in self._most)
         scores = planes[:, down[:, None], right[None]] / (root * self._root[part])
@@ -135,21 +150,21 @@ class Searched:
         best.angle_deg[row, part][better] = angle
 
     def _parts(self) -> Iterator[slice]:
-        """Runs of slices whose planes fit into memory."""
+        """Ranges of slices whose planes fit into memory."""
         step = max(1, _AT_ONCE // (8 * self._padded[0] * self._padded[1]))
         return (slice(first, first + step) for first in range(0, len(self._spectra), step))
 
     def _roots(self, images: Floats) -> Floats:
-        """Root of the energy in the part that each shift shares, or of the floor."""
+        """Root of the energy of each shift's overlap, or of the floor."""
         energy, area = _shared_energy(images, self._most)
         root: Floats = np.sqrt(np.maximum(energy, np.float32(_ENERGY_FLOOR) * area))
         return root
 
 
 def _shared_energy(images: Floats, most: tuple[int, int]) -> tuple[Floats, Floats]:
-    """Sum of squares of the part of each image that another one shifted by d covers.
+    """Sum of squares of the overlap of each image with one shifted by d, and its pixels.
 
-    [N, 2·rows + 1, 2·columns + 1], and the pixels of that part, without N.
+    Returns [N, 2·rows + 1, 2·columns + 1] and [2·rows + 1, 2·columns + 1].
     """
     total = np.cumsum(np.cumsum(images.astype(np.float64) ** 2, axis=1), axis=2)
     total = np.pad(total, ((0, 0), (1, 0), (1, 0)))
@@ -168,7 +183,7 @@ def _shared_energy(images: Floats, most: tuple[int, int]) -> tuple[Floats, Float
 
 
 def rotate(images: Floats, angle_deg: float) -> Floats:
-    """Images [N, H, W] turned counter-clockwise about their centre, bilinear, 0 from outside."""
+    """Images [N, H, W] turned counter-clockwise about their center, bilinear, 0 from outside."""
     if angle_deg == 0:
         return images
     height, width = images.shape[1:]
@@ -194,7 +209,7 @@ def _sample(images: Floats, row: Floats, column: Floats) -> Floats:
 
 
 def blur(images: Floats, sigma: float) -> Floats:
-    """Gaussian blur of [N, H, W] within each image, σ in pixels; the border is mirrored."""
+    """Gaussian blur of each image of [N, H, W], σ in pixels; mirrored borders."""
     radius = min(int(np.ceil(3 * sigma)), min(images.shape[1:]) - 1)
     taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     taps = (taps / taps.sum()).astype(np.float32)
@@ -217,3 +232,66 @@ def _halve(images: Floats) -> Floats:
     pairs = images[:, :height, :width].reshape(len(images), height // 2, 2, width // 2, 2)
     halved: Floats = pairs.mean(axis=(2, 4))
     return halved
+
+
+@dataclass(frozen=True)
+class Laid:
+    """An image registered to a slice and scaled to its brightness.
+
+    Args:
+        image: [H, W], 0 outside of it.
+        score: correlation of details at full resolution.
+        ssim: over the pixels where either shows something; 0 if there are none.
+    """
+
+    image: Floats
+    score: float
+    ssim: float
+
+
+def lay_on(image: Floats, onto: Floats, angle_deg: float) -> Laid:
+    """Register an image [H, W] to a slice [H, W], rotated by about angle_deg."""
+    angles = tuple(angle_deg + finer for finer in _FINER_DEG)
+    matches = match(details(image[None]), details(onto[None]), angles_deg=angles, pixels=1)
+    angle, move = float(matches.angle_deg[0, 0]), matches.shift[0, 0]
+    shared = shifted(rotate(np.ones_like(image)[None], angle)[0], move) > 0.999
+    moved = shifted(rotate(image[None], angle)[0], move)
+    shown = shared & (_shows(onto) | _shows(moved))
+    moved = np.where(shared, _as_bright(moved, onto, shown), 0).astype(np.float32)
+    return Laid(moved, float(matches.score[0, 0]), _ssim(onto, moved, shown))
+
+
+def shifted(image: Floats, move: npt.NDArray[np.int32]) -> Floats:
+    """An image [H, W] moved by whole pixels (rows, columns), padded with 0."""
+    down, right = int(move[0]), int(move[1])
+    height, width = image.shape
+    result = np.zeros_like(image)
+    result[max(0, down) : height + min(0, down), max(0, right) : width + min(0, right)] = image[
+        max(0, -down) : height + min(0, -down), max(0, -right) : width + min(0, -right)
+    ]
+    return result
+
+
+def _as_bright(image: Floats, onto: Floats, where: npt.NDArray[np.bool_]) -> Floats:
+    """Scaled by least squares where both show something: another window hides no copy."""
+    ours, theirs = image[where].astype(np.float64), onto[where].astype(np.float64)
+    if ours.size == 0 or ours.var() == 0:
+        return image
+    # A window never inverts an image.
+    gain = max(0.0, float(np.mean((ours - ours.mean()) * (theirs - theirs.mean())) / ours.var()))
+    scaled: Floats = (gain * (image - ours.mean()) + theirs.mean()).astype(np.float32)
+    return scaled
+
+
+def _shows(image: Floats) -> npt.NDArray[np.bool_]:
+    finer = image[None] - blur(image[None], 4.0)
+    shows: npt.NDArray[np.bool_] = (blur(finer * finer, 4.0) > _SHOWS_SOMETHING**2)[0]
+    return shows
+
+
+def _ssim(onto: Floats, image: Floats, where: npt.NDArray[np.bool_]) -> float:
+    inner = where.copy()
+    margin = _SMALLEST // 2
+    inner[:margin] = inner[-margin:] = False
+    inner[:, :margin] = inner[:, -margin:] = False
+    return ssim(onto, image, 1.0, mask=where) if inner.any() else 0.0

@@ -32,7 +32,6 @@ def test_a_place_that_is_not_there_is_an_error(page: Path) -> None:
 
 @pytest.fixture
 def gates() -> Any:
-    pytest.importorskip("zstandard")
     return import_module("_compression_gates")
 
 

@@ -137,7 +137,7 @@ def test_a_newer_format_asks_for_an_update(toy: Bundle) -> None:
 
 
 def test_kind_and_modality_must_fit(toy: Bundle) -> None:
-    with pytest.raises(ModelError, match="enhances, and is not one that segments"):
+    with pytest.raises(ModelError, match="enhances; a model that segments is needed"):
         open_bundle(str(toy.folder), kind="head", modality="MR")
     with pytest.raises(ModelError, match="for MR, the volume is CT"):
         open_bundle(str(toy.folder), kind="enhancer", modality="CT")

@@ -15,7 +15,7 @@ from Library.cli.stand_in import stand_in
 from MedEnhanceLib import io
 from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.report import sheet
+from MedEnhanceLib.report import figures
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
 @pytest.fixture(autouse=True)
 def coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures are looked at elsewhere; here they only have to be there."""
-    monkeypatch.setattr(sheet, "DPI", 40)
+    monkeypatch.setattr(figures, "DPI", 40)
 
 
 @pytest.fixture

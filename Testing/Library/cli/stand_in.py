@@ -20,7 +20,7 @@ class StandInEnhancement:
     model: dict[str, str]
     device: str
     seconds: float
-    doubts: tuple[Any, ...] = ()
+    warnings: tuple[Any, ...] = ()
     verdict: Any = None
     uncertainty_facts: dict[str, Any] = field(default_factory=dict)
 
@@ -33,11 +33,11 @@ class StandInSegmentation:
     model: dict[str, str]
     device: str
     seconds: float
-    doubt: str = ""
+    warning: str = ""
 
 
 LABELS = (
-    Label(value=1, name="grey matter", color="#ffb703"),
+    Label(value=1, name="gray matter", color="#ffb703"),
     Label(value=2, name="white matter", color="#f72585"),
 )
 
@@ -51,7 +51,13 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     calls: list[dict[str, Any]] = []
 
     def enhance(
-        volume: Volume, config: Any, *, guide: Any = None, slices: Any = None, monitor: Any
+        volume: Volume,
+        config: Any,
+        *,
+        guide: Any = None,
+        slices: Any = None,
+        monitor: Any,
+        **_: Any,
     ) -> Any:
         calls.append({"kind": "enhance", "config": config, "guide": guide})
         monitor.progress(0.5, "enhancing")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib import io
-from MedEnhanceLib.cli.gather import gather
+from MedEnhanceLib.cli.batch_items import gather
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 
@@ -165,7 +165,7 @@ class TestEnhance:
     def test_interrupt_keeps_what_is_done(
         self, run: Callable, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from MedEnhanceLib.cli import pool
+        from MedEnhanceLib.cli import batch_runs as pool
 
         outcome = pool.outcome
 
@@ -221,7 +221,7 @@ class TestSegmentAndCohorts:
         assert {call["config"].model for call in networks} == {"brain"}
         with (out / "batch.csv").open(encoding="utf-8", newline="") as stream:
             lines = {Path(line["source"]).name: line for line in csv.DictReader(stream)}
-        assert lines["a.nii.gz"]["grey matter ml"] == "1.5"
+        assert lines["a.nii.gz"]["gray matter ml"] == "1.5"
         assert lines["b.nrrd"]["code"] == "input"
         assert run(*arguments).json["already_done"] == 2
         assert len(networks) == 2
@@ -265,6 +265,7 @@ class TestSegmentAndCohorts:
         assert not inside.exists()
 
 
+@pytest.mark.slow
 def test_processes_side_by_side_give_the_same_rows(
     run: Callable, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

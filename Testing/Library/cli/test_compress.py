@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib import io
-from MedEnhanceLib.cli.decompress import parse_region
-from MedEnhanceLib.cli.recover import report_lines
+from MedEnhanceLib.cli.compress import parse_region, report_lines
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 

@@ -14,13 +14,15 @@ import pytest
 from Library.cli.stand_in import stand_in
 
 from MedEnhanceLib import io
-from MedEnhanceLib.cli.demo import demo_text
 from MedEnhanceLib.cli.main import build_parser
+from MedEnhanceLib.cli.parser import params_of
+from MedEnhanceLib.cli.volumes import demo_text
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import CodecError
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.kinds import demo
-from MedEnhanceLib.report import sheet
+from MedEnhanceLib.jobs.kinds.demo import DemoParams
+from MedEnhanceLib.report import figures
 from MedEnhanceLib.report.demo import Compression
 
 
@@ -38,7 +40,7 @@ def calls() -> Iterator[list[dict[str, Any]]]:
     )
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(demo, "load_sample", lambda: (brain, labels))
-        monkeypatch.setattr(sheet, "DPI", 40)
+        monkeypatch.setattr(figures, "DPI", 40)
         yield stand_in(monkeypatch)
 
 
@@ -123,6 +125,7 @@ def test_folder_that_holds_something_is_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.slow
 def test_force_replaces_the_demos_own_files_only(run: Callable, tmp_path: Path) -> None:
     for name in ("mine.txt", "index.html", "damaged.nii.gz"):
         (tmp_path / name).write_text("mine")
@@ -135,7 +138,8 @@ def test_force_replaces_the_demos_own_files_only(run: Callable, tmp_path: Path) 
 
 
 def test_demo_goes_to_its_own_folder_by_default() -> None:
-    assert build_parser().parse_args(["demo"]).out == "medenhance-demo"
+    given = params_of(build_parser().parse_args(["demo"]), DemoParams)
+    assert DemoParams(**given).out == "medenhance-demo"
 
 
 def test_file_in_place_of_the_folder_is_named(run: Callable, tmp_path: Path) -> None:
@@ -160,4 +164,4 @@ def test_broken_promise_is_an_error(mode: str, change: int, ratio: float, head: 
     changed[0, 0, 0] += change
     row = Compression(mode, "x.ucv", ratio, float(change), None, 1.0, 1.0, "")
     with pytest.raises(CodecError, match=r"x\.ucv"):
-        demo.check_promise(row, head, head.with_voxels(changed))
+        demo.check_bound(row, head, head.with_voxels(changed))

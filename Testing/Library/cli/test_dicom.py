@@ -137,6 +137,7 @@ class TestSeveralSeries:
 
 
 class TestOut:
+    @pytest.mark.slow
     def test_all_of_an_enhancement_goes_into_one_study(
         self, run: Run, mr: Path, tmp_path: Path, networks: list
     ) -> None:
@@ -178,6 +179,7 @@ class TestOut:
         assert "Doe" not in text
         assert "P-17" not in text
 
+    @pytest.mark.slow
     def test_a_segmentation_alone_refers_to_the_source(
         self, run: Run, mr: Path, tmp_path: Path, networks: list
     ) -> None:

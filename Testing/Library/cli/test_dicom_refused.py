@@ -85,8 +85,8 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("options", "words"),
         [
-            (["--like", "a"], "--like without --dicom"),
-            (["--deidentify"], "--deidentify without --dicom"),
+            (["--like", "a"], "like without dicom"),
+            (["--deidentify"], "deidentify without dicom"),
             (["--dicom", "--like-series", "2"], "--like-series without --like"),
             (["--dicom", "--like", "a", "--patient-id", "b"], "knows its own"),
             (["--dicom", "--patient-id", "b", "--deidentify"], "pseudonym"),

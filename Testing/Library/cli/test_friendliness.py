@@ -1,4 +1,4 @@
-"""What makes the command line kind: misspelt words, long silences, odd zeros."""
+"""What makes the command line kind: misspelled words, long silences, odd zeros."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_without_a_terminal_a_line_now_and_then_says_how_far_it_is(
     with speaker.listening():
         for second in range(31):
             clock[0] = 100.0 + second
-            speaker.hear(_progress(second / 100, None if second < 15 else 200.0))
+            speaker.show_event(_progress(second / 100, None if second < 15 else 200.0))
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
         "10% compress",
@@ -79,7 +79,7 @@ def test_who_wants_a_bar_or_silence_gets_it(
     speaker.show_progress = wish
     with speaker.listening():
         clock[0] += 60
-        speaker.hear(_progress(0.5, 60.0))
+        speaker.show_event(_progress(0.5, 60.0))
     assert "about" not in capsys.readouterr().err
 
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from MedEnhanceLib.cli import console, train
+from MedEnhanceLib.cli import console
+from MedEnhanceLib.cli.main import build_parser
+from MedEnhanceLib.cli.reference import commands
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg import TrainConfig
 from MedEnhanceLib.jobs.kinds.train import METHODS
@@ -32,8 +34,15 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Mapping[str, Any]]
     return jobs
 
 
+def _choices(dest: str) -> tuple[str, ...]:
+    """What the command train offers for an argument."""
+    parser = dict(commands(build_parser()))["medenhance train"]
+    (action,) = (action for action in parser._actions if action.dest == dest)
+    return tuple(action.choices or ())
+
+
 def test_methods_are_those_of_the_job() -> None:
-    assert set(train.METHODS) == set(METHODS)
+    assert set(_choices("method")) == set(METHODS)
 
 
 def test_preset_and_configuration_file_go_together(
@@ -63,11 +72,11 @@ def test_what_is_typed_counts_more_than_a_section_of_the_file(
 
 
 def test_presets_are_those_of_the_method() -> None:
-    for name in train.PRESETS:
+    for name in _choices("preset"):
         TrainConfig.preset(name)
     with pytest.raises(ConfigError) as caught:
         TrainConfig.preset("huge")
-    assert all(name in caught.value.hint for name in train.PRESETS)
+    assert all(name in caught.value.hint for name in _choices("preset"))
 
 
 def test_two_folders_and_a_modality_are_enough(

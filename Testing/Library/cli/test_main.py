@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from MedEnhanceLib import errors
-from MedEnhanceLib.cli import inspect as inspect_command
+from MedEnhanceLib.cli import volumes
 from MedEnhanceLib.cli.main import COMMANDS, build_parser, main
 from MedEnhanceLib.cli.reference import commands
 
@@ -44,7 +44,8 @@ def subprocess_run(*arguments: str, **options: Any) -> subprocess.CompletedProce
 
 def test_every_command_is_there() -> None:
     assert [name.split()[1] for name in ALL if len(name.split()) == 2] == EXPECTED
-    assert [module.__name__.rpartition(".")[2] for module in COMMANDS] == EXPECTED
+    commands = [add.__name__.removeprefix("add_") for add in COMMANDS]
+    assert commands == EXPECTED, "add a new command to EXPECTED above"
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -126,7 +127,7 @@ def test_each_error_has_its_status_message_and_hint(
     def fail(_: Any) -> int:
         raise error("scan.nii: row 3 is odd", "Turn it round.")
 
-    monkeypatch.setattr(inspect_command, "run", fail)
+    monkeypatch.setattr(volumes, "_inspect", fail)
     ran = run("inspect", "scan.nii")
     assert ran.status == status
     assert ran.out == ""
@@ -163,7 +164,7 @@ def test_what_nobody_foresaw_is_a_sentence(
     def fail(_: Any) -> int:
         raise cause
 
-    monkeypatch.setattr(inspect_command, "run", fail)
+    monkeypatch.setattr(volumes, "_inspect", fail)
     ran = run("inspect", "scan.nii")
     assert ran.status == status
     assert words in ran.err
@@ -175,7 +176,7 @@ def test_what_nobody_foresaw_is_a_sentence(
 def test_unexpected_error_says_how_to_see_details(
     run: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inspect_command, "run", lambda _: 1 / 0)
+    monkeypatch.setattr(volumes, "_inspect", lambda _: 1 / 0)
     assert "--debug" in run("inspect", "scan.nii").err
 
 
@@ -200,7 +201,7 @@ def test_what_libraries_print_stays_out_of_the_json(
         print("a library says hello")
         return int(args.console.done({"value": float("inf")}, "text"))
 
-    monkeypatch.setattr(inspect_command, "run", chatty)
+    monkeypatch.setattr(volumes, "_inspect", chatty)
     ran = run("inspect", "scan.nii", "--json")
     assert ran.json == {"ok": True, "command": "inspect", "value": None}
     assert "hello" in ran.err
@@ -228,6 +229,7 @@ def test_help_is_fast_and_imports_nothing_heavy() -> None:
         assert spent + ended.children_system - began.children_system < 0.3
 
 
+@pytest.mark.slow
 def test_command_runs_as_a_program(scan: Path) -> None:
     ran = subprocess_run("inspect", str(scan), "--json")
     assert ran.returncode == 0
@@ -251,14 +253,14 @@ def test_interrupt_stops_with_status_130(number: signal.Signals, tmp_path: Path)
     slow = tmp_path / "slow.py"
     slow.write_text(
         "import sys\n"
-        "from MedEnhanceLib.cli import inspect\n"
+        "from MedEnhanceLib.cli import volumes\n"
         "def hear(event):\n"
         "    if event.kind == 'started':\n"
         "        print('ready', file=sys.stderr, flush=True)\n"
         "def run(args):\n"
-        "    args.console.hear = hear\n"
+        "    args.console.show_event = hear\n"
         "    args.console.run('ping', {'count': 1, 'seconds': 60.0}, isolated=False)\n"
-        "inspect.run = run\n"
+        "volumes._inspect = run\n"
         "from MedEnhanceLib.cli.main import main\n"
         "sys.exit(main(['inspect', 'x.nii', '--json']))\n"
     )

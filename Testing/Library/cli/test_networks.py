@@ -52,11 +52,11 @@ def test_everything_besides_is_written_where_it_is_wished(
     told = ran.json
     assert set(told["outputs"]) == {"output", "segmentation", "uncertainty", "report"}
     assert told["warnings"] == ["only a stand-in"]
-    assert [row["label"] for row in told["table"]] == ["grey matter", "white matter"]
+    assert [row["label"] for row in told["table"]] == ["gray matter", "white matter"]
     assert io.load(tmp_path / "labels.nrrd").voxels.max() == 2
     assert io.load(tmp_path / "spread.mha").dtype == "float32"
     page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
-    assert "grey matter" in page
+    assert "gray matter" in page
     assert (tmp_path / "report" / "comparison.png").is_file()
 
 

@@ -5,13 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from MedEnhanceLib.cli.main import build_parser
-from MedEnhanceLib.cli.reference import commands, reference
+from MedEnhanceLib.cli.reference import commands, job_parameters, reference
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "commands.md"
 
 
 def test_page_of_commands_is_up_to_date() -> None:
     assert PAGE.read_text(encoding="utf-8") == reference(), (
+        "Run: python -m MedEnhanceLib.cli.reference docs/commands.md"
+    )
+
+
+def test_page_of_job_parameters_is_up_to_date() -> None:
+    page = PAGE.with_name("job-parameters.md")
+    assert page.read_text(encoding="utf-8") == job_parameters(), (
         "Run: python -m MedEnhanceLib.cli.reference docs/commands.md"
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib import io
-from MedEnhanceLib.cli import degrade
+from MedEnhanceLib.cli import volumes as commands
 from MedEnhanceLib.cli.main import build_parser
 from MedEnhanceLib.core.volume import Volume
 
@@ -83,6 +83,7 @@ def test_card_of_a_sequence_tells_its_frames(run: Callable, head: Volume, tmp_pa
     assert "3 frames of 36 × 40 × 12" in run("inspect", tmp_path / "four.nii").out
 
 
+@pytest.mark.slow
 def test_isolated_job_does_the_same_in_a_child(run: Callable, scan: Path, tmp_path: Path) -> None:
     ran = run("convert", scan, tmp_path / "scan.nrrd", "--isolated", "--json")
     assert ran.status == 0
@@ -136,7 +137,7 @@ def test_seeds_of_steps_differ_also_beside_a_composite() -> None:
     args = build_parser().parse_args(
         ["degrade", "a", "b", "--composite", "--rician", "0.1", "--bias", "0.2", "--seed", "4"]
     )
-    composite, *single = degrade.steps_from_options(args.steps, args.seed)
+    composite, *single = commands.steps_from_options(args.steps, args.seed)
     seeds = [part["seed"] for part in (*composite["steps"], *single)]
     assert len(set(seeds)) == 5
 
@@ -144,7 +145,7 @@ def test_seeds_of_steps_differ_also_beside_a_composite() -> None:
 @pytest.mark.parametrize(
     ("options", "status", "words"),
     [
-        ((), 2, "no damage was named"),
+        ((), 2, "no degradation was named"),
         (("--rician", "many"), 2, "many"),
         (("--rician", "-3"), 2, "rician level"),
         (("--low-dose", "5e3"), 3, "modality"),

@@ -190,9 +190,9 @@ def test_undershoot_is_accepted_but_signed_data_is_not(head: Volume) -> None:
     undershoot = head.voxels.copy()
     undershoot[0, 0, :5] = -40
     assert (Rician(0.1, 1).apply(head.with_voxels(undershoot)).voxels >= 0).all()
-    normalised = (head.voxels - head.voxels.mean()) / head.voxels.std()
+    normalized = (head.voxels - head.voxels.mean()) / head.voxels.std()
     with pytest.raises(InputError, match="negative") as caught:
-        Rician(0.1, 1).apply(head.with_voxels(normalised))
+        Rician(0.1, 1).apply(head.with_voxels(normalized))
     assert "magnitude" in caught.value.hint
 
 

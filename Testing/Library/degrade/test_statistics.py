@@ -37,7 +37,7 @@ def disc_noise() -> tuple[Floats, Floats]:
 
 
 def expected_sigma_hu(cutoff: float, photons: float) -> float:
-    """At a disc's centre: every view there sees the same counts; σ_p² = 1 / counts.
+    """At a disc's center: every view there sees the same counts; σ_p² = 1 / counts.
 
     Back projection adds views, each filtered and linearly interpolated at a random place
     between two detector elements: variance 2/3 R(0) + 1/3 R(1) of the kernel's autocorrelation.
@@ -48,6 +48,7 @@ def expected_sigma_hu(cutoff: float, photons: float) -> float:
     return math.pi / VIEWS * math.sqrt(VIEWS * per_view * variance_p) * 1000 / MU_WATER_PER_MM
 
 
+@pytest.mark.slow
 def test_rician_background_follows_rayleigh(rng: np.random.Generator) -> None:
     stats = pytest.importorskip("scipy.stats")
     noise = rician_noise(np.zeros((20, 100, 100), np.float32), 12.0, rng)
@@ -150,6 +151,7 @@ def test_dose_noise_variance_falls_with_the_photons(disc_noise: tuple[Floats, Fl
     assert less[:, inside].var() / noise[:, inside].var() == pytest.approx(4, rel=0.05)
 
 
+@pytest.mark.slow
 def test_electronic_noise_adds_its_variance() -> None:
     hu, distance = disc(48)
     inside, photons = distance < 8, 4000.0
@@ -202,7 +204,7 @@ def test_dose_noise_stays_finite_behind_metal() -> None:
 
 
 def test_the_grid_may_have_unequal_spacing() -> None:
-    """The same disc on a grid half as fine along j has about the same noise at its centre."""
+    """The same disc on a grid half as fine along j has about the same noise at its center."""
     hu, distance = disc(48)
     noise = low_dose_noise(hu[:, ::2], (0.8, 1.6, 3.0), 2e4, 0, np.random.default_rng(9))
     centre = noise[:, distance[::2] < 8]

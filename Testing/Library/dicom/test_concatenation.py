@@ -47,7 +47,7 @@ def test_complete_concatenation_is_one_volume(total: int | None, tmp_path: Path)
         ([1, 1], 2, "their numbers are 1, 1"),
         ([0, 1], 2, "their numbers are 0, 1"),
         ([1, 3], 2, "their numbers are 1, 3"),
-        ([1, 2], [2, 3], "they disagree on how many: 2 or 3"),
+        ([1, 2], [2, 3], "their total numbers differ: 2 or 3"),
     ],
 )
 def test_part_of_a_concatenation_is_no_volume(

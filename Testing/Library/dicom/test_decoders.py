@@ -1,4 +1,4 @@
-"""Every transfer syntax comes out as it went in; a broken stream is an error, never grey rows."""
+"""Every transfer syntax comes out as it went in; a broken stream is an error, never gray rows."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 from Library.dicom.images import Image, of_every_syntax, packaged
 
 from MedEnhanceLib.errors import DependencyError
-from MedEnhanceLib.io.dicom.decoders import _DECODERS, decode
-from MedEnhanceLib.io.dicom.reading import PixelFile, index_pixels
-from MedEnhanceLib.io.dicom.samples import DamagedError, Layout
+from MedEnhanceLib.io.dicom.decoders import _DECODERS, Layout, decode
+from MedEnhanceLib.io.dicom.pixelfile import PixelFile, index_pixels
 from MedEnhanceLib.io.dicom.sources import FileRef
+from MedEnhanceLib.io.dicom.structure import DamagedError
 
 BASELINE, EXTENDED, LOSSLESS, SV1 = (f"1.2.840.10008.1.2.4.{end}" for end in (50, 51, 57, 70))
 RLE, JPEG_LS, J2K = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90"
@@ -117,7 +117,7 @@ def test_piece_that_is_missing_in_the_middle_is_an_error(name: str, tmp_path: Pa
 
 @pytest.mark.parametrize(("syntax", "bits"), [(EXTENDED, 12), (SV1, 12), (LOSSLESS, 12)])
 def test_codes_of_jpeg_are_followed_to_the_last_pixel(syntax: str, bits: int) -> None:
-    """The decoder itself fills what is missing with grey, and says nothing."""
+    """The decoder itself fills what is missing with gray, and says nothing."""
     options = {"bitspersample": bits} if syntax == EXTENDED else {"lossless": True}
     whole = bytes(imagecodecs.jpeg8_encode(STORED, **options))
     end = whole.rindex(b"\xff\xd9")

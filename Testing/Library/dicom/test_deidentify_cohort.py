@@ -1,4 +1,4 @@
-"""A folder without people: whole or absent, consistent over runs, its limits told."""
+"""A folder without people: whole or absent, consistent over runs, its limits stated."""
 
 from __future__ import annotations
 
@@ -79,14 +79,15 @@ def test_two_runs_with_one_mapping_fit_together(make_series: Make, tmp_path: Pat
     ]
 
 
+@pytest.mark.slow
 def test_helpers_give_what_one_process_gives(
     make_series: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, mapping = make_series(STORED, **WHO), tmp_path / "secret.json"
     (folder / "damaged.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 99)
     alone = deidentify(folder, tmp_path / "a", mapping=mapping)
-    monkeypatch.setattr("MedEnhanceLib.io.deidentify.cohort._MANY", 2)
-    monkeypatch.setattr("MedEnhanceLib.io.deidentify.cohort.cpu_threads", lambda: 2)
+    monkeypatch.setattr("MedEnhanceLib.io.deidentify.dicom_folder._MANY", 2)
+    monkeypatch.setattr("MedEnhanceLib.io.deidentify.dicom_folder.cpu_threads", lambda: 2)
     shared = deidentify(folder, tmp_path / "b", mapping=mapping)
     assert shared.outcomes == alone.outcomes
     assert [one.read_bytes() for one in sorted((tmp_path / "b").rglob("*.dcm"))] == [
@@ -178,7 +179,7 @@ def test_what_is_no_image_is_left_out_and_what_is_damaged_fails(
     assert "77441" not in text
 
 
-def test_no_log_or_warning_tells_a_value(
+def test_no_log_or_warning_holds_a_value(
     make_series: Make, tmp_path: Path, ear: Ear, caplog: pytest.LogCaptureFixture
 ) -> None:
     """pydicom quotes what it finds wrong."""
@@ -233,15 +234,15 @@ def test_what_lies_in_the_target_stays(make_series: Make, tmp_path: Path) -> Non
             deidentify(folder, inside, overwrite=True)
 
 
-def test_the_command_tells_and_its_status_says(
+def test_the_command_reports_and_sets_its_status(
     make_series: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, out = make_series(STORED, **WHO), tmp_path / "out"
     assert main(["deidentify", str(folder), str(out), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["written"], told["failed"], told["patients"]) == (3, 0, 1)
+    report = json.loads(capsys.readouterr().out)
+    assert (report["written"], report["failed"], report["patients"]) == (3, 0, 1)
     row = {"tag": "(0010,0010)", "name": "PatientName", "action": "replaced"}
-    assert row | {"files": 3, "count": 3} in told["attributes"]
+    assert row | {"files": 3, "count": 3} in report["attributes"]
     assert (tmp_path / "out.txt").exists()
     assert "Gruber" not in (tmp_path / "out.txt").read_text() + (tmp_path / "out.json").read_text()
     assert main(["deidentify", str(folder), str(out)]) == 1
@@ -254,6 +255,7 @@ def test_the_command_tells_and_its_status_says(
     assert len(outputs(tmp_path / "two")) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_a_real_study_keeps_its_voxels_and_its_references(
     shared_data: Path, tmp_path: Path
@@ -276,6 +278,7 @@ def test_a_real_study_keeps_its_voxels_and_its_references(
     assert len({read.FrameOfReferenceUID for read in images.values()}) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy is not installed")
 @pytest.mark.parametrize("moved", [False, True], ids=["removed", "moved"])
 def test_results_are_as_valid_as_their_sources(tmp_path: Path, moved: bool) -> None:
@@ -305,7 +308,7 @@ def test_adding_to_a_folder_is_all_or_nothing(
     folder, mapping, out = make_series(STORED, **WHO), tmp_path / "secret.json", tmp_path / "out"
     deidentify(folder, out, mapping=mapping)
     (out / "mine").write_text("mine")
-    before, told = contents(out), mapping.read_text()
+    before, saved = contents(out), mapping.read_text()
     make_series(STORED, folder=folder / "more", uid="1.2.3.9", PatientID="H-2", PatientName="B")
     replace, moved = Path.rename, []
 
@@ -320,7 +323,7 @@ def test_adding_to_a_folder_is_all_or_nothing(
         deidentify(folder, out, mapping=mapping, overwrite=True)
     assert len(moved) > 6
     assert contents(out) == before
-    assert mapping.read_text() == told
+    assert mapping.read_text() == saved
     monkeypatch.undo()
     deidentify(folder, out, mapping=mapping, overwrite=True)
     assert len(outputs(out)) == 6

@@ -12,10 +12,10 @@ pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("dicomanonymizer")
 
 from MedEnhanceLib.io.deidentify import Deidentifier, deidentify  # noqa: E402
-from MedEnhanceLib.io.deidentify.kept import kept_texts  # noqa: E402
-from MedEnhanceLib.io.deidentify.table import Action, table  # noqa: E402
-from MedEnhanceLib.io.deidentify.values import decoded, texts  # noqa: E402
-from MedEnhanceLib.io.dicom.silence import silence  # noqa: E402
+from MedEnhanceLib.io.deidentify.leaks import kept_texts  # noqa: E402
+from MedEnhanceLib.io.deidentify.replacements import decoded, texts  # noqa: E402
+from MedEnhanceLib.io.deidentify.rules import Action, table  # noqa: E402
+from MedEnhanceLib.io.dicom.structure import silence  # noqa: E402
 from Testing.Library.dicom.test_deidentify import SECRET, image  # noqa: E402
 
 if TYPE_CHECKING:
@@ -43,15 +43,15 @@ def clean(**elements: Any) -> Dataset:
 )  # fmt: skip
 def test_a_short_text_is_kept_only_where_it_is_technical(keyword: str) -> None:
     value = ADDRESS if "Address" in keyword else BETTY
-    told = str(clean(**{keyword: value}).get(keyword) or "")
-    assert told in ("", "REMOVED")
+    kept_values = str(clean(**{keyword: value}).get(keyword) or "")
+    assert kept_values in ("", "REMOVED")
 
 
 def test_makers_methods_and_codes_stay() -> None:
-    told = {"Manufacturer": "ACME", "ConvolutionKernel": "B30f", "SoftwareVersions": "VB17",
+    kept_values = {"Manufacturer": "ACME", "ConvolutionKernel": "B30f", "SoftwareVersions": "VB17",
             "SequenceName": "tfl3d1", "ReceiveCoilName": "Head 32"}  # fmt: skip
-    copied = clean(**told)
-    assert {keyword: copied[keyword].value for keyword in told} == told
+    copied = clean(**kept_values)
+    assert {keyword: copied[keyword].value for keyword in kept_values} == kept_values
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ def test_terms_of_the_standard_stay_whoever_bears_them(
     tmp_path: Path, name: str, keyword: str, value: str
 ) -> None:
     (tmp_path / "in").mkdir()
-    told = image(PatientName=name, **{keyword: value})
-    told.save_as(tmp_path / "in" / "one.dcm", enforce_file_format=True)
+    kept_values = image(PatientName=name, **{keyword: value})
+    kept_values.save_as(tmp_path / "in" / "one.dcm", enforce_file_format=True)
     deidentify(tmp_path / "in", tmp_path / "out")
     (result,) = (tmp_path / "out").rglob("*.dcm")
     assert pydicom.dcmread(result)[keyword].value == value
@@ -152,13 +152,18 @@ def test_words_of_others_are_not_ours(text: str) -> None:
     assert not copied.get("SeriesDescription")
 
 
-def test_the_body_is_told_only_where_asked() -> None:
-    told = {"PatientAge": "061Y", "PatientSex": "F", "PatientWeight": "70", "PatientSize": "1.7"}
-    body = image(**told, EthnicGroup="X", PatientBodyMassIndex="24")
+def test_the_body_is_kept_only_on_request() -> None:
+    kept_values = {
+        "PatientAge": "061Y",
+        "PatientSex": "F",
+        "PatientWeight": "70",
+        "PatientSize": "1.7",
+    }
+    body = image(**kept_values, EthnicGroup="X", PatientBodyMassIndex="24")
     without, _ = Deidentifier(SECRET).dataset(body)
-    assert not [k for k in (*told, "PatientBodyMassIndex") if without.get(k)]
+    assert not [k for k in (*kept_values, "PatientBodyMassIndex") if without.get(k)]
     kept, _ = Deidentifier(SECRET, keep_characteristics=True).dataset(body)
-    assert {keyword: str(kept[keyword].value) for keyword in told} == told
+    assert {keyword: str(kept[keyword].value) for keyword in kept_values} == kept_values
     assert not kept.get("EthnicGroup")
     codes = [item.CodeValue for item in kept.DeidentificationMethodCodeSequence]
     assert codes == ["113100", "113108"]
@@ -196,6 +201,7 @@ def plants(draw: st.DrawFn) -> list[tuple[int, str, str, int]]:
     return draw(st.lists(row, min_size=1, max_size=8))
 
 
+@pytest.mark.slow
 @settings(
     max_examples=120, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
 )
@@ -252,9 +258,9 @@ def assert_nothing_left(after: Dataset) -> None:
 def test_no_unlisted_comment_address_or_note_is_kept() -> None:
     from pydicom._dicom_dict import DicomDictionary
 
-    telling = ("Comment", "Notes", "Address", "UserGroup", "Author", "Phone", "Person")
+    identifying = ("Comment", "Notes", "Address", "UserGroup", "Author", "Phone", "Person")
     kept = [entry[4] for tag, entry in DicomDictionary.items()
-            if entry[0] in ("LO", "SH") and any(word in entry[4] for word in telling)
+            if entry[0] in ("LO", "SH") and any(word in entry[4] for word in identifying)
             and table().rule(tag, entry[0]).action is Action.KEEP]  # fmt: skip
     assert not kept
 
@@ -265,6 +271,6 @@ def test_previews_and_waveforms_inside_sequences_go() -> None:
     inner.add_new(0x7FE00010, "OW", b"Betty in pixels!")
     inner.add_new(0x54001010, "OW", b"Betty in waves!!")
     inner.add_new(0x00420011, "OB", b"Betty in a file!")
-    told = clean(ReferencedImageSequence=[inner]).ReferencedImageSequence[0]
-    assert b"Betty" not in told.EncapsulatedDocument
-    assert not {0x7FE00010, 0x54001010} & set(told.keys())
+    kept_values = clean(ReferencedImageSequence=[inner]).ReferencedImageSequence[0]
+    assert b"Betty" not in kept_values.EncapsulatedDocument
+    assert not {0x7FE00010, 0x54001010} & set(kept_values.keys())

@@ -1,4 +1,4 @@
-"""Two patients never become one, and one never two; what is doubtful is said."""
+"""Two patients never become one, and one never two; what is doubtful is a warning."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ def test_who_is_the_same(other: Person, is_same: bool, is_turned: bool) -> None:
     assert (patients.pseudonym(first) == patients.pseudonym(second)) is is_same
 
 
-def test_issuers_tell_numbers_apart() -> None:
+def test_issuers_distinguish_equal_numbers() -> None:
     patients = Patients()
     here = who("Gruber^Anna", "", "7", IssuerOfPatientID="A")
     there = who("Gruber^Anna", "", "7", IssuerOfPatientID="B")
     assert patients.pseudonym(here) != patients.pseudonym(there)
-    (doubt,) = patients.doubts({"ANON-0001"})
-    assert "ANON-0001, ANON-0002: one patient ID" in doubt
+    (warning,) = patients.warnings({"ANON-0001"})
+    assert "ANON-0001, ANON-0002: one patient ID" in warning
 
 
 @pytest.mark.parametrize(("one", "other"), [("Müller^Jörg", "Mueller^Joerg"), ("Müller", "MULLER")])
@@ -79,17 +79,17 @@ def test_umlauts_are_written_in_many_ways(one: str, other: str) -> None:
     assert patients.pseudonym(who(one, "", "7")) == patients.pseudonym(who(other, "", "7"))
 
 
-def test_doubts_tell_no_names() -> None:
+def test_warnings_hold_no_names() -> None:
     patients = Patients()
     for one in (ANNA, who("Huber^Anna", "19700102", "7"), who("Gruber^Anna", "19700102", "8"),
                 who("Alpha^B", "19990101", "7"), person()):  # fmt: skip
         patients.pseudonym(one)
-    told = "\n".join(patients.doubts(set(patients.known.values())))
-    assert "ANON-0001: its images tell different names" in told
-    assert "ANON-0001, ANON-0002: the same name and birth date, but other IDs" in told
-    assert "ANON-0001, ANON-0003: one patient ID, but other names" in told
-    assert "ANON-0004: neither an ID nor a name" in told
-    assert not [word for word in ("Gruber", "Huber", "1970") if word in told]
+    lines = "\n".join(patients.warnings(set(patients.known.values())))
+    assert "ANON-0001: its images state different names" in lines
+    assert "ANON-0001, ANON-0002: the same name and birth date, but other IDs" in lines
+    assert "ANON-0001, ANON-0003: one patient ID, but other names" in lines
+    assert "ANON-0004: neither an ID nor a name" in lines
+    assert not [word for word in ("Gruber", "Huber", "1970") if word in lines]
 
 
 WORDS = st.sampled_from(["", "Gruber^Anna", "GRUBER^ANNA^M", "Alpha^Berta", "Anonymous"])
@@ -118,7 +118,7 @@ def test_nobody_shares_a_pseudonym_with_a_stranger(persons: list[Person]) -> Non
     assert [again.pseudonym(one) for one in patients.known] == list(patients.known.values())
 
 
-def test_two_patients_of_one_id_are_told_apart_with_a_warning(
+def test_two_patients_of_one_id_are_kept_apart_with_a_warning(
     make_series: Make, tmp_path: Path, ear: Ear
 ) -> None:
     def add(folder: str, uid: str, **elements: Any) -> None:
@@ -133,7 +133,7 @@ def test_two_patients_of_one_id_are_told_apart_with_a_warning(
     assert not [text for text in ear.warnings if "Alpha" in text]
 
 
-def test_whom_nobody_can_tell_fails_alone(make_series: Make, tmp_path: Path) -> None:
+def test_an_ambiguous_patient_fails_alone(make_series: Make, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for folder, uid, name in (
         ("a", "1.2.3.1", "Alpha"),
@@ -145,7 +145,7 @@ def test_whom_nobody_can_tell_fails_alone(make_series: Make, tmp_path: Path) -> 
         )
     report = deidentify(tmp_path / "in", tmp_path / "out")
     assert report.count("written") == 2
-    assert "fits several" in report.failed[0].reason
+    assert "matches several" in report.failed[0].reason
 
 
 def test_an_image_without_a_patient_is_of_its_study(make_series: Make, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("dicomanonymizer")
 
 from MedEnhanceLib.io.deidentify import Deidentifier, deidentify  # noqa: E402
-from MedEnhanceLib.io.dicom.silence import silence  # noqa: E402
+from MedEnhanceLib.io.dicom.structure import silence  # noqa: E402
 from Testing.Library.dicom.test_deidentify import PIXELS, SECRET, image  # noqa: E402
 
 WORDS = b"taken by Betty"
@@ -77,7 +77,7 @@ def test_a_compressed_frame_that_is_cut_short_is_damaged(kind: str, left: float)
         Deidentifier(SECRET, allow_burned_in=True).dataset(dataset)
 
 
-def test_frames_that_are_missing_are_told() -> None:
+def test_missing_frames_are_reported() -> None:
     dataset = planted("JPEG 2000", "comment")
     dataset.NumberOfFrames = 3
     with pytest.raises(InputError, match="damaged"):

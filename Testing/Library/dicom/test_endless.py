@@ -1,4 +1,4 @@
-"""Small files that unfold, or go on, without end are refused before they cost time or memory."""
+"""Small files that inflate, or go on, without end are refused before they cost time or memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from Library.dicom.images import mr, written
 
 from MedEnhanceLib.errors import Cancelled, InputError
-from MedEnhanceLib.io.dicom import helpers, is_source, list_series, load_dicom
+from MedEnhanceLib.io.dicom import is_source, list_series, load_dicom, scan
 from MedEnhanceLib.io.dicom.headers import Header
 from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.runtime.progress import Monitor
@@ -66,7 +66,8 @@ def seconds_and_bytes(path: Path) -> tuple[float, int, str]:
     return seconds, most, caught.value.message
 
 
-def test_what_is_deflated_behind_the_pixels_is_not_unfolded(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_what_is_deflated_behind_the_pixels_is_not_inflated(tmp_path: Path) -> None:
     path = deflated(tmp_path / "a.dcm", data_set(), *zeros(300))
     tracemalloc.start()
     volume = load_dicom(path, monitor=Monitor())
@@ -76,6 +77,7 @@ def test_what_is_deflated_behind_the_pixels_is_not_unfolded(tmp_path: Path) -> N
     assert most < 250 * MB
 
 
+@pytest.mark.slow
 def test_a_deflated_header_without_end_is_refused(tmp_path: Path) -> None:
     private = b"\x09\x00\x10\x00OB\0\0" + (300 * MB).to_bytes(4, "little")
     path = deflated(tmp_path / "a.dcm", private, *zeros(300), data_set())
@@ -85,7 +87,8 @@ def test_a_deflated_header_without_end_is_refused(tmp_path: Path) -> None:
     assert most < 250 * MB
 
 
-def test_deflated_pixels_beyond_the_size_of_the_image_are_not_unfolded(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_deflated_pixels_beyond_the_size_of_the_image_are_not_inflated(tmp_path: Path) -> None:
     content = data_set()
     at = content.rindex(b"\xe0\x7f\x10\x00OW") + 8
     claimed = content[:at] + (300 * MB).to_bytes(4, "little")
@@ -96,6 +99,7 @@ def test_deflated_pixels_beyond_the_size_of_the_image_are_not_unfolded(tmp_path:
     assert most < 250 * MB
 
 
+@pytest.mark.slow
 def test_a_large_deflated_image_is_read(tmp_path: Path) -> None:
     stored = np.zeros((6000, 6000), np.uint16)
     stored[-1, -1] = 77
@@ -145,14 +149,14 @@ def test_cancel_does_not_wait_for_a_header(
 ) -> None:
     folder = make_series(np.zeros((3, 4, 5), np.uint16))
     stop, answered = threading.Event(), threading.Event()
-    read = helpers.read_header
+    read = scan.read_header
 
     def stuck(file: FileRef) -> Header | None:
         stop.set()
         answered.wait(20)  # as a share on the network that does not answer
         return read(file)
 
-    monkeypatch.setattr(helpers, "read_header", stuck)
+    monkeypatch.setattr(scan, "read_header", stuck)
     began = time.monotonic()
     try:
         with pytest.raises(Cancelled):
@@ -168,7 +172,7 @@ def test_what_goes_wrong_in_a_header_comes_out_as_it_is(
     def fail(file: FileRef) -> Header | None:
         raise KeyError(file.name)
 
-    monkeypatch.setattr(helpers, "read_header", fail)
+    monkeypatch.setattr(scan, "read_header", fail)
     for cancel in (None, lambda: False):
         with pytest.raises(KeyError):
             list_series(make_series(np.zeros((2, 4, 5), np.uint16)), Monitor(cancel=cancel))

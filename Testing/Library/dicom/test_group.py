@@ -348,7 +348,7 @@ def test_a_missing_slice_is_not_excused_by_an_attribute(make_series: Make) -> No
 # ------------------------------------------------------------ scouts
 
 
-def test_localisers_among_slices_are_left_out_and_named(make_series: Make, ear: Ear) -> None:
+def test_localizers_among_slices_are_left_out_and_named(make_series: Make, ear: Ear) -> None:
     make_series(np.zeros((5, 4, 4), np.uint16))
     folder = make_series(
         np.zeros((2, 9, 9), np.uint16),
@@ -358,17 +358,17 @@ def test_localisers_among_slices_are_left_out_and_named(make_series: Make, ear: 
         slice_elements=lambda k: {"SOPInstanceUID": f"1.2.5.{k}"},
     )
     assert load_dicom(folder, monitor=ear.monitor).shape == (5, 4, 4)
-    (warning,) = (one for one in ear.warnings if "localiser" in one)
+    (warning,) = (one for one in ear.warnings if "localizer" in one)
     assert "scout001.dcm" in warning
     assert "scout002.dcm" in warning
 
 
-def test_a_series_of_localisers_alone_is_what_it_is(make_series: Make, ear: Ear) -> None:
+def test_a_series_of_localizers_alone_is_what_it_is(make_series: Make, ear: Ear) -> None:
     folder = make_series(
         np.zeros((3, 4, 4), np.uint16), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]
     )
     assert load_dicom(folder, monitor=ear.monitor).shape == (3, 4, 4)
-    assert not any("localiser" in one for one in ear.warnings)
+    assert not any("localizer" in one for one in ear.warnings)
 
 
 def test_a_slice_whose_direction_is_damaged_is_no_scout(make_series: Make) -> None:

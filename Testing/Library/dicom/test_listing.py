@@ -147,7 +147,7 @@ def test_geometry_that_cannot_be_loaded_is_told_in_the_table(make_series: Make) 
     assert "between 2.50 and 7.50 mm" in row.reason
 
 
-def test_a_colour_picture_beside_a_volume_does_not_ask(make_series: Make, ear: Ear) -> None:
+def test_a_color_picture_beside_a_volume_does_not_ask(make_series: Make, ear: Ear) -> None:
     make_series(STORED, prefix="a")
     folder = make_series(
         STORED[:1],
@@ -202,6 +202,7 @@ def test_the_study_beside_the_project_is_listed(shared_data: Path) -> None:
     assert {row.patient for row in rows} == {"STS_025"}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_every_row_of_pydicoms_discs_loads_or_says_why() -> None:
     """CT, MR, CR and scouts as a hospital's disc mixes them; CT without pixels."""

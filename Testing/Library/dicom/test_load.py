@@ -80,7 +80,7 @@ def test_lossy_steps_are_remembered_with_the_worst_ratio(make_series: Make) -> N
 def test_a_lossy_encoding_is_remembered_even_where_the_header_is_silent() -> None:
     from pydicom.data import get_testdata_file
 
-    from MedEnhanceLib.io.dicom.lossy import lossy_steps
+    from MedEnhanceLib.io.dicom.elements import lossy_steps
 
     file = Path(str(get_testdata_file("JPEG-lossy.dcm")))
     dataset = pydicom.dcmread(file, stop_before_pixels=True)
@@ -145,14 +145,16 @@ def test_a_copy_that_differs_is_refused_by_name(make_series: Make, element: str)
     }
     setattr(dataset, element, values[element])
     dataset.save_as(folder / "z.dcm")
-    with pytest.raises(InputError, match=r"002\.dcm.*z\.dcm.*one SOPInstanceUID and differ"):
+    with pytest.raises(
+        InputError, match=r"002\.dcm.*z\.dcm.*have the same SOPInstanceUID, but differ"
+    ):
         load_dicom(folder, monitor=Monitor())
 
 
 def test_images_that_all_carry_one_uid_are_refused(make_series: Make) -> None:
     """What careless de-identification leaves: never one slice for all of them."""
     folder = make_series(STORED, SOPInstanceUID="1.2.3")
-    with pytest.raises(InputError, match="one SOPInstanceUID"):
+    with pytest.raises(InputError, match="the same SOPInstanceUID"):
         load_dicom(folder, monitor=Monitor())
 
 

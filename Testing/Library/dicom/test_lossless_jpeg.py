@@ -8,9 +8,9 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from MedEnhanceLib.io.dicom.decoders import decode
-from MedEnhanceLib.io.dicom.jpegstream import read_frame_header, verify_samples
-from MedEnhanceLib.io.dicom.samples import DamagedError, Layout
+from MedEnhanceLib.io.dicom.decoders import Layout, decode
+from MedEnhanceLib.io.dicom.streams import read_frame_header, verify_samples
+from MedEnhanceLib.io.dicom.structure import DamagedError
 
 LOSSLESS = "1.2.840.10008.1.2.4.57"
 

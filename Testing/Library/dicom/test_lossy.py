@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from MedEnhanceLib.core.origin import Lossy
-from MedEnhanceLib.io.dicom.lossy import lossy_steps
+from MedEnhanceLib.io.dicom.elements import lossy_steps
 
 PLAIN, JPEG, JPEG_2000 = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.91"
 

@@ -67,7 +67,7 @@ def test_a_series_whose_last_images_hold_nothing_is_refused(
     assert not row.readable
     with pytest.raises(InputError, match=rf"001{ending}: ") as caught:
         load_dicom(folder, monitor=Monitor())
-    assert "take it away" in caught.value.hint
+    assert "remove it" in caught.value.hint
 
 
 @links
@@ -131,7 +131,7 @@ def test_a_folder_that_cannot_be_looked_through_may_hold_the_rest(
 ) -> None:
     folder = make_series(STORED)
     shut(moved(folder, ["001.dcm", "002.dcm"], folder / "rest"))
-    with pytest.raises(InputError, match=r"rest: the folder c.*not be looked through"):
+    with pytest.raises(InputError, match=r"rest: the folder c.*not be read"):
         load_dicom(folder, monitor=Monitor())
 
 
@@ -140,7 +140,7 @@ def test_nothing_but_a_folder_that_cannot_be_looked_through_is_refused(
 ) -> None:
     folder = make_series(STORED)
     shut(folder)
-    with pytest.raises(InputError, match=r"the folder c.*not be looked through"):
+    with pytest.raises(InputError, match=r"the folder c.*not be read"):
         load_dicom(folder, monitor=Monitor())
 
 

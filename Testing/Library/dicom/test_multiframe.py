@@ -360,6 +360,7 @@ def test_frames_are_as_many_as_the_header_says(count: int, tmp_path: Path) -> No
         loaded(tmp_path, enhanced_mr(FRAMES[:2], [0.0, 2.0], NumberOfFrames=count))
 
 
+@pytest.mark.slow
 def test_thousands_of_frames_are_described_in_no_time(tmp_path: Path) -> None:
     frames = np.zeros((1000, 2, 2), np.uint16)
     (tmp_path / "image.dcm").write_bytes(written(enhanced_mr(frames, [*range(1000)])))

@@ -160,7 +160,7 @@ def test_element_that_stands_twice_is_refused(tmp_path: Path) -> None:
     content = written(mr(EIGHT))
     at = content.index(b"\x28\x00\x10\x00US")
     (tmp_path / "twice.dcm").write_bytes(content[:at] + content[at : at + 10] + content[at:])
-    with pytest.raises(InputError, match=r"\(0028,0010\) stands there twice"):
+    with pytest.raises(InputError, match=r"\(0028,0010\) is there twice"):
         load_dicom(tmp_path / "twice.dcm", monitor=Monitor())
 
 
@@ -173,7 +173,7 @@ def test_rows_and_columns_whose_tags_are_swapped_are_refused(tmp_path: Path) -> 
         load_dicom(tmp_path / "swapped.dcm", monitor=Monitor())
 
 
-def test_deflated_file_that_unfolds_without_end_is_refused(
+def test_deflated_file_that_inflates_without_end_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from MedEnhanceLib.io.dicom import structure
@@ -183,7 +183,7 @@ def test_deflated_file_that_unfolds_without_end_is_refused(
     assert load_dicom(file, monitor=Monitor()).shape == (1, 64, 64)
     monkeypatch.setattr(structure, "_FIRST_INFLATED", 4096)
     monkeypatch.setattr(structure, "_MOST_INFLATED", 8192)
-    with pytest.raises(InputError, match="unfolds to more"):
+    with pytest.raises(InputError, match="inflates to more"):
         load_dicom(file, monitor=Monitor())
 
 
@@ -215,7 +215,7 @@ def test_lookup_table_of_a_real_file_is_applied() -> None:
     import pydicom
     from pydicom.pixels.processing import apply_modality_lut
 
-    from MedEnhanceLib.io.dicom.reading import index_pixels
+    from MedEnhanceLib.io.dicom.pixelfile import index_pixels
 
     path = Path(mlut.__file__).parent / "data" / "mlut_18.dcm"
     dataset = pydicom.dcmread(path)
@@ -248,8 +248,8 @@ def test_padding_is_kept_and_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("own", "says"),
     [
-        ({"PhotometricInterpretation": "PALETTE COLOR"}, "colours of a table"),
-        ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "colour image"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "index a color table"),
+        ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "color image"),
         ({"PhotometricInterpretation": "MONOCHROME3"}, "MONOCHROME3"),
     ],
 )

@@ -129,7 +129,7 @@ def test_what_is_no_set_of_labels_is_refused(
 def test_frames_beside_the_grid_are_refused(tmp_path: Path) -> None:
     places = (0.0, 2.0, 5.0)
     dataset = segmentation([(1, place, mask((0, 0))) for place in places])
-    with pytest.raises(GeometryError, match="beside a grid of 2 mm"):
+    with pytest.raises(GeometryError, match="not lie on a grid of 2 mm"):
         loaded(tmp_path, dataset)
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from MedEnhanceLib.io.dicom import kinds, multiframe, segmentation
-from MedEnhanceLib.io.dicom.decoders import _DECODERS, NATIVE, syntax_name
+from MedEnhanceLib.io.dicom import headers, multiframe, segmentation
+from MedEnhanceLib.io.dicom.decoders import _DECODERS, syntax_name
+from MedEnhanceLib.io.dicom.structure import NATIVE
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "dicom" / "reading.md").read_text(encoding="utf-8")
@@ -33,7 +34,7 @@ def test_each_object_is_read_or_refused_as_the_table_says(row: list[str]) -> Non
     phrases = re.findall(r'"([^"]+)"', outcome)
     for end in ends.split(", "):
         sop_class = _CLASS + end
-        reason = kinds.not_an_image(sop_class)
+        reason = headers.not_an_image(sop_class)
         if sop_class in segmentation.CLASSES:
             assert reason is not None
             assert any(reason.what.startswith(phrase) for phrase in phrases)
@@ -42,7 +43,7 @@ def test_each_object_is_read_or_refused_as_the_table_says(row: list[str]) -> Non
             assert any(phrase in what for phrase in phrases), f"{name}, {end}: {what}"
         else:
             assert reason is None
-            place = kinds.not_a_plane(sop_class)
+            place = headers.not_a_plane(sop_class)
             frames = multiframe._clip(sop_class, 2).message
             told = (place.what if place else "") + frames
             assert outcome.startswith("read only") == bool(phrases)

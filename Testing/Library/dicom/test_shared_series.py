@@ -74,7 +74,7 @@ def test_series_with_missing_slices_names_the_gaps(dicom: Path) -> None:
     assert "--fix-spacing" in caught.value.hint
 
 
-def test_missing_slices_can_be_made_from_their_neighbours(dicom: Path) -> None:
+def test_missing_slices_can_be_made_from_their_neighbors(dicom: Path) -> None:
     """Held against the whole series: what was imaged is kept, what was not is near the truth."""
     fixed = load_dicom(dicom / "STS_025_missing", repairs=Repairs(spacing=True), monitor=Monitor())
     whole = load(dicom / "STS_025" / "MR_T1_series")
@@ -84,9 +84,9 @@ def test_missing_slices_can_be_made_from_their_neighbours(dicom: Path) -> None:
     assert np.array_equal(fixed.voxels[kept], whole.voxels[kept])
     for k in made:
         off = np.abs(fixed.voxels[k].astype(float) - whole.voxels[k]).mean()
-        neighbour = np.abs(whole.voxels[k - 1].astype(float) - whole.voxels[k]).mean()
-        assert off < neighbour
-    assert "6.54 of 78.48 mm were imaged by no slice" in " ".join(fixed.history)
+        neighbor = np.abs(whole.voxels[k - 1].astype(float) - whole.voxels[k]).mean()
+        assert off < neighbor
+    assert "6.54 of 78.48 mm were not imaged" in " ".join(fixed.history)
     assert fixed.origin is not None
     assert not fixed.origin.on_grid
 
@@ -108,8 +108,8 @@ ODD: dict[str, tuple[int, ...] | str] = {
     "no_meta": "DICM",
     "rtdose": (15, 10, 10),
     "test-SR": "Comprehensive SR Storage",
-    "emri_small": "none says its place",
-    "emri_small_jpeg_ls_lossless": "none says its place",
+    "emri_small": "none states its position",
+    "emri_small_jpeg_ls_lossless": "none states its position",
     "eCT_Supplemental": (2, 512, 512),
 }
 
@@ -186,5 +186,5 @@ def test_frames_without_a_place_are_not_put_at_the_origin_as_itk_does(dicom: Pat
     file = dicom / "odd" / "emri_small.dcm"
     image = sitk.ReadImage(str(file))
     assert (image.GetOrigin(), image.GetSpacing()) == ((0, 0, 0), (1, 1, 1))
-    with pytest.raises(InputError, match="none says its place in the patient"):
+    with pytest.raises(InputError, match="none states its position in the patient"):
         load(file)

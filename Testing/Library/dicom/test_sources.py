@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.errors import Cancelled, InputError
-from MedEnhanceLib.io.dicom import archives, is_source, load_dicom, mediadir
+from MedEnhanceLib.io.dicom import archives, is_source, load_dicom, sources
 from MedEnhanceLib.io.dicom.sources import FileRef, find_files
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -344,7 +344,7 @@ def test_a_directory_without_its_images_is_refused(disc: Disc, tmp_path: Path) -
 def test_names_on_a_disc_are_compared_as_drives_show_them() -> None:
     found = ["dicom/im0001", "DICOM/IM0002;1", "DICOM/IM0003."]
     told = ["DICOM/IM0001", "DICOM/IM0002", "DICOM/IM0003", "DICOM/IM0004", "../DICOM/IM0001"]
-    assert mediadir.missing(told, found) == ["DICOM/IM0004", "../DICOM/IM0001"]
+    assert sources.not_there(told, found) == ["DICOM/IM0004", "../DICOM/IM0001"]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.origin import DicomOrigin, Instance
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.dicomout import Derivation, Template, read_template
-from MedEnhanceLib.io.dicomout.segmentation import build_segmentation
+from MedEnhanceLib.io.dicomout.segments import build_segmentation
 from MedEnhanceLib.runtime.progress import Monitor
 
 Examine = Callable[[Path], list[str]]
@@ -116,7 +116,7 @@ def study(make_series: Callable[..., Path]) -> Study:
 MEANINGS: list[dict[str, Any]] = [
     {
         "value": 1,
-        "name": "Grey matter",
+        "name": "Gray matter",
         "color": "#c9a227",
         "category": {"value": "123037004", "scheme": "SCT", "meaning": "Anatomical Structure"},
         "type": {"value": "389081007", "scheme": "SCT", "meaning": "Gray Matter"},

@@ -13,12 +13,12 @@ from MedEnhanceLib.io.dicomout import Derivation
 from MedEnhanceLib.io.dicomout import derivation as derivation_module
 from MedEnhanceLib.io.dicomout.derivation import (
     NOTICE,
+    Reference,
     ascii_text,
     method_term,
     now,
     refer_to_sources,
 )
-from MedEnhanceLib.io.dicomout.items import Reference
 
 MODEL = {"name": "mr-brain", "version": "0.2", "sha256": "ab" * 32}
 
@@ -72,7 +72,7 @@ def test_a_series_description_keeps_64_characters(earlier: str, expected: str) -
     assert len(expected.encode()) <= 64
 
 
-def test_a_wish_for_the_series_description_wins() -> None:
+def test_a_requested_series_description_wins() -> None:
     assert Derivation("enhanced", series_description="mine").series_text("T1") == "mine"
     odd = Derivation("enhanced", series_description="a\\b\nc\x01 ")
     assert odd.series_text("T1") == "a b c"
@@ -88,7 +88,7 @@ def test_a_wish_for_the_series_description_wins() -> None:
         "resampled from C:\\data\\Doe_Jane\\ct",
     ],
 )
-def test_names_of_files_are_not_told(step: str) -> None:
+def test_names_of_files_are_left_out(step: str) -> None:
     derivation = Derivation("enhanced", step, history=(step, "3 tiles at 0.5 Bq/ml"))
     assert "Jane" not in derivation.text()
     assert "?" not in derivation.text()
@@ -107,15 +107,15 @@ def test_names_of_files_are_not_told(step: str) -> None:
         (Derivation("converted", history=("moved slices inside their planes",)), ["113085"]),
     ],
 )
-def test_codes_tell_the_kind_of_derivation(derivation: Derivation, expected: list[str]) -> None:
-    told = applied(derivation).get("DerivationCodeSequence") or []
-    assert [item.CodeValue for item in told] == expected
+def test_codes_state_the_kind_of_derivation(derivation: Derivation, expected: list[str]) -> None:
+    found = applied(derivation).get("DerivationCodeSequence") or []
+    assert [item.CodeValue for item in found] == expected
 
 
 def test_every_code_is_one_of_dicom() -> None:
     known = {getattr(codes.DCM, name).value: getattr(codes.DCM, name).meaning
              for name in codes.DCM.dir()}  # fmt: skip
-    for name in ("_PROCESSING", "_LOSSY", "_RESAMPLING", "_SEGMENTATION",
+    for name in ("PROCESSING", "_LOSSY", "_RESAMPLING", "_SEGMENTATION",
                  "_PROCESSING_EQUIPMENT", "_SOURCE_IMAGE"):  # fmt: skip
         value, meaning = getattr(derivation_module, name)
         assert known[value] == meaning
@@ -174,7 +174,7 @@ def test_frames_of_one_file_are_one_reference() -> None:
 def test_times_are_those_of_the_datasets_zone(offset: str) -> None:
     date, time = now(offset)
     if offset in ("+0200", "-1130"):
-        told = datetime.strptime(f"{date}{time}{offset}", "%Y%m%d%H%M%S.%f%z")
-        assert abs((datetime.now(UTC) - told).total_seconds()) < 60
+        found = datetime.strptime(f"{date}{time}{offset}", "%Y%m%d%H%M%S.%f%z")
+        assert abs((datetime.now(UTC) - found).total_seconds()) < 60
     assert len(date) == 8
     assert len(time) <= 14

@@ -14,8 +14,7 @@ from pydicom import Dataset
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout import Derivation, new_study
-from MedEnhanceLib.io.dicomout.report import build_measurements
-from MedEnhanceLib.io.dicomout.segmentation import build_segmentation
+from MedEnhanceLib.io.dicomout.segments import build_measurements, build_segmentation
 from MedEnhanceLib.runtime.progress import Monitor
 
 Examine = Callable[[Path], list[str]]
@@ -25,7 +24,7 @@ Rows = list[dict[str, Any]]
 @pytest.fixture
 def table() -> Rows:
     return [
-        {"label": "Grey matter", "value": 1, "voxels": 12, "volume_ml": 0.012, "surface_mm2": 31.4},
+        {"label": "Gray matter", "value": 1, "voxels": 12, "volume_ml": 0.012, "surface_mm2": 31.4},
         {"label": "Läsion", "value": 7, "voxels": 9, "volume_ml": 1234.5, "surface_mm2": 98765.4},
         {"label": "Absent", "value": 3, "voxels": 0, "volume_ml": 0.0, "surface_mm2": 0.0},
     ]
@@ -92,7 +91,7 @@ def test_the_report_gives_back_each_size_with_its_label(
 
 
 def test_the_report_says_how_surfaces_were_measured(tmp_path: Path, built: Dataset) -> None:
-    """By its name the code is of a mesh; what the method's own code is of, the report tells."""
+    """By its name the code is of a mesh; the report states what the method's own code is of."""
     _, surface = read_back(built, tmp_path)[0].get_measurements()
     assert surface.method.meaning == "Crofton formula over segmented voxels"
     (scheme,) = built.CodingSchemeIdentificationSequence
@@ -160,7 +159,7 @@ def test_it_names_the_device_the_patient_and_the_evidence(
     assert named == {segmentation.SOPInstanceUID, *(f"1.2.3.1.{k}" for k in range(1, 7))}
 
 
-def test_labels_of_one_name_are_told_apart_by_value(
+def test_labels_of_one_name_are_distinguished_by_value(
     study: Any, labels: Volume, derivation: Derivation
 ) -> None:
     meanings = [{"value": 1, "name": "lung"}, {"value": 7, "name": "lung"}]
@@ -202,12 +201,12 @@ def test_labels_that_never_were_dicom_are_measured_too(
     ("row", "says"),
     [
         ({"label": "Liver", "volume_ml": 1.0}, "Liver"),
-        ({"label": "Grey matter", "value": 7, "volume_ml": 1.0}, "Grey matter"),
-        ({"label": "Grey matter", "value": 1, "volume_ml": float("nan")}, "nan mL"),
-        ({"label": "Grey matter", "value": 1, "volume_ml": -1.0}, "-1.0 mL"),
+        ({"label": "Gray matter", "value": 7, "volume_ml": 1.0}, "Gray matter"),
+        ({"label": "Gray matter", "value": 1, "volume_ml": float("nan")}, "nan mL"),
+        ({"label": "Gray matter", "value": 1, "volume_ml": -1.0}, "-1.0 mL"),
         (
-            {"label": "Grey matter", "value": 1, "volume_ml": 1.0, "surface_mm2": float("inf")},
-            "surface of 'Grey matter' is inf mm²",
+            {"label": "Gray matter", "value": 1, "volume_ml": 1.0, "surface_mm2": float("inf")},
+            "surface of 'Gray matter' is inf mm²",
         ),
     ],
 )

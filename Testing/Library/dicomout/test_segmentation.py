@@ -17,7 +17,7 @@ from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, OutputError
 from MedEnhanceLib.io.dicomout import Derivation, new_study
-from MedEnhanceLib.io.dicomout.segmentation import build_segmentation
+from MedEnhanceLib.io.dicomout.segments import build_segmentation
 from MedEnhanceLib.runtime.progress import Monitor
 
 Decode = Callable[..., np.ndarray]
@@ -77,9 +77,9 @@ def test_frames_without_a_voxel_are_left_out_and_labels_without_one_stay(built: 
     assert built.SegmentationType == "BINARY"
 
 
-def test_segments_carry_the_labels_codes_names_and_colours(built: Dataset) -> None:
+def test_segments_carry_the_labels_codes_names_and_colors(built: Dataset) -> None:
     first, second, _ = built.SegmentSequence
-    assert first.SegmentLabel == "Grey matter"
+    assert first.SegmentLabel == "Gray matter"
     category = first.SegmentedPropertyCategoryCodeSequence[0]
     assert (category.CodeValue, category.CodingSchemeDesignator) == ("123037004", "SCT")
     kind = first.SegmentedPropertyTypeCodeSequence[0]
@@ -164,7 +164,7 @@ def test_nothing_found_is_a_segmentation_too(
     assert not decoded(dataset, labels).any()
 
 
-def test_labels_without_a_meaning_are_told_by_their_number(
+def test_labels_without_a_meaning_are_named_by_their_number(
     study: Any, labels: Volume, derivation: Derivation
 ) -> None:
     dataset = build_segmentation(
@@ -173,7 +173,7 @@ def test_labels_without_a_meaning_are_told_by_their_number(
     assert [item.SegmentLabel for item in dataset.SegmentSequence] == ["Label 1", "Label 7"]
 
 
-def test_lossy_steps_and_machines_before_us_are_told_on(
+def test_lossy_steps_and_machines_before_us_are_passed_on(
     study: Any, labels: Volume, meanings: Meanings, derivation: Derivation
 ) -> None:
     header = study.template.headers[0]
@@ -196,6 +196,7 @@ def test_lossy_steps_and_machines_before_us_are_told_on(
     assert (makers[0], makers[-1]) == ("Gateway", "MedEnhance")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("voxels", "says"),
     [

@@ -17,8 +17,8 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.origin import DicomOrigin, Instance
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.dicomout import Derivation, new_study, read_template
-from MedEnhanceLib.io.dicomout.segmentation import build_segmentation
-from MedEnhanceLib.io.dicomout.series import build_series
+from MedEnhanceLib.io.dicomout.derived_series import build_series
+from MedEnhanceLib.io.dicomout.segments import build_segmentation
 from MedEnhanceLib.runtime.progress import Monitor
 
 Decode = Callable[..., np.ndarray]
@@ -229,6 +229,7 @@ def test_labels_that_never_were_dicom_stand_alone_or_beside_derived_images(
     assert np.array_equal(decoded(alone, labels), decoded(beside, labels))
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_a_real_series_is_segmented_to_the_standard(
     decoded: Decode,

@@ -24,7 +24,7 @@ from MedEnhanceLib.io.dicomout import (
     new_study,
     read_template,
 )
-from MedEnhanceLib.io.dicomout.iods import CT_IMAGE, MR_IMAGE, PET_IMAGE, SECONDARY_CAPTURE
+from MedEnhanceLib.io.dicomout.attributes import CT_IMAGE, MR_IMAGE, PET_IMAGE, SECONDARY_CAPTURE
 
 Examine = Callable[[Path], list[str]]
 Make = Callable[..., Path]
@@ -210,7 +210,7 @@ def test_changed_pet_gets_a_slope_per_slice(make_series: Make) -> None:
 
 
 @pytest.mark.parametrize("lacking", ["DecayFactor", "Units"])
-def test_pet_that_does_not_tell_its_decay_is_no_pet_image(
+def test_pet_that_does_not_state_its_decay_is_no_pet_image(
     make_series: Make, ear: Any, lacking: str
 ) -> None:
     volume = io.load(make_series(np.ones((2, 3, 4), np.int16), **{**PET, lacking: None}))
@@ -401,6 +401,7 @@ def _compare_with_gdcm(folder: Path, volume: Volume) -> None:
         assert np.allclose([image.GetOrigin(n) for n in range(3)], place[:3], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("enhanced", [False, True], ids=["single", "enhanced"])
 def test_files_of_pydicom_that_can_be_read_pass_the_examiner(
     tmp_path: Path, examine: Examine, enhanced: bool
@@ -437,6 +438,7 @@ def test_not_a_number_is_refused(ct: Volume) -> None:
         derive(ct.with_voxels(voxels))
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 @pytest.mark.parametrize("name", ["CT_series", "MR_T1_series", "PET_series"])
 @pytest.mark.parametrize("enhanced", [False, True], ids=["single", "enhanced"])

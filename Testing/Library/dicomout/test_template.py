@@ -1,4 +1,4 @@
-"""What derived objects take over: read again from the source, mended, and frames as images."""
+"""What derived objects take over: read again from the source, corrected, and frames as images."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from MedEnhanceLib import io
 from MedEnhanceLib.core.origin import DicomOrigin
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout import new_study, read_template
-from MedEnhanceLib.io.dicomout.frames import copy_elements, frame_as_image
-from MedEnhanceLib.io.dicomout.iods import CT_IMAGE, MR_IMAGE, PET_IMAGE, kept_attributes
-from MedEnhanceLib.io.dicomout.mend import mend
+from MedEnhanceLib.io.dicomout.attributes import CT_IMAGE, MR_IMAGE, PET_IMAGE, kept_attributes
+from MedEnhanceLib.io.dicomout.template import copy_elements, correct, frame_as_image
 
 Make = Callable[..., Path]
 
@@ -92,7 +91,7 @@ def test_an_identity_that_is_no_uid_is_refused(make_series: Make) -> None:
         read_template(origin)
 
 
-def test_faults_of_the_source_are_mended_and_told(make_series: Make, ear: Any) -> None:
+def test_faults_of_the_source_are_corrected_with_a_warning(make_series: Make, ear: Any) -> None:
     with pytest.warns(UserWarning):
         folder = make_series(
             np.zeros((2, 4, 5), np.int16),
@@ -105,12 +104,12 @@ def test_faults_of_the_source_are_mended_and_told(make_series: Make, ear: Any) -
     assert sum("StudyID" in said for said in ear.warnings) == 1  # once, not once a file
 
 
-def test_values_that_cannot_be_mended_are_left_empty() -> None:
+def test_values_that_cannot_be_corrected_are_left_empty() -> None:
     dataset = Dataset()
     with pytest.warns(UserWarning):
         dataset.StudyDate = "no date"
         dataset.PatientSex = "unknown!"
-    assert len(mend(dataset)) == 2
+    assert len(correct(dataset)) == 2
     assert not dataset.StudyDate
     assert not dataset.PatientSex
 
@@ -119,7 +118,7 @@ def test_who_a_patient_is_is_never_cut() -> None:
     dataset = Dataset()
     with pytest.warns(UserWarning):
         dataset.PatientID = "x" * 80
-    (said,) = mend(dataset)
+    (said,) = correct(dataset)
     assert "PatientID is longer" in said
     assert dataset.PatientID == "x" * 80
 

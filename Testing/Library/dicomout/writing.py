@@ -10,9 +10,8 @@ from pydicom import dcmread
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.dicomout import Derivation, Template, build_series, write_objects
-from MedEnhanceLib.io.dicomout.parametric import build_uncertainty
-from MedEnhanceLib.io.dicomout.report import build_measurements
-from MedEnhanceLib.io.dicomout.segmentation import build_segmentation
+from MedEnhanceLib.io.dicomout.parametric_map import build_uncertainty
+from MedEnhanceLib.io.dicomout.segments import build_measurements, build_segmentation
 
 
 def write_series(

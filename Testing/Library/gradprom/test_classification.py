@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.gradprom import GradientGate, TrainHeadConfig
 from MedEnhanceLib.gradprom.classification import ClassificationTask
-from MedEnhanceLib.gradprom.learner import Learner
-from MedEnhanceLib.gradprom.task import SegmentationTask
+from MedEnhanceLib.gradprom.task import Learner, SegmentationTask
 from MedEnhanceLib.hqg.bilevel import BilevelTask
 
 STRUCTURES = ({"value": 3, "name": "Spot", "color": "#ff0000"},)
@@ -50,7 +49,7 @@ class Pair:
         self.gate = GradientGate(mode, ema=0.9)
         rate = torch.optim.AdamW(self.head.parameters(), lr=3e-3)
         self.task = BilevelTask(self.head, self.gate, rate, weight=0.005, second_order=second_order)
-        self.optimiser = torch.optim.Adam(self.enhancer.parameters(), lr=3e-3)
+        self.optimizer = torch.optim.Adam(self.enhancer.parameters(), lr=3e-3)
 
     def step(self, number: int, share: float = 0.5) -> tuple[float, bool]:
         """The enhancement loss, and whether the gate was open."""
@@ -66,10 +65,11 @@ class Pair:
         )
         for parameter, gradient in zip(self.enhancer.parameters(), gradients, strict=True):
             parameter.grad = gradient
-        self.optimiser.step()
+        self.optimizer.step()
         return float(main.detach()), report.open
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("second_order", [False, True])
 def test_both_learn_through_the_gate(second_order: bool) -> None:
     pair = Pair(second_order=second_order)
@@ -86,6 +86,7 @@ def test_both_learn_through_the_gate(second_order: bool) -> None:
     assert pair.gate.diagnostics().steps == 30
 
 
+@pytest.mark.slow
 def test_what_it_teaches_reaches_the_enhancer() -> None:
     """With the gate open the enhancer becomes another than alone; closed, the same bit for bit."""
     ends = {}
@@ -135,11 +136,11 @@ def test_a_slice_has_what_any_of_its_voxels_shows() -> None:
     labels[0, 1, 31, 0], labels[0, 2, 4, 4] = 2, 1
     task = ClassificationTask(2)
     assert task.presence(labels).tolist() == [[[0, 0], [0, 1], [1, 0]]]
-    with pytest.raises(InputError, match="label 2, where 1 structures"):
+    with pytest.raises(InputError, match="label 2, but there are only 1 structures"):
         ClassificationTask(1).presence(labels)
 
 
-def test_a_prediction_is_of_each_slice_with_its_neighbours() -> None:
+def test_a_prediction_is_of_each_slice_with_its_neighbors() -> None:
     torch.manual_seed(3)
     task = ClassificationTask(2, context=1)
     images = torch.rand(2, 5, 32, 32)

@@ -60,7 +60,7 @@ def test_a_gate_called_under_autocast_decides_as_one_outside() -> None:
 
 def trained_with(scale: torch.amp.GradScaler | None) -> tuple[list[GateReport], Tensor]:
     gate, model = GradientGate(ema=0.9), network()
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     reports = []
     for step in range(40):
         parameters = list(model.parameters())
@@ -68,9 +68,9 @@ def trained_with(scale: torch.amp.GradScaler | None) -> tuple[list[GateReport], 
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         if scale is None:
-            optimiser.step()
+            optimizer.step()
         else:
-            scale.step(optimiser)
+            scale.step(optimizer)
             scale.update()
         reports.append(report)
     return reports, flat(list(model.parameters())).detach()
@@ -103,7 +103,7 @@ class Limited(torch.autograd.Function):
 def test_the_scaler_hears_of_an_overflow_of_either_gradient(grows: str) -> None:
     """Or its factor would grow until the gate is closed for good."""
     weight = nn.Parameter(torch.ones(2))
-    optimiser, scale, gate = torch.optim.SGD([weight], lr=1e-3), scaler(), GradientGate()
+    optimizer, scale, gate = torch.optim.SGD([weight], lr=1e-3), scaler(), GradientGate()
     opened = []
     for _ in range(12):
         small = 1e-3 * weight.square().sum()
@@ -111,7 +111,7 @@ def test_the_scaler_hears_of_an_overflow_of_either_gradient(grows: str) -> None:
         pair = (large, small) if grows == "main" else (small, large)
         before = weight.detach().clone()
         (weight.grad,), report = gate(*pair, [weight], scaler=scale)
-        scale.step(optimiser)
+        scale.step(optimizer)
         scale.update()
         opened.append(report.open)
         assert torch.equal(weight.detach(), before) == (not report.open)
@@ -211,6 +211,7 @@ def test_the_gate_comes_before_clipping() -> None:
 # --- several processes ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_processes_decide_alike_and_as_one_with_both_batches(tmp_path: Path) -> None:
     run_two(Path(__file__).with_name("two_gates.py"), tmp_path)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))

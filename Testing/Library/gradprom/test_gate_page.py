@@ -36,9 +36,9 @@ def test_the_pair_of_the_example_learns(names: dict[str, Any]) -> None:
 
 
 def test_the_gate_of_the_example_was_asked_in_each_step(names: dict[str, Any]) -> None:
-    assert names["told"].steps == 150 + 1 + 1
-    assert list(names["told"].layer_cosines) == ["0.weight", "2.weight"]
-    assert 0 < names["told"].open_fraction < 1
+    assert names["summary"].steps == 150 + 1 + 1
+    assert list(names["summary"].layer_cosines) == ["0.weight", "2.weight"]
+    assert 0 < names["summary"].open_fraction < 1
 
 
 def test_the_slices_of_the_example_are_told_apart(names: dict[str, Any]) -> None:

@@ -59,6 +59,7 @@ def descent(arm: str, noise: str) -> tuple[float, float]:
     return float(np.mean(ends)), gate.diagnostics().open_fraction if gate else math.nan
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arm", "losses"),
     [

@@ -20,13 +20,15 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError
 from MedEnhanceLib.gradprom import SegmentConfig, TrainHeadConfig, open_head_for
 from MedEnhanceLib.gradprom.config import HeadConfig
-from MedEnhanceLib.gradprom.folds import patients_of, split_patients
 from MedEnhanceLib.gradprom.head import make_head
-from MedEnhanceLib.gradprom.held_out import FLICKER
-from MedEnhanceLib.gradprom.labelled import check_structures, find_labelled
-from MedEnhanceLib.gradprom.patches import Example, draw_batch
+from MedEnhanceLib.gradprom.labeled import (
+    check_structures,
+    find_labeled,
+    patients_of,
+    split_patients,
+)
 from MedEnhanceLib.gradprom.task import read_subjects
-from MedEnhanceLib.gradprom.train import segmentation_loss, train
+from MedEnhanceLib.gradprom.train import FLICKER, Example, draw_batch, segmentation_loss, train
 from MedEnhanceLib.io import save
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.kinds.train import train_method
@@ -70,7 +72,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def split(config: TrainHeadConfig, data: Path) -> list[list[str]]:
-    parts = split_patients(config, data, find_labelled(config, data))
+    parts = split_patients(config, data, find_labeled(config, data))
     return [[path.parent.name for path, _ in part] for part in parts]
 
 
@@ -79,7 +81,7 @@ def test_named_patients_are_held_out(data: Path) -> None:
     assert split(config, data) == [["P0", "P2"], ["P1", "P3"]]
     with pytest.raises(InputError, match="P9"):
         split(replace(config, held_out=("P9/*",)), data)
-    with pytest.raises(InputError, match="all labelled images are held out"):
+    with pytest.raises(InputError, match="all labeled images are held out"):
         split(replace(config, held_out=("*",)), data)
 
 
@@ -136,6 +138,7 @@ def test_a_joint_training_holds_the_same_patients_out(data: Path) -> None:
         joint_config(fields | {"head": head, "enhancement": {"high_quality": ["P0/*"]}})
 
 
+@pytest.mark.slow
 def test_a_head_is_measured_on_patients_it_has_not_seen(data: Path, tmp_path: Path) -> None:
     """In the result, in the card, and told as it goes; by numbers, not by names."""
     seen: list[str] = []
@@ -180,7 +183,7 @@ def test_the_job_tells_what_was_measured(data: Path, tmp_path: Path) -> None:
 
 
 def examples() -> list[Example]:
-    """A single labelled voxel far in a corner."""
+    """A single labeled voxel far in a corner."""
     voxels = np.zeros((6, 60, 60), np.float32)
     labels = np.zeros(voxels.shape, np.uint8)
     labels[5, 58, 2] = 1
@@ -192,7 +195,7 @@ def test_patches_hold_what_is_rare_as_often_as_asked(
     share: float, least: float, most: float
 ) -> None:
     config = replace(TrainHeadConfig.from_json(FIELDS), batch=200, labelled_share=share)
-    # Zoomed out, nearest neighbours can step over a single voxel.
+    # Zoomed out, nearest neighbors can step over a single voxel.
     big = [replace(one, labels=np.maximum(one.labels, 0)) for one in examples()]
     big[0].labels[5, 55:59, 1:5] = 1
     _, labels = draw_batch(big, config, np.random.default_rng(0))
@@ -260,7 +263,7 @@ def test_an_image_without_labels_beside_many_is_named(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     fields = {"labels": ("drawn/*",), "structures": STRUCTURES}
     with pytest.raises(InputError) as caught:
-        find_labelled(TrainHeadConfig(images=("images/*",), **fields), tmp_path)
+        find_labeled(TrainHeadConfig(images=("images/*",), **fields), tmp_path)
     text = str(caught.value)
     assert "2 images and 3 labels match (a.nii without labels; c.nii, d.nii without an image)" in (
         text
@@ -275,7 +278,7 @@ def test_a_head_for_what_few_images_show_has_to_be_named(
     folder = train(config, data, tmp_path)
     record_fields(folder, {"modality": "EM"})
     volume = replace(patient(0)[0], modality="EM")
-    with pytest.raises(ModelError, match="segments EM without being named") as caught:
+    with pytest.raises(ModelError, match="segments EM unless it is selected by name") as caught:
         open_head_for(volume, SegmentConfig())
     assert "--segment --head lump" in caught.value.hint
     assert open_head_for(volume, SegmentConfig(model="lump"))[0].name == "lump"
@@ -283,7 +286,7 @@ def test_a_head_for_what_few_images_show_has_to_be_named(
     assert open_bundle("auto", kind="head", modality="EM").name == "lump"
 
 
-def labelled_by(volume: Volume, folder: Path) -> Path:
+def labeled_by(volume: Volume, folder: Path) -> Path:
     """A folder with one image, and this volume as its labels."""
     image, _ = patient(0)
     (folder / "one").mkdir()
@@ -295,7 +298,7 @@ def labelled_by(volume: Volume, folder: Path) -> Path:
 def test_an_image_in_place_of_labels_is_refused(tmp_path: Path) -> None:
     image, _ = patient(0)
     with pytest.raises(InputError, match=r"lump\.nrrd: these are no labels, but an image"):
-        train(TrainHeadConfig.from_json(FIELDS), labelled_by(image, tmp_path), tmp_path / "out")
+        train(TrainHeadConfig.from_json(FIELDS), labeled_by(image, tmp_path), tmp_path / "out")
 
 
 def test_labels_that_lie_elsewhere_are_refused(tmp_path: Path) -> None:
@@ -303,7 +306,7 @@ def test_labels_that_lie_elsewhere_are_refused(tmp_path: Path) -> None:
     i, j, k = labels.geometry.origin
     moved = replace(labels, geometry=replace(labels.geometry, origin=(i + 200, j, k)))
     with pytest.raises(InputError, match=r"its labels lie elsewhere .*lump\.nrrd"):
-        train(TrainHeadConfig.from_json(FIELDS), labelled_by(moved, tmp_path), tmp_path / "out")
+        train(TrainHeadConfig.from_json(FIELDS), labeled_by(moved, tmp_path), tmp_path / "out")
 
 
 def test_an_enhancer_does_not_learn_from_patients_held_out_of_its_head(
@@ -321,7 +324,7 @@ def test_an_enhancer_does_not_learn_from_patients_held_out_of_its_head(
     ("fields", "told"),
     [
         ({"images": "ct/*.nii"}, 'images is .*\\["ct/'),
-        ({"structures": ["Tumour"]}, "Label is 'Tumour'"),
+        ({"structures": ["Tumour"]}, r"structures is \('Tumour',\)"),
         ({"structures": [{"value": 1, "name": "Tumour"}]}, "Label lacks color"),
         ({"structures": [{"value": 0, "name": "T", "color": "#ffffff"}]}, "value of 'T' is 0"),
         ({"structures": [{"value": 1, "name": "T", "color": "yellow"}]}, "'yellow'.*#rrggbb"),

@@ -14,7 +14,7 @@ from MedEnhanceLib.core.options import config_from_json, config_to_json
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError
 from MedEnhanceLib.gradprom import Label, SegmentConfig, TrainHeadConfig, open_head_for
-from MedEnhanceLib.gradprom.labelled import find_labelled
+from MedEnhanceLib.gradprom.labeled import find_labeled
 
 _ROOT = Path(__file__).resolve().parents[3]
 #: From Slicer's SegmentationCategoryTypeModifier-SlicerGeneralAnatomy.json.
@@ -63,7 +63,7 @@ def test_the_tumour_head_is_coded_as_dicom_codes_lesions() -> None:
         assert recipe["on_request"]
     assert bundle.on_request
     ct = Volume(np.zeros((2, 32, 32), np.int16), modality="CT")
-    with pytest.raises(ModelError, match="segments CT without being named") as caught:
+    with pytest.raises(ModelError, match="segments CT unless it is selected by name") as caught:
         open_head_for(ct, SegmentConfig())
     assert "sts-tumour-ct" in caught.value.hint
     assert open_head_for(ct, SegmentConfig(model="sts-tumour-ct"))[0].name == "sts-tumour-ct"
@@ -87,8 +87,8 @@ def test_labels_go_through_json(labels: list[Label]) -> None:
     [
         (("a", "b"), ("a", "b"), ""),
         (("a", "b"), ("a_drawn", "b_drawn"), ""),
-        (("a", "b"), ("b", "c"), "a.nii.gz would be labelled by b.nii.gz"),
-        (("a", "b"), ("a", "c"), "b.nii.gz would be labelled by c.nii.gz"),
+        (("a", "b"), ("b", "c"), "a.nii.gz would be labeled by b.nii.gz"),
+        (("a", "b"), ("a", "c"), "b.nii.gz would be labeled by c.nii.gz"),
     ],
 )
 def test_labels_stand_beside_the_images_of_their_names(
@@ -102,8 +102,8 @@ def test_labels_stand_beside_the_images_of_their_names(
     config = TrainHeadConfig.from_json({"labels": ["labels/*"], "structures": structures})
     if wrong:
         with pytest.raises(InputError, match=wrong):
-            find_labelled(config, tmp_path)
+            find_labeled(config, tmp_path)
         return
-    assert [path.name for path, _ in find_labelled(config, tmp_path)] == [
+    assert [path.name for path, _ in find_labeled(config, tmp_path)] == [
         f"{name}.nii.gz" for name in images
     ]

@@ -13,9 +13,9 @@ from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError
-from MedEnhanceLib.gradprom import Label, TrainHeadConfig, shapes
+from MedEnhanceLib.gradprom import Label, SegmentConfig, TrainHeadConfig, segment, shapes
 from MedEnhanceLib.gradprom.head import export_head, kept_components, make_head
-from MedEnhanceLib.gradprom.infer import SegmentConfig, segment, volume_table
+from MedEnhanceLib.gradprom.infer import volume_table
 from MedEnhanceLib.gradprom.shapes import flicker, keep_largest, surface_areas, voxel_counts
 
 Triple = tuple[float, float, float]
@@ -85,7 +85,7 @@ def test_another_label_within_a_part_stays() -> None:
     assert (labels[1, 2, 2], np.count_nonzero(labels == 1)) == (2, 74)
 
 
-def test_nothing_labelled_is_no_accident() -> None:
+def test_nothing_labeled_is_no_accident() -> None:
     labels = np.zeros((3, 5, 5), np.uint8)
     keep_largest(labels, [1], 1)
     assert surface_areas(labels, [1], Geometry((1.0, 1.0, 1.0))) == {1: 0.0}
@@ -106,7 +106,7 @@ TURNED = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]
 
 
 def ellipsoid(half_axes: Triple, spacing: Triple, turn: np.ndarray, reach: float = 0) -> np.ndarray:
-    """Voxels [K, J, I] whose centres are inside; `reach`: half the image, where it is larger."""
+    """Voxels [K, J, I] whose centers are inside; `reach`: half the image, where it is larger."""
     sizes = [int(2 * max(reach, *half_axes) / step) + 4 for step in spacing]
     along = [(np.arange(n) - n / 2 + 0.5) * step for n, step in zip(sizes, spacing, strict=True)]
     k, j, i = np.meshgrid(*along[::-1], indexing="ij")

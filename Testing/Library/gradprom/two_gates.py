@@ -19,7 +19,7 @@ from MedEnhanceLib.gradprom import GradientGate  # noqa: E402
 from MedEnhanceLib.nets.processes import Processes, join_processes  # noqa: E402
 
 
-def unlabelled(processes: Processes) -> list[object]:
+def unlabeled(processes: Processes) -> list[object]:
     """Only the first process has an auxiliary loss."""
     weight = nn.Parameter(torch.ones(1))
     aux = weight.sum() if processes.is_first else torch.zeros(())
@@ -53,7 +53,7 @@ def main(out: str) -> None:
             "weights": flat(list(model.parameters())).tolist(),
             "reports": reports,
             "own": alone,
-            "unlabelled": unlabelled(processes),
+            "unlabelled": unlabeled(processes),
             "spoilt": spoilt(processes),
         }
         (Path(out) / f"{processes.rank}.json").write_text(json.dumps(found))

@@ -18,11 +18,11 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom import GradientGate, TrainHeadConfig
-from MedEnhanceLib.gradprom.task import SegmentationTask, make_optimiser, read_subjects
+from MedEnhanceLib.gradprom.task import SegmentationTask, make_optimizer, read_subjects
 from MedEnhanceLib.hqg import bilevel
 from MedEnhanceLib.hqg.bilevel import BilevelTask
 from MedEnhanceLib.hqg.config import TaskConfig, TrainConfig
-from MedEnhanceLib.hqg.labelled import LabelledPools
+from MedEnhanceLib.hqg.train.task import LabeledPools
 from MedEnhanceLib.io import save
 from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
 from MedEnhanceLib.nets.training import DivergenceError
@@ -57,9 +57,9 @@ class Training:
         self.head = SegmentationTask(config, "cpu")
         self.gate = GradientGate(mode, ema=0.9)
         self.task = BilevelTask(
-            self.head, self.gate, make_optimiser(self.head), second_order=second_order
+            self.head, self.gate, make_optimizer(self.head), second_order=second_order
         )
-        self.optimiser = torch.optim.Adam(self.enhancer.parameters(), lr=1e-3)
+        self.optimizer = torch.optim.Adam(self.enhancer.parameters(), lr=1e-3)
         self.rng = np.random.default_rng(0)
 
     def data(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -92,14 +92,14 @@ class Training:
             self.enhancer.parameters(), self.gradients()[0], strict=True
         ):
             parameter.grad = gradient
-        self.optimiser.step()
+        self.optimizer.step()
 
     def parts(self) -> dict[str, object]:
         parts = self.task.checkpoint_parts()
         return {
             "config": {},
             "modules": {"networks": self.enhancer, **parts["modules"]},
-            "optimisers": {"adam": self.optimiser, **parts["optimisers"]},
+            "optimizers": {"adam": self.optimizer, **parts["optimizers"]},
             "generator": self.rng,
         }
 
@@ -129,7 +129,7 @@ def test_a_lower_step_changes_the_head_only(second_order: bool) -> None:
 
 @pytest.mark.parametrize("second_order", [False, True])
 def test_an_upper_step_changes_the_enhancer_only(second_order: bool) -> None:
-    """Not even the statistics of the head's normalisation."""
+    """Not even the statistics of the head's normalization."""
     training = Training(second_order=second_order)
     training.lower()
     head = state(training.head)
@@ -168,6 +168,7 @@ def test_the_task_teaches_with_its_weight() -> None:
     torch.testing.assert_close(taught(0.6), 3 * taught(0.2), atol=1e-6, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_head_learns_from_what_the_enhancer_makes() -> None:
     training = Training()
     first = np.mean([training.lower() for _ in range(3)])
@@ -176,6 +177,7 @@ def test_a_head_learns_from_what_the_enhancer_makes() -> None:
     assert np.mean([training.lower() for _ in range(3)]) < 0.8 * first
 
 
+@pytest.mark.slow
 def test_two_runs_agree_and_a_resumed_one_with_them(tmp_path: Path) -> None:
     straight, again, interrupted = (Training(second_order=True) for _ in range(3))
     for _ in range(6):
@@ -196,7 +198,7 @@ def test_two_runs_agree_and_a_resumed_one_with_them(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_stage_one_can_be_resumed(tmp_path: Path) -> None:
-    """Neither the gate nor the head's optimiser has a state yet."""
+    """Neither the gate nor the head's optimizer has a state yet."""
     training, resumed = Training(), Training()
     save_checkpoint(tmp_path / "c", step=0, **training.parts())
     load_checkpoint(tmp_path / "c", **resumed.parts())
@@ -318,7 +320,7 @@ def test_a_copied_head_learns_for_itself() -> None:
     assert not same(state(head), state(other))
 
 
-def test_few_slices_are_seen_with_their_neighbours() -> None:
+def test_few_slices_are_seen_with_their_neighbors() -> None:
     """Labels are of the slices in the middle: what only the margins hold does not count."""
     head = Training().head
     head.train(False)
@@ -334,10 +336,10 @@ def test_few_slices_are_seen_with_their_neighbours() -> None:
     assert torch.isfinite(head.loss(images[:, :1], labels[:, :1]))
 
 
-# --- labelled data --------------------------------------------------------------------------------
+# --- labeled data --------------------------------------------------------------------------------
 
 
-def labelled_folder(folder: Path, subjects: int, modality: str = "MR") -> TrainConfig:
+def labeled_folder(folder: Path, subjects: int, modality: str = "MR") -> TrainConfig:
     """Images whose brightness tells their label and their subject."""
     for part in ("images", "labels"):
         (folder / part).mkdir(parents=True)
@@ -358,19 +360,20 @@ def labelled_folder(folder: Path, subjects: int, modality: str = "MR") -> TrainC
     )
 
 
-def labelled_pools(
+def labeled_pools(
     config: TrainConfig, folder: Path, listen: list[Event] | None = None
-) -> LabelledPools:
+) -> LabeledPools:
     assert config.task is not None
     head = TrainHeadConfig.from_json(config.task.head)
     monitor = Monitor(listen.append) if listen is not None else Monitor()
-    return LabelledPools.make(config, config.task, read_subjects(head, folder, monitor), monitor)
+    return LabeledPools.make(config, config.task, read_subjects(head, folder, monitor), monitor)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("modality", ["MR", "CT"])
 def test_labels_belong_to_their_voxels(tmp_path: Path, modality: str) -> None:
-    config = labelled_folder(tmp_path, 2, modality)
-    pools = labelled_pools(config, tmp_path)
+    config = labeled_folder(tmp_path, 2, modality)
+    pools = labeled_pools(config, tmp_path)
     for split in ("A", "B"):
         for volume in pools.volumes(split):
             assert volume.labels.shape == volume.image.voxels.shape
@@ -387,7 +390,7 @@ def test_labels_belong_to_their_voxels(tmp_path: Path, modality: str) -> None:
 
 def test_each_subject_is_in_one_split(tmp_path: Path) -> None:
     told: list[Event] = []
-    pools = labelled_pools(labelled_folder(tmp_path, 3), tmp_path, told)
+    pools = labeled_pools(labeled_folder(tmp_path, 3), tmp_path, told)
     names = [{Path(v.image.name).name for v in pools.volumes(split)} for split in ("A", "B")]
     assert names == [{"subject0.nii.gz", "subject2.nii.gz"}, {"subject1.nii.gz"}]
     assert not [event for event in told if event.kind == "warning"]
@@ -395,7 +398,7 @@ def test_each_subject_is_in_one_split(tmp_path: Path) -> None:
 
 def test_a_single_subject_is_cut_in_halves_and_the_user_is_told(tmp_path: Path) -> None:
     told: list[Event] = []
-    pools = labelled_pools(labelled_folder(tmp_path, 1), tmp_path, told)
+    pools = labeled_pools(labeled_folder(tmp_path, 1), tmp_path, told)
     first, second = (pools.volumes(split)[0] for split in ("A", "B"))
     assert first.image.voxels.shape[0] == second.image.voxels.shape[0] == 8
     assert not np.array_equal(first.labels, second.labels)
@@ -404,8 +407,8 @@ def test_a_single_subject_is_cut_in_halves_and_the_user_is_told(tmp_path: Path) 
     assert "Both are one subject" in warnings[0]
 
 
-def test_labelled_batches_repeat_with_their_seed(tmp_path: Path) -> None:
-    pools = labelled_pools(labelled_folder(tmp_path, 2), tmp_path)
+def test_labeled_batches_repeat_with_their_seed(tmp_path: Path) -> None:
+    pools = labeled_pools(labeled_folder(tmp_path, 2), tmp_path)
     first, again, other = (pools.batch(np.random.default_rng(seed), "A") for seed in (5, 5, 6))
     assert np.array_equal(first.slabs.degraded, again.slabs.degraded)
     assert np.array_equal(first.labels, again.labels)
@@ -413,14 +416,14 @@ def test_labelled_batches_repeat_with_their_seed(tmp_path: Path) -> None:
 
 
 def test_labels_of_another_shape_are_refused(tmp_path: Path) -> None:
-    config = labelled_folder(tmp_path, 1)
+    config = labeled_folder(tmp_path, 1)
     assert config.task is not None
     labels = np.ones((3, 3, 3), np.uint8)
     subjects = [(tmp_path / "images/subject0.nii.gz", labels)]
     with pytest.raises(InputError, match=r"subject0\.nii\.gz"):
-        LabelledPools.make(config, config.task, subjects, Monitor())
-    with pytest.raises(InputError, match="labelled image"):
-        LabelledPools.make(config, config.task, [], Monitor())
+        LabeledPools.make(config, config.task, subjects, Monitor())
+    with pytest.raises(InputError, match="labeled image"):
+        LabeledPools.make(config, config.task, [], Monitor())
 
 
 # --- configuration --------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import (
@@ -22,9 +21,7 @@ from MedEnhanceLib.errors import (
     InputError,
     ModelError,
 )
-from MedEnhanceLib.hqg import EnhanceConfig, enhance
-from MedEnhanceLib.hqg.bundle import open_enhancer
-from MedEnhanceLib.hqg.infer import encode_guide
+from MedEnhanceLib.hqg import EnhanceConfig, check_guide, enhance
 from MedEnhanceLib.hqg.network import Enhancer
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.slices import Plan
@@ -67,6 +64,7 @@ def test_strength_blends_without_changing_the_rest(head: Volume, config: Enhance
     assert np.abs(half.voxels - middle)[above].max() <= 1.01
 
 
+@pytest.mark.slow
 def test_tiles_agree_with_the_whole_slice_where_one_tile_covers_it(
     model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,13 +180,12 @@ def test_a_wrong_guide_is_refused_before_any_model_is_looked_for(
     [(0, "constant"), (7, "constant"), (np.nan, r"NaN or infinite"), (np.inf, r"NaN or infinite")],
 )
 def test_a_guide_that_shows_nothing_is_refused_by_name(
-    modality: str, value: float, says: str, model: str
+    modality: str, value: float, says: str
 ) -> None:
-    opened = open_enhancer(read_bundle(Path(model)))
     voxels = np.full((3, 40, 40), value, np.float32)
     guide = Volume(voxels, modality=modality, source="flat.nii")
     with pytest.raises(InputError, match=rf"flat\.nii.*{says}"):
-        encode_guide(guide, opened, modality)
+        check_guide(guide, modality)
 
 
 def test_a_guide_that_is_a_sequence_is_refused(head: Volume, config: EnhanceConfig) -> None:
@@ -209,6 +206,7 @@ def test_what_is_no_number_is_counted_and_named(
         enhance(volume, replace(config, uncertainty=uncertainty))
 
 
+@pytest.mark.slow
 def test_slices_of_2000_pixels_go_through_in_tiles(model: str) -> None:
     j, i = np.mgrid[0:2000, 0:2000]
     plane = (500 + 300 * np.sin(j / 40) * np.cos(i / 60)).astype(np.int16)
@@ -323,7 +321,7 @@ def test_n4_flattens_shading(tiny_model: Path) -> None:
 
 
 def test_n4_on_a_ct_is_refused(head: Volume, model: str) -> None:
-    from MedEnhanceLib.hqg.bias import n4_field
+    from MedEnhanceLib.hqg.infer import n4_field
 
     with pytest.raises(InputError, match="CT"):
         n4_field(replace(head, modality="CT"))

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from MedEnhanceLib.hqg import losses
 from MedEnhanceLib.hqg.config import NetworkConfig
 from MedEnhanceLib.hqg.network import (
     Cue,
@@ -16,7 +15,8 @@ from MedEnhanceLib.hqg.network import (
     make_discriminator,
     noise_level,
 )
-from MedEnhanceLib.nets.normalisation import VariationalNormalisation, adalin
+from MedEnhanceLib.hqg.train import losses
+from MedEnhanceLib.nets.blocks import VariationalNormalization, adalin
 
 SMALL = NetworkConfig(context=1, widths=(8, 8, 12, 16), guide_widths=(4, 4, 8, 8), window=32)
 
@@ -26,20 +26,20 @@ def features() -> torch.Tensor:
     return torch.randn(2, 6, 24, 20, generator=torch.Generator().manual_seed(1)) * 3 + 1
 
 
-def test_rho_one_is_instance_normalisation(features: torch.Tensor) -> None:
+def test_rho_one_is_instance_normalization(features: torch.Tensor) -> None:
     styled = adalin(features, torch.ones(1, 6, 1, 1))
     expected = torch.nn.functional.instance_norm(features)
     assert torch.allclose(styled, expected, atol=1e-4)
 
 
-def test_rho_zero_is_layer_normalisation(features: torch.Tensor) -> None:
+def test_rho_zero_is_layer_normalization(features: torch.Tensor) -> None:
     styled = adalin(features, torch.zeros(1, 6, 1, 1))
     expected = torch.nn.functional.layer_norm(features, features.shape[1:])
     assert torch.allclose(styled, expected, atol=1e-4)
 
 
-def test_a_new_normalisation_block_leaves_features_as_they_were(features: torch.Tensor) -> None:
-    block = VariationalNormalisation(6, condition_size=5, window=16)
+def test_a_new_normalization_block_leaves_features_as_they_were(features: torch.Tensor) -> None:
+    block = VariationalNormalization(6, condition_size=5, window=16)
     assert torch.equal(block(features, torch.randn(2, 5)), features)
 
 
@@ -61,7 +61,7 @@ def test_an_untrained_enhancer_returns_what_it_starts_from() -> None:
 
 
 @pytest.mark.parametrize("context", [0, 1, 3, 8])
-def test_a_slice_depends_on_as_many_neighbours_as_the_context_says(context: int) -> None:
+def test_a_slice_depends_on_as_many_neighbors_as_the_context_says(context: int) -> None:
     enhancer = _shaken(Enhancer(replace(SMALL, context=context, shrinkage=False)))
     assert enhancer.reach == context
     slabs, vectors = torch.rand(1, 20, 32, 32), (torch.zeros(1, 64), torch.zeros(1, 16))

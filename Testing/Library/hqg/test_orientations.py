@@ -10,8 +10,7 @@ import pytest
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.infer import enhance
+from MedEnhanceLib.hqg import EnhanceConfig, enhance
 
 
 @pytest.fixture

@@ -20,9 +20,10 @@ from MedEnhanceLib.hqg.bundle import EnhancerModel, open_enhancer
 from MedEnhanceLib.hqg.config import NetworkConfig, TrainConfig
 from MedEnhanceLib.hqg.features import WORDS, Features, find_tissue, measure_features, noise_level
 from MedEnhanceLib.hqg.network import GuidanceEncoder
-from MedEnhanceLib.hqg.range import RangeBank, Sample, check_range, judge
-from MedEnhanceLib.hqg.range_fit import fit_range
+from MedEnhanceLib.hqg.range import RangeBank, Sample, judge
+from MedEnhanceLib.hqg.train.range_fit import fit_range
 from MedEnhanceLib.io import save
+from MedEnhanceLib.jobs.files import KeptVolumes
 from MedEnhanceLib.jobs.kinds.enhance import EnhanceParams, enhance_volume, run_enhance
 from MedEnhanceLib.nets.intensity import Scaling
 from MedEnhanceLib.runtime.progress import Event, Monitor
@@ -176,6 +177,7 @@ class TestInABundle:
         assert RangeBank.read({}, {"range": bank.to_json()}) is None
         assert RangeBank.read(bank.tensors(), {}) is None
 
+    @pytest.mark.slow
     def test_an_existing_bundle_gets_one_and_keeps_its_weights(
         self, without_bank: Path, smoke: TrainConfig, training_data: Path
     ) -> None:
@@ -198,10 +200,11 @@ class TestTold:
         done = enhance_volume(head, config, monitor=Monitor(heard.append))
         assert done.report["results"]["range"] == "not checked"
         # Trained for a few steps only, which is all that is said.
-        assert [doubt["code"] for doubt in done.report["results"]["doubts"]] == ["test-model"]
+        assert [warning["code"] for warning in done.report["results"]["doubts"]] == ["test-model"]
         (warning,) = [event for event in heard if event.kind == "warning"]
         assert "trained for 6 steps only" in warning.fields["message"]
 
+    @pytest.mark.slow
     def test_noise_is_told_everywhere(
         self, tiny_model: Path, noise: Volume, heard: list[Event], tmp_path: Path
     ) -> None:
@@ -213,14 +216,14 @@ class TestTold:
             config={"model": str(tiny_model), "device": "cpu"},
             report=str(tmp_path / "page"),
         )
-        run_enhance(params, Monitor(heard.append))
+        run_enhance(params, Monitor(heard.append), KeptVolumes())
         warnings = [event.fields["message"] for event in heard if event.kind == "warning"]
         assert any("no structure" in message for message in warnings)
         manifest = json.loads((tmp_path / "out.nii.gz.json").read_text())
-        _, doubt = manifest["results"]["doubts"]
-        assert doubt["code"] == "no-structure"
+        _, warning = manifest["results"]["doubts"]
+        assert warning["code"] == "no-structure"
         assert manifest["results"]["range"]["distance"] == pytest.approx(
-            doubt["distance"], abs=1e-3
+            warning["distance"], abs=1e-3
         )
         assert "no structure" in (tmp_path / "page" / "index.html").read_text()
 
@@ -229,50 +232,50 @@ class TestTold:
     ) -> None:
         config = EnhanceConfig(model=str(tiny_model), device="cpu")
         part = enhance(noise, config, slices=(2, 4))
-        assert part.doubts == enhance(noise, config).doubts
+        assert part.warnings == enhance(noise, config).warnings
         assert "no structure" in part.volume.history[-1]
 
     def test_words_name_the_figure_that_departs_and_what_to_do(
         self, draw: Draw, bank: RangeBank, tiny_model: Path
     ) -> None:
         model = replace(open_enhancer(read_bundle(tiny_model)), range=bank)
-        (doubt,) = self._doubts(draw(brain(20) * 4 - 3), model)
-        assert doubt.code == "out-of-range"
-        assert doubt.distance is not None
-        assert doubt.distance > 1
-        assert "below zero are more frequent" in doubt.message or "are lower" in doubt.message
-        assert "modality" in doubt.hint
+        (warning,) = self._warnings(draw(brain(20) * 4 - 3), model)
+        assert warning.code == "out-of-range"
+        assert warning.distance is not None
+        assert warning.distance > 1
+        assert "below zero are more frequent" in warning.message or "are lower" in warning.message
+        assert "modality" in warning.hint
 
     def test_a_crop_within_the_body_is_named_as_a_reason(
         self, draw: Draw, bank: RangeBank, tiny_model: Path
     ) -> None:
         model = replace(open_enhancer(read_bundle(tiny_model)), range=bank)
         whole = rician_noise(brain(20), 0.05, np.random.default_rng(0))
-        (doubt,) = self._doubts(draw(whole[:, 14:58, 14:50]), model)
-        assert doubt.code == "out-of-range"
-        assert "cropped within the body" in doubt.hint
-        (doubt,) = self._doubts(draw(whole * 4 - 3), model)
-        assert "cropped" not in doubt.hint
+        (warning,) = self._warnings(draw(whole[:, 14:58, 14:50]), model)
+        assert warning.code == "out-of-range"
+        assert "cropped within the body" in warning.hint
+        (warning,) = self._warnings(draw(whole * 4 - 3), model)
+        assert "cropped" not in warning.hint
 
     def test_a_clean_volume_is_told_that_there_is_little_to_gain(
         self, draw: Draw, bank: RangeBank, tiny_model: Path
     ) -> None:
         model = replace(open_enhancer(read_bundle(tiny_model)), range=bank)
         rng = np.random.default_rng(6)
-        (doubt,) = self._doubts(draw(rician_noise(brain(30), 0.008, rng)), model)
-        assert doubt.code == "already-clean"
-        assert "% of the range" in doubt.message
-        assert "little to gain" in doubt.hint
+        (warning,) = self._warnings(draw(rician_noise(brain(30), 0.008, rng)), model)
+        assert warning.code == "already-clean"
+        assert "% of the range" in warning.message
+        assert "little to gain" in warning.hint
 
     @staticmethod
-    def _doubts(features: Features, model: EnhancerModel) -> tuple:
+    def _warnings(features: Features, model: EnhancerModel) -> tuple:
         assert model.range is not None
-        return judge(features, model.range, model).doubts
+        return judge(features, model.range, model.bundle).warnings
 
     def test_of_a_sequence_the_first_frame_is_judged(self, tiny_model: Path, noise: Volume) -> None:
         model = open_enhancer(read_bundle(tiny_model))
         sequence = replace(noise, voxels=np.stack([noise.voxels, noise.voxels // 2]))
-        one, several = check_range(noise, model), check_range(sequence, model)
+        one, several = model.compare(noise), model.compare(sequence)
         assert one is not None
         assert one == several
 

@@ -14,9 +14,8 @@ from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.origin import DicomOrigin, Instance, Lossy
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.hqg import EnhanceConfig, enhance, predict
+from MedEnhanceLib.hqg import EnhanceConfig, VolumeCache, enhance, predict
 from MedEnhanceLib.hqg.bundle import open_enhancer
-from MedEnhanceLib.hqg.findings import findings_of, keep_findings
 from MedEnhanceLib.nets.intensity import Scaling
 from MedEnhanceLib.nets.slices import Plan, SliceStacks, Window
 from MedEnhanceLib.runtime.progress import Monitor
@@ -27,6 +26,7 @@ def config(model: str) -> EnhanceConfig:
     return EnhanceConfig(model=model, device="cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [None, 3])
 @pytest.mark.parametrize("slices", [(0, 1), (4, 7), (11, 12), (0, 12)])
 def test_slices_equal_those_of_the_whole_run(
@@ -91,13 +91,12 @@ def test_n4_of_some_slices_is_refused(head: Volume, config: EnhanceConfig) -> No
         enhance(head, replace(config, bias_correction="n4"), slices=(0, 1))
 
 
-def test_what_was_measured_of_a_kept_volume_is_not_measured_again(
+def test_what_a_cache_holds_is_not_measured_again(
     head: Volume, config: EnhanceConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     volume, guide = replace(head), replace(head, voxels=head.voxels[::-1].copy())
-    keep_findings(volume)
-    keep_findings(guide)
-    first = enhance(volume, config, guide=guide, slices=(3, 5)).volume
+    caches = {"cache": VolumeCache(), "guide_cache": VolumeCache()}
+    first = enhance(volume, config, guide=guide, slices=(3, 5), **caches).volume
 
     def must_not_be_called(*_: object) -> None:
         raise AssertionError("measured again")
@@ -105,22 +104,9 @@ def test_what_was_measured_of_a_kept_volume_is_not_measured_again(
     monkeypatch.setattr(predict, "volume_content", must_not_be_called)
     monkeypatch.setattr("MedEnhanceLib.hqg.infer.scaling_for", must_not_be_called)
     monkeypatch.setattr("MedEnhanceLib.hqg.infer._cue_mean", must_not_be_called)
-    assert enhance(volume, config, guide=guide, slices=(3, 5)).volume.is_equal(first)
+    assert enhance(volume, config, guide=guide, slices=(3, 5), **caches).volume.is_equal(first)
     with pytest.raises(AssertionError, match="measured again"):
         enhance(replace(volume), config, slices=(3, 5))
-
-
-def test_findings_go_with_their_volume(head: Volume) -> None:
-    from MedEnhanceLib.hqg import findings
-
-    volume = replace(head)
-    keep_findings(volume)
-    count = len(findings._KEPT)
-    assert findings_of(volume) is findings_of(volume)
-    assert findings_of(head) is not findings_of(head)
-    del volume
-    gc.collect()
-    assert len(findings._KEPT) == count - 1
 
 
 @pytest.mark.parametrize("low", [0.0, 20.0, -30.0])
@@ -145,6 +131,7 @@ def test_edges_are_mirrored_so_that_noise_stays_noise(rng: np.random.Generator) 
     assert thin.shape == (2, 32, 32)
 
 
+@pytest.mark.slow
 def test_nothing_of_a_run_waits_for_the_garbage_collector(
     head: Volume, config: EnhanceConfig
 ) -> None:
@@ -188,15 +175,15 @@ def test_a_part_starts_from_all_that_it_depends_on(model: str) -> None:
     opened = open_enhancer(read_bundle(Path(model)))
     voxels = np.random.default_rng(0).random((20, 32, 40), np.float32)
     stacks = SliceStacks(voxels, Scaling(0.0, 1.0), opened.config.context)
-    plan = Plan.make("cpu", batch=4, tile=256, overlap=0.25)
+    plan, cue = Plan.make("cpu", batch=4, tile=256, overlap=0.25), opened.bank.mean[None]
     with torch.inference_mode():
         part, whole = (
-            predict.shrunk(opened, stacks, plan, Monitor(), only=only)
+            predict.shrunk(predict.SliceRun(opened, stacks, cue, plan, only), Monitor())
             for only in (slice(9, 13), slice(0, 20))
         )
     assert part is not None
     assert whole is not None
     assert opened.config.context == 1
-    # Its neighbours, and the rest of their chunks.
+    # Its neighbors, and the rest of their chunks.
     assert np.flatnonzero(part.voxels.any(axis=(1, 2))).tolist() == [*range(8, 16)]
     assert np.array_equal(part.voxels[8:16], whole.voxels[8:16])

@@ -39,6 +39,7 @@ def test_blending_later_equals_a_run_bit_for_bit(
         assert np.array_equal(run.volume.voxels, volume.voxels)
 
 
+@pytest.mark.slow
 def test_shading_belongs_to_what_is_blended(config: EnhanceConfig) -> None:
     k, j, i = np.mgrid[-1:1:16j, -1:1:40j, -1:1:40j]
     shaded = ((k**2 + j**2 + i**2 < 0.9) * 500.0 * (1 + 0.4 * i)).astype(np.float32) + 1

@@ -22,14 +22,13 @@ from MedEnhanceLib.bundles.store import read_bundle, verify_bundle
 from MedEnhanceLib.core.options import config_to_json
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, ModelError
 from MedEnhanceLib.gradprom.task import SegmentationTask
-from MedEnhanceLib.hqg import targets
-from MedEnhanceLib.hqg import trainer as trainer_module
-from MedEnhanceLib.hqg.augment import Damages, degrade_slab
 from MedEnhanceLib.hqg.config import LossConfig, TaskConfig, TrainConfig
-from MedEnhanceLib.hqg.objective import Objective
-from MedEnhanceLib.hqg.pools import Pools
 from MedEnhanceLib.hqg.train import Trainer, train
-from MedEnhanceLib.hqg.validation import Validation
+from MedEnhanceLib.hqg.train import trainer as trainer_module
+from MedEnhanceLib.hqg.train.augment import Degradations, degrade_slab
+from MedEnhanceLib.hqg.train.losses import Objective
+from MedEnhanceLib.hqg.train.pools import Pools
+from MedEnhanceLib.hqg.train.run import Validation
 from MedEnhanceLib.io import load, save
 from MedEnhanceLib.jobs.kinds.train import cohort, train_method, training_config
 from MedEnhanceLib.nets import training as training_module
@@ -46,9 +45,10 @@ def test_training_leaves_a_bundle_that_verifies(tiny_model: Path, smoke: TrainCo
     card = (tiny_model / "docs/README.md").read_text()
     assert "not a medical device" in card
     assert "Trained for 6 steps only, as a test model" in card
-    assert "Licence of the weights: not stated" in card
+    assert "License of the weights: not stated" in card
 
 
+@pytest.mark.slow
 def test_two_runs_give_the_same_weights(
     tiny_model: Path, training_data: Path, smoke: TrainConfig, tmp_path: Path
 ) -> None:
@@ -56,6 +56,7 @@ def test_two_runs_give_the_same_weights(
     assert read_bundle(again).sha256 == read_bundle(tiny_model).sha256
 
 
+@pytest.mark.slow
 def test_a_stopped_training_resumes_to_the_same_weights(
     tiny_model: Path, training_data: Path, smoke: TrainConfig, tmp_path: Path
 ) -> None:
@@ -129,7 +130,7 @@ def test_blur_is_undone_where_it_is_asked(smoke: TrainConfig, on_request: bool) 
         degradations={"blur": 1.0},
         network=replace(smoke.network, deblurring=on_request),
     )
-    damages, rng = Damages(config), np.random.default_rng(0)
+    damages, rng = Degradations(config), np.random.default_rng(0)
     clean = rng.random((3, 32, 32), np.float32)
     lessons = [damages.apply(clean, None, clean[:1], rng) for _ in range(40)]
     asked = [lesson.deblur for lesson in lessons]
@@ -186,10 +187,11 @@ def same_state(one: Trainer, other: Trainer) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_everything_that_learns_resumes_to_the_same_state(
     training_data: Path, smoke: TrainConfig, tmp_path: Path
 ) -> None:
-    """The critic, its past images and both optimisers too."""
+    """The critic, its past images and both optimizers too."""
     config = published(smoke)
     pools = Pools.load(config, training_data, Monitor())
     through, stopped = Trainer(config, pools, "cpu"), Trainer(config, pools, "cpu")
@@ -228,7 +230,7 @@ def often_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, start: int, factor: float) -> None:
-    """From a step on, multiply what a training minimises."""
+    """From a step on, multiply what a training minimizes."""
     terms = Objective.clean_terms
 
     def spoiled(self: Objective, batch: Any, number: int, **options: Any) -> Any:
@@ -256,6 +258,7 @@ def check_last_good(folder: Path, config: TrainConfig, data: Path, step: int) ->
     assert told in (folder.parent / "report/index.html").read_text()
 
 
+@pytest.mark.slow
 def test_not_a_number_stops_and_the_last_good_weights_are_kept(
     training_data: Path,
     smoke: TrainConfig,
@@ -275,6 +278,7 @@ def test_not_a_number_stops_and_the_last_good_weights_are_kept(
     assert fresh.is_finite
 
 
+@pytest.mark.slow
 def test_losses_that_stay_far_off_stop_the_training(
     training_data: Path,
     smoke: TrainConfig,
@@ -294,6 +298,7 @@ def test_losses_that_stay_far_off_stop_the_training(
     assert fresh.resume(tmp_path / "checkpoint.safetensors") == 6
 
 
+@pytest.mark.slow
 def test_a_stop_while_losses_are_far_off_is_saved_beside_the_last_calm_one(
     training_data: Path, smoke: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,6 +330,7 @@ def test_a_stop_while_losses_are_far_off_is_saved_beside_the_last_calm_one(
     assert not calm.exists()
 
 
+@pytest.mark.slow
 def test_a_training_that_ends_far_off_is_saved(
     training_data: Path, smoke: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,6 +342,7 @@ def test_a_training_that_ends_far_off_is_saved(
     assert Trainer(config, pools, "cpu").resume(tmp_path / "checkpoint.safetensors") == 8
 
 
+@pytest.mark.slow
 def test_a_cancel_tells_what_is_there(
     training_data: Path, smoke: TrainConfig, tmp_path: Path
 ) -> None:
@@ -364,13 +371,14 @@ def test_a_cancel_is_heard_while_targets_are_cleaned(
         released.wait(60)
         return voxels
 
-    monkeypatch.setattr(targets, "without_noise", without_noise)
+    monkeypatch.setattr("MedEnhanceLib.hqg.train.pools.without_noise", without_noise)
     with pytest.raises(Cancelled, match="before the first step"):
         train(smoke, training_data, tmp_path, Monitor(cancel=cleaning.is_set))
     assert not released.is_set()
     released.set()
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_no_number_is_left_out_and_counted(
     training_data: Path, smoke: TrainConfig
 ) -> None:
@@ -405,7 +413,7 @@ def test_the_run_leaves_curves_and_pictures(tiny_model: Path, smoke: TrainConfig
     assert max(row["step"] for row in rows) == smoke.steps
     page = (out / "report/index.html").read_text()
     assert "finished" in page
-    assert "volumes that it also learns from" in page
+    assert "volumes of the training data" in page
     for picture in ("curves.png", "samples.png"):
         assert (out / "report" / picture).stat().st_size > 5000
 
@@ -429,6 +437,7 @@ def test_held_out_volumes_are_validated_on_and_not_learned_from(
         Pools.load(replace(config, held_out=2), training_data, Monitor())
 
 
+@pytest.mark.slow
 def test_validation_changes_nothing_of_what_is_learned(
     tiny_model: Path, training_data: Path, smoke: TrainConfig, tmp_path: Path
 ) -> None:
@@ -458,6 +467,7 @@ def taught(training_data: Path, smoke: TrainConfig, tmp_path: Path) -> TrainConf
     return replace(smoke, steps=8, low_quality=(), task=task)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoilt", [4, 5], ids=["lower", "upper"])
 def test_a_task_whose_loss_is_no_number_stops_and_the_last_good_weights_are_kept(
     taught: TrainConfig,
@@ -483,6 +493,7 @@ def test_a_task_whose_loss_is_no_number_stops_and_the_last_good_weights_are_kept
     assert "the task's loss is nan. These are the averaged weights of step 4" in card
 
 
+@pytest.mark.slow
 def test_a_task_learns_along_and_becomes_a_bundle(taught: TrainConfig, tmp_path: Path) -> None:
     config = taught
     seen: list[Event] = []
@@ -503,6 +514,7 @@ def test_a_task_learns_along_and_becomes_a_bundle(taught: TrainConfig, tmp_path:
         training_config("hqg", {"task": {"head": {"structurs": []}}})
 
 
+@pytest.mark.slow
 def test_two_processes_learn_the_same_from_different_batches(
     training_data: Path, smoke: TrainConfig, tmp_path: Path
 ) -> None:
@@ -521,6 +533,7 @@ def test_two_processes_learn_the_same_from_different_batches(
     assert first["threads"] == second["threads"] == []
 
 
+@pytest.mark.slow
 def test_torchrun_trains_from_the_command_line(training_data: Path, tmp_path: Path) -> None:
     pools = ("--hq", training_data / "hq", "--lq", training_data / "lq", "--modality", "MR")
     run_two(

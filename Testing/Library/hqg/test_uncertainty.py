@@ -264,6 +264,7 @@ def test_nothing_to_calibrate_with_is_refused(calibrated: Path) -> None:
         calibrate(calibrated, [], fitted_on="")
 
 
+@pytest.mark.slow
 def test_a_training_calibrates_on_what_it_held_out(
     training_data: Path, smoke: TrainConfig, tmp_path: Path
 ) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from MedEnhanceLib.hqg.config import TrainConfig
-from MedEnhanceLib.hqg.pools import Pools
 from MedEnhanceLib.hqg.train import Trainer
+from MedEnhanceLib.hqg.train.pools import Pools
 from MedEnhanceLib.nets.processes import join_processes
 from MedEnhanceLib.runtime.progress import Monitor
 

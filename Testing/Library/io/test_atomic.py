@@ -212,7 +212,7 @@ def test_full_disk_leaves_the_old_file(full_disk: Path, ending: str) -> None:
     target.unlink()
 
 
-def test_a_full_disk_is_told_also_where_a_library_hides_it_behind_an_error_of_its_own(
+def test_a_full_disk_is_reported_also_where_a_library_hides_it_behind_an_error_of_its_own(
     tmp_path: Path,
 ) -> None:
     full = OSError(errno.ENOSPC, "No space left on device")

@@ -49,7 +49,7 @@ def test_nan_and_infinity_are_counted_and_the_first_slice_is_named(
 ) -> None:
     voxels = np.zeros((5, 4, 3), np.float32)
     voxels[2, 1, 1], voxels[4, 0, 0], voxels[4, 1, 0] = np.nan, np.inf, -np.inf
-    monkeypatch.setattr("MedEnhanceLib.io.files.refuse_not_finite", lambda volume: None)
+    monkeypatch.setattr("MedEnhanceLib.io.volume_files.refuse_not_finite", lambda volume: None)
     save(Volume(voxels), tmp_path / f"a{ending}")
     monkeypatch.undo()
     refused(tmp_path / f"a{ending}", "3 voxels are NaN or infinite, first in slice 2")
@@ -60,7 +60,7 @@ def test_nan_in_a_sequence_names_slice_and_frame(
 ) -> None:
     voxels = np.zeros((3, 5, 4, 3))
     voxels[1, 4, 0, 0] = np.nan
-    monkeypatch.setattr("MedEnhanceLib.io.files.refuse_not_finite", lambda volume: None)
+    monkeypatch.setattr("MedEnhanceLib.io.volume_files.refuse_not_finite", lambda volume: None)
     save(Volume(voxels), tmp_path / "a.nii")
     monkeypatch.undo()
     refused(tmp_path / "a.nii", "1 voxels are NaN or infinite, first in slice 4 of frame 1")
@@ -72,16 +72,16 @@ def test_nan_is_not_written_either(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-# ------------------------------------------------------------ colour, vectors
+# ------------------------------------------------------------ color, vectors
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".nrrd", ".mha"])
-def test_colour_is_refused(tmp_path: Path, ending: str) -> None:
+def test_color_is_refused(tmp_path: Path, ending: str) -> None:
     sitk = pytest.importorskip("SimpleITK")
-    colour = np.zeros((4, 5, 6, 3), np.uint8)
+    color = np.zeros((4, 5, 6, 3), np.uint8)
     path = tmp_path / f"a{ending}"
-    sitk.WriteImage(sitk.GetImageFromArray(colour, isVector=True), str(path))
-    refused(path, "colour")
+    sitk.WriteImage(sitk.GetImageFromArray(color, isVector=True), str(path))
+    refused(path, "color")
 
 
 # ------------------------------------------------------------ sizes
@@ -122,7 +122,7 @@ def test_sizes_beyond_any_array_are_refused(tmp_path: Path, ct: Volume) -> None:
         refused(path, "cut short")
 
 
-def test_compressed_file_that_promises_too_much_is_refused(tmp_path: Path, ct: Volume) -> None:
+def test_compressed_file_that_declares_too_much_is_refused(tmp_path: Path, ct: Volume) -> None:
     save(ct, tmp_path / "a.nii")
     data = edited(tmp_path / "a.nii", 42, np.full(3, 30000, "<i2")).read_bytes()
     (tmp_path / "b.nii.gz").write_bytes(gzip.compress(data))
@@ -136,7 +136,7 @@ def test_volume_larger_than_memory_is_named(
         raise MemoryError
 
     save(ct, tmp_path / "a.nii")
-    monkeypatch.setattr("MedEnhanceLib.io.payload.np.empty", fail)
+    monkeypatch.setattr("MedEnhanceLib.io.voxels.np.empty", fail)
     with pytest.raises(DeviceMemoryError, match=r"a\.nii.*GiB"):
         load(tmp_path / "a.nii")
 
@@ -182,7 +182,7 @@ def test_damage_in_compressed_voxels_is_seen(tmp_path: Path, ending: str, head: 
     refused(path, "damaged|cut short")
 
 
-def test_compressed_metaimage_with_fewer_voxels_than_promised_is_refused(
+def test_compressed_metaimage_with_fewer_voxels_than_declared_is_refused(
     tmp_path: Path, head: Volume
 ) -> None:
     path = packed(tmp_path / "a.mha", head)

@@ -205,7 +205,7 @@ def test_slice_across_the_others_is_no_slice_of_theirs(make_series: Make, ear: E
     )
     with pytest.raises(GeometryError, match=r"missing between 2\.50 and 7\.50 mm"):
         load(folder, monitor=ear.monitor)
-    assert any("localiser" in warning and "003.dcm" in warning for warning in ear.warnings)
+    assert any("localizer" in warning and "003.dcm" in warning for warning in ear.warnings)
 
 
 def test_orientation_that_is_no_right_angle_is_refused(make_series: Make) -> None:
@@ -230,10 +230,10 @@ def test_image_without_a_place_is_refused_by_element(make_series: Make, element:
 @pytest.mark.parametrize(
     ("elements", "says"),
     [
-        ({"PhotometricInterpretation": "RGB"}, "colour"),
-        ({"SamplesPerPixel": 3, "PhotometricInterpretation": "YBR_FULL"}, "colour"),
-        ({"PhotometricInterpretation": "PALETTE COLOR"}, "colour"),
-        ({"PhotometricInterpretation": None}, "colour"),
+        ({"PhotometricInterpretation": "RGB"}, "color"),
+        ({"SamplesPerPixel": 3, "PhotometricInterpretation": "YBR_FULL"}, "color"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "color"),
+        ({"PhotometricInterpretation": None}, "color"),
         ({"NumberOfFrames": 4}, "4 frames"),
         ({"ModalityLUTSequence": []}, "ModalityLUTSequence"),
         ({"RescaleSlope": 0}, "RescaleSlope is 0"),
@@ -308,13 +308,13 @@ def test_empty_folder_is_refused(tmp_path: Path) -> None:
 
 def test_folder_without_dicom_is_refused(tmp_path: Path) -> None:
     (tmp_path / "scan.nii.gz").write_bytes(b"x" * 500)
-    with pytest.raises(InputError, match=r"holds no DICOM file \(1 files looked at, scan\.nii"):
+    with pytest.raises(InputError, match=r"holds no DICOM file \(1 files were read, scan\.nii"):
         load(tmp_path)
 
 
 def test_file_without_the_mark_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.dcm").write_bytes(b"x" * 500)
-    with pytest.raises(InputError, match="the mark DICM is missing"):
+    with pytest.raises(InputError, match="the prefix DICM is missing"):
         load(tmp_path / "a.dcm")
 
 

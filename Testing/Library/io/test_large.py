@@ -17,8 +17,9 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.slabs import blank, every, extremes, slabs
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import Cancelled, InputError
-from MedEnhanceLib.io import load, payload, save, tags
-from MedEnhanceLib.io.files import save_slabs
+from MedEnhanceLib.io import load, save, tags
+from MedEnhanceLib.io import voxels as payload
+from MedEnhanceLib.io.volume_files import save_slabs
 from MedEnhanceLib.runtime.progress import Monitor
 
 sitk = pytest.importorskip("SimpleITK")

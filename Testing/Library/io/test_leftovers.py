@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from MedEnhanceLib.io import leftovers
+from MedEnhanceLib.io import atomic
 from MedEnhanceLib.io.atomic import atomic_write
 
-pytestmark = pytest.mark.skipif(not leftovers._owner(), reason="the system tells no start")
+pytestmark = pytest.mark.skipif(not atomic._owner(), reason="the system does not report its start")
 _WRITER = """
 import sys
 from MedEnhanceLib.io.atomic import atomic_write
@@ -26,7 +26,7 @@ with atomic_write(sys.argv[1], overwrite=True) as temporary:
 
 
 def hidden(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir() if path.name.startswith(leftovers.PREFIX)}
+    return {path.name for path in folder.iterdir() if path.name.startswith(atomic.PREFIX)}
 
 
 def write(target: Path) -> None:
@@ -42,7 +42,7 @@ def writer(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
         assert process.stdout is not None
-        assert process.stdout.readline().startswith(leftovers.PREFIX)
+        assert process.stdout.readline().startswith(atomic.PREFIX)
         yield process
         process.kill()
 
@@ -89,7 +89,7 @@ def test_what_another_machine_or_start_left_stays(
     left: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for owner in ("0" * 8, ""):
-        monkeypatch.setattr(leftovers, "_owner", lambda owner=owner: owner)
+        monkeypatch.setattr(atomic, "_owner", lambda owner=owner: owner)
         write(tmp_path / "a.ucv")
         assert hidden(tmp_path) == {left.name}
 
@@ -116,7 +116,7 @@ def test_only_regular_files_of_that_name_alone_go(left: Path, tmp_path: Path) ->
 def test_targets_without_an_ending_are_tidied_too(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    name = leftovers.temporary_name(tmp_path / "plain", "")
+    name = atomic.temporary_name(tmp_path / "plain", "")
     (tmp_path / name.replace(f"-{os.getpid()}-", f"-{dead.pid}-")).touch()
     write(tmp_path / "plain")
     assert hidden(tmp_path) == set()

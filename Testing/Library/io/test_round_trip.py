@@ -70,6 +70,7 @@ def volumes(draw: st.DrawFn) -> Volume:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", WRITABLE)
 @few
 @given(volume=volumes())
@@ -83,6 +84,7 @@ def test_everything_comes_back_bit_for_bit(tmp_path: Path, ending: str, volume: 
         assert getattr(back, field) == getattr(volume, field), field
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", WRITABLE)
 @few
 @given(volume=volumes())
@@ -106,11 +108,13 @@ def test_itk_sees_the_same_volume(tmp_path: Path, ending: str, volume: Volume) -
         assert geometry.is_close(volume.geometry, tolerance=1e-6 * reach)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
 @few
 @given(volume=volumes())
 def test_nibabel_sees_the_same_volume(tmp_path: Path, ending: str, volume: Volume) -> None:
-    nibabel = pytest.importorskip("nibabel")
+    import nibabel
+
     path = tmp_path / f"volume{ending}"
     save(volume, path, overwrite=True)
     image = nibabel.load(path)
@@ -129,7 +133,8 @@ def test_geometry_of_another_programs_nifti_stays_the_same_bits(
     tmp_path: Path, volume: Volume
 ) -> None:
     """Read, saved and read again: float32 is rounded once, by whoever wrote first."""
-    nibabel = pytest.importorskip("nibabel")
+    import nibabel
+
     foreign, ours = tmp_path / "foreign.nii", tmp_path / "ours.nii"
     voxels = volume.voxels.astype(np.float32)
     image = nibabel.Nifti1Image(voxels.T, volume.geometry.affine_ras)

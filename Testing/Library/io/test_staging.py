@@ -52,7 +52,7 @@ def write_dying(target: Path, at_rename: int) -> bool:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout != "done\n"
 
 
-def heard(said: list[str]) -> Monitor:
+def monitor_of(said: list[str]) -> Monitor:
     def hear(event: Any) -> None:
         if event.kind == "warning":
             said.append(event.fields["message"])
@@ -72,6 +72,7 @@ def filled(tmp_path: Path) -> Path:
 AFTER = {"kept.txt": "new", "x/new.txt": "new"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exists", [False, True])
 def test_a_new_or_empty_folder_gets_all_by_one_rename(tmp_path: Path, exists: bool) -> None:
     target = tmp_path / "out"
@@ -91,14 +92,15 @@ def is_halfway(folder: Path) -> bool:
     return any(map(is_moving, folder.glob(f"{PREFIX}*")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
 def test_a_killed_writing_is_put_back_before_the_next(filled: Path, at: int) -> None:
     before = contents(filled)
     assert write_dying(filled, at)
     assert len([path for path in filled.iterdir() if path.name.startswith(PREFIX)]) == 1
-    assert is_halfway(filled) == (at > 1)  # the first rename tells what is to be moved
+    assert is_halfway(filled) == (at > 1)  # the first rename records what is to be moved
     said: list[str] = []
-    recover(filled, heard(said))
+    recover(filled, monitor_of(said))
     assert contents(filled) == before
     assert len(said) == 1
     assert PREFIX in said[0]
@@ -170,7 +172,7 @@ def test_a_record_that_leads_elsewhere_is_named_and_left(filled: Path, moves: st
     (staging,) = (path for path in filled.iterdir() if path.name.startswith(PREFIX))
     (staging / "moves.json").write_text(moves)
     before, said = contents(filled), list[str]()
-    recover(filled, heard(said))
+    recover(filled, monitor_of(said))
     assert contents(filled) == before
     assert len(said) == 1
     assert str(staging) in said[0]

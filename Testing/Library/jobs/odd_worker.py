@@ -9,8 +9,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-from MedEnhanceLib.jobs.registry import JOBS, JobKind
-from MedEnhanceLib.jobs.result import Result
+from MedEnhanceLib.jobs.job import JOBS, JobKind, Result
 from MedEnhanceLib.jobs.worker import worker
 from MedEnhanceLib.runtime.progress import Monitor
 

@@ -17,7 +17,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.runtime.progress import Event, Monitor, attend
-from MedEnhanceLib.unicompress.pool import ordered_map
+from MedEnhanceLib.unicompress.blocks import ordered_map
 
 _LIMIT_S = 2.0
 #: A machine that is busy with other work slows one try, hardly all of them.
@@ -119,6 +119,7 @@ _KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 _BEGIN = {"convert": 0.7, "enhance": 0.05, "compress": 0.1, "degrade": 0.1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [0.02, 0.3])
 @pytest.mark.parametrize("name", _KINDS)
 def test_a_job_stops_in_time(
@@ -158,6 +159,7 @@ def test_what_knows_no_safe_point_is_left_to_itself() -> None:
     assert attend(lambda: threading.current_thread(), Monitor()) is threading.current_thread()
 
 
+@pytest.mark.slow
 def test_an_error_of_attended_work_is_raised_as_it_is() -> None:
     def fail() -> None:
         raise KeyError("what")
@@ -175,6 +177,7 @@ def test_a_pool_does_not_wait_for_its_blocks_after_a_cancel() -> None:
     assert time.monotonic() - began < 1
 
 
+@pytest.mark.slow
 def test_a_time_out_inside_a_block_is_an_error_and_not_a_wait() -> None:
     def fail(_: int) -> None:
         raise TimeoutError("the codec's own")
@@ -185,7 +188,7 @@ def test_a_time_out_inside_a_block_is_an_error_and_not_a_wait() -> None:
 
 def test_a_network_stops_between_its_layers_and_is_left_as_it_was() -> None:
     torch = pytest.importorskip("torch")
-    from MedEnhanceLib.nets.stoppable import stoppable
+    from MedEnhanceLib.nets.slices import stoppable
 
     ran: list[int] = []
 

@@ -18,8 +18,8 @@ from MedEnhanceLib.degrade import degradation_from_json
 from MedEnhanceLib.errors import Cancelled, ConfigError, DeviceMemoryError, InputError, OutputError
 from MedEnhanceLib.jobs import Client, JobSpec, Result, run_job
 from MedEnhanceLib.jobs.failures import InternalError, WorkerError
-from MedEnhanceLib.jobs.kinds.ping import run_ping
-from MedEnhanceLib.jobs.registry import JOBS, JobKind
+from MedEnhanceLib.jobs.job import JOBS, JobKind
+from MedEnhanceLib.jobs.kinds.installation import run_ping
 from MedEnhanceLib.jobs.worker.process import exit_words
 from MedEnhanceLib.runtime.progress import Event
 
@@ -48,6 +48,7 @@ def odd_client(
         yield client
 
 
+@pytest.mark.slow
 def test_a_job_gives_the_same_result_and_events_here_and_in_a_worker(client: Client) -> None:
     spec = JobSpec("ping", {"count": 3})
     here: list[Event] = []
@@ -56,6 +57,7 @@ def test_a_job_gives_the_same_result_and_events_here_and_in_a_worker(client: Cli
     assert here == there
 
 
+@pytest.mark.slow
 def test_the_worker_stays_warm(client: Client) -> None:
     client.run(JobSpec("ping"))
     pid = client.start().pid
@@ -72,6 +74,7 @@ def test_errors_come_back_as_their_own_class(client: Client) -> None:
     assert (there.value.message, there.value.hint) == (here.value.message, here.value.hint)
 
 
+@pytest.mark.slow
 def test_a_volume_in_memory_goes_through_and_leaves_nothing(
     client: Client, head: Volume, temp_root: Path
 ) -> None:
@@ -98,6 +101,7 @@ def test_cancel_stops_within_two_seconds_and_the_worker_lives_on(client: Client)
     timer.join()
 
 
+@pytest.mark.slow
 def test_a_caller_that_fails_while_it_listens_stops_the_job(client: Client) -> None:
     def stumble(event: Event) -> None:
         if event.kind == "progress":
@@ -118,6 +122,7 @@ def test_an_interrupt_while_waiting_is_a_cancelled_job(client: Client) -> None:
         client.run(JobSpec("ping", {"seconds": 60}), interrupt)
 
 
+@pytest.mark.slow
 @posix_only
 def test_a_job_that_does_not_listen_is_killed_with_its_children(
     odd_client: Client, temp_root: Path
@@ -139,6 +144,7 @@ def test_a_job_that_does_not_listen_is_killed_with_its_children(
     assert list(temp_root.iterdir()) == []
 
 
+@pytest.mark.slow
 @posix_only
 def test_a_killed_worker_is_told_with_its_signal(client: Client, temp_root: Path) -> None:
     pid = client.start().pid
@@ -195,6 +201,7 @@ def test_events_end_with_the_result(client: Client) -> None:
     assert [event.kind for event in job.events()] == ["started", "progress", "progress", "result"]
 
 
+@pytest.mark.slow
 def test_two_clients_work_at_once() -> None:
     results: list[Result] = []
 
@@ -212,6 +219,7 @@ def test_two_clients_work_at_once() -> None:
     assert len(results) == 10
 
 
+@pytest.mark.slow
 def test_threads_may_share_a_client(client: Client) -> None:
     heard: dict[str, list[float]] = {"a": [], "b": []}
 
@@ -237,6 +245,7 @@ def test_one_id_cannot_be_two_jobs(client: Client) -> None:
         client.submit(JobSpec("ping", id="same"))
 
 
+@pytest.mark.slow
 def test_a_worker_that_went_home_is_started_again() -> None:
     with Client(idle_seconds=0.2) as client:
         client.run(JobSpec("ping"))
@@ -258,7 +267,7 @@ def test_a_job_that_reached_a_worker_as_it_went_home_is_sent_again(tmp_path: Pat
         '    print(\'{"v": 1, "job": null, "event": "hello", "folder": "x"}\', flush=True)\n'
         "    sys.stdin.readline()\n"
         "    sys.exit(0)\n"
-        "from MedEnhanceLib.jobs import worker\n"
+        "from MedEnhanceLib.jobs.worker import worker\n"
         "sys.exit(worker.main([]))\n"
     )
     with Client(command=[sys.executable, str(script)]) as client:

@@ -12,7 +12,7 @@ import pytest
 
 from MedEnhanceLib import io
 from MedEnhanceLib.bundles.store import import_bundle, read_bundle, verify_bundle
-from MedEnhanceLib.core.options import check_types
+from MedEnhanceLib.core.options import options_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.jobs import JobSpec, run_job
@@ -61,8 +61,8 @@ def test_a_key_inside_a_section_is_named() -> None:
         ({"part": "restoration", "steps": "many"}, "steps is 'many'"),
         ({"part": "restoration", "steps": 0}, "steps is 0"),
         ({"part": "restoration", "finest": 0.5, "coarsest": 0.1}, "coarsest is 0.1"),
-        ({"part": "restoration", "preset": "huge"}, "preset is 'huge'"),
-        ({"part": "predictor", "preset": ["cpu"]}, "preset is"),
+        ({"part": "restoration", "preset": "huge"}, "unknown preset 'huge'"),
+        ({"part": "predictor", "preset": ["cpu"]}, "unknown preset"),
         ({"part": "implicit", "preset": 7}, "preset"),
         ({"part": "implicit", "teacher": 7}, "teacher is 7"),
         ({"part": "implicit", "token": 7}, "token is 7"),
@@ -99,7 +99,9 @@ def test_volumes_are_found_by_patterns_but_for_those_held_out(tmp_path: Path) ->
 def test_presets_are_of_their_types(part: str) -> None:
     for preset in ("smoke", "cpu", "full"):
         fields = json.loads(json.dumps({"part": part, "preset": preset, "modality": "MR"}))
-        check_types(CodecTraining.from_json(fields).config)
+        config = CodecTraining.from_json(fields).config
+        for one in options_of(type(config)):
+            one.check(getattr(config, one.name))
 
 
 @pytest.fixture
@@ -122,6 +124,7 @@ def _train(volumes: Path, **config: Any) -> Path:
 class TestBundle:
     """What is trained can be imported, and is found by the files that name it."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("part", ["predictor", "restoration"])
     def test_it_can_be_imported_and_is_found_by_its_hash(
         self, part: str, volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -138,6 +141,7 @@ class TestBundle:
         assert (bundle.kind, bundle.modality) == ("codec", "CT")
         assert models.get(part).data == data
 
+    @pytest.mark.slow
     def test_its_card_says_what_it_learned_from(self, volumes: Path) -> None:
         told = {"name": "Our phantom", "subjects": "1", "licence": "CC0", "source": "us"}
         card = (_train(volumes, part="predictor", data=[told]) / "docs/README.md").read_text()

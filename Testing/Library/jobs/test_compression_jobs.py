@@ -15,7 +15,8 @@ from Library.conftest import Ear
 from MedEnhanceLib import io, unicompress
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, CodecError, ConfigError, OutputError
-from MedEnhanceLib.jobs import Client, JobSpec, Result, recent, run_job
+from MedEnhanceLib.jobs import Client, JobSpec, Result, run_job
+from MedEnhanceLib.jobs.files import KeptVolumes
 from MedEnhanceLib.jobs.kinds.compress import check_fit, compress_volume, estimate_volume
 from MedEnhanceLib.runtime.progress import Event
 from MedEnhanceLib.unicompress import CompressConfig
@@ -28,9 +29,10 @@ def scan(tmp_path: Path, head: Volume) -> Path:
     return path
 
 
-def _compress(scan: Path, **params: Any) -> Result:
+def _compress(scan: Path, kept: KeptVolumes | None = None, **params: Any) -> Result:
     given = {"input": str(scan), "output": str(scan.with_suffix(".ucv")), **params}
-    return run_job(JobSpec("compress", {"config": {"max_error": 2, "threads": 1}, **given}))
+    config = {"max_error": 2, "threads": 1}
+    return run_job(JobSpec("compress", {"config": config, **given}), kept=kept)
 
 
 def _decompress(container: Path, output: Path, **params: Any) -> Result:
@@ -123,6 +125,7 @@ def test_what_cannot_be_compressed_is_refused_at_once(
         _compress(scan, **params)
 
 
+@pytest.mark.slow
 def test_a_worker_compresses_and_infinity_becomes_null(scan: Path, tmp_path: Path) -> None:
     output = tmp_path / "scan.ucv"
     params = {"input": str(scan), "output": str(output), "config": {"lossless": True}}
@@ -133,6 +136,7 @@ def test_a_worker_compresses_and_infinity_becomes_null(scan: Path, tmp_path: Pat
     assert output.stat().st_size == result["file_bytes"]
 
 
+@pytest.mark.slow
 def test_a_long_compression_is_cancelled_within_two_seconds(tmp_path: Path, head: Volume) -> None:
     io.save(Volume(np.tile(head.voxels, (8, 6, 6)), modality="MR"), tmp_path / "big.nrrd")
     config = {"lossless": True, "threads": 1, "speed": "fast"}
@@ -178,15 +182,14 @@ def test_what_was_estimated_is_not_read_again_to_be_compressed(
     scan: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = {"max_error": 2, "threads": 1}
-    recent.INPUT.forget()
-    run_job(JobSpec("estimate", {"input": str(scan), "config": config}))
+    kept = KeptVolumes()
+    run_job(JobSpec("estimate", {"input": str(scan), "config": config}), kept=kept)
 
     def must_not_be_called(*_: object, **__: object) -> Volume:
         raise AssertionError("the input was read again")
 
     monkeypatch.setattr("MedEnhanceLib.jobs.files.load_volume", must_not_be_called)
-    assert _compress(scan)["ratio"] > 1
-    recent.INPUT.forget()
+    assert _compress(scan, kept)["ratio"] > 1
 
 
 class TestRefining:

@@ -16,11 +16,11 @@ from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.jobs import JobSpec, run_job
 
 LABELS = [
-    {"value": 1, "name": "grey matter", "color": "#ffb703"},
+    {"value": 1, "name": "gray matter", "color": "#ffb703"},
     {"value": 2, "name": "white matter", "color": "#f72585"},
 ]
 TABLE = [
-    {"label": "grey matter", "voxels": 3, "volume_ml": 0.5},
+    {"label": "gray matter", "voxels": 3, "volume_ml": 0.5},
     {"label": "white matter", "voxels": 4, "volume_ml": 0.7},
 ]
 
@@ -98,6 +98,7 @@ def test_export_of_a_volume_beside_its_series(
     assert np.array_equal(io.load(tmp_path / "out").voxels, io.load(result["volume"]).voxels)
 
 
+@pytest.mark.slow
 def test_export_puts_a_whole_result_into_one_study_of_its_own(
     result: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -119,7 +120,7 @@ def test_export_puts_a_whole_result_into_one_study_of_its_own(
     assert {one.PatientID for one in objects} == {"X1"}
     assert objects[0].StudyDescription == "phantom"
     labels = next(one for one in objects if one.Modality == "SEG")
-    assert [item.SegmentLabel for item in labels.SegmentSequence] == ["grey matter", "white matter"]
+    assert [item.SegmentLabel for item in labels.SegmentSequence] == ["gray matter", "white matter"]
 
 
 @pytest.mark.parametrize(("role", "modality"), [("segmentation", "SEG"), ("uncertainty", "OT")])

@@ -91,6 +91,7 @@ def test_doctor_tells_of_devices_memory_disk_and_packages() -> None:
     assert set(told["cuda"]) == {"built", "available", "driver"}
 
 
+@pytest.mark.slow
 def test_a_worker_answers_these_without_torch(tmp_path: Path) -> None:
     io.save(
         Volume(np.arange(60, dtype=np.int16).reshape(3, 4, 5), modality="MR"), tmp_path / "a.nrrd"

@@ -49,6 +49,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_enhancer_and_head_come_out_of_one_training(data: Path) -> None:
     events: list[Event] = []
     params = {"method": "gradprom", "config": TINY, "data": str(data), "out": str(data / "out")}
@@ -67,6 +68,7 @@ def test_enhancer_and_head_come_out_of_one_training(data: Path) -> None:
     assert found.volume.shape == image.shape
 
 
+@pytest.mark.slow
 def test_the_card_of_its_head_tells_how_it_learned(data: Path) -> None:
     """Not how heads are trained alone: other steps, other patches."""
     params = {"method": "gradprom", "config": TINY, "data": str(data), "out": str(data / "out")}
@@ -78,6 +80,7 @@ def test_the_card_of_its_head_tells_how_it_learned(data: Path) -> None:
     assert "propagated from a template" not in card
 
 
+@pytest.mark.slow
 def test_a_patient_that_neither_has_seen_is_measured_on(data: Path) -> None:
     config = {
         **TINY,

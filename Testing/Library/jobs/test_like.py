@@ -14,7 +14,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.origin import DicomOrigin, Instance
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
-from MedEnhanceLib.jobs.like import Series, lay_beside
+from MedEnhanceLib.jobs.dicom import Series, lay_beside
 from MedEnhanceLib.runtime.progress import Monitor
 
 SHAPE = (5, 6, 7)
@@ -115,7 +115,7 @@ def test_another_grid_is_kept_and_told(other: Volume, ear: Ear) -> None:
 def test_time_points_that_nothing_tells_are_refused() -> None:
     series = series_of(shape=(3, *SHAPE))
     for volume in (scan(), scan((2, *SHAPE))):
-        with pytest.raises(InputError, match=r"of the 3 time points.*nothing tells which"):
+        with pytest.raises(InputError, match=r"of the 3 time points.*nothing states which"):
             lay_beside(volume, series, Monitor())
     assert lay_beside(replace(scan(), modality="SEG"), series, Monitor()).origin is not None
 

@@ -160,6 +160,7 @@ def test_segment_writes_labels_and_their_volumes(scan: Path, head_model: str) ->
     assert (result["device"], result["head"]["name"]) == ("cpu", "brain-tissue")
 
 
+@pytest.mark.slow
 def test_the_enhanced_volume_can_be_segmented_in_the_same_job(
     scan: Path, model: str, head_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,7 +206,7 @@ def test_a_head_that_cannot_be_used_is_refused_before_the_long_work(
     for head, says in (
         ("no-such-model", "there is no model 'no-such-model'"),
         ("sts-tumour-ct", "is for CT, the volume is MR"),
-        ("mr-brain", "is not one that segments"),
+        ("mr-brain", "a model that segments is needed"),
     ):
         with pytest.raises(ModelError, match=says):
             run_job(_enhance(scan, model, segment=True, head=head))
@@ -260,6 +261,7 @@ def test_every_output_of_an_enhancement_is_checked_before_it_begins(
         run_job(_enhance(scan, model, config={"strenght": 1}))
 
 
+@pytest.mark.slow
 def test_evaluate_measures_each_volume_and_degradation(
     data: Path, model: str, tmp_path: Path
 ) -> None:

@@ -13,7 +13,8 @@ import pytest
 from MedEnhanceLib import io
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.jobs import JobSpec, files, recent, run_job
+from MedEnhanceLib.jobs import JobSpec, files, run_job
+from MedEnhanceLib.jobs.files import KeptVolumes
 
 torch = pytest.importorskip("torch")
 
@@ -26,10 +27,13 @@ def _brain(seed: int) -> Volume:
     return Volume(np.abs(voxels + noise).astype(np.int16), modality="MR", source="brain")
 
 
+KEPT = KeptVolumes()
+
+
 @pytest.fixture(autouse=True)
 def nothing_kept() -> None:
-    recent.INPUT.forget()
-    recent.GUIDE.forget()
+    KEPT.input.forget()
+    KEPT.guide.forget()
 
 
 @pytest.fixture
@@ -58,7 +62,7 @@ def _preview(scan: Path, slices: list[int] | None = None, **params: Any) -> Volu
     fields = {"input": str(scan), "output": str(output), "config": config, "overwrite": True}
     if slices is not None:
         fields["slices"] = slices
-    return io.load(run_job(JobSpec("enhance", fields | params))["outputs"]["output"])
+    return io.load(run_job(JobSpec("enhance", fields | params), kept=KEPT)["outputs"]["output"])
 
 
 def test_a_preview_holds_its_slices_where_they_lie(scan: Path) -> None:
@@ -88,20 +92,36 @@ def test_a_file_that_changed_is_read_again(scan: Path, reads: list[str]) -> None
     second = _preview(scan, [3, 4])
     assert len(reads) == 2
     assert not np.array_equal(first.voxels, second.voxels)
-    recent.INPUT.forget()
+    KEPT.input.forget()
     assert np.array_equal(_preview(scan, [3, 4]).voxels, second.voxels)
 
 
+@pytest.mark.slow
 def test_one_volume_is_kept_and_only_for_previews(scan: Path, reads: list[str]) -> None:
     other = scan.with_name("other.nrrd")
     io.save(_brain(6), other)
     _preview(scan)
-    assert recent.INPUT._volume is None
+    assert KEPT.input._volume is None
     for path in (scan, other, scan):
         _preview(path, [0, 1])
     assert reads == ["scan.nrrd", "scan.nrrd", "other.nrrd", "scan.nrrd"]
     _preview(other)
-    assert recent.INPUT._volume is None
+    assert KEPT.input._volume is None
+
+
+def test_what_was_measured_is_kept_as_long_as_the_volume(scan: Path) -> None:
+    other = scan.with_name("other.nrrd")
+    io.save(_brain(6), other)
+    _preview(scan, [0, 1])
+    known = KEPT.input.cache
+    assert known is not None
+    assert known.scaling is not None
+    _preview(scan, [1, 2])
+    assert KEPT.input.cache is known
+    _preview(other, [0, 1])
+    assert KEPT.input.cache not in (None, known)
+    _preview(scan)
+    assert KEPT.input.cache is None
 
 
 def test_another_modality_is_another_volume(scan: Path, reads: list[str]) -> None:
@@ -110,6 +130,7 @@ def test_another_modality_is_another_volume(scan: Path, reads: list[str]) -> Non
     assert len(reads) == 2
 
 
+@pytest.mark.slow
 def test_of_a_sequence_one_frame_is_shown(tmp_path: Path) -> None:
     frames = [_brain(1), _brain(2)]
     sequence = replace(frames[0], voxels=np.stack([frame.voxels for frame in frames]))

@@ -176,6 +176,7 @@ def test_what_is_no_region_is_refused(wrong: object) -> None:
     assert "a list" in caught.value.hint
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="num_fds")
 def test_many_conversions_in_one_worker_do_not_grow_it(tmp_path: Path) -> None:
     psutil = pytest.importorskip("psutil")

@@ -131,6 +131,7 @@ _GARBAGE: list[tuple[bytes, str | None, str]] = [
 ]
 
 
+@pytest.mark.slow
 def test_garbage_is_answered_and_survived(start_worker: Start) -> None:
     worker = start_worker()
     for line, job, says in _GARBAGE:
@@ -143,6 +144,7 @@ def test_garbage_is_answered_and_survived(start_worker: Start) -> None:
     worker.until("result", "b")
 
 
+@pytest.mark.slow
 def test_the_end_of_stdin_stops_a_job_and_leaves_nothing(
     start_worker: Start, temp_root: Path
 ) -> None:
@@ -172,6 +174,7 @@ def test_a_job_without_safe_points_does_not_outlive_the_end_of_stdin(
     psutil.Process(child).kill()
 
 
+@pytest.mark.slow
 def test_it_goes_home_when_nothing_comes(start_worker: Start, temp_root: Path) -> None:
     worker = start_worker(idle_seconds=0.3)
     worker.ping("a", 1, 0.6)
@@ -202,6 +205,7 @@ def test_a_signal_stops_it_while_it_waits(start_worker: Start, temp_root: Path) 
     assert list(temp_root.iterdir()) == []
 
 
+@pytest.mark.slow
 @posix_only
 def test_a_killed_worker_s_folder_is_removed_by_the_next(
     start_worker: Start, temp_root: Path
@@ -218,6 +222,7 @@ def test_a_killed_worker_s_folder_is_removed_by_the_next(
     assert list(temp_root.iterdir()) == [Path(second.hello["folder"])] != [left]
 
 
+@pytest.mark.slow
 def test_two_workers_do_not_disturb_each_other(start_worker: Start) -> None:
     workers = [start_worker(), start_worker()]
     assert workers[0].hello["folder"] != workers[1].hello["folder"]
@@ -264,6 +269,7 @@ def test_a_fault_is_told_in_words_and_its_traceback_goes_to_the_log(start_worker
     assert b"ZeroDivisionError: the answer is not 42" in worker.stderr
 
 
+@pytest.mark.slow
 def test_a_thousand_jobs_take_no_more_memory_than_a_hundred(start_worker: Start) -> None:
     worker = start_worker()
     process = psutil.Process(worker.process.pid)

@@ -41,6 +41,7 @@ def enhancer() -> Enhancer:
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["mr-brain"])
 def test_rounding_stays_below_a_thousandth_of_the_range(model: str) -> None:
     # Of what was trained: noise on the weights would be amplified as no learned features are.

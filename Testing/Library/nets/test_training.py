@@ -8,13 +8,12 @@ import math
 import pytest
 
 from MedEnhanceLib.errors import Cancelled
-from MedEnhanceLib.nets.journal import Journal
-from MedEnhanceLib.nets.training import LossWatch, training_steps
+from MedEnhanceLib.nets.training import Journal, LossWatch, training_steps
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
 
 def first_alarm(watch: LossWatch, values: list[float], kind: object = None) -> int | None:
-    return next((index for index, value in enumerate(values) if watch.hear(value, kind)), None)
+    return next((index for index, value in enumerate(values) if watch.observe(value, kind)), None)
 
 
 def test_losses_far_above_their_median_for_long_are_an_alarm() -> None:
@@ -37,8 +36,8 @@ def test_what_is_no_alarm(values: list[float]) -> None:
 def test_steps_with_other_terms_have_a_median_of_their_own() -> None:
     watch = LossWatch(patience=10)
     for _ in range(100):
-        assert not watch.hear(1.0, "cycle")
-        assert not watch.hear(20.0, "unpaired")
+        assert not watch.observe(1.0, "cycle")
+        assert not watch.observe(20.0, "unpaired")
         assert watch.is_calm
     assert first_alarm(watch, [20.0] * 10, "cycle") == 9
 
@@ -47,9 +46,9 @@ def test_the_watch_is_not_calm_after_a_loss_that_is_far_off() -> None:
     watch = LossWatch()
     first_alarm(watch, [1.0] * 60)
     assert watch.is_calm
-    watch.hear(10.0)
+    watch.observe(10.0)
     assert not watch.is_calm
-    watch.hear(1.0)
+    watch.observe(1.0)
     assert watch.is_calm
 
 
@@ -102,8 +101,8 @@ def test_a_journal_forgets_what_is_done_anew(tmp_path) -> None:
     told: list[Event] = []
     journal = Journal(tmp_path / "metrics.jsonl", 0, Monitor(told.append))
     for step in range(0, 60, 20):
-        journal.hear({"loss": float(step)})
-        journal.tell(step)
+        journal.add({"loss": float(step)})
+        journal.report(step)
     with (tmp_path / "metrics.jsonl").open("a") as stream:
         stream.write('{"name": "lo')  # the process was killed here
     again = Journal(tmp_path / "metrics.jsonl", 40, Monitor())

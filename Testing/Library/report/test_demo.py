@@ -22,9 +22,9 @@ from MedEnhanceLib.report.demo import (
 def findings(psnr_after: float, dice_after: float) -> Findings:
     return Findings(
         quality=[
-            Quality("undamaged", None, None, {"grey matter": 0.9, "white matter": 0.92}),
-            Quality("damaged", 20.0, 0.5, {"grey matter": 0.5, "white matter": 0.6}),
-            Quality("enhanced", psnr_after, 0.8, {"grey matter": dice_after, "white matter": 0.9}),
+            Quality("undamaged", None, None, {"gray matter": 0.9, "white matter": 0.92}),
+            Quality("damaged", 20.0, 0.5, {"gray matter": 0.5, "white matter": 0.6}),
+            Quality("enhanced", psnr_after, 0.8, {"gray matter": dice_after, "white matter": 0.9}),
         ],
         compression=[
             Compression("lossless", "a.ucv", 3.25, 0.0, None, 1.5, 0.4, "every voxel equal"),

@@ -13,7 +13,7 @@ import pytest
 from MedEnhanceLib.core.manifest import make_manifest
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import OutputError
-from MedEnhanceLib.report import sheet
+from MedEnhanceLib.report import figures
 from MedEnhanceLib.report.enhance import enhancement_report
 
 Label = namedtuple("Label", "value name color")
@@ -23,7 +23,7 @@ HOSTILE = "<b onclick=x>&.nii.gz"
 @pytest.fixture(autouse=True)
 def coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures are looked at in test_figures; here they only have to be there."""
-    monkeypatch.setattr(sheet, "DPI", 40)
+    monkeypatch.setattr(figures, "DPI", 40)
 
 
 @pytest.fixture
@@ -89,7 +89,8 @@ def test_report_shows_uncertainty_and_segmentation_where_there_are_any(
     assert "it is not calibrated: it ranks errors and does not measure them" in html
 
 
-def test_report_tells_what_the_uncertainty_was_calibrated_on(
+@pytest.mark.slow
+def test_report_states_what_the_uncertainty_was_calibrated_on(
     tmp_path: Path, head: Volume, enhanced: Volume, manifest: dict[str, Any]
 ) -> None:
     facts = {"samples": 8, "calibration": {"fitted_on": "held-out <heads>", "sha256": "ab"}}
@@ -125,7 +126,7 @@ def test_change_of_integers_does_not_wrap_around(
     assert record["change"]["largest"] == 65535.0
 
 
-def test_report_replaces_nothing_unasked(
+def test_report_replaces_nothing_without_overwrite(
     tmp_path: Path, head: Volume, enhanced: Volume, manifest: dict[str, Any]
 ) -> None:
     report = {"volume": head, "enhanced": enhanced, "manifest": manifest}

@@ -16,10 +16,16 @@ import pytest
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, OutputError
-from MedEnhanceLib.report import sheet as sheets
-from MedEnhanceLib.report.figures import Pane, comparison_sheet
-from MedEnhanceLib.report.panes import CT_WINDOW, choose_window
-from MedEnhanceLib.report.sheet import length_text, line_colours, round_length
+from MedEnhanceLib.report import figures as sheets
+from MedEnhanceLib.report.figures import (
+    CT_WINDOW,
+    Pane,
+    choose_window,
+    comparison_sheet,
+    length_text,
+    line_colors,
+    round_length,
+)
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class Label:
     color: str
 
 
-TISSUE = (Label(1, "grey matter", "#ffb703"), Label(2, "white matter", "#f72585"))
+TISSUE = (Label(1, "gray matter", "#ffb703"), Label(2, "white matter", "#f72585"))
 
 
 @pytest.fixture
@@ -38,9 +44,9 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     kept: list[Any] = []
     save = sheets.Sheet.save
 
-    def keep(sheet: Any, path: Path) -> None:
+    def keep(sheet: Any, path: Path, **options: Any) -> None:
         kept.append(sheet._figure)
-        save(sheet, path)
+        save(sheet, path, **options)
 
     monkeypatch.setattr(sheets.Sheet, "save", keep)
     return kept
@@ -69,7 +75,7 @@ def test_a_ball_is_round_in_every_plane_whatever_the_spacing(
     volume = ball(spacing)
     path = comparison_sheet(tmp_path / "sheet.png", [Pane("", volume)])
     picture = np.asarray(Image.open(path).convert("RGB")).min(axis=2) > 200
-    # The first pane without the row names at its left and the colour bar at its foot.
+    # The first pane without the row names at its left and the color bar at its foot.
     rows = sheets.DPI * np.cumsum([sheets.TOP_IN] + [sheets.COLUMN_IN + sheets.GAP_IN] * 3)
     left = int(sheets.LEFT_IN * sheets.DPI)
     for top, bottom in itertools.pairwise(rows):
@@ -99,7 +105,7 @@ def test_letters_are_drawn_at_the_edges(tmp_path: Path, drawn: list[Any]) -> Non
     assert texts == [["R", "L", "A", "P"], ["R", "L", "S", "I"], ["A", "P", "S", "I"]]
 
 
-def test_all_grey_images_have_one_window(tmp_path: Path, head: Volume, drawn: list[Any]) -> None:
+def test_all_gray_images_have_one_window(tmp_path: Path, head: Volume, drawn: list[Any]) -> None:
     brighter = head.with_voxels(head.voxels * 3)
     comparison_sheet(tmp_path / "sheet.png", [Pane("Input", head), Pane("Enhanced", brighter)])
     limits = {image.get_clim() for image in images_of(drawn[0]) if image.get_cmap().name == "gray"}
@@ -126,14 +132,14 @@ def test_labels_become_contours_with_a_legend(
     comparison_sheet(tmp_path / "sheet.png", [Pane("", head, labels=labels)], legend=TISSUE)
     assert len(drawn[0].axes[0].collections) == len(TISSUE)
     (legend,) = drawn[0].legends
-    assert [text.get_text() for text in legend.get_texts()] == ["grey matter", "white matter"]
+    assert [text.get_text() for text in legend.get_texts()] == ["gray matter", "white matter"]
 
 
-def test_grey_label_gets_a_line_that_shows_on_grey() -> None:
-    gold, white, grey = (Label(1, "", "#c9a227"), Label(2, "", "#ffffff"), Label(3, "", "#808080"))
-    first, second, third = line_colours([gold, white, grey])
+def test_gray_label_gets_a_line_that_shows_on_gray() -> None:
+    gold, white, gray = (Label(1, "", "#c9a227"), Label(2, "", "#ffffff"), Label(3, "", "#808080"))
+    first, second, third = line_colors([gold, white, gray])
     assert first == gold.color
-    assert len({second, third, white.color, grey.color}) == 4
+    assert len({second, third, white.color, gray.color}) == 4
 
 
 def test_many_labels_make_room_for_their_legend(
@@ -162,6 +168,7 @@ def test_contour_of_a_label_that_fills_the_picture_is_its_frame(
     assert extent.height == pytest.approx(head.shape[1] * spacing[1], rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [0, -1000, 7])
 def test_constant_volume_is_drawn_without_a_warning(tmp_path: Path, value: int) -> None:
     volume = Volume(np.full((8, 9, 10), value, np.int16), modality="CT", units="HU")
@@ -213,7 +220,7 @@ def test_ct_is_shown_in_the_soft_tissue_window(head: Volume) -> None:
     assert choose_window(Volume(head.voxels, modality="CT", units="HU")) == CT_WINDOW
 
 
-def test_undershoot_of_a_magnitude_does_not_turn_the_air_grey(head: Volume) -> None:
+def test_undershoot_of_a_magnitude_does_not_turn_the_air_gray(head: Volume) -> None:
     voxels = head.voxels.copy()
     voxels[0] = -30
     assert choose_window(head.with_voxels(voxels))[0] == 0
@@ -237,6 +244,7 @@ def test_ruler_has_a_round_length_in_a_fitting_unit(
     assert length_text(round_length(wanted)) == text
 
 
+@pytest.mark.slow
 def test_drawing_needs_neither_pyplot_nor_a_screen(tmp_path: Path) -> None:
     program = (
         "import sys, numpy as np\n"

@@ -142,5 +142,5 @@ def test_existing_page_is_not_replaced(tmp_path: Path) -> None:
     ("count", "text"),
     [(0, "0 bytes"), (999, "999 bytes"), (1234, "1.2 kB"), (17_100_000, "17.1 MB")],
 )
-def test_sizes_are_told_as_file_managers_do(count: int, text: str) -> None:
+def test_sizes_are_written_as_file_managers_do(count: int, text: str) -> None:
     assert size_text(count) == text

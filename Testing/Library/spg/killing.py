@@ -28,12 +28,12 @@ import torch
 from Library.spg.conftest import phantom
 
 from MedEnhanceLib import io
+from MedEnhanceLib.io.atomic import PREFIX
 from MedEnhanceLib.io.cohort import Cohort
-from MedEnhanceLib.io.leftovers import PREFIX
 from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.spg.config import DistillConfig
+from MedEnhanceLib.spg.distill import distill_cohort
 from MedEnhanceLib.spg.folder import RunFolder
-from MedEnhanceLib.spg.run import distil_cohort
 
 #: Two of them are held out, so that there is an audit to be killed in.
 PEOPLE, HELD_OUT = 4, 2
@@ -52,7 +52,7 @@ def main() -> None:
     config = replace(base, held_out=held_out / people)
 
     def distilling(out: Path) -> Work:
-        return lambda monitor: distil_cohort(
+        return lambda monitor: distill_cohort(
             Cohort.from_folder(place / "cohort"), out, config, monitor
         )
 

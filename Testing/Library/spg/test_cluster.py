@@ -17,14 +17,14 @@ from MedEnhanceLib.errors import Cancelled, InputError, MedEnhanceError
 from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.jobs import cluster
 from MedEnhanceLib.jobs.cluster import distilling_on
-from MedEnhanceLib.jobs.kinds.distill import distil
-from MedEnhanceLib.runtime.owned import hold
+from MedEnhanceLib.jobs.kinds.distill import distill_into
+from MedEnhanceLib.runtime.locks import hold
 from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.folder import RunFolder
 
 from .conftest import PEOPLE
-from .test_run import hashes
+from .test_distill import hashes
 
 distributed = pytest.importorskip("distributed", reason="dask is an optional package")
 LIBRARY = Path(__file__).resolve().parents[3]
@@ -57,6 +57,7 @@ def two_workers() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
             process.wait()
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_no_byte(
     people: Path,
     smoke: DistillConfig,
@@ -77,11 +78,11 @@ def test_a_worker_that_is_killed_costs_no_byte(
             if len(status["under_way"]) == min(2, status["patients"] - status["done"]):
                 process.kill()
 
-    distil(patients, folder.out, config, Monitor(kill_it), scheduler=address)
+    distill_into(patients, folder.out, config, Monitor(kill_it), scheduler=address)
     assert process.poll() is not None
     warnings = [event.fields["message"] for event in heard if event.kind == "warning"]
     assert sum("was lost; patient" in message for message in warnings) == 1
-    alone = distil(patients, tmp_path / "alone", config, Monitor())
+    alone = distill_into(patients, tmp_path / "alone", config, Monitor())
     assert hashes(folder.out) == hashes(alone)
 
 
@@ -163,7 +164,7 @@ def test_what_dask_gives_up_is_sent_again(run: Any, error: BaseException) -> Non
 
 
 def test_a_patient_who_takes_every_worker_along_is_named(run: Any) -> None:
-    with pytest.raises(MedEnhanceError, match="patient 5 takes worker after worker along"):
+    with pytest.raises(MedEnhanceError, match="worker after worker is lost at patient 5"):
         run(raising(KILLED))
 
 
@@ -201,7 +202,7 @@ def test_two_workers_never_write_into_one_patients_folder(tmp_path: Path) -> Non
 
     def free_it() -> bool:
         asked.append(True)
-        other.close()
+        other.release()
         return False
 
     with cluster._alone_in(tmp_path / "p", Monitor(cancel=free_it)):

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import lock_descriptor
 
 import MedEnhanceLib as me  # noqa: N813 - as its users do
 from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.kinds import distill
-from MedEnhanceLib.runtime.owned import try_lock
 from MedEnhanceLib.spg.folder import RunFolder
 
 from .conftest import PEOPLE
@@ -45,6 +45,7 @@ def distilled(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return me.distill(me.Cohort.from_folder(people), out, "denoise", config=given, device="cpu")
 
 
+@pytest.mark.slow
 def test_command_job_and_function_give_the_same(
     people: Path, distilled: Path, run: Run, tmp_path: Path
 ) -> None:
@@ -62,6 +63,7 @@ def test_command_job_and_function_give_the_same(
             assert (folder / name).read_bytes() == (distilled / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_same_line_again_says_that_it_is_done(people: Path, distilled: Path, run: Run) -> None:
     options = ("--preset", "smoke", "--held-out", "0", "--device", "cpu")
     status, told, _ = run("distill", people, distilled, *options)
@@ -71,6 +73,7 @@ def test_the_same_line_again_says_that_it_is_done(people: Path, distilled: Path,
     assert "begun with other options (seed)" in told["error"]["message"]
 
 
+@pytest.mark.slow
 def test_status_of_a_folder(
     distilled: Path, people: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -106,6 +109,7 @@ def cluster() -> Any:
         yield started.scheduler_address
 
 
+@pytest.mark.slow
 def test_a_cluster_gives_what_one_process_gives(
     people: Path, distilled: Path, cluster: str, tmp_path: Path
 ) -> None:
@@ -129,6 +133,7 @@ def test_a_cluster_gives_what_one_process_gives(
             assert again.read_bytes() == path.read_bytes(), path.name
 
 
+@pytest.mark.slow
 def test_a_cluster_that_is_not_there_is_named(people: Path, run: Run, tmp_path: Path) -> None:
     pytest.importorskip("distributed", reason="dask is an optional package")
     options = ("--preset", "smoke", "--held-out", "0", "--scheduler", "nonsense://x")
@@ -148,7 +153,7 @@ def test_a_gpu_that_another_long_job_has_is_said_with_its_owner(
     lock = tmp_path / "medenhance-gpu-7.lock"
     lock.write_text(json.dumps(owner))
     with lock.open("rb") as held:
-        assert try_lock(held)
+        assert lock_descriptor(held.fileno(), blocking=False)
         options = ("--preset", "smoke", "--device", "cpu", "--no-nice")
         status, told, _ = run("distill", people, tmp_path / "out", *options, "--no-wait")
         assert (status, told["error"]["code"]) == (1, "busy")

@@ -15,11 +15,11 @@ from Library.conftest import write_series
 from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.spg.config import DistillConfig
+from MedEnhanceLib.spg.distill import distill_cohort
 from MedEnhanceLib.spg.folder import RunFolder
-from MedEnhanceLib.spg.run import distil_cohort
 
 from .conftest import phantom
-from .test_run import Stop
+from .test_distill import Stop
 
 NAMES = ("Miller^Ada", "Garcia^Benito", "Nakamura^Chie", "Okonkwo^Dayo")
 #: With all digits that a float32 has: no chance finds them in weights or pixels.
@@ -94,6 +94,7 @@ def words(archive: Path) -> Iterator[tuple[str, bytes]]:
             yield f"{value} as {form}", struct.pack(form, value)
 
 
+@pytest.mark.slow
 def test_no_byte_says_what_dicom_said(archive: Path, tmp_path: Path) -> None:
     config = replace(DistillConfig.preset("smoke"), device="cpu", held_out=0.5, checkpoint_s=0.0)
     out = tmp_path / "out"
@@ -111,8 +112,8 @@ def test_no_byte_says_what_dicom_said(archive: Path, tmp_path: Path) -> None:
                 raise Stop
 
     with pytest.raises(Stop):
-        distil_cohort(Cohort.open(archive), out, config, Monitor(listen))
-    distil_cohort(Cohort.open(archive), out, config)
+        distill_cohort(Cohort.open(archive), out, config, Monitor(listen))
+    distill_cohort(Cohort.open(archive), out, config)
     look()
     of_all_kinds = (
         "work/run.json",

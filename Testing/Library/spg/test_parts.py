@@ -1,4 +1,4 @@
-"""Generator, losses, networks, patches: each part for itself."""
+"""Generator, losses, networks, patches and tasks: each part separately."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ import numpy as np
 import pytest
 import torch
 
+from MedEnhanceLib.degrade import low_dose_noise, rician_noise
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.spg.alignment import cosine_distance, layer_gradients, relative_distance
-from MedEnhanceLib.spg.config import DistillConfig, GeneratorConfig, LoopConfig
-from MedEnhanceLib.spg.generator import Generator, saturation
-from MedEnhanceLib.spg.networks import UNSEEN, make_network
-from MedEnhanceLib.spg.patches import Patches
-from MedEnhanceLib.spg.structure import StructureLoss, structure_weight
+from MedEnhanceLib.spg.config import TASKS, DamageConfig, DistillConfig, GeneratorConfig, LoopConfig
+from MedEnhanceLib.spg.networks import UNSEEN, Generator, make_network, saturation
+from MedEnhanceLib.spg.objective import (
+    StructureLoss,
+    cosine_distance,
+    layer_gradients,
+    relative_distance,
+    structure_weight,
+)
+from MedEnhanceLib.spg.tasks import Patches, Rician, make_task
+
+from .conftest import phantom
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -32,7 +39,7 @@ def test_the_generator_begins_at_the_prior_and_stays_within_rho(grain: bool) -> 
     moved = generator(prior).detach()
     assert 0.05 < float((moved - prior).abs().max()) <= 0.1 + 1e-6
     assert 0 <= float(moved.min()) <= float(moved.max()) <= 1
-    assert float(saturation(generator.wish(prior))) > 0.5
+    assert float(saturation(generator.residual(prior))) > 0.5
 
 
 def test_the_generator_learns_by_all_its_parts() -> None:
@@ -159,7 +166,81 @@ def test_a_configuration_goes_through_json_and_names_nobody() -> None:
     assert config.loop == replace(DistillConfig.preset("smoke").loop, outer=7)
     assert config.distance == "relative"
     assert replace(config, task="denoise").distance == "cosine"
-    told = config.told()
+    told = config.record()
     assert told["prior"] == "patient"
-    assert DistillConfig.from_json({**told, "prior": "patient:SMITH"}).told() == told
+    assert DistillConfig.from_json({**told, "prior": "patient:SMITH"}).record() == told
     assert LoopConfig(outer=3, inner=2, teaching=4).steps == 30
+
+
+ALL = [(task, modality) for task in TASKS for modality in ("MR", "CT")]
+ALL.remove(("undersample", "CT"))
+
+
+def images(count: int = 3) -> np.ndarray:
+    voxels = phantom(1).voxels[2 : 2 + count, :32, :28].astype(np.float32)
+    return np.pad(np.clip(voxels / 900, 0, 1), ((0, 0), (0, 0), (2, 2)))
+
+
+@pytest.mark.parametrize(("name", "modality"), ALL)
+def test_the_same_seed_does_the_same_damage_and_another_one_other(name: str, modality: str) -> None:
+    task = make_task(replace(DistillConfig(), task=name, damage=DamageConfig(views=24)), modality)
+    whole = images()
+    damaged = task.damaged(whole, 3)
+    assert damaged.shape == whole.shape
+    assert damaged.dtype == np.float32
+    assert np.isfinite(damaged).all()
+    assert 0.001 < np.abs(damaged - whole).mean() < 0.2
+    assert np.array_equal(task.damaged(whole, 3), damaged)
+    drawn = not name.startswith("sr")
+    assert (not np.array_equal(task.damaged(whole, 4), damaged)) is drawn
+    # What later images are changes nothing for the first ones.
+    assert np.allclose(task.damaged(whole, 3)[:1], damaged[:1])
+
+
+@pytest.mark.parametrize(("name", "modality"), ALL)
+def test_the_damage_can_be_differentiated(name: str, modality: str) -> None:
+    task = make_task(replace(DistillConfig(), task=name, damage=DamageConfig(views=24)), modality)
+    whole = torch.zeros(2, 1, 32, 32).requires_grad_()  # where a root has no slope
+    drawn = task.draw(whole, np.random.default_rng(0))
+    task.damage(whole, drawn).sum().backward()
+    assert whole.grad is not None
+    assert torch.isfinite(whole.grad).all()
+
+
+def test_noise_of_mr_is_that_of_the_library() -> None:
+    whole = images()
+    task = Rician(0.06, 0.06)
+    drawn = task.draw(torch.from_numpy(whole)[:, None], np.random.default_rng(5))
+    ours = task.damage(torch.from_numpy(whole)[:, None], drawn).numpy()[:, 0]
+    theirs = rician_noise(whole, 0.06, np.random.default_rng(6))
+    inside = whole > 0.2
+    assert np.std((ours - whole)[inside]) == pytest.approx(
+        np.std((theirs - whole)[inside]), rel=0.1
+    )
+    assert ours[whole == 0].mean() == pytest.approx(theirs[whole == 0].mean(), rel=0.1)
+
+
+def test_noise_of_ct_is_that_of_the_dose_that_is_left_out() -> None:
+    config = replace(DistillConfig(), damage=DamageConfig(views=360, dose=0.25))
+    whole = images()
+    ours = make_task(config, "CT").damaged(whole, 3) - whole
+    hu = whole * 2000 - 1000
+    theirs = low_dose_noise(hu, (1, 1, 1), 2200, 0.0, np.random.default_rng(3)) / 2000
+    assert np.allclose(ours, theirs, atol=1e-6)
+    half = replace(config, damage=DamageConfig(views=360, dose=0.5))
+    weaker = make_task(half, "CT").damaged(whole, 3) - whole
+    assert weaker.std() < 0.8 * ours.std()
+
+
+def test_a_quarter_of_the_lines_is_measured_and_the_middle_among_them() -> None:
+    task = make_task(replace(DistillConfig(), task="undersample"), "MR")
+    masks = task.draw(torch.zeros(6, 1, 64, 32), np.random.default_rng(0))
+    assert masks.shape == (6, 1, 64, 1)
+    assert masks.sum(dim=(1, 2, 3)).tolist() == [16.0] * 6
+    assert masks[:, 0, [0, 1, 2, -1, -2], 0].all()
+    assert not torch.equal(masks[0], masks[1])
+
+
+def test_undersampling_is_no_task_of_ct() -> None:
+    with pytest.raises(ConfigError, match="undersample is a task of MR"):
+        make_task(replace(DistillConfig(), task="undersample"), "CT")

@@ -1,9 +1,10 @@
-"""One patient: what a step may do, how soon a cancel is heard, what happens when memory ends."""
+"""One patient: steps, checkpoints, cancellation, exhausted memory, and the estimate of the time."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,14 +12,16 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.errors import Cancelled, ConfigError, DeviceMemoryError, ModelError
+from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.runtime.progress import Event, Monitor
-from MedEnhanceLib.spg import loop as loop_module
-from MedEnhanceLib.spg.config import TASKS, DamageConfig, DistillConfig
-from MedEnhanceLib.spg.loop import PatientLoop, Raw
-from MedEnhanceLib.spg.patient import distil_patient
-from MedEnhanceLib.spg.slices import axial_slices
+from MedEnhanceLib.spg import matching as loop_module
+from MedEnhanceLib.spg import patient
+from MedEnhanceLib.spg.config import TASKS, DamageConfig, DistillConfig, LoopConfig
+from MedEnhanceLib.spg.images import axial_slices
+from MedEnhanceLib.spg.matching import PatientLoop, Raw
+from MedEnhanceLib.spg.patient import distill_patient, seconds_of_a_patient
 
-from .conftest import phantom
+from .conftest import PEOPLE, phantom
 
 
 @pytest.fixture
@@ -28,6 +31,7 @@ def raw(smoke: DistillConfig) -> Raw:
     return Raw(images, prior[2:4], "MR")
 
 
+@pytest.mark.slow
 def test_matching_lowers_the_distance_between_gradients(raw: Raw, smoke: DistillConfig) -> None:
     """Of the same patches and network, generator alone: what the loop is for."""
     config = replace(smoke, loop=replace(smoke.loop, inner=40, teaching=0, outer=1, batch=8))
@@ -42,6 +46,7 @@ def test_matching_lowers_the_distance_between_gradients(raw: Raw, smoke: Distill
     assert distances[-1] < 0.7 * distances[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "modality"),
     [(t, m) for t in TASKS for m in ("MR", "CT") if (t, m) != ("undersample", "CT")],
@@ -51,7 +56,7 @@ def test_every_task_is_distilled_and_resumed_to_the_same_bits(
 ) -> None:
     config = replace(smoke, task=task, damage=DamageConfig(views=12))
     raw = replace(raw, modality=modality)
-    whole = distil_patient(raw, config)
+    whole = distill_patient(raw, config)
     assert whole.images.shape == raw.prior.shape
     assert 0 < np.abs(whole.images - raw.prior).max() <= config.generator.rho + 1e-6
     steps = 0
@@ -62,35 +67,36 @@ def test_every_task_is_distilled_and_resumed_to_the_same_bits(
         return steps > 9  # within the second network, between matches
 
     with pytest.raises(Cancelled):
-        distil_patient(raw, config, folder=tmp_path, monitor=Monitor(cancel=stopped))
-    resumed = distil_patient(raw, config, folder=tmp_path)
+        distill_patient(raw, config, folder=tmp_path, monitor=Monitor(cancel=stopped))
+    resumed = distill_patient(raw, config, folder=tmp_path)
     assert np.array_equal(resumed.images, whole.images)
     assert resumed.measured == whole.measured
 
 
 def test_networks_take_turns(raw: Raw, smoke: DistillConfig) -> None:
     both = replace(smoke, loop=replace(smoke.loop, networks=("srcnn", "edsr")))
-    one = distil_patient(raw, smoke).images
-    assert not np.array_equal(distil_patient(raw, both).images, one)
+    one = distill_patient(raw, smoke).images
+    assert not np.array_equal(distill_patient(raw, both).images, one)
 
 
 def test_patients_have_random_numbers_of_their_own(raw: Raw, smoke: DistillConfig) -> None:
-    first, second = (distil_patient(replace(raw, number=n), smoke).images for n in (0, 1))
+    first, second = (distill_patient(replace(raw, number=n), smoke).images for n in (0, 1))
     assert not np.array_equal(first, second)
 
 
 def test_a_checkpoint_of_other_data_is_refused(
     raw: Raw, smoke: DistillConfig, tmp_path: Path
 ) -> None:
-    distil_patient(raw, smoke, folder=tmp_path, hashes={"data_sha256": "a"})
+    distill_patient(raw, smoke, folder=tmp_path, hashes={"data_sha256": "a"})
     with pytest.raises(ConfigError, match="data_sha256"):
-        distil_patient(raw, smoke, folder=tmp_path, hashes={"data_sha256": "b"})
+        distill_patient(raw, smoke, folder=tmp_path, hashes={"data_sha256": "b"})
     for path in tmp_path.iterdir():
         path.write_bytes(b"\\0" * 50)
     with pytest.raises(ModelError, match="damaged"):
-        distil_patient(raw, smoke, folder=tmp_path, hashes={"data_sha256": "a"})
+        distill_patient(raw, smoke, folder=tmp_path, hashes={"data_sha256": "a"})
 
 
+@pytest.mark.slow
 def test_a_cancel_is_heard_within_two_seconds(raw: Raw, tmp_path: Path) -> None:
     config = DistillConfig.from_json({"images": {"size": 32}, "loop": {"patch": 32}})
     wish, began = threading.Event(), []
@@ -101,7 +107,7 @@ def test_a_cancel_is_heard_within_two_seconds(raw: Raw, tmp_path: Path) -> None:
             wish.set()
 
     with pytest.raises(Cancelled):
-        distil_patient(raw, config, folder=tmp_path, monitor=Monitor(listen, wish))
+        distill_patient(raw, config, folder=tmp_path, monitor=Monitor(listen, wish))
     assert time.process_time() - began[0] < 2  # of the processor: others may be at work
     assert list(tmp_path.glob("checkpoint-*"))
 
@@ -126,16 +132,18 @@ def test_where_memory_ends_the_batch_is_halved_once_and_said(
     heard: list[str] = []
     monitor = Monitor(lambda e: heard.append(str(e.fields.get("message", ""))))
     _Ending(monkeypatch, 2)
-    halved = distil_patient(raw, smoke, monitor=monitor)
+    halved = distill_patient(raw, smoke, monitor=monitor)
     assert halved.batch == 2
-    assert sum("going on with 2 patches, not 4" in message for message in heard) == 1
+    assert sum("continuing with 2 patches, not 4" in message for message in heard) == 1
     smaller = replace(smoke, loop=replace(smoke.loop, batch=2))
-    assert np.array_equal(distil_patient(raw, smaller).images, halved.images)
+    assert np.array_equal(distill_patient(raw, smaller).images, halved.images)
     # A run that goes on stays with it.
     steps = iter(range(100))
     with pytest.raises(Cancelled):
-        distil_patient(raw, smoke, folder=tmp_path, monitor=Monitor(cancel=lambda: next(steps) > 5))
-    assert distil_patient(raw, smoke, folder=tmp_path).batch == 2
+        distill_patient(
+            raw, smoke, folder=tmp_path, monitor=Monitor(cancel=lambda: next(steps) > 5)
+        )
+    assert distill_patient(raw, smoke, folder=tmp_path).batch == 2
 
 
 def test_where_half_is_too_much_as_well_the_error_says_what_to_do(
@@ -143,7 +151,7 @@ def test_where_half_is_too_much_as_well_the_error_says_what_to_do(
 ) -> None:
     _Ending(monkeypatch, 1)
     with pytest.raises(DeviceMemoryError, match="with 2 patches") as caught:
-        distil_patient(raw, smoke)
+        distill_patient(raw, smoke)
     assert "smaller patches" in caught.value.hint
 
 
@@ -155,17 +163,65 @@ def test_other_errors_of_a_step_are_not_taken_for_memory(
 
     monkeypatch.setattr(loop_module.PatientLoop, "_match", fail)
     with pytest.raises(RuntimeError, match="shapes"):
-        distil_patient(raw, smoke)
+        distill_patient(raw, smoke)
 
 
 def test_divergence_stops_and_says_where(raw: Raw, smoke: DistillConfig) -> None:
     broken = replace(raw, images=np.full_like(raw.images, np.nan))
     with pytest.raises(ModelError, match="diverged at step 0"):
-        distil_patient(broken, smoke)
+        distill_patient(broken, smoke)
 
 
 def test_changes_as_large_as_they_can_be_are_told(raw: Raw, smoke: DistillConfig) -> None:
     heard: list[str] = []
     wild = replace(smoke, generator=replace(smoke.generator, rate=1.0, restraint=0.0))
-    distil_patient(raw, wild, monitor=Monitor(lambda e: heard.append(str(e.fields.get("message")))))
-    assert any("as large as they can be" in message for message in heard)
+    distill_patient(
+        raw, wild, monitor=Monitor(lambda e: heard.append(str(e.fields.get("message"))))
+    )
+    assert any("have reached the largest allowed change" in message for message in heard)
+
+
+@pytest.fixture
+def a_second_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine on which every step takes a second."""
+
+    def timed(work: Callable[[], None], device: str) -> float:
+        work()
+        return 1.0
+
+    monkeypatch.setattr(patient, "_seconds", timed)
+
+
+@pytest.mark.usefixtures("a_second_each")
+@pytest.mark.parametrize("task", ["denoise", "undersample"])
+def test_a_patient_takes_the_time_of_its_steps(smoke: DistillConfig, task: str) -> None:
+    assert seconds_of_a_patient(replace(smoke, task=task), "MR", "cpu") == smoke.loop.steps
+
+
+@pytest.mark.usefixtures("a_second_each")
+def test_a_loop_of_single_steps_is_timed_too(smoke: DistillConfig) -> None:
+    loop = LoopConfig(outer=1, inner=1, teaching=0, patch=16, batch=4)
+    assert seconds_of_a_patient(replace(smoke, loop=loop), "CT", "cpu") == 1.0
+
+
+def test_a_cancel_is_heard_between_steps(smoke: DistillConfig) -> None:
+    with pytest.raises(Cancelled):
+        seconds_of_a_patient(smoke, "MR", "cpu", Monitor(cancel=lambda: True))
+
+
+def test_the_job_counts_those_who_are_distilled(people: Path) -> None:
+    config = {"preset": "smoke", "held_out": 0.25, "device": "cpu"}
+    told = run_job(JobSpec("distill-estimate", {"cohort": str(people), "config": config})).fields
+    assert (told["patients"], told["held_out"]) == (2, 2)
+    assert told["names"] == sorted(PEOPLE)
+    assert told["seconds"] == pytest.approx(2 * told["seconds_per_patient"], abs=0.01)
+    assert told["seconds"] > 0
+    assert told["device"] == "cpu"
+
+
+def test_the_job_takes_a_number_of_patients_for_a_cohort() -> None:
+    config = {"preset": "smoke", "device": "cpu"}
+    told = run_job(JobSpec("distill-estimate", {"patients": 10, "config": config})).fields
+    assert (told["patients"], told["held_out"]) == (8, 2)
+    with pytest.raises(ConfigError, match="patients is None"):
+        run_job(JobSpec("distill-estimate", {"config": config}))

@@ -12,7 +12,8 @@ import pytest
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.unicompress import CompressConfig, blocks, bounded, compress, ratio
+from MedEnhanceLib.unicompress import CompressConfig, blocks, compress
+from MedEnhanceLib.unicompress.allocation import near_lossless, ratio, wavelets
 
 Write = Callable[..., Path]
 
@@ -31,9 +32,9 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
         slices, rows, columns = shape[-3:]
         return blocks.Grid(shape, (-(-slices // 4), -(-rows // 16), -(-columns // 16)))
 
-    monkeypatch.setattr(bounded, "coding_grid", grid)
-    monkeypatch.setattr(bounded, "predictor_grid", grid)
-    monkeypatch.setattr(ratio, "wavelet_grid", grid)
+    monkeypatch.setattr(near_lossless, "coding_grid", grid)
+    monkeypatch.setattr(near_lossless, "predictor_grid", grid)
+    monkeypatch.setattr(wavelets, "wavelet_grid", grid)
     monkeypatch.setattr(ratio, "video_grid", grid)
 
 

@@ -31,17 +31,18 @@ from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress import (
     CompressConfig,
-    coders,
     compress,
     decompress,
     decompress_preview,
     inspect_container,
     recover,
 )
+from MedEnhanceLib.unicompress.allocation import near_lossless, wavelets
 from MedEnhanceLib.unicompress.blocks import Grid
+from MedEnhanceLib.unicompress.codecs import lossless
+from MedEnhanceLib.unicompress.codecs.integers import to_integers
 from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
 from MedEnhanceLib.unicompress.header import DTYPES
-from MedEnhanceLib.unicompress.integers import to_integers
 
 from .golden import FOLDER
 
@@ -63,7 +64,7 @@ class FindingError(AssertionError):
 
 @dataclass(frozen=True)
 class Row:
-    """A chunk as the table tells it; crc and length None: those of `data`."""
+    """A chunk as the table has it; crc and length None: those of `data`."""
 
     block: int
     kind: int
@@ -95,7 +96,7 @@ def make_bases(folder: Path) -> list[Base]:
         for name, (volume, config) in _volumes().items():
             paths.append(folder / f"{name}.ucv")
             compress(volume, paths[-1], CompressConfig(threads=1, **config), overwrite=True)
-    for kind, coder in coders.CODERS.items():
+    for kind, coder in lossless.CODERS.items():
         for width in (1, 2, 4, 8):
             path = folder / f"type-{kind}-{width}.ucv"
             if _write_type(path, kind, coder, width):
@@ -131,11 +132,11 @@ def _volumes() -> dict[str, tuple[Volume, dict[str, Any]]]:
     return made
 
 
-def _write_type(path: Path, kind: int, coder: coders.Coder, width: int) -> bool:
+def _write_type(path: Path, kind: int, coder: lossless.Coder, width: int) -> bool:
     """Two blocks, both of one type; False where the type does not code indices of that width."""
     k, j, i = np.mgrid[0:6, 0:8, 0:9]
     indices = ((k * 3 + j * j + i * 2) % 60 + 256 ** (width - 1)).astype(f"u{width}")
-    if kind == coders.CONSTANT:
+    if kind == lossless.CONSTANT:
         indices[...] = 9
     dtype = f"<i{width}"
     rows = []
@@ -167,10 +168,9 @@ def _small_blocks() -> Iterator[None]:
         slices, rows, columns = shape[-3:]
         return Grid(shape, (-(-slices // 6), -(-rows // 20), -(-columns // 20)))
 
-    package = "MedEnhanceLib.unicompress"
     with (
-        mock.patch.object(sys.modules[f"{package}.bounded"], "coding_grid", grid),
-        mock.patch.object(sys.modules[f"{package}.ratio"], "wavelet_grid", grid),
+        mock.patch.object(near_lossless, "coding_grid", grid),
+        mock.patch.object(wavelets, "wavelet_grid", grid),
     ):
         yield
 
@@ -343,7 +343,7 @@ def _deflated(dice: random.Random, base: Base, other: Base) -> bytes:
 
 
 def _code(dice: random.Random, base: Base, other: Base) -> bytes:
-    """The bytes of one chunk, under a checksum that fits: what reaches the decoders."""
+    """The bytes of one chunk, under a checksum that fits: what reaches the delossless."""
     rows = list(base.rows)
     place = dice.randrange(len(rows))
     row = rows[place]
@@ -352,7 +352,7 @@ def _code(dice: random.Random, base: Base, other: Base) -> bytes:
     if what < 0.5:
         data = mangle(dice, data, dice.choice(other.rows).data)
     elif what < 0.65:  # behind the record, which stays as it is
-        start = 17 if kind == coders.WAVELET else {1: 10, 2: 10, 3: 26, 4: 18}.get(data[0], 10)
+        start = 17 if kind == lossless.WAVELET else {1: 10, 2: 10, 3: 26, 4: 18}.get(data[0], 10)
         data = data[:start] + mangle(dice, data[start:], dice.choice(other.rows).data)
     elif what < 0.8:  # the record alone
         data = mangle(dice, data[:26], dice.choice(other.rows).data[:26]) + data[26:]
@@ -470,7 +470,7 @@ def light() -> Iterator[None]:
         return map(function, items)
 
     package = "MedEnhanceLib.unicompress"
-    decode, saver = sys.modules[f"{package}.decode"], sys.modules[f"{package}.recover"]
+    decode, saver = sys.modules[f"{package}.decode"], sys.modules[f"{package}.inspection"]
     with contextlib.ExitStack() as stack:
         for module in (decode, saver):
             stack.enter_context(mock.patch.object(module, "ordered_map", one_by_one))

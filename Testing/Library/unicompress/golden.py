@@ -14,16 +14,17 @@ import numpy as np
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume, Voxels
-from MedEnhanceLib.unicompress import CompressConfig, coders, compress, video, wavelet, wiener
+from MedEnhanceLib.unicompress import CompressConfig, compress
+from MedEnhanceLib.unicompress.allocation.implicit_layers import implicit_for
+from MedEnhanceLib.unicompress.codecs import lossless, wavelet
+from MedEnhanceLib.unicompress.codecs.implicit.codec import decode_implicit
+from MedEnhanceLib.unicompress.codecs.integers import to_integers
+from MedEnhanceLib.unicompress.codecs.predictor.learned import code_learned, network_of
+from MedEnhanceLib.unicompress.codecs.video import video, wiener
+from MedEnhanceLib.unicompress.codecs.video.av1 import SVT
 from MedEnhanceLib.unicompress.container import Chunk, Container, build_frame, write_container
-from MedEnhanceLib.unicompress.context import DecodeContext
-from MedEnhanceLib.unicompress.implicit.choice import implicit_for
-from MedEnhanceLib.unicompress.implicit.codec import decode_implicit
-from MedEnhanceLib.unicompress.integers import to_integers
-from MedEnhanceLib.unicompress.learned import code_learned, network_of
-from MedEnhanceLib.unicompress.models import ModelSet, shipped_model
+from MedEnhanceLib.unicompress.models import DecodeContext, ModelSet, shipped_model
 from MedEnhanceLib.unicompress.verify import voxels_sha256
-from MedEnhanceLib.unicompress.videoencoders import SVT
 
 FOLDER = Path(__file__).resolve().parents[2] / "Data" / "unicompress"
 GEOMETRY = Geometry(
@@ -66,10 +67,10 @@ def _write_every_type(path: Path) -> None:
     """A sequence whose frame t is coded by block type t; constant is a frame of zeros."""
     voxels = golden_voxels()
     frames = np.stack([voxels] * 7)
-    frames[coders.CONSTANT] = -3
+    frames[lossless.CONSTANT] = -3
     coded, chunks = to_integers(voxels), []
-    for kind, coder in coders.CODERS.items():
-        if kind == coders.CONSTANT:
+    for kind, coder in lossless.CODERS.items():
+        if kind == lossless.CONSTANT:
             blank = to_integers(frames[kind])
             chunks.append(Chunk(kind, kind, blank.record))
             continue
@@ -77,7 +78,7 @@ def _write_every_type(path: Path) -> None:
         assert code is not None
         chunks.append(Chunk(kind, kind, coded.record + code))
     stream = wavelet.encode(voxels.astype(np.float32), 12.0)
-    chunks.append(Chunk(coders.WAVELET, coders.WAVELET, stream.prefix(len(stream))))
+    chunks.append(Chunk(lossless.WAVELET, lossless.WAVELET, stream.prefix(len(stream))))
     _write(path, frames, chunks, exact=False)
 
 
@@ -107,9 +108,9 @@ def _write_with_models(path: Path) -> None:
         ]
     )
     chunks = [
-        Chunk(0, coders.VIDEO, coded.data),
-        Chunk(1, coders.LEARNED, bytes(learned[0].data)),
-        *(Chunk(2, coders.IMPLICIT, data, layer) for layer, data in enumerate(layers)),
+        Chunk(0, lossless.VIDEO, coded.data),
+        Chunk(1, lossless.LEARNED, bytes(learned[0].data)),
+        *(Chunk(2, lossless.IMPLICIT, data, layer) for layer, data in enumerate(layers)),
     ]
     named = {model.role: model.identity for model in models}
     _write(
@@ -125,7 +126,7 @@ def _write_video_of_10_bits(path: Path) -> None:
     coded = replace(coded, noise=44, filter=wiener.Filter(2, 3, False, 40, 4, weights))
     limits = int(voxels.min()), int(voxels.max())
     decoded = video.voxels_of(coded, DecodeContext(voxels.dtype, limits))
-    chunks = [Chunk(0, coders.VIDEO, coded.data)]
+    chunks = [Chunk(0, lossless.VIDEO, coded.data)]
     _write(path, decoded, chunks, range=list(limits), blocks=[1, 1, 1])
 
 

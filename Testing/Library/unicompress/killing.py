@@ -3,7 +3,7 @@
     python killing.py kill FOLDER POINTS SEED     SIGKILL at random points of the program
     python killing.py full FOLDER POINTS SEED     a limit on the size of any file, as a full disk
 
-One line of JSON for each point. The writer is a forked child; it kills itself after so many calls
+One line of JSON for each point. The writer is a forked child that kills itself after some calls
 and returns of functions, so that every line between the first block and the last rename is as
 likely, whatever the load of the machine. A program of its own, because it forks.
 """
@@ -25,7 +25,7 @@ import numpy as np
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import MedEnhanceError, OutputError
-from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, decompress_to, spool
+from MedEnhanceLib.unicompress import CompressConfig, compress, container, decompress, decompress_to
 
 MODES: dict[str, dict[str, Any]] = {
     "lossless": {"lossless": True},
@@ -74,7 +74,7 @@ def main() -> None:
     folder.mkdir(parents=True)
     dice, volume = random.Random(seed), scan()
     before = volume.voxels.tobytes()
-    spool._IN_MEMORY = 64  # codes go to the disk, as those of a large volume do
+    container._IN_MEMORY = 64  # codes go to the disk, as those of a large volume do
     known = writers(volume, folder)
     events = {name: _count(write) for name, (_, write) in known.items()} if what == "kill" else {}
     for point in range(points):
@@ -85,14 +85,14 @@ def main() -> None:
         if exists:
             path.write_bytes(OLD)
         if what == "kill":
-            told = _killed(write, dice.randrange(events[name]))
+            outcome = _killed(write, dice.randrange(events[name]))
         else:
-            told = _limited(write, dice.randrange(1000, 42_000))
-            # Told without the folder, which is another one in each run.
-            told["says"] = told["says"].replace(f"{folder}{os.sep}", "")
-        told |= _look(folder, path, exists, volume)
-        told["source"] = "same" if volume.voxels.tobytes() == before else "changed"
-        print(json.dumps({"writer": name, "exists": exists, **told}), flush=True)
+            outcome = _limited(write, dice.randrange(1000, 42_000))
+            # Without the folder, which is another one in each run.
+            outcome["says"] = outcome["says"].replace(f"{folder}{os.sep}", "")
+        outcome |= _look(folder, path, exists, volume)
+        outcome["source"] = "same" if volume.voxels.tobytes() == before else "changed"
+        print(json.dumps({"writer": name, "exists": exists, **outcome}), flush=True)
 
 
 def _empty(folder: Path) -> None:
@@ -151,7 +151,7 @@ def _limited(write: Callable[[], object], most: int) -> dict[str, Any]:
             says = "written"
         except OutputError as error:
             says = f"OutputError: {error.message}"
-        except BaseException as error:  # noqa: BLE001 - told, whatever it is
+        except BaseException as error:  # noqa: BLE001 - reported, whatever it is
             says = f"{type(error).__name__}: {error}"
         os.write(writing, says.encode()[:4000])
         os._exit(0)

@@ -165,7 +165,7 @@ class Network:
         return sines
 
     def values(self, shape: Shape, thick: int) -> Array:
-        """The result at every voxel, [k, j, i], a slice at a time: positions are their centres."""
+        """The result at every voxel, [k, j, i], a slice at a time: positions are their centers."""
         step = np.array([16 * thick, 16, 16])
         centres: Array = np.moveaxis(np.indices(shape), 0, -1) * step + step // 2
         return np.stack([self.at(slab.reshape(-1, 3)) for slab in centres]).reshape(shape)

@@ -2,7 +2,7 @@
 
     python -m Testing.Library.unicompress.minimal_reader FILE...
 
-tells shape, type and SHA-256 of the voxels of each. It proves that the page is enough, and would
+prints shape, type and SHA-256 of the voxels of each. It proves that the page is enough, and would
 read the files if the library were lost. It reads whole volumes and stops at the first damage.
 Models lie in the file, or are given to it.
 """
@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 
 import imagecodecs
 import numpy as np
-import zstandard
 
 from . import minimal_implicit, minimal_predictor, minimal_video
 
@@ -198,10 +197,9 @@ def _constant(code: bytes, shape: Shape, dtype: Dtype, _: Model) -> Array:
 
 
 def _zstd(code: bytes, shape: Shape, dtype: Dtype, _: Model) -> Array:
-    size = prod(shape) * dtype.itemsize
-    _need(zstandard.frame_content_size(code[1:]) == size, "another size than the block")
-    plain = zstandard.ZstdDecompressor().decompress(code[1:], max_output_size=size)
-    planes = np.frombuffer(plain, np.uint8).reshape(dtype.itemsize, -1)
+    plain = np.empty(prod(shape) * dtype.itemsize, np.uint8)
+    _need(len(imagecodecs.zstd_decode(code[1:], out=plain)) == plain.size, "another size")
+    planes = plain.reshape(dtype.itemsize, -1)
     folded = np.ascontiguousarray(planes.T).view(dtype).reshape(shape)
     _need(code[0] in (0, 1), "an unknown filter")
     if code[0] == 0:

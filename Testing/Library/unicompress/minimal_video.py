@@ -64,17 +64,17 @@ def typed(values: Array, dtype: np.dtype[Any]) -> Array:
 def _frames(stream: bytes, extents: Shape) -> Array:
     """Samples of the stream, [slices, rows, columns]."""
     count, height, width = extents[0] + 1, max(extents[1], 16), max(extents[2], 16)
-    sizes, coloured = _sample_sizes(stream), stream[2] >> 5 == 0
-    if coloured:
+    sizes, colored = _sample_sizes(stream), stream[2] >> 5 == 0
+    if colored:
         height, width = height + height % 2, width + width % 2
     # As opacities libavif gives the first of three planes unchanged.
-    out = np.empty((count, height, width, *([4] if coloured else [])), np.uint16)
+    out = np.empty((count, height, width, *([4] if colored else [])), np.uint16)
     _need(len(sizes) == count, f"{len(sizes)} frames, {count} expected")
     kind = _box(b"ftyp", b"avis", bytes(4), b"avismsf1iso8")
-    place = len(kind) + len(_movie(sizes, height, width, coloured, 0)) + 8
-    file = kind + _movie(sizes, height, width, coloured, place) + _box(b"mdat", stream)
+    place = len(kind) + len(_movie(sizes, height, width, colored, 0)) + 8
+    file = kind + _movie(sizes, height, width, colored, place) + _box(b"mdat", stream)
     imagecodecs.avif_decode(file, out=out)
-    out = out[..., 3] if coloured else out
+    out = out[..., 3] if colored else out
     return np.minimum(out[1:, : extents[1], : extents[2]], 4095)
 
 
@@ -104,24 +104,24 @@ def _box(kind: bytes, *parts: bytes) -> bytes:
     return struct.pack(">I4s", 8 + len(content), kind) + content
 
 
-def _movie(sizes: list[int], height: int, width: int, coloured: bool, place: int) -> bytes:
+def _movie(sizes: list[int], height: int, width: int, colored: bool, place: int) -> bytes:
     """The box `moov` of an AVIF sequence."""
     times = struct.pack(">6IH10x", 0, 0, 0, 1, len(sizes), 1 << 16, 256)
     movie = times + UNITY + struct.pack(">24xI", 3)
-    kinds = [b"pict", b"auxv"][: 1 + coloured]
-    tracks = (_track(kind, sizes, height, width, coloured, place) for kind in kinds)
+    kinds = [b"pict", b"auxv"][: 1 + colored]
+    tracks = (_track(kind, sizes, height, width, colored, place) for kind in kinds)
     return _box(b"moov", _box(b"mvhd", movie), *tracks)
 
 
 def _track(
-    kind: bytes, sizes: list[int], height: int, width: int, coloured: bool, place: int
+    kind: bytes, sizes: list[int], height: int, width: int, colored: bool, place: int
 ) -> bytes:
     n, opaque = len(sizes), kind == b"auxv"
     name = b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0"
     entry = _box(
         b"av01",
         struct.pack(">6xH16xHHIIIH32xHh", 1, width, height, 72 << 16, 72 << 16, 0, 1, 24, -1),
-        _box(b"av1C", bytes([0x81, 0, 0x4C, 0] if coloured else [0x81, 0x40, 0x7C, 0])),
+        _box(b"av1C", bytes([0x81, 0, 0x4C, 0] if colored else [0x81, 0x40, 0x7C, 0])),
         _box(b"auxi", bytes(4), name) if opaque else b"",
     )
     table = _box(
@@ -190,7 +190,7 @@ def _filtered(frames: Array, noise: int, head: bytes, model: Model) -> Array:
 
 
 def _moved(frames: Array, by: Array) -> Array:
-    """At each place, what lies so many slices, rows and columns further."""
+    """At each place, what lies some slices, rows and columns further."""
     near = (np.clip(np.arange(n) + d, 0, n - 1) for n, d in zip(frames.shape, by, strict=True))
     return frames[np.ix_(*near)]
 
@@ -262,8 +262,8 @@ def _network(cells: Array, layers: Layers) -> Array:
                 part = around[:, y : y + height, x : x + width]
                 sums += np.tensordot(weight[:, :, y, x], part, axes=1)
         last = number == len(layers) - 1
-        told = (sums << 6 if last else sums) >> shift[:, None, None]
-        cells = told if last else np.clip(told, 0, 255)
+        shifted = (sums << 6 if last else sums) >> shift[:, None, None]
+        cells = shifted if last else np.clip(shifted, 0, 255)
     return cells
 
 

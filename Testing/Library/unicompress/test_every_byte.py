@@ -26,6 +26,7 @@ MODES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_a_flip_in_any_byte_is_found_and_costs_its_block_only(
     mode: str, write: Write, small_blocks: None, tmp_path: Path

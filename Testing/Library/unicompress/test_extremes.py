@@ -1,4 +1,4 @@
-"""Every extreme in every mode: one table of volumes, one promise each, checked from outside."""
+"""Every extreme in every mode: one table of volumes, one mode each, checked from outside."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress
 
-from .test_promise import largest_error
+from .test_modes import largest_error
 from .test_round_trip import same_bits
 
 INTEGERS = ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8"]
@@ -33,7 +33,7 @@ def smooth(shape: tuple[int, ...], dtype: str = "i2") -> Voxels:
 
 
 def limits(dtype: str) -> Voxels:
-    """Both ends of a type, and their neighbours, in no order."""
+    """Both ends of a type, and their neighbors, in no order."""
     info = np.iinfo(dtype) if np.dtype(dtype).kind in "iu" else np.finfo(dtype)
     low, high = np.array([info.min, info.max], dtype)
     one = np.dtype(dtype).type(1)
@@ -57,7 +57,7 @@ def special(dtype: str) -> Voxels:
         kind,
     )
     payload = values[:2].copy()
-    payload.view(bits)[:] ^= bits.type(5)  # a signalling one, and a payload
+    payload.view(bits)[:] ^= bits.type(5)  # a signaling one, and a payload
     return np.resize(np.concatenate([values, payload]), PRIMES)
 
 
@@ -111,7 +111,7 @@ def voxels(request: pytest.FixtureRequest) -> Voxels:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_promise_is_kept(mode: str, voxels: Voxels, tmp_path: Path) -> None:
+def test_the_target_is_met(mode: str, voxels: Voxels, tmp_path: Path) -> None:
     path, config = tmp_path / "a.ucv", CompressConfig(speed="fast", threads=1, **MODES[mode])
     may_refuse = voxels.dtype.kind == "b" or mode.startswith("ratio")
     try:

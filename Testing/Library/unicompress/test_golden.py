@@ -7,7 +7,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from MedEnhanceLib.unicompress import coders, decompress, inspect_container
+from MedEnhanceLib.unicompress import decompress, inspect_container
+from MedEnhanceLib.unicompress.codecs import lossless
 from MedEnhanceLib.unicompress.container import VERSION
 
 from .golden import FOLDER, GEOMETRY, MAX_ERROR, golden_volume, golden_voxels
@@ -66,10 +67,10 @@ class TestGolden:
 
     def test_every_block_type(self, version: str) -> None:
         frames = decompress(FOLDER / f"v{version}-types.ucv").voxels
-        assert (frames[coders.CONSTANT] == -3).all()
-        for kind in set(coders.CODERS) - {coders.CONSTANT}:
-            assert np.array_equal(frames[kind], golden_voxels()), coders.block_type_name(kind)
-        assert np.abs(frames[coders.WAVELET].astype(int) - golden_voxels()).max() <= 1
+        assert (frames[lossless.CONSTANT] == -3).all()
+        for kind in set(lossless.CODERS) - {lossless.CONSTANT}:
+            assert np.array_equal(frames[kind], golden_voxels()), lossless.block_type_name(kind)
+        assert np.abs(frames[lossless.WAVELET].astype(int) - golden_voxels()).max() <= 1
 
 
 def test_blocks_that_need_models() -> None:

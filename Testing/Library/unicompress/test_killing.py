@@ -24,6 +24,7 @@ def points(what: str, folder: Path, count: int) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_a_killed_writer_leaves_the_old_file_or_none(tmp_path: Path) -> None:
     rows = points("kill", tmp_path, 15)
     assert sum(row["killed"] for row in rows) >= 12
@@ -34,6 +35,7 @@ def test_a_killed_writer_leaves_the_old_file_or_none(tmp_path: Path) -> None:
         assert (row["litter"], row["source"]) == (0, "same"), row
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     rows = points("full", tmp_path, 15)
     for row in rows:

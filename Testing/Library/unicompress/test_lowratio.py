@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, ratio
+from MedEnhanceLib.unicompress import CompressConfig, compress, decompress
+from MedEnhanceLib.unicompress.allocation import ratio
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +21,7 @@ def noisy() -> Volume:
     return Volume(np.rint(values).astype(np.int16))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wanted", [2.5, 4.0, 6.0])
 def test_equal_steps_win_at_low_ratios(
     noisy: Volume, wanted: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -38,11 +40,13 @@ def test_equal_steps_win_at_low_ratios(
         assert done.max_error < other.max_error
 
 
+@pytest.mark.slow
 def test_high_ratios_do_without(noisy: Volume, tmp_path: Path) -> None:
     done = compress(noisy, tmp_path / "a.ucv", CompressConfig(ratio=40.0, speed="fast"))
     assert set(done.block_types) <= {"video (AV1)", "wavelet (SPERR)"}
 
 
+@pytest.mark.slow
 def test_floats_do_without(noisy: Volume, tmp_path: Path) -> None:
     floats = Volume(noisy.voxels.astype(np.float32))
     done = compress(floats, tmp_path / "a.ucv", CompressConfig(ratio=6.0, speed="fast"))

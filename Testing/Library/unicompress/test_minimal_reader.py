@@ -14,19 +14,13 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.core.volume import Volume, Voxels
-from MedEnhanceLib.unicompress import (
-    coders,
-    container,
-    decompress,
-    restoration,
-    video,
-    wiener,
-)
-from MedEnhanceLib.unicompress.context import DecodeContext
+from MedEnhanceLib.unicompress import container, decompress
+from MedEnhanceLib.unicompress.codecs import lossless
+from MedEnhanceLib.unicompress.codecs.video import video, wiener
+from MedEnhanceLib.unicompress.codecs.video.av1 import SVT, encoders
 from MedEnhanceLib.unicompress.encode import model_chunks
 from MedEnhanceLib.unicompress.header import DTYPES
-from MedEnhanceLib.unicompress.models import ModelSet, shipped_model
-from MedEnhanceLib.unicompress.videoencoders import SVT, encoders
+from MedEnhanceLib.unicompress.models import DecodeContext, ModelSet, shipped_model
 
 from . import minimal_implicit, minimal_predictor, minimal_reader, minimal_video
 from .conftest import Write
@@ -40,6 +34,7 @@ FILES = sorted(FOLDER.glob("*.ucv"))
 MODELS = sorted((REPOSITORY / "Resources" / "models").glob("codec-*/models/*.safetensors"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_both_readers_give_the_same_voxels(path: Path) -> None:
     header, voxels, proved = minimal_reader.read(path, [model.read_bytes() for model in MODELS])
@@ -69,7 +64,7 @@ def test_it_is_independent_and_small(part: ModuleType, lines: int) -> None:
     assert imported <= {
         "__future__", "collections", "functools", "hashlib", "imagecodecs",
         "itertools", "json", "math", "numpy", "pathlib", "struct", "sys", "typing", "zlib",
-        "zstandard", "minimal_implicit", "minimal_predictor", "minimal_video",
+        "minimal_implicit", "minimal_predictor", "minimal_video",
     }  # fmt: skip
 
 
@@ -78,6 +73,7 @@ def types_of(path: Path) -> set[int]:
         return {chunk.kind for chunk in opened.chunks if chunk.block != container.NO_BLOCK}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["i2", "f4"])
 def test_it_restores_videos_as_we_do(
     dtype: str, write: Write, monkeypatch: pytest.MonkeyPatch
@@ -90,8 +86,8 @@ def test_it_restores_videos_as_we_do(
     voxels = (60 * np.sin(j / 9 + k / 5) + 60 * np.cos(i / 7) + noise + 130).clip(0, 255)
     volume = Volume(voxels.astype(dtype), modality="CT")
     path = write(volume, ratio=6 * volume.voxels.itemsize)
-    assert types_of(path) == {coders.VIDEO}
-    shipped = shipped_model(restoration.ROLE, "CT")
+    assert types_of(path) == {lossless.VIDEO}
+    shipped = shipped_model(video.ROLE, "CT")
     assert shipped is not None
     with pytest.raises(minimal_reader.BadFileError, match="model"):
         minimal_reader.read(path)
@@ -109,7 +105,7 @@ def test_it_restores_videos_as_we_do(
 @pytest.mark.parametrize("noise", [0, 33, 70])
 def test_it_filters_videos_as_we_do(form: tuple[int, int, int, int], noise: int) -> None:
     taps, limits, classes, network = form
-    shipped = shipped_model(restoration.ROLE, "CT")
+    shipped = shipped_model(video.ROLE, "CT")
     assert shipped is not None
     terms = len(wiener.TAPS[taps]) * limits + network
     weights = np.random.default_rng(noise).integers(-127, 128, (classes, terms)).astype(np.int8)
@@ -168,6 +164,7 @@ def test_it_reads_what_is_written_today(
     assert same_bits(ours, decompress(path).voxels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 60, 50), (60, 50, 1), (2, 5, 40, 50), (1, 1, 3000)], ids=str)
 @pytest.mark.parametrize("ratio", [3, 6])
 def test_it_reads_wavelets_of_any_shape(shape: tuple[int, ...], ratio: int, write: Write) -> None:
@@ -200,7 +197,7 @@ class TestPage:
     """What the page lists is what the code knows."""
 
     def test_types_are_those_of_the_code(self) -> None:
-        known = {*coders.CODERS, *coders.VOXEL_TYPES}
+        known = {*lossless.CODERS, *lossless.VOXEL_TYPES}
         rows = {int(number) for number in re.findall(r"(?m)^\| (\d+) \|", PAGE)}
         headings = {int(number) for number in re.findall(r"(?m)^### (\d+) ", PAGE)}
         assert known <= rows | headings
@@ -208,7 +205,7 @@ class TestPage:
 
     def test_the_minimal_reader_knows_every_type(self) -> None:
         # Learned and implicit blocks: whole files in test_predictor and test_implicit_codec.
-        known = {*coders.CODERS, *coders.VOXEL_TYPES}
+        known = {*lossless.CODERS, *lossless.VOXEL_TYPES}
         assert {*minimal_reader.INDEX_TYPES, *minimal_reader.VOXEL_TYPES} == known
 
     def test_sizes_are_those_of_the_code(self) -> None:
@@ -218,11 +215,11 @@ class TestPage:
         for dtype in DTYPES:
             assert dtype.replace("|", "\\|") in PAGE
 
-    def test_every_header_field_is_told(self) -> None:
+    def test_every_header_field_is_in_the_page(self) -> None:
         for path in FILES:
             with container.Container(path) as opened:
                 for field in opened.header:
                     assert f"| `{field}` |" in PAGE
 
-    def test_the_version_is_told(self) -> None:
+    def test_the_version_is_in_the_page(self) -> None:
         assert "| {}.{} |".format(*container.VERSION) in PAGE

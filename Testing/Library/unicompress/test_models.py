@@ -19,9 +19,8 @@ from MedEnhanceLib.unicompress.container import (
     build_frame,
     write_container,
 )
-from MedEnhanceLib.unicompress.context import DecodeContext
 from MedEnhanceLib.unicompress.header import Header
-from MedEnhanceLib.unicompress.models import MODEL_CHUNK, CodecModel, ModelSet
+from MedEnhanceLib.unicompress.models import MODEL_CHUNK, CodecModel, DecodeContext, ModelSet
 
 from .conftest import Write
 

@@ -17,28 +17,21 @@ from hypothesis import strategies as st
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, CodecError, ModelError
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress import (
-    CompressConfig,
-    bounded,
-    compress,
-    decode,
-    decompress,
-    learned,
-    recover,
-)
-from MedEnhanceLib.unicompress.coders import LEARNED
-from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
-from MedEnhanceLib.unicompress.models import MODEL_CHUNK, shipped_model
-from MedEnhanceLib.unicompress.predictor import (
+from MedEnhanceLib.unicompress import CompressConfig, compress, decode, decompress, recover
+from MedEnhanceLib.unicompress.allocation import near_lossless
+from MedEnhanceLib.unicompress.codecs.lossless import LEARNED
+from MedEnhanceLib.unicompress.codecs.predictor import (
     coder,
     features,
-    layout,
-    lockstep,
+    learned,
     network,
-    tables,
+    rans,
     tuning,
+    wavefront,
 )
-from MedEnhanceLib.unicompress.predictor.samples import samples_of
+from MedEnhanceLib.unicompress.codecs.predictor.tuning import samples_of
+from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
+from MedEnhanceLib.unicompress.models import MODEL_CHUNK, shipped_model
 
 from . import minimal_predictor, minimal_reader
 from .conftest import Write
@@ -51,7 +44,7 @@ Block = npt.NDArray[np.uint16]
 def random_network(seed: int = 0) -> network.Network:
     rng = np.random.default_rng(seed)
     weights = [rng.normal(0, 0.1, (8, features.COUNT - 1)), rng.normal(0, 0.2, (8, 8))]
-    return network.quantise(
+    return network.quantize(
         [*weights, rng.normal(0, 0.1, (3, 8))], [np.zeros(8), np.zeros(8), np.array([0, -1, 2.0])]
     )
 
@@ -70,7 +63,7 @@ def anatomy(shape: tuple[int, int, int], seed: int = 0, noise: float = 5) -> Blo
 def round_trip(block: npt.NDArray[np.unsignedinteger]) -> bytes:
     data = coder.encode_block(block, NETWORK)
     assert data is not None
-    (decoded,) = lockstep.decode_blocks([data], [block.shape], NETWORK)
+    (decoded,) = coder.decode_blocks([data], [block.shape], NETWORK)
     assert np.array_equal(decoded, block)
     return data
 
@@ -92,8 +85,8 @@ def test_any_indices_come_back(seed: int, top: int) -> None:
 
 
 @pytest.mark.parametrize("shape", [(4, 5, 6), (1, 2, 9), (3, 12, 2), (9, 4, 30)])
-def test_every_neighbour_is_known_before_it_is_looked_at(shape: tuple[int, int, int]) -> None:
-    one = layout.layout_of(shape)
+def test_every_neighbor_is_known_before_it_is_looked_at(shape: tuple[int, int, int]) -> None:
+    one = wavefront.layout_of(shape)
     steps = np.empty(one.shape)
     for step in range(one.steps):
         steps.reshape(-1)[one.corners[one.ready(step)] + step] = step
@@ -105,10 +98,10 @@ def test_every_neighbour_is_known_before_it_is_looked_at(shape: tuple[int, int, 
 
 
 @pytest.mark.parametrize("shape", [(4, 5, 6), (1, 2, 9), (3, 12, 2), (9, 4, 30)])
-def test_a_ring_of_steps_shows_the_neighbours_of_the_whole_block(
+def test_a_ring_of_steps_shows_the_neighbors_of_the_whole_block(
     shape: tuple[int, int, int],
 ) -> None:
-    one, ring = layout.layout_of(shape), layout.ring_of(shape)
+    one, ring = wavefront.layout_of(shape), wavefront.ring_of(shape)
     values = np.arange(np.prod(shape), dtype=np.float32)
     whole = one.pad(values.reshape(shape), -1)
     recent = np.full(ring.cells, -1, np.float32)
@@ -147,7 +140,7 @@ def test_a_block_can_be_left_while_it_is_coded_and_decoded() -> None:
         with pytest.raises(Cancelled):
             coder.encode_block(block, NETWORK, stop_after(calls))
         with pytest.raises(Cancelled):
-            lockstep.decode_blocks([data], [block.shape], NETWORK, stop_after(calls))
+            coder.decode_blocks([data], [block.shape], NETWORK, stop_after(calls))
 
 
 @pytest.mark.usefixtures("always_learned")
@@ -170,6 +163,7 @@ def test_nothing_goes_on_after_a_cancel(scan: Volume, write: Write) -> None:
     assert stopped.wait(20)
 
 
+@pytest.mark.slow
 def test_blocks_side_by_side_are_what_they_are_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = [(6, 40, 36), (6, 40, 36), (6, 40, 36), (5, 40, 36), (6, 40, 36)]
     blocks = [
@@ -179,9 +173,9 @@ def test_blocks_side_by_side_are_what_they_are_alone(monkeypatch: pytest.MonkeyP
     chunks = [coder.encode_block(block, NETWORK) for block in blocks]
     for batch in (64, 1000, 1 << 20):
         monkeypatch.setattr(coder, "_BATCH", batch)
-        monkeypatch.setattr(lockstep, "_BATCH", batch)
+        monkeypatch.setattr(coder, "_BATCH", batch)
         assert [coder.encode_block(block, NETWORK) for block in blocks] == chunks
-        decoded = lockstep.decode_blocks(chunks, shapes, NETWORK)
+        decoded = coder.decode_blocks(chunks, shapes, NETWORK)
         assert all(map(np.array_equal, decoded, blocks))
 
 
@@ -218,19 +212,19 @@ def test_a_network_that_would_not_be_exact_is_refused() -> None:
 
 
 def test_distributions_add_up_and_leave_no_symbol_out() -> None:
-    made = tables.make_tables()
+    made = rans.make_tables()
     rows = made.cumulative.reshape(-1, len(made.lowest) + 1)
     assert (rows[:, 0] == 0).all()
-    assert (rows[:, -1] == 1 << tables.BITS).all()
+    assert (rows[:, -1] == 1 << rans.BITS).all()
     assert (np.diff(rows, axis=1) > 0).all()
 
 
 def test_the_logistic_function_is_right() -> None:
     x = np.linspace(-40, 40, 999)
-    assert tables._logistic(x) == pytest.approx(1 / (1 + np.exp(-x)), rel=1e-12)
+    assert rans._logistic(x) == pytest.approx(1 / (1 + np.exp(-x)), rel=1e-12)
 
 
-def test_tables_cost_what_the_distributions_promise() -> None:
+def test_tables_cost_what_the_distributions_say() -> None:
     block = anatomy((8, 64, 64))
     data = round_trip(block)
     samples = samples_of(block, block.size, np.random.default_rng(0))
@@ -270,7 +264,7 @@ def test_forged_bytes_raise_and_take_no_more_room_than_the_block() -> None:
             forged[at] = rng.integers(256)
         end = len(data) if rng.random() < 0.7 else int(rng.integers(0, len(data)))
         try:
-            (decoded,) = lockstep.decode_blocks([bytes(forged[:end])], [block.shape], NETWORK)
+            (decoded,) = coder.decode_blocks([bytes(forged[:end])], [block.shape], NETWORK)
         except decode.FOREIGN_ERRORS:
             continue
         assert decoded.shape == block.shape
@@ -280,13 +274,13 @@ def test_shapes_that_would_take_for_ever_are_refused() -> None:
     assert coder.encode_block(np.ones((100_000, 2, 2), np.uint16), NETWORK) is None
     data = round_trip(anatomy((4, 20, 20)))
     with pytest.raises(ValueError, match="shape"):
-        lockstep.decode_blocks([data], [(100_000, 2, 2)], NETWORK)
+        coder.decode_blocks([data], [(100_000, 2, 2)], NETWORK)
 
 
 @pytest.fixture
 def always_learned(monkeypatch: pytest.MonkeyPatch) -> None:
     """The predictor codes a volume even where a few bytes more are the price."""
-    monkeypatch.setattr(bounded, "_NAMED_BYTES", -1e9)
+    monkeypatch.setattr(near_lossless, "_NAMED_BYTES", -1e9)
 
 
 @pytest.fixture
@@ -300,9 +294,9 @@ def small_learned_blocks(monkeypatch: pytest.MonkeyPatch, always_learned: None) 
 def test_a_volume_is_coded_by_the_predictor(
     scan: Volume, tmp_path: Path, bound: float | None
 ) -> None:
-    promise = {"lossless": True} if bound is None else {"max_error": bound}
+    mode = {"lossless": True} if bound is None else {"max_error": bound}
     path = tmp_path / "a.ucv"
-    result = compress(scan, path, CompressConfig(threads=1, **promise))
+    result = compress(scan, path, CompressConfig(threads=1, **mode))
     assert set(result.block_types) == {"learned"}
     assert result.max_error <= (bound or 0)
     one, four = decompress(path, threads=1), decompress(path, threads=4)

@@ -11,19 +11,18 @@ import pytest
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
-from MedEnhanceLib.io.files import save
+from MedEnhanceLib.io.volume_files import save
 from MedEnhanceLib.runtime.progress import Event, Monitor
-from MedEnhanceLib.unicompress import learned
-from MedEnhanceLib.unicompress.models import CodecModel
-from MedEnhanceLib.unicompress.predictor.config import PredictorConfig
-from MedEnhanceLib.unicompress.predictor.samples import samples_of
-from MedEnhanceLib.unicompress.predictor.train import (
+from MedEnhanceLib.unicompress.codecs.predictor import learned
+from MedEnhanceLib.unicompress.codecs.predictor.train import (
     FloatNetwork,
+    PredictorConfig,
     learning_rate,
     train_predictor,
     voxel_bits,
 )
-from MedEnhanceLib.unicompress.predictor.tuning import ideal_bits
+from MedEnhanceLib.unicompress.codecs.predictor.tuning import ideal_bits, samples_of
+from MedEnhanceLib.unicompress.models import CodecModel
 
 SMOKE = PredictorConfig.preset("smoke", steps=12, checkpoint_every=4)
 
@@ -66,17 +65,17 @@ def test_training_goes_on_where_it_stopped(data: list[Path], tmp_path: Path) -> 
 
 
 def test_how_far_it_is_is_told_all_the_time(data: list[Path], tmp_path: Path) -> None:
-    told: list[tuple[str, float]] = []
+    events: list[tuple[str, float]] = []
 
     def hear(event: Event) -> None:
         if event.kind == "progress":
-            told.append((event.fields["stage"], event.fields["fraction"]))
+            events.append((event.fields["stage"], event.fields["fraction"]))
 
     train_predictor(SMOKE, data, tmp_path / "out", Monitor(hear))
-    fractions = [fraction for _, fraction in told]
+    fractions = [fraction for _, fraction in events]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
-    stages = Counter(stage for stage, _ in told)
+    stages = Counter(stage for stage, _ in events)
     assert stages["read volumes"] >= 1
     assert stages["draw voxels"] == 4  # parts of the pool
     assert stages["train the predictor"] == SMOKE.steps

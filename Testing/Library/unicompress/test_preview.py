@@ -79,12 +79,12 @@ class TestBegun:
         whole, raw = decompress(layered, layers=1), layered.read_bytes()
         for size in (second.offset, second.offset + 900, len(raw) - 500, len(raw) - 1, len(raw)):
             layered.write_bytes(raw[:size])
-            heard: list[Event] = []
-            seen, share = decompress_preview(layered, monitor=Monitor(heard.append))
+            events: list[Event] = []
+            seen, share = decompress_preview(layered, monitor=Monitor(events.append))
             assert np.array_equal(seen.voxels, whole.voxels)
             assert share == 1
             assert "preview" in seen.history[-1]
-            assert any(event.kind == "warning" for event in heard) == (size < len(raw))
+            assert any(event.kind == "warning" for event in events) == (size < len(raw))
 
     def test_less_is_refused_as_ever(self, layered: Path) -> None:
         with Container(layered) as opened:

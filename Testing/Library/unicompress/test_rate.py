@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from MedEnhanceLib.unicompress.rate import Curve, allocate
+from MedEnhanceLib.unicompress.allocation.rate import Curve, allocate
 
 
 def exponential(variance: float, count: int = 400) -> Curve:

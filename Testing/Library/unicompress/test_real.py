@@ -1,4 +1,4 @@
-"""The open volumes: promises kept, and sizes that a change may not spoil."""
+"""The open volumes: targets met, and sizes that a change may not spoil."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ def slab(request: pytest.FixtureRequest, shared_data: Path) -> tuple[str, Volume
     return request.param, Volume(voxels, volume.geometry, modality=volume.modality)
 
 
+@pytest.mark.slow
 def test_lossless(slab: tuple[str, Volume], tmp_path: Path) -> None:
     name, volume = slab
     done = compress(volume, tmp_path / "a.ucv", CompressConfig(lossless=True))
@@ -48,6 +49,7 @@ def test_max_error(slab: tuple[str, Volume], bound: int, tmp_path: Path) -> None
     assert np.abs(error).max() == done.max_error <= bound
 
 
+@pytest.mark.slow
 def test_ratio(slab: tuple[str, Volume], tmp_path: Path) -> None:
     name, volume = slab
     done = compress(volume, tmp_path / "a.ucv", CompressConfig(ratio=16))

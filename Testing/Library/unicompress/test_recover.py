@@ -1,4 +1,4 @@
-"""What is intact in a damaged file is saved, and what is not is told."""
+"""What is intact in a damaged file is saved, and what is not is reported."""
 
 from __future__ import annotations
 
@@ -105,6 +105,7 @@ def test_a_sequence_tells_the_frame(write: Write, small_blocks: None) -> None:
     assert_all_but_the_lost_is_equal(back, report, volume)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [{"max_error": 2.0}, {"ratio": 5.0}], ids=str)
 def test_lossy_files_are_recovered_too(
     config: dict[str, float], scan: Volume, write: Write, small_blocks: None
@@ -119,6 +120,7 @@ def test_lossy_files_are_recovered_too(
     assert_all_but_the_lost_is_equal(volume, report, whole)
 
 
+@pytest.mark.slow
 def test_any_damage_gives_a_volume_or_a_named_error(file: Path, scan: Volume) -> None:
     whole = file.read_bytes()
     rng = np.random.default_rng(5)
@@ -136,7 +138,7 @@ def test_any_damage_gives_a_volume_or_a_named_error(file: Path, scan: Volume) ->
 def test_recover_never_advises_to_recover(tmp_path: Path) -> None:
     path = tmp_path / "a.ucv"
     path.write_bytes(b"UCV1" + bytes(40))
-    with pytest.raises(CodecError) as told:
+    with pytest.raises(CodecError) as caught:
         recover(path)
-    assert "Copy the file again" in told.value.hint
-    assert "recover" not in told.value.hint
+    assert "Copy the file again" in caught.value.hint
+    assert "recover" not in caught.value.hint

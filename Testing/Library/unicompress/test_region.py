@@ -115,6 +115,7 @@ def file_in_blocks(
     return write(scan, speed="fast", **request.param)
 
 
+@pytest.mark.slow
 @QUICK
 @given(data=st.data())
 def test_a_region_reads_its_chunks_and_not_a_byte_more(

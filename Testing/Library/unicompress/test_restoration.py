@@ -12,10 +12,10 @@ import pytest
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError
 from MedEnhanceLib.runtime.progress import Event, Monitor
-from MedEnhanceLib.unicompress import compress, restoration, video
+from MedEnhanceLib.unicompress import compress
+from MedEnhanceLib.unicompress.codecs.video import video
 from MedEnhanceLib.unicompress.config import CompressConfig
-from MedEnhanceLib.unicompress.context import DecodeContext
-from MedEnhanceLib.unicompress.models import CodecModel, ModelSet
+from MedEnhanceLib.unicompress.models import CodecModel, DecodeContext, ModelSet
 
 from .conftest import Write
 from .test_video import context_of, smooth
@@ -35,7 +35,7 @@ def layers_of(widths: tuple[int, ...] = (25, 8, 4), seed: int = 0) -> Layers:
     ]
 
 
-def model_of(layers: Layers, layout: str = restoration.LAYOUT) -> CodecModel:
+def model_of(layers: Layers, layout: str = video.LAYOUT) -> CodecModel:
     from safetensors.numpy import save
 
     tensors = {
@@ -65,18 +65,18 @@ def by_hand(cells: np.ndarray, layers: Layers) -> np.ndarray:
 
 def test_the_network_is_exact() -> None:
     layers = layers_of()
-    network = restoration.network_of(model_of(layers))
+    network = video.network_of(model_of(layers))
     cells = np.random.default_rng(1).integers(-255, 256, (25, 9, 7)).astype(np.float32)
-    fast = restoration._run(cells, network)
+    fast = video._run(cells, network)
     assert (fast == by_hand(cells.astype(int), layers)).all()
 
 
 def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = restoration.network_of(model_of(layers_of()))
+    network = video.network_of(model_of(layers_of()))
     frames = np.random.default_rng(2).integers(0, 1100, (3, 31, 45)).astype(np.uint16)
-    whole = restoration.predict(frames, 60, network)
-    monkeypatch.setattr(restoration, "_STRIP_VALUES", 1)
-    assert (restoration.predict(frames, 60, network) == whole).all()
+    whole = video.predict(frames, 60, network)
+    monkeypatch.setattr(video, "_STRIP_VALUES", 1)
+    assert (video.predict(frames, 60, network) == whole).all()
     assert whole.shape == frames.shape
 
 
@@ -92,20 +92,20 @@ def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_model_of_another_kind_is_refused(layers: Layers) -> None:
     with pytest.raises(ModelError, match="cannot be used"):
-        restoration.network_of(model_of(layers))
+        video.network_of(model_of(layers))
 
 
 def test_sums_that_are_not_exact_are_refused() -> None:
     zeros = np.zeros(4, np.int8)
     wide = [(np.full((4, 25, 3, 3), 127, np.int8), np.full(4, 1 << 24, np.int32), zeros)]
     with pytest.raises(ModelError, match="exactly"):
-        restoration.network_of(model_of(wide))
+        video.network_of(model_of(wide))
     with pytest.raises(ModelError, match="layout"):
-        restoration.network_of(model_of(layers_of(), "cells-9"))
+        video.network_of(model_of(layers_of(), "cells-9"))
 
 
 def sharpener() -> CodecModel:
-    """One layer: tells a tenth of what a voxel is above its surroundings."""
+    """One layer: gives a tenth of what a voxel is above its surroundings."""
     weight = np.zeros((4, 25, 3, 3), np.int8)
     for cell in range(4):
         weight[cell, 8 + cell, 1, 1] = 13
@@ -150,27 +150,24 @@ def test_a_restored_file_names_its_model_and_can_carry_it(
 def test_training_writes_a_model_that_can_be_used_and_goes_on(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     from MedEnhanceLib import io
-    from MedEnhanceLib.unicompress.restoration_training import (
-        RestorationConfig,
-        train_restoration,
-    )
+    from MedEnhanceLib.unicompress.codecs.video.train import RestorationConfig, train_restoration
 
     source = tmp_path / "a.nii.gz"
     io.save(Volume(smooth((6, 48, 52)), modality="CT"), source)
     config = RestorationConfig.preset("smoke", modality="CT")
-    told: list[float] = []
+    fractions: list[float] = []
 
     def hear(event: Event) -> None:
         if event.kind == "progress":
-            told.append(event.fields["fraction"])
+            fractions.append(event.fields["fraction"])
 
     first = train_restoration(config, [source], tmp_path / "out", Monitor(hear)).read_bytes()
-    assert told == sorted(told)
-    assert told[-1] == 1.0
-    assert len(told) > config.steps
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+    assert len(fractions) > config.steps
     assert train_restoration(config, [source], tmp_path / "out").read_bytes() == first
     model = CodecModel("restoration", "a", hashlib.sha256(first).hexdigest(), first)
-    assert restoration.network_of(model).weights[0].shape == (8, 25 * 9)
+    assert video.network_of(model).weights[0].shape == (8, 25 * 9)
     assert model.facts["trained_on"] == "a.nii.gz"
     with pytest.raises(InputError, match="no volumes"):
         train_restoration(config, [], tmp_path / "other")
@@ -179,15 +176,15 @@ def test_training_writes_a_model_that_can_be_used_and_goes_on(tmp_path: Path) ->
 
 
 def test_training_sees_what_a_reader_sees() -> None:
-    """Inputs in floats are those in integers, rounded down; a folded network tells the same."""
+    """Inputs in floats are those in integers, rounded down; a folded network gives the same."""
     torch = pytest.importorskip("torch")
-    from MedEnhanceLib.unicompress import restoration_training as training
+    from MedEnhanceLib.unicompress.codecs.video import train as training
 
     stack = np.random.default_rng(3).integers(0, 1000, (5, 40, 44)).astype(np.int32)
     noise = 88
     sigma = torch.tensor([2.0 ** ((noise - 32) / 8)])
     floats = training.inputs_of(torch.from_numpy(stack[None].astype(np.float32)), sigma)
-    whole = restoration.inputs_of(stack, noise)
+    whole = video.inputs_of(stack, noise)
     assert np.abs(whole / 32 - floats[0].numpy()).max() <= 1 / 32 + 1e-2
     assert 10 < np.abs(whole).mean() < 250
 
@@ -198,9 +195,9 @@ def test_training_sees_what_a_reader_sees() -> None:
         layer.bias.data.uniform_(-1, 1)
     network.eval()
     layers = [tuple(part.numpy() for part in layer) for layer in network.integers()]
-    told = restoration._run(whole, restoration.network_of(model_of(layers))) / 2048
+    outputs = video._run(whole, video.network_of(model_of(layers))) / 2048
     with torch.no_grad():
         wanted = network(floats)[0].numpy()
-    off = told - wanted
+    off = outputs - wanted
     assert np.abs(off).max() < 0.05 * np.abs(wanted).max()
     assert abs(off.mean()) < 0.01

@@ -44,6 +44,7 @@ def test_lossless_keeps_every_voxel(dtype: str, shape: tuple[int, ...], write: W
     assert same_bits(decompress(write(volume, lossless=True)).voxels, volume.voxels)
 
 
+@pytest.mark.slow
 @QUICK
 @given(
     voxels=st.sampled_from(DTYPES).flatmap(
@@ -116,6 +117,7 @@ def test_all_but_the_voxels_comes_back_too(scan: Volume, write: Write) -> None:
     assert b"secret" not in path.read_bytes()
 
 
+@pytest.mark.slow
 @QUICK
 @given(
     numbers=st.lists(
@@ -137,6 +139,7 @@ def test_a_sequence_keeps_its_frames_and_their_interval(write: Write) -> None:
     assert same_bits(back.voxels, voxels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config", [{"lossless": True}, {"max_error": 2.0}, {"ratio": 6.0}], ids=str
 )

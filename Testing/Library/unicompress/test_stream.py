@@ -15,16 +15,16 @@ from MedEnhanceLib import api
 from MedEnhanceLib.core import slabs as slabs_module
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, CodecError, ConfigError, DeviceMemoryError, OutputError
-from MedEnhanceLib.io import load, payload, save
+from MedEnhanceLib.io import load, save
+from MedEnhanceLib.io import voxels as payload
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress import (
     CompressConfig,
     compress,
+    container,
     decode,
     decompress,
     decompress_to,
-    spool,
-    stream,
 )
 from MedEnhanceLib.unicompress.container import Container
 
@@ -45,9 +45,9 @@ class TestSpool:
     def test_what_is_kept_comes_back(
         self, in_memory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(spool, "_IN_MEMORY", in_memory)
+        monkeypatch.setattr(container, "_IN_MEMORY", in_memory)
         pieces = [bytes([n]) * n for n in (3, 0, 200, 1)]
-        with spool.Spool(tmp_path) as store:
+        with container.Spool(tmp_path) as store:
             kept = [store.keep(piece) for piece in pieces]
             assert [len(one) for one in kept] == [3, 0, 200, 1]
             assert [bytes(one) for one in reversed(kept)] == pieces[::-1]
@@ -58,11 +58,12 @@ class TestSpool:
 
     @pytest.mark.skipif(os.name == "nt", reason="a file without a name needs POSIX")
     def test_it_has_no_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(spool, "_IN_MEMORY", 1)
-        with spool.Spool(tmp_path) as store:
+        monkeypatch.setattr(container, "_IN_MEMORY", 1)
+        with container.Spool(tmp_path) as store:
             store.keep(bytes(1 << 16))
             assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("config", MODES, ids=str)
     def test_files_are_the_same_with_it(
         self,
@@ -74,7 +75,7 @@ class TestSpool:
     ) -> None:
         files = []
         for in_memory in (1 << 20, 1):
-            monkeypatch.setattr(spool, "_IN_MEMORY", in_memory)
+            monkeypatch.setattr(container, "_IN_MEMORY", in_memory)
             path = tmp_path / f"{in_memory}.ucv"
             compress(scan, path, CompressConfig(threads=2, **config))
             files.append(path.read_bytes())
@@ -138,18 +139,18 @@ class TestDecompressTo:
         with pytest.raises(CodecError, match="SHA-256"):
             decompress_to(file, tmp_path / "a.nrrd")
         assert [entry.name for entry in tmp_path.iterdir()] == ["a.ucv"]
-        heard: list[str] = []
+        events: list[str] = []
         rebuild(file, exact=False)
         decompress_to(
-            file, tmp_path / "a.nrrd", monitor=Monitor(lambda event: heard.append(event.kind))
+            file, tmp_path / "a.nrrd", monitor=Monitor(lambda event: events.append(event.kind))
         )
-        assert "warning" in heard
+        assert "warning" in events
 
     def test_a_few_bytes_cannot_fill_a_disk(
         self, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Neither by a header that claims too much, nor by one of many constant blocks."""
-        monkeypatch.setattr(stream.shutil, "disk_usage", lambda _: _Usage(free=20_000))
+        monkeypatch.setattr(decode.shutil, "disk_usage", lambda _: _Usage(free=20_000))
         with pytest.raises(OutputError, match="no space left") as caught:
             decompress_to(file, tmp_path / "a.nrrd")
         assert "region" in caught.value.hint
@@ -185,12 +186,13 @@ class TestMemory:
     def source(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setattr(payload, "LARGE_BYTES", 1 << 20)
         monkeypatch.setattr(slabs_module, "_SLAB_BYTES", 1 << 20)
-        monkeypatch.setattr(spool, "_IN_MEMORY", 1 << 20)
+        monkeypatch.setattr(container, "_IN_MEMORY", 1 << 20)
         rng = np.random.default_rng(0)
         voxels = rng.integers(0, 1 << 15, (256, 256, 256), np.int16)
         save(Volume(voxels, modality="CT"), tmp_path / "big.nrrd")
         return tmp_path / "big.nrrd"
 
+    @pytest.mark.slow
     def test_compress_holds_a_few_blocks(self, source: Path, tmp_path: Path) -> None:
         tracemalloc.start()
         try:

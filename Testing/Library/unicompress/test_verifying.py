@@ -62,10 +62,10 @@ def test_damage_behind_the_chunks_is_found_by_the_seal(place: int, file: Path) -
 
 
 def test_it_tells_how_far_it_is_and_can_be_stopped(file: Path) -> None:
-    told: list[float] = []
-    monitor = Monitor(lambda event: told.append(event.fields["fraction"]))
+    fractions: list[float] = []
+    monitor = Monitor(lambda event: fractions.append(event.fields["fraction"]))
     inspect_container(file, verify=True, monitor=monitor)
-    assert told == sorted(told)
-    assert len(told) > 27
+    assert fractions == sorted(fractions)
+    assert len(fractions) > 27
     with pytest.raises(Cancelled):
         inspect_container(file, verify=True, monitor=Monitor(cancel=lambda: True))

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.core.volume import Voxels
-from MedEnhanceLib.unicompress import av1, trial, video, videoencoders
+from MedEnhanceLib.unicompress.allocation import ratio
+from MedEnhanceLib.unicompress.allocation.ratio import try_types
 from MedEnhanceLib.unicompress.blocks import video_grid
-from MedEnhanceLib.unicompress.context import DecodeContext
+from MedEnhanceLib.unicompress.codecs.video import av1, video
+from MedEnhanceLib.unicompress.codecs.video.av1 import LIBAOM, SVT, Encoder, encoders
 from MedEnhanceLib.unicompress.decode import FOREIGN_ERRORS
-from MedEnhanceLib.unicompress.trial import try_types
-from MedEnhanceLib.unicompress.videoencoders import LIBAOM, SVT, Encoder, encoders
+from MedEnhanceLib.unicompress.models import DecodeContext
 
 
 def smooth(shape: tuple[int, int, int], dtype: str = "i2") -> Voxels:
@@ -142,12 +143,12 @@ def test_slices_that_svt_does_not_take_are_coded_by_libaom() -> None:
     assert made.data == video.encode(block, 8.0, speed="fast").data
 
 
-def test_intensities_are_the_luminance_whatever_the_colours_are(
+def test_intensities_are_the_luminance_whatever_the_colors_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """SVT-AV1 may leave other colours than grey; they change no voxel."""
+    """SVT-AV1 may leave other colors than gray; they change no voxel."""
     av = pytest.importorskip("av", reason="PyAV is not installed")
-    monkeypatch.setattr(videoencoders, "_GREY", 700)
+    monkeypatch.setattr(av1, "_GRAY", 700)
     made = video.encode(smooth((6, 64, 128)), 9.0, speed="fast", encoder=SVT)
     stream, units = b"", b""
     for kind, unit in av1._units(made.stream):
@@ -158,15 +159,16 @@ def test_intensities_are_the_luminance_whatever_the_colours_are(
         frames = [
             [np.frombuffer(bytes(p), "u2") for p in f.planes] for f in container.decode(video=0)
         ]
-    assert all((colour == 700).mean() > 0.9 for frame in frames for colour in frame[1:])
+    assert all((color == 700).mean() > 0.9 for frame in frames for color in frame[1:])
     luminance = np.stack([frame[0].reshape(64, 128) for frame in frames[1:]])
     assert np.array_equal(luminance, made.frames)
 
 
+@pytest.mark.slow
 def test_without_pyav_libaom_codes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     block = smooth((16, 96, 96))
     both = try_types(block, 0.2, context_of(block))
-    monkeypatch.setattr(trial, "encoders", lambda: (LIBAOM,))
+    monkeypatch.setattr(ratio, "encoders", lambda: (LIBAOM,))
     alone = try_types(block, 0.2, context_of(block))
     assert [one.encoder for one in alone.videos] == [LIBAOM]
     assert len(both.videos) == len(encoders())
@@ -178,8 +180,8 @@ def test_the_trial_knows_of_bits_that_a_part_does_not_need() -> None:
     block = smooth((16, 96, 96), "i4")
     whole = np.pad(block, ((0, 0), (100, 100), (0, 0)), mode="reflect")
     whole[0, 0, 0] = 400_000
-    told = try_types(whole, 3.0, context_of(whole))
-    assert told.videos[0].encoder is LIBAOM
+    trial = try_types(whole, 3.0, context_of(whole))
+    assert trial.videos[0].encoder is LIBAOM
 
 
 def test_videos_are_long_and_blocks_stay_within_the_format() -> None:

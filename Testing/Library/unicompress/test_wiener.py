@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from MedEnhanceLib.unicompress import restoration, video, wiener
-from MedEnhanceLib.unicompress.context import DecodeContext
+from MedEnhanceLib.unicompress.codecs.video import video, wiener
+from MedEnhanceLib.unicompress.models import DecodeContext
 
 from .test_video import context_of, smooth
 
@@ -21,7 +21,7 @@ def coded_with_error(step: float = 60.0) -> tuple[video.Video, np.ndarray, int]:
     coded = video.encode(block, step, speed="fast")
     exact = (block - coded.low) * (coded.top / (coded.high - coded.low))
     error = (exact - coded.frames).astype(np.float32)
-    return coded, error, restoration.noise_code(float(np.mean(error**2)))
+    return coded, error, video.noise_code(float(np.mean(error**2)))
 
 
 def test_a_filter_takes_slices_nearer_to_their_source() -> None:

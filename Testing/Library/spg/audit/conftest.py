@@ -50,7 +50,7 @@ def smooth_images(seed: int, count: int = 12) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def people() -> Anatomy:
-    """Five people to distil and five to hold out, and one more, "outside"."""
+    """Five people to distill and five to hold out, and one more, "outside"."""
     names = [*(f"train{n}" for n in range(5)), *(f"held{n}" for n in range(5)), "outside"]
     return {name: body(seed) for seed, name in enumerate(names)}
 

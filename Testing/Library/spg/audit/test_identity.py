@@ -49,9 +49,7 @@ def test_the_right_patients_of_the_wrong_images_are_no_leak(people: Anatomy, aud
     images = blended(people, 0.9)
     p = [
         identify(
-            audited(images, owners=tuple(np.roll(OWNERS, 3 * turn).tolist())),
-            AuditConfig(),
-            LEVEL,
+            audited(images, owners=tuple(np.roll(OWNERS, 3 * turn).tolist())), AuditConfig(), LEVEL
         ).p
         for turn in (1, 2)
     ]

@@ -10,10 +10,8 @@ import pytest
 from MedEnhanceLib.io import load
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.audit import AuditConfig, Audited, audit
-from MedEnhanceLib.spg.audit.copies import CopySearch
-from MedEnhanceLib.spg.audit.neighbours import Gallery
-from MedEnhanceLib.spg.audit.registration import shifted
-from MedEnhanceLib.spg.audit.similarity import blur
+from MedEnhanceLib.spg.audit.nearest import CopySearch, Gallery
+from MedEnhanceLib.spg.audit.similarity import blur, shifted
 
 pytestmark = pytest.mark.shared
 SIDE = 96
@@ -56,6 +54,7 @@ def audited(slices: dict[str, np.ndarray], images: np.ndarray) -> Audited:
     return Audited(images, *groups, prior=slices[OUTSIDE], prior_owner=OUTSIDE)
 
 
+@pytest.mark.slow
 def test_one_leaked_slice_raises_the_alarm_and_a_clean_set_does_not(
     slices: dict[str, np.ndarray], clean: np.ndarray
 ) -> None:
@@ -75,6 +74,7 @@ def test_one_leaked_slice_raises_the_alarm_and_a_clean_set_does_not(
     assert report.findings[0].detectable <= 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [TRAINING[1], HELD_OUT[1]])
 def test_slices_of_one_person_are_no_copies_of_another(
     name: str, slices: dict[str, np.ndarray]
@@ -82,11 +82,7 @@ def test_slices_of_one_person_are_no_copies_of_another(
     """A distilled set of somebody's real slices, against everybody else."""
     others = {k: v for k, v in slices.items() if k != name}
     names = list(others)
-    it = Audited(
-        slices[name],
-        {k: others[k] for k in names[:5]},
-        {k: others[k] for k in names[5:]},
-    )
+    it = Audited(slices[name], {k: others[k] for k in names[:5]}, {k: others[k] for k in names[5:]})
     gallery = Gallery(it.patients)
     search = CopySearch(it, gallery, gallery.nearest(it.distilled), 4, Monitor())
     assert search.p() > 0.1

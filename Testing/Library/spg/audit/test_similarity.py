@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from MedEnhanceLib.spg.audit.registration import lay_on, shifted
 from MedEnhanceLib.spg.audit.similarity import (
     ANGLES_DEG,
     blur,
     details,
     fingerprints,
+    lay_on,
     match,
     rotate,
+    shifted,
 )
 
 Anatomy = dict[str, np.ndarray]

@@ -12,10 +12,10 @@ pytest.importorskip("torch")
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress.implicit import choice
-from MedEnhanceLib.unicompress.implicit.config import ImplicitConfig
-from MedEnhanceLib.unicompress.implicit.data import Source, make_source
-from MedEnhanceLib.unicompress.implicit.train import ImplicitTraining
+from MedEnhanceLib.unicompress.allocation import implicit_layers
+from MedEnhanceLib.unicompress.codecs.implicit.config import ImplicitConfig
+from MedEnhanceLib.unicompress.codecs.implicit.train import ImplicitTraining
+from MedEnhanceLib.unicompress.codecs.implicit.trainer import Source, make_source
 from MedEnhanceLib.unicompress.models import CodecModel, _load
 
 
@@ -66,10 +66,10 @@ def trained(
 def models(trained: ImplicitTraining) -> dict[str, CodecModel]:
     """What readers and writers need, by role."""
     folder = trained.out / "codec-mr" / "models"
-    return {role: _load(folder / f"{role}.safetensors", role) for role in choice.ROLES}
+    return {role: _load(folder / f"{role}.safetensors", role) for role in implicit_layers.ROLES}
 
 
 @pytest.fixture
 def shipped(models: dict[str, CodecModel], monkeypatch: pytest.MonkeyPatch) -> None:
     """The models of the tiny training ship for every modality."""
-    monkeypatch.setattr(choice, "shipped_model", lambda role, _modality: models[role])
+    monkeypatch.setattr(implicit_layers, "shipped_model", lambda role, _modality: models[role])

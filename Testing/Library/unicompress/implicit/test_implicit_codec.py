@@ -10,9 +10,9 @@ import pytest
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import CodecError, ConfigError, ModelError
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, recover
-from MedEnhanceLib.unicompress.coders import IMPLICIT
+from MedEnhanceLib.unicompress.allocation import implicit_layers
+from MedEnhanceLib.unicompress.codecs.lossless import IMPLICIT
 from MedEnhanceLib.unicompress.container import Container
-from MedEnhanceLib.unicompress.implicit import choice
 
 from .. import minimal_reader
 from .conftest import waves
@@ -34,6 +34,7 @@ def file(volume: Volume, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_forced_block_type_keeps_the_ratio(volume: Volume, file: Path) -> None:
     assert file.stat().st_size <= volume.voxels.nbytes / RATIO
     with Container(file) as container:
@@ -44,6 +45,7 @@ def test_a_forced_block_type_keeps_the_ratio(volume: Volume, file: Path) -> None
     assert decompress(file).voxels.shape == volume.voxels.shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("thickness", "modality"), [(1.0, "CT"), (4.0, "MR")])
 def test_a_reader_made_from_the_page_gives_the_same_voxels(
     thickness: float, modality: str, tmp_path: Path
@@ -59,18 +61,21 @@ def test_a_reader_made_from_the_page_gives_the_same_voxels(
     assert np.array_equal(voxels, decompress(path).voxels)
 
 
+@pytest.mark.slow
 def test_parts_are_parts_of_the_whole(file: Path) -> None:
     whole = decompress(file).voxels
     part = decompress(file, region=(slice(60, 70), slice(5, 9))).voxels
     assert np.array_equal(part, whole[60:70, 5:9])
 
 
+@pytest.mark.slow
 def test_fewer_layers_are_a_preview(file: Path) -> None:
     coarse = decompress(file, layers=1)
     assert "from 1 layers" in coarse.history[-1]
     assert not np.array_equal(coarse.voxels, decompress(file).voxels)
 
 
+@pytest.mark.slow
 def test_a_file_without_its_model_says_what_is_missing(volume: Volume, tmp_path: Path) -> None:
     path = tmp_path / "b.ucv"
     with pytest.raises(ModelError, match="not on this machine"):  # verified before it appears
@@ -78,6 +83,7 @@ def test_a_file_without_its_model_says_what_is_missing(volume: Volume, tmp_path:
     assert not path.exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_layer_is_named_and_the_other_block_recovered(file: Path, tmp_path: Path) -> None:
     with Container(file) as container:
         chunk = next(c for c in container.chunks if c.layer == 1 and c.block == 1)
@@ -103,13 +109,15 @@ def test_a_ratio_out_of_reach_says_what_is_reached(volume: Volume, tmp_path: Pat
         compress(volume, tmp_path / "c.ucv", CompressConfig(ratio=9999, block_type="implicit"))
 
 
+@pytest.mark.slow
 def test_implicit_blocks_are_taken_only_where_they_win(volume: Volume, tmp_path: Path) -> None:
     """The tiny network is hopeless: its estimate must leave the wavelet where it is."""
-    config = CompressConfig(ratio=choice.LEAST_RATIO)
+    config = CompressConfig(ratio=implicit_layers.LEAST_RATIO)
     result = compress(volume, tmp_path / "c.ucv", config)
     assert "implicit" not in result.block_types
 
 
+@pytest.mark.slow
 def test_fit_never_makes_it_worse(volume: Volume, tmp_path: Path) -> None:
     results = [
         compress(

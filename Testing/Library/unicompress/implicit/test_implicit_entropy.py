@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-pytest.importorskip("constriction")
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from MedEnhanceLib.errors import ModelError
-from MedEnhanceLib.unicompress.implicit.codec import Reader
-from MedEnhanceLib.unicompress.implicit.entropy import (
+from MedEnhanceLib.unicompress.codecs.implicit.codec import Reader
+from MedEnhanceLib.unicompress.codecs.implicit.entropy import (
+    AnsStack,
     CodeModel,
     code_bits,
     decode_codes,
@@ -37,6 +36,24 @@ def test_codes_come_back(model: CodeModel, grid: tuple[int, int, int]) -> None:
         assert not some[layers:].any()
     for data, bits in zip(datas, code_bits(model, codes), strict=True):
         assert len(data) <= bits / 8 + 12
+
+
+def test_the_stack_has_the_bytes_that_files_have() -> None:
+    """As constriction 0.5 wrote them: files are read and written without it."""
+    n = np.arange(60)
+    weights = ((n[:, None] * 7919 + np.arange(16) * 104729) % 65536 + 1).astype(float)
+    weights[::5], weights[::5, 3] = 1, 65536
+    symbols = (n * n * 5 + n) % 16
+    stack = AnsStack()
+    stack.push(symbols[20:], weights[20:])
+    stack.push(symbols[:20], weights[:20])
+    assert stack.data.hex() == (
+        "3ad951a919900c9d88a08747afbba931d3ce715df15fd6bc"
+        "543584290acb5f17f878a78e4c7d7f1b89c6497e7f0000a070561d01"
+    )
+    read = AnsStack(stack.data)
+    assert np.array_equal(read.pop(weights[:35]), symbols[:35])
+    assert np.array_equal(read.pop(weights[35:]), symbols[35:])
 
 
 def test_every_cell_has_one_phase() -> None:

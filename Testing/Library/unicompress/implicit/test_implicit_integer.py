@@ -9,18 +9,17 @@ import pytest
 import torch
 
 from MedEnhanceLib.errors import ModelError
-from MedEnhanceLib.unicompress.implicit import fixed
-from MedEnhanceLib.unicompress.implicit.config import DecoderConfig, TokenConfig
-from MedEnhanceLib.unicompress.implicit.export import (
+from MedEnhanceLib.unicompress.codecs.implicit.config import DecoderConfig, TokenConfig
+from MedEnhanceLib.unicompress.codecs.implicit.decoder import OUT_BITS, positions_of
+from MedEnhanceLib.unicompress.codecs.implicit.export import (
     Arrays,
     decoder_arrays,
-    decoder_of,
     tables,
     token_arrays,
 )
-from MedEnhanceLib.unicompress.implicit.integer import FINE, IntegerDecoder
-from MedEnhanceLib.unicompress.implicit.losses import positions_of
-from MedEnhanceLib.unicompress.implicit.model import Networks, layers_of
+from MedEnhanceLib.unicompress.codecs.implicit.integer import FINE, IntegerDecoder
+from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import Networks, layers_of
+from MedEnhanceLib.unicompress.codecs.implicit.writer import decoder_of
 
 #: The student that ships: what is proved here is proved for its sizes.
 STUDENT = DecoderConfig(hidden=64, depth=3, scaled=1)
@@ -32,8 +31,8 @@ SHAPE = (13, 21, 30)
 def networks() -> Networks:
     torch.manual_seed(0)
     made = Networks(TokenConfig(codes=64, order="0110"), STUDENT, STUDENT)
-    for quantiser in made.tokeniser.quantisers:
-        quantiser.to_bytes()  # type: ignore[operator]
+    for quantizer in made.tokeniser.quantisers:
+        quantizer.to_bytes()  # type: ignore[operator]
     return made
 
 
@@ -88,6 +87,7 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("threads")
 def test_threads_change_nothing(arrays: Arrays, codes: np.ndarray, thick: bool) -> None:
     torch.set_num_threads(1)
@@ -140,13 +140,13 @@ def test_the_network_in_floats_is_near(
     torch.manual_seed(1)
     tokeniser = networks.tokeniser
     grids = [torch.zeros(1, 64, *codes.shape[1:]) for _ in range(2)]
-    for number, (quantiser, layer) in enumerate(layers_of(tokeniser)):
-        vectors = quantiser.codebooks[layer][torch.from_numpy(codes[number])]
+    for number, (quantizer, layer) in enumerate(layers_of(tokeniser)):
+        vectors = quantizer.codebooks[layer][torch.from_numpy(codes[number])]
         grid = grids[tokeniser.config.branches[number]]
-        grid += quantiser.up[layer](vectors).permute(3, 0, 1, 2)
+        grid += quantizer.up[layer](vectors).permute(3, 0, 1, 2)
     grid = torch.stack(torch.meshgrid(*map(torch.arange, SHAPE), indexing="ij"), dim=-1)
     positions = positions_of(grid.flatten(0, 2), thick=False)[None]
-    expected = decoded(arrays, codes, thick=False).float() / 2**fixed.OUT_BITS
+    expected = decoded(arrays, codes, thick=False).float() / 2**OUT_BITS
     for student in (networks.student, decoder_of(arrays, FACTS)):
         student.fixed = True
         with torch.no_grad():

@@ -7,15 +7,32 @@ import pytest
 import torch
 
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.unicompress.implicit.config import DecoderConfig, ImplicitConfig, TokenConfig
-from MedEnhanceLib.unicompress.implicit.distill import teacher_weight
-from MedEnhanceLib.unicompress.implicit.fusion import CORNERS, corner_signs, cosines
-from MedEnhanceLib.unicompress.implicit.losses import cube_voxels, draw_cubes, pick, positions_of
-from MedEnhanceLib.unicompress.implicit.model import Networks, Tokeniser
-from MedEnhanceLib.unicompress.implicit.prior import haar, inverse_haar
-from MedEnhanceLib.unicompress.implicit.quantiser import ResidualQuantiser
-from MedEnhanceLib.unicompress.implicit.scale import Scaling
-from MedEnhanceLib.unicompress.implicit.siren import count_weights
+from MedEnhanceLib.unicompress.codecs.implicit.codec import Scaling
+from MedEnhanceLib.unicompress.codecs.implicit.config import (
+    DecoderConfig,
+    ImplicitConfig,
+    TokenConfig,
+)
+from MedEnhanceLib.unicompress.codecs.implicit.decoder import (
+    CORNERS,
+    corner_signs,
+    cosines,
+    count_weights,
+    positions_of,
+)
+from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import (
+    Networks,
+    ResidualQuantizer,
+    Tokenizer,
+    haar,
+    inverse_haar,
+)
+from MedEnhanceLib.unicompress.codecs.implicit.trainer import (
+    cube_voxels,
+    draw_cubes,
+    pick,
+    teacher_weight,
+)
 
 SMALL = TokenConfig(width=8, latent=16, code_size=4, codes=16)
 
@@ -36,12 +53,12 @@ def test_a_constant_has_no_details() -> None:
 
 def test_each_layer_of_codes_comes_nearer() -> None:
     torch.manual_seed(0)
-    quantiser = ResidualQuantiser(SMALL, 3)
+    quantizer = ResidualQuantizer(SMALL, 3)
     latents = torch.randn(400, 16)
-    quantiser.start(latents)
-    quantiser.requires_grad_(False)
+    quantizer.start(latents)
+    quantizer.requires_grad_(False)
     errors = [
-        float(torch.mean((quantiser(latents, torch.full((400,), used)).latents - latents) ** 2))
+        float(torch.mean((quantizer(latents, torch.full((400,), used)).latents - latents) ** 2))
         for used in range(4)
     ]
     assert errors == sorted(errors, reverse=True)
@@ -50,47 +67,47 @@ def test_each_layer_of_codes_comes_nearer() -> None:
 
 def test_codebooks_learn_and_dead_codes_come_back() -> None:
     torch.manual_seed(0)
-    quantiser = ResidualQuantiser(SMALL, 3)
+    quantizer = ResidualQuantizer(SMALL, 3)
     latents = torch.randn(300, 16)
-    quantiser.start(latents)
+    quantizer.start(latents)
     with torch.no_grad():
-        quantiser.codebooks[0, :8] = 1e6  # nothing is near them
-        quantiser.sums[0, :8] = 0
-        quantiser.uses[0, :8] = 0
+        quantizer.codebooks[0, :8] = 1e6  # nothing is near them
+        quantizer.sums[0, :8] = 0
+        quantizer.uses[0, :8] = 0
     for _ in range(20):
-        quantiser(latents, torch.full((300,), 3), learn=True)
-    assert float(quantiser.codebooks[0].abs().max()) < 100
+        quantizer(latents, torch.full((300,), 3), learn=True)
+    assert float(quantizer.codebooks[0].abs().max()) < 100
 
 
 def test_random_codes_stay_as_they_are() -> None:
     torch.manual_seed(0)
-    quantiser = ResidualQuantiser(TokenConfig(latent=16, codes=16, codebook="random"), 4)
+    quantizer = ResidualQuantizer(TokenConfig(latent=16, codes=16, codebook="random"), 4)
     latents = torch.randn(200, 16)
-    quantiser.start(latents)
-    before = quantiser.codebooks.clone()
-    quantiser(latents, torch.full((200,), 4), learn=True)
-    assert torch.equal(before, quantiser.codebooks)
+    quantizer.start(latents)
+    before = quantizer.codebooks.clone()
+    quantizer(latents, torch.full((200,), 4), learn=True)
+    assert torch.equal(before, quantizer.codebooks)
 
 
-def test_gradients_pass_the_quantiser() -> None:
-    quantiser = ResidualQuantiser(SMALL, 3)
+def test_gradients_pass_the_quantizer() -> None:
+    quantizer = ResidualQuantizer(SMALL, 3)
     latents = torch.randn(10, 16, requires_grad=True)
-    quantiser(latents, torch.full((10,), 3)).latents.sum().backward()
+    quantizer(latents, torch.full((10,), 3)).latents.sum().backward()
     assert latents.grad is not None
     assert latents.grad.abs().sum() > 0
 
 
 def test_to_bytes_twice_changes_nothing() -> None:
-    quantiser = ResidualQuantiser(SMALL, 3)
-    quantiser.to_bytes()
-    before = {n: t.clone() for n, t in quantiser.state_dict().items()}
-    quantiser.to_bytes()
-    assert all(torch.equal(before[n], t) for n, t in quantiser.state_dict().items())
+    quantizer = ResidualQuantizer(SMALL, 3)
+    quantizer.to_bytes()
+    before = {n: t.clone() for n, t in quantizer.state_dict().items()}
+    quantizer.to_bytes()
+    assert all(torch.equal(before[n], t) for n, t in quantizer.state_dict().items())
 
 
 @pytest.mark.parametrize("thick", [False, True])
 def test_latents_have_the_published_shape(thick: bool) -> None:
-    tokeniser = Tokeniser(TokenConfig())
+    tokeniser = Tokenizer(TokenConfig())
     block = torch.zeros(1, 1, 16 if thick else 32, 64, 64)
     tokens = tokeniser(block, torch.tensor([8]), thick=thick)
     assert tokens.low.shape == tokens.high.shape == (1, 64, 4, 8, 8)
@@ -98,7 +115,7 @@ def test_latents_have_the_published_shape(thick: bool) -> None:
 
 
 def test_without_the_high_band_details_change_nothing() -> None:
-    tokeniser = Tokeniser(TokenConfig(width=8, high_band=False))
+    tokeniser = Tokenizer(TokenConfig(width=8, high_band=False))
     block = torch.randn(1, 1, 8, 16, 16)
     _, high = tokeniser.encoders(block, thick=False)
     _, other = tokeniser.encoders(torch.randn_like(block), thick=False)

@@ -11,12 +11,12 @@ import torch
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, ModelError
 from MedEnhanceLib.jobs.kinds.train import training_config
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress.implicit.config import ImplicitConfig
-from MedEnhanceLib.unicompress.implicit.data import Blocks, Source, read_sources
-from MedEnhanceLib.unicompress.implicit.train import ImplicitTraining
-from MedEnhanceLib.unicompress.implicit.trainer import Trainer
+from MedEnhanceLib.unicompress.codecs.implicit.config import ImplicitConfig
+from MedEnhanceLib.unicompress.codecs.implicit.train import ImplicitTraining
+from MedEnhanceLib.unicompress.codecs.implicit.trainer import Blocks, Source, Trainer, read_sources
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [30, 80], ids=["teacher", "student"])
 def test_a_stopped_training_goes_on_to_the_same_state(
     smoke: ImplicitConfig,

@@ -1,0 +1,1 @@
+"""MRML nodes: voxels to and from the worker's files, their description, history and display."""

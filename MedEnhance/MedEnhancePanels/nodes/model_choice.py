@@ -1,0 +1,283 @@
+"""Which models fit a volume, their description, and why a volume cannot be enhanced."""
+
+import dataclasses
+import html
+
+from slicer.i18n import tr as _
+
+from MedEnhancePanels.errors import PanelError
+from MedEnhancePanels.nodes import bridge, card, results
+
+ENHANCER, HEAD, RESTORER = "enhancer", "head", "restorer"
+#: DICOM's word for a modality that is none of the others: the user has to choose the model.
+UNKNOWN = "OT"
+#: The number of structures of a model that are named; the others are counted.
+_NAMED = 6
+
+
+def fitting(modality):
+    """The installed enhancers for a modality, the recommended one first; all where it is unknown.
+
+    Without experimental ones, which have to be selected explicitly.
+    """
+    return [bundle for bundle in _installed(modality, ENHANCER) if not bundle.on_request]
+
+
+def choosable(modality):
+    """The models that a user may choose to enhance by: enhancers as `fitting`, then the small
+    restorers that were trained here or imported, of which none is ever recommended."""
+    return fitting(modality) + _installed(modality, RESTORER)
+
+
+def heads(node):
+    """The models that can segment a node: the recommended one first, those on request last."""
+    modality = modalityOf(node)
+    if modality == UNKNOWN or bridge.isSequence(node):
+        return []
+    return sorted(_installed(modality, HEAD), key=lambda bundle: bundle.on_request)
+
+
+def chosenHead(node, name):
+    """The model that a name, or "auto", stands for in a node; None where it stands for none."""
+    for bundle in heads(node):
+        if name == bundle.name or (name == "auto" and not bundle.on_request):
+            return bundle
+    return None
+
+
+def _installed(modality, kind):
+    from MedEnhanceLib.bundles import list_bundles
+
+    return [
+        bundle
+        for bundle in list_bundles()
+        if bundle.kind == kind and modality in (bundle.modality, UNKNOWN)
+    ]
+
+
+def modalities():
+    """The modalities that there are enhancers for."""
+    return sorted({bundle.modality for bundle in fitting(UNKNOWN)})
+
+
+def isUsable(node):
+    """Whether the node has voxels, in scalar volumes."""
+    frames = bridge.frameNodes(node) if node is not None else []
+    return bool(frames) and all(
+        frame is not None and frame.IsA("vtkMRMLScalarVolumeNode") and frame.GetImageData()
+        for frame in frames
+    )
+
+
+def modalityOf(node):
+    """The modality of a node, UNKNOWN for one without voxels."""
+    return bridge.modalityOf(node) if isUsable(node) else UNKNOWN
+
+
+def canSegment(node):
+    """Why no model can segment a volume, in a sentence; empty where one can."""
+    if bridge.isSequence(node):
+        return _("A sequence cannot be segmented as a whole: choose one frame.")
+    if not heads(node):
+        return _("There is no segmentation model for {modality}.").format(
+            modality=bridge.modalityOf(node)
+        )
+    return ""
+
+
+def headProblem(node, head):
+    """Why this model cannot segment a volume, and what to do; empty where it can.
+
+    head: a model's name, or "auto" for the recommended one.
+    """
+    problem = canSegment(node)
+    if problem or chosenHead(node, head) is not None:
+        return problem
+    modality = bridge.modalityOf(node)
+    if head == "auto":
+        return _(
+            "No segmentation model is recommended for {modality}: choose one, or deselect"
+            " Segmentation."
+        ).format(modality=modality)
+    return _(
+        "The segmentation model {head} is not for {modality}: choose another, or deselect"
+        " Segmentation."
+    ).format(head=head, modality=modality)
+
+
+def restorerProblem(node, model):
+    """Why a guide, an uncertainty and N4 are not to be had, in a sentence; empty where they are.
+
+    model: a model's name, or "auto" for the recommended one.
+    """
+    if any(bundle.name == model for bundle in _installed(modalityOf(node), RESTORER)):
+        return _("Not available with the model {name}, which is a small restorer.").format(
+            name=model
+        )
+    return ""
+
+
+def withoutWhatItLacks(node, options):
+    """The options of an enhancement without those that its model does not support."""
+    if restorerProblem(node, options.model):
+        options = dataclasses.replace(
+            options, guide=None, uncertainty=0, biasCorrection="none", orientations=1
+        )
+    isDeblurring = options.deblur and not deblurProblem(node, options.model)
+    return dataclasses.replace(options, deblur=isDeblurring)
+
+
+def deblurProblem(node, model):
+    """Why blur cannot be undone on request in a volume, in a sentence; empty where it can.
+
+    model: a model's name, or "auto" for the recommended one.
+    """
+    models = choosable(modalityOf(node))
+    chosen = [bundle for bundle in models if model in ("auto", bundle.name)][:1]
+    if not chosen:
+        return _("There is no model for this volume.")
+    if chosen[0].deblurs:
+        return ""
+    return _("The model {name} was not trained to reduce blur.").format(name=chosen[0].name)
+
+
+def problemOf(node, options):
+    """Why a volume cannot be enhanced like this, and what to do; empty where it can."""
+    if node is None:
+        return _("Choose a volume, or load one on the Load page.")
+    try:
+        bridge.checkIntensities(node)
+        bridge.geometryOf(bridge.frameNodes(node)[0])
+        return (
+            _modelProblem(node, options)
+            or (headProblem(node, options.head) if options.segment else "")
+            or _otherVolumesProblem(node, options)
+        )
+    except PanelError as error:
+        return error.text
+
+
+def _modelProblem(node, options):
+    modality = bridge.modalityOf(node)
+    names = [bundle.name for bundle in choosable(modality)]
+    isAuto = options.model == "auto"
+    if isAuto and names and modality == UNKNOWN:
+        return _(
+            "The modality of {name} is not known: choose it on the Load page, or choose the model"
+            " yourself."
+        ).format(name=node.GetName())
+    if options.model in names or (isAuto and fitting(modality)):
+        return ""
+    if isAuto and names:
+        return _("No model is recommended for {modality}: choose one.").format(modality=modality)
+    if names:
+        return _("The model {model} is not for {modality}: choose another.").format(
+            model=options.model, modality=modality
+        )
+    return _(
+        "There is no model for {modality}, the modality of {name}; there are models for {known}."
+        " If the modality is wrong, correct it on the Load page."
+    ).format(modality=modality, name=node.GetName(), known=_(" and ").join(modalities()))
+
+
+def _otherVolumesProblem(node, options):
+    guide = options.guide
+    if guide is not None:
+        bridge.checkIntensities(guide)
+        if bridge.modalityOf(guide) != bridge.modalityOf(node):
+            return _(
+                "The guide is {guide}, the volume {volume}: choose a guide of the same modality."
+            ).format(guide=bridge.modalityOf(guide), volume=bridge.modalityOf(node))
+    bridge.checkOutput(options.output, node, guide)
+    return ""
+
+
+def shortCard(bundle):
+    """A model in few sentences."""
+    data = ", ".join(_dataNames(bundle))
+    first = _("{modality} · version {version} · trained on {data}").format(
+        modality=bundle.modality, version=bundle.metadata["version"], data=data
+    )
+    return "\n".join(filter(None, (first, _scope(bundle), _use(bundle))))
+
+
+def segmentNote(node, isWanted, head="auto"):
+    """What to know before a segmentation; empty where there is nothing to say.
+
+    head: as for `headProblem`, which speaks where no model is chosen.
+    """
+    if not isUsable(node):
+        return ""
+    if bridge.isSequence(node):
+        return _(
+            "A sequence gets neither a segmentation nor a difference map: for these, choose a"
+            " single frame as the volume."
+        )
+    bundle = chosenHead(node, head) if isWanted else None
+    if bundle is None:
+        return ""
+    found = _("{name} finds: {structures}.").format(
+        name=bundle.name, structures=_structures(bundle)
+    )
+    rare = _("Only for images that show it.") if bundle.on_request else ""
+    return " ".join(filter(None, (found, rare, _scope(bundle))))
+
+
+def modalityWarning(node):
+    """What speaks against the modality that a volume is taken for; empty where nothing does."""
+    if not isUsable(node):
+        return ""
+    frame = bridge.frameNodes(node)[0]
+    valueRange = bridge.rangeOf(frame.GetImageData())
+    for warning in card.modalityWarnings(frame, bridge.modalityOf(node), valueRange):
+        return _("{warning}. Correct the modality on the Load page if it is wrong.").format(
+            warning=warning.text
+        )
+    return ""
+
+
+def fullCard(bundle):
+    """The model card as rich text, for a tool tip."""
+    metadata = bundle.metadata
+    data = [
+        ", ".join(filter(None, (entry.get("name"), entry.get("subjects"), entry.get("licence"))))
+        for entry in metadata.get("data", ())
+    ]
+    head = _("{name} {version}, for {modality}").format(
+        name=bundle.name, version=metadata["version"], modality=bundle.modality
+    )
+    return (
+        f"<p><b>{html.escape(head)}</b><br/>{html.escape(metadata['description'])}</p>"
+        + _list(_("Trained on"), data)
+        + _list(_("Limits"), metadata.get("limits", ()))
+        + f"<p>{html.escape(_use(bundle))}</p>"
+    )
+
+
+def _scope(bundle):
+    return f"{results.scopeText(bundle.anatomy)}." if bundle.anatomy else ""
+
+
+def _use(bundle):
+    return bundle.metadata.get("intended_use") or _("Research use only; not for diagnosis.")
+
+
+def _structures(bundle):
+    """The structures that a head finds, as many as fit into a line."""
+    names = [label["name"] for label in bundle.metadata.get("labels") or ()]
+    text = ", ".join(names[:_NAMED])
+    rest = len(names) - _NAMED
+    return text if rest <= 0 else _("{names} and {count} more").format(names=text, count=rest)
+
+
+def _dataNames(bundle):
+    """The data sets without what their brackets add."""
+    names = [str(entry.get("name", "")) for entry in bundle.metadata.get("data", ())]
+    return list(dict.fromkeys(name.partition(" (")[0] for name in names if name))
+
+
+def _list(title, lines):
+    if not lines:
+        return ""
+    items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+    return f"<p>{html.escape(title)}:</p><ul>{items}</ul>"

@@ -1,0 +1,131 @@
+"""What was done to a node's voxels, kept in its attributes and in the files it is saved to.
+
+Slicer's scene keeps attributes; the image formats that Slicer itself writes do not. So a history
+goes along whenever voxels go to the worker, which writes it into every file, and comes back.
+"""
+
+import json
+
+from MedEnhanceLib.bundles.suitability import recorded_warnings
+from MedEnhanceLib.core.manifest import derived_note
+
+#: Attributes: what kind of result it is, all steps as a JSON list, the record of the last one.
+DERIVED = "MedEnhance.derived"
+HISTORY = "MedEnhance.history"
+MANIFEST = "MedEnhance.manifest"
+#: The lossy compressions that the voxels went through, as JSON: [[method, ratio], …].
+LOSSY = "MedEnhance.lossy"
+#: The kind of what was read from a file that says that it is derived.
+FROM_FILE = "file"
+
+
+def historyOf(node):
+    """The steps that made a volume, oldest first, as sentences; empty for an original."""
+    steps = _read(node, HISTORY, list)
+    if steps:
+        return [str(step) for step in steps]
+    derived = node.GetAttribute(DERIVED)
+    return [derived_note(derived)] if derived else []
+
+
+def setHistory(node, steps):
+    """Record the history on a node; its description is the newest step."""
+    node.SetAttribute(HISTORY, json.dumps(list(steps)) if steps else None)
+    if steps:
+        node.SetDescription(steps[-1])
+
+
+def noteFor(derived, model=None):
+    """The sentence for a step. derived: "enhanced", …; model: name and sha256, or nothing."""
+    if not model:
+        return derived_note(derived)
+    return derived_note(f"{derived} ({model.get('name', '')} {model.get('sha256', '')[:12]})")
+
+
+def takeFrom(node, tags):
+    """Set the history of a node from the tags of a file."""
+    if tags.get("lossy"):
+        node.SetAttribute(LOSSY, json.dumps(tags["lossy"]))
+    steps = tags.get("DERIVED") or []
+    if steps:
+        setHistory(node, steps)
+        node.SetAttribute(DERIVED, FROM_FILE)
+
+
+def lossyOf(node):
+    """The lossy steps of a node as a file's tags have them; empty where nothing was lost."""
+    return _read(node, LOSSY, list) or []
+
+
+def manifestOf(node):
+    """The record of how a node was made, as a JSON object; None where it has none."""
+    return _read(node, MANIFEST, dict)
+
+
+def _read(node, attribute, kind):
+    """The JSON value of an attribute; None where it is of another kind, or cannot be read."""
+    try:
+        value = json.loads(node.GetAttribute(attribute) or "null")
+    except ValueError:  # edited by hand
+        return None
+    return value if isinstance(value, kind) else None
+
+
+def setManifest(node, manifest):
+    """Keep the record of how a node was made, a JSON object, with the node."""
+    node.SetAttribute(MANIFEST, json.dumps(manifest, separators=(",", ":")))
+
+
+def figuresOf(node):
+    """The results in the manifest of the run that made a node; {} if there are none."""
+    return _part(manifestOf(node), "results")
+
+
+def warningsOf(node):
+    """The warnings of the run about the model or the input."""
+    try:
+        return recorded_warnings(figuresOf(node))
+    except (KeyError, TypeError):  # edited beyond use
+        return []
+
+
+def uncertaintyOf(node):
+    """The facts on the uncertainty map in the manifest of a result; {} if there are none."""
+    return _part(figuresOf(node), "uncertainty")
+
+
+def strengthIn(node):
+    """The strength of the run that made a node, by its manifest; None if not stated."""
+    strength = _part(manifestOf(node), "config").get("strength")
+    return strength if isinstance(strength, int | float) else None
+
+
+def isDeblurred(node):
+    """Whether blur was undone in it, by its manifest."""
+    return _part(manifestOf(node), "config").get("deblur") is True
+
+
+def _part(fields, name):
+    """A JSON object within another; {} where there is none."""
+    part = (fields or {}).get(name)
+    return part if isinstance(part, dict) else {}
+
+
+def modelOf(node):
+    """Name, SHA-256 and, where known, version of the model that made a node; {} for none."""
+    name = node.GetAttribute("MedEnhance.model")
+    if not name:
+        return {}
+    recorded = (manifestOf(node) or {}).get("model") or {}
+    if recorded.get("name") == name:
+        return recorded
+    return {"name": name, "sha256": node.GetAttribute("MedEnhance.modelSha256") or ""}
+
+
+def writeManifest(node, path):
+    """Write the record of a result beside the file it was saved in, as `<path>.json`."""
+    from MedEnhanceLib.io.atomic import write_json
+
+    manifest = manifestOf(node)
+    if manifest is not None:
+        write_json(f"{path}.json", manifest, overwrite=True)

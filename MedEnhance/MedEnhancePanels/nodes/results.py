@@ -1,0 +1,384 @@
+"""The nodes of a result: difference, segmentation, table; their display, links and history.
+
+Whatever takes long is a generator that yields fractions, so that a job's last phase runs in slices
+between Qt's events.
+"""
+
+import math
+
+import numpy as np
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from vtk.util import numpy_support
+
+from MedEnhanceLib.report.uncertainty import state_of_uncertainty
+from MedEnhancePanels.nodes import bridge, dicom_source, nrrd, provenance
+
+#: Node references from an enhanced volume to what belongs to it: MedEnhance.input, …
+ROLES = ("input", "uncertainty", "segmentation", "table", "difference")
+#: Attribute: the share of the correction that a result holds.
+STRENGTH = "MedEnhance.strength"
+RESEARCH_USE = "Research use only. Not a medical device, not for diagnosis."
+
+#: Voxels that one slice of work handles: some milliseconds.
+_CHUNK = 1 << 20
+#: Voxels that a display window is chosen from.
+_SAMPLE = 1 << 20
+#: Slicer's own colors by their ID, and what stands in where its files are not installed.
+_DIVERGING = "vtkMRMLColorTableNodeFileDivergingBlueRed.txt"
+_PERCEPTUAL = "vtkMRMLColorTableNodeFileViridis.txt"
+_OWN_COLORS = {
+    _DIVERGING: (
+        "MedEnhance difference",
+        ((0.0, 0.23, 0.30, 0.75), (0.5, 0.87, 0.87, 0.87), (1.0, 0.71, 0.02, 0.15)),
+    ),
+    _PERCEPTUAL: (
+        "MedEnhance uncertainty",
+        (
+            (0.0, 0.267, 0.005, 0.329),
+            (0.25, 0.229, 0.322, 0.546),
+            (0.5, 0.128, 0.567, 0.551),
+            (0.75, 0.369, 0.789, 0.383),
+            (1.0, 0.993, 0.906, 0.144),
+        ),
+    ),
+}
+#: What a label without codes is in Slicer's terminology: a tissue, named by its segment.
+_TISSUE = ("85756007", "SCT", "Tissue")
+_CATEGORY_CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
+_REGION_CONTEXT = "Anatomic codes - DICOM master list"
+
+
+# --- links and provenance -------------------------------------------------------------------------
+
+
+def link(output, **nodes):
+    """Set the node references MedEnhance.<role> of a result; None clears one."""
+    for role, node in nodes.items():
+        output.SetNodeReferenceID(f"MedEnhance.{role}", node.GetID() if node is not None else None)
+
+
+def linked(output, role):
+    """The node behind the reference MedEnhance.<role>, or None."""
+    return output.GetNodeReference(f"MedEnhance.{role}") if output is not None else None
+
+
+def strengthOf(output):
+    """The share of the correction that a result holds; 1 is the full result."""
+    try:
+        return float(output.GetAttribute(STRENGTH) or 1.0)
+    except ValueError:  # edited beyond use
+        return 1.0
+
+
+def stamp(node, derived, source=None, model=None, manifest="", history=()):
+    """Record on a node what it is and where it comes from, in attributes that are saved with it.
+
+    Args:
+        node: the result.
+        derived: the kind of result: "enhanced", "difference", …
+        source: the node that it was made from, if there is one.
+        model: name and sha256 of the model.
+        manifest: of the run, as JSON.
+        history: the steps as the worker's file states them; by default one step for `derived`.
+    """
+    node.SetAttribute(provenance.DERIVED, derived)
+    node.SetAttribute("MedEnhance.use", RESEARCH_USE)
+    node.SetAttribute("MedEnhance.anatomy", (model or {}).get("anatomy"))
+    before = provenance.historyOf(source) if source is not None else []
+    setHistory(node, history or [*before, provenance.noteFor(derived, model)])
+    if source is not None:
+        node.SetAttribute(provenance.LOSSY, source.GetAttribute(provenance.LOSSY))
+    if source is not None:
+        node.SetAttribute("MedEnhance.source", source.GetName())
+        dicom_source.inherit(source, node)
+    if model:
+        node.SetAttribute("MedEnhance.model", model.get("name", ""))
+        node.SetAttribute("MedEnhance.modelSha256", model.get("sha256", ""))
+    if manifest:
+        node.SetAttribute(provenance.MANIFEST, manifest)
+
+
+def setHistory(node, steps):
+    """Record the history on a result; its description is the newest step and the scope."""
+    provenance.setHistory(node, steps)
+    anatomy = node.GetAttribute("MedEnhance.anatomy")
+    if anatomy:
+        node.SetDescription(f"{node.GetDescription()}. {scopeText(anatomy)}")
+
+
+def scopeText(anatomy):
+    """What a model that learned from one part of the body is good for, in a sentence."""
+    return _("Trained on images of the {anatomy} only; not validated outside the {anatomy}").format(
+        anatomy=anatomy
+    )
+
+
+def freeSuffix(*names):
+    """What makes all of these names free, so that nodes that belong together share a number."""
+    number, suffix = 0, ""
+    while any(slicer.mrmlScene.GetFirstNodeByName(name + suffix) for name in names):
+        number += 1
+        suffix = f"_{number}"
+    return suffix
+
+
+def latestOf(*sources):
+    """The enhanced volume that was made last of one of the sources, or None."""
+    found = [
+        node
+        for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+        if node.GetAttribute("MedEnhance.derived") == "enhanced"
+        and linked(node, "input") is not None
+        and linked(node, "input") in sources
+    ]
+    return found[-1] if found else None
+
+
+def remove(node):
+    """Take a node out of the scene, with what shows it and what would store it."""
+    scene = slicer.mrmlScene
+    belongings = []
+    if node.IsA("vtkMRMLDisplayableNode"):
+        belongings += [node.GetNthDisplayNode(at) for at in range(node.GetNumberOfDisplayNodes())]
+    if node.IsA("vtkMRMLStorableNode"):
+        belongings.append(node.GetStorageNode())
+    scene.RemoveNode(node)
+    for belonging in belongings:
+        if belonging is not None and scene.IsNodePresent(belonging):
+            scene.RemoveNode(belonging)
+
+
+# --- volumes --------------------------------------------------------------------------------------
+
+
+def displayOf(node):
+    """The display node of a volume, with a window that stays as it is set.
+
+    One that Slicer makes by itself looks for a window first, which takes a pass over the voxels.
+    """
+    display = node.GetDisplayNode()
+    if display is None:
+        display = slicer.vtkMRMLScalarVolumeDisplayNode()
+        display.SetDefaultColorMap()
+        display.SetAutoWindowLevel(False)
+        slicer.mrmlScene.AddNode(display)
+        node.SetAndObserveDisplayNodeID(display.GetID())
+    display.SetAutoWindowLevel(False)
+    return display
+
+
+def copyDisplay(source, target):
+    """Show the target as the source is shown: window, level, colors, interpolation."""
+    shown, display = source.GetDisplayNode(), displayOf(target)
+    if shown is None:
+        return
+    display.SetAndObserveColorNodeID(shown.GetColorNodeID())
+    display.SetInterpolate(shown.GetInterpolate())
+    display.SetWindowLevel(shown.GetWindow(), shown.GetLevel())
+
+
+def fillDifference(node, source, enhanced):
+    """Write enhanced − source into a volume node as floats, in slices.
+
+    The return value is the largest magnitude of it.
+    """
+    before, after = slicer.util.arrayFromVolume(source), slicer.util.arrayFromVolume(enhanced)
+    target = bridge.allocate(node, before.shape, np.float32)
+    # Large integers and doubles are subtracted before they lose digits as floats.
+    exact = np.result_type(before.dtype, after.dtype, np.float32)
+    largest = 0.0
+    for chunk, fraction in chunks(before.shape):
+        np.subtract(
+            after[chunk], before[chunk], out=target[chunk], dtype=exact, casting="same_kind"
+        )
+        low, high = np.fmin.reduce(target[chunk], None), np.fmax.reduce(target[chunk], None)
+        largest = float(np.fmax(largest, np.fmax(-low, high)))
+        yield fraction
+    slicer.util.arrayFromVolumeModified(node)
+    return largest
+
+
+def styleDifference(node, unit=""):
+    """Diverging colors on a window that is symmetric about zero, and a hidden legend if there is a
+    unit."""
+    display = displayOf(node)
+    display.SetAndObserveColorNodeID(_colorNode(_DIVERGING).GetID())
+    limit = typicalMagnitude(slicer.util.arrayFromVolume(node))
+    display.SetWindowLevelMinMax(-limit, limit)
+    display.SetInterpolate(False)
+    if unit:
+        _addLegend(node, _("Enhanced − input\n{unit}").format(unit=unit))
+
+
+def styleUncertainty(node, unit, facts=None):
+    """A perceptually even color map from zero, with a legend that names the unit, hidden.
+
+    facts: the manifest on the map; the legend then says whether it is calibrated.
+    """
+    display = displayOf(node)
+    display.SetAndObserveColorNodeID(_colorNode(_PERCEPTUAL).GetID())
+    display.SetWindowLevelMinMax(0.0, typicalMagnitude(slicer.util.arrayFromVolume(node)))
+    title = _("Uncertainty (1 SD)\n{unit}").format(unit=unit)
+    _addLegend(node, f"{title}\n{state_of_uncertainty(facts)}" if facts else title)
+
+
+def _addLegend(node, title):
+    legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
+    if legend is not None:
+        legend.SetTitleText(title)
+        legend.SetVisibility(False)
+
+
+def legendOf(node):
+    """The color legend of a volume, or None."""
+    return slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(node)
+
+
+def unitOf(volume):
+    """What a volume's intensities are measured in, as a word."""
+    units = volume.GetVoxelValueUnits()
+    if units is not None and units.GetCodeMeaning():
+        return units.GetCodeMeaning()
+    known = {"CT": "HU", "PT": "SUV"}
+    return known.get(bridge.modalityOf(volume), _("intensity units"))
+
+
+def typicalMagnitude(voxels):
+    """The largest |value| but for the outermost half per cent; 1 where all is zero."""
+    step = max(1, math.ceil((voxels.size / _SAMPLE) ** (1 / voxels.ndim)))
+    sample = np.abs(voxels[(slice(None, None, step),) * voxels.ndim])
+    bright = sample[sample > 0]
+    return float(np.percentile(bright, 99.5)) if bright.size else 1.0
+
+
+def chunks(shape):
+    """(index, fraction done) for slabs of [K, J, I] that take some milliseconds each."""
+    slices = shape[0]
+    step = max(1, _CHUNK // max(1, shape[1] * shape[2]))
+    for first in range(0, slices, step):
+        yield slice(first, first + step), min(1.0, (first + step) / slices)
+
+
+# --- segmentation and table -----------------------------------------------------------------------
+
+
+def makeSegmentation(path, source, labels, name):
+    """A segmentation from a label volume on the source's grid; the node is the return value.
+
+    labels: value, name, color (#rrggbb) and, where known, codes of each structure.
+    """
+    reader = nrrd.Reader(path)
+    image = _labelImage(source)
+    values = numpy_support.vtk_to_numpy(image.GetPointData().GetScalars())
+    yield from reader.readInto(values.reshape(image.GetDimensions()[::-1]))
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", bridge.uniqueName(name))
+    node.CreateDefaultDisplayNodes()
+    node.SetReferenceImageGeometryParameterFromVolumeNode(source)
+    for label in labels:
+        node.GetSegmentation().AddSegment(_segment(label, image))
+    node.SetAndObserveTransformNodeID(source.GetTransformNodeID())
+    bridge.placeBeside(source, node)
+    stamp(node, "segmentation", source)
+    return node
+
+
+def _labelImage(source):
+    """An image of labels on the source's grid, not filled yet."""
+    image = slicer.vtkOrientedImageData()
+    image.SetDimensions(source.GetImageData().GetDimensions())
+    image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
+    ijkToRas = vtk.vtkMatrix4x4()
+    source.GetIJKToRASMatrix(ijkToRas)
+    image.SetGeometryFromImageToWorldMatrix(ijkToRas)
+    return image
+
+
+def _segment(label, image):
+    """One structure; all of them share one label volume, as Slicer itself keeps them."""
+    segment = slicer.vtkSegment()
+    segment.SetName(label["name"])
+    color = label.get("color", "#808080").lstrip("#")
+    segment.SetColor(*(int(color[at : at + 2], 16) / 255 for at in (0, 2, 4)))
+    segment.SetLabelValue(int(label["value"]))
+    representation = slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName()
+    segment.AddRepresentation(representation, image)
+    segment.SetTerminology(terminologyEntry(label))
+    return segment
+
+
+def terminologyEntry(label):
+    """Slicer's terminology entry for a structure; without codes it is a tissue, with its name."""
+    category = _code(label.get("category")) or _TISSUE
+    kind = _code(label.get("type")) or _code(label.get("code")) or _TISSUE
+    modifier = _code(label.get("modifier")) or ("", "", "")
+    region = _code(label.get("region")) or ("", "", "")
+    nothing = ("", "", "")
+    return slicer.vtkSlicerTerminologiesModuleLogic.SerializeTerminologyEntry(
+        _CATEGORY_CONTEXT, *category, *kind, *modifier, _REGION_CONTEXT, *region, *nothing
+    )
+
+
+def _code(entry):
+    """(value, scheme, meaning) of a code in a label's metadata, or None."""
+    if not isinstance(entry, dict) or not entry.get("value"):
+        return None
+    return str(entry["value"]), str(entry.get("scheme", "SCT")), str(entry.get("meaning", ""))
+
+
+def addColumn(node, title, kind, values):
+    """Add a column to a table node. kind: a VTK array class."""
+    column = kind()
+    column.SetName(title)
+    for value in values:
+        column.InsertNextValue(value)
+    node.AddColumn(column)
+
+
+def makeTable(rows, source, name, facts):
+    """A table of structures and their sizes; facts (model, device, …) become attributes."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", bridge.uniqueName(name))
+    columns = (
+        (_("Structure"), vtk.vtkStringArray, "label"),
+        (_("Voxels"), vtk.vtkLongLongArray, "voxels"),
+        (_("Volume (mL)"), vtk.vtkDoubleArray, "volume_ml"),
+        (_("Surface (mm²)"), vtk.vtkDoubleArray, "surface_mm2"),
+    )
+    for title, kind, field in columns:
+        addColumn(node, title, kind, [row[field] for row in rows])
+    for fact, value in facts.items():
+        node.SetAttribute(f"MedEnhance.{fact}", str(value))
+    bridge.placeBeside(source, node)
+    stamp(node, "table", source)
+    return node
+
+
+# --- colors --------------------------------------------------------------------------------------
+
+
+def _colorNode(identifier):
+    """A color node of Slicer's, or the scene's own that stands in for it."""
+    node = slicer.mrmlScene.GetNodeByID(identifier)
+    if node is not None:
+        return node
+    name, points = _OWN_COLORS[identifier]
+    node = slicer.mrmlScene.GetFirstNode(name, "vtkMRMLColorTableNode")
+    return node if node is not None else _newColorNode(name, points)
+
+
+def _newColorNode(name, points):
+    size = 256
+    node = slicer.vtkMRMLColorTableNode()
+    node.SetName(name)
+    node.SetTypeToUser()
+    node.SetHideFromEditors(True)
+    node.SetNumberOfColors(size)
+    stops = np.array(points)
+    for index in range(size):
+        at = index / (size - 1)
+        node.SetColor(
+            index, *(float(np.interp(at, stops[:, 0], stops[:, band])) for band in (1, 2, 3)), 1.0
+        )
+    node.SetNamesFromColors()
+    return slicer.mrmlScene.AddNode(node)

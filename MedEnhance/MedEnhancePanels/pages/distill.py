@@ -1,0 +1,344 @@
+"""The page Distill: a cohort, the task, and a run in the background.
+
+It distills the cohort into a few images, or trains an enhancer on it. RunArea shows the run and its
+result.
+"""
+
+import os
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from MedEnhancePanels.errors import guarded
+from MedEnhancePanels.pages import distill_choices
+from MedEnhancePanels.pages.distill_choices import CohortTable, TimeEstimate
+from MedEnhancePanels.pages.distill_run import RunArea
+from MedEnhancePanels.pages.widgets import Page, askForFile
+from MedEnhancePanels.tasks import distillation, long_run, training
+
+
+class DistillPanel(Page):
+    """Fills the options of a run from the page, and starts it."""
+
+    def __init__(self, context):
+        super().__init__(context, "Distill")
+        self._isUpdating, self._isShown = False, False
+        self._names = []
+        self._cohort = CohortTable(self.ui.cohortTable, self.update)
+        self._fillSelectors()
+        self._prior = distill_choices.PriorChoice(context, self.ui, self._onEdited)
+        self._estimate = TimeEstimate(context.runner, self.ui.estimateLabel, self._onNames)
+        self.runs = RunArea(context, self.ui, lambda: self.root, self._refreshButtons)
+        self._connect()
+        self.followState()
+
+    def _fillSelectors(self):
+        ui = self.ui
+        self._choices = {
+            "distillTask": (
+                ui.taskSelector,
+                {
+                    "trainMR": _("Train an enhancer for MR"),
+                    "trainCT": _("Train an enhancer for CT"),
+                    "distill": _("Distill the cohort"),
+                },
+            ),
+            "distillGoal": (
+                ui.goalSelector,
+                {
+                    "denoise": _("Removing noise"),
+                    "sr2": _("Doubling the resolution"),
+                    "sr4": _("Four times the resolution"),
+                    "undersample": _("Completing undersampled MR"),
+                },
+            ),
+            "distillModality": (
+                ui.modalitySelector,
+                {"auto": _("As in the files"), "MR": _("MR"), "CT": _("CT")},
+            ),
+            "distillDevice": (
+                ui.deviceSelector,
+                {
+                    "auto": _("Automatic"),
+                    "cpu": _("Processor"),
+                    "cuda": _("Graphics card (CUDA)"),
+                    "mps": _("Graphics card (Apple)"),
+                },
+            ),
+            "distillBudget": (
+                ui.budgetSelector,
+                {
+                    "cpu": _("Short, for a processor"),
+                    "full": _("Full, for a graphics card"),
+                    "smoke": _("Test: seconds"),
+                },
+            ),
+        }
+        for selector, entries in self._choices.values():
+            for value, text in entries.items():
+                selector.addItem(text, value)
+
+    def _connect(self):
+        ui = self.ui
+        for selector, _entries in self._choices.values():
+            selector.currentIndexChanged.connect(self._onEdited)
+        for edit, _name in self._edits():
+            edit.textChanged.connect(self._onEdited)
+        ui.sceneButton.toggled.connect(self._onEdited)
+        for spinBox in (ui.stepsSpinBox, ui.imagesSpinBox, ui.heldOutSpinBox):
+            spinBox.valueChanged.connect(self._onEdited)
+        ui.dataButton.clicked.connect(lambda _checked=False: self._browse(ui.dataEdit))
+        ui.rootButton.clicked.connect(lambda _checked=False: self._browse(ui.rootEdit))
+        ui.pathButton.clicked.connect(lambda _checked=False: self._browse(ui.pathEdit))
+        ui.tableButton.clicked.connect(self._onBrowseTable)
+        ui.startButton.clicked.connect(self._onStart)
+
+    def _edits(self):
+        """Line edits with the fields of the state that they show."""
+        ui = self.ui
+        return (
+            (ui.dataEdit, "distillFolder"),
+            (ui.highEdit, "distillHigh"),
+            (ui.lowEdit, "distillLow"),
+            (ui.pathEdit, "distillCohort"),
+            (ui.patternEdit, "distillPattern"),
+            (ui.nameEdit, "distillName"),
+            (ui.rootEdit, "distillRoot"),
+        )
+
+    def enter(self):
+        self._isShown = True
+        self._cohort.observe(True)
+        self.runs.list()
+        self.update()
+
+    def exit(self):
+        self._isShown = False
+        self._cohort.observe(False)
+        self._refreshEstimate()
+
+    def cleanup(self):
+        super().cleanup()
+        self._estimate.cleanup()
+        self.runs.cleanup()
+        self._cohort.cleanup()
+
+    @property
+    def root(self):
+        """The folder that runs are kept in."""
+        return self.ui.rootEdit.text.strip() or long_run.defaultRoot()
+
+    @property
+    def isDistilling(self):
+        """Whether the task is a distillation, not a training."""
+        return self.state is not None and self.state.distillTask == "distill"
+
+    @property
+    def options(self):
+        """What is chosen, as training.TrainingOptions or distilling.DistillOptions."""
+        state = self.state
+        common = {
+            "name": state.distillName,
+            "budget": state.distillBudget,
+            "device": state.distillDevice,
+        }
+        if not self.isDistilling:
+            modality = "CT" if state.distillTask == "trainCT" else "MR"
+            return training.TrainingOptions(modality=modality, steps=state.distillSteps, **common)
+        return distillation.DistillOptions(
+            task=state.distillGoal,
+            images=state.distillImages,
+            heldOut=state.distillHeldOut,
+            modality=state.distillModality,
+            **common,
+        )
+
+    @property
+    def cohort(self):
+        """What the run learns from: members of the scene, or a cohort at a path."""
+        state = self.state
+        if state.distillSource == "scene":
+            return self._cohort.members
+        if self.isDistilling:
+            return distillation.PathCohort(state.distillCohort.strip(), state.distillPattern)
+        return training.FolderCohort(
+            state.distillFolder,
+            training.patternsOf(state.distillHigh),
+            training.patternsOf(state.distillLow),
+        )
+
+    # --- state ↔ widgets ---
+
+    def onState(self, state):
+        self.widget.enabled = state is not None
+        self.update()
+        self.runs.list()
+        if state is not None:
+            self.runs.recall(state.distillRun)
+
+    def update(self):
+        """Show what the state says."""
+        if self.state is None or self._isUpdating:
+            return
+        state, ui = self.state, self.ui
+        self._cohort.setPurpose("distill" if self.isDistilling else "train")
+        self._isUpdating = True
+        try:
+            ui.sceneButton.checked = state.distillSource == "scene"
+            ui.folderButton.checked = state.distillSource == "folder"
+            for name, (selector, entries) in self._choices.items():
+                selector.currentIndex = list(entries).index(getattr(state, name))
+            for edit, name in self._edits():
+                if edit.text != getattr(state, name):
+                    edit.text = getattr(state, name)
+            ui.stepsSpinBox.value = state.distillSteps
+            ui.imagesSpinBox.value = state.distillImages
+            ui.heldOutSpinBox.value = round(100 * state.distillHeldOut)
+            self._prior.show(state, self._patientNames(), self.isDistilling)
+        finally:
+            self._isUpdating = False
+        ui.rootEdit.placeholderText = long_run.defaultRoot()
+        ui.noticeLabel.text = self._noticeText()
+        isScene = state.distillSource == "scene"
+        ui.sceneArea.visible = isScene
+        ui.folderArea.visible = not isScene and not self.isDistilling
+        ui.pathArea.visible = not isScene and self.isDistilling
+        for widget in (
+            *(ui.goalLabel, ui.goalSelector, ui.modalityLabel, ui.modalitySelector),
+            *(ui.imagesLabel, ui.imagesSpinBox, ui.heldOutLabel, ui.heldOutSpinBox),
+        ):
+            widget.visible = self.isDistilling
+        ui.stepsLabel.visible = ui.stepsSpinBox.visible = not self.isDistilling
+        ui.cohortLabel.text = self._cohortText()
+        self._refreshButtons()
+
+    @guarded
+    def _onEdited(self, _value=None):
+        if self.state is None or self._isUpdating:
+            return
+        ui, state = self.ui, self.state
+        rootBefore, pathBefore = state.distillRoot, state.distillCohort
+        with state.changes():
+            state.distillSource = "scene" if ui.sceneButton.checked else "folder"
+            for name, (selector, entries) in self._choices.items():
+                setattr(state, name, list(entries)[selector.currentIndex])
+            for edit, name in self._edits():
+                setattr(state, name, edit.text)
+            state.distillSteps = ui.stepsSpinBox.value
+            state.distillImages = ui.imagesSpinBox.value
+            state.distillHeldOut = ui.heldOutSpinBox.value / 100
+            self._prior.read(state)
+        if state.distillCohort != pathBefore:
+            self._names = []
+        if state.distillRoot != rootBefore:
+            self.runs.list()
+
+    def _patientNames(self):
+        """Who can be the prior, as far as that is known."""
+        if self.state.distillSource == "scene":
+            return distillation.patientsOf(self._cohort.members) if self.isDistilling else []
+        return self._names
+
+    def _onNames(self, names):
+        self._names = list(names)
+        self.update()
+
+    def _noticeText(self):
+        if self.isDistilling:
+            return _(
+                "Distillation replaces a cohort by a few images, on which small networks can be "
+                "trained for one task. The images are audited; this does not prove that no "
+                "patient can be recognized in them. If ten real images may be shared, use those: "
+                "training works about as well."
+            )
+        return _(
+            "Trains an enhancer on your cohort. “Distill the cohort” makes a few images instead."
+        )
+
+    def _cohortText(self):
+        members, options = self._cohort.members, self.options
+        if self.state.distillSource == "folder":
+            text, warnings = _("The files are read from their folder."), []
+        elif not members:
+            return _("The scene has no volumes yet: load some on the page Load.")
+        elif self.isDistilling:
+            text = _(
+                "{patients} patients, {volumes} volumes. They are copied into the run's folder "
+                "without patient names, and deleted there at the end."
+            ).format(
+                patients=len(distillation.patientsOf(members)),
+                volumes=len(distillation.used(members)),
+            )
+        else:
+            counts = {role: sum(m.role == role for m in members) for role in ("high", "low")}
+            text = _(
+                "Good: {high}. Poor: {low}. They are copied into the run's folder without patient "
+                "names."
+            ).format(**counts)
+            warnings = training.warningsAbout(members, options.modality)
+        if self.isDistilling:
+            warnings = distillation.warningsAbout(
+                self.cohort, distill_choices.priorIn(self.state), options
+            )
+        return "\n".join([text, *warnings])
+
+    def _refreshButtons(self):
+        ui, isRunning = self.ui, self.runs.isRunning
+        why = self._whyNot()
+        ui.whyLabel.text = why
+        ui.whyLabel.visible = bool(why) and not isRunning
+        ui.startButton.enabled = not why and not isRunning
+        ui.startButton.toolTip = why or (_("A run is in progress") if isRunning else "")
+        self.runs.refresh()
+        self._refreshEstimate()
+
+    def _whyNot(self):
+        """What is missing before a run can start, or nothing."""
+        state = self.state
+        if state is None:
+            return _("There is no scene")
+        if self.isDistilling:
+            return distillation.whyNot(self.cohort, distill_choices.priorIn(state), self.options)
+        if not state.distillName.strip():
+            return _("Give the model a name.")
+        if state.distillSource == "folder":
+            isFolder = os.path.isdir(state.distillFolder)
+            return "" if isFolder else _("Choose the folder with the volumes.")
+        return training.whyNotTrainable(self._cohort.members, self.options.modality)
+
+    def _refreshEstimate(self):
+        isAsked = self._isShown and self.isDistilling and not self.runs.isRunning
+        if isAsked and not self._whyNot():
+            prior = distill_choices.priorIn(self.state)
+            self._estimate.ask(distillation.estimateParams(self.cohort, prior, self.options))
+        else:
+            self._estimate.ask(None)
+
+    @guarded
+    def _browse(self, edit):
+        folder = qt.QFileDialog.getExistingDirectory(self.widget, _("Choose a folder"), edit.text)
+        if folder:
+            edit.text = folder
+
+    @guarded
+    def _onBrowseTable(self, _checked=False):
+        title, kinds = _("Choose a table"), _("Tables (*.csv)")
+        path = askForFile(self.widget, title, self.ui.pathEdit.text, kinds)
+        if path:
+            self.ui.pathEdit.text = path
+
+    @guarded
+    def _onStart(self, _checked=False):
+        self.context.clearMessage()
+        self._cohort.update()
+        runner, root = self.context.runner, self.root
+        if not self.isDistilling:
+            self.runs.begin(training.start(runner, root, self.cohort, self.options))
+            return
+        prior = distill_choices.priorIn(self.state)
+        if prior.exposes and not slicer.util.confirmOkCancelDisplay(
+            distill_choices.warningOf(prior), _("MedEnhance: a patient as the prior"), self.widget
+        ):
+            return
+        self.runs.begin(distillation.start(runner, root, self.cohort, prior, self.options))

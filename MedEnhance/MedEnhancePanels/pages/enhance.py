@@ -1,0 +1,402 @@
+"""The page Enhance: choose, preview in place, apply, compare."""
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhancePanels import arguments, dependencies
+from MedEnhancePanels.errors import guarded
+from MedEnhancePanels.nodes import bridge, model_choice, preview, results
+from MedEnhancePanels.pages.enhance_batch import BatchArea, outcomeText
+from MedEnhancePanels.pages.enhance_choices import DeviceChoice, HeadBox, ModelBox, Overwriting
+from MedEnhancePanels.pages.enhance_result import ResultArea, tookText
+from MedEnhancePanels.pages.widgets import JobProgress, Page, singleShot
+from MedEnhancePanels.tasks import enhancement
+
+_SETTLE_MS = 50
+
+
+class EnhancePanel(Page):
+    """What is chosen lives in the state; the widgets show it and change it."""
+
+    def __init__(self, context):
+        super().__init__(context, "Enhance")
+        self.job = None
+        self.preview = preview.Preview()
+        self.result = ResultArea(context, self.ui, self.update)
+        self.progress = JobProgress(
+            self.ui.runFrame, self.ui.progressBar, self.ui.stageLabel, self.ui.cancelButton
+        )
+        self._isUpdating = False
+        self._observed, self._observedInput = [], None
+        self._shownFor = self._shownInput = None
+        self._settle = singleShot(_SETTLE_MS, self.update)
+        self._devices = DeviceChoice(
+            context.runner,
+            self.ui.deviceComboBox,
+            self.ui.deviceReasonLabel,
+            self._settle.start,
+        )
+        self._batch = BatchArea(self.ui)
+        self._models, self._heads = ModelBox(self.ui), HeadBox(self.ui)
+        self._overwriting = Overwriting(self.ui.overwriteCheckBox)
+        self._setup()
+        self.followState()
+
+    def _setup(self):
+        ui = self.ui
+        icon = self.widget.style().standardIcon(qt.QStyle.SP_MessageBoxWarning)
+        ui.problemIcon.setPixmap(icon.pixmap(20, 20))
+        ui.allFramesCheckBox.visible = False
+        arguments.describe(ui.samplesSpinBox, EnhanceConfig, "uncertainty")
+        ui.samplesSpinBox.minimum = 1  # none is the check box above
+        arguments.describe(ui.orientationsCheckBox, EnhanceConfig, "orientations")
+        ui.logButton.visible = False
+        for selector in (ui.inputSelector, ui.guideSelector, ui.outputSelector):
+            selector.currentNodeChanged.connect(self._onChoice)
+        for comboBox in (ui.modelComboBox, ui.headComboBox, ui.deviceComboBox):
+            comboBox.activated.connect(self._onChoice)
+        for checkBox in (
+            ui.allFramesCheckBox,
+            ui.uncertaintyCheckBox,
+            ui.segmentCheckBox,
+            ui.biasCorrectionCheckBox,
+            ui.deblurCheckBox,
+            ui.orientationsCheckBox,
+            ui.overwriteCheckBox,
+        ):
+            checkBox.toggled.connect(self._onChoice)
+        ui.samplesSpinBox.valueChanged.connect(self._onChoice)
+        ui.previewButton.clicked.connect(self.onPreview)
+        ui.applyButton.clicked.connect(self.onApply)
+        ui.batchSelector.currentItemChanged.connect(lambda *_item: self._settle.start())
+        ui.batchButton.contentsCollapsed.connect(lambda *_collapsed: self.update())
+        ui.batchApplyButton.clicked.connect(self.onBatch)
+        scene = slicer.mrmlScene
+        for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent):
+            self._observed.append((scene, scene.AddObserver(event, self._onSceneChanged)))
+        start = scene.AddObserver(scene.StartCloseEvent, self._onSceneCloses)
+        self._observed.append((scene, start))
+
+    def enter(self):
+        """Called when the page is shown: models and devices may have come or gone."""
+        self._models.forget()
+        self._heads.forget()
+        self._devices.forgetFailure()
+        self.update()
+
+    def cleanup(self):
+        super().cleanup()
+        self.result.finish()
+        self._settle.stop()
+        self._devices.cleanup()
+        self.preview.hide()
+        self.result.leave()
+        self.result.forget()
+        self._observeInput(None)
+        for scene, tag in self._observed:
+            scene.RemoveObserver(tag)
+        self._observed = []
+        self.progress.forget()
+        self.job = None
+
+    # --- what is chosen -----------------------------------------------------------------------
+
+    @property
+    def target(self):
+        """The node to enhance: the volume, or the sequence that it is a frame of."""
+        state = self.context.state
+        node = state.inputVolume if state is not None else None
+        if node is not None and state.allFrames:
+            return preview.sequenceOf(node) or node
+        return node
+
+    @property
+    def options(self):
+        """The choices as an enhancement takes them; what does not fit the volume is left out."""
+        state, node = self.context.state, self.target
+        isMr = node is not None and model_choice.modalityOf(node) == "MR"
+        segment = state.segment and self.ui.segmentCheckBox.enabled
+        options = enhancement.EnhanceOptions(
+            model=state.model,
+            guide=state.guideVolume,
+            uncertainty=state.uncertaintySamples if state.uncertainty else 0,
+            segment=segment,
+            head=state.head if segment else "auto",
+            device=state.device,
+            biasCorrection=state.value("biasCorrection") if isMr else "none",
+            deblur=state.deblur,
+            orientations=state.value("orientations") if isMr else 1,
+            output=state.outputVolume,
+        )
+        return model_choice.withoutWhatItLacks(node, options)
+
+    @guarded
+    def _onChoice(self, *_arguments):
+        """A widget was changed by the user: into the state with it."""
+        state, ui = self.context.state, self.ui
+        if self._isUpdating or state is None:
+            return
+        with state.changes():
+            state.inputVolume = ui.inputSelector.currentNode()
+            state.guideVolume = ui.guideSelector.currentNode()
+            state.outputVolume = ui.outputSelector.currentNode()
+            isAgreed = self._overwriting.read(state.outputVolume)
+            state.model = ui.modelComboBox.currentData or "auto"
+            state.head = ui.headComboBox.currentData or "auto"
+            state.device = ui.deviceComboBox.currentData or "auto"
+            state.allFrames = ui.allFramesCheckBox.checked
+            if ui.uncertaintyCheckBox.enabled:
+                state.uncertainty = ui.uncertaintyCheckBox.checked
+            state.uncertaintySamples = ui.samplesSpinBox.value
+            if ui.segmentCheckBox.enabled:
+                state.segment = ui.segmentCheckBox.checked
+            if ui.biasCorrectionCheckBox.enabled:
+                state.biasCorrection = ui.biasCorrectionCheckBox.checked
+            if ui.deblurCheckBox.enabled:
+                state.deblur = ui.deblurCheckBox.checked
+            if ui.orientationsCheckBox.enabled:
+                state.orientations = ui.orientationsCheckBox.checked
+        if isAgreed:  # which is not part of the state
+            self.update()
+
+    def onState(self, state):
+        if state is not None:
+            self.result.adopt()
+        self.update()
+
+    def _onSceneChanged(self, *_arguments):
+        self._settle.start()
+
+    def _onSceneCloses(self, *_arguments):
+        self._settle.stop()
+        self.preview.forget()
+        self.result.forget()
+        self._observeInput(None)
+        self._shownInput = None
+        self.ui.logButton.visible = False
+
+    def _observeInput(self, node):
+        """Follow the input's voxels, modality and name."""
+        if self._observedInput is not None:
+            observed, tag = self._observedInput
+            observed.RemoveObserver(tag)
+        self._observedInput = None
+        if node is not None:
+            tag = node.AddObserver("ModifiedEvent", lambda *_arguments: self._settle.start())
+            self._observedInput = (node, tag)
+
+    # --- what is shown ------------------------------------------------------------------------
+
+    @guarded
+    def update(self, *_arguments):
+        """Show the state, and enable what can be done."""
+        if self._isUpdating or slicer.mrmlScene.IsClosing():
+            return
+        self._isUpdating = True
+        try:
+            self._settle.stop()
+            self.widget.enabled = self.context.state is not None
+            if self.context.state is not None:
+                self._showChoices()
+                for box in (self._models, self._heads):
+                    box.show(self.context.state, self.target)
+                self._devices.show(self.context.state.device)
+                self._showActions()
+                self._batch.update(self.options, bool(self._busy()))
+                self.result.update()
+        finally:
+            self._isUpdating = False
+
+    def _showChoices(self):
+        state, ui = self.context.state, self.ui
+        node = state.inputVolume
+        if self.preview.source is None or self.preview.source is not preview.shownVolume(node):
+            self.preview.hide()
+        if self._observedInput is None or self._observedInput[0] is not node:
+            self._observeInput(node)
+        if self._shownFor == state and node is not self._shownInput:
+            self.result.follow(node)
+        self._shownFor, self._shownInput = state, node
+        ui.inputSelector.setCurrentNode(node)
+        ui.guideSelector.setCurrentNode(state.guideVolume)
+        ui.outputSelector.setCurrentNode(state.outputVolume)
+        sequence = preview.sequenceOf(node)
+        ui.allFramesCheckBox.visible = sequence is not None
+        if sequence is not None:
+            ui.allFramesCheckBox.text = _("All {count} &frames of {name}").format(
+                count=sequence.GetNumberOfDataNodes(), name=sequence.GetName()
+            )
+        ui.allFramesCheckBox.checked = state.allFrames
+        ui.outputSelector.enabled = not bridge.isSequence(self.target)
+        self._overwriting.show(state.outputVolume)
+        lacking = model_choice.restorerProblem(self.target, state.model)
+        _offer(ui.guideSelector, lacking)
+        _offerCheck(ui.uncertaintyCheckBox, state.uncertainty, lacking)
+        ui.samplesSpinBox.value = state.uncertaintySamples
+        ui.samplesSpinBox.enabled = state.uncertainty and not lacking
+        problem = model_choice.canSegment(self.target) if model_choice.isUsable(self.target) else ""
+        _offerCheck(ui.segmentCheckBox, state.segment, problem)
+        problem = ""
+        if model_choice.isUsable(self.target) and model_choice.modalityOf(self.target) != "MR":
+            problem = _("Only for MR.")
+        problem = problem or lacking
+        _offerCheck(ui.biasCorrectionCheckBox, state.biasCorrection, problem)
+        problem = ""
+        if model_choice.isUsable(self.target) and model_choice.modalityOf(self.target) != "MR":
+            problem = _("Only models for MR were trained along all axes.")
+        _offerCheck(ui.orientationsCheckBox, state.orientations, problem or lacking)
+        problem = ""
+        if model_choice.isUsable(self.target):
+            problem = model_choice.deblurProblem(self.target, state.model)
+        _offerCheck(ui.deblurCheckBox, state.deblur, problem)
+
+    def _showActions(self):
+        ui, state = self.ui, self.context.state
+        problem = self.problem()
+        busy = self._busy()
+        text = problem or model_choice.modalityWarning(self.target)
+        ui.problemLabel.text = text
+        ui.problemLabel.visible = bool(text)
+        ui.problemIcon.visible = bool(text) and state.inputVolume is not None
+        ui.applyButton.enabled = not (problem or busy)
+        ui.applyButton.toolTip = problem or busy or _("Enhance the whole volume")
+        isShown = self.preview.isShown
+        ui.previewButton.text = _("Hide &preview") if isShown else _("&Preview")
+        reason = "" if isShown else problem or busy or self._previewProblem()
+        ui.previewButton.enabled = not reason
+        ui.previewButton.toolTip = reason or _("Enhance only the slice that is shown, in place")
+        if not problem and not self.widget.isHidden():  # the page in front
+            self._devices.ask()
+
+    def problem(self):
+        """Why Apply cannot be pressed, in a sentence; empty where it can."""
+        if dependencies.missing():
+            return _("Python packages are missing: install them with the button at the top.")
+        fault = model_choice.problemOf(self.target, self.options)
+        return fault or self._overwriting.problem(self.context.state.outputVolume)
+
+    def _busy(self):
+        """What has to end before another run can begin, in a sentence; empty for nothing."""
+        if self.job is not None:
+            return _("Wait for the run to finish, or cancel it.")
+        if self.result.isKeeping:
+            return _("Wait until the strength has been applied.")
+        return ""
+
+    def _previewProblem(self):
+        node = preview.shownVolume(self.context.state.inputVolume)
+        if node is None:
+            return _("No frame of the sequence is shown.")
+        if preview.currentSlice(node) is None:
+            return _("There is no slice view in the layout.")
+        return ""
+
+    # --- running ------------------------------------------------------------------------------
+
+    @guarded
+    def onApply(self, *_checked):
+        """Enhance the volume."""
+        self.hidePreview()
+        self._follow(
+            enhancement.start(self.context.runner, self.target, self.options), self._onApplied
+        )
+
+    @guarded
+    def onPreview(self, *_checked):
+        """Enhance the slice that is shown, or take the preview away."""
+        if self.preview.isShown:
+            self.hidePreview()
+            self.update()
+            return
+        node = preview.shownVolume(self.context.state.inputVolume)
+        current = preview.currentSlice(node)
+        options = self.options
+        job = enhancement.startPreview(self.context.runner, node, current.slab, options)
+        self._follow(job, lambda job: self._onPreviewed(job, node, current, options))
+
+    @guarded
+    def onBatch(self, *_checked):
+        """Enhance all volumes of the chosen study or folder."""
+        self.hidePreview()
+        work = self._batch.start(self.context.runner, self.options)
+        self._follow(work, self._onBatchDone)
+        work.start()
+
+    def hidePreview(self):
+        self.preview.hide()
+
+    def _follow(self, job, onDone):
+        """Show a run until its end; onDone(job) where it was successful."""
+        self.context.clearMessage()
+        self.job = job
+        self.ui.logText.clear()
+        self.ui.logButton.visible = True
+        self.progress.show(job)
+        job.onEvent(self._onLog)
+        job.onFinished(lambda job: self._onFinished(job, onDone))
+        self.update()
+
+    def _onLog(self, job, name, fields):
+        if job is self.job and name in ("log", "warning"):
+            self.ui.logText.appendPlainText(fields.get("message", ""))
+
+    @guarded
+    def _onFinished(self, job, onDone):
+        if job is not self.job:
+            return
+        self.job = None
+        if job.error is not None:
+            self.context.showError(job.error)
+        elif self.context.state is not None:
+            if job.warnings:
+                self.context.message("warning", "\n".join(job.warnings))
+            onDone(job)
+        self.update()
+
+    def _onApplied(self, job):
+        state, output = self.context.state, job.nodes["output"]
+        if bridge.isSequence(output):
+            output = preview.shownVolume(output) or output
+        if not bridge.isSequence(output):
+            state.enhancedVolume = output
+        state.strength = 1.0
+        self.result.showNew(output)
+        seconds = tookText(job.ended - job.started)
+        ready = _("{name} is ready, after {time}.").format(name=output.GetName(), time=seconds)
+        self.context.message(
+            "warning" if job.warnings else "info", " ".join([ready, *job.warnings])
+        )
+
+    def _onPreviewed(self, job, node, current, options):
+        self.preview.show(job.nodes["output"], node, current)
+        shown = _("Preview of slice {number} in the {view} view.").format(
+            number=current.index + 1, view=current.sliceNode.GetLayoutName()
+        )
+        self.context.message(
+            "warning" if job.warnings else "info",
+            " ".join([shown, *preview.differencesOf(options), *job.warnings]),
+        )
+
+    def _onBatchDone(self, work):
+        made = [node for node in work.nodes.values() if bridge.isInScene(node)]
+        ofInput = [node for node in made if self._shownInput is results.linked(node, "input")]
+        if made:
+            self.context.state.enhancedVolume = (ofInput or made)[-1]
+        level = "warning" if work.warnings else "info"
+        self.context.message(level, outcomeText(work), "\n".join(work.warnings))
+
+
+def _offer(widget, problem):
+    """A choice that is there only where it makes sense; the tooltip says why not."""
+    if not widget.property("tip"):
+        widget.setProperty("tip", widget.toolTip)
+    widget.enabled = not problem
+    widget.toolTip = problem or widget.property("tip")
+
+
+def _offerCheck(checkBox, value, problem):
+    """As `_offer`; not checked where it is not there."""
+    _offer(checkBox, problem)
+    checkBox.checked = value and not problem

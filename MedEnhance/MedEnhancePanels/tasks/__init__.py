@@ -1,0 +1,1 @@
+"""Jobs started from nodes or files: checks and sending before, loading the results after."""

@@ -1,0 +1,379 @@
+"""Compressed volumes: estimate, compress, open, recover, compare; from nodes and to nodes."""
+
+import os
+
+import slicer
+from slicer.i18n import tr as _
+
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.options import options_of
+from MedEnhanceLib.unicompress.config import CompressConfig
+from MedEnhancePanels import arguments
+from MedEnhancePanels.errors import PanelError
+from MedEnhancePanels.nodes import bridge, dicom_source, nrrd, provenance, results
+from MedEnhancePanels.tasks import compression_texts
+from MedEnhancePanels.tasks.node_job import share
+
+ENDING = ".ucv"
+#: The kind of file, for file dialogs.
+FILTER = _("MedEnhance compressed volume") + " (*.ucv)"
+#: Begins every file, and lies near its end once more.
+_MARK, _TAIL_BYTES = b"UCV1", 256
+#: Attribute with notes for the card of a volume, one per line.
+NOTES = "MedEnhance.notes"
+
+
+class _CompressOptions:
+    """What the file guarantees, and how fast: the options of CompressConfig.
+
+    mode: the name of the one that counts of lossless, max_error, ratio, psnr and ssim.
+    """
+
+    def toConfig(self):
+        """The configuration as the job takes it; raises PanelError where it cannot be."""
+        others = dict.fromkeys(MODES) | {"lossless": self.mode == "lossless"}
+        if self.mode != "lossless":
+            others[self.mode] = getattr(self, arguments.camelCase(self.mode))
+        return arguments.configOf(self, CompressConfig, **others)
+
+
+MODES = tuple(one.name for one in options_of(CompressConfig) if one.about.one_of == "mode")
+CompressOptions = arguments.optionsClass(
+    "CompressOptions", CompressConfig, _CompressOptions, first=[("mode", "lossless")]
+)
+
+
+def modeOf(options):
+    """The compression mode, chosen by exactly one option; raises PanelError otherwise."""
+    modes = [
+        mode for mode in MODES if getattr(options, arguments.camelCase(mode)) not in (None, False)
+    ]
+    if len(modes) != 1:
+        raise PanelError(
+            _("{count} compression modes are chosen").format(count=len(modes)),
+            _("Choose exactly one of lossless, maxError, ratio, psnr and ssim."),
+            "config",
+        )
+    return modes[0]
+
+
+def startCompress(runner, node, path, options, overwrite=False):
+    """Compress a volume node, or a sequence of them, into a file.
+
+    Args:
+        node: a scalar volume node, or a sequence node of them.
+        path: of the new file, ending in .ucv.
+        options: CompressOptions.
+        overwrite: whether an existing file may be replaced.
+    Returns:
+        The Job. The file appears only after it was decoded again and compared.
+    Raises:
+        PanelError: the node cannot be compressed like this, or the file exists.
+    """
+    path = os.path.expanduser(str(path))
+    checkOptions(node, options)
+    checkDestination(path, overwrite)
+
+    def before(job):
+        job.params["dicom"] = dicom_source.uidsOf(node)
+        job.params["input"] = yield from _send(job, node)
+
+    params = {"output": path, "config": options.toConfig(), "overwrite": bool(overwrite)}
+    title = _("Compress {name}").format(name=node.GetName())
+    job = runner.submit("compress", params, title=title, before=before)
+    if losesTimes(node):
+        job.warnings.append(
+            _(
+                "The frame times are uneven or not in s or ms: the file keeps only the order of "
+                "the frames."
+            )
+        )
+    return job
+
+
+def losesTimes(node):
+    """Whether a file cannot keep the times of a sequence's frames."""
+    return bridge.isSequence(node) and bridge.frameInterval(node) is None
+
+
+def startEstimate(runner, node, options):
+    """Compress a few blocks to estimate the result, which is job.result."""
+    checkOptions(node, options)
+
+    def before(job):
+        job.params["input"] = yield from _send(job, node)
+
+    title = _("Estimate {name}").format(name=node.GetName())
+    return runner.submit("estimate", {"config": options.toConfig()}, title=title, before=before)
+
+
+def startInspect(runner, path):
+    """Read the card of a compressed file; job.result["card"]."""
+    title = _("Inspect {name}").format(name=os.path.basename(path))
+    return runner.submit("inspect", {"input": str(path)}, title=title)
+
+
+def startDecompress(runner, path, region=None, layers=None, name=None, card=None):
+    """Open a compressed file as a new node, job.nodes["output"].
+
+    Args:
+        path: of the file.
+        region: for each axis [T,] K, J, I a pair (start, stop) or None; None for everything.
+        layers: how many layers to decode; None for all.
+        name: of the node; None for the file's name.
+        card: the file's card (startInspect), so that the node notes what a lossy file lost.
+    """
+    params = {"region": arguments.regionToJson(region), "layers": layers}
+    notes = compression_texts.lossText(card) if card is not None else ""
+    return _startOpening(runner, "decompress", path, params, name, lambda _job: notes)
+
+
+def startPreviewLoad(runner, path, card, name=None):
+    """Open the slices around the middle first; the other voxels have the lowest value.
+
+    The node is marked by bridge.PREVIEW until `startFill` has filled it. A successful preview is
+    removed from the list of jobs.
+
+    Args:
+        path: of the file.
+        card: the file's card (startInspect).
+        name: of the node; None for the file's name.
+    """
+    slices = previewSlices(card)
+
+    def after(job):
+        node = slicer.mrmlScene.AddNewNodeByClass(
+            "vtkMRMLScalarVolumeNode", bridge.uniqueName(name or baseName(path))
+        )
+        try:
+            yield from _fillPreview(node, job.params["output"], card, slices)
+        except BaseException:  # cancelled in the middle too: half a preview must not stay
+            if bridge.isInScene(node):
+                results.remove(node)
+            raise
+        node.SetAttribute(bridge.PREVIEW, "true")
+        job.nodes["output"] = node
+
+    title = _("Preview {name}").format(name=os.path.basename(path))
+    params = {"input": str(path), "region": [list(slices), None, None]}
+    job = runner.submit("decompress", params, title=title, before=_intoJobFolder, after=after)
+    job.onFinished(lambda job: runner.forget(job) if job.state == "done" else None)
+    return job
+
+
+def previewSlices(card):
+    """First and end of about one block of slices around the middle of a volume."""
+    count, depth = card["shape"][0], card["block_shape"][0]
+    start = max(0, count // 2 - depth // 2)
+    return start, min(count, start + max(1, depth))
+
+
+def _fillPreview(node, path, card, slices):
+    bridge.setGeometry(node, Geometry.from_json(card["geometry"]))
+    node.SetAttribute(bridge.MODALITY, card["modality"])
+    node.SetAttribute(NOTES, compression_texts.lossText(card))
+    provenance.takeFrom(node, {"DERIVED": card["history"]})
+    voxels = bridge.allocate(node, card["shape"], card["dtype"])
+    lowest = (card["range"] or [0])[0]
+    for index in range(len(voxels)):
+        voxels[index] = lowest
+        yield index / len(voxels)
+        bridge.checkStillThere(node)
+    for fraction in nrrd.Reader(path).readInto(voxels[slices[0] : slices[1]]):
+        yield fraction
+        bridge.checkStillThere(node)
+    slicer.util.arrayFromVolumeModified(node)
+    node.CreateDefaultDisplayNodes()
+
+
+def startRecover(runner, path):
+    """Open what is intact in a damaged file; job.result["report"] says what is missing."""
+    name = _("{name} recovered").format(name=baseName(path))
+
+    def notes(job):
+        report = job.result["report"]
+        return compression_texts.lostText(report) if report["lost"] else ""
+
+    return _startOpening(runner, "recover", path, {}, name, notes)
+
+
+def startFill(runner, path, node):
+    """Decode a whole file into a node that holds its preview; where that fails, the node goes."""
+
+    def after(job):
+        yield from bridge.receiveVoxels(job.params["output"], node)
+        node.RemoveAttribute(bridge.PREVIEW)
+        dicom_source.rememberSeries(node, *dicom_source.seriesAndStudyOf(job.result))
+        job.nodes["output"] = node
+
+    def removeUnlessFilled(job):
+        if job.state != "done" and bridge.isInScene(node):
+            results.remove(node)
+
+    title = _("Open {name}").format(name=os.path.basename(path))
+    params = {"input": str(path)}
+    job = runner.submit("decompress", params, title=title, before=_intoJobFolder, after=after)
+    job.onFinished(removeUnlessFilled)
+    return job
+
+
+def startDifference(runner, node, path):
+    """Decode a file that `node` was compressed into, and show file − node as a new node.
+
+    job.nodes["difference"]; job.result["largest"] is the largest difference that was found.
+    """
+    if bridge.isSequence(node):
+        raise PanelError(
+            _("The difference can be shown for single volumes only"),
+            _("Open the file and compare its frames."),
+            "input",
+        )
+
+    def after(job):
+        if not bridge.isInScene(node):
+            raise PanelError(_("The volume is no longer in the scene"), "", "cancelled")
+        decoded = bridge.newVolumeLike(node, _("{name} decoded").format(name=node.GetName()))
+        name = _("{name} difference").format(name=node.GetName())
+        difference = bridge.newVolumeLike(node, name)
+        try:
+            yield from share(bridge.receiveVoxels(job.params["output"], decoded), 0.0, 0.5)
+            steps = results.fillDifference(difference, node, decoded)
+            job.result["largest"] = yield from share(steps, 0.5, 1.0)
+            results.styleDifference(difference)
+            results.stamp(difference, "difference", node)
+            job.nodes["difference"] = difference
+        finally:
+            leftovers = [decoded] if "difference" in job.nodes else [decoded, difference]
+            for each in filter(bridge.isInScene, leftovers):
+                results.remove(each)
+
+    title = _("Difference of {name}").format(name=node.GetName())
+    params = {"input": str(path)}
+    return runner.submit("decompress", params, title=title, before=_intoJobFolder, after=after)
+
+
+def checkOptions(node, options):
+    """Raise PanelError for a node that cannot be compressed, or not so."""
+    bridge.checkVolume(node)
+    bridge.checkOneGrid(node)
+    if options.mode != "lossless" and bridge.isLabelMap(node):
+        raise PanelError(
+            _("{name} is a label map: lossy compression would change its labels").format(
+                name=node.GetName()
+            ),
+            _("Choose lossless; label maps compress very well."),
+            "config",
+        )
+
+
+def checkDestination(path, overwrite):
+    """Raise PanelError where a file cannot, or may not, be written."""
+    name = os.path.basename(path)
+    if not name:
+        raise PanelError(_("No file is chosen"), _("Choose where to save it."), "output")
+    if os.path.splitext(path)[1].lower() != ENDING:
+        raise PanelError(
+            _("{name} does not end in {ending}").format(name=name, ending=ENDING),
+            _("Choose a file name that ends in {ending}.").format(ending=ENDING),
+            "output",
+        )
+    if not os.path.isdir(os.path.dirname(os.path.abspath(path))):
+        raise PanelError(
+            _("The folder {folder} does not exist").format(folder=os.path.dirname(path)),
+            _("Create it, or choose another."),
+            "output",
+        )
+    if not overwrite and isTaken(path):
+        raise PanelError(
+            _("{name} exists already").format(name=name),
+            _("Choose another name, or allow replacing it."),
+            "output",
+        )
+
+
+def fullPath(text):
+    """A path as a user typed it, in full: "~" is the home folder, and where others start."""
+    path = os.path.expanduser(text.strip())
+    return os.path.join(os.path.expanduser("~"), path) if path else ""
+
+
+def isContainer(path):
+    """Whether a file, even a damaged one, was written by MedEnhance, by one of its two marks."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(len(_MARK))
+            file.seek(-min(_TAIL_BYTES, os.path.getsize(path)), os.SEEK_END)
+            return start == _MARK or _MARK in file.read()
+    except OSError:
+        return False
+
+
+def withRemedy(error, path):
+    """An error about a damaged file, with the remedy that Slicer offers for it."""
+    if error.code != "codec":
+        return error
+    if os.path.isfile(path) and not isContainer(path):
+        message = _("{name} was not compressed by MedEnhance")
+        message, hint = message.format(name=os.path.basename(path)), _("Choose another file.")
+        return PanelError(message, hint, "input", error.details)
+    hint = _("Copy the file again, or recover the intact parts on MedEnhance's page Compress.")
+    return PanelError(error.message, hint, error.code, error.details)
+
+
+def beyondRecovery(error):
+    """An error of a recovery, after which no other remedy is left."""
+    if error.code != "codec":
+        return error
+    hint = _("Copy the file again from its source.")
+    return PanelError(error.message, hint, error.code, error.details)
+
+
+def isTaken(path):
+    """Whether the file, or its manifest, already exists."""
+    return os.path.lexists(path) or os.path.lexists(f"{path}.json")
+
+
+def suggestPath(node):
+    """A free name beside the volume's own file, or in the home folder."""
+    storage = node.GetStorageNode() if hasattr(node, "GetStorageNode") else None
+    source = (storage.GetFullNameFromFileName() if storage is not None else "") or ""
+    folder = os.path.dirname(source)
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        folder = os.path.expanduser("~")
+    base, number = bridge.fileName(node), 2
+    path = os.path.join(folder, f"{base}{ENDING}")
+    while isTaken(path):
+        path, number = os.path.join(folder, f"{base}-{number}{ENDING}"), number + 1
+    return path
+
+
+def baseName(path):
+    """The file's name without its ending, for nodes."""
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def _send(job, node):
+    """Write the node into the job's folder; the path is the return value."""
+    path = os.path.join(job.folder, "input.nrrd")
+    yield from bridge.sendVolume(node, path)
+    return path
+
+
+def _intoJobFolder(job):
+    """Have the worker decode into the job's folder."""
+    job.params["output"] = os.path.join(job.folder, "volume.nrrd")
+    yield 1.0
+
+
+def _startOpening(runner, kind, path, params, name, notes):
+    """notes(job): the notes on the node that comes out; "" for none."""
+
+    def after(job):
+        node = yield from bridge.receiveVolume(job.params["output"], name or baseName(path))
+        node.SetAttribute(NOTES, notes(job))
+        dicom_source.rememberSeries(node, *dicom_source.seriesAndStudyOf(job.result))
+        job.nodes["output"] = node
+
+    title = _("Open {name}").format(name=os.path.basename(path))
+    params = {"input": str(path)} | {key: value for key, value in params.items() if value}
+    return runner.submit(kind, params, title=title, before=_intoJobFolder, after=after)

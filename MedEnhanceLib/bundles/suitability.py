@@ -1,0 +1,118 @@
+"""Warnings that a model may not suit a volume."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from MedEnhanceLib.bundles.store import Bundle
+from MedEnhanceLib.core.volume import Volume
+
+#: Key in a bundle's metadata: the axial pixel size of the training data, in mm.
+PIXEL_SPACING = "pixel_spacing_mm"
+#: Ratio of pixel sizes from which a warning is given.
+_PIXEL_RATIO = 1.5
+#: A training with fewer steps than this is a test; the preset smoke has a handful.
+_FEWEST_STEPS = 100
+#: Parts of BodyPartExamined in images that show an anatomy: DICOM's terms, and scanners' own.
+_SHOWN_IN = {"brain": ("BRAIN", "HEAD", "SKULL", "CEREB", "NEURO", "WHOLEBODY")}
+
+
+@dataclass(frozen=True)
+class ModelWarning:
+    """One reason why a model's result on a volume may be wrong.
+
+    code: "test-model", "anatomy", "out-of-range", "already-clean", "no-structure" or "pixel-size".
+    message: a clause. hint: what to do about it. distance: from the training data, in multiples of
+    its usual spread (1 is the limit), or None where it was not measured.
+    """
+
+    code: str
+    message: str
+    hint: str
+    distance: float | None = None
+
+    @property
+    def text(self) -> str:
+        """Message and hint."""
+        return _text(self.message, self.hint)
+
+    def to_json(self) -> dict[str, Any]:
+        """For manifests."""
+        return asdict(self)
+
+
+def messages_of(warnings: Iterable[ModelWarning]) -> str:
+    """All messages in one line, for histories and descriptions; empty where there are none."""
+    return "; ".join(warning.message for warning in warnings)
+
+
+def recorded_warnings(results: Mapping[str, Any]) -> list[str]:
+    """The texts of the warnings that a manifest records, in its `results.doubts`."""
+    return [_text(entry["message"], entry["hint"]) for entry in results.get("doubts") or ()]
+
+
+def anatomy_warning(bundle: Bundle, volume: Volume) -> ModelWarning | None:
+    """Warn where the DICOM images name another body part than the model's; else None."""
+    part = volume.origin.body_part if volume.origin else ""
+    shown_in = _SHOWN_IN.get(bundle.anatomy, ())
+    if not part or not shown_in or any(term in part.upper() for term in shown_in):
+        return None
+    return ModelWarning(
+        "anatomy",
+        f"{bundle.name} was trained on images of the {bundle.anatomy} only, and these images show "
+        f"{part} (BodyPartExamined)",
+        "check the result closely",
+    )
+
+
+def pixel_size_warning(
+    name: str, trained_mm: float, pixels_mm: tuple[float, float]
+) -> ModelWarning | None:
+    """Warn where axial pixels differ in size by a factor above 1.5 from the training data's.
+
+    Args:
+        name: of the model.
+        trained_mm: pixel size of the training data, in mm.
+        pixels_mm: pixel size of the volume along i and j, in mm.
+    """
+    ratio = max(max(pixel / trained_mm, trained_mm / pixel) for pixel in pixels_mm)
+    if ratio <= _PIXEL_RATIO:
+        return None
+    return ModelWarning(
+        "pixel-size",
+        f"{name} was trained on axial pixels of {trained_mm:g} mm, and these are "
+        f"{pixels_mm[0]:.3g} × {pixels_mm[1]:.3g} mm",
+        "check the result closely, or train a model at this spacing",
+        round(math.log(ratio) / math.log(_PIXEL_RATIO), 3),
+    )
+
+
+def training_length_warning(bundle: Bundle) -> ModelWarning | None:
+    """Warn where the bundle records that its training was only a test; else None."""
+    training = bundle.metadata.get("training") or {}
+    steps = (training.get("config") or {}).get("steps")
+    if not isinstance(steps, int) or steps >= _FEWEST_STEPS:
+        return None
+    return ModelWarning(
+        "test-model",
+        f"{bundle.name} was trained for {_steps_text(steps)} only, as a test model",
+        "use it for tests only, and train one with the preset cpu or full for real work",
+    )
+
+
+def training_length_limits(steps: int) -> list[str]:
+    """The limit that a model card states after a training of `steps` steps, if any."""
+    if steps >= _FEWEST_STEPS:
+        return []
+    return [f"Trained for {_steps_text(steps)} only, as a test model: use it for nothing else."]
+
+
+def _steps_text(steps: int) -> str:
+    return "1 step" if steps == 1 else f"{steps} steps"
+
+
+def _text(message: str, hint: str) -> str:
+    return f"{message}: {hint}"

@@ -1,0 +1,281 @@
+"""The jobs of a batch: the rows that are kept of them, and how they run.
+
+One after another, in several processes, or on a Dask cluster.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from MedEnhanceLib.cli.batch_items import Item
+from MedEnhanceLib.cli.console import plain
+from MedEnhanceLib.errors import Cancelled, MedEnhanceError, OutputError
+
+ROWS, TABLE = "batch.jsonl", "batch.csv"
+_PATIENT = "patient"
+_FIRST_COLUMNS = ("source", "output", "status", "seconds", "code", "message", "hint")
+
+
+class Ledger:
+    """batch.jsonl in the folder of the results; the last row of a source counts.
+
+    status of a row: started, done, failed or cancelled. A row belongs to a key: the source with
+    its size and time, and the options; with other options the work is done again.
+    """
+
+    def __init__(self, out: Path) -> None:
+        """Read what an earlier run left; a line that was cut off by a crash is left out."""
+        self.path, self._table = out / ROWS, out / TABLE
+        self.rows: dict[str, dict[str, Any]] = {}
+        if self.path.exists():
+            for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+                self._take(line)
+
+    def is_finished(self, item: Item, options: Mapping[str, Any]) -> bool:
+        """Whether this work was done, and its result is still there."""
+        row = self.rows.get(item.name)
+        return (
+            row is not None
+            and row.get("status") == "done"
+            and row.get("key") == key_of(item, options)
+            and item.output.exists()
+        )
+
+    def is_ours(self, item: Item) -> bool:
+        """Whether a result that lies there comes from an earlier run that did not finish it."""
+        row = self.rows.get(item.name)
+        return row is not None and row.get("output") == str(item.output)
+
+    def add(self, item: Item, options: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
+        """Append a row; it is on the disk when this returns."""
+        row = plain(
+            {
+                "source": item.name,
+                "output": item.output,
+                **({_PATIENT: item.patient} if item.patient else {}),
+                "key": key_of(item, options),
+                **fields,
+            }
+        )
+        self.rows[item.name] = row
+        try:
+            with self.path.open("a+b") as stream:
+                stream.write(_line_start(stream) + json.dumps(row).encode("ascii") + b"\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as cause:
+            raise OutputError(
+                f"{self.path} cannot be written: {cause.strerror}", "Free space, and go on."
+            ) from cause
+
+    def write_table(self, items: Sequence[Item]) -> Path:
+        """batch.csv: the rows of these items, a column for each figure; patients first."""
+        from MedEnhanceLib.io.atomic import atomic_write
+
+        rows = [self.rows[item.name] for item in items if item.name in self.rows]
+        figures = [
+            name
+            for row in rows
+            for name, value in row.items()
+            if name not in (*_FIRST_COLUMNS, "key") and not isinstance(value, (dict, list))
+        ]
+        text = io.StringIO()
+        whose = [_PATIENT] if _PATIENT in figures else []
+        names = dict.fromkeys([*whose, *_FIRST_COLUMNS, *figures])
+        writer = csv.DictWriter(text, [*names], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+        with atomic_write(self._table, overwrite=True) as temporary:
+            temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
+        return self._table
+
+    def _take(self, line: str) -> None:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            return
+        if isinstance(row, dict) and isinstance(row.get("source"), str):
+            self.rows[row["source"]] = row
+
+
+def key_of(item: Item, options: Mapping[str, Any]) -> str:
+    """What a row is about: the source as it is now, and the options."""
+    try:
+        # A folder's own time changes with its files' names, not with their bytes.
+        files = sorted(item.source.iterdir()) if item.source.is_dir() else [item.source]
+        states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    except OSError:
+        states = []
+    text = json.dumps([item.name, states, plain(options)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _line_start(stream: io.BufferedRandom) -> bytes:
+    """A newline, where a crash left the last line without one."""
+    if stream.seek(0, os.SEEK_END) == 0:
+        return b""
+    stream.seek(-1, os.SEEK_END)
+    return b"" if stream.read(1) == b"\n" else b"\n"
+
+
+#: A job: its kind and its parameters.
+Work = tuple[str, Mapping[str, Any]]
+#: Is called at the end of each: its index, and the fields of its row.
+Finished = Callable[[int, Mapping[str, Any]], None]
+Starting = Callable[[int], None]
+_POLL_SECONDS = 0.2
+
+
+def run_here(
+    work: Sequence[Work], starting: Starting, finished: Finished, cancel: threading.Event
+) -> None:
+    """One after another, in this process."""
+    for index, (kind, params) in enumerate(work):
+        if cancel.is_set():
+            return
+        starting(index)
+        finished(index, outcome(kind, params, cancel))
+
+
+def run_in_processes(
+    work: Sequence[Work],
+    count: int,
+    starting: Starting,
+    finished: Finished,
+    cancel: threading.Event,
+) -> None:
+    """`count` at a time, each in a warm worker; one that dies takes only its own job along."""
+    from MedEnhanceLib.jobs import Client, JobSpec
+
+    here = threading.local()
+    clients: list[Client] = []
+    lock = threading.Lock()  # the ledger and the progress bar are not for several threads
+
+    def run(index: int) -> Mapping[str, Any]:
+        if cancel.is_set():
+            return row_of_error(Cancelled("cancelled"))
+        if not hasattr(here, "client"):
+            here.client = Client()
+            clients.append(here.client)
+        kind, params = work[index]
+        with lock:
+            starting(index)
+        return timed(lambda: here.client.run(JobSpec(kind, params), cancel=cancel).fields)
+
+    with _threads_shared_by(count), ThreadPoolExecutor(count) as pool:
+        futures = {pool.submit(run, index): index for index in range(len(work))}
+        try:
+            for future in _as_completed(futures):
+                with lock:
+                    finished(futures[future], future.result())
+        finally:
+            for future in futures:
+                future.cancel()
+            for client in clients:
+                client.close()
+
+
+def run_on_dask(
+    work: Sequence[Work],
+    address: str,
+    starting: Starting,
+    finished: Finished,
+    cancel: threading.Event,
+) -> None:
+    """On the workers of a Dask scheduler, which must see the same paths.
+
+    Raises DependencyError without dask.distributed, MedEnhanceError for no answer.
+    """
+    from MedEnhanceLib.jobs.cluster import connect
+
+    with connect(address, "batch --scheduler") as client:
+        futures = {}
+        for index, (kind, params) in enumerate(work):
+            starting(index)
+            futures[client.submit(outcome, kind, dict(params), pure=False, retries=0)] = index
+        waiting = set(futures)
+        while waiting and not cancel.is_set():
+            ended = {future for future in waiting if future.done()}
+            for future in ended:
+                finished(futures[future], _dask_row(future))
+            waiting -= ended
+            if not ended:
+                time.sleep(_POLL_SECONDS)
+        client.cancel(list(waiting), force=True)
+
+
+def outcome(
+    kind: str, params: Mapping[str, Any], cancel: threading.Event | None = None
+) -> dict[str, Any]:
+    """Run a job in this process; the fields of its row, whether it was done or failed."""
+    from MedEnhanceLib.jobs import JobSpec, run_job
+
+    return timed(lambda: run_job(JobSpec(kind, params), cancel=cancel).fields)
+
+
+def timed(run: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    """The row of what `run` gives or raises, with the seconds it took."""
+    began = time.monotonic()
+    try:
+        fields = {**run(), "status": "done"}
+    except MedEnhanceError as error:
+        fields = row_of_error(error)
+    return {"seconds": round(time.monotonic() - began, 3), **fields}
+
+
+def row_of_error(error: MedEnhanceError) -> dict[str, Any]:
+    """The fields of a failed row."""
+    status = "cancelled" if isinstance(error, Cancelled) else "failed"
+    return {
+        "status": status,
+        "code": error.code,
+        "message": error.message,
+        "hint": error.hint,
+    }
+
+
+def _as_completed(futures: Mapping[Future[Any], int]) -> Iterator[Future[Any]]:
+    """As they complete; waits in short steps, so that Ctrl-C is noticed on every system."""
+    waiting = set(futures)
+    while waiting:
+        done, waiting = wait(waiting, _POLL_SECONDS, FIRST_COMPLETED)
+        yield from done
+
+
+def _dask_row(future: Any) -> dict[str, Any]:
+    error = future.exception()
+    if error is None:
+        row: dict[str, Any] = future.result()
+        return row
+    lost = MedEnhanceError(
+        f"the Dask worker lost the job: {type(error).__name__}: {error}",
+        "See the worker's log; it may have run out of memory.",
+    )
+    return row_of_error(lost)
+
+
+@contextmanager
+def _threads_shared_by(count: int) -> Iterator[None]:
+    """Workers side by side must not each take all threads; a setting of the user's stays."""
+    name = "OMP_NUM_THREADS"
+    if name in os.environ:
+        yield
+        return
+    from MedEnhanceLib.runtime.machine import cpu_threads
+
+    os.environ[name] = str(max(1, cpu_threads() // count))
+    try:
+        yield
+    finally:
+        del os.environ[name]

@@ -1,0 +1,107 @@
+"""Results as lines and tables, for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def columns(heads: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
+    """A table in plain text; the first `left` columns are aligned left, the others right."""
+    table = [list(heads), *(list(row) for row in rows)]
+    widths = [max(len(row[index]) for row in table) for index in range(len(heads))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = (
+            cell.ljust(width) if index < left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        return "  ".join(cells).rstrip()
+
+    rule = "  ".join("─" * width for width in widths)
+    return "\n".join([line(table[0]), rule, *(line(row) for row in table[1:])])
+
+
+def pairs(fields: Mapping[str, Any], indent: str = "") -> str:
+    """A line per field, names aligned; objects are indented, lists of objects numbered."""
+    width = max((len(_name(name)) for name in fields), default=0)
+    lines = []
+    for name, value in fields.items():
+        if isinstance(value, Mapping) and value:
+            lines += [f"{indent}{_name(name)}", pairs(value, indent + "  ")]
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            lines.append(f"{indent}{_name(name)}")
+            lines += [f"{indent}  {inline(entry)}" for entry in value]
+        else:
+            below = "\n" + " " * (len(indent) + width + 2)
+            text = inline(value).replace("\n", below)
+            lines.append(f"{indent}{_name(name).ljust(width)}  {text}".rstrip())
+    return "\n".join(lines)
+
+
+def inline(value: Any) -> str:
+    """A value on one line."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{_name(name)} {inline(entry)}" for name, entry in value.items())
+    if isinstance(value, (list, tuple)):
+        is_long = any(isinstance(entry, str) and len(entry) > 24 for entry in value)
+        return ("; " if is_long else ", ").join(inline(entry) for entry in value)
+    return str(value)
+
+
+def size(count: int) -> str:
+    """Bytes as a person reads them."""
+    from MedEnhanceLib.report.page import size_text
+
+    return size_text(count)
+
+
+def wrote(fields: Mapping[str, Any]) -> list[str]:
+    """A line per output of a job, then how long it took and where."""
+    lines = [f"wrote {path}" for path in fields.get("outputs", {}).values()]
+    model = fields.get("model")
+    name = f"{model['name']} on " if isinstance(model, Mapping) and model.get("name") else ""
+    if fields.get("seconds") is not None:
+        lines.append(f"{name}{fields.get('device', 'cpu')}, {fields['seconds']:.1f} s")
+    return lines
+
+
+def job_lines(fields: Mapping[str, Any]) -> list[str]:
+    """All that people read of a job that writes volumes."""
+    shape = [f"shape {inline(fields['shape'])}, {fields['dtype']}"] if "shape" in fields else []
+    return [*wrote(fields), *object_lines(fields), *label_lines(fields), *shape]
+
+
+def label_lines(fields: Mapping[str, Any]) -> list[str]:
+    """The table of labels of a segmentation, where there is one."""
+    rows = [
+        (
+            str(row["label"]),
+            f"{row['voxels']:,}",
+            f"{row['volume_ml']:.2f}",
+            f"{row['surface_mm2']:,.0f}",
+        )
+        for row in fields.get("table") or ()
+    ]
+    return ["", columns(("label", "voxels", "ml", "mm² of surface"), rows)] if rows else []
+
+
+def object_lines(fields: Mapping[str, Any]) -> list[str]:
+    """What lies in the folder now, a line for each object."""
+    return [f"  {_object_text(row)}" for row in fields.get("objects") or ()]
+
+
+def _object_text(row: Mapping[str, Any]) -> str:
+    count = len(row["files"])
+    files = "1 file" if count == 1 else f"{count} files"
+    return f"{row['role']}: {row['modality']} {row['description']!r}, {files}, {row['series_uid']}"
+
+
+def _name(name: str) -> str:
+    return str(name).replace("_", " ")

@@ -1,0 +1,304 @@
+"""medenhance convert, inspect, degrade, deidentify and demo: volumes without a method."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from shlex import quote
+from typing import TYPE_CHECKING, Any
+
+from MedEnhanceLib.cli.parser import (
+    Parser,
+    Subparsers,
+    declaration_of,
+    job_command,
+    params_of,
+)
+from MedEnhanceLib.cli.series import run_on_series, series_rows, series_table
+from MedEnhanceLib.cli.text import columns, inline, job_lines, pairs, size, wrote
+from MedEnhanceLib.errors import CodecError, ConfigError, InputError
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.degrade import Degradation
+
+
+def add_convert(subparsers: Subparsers) -> None:
+    """Declare the command."""
+    job_command(
+        subparsers,
+        "convert",
+        summary="read any volume, DICOM folders too, and write it as OUTPUT's ending says",
+        description="Convert a volume. Voxels and geometry are kept. With --dicom it becomes a\n"
+        "series that says it is derived, in the study of --like, or in one of its own.",
+        example="medenhance convert dicom-folder/ scan.nii.gz",
+        lines=job_lines,
+    )
+
+
+def add_demo(subparsers: Subparsers) -> None:
+    """Declare the command."""
+    job_command(
+        subparsers,
+        "demo",
+        summary="degrade, enhance, segment, compress and read back a sample brain",
+        description="Run the main job on the bundled sample (a group-average brain) and leave a\n"
+        "folder with volumes, a table, pictures and index.html. Takes a minute or two.",
+        example="medenhance demo my-demo",
+        lines=lambda fields: [demo_text(fields)],
+    )
+
+
+def demo_text(fields: dict[str, Any]) -> str:
+    """The page's tables in plain text."""
+    from MedEnhanceLib.report.demo import (
+        compression_table,
+        findings_from_json,
+        quality_table,
+        summary,
+    )
+
+    findings = findings_from_json(fields["findings"])
+    tables = [
+        f"{table.title}\n{columns(table.columns, table.rows)}\n"
+        for table in (quality_table(findings), compression_table(findings))
+    ]
+    return "\n".join(
+        [
+            *tables,
+            *summary(findings),
+            f"{findings.seconds:.0f} s on {fields['device']}",
+            f"Look at it: {fields['outputs']['page']}",
+        ]
+    )
+
+
+def add_inspect(subparsers: Subparsers) -> None:
+    """Declare the command."""
+    job_command(
+        subparsers,
+        "inspect",
+        summary="show what a volume, a DICOM folder or a .ucv holds",
+        description="Show the card of a volume: size, spacing, orientation, type, range, history.\n"
+        "A .ucv is not decoded for it; --verify reads all of it and exits with status 6\n"
+        "where it is damaged. Several DICOM series are listed in a table.",
+        example="medenhance inspect scan.nii.gz",
+        run=_inspect,
+    )
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    """Run the job and print the card; of several series, the table of them."""
+    try:
+        params = params_of(args, declaration_of("inspect"))
+        fields = args.console.run("inspect", params, isolated=args.isolated)
+    except InputError:
+        rows = [] if args.series else series_rows(args, args.input)
+        if len(rows) < 2:
+            raise
+        choose = f"The card of one: medenhance inspect {quote(args.input)} --series N"
+        return int(args.console.done({"series": rows}, f"{series_table(rows)}\n\n{choose}"))
+    text = card_text(fields["card"])
+    check = fields["card"].get("check")
+    if check is None or check["intact"]:
+        return int(args.console.done(fields, text))
+    if not args.console.as_json:
+        args.console.note(text)
+    return int(args.console.fail(_damage(args.input, check), None, fields))
+
+
+def card_text(card: Mapping[str, Any]) -> str:
+    """A card for people; `--json` has every field."""
+    geometry, counts = card["geometry"], card["shape"][:-4:-1]
+    frames = f"{card['frames']} frames of " if card["frames"] > 1 else ""
+    units = f" {card['units']}" if card["units"] else ""
+    extent = [count * mm for count, mm in zip(counts, card["spacing"], strict=True)]
+    rows = {
+        "voxels": f"{frames}{_times(counts)} (columns × rows × slices)",
+        "spacing": f"{_times(card['spacing'])} mm",
+        "size": f"{_times(extent)} mm",
+        "orientation": card["orientation"],
+        "origin": f"{inline(geometry['origin_lps_mm'])} mm (LPS)",
+        "direction": "; ".join(inline(row) for row in geometry["direction_lps"]),
+        "type": f"{card['dtype']}, {size(card['bytes'])}",
+        "range": " to ".join(inline(value) for value in card["range"] or ()) + units,
+        **(_container_rows(card) if "mode" in card else {}),
+        "history": "\n".join(card["history"]) or "none",
+        "warnings": "\n".join(card["warnings"]) or "none",
+    }
+    return f"{card['source']} ({card['modality']})\n{pairs(rows, '  ')}"
+
+
+def _container_rows(card: Mapping[str, Any]) -> dict[str, str]:
+    """What a compressed file says of itself besides."""
+    return {
+        "file": f"{size(card['file_bytes'])}, {card['ratio']:.2f} times smaller",
+        "mode": inline(card["promise"]) if card["promise"] else card["mode"],
+        "measured": inline(card["measured"]),
+        "blocks": f"{inline(card['blocks'])}; of {_times(card['block_shape'])} voxels, about "
+        "(slices × rows × columns)",
+        "made by": card["encoder"],
+        "to decode": f"missing: {', '.join(card['missing'])}"
+        if card["missing"]
+        else "every package and model that it needs is here",
+        "checked": _checked(card["check"]),
+    }
+
+
+def _checked(check: Mapping[str, Any] | None) -> str:
+    """What is known to be intact, and what is not known."""
+    if check is None:
+        return "header, chunk table and size; not the chunks (--verify reads them)"
+    if check["intact"]:
+        chunks = f"{check['chunks']} chunks" if check["chunks"] != 1 else "the chunk"
+        return f"header, chunk table, {chunks} and the file's SHA-256; nothing was decoded"
+    return f"{len(check['damaged'])} of {check['chunks']} chunks are damaged"
+
+
+def _damage(path: str, check: Mapping[str, Any]) -> CodecError:
+    """The first damaged chunk with its block, and how many there are."""
+    if not check["damaged"]:
+        return CodecError(
+            f"{path} is damaged, and all of its chunks are intact: the second copy of header and "
+            "chunk table is, or the SHA-256 at its end",
+            "No voxel is lost: copy the file again, or decompress it.",
+        )
+    first = check["damaged"][0]
+    said = first["reason"]
+    if first["block"] is not None:
+        ends = zip(first["start"], first["stop"], strict=True)
+        place = ", ".join(f"{start}:{stop}" for start, stop in ends)
+        said += f", which holds block {first['block']} [{place}]"
+    return CodecError(
+        f"{said}; {len(check['damaged'])} of {check['chunks']} chunks are damaged",
+        "Copy the file again, or save what is intact (medenhance recover).",
+    )
+
+
+def _times(values: Sequence[float]) -> str:
+    return " × ".join(f"{value:.5g}" for value in values)
+
+
+def add_degrade(subparsers: Subparsers) -> None:
+    """Declare the command."""
+
+    def kinds(parser: Parser) -> None:
+        for name, (metavar, text) in _KINDS.items():
+            parser.add_argument(
+                f"--{name}", action=_InOrder, type=float, metavar=metavar, dest="steps", help=text
+            )
+        parser.add_argument(
+            "--composite",
+            action=_InOrder,
+            nargs=0,
+            dest="steps",
+            help="the benchmarks' composite: bias 0.3, blur 0.8, Rician 0.07 (MR)",
+        )
+        parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+
+    job_command(
+        subparsers,
+        "degrade",
+        summary="add simulated noise, blur or shading to a volume",
+        description="Degrade a volume by the physics of its modality. Several kinds are applied\n"
+        "in the order given; the same seed gives the same voxels.",
+        example="medenhance degrade scan.nii.gz worse.nii.gz --bias 0.3 --rician 0.1 --seed 7",
+        extra=kinds,
+        run=_degrade,
+    )
+
+
+def _degrade(args: argparse.Namespace) -> int:
+    """Run the job and report what was done."""
+    if not args.steps:
+        raise ConfigError("no degradation was named", "For example: --rician 0.1")
+    steps = {"steps": steps_from_options(args.steps, args.seed)}
+    params = params_of(args, declaration_of("degrade")) | steps
+    fields = run_on_series(args, "degrade", params)
+    return int(args.console.done(fields, "\n".join(wrote(fields))))
+
+
+def steps_from_options(named: Sequence[tuple[str, float]], seed: int) -> list[dict[str, Any]]:
+    """The degradations as JSON; each one in a row gets a seed of its own."""
+    from MedEnhanceLib.degrade import Bias, Blur, LowDose, Rician, standard_composite
+
+    make: dict[str, Callable[[float, int], Degradation]] = {
+        "rician": Rician,
+        "low-dose": lambda photons, at: LowDose(photons, _ELECTRONIC, at),
+        "blur": Blur,
+        "bias": Bias,
+        "composite": lambda _, at: standard_composite(at),
+    }
+    # Steps are seeds apart that a composite's own steps do not use.
+    return [
+        make[name](strength, seed + 10 * at).to_json() for at, (name, strength) in enumerate(named)
+    ]
+
+
+class _InOrder(argparse.Action):
+    """Keeps the options in the order in which they were given: damage does not commute."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        step = ((option_string or "").removeprefix("--"), values or 0.0)
+        namespace.steps = [*(namespace.steps or []), step]
+
+
+_KINDS = {
+    "rician": ("LEVEL", "noise of magnitude MR: σ as a share of the maximum, for example 0.1"),
+    "low-dose": ("PHOTONS", "CT with this many photons a ray, for example 5e3"),
+    "blur": ("PIXELS", "Gaussian blur: σ in pixels, for example 1"),
+    "bias": ("STRENGTH", "smooth shading: ± this share, for example 0.3 (MR)"),
+}
+#: σ of the electronic noise, in photons, of a usual detector.
+_ELECTRONIC = 5.0
+
+
+def add_deidentify(subparsers: Subparsers) -> None:
+    """Declare the command."""
+    job_command(
+        subparsers,
+        "deidentify",
+        summary="take names, dates, UIDs and private elements out of DICOM",
+        description="De-identify DICOM after the Basic Profile of PS3.15. Pixels are not touched:\n"
+        "text in them and faces stay. Reports and documents are left out.",
+        example="medenhance deidentify study/ clean/ --mapping secret.json",
+        run=_deidentify,
+    )
+
+
+def _deidentify(args: argparse.Namespace) -> int:
+    """Run the job; a file that failed decides the exit status, the others are written."""
+    params = params_of(args, declaration_of("deidentify"))
+    fields = args.console.run("deidentify", params, isolated=args.isolated)
+    text = "\n".join([_attributes(fields), "", *_counts(fields, args.mapping), *wrote(fields)])
+    if not fields["failed"]:
+        return int(args.console.done(fields, text))
+    if not args.console.as_json:
+        args.console.note(text)
+    error = InputError(
+        f"{fields['failed']} of {len(fields['files'])} files were not de-identified",
+        f"The others are written; see {fields['outputs']['report']}.",
+    )
+    return int(args.console.fail(error, None, fields))
+
+
+def _attributes(fields: Mapping[str, Any]) -> str:
+    rows = [
+        (row["tag"], row["name"], row["action"], str(row["files"])) for row in fields["attributes"]
+    ]
+    return columns(("tag", "attribute", "what was done", "files"), rows, left=3)
+
+
+def _counts(fields: Mapping[str, Any], mapping: str | None) -> list[str]:
+    counts = f"{fields['written']} files of {fields['patients']} patients written"
+    lines = [f"{counts}, {fields['left_out']} left out, {fields['failed']} failed"]
+    lines += fields["limits"]
+    if mapping:
+        lines.append(f"{mapping} re-identifies everybody: keep it secret, apart from the images")
+    lines.append(f"{fields['outputs']['report']} names source files: not for passing on")
+    return lines

@@ -1,0 +1,133 @@
+"""Degradations computed on images: Rician noise, Gaussian blur, smooth shading."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+#: The kernel of the blur ends at this many σ, where 6e-5 of it is left.
+_TRUNCATE = 4.0
+#: Distance of the shading's control points: sensitivities of head coils vary over such lengths.
+KNOT_MM = 100.0
+
+
+def rician_noise(voxels: npt.NDArray[Any], sigma: float, rng: np.random.Generator) -> Floats:
+    """Add the noise of magnitude MR: Rician in tissue, Rayleigh in air.
+
+    Source: Gudbjartsson and Patz, Magn. Reson. Med. 34 (1995) 910.
+
+    Args:
+        voxels: any shape, any unit; values below 0 (undershoot of an interpolation) count as 0.
+        sigma: standard deviation in each channel of the complex signal, in the unit of `voxels`.
+        rng: two numbers per voxel are drawn from it.
+    Returns:
+        √((x + n₁)² + n₂²), float32, same shape.
+    """
+    real = rng.standard_normal(voxels.shape, dtype=np.float32)
+    real *= sigma
+    real += np.maximum(voxels, 0)
+    imaginary = rng.standard_normal(voxels.shape, dtype=np.float32)
+    imaginary *= sigma
+    return np.hypot(real, imaginary, out=real)
+
+
+def foreground(voxels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Mask of the voxels above the mean, which finds a head in air; all voxels of a constant."""
+    above: npt.NDArray[np.bool_] = voxels > voxels.mean(dtype=np.float64)
+    return above if above.any() else np.ones_like(above)
+
+
+def robust_max(voxels: npt.NDArray[Any]) -> float:
+    """The 99.5th percentile of the foreground, in the unit of `voxels`."""
+    return float(np.percentile(voxels[foreground(voxels)], 99.5))
+
+
+def gaussian_blur(
+    voxels: npt.NDArray[Any], sigma_px: float, *, sigma_slices: float = 0.0
+) -> Floats:
+    """Convolve with a Gaussian, as a smaller matrix or a soft kernel loses resolution.
+
+    Edges are mirrored, so a constant stays constant.
+
+    Args:
+        voxels: [..., J, I]; with `sigma_slices`, [..., K, J, I].
+        sigma_px: σ in pixels along rows and columns; 0 for none.
+        sigma_slices: σ in slices across them; 0 keeps slices separate, as a 2D acquisition does.
+    Returns:
+        float32, same shape.
+    """
+    result = np.array(voxels, dtype=np.float32)
+    for axis, sigma in ((-1, sigma_px), (-2, sigma_px), (-3, sigma_slices)):
+        if sigma > 0:
+            result = _blur_along(result, axis, sigma)
+    return result
+
+
+def _blur_along(voxels: Floats, axis: int, sigma: float) -> Floats:
+    radius = max(1, math.ceil(_TRUNCATE * sigma))
+    taps = np.exp(-0.5 * (np.arange(radius + 1) / sigma) ** 2)
+    taps = (taps / (taps[0] + 2 * taps[1:].sum())).astype(np.float32)
+    length = voxels.shape[axis]
+    widths = [(0, 0)] * voxels.ndim
+    widths[axis] = (radius, radius)
+    padded = np.moveaxis(np.pad(voxels, widths, mode="symmetric"), axis, 0)
+
+    def shifted(offset: int) -> Floats:
+        return padded[radius + offset : radius + offset + length]
+
+    total = shifted(0) * taps[0]
+    for offset in range(1, radius + 1):
+        total += (shifted(-offset) + shifted(offset)) * taps[offset]
+    return np.ascontiguousarray(np.moveaxis(total, 0, axis))
+
+
+def bias_field(
+    shape: tuple[int, ...],
+    strength: float,
+    rng: np.random.Generator,
+    *,
+    spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
+    within: npt.NDArray[np.bool_] | None = None,
+) -> Floats:
+    """Draw smooth multiplicative shading, as receive coils cause it.
+
+    The logarithm of the field has mean 0 and is a cubic B-spline over control points 100 mm apart:
+    over the same extent in mm the same draw gives the same field, whatever the voxel size.
+
+    Args:
+        shape: (K, J, I).
+        strength: 0.3 gives a field that multiplies or divides by 1.3 at most.
+        rng: the control points are drawn from it.
+        spacing_mm: along i, j, k, as in `Geometry`.
+        within: [K, J, I], where mean and maximum are taken; None takes the whole volume.
+    Returns:
+        float32 [K, J, I], positive, no unit.
+    """
+    bases = [
+        _spline_basis(count, spacing)
+        for count, spacing in zip(shape, reversed(tuple(spacing_mm)), strict=True)
+    ]
+    log_field = rng.standard_normal([basis.shape[1] for basis in bases])
+    for basis in bases:
+        # Contracts the first axis and appends the new one: after three, the order is K, J, I.
+        log_field = np.tensordot(log_field, basis, axes=(0, 1))
+    log_field -= log_field.mean(where=True if within is None else within)
+    peak = float(np.abs(log_field if within is None else log_field[within]).max())
+    if peak > 0:
+        log_field *= math.log1p(strength) / peak
+    return np.exp(log_field).astype(np.float32)
+
+
+def _spline_basis(count: int, spacing_mm: float) -> npt.NDArray[np.float64]:
+    """[count, control points]: weights of the uniform cubic B-spline at each voxel's center."""
+    spans = max(1, math.ceil(count * spacing_mm / KNOT_MM - 1e-9))
+    position = (np.arange(count) + 0.5) / count * spans
+    distance = np.abs(position[:, None] - (np.arange(spans + 3) - 1)[None, :])
+    near = 2 / 3 - distance**2 + distance**3 / 2
+    far = np.maximum(2 - distance, 0) ** 3 / 6
+    return np.where(distance < 1, near, far)

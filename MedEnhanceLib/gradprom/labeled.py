@@ -1,0 +1,222 @@
+"""Labeled images for training heads: drawn or propagated labels, and the split by patients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.gradprom.atlas import propagate_labels
+from MedEnhanceLib.gradprom.config import TrainHeadConfig
+from MedEnhanceLib.io import load
+from MedEnhanceLib.runtime.progress import Monitor
+
+#: Files that a message names at most.
+_NAMED = 5
+#: Values of a label volume at most; an image has more.
+_MOST_LABELS = 512
+#: An image and its labels, None where an atlas gives them.
+Files = tuple[Path, Path | None]
+
+
+@dataclass(frozen=True)
+class LabeledImage:
+    """indices: on the image's grid, 0 for the background, then 1… in the order of structures."""
+
+    path: Path
+    image: Volume
+    indices: npt.NDArray[np.uint8]
+
+    def values(self, config: TrainHeadConfig) -> npt.NDArray[np.uint8]:
+        """The labels by their values instead of their indices."""
+        values = np.array([0, *(label.value for label in config.label_set)], np.uint8)
+        return values[self.indices]
+
+
+def find_labeled(config: TrainHeadConfig, data: Path) -> list[tuple[Path, Path | None]]:
+    """Files of images and their labels; None as labels where an atlas provides them.
+
+    Args:
+        config: its patterns are relative to `data`.
+        data: the folder.
+    Raises:
+        InputError: there are no images, or another number of labels.
+    """
+    paths = [path for pattern in config.images for path in sorted(data.glob(pattern))]
+    labels = [path for pattern in config.labels for path in sorted(data.glob(pattern))]
+    if not paths or (config.labels and len(paths) != len(labels)):
+        raise InputError(
+            f"{data}: {len(paths)} images and {len(labels)} labels match{_lonely(paths, labels)}",
+            "Give one label volume for each image, in the same order.",
+        )
+    _check_names(paths, labels)
+    beside: list[Path | None] = [*labels] or [None] * len(paths)
+    return list(zip(paths, beside, strict=True))
+
+
+def _check_names(paths: Sequence[Path], labels: Sequence[Path]) -> None:
+    """Raise InputError where labels are named after other images than those they are paired with.
+
+    Pairs by the order of names would be wrong silently where one file is missing and one is extra.
+    """
+    images, drawn = ([_stem(path) for path in files] for files in (paths, labels))
+    if not set(images) & set(drawn) or len(set(images)) < len(images):
+        return
+    for path, label in zip(paths, labels, strict=True):
+        if _stem(path) != _stem(label):
+            raise InputError(
+                f"{path.name} would be labeled by {label.name}, while others are paired by name",
+                "Give each image's labels the image's name, or name files one by one.",
+            )
+
+
+def _lonely(paths: Sequence[Path], labels: Sequence[Path]) -> str:
+    """Names the files without a partner, where images and labels are paired by name."""
+    images, drawn = ({_stem(path): path for path in files} for files in (paths, labels))
+    if not set(images) & set(drawn):
+        return ""
+    alone = [images[stem].name for stem in images if stem not in drawn]
+    unused = [drawn[stem].name for stem in drawn if stem not in images]
+    parts = [
+        f"{', '.join(names[:_NAMED])}{' …' if len(names) > _NAMED else ''} {words}"
+        for names, words in ((alone, "without labels"), (unused, "without an image"))
+        if names
+    ]
+    return f" ({'; '.join(parts)})" if parts else ""
+
+
+def _stem(path: Path) -> str:
+    return path.name.partition(".")[0]
+
+
+def read_labeled(
+    config: TrainHeadConfig, data: Path, files: tuple[Path, Path | None], monitor: Monitor
+) -> LabeledImage:
+    """Read an image of `find_labeled` with its labels; InputError where their grids differ."""
+    path, label_path = files
+    monitor.progress(0, f"reading {path.name}")
+    image = load(path, modality=config.modality)
+    if label_path:
+        labels = load(label_path)
+    else:
+        atlas = load(data / config.atlas_image, modality=config.modality)
+        drawn = load(data / config.atlas_labels)
+        labels = propagate_labels(atlas, drawn, image, monitor)
+    if labels.shape != image.shape:
+        raise InputError(
+            f"{path}: shape {image.shape}, its labels {labels.shape}",
+            "Give labels drawn on the image.",
+        )
+    if not labels.geometry.is_close(image.geometry, 0.1, shape=image.shape):
+        raise InputError(
+            f"{path}: its labels lie elsewhere ({label_path}: other origin, spacing or direction)",
+            "Give labels drawn on the image, in the images' order.",
+        )
+    return LabeledImage(path, image, _indices(labels.voxels, config, label_path or path))
+
+
+def check_structures(config: TrainHeadConfig, found: Sequence[npt.NDArray[np.uint8]]) -> None:
+    """Raise InputError for a structure that is in none of the images."""
+    there = set().union(*(np.unique(indices).tolist() for indices in found))
+    for index, label in enumerate(config.label_set, start=1):
+        if index not in there:
+            raise InputError(
+                f"no training image shows {label.name!r} (value {label.value})",
+                "Check its label value, or leave the structure out.",
+            )
+
+
+def _check_labels(labels: npt.NDArray[Any], path: Path) -> None:
+    """Raise InputError for an image in place of labels."""
+    is_whole = labels.dtype.kind in "bui" or bool((labels == np.round(labels)).all())
+    # Counting values takes seconds: only where they could be too many.
+    has_many = labels.max(initial=0) > _MOST_LABELS and np.unique(labels).size > _MOST_LABELS
+    if not is_whole or labels.min(initial=0) < 0 or has_many:
+        raise InputError(
+            f"{path}: these are no labels, but an image", "Give label volumes: whole numbers."
+        )
+
+
+def _indices(
+    labels: npt.NDArray[Any], config: TrainHeadConfig, path: Path
+) -> npt.NDArray[np.uint8]:
+    """Label values → 0 for the background and 1… in the order of the structures."""
+    _check_labels(labels, path)
+    indices = np.zeros(labels.shape, np.uint8)
+    for index, label in enumerate(config.label_set, start=1):
+        indices[labels == label.value] = index
+    if not indices.any():
+        wanted = ", ".join(str(label.value) for label in config.label_set)
+        found = np.unique(labels)
+        there = ", ".join(f"{value:g}" for value in found[:_NAMED])
+        more = f" … ({len(found)} values)" if len(found) > _NAMED else ""
+        raise InputError(
+            f"{path}: no voxel carries a value of the structures ({wanted}); "
+            f"it holds {there}{more}",
+            "Check the value of each structure.",
+        )
+    return indices
+
+
+def find_split(config: TrainHeadConfig, data: Path) -> tuple[list[Files], list[Files]]:
+    """As `split_patients`, of all labeled images below `data`; raises as `find_labeled` too."""
+    return split_patients(config, data, find_labeled(config, data))
+
+
+def split_patients(
+    config: TrainHeadConfig, data: Path, found: Sequence[Files]
+) -> tuple[list[Files], list[Files]]:
+    """The images of the training, and those of the patients held out.
+
+    Raises InputError where a pattern of `held_out` matches nothing, or no image is left.
+    """
+    patients = patients_of([path.relative_to(data) for path, _ in found])
+    held = _named(config, data, found, patients) if config.held_out else _fold(config, patients)
+    learned = [files for files, who in zip(found, patients, strict=True) if who not in held]
+    if not learned:
+        raise InputError("all labeled images are held out", "Hold out fewer patients.")
+    return learned, [files for files, who in zip(found, patients, strict=True) if who in held]
+
+
+def patients_of(paths: Sequence[Path]) -> list[str]:
+    """The patient of each file: its folder, or the file itself where all lie in one folder."""
+    folders = [path.parent.as_posix() for path in paths]
+    return folders if len(set(folders)) > 1 else [path.as_posix() for path in paths]
+
+
+def _named(
+    config: TrainHeadConfig, data: Path, found: Sequence[Files], patients: Sequence[str]
+) -> set[str]:
+    held = set()
+    for pattern in config.held_out:
+        matching = {
+            who
+            for (path, _), who in zip(found, patients, strict=True)
+            if fnmatchcase(path.relative_to(data).as_posix(), pattern)
+        }
+        if not matching:
+            raise InputError(
+                f"{data}: no labeled image matches {pattern!r} (held_out)",
+                "Give patterns of images, relative to the data folder.",
+            )
+        held |= matching
+    return held
+
+
+def _fold(config: TrainHeadConfig, patients: Sequence[str]) -> set[str]:
+    if not config.folds:
+        return set()
+    names = sorted(set(patients))
+    if len(names) < config.folds:
+        raise InputError(
+            f"{len(names)} patients cannot make {config.folds} folds", "State fewer folds."
+        )
+    order = np.random.default_rng(config.seed).permutation(len(names))
+    return {names[place] for place in order[config.fold :: config.folds]}

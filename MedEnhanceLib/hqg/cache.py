@@ -1,0 +1,34 @@
+"""What a run measures of a whole volume before its first slice, kept for the next run over it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from MedEnhanceLib.hqg.range import Verdict
+    from MedEnhanceLib.nets.intensity import Scaling
+
+
+@dataclass
+class VolumeCache:
+    """Measurements of one volume (a single frame), filled by the first run over it.
+
+    Owned by who keeps the volume in memory; valid as long as nobody writes to its voxels.
+
+    Attributes:
+        scaling: of its intensities; None before the first run.
+        floor: lowest value of a result, in the volume's units.
+        contents: (hash of the model, device) → content vector [1, content_size].
+        cues: hash of the model → cue [1, cue_size], where the volume was a guide.
+        verdicts: hash of the model → how it compares with the training data.
+    """
+
+    scaling: Scaling | None = None
+    floor: float = -math.inf
+    contents: dict[tuple[str, str], Tensor] = field(default_factory=dict)
+    cues: dict[str, Tensor] = field(default_factory=dict)
+    verdicts: dict[str, Verdict] = field(default_factory=dict)

@@ -1,0 +1,162 @@
+"""What a volume is: its card for people and JSON, its likely modality, whether all is finite."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.slabs import every, extremes, slabs
+from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.errors import InputError
+
+_LETTERS = ("LR", "PA", "SI")
+#: Above this ratio of spacings, methods work slice by slice.
+_ANISOTROPIC = 3.0
+_MICROSCOPY_MM = 1e-3
+
+
+def card(volume: Volume, path: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+    """Describe a volume by plain JSON values, as `inspect` shows them.
+
+    Args:
+        volume: the volume.
+        path: the file or folder it came from, if its size on disk is to be added.
+    Returns:
+        Among others: spacing in mm, range in the volume's units, shape as [K, J, I] or
+        [T, K, J, I], and warnings.
+    """
+    voxels, spacing = volume.voxels, volume.geometry.spacing
+    low, high = voxels.min(), voxels.max()
+    described: dict[str, Any] = {
+        "source": volume.source,
+        "modality": volume.modality,
+        "units": volume.units,
+        "shape": list(volume.shape),
+        "frames": volume.shape[0] if volume.is_sequence else 1,
+        "frame_interval_s": volume.frame_interval_s,
+        "spacing": list(spacing),
+        "size_mm": [
+            count * step for count, step in zip(volume.shape[:-4:-1], spacing, strict=True)
+        ],
+        "orientation": orientation_code(volume.geometry),
+        "geometry": plain_geometry(volume.geometry),
+        "dtype": str(volume.dtype),
+        "range": [low.item(), high.item()],
+        "bytes": volume.nbytes,
+        "history": list(volume.history),
+        "derived": bool(volume.history),
+        "warnings": _warnings(volume, constant=bool(low == high)),
+    }
+    if path is not None:
+        described["path"] = str(path)
+        files = Path(path).rglob("*") if Path(path).is_dir() else [Path(path)]
+        described["file_bytes"] = sum(file.stat().st_size for file in files if file.is_file())
+    return described
+
+
+def orientation_code(geometry: Geometry) -> str:
+    """Where i, j and k point to, one letter each, as ITK writes it: "LPS" is usual in DICOM."""
+    direction = np.asarray(geometry.direction)
+    letters = ["", "", ""]
+    left = np.abs(direction)
+    for _ in range(3):  # the clearest axis first, so that an oblique one cannot take its letter
+        axis, column = np.unravel_index(int(left.argmax()), left.shape)
+        letters[column] = _LETTERS[axis][0 if direction[axis, column] > 0 else 1]
+        left[axis, :] = left[:, column] = -1
+    return "".join(letters)
+
+
+def plain_geometry(geometry: Geometry) -> dict[str, Any]:
+    """The geometry as JSON values, with 0 instead of -0, which some headers hold."""
+    return {name: _plain(value) for name, value in geometry.to_json().items()}
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(entry) for entry in value] if isinstance(value, list) else value + 0.0
+
+
+def _warnings(volume: Volume, *, constant: bool) -> list[str]:
+    spacing, direction = volume.geometry.spacing, np.abs(np.asarray(volume.geometry.direction))
+    angle = float(np.degrees(np.arccos(min(1.0, direction.max(axis=0).min()))))
+    facts = {
+        "all voxels are equal": constant,
+        "one slice only": volume.shape[-3] == 1,
+        f"anisotropic: slices are {max(spacing) / min(spacing):.1f} times as thick as pixels": max(
+            spacing
+        )
+        > _ANISOTROPIC * min(spacing),
+        "microscopy: spacing below 1 µm": min(spacing) < _MICROSCOPY_MM,
+        f"oblique: up to {angle:.1f}° off the patient's axes": angle > 0.1,
+        "left-handed axes": not volume.geometry.is_right_handed,
+    }
+    return [fact for fact, holds in facts.items() if holds]
+
+
+_LARGEST_SAMPLE = 200_000
+#: Below 1 µm it is no patient.
+#: Air is -1000 HU; -4096 is the lowest padding in use; metal saturates at 12 or 16 bits.
+_HU_AIR, _HU_LOWEST, _HU_HIGHEST = -500, -4096, 32767
+
+
+def guess_modality(volume: Volume) -> str:
+    """Guess the modality: EM by its spacing, CT by values like HU, MR by many levels from 0.
+
+    Everything else is OT: label maps and small ranges (SUV, probabilities) among them.
+    """
+    if min(volume.geometry.spacing) < _MICROSCOPY_MM:
+        return "EM"
+    low, high = (float(end) for end in extremes(volume.voxels))
+    if _HU_LOWEST <= low <= _HU_AIR and 100 <= high <= _HU_HIGHEST:
+        return "CT"
+    if low >= -0.25 * high and high >= 64:
+        sample = every(volume.voxels, max(1, volume.voxels.size // _LARGEST_SAMPLE))
+        if np.unique(sample).size > 32:
+            return "MR"
+    return "OT"
+
+
+def default_units(modality: str) -> str:
+    """The unit of a modality's intensities if the file does not state one."""
+    return "HU" if modality == "CT" else ""
+
+
+def refuse_not_finite(volume: Volume) -> None:
+    """Raise InputError with the number of NaN and infinite voxels and the first slice of them."""
+    if volume.dtype.kind != "f":
+        return
+    counts = [count for part in slabs(volume.voxels) for count in _not_finite(part)]
+    if any(counts):
+        first = next(index for index, count in enumerate(counts) if count)
+        raise _refusal(volume, f"{sum(counts)} voxels", first)
+
+
+def finite_parts(parts: Iterable[Voxels], outline: Volume) -> Iterator[Voxels]:
+    """Yield runs of slices [n, J, I] unchanged; raise InputError at the first NaN or infinity.
+
+    outline: the volume that they make up, for its shape and name.
+    """
+    passed = 0
+    for part in parts:
+        if part.dtype.kind == "f" and any(counts := _not_finite(part)):
+            first = next(index for index, count in enumerate(counts) if count)
+            raise _refusal(outline, "voxels", passed + first)
+        passed += len(part)
+        yield part
+
+
+def _not_finite(slices: Voxels) -> list[int]:
+    return [part.size - int(np.count_nonzero(np.isfinite(part))) for part in slices]
+
+
+def _refusal(volume: Volume, what: str, first: int) -> InputError:
+    frame, index = divmod(first, volume.shape[-3])
+    where = f"slice {index} of frame {frame}" if volume.is_sequence else f"slice {index}"
+    return InputError(
+        f"{volume.source or 'volume'}: {what} are NaN or infinite, first in {where}",
+        "Replace them by a number (the background, say) and save the volume again.",
+    )

@@ -1,0 +1,434 @@
+"""A volume as a derived series: one image per slice, in the study that it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.dicomout.attributes import (
+    CT_IMAGE,
+    MR_IMAGE,
+    PET_IMAGE,
+    PET_UNITS,
+    REQUIRED_OF_PET,
+    SECONDARY_CAPTURE,
+    SOP_CLASSES,
+    complete,
+    kept_attributes,
+)
+from MedEnhanceLib.io.dicomout.derivation import (
+    IMPLEMENTATION_UID,
+    UNIT_CODES,
+    Derivation,
+    coded,
+    fresh_uid,
+    now,
+    refer_to_sources,
+    series_number,
+    values_of,
+    with_elements,
+)
+from MedEnhanceLib.io.dicomout.placement import Place, find_places
+from MedEnhanceLib.io.dicomout.stored_values import Rescale, Stored, decimal, plan_storage
+from MedEnhanceLib.io.dicomout.template import Template, copy_attributes
+from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.progress import Monitor
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+
+_MOST_ROWS = 2**16 - 1
+#: BitsStored that enhanced images may have.
+_ENHANCED_BITS = (12, 16)
+
+
+def build_series(
+    volume: Volume,
+    *,
+    template: Template,
+    derivation: Derivation,
+    enhanced: bool = False,
+    monitor: Monitor | None = None,
+) -> list[Dataset]:
+    """Make the images of a derived series, complete with pixels.
+
+    CT and MR become images of their class, PET too if `template` states what PET images require;
+    everything else becomes secondary capture, with its place in the patient.
+
+    Args:
+        volume: [K, J, I], or [T, K, J, I] as T time points.
+        template: the images that it came from.
+        derivation: what was done.
+        enhanced: make one legacy converted enhanced image of many frames; for CT in HU, MR, PET.
+        monitor: notified of progress and of rounded intensities; may cancel.
+    Returns:
+        One image for each slice, or the enhanced image.
+    Raises:
+        InputError: DICOM cannot hold the volume, or has no enhanced image of its modality.
+        OutputError: the enhanced image would hold other intensities than the single images.
+    """
+    require("pydicom", purpose="Writing DICOM")
+    monitor = monitor or Monitor()
+    if max(volume.shape[-2:]) > _MOST_ROWS:
+        raise InputError(
+            f"slices of {volume.shape[-1]}×{volume.shape[-2]}", f"DICOM holds {_MOST_ROWS} at most."
+        )
+    places = find_places(volume, template)
+    series = _series(volume, template, derivation, places, many_frames=enhanced)
+    _warn(series, places, monitor)
+    if enhanced:
+        _refuse_enhanced(series, places, monitor)
+    images = []
+    for number, place in enumerate(places):
+        monitor.progress(number / len(places), "making DICOM images")
+        images.append(make_image(number, place, series))
+    if not enhanced:
+        return images
+    from MedEnhanceLib.io.dicomout.enhanced_multiframe import convert
+
+    between = places[0].grid.between
+    return [
+        convert(
+            images,
+            template,
+            between=between,
+            time_points=series.frames,
+            interval_s=volume.frame_interval_s,
+        )
+    ]
+
+
+def _warn(series: Series, places: Sequence[Place], monitor: Monitor) -> None:
+    name = series.volume.source or "volume"
+    if series.stored.error:
+        monitor.warn(
+            f"{name}: DICOM images have 16 bits; intensities are rounded, by up to "
+            f"{series.stored.error:.3g}"
+        )
+    missing = _missing_of_pet(places)
+    if series.has_headers and series.template.modality == "PT" and missing:
+        monitor.warn(
+            f"{name}: its images do not state {missing[0]}, which PET images require; it is "
+            "written as secondary capture"
+        )
+
+
+def _refuse_enhanced(series: Series, places: Sequence[Place], monitor: Monitor) -> None:
+    volume = series.volume
+    if series.sop_class == SECONDARY_CAPTURE:
+        raise InputError(
+            f"DICOM has no enhanced multi-frame image of {volume.modality}",
+            "Write single images.",
+        )
+    if series.sop_class == CT_IMAGE and volume.units not in ("HU", ""):
+        raise InputError(
+            f"an enhanced CT image holds Hounsfield units, the volume {volume.units!r}",
+            "Write single images.",
+        )
+    if series.has_headers and any(one.header and is_inverted(one.header) for one in places):
+        monitor.warn(
+            f"{volume.source or 'volume'}: its images show low values bright, which enhanced "
+            "multi-frame images cannot; viewers will show low values dark. The values are the same"
+        )
+
+
+def _series(
+    volume: Volume,
+    template: Template,
+    derivation: Derivation,
+    places: Sequence[Place],
+    *,
+    many_frames: bool,
+) -> Series:
+    sop_class = _sop_class(volume, template, places)
+    first = places[0].header if sop_class != SECONDARY_CAPTURE else None
+    own = [_rescale(place.header) if _is_same(volume, template) else Rescale() for place in places]
+    bits = int(first.get("BitsStored") or 16) if first is not None else 16
+    stored = plan_storage(
+        [place.slice_ for place in places],
+        own,
+        bits=16 if many_frames and bits not in _ENHANCED_BITS else bits,
+        signed=bool(first.get("PixelRepresentation")) if first is not None else False,
+        from_zero=sop_class == PET_IMAGE,
+        one_rescale=many_frames,
+    )
+    if stored.error:
+        rounding = f"intensities rounded by up to {stored.error:.3g} {volume.units}".strip()
+        description = "; ".join(filter(None, (derivation.description, rounding)))
+        derivation = replace(derivation, description=description)
+    if not derivation.lossy and volume.lossy:
+        derivation = replace(derivation, lossy=volume.lossy)
+    if not derivation.history and volume.history:
+        derivation = replace(derivation, history=volume.history)
+    offset = str(template.study.get("TimezoneOffsetFromUTC") or "")
+    return Series(
+        volume=volume,
+        template=template,
+        derivation=derivation,
+        sop_class=sop_class,
+        stored=stored,
+        uid=fresh_uid(),
+        number=series_number(derivation, places[0].header, "images"),
+        frames=volume.shape[0] if volume.is_sequence else 1,
+        has_headers=_is_same(volume, template),
+        moment=now(offset),
+        window=None if _is_same(volume, template) else window_of(volume),
+    )
+
+
+def _is_same(volume: Volume, template: Template) -> bool:
+    """Whether the template's images are of the volume's kind, so that their attributes apply."""
+    return bool(template.headers) and (
+        volume.modality == template.modality
+        or (volume.modality == "OT" and template.modality not in SOP_CLASSES)
+    )
+
+
+def _sop_class(volume: Volume, template: Template, places: Sequence[Place]) -> str:
+    if volume.modality == "PT" and (not _is_same(volume, template) or _missing_of_pet(places)):
+        return SECONDARY_CAPTURE
+    return SOP_CLASSES.get(volume.modality, SECONDARY_CAPTURE)
+
+
+def _missing_of_pet(places: Sequence[Place]) -> list[str]:
+    """What PET images require and the images behind a slice do not state."""
+    return [
+        keyword
+        for keyword in REQUIRED_OF_PET
+        for place in places
+        if place.header is not None
+        and place.header.get(keyword) in (None, "")
+        and (keyword != "DecayFactor" or place.header.get("DecayCorrection") != "NONE")
+    ]
+
+
+def _rescale(header: Dataset | None) -> Rescale:
+    if header is None or header.get("RescaleSlope") in (None, ""):
+        return Rescale()
+    intercept = header.get("RescaleIntercept")
+    texts = (str(header.RescaleSlope).strip(), str("0" if intercept in (None, "") else intercept))
+    return Rescale(*(text.strip() if len(text) <= 16 else decimal(float(text)) for text in texts))
+
+
+#: Programs hold widths in 32 bits.
+_WIDEST = 2**31
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """What all images of the series share.
+
+    Attributes:
+        volume, template, derivation: as given to `build_series`.
+        sop_class: of the images.
+        stored: how intensities are stored.
+        uid, number: of the series.
+        frames: number of time points.
+        has_headers: whether the attributes of the template's images apply to the volume.
+        moment: date and time of now.
+        window: center and width for images that never had a window.
+    """
+
+    volume: Volume
+    template: Template
+    derivation: Derivation
+    sop_class: str
+    stored: Stored
+    uid: str
+    number: int
+    frames: int
+    has_headers: bool
+    moment: tuple[str, str]
+    window: tuple[str, str] | None
+
+
+def make_image(number: int, place: Place, series: Series) -> Dataset:
+    """Image `number` of a series, counted from 0, with its pixels."""
+    from pydicom import Dataset
+
+    header = place.header if series.has_headers else None
+    image: Dataset = (
+        Dataset() if header is None else copy_attributes(header, kept_attributes(series.sop_class))
+    )
+    series.template.copy_study(image)
+    _identify(image, number, place, series)
+    _place_in_patient(image, place, header)
+    _put_pixels(image, number, place, series, header)
+    _set_time(image, number, place, series)
+    series.derivation.apply(image)
+    if place.references:
+        refer_to_sources(image, place.references, same_place=place.on_image)
+    if not series.derivation.is_ascii:
+        image.SpecificCharacterSet = "ISO_IR 192"  # the source's may not have these letters
+    complete(image, series.sop_class)
+    return image
+
+
+def _identify(image: Dataset, number: int, place: Place, series: Series) -> None:
+    image.SOPClassUID, image.SOPInstanceUID = series.sop_class, fresh_uid()
+    image.SeriesInstanceUID, image.SeriesNumber = series.uid, series.number
+    image.InstanceNumber = number + 1
+    image.Modality = _modality(series)
+    earlier = str(place.header.get("SeriesDescription") or "") if place.header else ""
+    image.SeriesDescription = series.derivation.series_text(earlier)
+    image.ImageType = _image_type(image, series.sop_class)
+    image.FrameOfReferenceUID = series.template.frame_of_reference
+    image.InstanceCreatorUID = IMPLEMENTATION_UID
+    date, time = series.moment
+    image.InstanceCreationDate, image.InstanceCreationTime = date, time
+    image.ContentDate, image.ContentTime = date, time
+    if series.sop_class != PET_IMAGE or not image.get("SeriesDate"):
+        # Of PET they stay: its intensities are corrected for decay to the start of the series.
+        image.SeriesDate, image.SeriesTime = date, time
+
+
+def _modality(series: Series) -> str:
+    if series.volume.modality in SOP_CLASSES:
+        return series.volume.modality
+    known = series.template.modality
+    # What is derived from a dose or a plan is none, and a label map here is only a picture.
+    return "OT" if known.startswith("RT") or known in ("SEG", *SOP_CLASSES) else known
+
+
+def _image_type(image: Dataset, sop_class: str) -> list[str]:
+    """DERIVED, and of the source what a class needs: CT an AXIAL, MR its kind of image."""
+    earlier = image.get("ImageType") or []
+    more = [str(value) for value in ([earlier] if isinstance(earlier, str) else earlier)][2:]
+    if sop_class == PET_IMAGE:
+        return ["DERIVED", "PRIMARY", *more]  # PS3.3 C.8.9.4.1.1 knows no other second value
+    if sop_class == CT_IMAGE and (not more or more[0] not in ("AXIAL", "LOCALIZER")):
+        more = ["AXIAL"]
+    if sop_class == MR_IMAGE and not more:
+        more = ["OTHER"]
+    return ["DERIVED", "SECONDARY", *more]
+
+
+def _place_in_patient(image: Dataset, place: Place, header: Dataset | None) -> None:
+    grid = place.grid
+    image.ImagePositionPatient = list(place.position)
+    image.ImageOrientationPatient = list(grid.orientation)
+    image.PixelSpacing = list(grid.spacing)
+    if header is None or place.is_resampled or not image.get("SliceThickness"):
+        image.SliceThickness = grid.thickness
+    if header is None or not place.on_image:
+        image.SpacingBetweenSlices = grid.between
+        for keyword in ("SliceLocation", "GantryDetectorTilt", "ReconstructionDiameter"):
+            image.pop(keyword, None)  # true of the grid of the source alone
+
+
+def _put_pixels(
+    image: Dataset, number: int, place: Place, series: Series, header: Dataset | None
+) -> None:
+    stored = series.stored
+    pixels = stored.numbers(number, place.slice_)
+    image.Rows, image.Columns = pixels.shape
+    image.SamplesPerPixel = 1
+    inverted = series.sop_class != PET_IMAGE and header is not None and is_inverted(header)
+    image.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
+    image.pop("PresentationLUTShape", None)  # it says the same, and only projections may
+    image.BitsAllocated, image.BitsStored, image.HighBit = 16, stored.bits, stored.bits - 1
+    image.PixelRepresentation = int(stored.signed)
+    image.add_new("PixelData", "OW", pixels.tobytes())
+    _put_rescale(image, stored.rescales[number], series, header)
+    if series.volume.units in PET_UNITS and series.volume.modality == "PT":
+        image.Units = PET_UNITS[series.volume.units]
+    if header is not None and series.stored.is_own:
+        _keep_padding(image, header, stored)
+    if series.sop_class == SECONDARY_CAPTURE and series.volume.units in UNIT_CODES:
+        _set_unit(image, series)
+    if "WindowCenter" not in image or "WindowWidth" not in image:
+        for keyword in ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation"):
+            image.pop(keyword, None)
+        if series.window is not None:
+            image.WindowCenter, image.WindowWidth = series.window
+    if any(float(width) < 1 for width in values_of(image, "WindowWidth")):
+        image.VOILUTFunction = "LINEAR_EXACT"  # the ordinary function has no widths below 1
+
+
+def is_inverted(header: Dataset) -> bool:
+    """Whether the lowest values of an image are shown bright."""
+    stated = {header.get("PhotometricInterpretation"), header.get("PresentationLUTShape")}
+    return bool(stated & {"MONOCHROME1", "INVERSE"})
+
+
+def _set_unit(image: Dataset, series: Series) -> None:
+    """The unit of a secondary capture, as a mapping to real-world values."""
+    first, last = (-(2**15), 2**15 - 1) if series.stored.signed else (0, 2**16 - 1)
+    vr = "SS" if series.stored.signed else "US"
+    value, meaning = UNIT_CODES[series.volume.units]
+    mapping = with_elements(
+        LUTExplanation="Intensity",
+        LUTLabel="INTENSITY",
+        RealWorldValueIntercept=float(image.get("RescaleIntercept") or 0),
+        RealWorldValueSlope=float(image.get("RescaleSlope") or 1),
+        MeasurementUnitsCodeSequence=[coded(value, meaning, "UCUM")],
+    )
+    mapping.add_new("RealWorldValueFirstValueMapped", vr, first)
+    mapping.add_new("RealWorldValueLastValueMapped", vr, last)
+    image.RealWorldValueMappingSequence = [mapping]
+
+
+def _put_rescale(image: Dataset, rescale: Rescale, series: Series, header: Dataset | None) -> None:
+    """Slope and intercept, if the class requires them or they change anything."""
+    had_one = header is not None and header.get("RescaleSlope") not in (None, "")
+    needed = series.sop_class in (CT_IMAGE, PET_IMAGE) or rescale != Rescale()
+    if not (had_one or needed):
+        image.pop("RescaleType", None)
+        return
+    image.RescaleSlope, image.RescaleIntercept = rescale.slope, rescale.intercept
+    if series.sop_class == PET_IMAGE:
+        image.pop("RescaleType", None)
+        return
+    if series.sop_class == CT_IMAGE and series.volume.units in ("HU", ""):
+        image.RescaleType = "HU"
+    elif not image.get("RescaleType"):
+        image.RescaleType = "US"
+
+
+def _keep_padding(image: Dataset, header: Dataset, stored: Stored) -> None:
+    """PixelPaddingValue; the stored numbers are the source's own."""
+    low, high = (-(2**15), 2**15 - 1) if stored.signed else (0, 2**16 - 1)
+    for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
+        value = header.get(keyword)
+        if isinstance(value, int) and low <= value <= high:
+            image.add_new(keyword, "SS" if stored.signed else "US", value)
+        else:
+            return
+
+
+def window_of(volume: Volume) -> tuple[str, str] | None:
+    """Center and width for a volume without a window: soft tissue for CT, else most of the range.
+
+    None if the window is wider than programs can represent.
+    """
+    if volume.modality == "CT":
+        return "40", "400"
+    low, high = np.percentile(volume.voxels[..., ::4, ::4].astype(np.float64), (0.5, 99.5))
+    if high - low >= _WIDEST:
+        return None
+    return f"{(low + high) / 2:.6g}", f"{max(high - low, 1e-6):.6g}"
+
+
+def _set_time(image: Dataset, number: int, place: Place, series: Series) -> None:
+    """Number the frames of a sequence, and PET's images by PET's own attributes."""
+    slices = series.volume.shape[-3]
+    interval_s = series.volume.frame_interval_s
+    if series.sop_class == PET_IMAGE:
+        image.NumberOfSlices, image.ImageIndex = slices, number + 1
+        if series.frames > 1:
+            image.SeriesType, image.NumberOfTimeSlices = ["DYNAMIC", "IMAGE"], series.frames
+        elif values_of(image, "SeriesType")[:1] == ["DYNAMIC"]:
+            image.SeriesType = ["STATIC", "IMAGE"]  # one time point of it
+    elif series.frames > 1 and "TemporalPositionIdentifier" not in image:
+        image.TemporalPositionIdentifier = place.frame + 1
+        image.NumberOfTemporalPositions = series.frames
+    if series.frames > 1 and interval_s:
+        image.TemporalResolution = decimal(interval_s * 1000)
+    elif series.frames == 1:
+        image.pop("TemporalResolution", None)

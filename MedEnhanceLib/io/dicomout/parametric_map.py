@@ -1,0 +1,154 @@
+"""An uncertainty map as a DICOM Parametric Map: float32, bit for bit, with its unit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.dicomout.attributes import UNPAIRED
+from MedEnhanceLib.io.dicomout.derivation import UNIT_CODES, Derivation
+from MedEnhanceLib.io.dicomout.objects import identity, refer, sign, stand_ins
+from MedEnhanceLib.io.dicomout.placement import lay_out
+from MedEnhanceLib.io.dicomout.template import Template
+from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.progress import Monitor
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+#: SUVType of a PET image → unit; without one, by body weight.
+_SUV_UNITS = {
+    "BSA": "StandardizedUptakeValueBodySurfaceArea",
+    "BW": "StandardizedUptakeValueBodyWeight",
+    "IBW": "StandardizedUptakeValueIdealBodyWeight",
+    "LBM": "StandardizedUptakeValueLeanBodyMassJames",
+    "LBMJAMES128": "StandardizedUptakeValueLeanBodyMassJames128Multiplier",
+    "LBMJANMA": "StandardizedUptakeValueLeanBodyMassJanma",
+}
+
+
+def build_uncertainty(
+    volume: Volume,
+    *,
+    template: Template,
+    derivation: Derivation,
+    source_images: Sequence[Dataset] | None = None,
+    monitor: Monitor,
+) -> Dataset:
+    """Make a Parametric Map of standard deviations, on the grid of `volume`.
+
+    Args:
+        volume: float32 [K, J, I], standard deviation of the intensity in `volume.units`, from 0.
+        template: the images that it came from.
+        derivation: what was done.
+        source_images: headers of the images that the frames refer to, if not the template's.
+        monitor: notified of progress; may cancel.
+    Raises:
+        InputError: several frames, voxels that float32 does not hold exactly or that are no
+            standard deviation, or more of them than one DICOM object holds.
+    """
+    hd = require("highdicom", purpose="Writing DICOM")
+    from pydicom.sr.codedict import codes
+
+    voxels = _deviations(volume)
+    grid = lay_out(volume, template, source_images)
+    monitor.progress(0.1, "uncertainty as DICOM")
+    limits = np.finfo(np.float32)
+    mapping = hd.pm.RealWorldValueMapping(
+        lut_label="UNCERTAINTY",
+        lut_explanation="Standard deviation of the intensity",
+        unit=_unit(volume.units, template),
+        value_range=(float(limits.min), float(limits.max)),
+        slope=1,
+        intercept=0,
+        quantity_definition=codes.SCT.StandardDeviation,
+    )
+    dataset: Dataset = hd.pm.ParametricMap(
+        source_images=stand_ins(grid, (volume.shape[1], volume.shape[2])),
+        pixel_array=voxels,
+        contains_recognizable_visual_features=False,
+        real_world_value_mappings=[mapping],
+        voi_lut_transformations=[_window(voxels)],
+        content_label="UNCERTAINTY",
+        content_creator_name="MedEnhance^",
+        derived_pixel_contrast="QUANTITY",
+        **identity(template, derivation, kind="uncertainty"),
+    )
+    refer(
+        dataset,
+        grid,
+        derivation=hd.sr.CodedConcept.from_code(codes.DCM.UnspecifiedMethodOfCalculation),
+        purpose=hd.sr.CodedConcept.from_code(codes.DCM.SourceImageForImageProcessingOperation),
+    )
+    sign(dataset, template, derivation, kind="uncertainty")
+    _set_side(dataset, template)
+    return dataset
+
+
+def _deviations(volume: Volume) -> np.ndarray[Any, np.dtype[np.float32]]:
+    name = volume.source or "the uncertainty map"
+    if volume.is_sequence:
+        raise InputError(
+            f"{name} has {volume.shape[0]} frames",
+            "A parametric map holds one point in time: write each frame on its own.",
+        )
+    voxels = volume.voxels.astype(np.float32, copy=False)
+    if voxels is not volume.voxels and not np.array_equal(voxels, volume.voxels):
+        raise InputError(
+            f"{name} holds {volume.dtype} values that float32 cannot", "Convert it to float32."
+        )
+    if not np.isfinite(voxels).all() or voxels.min() < 0:
+        raise InputError(
+            f"{name} holds values that are no standard deviation",
+            "Give finite numbers from 0: the spread of each voxel's intensity.",
+        )
+    if voxels.nbytes > 2**32 - 2:
+        raise InputError(
+            f"{name} has {voxels.nbytes / 2**30:.1f} GiB, one DICOM object holds 4",
+            "Cut the volume to the region of interest.",
+        )
+    return voxels
+
+
+def _set_side(dataset: Dataset, template: Template) -> None:
+    """Laterality: required unless the part of the body is unpaired; empty if unknown."""
+    if str(dataset.get("BodyPartExamined") or "").upper() in UNPAIRED:
+        return
+    header = template.headers[0] if template.headers else dataset
+    side = header.get("Laterality") or header.get("ImageLaterality")
+    dataset.Laterality = side if side in ("L", "R") else None
+
+
+def _unit(units: str, template: Template) -> Any:
+    from pydicom.sr.codedict import codes
+    from pydicom.sr.coding import Code
+
+    known = codes.cid7181
+    if units == "SUV":
+        stated = template.headers[0].get("SUVType") if template.headers else None
+        kind = _SUV_UNITS.get(str(stated or "BW"))
+        return getattr(known, kind) if kind else Code("g/ml", "UCUM", "gram per milliliter")
+    if units in UNIT_CODES:
+        value, meaning = UNIT_CODES[units]
+        return Code(value, "UCUM", meaning)
+    return known.NoUnits
+
+
+def _window(voxels: np.ndarray[Any, np.dtype[np.float32]]) -> Any:
+    """From 0 to the 99th percentile; to 1 if all voxels are 0."""
+    hd = require("highdicom", purpose="Writing DICOM")
+    flat = voxels.ravel()
+    # A million voxels give the percentile as well as all of them.
+    top = (
+        float(np.percentile(flat[:: flat.size // 1_000_000 + 1], 99)) or float(voxels.max()) or 1.0
+    )
+    return hd.VOILUTTransformation(
+        window_center=float(f"{top / 2:.6g}"),
+        window_width=float(f"{top:.6g}"),
+        window_explanation="0 to the 99th percentile",
+        voi_lut_function="LINEAR_EXACT",
+    )

@@ -1,0 +1,429 @@
+"""A label volume as a DICOM Segmentation, and its measurements as a structured report (TID 1500).
+
+One binary segment for each label: BINARY and not the newer LABELMAP type, because the viewers in
+use read that one.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from MedEnhanceLib._version import __version__
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.io.dicomout.derivation import (
+    MANUFACTURER,
+    Derivation,
+    fresh_uid,
+    short_text,
+    with_elements,
+)
+from MedEnhanceLib.io.dicomout.objects import identity, leave_patient_open, refer, sign, stand_ins
+from MedEnhanceLib.io.dicomout.placement import lay_out
+from MedEnhanceLib.io.dicomout.template import Template
+from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.progress import Monitor
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+
+#: Slicer's default for a segment without a description.
+_TISSUE = {"value": "85756007", "scheme": "SCT", "meaning": "Tissue"}
+#: Each label in each slice is a frame with its own header of about a kilobyte.
+_MOST_FRAMES = 50_000
+#: DICOM counts segments in 16 bits.
+_MOST_SEGMENTS = 65_535
+
+_Numbers = npt.NDArray[np.unsignedinteger[Any]]
+
+
+def build_segmentation(
+    labels: Volume,
+    meanings: Sequence[Mapping[str, Any]],
+    *,
+    template: Template,
+    derivation: Derivation,
+    source_images: Sequence[Dataset] | None = None,
+    monitor: Monitor,
+) -> Dataset:
+    """Make a Segmentation on the grid of `labels`, a segment for each meaning and unnamed label.
+
+    Args:
+        labels: [K, J, I], whole numbers from 0, where 0 is the background.
+        meanings: of the labels, as in a model's metadata: `value`, `name`, `color` ("#rrggbb"),
+            `category` and `type` ({value, scheme, meaning} or None). Segments are numbered in this
+            order, from 1. A label without a voxel becomes a segment without a frame.
+        template: the images that the labels came from.
+        derivation: what was done.
+        source_images: headers of the images that the frames refer to, if not the template's:
+            derived images that are written with it.
+        monitor: notified of progress; may cancel.
+    Raises:
+        InputError: several frames, values that are no labels, or more than DICOM holds.
+    """
+    hd = require("highdicom", purpose="Writing DICOM")
+    from pydicom.sr.codedict import codes
+
+    name = labels.source or "the label volume"
+    values = _whole_numbers(labels, name)
+    named = [_Meaning(meaning) for meaning in meanings]
+    numbers, named = _number(values, named, name)
+    grid = lay_out(labels, template, source_images)
+    monitor.progress(0.1, "segmentation as DICOM")
+    shape = (labels.shape[1], labels.shape[2])
+    dataset: Dataset = hd.seg.Segmentation(
+        source_images=stand_ins(grid, shape),
+        pixel_array=numbers,
+        segmentation_type="BINARY",
+        segment_descriptions=_describe(named, derivation),
+        content_label="SEGMENTATION",
+        content_creator_name="MedEnhance^",
+        omit_empty_frames=True,
+        **identity(template, derivation, kind="segmentation"),
+    )
+    refer(
+        dataset,
+        grid,
+        derivation=hd.sr.CodedConcept.from_code(codes.cid7203.SegmentationImageDerivation),
+        purpose=hd.sr.CodedConcept.from_code(codes.DCM.SourceImageForImageProcessingOperation),
+    )
+    sign(dataset, template, derivation, kind="segmentation")
+    return dataset
+
+
+class _Meaning:
+    """A label's name, codes and color; tissue if a code is missing or invalid."""
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        try:
+            self.value = int(fields["value"])
+        except (KeyError, TypeError, ValueError) as cause:
+            raise InputError(
+                f"a label's meaning has no value: {dict(fields)}", "Give each a whole number."
+            ) from cause
+        self.name = short_text(fields.get("name")) or f"Label {self.value}"
+        self.category = _code(fields.get("category"))
+        self.type = _code(fields.get("type"))
+        self.color = str(fields.get("color") or fields.get("recommended_color") or "")
+
+
+def _code(fields: Mapping[str, Any] | None) -> tuple[str, str, str]:
+    """Value, scheme and meaning of a code; those of tissue if one is missing."""
+    code = dict(fields or {})
+    parts = tuple(short_text(code.get(key)) for key in ("value", "scheme", "meaning"))
+    if not all(parts) or len(parts[1]) > 16:
+        return (_TISSUE["value"], _TISSUE["scheme"], _TISSUE["meaning"])
+    return parts  # type: ignore[return-value]
+
+
+def _whole_numbers(labels: Volume, name: str) -> npt.NDArray[np.integer[Any]]:
+    voxels = labels.voxels
+    if labels.is_sequence:
+        raise InputError(
+            f"{name} has {labels.shape[0]} frames",
+            "A segmentation holds one point in time: write each frame on its own.",
+        )
+    if voxels.dtype.kind == "b":
+        return voxels.astype(np.uint8)
+    if voxels.dtype.kind == "f":
+        whole = np.rint(voxels)
+        if not np.array_equal(whole, voxels) or np.abs(whole).max() >= 2**31:
+            raise InputError(
+                f"{name} holds values that are no whole numbers",
+                "Give a label volume: 0 for the background, and a number for each structure.",
+            )
+        voxels = whole.astype(np.int32)
+    if voxels.min() < 0:
+        raise InputError(
+            f"{name} holds the label {voxels.min()}", "Labels are numbers above the background's 0."
+        )
+    return voxels
+
+
+def _number(
+    values: npt.NDArray[np.integer[Any]], meanings: list[_Meaning], name: str
+) -> tuple[_Numbers, list[_Meaning]]:
+    """The voxels as numbers of segments, from 1, and a meaning for each segment."""
+    known = [meaning for meaning in meanings if meaning.value != 0]
+    if len({meaning.value for meaning in known}) != len(known):
+        raise InputError("two meanings have the same value", "Give each label one meaning.")
+    # Slice by slice: the indices of all voxels at once would take eight times a volume's memory.
+    present = np.unique(np.concatenate([np.unique(plane) for plane in values]))
+    named = {meaning.value for meaning in known}
+    known += [_Meaning({"value": value}) for value in present.tolist() if value not in {0, *named}]
+    if not known:
+        raise InputError(
+            f"{name} holds no label and none is named", "Give the labels that were looked for."
+        )
+    if len(known) > _MOST_SEGMENTS:
+        raise InputError(
+            f"{name} holds {len(known)} labels, DICOM up to {_MOST_SEGMENTS}", "Write fewer labels."
+        )
+    number_of = {meaning.value: number for number, meaning in enumerate(known, 1)}
+    of_present: _Numbers = np.array(
+        [number_of.get(value, 0) for value in present.tolist()],
+        np.uint8 if len(known) < 256 else np.uint16,
+    )
+    numbers = np.empty(values.shape, of_present.dtype)
+    for plane, numbered in zip(values, numbers, strict=True):
+        numbered[:] = of_present[np.searchsorted(present, plane)]
+    _refuse_too_many(numbers, len(known), name)
+    return numbers, known
+
+
+def _refuse_too_many(numbers: _Numbers, segments: int, name: str) -> None:
+    frames = sum(int(np.count_nonzero(np.bincount(plane.ravel())[1:])) for plane in numbers)
+    frames = frames or segments * len(numbers)  # where all is empty, highdicom writes every frame
+    if frames > _MOST_FRAMES or frames * numbers[0].size / 8 > 2**32 - 2:
+        raise InputError(
+            f"{name} would need {frames} frames of {numbers[0].size} voxels in one DICOM object",
+            "Cut the volume to the region of interest, or write fewer labels at a time.",
+        )
+
+
+def _describe(meanings: list[_Meaning], derivation: Derivation) -> list[Dataset]:
+    """The segments' descriptions; if no model made the labels, the algorithm is "not recorded"."""
+    hd = require("highdicom", purpose="Writing DICOM")
+    from pydicom.sr.codedict import codes
+
+    model = derivation.model
+    made_by = short_text(model.get("name")) or "unnamed" if model else "not recorded"
+    algorithm = hd.AlgorithmIdentificationSequence(
+        name=made_by,
+        family=codes.cid7162.ArtificialIntelligence,
+        version=short_text(model.get("version")) or "unknown" if model else "unknown",
+        source="MedEnhance",
+        parameters={"sha256": model["sha256"]} if model and model.get("sha256") else None,
+    )
+    descriptions = []
+    for number, meaning in enumerate(meanings, 1):
+        color = re.fullmatch(r"#([0-9a-fA-F]{6})", meaning.color)
+        rgb = tuple(bytes.fromhex(color[1])) if color else None
+        description = hd.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=meaning.name,
+            segmented_property_category=hd.sr.CodedConcept(*meaning.category),
+            segmented_property_type=hd.sr.CodedConcept(*meaning.type),
+            algorithm_type="AUTOMATIC" if model else "SEMIAUTOMATIC",
+            algorithm_identification=algorithm,
+            tracking_uid=fresh_uid(),
+            tracking_id=f"{made_by}: {meaning.name}" if model else meaning.name,
+            display_color=hd.color.CIELabColor.from_rgb(*rgb) if rgb else None,
+        )
+        if model is None:  # optional in DICOM, though not in highdicom
+            del description.SegmentationAlgorithmIdentificationSequence
+        descriptions.append(description)
+    return descriptions
+
+
+#: DICOM's Modality → the imaging procedure (CID 100).
+_PROCEDURES = {
+    "CT": "CTUnspecifiedBodyRegion",
+    "MR": "MRIUnspecifiedBodyRegion",
+    "PT": "PETUnspecifiedBodyRegion",
+}
+#: The scheme of MedEnhance's codes; private schemes begin with 99 (PS3.16).
+_OUR_SCHEME = "99MEDENHANCE"
+
+
+def build_measurements(
+    table: Sequence[Mapping[str, Any]],
+    meanings: Sequence[Mapping[str, Any]],
+    *,
+    template: Template,
+    derivation: Derivation,
+    segmentation: Dataset,
+) -> Dataset:
+    """Make a Comprehensive 3D SR: volume and surface of each segment of a Segmentation.
+
+    The report is marked as complete, preliminary and unverified.
+
+    Args:
+        table: rows of `label`, `volume_ml` in mL, `surface_mm2` in mm² if it was measured, and
+            `value` if two labels have one name.
+        meanings: as given to `build_segmentation`.
+        template: the images that the labels came from.
+        derivation: what was done.
+        segmentation: as made by `build_segmentation`.
+    Raises:
+        InputError: a row without a segment or a volume, or with a size that is no number.
+    """
+    hd = require("highdicom", purpose="Writing DICOM")
+    from pydicom.sr.codedict import codes
+
+    if not table:
+        raise InputError("the table of measurements is empty", "Give a row for each label.")
+    segments = {int(item.SegmentNumber): item for item in segmentation.SegmentSequence}
+    groups = [
+        _group(row, segments[_segment_number(row, meanings, segments)], segmentation, derivation)
+        for row in table
+    ]
+    procedure = _PROCEDURES.get(template.modality, "ImagingProcedure")
+    content = hd.sr.MeasurementReport(
+        observation_context=hd.sr.ObservationContext(observer_device_context=_observer()),
+        procedure_reported=getattr(codes.cid100, procedure),
+        imaging_measurements=groups,
+    )
+    content[0].ContentSequence.append(
+        hd.sr.TextContentItem(
+            name=codes.DCM.Comment,
+            value=derivation.text(),
+            relationship_type="CONTAINS",
+        )
+    )
+    dataset: Dataset = hd.sr.Comprehensive3DSR(
+        evidence=_evidence(segmentation),
+        content=content,
+        is_complete=True,
+        **identity(template, derivation, kind="measurements"),
+    )
+    sign(dataset, template, derivation, kind="measurements")
+    dataset.CodingSchemeIdentificationSequence = [
+        with_elements(
+            CodingSchemeDesignator=_OUR_SCHEME,
+            CodingSchemeName="Codes of MedEnhance",
+            CodingSchemeResponsibleOrganization=MANUFACTURER,
+        )
+    ]
+    return dataset
+
+
+def _segment_number(
+    row: Mapping[str, Any], meanings: Sequence[Mapping[str, Any]], segments: Mapping[int, Dataset]
+) -> int:
+    """The number of a row's segment; segments are in the order of the meanings."""
+    named = [meaning for meaning in meanings if int(meaning["value"]) != 0]
+    name = short_text(row.get("label"))
+    for number, meaning in enumerate(named, 1):
+        same = row.get("value", meaning["value"]) == meaning["value"]
+        if same and short_text(meaning.get("name")) == name:
+            if number in segments and segments[number].SegmentLabel == name:
+                return number
+            break
+    raise InputError(
+        f"the segmentation has no segment for the measurement of {name!r}",
+        "Give the table, the meanings and the segmentation of one run.",
+    )
+
+
+def _group(
+    row: Mapping[str, Any], segment: Dataset, segmentation: Dataset, derivation: Derivation
+) -> Any:
+    hd = require("highdicom", purpose="Writing DICOM")
+    model = derivation.model
+    return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=hd.sr.TrackingIdentifier(
+            uid=segment.TrackingUID, identifier=segment.TrackingID
+        ),
+        referenced_segment=_referenced(segment, segmentation),
+        finding_category=_concept(segment.SegmentedPropertyCategoryCodeSequence[0]),
+        finding_type=_concept(segment.SegmentedPropertyTypeCodeSequence[0]),
+        algorithm_id=hd.sr.AlgorithmIdentification(
+            name=short_text(model.get("name")) or "unnamed",
+            version=short_text(model.get("version")) or "unknown",
+            parameters=[f"sha256={model['sha256']}"] if model.get("sha256") else None,
+        )
+        if model
+        else None,
+        measurements=_measurements(row),
+    )
+
+
+def _measurements(row: Mapping[str, Any]) -> list[Any]:
+    """The volume, and the surface if the row has one."""
+    hd = require("highdicom", purpose="Writing DICOM")
+    from pydicom.sr.codedict import codes
+
+    volume = hd.sr.Measurement(
+        name=codes.SCT.Volume,
+        value=_size(row, "volume", "volume_ml", "mL"),
+        unit=hd.sr.CodedConcept("mL", "UCUM", "milliliter"),
+        method=codes.DCM.SumOfSegmentedVoxelMethodForVolume,
+    )
+    if row.get("surface_mm2") is None:
+        return [volume]
+    # The one code for the surface of a body among DICOM's areas (CID 7471); SNOMED CT's "Area" and
+    # "Area of defined region" there may be of a section. By name it is of a mesh and ours is not,
+    # so the method is stated; DICOM lists none that fits (CID 7473).
+    surface = hd.sr.Measurement(
+        name=codes.IBSI.SurfaceAreaOfMesh,
+        value=_size(row, "surface", "surface_mm2", "mm²"),
+        unit=codes.UCUM.SquareMillimeter,
+        method=hd.sr.CodedConcept("CROFTON", _OUR_SCHEME, "Crofton formula over segmented voxels"),
+    )
+    return [volume, surface]
+
+
+def _size(row: Mapping[str, Any], name: str, field: str, unit: str) -> float:
+    value = float(row[field])
+    if not math.isfinite(value) or value < 0:
+        raise InputError(f"the {name} of {row['label']!r} is {value} {unit}", "Measure again.")
+    return value
+
+
+def _referenced(segment: Dataset, segmentation: Dataset) -> Any:
+    """The segment with the series that it was drawn on, if that was DICOM."""
+    hd = require("highdicom", purpose="Writing DICOM")
+    series = segmentation.get("ReferencedSeriesSequence")
+    drawn_on = series[0].SeriesInstanceUID if series else segmentation.SeriesInstanceUID
+    reference = hd.sr.ReferencedSegment(
+        sop_class_uid=segmentation.SOPClassUID,
+        sop_instance_uid=segmentation.SOPInstanceUID,
+        segment_number=int(segment.SegmentNumber),
+        source_series=hd.sr.SourceSeriesForSegmentation(drawn_on),
+    )
+    if not series:
+        del reference[1]
+    return reference
+
+
+def _concept(item: Dataset) -> Any:
+    hd = require("highdicom", purpose="Writing DICOM")
+    return hd.sr.CodedConcept.from_dataset(item)
+
+
+def _observer() -> Any:
+    """MedEnhance in its version, as the device that measured."""
+    hd = require("highdicom", purpose="Writing DICOM")
+    from pydicom.sr.codedict import codes
+
+    name = f"MedEnhance {__version__}"
+    return hd.sr.ObserverContext(
+        observer_type=codes.DCM.Device,
+        observer_identifying_attributes=hd.sr.DeviceObserverIdentifyingAttributes(
+            uid=f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, name).int}",
+            name=name,
+            manufacturer_name="MedEnhance",
+            model_name=name,
+        ),
+    )
+
+
+def _evidence(segmentation: Dataset) -> list[Dataset]:
+    """The segmentation and the images behind it, without what is the patient's."""
+    from pydicom import Dataset
+
+    objects = [
+        (segmentation.SOPClassUID, segmentation.SOPInstanceUID, segmentation.SeriesInstanceUID),
+        *(
+            (image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID, series.SeriesInstanceUID)
+            for series in segmentation.get("ReferencedSeriesSequence") or []
+            for image in series.ReferencedInstanceSequence
+        ),
+    ]
+    evidence = []
+    for sop_class, instance, series in objects:
+        item = Dataset()
+        item.SOPClassUID, item.SOPInstanceUID, item.SeriesInstanceUID = sop_class, instance, series
+        item.StudyInstanceUID = segmentation.StudyInstanceUID
+        leave_patient_open(item)
+        evidence.append(item)
+    return evidence

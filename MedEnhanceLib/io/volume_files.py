@@ -1,0 +1,217 @@
+"""Volumes from files and back, by the ending of the name."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from MedEnhanceLib.core.slabs import blank, slabs
+from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.errors import ConfigError, InputError, OutputError
+from MedEnhanceLib.io import tags
+from MedEnhanceLib.io.atomic import atomic_write, refuse_existing
+from MedEnhanceLib.io.describe import default_units, finite_parts, guess_modality, refuse_not_finite
+from MedEnhanceLib.io.dicom import Repairs, is_dicom, is_source, load_dicom
+from MedEnhanceLib.io.nifti import read_nifti, write_nifti
+from MedEnhanceLib.io.nrrd_metaimage import read_itk, write_itk
+from MedEnhanceLib.io.voxels import input_error
+from MedEnhanceLib.runtime.progress import Monitor
+
+_READERS = {
+    ".nii": read_nifti,
+    ".nii.gz": read_nifti,
+    ".nrrd": read_itk,
+    ".mha": read_itk,
+    ".mhd": read_itk,
+}
+_WRITERS = {
+    ".nii": write_nifti,
+    ".nii.gz": write_nifti,
+    ".nrrd": write_itk,
+    ".mha": write_itk,
+}
+READABLE = tuple(_READERS)
+WRITABLE = tuple(_WRITERS)
+#: A DICOM file may have any name, and most have none of these.
+_DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
+_KINDS = {"OT": "neither CT nor MR"}
+#: What the formats lack, and the wider type that holds every value of it.
+_WIDER = {"bool": "uint8", "float16": "float32"}
+
+
+def ending_of(path: str | os.PathLike[str]) -> str:
+    """The ending in lower case, with its dot; ".nii.gz" is one ending."""
+    name = Path(path).name.lower()
+    return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    modality: str | None = None,
+    series: str | None = None,
+    fix_tilt: bool = False,
+    fix_spacing: bool = False,
+    scratch: Path | None = None,
+    monitor: Monitor | None = None,
+) -> Volume:
+    """Read a volume: NIfTI, NRRD, MetaImage or DICOM.
+
+    A DICOM series of frames becomes [T, K, J, I]. A segmentation becomes labels if it is named by
+    `series` or if there is nothing else. Color is refused.
+
+    Args:
+        path: a NIfTI, NRRD or MetaImage file; of DICOM a folder, file, zip, DICOMDIR or list.
+        modality: overrides what the header says; without either it is guessed, with a warning.
+            Ignored for segmentations.
+        series: one DICOM series of several, by UID or by its number in `list_series`.
+        fix_tilt: resample a DICOM series with a tilted gantry, which is refused otherwise; the
+            history says so.
+        fix_spacing: the same for gaps and uneven spacing.
+        scratch: a folder with free space; if given, the voxels of large NIfTI, NRRD and MetaImage
+            files stay on disk: in the file, which must not change meanwhile, or unpacked there.
+        monitor: notified of warnings and progress; may cancel.
+    Returns:
+        The volume; its voxels are finite.
+    Raises:
+        InputError: not a volume, damaged, ambiguous, or not finite (GeometryError: no valid place).
+        ConfigError: `series` for a file that has none.
+    """
+    path, monitor = Path(path), monitor or Monitor()
+    try:
+        is_folder, size = path.is_dir(), path.stat().st_size
+    except OSError as cause:
+        raise input_error(path, cause) from cause
+    if size == 0 and not is_folder:
+        raise InputError(f"{path} is empty (0 bytes)", "Copy or download the file again.")
+    ending = ending_of(path)
+    read = _READERS.get(ending)
+    if is_folder or (
+        read is None and (ending in _DICOM_ENDINGS or is_dicom(path) or is_source(path))
+    ):
+        repairs = Repairs(tilt=fix_tilt, spacing=fix_spacing)
+        volume = load_dicom(
+            path, modality=modality, series=series, repairs=repairs, monitor=monitor
+        )
+    elif read is not None:
+        if series is not None:
+            raise ConfigError(f"{path.name} is no DICOM and has no series", "Leave series out.")
+        volume = _meaning(*read(path, monitor, scratch), modality, monitor)
+    else:
+        raise InputError(
+            f"{path.name}: files that end in {ending_of(path) or 'nothing'} cannot be read",
+            f"Give DICOM (a folder, file or zip), or one of: {', '.join(READABLE)}.",
+        )
+    refuse_not_finite(volume)
+    return volume
+
+
+def save(
+    volume: Volume,
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    monitor: Monitor | None = None,
+) -> None:
+    """Write a volume in the format that the ending of `path` names, completely or not at all.
+
+    .nii and .nii.gz keep the geometry in float32, and exactly in a header extension; .nrrd and
+    .mha keep every bit and are written uncompressed. All keep modality, units and history in the
+    header. No format here has bool and float16: they become uint8 and float32.
+
+    Args:
+        volume: the volume to write; its voxels must be finite.
+        path: the file; its ending is one of WRITABLE.
+        overwrite: whether an existing file is replaced.
+        monitor: may cancel; then what was there before is untouched.
+    Raises:
+        OutputError: an unknown ending, an existing file, no permission, no space.
+        InputError: voxels that are not finite.
+    """
+    path = Path(path)
+    _check_ending(path)
+    refuse_existing(path, overwrite)
+    refuse_not_finite(volume)
+    _write(volume, slabs(volume.voxels), path, overwrite, monitor)
+
+
+def save_slabs(
+    outline: Volume,
+    parts: Iterable[Voxels],
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    monitor: Monitor | None = None,
+) -> None:
+    """Write a volume as `save` does, whose voxels need not be in memory at once.
+
+    Args:
+        outline: the volume; of its voxels only shape and type are used.
+        parts: the voxels, as runs of slices [n, J, I], all frames in order. If one raises, no
+            file is left.
+        path: as for `save`.
+        overwrite: as for `save`.
+        monitor: as for `save`.
+    Raises:
+        OutputError, InputError: as `save`.
+    """
+    path = Path(path)
+    _check_ending(path)
+    _write(outline, finite_parts(parts, outline), path, overwrite, monitor)
+
+
+def _write(
+    outline: Volume,
+    parts: Iterable[Voxels],
+    path: Path,
+    overwrite: bool,
+    monitor: Monitor | None,
+) -> None:
+    outline = outline.with_voxels(blank(outline.shape, _writable(outline.dtype)))
+    widened = (part.astype(outline.dtype, copy=False) for part in parts)
+    write = _check_ending(path)
+    with atomic_write(path, overwrite=overwrite) as temporary:
+        write(outline, temporary, monitor or Monitor(), widened)
+
+
+def _check_ending(path: Path) -> Callable[..., None]:
+    """The function that writes files with this ending; OutputError if there is none."""
+    write = _WRITERS.get(ending_of(path))
+    if write is None:
+        raise OutputError(
+            f"{path.name}: volumes cannot be written as {ending_of(path) or 'a name without end'}",
+            f"Use one of: {', '.join(WRITABLE)}.",
+        )
+    return write
+
+
+def _meaning(volume: Volume, found: tags.Tags, modality: str | None, monitor: Monitor) -> Volume:
+    """Add modality, units and history: from the user, else the header, else guessed."""
+    chosen = modality or found.modality
+    if chosen is None:
+        chosen = guess_modality(volume)
+        monitor.warn(
+            f"{Path(volume.source).name}: the header names no modality; by its values it looks "
+            f"like {_KINDS.get(chosen, chosen)}; if that is wrong, state it (--modality, modality=)"
+        )
+    return dataclasses.replace(
+        volume,
+        modality=chosen,
+        units=found.units if chosen == found.modality else default_units(chosen),
+        history=found.history,
+        lossy=found.lossy,
+        source=found.source or volume.source,
+    )
+
+
+def _writable(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    if dtype.itemsize > np.dtype(np.float64).itemsize:
+        raise OutputError(
+            f"no file format here holds voxels of type {dtype}", "Convert to float64."
+        )
+    return np.dtype(_WIDER.get(dtype.name, dtype))

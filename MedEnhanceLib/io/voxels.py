@@ -1,0 +1,321 @@
+"""Voxels of a file: exactly as many as its header declares, rescaled once to intensities."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import tempfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from MedEnhanceLib.core.slabs import LARGE_BYTES, slabs
+from MedEnhanceLib.errors import DeviceMemoryError, InputError
+from MedEnhanceLib.io.atomic import output_error
+from MedEnhanceLib.runtime.progress import Monitor
+
+Compression = Literal["none", "gzip", "zlib"]
+_WINDOW_BITS = {"gzip": 31, "zlib": 15}
+_PIECE = 1 << 20
+_COPY_AGAIN = "Copy or download the file again."
+#: Deflate cannot do better: a header that declares more than this is damaged.
+_LARGEST_RATIO = 1032
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[BinaryIO]:
+    """Open `path` for reading; raise InputError with its name if that fails."""
+    try:
+        with path.open("rb") as stream:
+            yield stream
+    except OSError as cause:
+        raise input_error(path, cause) from cause
+
+
+def input_error(path: Path, cause: OSError) -> InputError:
+    """Say why `path` cannot be read, and the remedy."""
+    if isinstance(cause, FileNotFoundError | NotADirectoryError):
+        return InputError(f"{path} does not exist", "Check the path.")
+    if isinstance(cause, PermissionError):
+        return InputError(f"{path}: no permission to read it", "Ask its owner for access.")
+    return InputError(f"{path} cannot be read: {cause.strerror or cause}", "Copy the file again.")
+
+
+def compression_of(path: Path) -> Compression:
+    """Decided by the file's first bytes, not by its name."""
+    with readable(path) as stream:
+        return "gzip" if stream.read(2) == b"\x1f\x8b" else "none"
+
+
+def read_start(path: Path, count: int, compression: Compression = "none") -> bytes:
+    """The first `count` bytes, unpacked; fewer where the file ends before."""
+    with readable(path) as stream:
+        start = b""
+        pieces = _pieces(stream, path, compression, strict=False)
+        for piece in pieces:
+            start += piece
+            if len(start) >= count:
+                break
+    return start[:count]
+
+
+@dataclass(frozen=True)
+class Payload:
+    """Where a file keeps its voxels, as its header declares; nothing of it is verified yet.
+
+    Attributes:
+        path: the file.
+        shape: in voxels, slowest axis first.
+        dtype: with the file's byte order.
+        compression: of the data from `begin` on.
+        begin: the byte of the file where the (compressed) data begins.
+        skip: uncompressed bytes from there to the first voxel; a .nii.gz packs its header too.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    compression: Compression
+    begin: int = 0
+    skip: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the voxels, as a Python integer: a header's sizes may overflow int64."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def read_voxels(
+    payload: Payload, monitor: Monitor, scratch: Path | None = None
+) -> npt.NDArray[Any]:
+    """Read the voxels, in this machine's byte order.
+
+    Sizes are compared with the file before memory is taken for them. A compressed file is read up
+    to its checksum. The voxels are in memory once.
+
+    Args:
+        payload: where they are, as the header declares.
+        monitor: may cancel, after each MiB.
+        scratch: a folder; if given, large voxels stay outside memory: they are read from the file
+            itself as they are needed, or unpacked into an unnamed file in that folder.
+    Returns:
+        The voxels, of the payload's shape.
+    Raises:
+        InputError: the file is cut short or damaged.
+        DeviceMemoryError: they do not fit into memory.
+    """
+    _refuse_impossible(payload)
+    if scratch is not None and payload.nbytes >= LARGE_BYTES:
+        return _on_disk(payload, scratch, monitor)
+    voxels = _empty(payload)
+    target, filled = voxels.reshape(-1).view(np.uint8).data, 0
+    for piece in _voxel_bytes(payload, monitor):
+        target[filled : filled + len(piece)] = piece
+        filled += len(piece)
+    if payload.dtype.isnative:
+        return voxels
+    return voxels.byteswap(inplace=True).view(payload.dtype.newbyteorder("="))
+
+
+def _on_disk(payload: Payload, scratch: Path, monitor: Monitor) -> npt.NDArray[Any]:
+    """The voxels in the file itself, or in an unnamed file that is removed with the array."""
+    native = payload.dtype.newbyteorder("=")
+    if payload.compression == "none":
+        begin = payload.begin + payload.skip
+        mapped = np.memmap(payload.path, payload.dtype, "r", begin, payload.shape)
+        if payload.dtype.isnative:
+            return mapped
+        swapped = (part.astype(native).tobytes() for part in slabs(mapped))
+        return _unpacked_to(scratch, swapped, native, payload, monitor)
+    voxels = _unpacked_to(scratch, _voxel_bytes(payload, monitor), payload.dtype, payload, monitor)
+    return voxels if payload.dtype.isnative else voxels.astype(native)
+
+
+def _unpacked_to(
+    folder: Path,
+    pieces: Iterable[bytes],
+    dtype: np.dtype[Any],
+    payload: Payload,
+    monitor: Monitor,
+) -> npt.NDArray[Any]:
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            for piece in pieces:
+                monitor.check()
+                file.write(piece)
+            file.flush()
+            return np.memmap(file, dtype, "r", 0, payload.shape)
+    except OSError as cause:
+        raise output_error(folder / payload.path.name, cause) from cause
+
+
+def _voxel_bytes(payload: Payload, monitor: Monitor) -> Iterator[bytes]:
+    """The bytes of the voxels, up to the checksum; InputError if there are too few."""
+    missing, skip = payload.nbytes, payload.skip
+    with readable(payload.path) as stream:
+        stream.seek(payload.begin)
+        for piece in _pieces(stream, payload.path, payload.compression):
+            monitor.check()
+            used = piece[skip : skip + missing]
+            skip = max(0, skip - len(piece))
+            missing -= len(used)
+            yield used
+            if not missing and payload.compression == "none":
+                break
+    if missing:
+        raise _cut_short(payload.path, payload.nbytes, payload.nbytes - missing)
+
+
+def _empty(payload: Payload) -> npt.NDArray[Any]:
+    try:
+        return np.empty(payload.shape, payload.dtype)
+    except (MemoryError, ValueError) as cause:  # ValueError: more than an array can ever have
+        raise DeviceMemoryError(
+            f"{payload.path.name}: its voxels need {payload.nbytes / 2**30:.1f} GiB of memory",
+            "Close other programs, or crop the volume.",
+        ) from cause
+
+
+def _refuse_impossible(payload: Payload) -> None:
+    size = payload.path.stat().st_size - payload.begin
+    if payload.compression == "none" and size < payload.skip + payload.nbytes:
+        raise _cut_short(payload.path, payload.nbytes, max(0, size - payload.skip))
+    if size * _LARGEST_RATIO < payload.nbytes:
+        raise InputError(
+            f"{payload.path.name} is cut short or damaged: its header declares "
+            f"{payload.nbytes} bytes of voxels, which {size} compressed bytes cannot hold",
+            _COPY_AGAIN,
+        )
+
+
+def _cut_short(path: Path, expected: int, found: int) -> InputError:
+    return InputError(
+        f"{path.name} is cut short: its header declares {expected} bytes of voxels, "
+        f"it holds {found}",
+        _COPY_AGAIN,
+    )
+
+
+def _pieces(
+    stream: BinaryIO, path: Path, compression: Compression, *, strict: bool = True
+) -> Iterator[bytes]:
+    if compression == "none":
+        while piece := stream.read(_PIECE):
+            yield piece
+        return
+    try:
+        yield from _unpacked(stream, _WINDOW_BITS[compression])
+    except EOFError:
+        if strict:
+            raise InputError(
+                f"{path.name} is cut short: its compressed data ends too early",
+                _COPY_AGAIN,
+            ) from None
+    except zlib.error as cause:
+        raise InputError(
+            f"{path.name} is damaged: its compressed data does not unpack ({cause})",
+            _COPY_AGAIN,
+        ) from cause
+
+
+def _unpacked(stream: BinaryIO, window_bits: int) -> Iterator[bytes]:
+    """Unpack member after member; other bytes after the last one are ignored."""
+    unpacker = zlib.decompressobj(window_bits)
+    packed = stream.read(_PIECE)
+    while piece := unpacker.decompress(packed, _PIECE):
+        yield piece
+        packed = unpacker.unconsumed_tail
+        if unpacker.eof:
+            packed = unpacker.unused_data or stream.read(_PIECE)
+            if not packed.startswith(b"\x1f\x8b"):
+                return
+            unpacker = zlib.decompressobj(window_bits)
+        packed = packed or stream.read(_PIECE)
+    if not unpacker.eof:
+        raise EOFError
+
+
+_INTEGERS = tuple(np.dtype(name) for name in ("int16", "uint16", "int32", "uint32", "int64"))
+
+
+def rescale_slices(
+    slices: Sequence[npt.NDArray[Any]] | npt.NDArray[Any],
+    slopes: Sequence[float],
+    intercepts: Sequence[float],
+) -> npt.NDArray[Any]:
+    """Rescale stored numbers to intensities: stored × slope + intercept, rounded once.
+
+    Example: int16 with slope 1 and intercept -1024 stays int16; with slope 0.5 it becomes float32.
+
+    Args:
+        slices: [J, I] each, or one array [K, J, I], which is returned as it is if every slope is
+            1 and every intercept 0.
+        slopes: one for each slice.
+        intercepts: one for each slice.
+    Returns:
+        [K, J, I] in one type: of whole slopes and intercepts the smallest integers that hold every
+        value, beginning with int16; else float32, or float64 if the stored numbers have more than
+        16 bits.
+    """
+    stored = np.result_type(*[part.dtype for part in slices])
+    if all(slope == 1 and shift == 0 for slope, shift in zip(slopes, intercepts, strict=True)):
+        if isinstance(slices, np.ndarray):
+            return slices
+        return np.stack([part.astype(stored, copy=False) for part in slices])
+    dtype = _target_type(stored, slices, slopes, intercepts)
+    result = np.empty((len(slices), *slices[0].shape), dtype)
+    wide = np.empty(slices[0].shape) if dtype.kind == "f" else None
+    for part, slope, shift, out in zip(slices, slopes, intercepts, result, strict=True):
+        if wide is None:
+            _scale_whole(part, slope, shift, out)
+        else:  # in float64, rounded once
+            wide[...] = part
+            wide *= slope
+            wide += shift
+            with np.errstate(over="ignore"):  # the caller refuses infinities
+                out[...] = wide
+    return result
+
+
+def _scale_whole(
+    stored: npt.NDArray[Any], slope: float, shift: float, out: npt.NDArray[Any]
+) -> None:
+    """Multiply and add modulo 2^bits: the result is known to fit, so overflows cancel out."""
+    added = stored
+    if slope != 1:
+        added = np.multiply(stored, _wrapped(slope, out.dtype), out=out, **_in_type_of(out))
+    np.add(added, _wrapped(shift, out.dtype), out=out, **_in_type_of(out))
+
+
+def _in_type_of(out: npt.NDArray[Any]) -> dict[str, Any]:
+    return {"dtype": out.dtype, "casting": "unsafe"}
+
+
+def _wrapped(number: float, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    mask = (1 << 8 * dtype.itemsize) - 1
+    return np.array(int(number) & mask, f"u{dtype.itemsize}").astype(dtype)
+
+
+def _target_type(
+    stored: np.dtype[Any],
+    slices: Sequence[npt.NDArray[Any]] | npt.NDArray[Any],
+    slopes: Sequence[float],
+    intercepts: Sequence[float],
+) -> np.dtype[Any]:
+    if stored.kind == "f":
+        return stored
+    if all(float(number).is_integer() for number in (*slopes, *intercepts)):
+        ends = [
+            int(end) * int(slope) + int(shift)
+            for part, slope, shift in zip(slices, slopes, intercepts, strict=True)
+            for end in (part.min(), part.max())
+        ]
+        for dtype in _INTEGERS:
+            if np.iinfo(dtype).min <= min(ends) and max(ends) <= np.iinfo(dtype).max:
+                return dtype
+    return np.dtype(np.float32 if stored.itemsize <= 2 else np.float64)

@@ -1,0 +1,172 @@
+"""A job: what it is to do, the kinds there are, and how one runs in this process."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from MedEnhanceLib.core.options import config_from_json, did_you_mean
+from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.jobs.failures import job_errors
+from MedEnhanceLib.jobs.files import KeptVolumes, Result
+from MedEnhanceLib.jobs.worker.events import PROTOCOL, check_version
+from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
+
+
+class JobKind:
+    """One kind of job: the dataclass of its parameters, and the function that does it."""
+
+    def __init__(self, params: type[Any], run: Callable[..., Result]) -> None:
+        self.params, self.run = params, run
+
+
+class ShippedKind:
+    """A kind of job in jobs/kinds, which is imported when it is needed.
+
+    file: of jobs/kinds; `<name>Params` and `run_<name>` stand in it. keeps_volumes: whether the
+    function takes the `KeptVolumes` of its worker as well.
+    """
+
+    def __init__(self, file: str, name: str, *, keeps_volumes: bool = False) -> None:
+        self._file, self._name, self.keeps_volumes = file, name, keeps_volumes
+
+    @property
+    def params(self) -> type[Any]:
+        """The dataclass of the parameters."""
+        found: type[Any] = getattr(self._module, f"{self._name}Params")
+        return found
+
+    @property
+    def run(self) -> Callable[..., Result]:
+        """The function that does the job."""
+        words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self._name).lower()
+        found: Callable[..., Result] = getattr(self._module, f"run_{words}")
+        return found
+
+    @property
+    def _module(self) -> ModuleType:
+        return import_module(f"MedEnhanceLib.jobs.kinds.{self._file}")
+
+
+JOBS: dict[str, JobKind | ShippedKind] = {
+    "enhance": ShippedKind("enhance", "Enhance", keeps_volumes=True),
+    "blend": ShippedKind("blend", "Blend"),
+    "segment": ShippedKind("segment", "Segment"),
+    "compress": ShippedKind("compress", "Compress", keeps_volumes=True),
+    "estimate": ShippedKind("compress", "Estimate", keeps_volumes=True),
+    "decompress": ShippedKind("compress", "Decompress"),
+    "recover": ShippedKind("compress", "Recover"),
+    "degrade": ShippedKind("volumes", "Degrade"),
+    "convert": ShippedKind("volumes", "Convert"),
+    "inspect": ShippedKind("volumes", "Inspect"),
+    "series": ShippedKind("series", "Series"),
+    "export": ShippedKind("series", "Export"),
+    "deidentify": ShippedKind("deidentify", "Deidentify"),
+    "train": ShippedKind("train", "Train"),
+    "distill": ShippedKind("distill", "Distill"),
+    "distill-status": ShippedKind("distill", "DistillStatus"),
+    "compare": ShippedKind("compare", "Compare"),
+    "distill-estimate": ShippedKind("distill", "DistillEstimate"),
+    "evaluate": ShippedKind("evaluate", "Evaluate"),
+    "demo": ShippedKind("demo", "Demo"),
+    "models": ShippedKind("installation", "Models"),
+    "doctor": ShippedKind("installation", "Doctor"),
+    "ping": ShippedKind("installation", "Ping"),
+}
+_LONGEST_ID = 200
+_KEYS = ("v", "id", "kind", "params")
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """What to do.
+
+    kind: one of `JOBS`. params: that kind's parameters as a JSON object, paths as text.
+    id: names the job in its events; made up where none is given.
+    Raises ConfigError for an unknown kind and for parameters that the kind does not take.
+    """
+
+    kind: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.kind, str) or self.kind not in JOBS:
+            hint = f"{did_you_mean(self.kind, JOBS)}Known: {', '.join(JOBS)}."
+            raise ConfigError(f"unknown job {self.kind!r}", hint)
+        if not isinstance(self.id, str) or not 0 < len(self.id) <= _LONGEST_ID:
+            raise ConfigError(
+                f"the job's id is {repr(self.id)[:40]}", f"Give text of 1 to {_LONGEST_ID} signs."
+            )
+        if not isinstance(self.params, Mapping):
+            raise ConfigError("the job's params are not an object", 'Give {"name": value, …}.')
+        object.__setattr__(self, "params", dict(self.params))
+        self.typed_params()
+
+    def typed_params(self) -> Any:
+        """The parameters as the dataclass of the kind."""
+        return config_from_json(JOBS[self.kind].params, self.params, f"the job {self.kind!r}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The job as the JSON object that the worker reads."""
+        return {"v": PROTOCOL, "id": self.id, "kind": self.kind, "params": dict(self.params)}
+
+    def to_line(self) -> bytes:
+        """The job as a line for the worker; raises ConfigError for what JSON cannot say."""
+        try:
+            text = json.dumps(self.to_json(), allow_nan=False)
+        except (TypeError, ValueError) as cause:
+            raise ConfigError(
+                f"the job {self.kind!r} cannot be written as JSON: {cause}",
+                "Give text, numbers, lists and objects.",
+            ) from cause
+        return text.encode("ascii") + b"\n"
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> JobSpec:
+        """The inverse of `to_json`; raises ConfigError on whatever is not exactly that."""
+        check_version(fields)
+        for key in fields:
+            if key not in _KEYS:
+                raise ConfigError(f"a job has no key {key!r}", f"Use {', '.join(_KEYS)}.")
+        if "kind" not in fields:
+            raise ConfigError("the job has no kind", f"Known: {', '.join(JOBS)}.")
+        given = {key: fields[key] for key in ("kind", "params", "id") if key in fields}
+        return cls(**given)
+
+
+def run_job(
+    spec: JobSpec,
+    progress: Listener | None = None,
+    cancel: Cancel | None = None,
+    kept: KeptVolumes | None = None,
+) -> Result:
+    """Do the job in this process.
+
+    Args:
+        spec: what to do.
+        progress: is called with every Event, `started` first and `result` last.
+        cancel: see `Monitor`.
+        kept: volumes that stay in memory from job to job; None keeps none.
+
+    Raises:
+        MedEnhanceError: only these: InternalError for a fault of MedEnhance (its cause is
+            chained), DeviceMemoryError where memory ran out, Cancelled also for Ctrl-C.
+    """
+    kind = JOBS[spec.kind]
+    report = progress or (lambda _event: None)
+    with job_errors(spec.kind):
+        report(Event("started", {"kind": spec.kind}))
+        monitor = Monitor(progress, cancel)
+        if isinstance(kind, ShippedKind) and kind.keeps_volumes:
+            result = kind.run(spec.typed_params(), monitor, kept or KeptVolumes())
+        else:
+            result = kind.run(spec.typed_params(), monitor)
+        report(Event("result", result.fields))
+    return result

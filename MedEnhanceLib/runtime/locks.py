@@ -1,0 +1,318 @@
+"""Locks between processes: one long job at a time on a GPU, and folders that have an owner.
+
+    <temporary folder>/medenhance-gpu-<card>.lock   {"process": 4711, "job": "distill", "since": …}
+    <parent>/<prefix>XXXXXXXX/owner.lock            of a private folder, as long as its owner lives
+
+The locks are the operating system's, taken with filelock: a lock ends with its process, however
+that ends, and no later process can be taken for the owner. So a file that can be locked is free,
+and a folder whose lock can be taken is abandoned. All users of a machine share the files of GPUs
+where they share the temporary folder (TMPDIR). Why: docs/decisions/0030-gpu-lock.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from MedEnhanceLib.errors import DependencyError, DeviceBusyError
+from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.progress import Monitor
+
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+#: The file that locks an owned folder.
+LOCK = "owner.lock"
+#: Its first line where the folder is temporary: only folders with this mark are ever removed.
+_MARK = b"MedEnhance temporary folder\n"
+#: How long a cleaner that looks into a new folder may hold its lock.
+_CLEANER_SECONDS = 5.0
+#: Errors of file systems without locks, such as some network disks.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+_POLL_SECONDS = 0.5
+#: Bytes read of a file that another user may have written.
+_LONGEST_NOTE = 4096
+
+
+def make_owned(prefix: str, parent: Path | None = None) -> tuple[Path, FileLock | None]:
+    """Make a private folder (mode 0700) and take its lock.
+
+    Args:
+        prefix: what its name begins with.
+        parent: where it is made; None takes the system's temporary folder.
+    Returns:
+        The folder and its lock; None for the lock where the file system has none, or where
+        filelock is not installed yet: nobody cleans up such a folder after a crash.
+    Raises:
+        OSError: it cannot be made; nothing is left behind.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    try:
+        lock = _file_lock(folder / LOCK, lambda descriptor: os.write(descriptor, _MARK))
+        lock.acquire(timeout=_CLEANER_SECONDS)
+    except DependencyError:
+        return folder, None
+    except OSError as cause:
+        if cause.errno in _NO_LOCKS:
+            return folder, None
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return folder, lock
+
+
+def take_over(folder: Path) -> FileLock | None:
+    """Take the lock of an abandoned folder that `make_owned` made; None for any other folder."""
+    with contextlib.suppress(OSError, DependencyError):  # a lock that is held is an OSError, too
+        if _is_private(folder) and stat.S_ISREG((folder / LOCK).lstat().st_mode):
+            lock = _file_lock(folder / LOCK, _check_mark)
+            lock.acquire(blocking=False)
+            return lock
+    return None
+
+
+def hold(folder: Path) -> FileLock | None:
+    """Own an existing folder until the lock is released; None where another process owns it.
+
+    Raises OSError where the folder cannot be written to.
+    """
+    filelock = require("filelock", purpose="Locking a folder")
+    lock = _file_lock(folder / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        return None
+    return lock
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process owns the folder at present."""
+    return _is_locked(folder / LOCK)
+
+
+def remove_owned(folder: Path, lock: FileLock | None) -> None:
+    """Remove the folder and release its lock; a second call does nothing."""
+    if lock is not None and not lock.is_locked:
+        return
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        elif entry.name != LOCK:  # the last to go: after a crash here, the next start goes on
+            with contextlib.suppress(OSError):
+                entry.unlink()
+    if lock is not None and sys.platform == "win32":  # an open file cannot be removed there
+        lock.release()
+    shutil.rmtree(folder, ignore_errors=True)
+    if lock is not None:
+        lock.release()
+
+
+@contextlib.contextmanager
+def hold_gpu(
+    devices: Sequence[str], job: str, monitor: Monitor | None = None, *, wait: bool = True
+) -> Iterator[str]:
+    """Keep other long jobs off one of these devices; a process shares a device with itself.
+
+    At the end, memory that torch keeps cached on the device is freed.
+
+    Args:
+        devices: torch's names, the preferred one first; only GPUs are locked.
+        job: the name that others see of this process's work.
+        monitor: is warned of the wait, and can cancel it.
+        wait: whether to wait until a device is free.
+    Yields:
+        The name of the device.
+    Raises:
+        DeviceBusyError: none is free and `wait` is False.
+        Cancelled: while waiting.
+    """
+    monitor = monitor or Monitor()
+    found = _first_free(devices, job)
+    if found is None:
+        _report_busy(devices, monitor, wait=wait)
+        while found is None:
+            monitor.check()
+            time.sleep(_POLL_SECONDS)
+            found = _first_free(devices, job)
+        monitor.log(f"{found[0]} is free; going on")
+    device, lock = found
+    with lock:
+        try:
+            yield device
+        finally:
+            release_memory(device)
+
+
+def holder(device: str) -> str | None:
+    """Which process has a device, as text; None where it is free, this process's, or no GPU."""
+    path = _gpu_file(device)
+    if path is None or not path.exists() or _gpu_lock(path).is_locked or not _is_locked(path):
+        return None
+    return _owner_text(path)
+
+
+def release_memory(device: str) -> None:
+    """Free the memory that torch keeps cached on a GPU, for other processes there."""
+    torch: Any = sys.modules.get("torch")
+    if torch is None:
+        return
+    if device.startswith("cuda") and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    elif device.startswith("mps") and torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+
+
+def _file_lock(path: Path, on_acquired: Callable[[int], object] | None = None) -> FileLock:
+    filelock = require("filelock", purpose="Locking files")
+    lock: FileLock = filelock.FileLock(
+        path, thread_local=False, preserve_lock_file=True, on_acquired=on_acquired
+    )
+    return lock
+
+
+def _check_mark(descriptor: int) -> None:
+    if os.read(descriptor, len(_MARK)) != _MARK:
+        raise OSError(errno.EINVAL, "not a temporary folder of MedEnhance")
+
+
+def _is_private(folder: Path) -> bool:
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        return False
+    return sys.platform == "win32" or status.st_uid == os.getuid()
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a process, this one included, has locked a file; False where there is no file."""
+    filelock = require("filelock", purpose="Looking at locks")
+    try:
+        with _open_unfollowed(path) as file:
+            return not filelock.lock_descriptor(file.fileno(), blocking=False)
+    except OSError:
+        return False
+
+
+def _open_unfollowed(path: Path) -> IO[bytes]:
+    """Open for reading without following a link or waiting for a pipe: others may write there."""
+    flags = (getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
+    return os.fdopen(os.open(path, os.O_RDONLY | sum(flags)), "rb", buffering=0)
+
+
+def _first_free(
+    devices: Sequence[str], job: str
+) -> tuple[str, contextlib.AbstractContextManager[object]] | None:
+    """The first device that could be locked, with a context that releases it at its end."""
+    for device in devices:
+        lock = _lock_device(device, job)
+        if lock is not None:
+            return device, lock
+    return None
+
+
+def _lock_device(device: str, job: str) -> contextlib.AbstractContextManager[object] | None:
+    release = contextlib.ExitStack()
+    path = _gpu_file(device)
+    if path is None:
+        return release
+    filelock = require("filelock", purpose="Sharing a GPU")
+    lock = _gpu_lock(path)
+    is_outermost = not lock.is_locked
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        return None
+    except OSError:
+        # Where no file can be made (a full or foreign temporary folder) work goes on without
+        # locks: they prevent slow runs and full memory, results do not depend on them.
+        return release
+    release.callback(lock.release)
+    if is_outermost:
+        _sign(path, job)
+        release.callback(_clear_note, path)
+    return release
+
+
+def _gpu_lock(path: Path) -> FileLock:
+    """The process's one lock of a card; filelock counts how often it was acquired."""
+    filelock = require("filelock", purpose="Sharing a GPU")
+    lock: FileLock = filelock.FileLock(
+        path,
+        mode=0o666,
+        thread_local=False,
+        blocking=False,
+        is_singleton=True,
+        preserve_lock_file=True,
+        on_acquired=_begin_note,
+    )
+    return lock
+
+
+def _begin_note(descriptor: int) -> None:
+    """Start the file with a blank: on Windows its first byte is locked, and cannot be read."""
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, b" ")
+
+
+def _sign(path: Path, job: str) -> None:
+    """Note behind the blank who has the card."""
+    fields = {"process": os.getpid(), "job": job, "since": int(time.time())}
+    with contextlib.suppress(OSError), path.open("r+b", buffering=0) as file:
+        file.seek(1)
+        file.write(json.dumps(fields).encode("ascii"))
+
+
+def _clear_note(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        os.truncate(path, 0)
+
+
+def _owner_text(path: Path) -> str:
+    """The note in a lock file as text, so far as it is well-formed."""
+    try:
+        with _open_unfollowed(path) as file:
+            file.seek(1 if sys.platform == "win32" else 0)
+            fields = json.loads(file.read(_LONGEST_NOTE))
+        process, since = int(fields["process"]), float(fields["since"])
+        job = "".join(letter for letter in str(fields["job"])[:40] if letter.isprintable())
+        begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(since))
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return "another process"
+    return f"process {process} ({job}, since {begun})"
+
+
+def _report_busy(devices: Sequence[str], monitor: Monitor, *, wait: bool) -> None:
+    owners = "; ".join(f"{device}: {holder(device) or 'another process'}" for device in devices)
+    if not wait:
+        raise DeviceBusyError(
+            f"the GPU is in use by another long job ({owners})",
+            "Wait for it (leave out --no-wait), or choose another device (--device).",
+        )
+    monitor.warn(f"waiting for the GPU, which another long job has ({owners})")
+    monitor.progress(0.0, "waiting for the GPU")
+
+
+def _gpu_file(device: str) -> Path | None:
+    """The lock file of a device; None for what is no GPU.
+
+    Two processes may see one card under two numbers (CUDA_VISIBLE_DEVICES), so its UUID names it
+    where torch is loaded and gives one.
+    """
+    kind, _, number = device.partition(":")
+    if kind not in ("cuda", "mps"):
+        return None
+    card = "mps" if kind == "mps" else number or "0"
+    torch: Any = sys.modules.get("torch")
+    if kind == "cuda" and torch is not None and torch.cuda.is_available():
+        uuid = str(getattr(torch.cuda.get_device_properties(device), "uuid", ""))
+        if uuid.replace("-", "").isalnum():
+            card = uuid
+    return Path(tempfile.gettempdir()) / f"medenhance-gpu-{card}.lock"

@@ -1,0 +1,160 @@
+"""Runs an audit: which attacks are possible, the level of each test, and their findings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+
+from MedEnhanceLib.core.options import config_to_json
+from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.spg.audit import identity
+from MedEnhanceLib.spg.audit.audit_report import AuditReport
+from MedEnhanceLib.spg.audit.nearest import Gallery, likeness, search_copies
+from MedEnhanceLib.spg.audit.records import AuditConfig, Audited, Images, NotRun
+from MedEnhanceLib.spg.audit.redistilled import (
+    Redistill,
+    distill_shadows,
+    lira_finding,
+    plant_canaries,
+    shadow_finding,
+    smallest_canary_p,
+    smallest_shadow_p,
+)
+from MedEnhanceLib.spg.audit.significance import smallest_rank_sum_p, tarone_level
+from MedEnhanceLib.spg.audit.similarity import fingerprints, match
+
+#: Correlation that slices of two people never reach.
+_ONE_PERSON = 0.85
+#: Ratio of slices per patient beyond which one group is near more often by chance.
+_UNEVEN = 2.0
+
+
+def audit(
+    audited: Audited,
+    config: AuditConfig | None = None,
+    *,
+    redistill: Redistill | None = None,
+    monitor: Monitor | None = None,
+) -> AuditReport:
+    """Attack a distilled set.
+
+    Without a leak the probability of an alarm, over all attacks, is at most `config.alpha`.
+
+    Args:
+        audited: the set and the patients.
+        config: of the audit; None: the default.
+        redistill: distills slices by patient with a seed, in the same way and from the same prior;
+            shadow distillations and canaries need it (`config.shadows` + 1 runs). None: only
+            attacks on the images.
+        monitor: gets progress; may cancel between images and between distillations.
+    Raises:
+        InputError: the result of redistill cannot be used.
+        Cancelled: the monitor asked for it.
+    """
+    config, monitor = config or AuditConfig(), monitor or Monitor()
+    began = time.monotonic()
+    smallest = _smallest_p(audited, config, redistill is not None)
+    level = tarone_level(list(smallest.values()), config.alpha)
+    gallery = Gallery(audited.patients)
+    nearest = gallery.nearest(audited.distilled, monitor.part(0.0, 0.05))
+    share = 0.4 if redistill is None else 0.1
+    findings = [
+        search_copies(audited, gallery, nearest, config, level, monitor.part(0.05, share)),
+        *likeness(audited, gallery, nearest, level, monitor.part(share, 2 * share)),
+    ]
+    if "identity" in smallest:
+        findings.append(identity.identify(audited, config, level))
+    left = monitor.part(2 * share, 1.0)
+    if redistill is not None and config.shadows:
+        shadows = distill_shadows(audited, gallery, redistill, config, left.part(0.0, 0.8))
+        findings.append(shadow_finding(shadows, config, level))
+        findings.append(lira_finding(audited, nearest, shadows, level))
+    if redistill is not None and config.canaries:
+        findings.append(plant_canaries(audited, redistill, config, level, left.part(0.8, 1.0)))
+    return AuditReport(
+        findings=tuple(findings),
+        not_run=_not_run(audited, config, redistill is not None),
+        alpha=config.alpha,
+        exposed=audited.aliases.get(audited.prior_owner or ""),
+        prior=_likeness_to_prior(audited),
+        cautions=_cautions(audited, findings[0].measured),
+        counts={
+            "images": len(audited.distilled),
+            "training_patients": len(audited.training),
+            "held_out_patients": len(audited.held_out),
+            "training_slices": sum(map(len, audited.training.values())),
+            "held_out_slices": sum(map(len, audited.held_out.values())),
+        },
+        config=config_to_json(config),
+        seconds=time.monotonic() - began,
+        pairs=tuple(gallery.worst_pairs(audited.distilled, nearest, audited.tested_training)),
+        aliases=audited.aliases,
+    )
+
+
+def _smallest_p(audited: Audited, config: AuditConfig, can_redistill: bool) -> dict[str, float]:
+    """The smallest p possible, for each attack that will run."""
+    ours, theirs = len(audited.tested_training), len(audited.tested_held_out)
+    groups = smallest_rank_sum_p(ours, theirs)
+    smallest = {"copies": 0.0, "likeness-ncc": groups, "likeness-ssim": groups}
+    if not identity.why_not(audited):
+        smallest["identity"] = identity.smallest_identity_p(audited, config)
+    if can_redistill and config.shadows:
+        smallest["shadows"] = smallest_shadow_p(ours + theirs, config)
+        smallest["lira"] = groups
+    if can_redistill and config.canaries:
+        smallest["canaries"] = smallest_canary_p(audited, config)
+    return smallest
+
+
+def _not_run(audited: Audited, config: AuditConfig, can_redistill: bool) -> tuple[NotRun, ...]:
+    left_out = []
+    if why := identity.why_not(audited):
+        left_out.append(NotRun("identity", identity.TITLE, why))
+    cannot = "" if can_redistill else "It needs further distillations (--shadows 8)."
+    for attack, title, wanted in (
+        ("shadows", "Membership by shadow distillations.", bool(config.shadows)),
+        ("canaries", "Planted lesions.", config.canaries),
+    ):
+        if cannot or not wanted:
+            left_out.append(NotRun(attack, title, cannot or "It was switched off."))
+    return tuple(left_out)
+
+
+def _likeness_to_prior(audited: Audited) -> Mapping[str, float]:
+    """Median correlation of the images with the prior, and with the slices of its owner."""
+    likeness = {}
+    ours = fingerprints(audited.distilled)
+    owner = {**audited.training, **audited.held_out}.get(audited.prior_owner or "")
+    for name, images in (("median_ncc", audited.prior), ("median_ncc_owner", owner)):
+        if images is not None:
+            scores = match(ours, fingerprints(images)).score
+            likeness[name] = round(float(np.median(scores.max(axis=1))), 4)
+    return likeness
+
+
+def _cautions(audited: Audited, copies: Mapping[str, object]) -> tuple[str, ...]:
+    cautions = []
+    if float(str(copies["highest_strangers"])) > _ONE_PERSON:
+        cautions.append(
+            "slices of two patients are as similar as slices of one person: is somebody in the "
+            "data under two names? The tests assume that nobody is."
+        )
+    if copies["held_out_beyond_limit"]:
+        cautions.append(
+            "a held-out patient is as close to an image as a copy would be: was somebody of the "
+            "held-out group used, or is the prior theirs?"
+        )
+    ours, theirs = (_slices_each(group) for group in (audited.training, audited.held_out))
+    if max(ours, theirs) > _UNEVEN * min(ours, theirs):
+        cautions.append(
+            f"training patients have {ours:.0f} slices each, held-out ones {theirs:.0f}: patients "
+            "with more slices are near more often by chance."
+        )
+    return tuple(cautions)
+
+
+def _slices_each(group: Mapping[str, Images]) -> float:
+    return float(np.mean([len(images) for images in group.values()]))

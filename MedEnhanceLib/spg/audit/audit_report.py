@@ -1,0 +1,213 @@
+"""The report of an audit: its summary, its files, and pictures of the nearest pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from MedEnhanceLib._version import __version__
+from MedEnhanceLib.io.atomic import atomic_write, write_json
+from MedEnhanceLib.report.drawing import (
+    DIFFERENCE,
+    GRAY,
+    INK,
+    MUTED,
+    new_figure,
+    register_difference_colors,
+    save_figure,
+)
+from MedEnhanceLib.report.page import make_folder
+from MedEnhanceLib.spg.audit.nearest import Pair
+from MedEnhanceLib.spg.audit.records import Finding, NotRun
+
+FORMAT = 1
+CLEAN = "No leak detected by these attacks at this power."
+NOT_A_PROOF = (
+    "This is no proof that there is none: another attack may find what these missed. What each of "
+    "them would have missed is stated below."
+)
+#: Folder of what shows patients: never to be shared with the images.
+CONFIDENTIAL = "confidential"
+_WARNING = """These pictures show slices of patients, and patients.json names them.
+They are for whoever may see the original images. Do not share this folder.
+"""
+_PANE_IN, _HEAD_IN, _DPI = 2.9, 0.75, 140
+#: Smallest difference at which colors saturate.
+_LEAST_REACH = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditReport:
+    """The result of an audit. `to_json` and `summary` name nobody and show nothing of `pairs`.
+
+    Args:
+        findings: of the attacks that ran.
+        not_run: the other attacks.
+        alpha: largest probability of an alarm without a leak, over all attacks.
+        exposed: alias of the patient whose anatomy the prior shows, who is in every image by
+            construction and in no test; None: a template.
+        prior: similarity of images and prior.
+        cautions: limits of the tests.
+        counts: of images and patients.
+        config: of the audit.
+        seconds: duration.
+        pairs: the five nearest, with slices of patients.
+        aliases: patient → alias.
+    """
+
+    findings: tuple[Finding, ...]
+    not_run: tuple[NotRun, ...]
+    alpha: float
+    exposed: str | None
+    prior: Mapping[str, float]
+    cautions: tuple[str, ...]
+    counts: Mapping[str, int]
+    config: Mapping[str, Any]
+    seconds: float
+    pairs: tuple[Pair, ...] = field(repr=False)
+    aliases: Mapping[str, str] = field(repr=False)
+
+    @property
+    def alarms(self) -> tuple[Finding, ...]:
+        """The attacks that found a leak."""
+        return tuple(finding for finding in self.findings if finding.alarm)
+
+    @property
+    def alarm(self) -> bool:
+        """Whether any attack found a leak of a patient besides the prior's."""
+        return bool(self.alarms)
+
+    @property
+    def headline(self) -> str:
+        """The result in one or two sentences."""
+        if self.alarm:
+            names = ", ".join(finding.attack for finding in self.alarms)
+            text = f"ALARM: the images reveal their patients ({names}). Do not share them."
+        elif all(finding.is_blind for finding in self.findings):
+            text = "Nothing is known: with as few patients none of the attacks can find a leak."
+        else:
+            could = sum(not finding.is_blind for finding in self.findings)
+            total = len(self.findings) + len(self.not_run)
+            text = f"{CLEAN} {could} of {total} attacks could have found one. {NOT_A_PROOF}"
+        if self.exposed is not None:
+            text += (
+                f" The prior is the anatomy of patient {self.exposed}, who is visible in every "
+                "image: share them only with this patient's consent."
+            )
+        return text
+
+    @property
+    def summary(self) -> str:
+        """All findings in Markdown."""
+        lines = [self.headline, ""]
+        for finding in self.findings:
+            mark = "ALARM" if finding.alarm else "cannot find a leak" if finding.is_blind else "ok"
+            lines.append(f"- **{finding.title}** {mark}. {finding.sentence} {finding.power}")
+        lines += [f"- **{each.title}** not run. {each.reason}" for each in self.not_run]
+        lines += [f"- Caution: {caution}" for caution in self.cautions]
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """All figures, patients by alias; equal for equal images, seed and options."""
+        return {
+            "format": FORMAT,
+            "software": __version__,
+            "alarm": self.alarm,
+            "exposed": self.exposed,
+            "headline": self.headline,
+            "alpha": self.alpha,
+            "findings": [finding.to_json() for finding in self.findings],
+            "not_run": [each.to_json() for each in self.not_run],
+            "cautions": list(self.cautions),
+            "prior": dict(self.prior),
+            "nearest_pairs": [
+                {
+                    "image": pair.image,
+                    "patient": self.aliases[pair.patient],
+                    "ncc": round(pair.score, 4),
+                    "ssim": round(pair.ssim, 4),
+                }
+                for pair in self.pairs
+            ],
+            "counts": dict(self.counts),
+            "config": dict(self.config),
+        }
+
+
+def write_audit(
+    report: AuditReport,
+    folder: str | Path,
+    *,
+    confidential: str | Path | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write audit.json and audit.md, and separately what shows or names patients.
+
+    audit.json and audit.md name nobody and may be shared with the images.
+
+    Args:
+        report: of the audit.
+        folder: gets audit.json and audit.md; made if missing.
+        confidential: gets pictures of the nearest pairs and the patients' names; None: the folder
+            `confidential` in `folder`.
+        overwrite: whether files may be replaced.
+    Returns:
+        The folder.
+    Raises:
+        OutputError: files exist and may not be replaced, or cannot be written.
+    """
+    target = make_folder(Path(folder))
+    secret = make_folder(Path(confidential) if confidential else target / CONFIDENTIAL)
+    _write(secret / "README.txt", _WARNING, overwrite)
+    names = {alias: patient for patient, alias in report.aliases.items()}
+    write_json(secret / "patients.json", names, overwrite=overwrite)
+    for number, pair in enumerate(report.pairs, start=1):
+        title = f"image {pair.image} and patient {report.aliases[pair.patient]}"
+        draw_pair(secret / f"pair-{number}.png", pair, title, overwrite=overwrite)
+    return write_report(report, target, overwrite=overwrite)
+
+
+def write_report(report: AuditReport, folder: Path, *, overwrite: bool = False) -> Path:
+    """Write audit.json and audit.md alone, which name nobody; returns the folder."""
+    target = make_folder(folder)
+    write_json(target / "audit.json", report.to_json(), overwrite=overwrite)
+    _write(target / "audit.md", f"# Privacy audit\n\n{report.summary}\n", overwrite)
+    return target
+
+
+def _write(path: Path, text: str, overwrite: bool) -> None:
+    with atomic_write(path, overwrite=overwrite) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def draw_pair(path: Path, pair: Pair, title: str, *, overwrite: bool = False) -> None:
+    """Draw a PNG of three panes: the image registered to the slice, the slice, image − slice.
+
+    Raises:
+        DependencyError: matplotlib is missing.
+        OutputError: `path` cannot be written.
+    """
+    register_difference_colors()
+    height, width = pair.onto.shape
+    size = (3 * _PANE_IN, _PANE_IN * height / width + _HEAD_IN)
+    figure = new_figure(size, dpi=_DPI)
+    difference = pair.laid - pair.onto
+    reach = max(_LEAST_REACH, float(np.percentile(np.abs(difference), 99.7)))
+    panes = (
+        ("distilled, registered to the slice", pair.laid, GRAY, 0.0, 1.0),
+        ("nearest slice of the patient", pair.onto, GRAY, 0.0, 1.0),
+        (f"difference, ±{reach:.2f}", difference, DIFFERENCE, -reach, reach),
+    )
+    share = 1 - _HEAD_IN / size[1]
+    for column, (name, pixels, colors, low, high) in enumerate(panes):
+        axes = figure.add_axes((column / 3 + 0.005, 0.01, 1 / 3 - 0.01, share))
+        axes.imshow(pixels, cmap=colors, vmin=low, vmax=high, interpolation="nearest")
+        axes.set_axis_off()
+        axes.set_title(name, color=MUTED, fontsize=9)
+    head = f"{title}: NCC of details {pair.score:.2f}, SSIM {pair.ssim:.2f} (confidential)"
+    figure.text(0.5, 1 - 0.15 / size[1], head, color=INK, fontsize=10, ha="center", va="top")
+    save_figure(path, figure, overwrite=overwrite)

@@ -1,0 +1,230 @@
+"""The statistics of the audit, exact for small cohorts; numpy alone.
+
+The unit is always the patient: slices of one patient are correlated, and counting them would
+overstate the certainty.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Doubles = npt.NDArray[np.float64]
+
+#: Two-sided 95 %.
+_Z95 = 1.959963984540054
+#: Patients up to which the distribution of the rank sum is exact; normal above.
+_EXACT_UP_TO = 60
+#: Probability with which a detectable leak is found.
+POWER = 0.8
+
+
+def auc(positives: Sequence[float] | Doubles, negatives: Sequence[float] | Doubles) -> float:
+    """The share of pairs in which the positive is above the negative, 0 to 1; ties count 0.5."""
+    above, below = np.asarray(positives, float)[:, None], np.asarray(negatives, float)[None]
+    return float(np.mean((above > below) + 0.5 * (above == below)))
+
+
+def auc_interval(value: float, positives: int, negatives: int) -> tuple[float, float]:
+    """The 95 % score interval of an AUC.
+
+    Valid for a handful of patients and at AUC 1, where DeLong's variance and a bootstrap over
+    patients are both zero. Source: Newcombe, Stat. Med. 25 (2006) 559, method 5.
+
+    Args:
+        value: the AUC.
+        positives: number of patients.
+        negatives: number of patients.
+    Returns:
+        Lower and upper limit, 0 to 1.
+    """
+
+    def is_outside(candidate: float) -> bool:
+        spread = _Z95 * math.sqrt(_auc_variance(candidate, positives, negatives))
+        return abs(value - candidate) > spread
+
+    low = _bisect(lambda x: not is_outside(x), 0.0, value) if value > 0 else 0.0
+    high = 1 - _bisect(lambda x: not is_outside(1 - x), 0.0, 1 - value) if value < 1 else 1.0
+    return low, high
+
+
+def smallest_detectable_auc(positives: int, negatives: int, level: float) -> float | None:
+    """The AUC that a one-sided rank-sum test of this level finds with 80 % probability.
+
+    None if no result of as few patients reaches the level. Normal approximation with the variances
+    of Newcombe's method 5.
+    """
+    if smallest_rank_sum_p(positives, negatives) > level:
+        return None
+    null = math.sqrt((positives + negatives + 1) / (12 * positives * negatives))
+    bar = 0.5 + normal_quantile(1 - level) * null
+
+    def is_found(value: float) -> bool:
+        spread = math.sqrt(_auc_variance(value, positives, negatives))
+        return value - normal_quantile(POWER) * spread >= bar
+
+    return _bisect(is_found, 0.5, 1.0)
+
+
+def _auc_variance(value: float, positives: int, negatives: int) -> float:
+    half = (positives + negatives) / 2 - 1
+    shape = 1 + half * (1 - value) / (2 - value) + half * value / (1 + value)
+    return value * (1 - value) * shape / (positives * negatives)
+
+
+def rank_sum_p(positives: Sequence[float] | Doubles, negatives: Sequence[float] | Doubles) -> float:
+    """One-sided p of the rank sum: the share of splits into these sizes that rank as high.
+
+    Exact, with ties, for up to 60 patients; normal above. Valid for any scores if patients were
+    assigned to the groups at random.
+    """
+    ours = np.asarray(positives, float)
+    everyone = np.concatenate([ours, np.asarray(negatives, float)])
+    ranks = _doubled_ranks(everyone)
+    chosen, total = ours.size, everyone.size
+    reached = int(ranks[:chosen].sum())
+    if total <= _EXACT_UP_TO:
+        counts = _subset_sums(ranks, chosen)
+        return float(counts[reached:].sum() / counts.sum())
+    mean = chosen * ranks.mean()
+    variance = chosen * (total - chosen) / (total - 1) * ranks.var()
+    return _normal_tail((reached - 1 - mean) / math.sqrt(variance)) if variance > 0 else 1.0
+
+
+def smallest_rank_sum_p(positives: int, negatives: int) -> float:
+    """The p of `rank_sum_p` if every positive is above every negative."""
+    return 1 / math.comb(positives + negatives, positives)
+
+
+def _doubled_ranks(values: Doubles) -> npt.NDArray[np.int64]:
+    """Twice the mid-ranks: whole numbers, ties or not."""
+    ordered = np.sort(values)
+    below = np.searchsorted(ordered, values, "left")
+    upto = np.searchsorted(ordered, values, "right")
+    return np.asarray(below + upto + 1, np.int64)
+
+
+def _subset_sums(ranks: npt.NDArray[np.int64], size: int) -> Doubles:
+    """The number of subsets of this size with each sum."""
+    sums = np.zeros((size + 1, int(np.sort(ranks)[::-1][:size].sum()) + 1))
+    sums[0, 0] = 1
+    for rank in ranks:
+        for count in range(size, 0, -1):
+            sums[count, rank:] += sums[count - 1, : sums.shape[1] - rank]
+    counts: Doubles = sums[size]
+    return counts
+
+
+def binomial_tail(hits: int, trials: int, chance: float) -> float:
+    """The probability of at least `hits` in `trials` of probability `chance`."""
+    terms = (
+        math.comb(trials, k) * chance**k * (1 - chance) ** (trials - k)
+        for k in range(max(hits, 0), trials + 1)
+    )
+    return min(1.0, math.fsum(terms))
+
+
+def rate_interval(hits: int, trials: int) -> tuple[float, float]:
+    """The 95 % Clopper–Pearson interval of a rate."""
+    low = (
+        _bisect(lambda rate: binomial_tail(hits, trials, rate) >= 0.025, 0.0, 1.0) if hits else 0.0
+    )
+    miss = trials - hits
+    high = (
+        1 - _bisect(lambda rate: binomial_tail(miss, trials, rate) >= 0.025, 0.0, 1.0)
+        if miss
+        else 1.0
+    )
+    return low, high
+
+
+def smallest_detectable_rate(trials: int, chance: float, level: float) -> float | None:
+    """The true rate that a one-sided binomial test of this level finds with 80 % probability.
+
+    chance: the rate without a leak. None if not even `trials` hits reach the level.
+    """
+    needed = next(
+        (hits for hits in range(trials + 1) if binomial_tail(hits, trials, chance) <= level), None
+    )
+    if needed is None:
+        return None
+    return _bisect(lambda rate: binomial_tail(needed, trials, rate) >= POWER, chance, 1.0)
+
+
+def combined_p(ps: Sequence[float]) -> float:
+    """Fisher's combination of independent p-values; conservative for discrete ones.
+
+    Source: Fisher, Statistical Methods for Research Workers (1932), section 21.1.
+    """
+    return _erlang_tail(len(ps), -math.fsum(map(math.log, ps)))
+
+
+def smallest_detectable_share(count: int, smallest: float, level: float) -> float | None:
+    """The share of `count` p-values at `smallest` that `combined_p` finds with 80 % probability.
+
+    The other p-values are uniform. None if even a share of 1 is not found.
+    """
+    if count == 0 or combined_p([smallest] * count) > level:
+        return None
+    needed = _bisect(lambda total: _erlang_tail(count, total) <= level, 0.0, 1e4)
+
+    def is_found(share: float) -> bool:
+        power = (
+            math.comb(count, hits)
+            * share**hits
+            * (1 - share) ** (count - hits)
+            * _erlang_tail(count - hits, needed + hits * math.log(smallest))
+            for hits in range(count + 1)
+        )
+        return math.fsum(power) >= POWER
+
+    return _bisect(is_found, 0.0, 1.0)
+
+
+def _erlang_tail(count: int, total: float) -> float:
+    """P(sum of `count` exponential variables of mean 1 ≥ total)."""
+    if total <= 0:
+        return 1.0
+    logs = (k * math.log(total) - total - math.lgamma(k + 1) for k in range(count))
+    return min(1.0, math.fsum(map(math.exp, logs)))
+
+
+def tarone_level(smallest: Sequence[float], alpha: float) -> float:
+    """The level of each of several tests for a family-wise error rate of at most alpha.
+
+    smallest: the smallest possible p of each test; tests that cannot reach their level cost the
+    others nothing. Source: Tarone, Biometrics 46 (1990) 515: Bonferroni for discrete tests.
+    """
+    for divisor in range(1, len(smallest) + 1):
+        if sum(p <= alpha / divisor for p in smallest) <= divisor:
+            return alpha / divisor
+    return alpha / max(1, len(smallest))
+
+
+def permutation_p(observed: float, permuted: Doubles) -> float:
+    """One-sided p from random permutations, the observed arrangement included."""
+    tolerance = 1e-9 * max(1.0, abs(observed))
+    return float((1 + np.count_nonzero(permuted >= observed - tolerance)) / (1 + permuted.size))
+
+
+def normal_quantile(probability: float) -> float:
+    """The quantile of the standard normal distribution."""
+    return _bisect(lambda x: _normal_tail(-x) >= probability, -40.0, 40.0)
+
+
+def _normal_tail(z: float) -> float:
+    return 0.5 * math.erfc(z / math.sqrt(2))
+
+
+def _bisect(holds: Callable[[float], bool], low: float, high: float) -> float:
+    """The smallest value in [low, high] from which on a condition holds."""
+    for _ in range(100):
+        middle = (low + high) / 2
+        if holds(middle):
+            high = middle
+        else:
+            low = middle
+    return high

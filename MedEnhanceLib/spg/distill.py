@@ -1,0 +1,474 @@
+"""Distills a cohort into a folder: patient after patient, resumable after any stop to equal bytes.
+
+prepare → agree with what is in the folder → each patient → the share that helps others → order,
+16 bits → audit → manifest
+
+Images on which gradients match need not train a network better. So the last step before writing
+trains networks on the images of one half of the patients, with all of the change from the prior and
+with shares of it, and measures them on raw images of the other half. The smallest share is kept
+that is as good as the best one. Ours; the publication has no such step.
+
+The audit writes what names or shows patients into a folder beside the result, never into it: the
+result may be shared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from MedEnhanceLib.errors import Cancelled
+from MedEnhanceLib.io.cohort import Cohort
+from MedEnhanceLib.runtime.device import choose_device
+from MedEnhanceLib.runtime.locks import hold_gpu
+from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.spg import dataset
+from MedEnhanceLib.spg.audit import (
+    AuditConfig,
+    Audited,
+    Redistill,
+    audit,
+    write_audit,
+    write_report,
+)
+from MedEnhanceLib.spg.config import DistillConfig
+from MedEnhanceLib.spg.folder import RunFolder, confidential_folder
+from MedEnhanceLib.spg.images import Floats, spread_over
+from MedEnhanceLib.spg.matching import Raw
+from MedEnhanceLib.spg.patient import PatientImages, distill_patient
+from MedEnhanceLib.spg.prepare import Prepared, prepare
+from MedEnhanceLib.spg.privacy import privacy_record
+from MedEnhanceLib.spg.restorer import RestorerConfig, restored_psnr, train_restorer
+from MedEnhanceLib.spg.tasks import make_task
+
+#: Shares of the change to choose from; not 0: everybody's images would be the prior's.
+SHARES = (0.25, 0.5, 1.0)
+#: Raw images of each patient that are measured.
+_MEASURED = 8
+#: Patients, distilled and held out, besides the prior's: fewer cannot be compared.
+_FEWEST_AUDITED = 2
+_AUDIT_WITHHELD = (
+    "Audited; the findings are not published here, because no noise covers them. Ask who made the "
+    "set."
+)
+
+
+@dataclass(frozen=True)
+class PatientWork:
+    """All that distilling one patient takes; can be sent to another process or machine.
+
+    Args:
+        raw: the patient's images and the prior.
+        config: of the distillation.
+        folder: for checkpoints, on the machine that distills.
+        hashes: of data and prior.
+        secret: of the noise of differential privacy; never to be published.
+    """
+
+    raw: Raw
+    config: DistillConfig
+    folder: Path
+    hashes: Mapping[str, str]
+    secret: int | None = field(default=None, repr=False)
+
+    def run(self, device: str, monitor: Monitor) -> PatientImages:
+        """Distill, or resume."""
+        return distill_patient(
+            self.raw,
+            self.config,
+            device,
+            folder=self.folder,
+            hashes=self.hashes,
+            secret=self.secret,
+            monitor=monitor,
+        )
+
+
+#: Runs the remaining works on a device and yields (place of the work, result) as they finish.
+Runner = Callable[[Sequence[PatientWork], str, Monitor], Iterator[tuple[int, PatientImages]]]
+
+
+def distill_cohort(
+    cohort: Cohort,
+    out: Path,
+    config: DistillConfig,
+    monitor: Monitor | None = None,
+    *,
+    overwrite: bool = False,
+    runner: Runner | None = None,
+) -> Path:
+    """Distill a cohort, or resume; a finished folder that agrees is left as it is.
+
+    A folder whose run was stopped or killed is resumed from its last checkpoints, on the same
+    machine's CPU to the same bytes.
+
+    Args:
+        cohort: the patients.
+        out: folder of the result.
+        config: of the distillation.
+        monitor: gets progress, warnings and metrics, and may cancel.
+        overwrite: first remove what was distilled there before.
+        runner: where patients are distilled; None: here, one after the other.
+    Returns:
+        `out`.
+    Raises:
+        Cancelled: after a checkpoint was written.
+        ConfigError: the folder was begun with other options.
+        InputError: the folder was begun with other data, or a patient (named) cannot be distilled.
+        OutputError: another process distills there, or `out` holds something else.
+    """
+    monitor = monitor or Monitor()
+    choice = choose_device(config.device)
+    monitor.log(f"distilling on {choice.name}: {choice.reason}")
+    config = _without_cohort_intensities(config, monitor)
+    folder = RunFolder(out)
+    with folder.owned(overwrite=overwrite):
+        prepared = prepare(cohort, config, monitor.part(0.0, 0.05))
+        run = _run_record(prepared, config)
+        folder.agree(run)
+        if folder.is_finished:
+            monitor.progress(1.0, "was finished already")
+            return out
+        # A patient's prior belongs into the confidential folder.
+        place = out if prepared.prior.patient is None else confidential_folder(out)
+        dataset.write_prior(place, prepared.prior.images, config, run)
+        hashes = {name: str(run[name]) for name in ("data_sha256", "prior_sha256")}
+        secret = folder.secret() if config.dp is not None else None
+        works = [
+            PatientWork(
+                Raw(images, prepared.prior.images, prepared.modality, number),
+                config,
+                folder.patient(number).absolute(),
+                hashes,
+                secret,
+            )
+            for number, images in enumerate(prepared.training.values())
+        ]
+        found = _distill_all(works, folder, choice.name, monitor.part(0.05, 0.85), runner or _here)
+        try:
+            _finish(folder, config, prepared, run, found, choice.name, monitor.part(0.85, 1.0))
+        except Cancelled as cause:
+            raise Cancelled(
+                "cancelled before the result was complete; all patients are distilled and kept",
+                "Run the same command again to audit and write the result.",
+            ) from cause
+    return out
+
+
+def _without_cohort_intensities(config: DistillConfig, monitor: Monitor) -> DistillConfig:
+    """With differential privacy only noised gradients are taken from the cohort."""
+    if config.dp is None or config.intensities == "own":
+        return config
+    monitor.warn(
+        "with differential privacy the prior keeps its own intensities: no noise covers the "
+        "cohort's (intensities: own)"
+    )
+    return replace(config, intensities="own")
+
+
+def _run_record(prepared: Prepared, config: DistillConfig) -> dict[str, Any]:
+    """What defines the run, for run.json and the manifest."""
+    prior = prepared.prior
+    return {
+        "modality": prepared.modality,
+        "patients": len(prepared.training),
+        "held_out": len(prepared.held_out),
+        "images_per_patient": config.images_per_patient,
+        "prior": {
+            "kind": prior.kind,
+            "told": prior.description,
+            "in_cohort": prior.patient is not None,
+        },
+        "steps": config.loop.steps,
+        "data_sha256": prepared.sha256,
+        "prior_sha256": prior.sha256,
+        "config": config.record(),
+        **({"privacy": privacy_record(config, len(prepared.training))} if config.dp else {}),
+    }
+
+
+def _distill_all(
+    works: Sequence[PatientWork], folder: RunFolder, device: str, monitor: Monitor, runner: Runner
+) -> list[tuple[Floats, dict[str, Any]]]:
+    """The images of all patients with their notes, in the patients' order."""
+    stored = [folder.load_images(work.raw.number) for work in works]
+    todo = [work for work, done in zip(works, stored, strict=True) if done is None]
+    for place, result in runner(todo, device, monitor):
+        number = todo[place].raw.number
+        notes = {"batch": result.batch, "measured": result.measured}
+        folder.save_images(number, result.images, notes)
+        stored[number] = (result.images, dict(notes))
+    return [found for found in stored if found is not None]
+
+
+def _here(
+    works: Sequence[PatientWork], device: str, monitor: Monitor
+) -> Iterator[tuple[int, PatientImages]]:
+    """The runner of this process."""
+    for place, work in enumerate(works):
+        part = monitor.part(place / len(works), (place + 1) / len(works))
+        yield place, work.run(device, part)
+
+
+def _finish(
+    folder: RunFolder,
+    config: DistillConfig,
+    prepared: Prepared,
+    run: Mapping[str, Any],
+    found: Sequence[tuple[Floats, Mapping[str, Any]]],
+    device: str,
+    monitor: Monitor,
+) -> None:
+    """Choose the share to keep, order the images, audit them as stored, and write everything."""
+    prior = prepared.prior.images
+    kept = _kept(prepared, config, [images for images, _ in found], device, monitor.part(0.0, 0.4))
+    silent = Monitor(cancel=lambda: monitor.cancelled)
+    redistill = redistiller(prepared, config, device, silent, kept.share)
+    writing = monitor.part(0.4, 1.0)
+    writing.progress(0.0, "writing images")
+    images = with_share(np.concatenate([images for images, _ in found]), prior, kept.share)
+    order = dataset.order_of(images)
+    stored = dataset.quantized(images[order])
+    names = list(prepared.training)
+    owners = tuple(names[place // config.images_per_patient] for place in order)
+    dataset.write_images(folder.out, stored)
+    writing.progress(0.1, "audit")
+    scaled = stored.astype(np.float32) / np.float32(dataset.TOP)
+    part = writing.part(0.1, 0.95)
+    audited = audit_result(scaled, owners, prepared, config, folder.out, redistill, part)
+    notes = [note for _, note in found]
+    results = {
+        "images": len(stored),
+        "size": list(stored.shape[1:]),
+        "batch": sorted({int(note["batch"]) for note in notes}),
+        "measured": _means([note["measured"] for note in notes]),
+        "kept": {
+            "share": kept.share,
+            "psnr_db": {f"{share:g}": psnr for share, psnr in kept.psnr_db.items()},
+        },
+        "audit": audited,
+    }
+    if config.dp is not None:  # with the hash of the data a guess of them could be verified
+        run = {name: value for name, value in run.items() if name != "data_sha256"}
+    manifest = dataset.make_manifest(config, run, results)
+    dataset.write_card(folder.out, manifest)
+    dataset.write_manifest(folder.out, manifest)
+    writing.progress(1.0, "images written")
+
+
+def _means(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means over patients: no single patient's values are published."""
+    return {
+        name: float(f"{np.mean([one[name] for one in measured]):.6g}")
+        for name in sorted(measured[0])
+    }
+
+
+@dataclass(frozen=True)
+class Kept:
+    """How much of the change from the prior is kept.
+
+    Args:
+        share: of the change, 0 to 1.
+        psnr_db: mean PSNR in dB of restored images by share; empty: not measured.
+    """
+
+    share: float
+    psnr_db: dict[float, float]
+
+
+def with_share(images: Floats, prior: Floats, share: float) -> Floats:
+    """Images [N · M, H, W] with a share of their difference from the prior's [M, H, W]."""
+    if share == 1:
+        return images
+    start = np.tile(prior, (len(images) // len(prior), 1, 1))
+    kept: Floats = start + np.float32(share) * (images - start)
+    return kept
+
+
+def _kept(
+    prepared: Prepared,
+    config: DistillConfig,
+    images: Sequence[Floats],
+    device: str,
+    monitor: Monitor,
+) -> Kept:
+    """How much of the change is kept; with differential privacy raw images may not decide it."""
+    if config.dp is not None:
+        return Kept(1.0, {})
+    prior, modality = prepared.prior.images, prepared.modality
+    with hold_gpu([device], "distill", monitor):
+        kept = share_to_keep(
+            images, prior, prepared.training, modality, config, device=device, monitor=monitor
+        )
+    if kept.psnr_db:
+        found = ", ".join(f"{share:.0%}: {psnr:.2f} dB" for share, psnr in kept.psnr_db.items())
+        monitor.log(f"{kept.share:.0%} of the change is kept; on other patients: {found}")
+    return kept
+
+
+def share_to_keep(
+    images: Sequence[Floats],
+    prior: Floats,
+    raw: Mapping[str, Floats],
+    modality: str,
+    config: DistillConfig,
+    *,
+    device: str = "cpu",
+    monitor: Monitor | None = None,
+) -> Kept:
+    """Choose from `SHARES` by training networks on halves of the patients.
+
+    Args:
+        images: distilled, [M, H, W] of each patient.
+        prior: [M, H, W].
+        raw: the patients' own images [N, H, W], in the same order.
+        modality: "CT" or "MR".
+        config: its task, images and keeping are used.
+        device: a torch device.
+        monitor: gets progress and may cancel.
+    Returns:
+        The share; 1 with a single patient, or where `config.keeping` asks for no training.
+    """
+    monitor = monitor or Monitor()
+    keeping = config.keeping
+    if len(images) < 2 or not keeping.seeds:
+        return Kept(1.0, {})
+    task = make_task(config, modality)
+    test = [spread_over(one, min(_MEASURED, len(one))) for one in raw.values()]
+    training = RestorerConfig(
+        steps=keeping.steps,
+        batch=keeping.batch,
+        patch=min(keeping.patch, config.images.size),
+        learning_rate=keeping.learning_rate,
+    )
+    trainings = [(seed, half) for seed in range(keeping.seeds) for half in (0, 1)]
+    found = np.zeros((len(SHARES), len(trainings)))
+    for row, share in enumerate(SHARES):
+        for column, (seed, half) in enumerate(trainings):
+            done = (row * len(trainings) + column) / found.size
+            part = monitor.part(done, done + 1 / found.size)
+            part.progress(0.0, f"how much helps others: {share:.0%}")
+            network = train_restorer(
+                with_share(np.concatenate(images[half::2]), prior, share),
+                task,
+                modality,
+                replace(training, seed=config.seed + seed),
+                scaling=config.images,
+                device=device,
+                monitor=part,
+            )
+            others = np.concatenate(test[1 - half :: 2])
+            _, found[row, column] = restored_psnr(
+                network, others, task, modality, scaling=config.images, device=device
+            )
+    means = {share: round(float(row.mean()), 4) for share, row in zip(SHARES, found, strict=True)}
+    return Kept(SHARES[_least(found)], means)
+
+
+def _least(found: npt.NDArray[np.float64]) -> int:
+    """The first row whose mean deficit to the best row is at most its standard error."""
+    worse = found[found.mean(axis=1).argmax()] - found
+    error = worse.std(axis=1, ddof=1) / math.sqrt(worse.shape[1])
+    return int(np.argmax(worse.mean(axis=1) <= error))
+
+
+def redistiller(
+    prepared: Prepared,
+    config: DistillConfig,
+    device: str = "cpu",
+    monitor: Monitor | None = None,
+    share: float = 1.0,
+) -> Redistill:
+    """Distills other patients from the same prior, for the shadows of an audit.
+
+    Args:
+        prepared: modality and prior are used.
+        config: of the distillation.
+        device: a torch device.
+        monitor: may cancel.
+        share: of the change that is kept, as in the audited images.
+    Returns:
+        A function of images [N, H, W] by patient and a seed that gives [P · M, H, W] in the
+        patients' order, and takes as long as a distillation.
+    """
+
+    def redistill(patients: Mapping[str, Floats], seed: int) -> Floats:
+        chosen = replace(config, seed=seed)
+        parts = [
+            distill_patient(
+                Raw(images, prepared.prior.images, prepared.modality, number),
+                chosen,
+                device,
+                monitor=monitor,
+            ).images
+            for number, images in enumerate(patients.values())
+        ]
+        return with_share(np.concatenate(parts), prepared.prior.images, share)
+
+    return redistill
+
+
+def audit_result(
+    distilled: Floats,
+    owners: tuple[str, ...],
+    prepared: Prepared,
+    config: DistillConfig,
+    out: Path,
+    redistill: Redistill,
+    monitor: Monitor,
+) -> dict[str, Any]:
+    """Audit the images as they are stored, and write `out`/audit.
+
+    With differential privacy nothing of the audit, which no noise covers, goes into `out`.
+
+    Args:
+        distilled: [N, H, W] in [0, 1].
+        owners: the patient of each image.
+        prepared: the patients and the prior.
+        config: its shadows and dp are used.
+        out: folder of the result.
+        redistill: from `redistiller`; used if there are shadows.
+        monitor: gets progress and may cancel.
+    Returns:
+        `alarm` and `summary` for the manifest; alarm None: see the summary.
+    """
+    chosen = prepared.prior.patient
+    counts = [
+        sum(name != chosen for name in group) for group in (prepared.training, prepared.held_out)
+    ]
+    if min(counts) < _FEWEST_AUDITED:
+        why = (
+            f"{counts[0]} patients were used and {counts[1]} held out; it takes {_FEWEST_AUDITED} "
+            "of each"
+        )
+        monitor.warn(f"the result is not audited: {why}")
+        summary = f"Not audited: {why}. Treat the images as the patients' own."
+        return {"alarm": None, "summary": summary}
+    report = audit(
+        Audited(
+            distilled=distilled,
+            training=prepared.training,
+            held_out=prepared.held_out,
+            prior=prepared.prior.images,
+            prior_owner=chosen,
+            owners=owners,
+        ),
+        AuditConfig(shadows=config.shadows, canaries=config.shadows > 0),
+        redistill=redistill if config.shadows else None,
+        monitor=monitor,
+    )
+    confidential = write_audit(report, confidential_folder(out), overwrite=True)
+    monitor.log(f"pictures of the nearest patients, not to be shared: {confidential}")
+    if report.alarm:
+        monitor.warn(report.headline)
+    if config.dp is not None:
+        return {"alarm": None, "summary": _AUDIT_WITHHELD}
+    write_report(report, out / "audit", overwrite=True)
+    return {"alarm": report.alarm, "summary": report.summary}

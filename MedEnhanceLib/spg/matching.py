@@ -1,0 +1,331 @@
+"""Distills one patient by matching the gradients of networks on raw and generated images.
+
+    outer step: a network is drawn anew
+      inner step: a match updates the generator; then the network learns on the generated images
+
+Each match and each teaching step is one numbered step, whose random numbers depend on the seed, the
+patient and the step's number alone. So a run can stop after any step and resume, in any process, to
+the same bytes. Source: design, spg part 8 (reconstructed).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.spg.config import DistillConfig
+from MedEnhanceLib.spg.folder import new_secret
+from MedEnhanceLib.spg.images import Floats, shown
+from MedEnhanceLib.spg.networks import (
+    Generator,
+    PriorChange,
+    draw_weights,
+    make_network,
+    saturation,
+)
+from MedEnhanceLib.spg.objective import (
+    DISTANCES,
+    NOISED_DISTANCES,
+    Noising,
+    StructureLoss,
+    layer_gradients,
+    structure_weight,
+)
+from MedEnhanceLib.spg.tasks import Patches, Places, Task, Tensors, make_task
+
+#: Raw images that are degraded as whole images for one network, at least, if there are as many.
+_RAW_AT_ONCE = 8
+#: Recorded for each outer step: means over its matches; saturation is a share of the pixels.
+MEASURED = ("alignment", "structure", "saturation")
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What a patient is distilled from.
+
+    Args:
+        images: float32 [N, H, W] in [0, 1].
+        prior: float32 [M, h, w] in [0, 1], the start of the result.
+        modality: "CT" or "MR".
+        number: of the patient in the run; keeps random numbers of patients independent.
+    """
+
+    images: Floats
+    prior: Floats
+    modality: str
+    number: int = 0
+
+
+class PatientLoop:
+    """Generator, networks and optimizers of one patient, and the numbered steps that update them.
+
+    Args:
+        raw: the patient's images and the prior.
+        config: of the distillation.
+        device: a torch device.
+        generator: what changes the prior; None: the method's own.
+        secret: of the noise of differential privacy; None: a new one. See `objective.Noising`.
+    """
+
+    def __init__(
+        self,
+        raw: Raw,
+        config: DistillConfig,
+        device: str,
+        *,
+        generator: PriorChange | None = None,
+        secret: int | None = None,
+    ) -> None:
+        self.config, self.device, self._number = config, device, raw.number
+        self._per_inner = 1 + config.loop.teaching
+        self._per_outer = config.loop.inner * self._per_inner
+        self.batch = config.loop.batch
+        self.task: Task = make_task(config, raw.modality)
+        self._distance = (DISTANCES if config.dp is None else NOISED_DISTANCES)[config.distance]
+        self._noising: Noising | None = None
+        if config.dp is not None:
+            self._noising = Noising(config, new_secret() if secret is None else secret, raw.number)
+        self._structure = StructureLoss()
+        side = config.loop.patch
+        is_shown = partial(shown, modality=raw.modality, config=config.images)
+        self._raw = torch.from_numpy(raw.images)[:, None].to(device)
+        self._prior = torch.from_numpy(raw.prior)[:, None].to(device)
+        self._raw_patches = Patches(is_shown(raw.images), side)
+        self._own_patches = Patches(is_shown(raw.prior), side)
+        rng = np.random.default_rng((config.seed + 1,))  # every patient's generator begins the same
+        self.generator: PriorChange = (
+            generator or Generator(config.generator, len(raw.prior), raw.prior.shape[1:], rng)
+        ).to(device)
+        self._adam = torch.optim.Adam(self.generator.parameters(), lr=config.generator.rate)
+        self.networks = nn.ModuleDict(
+            {name: make_network(name, rng) for name in config.loop.networks}
+        ).to(device)
+        self._learning = {
+            name: torch.optim.Adam(network.parameters(), lr=config.loop.network_rate)
+            for name, network in self.networks.items()
+        }
+        #: Degradation of this outer step's generated images, where whole images are degraded.
+        self._drawn = Tensors(device)
+        self.history = Tensors("cpu", measured=torch.zeros(config.loop.outer, len(MEASURED)))
+        self._raw_drawn: tuple[int, npt.NDArray[np.intp], Tensor] | None = None
+        self._images: Tensor | None = None
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole distillation."""
+        return self.config.loop.steps
+
+    def outer_of(self, number: int) -> int:
+        """The outer step that a numbered step belongs to."""
+        return number // self._per_outer
+
+    def ends_outer(self, number: int) -> bool:
+        """Whether it is the last step of its outer step."""
+        return (number + 1) % self._per_outer == 0
+
+    def step(self, number: int) -> None:
+        """Run the step of that number; the same number does the same, resumed or not.
+
+        Raises:
+            ModelError: the loss is not finite.
+        """
+        if number % self._per_outer == 0:
+            self._begin_outer(number)
+        if number % self._per_inner == 0:
+            self._match(number)
+        else:
+            self._teach(number)
+
+    def _rng(self, number: int, purpose: int) -> np.random.Generator:
+        """The random numbers of one step for one purpose (0 to 4)."""
+        return np.random.default_rng((self.config.seed + 1, self._number, number, purpose))
+
+    def _name(self, number: int) -> str:
+        names = self.config.loop.networks
+        return names[self.outer_of(number) % len(names)]
+
+    def _begin_outer(self, number: int) -> None:
+        """Draw the network's weights, and the degradation of images that are degraded whole."""
+        name = self._name(number)
+        draw_weights(self.networks[name], self._rng(number, 0))
+        self._learning[name].state.clear()
+        self._drawn.clear()
+        if not self.task.on_patches:
+            images = self._generated().detach()
+            self._drawn["numbers"] = self.task.draw(images, self._rng(number, 1))
+
+    def _match(self, number: int) -> None:
+        network = self.networks[self._name(number)]
+        residual = self.generator.residual(self._prior)
+        images = self.generator.add(self._prior, residual)
+        drawn = self._drawn.get("numbers")
+        alignment = self._distance_of(images, network, number, drawn, differentiable=True)
+        structure = self._structure(images, self._prior)
+        chosen, share = self.config.generator, number / self.steps
+        loss = alignment + structure_weight(share, *chosen.structure) * structure
+        loss = loss + chosen.restraint * residual.square().mean()
+        if not bool(torch.isfinite(loss)):
+            raise ModelError(
+                f"the distillation diverged at step {number}",
+                "Start again in another folder with a lower generator rate.",
+            )
+        self._adam.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.generator.parameters(), chosen.clip)
+        self._adam.step()
+        self._images = None
+        values = torch.stack((alignment.detach(), structure.detach(), saturation(residual)))
+        means = self.history["measured"]
+        means[self.outer_of(number)] += values.cpu() / self.config.loop.inner
+
+    def _distance_of(
+        self,
+        images: Tensor,
+        network: nn.Module,
+        number: int,
+        drawn: Tensor | None,
+        *,
+        differentiable: bool,
+    ) -> Tensor:
+        """The distance between a network's gradients on a batch of raw images and of these.
+
+        drawn: the images' degradation, where whole images are degraded.
+        """
+        rng = self._rng(number, 2)
+        shared = int(rng.integers(2**62)), int(rng.integers(2**31))
+        low, high = self._raw_pairs(number, rng, shared)
+        raw = layer_gradients(_error(network, low, high), network, differentiable=False)
+        if self._noising is not None:  # the count of numbers drawn depends on the raw images
+            rng = self._rng(number, 4)
+        low, high = self._own_pairs(images, drawn, rng, shared, self.batch)
+        ours = layer_gradients(_error(network, low, high), network, differentiable=differentiable)
+        if self._noising is not None:
+            raw = self._noising(raw, ours, number)
+        return self._distance(raw, ours)
+
+    def compare(self, count: int) -> Iterator[tuple[float, float]]:
+        """The distance of the prior's and of the generated images from the raw ones, `count` times.
+
+        With new networks and batches that no step has used, the same for both; changes nothing.
+        """
+        pair = self._prior, self._generated()
+        for place in range(count):
+            number = self.steps + place * self._per_outer
+            network = make_network(self._name(number), self._rng(number, 0)).to(self.device)
+            found = []
+            for images in pair:
+                whole = not self.task.on_patches
+                drawn = self.task.draw(images, self._rng(number, 1)) if whole else None
+                distance = self._distance_of(images, network, number, drawn, differentiable=False)
+                found.append(float(distance))
+            yield found[0], found[1]
+
+    def _teach(self, number: int) -> None:
+        name, rng = self._name(number), self._rng(number, 2)
+        shared = int(rng.integers(2**62)), int(rng.integers(2**31))
+        count = self.config.loop.teaching_batch
+        drawn = self._drawn.get("numbers")
+        low, high = self._own_pairs(self._generated(), drawn, rng, shared, count)
+        loss = _error(self.networks[name], low, high)
+        self._learning[name].zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._learning[name].step()
+
+    def _raw_pairs(
+        self, number: int, rng: np.random.Generator, shared: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Raw patches after and before degradation, [B, 1, P, P] each.
+
+        shared: with the generated images: the seed of the degradation, and the first image.
+        """
+        if self.task.on_patches:
+            chosen = rng.integers(len(self._raw), size=self.batch)
+            places = self._places(self._raw_patches, chosen, rng)
+            return self._damaged_patches(self._raw, places, shared[0])
+        indices, drawn = self._raw_of_outer(number)
+        slots = (np.arange(self.batch) + shared[1]) % len(indices)
+        places = self._places(self._raw_patches, indices[slots], rng)
+        here = Places(torch.from_numpy(slots).to(self.device), places.rows, places.columns)
+        images = self._raw[torch.from_numpy(indices).to(self.device)]
+        return here.cut(self.task.damage(images, drawn)), here.cut(images)
+
+    def _raw_of_outer(self, number: int) -> tuple[npt.NDArray[np.intp], Tensor]:
+        """Which raw images are degraded whole in this outer step, and their degradation.
+
+        Both follow from the number alone, so that checkpoints need not hold them.
+        """
+        first = number // self._per_outer * self._per_outer
+        if self._raw_drawn is None or self._raw_drawn[0] != first:
+            count = min(len(self._raw), max(len(self._prior), _RAW_AT_ONCE))
+            indices = self._rng(first, 3).permutation(len(self._raw))[:count]
+            # Purpose 1, as for the generated images: the same numbers for the same places.
+            drawn = self.task.draw(self._raw[torch.from_numpy(indices)], self._rng(first, 1))
+            self._raw_drawn = first, indices, drawn
+        return self._raw_drawn[1:]
+
+    def _own_pairs(
+        self,
+        images: Tensor,
+        drawn: Tensor | None,
+        rng: np.random.Generator,
+        shared: tuple[int, int],
+        count: int,
+    ) -> tuple[Tensor, Tensor]:
+        """The same of generated images."""
+        chosen = (np.arange(count) + shared[1]) % len(images)
+        places = self._places(self._own_patches, chosen, rng)
+        if drawn is None:
+            return self._damaged_patches(images, places, shared[0])
+        return places.cut(self.task.damage(images, drawn)), places.cut(images)
+
+    def _damaged_patches(self, images: Tensor, places: Places, seed: int) -> tuple[Tensor, Tensor]:
+        high = places.cut(images)
+        return self.task.damage(high, self.task.draw(high, np.random.default_rng(seed))), high
+
+    def _places(
+        self, patches: Patches, chosen: npt.NDArray[np.intp], rng: np.random.Generator
+    ) -> Places:
+        return patches.draw(chosen, rng, turned=self.task.on_patches, device=self.device)
+
+    @torch.no_grad()
+    def _generated(self) -> Tensor:
+        """The patient's images as they are now, [M, 1, h, w]."""
+        if self._images is None:
+            self._images = self.generator(self._prior)
+        return self._images
+
+    def images(self) -> Floats:
+        """The patient's images as they are now, float32 [M, h, w] in [0, 1]."""
+        found: Floats = self._generated()[:, 0].cpu().numpy()
+        return found
+
+    def parts(self, hashes: Mapping[str, str]) -> dict[str, Any]:
+        """What a checkpoint holds; hashes: of data and prior, which it must agree in too."""
+        adams = {f"adam {name}": adam for name, adam in self._learning.items()}
+        return {
+            "config": self.config.record() | dict(hashes),
+            "modules": {
+                "generator": self.generator,
+                "networks": self.networks,
+                "drawn": self._drawn,
+                "history": self.history,
+            },
+            "optimizers": {"adam generator": self._adam, **adams},
+        }
+
+    def forget_images(self) -> None:
+        """Make the images anew from the weights; to be called after loading a checkpoint."""
+        self._images = None
+
+
+def _error(network: nn.Module, low: Tensor, high: Tensor) -> Tensor:
+    restored: Tensor = network(low)
+    return (restored - high).square().mean()

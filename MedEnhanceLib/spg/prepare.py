@@ -1,0 +1,311 @@
+"""Prepares a cohort for a distillation: images by patient, who is held out, and the prior.
+
+All distilled images start from the same anatomical prior, and its anatomy stays recognizable in
+every result. So by default it is a public average of many people; a patient of the cohort is used
+on request alone, with a warning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from MedEnhanceLib import io
+from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.io.cohort import Cohort
+from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.resources import resource_folder
+from MedEnhanceLib.spg.config import (
+    MODALITIES,
+    PATIENT,
+    REPRESENTATIVE,
+    TEMPLATE,
+    DistillConfig,
+    ImageConfig,
+)
+from MedEnhanceLib.spg.images import Floats, axial_slices, data_sha256, shown, spread_over
+
+#: Slices of a patient that must show something, however few images are requested.
+_LEAST_SLICES = 4
+#: Held-out patients that the audit needs, if as many are left to distill.
+_COMPARED = 2
+_TEMPLATE_FILE = "mni152_t1.nii.gz"
+_CUBE, _COMPONENTS = 64, 32
+_QUANTILES = 33
+#: What is published about each kind; names nobody.
+_DESCRIPTIONS = {
+    TEMPLATE: "ICBM 2009a, the average of 152 adult brains (T1): no single person",
+    REPRESENTATIVE: "the most typical patient of the cohort, whose anatomy all images show",
+    "patient": "a patient of the cohort, whose anatomy all images show",
+    "file": "a volume that the user gave; who it shows and who may see it is not known here",
+}
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What all distilled images start from.
+
+    Args:
+        images: float32 [M, H, W] in [0, 1].
+        kind: see `DistillConfig.kind_of_prior`; published.
+        patient: of the cohort, whose anatomy it is; never written to a file.
+    """
+
+    images: Floats
+    kind: str
+    patient: str | None = None
+
+    @property
+    def description(self) -> str:
+        """What card and manifest state of it."""
+        return _DESCRIPTIONS[self.kind]
+
+    @property
+    def sha256(self) -> str:
+        """The hash of its images."""
+        return data_sha256([self.images])
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A cohort and the prior, ready to be distilled.
+
+    Args:
+        modality: "CT" or "MR".
+        training: by patient in the cohort's order, float32 [N, H, W] in [0, 1].
+        held_out: the same of patients kept for the audit; never the prior's patient.
+        prior: what all distilled images start from.
+    """
+
+    modality: str
+    training: dict[str, Floats]
+    held_out: dict[str, Floats]
+    prior: Prior
+
+    @property
+    def sha256(self) -> str:
+        """The hash of all images, those held out last."""
+        return data_sha256([*self.training.values(), *self.held_out.values()])
+
+
+def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared:
+    """Read, check, scale and split a cohort, and make the prior.
+
+    Raises:
+        ConfigError: the cohort does not fit the configuration.
+        InputError: a patient cannot be distilled; names the patient.
+    """
+    if not len(cohort):
+        raise InputError("the cohort is empty", "Name patients.")
+    _check(cohort.modality, config)  # before minutes of reading
+    if config.kind_of_prior == "patient":
+        cohort[config.prior.removeprefix(PATIENT)]
+    least = max(config.images_per_patient, _LEAST_SLICES)
+    volumes: dict[str, list[Floats]] = {}
+    modality = ""
+    for patient, read in cohort.volumes(least_slices=least, monitor=monitor.part(0.0, 0.9)):
+        if not modality:
+            modality = read[0].modality
+            _check(modality, config)
+        images = [axial_slices(volume, config.images) for volume in read]
+        shown = sum(map(len, images))
+        if shown < least:
+            raise InputError(
+                f"patient {patient.id}: {shown} slices show something; at least {least} are needed",
+                "Leave the patient out, or ask for fewer images per patient.",
+            )
+        volumes[patient.id] = [part for part in images if len(part)]
+    held = held_out(cohort, config)
+    candidates = {name: parts for name, parts in volumes.items() if name not in held}
+    chosen = prior_patient(config, candidates)
+    prior = make_prior(config, modality, chosen, volumes, monitor.part(0.9, 1.0))
+    if chosen is None:
+        _refuse_theirs(prior, volumes, config)
+    joined = {name: np.concatenate(parts) for name, parts in volumes.items()}
+    training = {name: images for name, images in joined.items() if name not in held}
+    if config.intensities == "cohort":
+        prior = with_intensities(prior, training.values(), modality, config.images)
+    if not held:
+        monitor.warn("no patient is held out: the audit has nobody to compare with, and is limited")
+    return Prepared(
+        modality, training, {name: images for name, images in joined.items() if name in held}, prior
+    )
+
+
+def _refuse_theirs(
+    prior: Prior, volumes: Mapping[str, Sequence[Floats]], config: DistillConfig
+) -> None:
+    """Raise ConfigError if an image of the prior equals one of a patient's.
+
+    A prior from a file counts as public: nothing would warn that the patient is exposed.
+    """
+    known = {image.tobytes() for image in prior.images}
+    for name, parts in volumes.items():
+        if any(image.tobytes() in known for part in parts for image in part):
+            covered = ", whom no noise covers" if config.dp else ""
+            named = "" if config.dp else f", or say that it is theirs: patient:{name}"
+            raise ConfigError(
+                f"the prior is of patient {name} of the cohort{covered}",
+                f"Use the template, or the file of a public volume{named}.",
+            )
+
+
+def held_out(cohort: Cohort, config: DistillConfig) -> set[str]:
+    """Patients drawn by the seed; at least two if two are left, because the audit needs two.
+
+    A patient who is named as the prior is not drawn: that one is exposed anyway.
+    """
+    named = config.prior.removeprefix(PATIENT) if config.kind_of_prior == "patient" else ""
+    others = cohort.only(lambda patient: patient.id != named)
+    share = config.held_out
+    if share > 0 and len(others) >= 2 * _COMPARED:
+        share = max(share, _COMPARED / len(others))
+    return {patient.id for patient in others.split(share, config.seed)[1]}
+
+
+def _check(modality: str | None, config: DistillConfig) -> None:
+    """Raise ConfigError for what can be checked without images; modality None: not known yet."""
+    if modality not in (None, *MODALITIES):
+        raise ConfigError(
+            f"the cohort is {modality}; distillation knows {' and '.join(MODALITIES)}",
+            "State the modality (--modality) where the files do not, or do wrongly.",
+        )
+    if config.task == "undersample" and modality == "CT":
+        raise ConfigError(
+            f"undersample is a task of MR; the cohort is {modality}", "Use denoise, sr2 or sr4."
+        )
+    check_prior(config, modality)
+
+
+def check_prior(config: DistillConfig, modality: str | None) -> None:
+    """Raise ConfigError for a prior that is not available; modality None: not known yet."""
+    if config.prior == TEMPLATE and modality == "CT":
+        raise ConfigError(
+            "there is no public template of CT to start from",
+            "Name a CT that may be shared (--prior FILE), or a patient who consented to be "
+            "recognized (--prior patient:ID).",
+        )
+    if config.kind_of_prior == "file" and not Path(config.prior).exists():
+        raise ConfigError(
+            f"the prior {config.prior!r} does not exist",
+            "Use template, representative, patient:ID, or the path of a volume.",
+        )
+
+
+def prior_patient(config: DistillConfig, volumes: Mapping[str, Sequence[Floats]]) -> str | None:
+    """The patient of the cohort whose anatomy is the prior; None for a template or a file.
+
+    volumes: images [N, H, W] of each volume of the candidates.
+    """
+    if config.prior == REPRESENTATIVE:
+        return representative(volumes)
+    if config.kind_of_prior != "patient":
+        return None
+    return config.prior.removeprefix(PATIENT)
+
+
+def make_prior(
+    config: DistillConfig,
+    modality: str,
+    patient: str | None,
+    volumes: Mapping[str, Sequence[Floats]],
+    monitor: Monitor,
+) -> Prior:
+    """M images at equal quantiles of the volume that the configuration names.
+
+    patient: from `prior_patient`. Warns that a patient's or an unknown volume's anatomy is exposed.
+    """
+    kind, count = config.kind_of_prior, config.images_per_patient
+    if patient is not None:
+        monitor.warn(
+            f"the prior is patient {patient}: every distilled image shows that anatomy, and who "
+            "gets the images can recognize it; use the template or a public volume unless this "
+            "patient consented"
+        )
+        return Prior(spread_over(volumes[patient][0], count), kind, patient)
+    path = Path(config.prior)
+    if kind == TEMPLATE:
+        path = resource_folder("samples") / _TEMPLATE_FILE
+    else:
+        monitor.warn(
+            f"the prior is {path.name}: every distilled image shows its anatomy; use a volume that "
+            "is public, or whose patient consented"
+        )
+    volume = io.load(path, modality=modality, monitor=monitor)
+    if volume.is_sequence:
+        raise InputError(f"{path.name}: {volume.shape[0]} frames", "Give one frame alone.")
+    images = axial_slices(volume, config.images)
+    if not len(images):
+        raise InputError(f"{path.name}: no slice shows anything", "Use another prior.")
+    return Prior(spread_over(images, count), kind)
+
+
+def with_intensities(
+    prior: Prior, patients: Iterable[Floats], modality: str, config: ImageConfig
+) -> Prior:
+    """The prior with the cohort's intensities, mapped by quantiles.
+
+    Without it a template of another part of the body or another sequence teaches networks
+    intensities that do not occur. Uses the mean over patients of 33 quantiles; ours.
+
+    Args:
+        prior: to be mapped.
+        patients: images [N, H, W] of each.
+        modality: "CT" or "MR".
+        config: how the images were made.
+    """
+    levels = np.linspace(0, 1, _QUANTILES)
+    found = [np.quantile(images[shown(images, modality, config)], levels) for images in patients]
+    wanted = np.mean(found, axis=0)
+    images = prior.images.copy()
+    inside = shown(images, modality, config)
+    own = np.quantile(images[inside], levels)
+    images[inside] = np.interp(np.interp(images[inside], own, levels), levels, wanted)
+    return replace(prior, images=images)
+
+
+def representative(volumes: Mapping[str, Sequence[Floats]]) -> str:
+    """The patient with the smallest sum of distances to all others.
+
+    Distances are those of the first 32 principal components of each patient's first volume as
+    64³ voxels, and of the length of their gradient. Source: design, spg part 2 (reconstructed).
+    """
+    names = list(volumes)
+    embedded = np.stack([_embedded(volumes[name][0]) for name in names])
+    centered = embedded - embedded.mean(axis=0)
+    # The components of few points in many dimensions, by their products with each other.
+    values, vectors = np.linalg.eigh((centered @ centered.T).astype(np.float64))
+    kept = np.argsort(values)[::-1][:_COMPONENTS]
+    points = vectors[:, kept] * np.sqrt(np.maximum(values[kept], 0))
+    distances = np.linalg.norm(points[:, None] - points[None], axis=2).sum(axis=1)
+    return names[int(distances.argmin())]
+
+
+def _embedded(images: Floats) -> Floats:
+    """[2 · 64³]: values, then lengths of gradients."""
+    cube = images
+    for axis in range(3):
+        cube = _stretched(cube, axis)
+    slopes = np.gradient(cube)
+    length = np.sqrt(sum(slope**2 for slope in slopes))
+    return np.concatenate([cube.ravel(), np.asarray(length, np.float32).ravel()])
+
+
+def _stretched(array: Floats, axis: int) -> Floats:
+    """64 linear samples along an axis, whatever its length."""
+    length = array.shape[axis]
+    position = np.clip((np.arange(_CUBE) + 0.5) / _CUBE * length - 0.5, 0, length - 1)
+    low = np.floor(position).astype(np.intp)
+    share = (position - low).astype(np.float32)
+    shape = [1] * array.ndim
+    shape[axis] = _CUBE
+    share = share.reshape(shape)
+    high = np.minimum(low + 1, length - 1)
+    sampled: npt.NDArray[np.float32] = (
+        array.take(low, axis=axis) * (1 - share) + array.take(high, axis=axis) * share
+    )
+    return sampled

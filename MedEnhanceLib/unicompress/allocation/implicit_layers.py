@@ -1,0 +1,216 @@
+"""Codes a volume as implicit blocks within given bytes: the paper's codec, and a candidate for
+ratios where little else is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.errors import ConfigError, DependencyError
+from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
+from MedEnhanceLib.unicompress.blocks import wavelet_grid
+from MedEnhanceLib.unicompress.codecs.implicit.codec import (
+    ROLE,
+    WRITER_ROLE,
+    Scaling,
+    decode_implicit,
+    is_thick,
+)
+from MedEnhanceLib.unicompress.codecs.lossless import IMPLICIT
+from MedEnhanceLib.unicompress.config import CompressConfig
+from MedEnhanceLib.unicompress.container import Chunk
+from MedEnhanceLib.unicompress.models import ModelSet, shipped_model
+from MedEnhanceLib.unicompress.verify import Tally
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.unicompress.codecs.implicit.writer import ImplicitCode, Writer
+
+_DEPTH = 64
+ROLES = (ROLE, WRITER_ROLE)
+#: From this ratio on implicit blocks are tried: below it they have never won.
+LEAST_RATIO = 256.0
+#: Estimated to lose so much more than the others, they are not decoded to make sure.
+_HOPELESS = 1.2
+
+
+@dataclass(frozen=True)
+class Implicit:
+    """What implicit codes of a volume need: its models, its scale, and how thick its slices are."""
+
+    writer: Writer
+    scaling: Scaling
+    thick: bool
+
+
+def implicit_for(volume: Volume, voxels: Voxels, *, needed: bool) -> Implicit | None:
+    """What there is for a volume: None for floats, for modalities without a model, and without
+    torch; where it is needed, ConfigError or DependencyError instead.
+    """
+    reader = shipped_model(ROLE, volume.modality)
+    encoder = shipped_model(WRITER_ROLE, volume.modality)
+    is_integer = voxels.dtype.kind in "iu" and voxels.dtype.itemsize <= 4
+    if reader is None or encoder is None or not is_integer:
+        if needed:
+            raise ConfigError(
+                f"there are no implicit blocks for {volume.modality} of type {voxels.dtype}",
+                "They are for integers of CT, MR and EM: leave block_type out.",
+            )
+        return None
+    try:
+        for package in ("torch", "safetensors"):
+            require(package, purpose="Implicit blocks")
+    except DependencyError:
+        if needed:
+            raise
+        return None
+    from MedEnhanceLib.unicompress.codecs.implicit.writer import writer_of
+
+    scaling = Scaling.of(voxels, volume.modality)
+    return Implicit(writer_of(reader, encoder), scaling, is_thick(volume.geometry.spacing))
+
+
+def code_beside_implicit(
+    task: Task,
+    room: Room,
+    implicit: Implicit,
+    others: Callable[[Task], Payload],
+    config: CompressConfig,
+) -> Payload:
+    """The better of implicit blocks and what `others` gives; implicit ones alone if that is asked.
+
+    Where one of them cannot reach the ratio, the other is taken.
+    """
+    if config.block_type == "implicit":
+        return code_implicit_volume(task, room, implicit, config.fit)
+    try:
+        classical = others(task.part(0.0, 0.7))
+    except ConfigError as refusal:
+        try:
+            return code_implicit_volume(task.part(0.7, 1.0), room, implicit, config.fit)
+        except ConfigError:
+            raise refusal from None
+    try:
+        codes = _plain_codes(task.part(0.7, 0.8), implicit)
+        keep, _ = choose_layers(codes, room, task.voxels.nbytes)
+    except ConfigError:
+        return classical
+    lost = sum(code.losses[n - 1] for code, n in zip(codes, keep, strict=True))
+    if lost > _HOPELESS * classical.tally.squared:
+        return classical
+    found = code_implicit_volume(task.part(0.8, 1.0), room, implicit, config.fit)
+    return min(classical, found, key=lambda payload: payload.tally.squared)
+
+
+def code_implicit_volume(task: Task, room: Room, implicit: Implicit, fit_s: float = 0.0) -> Payload:
+    """As many layers of every block as `room` has bytes for.
+
+    Args:
+        task: the volume, of whole numbers.
+        room: the bytes that there are.
+        implicit: the models, and the scale of the volume.
+        fit_s: seconds to refine the codes for this volume; the better of with and without is kept.
+    Raises:
+        ConfigError: not even the first layer fits.
+    """
+    codes = _plain_codes(task.part(0.0, 0.3), implicit)
+    plain = _pack(task.part(0.3, 0.6), room, implicit, codes)
+    if not fit_s:
+        return plain
+    fitted = _fitted(task.part(0.6, 0.8), implicit, codes, fit_s)
+    try:
+        refined = _pack(task.part(0.8, 1), room, implicit, fitted)
+    except ConfigError:  # refined codes may take more bytes
+        return plain
+    return min(plain, refined, key=lambda payload: payload.tally.squared)
+
+
+def _plain_codes(task: Task, implicit: Implicit) -> list[ImplicitCode]:
+    grid = wavelet_grid(task.voxels.shape, _DEPTH)
+    codes = []
+    for number in range(len(grid)):
+        task.monitor.progress(number / len(grid), "implicit codes")
+        block = grid.box(number).of(task.voxels)
+        scaling = implicit.scaling.of_block(block)
+        codes.append(implicit.writer.code(block, scaling, thick=implicit.thick))
+    return codes
+
+
+def _pack(task: Task, room: Room, implicit: Implicit, codes: list[ImplicitCode]) -> Payload:
+    grid = wavelet_grid(task.voxels.shape, _DEPTH)
+    keep, second_copy = choose_layers(codes, room, task.voxels.nbytes)
+    chunks = [
+        Chunk(number, IMPLICIT, code.chunks[layer], layer)
+        for layer in range(max(keep))
+        for number, code in enumerate(codes)
+        if layer < keep[number]
+    ]
+    models = (implicit.writer.model,)
+    context = replace(task.context, models=ModelSet.of(*models))
+    tally = Tally(task.voxels, grid)
+    for number, code in enumerate(codes):
+        task.monitor.check()
+        shape = grid.box(number).shape
+        tally.add(decode_implicit(code.chunks[: keep[number]], shape, context))
+        task.monitor.progress((number + 1) / len(codes), "compress")
+    return Payload(grid, chunks, tally, second_copy, models)
+
+
+def _fitted(
+    task: Task, implicit: Implicit, codes: list[ImplicitCode], fit_s: float
+) -> list[ImplicitCode]:
+    from MedEnhanceLib.unicompress.codecs.implicit.writer import fit_codes
+
+    grid = wavelet_grid(task.voxels.shape, _DEPTH)
+    fitted = []
+    for number, code in enumerate(codes):
+        task.monitor.progress(number / len(codes), "refining codes")
+        block = grid.box(number).of(task.voxels)
+        fitted.append(
+            fit_codes(
+                implicit.writer,
+                block,
+                implicit.scaling.of_block(block),
+                code,
+                thick=implicit.thick,
+                seconds=fit_s * block.size / task.voxels.size,
+                monitor=task.monitor,
+            )
+        )
+    return fitted
+
+
+def choose_layers(codes: list[ImplicitCode], room: Room, raw_bytes: int) -> tuple[list[int], bool]:
+    """How many layers each block keeps, and whether the table is written twice.
+
+    Layer by layer; of the one that fits in part, the blocks that gain most per byte.
+    """
+    keep = [1] * len(codes)
+    budget, second_copy = room.for_payload(len(codes))
+    used = sum(len(code.chunks[0]) for code in codes)
+    if used > budget:
+        smallest = room.file_bytes - budget + used
+        raise ConfigError(
+            f"ratio {room.ratio:g} cannot be reached by implicit blocks: the smallest file has "
+            f"about {smallest} bytes, a ratio of {raw_bytes / smallest:.3g}",
+            "Choose a smaller ratio, or another block type.",
+        )
+    chunks = len(codes)
+    for layer in range(1, len(codes[0].chunks)):
+        gains = [
+            (code.losses[layer - 1] - code.losses[layer]) / max(1, len(code.chunks[layer]))
+            for code in codes
+        ]
+        for number in np.argsort(gains)[::-1]:
+            more = len(codes[number].chunks[layer])
+            budget, copy = room.for_payload(chunks + 1)
+            fits = used + more <= budget and keep[number] == layer
+            # A layer that makes it worse is left out, and so are those behind it.
+            if fits and gains[number] > 0:
+                keep[number], used, chunks, second_copy = layer + 1, used + more, chunks + 1, copy
+    return keep, second_copy

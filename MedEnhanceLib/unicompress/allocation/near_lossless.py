@@ -1,0 +1,209 @@
+"""Codes a volume without loss, or with no voxel off by more than an error bound.
+
+The bound serves low ratios too (`code_within`): above about one bit per voxel, equal steps for
+every voxel and a predictor that knows its noise beat transforms, by up to some dB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from MedEnhanceLib.core.slabs import let_go
+from MedEnhanceLib.core.volume import Voxels
+from MedEnhanceLib.unicompress.allocation.task import Payload, Task
+from MedEnhanceLib.unicompress.blocks import Grid, coding_grid
+from MedEnhanceLib.unicompress.codecs.lossless import (
+    LEARNED,
+    STACKED,
+    VARIANTS,
+    Code,
+    code_block,
+    expected_block,
+    leading_variant,
+    polled_blocks,
+)
+from MedEnhanceLib.unicompress.codecs.predictor.learned import (
+    Predictor,
+    cheapest,
+    code_learned,
+    predictor_grid,
+    taught,
+    would_take,
+)
+from MedEnhanceLib.unicompress.container import Chunk
+from MedEnhanceLib.unicompress.verify import Tally
+
+#: Blocks, and voxels of each, that decide between learned and classical types.
+_COMPARED = 3
+_COMPARED_VOXELS = 1 << 17
+#: What a header takes to name a model, twice.
+_NAMED_BYTES = 250
+#: Bits per voxel from which on a bounded error is tried for a ratio.
+LEAST_BITS = 1.0
+#: A predictor that was taught the volume takes less than its estimate by this factor.
+_TAUGHT = 1.05
+_MOST_BOUND = 1 << 12
+_TRIES = 3
+#: A header's name of a model, and the row of its chunk.
+_MODEL_ROW_BYTES = 300
+
+
+def code_bounded(task: Task, bound: float | None) -> Payload:
+    """Code every block by its best type.
+
+    Args:
+        task: where one of its predictors wins the sampled blocks, it codes all.
+        bound: the largest error, in stored units; None or 0 is lossless.
+    """
+    bound = bound or None
+    grid = coding_grid(task.voxels.shape)
+    if task.predictors and task.speed != "fast":
+        chosen = _learned_wins(task.voxels, bound, task.predictors)
+        if chosen is not None:
+            return _code_learned(task, bound, chosen)
+    polled = _poll(task, grid, bound)
+    variants = leading_variant(polled.values()) if polled else (STACKED,)
+
+    def code(number: int) -> tuple[Code, Voxels]:
+        block = grid.box(number).of(task.voxels)
+        known = polled.get(number)
+        coded = known or code_block(block, bound, speed=task.speed, variants=variants)
+        return coded, expected_block(block, bound, coded)
+
+    return _all_coded(task.part(len(polled) / len(grid), 1.0), grid, code)
+
+
+def _all_coded(task: Task, grid: Grid, code: Callable[[int], tuple[Code, Voxels]]) -> Payload:
+    """Every block by `code`, which gives its code and what a reader makes of it."""
+    tally, chunks = Tally(task.voxels, grid), []
+    for number, (best, expected) in enumerate(task.map(code, range(len(grid)))):
+        tally.add(expected)
+        chunks.append(Chunk(number, best.kind, task.keep(bytes(best.data))))
+        task.monitor.progress((number + 1) / len(grid), "compress")
+    return Payload(grid, chunks, tally)
+
+
+def _learned_wins(
+    voxels: Voxels, bound: float | None, predictors: Sequence[Predictor]
+) -> Predictor | None:
+    """The predictor that takes less than every classical type on some blocks, or None."""
+    blocks = _pieces(voxels)
+    chosen = cheapest(predictors, blocks[len(blocks) // 2], bound)
+    learned = sum(would_take(chosen, block, bound) for block in blocks)
+    classical = 0
+    for block in blocks:
+        classical += len(code_block(block, bound, speed="normal", variants=(STACKED,)).data)
+    saved = (classical - learned) * voxels.size / sum(block.size for block in blocks)
+    return chosen if saved > _NAMED_BYTES else None
+
+
+def _pieces(voxels: Voxels) -> list[Voxels]:
+    """The middle of a few blocks: enough to compare."""
+    grid = coding_grid(voxels.shape)
+    numbers = np.unique(np.linspace(0, len(grid) - 1, 2 + _COMPARED).astype(int)[1:-1]).tolist()
+    return [_piece(grid.box(number).of(voxels)) for number in numbers]
+
+
+def _piece(block: Voxels) -> Voxels:
+    count = max(4, _COMPARED_VOXELS // max(1, block[0].size))
+    first = max(0, (len(block) - count) // 2)
+    return block[first : first + count]
+
+
+def _code_learned(task: Task, bound: float | None, predictor: Predictor) -> Payload:
+    voxels = task.voxels
+    grid = predictor_grid(voxels.shape)
+    predictor = taught(predictor, voxels, bound, threads=task.threads, monitor=task.monitor)
+
+    def code(number: int) -> tuple[Code, Voxels]:
+        block = grid.box(number).of(voxels)
+        learned = code_learned(block, bound, predictor.network)
+        if learned is not None:
+            return learned
+        classical = code_block(block, bound, speed="normal", variants=VARIANTS)
+        return classical, expected_block(block, bound, classical)
+
+    payload = _all_coded(task.part(0.1, 1.0), grid, code)
+    needed = any(chunk.kind == LEARNED for chunk in payload.chunks)
+    models = (predictor.model,) if needed else ()
+    return replace(payload, models=models, carried=models if predictor.carried else ())
+
+
+def estimate_bytes(task: Task) -> float:
+    """About what `code_bounded` would take without loss and fast, from one block in eight."""
+    grid = coding_grid(task.voxels.shape)
+    sample = polled_blocks(len(grid))
+
+    def size(number: int) -> int:
+        block = grid.box(number).of(task.voxels)
+        return len(code_block(block, None, speed="fast", variants=(STACKED,)).data)
+
+    total = sum(task.map(size, sample))
+    let_go(task.voxels)
+    return total * len(grid) / len(sample)
+
+
+def _poll(task: Task, grid: Grid, bound: float | None) -> dict[int, Code]:
+    """Some blocks, coded by every variant: they show which one suits the volume."""
+    if task.speed == "fast":
+        return {}
+    numbers = polled_blocks(len(grid))
+
+    def code(number: int) -> Code:
+        block = grid.box(number).of(task.voxels)
+        return code_block(block, bound, speed=task.speed, variants=VARIANTS)
+
+    codes = {}
+    for number, best in zip(numbers, task.map(code, numbers), strict=True):
+        codes[number] = best
+        task.monitor.progress(len(codes) / len(grid), "compress")
+    return codes
+
+
+def code_within(task: Task, budget: Callable[[int], int]) -> Payload | None:
+    """The code with the smallest error bound found that fits; None where none is to be expected.
+
+    Args:
+        task: the volume; predictors are considered but at the speed "fast".
+        budget: number of chunks → bytes that there are for them.
+    """
+    voxels = task.voxels
+    room = budget(len(coding_grid(voxels.shape)))
+    if voxels.dtype.kind not in "iu" or 8 * room < LEAST_BITS * voxels.size:
+        return None
+    bound = _first_bound(voxels, room * _TAUGHT, task.predictors if task.speed != "fast" else ())
+    for turn in range(_TRIES):
+        if bound > _MOST_BOUND:
+            return None
+        payload = code_bounded(task.part(turn / _TRIES, (turn + 1) / _TRIES), bound)
+        models = sum(2 * len(model.data) for model in payload.carried)
+        models += _MODEL_ROW_BYTES * len(payload.models)
+        if payload.bytes + models <= budget(len(payload.chunks)):
+            return payload
+        bound += 1 + bound // 8
+    return None
+
+
+def _first_bound(voxels: Voxels, room: float, predictors: Sequence[Predictor]) -> int:
+    """The smallest bound whose size, estimated from a few pieces, is at most `room`."""
+    pieces = _pieces(voxels)
+    share = sum(piece.size for piece in pieces) / voxels.size
+
+    def size(bound: int) -> float:
+        learned = (sum(would_take(one, piece, bound) for piece in pieces) for one in predictors)
+        if np.isfinite(smallest := min(learned, default=np.inf)):
+            return smallest / share
+        codes = (code_block(piece, bound, speed="fast", variants=(STACKED,)) for piece in pieces)
+        return sum(len(code.data) for code in codes) / share
+
+    high = 1
+    while size(high) > room and high <= _MOST_BOUND:
+        high *= 2
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if size(middle) <= room else (middle, high)
+    return high

@@ -1,0 +1,291 @@
+"""Codes a volume into a given number of bytes, as well as they allow.
+
+The middle of the volume is coded in every way first: which one wins there codes the whole.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from MedEnhanceLib.core.slabs import extremes
+from MedEnhanceLib.core.volume import Voxels
+from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.unicompress.allocation.near_lossless import (
+    code_bounded,
+    code_within,
+    estimate_bytes,
+)
+from MedEnhanceLib.unicompress.allocation.rate import activity_of, seek
+from MedEnhanceLib.unicompress.allocation.task import ROW_BYTES, SLACK, Payload, Room, Task
+from MedEnhanceLib.unicompress.allocation.videos import (
+    SIZE_SLOPE,
+    VideoTask,
+    against_wavelet,
+    finished,
+    for_streams,
+    loss_of,
+    to_size,
+)
+from MedEnhanceLib.unicompress.allocation.wavelets import code_wavelets
+from MedEnhanceLib.unicompress.blocks import video_grid
+from MedEnhanceLib.unicompress.codecs import wavelet
+from MedEnhanceLib.unicompress.codecs.lossless import VIDEO
+from MedEnhanceLib.unicompress.codecs.video import video
+from MedEnhanceLib.unicompress.codecs.video.av1 import LIBAOM, Encoder, encoders
+from MedEnhanceLib.unicompress.config import Speed
+from MedEnhanceLib.unicompress.container import Chunk
+from MedEnhanceLib.unicompress.models import DecodeContext
+from MedEnhanceLib.unicompress.verify import Tally
+
+_SIDE = 128
+_SLICES = 48
+_TOLERANCE = 0.15
+#: Of two encoders that differ by less, in dB, either may be the better one on the whole.
+_NEAR = 0.5
+#: A part with fewer bytes than this is no basis for a choice.
+_SURE_BYTES = 4000
+#: Where a trial's part differs by less than this, in dB, the whole volume is coded both ways.
+_NEAR_WAVELET = 0.7
+_USED = 0.8
+#: Coding without loss at full effort takes this much less than the fast estimate.
+_EFFORT_GAIN = 1.15
+
+
+def code_to_ratio(task: Task, room: Room) -> Payload:
+    """The best code within `room`: lossless if it fits, else what loses least.
+
+    Raises ConfigError, naming what can be reached, where not even the coarsest code fits.
+    """
+    exact = _try_without_loss(task.part(0.0, 0.1), room)
+    if exact is not None:
+        return exact
+    if room.for_payload(1)[0] <= 0:
+        carried = int(task.voxels.nbytes / room.ratio) - room.file_bytes
+        raise room.out_of_reach(task.voxels.nbytes, carried + room.once + ROW_BYTES + SLACK)
+    within = code_within(task.part(0.1, 0.2), lambda chunks: room.for_payload(chunks)[0])
+    if within is not None:
+        within = replace(within, second_copy=room.for_payload(len(within.chunks))[1])
+    try:
+        found = _transformed(task.part(0.2, 1.0), room)
+    except ConfigError:
+        if within is None:
+            raise
+        return within
+    return within if within and within.tally.squared < found.tally.squared else found
+
+
+def _try_without_loss(task: Task, room: Room) -> Payload | None:
+    if estimate_bytes(task) > room.file_bytes * _EFFORT_GAIN:
+        return None
+    payload = code_bounded(replace(task, predictors=()), None)
+    budget, second_copy = room.for_payload(len(payload.chunks))
+    return replace(payload, second_copy=second_copy) if payload.bytes <= budget else None
+
+
+def _transformed(task: Task, room: Room) -> Payload:
+    """Videos or wavelets, cut to size; ConfigError where not even the coarsest fit."""
+    if len(encoders()) == 1:
+        task.monitor.log(
+            "Videos are coded by libaom alone; SVT-AV1 is faster and often 0.5 dB better: "
+            "python -m pip install 'av>=17.1'"
+        )
+    trial = try_types(task.voxels, 8 * room.file_bytes / task.voxels.size, task.context)
+    best: Payload | None = None
+    share = 0.0  # of the work, by the videos
+    if trial.video_wins > -_NEAR_WAVELET or trial.small:
+        both = trial.video_wins < _NEAR_WAVELET
+        share = 0.5 if both else 0.9
+        best = _best_videos(task.part(0.0, share), room, trial, wavelet_too=both)
+        # A video that cannot use its bytes is as good as videos become: a wavelet may be better.
+        idle = best is not None and best.bytes < _USED * room.file_bytes
+        if best is not None and not (both or idle):
+            return best
+    try:
+        other = code_wavelets(task.part(share, 1.0), room)
+    except ConfigError:
+        if best is None:
+            raise
+        return best
+    return best if best is not None and best.tally.squared < other.tally.squared else other
+
+
+def _best_videos(task: Task, room: Room, trial: Trial, *, wavelet_too: bool) -> Payload | None:
+    """Every block as a video, or as what is nearer in its size; None where none fit.
+
+    Where both encoders were as good in the trial, the one that loses less on the whole.
+    """
+    grid = video_grid(task.voxels.shape)
+    budget, second_copy = room.for_payload(len(grid))
+    if budget <= 0:
+        return None
+    best: tuple[float, VideoTask, list[Chunk]] | None = None
+    for turn, one in enumerate(trial.videos):
+        near = trial.is_near(one, task.speed)
+        if turn and best is not None and not (near or _lacks_bits(*best[:2])):
+            continue
+        part = task.part(0.35 * turn, 0.35 * (turn + 1))
+        videos = VideoTask(**vars(part), grid=grid, encoder=one.encoder, wavelet_too=wavelet_too)
+        chunks = to_size(videos, for_streams(budget, len(grid)), one.step)
+        loss = loss_of(videos, chunks) if chunks else math.inf
+        if chunks and (best is None or loss < best[0]):
+            best = loss, videos, chunks
+    if best is None:
+        return None
+    _, videos, chunks = best
+    left = budget - sum(len(chunk.data) for chunk in chunks)
+    return _filled_up(videos, chunks, left // len(chunks), second_copy, task.part(0.7, 1.0).monitor)
+
+
+def _lacks_bits(loss: float, task: VideoTask) -> bool:
+    """Whether a coding is so near to its source that its encoder's bits do not suffice.
+
+    A trial does not show it, where the whole is easier to code than its middle.
+    """
+    low, high = limits_of(task.voxels)
+    finest = (task.encoder.finest * (high - low)) ** 2
+    return loss < finest * task.voxels.size
+
+
+def _filled_up(
+    task: VideoTask, chunks: list[Chunk], most: int, second_copy: bool, monitor: Monitor
+) -> Payload:
+    """Chunks with filters of `most` bytes each."""
+    tally, whole = Tally(task.voxels, task.grid), []
+    for chunk, decoded in finished(task, chunks, most):
+        tally.add(decoded)
+        whole.append(chunk)
+        monitor.progress(len(whole) / len(chunks), "compress")
+    return payload_of(task, whole, tally, second_copy)
+
+
+def payload_of(
+    task: VideoTask, chunks: list[Chunk], tally: Tally, second_copy: bool = True
+) -> Payload:
+    """Chunks of videos, with the model that reading them needs."""
+    needed = any(
+        chunk.kind == VIDEO and video.needs_model(bytes(chunk.data[: video.HEAD.size + 1]))
+        for chunk in chunks
+    )
+    models = (task.context.models.get(video.ROLE),) if needed else ()
+    return Payload(task.grid, chunks, tally, second_copy, models)
+
+
+@dataclass(frozen=True)
+class VideoTrial:
+    """A part, coded as a video. step: in stored units, for the whole to have the bytes it should.
+
+    wins: in dB over a wavelet of equal bytes; infinity where it has no such code.
+    """
+
+    encoder: Encoder
+    step: float
+    wins: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A part of a volume, coded in equal bytes.
+
+    videos: those that could be, the best one first. small: the part had too few bytes to judge by,
+    most of them for what a stream begins with.
+    """
+
+    videos: tuple[VideoTrial, ...] = ()
+    small: bool = False
+
+    @property
+    def video_wins(self) -> float:
+        """The best video over the wavelet, in dB; minus infinity where there is none."""
+        return self.videos[0].wins if self.videos else -math.inf
+
+    def is_near(self, one: VideoTrial, speed: Speed) -> bool:
+        """Whether it may be the best on the whole; where it is to be fast, one is enough."""
+        return speed != "fast" and not one.wins < self.video_wins - _NEAR
+
+
+def try_types(voxels: Voxels, bits: float, context: DecodeContext) -> Trial:
+    """Code the middle of the middle block as videos and as wavelets, in `bits` for each voxel."""
+    block = middle_of(voxels)
+    if not video.fits(block) or not wavelet.fits(block):
+        return Trial()
+    part = _Part(block, limits_of(voxels), context)
+    size = max(bits * block.size / 8, 2 * video.HEAD.size)
+    coded = (part.of_size(size, encoder) for encoder in encoders_of(block))
+    found = sorted((one for one in coded if one), key=lambda one: one.wins, reverse=True)
+    # The whole differs from its middle by how much there is to code.
+    videos = tuple(replace(one, step=_carried(one.step, block, voxels)) for one in found)
+    return Trial(videos, size < _SURE_BYTES)
+
+
+def at_step(voxels: Voxels, step: float, context: DecodeContext) -> VideoTrial:
+    """The video that wins most over wavelets in steps of that size; 0 dB where none can be."""
+    block = middle_of(voxels)
+    if not video.fits(block):
+        return VideoTrial(LIBAOM, step, 0.0)
+    part = _Part(block, limits_of(voxels), context)
+    tried = (part.compared(part.code(step, one), step, one) for one in encoders_of(block))
+    return max(tried, key=lambda one: one.wins)
+
+
+def middle_of(voxels: Voxels) -> Voxels:
+    """At most `_SLICES` slices of `_SIDE` × `_SIDE`, from the middle of the middle block."""
+    grid = video_grid(voxels.shape)
+    block = grid.box(len(grid) // 2).of(voxels)
+    most = (_SLICES, _SIDE, _SIDE)
+    starts = [max(0, extent - side) // 2 for extent, side in zip(block.shape, most, strict=True)]
+    return block[
+        tuple(slice(start, start + side) for start, side in zip(starts, most, strict=True))
+    ]
+
+
+def encoders_of(block: Voxels) -> list[Encoder]:
+    """Those that code a block of this shape."""
+    slices, height, width = block.shape
+    return [encoder for encoder in encoders() if encoder.takes(slices, height, width)]
+
+
+def limits_of(voxels: Voxels) -> tuple[float, float]:
+    """The smallest and the largest voxel: bits that a part would not need, the whole may."""
+    low, high = extremes(voxels)
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A block that is coded for a trial. limits: of the volume that it is a part of."""
+
+    block: Voxels
+    limits: tuple[float, float]
+    context: DecodeContext
+
+    def code(self, step: float, encoder: Encoder) -> bytes:
+        coded = video.encode(self.block, step, speed="fast", encoder=encoder, limits=self.limits)
+        return coded.data
+
+    def of_size(self, size: float, encoder: Encoder) -> VideoTrial | None:
+        """As a video of about `size` bytes."""
+        coded: dict[float, bytes] = {}
+
+        def measure(setting: float) -> float:
+            coded[setting] = self.code(2.0**setting, encoder)
+            return math.log2(len(coded[setting]))
+
+        span = self.limits[1] - self.limits[0]
+        start = math.log2(span / 16) - math.log2(8 * size / self.block.size + 0.01) / 2
+        chosen = seek(
+            measure, start, math.log2(size), slope=SIZE_SLOPE, tolerance=_TOLERANCE, most=3
+        )
+        return None if chosen is None else self.compared(coded[chosen], 2.0**chosen, encoder)
+
+    def compared(self, data: bytes, step: float, encoder: Encoder) -> VideoTrial:
+        """A coding in `step` against the wavelet."""
+        wins, _ = against_wavelet(self.block, data, self.context)
+        return VideoTrial(encoder, step, wins)
+
+
+def _carried(step: float, block: Voxels, voxels: Voxels) -> float:
+    busier = activity_of(block, step) * voxels.size / max(activity_of(voxels, step), 1e-9)
+    octaves = math.log2(max(busier / block.size, 0.1)) / SIZE_SLOPE
+    return float(step * 2.0 ** max(-1.0, min(octaves, 1.0)))

@@ -1,0 +1,131 @@
+"""What all ways of coding a volume share: the task, the bytes there are for it, and the outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from MedEnhanceLib.core.volume import Voxels
+from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.unicompress.blocks import Grid, ordered_map
+from MedEnhanceLib.unicompress.codecs.lossless import WAVELET
+from MedEnhanceLib.unicompress.codecs.predictor.learned import Predictor
+from MedEnhanceLib.unicompress.config import Speed
+from MedEnhanceLib.unicompress.container import Chunk, Keep
+from MedEnhanceLib.unicompress.decode import decode_data
+from MedEnhanceLib.unicompress.models import CodecModel, DecodeContext
+from MedEnhanceLib.unicompress.verify import Tally
+
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
+
+#: A row of the chunk table, and what deflating header and table may add.
+ROW_BYTES, SLACK = 15, 128
+
+
+@dataclass(frozen=True)
+class Task:
+    """A volume to code, and with what.
+
+    voxels: [T,] K, J, I. context: what a reader has; the restoration model in it is a term of the
+    filters of videos. keep: where codes wait until the file is laid out. predictors: learned ones
+    that may suit the volume.
+    """
+
+    voxels: Voxels
+    context: DecodeContext
+    speed: Speed
+    threads: int
+    monitor: Monitor
+    keep: Keep = bytes
+    predictors: Sequence[Predictor] = ()
+
+    def part(self, start: float, stop: float) -> Task:
+        """The same, as the part of the progress from `start` to `stop`."""
+        return replace(self, monitor=self.monitor.part(start, stop))
+
+    def map(
+        self, function: Callable[[Item], Outcome], items: Iterable[Item], most: int = 1 << 10
+    ) -> Iterator[Outcome]:
+        """function(item) in the order of the items, in threads, of which there are `most`."""
+        threads = min(self.threads, most)
+        return ordered_map(function, items, threads=threads, monitor=self.monitor)
+
+    def decoded(self, grid: Grid, chunks: Iterable[Chunk]) -> Iterator[Voxels]:
+        """What a reader makes of chunks, block by block."""
+
+        def decode(chunk: Chunk) -> Voxels:
+            shape = grid.box(chunk.block).shape
+            return decode_data(chunk.kind, bytes(chunk.data), shape, self.context)
+
+        return self.map(decode, chunks)
+
+    def tally(self, grid: Grid, chunks: Sequence[Chunk]) -> Tally:
+        """What a reader makes of the chunks of all blocks, compared with the source."""
+        tally = Tally(self.voxels, grid)
+        for count, block in enumerate(self.decoded(grid, chunks), 1):
+            tally.add(block)
+            self.monitor.progress(count / len(chunks), "compress")
+        return tally
+
+
+@dataclass(frozen=True)
+class Payload:
+    """All chunks of a file, and what a reader will make of them.
+
+    tally: of the voxels that the chunks decode to. second_copy: whether the file has room to hold
+    header and table twice. models: that the chunks need; carried: those of them that the file must
+    hold, since no other place does.
+    """
+
+    grid: Grid
+    chunks: list[Chunk]
+    tally: Tally
+    second_copy: bool = True
+    models: tuple[CodecModel, ...] = ()
+    carried: tuple[CodecModel, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """Of all chunks together."""
+        return sum(len(chunk.data) for chunk in self.chunks)
+
+    @property
+    def exact(self) -> bool:
+        """Whether every machine decodes the same voxels: a wavelet's are floats, and rounded."""
+        return all(chunk.kind != WAVELET for chunk in self.chunks)
+
+
+@dataclass(frozen=True)
+class Room:
+    """The ratio, the bytes that it leaves for a file, and what its header takes once and twice."""
+
+    ratio: float
+    file_bytes: int
+    once: int
+    twice: int
+
+    def without(self, data: int) -> Room:
+        """The room that is left beside a chunk of `data` bytes without voxels."""
+        more = data + ROW_BYTES
+        return replace(self, once=self.once + more, twice=self.twice + more)
+
+    def for_payload(self, chunks: int) -> tuple[int, bool]:
+        """Bytes left for that number of chunks, and whether header and table are written twice.
+
+        They are where the second copy costs at most a hundredth of the file.
+        """
+        table = ROW_BYTES * chunks + SLACK
+        second = self.twice - self.once + table
+        keep = second * 100 <= self.file_bytes
+        return self.file_bytes - self.once - table - (second if keep else 0), keep
+
+    def out_of_reach(self, raw_bytes: int, smallest: int) -> ConfigError:
+        """The refusal of a ratio for which not even the coarsest code, `smallest` bytes, fits."""
+        return ConfigError(
+            f"ratio {self.ratio:g} cannot be reached: the smallest file for this volume has "
+            f"about {smallest} bytes, a ratio of {raw_bytes / smallest:.3g}",
+            "Choose a smaller ratio; small volumes, and voxels that are not finite, limit it.",
+        )

@@ -1,0 +1,482 @@
+"""From a block to codes: a wavelet, an encoder for each band, learnable codebooks.
+
+Source: arXiv 2405.16850 (a wavelet prior splits low from high frequencies; a codebook for each
+branch). Reconstructed: Haar, in the plane alone for thick slices; residual layers of codebooks
+that look codes up in few dimensions (Yu et al. 2022, Kumar et al. 2023), learned by exponential
+moving averages (van den Oord et al. 2017, appendix).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the field's own short name
+
+from MedEnhanceLib.unicompress.codecs.implicit import decoder as fx
+from MedEnhanceLib.unicompress.codecs.implicit.config import CELL, DecoderConfig, TokenConfig
+from MedEnhanceLib.unicompress.codecs.implicit.decoder import Decoder, cosines
+
+_DECAY = 0.99
+#: A code that was taken less often within the memory of its average, 100 steps, is replaced.
+_LEAST_USE = 2.0
+_REFRESH_EVERY = 20
+_LLOYD_STEPS = 10
+#: Details of a block; of thick slices there are three, the others stay zero.
+_DETAILS = 7
+#: Details are small; this brings them to the order of the low band.
+_DETAIL_GAIN = 4.0
+#: Standard deviation of the largest component when learning begins.
+_SPREAD = 2.0
+_RESIDUALS = 3
+#: A cell in the bands.
+_STRIDE = 4
+
+
+def haar(block: Tensor, *, thick: bool = False) -> tuple[Tensor, Tensor]:
+    """Split a block into its low band and its details.
+
+    block: [B, 1, K, J, I], extents even (K too, unless thick).
+    Returns [B, 1, …] and [B, 7, …] at half the extents; of thick slices [B, 3, …] at all of K.
+    """
+    kernel = haar_kernel(thick=thick).to(block)
+    bands = F.conv3d(block, kernel, stride=tuple(kernel.shape[2:]))
+    return bands[:, :1], bands[:, 1:]
+
+
+def inverse_haar(low: Tensor, high: Tensor, *, thick: bool = False) -> Tensor:
+    """Undo `haar`, but for rounding of the last bit."""
+    kernel = haar_kernel(thick=thick).to(low)
+    bands = torch.cat([low, high], dim=1)
+    return F.conv_transpose3d(bands, kernel, stride=tuple(kernel.shape[2:]))
+
+
+def haar_kernel(*, thick: bool = False) -> Tensor:
+    """Orthonormal, [bands, 1, 2 or 1, 2, 2]; the first band is the low one."""
+    axes = (1 if thick else 2, 2, 2)
+    rows = []
+    for signs in product(*(((1.0,) if n == 1 else (1.0, -1.0)) for n in axes)):
+        lines = [
+            torch.tensor([1.0], dtype=torch.float64)
+            if n == 1
+            else torch.tensor([1.0, sign], dtype=torch.float64) / 2**0.5
+            for n, sign in zip(axes, signs, strict=True)
+        ]
+        rows.append(torch.einsum("k,j,i->kji", *lines))
+    return torch.stack(rows)[:, None]
+
+
+class Quantized(NamedTuple):
+    """latents [N, latent] after quantizing; codes [N, layers]; commitment: a loss."""
+
+    latents: Tensor
+    codes: Tensor
+    commitment: Tensor
+
+
+class ResidualQuantizer(nn.Module):
+    """Layers of codebooks: each codes what those before it left over.
+
+    A layer takes its input down to `code_size` numbers, finds the nearest code, and takes that
+    up again; the rest goes to the next layer.
+    """
+
+    codebooks: Tensor
+    uses: Tensor
+    sums: Tensor
+    steps: Tensor
+
+    def __init__(self, config: TokenConfig, layers: int) -> None:
+        super().__init__()
+        self.config = config
+        size = config.code_size
+        self.down = nn.ModuleList(nn.Linear(config.latent, size) for _ in range(layers))
+        self.up = nn.ModuleList(nn.Linear(size, config.latent, bias=False) for _ in range(layers))
+        self._start_projections()
+        self.register_buffer("codebooks", torch.randn(layers, config.codes, size))
+        self.register_buffer("uses", torch.ones(layers, config.codes))
+        self.register_buffer("sums", self.codebooks.clone())
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+
+    @torch.no_grad()
+    def _start_projections(self) -> None:
+        """Each layer looks at directions of its own and takes up what it took down."""
+        size, latent = self.config.code_size, self.config.latent
+        basis = torch.empty(max(len(self.down) * size, latent), latent)
+        nn.init.orthogonal_(basis)
+        for layer, (down, up) in enumerate(zip(self.down, self.up, strict=True)):
+            assert isinstance(down, nn.Linear)
+            assert isinstance(up, nn.Linear)
+            rows = basis[layer * size : (layer + 1) * size]
+            down.weight.copy_(rows)
+            nn.init.zeros_(down.bias)
+            up.weight.copy_(rows.T)
+
+    def forward(
+        self, latents: Tensor, used: Tensor, *, quantize: bool = True, learn: bool = False
+    ) -> Quantized:
+        """Quantize latents [N, latent], each with its first `used` [N] layers.
+
+        quantize: False lets everything through the projections alone (before codebooks start, and
+        for the ablation without them). learn: update the codebooks. Gradients pass straight on.
+        """
+        rest, total = latents, torch.zeros_like(latents)
+        commitment = latents.new_zeros(())
+        codes = []
+        quantize = quantize and self.config.codebook != "off"
+        for layer, (down, up) in enumerate(zip(self.down, self.up, strict=True)):
+            taken = (used > layer)[:, None].to(latents.dtype)
+            small = down(rest).float()
+            if quantize:
+                code = self.nearest(layer, small)
+                found = self.codebooks[layer][code]
+                commitment = commitment + (taken * (small - found.detach()) ** 2).mean()
+                if learn and self.config.codebook == "learned":
+                    self._learn(layer, small.detach(), code, taken[:, 0] > 0)
+                codes.append(code)
+                small = small + (found - small).detach()
+            step = up(small.to(rest.dtype)).to(latents.dtype)
+            total = total + taken * step
+            rest = rest - step
+        stacked = torch.stack(codes, dim=1) if codes else latents.new_zeros(len(latents), 0).long()
+        return Quantized(total, stacked, commitment)
+
+    @torch.no_grad()
+    def nearest(self, layer: int, small: Tensor) -> Tensor:
+        """Indices [N] of the codes nearest to [N, code_size]."""
+        book = self.codebooks[layer]
+        distances = (book**2).sum(dim=1) - 2 * small @ book.T
+        return distances.argmin(dim=1)
+
+    @torch.no_grad()
+    def _learn(self, layer: int, small: Tensor, code: Tensor, taken: Tensor) -> None:
+        small, code = small[taken], code[taken]
+        hot = F.one_hot(code, self.config.codes).to(small.dtype)
+        self.uses[layer].mul_(_DECAY).add_(hot.sum(dim=0), alpha=1 - _DECAY)
+        self.sums[layer].mul_(_DECAY).add_(hot.T @ small, alpha=1 - _DECAY)
+        uses = self.uses[layer].clamp_min(1e-5)
+        seen = self.uses[layer] > 1e-4
+        mean = self.sums[layer] / uses[:, None]
+        self.codebooks[layer] = torch.where(seen[:, None], mean, self.codebooks[layer])
+        if layer == 0:
+            self.steps += 1
+        if int(self.steps) % _REFRESH_EVERY == 0 and len(small):
+            self._replace_dead(layer, small)
+
+    def _replace_dead(self, layer: int, small: Tensor) -> None:
+        """Dead codes become vectors that were just seen."""
+        dead = self.uses[layer] < _LEAST_USE * (1 - _DECAY)
+        count = int(dead.sum())
+        if not count:
+            return
+        chosen = small[torch.randint(len(small), (count,), device=small.device)]
+        self.codebooks[layer, dead] = chosen
+        # As if taken just often enough to live through the next round.
+        fresh = 2 * _LEAST_USE * (1 - _DECAY)
+        self.uses[layer, dead] = fresh
+        self.sums[layer, dead] = fresh * chosen
+
+    @torch.no_grad()
+    def start(self, latents: Tensor) -> None:
+        """Set all projections and codebooks by latents [N, latent].
+
+        A layer looks at the directions in which most is left over, and its codes are k-means.
+        """
+        rest = latents
+        for layer, (down, up) in enumerate(zip(self.down, self.up, strict=True)):
+            assert isinstance(down, nn.Linear)
+            assert isinstance(up, nn.Linear)
+            rows = principal_axes(rest)[: self.config.code_size]
+            down.weight.copy_(rows)
+            nn.init.zeros_(down.bias)
+            up.weight.copy_(rows.T)
+            small = down(rest).float()
+            if self.config.codebook == "off":
+                rest = rest - up(small)
+                continue
+            if self.config.codebook == "learned":
+                self.codebooks[layer] = _k_means(small, self.config.codes)
+            else:  # of the right spread, and nothing else
+                noise = torch.randn_like(self.codebooks[layer])
+                self.codebooks[layer] = small.mean(dim=0) + small.std(dim=0) * noise
+            # Few uses: averages follow the encoders from the first steps on.
+            self.uses[layer] = 1.0
+            self.sums[layer] = self.codebooks[layer]
+            rest = rest - up(self.codebooks[layer][self.nearest(layer, small)])
+
+    @torch.no_grad()
+    def to_bytes(self) -> None:
+        """Round codebooks and projections to what a byte holds; a second time changes nothing."""
+        for layer, up in enumerate(self.up):
+            assert isinstance(up, nn.Linear)
+            up.weight.copy_(fx.on_weight_grid(up.weight, fixed=True))
+            book = self.codebooks[layer].reshape(1, -1)
+            self.codebooks[layer] = fx.on_weight_grid(book, fixed=True).view_as(
+                self.codebooks[layer]
+            )
+
+
+def principal_axes(points: Tensor) -> Tensor:
+    """Orthonormal rows [D, D] of points [N, D]: the one along which they are largest first."""
+    _, axes = torch.linalg.eigh(points.T.double() @ points.double())
+    # Signs of eigenvectors are arbitrary: this one is the same everywhere.
+    axes = axes.flip(1).T
+    signs = torch.where(axes.sum(dim=1, keepdim=True) < 0, -1.0, 1.0)
+    result: Tensor = (signs * axes).to(points.dtype)
+    return result
+
+
+def _k_means(points: Tensor, count: int) -> Tensor:
+    """Lloyd's iterations from random points, [count, D]; centers without points stay."""
+    chosen = torch.randperm(len(points), device=points.device)
+    centres = points[chosen.repeat(-(-count // len(points)))[:count]].clone()
+    for _ in range(_LLOYD_STEPS):
+        nearest = ((centres**2).sum(dim=1) - 2 * points @ centres.T).argmin(dim=1)
+        hot = F.one_hot(nearest, count).to(points.dtype)
+        found = hot.sum(dim=0)
+        means = (hot.T @ points) / found.clamp_min(1)[:, None]
+        centres = torch.where(found[:, None] > 0, means, centres)
+    return centres
+
+
+class Encoders(nn.Module):
+    """E_L and E_H. Reconstructed: the paper names two branches and no layers.
+
+    No layer normalizes over the block: a cell's latents are those of its surroundings, whatever
+    block they are cut with.
+    """
+
+    def __init__(self, config: TokenConfig) -> None:
+        super().__init__()
+        self.high_band, self.latent = config.high_band, config.latent
+        self.layers = nn.ModuleList(_encoder(channels, config) for channels in (1, _DETAILS))
+        #: A linear transform of each cell beside the layers: it begins as the best there is.
+        self.straight = nn.ModuleList(
+            nn.Conv3d(channels, config.latent, _STRIDE, stride=_STRIDE)
+            for channels in (1, _DETAILS)
+        )
+        self._start()
+
+    @torch.no_grad()
+    def _start(self) -> None:
+        """Layers add nothing until they have learned something."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
+        for layers in self.layers:
+            assert isinstance(layers, nn.Sequential)
+            last = layers[-1]
+            assert isinstance(last, nn.Conv3d)
+            nn.init.zeros_(last.weight)
+        for module in self.modules():
+            if isinstance(module, _Residual):
+                module.second.weight.mul_(0.3)
+
+    @torch.no_grad()
+    def start(self, batches: Sequence[tuple[Tensor, bool]]) -> None:
+        """Make latents the principal components of cells of blocks [B, 1, K, J, I], thick or not.
+
+        What is coded first is then what a linear transform would keep first.
+        """
+        for branch, straight in enumerate(self.straight):
+            found = [self._bands(block, thick)[branch] for block, thick in batches]
+            cells = torch.cat([_cells(bands) for bands in found])
+            if not cells.any():  # without the high band
+                continue
+            axes = principal_axes(cells)[: self.latent]
+            rows = axes * (_SPREAD / (cells @ axes[0]).std())
+            assert isinstance(straight, nn.Conv3d)
+            assert straight.bias is not None
+            straight.weight.zero_()
+            straight.weight[: len(rows)] = rows.view(-1, *straight.weight.shape[1:])
+            straight.bias.zero_()
+
+    def forward(self, block: Tensor, *, thick: bool) -> tuple[Tensor, Tensor]:
+        """Latents of both branches, [B, latent, k, j, i]: a cell spans 8 × 8 × 8 units.
+
+        block: [B, 1, K, J, I], extents multiples of 8 (K of 4 where slices are thick).
+        """
+        bands = self._bands(block, thick)
+        low, high = (
+            layers(one) + straight(one)
+            for layers, straight, one in zip(self.layers, self.straight, bands, strict=True)
+        )
+        return low, high
+
+    @torch.no_grad()
+    def amplitudes(self, branch: int) -> Tensor:
+        """The cosines [latent, latent] of which each latent is, by the linear transform alone."""
+        straight = self.straight[branch]
+        assert isinstance(straight, nn.Conv3d)
+        rows = straight.weight.flatten(1)
+        undone = torch.linalg.pinv(rows).T.view(-1, *straight.weight.shape[1:])
+        gain = 8**-0.5 * (_DETAIL_GAIN if branch else 1.0)
+        low = undone if not branch else torch.zeros_like(undone[:, :1])
+        high = undone if branch else torch.zeros_like(undone).expand(-1, _DETAILS, -1, -1, -1)
+        cells = inverse_haar(low / gain, high / gain)[:, 0]
+        centres = (torch.arange(CELL, device=rows.device) + 0.5) / CELL - 0.5
+        places = torch.stack(torch.meshgrid(centres, centres, centres, indexing="ij"), dim=-1)
+        basis = cosines(places, self.latent)
+        found: Tensor = (cells.flatten(1) @ basis.flatten(0, 2)) / (basis**2).sum(dim=(0, 1, 2))
+        return found.T
+
+    def _bands(self, block: Tensor, thick: bool) -> tuple[Tensor, Tensor]:
+        low, high = haar(block, thick=thick)
+        high = F.pad(high, (0, 0, 0, 0, 0, 0, 0, _DETAILS - high.shape[1]))
+        if not self.high_band:
+            high = torch.zeros_like(high)
+        # Orthonormal bands of a constant are its value times 2 or √8.
+        gain = 0.5 if thick else 8**-0.5
+        return gain * low, _DETAIL_GAIN * gain * high
+
+
+def _encoder(channels: int, config: TokenConfig) -> nn.Sequential:
+    """A cell's patch of bands at once: layers at their full size would cost most of a step."""
+    return nn.Sequential(
+        nn.Conv3d(channels, config.width, _STRIDE, stride=_STRIDE),
+        *(_Residual(config.width) for _ in range(_RESIDUALS)),
+        nn.GELU(),
+        nn.Conv3d(config.width, config.latent, 1),
+    )
+
+
+def _cells(bands: Tensor) -> Tensor:
+    """Bands [B, C, K, J, I] → what each cell spans of them, [N, C · 64]."""
+    batch, channels, *extents = bands.shape
+    counts = [extent // _STRIDE for extent in extents]
+    sides = [part for count in counts for part in (count, _STRIDE)]
+    split = bands.view(batch, channels, *sides)
+    return split.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(-1, channels * _STRIDE**3)
+
+
+class _Residual(nn.Module):
+    """Looks at the cells around in few channels."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        few = max(1, width // 4)
+        self.first = nn.Conv3d(width, few, 3, padding=1, padding_mode="replicate")
+        self.second = nn.Conv3d(few, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.second(F.gelu(self.first(F.gelu(x))))
+        return x + y
+
+
+class Tokens(NamedTuple):
+    """What a decoder gets: latents of both branches [B, latent, k, j, i].
+
+    codes: [B, layers, k, j, i], in the order of a file; commitment: a loss.
+    """
+
+    low: Tensor
+    high: Tensor
+    codes: Tensor
+    commitment: Tensor
+
+
+class Tokenizer(nn.Module):
+    """From blocks to tokens. Teacher and student share it."""
+
+    def __init__(self, config: TokenConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoders = Encoders(config)
+        self.quantisers = nn.ModuleList(
+            ResidualQuantizer(config, config.branches.count(branch)) for branch in range(2)
+        )
+
+    @property
+    def refinements(self) -> int:
+        """Layers of a file: those of both branches."""
+        return len(self.config.order)
+
+    def forward(
+        self,
+        blocks: Tensor,
+        refinements: Tensor,
+        *,
+        thick: bool,
+        quantize: bool = True,
+        learn: bool = False,
+    ) -> Tokens:
+        """Tokens of blocks [B, 1, K, J, I], each with its first `refinements` [B] layers."""
+        latents = self.encoders(blocks, thick=thick)
+        return self.quantize(latents, refinements, quantize=quantize, learn=learn)
+
+    def quantize(
+        self,
+        latents: tuple[Tensor, Tensor],
+        refinements: Tensor,
+        *,
+        quantize: bool = True,
+        learn: bool = False,
+    ) -> Tokens:
+        """Tokens of the encoders' latents."""
+        grids, codes = [], []
+        branches = torch.tensor(self.config.branches, device=refinements.device)
+        numbers = torch.arange(1, len(branches) + 1, device=refinements.device)
+        commitment = latents[0].new_zeros((), dtype=torch.float32)
+        for branch, (grid, quantizer) in enumerate(zip(latents, self.quantisers, strict=True)):
+            used = ((branches == branch) & (numbers <= refinements[:, None])).sum(dim=1)
+            cells = grid.float().flatten(2).transpose(1, 2)
+            found = quantizer(
+                cells.flatten(0, 1),
+                used.repeat_interleave(cells.shape[1]),
+                quantize=quantize,
+                learn=learn,
+            )
+            commitment = commitment + found.commitment
+            grids.append(found.latents.view_as(cells).transpose(1, 2).reshape(grid.shape))
+            layers = found.codes.view(len(grid), cells.shape[1], -1).transpose(1, 2)
+            codes.append(layers.reshape(len(grid), layers.shape[1], *grid.shape[2:]))
+        joined = torch.cat(codes, dim=1)
+        if joined.shape[1]:
+            # Codes are branch by branch; a stable sort by branch, undone, is the file's order.
+            joined = joined[:, torch.argsort(torch.argsort(branches, stable=True))]
+        return Tokens(grids[0], grids[1], joined, commitment)
+
+
+def layers_of(tokeniser: Tokenizer) -> Iterator[tuple[ResidualQuantizer, int]]:
+    """For each layer of a file its quantizer, and its number there."""
+    branches = tokeniser.config.branches
+    for layer, branch in enumerate(branches):
+        quantizer = tokeniser.quantisers[branch]
+        assert isinstance(quantizer, ResidualQuantizer)
+        yield quantizer, branches[:layer].count(branch)
+
+
+class Networks(nn.Module):
+    """All that a training learns."""
+
+    def __init__(self, token: TokenConfig, teacher: DecoderConfig, student: DecoderConfig) -> None:
+        super().__init__()
+        self.tokeniser = Tokenizer(token)
+        self.teacher = Decoder(teacher, token.latent)
+        self.student = Decoder(student, token.latent)
+        #: Lifts the student's last sines to the teacher's, to be compared.
+        self.lift = nn.Linear(student.hidden, teacher.hidden)
+
+    @torch.no_grad()
+    def start_values(self) -> None:
+        """Decoders begin by undoing the linear transform that the encoders begin as."""
+        for branch in range(2):
+            amplitudes = 2 * self.tokeniser.encoders.amplitudes(branch)
+            for decoder in (self.teacher, self.student):
+                layer = decoder.fusion.values[branch]
+                assert isinstance(layer, nn.Linear)
+                assert layer.bias is not None
+                layer.weight.copy_(amplitudes)
+                layer.bias.zero_()
+
+    @torch.no_grad()
+    def start_student(self) -> None:
+        """The student's fusion begins as the teacher's, where it has the same sizes."""
+        mine, theirs = self.student.fusion.state_dict(), self.teacher.fusion.state_dict()
+        if {n: t.shape for n, t in mine.items()} == {n: t.shape for n, t in theirs.items()}:
+            self.student.fusion.load_state_dict(theirs)

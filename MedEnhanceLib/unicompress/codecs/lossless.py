@@ -1,0 +1,310 @@
+"""The lossless coders of a block's indices: one literal table, id → coder.
+
+The ids are part of the format: never given to anything else. Free ids: 8 to 15 for classical
+coders; 16 and on for those that need a model.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from MedEnhanceLib.core.volume import Voxels
+from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.unicompress.codecs import integers
+from MedEnhanceLib.unicompress.codecs.integers import (
+    Coded,
+    Indices,
+    from_integers,
+    to_bounded_integers,
+    to_integers,
+)
+from MedEnhanceLib.unicompress.config import Speed
+from MedEnhanceLib.unicompress.container import Bytes
+
+Shape = tuple[int, int, int]
+Encode = Callable[[Indices, Speed], "bytes | None"]
+Decode = Callable[[bytes, Shape, np.dtype[Any]], Indices]
+
+_EFFORT = {"normal": 7, "fast": 3, "slow": 7}
+_ZSTD_LEVEL = {"normal": 9, "fast": 3, "slow": 9}
+#: Measured: on labels and masks the highest level wins 30 %, and is fast; on noise neither.
+_ZSTD_BEST = 19
+_COMPRESSIBLE = 8.0
+_INTERSLICE = struct.Struct("<i9h")
+CONSTANT, ZSTD, JPEGLS, STACKED, CHANNELS, INTERSLICE, WAVELET, VIDEO = range(8)
+#: Blocks of the learned predictor: indices too, but its coder needs the file's model.
+LEARNED = 16
+#: The implicit network; the only type with layers of refinement.
+IMPLICIT = 17
+#: Block types that are not in the table below: id → name and package.
+VOXEL_TYPES = {
+    WAVELET: ("wavelet (SPERR)", "imagecodecs"),
+    VIDEO: ("video (AV1)", "imagecodecs"),
+    LEARNED: ("learned", "safetensors"),
+    IMPLICIT: ("implicit", "torch"),
+}
+#: The variants of JPEG XL: costly, so that most blocks try one of them only.
+VARIANTS = (STACKED, CHANNELS, INTERSLICE)
+#: Every variant of JPEG XL is tried on one block in 16, and on about 4 blocks at least.
+_POLLED_SHARE = 16
+_POLLED_BLOCKS = 4
+#: zstd's full effort is spent where its quick result comes this near to the best.
+_ZSTD_NEAR = 1.4
+
+
+@dataclass(frozen=True)
+class Coder:
+    """name: for reports; package: what its codec comes from.
+
+    encode: indices [K, J, I] → bytes, None where the coder does not fit them.
+    decode: the inverse; shape and type are known, no size in the bytes is believed.
+    """
+
+    name: str
+    package: str
+    encode: Encode
+    decode: Decode
+
+
+def codecs(purpose: str = "Compression") -> ModuleType:
+    """The package imagecodecs, or a DependencyError that says how to get it."""
+    return require("imagecodecs", purpose=purpose)
+
+
+def _encode_constant(indices: Indices, _speed: Speed) -> bytes | None:
+    return None if indices.any() else b""
+
+
+def _decode_constant(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
+    if data:
+        raise ValueError(f"{len(data)} bytes too many")
+    return np.zeros(shape, dtype)
+
+
+def _encode_zstd(indices: Indices, speed: Speed) -> bytes | None:
+    """Of plain and of differences along i, bytes of equal weight together; the smaller one."""
+    shuffled = [_shuffle(indices), _shuffle(_differences(indices))]
+
+    def packed(choice: int, level: int) -> bytes:
+        return bytes([choice]) + bytes(codecs().zstd_encode(shuffled[choice], level=level))
+
+    best = min((packed(choice, _ZSTD_LEVEL[speed]) for choice in (0, 1)), key=len)
+    if speed != "fast" and len(best) * _COMPRESSIBLE < indices.nbytes:
+        best = min(best, packed(0, _ZSTD_BEST), packed(1, _ZSTD_BEST), key=len)
+    return best
+
+
+def _decode_zstd(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
+    columns = np.empty((dtype.itemsize, math.prod(shape)), np.uint8)
+    try:
+        # `out` is all that is written: a code that holds more is refused.
+        size = len(codecs().zstd_decode(data[1:], out=columns.reshape(-1)))
+    except RuntimeError as cause:
+        raise ValueError(f"zstd: damaged, or not the size of the block ({cause})") from cause
+    if size != columns.size:
+        raise ValueError("zstd: not the size of the block")
+    indices = np.ascontiguousarray(columns.T).view(dtype).reshape(shape)
+    if data[0] == 1:
+        return _undo_differences(indices)
+    if data[0] == 0:
+        return indices
+    raise ValueError(f"zstd: unknown filter {data[0]}")
+
+
+def _differences(indices: Indices) -> Indices:
+    """Along i, wrapping around, the sign in the lowest bit: 0, −1, 1, −2 … → 0, 1, 2, 3 …"""
+    steps = np.diff(indices, axis=-1, prepend=indices.dtype.type(0))
+    signed = steps.view(f"i{steps.dtype.itemsize}")
+    folded: Indices = ((signed << 1) ^ (signed >> (8 * steps.dtype.itemsize - 1))).view(steps.dtype)
+    return folded
+
+
+def _undo_differences(folded: Indices) -> Indices:
+    one = folded.dtype.type(1)
+    steps = (folded >> one) ^ (~(folded & one) + one)
+    return np.cumsum(steps, axis=-1, dtype=folded.dtype)
+
+
+def _shuffle(indices: Indices) -> bytes:
+    columns = np.ascontiguousarray(indices).view(np.uint8).reshape(-1, indices.dtype.itemsize)
+    return columns.T.tobytes()
+
+
+def _encode_jpegls(indices: Indices, _speed: Speed) -> bytes | None:
+    if indices.dtype.itemsize > 2 or max(_stacked(indices).shape) > 65535:
+        return None
+    # Noise takes more than it had; the package's own guess of the room is too small for it.
+    room = 2 * indices.nbytes + 4096
+    return bytes(codecs().jpegls_encode(_stacked(indices), out=room))
+
+
+def _decode_jpegls(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
+    out = np.empty((shape[0] * shape[1], shape[2]), dtype)
+    codecs().jpegls_decode(data, out=out)
+    return out.reshape(shape)
+
+
+def _encode_stacked(indices: Indices, speed: Speed) -> bytes | None:
+    """JPEG XL of the slices one below the other: one model for the block."""
+    return _encode_jpegxl(_stacked(indices), speed) if indices.dtype.itemsize <= 2 else None
+
+
+def _decode_stacked(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
+    out = np.empty((shape[0] * shape[1], shape[2]), dtype)
+    return _decode_jpegxl(data, out).reshape(shape)
+
+
+def _encode_channels(indices: Indices, speed: Speed) -> bytes | None:
+    """JPEG XL of the slices as channels: its model may look at the slices before."""
+    if indices.dtype.itemsize > 2 or len(indices) < 2:
+        return None
+    return _encode_jpegxl(indices, speed, photometric="gray", planar=True)
+
+
+def _decode_channels(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
+    return _decode_jpegxl(data, np.empty(shape, dtype))
+
+
+def _encode_interslice(indices: Indices, speed: Speed) -> bytes | None:
+    """JPEG XL of what is left when each slice is predicted from the one before."""
+    if indices.dtype.itemsize > 2 or len(indices) < 2:
+        return None
+    weights = integers.fit_weights(indices)
+    residual = integers.subtract(indices, weights)
+    low, high = int(residual.min()), int(residual.max())
+    if not weights.any() or high - low > 0xFFFF:
+        return None
+    shifted = (residual - low).astype(np.min_scalar_type(high - low))
+    code = _encode_jpegxl(_stacked(shifted), speed)
+    return _INTERSLICE.pack(low, *weights.tolist()) + bytes([shifted.dtype.itemsize]) + code
+
+
+def _decode_interslice(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
+    low, *weights = _INTERSLICE.unpack_from(data)
+    if data[_INTERSLICE.size] not in (1, 2):
+        raise ValueError("residuals of neither one byte nor two")
+    width = np.dtype(f"u{data[_INTERSLICE.size]}")
+    residual = _decode_stacked(data[_INTERSLICE.size + 1 :], shape, width)
+    wide = residual.astype(np.int32) + np.int32(low)
+    return integers.add(wide, np.array(weights, np.int32)).astype(dtype)
+
+
+def _stacked(indices: Indices) -> Indices:
+    return np.ascontiguousarray(indices).reshape(-1, indices.shape[-1])
+
+
+def _encode_jpegxl(image: Indices, speed: Speed, **layout: Any) -> bytes:
+    return bytes(
+        codecs().jpegxl_encode(image, lossless=True, effort=_EFFORT[speed], numthreads=1, **layout)
+    )
+
+
+def _decode_jpegxl(data: bytes, out: Indices) -> Indices:
+    # `out` fixes shape and type: a codestream that claims others is refused before it allocates.
+    codecs().jpegxl_decode(data, out=out, numthreads=1)
+    return out
+
+
+CODERS: dict[int, Coder] = {
+    CONSTANT: Coder("constant", "numpy", _encode_constant, _decode_constant),
+    ZSTD: Coder("zstd", "imagecodecs", _encode_zstd, _decode_zstd),
+    JPEGLS: Coder("jpeg-ls", "imagecodecs", _encode_jpegls, _decode_jpegls),
+    STACKED: Coder("jpeg-xl", "imagecodecs", _encode_stacked, _decode_stacked),
+    CHANNELS: Coder("jpeg-xl-channels", "imagecodecs", _encode_channels, _decode_channels),
+    INTERSLICE: Coder("jpeg-xl-interslice", "imagecodecs", _encode_interslice, _decode_interslice),
+}
+
+
+def block_type_name(kind: int) -> str:
+    """For reports; ids that this version does not know are named unknown."""
+    if kind in VOXEL_TYPES:
+        return VOXEL_TYPES[kind][0]
+    return CODERS[kind].name if kind in CODERS else f"unknown type {kind}"
+
+
+def block_type_package(kind: int) -> str | None:
+    """What must be installed to decode a block of this type; None for an unknown type."""
+    if kind in VOXEL_TYPES:
+        return VOXEL_TYPES[kind][1]
+    return CODERS[kind].package if kind in CODERS else None
+
+
+@dataclass(frozen=True)
+class Code:
+    """kind: id of the block type; data: the bytes of the chunk, which begin with `record`.
+
+    sizes: the bytes that each type took.
+    """
+
+    kind: int
+    data: Bytes
+    record: bytes
+    sizes: dict[int, int]
+
+
+def code_block(
+    block: Voxels, bound: float | None, *, speed: Speed, variants: Sequence[int]
+) -> Code:
+    """The shortest code of a block: exact or, with a bound, off by no more than it.
+
+    variants: the kinds of JPEG XL to try; zstd and JPEG-LS are quick and always tried.
+    """
+    exact = to_integers(block)
+    if bound is None:
+        return _shortest(exact, speed, variants)
+    bounded = _shortest(to_bounded_integers(block, bound), speed, variants)
+    if block.dtype.kind != "f" or bounded.record == exact.record:
+        return bounded
+    # Floats that repeat may take fewer bits as they are than as steps.
+    return min(bounded, _shortest(exact, speed, variants), key=lambda code: len(code.data))
+
+
+def expected_block(block: Voxels, bound: float | None, code: Code) -> Voxels:
+    """What a reader will make of the code that `code_block` gave."""
+    if bound is None:
+        return block
+    bounded = to_bounded_integers(block, bound)
+    if bounded.record != code.record:
+        return block
+    return from_integers(bounded.record, bounded.indices, block.dtype, block.shape)
+
+
+def polled_blocks(count: int) -> range:
+    """The blocks that try every variant; the others take the variant that won."""
+    return range(0, count, min(max(count // _POLLED_BLOCKS, 1), _POLLED_SHARE))
+
+
+def leading_variant(polled: Iterable[Code]) -> tuple[int, ...]:
+    """The variant of JPEG XL with the smallest sum over the polled blocks."""
+    sums = dict.fromkeys(VARIANTS, 0)
+    for code in polled:
+        fallback = code.sizes.get(STACKED, 0)
+        for kind in VARIANTS:
+            sums[kind] += code.sizes.get(kind, fallback)
+    return (min(VARIANTS, key=lambda kind: sums[kind]),)
+
+
+def _shortest(coded: Coded, speed: Speed, variants: Sequence[int]) -> Code:
+    if (nothing := CODERS[CONSTANT].encode(coded.indices, speed)) is not None:
+        return Code(CONSTANT, coded.record + nothing, coded.record, {CONSTANT: 0})
+    codes: dict[int, bytes] = {}
+    for kind in (ZSTD, JPEGLS, *variants):
+        try:
+            data = CODERS[kind].encode(coded.indices, "fast" if kind == ZSTD else speed)
+        except RuntimeError:  # a codec that gives up on a block does not win it; zstd never does
+            continue
+        if data is not None:
+            codes[kind] = data
+    best = min(codes, key=lambda kind: len(codes[kind]))
+    if speed != "fast" and len(codes[ZSTD]) < _ZSTD_NEAR * len(codes[best]):
+        codes[ZSTD] = CODERS[ZSTD].encode(coded.indices, speed) or codes[ZSTD]
+        best = min(codes, key=lambda kind: len(codes[kind]))
+    sizes = {kind: len(data) for kind, data in codes.items()}
+    return Code(best, coded.record + codes[best], coded.record, sizes)

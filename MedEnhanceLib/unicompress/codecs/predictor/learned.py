@@ -1,0 +1,230 @@
+"""Codes a volume with the learned predictor: which network, taught what, on which blocks.
+
+The networks are small: they travel in the file wherever teaching them the volume saves more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from MedEnhanceLib.core.volume import Voxels
+from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.unicompress.blocks import Grid, blas_on_one_thread, ordered_map, safe_point
+from MedEnhanceLib.unicompress.codecs.integers import (
+    Coded,
+    Indices,
+    from_integers,
+    split_record,
+    to_bounded_integers,
+    to_integers,
+)
+from MedEnhanceLib.unicompress.codecs.lossless import CONSTANT, LEARNED, Code, Shape, expected_block
+from MedEnhanceLib.unicompress.codecs.predictor.coder import (
+    codable,
+    decode_blocks,
+    encode_block,
+    ideal_bytes,
+)
+from MedEnhanceLib.unicompress.codecs.predictor.network import Network
+from MedEnhanceLib.unicompress.codecs.predictor.tuning import (
+    Samples,
+    ideal_bits,
+    join,
+    samples_of,
+    tune,
+)
+from MedEnhanceLib.unicompress.models import CodecModel, DecodeContext, shipped_model
+
+ROLE = "predictor"
+MODALITIES = ("CT", "MR", "EM")
+
+#: Longest rows and columns, and most voxels of a block.
+_SIDE = 336
+_VOXELS = 1 << 22
+#: Blocks, and voxels of all of them, that the network is taught with.
+_TAUGHT_BLOCKS = 6
+_SAMPLES = 360_000
+_STEPS_PER_MVOXEL = 900
+_LEAST_STEPS, _MOST_STEPS = 600, 3000
+#: Below this a network of its own cannot pay for the bytes that it takes.
+_LEAST_TUNED = 1 << 18
+#: What a file takes for a chunk besides its bytes; it holds a network twice.
+_CHUNK_BYTES = 64
+#: One batch of voxels in four is enough to estimate what a block would take.
+_ESTIMATED_BY = 4
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model and its network; `carried`: the file must hold it, since no other place has it."""
+
+    model: CodecModel
+    network: Network
+    carried: bool = False
+
+
+def predictor_grid(shape: tuple[int, ...]) -> Grid:
+    """Blocks of up to four million voxels: a border costs context, a large block is slow to open.
+
+    Measured on CT, MR and EM; see the decisions.
+    """
+    slices, rows, columns = shape[-3:]
+    if slices * rows * columns <= _VOXELS:
+        return Grid(shape, (1, 1, 1))
+    # Thin volumes get wide blocks.
+    side = max(_SIDE, int((_VOXELS / min(slices, 32)) ** 0.5))
+    counts = -(-rows // side), -(-columns // side)
+    height, width = -(-rows // counts[0]), -(-columns // counts[1])
+    depth = max(1, _VOXELS // (height * width))
+    return Grid(shape, (-(-slices // depth), *counts))
+
+
+def shipped_predictors(modality: str) -> list[Predictor]:
+    """What may suit a volume of this modality: its own network, or all of them if it has none."""
+    own = shipped_model(ROLE, modality) if modality in MODALITIES else None
+    found = [own] if own else [shipped_model(ROLE, other) for other in MODALITIES]
+    return [Predictor(model, network_of(model)) for model in found if model is not None]
+
+
+@lru_cache(maxsize=8)
+def network_of(model: CodecModel) -> Network:
+    """The network in a model; raises ModelError where there is none."""
+    try:
+        return Network.from_tensors(model.tensors())
+    except ValueError as cause:
+        raise ModelError(
+            f"the model {model.id} ({model.role}) cannot be used: {cause}",
+            "The file is forged, or needs a newer MedEnhance.",
+        ) from cause
+
+
+def integers_of(block: Voxels, bound: float | None) -> Coded:
+    """The block as indices, exact or in steps of a bound."""
+    return to_integers(block) if bound is None else to_bounded_integers(block, bound)
+
+
+def cheapest(predictors: Sequence[Predictor], block: Voxels, bound: float | None) -> Predictor:
+    """The one that would code a block of the volume shortest."""
+    indices = integers_of(block, bound).indices
+    if len(predictors) == 1 or not codable(indices):
+        return predictors[0]
+    return min(predictors, key=lambda one: ideal_bytes(indices, one.network, _ESTIMATED_BY))
+
+
+def would_take(predictor: Predictor, block: Voxels, bound: float | None) -> float:
+    """About how many bytes a block would take; infinite where it cannot be coded."""
+    indices = integers_of(block, bound).indices
+    if not indices.any():
+        return 0.0
+    return (
+        ideal_bytes(indices, predictor.network, _ESTIMATED_BY) if codable(indices) else float("inf")
+    )
+
+
+def taught(
+    predictor: Predictor, voxels: Voxels, bound: float | None, *, threads: int, monitor: Monitor
+) -> Predictor:
+    """The predictor after it learned from the volume, where that saves more than it takes."""
+    if voxels.size < _LEAST_TUNED:
+        return predictor
+    samples = _samples(voxels, bound, threads, monitor)
+    if samples is None:
+        return predictor
+    held_out = samples.part(slice(0, len(samples) // 10))
+    steps = int(np.clip(voxels.size / 1e6 * _STEPS_PER_MVOXEL, _LEAST_STEPS, _MOST_STEPS))
+    learned_from = samples.part(slice(len(samples) // 10, None))
+    with blas_on_one_thread():
+        network = tune(predictor.network, learned_from, steps=steps, monitor=monitor)
+        saved = _gain(predictor.network, network, held_out) * voxels.size / 8
+    model = model_of(network, f"{predictor.model.id}+", {"from": predictor.model.sha256})
+    if saved <= 2 * (len(model.data) + _CHUNK_BYTES):
+        return predictor
+    return Predictor(model, network, carried=True)
+
+
+def _gain(before: Network, after: Network, samples: Samples) -> float:
+    """Bits per voxel that teaching saved."""
+    return ideal_bits(before, samples) - ideal_bits(after, samples)
+
+
+def model_of(network: Network, name: str, facts: dict[str, str]) -> CodecModel:
+    """A network as a model: the bytes of a safetensors file.
+
+    Its package writes facts in any order: the same network would get many hashes.
+    """
+    header: dict[str, Any] = {"__metadata__": {"layout": "1", **facts}}
+    parts, end = [], 0
+    for tensor, values in sorted(network.tensors().items()):
+        data = values.astype(values.dtype.newbyteorder("<")).tobytes()
+        header[tensor] = {
+            "dtype": f"I{8 * values.itemsize}",
+            "shape": list(values.shape),
+            "data_offsets": [end, end + len(data)],
+        }
+        parts.append(data)
+        end += len(data)
+    text = json.dumps(header, separators=(",", ":"), sort_keys=True).encode()
+    text += b" " * (-len(text) % 8)
+    whole = len(text).to_bytes(8, "little") + text + b"".join(parts)
+    return CodecModel(ROLE, name, hashlib.sha256(whole).hexdigest(), whole)
+
+
+def code_learned(
+    block: Voxels, bound: float | None, network: Network
+) -> tuple[Code, Voxels] | None:
+    """The code of a block, and what a reader makes of it; None where it is none for this coder."""
+    coded = integers_of(block, bound)
+    if not coded.indices.any():
+        code = Code(CONSTANT, coded.record, coded.record, {CONSTANT: 0})
+        return code, expected_block(block, bound, code)
+    data = encode_block(coded.indices, network, safe_point)
+    if data is None:
+        return None
+    code = Code(LEARNED, coded.record + data, coded.record, {LEARNED: len(data)})
+    return code, expected_block(block, bound, code)
+
+
+def decode_learned(
+    chunks: Sequence[bytes], shapes: Sequence[Shape], context: DecodeContext
+) -> list[Voxels]:
+    """Several blocks at once, each as it would be alone.
+
+    Raises ValueError for bytes that cannot be, ModelError where the network is not to be had.
+    """
+    network = network_of(context.models.get(ROLE))
+    parts = [split_record(data) for data in chunks]
+    blocks = decode_blocks([code for _, _, code in parts], shapes, network, safe_point)
+    return [
+        from_integers(record, _narrowed(indices, width), context.dtype, indices.shape)
+        for (record, width, _), indices in zip(parts, blocks, strict=True)
+    ]
+
+
+def _narrowed(indices: Indices, width: np.dtype[np.unsignedinteger]) -> Indices:
+    if width.itemsize == 1 and int(indices.max()) > 255:
+        raise ValueError("indices of one byte beyond 255")
+    return indices.astype(width)
+
+
+def _samples(voxels: Voxels, bound: float | None, threads: int, monitor: Monitor) -> Samples | None:
+    grid = predictor_grid(voxels.shape)
+    numbers = np.unique(np.linspace(0, len(grid) - 1, _TAUGHT_BLOCKS).astype(int)).tolist()
+
+    def draw(number: int) -> Samples | None:
+        indices = integers_of(grid.box(number).of(voxels), bound).indices
+        if not (indices.any() and codable(indices)):
+            return None
+        count = _SAMPLES // len(numbers)
+        return samples_of(indices, count, np.random.default_rng(number))
+
+    drawn = ordered_map(draw, numbers, threads=threads, monitor=monitor)
+    parts = [part for part in drawn if part is not None]
+    return join(parts).shuffled(np.random.default_rng(0)) if parts else None

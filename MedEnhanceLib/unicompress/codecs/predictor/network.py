@@ -1,0 +1,206 @@
+"""The network, in whole numbers: features → where a voxel is expected, how surely, in what shape.
+
+    features [F, n] → ReLU layer → ReLU layer → 3 numbers
+
+Weights, biases and activations are integers in float32; every sum stays below 2²⁴, so that it is
+exact in whatever order it is summed. Layers end with a power of two and floor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from MedEnhanceLib.unicompress.codecs.predictor.features import (
+    COUNT,
+    FEATURE,
+    FINE,
+    LOG_STEPS,
+    Features,
+    Floats,
+    empty_features,
+    product,
+)
+
+Ints = npt.NDArray[np.int32]
+
+#: Activations are in 1/32 and end at 8.
+ACTIVATION = 32
+LARGEST_ACTIVATION = 8.0
+_LARGEST = 255.0
+_LARGEST_WEIGHT = 2047
+#: Outputs: shift in 1/64 of the local scale, scale in 1/16 octave of it, shape in whole steps.
+SHIFT, SHAPE = 64, 1
+_LARGEST_SHIFT = 511.0
+_LAYERS = 3
+#: Of a mean, in sixteenths of an index: every index of 16 bits is then within reach of a symbol.
+_MEAN_RANGE = np.float32(-FINE * (1 << 15)), np.float32(FINE * 3 * (1 << 15))
+#: Classes of scale: four an octave, from 1/16 of an index; see `tables`.
+SCALE_CLASSES = 80
+SHAPES = 8
+_CLASS_STEPS = LOG_STEPS // 4
+#: Logarithm of 1/16 index as a sum: 64 weights; and from 1/16 of an index to the first class.
+_LOG_ZERO = 6 * LOG_STEPS
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Of n voxels. mean: sixteenths of an index; scale: class; shape: class."""
+
+    mean: Ints
+    scale: Ints
+    shape: Ints
+
+    def put(self, places: npt.NDArray[np.int64], others: Expected) -> None:
+        """Replace what is expected of some voxels."""
+        self.mean[places] = others.mean
+        self.scale[places] = others.scale
+        self.shape[places] = others.shape
+
+    def take(self, places: npt.NDArray[np.bool_]) -> Expected:
+        """The first voxel's, or the second's where true."""
+        at = places.astype(np.int64)
+        return Expected(self.mean.take(at), self.scale.take(at), self.shape.take(at))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """weights [out, in] and bias [out], whole numbers; the sum is divided by 2 ** bits."""
+
+    weights: Floats
+    bias: Floats
+    bits: int
+
+
+class Network:
+    """Layers that were checked to be exact."""
+
+    def __init__(self, layers: tuple[Layer, ...]) -> None:
+        """Raise ValueError unless the layers fit each other and every sum is exact."""
+        self.layers = layers
+        if len(layers) != _LAYERS:
+            raise ValueError(f"{len(layers)} layers instead of {_LAYERS}")
+        width, largest = COUNT - 1, 127.0
+        for layer in layers:
+            whole = np.isfinite(layer.weights).all() and np.isfinite(layer.bias).all()
+            if layer.weights.ndim != 2 or layer.weights.shape[1] != width or not whole:
+                raise ValueError("layers that do not fit each other")
+            if layer.bias.shape != layer.weights.shape[:1] or not 0 <= layer.bits <= 20:
+                raise ValueError("a bias that does not fit its layer")
+            sums = np.abs(layer.weights).sum(axis=1) * largest + np.abs(layer.bias)
+            if width > 1024 or not (sums < 1 << 24).all():
+                raise ValueError("weights whose sums would not be exact")
+            width, largest = len(layer.weights), _LARGEST
+        if width != 3:
+            raise ValueError(f"{width} outputs instead of 3")
+        self._matrices = [_matrix(layer) for layer in layers]
+        self._emptiness = self.expect(empty_features())
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, npt.NDArray[np.generic]]) -> Network:
+        """Of a model's arrays; raises ValueError for arrays that are none of it."""
+        layers = []
+        for number in range(_LAYERS):
+            try:
+                weights, bias = tensors[f"weights{number}"], tensors[f"bias{number}"]
+                bits = int(tensors["bits"][number])
+            except (KeyError, IndexError) as cause:
+                raise ValueError(f"layer {number} is missing") from cause
+            if weights.dtype.kind != "i" or bias.dtype.kind != "i":
+                raise ValueError("weights that are not whole numbers")
+            layers.append(Layer(weights.astype(np.float32), bias.astype(np.float32), bits))
+        return cls(tuple(layers))
+
+    def tensors(self) -> dict[str, npt.NDArray[np.generic]]:
+        """As `from_tensors` takes them."""
+        arrays: dict[str, npt.NDArray[np.generic]] = {
+            "bits": np.array([layer.bits for layer in self.layers], np.int8)
+        }
+        for number, layer in enumerate(self.layers):
+            narrow = np.abs(layer.weights).max(initial=0) < 128
+            arrays[f"weights{number}"] = layer.weights.astype(np.int8 if narrow else np.int16)
+            arrays[f"bias{number}"] = layer.bias.astype(np.int32)
+        return arrays
+
+    def outputs(self, values: Floats) -> Floats:
+        """Whole numbers [3, n] of feature values [COUNT, n]."""
+        for matrix in self._matrices[:-1]:
+            # The last row of a hidden layer is 1: it carries the next bias.
+            hidden = np.empty((len(matrix) + 1, values.shape[1]), np.float32)
+            product(matrix, values, out=hidden[:-1])
+            np.floor(hidden[:-1], out=hidden[:-1])
+            np.clip(hidden[:-1], np.float32(0), np.float32(_LARGEST), out=hidden[:-1])
+            hidden[-1] = 1
+            values = hidden
+        sums = product(self._matrices[-1], values)
+        return np.floor(sums, out=sums)
+
+    def in_emptiness(self, first: npt.NDArray[np.bool_]) -> Expected:
+        """Where all that is seen is 0. first: whether a voxel lies in the first slice."""
+        return self._emptiness.take(first)
+
+    def expect(self, features: Features) -> Expected:
+        """Mean, and classes of scale and shape."""
+        shift, scale, shape = self.outputs(features.values)
+        np.clip(shift, -_LARGEST_SHIFT, _LARGEST_SHIFT, out=shift)
+        classes = (scale.astype(np.int32) + (features.log - _LOG_ZERO)) // _CLASS_STEPS
+        mean = features.mean(shift)
+        return Expected(
+            mean=np.clip(mean, *_MEAN_RANGE, out=mean).astype(np.int32),
+            scale=np.clip(classes, 0, SCALE_CLASSES - 1),
+            shape=np.clip(shape, 0, SHAPES - 1).astype(np.int32),
+        )
+
+
+def _matrix(layer: Layer) -> Floats:
+    """Weights and bias side by side, divided by 2 ** bits: as exact as whole numbers."""
+    matrix = np.concatenate([layer.weights, layer.bias[:, None]], axis=1)
+    matrix *= np.float32(2.0**-layer.bits)
+    return matrix
+
+
+def quantize(
+    weights: list[npt.NDArray[np.floating]], biases: list[npt.NDArray[np.floating]]
+) -> Network:
+    """The network of integers nearest to a trained one.
+
+    weights [out, in] and biases act on features in units of the local scale (FEATURE steps each),
+    activations of ACTIVATION steps, and give shift in local scales, log2 of the scale in local
+    scales, and shape in whole steps.
+    """
+    layers = []
+    unit = float(FEATURE)
+    for number, (matrix, bias) in enumerate(zip(weights, biases, strict=True)):
+        last = number == len(weights) - 1
+        per_row = np.array([SHIFT, LOG_STEPS, SHAPE], np.float64) if last else ACTIVATION
+        # To integers: out · per_row = (W / unit · in_int) · per_row
+        scaled = np.asarray(matrix, np.float64) * (np.reshape(per_row, (-1, 1)) / unit)
+        # Rounding to the nearest: floor of the sum and a half.
+        offset = np.asarray(bias, np.float64) * per_row + 0.5
+        bits = _bits_for(scaled, offset, 127.0 if number == 0 else _LARGEST)
+        layers.append(
+            Layer(
+                np.rint(scaled * 2.0**bits).astype(np.float32),
+                np.rint(offset * 2.0**bits).astype(np.float32),
+                bits,
+            )
+        )
+        unit = float(ACTIVATION)
+    return Network(tuple(layers))
+
+
+def _bits_for(
+    scaled: npt.NDArray[np.float64], offset: npt.NDArray[np.float64], largest: float
+) -> int:
+    """The most bits behind the point that keep weights narrow and all sums exact."""
+    bits = 12
+    while bits > 0:
+        weights = np.rint(scaled * 2.0**bits)
+        sums = np.abs(weights).sum(axis=1) * largest + np.abs(offset) * 2.0**bits
+        if np.abs(weights).max() <= _LARGEST_WEIGHT and sums.max() < (1 << 24) - 64:
+            break
+        bits -= 1
+    return bits

@@ -1,0 +1,266 @@
+"""Training samples of the predictor, and its network taught the volume that is coded (numpy).
+
+What the network learns is rounded to whole numbers and travels in the file: how it was learned
+leaves no trace in what a reader decodes.
+Source: gradients of a discretized logistic mixture by hand; Adam, Kingma and Ba, arXiv 1412.6980.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from MedEnhanceLib.core.volume import Voxels
+from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.unicompress.codecs.integers import Indices
+from MedEnhanceLib.unicompress.codecs.predictor.coder import Context, codable
+from MedEnhanceLib.unicompress.codecs.predictor.features import (
+    COUNT,
+    FEATURE,
+    FINE,
+    LOG_STEPS,
+    scale_of,
+)
+from MedEnhanceLib.unicompress.codecs.predictor.network import (
+    ACTIVATION,
+    LARGEST_ACTIVATION,
+    SHAPE,
+    SHIFT,
+    Network,
+    quantize,
+)
+from MedEnhanceLib.unicompress.codecs.predictor.rans import WIDER
+from MedEnhanceLib.unicompress.codecs.predictor.wavefront import layout_of
+
+#: Steps of bounded errors that the network meets; most often none.
+_STEPS = (1, 1, 1, 1, 3, 5, 9, 17)
+_CROP = (24, 96, 96)
+Floats = npt.NDArray[np.float32]
+_BATCH = 1024
+_RATE = 8e-3
+_DECAY = (0.9, 0.98)
+_LOG2 = math.log(2)
+#: A probability is mixed with a little of everything, so that no voxel costs too much.
+KEPT, SPREAD = 0.998, 2e-6
+SMALLEST_SCALE = 1 / 16
+#: The share of the wide component in steps of shape: see `tables.SHARES`.
+SHARE_START, SHARE_STEP = -4.0, 0.75
+SHAPE_RANGE = (-0.5, 7.5)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """n voxels. features: [n, COUNT] whole numbers; linear: the linear prediction, index: the
+    voxel, scale: the local scale, all in indices.
+    """
+
+    features: npt.NDArray[np.int8]
+    linear: npt.NDArray[np.float32]
+    scale: npt.NDArray[np.float32]
+    index: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def part(self, chosen: slice | npt.NDArray[np.int64]) -> Samples:
+        """Some of them."""
+        return Samples(
+            self.features[chosen], self.linear[chosen], self.scale[chosen], self.index[chosen]
+        )
+
+    def shuffled(self, generator: np.random.Generator) -> Samples:
+        """In another order."""
+        return self.part(generator.permutation(len(self)))
+
+
+def samples_of(indices: Indices, count: int, generator: np.random.Generator) -> Samples:
+    """About `count` voxels of a block."""
+    layout = layout_of(indices.shape)
+    context = Context.of(indices, layout)
+    drawn = generator.integers(0, indices.size, min(count, indices.size))
+    chosen = layout.cells_of(layout.order()[drawn])
+    features = context.features(chosen)
+    return Samples(
+        np.ascontiguousarray(features.values[:-1].T).astype(np.int8),
+        features.linear * np.float32(1 / FINE),
+        scale_of(features.log) * np.float32(1 / FINE),
+        context.cells[chosen],
+    )
+
+
+def join(parts: Sequence[Samples]) -> Samples:
+    """One after the other."""
+    return Samples(
+        np.concatenate([part.features for part in parts] or [np.empty((0, COUNT - 1), np.int8)]),
+        np.concatenate([part.linear for part in parts]),
+        np.concatenate([part.scale for part in parts]),
+        np.concatenate([part.index for part in parts]),
+    )
+
+
+def draw_samples(volumes: Sequence[Voxels], count: int, generator: np.random.Generator) -> Samples:
+    """`count` voxels at most of a random part of a random volume, changed at random.
+
+    Mirrored, in steps of a bounded error, brighter or darker, noisier: what other scanners give.
+    """
+    while True:
+        volume = volumes[int(generator.integers(len(volumes)))]
+        indices = _changed(_crop(volume, generator), generator)
+        if indices.any() and codable(indices):
+            return samples_of(indices, count, generator)
+
+
+def _crop(volume: Voxels, generator: np.random.Generator) -> Voxels:
+    parts = []
+    for extent, most in zip(volume.shape, _CROP, strict=True):
+        start = generator.integers(0, max(extent - most, 0) + 1)
+        parts.append(slice(start, start + most))
+    return volume[tuple(parts)]
+
+
+def _changed(voxels: Voxels, generator: np.random.Generator) -> Indices:
+    flips = tuple(slice(None, None, -1 if turn else 1) for turn in generator.integers(0, 2, 3))
+    wide = voxels[flips].astype(np.int64)
+    if generator.random() < 0.15:
+        lowest = wide.min()
+        noisy = wide * generator.uniform(0.5, 2) + generator.normal(0, 1, wide.shape)
+        wide = np.maximum(np.rint(noisy).astype(np.int64), lowest)
+    wide = wide - wide.min()
+    step = _STEPS[generator.integers(len(_STEPS))]
+    return np.ascontiguousarray((wide + step // 2) // step).astype(np.uint32)
+
+
+@dataclass
+class Weights:
+    """A network in floating point: matrices [out, in] and biases."""
+
+    matrices: list[Floats]
+    biases: list[Floats]
+
+    @classmethod
+    def of(cls, network: Network) -> Weights:
+        """What `quantize` would have made this network of."""
+        matrices, biases = [], []
+        unit = FEATURE
+        for number, layer in enumerate(network.layers):
+            last = number == len(network.layers) - 1
+            rows = np.array([SHIFT, LOG_STEPS, SHAPE] if last else [ACTIVATION], np.float32)
+            down = np.float32(2.0**-layer.bits)
+            matrices.append(layer.weights * down * unit / rows[:, None])
+            biases.append((layer.bias * down - 0.5) / rows)
+            unit = ACTIVATION
+        return cls([m.astype(np.float32) for m in matrices], [b.astype(np.float32) for b in biases])
+
+    def network(self) -> Network:
+        """In whole numbers."""
+        return quantize(list(self.matrices), list(self.biases))
+
+    @property
+    def arrays(self) -> list[Floats]:
+        """All of them, to be changed in place."""
+        return [*self.matrices, *self.biases]
+
+
+def tune(
+    network: Network, samples: Samples, *, steps: int, monitor: Monitor | None = None
+) -> Network:
+    """The network after `steps` steps on batches of the samples, the same for the same samples."""
+    monitor = monitor or Monitor()
+    weights = Weights.of(network)
+    arrays = weights.arrays
+    means = [np.zeros_like(array) for array in arrays]
+    squares = [np.zeros_like(array) for array in arrays]
+    generator = np.random.default_rng(0)
+    for step in range(steps):
+        monitor.check()
+        chosen = generator.integers(0, len(samples), _BATCH)
+        _, gradients = bits_and_gradients(weights, samples, chosen)
+        rate = _RATE * min(1.0, (step + 1) / 20) * (1 - step / steps)
+        for array, gradient, mean, square in zip(arrays, gradients, means, squares, strict=True):
+            mean += (1 - _DECAY[0]) * (gradient - mean)
+            square += (1 - _DECAY[1]) * (gradient * gradient - square)
+            unbiased = mean / (1 - _DECAY[0] ** (step + 1))
+            spread = np.sqrt(square / (1 - _DECAY[1] ** (step + 1))) + 1e-8
+            array -= np.float32(rate) * unbiased / spread
+    return weights.network()
+
+
+def ideal_bits(network: Network, samples: Samples) -> float:
+    """Mean bits of a voxel."""
+    return bits_and_gradients(Weights.of(network), samples, np.arange(len(samples)))[0]
+
+
+def bits_and_gradients(
+    weights: Weights, samples: Samples, chosen: npt.NDArray[np.int64]
+) -> tuple[float, list[Floats]]:
+    """Mean bits of the chosen samples, and its gradient by matrices, then biases."""
+    inputs = [samples.features[chosen].astype(np.float32) * np.float32(1 / FEATURE)]
+    for matrix, bias in zip(weights.matrices[:-1], weights.biases[:-1], strict=True):
+        sums = (inputs[-1] @ matrix.T + bias).astype(np.float32, copy=False)
+        inputs.append(np.clip(sums, 0, LARGEST_ACTIVATION, out=sums))
+    outputs = inputs[-1] @ weights.matrices[-1].T + weights.biases[-1]
+    bits, back = _loss(outputs.astype(np.float32, copy=False), samples, chosen)
+    back /= np.float32(len(chosen))
+    by_matrix, by_bias = [], []
+    for layer in range(len(weights.matrices) - 1, -1, -1):
+        by_matrix.append(back.T @ inputs[layer])
+        by_bias.append(back.sum(axis=0))
+        if layer:
+            acts = (inputs[layer] > 0) & (inputs[layer] < LARGEST_ACTIVATION)
+            back = (back @ weights.matrices[layer]) * acts
+    return float(bits.mean()), by_matrix[::-1] + by_bias[::-1]
+
+
+def _loss(
+    outputs: Floats, samples: Samples, chosen: npt.NDArray[np.int64]
+) -> tuple[Floats, Floats]:
+    """Bits of each voxel, and their derivatives by the three outputs, [n, 3]."""
+    index, scale = samples.index[chosen], samples.scale[chosen]
+    off = index - samples.linear[chosen] - scale * outputs[:, 0]
+    wanted = scale * np.exp2(np.clip(outputs[:, 1], -30, 30))
+    width = np.maximum(wanted, np.float32(SMALLEST_SCALE))
+    share = _logistic(SHARE_START + SHARE_STEP * np.clip(outputs[:, 2], *SHAPE_RANGE))
+    lowest = index <= 0
+    near, near_by_off, near_by_log = _mass(off, width, lowest)
+    far, far_by_off, far_by_log = _mass(off, width * np.float32(WIDER), lowest)
+    mass = near + share * (far - near)
+    kept = np.float32(KEPT) * mass + np.float32(SPREAD)
+    by_mass = -KEPT / (_LOG2 * kept)
+    gradient = np.empty_like(outputs)
+    gradient[:, 0] = by_mass * -scale * (near_by_off + share * (far_by_off - near_by_off))
+    by_log = near_by_log + share * (far_by_log - near_by_log)
+    gradient[:, 1] = by_mass * _LOG2 * by_log * (wanted >= SMALLEST_SCALE)
+    inside = (outputs[:, 2] > SHAPE_RANGE[0]) & (outputs[:, 2] < SHAPE_RANGE[1])
+    gradient[:, 2] = by_mass * SHARE_STEP * share * (1 - share) * (far - near) * inside
+    np.clip(gradient, -8, 8, out=gradient)
+    return -np.log2(kept), gradient
+
+
+def _mass(
+    off: Floats, width: Floats, lowest: npt.NDArray[np.bool_]
+) -> tuple[Floats, Floats, Floats]:
+    """Probability of an index `off` from the center, and its derivatives by off and log width.
+
+    The lowest index holds all that lies below it too.
+    """
+    sign = np.where(off > 0, np.float32(-1), np.float32(1))
+    upper: Floats = (off + np.float32(0.5)) / width
+    lower: Floats = (off - np.float32(0.5)) / width
+    # In the lower tail differences of small numbers are exact; both tails are alike.
+    above, below = _logistic(sign * upper), _logistic(sign * lower)
+    slope_above, slope_below = above * (1 - above), below * (1 - below)
+    below = np.where(lowest, np.where(sign > 0, np.float32(0), np.float32(1)), below)
+    slope_below = np.where(lowest, np.float32(0), slope_below)
+    lower = np.where(lowest, np.float32(0), lower)
+    by_off = (slope_above - slope_below) / width
+    by_log = lower * slope_below - upper * slope_above
+    return sign * (above - below), by_off.astype(np.float32), by_log.astype(np.float32)
+
+
+def _logistic(x: Floats) -> Floats:
+    logistic: Floats = np.float32(1) / (np.float32(1) + np.exp(-np.clip(x, -60, 60)))
+    return logistic

@@ -1,0 +1,410 @@
+"""A filter of decoded slices, fitted to each block by its encoder and sent along with it.
+
+Voxels fall into classes by how much goes on around them. In each, a weighted sum of differences
+to neighbors, in the slice and in two before and after it, is added: the weights that leave the
+least squared error. Differences are taken whole and limited to multiples of the code's noise,
+so that edges count less; a network's opinion of the error may be one more term.
+Everything that a reader does is whole numbers below 2^31.
+Source: the adaptive loop filter of video coding (Tsai et al., IEEE JSTSP 7(6), 2013; Wiener),
+with taps across slices; limits after its non-linear form (Taquet et al., ICIP 2019).
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Frames = npt.NDArray[np.uint16]
+Ints = npt.NDArray[np.int32]
+Shorts = npt.NDArray[np.int16]
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Tap = tuple[int, int, int]
+_Window = TypeVar("_Window", bound=npt.NDArray[Any])
+
+#: taps, limits, classes and whether the network counts; classes' bounds; bytes that follow.
+HEAD = struct.Struct("<BBBH")
+CLASSES = 16
+#: Weights count in 128ths, what a filter gives in 16ths of an intensity.
+WEIGHT_BITS, PARTS = 7, 16
+LARGEST_WEIGHT = 127
+#: What a network adds is cut to this, in 16ths.
+LARGEST_ADDED = (1 << 16) - 1
+_REACH, _DEPTH = 3, 2
+_NEARER = tuple(
+    (0, j, i)
+    for j in range(-2, 3)
+    for i in range(-2, 3)
+    if (j, i) > (0, 0) and abs(j) + abs(i) <= 2
+) + tuple((1, j, i) for j in (-1, 0, 1) for i in (-1, 0, 1))
+_FARTHER = tuple(
+    (0, j, i)
+    for j in range(-3, 4)
+    for i in range(-3, 4)
+    if (j, i) > (0, 0) and abs(j) + abs(i) == 3
+) + tuple((2, j, i) for j in (-1, 0, 1) for i in (-1, 0, 1) if abs(j) + abs(i) < 2)
+#: None, the nearer 15 and all 26; each stands for itself and the one on the other side.
+TAPS: tuple[tuple[Tap, ...], ...] = ((), _NEARER, _NEARER + _FARTHER)
+#: Limits are none, the noise times 5 and times 1.5; here in halves.
+_LIMITS = (10, 3)
+LIMITS = 1 + len(_LIMITS)
+#: 2^16 · 2^(i/8): noise and bounds are in eighths of an octave.
+OCTAVE = (65536, 71468, 77936, 84990, 92682, 101070, 110218, 120194)
+_BOX = 2
+_NO_LIMIT = 1 << 14
+#: Voxels that the weights are fitted to, about; a fit of 1,264 weights needs no more.
+_FITTED = 1 << 20
+#: Slices with fewer rows for each that is fitted are left out whole.
+_LEAST_ROWS = 8
+_RIDGE = 1e-5
+#: Whole numbers below are exact in float32.
+_EXACT = 1 << 24
+#: Rows at a time: what a product takes and makes of them stays in a processor's cache.
+_STRIP_VALUES = 1 << 20
+#: That a filter takes, about, where it is worth it; and at most.
+USUAL_BYTES, MOST_BYTES = 600, 1500
+#: The network takes three quarters of the time to read, so it has to bring a tenth of a decibel.
+NETWORK_PRICE_DB = 0.1
+
+
+@dataclass(frozen=True)
+class Filter:
+    """weights: [classes, terms], −127 to 127 in 128ths; terms are taps by limits, then the network.
+
+    taps: which of `TAPS`; limits: how many of them; network: whether it is the last term.
+    first, spread: of the classes' bounds, in eighths of an octave.
+    """
+
+    taps: int
+    limits: int
+    network: bool
+    first: int
+    spread: int
+    weights: npt.NDArray[np.int8]
+
+    @property
+    def data(self) -> bytes:
+        """As it lies in a chunk."""
+        classes = len(self.weights).bit_length() - 1
+        kind = self.taps | self.limits << 2 | classes << 4 | self.network << 7
+        packed = zlib.compress(np.ascontiguousarray(self.weights.T).tobytes(), 9)
+        return HEAD.pack(kind, self.first, self.spread, len(packed)) + packed
+
+
+def read(data: bytes) -> tuple[Filter, int]:
+    """The filter at the beginning of `data`, and its bytes; ValueError for what cannot be one."""
+    kind, first, spread, size = HEAD.unpack_from(data)
+    taps, limits, classes, network = kind & 3, kind >> 2 & 3, kind >> 4 & 7, bool(kind >> 7)
+    if taps >= len(TAPS) or (limits == 0) != (taps == 0) or classes > 4 or not (taps or network):
+        raise ValueError(f"a filter of kind {kind:#x}")
+    if size > len(data) - HEAD.size:
+        raise ValueError("a filter that is cut short")
+    terms = len(TAPS[taps]) * limits + network
+    wanted = (terms << classes) + 1
+    try:
+        unpacked = zlib.decompressobj().decompress(data[HEAD.size : HEAD.size + size], wanted)
+    except zlib.error as cause:
+        raise ValueError(f"a filter whose weights do not unpack ({cause})") from cause
+    if len(unpacked) != wanted - 1:
+        raise ValueError(f"a filter of {len(unpacked)} weights, {wanted - 1} expected")
+    weights = np.frombuffer(unpacked, np.int8).reshape(terms, 1 << classes).T
+    if (weights < -LARGEST_WEIGHT).any():
+        raise ValueError("a weight of −128")
+    found = Filter(taps, limits, network, first, spread, np.ascontiguousarray(weights))
+    return found, HEAD.size + size
+
+
+def has_network(data: bytes) -> bool:
+    """Whether the filter that begins with `data` has the network as a term."""
+    return bool(data and data[0] >> 7)
+
+
+def apply(frames: Frames, noise: int, chosen: Filter, added: Ints | None) -> Iterator[Ints]:
+    """Filtered slices, [H, W] each, in 16ths of an intensity, 0 at least.
+
+    frames: 0 to 4095. noise: its code (restoration.noise_code). added: by the network, in 16ths.
+    """
+    shift = (CLASSES // len(chosen.weights)).bit_length() - 1
+    bounds = bounds_of(chosen.first, chosen.spread)
+    limits = limits_of(noise)[: chosen.limits]
+    taps = TAPS[chosen.taps]
+    weights, opinion = np.split(chosen.weights.astype(np.int32), [len(taps) * len(limits)], axis=1)
+    for k, window in enumerate(_windows(frames)):
+        place = (class_of(window, bounds) >> shift).astype(np.intp)
+        total = _weighted(window, place, weights, taps, limits)
+        total *= PARTS
+        if chosen.network and added is not None:
+            total += opinion.take(place) * added[k]
+        yield np.maximum(PARTS * frames[k].astype(np.int32) + (total >> WEIGHT_BITS), 0)
+
+
+def _weighted(
+    window: Shorts,
+    place: npt.NDArray[np.intp],
+    weights: Ints,
+    taps: Sequence[Tap],
+    limits: Sequence[int],
+) -> Ints:
+    """Terms of a window's middle slice, weighted as each voxel's class says, [H, W].
+
+    All classes' sums by one product, then the one of the voxel: looking up each voxel's weights
+    takes several times as long.
+    """
+    total = np.zeros(place.shape, np.int32)
+    height, width = place.shape
+    rows = max(1, _STRIP_VALUES // (max(weights.shape[1], 1) * width))
+    for top in range(0, height if weights.size else 0, rows):
+        strip = window[:, top : top + rows + 2 * _REACH]
+        chosen = place[top : top + rows].ravel()
+        span = int(strip.max()) - int(strip.min())
+        largest = 2 * np.minimum(np.tile(limits, len(taps)), span)
+        exact = int((np.abs(weights) @ largest).max()) < _EXACT
+        # Whole numbers, of which no sum is too large for the type: exact in whatever order.
+        kind = np.float32 if exact else np.float64
+        terms = np.empty((weights.shape[1], len(chosen) // width, width), kind)
+        for _ in _terms(strip.astype(kind), taps, limits, terms):
+            pass
+        sums = weights.astype(kind) @ terms.reshape(len(terms), -1)
+        numbers = chosen * len(chosen) + np.arange(len(chosen))
+        total[top : top + rows] = sums.take(numbers).reshape(-1, width)
+    return total
+
+
+def fit(
+    frames: Frames,
+    error: Floats,
+    noise: int,
+    added: Ints | None,
+    stream_bytes: int,
+    most: int,
+    network_price_db: float = NETWORK_PRICE_DB,
+) -> Filter | None:
+    """The filter that pays best for its bytes, of `most` bytes; None where none does.
+
+    error: source less slices, in intensities, [K, H, W]. stream_bytes: of what it goes with.
+    network_price_db: what the network has to bring beyond its bytes, for the time it takes.
+    """
+    price = network_price_db * math.log(10) / 10
+    first, spread = _classes_of(frames)
+    terms = [*_all_terms(), *(["network"] if added is not None else [])]
+    sums = _gather(frames, error, noise, added, bounds_of(first, spread), len(terms))
+    total = float(sums.energy.sum())
+    best: tuple[float, Filter | None] = (0.0, None)
+    for taps, limits, classes, network in _forms(added is not None):
+        chosen = _chosen(taps, limits, network, len(terms))
+        merged = sums.merged(classes).of(chosen)
+        weights, left = _solve(merged)
+        one = Filter(taps, limits, network, first, spread, weights)
+        size = len(one.data)
+        # Squared errors fall about as bytes rise: a hundredth more of one costs one of the other.
+        gain = math.log(total / max(left, 1e-9 * total)) - size / stream_bytes if total else 0.0
+        gain -= price * network
+        if size <= most and gain > best[0]:
+            best = gain, one
+    return best[1]
+
+
+def bounds_of(first: int, spread: int) -> list[int]:
+    """What a voxel's activity is at least in the classes after the first."""
+    octaves = [divmod(first + n * spread, 8) for n in range(CLASSES - 1)]
+    return [min(OCTAVE[eighth] << octave >> 16, 1 << 30) for octave, eighth in octaves]
+
+
+def limits_of(noise: int) -> list[int]:
+    """What differences are cut to, one at least; the first cuts nothing."""
+    octave, eighth = divmod(noise, 8)
+    unit = OCTAVE[eighth] << octave
+    return [_NO_LIMIT, *(max(1, min(halves * unit >> 21, _NO_LIMIT)) for halves in _LIMITS)]
+
+
+def class_of(window: Shorts, bounds: Sequence[int]) -> npt.NDArray[np.uint8]:
+    """The class of each voxel of a window's middle slice, 0 to 15."""
+    activity = _activity(window)
+    return np.searchsorted(np.asarray(bounds), activity, side="right").astype(np.uint8)
+
+
+def _activity(window: Shorts) -> Ints:
+    """Second differences along the three axes, summed over 5 × 5 voxels; no edges but repeated."""
+    around = _REACH
+    middle = window[_DEPTH]
+    inner = middle[around:-around, around:-around]
+    rows = middle[around - 1 : -around - 1, around:-around], middle[around + 1 :, around:-around]
+    columns = middle[around:-around, around - 1 : -around - 1], middle[around:-around, around + 1 :]
+    height, width = inner.shape
+    twice = 2 * inner
+    total = np.abs(rows[0] + rows[1][:height] - twice).astype(np.int32)
+    total += np.abs(columns[0] + columns[1][:, :width] - twice)
+    before, after = (window[_DEPTH + d][around:-around, around:-around] for d in (-1, 1))
+    total += np.abs(before + after - twice)
+    return box_sums(total, _BOX)
+
+
+def box_sums(image: Ints, reach: int) -> Ints:
+    """Sums over `reach` voxels to each side, [H, W]; an image is continued by its edge."""
+    height, width = image.shape
+    padded = np.pad(image, reach, mode="edge")
+    across = np.zeros((len(padded), width), np.int32)
+    boxed = np.zeros((height, width), np.int32)
+    for n in range(2 * reach + 1):
+        across += padded[:, n : n + width]
+    for n in range(2 * reach + 1):
+        boxed += across[n : n + height]
+    return boxed
+
+
+def _windows(frames: Frames) -> Iterator[Shorts]:
+    """For each slice, five around it, continued by their edges, [5, H + 6, W + 6]."""
+    sides = ((_REACH, _REACH), (_REACH, _REACH))
+    padded: dict[int, Shorts] = {}
+    for k in range(len(frames)):
+        needed = [min(max(k + d, 0), len(frames) - 1) for d in range(-_DEPTH, _DEPTH + 1)]
+        padded = {
+            n: padded[n] if n in padded else np.pad(frames[n], sides, mode="edge").astype(np.int16)
+            for n in needed
+        }
+        yield np.stack([padded[n] for n in needed])
+
+
+def _terms(
+    window: _Window, taps: Sequence[Tap], limits: Sequence[int], into: Iterable[_Window]
+) -> Iterator[_Window]:
+    """Per tap and limit, both sides' limited differences to the middle, [H, W], −8190 to 8190.
+
+    limits: each below the one before. into: where they are written; the same place may come twice.
+    """
+    height, width = (side - 2 * _REACH for side in window.shape[1:])
+    middle = window[_DEPTH, _REACH : _REACH + height, _REACH : _REACH + width].copy()
+    sides, places = np.empty((2, height, width), window.dtype), iter(into)
+    for dk, dj, di in taps:
+        for side, sign in zip(sides, (1, -1), strict=True):
+            j, i = _REACH + sign * dj, _REACH + sign * di
+            moved = window[_DEPTH + sign * dk, j : j + height, i : i + width]
+            np.subtract(moved, middle, out=side)
+        yield np.add(sides[0], sides[1], out=next(places))
+        for limit in map(window.dtype.type, limits[1:]):
+            np.clip(sides, -limit, limit, out=sides)
+            yield np.add(sides[0], sides[1], out=next(places))
+
+
+def _all_terms() -> list[tuple[int, int]]:
+    """Tap and limit of each term of the largest filter, in order."""
+    return [(tap, limit) for tap in range(len(TAPS[-1])) for limit in range(LIMITS)]
+
+
+def _chosen(taps: int, limits: int, network: bool, terms: int) -> list[int]:
+    """Which of all terms a form has."""
+    count = len(TAPS[taps])
+    chosen = [n for n, (tap, limit) in enumerate(_all_terms()) if tap < count and limit < limits]
+    return [*chosen, terms - 1] if network else chosen
+
+
+def _forms(has_network: bool) -> Iterator[tuple[int, int, int, bool]]:
+    """taps, limits, classes, network."""
+    for classes in (16, 8, 4, 1):
+        for taps, limits in ((2, 3), (1, 3), (1, 2), (1, 1), (0, 0)):
+            for network in (True, False) if has_network else (False,):
+                if taps or network:
+                    yield taps, limits, classes, network
+
+
+def _classes_of(frames: Frames) -> tuple[int, int]:
+    """First and spread, such that the classes reach from the quietest places to the busiest."""
+    step = max(1, len(frames) // 8)
+    seen = [_activity(w)[::4, ::4].ravel() for k, w in enumerate(_windows(frames)) if k % step == 0]
+    low, high = np.quantile(np.concatenate(seen), (0.02, 0.999))
+    low = max(float(low), 2.0, float(high) / 4096)
+    octaves = math.log2(max(float(high), 2 * low) / low)
+    first = min(round(8 * math.log2(low)), 255)
+    return first, max(1, min(round(8 * octaves / CLASSES), 255))
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Of the normal equations, by class: products of terms, with the error, of the error."""
+
+    products: Doubles  # [classes, terms, terms]
+    wanted: Doubles  # [classes, terms]
+    energy: Doubles  # [classes]
+
+    def merged(self, classes: int) -> _Sums:
+        """The same for fewer classes, neighbors together."""
+        parts = (self.products, self.wanted, self.energy)
+        shapes = ((classes, -1, *part.shape[1:]) for part in parts)
+        return _Sums(*(p.reshape(s).sum(axis=1) for p, s in zip(parts, shapes, strict=True)))
+
+    def of(self, terms: list[int]) -> _Sums:
+        """The same for some terms."""
+        return _Sums(self.products[:, terms][:, :, terms], self.wanted[:, terms], self.energy)
+
+
+def _gather(
+    frames: Frames,
+    error: Floats,
+    noise: int,
+    added: Ints | None,
+    bounds: Sequence[int],
+    terms: int,
+) -> _Sums:
+    every = max(1, frames.size // _FITTED)
+    limits = limits_of(noise)
+    products, wanted = np.zeros((CLASSES, terms, terms)), np.zeros((CLASSES, terms))
+    energy = np.zeros(CLASSES)
+    few_rows = frames.shape[1] < _LEAST_ROWS * every
+    for k, window in enumerate(_windows(frames)):
+        if few_rows and k % every:
+            continue
+        rows = slice(None) if few_rows else slice(5 * k % every, None, every)
+        place = class_of(window, bounds)[rows].ravel()
+        order = np.argsort(place, kind="stable")
+        ends = np.searchsorted(place[order], np.arange(CLASSES + 1))
+        columns = np.empty((terms, len(order)), np.float32)
+        one_place = repeat(np.empty(frames.shape[1:], window.dtype))
+        for n, term in enumerate(_terms(window, TAPS[-1], limits, one_place)):
+            columns[n] = term[rows].ravel()[order]
+        if added is not None:
+            columns[-1] = added[k][rows].ravel()[order] / np.float32(PARTS)
+        aims = error[k][rows].ravel()[order]
+        for number in range(CLASSES):
+            part = slice(ends[number], ends[number + 1])
+            own, aim = columns[:, part], aims[part]
+            products[number] += own @ own.T
+            wanted[number] += own @ aim
+            energy[number] += float(np.vdot(aim, aim))
+    return _Sums(products, wanted, energy)
+
+
+def _solve(sums: _Sums) -> tuple[npt.NDArray[np.int8], float]:
+    """Weights, rounded as they will be stored, and the squared error that they leave."""
+    terms = sums.wanted.shape[1]
+    scale = np.trace(sums.products, axis1=1, axis2=2)[:, None, None] / terms
+    ridged = sums.products + (_RIDGE * scale + 1e-6) * np.eye(terms)
+    weights = _rounded(ridged, np.linalg.solve(ridged, sums.wanted[..., None])[..., 0])
+    stored = weights / (1 << WEIGHT_BITS)
+    gains = 2 * np.einsum("ct,ct->c", stored, sums.wanted)
+    gains -= np.einsum("ct,ctu,cu->c", stored, sums.products, stored)
+    # A class that rounding has spoiled is left alone.
+    weights[gains <= 0] = 0
+    return weights.astype(np.int8), float(sums.energy.sum() - gains[gains > 0].sum())
+
+
+def _rounded(products: Doubles, exact: Doubles) -> Doubles:
+    """Weights in whole 128ths, [classes, terms]; each makes up for the rounding of those before.
+
+    Source: optimal brain surgeon, Hassibi and Stork 1993, as quantizers of networks use it.
+    """
+    left = exact * (1 << WEIGHT_BITS)
+    whole = np.empty_like(left)
+    factors = np.linalg.cholesky(np.linalg.inv(products))
+    for term in range(left.shape[1]):
+        whole[:, term] = np.clip(np.rint(left[:, term]), -LARGEST_WEIGHT, LARGEST_WEIGHT)
+        off = (left[:, term] - whole[:, term]) / factors[:, term, term]
+        left[:, term + 1 :] -= off[:, None] * factors[:, term + 1 :, term]
+    return whole

@@ -1,0 +1,282 @@
+"""What a container holds, without decoding a voxel, and what of a damaged one is intact."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from MedEnhanceLib.core.manifest import derived_note
+from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.errors import CodecError
+from MedEnhanceLib.io.describe import orientation_code, plain_geometry
+from MedEnhanceLib.runtime.progress import Monitor, attend
+from MedEnhanceLib.unicompress.blocks import ordered_map, whole_region
+from MedEnhanceLib.unicompress.codecs.lossless import block_type_name, block_type_package
+from MedEnhanceLib.unicompress.config import thread_count
+from MedEnhanceLib.unicompress.container import NO_BLOCK, ChunkInfo, Container
+from MedEnhanceLib.unicompress.decode import (
+    Bytes,
+    allocate_voxels,
+    batches,
+    decode_chunk,
+    decode_side_by_side,
+    paste,
+    refinements,
+)
+from MedEnhanceLib.unicompress.header import Header
+from MedEnhanceLib.unicompress.models import DecodeContext
+from MedEnhanceLib.unicompress.verify import voxels_sha256
+
+Outcome = Voxels | CodecError
+_NOTHING_LEFT = "Copy the file again from where it came."
+
+
+@dataclass(frozen=True)
+class LostBlock:
+    """A block that could not be read; `start` and `stop` are its voxels, [frame,] k, j, i."""
+
+    block: int
+    start: tuple[int, ...]
+    stop: tuple[int, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class RecoverReport:
+    """What became of a damaged container.
+
+    lost: the blocks that hold `fill_value` now, the smallest voxel of the source.
+    notes: damage elsewhere in the file, that did no harm.
+    proved: whether all voxels are those of the file as it was written (SHA-256).
+    """
+
+    blocks: int
+    lost: tuple[LostBlock, ...]
+    lost_voxels: int
+    fill_value: float
+    notes: tuple[str, ...]
+    proved: bool
+
+
+def recover(
+    path: str | Path, *, monitor: Monitor | None = None, threads: int = 0
+) -> tuple[Volume, RecoverReport]:
+    """Read every intact block of a damaged `.ucv` and fill the others.
+
+    Damage to header or chunk table is repaired from their second copy. Where blocks are lost
+    the volume's history says so.
+
+    Args:
+        path: of the file.
+        monitor: receives progress and warnings, and may cancel.
+        threads: 0 takes all processors, up to 16.
+    Returns:
+        The volume, with lost blocks filled by the smallest voxel of the source, and a report.
+    Raises:
+        CodecError: neither copy of header and table can be read, or no block can.
+    """
+    try:
+        return _recover(Path(path), monitor or Monitor(), thread_count(threads))
+    except CodecError as damage:
+        # Elsewhere the advice is to recover what is intact: here it was tried.
+        raise CodecError(damage.message, _NOTHING_LEFT) from damage
+
+
+def _recover(path: Path, monitor: Monitor, threads: int) -> tuple[Volume, RecoverReport]:
+    with Container(path, tolerant=True) as container:
+        size = container.size
+        header = Header.from_json(container.header, container.path.name)
+        ranges = whole_region(header.shape)
+        voxels = allocate_voxels(header, ranges, container.path.name)
+        fill = header.dtype.type(header.voxel_range[0] if header.voxel_range else 0)
+        lost = []
+        for block, outcome in _read_blocks(container, header, threads, monitor):
+            box = header.grid.box(block)
+            if isinstance(outcome, CodecError):
+                lost.append(_lost_block(header, block, outcome.message))
+                box.of(voxels)[...] = fill
+            else:
+                paste(voxels, ranges, box, outcome)
+            monitor.progress((block + 1) / len(header.grid), "recover")
+        if len(lost) == len(header.grid):
+            raise CodecError(
+                f"{container.path.name}: nothing is left to recover: all {len(lost)} blocks are"
+                f" damaged; the first: {lost[0].reason}",
+                _NOTHING_LEFT,
+            )
+        report = RecoverReport(
+            blocks=len(header.grid),
+            lost=tuple(lost),
+            lost_voxels=sum(_voxels_of(header, one.block) for one in lost),
+            fill_value=fill.item(),
+            notes=tuple(container.notes),
+            proved=not lost and voxels_sha256(voxels) == header.voxels_sha256,
+        )
+    if lost:
+        note = derived_note(f"recovered without {len(lost)} of {report.blocks} damaged blocks")
+        header = replace(header, history=(*header.history, note))
+    return header.volume(voxels, header.geometry, str(path), size), report
+
+
+def _read_blocks(
+    container: Container, header: Header, threads: int, monitor: Monitor
+) -> Iterator[tuple[int, Outcome]]:
+    context = DecodeContext.of(container, header)
+    behind = refinements(container)
+    chunks: dict[int, ChunkInfo] = {}
+    for chunk in container.chunks:
+        if chunk.block != NO_BLOCK and chunk.layer == 0:
+            chunks.setdefault(chunk.block, chunk)
+
+    def read(chunk: ChunkInfo | None) -> Bytes | CodecError | None:
+        try:
+            if chunk is None:
+                return None
+            more = [container.read(one) for one in behind.get(chunk.block, ())]
+            return chunk, container.read(chunk), more
+        except CodecError as damage:
+            return damage
+
+    def decode(batch: list[Bytes | CodecError | None]) -> list[Outcome | None]:
+        intact = [item for item in batch if isinstance(item, tuple)]
+        together = iter(decode_side_by_side(header, context, intact) or map(alone, intact))
+        return [next(together) if isinstance(item, tuple) else item for item in batch]
+
+    def alone(item: Bytes) -> Outcome:
+        try:
+            return decode_chunk(container, header, context, *item)
+        except CodecError as damage:
+            return damage
+
+    blocks = range(len(header.grid))
+    wanted = batches(header, (chunks.get(block) for block in blocks))
+    decoded = ordered_map(
+        decode, (list(map(read, batch)) for batch in wanted), threads=threads, monitor=monitor
+    )
+    outcomes = (outcome for batch in decoded for outcome in batch)
+    for block, outcome in zip(blocks, outcomes, strict=True):
+        if outcome is None:
+            outcome = CodecError(f"{container.path.name}: block {block} has no chunk")
+        yield block, outcome
+
+
+def _lost_block(header: Header, block: int, reason: str) -> LostBlock:
+    box = header.grid.box(block)
+    spans = [box.k, box.j, box.i]
+    if len(header.shape) == 4:
+        spans.insert(0, (box.frame, box.frame + 1))
+    return LostBlock(
+        block, tuple(span[0] for span in spans), tuple(span[1] for span in spans), reason
+    )
+
+
+def _voxels_of(header: Header, block: int) -> int:
+    k, j, i = header.grid.box(block).shape
+    return k * j * i
+
+
+def inspect_container(
+    path: str | Path, *, verify: bool = False, monitor: Monitor | None = None
+) -> dict[str, Any]:
+    """The card of a `.ucv`, without decoding a voxel.
+
+    Args:
+        path: of the file.
+        verify: read the whole file, to check all chunks and its SHA-256.
+        monitor: receives progress, and may cancel.
+    Returns:
+        Plain JSON values: those that `inspect` shows of any volume, and mode, `promise` (the mode's
+        number), ratio, measured (max_error; psnr_db against psnr_peak, the full range), blocks
+        (number by type), block_shape, layers, format, encoder, models (by role), voxels_sha256,
+        `missing` (what this installation lacks to decode it) and `check`: null without `verify`,
+        else `intact`, the number of `chunks`, the `damaged` ones (chunk, block or null, start and
+        stop of its voxels, offset, length, reason) and `sealed`, whether its SHA-256 fits.
+    Raises:
+        CodecError: header or chunk table are damaged, or the file's size is not theirs.
+    """
+    with Container(Path(path)) as container:
+        header = Header.from_json(container.header, container.path.name)
+        chunks = [chunk for chunk in container.chunks if chunk.block != NO_BLOCK]
+        geometry = header.geometry
+        return {
+            "source": str(path),
+            "path": str(path),
+            "modality": header.modality,
+            "units": header.units,
+            "shape": list(header.shape),
+            "frames": header.grid.frames,
+            "frame_interval_s": header.frame_interval_s,
+            "spacing": list(geometry.spacing),
+            "orientation": orientation_code(geometry),
+            "geometry": plain_geometry(geometry),
+            "dtype": str(header.dtype),
+            "range": None if header.voxel_range is None else list(header.voxel_range),
+            "bytes": header.raw_bytes,
+            "file_bytes": container.size,
+            "ratio": header.raw_bytes / container.size,
+            "mode": header.mode,
+            "promise": dict(header.target),
+            "measured": dict(header.measured),
+            "blocks": dict(Counter(block_type_name(chunk.kind) for chunk in chunks)),
+            "block_shape": list(header.grid.box(0).shape),
+            "layers": 1 + max((chunk.layer for chunk in chunks), default=0),
+            "format": container.version,
+            "encoder": header.encoder,
+            "models": {role: dict(identity) for role, identity in header.models.items()},
+            "voxels_sha256": header.voxels_sha256,
+            "history": list(header.history),
+            "derived": bool(header.history),
+            "missing": _missing({chunk.kind for chunk in chunks}, header, container),
+            "check": _check(container, header, monitor or Monitor()) if verify else None,
+            "warnings": [],
+        }
+
+
+def _check(container: Container, header: Header, monitor: Monitor) -> dict[str, Any]:
+    damaged = []
+    read = 0
+    for chunk in container.chunks:
+        monitor.progress(read / (2 * container.size), "verify the chunks")
+        try:
+            container.read(chunk)
+        except CodecError as damage:
+            damaged.append(_damaged(chunk, header, damage.message))
+        read += chunk.length
+    monitor.progress(0.5, "verify the file")
+    try:
+        sealed = attend(container.is_sealed, monitor)
+    except OSError:  # a disk that cannot read a place of it
+        sealed = False
+    monitor.progress(1.0, "verified")
+    return {
+        "intact": sealed and not damaged,
+        "chunks": len(container.chunks),
+        "damaged": damaged,
+        "sealed": sealed,
+    }
+
+
+def _damaged(chunk: ChunkInfo, header: Header, reason: str) -> dict[str, Any]:
+    place: dict[str, Any] = {"block": None, "start": None, "stop": None}
+    if chunk.block < len(header.grid):
+        box = header.grid.box(chunk.block)
+        frame = [(box.frame, box.frame + 1)] if len(header.shape) == 4 else []
+        start, stop = zip(*frame, box.k, box.j, box.i, strict=True)
+        place = {"block": chunk.block, "start": list(start), "stop": list(stop)}
+    at = {"offset": chunk.offset, "length": chunk.length}
+    return {"chunk": chunk.index, **place, **at, "reason": reason}
+
+
+def _missing(kinds: set[int], header: Header, container: Container) -> list[str]:
+    missing = set(DecodeContext.of(container, header).models.missing())
+    for kind in kinds:
+        package = block_type_package(kind)
+        if package is None:
+            missing.add(f"{block_type_name(kind)}: a newer medenhance ({header.encoder})")
+        elif find_spec(package) is None:
+            missing.add(f"the package {package}")
+    return sorted(missing)

@@ -1,0 +1,125 @@
+"""Warnings where a model may not suit a volume: body part, length of the training; its card."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib.bundles import Bundle, open_bundle
+from MedEnhanceLib.bundles.export import make_card
+from MedEnhanceLib.bundles.store import list_bundles
+from MedEnhanceLib.bundles.suitability import (
+    anatomy_warning,
+    recorded_warnings,
+    training_length_limits,
+    training_length_warning,
+)
+from MedEnhanceLib.core.origin import DicomOrigin
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.gradprom import SegmentConfig, open_head_for
+from MedEnhanceLib.hqg import EnhanceConfig
+from MedEnhanceLib.jobs.kinds.enhance import enhance_volume
+from MedEnhanceLib.runtime.progress import Event, Monitor
+
+
+def _mr(body_part: str) -> Volume:
+    voxels = np.random.default_rng(3).integers(0, 900, (2, 32, 32)).astype(np.int16)
+    return Volume(voxels, modality="MR", origin=DicomOrigin("1.2", "1.3", (), body_part=body_part))
+
+
+@pytest.mark.parametrize("part", ["", "BRAIN", "Head", "HEADNECK", "SKULL", "WHOLEBODY"])
+def test_images_of_the_brain_or_without_a_body_part_give_no_warning(part: str) -> None:
+    head, warning = open_head_for(_mr(part), SegmentConfig())
+    assert head.anatomy == "brain"
+    assert not warning
+
+
+def test_volumes_that_never_were_dicom_give_no_warning() -> None:
+    bundle = open_bundle("brain-tissue", kind="head", modality="MR")
+    assert not anatomy_warning(bundle, replace(_mr(""), origin=None))
+
+
+def test_a_leg_is_segmented_only_by_a_model_that_somebody_selected() -> None:
+    with pytest.raises(ModelError, match="EXTREMITY") as caught:
+        open_head_for(_mr("EXTREMITY"), SegmentConfig())
+    assert "--model brain-tissue" in caught.value.hint
+    assert "--head brain-tissue" in caught.value.hint
+    _, warning = open_head_for(_mr("EXTREMITY"), SegmentConfig(model="brain-tissue"))
+    assert "brain" in warning
+    assert "EXTREMITY" in warning
+
+
+def test_a_leg_is_refused_for_its_labels_before_it_is_enhanced() -> None:
+    with pytest.raises(ModelError, match="EXTREMITY"):
+        enhance_volume(_mr("EXTREMITY"), EnhanceConfig(), head=SegmentConfig(), monitor=Monitor())
+
+
+def test_an_enhanced_leg_carries_the_warning_about_the_model() -> None:
+    events: list[Event] = []
+    done = enhance_volume(_mr("LEG"), EnhanceConfig(), monitor=Monitor(events.append))
+    warnings = [event.fields["message"] for event in events if event.kind == "warning"]
+    assert any("LEG" in warning for warning in warnings)
+    assert "LEG" in done.report["results"]["doubts"][0]["message"]
+    assert recorded_warnings(done.report["results"]) == warnings
+    assert "LEG" in done.volume.history[-1]
+
+
+def trained(training: object) -> Bundle:
+    metadata = {"name": "m", "kind": "enhancer", "modality": "MR", "training": training}
+    return Bundle(Path("m"), metadata, shipped=False)
+
+
+def test_a_training_of_a_few_steps_made_a_test_model() -> None:
+    warning = training_length_warning(trained({"config": {"steps": 6}}))
+    assert warning is not None
+    assert warning.text.startswith("m was trained for 6 steps only, as a test model")
+    assert training_length_limits(6) == [
+        "Trained for 6 steps only, as a test model: use it for nothing else."
+    ]
+
+
+@pytest.mark.parametrize("training", [{"config": {"steps": 7000}}, {"summary": "unknown"}, None])
+def test_others_and_those_that_do_not_say_are_left_alone(training: object) -> None:
+    assert training_length_warning(trained(training)) is None
+    assert not training_length_limits(7000)
+
+
+def test_no_shipped_model_is_one() -> None:
+    shipped = [bundle for bundle in list_bundles() if bundle.shipped]
+    assert shipped
+    assert not any(training_length_warning(bundle) for bundle in shipped)
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"licence": "CC0", "source": "doi 1"}, "- A: 2 people (CC0). doi 1"),
+        (
+            {"licence": "not stated", "source": "not stated"},
+            "- A: 2 people. License and source are not stated.",
+        ),
+        ({}, "- A: 2 people. License and source are not stated."),
+        ({"licence": "CC0"}, "- A: 2 people (CC0). The source is not stated."),
+        ({"source": "doi 1"}, "- A: 2 people. doi 1. The license is not stated."),
+        (None, "The training data are not stated."),
+    ],
+)
+def test_a_card_says_in_one_line_what_of_the_data_is_stated(
+    fields: dict[str, str] | None, line: str
+) -> None:
+    data = [] if fields is None else [{"name": "A", "subjects": "2 people", **fields}]
+    metadata = {
+        "name": "m",
+        "description": "d",
+        "kind": "enhancer",
+        "modality": "MR",
+        "version": "1",
+        "licence": "Apache-2.0",
+        "data": data,
+    }
+    card = make_card(metadata)
+    assert card.partition("## Training data")[2].partition("##")[0].strip() == line

@@ -1,0 +1,259 @@
+"""Voxels through DICOM and back: every form, type and way to be shown gives the same values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from Library.dicomout.writing import write_series
+from pydicom import Dataset
+
+from MedEnhanceLib import io
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import InputError, OutputError
+from MedEnhanceLib.io.dicomout import Derivation, build_series, new_study, read_template
+from MedEnhanceLib.io.dicomout import enhanced_multiframe as enhanced_module
+from MedEnhanceLib.io.dicomout.attributes import MR_IMAGE, SECONDARY_CAPTURE
+
+Examine = Callable[[Path], list[str]]
+Make = Callable[..., Path]
+MADE = Derivation("converted")
+MR = {
+    "SOPClassUID": MR_IMAGE,
+    "Modality": "MR",
+    "RescaleSlope": None,
+    "RescaleIntercept": None,
+    "BodyPartExamined": "HEAD",
+    "WindowCenter": ["400", "40"],
+    "WindowWidth": ["800", "80"],
+}
+
+
+def voxels_of(kind: str, rng: np.random.Generator) -> np.ndarray:
+    if kind == "bool":
+        return rng.integers(0, 2, (3, 6, 5)).astype(bool)
+    if kind == "float":
+        return rng.normal(0, 300, (3, 6, 5)).astype(np.float32)
+    return rng.integers(0, 60_000, (3, 6, 5)).astype(np.uint16)
+
+
+def intensities(folder: Path) -> np.ndarray:
+    """By pydicom alone, in the order of the names; [K, J, I]."""
+    slices: list[np.ndarray] = []
+    for path in sorted(folder.iterdir()):
+        image = pydicom.dcmread(path)
+        frames = image.pixel_array.reshape(-1, image.Rows, image.Columns)
+        groups = [image] * len(frames)
+        if "PerFrameFunctionalGroupsSequence" in image:
+            shared = image.SharedFunctionalGroupsSequence[0]
+            groups = [
+                (one if "PixelValueTransformationSequence" in one else shared)
+                .PixelValueTransformationSequence[0]
+                for one in image.PerFrameFunctionalGroupsSequence
+            ]  # fmt: skip
+        for frame, group in zip(frames, groups, strict=True):
+            slope, shift = group.get("RescaleSlope", 1), group.get("RescaleIntercept", 0)
+            slices.append(frame * float(slope) + float(shift))
+    return np.array(slices)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("enhanced", [False, True], ids=["single", "enhanced"])
+@pytest.mark.parametrize("kind", ["int16", "uint16", "float", "bool"])
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+def test_voxels_come_back_whatever_the_form(
+    tmp_path: Path,
+    make_series: Make,
+    rng: np.random.Generator,
+    examine: Examine,
+    photometric: str,
+    enhanced: bool,
+    kind: str,
+    modality: str,
+) -> None:
+    stored = rng.integers(0, 3000, (3, 6, 5)).astype(np.int16)
+    stated: dict[str, Any] = {} if modality == "CT" else dict(MR)
+    if kind == "int16":
+        stated |= {"RescaleSlope": "0.25", "RescaleIntercept": "-1000"}
+    source = io.load(make_series(stored, PhotometricInterpretation=photometric, **stated))
+    volume = source if kind == "int16" else source.with_voxels(voxels_of(kind, rng))
+    paths = write_series(
+        volume,
+        tmp_path / "out",
+        template=read_template(source.origin),  # type: ignore[arg-type]
+        derivation=MADE,
+        enhanced=enhanced,
+    )
+    for path in paths:
+        assert examine(path) == []
+    bound = 0.51 * float(np.ptp(volume.voxels)) / 65535 if kind == "float" else 0
+    wanted = volume.voxels.astype(float)
+    assert np.abs(intensities(tmp_path / "out") - wanted).max() <= bound
+    back = io.load(tmp_path / "out")
+    assert np.abs(back.voxels.astype(float) - wanted).max() <= bound
+    assert back.geometry.is_close(volume.geometry, 1e-5)
+    if photometric == "MONOCHROME2" or enhanced:  # ITK turns the numbers of MONOCHROME1 round
+        _compare_with_itk(tmp_path / "out", wanted, bound)
+
+
+def _compare_with_itk(folder: Path, wanted: np.ndarray, bound: float) -> None:
+    import SimpleITK as sitk  # noqa: N813 - as everybody calls it
+
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+    found = sitk.GetArrayFromImage(reader.Execute()).reshape(wanted.shape)
+    assert np.abs(found.astype(float) - wanted).max() <= max(bound, 1e-4 * bool(bound))
+
+
+@pytest.mark.parametrize("enhanced", [False, True], ids=["single", "enhanced"])
+def test_how_the_source_is_shown_is_said_or_warned_of(
+    make_series: Make, ear: Any, enhanced: bool
+) -> None:
+    folder = make_series(np.ones((2, 3, 4), np.int16), PhotometricInterpretation="MONOCHROME1")
+    volume = io.load(folder)
+    (image, *_) = build_series(
+        volume,
+        template=read_template(volume.origin),  # type: ignore[arg-type]
+        derivation=MADE,
+        enhanced=enhanced,
+        monitor=ear.monitor,
+    )
+    assert image.PhotometricInterpretation == ("MONOCHROME2" if enhanced else "MONOCHROME1")
+    assert any("low values bright" in said for said in ear.warnings) == enhanced
+
+
+def test_frames_with_other_numbers_than_their_images_are_not_written(
+    make_series: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = io.load(make_series(np.arange(24, dtype=np.int16).reshape(2, 3, 4)))
+    template = read_template(volume.origin)  # type: ignore[arg-type]
+    convert = enhanced_module._converted
+
+    def build() -> None:
+        build_series(volume, template=template, derivation=MADE, enhanced=True)
+
+    def inverted(images: Any) -> Dataset:
+        image = convert(images)
+        image.PixelData = bytes(255 - byte for byte in image.PixelData)
+        return image
+
+    monkeypatch.setattr(enhanced_module, "_converted", inverted)
+    with pytest.raises(OutputError, match="other intensities"):
+        build()
+
+    def shifted(images: Any) -> Dataset:
+        image = convert(images)
+        for groups in (
+            *image.PerFrameFunctionalGroupsSequence,
+            *image.SharedFunctionalGroupsSequence,
+        ):
+            for values in groups.get("PixelValueTransformationSequence") or []:
+                values.RescaleIntercept = 0
+        return image
+
+    monkeypatch.setattr(enhanced_module, "_converted", shifted)
+    with pytest.raises(OutputError, match="other intensities"):
+        build()
+
+
+def new_volume(voxels: np.ndarray, modality: str = "MR", **fields: Any) -> Volume:
+    return Volume(voxels, Geometry((1.0, 1.0, 2.0)), modality, **fields)
+
+
+@pytest.mark.parametrize("modality", ["MR", "OT"])
+@pytest.mark.parametrize("kind", ["unit", "constant", "single", "bool", "large"])
+def test_narrow_windows_pass_the_examiner(
+    tmp_path: Path, rng: np.random.Generator, examine: Examine, kind: str, modality: str
+) -> None:
+    voxels = {
+        "unit": rng.random((3, 6, 5)).astype(np.float32),
+        "constant": np.full((3, 6, 5), 0.1, np.float32),
+        "single": np.full((1, 1, 1), 7, np.uint8),
+        "bool": rng.integers(0, 2, (3, 6, 5)).astype(bool),
+        "large": rng.random((3, 6, 5)) * 1e37,
+    }[kind]
+    volume = new_volume(voxels, modality)
+    paths = write_series(
+        volume, tmp_path / "out", template=new_study(modality=modality), derivation=MADE
+    )
+    assert examine(paths[0]) == []
+    back = io.load(tmp_path / "out").voxels.astype(float)
+    bound = 0.51 * (float(voxels.max()) - float(voxels.min())) / 65535
+    assert np.abs(back - voxels.astype(float)).max() <= bound
+
+
+@pytest.mark.parametrize("scale", [1e300, 1e-322])
+def test_what_readers_could_not_hold_is_refused(rng: np.random.Generator, scale: float) -> None:
+    with pytest.raises(InputError, match="too large or too close"):
+        build_series(
+            new_volume(rng.random((2, 3, 4)) * scale),
+            template=new_study(modality="MR"),
+            derivation=MADE,
+        )
+
+
+def test_the_error_that_is_told_holds(tmp_path: Path, rng: np.random.Generator, ear: Any) -> None:
+    volume = new_volume(1e6 + rng.random((3, 6, 5)) * 1e-3)  # float32 knows steps of 0.06 here
+    write_series(
+        volume,
+        tmp_path / "out",
+        template=new_study(modality="MR"),
+        derivation=MADE,
+        monitor=ear.monitor,
+    )
+    (said,) = [said for said in ear.warnings if "rounded" in said]
+    error = np.abs(io.load(tmp_path / "out").voxels.astype(float) - volume.voxels).max()
+    assert error <= 1.01 * float(said.rpartition("up to ")[2])
+
+
+def test_a_constant_is_not_said_to_be_rounded(ear: Any) -> None:
+    volume = new_volume(np.full((2, 3, 4), 0.1, np.float32))
+    (image, _) = build_series(
+        volume, template=new_study(modality="MR"), derivation=MADE, monitor=ear.monitor
+    )
+    assert not ear.warnings
+    assert "rounded" not in image.DerivationDescription
+
+
+def test_other_units_than_hounsfields_are_no_enhanced_ct(make_series: Make) -> None:
+    volume = io.load(make_series(np.ones((2, 3, 4), np.int16), RescaleType="HU"))
+    with pytest.raises(InputError, match="Hounsfield"):
+        build_series(
+            replace(volume, units="US"),
+            template=read_template(volume.origin),  # type: ignore[arg-type]
+            derivation=MADE,
+            enhanced=True,
+        )
+
+
+@pytest.mark.shared
+def test_an_enhanced_ct_without_hounsfields_passes_the_examiner(
+    tmp_path: Path, shared_data: Path, examine: Examine
+) -> None:
+    volume = io.load(shared_data / "dicom" / "odd" / "eCT_Supplemental.dcm")
+    template = read_template(volume.origin)  # type: ignore[arg-type]
+    paths = write_series(volume, tmp_path / "out", template=template, derivation=MADE)
+    assert examine(paths[0]) == []
+    with pytest.raises(InputError, match="Hounsfield"):
+        build_series(volume, template=template, derivation=MADE, enhanced=True)
+
+
+def test_a_dose_keeps_its_unit(tmp_path: Path, examine: Examine) -> None:
+    volume = new_volume(np.linspace(0, 60, 90).reshape(3, 6, 5), "OT", units="Gy")
+    (path, *_) = write_series(
+        volume, tmp_path / "out", template=new_study(modality="OT"), derivation=MADE
+    )
+    assert examine(path) == []
+    image = pydicom.dcmread(path)
+    assert image.SOPClassUID == SECONDARY_CAPTURE
+    (mapping,) = image.RealWorldValueMappingSequence
+    assert mapping.MeasurementUnitsCodeSequence[0].CodeValue == "Gy"
+    assert mapping.RealWorldValueSlope == float(image.RescaleSlope)
+    assert mapping.RealWorldValueIntercept == float(image.RescaleIntercept)

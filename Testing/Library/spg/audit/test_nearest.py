@@ -1,0 +1,164 @@
+"""Likeness and copies: the alarm is raised by a copied slice, and not by a clean set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.random import default_rng
+
+from MedEnhanceLib.spg.audit import AuditConfig, Audited, AuditReport, audit
+from MedEnhanceLib.spg.audit.nearest import Tail, excesses
+from MedEnhanceLib.spg.audit.similarity import blur, rotate, shifted
+
+Anatomy = dict[str, np.ndarray]
+Make = Callable[..., Audited]
+
+COPIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "raw": lambda x: x,
+    "shifted": lambda x: shifted(x, np.array([4, -3], np.int32)),
+    "rotated": lambda x: rotate(x[None], 5.0)[0],
+    "blurred": lambda x: blur(x[None], 1.2)[0],
+    "noisy": lambda x: x + default_rng(0).normal(0, 0.06, x.shape),
+    "scaled": lambda x: 0.2 + 0.6 * x,
+    "darkened": lambda x: x**0.7,
+    "all of it": lambda x: (
+        0.1
+        + 0.7 * blur(shifted(x, np.array([2, 2], np.int32))[None], 0.8)[0]
+        + default_rng(0).normal(0, 0.03, x.shape)
+    ),
+}
+
+
+def alarms(report: AuditReport) -> list[str]:
+    return [finding.attack for finding in report.alarms]
+
+
+def run(it: Audited, **options: object) -> AuditReport:
+    return audit(it, AuditConfig(**{"plants": 1} | options))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", COPIES)
+def test_one_copied_slice_among_twelve_images_raises_the_alarm(
+    kind: str, people: Anatomy, audited: Make, of_the_prior: np.ndarray
+) -> None:
+    of_the_prior[7] = np.clip(COPIES[kind](people["train3"][5]), 0, 1)
+    report = run(audited(of_the_prior))
+    assert "copies" in alarms(report)
+    assert "ALARM" in report.headline
+    suspects = report.findings[0].measured["suspects"]
+    assert [(s["image"], s["patient"]) for s in suspects] == [(7, "T4")]
+
+
+def test_the_copied_pair_is_the_worst(
+    people: Anatomy, audited: Make, of_the_prior: np.ndarray
+) -> None:
+    of_the_prior[7] = np.clip(COPIES["all of it"](people["train3"][5]), 0, 1)
+    worst = run(audited(of_the_prior)).pairs
+    assert len(worst) == 5
+    assert (worst[0].image, worst[0].patient, worst[0].place) == (7, "train3", 5)
+    assert worst[0].score > worst[1].score + 0.2
+    assert worst[0].ssim > 0.4
+    assert np.array_equal(worst[0].onto, people["train3"][5])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_smooth_images_raise_no_alarm(seed: int, audited: Make) -> None:
+    from .conftest import smooth_images
+
+    report = run(audited(smooth_images(seed)))
+    assert alarms(report) == []
+    assert report.headline.startswith("No leak detected by these attacks at this power.")
+
+
+@pytest.mark.slow
+def test_slices_of_somebody_else_alarm_no_more_often_than_alpha(people: Anatomy) -> None:
+    """Real anatomy is the hardest clean set. Groups are drawn anew: their tests are exact."""
+    from .conftest import body
+
+    names = [name for name in people if name != "outside"]
+    found = []
+    for seed in range(16):
+        drawn = np.random.default_rng(seed).permutation(names)
+        groups = [{name: people[name] for name in half} for half in (drawn[:5], drawn[5:])]
+        found.append(alarms(run(Audited(body(20 + seed), *groups))))
+    assert not any("copies" in attacks for attacks in found)
+    # 16 draws with a chance of 5 %: four or more happen once in 140 times.
+    assert sum(map(bool, found)) <= 3
+
+
+def test_what_a_clean_distillation_gives_raises_no_alarm(
+    people: Anatomy, audited: Make, of_the_prior: np.ndarray
+) -> None:
+    report = run(audited(of_the_prior, prior=people["outside"], prior_owner="outside"))
+    assert alarms(report) == []
+    assert report.prior["median_ncc"] > 0.7
+
+
+def test_a_leak_of_a_held_out_patient_is_no_alarm_but_a_caution(
+    people: Anatomy, audited: Make, of_the_prior: np.ndarray
+) -> None:
+    of_the_prior[2] = people["held1"][4]
+    report = run(audited(of_the_prior))
+    assert alarms(report) == []
+    assert any("held-out patient is as close" in caution for caution in report.cautions)
+
+
+def test_one_person_under_two_names_is_told(people: Anatomy, of_the_prior: np.ndarray) -> None:
+    training = {name: people[name] for name in ("train0", "train1", "train2")}
+    held_out = {"held0": people["held0"], "held1": people["train1"][::-1] ** 0.9}
+    report = run(Audited(of_the_prior, training, held_out))
+    assert any("two names" in caution for caution in report.cautions)
+
+
+def test_the_search_says_how_much_of_a_copy_it_needs(
+    audited: Make, of_the_prior: np.ndarray
+) -> None:
+    finding = audit(audited(of_the_prior), AuditConfig(plants=5)).findings[0]
+    assert finding.detectable is not None
+    assert 0.2 < finding.detectable <= 0.8
+    assert f"{finding.detectable:.0%}" in finding.power
+
+
+def test_where_all_patients_are_alike_the_search_admits_that_it_is_blind(people: Anatomy) -> None:
+    base = people["train0"]
+    alike = [np.clip(base + 0.02 * s, 0, 1).astype(np.float32) for s in range(-2, 3)]
+    training, held_out = (
+        dict(zip("abc", alike, strict=False)),
+        dict(zip("de", alike[3:], strict=True)),
+    )
+    finding = run(Audited(people["outside"], training, held_out)).findings[0]
+    assert not finding.alarm
+    assert finding.is_blind
+
+
+@pytest.mark.slow
+def test_training_that_is_nearer_throughout_is_found_without_a_single_copy(
+    people: Anatomy, audited: Make, of_the_prior: np.ndarray
+) -> None:
+    """Every image holds a third of a training slice: too little to call any of them a copy."""
+    faint = of_the_prior[:10].copy()
+    for number in range(10):
+        faint[number] = 0.65 * faint[number] + 0.35 * people[f"train{number % 5}"][number]
+    report = run(audited(faint, prior=people["outside"]))
+    assert "likeness-ncc" in alarms(report)
+    assert report.findings[1].measured["auc"] > 0.9
+
+
+def test_excesses_are_against_the_others() -> None:
+    z = np.array([[0.1, 0.2, 0.3, 0.9]])
+    assert excesses(z) == pytest.approx(np.array([[-0.2, -0.1, 0.1, 0.7]]))
+
+
+def test_the_tail_of_exponential_numbers_is_theirs(rng: np.random.Generator) -> None:
+    tail = Tail.of(rng.exponential(0.1, 20_000))
+    assert tail.p(np.array([0.8]))[0] == pytest.approx(np.exp(-8), rel=0.4)
+    assert tail.p(np.array([0.0]))[0] == 1
+
+
+@pytest.mark.slow
+def test_the_same_audit_says_the_same(audited: Make, of_the_prior: np.ndarray) -> None:
+    one, other = (run(audited(of_the_prior)).to_json() for _ in range(2))
+    assert one == other

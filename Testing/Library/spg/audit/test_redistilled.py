@@ -1,0 +1,222 @@
+"""Shadow distillations and canaries raise the alarm at a distillation that leaks, and no other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.spg.audit import AuditConfig, Audited, Finding
+from MedEnhanceLib.spg.audit.nearest import Gallery
+from MedEnhanceLib.spg.audit.redistilled import (
+    Shadows,
+    distill_shadows,
+    lira_finding,
+    make_canaries,
+    plant_canaries,
+    shadow_finding,
+    smallest_shadow_p,
+)
+
+Anatomy = dict[str, np.ndarray]
+Make = Callable[..., Audited]
+LEVEL = 0.01
+
+
+def remembers(slices: Anatomy, seed: int) -> np.ndarray:
+    """A faint slice of each patient over what is common to all."""
+    rng = np.random.default_rng(seed)
+    chosen = np.array([s[rng.integers(len(s))] for s in slices.values()])
+    return (0.5 * chosen + 0.5 * np.mean([s[4] for s in slices.values()], axis=0)).astype("f4")
+
+
+def forgets(slices: Anatomy, seed: int) -> np.ndarray:
+    from .conftest import smooth_images
+
+    return smooth_images(seed, len(slices))
+
+
+def shadows_of(it: Audited, redistill: object, count: int = 8, seed: int = 0) -> Shadows:
+    config = AuditConfig(shadows=count, seed=seed)
+    return distill_shadows(it, Gallery(it.patients), redistill, config, Monitor())
+
+
+def test_a_distillation_that_remembers_is_found(people: Anatomy, audited: Make) -> None:
+    real = remembers({n: s for n, s in people.items() if n.startswith("train")}, 99)
+    it = audited(real)
+    shadows = shadows_of(it, remembers)
+    told = shadow_finding(shadows, AuditConfig(shadows=8), LEVEL)
+    assert told.alarm
+    assert told.measured["right"] > 0.8
+    lira = lira_finding(it, Gallery(it.patients).nearest(real), shadows, LEVEL)
+    assert lira.alarm
+    assert lira.measured["auc"] > 0.95
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_distillation_that_forgets_is_not(seed: int, audited: Make) -> None:
+    real = forgets(dict.fromkeys(range(5)), 100 + seed)
+    it = audited(real)
+    shadows = shadows_of(it, forgets, 4, seed)
+    assert not shadow_finding(shadows, AuditConfig(shadows=4), LEVEL).alarm
+    assert not lira_finding(it, Gallery(it.patients).nearest(real), shadows, LEVEL).alarm
+
+
+def test_halves_are_distilled_with_their_complements_and_one_seed(audited: Make) -> None:
+    seen: list[tuple[frozenset[str], int]] = []
+
+    def redistill(slices: Anatomy, seed: int) -> np.ndarray:
+        seen.append((frozenset(slices), seed))
+        return forgets(slices, seed)
+
+    it = audited(forgets(dict.fromkeys(range(5)), 1))
+    shadows_of(it, redistill, 4)
+    assert len(seen) == 4
+    for (one, seed), (other, again) in zip(seen[::2], seen[1::2], strict=True):
+        assert seed == again
+        assert not one & other
+        assert one | other == set(it.patients)
+        assert len(one) == 5
+    assert seen[0][0] not in (seen[2][0], seen[3][0])
+
+
+def random_shadows(
+    effect: float, pairs: int, rng: np.random.Generator, people: int = 10
+) -> Shadows:
+    first, second = rng.normal(0, 1, (2, pairs, people))
+    is_first = rng.permuted(np.tile(np.arange(people) < people // 2, (pairs, 1)), axis=1)
+    return Shadows(first + effect * is_first, second + effect * ~is_first, is_first)
+
+
+@pytest.mark.slow
+def test_the_smallest_detectable_leak_falls_with_more_shadows(rng: np.random.Generator) -> None:
+    found = [
+        shadow_finding(random_shadows(0, pairs, rng), AuditConfig(shadows=2 * pairs), LEVEL)
+        for pairs in (2, 4, 16, 64)
+    ]
+    rates = [finding.detectable for finding in found]
+    assert None not in rates
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] > 0.75
+    assert rates[-1] < 0.6
+    assert all(f"{f.detectable:.0%}" in f.power for f in found)
+
+
+def test_that_leak_is_found_about_four_times_in_five(rng: np.random.Generator) -> None:
+    """An effect whose paired differences are right as often as the finding says."""
+    config = AuditConfig(shadows=8, permutations=999)
+    rate = shadow_finding(random_shadows(0, 4, rng), config, LEVEL).detectable
+    effect = float(np.quantile(rng.normal(0, np.sqrt(2), 100_000), rate))
+    found = [
+        shadow_finding(random_shadows(effect, 4, rng), config, LEVEL).alarm for _ in range(100)
+    ]
+    assert np.mean(found) >= 0.7
+
+
+def test_without_an_effect_alarms_are_as_rare_as_the_level(rng: np.random.Generator) -> None:
+    config = AuditConfig(shadows=4, permutations=99)
+    p = [shadow_finding(random_shadows(0, 2, rng), config, LEVEL).p for _ in range(300)]
+    assert np.mean(np.array(p) <= 0.1) < 0.16
+
+
+def test_the_likelihood_ratio_knows_each_patients_own_nearness() -> None:
+    """One patient is near every set, another near none: only the change speaks."""
+    own = np.array([3.0, 0.0, 1.0, 2.0])
+    is_first = np.array([[True, True, False, False], [False, True, True, False]])
+    noise = np.random.default_rng(0).normal(0, 0.1, (2, 2, 4))
+    shadows = Shadows(own + is_first + noise[0], own + ~is_first + noise[1], is_first)
+    ratios = shadows.log_ratio(own + np.array([1.0, 0.0, 1.0, 0.0]))
+    assert (ratios[[0, 2]] > 2).all()
+    assert (ratios[[1, 3]] < -2).all()
+
+
+def test_few_people_and_shadows_limit_what_can_be_found() -> None:
+    assert smallest_shadow_p(4, AuditConfig(shadows=4)) == pytest.approx(1 / 36)
+    assert smallest_shadow_p(20, AuditConfig(shadows=8)) == pytest.approx(1e-4)
+
+
+def plant(it: Audited, redistill: object, seed: int = 0) -> Finding:
+    return plant_canaries(it, redistill, AuditConfig(seed=seed), LEVEL, Monitor())
+
+
+def copying(slices: Anatomy, seed: int) -> np.ndarray:
+    """The middle slice of every patient, blurred a little and with noise."""
+    from MedEnhanceLib.spg.audit.similarity import blur
+
+    middle = blur(np.stack([s[len(s) // 2] for s in slices.values()]), 0.6)
+    return (
+        (middle + np.random.default_rng(seed).normal(0, 0.02, middle.shape))
+        .clip(0, 1)
+        .astype(np.float32)
+    )
+
+
+def blending(slices: Anatomy, seed: int) -> np.ndarray:
+    """A third of it is somebody else."""
+    from .conftest import body
+
+    return (0.65 * copying(slices, seed) + 0.35 * body(60)[: len(slices)]).astype(np.float32)
+
+
+def clean(slices: Anatomy, seed: int) -> np.ndarray:
+    from .conftest import body
+
+    return body(40 + seed)
+
+
+def test_copied_lesions_are_found(people: Anatomy, audited: Make) -> None:
+    finding = plant(audited(people["outside"]), copying)
+    assert finding.alarm
+    assert finding.measured["recovered"] == finding.measured["planted"] == 5
+    assert finding.detectable is not None
+    assert finding.detectable < 0.9
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_lesions_that_were_not_copied_are_not(seed: int, people: Anatomy, audited: Make) -> None:
+    finding = plant(audited(people["outside"]), clean, seed)
+    assert not finding.alarm
+    assert finding.measured["recovered"] == 0
+
+
+def test_lesions_of_two_thirds_of_their_strength_are_found(people: Anatomy, audited: Make) -> None:
+    assert plant(audited(people["outside"]), blending).alarm
+
+
+def test_raw_slices_hold_the_lesion_in_their_middle_third(people: Anatomy, audited: Make) -> None:
+    it = audited(people["outside"])
+    for canary in make_canaries(it, AuditConfig()):
+        raw = it.training[canary.patient]
+        changed = np.abs(canary.planted(raw) - raw).max(axis=(1, 2))
+        assert (changed > 0).tolist() == [False] * 3 + [True] * 4 + [False] * 3
+        assert np.array_equal(raw, people[canary.patient])
+
+
+def test_no_two_lesions_are_alike(audited: Make, people: Anatomy) -> None:
+    canaries = make_canaries(audited(people["outside"]), AuditConfig(decoys=30))
+    lesions = np.concatenate([c.lesions.reshape(len(c.lesions), -1) for c in canaries])
+    alike = np.corrcoef(lesions)
+    assert np.max(alike - np.eye(len(alike))) < 0.75
+
+
+def test_ranks_of_lesions_nobody_planted_are_evenly_spread(audited: Make, people: Anatomy) -> None:
+    """On any images whatever, the "planted" one is no more visible than its decoys."""
+    ranks = [
+        canary.rank(people["held2"])
+        for seed in range(12)
+        for canary in make_canaries(audited(people["outside"]), AuditConfig(seed=seed, decoys=19))
+    ]
+    assert 7 < np.mean(ranks) < 14
+    assert min(ranks) <= 3
+    assert max(ranks) >= 18
+
+
+def test_lesions_in_black_images_prove_nothing() -> None:
+    """Clipped away to half in the air, they may still be legible; the audit counts those alone."""
+    black = np.zeros((9, 48, 48), np.float32)
+    it = Audited(black, {"a": black, "b": black}, {"c": black, "d": black})
+    finding = plant(it, lambda slices, seed: black)
+    assert not finding.alarm
+    assert finding.measured["recovered"] == 0

@@ -1,0 +1,159 @@
+"""The statistics against brute force, known distributions and published figures."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib.spg.audit.significance import (
+    auc,
+    auc_interval,
+    binomial_tail,
+    combined_p,
+    normal_quantile,
+    permutation_p,
+    rank_sum_p,
+    rate_interval,
+    smallest_detectable_auc,
+    smallest_detectable_rate,
+    smallest_detectable_share,
+    smallest_rank_sum_p,
+    tarone_level,
+)
+
+
+def brute_force_p(positives: list[float], negatives: list[float]) -> float:
+    everyone = np.array(positives + negatives)
+    ranks = np.array([np.sum(everyone < v) + 0.5 * np.sum(everyone == v) for v in everyone])
+    reached = ranks[: len(positives)].sum()
+    sums = [ranks[list(c)].sum() for c in combinations(range(len(everyone)), len(positives))]
+    return float(np.mean(np.array(sums) >= reached - 1e-9))
+
+
+@pytest.mark.parametrize("values", [(9, 4, 7, 1, 3, 2, 0), (1, 1, 0, 1, 0, 0, 0), (2,) * 7])
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_the_rank_sum_test_counts_every_split_ties_too(values: tuple[int, ...], size: int) -> None:
+    ours, theirs = [float(v) for v in values[:size]], [float(v) for v in values[size:]]
+    assert rank_sum_p(ours, theirs) == pytest.approx(brute_force_p(ours, theirs))
+
+
+def test_five_above_five_happens_once_in_252_splits() -> None:
+    assert rank_sum_p([5, 6, 7, 8, 9], [0, 1, 2, 3, 4]) == pytest.approx(1 / 252)
+    assert smallest_rank_sum_p(5, 5) == 1 / 252
+
+
+def test_above_sixty_patients_the_normal_law_takes_over_smoothly(rng: np.random.Generator) -> None:
+    ours, theirs = rng.normal(0.4, 1, 30), rng.normal(0, 1, 30)
+    exact = rank_sum_p(ours, theirs)
+    assert rank_sum_p([*ours, 9.0], [*theirs, -9.0]) == pytest.approx(
+        rank_sum_p([*ours, 8.0], [*theirs, -8.0])
+    )
+    assert 0.3 * exact < rank_sum_p([*ours, 0.0], [*theirs, 0.0]) < 3 * exact
+
+
+def test_p_values_of_nothing_are_small_as_often_as_they_say(rng: np.random.Generator) -> None:
+    found = np.array([rank_sum_p(*rng.normal(size=(2, 6))) for _ in range(2000)])
+    for level in (0.01, 0.05, 0.2):
+        assert np.mean(found <= level) <= level + 3 * np.sqrt(level / 2000)
+
+
+def test_an_auc_counts_ties_half() -> None:
+    assert auc([1, 2, 3], [0, 0]) == 1
+    assert auc([1, 1], [1, 1]) == 0.5
+    assert auc([0, 2], [1]) == 0.5
+
+
+@pytest.mark.parametrize(("distance", "true"), [(0.0, 0.5), (1.0, 0.760), (2.0, 0.921)])
+@pytest.mark.parametrize("patients", [5, 12])
+def test_the_interval_holds_the_true_auc_95_times_in_100(
+    distance: float, true: float, patients: int, rng: np.random.Generator
+) -> None:
+    """Two normal distributions: AUC = Φ(distance / √2)."""
+    inside = 0
+    for _ in range(600):
+        low, high = auc_interval(
+            auc(rng.normal(distance, 1, patients), rng.normal(0, 1, patients)), patients, patients
+        )
+        inside += low <= true <= high
+    assert inside / 600 > 0.93
+
+
+def test_an_interval_at_the_end_of_the_scale_still_has_a_width() -> None:
+    low, high = auc_interval(1.0, 5, 5)
+    assert 0.4 < low < 0.8
+    assert high == 1
+    assert auc_interval(0.0, 5, 5) == pytest.approx((0, 1 - low))
+
+
+def test_binomial_tails_and_their_interval_are_the_textbooks() -> None:
+    assert binomial_tail(0, 10, 0.3) == pytest.approx(1)
+    assert binomial_tail(5, 5, 0.2) == pytest.approx(0.2**5)
+    assert binomial_tail(1, 3, 0.5) == pytest.approx(7 / 8)
+    # Clopper and Pearson for 8 of 20.
+    assert rate_interval(8, 20) == pytest.approx((0.1912, 0.6395), abs=1e-4)
+    assert rate_interval(0, 10) == pytest.approx((0, 0.3085), abs=1e-4)
+
+
+def test_more_trials_detect_smaller_rates() -> None:
+    rates = [smallest_detectable_rate(trials, 0.5, 0.01) for trials in (10, 20, 80, 320)]
+    assert all(rate is not None for rate in rates)
+    assert sorted(rates, reverse=True) == rates
+    assert rates[-1] < 0.6
+
+
+def test_the_detectable_rate_is_found_four_times_in_five(rng: np.random.Generator) -> None:
+    rate = smallest_detectable_rate(30, 0.5, 0.01)
+    assert rate is not None
+    found = [binomial_tail(hits, 30, 0.5) <= 0.01 for hits in rng.binomial(30, rate, 4000)]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.03)
+
+
+def test_the_detectable_auc_is_found_about_four_times_in_five(rng: np.random.Generator) -> None:
+    value = smallest_detectable_auc(12, 12, 0.01)
+    assert value is not None
+    distance = np.sqrt(2) * normal_quantile(value)
+    samples = (rng.normal([[distance], [0]], 1, (2, 12)) for _ in range(600))
+    assert 0.7 < np.mean([rank_sum_p(*pair) <= 0.01 for pair in samples]) < 0.92
+
+
+def test_what_cannot_reach_its_level_detects_nothing() -> None:
+    assert smallest_detectable_auc(3, 3, 0.01) is None
+    assert smallest_detectable_rate(3, 0.5, 0.01) is None
+
+
+def test_combined_p_values_are_fishers(rng: np.random.Generator) -> None:
+    assert combined_p([0.03]) == pytest.approx(0.03)
+    # −2 Σ ln p = 17.03 with 6 degrees of freedom.
+    assert combined_p([0.05, 0.02, 0.2]) == pytest.approx(0.009158, rel=1e-3)
+    steps = np.ceil(rng.uniform(size=(3000, 4)) * 100) / 100
+    assert np.mean([combined_p(p) <= 0.05 for p in steps]) <= 0.065
+
+
+def test_the_detectable_share_is_found_four_times_in_five(rng: np.random.Generator) -> None:
+    share = smallest_detectable_share(8, 0.01, 0.01)
+    assert share is not None
+    p = np.where(rng.uniform(size=(3000, 8)) < share, 0.01, rng.uniform(size=(3000, 8)))
+    assert np.mean([combined_p(row) <= 0.01 for row in p]) == pytest.approx(0.8, abs=0.03)
+    assert smallest_detectable_share(1, 0.05, 0.01) is None
+    assert smallest_detectable_share(0, 0.01, 0.01) is None
+
+
+def test_tests_that_cannot_alarm_cost_the_others_nothing() -> None:
+    assert tarone_level([0.0, 0.0, 0.0], 0.05) == pytest.approx(0.05 / 3)
+    assert tarone_level([0.0, 0.2, 0.2], 0.05) == 0.05
+
+
+def test_a_permutation_never_gives_zero() -> None:
+    assert permutation_p(5.0, np.zeros(99)) == 0.01
+    assert permutation_p(0.0, np.zeros(99)) == 1
+
+
+def test_all_tests_together_alarm_falsely_with_at_most_alpha(rng: np.random.Generator) -> None:
+    """Six tests whose p come in steps, as on few patients."""
+    smallest = [0.0, 1 / 252, 1 / 252, 1 / 120, 1 / 24, 1e-4]
+    level = tarone_level(smallest, 0.05)
+    grid = np.array([max(p, 1e-4) for p in smallest])
+    p = np.minimum(1, np.ceil(rng.uniform(size=(20_000, 6)) / grid) * grid)
+    assert np.mean((p <= level).any(axis=1)) <= 0.05

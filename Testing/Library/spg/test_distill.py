@@ -1,0 +1,457 @@
+"""A whole distillation: equal bytes after any stop, no identifiers, and the share that is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib import io
+from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, OutputError
+from MedEnhanceLib.io.cohort import Cohort, Patient
+from MedEnhanceLib.runtime.progress import Event, Monitor
+from MedEnhanceLib.spg import distill as run_module
+from MedEnhanceLib.spg.config import DistillConfig, KeepingConfig
+from MedEnhanceLib.spg.dataset import load_distilled
+from MedEnhanceLib.spg.distill import SHARES, _least, distill_cohort, share_to_keep, with_share
+from MedEnhanceLib.spg.folder import RunFolder
+from MedEnhanceLib.spg.images import Floats
+
+from .conftest import PEOPLE, phantom, write_cohort
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """Every file below a folder with its hash."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The result of a run that nothing interrupted."""
+    config = replace(DistillConfig.preset("smoke"), device="cpu", held_out=0.0)
+    out = tmp_path_factory.mktemp("whole") / "out"
+    return distill_cohort(Cohort.from_folder(people), out, config)
+
+
+class Stop(BaseException):
+    """As a kill: nothing below catches it."""
+
+
+def test_a_result_has_images_manifest_and_card(whole: Path, smoke: DistillConfig) -> None:
+    result = load_distilled(whole)
+    assert result.images.shape == (len(PEOPLE) * smoke.images_per_patient, 32, 32)
+    assert 0 <= result.images.min() < result.images.max() <= 1
+    told = result.manifest
+    assert (told["task"], told["modality"], told["patients"]) == ("denoise", "MR", 4)
+    assert told["prior"]["in_cohort"] is False
+    assert set(told["measured"]) == {"alignment", "alignment_of_prior", "structure", "saturation"}
+    assert result.config.record() == smoke.record()
+    assert "Training signal, not anatomy" in (whole / "card.md").read_text(encoding="utf-8")
+    assert not (whole / "work").exists()
+
+
+def test_pictures_hold_what_the_array_holds(whole: Path) -> None:
+    import SimpleITK as sitk  # noqa: N813 - its own name
+
+    stored = np.load(whole / "images.npy")
+    files = sorted((whole / "images").iterdir())
+    assert len(files) == len(stored)
+    for file, image in zip(files, stored, strict=True):
+        assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(file))), image)
+
+
+@pytest.mark.slow
+def test_the_prior_can_be_seen(
+    whole: Path, cohort: Cohort, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    assert len([*(whole / "prior").glob("*.png")]) == smoke.images_per_patient
+    out = tmp_path / "out"
+    chosen = replace(smoke, prior=f"patient:{PEOPLE[0]}")
+    distill_cohort(cohort, out, chosen)
+    assert not (out / "prior").exists(), "it shows a patient"
+    secret = tmp_path / "out-confidential" / "prior"
+    assert len([*secret.glob("*.png")]) == smoke.images_per_patient
+
+
+@pytest.mark.slow
+def test_two_runs_give_equal_bytes(
+    whole: Path, cohort: Cohort, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    assert hashes(distill_cohort(cohort, tmp_path / "again", smoke)) == hashes(whole)
+
+
+@pytest.mark.slow
+def test_another_seed_gives_other_images(
+    whole: Path, cohort: Cohort, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    other = distill_cohort(cohort, tmp_path / "other", replace(smoke, seed=1))
+    assert hashes(other)["images.npy"] != hashes(whole)["images.npy"]
+
+
+def at_step(count: int, action: Callable[[], None]) -> Callable[[Event], None]:
+    """A listener that acts before the step of that number, counted over all patients from 0."""
+    steps = 0
+
+    def listen(event: Event) -> None:
+        nonlocal steps
+        if event.kind == "progress" and "step " in event.fields["stage"]:
+            if steps == count:
+                action()
+            steps += 1
+
+    return listen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", np.random.default_rng(7).permutation(48)[:5].tolist())
+def test_a_killed_run_goes_on_to_the_same_bytes(
+    count: int, whole: Path, cohort: Cohort, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    def kill() -> None:
+        raise Stop
+
+    often = replace(smoke, checkpoint_s=0.0)
+    with pytest.raises(Stop):
+        distill_cohort(cohort, tmp_path / "out", often, Monitor(at_step(count, kill)))
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert hashes(distill_cohort(cohort, tmp_path / "out", often)) == hashes(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the program forks")
+def test_a_distillation_ended_by_sigkill_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    """Two of the points of Testing/Benchmarks/distillation_kills.py."""
+    program = Path(__file__).with_name("killing.py")
+    path = os.pathsep.join([str(program.parents[3]), str(program.parents[2])])
+    done = subprocess.run(
+        [sys.executable, str(program), str(tmp_path), "2", "1", "2", "0"],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(row["killed"], row["went_on"], row["same"]) for row in rows] == [(True,) * 3] * 2
+
+
+@pytest.mark.slow
+def test_temporary_files_of_a_killed_run_are_not_in_the_result(
+    whole: Path, cohort: Cohort, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    """Also those from before the machine was started again, whose names tell nothing of ours."""
+    out = tmp_path / "out"
+    with pytest.raises(Cancelled):
+        _cancelled(cohort, out, smoke)
+    (out / "images").mkdir()
+    for place in (out, out / "images", out / "work"):
+        (place / ".medenhance-0a1b2c3d-77-deadbeef-00000000.npy").write_bytes(b"half")
+    assert hashes(distill_cohort(cohort, out, smoke)) == hashes(whole)
+
+
+def test_while_patients_are_read_it_is_said_to_prepare(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "out")
+    with folder.owned(overwrite=False):
+        assert folder.status() == {"state": "preparing", "fraction": 0.0}
+    with pytest.raises(InputError, match="no distillation"):
+        folder.status()
+
+
+@pytest.mark.slow
+def test_it_tells_whose_steps_it_takes(
+    cohort: Cohort, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    stages: list[str] = []
+
+    def listen(event: Event) -> None:
+        if event.kind == "progress":
+            stages.append(event.fields["stage"])
+            if "patient 2, step 3 of" in stages[-1]:
+                raise Stop
+
+    with pytest.raises(Stop):
+        distill_cohort(cohort, tmp_path / "out", smoke, Monitor(listen))
+    assert any(stage.startswith("patient 1, step 3 of") for stage in stages)
+
+
+@pytest.mark.slow
+def test_a_cancel_leaves_a_checkpoint_and_the_same_line_goes_on(
+    whole: Path, cohort: Cohort, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    wishes: list[bool] = []
+    listen = at_step(20, lambda: wishes.append(True))
+    with pytest.raises(Cancelled, match="checkpoint is written"):
+        distill_cohort(cohort, tmp_path / "out", smoke, Monitor(listen, lambda: bool(wishes)))
+    status = RunFolder(tmp_path / "out").status()
+    assert status["state"] == "stopped"
+    assert 0 < status["fraction"] < 1
+    assert status["under_way"][0]["step"] > 0
+    assert hashes(distill_cohort(cohort, tmp_path / "out", smoke)) == hashes(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_damaged_checkpoint_is_not_the_end(
+    which: int, whole: Path, cohort: Cohort, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    def kill() -> None:
+        raise Stop
+
+    often = replace(smoke, checkpoint_s=0.0)
+    with pytest.raises(Stop):
+        distill_cohort(cohort, tmp_path / "out", often, Monitor(at_step(20, kill)))
+    found = sorted((tmp_path / "out").rglob("checkpoint-*"))
+    assert len(found) == 2
+    found[which].write_bytes(found[which].read_bytes()[:-100])
+    heard: list[str] = []
+    monitor = Monitor(lambda event: heard.append(str(event.fields.get("message"))))
+    assert hashes(distill_cohort(cohort, tmp_path / "out", often, monitor)) == hashes(whole)
+    assert any("is damaged" in message for message in heard)
+
+
+@pytest.mark.slow
+def test_no_byte_tells_of_a_patient(
+    people: Path, smoke: DistillConfig, tmp_path: Path, whole: Path
+) -> None:
+    """Names, paths, dates and UIDs, in results and in what lies there while it runs."""
+    seen: dict[str, bytes] = {}
+
+    def look() -> None:
+        seen.update(
+            {
+                path.as_posix(): path.read_bytes()
+                for path in (tmp_path / "out").rglob("*")
+                if path.is_file()
+            }
+        )
+        raise Stop
+
+    config = replace(smoke, prior=f"patient:{PEOPLE[2]}", checkpoint_s=0.0)
+    with pytest.raises(Stop):
+        monitor = Monitor(at_step(30, look))
+        distill_cohort(Cohort.from_folder(people), tmp_path / "out", config, monitor)
+    assert any("checkpoint" in path for path in seen)
+    distill_cohort(Cohort.from_folder(people), tmp_path / "out", config)
+    for folder in (tmp_path / "out", whole):
+        seen |= {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    words = [*PEOPLE, "cohort-of-2019", "_T1", "nii.gz", str(people), str(people.parent)]
+    words += [hashlib.sha256(name.encode()).hexdigest() for name in PEOPLE]
+    words += [path.name for path in people.rglob("*")]
+    for path, data in seen.items():
+        for word in words:
+            assert word.encode() not in data, (path, word)
+
+
+@pytest.mark.slow
+def test_images_of_a_patient_do_not_lie_together(
+    whole: Path,
+    cohort: Cohort,
+    smoke: DistillConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    owners: list[tuple[str, ...]] = []
+
+    def audit(
+        distilled: object, names: tuple[str, ...], *_: object, **__: object
+    ) -> dict[str, object]:
+        owners.append(names)
+        return {}
+
+    monkeypatch.setattr(run_module, "audit_result", audit)
+    distill_cohort(cohort, tmp_path / "out", smoke)
+    assert sorted(owners[0]) == sorted(PEOPLE * smoke.images_per_patient)
+    assert list(owners[0]) != sorted(owners[0])
+
+
+@pytest.mark.slow
+def test_a_finished_folder_is_left_as_it_is(
+    whole: Path, cohort: Cohort, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    shutil.copytree(whole, tmp_path / "out")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    distill_cohort(cohort, tmp_path / "out", smoke)
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    assert {p: t for p, t in after.items() if p.is_file()} == {
+        p: t for p, t in before.items() if p.is_file()
+    }
+
+
+@pytest.mark.slow
+def test_other_options_are_refused_by_name(
+    whole: Path, cohort: Cohort, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    other = replace(smoke, seed=5, generator=replace(smoke.generator, rho=0.1))
+    shutil.copytree(whole, tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"generator\.rho, seed"):
+        distill_cohort(cohort, tmp_path / "out", other)
+    stopped = tmp_path / "stopped"
+    with pytest.raises(Cancelled):
+        _cancelled(cohort, stopped, smoke)
+    with pytest.raises(ConfigError, match=r"generator\.rho, seed"):
+        distill_cohort(cohort, stopped, other)
+    distill_cohort(cohort, stopped, other, overwrite=True)
+    assert load_distilled(stopped).config.seed == 5
+
+
+def _cancelled(cohort: Cohort, out: Path, config: DistillConfig) -> None:
+    wishes: list[bool] = []
+    listen = at_step(25, lambda: wishes.append(True))
+    distill_cohort(cohort, out, config, Monitor(listen, lambda: bool(wishes)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["deleted", "changed", "added"])
+def test_other_data_are_refused(change: str, smoke: DistillConfig, tmp_path: Path) -> None:
+    folder = write_cohort(tmp_path / "people")
+    with pytest.raises(Cancelled):
+        _cancelled(Cohort.from_folder(folder), tmp_path / "out", smoke)
+    path = next((folder / PEOPLE[3]).iterdir())
+    if change == "deleted":
+        shutil.rmtree(folder / PEOPLE[3])
+    elif change == "changed":
+        volume = io.load(path)
+        voxels = volume.voxels.copy()
+        voxels[4, 17, 15] += 1
+        io.save(volume.with_voxels(voxels), path, overwrite=True)
+    else:
+        (folder / "NEW").mkdir()
+        io.save(phantom(99), folder / "NEW" / "x.nii.gz")
+    with pytest.raises(InputError, match="begun with other images"):
+        distill_cohort(Cohort.from_folder(folder), tmp_path / "out", smoke)
+
+
+def test_two_processes_do_not_share_a_folder(
+    cohort: Cohort, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path / "out")
+    with folder.owned(overwrite=False), pytest.raises(OutputError, match="another process"):
+        distill_cohort(cohort, tmp_path / "out", smoke)
+    assert not (tmp_path / "out" / "work").exists()
+
+
+def test_a_folder_of_something_else_is_left_alone(
+    cohort: Cohort, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match=r"thesis\.tex"):
+            distill_cohort(cohort, tmp_path, smoke, overwrite=overwrite)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_patients_who_cannot_be_distilled_are_named(
+    people: Path, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    many = replace(smoke, images_per_patient=9)
+    with pytest.raises(InputError, match=r"MILLER_1961|GARCIA_1975"):
+        distill_cohort(Cohort.from_folder(people), tmp_path / "out", many)
+    assert not (tmp_path / "out" / "work").exists()
+    one = Cohort.from_folder(people).patients[0]
+    twice = Cohort((one, Patient("OTHER", (shutil.copy(one.paths[0], tmp_path / "x.nii.gz"),))))
+    with pytest.raises(InputError, match=r"MILLER_1961|GARCIA_1975"):
+        distill_cohort(twice, tmp_path / "out", smoke)
+
+
+@pytest.mark.slow
+def test_held_out_patients_leave_no_trace(
+    cohort: Cohort, smoke: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever they look like, the distilled images are the same."""
+    config = replace(smoke, held_out=0.2)
+    prepared = run_module.prepare(cohort, config, Monitor())
+    assert len(prepared.held_out) == 2  # one is no comparison
+    first = distill_cohort(cohort, tmp_path / "first", config)
+
+    original = run_module.prepare
+    monkeypatch.setattr(run_module, "prepare", lambda *a: _swapped(original(*a)))
+    second = distill_cohort(cohort, tmp_path / "second", config)
+    assert hashes(first)["images.npy"] == hashes(second)["images.npy"]
+    assert hashes(first)["manifest.json"] != hashes(second)["manifest.json"]
+
+
+def _swapped(prepared: run_module.Prepared) -> run_module.Prepared:
+    return replace(prepared, held_out={n: 1 - x for n, x in prepared.held_out.items()})
+
+
+@pytest.fixture
+def config() -> DistillConfig:
+    keeping = KeepingConfig(seeds=2, steps=40, patch=16)
+    return replace(DistillConfig.preset("smoke"), keeping=keeping)
+
+
+def rings(count: int, level: float, seed: int) -> Floats:
+    """[count, 32, 32]: something to be restored, of about the brightness `level`."""
+    rng = np.random.default_rng(seed)
+    row = np.linspace(-1, 1, 32)
+    distance = np.hypot(*np.meshgrid(row, row))
+    waves = [np.sin(distance * rng.uniform(6, 14) + rng.uniform(0, 6)) for _ in range(count)]
+    return np.float32(level + 0.1 * np.stack(waves)).astype(np.float32)
+
+
+def test_shares_lie_between_the_prior_and_the_images() -> None:
+    prior, images = rings(2, 0.5, 0), rings(4, 0.6, 1)
+    assert with_share(images, prior, 1.0) is images
+    half = with_share(images, prior, 0.5)
+    assert np.allclose(half, (images + np.tile(prior, (2, 1, 1))) / 2, atol=1e-6)
+    assert half.dtype == np.float32
+
+
+@pytest.mark.slow
+def test_a_change_that_spoils_the_images_for_others_is_left_out(config: DistillConfig) -> None:
+    raw = {name: rings(6, 0.5, seed) for seed, name in enumerate("abcd")}
+    prior = rings(2, 0.5, 9)
+    noise = np.random.default_rng(0).normal(0, 0.3, (4, *prior.shape)).astype(np.float32)
+    spoiled = list(np.clip(prior + noise, 0, 1))
+    kept = share_to_keep(spoiled, prior, raw, "MR", config)
+    assert kept.share == SHARES[0]
+    assert list(kept.psnr_db) == list(SHARES)
+    assert kept.psnr_db[0.25] > kept.psnr_db[1.0]
+    assert kept == share_to_keep(spoiled, prior, raw, "MR", config)
+
+
+@pytest.mark.slow
+def test_a_change_that_helps_others_is_kept(config: DistillConfig) -> None:
+    """A prior of which nothing can be learned, and images as they should be."""
+    raw = {name: rings(6, 0.5, seed) for seed, name in enumerate("abcd")}
+    prior = np.random.default_rng(0).uniform(0, 1, (2, 32, 32)).astype(np.float32)
+    good = [rings(2, 0.5, seed) for seed in range(4)]
+    longer = replace(config, keeping=replace(config.keeping, steps=100))
+    assert share_to_keep(good, prior, raw, "MR", longer).share == 1.0
+
+
+def test_with_one_patient_all_is_kept_and_nothing_is_trained(config: DistillConfig) -> None:
+    alone = share_to_keep(
+        [rings(2, 0.5, 0)], rings(2, 0.5, 1), {"a": rings(3, 0.5, 2)}, "MR", config
+    )
+    assert alone.share == 1.0
+    assert not alone.psnr_db
+
+
+def test_the_least_share_is_taken_of_those_that_cannot_be_told_apart() -> None:
+    assert _least(np.array([[20.0, 22.2, 21.0], [20.1, 21.9, 21.1], [20.2, 22.0, 21.2]])) == 0
+    assert _least(np.array([[20.0, 22.0, 21.0], [21.0, 23.0, 22.1], [21.1, 23.0, 22.0]])) == 1
+
+
+def test_it_can_be_cancelled(config: DistillConfig) -> None:
+    images = [rings(2, 0.5, seed) for seed in range(2)]
+    with pytest.raises(Cancelled):
+        share_to_keep(
+            images,
+            rings(2, 0.5, 5),
+            {"a": images[0], "b": images[1]},
+            "MR",
+            config,
+            monitor=Monitor(cancel=lambda: True),
+        )

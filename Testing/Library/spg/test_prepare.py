@@ -1,0 +1,131 @@
+"""The prior: public by default, a patient only on request and with a warning."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from Library.conftest import Ear
+
+from MedEnhanceLib import io
+from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.io.cohort import Cohort
+from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.spg.config import DistillConfig
+from MedEnhanceLib.spg.prepare import Prepared, prepare, representative
+
+from .conftest import PEOPLE, phantom, write_cohort
+
+
+def prepared(cohort: Cohort, config: DistillConfig) -> tuple[Prepared, str]:
+    ear = Ear()
+    found = prepare(cohort, config, ear.monitor)
+    return found, " ".join(ear.warnings)
+
+
+@pytest.mark.slow
+def test_the_template_shows_nobody_and_needs_no_warning(
+    cohort: Cohort, smoke: DistillConfig
+) -> None:
+    found, said = prepared(cohort, smoke)
+    assert found.prior.patient is None
+    assert found.prior.images.shape == (2, 32, 32)
+    assert "152 adult brains" in found.prior.description
+    assert "the prior is" not in said
+
+
+@pytest.mark.parametrize("wish", ["representative", f"patient:{PEOPLE[1]}"])
+def test_a_patient_as_prior_is_named_as_exposed(
+    wish: str, cohort: Cohort, smoke: DistillConfig
+) -> None:
+    found, said = prepared(cohort, replace(smoke, prior=wish, intensities="own"))
+    assert found.prior.patient in PEOPLE
+    assert f"the prior is patient {found.prior.patient}" in said
+    assert "can recognize it" in said
+    own = found.training[found.prior.patient]
+    assert all(any(np.array_equal(image, one) for one in own) for image in found.prior.images)
+    assert not any(name in found.prior.description for name in PEOPLE)
+
+
+def test_the_file_of_a_patient_is_no_public_prior(
+    cohort: Cohort, people: Path, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    copy = tmp_path / "public.nii.gz"
+    copy.write_bytes(next((people / PEOPLE[2]).iterdir()).read_bytes())
+    with pytest.raises(ConfigError, match=f"is of patient {PEOPLE[2]}") as caught:
+        prepared(cohort, replace(smoke, prior=str(copy)))
+    assert f"patient:{PEOPLE[2]}" in caught.value.hint
+
+
+@pytest.mark.slow
+def test_the_prior_takes_on_the_cohorts_intensities_and_keeps_its_shapes(
+    cohort: Cohort, smoke: DistillConfig
+) -> None:
+    own, _ = prepared(cohort, replace(smoke, intensities="own"))
+    adapted, _ = prepared(cohort, smoke)
+    inside = own.prior.images > 0.05
+    before, after = own.prior.images[inside], adapted.prior.images[inside]
+    assert np.array_equal(own.prior.images[~inside], adapted.prior.images[~inside])
+    order = np.argsort(before, kind="stable")
+    assert (np.diff(after[order]) >= 0).all()
+    levels = [0.1, 0.5, 0.9]
+    wanted = [np.quantile(x[x > 0.05], levels) for x in adapted.training.values()]
+    assert np.quantile(after, levels) == pytest.approx(np.mean(wanted, axis=0), abs=0.02)
+    assert own.prior.sha256 != adapted.prior.sha256
+
+
+def test_the_priors_patient_is_never_held_out(cohort: Cohort, smoke: DistillConfig) -> None:
+    for seed in range(3):
+        config = replace(smoke, prior=f"patient:{PEOPLE[1]}", held_out=0.7, seed=seed)
+        found, _ = prepared(cohort, config)
+        assert PEOPLE[1] in found.training
+        assert set(found.training) | set(found.held_out) == set(PEOPLE)
+        assert not set(found.training) & set(found.held_out)
+
+
+def test_a_volume_of_ones_own_is_taken_with_a_warning(
+    cohort: Cohort, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    io.save(phantom(50), tmp_path / "mine.nii.gz")
+    found, said = prepared(cohort, replace(smoke, prior=str(tmp_path / "mine.nii.gz")))
+    assert found.prior.kind == "file"
+    assert "mine.nii.gz" in said
+    assert "mine" not in found.prior.description
+
+
+def test_ct_has_no_template_and_is_told_what_is_possible(
+    smoke: DistillConfig, tmp_path: Path
+) -> None:
+    cohort = Cohort.from_folder(write_cohort(tmp_path / "ct", "CT"))
+    with pytest.raises(ConfigError, match="no public template of CT") as caught:
+        prepare(cohort, smoke, Monitor())
+    assert "--prior" in caught.value.hint
+    found, _ = prepared(cohort, replace(smoke, prior="representative"))
+    assert found.modality == "CT"
+
+
+def test_priors_that_are_not_there_are_refused(cohort: Cohort, smoke: DistillConfig) -> None:
+    for wish in ("nowhere.nii.gz", "patient:NOBODY"):
+        with pytest.raises(ConfigError, match=r"nowhere|NOBODY"):
+            prepare(cohort, replace(smoke, prior=wish), Monitor())
+    with pytest.raises(ConfigError, match="not named"):
+        replace(smoke, prior="patient:")
+
+
+def test_the_representative_is_in_the_middle() -> None:
+    k = np.linspace(0, 1, 12, dtype=np.float32)[:, None, None] * np.ones((12, 16, 16), np.float32)
+    volumes = {name: [k * scale] for name, scale in zip("abcde", (0.2, 0.4, 0.5, 0.55, 1.0))}  # noqa: B905
+    assert representative(volumes) == "c"
+    assert representative({"only": [k]}) == "only"
+
+
+def test_other_modalities_are_refused(smoke: DistillConfig, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    volume = replace(phantom(1), modality="PT")
+    io.save(volume, tmp_path / "a" / "x.nrrd")
+    with pytest.raises(ConfigError, match="the cohort is PT"):
+        prepare(Cohort.from_folder(tmp_path), smoke, Monitor())
+    with pytest.raises(InputError, match="empty"):
+        prepare(Cohort(()), smoke, Monitor())

@@ -1,0 +1,236 @@
+"""Errors, configurations and monitors: the small contracts that everything relies on."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import pickle
+import threading
+
+import pytest
+
+from MedEnhanceLib import errors
+from MedEnhanceLib.core.options import Options, config_from_json, config_to_json, option
+from MedEnhanceLib.errors import Cancelled, ConfigError, MedEnhanceError
+from MedEnhanceLib.runtime.progress import Event, Monitor
+
+KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)
+         if issubclass(kind, MedEnhanceError)]  # fmt: skip
+
+
+# ------------------------------------------------------------ errors
+
+
+def test_every_error_has_the_code_and_status_of_the_contract() -> None:
+    expected = {
+        "MedEnhanceError": ("failed", 1),
+        "DeviceBusyError": ("busy", 1),
+        "ConfigError": ("config", 2),
+        "InputError": ("input", 3),
+        "GeometryError": ("geometry", 3),
+        "OutputError": ("output", 1),
+        "DependencyError": ("dependency", 4),
+        "ModelError": ("model", 4),
+        "DeviceMemoryError": ("memory", 5),
+        "CodecError": ("codec", 6),
+        "Cancelled": ("cancelled", 130),
+    }
+    assert {kind.__name__: (kind.code, kind.exit_status) for kind in KINDS} == expected
+
+
+def test_error_says_what_and_what_next() -> None:
+    error = MedEnhanceError("it broke", "Mend it.")
+    assert str(error) == "it broke. Mend it."
+    assert str(MedEnhanceError("it broke")) == "it broke"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_error_survives_the_way_between_processes(kind: type[MedEnhanceError]) -> None:
+    back = pickle.loads(pickle.dumps(kind("what", "hint")))
+    assert type(back) is kind
+    assert (back.message, back.hint) == ("what", "hint")
+
+
+# ------------------------------------------------------------ configuration
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inner(Options):
+    overlap: float = option(0.25, help="of windows", low=0, high=0.9)
+    size: tuple[int, ...] = (64, 64)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outer:
+    name: str
+    tile: Inner = dataclasses.field(default_factory=Inner)
+
+
+def test_configuration_goes_to_json_and_back() -> None:
+    config = Outer(name="a", tile=Inner(overlap=0.5, size=(1, 2, 3)))
+    assert config_from_json(Outer, config_to_json(config)) == config
+    assert config_from_json(Outer, {"name": "a"}) == Outer(name="a")
+
+
+def test_unknown_option_is_an_error_that_names_the_near_one() -> None:
+    with pytest.raises(ConfigError, match="'overlp'") as caught:
+        config_from_json(Inner, {"overlp": 0.5})
+    assert "Did you mean overlap?" in caught.value.hint
+    with pytest.raises(ConfigError, match="Inner has no option 'overlp'"):
+        config_from_json(Outer, {"name": "a", "tile": {"overlp": 0.5}})
+
+
+def test_an_option_by_the_name_that_others_give_it_is_recognized() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Task:
+        weight: float = 1.0
+
+    with pytest.raises(ConfigError) as caught:
+        config_from_json(Task, {"lambda": 0.5})
+    assert "Did you mean weight?" in caught.value.hint
+
+
+@pytest.mark.parametrize("value", ["big", None, [0.5]])
+def test_what_is_no_number_is_named(value: object) -> None:
+    with pytest.raises(ConfigError, match="overlap is") as caught:
+        config_from_json(Inner, {"overlap": value})
+    assert "0 to 0.9" in caught.value.hint
+
+
+def test_unknown_option_like_no_other_names_them_all() -> None:
+    with pytest.raises(ConfigError) as caught:
+        config_from_json(Inner, {"zzz": 1})
+    assert caught.value.hint == "It has: overlap, size."
+
+
+def test_missing_option_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"Outer.*name"):
+        config_from_json(Outer, {})
+
+
+def test_value_out_of_range_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="overlap is 2") as caught:
+        config_from_json(Inner, {"overlap": 2})
+    assert caught.value.hint == "Use 0 to 0.9."
+
+
+@pytest.mark.parametrize("value", [float("nan"), "0.5", None])
+def test_value_that_is_no_number_is_an_error(value: object) -> None:
+    with pytest.raises(ConfigError):
+        config_from_json(Inner, {"overlap": value})
+
+
+# ------------------------------------------------------------ progress
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+
+
+def test_monitor_without_a_listener_is_silent() -> None:
+    monitor = Monitor()
+    monitor.progress(0.5, "stage")
+    monitor.warn("nobody hears")
+    monitor.check()
+
+
+def test_progress_stays_between_nothing_and_all() -> None:
+    recorder = Recorder()
+    monitor = Monitor(recorder)
+    for fraction in (-1.0, 0.0, 0.5, 1.0, 7.0):
+        monitor.progress(fraction, "work")
+    assert [event.fields["fraction"] for event in recorder.events] == [0.0, 0.0, 0.5, 1.0, 1.0]
+    assert all(event.fields["stage"] == "work" for event in recorder.events)
+
+
+def test_part_of_a_part_covers_its_share() -> None:
+    recorder = Recorder()
+    Monitor(recorder).part(0.5, 1.0).part(0.0, 0.5).progress(0.5, "deep")
+    assert recorder.events[0].fields["fraction"] == 0.625
+
+
+def test_every_kind_of_event_carries_its_fields() -> None:
+    recorder = Recorder()
+    monitor = Monitor(recorder)
+    monitor.log("a")
+    monitor.warn("b")
+    monitor.metric("loss", 0.5, 3)
+    monitor.preview("p.png", "slice 3")
+    assert [(event.kind, dict(event.fields)) for event in recorder.events] == [
+        ("log", {"message": "a"}),
+        ("warning", {"message": "b"}),
+        ("metric", {"name": "loss", "value": 0.5, "step": 3}),
+        ("preview", {"path": "p.png", "caption": "slice 3"}),
+    ]
+
+
+def test_a_request_to_cancel_is_followed_at_every_safe_point() -> None:
+    flag = threading.Event()
+    for cancel in (flag, flag.is_set):
+        flag.clear()
+        monitor = Monitor(cancel=cancel)
+        monitor.check()
+        monitor.part(0, 1).progress(0.1, "stage")
+        flag.set()
+        assert monitor.cancelled
+        with pytest.raises(Cancelled):
+            monitor.check()
+        with pytest.raises(Cancelled):
+            monitor.part(0, 1).progress(0.1, "stage")
+
+
+def test_time_left_is_reported_once_it_can_be_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("MedEnhanceLib.runtime.progress.time.monotonic", lambda: now[0])
+    recorder = Recorder()
+    monitor = Monitor(recorder)
+    monitor.progress(0.0, "step 1 of 4")
+    now[0] += 10
+    monitor.progress(0.25, "step 2 of 4")
+    now[0] += 10
+    monitor.part(0.5, 1.0).progress(0.0, "step 3 of 4")
+    assert [event.fields["eta_s"] for event in recorder.events] == [None, 30.0, 20.0]
+
+
+def test_a_warning_is_reported_once_in_a_job() -> None:
+    recorder = Recorder()
+    monitor = Monitor(recorder)
+    for part in (monitor, monitor.part(0, 0.5), monitor.part(0.5, 1)):
+        part.warn("one scanner only")
+    monitor.warn("another")
+    Monitor(recorder).warn("one scanner only")
+    messages = [event.fields["message"] for event in recorder.events]
+    assert messages == ["one scanner only", "another", "one scanner only"]
+
+
+def test_a_slow_first_step_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("MedEnhanceLib.runtime.progress.time.monotonic", lambda: now[0])
+    recorder = Recorder()
+    monitor = Monitor(recorder)
+    for fraction, seconds in ((0.0, 0), (0.01, 10), (0.06, 5), (0.11, 5)):
+        now[0] += seconds
+        monitor.progress(fraction, "network")
+    assert [event.fields["eta_s"] for event in recorder.events][:2] == [None, None]
+    assert recorder.events[2].fields["eta_s"] == pytest.approx(94.0)
+    assert recorder.events[3].fields["eta_s"] == pytest.approx(89.0)
+
+
+def test_a_stage_that_takes_no_time_says_nothing_about_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("MedEnhanceLib.runtime.progress.time.monotonic", lambda: now[0])
+    recorder = Recorder()
+    monitor = Monitor(recorder)
+    monitor.progress(0.05, "load")
+    now[0] += 1
+    monitor.part(0.05, 0.5).progress(0.0, "network")
+    now[0] += 5
+    monitor.part(0.05, 0.55).progress(0.1, "network")
+    assert recorder.events[1].fields["eta_s"] is None
+    assert recorder.events[2].fields["eta_s"] == pytest.approx(90.0)

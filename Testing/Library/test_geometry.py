@@ -1,0 +1,181 @@
+"""Geometry: two frames, exact equality, closeness in voxels, what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.errors import GeometryError, InputError
+
+LEFT_HANDED = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, -1.0))
+
+
+def test_default_is_a_millimetre_grid_at_the_origin() -> None:
+    assert np.array_equal(Geometry().affine_lps, np.eye(4))
+    assert np.array_equal(Geometry().affine_ras, np.diag([-1, -1, 1, 1]))
+
+
+def test_affine_maps_indices_to_millimetres(oblique_geometry: Geometry) -> None:
+    i, j, k = 3, 5, 7
+    direction = np.array(oblique_geometry.direction)
+    expected = np.array(oblique_geometry.origin) + direction @ (
+        np.array(oblique_geometry.spacing) * (i, j, k)
+    )
+    assert np.allclose((oblique_geometry.affine_lps @ [i, j, k, 1])[:3], expected)
+
+
+def test_two_frames_differ_by_the_sign_of_x_and_y(oblique_geometry: Geometry) -> None:
+    lps, ras = oblique_geometry.affine_lps, oblique_geometry.affine_ras
+    assert np.array_equal(ras[:2], -lps[:2])
+    assert np.array_equal(ras[2:], lps[2:])
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    spacing=st.tuples(*[st.floats(1e-6, 1e3)] * 3),
+    origin=st.tuples(*[st.floats(-1e5, 1e5)] * 3),
+    handed=st.sampled_from([1.0, -1.0]),
+)
+def test_affine_ras_there_and_back(
+    spacing: tuple[float, float, float], origin: tuple[float, float, float], handed: float
+) -> None:
+    turn = np.array([[0.6, -0.8, 0], [0.8, 0.6, 0], [0, 0, handed]])
+    geometry = Geometry(spacing, origin, turn.tolist())
+    back = Geometry.from_affine_ras(geometry.affine_ras)
+    assert np.allclose(back.spacing, spacing, rtol=1e-14, atol=0)
+    assert np.allclose(back.direction, turn, rtol=0, atol=1e-15)
+    assert back.origin == geometry.origin
+    assert back.is_right_handed == (handed > 0)
+
+
+def test_equality_is_exact_both_ways(oblique_geometry: Geometry) -> None:
+    twin = dataclasses.replace(oblique_geometry)
+    assert twin == oblique_geometry
+    assert hash(twin) == hash(oblique_geometry)
+
+
+@pytest.mark.parametrize("field", ["spacing", "origin", "direction"])
+def test_last_bit_of_any_number_makes_it_unequal(oblique_geometry: Geometry, field: str) -> None:
+    values = np.array(getattr(oblique_geometry, field))
+    for index in np.ndindex(values.shape):
+        other = values.copy()
+        other[index] = np.nextafter(other[index], np.inf)
+        changed = dataclasses.replace(oblique_geometry, **{field: other.tolist()})
+        assert changed != oblique_geometry
+        assert changed.is_close(oblique_geometry)
+
+
+def test_close_is_measured_in_voxels_of_the_finer_grid() -> None:
+    fine = Geometry((1e-5, 1e-5, 1e-5))
+    assert not fine.is_close(Geometry((1e-5, 1e-5, 1.1e-5)))
+    assert not fine.is_close(Geometry((1e-5, 1e-5, 1e-5), (1e-7, 0, 0)))
+    assert fine.is_close(Geometry((1e-5, 1e-5, 1e-5), (1e-11, 0, 0)))
+    coarse = Geometry((5, 5, 5))
+    assert coarse.is_close(Geometry((5, 5, 5), (1e-6, 0, 0)))
+    assert not coarse.is_close(Geometry((5, 5, 5), (1e-3, 0, 0)))
+    assert coarse.is_close(Geometry((5, 5, 5), (1e-3, 0, 0)), tolerance=1e-3)
+
+
+def test_mirror_image_is_neither_equal_nor_close() -> None:
+    assert Geometry(direction=LEFT_HANDED) != Geometry()
+    assert not Geometry(direction=LEFT_HANDED).is_close(Geometry())
+    assert not Geometry(direction=LEFT_HANDED).is_right_handed
+
+
+def test_crop_begins_at_its_first_voxel(oblique_geometry: Geometry) -> None:
+    part = oblique_geometry.cropped((7, 5, 3))
+    assert np.allclose(part.origin, (oblique_geometry.affine_lps @ [3, 5, 7, 1])[:3])
+    assert (part.spacing, part.direction) == (
+        oblique_geometry.spacing,
+        oblique_geometry.direction,
+    )
+    assert oblique_geometry.cropped((0, 0, 0)) is oblique_geometry
+
+
+def test_voxel_has_a_volume() -> None:
+    assert Geometry((0.5, 2.0, 3.0)).voxel_volume_mm3 == 3.0
+
+
+def test_json_keeps_every_bit(oblique_geometry: Geometry) -> None:
+    text = json.dumps(oblique_geometry.to_json())
+    assert Geometry.from_json(json.loads(text)) == oblique_geometry
+
+
+@pytest.mark.parametrize("fields", [{}, None, {"spacing_mm": 3}, {"spacing_mm": [1, 1, 1]}])
+def test_incomplete_json_is_a_geometry_error(fields: Any) -> None:
+    with pytest.raises(GeometryError):
+        Geometry.from_json(fields)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("spacing", (0.0, 1.0, 1.0)),
+        ("spacing", (-1.0, 1.0, 1.0)),
+        ("spacing", (np.nan, 1.0, 1.0)),
+        ("spacing", (np.inf, 1.0, 1.0)),
+        ("spacing", (1.0, 1.0)),
+        ("spacing", "abc"),
+        ("spacing", None),
+        ("origin", (np.nan, 0.0, 0.0)),
+        ("origin", (0.0, 0.0)),
+        ("direction", np.eye(2).tolist()),
+        ("direction", np.zeros((3, 3)).tolist()),
+        ("direction", (np.eye(3) * np.nan).tolist()),
+        ("direction", [[1, 0.1, 0], [0, 1, 0], [0, 0, 1]]),
+        ("direction", [[2, 0, 0], [0, 1, 0], [0, 0, 1]]),
+        ("direction", [[1, 0], [0, 1, 0], [0, 0, 1]]),
+        ("direction", "abc"),
+    ],
+)
+def test_impossible_geometry_is_refused_by_field(field: str, value: Any) -> None:
+    with pytest.raises(GeometryError, match=field) as caught:
+        Geometry(**{field: value})
+    assert caught.value.hint
+    assert isinstance(caught.value, InputError)
+
+
+@pytest.mark.parametrize(
+    "affine", [np.zeros((4, 4)), np.eye(3), np.eye(4) * np.nan, "abc", [[1, 2], [3]]]
+)
+def test_impossible_affine_is_refused(affine: Any) -> None:
+    with pytest.raises(GeometryError, match="affine"):
+        Geometry.from_affine_ras(affine)
+
+
+def test_direction_may_be_given_flat() -> None:
+    assert Geometry(direction=np.eye(3).ravel().tolist()) == Geometry()  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_become_plain_floats() -> None:
+    geometry = Geometry(tuple(np.float32([0.5, 1, 2])), tuple(np.int16([1, 2, 3])))
+    assert all(type(value) is float for value in (*geometry.spacing, *geometry.origin))
+    assert geometry.origin == (1.0, 2.0, 3.0)
+
+
+def test_geometry_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Geometry().spacing = (2.0, 2.0, 2.0)  # type: ignore[misc]
+
+
+def test_with_a_shape_closeness_holds_for_the_far_corners() -> None:
+    """A turn by 0.01° hardly moves neighbors, and the far corner of 512 voxels by 0.13."""
+    turn = np.radians(0.01)
+    turned = Geometry(
+        direction=(
+            (np.cos(turn), -np.sin(turn), 0.0),
+            (np.sin(turn), np.cos(turn), 0.0),
+            (0.0, 0.0, 1.0),
+        )
+    )
+    assert turned.is_close(Geometry(), 0.05)
+    assert turned.is_close(Geometry(), 0.05, shape=(4, 200, 200))
+    assert not turned.is_close(Geometry(), 0.05, shape=(4, 512, 512))
+    assert not turned.is_close(Geometry(), 0.05, shape=(2, 4, 512, 512))

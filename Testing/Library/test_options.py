@@ -1,0 +1,184 @@
+"""An option is declared once: everybody else reads its declaration."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+
+from MedEnhanceLib import compress, enhance, estimate_compression
+from MedEnhanceLib.cli.parser import Parser, add_flags, params_of
+from MedEnhanceLib.cli.reference import _parameter_rows, _section
+from MedEnhanceLib.core.options import (
+    About,
+    Options,
+    Params,
+    config_from_json,
+    narrowed,
+    option,
+    options_of,
+    schema_of,
+    takes,
+)
+from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.unicompress.config import CompressConfig
+
+
+@dataclass(frozen=True)
+class WithGrain(EnhanceConfig):
+    """As somebody would add an option to a method."""
+
+    grain: float = option(0.5, help="share of the noise that is kept", low=0, high=1, metavar="G")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrainParams(Params):
+    """Its job."""
+
+    input: Annotated[str, About(help="a volume", flag="INPUT")]
+    config: WithGrain = option(factory=WithGrain, help="how")
+
+
+@takes(WithGrain)
+def enhance_with_grain(call: WithGrain) -> WithGrain:
+    """Return what was given.
+
+    Args:
+        call: the options.
+    """
+    return call
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="grain", description="x", epilog="example:\n  x")
+    add_flags(parser, GrainParams)
+    return parser
+
+
+class TestAnOptionThatIsAdded:
+    def test_is_a_flag_with_its_help_range_and_default(self) -> None:
+        text = " ".join(_parser().format_help().split())
+        assert "--grain G share of the noise that is kept, 0 to 1 (default: 0.5)" in text
+        args = _parser().parse_args(["a.nii", "--grain", "0.25"])
+        assert params_of(args, GrainParams) == {"input": "a.nii", "config": {"grain": 0.25}}
+
+    def test_is_a_row_of_both_pages(self) -> None:
+        row = "share of the noise that is kept, 0 to 1 (default: 0.5) |"
+        assert f"| `--grain G` | {row}" in _section("grain", _parser())
+        assert f"| `config.grain` | a number | {row}" in list(_parameter_rows(GrainParams))
+
+    def test_is_in_the_schema_and_the_json_of_the_job(self) -> None:
+        schema = schema_of(GrainParams)["properties"]["config"]["properties"]["grain"]
+        assert (schema["type"], schema["minimum"], schema["maximum"]) == ("number", 0, 1)
+        assert schema["default"] == 0.5
+        params = config_from_json(GrainParams, {"input": "a", "config": {"grain": 1}})
+        assert params.config.grain == 1
+        assert params.config.to_json()["grain"] == 1
+
+    def test_is_a_keyword_of_the_python_function(self) -> None:
+        parameter = inspect.signature(enhance_with_grain).parameters["grain"]
+        assert parameter.default == 0.5
+        assert "grain: share of the noise that is kept, 0 to 1" in str(enhance_with_grain.__doc__)
+        assert enhance_with_grain("mr-brain", grain=0.1).grain == 0.1
+        with pytest.raises(TypeError, match="Did you mean grain"):
+            enhance_with_grain(grian=0.1)  # type: ignore[call-arg]
+
+    @pytest.mark.parametrize("value", [1.5, -1, "much", True, float("nan")])
+    def test_is_checked_with_the_one_text(self, value: Any) -> None:
+        with pytest.raises(ConfigError, match="grain is ") as caught:
+            WithGrain(grain=value)
+        assert "0 to 1." in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["orientations", "deblur", "strength", "tile"])
+def test_the_options_of_enhancement_are_those_of_the_function(name: str) -> None:
+    known = {one.name: one for one in options_of(EnhanceConfig)}
+    assert inspect.signature(enhance).parameters[name].default == known[name].default
+
+
+def test_the_functions_of_compression_share_their_options() -> None:
+    names = {one.name for one in options_of(CompressConfig)}
+    assert names < set(inspect.signature(compress).parameters)
+    assert names < set(inspect.signature(estimate_compression).parameters)
+
+
+def test_arguments_that_may_stand_by_position_still_do() -> None:
+    kinds = inspect.signature(enhance).parameters.values()
+    positional = [p.name for p in kinds if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    assert positional == ["volume", "model", "guide", "uncertainty", "segment", "device"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer(Options):
+    """A declaration in which another one starts at values of its own."""
+
+    inner: WithGrain = option(factory=lambda: WithGrain(grain=0.1, strength=0.5))
+
+
+def test_a_part_of_an_object_is_on_top_of_the_default_of_its_field() -> None:
+    assert Outer.from_json({"inner": {"strength": 1}}).inner == WithGrain(grain=0.1)
+
+
+def test_narrowed_leaves_out_what_is_derived() -> None:
+    assert narrowed(EnhanceConfig, WithGrain("a", grain=0.1)) == EnhanceConfig("a")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kinds(Options):
+    whole: int = option(32, low=32, multiple=32, unit="pixels")
+    choice: Literal["a", "b", "c"] = "a"
+    open: float | None = option(None, above=0, below=1)
+    names: tuple[str, ...] = ("x",)
+
+
+@pytest.mark.parametrize(
+    ("fields", "hint"),
+    [
+        ({"whole": 33}, "Use a whole number of 32 or more pixels, a multiple of 32."),
+        ({"whole": 32.5}, "Use a whole number of 32 or more pixels, a multiple of 32."),
+        ({"choice": "d"}, "Use a, b or c."),
+        ({"open": 1}, "Use more than 0 and less than 1."),
+        ({"names": "y"}, 'Use a list, each text: ["y"].'),
+    ],
+    ids=str,
+)
+def test_what_is_allowed_is_said(fields: dict[str, Any], hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        _Kinds.from_json(fields)
+    assert caught.value.hint == hint
+
+
+@pytest.mark.slow
+def test_type_checkers_know_the_keywords(tmp_path: Path) -> None:
+    pytest.importorskip("mypy")
+    program = tmp_path / "calls.py"
+    program.write_text(
+        "import MedEnhanceLib as me\n"
+        "volume: me.Volume\n"
+        "me.enhance(volume, 'mr-brain', None, 8, True, 'cpu', strength=0.5, orientations=3)\n"
+        "me.compress('a.nii', 'a.ucv', max_error=2, overwrite=True)\n"
+        "me.enhance(volume, strenth=0.5)\n"
+        "me.enhance(volume, orientations=2)\n"
+        "me.compress('a.nii')\n"
+        "reveal_type(me.enhance(volume).volume)\n"
+    )
+    options = ["--strict", "--follow-imports=silent", "--no-error-summary", str(program)]
+    ran = subprocess.run(
+        [sys.executable, "-m", "mypy", *options], capture_output=True, text=True, check=False
+    )
+    lines = [line.split("calls.py:")[1] for line in ran.stdout.splitlines() if "error" in line]
+    assert [line.partition(":")[0] for line in lines] == ["5", "6", "7"]
+    assert 'Revealed type is "MedEnhanceLib.core.volume.Volume"' in ran.stdout
+
+
+def test_help_of_a_percentage_is_no_format() -> None:
+    parser = argparse.ArgumentParser()
+    add_flags(parser, CompressConfig)  # type: ignore[arg-type]
+    assert "5 to 10 %" in " ".join(parser.format_help().split())

@@ -1,0 +1,293 @@
+"""Each compression mode meets its target, or refuses beforehand."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.errors import ConfigError, DependencyError, InputError
+from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, inspect_container
+from MedEnhanceLib.unicompress.codecs import integers
+
+from .conftest import Write
+from .test_round_trip import QUICK, same_bits
+
+INTEGERS = ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8"]
+
+
+def largest_error(left: Voxels, right: Voxels) -> float:
+    """In Python's own numbers: no type is too small for the difference of two of its values."""
+    return max(
+        (abs(a - b) for a, b in zip(left.ravel().tolist(), right.ravel().tolist(), strict=True)),
+        default=0,
+    )
+
+
+class TestMaxError:
+    @pytest.mark.slow
+    @QUICK
+    @given(
+        voxels=st.sampled_from(INTEGERS).flatmap(
+            lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=3, max_dims=3, max_side=6))
+        ),
+        bound=st.one_of(st.integers(0, 300), st.floats(0, 9), st.integers(0, 1 << 65)),
+    )
+    def test_integers_stay_within_it(self, voxels: Voxels, bound: float, write: Write) -> None:
+        back = decompress(write(Volume(voxels), max_error=bound)).voxels
+        assert largest_error(back, voxels) <= bound
+
+    @pytest.mark.slow
+    @QUICK
+    @given(
+        voxels=st.sampled_from(["f2", "f4", "f8"]).flatmap(
+            lambda dtype: hnp.arrays(
+                dtype,
+                hnp.array_shapes(min_dims=3, max_dims=3, max_side=6),
+                elements={"allow_nan": False, "allow_infinity": False},
+            )
+        ),
+        bound=st.floats(0, 1e6, allow_subnormal=False),
+    )
+    def test_floats_stay_within_it(self, voxels: Voxels, bound: float, write: Write) -> None:
+        back = decompress(write(Volume(voxels), max_error=bound)).voxels
+        assert largest_error(back, voxels) <= bound
+
+    @pytest.mark.parametrize("dtype", INTEGERS)
+    @pytest.mark.parametrize("bound", [1, 7, 100, 200])
+    def test_noise_over_the_whole_type_stays_within_it(
+        self, dtype: str, bound: int, write: Write
+    ) -> None:
+        limits = np.iinfo(dtype)
+        rng = np.random.default_rng(bound)
+        noise = rng.integers(limits.min, limits.max, (2, 30, 30), dtype, endpoint=True)
+        noise.flat[:2] = limits.min, limits.max
+        assert (
+            largest_error(decompress(write(Volume(noise), max_error=bound)).voxels, noise) <= bound
+        )
+
+    def test_a_float_that_would_miss_it_is_stored_as_it_is(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        voxels = np.random.default_rng(0).normal(size=(3, 5, 7))
+
+        def off(indices: Voxels, base: float, step: float, dtype: Any) -> Voxels:
+            decoded = indices * step + base
+            decoded.flat[17] += 0.02
+            return decoded.astype(dtype)
+
+        monkeypatch.setattr(integers, "_from_steps", off)
+        assert integers.to_bounded_integers(voxels, 0.01).record == (
+            integers.to_integers(voxels).record
+        )
+
+    def test_floats_become_smaller_for_it(self, scan: Volume, write: Write) -> None:
+        noisy = Volume(scan.voxels + np.random.default_rng(0).random(scan.shape, np.float32))
+        sizes = [write(noisy, max_error=e).stat().st_size for e in (0.0, 0.01, 0.5)]
+        assert sizes[1] < 0.8 * sizes[0]
+        assert sizes[2] < 0.8 * sizes[1]
+
+    def test_zero_is_lossless(self, scan: Volume, write: Write) -> None:
+        back = decompress(write(scan, max_error=0))
+        assert same_bits(back.voxels, scan.voxels)
+        assert back.history == ()
+
+    def test_the_report_tells_what_was_reached(self, scan: Volume, tmp_path: Path) -> None:
+        done = compress(scan, tmp_path / "a.ucv", CompressConfig(max_error=3))
+        back = decompress(tmp_path / "a.ucv").voxels
+        error = back.astype(float) - scan.voxels
+        peak = float(scan.voxels.max() - scan.voxels.min())
+        assert done.max_error == 3 == np.abs(error).max()
+        assert done.psnr == pytest.approx(10 * math.log10(peak**2 / np.mean(error**2)))
+        assert done.psnr_peak == peak
+        assert done.verified
+
+    def test_the_history_tells_that_the_volume_is_derived(self, scan: Volume, write: Write) -> None:
+        (line,) = decompress(write(scan, max_error=2)).history
+        assert line.startswith("DERIVED: compressed with a largest error of 2 HU")
+
+    def test_a_constant_takes_a_few_bytes(self, tmp_path: Path) -> None:
+        volume = Volume(np.full((40, 64, 64), -1000, np.int16))
+        done = compress(volume, tmp_path / "a.ucv", CompressConfig(max_error=5))
+        assert done.file_bytes < 2000
+        assert set(done.block_types) == {"constant"}
+
+
+class TestRatio:
+    @pytest.mark.slow
+    @pytest.mark.parametrize("ratio", [1.0, 2.5, 4, 8, 15.7, 20])
+    @pytest.mark.parametrize("dtype", ["i2", "u1", "f4", "i8"])
+    def test_the_file_is_never_larger(
+        self, ratio: float, dtype: str, scan: Volume, tmp_path: Path
+    ) -> None:
+        voxels = np.tile((scan.voxels // 4 + 128).clip(0, 255).astype(dtype), (1, 2, 2))
+        path = tmp_path / "a.ucv"
+        done = compress(Volume(voxels), path, CompressConfig(ratio=ratio))
+        assert path.stat().st_size * ratio <= voxels.nbytes
+        assert done.ratio == voxels.nbytes / path.stat().st_size
+
+    @pytest.mark.slow
+    def test_it_spends_what_it_may(self, scan: Volume, tmp_path: Path) -> None:
+        large = np.tile(scan.voxels, (2, 4, 4))
+        noise = np.random.default_rng(0).normal(0, 4, large.shape).astype(np.int16)
+        done = compress(Volume(large + noise), tmp_path / "a.ucv", CompressConfig(ratio=12))
+        assert 12 <= done.ratio < 12.3
+
+    @pytest.mark.slow
+    def test_more_bytes_give_more_quality(self, scan: Volume, tmp_path: Path) -> None:
+        psnr = [
+            compress(scan, tmp_path / f"{r}.ucv", CompressConfig(ratio=r)).psnr for r in (4, 8, 16)
+        ]
+        assert psnr[0] > psnr[1] + 2 > psnr[2] + 4  # type: ignore[operator]
+
+    def test_where_lossless_fits_nothing_is_lost(self, scan: Volume, tmp_path: Path) -> None:
+        done = compress(scan, tmp_path / "a.ucv", CompressConfig(ratio=1.5))
+        assert (done.psnr, done.max_error) == (None, 0)
+        assert same_bits(decompress(tmp_path / "a.ucv").voxels, scan.voxels)
+
+    @pytest.mark.slow
+    def test_rich_blocks_get_more_than_empty_ones(
+        self, scan: Volume, tmp_path: Path, small_blocks: None
+    ) -> None:
+        """One textured corner in an empty volume: nearly all bytes belong to it."""
+        voxels = np.zeros((16, 64, 64), np.int16)
+        voxels[:8, :32, :32] = scan.voxels[:8, :32, :32]
+        done = compress(Volume(voxels), tmp_path / "a.ucv", CompressConfig(ratio=25))
+        assert done.block_types.pop("constant") == 64 - 8
+        assert sum(done.block_types.values()) == 8
+        assert done.psnr is not None
+        assert done.psnr > 40
+
+    def test_a_ratio_out_of_reach_is_refused(self, tmp_path: Path) -> None:
+        volume = Volume(np.random.default_rng(0).integers(0, 99, (3, 5, 7), np.int16))
+        with pytest.raises(ConfigError, match="ratio 64 cannot be reached") as caught:
+            compress(volume, tmp_path / "a.ucv", CompressConfig(ratio=64))
+        assert "ratio of 0.2" in caught.value.message
+        assert caught.value.hint
+        assert list(tmp_path.iterdir()) == []
+
+    def test_infinite_voxels_are_kept(self, tmp_path: Path) -> None:
+        voxels = np.random.default_rng(0).normal(size=(8, 64, 64)).astype(np.float32)
+        voxels[0, 0, :3] = np.nan, np.inf, -np.inf
+        with pytest.raises(ConfigError, match="cannot be reached"):
+            compress(Volume(voxels), tmp_path / "a.ucv", CompressConfig(ratio=8))
+        voxels[1:] = 0
+        compress(Volume(voxels), tmp_path / "a.ucv", CompressConfig(ratio=4))
+        assert same_bits(decompress(tmp_path / "a.ucv").voxels, voxels)
+
+    @pytest.mark.slow
+    def test_huge_values_are_shared_out_too(self, scan: Volume, tmp_path: Path) -> None:
+        for scale in (1e27, 1e-30):
+            volume = Volume((scan.voxels * scale).astype(np.float32))
+            path = tmp_path / f"{scale}.ucv"
+            done = compress(volume, path, CompressConfig(ratio=12, speed="fast"))
+            assert done.psnr is not None
+            assert done.psnr > 25
+
+    def test_voxels_stay_in_the_source_s_range(self, scan: Volume, write: Write) -> None:
+        back = decompress(write(scan, ratio=20)).voxels
+        assert back.min() >= scan.voxels.min()
+        assert back.max() <= scan.voxels.max()
+
+    @pytest.mark.slow
+    def test_the_target_is_in_the_file(self, scan: Volume, write: Write) -> None:
+        card = inspect_container(write(scan, ratio=8))
+        assert (card["mode"], card["promise"]) == ("ratio", {"ratio": 8})
+        assert card["ratio"] >= 8
+        assert card["derived"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"lossless": True, "ratio": 2.0},
+        {"max_error": 1.0, "ratio": 2.0},
+        {"max_error": -1.0},
+        {"max_error": math.nan},
+        {"max_error": math.inf},
+        {"ratio": 0.5},
+        {"ratio": math.nan},
+        {"lossless": True, "speed": "warp"},
+        {"lossless": True, "threads": -1},
+    ],
+    ids=str,
+)
+def test_a_config_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        CompressConfig(**wrong)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("config", [{"max_error": 1.0}, {"ratio": 4.0}], ids=str)
+def test_labels_are_compressed_without_loss_only(
+    config: dict[str, float], tmp_path: Path, scan: Volume
+) -> None:
+    labels = np.zeros((3, 5, 7), np.uint8)
+    for volume in (Volume(labels, modality="SEG"), Volume(labels.astype(bool))):
+        with pytest.raises(ConfigError, match="labels"):
+            compress(volume, tmp_path / "a.ucv", CompressConfig(**config))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(np.dtype(np.longdouble).itemsize == 8, reason="long double is double here")
+def test_a_type_that_is_not_held_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"longdouble|float128") as caught:
+        compress(
+            Volume(np.zeros((1, 2, 3), np.longdouble)),
+            tmp_path / "a.ucv",
+            CompressConfig(lossless=True),
+        )
+    assert "float64" in caught.value.hint
+
+
+def test_a_missing_codec_is_named(
+    scan: Volume, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(scan, lossless=True, speed="fast")
+    monkeypatch.setitem(__import__("sys").modules, "imagecodecs", None)
+    for call in (
+        lambda: compress(scan, tmp_path / "b.ucv", CompressConfig(lossless=True)),
+        lambda: decompress(path),
+    ):
+        with pytest.raises(DependencyError, match="imagecodecs") as caught:
+            call()
+        assert "pip install" in caught.value.hint
+
+
+@pytest.mark.slow
+def test_the_result_can_be_written_as_json(scan: Volume, tmp_path: Path) -> None:
+    for number, config in enumerate(({"lossless": True}, {"ratio": 9.0}, {"max_error": 1.0})):
+        done = compress(scan, tmp_path / f"{number}.ucv", CompressConfig(**config))
+        json.dumps(asdict(replace(done, path=str(done.path))), allow_nan=False)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", [{"max_error": 1}, {"ratio": 8}, {"psnr": 40}])
+def test_labels_are_not_compressed_with_a_loss(mode: dict[str, float], tmp_path: Path) -> None:
+    """Also where nothing but their values says that they are labels."""
+    labels = np.zeros((10, 30, 30), np.uint8)
+    labels[3:7, 5:20, 5:20], labels[4:6, 8:12, 8:12] = 2, 5
+    with pytest.raises(ConfigError, match="labels"):
+        compress(Volume(labels), tmp_path / "a.ucv", CompressConfig(**mode))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_quality_beyond_what_numbers_hold_is_lossless(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    volume = Volume(rng.integers(0, 900, (12, 40, 40)).astype(np.int16))
+    done = compress(volume, tmp_path / "a.ucv", CompressConfig(psnr=90.0))
+    assert done.max_error == 0
+
+
+def test_numbers_have_to_be_numbers() -> None:
+    with pytest.raises(ConfigError, match="Use a number"):
+        CompressConfig(ratio="8")  # type: ignore[arg-type]

@@ -1,0 +1,276 @@
+"""Files: .ucv through Slicer's own loading and saving; what was derived says so in any format."""
+
+import json
+import os
+
+import numpy as np
+import slicer
+from medenhance_testing import MedEnhanceTestCase, slow
+
+
+class FileTest(MedEnhanceTestCase):
+    KEEPS_WORKER = True
+
+    def setUp(self):
+        super().setUp()
+        self.path = os.path.join(self.temporaryFolder(), "scan.ucv")
+
+    @slow
+    def test_aVolumeIsSavedAndLoadedLikeAnyOther(self):
+        node = self.smallVolume((24, 40, 36), spacing=(0.7, 0.8, 2.5))
+        self.assertTrue(slicer.util.saveNode(node, self.path, {}))
+        back = slicer.util.loadNodeFromFile(self.path, None, {})
+        self.assertIsNot(back, node)
+        self.assertEqual(back.GetName(), "scan")
+        np.testing.assert_array_equal(
+            slicer.util.arrayFromVolume(back), slicer.util.arrayFromVolume(node)
+        )
+        self.assertEqual(back.GetSpacing(), node.GetSpacing())
+        self.assertEqual(back.GetOrigin(), node.GetOrigin())
+        self.assertIsNone(back.GetAttribute("MedEnhance.preview"))
+
+    def test_otherFormatsAreSavedAsBefore(self):
+        node = self.smallVolume()
+        path = os.path.join(os.path.dirname(self.path), "scan.nrrd")
+        self.assertTrue(slicer.util.saveNode(node, path, {}))
+        with open(path, "rb") as file:
+            self.assertEqual(file.read(4), b"NRRD")
+
+    @slow
+    def test_aPreviewIsThereBeforeTheWholeVolume(self):
+        k, j, i = np.ogrid[:200, :200, :200]
+        node = slicer.util.addVolumeFromArray(((k + 2 * j + i) // 8 + 1).astype(np.uint8))
+        self.assertTrue(slicer.util.saveNode(node, self.path, {}))
+        seen = []
+
+        def look(job):
+            shown = [
+                each
+                for each in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+                if each.GetAttribute("MedEnhance.preview") == "true"
+            ]
+            if shown and not seen:
+                seen.append(slicer.util.arrayFromVolume(shown[0]).copy())
+
+        self.context.runner.onChange(look)
+        self.addCleanup(self.context.runner.offChange, look)
+        back = slicer.util.loadNodeFromFile(self.path, None, {"name": "brain"})
+        whole = slicer.util.arrayFromVolume(node)
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(back), whole)
+        self.assertEqual(back.GetName(), "brain")
+        self.assertEqual(len(seen), 1, "no preview was there")
+        np.testing.assert_array_equal(seen[0][100], whole[100])
+        isOther = seen[0] != whole
+        self.assertGreater(isOther.mean(), 0.5)
+        self.assertEqual(set(seen[0][isOther]), {whole.min()})
+
+    @slow
+    def test_aDamagedFileIsReportedWithItsRemedyAndLeavesNothing(self):
+        node = self.smallVolume((70, 70, 70))
+        self.assertTrue(slicer.util.saveNode(node, self.path, {}))
+        with open(self.path, "r+b") as file:
+            file.seek(os.path.getsize(self.path) // 3)
+            file.write(b"\0" * 40)
+        count = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
+        with self.assertRaisesRegex(RuntimeError, "recover"):
+            slicer.util.loadNodeFromFile(self.path, None, {})
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode"), count)
+
+    def test_aSequenceIsLoadedAsOne(self):
+        from MedEnhancePanels import runner
+        from MedEnhancePanels.tasks import compression
+
+        sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "beating")
+        for index in range(2):
+            sequence.SetDataNodeAtValue(self.smallVolume(seed=index), str(index))
+        job = compression.startCompress(
+            self.context.runner, sequence, self.path, compression.CompressOptions()
+        )
+        runner.wait(job)
+        back = slicer.util.loadNodeFromFile(self.path, None, {})
+        self.assertTrue(back.IsA("vtkMRMLSequenceNode"))
+        self.assertEqual(back.GetNumberOfDataNodes(), 2)
+
+    @slow
+    def test_savingReplacesBecauseSlicersDialogAsked(self):
+        self.assertTrue(slicer.util.saveNode(self.smallVolume(seed=1), self.path, {}))
+        second = self.smallVolume(seed=2)
+        self.assertTrue(slicer.util.saveNode(second, self.path, {}))
+        back = slicer.util.loadNodeFromFile(self.path, None, {})
+        np.testing.assert_array_equal(
+            slicer.util.arrayFromVolume(back), slicer.util.arrayFromVolume(second)
+        )
+
+    @slow
+    def test_whatCannotBeWrittenIsReported(self):
+        node = self.smallVolume()
+        node.SetAndObserveImageData(None)
+        with self.assertLogs(level="ERROR") as caught:
+            self.assertFalse(slicer.util.saveNode(node, self.path, {}))
+        self.assertIn("has no voxels", "\n".join(caught.output))
+        self.assertFalse(os.path.exists(self.path))
+
+    def test_colorVolumesAreNotOffered(self):
+        from MedEnhancePanels.tasks import files
+
+        vector = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode")
+        self.assertFalse(files.canWriteObject(vector))
+        self.assertTrue(files.canWriteObject(self.smallVolume()))
+        self.assertTrue(files.canLoadFile("/any/Where/SCAN.UCV"))
+        self.assertFalse(files.canLoadFile("/any/where/scan.nrrd"))
+
+    def test_aLoadedVolumeIsSavedWithTheScene(self):
+        node = self.smallVolume()
+        voxels = slicer.util.arrayFromVolume(node).copy()
+        self.assertTrue(slicer.util.saveNode(node, self.path, {}))
+        slicer.mrmlScene.Clear(0)
+        slicer.util.loadNodeFromFile(self.path, None, {})
+        bundle = os.path.join(os.path.dirname(self.path), "scene.mrb")
+        self.assertTrue(slicer.util.saveScene(bundle, {}))
+        slicer.mrmlScene.Clear(0)
+        slicer.util.loadScene(bundle, {})
+        np.testing.assert_array_equal(
+            slicer.util.arrayFromVolume(slicer.util.getNode("scan")), voxels
+        )
+
+
+class SavingTest(MedEnhanceTestCase):
+    KEEPS_WORKER = True
+
+    def setUp(self):
+        super().setUp()
+        from MedEnhance import MedEnhanceLogic
+        from MedEnhancePanels.nodes import results
+
+        self.logic, self.results = MedEnhanceLogic(), results
+        self.folder = self.temporaryFolder()
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def result(self, name="Brain enhanced"):
+        """A volume as an enhancement leaves it, without the minutes."""
+        source, node = self.smallVolume(name="Brain"), self.smallVolume(name=name, seed=6)
+        model = {"name": "mr-brain", "sha256": "0123456789abcdef"}
+        manifest = json.dumps({"action": "enhanced", "model": model})
+        self.results.stamp(node, "enhanced", source, model, manifest)
+        node.SetAttribute("MedEnhance.modality", "MR")
+        return node
+
+    def test_aSavedResultSaysDerivedInEachFormat(self):
+        import MedEnhanceLib
+
+        node = self.result()
+        for ending in ("nrrd", "nii.gz", "mha"):
+            path = self.path(f"better.{ending}")
+            self.assertEqual(self.logic.save(node, path), path)
+            volume = MedEnhanceLib.load(path)
+            self.assertEqual(len(volume.history), 1)
+            self.assertTrue(
+                volume.history[0].startswith("DERIVED: enhanced (mr-brain 0123456789ab)")
+            )
+            self.assertEqual(volume.modality, "MR")
+            self.assertTrue(np.array_equal(volume.voxels, slicer.util.arrayFromVolume(node)))
+            with open(f"{path}.json", encoding="utf-8") as file:
+                self.assertEqual(json.load(file)["model"]["name"], "mr-brain")
+        self.assertTrue(node.GetDescription().startswith("DERIVED: enhanced"))
+        self.assertIn("research use only", node.GetDescription())
+
+    def test_anOriginalIsNotCalledDerived(self):
+        import MedEnhanceLib
+
+        node = self.smallVolume(name='MR\n"T1" a/b\\c')
+        path = self.logic.save(node, self.path("plain.nrrd"))
+        self.assertEqual(MedEnhanceLib.load(path).history, ())
+        with open(f"{path}.json", encoding="utf-8") as file:
+            self.assertEqual(json.load(file)["inputs"], {"input": 'MR_"T1" a_b_c'})
+
+    def test_aCompressedResultStaysDerivedWhenItIsOpened(self):
+        from MedEnhancePanels.nodes import provenance
+
+        node, path = self.result(), self.path("better.ucv")
+        self.logic.compress(node, path, lossless=True)
+        card = self.logic.inspect(path)
+        self.assertTrue(card["derived"], card)
+        back = self.logic.decompress(path)
+        self.assertEqual(provenance.historyOf(back), provenance.historyOf(node))
+        self.assertEqual(back.GetAttribute("MedEnhance.derived"), "file")
+        self.assertTrue(self.logic.inspect(back)["derived"])
+
+    def test_aResultOfAResultReportsBothSteps(self):
+        from MedEnhancePanels.nodes import provenance
+
+        node = self.result()
+        second = self.smallVolume(name="twice")
+        self.results.stamp(second, "difference", node)
+        steps = provenance.historyOf(second)
+        self.assertEqual([step.split()[1] for step in steps], ["enhanced", "difference"])
+        node.SetAttribute(provenance.HISTORY, "edited")
+        self.assertEqual(len(provenance.historyOf(node)), 1)
+
+    @slow
+    def test_wordsOfAnyKindTravelInTheHistory(self):
+        import MedEnhanceLib
+        from MedEnhancePanels.nodes import provenance
+
+        node, steps = self.smallVolume(), ['DERIVED: by "Ä" in C:\\new\\table', "two\nlines"]
+        provenance.setHistory(node, steps)
+        path = self.logic.save(node, self.path("words.nrrd"))
+        self.assertEqual(list(MedEnhanceLib.load(path).history), steps)
+        path = self.path("words.ucv")
+        self.logic.compress(node, path, lossless=True)
+        self.assertEqual(provenance.historyOf(self.logic.decompress(path)), steps)
+
+    @slow
+    def test_whatCannotBeSavedIsRefusedBeforeTheWork(self):
+        from MedEnhancePanels.errors import PanelError
+
+        node, taken = self.smallVolume(), self.path("taken.nrrd")
+        with open(taken, "w") as file:
+            file.write("mine")
+        refused = ((self.path("q.xyz"), "ending"), (self.path("none/q.nrrd"), "not there"),
+                   (taken, "exists"))  # fmt: skip
+        for path, words in refused:
+            with self.assertRaises(PanelError) as caught:
+                self.logic.save(node, path)
+            self.assertEqual(caught.exception.code, "output")
+            self.assertIn(words, caught.exception.message)
+        self.assertEqual(os.listdir(self.folder), ["taken.nrrd"])
+        self.logic.save(node, taken, overwrite=True)
+        self.assertGreater(os.path.getsize(taken), 100)
+
+    def test_messagesNameTheNodeAndNoTemporaryFile(self):
+        from MedEnhancePanels.errors import PanelError
+
+        node, guide = (
+            self.smallVolume(name="MR_T1", dtype=np.float32),
+            self.smallVolume(name="knee"),
+        )
+        node.SetAttribute("MedEnhance.modality", "MR")
+        guide.SetAttribute("MedEnhance.modality", "CT")
+        with self.assertRaises(PanelError) as caught:
+            self.logic.enhance(node, guide=guide)
+        self.assertTrue(caught.exception.message.startswith("knee: the guide is CT"))
+        slicer.util.arrayFromVolume(node)[2] = np.nan
+        slicer.util.arrayFromVolumeModified(node)
+        with self.assertRaises(PanelError) as caught:
+            self.logic.enhance(node)
+        self.assertTrue(caught.exception.message.startswith("MR_T1: "), caught.exception.message)
+
+    def test_slicersOwnSaveKeepsTheHistoryInScenesAlone(self):
+        """As the guide says; a Slicer that keeps it in files too makes that sentence untrue."""
+        import MedEnhanceLib
+        from MedEnhancePanels.nodes import provenance
+
+        node = self.result()
+        provenance.setHistory(node, ['DERIVED: "Ä" & <b>', *provenance.historyOf(node)])
+        steps = provenance.historyOf(node)
+        self.assertTrue(slicer.util.saveNode(node, self.path("own.nrrd")))
+        self.assertEqual(MedEnhanceLib.load(self.path("own.nrrd")).history, ())
+        self.assertTrue(slicer.util.saveScene(self.path("scene.mrml")))
+        slicer.mrmlScene.Clear(0)
+        slicer.util.loadScene(self.path("scene.mrml"))
+        back = slicer.util.getNode("Brain enhanced")
+        self.assertEqual(provenance.historyOf(back), steps)
+        self.assertEqual(provenance.manifestOf(back)["action"], "enhanced")
+        self.assertTrue(back.GetDescription().startswith("DERIVED"))
