@@ -1,4 +1,7 @@
-"""Events on the wire: one JSON object per line, `{"v": 1, "job": "<id>", "event": "<kind>", …}`."""
+"""Events on the wire: one JSON object per line, `{"v": 1, "job": "<id>", "event": "<kind>", …}`.
+
+Lines go over bare file descriptors: the same on Windows, macOS and Linux.
+"""
 
 from __future__ import annotations
 
@@ -60,9 +63,6 @@ def as_json(value: Any) -> Any:
     return str(value) if isinstance(value, PurePath) else value
 
 
-# ---- Lines over pipes, on bare file descriptors: the same on Windows, macOS and Linux.
-
-
 #: No honest line is longer; a volume goes through a file.
 LONGEST_LINE = 16 * 1024 * 1024
 _PIECE = 65_536
@@ -121,9 +121,6 @@ def _write_all(descriptor: int, data: bytes) -> None:
     left = memoryview(data)
     while left:
         left = left[os.write(descriptor, left) :]
-
-
-# ---- What every line of the protocol has: its version.
 
 
 #: Version of the line protocol: the "v" of every line.
