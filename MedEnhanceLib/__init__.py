@@ -12,10 +12,10 @@ imported when it is first used. Research software, not a medical device.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from MedEnhanceLib._version import __version__
+from MedEnhanceLib.runtime.lazy import imported_when_used
 
 if TYPE_CHECKING:
     from MedEnhanceLib.api import (
@@ -82,23 +82,13 @@ __all__ = [
     "train",
 ]
 
-_API = [name for name in __all__ if name.islower() and not name.startswith("_")]
-_ERRORS = [name for name in __all__ if name.endswith("Error")] + ["Cancelled"]
-_HOME = (
-    {"Cohort": "io.cohort", "Geometry": "core.geometry", "Volume": "core.volume"}
-    | dict.fromkeys(_ERRORS, "errors")
-    | dict.fromkeys(_API, "api")
-    | dict.fromkeys(("compare", "distill", "evaluate", "train"), "api_training")
-)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+_TRAINING = ["compare", "distill", "evaluate", "train"]
+_HOMES = {
+    "api": [name for name in __all__ if name.islower() and name not in (*_TRAINING, "__version__")],
+    "api_training": _TRAINING,
+    "core.geometry": ["Geometry"],
+    "core.volume": ["Volume"],
+    "errors": ["Cancelled", *(name for name in __all__ if name.endswith("Error"))],
+    "io.cohort": ["Cohort"],
+}
+__getattr__, __dir__ = imported_when_used(__name__, __all__, _HOMES)

@@ -21,14 +21,13 @@ from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.dicom import DicomParams, check_folder
-from MedEnhanceLib.jobs.failures import memory_errors
 from MedEnhanceLib.jobs.files import check_ending, load_volume
 from MedEnhanceLib.jobs.kinds.compress import check_fit, compress_volume, estimate_volume
 from MedEnhanceLib.jobs.kinds.enhance import Enhanced, enhance_volume, objects_of
 from MedEnhanceLib.jobs.kinds.segment import head_config
 from MedEnhanceLib.jobs.kinds.volumes import InspectParams, inspect_volume
 from MedEnhanceLib.jobs.objects import place_all, write
-from MedEnhanceLib.runtime.progress import Cancel, Listener
+from MedEnhanceLib.runtime.progress import Cancel, Listener, Monitor
 from MedEnhanceLib.unicompress.config import CompressConfig
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def load(
 
         volume = me.load("scan.nii.gz")
     """
-    with memory_errors(), watched(progress, cancel) as monitor:
+    with watched(progress, cancel) as monitor:
         return load_volume(
             Path(path),
             modality=modality,
@@ -126,7 +125,7 @@ def list_series(
     """
     from MedEnhanceLib.io.dicom import list_series as rows_of
 
-    with memory_errors(), watched(progress, cancel) as monitor:
+    with watched(progress, cancel) as monitor:
         return rows_of(Path(path), monitor)
 
 
@@ -155,7 +154,7 @@ def save(
     from MedEnhanceLib import io
 
     check_ending(Path(path))
-    with memory_errors(), watched(progress, cancel) as monitor:
+    with watched(progress, cancel) as monitor:
         monitor.progress(0.0, "save")
         io.save(volume, path, overwrite=overwrite)
         monitor.progress(1.0, "saved")
@@ -218,7 +217,7 @@ def save_dicom(
         overwrite=overwrite,
     )
     objects = objects_of(result)
-    with memory_errors(), watched(progress, cancel) as monitor:
+    with watched(progress, cancel) as monitor:
         inputs = [Path(like)] if like else []
         check_folder(Path(folder), inputs=inputs, overwrite=overwrite, monitor=monitor)
         objects = place_all(objects, params, monitor.part(0.0, 0.2))
@@ -232,7 +231,8 @@ class _EnhanceOrder(Options):
     volume: Annotated[Volume, About(help="what is enhanced")]
     model: str = "auto"
     guide: Volume | None = option(
-        None, help="a high-quality volume of the same modality whose look is taken over"
+        None,
+        help="a volume of the wanted appearance, or an earlier scan of the patient (see guide_use)",
     )
     uncertainty: int = 0
     segment: bool = option(False, help="find labels in the enhanced volume too")
@@ -277,7 +277,7 @@ def enhance(call: EnhanceCall) -> Enhanced:
     if call.slices is not None and call.segment:
         raise ConfigError("slices cannot be segmented alone", "Leave out segment, or slices.")
     head = head_config(call.head, call.device, wanted=call.segment)
-    with memory_errors(), watched(call.progress, call.cancel) as monitor:
+    with watched(call.progress, call.cancel) as monitor:
         return enhance_volume(
             call.volume,
             narrowed(EnhanceConfig, call),
@@ -319,7 +319,7 @@ def blend(
     """
     from MedEnhanceLib.hqg.strength import blend as blend_volumes
 
-    with memory_errors(), watched(progress, cancel) as monitor:
+    with watched(progress, cancel) as monitor:
         monitor.progress(0.0, "blend")
         blended = blend_volumes(original, enhanced, strength)
         monitor.progress(1.0, "blended")
@@ -357,28 +357,29 @@ def segment(call: SegmentCall) -> Segmentation:
     """
     from MedEnhanceLib.gradprom import segment as segment_volume
 
-    with memory_errors(), watched(call.progress, call.cancel) as monitor:
+    with watched(call.progress, call.cancel) as monitor:
         return segment_volume(call.volume, narrowed(SegmentConfig, call), monitor=monitor)
 
 
 @dataclass(frozen=True)
-class _EstimateOrder(Options):
-    volume: Annotated[Volume | PathLike, About(help="a volume, or a file of one")]
-
-
-@dataclass(frozen=True)
-class _CompressOrder(_EstimateOrder):
-    path: Annotated[PathLike, About(help="the file, which ends in .ucv")]
-
-
-@dataclass(frozen=True)
-class EstimateCall(CompressConfig, Watched, _EstimateOrder):
+class EstimateCall(CompressConfig, Watched):
     """The arguments of `estimate_compression`."""
 
+    volume: Annotated[Volume | PathLike, About(help="a volume, or a file of one")]
+
+    def load(self, monitor: Monitor, scratch: Path | None = None) -> tuple[Volume, Monitor]:
+        """The volume, and a monitor of what comes after."""
+        if isinstance(self.volume, Volume):
+            return self.volume, monitor
+        loading, rest = monitor.part(0.0, 0.1), monitor.part(0.1, 1.0)
+        return load_volume(Path(self.volume), scratch=scratch, monitor=loading), rest
+
 
 @dataclass(frozen=True)
-class CompressCall(CompressConfig, Watched, Written, _CompressOrder):
+class CompressCall(EstimateCall, Written):
     """The arguments of `compress`."""
+
+    path: Annotated[PathLike, About(help="the file, which ends in .ucv")]
 
 
 @takes(CompressCall)
@@ -401,11 +402,8 @@ def compress(call: CompressCall) -> CompressResult:
     """
     config, path = narrowed(CompressConfig, call), Path(call.path)
     check_fit(config)
-    with memory_errors(), watched(call.progress, call.cancel) as monitor:
-        volume = call.volume
-        if not isinstance(volume, Volume):
-            volume = load_volume(Path(volume), scratch=path.parent, monitor=monitor.part(0.0, 0.1))
-            monitor = monitor.part(0.1, 1.0)
+    with watched(call.progress, call.cancel) as monitor:
+        volume, monitor = call.load(monitor, scratch=path.parent)
         return compress_volume(volume, path, config, monitor, call.overwrite)
 
 
@@ -430,11 +428,8 @@ def estimate_compression(call: EstimateCall) -> Estimate:
     """
     config = narrowed(CompressConfig, call)
     check_fit(config)
-    with memory_errors(), watched(call.progress, call.cancel) as monitor:
-        volume = call.volume
-        if not isinstance(volume, Volume):
-            volume = load_volume(Path(volume), monitor=monitor.part(0.0, 0.1))
-            monitor = monitor.part(0.1, 1.0)
+    with watched(call.progress, call.cancel) as monitor:
+        volume, monitor = call.load(monitor)
         return estimate_volume(volume, config, monitor)
 
 
@@ -468,7 +463,7 @@ def decompress(
     """
     from MedEnhanceLib.unicompress import decompress as decompress_file
 
-    with memory_errors(), watched(progress, cancel) as monitor:
+    with watched(progress, cancel) as monitor:
         return decompress_file(Path(path), region=region, layers=layers, monitor=monitor)
 
 
@@ -492,7 +487,7 @@ def recover(
     """
     from MedEnhanceLib.unicompress import recover as recover_file
 
-    with memory_errors(), watched(progress, cancel) as monitor:
+    with watched(progress, cancel) as monitor:
         return recover_file(Path(path), monitor=monitor)
 
 
@@ -523,7 +518,7 @@ def inspect(
         me.inspect("scan.nii.gz")["spacing"]
         me.inspect("scan.ucv", verify=True)["check"]["intact"]
     """
-    with memory_errors(), watched(progress, cancel) as monitor:
+    with watched(progress, cancel) as monitor:
         if not isinstance(path_or_volume, Volume):
             params = InspectParams(input=os.fspath(path_or_volume), verify=verify)
             return inspect_volume(params, monitor)

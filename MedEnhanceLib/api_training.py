@@ -7,51 +7,69 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Annotated, Any
 
-from MedEnhanceLib.api import PathLike, Progress
+from MedEnhanceLib.api import PathLike, Watched
+from MedEnhanceLib.bundles import Bundle
+from MedEnhanceLib.core.options import About, about, narrowed, option, takes
+from MedEnhanceLib.gradprom.config import TrainHeadConfig
+from MedEnhanceLib.hqg.config import TrainConfig
+from MedEnhanceLib.hqg.slices.config import TrainSlicesConfig
+from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.jobs.bar import watched
-from MedEnhanceLib.jobs.failures import memory_errors
-from MedEnhanceLib.jobs.kinds.compare import CompareParams, rows_of, run_compare
-from MedEnhanceLib.jobs.kinds.evaluate import evaluate_bundle
-from MedEnhanceLib.jobs.kinds.train import train_method, training_config
-from MedEnhanceLib.runtime.progress import Cancel
+from MedEnhanceLib.jobs.kinds.compare import CompareOptions, CompareParams, rows_of, run_compare
+from MedEnhanceLib.jobs.kinds.distill import (
+    CohortParams,
+    DistillParams,
+    distill_config,
+    distill_into,
+    refuse_among_patients,
+)
+from MedEnhanceLib.jobs.kinds.evaluate import EvaluateParams, evaluate_bundle
+from MedEnhanceLib.jobs.kinds.train import TrainParams, train_method, training_config
+from MedEnhanceLib.spg.config import DistillConfig, Modality, TrainDenoiserConfig
 
-if TYPE_CHECKING:
-    from MedEnhanceLib.bundles import Bundle
-    from MedEnhanceLib.gradprom import TrainHeadConfig
-    from MedEnhanceLib.hqg import TrainConfig
-    from MedEnhanceLib.io.cohort import Cohort
-    from MedEnhanceLib.spg.config import DistillConfig, TrainDenoiserConfig
+_PRESET = 'a preset ("smoke", "cpu", "full"), '
 
 
-def train(
-    method: str,
-    config: str | Mapping[str, Any] | TrainConfig | TrainHeadConfig | TrainDenoiserConfig,
-    data: PathLike,
-    out: PathLike,
-    *,
-    progress: Progress = None,
-    cancel: Cancel | None = None,
-) -> Path:
+@dataclass(frozen=True)
+class TrainCall(Watched):
+    """The arguments of `train`."""
+
+    method: Annotated[str, about(TrainParams, "method")]
+    config: Annotated[
+        str
+        | Mapping[str, Any]
+        | TrainConfig
+        | TrainHeadConfig
+        | TrainDenoiserConfig
+        | TrainSlicesConfig,
+        About(
+            help=f"{_PRESET}the method's fields as an object, or its TrainConfig, "
+            "TrainDenoiserConfig, TrainHeadConfig or TrainSlicesConfig"
+        ),
+    ]
+    data: Annotated[
+        PathLike,
+        About(
+            help="a folder with the volumes; for hqg and denoiser also a distilled set, for "
+            "denoiser a cohort (then with the field `task`)"
+        ),
+    ]
+    out: Annotated[PathLike, About(help="the folder for checkpoint and bundle")]
+
+
+@takes(TrainCall)
+def train(call: TrainCall) -> Path:
     """Train a model, or resume a training.
 
     Args:
-        method: "hqg" (an enhancer), "denoiser" (a small restorer), "head" (a segmentation head),
-            "gradprom" (both, learning from each other: its folder is the enhancer's, the head's is
-            beside it), or "unicompress" (a part of the codec, by the field `part`: implicit,
-            predictor or restoration).
-        config: a preset ("smoke", "cpu", "full"), the method's fields as an object, or its
-            TrainConfig, TrainDenoiserConfig or TrainHeadConfig.
-        data: a folder with the volumes; for hqg and denoiser also a distilled set, for denoiser a
-            cohort (then with the field `task`).
-        out: the folder for checkpoint and bundle.
-        progress: a function that is called with each `progress.Event`, or True for a bar.
-        cancel: a function that returns whether to stop, or a threading.Event.
+        call: the options.
 
     Returns:
-        The folder of the bundle.
+        The folder of the bundle; of gradprom the enhancer's, with the head's beside it.
 
     Raises:
         Cancelled: after writing a checkpoint from which the same call resumes.
@@ -59,44 +77,48 @@ def train(
         folder = me.train("hqg", "cpu", "data/", out="runs/a", progress=True)
         me.enhance(volume, model=str(folder))
     """
-    fields = {"preset": config} if isinstance(config, str) else config
-    chosen = training_config(method, fields, Path(data))
-    with memory_errors(), watched(progress, cancel) as monitor:
-        return train_method(method, chosen, Path(data), Path(out), monitor)
+    fields = {"preset": call.config} if isinstance(call.config, str) else call.config
+    data = Path(call.data)
+    config = training_config(call.method, fields, data)
+    with watched(call.progress, call.cancel) as monitor:
+        return train_method(call.method, config, data, Path(call.out), monitor)
 
 
-def distill(
-    cohort: Cohort | PathLike,
-    out: PathLike,
-    task: str | None = None,
-    *,
-    config: str | Mapping[str, Any] | DistillConfig = "cpu",
-    images_per_patient: int | None = None,
-    prior: str | None = None,
-    device: str | None = None,
-    scheduler: str | None = None,
-    overwrite: bool = False,
-    progress: Progress = None,
-    cancel: Cancel | None = None,
-) -> Path:
+@dataclass(frozen=True)
+class CohortCall(Watched):
+    """What `distill` and `compare` take."""
+
+    cohort: Annotated[Cohort | PathLike, About(help="patients, or what `Cohort.open` takes")]
+    out: Annotated[PathLike, about(DistillParams, "out")]
+    task: Annotated[str | None, about(DistillConfig, "task")] = None
+    _: KW_ONLY
+    config: str | Mapping[str, Any] | DistillConfig = option(
+        "cpu",
+        help=f"{_PRESET}fields as an object, or a DistillConfig; what is given beside it counts "
+        "more than what it holds",
+    )
+
+
+@dataclass(frozen=True)
+class DistillCall(CohortCall):
+    """The arguments of `distill`."""
+
+    _: KW_ONLY
+    images_per_patient: Annotated[int | None, about(DistillConfig, "images_per_patient")] = None
+    prior: Annotated[str | None, about(DistillConfig, "prior")] = None
+    device: Annotated[str | None, about(DistillConfig, "device")] = None
+    scheduler: Annotated[str | None, about(DistillParams, "scheduler")] = None
+    overwrite: Annotated[bool, about(DistillParams, "overwrite")] = False
+
+
+@takes(DistillCall)
+def distill(call: DistillCall) -> Path:
     """Distill a cohort into a few images to train small networks on.
 
     Where another long job uses the GPU, this waits and warns of it.
 
     Args:
-        cohort: patients, or what `Cohort.open` takes.
-        out: the folder of the result.
-        task: "denoise", "sr2", "sr4" or "undersample".
-        config: a preset ("smoke", "cpu", "full"), fields as an object, or a DistillConfig. The
-            next four arguments count more than what it holds.
-        images_per_patient: how many images are made of each patient.
-        prior: "template" (a public average, MR alone), a volume's file, or "patient:ID" or
-            "representative", which expose a patient.
-        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        scheduler: address of a Dask cluster.
-        overwrite: remove what was distilled into `out` before.
-        progress: a function that is called with each `progress.Event`, or True for a bar.
-        cancel: a function that returns whether to stop, or a threading.Event.
+        call: the cohort and the options.
 
     Returns:
         The folder `out`.
@@ -108,59 +130,36 @@ def distill(
 
         me.distill(me.Cohort.from_folder("patients/"), "distilled/", task="denoise")
     """
-    from MedEnhanceLib.io.cohort import Cohort
-    from MedEnhanceLib.jobs.kinds.distill import distill_config, distill_into, refuse_among_patients
-
-    given = {
-        "task": task,
-        "images_per_patient": images_per_patient,
-        "prior": prior,
-        "device": device,
-    }
-    chosen = distill_config(config, {n: value for n, value in given.items() if value is not None})
-    with memory_errors(), watched(progress, cancel) as monitor:
+    names = ("task", "images_per_patient", "prior", "device")
+    given = {name: value for name in names if (value := getattr(call, name)) is not None}
+    config, cohort, out = distill_config(call.config, given), call.cohort, Path(call.out)
+    with watched(call.progress, call.cancel) as monitor:
         if not isinstance(cohort, Cohort):
-            refuse_among_patients(Path(out), Path(cohort))
+            refuse_among_patients(out, Path(cohort))
             cohort = Cohort.open(cohort, monitor=monitor.part(0.0, 0.01))
         return distill_into(
-            cohort, Path(out), chosen, monitor, scheduler=scheduler, overwrite=overwrite
+            cohort, out, config, monitor, scheduler=call.scheduler, overwrite=call.overwrite
         )
 
 
-def compare(
-    cohort: Cohort | PathLike,
-    out: PathLike,
-    task: str | None = None,
-    *,
-    config: str | Mapping[str, Any] = "cpu",
-    budget: Literal["small", "ordinary"] = "small",
-    seeds: int = 3,
-    draws: int = 10,
-    steps: int = 600,
-    pattern: str = "*",
-    modality: Literal["CT", "MR"] | None = None,
-    overwrite: bool = False,
-    progress: Progress = None,
-    cancel: Cancel | None = None,
-) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class CompareCall(CompareOptions, CohortCall):
+    """The arguments of `compare`."""
+
+    _: KW_ONLY
+    pattern: Annotated[str, about(CohortParams, "pattern")] = "*"
+    modality: Annotated[Modality | None, about(CohortParams, "modality")] = None
+
+
+@takes(CompareCall)
+def compare(call: CompareCall) -> list[dict[str, Any]]:
     """Compare a distillation of a cohort with simpler ways to choose training images.
 
-    Nothing is distilled that could be shared.
+    Nothing is distilled that could be shared. `out` gets tables, a curve and a page; the same call
+    resumes there. The loop of `config` is that of the small budgets.
 
     Args:
-        cohort: patients, or what `Cohort.open` takes with pattern and modality.
-        out: a folder for tables, curve and page; the same call resumes there.
-        task: as `distill` takes it.
-        config: as `distill` takes it; the loop is that of the small budgets.
-        budget: "ordinary" measures images of each patient as well.
-        seeds: trainings of each arm.
-        draws: trainings on randomly chosen raw images.
-        steps: of each training.
-        pattern: of the files of a patient.
-        modality: "CT" or "MR", where files do not state it.
-        overwrite: measure everything again.
-        progress: a function that is called with each `progress.Event`, or True for a bar.
-        cancel: a function that returns whether to stop, or a threading.Event.
+        call: the cohort and the options.
 
     Returns:
         A row for each training.
@@ -171,51 +170,40 @@ def compare(
 
         rows = me.compare("patients/", "comparison/", task="denoise")
     """
-    from MedEnhanceLib.io.cohort import Cohort
-    from MedEnhanceLib.spg.config import DistillConfig
-
-    fields = {"preset": config} if isinstance(config, str) else dict(config)
-    patients = cohort if isinstance(cohort, Cohort) else None
-    params = CompareParams(
-        cohort="Cohort" if isinstance(cohort, Cohort) else os.fspath(cohort),
-        out=os.fspath(out),
-        config=DistillConfig.from_json(fields | ({"task": task} if task else {})),
-        budget=budget,
-        seeds=seeds,
-        draws=draws,
-        steps=steps,
-        pattern=pattern,
-        modality=modality,
-        overwrite=overwrite,
+    patients = call.cohort if isinstance(call.cohort, Cohort) else None
+    params = narrowed(
+        CompareParams,
+        call,
+        cohort="Cohort" if isinstance(call.cohort, Cohort) else os.fspath(call.cohort),
+        out=os.fspath(call.out),
+        config=distill_config(call.config, {"task": call.task} if call.task else {}),
     )
-    with memory_errors(), watched(progress, cancel) as monitor:
+    with watched(call.progress, call.cancel) as monitor:
         return rows_of(run_compare(params, monitor, patients))
 
 
-def evaluate(
-    bundle: str | os.PathLike[str] | Bundle,
-    data: PathLike,
-    *,
-    device: str = "auto",
-    progress: Progress = None,
-    cancel: Cancel | None = None,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class EvaluateCall(Watched):
+    """The arguments of `evaluate`."""
+
+    bundle: Annotated[PathLike | Bundle, About(help="a model's name, its folder, or a Bundle")]
+    data: Annotated[PathLike, about(EvaluateParams, "data")]
+    _: KW_ONLY
+    device: Annotated[str, about(EvaluateParams, "device")] = "auto"
+
+
+@takes(EvaluateCall)
+def evaluate(call: EvaluateCall) -> dict[str, Any]:
     """Measure a model on good volumes: degraded and enhanced, or against labels.
 
     Args:
-        bundle: a model's name, its folder, or a Bundle.
-        data: a volume or a folder of them; a head needs `<name>-labels<ending>` beside each.
-        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        progress: a function that is called with each `progress.Event`, or True for a bar.
-        cancel: a function that returns whether to stop, or a threading.Event.
+        call: the model, the volumes and the device.
 
     Returns:
         A manifest with the rows in "results".
 
         me.evaluate("mr-brain", "data/")["results"]["means"]
     """
-    from MedEnhanceLib.bundles import Bundle
-
-    name_or_path = str(bundle.folder) if isinstance(bundle, Bundle) else os.fspath(bundle)
-    with memory_errors(), watched(progress, cancel) as monitor:
-        return evaluate_bundle(name_or_path, Path(data), device, monitor)
+    model = call.bundle.folder if isinstance(call.bundle, Bundle) else call.bundle
+    with watched(call.progress, call.cancel) as monitor:
+        return evaluate_bundle(os.fspath(model), Path(call.data), call.device, monitor)

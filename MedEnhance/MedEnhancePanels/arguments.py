@@ -42,19 +42,23 @@ def camelCase(name):
     return first + "".join(word.capitalize() for word in others)
 
 
+def fieldsOf(options, declaration):
+    """What an object has of the options of a declaration, by JSON name."""
+    from MedEnhanceLib.core.options import options_of
+
+    names = {one.name: camelCase(one.name) for one in options_of(declaration)}
+    return {name: getattr(options, own) for name, own in names.items() if hasattr(options, own)}
+
+
 def configOf(options, declaration, **values):
     """The JSON object of a declaration, checked; raises PanelError as the library's error says.
 
     options: an object with an attribute for each option; values: take precedence, by JSON name.
     """
-    from MedEnhanceLib.core.options import config_from_json, config_to_json, options_of
+    from MedEnhanceLib.core.options import config_from_json, config_to_json
     from MedEnhanceLib.errors import ConfigError
 
-    fields = {
-        one.name: getattr(options, camelCase(one.name))
-        for one in options_of(declaration)
-        if hasattr(options, camelCase(one.name))
-    } | values
+    fields = fieldsOf(options, declaration) | values
     try:
         return config_to_json(config_from_json(declaration, fields))
     except ConfigError as error:
@@ -67,14 +71,16 @@ def _asHere(message, fields):
     return message
 
 
-def optionsClass(name, declaration, base, first=(), **others):
-    """A frozen dataclass of all options of a declaration, under the names of the panel.
+def optionsClass(name, declaration, base, first=(), only=(), **others):
+    """A frozen dataclass of the options of a declaration, under the names of the panel.
 
-    base: its methods. first: (name, default) of fields before, others: of fields after the options.
+    base: its methods. only: some of the options. first: (name, default) of fields before, others:
+    of fields after them.
     """
     from MedEnhanceLib.core.options import options_of
 
-    own = [(camelCase(one.name), one.default) for one in options_of(declaration)]
+    chosen = [one for one in options_of(declaration) if not only or one.name in only]
+    own = [(camelCase(one.name), one.default) for one in chosen]
     fields = [
         (key, object, dataclasses.field(default=default))
         for key, default in [*first, *own, *others.items()]
@@ -134,22 +140,27 @@ class OptionsAsKeywords:
         )
 
 
-def describe(widget, declaration, name):
-    """Give a widget the range of an option, and its description as tool tip where it has none."""
-    from MedEnhanceLib.core.options import options_of
+def describe(widget, declaration, name, scale=1):
+    """Give a widget the range of an option, and its description as tool tip where it has none.
 
-    one = next(one for one in options_of(declaration) if one.name == name)
-    step = 10.0**-widget.decimals if hasattr(widget, "decimals") else 1
+    scale: what the widget shows of 1: 100 for a share in percent.
+    """
+    from MedEnhanceLib.core.options import option_of
+
+    one = option_of(declaration, name)
+    isWhole = not hasattr(widget, "decimals")
+    step = 1 if isWhole else 10.0**-widget.decimals
     about = one.about
     if hasattr(widget, "maximum"):
-        if about.low is not None:
-            widget.minimum = about.low
-        if about.above is not None:
-            widget.minimum = about.above + step
-        if about.high is not None:
-            widget.maximum = about.high
-        if about.below is not None:
-            widget.maximum = about.below - step
+        for end, bound, margin in (
+            ("minimum", about.low, 0),
+            ("minimum", about.above, step),
+            ("maximum", about.high, 0),
+            ("maximum", about.below, -step),
+        ):
+            if bound is not None:
+                value = bound * scale + margin
+                setattr(widget, end, round(value) if isWhole else value)
     if not widget.toolTip:
         widget.toolTip = one.description
 

@@ -9,8 +9,9 @@ import math
 import slicer
 import vtk
 
-from MedEnhanceLib.core.options import options_of
+from MedEnhanceLib.core.options import option_of, options_of
 from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.unicompress.config import CompressConfig
 from MedEnhancePanels import arguments
 
@@ -74,6 +75,20 @@ class Number(_Parameter):
         return repr(float(value))
 
 
+class NumberOrWord(Number):
+    """A float, or one of `words`."""
+
+    def __init__(self, name, default, words):
+        super().__init__(name, default)
+        self.words = words
+
+    def fromText(self, text):
+        return text if text in self.words else super().fromText(text)
+
+    def toText(self, value):
+        return value if value in self.words else super().toText(value)
+
+
 class Whole(_Parameter):
     """An integer."""
 
@@ -85,10 +100,10 @@ class Whole(_Parameter):
 
 
 class Choice(_Parameter):
-    """One of `choices`, the first by default."""
+    """One of `choices`; default: None is the first."""
 
-    def __init__(self, name, *choices):
-        super().__init__(name, choices[0])
+    def __init__(self, name, *choices, default=None):
+        super().__init__(name, default or choices[0])
         self.choices = choices
 
     def fromText(self, text):
@@ -110,13 +125,19 @@ class Switch(Flag):
         self.off, self.on = off, on
 
 
-def _fieldOf(one):
-    """The field of an option of a declaration."""
-    name = one.name.title().replace("_", "")
+def fieldOf(declaration, option, name=""):
+    """The field of an option: its type, choices and default are those of the declaration.
+
+    name: of the parameter; empty: as the option is called.
+    """
+    one = option_of(declaration, option)
+    name = name or option.title().replace("_", "")
     if len(one.choices) == 2:
         return Switch(name, *one.choices)
     if one.choices:
-        return Choice(name, *one.choices)
+        return Choice(name, *one.choices, default=one.default)
+    if one.words:
+        return NumberOrWord(name, one.default, one.words)
     return {bool: Flag, float: Number, int: Whole, str: Text}[one.kind](name, one.default)
 
 
@@ -127,7 +148,7 @@ def declared(declaration):
         for one in options_of(declaration):
             name = arguments.camelCase(one.name)
             if one.about.flag is not None and not one.about.one_of and not hasattr(cls, name):
-                setattr(cls, name, _fieldOf(one))
+                setattr(cls, name, fieldOf(declaration, one.name))
         return cls
 
     return extend
@@ -161,6 +182,10 @@ class State:
     guideVolume = NodeReference("GuideVolume")
     outputVolume = NodeReference("OutputVolume")
     enhancedVolume = NodeReference("EnhancedVolume")
+    #: How much of a result is shown; runs themselves take the strength that suits the noise.
+    strength = Number("Strength", 1.0)
+    #: Off: where shading is measured to be strong; on: always.
+    biasCorrection = Switch("BiasCorrection", "auto", "n4")
     allFrames = Flag("AllFrames", False)
     uncertainty = Flag("Uncertainty", False)
     uncertaintySamples = Whole("UncertaintySamples", 8)
@@ -189,13 +214,13 @@ class State:
     distillCohort = Text("DistillCohort", "")
     distillPattern = Text("DistillPattern", "*")
     distillModality = Choice("DistillModality", "auto", "MR", "CT")
-    distillGoal = Choice("DistillGoal", "denoise", "sr2", "sr4", "undersample")
+    distillGoal = fieldOf(DistillConfig, "task", "DistillGoal")
     distillPrior = Choice("DistillPrior", "template", "scene", "file", "patient", "representative")
     distillPriorVolume = NodeReference("DistillPriorVolume")
     distillPriorFile = Text("DistillPriorFile", "")
     distillPriorPatient = Text("DistillPriorPatient", "")
-    distillImages = Whole("DistillImages", 10)
-    distillHeldOut = Number("DistillHeldOut", 0.2)
+    distillImages = fieldOf(DistillConfig, "images_per_patient", "DistillImages")
+    distillHeldOut = fieldOf(DistillConfig, "held_out", "DistillHeldOut")
 
     page = Text("Page", "")
 

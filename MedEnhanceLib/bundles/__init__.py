@@ -5,6 +5,7 @@ from MedEnhanceLib.bundles.store import (
     import_bundle,
     list_bundles,
     open_bundle,
+    open_bundle_for,
     remove_bundle,
     verify_bundle,
 )
@@ -14,6 +15,7 @@ __all__ = [
     "import_bundle",
     "list_bundles",
     "open_bundle",
+    "open_bundle_for",
     "remove_bundle",
     "verify_bundle",
 ]

@@ -13,12 +13,15 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from MedEnhanceLib.core.manifest import file_sha256
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.io.describe import default_units
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
 
 FORMAT = "medenhance-bundle"
@@ -29,6 +32,8 @@ WEIGHTS = PurePosixPath("models/model.safetensors")
 CODEC = "codec"
 #: Small networks that restore single slices, as `train denoiser` makes them.
 RESTORER = "restorer"
+#: Networks that restore thin slices from thick ones, as `train slices` makes them.
+SLICES = "slices"
 CARD = PurePosixPath("docs/README.md")
 _REQUIRED = ("name", "kind", "modality", "version", "description", "licence", "files")
 _MAX_FILE_BYTES = 1 << 30
@@ -49,8 +54,18 @@ class Bundle:
 
     @property
     def kind(self) -> str:
-        """One of "enhancer", "restorer", "head" and "codec"."""
+        """One of "enhancer", "restorer", "slices", "head" and "codec"."""
         return str(self.metadata["kind"])
+
+    @property
+    def starts_grouped(self) -> bool:
+        """Of an enhancer: whether the grouped filter comes first, in place of the network's own."""
+        return self.metadata.get("start") == "grouped"
+
+    @property
+    def has_second_pass(self) -> bool:
+        """Of an enhancer: whether its network removes noise too, after the filter."""
+        return bool(self.metadata.get("second_pass", True))
 
     @property
     def modality(self) -> str:
@@ -113,13 +128,40 @@ def list_bundles() -> list[Bundle]:
     return sorted(found.values(), key=lambda bundle: bundle.name)
 
 
+def open_bundle_for(
+    volume: Volume, name_or_path: str, *, kind: str, monitor: Monitor | None = None
+) -> tuple[Bundle, Volume]:
+    """The bundle for a volume, and the volume with the modality that it is processed as.
+
+    A modality that was guessed from the values gives way to that of a model chosen by name.
+
+    Args:
+        volume: what is to be processed.
+        name_or_path: as for `open_bundle`.
+        kind: as for `open_bundle`.
+        monitor: receives a message where the modality changes.
+
+    Raises:
+        ModelError: as `open_bundle`.
+    """
+    is_open = volume.modality_is_guess and name_or_path != "auto"
+    modality = "OT" if is_open else volume.modality
+    bundle = open_bundle(name_or_path, kind=kind, modality=modality)
+    if not is_open or volume.modality == bundle.modality:
+        return bundle, volume
+    if monitor is not None:
+        monitor.log(f"taken as {bundle.modality}, which model {bundle.name} is for")
+    units = default_units(bundle.modality)
+    return bundle, replace(volume, modality=bundle.modality, units=units, modality_is_guess=False)
+
+
 def open_bundle(name_or_path: str, *, kind: str, modality: str) -> Bundle:
     """Find a bundle and check its files against their hashes.
 
     Args:
         name_or_path: a name, a folder, or "auto" for the first of this kind and modality that is
             not `on_request`.
-        kind: "enhancer", "restorer", "head" or "codec".
+        kind: "enhancer", "restorer", "slices", "head" or "codec".
         modality: of the volume, such as "MR"; "OT" fits any model.
     Raises:
         ModelError: there is none, it is damaged, or it is of another kind or modality.
@@ -248,14 +290,27 @@ def _candidates() -> Iterator[tuple[Path, bool]]:
                     yield folder, shipped
 
 
-def _by_name(name: str) -> Bundle:
-    for bundle in list_bundles():
-        if bundle.name == name:
-            return bundle
-    names = ", ".join(bundle.name for bundle in list_bundles()) or "none"
-    raise ModelError(
-        f"there is no model {name!r}", f"Installed: {names} (see: medenhance models list)."
-    )
+def find_bundle(name_or_path: str) -> Bundle:
+    """An installed model by name, or one by its folder; raises ModelError for neither."""
+    if Path(name_or_path).is_dir():
+        return read_bundle(Path(name_or_path))
+    return _by_name(name_or_path, ". Or give the folder of a model.")
+
+
+def _by_name(name: str, more: str = " (see: medenhance models list).") -> Bundle:
+    installed = {bundle.name: bundle for bundle in list_bundles()}
+    if name not in installed:
+        names = ", ".join(installed) or "none"
+        raise ModelError(f"there is no model {name!r}", f"Installed: {names}{more}")
+    return installed[name]
+
+
+def is_restorer(name_or_path: str) -> bool:
+    """Whether a model that was named is a small restorer; False where there is no such model."""
+    try:
+        return find_bundle(name_or_path).kind == RESTORER
+    except ModelError:
+        return False
 
 
 def _recommended(kind: str, modality: str) -> Bundle:
@@ -274,6 +329,7 @@ def _verb(kind: str) -> str:
     verbs = {
         "enhancer": "enhances",
         RESTORER: "restores",
+        SLICES: "restores thin slices of",
         "head": "segments",
         CODEC: "compresses",
     }

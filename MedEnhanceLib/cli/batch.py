@@ -9,12 +9,11 @@ from typing import Any
 
 from MedEnhanceLib.cli.batch_items import CONTAINER, Item, gather
 from MedEnhanceLib.cli.parser import (
+    Command,
     Parser,
-    Subparsers,
     add_flags,
     add_job_options,
     declaration_of,
-    new_command,
     params_of,
 )
 from MedEnhanceLib.cli.text import columns
@@ -28,47 +27,36 @@ _ABOUT = (
 )
 
 
-def add_batch(subparsers: Subparsers) -> None:
-    """Declare the command and its three tasks."""
-    new_command(
-        subparsers,
-        "batch",
-        summary="enhance, segment or compress many volumes, restartable",
-        description=_ABOUT,
-        example="medenhance batch compress scans/ --out small/ --max-error 2",
-        declare=_declare_tasks,
-    )
-
-
 def _declare_tasks(parser: Parser) -> None:
-    tasks = parser.add_subparsers(title="tasks", dest="task", metavar="TASK", required=True)
-    new_command(
-        tasks,
-        "enhance",
-        summary="enhance many volumes",
-        description=_ABOUT,
-        example="medenhance batch enhance scans/ --out better/ --model mr-brain",
-        declare=lambda task: _declare(task, "enhance"),
-        run=run,
-    )
-    new_command(
-        tasks,
-        "segment",
-        summary="label the tissues of many volumes",
-        description=f"{_ABOUT}\nbatch.csv has the ml of each label.",
-        example="medenhance batch segment patients.csv --out labels/ --workers 2",
-        declare=lambda task: _declare(task, "segment"),
-        run=run,
-    )
-    new_command(
-        tasks,
-        "compress",
-        summary="compress many volumes",
-        description=_ABOUT,
-        example="medenhance batch compress --list scans.txt --out small/ --lossless --workers 4",
-        declare=lambda task: _declare(task, "compress"),
-        run=run,
-    )
+    tasks = parser.add_subparsers(title="tasks", dest="job", metavar="TASK", required=True)
+    for command in (
+        Command(
+            name="enhance",
+            summary="enhance many volumes",
+            description=_ABOUT,
+            example="medenhance batch enhance scans/ --out better/ --model mr-brain",
+            declare=lambda task: _declare(task, "enhance"),
+            run=run,
+        ),
+        Command(
+            name="segment",
+            summary="label the tissues of many volumes",
+            description=f"{_ABOUT}\nbatch.csv has the ml of each label.",
+            example="medenhance batch segment patients.csv --out labels/ --workers 2",
+            declare=lambda task: _declare(task, "segment"),
+            run=run,
+        ),
+        Command(
+            name="compress",
+            summary="compress many volumes",
+            description=_ABOUT,
+            example="medenhance batch compress --list scans.txt --out small/ --lossless "
+            "--workers 4",
+            declare=lambda task: _declare(task, "compress"),
+            run=run,
+        ),
+    ):
+        command.add_to(tasks)
 
 
 def _declare(parser: Parser, task: str) -> None:
@@ -112,13 +100,13 @@ def run(args: argparse.Namespace) -> int:
 
     if args.workers < 1:
         raise ConfigError(f"--workers is {args.workers}", "Use 1 or more.")
-    stated = params_of(args, declaration_of(args.task))
+    stated = params_of(args, declaration_of(args.job))
     config, overwrite = stated.pop("config", {}), stated.pop("overwrite", False)
     if not args.dicom:
         stated.pop("dicom", None)
     if args.dicom and args.ending is not None:
         raise ConfigError("--ending with --dicom", "DICOM goes into folders: leave --ending out.")
-    options = {"task": args.task, "config": config, **stated}
+    options = {"task": args.job, "config": config, **stated}
     out = Path(args.out)
     if args.dicom:
         _refuse_among_originals(out, [Path(entry) for entry in args.inputs])
@@ -126,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
         args.inputs,
         args.list,
         out,
-        containers=args.task != "compress",
+        containers=args.job != "compress",
         ending="" if args.dicom else args.ending,
     )
     if args.dicom:
@@ -135,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
     ledger = Ledger(out)
     todo = [item for item in items if overwrite or not ledger.is_finished(item, options)]
     work = [
-        (args.task, _params(item, config, overwrite or ledger.is_ours(item)) | stated)
+        (args.job, _params(item, config, overwrite or ledger.is_ours(item)) | stated)
         for item in todo
     ]
 
@@ -240,3 +228,12 @@ def _report(
         return int(args.console.fail(error, None, fields))
     text = f"{done} of {len(items)} done, {skipped} of them before; see {table}"
     return int(args.console.done(fields, text))
+
+
+BATCH = Command(
+    name="batch",
+    summary="enhance, segment or compress many volumes, restartable",
+    description=_ABOUT,
+    example="medenhance batch compress scans/ --out small/ --max-error 2",
+    declare=_declare_tasks,
+)

@@ -6,45 +6,20 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from MedEnhanceLib.cli.parser import (
-    Parser,
-    Subparsers,
-    add_flags,
-    add_job_options,
-    declaration_of,
-    job_command,
-    new_command,
-    params_of,
-)
+from MedEnhanceLib.cli.parser import Command, Parser, declaration_of, params_of
 from MedEnhanceLib.cli.series import run_on_series
 from MedEnhanceLib.cli.text import job_lines, size, wrote
 from MedEnhanceLib.errors import ConfigError, MedEnhanceError
 
 
-def add_compress(subparsers: Subparsers) -> None:
-    """Declare the command."""
-
-    def declare(parser: Parser) -> None:
-        add_flags(parser, declaration_of("compress"), without=["output"])
-        output = parser.add_argument(
-            "output", metavar="OUTPUT", help="a name that ends in .ucv; not needed with --estimate"
-        )
-        parser.add_argument(
-            "--estimate",
-            action=_without(output),
-            help="estimate size and quality from a few blocks, in seconds",
-        )
-        add_job_options(parser)
-
-    new_command(
-        subparsers,
-        "compress",
-        summary="write a volume as a small .ucv within a guaranteed error bound",
-        description="Compress a volume. The file is read back and verified before it takes its\n"
-        "place; the source is never touched. With --estimate nothing is written.",
-        example="medenhance compress scan.nii.gz scan.ucv --max-error 2",
-        declare=declare,
-        run=_compress,
+def _add_estimate(parser: Parser) -> None:
+    output = parser.add_argument(
+        "output", metavar="OUTPUT", help="a name that ends in .ucv; not needed with --estimate"
+    )
+    parser.add_argument(
+        "--estimate",
+        action=_without(output),
+        help="estimate size and quality from a few blocks, in seconds",
     )
 
 
@@ -117,34 +92,18 @@ def _estimated_loss(fields: Mapping[str, Any], config: Mapping[str, Any]) -> str
     return ", ".join([*least, *([f"PSNR about {psnr:.1f} dB"] if psnr else []), largest])
 
 
-def add_decompress(subparsers: Subparsers) -> None:
-    """Declare the command."""
-
-    def region(parser: Parser) -> None:
-        parser.add_argument(
-            "--region",
-            metavar="K,J,I",
-            help="slices, rows, columns as start:stop, from 0, stop excluded; an empty side takes"
-            " all (a sequence has its frames first)",
-        )
-
-    job_command(
-        subparsers,
-        "decompress",
-        summary="read a .ucv, whole or a region",
-        description="Decode a .ucv into a volume. A region reads only the chunks it needs,\n"
-        "and its geometry follows the crop.",
-        example="medenhance decompress scan.ucv part.nii.gz --region 40:60,:,100:228",
-        extra=region,
-        run=_decompress,
+def _add_region(parser: Parser) -> None:
+    parser.add_argument(
+        "--region",
+        metavar="K,J,I",
+        help="slices, rows, columns as start:stop, from 0, stop excluded; an empty side takes"
+        " all (a sequence has its frames first)",
     )
 
 
-def _decompress(args: argparse.Namespace) -> int:
+def _decompress_params(args: argparse.Namespace) -> dict[str, Any]:
     region = {} if args.region is None else {"region": parse_region(args.region)}
-    params = params_of(args, declaration_of("decompress")) | region
-    fields = args.console.run("decompress", params, isolated=args.isolated)
-    return int(args.console.done(fields, "\n".join(job_lines(fields))))
+    return params_of(args, declaration_of("decompress")) | region
 
 
 def parse_region(text: str) -> list[list[int | None] | None]:
@@ -154,7 +113,7 @@ def parse_region(text: str) -> list[list[int | None] | None]:
 
 def _parse_axis(axis: str, text: str) -> list[int | None] | None:
     ends = axis.split(":")
-    is_range = len(ends) == 2 and all(end.strip() == "" or _is_whole(end) for end in ends)
+    is_range = len(ends) == 2 and all(end.strip() == "" or end.strip().isdecimal() for end in ends)
     if not is_range:
         raise ConfigError(
             f"--region {text!r}: {axis!r} is not start:stop",
@@ -164,28 +123,10 @@ def _parse_axis(axis: str, text: str) -> list[int | None] | None:
     return None if start is None and stop is None else [start, stop]
 
 
-def _is_whole(text: str) -> bool:
-    return text.strip().isdecimal()
-
-
 class PartLostError(MedEnhanceError):
     """Something was saved, and something was not: neither done nor failed."""
 
     code, exit_status = "incomplete", 7
-
-
-def add_recover(subparsers: Subparsers) -> None:
-    """Declare the command."""
-    job_command(
-        subparsers,
-        "recover",
-        summary="save what is intact in a damaged .ucv",
-        description="Decode every intact block of a damaged .ucv, and say what is missing.\n"
-        "Exit status 0 where no block is lost, 7 where OUTPUT was written and some are,\n"
-        "6 where none could be read and nothing was written.",
-        example="medenhance recover damaged.ucv rescued.nii.gz",
-        run=_recover,
-    )
 
 
 def _recover(args: argparse.Namespace) -> int:
@@ -194,15 +135,11 @@ def _recover(args: argparse.Namespace) -> int:
     fields = args.console.run("recover", params, isolated=args.isolated)
     report = fields["report"]
     text = "\n".join([*wrote(fields), *report_lines(report)])
-    if not report["lost"]:
-        return int(args.console.done(fields, text))
-    if not args.console.as_json:
-        args.console.note(text)
-    error = PartLostError(
+    fault = PartLostError(
         f"{len(report['lost'])} of {report['blocks']} blocks of {args.input} could not be saved",
         f"The others are written; look for a better copy before you rely on {args.output}.",
     )
-    return int(args.console.fail(error, None, fields))
+    return int(args.console.done(fields, text, fault if report["lost"] else None))
 
 
 def report_lines(report: Mapping[str, Any]) -> list[str]:
@@ -229,3 +166,36 @@ def report_lines(report: Mapping[str, Any]) -> list[str]:
             " the last bit of a lossy file differently; of a lossless one it is damage)"
         ]
     return [*lines, *report["notes"], *proof]
+
+
+COMPRESS = Command(
+    name="compress",
+    summary="write a volume as a small .ucv within a guaranteed error bound",
+    description="Compress a volume. The file is read back and verified before it takes its\n"
+    "place; the source is never touched. With --estimate nothing is written.",
+    example="medenhance compress scan.nii.gz scan.ucv --max-error 2",
+    without=("output",),
+    extra=_add_estimate,
+    run=_compress,
+)
+
+DECOMPRESS = Command(
+    name="decompress",
+    summary="read a .ucv, whole or a region",
+    description="Decode a .ucv into a volume. A region reads only the chunks it needs,\n"
+    "and its geometry follows the crop.",
+    example="medenhance decompress scan.ucv part.nii.gz --region 40:60,:,100:228",
+    extra=_add_region,
+    params=_decompress_params,
+    lines=job_lines,
+)
+
+RECOVER = Command(
+    name="recover",
+    summary="save what is intact in a damaged .ucv",
+    description="Decode every intact block of a damaged .ucv, and say what is missing.\n"
+    "Exit status 0 where no block is lost, 7 where OUTPUT was written and some are,\n"
+    "6 where none could be read and nothing was written.",
+    example="medenhance recover damaged.ucv rescued.nii.gz",
+    run=_recover,
+)

@@ -105,16 +105,27 @@ class Console:
         if now - self._last_sign < _SIGN_SECONDS:
             return
         self._last_sign = now
+        from MedEnhanceLib.report.page import duration_text
+
         eta = event.fields.get("eta_s")
-        left = f", about {_duration(eta)} left" if eta is not None else ""
+        left = f", about {duration_text(eta)} left" if eta is not None else ""
         self.note(f"{event.fields['fraction']:.0%} {event.fields['stage']}{left}")
 
     def note(self, text: str) -> None:
         """A line on stderr."""
         print(text, file=sys.stderr, flush=True)
 
-    def done(self, fields: Mapping[str, Any], text: str) -> int:
-        """Report the result: `fields` as JSON, or `text` for people."""
+    def done(
+        self, fields: Mapping[str, Any], text: str, fault: MedEnhanceError | None = None
+    ) -> int:
+        """Report the result: `fields` as JSON, or `text` for people.
+
+        fault: where a part was not done; it decides the exit status.
+        """
+        if fault is not None:
+            if not self.as_json:
+                self.note(text)
+            return self.fail(fault, None, fields)
         if self.as_json:
             warnings = {"warnings": self.warnings} if self.warnings else {}
             self._print_json({"ok": True, "command": self.command, **fields, **warnings})
@@ -191,14 +202,6 @@ def cancel_on_interrupt() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _duration(seconds: float) -> str:
-    """As a person says it: "40 s", "3 min", "2 h 5 min"."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def plain(value: Any) -> Any:

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from MedEnhanceLib.cli.parser import (
+    Command,
     Parser,
-    Subparsers,
     add_flags,
     add_job_options,
     declaration_of,
-    new_command,
     params_of,
     read_config,
 )
@@ -41,36 +40,19 @@ def _config_of(args: argparse.Namespace) -> dict[str, Any]:
     return read_config(args.config) | params_of(args, DistillConfig) | preset
 
 
-def add_distill(subparsers: Subparsers) -> None:
-    """Declare the command."""
+def _declare_distill(parser: Parser) -> None:
+    from MedEnhanceLib.spg.config import DPConfig
 
-    def declare(parser: Parser) -> None:
-        from MedEnhanceLib.spg.config import DPConfig
-
-        parser.add_argument("cohort", nargs="?", metavar="COHORT", help="the patients")
-        parser.add_argument("out", nargs="?", metavar="OUT", help="a folder for the result")
-        parser.add_argument(
-            "--status", metavar="OUT", help="report how far the distillation in that folder is"
-        )
-        fields = ("task", "images_per_patient", "prior", "held_out", "shadows", "seed", "device")
-        _add_config(parser, fields)
-        add_flags(parser, DPConfig)
-        add_flags(parser, declaration_of("distill"), without=["cohort", "out", "config"])
-        add_job_options(parser)
-
-    new_command(
-        subparsers,
-        "distill",
-        summary="distill a cohort into a few images to train small networks on",
-        description="Distill the CT or MR of a cohort into a small set of images, on which small\n"
-        "networks learn one task. COHORT is a folder with a folder for each patient (or\n"
-        "a file each), a folder of DICOM, or a table with the columns patient and path.\n"
-        "A distillation that was stopped goes on when the same line is given again.\n"
-        "The images are audited, not proved to be free of the patients: docs/distillation.md.",
-        example="medenhance distill patients/ distilled/ --task denoise --images-per-patient 10",
-        declare=declare,
-        run=_distill,
+    parser.add_argument("cohort", nargs="?", metavar="COHORT", help="the patients")
+    parser.add_argument("out", nargs="?", metavar="OUT", help="a folder for the result")
+    parser.add_argument(
+        "--status", metavar="OUT", help="report how far the distillation in that folder is"
     )
+    fields = ("task", "images_per_patient", "prior", "held_out", "shadows", "seed", "device")
+    _add_config(parser, fields)
+    add_flags(parser, DPConfig)
+    add_flags(parser, declaration_of("distill"), without=["cohort", "out", "config"])
+    add_job_options(parser)
 
 
 def _distill(args: argparse.Namespace) -> int:
@@ -120,30 +102,40 @@ def _status_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def add_compare(subparsers: Subparsers) -> None:
-    """Declare the command."""
-
-    def declare(parser: Parser) -> None:
-        add_flags(parser, declaration_of("compare"), without=["config"])
-        _add_config(parser, ("task", "prior", "held_out"))
-        add_job_options(parser)
-
-    new_command(
-        subparsers,
-        "compare",
-        summary="measure how useful distilled images are on a cohort",
-        description="Train small networks on what each way to a small training set gives (random\n"
-        "raw images, k-center, the prior alone, three ways of matching pixels, SPG, all\n"
-        "images) and measure them on patients who are held out. A comparison that was\n"
-        "stopped goes on when the same line is given again. OUT holds no image, and no\n"
-        "name of a patient.",
-        example="medenhance compare patients/ comparison/ --task denoise --seeds 3",
-        declare=declare,
-        run=_compare,
-    )
+def _declare_compare(parser: Parser) -> None:
+    add_flags(parser, declaration_of("compare"), without=["config"])
+    _add_config(parser, ("task", "prior", "held_out"))
+    add_job_options(parser)
 
 
 def _compare(args: argparse.Namespace) -> int:
     params = params_of(args, declaration_of("compare")) | {"config": _config_of(args)}
     fields = args.console.run("compare", params, isolated=args.isolated)
     return int(args.console.done(fields, "\n".join([*wrote(fields), *fields["summary"]])))
+
+
+COMMAND = Command(
+    name="distill",
+    summary="distill a cohort into a few images to train small networks on",
+    description="Distill the CT or MR of a cohort into a small set of images, on which small\n"
+    "networks learn one task. COHORT is a folder with a folder for each patient (or\n"
+    "a file each), a folder of DICOM, or a table with the columns patient and path.\n"
+    "A distillation that was stopped goes on when the same line is given again.\n"
+    "The images are audited, not proved to be free of the patients: docs/distillation.md.",
+    example="medenhance distill patients/ distilled/ --task denoise --images-per-patient 10",
+    declare=_declare_distill,
+    run=_distill,
+)
+
+COMPARE = Command(
+    name="compare",
+    summary="measure how useful distilled images are on a cohort",
+    description="Train small networks on what each way to a small training set gives (random\n"
+    "raw images, k-center, the prior alone, three ways of matching pixels, SPG, all\n"
+    "images) and measure them on patients who are held out. A comparison that was\n"
+    "stopped goes on when the same line is given again. OUT holds no image, and no\n"
+    "name of a patient.",
+    example="medenhance compare patients/ comparison/ --task denoise --seeds 3",
+    declare=_declare_compare,
+    run=_compare,
+)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib._version import __version__
-from MedEnhanceLib.cli.parser import Parser, Subparsers, new_command
+from MedEnhanceLib.cli.parser import Command, Parser
 from MedEnhanceLib.cli.text import columns, size
 from MedEnhanceLib.errors import DependencyError, MedEnhanceError, ModelError
 from MedEnhanceLib.runtime.dependencies import package_rows
@@ -18,22 +18,9 @@ _LEAST_PYTHON = (3, 11)
 _PING_SECONDS = 60.0
 
 
-def add_doctor(subparsers: Subparsers) -> None:
-    """Declare the command."""
-    new_command(
-        subparsers,
-        "doctor",
-        summary="check Python, packages, devices, memory, disk, models and the worker",
-        description="Show on one screen what MedEnhance finds here and what is missing.\n"
-        "Exit status 4 where a package or a model is.",
-        example="medenhance doctor --json",
-        declare=lambda _parser: None,
-        run=run,
-    )
-
-
 def run(args: argparse.Namespace) -> int:
     """Look at everything; a part that fails is reported and does not stop the rest."""
+    from MedEnhanceLib import native
     from MedEnhanceLib.runtime import machine
 
     found = {
@@ -44,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
         "cpu_threads": machine.cpu_threads(),
         "memory": machine.memory(),
         "disk": machine.disk(Path.cwd()),
+        "native": native.describe(),
         "models": models(),
         "worker": worker(),
     }
@@ -128,6 +116,7 @@ def screen(found: Mapping[str, Any]) -> str:
         *(f"device   {_device_text(row)}" for row in found["devices"]),
         f"models   run on {found['choice']['name']}: {found['choice']['reason']}",
         f"CPU      {found['cpu_threads']} threads",
+        f"library  {found['native']}",
         f"memory   {_share(memory['free'])} free of {_share(memory['total'])}",
         f"disk     {_share(disk['free'])} free of {_share(disk['total'])} ({disk['path']})",
         *(
@@ -162,27 +151,12 @@ def _share(count: int | None) -> str:
     return "unknown" if count is None else size(count)
 
 
-def add_worker(subparsers: Subparsers) -> None:
-    """Declare the command."""
-
-    def declare(parser: Parser) -> None:
-        parser.add_argument(
-            "--idle-seconds",
-            type=float,
-            metavar="S",
-            help="end when no job came for this long (default: 600)",
-        )
-
-    new_command(
-        subparsers,
-        "worker",
-        summary="run jobs that come in as JSON lines (for programs)",
-        description="Read one JSON job per line on stdin and write JSON events, one per line, on\n"
-        "stdout; nothing else goes there, with or without --json. The end of\n"
-        "stdin stops the running job and the worker.",
-        example="medenhance worker --idle-seconds 60",
-        declare=declare,
-        run=_serve,
+def _declare_worker(parser: Parser) -> None:
+    parser.add_argument(
+        "--idle-seconds",
+        type=float,
+        metavar="S",
+        help="end when no job came for this long (default: 600)",
     )
 
 
@@ -192,3 +166,25 @@ def _serve(args: argparse.Namespace) -> int:
 
     options = [] if args.idle_seconds is None else ["--idle-seconds", str(args.idle_seconds)]
     return serving.main(options)
+
+
+DOCTOR = Command(
+    name="doctor",
+    summary="check Python, packages, devices, memory, disk, models and the worker",
+    description="Show on one screen what MedEnhance finds here and what is missing.\n"
+    "Exit status 4 where a package or a model is.",
+    example="medenhance doctor --json",
+    declare=lambda _parser: None,
+    run=run,
+)
+
+WORKER = Command(
+    name="worker",
+    summary="run jobs that come in as JSON lines (for programs)",
+    description="Read one JSON job per line on stdin and write JSON events, one per line, on\n"
+    "stdout; nothing else goes there, with or without --json. The end of\n"
+    "stdin stops the running job and the worker.",
+    example="medenhance worker --idle-seconds 60",
+    declare=_declare_worker,
+    run=_serve,
+)

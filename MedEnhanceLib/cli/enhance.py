@@ -3,46 +3,25 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
-from MedEnhanceLib.cli.parser import (
-    Parser,
-    Subparsers,
-    declaration_of,
-    job_command,
-    params_of,
-)
-from MedEnhanceLib.cli.series import run_on_series
+from MedEnhanceLib.cli.parser import Command, Parser, declaration_of, params_of
 from MedEnhanceLib.cli.text import job_lines
 from MedEnhanceLib.errors import ConfigError
 
 
-def add_enhance(subparsers: Subparsers) -> None:
-    """Declare the command."""
-
-    def labels(parser: Parser) -> None:
-        parser.add_argument(
-            "--segment",
-            metavar="FILE",
-            nargs="?",
-            const="",
-            dest="labels",
-            help="segment the enhanced volume as well, into this file (default: beside OUTPUT)",
-        )
-
-    job_command(
-        subparsers,
-        "enhance",
-        summary="reduce noise, blur and shading of a volume",
-        description="Enhance a volume with a trained model. The grid stays bit for bit; a manifest"
-        "\n(OUTPUT.json) records what was done with what. With --dicom the folder OUTPUT gets a"
-        "\nderived series, and segmentation, measurements and uncertainty as DICOM objects too.",
-        example="medenhance enhance scan.nii.gz better.nii.gz --bias-correction n4 --report report",
-        extra=labels,
-        run=_enhance,
+def _add_labels(parser: Parser) -> None:
+    parser.add_argument(
+        "--segment",
+        metavar="FILE",
+        nargs="?",
+        const="",
+        dest="labels",
+        help="segment the enhanced volume as well, into this file (default: beside OUTPUT)",
     )
 
 
-def _enhance(args: argparse.Namespace) -> int:
+def _enhance_params(args: argparse.Namespace) -> dict[str, Any]:
     if args.uncertainty_output and not args.uncertainty:
         raise ConfigError(
             "--uncertainty-output without --uncertainty",
@@ -51,31 +30,35 @@ def _enhance(args: argparse.Namespace) -> int:
     params = params_of(args, declaration_of("enhance"))
     if args.labels is not None:
         params |= {"segment": True, "segmentation_output": args.labels or None}
-    fields = run_on_series(args, "enhance", params)
-    return int(args.console.done(fields, "\n".join(job_lines(fields))))
+    return params
 
 
-def add_blend(subparsers: Subparsers) -> None:
-    """Declare the command."""
-    job_command(
-        subparsers,
-        "blend",
-        summary="give an enhanced volume another strength, at once",
-        description="Blend a volume with its enhancement: INPUT + S · (ENHANCED − INPUT). It\n"
-        "gives the voxels of enhance --strength S, without running the model again.",
-        example="medenhance blend scan.nii.gz better.nii.gz half.nii.gz --strength 0.5",
-        lines=job_lines,
-    )
+ENHANCE = Command(
+    name="enhance",
+    summary="reduce noise, blur and shading of a volume",
+    description="Enhance a volume with a trained model. The grid stays bit for bit; a manifest"
+    "\n(OUTPUT.json) records what was done with what. With --dicom the folder OUTPUT gets a"
+    "\nderived series, and segmentation, measurements and uncertainty as DICOM objects too.",
+    example="medenhance enhance scan.nii.gz better.nii.gz --bias-correction n4 --report report",
+    extra=_add_labels,
+    params=_enhance_params,
+    lines=job_lines,
+)
 
+BLEND = Command(
+    name="blend",
+    summary="give an enhanced volume another strength, at once",
+    description="Blend a volume with its enhancement: INPUT + S · (ENHANCED − INPUT). It\n"
+    "gives the voxels of enhance --strength S, without running the model again.",
+    example="medenhance blend scan.nii.gz better.nii.gz half.nii.gz --strength 0.5",
+    lines=job_lines,
+)
 
-def add_segment(subparsers: Subparsers) -> None:
-    """Declare the command."""
-    job_command(
-        subparsers,
-        "segment",
-        summary="label the tissues of a volume",
-        description="Segment a volume with a trained head, on the volume's own grid. With --dicom\n"
-        "the labels become a DICOM segmentation, and their table a structured report.",
-        example="medenhance segment better.nii.gz labels.nii.gz",
-        lines=job_lines,
-    )
+SEGMENT = Command(
+    name="segment",
+    summary="label the tissues of a volume",
+    description="Segment a volume with a trained head, on the volume's own grid. With --dicom\n"
+    "the labels become a DICOM segmentation, and their table a structured report.",
+    example="medenhance segment better.nii.gz labels.nii.gz",
+    lines=job_lines,
+)

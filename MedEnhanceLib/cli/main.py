@@ -26,25 +26,25 @@ from MedEnhanceLib.runtime.machine import let_idle_threads_sleep
 
 #: In the order in which help lists them.
 COMMANDS = (
-    volumes.add_demo,
-    volumes.add_convert,
-    volumes.add_inspect,
-    enhance.add_enhance,
-    enhance.add_blend,
-    enhance.add_segment,
-    compress.add_compress,
-    compress.add_decompress,
-    compress.add_recover,
-    volumes.add_degrade,
-    volumes.add_deidentify,
-    train.add_train,
-    train.add_evaluate,
-    distill.add_distill,
-    distill.add_compare,
-    batch.add_batch,
-    models.add_models,
-    doctor.add_doctor,
-    doctor.add_worker,
+    volumes.DEMO,
+    volumes.CONVERT,
+    volumes.INSPECT,
+    enhance.ENHANCE,
+    enhance.BLEND,
+    enhance.SEGMENT,
+    compress.COMPRESS,
+    compress.DECOMPRESS,
+    compress.RECOVER,
+    volumes.DEGRADE,
+    volumes.DEIDENTIFY,
+    train.TRAIN,
+    train.EVALUATE,
+    distill.COMMAND,
+    distill.COMPARE,
+    batch.BATCH,
+    models.MODELS,
+    doctor.DOCTOR,
+    doctor.WORKER,
 )
 _DESCRIPTION = (
     "Enhance, segment and compress medical volumes.\n"
@@ -80,8 +80,8 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"medenhance {__version__}")
     add_common(parser, default=False)
     subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
-    for add_command in COMMANDS:
-        add_command(subparsers)
+    for command in COMMANDS:
+        command.add_to(subparsers)
     return parser
 
 

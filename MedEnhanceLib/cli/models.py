@@ -6,38 +6,14 @@ import argparse
 from pathlib import Path
 from textwrap import fill
 
-from MedEnhanceLib.cli.parser import Parser, Subparsers, new_command
+from MedEnhanceLib.cli.parser import Command, Parser
 from MedEnhanceLib.cli.text import columns, pairs, size
 from MedEnhanceLib.errors import ConfigError, ModelError
 
-ACTIONS = {
-    "list": "all models",
-    "show": "the metadata and card of one",
-    "verify": "check the files of one, or of all, against their hashes",
-    "import": "take in a model: a folder, or a zip of one",
-    "remove": "delete one that was imported",
-}
 
-
-def add_models(subparsers: Subparsers) -> None:
-    """Declare the command."""
-
-    def declare(parser: Parser) -> None:
-        parser.add_argument("action", choices=tuple(ACTIONS), help="what to do")
-        parser.add_argument(
-            "name", nargs="?", metavar="NAME", help="a model's name; a path for import"
-        )
-
-    actions = "\n".join(f"  {action:7} {what}" for action, what in ACTIONS.items())
-    new_command(
-        subparsers,
-        "models",
-        summary="list, show, verify, import or remove trained models",
-        description=f"Manage the trained models on this machine.\n\n{actions}",
-        example="medenhance models show mr-brain",
-        declare=declare,
-        run=run,
-    )
+def _declare(parser: Parser) -> None:
+    parser.add_argument("action", choices=tuple(ACTIONS), help="what to do")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a model's name; a path for import")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,14 +22,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"models {args.action} needs a name", "See: medenhance models --help")
     if args.action == "list" and args.name is not None:
         raise ConfigError("models list takes no name", f"Try: medenhance models show {args.name}")
-    actions = {
-        "list": _list,
-        "show": _show,
-        "verify": _verify,
-        "import": _import,
-        "remove": _remove,
-    }
-    return actions[args.action](args)
+    do, _ = ACTIONS[args.action]
+    return do(args)
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -82,8 +52,7 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from MedEnhanceLib.bundles.store import summary
-    from MedEnhanceLib.jobs.kinds.evaluate import find_bundle
+    from MedEnhanceLib.bundles.store import find_bundle, summary
 
     bundle = find_bundle(args.name)
     card = bundle.folder / "docs" / "README.md"
@@ -95,7 +64,7 @@ def _show(args: argparse.Namespace) -> int:
 
 def _verify(args: argparse.Namespace) -> int:
     from MedEnhanceLib.bundles import list_bundles, verify_bundle
-    from MedEnhanceLib.jobs.kinds.evaluate import find_bundle
+    from MedEnhanceLib.bundles.store import find_bundle
 
     bundles = list_bundles() if args.name is None else [find_bundle(args.name)]
     rows, first = [], None
@@ -131,3 +100,21 @@ def _remove(args: argparse.Namespace) -> int:
 
     remove_bundle(args.name)
     return int(args.console.done({"removed": args.name}, f"removed {args.name}"))
+
+
+ACTIONS = {
+    "list": (_list, "all models"),
+    "show": (_show, "the metadata and card of one"),
+    "verify": (_verify, "check the files of one, or of all, against their hashes"),
+    "import": (_import, "take in a model: a folder, or a zip of one"),
+    "remove": (_remove, "delete one that was imported"),
+}
+MODELS = Command(
+    name="models",
+    summary="list, show, verify, import or remove trained models",
+    description="Manage the trained models on this machine.\n\n"
+    + "\n".join(f"  {action:7} {what}" for action, (_, what) in ACTIONS.items()),
+    example="medenhance models show mr-brain",
+    declare=_declare,
+    run=run,
+)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
-from MedEnhanceLib.core.options import Option, did_you_mean, options_of
+from MedEnhanceLib.core.options import Option, did_you_mean, generations_up, options_of
 from MedEnhanceLib.errors import ConfigError
 
 #: What `add_subparsers` gives; argparse has no public name for it.
@@ -80,68 +80,59 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(message, f"{did_you_mean(given, known)}See: {self.prog} --help")
 
 
-def new_command(
-    subparsers: Subparsers,
-    name: str,
-    *,
-    summary: str,
-    description: str,
-    example: str,
-    declare: Callable[[Parser], None],
-    run: Callable[[argparse.Namespace], int] | None = None,
-) -> Parser:
-    """A command's parser; every one has a summary, a description and an example.
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command; as a rule it runs the job of its name and has the options that this declares.
 
-    declare: adds its options, once they are needed: help of all commands must be instant.
-    """
-    parser = subparsers.add_parser(
-        name, help=summary, description=description, epilog=f"example:\n  {example}"
-    )
-    parser.declare = declare
-    add_common(parser, default=argparse.SUPPRESS)
-    if run is not None:
-        parser.set_defaults(run=run)
-    return parser
-
-
-def job_command(
-    subparsers: Subparsers,
-    name: str,
-    *,
-    summary: str,
-    description: str,
-    example: str,
-    lines: Callable[[dict[str, Any]], list[str]] | None = None,
-    run: Callable[[argparse.Namespace], int] | None = None,
-    extra: Callable[[Parser], None] | None = None,
-) -> Parser:
-    """A command that is a job of the same name; its options are those that the job declares.
-
-    lines: what people read of the job's result. run: in place of running the job and showing
-    these lines. extra: adds what the job does not declare.
+    Attributes:
+        name: of the command.
+        summary: in the list of commands.
+        description: in its own help.
+        example: a line that works.
+        declare: adds its options where they are not those of the job. It is called once they are
+            needed: help of all commands must be instant.
+        without: fields that the job declares and the command has not.
+        extra: adds options that the job does not declare.
+        params: the job's parameters, where options are more than its fields.
+        lines: what people read of the job's result.
+        run: what is done instead of running the job and showing these lines.
     """
 
-    def declare(parser: Parser) -> None:
-        add_flags(parser, declaration_of(name))
-        if extra is not None:
-            extra(parser)
+    name: str
+    summary: str
+    description: str
+    example: str
+    declare: Callable[[Parser], None] | None = None
+    without: tuple[str, ...] = ()
+    extra: Callable[[Parser], None] | None = None
+    params: Callable[[argparse.Namespace], dict[str, Any]] | None = None
+    lines: Callable[[dict[str, Any]], list[str]] | None = None
+    run: Callable[[argparse.Namespace], int] | None = None
+
+    def add_to(self, subparsers: Subparsers) -> None:
+        """Make its parser."""
+        parser = subparsers.add_parser(
+            self.name,
+            help=self.summary,
+            description=self.description,
+            epilog=f"example:\n  {self.example}",
+        )
+        parser.declare = self.declare or self._declare_job
+        add_common(parser, default=argparse.SUPPRESS)
+        parser.set_defaults(run=self.run or self._run_job)
+
+    def _declare_job(self, parser: Parser) -> None:
+        add_flags(parser, declaration_of(self.name), without=self.without)
+        if self.extra is not None:
+            self.extra(parser)
         add_job_options(parser)
 
-    def run_here(args: argparse.Namespace) -> int:
+    def _run_job(self, args: argparse.Namespace) -> int:
         from MedEnhanceLib.cli.series import run_on_series
 
-        fields = run_on_series(args, name, params_of(args, declaration_of(name)))
-        return int(args.console.done(fields, "\n".join(lines(fields) if lines else ())))
-
-    return new_command(
-        subparsers,
-        name,
-        summary=summary,
-        description=description,
-        example=example,
-        declare=declare,
-        run=run or run_here,
-    )
+        params = self.params(args) if self.params else params_of(args, declaration_of(self.name))
+        fields = run_on_series(args, self.name, params)
+        return int(args.console.done(fields, "\n".join(self.lines(fields) if self.lines else ())))
 
 
 def declaration_of(job: str) -> Any:
@@ -196,10 +187,8 @@ def params_of(args: argparse.Namespace, declaration: Any) -> dict[str, Any]:
 
 
 def _in_order(declaration: Any) -> list[Option]:
-    bases = declaration.__mro__
-
     def rank(one: Option) -> tuple[bool, bool, bool, int]:
-        owner = next(n for n, base in enumerate(bases) if one.name in inspect.get_annotations(base))
+        owner = generations_up(declaration, one.name)
         is_positional = _is_positional(one)
         is_last = one.about.flag == "--force"
         return not is_positional, one.name != "input", is_last, 0 if is_positional else owner
@@ -232,10 +221,23 @@ def _argument(one: Option) -> dict[str, Any]:
     if one.choices:
         fields["choices"] = one.choices
     return fields | {
-        "type": one.kind if one.kind in (int, float) else str,
+        "type": _reader(one),
         "metavar": one.about.metavar,
         "required": one.is_required,
     }
+
+
+def _reader(one: Option) -> Callable[[str], Any]:
+    """What turns the text of a command line into the value of an option."""
+    kind = one.kind if one.kind in (int, float) else str
+    if not one.words:
+        return kind
+
+    def number_or_word(text: str) -> Any:
+        return text if text in one.words else kind(text)
+
+    number_or_word.__name__ = kind.__name__  # what argparse's errors call it
+    return number_or_word
 
 
 def _add_like(parser: Parser) -> None:

@@ -137,7 +137,8 @@ def job_parameters() -> str:
 def _parameter_rows(declaration: Any, prefix: str = "") -> Iterator[str]:
     for one in options_of(declaration):
         name = f"{prefix}{one.name}"
-        kind = " or ".join(f"`{choice}`" for choice in one.choices) or allowed_text(one.hint)
+        literals = [f"`{text}`" for text in (*one.choices, *one.words)]
+        kind = " or ".join(literals + ([] if one.choices else [allowed_text(one.hint)]))
         text = one.description + (" (required)" if one.is_required else "")
         yield f"| `{name}` | {kind.replace('|', ' or ')} | {text} |"
         if one.is_object:

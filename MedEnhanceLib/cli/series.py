@@ -19,7 +19,7 @@ def run_on_series(args: argparse.Namespace, kind: str, params: Mapping[str, Any]
     try:
         fields: dict[str, Any] = args.console.run(kind, params, isolated=args.isolated)
     except InputError:
-        if params.get("series") or not _can_ask(args):
+        if getattr(args, "series", "") is not None or not _can_ask(args):
             raise
         rows = series_rows(args, params["input"])
         readable = [row for row in rows if row["readable"]]

@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.cli.parser import (
+    Command,
     Parser,
-    Subparsers,
     add_flags,
     add_job_options,
     declaration_of,
-    job_command,
-    new_command,
     params_of,
     read_config,
 )
@@ -27,26 +25,6 @@ from MedEnhanceLib.errors import ConfigError
 _OF_DENOISER = ("task", "network", "pattern")
 #: Options that are fields of the configuration as they are.
 _FIELDS = ("modality", "anatomy", "name", "seed", "steps", "device", "part")
-
-
-def add_train(subparsers: Subparsers) -> None:
-    """Declare the command."""
-    new_command(
-        subparsers,
-        "train",
-        summary="train an enhancer, a denoiser, a segmentation head, or a model of the codec",
-        description="Train a model on volumes of your own: an enhancer on a folder of good images\n"
-        "and, where there are some, a folder of bad ones, which need not belong together.\n"
-        "With labels an enhancer and a segmentation head can learn from each other\n"
-        "(gradprom), or a head alone (head): these take --data and --config.\n"
-        "unicompress trains the codec's models on --data.\n"
-        "denoiser, and hqg too, learn from a distilled set (medenhance distill): --data SET.\n"
-        "A training that was stopped goes on from its checkpoint when it is started\n"
-        "again with the same OUT. How to: docs/training.md.",
-        example="medenhance train hqg --hq good/ --lq bad/ --modality MR --out runs/mine",
-        declare=_declare_train,
-        run=_train,
-    )
 
 
 def _declare_train(parser: Parser) -> None:
@@ -156,19 +134,6 @@ def _with_cohort(args: argparse.Namespace, config: dict[str, Any]) -> tuple[Path
     return data, {"name": name} | fields | config | pools
 
 
-def add_evaluate(subparsers: Subparsers) -> None:
-    """Declare the command."""
-    job_command(
-        subparsers,
-        "evaluate",
-        summary="measure a model on volumes of good quality",
-        description="Degrade each volume, enhance it, and measure both against the original; for\n"
-        "a head, measure Dice against labels beside each volume (NAME-labels.nii.gz).",
-        example="medenhance evaluate mr-brain volumes/ --out table.json",
-        lines=_means_lines,
-    )
-
-
 def _means_lines(fields: Mapping[str, Any]) -> list[str]:
     means = fields["means"]
     names = list(dict.fromkeys(name for row in means.values() for name in row))
@@ -178,3 +143,30 @@ def _means_lines(fields: Mapping[str, Any]) -> list[str]:
         for group, row in means.items()
     ]
     return [columns(heads, rows)]
+
+
+TRAIN = Command(
+    name="train",
+    summary="train an enhancer, a denoiser, a head, thin slices, or a model of the codec",
+    description="Train a model on volumes of your own: an enhancer on a folder of good images\n"
+    "and, where there are some, a folder of bad ones, which need not belong together.\n"
+    "With labels an enhancer and a segmentation head can learn from each other\n"
+    "(gradprom), or a head alone (head): these take --data and --config.\n"
+    "slices (a network that restores thin slices) and unicompress (models of the codec) learn\n"
+    "from the volumes below --data that --config names.\n"
+    "denoiser, and hqg too, learn from a distilled set (medenhance distill): --data SET.\n"
+    "A training that was stopped goes on from its checkpoint when it is started\n"
+    "again with the same OUT. How to: docs/training.md.",
+    example="medenhance train hqg --hq good/ --lq bad/ --modality MR --out runs/mine",
+    declare=_declare_train,
+    run=_train,
+)
+
+EVALUATE = Command(
+    name="evaluate",
+    summary="measure a model on volumes of good quality",
+    description="Degrade each volume, enhance it, and measure both against the original; for\n"
+    "a head, measure Dice against labels beside each volume (NAME-labels.nii.gz).",
+    example="medenhance evaluate mr-brain volumes/ --out table.json",
+    lines=_means_lines,
+)

@@ -7,45 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from MedEnhanceLib.cli.parser import (
-    Parser,
-    Subparsers,
-    declaration_of,
-    job_command,
-    params_of,
-)
-from MedEnhanceLib.cli.series import run_on_series, series_rows, series_table
+from MedEnhanceLib.cli.parser import Command, Parser, declaration_of, params_of
+from MedEnhanceLib.cli.series import series_rows, series_table
 from MedEnhanceLib.cli.text import columns, inline, job_lines, pairs, size, wrote
 from MedEnhanceLib.errors import CodecError, ConfigError, InputError
 
 if TYPE_CHECKING:
     from MedEnhanceLib.degrade import Degradation
-
-
-def add_convert(subparsers: Subparsers) -> None:
-    """Declare the command."""
-    job_command(
-        subparsers,
-        "convert",
-        summary="read any volume, DICOM folders too, and write it as OUTPUT's ending says",
-        description="Convert a volume. Voxels and geometry are kept. With --dicom it becomes a\n"
-        "series that says it is derived, in the study of --like, or in one of its own.",
-        example="medenhance convert dicom-folder/ scan.nii.gz",
-        lines=job_lines,
-    )
-
-
-def add_demo(subparsers: Subparsers) -> None:
-    """Declare the command."""
-    job_command(
-        subparsers,
-        "demo",
-        summary="degrade, enhance, segment, compress and read back a sample brain",
-        description="Run the main job on the bundled sample (a group-average brain) and leave a\n"
-        "folder with volumes, a table, pictures and index.html. Takes a minute or two.",
-        example="medenhance demo my-demo",
-        lines=lambda fields: [demo_text(fields)],
-    )
 
 
 def demo_text(fields: dict[str, Any]) -> str:
@@ -72,20 +40,6 @@ def demo_text(fields: dict[str, Any]) -> str:
     )
 
 
-def add_inspect(subparsers: Subparsers) -> None:
-    """Declare the command."""
-    job_command(
-        subparsers,
-        "inspect",
-        summary="show what a volume, a DICOM folder or a .ucv holds",
-        description="Show the card of a volume: size, spacing, orientation, type, range, history.\n"
-        "A .ucv is not decoded for it; --verify reads all of it and exits with status 6\n"
-        "where it is damaged. Several DICOM series are listed in a table.",
-        example="medenhance inspect scan.nii.gz",
-        run=_inspect,
-    )
-
-
 def _inspect(args: argparse.Namespace) -> int:
     """Run the job and print the card; of several series, the table of them."""
     try:
@@ -97,13 +51,9 @@ def _inspect(args: argparse.Namespace) -> int:
             raise
         choose = f"The card of one: medenhance inspect {quote(args.input)} --series N"
         return int(args.console.done({"series": rows}, f"{series_table(rows)}\n\n{choose}"))
-    text = card_text(fields["card"])
     check = fields["card"].get("check")
-    if check is None or check["intact"]:
-        return int(args.console.done(fields, text))
-    if not args.console.as_json:
-        args.console.note(text)
-    return int(args.console.fail(_damage(args.input, check), None, fields))
+    fault = None if check is None or check["intact"] else _damage(args.input, check)
+    return int(args.console.done(fields, card_text(fields["card"]), fault))
 
 
 def card_text(card: Mapping[str, Any]) -> str:
@@ -178,43 +128,26 @@ def _times(values: Sequence[float]) -> str:
     return " × ".join(f"{value:.5g}" for value in values)
 
 
-def add_degrade(subparsers: Subparsers) -> None:
-    """Declare the command."""
-
-    def kinds(parser: Parser) -> None:
-        for name, (metavar, text) in _KINDS.items():
-            parser.add_argument(
-                f"--{name}", action=_InOrder, type=float, metavar=metavar, dest="steps", help=text
-            )
+def _add_kinds(parser: Parser) -> None:
+    for name, (metavar, text) in _KINDS.items():
         parser.add_argument(
-            "--composite",
-            action=_InOrder,
-            nargs=0,
-            dest="steps",
-            help="the benchmarks' composite: bias 0.3, blur 0.8, Rician 0.07 (MR)",
+            f"--{name}", action=_InOrder, type=float, metavar=metavar, dest="steps", help=text
         )
-        parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
-
-    job_command(
-        subparsers,
-        "degrade",
-        summary="add simulated noise, blur or shading to a volume",
-        description="Degrade a volume by the physics of its modality. Several kinds are applied\n"
-        "in the order given; the same seed gives the same voxels.",
-        example="medenhance degrade scan.nii.gz worse.nii.gz --bias 0.3 --rician 0.1 --seed 7",
-        extra=kinds,
-        run=_degrade,
+    parser.add_argument(
+        "--composite",
+        action=_InOrder,
+        nargs=0,
+        dest="steps",
+        help="the benchmarks' composite: bias 0.3, blur 0.8, Rician 0.07 (MR)",
     )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
 
 
-def _degrade(args: argparse.Namespace) -> int:
-    """Run the job and report what was done."""
+def _degrade_params(args: argparse.Namespace) -> dict[str, Any]:
     if not args.steps:
         raise ConfigError("no degradation was named", "For example: --rician 0.1")
     steps = {"steps": steps_from_options(args.steps, args.seed)}
-    params = params_of(args, declaration_of("degrade")) | steps
-    fields = run_on_series(args, "degrade", params)
-    return int(args.console.done(fields, "\n".join(wrote(fields))))
+    return params_of(args, declaration_of("degrade")) | steps
 
 
 def steps_from_options(named: Sequence[tuple[str, float]], seed: int) -> list[dict[str, Any]]:
@@ -258,33 +191,16 @@ _KINDS = {
 _ELECTRONIC = 5.0
 
 
-def add_deidentify(subparsers: Subparsers) -> None:
-    """Declare the command."""
-    job_command(
-        subparsers,
-        "deidentify",
-        summary="take names, dates, UIDs and private elements out of DICOM",
-        description="De-identify DICOM after the Basic Profile of PS3.15. Pixels are not touched:\n"
-        "text in them and faces stay. Reports and documents are left out.",
-        example="medenhance deidentify study/ clean/ --mapping secret.json",
-        run=_deidentify,
-    )
-
-
 def _deidentify(args: argparse.Namespace) -> int:
     """Run the job; a file that failed decides the exit status, the others are written."""
     params = params_of(args, declaration_of("deidentify"))
     fields = args.console.run("deidentify", params, isolated=args.isolated)
     text = "\n".join([_attributes(fields), "", *_counts(fields, args.mapping), *wrote(fields)])
-    if not fields["failed"]:
-        return int(args.console.done(fields, text))
-    if not args.console.as_json:
-        args.console.note(text)
-    error = InputError(
+    fault = InputError(
         f"{fields['failed']} of {len(fields['files'])} files were not de-identified",
         f"The others are written; see {fields['outputs']['report']}.",
     )
-    return int(args.console.fail(error, None, fields))
+    return int(args.console.done(fields, text, fault if fields["failed"] else None))
 
 
 def _attributes(fields: Mapping[str, Any]) -> str:
@@ -302,3 +218,52 @@ def _counts(fields: Mapping[str, Any], mapping: str | None) -> list[str]:
         lines.append(f"{mapping} re-identifies everybody: keep it secret, apart from the images")
     lines.append(f"{fields['outputs']['report']} names source files: not for passing on")
     return lines
+
+
+CONVERT = Command(
+    name="convert",
+    summary="read any volume, DICOM folders too, and write it as OUTPUT's ending says",
+    description="Convert a volume. Voxels and geometry are kept. With --dicom it becomes a\n"
+    "series that says it is derived, in the study of --like, or in one of its own.",
+    example="medenhance convert dicom-folder/ scan.nii.gz",
+    lines=job_lines,
+)
+
+DEMO = Command(
+    name="demo",
+    summary="degrade, enhance, segment, compress and read back a sample brain",
+    description="Run the main job on the bundled sample (a group-average brain) and leave a\n"
+    "folder with volumes, a table, pictures and index.html. Takes a minute or two.",
+    example="medenhance demo my-demo",
+    lines=lambda fields: [demo_text(fields)],
+)
+
+INSPECT = Command(
+    name="inspect",
+    summary="show what a volume, a DICOM folder or a .ucv holds",
+    description="Show the card of a volume: size, spacing, orientation, type, range, history.\n"
+    "A .ucv is not decoded for it; --verify reads all of it and exits with status 6\n"
+    "where it is damaged. Several DICOM series are listed in a table.",
+    example="medenhance inspect scan.nii.gz",
+    run=_inspect,
+)
+
+DEGRADE = Command(
+    name="degrade",
+    summary="add simulated noise, blur or shading to a volume",
+    description="Degrade a volume by the physics of its modality. Several kinds are applied\n"
+    "in the order given; the same seed gives the same voxels.",
+    example="medenhance degrade scan.nii.gz worse.nii.gz --bias 0.3 --rician 0.1 --seed 7",
+    extra=_add_kinds,
+    params=_degrade_params,
+    lines=wrote,
+)
+
+DEIDENTIFY = Command(
+    name="deidentify",
+    summary="take names, dates, UIDs and private elements out of DICOM",
+    description="De-identify DICOM after the Basic Profile of PS3.15. Pixels are not touched:\n"
+    "text in them and faces stay. Reports and documents are left out.",
+    example="medenhance deidentify study/ clean/ --mapping secret.json",
+    run=_deidentify,
+)

@@ -7,7 +7,6 @@ import platform
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +82,8 @@ def file_sha256(path: Path) -> str:
 
 
 def _package_versions() -> dict[str, str]:
+    from importlib import metadata  # takes longer to import than the rest of this module
+
     versions = {}
     for package in _RECORDED_PACKAGES:
         try:

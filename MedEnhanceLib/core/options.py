@@ -48,6 +48,7 @@ _KINDS: dict[Any, tuple[type, str, str]] = {
     int: (Integral, "a whole number", "integer"),
     float: (Real, "a number", "number"),
     dict: (Mapping, "an object", "object"),
+    Mapping: (Mapping, "an object", "object"),
     list: (list, "a list", "array"),
     tuple: (tuple, "a list", "array"),
 }
@@ -93,13 +94,17 @@ def option(default: Any = MISSING, *, factory: Any = MISSING, **about: Any) -> A
 
 @dataclass(frozen=True)
 class Option:
-    """One field of a declaration as everybody reads it. hint: its type without None."""
+    """One field of a declaration as everybody reads it.
+
+    hint: its type without None and words. words: text that a number may be instead, like "auto".
+    """
 
     name: str
     hint: Any
     default: Any
     about: About
     is_optional: bool
+    words: tuple[str, ...] = ()
 
     @property
     def is_required(self) -> bool:
@@ -145,14 +150,14 @@ class Option:
             text = f"{text} of {self.range_text}" if self.kind is int else self.range_text
         if self.about.multiple:
             text += f", a multiple of {self.about.multiple}"
-        return text
+        return _either([*self.words, text])
 
     @property
     def description(self) -> str:
         """The help text with range and default, on one line."""
         about, text = self.about, self.about.help
         if self.range_text and about.ranged:
-            text += f", {self.range_text}"
+            text += f", {_either([*self.words, self.range_text])}"
         has_text = isinstance(self.default, int | float | str | tuple) and self.kind is not bool
         if self.is_required or not has_text or self.default in ("", ()):
             return text
@@ -174,11 +179,11 @@ class Option:
 
     def check(self, value: Any) -> None:
         """Raise ConfigError for a value that is not allowed."""
-        if value is None and self.is_optional:
+        if (value is None and self.is_optional) or (isinstance(value, str) and value in self.words):
             return
         if not self._takes(value):
             text = self.allowed
-            if self.kind is float and self.range_text and not fits(value, float):
+            if not self.words and self.kind is float and self.range_text and not fits(value, float):
                 text = f"a number, {text}"
             if self.kind is tuple and isinstance(value, str):
                 text += f': ["{value}"]'
@@ -218,6 +223,8 @@ class Option:
         fields |= {name: bound for name, bound in bounds.items() if bound is not None}
         if self.choices:
             fields["enum"] = list(self.choices)
+        if self.words:
+            fields = {"anyOf": [fields, {"enum": list(self.words)}]}
         if self.is_optional and "type" in fields:
             fields["type"] = [fields["type"], "null"]
         if about.help:
@@ -307,6 +314,11 @@ def options_of(cls: Any) -> tuple[Option, ...]:
     return _options_of(cls)
 
 
+def option_of(cls: Any, name: str) -> Option:
+    """One option of a declaration."""
+    return next(one for one in options_of(cls) if one.name == name)
+
+
 @functools.cache
 def _options_of(cls: Any) -> tuple[Option, ...]:
     hints = typing.get_type_hints(cls, include_extras=True)
@@ -320,12 +332,26 @@ def _option(entry: dataclasses.Field[Any], hint: Any) -> Option:
     members = get_args(hint) if get_origin(hint) in (types.UnionType, typing.Union) else ()
     is_optional = types.NoneType in members
     rest = [member for member in members if member is not types.NoneType]
+    words: tuple[str, ...] = ()
+    if len(rest) == 2 and get_origin(rest[1]) is Literal:  # a number or a word
+        words, rest = get_args(rest[1]), rest[:1]
     default = entry.default
     if not entry.init or entry.default_factory is not MISSING:
         default = None if entry.default_factory is MISSING else entry.default_factory()
     return Option(
-        entry.name, rest[0] if len(rest) == 1 else hint, default, about, is_optional or hint is Any
+        entry.name,
+        rest[0] if len(rest) == 1 else hint,
+        default,
+        about,
+        is_optional or hint is Any,
+        words,
     )
+
+
+def generations_up(declaration: Any, name: str) -> int:
+    """How many classes up an option was declared last; 0 for one of the declaration's own."""
+    bases = enumerate(declaration.__mro__)
+    return next(n for n, base in bases if name in inspect.get_annotations(base))
 
 
 def config_from_json(cls: type[C], fields: Mapping[str, Any], owner: str = "") -> C:
@@ -379,9 +405,21 @@ def schema_of(cls: type) -> dict[str, Any]:
     }
 
 
-def narrowed(cls: type[C], options: Any) -> C:
-    """The declaration `cls` out of one that is derived from it."""
-    return cls(**{one.name: getattr(options, one.name) for one in options_of(cls)})
+def about(declaration: Any, name: str) -> About:
+    """What a declaration says of an option, for a field of another one that means the same.
+
+    pattern: Annotated[str, about(CohortParams, "pattern")] = "*"
+    """
+    return option_of(declaration, name).about
+
+
+def narrowed(cls: type[C], options: Any, **others: Any) -> C:
+    """The declaration `cls` with the values of one that has its options, too.
+
+    others: values that take the place of those in `options`, or are not in it.
+    """
+    known = (one.name for one in options_of(cls) if one.name not in others)
+    return cls(**others, **{name: getattr(options, name) for name in known})
 
 
 def check_names(owner: str, given: Iterable[str], known: Iterable[str]) -> None:
@@ -432,7 +470,7 @@ def allowed_text(hint: Any) -> str:
     """A type in words: "text", "a list, each a whole number or null"."""
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind in (types.UnionType, typing.Union):
-        return _either([allowed_text(member) for member in inner])
+        return _either(list(dict.fromkeys(map(allowed_text, inner))))
     if kind is types.NoneType:
         return "null"
     if kind in (tuple, list) and inner:
@@ -474,7 +512,7 @@ def takes(declaration: Callable[P, C]) -> Callable[[Callable[[C], R]], Callable[
             return function(declaration(*args, **kwargs))
 
         call.__signature__ = signature  # type: ignore[attr-defined]
-        call.__doc__ = _documented(function.__doc__ or "", declaration)
+        call.__doc__ = _documented(function.__doc__ or "", declaration, signature.parameters)
         return call
 
     return decorate
@@ -497,15 +535,19 @@ def _signature_of(
                 annotation=parameter.annotation if is_plain else hints[name],
             )
         )
+    # As on the command line: what is inherited comes last, so progress and cancel do.
+    parameters.sort(
+        key=lambda one: (
+            one.kind,
+            generations_up(declaration, one.name) if one.kind is one.KEYWORD_ONLY else 0,
+        )
+    )
     returns = inspect.signature(function).return_annotation
     return signature.replace(parameters=parameters, return_annotation=returns)
 
 
-def _documented(text: str, declaration: Callable[..., Any]) -> str:
+def _documented(text: str, declaration: Callable[..., Any], names: Iterable[str]) -> str:
     """A docstring in which the line of the declaration is one line for each option of it."""
-    lines = [
-        f"        {one.name}: {one.description}."
-        for one in options_of(declaration)
-        if one.about.help
-    ]
+    known = {one.name: one for one in options_of(declaration) if one.about.help}
+    lines = [f"        {name}: {known[name].description}." for name in names if name in known]
     return re.sub(r"        call: .*", lambda _: "\n".join(lines).strip("\n"), text, count=1)

@@ -32,6 +32,7 @@ class Volume:
     frame_interval_s: seconds between frames of a sequence, where known.
     origin: the DICOM images that it was read from, if any.
     lossy: the lossy compressions of the voxels, oldest first.
+    modality_is_guess: whether `modality` comes from the values, as the file states none.
 
     Raises InputError for zero size, a wrong number of axes, or a type without intensities.
     NaN and infinity are refused where files are read (io.load): finding them takes a pass.
@@ -46,6 +47,7 @@ class Volume:
     frame_interval_s: float | None = None
     origin: DicomOrigin | None = None
     lossy: tuple[Lossy, ...] = ()
+    modality_is_guess: bool = False
 
     def __post_init__(self) -> None:
         voxels = np.asarray(self.voxels)
@@ -126,6 +128,15 @@ class Volume:
         """All frames, in order (views, not copies)."""
         count = self.shape[0] if self.is_sequence else 1
         return [self.frame(index) for index in range(count)]
+
+    def cropped(self, first: int, stop: int) -> Volume:
+        """The slices `first` to `stop` (exclusive) of every frame, where they are (a view)."""
+        return replace(
+            self,
+            voxels=self.voxels[..., first:stop, :, :],
+            geometry=self.geometry.cropped((first, 0, 0)),
+            origin=self.origin and self.origin.cropped(first, stop),
+        )
 
     def is_equal(self, other: Volume) -> bool:
         """Whether voxels (values and type) and geometry are the same, bit for bit."""

@@ -9,18 +9,17 @@ voxels, also when it is read from a file. Strengths are drawn in `draw`, noise i
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.manifest import derived_note
-from MedEnhanceLib.core.options import check_range, config_from_json
+from MedEnhanceLib.core.options import About, Options, config_from_json
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.degrade.image import (
     bias_field,
@@ -33,27 +32,27 @@ from MedEnhanceLib.degrade.lowdose import CUTOFF, VIEWS, low_dose_noise
 from MedEnhanceLib.errors import ConfigError, InputError
 
 Floats = npt.NDArray[np.float32]
-Ranges = Mapping[str, tuple[float, float]]
+Width = Annotated[float, About(low=0, high=50)]
+Seed = Annotated[int, About(low=0)]
 
 
-class Degradation(ABC):
+class Degradation(Options, ABC):
     """A simulated degradation with fixed parameters.
 
     name: the kind, as in `draw` and in JSON. seed: of its noise. modalities: those that its physics
-    applies to; other volumes are refused. instead: the hint of that refusal. ranges: by parameter.
+    applies to; other volumes are refused. instead: the hint of that refusal.
     """
 
     name: ClassVar[str]
     modalities: ClassVar[tuple[str, ...]]
     instead: ClassVar[str]
-    ranges: ClassVar[Ranges] = {}
-    seed: int
+    seed: Seed
 
     def __post_init__(self) -> None:
-        for name, (low, high) in self.ranges.items():
-            check_range(f"{self.name} {name}", getattr(self, name), low, high)
-        if not isinstance(self.seed, int) or self.seed < 0:
-            raise ConfigError(f"seed is {self.seed!r}", "Use a whole number from 0 up.")
+        try:
+            super().__post_init__()
+        except ConfigError as error:
+            raise ConfigError(f"{self.name} {error.message}", error.hint) from None
 
     def apply(self, volume: Volume, *, keep_dtype: bool = False) -> Volume:
         """Degrade a volume; geometry, modality and units are kept.
@@ -82,9 +81,9 @@ class Degradation(ABC):
 
     def to_json(self) -> dict[str, Any]:
         """The parameters as a JSON object; infinity is written as "inf"."""
-        fields = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}  # type: ignore[arg-type]
+        fields = super().to_json().items()
         return {"name": self.name} | {
-            key: "inf" if value == math.inf else value for key, value in fields.items()
+            key: "inf" if value == math.inf else value for key, value in fields
         }
 
     def __str__(self) -> str:
@@ -103,9 +102,8 @@ class Rician(Degradation):
     name: ClassVar[str] = "rician"
     modalities: ClassVar[tuple[str, ...]] = ("MR", "OT")
     instead: ClassVar[str] = "Rician noise is that of magnitude MR; use low-dose for CT."
-    ranges: ClassVar[Ranges] = {"level": (0, 1)}
-    level: float
-    seed: int
+    level: Annotated[float, About(low=0, high=1)]
+    seed: Seed
 
     def _degraded(self, volume: Volume) -> Floats:
         voxels = volume.voxels.astype(np.float32)
@@ -132,13 +130,9 @@ class Blur(Degradation):
     name: ClassVar[str] = "blur"
     modalities: ClassVar[tuple[str, ...]] = ("CT", "MR", "PT", "EM", "OT")
     instead: ClassVar[str] = "Labels have no sharpness to lose."
-    ranges: ClassVar[Ranges] = {
-        "sigma_px": (0, 50),
-        "sigma_slices": (0, 50),
-    }
-    sigma_px: float
-    seed: int = 0
-    sigma_slices: float = 0.0
+    sigma_px: Width
+    seed: Seed = 0
+    sigma_slices: Width = 0.0
 
     def _degraded(self, volume: Volume) -> Floats:
         frames = [
@@ -158,9 +152,8 @@ class Bias(Degradation):
     name: ClassVar[str] = "bias"
     modalities: ClassVar[tuple[str, ...]] = ("MR", "EM", "OT")
     instead: ClassVar[str] = "Coils shade MR; HU and SUV have a fixed scale."
-    ranges: ClassVar[Ranges] = {"strength": (0, 2)}
-    strength: float
-    seed: int
+    strength: Annotated[float, About(low=0, high=2)]
+    seed: Seed
 
     def _degraded(self, volume: Volume) -> Floats:
         field = bias_field(
@@ -184,17 +177,11 @@ class LowDose(Degradation):
     name: ClassVar[str] = "low-dose"
     modalities: ClassVar[tuple[str, ...]] = ("CT",)
     instead: ClassVar[str] = "Dose is a matter of CT; use rician for MR."
-    ranges: ClassVar[Ranges] = {
-        "photons": (1, math.inf),
-        "electronic": (0, 1e6),
-        "views": (8, 10_000),
-        "cutoff": (0.1, math.inf),
-    }
-    photons: float
-    electronic: float
-    seed: int
-    views: int = VIEWS
-    cutoff: float = CUTOFF
+    photons: Annotated[float, About(low=1, high=math.inf)]
+    electronic: Annotated[float, About(low=0, high=1e6)]
+    seed: Seed
+    views: Annotated[int, About(low=8, high=10_000)] = VIEWS
+    cutoff: Annotated[float, About(low=0.1, high=math.inf)] = CUTOFF
 
     def _degraded(self, volume: Volume) -> Floats:
         slices = volume.voxels.reshape(-1, *volume.shape[-2:])

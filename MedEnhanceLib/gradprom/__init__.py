@@ -6,10 +6,11 @@ when it is first named. Training is `MedEnhanceLib.gradprom.train.train`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from MedEnhanceLib.bundles import Bundle, open_bundle
+from MedEnhanceLib.bundles import Bundle, open_bundle_for
 from MedEnhanceLib.bundles.suitability import anatomy_warning
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, ModelError
@@ -65,6 +66,8 @@ def segment(
     config = config or SegmentConfig()
     # Before seconds go into importing torch: unusable input is refused at once.
     bundle, warning = open_head_for(volume, config)
+    if volume.modality_is_guess:
+        volume = replace(volume, modality=bundle.modality)
     if volume.is_sequence:
         raise InputError(f"{volume.source or 'volume'}: a sequence", "Segment one frame at a time.")
     # A cancel takes effect during the imports too.
@@ -81,7 +84,7 @@ def open_head_for(volume: Volume, config: SegmentConfig) -> tuple[Bundle, str]:
     Raises:
         ModelError: no head fits, or only one for another part of the body that was not named.
     """
-    bundle = open_bundle(config.model, kind="head", modality=volume.modality)
+    bundle, volume = open_bundle_for(volume, config.model, kind="head")
     warning = anatomy_warning(bundle, volume)
     if warning and config.model == "auto":
         raise ModelError(

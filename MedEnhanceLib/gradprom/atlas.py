@@ -94,7 +94,7 @@ def _affine(fixed: Any, moving: Any, sitk: Any) -> Any:
     method.SetMetricSamplingStrategy(method.RANDOM)
     method.SetMetricSamplingPercentage(min(1.0, _SAMPLES / fixed.GetNumberOfPixels()), 1)
     # Else an atlas without skull would be matched to the skull of the image.
-    method.SetMetricMovingMask(sitk.BinaryDilate(_foreground(moving, sitk), [4] * 3))
+    method.SetMetricMovingMask(sitk.BinaryDilate(sitk.Cast(moving > 1, sitk.sitkUInt8), [4] * 3))
     method.SetInterpolator(sitk.sitkLinear)
     # Plain gradient descent diverged from a good start on small images.
     method.SetOptimizerAsRegularStepGradientDescent(1.0, 1e-3, _AFFINE_ITERATIONS)
@@ -117,10 +117,6 @@ def _demons(fixed: Any, moving: Any, labels: Any, affine: Any, sitk: Any) -> Any
     demons.SetSmoothDisplacementField(True)
     field = sitk.Cast(demons.Execute(inside, moved), sitk.sitkVectorFloat64)
     return sitk.CompositeTransform([affine, sitk.DisplacementFieldTransform(field)])
-
-
-def _foreground(image: Any, sitk: Any) -> Any:
-    return sitk.Cast(image > 1, sitk.sitkUInt8)
 
 
 def _interior(image: Any, sitk: Any) -> npt.NDArray[np.bool_]:

@@ -8,23 +8,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from MedEnhanceLib.bundles import open_bundle
-from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.hqg.cache import VolumeCache
-from MedEnhanceLib.hqg.config import (
-    EnhanceConfig,
-    LossConfig,
-    NetworkConfig,
-    TaskConfig,
-    TrainConfig,
-)
-from MedEnhanceLib.io.describe import refuse_not_finite
-from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.runtime.progress import Monitor, attend
+from MedEnhanceLib.runtime.lazy import imported_when_used
 
 if TYPE_CHECKING:
+    from MedEnhanceLib.core.volume import Volume
+    from MedEnhanceLib.hqg.cache import VolumeCache
+    from MedEnhanceLib.hqg.config import (
+        EnhanceConfig,
+        LossConfig,
+        NetworkConfig,
+        TaskConfig,
+        TrainConfig,
+    )
     from MedEnhanceLib.hqg.strength import Enhancement as Enhancement
+    from MedEnhanceLib.runtime.progress import Monitor
 
 __all__ = [
     "EnhanceConfig",
@@ -36,6 +34,10 @@ __all__ = [
     "check_guide",
     "enhance",
 ]
+
+_CONFIGS = [name for name in __all__ if name.endswith("Config")]
+_HOMES = {"cache": ["VolumeCache"], "config": _CONFIGS, "strength": ["Enhancement"]}
+__getattr__, __dir__ = imported_when_used(__name__, __all__, _HOMES)
 
 
 def enhance(
@@ -75,11 +77,16 @@ def enhance(
         DeviceMemoryError: memory ran out with the smallest tile.
         Cancelled: the monitor asked to stop.
     """
+    from MedEnhanceLib.bundles import open_bundle_for
+    from MedEnhanceLib.hqg.config import EnhanceConfig
+    from MedEnhanceLib.runtime.dependencies import require
+    from MedEnhanceLib.runtime.progress import Monitor, attend
+
     config = config or EnhanceConfig()
     # Before seconds go into importing torch: unusable input is refused at once.
     if guide is not None:
         check_guide(guide, volume.modality, guide_cache)
-    bundle = open_bundle(config.model, kind="enhancer", modality=volume.modality)
+    bundle, volume = open_bundle_for(volume, config.model, kind="enhancer", monitor=monitor)
     attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
     from MedEnhanceLib.hqg import infer
 
@@ -102,6 +109,8 @@ def check_guide(guide: Volume, modality: str, cache: VolumeCache | None = None) 
         InputError: the guide is constant, of another modality, a sequence, or holds NaN or
             infinity. Voxels are not checked again where `cache` holds a cue of it.
     """
+    from MedEnhanceLib.io.describe import refuse_not_finite
+
     name = guide.source or "guide"
     # Voxels first: the modality of a file that states none is guessed from its content.
     if cache is None or not cache.cues:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from MedEnhanceLib.hqg.range import Verdict
     from MedEnhanceLib.nets.intensity import Scaling
+    from MedEnhanceLib.nets.noise import NoiseEstimate
 
 
 @dataclass
@@ -22,6 +23,7 @@ class VolumeCache:
     Attributes:
         scaling: of its intensities; None before the first run.
         floor: lowest value of a result, in the volume's units.
+        noise: as measured; None before the first run.
         contents: (hash of the model, device) → content vector [1, content_size].
         cues: hash of the model → cue [1, cue_size], where the volume was a guide.
         verdicts: hash of the model → how it compares with the training data.
@@ -29,6 +31,7 @@ class VolumeCache:
 
     scaling: Scaling | None = None
     floor: float = -math.inf
+    noise: NoiseEstimate | None = None
     contents: dict[tuple[str, str], Tensor] = field(default_factory=dict)
     cues: dict[str, Tensor] = field(default_factory=dict)
     verdicts: dict[str, Verdict] = field(default_factory=dict)

@@ -369,15 +369,44 @@ class EnhanceConfig(Options):
     )
     device: str = option("auto", help=DEVICES, metavar="D")
     _: KW_ONLY
-    strength: float = option(
-        1.0, help="share of the correction that is applied", low=0, high=1.5, metavar="S"
+    strength: float | Literal["auto"] = option(
+        "auto",
+        help="share of the correction that is applied; auto: as much as the measured noise calls "
+        "for, which is little where a volume is clean",
+        low=0,
+        high=1.5,
+        metavar="S",
+    )
+    second_pass: Literal["auto", "on", "off"] = option(
+        "auto",
+        help="whether the network removes noise after the filter; auto: where the model's card "
+        "says that this gains",
     )
     deblur: bool = option(
         False,
         help="undo blur as well, with a model trained for it (default: only noise is removed)",
     )
-    bias_correction: Literal["none", "n4"] = option(
-        "none", help="n4 removes shading first, MR only"
+    bias_correction: Literal["auto", "none", "n4"] = option(
+        "auto",
+        help="n4 removes the shading of MR; auto: where it is measured to be strong, and never in "
+        "previews",
+    )
+    task: Literal["auto", "noise", "sharpness", "slices", "artifacts"] = option(
+        "auto",
+        help="what is improved: noise alone; sharpness: noise and blur; slices: thick slices "
+        "become thin ones, on a new grid; artifacts: MR with missing lines of k-space or motion; "
+        "auto: noise, and blur and shading where they are measured",
+    )
+    slice_spacing: str = option(
+        "isotropic",
+        help="with the task slices, what the slices are apart afterwards: isotropic (as the "
+        "pixels), half (of what it was), or mm",
+        metavar="T",
+    )
+    guide_use: Literal["appearance", "earlier-scan"] = option(
+        "appearance",
+        help="what a guide is for: the sharpness and noise texture that are wanted, or an earlier "
+        "scan of the same patient, which helps to separate noise from anatomy",
     )
     orientations: Literal[1, 3] = option(
         1,
@@ -403,6 +432,11 @@ class EnhanceConfig(Options):
         flag=None,
     )
     seed: int = option(0, help="of the samples of the uncertainty", flag=None)
+
+    @property
+    def share(self) -> float:
+        """The strength that results are blended at: `auto` limits the correction before."""
+        return 1.0 if isinstance(self.strength, str) else float(self.strength)
 
     @property
     def samples(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -33,15 +33,17 @@ from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.bundle import EnhancerModel, check_deblurring, open_enhancer
 from MedEnhanceLib.hqg.cache import VolumeCache
+from MedEnhanceLib.hqg.chain import Chain, plan_chain, run_chain
 from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.hqg.denoise import FITTED_ON, expected_deviation
 from MedEnhanceLib.hqg.predict import SliceRun, predict_oriented, shrunk
 from MedEnhanceLib.hqg.range import Verdict
 from MedEnhanceLib.hqg.strength import Enhancement, lowest_value
 from MedEnhanceLib.hqg.uncertainty import raw_deviation, spread_of_samples
 from MedEnhanceLib.io.describe import refuse_not_finite
-from MedEnhanceLib.nets.intensity import scaling_for
+from MedEnhanceLib.nets.intensity import Scaling, scaling_for
 from MedEnhanceLib.nets.precision import move
-from MedEnhanceLib.nets.slices import Plan, SliceStacks, stoppable
+from MedEnhanceLib.nets.slices import GRID, Plan, SliceStacks, stoppable
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor, attend
@@ -52,6 +54,8 @@ _SHRINK = 4
 _ITERATIONS = [20, 20]
 #: Slices of a guide that its cue is the mean of.
 _GUIDE_SLICES = 32
+#: Slices that leave the filter at once.
+_SLICES_AT_ONCE = 16
 
 
 def enhance(
@@ -86,18 +90,27 @@ def enhance(
     if verdict is None:
         monitor.log(f"{bundle.name} cannot check whether the volume resembles its training data")
     cue = model.bank.mean[None]
-    if guide is not None:
+    if guide is not None and not bundle.starts_grouped:
         cue = encode_guide(guide, model, monitor, guide_cache)
     if config.deblur:
         cue = model.guide.asking(cue, torch.ones(1))
+    chains: list[Chain | None] = [None] * len(frames)
+    if bundle.starts_grouped:
+        chains = [
+            plan_chain(
+                frame, known, config, guide=guide, is_preview=slices is not None, monitor=monitor
+            )
+            for frame, known in zip(frames, caches, strict=True)
+        ]
     plan = Plan.make(choice.name, batch=config.batch, tile=config.tile, overlap=config.overlap)
     results = []
-    for number, (frame, known) in enumerate(zip(frames, caches, strict=True)):
+    for number, (frame, known, chain) in enumerate(zip(frames, caches, chains, strict=True)):
         assert known.scaling is not None
         stacks = SliceStacks(frame.voxels, known.scaling, model.config.context)
         run = SliceRun(model, stacks, cue, plan, only, known)
         part = monitor.part(number / len(frames), (number + 1) / len(frames))
-        results.append(_enhance_frame(frame, run, config, part))
+        results.append(_enhance_frame(frame, run, chain, config, part))
+    measured = chains[0].facts if chains[0] is not None else {}
     note = derived_note(
         f"enhanced with {bundle.name} {bundle.sha256[:12]}"
         + (", blur undone" if config.deblur else "")
@@ -108,7 +121,7 @@ def enhance(
         _joined(volume, [result[which] for result in results]) for which in (0, 1, 2)
     )
     assert enhanced is not None
-    grid = _cropped(volume, only)
+    grid = volume.cropped(only.start, only.stop)
     facts = _uncertainty_facts(model, config)
     full = Enhancement(
         volume=grid.with_voxels(enhanced, did=note),
@@ -124,8 +137,11 @@ def enhance(
         warnings=warnings,
         verdict=verdict,
         shading=shading,
+        measured=measured,
+        noises=tuple(chain.noise for chain in chains if chain is not None),
+        first_slice=only.start,
     )
-    return replace(full.at_strength(config.strength), seconds=time.monotonic() - began)
+    return replace(full.at_strength(config.share), seconds=time.monotonic() - began)
 
 
 def _chosen_slices(slices: tuple[int, int] | None, volume: Volume, config: EnhanceConfig) -> slice:
@@ -136,7 +152,7 @@ def _chosen_slices(slices: tuple[int, int] | None, volume: Volume, config: Enhan
             f"slices {first} to before {stop} of a volume that has {count}",
             f"Choose a first one and one to stop before, within 0 to {count}.",
         )
-    if slices is not None and config.bias_correction != "none":
+    if slices is not None and config.bias_correction == "n4":
         raise ConfigError(
             "N4 needs the whole volume, not some slices of it",
             "Leave the bias correction out here, or enhance the whole volume.",
@@ -226,32 +242,27 @@ def _cue_mean(model: EnhancerModel, slices: Tensor) -> Tensor:
 
 
 def _enhance_frame(
-    frame: Volume, run: SliceRun, config: EnhanceConfig, monitor: Monitor
+    frame: Volume, run: SliceRun, chain: Chain | None, config: EnhanceConfig, monitor: Monitor
 ) -> tuple[npt.NDArray[Any], Floats | None, Floats | None]:
     """One frame's voxels at full strength in its type, its uncertainty in its units, its shading.
 
     The last two are None where no uncertainty is requested, or no shading corrected.
     """
     model, only, floor = run.model, run.only, run.cache.floor
-    scaling = run.stacks.scaling
-    wants_n4 = config.bias_correction == "n4"
-    passes = int(config.runs_share_start) + config.orientations + config.samples
-    begun, share = int(config.runs_share_start) / passes, 1 - config.samples / passes
-    # Without a further step each batch goes straight into the result's type, which saves memory.
+    wants_n4 = config.bias_correction == "n4" or (
+        chain is not None and config.bias_correction == "auto" and chain.is_shaded
+    )
+    samples = config.samples if _network_runs(model, config) else 0
+    passes = 1 + config.orientations + samples
+    share = 1 - samples / passes
+    # Without a further step each part goes straight into the result's type, which saves memory.
     output = np.empty(frame.voxels[only].shape, np.float32 if wants_n4 else frame.dtype)
     error = np.empty(output.shape, np.float32) if config.uncertainty else None
     with torch.inference_mode(), stoppable(model.enhancer, monitor):
-        if config.runs_share_start:
-            needed = only if config.orientations == 1 else run.all_slices
-            start = shrunk(replace(run, only=needed), monitor.part(0, begun))
-            run = replace(run, start=start)
-        for where, scaled, expected in predict_oriented(
-            run,
-            monitor.part(begun, (0.9 if wants_n4 else 1) * share),
-            orientations=config.orientations,
-            wants_error=error is not None,
-        ):
-            enhanced = np.maximum(scaling.undo(scaled), floor, dtype=np.float32)
+        run = _started(run, chain, config, monitor.part(0, share / passes))
+        part = monitor.part(share / passes, (0.9 if wants_n4 else 1) * share)
+        for where, values, expected in _enhanced_slices(run, chain, config, part):
+            enhanced = np.maximum(values, floor, dtype=np.float32)
             inside = slice(where.start - only.start, where.stop - only.start)
             output[inside] = enhanced if wants_n4 else restore_dtype(enhanced, frame.dtype)
             if error is not None and expected is not None:
@@ -266,15 +277,84 @@ def _enhance_frame(
         if error is None:
             return output, None, None
         spread = None
-        if config.samples:
+        if samples:
             spread = spread_of_samples(
-                run, monitor.part(share, 1), samples=config.samples, seed=config.seed
+                run, monitor.part(share, 1), samples=samples, seed=config.seed
             )
-        deviation = model.calibration(raw_deviation(error, spread), sampled=spread is not None)
-    deviation *= np.float32(scaling.scale)
+        deviation = error
+        if _network_runs(model, config):
+            deviation = model.calibration(raw_deviation(error, spread), sampled=spread is not None)
+    deviation *= np.float32(run.stacks.scaling.scale)
     if shading is not None:
         deviation /= shading
     return output, deviation, shading
+
+
+def _network_runs(model: EnhancerModel, config: EnhanceConfig) -> bool:
+    """Whether the network has a part in the result, or the filter before it makes all of it."""
+    if not model.bundle.starts_grouped or config.deblur:
+        return True
+    return config.second_pass == "on" or (
+        config.second_pass == "auto" and model.bundle.has_second_pass
+    )
+
+
+def _started(
+    run: SliceRun, chain: Chain | None, config: EnhanceConfig, monitor: Monitor
+) -> SliceRun:
+    """The run with what it starts from, where that is computed before and for all passes."""
+    if chain is not None:
+        needed = run.all_slices if chain.needs_whole else _needed(run, config)
+        made = run_chain(chain, needed, monitor)
+        depth, rows, columns = run.stacks.voxels.shape
+        scaled = np.zeros((depth, rows + -rows % GRID, columns + -columns % GRID), np.float32)
+        margins = ((0, 0), (0, -rows % GRID), (0, -columns % GRID))
+        scaled[needed] = np.pad(run.stacks.scaling.apply(made), margins, mode="edge")
+        return replace(run, start=SliceStacks(scaled, Scaling(0.0, 1.0), run.stacks.context))
+    if not config.runs_share_start:
+        return run
+    needed = run.only if config.orientations == 1 else run.all_slices
+    return replace(run, start=shrunk(replace(run, only=needed), monitor))
+
+
+def _needed(run: SliceRun, config: EnhanceConfig) -> slice:
+    """The slices of the start that the wanted slices depend on."""
+    if not _network_runs(run.model, config):
+        return run.only
+    if config.orientations > 1:
+        return run.all_slices
+    # Whole chunks: the other slices of a chunk enter the network too and have to be images.
+    reach, size = run.model.config.context, run.plan.suited(*run.stacks.voxels.shape[1:]).slices
+    first = max(0, run.only.start - reach) // size * size
+    return slice(first, min(len(run.stacks), -(-(run.only.stop + reach) // size) * size))
+
+
+def _enhanced_slices(
+    run: SliceRun, chain: Chain | None, config: EnhanceConfig, monitor: Monitor
+) -> Iterator[tuple[slice, Floats, Floats | None]]:
+    """Parts of the wanted slices: where, values in the volume's units, and what may be off, scaled.
+
+    That is the network's expected error, or the calibrated deviation of the filter.
+    """
+    scaling, wants_error = run.stacks.scaling, config.uncertainty > 0
+    if _network_runs(run.model, config):
+        for where, scaled, expected in predict_oriented(
+            run, monitor, orientations=config.orientations, wants_error=wants_error
+        ):
+            yield where, scaling.undo(scaled), expected
+        return
+    assert run.start is not None
+    assert chain is not None
+    for first in range(run.only.start, run.only.stop, _SLICES_AT_ONCE):
+        where = slice(first, min(first + _SLICES_AT_ONCE, run.only.stop))
+        rows, columns = run.stacks.voxels.shape[1:]
+        values = scaling.undo(run.start.voxels[where, :rows, :columns])
+        deviation = None
+        if wants_error:
+            deviation = expected_deviation(
+                values, chain.frame, chain.noise, share=chain.share, where=where
+            ) / np.float32(scaling.scale)
+        yield where, values, deviation
 
 
 def n4_field(volume: Volume) -> npt.NDArray[np.float32]:
@@ -320,18 +400,17 @@ def _joined(volume: Volume, frames: Sequence[npt.NDArray[Any] | None]) -> npt.ND
     return np.stack(arrays) if volume.is_sequence else arrays[0]
 
 
-def _cropped(volume: Volume, where: slice) -> Volume:
-    return replace(
-        volume,
-        voxels=volume.voxels[..., where, :, :],
-        geometry=volume.geometry.cropped((where.start, 0, 0)),
-        origin=volume.origin and volume.origin.cropped(where.start, where.stop),
-    )
-
-
 def _uncertainty_facts(model: EnhancerModel, config: EnhanceConfig) -> dict[str, Any]:
     if not config.uncertainty:
         return {}
+    if not _network_runs(model, config):
+        fitted_on = FITTED_ON[model.bundle.modality]
+        return {
+            "samples": 0,
+            "flips": False,
+            "expected_error": True,
+            "calibration": {"fitted_on": fitted_on},
+        }
     # A calibration is measured without undoing blur: it does not cover what is left of the blur.
     is_calibrated = model.calibration.is_fitted and not config.deblur
     return {

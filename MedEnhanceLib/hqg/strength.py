@@ -26,6 +26,7 @@ from MedEnhanceLib.io.describe import refuse_not_finite
 
 if TYPE_CHECKING:
     from MedEnhanceLib.hqg.range import Verdict
+    from MedEnhanceLib.nets.noise import NoiseEstimate
 
 Floats = npt.NDArray[np.float32]
 MOST_STRENGTH = 1.5
@@ -52,6 +53,10 @@ class Enhancement:
         warnings: that the model may not suit the input.
         verdict: how the input compares with the training data; None where the model has no bank.
         shading: the field that N4 divided `volume` by; kept where there is an uncertainty.
+        measured: what was measured in the first frame and what was done about it, as manifests
+            record it: noise, blur, shading, artifacts, guide; empty for models that do not measure.
+        noises: the noise of each frame; empty as well.
+        first_slice: of `volume`, in the whole input.
     """
 
     volume: Volume
@@ -66,6 +71,20 @@ class Enhancement:
     warnings: tuple[ModelWarning, ...] = ()
     verdict: Verdict | None = None
     shading: Floats | None = None
+    measured: dict[str, Any] = field(default_factory=dict)
+    noises: tuple[NoiseEstimate, ...] = ()
+    first_slice: int = 0
+
+    def noise_map(self) -> Volume | None:
+        """The measured σ at each voxel, float32 in the input's units; None where there is none."""
+        if not self.noises:
+            return None
+        where = slice(self.first_slice, self.first_slice + self.volume.shape[-3])
+        maps = [noise.at(noise.shape, where) for noise in self.noises]
+        voxels = np.stack(maps) if self.volume.is_sequence else maps[0]
+        return self.original.with_voxels(
+            voxels, did=derived_note("standard deviation of the noise")
+        )
 
     def at_strength(self, strength: float) -> Enhancement:
         """The same result at another strength, as a run at that strength gives it.

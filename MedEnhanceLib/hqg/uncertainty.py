@@ -42,7 +42,7 @@ _FLIPS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
 _TISSUE = {"MR": 0.1, "CT": -0.3}
 _SAMPLES = 8
 _SLICES = 24
-#: Weight of the expected error beside the spread of samples: see docs/benchmarks/uncertainty.md.
+#: Weight of the expected error beside the spread of samples: see docs/uncertainty.md.
 _ERROR_SHARE = 0.05
 _VOXELS_PER_PAIR = 100_000
 #: Held-out volumes that a training calibrates on; each takes dozens of runs.
@@ -255,12 +255,7 @@ def kept_reference(volume: Volume, degradation: Degradation, *, with_blur: bool)
 def central_slices(volume: Volume, count: int) -> Volume:
     """The middle slices along K as a volume of its own."""
     first = max(0, (volume.shape[-3] - count) // 2)
-    return replace(
-        volume,
-        voxels=volume.voxels[..., first : first + count, :, :],
-        geometry=volume.geometry.cropped((first, 0, 0)),
-        origin=None,
-    )
+    return replace(volume.cropped(first, first + count), origin=None)
 
 
 def _degradations(modality: str) -> list[Degradation]:

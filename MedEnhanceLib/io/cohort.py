@@ -168,7 +168,9 @@ class Cohort:
                 f"{root}: {files[0].name} lies beside the patients' folders",
                 "Put each patient's volumes into a folder, or all files without folders.",
             )
-        patients = patients or [Patient(_stem(file), (file,)) for file in files]
+        patients = patients or [
+            Patient(file.name[: -len(io.ending_of(file))], (file,)) for file in files
+        ]
         if not patients:
             raise InputError(
                 f"{root}: no volume matches {pattern!r}",
@@ -346,10 +348,6 @@ def _volume_files(folder: Path, pattern: str) -> list[Path]:
 
 def _counts(path: Path, pattern: str) -> bool:
     return io.ending_of(path) in io.READABLE and fnmatchcase(path.name, pattern)
-
-
-def _stem(path: Path) -> str:
-    return path.name[: -len(io.ending_of(path))]
 
 
 def _smallest_place(files: set[FileRef], root: Path) -> Path:

@@ -202,6 +202,7 @@ def _meaning(volume: Volume, found: tags.Tags, modality: str | None, monitor: Mo
     return dataclasses.replace(
         volume,
         modality=chosen,
+        modality_is_guess=not (modality or found.modality),
         units=found.units if chosen == found.modality else default_units(chosen),
         history=found.history,
         lossy=found.lossy,

@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from MedEnhanceLib.jobs.failures import memory_errors
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
 
 
 @contextmanager
 def watched(progress: Listener | bool | None, cancel: Cancel | None) -> Iterator[Monitor]:
-    """A monitor that calls `progress` with what happens.
+    """A monitor that calls `progress` with what happens; where memory runs out, DeviceMemoryError.
 
     progress: a function that takes Events; True shows a bar on stderr; None or False nothing.
     """
-    if progress is not True:
-        yield Monitor(progress or None, cancel)
-        return
-    with progress_bar() as listener:
-        yield Monitor(listener, cancel)
+    with memory_errors():
+        if progress is not True:
+            yield Monitor(progress or None, cancel)
+            return
+        with progress_bar() as listener:
+            yield Monitor(listener, cancel)
 
 
 @contextmanager

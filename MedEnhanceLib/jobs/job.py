@@ -67,7 +67,7 @@ JOBS: dict[str, JobKind | ShippedKind] = {
     "inspect": ShippedKind("volumes", "Inspect"),
     "series": ShippedKind("series", "Series"),
     "export": ShippedKind("series", "Export"),
-    "deidentify": ShippedKind("deidentify", "Deidentify"),
+    "deidentify": ShippedKind("series", "Deidentify"),
     "train": ShippedKind("train", "Train"),
     "distill": ShippedKind("distill", "Distill"),
     "distill-status": ShippedKind("distill", "DistillStatus"),

@@ -162,9 +162,10 @@ def write(objects: Objects, folder: Path, params: DicomParams, monitor: Monitor)
     from MedEnhanceLib.io.dicomout import write_objects
 
     template = _template(objects.result, params, monitor.part(0.0, 0.1))
-    if objects.volume is not None and _is_other_kind(objects.volume, template):
+    volume = objects.volume
+    if volume and template.headers and volume.modality not in ("OT", template.modality):
         monitor.warn(
-            f"{name_of(objects.volume)} is {objects.volume.modality}, and the series that it is "
+            f"{name_of(volume)} is {volume.modality}, and the series that it is "
             f"written beside is {template.modality}: check that it is the one it was made from"
         )
     roles: list[str] = []
@@ -199,10 +200,6 @@ def _template(source: Volume, params: DicomParams, monitor: Monitor) -> Template
         patient_name=params.patient_name or "",
         study_description=params.study_description or "",
     )
-
-
-def _is_other_kind(volume: Volume, template: Template) -> bool:
-    return bool(template.headers) and volume.modality not in ("OT", template.modality)
 
 
 def _built(

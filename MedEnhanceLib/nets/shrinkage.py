@@ -342,6 +342,14 @@ def without_bias(mean: Tensor, level: Tensor) -> Tensor:
         # Air spreads less than the noise that it is made of.
         sigma = level / _spread(_TOWARDS_AIR * around / level.clamp_min(1e-6))
         sigma = F.interpolate(sigma, scale_factor=2, mode="nearest").clamp_min(1e-6)
+    return amplitude(mean, sigma)
+
+
+def amplitude(mean: Tensor, sigma: Tensor) -> Tensor:
+    """The magnitudes whose Rician means these are, for a known σ > 0 of each channel's noise.
+
+    mean, sigma: of shapes that fit each other. Negative values, which no magnitude has, stay.
+    """
     known = mean / sigma
     truth = torch.where(known < _FAR, _inverse(known), known - 0.5 / known.clamp_min(1.0))
     return torch.where(mean > 0, sigma * truth, mean)

@@ -143,6 +143,14 @@ def size_text(count: int) -> str:
     raise AssertionError("unreachable")
 
 
+def duration_text(seconds: float) -> str:
+    """A time as a person says it: "40 s", "3 min", "2 h 5 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def _link(file: str) -> str:
     """A relative link; the leading ./ keeps a name with a colon from becoming a scheme."""
     name = file.replace("\\", "/") if "/" not in file else file

@@ -19,7 +19,16 @@ from MedEnhanceLib.report.drawing import (
     new_figure,
     save_figure,
 )
-from MedEnhanceLib.report.page import Fact, FileEntry, Page, Picture, Table, make_folder, write_page
+from MedEnhanceLib.report.page import (
+    Fact,
+    FileEntry,
+    Page,
+    Picture,
+    Table,
+    duration_text,
+    make_folder,
+    write_page,
+)
 
 Floats = npt.NDArray[np.float32]
 _CURVES, _SAMPLES, _GATE = "curves.png", "samples.png", "gate.png"
@@ -165,7 +174,7 @@ def _about(story: TrainingStory) -> list[tuple[str, str]]:
         ("Modality", story.modality),
         ("Device", story.device + processes),
         ("Steps", f"{story.step:,} of {story.steps:,}"),
-        ("Time", _duration(story.seconds)),
+        ("Time", duration_text(story.seconds)),
         ("State", story.ending.partition(":")[0]),
     ]
 
@@ -197,7 +206,7 @@ def _learned(story: TrainingStory, found: Samples) -> str:
 
 
 def _facts(story: TrainingStory) -> list[Fact]:
-    facts = [Fact(_duration(story.seconds), f"on {story.device}")]
+    facts = [Fact(duration_text(story.seconds), f"on {story.device}")]
     if story.seconds > 0 and story.step:
         facts.append(Fact(f"{story.step / story.seconds:.3g}", "steps per second"))
     if story.samples is not None:
@@ -256,13 +265,6 @@ def _gate_caption(gate: GateStory) -> str:
         "losses of a step share its noise: where the first is far above the second, the agreement "
         "of single steps is that of their noise."
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 _CURVES_CAPTION = (

@@ -1,6 +1,6 @@
 """Restores a volume with a bundle of `train denoiser`: slice by slice, on the volume's grid.
 
-open_bundle → axial_view → window_of → over_slices → values inside the window replaced
+open_restorer → axial_view → window_of → over_slices → values inside the window replaced
 """
 
 from __future__ import annotations
@@ -19,19 +19,22 @@ import torch
 from torch import Tensor, nn
 
 from MedEnhanceLib.bundles.export import load_tensors
-from MedEnhanceLib.bundles.store import Bundle, read_bundle
+from MedEnhanceLib.bundles.store import RESTORER, Bundle, open_bundle_for, read_bundle
 from MedEnhanceLib.bundles.suitability import (
     ModelWarning,
+    messages_of,
     pixel_size_warning,
     training_length_warning,
 )
 from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.options import config_to_json
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError
 from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.nets.intensity import Scaling
 from MedEnhanceLib.nets.slices import Plan, SliceStacks, over_slices, stoppable
+from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import DistillConfig, ImageConfig
 from MedEnhanceLib.spg.images import window_of
@@ -42,6 +45,15 @@ Voxels = npt.NDArray[Any]
 _ENOUGH = 20_000_000
 #: Number of the axis k in the geometry.
 _K = 2
+#: Options of an enhancement that a small restorer does not have, and their values when unused.
+_LACKING = {
+    "uncertainty": (0,),
+    "deblur": (False,),
+    "bias_correction": ("auto", "none"),
+    "orientations": (1,),
+    "task": ("auto", "noise"),
+    "second_pass": ("auto", "off"),
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,67 @@ class RestorerModel:
     bundle: Bundle
     network: nn.Module
     damaging: DistillConfig
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A restored volume and its `original`, on one grid; warnings: against using the model."""
+
+    volume: Volume
+    original: Volume
+    bundle: Bundle
+    device: str
+    warnings: tuple[ModelWarning, ...]
+
+
+def restore(
+    volume: Volume,
+    options: Mapping[str, Any],
+    *,
+    guide: Volume | None = None,
+    slices: tuple[int, int] | None = None,
+    monitor: Monitor,
+) -> Restored:
+    """Restore each axial slice of a volume with a small restorer, at full strength.
+
+    Args:
+        volume: [K, J, I] or [T, K, J, I].
+        options: the fields of an enhancement (EnhanceConfig) as JSON.
+        guide: refused, as no small restorer takes one.
+        slices: (first, stop) along K: only these are returned, equal to those of a whole run.
+        monitor: gets progress and warnings, and may cancel.
+    Returns:
+        The volume with its own dtype.
+    Raises:
+        ConfigError: an option that small restorers do not have, or slices out of range.
+        InputError: voxels are not finite, or the volume has no intensity window.
+        ModelError: there is no such model, or it is for another modality.
+        DeviceMemoryError: memory ran out.
+        Cancelled: the monitor asked for it.
+    """
+    bundle, volume = open_bundle_for(volume, options["model"], kind=RESTORER, monitor=monitor)
+    asked = ["guide"] if guide is not None else []
+    asked += [name for name, unused in _LACKING.items() if options[name] not in unused]
+    if asked:
+        raise ConfigError(
+            f"model {bundle.name!r} is a small restorer, which has no {' and no '.join(asked)}",
+            f"Leave out {', '.join(asked)}, or choose an enhancer.",
+        )
+    model = open_restorer(bundle)
+    choice = choose_device(options["device"])
+    monitor.log(f"running {bundle.name} on {choice.name}: {choice.reason}")
+    warnings = _warnings(model, volume)
+    for warning in warnings:
+        monitor.warn(warning.text)
+    settings = {name: options[name] for name in ("batch", "tile", "overlap")}
+    plan = Plan.make(choice.name, **settings)
+    voxels = _restored_voxels(volume, model, plan, monitor, slices or (0, volume.shape[-3]))
+    note = derived_note(
+        f"enhanced with {bundle.name} {bundle.sha256[:12]}"
+        + (f" ({messages_of(warnings)})" if warnings else "")
+    )
+    grid = volume if slices is None else volume.cropped(*slices)
+    return Restored(grid.with_voxels(voxels, did=note), grid, bundle, choice.name, warnings)
 
 
 def open_restorer(bundle: Bundle) -> RestorerModel:
@@ -82,35 +155,16 @@ def _opened(folder: Path, sha256: str, described: str) -> RestorerModel:  # noqa
     return RestorerModel(bundle, network.eval().requires_grad_(False), damaging)
 
 
-def restore_volume(
-    volume: Volume,
-    model: RestorerModel,
-    plan: Plan,
-    monitor: Monitor,
-    *,
-    slices: tuple[int, int] | None = None,
+def _restored_voxels(
+    volume: Volume, model: RestorerModel, plan: Plan, monitor: Monitor, slices: tuple[int, int]
 ) -> Voxels:
-    """Restore each axial slice of a volume, and of every frame of a sequence.
+    """The chosen slices of every frame, restored.
 
     Nothing is resampled: the network gets the volume's own pixels, oriented as in the training.
     Intensities outside the window of the training are kept.
-
-    Args:
-        volume: [K, J, I] or [T, K, J, I].
-        model: from `open_restorer`.
-        plan: device and batches.
-        monitor: gets progress and may cancel.
-        slices: (first, stop) along K: only these are returned, equal to those of a whole run.
-    Returns:
-        Voxels, with the volume's dtype.
-    Raises:
-        ConfigError: slices are out of range.
-        InputError: voxels are not finite, or the volume has no intensity window.
-        DeviceMemoryError: memory ran out.
-        Cancelled: the monitor asked for it.
     """
+    first, stop = slices
     count = volume.shape[-3]
-    first, stop = slices or (0, count)
     if not 0 <= first < stop <= count:
         raise ConfigError(
             f"slices {first} to before {stop} of a volume that has {count}",
@@ -128,7 +182,6 @@ def restore_volume(
 
 def measured_psnr(bundle: Bundle, volume: Volume, device: str, seed: int) -> tuple[float, float]:
     """PSNR in dB of a volume's axial images degraded by the model's task, and of them restored."""
-    from MedEnhanceLib.runtime.device import choose_device
     from MedEnhanceLib.spg.images import axial_slices
     from MedEnhanceLib.spg.restorer import restored_psnr
     from MedEnhanceLib.spg.tasks import make_task
@@ -146,8 +199,7 @@ def measured_psnr(bundle: Bundle, volume: Volume, device: str, seed: int) -> tup
     )
 
 
-def warnings_about(model: RestorerModel, volume: Volume) -> tuple[ModelWarning, ...]:
-    """Warnings against using the model on this volume."""
+def _warnings(model: RestorerModel, volume: Volume) -> tuple[ModelWarning, ...]:
     length = training_length_warning(model.bundle)
     di, dj = (volume.geometry.spacing[axis] for axis in _axes(volume.geometry)[:2])
     pixels = pixel_size_warning(model.bundle.name, model.damaging.images.spacing_mm, (di, dj))

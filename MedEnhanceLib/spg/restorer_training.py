@@ -273,7 +273,9 @@ def _cohort(data: Path, config: TrainDenoiserConfig, monitor: Monitor) -> Source
             )
         parts[patient.id in held] += [axial_slices(volume, scaling) for volume in volumes]
     images, held_out = (
-        np.concatenate(parts[which]) if parts[which] else _no_images(scaling.size)
+        np.concatenate(parts[which])
+        if parts[which]
+        else np.zeros((0, scaling.size, scaling.size), np.float32)
         for which in (False, True)
     )
     if not len(images):
@@ -292,7 +294,3 @@ def _cohort(data: Path, config: TrainDenoiserConfig, monitor: Monitor) -> Source
         "source": NOT_STATED,
     }
     return Source(images, held_out, modality, damaging, entry, tested=len(held))
-
-
-def _no_images(size: int) -> Floats:
-    return np.zeros((0, size, size), np.float32)

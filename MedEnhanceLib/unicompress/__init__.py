@@ -6,16 +6,21 @@ estimate: what compress would give, from a few blocks
 recover: what is intact in a damaged `.ucv` → volume and report
 """
 
-from MedEnhanceLib.unicompress.allocation.estimate import Estimate, estimate
-from MedEnhanceLib.unicompress.config import CompressConfig
-from MedEnhanceLib.unicompress.decode import decompress, decompress_preview, decompress_to
-from MedEnhanceLib.unicompress.encode import CompressResult, compress
-from MedEnhanceLib.unicompress.inspection import (
-    LostBlock,
-    RecoverReport,
-    inspect_container,
-    recover,
-)
+from typing import TYPE_CHECKING
+
+from MedEnhanceLib.runtime.lazy import imported_when_used
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.unicompress.allocation.estimate import Estimate, estimate
+    from MedEnhanceLib.unicompress.config import CompressConfig
+    from MedEnhanceLib.unicompress.decode import decompress, decompress_preview, decompress_to
+    from MedEnhanceLib.unicompress.encode import CompressResult, compress
+    from MedEnhanceLib.unicompress.inspection import (
+        LostBlock,
+        RecoverReport,
+        inspect_container,
+        recover,
+    )
 
 __all__ = [
     "CompressConfig",
@@ -31,3 +36,12 @@ __all__ = [
     "inspect_container",
     "recover",
 ]
+
+_HOMES = {
+    "allocation.estimate": ["Estimate", "estimate"],
+    "config": ["CompressConfig"],
+    "decode": ["decompress", "decompress_preview", "decompress_to"],
+    "encode": ["CompressResult", "compress"],
+    "inspection": ["LostBlock", "RecoverReport", "inspect_container", "recover"],
+}
+__getattr__, __dir__ = imported_when_used(__name__, __all__, _HOMES)

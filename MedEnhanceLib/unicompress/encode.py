@@ -191,37 +191,31 @@ def codable(volume: Volume, config: CompressConfig) -> Voxels:
 
 def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Header:
     """The header but for the results of coding; of the same size, within a few bytes."""
-    target: dict[str, float] = {}
-    history = volume.history
-    if config.max_error is not None:
-        target["max_error"] = config.max_error
-        note = f"compressed with a largest error of {config.max_error:g} {volume.units}".rstrip()
-        history += (derived_note(note),) if config.max_error else ()
-    if config.ratio is not None:
-        target["ratio"] = config.ratio
-        history += (derived_note(f"compressed to a ratio of {config.ratio:g}"),)
-    if config.psnr is not None:
-        target["psnr"] = config.psnr
-        history += (derived_note(f"compressed to a PSNR of {config.psnr:g} dB"),)
-    if config.ssim is not None:
-        target["ssim"] = config.ssim
-        history += (derived_note(f"compressed to an SSIM of {config.ssim:g}"),)
+    value = 0.0 if config.mode == "lossless" else float(getattr(config, config.mode))
+    how = {
+        "lossless": "",
+        "max_error": f"with a largest error of {value:g} {volume.units}".rstrip(),
+        "ratio": f"to a ratio of {value:g}",
+        "psnr": f"to a PSNR of {value:g} dB",
+        "ssim": f"to an SSIM of {value:g}",
+    }[config.mode]
+    note = (derived_note(f"compressed {how}"),) if value else ()
     return Header(
         shape=voxels.shape,
         dtype=voxels.dtype,
         geometry=volume.geometry,
         modality=volume.modality,
         units=volume.units,
-        history=history,
+        history=(*volume.history, *note),
         frame_interval_s=volume.frame_interval_s,
         mode=config.mode,
-        target=target,
+        target={} if config.mode == "lossless" else {config.mode: getattr(config, config.mode)},
         counts=(1, 1, 1),
         voxel_range=_voxel_range(voxels),
         voxels_sha256=hashlib.sha256().hexdigest(),  # any: none deflates
         exact=False,
         measured={"max_error": 1234.567, "psnr_db": 123.456, "psnr_peak": 1234.567},
-        encoder=_encoder(),
+        encoder=f"medenhance {__version__}, imagecodecs {metadata.version('imagecodecs')}",
         lossy=volume.lossy,
         study=uid_or_nothing(volume.origin.study) if volume.origin else "",
         series=uid_or_nothing(volume.origin.series) if volume.origin else "",
@@ -364,7 +358,3 @@ def _plain(value: Any) -> float:
 def peak_of(voxel_range: VoxelRange) -> float:
     """The full range, which PSNR is measured against; 0 where no voxel is finite."""
     return 0.0 if voxel_range is None else voxel_range[1] - voxel_range[0]
-
-
-def _encoder() -> str:
-    return f"medenhance {__version__}, imagecodecs {metadata.version('imagecodecs')}"

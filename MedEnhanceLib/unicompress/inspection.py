@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -97,7 +98,7 @@ def _recover(path: Path, monitor: Monitor, threads: int) -> tuple[Volume, Recove
         for block, outcome in _read_blocks(container, header, threads, monitor):
             box = header.grid.box(block)
             if isinstance(outcome, CodecError):
-                lost.append(_lost_block(header, block, outcome.message))
+                lost.append(LostBlock(block, *_place(header, block), outcome.message))
                 box.of(voxels)[...] = fill
             else:
                 paste(voxels, ranges, box, outcome)
@@ -111,7 +112,7 @@ def _recover(path: Path, monitor: Monitor, threads: int) -> tuple[Volume, Recove
         report = RecoverReport(
             blocks=len(header.grid),
             lost=tuple(lost),
-            lost_voxels=sum(_voxels_of(header, one.block) for one in lost),
+            lost_voxels=sum(math.prod(header.grid.box(one.block).shape) for one in lost),
             fill_value=fill.item(),
             notes=tuple(container.notes),
             proved=not lost and voxels_sha256(voxels) == header.voxels_sha256,
@@ -164,19 +165,12 @@ def _read_blocks(
         yield block, outcome
 
 
-def _lost_block(header: Header, block: int, reason: str) -> LostBlock:
+def _place(header: Header, block: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Start and stop of a block's voxels, [frame,] k, j, i."""
     box = header.grid.box(block)
-    spans = [box.k, box.j, box.i]
-    if len(header.shape) == 4:
-        spans.insert(0, (box.frame, box.frame + 1))
-    return LostBlock(
-        block, tuple(span[0] for span in spans), tuple(span[1] for span in spans), reason
-    )
-
-
-def _voxels_of(header: Header, block: int) -> int:
-    k, j, i = header.grid.box(block).shape
-    return k * j * i
+    frame = [(box.frame, box.frame + 1)] if len(header.shape) == 4 else []
+    start, stop = zip(*frame, box.k, box.j, box.i, strict=True)
+    return start, stop
 
 
 def inspect_container(
@@ -263,9 +257,7 @@ def _check(container: Container, header: Header, monitor: Monitor) -> dict[str, 
 def _damaged(chunk: ChunkInfo, header: Header, reason: str) -> dict[str, Any]:
     place: dict[str, Any] = {"block": None, "start": None, "stop": None}
     if chunk.block < len(header.grid):
-        box = header.grid.box(chunk.block)
-        frame = [(box.frame, box.frame + 1)] if len(header.shape) == 4 else []
-        start, stop = zip(*frame, box.k, box.j, box.i, strict=True)
+        start, stop = _place(header, chunk.block)
         place = {"block": chunk.block, "start": list(start), "stop": list(stop)}
     at = {"offset": chunk.offset, "length": chunk.length}
     return {"chunk": chunk.index, **place, **at, "reason": reason}

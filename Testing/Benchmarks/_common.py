@@ -9,7 +9,10 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs" / "benchmarks"
@@ -42,8 +45,19 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines) + "\n"
 
 
+def write_picture(path: Path, image: Image.Image | Path, width: int = 1600) -> None:
+    """Write a JPEG of at most `width` pixels across; larger ones would swell the history."""
+    from PIL import Image as Pillow
+
+    picture = Pillow.open(image) if isinstance(image, Path) else image
+    picture = picture.convert("RGB")
+    if picture.width > width:
+        picture = picture.resize((width, round(picture.height * width / picture.width)))
+    picture.save(path, quality=85, optimize=True)
+
+
 def gate(name: str, value: float | None, bound: str, passed: bool) -> dict[str, Any]:
-    """One promise and whether it was kept; a value of None was not measured and fails."""
+    """One goal and whether it was reached; a value of None was not measured and fails."""
     return {"name": name, "value": value, "bound": bound, "pass": bool(passed)}
 
 

@@ -33,7 +33,7 @@ class Arm:
 
     @property
     def missing(self) -> str:
-        """Why this arm cannot be told from all of it; nothing where it can."""
+        """Why this arm cannot be distinguished from all of it; nothing where it can."""
         unknown = self.config.keys() - {known.name for known in fields(CompressConfig)}
         if unknown:
             return f"the codec has no switch {', '.join(sorted(unknown))}"

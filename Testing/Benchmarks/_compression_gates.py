@@ -1,4 +1,4 @@
-"""Every promise of the design with its bound, kept or not; what is not there was not measured."""
+"""Every goal of the design with its bound, reached or not; what is not there was not measured."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MEMORY_MB = 2048
 def all_gates(rows: list[Row]) -> list[Gate]:
     """In the order of the design's page."""
     return [
-        *_promises(rows),
+        *_guarantees(rows),
         *_against_video(rows),
         *_lossless(rows),
         *_bounded(rows),
@@ -88,14 +88,14 @@ def at_most(name: str, value: float | None, bound: float, unit: str = "") -> Gat
     return gate(name, value, f"≤ {bound:g}{unit}", value is not None and value <= bound)
 
 
-def _promises(rows: list[Row]) -> Iterator[Gate]:
+def _guarantees(rows: list[Row]) -> Iterator[Gate]:
     mine = [row for row in rows if str(row["codec"]).startswith(OURS)]
     lossless = [row["max_error"] for row in chosen(mine, mode=LOSSLESS)]
     bounded = [row["max_error"] / row["setting"] for row in chosen(mine, mode=BOUNDED)]
     ratios = [row["ratio"] / row["setting"] for row in chosen(mine, mode=RATIO)]
     yield at_most("lossless: largest error of any voxel", max(lossless, default=None), 0)
-    yield at_most("max_error: largest error / promised", max(bounded, default=None), 1)
-    yield at_least("ratio: smallest reached / promised", min(ratios, default=None), 1)
+    yield at_most("max_error: largest error / bound", max(bounded, default=None), 1)
+    yield at_least("ratio: smallest reached / requested", min(ratios, default=None), 1)
     single = [_over_single(rows, row) for row in chosen(mine, mode=LOSSLESS, codec=OURS)]
     worst = max((value for value in single if value is not None), default=None)
     yield at_most("lossless file / best single classical type", worst, 1.002)
@@ -217,4 +217,4 @@ def _elsewhere() -> Iterator[Gate]:
     else:
         yield gate("student, teacher and prior of the implicit network", None, "design", False)
     size = sum(path.stat().st_size for path in shipped_models())
-    yield gate("learned models shipped: size (kB)", size / 1000 or None, "told", size > 0)
+    yield gate("learned models shipped: size (kB)", size / 1000 or None, "reported", size > 0)

@@ -27,7 +27,7 @@ _LAYERS = 4
 #: Patches of the shared network; how many a step of its learning has, and places in each.
 _PATCH = (8, 16, 16)
 _AT_ONCE, _PLACES, _INNER_RATE, _LATENT_RATE = 32, 256, 1e-1, 3e-2
-#: A fit has converged where its loss fell by less than this share within so many seconds.
+#: A fit has converged where its loss fell by less than this share within this time, s.
 _STILL, _PATIENCE_S = 0.01, 60.0
 #: No fit takes longer: some go on falling by a little more for a quarter of an hour.
 _MOST_S = 160.0
@@ -104,7 +104,7 @@ class Shared:
         return len(latents), _LAYERS, -1
 
     def adapted(self, coordinates: Tensor, wanted: Tensor, steps: int) -> Tensor:
-        """Latents of patches after so many steps of gradient descent, from zero."""
+        """Latents of patches after `steps` steps of gradient descent, from zero."""
         latents = torch.zeros(len(wanted), self.shifts.in_features)
         for _ in range(steps):
             latents = latents.detach().requires_grad_()
@@ -215,7 +215,7 @@ def _descend(
 
 
 def _hidden_for(weights: int) -> int:
-    """The widest SIREN with at most so many weights."""
+    """The widest SIREN with at most this number of weights."""
     hidden = 1
     while _weights_of(hidden + 1) <= weights:
         hidden += 1

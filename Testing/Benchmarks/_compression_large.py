@@ -115,9 +115,6 @@ def _run_jpegxl(image: Any) -> Steps:
     def one(plane: Any) -> bytes:
         return bytes(imagecodecs.jpegxl_encode(plane, lossless=True, effort=7, numthreads=1))
 
-    def decode_one(code: bytes, plane: Any) -> None:
-        imagecodecs.jpegxl_decode(code, out=plane, numthreads=1)
-
     def encode() -> int:
         with ThreadPoolExecutor(THREADS) as pool:
             codes.extend(pool.map(one, image))

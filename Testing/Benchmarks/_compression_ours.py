@@ -71,13 +71,13 @@ def ablation_rows(case: Case) -> Iterator[Row]:
                 yield _arm_row(case, arm, ratio, {"ratio": ratio})
 
 
-def _arm_row(case: Case, arm: Arm, setting: float | None, promise: dict[str, Any]) -> Row:
+def _arm_row(case: Case, arm: Arm, setting: float | None, target: dict[str, Any]) -> Row:
     if arm.name == ALL:  # measured as it is
         speed = {} if setting else {"speed": "normal"}
         mode = RATIO if setting else LOSSLESS
-        row = _our_row(case, mode, setting, OURS, promise | speed)
+        row = _our_row(case, mode, setting, OURS, target | speed)
         return row | {"mode": ABLATION, "codec": arm.name}
-    config = arm.config | promise
+    config = arm.config | target
     return _our_row(case, ABLATION, setting, arm.name, config, without=arm.without)
 
 
@@ -95,7 +95,7 @@ def _without(roles: tuple[str, ...]) -> Iterator[None]:
 
 
 def estimate_rows(case: Case) -> Iterator[Row]:
-    """What is told beforehand against what comes out."""
+    """What is estimated beforehand against what comes out."""
     for config in ESTIMATED:
         (mode, setting), *_ = config.items()
 
@@ -106,20 +106,20 @@ def estimate_rows(case: Case) -> Iterator[Row]:
 
 
 def estimate_row(case: Case, config: dict[str, Any]) -> Row:
-    """Bytes and PSNR told for a promise, and those of the file."""
+    """Bytes and PSNR estimated for a target, and those of the file."""
     ((mode, value),) = config.items()
-    told = estimate(case.volume, CompressConfig(threads=THREADS, **config))
+    estimated = estimate(case.volume, CompressConfig(threads=THREADS, **config))
     found, _ = coded(case.volume, config)
     return {
         "mode": ESTIMATE,
         "setting": f"{mode} {value:g}" if mode != LOSSLESS else mode,
         "codec": OURS,
         "bytes": found["bytes"],
-        "estimated_bytes": told.file_bytes,
-        "size_error": told.file_bytes / found["bytes"] - 1,
+        "estimated_bytes": estimated.file_bytes,
+        "size_error": estimated.file_bytes / found["bytes"] - 1,
         "psnr_db": found["psnr_db"],
-        "estimated_psnr_db": told.psnr,
-        "estimate_s": told.seconds,
+        "estimated_psnr_db": estimated.psnr,
+        "estimate_s": estimated.seconds,
     }
 
 

@@ -30,10 +30,10 @@ The container `.ucv` against the codecs that a user might take instead, on whole
 nothing here was trained or tuned on (the EM volume is another region of the specimen that EM models
 learn from: no other is open at this resolution). Bytes of ours are those of whole files, with
 header, checksums and the chunk table; the peers' are bare codestreams. Encoding of ours includes
-reading the file back and proving its promise. Ratios refer to the voxels as they are stored: 16 bit
-in CT and MR, 8 bit in EM. Codecs of images get all slices as one tall image where they may lose
-(it was better at every rate), HEVC and AV1 get them as frames; HEVC with `tune=psnr`. PyAV is
-installed: ours takes libaom or SVT-AV1 for videos; what libaom alone gives is told below."""
+reading the file back and checking its guarantee. Ratios refer to the voxels as they are stored:
+16 bit in CT and MR, 8 bit in EM. Codecs of images get all slices as one tall image where they may
+lose (it was better at every rate), HEVC and AV1 get them as frames; HEVC with `tune=psnr`. PyAV is
+installed: ours takes libaom or SVT-AV1 for videos; what libaom alone gives is stated below."""
 _PSNR = """PSNR in dB against the full range (largest less smallest voxel). Ours at the ratio, peers
 at several qualities and read between them over the logarithm of the bytes, at the bytes of our
 file. *–*: the codec does not reach it. *self-contained*: ours with the models counted in that a
@@ -70,7 +70,7 @@ def page(rows: list[Row], gates: list[dict[str, Any]], pictures: list[tuple[str,
         + _bounded_table(rows),
         "## What the distance consists of\n\n" + _ablation(rows),
         "## The implicit network\n\n" + _implicit(rows),
-        "## Estimates\n\nWhat is told before compressing, against what comes out.\n\n"
+        "## Estimates\n\nWhat is estimated before compressing, against what comes out.\n\n"
         + _estimate_table(rows),
         f"## A large volume\n\n{_LARGE}\n\n" + _large_table(rows),
         "## Models\n\n" + _models(),
@@ -246,7 +246,7 @@ def _implicit(rows: list[Row]) -> str:
 
 def _estimate_table(rows: list[Row]) -> str:
     return table(
-        ("volume", "mode", "size off by", "PSNR told", "PSNR", "seconds"),
+        ("volume", "mode", "size off by", "PSNR estimated", "PSNR", "seconds"),
         (
             (
                 row["volume"],

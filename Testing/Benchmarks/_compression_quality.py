@@ -1,4 +1,4 @@
-"""How near the estimate of a promised quality comes to the file, on the smaller volumes."""
+"""How near the estimate of a requested quality comes to the file, on the smaller volumes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ASKED: dict[str, tuple[dict[str, float], ...]] = {
 
 
 def quality_rows(case: Case) -> Iterator[Row]:
-    """Bytes and PSNR told beforehand, and those of the file."""
+    """Bytes and PSNR estimated beforehand, and those of the file."""
     for asked in ASKED.get(case.subject.name, ()):
 
         def measure(asked: dict[str, Any] = asked) -> Row:

@@ -61,12 +61,12 @@ class Case:
 
 
 def _tell(row: Row) -> None:
-    told = {
+    shown = {
         name: round(value, 3)
         for name, value in row.items()
         if name in ("ratio", "bits_per_voxel", "psnr_db", "encode_cpu_s") and value is not None
     }
-    print(row["volume"], row["mode"], row["setting"], row["codec"], told, flush=True)
+    print(row["volume"], row["mode"], row["setting"], row["codec"], shown, flush=True)
 
 
 def measures_key() -> str:

@@ -12,7 +12,7 @@ _SHOWN_RATIOS = (8, 32, 128)
 
 
 def summary_table(rows: list[Row]) -> str:
-    """Ratios of the modes that promise voxels, PSNR of the one that promises a size."""
+    """Ratios of the modes that guarantee voxels, PSNR of the one that guarantees a size."""
     lines = []
     for row in chosen(rows, mode=LOSSLESS, codec=OURS):
         mine = chosen(rows, volume=row["volume"], codec=OURS)
@@ -44,7 +44,7 @@ def estimate_sentence(rows: list[Row]) -> str:
     volumes = len({row["volume"] for row in found})
     return (
         f"On the {volumes} volumes of the benchmark the size was off by at most "
-        f"{100 * size:.1f} %, and the PSNR told was between {max(low):.1f} dB too low and "
+        f"{100 * size:.1f} %, and the estimated PSNR was between {max(low):.1f} dB too low and "
         f"{abs(min(*low, 0)):.1f} dB too high; it took at most {seconds:.0f} s."
     )
 

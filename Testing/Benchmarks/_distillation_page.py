@@ -62,7 +62,7 @@ class Found:
 
 
 def gates(found: Sequence[Found]) -> list[dict[str, Any]]:
-    """The goals of the method's page; what cannot be told is not passed."""
+    """The goals of the method's page; what was not measured is not passed."""
     entries = []
     for one in found:
         rows, name = one.rows, str(one.case)
@@ -117,7 +117,7 @@ def page(found: Sequence[Found]) -> str:
         _words(found),
         "## Gates",
         gate_table(entries),
-        "Missed, or not to be told: " + ("; ".join(missed) + "." if missed else "none."),
+        "Missed, or not measured: " + ("; ".join(missed) + "." if missed else "none."),
         "![Quality against images given](distillation.png)",
         "![Distilled images beside the prior](distillation-images.png)",
         "Upper rows: the prior with the cohort's intensities. Lower rows: what the first patient's "
@@ -219,7 +219,7 @@ def _limits() -> str:
         "- Rows are kept from run to run, and those of this page were measured on processors of "
         "two kinds. The same seed gives other figures on another kind: mostly by hundredths of a "
         "dB, by up to 0.4 in trainings that were repeated.\n"
-        f"- Gaps below {LEAST_GAP_DB} dB are not told.\n"
+        f"- Gaps below {LEAST_GAP_DB} dB are not reported.\n"
         "- Research software, not a medical device; nothing here is a claim about patients."
     )
 

@@ -98,13 +98,13 @@ def recommendation_table(rows: list[Row]) -> str:
             every = outcomes(rows, modality, mode)
             best = strongest(every)
             beyond = next((o for o in every if best is None or o.strength > best.strength), None)
-            told = _told(best) + _alone(every)
-            lines.append((modality, what, told, _reason(best), _told(beyond), _reason(beyond)))
+            stated = _stated(best) + _alone(every)
+            lines.append((modality, what, stated, _reason(best), _stated(beyond), _reason(beyond)))
     columns = ("strongest that passes", "Dice change, features", "the next", "why not")
     return table(("modality", "mode", *columns), lines)
 
 
-def _told(outcome: Outcome | None) -> str:
+def _stated(outcome: Outcome | None) -> str:
     return "none" if outcome is None else f"**{outcome.strength:g}**"
 
 
@@ -213,8 +213,8 @@ def _fragile_table(rows: list[Row]) -> str:
             value = failed[0].strength
             chosen = [row for row in mine if (row["mode"], row["value"]) == (mode, value)]
             worst = sorted(concordances(chosen, originals).items(), key=lambda item: item[1])[:5]
-            told = ", ".join(f"{name} ({agree:.2f})" for name, agree in worst)
-            lines.append((modality, str(Setting(mode, value)), told))
+            stated = ", ".join(f"{name} ({agree:.2f})" for name, agree in worst)
+            lines.append((modality, str(Setting(mode, value)), stated))
     return table(("modality", "setting", "features (concordance)"), lines)
 
 
@@ -244,13 +244,13 @@ def _enhanced_table(enhanced: list[Row]) -> str:
 
 def public(rows: list[Row]) -> list[Row]:
     """Rows for the record: features as the share that stayed, instead of hundreds of values."""
-    told = []
+    stated = []
     for row in rows:
         slim = {key: value for key, value in row.items() if key != "features"}
         if "features" in row:
             slim["within"] = share_within(_original(rows, row)["features"], row["features"])
-        told.append(slim)
-    return told
+        stated.append(slim)
+    return stated
 
 
 def draw(path: Path, rows: list[Row]) -> None:
@@ -268,8 +268,8 @@ def draw(path: Path, rows: list[Row]) -> None:
             kept = [(o.strength, o.within) for o in found if o.within is not None]
             upper.plot(*np.array(dice).reshape(-1, 2).T, marker="o", label=modality)
             lower.plot(*np.array(kept).reshape(-1, 2).T, marker="o", label=modality)
-        upper.axhline(MOST_DICE_CHANGE, color="grey", linestyle=":")
-        lower.axhline(LEAST_WITHIN, color="grey", linestyle=":")
+        upper.axhline(MOST_DICE_CHANGE, color="gray", linestyle=":")
+        lower.axhline(LEAST_WITHIN, color="gray", linestyle=":")
         upper.set(ylabel="largest change of Dice", yscale="symlog")
         upper.set_yscale("symlog", linthresh=1e-3)
         lower.set(ylabel="features within 5 %", xlabel=label, ylim=(0, 1.02))

@@ -33,7 +33,7 @@ _CODE = ("_downstream_rows.py", "_downstream_features.py", "_downstream_scans.py
 
 @dataclass(frozen=True)
 class Setting:
-    """A promise of the codec; mode "" leaves the scan alone."""
+    """A mode of the codec; mode "" leaves the scan alone."""
 
     mode: str = ""
     value: float = 0
@@ -66,8 +66,8 @@ def scan_rows(scan: Scan, settings: tuple[Setting, ...]) -> Iterator[Row]:
 def _measured(scan: Scan, setting: Setting, made: dict[str, Any]) -> Row:
     row: Row = {"scan": scan.name, "modality": scan.modality, "setting": str(setting)}
     row |= {"mode": setting.mode, "value": setting.value}
-    volume, told = decoded(scan.volume, setting)
-    row |= told
+    volume, stated = decoded(scan.volume, setting)
+    row |= stated
     if scan.tumour is not None:
         row["features"] = features(volume, scan.tumour)
     if scan.head:
@@ -84,8 +84,8 @@ def decoded(volume: Volume, setting: Setting) -> tuple[Volume, Row]:
     """The volume that a reader gets, with the ratio and what was lost."""
     if not setting.mode:
         return volume, {"ratio": 1.0, "psnr_db": None}
-    told, voxels = coded(volume, {setting.mode: setting.value})
-    return replace(volume, voxels=voxels), {key: told[key] for key in ("ratio", "psnr_db")}
+    stated, voxels = coded(volume, {setting.mode: setting.value})
+    return replace(volume, voxels=voxels), {key: stated[key] for key in ("ratio", "psnr_db")}
 
 
 def features(volume: Volume, inside: Any) -> dict[str, float]:
@@ -130,7 +130,7 @@ def enhanced_rows(settings: tuple[Setting, ...]) -> Iterator[Row]:
 
 
 def _enhanced_row(known: Any, noisy: Volume, plain: Any, setting: Setting, model: str) -> Row:
-    volume, told = decoded(noisy, setting)
+    volume, stated = decoded(noisy, setting)
     result = plain if setting == ORIGINAL else _enhance(volume, model)
     clean, span, inside = known.volume.voxels, known.span, known.inside
 
@@ -138,7 +138,7 @@ def _enhanced_row(known: Any, noisy: Volume, plain: Any, setting: Setting, model
         value = metrics.psnr(one, other, span, mask=inside)
         return value if np.isfinite(value) else None
 
-    return told | {
+    return stated | {
         "modality": known.modality,
         "setting": str(setting),
         "mode": setting.mode,

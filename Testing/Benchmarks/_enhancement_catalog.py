@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -12,9 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from _common import REPOSITORY
-from _enhancement_cache import code_hash, key_of
-from _enhancement_data import Case, recipe_files
+from _enhancement_cache import code_hash
+from _enhancement_data import Case
 from _enhancement_peers import (
     TV_CT,
     TV_MR,
@@ -27,24 +25,23 @@ from _enhancement_peers import (
 )
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degrade import LowDose, Rician
 from MedEnhanceLib.errors import MedEnhanceError
-from MedEnhanceLib.io import load
 
 MODELS = {"MR": "mr-brain", "CT": "ct-lowdose"}
 #: Ours, asked to undo blur as well.
 DEBLUR = "ours, deblur"
-GUIDED = ("ours, cue zeroed", "ours, LQ guide", "ours, HQ guide")
+BLOCK_FILTER = "block filter"
 #: The recipe at the size and budget of the trained peers.
 BENCH = "HQG-Net (bench)"
 PEERS = ("CycleGAN", "CUT", "paired U-Net", "Noise2Void")
-_GUIDE_SLICES = 8
 #: Files whose change may change what a bundle does.
 _INFERENCE = tuple(
     f"MedEnhanceLib/{name}.py"
     for name in (
         *(f"hqg/{part}" for part in ("infer", "predict", "stream", "network", "bundle")),
+        *(f"hqg/{part}" for part in ("chain", "denoise", "sharpness")),
         *(f"nets/{part}" for part in ("slices", "intensity", "blocks", "shrinkage", "precision")),
+        *(f"nets/{part}" for part in ("grouped", "noise", "noise_blocks")),
     )
 )
 
@@ -141,45 +138,24 @@ def _own(modality: str, options: argparse.Namespace) -> tuple[list[Arm], list[st
     except MedEnhanceError as error:
         return [], [f"ours ({modality}): {error}"]
     settings = f"ours {bundle.sha256} {code_hash(*_INFERENCE)}"
-    plain = partial(_enhanced, model=model)
-    arms = [Arm("ours", plain, settings, corrected=False)]
+
+    def arm(name: str, chosen: dict[str, Any], **how: bool) -> Arm:
+        run = partial(_enhanced, model=model, **chosen)
+        return Arm(name, run, f"{settings} {sorted(chosen.items())}", corrected=False, **how)
+
+    before = partial(_block_filter, folder=bundle.folder)
+    arms = [
+        arm("ours", {}),
+        arm("ours, full strength", {"strength": 1.0}),
+        arm("ours, second pass", {"second_pass": "on"}),
+        Arm(BLOCK_FILTER, before, f"{settings} block filter", corrected=False),
+    ]
     if modality == "MR":
-        run = partial(_enhanced, model=model, bias_correction="n4")
-        arms.append(Arm("ours + N4", run, f"{settings} n4", shaded=True, corrected=False))
+        arms.append(arm("ours + N4", {"bias_correction": "n4"}, shaded=True))
     if bundle.deblurs:
-        run = partial(_enhanced, model=model, deblur=True)
-        asked = Arm(DEBLUR, run, f"{settings} deblur", blurred=True, corrected=False)
-        run = partial(_enhanced, model=model, deblur=True, bias_correction="n4")
-        both = replace(asked, name=f"{DEBLUR} + N4", run=run, settings=f"{settings} deblur n4")
-        arms += [asked, replace(both, shaded=True)]
-    zeroed, low, high = GUIDED
-    guides = (
-        (low, partial(low_quality_guide, modality, options.data)),
-        (high, partial(first_guide, modality, options.data)),
-    )
-    arms.append(
-        Arm(
-            zeroed,
-            lambda volume: _enhanced(volume, model=str(_zeroed(bundle.folder))),
-            f"{settings} zeroed",
-            few=True,
-            corrected=False,
-        )
-    )
-    for name, guide in guides:
-        try:
-            guide()
-        except (FileNotFoundError, IndexError, MedEnhanceError):
-            return arms, [f"{name} ({modality}): no pool beside the project"]
-        arms.append(
-            Arm(
-                name,
-                partial(_guided, model=model, guide=guide),
-                f"{settings} {name}",
-                few=True,
-                corrected=False,
-            )
-        )
+        arms.append(arm(DEBLUR, {"deblur": True}, blurred=True))
+        both = {"deblur": True, "bias_correction": "n4"}
+        arms.append(arm(f"{DEBLUR} + N4", both, shaded=True, blurred=True))
     return arms, []
 
 
@@ -193,77 +169,28 @@ def _enhanced(volume: Volume, **chosen: Any) -> Volume:
     return enhance(volume, EnhanceConfig(device="cpu", **chosen)).volume
 
 
-def _guided(volume: Volume, *, model: str, guide: Callable[[], Volume]) -> Volume:
-    from MedEnhanceLib.hqg import EnhanceConfig, enhance
-
-    return enhance(volume, EnhanceConfig(model=model, device="cpu"), guide=guide()).volume
-
-
-def first_guide(modality: str, data: Path) -> Volume:
-    return guides(modality, data)[0]
-
-
-@lru_cache(maxsize=4)
-def guides(modality: str, data: Path) -> tuple[Volume, ...]:
-    """Ten slabs of the high-quality pool, of 8 slices each, from as many volumes as there are."""
-    files = recipe_files(modality, data, "high_quality")
-    found: list[Volume] = []
-    for index, path in enumerate(files):
-        volume = load(path, modality=modality)
-        shares = range(10 // len(files) + (index < 10 % len(files)))
-        for share in shares:
-            middle = int(volume.shape[0] * (0.3 + 0.4 * (share + 0.5) / len(shares)))
-            found.append(_slab(volume, middle))
-    return tuple(found)
-
-
-@lru_cache(maxsize=4)
-def low_quality_guide(modality: str, data: Path) -> Volume:
-    """A slab of the low-quality pool, with strong noise: what a guide should not be."""
-    volume = load(recipe_files(modality, data, "low_quality")[0], modality=modality)
-    slab = _slab(volume, volume.shape[0] // 2)
-    noise = Rician(0.15, 99) if modality == "MR" else LowDose(3e3, 5.0, 99)
-    return noise.apply(slab)
-
-
-def _slab(volume: Volume, middle: int) -> Volume:
-    first = max(0, min(middle - _GUIDE_SLICES // 2, volume.shape[0] - _GUIDE_SLICES))
-    return replace(
-        volume,
-        voxels=volume.voxels[first : first + _GUIDE_SLICES],
-        geometry=volume.geometry.cropped((first, 0, 0)),
-        history=(),
-    )
-
-
-@lru_cache(maxsize=4)
-def _zeroed(folder: Path) -> Path:
-    """A copy of a bundle whose mean cue is zero."""
+def _block_filter(volume: Volume, *, folder: Path) -> Volume:
+    """What enhancement started from before the grouped filter, with the spectrum it had learned."""
     import torch
 
-    from MedEnhanceLib.bundles.export import export_bundle, load_tensors
     from MedEnhanceLib.bundles.store import read_bundle
+    from MedEnhanceLib.hqg.bundle import open_enhancer
+    from MedEnhanceLib.nets.intensity import scaling_for
 
-    bundle = read_bundle(folder)
-    target = REPOSITORY / "runs" / "enhancement-zeroed" / f"{bundle.sha256[:16]}"
-    if not target.is_dir():
-        staged = target.with_name(f"{target.name}.{key_of(id(target))[:8]}")
-        tensors = load_tensors(bundle)
-        tensors["bank.mean"] = torch.zeros_like(tensors["bank.mean"])
-        fields: dict[str, Any] = {k: v for k, v in bundle.metadata.items() if k != "files"}
-        export_bundle(staged, tensors, fields)
-        try:
-            staged.replace(target)
-        except OSError:  # another process was faster
-            shutil.rmtree(staged)
-    return target
+    scaling, model = scaling_for(volume), open_enhancer(read_bundle(folder))
+    slab = torch.from_numpy(scaling.apply(volume.voxels))[None]
+    rows, columns = slab.shape[-2:]
+    slab = torch.nn.functional.pad(slab, (0, -columns % 16, 0, -rows % 16), mode="replicate")
+    with torch.inference_mode():
+        start = model.enhancer.start(slab)[0, :, :rows, :columns].numpy()
+    return volume.with_voxels(scaling.undo(start))
 
 
 def _weights_of(run: Run, folder: Path) -> str:
     """What an arm says of its weights; a hash of all of them where it says nothing."""
-    told = getattr(run, "fingerprint", "")
-    if told:
-        return str(told)
+    stated = getattr(run, "fingerprint", "")
+    if stated:
+        return str(stated)
     return _hash_of(*sorted(folder.rglob("*.safetensors")))
 
 

@@ -1,6 +1,6 @@
 """What enhancement is measured on: held-out subjects and the damage that is done to them.
 
-Slabs are cropped to the body, because BM4D takes minutes per million voxels and air tells nothing.
+Slabs are cropped to the body, because BM4D takes minutes per million voxels and air has no signal.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from _enhancement_cache import run_kept
-from _enhancement_catalog import DEBLUR, Arm, find_arms
+from _enhancement_catalog import Arm, find_arms
 from _enhancement_data import (
     CASES,
     CT_RANGE_HU,
@@ -102,10 +102,7 @@ def _results(known: Subject, case: Case, arms: dict[str, Arm]) -> dict[str, Floa
     degraded = known.damaged(case, 0)
     results = {}
     for name in _SHOWN:
-        wanted = name
-        if name == "ours":
-            asked = DEBLUR if case.blurred and DEBLUR in arms else name
-            wanted = f"{asked} + N4" if case.shaded else asked
+        wanted = f"{name} + N4" if name == "ours" and case.shaded else name
         if wanted in arms and not (name == "BM4D" and len(degraded.voxels) < _BM4D_CUBE):
             arm = arms[wanted]
             result, _ = run_kept(arm.run, arm.settings, degraded, keep=arm.keep)

@@ -1,4 +1,4 @@
-"""How well planted lesions can be told from the noise at all, by the best detector there is."""
+"""How well planted lesions can be distinguished from noise, by the best detector there is."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
 from MedEnhanceLib.nets.precision import move
 from MedEnhanceLib.nets.training import averaged_weights, set_learning_rate
 
-#: Decides on averaged gradients, after as many steps as they span: what trainings do unless told
+#: Decides on averaged gradients, after as many steps as they span: what trainings do unless asked
 #: otherwise.
 OURS = "gate, EMA 0.99"
 COLD = "gate, EMA 0.99, no warm-up"
@@ -160,8 +160,8 @@ def place_of(number: int, settings: Settings) -> tuple[int, int]:
 def make_enhancer(widths: tuple[int, ...]) -> nn.Module:
     """MONAI's residual U-Net, [B, 3, H, W] → [B, 1, H, W]: what to add to the middle slice.
 
-    The first stage keeps the full resolution, and there is no normalization: noise is told from
-    detail by its size.
+    The first stage keeps the full resolution, and there is no normalization: noise is
+    distinguished from detail by its size.
     """
     from monai.networks.nets.unet import UNet
 

@@ -1,4 +1,4 @@
-"""What is promised of the gate, and whether it was kept."""
+"""The goals of the gate, and whether they were reached."""
 
 from __future__ import annotations
 

@@ -133,7 +133,9 @@ def _modality(results: Results, modality: str) -> Iterator[str]:
          "Dice of the second segmenter", "same head, clean", "open", "mean cosine"),
         _arm_lines(results, rows, modality),
     )  # fmt: skip
-    yield "\nDice is that of the jointly trained head on enhanced images, unless told otherwise.\n"
+    yield (
+        "\nDice is that of the jointly trained head on enhanced images, unless stated otherwise.\n"
+    )
     yield "Differences, mean over λ:\n"
     yield table(
         ("arm", f"PSNR less {ALONE}", f"Dice less {ALONE}", f"Dice less {RANDOM}",
@@ -171,7 +173,7 @@ def _arm_lines(results: Results, rows: list[Row], modality: str) -> Iterator[tup
     for point in points(rows, results.arms(), results.weights):
         arm, weight = point["arm"], point["weight"]
         here = chosen(rows, arm=arm, weight=weight)
-        told = chosen(results.stories, modality=modality, arm=arm, weight=weight)
+        stated = chosen(results.stories, modality=modality, arm=arm, weight=weight)
         clean = chosen(rows, arm=f"{arm}, {ON_CLEAN}", weight=weight)
         yield (
             arm,
@@ -183,8 +185,8 @@ def _arm_lines(results: Results, rows: list[Row], modality: str) -> Iterator[tup
             _number(mean_of(here, "dice_of head, clean")),
             _number(mean_of(here, SECOND)),
             _number(mean_of(clean, "dice")),
-            _share(mean_of(told, "open_fraction")),
-            _number(mean_of(told, "cosine")),
+            _share(mean_of(stated, "open_fraction")),
+            _number(mean_of(stated, "cosine")),
         )
 
 

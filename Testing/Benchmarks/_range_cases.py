@@ -41,7 +41,7 @@ _PHANTOM_SHAPE = (32, 160, 160)
 @dataclass(frozen=True)
 class Case:
     """group: a row of the table. wanted: the codes of which one should come, () for none of the
-    warnings of range, None where there is no right answer and the rate alone is told."""
+    warnings of range, None where there is no right answer and the rate alone is reported."""
 
     group: str
     name: str

@@ -25,7 +25,7 @@ Floats = npt.NDArray[np.float32]
 ARMS_FOLDER = REPOSITORY / "runs" / "enhancement-arms"
 #: Slices that go through the network together, their halo not counted.
 _SLAB = 12
-#: The content vector is the mean over so many slabs, evenly spaced in the middle of the volume.
+#: The content vector is the mean over slabs, evenly spaced in the middle of the volume: how many.
 _CONTENT_SLABS = 3
 #: What decides an arm's output beside its weights; part of its fingerprint.
 _INFERENCE = f"slabs of {_SLAB}, content of {_CONTENT_SLABS}"
@@ -106,7 +106,7 @@ def load_arms(folder: Path, modality: str) -> dict[str, list[TrainedArm]]:
 def load_records(folder: Path, modality: str) -> list[dict[str, Any]]:
     """What is known of each trained network: seed, steps, CPU seconds, settings, its arms.
 
-    Weights of an earlier form of the network are left out, and told: they need training again.
+    Weights of an earlier form of the network are left out and reported: they need training again.
     """
     records = []
     for path in sorted((folder / modality).glob("*.json")):
@@ -167,7 +167,7 @@ def through(enhancer: Enhancer, cue: Tensor, volume: Volume) -> Floats:
 
 
 def answers(enhancer: Enhancer) -> list[float]:
-    """What a network makes of a noisy ramp: tells whether its code still means the same."""
+    """What a network makes of a noisy ramp: shows whether its code still means the same."""
     import torch
 
     noise = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))

@@ -58,7 +58,7 @@ class PublishedHqg(Hqg):
 class Degraded(Pools):
     """Pools whose low-quality slabs are those of the high-quality pool, degraded by the mixture.
 
-    Drawn apart from the clean ones: nothing tells which belong together.
+    Drawn apart from the clean ones: nothing shows which belong together.
     """
 
     def low_quality_batch(self, rng: np.random.Generator, count: int) -> Tensor:

@@ -86,7 +86,7 @@ class Domains:
     """Slabs of a low- and of a high-quality domain that do not belong together.
 
     The low-quality domain is made of the high-quality pool's subjects, degraded by the recipe's
-    mixture; the two slabs of a step are of different subjects, and nothing tells which belong
+    mixture; the two slabs of a step are of different subjects, and nothing shows which belong
     together. This is in the peers' favor: the recipe's only other subjects, its real
     low-quality scans, are of another contrast (spin echo, dark brain under bright fat), and
     what the adversary would teach from them is to change contrast, not to remove noise.

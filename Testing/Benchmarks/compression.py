@@ -51,8 +51,8 @@ def main() -> None:
         return
     if options.ablation_only:
         options.out.mkdir(parents=True, exist_ok=True)
-        told = json.dumps({"rows": rows}, indent=1)
-        (options.out / "ablation.json").write_text(told + "\n")
+        record = json.dumps({"rows": rows}, indent=1)
+        (options.out / "ablation.json").write_text(record + "\n")
         return
     rows += self_contained(rows)
     if options.large_volume:

@@ -276,7 +276,7 @@ def _repaired(folder: Path, *, slope: float, missing: Sequence[int] = ()) -> Row
 
 
 def _cancel(folder: Path) -> Row:
-    """Seconds from the wish to stop to the end, while a slant is undone."""
+    """Seconds from the request to stop to the end, while a slant is undone."""
     from MedEnhanceLib.errors import Cancelled
     from MedEnhanceLib.runtime.progress import Monitor
 

@@ -96,15 +96,15 @@ def _rows_of_all_attacks(prepared: Prepared, config: DistillConfig, *, quick: bo
     rows = []
     for what, prior in (("clean", prepared.prior.images), ("real start", None)):
 
-        def redistil(
+        def redistill(
             patients: Mapping[str, Floats], seed: int, prior: Floats | None = prior
         ) -> Floats:
             return _images_of(patients, prepared.modality, replace(short, seed=seed), prior)[0]
 
-        images = redistil(prepared.training, short.seed)
+        images = redistill(prepared.training, short.seed)
         attacks = AuditConfig(shadows=4 if quick else SHADOWS)
         name = f"{what}, short, all attacks"
-        rows.append(_row(name, prepared, short, images, attacks, redistil))
+        rows.append(_row(name, prepared, short, images, attacks, redistill))
     return rows
 
 
@@ -162,7 +162,7 @@ def _row(
     config: DistillConfig,
     images: Floats,
     attacks: AuditConfig = WITHOUT_SHADOWS,
-    redistil: Callable[[Mapping[str, Floats], int], Floats] | None = None,
+    redistill: Callable[[Mapping[str, Floats], int], Floats] | None = None,
 ) -> Row:
     began = time.monotonic()
     owners = tuple(np.repeat(list(prepared.training), config.images_per_patient).tolist())
@@ -175,7 +175,7 @@ def _row(
             owners=owners,
         ),
         attacks,
-        redistill=redistil,
+        redistill=redistill,
     )
     print(f"{what}: {report.headline}", file=sys.stderr)
     return {

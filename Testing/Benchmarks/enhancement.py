@@ -12,6 +12,7 @@ runs/enhancement-rows. A peer that is not installed or not trained is left out a
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -46,7 +47,7 @@ from _enhancement_visibility import detectability
 from MedEnhanceLib.core.volume import Volume
 
 Row = dict[str, Any]
-REAL, SWAP, PLANTED = "real scan", "guide swap", "planted lesions"
+REAL, PLANTED = "real scan", "planted lesions"
 VISIBLE = "visibility of planted lesions"
 
 
@@ -63,18 +64,22 @@ def main() -> None:
     options = parse()
     names = subject_names(options.data, options.modality)
     refuse_trained(names)
-    missing, notes = told_arms(names, options)
+    missing, notes = described_arms(names, options)
     rows: list[Row] = []
     for found in measured(list(tasks(names, options)), options):
         rows += found
     if options.measure_only:
         return
+    if options.keep_rows:
+        now = {row["arm"] for row in rows}
+        former = json.loads(options.keep_rows.read_text())["rows"]
+        rows += [row for row in former if row["arm"] not in now and row["case"] != "guide swap"]
     publish(rows, notes, missing, [], options)
     if options.pictures:
         publish(rows, notes, missing, draw_pictures(options), options)
 
 
-def told_arms(names: list[str], options: argparse.Namespace) -> tuple[list[str], list[str]]:
+def described_arms(names: list[str], options: argparse.Namespace) -> tuple[list[str], list[str]]:
     """What is missing with the reason, and what is known of how arms were trained."""
     missing, notes = [], []
     for modality in dict.fromkeys(modality_of(name) for name in names):
@@ -113,6 +118,9 @@ def parse() -> argparse.Namespace:
         "--arms-folder", type=Path, default=REPOSITORY / "runs" / "enhancement-arms"
     )
     parser.add_argument("--jobs", type=int, default=1, help="processes at once")
+    parser.add_argument(
+        "--keep-rows", type=Path, help="JSON of this page: rows of arms that are not measured now"
+    )
     parser.add_argument("--measure-only", action="store_true", help="rows alone, no page")
     parser.add_argument("--no-pictures", dest="pictures", action="store_false")
     parser.add_argument("--out", type=Path)
@@ -134,8 +142,6 @@ def tasks(names: list[str], options: argparse.Namespace) -> Iterator[Task]:
     ]
     found = [task for _, _, task in sorted(damage, key=lambda entry: entry[:2])]
     found += [Task(name, PLANTED, options.seeds[0]) for name in names]
-    if not options.arms or "ours" in options.arms:
-        found += [Task(n, SWAP, options.seeds[0]) for n in names]
     if options.modality != "CT":
         found += [Task(n, REAL, 0) for n in REAL_SCANS if (options.data / n).is_file()]
     return (task for task in found if not options.cases or task.case in options.cases)
@@ -154,7 +160,7 @@ def measured(todo: list[Task], options: argparse.Namespace) -> Iterator[list[Row
 
 
 def work(task: Task, options: argparse.Namespace) -> list[Row]:
-    """All arms on one damaged volume, in this process, on one thread: BM4D is told the same."""
+    """All arms on one damaged volume, in this process, on one thread, as BM4D."""
     import torch
 
     torch.set_num_threads(1)
@@ -163,8 +169,6 @@ def work(task: Task, options: argparse.Namespace) -> list[Row]:
     if task.case == REAL:
         return list(on_real_scan(task, arms, store, options))
     known = subject(task.subject, options.data, options.slices)
-    if task.case == SWAP:
-        return list(on_guides(task, known, arms, store, options))
     if task.case == PLANTED:
         return list(on_lesions(task, known, arms, store, options))
     every = (*CASES[known.modality], UNDAMAGED)
@@ -202,7 +206,7 @@ def on_damage(
             continue
         if case is UNDAMAGED and arm.name == "input":
             continue
-        if arm.few and task.seed > len(arm.others):  # not trained with so many seeds
+        if arm.few and task.seed > len(arm.others):  # not trained with that number of seeds
             continue
         _, settings = arm.of_seed(task.seed)
         key = key_of(settings, given, case.name, task.seed, measures_code())
@@ -226,7 +230,7 @@ def row_of(task: Task, known: Subject, case: Case, degraded: Volume, arm: Arm) -
         from _enhancement_labels import measure_labels
 
         row |= measure_labels(known, result)
-    return told(row)
+    return printed(row)
 
 
 def corrected_row(task: Task, known: Subject, case: Case, degraded: Volume, arm: Arm) -> Row:
@@ -235,7 +239,9 @@ def corrected_row(task: Task, known: Subject, case: Case, degraded: Volume, arm:
     result, seconds = run_kept(run, settings, degraded, keep=arm.keep)
     flat, more = run_kept(without_shading, "", known.volume.with_voxels(result), keep=False)
     name = "N4" if arm.name == "input" else f"{arm.name} + N4"
-    return told(heading(task, known, name, seconds + more) | measure(known, case, degraded, flat))
+    return printed(
+        heading(task, known, name, seconds + more) | measure(known, case, degraded, flat)
+    )
 
 
 def on_lesions(
@@ -246,8 +252,8 @@ def on_lesions(
     degraded = known.damaged(case, task.seed)
     added, lesions = plant(known, task.seed)
     planted = damaged_with_lesions(known, case, task.seed, degraded, added)
-    told_row = heading(task, known, "matched filter", 0.0) | {"case": VISIBLE}
-    yield told_row | {"d_prime": detectability(known, degraded, lesions)}
+    head_row = heading(task, known, "matched filter", 0.0) | {"case": VISIBLE}
+    yield head_row | {"d_prime": detectability(known, degraded, lesions)}
     given = fingerprint(planted)
     for arm in arms:
         if arm.few or arm.shaded or arm.blurred or (arm.slow and too_slow(task, True, options)):
@@ -261,7 +267,7 @@ def on_lesions(
             row = heading(task, known, arm.name, seconds)
             kept = contrast_kept(without, with_lesions, lesions)
             row["planted_kept"] = [round(share, 3) for share in kept]
-            row = store.add(key, told(row))
+            row = store.add(key, printed(row))
         yield row
 
 
@@ -279,28 +285,8 @@ def on_real_scan(
             result, seconds = run_kept(run, settings, scan, keep=arm.keep)
             row = {"subject": task.subject, "modality": "MR", "case": REAL, "seed": 0}
             row |= {"arm": arm.name, "cpu_s": round(seconds, 2)} | measure_real(scan, result)
-            row = store.add(key, told(row))
+            row = store.add(key, printed(row))
         yield row
-
-
-def on_guides(
-    task: Task, known: Subject, arms: list[Arm], store: RowStore, options: argparse.Namespace
-) -> Iterator[Row]:
-    from _enhancement_guides import guides_here, swap_guides
-
-    ours = next((arm for arm in arms if arm.name == "ours"), None)
-    if ours is None or not guides_here(known.modality, options.data):
-        return
-    case = CASES[known.modality][0]
-    model = options.mr_model if known.modality == "MR" else options.ct_model
-    key = key_of(ours.settings, SWAP, task.subject, options.slices, measures_code())
-    row = store.find(key)
-    if row is None:
-        row = {"subject": task.subject, "modality": known.modality, "case": SWAP}
-        row |= {"seed": task.seed, "arm": "ours"}
-        row |= swap_guides(known, case, task.seed, model, options.data)
-        row = store.add(key, told(row))
-    yield row
 
 
 def heading(task: Task, known: Subject, arm: str, seconds: float) -> Row:
@@ -316,7 +302,7 @@ def heading(task: Task, known: Subject, arm: str, seconds: float) -> Row:
     }
 
 
-def told(row: Row) -> Row:
+def printed(row: Row) -> Row:
     figures = {
         key: f"{row[key]:.3g}"
         for key in ("psnr_foreground", "ssim_foreground", "noise_left", "high_pass_spread", "cpu_s")

@@ -4,7 +4,7 @@
     python Testing/Benchmarks/enhancement_arms.py --networks cut     only this one
 
 Adversarial peers are first tried at two learning rates, without the recipe's last subject, which
-tells the better one. Leaves weights (safetensors) and a record (JSON) of each network and seed in
+shows the better one. Leaves weights (safetensors) and a record (JSON) of each network and seed in
 runs/enhancement-arms/<modality>. What is there for the same configuration is not trained again,
 so that an interrupted run goes on where it was. enhancement.py measures what it finds there.
 """
@@ -135,7 +135,7 @@ def configured(
 def steps_within(
     budget_s: float, names: Sequence[str], config: TrainConfig, data: Data, known: Path
 ) -> dict[str, int]:
-    """How many steps of each network fit in so many CPU seconds.
+    """How many steps of each network fit in `budget_s` CPU seconds.
 
     All are timed in turn, a step each, so that what else runs on the machine slows all of them
     alike; the middle of 12 steps over the whole schedule counts. Kept in `known`, for

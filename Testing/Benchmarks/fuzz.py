@@ -34,7 +34,7 @@ sys.path.insert(0, str(REPOSITORY / "Testing"))
 from Library.unicompress.fuzzing import MUTATIONS, Fuzzer, light, make_bases
 
 STATE = REPOSITORY / "runs" / "fuzz" / "ucv.json"
-SEED, WISHED, BATCH = 20_261_121, 1_000_000, 2000
+SEED, TARGET, BATCH = 20_261_121, 1_000_000, 2000
 ADDRESS_SPACE = 2 << 30
 _CPU_SECONDS, _LOOK_SECONDS = 20.0, 0.5
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -63,7 +63,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--cases", type=int, default=WISHED)
+    parser.add_argument("--cases", type=int, default=TARGET)
     parser.add_argument("--minutes", type=float, default=0.0, help="0: until all are done")
     parser.add_argument("--case", type=int, help="run one case here and show what it raises")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
@@ -189,7 +189,7 @@ def _write_page(state: dict[str, Any], folder: Path) -> None:
     rows = list(_rows(state["outcomes"]))
     total, bad = state["done"], len(state["findings"])
     gates = [
-        gate("damaged and forged files", total, "≥ 1,000,000", total >= WISHED),
+        gate("damaged and forged files", total, "≥ 1,000,000", total >= TARGET),
         gate("crashes, hangs, foreign errors, wrong voxels called right", bad, "0", bad == 0),
         gate(
             "peak memory of the process (MiB)",

@@ -50,7 +50,7 @@ _TEACHER_STEPS, _STUDENT_STEPS = 40, 140
 #: A test volume's slices are parted so often; of each part two blocks are decoded.
 _PARTS = 8
 #: The block that is decoded for the time, in voxels and cells, and how often the quickest is
-#: looked for. The same number of positions goes through the network as it trains, so many at once.
+#: looked for. The same number of positions goes through the network at once as it trains.
 _BLOCK, _CELLS, _REPEATS, _AT_ONCE = (32, 64, 64), (4, 8, 8), 3, 1024
 _PAIRS = (("CT", "EM"), ("EM", "CT"), ("CT", "MR"), ("MR", "CT"))
 _WITHIN_DB, _FASTER, _SMALLER = 0.5, 4.0, 8.0
@@ -307,7 +307,7 @@ def _arm_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(row["arm"] for row in rows if row["part"] == "arm"))
 
 
-def _told(values: Sequence[float]) -> str:
+def _stated(values: Sequence[float]) -> str:
     spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
     return f"{np.mean(values):.2f}{spread}" if values else "–"
 
@@ -321,7 +321,7 @@ def _page(
     domains = list(dict.fromkeys(row["arm"] for row in rows if row["part"] == "domain"))
 
     def lines(part: str, arms: Sequence[str]) -> list[list[str]]:
-        return [[arm, *(_told(_all(rows, part, arm, m)) for m in modalities)] for arm in arms]
+        return [[arm, *(_stated(_all(rows, part, arm, m)) for m in modalities)] for arm in arms]
 
     return "\n".join(
         [
@@ -345,7 +345,7 @@ def _page(
                         f"{row['weights']:,}",
                         f"{row['decode_s']:.2f}",
                         f"{row['network_s']:.2f}",
-                        *(_told(_all(rows, "student", row["arm"], m)) for m in modalities),
+                        *(_stated(_all(rows, "student", row["arm"], m)) for m in modalities),
                     ]
                     for row in sized
                 ],

@@ -41,7 +41,7 @@ def main() -> None:
         gate("points of SIGKILL", len(killed), f"≥ {POINTS}", len(killed) >= POINTS),
         gate("killed: neither the old file, nor a whole new one, nor none", kept, "0", kept == 0),
         gate("killed or full: files that are not named as temporary", litter, "0", litter == 0),
-        gate("full disk: not told as such", len(silent), "0", not silent),
+        gate("full disk: not reported as such", len(silent), "0", not silent),
         gate("full disk: old file lost, or a temporary left", len(wrong), "0", not wrong),
         gate("changed sources", sources, "0", sources == 0),
     ]
@@ -78,7 +78,7 @@ def _page(killed: list[Row], full: list[Row], gates: list[Row]) -> str:
         for row in killed
         if row["killed"]
     )
-    told = Counter((row["writer"], row["says"].partition(":")[0], row["target"]) for row in full)
+    counted = Counter((row["writer"], row["says"].partition(":")[0], row["target"]) for row in full)
     return "\n\n".join(
         [
             "# Killed writers and full disks",
@@ -95,7 +95,7 @@ def _page(killed: list[Row], full: list[Row], gates: list[Row]) -> str:
             "## Full disk\n\n"
             + table(
                 ("writer", "ended in", "what is there", "points"),
-                ([*key, count] for key, count in sorted(told.items())),
+                ([*key, count] for key, count in sorted(counted.items())),
             ).rstrip(),
         ]
     )

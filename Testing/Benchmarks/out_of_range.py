@@ -100,7 +100,7 @@ def as_wanted(codes: Sequence[str], wanted: tuple[str, ...] | None) -> bool | No
 
 
 def gates(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """What the warning promises, by model."""
+    """The goals of the warning, by model."""
     found = []
     for model in dict.fromkeys(row["model"] for row in rows):
         of_model = [row for row in rows if row["model"] == model]
@@ -112,11 +112,11 @@ def gates(rows: Sequence[Row]) -> list[dict[str, Any]]:
             gate(
                 f"{model}: false alarms", share(known, FLAGGED), "≤ 0.05", at_most(known, FLAGGED)
             ),
-            gate(f"{model}: foreign inputs told", told(foreign), "≥ 0.95", enough(foreign)),
+            gate(f"{model}: foreign inputs flagged", flagged(foreign), "≥ 0.95", enough(foreign)),
         ]
         if clean:
             value = share(clean, CLEAN)
-            found.append(gate(f"{model}: clean volumes told", value, "≥ 0.95", value == 1))
+            found.append(gate(f"{model}: clean volumes flagged", value, "≥ 0.95", value == 1))
         found.append(
             gate(
                 f"{model}: damaged called clean",
@@ -138,7 +138,7 @@ def share(rows: Sequence[Row], codes: Iterable[str]) -> float | None:
     return sum(bool(wanted & set(row["codes"])) for row in rows) / len(rows) if rows else None
 
 
-def told(rows: Sequence[Row]) -> float | None:
+def flagged(rows: Sequence[Row]) -> float | None:
     return share(rows, (*FLAGGED, REFUSED))
 
 
@@ -148,7 +148,7 @@ def at_most(rows: Sequence[Row], codes: Iterable[str]) -> bool:
 
 
 def enough(rows: Sequence[Row]) -> bool:
-    value = told(rows)
+    value = flagged(rows)
     return value is not None and value >= 0.95
 
 
@@ -160,7 +160,7 @@ def report(rows: Sequence[Row], banks: Sequence[tuple[str, Mapping[str, Any]]]) 
         "Mahalanobis distance that is 1 at the limit. It does not know anatomy or disease: a "
         "warning says that the images look unlike the training's, and no warning says nothing "
         "about how good the result is.\n",
-        "## Promises\n",
+        "## Goals\n",
         gate_table(gates(rows)),
     ]
     for name, bank in banks:
@@ -184,8 +184,12 @@ def rates(rows: Sequence[Row]) -> str:
         counts = Counter(code for row in of_group for code in row["codes"])
         distances = [row["distance"] for row in of_group if "distance" in row]
         reach = f"{min(distances):.2f} to {max(distances):.2f}" if distances else "–"
-        wish = of_group[0]["wanted"]
-        wanted = "told, not judged" if wish is None else " or ".join(wish) or "no warning of range"
+        wanted_codes = of_group[0]["wanted"]
+        wanted = (
+            "reported, not judged"
+            if wanted_codes is None
+            else " or ".join(wanted_codes) or "no warning of range"
+        )
         numbers = (f"{counts[code]} of {len(of_group)}" for code in CODES)
         return (group, wanted, *numbers, reach)
 
@@ -196,13 +200,13 @@ def rates(rows: Sequence[Row]) -> str:
 def misses(rows: Sequence[Row]) -> str:
     wrong = [row for row in rows if row["as_wanted"] is False]
     if not wrong:
-        return "Nothing was told wrongly.\n"
+        return "Nothing was flagged wrongly.\n"
     lines = [
         f"- {row['group']} · {row['name']}: {', '.join(row['codes']) or 'no warning'}, distance "
         f"{row['distance']:.2f}, noise {row['noise']:.1%}"
         for row in wrong
     ]
-    return "Told wrongly, all of them:\n\n" + "\n".join(lines) + "\n"
+    return "Flagged wrongly, all of them:\n\n" + "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -150,7 +150,7 @@ def page(rows: list[Row], patients: int, held_out: int, seeds: int) -> str:
             )
         )
     head = ("learned from", "intensities", "ε", "noise, clips", "images", "dB", "range over seeds")
-    told = ", ".join(
+    shown = ", ".join(
         f"{multiplier(epsilon) * _WEIGHTS**0.5:.0f} times (ε = {epsilon:g})" for epsilon in EPSILONS
     )
     gains = ", ".join(
@@ -169,8 +169,8 @@ intensities, as those of the cohort are not covered by noise.
 
 {table(head, lines)}
 Every match is about one patient alone, so nobody hides among others: the noise on the {_WEIGHTS}
-numbers of a gradient is as long as {told} the clip. Rows with ε are to be held against the prior
-alone with its own intensities, which tells nothing of anybody and costs nothing. What patients
+numbers of a gradient is as long as {shown} the clip. Rows with ε are to be held against the prior
+alone with its own intensities, which reveals nothing of anybody and costs nothing. What patients
 add to it: {gains}. A gain smaller than the range over seeds is none.
 """
 

@@ -32,7 +32,7 @@ ARMS = (
 )
 
 
-#: Shipped models of the codec, and the start of the names of volumes that they are told about.
+#: Shipped models of the codec, and the start of the names of the volumes in their cards.
 ARMS_OF_CODEC = {"all": "with its models", "no models": "without models"}
 SETTINGS_OF_CODEC = (("lossless", None), ("ratio", 32), ("ratio", 128), ("ratio", 512))
 CODECS = {"codec-ct": "CT ", "codec-mr": "MR ", "codec-em": "EM "}
@@ -90,8 +90,8 @@ def codec_rows(rows: list[dict[str, Any]], start: str) -> list[dict[str, Any]]:
     table = []
     for volume, setting in dict.fromkeys((row["volume"], row["setting"]) for row in chosen):
         found = {r["codec"]: r for r in chosen if (r["volume"], r["setting"]) == (volume, setting)}
-        promise = "lossless" if setting is None else f"ratio {setting:g}"
-        line: dict[str, Any] = {"held-out volume": f"{volume}, {promise}"}
+        mode = "lossless" if setting is None else f"ratio {setting:g}"
+        line: dict[str, Any] = {"held-out volume": f"{volume}, {mode}"}
         line |= {
             title: _reached(found[arm]) if arm in found else "not measured"
             for arm, title in ARMS_OF_CODEC.items()

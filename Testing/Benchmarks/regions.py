@@ -149,8 +149,10 @@ def _short(rows: list[Row]) -> str:
     cells = []
     for volume, mode in files:
         own = {row["part"]: row for row in rows if (row["volume"], row["mode"]) == (volume, mode)}
-        told = (f"{row['bytes']:,} ({row['blocks']} of {row['of_blocks']})" for row in own.values())
-        cells.append((f"{volume}, {_times(own[parts[0]]['shape'])}", mode, *told))
+        cells_of_parts = (
+            f"{row['bytes']:,} ({row['blocks']} of {row['of_blocks']})" for row in own.values()
+        )
+        cells.append((f"{volume}, {_times(own[parts[0]]['shape'])}", mode, *cells_of_parts))
     return table(("volume", "mode", *(f"{part}: bytes (blocks)" for part in parts)), cells)
 
 

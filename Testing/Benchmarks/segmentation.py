@@ -47,7 +47,7 @@ def main() -> None:
             "Dice per structure; the composite is "
             "bias 30 %, blur 0.8 px, Rician 7 %; enhanced with mr-brain (and N4 on the composite)."
             " The template is an average of 152 brains with labels of its own; for open_ms C19 "
-            "the labels are propagated from the template, so its row tells agreement with a "
+            "the labels are propagated from the template, so its row is the agreement with a "
             "method, not with a reader.\n",
             table(columns, [[entry[column] for column in columns] for entry in rows]),
             "\n## Gates\n",

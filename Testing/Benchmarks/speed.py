@@ -4,8 +4,8 @@
     python Testing/Benchmarks/speed.py --quick    512×512×24, writes runs/benchmarks
 
 Every case runs in a process of its own, so that peaks of memory are its own. Cases that are
-compared run one after another in one process, in turns. Time on a CPU is told as wall time and as
-CPU time, since wall time on a busy machine tells more of the machine.
+compared run one after another in one process, in turns. Time on a CPU is reported as wall time and
+as CPU time, since wall time on a busy machine says more of the machine.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def work(_: int) -> Row:
 
 
 def batches(_: int) -> Row:
-    """CPU seconds per slice with so many slices at once (half precision where it pays)."""
+    """CPU seconds per slice for each batch size (half precision where it pays)."""
     import torch
 
     torch.set_num_threads(1)
@@ -186,7 +186,7 @@ def fused(_: int) -> Row:
 
 
 def cuda_batches(_: int) -> Row:
-    """On a GPU: slices per second with so many at once, and the share of its peak."""
+    """On a GPU: slices per second for each batch size, and the share of its peak."""
     if not _has_cuda():
         return {"measured": False, "reason": "no device"}
     import torch

@@ -1,4 +1,4 @@
-"""What all library tests share: volumes, an ear, a maker of DICOM series."""
+"""What all library tests share: volumes, a recorder of warnings, a maker of DICOM series."""
 
 from __future__ import annotations
 
@@ -58,21 +58,37 @@ def head(rng: np.random.Generator, oblique_geometry: Geometry) -> Volume:
     return Volume(voxels.astype(np.int16), oblique_geometry, modality="MR", source="head")
 
 
-class Ear:
-    """Hears what a load warns of."""
+class WarningRecorder:
+    """Collects the warnings of a load."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
-        self.monitor = Monitor(self._hear)
+        self.monitor = Monitor(self._listen)
 
-    def _hear(self, event: Event) -> None:
+    def _listen(self, event: Event) -> None:
         if event.kind == "warning":
             self.warnings.append(event.fields["message"])
 
 
 @pytest.fixture
-def ear() -> Ear:
-    return Ear()
+def recorder() -> WarningRecorder:
+    return WarningRecorder()
+
+
+@pytest.fixture(scope="session")
+def native_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled library of the present sources: the one that was built, if it is not older."""
+    from MedEnhanceLib import native
+    from MedEnhanceLib.native import build
+
+    there = build.HERE / native.FILE
+    sources = [*build.HERE.glob("*.[ch]"), build.HERE / "build.py"]
+    if there.is_file() and there.stat().st_mtime > max(p.stat().st_mtime for p in sources):
+        return there
+    try:
+        return build.build(tmp_path_factory.mktemp("native"))
+    except build.BuildError as error:
+        pytest.skip(str(error))
 
 
 Make = Callable[..., Path]

@@ -42,7 +42,7 @@ def test_the_modality_can_be_stated(scan: Path) -> None:
     assert me.load(scan, modality="OT").modality == "OT"
 
 
-def test_saving_does_not_overwrite_unasked(scan: Path, head: Volume) -> None:
+def test_saving_does_not_overwrite_without_request(scan: Path, head: Volume) -> None:
     with pytest.raises(me.OutputError, match="exists already"):
         me.save(head, scan)
     me.save(head, scan, overwrite=True)
@@ -54,7 +54,7 @@ def test_saving_as_a_container_names_compress(head: Volume, tmp_path: Path) -> N
     assert "compress" in caught.value.hint
 
 
-def test_inspect_tells_the_same_of_a_volume_and_of_its_file(scan: Path) -> None:
+def test_inspect_states_the_same_of_a_volume_and_of_its_file(scan: Path) -> None:
     of_file = me.inspect(scan)
     of_volume = me.inspect(me.load(scan))
     assert of_volume.items() <= of_file.items()
@@ -154,7 +154,7 @@ class TestContainer:
         assert me.decompress(container).is_equal(head)
         assert me.load(container).is_equal(head)
 
-    def test_the_promise_of_a_bounded_error_is_kept(self, head: Volume, tmp_path: Path) -> None:
+    def test_the_error_bound_is_kept(self, head: Volume, tmp_path: Path) -> None:
         done = me.compress(head, tmp_path / "scan.ucv", max_error=2)
         back = me.decompress(tmp_path / "scan.ucv")
         assert np.abs(back.voxels.astype(int) - head.voxels).max() <= 2
@@ -174,15 +174,15 @@ class TestContainer:
         assert card["shape"] == list(head.shape)
         json.dumps(card)
 
-    def test_recover_tells_what_was_intact(self, container: Path, head: Volume) -> None:
+    def test_recover_reports_what_was_intact(self, container: Path, head: Volume) -> None:
         volume, _ = me.recover(container)
         assert volume.is_equal(head)
 
     def test_an_estimate_takes_what_compress_takes(self, head: Volume, scan: Path) -> None:
         for volume in (head, scan):
-            told = me.estimate_compression(volume, max_error=2, threads=1)
-            assert (told.mode, told.raw_bytes) == ("max_error", head.voxels.nbytes)
-            assert 0 < told.max_error <= 2
+            reported = me.estimate_compression(volume, max_error=2, threads=1)
+            assert (reported.mode, reported.raw_bytes) == ("max_error", head.voxels.nbytes)
+            assert 0 < reported.max_error <= 2
         parameters = [
             inspect.signature(call).parameters for call in (me.compress, me.estimate_compression)
         ]
@@ -213,7 +213,7 @@ class TestContainer:
                 me.inspect(other, verify=True)
 
     @pytest.mark.parametrize("modes", [{}, {"lossless": True, "ratio": 8.0}])
-    def test_exactly_one_promise_is_given(
+    def test_exactly_one_target_is_given(
         self, head: Volume, tmp_path: Path, modes: dict[str, Any]
     ) -> None:
         with pytest.raises(me.ConfigError):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from Library.conftest import Ear
+from Library.conftest import WarningRecorder
 
 from MedEnhanceLib import io
 from MedEnhanceLib.core.volume import Volume
@@ -50,9 +50,9 @@ def test_a_folder_for_each_patient(folder: Path) -> None:
 
 def test_a_patients_folder_without_a_volume_causes_a_warning(folder: Path) -> None:
     (folder / "dora").mkdir()
-    ear = Ear()
-    assert len(list(Cohort.from_folder(folder).volumes(monitor=ear.monitor))) == 3
-    (warning,) = ear.warnings
+    recorder = WarningRecorder()
+    assert len(list(Cohort.from_folder(folder).volumes(monitor=recorder.monitor))) == 3
+    (warning,) = recorder.warnings
     assert "dora" in warning
 
 

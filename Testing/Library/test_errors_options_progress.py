@@ -134,7 +134,7 @@ class Recorder:
 def test_monitor_without_a_listener_is_silent() -> None:
     monitor = Monitor()
     monitor.progress(0.5, "stage")
-    monitor.warn("nobody hears")
+    monitor.warn("nobody listens")
     monitor.check()
 
 

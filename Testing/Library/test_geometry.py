@@ -17,12 +17,12 @@ from MedEnhanceLib.errors import GeometryError, InputError
 LEFT_HANDED = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, -1.0))
 
 
-def test_default_is_a_millimetre_grid_at_the_origin() -> None:
+def test_default_is_a_millimeter_grid_at_the_origin() -> None:
     assert np.array_equal(Geometry().affine_lps, np.eye(4))
     assert np.array_equal(Geometry().affine_ras, np.diag([-1, -1, 1, 1]))
 
 
-def test_affine_maps_indices_to_millimetres(oblique_geometry: Geometry) -> None:
+def test_affine_maps_indices_to_millimeters(oblique_geometry: Geometry) -> None:
     i, j, k = 3, 5, 7
     direction = np.array(oblique_geometry.direction)
     expected = np.array(oblique_geometry.origin) + direction @ (

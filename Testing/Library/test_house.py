@@ -77,6 +77,7 @@ def test_recipes_are_valid_configurations(recipe: Path) -> None:
 
     from MedEnhanceLib.gradprom import TrainHeadConfig
     from MedEnhanceLib.hqg import TrainConfig
+    from MedEnhanceLib.hqg.slices import TrainSlicesConfig
     from MedEnhanceLib.jobs.kinds.train_codec import CodecTraining
 
     fields = json.loads(recipe.read_text(encoding="utf-8"))
@@ -84,5 +85,6 @@ def test_recipes_are_valid_configurations(recipe: Path) -> None:
         part = CodecTraining.from_json(fields)
         assert recipe.stem == f"codec-{part.config.modality.lower()}-{part.part}"
         return
-    made = (TrainHeadConfig if "structures" in fields else TrainConfig).from_json(fields)
+    enhancer = TrainSlicesConfig if recipe.stem.endswith("-slices") else TrainConfig
+    made = (TrainHeadConfig if "structures" in fields else enhancer).from_json(fields)
     assert made.name == recipe.stem

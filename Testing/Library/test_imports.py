@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,28 @@ print(json.dumps(sorted(sys.modules)))
     loaded = set(_python(code))
     assert "numpy" in loaded
     assert not loaded & {"SimpleITK", "pydicom", "torch", "monai", "imagecodecs", "matplotlib"}
+
+
+def test_options_are_read_without_the_methods_that_have_them() -> None:
+    """The panel pays for what its options need, not for the codec and for DICOM, when it opens."""
+    code = """
+import json, sys
+import MedEnhanceLib.hqg.config, MedEnhanceLib.hqg.strength, MedEnhanceLib.spg.config
+import MedEnhanceLib.unicompress.config
+print(json.dumps(sorted(sys.modules)))
+"""
+    loaded = set(_python(code))
+    assert "MedEnhanceLib.unicompress.config" in loaded
+    assert not loaded & {"MedEnhanceLib.unicompress.encode", "MedEnhanceLib.io.dicom.listing"}
+
+
+@pytest.mark.parametrize("name", ["hqg", "unicompress", "io", "io.dicom"])
+def test_every_name_of_a_package_is_there(name: str) -> None:
+    package = import_module(f"MedEnhanceLib.{name}")
+    assert dir(package) == sorted(package.__all__)
+    assert all(hasattr(package, name) for name in package.__all__)
+    with pytest.raises(AttributeError, match="enhence"):
+        _ = package.enhence
 
 
 @pytest.mark.slow

@@ -10,10 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 _GLOSSARY = ROOT / "docs/glossary.md"
-#: Decisions and measured pages are records of their time.
-_RECORDS = ("docs/decisions", "docs/benchmarks", "docs/recipes")
-#: Names that are keys of recipes and of saved models.
-_KEYS = ("labelled_share", "centre")
+#: Names that are keys of recipes and of saved models, and a label of a shipped model.
+_KEYS = ("labelled_share", "centre", "Grey matter")
 #: The commonest British spellings; keys in files that exist keep theirs ("licence").
 _BRITISH = (
     "behaviour colour grey neighbour neighbouring neighbourhood normalise normalisation optimiser "
@@ -29,35 +27,40 @@ def _unused_words() -> list[str]:
 
 
 def _pattern(words: list[str]) -> re.Pattern[str]:
-    """Finds the words also as parts of names: told, _told, was_told, isTold."""
-    lower = "|".join(words)
+    """Finds the words also as parts of names: told, _told, was_told, isTold, TOLD."""
+    lower = "|".join(re.sub(" ", "[ _]", word) for word in words)
     camel = "|".join(word.title().replace(" ", "") for word in words)
-    return re.compile(rf"(?<![A-Za-z])(?i:{lower})(?![a-z])|(?<=[a-z])(?:{camel})(?![a-z])")
+    end = r"(?![a-z]|(?<=[A-Z])[A-Z])"
+    return re.compile(rf"(?<![A-Za-z])(?i:{lower}){end}|(?<=[a-z])(?:{camel}){end}")
 
 
 def _files() -> list[Path]:
-    places = ("MedEnhanceLib/**/*.py", "MedEnhance/**/*.py", "MedEnhance/**/*.ui", "docs/**/*.md")
-    found = [path for place in places for path in sorted(ROOT.glob(place))]
-    names = {path: path.relative_to(ROOT).as_posix() for path in found}
-    kept = [path for path in found if not names[path].startswith(_RECORDS) and path != _GLOSSARY]
-    return [*kept, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    found = [
+        path
+        for folder in ("MedEnhanceLib", "MedEnhance", "Testing", "docs")
+        for kind in ("*.py", "*.ui", "*.md")
+        for path in sorted((ROOT / folder).rglob(kind))
+        if path not in (_GLOSSARY, Path(__file__).resolve())
+    ]
+    return [*found, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 
 
 @cache
-def _lines() -> dict[str, str]:
-    """Place (file and line number) → the line, of everything that is checked."""
-    return {
-        f"{path.relative_to(ROOT)}:{number}": line
-        for path in _files()
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-    }
+def _texts() -> dict[Path, str]:
+    """Everything that is checked, without single words in quotes: keys of files and of jobs."""
+    key = re.compile(rf"""(["'`])[\w-]+\1|\b(?:{"|".join(_KEYS)})\b""")
+    return {path: key.sub("", path.read_text(encoding="utf-8")) for path in _files()}
 
 
 def _places(pattern: re.Pattern[str]) -> list[str]:
-    """Where the pattern matches, except single words in quotes: keys of files and of jobs."""
-    key = re.compile(rf"""(["'`])[\w-]+\1|\b(?:{"|".join(_KEYS)})\b""")
-    found = {place: line for place, line in _lines().items() if pattern.search(key.sub("", line))}
-    return [f"{place}: {line.strip()[:100]}" for place, line in found.items()]
+    """File, line number and line of each match."""
+    found = []
+    for path, text in _texts().items():
+        lines = text.splitlines()
+        for number in dict.fromkeys(text[: m.start()].count("\n") for m in pattern.finditer(text)):
+            place = f"{path.relative_to(ROOT)}:{number + 1}"
+            found.append(f"{place}: {lines[number].strip()[:100]}")
+    return found
 
 
 def test_the_glossary_lists_words_in_order() -> None:

@@ -101,7 +101,7 @@ def test_a_torch_that_hangs_or_crashes_can_be_cancelled(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(("count", "words"), [(1, "1 thread of"), (2, "2 threads of")])
-def test_a_run_on_the_cpu_tells_its_threads(
+def test_a_run_on_the_cpu_states_its_threads(
     monkeypatch: pytest.MonkeyPatch, count: int, words: str
 ) -> None:
     torch = pytest.importorskip("torch")

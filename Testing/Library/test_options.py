@@ -39,6 +39,13 @@ class WithGrain(EnhanceConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Smoothing(Options):
+    """A number that may also be a word."""
+
+    width: float | Literal["auto"] = option("auto", help="of the kernel", low=0, high=10)
+
+
+@dataclass(frozen=True, kw_only=True)
 class GrainParams(Params):
     """Its job."""
 
@@ -123,7 +130,7 @@ class Outer(Options):
 
 
 def test_a_part_of_an_object_is_on_top_of_the_default_of_its_field() -> None:
-    assert Outer.from_json({"inner": {"strength": 1}}).inner == WithGrain(grain=0.1)
+    assert Outer.from_json({"inner": {"strength": 1}}).inner == WithGrain(grain=0.1, strength=1)
 
 
 def test_narrowed_leaves_out_what_is_derived() -> None:
@@ -182,3 +189,28 @@ def test_help_of_a_percentage_is_no_format() -> None:
     parser = argparse.ArgumentParser()
     add_flags(parser, CompressConfig)  # type: ignore[arg-type]
     assert "5 to 10 %" in " ".join(parser.format_help().split())
+
+
+class TestANumberOrAWord:
+    def test_takes_both_and_refuses_others_by_name(self) -> None:
+        assert Smoothing().width == "auto"
+        assert Smoothing(width=2.5).width == 2.5
+        for wrong in (11, "automatic", True):
+            with pytest.raises(ConfigError) as error:
+                Smoothing(width=wrong)  # type: ignore[arg-type]
+            assert "Use auto or 0 to 10" in error.value.hint
+
+    def test_is_one_flag_and_one_entry_of_the_schema(self) -> None:
+        parser = Parser(prog="smooth", description="x", epilog="example:\n  x")
+        add_flags(parser, Smoothing)
+        given = [
+            params_of(parser.parse_args(["--width", text]), Smoothing) for text in ("auto", "3")
+        ]
+        assert given == [{"width": "auto"}, {"width": 3.0}]
+        with pytest.raises(ConfigError):
+            parser.parse_args(["--width", "wide"])
+        assert "of the kernel, auto or 0 to 10 (default: auto)" in " ".join(
+            parser.format_help().split()
+        )
+        number, words = schema_of(Smoothing)["properties"]["width"]["anyOf"]
+        assert (number["maximum"], words["enum"]) == (10, ["auto"])

@@ -159,6 +159,6 @@ def test_volume_keeps_geometry_of_its_own_by_default() -> None:
     assert Volume(np.zeros((1, 1, 1))).geometry == Geometry()
 
 
-def test_printing_a_volume_tells_what_it_is_in_one_line() -> None:
+def test_printing_a_volume_states_what_it_is_in_one_line() -> None:
     volume = Volume(np.zeros((2, 3, 4), np.int16), modality="CT", source="scan.nii.gz")
     assert repr(volume) == "<Volume 'scan.nii.gz': CT (2, 3, 4) int16, 1 × 1 × 1 mm>"

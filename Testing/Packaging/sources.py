@@ -29,6 +29,7 @@ def unit_tests() -> list[str]:
 
 
 def _is_leftover(part: str) -> bool:
-    """Whether Python, an editor or a desktop left this file or folder behind, or CMake reads it."""
+    """Whether Python, a compiler, an editor or a desktop left it behind, or CMake reads it."""
     named = part.startswith(".") or part in ("__pycache__", "CMakeLists.txt")
+    named = named or part.startswith("medenhance_native.")
     return named or part.endswith((".pyc", ".orig", "~"))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
+import struct
 import subprocess
 import sys
 import sysconfig
@@ -19,7 +22,8 @@ MODULES = "lib/Slicer-5.12/qt-scripted-modules"
 @pytest.fixture(scope="module")
 def build(cmake, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("build")
-    cmake.configure(ROOT, folder)
+    said = cmake.configure(ROOT, folder)
+    (folder / "configure.log").write_text(said, encoding="utf-8")
     return folder
 
 
@@ -37,6 +41,26 @@ def test_what_is_installed_is_what_the_source_tree_holds(installed: Path) -> Non
     assert sorted(found) == sorted(expected)
     for path, source in expected.items():
         assert source is None or found[path].read_bytes() == source.read_bytes(), path
+
+
+@pytest.mark.slow
+def test_with_a_compiler_the_library_is_built_and_installed(cmake, tmp_path: Path) -> None:
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler")
+    cmake.configure(ROOT, tmp_path / "build", f"-DCMAKE_C_COMPILER={compiler}")
+    cmake.install(tmp_path / "build", tmp_path / "installed")
+    said = run_alone(
+        tmp_path / "installed" / MODULES,
+        "from MedEnhanceLib import native",
+        "print(native.describe(), native.__file__)",
+    )
+    assert said.startswith("compiled, ") and str(tmp_path) in said
+
+
+def test_without_a_compiler_the_extension_is_configured_and_says_so(build: Path) -> None:
+    said = (build / "configure.log").read_text(encoding="utf-8")
+    assert "Without the compiled library, denoising is slower" in said
 
 
 def test_the_build_tree_is_as_complete_as_the_package(build: Path, installed: Path) -> None:
@@ -141,3 +165,45 @@ def run_alone(modules: Path, *lines: str, also: tuple[Path, ...] = ()) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+CMAKE = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+FIELDS = dict(re.findall(r'set\(EXTENSION_(\w+) "([^"]*)"\)', CMAKE))
+#: The repository's files as the catalog reads them.
+RAW = "https://raw.githubusercontent.com/medenhance/SlicerMedEnhance/main/"
+
+
+def size_of(picture: Path) -> tuple[int, int]:
+    head = picture.read_bytes()[:24]
+    assert head[:8] == b"\x89PNG\r\n\x1a\n", f"{picture.name} is no PNG"
+    width, height = struct.unpack(">II", head[16:24])
+    return width, height
+
+
+def test_every_field_is_one_quoted_text() -> None:
+    assert len(FIELDS) == CMAKE.count("set(EXTENSION_")
+    assert FIELDS["CATEGORY"] == "Filtering"
+    assert FIELDS["DEPENDS"] == "NA"
+    assert FIELDS["HOMEPAGE"].endswith("/SlicerMedEnhance")
+    assert "not a medical device" in FIELDS["DESCRIPTION"]
+
+
+def test_the_addresses_lead_to_files_of_this_repository() -> None:
+    for address in [FIELDS["ICONURL"], *FIELDS["SCREENSHOTURLS"].split()]:
+        assert address.startswith(RAW)
+        assert (ROOT / address.removeprefix(RAW)).is_file(), address
+
+
+@pytest.mark.parametrize(
+    "icon", ["Resources/MedEnhance.png", "MedEnhance/Resources/Icons/MedEnhance.png"]
+)
+def test_icons_have_the_size_that_slicer_asks_for(icon: str) -> None:
+    assert size_of(ROOT / icon) == (128, 128)
+
+
+def test_the_address_stands_in_one_file() -> None:
+    """It is provisional: moving the repository means to edit CMakeLists.txt alone."""
+    texts = [ROOT / "README.md"]
+    texts += [*(ROOT / "docs").rglob("*.md"), *(ROOT / "MedEnhance").rglob("*.py")]
+    named = [p.name for p in texts if "github.com/medenhance" in p.read_text(encoding="utf-8")]
+    assert named == []

@@ -160,7 +160,7 @@ class ExportTestCase(DicomTestCase):
         results.link(output, input=node)
         return output
 
-    def labelled(self, node, output):
+    def labeled(self, node, output):
         """A segmentation with two structures, and the table of their volumes, on a result."""
         from MedEnhancePanels.nodes import bridge, nrrd
 

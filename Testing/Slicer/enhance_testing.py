@@ -40,11 +40,13 @@ class EnhanceTestCase(MedEnhanceTestCase):
         self.screenshot(widget, name, 400, height)
 
     def brain(self, name="Brain"):
-        """A small, turned part of the sample under a transform, in a study, as it is shown."""
+        """A small, turned, noisy part of the sample under a transform, in a study, as shown."""
         part = tuple(slice(at, at + size) for at, size in zip(CORNER, SHAPE, strict=True))
         whole = self.loadSample()
         voxels = slicer.util.arrayFromVolume(whole)[part].copy()
         slicer.mrmlScene.RemoveNode(whole)
+        noise = np.random.default_rng(0).normal(0, 20, (2, *voxels.shape))
+        voxels = np.hypot(voxels + noise[0], noise[1]).round().clip(0, 255).astype(voxels.dtype)
         node = slicer.util.addVolumeFromArray(voxels, name=name)
         node.SetSpacing(1.0, 1.0, 1.1)
         node.SetOrigin(12.3, -45.6, 7.8)

@@ -54,7 +54,7 @@ class FolderTest(ExportTestCase):
     def test_segmentationAndTableGoAlong(self):
         source = self.loaded()
         node = self.derived(source)
-        labels = self.labelled(source, node)
+        labels = self.labeled(source, node)
         work = self.logic.exportDicom(node, self.folder, database=False, wait=False)
         self.waitUntil(lambda: work.isFinished, 60)
         self.assertIsNone(work.error, work.error)
@@ -71,7 +71,7 @@ class FolderTest(ExportTestCase):
     def test_editedSegmentsAreExportedAsTheyAreNow(self):
         source = self.loaded()
         node = self.derived(source)
-        labels = self.labelled(source, node)
+        labels = self.labeled(source, node)
         segmentation = results.linked(node, "segmentation")
         identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
         mask = np.zeros(labels.shape, np.uint8)
@@ -128,7 +128,7 @@ class FolderTest(ExportTestCase):
     def test_whatWasNotAskedForIsLeftOut(self):
         source = self.loaded()
         node = self.derived(source)
-        self.labelled(source, node)
+        self.labeled(source, node)
         files = self.logic.exportDicom(node, self.folder, database=False, segmentation=False)
         self.assertEqual({image.Modality for image in self.read(files)}, {"CT"})
 

@@ -42,7 +42,7 @@ class PageTest(DistillTestCase):
         self.assertFalse(self.ui.startButton.enabled)
         self.assertIn("different patients", self.ui.whyLabel.text)
 
-    def test_onlyOriginalsOfPatientsAreTakenForGoodUnasked(self):
+    def test_onlyOriginalsOfPatientsAreTakenForGoodWithoutRequest(self):
         from MedEnhancePanels.nodes import provenance
 
         self.brain("original", "Patient A", 1)

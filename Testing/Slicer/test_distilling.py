@@ -58,6 +58,10 @@ class ChoiceTest(DistillingTestCase):
         self.assertIn("does not prove", self.ui.noticeLabel.text)
         self.assertFalse(self.ui.goalSelector.isHidden())
         self.assertTrue(self.ui.stepsSpinBox.isHidden())
+        ends = [
+            (box.minimum, box.maximum) for box in (self.ui.imagesSpinBox, self.ui.heldOutSpinBox)
+        ]
+        self.assertEqual(ends, [(1, 10_000), (0, 90)])  # as DistillConfig declares them
         self.assertTrue(self.ui.startButton.enabled, self.ui.whyLabel.text)
         self.assertIn("4 patients, 4 volumes", self.ui.cohortLabel.text)
         self.assertEqual(self.ui.cohortTable.cellWidget(0, 2).currentText, "Distill")
@@ -335,7 +339,7 @@ class DistillationTest(DistillingTestCase):
         self.assertEqual(self.record()["state"], "paused")
         self.assertIn("paused", self.ui.resultLabel.text)
         self.assertTrue(self.ui.distilledArea.isHidden())
-        self.assertNothingTellsOfPatients(self.runFolder())
+        self.assertNothingIdentifiesPatients(self.runFolder())
 
         self.newPanel()
         self.waitUntil(lambda: self.ui.statusLabel.text, 30)
@@ -350,7 +354,7 @@ class DistillationTest(DistillingTestCase):
         self.assertTrue(self.ui.auditLabel.text)
         self.assertIn("few is finished", self.widget.ui.messageLabel.text)
         self.assertFalse(os.path.exists(os.path.join(folder, "data")), "copies were left behind")
-        self.assertNothingTellsOfPatients(folder)
+        self.assertNothingIdentifiesPatients(folder)
         self.assertGreater(len(self.panel.runs.plot.values("alignment of patient 1")), 1)
         self.assertTrue(self.ui.resumeArea.isHidden())
         self.picture("distill-done")
@@ -367,7 +371,7 @@ class DistillationTest(DistillingTestCase):
             self.ui.resultButton.click()
         opened.assert_called_once_with(os.path.join(folder, "out"))
 
-    def assertNothingTellsOfPatients(self, folder):
+    def assertNothingIdentifiesPatients(self, folder):
         """No file of a run has a patient's or a node's name, in its name or in its bytes."""
         for place, _folders, files in os.walk(folder):
             for name in files:

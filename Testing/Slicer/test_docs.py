@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import slicer
 import vtk
 from medenhance_testing import MedEnhanceTestCase, slow
@@ -88,6 +89,9 @@ class HeadlessPageTest(MedEnhanceTestCase):
 
         node = slicer.util.loadVolume(str(resource_folder("samples") / "mni152_t1.nii.gz"))
         shrink(node)
+        voxels = slicer.util.arrayFromVolume(node)
+        noise = np.random.default_rng(0).normal(0, 20, (2, *voxels.shape))
+        voxels[:] = np.hypot(voxels + noise[0], noise[1]).round().clip(0, 255)
         self.assertTrue(slicer.util.saveNode(node, self.path("in.nrrd")))
         self.node = node
         return slicer.util.arrayFromVolume(node).copy()

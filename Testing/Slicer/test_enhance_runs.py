@@ -41,7 +41,7 @@ class PreviewTest(EnhanceTestCase):
     def test_whatApplyDoesOtherwiseIsSaid(self):
         self.choose(self.brain())
         self.previewed()
-        self.assertNotIn("Shading", self.message)
+        self.assertIn("where it finds them", self.message)
         self.ui.previewButton.click()
         self.ui.biasCorrectionCheckBox.checked = True
         self.previewed()

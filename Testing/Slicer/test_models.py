@@ -12,7 +12,17 @@ from medenhance_testing import MedEnhanceTestCase, slow
 from MedEnhanceLib.runtime.resources import resource_folder
 
 CODECS = ["codec-ct", "codec-em", "codec-mr"]
-SHIPPED = sorted([*CODECS, "brain-tissue", "ct-lowdose", "mr-brain", "sts-tumour-ct"])
+SHIPPED = sorted(
+    [
+        *CODECS,
+        "brain-tissue",
+        "ct-lowdose",
+        "ct-slices",
+        "mr-brain",
+        "mr-slices",
+        "sts-tumour-ct",
+    ]
+)
 
 
 class ModelsTest(MedEnhanceTestCase):
@@ -106,7 +116,7 @@ class ModelsTest(MedEnhanceTestCase):
         self.assertIn("zipped", self.listed())
 
     @slow
-    def test_nothingIsRemovedUnasked(self):
+    def test_nothingIsRemovedWithoutRequest(self):
         self.finish(self.panel.importFrom(self.bundle()))
         self.choose("mine")
         with mock.patch.object(slicer.util, "confirmOkCancelDisplay", return_value=False) as ask:

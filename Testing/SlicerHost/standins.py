@@ -1,7 +1,7 @@
 """Classes of Slicer and CTK, made from the table.
 
 A class gets exactly the members that the table lists. Behavior comes from a class of the same
-name that was given to `behaviour`; what has none raises NotImplementedError when it is used, since
+name that was given to `behavior`; what has none raises NotImplementedError when it is used, since
 a host that pretends is worse than none. The state of a behavior lives in `self._own`.
 """
 

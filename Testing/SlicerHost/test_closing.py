@@ -92,7 +92,7 @@ def test_closing_in_order_ends_the_worker_and_removes_its_files(start_slicer, tm
 
 
 @pytest.mark.slow
-def test_after_a_crash_the_worker_goes_home_and_the_next_start_cleans_up(start_slicer, tmp_path):
+def test_after_a_crash_the_worker_ends_and_the_next_start_cleans_up(start_slicer, tmp_path):
     process, worker, folder = start_slicer(600_000)
     process.send_signal(signal.SIGKILL)
     process.wait(30)

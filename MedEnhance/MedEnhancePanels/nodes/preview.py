@@ -144,8 +144,10 @@ def shownVolume(node):
 def differencesOf(options):
     """What Apply does otherwise with these options than a preview."""
     differences = []
-    if options.biasCorrection != "none":
+    if options.biasCorrection == "n4":
         differences.append(_("Shading is not corrected in the preview."))
+    elif options.biasCorrection == "auto":
+        differences.append(_("Apply also corrects blur and shading where it finds them."))
     return differences
 
 

@@ -95,8 +95,13 @@ def uncertaintyOf(node):
 
 
 def strengthIn(node):
-    """The strength of the run that made a node, by its manifest; None if not stated."""
+    """The strength of the run that made a node, by its manifest; None if not stated.
+
+    1 is the full result: all that a run with strength auto corrects.
+    """
     strength = _part(manifestOf(node), "config").get("strength")
+    if strength == "auto":
+        return 1.0
     return strength if isinstance(strength, int | float) else None
 
 

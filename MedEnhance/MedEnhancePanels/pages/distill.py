@@ -10,6 +10,9 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from MedEnhanceLib.hqg.config import TrainConfig
+from MedEnhanceLib.spg.config import DistillConfig
+from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.pages import distill_choices
 from MedEnhancePanels.pages.distill_choices import CohortTable, TimeEstimate
@@ -27,6 +30,7 @@ class DistillPanel(Page):
         self._names = []
         self._cohort = CohortTable(self.ui.cohortTable, self.update)
         self._fillSelectors()
+        self._describe()
         self._prior = distill_choices.PriorChoice(context, self.ui, self._onEdited)
         self._estimate = TimeEstimate(context.runner, self.ui.estimateLabel, self._onNames)
         self.runs = RunArea(context, self.ui, lambda: self.root, self._refreshButtons)
@@ -78,6 +82,13 @@ class DistillPanel(Page):
         for selector, entries in self._choices.values():
             for value, text in entries.items():
                 selector.addItem(text, value)
+
+    def _describe(self):
+        ui = self.ui
+        arguments.describe(ui.stepsSpinBox, TrainConfig, "steps")
+        ui.stepsSpinBox.minimum = 0  # as many as the budget says
+        arguments.describe(ui.imagesSpinBox, DistillConfig, "images_per_patient")
+        arguments.describe(ui.heldOutSpinBox, DistillConfig, "held_out", scale=100)
 
     def _connect(self):
         ui = self.ui
@@ -136,7 +147,7 @@ class DistillPanel(Page):
 
     @property
     def options(self):
-        """What is chosen, as training.TrainingOptions or distilling.DistillOptions."""
+        """What is chosen, as training.TrainingOptions or distillation.DistillOptions."""
         state = self.state
         common = {
             "name": state.distillName,
@@ -148,7 +159,7 @@ class DistillPanel(Page):
             return training.TrainingOptions(modality=modality, steps=state.distillSteps, **common)
         return distillation.DistillOptions(
             task=state.distillGoal,
-            images=state.distillImages,
+            imagesPerPatient=state.distillImages,
             heldOut=state.distillHeldOut,
             modality=state.distillModality,
             **common,

@@ -6,17 +6,18 @@ Only attributes of the nodes, which have the patients' names anyway, say which n
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 
 import slicer
 from slicer.i18n import tr as _
 
+from MedEnhanceLib.spg.config import MODALITIES, DistillConfig
+from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge
 from MedEnhancePanels.tasks import long_run
 from MedEnhancePanels.tasks.long_run import Run
 
-MODALITIES = ("MR", "CT")
 #: Attribute of volume nodes that says what they are used as, and its values: the first is the
 #: default for originals of a patient, the last leaves a volume out.
 ROLES = {
@@ -34,17 +35,26 @@ _LEAST_SLICES = 4
 _FEW_PATIENTS = 4
 
 
-@dataclass(frozen=True)
-class DistillOptions:
-    """What is distilled, and how long; without patient names."""
+class _DistillOptions:
+    """What is distilled, and how long; without patient names.
 
-    name: str  # of the run
-    task: str = "denoise"  # or "sr2", "sr4", "undersample"
-    images: int = 10  # per patient
-    heldOut: float = 0.2  # share of the patients kept for the audit
-    modality: str = "auto"  # as the volumes state; or "MR", "CT"
-    budget: str = "cpu"  # a preset: "smoke", "cpu" or "full"
-    device: str = "auto"  # or "cpu", "cuda", "mps"
+    name: of the run. budget: a preset. modality: "auto" is what the volumes state.
+    """
+
+    def fields(self):
+        """What is chosen of the configuration, as the job takes it."""
+        return {"preset": self.budget} | arguments.fieldsOf(self, DistillConfig)
+
+
+DistillOptions = arguments.optionsClass(
+    "DistillOptions",
+    DistillConfig,
+    _DistillOptions,
+    first=[("name", MISSING)],
+    only=("task", "images_per_patient", "held_out", "device"),
+    budget="cpu",
+    modality="auto",
+)
 
 
 @dataclass(frozen=True)
@@ -171,7 +181,7 @@ def _sceneProblem(members, options):
             "The volumes are neither all MR nor all CT: leave the others out, or choose the "
             "modality below."
         )
-    return _slicesProblem(chosen, max(options.images, _LEAST_SLICES))
+    return _slicesProblem(chosen, max(options.imagesPerPatient, _LEAST_SLICES))
 
 
 def _slicesProblem(chosen, least):
@@ -274,23 +284,13 @@ def _params(run, options, prior, cohort, numbers):
         "pattern": (cohort.pattern.strip() or "*") if isPath else "*",
         "modality": options.modality if options.modality in MODALITIES else None,
         "out": run.out,
-        "config": _config(options) | {"prior": named.get(prior.kind, prior.kind)},
-    }
-
-
-def _config(options):
-    return {
-        "preset": options.budget,
-        "task": options.task,
-        "images_per_patient": int(options.images),
-        "held_out": float(options.heldOut),
-        "device": options.device,
+        "config": options.fields() | {"prior": named.get(prior.kind, prior.kind)},
     }
 
 
 def estimateParams(cohort, prior, options):
     """The parameters of a `distill-estimate` job about the same distillation."""
-    config = _config(options)
+    config = options.fields()
     if isinstance(cohort, PathCohort):
         if prior.kind == "patient":
             config["prior"] = f"patient:{prior.patient}"

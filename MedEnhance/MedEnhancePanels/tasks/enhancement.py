@@ -237,7 +237,8 @@ class _Enhancement(NodeJob):
 
     def _describe(self, output, source, derived="enhanced"):
         self._stamp(output, derived)
-        output.SetAttribute(results.STRENGTH, repr(float(self.options.strength)))
+        strength = self.options.strength
+        output.SetAttribute(results.STRENGTH, repr(1.0 if strength == "auto" else float(strength)))
         output.SetAttribute(bridge.MODALITY, bridge.modalityOf(source))
 
     def _stamp(self, node, derived):

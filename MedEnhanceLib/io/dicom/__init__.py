@@ -1,9 +1,14 @@
 """DICOM as hospitals send it; what is odd about a series is refused by name, never guessed."""
 
-from MedEnhanceLib.io.dicom.listing import SeriesRow, list_series
-from MedEnhanceLib.io.dicom.load import load_dicom, read_grid
-from MedEnhanceLib.io.dicom.sources import is_dicom, is_source
-from MedEnhanceLib.io.dicom.stack import Repairs
+from typing import TYPE_CHECKING
+
+from MedEnhanceLib.runtime.lazy import imported_when_used
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.io.dicom.listing import SeriesRow, list_series
+    from MedEnhanceLib.io.dicom.load import load_dicom, read_grid
+    from MedEnhanceLib.io.dicom.sources import is_dicom, is_source
+    from MedEnhanceLib.io.dicom.stack import Repairs
 
 __all__ = [
     "Repairs",
@@ -14,3 +19,11 @@ __all__ = [
     "load_dicom",
     "read_grid",
 ]
+
+_HOMES = {
+    "listing": ["SeriesRow", "list_series"],
+    "load": ["load_dicom", "read_grid"],
+    "sources": ["is_dicom", "is_source"],
+    "stack": ["Repairs"],
+}
+__getattr__, __dir__ = imported_when_used(__name__, __all__, _HOMES)

@@ -263,16 +263,12 @@ def ranked(at_each_place: Sequence[Sequence[Slice]]) -> tuple[tuple[Slice, ...],
         times = [[moment(one) for one in here] for here in at_each_place]
         if any(None in row or len(set(row)) < len(row) for row in times):
             continue
-        rows = [_in_order(here, moment) for here in at_each_place]
+        rows = [sorted(here, key=lambda one: moment(one) or 0.0) for here in at_each_place]
         frames = tuple(zip(*rows, strict=True))
         if by_clock and not _follow_each_other(frames, moment):
             continue
         return frames
     return ()
-
-
-def _in_order(here: Sequence[Slice], moment: Moment) -> list[Slice]:
-    return sorted(here, key=lambda one: moment(one) or 0.0)
 
 
 def _follow_each_other(frames: Frames, moment: Moment) -> bool:

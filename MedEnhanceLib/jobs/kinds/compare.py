@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from MedEnhanceLib.core.options import About, option
+from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import Cancelled, OutputError
 from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.jobs.files import Result
@@ -23,13 +23,9 @@ _ASKED = ("budget", "seeds", "draws", "steps")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareParams(CohortParams):
-    """Compare a distillation with simpler ways; a comparison that was stopped goes on.
+class CompareOptions(Params):
+    """What is compared, and how often."""
 
-    The loop of `config` is that of the small budgets.
-    """
-
-    out: Annotated[str, About(help="a folder for tables, curve and page", flag="OUT")]
     budget: Literal["small", "ordinary"] = option(
         "small",
         help="small: one and four crops, and one image, in all; ordinary: images of each patient "
@@ -41,6 +37,16 @@ class CompareParams(CohortParams):
     overwrite: bool = option(
         False, help="replace existing outputs: measure everything again", flag="--force"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareParams(CompareOptions, CohortParams):
+    """Compare a distillation with simpler ways; a comparison that was stopped goes on.
+
+    The loop of `config` is that of the small budgets.
+    """
+
+    out: Annotated[str, About(help="a folder for tables, curve and page", flag="OUT")]
 
 
 def run_compare(params: CompareParams, monitor: Monitor, cohort: Cohort | None = None) -> Result:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from MedEnhanceLib.bundles.store import is_restorer
 from MedEnhanceLib.core.manifest import make_manifest, manifest_at_strength
 from MedEnhanceLib.core.options import option
 from MedEnhanceLib.core.volume import Volume
@@ -25,9 +26,8 @@ from MedEnhanceLib.jobs.files import (
 )
 from MedEnhanceLib.jobs.kinds.segment import check_head, found_of, head_config, segmentation_figures
 from MedEnhanceLib.jobs.objects import Found, Objects, anonymous_history, write
-from MedEnhanceLib.jobs.restoration import is_restorer, restore
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
     from MedEnhanceLib.gradprom import Segmentation, SegmentConfig
@@ -49,8 +49,11 @@ class EnhanceParams(DicomParams, VolumeParams):
     config: EnhanceConfig = option(factory=EnhanceConfig, help="how it is enhanced")
     guide: str | None = option(
         None,
-        help="a high-quality volume of the same modality whose look is taken over",
+        help="a volume of the wanted appearance, or an earlier scan of the patient (see guide_use)",
         metavar="FILE",
+    )
+    noise_output: str | None = option(
+        None, help="where a map of the measured noise goes (default: none)", metavar="FILE"
     )
     uncertainty_output: str | None = option(
         None, help="where the uncertainty volume goes (default: beside OUTPUT)", metavar="FILE"
@@ -70,8 +73,9 @@ class EnhanceParams(DicomParams, VolumeParams):
     )
     slices: list[int] | None = option(
         None,
-        help="[first, before which]: a preview of these slices alone, equal to those of a whole "
-        "run in one orientation; of a sequence it takes frame 0 or `frame`",
+        help="[first, before which]: a preview of these slices alone. It equals those of a whole "
+        "run in one orientation; with a model that starts from the grouped filter it leaves out "
+        "blur, shading and guide. Of a sequence it takes frame 0 or `frame`",
         flag=None,
     )
     frame: int | None = option(None, help="only this one of a sequence", flag=None)
@@ -79,11 +83,18 @@ class EnhanceParams(DicomParams, VolumeParams):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_head(self.head, wanted=self.wants_segmentation)
-        if self.dicom and (self.segmentation_output or self.uncertainty_output):
+        if self.dicom and (
+            self.segmentation_output or self.uncertainty_output or self.noise_output
+        ):
             raise ConfigError(
-                "a segmentation or uncertainty goes into the folder of the series with dicom",
-                "Leave out segmentation_output and uncertainty_output (name no file for --segment"
-                " or --uncertainty-output).",
+                "with dicom, what is made besides goes into the folder of the series",
+                "Name no file for --segment, --uncertainty and --noise-output (in a job: leave out "
+                "segmentation_output, uncertainty_output and noise_output).",
+            )
+        if self.dicom and self.config.task == "slices":
+            raise ConfigError(
+                "thin slices are no images of the series that they were made of",
+                "Write a volume (NIfTI, NRRD, MetaImage) without dicom.",
             )
         if self.slices is None:
             return
@@ -123,6 +134,11 @@ class Enhanced:
     report: dict[str, Any]
     enhancement: Enhancement
 
+    @property
+    def noise(self) -> Volume | None:
+        """The measured σ at each voxel, in the units of `volume`; None for models without it."""
+        return self.enhancement.noise_map()
+
     def at_strength(self, strength: float) -> Enhanced:
         """The same result at another strength (0 to 1.5), without running the model again.
 
@@ -158,8 +174,10 @@ def enhance_volume(
     passes = 1 + config.samples
     share = passes / (passes + _HEAD_PASSES) if head else 1.0
     part = monitor.part(0.0, share)
-    if is_restorer(config.model):
-        done = restore(volume, config, guide=guide, slices=slices, monitor=part)
+    if config.task == "slices":
+        done = _with_thin_slices(volume, config, guide=guide, slices=slices, monitor=part)
+    elif is_restorer(config.model):
+        done = _restored(volume, config, guide=guide, slices=slices, monitor=part)
     else:
         done = enhance(
             volume,
@@ -178,10 +196,65 @@ def enhance_volume(
         device=done.device,
         seconds=time.monotonic() - began,
         model=done.model,
-        results=segmentation_figures(found) | _recorded_warnings(done) | _uncertainty_facts(done),
+        results=segmentation_figures(found) | _recorded_warnings(done) | _measured_facts(done),
         dicom=volume.origin.facts() if volume.origin else None,
     )
     return Enhanced(done.volume, done.uncertainty, found, manifest, done)
+
+
+def _with_thin_slices(
+    volume: Volume,
+    config: EnhanceConfig,
+    *,
+    guide: Volume | None,
+    slices: tuple[int, int] | None,
+    monitor: Monitor,
+) -> Enhancement:
+    """As `hqg.enhance`, for the task slices: the result has another grid."""
+    requested = {
+        "guide": guide is not None,
+        "slices": slices is not None,
+        "uncertainty": config.uncertainty > 0,
+        "deblur": config.deblur,
+        "bias_correction n4": config.bias_correction == "n4",
+        "orientations": config.orientations > 1,
+    }
+    if asked := [name for name, is_requested in requested.items() if is_requested]:
+        raise ConfigError(
+            f"the task slices has no {' and no '.join(asked)}", f"Leave out {', '.join(asked)}."
+        )
+    attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
+    from MedEnhanceLib.hqg.slices.enhance import enhance_slices
+
+    return enhance_slices(volume, config, monitor)
+
+
+def _restored(
+    volume: Volume,
+    config: EnhanceConfig,
+    *,
+    guide: Volume | None,
+    slices: tuple[int, int] | None,
+    monitor: Monitor,
+) -> Enhancement:
+    """As `hqg.enhance`, with a small restorer."""
+    began = time.monotonic()
+    attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
+    from MedEnhanceLib.hqg.strength import Enhancement, lowest_value
+    from MedEnhanceLib.spg.restore import restore
+
+    done = restore(volume, config.to_json(), guide=guide, slices=slices, monitor=monitor)
+    full = Enhancement(
+        volume=done.volume,
+        uncertainty=None,
+        model=done.bundle.identity(),
+        device=done.device,
+        seconds=time.monotonic() - began,
+        original=done.original,
+        floors=tuple(lowest_value(frame) for frame in volume.frames()),
+        warnings=done.warnings,
+    )
+    return replace(full.at_strength(config.share), seconds=time.monotonic() - began)
 
 
 def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> Result:
@@ -276,6 +349,8 @@ def _enhance_outputs(params: EnhanceParams, config: EnhanceConfig) -> dict[str, 
     if params.wants_segmentation:
         named = params.segmentation_output
         outputs["segmentation"] = Path(named) if named else beside(output, "segmentation")
+    if params.noise_output:
+        outputs["noise"] = Path(params.noise_output)
     if params.uncertainty_output and not config.uncertainty:
         raise ConfigError(
             "uncertainty_output is given, but no uncertainty is asked for",
@@ -288,8 +363,9 @@ def _enhance_outputs(params: EnhanceParams, config: EnhanceConfig) -> dict[str, 
 
 
 def _save_enhanced(
-    done: Enhanced, outputs: Mapping[str, Path], monitor: Monitor, *, overwrite: bool
+    done: Enhanced, outputs: dict[str, Path], monitor: Monitor, *, overwrite: bool
 ) -> None:
+    """Save each; `outputs` loses what was not made."""
     from MedEnhanceLib.io import save
 
     monitor.progress(0.9, "save")
@@ -300,6 +376,13 @@ def _save_enhanced(
         )
     if done.uncertainty is not None:
         save(done.uncertainty, outputs["uncertainty"], overwrite=overwrite, monitor=monitor)
+    if "noise" in outputs:
+        noise = done.noise
+        if noise is None:
+            monitor.warn("this model does not measure noise: there is no map of it")
+            del outputs["noise"]
+        else:
+            save(noise, outputs["noise"], overwrite=overwrite, monitor=monitor)
 
 
 def enhanced_objects(volume: Volume, done: Enhanced) -> Objects:
@@ -328,12 +411,14 @@ def objects_of(result: Volume | Enhanced | Segmentation) -> Objects:
 
 
 def _options_in_words(report: Mapping[str, Any]) -> str:
-    config = report["config"]
-    options = [f"strength {config['strength']:g}"] if config["strength"] != 1 else []
-    if config["deblur"]:
+    config, measured = report["config"], report["results"].get("measured", {})
+    options = [f"strength {config['strength']}"] if config["strength"] not in (1, "auto") else []
+    if config["deblur"] or measured.get("blur", {}).get("undone"):
         options.append("blur undone")
-    if config["bias_correction"] != "none":
-        options.append(f"shading corrected with {config['bias_correction'].upper()}")
+    if config["bias_correction"] == "n4" or measured.get("shading", {}).get("corrected"):
+        options.append("shading corrected with N4")
+    if measured.get("artifacts", {}).get("repaired"):
+        options.append(f"{measured['artifacts']['kind']} repaired")
     options += [warning["message"] for warning in report["results"].get("doubts", ())]
     return ", ".join(options)
 
@@ -353,6 +438,8 @@ def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced, monitor
     monitor.progress(0.95, "report")
     found = done.segmentation
     enhanced, manifest = done.volume, done.report
+    if enhanced.geometry != volume.geometry:  # thin slices are compared with interpolated ones
+        volume = done.enhancement.original
     if params.deidentify:
         volume = replace(volume, source="", history=())
         enhanced = replace(enhanced, source="", history=anonymous_history(enhanced.history))
@@ -389,5 +476,6 @@ def _recorded_warnings(done: Enhancement) -> dict[str, Any]:
     }
 
 
-def _uncertainty_facts(done: Enhancement) -> dict[str, Any]:
-    return {"uncertainty": done.uncertainty_facts} if done.uncertainty_facts else {}
+def _measured_facts(done: Enhancement) -> dict[str, Any]:
+    facts = {"uncertainty": done.uncertainty_facts, "measured": done.measured}
+    return {name: known for name, known in facts.items() if known}

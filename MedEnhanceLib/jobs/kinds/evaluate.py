@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from MedEnhanceLib.bundles.store import RESTORER
+from MedEnhanceLib.bundles.store import RESTORER, find_bundle
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.manifest import make_manifest
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import InputError, ModelError
+from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.dependencies import require
@@ -89,21 +89,6 @@ def evaluate_bundle(name_or_path: str, data: Path, device: str, monitor: Monitor
         model=bundle.identity(),
         results=results,
     )
-
-
-def find_bundle(name_or_path: str) -> Bundle:
-    """An installed model by name, or one by its folder; raises ModelError for neither."""
-    from MedEnhanceLib.bundles.store import list_bundles, read_bundle
-
-    if Path(name_or_path).is_dir():
-        return read_bundle(Path(name_or_path), shipped=False)
-    installed = {bundle.name: bundle for bundle in list_bundles()}
-    if name_or_path not in installed:
-        raise ModelError(
-            f"there is no model {name_or_path!r}",
-            f"Installed: {', '.join(installed) or 'none'}. Or give the folder of a model.",
-        )
-    return installed[name_or_path]
 
 
 def find_volumes(data: Path) -> list[Path]:

@@ -19,7 +19,6 @@ from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.jobs.kinds.train_codec import METHOD, CodecTraining
 from MedEnhanceLib.jobs.kinds.train_distilled import (
     fields_for_distilled,
-    is_distilled,
     volumes_of_distilled,
     warn_of_distilled,
 )
@@ -29,19 +28,23 @@ from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.locks import hold_gpu
 from MedEnhanceLib.runtime.machine import low_priority
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.spg.dataset import is_distilled
 
 if TYPE_CHECKING:
     from MedEnhanceLib.gradprom import TrainHeadConfig
     from MedEnhanceLib.gradprom.task import SegmentationTask
     from MedEnhanceLib.hqg import TrainConfig
     from MedEnhanceLib.hqg.bilevel import BilevelTask
+    from MedEnhanceLib.hqg.slices import TrainSlicesConfig
     from MedEnhanceLib.hqg.train.task import LabeledPools
     from MedEnhanceLib.spg.config import TrainDenoiserConfig
 
-    AnyConfig = TrainConfig | TrainDenoiserConfig | TrainHeadConfig | CodecTraining
+    AnyConfig = (
+        TrainConfig | TrainDenoiserConfig | TrainHeadConfig | TrainSlicesConfig | CodecTraining
+    )
 
 DENOISER = "denoiser"
-Method = Literal["hqg", "denoiser", "gradprom", "head", "unicompress"]
+Method = Literal["hqg", "denoiser", "gradprom", "head", "slices", "unicompress"]
 METHODS: tuple[Method, ...] = get_args(Method)
 #: With this many high-quality volumes or more, `cohort` keeps one to validate on.
 _ENOUGH_TO_HOLD_OUT = 4
@@ -56,7 +59,8 @@ class TrainParams(Params):
         About(
             help="hqg: an enhancer; denoiser: a small network for one task, from a distilled set "
             "or a cohort; head: segmentation; gradprom: enhancer and head, learning from each "
-            "other; unicompress: a model of the codec (--part)",
+            "other; slices: a network that restores thin slices; unicompress: a model of the "
+            "codec, by its part",
             flag="METHOD",
         ),
     ]
@@ -65,8 +69,8 @@ class TrainParams(Params):
     config: dict[str, Any] = option(
         factory=dict,
         help="fields of the method's configuration (hqg.TrainConfig, spg.TrainDenoiserConfig, "
-        "JointConfig, gradprom.TrainHeadConfig, or those of a part of the codec); preset (smoke, "
-        "cpu, full, published) names the rest",
+        "JointConfig, gradprom.TrainHeadConfig, hqg.slices.TrainSlicesConfig, or those of a part "
+        "of the codec); preset (smoke, cpu, full, published) names the rest",
         flag=None,
     )
     config_name: str | None = option(
@@ -174,7 +178,11 @@ def check_method(method: str) -> None:
 
 def training_config(
     method: str,
-    fields: Mapping[str, Any] | TrainConfig | TrainHeadConfig | TrainDenoiserConfig,
+    fields: Mapping[str, Any]
+    | TrainConfig
+    | TrainHeadConfig
+    | TrainDenoiserConfig
+    | TrainSlicesConfig,
     data: Path | None = None,
 ) -> AnyConfig:
     """The method's configuration from its JSON object, or as it is where it is one.
@@ -184,6 +192,7 @@ def training_config(
     """
     from MedEnhanceLib.gradprom import TrainHeadConfig
     from MedEnhanceLib.hqg import TrainConfig
+    from MedEnhanceLib.hqg.slices import TrainSlicesConfig
     from MedEnhanceLib.spg.config import TrainDenoiserConfig
 
     check_method(method)
@@ -191,7 +200,12 @@ def training_config(
         if not isinstance(fields, Mapping):
             raise ConfigError(f"config is {fields!r}", "Give a preset's name or an object.")
         return CodecTraining.from_json(fields)
-    cls: Any = {"head": TrainHeadConfig, DENOISER: TrainDenoiserConfig}.get(method, TrainConfig)
+    known: dict[str, Any] = {
+        "head": TrainHeadConfig,
+        DENOISER: TrainDenoiserConfig,
+        "slices": TrainSlicesConfig,
+    }
+    cls = known.get(method, TrainConfig)
     if not isinstance(fields, cls | Mapping):
         raise ConfigError(
             f"config is {fields!r}", f"Give a preset's name, an object, or a {cls.__name__}."
@@ -253,6 +267,10 @@ def _train(
         from MedEnhanceLib.spg.restorer_training import train_denoiser
 
         return train_denoiser(cast("TrainDenoiserConfig", config), data, out, monitor)
+    if method == "slices":
+        from MedEnhanceLib.hqg.slices.train import train_slices
+
+        return train_slices(cast("TrainSlicesConfig", config), data, out, monitor)
     if method != "head":
         return _train_enhancer(cast("TrainConfig", config), data, out, monitor)
     from MedEnhanceLib.gradprom.train import train as train_head

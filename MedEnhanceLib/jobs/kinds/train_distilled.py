@@ -17,7 +17,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.spg.dataset import is_distilled, load_distilled
+from MedEnhanceLib.spg.dataset import load_distilled
 from MedEnhanceLib.spg.folder import MANIFEST, read_run
 
 if TYPE_CHECKING:
@@ -125,11 +125,3 @@ def _volume(images: np.ndarray[Any, np.dtype[np.float32]], found: Distilled) -> 
     voxels = images * np.float32(high - low) + np.float32(low)
     geometry = Geometry((config.spacing_mm, config.spacing_mm, _APART_MM))
     return Volume(voxels, geometry, modality, "HU" if modality == "CT" else "")
-
-
-__all__ = [
-    "fields_for_distilled",
-    "is_distilled",
-    "volumes_of_distilled",
-    "warn_of_distilled",
-]

@@ -12,7 +12,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.audit import identity
 from MedEnhanceLib.spg.audit.audit_report import AuditReport
 from MedEnhanceLib.spg.audit.nearest import Gallery, likeness, search_copies
-from MedEnhanceLib.spg.audit.records import AuditConfig, Audited, Images, NotRun
+from MedEnhanceLib.spg.audit.records import AuditConfig, Audited, NotRun
 from MedEnhanceLib.spg.audit.redistilled import (
     Redistill,
     distill_shadows,
@@ -147,14 +147,13 @@ def _cautions(audited: Audited, copies: Mapping[str, object]) -> tuple[str, ...]
             "a held-out patient is as close to an image as a copy would be: was somebody of the "
             "held-out group used, or is the prior theirs?"
         )
-    ours, theirs = (_slices_each(group) for group in (audited.training, audited.held_out))
+    ours, theirs = (
+        float(np.mean([len(images) for images in group.values()]))
+        for group in (audited.training, audited.held_out)
+    )
     if max(ours, theirs) > _UNEVEN * min(ours, theirs):
         cautions.append(
             f"training patients have {ours:.0f} slices each, held-out ones {theirs:.0f}: patients "
             "with more slices are near more often by chance."
         )
     return tuple(cautions)
-
-
-def _slices_each(group: Mapping[str, Images]) -> float:
-    return float(np.mean([len(images) for images in group.values()]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -193,19 +193,7 @@ class Finding:
 
     def to_json(self) -> dict[str, Any]:
         """All fields, alarm and is_blind."""
-        return {
-            "attack": self.attack,
-            "title": self.title,
-            "alarm": self.alarm,
-            "is_blind": self.is_blind,
-            "sentence": self.sentence,
-            "power": self.power,
-            "p": self.p,
-            "level": self.level,
-            "smallest_p": self.smallest_p,
-            "detectable": self.detectable,
-            "measured": dict(self.measured),
-        }
+        return asdict(self) | {"alarm": self.alarm, "is_blind": self.is_blind}
 
 
 @dataclass(frozen=True)
@@ -218,7 +206,7 @@ class NotRun:
 
     def to_json(self) -> dict[str, Any]:
         """All fields."""
-        return {"attack": self.attack, "title": self.title, "reason": self.reason}
+        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,6 @@ from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.allocation.quality import (
     Quality,
-    Sampled,
     sample_quality,
     sample_size,
 )
@@ -97,6 +96,18 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class _Found:
+    """What one way of coding would give, and how many blocks and voxels say so."""
+
+    file_bytes: float
+    max_error: float
+    psnr: float | None
+    blocks: int
+    voxels: int
+    lossless: bool = False
+
+
+@dataclass(frozen=True)
 class _Sample:
     """What coded blocks took and lost. activity: see `activity_of`."""
 
@@ -125,78 +136,96 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
     monitor.progress(0.0, "look at the volume")
     header = draft_header(volume, voxels, config)
     room = make_room(header, voxels, config.ratio or 1.0)
-    threads = thread_count(config.threads)
-    total = activity_of(voxels)
-    bound = config.max_error or None
+    context = DecodeContext(voxels.dtype, header.voxel_range)
+    found = _bounded(voxels, config, volume.modality, header.voxel_range, room, monitor)
+    if config.psnr is not None or config.ssim is not None:
+        reached = _at_quality(voxels, config, context, room, monitor)
+        if reached is not None and reached.file_bytes < found.file_bytes:
+            found = reached
+    elif config.ratio is not None and found.file_bytes > room.file_bytes:
+        found = _at_ratio(voxels, config, context, room, monitor)
+    monitor.progress(1.0, "estimated")
+    return Estimate(
+        mode=config.mode,
+        raw_bytes=voxels.nbytes,
+        file_bytes=round(found.file_bytes),
+        ratio=voxels.nbytes / found.file_bytes,
+        max_error=found.max_error,
+        psnr=found.psnr,
+        lossless=found.lossless,
+        blocks=found.blocks,
+        share=found.voxels / voxels.size,
+        seconds=time.monotonic() - began,
+    )
+
+
+def _bounded(
+    voxels: Voxels,
+    config: CompressConfig,
+    modality: str,
+    voxel_range: VoxelRange,
+    room: Room,
+    monitor: Monitor,
+) -> _Found:
+    """Without loss, or within a largest error."""
+    bound, threads = config.max_error or None, thread_count(config.threads)
     # At a ratio only whether lossless coding comes near is of interest.
     seconds = _SECONDS if config.ratio is None else _SECONDS / 2
     sample = _sample_blocks(voxels, bound, seconds, threads, monitor)
-    file_bytes = room.twice + _carried(sample.bytes, sample, voxels, total)
+    file_bytes = room.twice + _carried(sample.bytes, sample, voxels, activity_of(voxels))
     hopeless = config.ratio is not None and file_bytes > _MOST_GAIN * room.file_bytes
     if config.speed != "fast" and not hopeless:
         monitor.progress(0.5, "try full effort")
         # A ratio is tried without loss by classical types alone.
-        predictors = [] if config.ratio else shipped_predictors(volume.modality)
+        predictors = [] if config.ratio else shipped_predictors(modality)
         file_bytes *= _effort(voxels, bound, predictors, threads, monitor)
+    if bound is None:
+        return _Found(file_bytes, 0.0, None, sample.blocks, sample.voxels, lossless=True)
+    psnr = _psnr(sample.squared / max(sample.voxels, 1), peak_of(voxel_range))
+    return _Found(file_bytes, sample.max_error, psnr, sample.blocks, sample.voxels)
 
-    def result(
-        file_bytes: float, largest: float, psnr: float | None, blocks: int, size: int,
-        lossless: bool = False,
-    ) -> Estimate:  # fmt: skip
-        return Estimate(
-            mode=config.mode,
-            raw_bytes=voxels.nbytes,
-            file_bytes=round(file_bytes),
-            ratio=voxels.nbytes / file_bytes,
-            max_error=largest,
-            psnr=psnr,
-            lossless=lossless,
-            blocks=blocks,
-            share=size / voxels.size,
-            seconds=time.monotonic() - began,
-        )
 
-    lossless = bound is None
-    if config.psnr is not None or config.ssim is not None:
-        monitor.progress(0.6, "try the quality")
-        context = DecodeContext(voxels.dtype, header.voxel_range)
-        wanted = config.psnr
-        if wanted is not None:
-            wanted -= _FILTERED[config.speed]
-        quality = Quality(wanted, config.ssim, peak_of(header.voxel_range))
-        reached = sample_quality(voxels, quality, context, monitor.check)
-        if reached is not None:
-            effort = _FULL_EFFORT[config.speed]
-            if wanted is None:  # a filter brings SSIM as many bytes as it brings PSNR
-                effort *= 2 ** (_FILTERED[config.speed] / _DB_OF_BYTES)
-            reached = replace(reached, bytes=reached.bytes * effort)
-        if reached is not None and reached.bytes + room.twice < file_bytes:
-            monitor.progress(1.0, "estimated")
-            size = round(reached.bytes + room.twice)
-            return result(size, reached.max_error, reached.psnr, reached.parts, reached.voxels)
-    as_video: Sampled | None = None
-    peak = peak_of(header.voxel_range)
-    if config.ratio is not None and file_bytes > room.file_bytes:
-        monitor.progress(0.6, "try the wavelet")
-        sample, total = _sample_wavelet(voxels, header.voxel_range, room, threads, monitor)
-        file_bytes, lossless = room.file_bytes, False
-        context = DecodeContext(voxels.dtype, header.voxel_range)
-    squared = sample.squared * voxels.size / max(sample.voxels, 1)
-    if config.ratio is not None:
-        squared = _carried(sample.squared, sample, voxels, total)
-    if config.ratio is not None and not lossless and squared and peak:
+def _at_quality(
+    voxels: Voxels, config: CompressConfig, context: DecodeContext, room: Room, monitor: Monitor
+) -> _Found | None:
+    """At a PSNR or an SSIM; None where no part could be coded to it."""
+    monitor.progress(0.6, "try the quality")
+    gain, effort = _FILTERED[config.speed], _FULL_EFFORT[config.speed]
+    wanted = None if config.psnr is None else config.psnr - gain
+    quality = Quality(wanted, config.ssim, peak_of(context.voxel_range))
+    reached = sample_quality(voxels, quality, context, monitor.check)
+    if reached is None:
+        return None
+    if wanted is None:  # a filter brings SSIM as many bytes as it brings PSNR
+        effort *= 2 ** (gain / _DB_OF_BYTES)
+    file_bytes = round(reached.bytes * effort + room.twice)
+    return _Found(file_bytes, reached.max_error, reached.psnr, reached.parts, reached.voxels)
+
+
+def _at_ratio(
+    voxels: Voxels, config: CompressConfig, context: DecodeContext, room: Room, monitor: Monitor
+) -> _Found:
+    """At a ratio that lossless coding does not reach: by the wavelet or a video."""
+    monitor.progress(0.6, "try the wavelet")
+    threads = thread_count(config.threads)
+    sample, total = _sample_wavelet(voxels, context.voxel_range, room, threads, monitor)
+    squared = _carried(sample.squared, sample, voxels, total) / voxels.size
+    peak = peak_of(context.voxel_range)
+    psnr, largest = _psnr(squared, peak), sample.max_error
+    if psnr is not None:
         monitor.progress(0.8, "try the video")
-        budget = file_bytes - room.once
         # Steps of that size lose as much as the wavelet did.
-        step = math.sqrt(12 * squared / voxels.size)
+        step, budget = math.sqrt(12 * squared), room.file_bytes - room.once
         as_video = sample_size(voxels, budget, step, peak, context, monitor.check)
-    lost = not lossless and squared > 0 and 0 < peak < math.inf
-    psnr = 10 * math.log10(peak * peak * voxels.size / squared) if lost else None
-    largest = 0.0 if lossless else sample.max_error
-    if psnr is not None and as_video is not None and (as_video.psnr or 0.0) > psnr:
-        psnr, largest = as_video.psnr, as_video.max_error
-    monitor.progress(1.0, "estimated")
-    return result(file_bytes, largest, psnr, sample.blocks, sample.voxels, lossless)
+        if as_video is not None and (as_video.psnr or 0.0) > psnr:
+            psnr, largest = as_video.psnr, as_video.max_error
+    return _Found(room.file_bytes, largest, psnr, sample.blocks, sample.voxels)
+
+
+def _psnr(squared: float, peak: float) -> float | None:
+    """In dB, of a mean squared error; None where nothing is lost or there is no range."""
+    is_known = squared > 0 and 0 < peak < math.inf
+    return 10 * math.log10(peak * peak / squared) if is_known else None
 
 
 def _sample_blocks(

@@ -60,7 +60,7 @@ def working_type(dtype: np.dtype[Any]) -> type[np.floating[Any]]:
 
 def encode(block: Floats, bits_per_voxel: float) -> Stream:
     """Code a finite block that is not constant, [K, J, I]; `block` is of `working_type`."""
-    image = _squeezed(block)
+    image = np.ascontiguousarray(block).reshape(_squeezed_shape(block.shape))
     raw = codecs().sperr_encode(image, bits_per_voxel, "bpp", numthreads=1)
     start = _VOLUME_HEADER.size if image.ndim == 3 else _IMAGE_HEADER_BYTES
     flags, mean, step, planes, _ = _STREAM_HEADER.unpack_from(raw, start)
@@ -99,10 +99,6 @@ def fits(block: Voxels) -> bool:
         return False
     low, high = float(block.min()), float(block.max())
     return bool(-_LARGEST < low < high < _LARGEST)
-
-
-def _squeezed(block: Floats) -> Floats:
-    return np.ascontiguousarray(block).reshape(_squeezed_shape(block.shape))
 
 
 def _squeezed_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -53,7 +53,7 @@ def test_an_exported_bundle_reads_back(toy: Bundle) -> None:
     assert "| a | 30.0 |" in card
 
 
-def test_the_anatomy_is_told_by_card_and_identity(toy: Bundle, tmp_path: Path) -> None:
+def test_the_anatomy_is_stated_by_card_and_identity(toy: Bundle, tmp_path: Path) -> None:
     fields = METADATA_FIELDS | {"name": "knees", "anatomy": "knee"}
     knees = export_bundle(tmp_path / "knees", {"w": torch.arange(6.0)}, fields)
     assert knees.identity() == {"name": "knees", "sha256": knees.sha256, "anatomy": "knee"}
@@ -61,7 +61,7 @@ def test_the_anatomy_is_told_by_card_and_identity(toy: Bundle, tmp_path: Path) -
     assert toy.identity() == {"name": "toy", "sha256": toy.sha256}
 
 
-def test_shipped_models_tell_their_anatomy_and_verify() -> None:
+def test_shipped_models_state_their_anatomy_and_verify() -> None:
     for bundle in list_bundles():
         assert bundle.anatomy or bundle.kind == "codec"
         verify_bundle(bundle)
@@ -145,7 +145,7 @@ def test_kind_and_modality_must_fit(toy: Bundle) -> None:
 
 def test_shipped_models_verify_and_cannot_be_removed() -> None:
     shipped = [bundle for bundle in list_bundles() if bundle.shipped]
-    names = {"brain-tissue", "ct-lowdose", "mr-brain", "sts-tumour-ct"}
+    names = {"brain-tissue", "ct-lowdose", "mr-brain", "sts-tumour-ct", "ct-slices", "mr-slices"}
     names |= {"codec-ct", "codec-em", "codec-mr"}
     assert {bundle.name for bundle in shipped} == names
     for bundle in shipped:

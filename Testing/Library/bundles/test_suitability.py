@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from MedEnhanceLib.bundles import Bundle, open_bundle
+from MedEnhanceLib.bundles import Bundle, open_bundle, open_bundle_for
 from MedEnhanceLib.bundles.export import make_card
 from MedEnhanceLib.bundles.store import list_bundles
 from MedEnhanceLib.bundles.suitability import (
@@ -123,3 +123,16 @@ def test_a_card_says_in_one_line_what_of_the_data_is_stated(
     }
     card = make_card(metadata)
     assert card.partition("## Training data")[2].partition("##")[0].strip() == line
+
+
+def test_a_named_model_decides_what_a_volume_is_where_its_file_does_not_say() -> None:
+    voxels = np.arange(6 * 8 * 8, dtype=np.int16).reshape(6, 8, 8)
+    events: list[Event] = []
+    monitor = Monitor(events.append)
+    guessed = Volume(voxels, modality="MR", modality_is_guess=True)
+    bundle, taken = open_bundle_for(guessed, "ct-lowdose", kind="enhancer", monitor=monitor)
+    assert (bundle.name, taken.modality, taken.units) == ("ct-lowdose", "CT", "HU")
+    assert "taken as CT" in str(events[0])
+    assert open_bundle_for(guessed, "auto", kind="enhancer")[0].modality == "MR"
+    with pytest.raises(ModelError, match="is for CT, the volume is MR"):
+        open_bundle_for(Volume(voxels, modality="MR"), "ct-lowdose", kind="enhancer")

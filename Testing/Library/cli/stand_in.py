@@ -23,6 +23,7 @@ class StandInEnhancement:
     warnings: tuple[Any, ...] = ()
     verdict: Any = None
     uncertainty_facts: dict[str, Any] = field(default_factory=dict)
+    measured: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Put functions that need no model and no torch in place of enhance and segment.
 
     What trained networks do is tested where they live; here it matters that a command asks for
-    the right thing and tells what came out.
+    the right thing and states what came out.
     """
     calls: list[dict[str, Any]] = []
 

@@ -245,7 +245,7 @@ class TestSegmentAndCohorts:
             ("P3", "failed"),
         ]
 
-    def test_a_table_that_is_none_is_told_before_the_work(
+    def test_a_table_that_is_none_is_reported_before_the_work(
         self, run: Callable, table: Path, tmp_path: Path
     ) -> None:
         table.write_text("patient,path\nP1,\n")
@@ -435,7 +435,7 @@ def test_volume_named_twice_is_done_once(scans: Path, tmp_path: Path) -> None:
     assert len(items) == 3
 
 
-def test_nothing_to_do_is_told(tmp_path: Path) -> None:
+def test_nothing_to_do_is_reported(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no volumes found"):
         gather([str(tmp_path / "empty")], None, tmp_path / "o", containers=False, ending=None)

@@ -60,7 +60,7 @@ def blended(files: list[str]) -> dict[str, Any]:
     return manifest
 
 
-def test_its_manifest_names_the_model_and_the_doubts(
+def test_its_manifest_names_the_model_and_the_warnings(
     files: list[str], enhanced: dict[str, object]
 ) -> None:
     manifest = blended(files)
@@ -83,15 +83,15 @@ def test_its_manifest_names_the_model_and_the_doubts(
 def test_a_manifest_of_something_else_is_not_believed(
     files: list[str], enhanced: dict[str, object], change: str | None, value: object
 ) -> None:
-    told = json.dumps(enhanced | {change: value}) if change else str(value)
-    Path(f"{files[1]}.json").write_text(told)
+    reported = json.dumps(enhanced | {change: value}) if change else str(value)
+    Path(f"{files[1]}.json").write_text(reported)
     manifest = blended(files)
     assert manifest["model"] == {}
     assert "enhanced with mr" in manifest["results"]["history"][0]
 
 
 @pytest.mark.parametrize("lost", ["manifest", "history", "nothing"])
-def test_swapped_arguments_are_told(
+def test_swapped_arguments_are_reported(
     files: list[str],
     head: Volume,
     enhanced: dict[str, object],

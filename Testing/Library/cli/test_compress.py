@@ -1,4 +1,4 @@
-"""compress, decompress, recover: promises kept, regions, damage."""
+"""compress, decompress, recover: compression modes, regions, damage."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def test_lossless_comes_back_bit_for_bit(
     assert io.load(tmp_path / "back.nii.gz").is_equal(io.load(scan))
 
 
-def test_lossless_is_told_in_words(run: Callable, scan: Path, tmp_path: Path) -> None:
+def test_lossless_is_stated_in_words(run: Callable, scan: Path, tmp_path: Path) -> None:
     ran = run("compress", scan, tmp_path / "a.ucv", "--lossless")
     assert "times smaller" in ran.out
     assert "every voxel is equal; read back and verified" in ran.out
 
 
-def test_largest_error_is_kept_and_told(run: Callable, scan: Path, tmp_path: Path) -> None:
+def test_largest_error_is_kept_and_stated(run: Callable, scan: Path, tmp_path: Path) -> None:
     ran = run("compress", scan, tmp_path / "a.ucv", "--max-error", "2")
     assert "largest error 2, PSNR" in ran.out
     run("decompress", tmp_path / "a.ucv", tmp_path / "back.nrrd")
@@ -49,10 +49,12 @@ def test_largest_error_is_kept_and_told(run: Callable, scan: Path, tmp_path: Pat
 def test_ratio_is_reached(run: Callable, head: Volume, tmp_path: Path) -> None:
     big = Volume(np.tile(head.voxels, (2, 2, 2)), head.geometry, modality="MR")
     io.save(big, tmp_path / "big.nrrd")
-    told = run("compress", tmp_path / "big.nrrd", tmp_path / "a.ucv", "--ratio", "8", "--json").json
-    assert told["ratio"] >= 8
-    assert told["file_bytes"] == (tmp_path / "a.ucv").stat().st_size
-    assert told["verified"] is True
+    reported = run(
+        "compress", tmp_path / "big.nrrd", tmp_path / "a.ucv", "--ratio", "8", "--json"
+    ).json
+    assert reported["ratio"] >= 8
+    assert reported["file_bytes"] == (tmp_path / "a.ucv").stat().st_size
+    assert reported["verified"] is True
 
 
 @pytest.mark.parametrize(
@@ -65,7 +67,7 @@ def test_ratio_is_reached(run: Callable, head: Volume, tmp_path: Path) -> None:
         ("--speed", "x"),
     ],
 )
-def test_promise_that_cannot_be_given_is_status_two(
+def test_target_that_cannot_be_reached_is_status_two(
     modes: tuple[str, ...], run: Callable, scan: Path, tmp_path: Path
 ) -> None:
     assert run("compress", scan, tmp_path / "a.ucv", *modes).status == 2
@@ -81,7 +83,7 @@ def test_promise_that_cannot_be_given_is_status_two(
     ],
     ids=str,
 )
-def test_an_estimate_is_told_in_words_and_writes_nothing(
+def test_an_estimate_is_reported_in_words_and_writes_nothing(
     mode: tuple[str, ...], says: str, run: Callable, scan: Path
 ) -> None:
     before = sorted(scan.parent.iterdir())
@@ -101,11 +103,11 @@ def test_an_estimate_needs_no_output_wherever_options_stand(
     words: list[tuple[str | Path, ...]] = [(scan,), ("--estimate",), ("--max-error", "2")]
     for output in ((), (tmp_path / "a.ucv",)):
         given = [word for place in order for word in words[place]]
-        told = run("compress", *given, *output, "--json")
-        assert told.status == 0
-        assert told.json["estimated"] is True
-        assert told.json["mode"] == "max_error"
-        assert told.json["file_bytes"] > 0
+        reported = run("compress", *given, *output, "--json")
+        assert reported.status == 0
+        assert reported.json["estimated"] is True
+        assert reported.json["mode"] == "max_error"
+        assert reported.json["file_bytes"] > 0
     assert not (tmp_path / "a.ucv").exists()
 
 
@@ -172,7 +174,7 @@ def test_region_outside_of_the_volume_is_refused(
     assert not (tmp_path / "part.nrrd").exists()
 
 
-def test_card_of_a_container_tells_its_promise(run: Callable, packed: Path) -> None:
+def test_card_of_a_container_states_its_compression_mode(run: Callable, packed: Path) -> None:
     ran = run("inspect", packed)
     assert ran.status == 0
     assert "lossless" in ran.out
@@ -189,15 +191,15 @@ def test_card_claims_no_more_than_was_checked(run: Callable, damaged: Path) -> N
     assert run("inspect", damaged, "--json").json["card"]["check"] is None
 
 
-def test_verifying_tells_the_first_damaged_chunk_with_its_block(
+def test_verifying_names_the_first_damaged_chunk_with_its_block(
     run: Callable, damaged: Path
 ) -> None:
     ran = run("inspect", damaged, "--verify")
     assert ran.status == 6
     assert "1 of 4 chunks are damaged" in ran.err
-    told = run("inspect", damaged, "--verify", "--json")
-    assert told.status == 6
-    (found,) = told.json["card"]["check"]["damaged"]
+    reported = run("inspect", damaged, "--verify", "--json")
+    assert reported.status == 6
+    (found,) = reported.json["card"]["check"]["damaged"]
     assert f"chunk {found['chunk']} at byte {found['offset']} is damaged" in ran.err
     assert f"holds block {found['block']} [0:12, " in ran.err
     offset, half = found["offset"], damaged.stat().st_size // 2
@@ -210,7 +212,7 @@ def test_an_intact_file_is_verified(run: Callable, packed: Path) -> None:
     assert "the file's SHA-256; nothing was decoded" in ran.out
 
 
-def test_damage_outside_of_the_chunks_is_told_as_such(run: Callable, packed: Path) -> None:
+def test_damage_outside_of_the_chunks_is_reported_as_such(run: Callable, packed: Path) -> None:
     data = bytearray(packed.read_bytes())
     data[-1] ^= 0xFF
     packed.write_bytes(bytes(data))
@@ -304,7 +306,7 @@ def test_intact_container_recovers_whole_and_proved(
     assert "proved" in ran.out
 
 
-def test_intact_chunks_that_give_other_voxels_are_told() -> None:
+def test_intact_chunks_that_give_other_voxels_are_reported() -> None:
     report = {"lost": [], "blocks": 3, "notes": [], "proved": False}
     assert "not proved" in "\n".join(report_lines(report))
 

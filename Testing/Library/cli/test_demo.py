@@ -46,7 +46,7 @@ def calls() -> Iterator[list[dict[str, Any]]]:
 
 @dataclass(frozen=True)
 class Made:
-    """What a demo left and told."""
+    """What a demo left and printed."""
 
     folder: Path
     fields: dict[str, Any]
@@ -104,7 +104,7 @@ def test_volumes_are_what_they_are_called(made: Made) -> None:
     assert "DERIVED" in " ".join(damaged.history)
 
 
-def test_networks_get_what_the_demo_promises(made: Made) -> None:
+def test_networks_get_what_the_demo_describes(made: Made) -> None:
     enhance, *segments = made.calls
     assert enhance["config"].model == "mr-brain"
     assert enhance["config"].bias_correction == "n4"
@@ -159,7 +159,7 @@ def test_damage_is_the_same_every_time() -> None:
     ("mode", "change", "ratio"),
     [("lossless", 1, 3.0), ("largest error 2", 3, 3.0), ("ratio 32", 0, 31.9)],
 )
-def test_broken_promise_is_an_error(mode: str, change: int, ratio: float, head: Volume) -> None:
+def test_missed_target_is_an_error(mode: str, change: int, ratio: float, head: Volume) -> None:
     changed = head.voxels.copy()
     changed[0, 0, 0] += change
     row = Compression(mode, "x.ucv", ratio, float(change), None, 1.0, 1.0, "")

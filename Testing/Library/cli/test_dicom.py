@@ -37,13 +37,13 @@ class TestSeveralSeries:
         assert lines[3].split()[:4] == ["2", "CT", "axial", "12×10×3"]
         assert "--series N" in ran.out
 
-    def test_what_the_table_tells_is_no_warning_besides(self, run: Run, two: Path) -> None:
+    def test_what_the_table_states_is_not_also_a_warning(self, run: Run, two: Path) -> None:
         (two / "torn.dcm").write_bytes(b"\0" * 200)
         ran = run("inspect", two)
         assert "torn.dcm" in ran.out
         assert ran.err == ""
 
-    def test_several_series_are_told_by_the_error_alone(
+    def test_several_series_are_reported_by_the_error_alone(
         self, run: Run, two: Path, tmp_path: Path
     ) -> None:
         plan = next((two / "ct").iterdir())
@@ -66,11 +66,11 @@ class TestSeveralSeries:
         assert ran.status == 2
         assert "no series" in ran.err
 
-    def test_inspect_tells_them_as_json(self, run: Run, two: Path) -> None:
-        told = run("inspect", two, "--json").json
-        assert told["ok"] is True
-        assert [row["uid"] for row in told["series"]] == ["1.2.3.1", "1.2.3.2"]
-        assert [row["readable"] for row in told["series"]] == [True, True]
+    def test_inspect_lists_them_as_json(self, run: Run, two: Path) -> None:
+        reported = run("inspect", two, "--json").json
+        assert reported["ok"] is True
+        assert [row["uid"] for row in reported["series"]] == ["1.2.3.1", "1.2.3.2"]
+        assert [row["readable"] for row in reported["series"]] == [True, True]
 
     def test_inspect_shows_the_one_that_is_chosen(self, run: Run, two: Path) -> None:
         assert "12 × 10 × 3" in run("inspect", two, "--series", "2").out
@@ -121,8 +121,8 @@ class TestSeveralSeries:
         self, run: Run, two: Path, tmp_path: Path, types: Callable[[str], None]
     ) -> None:
         types("2\n")
-        told = run("convert", two, tmp_path / "out.nrrd", "--json").json
-        assert told["error"]["code"] == "input"
+        reported = run("convert", two, tmp_path / "out.nrrd", "--json").json
+        assert reported["error"]["code"] == "input"
 
     def test_another_fault_asks_nothing(
         self, run: Run, mr: Path, tmp_path: Path, types: Callable[[str], None]
@@ -160,11 +160,11 @@ class TestOut:
         referred = of_labels.ReferencedInstanceSequence
         assert {one.ReferencedSOPInstanceUID for one in referred} <= images
         assert (tmp_path / "page" / "index.html").is_file()
-        told = ran.json
-        assert told["study_uid"] == "1.2.3"
-        assert told["series_uid"] == found["MR"][0].SeriesInstanceUID
-        assert sorted(told["files"]) == sorted(map(str, out.iterdir()))
-        assert [row["role"] for row in told["objects"]] == [
+        reported = ran.json
+        assert reported["study_uid"] == "1.2.3"
+        assert reported["series_uid"] == found["MR"][0].SeriesInstanceUID
+        assert sorted(reported["files"]) == sorted(map(str, out.iterdir()))
+        assert [row["role"] for row in reported["objects"]] == [
             "volume", "uncertainty", "segmentation", "measurements",
         ]  # fmt: skip
         back = io.load(out)
@@ -216,7 +216,7 @@ class TestOut:
         assert ran.status == 0, ran.err
         assert io.load(tmp_path / "out").is_equal(io.load(two, series="1"))
 
-    def test_another_series_than_the_manifest_names_is_doubted(
+    def test_another_series_than_the_manifest_names_is_a_warning(
         self, run: Run, two: Path, tmp_path: Path
     ) -> None:
         assert run("convert", two, tmp_path / "ct.nii.gz", "--series", "2").status == 0
@@ -300,7 +300,7 @@ class TestOut:
         assert "Doe" not in str(image)
         assert "compressed" in image.DerivationDescription
 
-    def test_a_doubtful_image_says_what_can_be_done_here(
+    def test_the_warning_of_an_uncertain_image_says_what_can_be_done_here(
         self, run: Run, make_series: Callable, tmp_path: Path
     ) -> None:
         burned = make_series(np.zeros((2, 8, 8), np.int16), BurnedInAnnotation="YES")

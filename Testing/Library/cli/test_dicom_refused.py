@@ -124,7 +124,7 @@ class TestDeidentify:
         assert not mapping.exists()
         assert not (tmp_path / "clean").exists()
 
-    def test_a_manifest_that_is_there_is_told_before_anything_is_written(
+    def test_a_manifest_that_is_there_is_reported_before_anything_is_written(
         self, run: Run, mr: Path, tmp_path: Path
     ) -> None:
         (tmp_path / "clean.json").write_text("mine")

@@ -55,14 +55,18 @@ def test_healthy_installation_fits_on_a_screen(run: Callable) -> None:
 
 @pytest.mark.usefixtures("healthy")
 def test_doctor_as_json_has_every_part(run: Callable) -> None:
-    told = run("doctor", "--json").json
-    assert told["ok"] is True
-    assert told["missing"] == []
-    assert told["cpu_threads"] >= 1
-    assert told["memory"]["total"] > told["memory"]["free"] > 0
-    assert told["disk"]["free"] > 0
-    assert {row["package"] for row in told["packages"]} >= {"numpy", "torch", "dask[distributed]"}
-    assert all(row["purpose"] for row in told["packages"])
+    reported = run("doctor", "--json").json
+    assert reported["ok"] is True
+    assert reported["missing"] == []
+    assert reported["cpu_threads"] >= 1
+    assert reported["memory"]["total"] > reported["memory"]["free"] > 0
+    assert reported["disk"]["free"] > 0
+    assert {row["package"] for row in reported["packages"]} >= {
+        "numpy",
+        "torch",
+        "dask[distributed]",
+    }
+    assert all(row["purpose"] for row in reported["packages"])
 
 
 @pytest.mark.usefixtures("healthy")
@@ -74,10 +78,10 @@ def test_missing_package_is_named_with_its_remedy(
     assert ran.status == 4
     assert "MISSING" in ran.out
     assert "python -m pip install 'imagecodecs>=" in ran.err
-    told = run("doctor", "--json").json
-    assert told["ok"] is False
-    assert told["error"]["code"] == "dependency"
-    assert told["packages"]
+    reported = run("doctor", "--json").json
+    assert reported["ok"] is False
+    assert reported["error"]["code"] == "dependency"
+    assert reported["packages"]
 
 
 @pytest.mark.usefixtures("healthy")
@@ -92,17 +96,17 @@ def test_missing_optional_package_is_no_shortcoming(
 
 @pytest.mark.usefixtures("healthy")
 @pytest.mark.parametrize("models", [[], [{**GOOD, "ok": False, "message": "damaged"}]])
-def test_missing_or_damaged_model_is_told(
+def test_missing_or_damaged_model_is_reported(
     models: list[dict[str, Any]], run: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor, "models", lambda: models)
-    told = run("doctor", "--json")
-    assert told.status == 4
-    assert told.json["error"]["code"] == "model"
+    reported = run("doctor", "--json")
+    assert reported.status == 4
+    assert reported.json["error"]["code"] == "model"
 
 
 @pytest.mark.usefixtures("healthy")
-def test_worker_that_does_not_answer_is_told(
+def test_worker_that_does_not_answer_is_reported(
     run: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor, "worker", lambda: {"ok": False, "message": "it died"})

@@ -14,6 +14,7 @@ from MedEnhanceLib.cli import console
 from MedEnhanceLib.cli.console import Console
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.report.page import duration_text
 from MedEnhanceLib.runtime.progress import Event
 
 
@@ -71,12 +72,12 @@ def test_without_a_terminal_a_line_now_and_then_says_how_far_it_is(
     ]
 
 
-@pytest.mark.parametrize("wish", [True, False])
+@pytest.mark.parametrize("requested", [True, False])
 def test_who_wants_a_bar_or_silence_gets_it(
-    wish: bool, clock: list[float], capsys: pytest.CaptureFixture[str]
+    requested: bool, clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
     speaker = Console()
-    speaker.show_progress = wish
+    speaker.show_progress = requested
     with speaker.listening():
         clock[0] += 60
         speaker.show_event(_progress(0.5, 60.0))
@@ -86,8 +87,8 @@ def test_who_wants_a_bar_or_silence_gets_it(
 @pytest.mark.parametrize(
     ("seconds", "words"), [(7.4, "7 s"), (89, "89 s"), (100, "2 min"), (7500, "2 h 5 min")]
 )
-def test_durations_are_told_as_people_do(seconds: float, words: str) -> None:
-    assert console._duration(seconds) == words
+def test_durations_are_written_as_people_do(seconds: float, words: str) -> None:
+    assert duration_text(seconds) == words
 
 
 def test_no_zero_has_a_sign_on_the_card(run: Callable, tmp_path: Path) -> None:
@@ -100,20 +101,22 @@ def test_no_zero_has_a_sign_on_the_card(run: Callable, tmp_path: Path) -> None:
         out = run("inspect", tmp_path / name).out
         assert "-0," not in out
         assert "-0;" not in out
-        told: dict[str, Any] = run("inspect", tmp_path / name, "--json").json["card"]["geometry"]
-        assert "-0.0" not in str(told)
-        assert told["origin_lps_mm"][2] == -3.5
+        reported: dict[str, Any] = run("inspect", tmp_path / name, "--json").json["card"][
+            "geometry"
+        ]
+        assert "-0.0" not in str(reported)
+        assert reported["origin_lps_mm"][2] == -3.5
 
 
 def test_no_description_of_a_model_is_cut(run: Callable) -> None:
     from MedEnhanceLib.bundles import list_bundles
 
-    told = " ".join(run("models", "list").out.split())
+    reported = " ".join(run("models", "list").out.split())
     for bundle in list_bundles():
-        assert " ".join(str(bundle.metadata["description"]).split()) in told
+        assert " ".join(str(bundle.metadata["description"]).split()) in reported
 
 
-def test_batch_can_be_told_the_modality(
+def test_batch_takes_the_modality_as_an_option(
     run: Callable, scan: Path, tmp_path: Path, networks: list[dict[str, Any]]
 ) -> None:
     out = tmp_path / "out"

@@ -114,13 +114,13 @@ def test_two_folders_and_a_modality_are_enough(
         (("hqg", "--hq", "no-such-folder", "--modality", "MR"), "no-such-folder"),
     ],
 )
-def test_what_is_missing_is_told(arguments: tuple[str, ...], words: str, run: Callable) -> None:
+def test_what_is_missing_is_named(arguments: tuple[str, ...], words: str, run: Callable) -> None:
     ran = run("train", *arguments, "--out", "o")
     assert ran.status in (2, 3)
     assert words in ran.err
 
 
-def test_of_several_processes_the_first_tells(
+def test_of_several_processes_only_the_first_prints(
     run: Callable,
     asked: list[tuple[str, Mapping[str, Any]]],
     monkeypatch: pytest.MonkeyPatch,

@@ -1,4 +1,4 @@
-"""Statuses, messages and JSON of every command; help; nothing heavy before it is needed."""
+"""Statuses, messages and JSON of every command; help and its pages; no early heavy import."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from MedEnhanceLib import errors
 from MedEnhanceLib.cli import volumes
 from MedEnhanceLib.cli.main import COMMANDS, build_parser, main
-from MedEnhanceLib.cli.reference import commands
+from MedEnhanceLib.cli.reference import commands, job_parameters, reference
 
 ALL = dict(commands(build_parser()))
 EXPECTED = [
@@ -42,9 +43,14 @@ def subprocess_run(*arguments: str, **options: Any) -> subprocess.CompletedProce
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
 
 
+def inspect_by(run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have `medenhance inspect` do something else."""
+    monkeypatch.setattr("MedEnhanceLib.cli.main.COMMANDS", (replace(volumes.INSPECT, run=run),))
+
+
 def test_every_command_is_there() -> None:
     assert [name.split()[1] for name in ALL if len(name.split()) == 2] == EXPECTED
-    commands = [add.__name__.removeprefix("add_") for add in COMMANDS]
+    commands = [command.name for command in COMMANDS]
     assert commands == EXPECTED, "add a new command to EXPECTED above"
 
 
@@ -77,7 +83,7 @@ def test_wrong_option_is_one_json_object_and_status_two(name: str, run: Callable
     assert ran.json["error"]["hint"]
 
 
-def test_wrong_use_is_told_in_two_lines(run: Callable) -> None:
+def test_wrong_use_is_reported_in_two_lines(run: Callable) -> None:
     ran = run("compress", "a.nii", "a.ucv")
     assert ran.status == 2
     assert ran.out == ""
@@ -94,7 +100,7 @@ def test_no_command_shows_the_help_on_stderr(run: Callable) -> None:
     assert "error: no command was given" in ran.err
 
 
-def test_version_is_told(run: Callable) -> None:
+def test_version_is_printed(run: Callable) -> None:
     ran = run("--version")
     assert (ran.status, ran.out.split()[0]) == (0, "medenhance")
 
@@ -127,7 +133,7 @@ def test_each_error_has_its_status_message_and_hint(
     def fail(_: Any) -> int:
         raise error("scan.nii: row 3 is odd", "Turn it round.")
 
-    monkeypatch.setattr(volumes, "_inspect", fail)
+    inspect_by(fail, monkeypatch)
     ran = run("inspect", "scan.nii")
     assert ran.status == status
     assert ran.out == ""
@@ -164,7 +170,7 @@ def test_what_nobody_foresaw_is_a_sentence(
     def fail(_: Any) -> int:
         raise cause
 
-    monkeypatch.setattr(volumes, "_inspect", fail)
+    inspect_by(fail, monkeypatch)
     ran = run("inspect", "scan.nii")
     assert ran.status == status
     assert words in ran.err
@@ -176,7 +182,7 @@ def test_what_nobody_foresaw_is_a_sentence(
 def test_unexpected_error_says_how_to_see_details(
     run: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(volumes, "_inspect", lambda _: 1 / 0)
+    inspect_by(lambda _: 1 / 0, monkeypatch)
     assert "--debug" in run("inspect", "scan.nii").err
 
 
@@ -201,7 +207,7 @@ def test_what_libraries_print_stays_out_of_the_json(
         print("a library says hello")
         return int(args.console.done({"value": float("inf")}, "text"))
 
-    monkeypatch.setattr(volumes, "_inspect", chatty)
+    inspect_by(chatty, monkeypatch)
     ran = run("inspect", "scan.nii", "--json")
     assert ran.json == {"ok": True, "command": "inspect", "value": None}
     assert "hello" in ran.err
@@ -253,16 +259,16 @@ def test_interrupt_stops_with_status_130(number: signal.Signals, tmp_path: Path)
     slow = tmp_path / "slow.py"
     slow.write_text(
         "import sys\n"
-        "from MedEnhanceLib.cli import volumes\n"
-        "def hear(event):\n"
+        "from dataclasses import replace\n"
+        "from MedEnhanceLib.cli import main, volumes\n"
+        "def listen(event):\n"
         "    if event.kind == 'started':\n"
         "        print('ready', file=sys.stderr, flush=True)\n"
         "def run(args):\n"
-        "    args.console.show_event = hear\n"
+        "    args.console.show_event = listen\n"
         "    args.console.run('ping', {'count': 1, 'seconds': 60.0}, isolated=False)\n"
-        "volumes._inspect = run\n"
-        "from MedEnhanceLib.cli.main import main\n"
-        "sys.exit(main(['inspect', 'x.nii', '--json']))\n"
+        "main.COMMANDS = (replace(volumes.INSPECT, run=run),)\n"
+        "sys.exit(main.main(['inspect', 'x.nii', '--json']))\n"
     )
     process = subprocess.Popen(
         [sys.executable, str(slow)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -279,3 +285,29 @@ def test_interrupt_stops_with_status_130(number: signal.Signals, tmp_path: Path)
 def test_main_never_raises_for_any_arguments() -> None:
     for arguments in (["--"], ["inspect", ""], ["\udce9"], ["convert", "a", "a"], ["-h", "x"]):
         assert main(arguments) in (0, 1, 2, 3)
+
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "commands.md"
+
+
+def test_page_of_commands_is_up_to_date() -> None:
+    assert PAGE.read_text(encoding="utf-8") == reference(), (
+        "Run: python -m MedEnhanceLib.cli.reference docs/commands.md"
+    )
+
+
+def test_page_of_job_parameters_is_up_to_date() -> None:
+    page = PAGE.with_name("job-parameters.md")
+    assert page.read_text(encoding="utf-8") == job_parameters(), (
+        "Run: python -m MedEnhanceLib.cli.reference docs/commands.md"
+    )
+
+
+def test_page_lists_every_command_and_option() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    for name, parser in commands(build_parser()):
+        assert f"\n## {name}\n" in text
+        section = text.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+        for action in parser._actions:
+            for option in action.option_strings:
+                assert option in section or option in ("-h", "--help")

@@ -83,9 +83,9 @@ def test_damaged_model_fails_to_verify(run: Callable, bundle: Path, user_models:
     ran = run("models", "verify", "my-model")
     assert ran.status == 4
     assert "damaged" in ran.err
-    told = run("models", "verify", "--json").json
-    assert told["error"]["code"] == "model"
-    (row,) = [row for row in told["models"] if row["name"] == "my-model"]
+    reported = run("models", "verify", "--json").json
+    assert reported["error"]["code"] == "model"
+    (row,) = [row for row in reported["models"] if row["name"] == "my-model"]
     assert row["verified"] is False
 
 

@@ -1,4 +1,4 @@
-"""enhance and segment: what is asked of the methods, and what is told and written."""
+"""enhance and segment: what is asked of the methods, and what is printed and written."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_options_of_enhance_reach_the_method(
     assert call["guide"].shape == (12, 40, 36)
 
 
-def test_everything_besides_is_written_where_it_is_wished(
+def test_everything_else_is_written_where_requested(
     run: Callable, networks: list[dict[str, Any]], scan: Path, tmp_path: Path
 ) -> None:
     ran = run(
@@ -49,10 +49,10 @@ def test_everything_besides_is_written_where_it_is_wished(
         *("--report", tmp_path / "report", "--json"),
     )
     assert ran.status == 0
-    told = ran.json
-    assert set(told["outputs"]) == {"output", "segmentation", "uncertainty", "report"}
-    assert told["warnings"] == ["only a stand-in"]
-    assert [row["label"] for row in told["table"]] == ["gray matter", "white matter"]
+    reported = ran.json
+    assert set(reported["outputs"]) == {"output", "segmentation", "uncertainty", "report"}
+    assert reported["warnings"] == ["only a stand-in"]
+    assert [row["label"] for row in reported["table"]] == ["gray matter", "white matter"]
     assert io.load(tmp_path / "labels.nrrd").voxels.max() == 2
     assert io.load(tmp_path / "spread.mha").dtype == "float32"
     page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")

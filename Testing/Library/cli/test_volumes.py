@@ -22,13 +22,13 @@ def test_convert_keeps_voxels_and_geometry(run: Callable, scan: Path, tmp_path: 
     assert io.load(tmp_path / "scan.nrrd").is_equal(io.load(scan))
 
 
-def test_convert_tells_what_it_made_as_json(run: Callable, scan: Path, tmp_path: Path) -> None:
-    told = run("convert", scan, tmp_path / "scan.mha", "--json").json
-    assert told["ok"] is True
-    assert told["command"] == "convert"
-    assert told["outputs"] == {"output": str(tmp_path / "scan.mha")}
-    assert told["shape"] == [12, 40, 36]
-    assert Path(told["manifest"]).is_file()
+def test_convert_reports_what_it_made_as_json(run: Callable, scan: Path, tmp_path: Path) -> None:
+    reported = run("convert", scan, tmp_path / "scan.mha", "--json").json
+    assert reported["ok"] is True
+    assert reported["command"] == "convert"
+    assert reported["outputs"] == {"output": str(tmp_path / "scan.mha")}
+    assert reported["shape"] == [12, 40, 36]
+    assert Path(reported["manifest"]).is_file()
 
 
 def test_existing_output_is_kept_without_force(run: Callable, scan: Path, tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_card_is_readable(run: Callable, scan: Path) -> None:
     assert "int16" in ran.out
 
 
-def test_card_of_a_sequence_tells_its_frames(run: Callable, head: Volume, tmp_path: Path) -> None:
+def test_card_of_a_sequence_states_its_frames(run: Callable, head: Volume, tmp_path: Path) -> None:
     io.save(Volume(np.stack([head.voxels] * 3), head.geometry, "MR"), tmp_path / "four.nii")
     assert "3 frames of 36 × 40 × 12" in run("inspect", tmp_path / "four.nii").out
 
@@ -98,9 +98,9 @@ def test_progress_goes_to_stderr_and_only_when_asked(
 ) -> None:
     quiet = run("convert", scan, tmp_path / "a.nrrd")
     assert quiet.err == ""
-    told = run("convert", scan, tmp_path / "b.nrrd", "--progress", "--json")
-    assert "%" in told.err
-    assert told.json["ok"]
+    reported = run("convert", scan, tmp_path / "b.nrrd", "--progress", "--json")
+    assert "%" in reported.err
+    assert reported.json["ok"]
 
 
 def test_degrade_is_the_same_for_the_same_seed(run: Callable, scan: Path, tmp_path: Path) -> None:
@@ -177,9 +177,9 @@ def test_what_the_file_does_not_say_can_be_said(run: Callable, command: str) -> 
 
 def test_a_stated_modality_wins(run: Callable, scan: Path, tmp_path: Path) -> None:
     assert run("inspect", scan, "--modality", "CT", "--json").json["card"]["modality"] == "CT"
-    told = run("convert", scan, tmp_path / "ct.nrrd", "--modality", "CT", "--json").json
+    reported = run("convert", scan, tmp_path / "ct.nrrd", "--modality", "CT", "--json").json
     assert io.load(tmp_path / "ct.nrrd").modality == "CT"
-    assert json.loads(Path(told["manifest"]).read_text())["config"] == {"modality": "CT"}
+    assert json.loads(Path(reported["manifest"]).read_text())["config"] == {"modality": "CT"}
 
 
 def test_an_unknown_modality_is_refused(run: Callable, scan: Path) -> None:

@@ -142,7 +142,7 @@ def test_shading_is_no_gain_of_the_head(head: Volume) -> None:
     assert np.abs(log).max() == pytest.approx(math.log(1.3), rel=0.02)
 
 
-def test_shading_is_smooth_in_millimetres_not_in_voxels(head: Volume) -> None:
+def test_shading_is_smooth_in_millimeters_not_in_voxels(head: Volume) -> None:
     flat = head.with_voxels(np.full(head.shape, 100, np.float32))
     large = replace(flat, geometry=Geometry((20.0, 20.0, 20.0)))
     steps = [np.abs(np.diff(Bias(0.3, 4).apply(v).voxels, axis=2)).max() for v in (flat, large)]

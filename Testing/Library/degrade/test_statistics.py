@@ -116,7 +116,7 @@ def test_bias_field_has_them_where_it_is_asked(rng: np.random.Generator) -> None
     assert log.mean() == pytest.approx(0, abs=1e-6)
 
 
-def test_bias_field_is_smooth_in_millimetres(rng: np.random.Generator) -> None:
+def test_bias_field_is_smooth_in_millimeters(rng: np.random.Generator) -> None:
     field = bias_field((180, 200, 160), 0.3, rng)
     steps = [np.abs(np.diff(np.log(field), axis=axis)).max() for axis in range(3)]
     assert max(steps) < 0.02
@@ -134,8 +134,8 @@ def test_dose_noise_has_the_variance_of_theory(cutoff: float) -> None:
     hu, distance = disc(48)
     rng = np.random.default_rng(7)
     noise = low_dose_noise(hu, _SPACING, 2e4, 0, rng, cutoff=cutoff)
-    centre = noise[:, distance < 8]
-    assert centre.std() == pytest.approx(expected_sigma_hu(cutoff, 2e4), rel=0.05)
+    center = noise[:, distance < 8]
+    assert center.std() == pytest.approx(expected_sigma_hu(cutoff, 2e4), rel=0.05)
 
 
 def test_dose_noise_has_mean_zero(disc_noise: tuple[Floats, Floats]) -> None:
@@ -207,5 +207,5 @@ def test_the_grid_may_have_unequal_spacing() -> None:
     """The same disc on a grid half as fine along j has about the same noise at its center."""
     hu, distance = disc(48)
     noise = low_dose_noise(hu[:, ::2], (0.8, 1.6, 3.0), 2e4, 0, np.random.default_rng(9))
-    centre = noise[:, distance[::2] < 8]
-    assert centre.std() == pytest.approx(expected_sigma_hu(CUTOFF, 2e4), rel=0.06)
+    center = noise[:, distance[::2] < 8]
+    assert center.std() == pytest.approx(expected_sigma_hu(CUTOFF, 2e4), rel=0.06)

@@ -120,8 +120,8 @@ class _Reading:
         return int(struct.unpack(self.order + "H", self.found[0x28, number][1])[0])
 
     def ds(self, found: dict[Any, Any], tag: tuple[int, int]) -> tuple[float, ...] | None:
-        told = found.get(tag, (b"", b""))[1].strip(b" \0").decode("ascii")
-        return tuple(float(part) for part in told.split("\\")) if told else None
+        text = found.get(tag, (b"", b""))[1].strip(b" \0").decode("ascii")
+        return tuple(float(part) for part in text.split("\\")) if text else None
 
     def items(self, found: dict[Any, Any], tag: tuple[int, int]) -> list[dict[Any, Any]]:
         if tag not in found:
@@ -144,8 +144,8 @@ class _Reading:
 
     def planes(self) -> list[Plane]:
         rows, columns = self.us(0x10), self.us(0x11)
-        told = self.found.get((0x28, 8), (b"", b""))[1].strip(b" \0")
-        count = int(told) if told else 1
+        text = self.found.get((0x28, 8), (b"", b""))[1].strip(b" \0")
+        count = int(text) if text else 1
         stored = self.frames(rows, columns, count)
         frames = self.items(self.found, (0x5200, 0x9230))
         if frames:

@@ -52,7 +52,7 @@ def test_no_damage_gives_a_wrong_volume_a_crash_or_a_hang(
     found = [json.loads(said) for said, _ in ended]
     assert [one["wrong"] for one in found] == [[] for _ in seeds]
     counts = [
-        {kind: one["counts"][kind] for kind in ("error", "original", "told")} for one in found
+        {kind: one["counts"][kind] for kind in ("error", "original", "stated")} for one in found
     ]
     assert sum(sum(one.values()) for one in counts) == len(seeds) * cases
     assert all(min(one.values()) > cases // 20 for one in counts)

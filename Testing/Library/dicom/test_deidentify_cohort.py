@@ -18,7 +18,7 @@ from MedEnhanceLib.io import load
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
 if TYPE_CHECKING:
-    from Testing.Library.conftest import Ear, Make
+    from Testing.Library.conftest import Make, WarningRecorder
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("dicomanonymizer")
@@ -103,15 +103,17 @@ def test_without_a_mapping_nobody_can_go_back(make_series: Make, tmp_path: Path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "series"]
 
 
-def test_the_mapping_is_for_its_owner_alone(make_series: Make, tmp_path: Path, ear: Ear) -> None:
+def test_the_mapping_is_for_its_owner_alone(
+    make_series: Make, tmp_path: Path, recorder: WarningRecorder
+) -> None:
     folder, mapping = make_series(STORED, **WHO), tmp_path / "secret.json"
     deidentify(folder, tmp_path / "a", mapping=mapping)
     assert mapping.stat().st_mode & 0o777 == 0o600
     (row,) = json.loads(mapping.read_text())["patients"]
     assert (row["pseudonym"], row["identity"]) == ("ANON-0001", "H-77441")
     mapping.chmod(0o644)
-    deidentify(folder, tmp_path / "b", mapping=mapping, monitor=ear.monitor)
-    assert [warning for warning in ear.warnings if "other users" in warning]
+    deidentify(folder, tmp_path / "b", mapping=mapping, monitor=recorder.monitor)
+    assert [warning for warning in recorder.warnings if "other users" in warning]
     with pytest.raises(ConfigError, match="inside the de-identified folder"):
         deidentify(folder, tmp_path / "c", mapping=tmp_path / "c" / "secret.json")
 
@@ -180,7 +182,7 @@ def test_what_is_no_image_is_left_out_and_what_is_damaged_fails(
 
 
 def test_no_log_or_warning_holds_a_value(
-    make_series: Make, tmp_path: Path, ear: Ear, caplog: pytest.LogCaptureFixture
+    make_series: Make, tmp_path: Path, recorder: WarningRecorder, caplog: pytest.LogCaptureFixture
 ) -> None:
     """pydicom quotes what it finds wrong."""
     folder = make_series(STORED, **WHO)
@@ -194,9 +196,9 @@ def test_no_log_or_warning_holds_a_value(
             read._dict[element.tag] = element
         read.save_as(path)
     caplog.clear()
-    deidentify(folder, tmp_path / "out", keep_intervals=True, monitor=ear.monitor)
+    deidentify(folder, tmp_path / "out", keep_intervals=True, monitor=recorder.monitor)
     assert "Gruber" not in caplog.text
-    assert "Gruber" not in " ".join(ear.warnings)
+    assert "Gruber" not in " ".join(recorder.warnings)
     for data in contents(tmp_path / "out").values():
         assert b"Gruber" not in data
 
@@ -211,12 +213,12 @@ def test_nothing_stays_where_nothing_can_be_written(make_series: Make, tmp_path:
 def test_a_cancel_leaves_nothing(make_series: Make, tmp_path: Path) -> None:
     folder, stop = make_series(STORED), threading.Event()
 
-    def hear(event: Event) -> None:
+    def listen(event: Event) -> None:
         if "de-identifying, 2" in str(event.fields.get("stage")):
             stop.set()
 
     with pytest.raises(Cancelled):
-        deidentify(folder, tmp_path / "out", mapping=tmp_path / "m", monitor=Monitor(hear, stop))
+        deidentify(folder, tmp_path / "out", mapping=tmp_path / "m", monitor=Monitor(listen, stop))
     assert [path.name for path in tmp_path.iterdir()] == ["series"]
 
 

@@ -1,4 +1,4 @@
-"""Two patients never become one, and one never two; what is doubtful is a warning."""
+"""Two patients never become one, and one never two; what is uncertain is a warning."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 if TYPE_CHECKING:
-    from Testing.Library.conftest import Ear, Make
+    from Testing.Library.conftest import Make, WarningRecorder
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("dicomanonymizer")
@@ -119,7 +119,7 @@ def test_nobody_shares_a_pseudonym_with_a_stranger(persons: list[Person]) -> Non
 
 
 def test_two_patients_of_one_id_are_kept_apart_with_a_warning(
-    make_series: Make, tmp_path: Path, ear: Ear
+    make_series: Make, tmp_path: Path, recorder: WarningRecorder
 ) -> None:
     def add(folder: str, uid: str, **elements: Any) -> None:
         make_series(STORED, folder=tmp_path / "in" / folder, uid=uid, **elements)
@@ -127,10 +127,10 @@ def test_two_patients_of_one_id_are_kept_apart_with_a_warning(
     (tmp_path / "in").mkdir()
     add("a", "1.2.3.1", PatientID="1", PatientName="Alpha^A", PatientBirthDate="19700102")
     add("b", "1.2.3.2", PatientID="1", PatientName="Beta^B", PatientBirthDate="19510203")
-    report = deidentify(tmp_path / "in", tmp_path / "out", monitor=ear.monitor)
+    report = deidentify(tmp_path / "in", tmp_path / "out", monitor=recorder.monitor)
     assert len({one.output.split("/")[0] for one in report.outcomes}) == 2
-    assert [text for text in ear.warnings if "one patient ID" in text]
-    assert not [text for text in ear.warnings if "Alpha" in text]
+    assert [text for text in recorder.warnings if "one patient ID" in text]
+    assert not [text for text in recorder.warnings if "Alpha" in text]
 
 
 def test_an_ambiguous_patient_fails_alone(make_series: Make, tmp_path: Path) -> None:

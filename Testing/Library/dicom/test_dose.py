@@ -33,12 +33,12 @@ def test_dose_is_read_in_gray_by_its_scaling(tmp_path: Path) -> None:
     assert volume.geometry == Geometry((10.0, 10.0, 5.0), (189.43125, 199.43125, -761.87))
 
 
-@pytest.mark.parametrize(("told", "units"), [("RELATIVE", "relative"), ("", ""), ("CGY", "CGY")])
-def test_dose_tells_its_units(told: str, units: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("stated", "units"), [("RELATIVE", "relative"), ("", ""), ("CGY", "CGY")])
+def test_dose_states_its_units(stated: str, units: str, tmp_path: Path) -> None:
     import pydicom
 
     dataset = pydicom.dcmread(packaged("rtdose.dcm"))
-    dataset.DoseUnits = told
+    dataset.DoseUnits = stated
     assert loaded(tmp_path, dataset).units == units
 
 

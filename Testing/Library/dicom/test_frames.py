@@ -31,7 +31,7 @@ MR: dict[str, Any] = {
     "RescaleIntercept": None,
     "RescaleSlope": None,
 }
-#: One slice: what it is worth, mm along the patient, its elements.
+#: One slice: its value, mm along the patient, its elements.
 Row = tuple[int, float, dict[str, Any]]
 PLACES = (0.0, 2.0, 4.0)
 DAY = {"AcquisitionDate": "20200101"}
@@ -190,7 +190,7 @@ def test_what_counts_slices_does_not_keep_frames_apart(
     assert values(folder) == [[0] * 5, [1] * 5]
 
 
-def test_a_setting_that_one_slice_does_not_tell_does_not_divide(make: MakeRows) -> None:
+def test_a_setting_that_one_slice_lacks_does_not_divide(make: MakeRows) -> None:
     folder = make((k, 2.0 * k, {"KVP": None if k == 2 else "120"}) for k in range(5))
     assert values(folder) == [0, 1, 2, 3, 4]
 
@@ -412,7 +412,7 @@ def test_a_scan_that_runs_past_midnight_stays_in_order(
 
 
 @pytest.mark.parametrize(
-    ("told", "seconds"),
+    ("reported", "seconds"),
     [
         ("12", 43200),
         ("1230", 45000),
@@ -424,8 +424,8 @@ def test_a_scan_that_runs_past_midnight_stays_in_order(
         ("123", None),
     ],
 )
-def test_times_are_read_by_their_width(told: str, seconds: float | None) -> None:
-    found = acquisition_time({"AcquisitionTime": told})
+def test_times_are_read_by_their_width(reported: str, seconds: float | None) -> None:
+    found = acquisition_time({"AcquisitionTime": reported})
     assert (found if found is None else found % 86400) == seconds
 
 
@@ -445,7 +445,7 @@ def test_stacks_that_adjoin_are_listed_apart() -> None:
 
 
 def test_many_attributes_that_lead_nowhere_are_given_up_soon() -> None:
-    """Each of them divides, and none tells two slices from each other."""
+    """Each of them divides, and none distinguishes two slices."""
     slices = [
         Slice(
             file=FileRef(f"{k}.dcm"),

@@ -209,7 +209,7 @@ def test_simpleitk_cuts_the_fractions_that_the_first_slice_has_not(
     assert np.array_equal(voxels, np.floor(STORED * slopes))
 
 
-def test_one_slice_is_as_thick_as_it_says_not_one_millimetre(sitk: Any, make_series: Make) -> None:
+def test_one_slice_is_as_thick_as_it_says_not_one_millimeter(sitk: Any, make_series: Make) -> None:
     folder = make_series(STORED[:1], SliceThickness=7)
     volume = load(folder)
     voxels, geometry = read_with(sitk, folder)

@@ -16,12 +16,12 @@ from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
-    from Testing.Library.conftest import Ear, Make
+    from Testing.Library.conftest import Make, WarningRecorder
 
 pytest.importorskip("pydicom")
 
 T, K = 3, 4
-#: [T * K, J, I]; the value of each slice tells frame and place.
+#: [T * K, J, I]; the value of each slice encodes frame and place.
 STORED = np.repeat(np.arange(T * K, dtype=np.uint16) + 1, 6 * 5).reshape(T * K, 6, 5)
 PLACES = [(0.0, 0.0, 2.0 * (index % K)) for index in range(T * K)]
 MR: dict[str, Any] = {
@@ -119,8 +119,8 @@ def test_private_b_values_are_known_by_their_maker(
         dataset.save_as(file)
     assert values(folder) == FRAMES
     headers = [read_header(FileRef(str(file))) for file in folder.iterdir()]
-    told = {one.b_value for header in headers if header for one in header.slices}
-    assert told == {"0", "500", "1000"}
+    reported = {one.b_value for header in headers if header for one in header.slices}
+    assert reported == {"0", "500", "1000"}
 
 
 def test_time_between_frames_comes_from_what_the_images_say(make_frames: MakeFrames) -> None:
@@ -348,7 +348,9 @@ def test_a_missing_slice_is_not_excused_by_an_attribute(make_series: Make) -> No
 # ------------------------------------------------------------ scouts
 
 
-def test_localizers_among_slices_are_left_out_and_named(make_series: Make, ear: Ear) -> None:
+def test_localizers_among_slices_are_left_out_and_named(
+    make_series: Make, recorder: WarningRecorder
+) -> None:
     make_series(np.zeros((5, 4, 4), np.uint16))
     folder = make_series(
         np.zeros((2, 9, 9), np.uint16),
@@ -357,18 +359,20 @@ def test_localizers_among_slices_are_left_out_and_named(make_series: Make, ear: 
         orientation=(0, 1, 0, 0, 0, -1),
         slice_elements=lambda k: {"SOPInstanceUID": f"1.2.5.{k}"},
     )
-    assert load_dicom(folder, monitor=ear.monitor).shape == (5, 4, 4)
-    (warning,) = (one for one in ear.warnings if "localizer" in one)
+    assert load_dicom(folder, monitor=recorder.monitor).shape == (5, 4, 4)
+    (warning,) = (one for one in recorder.warnings if "localizer" in one)
     assert "scout001.dcm" in warning
     assert "scout002.dcm" in warning
 
 
-def test_a_series_of_localizers_alone_is_what_it_is(make_series: Make, ear: Ear) -> None:
+def test_a_series_of_localizers_alone_is_what_it_is(
+    make_series: Make, recorder: WarningRecorder
+) -> None:
     folder = make_series(
         np.zeros((3, 4, 4), np.uint16), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]
     )
-    assert load_dicom(folder, monitor=ear.monitor).shape == (3, 4, 4)
-    assert not any("localizer" in one for one in ear.warnings)
+    assert load_dicom(folder, monitor=recorder.monitor).shape == (3, 4, 4)
+    assert not any("localizer" in one for one in recorder.warnings)
 
 
 def test_a_slice_whose_direction_is_damaged_is_no_scout(make_series: Make) -> None:

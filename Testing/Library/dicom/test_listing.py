@@ -13,7 +13,7 @@ from MedEnhanceLib.io.dicom import SeriesRow, list_series, load_dicom
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
-    from Testing.Library.conftest import Ear, Make
+    from Testing.Library.conftest import Make, WarningRecorder
 
 pytest.importorskip("pydicom")
 
@@ -139,7 +139,7 @@ def test_a_mosaic_is_never_taken_for_a_slice(make_series: Make) -> None:
     assert "dcm2niix" in caught.value.hint
 
 
-def test_geometry_that_cannot_be_loaded_is_told_in_the_table(make_series: Make) -> None:
+def test_geometry_that_cannot_be_loaded_is_reported_in_the_table(make_series: Make) -> None:
     folder = make_series(STORED)
     (folder / "003.dcm").unlink()
     (row,) = list_series(folder, Monitor())
@@ -147,7 +147,9 @@ def test_geometry_that_cannot_be_loaded_is_told_in_the_table(make_series: Make) 
     assert "between 2.50 and 7.50 mm" in row.reason
 
 
-def test_a_color_picture_beside_a_volume_does_not_ask(make_series: Make, ear: Ear) -> None:
+def test_a_color_picture_beside_a_volume_does_not_ask(
+    make_series: Make, recorder: WarningRecorder
+) -> None:
     make_series(STORED, prefix="a")
     folder = make_series(
         STORED[:1],
@@ -156,8 +158,8 @@ def test_a_color_picture_beside_a_volume_does_not_ask(make_series: Make, ear: Ea
         SamplesPerPixel=3,
         PhotometricInterpretation="RGB",
     )
-    assert load_dicom(folder, monitor=ear.monitor).shape == (5, 4, 6)
-    assert any("give no volume: 1 × CT Image Storage" in one for one in ear.warnings)
+    assert load_dicom(folder, monitor=recorder.monitor).shape == (5, 4, 6)
+    assert any("give no volume: 1 × CT Image Storage" in one for one in recorder.warnings)
 
 
 def test_a_report_within_a_series_does_not_hide_its_images(make_series: Make) -> None:

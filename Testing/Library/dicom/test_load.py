@@ -15,7 +15,7 @@ from MedEnhanceLib.io.dicom import Repairs, list_series, load_dicom
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
-    from Testing.Library.conftest import Ear, Make
+    from Testing.Library.conftest import Make, WarningRecorder
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -93,7 +93,7 @@ def test_a_lossy_encoding_is_remembered_even_where_the_header_is_silent() -> Non
     assert step.ratio > 1
 
 
-def test_units_of_dose_and_pet_are_told(make_series: Make) -> None:
+def test_units_of_dose_and_pet_are_stated(make_series: Make) -> None:
     folder = make_series(STORED, Modality="PT", Units="GML", RescaleIntercept=0)
     assert load_dicom(folder, monitor=Monitor()).units == "SUV"
     assert load_dicom(folder, modality="MR", monitor=Monitor()).units == ""
@@ -102,35 +102,39 @@ def test_units_of_dose_and_pet_are_told(make_series: Make) -> None:
 # ------------------------------------------------------------ copies
 
 
-def test_copies_below_are_left_out_and_counted(make_series: Make, tmp_path: Path, ear: Ear) -> None:
+def test_copies_below_are_left_out_and_counted(
+    make_series: Make, tmp_path: Path, recorder: WarningRecorder
+) -> None:
     folder = make_series(STORED)
     truth = load_dicom(folder, monitor=Monitor())
     shutil.copytree(folder, tmp_path / "copy")
-    assert load_dicom(tmp_path, monitor=ear.monitor).is_equal(truth)
-    (warning,) = ear.warnings
+    assert load_dicom(tmp_path, monitor=recorder.monitor).is_equal(truth)
+    (warning,) = recorder.warnings
     assert "5 files are copies" in warning
     assert "001.dcm" in warning
     (row,) = list_series(tmp_path, Monitor())
     assert row.files == 5
 
 
-def test_one_copy_among_the_files_is_named(make_series: Make, ear: Ear) -> None:
+def test_one_copy_among_the_files_is_named(make_series: Make, recorder: WarningRecorder) -> None:
     folder = make_series(STORED)
     shutil.copy(folder / "002.dcm", folder / "002 (1).dcm")
-    assert load_dicom(folder, monitor=ear.monitor).shape == (5, 4, 6)
-    (warning,) = ear.warnings
+    assert load_dicom(folder, monitor=recorder.monitor).shape == (5, 4, 6)
+    (warning,) = recorder.warnings
     assert "1 file is a copy" in warning
     assert "002" in warning
     assert "more" not in warning
 
 
-def test_a_copy_written_in_another_encoding_is_a_copy(make_series: Make, ear: Ear) -> None:
+def test_a_copy_written_in_another_encoding_is_a_copy(
+    make_series: Make, recorder: WarningRecorder
+) -> None:
     folder = make_series(STORED)
     dataset = pydicom.dcmread(folder / "002.dcm")
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
     dataset.save_as(folder / "z.dcm", implicit_vr=True, little_endian=True)
-    assert load_dicom(folder, monitor=ear.monitor).shape == (5, 4, 6)
-    assert any("z.dcm" in warning for warning in ear.warnings)
+    assert load_dicom(folder, monitor=recorder.monitor).shape == (5, 4, 6)
+    assert any("z.dcm" in warning for warning in recorder.warnings)
 
 
 @pytest.mark.parametrize("element", ["PixelData", "RescaleIntercept", "ImagePositionPatient"])
@@ -159,13 +163,15 @@ def test_images_that_all_carry_one_uid_are_refused(make_series: Make) -> None:
 
 
 @pytest.mark.shared
-def test_series_with_a_part_of_it_beside_is_read_once(shared_data: Path, ear: Ear) -> None:
+def test_series_with_a_part_of_it_beside_is_read_once(
+    shared_data: Path, recorder: WarningRecorder
+) -> None:
     uid = next(
         row.uid
         for row in list_series(shared_data / "dicom" / "STS_025", Monitor())
         if row.modality == "MR"
     )
-    volume = load_dicom(shared_data / "dicom", series=uid, monitor=ear.monitor)
+    volume = load_dicom(shared_data / "dicom", series=uid, monitor=recorder.monitor)
     truth = load_dicom(shared_data / "dicom" / "STS_025" / "MR_T1_series", monitor=Monitor())
     assert volume.is_equal(truth)
-    assert any("23 files are copies" in warning for warning in ear.warnings)
+    assert any("23 files are copies" in warning for warning in recorder.warnings)

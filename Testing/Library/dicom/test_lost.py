@@ -1,6 +1,6 @@
 """An image that cannot be seen is missed: what may be one stops its series, what is none does not.
 
-A slice less at the end of a series leaves no gap that would tell.
+A slice less at the end of a series leaves no gap that would show it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from MedEnhanceLib.io.dicom import is_source, list_series, load_dicom
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
-    from Testing.Library.conftest import Ear, Make
+    from Testing.Library.conftest import Make, WarningRecorder
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -158,12 +158,12 @@ def test_damaged_files_of_a_folder_nearby_may_be_the_rest(
 
 
 def test_a_damaged_file_among_images_of_another_series_is_theirs(
-    make_series: Make, tmp_path: Path, ear: Ear
+    make_series: Make, tmp_path: Path, recorder: WarningRecorder
 ) -> None:
     one = make_series(STORED, folder=tmp_path / "disc" / "1")
     other = make_series(STORED, folder=tmp_path / "disc" / "2", uid="1.2.3.2")
     (other / "001.dcm").write_bytes((other / "001.dcm").read_bytes()[:180])
-    found = load_dicom(tmp_path / "disc", series="1.2.3.1", monitor=ear.monitor)
+    found = load_dicom(tmp_path / "disc", series="1.2.3.1", monitor=recorder.monitor)
     assert found.is_equal(load_dicom(one, monitor=Monitor()))
     with pytest.raises(InputError, match=r"001\.dcm"):
         load_dicom(tmp_path / "disc", series="1.2.3.2", monitor=Monitor())

@@ -110,7 +110,7 @@ def test_directions_of_diffusion_become_a_sequence_by_their_dimension(tmp_path: 
         assert np.array_equal(volume.voxels[direction], expected[direction::3])
 
 
-def test_directions_of_diffusion_are_told_by_their_gradient_where_nothing_counts_them(
+def test_directions_of_diffusion_are_separated_by_their_gradient_where_nothing_counts_them(
     tmp_path: Path,
 ) -> None:
     """Two shells; what is stored first is the second direction of the second shell."""
@@ -206,7 +206,7 @@ def test_real_enhanced_ct_is_what_pydicom_reads() -> None:
     assert volume.geometry.origin[2] == planes[0][0]
 
 
-def test_maps_are_told_apart_by_the_elements_that_dicom_has_for_it(tmp_path: Path) -> None:
+def test_maps_are_separated_by_the_elements_that_dicom_has_for_it(tmp_path: Path) -> None:
     """FrameType is alike in both, as the standard prescribes."""
     dataset = enhanced_mr(FRAMES, [0.0, 2.0, 4.0] * 2)
     for index, item in enumerate(dataset.PerFrameFunctionalGroupsSequence):
@@ -231,7 +231,7 @@ def test_maps_are_told_apart_by_the_elements_that_dicom_has_for_it(tmp_path: Pat
         (0x20051234, "", r"dimension \(2005,1234\)"),
     ],
 )
-def test_dimension_that_no_field_tells_of_is_named_and_no_time(
+def test_dimension_that_no_field_describes_is_named_and_no_time(
     pointer: int, label: str, called: str, tmp_path: Path
 ) -> None:
     dataset = enhanced_mr(FRAMES, [0.0, 2.0, 4.0] * 2)
@@ -273,7 +273,7 @@ def test_place_is_that_of_the_position_whatever_the_dimensions_count(tmp_path: P
     assert np.array_equal(volume.voxels, FRAMES[:3].astype(int) + np.arange(3)[:, None, None])
 
 
-def test_a_time_that_only_the_dimension_tells_makes_a_sequence(tmp_path: Path) -> None:
+def test_a_time_that_only_the_dimension_states_makes_a_sequence(tmp_path: Path) -> None:
     dataset = enhanced_mr(FRAMES, [0.0, 0.0, 2.0, 2.0, 4.0, 4.0])
     dataset.DimensionIndexSequence = [
         group(DimensionIndexPointer=0x00209057), group(DimensionIndexPointer=0x00209128)
@@ -390,4 +390,47 @@ def test_clips_are_refused_with_what_they_are(sop_class: str, says: str, tmp_pat
     dataset.PixelData = FRAMES.tobytes()
     with pytest.raises(InputError, match=says) as caught:
         loaded(tmp_path, dataset)
+    assert caught.value.hint
+
+
+def concatenation(
+    tmp_path: Path, numbers: list[int], total: int | list[int] | None, uid: str = "1.2.99"
+) -> Path:
+    """Two frames a file, in the order of their number."""
+    for index, place in enumerate(numbers):
+        z = [4.0 * index, 4.0 * index + 2]
+        dataset = enhanced_mr(FRAMES[2 * index : 2 * index + 2], z, ConcatenationUID=uid)
+        dataset.InConcatenationNumber = place
+        if total is not None:
+            dataset.InConcatenationTotalNumber = total if isinstance(total, int) else total[index]
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"{uid}.{index}"
+        (tmp_path / f"{index}.dcm").write_bytes(written(dataset))
+    return tmp_path
+
+
+@pytest.mark.parametrize("total", [3, None])
+def test_complete_concatenation_is_one_volume(total: int | None, tmp_path: Path) -> None:
+    volume = load_dicom(concatenation(tmp_path, [1, 2, 3], total), monitor=Monitor())
+    expected = FRAMES.astype(int) + (np.arange(6) % 2)[:, None, None]
+    assert np.array_equal(volume.voxels, expected)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "total", "says"),
+    [
+        ([1, 2], 3, "of 3 these are missing: 3"),
+        ([2, 3], 3, "of 3 these are missing: 1"),
+        ([1, 3], None, "of 3 these are missing: 2"),
+        ([1], 60000, "missing: 2, 3, 4, 5, 6, 7 and 59993 more"),
+        ([1, 1], 2, "their numbers are 1, 1"),
+        ([0, 1], 2, "their numbers are 0, 1"),
+        ([1, 3], 2, "their numbers are 1, 3"),
+        ([1, 2], [2, 3], "their total numbers differ: 2 or 3"),
+    ],
+)
+def test_part_of_a_concatenation_is_no_volume(
+    numbers: list[int], total: int | list[int] | None, says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=says) as caught:
+        load_dicom(concatenation(tmp_path, numbers, total), monitor=Monitor())
     assert caught.value.hint

@@ -132,7 +132,9 @@ def stated(name: str, outcomes: dict[str, Any]) -> Any:
     """The outcome of the file: that under its own name, or else under the one pattern that fits."""
     if name in outcomes:
         return outcomes[name]
-    fitting = {repr(told): told for key, told in outcomes.items() if fnmatch.fnmatch(name, key)}
+    fitting = {
+        repr(reported): reported for key, reported in outcomes.items() if fnmatch.fnmatch(name, key)
+    }
     assert len(fitting) == 1, f"{name}: {len(fitting)} outcomes are stated"
     return next(iter(fitting.values()))
 
@@ -209,7 +211,7 @@ def test_lossless_twins_are_equal_and_lossy_ones_near(kind: str) -> None:
 
 def test_the_page_counts_the_outcomes() -> None:
     page = Path(__file__).resolve().parents[3] / "docs" / "dicom" / "reading.md"
-    told = page.read_text(encoding="utf-8")
+    reported = page.read_text(encoding="utf-8")
     for folder, outcomes, words in (
         (
             PACKAGED,
@@ -221,4 +223,4 @@ def test_the_page_counts_the_outcomes() -> None:
         found = [stated(name, outcomes) for name in files_below(folder)] if folder.is_dir() else []
         volumes = sum(not isinstance(one, str) for one in found)
         if found:
-            assert words.format(len(found), volumes, len(found) - volumes) in told
+            assert words.format(len(found), volumes, len(found) - volumes) in reported

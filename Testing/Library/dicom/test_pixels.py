@@ -23,7 +23,7 @@ from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
 if TYPE_CHECKING:
-    from Testing.Library.conftest import Ear
+    from Testing.Library.conftest import WarningRecorder
 
 IMPLICIT, BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 EIGHT = np.arange(35, dtype=np.uint8).reshape(5, 7)
@@ -236,13 +236,13 @@ def test_lookup_table_of_another_length_than_it_says_is_refused(count: int, tmp_
         loaded(tmp_path, mr(EIGHT, ModalityLUTSequence=[item]))
 
 
-def test_padding_is_kept_and_told(tmp_path: Path) -> None:
-    heard: list[Event] = []
+def test_padding_is_kept_and_reported(tmp_path: Path) -> None:
+    received: list[Event] = []
     dataset = mr(EIGHT.astype(np.int16))
     dataset.add_new("PixelPaddingValue", "SS", -2000)
-    volume = loaded(tmp_path, dataset, Monitor(heard.append))
+    volume = loaded(tmp_path, dataset, Monitor(received.append))
     assert np.array_equal(volume.voxels[0], EIGHT)
-    assert any(e.kind == "log" and "-2000" in e.fields["message"] for e in heard)
+    assert any(e.kind == "log" and "-2000" in e.fields["message"] for e in received)
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_files_are_read_by_several_threads(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("count", [1, 40])
-def test_a_cancel_is_heard_while_one_slice_takes_long(
+def test_a_cancel_is_noticed_while_one_slice_takes_long(
     count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop = threading.Event()
@@ -396,7 +396,7 @@ def test_memory_that_runs_out_while_rescaling_names_the_series(
 
 
 @pytest.mark.parametrize(
-    ("stored", "own", "is_told"),
+    ("stored", "own", "is_reported"),
     [
         (np.array([[5000, 7]], np.uint16), {}, True),  # 5000 needs 13 bits
         (np.array([[4095, 7]], np.uint16), {}, False),
@@ -406,8 +406,12 @@ def test_memory_that_runs_out_while_rescaling_names_the_series(
         (np.array([[0x9000, 7]], np.uint16), {"OverlayBitPosition": 15}, True),
     ],
 )
-def test_numbers_beyond_bits_stored_are_cut_and_told(
-    tmp_path: Path, ear: Ear, stored: np.ndarray, own: dict[str, int], is_told: bool
+def test_numbers_beyond_bits_stored_are_cut_with_a_warning(
+    tmp_path: Path,
+    recorder: WarningRecorder,
+    stored: np.ndarray,
+    own: dict[str, int],
+    is_reported: bool,
 ) -> None:
     dataset = mr(stored, BitsStored=12, HighBit=11)
     if own:
@@ -417,7 +421,7 @@ def test_numbers_beyond_bits_stored_are_cut_and_told(
         dataset.ImagePositionPatient = [0, 0, index]
         dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.{index}"
         (tmp_path / f"{index}.dcm").write_bytes(written(dataset))
-    load_dicom(tmp_path, monitor=ear.monitor)
-    told = [warning for warning in ear.warnings if "BitsStored" in warning]
-    assert len(told) == int(is_told)
-    assert not told or "2 images" in told[0]
+    load_dicom(tmp_path, monitor=recorder.monitor)
+    reported = [warning for warning in recorder.warnings if "BitsStored" in warning]
+    assert len(reported) == int(is_reported)
+    assert not reported or "2 images" in reported[0]

@@ -85,7 +85,7 @@ def test_planes_whose_frames_were_left_out_are_empty(tmp_path: Path) -> None:
     assert [int(plane.sum()) for plane in volume.voxels] == [1, 1, 0, 0, 1]
 
 
-def test_distance_of_planes_may_be_told_where_all_between_are_left_out(tmp_path: Path) -> None:
+def test_distance_of_planes_may_be_stated_where_all_between_are_left_out(tmp_path: Path) -> None:
     dataset = segmentation([(1, 0.0, mask((0, 0))), (1, 8.0, mask((2, 2)))])
     measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     measures.SpacingBetweenSlices = 2
@@ -205,7 +205,7 @@ def test_images_come_before_a_segmentation_beside_them(tmp_path: Path) -> None:
 
 
 def test_the_only_segmentation_is_loaded_beside_what_is_no_image(tmp_path: Path) -> None:
-    """As a segmentation of ours lies beside the report on it; it tells who made it."""
+    """As a segmentation of ours lies beside the report on it; it names who made it."""
     from pydicom import Dataset
     from pydicom.uid import Comprehensive3DSRStorage
 

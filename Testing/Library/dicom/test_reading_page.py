@@ -24,8 +24,8 @@ def rows(title: str) -> list[list[str]]:
 
 
 def test_every_transfer_syntax_is_in_the_table_and_no_other() -> None:
-    told = {_SYNTAX + end: name for name, end, _ in rows("How pixels may be stored")}
-    assert told == {syntax: syntax_name(syntax) for syntax in (*NATIVE, *_DECODERS)}
+    reported = {_SYNTAX + end: name for name, end, _ in rows("How pixels may be stored")}
+    assert reported == {syntax: syntax_name(syntax) for syntax in (*NATIVE, *_DECODERS)}
 
 
 @pytest.mark.parametrize("row", rows("What becomes of an object"), ids=lambda row: row[0])
@@ -45,9 +45,11 @@ def test_each_object_is_read_or_refused_as_the_table_says(row: list[str]) -> Non
             assert reason is None
             place = headers.not_a_plane(sop_class)
             frames = multiframe._clip(sop_class, 2).message
-            told = (place.what if place else "") + frames
+            statement = (place.what if place else "") + frames
             assert outcome.startswith("read only") == bool(phrases)
-            assert any(phrase in told for phrase in phrases) or not phrases, f"{end}: {told}"
+            assert any(phrase in statement for phrase in phrases) or not phrases, (
+                f"{end}: {statement}"
+            )
 
 
 def test_every_error_in_the_table_is_one_that_the_code_has() -> None:

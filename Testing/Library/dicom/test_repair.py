@@ -21,7 +21,7 @@ from MedEnhanceLib.io.dicom.stack import Repairs, stack
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
-    from Testing.Library.conftest import Ear, Make
+    from Testing.Library.conftest import Make, WarningRecorder
 
 AXES = np.array([[0.8, 0.6, 0.0], [-0.36, 0.48, 0.8]])  # along a row, down a column: oblique
 NORMAL = np.cross(*AXES)
@@ -297,18 +297,18 @@ def test_what_is_no_number_is_not_resampled_away(value: float) -> None:
 # ------------------------------------------------------------ large ones, real ones
 
 
-def test_cancel_is_heard_at_the_next_slice() -> None:
+def test_cancel_is_noticed_at_the_next_slice() -> None:
     size, count = 512, 120
     shifts = tuple((0.3 * k, 0.0) for k in range(count))
     mixes = tuple((k, 0.5 if k < count - 1 else 0.0) for k in range(count))
     repair = Repair(Geometry(), size + 36, size, shifts, mixes, ())
-    heard: list[float] = []
+    received: list[float] = []
     monitor = Monitor(
-        lambda event: heard.append(event.fields["fraction"]), cancel=lambda: len(heard) == 12
+        lambda event: received.append(event.fields["fraction"]), cancel=lambda: len(received) == 12
     )
     with pytest.raises(Cancelled):
         repair.apply(np.zeros((count, size, size), np.int16), monitor)
-    assert heard == [pytest.approx(k / count, abs=1e-4) for k in range(12)]
+    assert received == [pytest.approx(k / count, abs=1e-4) for k in range(12)]
 
 
 @pytest.mark.shared
@@ -337,7 +337,7 @@ def test_real_ct_sheared_and_straightened_is_itself(shared_data: Path) -> None:
 
 @pytest.mark.parametrize("frames", [1, 3])
 def test_files_of_a_tilted_series_with_a_gap_are_loaded_straight(
-    make_series: Make, ear: Ear, frames: int
+    make_series: Make, recorder: WarningRecorder, frames: int
 ) -> None:
     """From files to volume: refused as it is, whole and upright where it is asked for."""
     slices = [one for k, one in enumerate(slices_at(3.0 * np.arange(9), (14.0, 0.0))) if k != 4]
@@ -360,7 +360,7 @@ def test_files_of_a_tilted_series_with_a_gap_are_loaded_straight(
         )
     with pytest.raises(GeometryError, match=r"slant of 14\.0°.*\(1 missing\)"):
         load(folder)
-    volume = load(folder, fix_tilt=True, fix_spacing=True, monitor=ear.monitor)
+    volume = load(folder, fix_tilt=True, fix_spacing=True, monitor=recorder.monitor)
     fixed, geometry, notes = repaired(slices, voxels)
     assert volume.geometry.is_close(geometry)
     assert volume.shape[-3:] == fixed.shape

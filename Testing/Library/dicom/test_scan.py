@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.errors import Cancelled, InputError
 from MedEnhanceLib.io.dicom import (
     elements,
@@ -24,13 +25,13 @@ from MedEnhanceLib.io.dicom import (
     scan,
     slices,
 )
-from MedEnhanceLib.io.dicom.elements import plain
+from MedEnhanceLib.io.dicom.elements import lossy_steps, plain
 from MedEnhanceLib.io.dicom.headers import Header, read_header
 from MedEnhanceLib.io.dicom.sources import FileRef, find_files
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
 if TYPE_CHECKING:
-    from Testing.Library.conftest import Ear, Make
+    from Testing.Library.conftest import Make, WarningRecorder
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -53,7 +54,7 @@ def pydicom_file(name: str) -> Path:
     return Path(str(found))
 
 
-def test_a_header_tells_all_that_is_needed_later(make_series: Make) -> None:
+def test_a_header_holds_all_that_is_needed_later(make_series: Make) -> None:
     folder = make_series(
         STORED.astype(np.int16),
         StudyDescription="study",
@@ -178,7 +179,7 @@ def test_both_readers_look_for_every_element_that_is_used() -> None:
         ("README.txt", None),
     ],
 )
-def test_files_without_the_mark_count_only_beyond_doubt(name: str, kind: str | None) -> None:
+def test_files_without_the_mark_count_only_when_certain(name: str, kind: str | None) -> None:
     found = read_header(FileRef(str(pydicom_file(name))))
     assert (found and found.kind) == kind
 
@@ -201,7 +202,7 @@ def test_an_image_without_preamble_and_meta_header_is_read(
     "content",
     [
         b"",
-        b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100",  # begins right, and tells nothing
+        b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100",  # begins right, and holds nothing
         b"\x08\x00\x00\x00\x04\x00\x00\x00" + b"\xff" * 300,
         b"\x02\x00\x00\x00UL\x04\x00\x00\x00\x00\x00" * 30,
         b"\0" * 500,
@@ -209,10 +210,12 @@ def test_an_image_without_preamble_and_meta_header_is_read(
         b"\x89PNG\r\n\x1a\n" + b"\0" * 400,
     ],
 )
-def test_no_file_that_is_no_dicom_hurts(make_series: Make, content: bytes, ear: Ear) -> None:
+def test_no_file_that_is_no_dicom_hurts(
+    make_series: Make, content: bytes, recorder: WarningRecorder
+) -> None:
     folder = make_series(STORED)
     (folder / "other").write_bytes(content)
-    assert load_dicom(folder, monitor=ear.monitor).shape == (5, 4, 6)
+    assert load_dicom(folder, monitor=recorder.monitor).shape == (5, 4, 6)
 
 
 def damage_header(file: Path) -> None:
@@ -223,16 +226,16 @@ def damage_header(file: Path) -> None:
 
 
 def test_a_damaged_header_makes_its_series_unreadable_and_no_other(
-    make_series: Make, ear: Ear
+    make_series: Make, recorder: WarningRecorder
 ) -> None:
     make_series(STORED, prefix="a")
     folder = make_series(STORED, prefix="b", uid="1.2.3.2", number=2, Modality="MR")
-    damage_header(folder / "b001.dcm")  # the last by position: no gap would tell
+    damage_header(folder / "b001.dcm")  # the last by position: no gap would show it
     good, bad = list_series(folder, Monitor())
     assert (good.uid, good.readable) == ("1.2.3.1", True)
     assert (bad.uid, bad.readable) == ("1.2.3.2", False)
     assert "b001.dcm" in bad.reason
-    assert load_dicom(folder, series="1.2.3.1", monitor=ear.monitor).shape == (5, 4, 6)
+    assert load_dicom(folder, series="1.2.3.1", monitor=recorder.monitor).shape == (5, 4, 6)
     with pytest.raises(InputError, match=r"b001\.dcm: .*RescaleSlope") as caught:
         load_dicom(folder, series="1.2.3.2", monitor=Monitor())
     assert "remove it" in caught.value.hint
@@ -240,7 +243,7 @@ def test_a_damaged_header_makes_its_series_unreadable_and_no_other(
 
 @pytest.mark.parametrize("length", [140, 200, 330])
 def test_a_file_cut_before_it_names_its_series_makes_its_neighbors_unreadable(
-    make_series: Make, tmp_path: Path, length: int, ear: Ear
+    make_series: Make, tmp_path: Path, length: int, recorder: WarningRecorder
 ) -> None:
     folder = make_series(STORED)
     other = make_series(STORED, folder=tmp_path / "series" / "x", uid="1.2.3.7", Modality="MR")
@@ -248,7 +251,7 @@ def test_a_file_cut_before_it_names_its_series_makes_its_neighbors_unreadable(
     cut.write_bytes(cut.read_bytes()[:length])
     with pytest.raises(InputError, match=r"001\.dcm"):
         load_dicom(folder, series="1.2.3.1", monitor=Monitor())
-    loaded = load_dicom(folder, series="1.2.3.7", monitor=ear.monitor)
+    loaded = load_dicom(folder, series="1.2.3.7", monitor=recorder.monitor)
     assert loaded.is_equal(load_dicom(other, monitor=Monitor()))
 
 
@@ -382,3 +385,33 @@ def test_a_small_folder_starts_no_process(
 
     monkeypatch.setattr(subprocess, "Popen", refuse)
     assert load_dicom(folder, monitor=Monitor()).shape == (5, 4, 6)
+
+
+PLAIN, JPEG, JPEG_2000 = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.91"
+
+
+@pytest.mark.parametrize(
+    ("header", "syntax", "size", "expected"),
+    [
+        ({}, PLAIN, 1100, ()),
+        ({"LossyImageCompression": "00"}, JPEG_2000, 100, ()),
+        ({}, JPEG, 100, (Lossy("ISO_10918_1", 10.0),)),
+        ({"LossyImageCompression": "01"}, JPEG_2000, 100, (Lossy("ISO_15444_1", 10.0),)),
+        # It lies uncompressed by now, behind a header: nobody knows what the ratio was.
+        ({"LossyImageCompression": "01"}, PLAIN, 2300, (Lossy("", 1.0),)),
+        (
+            {
+                "LossyImageCompression": "01",
+                "LossyImageCompressionMethod": "ISO_10918_1",
+                "LossyImageCompressionRatio": 8,
+            },
+            JPEG_2000,
+            100,
+            (Lossy("ISO_10918_1", 8.0),),
+        ),
+    ],
+)
+def test_ratio_and_method_are_stated_or_come_from_the_encoding(
+    header: dict[str, Any], syntax: str, size: int, expected: tuple[Lossy, ...]
+) -> None:
+    assert lossy_steps(header, syntax, 1000.0, size) == expected

@@ -15,7 +15,7 @@ from MedEnhanceLib.io.dicom import Repairs, load_dicom
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
-    from Testing.Library.conftest import Ear
+    from Testing.Library.conftest import WarningRecorder
 
 pytestmark = pytest.mark.shared
 
@@ -37,9 +37,9 @@ def dicom(shared_data: Path) -> Path:
     ],
 )
 def test_series_is_the_volume_that_was_made_from_it(
-    shared_data: Path, ear: Ear, folder: str, file: str, units: str
+    shared_data: Path, recorder: WarningRecorder, folder: str, file: str, units: str
 ) -> None:
-    series = load(shared_data / "dicom" / "STS_025" / folder, monitor=ear.monitor)
+    series = load(shared_data / "dicom" / "STS_025" / folder, monitor=recorder.monitor)
     volume = load(shared_data / f"{file}.nii.gz")
     assert series.geometry.is_close(volume.geometry, tolerance=1e-3)
     assert np.allclose(series.voxels, volume.voxels, rtol=1e-6, atol=1e-6)
@@ -48,15 +48,15 @@ def test_series_is_the_volume_that_was_made_from_it(
     assert series.lossy == ()
     assert series.origin is not None
     assert [len(frame) for frame in series.origin.instances] == [len(series.voxels)]
-    assert ear.warnings == []
+    assert recorder.warnings == []
 
 
-def test_study_with_several_series_lists_them(dicom: Path, ear: Ear) -> None:
+def test_study_with_several_series_lists_them(dicom: Path, recorder: WarningRecorder) -> None:
     with pytest.raises(InputError, match="holds 3 series") as caught:
-        load(dicom / "STS_025", monitor=ear.monitor)
+        load(dicom / "STS_025", monitor=recorder.monitor)
     for part in ("CT  149×138×47", "MR  75×55×25", "PT  37×34×47"):
         assert part in caught.value.message
-    assert ear.warnings == []  # nothing is chosen yet, so nothing is left out
+    assert recorder.warnings == []  # nothing is chosen yet, so nothing is left out
 
 
 def test_contours_are_no_image(dicom: Path) -> None:

@@ -18,7 +18,7 @@ from MedEnhanceLib.io.dicom.sources import FileRef, find_files
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
-    from Testing.Library.conftest import Ear, Make
+    from Testing.Library.conftest import Make, WarningRecorder
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -150,7 +150,7 @@ def test_what_systems_leave_in_a_zip_is_left_out(tmp_path: Path) -> None:
     assert names(tmp_path / "a.zip") == [".1"]
 
 
-def test_archives_in_a_zip_are_not_opened(tmp_path: Path, ear: Ear) -> None:
+def test_archives_in_a_zip_are_not_opened(tmp_path: Path, recorder: WarningRecorder) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as out:
         out.writestr("viewer.zip", b"x")
     with pytest.raises(InputError, match=r"further archives \(viewer\.zip") as caught:
@@ -158,8 +158,8 @@ def test_archives_in_a_zip_are_not_opened(tmp_path: Path, ear: Ear) -> None:
     assert "Unpack" in caught.value.hint
     with zipfile.ZipFile(tmp_path / "a.zip", "a") as out:
         out.writestr("1", b"x")
-    assert names(tmp_path / "a.zip", ear.monitor) == ["1"]
-    assert any("viewer.zip" in warning for warning in ear.warnings)
+    assert names(tmp_path / "a.zip", recorder.monitor) == ["1"]
+    assert any("viewer.zip" in warning for warning in recorder.warnings)
 
 
 def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_a_damaged_member_is_named(make_series: Make, tmp_path: Path) -> None:
         for file in sorted(folder.iterdir()):
             out.write(file, file.name)
     data = bytearray(path.read_bytes())
-    data[data.index(b"003.dcm") + 12_000] ^= 1  # in its pixels: only the checksum tells
+    data[data.index(b"003.dcm") + 12_000] ^= 1  # in its pixels: only the checksum shows it
     path.write_bytes(data)
     with pytest.raises(InputError, match=r"003\.dcm"):
         load_dicom(path, monitor=Monitor())
@@ -268,10 +268,12 @@ def disc(make_series: Make, tmp_path: Path) -> Disc:
     return Disc(tmp_path / "disc", tmp_path / "disc" / "DICOMDIR")
 
 
-def test_a_disc_is_read_by_its_folder_and_by_its_directory(disc: Disc, ear: Ear) -> None:
+def test_a_disc_is_read_by_its_folder_and_by_its_directory(
+    disc: Disc, recorder: WarningRecorder
+) -> None:
     for path in disc:
-        assert load_dicom(path, monitor=ear.monitor).shape == (5, 4, 6)
-    assert ear.warnings == []
+        assert load_dicom(path, monitor=recorder.monitor).shape == (5, 4, 6)
+    assert recorder.warnings == []
     assert is_source(disc.directory)
 
 
@@ -281,12 +283,13 @@ def test_a_directory_of_another_name_is_known_by_its_class(disc: Disc) -> None:
     assert load_dicom(other, monitor=Monitor()).shape == (5, 4, 6)
 
 
-def test_files_missing_from_a_disc_are_named(disc: Disc, ear: Ear) -> None:
+def test_files_missing_from_a_disc_are_named(disc: Disc, recorder: WarningRecorder) -> None:
     gone = next(path for path in sorted(disc.folder.rglob("*")) if path.name.startswith("IM"))
     gone.unlink()
-    load_dicom(disc.directory, monitor=ear.monitor)
+    load_dicom(disc.directory, monitor=recorder.monitor)
     assert any(
-        "1 file that is not there" in warning and gone.name in warning for warning in ear.warnings
+        "1 file that is not there" in warning and gone.name in warning
+        for warning in recorder.warnings
     )
 
 
@@ -304,7 +307,7 @@ def test_files_that_the_directory_forgot_are_found(
     "names", [["..", "..", "secret"], ["..\\..\\secret"], ["../secret"], ["/etc/hostname"]]
 )
 def test_a_directory_never_leads_out_of_its_folder(
-    disc: Disc, ear: Ear, tmp_path: Path, names: list[str], make_series: Make
+    disc: Disc, recorder: WarningRecorder, tmp_path: Path, names: list[str], make_series: Make
 ) -> None:
     secret = make_series(STORED, folder=tmp_path / "s", uid="1.2.3.8", Modality="MR") / "001.dcm"
     shutil.copy(secret, tmp_path / "secret")
@@ -313,23 +316,23 @@ def test_a_directory_never_leads_out_of_its_folder(
     with pydicom.config.disable_value_validation():
         records[0].ReferencedFileID = names
         dataset.save_as(disc.directory)
-    volume = load_dicom(disc.directory, monitor=ear.monitor)
+    volume = load_dicom(disc.directory, monitor=recorder.monitor)
     assert volume.modality == "CT"
-    assert any("not there" in warning for warning in ear.warnings)
+    assert any("not there" in warning for warning in recorder.warnings)
 
 
-def test_a_damaged_directory_only_costs_its_warnings(disc: Disc, ear: Ear) -> None:
+def test_a_damaged_directory_only_costs_its_warnings(disc: Disc, recorder: WarningRecorder) -> None:
     data = disc.directory.read_bytes()
     for damaged in (data[:500], data[:-30], b"no DICOM", b""):
         disc.directory.write_bytes(damaged)
-        assert load_dicom(disc.folder, monitor=ear.monitor).shape == (5, 4, 6)
-    assert any("DICOMDIR cannot be read" in warning for warning in ear.warnings)
+        assert load_dicom(disc.folder, monitor=recorder.monitor).shape == (5, 4, 6)
+    assert any("DICOMDIR cannot be read" in warning for warning in recorder.warnings)
 
 
-def test_a_disc_in_a_zip_is_read(disc: Disc, tmp_path: Path, ear: Ear) -> None:
+def test_a_disc_in_a_zip_is_read(disc: Disc, tmp_path: Path, recorder: WarningRecorder) -> None:
     archive = zipped(disc.folder, tmp_path / "disc.zip", below="CD/")
-    assert load_dicom(archive, monitor=ear.monitor).shape == (5, 4, 6)
-    assert ear.warnings == []
+    assert load_dicom(archive, monitor=recorder.monitor).shape == (5, 4, 6)
+    assert recorder.warnings == []
 
 
 def test_a_directory_without_its_images_is_refused(disc: Disc, tmp_path: Path) -> None:
@@ -343,17 +346,17 @@ def test_a_directory_without_its_images_is_refused(disc: Disc, tmp_path: Path) -
 
 def test_names_on_a_disc_are_compared_as_drives_show_them() -> None:
     found = ["dicom/im0001", "DICOM/IM0002;1", "DICOM/IM0003."]
-    told = ["DICOM/IM0001", "DICOM/IM0002", "DICOM/IM0003", "DICOM/IM0004", "../DICOM/IM0001"]
-    assert sources.not_there(told, found) == ["DICOM/IM0004", "../DICOM/IM0001"]
+    reported = ["DICOM/IM0001", "DICOM/IM0002", "DICOM/IM0003", "DICOM/IM0004", "../DICOM/IM0001"]
+    assert sources.not_there(reported, found) == ["DICOM/IM0004", "../DICOM/IM0001"]
 
 
 @pytest.mark.parametrize(
     "name", ["DICOMDIR", "DICOMDIR-bigEnd", "DICOMDIR-implicit", "DICOMDIR-nooffset"]
 )
-def test_directories_of_pydicom_tell_nothing_wrong(name: str, ear: Ear) -> None:
+def test_directories_of_pydicom_give_nothing_wrong(name: str, recorder: WarningRecorder) -> None:
     from pydicom.data import get_testdata_file
 
     path = Path(str(get_testdata_file("DICOMDIR"))).with_name(name)
-    found = find_files(path, ear.monitor)
+    found = find_files(path, recorder.monitor)
     assert len(found) > 30
-    assert not any("not there" in warning for warning in ear.warnings)
+    assert not any("not there" in warning for warning in recorder.warnings)

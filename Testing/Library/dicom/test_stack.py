@@ -18,7 +18,7 @@ from MedEnhanceLib.io.dicom.stack import Repairs, stack
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
-    from Testing.Library.conftest import Ear
+    from Testing.Library.conftest import WarningRecorder
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
@@ -222,13 +222,13 @@ def test_a_copy_of_the_same_image_is_called_so() -> None:
     assert "SOPInstanceUID" in caught.value.hint
 
 
-def test_a_spacing_that_changes_is_told_from_missing_slices() -> None:
+def test_a_spacing_that_changes_is_distinguished_from_missing_slices() -> None:
     """As heads are scanned: thin through the skull base, thick above."""
     along = [*np.arange(0, 30, 2.5), *np.arange(30, 90.1, 5)]
     with pytest.raises(GeometryError) as caught:
         stacked(planes(along))
-    told = "2.500 mm from 0.00 to 30.00 mm, then 5.000 mm from 30.00 to 90.00 mm"
-    assert told in caught.value.message
+    reported = "2.500 mm from 0.00 to 30.00 mm, then 5.000 mm from 30.00 to 90.00 mm"
+    assert reported in caught.value.message
     assert "missing" not in caught.value.message
 
 
@@ -262,14 +262,14 @@ def test_a_tilt_is_named_by_its_angle(
     ]
     with pytest.raises(GeometryError, match="slant of") as caught:
         stacked(slices)
-    told = re.search(r"slant of ([\d.]+)°", caught.value.message)
-    assert told
-    assert float(told[1]) == pytest.approx(degrees, abs=0.0501)  # told to a tenth
+    reported = re.search(r"slant of ([\d.]+)°", caught.value.message)
+    assert reported
+    assert float(reported[1]) == pytest.approx(degrees, abs=0.0501)  # reported to a tenth
     assert "--fix-tilt" in caught.value.hint
     assert "--fix-spacing" not in caught.value.hint
 
 
-def test_tilt_and_gap_are_both_told_and_each_option_leaves_the_other() -> None:
+def test_tilt_and_gap_are_both_reported_and_each_option_leaves_the_other() -> None:
     slices = [plane(k, (0, 0.5 * k, 2.0 * k)) for k in range(12) if k != 5]
     with pytest.raises(GeometryError, match=r"slant of 14\.0°.*1 missing") as caught:
         stacked(slices)
@@ -283,7 +283,7 @@ def test_tilt_and_gap_are_both_told_and_each_option_leaves_the_other() -> None:
     assert "missing" not in caught.value.message
 
 
-def test_a_slant_of_nearly_nothing_is_told_with_its_digits() -> None:
+def test_a_slant_of_nearly_nothing_is_reported_with_its_digits() -> None:
     slices = [plane(k, (0, 0.0123 * k, 10.0 * k)) for k in range(30)]
     with pytest.raises(GeometryError, match=r"slant of 0\.07° \(or cosines of too few digits\)"):
         stacked(slices)
@@ -357,12 +357,12 @@ def test_pixel_spacing_may_differ_by_its_rounding() -> None:
     ],
 )
 def test_positions_win_over_thickness_with_a_warning(
-    ear: Ear, fields: dict[str, float], says: str
+    recorder: WarningRecorder, fields: dict[str, float], says: str
 ) -> None:
-    geometry = stacked(planes(3.0 * np.arange(5), **fields), monitor=ear.monitor).geometry
+    geometry = stacked(planes(3.0 * np.arange(5), **fields), monitor=recorder.monitor).geometry
     assert geometry.spacing[2] == 3.0
-    assert len(ear.warnings) == bool(says)
-    assert all(re.search(says, warning) for warning in ear.warnings)
+    assert len(recorder.warnings) == bool(says)
+    assert all(re.search(says, warning) for warning in recorder.warnings)
 
 
 @pytest.mark.parametrize(
@@ -376,11 +376,11 @@ def test_positions_win_over_thickness_with_a_warning(
     ],
 )
 def test_one_slice_takes_the_headers_word_and_says_so(
-    ear: Ear, fields: dict[str, float], spacing: float, says: str
+    recorder: WarningRecorder, fields: dict[str, float], spacing: float, says: str
 ) -> None:
-    result = stacked(planes([7.0], **fields), monitor=ear.monitor)
+    result = stacked(planes([7.0], **fields), monitor=recorder.monitor)
     assert result.geometry.spacing == (0.5, 0.8, spacing)
-    assert [says in warning for warning in ear.warnings] == [True]
+    assert [says in warning for warning in recorder.warnings] == [True]
 
 
 @pytest.mark.parametrize(
@@ -394,9 +394,9 @@ def test_one_slice_takes_the_headers_word_and_says_so(
         ([1, 1, 2, 3, 4], True),
     ],
 )
-def test_numbers_against_the_positions_are_told(
-    ear: Ear, numbers: list[int | None], warns: bool
+def test_numbers_against_the_positions_are_reported(
+    recorder: WarningRecorder, numbers: list[int | None], warns: bool
 ) -> None:
     slices = [plane(k, (0, 0, k), number=number) for k, number in enumerate(numbers)]
-    assert stacked(slices, monitor=ear.monitor).slices == slices
-    assert ["InstanceNumber" in warning for warning in ear.warnings] == [True] * warns
+    assert stacked(slices, monitor=recorder.monitor).slices == slices
+    assert ["InstanceNumber" in warning for warning in recorder.warnings] == [True] * warns

@@ -134,7 +134,7 @@ def test_a_description_in_another_script_than_the_sources_is_kept(
 
 
 def test_letters_of_no_named_character_set_are_taken_for_western(
-    tmp_path: Path, make_series: Make, examine: Examine, ear: Any
+    tmp_path: Path, make_series: Make, examine: Examine, recorder: Any
 ) -> None:
     folder = make_series(np.ones((2, 3, 4), np.int16), BodyPartExamined="HEAD")
     for file in folder.iterdir():
@@ -143,8 +143,8 @@ def test_letters_of_no_named_character_set_are_taken_for_western(
         dataset.add_new(0x00104000, "LT", b"M\xfcller")
         dataset.save_as(file)
     volume = io.load(folder)
-    template = read_template(volume.origin, ear.monitor)  # type: ignore[arg-type]
-    assert any("SpecificCharacterSet" in said for said in ear.warnings)
+    template = read_template(volume.origin, recorder.monitor)  # type: ignore[arg-type]
+    assert any("SpecificCharacterSet" in said for said in recorder.warnings)
     (path, *_) = write_series(volume, tmp_path / "out", template=template, derivation=MADE)
     assert pydicom.dcmread(path).PatientComments == "Müller"
     assert examine(path) == []

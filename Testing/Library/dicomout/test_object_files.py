@@ -46,12 +46,12 @@ def images(
     )
 
 
-def hear_warnings(said: list[str]) -> Callable[[Any], None]:
-    def hear(event: Any) -> None:
+def record_warnings(said: list[str]) -> Callable[[Any], None]:
+    def listen(event: Any) -> None:
         if event.kind == "warning":
             said.append(event.fields["message"])
 
-    return hear
+    return listen
 
 
 def names(folder: Path) -> list[str]:
@@ -113,7 +113,7 @@ def test_results_of_another_patient_stay_beside_those_of_one(out: Path, overwrit
     kept = {path: path.read_bytes() for path in first}
     warnings: list[str] = []
     second = write_objects(
-        images(), out, overwrite=overwrite, monitor=Monitor(hear_warnings(warnings))
+        images(), out, overwrite=overwrite, monitor=Monitor(record_warnings(warnings))
     )
     assert {path: path.read_bytes() for path in first} == kept
     assert len(names(out)) == len(first) + len(second)
@@ -256,9 +256,9 @@ def test_two_series_of_one_number_do_not_meet(out: Path) -> None:
 def test_progress_goes_from_nothing_to_all(out: Path) -> None:
     fractions: list[float] = []
 
-    def hear(event: Any) -> None:
+    def listen(event: Any) -> None:
         fractions.append(event.fields["fraction"])
 
-    write_objects(images(), out, monitor=Monitor(hear))
+    write_objects(images(), out, monitor=Monitor(listen))
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1

@@ -211,12 +211,12 @@ def test_changed_pet_gets_a_slope_per_slice(make_series: Make) -> None:
 
 @pytest.mark.parametrize("lacking", ["DecayFactor", "Units"])
 def test_pet_that_does_not_state_its_decay_is_no_pet_image(
-    make_series: Make, ear: Any, lacking: str
+    make_series: Make, recorder: Any, lacking: str
 ) -> None:
     volume = io.load(make_series(np.ones((2, 3, 4), np.int16), **{**PET, lacking: None}))
-    image = derive(volume, monitor=ear.monitor)[0]
+    image = derive(volume, monitor=recorder.monitor)[0]
     assert (image.SOPClassUID, image.Modality) == (SECONDARY_CAPTURE, "PT")
-    assert any(lacking in said for said in ear.warnings)
+    assert any(lacking in said for said in recorder.warnings)
 
 
 def test_what_a_source_says_against_the_standard_is_not_passed_on(

@@ -114,7 +114,7 @@ def _compare_with_itk(folder: Path, wanted: np.ndarray, bound: float) -> None:
 
 @pytest.mark.parametrize("enhanced", [False, True], ids=["single", "enhanced"])
 def test_how_the_source_is_shown_is_said_or_warned_of(
-    make_series: Make, ear: Any, enhanced: bool
+    make_series: Make, recorder: Any, enhanced: bool
 ) -> None:
     folder = make_series(np.ones((2, 3, 4), np.int16), PhotometricInterpretation="MONOCHROME1")
     volume = io.load(folder)
@@ -123,10 +123,10 @@ def test_how_the_source_is_shown_is_said_or_warned_of(
         template=read_template(volume.origin),  # type: ignore[arg-type]
         derivation=MADE,
         enhanced=enhanced,
-        monitor=ear.monitor,
+        monitor=recorder.monitor,
     )
     assert image.PhotometricInterpretation == ("MONOCHROME2" if enhanced else "MONOCHROME1")
-    assert any("low values bright" in said for said in ear.warnings) == enhanced
+    assert any("low values bright" in said for said in recorder.warnings) == enhanced
 
 
 def test_frames_with_other_numbers_than_their_images_are_not_written(
@@ -199,26 +199,28 @@ def test_what_readers_could_not_hold_is_refused(rng: np.random.Generator, scale:
         )
 
 
-def test_the_error_that_is_told_holds(tmp_path: Path, rng: np.random.Generator, ear: Any) -> None:
+def test_the_error_that_is_reported_holds(
+    tmp_path: Path, rng: np.random.Generator, recorder: Any
+) -> None:
     volume = new_volume(1e6 + rng.random((3, 6, 5)) * 1e-3)  # float32 knows steps of 0.06 here
     write_series(
         volume,
         tmp_path / "out",
         template=new_study(modality="MR"),
         derivation=MADE,
-        monitor=ear.monitor,
+        monitor=recorder.monitor,
     )
-    (said,) = [said for said in ear.warnings if "rounded" in said]
+    (said,) = [said for said in recorder.warnings if "rounded" in said]
     error = np.abs(io.load(tmp_path / "out").voxels.astype(float) - volume.voxels).max()
     assert error <= 1.01 * float(said.rpartition("up to ")[2])
 
 
-def test_a_constant_is_not_said_to_be_rounded(ear: Any) -> None:
+def test_a_constant_is_not_said_to_be_rounded(recorder: Any) -> None:
     volume = new_volume(np.full((2, 3, 4), 0.1, np.float32))
     (image, _) = build_series(
-        volume, template=new_study(modality="MR"), derivation=MADE, monitor=ear.monitor
+        volume, template=new_study(modality="MR"), derivation=MADE, monitor=recorder.monitor
     )
-    assert not ear.warnings
+    assert not recorder.warnings
     assert "rounded" not in image.DerivationDescription
 
 

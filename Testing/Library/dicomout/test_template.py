@@ -91,17 +91,19 @@ def test_an_identity_that_is_no_uid_is_refused(make_series: Make) -> None:
         read_template(origin)
 
 
-def test_faults_of_the_source_are_corrected_with_a_warning(make_series: Make, ear: Any) -> None:
+def test_faults_of_the_source_are_corrected_with_a_warning(
+    make_series: Make, recorder: Any
+) -> None:
     with pytest.warns(UserWarning):
         folder = make_series(
             np.zeros((2, 4, 5), np.int16),
             StudyID="longer than sixteen characters",
             PatientIdentityRemoved="YES",
         )
-    template = read_template(origin_of(folder), ear.monitor)
+    template = read_template(origin_of(folder), recorder.monitor)
     assert template.study.StudyID == "longer than sixt"
     assert template.study.DeidentificationMethod
-    assert sum("StudyID" in said for said in ear.warnings) == 1  # once, not once a file
+    assert sum("StudyID" in said for said in recorder.warnings) == 1  # once, not once a file
 
 
 def test_values_that_cannot_be_corrected_are_left_empty() -> None:

@@ -19,9 +19,9 @@ def losses(
     """Of a batch of 16, or of some of its rows."""
     generator = torch.Generator().manual_seed(step)
     images = torch.randn(16, 6, generator=generator)[rows]
-    wishes = torch.randn(2, 16, 4, generator=generator)[:, rows]
+    requests = torch.randn(2, 16, 4, generator=generator)[:, rows]
     output = model(images)
-    return (output - wishes[0]).square().mean(), (output - wishes[1]).square().mean()
+    return (output - requests[0]).square().mean(), (output - requests[1]).square().mean()
 
 
 def flat(gradients: Sequence[Tensor | None]) -> Tensor:

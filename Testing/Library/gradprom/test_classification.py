@@ -112,9 +112,9 @@ def test_a_batch_of_one_kind_is_no_accident(share: float) -> None:
         assert math.isfinite(loss)
     assert all(torch.isfinite(weight).all() for weight in pair.head.parameters())
     noisy, _, labels = slabs(5, share)
-    told = pair.head.metrics(noisy, labels)
-    assert math.isnan(told["sensitivity"]) == (share == 0)
-    assert math.isnan(told["specificity"]) == (share == 1)
+    reported = pair.head.metrics(noisy, labels)
+    assert math.isnan(reported["sensitivity"]) == (share == 0)
+    assert math.isnan(reported["specificity"]) == (share == 1)
 
 
 def test_a_constant_loss_closes_the_gate() -> None:

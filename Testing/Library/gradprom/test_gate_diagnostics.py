@@ -1,4 +1,4 @@
-"""What a gate tells of a training: shares, cosines of layers, angles; as numbers, and no more."""
+"""What a gate reports of a training: shares, cosines of layers, angles; as numbers, and no more."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 from MedEnhanceLib.gradprom import GradientGate
 
 
-def test_what_it_tells_is_what_happened() -> None:
+def test_it_reports_what_happened() -> None:
     gate, model, reports, layers = GradientGate(ema=0.9, scope="layer"), network(), [], []
     for step in range(40):
         main, aux = losses(model, step)
@@ -23,21 +23,21 @@ def test_what_it_tells_is_what_happened() -> None:
         gradients, report = gate(main, aux, model.named_parameters())
         reports.append(report)
         descend(model, gradients)
-    told = gate.diagnostics()
+    reported = gate.diagnostics()
     cosines = [report.batch_cosine for report in reports]
-    assert (told.steps, told.silent) == (40, 0)
-    assert 0 < told.open_fraction < 1
-    assert told.open_fraction == sum(r.open for r in reports) / 40
-    assert told.share == pytest.approx(sum(r.share for r in reports) / 40)
-    assert told.cosine == pytest.approx(sum(cosines) / 40)
-    assert told.average_cosine == pytest.approx(sum(r.average_cosine for r in reports) / 40)
-    assert list(told.layer_cosines) == ["0.weight", "2.weight"]
+    assert (reported.steps, reported.silent) == (40, 0)
+    assert 0 < reported.open_fraction < 1
+    assert reported.open_fraction == sum(r.open for r in reports) / 40
+    assert reported.share == pytest.approx(sum(r.share for r in reports) / 40)
+    assert reported.cosine == pytest.approx(sum(cosines) / 40)
+    assert reported.average_cosine == pytest.approx(sum(r.average_cosine for r in reports) / 40)
+    assert list(reported.layer_cosines) == ["0.weight", "2.weight"]
     means = [sum(column) / 40 for column in zip(*layers, strict=True)]
-    assert list(told.layer_cosines.values()) == pytest.approx(means, abs=1e-5)
+    assert list(reported.layer_cosines.values()) == pytest.approx(means, abs=1e-5)
     angles = [math.degrees(math.acos(cosine)) for cosine in cosines]
     bins = [sum(10 * k <= angle < 10 * k + 10 for angle in angles) for k in range(18)]
-    assert list(told.angles) == bins
-    assert json.loads(json.dumps(told.to_json()))["steps"] == 40
+    assert list(reported.angles) == bins
+    assert json.loads(json.dumps(reported.to_json()))["steps"] == 40
 
 
 def test_parallel_and_opposite_gradients_are_at_the_ends() -> None:
@@ -46,15 +46,15 @@ def test_parallel_and_opposite_gradients_are_at_the_ends() -> None:
     for factor in (2, -2, 0, math.nan):
         loss = weight.square().sum()
         gate(loss, factor * loss, [weight])
-    told = gate.diagnostics()
-    assert (told.angles[0], told.angles[-1], sum(told.angles)) == (1, 1, 2)
-    assert (told.steps, told.silent, told.open_fraction) == (4, 2, 0.25)
-    assert told.layer_cosines == {"parameter 0": pytest.approx(0, abs=1e-6)}
+    reported = gate.diagnostics()
+    assert (reported.angles[0], reported.angles[-1], sum(reported.angles)) == (1, 1, 2)
+    assert (reported.steps, reported.silent, reported.open_fraction) == (4, 2, 0.25)
+    assert reported.layer_cosines == {"parameter 0": pytest.approx(0, abs=1e-6)}
 
 
 def test_before_the_first_step_there_is_nothing_to_tell() -> None:
-    told = GradientGate().diagnostics()
-    assert (told.steps, told.open_fraction, told.layer_cosines) == (0, 0, {})
+    reported = GradientGate().diagnostics()
+    assert (reported.steps, reported.open_fraction, reported.layer_cosines) == (0, 0, {})
 
 
 def test_memory_does_not_grow_with_the_steps() -> None:
@@ -65,7 +65,7 @@ def test_memory_does_not_grow_with_the_steps() -> None:
     assert len(set(sizes)) == 1
 
 
-def test_a_resumed_training_goes_on_telling() -> None:
+def test_a_resumed_training_goes_on_reporting() -> None:
     model, straight, first = network(), GradientGate(), GradientGate()
     for step in range(6):
         straight(*losses(model, step), model.named_parameters())

@@ -1,10 +1,12 @@
-"""The gate in common loops: mixed precision, parts of steps, clipping, several processes."""
+"""The gate in common loops: mixed precision, parts of steps, clipping, processes, the examples."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -100,7 +102,7 @@ class Limited(torch.autograd.Function):
 
 
 @pytest.mark.parametrize("grows", ["main", "aux"])
-def test_the_scaler_hears_of_an_overflow_of_either_gradient(grows: str) -> None:
+def test_the_scaler_receives_an_overflow_of_either_gradient(grows: str) -> None:
     """Or its factor would grow until the gate is closed for good."""
     weight = nn.Parameter(torch.ones(2))
     optimizer, scale, gate = torch.optim.SGD([weight], lr=1e-3), scaler(), GradientGate()
@@ -226,5 +228,47 @@ def test_two_processes_decide_alike_and_as_one_with_both_batches(tmp_path: Path)
     assert first["weights"] == pytest.approx(flat(list(model.parameters())).tolist(), abs=1e-5)
     assert len({found[0] for found in first["reports"]}) == 2
     # A process without labels, and one whose loss is no number, among others.
-    assert first["unlabelled"] == second["unlabelled"] == [True, 1.5]
+    assert first["unlabeled"] == second["unlabeled"] == [True, 1.5]
     assert first["spoilt"] == second["spoilt"] == [False, 8.0]
+
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "gradient-gate.md"
+
+
+@pytest.fixture(scope="module")
+def examples() -> dict[str, Any]:
+    """What the examples leave behind."""
+    text, found = PAGE.read_text(encoding="utf-8"), {}
+    for match in re.finditer(r"```python\n(.*?)```", text, re.S):
+        line = text.count("\n", 0, match.start(1))
+        exec(compile("\n" * line + match.group(1), str(PAGE), "exec"), found)
+    return found
+
+
+def test_the_pair_of_the_example_learns(examples: dict[str, Any]) -> None:
+    """Both: noise of variance 0.09 is mostly gone, and spots are distinguished."""
+    torch.manual_seed(1)
+    noisy, clean, spot = map(
+        torch.cat, zip(*(examples["draw_batch"]() for _ in range(8)), strict=True)
+    )
+    with torch.no_grad():
+        enhanced = examples["enhancer"](noisy)
+        found = examples["classifier"](enhanced).argmax(1)
+    assert float((enhanced - clean).square().mean()) < 0.03
+    assert float((found == spot).float().mean()) > 0.75
+
+
+def test_the_gate_of_the_example_was_asked_in_each_step(examples: dict[str, Any]) -> None:
+    assert examples["summary"].steps == 150 + 1 + 1
+    assert list(examples["summary"].layer_cosines) == ["0.weight", "2.weight"]
+    assert 0 < examples["summary"].open_fraction < 1
+
+
+def test_the_slices_of_the_example_are_separated(examples: dict[str, Any]) -> None:
+    torch.manual_seed(1)
+    noisy, clean, labels = examples["draw_slabs"]()
+    with torch.no_grad():
+        enhanced = examples["slices_of"](examples["smoother"], noisy)
+    assert float((enhanced - clean).square().mean()) < 0.03
+    assert examples["recognition"].metrics(enhanced, labels)["accuracy"] > 0.75
+    assert examples["task"].gate.diagnostics().steps == 60

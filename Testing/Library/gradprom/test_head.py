@@ -84,11 +84,11 @@ def test_a_trained_head_finds_the_structures(head_model: Path) -> None:
 
 def test_a_head_says_what_it_learned_from(head_model: Path) -> None:
     image, _labels = phantom(seed=9)
-    told: list[str] = []
-    monitor = Monitor(lambda event: told.append(event.fields.get("message", "")))
+    reported: list[str] = []
+    monitor = Monitor(lambda event: reported.append(event.fields.get("message", "")))
     segment(image, SegmentConfig(model=str(head_model), device="cpu"), monitor=monitor)
     sentence = "toy was trained on images of the ball only: not validated outside the ball"
-    assert sentence in told
+    assert sentence in reported
 
 
 @pytest.mark.slow

@@ -140,7 +140,7 @@ def test_a_joint_training_holds_the_same_patients_out(data: Path) -> None:
 
 @pytest.mark.slow
 def test_a_head_is_measured_on_patients_it_has_not_seen(data: Path, tmp_path: Path) -> None:
-    """In the result, in the card, and told as it goes; by numbers, not by names."""
+    """In the result, in the card, and reported as it goes; by numbers, not by names."""
     seen: list[str] = []
 
     def enhance(volume: Volume) -> Volume:
@@ -151,8 +151,8 @@ def test_a_head_is_measured_on_patients_it_has_not_seen(data: Path, tmp_path: Pa
     config = replace(
         TrainHeadConfig.from_json(FIELDS | fields), steps=150, batch=4, learning_rate=0.01
     )
-    told: list[str] = []
-    monitor = Monitor(lambda event: told.append(event.fields.get("message", "")))
+    reported: list[str] = []
+    monitor = Monitor(lambda event: reported.append(event.fields.get("message", "")))
     folder = train(config, data, tmp_path, monitor, enhance=enhance)
     bundle = read_bundle(folder)
     verify_bundle(bundle)
@@ -170,10 +170,10 @@ def test_a_head_is_measured_on_patients_it_has_not_seen(data: Path, tmp_path: Pa
     card = (folder / "docs/README.md").read_text(encoding="utf-8")
     assert "| held-out patient 2 | undamaged | as it is |" in card
     assert "P3" not in card.replace("P3/*", "")
-    assert any("held-out patient 2: P3" in message for message in told)
+    assert any("held-out patient 2: P3" in message for message in reported)
 
 
-def test_the_job_tells_what_was_measured(data: Path, tmp_path: Path) -> None:
+def test_the_job_reports_what_was_measured(data: Path, tmp_path: Path) -> None:
     config = FIELDS | {"folds": 4, "steps": 1}
     params = {"method": "head", "config": config, "data": str(data), "out": str(tmp_path)}
     result = run_job(JobSpec("train", json.loads(json.dumps(params))))
@@ -221,7 +221,7 @@ def test_ct_keeps_its_scale_and_is_air_beyond_the_image() -> None:
     assert float((images.amin() + 1).abs()) < 0.02
 
 
-def test_a_window_tells_apart_what_lies_within_it() -> None:
+def test_a_window_separates_what_lies_within_it() -> None:
     torch.manual_seed(0)
     head = make_head(HeadConfig(context=0, widths=(4, 8, 8, 8), window=(-0.2, 0.3)), 1).eval()
     bone, metal, fat = (torch.full((1, 1, 32, 32), value) for value in (0.5, 3.0, -0.1))
@@ -321,7 +321,7 @@ def test_an_enhancer_does_not_learn_from_patients_held_out_of_its_head(
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "reported"),
     [
         ({"images": "ct/*.nii"}, 'images is .*\\["ct/'),
         ({"structures": ["Tumour"]}, r"structures is \('Tumour',\)"),
@@ -331,7 +331,7 @@ def test_an_enhancer_does_not_learn_from_patients_held_out_of_its_head(
         ({"network": {"window": [-160, 240]}}, "HU / 1000"),
     ],
 )
-def test_what_is_wrong_in_a_configuration_is_said(fields: dict[str, Any], told: str) -> None:
+def test_what_is_wrong_in_a_configuration_is_said(fields: dict[str, Any], reported: str) -> None:
     with pytest.raises(ConfigError) as caught:
         _ = TrainHeadConfig.from_json(FIELDS | fields).label_set
-    assert re.search(told, f"{caught.value} {caught.value.hint}")
+    assert re.search(reported, f"{caught.value} {caught.value.hint}")

@@ -39,8 +39,8 @@ def test_every_label_has_its_terminology(labels: list[Label]) -> None:
         assert label.type is not None
         assert label.category.value == "123037004"
         assert label.category.scheme == label.type.scheme == "SCT"
-        colour = bytes.fromhex(label.recommended_color[1:])
-        found[label.type.meaning] = (label.type.value, tuple(colour))
+        rgb = bytes.fromhex(label.recommended_color[1:])
+        found[label.type.meaning] = (label.type.value, tuple(rgb))
     assert found == _SLICERS
 
 

@@ -196,7 +196,7 @@ def test_a_structure_that_fills_the_image_has_its_faces_as_surface() -> None:
     assert area == padded
 
 
-def test_a_table_tells_volume_and_surface() -> None:
+def test_a_table_states_volume_and_surface() -> None:
     structures = (Label(value=4, name="Bright", color=""), Label(value=9, name="None", color=""))
     geometry = Geometry((1.0, 2.0, 3.0))
     first, second = volume_table(parts(), structures, geometry)

@@ -53,7 +53,7 @@ def main(out: str) -> None:
             "weights": flat(list(model.parameters())).tolist(),
             "reports": reports,
             "own": alone,
-            "unlabelled": unlabeled(processes),
+            "unlabeled": unlabeled(processes),
             "spoilt": spoilt(processes),
         }
         (Path(out) / f"{processes.rank}.json").write_text(json.dumps(found))

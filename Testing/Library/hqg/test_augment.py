@@ -43,10 +43,10 @@ def test_noise_that_is_smooth_is_known_by_an_example_of_it() -> None:
     clean = _steps()
     noisy = clean + _noise(clean.shape, 0.02, blur=0.7)
     example = _noise((16, 64, 64), 0.05, blur=0.7).astype(np.float16)
-    told, untold = (
+    with_example, without_example = (
         np.square(without_noise(noisy, noise) - clean).mean() for noise in (example, None)
     )
-    assert told < 0.6 * untold
+    assert with_example < 0.6 * without_example
 
 
 @pytest.mark.parametrize("shape", [(1, 40, 40), (3, 33, 47), (8, 16, 12)])
@@ -62,7 +62,7 @@ def test_a_training_begins_with_the_spectrum_of_the_noise_it_simulates() -> None
     assert expected[1, 0, 1] > 0 > expected[1, 3, 3]
 
 
-def test_without_noise_to_know_or_a_shrinkage_to_tell_nothing_happens() -> None:
+def test_without_noise_to_know_or_a_shrinkage_to_describe_nothing_happens() -> None:
     enhancer = Enhancer(TINY)
     begin_with_spectrum(enhancer, [])
     assert enhancer.shrinkage is not None

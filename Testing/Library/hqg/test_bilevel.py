@@ -340,13 +340,13 @@ def test_few_slices_are_seen_with_their_neighbors() -> None:
 
 
 def labeled_folder(folder: Path, subjects: int, modality: str = "MR") -> TrainConfig:
-    """Images whose brightness tells their label and their subject."""
+    """Images whose brightness encodes their label and their subject."""
     for part in ("images", "labels"):
         (folder / part).mkdir(parents=True)
     rng = np.random.default_rng(0)
     geometry = Geometry((1.0, 1.0, 1.0 if modality == "MR" else 3.0), (0.0, 0.0, 0.0))
     for number in range(subjects):
-        # Blocks, so that the coarser voxel sizes of the training still tell them apart.
+        # Blocks, so that the coarser voxel sizes of the training still distinguish them.
         labels = np.kron(rng.random((4, 18, 18)) < 0.3, np.ones((4, 4, 4))).astype(np.uint8) * 3
         low, high = (200, 800) if modality == "MR" else (0, 500)
         voxels = np.where(labels == 3, high, low).astype(np.int16)
@@ -389,20 +389,20 @@ def test_labels_belong_to_their_voxels(tmp_path: Path, modality: str) -> None:
 
 
 def test_each_subject_is_in_one_split(tmp_path: Path) -> None:
-    told: list[Event] = []
-    pools = labeled_pools(labeled_folder(tmp_path, 3), tmp_path, told)
+    reported: list[Event] = []
+    pools = labeled_pools(labeled_folder(tmp_path, 3), tmp_path, reported)
     names = [{Path(v.image.name).name for v in pools.volumes(split)} for split in ("A", "B")]
     assert names == [{"subject0.nii.gz", "subject2.nii.gz"}, {"subject1.nii.gz"}]
-    assert not [event for event in told if event.kind == "warning"]
+    assert not [event for event in reported if event.kind == "warning"]
 
 
-def test_a_single_subject_is_cut_in_halves_and_the_user_is_told(tmp_path: Path) -> None:
-    told: list[Event] = []
-    pools = labeled_pools(labeled_folder(tmp_path, 1), tmp_path, told)
+def test_a_single_subject_is_cut_in_halves_with_a_warning(tmp_path: Path) -> None:
+    reported: list[Event] = []
+    pools = labeled_pools(labeled_folder(tmp_path, 1), tmp_path, reported)
     first, second = (pools.volumes(split)[0] for split in ("A", "B"))
     assert first.image.voxels.shape[0] == second.image.voxels.shape[0] == 8
     assert not np.array_equal(first.labels, second.labels)
-    warnings = [event.fields["message"] for event in told if event.kind == "warning"]
+    warnings = [event.fields["message"] for event in reported if event.kind == "warning"]
     assert len(warnings) == 1
     assert "Both are one subject" in warnings[0]
 

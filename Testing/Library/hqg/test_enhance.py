@@ -279,8 +279,8 @@ def test_memory_running_out_shrinks_the_work_and_says_so(
     result = enhance(
         head, config, monitor=Monitor(lambda e: warnings.append(e) if e.kind == "warning" else None)
     )
-    told = [event for event in warnings if "memory ran out" in event.fields["message"]]
-    assert len(told) == 2  # from 8 slices to 4, from 4 to 2
+    reported = [event for event in warnings if "memory ran out" in event.fields["message"]]
+    assert len(reported) == 2  # from 8 slices to 4, from 4 to 2
     assert np.array_equal(result.volume.voxels, expected.voxels)
 
 

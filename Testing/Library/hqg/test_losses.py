@@ -137,12 +137,15 @@ def test_without_guidance_no_guide_changes_the_result(with_loss: Any) -> None:
 def test_what_is_asked_reaches_the_enhancer(with_loss: Any) -> None:
     trainer = with_loss(replace(NOTHING, cycle=1.0))
     batch = trainer.batches[0]
-    asked = [batch._replace(deblur=torch.full((len(batch.degraded),), wish)) for wish in (0.0, 1.0)]
+    asked = [
+        batch._replace(deblur=torch.full((len(batch.degraded),), requested))
+        for requested in (0.0, 1.0)
+    ]
     for run in (trainer.objective.enhanced, lambda b: trainer.objective.clean_terms(b, 0)[1]):
         outputs = []
-        for wish in asked:
+        for requested in asked:
             torch.manual_seed(0)
-            outputs.append(run(wish).detach())
+            outputs.append(run(requested).detach())
         assert not torch.equal(*outputs)
 
 
@@ -235,7 +238,7 @@ def test_past_images_come_back_and_survive_a_checkpoint() -> None:
     assert PastImages(0).mix(same, rng) is same
 
 
-def test_networks_are_trainable_after_the_judgement(with_loss: Any) -> None:
+def test_networks_are_trainable_after_the_judgment(with_loss: Any) -> None:
     trainer = with_loss(LossConfig.published())
     trainer.step(0)
     trainable = [w.requires_grad for w in trainer.networks.parameters()]

@@ -95,7 +95,7 @@ def test_asking_for_the_error_changes_neither_image_nor_what_it_learns() -> None
     assert taught == {"error_head.weight", "error_head.bias"}
 
 
-def test_the_noise_map_tells_sigma_and_ignores_edges() -> None:
+def test_the_noise_map_gives_sigma_and_ignores_edges() -> None:
     generator = torch.Generator().manual_seed(0)
     slabs = 0.05 * torch.randn(1, 3, 128, 128, generator=generator)
     slabs[..., 60:] += 1.0

@@ -55,8 +55,8 @@ def test_tiles_are_the_same_with_and_without_samples(model: str) -> None:
 
 
 def test_the_uncertainty_comes_from_all_orientations(cube: Volume, model: str) -> None:
-    wish = EnhanceConfig(model=model, device="cpu", orientations=3, uncertainty=1)
-    result = enhance(cube, wish)
+    requested = EnhanceConfig(model=model, device="cpu", orientations=3, uncertainty=1)
+    result = enhance(cube, requested)
     assert result.uncertainty is not None
     assert result.uncertainty.shape == cube.shape
     assert (result.uncertainty.voxels > 0).all()

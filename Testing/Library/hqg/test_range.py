@@ -1,4 +1,4 @@
-"""An enhancer tells inputs that do not look like what it learned from, and leaves the others be."""
+"""An enhancer warns of inputs unlike its training data, and of no others."""
 
 from __future__ import annotations
 
@@ -160,9 +160,11 @@ class TestInABundle:
         bundle = read_bundle(tiny_model)
         model = open_enhancer(bundle)
         assert model.range is not None
-        told = bundle.metadata["range"]
-        assert told["volumes"] == 3
-        assert told["limits"]["distance"] == pytest.approx(float(model.range.limits[0]), abs=1e-4)
+        reported = bundle.metadata["range"]
+        assert reported["volumes"] == 3
+        assert reported["limits"]["distance"] == pytest.approx(
+            float(model.range.limits[0]), abs=1e-4
+        )
 
     def test_half_precision_changes_no_distance(self, bank: RangeBank, draw: Draw) -> None:
         stored = {name: tensor.half().float() for name, tensor in bank.tensors().items()}
@@ -172,8 +174,8 @@ class TestInABundle:
         assert again.distance(features) == bank.distance(features)
 
     def test_a_bank_of_other_features_is_not_read(self, bank: RangeBank) -> None:
-        told = bank.to_json() | {"features": ["beauty"]}
-        assert RangeBank.read(bank.tensors(), {"range": told}) is None
+        reported = bank.to_json() | {"features": ["beauty"]}
+        assert RangeBank.read(bank.tensors(), {"range": reported}) is None
         assert RangeBank.read({}, {"range": bank.to_json()}) is None
         assert RangeBank.read(bank.tensors(), {}) is None
 
@@ -192,21 +194,21 @@ class TestInABundle:
         assert np.array_equal(first.whiten, again.whiten)  # the same seed draws the same
 
 
-class TestTold:
+class TestWarnings:
     def test_a_model_without_a_bank_says_that_it_did_not_look(
-        self, without_bank: Path, head: Volume, heard: list[Event]
+        self, without_bank: Path, head: Volume, received: list[Event]
     ) -> None:
         config = EnhanceConfig(model=str(without_bank), device="cpu")
-        done = enhance_volume(head, config, monitor=Monitor(heard.append))
+        done = enhance_volume(head, config, monitor=Monitor(received.append))
         assert done.report["results"]["range"] == "not checked"
         # Trained for a few steps only, which is all that is said.
         assert [warning["code"] for warning in done.report["results"]["doubts"]] == ["test-model"]
-        (warning,) = [event for event in heard if event.kind == "warning"]
+        (warning,) = [event for event in received if event.kind == "warning"]
         assert "trained for 6 steps only" in warning.fields["message"]
 
     @pytest.mark.slow
-    def test_noise_is_told_everywhere(
-        self, tiny_model: Path, noise: Volume, heard: list[Event], tmp_path: Path
+    def test_noise_is_a_warning_everywhere(
+        self, tiny_model: Path, noise: Volume, received: list[Event], tmp_path: Path
     ) -> None:
         save(noise, tmp_path / "noise.nii.gz")
         params = EnhanceParams(
@@ -216,8 +218,8 @@ class TestTold:
             config={"model": str(tiny_model), "device": "cpu"},
             report=str(tmp_path / "page"),
         )
-        run_enhance(params, Monitor(heard.append), KeptVolumes())
-        warnings = [event.fields["message"] for event in heard if event.kind == "warning"]
+        run_enhance(params, Monitor(received.append), KeptVolumes())
+        warnings = [event.fields["message"] for event in received if event.kind == "warning"]
         assert any("no structure" in message for message in warnings)
         manifest = json.loads((tmp_path / "out.nii.gz.json").read_text())
         _, warning = manifest["results"]["doubts"]
@@ -257,7 +259,7 @@ class TestTold:
         (warning,) = self._warnings(draw(whole * 4 - 3), model)
         assert "cropped" not in warning.hint
 
-    def test_a_clean_volume_is_told_that_there_is_little_to_gain(
+    def test_a_clean_volume_gets_the_warning_that_there_is_little_to_gain(
         self, draw: Draw, bank: RangeBank, tiny_model: Path
     ) -> None:
         model = replace(open_enhancer(read_bundle(tiny_model)), range=bank)
@@ -281,7 +283,7 @@ class TestTold:
 
 
 @pytest.fixture
-def heard() -> list[Event]:
+def received() -> list[Event]:
     return []
 
 
@@ -298,5 +300,7 @@ def without_bank(tiny_model: Path, tmp_path: Path) -> Path:
 
     bundle = read_bundle(tiny_model)
     tensors = {k: t for k, t in load_tensors(bundle).items() if not k.startswith("range.")}
-    metadata = {k: told for k, told in bundle.metadata.items() if k not in ("files", "range")}
+    metadata = {
+        k: reported for k, reported in bundle.metadata.items() if k not in ("files", "range")
+    }
     return export_bundle(tmp_path / "earlier", tensors, metadata).folder

@@ -1,8 +1,9 @@
-"""A preview of some slices is the whole run's, bit for bit, and costs its slices alone."""
+"""Thin slices from thick ones: geometry, consistency with what was measured, refusals, training."""
 
 from __future__ import annotations
 
-import gc
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,180 +11,280 @@ import numpy as np
 import pytest
 import torch
 
-from MedEnhanceLib.bundles.store import read_bundle
-from MedEnhanceLib.core.origin import DicomOrigin, Instance, Lossy
+import MedEnhanceLib as me  # noqa: N813 - as its users do
+from MedEnhanceLib.bundles.export import export_bundle
+from MedEnhanceLib.bundles.store import SLICES, read_bundle
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.options import config_to_json
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.hqg import EnhanceConfig, VolumeCache, enhance, predict
-from MedEnhanceLib.hqg.bundle import open_enhancer
-from MedEnhanceLib.nets.intensity import Scaling
-from MedEnhanceLib.nets.slices import Plan, SliceStacks, Window
+from MedEnhanceLib.errors import Cancelled, ConfigError, GeometryError, InputError
+from MedEnhanceLib.hqg.slices import RestoreSlicesConfig, SliceNetConfig, TrainSlicesConfig, restore
+from MedEnhanceLib.hqg.slices.network import SliceNet
+from MedEnhanceLib.hqg.slices.profile import Shape, SliceStack
+from MedEnhanceLib.hqg.slices.restore import plan_slices, resample_labels, restore_slices
+from MedEnhanceLib.io import save
 from MedEnhanceLib.runtime.progress import Monitor
+
+TURNED = ((0.0, 0.0, 1.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
+
+
+def _scan(shape: tuple[int, int, int] = (8, 20, 24), spacing: float = 4.0) -> Volume:
+    """A few blobs in thick slices, in the units of a scanner."""
+    k, j, i = np.meshgrid(*(np.linspace(-1, 1, side) for side in shape), indexing="ij")
+    image = 900 * np.exp(-3 * (k**2 + j**2 + i**2)) + 200 * (np.sin(9 * i + 5 * k) > 0.3)
+    geometry = Geometry((1.0, 1.0, spacing), (10.0, -20.0, 30.0), TURNED)
+    return Volume(image.astype(np.int16), geometry, modality="MR", source="scan")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A network with random weights, which changes a lot."""
+    torch.manual_seed(3)
+    config = SliceNetConfig(widths=(8, 8))
+    network = SliceNet(config)
+    torch.nn.init.normal_(network.last.weight, std=0.05)
+    folder = tmp_path_factory.mktemp("slices") / "any"
+    metadata = {
+        "name": "any",
+        "kind": SLICES,
+        "modality": "MR",
+        "description": "random",
+        "licence": "Apache-2.0",
+        "network": config_to_json(config),
+    }
+    return str(export_bundle(folder, dict(network.state_dict()), metadata).folder)
+
+
+def _config(model: str, **fields: object) -> RestoreSlicesConfig:
+    return RestoreSlicesConfig.from_json({"model": model, "device": "cpu", "tune": False, **fields})
+
+
+@pytest.mark.parametrize("shape", ["gaussian", "box"])
+@pytest.mark.parametrize("width", [2.0, 4.0, 5.5])
+def test_every_slice_is_a_mean_and_the_correction_makes_slices_agree(
+    shape: Shape, width: float
+) -> None:
+    stack = SliceStack(10, 4.0, width, 37, shape)
+    thicken, correct = stack.thicken(), stack.correct()
+    assert np.allclose(thicken.sum(axis=1), 1)
+    slices = np.random.default_rng(0).normal(size=(10, 3))
+    begun = stack.interpolate() @ slices
+    off = slices - thicken @ begun
+    left = slices - thicken @ (begun + correct @ off)
+    assert np.abs(left).max() < 0.05 * np.abs(off).max()
+
+
+def test_the_spline_passes_through_the_slices() -> None:
+    stack = SliceStack(9, 3.0, 3.0, 27)
+    slices = np.random.default_rng(1).normal(size=(9, 2))
+    assert np.allclose((stack.interpolate() @ slices)[1::3], slices)
+
+
+def test_noisy_slices_are_followed_less() -> None:
+    stack = SliceStack(8, 4.0, 4.0, 32)
+    clean, noisy = stack.correct(), stack.correct(noise=4.0)
+    assert np.linalg.norm(noisy) < 0.5 * np.linalg.norm(clean)
+
+
+def test_the_extent_is_kept_and_the_first_center_moves(model: str) -> None:
+    scan = _scan()
+    thin = restore_slices(scan, _config(model))
+    assert thin.shape == (32, 20, 24)
+    assert thin.geometry.spacing == (1.0, 1.0, 1.0)
+    assert thin.geometry.direction == scan.geometry.direction
+    # The slices run along the third column of the direction: x in TURNED.
+    assert thin.geometry.origin == pytest.approx((10.0 - 1.5, -20.0, 30.0))
+    assert (thin.dtype, thin.units, thin.modality) == (scan.dtype, scan.units, scan.modality)
+    assert "slices restored" in thin.history[-1]
+
+
+def test_half_and_millimeters_are_targets_too(model: str) -> None:
+    assert restore_slices(_scan(), _config(model, target="half")).shape[0] == 16
+    odd = restore_slices(_scan(), _config(model, target="1.5"))
+    assert odd.shape[0] == 21
+    assert odd.geometry.spacing[2] == pytest.approx(32 / 21)
+
+
+def test_any_axis_may_be_the_thick_one(model: str) -> None:
+    scan = _scan()
+    turned = Volume(
+        scan.voxels.transpose(1, 2, 0), Geometry((4.0, 1.0, 1.0)), modality="MR", source="scan"
+    )
+    thin = restore_slices(turned, _config(model))
+    straight = restore_slices(scan, _config(model))
+    assert thin.shape == (20, 24, 32)
+    assert thin.geometry.origin == (-1.5, 0.0, 0.0)
+    assert np.array_equal(thin.voxels, straight.voxels.transpose(1, 2, 0))
+
+
+def test_thickened_again_the_result_is_what_was_measured(model: str) -> None:
+    """Whatever the network says: this one is random."""
+    scan = _scan()
+    voxels = scan.voxels.astype(np.float32) + 2000
+    voxels[:, 0, 0] = 0  # results are not below the lowest value that was measured
+    exact = replace(scan, voxels=voxels)
+    thin = restore_slices(exact, _config(model, noise=0.0)).voxels
+    stack = plan_slices(exact, _config(model)).stack
+    spline = np.einsum("mk,kji->mji", stack.interpolate(), exact.voxels)
+    again = np.einsum("km,mji->kji", stack.thicken(), thin)
+    changed = np.abs(thin - spline).max()
+    assert changed > 20
+    assert np.abs(again - voxels)[:, 1:, 1:].max() < 0.02 * changed
+
+
+def test_few_planes_at_once_give_what_all_of_them_give(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = restore_slices(_scan(), _config(model)).voxels.astype(float)
+    monkeypatch.setattr(restore, "_AT_ONCE", 32 * 24 * 3)
+    parts = restore_slices(_scan(), _config(model)).voxels.astype(float)
+    assert np.abs(whole - parts).max() <= 1  # of int16
+
+
+def test_coarse_pixels_of_one_direction_are_not_looked_along(model: str) -> None:
+    assert restore._sets_of_planes([1.0, 1.0], 1.0) == [1, 2]
+    assert restore._sets_of_planes([3.3, 1.0], 1.0) == [2]
+    assert restore._sets_of_planes([1.0, 3.3], 1.0) == [1]
+
+
+def test_frames_are_restored_one_by_one(model: str) -> None:
+    scan = _scan()
+    both = replace(scan, voxels=np.stack([scan.voxels, scan.voxels[::-1]]))
+    thin = restore_slices(both, _config(model))
+    assert thin.shape == (2, 32, 20, 24)
+    assert np.array_equal(thin.voxels[0], restore_slices(scan, _config(model)).voxels)
+
+
+@pytest.mark.parametrize(
+    ("volume", "fields", "message"),
+    [
+        (_scan(spacing=1.1), {}, "scan: its voxels are already nearly cubes"),
+        (_scan(shape=(3, 20, 24)), {}, "3 slices are too few"),
+        (_scan(spacing=9.0), {}, "9.0 slices for each .* 1.12 mm or more"),
+        (_scan(), {"target": "3.9"}, "1.03 slices for each .* 3.33 mm or less"),
+        (replace(_scan(), modality="SEG"), {}, "labels, not intensities"),
+    ],
+)
+def test_what_cannot_be_restored_is_refused_by_name(
+    volume: Volume, fields: dict[str, str], message: str, model: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        restore_slices(volume, _config(model, **fields))
+    text = f"{caught.value.message} {caught.value.hint}"
+    assert re.search(message, text), text
+
+
+@pytest.mark.parametrize(
+    "fields", [{"target": "thin"}, {"target": "-1"}, {"thickness_mm": 30.0}, {"profile": "round"}]
+)
+def test_impossible_options_are_refused(fields: dict[str, object], model: str) -> None:
+    with pytest.raises(ConfigError):
+        restore_slices(_scan(), _config(model, **fields))
+
+
+def test_a_cancel_stops_it(model: str) -> None:
+    with pytest.raises(Cancelled):
+        restore_slices(_scan(), _config(model), monitor=Monitor(cancel=lambda: True))
+
+
+@pytest.mark.parametrize("method", ["nearest", "shape"])
+def test_labels_follow_to_the_new_grid(method: restore.LabelMethod, model: str) -> None:
+    scan = _scan()
+    thin = restore_slices(scan, _config(model))
+    k, j, i = np.meshgrid(*(np.arange(side) for side in scan.shape), indexing="ij")
+    cone = (np.hypot(j - 10, i - 12) < 1.5 * k + 0.2).astype(np.uint8) * 3
+    labels = resample_labels(scan.with_voxels(cone), thin, method)
+    assert labels.geometry == thin.geometry
+    assert (labels.dtype, set(np.unique(labels.voxels))) == (np.uint8, {0, 3})
+    area = (labels.voxels == 3).sum(axis=(1, 2))
+    steps = np.diff(area[2:-2])
+    assert (steps >= 0).all()
+    # A cone widens in every slice, or in every fourth.
+    assert (np.count_nonzero(steps) > 10) == (method == "shape")
+
+
+def test_labels_of_another_place_are_refused(model: str) -> None:
+    scan = _scan()
+    thin = restore_slices(scan, _config(model))
+    labels = scan.with_voxels((scan.voxels > 300).astype(np.uint8))
+    moved = replace(labels, geometry=replace(labels.geometry, origin=(0.0, 0.0, 0.0)))
+    with pytest.raises(GeometryError, match="do not cover the same place"):
+        resample_labels(moved, thin)
 
 
 @pytest.fixture
-def config(model: str) -> EnhanceConfig:
-    return EnhanceConfig(model=model, device="cpu")
+def folder(tmp_path: Path) -> Path:
+    """Two volumes to learn from."""
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        j, i = np.meshgrid(np.arange(48), np.arange(48), indexing="ij")
+        image = np.zeros((6, 48, 48))
+        for part in image:
+            for y, x, radius in zip(
+                *(rng.uniform(2, 46, (2, 5))), rng.uniform(5, 12, 5), strict=False
+            ):
+                part[np.hypot(j - y, i - x) < radius] = 600
+        volume = Volume(image.astype(np.int16), Geometry((1.0, 1.0, 3.0)), modality="MR")
+        save(volume, tmp_path / f"{name}.nii.gz")
+    return tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch", [None, 3])
-@pytest.mark.parametrize("slices", [(0, 1), (4, 7), (11, 12), (0, 12)])
-def test_slices_equal_those_of_the_whole_run(
-    head: Volume, config: EnhanceConfig, slices: tuple[int, int], batch: int | None
-) -> None:
-    # Floats show every bit, and slices of unlike brightness that all of them were measured.
-    fading = head.voxels * np.linspace(0.3, 1.5, len(head.voxels), dtype=np.float32)[:, None, None]
-    volume = replace(head, voxels=fading.astype(np.float32))
-    config = replace(config, batch=batch, uncertainty=2)
-    guide = replace(head, voxels=head.voxels[::-1].copy())
-    whole = enhance(volume, config, guide=guide)
-    part = enhance(volume, config, guide=guide, slices=slices)
-    crop = slice(*slices)
-    assert part.volume.voxels.tobytes() == whole.volume.voxels[crop].tobytes()
-    assert part.uncertainty is not None
-    assert whole.uncertainty is not None
-    assert part.uncertainty.voxels.tobytes() == whole.uncertainty.voxels[crop].tobytes()
-    assert (
-        part.volume.geometry
-        == part.uncertainty.geometry
-        == head.geometry.cropped((crop.start, 0, 0))
-    )
-    assert part.volume.history == whole.volume.history
+def test_a_training_that_was_stopped_ends_as_one_that_was_not(folder: Path) -> None:
+    fields = {"preset": "smoke", "files": ["a.nii.gz", "b.nii.gz"], "held_out": ["b.nii.gz"]}
+    whole = read_bundle(me.train("slices", fields, folder, folder / "whole"))
+    steps: list[int] = []
 
+    def stop() -> bool:
+        return len(steps) >= 2
 
-def test_slices_remember_the_images_behind_them_and_no_others(
-    head: Volume, config: EnhanceConfig
-) -> None:
-    images = tuple(
-        tuple(Instance(f"{t}-{k}.dcm", "1.2.840", f"1.2.{t}.{k}") for k in range(len(head.voxels)))
-        for t in range(2)
-    )
-    sequence = replace(
-        head,
-        voxels=np.stack([head.voxels] * 2),
-        origin=DicomOrigin("1.2.8", "1.2.9", images),
-        lossy=(Lossy("ISO_10918_1", 8.0),),
-    )
-    part = enhance(sequence, config, slices=(2, 4)).volume
-    assert part.origin is not None
-    assert part.origin.instances == tuple(frame[2:4] for frame in images)
-    assert part.frame(1).origin == DicomOrigin("1.2.8", "1.2.9", (images[1][2:4],))
-    assert part.lossy == sequence.lossy
+    def note(event: object) -> None:
+        text = json.dumps(getattr(event, "fields", {}))
+        steps.extend([1] * ("step" in text and getattr(event, "kind", "") == "progress"))
 
-
-def test_slices_of_a_sequence_are_those_of_each_frame(head: Volume, config: EnhanceConfig) -> None:
-    sequence = replace(head, voxels=np.stack([head.voxels, head.voxels // 2]))
-    part = enhance(sequence, config, slices=(2, 4)).volume
-    assert np.array_equal(part.voxels, enhance(sequence, config).volume.voxels[:, 2:4])
-
-
-@pytest.mark.parametrize("slices", [(-1, 2), (3, 3), (4, 2), (0, 13), (12, 13)])
-def test_slices_that_are_not_there_are_refused(
-    head: Volume, config: EnhanceConfig, slices: tuple[int, int]
-) -> None:
-    with pytest.raises(ConfigError, match="of a volume that has 12"):
-        enhance(head, config, slices=slices)
-
-
-def test_n4_of_some_slices_is_refused(head: Volume, config: EnhanceConfig) -> None:
-    with pytest.raises(ConfigError, match="whole volume"):
-        enhance(head, replace(config, bias_correction="n4"), slices=(0, 1))
-
-
-def test_what_a_cache_holds_is_not_measured_again(
-    head: Volume, config: EnhanceConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    volume, guide = replace(head), replace(head, voxels=head.voxels[::-1].copy())
-    caches = {"cache": VolumeCache(), "guide_cache": VolumeCache()}
-    first = enhance(volume, config, guide=guide, slices=(3, 5), **caches).volume
-
-    def must_not_be_called(*_: object) -> None:
-        raise AssertionError("measured again")
-
-    monkeypatch.setattr(predict, "volume_content", must_not_be_called)
-    monkeypatch.setattr("MedEnhanceLib.hqg.infer.scaling_for", must_not_be_called)
-    monkeypatch.setattr("MedEnhanceLib.hqg.infer._cue_mean", must_not_be_called)
-    assert enhance(volume, config, guide=guide, slices=(3, 5), **caches).volume.is_equal(first)
-    with pytest.raises(AssertionError, match="measured again"):
-        enhance(replace(volume), config, slices=(3, 5))
-
-
-@pytest.mark.parametrize("low", [0.0, 20.0, -30.0])
-def test_an_mr_never_falls_below_nothing_or_its_own_lowest(
-    head: Volume, config: EnhanceConfig, low: float
-) -> None:
-    volume = replace(head, voxels=np.abs(head.voxels).astype(np.float32) + np.float32(low))
-    for strength in (1.0, 1.5):
-        better = enhance(volume, replace(config, strength=strength)).volume.voxels
-        assert better.min() >= min(0.0, low)
-        assert not np.array_equal(better, volume.voxels)
-
-
-def test_edges_are_mirrored_so_that_noise_stays_noise(rng: np.random.Generator) -> None:
-    """Streaks of repeated pixels have no noise to be found: what lies beside them kept its own."""
-    noise = rng.normal(0, 1, (2, 41, 50)).astype(np.float32)
-    padded = SliceStacks(noise, Scaling(0.0, 1.0), 0).planes(slice(0, 2))
-    assert padded.shape == (2, 64, 64)
-    for axis, beyond in ((1, padded[:, 41:]), (2, padded[..., 50:])):
-        assert float(beyond.diff(dim=axis).std()) > 1
-    thin = SliceStacks(noise[:, :1, :3], Scaling(0.0, 1.0), 0).planes(slice(0, 2))
-    assert thin.shape == (2, 32, 32)
+    with pytest.raises(Cancelled):
+        me.train("slices", fields, folder, folder / "out", progress=note, cancel=stop)
+    resumed = read_bundle(me.train("slices", fields, folder, folder / "out"))
+    assert resumed.sha256 == whole.sha256
+    assert (whole.kind, whole.modality) == ("slices", "MR")
+    assert whole.metadata["measured"][0]["volumes"] == "1 held out"
+    assert any("as a test model" in text for text in whole.metadata["limits"])
+    thin = restore_slices(_scan(), _config(str(whole.folder)))
+    assert thin.shape == (32, 20, 24)
 
 
 @pytest.mark.slow
-def test_nothing_of_a_run_waits_for_the_garbage_collector(
-    head: Volume, config: EnhanceConfig
-) -> None:
-    def tensors() -> int:
-        return sum(issubclass(type(one), torch.Tensor) for one in gc.get_objects())
-
-    enhance(head, config)
-    gc.collect()
-    gc.disable()
-    try:
-        before = tensors()
-        enhance(head, config)
-        assert tensors() <= before
-    finally:
-        gc.enable()
+def test_learning_from_the_slices_themselves_is_reproducible_and_helps(model: str) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    scan = _scan(shape=(10, 72, 72))
+    stack = plan_slices(scan, _config(model)).stack
+    plain = restore_slices(scan, _config(model)).voxels
+    tuned = restore_slices(scan, _config(model, tune=True)).voxels
+    assert torch.equal(before, torch.get_rng_state())
+    assert np.array_equal(tuned, restore_slices(scan, _config(model, tune=True)).voxels)
+    spline = np.einsum("mk,kji->mji", stack.interpolate(), scan.voxels)
+    # The model has random weights: learning brings it back to what the slices imply.
+    assert np.abs(tuned - spline).mean() < 0.5 * np.abs(plain - spline).mean()
 
 
-def test_a_preview_that_exaggerates_has_the_floor_of_the_whole(
-    head: Volume, config: EnhanceConfig, rng: np.random.Generator
-) -> None:
-    noise = rng.normal(0, 60, head.voxels.shape).astype(np.float32)
-    voxels = np.abs(head.voxels + noise)
-    voxels[0, 0, 0] = -500  # outside of the preview
-    volume, config = replace(head, voxels=voxels), replace(config, strength=1.5)
-    whole = enhance(volume, config).volume.voxels[4:7]
-    assert whole.min() < 0
-    assert np.array_equal(enhance(volume, config, slices=(4, 7)).volume.voxels, whole)
+@pytest.mark.slow
+def test_learning_lowers_the_error(folder: Path) -> None:
+    from MedEnhanceLib.hqg.slices.planes import Sampler, read_planes
+    from MedEnhanceLib.hqg.slices.train import Learner, measure
+
+    config = TrainSlicesConfig.preset(
+        "smoke", steps=150, most_ratio=2.0, noisy=0.0, learning_rate=5e-3, device="cpu"
+    )
+    planes = read_planes([folder / "a.nii.gz"], "MR", Monitor())
+    learner = Learner(config, Sampler(planes, config), "cpu")
+    before = measure(learner, read_planes([folder / "b.nii.gz"], "MR", Monitor()))
+    for number in range(config.steps):
+        learner.step(number)
+    after = measure(learner, read_planes([folder / "b.nii.gz"], "MR", Monitor()))
+    assert after["restored (dB)"] > before["restored (dB)"] + 0.1
 
 
-def test_the_content_is_measured_where_most_is_shown() -> None:
-    plane = torch.zeros(1, 512, 512)
-    plane[:, 320:448, 64:192] = 0.3
-    plane[:, :40, 400:440] = 9.0  # bright, but little
-    assert predict._fullest([plane, plane], 0.1) == Window(slice(320, 448), slice(64, 192))
-    in_ct = plane - 1  # air at −1000 HU, tissue at −700
-    assert predict._fullest([in_ct], -0.9) == Window(slice(320, 448), slice(64, 192))
-    assert predict._fullest([torch.ones(1, 64, 96)], 0.1) == Window(slice(0, 64), slice(0, 96))
-
-
-def test_a_part_starts_from_all_that_it_depends_on(model: str) -> None:
-    opened = open_enhancer(read_bundle(Path(model)))
-    voxels = np.random.default_rng(0).random((20, 32, 40), np.float32)
-    stacks = SliceStacks(voxels, Scaling(0.0, 1.0), opened.config.context)
-    plan, cue = Plan.make("cpu", batch=4, tile=256, overlap=0.25), opened.bank.mean[None]
-    with torch.inference_mode():
-        part, whole = (
-            predict.shrunk(predict.SliceRun(opened, stacks, cue, plan, only), Monitor())
-            for only in (slice(9, 13), slice(0, 20))
-        )
-    assert part is not None
-    assert whole is not None
-    assert opened.config.context == 1
-    # Its neighbors, and the rest of their chunks.
-    assert np.flatnonzero(part.voxels.any(axis=(1, 2))).tolist() == [*range(8, 16)]
-    assert np.array_equal(part.voxels[8:16], whole.voxels[8:16])
+def test_nothing_to_learn_from_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nothing to learn from"):
+        me.train("slices", {"preset": "smoke", "files": ["none*"]}, tmp_path, tmp_path / "out")

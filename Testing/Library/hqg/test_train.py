@@ -109,7 +109,7 @@ def test_batches_repeat_with_their_seed(training_data: Path, smoke: TrainConfig)
     assert first.degraded.shape == (smoke.batch, smoke.slab, smoke.patch, smoke.patch)
 
 
-def test_damage_keeps_shading_and_tells_noise_from_blur() -> None:
+def test_damage_keeps_shading_and_separates_noise_from_blur() -> None:
     rng = np.random.default_rng(0)
     clean = rng.random((3, 32, 32), np.float32) + 1
     damaged = degrade_slab(clean, "composite", None, rng)
@@ -243,7 +243,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, start: int, factor: float) -> None:
 
 
 def check_last_good(folder: Path, config: TrainConfig, data: Path, step: int) -> None:
-    """The bundle holds the averaged weights of so many steps and says so; so does the page."""
+    """The bundle holds the averaged weights of `step` steps and says so; so does the page."""
     trainer = Trainer(config, Pools.load(config, data, Monitor()), "cpu")
     for number in range(step):
         trainer.step(number)
@@ -253,9 +253,9 @@ def check_last_good(folder: Path, config: TrainConfig, data: Path, step: int) ->
     stored = load_tensors(bundle)
     for name, weight in enhancer.state_dict().items():
         assert torch.equal(stored[f"enhancer.{name}"], weight.half().float()), name
-    told = f"averaged weights of step {step}"
-    assert told in (folder / "docs/README.md").read_text()
-    assert told in (folder.parent / "report/index.html").read_text()
+    reported = f"averaged weights of step {step}"
+    assert reported in (folder / "docs/README.md").read_text()
+    assert reported in (folder.parent / "report/index.html").read_text()
 
 
 @pytest.mark.slow
@@ -343,7 +343,7 @@ def test_a_training_that_ends_far_off_is_saved(
 
 
 @pytest.mark.slow
-def test_a_cancel_tells_what_is_there(
+def test_a_cancel_names_what_is_there(
     training_data: Path, smoke: TrainConfig, tmp_path: Path
 ) -> None:
     with pytest.raises(Cancelled, match="before the first step; no checkpoint was written"):
@@ -361,7 +361,7 @@ def test_a_cancel_tells_what_is_there(
     assert (tmp_path / "late/checkpoint.safetensors").exists()
 
 
-def test_a_cancel_is_heard_while_targets_are_cleaned(
+def test_a_cancel_is_noticed_while_targets_are_cleaned(
     training_data: Path, smoke: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cleaning, released = threading.Event(), threading.Event()
@@ -527,7 +527,7 @@ def test_two_processes_learn_the_same_from_different_batches(
     assert first["batch"] != second["batch"]
     assert first["past"] != second["past"]
     assert first["mean"] == second["mean"] == 1.5
-    assert first["wishes"] == second["wishes"] == [True, False]
+    assert first["requests"] == second["requests"] == [True, False]
     assert (first["resumed"], second["resumed"]) == (True, True)
     # Threads of the group that outlive it may abort a process that ends.
     assert first["threads"] == second["threads"] == []

@@ -161,7 +161,7 @@ def test_calibrating_makes_the_map_true_on_another_volume(calibrated: Path, mode
     assert abs(shares[1] - 0.9) < abs(shares[0] - 0.9)
 
 
-def test_a_result_tells_whether_it_is_calibrated(
+def test_a_result_reports_whether_it_is_calibrated(
     thin: Volume, config: EnhanceConfig, calibrated: Path
 ) -> None:
     plain = enhance(thin, replace(config, uncertainty=2))
@@ -176,7 +176,7 @@ def test_a_result_tells_whether_it_is_calibrated(
     assert fitted.volume.is_equal(plain.volume)
 
 
-def test_a_card_tells_what_the_map_was_fitted_on(calibrated: Path, model: str) -> None:
+def test_a_card_states_what_the_map_was_fitted_on(calibrated: Path, model: str) -> None:
     assert "not calibrated" in (Path(model) / "docs/README.md").read_text()
     card = (calibrated / "docs/README.md").read_text()
     assert "calibrated on a ball" in card

@@ -52,7 +52,7 @@ def main(config_file: str, data: str, out: str) -> None:
             "batch": digest(trainer.batches[0].degraded),
             "past": digest(*trainer.critic.past.images),
             "mean": float(weight.grad[0]),
-            "wishes": list(processes.any([processes.rank == 1, False])),
+            "requests": list(processes.any([processes.rank == 1, False])),
         }
     found["threads"] = [name for name in thread_names() if "gloo" in name]
     (Path(out) / f"{processes.rank}.json").write_text(json.dumps(found))

@@ -16,7 +16,7 @@ from MedEnhanceLib.io import load, save
 from MedEnhanceLib.io.describe import card, guess_modality, orientation_code
 
 if TYPE_CHECKING:
-    from Testing.Library.conftest import Ear
+    from Testing.Library.conftest import WarningRecorder
 
 
 def test_card_holds_what_a_person_asks(tmp_path: Path, ct: Volume) -> None:
@@ -107,14 +107,14 @@ def test_spacing_below_a_micrometre_is_microscopy(rng: np.random.Generator) -> N
     assert guess(rng.integers(0, 255, (9, 9, 9)).astype(np.uint8), spacing=1e-5) == "EM"
 
 
-def test_guess_is_said(tmp_path: Path, rng: np.random.Generator, ear: Ear) -> None:
+def test_guess_is_said(tmp_path: Path, rng: np.random.Generator, recorder: WarningRecorder) -> None:
     """A header of ours names the modality; without one, the guess is a warning."""
     volume = Volume(rng.integers(-1000, 1500, (5, 6, 7)).astype(np.int16), modality="CT")
     save(dataclasses.replace(volume, units="HU"), tmp_path / "a.mha")
-    load(tmp_path / "a.mha", monitor=ear.monitor)
-    assert ear.warnings == []
+    load(tmp_path / "a.mha", monitor=recorder.monitor)
+    assert recorder.warnings == []
     data = (tmp_path / "a.mha").read_bytes()
     (tmp_path / "b.mha").write_bytes(data.replace(b"MedEnhance = ", b"Something = "))
-    back = load(tmp_path / "b.mha", monitor=ear.monitor)
+    back = load(tmp_path / "b.mha", monitor=recorder.monitor)
     assert (back.modality, back.units) == ("CT", "HU")
-    assert any("looks like CT" in warning for warning in ear.warnings)
+    assert any("looks like CT" in warning for warning in recorder.warnings)

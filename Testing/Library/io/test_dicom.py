@@ -17,7 +17,7 @@ from MedEnhanceLib.io import load
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
-    from Testing.Library.conftest import Ear, Make
+    from Testing.Library.conftest import Make, WarningRecorder
 
 pytest.importorskip("pydicom")
 
@@ -114,10 +114,12 @@ def test_one_file_is_one_slice(make_series: Make, tmp_path: Path) -> None:
     assert load(nameless).is_equal(volume)
 
 
-def test_one_slice_of_unknown_thickness_is_said(make_series: Make, ear: Ear) -> None:
+def test_one_slice_of_unknown_thickness_is_said(
+    make_series: Make, recorder: WarningRecorder
+) -> None:
     file = make_series(STORED, SliceThickness=None) / "003.dcm"
-    assert load(file, monitor=ear.monitor).geometry.spacing[2] == 1.0
-    assert any("thickness" in warning for warning in ear.warnings)
+    assert load(file, monitor=recorder.monitor).geometry.spacing[2] == 1.0
+    assert any("thickness" in warning for warning in recorder.warnings)
 
 
 def test_several_series_are_listed_and_one_can_be_chosen(make_series: Make) -> None:
@@ -196,7 +198,9 @@ def test_tilted_gantry_is_refused_with_its_angle(make_series: Make) -> None:
         load(make_series(STORED, positions=positions))
 
 
-def test_slice_across_the_others_is_no_slice_of_theirs(make_series: Make, ear: Ear) -> None:
+def test_slice_across_the_others_is_no_slice_of_theirs(
+    make_series: Make, recorder: WarningRecorder
+) -> None:
     folder = make_series(
         STORED,
         slice_elements=lambda index: {
@@ -204,8 +208,8 @@ def test_slice_across_the_others_is_no_slice_of_theirs(make_series: Make, ear: E
         },
     )
     with pytest.raises(GeometryError, match=r"missing between 2\.50 and 7\.50 mm"):
-        load(folder, monitor=ear.monitor)
-    assert any("localizer" in warning and "003.dcm" in warning for warning in ear.warnings)
+        load(folder, monitor=recorder.monitor)
+    assert any("localizer" in warning and "003.dcm" in warning for warning in recorder.warnings)
 
 
 def test_orientation_that_is_no_right_angle_is_refused(make_series: Make) -> None:
@@ -268,7 +272,7 @@ def test_slices_of_different_units_are_refused(make_series: Make) -> None:
 
 
 def test_objects_that_are_no_images_are_left_out_and_named(
-    make_series: Make, tmp_path: Path, ear: Ear
+    make_series: Make, tmp_path: Path, recorder: WarningRecorder
 ) -> None:
     from pydicom.uid import RTStructureSetStorage
 
@@ -282,8 +286,8 @@ def test_objects_that_are_no_images_are_left_out_and_named(
         Columns=None,
         PixelData=None,
     )
-    assert load(folder, monitor=ear.monitor).shape == (5, 4, 6)
-    assert any("1 × RT Structure Set Storage" in warning for warning in ear.warnings)
+    assert load(folder, monitor=recorder.monitor).shape == (5, 4, 6)
+    assert any("1 × RT Structure Set Storage" in warning for warning in recorder.warnings)
     alone = tmp_path / "alone"
     alone.mkdir()
     shutil.copy(folder / "rt001.dcm", alone)

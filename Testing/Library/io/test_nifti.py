@@ -18,7 +18,7 @@ from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io import load, save
 
 if TYPE_CHECKING:
-    from Testing.Library.conftest import Ear
+    from Testing.Library.conftest import WarningRecorder
 
 VOXELS = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
 AFFINE = np.array([[0, -2.0, 0, 5], [1.5, 0, 0, -6], [0, 0, 3, 7], [0, 0, 0, 1]])
@@ -97,24 +97,26 @@ def test_nibabel_places_both_the_same(tmp_path: Path) -> None:
         assert np.allclose(affine, nibabel.load(path).affine, atol=1e-6)
 
 
-def test_without_any_form_there_is_a_warning(tmp_path: Path, ear: Ear) -> None:
+def test_without_any_form_there_is_a_warning(tmp_path: Path, recorder: WarningRecorder) -> None:
     path = written(tmp_path / "a.nii")
-    geometry = load(path, modality="OT", monitor=ear.monitor).geometry
+    geometry = load(path, modality="OT", monitor=recorder.monitor).geometry
     assert geometry == Geometry((1.5, 2.0, 3.0))
-    assert any("which side is left" in warning for warning in ear.warnings)
+    assert any("which side is left" in warning for warning in recorder.warnings)
 
 
-def test_forms_that_contradict_each_other_cause_a_warning(tmp_path: Path, ear: Ear) -> None:
+def test_forms_that_contradict_each_other_cause_a_warning(
+    tmp_path: Path, recorder: WarningRecorder
+) -> None:
     path = written(tmp_path / "a.nii", **sform(AFFINE), **qform(offset=(9, -6, 7)))
-    geometry = load(path, modality="OT", monitor=ear.monitor).geometry
+    geometry = load(path, modality="OT", monitor=recorder.monitor).geometry
     assert np.array_equal(geometry.affine_ras, AFFINE)
-    assert any("sform and qform" in warning for warning in ear.warnings)
+    assert any("sform and qform" in warning for warning in recorder.warnings)
 
 
-def test_forms_that_agree_cause_no_warning(tmp_path: Path, ear: Ear) -> None:
+def test_forms_that_agree_cause_no_warning(tmp_path: Path, recorder: WarningRecorder) -> None:
     path = written(tmp_path / "a.nii", **sform(AFFINE), **qform())
-    load(path, modality="OT", monitor=ear.monitor)
-    assert ear.warnings == []
+    load(path, modality="OT", monitor=recorder.monitor)
+    assert recorder.warnings == []
 
 
 def test_sheared_sform_is_refused_by_name(tmp_path: Path) -> None:
@@ -216,12 +218,14 @@ def test_qform_that_is_no_rotation_is_refused_by_name(tmp_path: Path) -> None:
         load(path)
 
 
-def test_damaged_qform_beside_an_sform_is_a_contradiction(tmp_path: Path, ear: Ear) -> None:
+def test_damaged_qform_beside_an_sform_is_a_contradiction(
+    tmp_path: Path, recorder: WarningRecorder
+) -> None:
     broken = qform() | {"quatern": (3.0, 0.0, 0.0)}
     path = written(tmp_path / "a.nii", **sform(AFFINE), **broken)
-    geometry = load(path, modality="OT", monitor=ear.monitor).geometry
+    geometry = load(path, modality="OT", monitor=recorder.monitor).geometry
     assert np.array_equal(geometry.affine_ras, AFFINE)
-    assert any("sform and qform" in warning for warning in ear.warnings)
+    assert any("sform and qform" in warning for warning in recorder.warnings)
 
 
 def test_unknown_frame_interval_stays_unknown(tmp_path: Path) -> None:

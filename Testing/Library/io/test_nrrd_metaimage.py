@@ -14,7 +14,7 @@ from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io import load, save
 
 if TYPE_CHECKING:
-    from Testing.Library.conftest import Ear
+    from Testing.Library.conftest import WarningRecorder
 
 sitk = pytest.importorskip("SimpleITK")
 
@@ -121,10 +121,10 @@ def test_sheared_directions_are_refused(tmp_path: Path) -> None:
         load(path)
 
 
-def test_missing_directions_are_said(tmp_path: Path, ear: Ear) -> None:
+def test_missing_directions_are_said(tmp_path: Path, recorder: WarningRecorder) -> None:
     path = nrrd(tmp_path / "a.nrrd", "spacings: 2 3 4")
-    assert load(path, modality="OT", monitor=ear.monitor).geometry.spacing == (2, 3, 4)
-    assert any("which side is left" in warning for warning in ear.warnings)
+    assert load(path, modality="OT", monitor=recorder.monitor).geometry.spacing == (2, 3, 4)
+    assert any("which side is left" in warning for warning in recorder.warnings)
 
 
 @pytest.mark.parametrize("spacings", ["2 3 nan", "2 3 0", "2 -3 4", "a b c"])

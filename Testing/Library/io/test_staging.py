@@ -53,11 +53,11 @@ def write_dying(target: Path, at_rename: int) -> bool:
 
 
 def monitor_of(said: list[str]) -> Monitor:
-    def hear(event: Any) -> None:
+    def listen(event: Any) -> None:
         if event.kind == "warning":
             said.append(event.fields["message"])
 
-    return Monitor(hear)
+    return Monitor(listen)
 
 
 @pytest.fixture

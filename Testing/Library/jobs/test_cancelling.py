@@ -1,4 +1,4 @@
-"""A cancel is heard within two seconds, whatever a worker is at."""
+"""A cancel takes effect within two seconds, whatever a worker is at."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _stops_in_time(job: JobSpec, after: float, begin: float = 0.0) -> bool:
 
 
 def _seconds_to_stop(job: JobSpec, after: float, begin: float = 0.0) -> float:
-    """Cancel so many seconds after the job has come to the fraction `begin`; how long it took.
+    """Cancel `after` seconds after the job has come to the fraction `begin`; how long it took.
 
     In wall time, or in the processor's where that is less: other work must not count.
     """
@@ -90,13 +90,13 @@ def _seconds_to_stop(job: JobSpec, after: float, begin: float = 0.0) -> float:
         asked.append((time.monotonic(), time.process_time()))
         cancel.set()
 
-    def hear(event: Event) -> None:
+    def listen(event: Event) -> None:
         if not timers and event.kind == "progress" and event.fields["fraction"] >= begin:
             timers.append(threading.Timer(after, ask))
             timers[0].start()
 
     with pytest.raises(Cancelled):
-        run_job(job, progress=hear, cancel=cancel)
+        run_job(job, progress=listen, cancel=cancel)
     wall, processor = asked[0]
     return min(time.monotonic() - wall, time.process_time() - processor)
 

@@ -1,9 +1,10 @@
-"""The client: the same results and errors as in one's own process, whatever the worker does."""
+"""The client and its worker's process: the same results and errors as in one's own process."""
 
 from __future__ import annotations
 
 import os
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+import MedEnhanceLib
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import degradation_from_json
 from MedEnhanceLib.errors import Cancelled, ConfigError, DeviceMemoryError, InputError, OutputError
@@ -20,6 +22,7 @@ from MedEnhanceLib.jobs import Client, JobSpec, Result, run_job
 from MedEnhanceLib.jobs.failures import InternalError, WorkerError
 from MedEnhanceLib.jobs.job import JOBS, JobKind
 from MedEnhanceLib.jobs.kinds.installation import run_ping
+from MedEnhanceLib.jobs.worker import process
 from MedEnhanceLib.jobs.worker.process import exit_words
 from MedEnhanceLib.runtime.progress import Event
 
@@ -146,7 +149,7 @@ def test_a_job_that_does_not_listen_is_killed_with_its_children(
 
 @pytest.mark.slow
 @posix_only
-def test_a_killed_worker_is_told_with_its_signal(client: Client, temp_root: Path) -> None:
+def test_a_killed_worker_is_reported_with_its_signal(client: Client, temp_root: Path) -> None:
     pid = client.start().pid
 
     def kill(event: Event) -> None:
@@ -170,7 +173,7 @@ def test_a_killed_worker_s_folder_goes_with_its_client(temp_root: Path) -> None:
 
 
 @posix_only
-def test_a_crash_is_told_with_the_end_of_the_log(odd_client: Client, tmp_path: Path) -> None:
+def test_a_crash_is_reported_with_the_end_of_the_log(odd_client: Client, tmp_path: Path) -> None:
     with pytest.raises(WorkerError, match=r"SIGABRT(.|\n)*last words") as caught:
         odd_client.run(JobSpec("crash"))
     assert str(tmp_path / "log") in caught.value.hint
@@ -221,22 +224,22 @@ def test_two_clients_work_at_once() -> None:
 
 @pytest.mark.slow
 def test_threads_may_share_a_client(client: Client) -> None:
-    heard: dict[str, list[float]] = {"a": [], "b": []}
+    received: dict[str, list[float]] = {"a": [], "b": []}
 
     def work(name: str) -> None:
         def listen(event: Event) -> None:
             if event.kind == "progress":
-                heard[name].append(event.fields["fraction"])
+                received[name].append(event.fields["fraction"])
 
         client.run(JobSpec("ping", {"count": 20, "seconds": 0.2}), listen)
 
-    threads = [threading.Thread(target=work, args=(name,)) for name in heard]
+    threads = [threading.Thread(target=work, args=(name,)) for name in received]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert heard["a"] == heard["b"]
-    assert len(heard["a"]) == 20
+    assert received["a"] == received["b"]
+    assert len(received["a"]) == 20
 
 
 def test_one_id_cannot_be_two_jobs(client: Client) -> None:
@@ -246,7 +249,7 @@ def test_one_id_cannot_be_two_jobs(client: Client) -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_that_went_home_is_started_again() -> None:
+def test_a_worker_that_has_ended_is_started_again() -> None:
     with Client(idle_seconds=0.2) as client:
         client.run(JobSpec("ping"))
         first = client.start().pid
@@ -282,7 +285,7 @@ def test_a_job_that_reached_a_worker_as_it_went_home_is_sent_again(tmp_path: Pat
         ("print('Welcome!')", "exit status 0(.|\n)*Welcome"),
     ],
 )
-def test_what_is_no_worker_is_told_with_what_it_said(code: str, says: str) -> None:
+def test_what_is_no_worker_is_reported_with_what_it_said(code: str, says: str) -> None:
     with (
         Client(command=[sys.executable, "-c", code]) as client,
         pytest.raises(WorkerError, match=says),
@@ -290,12 +293,12 @@ def test_what_is_no_worker_is_told_with_what_it_said(code: str, says: str) -> No
         client.run(JobSpec("ping"))
 
 
-def test_a_command_that_is_not_there_is_told() -> None:
+def test_a_missing_command_is_an_error_that_names_it() -> None:
     with Client(command=["/no/such/python"]) as client, pytest.raises(ConfigError, match="no/such"):
         client.run(JobSpec("ping"))
 
 
-def test_a_log_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     with Client(log=tmp_path / "missing" / "log") as client, pytest.raises(OutputError):
         client.run(JobSpec("ping"))
 
@@ -311,3 +314,36 @@ def test_closing_twice_and_never_starting_is_fine() -> None:
     client = Client()
     client.close()
     client.close()
+
+
+def _python_path(monkeypatch: pytest.MonkeyPatch, library: Path, inherited: str) -> str:
+    """PYTHONPATH as a worker sees it, were the library at `library`."""
+    monkeypatch.setattr(process, "_LIBRARY", library)
+    monkeypatch.setenv("PYTHONPATH", inherited)
+    code = "import os, sys; sys.stdout.write(os.environ['PYTHONPATH'])"
+    started = process.start_process([sys.executable, "-c", code])
+    out, _ = started.communicate(timeout=30)
+    return out.decode()
+
+
+def test_a_worker_finds_the_library_that_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = Path(MedEnhanceLib.__file__).parents[1]
+    assert _python_path(monkeypatch, library, "elsewhere") == f"{library}{os.pathsep}elsewhere"
+
+
+def test_site_packages_do_not_come_before_the_standard_library(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    installed = Path(sysconfig.get_path("purelib")).resolve()
+    assert _python_path(monkeypatch, installed, "elsewhere") == "elsewhere"
+
+
+def test_the_current_folder_is_not_on_a_worker_s_path() -> None:
+    assert process.worker_command(60)[1] == "-P"
+
+
+def test_killing_what_has_ended_is_fine() -> None:
+    started = process.start_process([sys.executable, "-c", ""])
+    started.communicate(timeout=30)
+    process.kill_tree(started)
+    assert started.returncode == 0

@@ -143,8 +143,8 @@ class TestBundle:
 
     @pytest.mark.slow
     def test_its_card_says_what_it_learned_from(self, volumes: Path) -> None:
-        told = {"name": "Our phantom", "subjects": "1", "licence": "CC0", "source": "us"}
-        card = (_train(volumes, part="predictor", data=[told]) / "docs/README.md").read_text()
+        reported = {"name": "Our phantom", "subjects": "1", "licence": "CC0", "source": "us"}
+        card = (_train(volumes, part="predictor", data=[reported]) / "docs/README.md").read_text()
         assert "Our phantom: 1 (CC0). us" in card
         assert "predictor: 20 steps on 1 volume, seed 0" in card
         assert "Trained on few subjects" in card
@@ -175,6 +175,6 @@ class TestBundle:
             CodecTraining.from_json({"part": part, "name": name})
 
     @pytest.mark.parametrize("part", PARTS)
-    def test_data_that_the_card_cannot_tell_is_refused_before_training(self, part: str) -> None:
+    def test_data_that_the_card_cannot_describe_is_refused_before_training(self, part: str) -> None:
         with pytest.raises(ConfigError, match="without subjects"):
             CodecTraining.from_json({"part": part, "data": [{"name": "x"}]})

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from Library.conftest import Ear
+from Library.conftest import WarningRecorder
 
 from MedEnhanceLib import io, unicompress
 from MedEnhanceLib.core.volume import Volume
@@ -40,7 +40,7 @@ def _decompress(container: Path, output: Path, **params: Any) -> Result:
     return run_job(JobSpec("decompress", given))
 
 
-def test_compress_tells_what_it_kept_and_writes_it_down(scan: Path) -> None:
+def test_compress_reports_what_it_kept_and_writes_it_down(scan: Path) -> None:
     result = _compress(scan)
     container = scan.with_suffix(".ucv")
     assert result["outputs"] == {"output": str(container)}
@@ -52,7 +52,9 @@ def test_compress_tells_what_it_kept_and_writes_it_down(scan: Path) -> None:
     assert manifest["config"]["max_error"] == 2
 
 
-def test_decompress_gives_back_what_was_promised(scan: Path, head: Volume, tmp_path: Path) -> None:
+def test_decompress_gives_back_what_compress_guaranteed(
+    scan: Path, head: Volume, tmp_path: Path
+) -> None:
     _compress(scan)
     result = _decompress(scan.with_suffix(".ucv"), tmp_path / "back.nrrd")
     back = io.load(tmp_path / "back.nrrd")
@@ -158,13 +160,15 @@ def test_a_long_compression_is_cancelled_within_two_seconds(tmp_path: Path, head
     assert sorted(path.name for path in tmp_path.iterdir()) == ["big.nrrd", "temp"]
 
 
-def test_an_estimate_tells_what_compressing_would_give(scan: Path, tmp_path: Path) -> None:
+def test_an_estimate_states_what_compressing_would_give(scan: Path, tmp_path: Path) -> None:
     config = {"max_error": 2.0, "speed": "fast"}
-    told = run_job(JobSpec("estimate", {"input": str(scan), "config": config})).fields
+    reported = run_job(JobSpec("estimate", {"input": str(scan), "config": config})).fields
     done = _compress(scan, config=config)
-    assert {"ratio", "file_bytes", "max_error", "psnr", "blocks", "share", "lossless"} <= set(told)
-    assert told["ratio"] == pytest.approx(done["ratio"], rel=0.1)
-    assert told["max_error"] == done["max_error"]
+    assert {"ratio", "file_bytes", "max_error", "psnr", "blocks", "share", "lossless"} <= set(
+        reported
+    )
+    assert reported["ratio"] == pytest.approx(done["ratio"], rel=0.1)
+    assert reported["max_error"] == done["max_error"]
 
 
 def test_a_preview_of_a_container_says_that_it_is_one(scan: Path, tmp_path: Path) -> None:
@@ -207,11 +211,17 @@ class TestRefining:
 
     @pytest.mark.parametrize(("name", "warns"), [("av1", 1), ("implicit", 0)])
     def test_blocks_that_were_not_taken_are_warned_of(
-        self, name: str, warns: int, taken: dict[str, int], head: Volume, tmp_path: Path, ear: Ear
+        self,
+        name: str,
+        warns: int,
+        taken: dict[str, int],
+        head: Volume,
+        tmp_path: Path,
+        recorder: WarningRecorder,
     ) -> None:
         taken[name] = 1
-        compress_volume(head, tmp_path / "a.ucv", self.CONFIG, ear.monitor, False)
-        assert [("fit had no effect" in line) for line in ear.warnings] == [True] * warns
+        compress_volume(head, tmp_path / "a.ucv", self.CONFIG, recorder.monitor, False)
+        assert [("fit had no effect" in line) for line in recorder.warnings] == [True] * warns
 
     def test_it_is_refused_below_the_ratios_that_try_such_blocks(self) -> None:
         for config in (self.CONFIG, CompressConfig(ratio=32, fit=1, block_type="implicit")):
@@ -223,10 +233,10 @@ class TestRefining:
 
 
 def test_an_estimate_says_that_it_knows_no_implicit_blocks(
-    head: Volume, monkeypatch: pytest.MonkeyPatch, ear: Ear
+    head: Volume, monkeypatch: pytest.MonkeyPatch, recorder: WarningRecorder
 ) -> None:
     monkeypatch.setattr(unicompress, "estimate", lambda *_, **__: None)
-    estimate_volume(head, CompressConfig(ratio=32), ear.monitor)
-    assert ear.warnings == []
-    estimate_volume(head, CompressConfig(ratio=32, block_type="implicit"), ear.monitor)
-    assert "other block types" in ear.warnings[0]
+    estimate_volume(head, CompressConfig(ratio=32), recorder.monitor)
+    assert recorder.warnings == []
+    estimate_volume(head, CompressConfig(ratio=32, block_type="implicit"), recorder.monitor)
+    assert "other block types" in recorder.warnings[0]

@@ -60,7 +60,9 @@ def export(**params: object) -> dict[str, object]:
     return dict(run_job(JobSpec("export", given)).fields)
 
 
-def test_series_tells_what_can_be_loaded_and_what_not(series: Path, make_series: Callable) -> None:
+def test_series_reports_what_can_be_loaded_and_what_not(
+    series: Path, make_series: Callable
+) -> None:
     make_series(
         np.zeros((1, 4, 4), np.uint8),
         folder=series / "other",
@@ -83,16 +85,16 @@ def test_series_tells_what_can_be_loaded_and_what_not(series: Path, make_series:
 def test_export_of_a_volume_beside_its_series(
     series: Path, result: dict[str, Path], tmp_path: Path
 ) -> None:
-    told = export(
+    reported = export(
         input=result["volume"],
         like={"path": str(series)},
         output=tmp_path / "out",
         action="enhanced",
         model={"name": "x", "sha256": "0" * 64},
     )
-    images = [dcmread(path) for path in told["files"]]
-    assert {image.StudyInstanceUID for image in images} == {told["study_uid"]} == {"1.2.3"}
-    assert {image.SeriesInstanceUID for image in images} == {told["series_uid"]}
+    images = [dcmread(path) for path in reported["files"]]
+    assert {image.StudyInstanceUID for image in images} == {reported["study_uid"]} == {"1.2.3"}
+    assert {image.SeriesInstanceUID for image in images} == {reported["series_uid"]}
     assert "model x" in images[0].DerivationDescription
     assert images[0].DerivationDescription.count("nhanced") == 1
     assert np.array_equal(io.load(tmp_path / "out").voxels, io.load(result["volume"]).voxels)
@@ -102,7 +104,7 @@ def test_export_of_a_volume_beside_its_series(
 def test_export_puts_a_whole_result_into_one_study_of_its_own(
     result: dict[str, Path], tmp_path: Path
 ) -> None:
-    told = export(
+    reported = export(
         input=result["volume"],
         segmentation=result["segmentation"],
         uncertainty=result["uncertainty"],
@@ -112,8 +114,8 @@ def test_export_puts_a_whole_result_into_one_study_of_its_own(
         study_description="phantom",
         output=tmp_path / "out",
     )
-    objects = [dcmread(path) for path in told["files"]]
-    assert [row["role"] for row in told["objects"]] == [
+    objects = [dcmread(path) for path in reported["files"]]
+    assert [row["role"] for row in reported["objects"]] == [
         "volume", "uncertainty", "segmentation", "measurements",
     ]  # fmt: skip
     assert len({one.StudyInstanceUID for one in objects}) == 1
@@ -127,10 +129,10 @@ def test_export_puts_a_whole_result_into_one_study_of_its_own(
 def test_export_of_one_part(
     series: Path, result: dict[str, Path], tmp_path: Path, role: str, modality: str
 ) -> None:
-    told = export(
+    reported = export(
         input=result[role], role=role, like={"path": str(series)}, output=tmp_path / "out"
     )
-    (only,) = [dcmread(path) for path in told["files"]]
+    (only,) = [dcmread(path) for path in reported["files"]]
     assert only.Modality == modality
     assert only.StudyInstanceUID == "1.2.3"
 
@@ -140,8 +142,8 @@ def test_a_list_of_files_is_a_series_too(
 ) -> None:
     files = tmp_path / "files.txt"
     files.write_text("\n".join(map(str, sorted(series.iterdir()))))
-    told = export(input=result["volume"], like={"path": str(files)}, output=tmp_path / "out")
-    assert told["study_uid"] == "1.2.3"
+    reported = export(input=result["volume"], like={"path": str(files)}, output=tmp_path / "out")
+    assert reported["study_uid"] == "1.2.3"
 
 
 @pytest.mark.parametrize(

@@ -80,15 +80,15 @@ def test_what_cannot_be_done_with_models_is_refused(
         run_job(JobSpec("models", params))
 
 
-def test_doctor_tells_of_devices_memory_disk_and_packages() -> None:
-    told = run_job(JobSpec("doctor")).fields
-    assert told["choice"]["name"] in ("cuda", "mps", "cpu")
-    assert told["choice"]["reason"]
-    assert told["devices"][-1]["name"] == "cpu"
-    assert told["memory"]["total"] > 0
-    assert told["disk"]["free"] > 0
-    assert {"numpy", "torch"} <= {row["package"] for row in told["packages"]}
-    assert set(told["cuda"]) == {"built", "available", "driver"}
+def test_doctor_reports_devices_memory_disk_and_packages() -> None:
+    reported = run_job(JobSpec("doctor")).fields
+    assert reported["choice"]["name"] in ("cuda", "mps", "cpu")
+    assert reported["choice"]["reason"]
+    assert reported["devices"][-1]["name"] == "cpu"
+    assert reported["memory"]["total"] > 0
+    assert reported["disk"]["free"] > 0
+    assert {"numpy", "torch"} <= {row["package"] for row in reported["packages"]}
+    assert set(reported["cuda"]) == {"built", "available", "driver"}
 
 
 @pytest.mark.slow

@@ -61,15 +61,15 @@ def test_enhancer_and_head_come_out_of_one_training(data: Path) -> None:
         ("pair", "enhancer"),
         ("pair-head", "head"),
     ]
-    told = {event.fields["name"] for event in events if event.kind == "metric"}
-    assert {"task", "task_lower", "gate_open", "gate_cosine"} <= told
+    reported = {event.fields["name"] for event in events if event.kind == "metric"}
+    assert {"task", "task_lower", "gate_open", "gate_cosine"} <= reported
     image = io.load(data / "images/0.nii.gz", modality="MR")
     found = segment(image, SegmentConfig(model=outputs["head"], device="cpu"))
     assert found.volume.shape == image.shape
 
 
 @pytest.mark.slow
-def test_the_card_of_its_head_tells_how_it_learned(data: Path) -> None:
+def test_the_card_of_its_head_states_how_it_learned(data: Path) -> None:
     """Not how heads are trained alone: other steps, other patches."""
     params = {"method": "gradprom", "config": TINY, "data": str(data), "out": str(data / "out")}
     outputs = run_job(JobSpec("train", params))["outputs"]
@@ -140,7 +140,9 @@ def test_the_sections_share_what_is_said_once() -> None:
         ({"head": {**HEAD, "modality": "CT"}}, "for MR, its head for CT"),
     ],
 )
-def test_what_is_wrong_is_told_before_anything_is_read(fields: dict[str, Any], words: str) -> None:
+def test_what_is_wrong_is_reported_before_anything_is_read(
+    fields: dict[str, Any], words: str
+) -> None:
     with pytest.raises(ConfigError, match=words) as caught:
         training_config("gradprom", fields)
     assert caught.value.hint

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from Library.conftest import Ear
+from Library.conftest import WarningRecorder
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.origin import DicomOrigin, Instance
@@ -68,13 +68,13 @@ def test_axes_that_another_format_turned_are_turned_back(
     assert laid.origin == series_of().origin
 
 
-def test_some_slices_get_their_images_and_no_others(ear: Ear) -> None:
+def test_some_slices_get_their_images_and_no_others(recorder: WarningRecorder) -> None:
     part = replace(scan(), voxels=scan().voxels[2:4], geometry=AXIAL.cropped((2, 0, 0)))
-    laid = lay_beside(part, series_of(), ear.monitor)
+    laid = lay_beside(part, series_of(), recorder.monitor)
     assert laid.is_equal(part)
     assert laid.origin is not None
     assert laid.origin.instances == (series_of().origin.instances[0][2:4],)
-    assert ear.warnings == []
+    assert recorder.warnings == []
 
 
 def test_digits_that_a_header_rounded_do_not_matter() -> None:
@@ -102,17 +102,17 @@ def test_frames_stay_with_their_images() -> None:
     ],
     ids=["spacing", "shifted", "cut in the plane", "beyond the first slice", "frames"],
 )
-def test_another_grid_is_kept_and_told(other: Volume, ear: Ear) -> None:
-    laid = lay_beside(other, series_of(), ear.monitor)
+def test_another_grid_is_kept_with_a_warning(other: Volume, recorder: WarningRecorder) -> None:
+    laid = lay_beside(other, series_of(), recorder.monitor)
     assert laid.is_equal(other)
     assert laid.origin is not None
     assert not laid.origin.on_grid
     assert laid.origin.study == "1.2.1"
-    (warning,) = ear.warnings
+    (warning,) = recorder.warnings
     assert "better.nii.gz does not lie on the grid of series" in warning
 
 
-def test_time_points_that_nothing_tells_are_refused() -> None:
+def test_time_points_that_nothing_states_are_refused() -> None:
     series = series_of(shape=(3, *SHAPE))
     for volume in (scan(), scan((2, *SHAPE))):
         with pytest.raises(InputError, match=r"of the 3 time points.*nothing states which"):
@@ -120,13 +120,13 @@ def test_time_points_that_nothing_tells_are_refused() -> None:
     assert lay_beside(replace(scan(), modality="SEG"), series, Monitor()).origin is not None
 
 
-def test_time_points_that_are_known_get_their_own_images(ear: Ear) -> None:
+def test_time_points_that_are_known_get_their_own_images(recorder: WarningRecorder) -> None:
     series = series_of(shape=(3, *SHAPE)).of_frames(1, 2)
-    laid = lay_beside(scan((1, *SHAPE)), series, ear.monitor)
+    laid = lay_beside(scan((1, *SHAPE)), series, recorder.monitor)
     assert laid.origin is not None
     assert laid.origin.on_grid
     assert [one.file for one in laid.origin.instances[0]] == [f"1-{k}.dcm" for k in range(5)]
-    assert ear.warnings == []
+    assert recorder.warnings == []
 
 
 def test_a_volume_somewhere_else_is_refused() -> None:
@@ -141,12 +141,12 @@ def test_a_volume_of_another_study_is_refused() -> None:
         lay_beside(remembers, series_of(), Monitor())
 
 
-def test_a_volume_that_remembers_another_series_is_doubted(ear: Ear) -> None:
+def test_a_volume_that_remembers_another_series_is_a_warning(recorder: WarningRecorder) -> None:
     remembers = replace(scan(), origin=DicomOrigin("1.2.1", "1.2.77", (), on_grid=False))
-    lay_beside(remembers, series_of(), ear.monitor)
-    (warning,) = ear.warnings
+    lay_beside(remembers, series_of(), recorder.monitor)
+    (warning,) = recorder.warnings
     assert "1.2.77" in warning
     assert "the same study" in warning
     known = replace(remembers, origin=DicomOrigin("1.2.1", "1.2.2", ()))
-    lay_beside(known, series_of(), ear.monitor)
-    assert len(ear.warnings) == 1
+    lay_beside(known, series_of(), recorder.monitor)
+    assert len(recorder.warnings) == 1

@@ -36,7 +36,7 @@ def test_lines_come_out_as_they_went_in(lines: list[bytes]) -> None:
     assert _lines_of(data, longest=8) == expected
 
 
-def test_a_long_line_is_told_once_and_the_next_one_is_heard() -> None:
+def test_a_long_line_is_reported_once_and_the_next_one_is_received() -> None:
     assert _lines_of(b"x" * 300_000 + b"\nok\n", longest=1000) == [None, b"ok"]
 
 
@@ -59,7 +59,7 @@ def test_a_last_line_without_its_end_is_dropped() -> None:
     assert _lines_of(b"whole\ncut sho", longest=100) == [b"whole"]
 
 
-def test_a_reader_that_went_away_is_told_once_and_nothing_raises() -> None:
+def test_a_reader_that_went_away_is_reported_once_and_nothing_raises() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     calls: list[int] = []

@@ -220,8 +220,8 @@ def test_a_head_without_a_segmentation_is_refused(scan: Path, model: str) -> Non
     with pytest.raises(ConfigError, match="no segmentation is asked for"):
         me.enhance(io.load(scan), model=model, head="brain-tissue")
     labels = str(scan.with_name("labels.nii.gz"))
-    wished = _enhance(scan, model, head="brain-tissue", segmentation_output=labels)
-    assert run_job(wished)["head"]["name"] == "brain-tissue"
+    requested = _enhance(scan, model, head="brain-tissue", segmentation_output=labels)
+    assert run_job(requested)["head"]["name"] == "brain-tissue"
 
 
 def test_a_head_is_measured_against_labels(data: Path, head_model: str, tmp_path: Path) -> None:

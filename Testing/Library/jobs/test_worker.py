@@ -1,4 +1,4 @@
-"""The worker, heard and spoken to line by line, as a front end in any language would."""
+"""The worker, read and written to line by line, as a front end in any language would."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def test_the_session_in_the_documentation_is_true(start_worker: Start) -> None:
     session = re.search(r"```\n(← .*?)```", text, re.DOTALL)
     assert session is not None
     worker = start_worker()
-    heard = [worker.hello]
+    received = [worker.hello]
     for line in session[1].splitlines():
         arrow, said = line[0], line[2:]
         if arrow == "→":
             worker.send(said.encode())
         else:
-            fields = heard.pop() if heard else worker.next()
+            fields = received.pop() if received else worker.next()
             assert re.fullmatch(_pattern(said), json.dumps(fields)), said
     worker.end_stdin()
     assert worker.wait() == 0
@@ -156,8 +156,8 @@ def test_the_end_of_stdin_stops_a_job_and_leaves_nothing(
     worker.end_stdin()
     assert worker.wait() == 0
     assert time.monotonic() - began < 2
-    told = [(fields["job"], fields["event"], fields["code"]) for fields in worker.rest()]
-    assert told == [("a", "error", "cancelled"), ("b", "error", "cancelled")]
+    reported = [(fields["job"], fields["event"], fields["code"]) for fields in worker.rest()]
+    assert reported == [("a", "error", "cancelled"), ("b", "error", "cancelled")]
     assert list(temp_root.iterdir()) == []
 
 
@@ -175,7 +175,7 @@ def test_a_job_without_safe_points_does_not_outlive_the_end_of_stdin(
 
 
 @pytest.mark.slow
-def test_it_goes_home_when_nothing_comes(start_worker: Start, temp_root: Path) -> None:
+def test_it_ends_when_nothing_comes(start_worker: Start, temp_root: Path) -> None:
     worker = start_worker(idle_seconds=0.3)
     worker.ping("a", 1, 0.6)
     assert [fields["event"] for fields in worker.rest()][-1] == "result"
@@ -248,7 +248,9 @@ def test_nothing_but_events_reaches_stdout(start_worker: Start) -> None:
 
 
 @posix_only
-def test_a_fault_is_told_in_words_and_its_traceback_goes_to_the_log(start_worker: Start) -> None:
+def test_a_fault_is_reported_in_words_and_its_traceback_goes_to_the_log(
+    start_worker: Start,
+) -> None:
     worker = start_worker(odd=True)
     worker.job("a", "break-down")
     error = worker.until("error", "a")

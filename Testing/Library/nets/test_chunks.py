@@ -60,20 +60,20 @@ def test_memory_that_runs_out_midway_makes_less_of_the_rest(
     ahead: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(module._AHEAD, "cpu", ahead)
-    stacks, told = _stacks(), []
+    stacks, reported = _stacks(), []
 
     def run(where: slice, plan: Plan) -> torch.Tensor:
         if where.stop > 5 and plan.slices > 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return stacks.planes(where)[:, None]
 
-    def hear(event: Event) -> None:
+    def listen(event: Event) -> None:
         if event.kind == "warning":
-            told.append(event.fields["message"])
+            reported.append(event.fields["message"])
 
-    found = list(in_chunks(run, stacks, Plan("cpu", 5, 512, 0), Monitor(hear), ""))
+    found = list(in_chunks(run, stacks, Plan("cpu", 5, 512, 0), Monitor(listen), ""))
     assert np.array_equal(np.concatenate([part for _, part in found])[:, 0, 0, 0], np.arange(10))
-    assert [words.split("with ")[1].split()[0] for words in told] == ["2", "1"]
+    assert [words.split("with ")[1].split()[0] for words in reported] == ["2", "1"]
 
 
 def test_a_gpu_too_small_for_anything_hands_over_to_the_cpu() -> None:
@@ -85,7 +85,7 @@ def test_a_gpu_too_small_for_anything_hands_over_to_the_cpu() -> None:
     assert rungs == [("cuda", 2, 512), ("cuda", 1, 512), ("cuda", 1, 256), ("cpu", 1, 256)]
 
 
-def test_the_end_of_the_ladder_is_an_error_that_tells_what_to_do() -> None:
+def test_the_end_of_the_ladder_is_an_error_that_says_what_to_do() -> None:
     def never(where: slice, plan: Plan) -> torch.Tensor:
         raise MemoryError
 
@@ -107,18 +107,18 @@ def test_what_half_precision_cannot_hold_is_computed_again_in_single(
     has_half: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "computes_in_half", lambda _: has_half)
-    stacks, told = _stacks(), []
+    stacks, reported = _stacks(), []
 
     def run(where: slice, plan: Plan) -> torch.Tensor:
         planes = stacks.planes(where)[:, None]
         return planes / 0 * 0 if plan.half and where.start >= 4 else planes
 
-    def hear(event: Event) -> None:
-        told.extend([event.fields["message"]] if event.kind == "warning" else [])
+    def listen(event: Event) -> None:
+        reported.extend([event.fields["message"]] if event.kind == "warning" else [])
 
-    found = list(in_chunks(run, stacks, Plan("cpu", 4, 512, 0), Monitor(hear), ""))
+    found = list(in_chunks(run, stacks, Plan("cpu", 4, 512, 0), Monitor(listen), ""))
     assert np.array_equal(np.concatenate([part for _, part in found])[:, 0, 0, 0], np.arange(10))
-    assert ["single precision" in words for words in told] == [True] * has_half
+    assert ["single precision" in words for words in reported] == [True] * has_half
 
 
 def test_values_that_stay_not_finite_are_an_error() -> None:

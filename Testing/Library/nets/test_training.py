@@ -52,11 +52,11 @@ def test_the_watch_is_not_calm_after_a_loss_that_is_far_off() -> None:
     assert watch.is_calm
 
 
-def test_what_another_process_wishes_is_done_here_too() -> None:
+def test_what_another_process_requests_is_done_here_too() -> None:
     """A signal may reach one process first: all save the same step and stop there."""
     saved: list[int] = []
-    wishes = iter([(False, False), (False, True), (True, False)])
-    steps = training_steps(0, 9, saved.append, 1e9, Monitor(), agree=lambda _: next(wishes))
+    requests = iter([(False, False), (False, True), (True, False)])
+    steps = training_steps(0, 9, saved.append, 1e9, Monitor(), agree=lambda _: next(requests))
     done = []
     with pytest.raises(Cancelled):
         done.extend(steps)
@@ -83,9 +83,9 @@ def test_a_cancel_before_any_step_saves_nothing_and_says_so(start: int, says: st
 
 
 def test_a_cancel_after_a_step_says_that_it_is_saved() -> None:
-    wishes = iter([(False, False), (True, False)])
+    requests = iter([(False, False), (True, False)])
     with pytest.raises(Cancelled, match="after step 1 of 9; the checkpoint is written"):
-        list(training_steps(0, 9, lambda _: None, 1e9, Monitor(), agree=lambda _: next(wishes)))
+        list(training_steps(0, 9, lambda _: None, 1e9, Monitor(), agree=lambda _: next(requests)))
 
 
 def test_a_watch_goes_on_with_the_median_of_its_checkpoint() -> None:
@@ -98,8 +98,8 @@ def test_a_watch_goes_on_with_the_median_of_its_checkpoint() -> None:
 
 
 def test_a_journal_forgets_what_is_done_anew(tmp_path) -> None:
-    told: list[Event] = []
-    journal = Journal(tmp_path / "metrics.jsonl", 0, Monitor(told.append))
+    reported: list[Event] = []
+    journal = Journal(tmp_path / "metrics.jsonl", 0, Monitor(reported.append))
     for step in range(0, 60, 20):
         journal.add({"loss": float(step)})
         journal.report(step)
@@ -108,7 +108,7 @@ def test_a_journal_forgets_what_is_done_anew(tmp_path) -> None:
     again = Journal(tmp_path / "metrics.jsonl", 40, Monitor())
     assert [step for step, _ in again.curves["loss"]] == [0, 20]
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
-    values = [event.fields["value"] for event in told]
+    values = [event.fields["value"] for event in reported]
     assert values[0] == 0
     assert 0 < values[1] < 20  # a running mean
     fresh = Journal(tmp_path / "metrics.jsonl", 0, Monitor())

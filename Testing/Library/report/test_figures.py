@@ -60,8 +60,8 @@ def ball(spacing: tuple[float, float, float], radius_mm: float = 20.0) -> Volume
     """A bright ball of the same size in mm, whatever the spacing is."""
     shape = [int(60 / size) for size in reversed(spacing)]
     k, j, i = np.indices(shape)
-    centre = [(size - 1) / 2 for size in shape]
-    steps = ((k - centre[0], 2), (j - centre[1], 1), (i - centre[2], 0))
+    center = [(size - 1) / 2 for size in shape]
+    steps = ((k - center[0], 2), (j - center[1], 1), (i - center[2], 0))
     distance = sum((step * spacing[axis]) ** 2 for step, axis in steps)
     return Volume((distance <= radius_mm**2) * np.int16(1000), Geometry(spacing), modality="MR")
 
@@ -86,7 +86,7 @@ def test_a_ball_is_round_in_every_plane_whatever_the_spacing(
         assert height / width == pytest.approx(1.0, abs=0.09)
 
 
-def test_a_millimetre_is_as_long_across_as_down(
+def test_a_millimeter_is_as_long_across_as_down(
     tmp_path: Path, head: Volume, drawn: list[Any]
 ) -> None:
     comparison_sheet(tmp_path / "sheet.png", [Pane("Input", head)])

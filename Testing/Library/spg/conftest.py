@@ -26,8 +26,8 @@ def phantom(seed: int, modality: str = "MR") -> Volume:
     k, j, i = np.mgrid[-1:1:8j, -1:1:34j, -1:1:30j]
     voxels = rng.normal(0, 6, k.shape) + 150 * (k**2 / 2 + j**2 + i**2 < 0.8)
     for _ in range(5):
-        centre, radius = rng.uniform(-0.4, 0.4, 3), rng.uniform(0.25, 0.8, 3)
-        inside = sum(((x - c) / r) ** 2 for x, c, r in zip((k, j, i), centre, radius, strict=True))
+        center, radius = rng.uniform(-0.4, 0.4, 3), rng.uniform(0.25, 0.8, 3)
+        inside = sum(((x - c) / r) ** 2 for x, c, r in zip((k, j, i), center, radius, strict=True))
         voxels += 250 * (inside < 1) * (1 + 0.3 * np.sin(rng.uniform(5, 20) * (i + j)))
     if modality == "CT":
         voxels = 4 * voxels - 1000

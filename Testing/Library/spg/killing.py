@@ -2,11 +2,11 @@
 
     python killing.py FOLDER POINTS SEED [PEOPLE HELD_OUT]
 
-One line of JSON for each point. A run is a forked child; it kills itself (SIGKILL) after so many
-calls and returns of functions, so that every line of a part of the run is as likely, whatever the
-load of the machine. Of four points three lie before the last patient is done, the others in what
-comes after: writing and audit. A second child goes on with what was left. A program of its own,
-because it forks.
+One line of JSON for each point. A run is a forked child; it kills itself (SIGKILL) after a drawn
+number of calls and returns of functions, so that every line of a part of the run is as likely,
+whatever the load of the machine. Of four points three lie before the last patient is done, the
+others in what comes after: writing and audit. A second child goes on with what was left. A program
+of its own, because it forks.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _count(work: Work) -> tuple[int, int]:
 
 
 def _in_child(work: Work, *, after: int | None = None) -> int:
-    """The exit status of a child that does the work; it kills itself after so many events."""
+    """The exit status of a child that does the work; it kills itself after `after` events."""
     child = os.fork()
     if child == 0:
         counted = 0
@@ -163,7 +163,7 @@ def _run(work: Work, monitor: Monitor, hook: Callable[..., None] | None) -> None
     sys.setprofile(hook)
     try:
         work(monitor)
-    except BaseException as error:  # noqa: BLE001 - told, whatever it is
+    except BaseException as error:  # noqa: BLE001 - reported, whatever it is
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         os._exit(1)
     finally:

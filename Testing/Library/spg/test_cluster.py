@@ -1,4 +1,4 @@
-"""Patients on a cluster whose workers die: what is lost, what is told, and what comes out."""
+"""Patients on a cluster whose workers die: what is lost, what is reported, and what comes out."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ def test_a_worker_that_is_killed_costs_no_byte(
     patients = Cohort.from_folder(people).only(lambda patient: patient.id != PEOPLE[0])
     folder = RunFolder(tmp_path / "out")
     address, process = two_workers
-    heard: list[Event] = []
+    received: list[Event] = []
 
     def kill_it(event: Event) -> None:
-        heard.append(event)
+        received.append(event)
         if str(event.fields.get("stage")).endswith("of 3 patients"):
             status = folder.status()
             # Busy are both of them, or the other one with the patient who is left.
@@ -80,7 +80,7 @@ def test_a_worker_that_is_killed_costs_no_byte(
 
     distill_into(patients, folder.out, config, Monitor(kill_it), scheduler=address)
     assert process.poll() is not None
-    warnings = [event.fields["message"] for event in heard if event.kind == "warning"]
+    warnings = [event.fields["message"] for event in received if event.kind == "warning"]
     assert sum("was lost; patient" in message for message in warnings) == 1
     alone = distill_into(patients, tmp_path / "alone", config, Monitor())
     assert hashes(folder.out) == hashes(alone)
@@ -99,7 +99,7 @@ class Task:
 
 
 class Stand:
-    """A cluster of one that fails as it is told to: no process has to die for it."""
+    """A cluster of one that fails as it is asked to: no process has to die for it."""
 
     def __init__(self, ends: list[Any]) -> None:
         self.ends, self.sent = ends, 0
@@ -139,28 +139,30 @@ KILLED = distributed.scheduler.KilledWorker("k", SimpleNamespace(address="tcp://
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """Run one patient on a cluster that ends tasks so; the results, the stand, what was heard."""
+    """Run one patient on a cluster that ends tasks so; the results, the stand, the messages."""
     monkeypatch.setattr(cluster, "_POLL_SECONDS", 0.01)
     event = SimpleNamespace(name="stop", set=lambda: None)
     monkeypatch.setattr("dask.distributed.Event", lambda *_, **__: event)
 
     def run(*ends: Any, **options: Any) -> tuple[list[Any], Stand, list[str]]:
-        stand, heard = Stand([*ends]), []
+        stand, received = Stand([*ends]), []
         stand.workers = options.pop("workers", [])
         monkeypatch.setattr(cluster, "connect", lambda *_: stand)
         work: Any = SimpleNamespace(folder=tmp_path / "p", raw=SimpleNamespace(number=4))
-        monitor = Monitor(lambda event: heard.append(str(event.fields.get("message"))), **options)
-        return list(distilling_on("tcp://s:1")([work], "cpu", monitor)), stand, heard
+        monitor = Monitor(
+            lambda event: received.append(str(event.fields.get("message"))), **options
+        )
+        return list(distilling_on("tcp://s:1")([work], "cpu", monitor)), stand, received
 
     return run
 
 
 @pytest.mark.parametrize("error", [LOST, KILLED], ids=["data lost", "killed"])
 def test_what_dask_gives_up_is_sent_again(run: Any, error: BaseException) -> None:
-    found, stand, heard = run(raising(error), raising(error), lambda: "images")
+    found, stand, received = run(raising(error), raising(error), lambda: "images")
     assert found == [(0, "images")]
     assert stand.sent == 3
-    assert any("patient 5 is sent to another" in message for message in heard)
+    assert any("patient 5 is sent to another" in message for message in received)
 
 
 def test_a_patient_who_takes_every_worker_along_is_named(run: Any) -> None:
@@ -185,10 +187,10 @@ def test_data_at_fault_are_no_reason_to_try_again(run: Any) -> None:
         run(raising(ZeroDivisionError("0")))
 
 
-def test_a_cluster_without_workers_is_waited_for_and_told_of(run: Any) -> None:
-    found, _, heard = run(lambda: "images", workers=[{}, {}])
+def test_a_cluster_without_workers_is_waited_for_and_reported(run: Any) -> None:
+    found, _, received = run(lambda: "images", workers=[{}, {}])
     assert found == [(0, "images")]
-    assert any("has no worker; waiting" in message for message in heard)
+    assert any("has no worker; waiting" in message for message in received)
     with pytest.raises(Cancelled):
         run(lambda: "images", workers=[{}] * 1000, cancel=lambda: True)
 

@@ -46,8 +46,8 @@ def config(tiny: DistillConfig) -> CompareConfig:
 
 
 def row(arm: str, budget: str, seed: int, psnr_db: float, network: str = "srcnn") -> Row:
-    told = {"arm": arm, "budget": budget, "seed": seed, "network": network}
-    return told | {"psnr_db": psnr_db, "floor_db": 20.0}
+    reported = {"arm": arm, "budget": budget, "seed": seed, "network": network}
+    return reported | {"psnr_db": psnr_db, "floor_db": 20.0}
 
 
 @pytest.mark.parametrize(
@@ -167,26 +167,26 @@ def test_more_seeds_keep_what_was_measured(
     assert calls == [1]
 
 
-def test_closures_are_told_only_where_there_is_a_gap() -> None:
+def test_closures_are_reported_only_where_there_is_a_gap() -> None:
     rows = [row("full", "all", 0, 30.0), row("random", "b", 0, 29.0), row("random", "b", 1, 28.0)]
     rows += [row("public", "b", 0, 29.8), row("spg", "b", 0, 29.5)]
-    told = comparison_report.closure(rows, "b", "random")
-    assert told is not None
-    assert told.share == pytest.approx(1.0 / 1.5)
-    assert told.gap_db == pytest.approx(1.5)
-    untold = comparison_report.closure(rows, "b", "public")
-    assert untold is not None
-    assert untold.share is None
-    assert str(untold) == "inconclusive"
+    reported = comparison_report.closure(rows, "b", "random")
+    assert reported is not None
+    assert reported.share == pytest.approx(1.0 / 1.5)
+    assert reported.gap_db == pytest.approx(1.5)
+    unreported = comparison_report.closure(rows, "b", "public")
+    assert unreported is not None
+    assert unreported.share is None
+    assert str(unreported) == "inconclusive"
     assert comparison_report.closure(rows, "elsewhere", "random") is None
 
 
 def test_a_draw_on_which_the_training_fails_does_not_move_the_closure_from_the_median() -> None:
     rows = [row("full", "all", 0, 30.0), row("spg", "b", 0, 29.5)]
     rows += [row("random", "b", seed, psnr) for seed, psnr in enumerate((29.0, 29.0, 20.0))]
-    told = comparison_report.closure(rows, "b", "random", from_median=True)
-    assert told is not None
-    assert told.share == pytest.approx(0.5)
+    reported = comparison_report.closure(rows, "b", "random", from_median=True)
+    assert reported is not None
+    assert reported.share == pytest.approx(0.5)
 
 
 def test_what_an_unseen_network_keeps_is_a_share_of_its_own_gain() -> None:
@@ -217,8 +217,8 @@ def test_the_job_writes_tables_curve_and_page(people: Path, tmp_path: Path) -> N
     assert (tmp_path / "out" / "rows.jsonl").read_bytes().startswith(kept)
     manifest = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert len(manifest["results"]["rows"]) == fields["measured"]
-    told = {(row["arm"], row["budget"]) for row in manifest["results"]["rows"]}
-    assert len(told) == 1 + 8 * 3  # full data, and every arm at every budget
+    reported = {(row["arm"], row["budget"]) for row in manifest["results"]["rows"]}
+    assert len(reported) == 1 + 8 * 3  # full data, and every arm at every budget
     text = (tmp_path / "out" / "comparison.md").read_text()
     assert "| G_R |" in text
     assert (tmp_path / "out" / "comparison.png").read_bytes()[1:4] == b"PNG"

@@ -54,10 +54,15 @@ def test_a_result_has_images_manifest_and_card(whole: Path, smoke: DistillConfig
     result = load_distilled(whole)
     assert result.images.shape == (len(PEOPLE) * smoke.images_per_patient, 32, 32)
     assert 0 <= result.images.min() < result.images.max() <= 1
-    told = result.manifest
-    assert (told["task"], told["modality"], told["patients"]) == ("denoise", "MR", 4)
-    assert told["prior"]["in_cohort"] is False
-    assert set(told["measured"]) == {"alignment", "alignment_of_prior", "structure", "saturation"}
+    reported = result.manifest
+    assert (reported["task"], reported["modality"], reported["patients"]) == ("denoise", "MR", 4)
+    assert reported["prior"]["in_cohort"] is False
+    assert set(reported["measured"]) == {
+        "alignment",
+        "alignment_of_prior",
+        "structure",
+        "saturation",
+    }
     assert result.config.record() == smoke.record()
     assert "Training signal, not anatomy" in (whole / "card.md").read_text(encoding="utf-8")
     assert not (whole / "work").exists()
@@ -150,7 +155,7 @@ def test_a_distillation_ended_by_sigkill_goes_on_to_the_same_bytes(tmp_path: Pat
 def test_temporary_files_of_a_killed_run_are_not_in_the_result(
     whole: Path, cohort: Cohort, smoke: DistillConfig, tmp_path: Path
 ) -> None:
-    """Also those from before the machine was started again, whose names tell nothing of ours."""
+    """Also those from before the machine was started again, whose names do not name our process."""
     out = tmp_path / "out"
     with pytest.raises(Cancelled):
         _cancelled(cohort, out, smoke)
@@ -169,7 +174,7 @@ def test_while_patients_are_read_it_is_said_to_prepare(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_it_tells_whose_steps_it_takes(
+def test_it_reports_whose_steps_it_takes(
     cohort: Cohort, smoke: DistillConfig, tmp_path: Path
 ) -> None:
     stages: list[str] = []
@@ -189,10 +194,10 @@ def test_it_tells_whose_steps_it_takes(
 def test_a_cancel_leaves_a_checkpoint_and_the_same_line_goes_on(
     whole: Path, cohort: Cohort, smoke: DistillConfig, tmp_path: Path
 ) -> None:
-    wishes: list[bool] = []
-    listen = at_step(20, lambda: wishes.append(True))
+    requests: list[bool] = []
+    listen = at_step(20, lambda: requests.append(True))
     with pytest.raises(Cancelled, match="checkpoint is written"):
-        distill_cohort(cohort, tmp_path / "out", smoke, Monitor(listen, lambda: bool(wishes)))
+        distill_cohort(cohort, tmp_path / "out", smoke, Monitor(listen, lambda: bool(requests)))
     status = RunFolder(tmp_path / "out").status()
     assert status["state"] == "stopped"
     assert 0 < status["fraction"] < 1
@@ -214,14 +219,14 @@ def test_a_damaged_checkpoint_is_not_the_end(
     found = sorted((tmp_path / "out").rglob("checkpoint-*"))
     assert len(found) == 2
     found[which].write_bytes(found[which].read_bytes()[:-100])
-    heard: list[str] = []
-    monitor = Monitor(lambda event: heard.append(str(event.fields.get("message"))))
+    received: list[str] = []
+    monitor = Monitor(lambda event: received.append(str(event.fields.get("message"))))
     assert hashes(distill_cohort(cohort, tmp_path / "out", often, monitor)) == hashes(whole)
-    assert any("is damaged" in message for message in heard)
+    assert any("is damaged" in message for message in received)
 
 
 @pytest.mark.slow
-def test_no_byte_tells_of_a_patient(
+def test_no_byte_identifies_a_patient(
     people: Path, smoke: DistillConfig, tmp_path: Path, whole: Path
 ) -> None:
     """Names, paths, dates and UIDs, in results and in what lies there while it runs."""
@@ -306,9 +311,9 @@ def test_other_options_are_refused_by_name(
 
 
 def _cancelled(cohort: Cohort, out: Path, config: DistillConfig) -> None:
-    wishes: list[bool] = []
-    listen = at_step(25, lambda: wishes.append(True))
-    distill_cohort(cohort, out, config, Monitor(listen, lambda: bool(wishes)))
+    requests: list[bool] = []
+    listen = at_step(25, lambda: requests.append(True))
+    distill_cohort(cohort, out, config, Monitor(listen, lambda: bool(requests)))
 
 
 @pytest.mark.slow
@@ -439,7 +444,7 @@ def test_with_one_patient_all_is_kept_and_nothing_is_trained(config: DistillConf
     assert not alone.psnr_db
 
 
-def test_the_least_share_is_taken_of_those_that_cannot_be_told_apart() -> None:
+def test_the_least_share_is_taken_of_those_that_cannot_be_distinguished() -> None:
     assert _least(np.array([[20.0, 22.2, 21.0], [20.1, 21.9, 21.1], [20.2, 22.0, 21.2]])) == 0
     assert _least(np.array([[20.0, 22.0, 21.0], [21.0, 23.0, 22.1], [21.1, 23.0, 22.0]])) == 1
 

@@ -1,4 +1,4 @@
-"""The command, the job and the Python function; and what the page tells people to type."""
+"""The command, the job and the Python function; and what the page asks people to type."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ def test_command_job_and_function_give_the_same(
     people: Path, distilled: Path, run: Run, tmp_path: Path
 ) -> None:
     options = ("--task", "denoise", "--preset", "smoke", "--held-out", "0", "--device", "cpu")
-    status, told, _ = run("distill", people, tmp_path / "a", *options)
+    status, reported, _ = run("distill", people, tmp_path / "a", *options)
     assert status == 0
-    assert (told["images"], told["patients"], told["held_out"]) == (8, 4, 0)
-    assert told["audit"]["alarm"] is None
-    assert "warnings" in told
+    assert (reported["images"], reported["patients"], reported["held_out"]) == (8, 4, 0)
+    assert reported["audit"]["alarm"] is None
+    assert "warnings" in reported
     config = {"task": "denoise", "preset": "smoke", "held_out": 0.0, "device": "cpu"}
     params = {"cohort": str(people), "out": str(tmp_path / "b"), "config": config}
     run_job(JobSpec("distill", params))
@@ -66,19 +66,19 @@ def test_command_job_and_function_give_the_same(
 @pytest.mark.slow
 def test_the_same_line_again_says_that_it_is_done(people: Path, distilled: Path, run: Run) -> None:
     options = ("--preset", "smoke", "--held-out", "0", "--device", "cpu")
-    status, told, _ = run("distill", people, distilled, *options)
-    assert (status, told["images"]) == (0, 8)
-    status, told, _ = run("distill", people, distilled, *options, "--seed", "3")
+    status, reported, _ = run("distill", people, distilled, *options)
+    assert (status, reported["images"]) == (0, 8)
+    status, reported, _ = run("distill", people, distilled, *options, "--seed", "3")
     assert status == 2
-    assert "begun with other options (seed)" in told["error"]["message"]
+    assert "begun with other options (seed)" in reported["error"]["message"]
 
 
 @pytest.mark.slow
 def test_status_of_a_folder(
     distilled: Path, people: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, told, _ = run("distill", "--status", distilled)
-    assert (status, told["state"], told["fraction"]) == (0, "finished", 1.0)
+    status, reported, _ = run("distill", "--status", distilled)
+    assert (status, reported["state"], reported["fraction"]) == (0, "finished", 1.0)
     steps = iter(range(1000))
     with pytest.raises(me.Cancelled):
         me.distill(
@@ -91,8 +91,8 @@ def test_status_of_a_folder(
     assert not any(name in said for name in PEOPLE)
     with RunFolder(tmp_path / "out").owned(overwrite=False):
         assert run("distill", "--status", tmp_path / "out")[1]["state"] == "running"
-    status, told, _ = run("distill", "--status", tmp_path)
-    assert (status, told["error"]["code"]) == (3, "input")
+    status, reported, _ = run("distill", "--status", tmp_path)
+    assert (status, reported["error"]["code"]) == (3, "input")
 
 
 @pytest.fixture
@@ -137,9 +137,9 @@ def test_a_cluster_gives_what_one_process_gives(
 def test_a_cluster_that_is_not_there_is_named(people: Path, run: Run, tmp_path: Path) -> None:
     pytest.importorskip("distributed", reason="dask is an optional package")
     options = ("--preset", "smoke", "--held-out", "0", "--scheduler", "nonsense://x")
-    status, told, _ = run("distill", people, tmp_path / "out", *options)
+    status, reported, _ = run("distill", people, tmp_path / "out", *options)
     assert status == 1
-    assert "nonsense://x does not answer" in told["error"]["message"]
+    assert "nonsense://x does not answer" in reported["error"]["message"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="this process's own locks are ours there")
@@ -155,9 +155,9 @@ def test_a_gpu_that_another_long_job_has_is_said_with_its_owner(
     with lock.open("rb") as held:
         assert lock_descriptor(held.fileno(), blocking=False)
         options = ("--preset", "smoke", "--device", "cpu", "--no-nice")
-        status, told, _ = run("distill", people, tmp_path / "out", *options, "--no-wait")
-        assert (status, told["error"]["code"]) == (1, "busy")
-        assert "process 4711 (train hqg, since 2023-11-1" in told["error"]["message"]
+        status, reported, _ = run("distill", people, tmp_path / "out", *options, "--no-wait")
+        assert (status, reported["error"]["code"]) == (1, "busy")
+        assert "process 4711 (train hqg, since 2023-11-1" in reported["error"]["message"]
         stages: list[str] = []
         params = {"cohort": str(people), "out": str(tmp_path / "out"), "nice": False}
         with pytest.raises(me.Cancelled):
@@ -184,9 +184,9 @@ def test_what_cannot_be_distilled_is_said(
     words: tuple[str, ...], status: int, says: str, run: Run, people: Path, tmp_path: Path
 ) -> None:
     filled = [word.format(people=people, tmp=tmp_path) for word in words]
-    ran, told, _ = run("distill", *filled)
+    ran, reported, _ = run("distill", *filled)
     assert ran == status
-    assert says.format(tmp=tmp_path.name) in told["error"]["message"]
+    assert says.format(tmp=tmp_path.name) in reported["error"]["message"]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # MONAI misses readers that nobody asked for

@@ -166,9 +166,9 @@ def test_a_configuration_goes_through_json_and_names_nobody() -> None:
     assert config.loop == replace(DistillConfig.preset("smoke").loop, outer=7)
     assert config.distance == "relative"
     assert replace(config, task="denoise").distance == "cosine"
-    told = config.record()
-    assert told["prior"] == "patient"
-    assert DistillConfig.from_json({**told, "prior": "patient:SMITH"}).record() == told
+    reported = config.record()
+    assert reported["prior"] == "patient"
+    assert DistillConfig.from_json({**reported, "prior": "patient:SMITH"}).record() == reported
     assert LoopConfig(outer=3, inner=2, teaching=4).steps == 30
 
 

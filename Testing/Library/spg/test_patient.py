@@ -97,23 +97,23 @@ def test_a_checkpoint_of_other_data_is_refused(
 
 
 @pytest.mark.slow
-def test_a_cancel_is_heard_within_two_seconds(raw: Raw, tmp_path: Path) -> None:
+def test_a_cancel_is_noticed_within_two_seconds(raw: Raw, tmp_path: Path) -> None:
     config = DistillConfig.from_json({"images": {"size": 32}, "loop": {"patch": 32}})
-    wish, began = threading.Event(), []
+    requested, began = threading.Event(), []
 
     def listen(event: Event) -> None:
         if event.kind == "progress" and "step 30 " in event.fields["stage"]:
             began.append(time.process_time())
-            wish.set()
+            requested.set()
 
     with pytest.raises(Cancelled):
-        distill_patient(raw, config, folder=tmp_path, monitor=Monitor(listen, wish))
+        distill_patient(raw, config, folder=tmp_path, monitor=Monitor(listen, requested))
     assert time.process_time() - began[0] < 2  # of the processor: others may be at work
     assert list(tmp_path.glob("checkpoint-*"))
 
 
 class _Ending:
-    """Memory that ends in steps of more than so many patches."""
+    """Memory that ends in steps of more than the given number of patches."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
         original = PatientLoop._match
@@ -129,12 +129,12 @@ class _Ending:
 def test_where_memory_ends_the_batch_is_halved_once_and_said(
     raw: Raw, smoke: DistillConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    heard: list[str] = []
-    monitor = Monitor(lambda e: heard.append(str(e.fields.get("message", ""))))
+    received: list[str] = []
+    monitor = Monitor(lambda e: received.append(str(e.fields.get("message", ""))))
     _Ending(monkeypatch, 2)
     halved = distill_patient(raw, smoke, monitor=monitor)
     assert halved.batch == 2
-    assert sum("continuing with 2 patches, not 4" in message for message in heard) == 1
+    assert sum("continuing with 2 patches, not 4" in message for message in received) == 1
     smaller = replace(smoke, loop=replace(smoke.loop, batch=2))
     assert np.array_equal(distill_patient(raw, smaller).images, halved.images)
     # A run that goes on stays with it.
@@ -172,13 +172,13 @@ def test_divergence_stops_and_says_where(raw: Raw, smoke: DistillConfig) -> None
         distill_patient(broken, smoke)
 
 
-def test_changes_as_large_as_they_can_be_are_told(raw: Raw, smoke: DistillConfig) -> None:
-    heard: list[str] = []
+def test_changes_as_large_as_allowed_are_a_warning(raw: Raw, smoke: DistillConfig) -> None:
+    received: list[str] = []
     wild = replace(smoke, generator=replace(smoke.generator, rate=1.0, restraint=0.0))
     distill_patient(
-        raw, wild, monitor=Monitor(lambda e: heard.append(str(e.fields.get("message"))))
+        raw, wild, monitor=Monitor(lambda e: received.append(str(e.fields.get("message"))))
     )
-    assert any("have reached the largest allowed change" in message for message in heard)
+    assert any("have reached the largest allowed change" in message for message in received)
 
 
 @pytest.fixture
@@ -204,24 +204,26 @@ def test_a_loop_of_single_steps_is_timed_too(smoke: DistillConfig) -> None:
     assert seconds_of_a_patient(replace(smoke, loop=loop), "CT", "cpu") == 1.0
 
 
-def test_a_cancel_is_heard_between_steps(smoke: DistillConfig) -> None:
+def test_a_cancel_is_noticed_between_steps(smoke: DistillConfig) -> None:
     with pytest.raises(Cancelled):
         seconds_of_a_patient(smoke, "MR", "cpu", Monitor(cancel=lambda: True))
 
 
 def test_the_job_counts_those_who_are_distilled(people: Path) -> None:
     config = {"preset": "smoke", "held_out": 0.25, "device": "cpu"}
-    told = run_job(JobSpec("distill-estimate", {"cohort": str(people), "config": config})).fields
-    assert (told["patients"], told["held_out"]) == (2, 2)
-    assert told["names"] == sorted(PEOPLE)
-    assert told["seconds"] == pytest.approx(2 * told["seconds_per_patient"], abs=0.01)
-    assert told["seconds"] > 0
-    assert told["device"] == "cpu"
+    reported = run_job(
+        JobSpec("distill-estimate", {"cohort": str(people), "config": config})
+    ).fields
+    assert (reported["patients"], reported["held_out"]) == (2, 2)
+    assert reported["names"] == sorted(PEOPLE)
+    assert reported["seconds"] == pytest.approx(2 * reported["seconds_per_patient"], abs=0.01)
+    assert reported["seconds"] > 0
+    assert reported["device"] == "cpu"
 
 
 def test_the_job_takes_a_number_of_patients_for_a_cohort() -> None:
     config = {"preset": "smoke", "device": "cpu"}
-    told = run_job(JobSpec("distill-estimate", {"patients": 10, "config": config})).fields
-    assert (told["patients"], told["held_out"]) == (8, 2)
+    reported = run_job(JobSpec("distill-estimate", {"patients": 10, "config": config})).fields
+    assert (reported["patients"], reported["held_out"]) == (8, 2)
     with pytest.raises(ConfigError, match="patients is None"):
         run_job(JobSpec("distill-estimate", {"config": config}))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from Library.conftest import Ear
+from Library.conftest import WarningRecorder
 
 from MedEnhanceLib import io
 from MedEnhanceLib.errors import ConfigError, InputError
@@ -20,9 +20,9 @@ from .conftest import PEOPLE, phantom, write_cohort
 
 
 def prepared(cohort: Cohort, config: DistillConfig) -> tuple[Prepared, str]:
-    ear = Ear()
-    found = prepare(cohort, config, ear.monitor)
-    return found, " ".join(ear.warnings)
+    recorder = WarningRecorder()
+    found = prepare(cohort, config, recorder.monitor)
+    return found, " ".join(recorder.warnings)
 
 
 @pytest.mark.slow
@@ -36,11 +36,11 @@ def test_the_template_shows_nobody_and_needs_no_warning(
     assert "the prior is" not in said
 
 
-@pytest.mark.parametrize("wish", ["representative", f"patient:{PEOPLE[1]}"])
+@pytest.mark.parametrize("requested", ["representative", f"patient:{PEOPLE[1]}"])
 def test_a_patient_as_prior_is_named_as_exposed(
-    wish: str, cohort: Cohort, smoke: DistillConfig
+    requested: str, cohort: Cohort, smoke: DistillConfig
 ) -> None:
-    found, said = prepared(cohort, replace(smoke, prior=wish, intensities="own"))
+    found, said = prepared(cohort, replace(smoke, prior=requested, intensities="own"))
     assert found.prior.patient in PEOPLE
     assert f"the prior is patient {found.prior.patient}" in said
     assert "can recognize it" in said
@@ -95,7 +95,7 @@ def test_a_volume_of_ones_own_is_taken_with_a_warning(
     assert "mine" not in found.prior.description
 
 
-def test_ct_has_no_template_and_is_told_what_is_possible(
+def test_ct_has_no_template_and_the_error_says_what_is_possible(
     smoke: DistillConfig, tmp_path: Path
 ) -> None:
     cohort = Cohort.from_folder(write_cohort(tmp_path / "ct", "CT"))
@@ -107,9 +107,9 @@ def test_ct_has_no_template_and_is_told_what_is_possible(
 
 
 def test_priors_that_are_not_there_are_refused(cohort: Cohort, smoke: DistillConfig) -> None:
-    for wish in ("nowhere.nii.gz", "patient:NOBODY"):
+    for requested in ("nowhere.nii.gz", "patient:NOBODY"):
         with pytest.raises(ConfigError, match=r"nowhere|NOBODY"):
-            prepare(cohort, replace(smoke, prior=wish), Monitor())
+            prepare(cohort, replace(smoke, prior=requested), Monitor())
     with pytest.raises(ConfigError, match="not named"):
         replace(smoke, prior="patient:")
 

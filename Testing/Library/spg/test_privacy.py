@@ -60,9 +60,7 @@ def test_it_says_what_another_accountant_says(
 
 
 @pytest.mark.parametrize(("noise", "delta"), [(1.0, 1e-5), (5.0, 1e-3), (0.7, 1e-6)])
-def test_it_never_promises_more_than_the_exact_curve_of_one_step(
-    noise: float, delta: float
-) -> None:
+def test_its_bound_is_never_below_the_exact_curve_of_one_step(noise: float, delta: float) -> None:
     """Balle and Wang 2018: δ = Φ(1/2σ − εσ) − e^ε Φ(−1/2σ − εσ) is exact for one Gaussian."""
 
     def normal(x: float) -> float:
@@ -76,7 +74,7 @@ def test_it_never_promises_more_than_the_exact_curve_of_one_step(
 
 
 @pytest.mark.parametrize(("rate", "noise"), [(0.05, 0.8), (0.3, 1.5)])
-def test_it_never_promises_more_than_one_sampled_step_keeps(rate: float, noise: float) -> None:
+def test_its_bound_is_never_below_that_of_one_sampled_step(rate: float, noise: float) -> None:
     """The hockey-stick divergence of the mixture, both ways, by quadrature."""
     delta = 1e-4
     claimed = spent(1, noise, rate, delta)
@@ -211,7 +209,7 @@ def test_each_patient_step_and_run_has_noise_of_its_own(
     assert first(5, 0, 0) == values[0]
 
 
-def test_a_wish_for_epsilon_becomes_the_noise_that_keeps_it(noised: DistillConfig) -> None:
+def test_a_requested_epsilon_becomes_the_noise_that_keeps_it(noised: DistillConfig) -> None:
     steps = noisy_steps(noised)
     assert (steps.steps, steps.sampling_rate) == (4, 1.0)  # two networks, two matches each
     assert 7.9 < epsilon([steps], 1e-3) <= 8.0
@@ -246,16 +244,16 @@ def test_the_manifest_says_what_the_accountant_says(
     two: Cohort, noised: DistillConfig, tmp_path: Path
 ) -> None:
     out = distill_cohort(two, tmp_path / "out", noised)
-    told = load_distilled(out).manifest
-    privacy = told["privacy"]
+    reported = load_distilled(out).manifest
+    privacy = reported["privacy"]
     phase = NoisySteps(steps=privacy["matches"], noise_multiplier=privacy["noise_multiplier"])
     assert privacy["epsilon"] == epsilon([phase], privacy["delta"])
     assert privacy["epsilon"] <= 8
     assert privacy["statement"] in (out / "card.md").read_text(encoding="utf-8")
     assert load_distilled(out).config.dp == noised.dp
     # What no noise covers is not there.
-    assert "data_sha256" not in told
-    assert set(told["measured"]) == {"structure", "saturation"}
+    assert "data_sha256" not in reported
+    assert set(reported["measured"]) == {"structure", "saturation"}
     before = hashes(out)
     distill_cohort(two, out, noised)  # it is known again, all the same
     assert hashes(out) == before
@@ -324,17 +322,17 @@ def test_what_the_cohort_shows_stays_out_of_the_result(
         raise AssertionError("the cohort's quantiles were taken")
 
     monkeypatch.setattr(prepared_module, "with_intensities", never)
-    heard: list[str] = []
-    monitor = Monitor(lambda event: heard.append(str(event.fields.get("message"))))
+    received: list[str] = []
+    monitor = Monitor(lambda event: received.append(str(event.fields.get("message"))))
     config = replace(noised, intensities="cohort", held_out=0.5)
     out = distill_cohort(cohort, tmp_path / "out", config, monitor)
-    assert any("keeps its own intensities" in message for message in heard)
+    assert any("keeps its own intensities" in message for message in received)
     assert load_distilled(out).config.intensities == "own"
     assert not (out / "audit").exists()
     assert (tmp_path / "out-confidential" / "audit.json").exists()
-    told = load_distilled(out).manifest["audit"]
-    assert told["alarm"] is None
-    assert "no noise covers them" in told["summary"]
+    reported = load_distilled(out).manifest["audit"]
+    assert reported["alarm"] is None
+    assert "no noise covers them" in reported["summary"]
 
 
 @pytest.mark.parametrize(
@@ -348,7 +346,7 @@ def test_what_the_cohort_shows_stays_out_of_the_result(
         ("8", "dp is '8'"),
     ],
 )
-def test_what_promises_nothing_is_refused(fields: object, says: str) -> None:
+def test_what_guarantees_nothing_is_refused(fields: object, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
         DistillConfig.from_json({"dp": fields})
     assert says in f"{caught.value.message} {caught.value.hint}"
@@ -363,6 +361,6 @@ def test_the_command_takes_epsilon_and_delta(
     assert main([*words, "--epsilon", "8", "--delta", "0.4"]) == 2
     assert "δ is 0.4 with 4 patients" in json.loads(capsys.readouterr().out)["error"]["message"]
     assert main([*words, "--epsilon", "8", "--delta", "1e-4"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["privacy"]["delta"] == 1e-4
-    assert "ε = 8" in told["privacy"]["statement"]
+    reported = json.loads(capsys.readouterr().out)
+    assert reported["privacy"]["delta"] == 1e-4
+    assert "ε = 8" in reported["privacy"]["statement"]

@@ -93,8 +93,8 @@ def test_a_cohort_holds_patients_out_and_measures_on_them(
     words += ["--pattern", "*.nii.gz"]
     words += ["--preset", "smoke", "--config", str(tmp_path / "c.json"), "--device", "cpu"]
     assert main([*words, "--out", str(tmp_path / "r"), "--name", "mine", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    (row,) = told["held_out"]
+    reported = json.loads(capsys.readouterr().out)
+    (row,) = reported["held_out"]
     assert row["patients"] == "1 held out"
     assert row["damaged (dB)"] > 5
     bundle = read_bundle(tmp_path / "r" / "mine")
@@ -161,7 +161,7 @@ def test_the_prior_alone_is_a_set_to_train_on(distilled: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("method", ["denoiser", "hqg"])
-def test_what_is_no_finished_set_is_told(method: str, distilled: Path, tmp_path: Path) -> None:
+def test_what_is_no_finished_set_is_reported(method: str, distilled: Path, tmp_path: Path) -> None:
     unfinished = tmp_path / "distilled"
     shutil.copytree(distilled, unfinished)
     (unfinished / "manifest.json").unlink()
@@ -256,13 +256,13 @@ def test_values_outside_the_window_stay(model: Path, scan: Volume) -> None:
 
 def test_other_pixels_are_warned_of(model: Path, scan: Volume) -> None:
     fine = replace(scan, geometry=Geometry((0.8, 0.8, 5.0)))
-    heard: list[str] = []
+    received: list[str] = []
     result = me.enhance(
         *(fine, str(model)),
         device="cpu",
-        progress=lambda event: heard.append(str(event.fields.get("message"))),
+        progress=lambda event: received.append(str(event.fields.get("message"))),
     )
-    assert any("was trained on axial pixels of 3 mm" in message for message in heard)
+    assert any("was trained on axial pixels of 3 mm" in message for message in received)
     assert [warning["code"] for warning in result.report["results"]["doubts"]] == ["pixel-size"]
     near = me.enhance(replace(scan, geometry=Geometry((2.5, 3.2, 9.0))), str(model), device="cpu")
     assert near.report["results"]["doubts"] == []
@@ -281,7 +281,7 @@ def test_what_a_restorer_has_not_is_refused_by_name(
         me.enhance(scan, str(model), device="cpu", **options)
 
 
-def test_a_cancel_is_heard_and_nothing_is_written(model: Path, tmp_path: Path) -> None:
+def test_a_cancel_is_noticed_and_nothing_is_written(model: Path, tmp_path: Path) -> None:
     io.save(phantom(1), tmp_path / "scan.nii.gz")
     from MedEnhanceLib.jobs import JobSpec, run_job
 
@@ -329,12 +329,12 @@ def test_an_enhancer_learns_from_a_set(
 ) -> None:
     fields = {"preset": "smoke", "device": "cpu", "steps": 2}
     folder = me.train("hqg", fields, distilled, tmp_path / "h")
-    told = read_metadata(folder)
-    assert (told["name"], told["kind"]) == ("hqg-mr-distilled", "enhancer")
-    assert "training signal, not anatomy" in told["data"][0]["subjects"]
-    assert "distilled images" in told["limits"][0]
-    assert "pixels of 3 mm" in told["limits"][1]
-    assert "task denoise" in told["description"]
+    reported = read_metadata(folder)
+    assert (reported["name"], reported["kind"]) == ("hqg-mr-distilled", "enhancer")
+    assert "training signal, not anatomy" in reported["data"][0]["subjects"]
+    assert "distilled images" in reported["limits"][0]
+    assert "pixels of 3 mm" in reported["limits"][1]
+    assert "task denoise" in reported["description"]
     done = me.enhance(phantom(9), model=str(folder), device="cpu")
     assert not any("pixels of 3 mm" in warning.text for warning in done.enhancement.warnings)
     fine = Volume(phantom(9).voxels, Geometry((1.0, 1.0, 4.0)), modality="MR")

@@ -100,10 +100,10 @@ def _expect(x: Array, e: Array, linear: int, first: bool, model: Model) -> tuple
 
 
 def _pull(state: int, mean: int, scale: int, form: int, words: Any) -> tuple[int, int]:
-    centre = mean + 8
+    center = mean + 8
     bits = max((scale - 20) >> 2, 0)
-    base = (centre >> (bits + 4)) << bits
-    phase = (centre >> (bits + 1)) & 7
+    base = (center >> (bits + 4)) << bits
+    phase = (center >> (bits + 1)) & 7
     counts = _counts(min(scale, 20 + (scale & 3)), phase, form).copy()
     first, extra = _symbols()
     floor = int(np.searchsorted(first, (-base) >> bits, side="right")) - 1

@@ -446,7 +446,7 @@ def test_the_wavelet_refuses_a_head_that_cannot_be(
         decompress(wavelet_file)
 
 
-def test_inspect_tells_what_is_missing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inspect_names_what_is_missing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert inspect_container(file)["missing"] == []
     monkeypatch.setattr(inspection, "find_spec", lambda _: None)
     missing = inspect_container(file)["missing"]

@@ -95,7 +95,7 @@ def test_where_every_block_is_coded_the_estimate_is_the_result(tmp_path: Path) -
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("patience")
-def test_full_effort_is_told_to_be_smaller(template: Volume) -> None:
+def test_full_effort_is_estimated_to_be_smaller(template: Volume) -> None:
     fast = estimate(template, CompressConfig(lossless=True, speed="fast"))
     normal = estimate(template, CompressConfig(lossless=True))
     # The learned predictor, which fast does without, is far smaller on this template.

@@ -101,7 +101,7 @@ class TestMaxError:
         assert same_bits(back.voxels, scan.voxels)
         assert back.history == ()
 
-    def test_the_report_tells_what_was_reached(self, scan: Volume, tmp_path: Path) -> None:
+    def test_the_report_states_what_was_reached(self, scan: Volume, tmp_path: Path) -> None:
         done = compress(scan, tmp_path / "a.ucv", CompressConfig(max_error=3))
         back = decompress(tmp_path / "a.ucv").voxels
         error = back.astype(float) - scan.voxels
@@ -111,7 +111,9 @@ class TestMaxError:
         assert done.psnr_peak == peak
         assert done.verified
 
-    def test_the_history_tells_that_the_volume_is_derived(self, scan: Volume, write: Write) -> None:
+    def test_the_history_states_that_the_volume_is_derived(
+        self, scan: Volume, write: Write
+    ) -> None:
         (line,) = decompress(write(scan, max_error=2)).history
         assert line.startswith("DERIVED: compressed with a largest error of 2 HU")
 

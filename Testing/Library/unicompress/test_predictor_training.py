@@ -49,11 +49,11 @@ def test_training_goes_on_where_it_stopped(data: list[Path], tmp_path: Path) -> 
     def after_six() -> bool:
         return len(steps) > 6
 
-    def hear(event: Event) -> None:
+    def listen(event: Event) -> None:
         if event.fields.get("stage") == "train the predictor":
             steps.append(1)
 
-    monitor = Monitor(hear, after_six)
+    monitor = Monitor(listen, after_six)
     with pytest.raises(Cancelled):
         train_predictor(SMOKE, data, tmp_path / "out", monitor)
     metrics: list[int] = []
@@ -64,14 +64,14 @@ def test_training_goes_on_where_it_stopped(data: list[Path], tmp_path: Path) -> 
     assert metrics == [8, 12]
 
 
-def test_how_far_it_is_is_told_all_the_time(data: list[Path], tmp_path: Path) -> None:
+def test_progress_is_reported_throughout(data: list[Path], tmp_path: Path) -> None:
     events: list[tuple[str, float]] = []
 
-    def hear(event: Event) -> None:
+    def listen(event: Event) -> None:
         if event.kind == "progress":
             events.append((event.fields["stage"], event.fields["fraction"]))
 
-    train_predictor(SMOKE, data, tmp_path / "out", Monitor(hear))
+    train_predictor(SMOKE, data, tmp_path / "out", Monitor(listen))
     fractions = [fraction for _, fraction in events]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0

@@ -53,7 +53,7 @@ def test_a_small_file_is_read_whole(tmp_path: Path) -> None:
     assert (share, seen.history) == (1.0, ())
 
 
-def test_damage_is_told_as_ever(file: Path, tmp_path: Path) -> None:
+def test_damage_is_reported_as_in_a_full_read(file: Path, tmp_path: Path) -> None:
     data = file.read_bytes()
     (tmp_path / "cut.ucv").write_bytes(data[: len(data) // 2])
     with pytest.raises(CodecError):

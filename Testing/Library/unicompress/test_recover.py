@@ -1,18 +1,31 @@
-"""What is intact in a damaged file is saved, and what is not is reported."""
+"""Damage is found and named, and what is intact is recovered: chunks, ends, each single byte."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import CodecError
-from MedEnhanceLib.unicompress import RecoverReport, decompress, recover
-from MedEnhanceLib.unicompress.container import Container
+from MedEnhanceLib.errors import Cancelled, CodecError
+from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.unicompress import (
+    RecoverReport,
+    blocks,
+    container,
+    decompress,
+    inspect_container,
+    recover,
+)
+from MedEnhanceLib.unicompress.blocks import Grid
+from MedEnhanceLib.unicompress.container import Chunk, Container
 
 from .conftest import Write
+from .fuzzing import light
+from .test_damage import chunks_of, rebuild
+from .test_round_trip import same_bits
 
 
 @pytest.fixture
@@ -94,7 +107,7 @@ def test_both_copies_lost_is_an_error(file: Path) -> None:
         recover(file)
 
 
-def test_a_sequence_tells_the_frame(write: Write, small_blocks: None) -> None:
+def test_a_sequence_names_the_frame(write: Write, small_blocks: None) -> None:
     volume = Volume(np.arange(2 * 3 * 20 * 20, dtype=np.int32).reshape(2, 3, 20, 20))
     path = write(volume, lossless=True, speed="fast")
     with Container(path) as opened:
@@ -142,3 +155,118 @@ def test_recover_never_advises_to_recover(tmp_path: Path) -> None:
         recover(path)
     assert "Copy the file again" in caught.value.hint
     assert "recover" not in caught.value.hint
+
+
+def test_verifying_finds_an_intact_file_intact(file: Path) -> None:
+    assert inspect_container(file)["check"] is None
+    check = inspect_container(file, verify=True)["check"]
+    assert check == {"intact": True, "chunks": 27, "damaged": [], "sealed": True}
+
+
+def test_every_damaged_chunk_is_reported_with_its_block_and_place(file: Path) -> None:
+    with container.Container(file) as opened:
+        chunks = [opened.chunks[4], opened.chunks[20]]
+    raw = bytearray(file.read_bytes())
+    for chunk in chunks:
+        raw[chunk.offset + chunk.length - 1] ^= 1
+    file.write_bytes(raw)
+    check = inspect_container(file, verify=True)["check"]
+    assert (check["intact"], check["sealed"]) == (False, False)
+    assert [one["chunk"] for one in check["damaged"]] == [4, 20]
+    first = check["damaged"][0]
+    assert (first["block"], first["offset"]) == (chunks[0].block, chunks[0].offset)
+    box = blocks.Grid((10, 40, 36), (3, 3, 3)).box(chunks[0].block)
+    assert first["start"] == [box.k[0], box.j[0], box.i[0]]
+    assert first["stop"] == [box.k[1], box.j[1], box.i[1]]
+
+
+def test_a_chunk_without_voxels_is_verified_too(file: Path) -> None:
+    rebuild(file, chunks=[*chunks_of(file), Chunk(container.NO_BLOCK, 99, b"a model")])
+    raw = file.read_bytes()
+    file.write_bytes(raw.replace(b"a model", b"a Model"))
+    (found,) = inspect_container(file, verify=True)["check"]["damaged"]
+    assert (found["chunk"], found["block"], found["start"]) == (27, None, None)
+
+
+@pytest.mark.parametrize("place", [-1, -60, -100])
+def test_damage_behind_the_chunks_is_found_by_the_seal(place: int, file: Path) -> None:
+    raw = bytearray(file.read_bytes())
+    raw[place] ^= 1
+    file.write_bytes(raw)
+    check = inspect_container(file, verify=True)["check"]
+    assert (check["intact"], check["damaged"], check["sealed"]) == (False, [], False)
+
+
+def test_it_reports_progress_and_can_be_stopped(file: Path) -> None:
+    fractions: list[float] = []
+    monitor = Monitor(lambda event: fractions.append(event.fields["fraction"]))
+    inspect_container(file, verify=True, monitor=monitor)
+    assert fractions == sorted(fractions)
+    assert len(fractions) > 27
+    with pytest.raises(Cancelled):
+        inspect_container(file, verify=True, monitor=Monitor(cancel=lambda: True))
+
+
+PROLOGUE, SEAL = 64, 32
+MODES: dict[str, dict[str, Any]] = {
+    "lossless": {"lossless": True},
+    "max_error": {"max_error": 2.0},
+    "ratio": {"ratio": 6.0},  # small files of a fixed ratio hold header and table once
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+def test_a_flip_in_any_byte_is_found_and_costs_its_block_only(
+    mode: str, write: Write, small_blocks: None, tmp_path: Path
+) -> None:
+    j, i = np.mgrid[0:20, 0:12]
+    smooth = 300 * np.sin(j / 9) * np.cos(i / 7) + 8 * np.arange(5)[:, None, None]
+    noise = np.random.default_rng(3).normal(0, 3, smooth.shape)
+    voxels = (smooth + noise).astype(np.int64 if mode == "ratio" else np.int16)
+    path = write(Volume(voxels), speed="fast", **MODES[mode])
+    whole, true = path.read_bytes(), decompress(path).voxels
+    with Container(path) as opened:
+        grid = Grid(true.shape, tuple(opened.header["blocks"]))
+        owner = {
+            byte: chunk.block
+            for chunk in opened.chunks
+            for byte in range(chunk.offset, chunk.offset + chunk.length)
+        }
+    start, end = min(owner), max(owner) + 1
+    twice = len(whole) > end + PROLOGUE + SEAL
+    assert twice == (mode != "ratio")
+    assert len(grid) == 4
+
+    with light():
+        for place in range(len(whole)):
+            damaged = bytearray(whole)
+            damaged[place] ^= 1 << place % 8
+            path.write_bytes(damaged)
+            found = _is_found(path, true)
+            # What follows the payload is the second copy, which only `recover` reads, and the seal.
+            assert found == (place < end), place
+            if place in owner:
+                volume, report = recover(path)
+                assert [lost.block for lost in report.lost] == [owner[place]]
+                box = grid.box(owner[place])
+                kept = np.ones(true.shape, bool)
+                box.of(kept)[...] = False
+                assert np.array_equal(volume.voxels[kept], true[kept])
+            elif place < start and (twice or place < PROLOGUE):
+                volume, report = recover(path)
+                assert same_bits(volume.voxels, true)
+                assert report.proved
+            elif place < start:
+                with pytest.raises(CodecError):
+                    recover(path)
+
+
+def _is_found(path: Path, true: Any) -> bool:
+    try:
+        back = decompress(path).voxels
+    except CodecError as error:
+        assert error.hint
+        return True
+    assert same_bits(back, true)
+    return False

@@ -157,11 +157,11 @@ def test_training_writes_a_model_that_can_be_used_and_goes_on(tmp_path: Path) ->
     config = RestorationConfig.preset("smoke", modality="CT")
     fractions: list[float] = []
 
-    def hear(event: Event) -> None:
+    def listen(event: Event) -> None:
         if event.kind == "progress":
             fractions.append(event.fields["fraction"])
 
-    first = train_restoration(config, [source], tmp_path / "out", Monitor(hear)).read_bytes()
+    first = train_restoration(config, [source], tmp_path / "out", Monitor(listen)).read_bytes()
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
     assert len(fractions) > config.steps

@@ -1,4 +1,4 @@
-"""What goes in comes out: every mode, every type, odd shapes."""
+"""What goes in comes out: every mode, every type, odd shapes, open volumes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.io import load
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress
 
 from .conftest import Write
@@ -153,3 +154,53 @@ def test_the_file_is_the_same_for_any_number_of_threads(
         files.append(path.read_bytes())
         assert same_bits(decompress(path, threads=1).voxels, decompress(path, threads=4).voxels)
     assert files[0] == files[1] == files[2]
+
+
+OPEN_FILES = {
+    "CT": "ct/abdomen/CT.nii.gz",
+    "MR": "mr/studyforrest/T1.nii.gz",
+    "EM": "em/medulla_t2.nii.gz",
+}
+#: Bits per voxel without loss, and decibels at a ratio of 16: a little worse than measured.
+BITS = {"CT": 4.45, "MR": 3.30, "EM": 4.88}
+DECIBELS = {"CT": 48.0, "MR": 31.8, "EM": 29.3}
+
+
+@pytest.fixture(params=OPEN_FILES)
+def slab(request: pytest.FixtureRequest, shared_data: Path) -> tuple[str, Volume]:
+    """A corner of eight slices from the middle: one block, quick enough for a test."""
+    volume = load(shared_data / OPEN_FILES[request.param])
+    middle = volume.shape[0] // 2
+    voxels: Voxels = volume.voxels[middle - 4 : middle + 4, :256, :256]
+    return request.param, Volume(voxels, volume.geometry, modality=volume.modality)
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_an_open_volume_without_loss(slab: tuple[str, Volume], tmp_path: Path) -> None:
+    name, volume = slab
+    done = compress(volume, tmp_path / "a.ucv", CompressConfig(lossless=True))
+    assert np.array_equal(decompress(tmp_path / "a.ucv").voxels, volume.voxels)
+    assert 8 * done.file_bytes / volume.voxels.size < BITS[name]
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("bound", [1, 8])
+def test_an_open_volume_within_an_error_bound(
+    slab: tuple[str, Volume], bound: int, tmp_path: Path
+) -> None:
+    _, volume = slab
+    config = CompressConfig(max_error=bound, speed="fast")
+    done = compress(volume, tmp_path / "a.ucv", config)
+    error = decompress(tmp_path / "a.ucv").voxels.astype(int) - volume.voxels
+    assert np.abs(error).max() == done.max_error <= bound
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_an_open_volume_at_a_ratio(slab: tuple[str, Volume], tmp_path: Path) -> None:
+    name, volume = slab
+    done = compress(volume, tmp_path / "a.ucv", CompressConfig(ratio=16))
+    assert done.ratio >= 16
+    assert done.psnr is not None
+    assert done.psnr > DECIBELS[name]

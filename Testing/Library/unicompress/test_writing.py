@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +27,7 @@ from MedEnhanceLib.unicompress.codecs import lossless
 from MedEnhanceLib.unicompress.codecs.predictor import learned
 from MedEnhanceLib.unicompress.verify import Tally, check_target
 
+from . import killing
 from .conftest import Write
 
 LOSSLESS = CompressConfig(lossless=True, speed="fast", threads=2)
@@ -76,7 +80,7 @@ def test_a_full_disk_is_said_so(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_existing_file_is_not_replaced_unasked(scan: Volume, tmp_path: Path) -> None:
+def test_an_existing_file_is_not_replaced_without_request(scan: Volume, tmp_path: Path) -> None:
     path = tmp_path / "a.ucv"
     path.write_bytes(b"old")
     with pytest.raises(OutputError, match="exists already"):
@@ -189,7 +193,7 @@ def test_a_file_above_its_ratio_is_caught(
         encode, "build_frame", lambda h, c, **o: real(h, c, **o) if not c else fat(h, c, **o)
     )
     with pytest.raises(CodecError, match="misses its target"):
-        compress(scan, tmp_path / "a.ucv", CompressConfig(ratio=8.0))
+        compress(scan, tmp_path / "a.ucv", CompressConfig(ratio=8.0, speed="fast"))
 
 
 def test_a_disk_that_returns_other_bytes_is_caught(
@@ -263,3 +267,41 @@ def test_the_hashes_are_those_of_the_file_and_its_voxels(scan: Volume, tmp_path:
     done = compress(scan, tmp_path / "a.ucv", LOSSLESS)
     assert done.file_sha256 == hashlib.sha256((tmp_path / "a.ucv").read_bytes()).hexdigest()
     assert done.sha256 == hashlib.sha256(scan.voxels.tobytes()).hexdigest()
+
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
+def points(what: str, folder: Path, count: int) -> list[dict[str, Any]]:
+    command = [sys.executable, killing.__file__, what, str(folder), str(count), "1"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@needs_fork
+@pytest.mark.slow
+def test_a_killed_writer_leaves_the_old_file_or_none(tmp_path: Path) -> None:
+    rows = points("kill", tmp_path, 15)
+    assert sum(row["killed"] for row in rows) >= 12
+    assert {row["writer"] for row in rows} >= set(killing.MODES)
+    for row in rows:
+        assert row["target"] in ("old", "new", "none"), row
+        assert row["temporary"] <= 1, row
+        assert (row["litter"], row["source"]) == (0, "same"), row
+
+
+@needs_fork
+@pytest.mark.slow
+def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path: Path) -> None:
+    rows = points("full", tmp_path, 15)
+    for row in rows:
+        assert not row["crashed"], row
+        assert row["says"] == "written" or (
+            row["says"].startswith("OutputError") and "no space left" in row["says"]
+        ), row
+        expected = "new" if row["says"] == "written" else "old" if row["exists"] else "none"
+        assert row["target"] == expected, row
+        assert (row["temporary"], row["litter"], row["source"]) == (0, 0, "same"), row
+    assert sum(row["says"] != "written" for row in rows) >= 5

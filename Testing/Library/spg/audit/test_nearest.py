@@ -106,7 +106,7 @@ def test_a_leak_of_a_held_out_patient_is_no_alarm_but_a_caution(
     assert any("held-out patient is as close" in caution for caution in report.cautions)
 
 
-def test_one_person_under_two_names_is_told(people: Anatomy, of_the_prior: np.ndarray) -> None:
+def test_one_person_under_two_names_is_reported(people: Anatomy, of_the_prior: np.ndarray) -> None:
     training = {name: people[name] for name in ("train0", "train1", "train2")}
     held_out = {"held0": people["held0"], "held1": people["train1"][::-1] ** 0.9}
     report = run(Audited(of_the_prior, training, held_out))

@@ -47,9 +47,9 @@ def test_a_distillation_that_remembers_is_found(people: Anatomy, audited: Make) 
     real = remembers({n: s for n, s in people.items() if n.startswith("train")}, 99)
     it = audited(real)
     shadows = shadows_of(it, remembers)
-    told = shadow_finding(shadows, AuditConfig(shadows=8), LEVEL)
-    assert told.alarm
-    assert told.measured["right"] > 0.8
+    reported = shadow_finding(shadows, AuditConfig(shadows=8), LEVEL)
+    assert reported.alarm
+    assert reported.measured["right"] > 0.8
     lira = lira_finding(it, Gallery(it.patients).nearest(real), shadows, LEVEL)
     assert lira.alarm
     assert lira.measured["auc"] > 0.95

@@ -61,7 +61,7 @@ def test_only_the_leak_alarms(report: AuditReport) -> None:
     assert report.summary.startswith("ALARM")
 
 
-def test_it_never_says_private_and_never_promises(report: AuditReport) -> None:
+def test_it_never_says_private_and_never_guarantees(report: AuditReport) -> None:
     clean = replace(report, findings=report.findings[1:])
     for said in (report.summary, clean.summary):
         assert "private" not in said.lower()
@@ -96,10 +96,10 @@ def test_what_cannot_alarm_never_claims_that_it_could(people: Anatomy) -> None:
     ]
     images = people["outside"][:9]
     it = Audited(images, *groups, owners=tuple(f"train{n}" for n in range(3) for _ in range(3)))
-    told = audit(it, replace(QUICK, canaries=False), redistill=forgets)
-    for finding in told.findings:
+    reported = audit(it, replace(QUICK, canaries=False), redistill=forgets)
+    for finding in reported.findings:
         assert finding.is_blind or finding.smallest_p <= finding.level
-    blind = [finding.attack for finding in told.findings if finding.is_blind]
+    blind = [finding.attack for finding in reported.findings if finding.is_blind]
     assert {"likeness-ncc", "likeness-ssim", "identity", "lira"} <= set(blind)
     assert "copies" not in blind
 
@@ -111,9 +111,9 @@ def test_the_level_is_shared_by_all_attacks(report: AuditReport) -> None:
 
 
 @pytest.mark.slow
-def test_without_a_way_to_distil_again_this_is_said(people: Anatomy, audited: Make) -> None:
-    told = audit(audited(people["outside"]), QUICK)
-    reasons = {each.attack: each.reason for each in told.not_run}
+def test_without_a_way_to_distill_again_this_is_stated(people: Anatomy, audited: Make) -> None:
+    reported = audit(audited(people["outside"]), QUICK)
+    reasons = {each.attack: each.reason for each in reported.not_run}
     assert set(reasons) == {"identity", "shadows", "canaries"}
     assert "--shadows" in reasons["shadows"]
     off = audit(
@@ -152,13 +152,15 @@ def test_what_shows_patients_can_be_kept_elsewhere(report: AuditReport, tmp_path
 
 
 def test_the_json_holds_all_figures(report: AuditReport, tmp_path: Path) -> None:
-    told = json.loads((write_audit(report, tmp_path) / "audit.json").read_text(encoding="utf-8"))
-    assert told["alarm"] is True
-    assert told["findings"][0]["measured"]["suspects"][0]["patient"] == "T4"
-    assert told["nearest_pairs"][0]["image"] == 3
-    assert told["counts"]["training_slices"] == 50
-    assert told["config"]["shadows"] == 4
-    assert all({"p", "level", "detectable", "power"} <= set(f) for f in told["findings"])
+    reported = json.loads(
+        (write_audit(report, tmp_path) / "audit.json").read_text(encoding="utf-8")
+    )
+    assert reported["alarm"] is True
+    assert reported["findings"][0]["measured"]["suspects"][0]["patient"] == "T4"
+    assert reported["nearest_pairs"][0]["image"] == 3
+    assert reported["counts"]["training_slices"] == 50
+    assert reported["config"]["shadows"] == 4
+    assert all({"p", "level", "detectable", "power"} <= set(f) for f in reported["findings"])
 
 
 def test_pictures_show_image_slice_and_difference(report: AuditReport, tmp_path: Path) -> None:
@@ -175,22 +177,24 @@ def test_pictures_show_image_slice_and_difference(report: AuditReport, tmp_path:
 
 
 @pytest.mark.slow
-def test_an_earlier_audit_is_not_overwritten_unasked(report: AuditReport, tmp_path: Path) -> None:
+def test_an_earlier_audit_is_not_overwritten_without_request(
+    report: AuditReport, tmp_path: Path
+) -> None:
     write_audit(report, tmp_path)
     with pytest.raises(OutputError, match="exists already"):
         write_audit(report, tmp_path)
     write_audit(report, tmp_path, overwrite=True)
 
 
-def test_it_tells_how_far_it_is_and_stops_when_asked(people: Anatomy, audited: Make) -> None:
-    heard: list[float] = []
+def test_it_reports_progress_and_stops_when_asked(people: Anatomy, audited: Make) -> None:
+    received: list[float] = []
 
     def listen(event: Event) -> None:
-        heard.append(event.fields["fraction"])
+        received.append(event.fields["fraction"])
 
     audit(audited(people["outside"]), QUICK, redistill=forgets, monitor=Monitor(listen))
-    assert heard == sorted(heard)
-    assert heard[-1] > 0.75
+    assert received == sorted(received)
+    assert received[-1] > 0.75
     with pytest.raises(Cancelled):
         stop = Monitor(cancel=lambda: True)
         audit(audited(people["outside"]), QUICK, monitor=stop)

@@ -78,7 +78,7 @@ def test_ablations_are_values_of_the_configuration(
         assert all(value >= 0 for value in trainer.step(number).values())
 
 
-def test_nothing_to_learn_from_is_told(smoke: ImplicitConfig, tmp_path: Path) -> None:
+def test_nothing_to_learn_from_is_an_error(smoke: ImplicitConfig, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no volumes"):
         read_sources(smoke, tmp_path, Monitor())
 

@@ -1,0 +1,220 @@
+"""What is done to a volume before any network: steps that are measured in it, none of them learned.
+
+measure → noise removed (grouped filter) → blur undone → lines of k-space completed, as `task` says
+                 └ pilot from an earlier scan           └ appearance of a guide
+
+Everything is measured in the whole frame, so that parts of it are treated as the whole is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.hqg import appearance, artifacts, earlier_scan, sharpness
+from MedEnhanceLib.hqg.cache import VolumeCache
+from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.hqg.denoise import denoise, need_of
+from MedEnhanceLib.nets.intensity import scaling_for
+from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise
+from MedEnhanceLib.runtime.progress import Monitor, attend
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The steps for one frame.
+
+    Attributes:
+        frame: the whole frame, [K, J, I].
+        noise: as measured in it.
+        share: of the noise's removal that is applied, 0 to 1.
+        blur: where blur is to be undone.
+        repair: where lines of k-space are to be completed, or motion undone.
+        wanted: the appearance that a guide shows.
+        earlier: the patient's earlier scan on the grid of the frame, in its units.
+        is_shaded: whether its shading is to be corrected (N4), for bias_correction "auto".
+        facts: what was measured and decided, as manifests record it.
+    """
+
+    frame: Volume
+    noise: NoiseEstimate
+    share: float = 1.0
+    blur: sharpness.BlurEstimate | None = None
+    repair: artifacts.ArtifactEstimate | None = None
+    wanted: appearance.Appearance | None = None
+    earlier: Floats | None = None
+    is_shaded: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def needs_whole(self) -> bool:
+        """Whether a part of the result depends on all of the frame."""
+        return any(step is not None for step in (self.blur, self.repair, self.wanted))
+
+
+def plan_chain(
+    frame: Volume,
+    known: VolumeCache,
+    config: EnhanceConfig,
+    *,
+    guide: Volume | None = None,
+    is_preview: bool = False,
+    monitor: Monitor,
+) -> Chain:
+    """Measure a frame and decide what is done to it.
+
+    Args:
+        frame: [K, J, I].
+        known: measurements of an earlier run over it, filled by this one.
+        config: task, strength and what the guide is for.
+        guide: a volume of the wanted appearance, or the patient's earlier scan.
+        is_preview: leaves out what needs all slices.
+        monitor: messages and cancelling.
+
+    Raises:
+        InputError: artifacts too strong to be repaired; a guide that does not fit.
+    """
+    monitor.check()
+    spacing = frame.geometry.spacing
+    if known.noise is None:
+        known.noise = measure_noise(frame.voxels, modality=frame.modality, spacing=spacing)
+    noise, need = known.noise, need_of(known.noise)
+    share = need.share if config.strength == "auto" else 1.0
+    facts: dict[str, Any] = {
+        "noise": {
+            "sigma": float(f"{noise.level:.4g}"),
+            "units": frame.units,
+            "confidence": round(noise.confidence, 2),
+            "share_removed": round(share, 2),
+        }
+    }
+    units = f" {frame.units}" if frame.units else ""
+    monitor.log(f"measured noise: σ {noise.level:.3g}{units}, confidence {noise.confidence:.2f}")
+    if share < 1:
+        facts["noise"]["reason"] = need.reason
+        monitor.log(f"{share:.0%} of the correction is applied: {need.reason}")
+    chain = Chain(frame, noise, share, facts=facts)
+    if is_preview:
+        left_out = "blur and shading" + (", and the guide" if guide is not None else "")
+        monitor.log(f"the preview shows what happens to the noise; without {left_out}")
+        return chain
+    if config.task in ("auto", "sharpness") and not config.deblur and frame.modality == "MR":
+        blur = sharpness.measure_blur(frame.voxels, spacing=spacing, noise=noise.level)
+        facts["blur"] = {"undone": blur.is_blurred, "reason": blur.reason}
+        if blur.is_blurred or config.task == "sharpness":
+            monitor.log(blur.reason)
+        chain = replace(chain, blur=blur if blur.is_blurred else None)
+    if config.task == "auto" and config.bias_correction == "auto" and frame.modality == "MR":
+        shading = attend(lambda: sharpness.measure_shading(frame), monitor)
+        facts["shading"] = {"corrected": shading.is_shaded, "reason": shading.reason}
+        chain = replace(chain, is_shaded=shading.is_shaded)
+    if config.task == "artifacts":
+        chain = replace(chain, repair=_repairable(frame, facts, monitor))
+    return chain if guide is None else _guided(chain, guide, config, monitor)
+
+
+def _repairable(
+    frame: Volume, facts: dict[str, Any], monitor: Monitor
+) -> artifacts.ArtifactEstimate | None:
+    found = artifacts.measure_artifacts(frame)
+    facts["artifacts"] = {
+        "kind": found.kind,
+        "severity": round(float(found.severity), 3),
+        "repaired": found.is_repairable,
+        "reason": found.reason,
+    }
+    if found.kind == "none":
+        monitor.warn(f"no artifacts of k-space were found: {found.reason}")
+        return None
+    if not found.is_repairable:
+        raise InputError(
+            f"{frame.source or 'volume'}: its artifacts cannot be repaired: {found.reason}",
+            "Scan again where that is possible, or remove its noise alone (task noise).",
+        )
+    monitor.log(found.reason)
+    return found
+
+
+def _guided(chain: Chain, guide: Volume, config: EnhanceConfig, monitor: Monitor) -> Chain:
+    if config.guide_use == "earlier-scan":
+        found = earlier_scan.register(guide, chain.frame, monitor)
+        chain.facts["guide"] = {"use": "earlier-scan"} | found.to_json()
+        scaling = scaling_for(chain.frame)
+        return replace(chain, earlier=scaling.undo(found.aligned))
+    return replace(chain, wanted=appearance.measure_appearance(guide, monitor))
+
+
+def run_chain(chain: Chain, only: slice, monitor: Monitor) -> Floats:
+    """The result of all steps.
+
+    Args:
+        chain: from `plan_chain`.
+        only: the slices that are wanted; all where the chain `needs_whole`.
+        monitor: progress and cancelling.
+
+    Returns:
+        float32 [n, J, I], in the units of the frame, not rounded.
+    """
+    frame, noise = chain.frame, chain.noise
+    if chain.needs_whole:
+        only = slice(0, frame.shape[0])
+    if chain.repair is not None:
+        return artifacts.repair(
+            frame.voxels,
+            chain.repair,
+            noise=noise.level,
+            denoise=_at_any_level(chain, monitor),
+            monitor=monitor,
+        )
+    if chain.wanted is not None:
+        matched, match = appearance.match_appearance(
+            frame,
+            chain.wanted,
+            denoise=lambda volume: volume.with_voxels(_denoised(chain, only, monitor)),
+            monitor=monitor,
+        )
+        chain.facts["guide"] = {"use": "appearance"} | match.to_json()
+        return matched.voxels.astype(np.float32)
+    result = _denoised(chain, only, monitor.part(0, 0.9))
+    if chain.blur is not None:
+        result = sharpness.undo_blur(
+            frame.voxels,
+            chain.blur,
+            noise=noise.level * chain.share,
+            denoise=lambda _: result,
+            monitor=monitor,
+        )
+    return result
+
+
+def _denoised(chain: Chain, only: slice, monitor: Monitor) -> Floats:
+    return denoise(
+        chain.frame,
+        chain.noise,
+        share=chain.share,
+        only=only,
+        earlier=chain.earlier,
+        monitor=monitor,
+    )
+
+
+def _at_any_level(chain: Chain, monitor: Monitor) -> Callable[[Floats, float], Floats]:
+    """The filter for a given σ instead of the measured one, with the measured map and spectrum."""
+
+    def run(voxels: Floats, sigma: float) -> Floats:
+        factor = sigma / max(chain.noise.level, 1e-6)
+        louder = replace(chain.noise, sigma=chain.noise.sigma * np.float32(factor), level=sigma)
+        quiet = Monitor(cancel=lambda: monitor.cancelled)
+        return denoise(
+            chain.frame.with_voxels(voxels), replace(louder, rician=False), monitor=quiet
+        )
+
+    return run

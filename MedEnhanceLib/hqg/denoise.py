@@ -1,0 +1,211 @@
+"""Removes noise as far as it was measured: the grouped filter on a volume, without a network.
+
+measure_noise → nets.grouped.denoised → bias of magnitudes undone → share of the correction
+
+Nothing here is learned, so nothing depends on the scanner or the anatomy of a training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.hqg.earlier_scan import pilot_from
+from MedEnhanceLib.nets import grouped
+from MedEnhanceLib.nets.noise import NoiseEstimate, noise_to_contrast
+from MedEnhanceLib.nets.shrinkage import amplitude
+from MedEnhanceLib.runtime.progress import Monitor
+
+Floats = npt.NDArray[np.float32]
+#: Slices whose bias is undone at once.
+_SLICES = 16
+#: Below this mean, in σ, a magnitude may be air, whose own mean is 1.25.
+_NEAR_AIR = 2.0
+#: σ of air over that of the tissue around it, at most.
+_MOST_OF_AIR = np.float32(1.15)
+#: σ over the contrast of the tissue at which half of the correction is applied, and the share from
+#: which all of it is.
+_HALF_NEEDED, _NEARLY_ALL = 0.05, 0.9
+#: Confidence from which the measured σ is within 10 % of the truth (docs/benchmarks/noise.md).
+_TRUSTED = 0.5
+#: Variance of the mean of the voxels that one is averaged with, as a share of the noise's.
+_OF_A_MEAN = np.float32(0.1)
+#: Standard deviation of the errors over the expected one: Testing/Benchmarks/uncertainty.py.
+CALIBRATION = {"MR": np.float32(0.68), "CT": np.float32(0.55)}
+#: What the factors were fitted on.
+FITTED_ON = {
+    "MR": "T1 of six persons from four sites, with known noise",
+    "CT": "five patients of several hospitals, at simulated low dose",
+}
+
+
+class LevelMap:
+    """The map of σ at the voxels of a volume, made slice by slice as it is read.
+
+    noise: the measured noise. scale: factor on σ.
+    """
+
+    def __init__(self, noise: NoiseEstimate, scale: float = 1.0) -> None:
+        self._noise, self._scale = noise, np.float32(scale)
+        self.shape, self.ndim = noise.shape, 3
+
+    def __getitem__(self, slices: slice) -> Floats:
+        """Some slices: float32 [n, J, I], in the units of the volume."""
+        level: Floats = self._scale * self._noise.at(self.shape, slices)
+        return level
+
+
+@dataclass(frozen=True)
+class Need:
+    """How much of the correction a volume calls for.
+
+    share: 0 to 1. reason: why it is not all of it; "" where it is.
+    """
+
+    share: float
+    reason: str
+
+
+def need_of(noise: NoiseEstimate) -> Need:
+    """How much of the correction the measured noise calls for.
+
+    r² / (r² + 0.05²), where r is σ over the contrast of the tissue, times the confidence where
+    that is below one half: noise that nobody sees, and noise that may be anatomy, are left as they
+    are.
+    """
+    square = noise_to_contrast(noise) ** 2
+    visible, trust = square / (square + _HALF_NEEDED**2), min(1.0, noise.confidence / _TRUSTED)
+    share = float(trust * visible)
+    if share > _NEARLY_ALL:
+        return Need(1.0, "")
+    if trust < visible:
+        why = noise.reason or "too little to measure it in"
+        return Need(share, f"the noise cannot be measured for certain ({why})")
+    return Need(share, "the noise is weak against the contrast of the tissue")
+
+
+def denoise(
+    volume: Volume,
+    noise: NoiseEstimate,
+    *,
+    share: float = 1.0,
+    only: slice | None = None,
+    earlier: Floats | None = None,
+    monitor: Monitor | None = None,
+) -> Floats:
+    """A volume without the noise that was measured in it.
+
+    Args:
+        volume: a single volume, [K, J, I], finite.
+        noise: what `nets.noise.measure_noise` found in it.
+        share: of the correction, 0 to 1.
+        only: the slices that are wanted; they equal those of a whole run.
+        earlier: an earlier scan of the patient on the grid and in the units of the volume, NaN
+            where it shows nothing; it helps to decide what is anatomy, none of it gets into the
+            result.
+        monitor: progress and cancelling.
+
+    Returns:
+        float32 [K, J, I], or the wanted slices, in the units of the volume, not rounded.
+
+    Raises:
+        Cancelled: the monitor asked to stop.
+    """
+    only = only or slice(0, volume.shape[0])
+    if noise.level <= 0 or share <= 0:
+        return volume.voxels[only].astype(np.float32)
+    rounds: Sequence[grouped.Round] = (
+        grouped.CT_ROUNDS if volume.modality == "CT" else grouped.MR_ROUNDS
+    )
+    run = partial(
+        grouped.denoised,
+        volume.voxels,
+        LevelMap(noise),
+        noise.spectrum.reshape(-1),
+        spacing=volume.geometry.spacing,
+    )
+    monitor, pilot = monitor or Monitor(), None
+    if earlier is not None:
+        start = run(rounds=rounds[:-1], monitor=monitor.part(0, 0.5))
+        pilot, rounds, monitor = (
+            pilot_from(start, earlier, noise.full()),
+            rounds[-1:],
+            monitor.part(0.5, 1),
+        )
+    result = run(rounds=rounds, pilot=pilot, only=only, monitor=monitor)
+    for first in range(only.start, only.stop, _SLICES):
+        where = slice(first, min(first + _SLICES, only.stop))
+        part = result[where.start - only.start : where.stop - only.start]
+        if noise.rician:
+            part[:] = _without_rician_bias(part, noise, where)
+        if share < 1:
+            before = volume.voxels[where].astype(np.float32)
+            part[:] = before + np.float32(share) * (part - before)
+    return result
+
+
+def expected_deviation(
+    result: npt.NDArray[Any],
+    volume: Volume,
+    noise: NoiseEstimate,
+    *,
+    share: float = 1.0,
+    where: slice = slice(None),
+) -> Floats:
+    """How far the denoised voxels may be from what they would be without noise.
+
+    A Wiener filter leaves the error σ² a² / (a² + σ²) where the signal varies by a, and the mean of
+    many voxels the error of a mean where it does not vary. A factor for each modality, fitted where
+    the truth is known (docs/uncertainty.md), makes it a standard deviation: ± 1.645 of them hold
+    about 90 % of the errors.
+
+    Args:
+        result: denoised slices of the volume, [n, J, I], and in them those of `where`.
+        volume: what was denoised.
+        noise: of the volume.
+        share: of the correction that was applied.
+        where: the slices of the volume that `result` holds; all by default.
+
+    Returns:
+        float32 [n, J, I], in the units of the volume.
+    """
+    import torch
+    from torch.nn import functional as F  # noqa: N812 - the field's own short name
+
+    values = torch.from_numpy(np.ascontiguousarray(result, np.float32))[None, None]
+    values = F.pad(values, (1, 1, 1, 1, 1, 1), mode="replicate")
+    middle = values.mean()  # squares of what is far from 0 would lose the variation
+    mean = F.avg_pool3d(values - middle, 3, stride=1)
+    variation = F.avg_pool3d((values - middle).square(), 3, stride=1) - mean.square()
+    signal = variation[0, 0].clamp_min(0).numpy()
+    power = np.square(noise.at(noise.shape, where))
+    variance = power * (_OF_A_MEAN + signal / (signal + power + np.float32(1e-12)))
+    deviation: Floats = CALIBRATION[volume.modality] * np.sqrt(variance)
+    if share < 1:  # the noise that stays: the correction is what would have removed it
+        left = np.float32((1 - share) / max(share, 1e-3))
+        deviation = np.hypot(deviation, left * (result - volume.voxels[where]))
+    return deviation.astype(np.float32)
+
+
+def _without_rician_bias(mean: Floats, noise: NoiseEstimate, where: slice) -> Floats:
+    """The signal without what noise adds to the mean of magnitudes.
+
+    Where the mean is near that of air, σ is that of the air: the map there comes from tissue around
+    it, and an error of it would be seen in black. Dark tissue in strong noise looks like air with a
+    σ far above that of bright tissue, and would be removed: hence the limit.
+    """
+    import torch
+
+    sigma = noise.at(noise.shape, where)
+    if noise.air is not None:
+        air = np.minimum(np.float32(noise.air), _MOST_OF_AIR * sigma)
+        sigma = np.where(mean < _NEAR_AIR * noise.air, air, sigma)
+    sigma = np.maximum(sigma, np.float32(1e-6))
+    signal: Floats = amplitude(torch.from_numpy(mean), torch.from_numpy(sigma)).numpy()
+    return signal

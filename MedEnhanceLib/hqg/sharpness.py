@@ -1,0 +1,332 @@
+"""Blur of unknown width: measured from the spectrum, undone as far as the noise allows.
+
+An edge has a power spectrum that falls with the square of the frequency; blur multiplies it by a
+Gaussian, and noise adds a constant. Along each axis within slices,
+
+    log(P(f) − N) = a − β log(2 sin πf) − (2πσf)²,    β close to 2,
+
+is linear in a, β and σ². The width found is that of scanner and blur together: 0.3 to 0.9 px in
+undamaged scans, its square larger by σ² in blurred ones. Cycles per pixel are the unit of f.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.progress import Monitor
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+
+#: Slices that are measured: those with the largest contrast.
+_SLICES = 24
+#: Sides that are too short for a spectrum, in pixels.
+_LEAST_SIDE = 24
+_BINS = 40
+#: Frequencies along the other axis: those with anatomy, and those with hardly more than noise.
+_LOW, _HIGH = 0.15, 0.35
+#: Below this frequency the shape of the body decides, not its edges.
+_FIRST = 0.04
+#: The exponent of edges, and how firmly it is expected.
+_EXPONENT, _FIRMNESS = 2.0, 30.0
+#: σ in px of undamaged scans: the middle, to which blur is undone, and the limit. 24 MR and 26 CT
+#: of soft tissue reach 0.83 where the spectrum has the shape of a blur; see decision 0050.
+_USUAL_PX, LIMIT_PX = 0.65, 0.86
+#: Root-mean-square misfit in dB from which the spectrum has another shape: that of an image
+#: enlarged from a smaller matrix, which ends in a step.
+_MISFIT_DB = 3.5
+#: σ of a Gaussian to its full width at half maximum.
+_FWHM = 2 * math.sqrt(2 * math.log(2))
+#: Power of anatomy in the plane falls with this exponent.
+_PLANE_EXPONENT = 3.0
+#: Noise that a denoiser leaves, as a share of what it was given; and the least, as a share of the
+#: standard deviation of the voxels, which stands for what a Gaussian does not describe.
+_LEFT, _LEAST_NOISE = 0.35, 0.012
+#: Detail is amplified by this factor at most.
+_MOST_GAIN = 12.0
+#: Shading: voxels of the coarse copy in mm, and the spread of log N4 from which N4 pays.
+_COARSE_MM = 4.0
+SHADED_SPREAD = 0.155
+_N4_ITERATIONS = (20, 20)
+
+
+@dataclass(frozen=True)
+class BlurEstimate:
+    """How sharp a volume is along rows and columns, and whether it was blurred.
+
+    Attributes:
+        sigma_px: σ of the point spread along rows and columns (i, j), in pixels, of scanner and
+            blur together; NaN where it could not be measured.
+        fwhm_mm: the same as full width at half maximum in mm.
+        excess_px: σ of what is to be undone along rows and columns, in pixels: down to the usual
+            sharpness of an undamaged scan; 0 where the volume is not blurred.
+        is_blurred: whether both axes are less sharp than any undamaged scan that was measured.
+        confidence: 0 to 1; 0.5 at the limit between undamaged and blurred.
+        reason: a sentence for the report.
+    """
+
+    sigma_px: tuple[float, float]
+    fwhm_mm: tuple[float, float]
+    excess_px: tuple[float, float]
+    is_blurred: bool
+    confidence: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class ShadingEstimate:
+    """Whether the shading of an MR volume is strong enough for N4.
+
+    Attributes:
+        spread: 95th less 5th percentile of the logarithm of N4's field in the foreground; 0 for
+            other modalities.
+        is_shaded: whether N4 pays.
+        reason: a sentence for the report.
+    """
+
+    spread: float
+    is_shaded: bool
+    reason: str
+
+
+def measure_blur(
+    voxels: Array, *, spacing: tuple[float, ...], noise: float | None = None
+) -> BlurEstimate:
+    """Measure the width of the point spread within slices, without a reference.
+
+    Both axes have to be blurred, since a scan with a low resolution along one of them is none the
+    less undamaged. Up to 24 slices are measured.
+
+    Args:
+        voxels: [K, J, I] in any unit.
+        spacing: mm along i, j (and k), as in `Geometry`.
+        noise: σ in the unit of `voxels`, an upper bound of the floor of the spectrum; None takes
+            the floor from the corner of the spectrum alone.
+    Raises:
+        InputError: voxels are not [K, J, I], or not finite.
+    """
+    if voxels.ndim != 3:
+        raise InputError(f"sharpness of voxels with {voxels.ndim} axes", "Measure one frame.")
+    if min(voxels.shape[1:]) < _LEAST_SIDE:
+        return _unknown(f"slices of {voxels.shape[2]} × {voxels.shape[1]} pixels are too small")
+    slices = _chosen(voxels)
+    if not np.isfinite(slices).all():
+        raise InputError("voxels hold NaN or infinity", "Replace them before enhancing.")
+    if float(slices.std()) == 0:
+        return _unknown("intensities are constant")
+    fits = [_axis_width(planes, noise) for planes in (slices.transpose(0, 2, 1), slices)]
+    found = [fit for fit in fits if fit is not None]
+    if len(found) < 2:
+        return _unknown("noise covers the detail")
+    widths = found[0][0], found[1][0]
+    misfit = max(found[0][1], found[1][1])
+    sharper = min(widths)
+    fwhm = widths[0] * _FWHM * spacing[0], widths[1] * _FWHM * spacing[1]
+    is_enlarged = sharper > LIMIT_PX and misfit > _MISFIT_DB
+    is_blurred = sharper > LIMIT_PX and not is_enlarged
+    confidence = 1 / (1 + math.exp(-(sharper - LIMIT_PX) / 0.05))
+    if is_enlarged:
+        confidence = min(confidence, 0.5 * _MISFIT_DB / misfit)
+        reason = "detail ends in a step, as in an image enlarged from a smaller matrix"
+    elif is_blurred:
+        reason = f"both axes are blurred: σ {widths[0]:.2f} and {widths[1]:.2f} px"
+    else:
+        reason = f"as sharp as undamaged scans: σ {sharper:.2f} px along the sharper axis"
+    excess = (_excess(widths[0]), _excess(widths[1])) if is_blurred else (0.0, 0.0)
+    return BlurEstimate(widths, fwhm, excess, is_blurred, confidence, reason)
+
+
+def undo_blur(
+    voxels: Array,
+    estimate: BlurEstimate,
+    *,
+    noise: float,
+    denoise: Callable[[Array], Array] | None = None,
+    monitor: Monitor | None = None,
+) -> Floats:
+    """Undo the blur of an estimate by a Wiener filter within slices.
+
+    The power of anatomy is modeled as A f⁻³, with A from the volume itself. Edges are mirrored.
+
+    Args:
+        voxels: [K, J, I] in any unit.
+        estimate: of `measure_blur`; where it is not blurred, the voxels come back unchanged.
+        noise: σ of the noise in `voxels`, in their unit.
+        denoise: applied before the filter: takes and returns voxels [K, J, I]. Without it the
+            filter stops where the noise begins, which gains about half as much.
+        monitor: a safe point for cancelling before each slice.
+    Returns:
+        [K, J, I] float32; values below the least of `voxels` are set to it.
+    Raises:
+        InputError: voxels are not [K, J, I], or the noise is negative or not finite.
+    """
+    if voxels.ndim != 3:
+        raise InputError(f"blur in voxels with {voxels.ndim} axes", "Sharpen one frame at a time.")
+    if not (math.isfinite(noise) and noise >= 0):
+        raise InputError(f"the noise is {noise}", "Give its σ in the unit of the voxels.")
+    if not estimate.is_blurred:
+        return voxels.astype(np.float32)
+    start = voxels if denoise is None else denoise(voxels)
+    left = noise if denoise is None else _LEFT * noise
+    floor = max(left, _LEAST_NOISE * float(np.std(voxels, dtype=np.float64))) ** 2
+    rows, columns = start.shape[1:]
+    fy = np.abs(np.fft.fftfreq(2 * rows))[:, None]
+    fx = np.fft.rfftfreq(2 * columns)[None]
+    across, down = estimate.excess_px
+    transfer = np.exp(-2 * np.pi**2 * ((across * fx) ** 2 + (down * fy) ** 2))
+    radius = np.maximum(np.hypot(fy, fx), 1 / (4 * max(rows, columns)))
+    power = _anatomy(_chosen(start), transfer, radius, floor) * radius**-_PLANE_EXPONENT
+    gain = np.minimum(transfer * power / (transfer**2 * power + floor), _MOST_GAIN)
+    gain /= gain[0, 0]
+    least, result = voxels.min(), np.empty(start.shape, np.float32)
+    for index, plane in enumerate(start):
+        if monitor is not None:
+            monitor.check()
+        spectrum = np.fft.rfft2(_mirrored(plane.astype(np.float32)))
+        sharp = np.fft.irfft2(spectrum * gain, s=(2 * rows, 2 * columns))[:rows, :columns]
+        result[index] = np.maximum(sharp, least)
+    return result
+
+
+def measure_shading(volume: Volume) -> ShadingEstimate:
+    """Measure whether N4 pays, by N4 on a copy with voxels of 4 mm (under a second).
+
+    Anatomy alone gives a field as well, so a limit decides; see decision 0050 for how often
+    undamaged volumes exceed it. Needs SimpleITK.
+
+    Args:
+        volume: one frame; other modalities than MR are not shaded.
+    Raises:
+        InputError: the volume is a sequence.
+        DependencyError: SimpleITK is missing.
+    """
+    if volume.is_sequence:
+        raise InputError("shading of a sequence", "Measure one frame.")
+    if volume.modality != "MR":
+        return ShadingEstimate(0.0, False, f"{volume.modality} has no shading that N4 corrects")
+    coarse, spacing = _coarse(volume)
+    if float(coarse.std()) == 0:
+        return ShadingEstimate(0.0, False, "intensities are constant")
+    sitk: Any = require("SimpleITK", purpose="Measuring shading (N4)")
+    image = sitk.GetImageFromArray(coarse)
+    image.SetSpacing(spacing)
+    mask = sitk.OtsuThreshold(image, 0, 1, 200)
+    corrector = sitk.N4BiasFieldCorrectionImageFilter()
+    corrector.SetMaximumNumberOfIterations(_N4_ITERATIONS)
+    corrector.Execute(image, mask)
+    log_field = sitk.GetArrayFromImage(corrector.GetLogBiasFieldAsImage(image))
+    inside = sitk.GetArrayViewFromImage(mask) > 0
+    low, high = np.quantile(log_field[inside] if inside.any() else log_field, (0.05, 0.95))
+    spread = float(high - low)
+    is_shaded = spread > SHADED_SPREAD
+    sign = "more" if is_shaded else "no more"
+    return ShadingEstimate(
+        spread,
+        is_shaded,
+        f"brightness varies by {math.expm1(spread):.0%} over the body, {sign} than in scans "
+        "without shading",
+    )
+
+
+def _unknown(why: str) -> BlurEstimate:
+    nothing = (math.nan, math.nan)
+    return BlurEstimate(nothing, nothing, (0.0, 0.0), False, 0.0, f"sharpness not measured: {why}")
+
+
+def _excess(width: float) -> float:
+    return math.sqrt(max(width**2 - _USUAL_PX**2, 0))
+
+
+def _chosen(voxels: Array) -> Floats:
+    """The slices with the largest contrast, in their order."""
+    contrast = np.array([float(np.std(plane, dtype=np.float64)) for plane in voxels])
+    return voxels[np.sort(np.argsort(-contrast, kind="stable")[:_SLICES])].astype(np.float32)
+
+
+def _mirrored(planes: Floats) -> Floats:
+    """[…, J, I] → […, 2 J, 2 I] without edges at the border."""
+    planes = np.concatenate([planes, planes[..., ::-1, :]], axis=-2)
+    return np.concatenate([planes, planes[..., ::-1]], axis=-1)
+
+
+def _axis_width(planes: Floats, noise: float | None) -> tuple[float, float] | None:
+    """σ in px along axis 1 and the misfit in dB; None where noise leaves too few frequencies."""
+    low, high = np.zeros(_BINS), np.zeros(_BINS)
+    doubled = 2 * planes.shape[1]
+    frequency = np.fft.rfftfreq(doubled)
+    across = np.abs(np.fft.fftfreq(2 * planes.shape[2]))
+    where = np.clip((frequency * 2 * _BINS).astype(int), 0, _BINS - 1)
+    for plane in planes:
+        spectrum = np.fft.fft(np.fft.rfft(_mirrored(plane), axis=0), axis=1)
+        power = np.abs(spectrum) ** 2 / (4 * plane.size)
+        low += np.bincount(where, power[:, across < _LOW].mean(axis=1), _BINS)
+        high += np.bincount(where, power[:, across > _HIGH].mean(axis=1), _BINS)
+    counts = np.bincount(where, minlength=_BINS) * len(planes)
+    has = counts > 0
+    centers = ((np.arange(_BINS) + 0.5) / (2 * _BINS))[has]
+    low, high = low[has] / counts[has], high[has] / counts[has]
+    floor = float(high[-5:].min())
+    if noise is not None:
+        floor = min(floor, (1.1 * noise) ** 2)
+    return _fitted(centers, low, floor)
+
+
+def _fitted(frequency: Doubles, power: Doubles, floor: float) -> tuple[float, float] | None:
+    """σ and misfit from a spectrum; see the module's docstring for the model."""
+    signal = power - floor
+    clear = (signal > 0.7 * floor) & (signal > 1e-8 * power.max())
+    hidden = np.flatnonzero((frequency > _FIRST) & ~clear)
+    last = hidden[0] if len(hidden) else len(frequency)
+    used = (frequency > _FIRST) & (np.arange(len(frequency)) < last)
+    if used.sum() < 5:
+        return None
+    f = frequency[used]
+    terms = np.stack([np.ones_like(f), -np.log(2 * np.sin(np.pi * f)), -((2 * np.pi * f) ** 2)], 1)
+    weights = 1 / np.sqrt(f)  # octaves count the same
+    matrix = np.vstack([terms * weights[:, None], [0, _FIRMNESS, 0]])
+    wanted = np.append(np.log(signal[used]) * weights, _FIRMNESS * _EXPONENT)
+    found = np.linalg.lstsq(matrix, wanted, rcond=None)[0]
+    misfit = 10 / math.log(10) * float(np.std(terms @ found - np.log(signal[used])))
+    return math.sqrt(max(found[2], 0.0)), misfit
+
+
+def _anatomy(planes: Floats, transfer: Doubles, radius: Doubles, floor: float) -> float:
+    """A of the model A f⁻³ of the unblurred power, from frequencies that blur hardly changes."""
+    power = np.zeros(transfer.shape)
+    for plane in planes:
+        power += np.abs(np.fft.rfft2(_mirrored(plane))) ** 2 / (4 * plane.size)
+    power /= len(planes)
+    used = (radius > 0.03) & (radius < 0.25) & (power > 2 * floor)
+    if not used.any():
+        return floor
+    shape = (power[used] - floor) / transfer[used] ** 2 * radius[used] ** _PLANE_EXPONENT
+    return float(np.exp(np.log(shape).mean()))
+
+
+def _coarse(volume: Volume) -> tuple[Floats, list[float]]:
+    """Means over blocks of about 4 mm, [K, J, I], and their spacing in mm along i, j, k."""
+    spacing = volume.geometry.spacing
+    steps = [
+        max(1, min(round(_COARSE_MM / size), count // 8))
+        for size, count in zip(reversed(spacing), volume.shape, strict=True)
+    ]
+    coarse = volume.voxels
+    for axis, step in enumerate(steps):
+        places = np.arange(0, coarse.shape[axis] // step * step, step)
+        ends = coarse.shape[axis] // step * step
+        coarse = np.add.reduceat(
+            coarse.take(range(ends), axis), places, axis=axis, dtype=np.float64
+        ) / np.float64(step)
+    return coarse.astype(np.float32), [
+        size * step for size, step in zip(spacing, reversed(steps), strict=True)
+    ]

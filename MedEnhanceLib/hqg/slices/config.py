@@ -1,0 +1,106 @@
+"""Options of the training that teaches a network to restore thin slices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from MedEnhanceLib.core.options import Options, WithPresets, option
+from MedEnhanceLib.hqg.config import DEVICES
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceNetConfig(Options):
+    """Size of the network."""
+
+    widths: tuple[int, ...] = option((32, 64, 96), help="channels of each level")
+    depth: int = option(1, help="residual blocks of each level on the way down", low=1, high=16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSlicesConfig(WithPresets):
+    """One training run, reproducible from this, the seed and the data.
+
+    Presets: smoke: seconds, for tests; cpu: half an hour on one core; full: hours on one GPU.
+    """
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "smoke": {
+            "steps": 4,
+            "batch": 2,
+            "rows": 32,
+            "columns": 16,
+            "network": {"widths": (8, 8)},
+        },
+        "cpu": {},
+        "full": {"steps": 60_000, "batch": 64},
+    }
+
+    files: tuple[str, ...] = option(
+        ("**/*.nii.gz",),
+        help="patterns, below the data folder, of volumes to learn from; planes that have fine "
+        "pixels in both directions are used",
+    )
+    held_out: tuple[str, ...] = option(
+        (), help="patterns of volumes that are not learned from, and that the result is measured on"
+    )
+    data: tuple[dict[str, str], ...] = option(
+        (), help="for the bundle's card: name, subjects, licence and source of each collection"
+    )
+    licence: str = option("", help="of the weights, for the card; empty: not stated")
+    modality: Literal["MR", "CT"] = option("MR", help="of the images")
+    anatomy: str = option("", help="what the images show; users are informed of it")
+    name: str = option("mr-slices", help="of the bundle that comes out")
+    seed: int = option(0, help="of everything that is drawn")
+    steps: int = option(6000, help="of the optimizer", low=1, high=10_000_000)
+    batch: int = option(8, help="patches per step", low=1, high=4096)
+    rows: int = option(96, help="thin slices of a patch", low=32, high=1024, multiple=8)
+    columns: int = option(64, help="pixels of a patch within the slices", low=16, high=1024)
+    most_ratio: float = option(
+        6.5, help="most thin slices for each thick one; the least is 1.5", low=2, high=8
+    )
+    noisy: float = option(0.5, help="share of patches to which noise is added", low=0, high=1)
+    learning_rate: float = option(1e-3, help="of the optimizer, Adam", above=0, high=1)
+    ema: float = option(0.998, help="decay of the averaged weights that ship", low=0, below=1)
+    checkpoint_s: float = option(120.0, help="from one checkpoint to the next", low=0, unit="s")
+    network: SliceNetConfig = option(factory=SliceNetConfig, help="size of the network")
+    device: str = option("auto", help=DEVICES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreSlicesConfig(Options):
+    """How thin slices are restored."""
+
+    target: str = option(
+        "isotropic",
+        help="spacing to restore: isotropic (that of the pixels), half (of the slices), or mm",
+        metavar="T",
+    )
+    thickness_mm: float | None = option(
+        None,
+        help="full width of the slice profile at half maximum ; null: what the DICOM images "
+        "state (SliceThickness), else as thick as the slices are apart",
+        above=0,
+        high=100,
+        unit="mm",
+        metavar="MM",
+    )
+    profile: Literal["auto", "gaussian", "box"] = option(
+        "auto", help="of a slice; auto: box in CT, gaussian else"
+    )
+    noise: float | None = option(
+        None,
+        help="standard deviation of the noise of the slices in their unit; null: measured",
+        low=0,
+        metavar="N",
+    )
+    tune: bool = option(
+        True,
+        help="learn from the slices themselves before they are restored: better, in about four "
+        "times the time",
+    )
+    model: str = option(
+        "auto", help="a model's name or folder; auto: the one for the modality", metavar="NAME"
+    )
+    device: str = option("auto", help=DEVICES, metavar="D")

@@ -1,0 +1,195 @@
+"""The network that restores thin slices: a small U-Net on planes that contain the thick axis."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the field's own short name
+
+from MedEnhanceLib.hqg.slices.config import SliceNetConfig
+from MedEnhanceLib.hqg.slices.profile import SliceStack
+
+#: Channels of the input: four images, and eight maps that say what the slices are like.
+_IMAGES, _MAPS = 4, 8
+#: Expected error of an interpolated slice, on the network's scale: noise of this size makes
+#: measured and predicted values equally certain.
+CERTAIN = 0.04
+
+
+@dataclass(frozen=True)
+class StackMaps:
+    """What the network and the data consistency need to know of a stack, as tensors.
+
+    interpolate, correct: [M, K]. thicken: [K, M]. rows: [8, M], the maps, constant along a row.
+    """
+
+    interpolate: Tensor
+    correct: Tensor
+    thicken: Tensor
+    rows: Tensor
+
+    @classmethod
+    def of(cls, stack: SliceStack, noise: float, pixel_mm: float, apart_mm: float) -> StackMaps:
+        """The maps of one stack in one set of planes.
+
+        Args:
+            stack: the slices before and after.
+            noise: standard deviation of the noise of the slices, on the network's scale.
+            pixel_mm: of the planes, within the slices.
+            apart_mm: from one plane to the next.
+        """
+        phase = torch.from_numpy(stack.phases()).float()
+        one = torch.ones_like(phase)
+        rows = torch.stack(
+            [
+                torch.cos(2 * torch.pi * phase),
+                torch.sin(2 * torch.pi * phase),
+                one * (stack.ratio / 4),
+                one * (stack.width / 4),
+                one * (noise / CERTAIN),
+                one * (pixel_mm / stack.thin_mm),
+                one * (stack.thin_mm / apart_mm),
+                one * float(stack.shape == "gaussian"),
+            ]
+        )
+        damping = (noise / CERTAIN) ** 2
+        return cls(
+            torch.from_numpy(stack.interpolate()).float(),
+            torch.from_numpy(stack.correct(damping)).float(),
+            torch.from_numpy(stack.thicken()).float(),
+            rows,
+        )
+
+    def to(self, device: str) -> StackMaps:
+        """The same on a device."""
+        parts = (self.interpolate, self.correct, self.thicken, self.rows)
+        return StackMaps(*(part.to(device) for part in parts))
+
+    def begin(self, slices: Tensor) -> tuple[Tensor, Tensor]:
+        """The spline through the slices, and the same made consistent with them.
+
+        slices: [..., K, W]. Returns two of [..., M, W].
+        """
+        smooth = self.interpolate @ slices
+        return smooth, self.consistent(smooth, slices)
+
+    def consistent(self, planes: Tensor, slices: Tensor) -> Tensor:
+        """The nearest planes whose thickening is what was measured, as far as noise permits.
+
+        planes: [..., M, W]. slices: [..., K, W]. Returns [..., M, W].
+        """
+        return planes + self.correct @ (slices - self.thicken @ planes)
+
+
+class SliceNet(nn.Module):
+    """Predicts what interpolation misses; see SliceNetConfig."""
+
+    def __init__(self, config: SliceNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = config.widths
+        self.first = nn.Conv2d(_IMAGES + _MAPS, widths[0], 3, padding=1)
+        self.down = nn.ModuleList(
+            nn.Sequential(*(_Block(width) for _ in range(config.depth))) for width in widths
+        )
+        pairs = list(itertools.pairwise(widths))
+        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairs)
+        self.grow = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairs)
+        self.up = nn.ModuleList(_Block(a) for a, _ in pairs)
+        self.last = nn.Conv2d(widths[0], 1, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        if self.last.bias is not None:
+            nn.init.zeros_(self.last.bias)
+        self.multiple = 2 ** len(pairs)
+
+    def forward(self, smooth: Tensor, begun: Tensor, beside: Tensor, rows: Tensor) -> Tensor:
+        """What to add to `begun`.
+
+        smooth, begun: [B, M, W], of `StackMaps.begin`. beside: [B, 2, M, W], `begun` of the planes
+        before and after. rows: [8, M] or [B, 8, M]. Returns [B, M, W].
+        """
+        batch, m, w = begun.shape
+        maps = rows.expand(batch, -1, -1)[..., None].expand(-1, -1, -1, w)
+        images = [begun[:, None], (begun - smooth)[:, None] * 4, beside - begun[:, None]]
+        x = torch.cat([*images, maps], dim=1)
+        x = F.pad(x, (0, -w % self.multiple, 0, -m % self.multiple), mode="replicate")
+        x = self.first(x.contiguous(memory_format=torch.channels_last))
+        kept: list[Tensor] = []
+        for level, blocks in enumerate(self.down):
+            x = blocks(x)
+            if level < len(self.shrink):
+                kept.append(x)
+                x = self.shrink[level](x)
+        for level in reversed(range(len(self.grow))):
+            x = self.up[level](self.grow[level](x) + kept[level])
+        change: Tensor = self.last(x)[:, 0, :m, :w].float()
+        return change
+
+
+class _Block(nn.Module):
+    """Two convolutions beside the identity."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(width, width, 3, padding=1)
+        self.two = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.two.weight)
+        if self.two.bias is not None:
+            nn.init.zeros_(self.two.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        change: Tensor = self.two(F.relu(self.one(x)))
+        return x + change
+
+
+def restore_planes(
+    network: SliceNet, slices: Tensor, maps: StackMaps, autocast: torch.autocast
+) -> Tensor:
+    """Restore successive planes of one volume.
+
+    slices: [N + 2, K, W], N planes, the one before and the one after. Returns [N, M, W].
+    """
+    smooth, begun = maps.begin(slices)
+    beside = torch.stack([begun[:-2], begun[2:]], dim=1)
+    with autocast:
+        change = network(smooth[1:-1], begun[1:-1], beside, maps.rows)
+    return maps.consistent(begun[1:-1] + change, slices[1:-1])
+
+
+def restore_patches(
+    network: SliceNet, slices: Tensor, stacks: Sequence[StackMaps], autocast: torch.autocast
+) -> Tensor:
+    """Restore the middle ones of three planes of several stacks that share M.
+
+    slices: [B, 3, Kmax, W], zero beyond the slices of a stack. stacks: of each. Returns [B, M, W].
+    """
+    joined = _stacked(stacks, slices.shape[2])
+    wide = replace(
+        joined,
+        interpolate=joined.interpolate[:, None],
+        correct=joined.correct[:, None],
+        thicken=joined.thicken[:, None],
+    )
+    smooth, begun = wide.begin(slices)
+    with autocast:
+        change = network(smooth[:, 1], begun[:, 1], begun[:, ::2], joined.rows)
+    return joined.consistent(begun[:, 1] + change, slices[:, 1])
+
+
+def _stacked(stacks: Sequence[StackMaps], most: int) -> StackMaps:
+    """Batched matrices, filled with zeros up to `most` thick slices."""
+
+    def filled(matrix: Tensor, axis: int) -> Tensor:
+        missing = most - matrix.shape[axis]
+        return F.pad(matrix, (0, missing) if axis == 1 else (0, 0, 0, missing))
+
+    return StackMaps(
+        torch.stack([filled(one.interpolate, 1) for one in stacks]),
+        torch.stack([filled(one.correct, 1) for one in stacks]),
+        torch.stack([filled(one.thicken, 0) for one in stacks]),
+        torch.stack([one.rows for one in stacks]),
+    )

@@ -1,0 +1,159 @@
+"""The physics of a slice: how thin slices become thick ones, and the grid between the two.
+
+Along the slices everything is linear, so a stack is described by two small matrices:
+`thicken` [K, M] gives K thick slices from M thin ones, `interpolate` [M, K] is the cubic B-spline
+through the thick slices. Places are in mm from the edge of the volume, which both stacks share.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from MedEnhanceLib.errors import InputError
+
+Matrix = npt.NDArray[np.float64]
+Shape = Literal["gaussian", "box"]
+#: Standard deviation of a Gaussian of full width 1 at half maximum.
+_SIGMA = 1 / (2 * math.sqrt(2 * math.log(2)))
+#: Reach of a Gaussian profile in standard deviations: beyond it lies less than 1e-5.
+_REACH = 4.3
+#: What is not known of the slices, as a share of the signal's power: keeps the inverse finite
+#: where slices overlap.
+_LEAST_DAMPING = 1e-3
+#: What can be restored: number of thick slices, and thin slices for each.
+LEAST_SLICES, LEAST_RATIO, MOST_RATIO = 4, 1.2, 8.0
+
+
+@dataclass(frozen=True)
+class SliceStack:
+    """K thick slices and the M thin ones that fill the same extent.
+
+    Args:
+        thick: number K of slices that were measured.
+        spacing_mm: between their centers.
+        thickness_mm: full width of the slice profile at half maximum.
+        thin: number M of slices to restore.
+        shape: of the profile: gaussian (2-D MR), or box.
+    """
+
+    thick: int
+    spacing_mm: float
+    thickness_mm: float
+    thin: int
+    shape: Shape = "gaussian"
+
+    @classmethod
+    def towards(
+        cls, thick: int, spacing_mm: float, thickness_mm: float, target_mm: float, shape: Shape
+    ) -> SliceStack:
+        """The stack whose thin slices are nearest to `target_mm` and keep the extent exactly."""
+        thin = max(1, round(thick * spacing_mm / target_mm))
+        return cls(thick, spacing_mm, thickness_mm, thin, shape)
+
+    @property
+    def thin_mm(self) -> float:
+        """Spacing of the thin slices."""
+        return self.thick * self.spacing_mm / self.thin
+
+    @property
+    def ratio(self) -> float:
+        """Thin slices for each thick one."""
+        return self.thin / self.thick
+
+    @property
+    def width(self) -> float:
+        """Thickness of a slice in thin slices."""
+        return self.thickness_mm / self.thin_mm
+
+    @property
+    def thick_centers(self) -> Matrix:
+        """[K], in thin slices: 0 is the center of the first thin slice."""
+        return np.asarray((np.arange(self.thick) + 0.5) * self.ratio - 0.5)
+
+    @property
+    def thin_centers(self) -> Matrix:
+        """[M], in thick slices: 0 is the center of the first thick slice."""
+        return np.asarray((np.arange(self.thin) + 0.5) / self.ratio - 0.5, dtype=np.float64)
+
+    def phases(self) -> Matrix:
+        """[M], of each thin slice: its distance from the center of its thick slice, −½ to ½."""
+        place = (np.arange(self.thin) + 0.5) / self.ratio
+        return np.asarray(place - np.floor(place) - 0.5)
+
+    def thicken(self) -> Matrix:
+        """[K, M]: each row is the profile of one slice, and sums to 1.
+
+        At both ends the profile is cut at the edge of the volume.
+        """
+        apart = np.arange(self.thin)[None] - self.thick_centers[:, None]
+        if self.shape == "gaussian":
+            sigma = max(self.width * _SIGMA, 1e-3)
+            weights = np.exp(-0.5 * np.square(apart / sigma))
+            weights[np.abs(apart) > max(_REACH * sigma, 0.75)] = 0.0
+        else:
+            low = np.maximum(apart - 0.5, -self.width / 2)
+            high = np.minimum(apart + 0.5, self.width / 2)
+            weights = np.maximum(high - low, 0.0)
+        return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+    def interpolate(self) -> Matrix:
+        """[M, K]: the cubic B-spline through the thick slices, mirrored at the edge."""
+        through = _spline(np.arange(self.thick, dtype=np.float64), self.thick)
+        return np.asarray(_spline(self.thin_centers, self.thick) @ np.linalg.inv(through))
+
+    def correct(self, noise: float = 0.0) -> Matrix:
+        """[M, K]: what to add to thin slices for each unit that the thick ones are off.
+
+        The least change whose thickening is the difference: Aᵀ(AAᵀ + λ)⁻¹, A = `thicken`.
+
+        Args:
+            noise: variance of the noise of a thick slice over that of what is missing; slices
+                are followed less closely the more noise they have.
+        """
+        a = self.thicken()
+        # AAᵀ of independent thin slices falls with the width: scale the damping alike.
+        gram = a @ a.T
+        damping = max(noise, _LEAST_DAMPING) * float(np.diag(gram).mean())
+        return np.asarray(a.T @ np.linalg.inv(gram + damping * np.eye(self.thick)))
+
+
+def _spline(at: Matrix, count: int) -> Matrix:
+    """[len(at), count]: values of the cubic B-splines of a mirrored series at these places."""
+    rows = np.zeros((len(at), count))
+    first = np.floor(at).astype(int) - 1
+    for step in range(4):
+        index = first + step
+        d = np.abs(at - index)
+        weight = np.where(
+            d < 1, 2 / 3 - d**2 + d**3 / 2, np.where(d < 2, np.maximum(2 - d, 0) ** 3 / 6, 0.0)
+        )
+        # Half-sample mirror: the series repeats as …1 0 0 1 2…
+        period = 2 * count
+        folded = index % period
+        folded = np.where(folded >= count, period - 1 - folded, folded)
+        np.add.at(rows, (np.arange(len(at)), folded), weight)
+    return rows
+
+
+def check_ratio(ratio: float, thick: int, spacing_mm: float, name: str = "volume") -> None:
+    """Raise InputError, by name, for what cannot be restored."""
+    if thick < LEAST_SLICES:
+        raise InputError(
+            f"{name}: {thick} slices are too few to restore what lies between them",
+            f"Give a volume of {LEAST_SLICES} slices or more.",
+        )
+    if ratio < LEAST_RATIO:
+        raise InputError(
+            f"{name}: {ratio:.2f} slices for each measured one are requested",
+            f"Leave it as it is, or request {spacing_mm / LEAST_RATIO:.3g} mm or less.",
+        )
+    if ratio > MOST_RATIO:
+        raise InputError(
+            f"{name}: {ratio:.1f} slices for each measured one are more than can be restored",
+            f"Request {spacing_mm / MOST_RATIO:.3g} mm or more (target).",
+        )

@@ -1,0 +1,281 @@
+"""Trains the network that restores thin slices; resumable, reproducible by its seed."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle
+from MedEnhanceLib.bundles.store import SLICES
+from MedEnhanceLib.bundles.suitability import training_length_limits
+from MedEnhanceLib.core.options import config_to_json
+from MedEnhanceLib.errors import Cancelled
+from MedEnhanceLib.hqg.slices.config import TrainSlicesConfig
+from MedEnhanceLib.hqg.slices.network import SliceNet, restore_patches
+from MedEnhanceLib.hqg.slices.planes import OwnSampler, Patches, Planes, Sampler, read_planes
+from MedEnhanceLib.hqg.slices.profile import SliceStack
+from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
+from MedEnhanceLib.nets.precision import mixed_precision, move
+from MedEnhanceLib.nets.training import (
+    DivergenceError,
+    Journal,
+    LossWatch,
+    averaged_weights,
+    cancelled_before,
+    finite_weights,
+    set_learning_rate,
+    training_steps,
+)
+from MedEnhanceLib.runtime.device import choose_device
+from MedEnhanceLib.runtime.progress import Monitor
+
+CHECKPOINT = "checkpoint.safetensors"
+_METRIC_EVERY = 20
+#: Below this an error counts as its square, above it as it is.
+_ROUND = 0.02
+_TESTED_BATCHES = 8
+#: Decay of the averaged weights in the short training on the slices themselves.
+_TUNED_EMA = 0.98
+_LIMITS = (
+    "It restores what thick slices imply. What is thinner than a slice and of little contrast is "
+    "not in them, and cannot come back.",
+    "Trained on few subjects: other scanners, sequences and anatomy can give less.",
+)
+
+
+def train_slices(
+    config: TrainSlicesConfig, data: Path, out: Path, monitor: Monitor | None = None
+) -> Path:
+    """Train, or resume a training.
+
+    Args:
+        config: of the training; its patterns are relative to `data`.
+        data: folder of volumes.
+        out: folder for checkpoint, metrics and bundle.
+        monitor: gets progress and metrics, and may cancel.
+    Returns:
+        The folder of the bundle, `out/<name>`.
+    Raises:
+        Cancelled: after a checkpoint was written.
+        ConfigError: the checkpoint is of another training.
+        InputError: the data cannot be used.
+        DivergenceError: the losses were far off for long.
+    """
+    monitor = monitor or Monitor()
+    choice = choose_device(config.device)
+    monitor.log(f"training on {choice.name}: {choice.reason}")
+    held_out = {path for pattern in config.held_out for path in data.glob(pattern)}
+    files = sorted({path for pattern in config.files for path in data.glob(pattern)} - held_out)
+    try:
+        planes = read_planes(files, config.modality, monitor.part(0.0, 0.05))
+    except Cancelled as cause:
+        raise cancelled_before(resumed=(out / CHECKPOINT).exists()) from cause
+    out.mkdir(parents=True, exist_ok=True)
+    learner = Learner(config, Sampler(planes, config), choice.name)
+    seconds = _learn(learner, out, monitor.part(0.05, 0.97))
+    measured = []
+    if held_out:
+        tested = read_planes(sorted(held_out), config.modality, monitor.part(0.97, 1.0))
+        measured = [{"volumes": f"{len(held_out)} held out", **measure(learner, tested)}]
+    network = learner.averaged()
+    tensors = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
+    folder = export_bundle(
+        out / config.name, tensors, _described(config, seconds) | {"measured": measured}
+    ).folder
+    monitor.progress(1.0, "model written")
+    return folder
+
+
+class Learner:
+    """Network, optimizer and patches, and the numbered steps that update the network.
+
+    Args:
+        config: of the training.
+        sampler: of its patches.
+        device: as torch names it.
+        network: to go on with; None begins one.
+    """
+
+    def __init__(
+        self,
+        config: TrainSlicesConfig,
+        sampler: Sampler,
+        device: str,
+        network: SliceNet | None = None,
+    ) -> None:
+        torch.manual_seed(config.seed)
+        self.config, self.device = config, device
+        self.network = network or SliceNet(config.network)
+        move(self.network, device).train().requires_grad_(True)
+        self.average = averaged_weights(self.network, config.ema)
+        self.adam = torch.optim.AdamW(
+            self.network.parameters(), lr=config.learning_rate, weight_decay=1e-4
+        )
+        self.sampler = sampler
+        self.autocast = mixed_precision(device)
+        self.watch = LossWatch()
+
+    def step(self, number: int) -> float:
+        """One step of the optimizer; returns the loss. Raises DivergenceError."""
+        set_learning_rate(self.adam, self.config.learning_rate, number, self.config.steps)
+        patches = self.sampler.batch(number)
+        restored = self._restored(self.network, patches)
+        off = restored - patches.thin.to(self.device)
+        loss = (torch.sqrt(off.square() + _ROUND**2) - _ROUND).mean()
+        self.adam.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        value = float(loss.detach())
+        if self.watch.observe(value) or not np.isfinite(value):
+            raise DivergenceError(
+                f"the training diverged at step {number} (loss {value:.3g})",
+                "Start again in another folder with a lower learning_rate.",
+            )
+        if torch.isfinite(norm):
+            self.adam.step()
+            self.average.update_parameters(self.network)
+        return value
+
+    def _restored(self, network: SliceNet, patches: Patches) -> Tensor:
+        stacks = [stack.to(self.device) for stack in patches.stacks]
+        return restore_patches(network, patches.slices.to(self.device), stacks, self.autocast)
+
+    def averaged(self) -> SliceNet:
+        """The network with its averaged weights, which are what is shipped."""
+        network = self.average.module
+        assert isinstance(network, SliceNet)
+        return network.eval()
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether the state is worth keeping."""
+        return self.watch.is_calm and finite_weights(self.average.module.state_dict())
+
+
+def _learn(learner: Learner, out: Path, monitor: Monitor) -> float:
+    """Run the remaining steps; the seconds of all steps."""
+    config, path = learner.config, out / CHECKPOINT
+    free = {"device": "", "checkpoint_s": 0.0, "data": (), "licence": "", "held_out": ()}
+    parts: dict[str, Any] = {
+        "config": config_to_json(config) | free,
+        "modules": {"network": learner.network, "average": learner.average},
+        "optimizers": {"adam": learner.adam},
+    }
+    start, notes = 0, {"seconds": 0.0}
+    if path.exists():
+        start = load_checkpoint(path, notes=notes, **parts)
+        monitor.log(f"resumed at step {start}")
+    began = time.monotonic() - notes["seconds"]
+    journal = Journal(out / "metrics.jsonl", start, monitor)
+
+    def save(step: int) -> None:
+        if learner.is_sound:
+            notes = {"seconds": time.monotonic() - began}
+            save_checkpoint(path, step=step, notes=notes, **parts)
+
+    for number in training_steps(start, config.steps, save, config.checkpoint_s, monitor):
+        journal.add({"loss": learner.step(number)})
+        if number % _METRIC_EVERY == 0 or number == config.steps - 1:
+            journal.report(number)
+    return time.monotonic() - began
+
+
+def tuned(
+    network: SliceNet,
+    planes: Planes,
+    stack: SliceStack,
+    noise: float,
+    *,
+    modality: Literal["MR", "CT"],
+    steps: int,
+    device: str,
+    monitor: Monitor,
+) -> SliceNet:
+    """A copy of a network that has learned from the slices which it is to restore.
+
+    Self-supervised as in SMORE (Zhao et al., IEEE TMI 40 (2021) 805): rows of the slices are made
+    as thick as the slices are. The same slices give the same network.
+
+    Args:
+        network: to begin with; stays as it is.
+        planes: the slices, on the network's scale.
+        stack: the slices before and after.
+        noise: standard deviation of their noise, on the network's scale.
+        modality: of the volume.
+        steps: of the optimizer.
+        device: as torch names it.
+        monitor: receives progress and can cancel.
+    """
+    config = TrainSlicesConfig(
+        modality=modality,
+        steps=steps,
+        rows=OwnSampler.rows_for(stack),
+        ema=_TUNED_EMA,
+        network=network.config,
+        device=device,
+    )
+    sampler = OwnSampler(planes, config, stack, noise)
+    with torch.random.fork_rng(devices=[]):
+        learner = Learner(config, sampler, device, copy.deepcopy(network))
+        for number in range(steps):
+            monitor.progress(number / steps, "learning from the slices themselves")
+            try:
+                learner.step(number)
+            except DivergenceError as cause:
+                monitor.warn(f"{cause.message}: restored without learning from its slices")
+                return network
+    return learner.averaged().requires_grad_(False)
+
+
+def measure(learner: Learner, planes: Sequence[Planes]) -> dict[str, Any]:
+    """Mean PSNR (peak 1 on the network's scale) of fixed patches, after the spline and restored."""
+    sampler = Sampler(planes, learner.config)
+    before, after = [], []
+    with torch.inference_mode():
+        for step in range(_TESTED_BATCHES):
+            patches = sampler.batch(10_000_000 + step)
+            restored = learner._restored(learner.averaged(), patches).cpu()
+            for index, stack in enumerate(patches.stacks):
+                count = stack.interpolate.shape[1]
+                smooth = stack.interpolate @ patches.slices[index, 1, :count]
+                thin = patches.thin[index]
+                before.append(_psnr(smooth, thin))
+                after.append(_psnr(restored[index], thin))
+    return {
+        "spline (dB)": round(float(np.mean(before)), 2),
+        "restored (dB)": round(float(np.mean(after)), 2),
+    }
+
+
+def _psnr(image: Tensor, truth: Tensor) -> float:
+    return float(-10 * torch.log10((image - truth).square().mean().clamp_min(1e-9)))
+
+
+def _described(config: TrainSlicesConfig, seconds: float) -> dict[str, Any]:
+    return {
+        "name": config.name,
+        "kind": SLICES,
+        "modality": config.modality,
+        "anatomy": config.anatomy,
+        "description": f"Restores thin slices from thick ones in {config.modality}: up to "
+        f"{config.most_ratio:g} for each. Learned from planes of good images, one axis of which "
+        "was made thick.",
+        "licence": config.licence or NOT_STATED,
+        "network": config_to_json(config.network),
+        "intensity": "HU / 1000" if config.modality == "CT" else "value / robust maximum",
+        "training": {
+            "config": config_to_json(config),
+            "seconds": round(seconds),
+            "summary": f"{config.steps} steps of {config.batch} patches of {config.rows} × "
+            f"{config.columns} pixels, seed {config.seed}, {seconds / 60:.0f} minutes",
+        },
+        "data": list(config.data),
+        "limits": [*training_length_limits(config.steps), *_LIMITS],
+    }

@@ -1,0 +1,263 @@
+"""Compiled parts in portable C, found and checked here; PyTorch does without them.
+
+One shared library lies in this folder, built by `build.py` from the C files beside it. It holds
+each function once for every vector width of the processor family, and the widest that this
+processor has is used. All widths give the same bits.
+
+The C functions trust what they are given, so everything is checked here before a call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from MedEnhanceLib.errors import MedEnhanceError
+
+#: As in native.h.
+ABI = 1
+#: File name of the library.
+FILE = "medenhance_native" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+#: Vector widths by their bit in `native_widths`, narrowest first.
+WIDTHS = ("plain", "avx2", "avx512")
+#: Measured ratio of CPU time without the library, for messages.
+SLOWER = 10
+_HERE = Path(__file__).resolve().parent
+_BUILD = "python -m MedEnhanceLib.native.build"
+_LABELS = {"plain": "no vector extension", "avx2": "AVX2", "avx512": "AVX-512"}
+
+Array = npt.NDArray[np.float32]
+Width = Literal["plain", "avx2", "avx512"]
+Stage = Literal["grouped", "threshold"]
+
+_FLOATS = ctypes.POINTER(ctypes.c_float)
+_SIZES = (
+    *("bytes", "ny", "nx", "z", "window_z", "window_y", "window_x", "step", "layer"),
+    *("row_from", "row_to", "keep", "apart"),
+)
+_POINTERS = ["noisy", "pilot", "level", "spectrum", "taper", "total", "weight"]
+#: Largest search window along slices, rows and columns, largest group, coefficients of a block.
+MOST_WINDOW, MOST_KEPT, CELLS, SIDE = (7, 11, 16), 64, 64, 4
+_MOST_SIDE = 65536
+
+
+class _Task(ctypes.Structure):
+    """As `struct layer_task` in grouped.c."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in _SIZES),
+        ("damp", ctypes.c_float),
+        ("unused", ctypes.c_float),
+        *((name, _FLOATS) for name in _POINTERS),
+    )
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The reference blocks that start in one slice, and where their groups are searched.
+
+    The slab of a layer is what its candidates cover: window[0] + 3 slices.
+
+    Attributes:
+        number: of the layer in the volume; every second one is shifted by half a step.
+        z: slice of the slab in which the references start.
+        window: starting places of candidates along slices, rows and columns.
+        step: between references along rows and columns, 1 to 4.
+        keep: blocks in a group, the reference included, 1 to 64.
+        apart: least distance of other candidates from the reference, in voxels along one axis.
+        damp: factor on the variance of the noise; for `threshold` the threshold, in σ.
+    """
+
+    number: int
+    z: int
+    window: tuple[int, int, int]
+    step: int
+    keep: int
+    apart: int
+    damp: float
+
+    def rows(self, ny: int) -> int:
+        """Number of rows of references in slices of ny rows."""
+        return len(places(ny, self.step, is_shifted=bool(self.number & 1)))
+
+
+def places(side: int, step: int, *, is_shifted: bool) -> list[int]:
+    """Where references start along a side of that length; the last place is always one of them."""
+    last, shift = side - SIDE, step // 2 if is_shifted else 0
+    inner = [0, *(at for at in range(step - shift, last, step) if at > 0)]
+    return inner if last == 0 else [*inner, last]
+
+
+class Library:
+    """The loaded library, at one vector width."""
+
+    def __init__(self, path: Path, width: Width | None = None) -> None:
+        """Load and check it.
+
+        Raises:
+            MedEnhanceError: damaged, not a library for this system, another ABI, or a width that
+                this processor lacks.
+        """
+        _verify(path)
+        try:
+            self._library = ctypes.CDLL(str(path.resolve()))
+            self._library.native_abi.restype = ctypes.c_int32
+            abi = int(self._library.native_abi())
+        except (OSError, AttributeError) as error:
+            raise _unusable(f"{path.name} cannot be loaded ({error})") from error
+        if abi != ABI:
+            raise _unusable(f"{path.name} has version {abi}, and version {ABI} is needed")
+        self._library.native_widths.restype = ctypes.c_int32
+        self.path = path
+        bits = int(self._library.native_widths())
+        self.widths = tuple(name for bit, name in enumerate(WIDTHS) if bits >> bit & 1)
+        self.width = width or self.widths[-1]
+        if self.width not in self.widths:
+            raise _unusable(f"{path.name} has no {self.width} for this processor")
+
+    def run(
+        self,
+        stage: Stage,
+        layer: Layer,
+        rows: range,
+        *,
+        noisy: Array,
+        pilot: Array,
+        level: Array,
+        spectrum: Array,
+        taper: Array,
+        total: Array,
+        weight: Array,
+    ) -> None:
+        """Compute rows of references of a layer, and add to its sums; other threads may run.
+
+        Args:
+            stage: which function.
+            layer: the layer, in places of the slab.
+            rows: of references, successive.
+            noisy: the slab [window[0] + 3, ny, nx].
+            pilot: the better estimate, like the slab; in the first stage it is not read.
+            level: σ of the noise, like the slab, ≥ 0.
+            spectrum: [64], > 0, variance of the noise in each frequency, in units of level².
+            taper: [64], weight of each place of a block.
+            total: like the slab, sums of weighed blocks.
+            weight: [window[0], ny, nx], weights of blocks by the place in which they start.
+        Raises:
+            ValueError: an argument does not fit the others.
+            MemoryError: no memory for the C function's own arrays.
+        """
+        slab, deep = noisy.shape, layer.window[0]
+        _check(layer, rows, slab)
+        shapes = {
+            "noisy": (noisy, slab),
+            "pilot": (pilot, slab),
+            "level": (level, slab),
+            "spectrum": (spectrum, (CELLS,)),
+            "taper": (taper, (CELLS,)),
+            "total": (total, slab),
+            "weight": (weight, (deep, *slab[1:])),
+        }
+        task = _Task(
+            ctypes.sizeof(_Task),
+            *slab[1:],
+            layer.z,
+            *layer.window,
+            layer.step,
+            layer.number,
+            rows.start,
+            rows.stop,
+            layer.keep,
+            layer.apart,
+            layer.damp,
+            0.0,
+            *(_pointer(name, *given) for name, given in shapes.items()),
+        )
+        status = self._function(stage)(ctypes.byref(task))
+        if status == 2:
+            raise MemoryError("no memory for the compiled denoising filter")
+        if status:
+            raise ValueError(f"the compiled {stage} refuses its arguments")
+
+    def _function(self, stage: Stage) -> Any:
+        function = getattr(self._library, f"native_{stage}_{self.width}")
+        function.restype, function.argtypes = ctypes.c_int32, (ctypes.POINTER(_Task),)
+        return function
+
+
+def _check(layer: Layer, rows: range, shape: tuple[int, ...]) -> None:
+    """Raise ValueError for what would reach beyond the slab."""
+    window, most = layer.window, MOST_WINDOW
+    fits = (
+        len(shape) == 3
+        and all(SIDE <= side <= _MOST_SIDE for side in shape)
+        and shape[0] == window[0] + SIDE - 1
+        and all(1 <= w <= min(m, n - SIDE + 1) for w, m, n in zip(window, most, shape, strict=True))
+        and 0 <= layer.z < window[0]
+        and layer.number >= 0
+        and 1 <= layer.step <= SIDE
+        and 1 <= layer.keep <= MOST_KEPT
+        and layer.apart >= 0
+        and 0 < layer.damp < np.inf
+        and rows.step == 1
+        and 0 <= rows.start <= rows.stop
+    )
+    if not fits:
+        raise ValueError(f"{layer} with rows {rows} does not fit a slab of {shape}")
+
+
+def _pointer(name: str, values: Array, shape: tuple[int, ...]) -> Any:
+    """A C pointer to the values, checked."""
+    writes = name in ("total", "weight")
+    flags = values.flags
+    if values.dtype != np.float32 or values.shape != shape:
+        raise ValueError(f"{name} is {values.dtype} {values.shape}, and float32 {shape} is needed")
+    if not (flags.c_contiguous and flags.aligned and (flags.writeable or not writes)):
+        raise ValueError(f"{name} must be contiguous, aligned{' and writable' if writes else ''}")
+    return values.ctypes.data_as(_FLOATS)
+
+
+def _verify(path: Path) -> None:
+    """Compare the file with the hash beside it: loading half a library ends the process."""
+    try:
+        expected = path.with_suffix(".sha256").read_text(encoding="ascii").strip()
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unusable(f"{path.name} cannot be verified ({error})") from error
+    if found != expected:
+        raise _unusable(f"{path.name} is damaged")
+
+
+def _unusable(what: str) -> MedEnhanceError:
+    return MedEnhanceError(what, f"Build it again: {_BUILD}")
+
+
+@cache
+def _found(folder: Path) -> tuple[Library | None, str]:
+    """The library in a folder, or None and why."""
+    path = folder / FILE
+    if not path.is_file():
+        return None, f"not compiled: denoising takes about {SLOWER} times as long"
+    try:
+        library = Library(path)
+    except MedEnhanceError as error:
+        return None, f"{error.message}: denoising takes about {SLOWER} times as long"
+    return library, f"compiled, {_LABELS[library.width]}"
+
+
+def load(folder: Path = _HERE) -> Library | None:
+    """The library at the widest vectors of this processor; None where there is none to use."""
+    return _found(folder)[0]
+
+
+def describe(folder: Path = _HERE) -> str:
+    """State and remedy in one line, for `medenhance doctor` and for notices."""
+    library, state = _found(folder)
+    return state if library else f"{state}. With a C compiler installed: {_BUILD}"

@@ -1,0 +1,518 @@
+/* Two denoising stages over blocks of 4 x 4 x 4 voxels; nets/grouped.py has the method, its sources
+ * and the same stages in PyTorch.
+ *
+ * A call computes some rows of reference blocks of one layer (all blocks that start in one slice),
+ * and adds to the layer's own sums. Layers are added in order by the caller, so that neither slabs
+ * nor threads change a bit of the result. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "blocks.h"
+#include "native.h"
+
+enum {
+  WINDOW_Z = 7,
+  WINDOW_Y = 11,
+  WINDOW_X = LANES,
+  MOST_KEPT = 64,
+  QUAD = 4, /* rows of candidates whose distances are computed together */
+  ROWS = (WINDOW_Z * WINDOW_Y + QUAD - 1) / QUAD * QUAD,
+  LOCAL_X = 20, /* WINDOW_X + SIDE - 1, rounded up */
+  LOCAL_Y = WINDOW_Y + SIDE - 1,
+  LOCAL_Z = WINDOW_Z + SIDE - 1,
+  LOCAL_PLANE = LOCAL_Y * LOCAL_X,
+  CHUNK = 8 /* terms of a sum that are added between a load and a store of it */
+};
+
+/* As `_Task` in native/__init__.py. The slab is what the layer's candidates cover: window_z + 3
+ * slices. Arrays are contiguous [window_z + 3][ny][nx]. */
+struct layer_task {
+  int64_t bytes;    /* sizeof(struct layer_task) */
+  int64_t ny, nx;   /* sides of a slice, 4 to 65536 */
+  int64_t z;        /* slice of the slab in which the references start */
+  int64_t window_z, window_y, window_x; /* starting places of candidates along each axis */
+  int64_t step;     /* between references along rows and columns, 1 to 4 */
+  int64_t layer;    /* its number: every second one is shifted by half a step */
+  int64_t row_from, row_to; /* rows of references to compute */
+  int64_t keep;     /* blocks in a group, 1 to 64 */
+  int64_t apart;    /* least distance of candidates from the reference */
+  float damp;       /* factor on the variance of the noise; native_threshold: threshold in sigma */
+  float unused;
+  const float *noisy, *pilot, *level;
+  const float *spectrum; /* [64]: variance of each frequency in units of level squared, > 0 */
+  const float *taper;    /* [64]: weight of each place in a block */
+  float *total;          /* sums of weighed blocks */
+  float *weight;         /* [window_z][ny][nx]: weights of the blocks by starting place */
+};
+
+struct workspace {
+  float distance[ROWS][LANES];
+  float noisy[CELLS * MOST_KEPT], pilot[CELLS * MOST_KEPT];
+  float system[MOST_KEPT * 2 * MOST_KEPT], solved[MOST_KEPT * 2 * MOST_KEPT];
+  float local[LOCAL_Z * LOCAL_PLANE]; /* the pilot around the reference */
+  int32_t row_at[ROWS];
+  float best[MOST_KEPT];
+  int32_t best_at[MOST_KEPT];
+  int64_t offset[MOST_KEPT];
+  float root[CELLS], inverse_root[CELLS];
+  float mask[MOST_KEPT];
+  float bound; /* of the distances in the reference before: where the search begins */
+  void *start; /* of the allocation */
+};
+
+/* Zeroed, at a multiple of 64 bytes; NULL without memory. */
+static struct workspace *new_workspace(void) {
+  char *start = calloc(1, sizeof(struct workspace) + 64);
+  if (!start) return NULL;
+  struct workspace *w = (struct workspace *)(start + (64 - (uintptr_t)start % 64));
+  w->start = start;
+  return w;
+}
+
+static void delete_workspace(struct workspace *w) { free(w->start); }
+
+/* ---- the grid of references -------------------------------------------------------------- */
+
+/* Place of reference `index` on an axis with `places` starting places; the last one is included. */
+static int64_t place_of(int64_t index, int64_t places, int64_t step, int is_shifted) {
+  int64_t at = index * step;
+  if (is_shifted && index > 0) at -= step / 2;
+  return at < places - 1 ? at : places - 1;
+}
+
+static int64_t references(int64_t places, int64_t step, int is_shifted) {
+  int64_t count = 1;
+  while (place_of(count - 1, places, step, is_shifted) < places - 1) count++;
+  return count;
+}
+
+static int64_t between(int64_t value, int64_t low, int64_t high) {
+  return value < low ? low : value > high ? high : value;
+}
+
+static int is_valid(const struct layer_task *t) {
+  if (!t || t->bytes != (int64_t)sizeof *t) return 0;
+  if (t->ny < SIDE || t->nx < SIDE || t->ny > 65536 || t->nx > 65536) return 0;
+  if (t->window_z < 1 || t->window_z > WINDOW_Z || t->z < 0 || t->z >= t->window_z) return 0;
+  if (t->window_y < 1 || t->window_y > WINDOW_Y || t->window_y > t->ny - 3) return 0;
+  if (t->window_x < 1 || t->window_x > WINDOW_X || t->window_x > t->nx - 3) return 0;
+  if (t->step < 1 || t->step > SIDE || t->layer < 0) return 0;
+  if (t->keep < 1 || t->keep > MOST_KEPT || t->apart < 0 || !(t->damp > 0)) return 0;
+  if (t->row_from < 0 || t->row_to < t->row_from) return 0;
+  return t->noisy && t->pilot && t->level && t->spectrum && t->taper && t->total && t->weight;
+}
+
+/* ---- block matching ---------------------------------------------------------------------- */
+
+/* The pilot in the window, with strides that the compiler knows; what is not in it stays 0. */
+static void copy_window(struct workspace *w, const struct layer_task *t, int64_t y, int64_t x) {
+  for (int64_t k = 0; k < t->window_z + 3; k++)
+    for (int64_t j = 0; j < t->window_y + 3; j++) {
+      const float *from = t->pilot + (k * t->ny + y + j) * t->nx + x;
+      float *to = w->local + k * LOCAL_PLANE + j * LOCAL_X;
+      if (t->window_x == WINDOW_X)
+        memcpy(to, from, (WINDOW_X + 3) * sizeof *to);
+      else
+        memcpy(to, from, (size_t)(t->window_x + 3) * sizeof *to);
+    }
+}
+
+#define TERM(s, row, j, i)                                     \
+  {                                                            \
+    const float d = (row)[(j) * LOCAL_X + (i) + l] - r##j##i; \
+    s += d * d;                                                \
+  }
+#define TERMS(j, i) TERM(s0, a, j, i) TERM(s1, b, j, i) TERM(s2, c, j, i) TERM(s3, e, j, i)
+#define LINE(j) TERMS(j, 0) TERMS(j, 1) TERMS(j, 2) TERMS(j, 3)
+#define KNOWN(j, i) const float r##j##i = ref[(j) * LOCAL_X + (i)];
+#define KNOWN_LINE(j) KNOWN(j, 0) KNOWN(j, 1) KNOWN(j, 2) KNOWN(j, 3)
+
+/* Squared distances of the reference block to the blocks of four rows of candidates. */
+static void distances(const float *restrict reference, const float *restrict local,
+                      const int32_t at[QUAD], float out[QUAD][LANES]) {
+  float *restrict o0 = out[0], *restrict o1 = out[1], *restrict o2 = out[2], *restrict o3 = out[3];
+  for (int l = 0; l < LANES; l++) o0[l] = o1[l] = o2[l] = o3[l] = 0;
+  for (int k = 0; k < SIDE; k++) {
+    const float *restrict ref = reference + k * LOCAL_PLANE;
+    const float *restrict a = local + at[0] + k * LOCAL_PLANE;
+    const float *restrict b = local + at[1] + k * LOCAL_PLANE;
+    const float *restrict c = local + at[2] + k * LOCAL_PLANE;
+    const float *restrict e = local + at[3] + k * LOCAL_PLANE;
+    KNOWN_LINE(0) KNOWN_LINE(1) KNOWN_LINE(2) KNOWN_LINE(3)
+    for (int l = 0; l < LANES; l++) {
+      float s0 = o0[l], s1 = o1[l], s2 = o2[l], s3 = o3[l];
+      LINE(0) LINE(1) LINE(2) LINE(3)
+      o0[l] = s0, o1[l] = s1, o2[l] = s2, o3[l] = s3;
+    }
+  }
+}
+
+static int32_t count_within(const struct workspace *w, int rows, float bound) {
+  int32_t count = 0;
+  for (int r = 0; r < rows; r++)
+    for (int l = 0; l < LANES; l++) count += w->distance[r][l] <= bound;
+  return count;
+}
+
+/* The `keep` nearest candidates, nearest first; of equal ones the first in the order of slices,
+ * rows, columns. Returns how many there are. */
+static int nearest(struct workspace *w, int rows, int keep) {
+  /* A bound with at least `keep` candidates within it, and not many more. */
+  float low = 0, high = w->bound;
+  int32_t within = count_within(w, rows, high);
+  while (within < keep && high < 1e37f) {
+    low = high;
+    high = high * 4 + 1e-6f;
+    within = count_within(w, rows, high);
+  }
+  for (int i = 0; i < 12 && within > keep + keep / 2 + 8; i++) {
+    const float middle = low + (high - low) * 0.5f;
+    const int32_t count = count_within(w, rows, middle);
+    if (count < keep) {
+      low = middle;
+    } else {
+      high = middle;
+      within = count;
+    }
+  }
+  int n = 0;
+  for (int r = 0; r < rows; r++) {
+    const float *row = w->distance[r];
+    int32_t any = 0;
+    for (int l = 0; l < LANES; l++) any += row[l] <= high;
+    if (!any) continue;
+    for (int l = 0; l < LANES; l++) {
+      const float d = row[l];
+      if (d > high || d >= 1e37f || (n == keep && d >= w->best[n - 1])) continue;
+      int at = n < keep ? n++ : n - 1;
+      for (; at > 0 && w->best[at - 1] > d; at--) {
+        w->best[at] = w->best[at - 1];
+        w->best_at[at] = w->best_at[at - 1];
+      }
+      w->best[at] = d;
+      w->best_at[at] = r * LANES + l;
+    }
+  }
+  w->bound = high;
+  return n;
+}
+
+/* Fills `offset` with where the blocks of the group start; returns how many there are. */
+static int match(struct workspace *w, const struct layer_task *t, int64_t y, int64_t x) {
+  const int64_t first_y = between(y - (t->window_y - 1) / 2, 0, t->ny - 3 - t->window_y);
+  const int64_t first_x = between(x - (t->window_x - 1) / 2, 0, t->nx - 3 - t->window_x);
+  const int own_y = (int)(y - first_y), own_x = (int)(x - first_x), own_z = (int)t->z;
+  copy_window(w, t, first_y, first_x);
+
+  int rows = 0, candidates = 0;
+  for (int k = 0; k < t->window_z; k++)
+    for (int j = 0; j < t->window_y; j++) w->row_at[rows++] = k * LOCAL_PLANE + j * LOCAL_X;
+  int filled = rows;
+  while (filled % QUAD) w->row_at[filled++] = 0;
+  const float *reference = w->local + own_z * LOCAL_PLANE + own_y * LOCAL_X + own_x;
+  for (int r = 0; r < filled; r += QUAD)
+    distances(reference, w->local, w->row_at + r, w->distance + r);
+
+  for (int r = 0; r < rows; r++) {
+    const int k = r / (int)t->window_y - own_z, j = r % (int)t->window_y - own_y;
+    for (int l = (int)t->window_x; l < LANES; l++) w->distance[r][l] = 3e38f;
+    if (t->apart > 0 && llabs(k) < t->apart && llabs(j) < t->apart)
+      for (int l = 0; l < (int)t->window_x; l++)
+        if (llabs(l - own_x) < t->apart) w->distance[r][l] = 3e38f;
+    if (k == 0 && j == 0) w->distance[r][own_x] = -1; /* the reference comes first */
+  }
+  if (t->apart > 0)
+    candidates = count_within(w, rows, 1e37f);
+  else
+    candidates = rows * (int)t->window_x;
+  const int n = nearest(w, rows, candidates < t->keep ? candidates : (int)t->keep);
+  for (int g = 0; g < n; g++) {
+    const int r = w->best_at[g] / LANES, l = w->best_at[g] % LANES;
+    const int64_t k = r / t->window_y, j = first_y + r % t->window_y;
+    w->offset[g] = (k * t->ny + j) * t->nx + first_x + l;
+  }
+  return n;
+}
+
+/* ---- the filter of a group --------------------------------------------------------------- */
+
+/* Copies the blocks into lanes 0 to n - 1 of `cells`; the lanes up to `count` become 0. */
+static void load_blocks(float *restrict cells, const float *restrict volume, const int64_t *offset,
+                        int n, int count, const struct layer_task *t) {
+  for (int k = 0; k < SIDE; k++)
+    for (int j = 0; j < SIDE; j++) {
+      const float *line = volume + (k * t->ny + j) * t->nx;
+      float *to = cells + (k * SIDE + j) * SIDE * count;
+      for (int g = 0; g < n; g++) {
+        const float *from = line + offset[g];
+        to[g] = from[0];
+        to[count + g] = from[1];
+        to[2 * count + g] = from[2];
+        to[3 * count + g] = from[3];
+      }
+      for (int i = 0; i < SIDE; i++)
+        for (int g = n; g < count; g++) to[i * count + g] = 0;
+    }
+}
+
+/* The sum over `count` lanes, by halves. */
+static float sum_of(const float *values, int count) {
+  float half[LANES];
+  for (int l = 0; l < LANES; l++) half[l] = values[l];
+  for (int c = LANES; c < count; c += LANES)
+    for (int l = 0; l < LANES; l++) half[l] += values[c + l];
+  for (int l = 0; l < 8; l++) half[l] += half[l + 8];
+  for (int l = 0; l < 4; l++) half[l] += half[l + 4];
+  return (half[0] + half[2]) + (half[1] + half[3]);
+}
+
+/* out[m][l] = sum over f of pilot[f][m] * other[f][l]; rows of `out` are `stride` apart. */
+static void products(float *restrict out, const float *restrict pilot, const float *restrict other,
+                     int n, int count, int stride, int upper_alone) {
+  for (int m = 0; m < n; m += QUAD)
+    for (int c = upper_alone ? m / LANES * LANES : 0; c < count; c += LANES) {
+      float s0[LANES] = {0}, s1[LANES] = {0}, s2[LANES] = {0}, s3[LANES] = {0};
+      for (int f = 0; f < CELLS; f += CHUNK) {
+        const float *restrict p = pilot + f * count + m;
+        const float *restrict q = other + f * count + c;
+#define PRODUCT(i)                              \
+  {                                             \
+    const float v = q[(i) * count + l];         \
+    t0 += p[(i) * count] * v;                   \
+    t1 += p[(i) * count + 1] * v;               \
+    t2 += p[(i) * count + 2] * v;               \
+    t3 += p[(i) * count + 3] * v;               \
+  }
+        for (int l = 0; l < LANES; l++) {
+          float t0 = s0[l], t1 = s1[l], t2 = s2[l], t3 = s3[l];
+          PRODUCT(0) PRODUCT(1) PRODUCT(2) PRODUCT(3)
+          PRODUCT(4) PRODUCT(5) PRODUCT(6) PRODUCT(7)
+          s0[l] = t0, s1[l] = t1, s2[l] = t2, s3[l] = t3;
+        }
+      }
+      float *to = out + m * stride + c;
+      for (int l = 0; l < LANES; l++) to[l] = s0[l];
+      for (int l = 0; l < LANES; l++) to[stride + l] = s1[l];
+      for (int l = 0; l < LANES; l++) to[2 * stride + l] = s2[l];
+      for (int l = 0; l < LANES; l++) to[3 * stride + l] = s3[l];
+    }
+}
+
+static inline void subtract_4(float *restrict to, const float *restrict r0,
+                              const float *restrict r1, const float *restrict r2,
+                              const float *restrict r3, float f0, float f1, float f2, float f3,
+                              int width) {
+  for (int l = 0; l < width; l++) {
+    float t = to[l];
+    t -= f0 * r0[l];
+    t -= f1 * r1[l];
+    t -= f2 * r2[l];
+    t -= f3 * r3[l];
+    to[l] = t;
+  }
+}
+
+static inline void subtract_1(float *restrict to, const float *restrict row, float factor,
+                              int width) {
+  for (int l = 0; l < width; l++) to[l] -= factor * row[l];
+}
+
+/* to[l] -= sum over q of factor[q] * row[q][l], q from 0 to `terms`; strides may be negative. */
+static inline void subtract(float *restrict to, const float *restrict factor, int factor_stride,
+                            const float *restrict row, int row_stride, int terms, int width) {
+  for (; terms >= QUAD; terms -= QUAD, row += QUAD * row_stride) {
+    const float f0 = factor[0], f1 = factor[factor_stride];
+    const float f2 = factor[2 * factor_stride], f3 = factor[3 * factor_stride];
+    factor += QUAD * factor_stride;
+    subtract_4(to, row, row + row_stride, row + 2 * row_stride, row + 3 * row_stride, f0, f1, f2,
+               f3, width);
+  }
+  for (; terms > 0; terms--, factor += factor_stride, row += row_stride)
+    subtract_1(to, row, *factor, width);
+}
+
+/* Solves G x = R for all columns of R at once: rows of `system` hold G, symmetric and positive, of
+ * which only the upper part is read, and from `count` on R. Leaves x in these columns of `solved`. */
+static void solve(float *restrict system, float *restrict solved, int n, int count) {
+  const int width = 2 * count;
+  for (int i = 0; i < n; i++) {
+    float *restrict row = system + i * width, *restrict scaled = solved + i * width;
+    const int from = i / LANES * LANES;
+    subtract(row + from, system + i, width, solved + from, width, i, width - from);
+    const float inverse = 1 / row[i];
+    for (int c = from; c < width; c += LANES)
+      for (int l = c; l < c + LANES; l++) scaled[l] = row[l] * inverse;
+  }
+  for (int q = n - 2; q >= 0; q--)
+    subtract(solved + q * width + count, solved + q * width + n - 1, -1,
+             solved + (n - 1) * width + count, -width, n - 1 - q, count);
+}
+
+/* out[f][l] = sum over m of pilot[f][m] * shares[m][l], m from 0 to n, a multiple of CHUNK; rows of
+ * `shares` are `stride` apart. */
+static void combine(float *restrict out, const float *restrict pilot, const float *restrict shares,
+                    int n, int count, int stride) {
+  for (int f = 0; f < CELLS; f += QUAD)
+    for (int c = 0; c < count; c += LANES) {
+      float s0[LANES] = {0}, s1[LANES] = {0}, s2[LANES] = {0}, s3[LANES] = {0};
+      for (int m = 0; m < n; m += CHUNK) {
+        const float *restrict p = pilot + f * count + m;
+        const float *restrict q = shares + m * stride + c;
+#define SHARE(i)                          \
+  {                                       \
+    const float v = q[(i) * stride + l];  \
+    t0 += p[i] * v;                       \
+    t1 += p[count + (i)] * v;             \
+    t2 += p[2 * count + (i)] * v;         \
+    t3 += p[3 * count + (i)] * v;         \
+  }
+        for (int l = 0; l < LANES; l++) {
+          float t0 = s0[l], t1 = s1[l], t2 = s2[l], t3 = s3[l];
+          SHARE(0) SHARE(1) SHARE(2) SHARE(3) SHARE(4) SHARE(5) SHARE(6) SHARE(7)
+          s0[l] = t0, s1[l] = t1, s2[l] = t2, s3[l] = t3;
+        }
+      }
+      float *to = out + f * count + c;
+      for (int l = 0; l < LANES; l++) to[l] = s0[l];
+      for (int l = 0; l < LANES; l++) to[count + l] = s1[l];
+      for (int l = 0; l < LANES; l++) to[2 * count + l] = s2[l];
+      for (int l = 0; l < LANES; l++) to[3 * count + l] = s3[l];
+    }
+}
+
+/* Replaces the group's noisy blocks by their estimates. */
+static void filter_group(struct workspace *w, const struct layer_task *t, int n, int count,
+                         float sigma) {
+  float mean[CELLS];
+  const float share = 1.0f / (float)n, variance = sigma * sigma;
+  const float inverse_sigma = 1 / sigma;
+  for (int g = 0; g < count; g++) w->mask[g] = g < n ? 1.0f : 0.0f;
+  load_blocks(w->noisy, t->noisy, w->offset, n, count, t);
+  load_blocks(w->pilot, t->pilot, w->offset, n, count, t);
+  transform(w->noisy, count, 1);
+  transform(w->pilot, count, 1);
+  for (int f = 0; f < CELLS; f++) {
+    float *restrict y = w->noisy + f * count, *restrict p = w->pilot + f * count;
+    const float mean_y = sum_of(y, count) * share, mean_p = sum_of(p, count) * share;
+    const float power = mean_p * mean_p;
+    mean[f] = mean_y * (power / (power + t->spectrum[f] * variance * share));
+    const float scale = inverse_sigma * w->inverse_root[f];
+    for (int g = 0; g < count; g++) {
+      y[g] = (y[g] - mean_y) * scale * w->mask[g];
+      p[g] = (p[g] - mean_p) * scale * w->mask[g];
+    }
+  }
+  const int width = 2 * count;
+  products(w->system, w->pilot, w->pilot, n, count, width, 1);
+  products(w->system + count, w->pilot, w->noisy, n, count, width, 0);
+  for (int m = 0; m < n; m++) w->system[m * width + m] += (float)n * t->damp;
+  solve(w->system, w->solved, n, count);
+  const int filled = (n + CHUNK - 1) / CHUNK * CHUNK;
+  for (int m = n; m < filled; m++)
+    for (int l = count; l < width; l++) w->solved[m * width + l] = 0;
+  combine(w->noisy, w->pilot, w->solved + count, filled, count, width);
+  for (int f = 0; f < CELLS; f++) {
+    float *y = w->noisy + f * count;
+    const float scale = sigma * w->root[f];
+    for (int g = 0; g < count; g++) y[g] = y[g] * scale + mean[f];
+  }
+}
+
+/* Adds the blocks to the layer's sums. */
+static void add_blocks(struct workspace *w, const struct layer_task *t, int n, int count,
+                       float weight) {
+  transform(w->noisy, count, 0);
+  for (int f = 0; f < CELLS; f++) {
+    const float scale = t->taper[f] * weight;
+    float *y = w->noisy + f * count;
+    for (int g = 0; g < count; g++) y[g] *= scale;
+  }
+  for (int g = 0; g < n; g++) {
+    t->weight[w->offset[g]] += weight;
+    const float *y = w->noisy + g;
+    for (int k = 0; k < SIDE; k++)
+      for (int j = 0; j < SIDE; j++, y += SIDE * count) {
+        float *to = t->total + w->offset[g] + (k * t->ny + j) * t->nx;
+        to[0] += y[0];
+        to[1] += y[count];
+        to[2] += y[2 * count];
+        to[3] += y[3 * count];
+      }
+  }
+}
+
+/* σ of the noise in the block that starts here: near its middle. */
+static float level_at(const struct layer_task *t, int64_t y, int64_t x) {
+  return t->level[((t->z + 1) * t->ny + y + 1) * t->nx + x + 1];
+}
+
+/* Weights are 1 / variance: below this σ there is no noise to remove. */
+static const float LEAST_LEVEL = 1e-10f;
+
+NATIVE_EXPORT int32_t NATIVE_NAME(native_grouped)(const struct layer_task *t) {
+  if (!is_valid(t)) return NATIVE_BAD_ARGUMENT;
+  struct workspace *w = new_workspace();
+  if (!w) return NATIVE_NO_MEMORY;
+  for (int f = 0; f < CELLS; f++) {
+    w->root[f] = sqrtf(t->spectrum[f]);
+    w->inverse_root[f] = 1 / w->root[f];
+  }
+  const int is_odd = (int)(t->layer & 1);
+  const int64_t rows = references(t->ny - 3, t->step, is_odd);
+  for (int64_t row = t->row_from; row < t->row_to && row < rows; row++) {
+    const int64_t y = place_of(row, t->ny - 3, t->step, is_odd);
+    const int is_shifted = (int)((row + t->layer / 2) & 1);
+    const int64_t columns = references(t->nx - 3, t->step, is_shifted);
+    for (int64_t column = 0; column < columns; column++) {
+      const int64_t x = place_of(column, t->nx - 3, t->step, is_shifted);
+      const float sigma = level_at(t, y, x);
+      if (!(sigma > LEAST_LEVEL)) continue;
+      const int n = match(w, t, y, x);
+      if (n < 1) continue;
+      const int count = (n + LANES - 1) / LANES * LANES;
+      filter_group(w, t, n, count, sigma);
+      add_blocks(w, t, n, count, 1 / (sigma * sigma));
+    }
+  }
+  delete_workspace(w);
+  return NATIVE_DONE;
+}
+
+/* The first stage: each block alone, without what does not stand out of the noise. */
+NATIVE_EXPORT int32_t NATIVE_NAME(native_threshold)(const struct layer_task *t) {
+  if (!is_valid(t)) return NATIVE_BAD_ARGUMENT;
+  struct workspace *w = new_workspace();
+  if (!w) return NATIVE_NO_MEMORY;
+  const int is_odd = (int)(t->layer & 1);
+  const int64_t rows = references(t->ny - 3, t->step, is_odd);
+  const int64_t columns = references(t->nx - 3, t->step, is_odd);
+  for (int64_t row = t->row_from; row < t->row_to && row < rows; row++) {
+    const int64_t y = place_of(row, t->ny - 3, t->step, is_odd);
+    for (int64_t first = 0; first < columns; first += LANES) {
+      const int n = (int)(columns - first < LANES ? columns - first : LANES);
+      float noise[LANES] = {0};
+      for (int g = 0; g < n; g++) {
+        const int64_t x = place_of(first + g, t->nx - 3, t->step, is_odd);
+        w->offset[g] = (t->z * t->ny + y) * t->nx + x;
+        const float sigma = level_at(t, y, x);
+        noise[g] = sigma * sigma * t->damp * t->damp;
+      }
+      load_blocks(w->noisy, t->noisy, w->offset, n, LANES, t);
+      transform(w->noisy, LANES, 1);
+      for (int f = 1; f < CELLS; f++) { /* the mean of a block stays */
+        float *restrict y = w->noisy + f * LANES;
+        const float variance = t->spectrum[f];
+        for (int g = 0; g < LANES; g++) {
+          float ratio = y[g] * y[g] / (variance * noise[g] + 1e-30f);
+          ratio = ratio < 1e4f ? ratio : 1e4f;
+          const float square = ratio * ratio, steep = square * square;
+          y[g] *= steep / (steep + 1);
+        }
+      }
+      add_blocks(w, t, n, LANES, 1);
+    }
+  }
+  delete_workspace(w);
+  return NATIVE_DONE;
+}

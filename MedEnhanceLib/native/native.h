@@ -1,0 +1,32 @@
+/* What all compiled parts share. Portable C11: no vector extensions, no compiler's own functions.
+ *
+ * A part is compiled once for each vector width, with NATIVE_WIDTH as the end of its names. Loops
+ * run over arrays of fixed size, which compilers turn into vector instructions. Sums have one fixed
+ * order and nothing is contracted (-ffp-contract=off), so that every width gives the same bits.
+ */
+#ifndef MEDENHANCE_NATIVE_H
+#define MEDENHANCE_NATIVE_H
+
+#include <stdint.h>
+
+/* Raised whenever the meaning of a function or a structure changes; native/__init__.py checks it. */
+#define NATIVE_ABI 1
+
+#if defined(_WIN32)
+#define NATIVE_EXPORT __declspec(dllexport)
+#elif defined(__GNUC__)
+#define NATIVE_EXPORT __attribute__((visibility("default")))
+#else
+#define NATIVE_EXPORT
+#endif
+
+#ifndef NATIVE_WIDTH
+#define NATIVE_WIDTH plain
+#endif
+#define NATIVE_JOIN_(name, width) name##_##width
+#define NATIVE_JOIN(name, width) NATIVE_JOIN_(name, width)
+#define NATIVE_NAME(name) NATIVE_JOIN(name, NATIVE_WIDTH)
+
+enum native_status { NATIVE_DONE = 0, NATIVE_BAD_ARGUMENT = 1, NATIVE_NO_MEMORY = 2 };
+
+#endif

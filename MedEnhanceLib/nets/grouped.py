@@ -1,0 +1,467 @@
+"""Removes noise from groups of similar blocks of 4 × 4 × 4 voxels.
+
+A first stage transforms each block by itself (DCT) and drops what does not stand out of the noise.
+Each round then takes the result so far as *pilot*. For every reference block of a grid it searches
+the most similar blocks of the pilot nearby. The mean of their noisy blocks passes a Wiener filter
+in each frequency. What each block differs from that mean is estimated in the span of the pilot's
+own differences: with the covariance C of these, the linear filter C (C + σ²)⁻¹. The overlapping
+blocks are averaged.
+
+Sources: groups of similar blocks and two stages, Dabov et al., IEEE Trans. Image Process. 16
+(2007) 2080; in volumes, Maggioni et al., IEEE Trans. Image Process. 22 (2013) 119; mean and
+covariance of a group instead of a transform, Lebrun et al., SIAM J. Imaging Sci. 6 (2013) 1665.
+Written from these descriptions. Ours: the Wiener filter of the mean, the solution in as many
+unknowns as a group has blocks, several rounds with more noise assumed than there is, and noise of
+known spectrum.
+
+Volumes pass as slabs from stage to stage: only slices near the present one are in memory. The
+grid and the order of every sum depend on the whole volume alone, so that neither slabs nor threads
+nor the width of vectors change a bit of the result. The work is done by the compiled library
+(`MedEnhanceLib.native`) or, where that is missing or on a GPU, by `nets.grouped_torch`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from MedEnhanceLib import native
+from MedEnhanceLib.native import CELLS, SIDE, Array, Layer
+from MedEnhanceLib.runtime import machine
+from MedEnhanceLib.runtime.progress import Monitor
+
+#: Search window along slices, rows and columns: starting places of candidates.
+WINDOW = native.MOST_WINDOW
+#: Threshold of the first stage in σ (2.7 as in BM3D), and steps of its grid.
+_THRESHOLD, _THRESHOLD_STEP = 2.7, 2
+#: Shape of the weight of places in a block (Kaiser window).
+_TAPER_SHAPE = 2.0
+#: References of one call: the calls between which a job can be canceled.
+_REFERENCES_AT_ONCE = 8192
+#: Slices that are read from the input at a time.
+_SLICES = 8
+#: Least relative variance of a frequency; none at all would mean infinite weights.
+_LEAST_SHARE = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """One round over all groups.
+
+    Attributes:
+        step: voxels between references, 1 to 4; the cost falls with its cube.
+        keep: blocks in a group, 1 to 64.
+        damp: factor on the variance of the noise: above 1 smooths more.
+        apart: least distance in voxels, along one axis, of other blocks from the reference; for
+            noise that neighboring voxels share.
+    """
+
+    step: int
+    keep: int = 32
+    damp: float = 1.0
+    apart: int = 0
+
+
+#: For magnetic resonance: white noise. Each round has a better pilot than the one before.
+MR_ROUNDS = (Round(step=4), Round(step=4, damp=1.2), Round(step=3, damp=1.2))
+#: For CT after the first stage alone: noise that neighbors share.
+CT_ROUNDS = (Round(step=4, damp=2.0, apart=4), Round(step=3, damp=1.4))
+
+
+class Slices(Protocol):
+    """A volume whose slices are made when they are read."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(K, J, I)."""
+
+    def __getitem__(self, slices: slice, /) -> Array:
+        """Some slices, float32 [n, J, I]."""
+
+
+class Engine(Protocol):
+    """What computes layers: the compiled library, or PyTorch."""
+
+    def run(
+        self,
+        stage: native.Stage,
+        layer: Layer,
+        rows: range,
+        *,
+        noisy: Array,
+        pilot: Array,
+        level: Array,
+        spectrum: Array,
+        taper: Array,
+        total: Array,
+        weight: Array,
+    ) -> None:
+        """As `native.Library.run`."""
+
+
+def denoised(
+    noisy: npt.NDArray[Any],
+    level: npt.NDArray[Any] | Slices,
+    spectrum: npt.NDArray[Any] | None = None,
+    *,
+    rounds: Sequence[Round] = MR_ROUNDS,
+    pilot: npt.NDArray[Any] | None = None,
+    spacing: Sequence[float] = (1.0, 1.0, 1.0),
+    engine: Engine | None = None,
+    threads: int | None = None,
+    only: slice | None = None,
+    monitor: Monitor | None = None,
+) -> Array:
+    """All stages: threshold (unless there is a pilot), then the rounds.
+
+    Args:
+        noisy: [K, J, I], finite, any unit.
+        level: σ of the noise at each voxel, same shape and unit, finite, ≥ 0. Where it is 0, the
+            result is the input. A broadcast view serves for one σ, `Slices` for a map that is
+            not in memory.
+        spectrum: [64], relative variance of the noise in each frequency of a block's cosine
+            transform (slices first, then rows, columns); None for white noise.
+        rounds: of the grouped filter; each takes the result of the one before as pilot.
+        pilot: an estimate to begin with instead of the threshold's, [K, J, I].
+        spacing: mm along i, j, k, as in `Geometry`; along thick slices less is searched.
+        engine: None for the compiled library, or PyTorch on the CPU where that is missing.
+        threads: that compute at once; None for all that this process may use.
+        only: slices (first, one after the last) that are wanted; they equal those of a whole run.
+        monitor: for progress, cancel, and a notice where the library is missing.
+    Returns:
+        float32 [K, J, I], or the wanted slices.
+    Raises:
+        ValueError: shapes do not match, or an option is out of range.
+        Cancelled: the monitor was asked to stop.
+    """
+    monitor = monitor or Monitor()
+    wanted = only if only is not None and len(noisy) >= SIDE else slice(0, len(noisy))
+    result = np.empty((wanted.stop - wanted.start, *noisy.shape[1:]), np.float32)
+    with _Run(
+        noisy, level, spectrum, window_for(spacing), engine or default_engine(monitor),
+        threads or machine.cpu_threads(), monitor,
+    ) as run:  # fmt: skip
+        stages = [run.stage(each) for each in rounds]
+        if pilot is None:
+            stages.insert(0, run.threshold())
+        ranges = [run.padded(wanted)]
+        for stage in reversed(stages):
+            ranges.insert(0, stage.reads(ranges[0]))
+        stream = run.slabs(noisy if pilot is None else pilot, ranges[0])
+        for stage, needed in zip(stages, ranges[1:], strict=True):
+            stream = run.results(stage, needed, stream)
+        first = 0
+        for slab in stream:
+            part = run.cropped(slab, first, len(result))
+            result[first : first + len(part)] = part
+            first += len(part)
+            monitor.progress(first / max(1, len(result)), "removing noise")
+    return result if only is None or len(result) == only.stop - only.start else result[only]
+
+
+def grouped(
+    noisy: npt.NDArray[Any],
+    pilot: npt.NDArray[Any],
+    level: npt.NDArray[Any],
+    spectrum: npt.NDArray[Any] | None = None,
+    *,
+    step: int,
+    keep: int = 32,
+    damp: float = 1.0,
+    apart: int = 0,
+    **options: Any,
+) -> Array:
+    """One round, see `Round` and `denoised`.
+
+    Args:
+        noisy: as in `denoised`.
+        pilot: a better estimate, [K, J, I].
+        level: as in `denoised`.
+        spectrum: as in `denoised`.
+        step: as in `Round`.
+        keep: as in `Round`.
+        damp: as in `Round`.
+        apart: as in `Round`.
+        options: spacing, engine, threads, monitor of `denoised`.
+    """
+    rounds = (Round(step=step, keep=keep, damp=damp, apart=apart),)
+    return denoised(noisy, level, spectrum, rounds=rounds, pilot=pilot, **options)
+
+
+def threshold(
+    noisy: npt.NDArray[Any],
+    level: npt.NDArray[Any],
+    spectrum: npt.NDArray[Any] | None = None,
+    **options: Any,
+) -> Array:
+    """The first stage alone; arguments and options of `denoised`."""
+    return denoised(noisy, level, spectrum, rounds=(), **options)
+
+
+def window_for(spacing: Sequence[float]) -> tuple[int, int, int]:
+    """Starting places of candidates along slices, rows, columns, for a spacing in mm along i, j, k.
+
+    The full window for the smallest spacing, and as many mm along the others, but at least one
+    place to each side.
+    """
+    least = min(spacing)
+    sides = []
+    for most, mm in zip(WINDOW, reversed(spacing), strict=True):
+        radius = max(1, round((most - 1) // 2 * least / mm))
+        sides.append(2 * radius + 1 + (most + 1) % 2)  # an even window has one place more ahead
+    return sides[0], sides[1], sides[2]
+
+
+def default_engine(monitor: Monitor) -> Engine:
+    """The compiled library; where it is missing PyTorch, with a notice."""
+    library = native.load()
+    if library is not None:
+        return library
+    from MedEnhanceLib.nets.grouped_torch import TorchEngine
+
+    monitor.warn(f"The compiled library is not used: {native.describe()}")
+    return TorchEngine()
+
+
+class _Run:
+    """A volume on its way through the stages; a context, which ends its threads."""
+
+    def __init__(
+        self,
+        noisy: npt.NDArray[Any],
+        level: npt.NDArray[Any] | Slices,
+        spectrum: npt.NDArray[Any] | None,
+        window: tuple[int, int, int],
+        engine: Engine,
+        threads: int,
+        monitor: Monitor,
+    ) -> None:
+        if noisy.ndim != 3 or not noisy.size or level.shape != noisy.shape:
+            raise ValueError(f"noisy is {noisy.shape} and level {level.shape}: [K, J, I] twice")
+        self._shape = noisy.shape
+        self._noisy, louder = _large_enough(noisy)
+        self._level, _ = _large_enough(level)
+        self._louder = np.float32(louder)
+        self._spectrum = _spectrum(spectrum)
+        self._window, self._engine, self._monitor = window, engine, monitor
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="denoising")
+        line = np.kaiser(SIDE, _TAPER_SHAPE).astype(np.float32)
+        self._line = line
+        self._taper = np.einsum("i,j,k->ijk", line, line, line).reshape(-1).astype(np.float32)
+
+    def __enter__(self) -> _Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def slabs(self, volume: npt.NDArray[Any], part: slice) -> Iterator[Array]:
+        """Some slices of a volume in memory as a stream of slabs, mirrored where it is small."""
+        if volume.shape != self._shape:
+            raise ValueError(f"a pilot of {volume.shape} for a volume of {self._shape}")
+        padded, _ = _large_enough(volume)
+        for first in range(part.start, part.stop, _SLICES):
+            yield _floats(padded[first : min(first + _SLICES, part.stop)])
+
+    def padded(self, wanted: slice) -> slice:
+        """The wanted slices; of a volume that is mirrored to a block's depth, all of them."""
+        return wanted if self._shape[0] >= SIDE else slice(0, SIDE)
+
+    def cropped(self, slab: Array, first: int, deep: int) -> Array:
+        """Without what was mirrored on; slices from `first` to `deep` of the wanted ones."""
+        _, rows, columns = self._shape
+        return slab[: max(0, deep - first), :rows, :columns]
+
+    def threshold(self) -> _Stage:
+        """The first stage."""
+        return _Stage(
+            self._noisy.shape,
+            (1, 1, 1),
+            "threshold",
+            1,
+            Round(step=_THRESHOLD_STEP, keep=1, damp=_THRESHOLD),
+        )
+
+    def stage(self, each: Round) -> _Stage:
+        """One round of the grouped filter."""
+        return _Stage(self._noisy.shape, self._window, "grouped", each.step, each)
+
+    def results(self, stage: _Stage, part: slice, pilots: Iterator[Array]) -> Iterator[Array]:
+        """Stream of some slices from a stream of the pilot's slices that they need."""
+        numbers, firsts, tall = stage.layers_of(part), stage.firsts, stage.tall
+        held_from = stage.reads(part).start
+        held, sums = (
+            np.empty((0, *self._noisy.shape[1:]), np.float32),
+            _Sums(self._line, part.start),
+        )
+        while numbers:
+            batch, numbers = numbers[: self._threads], numbers[self._threads :]
+            while held_from + len(held) < firsts[batch[-1]] + tall:
+                held = np.concatenate([held, next(pilots)])
+            held, held_from = held[firsts[batch[0]] - held_from :], firsts[batch[0]]
+
+            def compute(
+                number: int, held: Array = held, held_from: int = held_from
+            ) -> tuple[Array, Array]:
+                first = firsts[number]
+                return self._layer(
+                    stage, number, held[first - held_from : first - held_from + tall]
+                )
+
+            for number, (total, weight) in zip(batch, self._pool.map(compute, batch), strict=True):
+                sums.add(firsts[number], total, weight)
+            ready = min(firsts[numbers[0]], part.stop) if numbers else part.stop
+            if ready > sums.first:
+                noisy, level = self._input(sums.first, ready)
+                yield sums.means(ready, noisy, level)
+        for _ in pilots:  # lets the stages before report their end
+            pass
+
+    def _layer(self, stage: _Stage, number: int, pilot: Array) -> tuple[Array, Array]:
+        """Sums and weights of a layer whose slab is `pilot`."""
+        first, layer = stage.firsts[number], stage.layer(number)
+        noisy, level = self._input(first, first + len(pilot))
+        total, weight = np.zeros_like(pilot), np.zeros_like(pilot[: layer.window[0]])
+        rows = layer.rows(pilot.shape[1])
+        at_once = max(1, _REFERENCES_AT_ONCE * layer.step // pilot.shape[2])
+        for row in range(0, rows, at_once):
+            self._monitor.check()
+            self._engine.run(
+                stage.kind, layer, range(row, min(row + at_once, rows)), noisy=noisy, pilot=pilot,
+                level=level, spectrum=self._spectrum, taper=self._taper, total=total, weight=weight,
+            )  # fmt: skip
+        return total, weight
+
+    def _input(self, first: int, last: int) -> tuple[Array, Array]:
+        """Slices of the input and of its level."""
+        noisy, level = _floats(self._noisy[first:last]), _floats(self._level[first:last])
+        return noisy, level if self._louder == 1 else level * self._louder
+
+
+class _Stage:
+    """One stage over a volume: which layers of references it has, and what slices they need.
+
+    shape: of the volume. window: starting places of candidates. step_z: slices between layers.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        window: tuple[int, int, int],
+        kind: native.Stage,
+        step_z: int,
+        settings: Round,
+    ) -> None:
+        widths = [min(w, side - SIDE + 1) for w, side in zip(window, shape, strict=True)]
+        self.kind, self._settings = kind, settings
+        self._window = widths[0], widths[1], widths[2]
+        self.tall = widths[0] + SIDE - 1
+        self._starts = native.places(shape[0], step_z, is_shifted=False)
+        last = shape[0] - self.tall
+        self.firsts = [min(max(z - widths[0] // 2, 0), last) for z in self._starts]
+
+    def layer(self, number: int) -> Layer:
+        """One layer, for the engine."""
+        s, at = self._settings, self._starts[number] - self.firsts[number]
+        return Layer(number, at, self._window, s.step, s.keep, s.apart, s.damp)
+
+    def layers_of(self, part: slice) -> list[int]:
+        """The layers that some slices depend on."""
+        return [
+            number
+            for number, first in enumerate(self.firsts)
+            if first < part.stop and first + self.tall > part.start
+        ]
+
+    def reads(self, part: slice) -> slice:
+        """The slices of the pilot that some slices depend on."""
+        numbers = self.layers_of(part)
+        return slice(self.firsts[numbers[0]], self.firsts[numbers[-1]] + self.tall)
+
+
+class _Sums:
+    """Sums of the layers so far, of slices that are not complete; slices before `first` are not."""
+
+    def __init__(self, line: Array, first: int) -> None:
+        self.first = first
+        self._line = line
+        self._totals: dict[int, Array] = {}
+        self._weights: dict[int, Array] = {}
+
+    def add(self, first: int, total: Array, weight: Array) -> None:
+        """Add a layer whose slab begins at slice `first`."""
+        for parts, added in ((self._totals, total), (self._weights, weight)):
+            for z, values in enumerate(added, first):
+                if z <= self.first - SIDE:  # nothing that is wanted depends on it
+                    continue
+                if z in parts:
+                    parts[z] += values
+                else:
+                    parts[z] = values.copy()
+
+    def means(self, end: int, noisy: Array, level: Array) -> Array:
+        """The mean of the blocks over each voxel of slices `first` to `end`; the input where there
+        is no noise. These slices are let go.
+        """
+        result = np.empty_like(noisy)
+        for z in range(self.first, end):
+            over = np.zeros_like(noisy[0])
+            for k, share in enumerate(self._line):
+                if z - k in self._weights:
+                    over += share * self._within_slice(self._weights[z - k])
+            here = z - self.first
+            is_noisy = (over > 0) & (level[here] > 0)
+            np.copyto(result[here], noisy[here])
+            np.divide(self._totals.pop(z), over, out=result[here], where=is_noisy)
+        for z in [z for z in self._weights if z < end - SIDE + 1]:
+            del self._weights[z]
+        self.first = end
+        return result
+
+    def _within_slice(self, weight: Array) -> Array:
+        """Weights of blocks by starting place → of the places that they cover, in one slice."""
+        for axis in (0, 1):
+            spread = np.zeros_like(weight)
+            for offset, share in enumerate(self._line):
+                ahead = np.moveaxis(spread, axis, 0)[offset:]
+                ahead += share * np.moveaxis(weight, axis, 0)[: len(ahead)]
+            weight = spread
+        return weight
+
+
+def _spectrum(spectrum: npt.NDArray[Any] | None) -> Array:
+    """64 relative variances of mean 1, none of them 0."""
+    if spectrum is None:
+        return np.ones(CELLS, np.float32)
+    given = np.asarray(spectrum, np.float64).reshape(-1)
+    if given.shape != (CELLS,) or not np.isfinite(given).all() or (given < 0).any():
+        raise ValueError("a spectrum has 64 finite variances of 0 or more")
+    return np.maximum(given, _LEAST_SHARE).astype(np.float32)
+
+
+def _floats(values: npt.NDArray[Any]) -> Array:
+    return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def _large_enough(volume: npt.NDArray[Any] | Slices) -> tuple[npt.NDArray[Any] | Slices, float]:
+    """At least a block's voxels along each axis, by mirroring; and the factor on the noise for it.
+
+    What is mirrored repeats its noise, so less of it averages out.
+    """
+    louder = 1.0
+    for axis, side in enumerate(volume.shape):
+        if side < SIDE:
+            louder *= math.sqrt(SIDE / side)
+            volume = np.pad(
+                volume[:],
+                [(0, SIDE - side if a == axis else 0) for a in range(3)],
+                mode="symmetric",
+            )
+    return volume, louder

@@ -1,0 +1,438 @@
+"""Measures the noise of a volume in the volume itself: its level, its map, its spectrum.
+
+Blocks of 4 × 4 × 4 voxels of tissue go through the cosine transform. Noise is a little of every
+coefficient; anatomy is large in some blocks and absent from others. Four steps:
+
+1. In each cell (some dozens of blocks) the blocks of least energy are chosen. Coefficients whose
+   frequencies add up to an even number choose the blocks in which the odd ones are measured, and
+   the other way around. In stationary noise the two are uncorrelated, so choosing quiet blocks
+   leaves out anatomy without making the noise look smaller than it is.
+2. A frequency whose energy differs between the quietest blocks and the next quiet ones holds
+   anatomy, and counts for less.
+3. The spectrum is a product of factors (MR: one per axis; CT: across slices and in plane), fitted
+   to the frequencies that count. It is what carries the measurement to low frequencies, where
+   anatomy is everywhere.
+4. With the spectrum, every cell gives a level; a smooth map goes through cells free of anatomy.
+
+Magnitude MR is Rician: its spread is smaller than σ where the signal is weak, which is undone, and
+its air, where there is any, shows σ by itself.
+
+Sources: noise from the blocks with the least structure, Pyatykh et al., IEEE Trans. Image Process.
+22 (2013) 687; Rician moments, Koay & Basser, J. Magn. Reson. 179 (2006) 317. The split into even
+and odd, the comparison of quiet and next quiet blocks, and the fit are ours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.nets.noise_blocks import BLOCK, Array, Blocks, Floats, Mask
+
+_Folds = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
+
+#: Rounds of choosing blocks and fitting the spectrum.
+_ROUNDS = 4
+#: Share of a cell's blocks that count as quiet, and the share that the next quiet ones begin at.
+_QUIET = 1 / 3
+#: Where less than this share of the frequencies is free of anatomy, half as many count as quiet,
+#: down to the least share. Not in CT, whose spectrum has too many free numbers for few blocks.
+_FREE, _LEAST_QUIET = 0.1, 1 / 12
+#: Share of cells that the spectrum is measured in.
+_GOOD_CELLS = 0.4
+#: Blocks in a cell from which its level is used.
+_FEW = 6
+#: How much of the rise from quiet to next quiet blocks is taken off as anatomy: from the spectrum,
+#: where taking off too much costs more, and from the level. Chosen on simulated noise.
+_OFF_SPECTRUM, _OFF_LEVEL = 0.5, 1.0
+#: Relative rise at which a frequency counts for half.
+_RISE = 0.1
+#: Strength of the tie between neighboring factors of the spectrum.
+_TIE = 0.01
+#: Variances below these shares of a voxel's carry too little noise to measure the level with, or to
+#: choose blocks by.
+_FAINT_LEVEL, _FAINT_CHOICE = 0.1, 0.02
+#: A cell this much louder than the quieter cells is anatomy.
+_LOUD = 2.5
+#: σ over contrast at which a volume needs half of the strongest denoising.
+_HALF_NEED = 0.25
+_TINY = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseEstimate:
+    """What is known about the noise of a volume.
+
+    Attributes:
+        level: σ, in the units of the volume: the median over the blocks of tissue. In magnitude MR,
+            σ of each channel, which is the standard deviation where the signal is strong.
+        sigma: [k, j, i], the map of σ at the centers of cells.
+        spectrum: [4, 4, 4] (k, j, i), variance of each coefficient of the orthonormal cosine
+            transform of noise with σ = 1. Its mean over all 64 is 1, as a voxel's variance is the
+            mean of its block's coefficients; the constant one is extrapolated.
+        confidence: 0 (a guess) to 1.
+        reason: why the confidence is low, "" where it is not.
+        rician: whether the background is that of magnitude MR.
+        air: σ as the background shows it, None where it shows nothing.
+        contrast: of the tissue: half the distance between the values that 16 % and 84 % of its
+            blocks stay below.
+        shape: of the volume.
+        cell: voxels in a cell along k, j, i.
+    """
+
+    level: float
+    sigma: Floats
+    spectrum: Floats
+    confidence: float
+    reason: str
+    rician: bool
+    air: float | None
+    contrast: float
+    shape: tuple[int, int, int]
+    cell: tuple[float, float, float]
+
+    def at(self, shape: Sequence[int], slices: slice = slice(None)) -> Floats:
+        """The map at the voxels of another grid over the same volume.
+
+        Args:
+            shape: (K, J, I) of that grid; half the sides give σ at half the resolution.
+            slices: of that grid, to save memory.
+        Returns:
+            float32, linear between cells and constant beyond the outer ones.
+        """
+        result = self.sigma
+        for axis, count in enumerate(shape):
+            step = self.shape[axis] / count
+            places = (np.arange(count) + 0.5) * step / self.cell[axis] - 0.5
+            if axis == 0:
+                places = places[slices]
+            last = self.sigma.shape[axis] - 1
+            places = np.clip(places, 0, last)
+            low = np.minimum(places.astype(np.intp), max(last - 1, 0))
+            share = (places - low).astype(np.float32)
+            share = share.reshape([-1 if other == axis else 1 for other in range(3)])
+            below, above = result.take(low, axis), result.take(np.minimum(low + 1, last), axis)
+            result = below + share * (above - below)
+        return result
+
+    def full(self) -> Floats:
+        """The map at the voxels of the volume."""
+        return self.at(self.shape)
+
+
+def noise_to_contrast(estimate: NoiseEstimate) -> float:
+    """σ over the contrast of the tissue, no unit; 0 where there is no contrast.
+
+    In a T1 head .05 is clean and .5 hides most detail; in CT 15 HU give about .2.
+    """
+    return estimate.level / estimate.contrast if estimate.contrast > 0 else 0.0
+
+
+def normalized_need(estimate: NoiseEstimate) -> float:
+    """How much denoising a volume needs, from 0 (none) to 1; the basis of an automatic strength.
+
+    r² / (r² + .25²) for r = `noise_to_contrast`, times the confidence: a clean volume, and one
+    whose noise cannot be separated from its anatomy, changes little.
+    """
+    square = noise_to_contrast(estimate) ** 2
+    return estimate.confidence * square / (square + _HALF_NEED**2)
+
+
+def measure_noise(
+    voxels: npt.NDArray[Any], *, modality: str, spacing: Sequence[float] = (1.0, 1.0, 1.0)
+) -> NoiseEstimate:
+    """Measure the noise of a volume, or of a frame of a sequence.
+
+    Args:
+        voxels: [K, J, I], finite, in any unit; HU for CT.
+        modality: "CT", "MR" or another of `core.volume.MODALITIES`.
+        spacing: (i, j, k) in mm, as in `Geometry`.
+    Raises:
+        InputError: for other than three axes.
+    """
+    if voxels.ndim != 3:
+        raise InputError(f"noise is measured in one frame, not in shape {voxels.shape}")
+    blocks = Blocks.of(voxels, modality, spacing)
+    if not blocks.count:
+        return _nothing(voxels, blocks)
+    fit = _fit(blocks, modality)
+    return _estimate(voxels, blocks, fit)
+
+
+# --- spectrum -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """spectrum and weight: [f]."""
+
+    spectrum: Array
+    weight: Array
+    cells: _Cells
+
+
+def _fit(blocks: Blocks, modality: str) -> _Fit:
+    frequencies = blocks.power.shape[1]
+    index = np.stack(np.unravel_index(np.arange(frequencies), (blocks.depth, BLOCK, BLOCK)))
+    odd = index.sum(axis=0) % 2 == 1
+    folds = np.flatnonzero(~odd & (np.arange(frequencies) > 0)), np.flatnonzero(odd)
+    sample = blocks.power[:: max(1, blocks.count // 20_000)]
+    spectrum = np.maximum(np.quantile(sample, 0.1, axis=0).astype(np.float64), _TINY)
+    spectrum[0] = spectrum[1:].mean()
+    spectrum /= spectrum.mean()
+    weight = np.where(np.arange(frequencies) > 0, 1.0, 0.0)
+    share = _QUIET
+    for _ in range(_ROUNDS):
+        choice = _choose(blocks, folds, spectrum, share)
+        cells = _levels(blocks, folds, spectrum, weight, choice)
+        quiet, following = _coefficients(blocks, folds, choice, cells)
+        spectrum, weight = _factors(quiet, following, index, modality)
+        if modality != "CT" and weight.sum() < _FREE * frequencies:
+            share = max(share / 2, _LEAST_QUIET)
+    return _Fit(spectrum, weight, cells)
+
+
+@dataclass(frozen=True, eq=False)
+class _Choice:
+    """For the even and the odd coefficients: the blocks [n] that the others call quiet, or next."""
+
+    quiet: tuple[Mask, Mask]
+    following: tuple[Mask, Mask]
+
+
+def _choose(blocks: Blocks, folds: _Folds, spectrum: Array, share: float) -> _Choice:
+    number = blocks.per_cell
+    start = np.concatenate([[0], np.cumsum(number)])[:-1]
+    most = np.maximum(share * number, 3)[blocks.cell]
+    third = _QUIET * number[blocks.cell]
+    far = np.maximum(third, most)
+    quiet, following = [], []
+    for fold in folds[::-1]:
+        energy = blocks.power[:, fold] @ (1 / (spectrum[fold] + _FAINT_CHOICE)).astype(np.float32)
+        order = np.lexsort((energy, blocks.cell))
+        place = np.empty(blocks.count)
+        place[order] = np.arange(blocks.count) - start[blocks.cell[order]]
+        quiet.append(place < most)
+        following.append((place >= far) & (place < far + third + 1))
+    return _Choice((quiet[0], quiet[1]), (following[0], following[1]))
+
+
+@dataclass(frozen=True, eq=False)
+class _Cells:
+    """variance, excess, mean: [cells]; rise: of the even and the odd coefficients, [cells] each."""
+
+    variance: Array
+    rise: tuple[Array, Array]
+    excess: Array
+    mean: Array
+
+
+def _levels(
+    blocks: Blocks, folds: _Folds, spectrum: Array, weight: Array, choice: _Choice
+) -> _Cells:
+    """What each cell's quiet blocks show, less the anatomy that the next quiet ones betray."""
+    scaled = weight / (spectrum + _FAINT_LEVEL)
+    shares = [float(scaled[fold] @ spectrum[fold]) for fold in folds]
+    variance, excess, rises = np.zeros(()), np.zeros(()), []
+    for n, fold in enumerate(folds):
+        quiet, following = choice.quiet[n], choice.following[n]
+        share = shares[n] / max(sum(shares), _TINY)
+        scale = scaled[fold] / max(shares[n], _TINY)
+        energy = blocks.power[:, fold] @ scale.astype(np.float32)
+        low, high = blocks.mean_by_cell(energy, quiet), blocks.mean_by_cell(energy, following)
+        variance = variance + share * np.maximum(low - _OFF_LEVEL * (high - low), 0.3 * low)
+        rises.append((high + _TINY) / (low + _TINY))
+        excess = excess + share * (rises[-1] - 1)
+    mean = blocks.mean_by_cell(blocks.mean, choice.quiet[0] | choice.quiet[1])
+    return _Cells(variance, (rises[0], rises[1]), excess, mean)
+
+
+def _coefficients(
+    blocks: Blocks, folds: _Folds, choice: _Choice, cells: _Cells
+) -> tuple[Array, Array]:
+    """Mean squares of the coefficients in quiet and in next quiet blocks, in units of the level.
+
+    Only the cells count in which the other half of the coefficients rises least between the two.
+    """
+    quiet, following = np.zeros(blocks.power.shape[1]), np.zeros(blocks.power.shape[1])
+    enough = blocks.per_cell >= min(4 * _FEW, blocks.per_cell.max())
+    scale = 1 / np.maximum(cells.variance, _TINY)
+    for n, fold in enumerate(folds):
+        rise = np.where(enough, cells.rise[1 - n], np.inf)
+        good = rise <= np.quantile(rise[enough], _GOOD_CELLS)
+        for result, chosen in ((quiet, choice.quiet[n]), (following, choice.following[n])):
+            use = np.flatnonzero(chosen & good[blocks.cell])
+            if use.size:
+                by = scale[blocks.cell[use]].astype(np.float32)
+                result[fold] = by @ blocks.power[np.ix_(use, fold)] / use.size
+    return quiet, following
+
+
+def _factors(
+    quiet: Array, following: Array, index: npt.NDArray[np.intp], modality: str
+) -> tuple[Array, Array]:
+    """The product of factors through the frequencies that hold noise alone; and their weights.
+
+    Least squares of the logarithms. What lies above the fit is anatomy and loses its weight.
+
+    Args:
+        quiet: [f], mean squares from `_coefficients`.
+        following: of the next quiet blocks.
+        index: [3, f], frequencies along k, j, i.
+        modality: of the volume.
+    Returns:
+        Spectrum with mean 1, and weights from 0 to 1, [f] each.
+    """
+    change = (following - quiet) / np.maximum(quiet, _TINY)
+    weight = 1 / (1 + np.square(np.maximum(change - 0.02, 0) / _RISE))
+    weight[0] = 0
+    corrected = np.maximum(quiet - _OFF_SPECTRUM * (following - quiet), 0.25 * quiet)
+    target = np.log(np.maximum(corrected, 1e-6))
+    groups = [index[0], BLOCK * index[1] + index[2]] if modality == "CT" else list(index)
+    sizes = [int(group.max()) + 1 for group in groups]
+    matrix = np.concatenate([np.eye(n)[group] for n, group in zip(sizes, groups, strict=True)], 1)
+    ties = _ties(sizes)
+    used = weight
+    for _ in range(8):
+        left = (matrix * used[:, None]).T @ matrix
+        left += used.max() * (_TIE * ties + 1e-6 * np.eye(len(left)))
+        fitted = matrix @ np.linalg.solve(left, matrix.T @ (used * target))
+        used = weight / (1 + np.square(np.maximum(target - fitted, 0) / 0.15))
+    spectrum = np.exp(fitted)
+    spectrum[1:] = np.minimum(spectrum[1:], 1.2 * quiet[1:] + _TINY)
+    spectrum[0] = min(spectrum[0], spectrum[[1, BLOCK]].max())
+    spectrum = np.maximum(spectrum, 1e-6 * spectrum.max())
+    weight = np.maximum(used, 1e-4)
+    weight[0] = 0
+    return spectrum / spectrum.mean(), weight
+
+
+def _ties(sizes: Sequence[int]) -> Array:
+    """The quadratic form of the differences between neighboring factors, of one or two axes."""
+    ties = np.zeros((sum(sizes), sum(sizes)))
+    start = 0
+    for size in sizes:
+        place = np.arange(size)
+        along = place[place % BLOCK < BLOCK - 1] if size > 1 else place[:0]
+        along = along[along + 1 < size]
+        for first, second in ((along, along + 1), (place[:-BLOCK], place[BLOCK:])):
+            difference = np.zeros((len(first), sum(sizes)))
+            difference[np.arange(len(first)), start + first] = 1
+            difference[np.arange(len(first)), start + second] = -1
+            ties += difference.T @ difference
+        start += size
+    return ties
+
+
+# --- map ------------------------------------------------------------------------------------------
+
+
+def _estimate(voxels: npt.NDArray[Any], blocks: Blocks, fit: _Fit) -> NoiseEstimate:
+    number = blocks.per_cell
+    spread = np.sqrt(np.maximum(fit.cells.variance, _TINY))
+    if blocks.magnitude:
+        spread = spread / _spread_of(fit.cells.mean / spread)
+    usable = number >= min(_FEW, number.max())
+    values = _QUIET * number * fit.weight.sum()
+    rise = fit.cells.excess - 0.05 - np.sqrt(4 / np.maximum(values, 1))
+    clean = 1 / (1 + 4 * np.square(np.maximum(rise, 0) / 0.15))
+    low = float(np.quantile(np.repeat(spread, np.where(usable, number, 0)), 0.25))
+    loud = 1 + (spread / (_LOUD * low)) ** 8
+    weight = np.where(usable, number * clean**2 / loud, 0).reshape(blocks.cells)
+    smooth = np.exp(_through(np.log(spread).reshape(blocks.cells), weight))
+    confidence, reason = _confidence(blocks, fit)
+    level = float(np.median(smooth.reshape(-1)[blocks.cell]))
+    if blocks.air is not None and blocks.air < level:
+        # What tissue shows beyond air is anatomy, as far as the two cannot be separated.
+        smooth *= (blocks.air / level) ** (1 - confidence)
+    if blocks.step:
+        smooth = np.maximum(smooth, blocks.step / math.sqrt(12))
+    level = float(np.median(smooth.reshape(-1)[blocks.cell]))
+    marks = np.percentile(blocks.mean, (16, 84))
+    spectrum = fit.spectrum.reshape(blocks.depth, BLOCK, BLOCK)
+    whole = np.broadcast_to(spectrum, (BLOCK, BLOCK, BLOCK)).astype(np.float32)
+    return NoiseEstimate(
+        level=level,
+        sigma=smooth.astype(np.float32),
+        spectrum=whole,
+        confidence=confidence,
+        reason=reason,
+        rician=blocks.air is not None,
+        air=blocks.air,
+        contrast=float(marks[1] - marks[0]) / 2,
+        shape=(voxels.shape[0], voxels.shape[1], voxels.shape[2]),
+        cell=blocks.size,
+    )
+
+
+def _confidence(blocks: Blocks, fit: _Fit) -> tuple[float, str]:
+    """From the share of frequencies free of anatomy, the number of blocks and their depth."""
+    free = float(fit.weight.sum() / max(fit.weight.size - 1, 1))
+    clear = min(1.0, free / 0.6)
+    many = blocks.count / (blocks.count + 30)
+    deep = 1.0 if blocks.depth == BLOCK else 0.6
+    reasons = {
+        "noise and anatomy can hardly be separated": clear < 0.6,
+        "little tissue": many < 0.7,
+        "fewer than four slices": deep < 1,
+    }
+    return clear * many * deep, "; ".join(reason for reason, holds in reasons.items() if holds)
+
+
+def _nothing(voxels: npt.NDArray[Any], blocks: Blocks) -> NoiseEstimate:
+    level = blocks.air or blocks.step / math.sqrt(12)
+    return NoiseEstimate(
+        level=level,
+        sigma=np.full((1, 1, 1), level, np.float32),
+        spectrum=np.ones((BLOCK,) * 3, np.float32),
+        confidence=0.0,
+        reason="no tissue of which noise could be measured",
+        rician=blocks.air is not None,
+        air=blocks.air,
+        contrast=0.0,
+        shape=(voxels.shape[0], voxels.shape[1], voxels.shape[2]),
+        cell=(float(voxels.shape[0]), float(voxels.shape[1]), float(voxels.shape[2])),
+    )
+
+
+def _through(value: Array, weight: Array) -> Array:
+    """A smooth map through cells, each as far as its weight goes; beyond, a wider mean."""
+    near, much = _smoothed(value * weight, 0.6), _smoothed(weight, 0.6)
+    wide, over = _smoothed(value * weight, 3.0), _smoothed(weight, 3.0)
+    far = np.sum(value * weight) / max(float(np.sum(weight)), _TINY)
+    faint = 1e-3 * max(float(over.max()), _TINY)
+    wide = (wide + faint * far) / (over + faint)
+    some = 0.02 * max(float(much.max()), _TINY)
+    return (near + some * wide) / (much + some)
+
+
+def _smoothed(value: Array, width: float) -> Array:
+    for axis in range(3):
+        places = np.arange(value.shape[axis])
+        kernel = np.exp(-0.5 * np.square((places[:, None] - places) / width))
+        value = np.moveaxis(np.tensordot(kernel, value, axes=(1, axis)), 0, axis)
+    return value
+
+
+def _spread_of(ratio: Array) -> Array:
+    """The standard deviation of Rician values with this ratio of mean to it; σ = 1."""
+    ratios, spreads = _rician_table()
+    return np.interp(ratio, ratios, spreads)
+
+
+@lru_cache(maxsize=1)
+def _rician_table() -> tuple[Array, Array]:
+    nodes, weights = np.polynomial.hermite.hermgauss(48)
+    across = np.outer(weights, weights) / math.pi
+    amplitudes = np.linspace(0, 8, 161)
+    one, other = math.sqrt(2) * nodes[:, None], math.sqrt(2) * nodes
+    means = np.array([(across * np.hypot(a + one, other)).sum() for a in amplitudes])
+    spreads = np.sqrt(2 + amplitudes**2 - means**2)
+    return means / spreads, spreads

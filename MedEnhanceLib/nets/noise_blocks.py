@@ -1,0 +1,223 @@
+"""Cuts a volume into blocks of tissue and transforms them, for the measurement of its noise.
+
+Blocks that hold padding or clipped values, air or nothing at all are left out. In magnitude MR the
+blocks of air show the noise on their own: there the values are Rayleigh, with a mean of 1.25 σ and
+a spread of .655 σ, so a block of air has a mean of 1.91 times its spread.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from MedEnhanceLib.degrade import robust_max
+
+Floats = npt.NDArray[np.float32]
+Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+#: Side of a block in voxels.
+BLOCK = 4
+#: Least number of blocks in a cell of the map along k, j, i, and its least side in mm.
+_CELL, _CELL_MM = (2, 6, 6), 20.0
+#: Voxels that are looked at; of larger volumes every n-th layer of blocks.
+_MOST_VOXELS = 12_000_000
+#: A value that this share of the voxels has is padding or clipping, if it is the extreme one.
+_PADDING = 1e-3
+#: CT: tissue from this mean on, without voxels below the second number, HU.
+_CT_TISSUE, _CT_LOWEST = -300.0, -900.0
+#: Mean over spread of air in magnitude images (Rayleigh), and its mean, in σ.
+_RAYLEIGH = math.sqrt(math.pi / (4 - math.pi))
+_AIR_MEAN = math.sqrt(math.pi / 2)
+_TINY = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """Blocks of tissue, n of them with f = 64 coefficients (16 in fewer than four slices).
+
+    Attributes:
+        power: [n, f], squared coefficients; that of the constant one is 0.
+        mean: [n], of a block's voxels.
+        cell: [n], index of the cell in the flat map.
+        cells: shape of the map.
+        depth: slices in a block, 4 or 1.
+        size: voxels in a cell.
+        air: σ from the background, None if it shows nothing.
+        magnitude: whether values are magnitudes of MR.
+        step: between values that were rounded; 0 if they were not.
+    """
+
+    power: Floats
+    mean: Floats
+    cell: npt.NDArray[np.intp]
+    cells: tuple[int, int, int]
+    depth: int
+    size: tuple[float, float, float]
+    air: float | None
+    magnitude: bool
+    step: float
+
+    @property
+    def count(self) -> int:
+        """Number of blocks."""
+        return len(self.power)
+
+    @property
+    def per_cell(self) -> npt.NDArray[np.intp]:
+        """Number of blocks in each cell of the flat map."""
+        return np.bincount(self.cell, minlength=math.prod(self.cells))
+
+    def mean_by_cell(self, value: npt.NDArray[Any], use: Mask) -> Array:
+        """Of the values [n] of some blocks; 0 in cells without any."""
+        cells = math.prod(self.cells)
+        count = np.bincount(self.cell[use], minlength=cells)
+        total = np.bincount(self.cell[use], weights=value[use], minlength=cells)
+        return total / np.maximum(count, 1)
+
+    @classmethod
+    def of(cls, voxels: npt.NDArray[Any], modality: str, spacing: Sequence[float]) -> Blocks:
+        """Cut [K, J, I]; arguments as of `measure_noise`."""
+        depth = BLOCK if voxels.shape[0] >= BLOCK else 1
+        grid = voxels.shape[0] // depth, voxels.shape[1] // BLOCK, voxels.shape[2] // BLOCK
+        stride = max(1, math.ceil(math.prod(grid) * depth * BLOCK**2 / _MOST_VOXELS))
+        layers = range(0, grid[0] if min(grid) else 0, stride)
+        wide = [
+            max(least, round(_CELL_MM / (side * mm)))
+            for least, side, mm in zip(
+                _CELL, (depth * stride, BLOCK, BLOCK), reversed(tuple(spacing)), strict=True
+            )
+        ]
+        counts = len(layers), grid[1], grid[2]
+        cells = tuple(max(1, -(-n // m)) for n, m in zip(counts, wide, strict=True))
+        size = wide[0] * depth * stride, wide[1] * BLOCK, wide[2] * BLOCK
+        extremes = _padding(voxels)
+        magnitude = modality == "MR" and float(voxels.min()) >= 0
+        top = 0.0 if modality == "CT" else robust_max(voxels[:: max(1, len(voxels) // 40)])
+        tables = [_layer(voxels, layer * depth, depth, extremes) for layer in layers]
+        air = _air(tables, top) if magnitude and tables else None
+        transform = _cosines(depth)
+        power, mean, place = [], [], []
+        for index, (layer, table) in enumerate(zip(layers, tables, strict=True)):
+            keep = np.flatnonzero(_is_tissue(table, modality, top, air, magnitude))
+            flat = _flat(voxels, layer * depth, depth, keep)
+            power.append(np.square(flat @ transform.T))
+            mean.append(table.mean[keep])
+            rows, columns = np.divmod(keep, grid[2])
+            at = np.full(keep.size, index // wide[0]), rows // wide[1], columns // wide[2]
+            place.append(np.ravel_multi_index(at, cells) if keep.size else keep)
+        powers = np.concatenate(power) if power else np.zeros((0, depth * BLOCK**2), np.float32)
+        powers[:, 0] = 0
+        return cls(
+            power=powers,
+            mean=np.concatenate(mean) if mean else np.zeros(0, np.float32),
+            cell=np.concatenate(place) if place else np.zeros(0, np.intp),
+            cells=(cells[0], cells[1], cells[2]),
+            depth=depth,
+            size=size,
+            air=air,
+            magnitude=magnitude,
+            step=_quantum(voxels),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """Figures of each block of a layer, [n]."""
+
+    mean: Floats
+    spread: Floats
+    low: Floats
+    flat: Mask
+    touched: Floats
+
+
+def _layer(voxels: npt.NDArray[Any], start: int, depth: int, extremes: list[float]) -> _Table:
+    flat = _flat(voxels, start, depth)
+    touched = np.zeros(len(flat), np.float32)
+    for value in extremes:
+        touched += (flat == np.float32(value)).mean(axis=1, dtype=np.float32)
+    low = flat.min(axis=1)
+    mean = flat.mean(axis=1)
+    square = np.einsum("nv,nv->n", flat - mean[:, None], flat - mean[:, None])
+    spread = np.sqrt(square / max(flat.shape[1] - 1, 1))
+    return _Table(mean, spread, low, flat.max(axis=1) == low, touched)
+
+
+def _flat(
+    voxels: npt.NDArray[Any], start: int, depth: int, keep: npt.NDArray[np.intp] | None = None
+) -> Floats:
+    """The blocks of a layer, [n, voxels]."""
+    rows, columns = voxels.shape[1] // BLOCK, voxels.shape[2] // BLOCK
+    layer = voxels[start : start + depth, : rows * BLOCK, : columns * BLOCK]
+    split = layer.reshape(depth, rows, BLOCK, columns, BLOCK).transpose(1, 3, 0, 2, 4)
+    if keep is not None:
+        split = split[np.divmod(keep, columns)] if columns else split[:0, 0]
+    return split.astype(np.float32).reshape(-1, depth * BLOCK**2)
+
+
+def _is_tissue(
+    table: _Table, modality: str, top: float, air: float | None, magnitude: bool
+) -> Mask:
+    keep = ~table.flat & (table.touched == 0)
+    if modality == "CT":
+        return np.asarray(keep & (table.mean > _CT_TISSUE) & (table.low > _CT_LOWEST))
+    keep &= table.mean > 0.1 * top
+    if magnitude:
+        # Air and what is as weak has little mean for its spread.
+        keep &= table.mean > 2.3 * table.spread
+        if air is not None:
+            keep &= table.mean > 1.6 * air
+    return np.asarray(keep)
+
+
+def _air(tables: Sequence[_Table], top: float) -> float | None:
+    """σ of a Rayleigh background, None where there is none."""
+    mean = np.concatenate([table.mean for table in tables])
+    spread = np.concatenate([table.spread for table in tables])
+    usable = np.concatenate([~table.flat & (table.touched < 0.25) for table in tables])
+    usable &= mean < 0.6 * top
+    ratio = mean / np.maximum(spread, _TINY) / _RAYLEIGH
+    like = usable & (ratio > 0.8) & (ratio < 1.3)
+    if like.sum() < max(20, 0.02 * usable.size):
+        return None
+    low = float(np.quantile(mean[like], 0.25))
+    center = float(np.median(mean[like & (mean < 1.25 * low)]))
+    near = usable & (mean > 0.8 * center) & (mean < 1.25 * center)
+    if like[near].mean() < 0.6:
+        return None
+    return center / _AIR_MEAN
+
+
+def _padding(voxels: npt.NDArray[Any]) -> list[float]:
+    """The lowest and the highest value, where many voxels have them."""
+    extremes = voxels.min(), voxels.max()
+    most = _PADDING * voxels.size
+    return [float(value) for value in extremes if np.count_nonzero(voxels == value) > most]
+
+
+def _quantum(voxels: npt.NDArray[Any]) -> float:
+    """The step between rounded values, 0 where they are not rounded."""
+    every = max(1, voxels.size // 100_000)
+    sample = voxels.reshape(-1)[::every] if voxels.flags.c_contiguous else voxels.ravel()[::every]
+    values = np.unique(sample)
+    if values.size < 3 or values.size > sample.size / 4:
+        return 0.0
+    return float(np.diff(values.astype(np.float64)).min())
+
+
+def _cosines(depth: int) -> Floats:
+    """The orthonormal cosine transform of a block, [f, voxels]."""
+    return np.kron(np.kron(_cosine(depth), _cosine(BLOCK)), _cosine(BLOCK)).astype(np.float32)
+
+
+def _cosine(side: int) -> Array:
+    places, frequencies = np.arange(side) + 0.5, np.arange(side)[:, None]
+    matrix: Array = np.cos(np.pi / side * frequencies * places) * math.sqrt(2 / side)
+    matrix[0] /= math.sqrt(2)
+    return matrix

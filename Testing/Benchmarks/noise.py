@@ -1,0 +1,413 @@
+"""How well the noise of a volume is measured in the volume itself, against noise that is known.
+
+    python Testing/Benchmarks/noise.py            writes docs/benchmarks
+    python Testing/Benchmarks/noise.py --quick    a volume of each kind, writes runs/benchmarks
+
+References are volumes whose own noise was lowered: averaged over 2 × 2 (× 2) voxels where the table
+says so, and shrunk (nets/shrinkage.py), except the brain template. CT noise comes from one
+simulated scan per kernel (degrade/lowdose.py) and is scaled to the wanted level; overlapping slices
+are neighbors averaged with weights 1, 2, 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import numpy.typing as npt
+import torch
+from _common import DOCS, REPOSITORY, SHARED_DATA, gate, gate_table, table, write
+
+from MedEnhanceLib.degrade import robust_max
+from MedEnhanceLib.degrade.lowdose import low_dose_noise
+from MedEnhanceLib.hqg.network import noise_level
+from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise, normalized_need
+from MedEnhanceLib.nets.shrinkage import BlockShrinkage
+
+Floats = npt.NDArray[np.float32]
+Row = dict[str, Any]
+#: Cutoff of the Hann window in Nyquist frequencies, and whether slices overlap.
+KERNELS = {
+    "soft": (0.7, False),
+    "standard": (1.2, False),
+    "sharp": (2.0, False),
+    "bone": (math.inf, False),
+    "standard, overlap": (1.2, True),
+    "sharp, overlap": (2.0, True),
+}
+LEVELS_HU = (6, 12, 25, 50)
+LEVELS_PERCENT = (1, 2, 3, 5, 10, 15)
+PHOTONS = 3e4
+#: Share of k-space along rows and columns that zero filling leaves.
+KEPT = 0.65
+CT = ("ct/sts/STS_001/CT", "ct/sts/STS_005/CT", "ct/sts/STS_037/CT", "ct/abdomen/CT")
+#: Volume, and how many voxels along k, j, i are averaged.
+MR = (
+    ("sample/mni152_t1", (1, 1, 1)),
+    ("sample/mni152_t1", (2, 2, 2)),
+    ("mr/studyforrest/T1", (1, 1, 1)),
+    ("mr/studyforrest/T1", (2, 2, 2)),
+    ("mr/open_ms/C19/T1", (1, 1, 1)),
+    ("mr/open_ms/C07/T1", (2, 2, 2)),
+    ("mr/open_ms/C19/FLAIR", (1, 1, 1)),
+    ("mr/sts/STS_001/MR_T1", (1, 1, 1)),
+    ("mr/sts/STS_005/MR_T1", (1, 2, 2)),
+    ("mr/open_ms/L01/study2_T2W", (1, 2, 2)),
+    ("mr/open_ms/L01/study1_FLAIR", (1, 1, 1)),
+)
+_LOWEST_HU = -300.0
+_MOST_SLICES = 40
+_AMOUNT = 1.4
+_CARRIES = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """voxels: with noise; noise: its Gaussian part alone; tissue: where it is judged; [K, J, I]."""
+
+    kind: str
+    name: str
+    level: str
+    modality: str
+    voxels: Floats
+    noise: Floats
+    tissue: npt.NDArray[np.bool_]
+    spacing: tuple[float, float, float]
+
+
+def main() -> None:
+    """Measure, then write the page and its figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="few volumes, results in runs/")
+    quick = parser.parse_args().quick
+    torch.set_num_threads(1)
+    rows = []
+    for case in chain(ct_cases(CT[-1:] if quick else CT), mr_cases(MR[:1] if quick else MR)):
+        rows.append(judge(case))
+        print(rows[-1], flush=True)
+    as_is = [undamaged(path) for path in ([] if quick else real_volumes())]
+    gates = gates_of(rows)
+    folder = REPOSITORY / "runs" / "benchmarks" if quick else DOCS
+    write(
+        "noise",
+        page(rows, as_is, gates),
+        gates=gates,
+        rows=[*rows, *as_is],
+        seeds=[0, 1, 2, 3],
+        folder=folder,
+    )
+
+
+# --- cases ----------------------------------------------------------------------------------------
+
+
+def read(name: str) -> tuple[Floats, tuple[float, float, float]]:
+    image = nibabel.load(SHARED_DATA / f"{name}.nii.gz")
+    zooms = image.header.get_zooms()
+    voxels = np.ascontiguousarray(np.asarray(image.dataobj).T, dtype=np.float32)
+    return voxels, (float(zooms[0]), float(zooms[1]), float(zooms[2]))
+
+
+def averaged(voxels: Floats, by: tuple[int, int, int]) -> Floats:
+    for axis, count in enumerate(by):
+        whole = voxels.shape[axis] // count * count
+        parts = np.moveaxis(voxels, axis, 0)[:whole]
+        parts = parts.reshape(-1, count, *parts.shape[1:]).mean(axis=1)
+        voxels = np.moveaxis(parts, 0, axis)
+    rows, columns = (side // 2 * 2 for side in voxels.shape[1:])
+    return np.ascontiguousarray(voxels[:, :rows, :columns], dtype=np.float32)
+
+
+def shrunk(voxels: Floats, modality: str, amount: float) -> Floats:
+    """The reference with less noise: both estimates of the shrinkage, at `amount` × its noise."""
+    estimate = measure_noise(voxels, modality=modality)
+    scale = 1000.0 if modality == "CT" else robust_max(voxels)
+    shrinkage = BlockShrinkage().requires_grad_(False)
+    shrinkage.begin_with(torch.from_numpy(np.sqrt(estimate.spectrum).reshape(-1)))
+    half = voxels.shape[0], voxels.shape[1] // 2, voxels.shape[2] // 2
+    level = torch.from_numpy(estimate.at(half) * np.float32(amount / scale))[None]
+    with torch.inference_mode():
+        result = shrinkage(torch.from_numpy(voxels / np.float32(scale))[None], level)[0]
+    return result.numpy() * np.float32(scale)
+
+
+def ct_cases(names: tuple[str, ...]) -> Iterator[Case]:
+    for name in names:
+        whole, spacing = read(name)
+        reference = averaged(whole[:20], (1, 2, 2))
+        if "abdomen" in name:
+            reference = reference[:, 40:220, 20:236]
+        reference = shrunk(reference, "CT", _AMOUNT)
+        tissue = reference > _LOWEST_HU
+        for kernel, (cutoff, overlap) in KERNELS.items():
+            noise = low_dose_noise(
+                reference, spacing, PHOTONS, 5, np.random.default_rng(1), cutoff=cutoff
+            )
+            base, inside = reference, tissue
+            if overlap:
+                noise = (noise[:-2] / 2 + noise[1:-1] + noise[2:] / 2) / np.float32(math.sqrt(1.5))
+                base, inside = reference[1:-1], tissue[1:-1]
+            unit = noise / np.float32(np.sqrt(np.square(noise[inside]).mean()))
+            for level in LEVELS_HU:
+                added = unit * np.float32(level)
+                yield Case(
+                    f"CT {kernel}", name, f"{level} HU", "CT", base + added, added, inside, spacing
+                )
+
+
+def mr_cases(names: tuple[tuple[str, tuple[int, int, int]], ...]) -> Iterator[Case]:
+    for name, by in names:
+        reference, spacing = read(name)
+        if reference.shape[0] > 2 * _MOST_SLICES:
+            middle = reference.shape[0] // 2
+            reference = reference[middle - _MOST_SLICES : middle + _MOST_SLICES]
+        reference = averaged(reference, by)
+        if "mni152" not in name:
+            reference = shrunk(reference, "MR", 1.0)
+        reference = np.maximum(reference, 0)[:_MOST_SLICES]
+        top = robust_max(reference)
+        tissue = reference > 0.1 * top
+        title = name + (f" ÷ {by[0]}×{by[1]}×{by[2]}" if max(by) > 1 else "")
+        rng = np.random.default_rng(3)
+        for percent in LEVELS_PERCENT:
+            sigma = np.float32(percent / 100 * top)
+            one, other = sigma * rng.standard_normal((2, *reference.shape), dtype=np.float32)
+            gain = g_factor(reference.shape)
+            pairs = {"MR Rician": (np.hypot(reference + one, other), one)}
+            if "mni152" in name:
+                pairs["MR Rician"] = np.where(reference > 0, pairs["MR Rician"][0], 0), one
+            if percent in (3, 10):
+                soft, across = (zero_filled(part) / np.float32(KEPT) for part in (one, other))
+                base = np.maximum(zero_filled(reference), 0)
+                pairs["MR Gaussian"] = reference + one, one
+                pairs["MR g-factor"] = np.hypot(reference + gain * one, gain * other), gain * one
+                pairs["MR zero-filled"] = np.hypot(base + soft, across), soft
+            for kind, (voxels, noise) in pairs.items():
+                yield Case(kind, title, f"{percent} %", "MR", voxels, noise, tissue, spacing)
+
+
+def g_factor(shape: tuple[int, ...]) -> Floats:
+    """Noise 2.5 times as strong in the middle of the slices as far from it."""
+    rows, columns = (np.linspace(-1, 1, side, dtype=np.float32) for side in shape[1:])
+    distance = np.hypot(rows[:, None], columns)
+    return np.broadcast_to(1 + 1.5 * np.exp(-2 * distance**2), shape).astype(np.float32)
+
+
+def zero_filled(voxels: Floats) -> Floats:
+    """Without the outer part of k-space along rows and columns."""
+    spectrum = np.fft.fft2(voxels)
+    for axis in (1, 2):
+        frequency = np.abs(np.fft.fftfreq(voxels.shape[axis]))
+        outside = np.flatnonzero(frequency > KEPT / 2)
+        spectrum[(slice(None),) * axis + (outside,)] = 0
+    return np.fft.ifft2(spectrum).real.astype(np.float32)
+
+
+# --- judging --------------------------------------------------------------------------------------
+
+
+def in_blocks(volume: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """[K, J, I] → [k, j, i, 64]."""
+    k, j, i = (side // 4 for side in volume.shape)
+    split = volume[: 4 * k, : 4 * j, : 4 * i].reshape(k, 4, j, 4, i, 4)
+    return split.transpose(0, 2, 4, 1, 3, 5).reshape(k, j, i, 64)
+
+
+def known_spectrum(case: Case) -> npt.NDArray[np.float64]:
+    places, frequencies = np.arange(4) + 0.5, np.arange(4)[:, None]
+    cosine = np.cos(np.pi / 4 * frequencies * places) / math.sqrt(2)
+    cosine[0] /= math.sqrt(2)
+    blocks = in_blocks(case.noise)[in_blocks(case.tissue).all(axis=-1)].reshape(-1, 4, 4, 4)
+    coefficients = np.einsum("ai,bj,ck,nijk->nabc", cosine, cosine, cosine, blocks, optimize=True)
+    power = np.square(coefficients)
+    mean: npt.NDArray[np.float64] = (power / power.mean(axis=(1, 2, 3), keepdims=True)).mean(axis=0)
+    return mean
+
+
+def judge(case: Case) -> Row:
+    begin = time.process_time()
+    estimate = measure_noise(case.voxels, modality=case.modality, spacing=case.spacing)
+    seconds = time.process_time() - begin
+    true, found = known_levels(case, estimate)
+    spectrum = known_spectrum(case)
+    carries = spectrum > _CARRIES
+    carries[0, 0, 0] = False
+    level = float(np.median(true))
+    plain = {"haar": haar(case), "before": before(case)}
+    return {
+        "kind": case.kind,
+        "volume": case.name,
+        "noise": case.level,
+        "true": round(level, 3),
+        "ratio": round(estimate.level / level, 3),
+        **{f"ratio_{name}": round(value / level, 3) for name, value in plain.items()},
+        "cells": round(float(np.abs(found / true - 1).mean()), 3),
+        "spectrum": round(float(np.abs(estimate.spectrum / spectrum - 1)[carries].mean()), 3),
+        "spectrum_white": round(float(np.abs(1 / spectrum - 1)[carries].mean()), 3),
+        "confidence": round(estimate.confidence, 2),
+        "need": round(normalized_need(estimate), 2),
+        "cpu_s_per_mvoxel": round(seconds / case.voxels.size * 1e6, 3),
+        "mvoxel": round(case.voxels.size / 1e6, 2),
+    }
+
+
+def known_levels(case: Case, estimate: NoiseEstimate) -> tuple[Floats, Floats]:
+    """σ in the cell of each block of tissue: known, and estimated, [n] each."""
+    inside = in_blocks(case.tissue).all(axis=-1)
+    square = np.square(in_blocks(case.noise)).mean(axis=-1)
+    place = np.stack(np.nonzero(inside))
+    wide = np.array([max(1, round(side / 4)) for side in estimate.cell])[:, None]
+    cell = np.ravel_multi_index(tuple(place // wide), estimate.sigma.shape)
+    count = np.bincount(cell, minlength=estimate.sigma.size)
+    total = np.bincount(cell, weights=square[inside], minlength=estimate.sigma.size)
+    true = np.sqrt(total / np.maximum(count, 1))
+    many = count[cell] >= 8
+    if not many.any():
+        many[:] = True
+    return true[cell][many], estimate.sigma.reshape(-1)[cell][many]
+
+
+def haar(case: Case) -> float:
+    """The median absolute value of the finest diagonal band in tissue: the plain estimate."""
+    rows, columns = (side // 2 * 2 for side in case.voxels.shape[1:])
+    v = case.voxels[:, :rows, :columns]
+    band = (v[:, ::2, ::2] - v[:, 1::2, ::2] - v[:, ::2, 1::2] + v[:, 1::2, 1::2]) / 2
+    return float(np.median(np.abs(band[case.tissue[:, :rows:2, :columns:2]]))) / 0.6745
+
+
+def before(case: Case) -> float:
+    """The level that networks have used so far (hqg/network.py), its median over tissue."""
+    rows, columns = (side // 2 * 2 for side in case.voxels.shape[1:])
+    level = noise_level(torch.from_numpy(case.voxels[None, :, :rows, :columns]), reach=0)[0]
+    return float(np.median(level.numpy()[case.tissue[:, :rows:2, :columns:2]]))
+
+
+# --- undamaged volumes ----------------------------------------------------------------------------
+
+
+def real_volumes() -> list[Path]:
+    names = [*SHARED_DATA.glob("ct/*/*/CT.nii.gz"), *SHARED_DATA.glob("ct/*/CT.nii.gz")]
+    names += [
+        *SHARED_DATA.glob("mr/sts/*/MR_T1.nii.gz"),
+        *SHARED_DATA.glob("mr/studyforrest/T1.nii.gz"),
+    ]
+    names += [p for p in SHARED_DATA.glob("mr/open_ms/*/*.nii.gz") if "brain" not in p.name]
+    return sorted(path for path in names if "lesion" not in path.name)
+
+
+def undamaged(path: Path) -> Row:
+    name = str(path.relative_to(SHARED_DATA)).removesuffix(".nii.gz")
+    voxels, spacing = read(name)
+    modality = "CT" if name.startswith("ct") else "MR"
+    begin = time.process_time()
+    estimate = measure_noise(voxels, modality=modality, spacing=spacing)
+    seconds = time.process_time() - begin
+    unit = 1.0 if modality == "CT" else robust_max(voxels) / 100
+    row = {
+        "undamaged": name,
+        "level": round(estimate.level / unit, 2),
+        "unit": "HU" if modality == "CT" else "%",
+        "air": None if estimate.air is None else round(estimate.air / unit, 2),
+        "confidence": round(estimate.confidence, 2),
+        "reason": estimate.reason,
+        "need": round(normalized_need(estimate), 2),
+        "across": round(float(estimate.spectrum[3].mean() / estimate.spectrum[0].mean()), 2),
+        "in_plane": round(float(estimate.spectrum[:, 3, 3].mean()), 2),
+        "spread": round(
+            float(np.quantile(estimate.sigma, 0.95) / np.quantile(estimate.sigma, 0.05)), 2
+        ),
+        "cpu_s_per_mvoxel": round(seconds / voxels.size * 1e6, 3),
+    }
+    print(row, flush=True)
+    return row
+
+
+# --- page -----------------------------------------------------------------------------------------
+
+
+def gates_of(rows: list[Row]) -> list[dict[str, Any]]:
+    gates = []
+    for modality in ("CT", "MR"):
+        of = [row for row in rows if row["kind"].startswith(modality)]
+        sure = [row for row in of if row["confidence"] >= 0.5]
+        for title, chosen in ((modality, of), (f"{modality}, confidence ≥ .5", sure)):
+            for what, bar in (("level", 0.1), ("cells", 0.1), ("spectrum", 0.15)):
+                errors = [abs(row["ratio"] - 1) if what == "level" else row[what] for row in chosen]
+                value = float(np.mean(errors))
+                gates.append(
+                    gate(f"{title}: error of the {what}, mean", value, f"≤ {bar}", value <= bar)
+                )
+    whole = sum(row["mvoxel"] for row in rows)
+    seconds = sum(row["cpu_s_per_mvoxel"] * row["mvoxel"] for row in rows) / whole
+    gates.append(gate("CPU s per Mvoxel", seconds, "≤ 0.1", seconds <= 0.1))
+    return gates
+
+
+def page(rows: list[Row], as_is: list[Row], gates: list[dict[str, Any]]) -> str:
+    header = (
+        "noise", "level", "cases", "level, mean error", "within 10 %", "worst ratio",
+        "cells, mean error", "spectrum, mean error", "spectrum taken as white", "confidence",
+        "before: mean error", "Haar: mean error",
+    )  # fmt: skip
+    lines = []
+    for kind, level in dict.fromkeys((row["kind"], row["noise"]) for row in rows):
+        of = [row for row in rows if (row["kind"], row["noise"]) == (kind, level)]
+        ratio = np.array([row["ratio"] for row in of])
+        mean = {
+            key: np.mean([row[key] for row in of])
+            for key in ("cells", "spectrum", "spectrum_white", "confidence")
+        }
+        old = [np.mean([abs(row[key] - 1) for row in of]) for key in ("ratio_before", "ratio_haar")]
+        lines.append((
+            kind, level, len(of), f"{np.abs(ratio - 1).mean():.3f}",
+            f"{(np.abs(ratio - 1) <= 0.1).sum()} of {len(of)}",
+            f"{ratio[np.abs(np.log(ratio)).argmax()]:.2f}", f"{mean['cells']:.3f}",
+            f"{mean['spectrum']:.3f}", f"{mean['spectrum_white']:.3f}", f"{mean['confidence']:.2f}",
+            *(f"{value:.3f}" for value in old),
+        ))  # fmt: skip
+    worst = sorted(rows, key=lambda row: -abs(math.log(row["ratio"])))[:12]
+    keys = ("kind", "volume", "noise", "ratio", "ratio_before", "ratio_haar", "confidence")
+    real = (
+        "undamaged",
+        "level",
+        "unit",
+        "air",
+        "confidence",
+        "need",
+        "across",
+        "in_plane",
+        "spread",
+    )
+    return "\n\n".join((
+        "# Noise measured in the volume itself",
+        "σ, its map and its spectrum from `nets/noise.py`, against noise that was added and is "
+        "known. Errors are relative: of the median level over tissue, of the map cell by cell, and "
+        "of the spectrum over the frequencies that carry more than 5 % of a voxel's variance. "
+        "*Before*: the level that the networks use (finest diagonal band, unscaled). *Haar*: "
+        "median absolute value of that band. Both know no spectrum.",
+        gate_table(gates),
+        "References are cleaned volumes, so fine texture that belongs to the body is missing from "
+        "them: on raw volumes with noise of their own the estimate can only be judged for sanity "
+        "(last table).",
+        "## Known noise",
+        table(header, lines),
+        "## The worst cases",
+        table(keys, ([row[key] for key in keys] for row in worst)),
+        "## Undamaged volumes",
+        "Level in HU, or in % of the robust maximum; *across*: noise of the highest frequency "
+        "across slices over that of the lowest (1: slices are independent); *in plane*: variance "
+        "of the highest frequency in plane (1: white); *spread*: of the map, 95 % over 5 %.",
+        table(real, ([row[key] for key in real] for row in as_is)),
+    ))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,308 @@
+"""Blur, shading, missing lines and motion: what is measured blindly, and what undoing it gains.
+
+    python Testing/Benchmarks/repairs.py            writes docs/benchmarks/repairs.md and .json
+    python Testing/Benchmarks/repairs.py --part blur     rows alone, into runs/repairs-blur.json
+
+References have little noise of their own. Arms see the damaged volume and its true noise alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from _common import DOCS, REPOSITORY, SHARED_DATA, gate, gate_table, table, write
+from _enhancement_data import TEMPLATE, Subject, motion, subject, undersampling
+
+from MedEnhanceLib.bundles import open_bundle
+from MedEnhanceLib.core.metrics import psnr
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.degrade import Bias, gaussian_blur, rician_noise, robust_max
+from MedEnhanceLib.hqg import EnhanceConfig, enhance
+from MedEnhanceLib.hqg.artifacts import measure_artifacts, repair
+from MedEnhanceLib.hqg.sharpness import measure_blur, measure_shading, undo_blur
+from MedEnhanceLib.io import load
+
+Floats = npt.NDArray[np.float32]
+Row = dict[str, Any]
+SUBJECTS = (TEMPLATE, "mr/open_ms/C19/T1.nii.gz", "mr/sts/STS_023/MR_T1.nii.gz")
+FOREST = "studyforrest, 2 × 2 × 2 averaged"
+SLICES = 8
+#: σ in px and noise as a share of the robust maximum.
+BLURS = ((0.0, 0.01), (0.6, 0.0), (0.8, 0.01), (1.0, 0.0), (1.0, 0.03), (1.5, 0.01))
+PARTS = ("blur", "artifacts", "undamaged", "shading")
+
+
+def main() -> None:
+    options = parse()
+    rows: list[Row] = []
+    for part in [options.part] if options.part else PARTS:
+        kept = REPOSITORY / "runs" / f"repairs-{part}.json"
+        if options.part or not kept.is_file():
+            kept.parent.mkdir(exist_ok=True)
+            kept.write_text(json.dumps(list(_MEASURES[part]())))
+        rows += json.loads(kept.read_text())
+    if not options.part:
+        publish(rows)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--part", choices=PARTS, help="measure this part alone")
+    return parser.parse_args()
+
+
+def subjects() -> Iterator[tuple[str, Floats, npt.NDArray[np.bool_]]]:
+    """Name, voxels with a robust maximum of 1, foreground."""
+    for name in SUBJECTS:
+        found: Subject = subject(name, SHARED_DATA, SLICES)
+        yield name, np.maximum(found.volume.voxels / found.span, 0).astype(np.float32), found.inside
+    voxels = load(SHARED_DATA / "mr/studyforrest/T1.nii.gz", modality="MR").voxels
+    half = [side // 2 for side in voxels.shape]
+    voxels = voxels[: 2 * half[0], : 2 * half[1], : 2 * half[2]].astype(np.float32)
+    voxels = voxels.reshape(half[0], 2, half[1], 2, half[2], 2).mean(axis=(1, 3, 5))
+    voxels = np.maximum(voxels / robust_max(voxels), 0)
+    middle = half[0] // 2
+    voxels = voxels[middle - SLICES // 2 : middle + SLICES // 2]
+    yield FOREST, voxels, voxels > 0.1
+
+
+@cache
+def _enhancer() -> Any:
+    from MedEnhanceLib.hqg.bundle import open_enhancer
+
+    return open_enhancer(open_bundle("mr-brain", kind="enhancer", modality="MR")).enhancer.eval()
+
+
+def start(voxels: Floats, sigma: float | None = None) -> Floats:
+    """The start of the shipped enhancer; with `sigma` its shrinkage at that noise."""
+    import torch
+
+    rows, columns = voxels.shape[1:]
+    even = np.pad(voxels, ((0, 0), (0, rows % 2), (0, columns % 2)), mode="edge")
+    slabs = torch.from_numpy(np.ascontiguousarray(even))[None]
+    with torch.inference_mode():
+        if sigma is None:
+            done = _enhancer().start(slabs)
+        else:
+            half = (1, len(even), even.shape[1] // 2, even.shape[2] // 2)
+            done = _enhancer().shrinkage(slabs, torch.full(half, float(sigma)))
+    return np.asarray(done[0, :, :rows, :columns].numpy())
+
+
+def network(voxels: Floats) -> Floats:
+    config = EnhanceConfig(model="mr-brain", deblur=True, device="cpu")
+    return np.asarray(enhance(Volume(voxels, modality="MR"), config).volume.voxels)
+
+
+def blurs() -> Iterator[Row]:
+    for name, truth, inside in subjects():
+        for sigma, noise in BLURS:
+            blurred = gaussian_blur(truth, sigma)
+            if noise:
+                blurred = rician_noise(blurred, noise, np.random.default_rng(3))
+            estimate = measure_blur(blurred, spacing=(1, 1, 1), noise=noise or None)
+            case = (
+                f"σ {sigma:g} px, noise {noise:.0%}" if sigma else f"undamaged, noise {noise:.0%}"
+            )
+            row: Row = {"part": "blur", "subject": name, "case": case, "sigma": sigma}
+            row |= {"found": list(estimate.sigma_px), "is_blurred": estimate.is_blurred}
+            arms: dict[str, Callable[[], Floats]] = {
+                "input": lambda x=blurred: x,
+                "start": lambda x=blurred: start(x),
+                "network, on request": lambda x=blurred: network(x),
+                "Wiener alone": lambda x=blurred, e=estimate, n=noise: undo_blur(x, e, noise=n),
+                "start + Wiener": lambda x=blurred, e=estimate, n=noise: (
+                    undo_blur(x, e, noise=n, denoise=start) if e.is_blurred else start(x)
+                ),
+                "Wiener + network": lambda x=blurred, e=estimate, n=noise: undo_blur(
+                    x, e, noise=n, denoise=enhanced
+                ),
+            }
+            row |= measured(arms, truth, inside)
+            yield shown(row)
+
+
+def enhanced(voxels: Floats) -> Floats:
+    config = EnhanceConfig(model="mr-brain", device="cpu")
+    return np.asarray(enhance(Volume(voxels, modality="MR"), config).volume.voxels)
+
+
+def artifacts() -> Iterator[Row]:
+    for name, truth, inside in subjects():
+        volume = Volume(truth, modality="MR")
+        damaged = {
+            "undersampling": undersampling(volume, 0).voxels,
+            "motion": motion(volume, 0).voxels,
+            "undamaged": rician_noise(truth, 0.03, np.random.default_rng(4)),
+        }
+        for case, voxels in damaged.items():
+            estimate = measure_artifacts(Volume(voxels, modality="MR"))
+            row: Row = {"part": "artifacts", "subject": name, "case": case}
+            row |= {"found": estimate.kind, "severity": estimate.severity}
+            arms: dict[str, Callable[[], Floats]] = {
+                "input": lambda x=voxels: x,
+                "start": lambda x=voxels: start(x),
+                "start, noise × 2": lambda x=voxels: start(x, 0.06),
+                "ours": lambda x=voxels, e=estimate: (
+                    repair(x, e, noise=0.03, denoise=start) if e.is_repairable else start(x)
+                ),
+            }
+            yield shown(row | measured(arms, truth, inside))
+
+
+def measured(
+    arms: dict[str, Callable[[], Floats]], truth: Floats, inside: npt.NDArray[np.bool_]
+) -> Row:
+    figures: Row = {"psnr": {}, "cpu_s_per_mvoxel": {}}
+    for arm, run in arms.items():
+        began = time.process_time()
+        result = run()
+        seconds = time.process_time() - began
+        figures["psnr"][arm] = round(psnr(truth, result, 1.0, mask=inside), 2)
+        figures["cpu_s_per_mvoxel"][arm] = round(seconds / truth.size * 1e6, 2)
+    return figures
+
+
+def undamaged() -> Iterator[Row]:
+    """What is found in volumes that nobody damaged."""
+    mr = sorted(SHARED_DATA.glob("mr/sts/*/MR_T1.nii.gz"))
+    ct = [*sorted(SHARED_DATA.glob("ct/sts/*/CT.nii.gz")), SHARED_DATA / "ct/abdomen/CT.nii.gz"]
+    raw = sorted(SHARED_DATA.glob("mr/open_ms/L*/study*[RW].nii.gz"))
+    for path in [*mr, *ct, *raw]:
+        group = "CT" if path in ct else "MR" if path in mr else "MR, brain"
+        volume = load(path, modality=group[:2])
+        estimate = measure_blur(volume.voxels, spacing=volume.geometry.spacing)
+        row: Row = {"part": "undamaged", "subject": str(path.relative_to(SHARED_DATA))}
+        row |= {"group": group, "sigma_px": list(estimate.sigma_px)}
+        row["found"] = ["blur"] if estimate.is_blurred else []
+        if group != "CT":
+            kind = measure_artifacts(volume).kind
+            row["found"] += [kind] if kind != "none" else []
+        yield shown(row)
+
+
+def shading() -> Iterator[Row]:
+    """Shading in undamaged volumes, and in copies that were shaded by 30 %."""
+    for path in sorted(SHARED_DATA.glob("mr/sts/*/MR_T1.nii.gz")):
+        volume = load(path, modality="MR")
+        before = measure_shading(volume)
+        after = measure_shading(Bias(0.3, seed=3).apply(volume))
+        row: Row = {"part": "shading", "subject": str(path.relative_to(SHARED_DATA))}
+        row |= {"spread": before.spread, "is_shaded": before.is_shaded}
+        yield shown(row | {"shaded_spread": after.spread, "shaded_found": after.is_shaded})
+
+
+_MEASURES = {"blur": blurs, "artifacts": artifacts, "undamaged": undamaged, "shading": shading}
+
+
+def shown(row: Row) -> Row:
+    print(json.dumps(row), flush=True)
+    return row
+
+
+def draw(path: Path) -> None:
+    """Truth, damaged, start and ours of the template's middle slice, one row for each damage."""
+    import matplotlib.pyplot as plt
+
+    _, truth, _ = next(subjects())
+    rng = np.random.default_rng(3)
+    volume = Volume(truth, modality="MR")
+    damaged = {
+        "blur σ 1 px, noise 3 %": rician_noise(gaussian_blur(truth, 1.0), 0.03, rng),
+        "undersampling": undersampling(volume, 0).voxels,
+        "motion": motion(volume, 0).voxels,
+    }
+    figure, axes = plt.subplots(3, 4, figsize=(9, 8.4), layout="constrained")
+    for line, (case, voxels) in zip(axes, damaged.items(), strict=True):
+        begun = start(voxels)
+        if case.startswith("blur"):
+            blur = measure_blur(voxels, spacing=(1, 1, 1), noise=0.03)
+            ours = undo_blur(voxels, blur, noise=0.03, denoise=start)
+        else:
+            found = measure_artifacts(Volume(voxels, modality="MR"))
+            ours = repair(voxels, found, noise=0.03, denoise=start)
+        images = {"reference": truth, case: voxels, "start": begun, "ours": ours}
+        for place, (title, image) in zip(line, images.items(), strict=True):
+            place.imshow(image[SLICES // 2, ::-1], cmap="gray", vmin=0, vmax=1.1)
+            place.set_title(title, fontsize=9)
+            place.axis("off")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def publish(rows: list[Row]) -> None:
+    parts = {part: [row for row in rows if row["part"] == part] for part in PARTS}
+    text = ["# Repairs: blur, shading, missing lines, motion", "", __doc__.split("\n\n")[-1], ""]
+    for part, title in (("blur", "## Blur"), ("artifacts", "## Undersampling and motion")):
+        arms = list(parts[part][0]["psnr"])
+        lines = [
+            (row["subject"], row["case"], _found(row), *(f"{row['psnr'][arm]:.2f}" for arm in arms))
+            for row in parts[part]
+        ]
+        text += [title, "", "PSNR in the foreground, dB.", ""]
+        text += [table(("subject", "damage", "found", *arms), lines), ""]
+        cost = {
+            arm: f"{np.mean([row['cpu_s_per_mvoxel'][arm] for row in parts[part]]):.1f}"
+            for arm in arms
+        }
+        text += ["CPU s per Mvoxel: " + ", ".join(f"{a} {c}" for a, c in cost.items()) + ".", ""]
+    text += ["## Undamaged volumes in which something is found", ""]
+    groups = sorted({row["group"] for row in parts["undamaged"]})
+    lines = []
+    for group in groups:
+        own = [row for row in parts["undamaged"] if row["group"] == group]
+        for kind in ("blur",) if group == "CT" else ("blur", "undersampling", "motion"):
+            names = [row["subject"] for row in own if kind in row["found"]]
+            lines.append((group, kind, f"{len(names)} of {len(own)}", ", ".join(names)))
+    names = [row["subject"] for row in parts["shading"] if row["is_shaded"]]
+    lines.append(("MR", "shading", f"{len(names)} of {len(parts['shading'])}", ", ".join(names)))
+    text += [table(("volumes", "found", "count", "which"), lines), ""]
+    shaded = [row["shaded_found"] for row in parts["shading"]]
+    text += [f"Shading of 30 % added to the MR volumes is found in {sum(shaded)} of {len(shaded)}."]
+    found = gates_of(parts)
+    text += ["", "## Gates", "", gate_table(found)]
+    draw(Path(DOCS) / "repairs.jpg")
+    text += ["", "![The template's middle slice: reference, damaged, start, ours](repairs.jpg)"]
+    write("repairs", "\n".join(text), gates=found, rows=rows, seeds=[0, 3, 4], folder=Path(DOCS))
+
+
+def _found(row: Row) -> str:
+    if row["part"] == "artifacts":
+        return f"{row['found']} ({row['severity']:.2f})"
+    i, j = row["found"]
+    return f"{'blurred' if row['is_blurred'] else 'sharp'}, {i:.2f} × {j:.2f} px"
+
+
+def gates_of(parts: dict[str, list[Row]]) -> list[dict[str, Any]]:
+    blurred = [row for row in parts["blur"] if row["sigma"]]
+    gain = float(np.mean([r["psnr"]["start + Wiener"] - r["psnr"]["input"] for r in blurred]))
+    over = float(
+        np.mean([r["psnr"]["start + Wiener"] - r["psnr"]["network, on request"] for r in blurred])
+    )
+    false = [row for row in parts["undamaged"] if "blur" in row["found"]]
+    wrong = [row for row in parts["undamaged"] if {"undersampling", "motion"} & set(row["found"])]
+    shaded = [row for row in parts["shading"] if row["is_shaded"]]
+    gates = [
+        gate("blur: start + Wiener above the input, dB", gain, "≥ 2", gain >= 2),
+        gate("blur: start + Wiener above the network on request, dB", over, "> 0", over > 0),
+        gate("undamaged volumes called blurred", len(false), "0", not false),
+        gate("undamaged MR called undersampled or moved", len(wrong), "0", not wrong),
+        gate("undamaged MR called shaded", len(shaded), "0", not shaded),
+    ]
+    for case in ("undersampling", "motion"):
+        rows = [row for row in parts["artifacts"] if row["case"] == case]
+        above = float(np.mean([row["psnr"]["ours"] - row["psnr"]["start"] for row in rows]))
+        gates.append(gate(f"{case}: ours above the start, dB", above, "≥ 1", above >= 1))
+    return gates
+
+
+if __name__ == "__main__":
+    main()

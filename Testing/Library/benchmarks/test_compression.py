@@ -1,0 +1,189 @@
+"""Pages and goals of the benchmarks, PSNR at equal bytes, peers that return their input."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    path = tmp_path / "page.md"
+    path.write_text("# A\n<!-- x -->\nold\n<!-- end -->\nB\n<!-- y -->\n<!-- end -->\nC\n")
+    return path
+
+
+def test_a_table_is_written_into_its_place_alone(page: Path) -> None:
+    import_module("_common").fill(page, "x", "new\n")
+    import_module("_common").fill(page, "y", "| 1 |")
+    written = page.read_text()
+    assert written == "# A\n<!-- x -->\nnew\n<!-- end -->\nB\n<!-- y -->\n| 1 |\n<!-- end -->\nC\n"
+
+
+def test_a_place_that_is_not_there_is_an_error(page: Path) -> None:
+    before = page.read_text()
+    with pytest.raises(ValueError, match="no place for 'z'"):
+        import_module("_common").fill(page, "z", "new")
+    assert page.read_text() == before
+
+
+@pytest.fixture
+def gates() -> Any:
+    return import_module("_compression_gates")
+
+
+def _point(codec: str, size: float, psnr: float | None, setting: float | None = None) -> Any:
+    row = {"volume": "CT STS_013", "mode": "ratio", "setting": setting, "codec": codec}
+    return row | {"bytes": size, "psnr_db": psnr, "ratio": 64000 / size}
+
+
+def test_ours_is_held_against_the_better_peer_at_its_own_bytes(gates: Any) -> None:
+    rows = [
+        _point("HEVC 12 bit, slow", 500, 40.0),
+        _point("HEVC 12 bit, slow", 2000, 46.0),
+        _point("JPEG 2000", 500, 38.0),
+        _point("JPEG 2000", 2000, 45.0),
+    ]
+    ours = _point("ours", 1000, 43.6, 64)
+    peers = ("HEVC 12 bit, slow", "JPEG 2000")
+    assert gates.gain_over(rows, ours, peers) == pytest.approx(0.6)
+    assert gates.gain_over(rows, _point("ours", 400, 43.6, 160), peers) is None
+
+
+def test_a_gate_takes_the_worst_ratio_and_volume(gates: Any) -> None:
+    rows = [
+        _point("HEVC 12 bit, slow", 500, 40.0),
+        _point("HEVC 12 bit, slow", 2000, 46.0),
+        _point("ours", 1000, 43.6, 64),
+        _point("ours", 2000, 46.1, 32),
+    ]
+    found = {gate["name"]: gate for gate in gates.all_gates(rows)}
+    (gate,) = (g for name, g in found.items() if name.startswith("CT: PSNR above"))
+    assert gate["value"] == pytest.approx(0.1)
+    assert not gate["pass"]
+
+
+def test_what_was_not_measured_does_not_pass(gates: Any) -> None:
+    assert not any(gate["pass"] for gate in gates.all_gates([]) if gate["value"] is None)
+
+
+#: Rates a factor of two apart, 3 dB each: a line over the logarithm of the rate.
+LINE = [(1000.0, 30.0), (2000.0, 33.0), (4000.0, 36.0), (8000.0, 39.0)]
+
+
+@pytest.fixture
+def curves() -> Any:
+    return import_module("_compression_curves")
+
+
+def test_half_the_bytes_are_a_bd_rate_of_minus_a_half(curves: Any) -> None:
+    halved = [(rate / 2, psnr) for rate, psnr in LINE]
+    assert curves.bd_rate(halved, LINE) == pytest.approx(-0.5, abs=1e-9)
+    assert curves.bd_rate(LINE, halved) == pytest.approx(1.0, abs=1e-9)
+
+
+def test_a_decibel_more_is_a_bd_psnr_of_one(curves: Any) -> None:
+    better = [(rate, psnr + 1) for rate, psnr in LINE]
+    assert curves.bd_psnr(better, LINE) == pytest.approx(1.0, abs=1e-9)
+    assert curves.bd_psnr(LINE, better) == pytest.approx(-1.0, abs=1e-9)
+
+
+def test_curves_at_other_rates_are_compared_where_both_were_measured(curves: Any) -> None:
+    between = [(rate * 1.5, psnr + 3 * np.log2(1.5) + 0.7) for rate, psnr in LINE]
+    assert curves.bd_psnr(between, LINE) == pytest.approx(0.7, abs=1e-6)
+
+
+def test_a_difference_that_grows_along_the_curve_counts_as_its_mean(curves: Any) -> None:
+    steeper = [(rate, psnr + step) for (rate, psnr), step in zip(LINE, (0, 1, 2, 3), strict=True)]
+    assert curves.bd_psnr(steeper, LINE) == pytest.approx(1.5, abs=1e-9)
+
+
+def test_curves_that_share_no_rates_have_no_difference(curves: Any) -> None:
+    far = [(rate * 100, psnr + 40) for rate, psnr in LINE]
+    assert curves.bd_psnr(far, LINE) is None
+    assert curves.bd_rate(far, LINE) is None
+    assert curves.bd_rate(LINE[:2], LINE) is None
+
+
+def test_the_order_of_points_and_points_that_are_beaten_change_nothing(curves: Any) -> None:
+    shuffled = [LINE[2], LINE[0], (3000.0, 31.0), LINE[3], LINE[1]]
+    assert curves.bd_rate(shuffled, LINE) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_psnr_between_points_lies_on_the_line_over_the_logarithm(curves: Any) -> None:
+    assert curves.psnr_at(LINE, 2000) == pytest.approx(33.0)
+    assert curves.psnr_at(LINE, 2000 * 2**0.5) == pytest.approx(34.5)
+
+
+def test_psnr_is_reported_at_the_ends_and_not_beyond_them(curves: Any) -> None:
+    assert curves.psnr_at(LINE, 1000) == pytest.approx(30.0)
+    assert curves.psnr_at(LINE, 8000) == pytest.approx(39.0)
+    assert curves.psnr_at(LINE, 999) is None
+    assert curves.psnr_at(LINE, 8001) is None
+    assert curves.psnr_at([], 1000) is None
+
+
+def test_of_two_points_with_the_same_bytes_the_better_counts(curves: Any) -> None:
+    assert curves.psnr_at([*LINE, (4000.0, 36.5)], 4000) == pytest.approx(36.5)
+
+
+LOSSY = ("JPEG 2000", "HTJ2K", "JPEG XL", "SPERR", "SZ3", "zfp")
+VIDEO = ("HEVC 12 bit, slow", "SVT-AV1 10 bit, slow")
+
+
+@pytest.fixture(scope="module")
+def peers() -> Any:
+    return import_module("_compression_peers")
+
+
+@pytest.fixture(scope="module")
+def scan() -> Any:
+    """12 × 71 × 93, int16 from below 0, as CT: a body with noise; odd in rows and columns."""
+    k, j, i = np.meshgrid(*(np.arange(n) for n in (12, 71, 93)), indexing="ij")
+    body = (((j - 35) / 30) ** 2 + ((i - 46) / 40) ** 2 + ((k - 6) / 20) ** 2) < 1
+    noise = np.random.default_rng(0).normal(0, 6, body.shape)
+    return (np.where(body, 40 + 300 * np.sin(i / 9), -1000) + noise).astype(np.int16)
+
+
+def _psnr(source: Any, decoded: Any) -> float:
+    error = np.square(decoded.astype(np.float64) - source).mean()
+    return float(10 * np.log10(np.ptp(source.astype(np.float64)) ** 2 / max(error, 1e-9)))
+
+
+@pytest.mark.parametrize("name", [*LOSSY, *VIDEO])
+def test_a_lossy_peer_gives_back_the_volume(peers: Any, scan: Any, name: str) -> None:
+    if name in VIDEO and find_spec("av") is None:
+        pytest.skip("PyAV is not installed")
+    peer = next(peer for peer in peers.lossy_peers(16) if peer.name == name)
+    fine, coarse = (
+        peers.run(lambda image, s=setting: peer.code(image, s), scan)
+        for setting in (peer.settings[0], peer.settings[len(peer.settings) // 2])
+    )
+    assert fine.decoded.shape == scan.shape
+    assert _psnr(scan, fine.decoded) > 45
+    assert abs((fine.decoded - scan).mean()) < 0.5
+    assert fine.size > coarse.size
+    assert _psnr(scan, fine.decoded) > _psnr(scan, coarse.decoded) > 20
+
+
+def test_bounded_peers_keep_the_bound_that_they_are_compared_at(peers: Any, scan: Any) -> None:
+    import imagecodecs
+
+    for bound in (1, 2, 8):
+        point = peers.run(peers.bounded_peers(bound)["SZ3"], scan)
+        assert np.abs(point.decoded.astype(int) - scan).max() <= bound
+        image = (scan.astype(int) + 1100).astype(np.uint16)
+        quantized = peers._quantized(image, bound).astype(int) * (2 * bound + 1)
+        assert np.abs(quantized - image).max() <= bound
+        near = imagecodecs.jpegls_decode(imagecodecs.jpegls_encode(image[0], level=bound))
+        assert np.abs(near.astype(int) - image[0]).max() <= bound
+
+
+def test_lossless_peers_are_those_of_whole_volumes(peers: Any, scan: Any) -> None:
+    sizes = {name: peers.run(code, scan).size for name, code in peers.lossless_peers().items()}
+    assert all(scan.nbytes / 4 < size < scan.nbytes for size in sizes.values()), sizes

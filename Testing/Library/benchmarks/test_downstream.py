@@ -1,0 +1,196 @@
+"""Radiomic features of the digital phantom of the Image Biomarker Standardization Initiative.
+
+The phantom and its values are those of the initiative's reference manual (arXiv 1612.07003, CC BY
+4.0), with matrices over 13 directions merged in 3D; three figures each.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import pytest
+
+#: [K, J, I]; 0 lies outside of the region.
+PHANTOM = np.array(
+    [
+        [[1, 4, 4, 1, 1], [1, 4, 6, 1, 1], [4, 1, 6, 4, 1], [4, 4, 6, 4, 1]],
+        [[1, 4, 4, 1, 1], [1, 1, 6, 1, 1], [0, 1, 3, 1, 1], [4, 4, 6, 1, 1]],
+        [[1, 4, 4, 0, 0], [1, 1, 1, 1, 1], [1, 1, 0, 1, 1], [1, 1, 6, 1, 1]],
+        [[1, 4, 4, 0, 0], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 6, 1, 1]],
+    ]
+)
+REFERENCE = {
+    "intensity, mean": 2.15,
+    "intensity, variance": 3.05,
+    "intensity, skewness": 1.08,
+    "intensity, kurtosis": -0.355,
+    "intensity, 90th percentile": 4,
+    "intensity, interquartile range": 3,
+    "intensity, mean absolute deviation": 1.55,
+    "intensity, robust mean absolute deviation": 1.11,
+    "intensity, median absolute deviation": 1.15,
+    "intensity, coefficient of variation": 0.812,
+    "intensity, quartile dispersion": 0.6,
+    "intensity, energy": 567,
+    "intensity, root mean square": 2.77,
+    "histogram, entropy": 1.27,
+    "histogram, uniformity": 0.512,
+    "glcm, joint maximum": 0.509,
+    "glcm, joint average": 2.15,
+    "glcm, joint variance": 3.13,
+    "glcm, joint entropy": 2.57,
+    "glcm, difference average": 1.38,
+    "glcm, difference variance": 3.21,
+    "glcm, difference entropy": 1.64,
+    "glcm, sum average": 4.3,
+    "glcm, sum variance": 7.41,
+    "glcm, sum entropy": 2.11,
+    "glcm, angular second moment": 0.291,
+    "glcm, contrast": 5.12,
+    "glcm, dissimilarity": 1.38,
+    "glcm, inverse difference": 0.688,
+    "glcm, normalized inverse difference": 0.856,
+    "glcm, inverse difference moment": 0.631,
+    "glcm, normalized inverse difference moment": 0.902,
+    "glcm, inverse variance": 0.0574,
+    "glcm, correlation": 0.183,
+    "glcm, autocorrelation": 5.19,
+    "glcm, cluster tendency": 7.41,
+    "glcm, cluster shade": 17.4,
+    "glcm, cluster prominence": 147,
+    "glcm, information correlation 1": -0.0288,
+    "glcm, information correlation 2": 0.269,
+    "glrlm, short emphasis": 0.729,
+    "glrlm, long emphasis": 2.76,
+    "glrlm, low gray level emphasis": 0.607,
+    "glrlm, high gray level emphasis": 9.64,
+    "glrlm, short low gray level emphasis": 0.372,
+    "glrlm, short high gray level emphasis": 8.67,
+    "glrlm, long low gray level emphasis": 2.16,
+    "glrlm, long high gray level emphasis": 15.6,
+    "glrlm, gray level non-uniformity": 281,
+    "glrlm, normalized gray level non-uniformity": 0.43,
+    "glrlm, size non-uniformity": 328,
+    "glrlm, normalized size non-uniformity": 0.501,
+    "glrlm, percentage": 0.68,
+    "glrlm, gray level variance": 3.48,
+    "glrlm, size variance": 0.598,
+    "glrlm, entropy": 2.62,
+    "glszm, short emphasis": 0.255,
+    "glszm, long emphasis": 550,
+    "glszm, low gray level emphasis": 0.253,
+    "glszm, high gray level emphasis": 15.6,
+    "glszm, short low gray level emphasis": 0.0256,
+    "glszm, short high gray level emphasis": 2.76,
+    "glszm, long low gray level emphasis": 503,
+    "glszm, long high gray level emphasis": 1490,
+    "glszm, gray level non-uniformity": 1.4,
+    "glszm, normalized gray level non-uniformity": 0.28,
+    "glszm, size non-uniformity": 1,
+    "glszm, normalized size non-uniformity": 0.2,
+    "glszm, percentage": 0.0676,
+    "glszm, gray level variance": 2.64,
+    "glszm, size variance": 331,
+    "glszm, entropy": 2.32,
+}
+
+
+@pytest.fixture(scope="module")
+def features() -> Any:
+    return import_module("_downstream_features")
+
+
+@pytest.fixture(scope="module")
+def found(features: Any) -> dict[str, float]:
+    features: dict[str, float] = features.all_features(PHANTOM, PHANTOM > 0, PHANTOM)
+    return features
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_the_phantom_has_the_published_value(found: dict[str, float], name: str) -> None:
+    assert float(f"{found[name]:.3g}") == pytest.approx(REFERENCE[name], rel=6e-3)
+
+
+def test_every_feature_is_held_against_a_published_value_or_is_an_order_statistic(
+    found: dict[str, float],
+) -> None:
+    rest = found.keys() - REFERENCE.keys()
+    assert rest == {
+        f"intensity, {name}"
+        for name in ("median", "minimum", "maximum", "range", "10th percentile")
+    }
+
+
+def test_what_lies_outside_of_the_region_changes_nothing(features: Any) -> None:
+    inside = PHANTOM > 0
+    other = np.where(inside, PHANTOM, 77)
+    assert features.all_features(other, inside, other) == features.all_features(
+        PHANTOM, inside, PHANTOM
+    )
+
+
+def test_bins_of_a_width_begin_where_the_options_say(features: Any) -> None:
+    values = np.array([[[-1000, -976, -975, 24]]])
+    levels = features.bins_of_width(values, values < 99, 25.0, -1000.0)
+    assert levels.ravel().tolist() == [1, 1, 2, 41]
+
+
+def test_a_number_of_bins_spans_what_is_inside(features: Any) -> None:
+    values = np.array([[[5.0, 10.0, 14.99, 15.0, 900.0]]])
+    levels = features.bins_by_number(values, values < 100, 2)
+    assert levels.ravel().tolist() == [1, 2, 2, 2, 2]
+
+
+@pytest.fixture
+def statistics() -> Any:
+    return import_module("_downstream_statistics")
+
+
+def test_concordance_of_equal_figures_is_one(statistics: Any) -> None:
+    assert statistics.concordance([1, 2, 3], [1, 2, 3]) == 1
+    assert statistics.concordance([5, 5, 5], [5, 5, 5]) == 1
+
+
+def test_concordance_falls_with_a_shift_although_figures_correlate(statistics: Any) -> None:
+    # Variances 2/3 each, covariance 2/3, means one apart: 2 · 2/3 / (4/3 + 1).
+    assert statistics.concordance([1, 2, 3], [2, 3, 4]) == pytest.approx(4 / 7)
+
+
+def test_concordance_falls_with_another_scale(statistics: Any) -> None:
+    # Variances 2/3 and 8/3, covariance 4/3, means two apart: 8/3 / (10/3 + 4).
+    assert statistics.concordance([1, 2, 3], [2, 4, 6]) == pytest.approx(4 / 11)
+
+
+def test_concordance_of_opposite_figures_is_minus_one(statistics: Any) -> None:
+    assert statistics.concordance([-1, 0, 1], [1, 0, -1]) == pytest.approx(-1)
+
+
+def test_concordance_with_a_constant_is_zero(statistics: Any) -> None:
+    assert statistics.concordance([1, 2, 3], [2, 2, 2]) == 0
+
+
+def test_a_feature_is_kept_up_to_its_share_and_not_beyond(statistics: Any) -> None:
+    before = {"a": 100.0, "b": -20.0, "c": 0.0, "d": 10.0}
+    after = {"a": 105.0, "b": -18.9, "c": 0.0, "d": 10.0}
+    assert statistics.share_within(before, after) == 0.75  # b changed by 5.5 %
+    assert statistics.share_within(before, after | {"c": 1e-9}) == 0.5  # nothing is near 0
+
+
+def test_the_strongest_that_passes_with_all_weaker_ones_is_taken(statistics: Any) -> None:
+    good, bad = {"dice_change": 0.004, "within": 0.96}, {"dice_change": 0.004, "within": 0.94}
+    outcomes = [
+        statistics.Outcome(strength=32, **good),  # stronger than one that fails: not trusted
+        statistics.Outcome(strength=4, **good),
+        statistics.Outcome(strength=16, **bad),
+        statistics.Outcome(strength=8, **good),
+    ]
+    assert statistics.strongest(outcomes).strength == 8
+    assert statistics.strongest(outcomes[2:3]) is None
+
+
+def test_what_was_not_measured_forbids_nothing(statistics: Any) -> None:
+    assert statistics.Outcome(strength=4, dice_change=None, within=0.99).passes
+    assert statistics.Outcome(strength=4, dice_change=0.001, within=None).passes
+    assert not statistics.Outcome(strength=4, dice_change=0.005, within=None).passes

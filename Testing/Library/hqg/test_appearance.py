@@ -1,0 +1,150 @@
+"""The appearance of a guide: measured in tissue, transferred, and left alone where it agrees."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.degrade.image import gaussian_blur
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.hqg.appearance import (
+    Appearance,
+    apply_match,
+    combine,
+    match_appearance,
+    measure_appearance,
+    plan_match,
+)
+
+_SHAPE = (10, 128, 136)
+
+
+def patient(seed: int, blur_mm: float = 0.0, *, pixel_mm: float = 1.0, noise: float = 12) -> Volume:
+    """A CT of random organs and vessels with white noise, both blurred alike, int16."""
+    rng = np.random.default_rng(seed)
+    k, j, i = np.mgrid[tuple(slice(0, n) for n in _SHAPE)] * np.array([3, pixel_mm, pixel_mm])[
+        :, None, None, None
+    ].reshape(3, 1, 1, 1)
+    image = np.full(_SHAPE, 40.0)
+    for _ in range(60):
+        center = rng.uniform(0, 1, 3) * (30, 128 * pixel_mm, 136 * pixel_mm)
+        radius = rng.uniform(2, 14)
+        distance = np.sqrt((k - center[0]) ** 2 + (j - center[1]) ** 2 + (i - center[2]) ** 2)
+        image += rng.uniform(-80, 80) / (1 + np.exp((distance - radius) / 0.3))
+    image = np.clip(image, -150, 200) + rng.normal(0, noise, _SHAPE)
+    image = gaussian_blur(image, blur_mm / pixel_mm)
+    geometry = Geometry((pixel_mm, pixel_mm, 3.0))
+    return Volume(np.rint(image).astype(np.int16), geometry, modality="CT", source=f"p{seed}")
+
+
+@pytest.fixture(scope="module")
+def sharp() -> Appearance:
+    return combine([measure_appearance(patient(seed)) for seed in (1, 2, 3)])
+
+
+@pytest.fixture(scope="module")
+def soft() -> Appearance:
+    return combine([measure_appearance(patient(seed, 0.6)) for seed in (1, 2, 3)])
+
+
+def _error(volume: Volume, truth: Volume) -> float:
+    inner = np.s_[:, 12:-12, 12:-12]
+    difference = volume.voxels[inner].astype(float) - truth.voxels[inner]
+    return float(np.sqrt((difference**2).mean()))
+
+
+def test_a_soft_volume_becomes_as_sharp_as_the_guide(sharp: Appearance) -> None:
+    given, truth = patient(9, 0.6), patient(9)
+    matched, match = match_appearance(given, sharp)
+    assert match.changes["in_plane"].blur_mm == pytest.approx(0.6, abs=0.12)
+    assert _error(matched, truth) < 0.45 * _error(given, truth)
+
+
+def test_a_sharp_volume_becomes_as_soft_as_the_guide(soft: Appearance) -> None:
+    given, truth = patient(9), patient(9, 0.6)
+    matched, match = match_appearance(given, soft)
+    assert match.changes["in_plane"].blur_mm == pytest.approx(-0.6, abs=0.12)
+    assert _error(matched, truth) < 0.2 * _error(given, truth)
+
+
+def test_nothing_is_done_where_guide_and_volume_agree(sharp: Appearance) -> None:
+    given = patient(9)
+    matched, match = match_appearance(given, sharp)
+    assert matched is given
+    assert match.changes_nothing
+    assert "left alone" in match.sentences()[0]
+
+
+@pytest.mark.parametrize("noise", [6, 24])
+def test_another_dose_is_not_taken_for_another_kernel(sharp: Appearance, noise: float) -> None:
+    match = plan_match(
+        measure_appearance(patient(9, noise=noise)), sharp, spacing_mm=(1.0, 1.0, 3.0)
+    )
+    assert not match.changes["in_plane"].applies
+
+
+def test_frequencies_are_physical(sharp: Appearance) -> None:
+    """A guide with smaller pixels and the same blur in mm asks for nothing else."""
+    finer = measure_appearance(patient(4, 0.6, pixel_mm=0.8, noise=18))
+    match = plan_match(measure_appearance(patient(9)), finer, spacing_mm=(1.0, 1.0, 3.0))
+    assert match.changes["in_plane"].blur_mm == pytest.approx(-0.6, abs=0.25)
+
+
+def test_surplus_noise_is_reduced_only_by_the_given_function(sharp: Appearance) -> None:
+    given = patient(9, noise=48)
+    clean = patient(9, noise=0)
+    unchanged, _ = match_appearance(given, sharp)
+    assert unchanged is given
+    matched, match = match_appearance(given, sharp, denoise=lambda _: clean)
+    assert match.keep_noise == pytest.approx(0.25, abs=0.08)
+    assert _error(matched, clean) == pytest.approx(match.keep_noise * _error(given, clean), rel=0.1)
+
+
+def test_type_grid_and_floor_are_kept(sharp: Appearance) -> None:
+    given = patient(9, 0.6)
+    matched, _ = match_appearance(given, sharp)
+    assert matched.dtype == given.dtype
+    assert matched.geometry == given.geometry
+    assert matched.voxels.min() >= given.voxels.min()
+    assert matched.history
+
+
+def test_slabs_join_without_seams(sharp: Appearance, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = patient(9, 0.6)
+    match = plan_match(measure_appearance(given), sharp, spacing_mm=given.geometry.spacing)
+    whole = apply_match(given, match, like=given)
+    monkeypatch.setattr("MedEnhanceLib.hqg.appearance._SLAB", 3)
+    assert np.array_equal(apply_match(given, match, like=given).voxels, whole.voxels)
+
+
+def test_an_appearance_survives_json(sharp: Appearance) -> None:
+    again = Appearance.from_json(json.loads(json.dumps(sharp.to_json())))
+    mine = measure_appearance(patient(9, 0.6))
+    slopes = [
+        plan_match(mine, wanted, spacing_mm=(1.0, 1.0, 3.0)).changes["in_plane"].slope_mm2
+        for wanted in (sharp, again)
+    ]
+    assert slopes[0] == pytest.approx(slopes[1], abs=0.1)
+
+
+@pytest.mark.parametrize("damage", [{}, {"modality": "CT", "patients": [{"source": "a"}, 1]}])
+def test_a_damaged_appearance_is_refused(damage: dict[str, object]) -> None:
+    with pytest.raises(InputError, match="damaged"):
+        Appearance.from_json(damage)
+
+
+def test_too_little_tissue_is_refused() -> None:
+    with pytest.raises(InputError, match="blocks"):
+        measure_appearance(patient(1).with_voxels(np.full(_SHAPE, -1000) + (np.arange(136) == 9)))
+
+
+def test_modalities_are_not_mixed(sharp: Appearance) -> None:
+    other = Appearance("MR", sharp.patients)
+    with pytest.raises(InputError, match="CT and MR"):
+        combine([sharp, other])
+    with pytest.raises(InputError, match="the guide is MR"):
+        plan_match(sharp, other, spacing_mm=(1.0, 1.0, 3.0))

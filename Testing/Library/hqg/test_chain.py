@@ -1,0 +1,169 @@
+"""What is measured in a volume decides what is done to it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.degrade import Blur, Rician, robust_max
+from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.hqg.cache import VolumeCache
+from MedEnhanceLib.hqg.chain import plan_chain, run_chain
+from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.hqg.denoise import Need, denoise, expected_deviation, need_of
+from MedEnhanceLib.nets.noise import measure_noise
+from MedEnhanceLib.runtime.progress import Event, Monitor
+from MedEnhanceLib.runtime.resources import resource_folder
+
+_WHOLE = slice(0, 12)
+
+
+@lru_cache(maxsize=1)
+def _brain() -> Volume:
+    """Twelve slices of the sample, 96 × 96 pixels."""
+    sample = me.load(resource_folder("samples") / "mni152_t1.nii.gz", modality="MR")
+    voxels = np.ascontiguousarray(sample.voxels[84:96, 10:106, 40:136])
+    return Volume(voxels, Geometry((1.0, 1.0, 1.0)), modality="MR")
+
+
+def _noisy(level: float) -> Volume:
+    return Rician(level, 3).apply(_brain())
+
+
+def _error(voxels: np.ndarray, truth: Volume) -> float:
+    inside = truth.voxels > 0.1 * robust_max(truth.voxels)
+    return float(np.sqrt(np.square(voxels - truth.voxels.astype(np.float32))[inside].mean()))
+
+
+class TestNoise:
+    def test_most_of_it_goes_and_the_bias_of_magnitudes_too(self) -> None:
+        noisy = _noisy(0.1)
+        noise = measure_noise(noisy.voxels, modality="MR")
+        result = denoise(noisy, noise)
+        assert _error(result, _brain()) < 0.3 * _error(noisy.voxels.astype(np.float32), _brain())
+        air = _brain().voxels == 0
+        assert result[air].mean() < 0.3 * noisy.voxels[air].mean()
+
+    def test_dark_tissue_in_strong_noise_is_not_taken_for_air(self) -> None:
+        voxels = _brain().voxels.astype(np.float32)[:, 16:80, 16:80]
+        voxels[:, :32] = 0.25 * robust_max(voxels)  # no air, and tissue of 1.7 σ
+        dark = Volume(voxels, Geometry((1.0, 1.0, 1.0)), modality="MR")
+        noisy = Rician(0.15, 3).apply(dark)
+        result = denoise(noisy, measure_noise(noisy.voxels, modality="MR"))
+        assert 0.8 < result[:, 4:28].mean() / voxels[:, 4:28].mean() < 1.1
+
+    def test_a_share_of_the_correction_lies_between_input_and_result(self) -> None:
+        noisy = _noisy(0.1)
+        noise = measure_noise(noisy.voxels, modality="MR")
+        whole, half = denoise(noisy, noise), denoise(noisy, noise, share=0.5)
+        before = noisy.voxels.astype(np.float32)
+        assert np.allclose(half, before + 0.5 * (whole - before), atol=1e-3)
+        assert np.array_equal(denoise(noisy, noise, share=0.0), before)
+
+    def test_some_slices_equal_those_of_a_whole_run(self) -> None:
+        noisy = _noisy(0.1)
+        noise = measure_noise(noisy.voxels, modality="MR")
+        whole = denoise(noisy, noise)
+        assert np.array_equal(denoise(noisy, noise, only=slice(4, 6)), whole[4:6])
+
+    def test_a_clean_volume_calls_for_little_and_the_reason_is_given(self) -> None:
+        clean = need_of(measure_noise(_brain().voxels, modality="MR"))
+        assert clean.share < 0.5
+        assert clean.reason
+        assert need_of(measure_noise(_noisy(0.1).voxels, modality="MR")) == Need(1.0, "")
+
+    def test_the_deviation_covers_the_errors_and_is_larger_where_they_are(self) -> None:
+        noisy = _noisy(0.1)
+        noise = measure_noise(noisy.voxels, modality="MR")
+        result = denoise(noisy, noise)
+        expected = expected_deviation(result, noisy, noise)
+        found = np.abs(result - _brain().voxels)
+        inside = _brain().voxels > 0
+        assert np.mean(found[inside] <= 1.645 * expected[inside]) > 0.85
+        low, high = np.quantile(expected[inside], (0.25, 0.75))
+        sure, unsure = found[inside & (expected < low)], found[inside & (expected > high)]
+        assert unsure.mean() > 1.5 * sure.mean()
+
+    def test_what_stays_of_the_noise_counts(self) -> None:
+        noisy = _noisy(0.1)
+        noise = measure_noise(noisy.voxels, modality="MR")
+        inside = _brain().voxels > 0
+        half = denoise(noisy, noise, share=0.5)
+        expected = expected_deviation(half, noisy, noise, share=0.5)
+        found = np.abs(half - _brain().voxels)
+        assert np.mean(found[inside] <= 1.645 * expected[inside]) > 0.85
+
+
+class TestChain:
+    def test_strength_auto_leaves_a_clean_volume_nearly_as_it_is(self) -> None:
+        chain = plan_chain(_brain(), VolumeCache(), EnhanceConfig(), monitor=Monitor())
+        result = run_chain(chain, _WHOLE, Monitor())
+        change = _error(result, _brain()) / robust_max(_brain().voxels)
+        assert -20 * np.log10(change) > 42
+        assert chain.facts["noise"]["share_removed"] < 0.5
+        assert chain.facts["noise"]["reason"]
+
+    def test_blur_is_undone_where_it_is_measured_and_not_elsewhere(self) -> None:
+        config = EnhanceConfig(bias_correction="none")
+        blurred = Rician(0.01, 1).apply(Blur(1.5).apply(_brain()))
+        chain = plan_chain(blurred, VolumeCache(), config, monitor=Monitor())
+        assert chain.facts["blur"]["undone"]
+        result = run_chain(chain, _WHOLE, Monitor())
+        assert _error(result, _brain()) < 0.85 * _error(blurred.voxels, _brain())
+        sharp = plan_chain(_noisy(0.05), VolumeCache(), config, monitor=Monitor())
+        assert not sharp.facts["blur"]["undone"]
+        alone = replace(config, task="noise")
+        assert "blur" not in plan_chain(blurred, VolumeCache(), alone, monitor=Monitor()).facts
+
+    def test_artifacts_that_are_not_there_are_not_repaired(self) -> None:
+        events: list[Event] = []
+        config = EnhanceConfig(task="artifacts")
+        chain = plan_chain(_noisy(0.03), VolumeCache(), config, monitor=Monitor(events.append))
+        assert chain.repair is None
+        assert chain.facts["artifacts"]["kind"] == "none"
+        assert any("no artifacts" in str(event) for event in events)
+
+    def test_noise_is_measured_once_for_one_volume(self) -> None:
+        known = VolumeCache()
+        first = plan_chain(_noisy(0.05), known, EnhanceConfig(task="noise"), monitor=Monitor())
+        again = plan_chain(_brain(), known, EnhanceConfig(task="noise"), monitor=Monitor())
+        assert again.noise is first.noise
+
+
+class TestEnhancement:
+    def test_the_shipped_model_removes_noise_without_its_network(self) -> None:
+        noisy = _noisy(0.1)
+        result = me.enhance(noisy, model="mr-brain", task="noise", device="cpu")
+        error = _error(result.volume.voxels.astype(np.float32), _brain())
+        assert error < 0.3 * _error(noisy.voxels.astype(np.float32), _brain())
+        measured = result.report["results"]["measured"]["noise"]
+        assert measured["sigma"] == pytest.approx(0.1 * robust_max(_brain().voxels), rel=0.1)
+        assert result.noise is not None
+        assert result.noise.shape == noisy.shape
+        assert result.noise.voxels.mean() == pytest.approx(measured["sigma"], rel=0.2)
+
+    def test_thin_slices_have_no_previews_and_no_guide(self) -> None:
+        with pytest.raises(ConfigError, match="the task slices has no slices"):
+            me.enhance(_brain(), task="slices", slices=(0, 1))
+
+    def test_a_noise_map_is_written_where_it_is_requested(self, tmp_path: Path) -> None:
+        from MedEnhanceLib.cli.main import main
+
+        me.save(_noisy(0.1), tmp_path / "in.nii.gz")
+        names = [str(tmp_path / name) for name in ("in.nii.gz", "out.nii.gz", "noise.nii.gz")]
+        arguments = ["enhance", *names[:2], "--task", "noise", "--noise-output", names[2]]
+        assert main([*arguments, "--device", "cpu", "--json"]) == 0
+        assert me.load(names[2]).voxels.mean() > 0
+
+
+def test_a_guide_of_the_same_look_changes_nothing_and_a_wrong_modality_is_refused() -> None:
+    guide = replace(_noisy(0.02), modality="CT", units="HU")
+    with pytest.raises(InputError, match="guide is CT"):
+        me.enhance(_noisy(0.02), guide=guide, device="cpu")

@@ -1,0 +1,158 @@
+"""The compiled library: how it is built and found, and what happens where it is missing."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib import native
+from MedEnhanceLib.errors import MedEnhanceError
+from MedEnhanceLib.native import Layer, build
+
+
+@pytest.fixture
+def built(native_path: Path) -> Path:
+    return native_path
+
+
+def _arrays(ny: int = 16, nx: int = 24, deep: int = 7) -> dict[str, np.ndarray]:
+    slab = np.zeros((deep + 3, ny, nx), np.float32)
+    return {
+        "noisy": slab + 1,
+        "pilot": slab + 1,
+        "level": slab + 0.1,
+        "spectrum": np.ones(64, np.float32),
+        "taper": np.ones(64, np.float32),
+        "total": slab.copy(),
+        "weight": slab[:deep].copy(),
+    }
+
+
+LAYER = Layer(number=0, z=3, window=(7, 11, 16), step=4, keep=8, apart=0, damp=1.0)
+
+
+def test_the_library_of_this_machine_is_found_and_described(built: Path) -> None:
+    library = native.load(built.parent)
+    assert library is not None
+    assert "plain" in library.widths and library.width == library.widths[-1]
+    assert native.describe(built.parent).startswith("compiled, ")
+
+
+def test_without_a_library_the_remedy_is_named(tmp_path: Path) -> None:
+    assert native.load(tmp_path) is None
+    assert "python -m MedEnhanceLib.native.build" in native.describe(tmp_path)
+
+
+def test_a_damaged_library_is_not_used(tmp_path: Path, built: Path) -> None:
+    (tmp_path / native.FILE).write_bytes(built.read_bytes()[:-3000])
+    shutil.copy(built.with_suffix(".sha256"), tmp_path)
+    assert native.load(tmp_path) is None
+    assert "is damaged" in native.describe(tmp_path)
+
+
+def test_a_library_for_another_system_is_not_used(tmp_path: Path) -> None:
+    other = b"MZ of another system"
+    (tmp_path / native.FILE).write_bytes(other)
+    digest = hashlib.sha256(other).hexdigest()
+    (tmp_path / native.FILE).with_suffix(".sha256").write_text(digest)
+    assert native.load(tmp_path) is None
+    assert "cannot be loaded" in native.describe(tmp_path)
+
+
+def test_a_library_of_another_version_is_not_used(
+    built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "ABI", native.ABI + 1)
+    with pytest.raises(MedEnhanceError, match="version"):
+        native.Library(built)
+
+
+def test_python_and_c_agree_on_the_abi_and_the_structure(built: Path) -> None:
+    header = (build.HERE / "native.h").read_text()
+    assert f"#define NATIVE_ABI {native.ABI}\n" in header
+    native.Library(built).run("grouped", LAYER, range(2), **_arrays())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"noisy": np.ones((9, 16, 24), np.float32)}, "does not fit"),
+        ({"noisy": np.ones((10, 16, 24))}, "float64"),
+        ({"pilot": np.ones((10, 16, 23), np.float32)}, "pilot is"),
+        ({"level": np.ones((10, 16, 48), np.float32)[:, :, ::2]}, "level must be contiguous"),
+        ({"spectrum": np.ones(63, np.float32)}, "spectrum"),
+        ({"weight": np.zeros((8, 16, 24), np.float32)}, "weight"),
+    ],
+)
+def test_arrays_that_do_not_fit_never_reach_c(built: Path, change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        native.Library(built).run("grouped", LAYER, range(2), **{**_arrays(), **change})
+
+
+def test_sums_that_cannot_be_written_are_refused(built: Path) -> None:
+    arrays = _arrays()
+    arrays["total"].flags.writeable = False
+    with pytest.raises(ValueError, match="writable"):
+        native.Library(built).run("grouped", LAYER, range(2), **arrays)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"z": 7}, {"z": -1}, {"window": (7, 14, 16)}, {"window": (0, 1, 1)}, {"step": 5}, {"step": 0},
+     {"keep": 65}, {"keep": 0}, {"apart": -1}, {"damp": 0.0}, {"damp": np.nan}, {"number": -1}],
+    ids=str,
+)  # fmt: skip
+def test_layers_out_of_range_never_reach_c(built: Path, change: dict) -> None:
+    layer = Layer(**{**LAYER.__dict__, **change})
+    with pytest.raises(ValueError, match="does not fit"):
+        native.Library(built).run("grouped", layer, range(2), **_arrays())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
+@pytest.mark.parametrize("name", ["noisy", "pilot", "level"])
+def test_values_that_are_no_numbers_do_not_crash(built: Path, name: str, value: float) -> None:
+    arrays = _arrays()
+    arrays[name][...] = value
+    for width in native.Library(built).widths:
+        native.Library(built, width).run("grouped", LAYER, range(2), **arrays)
+        native.Library(built, width).run(
+            "threshold", Layer(0, 0, (1, 1, 1), 2, 1, 0, 2.7), range(2), **_arrays(deep=1)
+        )
+
+
+def test_an_earlier_library_stays_where_a_build_fails(tmp_path: Path, built: Path) -> None:
+    kept = tmp_path / native.FILE
+    shutil.copy(built, kept)
+    with pytest.raises(build.BuildError, match="No C compiler works"):
+        build.build(tmp_path, compiler=[sys.executable, "-c", "raise SystemExit('broken')"])
+    assert kept.read_bytes() == built.read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == [native.FILE]
+
+
+def test_a_machine_without_compiler_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(build, "compilers", lambda: iter(()))
+    assert build.main(["--folder", str(tmp_path)]) == 1
+    assert "python -m pip install ziglang" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "target",
+    ["x86_64-linux-gnu", "aarch64-linux-gnu", "x86_64-windows-gnu", "aarch64-windows-gnu",
+     "x86_64-macos", "aarch64-macos"],
+)  # fmt: skip
+def test_the_sources_compile_for_every_system(tmp_path: Path, target: str) -> None:
+    zig = [sys.executable, "-m", "ziglang", "cc"]
+    if subprocess.run([*zig, "--version"], capture_output=True, check=False).returncode:
+        pytest.skip("ziglang is not installed: python -m pip install ziglang")
+    made = build.build(tmp_path, compiler=zig, target=target)
+    start = {"linux": b"\x7fELF", "windows": b"MZ", "macos": b"\xcf\xfa\xed\xfe"}
+    assert made.read_bytes().startswith(start[target.split("-")[1]])

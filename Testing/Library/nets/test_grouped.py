@@ -1,0 +1,254 @@
+"""The grouped filter: what it removes and keeps; that slabs, threads and engines agree."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from Library.conftest import WarningRecorder
+
+from MedEnhanceLib import native
+from MedEnhanceLib.errors import Cancelled
+from MedEnhanceLib.nets import grouped
+from MedEnhanceLib.nets.grouped import CT_ROUNDS, MR_ROUNDS, Round, denoised, threshold, window_for
+from MedEnhanceLib.nets.grouped_torch import TorchEngine
+from MedEnhanceLib.runtime.progress import Event, Monitor
+
+SIGMA = np.float32(0.1)
+#: Largest difference between C and PyTorch, in σ: float32 rounding of sums of 32 blocks.
+AGREE = 1e-4
+
+
+@pytest.fixture
+def library(native_path: Path) -> native.Library:
+    return native.Library(native_path)
+
+
+@pytest.fixture
+def torch_engine() -> TorchEngine:
+    return TorchEngine()
+
+
+def phantom(*shape: int) -> np.ndarray:
+    """Rings around an axis that leans: edges in all directions, and much that repeats."""
+    k, j, i = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in shape), indexing="ij")
+    radius = np.hypot(j - shape[1] / 2 + 0.3 * k, i - shape[2] / 2)
+    return (0.5 + 0.4 * np.sign(np.sin(radius / 3))).astype(np.float32)
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, SIGMA, shape).astype(np.float32)
+
+
+def flat(values: np.ndarray, sigma: float = SIGMA) -> np.ndarray:
+    return np.full_like(values, sigma)
+
+
+def error(image: np.ndarray, clean: np.ndarray) -> float:
+    return float(np.sqrt(np.mean((image - clean) ** 2)))
+
+
+def test_the_chain_leaves_two_fifths_of_the_noise_and_each_stage_helps(library) -> None:
+    clean = phantom(10, 40, 40)
+    noisy = clean + noise(*clean.shape)
+    errors = [
+        error(denoised(noisy, flat(noisy), rounds=MR_ROUNDS[:n], engine=library, threads=1), clean)
+        for n in range(4)
+    ]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.4 * SIGMA
+
+
+@pytest.mark.parametrize("rounds", [MR_ROUNDS[:1], CT_ROUNDS, (Round(step=3, keep=7),)], ids=str)
+def test_c_and_pytorch_agree(library, torch_engine, rounds: tuple[Round, ...]) -> None:
+    clean = phantom(7, 22, 27)
+    noisy, level = clean + noise(*clean.shape), flat(clean)
+    level[:, :11] *= 0.5
+    spectrum = np.linspace(0.2, 1.8, 64)
+    ours, other = (
+        denoised(noisy, level, spectrum, rounds=rounds, engine=engine, threads=1)
+        for engine in (library, torch_engine)
+    )
+    assert np.abs(ours - other).max() < AGREE * SIGMA
+
+
+@pytest.mark.parametrize("spacing", [(1, 1, 4), (1, 4, 1), (4, 1, 1)], ids=str)
+def test_c_and_pytorch_agree_in_narrow_windows(library, torch_engine, spacing: tuple) -> None:
+    clean = phantom(9, 24, 27)
+    noisy = clean + noise(*clean.shape)
+    ours, other = (
+        denoised(
+            noisy, flat(noisy), rounds=MR_ROUNDS[:1], spacing=spacing, engine=engine, threads=1
+        )
+        for engine in (library, torch_engine)
+    )
+    assert np.abs(ours - other).max() < AGREE * SIGMA
+    assert error(ours, clean) < 0.6 * SIGMA
+
+
+@pytest.mark.parametrize("values", ["equal", "two kinds"])
+def test_c_and_pytorch_choose_the_same_of_equal_blocks(library, torch_engine, values: str) -> None:
+    """All distances are 0, or one of few: only the rule for ties decides."""
+    noisy = 1 + noise(7, 20, 24)
+    pilot = np.ones_like(noisy)
+    if values != "equal":
+        pilot[:, :, ::2] = 2
+    ours, other = (
+        grouped.grouped(noisy, pilot, flat(noisy), step=4, keep=8, engine=engine, threads=1)
+        for engine in (library, torch_engine)
+    )
+    assert np.abs(ours - other).max() < AGREE * SIGMA
+
+
+def test_every_width_of_vectors_gives_the_same_bits(library) -> None:
+    noisy = phantom(8, 24, 30) + noise(8, 24, 30)
+    results = [
+        denoised(noisy, flat(noisy), engine=native.Library(library.path, width), threads=1)
+        for width in library.widths
+    ]
+    for result in results[1:]:
+        assert np.array_equal(result, results[0])
+
+
+@pytest.mark.parametrize("engine_name", ["library", "torch_engine"])
+def test_threads_and_slabs_change_no_bit(
+    engine_name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = request.getfixturevalue(engine_name)
+    noisy = phantom(15, 16, 20) + noise(15, 16, 20)
+    rounds = (Round(step=4, keep=8), Round(step=3, keep=8))
+    one = denoised(noisy, flat(noisy), rounds=rounds, engine=engine, threads=1)
+    monkeypatch.setattr(grouped, "_SLICES", 3)
+    monkeypatch.setattr(grouped, "_REFERENCES_AT_ONCE", 7)
+    three = denoised(noisy, flat(noisy), rounds=rounds, engine=engine, threads=3)
+    assert np.array_equal(one, three)
+
+
+def test_only_some_slices_are_in_memory(library) -> None:
+    """The result of a slice is there long before the last slice of the input is read."""
+    noisy = phantom(80, 8, 20) + noise(80, 8, 20)
+    read = []
+
+    class Watched(np.ndarray):
+        def __getitem__(self, key):
+            if isinstance(key, slice):
+                read.append(key.stop)
+            return super().__getitem__(key)
+
+    done = []
+    monitor = Monitor(lambda event: done.append((event.fields["fraction"], max(read))))
+    denoised(
+        noisy.view(Watched), flat(noisy), rounds=MR_ROUNDS, engine=library, threads=1,
+        monitor=monitor,
+    )  # fmt: skip
+    first_fraction, slices_read = done[0]
+    assert first_fraction < 0.2 and slices_read <= 60
+
+
+@pytest.mark.parametrize("shape", [(1, 24, 24), (2, 24, 24), (3, 24, 24), (12, 3, 24), (12, 24, 2),
+                                   (4, 4, 4), (1, 1, 1), (5, 6, 70)])  # fmt: skip
+@pytest.mark.parametrize("engine_name", ["library", "torch_engine"])
+def test_small_and_thin_volumes(
+    engine_name: str, shape: tuple[int, ...], request: pytest.FixtureRequest
+) -> None:
+    noisy = 1 + noise(*shape)
+    rounds = (Round(step=4),)
+    engine = request.getfixturevalue(engine_name)
+    result = denoised(noisy, flat(noisy), rounds=rounds, engine=engine, threads=1)
+    assert result.shape == shape and np.isfinite(result).all()
+    if noisy.size > 500:
+        assert (result - 1).std() < 0.5 * SIGMA
+
+
+def test_without_noise_nothing_changes(library, torch_engine) -> None:
+    noisy = phantom(6, 20, 20) + noise(6, 20, 20)
+    level = flat(noisy)
+    level[:, :, :9] = 0
+    for engine in (library, torch_engine):
+        assert np.array_equal(denoised(noisy, flat(noisy, 0), engine=engine, threads=1), noisy)
+        mixed = denoised(noisy, level, rounds=MR_ROUNDS[:1], engine=engine, threads=1)
+        assert np.array_equal(mixed[:, :, :9], noisy[:, :, :9])
+        assert not np.array_equal(mixed[:, :, 9:], noisy[:, :, 9:])
+
+
+def test_a_constant_volume_stays_as_it_is(library) -> None:
+    constant = np.full((6, 20, 20), 1000, np.float32)
+    assert np.allclose(denoised(constant, flat(constant, 20), engine=library), 1000, rtol=1e-5)
+
+
+def test_a_shift_and_a_scale_of_intensities_pass_through(library) -> None:
+    noisy = phantom(6, 20, 20) + noise(6, 20, 20)
+    one = denoised(noisy, flat(noisy), rounds=MR_ROUNDS[:1], engine=library)
+    hu = denoised(noisy * 1000, flat(noisy, SIGMA * 1000), rounds=MR_ROUNDS[:1], engine=library)
+    assert np.abs(hu / 1000 - one).max() < 1e-3 * SIGMA
+
+
+def test_a_known_spectrum_removes_more_than_white(library) -> None:
+    clean = phantom(8, 32, 32)
+    smooth = noise(8, 33, 33)
+    smooth = (smooth[:, 1:, 1:] + smooth[:, :-1, 1:] + smooth[:, 1:, :-1] + smooth[:, :-1, :-1]) / 2
+    blocks = np.lib.stride_tricks.sliding_window_view(smooth, (4, 4, 4)).reshape(-1, 64)
+    atoms = TorchEngine()._atoms.numpy()
+    spectrum = ((blocks @ atoms.T) ** 2).mean(axis=0) / SIGMA**2
+    known, white = (
+        denoised(clean + smooth, flat(clean), s, rounds=CT_ROUNDS, engine=library, threads=1)
+        for s in (spectrum, None)
+    )
+    assert error(known, clean) < 0.9 * error(white, clean)
+
+
+def test_less_is_searched_along_thick_slices() -> None:
+    assert window_for((1, 1, 1)) == native.MOST_WINDOW
+    assert window_for((1, 1, 3.3)) == (3, 11, 16)
+    assert window_for((0.5, 0.5, 5)) == (3, 11, 16)
+    assert window_for((4, 1, 1)) == (7, 11, 6)
+
+
+def test_a_missing_library_is_announced_once(
+    monkeypatch: pytest.MonkeyPatch, recorder: WarningRecorder
+) -> None:
+    monkeypatch.setattr(native, "load", lambda: None)
+    monkeypatch.setattr(native, "describe", lambda: "not compiled")
+    noisy = 1 + noise(4, 8, 8)
+    for _ in range(2):
+        threshold(noisy, flat(noisy), monitor=recorder.monitor)
+    assert recorder.warnings == ["The compiled library is not used: not compiled"]
+
+
+def test_a_run_can_be_cancelled(library) -> None:
+    stop = threading.Event()
+    seen: list[Event] = []
+
+    def progress(event: Event) -> None:
+        seen.append(event)
+        stop.set()
+
+    noisy = phantom(40, 12, 20) + noise(40, 12, 20)
+    with pytest.raises(Cancelled):
+        denoised(noisy, flat(noisy), engine=library, threads=2, monitor=Monitor(progress, stop))
+    assert len(seen) == 1
+
+
+def test_shapes_that_do_not_match_are_refused(library) -> None:
+    noisy = noise(5, 8, 8)
+    with pytest.raises(ValueError, match="level"):
+        denoised(noisy, flat(noisy)[1:], engine=library)
+    with pytest.raises(ValueError, match="pilot"):
+        denoised(noisy, flat(noisy), pilot=noisy[1:], engine=library)
+    with pytest.raises(ValueError, match="64"):
+        denoised(noisy, flat(noisy), np.ones(63), engine=library)
+
+
+@pytest.mark.cuda
+def test_a_gpu_gives_the_same_within_rounding(torch_engine) -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    noisy = phantom(8, 24, 30) + noise(8, 24, 30)
+    on_gpu, on_cpu = (
+        denoised(noisy, flat(noisy), rounds=MR_ROUNDS[:1], engine=engine, threads=1)
+        for engine in (TorchEngine("cuda"), torch_engine)
+    )
+    assert np.abs(on_gpu - on_cpu).max() < AGREE * SIGMA

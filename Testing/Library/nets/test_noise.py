@@ -1,0 +1,196 @@
+"""Noise is measured in the volume itself, and is neither anatomy, padding nor rounding."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.nets.noise import measure_noise, noise_to_contrast, normalized_need
+
+Floats = npt.NDArray[np.float32]
+SHAPE = (24, 120, 120)
+
+
+def _noise(*shape: int, seed: int = 0) -> Floats:
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+def _body(shape: tuple[int, ...] = SHAPE) -> Floats:
+    """Tissue of 40 to 160, 0 outside: an ellipsoid with ellipsoids and fine walls in it."""
+    k, j, i = np.meshgrid(*(np.linspace(-1, 1, side) for side in shape), indexing="ij")
+    inside = np.hypot(j, i) < 0.9
+    body = np.where(inside, 80 + 20 * i, 0)
+    rng = np.random.default_rng(5)
+    for center in rng.uniform(-0.6, 0.6, (24, 3)):
+        radius = rng.uniform(0.08, 0.3)
+        part = (k - center[0]) ** 2 / 4 + (j - center[1]) ** 2 + (i - center[2]) ** 2 < radius**2
+        body = np.where(part & inside, rng.uniform(40, 160), body)
+    walls = np.abs(np.sin(5 * j + 2 * k)) < 0.06
+    return np.where(walls & inside, 150, body).astype(np.float32)
+
+
+def _rician(clean: Floats, sigma: float | Floats, seed: int = 0) -> Floats:
+    shape = clean.shape
+    one, other = _noise(*shape, seed=seed), _noise(*shape, seed=seed + 1)
+    return np.hypot(clean + sigma * one, sigma * other)
+
+
+@pytest.mark.parametrize("shape", [(24, 64, 64), (6, 120, 120), (2, 160, 160), (1, 160, 160)])
+def test_noise_alone_gives_its_level_and_is_white(shape: tuple[int, int, int]) -> None:
+    estimate = measure_noise(1000 + 7 * _noise(*shape), modality="MR")
+    assert estimate.level == pytest.approx(7, rel=0.06)
+    assert estimate.spectrum.mean() == pytest.approx(1, abs=1e-3)
+    assert np.abs(estimate.spectrum - 1).mean() < 0.12
+
+
+@pytest.mark.parametrize("sigma", [3.0, 8.0, 20.0])
+def test_anatomy_is_not_taken_for_noise(sigma: float) -> None:
+    estimate = measure_noise(_rician(_body(), sigma), modality="MR")
+    assert estimate.level == pytest.approx(sigma, rel=0.12)
+    assert estimate.rician
+    assert estimate.air == pytest.approx(sigma, rel=0.05)
+
+
+def test_the_sum_of_the_spectrum_is_the_variance_of_a_voxel() -> None:
+    """Noise that is correlated in plane and across slices."""
+    noise = _noise(26, 122, 122)
+    for axis in range(3):
+        parts = [np.take(noise, range(n, noise.shape[axis] - 2 + n), axis) for n in range(3)]
+        noise = (parts[0] + 2 * parts[1] + parts[2]) / np.float32(np.sqrt(6))
+    estimate = measure_noise(40 + 10 * noise, modality="CT")
+    assert noise.std() == pytest.approx(1, rel=0.02)
+    assert estimate.level == pytest.approx(10, rel=0.06)
+    along = estimate.spectrum.mean(axis=(1, 2))
+    assert along[0] > 10 * along[3]
+    assert estimate.spectrum[0, 0, 1] > 10 * estimate.spectrum[0, 0, 3]
+
+
+def test_overlapping_slices_show_in_the_spectrum_alone() -> None:
+    noise = _noise(26, 120, 120)
+    noise = (noise[:-2] + 2 * noise[1:-1] + noise[2:]) / np.float32(np.sqrt(6))
+    estimate = measure_noise(_body() - 50 + 15 * noise, modality="CT")
+    along = estimate.spectrum.mean(axis=(1, 2))
+    assert estimate.level == pytest.approx(15, rel=0.12)
+    assert along[3] < 0.2 * along[0]
+    assert estimate.spectrum[0, 3].mean() == pytest.approx(estimate.spectrum[0, 0].mean(), rel=0.25)
+
+
+def test_zero_filled_noise_has_no_high_frequencies() -> None:
+    spectrum = np.fft.fft2(_body() + 10 * _noise(*SHAPE) + 10j * _noise(*SHAPE, seed=1))
+    outside = np.abs(np.fft.fftfreq(120)) > 0.26
+    spectrum[:, outside] = 0
+    volume = np.abs(np.fft.ifft2(spectrum)).astype(np.float32)
+    estimate = measure_noise(volume, modality="MR")
+    assert estimate.spectrum[:, 3].mean() < 0.1 * estimate.spectrum[:, 0].mean()
+    assert estimate.level == pytest.approx(10 * np.sqrt(1 - outside.mean()), rel=0.12)
+
+
+def test_the_map_follows_noise_that_varies_in_space() -> None:
+    gain = np.broadcast_to(np.linspace(4, 16, 120, dtype=np.float32), SHAPE)
+    estimate = measure_noise(_rician(_body() + 60, gain), modality="MR")
+    found = estimate.full()
+    assert found.shape == SHAPE
+    assert np.abs(found[:, 20:100, 20:100] / gain[:, 20:100, 20:100] - 1).mean() < 0.1
+
+
+def test_the_map_on_another_grid_and_in_parts_is_the_same_map() -> None:
+    gain = np.broadcast_to(np.linspace(4, 16, 120, dtype=np.float32), SHAPE)
+    estimate = measure_noise(200 + gain * _noise(*SHAPE), modality="MR")
+    whole = estimate.full()
+    assert np.array_equal(estimate.at(SHAPE, slice(5, 9)), whole[5:9])
+    half = whole.reshape(24, 60, 2, 60, 2).mean(axis=(2, 4))
+    assert np.allclose(estimate.at((24, 60, 60)), half, rtol=1e-3)
+
+
+@pytest.mark.parametrize("sigma", [15.0, 40.0])
+def test_weak_signals_spread_less_than_sigma_and_still_show_it(sigma: float) -> None:
+    volume = _rician(np.full(SHAPE, 2.5 * sigma, np.float32), sigma)
+    assert volume.std() < 0.97 * sigma
+    assert measure_noise(volume, modality="MR").level == pytest.approx(sigma, rel=0.03)
+
+
+def test_padding_clipping_and_masks_are_left_out() -> None:
+    volume = 40 + 12 * _noise(*SHAPE)
+    volume[:, :, :50] = np.maximum(-1015 + 12 * volume[:, :, :50], -1024)
+    volume[:, 70:] = -2048
+    assert measure_noise(volume, modality="CT").level == pytest.approx(12, rel=0.05)
+    brain = np.where(_body() > 0, _rician(_body() + 100, 9.0), 0)
+    estimate = measure_noise(brain, modality="MR")
+    assert estimate.level == pytest.approx(9, rel=0.12)
+    assert not estimate.rician
+    assert estimate.air is None
+
+
+def test_rounded_values_have_at_least_the_noise_of_rounding() -> None:
+    steps = np.broadcast_to(np.linspace(0, 30, 120), SHAPE).astype(np.int16)
+    assert measure_noise(steps, modality="CT").level >= 0.99 / np.sqrt(12)
+    coarse = np.round(100 + 6 * _noise(*SHAPE)).astype(np.int16)
+    assert measure_noise(coarse, modality="CT").level == pytest.approx(6, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "volume",
+    [
+        np.full((8, 32, 32), 5.0),
+        np.zeros((8, 32, 32), np.uint8),
+        np.full((8, 32, 32), -1000, np.int16),
+        _noise(2, 3, 3),
+        _noise(1, 1, 1),
+    ],
+)
+@pytest.mark.parametrize("modality", ["CT", "MR", "PT"])
+def test_where_there_is_nothing_to_measure_it_says_so(
+    volume: npt.NDArray[np.float32], modality: str
+) -> None:
+    estimate = measure_noise(volume, modality=modality)
+    assert estimate.confidence == 0
+    assert "no tissue" in estimate.reason
+    assert np.isfinite(estimate.full()).all()
+    assert normalized_need(estimate) == 0
+
+
+def test_texture_everywhere_gives_little_confidence() -> None:
+    """Structure in every block, with a little noise: which is which cannot be seen."""
+    rng = np.random.default_rng(2)
+    texture = np.repeat(np.repeat(rng.uniform(50, 250, (24, 40, 40)), 3, axis=1), 3, axis=2)
+    texture *= rng.uniform(0.2, 1.8, (6, 12, 12)).repeat(4, 0).repeat(10, 1).repeat(10, 2)
+    estimate = measure_noise((100 + texture + _noise(*SHAPE)).astype(np.float32), modality="MR")
+    assert estimate.confidence < 0.5
+    assert "anatomy" in estimate.reason
+
+
+def test_few_slices_give_less_confidence() -> None:
+    thin = measure_noise(500 + 10 * _noise(2, 120, 120), modality="MR")
+    assert 0 < thin.confidence < 0.7
+    assert "slices" in thin.reason
+
+
+def test_a_noisy_volume_needs_denoising_and_a_clean_one_hardly() -> None:
+    need = [
+        normalized_need(measure_noise(_rician(_body(), sigma), modality="MR"))
+        for sigma in (1.0, 5.0, 20.0)
+    ]
+    assert need[0] < 0.1 < need[1] < need[2] <= 1
+    estimate = measure_noise(_rician(_body(), 20.0), modality="MR")
+    assert noise_to_contrast(estimate) == pytest.approx(20 / estimate.contrast, rel=0.15)
+
+
+def test_the_same_volume_gives_the_same_estimate() -> None:
+    volume = _rician(_body(), 6.0)
+    one, other = (measure_noise(volume, modality="MR") for _ in range(2))
+    assert one.level == other.level
+    assert np.array_equal(one.sigma, other.sigma)
+
+
+def test_scaling_the_volume_scales_the_estimate() -> None:
+    volume = _rician(_body(), 6.0)
+    one, other = measure_noise(volume, modality="MR"), measure_noise(8 * volume, modality="MR")
+    assert other.level == pytest.approx(8 * one.level, rel=1e-3)
+    assert np.allclose(one.spectrum, other.spectrum, rtol=1e-2)
+
+
+def test_a_sequence_is_refused() -> None:
+    with pytest.raises(InputError, match="one frame"):
+        measure_noise(_noise(2, 4, 8, 8), modality="MR")
