@@ -9,6 +9,7 @@ message and hint.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from types import EllipsisType
@@ -25,7 +26,7 @@ from MedEnhanceLib.jobs.files import check_ending, load_volume
 from MedEnhanceLib.jobs.kinds.compress import check_fit, compress_volume, estimate_volume
 from MedEnhanceLib.jobs.kinds.enhance import Enhanced, enhance_volume, objects_of
 from MedEnhanceLib.jobs.kinds.segment import head_config
-from MedEnhanceLib.jobs.kinds.volumes import InspectParams, inspect_volume
+from MedEnhanceLib.jobs.kinds.volumes import InspectParams, described, inspect_volume
 from MedEnhanceLib.jobs.objects import place_all, write
 from MedEnhanceLib.runtime.progress import Cancel, Listener, Monitor
 from MedEnhanceLib.unicompress.config import CompressConfig
@@ -230,9 +231,10 @@ class _EnhanceOrder(Options):
 
     volume: Annotated[Volume, About(help="what is enhanced")]
     model: str = "auto"
-    guide: Volume | None = option(
+    guide: Volume | Sequence[Volume] | None = option(
         None,
-        help="a volume of the wanted appearance, or an earlier scan of the patient (see guide_use)",
+        help="a volume of the wanted appearance or several, or an earlier scan of the patient (see "
+        "guide_use)",
     )
     uncertainty: int = 0
     segment: bool = option(False, help="find labels in the enhanced volume too")
@@ -524,6 +526,4 @@ def inspect(
             return inspect_volume(params, monitor)
         if verify:
             raise ConfigError("a volume in memory carries no checksums", "Leave out verify.")
-        from MedEnhanceLib.io.describe import card
-
-        return card(path_or_volume)
+        return described(path_or_volume)

@@ -71,11 +71,18 @@ def card_text(card: Mapping[str, Any]) -> str:
         "direction": "; ".join(inline(row) for row in geometry["direction_lps"]),
         "type": f"{card['dtype']}, {size(card['bytes'])}",
         "range": " to ".join(inline(value) for value in card["range"] or ()) + units,
+        **({"noise": _noise(card)} if card.get("noise") else {}),
         **(_container_rows(card) if "mode" in card else {}),
         "history": "\n".join(card["history"]) or "none",
         "warnings": "\n".join(card["warnings"]) or "none",
     }
     return f"{card['source']} ({card['modality']})\n{pairs(rows, '  ')}"
+
+
+def _noise(card: Mapping[str, Any]) -> str:
+    noise, units = card["noise"], f" {card['units']}" if card["units"] else ""
+    text = f"σ {noise['sigma']:g}{units}, confidence {noise['confidence']:g}"
+    return f"{text} ({noise['reason']})" if noise.get("reason") else text
 
 
 def _container_rows(card: Mapping[str, Any]) -> dict[str, str]:

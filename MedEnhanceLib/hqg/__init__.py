@@ -6,13 +6,15 @@ Importing this needs numpy alone; `enhance` loads torch when it is first called.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.runtime.lazy import imported_when_used
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.core.volume import Volume
+    from MedEnhanceLib.hqg.appearance import Appearance
     from MedEnhanceLib.hqg.cache import VolumeCache
     from MedEnhanceLib.hqg.config import (
         EnhanceConfig,
@@ -44,7 +46,7 @@ def enhance(
     volume: Volume,
     config: EnhanceConfig | None = None,
     *,
-    guide: Volume | None = None,
+    guide: Volume | Iterable[Volume] | None = None,
     slices: tuple[int, int] | None = None,
     cache: VolumeCache | None = None,
     guide_cache: VolumeCache | None = None,
@@ -57,8 +59,9 @@ def enhance(
     Args:
         volume: geometry, type and units of the result are the same.
         config: model, strength and further options; None takes the defaults.
-        guide: a high-quality volume of the same modality whose appearance is transferred; None
-            takes the mean cue of the model's own high-quality bank.
+        guide: a volume of the same modality whose appearance is transferred, or an earlier scan of
+            the patient (`guide_use`). Several volumes, of other patients, are measured one after
+            another as one appearance.
         slices: (first, one after the last) along K. Only these are returned, with the geometry of
             the crop. They equal those of a whole run bit for bit: measurements are of the whole
             volume.
@@ -84,22 +87,42 @@ def enhance(
 
     config = config or EnhanceConfig()
     # Before seconds go into importing torch: unusable input is refused at once.
-    if guide is not None:
+    if isinstance(guide, Volume):
         check_guide(guide, volume.modality, guide_cache)
     bundle, volume = open_bundle_for(volume, config.model, kind="enhancer", monitor=monitor)
+    is_single = guide is None or isinstance(guide, Volume)
+    if not is_single and not (bundle.starts_grouped and config.guide_use == "appearance"):
+        raise ConfigError(
+            f"several guides, with the model {bundle.name} and guide_use {config.guide_use}",
+            "Give one guide.",
+        )
     attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
-    from MedEnhanceLib.hqg import infer
+    from MedEnhanceLib.hqg import appearance, infer
 
+    wanted: Volume | appearance.Appearance | None = None
+    if guide is None or isinstance(guide, Volume):
+        wanted = guide
+    else:
+        wanted = appearance.combine(
+            [_measured_guide(each, volume.modality, monitor) for each in guide]
+        )
     return infer.enhance(
         volume,
         bundle,
         config,
-        guide=guide,
+        guide=wanted,
         slices=slices,
         cache=cache,
         guide_cache=guide_cache,
         monitor=monitor or Monitor(),
     )
+
+
+def _measured_guide(guide: Volume, modality: str, monitor: Monitor | None) -> Appearance:
+    from MedEnhanceLib.hqg.appearance import measure_appearance
+
+    check_guide(guide, modality)
+    return measure_appearance(guide, monitor)
 
 
 def check_guide(guide: Volume, modality: str, cache: VolumeCache | None = None) -> None:

@@ -65,7 +65,7 @@ def plan_chain(
     known: VolumeCache,
     config: EnhanceConfig,
     *,
-    guide: Volume | None = None,
+    guide: Volume | appearance.Appearance | None = None,
     is_preview: bool = False,
     monitor: Monitor,
 ) -> Chain:
@@ -75,7 +75,7 @@ def plan_chain(
         frame: [K, J, I].
         known: measurements of an earlier run over it, filled by this one.
         config: task, strength and what the guide is for.
-        guide: a volume of the wanted appearance, or the patient's earlier scan.
+        guide: the wanted appearance or a volume that has it, or the patient's earlier scan.
         is_preview: leaves out what needs all slices.
         monitor: messages and cancelling.
 
@@ -143,7 +143,11 @@ def _repairable(
     return found
 
 
-def _guided(chain: Chain, guide: Volume, config: EnhanceConfig, monitor: Monitor) -> Chain:
+def _guided(
+    chain: Chain, guide: Volume | appearance.Appearance, config: EnhanceConfig, monitor: Monitor
+) -> Chain:
+    if isinstance(guide, appearance.Appearance):
+        return replace(chain, wanted=guide)
     if config.guide_use == "earlier-scan":
         found = earlier_scan.register(guide, chain.frame, monitor)
         chain.facts["guide"] = {"use": "earlier-scan"} | found.to_json()

@@ -31,6 +31,7 @@ from MedEnhanceLib.bundles.suitability import (
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.hqg.appearance import Appearance
 from MedEnhanceLib.hqg.bundle import EnhancerModel, check_deblurring, open_enhancer
 from MedEnhanceLib.hqg.cache import VolumeCache
 from MedEnhanceLib.hqg.chain import Chain, plan_chain, run_chain
@@ -63,7 +64,7 @@ def enhance(
     bundle: Bundle,
     config: EnhanceConfig,
     *,
-    guide: Volume | None,
+    guide: Volume | Appearance | None,
     slices: tuple[int, int] | None,
     cache: VolumeCache | None,
     guide_cache: VolumeCache | None,
@@ -90,7 +91,7 @@ def enhance(
     if verdict is None:
         monitor.log(f"{bundle.name} cannot check whether the volume resembles its training data")
     cue = model.bank.mean[None]
-    if guide is not None and not bundle.starts_grouped:
+    if isinstance(guide, Volume) and not bundle.starts_grouped:
         cue = encode_guide(guide, model, monitor, guide_cache)
     if config.deblur:
         cue = model.guide.asking(cue, torch.ones(1))

@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.nets.noise_blocks import BLOCK, Array, Blocks, Floats, Mask
 
@@ -61,8 +62,6 @@ _TIE = 0.01
 _FAINT_LEVEL, _FAINT_CHOICE = 0.1, 0.02
 #: A cell this much louder than the quieter cells is anatomy.
 _LOUD = 2.5
-#: σ over contrast at which a volume needs half of the strongest denoising.
-_HALF_NEED = 0.25
 _TINY = 1e-12
 
 
@@ -135,16 +134,6 @@ def noise_to_contrast(estimate: NoiseEstimate) -> float:
     return estimate.level / estimate.contrast if estimate.contrast > 0 else 0.0
 
 
-def normalized_need(estimate: NoiseEstimate) -> float:
-    """How much denoising a volume needs, from 0 (none) to 1; the basis of an automatic strength.
-
-    r² / (r² + .25²) for r = `noise_to_contrast`, times the confidence: a clean volume, and one
-    whose noise cannot be separated from its anatomy, changes little.
-    """
-    square = noise_to_contrast(estimate) ** 2
-    return estimate.confidence * square / (square + _HALF_NEED**2)
-
-
 def measure_noise(
     voxels: npt.NDArray[Any], *, modality: str, spacing: Sequence[float] = (1.0, 1.0, 1.0)
 ) -> NoiseEstimate:
@@ -164,6 +153,21 @@ def measure_noise(
         return _nothing(voxels, blocks)
     fit = _fit(blocks, modality)
     return _estimate(voxels, blocks, fit)
+
+
+def noise_facts(volume: Volume) -> dict[str, Any] | None:
+    """What the noise of a CT or MR volume is, as JSON; of a sequence that of its first frame.
+
+    Returns:
+        sigma in the volume's units, confidence 0 to 1, and the reason where it is not certain;
+        None for other modalities and for voxels that are not finite.
+    """
+    frame = volume.frames()[0]
+    if frame.modality not in ("CT", "MR") or not np.isfinite(frame.voxels).all():
+        return None
+    noise = measure_noise(frame.voxels, modality=frame.modality, spacing=frame.geometry.spacing)
+    facts = {"sigma": float(f"{noise.level:.4g}"), "confidence": round(noise.confidence, 2)}
+    return facts | ({"reason": noise.reason} if noise.reason else {})
 
 
 # --- spectrum -------------------------------------------------------------------------------------

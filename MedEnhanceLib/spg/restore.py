@@ -80,7 +80,7 @@ def restore(
     volume: Volume,
     options: Mapping[str, Any],
     *,
-    guide: Volume | None = None,
+    guide: object = None,
     slices: tuple[int, int] | None = None,
     monitor: Monitor,
 ) -> Restored:

@@ -28,8 +28,9 @@ from _common import DOCS, REPOSITORY, SHARED_DATA, gate, gate_table, table, writ
 
 from MedEnhanceLib.degrade import robust_max
 from MedEnhanceLib.degrade.lowdose import low_dose_noise
+from MedEnhanceLib.hqg.denoise import need_of
 from MedEnhanceLib.hqg.network import noise_level
-from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise, normalized_need
+from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise
 from MedEnhanceLib.nets.shrinkage import BlockShrinkage
 
 Floats = npt.NDArray[np.float32]
@@ -253,7 +254,7 @@ def judge(case: Case) -> Row:
         "spectrum": round(float(np.abs(estimate.spectrum / spectrum - 1)[carries].mean()), 3),
         "spectrum_white": round(float(np.abs(1 / spectrum - 1)[carries].mean()), 3),
         "confidence": round(estimate.confidence, 2),
-        "need": round(normalized_need(estimate), 2),
+        "need": round(need_of(estimate).share, 2),
         "cpu_s_per_mvoxel": round(seconds / case.voxels.size * 1e6, 3),
         "mvoxel": round(case.voxels.size / 1e6, 2),
     }
@@ -318,7 +319,7 @@ def undamaged(path: Path) -> Row:
         "air": None if estimate.air is None else round(estimate.air / unit, 2),
         "confidence": round(estimate.confidence, 2),
         "reason": estimate.reason,
-        "need": round(normalized_need(estimate), 2),
+        "need": round(need_of(estimate).share, 2),
         "across": round(float(estimate.spectrum[3].mean() / estimate.spectrum[0].mean()), 2),
         "in_plane": round(float(estimate.spectrum[:, 3, 3].mean()), 2),
         "spread": round(

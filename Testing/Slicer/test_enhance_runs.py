@@ -9,6 +9,50 @@ from enhance_testing import EnhanceTestCase
 from medenhance_testing import slow
 
 
+class ThinSlicesTest(EnhanceTestCase):
+    def thick(self):
+        """The brain with every third slice."""
+        node = self.brain()
+        voxels = slicer.util.arrayFromVolume(node)[::3].copy()
+        slicer.util.updateVolumeFromArray(node, voxels)
+        node.SetSpacing(1.0, 1.0, 3.3)
+        return node
+
+    def chooseSlices(self):
+        self.ui.taskComboBox.currentIndex = self.ui.taskComboBox.findData("slices")
+        self.ui.taskComboBox.activated.emit(self.ui.taskComboBox.currentIndex)
+        self.processEvents(80)
+
+    def test_theTaskSaysWhatItDoesNotOffer(self):
+        self.choose(self.thick())
+        self.ui.segmentCheckBox.checked = True
+        self.chooseSlices()
+        self.assertEqual(self.context.state.task, "slices")
+        for widget in (self.ui.segmentCheckBox, self.ui.uncertaintyCheckBox, self.ui.guideSelector):
+            self.assertFalse(widget.enabled)
+            self.assertIn("thin slices", widget.toolTip)
+        self.assertFalse(self.ui.previewButton.enabled)
+        self.assertIn("no preview", self.ui.previewButton.toolTip)
+        self.assertTrue(self.ui.applyButton.enabled, self.ui.applyButton.toolTip)
+
+    @slow
+    def test_thinSlicesLieBesideTheInput(self):
+        node = self.thick()
+        self.choose(node)
+        self.chooseSlices()
+        job = self.apply()
+        self.assertEqual(job.state, "done", self.message)
+        output = job.nodes["output"]
+        before, after = (slicer.util.arrayFromVolume(each) for each in (node, output))
+        self.assertGreater(len(after), 2 * len(before))
+        self.assertEqual(after.shape[1:], before.shape[1:])
+        self.assertAlmostEqual(output.GetSpacing()[2], 1.0, delta=0.2)
+        self.assertIs(output.GetNodeReference("MedEnhance.input"), node)
+        self.assertEqual(output.GetTransformNodeID(), node.GetTransformNodeID())
+        self.assertNotIn("difference", job.nodes)
+        self.assertIn("not those of its input", self.ui.keepStrengthButton.toolTip)
+
+
 class PreviewTest(EnhanceTestCase):
     def previewed(self):
         self.ui.previewButton.click()

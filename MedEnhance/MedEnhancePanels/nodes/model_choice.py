@@ -8,7 +8,7 @@ from slicer.i18n import tr as _
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, card, results
 
-ENHANCER, HEAD, RESTORER = "enhancer", "head", "restorer"
+ENHANCER, HEAD, RESTORER, SLICES = "enhancer", "head", "restorer", "slices"
 #: DICOM's word for a modality that is none of the others: the user has to choose the model.
 UNKNOWN = "OT"
 #: The number of structures of a model that are named; the others are counted.
@@ -105,11 +105,32 @@ def headProblem(node, head):
     ).format(head=head, modality=modality)
 
 
-def restorerProblem(node, model):
+def tasks():
+    """What an enhancement can correct: the values of the option `task`, with a text for each."""
+    return {
+        "auto": _("As measured"),
+        "noise": _("Noise alone"),
+        "sharpness": _("Noise and blur"),
+        "slices": _("Thin slices from thick ones"),
+        "artifacts": _("Missing lines or motion (MR)"),
+    }
+
+
+def guideUses():
+    """What a guide can be for: the values of the option `guide_use`, with a text for each."""
+    return {
+        "appearance": _("Take over its sharpness and noise"),
+        "earlier-scan": _("Earlier scan of the patient: helps to keep anatomy"),
+    }
+
+
+def restorerProblem(node, model, task="auto"):
     """Why a guide, an uncertainty and N4 are not to be had, in a sentence; empty where they are.
 
-    model: a model's name, or "auto" for the recommended one.
+    model: a model's name, or "auto" for the recommended one. task: what is corrected.
     """
+    if task == "slices":
+        return _("Not available for thin slices: enhance the result again for it.")
     if any(bundle.name == model for bundle in _installed(modalityOf(node), RESTORER)):
         return _("Not available with the model {name}, which is a small restorer.").format(
             name=model
@@ -118,10 +139,14 @@ def restorerProblem(node, model):
 
 
 def withoutWhatItLacks(node, options):
-    """The options of an enhancement without those that its model does not support."""
-    if restorerProblem(node, options.model):
+    """The options of an enhancement without those that its task or model does not support."""
+    if restorerProblem(node, options.model, options.task):
         options = dataclasses.replace(
             options, guide=None, uncertainty=0, biasCorrection="none", orientations=1
+        )
+    if options.task == "slices":
+        return dataclasses.replace(
+            options, model="auto", deblur=False, segment=False, head="auto", output=None
         )
     isDeblurring = options.deblur and not deblurProblem(node, options.model)
     return dataclasses.replace(options, deblur=isDeblurring)
@@ -159,6 +184,8 @@ def problemOf(node, options):
 
 def _modelProblem(node, options):
     modality = bridge.modalityOf(node)
+    if options.task == "slices":
+        return _slicesProblem(node, modality)
     names = [bundle.name for bundle in choosable(modality)]
     isAuto = options.model == "auto"
     if isAuto and names and modality == UNKNOWN:
@@ -178,6 +205,14 @@ def _modelProblem(node, options):
         "There is no model for {modality}, the modality of {name}; there are models for {known}."
         " If the modality is wrong, correct it on the Load page."
     ).format(modality=modality, name=node.GetName(), known=_(" and ").join(modalities()))
+
+
+def _slicesProblem(node, modality):
+    if bridge.isSequence(node):
+        return _("Thin slices are made of single volumes: choose one frame.")
+    if not _installed(modality, SLICES):
+        return _("There is no model of thin slices for {modality}.").format(modality=modality)
+    return ""
 
 
 def _otherVolumesProblem(node, options):

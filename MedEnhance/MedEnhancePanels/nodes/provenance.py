@@ -105,6 +105,19 @@ def strengthIn(node):
     return strength if isinstance(strength, int | float) else None
 
 
+def taskOf(node):
+    """What the run that made a node corrected, by its manifest; None if not stated."""
+    return _part(manifestOf(node), "config").get("task")
+
+
+def noiseOf(node):
+    """What the manifest says of the noise in the input: sigma, share_removed, reason; or {}."""
+    measured = _part(manifestOf(node), "results").get("measured")
+    noise = _part(measured if isinstance(measured, dict) else {}, "noise")
+    numbers = (noise.get(name) for name in ("sigma", "share_removed"))
+    return noise if all(isinstance(number, int | float) for number in numbers) else {}
+
+
 def isDeblurred(node):
     """Whether blur was undone in it, by its manifest."""
     return _part(manifestOf(node), "config").get("deblur") is True

@@ -9,7 +9,13 @@ from MedEnhancePanels import arguments, dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.nodes import bridge, model_choice, preview, results
 from MedEnhancePanels.pages.enhance_batch import BatchArea, outcomeText
-from MedEnhancePanels.pages.enhance_choices import DeviceChoice, HeadBox, ModelBox, Overwriting
+from MedEnhancePanels.pages.enhance_choices import (
+    DeviceChoice,
+    HeadBox,
+    ModelBox,
+    Overwriting,
+    TaskBoxes,
+)
 from MedEnhancePanels.pages.enhance_result import ResultArea, tookText
 from MedEnhancePanels.pages.widgets import JobProgress, Page, singleShot
 from MedEnhancePanels.tasks import enhancement
@@ -40,6 +46,7 @@ class EnhancePanel(Page):
         )
         self._batch = BatchArea(self.ui)
         self._models, self._heads = ModelBox(self.ui), HeadBox(self.ui)
+        self._tasks = TaskBoxes(self.ui)
         self._overwriting = Overwriting(self.ui.overwriteCheckBox)
         self._setup()
         self.followState()
@@ -55,7 +62,13 @@ class EnhancePanel(Page):
         ui.logButton.visible = False
         for selector in (ui.inputSelector, ui.guideSelector, ui.outputSelector):
             selector.currentNodeChanged.connect(self._onChoice)
-        for comboBox in (ui.modelComboBox, ui.headComboBox, ui.deviceComboBox):
+        for comboBox in (
+            ui.taskComboBox,
+            ui.guideUseComboBox,
+            ui.modelComboBox,
+            ui.headComboBox,
+            ui.deviceComboBox,
+        ):
             comboBox.activated.connect(self._onChoice)
         for checkBox in (
             ui.allFramesCheckBox,
@@ -120,7 +133,9 @@ class EnhancePanel(Page):
         segment = state.segment and self.ui.segmentCheckBox.enabled
         options = enhancement.EnhanceOptions(
             model=state.model,
+            task=state.task,
             guide=state.guideVolume,
+            guideUse=state.value("guideUse"),
             uncertainty=state.uncertaintySamples if state.uncertainty else 0,
             segment=segment,
             head=state.head if segment else "auto",
@@ -143,6 +158,8 @@ class EnhancePanel(Page):
             state.guideVolume = ui.guideSelector.currentNode()
             state.outputVolume = ui.outputSelector.currentNode()
             isAgreed = self._overwriting.read(state.outputVolume)
+            state.task = ui.taskComboBox.currentData or "auto"
+            state.guideUse = ui.guideUseComboBox.currentData == "earlier-scan"
             state.model = ui.modelComboBox.currentData or "auto"
             state.head = ui.headComboBox.currentData or "auto"
             state.device = ui.deviceComboBox.currentData or "auto"
@@ -200,7 +217,7 @@ class EnhancePanel(Page):
             self.widget.enabled = self.context.state is not None
             if self.context.state is not None:
                 self._showChoices()
-                for box in (self._models, self._heads):
+                for box in (self._models, self._tasks, self._heads):
                     box.show(self.context.state, self.target)
                 self._devices.show(self.context.state.device)
                 self._showActions()
@@ -229,15 +246,16 @@ class EnhancePanel(Page):
                 count=sequence.GetNumberOfDataNodes(), name=sequence.GetName()
             )
         ui.allFramesCheckBox.checked = state.allFrames
-        ui.outputSelector.enabled = not bridge.isSequence(self.target)
+        isSlices = state.task == "slices"
+        ui.outputSelector.enabled = not (bridge.isSequence(self.target) or isSlices)
         self._overwriting.show(state.outputVolume)
-        lacking = model_choice.restorerProblem(self.target, state.model)
+        lacking = model_choice.restorerProblem(self.target, state.model, state.task)
         _offer(ui.guideSelector, lacking)
         _offerCheck(ui.uncertaintyCheckBox, state.uncertainty, lacking)
         ui.samplesSpinBox.value = state.uncertaintySamples
         ui.samplesSpinBox.enabled = state.uncertainty and not lacking
         problem = model_choice.canSegment(self.target) if model_choice.isUsable(self.target) else ""
-        _offerCheck(ui.segmentCheckBox, state.segment, problem)
+        _offerCheck(ui.segmentCheckBox, state.segment, lacking if isSlices else problem)
         problem = ""
         if model_choice.isUsable(self.target) and model_choice.modalityOf(self.target) != "MR":
             problem = _("Only for MR.")
@@ -250,7 +268,7 @@ class EnhancePanel(Page):
         problem = ""
         if model_choice.isUsable(self.target):
             problem = model_choice.deblurProblem(self.target, state.model)
-        _offerCheck(ui.deblurCheckBox, state.deblur, problem)
+        _offerCheck(ui.deblurCheckBox, state.deblur, lacking if isSlices else problem)
 
     def _showActions(self):
         ui, state = self.ui, self.context.state
@@ -286,6 +304,8 @@ class EnhancePanel(Page):
         return ""
 
     def _previewProblem(self):
+        if self.context.state.task == "slices":
+            return _("Thin slices lie on another grid: there is no preview of them.")
         node = preview.shownVolume(self.context.state.inputVolume)
         if node is None:
             return _("No frame of the sequence is shown.")

@@ -83,6 +83,29 @@ class HeadBox(_ModelList):
         ui.segmentNoteLabel.visible = bool(note)
 
 
+class TaskBoxes:
+    """What is corrected, and what a guide is for."""
+
+    def __init__(self, ui):
+        self._ui = ui
+        for comboBox, choices in (
+            (ui.taskComboBox, model_choice.tasks()),
+            (ui.guideUseComboBox, model_choice.guideUses()),
+        ):
+            for name, text in choices.items():
+                comboBox.addItem(text, name)
+
+    def show(self, state, target):
+        """Show the state; call it before the choices that depend on the task are shown."""
+        ui = self._ui
+        ui.taskComboBox.currentIndex = ui.taskComboBox.findData(state.task)
+        ui.guideUseComboBox.currentIndex = ui.guideUseComboBox.findData(state.value("guideUse"))
+        ui.guideUseComboBox.visible = state.guideVolume is not None
+        isSlices = state.task == "slices"
+        ui.modelComboBox.enabled = not isSlices
+        ui.modelCardLabel.visible = ui.modelCardLabel.visible and not isSlices
+
+
 class DeviceChoice:
     """Fills a combo box, and a label with the reason, from what the `doctor` job finds.
 

@@ -235,7 +235,7 @@ def factsOf(output):
     """
     if output is None or not bridge.isInScene(output):
         return ""
-    lines = [_madeBy(output), *_scopes(output)]
+    lines = [_madeBy(output), _noise(output), *_scopes(output)]
     lines += [_("Warning: {warning}.").format(warning=warning) for warning in warningsOf(output)]
     lines += [_structures(output), _uncertainty(output)]
     if results.linked(output, "input") is None:
@@ -281,6 +281,17 @@ def _madeBy(output):
     if provenance.isDeblurred(output):
         facts.append(_("blur reduced"))
     return " · ".join(str(fact) for fact in facts if fact)
+
+
+def _noise(output):
+    """The measured noise, and what was done about it; empty where none was measured."""
+    noise = provenance.noiseOf(output)
+    if not noise:
+        return ""
+    text = _("Measured noise: σ {sigma:g} {unit}; {share:.0%} of the correction applied").format(
+        sigma=noise["sigma"], unit=results.unitOf(output), share=noise["share_removed"]
+    )
+    return f"{text}: {noise['reason']}." if noise.get("reason") else f"{text}."
 
 
 def _scopes(output):

@@ -25,6 +25,8 @@ def problemOf(output):
             "It is already blended with its input, at strength {strength:g}, and the full result no"
             " longer exists: enhance again for another strength."
         ).format(strength=results.strengthOf(output))
+    if provenance.taskOf(output) == "slices":
+        return _("Its slices are not those of its input, so it cannot be blended.")
     if source.GetImageData() is None or output.GetImageData() is None:
         return _("There are no voxels to blend.")
     if source.GetImageData().GetDimensions() != output.GetImageData().GetDimensions():

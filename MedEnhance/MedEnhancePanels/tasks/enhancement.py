@@ -109,7 +109,9 @@ class _Enhancement(NodeJob):
             if role in job.result["outputs"]
         }
         self._suffix = results.freeSuffix(*_names(self.node).values())
-        if bridge.isSequence(self.node):
+        if self.options.task == "slices":
+            yield from self._placeThinSlices(job)
+        elif bridge.isSequence(self.node):
             yield from self._placeSequence(job)
         else:
             self.checkGrid()
@@ -136,6 +138,16 @@ class _Enhancement(NodeJob):
             input=source,
             **{role: job.nodes.get(role) for role in results.ROLES if role != "input"},
         )
+
+    def _placeThinSlices(self, job):
+        """A volume on a grid of its own: there is no difference from its input."""
+        self.checkGrid()
+        steps = bridge.receiveVolume(job.result["outputs"]["output"], self._name("output"))
+        output = job.nodes["output"] = self.made((yield from steps))
+        output.SetAndObserveTransformNodeID(self.node.GetTransformNodeID())
+        bridge.placeBeside(self.node, output)
+        self._present(output)
+        results.link(output, input=self.node)
 
     def _target(self):
         """The volume that the result goes into: the user's choice, or a new one."""
@@ -345,6 +357,12 @@ def _checkSegmentable(node):
 
 def _checkOptions(node, options):
     bridge.checkOutput(options.output, node, options.guide)
+    if options.task == "slices" and options.output is not None:
+        raise PanelError(
+            _("Thin slices lie on a grid of their own, so they cannot be written into a volume"),
+            _("Leave the output out."),
+            "config",
+        )
     if options.segment:
         _checkSegmentable(node)
     elif options.head != "auto":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.jobs.dicom import DicomParams, check_output, placed
 from MedEnhanceLib.jobs.files import (
+    CONTAINER,
     KeptVolumes,
     Result,
     VolumeParams,
@@ -49,7 +50,8 @@ class EnhanceParams(DicomParams, VolumeParams):
     config: EnhanceConfig = option(factory=EnhanceConfig, help="how it is enhanced")
     guide: str | None = option(
         None,
-        help="a volume of the wanted appearance, or an earlier scan of the patient (see guide_use)",
+        help="a volume of the wanted appearance, a folder of some, or an earlier scan of the "
+        "patient (see guide_use)",
         metavar="FILE",
     )
     noise_output: str | None = option(
@@ -154,7 +156,7 @@ def enhance_volume(
     volume: Volume,
     config: EnhanceConfig,
     *,
-    guide: Volume | None = None,
+    guide: Volume | Iterable[Volume] | None = None,
     head: SegmentConfig | None = None,
     slices: tuple[int, int] | None = None,
     cache: VolumeCache | None = None,
@@ -206,7 +208,7 @@ def _with_thin_slices(
     volume: Volume,
     config: EnhanceConfig,
     *,
-    guide: Volume | None,
+    guide: Volume | Iterable[Volume] | None,
     slices: tuple[int, int] | None,
     monitor: Monitor,
 ) -> Enhancement:
@@ -233,7 +235,7 @@ def _restored(
     volume: Volume,
     config: EnhanceConfig,
     *,
-    guide: Volume | None,
+    guide: Volume | Iterable[Volume] | None,
     slices: tuple[int, int] | None,
     monitor: Monitor,
 ) -> Enhancement:
@@ -280,11 +282,17 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     if params.dicom:
         volume = placed(volume, params, monitor)
         _refuse_sequence(volume, params, config)
-    guide = None
-    if params.guide:
+    guide: Volume | Iterator[Volume] | None = None
+    if several := _volumes_in(inputs.get("guide")):
+        guide = (
+            VolumeParams(input=str(file), modality=volume.modality).load(monitor)
+            for file in several
+        )
+    elif params.guide:
         of_guide = VolumeParams(input=params.guide, modality=params.modality)
-        guide = kept.guide.load(of_guide, keep=params.slices is not None, monitor=monitor)
-        inputs["guide"] = known_as(inputs["guide"], guide)
+        loaded = kept.guide.load(of_guide, keep=params.slices is not None, monitor=monitor)
+        inputs["guide"] = known_as(inputs["guide"], loaded)
+        guide = loaded
     head = head_config(params.head, config.device, wanted=params.wants_segmentation)
     done = enhance_volume(
         volume,
@@ -460,9 +468,21 @@ def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced, monitor
     )
 
 
-def _names(volume: Volume, guide: Volume | None) -> dict[str, str]:
+def _volumes_in(folder: Path | None) -> list[Path]:
+    """The volume files of a folder of guides; none for a file, and for a folder of DICOM images."""
+    from MedEnhanceLib.io import READABLE, ending_of
+
+    if folder is None or not folder.is_dir():
+        return []
+    return sorted(file for file in folder.iterdir() if ending_of(file) in (*READABLE, CONTAINER))
+
+
+def _names(volume: Volume, guide: Volume | Iterable[Volume] | None) -> dict[str, str]:
     names = {"input": Path(volume.source).name or "volume"}
-    return names | ({"guide": Path(guide.source).name or "volume"} if guide else {})
+    if guide is None:
+        return names
+    source = guide.source if isinstance(guide, Volume) else "several volumes"
+    return names | {"guide": Path(source).name or "volume"}
 
 
 def _recorded_warnings(done: Enhancement) -> dict[str, Any]:

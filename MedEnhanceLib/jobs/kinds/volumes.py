@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from MedEnhanceLib.core.options import About, option
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.dicom import DicomParams, check_output
 from MedEnhanceLib.jobs.files import (
@@ -86,9 +87,15 @@ def inspect_volume(params: InspectParams, monitor: Monitor) -> dict[str, Any]:
         return inspect_container(path, verify=params.verify, monitor=monitor)
     if params.verify:
         raise ConfigError(f"{path.name} carries no checksums", f"Verify a {CONTAINER}.")
-    from MedEnhanceLib.io.describe import card
+    return described(params.load(monitor), path)
 
-    return card(params.load(monitor), path)
+
+def described(volume: Volume, path: Path | None = None) -> dict[str, Any]:
+    """The card of a volume with its measured noise; as `io.describe.card`."""
+    from MedEnhanceLib.io.describe import card
+    from MedEnhanceLib.nets.noise import noise_facts
+
+    return card(volume, path) | {"noise": noise_facts(volume)}
 
 
 def run_degrade(params: DegradeParams, monitor: Monitor) -> Result:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import MedEnhanceLib as me  # noqa: N813
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade.image import gaussian_blur
-from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.appearance import (
     Appearance,
     apply_match,
@@ -148,3 +150,34 @@ def test_modalities_are_not_mixed(sharp: Appearance) -> None:
         combine([sharp, other])
     with pytest.raises(InputError, match="the guide is MR"):
         plan_match(sharp, other, spacing_mm=(1.0, 1.0, 3.0))
+
+
+@pytest.mark.slow
+class TestFolder:
+    """Several patients as one guide, as a folder and in memory."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        for seed in (1, 2, 3):
+            (tmp_path / "guides").mkdir(exist_ok=True)
+            me.save(patient(seed), tmp_path / "guides" / f"{seed}.nrrd")
+        me.save(patient(9, 0.6), tmp_path / "in.nrrd")
+        return tmp_path
+
+    def test_a_folder_and_a_list_do_the_same(self, folder: Path) -> None:
+        from MedEnhanceLib.cli.main import main
+
+        names = [str(folder / name) for name in ("in.nrrd", "out.nrrd")]
+        options = ["--modality", "CT", "--device", "cpu"]
+        assert main(["enhance", *names, "--guide", str(folder / "guides"), *options]) == 0
+        written = me.load(names[1], modality="CT")
+        guides = [patient(seed) for seed in (1, 2, 3)]
+        result = me.enhance(me.load(names[0], modality="CT"), guide=guides, device="cpu")
+        assert np.array_equal(written.voxels, result.volume.voxels)
+        assert result.report["inputs"]["guide"] == "several volumes"
+        before, truth = patient(9, 0.6), patient(9)
+        assert _error(result.volume, truth) < _error(before, truth)
+
+    def test_an_earlier_scan_is_one_volume(self, folder: Path) -> None:
+        with pytest.raises(ConfigError, match="several guides"):
+            me.enhance(patient(9), guide=[patient(1), patient(2)], guide_use="earlier-scan")

@@ -7,7 +7,8 @@ import numpy.typing as npt
 import pytest
 
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.nets.noise import measure_noise, noise_to_contrast, normalized_need
+from MedEnhanceLib.hqg.denoise import need_of
+from MedEnhanceLib.nets.noise import measure_noise, noise_to_contrast
 
 Floats = npt.NDArray[np.float32]
 SHAPE = (24, 120, 120)
@@ -148,7 +149,7 @@ def test_where_there_is_nothing_to_measure_it_says_so(
     assert estimate.confidence == 0
     assert "no tissue" in estimate.reason
     assert np.isfinite(estimate.full()).all()
-    assert normalized_need(estimate) == 0
+    assert need_of(estimate).share == 0
 
 
 def test_texture_everywhere_gives_little_confidence() -> None:
@@ -169,8 +170,8 @@ def test_few_slices_give_less_confidence() -> None:
 
 def test_a_noisy_volume_needs_denoising_and_a_clean_one_hardly() -> None:
     need = [
-        normalized_need(measure_noise(_rician(_body(), sigma), modality="MR"))
-        for sigma in (1.0, 5.0, 20.0)
+        need_of(measure_noise(_rician(_body(), sigma), modality="MR")).share
+        for sigma in (0.5, 2.0, 20.0)
     ]
     assert need[0] < 0.1 < need[1] < need[2] <= 1
     estimate = measure_noise(_rician(_body(), 20.0), modality="MR")
