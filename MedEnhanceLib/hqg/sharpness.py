@@ -57,6 +57,8 @@ _MOST_GAIN = 12.0
 #: Shading: voxels of the coarse copy in mm, and the spread of log N4 from which N4 pays.
 _COARSE_MM = 4.0
 SHADED_SPREAD = 0.155
+#: Above this share of the border that the body covers, the picture is cropped within the body.
+_MOST_BORDER = 0.15
 _N4_ITERATIONS = (20, 20)
 
 
@@ -199,10 +201,11 @@ def undo_blur(
 
 
 def measure_shading(volume: Volume) -> ShadingEstimate:
-    """Measure whether N4 pays, by N4 on a copy with voxels of 4 mm (under a second).
+    """Measure whether N4 pays, by N4 on a copy with voxels of 4 mm (1 to 3 s).
 
     Anatomy alone gives a field as well, so a limit decides; see decision 0050 for how often
-    undamaged volumes exceed it. Needs SimpleITK.
+    undamaged volumes exceed it. Where the picture is cropped within the body nothing is decided:
+    what remains there is too little to separate the two. Needs SimpleITK.
 
     Args:
         volume: one frame; other modalities than MR are not shaded.
@@ -221,6 +224,8 @@ def measure_shading(volume: Volume) -> ShadingEstimate:
     image = sitk.GetImageFromArray(coarse)
     image.SetSpacing(spacing)
     mask = sitk.OtsuThreshold(image, 0, 1, 200)
+    if _share_of_border(sitk.GetArrayViewFromImage(mask) > 0) > _MOST_BORDER:
+        return ShadingEstimate(0.0, False, "not measured: the picture is cropped within the body")
     corrector = sitk.N4BiasFieldCorrectionImageFilter()
     corrector.SetMaximumNumberOfIterations(_N4_ITERATIONS)
     corrector.Execute(image, mask)
@@ -236,6 +241,12 @@ def measure_shading(volume: Volume) -> ShadingEstimate:
         f"brightness varies by {math.expm1(spread):.0%} over the body, {sign} than in scans "
         "without shading",
     )
+
+
+def _share_of_border(inside: npt.NDArray[np.bool_]) -> float:
+    """How much of the border of the slices the body covers."""
+    sides = (inside[:, 0], inside[:, -1], inside[:, :, 0], inside[:, :, -1])
+    return float(np.concatenate([side.ravel() for side in sides]).mean())
 
 
 def _unknown(why: str) -> BlurEstimate:

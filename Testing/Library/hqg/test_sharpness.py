@@ -133,3 +133,13 @@ def test_shading_is_found_and_its_absence_too() -> None:
     assert measure_shading(Bias(0.5, seed=3).apply(sample())).is_shaded
     ct = Volume(slab(), modality="CT")
     assert not measure_shading(ct).is_shaded
+
+
+@pytest.mark.slow
+def test_a_picture_cropped_within_the_body_is_not_judged() -> None:
+    pytest.importorskip("SimpleITK")
+    shaded = Bias(0.5, seed=3).apply(sample())
+    middle = shaded.voxels[60:120, 80:160, 60:140]
+    found = measure_shading(Volume(middle, shaded.geometry, modality="MR"))
+    assert not found.is_shaded
+    assert "cropped" in found.reason
