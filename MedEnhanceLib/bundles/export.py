@@ -101,7 +101,7 @@ def make_card(metadata: dict[str, Any]) -> str:
         f"**{RESEARCH_ONLY}**",
         "",
         f"- Kind: {metadata['kind']}; modality: {metadata['modality']}",
-        *([f"- Anatomy: {metadata['anatomy']} only"] if metadata.get("anatomy") else []),
+        *_anatomy_line(metadata),
         f"- Version: {metadata['version']}",
         f"- License of the weights: {metadata['licence']}",
         f"- How it was trained: {metadata.get('training', {}).get('summary', 'see metadata.json')}",
@@ -119,6 +119,15 @@ def make_card(metadata: dict[str, Any]) -> str:
         *(f"- {limit}" for limit in metadata.get("limits", [])),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _anatomy_line(metadata: dict[str, Any]) -> list[str]:
+    anatomy = metadata.get("anatomy")
+    if not anatomy:
+        return []
+    if metadata.get("start") == "grouped" and not metadata.get("second_pass", True):
+        return [f"- Anatomy: any by default; the network, which is off, learned from: {anatomy}"]
+    return [f"- Anatomy: {anatomy} only"]
 
 
 def _data_line(entry: dict[str, str]) -> str:

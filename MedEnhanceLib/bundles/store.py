@@ -78,6 +78,12 @@ class Bundle:
         return str(self.metadata.get("anatomy", ""))
 
     @property
+    def scope(self) -> str:
+        """The anatomy that default results depend on; empty where nothing learned acts."""
+        is_off = self.starts_grouped and not self.has_second_pass
+        return "" if is_off else self.anatomy
+
+    @property
     def deblurs(self) -> bool:
         """Whether it is an enhancer that undoes blur on request."""
         return bool(self.metadata.get("network", {}).get("deblurring", False))
@@ -101,9 +107,12 @@ class Bundle:
         hashes = (str(files[name]) for name in sorted(files) if name.endswith(".safetensors"))
         return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
-    def identity(self) -> dict[str, str]:
-        """Name and hash, and the anatomy where it is stated, as manifests record them."""
-        anatomy = {"anatomy": self.anatomy} if self.anatomy else {}
+    def identity(self, *, is_learned: bool = True) -> dict[str, str]:
+        """Name and hash, as manifests record them, and the anatomy where it is stated.
+
+        is_learned: whether what was learned has a part in the result; else its anatomy has none.
+        """
+        anatomy = {"anatomy": self.anatomy} if self.anatomy and is_learned else {}
         return {"name": self.name, "sha256": self.sha256} | anatomy
 
 

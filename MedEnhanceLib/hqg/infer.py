@@ -84,11 +84,13 @@ def enhance(
     described = json.dumps(bundle.metadata, sort_keys=True, default=str)
     model = _warm_enhancer(bundle.folder, bundle.sha256, described)
     move(model.guide, "cpu")
-    verdict = model.compare(frames[0], caches[0])
-    warnings = _warnings(volume, bundle, verdict)
+    # What a network learned from matters where it has a part in the result.
+    is_learned = _network_runs(model, config)
+    verdict = model.compare(frames[0], caches[0]) if is_learned else None
+    warnings = _warnings(volume, bundle, verdict) if is_learned else ()
     for warning in warnings:
         monitor.warn(warning.text)
-    if verdict is None:
+    if is_learned and verdict is None:
         monitor.log(f"{bundle.name} cannot check whether the volume resembles its training data")
     cue = model.bank.mean[None]
     if isinstance(guide, Volume) and not bundle.starts_grouped:
@@ -129,7 +131,7 @@ def enhance(
         uncertainty=None
         if uncertainty is None
         else grid.with_voxels(uncertainty, did=_uncertainty_note(facts)),
-        model=bundle.identity(),
+        model=bundle.identity(is_learned=is_learned),
         device=choice.name,
         seconds=time.monotonic() - began,
         original=grid,

@@ -147,6 +147,7 @@ CASES: dict[str, tuple[Case, ...]] = {
     "MR": (
         Case("Rician 10 %", _by(partial(Rician, 0.10)), planted=True, key=True),
         Case("composite", _by(standard_composite), shaded=True, blurred=True, key=True),
+        Case("Rician 3 %", _by(partial(Rician, 0.03))),
         Case("Rician 5 %", _by(partial(Rician, 0.05))),
         Case("Rician 15 %", _by(partial(Rician, 0.15))),
         Case("blur σ 1 px", _by(partial(Blur, 1.0)), blurred=True),
@@ -158,6 +159,7 @@ CASES: dict[str, tuple[Case, ...]] = {
             "low dose 5e3", _by(partial(LowDose, 5e3, ELECTRONIC_PHOTONS)), planted=True, key=True
         ),
         Case("low dose 2e4", _by(partial(LowDose, 2e4, ELECTRONIC_PHOTONS))),
+        Case("low dose 1e5", _by(partial(LowDose, 1e5, ELECTRONIC_PHOTONS))),
         Case(
             "soft kernel 5e3",
             lambda v, seed: LowDose(5e3, ELECTRONIC_PHOTONS, seed, cutoff=1.0).apply(v),

@@ -23,8 +23,8 @@ Row = dict[str, Any]
 FIGURES = (("psnr", "PSNR, dB"), ("ssim", "SSIM"))
 #: The kinds of damage with noise, of which models saw others of their kind.
 NOISY = {
-    "MR": ("Rician 5 %", "Rician 10 %", "Rician 15 %", "composite"),
-    "CT": ("low dose 5e3", "low dose 2e4"),
+    "MR": ("Rician 3 %", "Rician 5 %", "Rician 10 %", "Rician 15 %", "composite"),
+    "CT": ("low dose 5e3", "low dose 2e4", "low dose 1e5"),
 }
 
 

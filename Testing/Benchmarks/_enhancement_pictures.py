@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _common import write_picture
 from _enhancement_cache import run_kept
 from _enhancement_catalog import Arm, find_arms
 from _enhancement_data import (
@@ -28,7 +29,7 @@ from MedEnhanceLib.core import metrics
 from MedEnhanceLib.degrade import LowDose
 from MedEnhanceLib.io import load
 
-_SHOWN = ("input", "NLM", "BM4D", "ours")
+_SHOWN = ("input", "NLM", "block filter", "BM4D", "ours")
 #: BM4D cannot take fewer slices.
 _BM4D_CUBE = 8
 _CT_PHOTONS = (2e3, 5e3, 2e4)
@@ -56,7 +57,7 @@ def draw_pictures(options: argparse.Namespace) -> list[tuple[str, str]]:
         views.sort(key=lambda view: view.gain)
         places = {"best": -1, "median": len(views) // 2, "worst": 0}
         for word, place in places.items():
-            name = f"enhancement-{modality.lower()}-{word}.png"
+            name = f"enhancement-{modality.lower()}-{word}.jpg"
             _sheet(options.out / name, views[place], modality)
             found.append((name, _caption(word, views[place], len(views), modality)))
     return found
@@ -102,14 +103,13 @@ def _results(known: Subject, case: Case, arms: dict[str, Arm]) -> dict[str, Floa
     degraded = known.damaged(case, 0)
     results = {}
     for name in _SHOWN:
-        wanted = f"{name} + N4" if name == "ours" and case.shaded else name
-        if wanted in arms and not (name == "BM4D" and len(degraded.voxels) < _BM4D_CUBE):
-            arm = arms[wanted]
+        if name in arms and not (name == "BM4D" and len(degraded.voxels) < _BM4D_CUBE):
+            arm, shown = arms[name], name
             result, _ = run_kept(arm.run, arm.settings, degraded, keep=arm.keep)
             if case.shaded and arm.corrected and name != "input":
                 result = without_shading(known.volume.with_voxels(result)).voxels
-                wanted += " + N4"
-            results[wanted] = result
+                shown += " + N4"
+            results[shown] = result
     return results
 
 
@@ -141,4 +141,7 @@ def _sheet(path: Path, view: _View, modality: str) -> None:
         axes[1, column].imshow(error, cmap="RdBu_r", vmin=-quarter, vmax=quarter)
     for axis in axes.flat:
         axis.set_axis_off()
-    FigureCanvasAgg(figure).print_png(path, metadata={"Software": ""})
+    sheet = path.with_suffix(".png")
+    FigureCanvasAgg(figure).print_png(sheet, metadata={"Software": ""})
+    write_picture(path, sheet)
+    sheet.unlink()

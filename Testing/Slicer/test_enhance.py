@@ -214,14 +214,15 @@ class ChoicesTest(EnhanceTestCase):
         node.SetAttribute(self.bridge.MODALITY, "MR")
         self.choose(node)
         sentence = "Trained on images of the brain only; not validated outside the brain"
-        self.assertIn(sentence, self.ui.modelCardLabel.text)
+        self.assertIn("trained on", self.ui.modelCardLabel.text)
+        self.assertNotIn(sentence, self.ui.modelCardLabel.text)  # its network has no part
         self.assertFalse(self.ui.segmentNoteLabel.isVisibleTo(self.panel.widget))
         self.ui.segmentCheckBox.checked = True
         self.assertIn(sentence, self.ui.segmentNoteLabel.text)
         self.assertTrue(self.ui.segmentNoteLabel.isVisibleTo(self.panel.widget))
         node.SetAttribute(self.bridge.MODALITY, "CT")
         self.processEvents(80)
-        self.assertIn("limbs", self.ui.modelCardLabel.text)
+        self.assertIn("CT · version", self.ui.modelCardLabel.text)
 
     def test_aModalityThatTheValuesContradictIsReportedAndNotForbidden(self):
         node = self.smallVolume(name="scan")

@@ -290,7 +290,7 @@ def fullCard(bundle):
 
 
 def _scope(bundle):
-    return f"{results.scopeText(bundle.anatomy)}." if bundle.anatomy else ""
+    return f"{results.scopeText(bundle.scope)}." if bundle.scope else ""
 
 
 def _use(bundle):

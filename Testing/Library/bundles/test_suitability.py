@@ -60,12 +60,21 @@ def test_a_leg_is_refused_for_its_labels_before_it_is_enhanced() -> None:
 
 def test_an_enhanced_leg_carries_the_warning_about_the_model() -> None:
     events: list[Event] = []
-    done = enhance_volume(_mr("LEG"), EnhanceConfig(), monitor=Monitor(events.append))
+    config = EnhanceConfig(second_pass="on")
+    done = enhance_volume(_mr("LEG"), config, monitor=Monitor(events.append))
     warnings = [event.fields["message"] for event in events if event.kind == "warning"]
     assert any("LEG" in warning for warning in warnings)
     assert "LEG" in done.report["results"]["doubts"][0]["message"]
     assert recorded_warnings(done.report["results"]) == warnings
     assert "LEG" in done.volume.history[-1]
+
+
+def test_where_no_network_acts_nothing_is_said_of_its_training() -> None:
+    events: list[Event] = []
+    done = enhance_volume(_mr("LEG"), EnhanceConfig(), monitor=Monitor(events.append))
+    assert [event for event in events if event.kind == "warning"] == []
+    assert done.report["results"]["doubts"] == []
+    assert "anatomy" not in done.report["model"]
 
 
 def trained(training: object) -> Bundle:
