@@ -29,6 +29,8 @@ _SLICES = 16
 _NEAR_AIR = 2.0
 #: σ of air over that of the tissue around it, at most.
 _MOST_OF_AIR = np.float32(1.15)
+#: Mean of air, in σ, and how far above it the mean of neighbors is air for certain, and is not.
+_MEAN_OF_AIR, _ABOVE_AIR = 1.2533, (0.08, 0.16)
 #: σ over the contrast of the tissue at which half of the correction is applied, and the share from
 #: which all of it is.
 _HALF_NEEDED, _NEARLY_ALL = 0.05, 0.9
@@ -201,11 +203,20 @@ def _without_rician_bias(mean: Floats, noise: NoiseEstimate, where: slice) -> Fl
     σ far above that of bright tissue, and would be removed: hence the limit.
     """
     import torch
+    from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-    sigma = noise.at(noise.shape, where)
-    if noise.air is not None:
-        air = np.minimum(np.float32(noise.air), _MOST_OF_AIR * sigma)
-        sigma = np.where(mean < _NEAR_AIR * noise.air, air, sigma)
-    sigma = np.maximum(sigma, np.float32(1e-6))
-    signal: Floats = amplitude(torch.from_numpy(mean), torch.from_numpy(sigma)).numpy()
-    return signal
+    sigma = np.maximum(noise.at(noise.shape, where), np.float32(1e-6))
+    values = torch.from_numpy(mean)
+    if noise.air is None:
+        unbiased: Floats = amplitude(values, torch.from_numpy(sigma)).numpy()
+        return unbiased
+    air = np.minimum(np.float32(noise.air), _MOST_OF_AIR * sigma)
+    sigma = np.where(mean < _NEAR_AIR * noise.air, air, sigma)
+    signal = amplitude(values, torch.from_numpy(sigma))
+    # What noise is left in air, the inverse of the bias multiplies: there the mean of neighbors
+    # decides. Within a slice, so that slices do not depend on how many are treated at once.
+    around = F.avg_pool2d(F.pad(values[None], (2, 2, 2, 2), mode="replicate"), 5, stride=1)[0]
+    above = around / torch.from_numpy(air) - _MEAN_OF_AIR
+    low, high = _ABOVE_AIR
+    cleared: Floats = (signal * ((above - low) / (high - low)).clamp(0, 1)).numpy()
+    return cleared
