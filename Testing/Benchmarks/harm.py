@@ -320,6 +320,7 @@ the change to the measured noise, 1 being all of it. *Edges*: slope of the stron
 ![The three volumes that change most: input, result, difference](harm.jpg)
 
 Furthest from their input: {", ".join(f"{r['volume']} ({r['psnr']:.1f} dB)" for r in worst)}.
+What is far from its input here is noisy by itself: look for anatomy in the differences.
 
 ## Faint lesions in low-dose CT
 
