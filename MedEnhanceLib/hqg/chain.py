@@ -22,7 +22,7 @@ from MedEnhanceLib.hqg.cache import VolumeCache
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import denoise, need_of
 from MedEnhanceLib.nets.intensity import scaling_for
-from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise
+from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise, noise_to_contrast
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 Floats = npt.NDArray[np.float32]
@@ -107,7 +107,12 @@ def plan_chain(
         monitor.log(f"the preview shows what happens to the noise; without {left_out}")
         return chain
     if config.task in ("auto", "sharpness") and not config.deblur and frame.modality == "MR":
-        blur = sharpness.measure_blur(frame.voxels, spacing=spacing, noise=noise.level)
+        blur = sharpness.measure_blur(
+            frame.voxels,
+            spacing=spacing,
+            noise=noise.level,
+            noise_to_contrast=noise_to_contrast(noise),
+        )
         facts["blur"] = {"undone": blur.is_blurred, "reason": blur.reason}
         if blur.is_blurred or config.task == "sharpness":
             monitor.log(blur.reason)

@@ -45,6 +45,8 @@ _USUAL_PX, LIMIT_PX = 0.65, 0.86
 #: Root-mean-square misfit in dB from which the spectrum has another shape: that of an image
 #: enlarged from a smaller matrix, which ends in a step.
 _MISFIT_DB = 3.5
+#: σ over contrast from which, and up to which, the limit rises, and how far, in pixels.
+_STRONG_NOISE, _RISE_PX = (0.5, 0.8), 0.15
 #: σ of a Gaussian to its full width at half maximum.
 _FWHM = 2 * math.sqrt(2 * math.log(2))
 #: Power of anatomy in the plane falls with this exponent.
@@ -102,7 +104,11 @@ class ShadingEstimate:
 
 
 def measure_blur(
-    voxels: Array, *, spacing: tuple[float, ...], noise: float | None = None
+    voxels: Array,
+    *,
+    spacing: tuple[float, ...],
+    noise: float | None = None,
+    noise_to_contrast: float = 0.0,
 ) -> BlurEstimate:
     """Measure the width of the point spread within slices, without a reference.
 
@@ -114,6 +120,8 @@ def measure_blur(
         spacing: mm along i, j (and k), as in `Geometry`.
         noise: σ in the unit of `voxels`, an upper bound of the floor of the spectrum; None takes
             the floor from the corner of the spectrum alone.
+        noise_to_contrast: σ over the contrast of the tissue. Strong noise leaves the low
+            frequencies alone, from which a sharp scan can look soft: the limit rises.
     Raises:
         InputError: voxels are not [K, J, I], or not finite.
     """
@@ -134,14 +142,18 @@ def measure_blur(
     misfit = max(found[0][1], found[1][1])
     sharper = min(widths)
     fwhm = widths[0] * _FWHM * spacing[0], widths[1] * _FWHM * spacing[1]
-    is_enlarged = sharper > LIMIT_PX and misfit > _MISFIT_DB
-    is_blurred = sharper > LIMIT_PX and not is_enlarged
-    confidence = 1 / (1 + math.exp(-(sharper - LIMIT_PX) / 0.05))
+    low, high = _STRONG_NOISE
+    limit = LIMIT_PX + _RISE_PX * min(max((noise_to_contrast - low) / (high - low), 0.0), 1.0)
+    is_enlarged = sharper > limit and misfit > _MISFIT_DB
+    is_blurred = sharper > limit and not is_enlarged
+    confidence = 1 / (1 + math.exp(-(sharper - limit) / 0.05))
     if is_enlarged:
         confidence = min(confidence, 0.5 * _MISFIT_DB / misfit)
         reason = "detail ends in a step, as in an image enlarged from a smaller matrix"
     elif is_blurred:
         reason = f"both axes are blurred: σ {widths[0]:.2f} and {widths[1]:.2f} px"
+    elif sharper > LIMIT_PX:
+        reason = f"noise is too strong to be certain of blur: σ {sharper:.2f} px, the sharper axis"
     else:
         reason = f"as sharp as undamaged scans: σ {sharper:.2f} px along the sharper axis"
     excess = (_excess(widths[0]), _excess(widths[1])) if is_blurred else (0.0, 0.0)

@@ -10,10 +10,11 @@ import pytest
 
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degrade import Bias, gaussian_blur, rician_noise
+from MedEnhanceLib.degrade import Bias, Blur, Rician, gaussian_blur, rician_noise
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.sharpness import BlurEstimate, measure_blur, measure_shading, undo_blur
 from MedEnhanceLib.io import load
+from MedEnhanceLib.nets.noise import measure_noise, noise_to_contrast
 from MedEnhanceLib.runtime.resources import resource_folder
 
 Floats = npt.NDArray[np.float32]
@@ -124,6 +125,19 @@ def test_unusable_input_is_named() -> None:
         measure_blur(holes, spacing=SPACING)
     with pytest.raises(InputError, match="noise is nan"):
         undo_blur(slab(), known_blur(1.0), noise=float("nan"))
+
+
+@pytest.mark.slow
+def test_strong_noise_is_not_taken_for_blur() -> None:
+    for level in (0.1, 0.15):
+        noisy = Rician(level, 0).apply(sample())
+        noise = measure_noise(noisy.voxels, modality="MR")
+        known = {"spacing": SPACING, "noise": noise.level}
+        ratio = noise_to_contrast(noise)
+        found = measure_blur(noisy.voxels, **known, noise_to_contrast=ratio)
+        assert not found.is_blurred
+        blurred = Rician(level, 0).apply(Blur(1.0).apply(sample()))
+        assert measure_blur(blurred.voxels, **known, noise_to_contrast=ratio).is_blurred
 
 
 @pytest.mark.slow
