@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import Any
 
 from MedEnhanceLib.cli.parser import Command, Parser, declaration_of, params_of
@@ -33,16 +34,24 @@ def _enhance_params(args: argparse.Namespace) -> dict[str, Any]:
     return params
 
 
+def _enhance_lines(fields: Mapping[str, Any]) -> list[str]:
+    from MedEnhanceLib.hqg.strength import findings_in_words
+
+    first, *others = job_lines(fields)
+    return [first, *findings_in_words(fields.get("measured") or {}), *others]
+
+
 ENHANCE = Command(
     name="enhance",
     summary="reduce noise, blur and shading of a volume",
-    description="Enhance a volume with a trained model. The grid stays bit for bit; a manifest"
-    "\n(OUTPUT.json) records what was done with what. With --dicom the folder OUTPUT gets a"
-    "\nderived series, and segmentation, measurements and uncertainty as DICOM objects too.",
+    description="Enhance a volume: noise, and in MR blur and shading, are measured and corrected as"
+    "\nfar as they are found; --task chooses. The grid stays as it is, but for the task slices; a"
+    "\nmanifest (OUTPUT.json) records what was done with what. With --dicom the folder OUTPUT gets"
+    "\na derived series, and segmentation, measurements and uncertainty as DICOM objects too.",
     example="medenhance enhance scan.nii.gz better.nii.gz --bias-correction n4 --report report",
     extra=_add_labels,
     params=_enhance_params,
-    lines=job_lines,
+    lines=_enhance_lines,
 )
 
 BLEND = Command(

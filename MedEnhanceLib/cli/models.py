@@ -43,7 +43,12 @@ def _list(args: argparse.Namespace) -> int:
     ]
     heads = ("name", "kind", "for", "origin", "size")
     about = [
-        fill(f"{bundle.name}: {bundle.metadata['description']}", 100, subsequent_indent="  ")
+        fill(
+            f"{bundle.name}: {bundle.metadata['description']}",
+            100,
+            subsequent_indent="  ",
+            break_on_hyphens=False,
+        )
         for bundle in bundles
     ]
     text = "\n".join([columns(heads, rows, left=len(heads)), "", *about])

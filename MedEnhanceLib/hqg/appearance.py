@@ -326,7 +326,7 @@ def plan_match(
         theirs = [p.spectra[direction] for p in wanted.patients if direction in p.spectra]
         if mine is None or not theirs:
             whose = "this volume's" if mine is None else "the guide's"
-            unmeasured[direction] = f"{whose} slices are too thick"
+            unmeasured[direction] = f"{whose} slices are too thick or too few"
             continue
         changes[direction] = _change(mine, theirs, measured.modality, spacing_mm)
     noise = changes["in_plane"]

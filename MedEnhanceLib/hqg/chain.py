@@ -26,6 +26,8 @@ from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise, noise_to_cont
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 Floats = npt.NDArray[np.float32]
+#: Fewer patients as a guide are announced.
+_FEW_GUIDES = 5
 
 
 @dataclass(frozen=True)
@@ -152,12 +154,21 @@ def _guided(
     chain: Chain, guide: Volume | appearance.Appearance, config: EnhanceConfig, monitor: Monitor
 ) -> Chain:
     if isinstance(guide, appearance.Appearance):
+        if len(guide.patients) < _FEW_GUIDES:
+            monitor.warn(
+                f"{len(guide.patients)} guides are taken for typical of their kernel or scanner: "
+                "five or more patients are a safer guide"
+            )
         return replace(chain, wanted=guide)
     if config.guide_use == "earlier-scan":
         found = earlier_scan.register(guide, chain.frame, monitor)
         chain.facts["guide"] = {"use": "earlier-scan"} | found.to_json()
         scaling = scaling_for(chain.frame)
         return replace(chain, earlier=scaling.undo(found.aligned))
+    monitor.warn(
+        "one guide is taken for typical of its kernel or scanner: a folder of five or more "
+        "patients is a safer guide"
+    )
     return replace(chain, wanted=appearance.measure_appearance(guide, monitor))
 
 
@@ -190,7 +201,8 @@ def run_chain(chain: Chain, only: slice, monitor: Monitor) -> Floats:
             denoise=lambda volume: volume.with_voxels(_denoised(chain, only, monitor)),
             monitor=monitor,
         )
-        chain.facts["guide"] = {"use": "appearance"} | match.to_json()
+        summary = "; ".join(match.sentences())
+        chain.facts["guide"] = {"use": "appearance", "summary": summary} | match.to_json()
         return matched.voxels.astype(np.float32)
     result = _denoised(chain, only, monitor.part(0, 0.9))
     if chain.blur is not None:

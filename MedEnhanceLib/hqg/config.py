@@ -384,7 +384,7 @@ class EnhanceConfig(Options):
     )
     deblur: bool = option(
         False,
-        help="undo blur as well, with a model trained for it (default: only noise is removed)",
+        help="undo blur with the network, without any measure of it, with a model trained for that",
     )
     bias_correction: Literal["auto", "none", "n4"] = option(
         "auto",

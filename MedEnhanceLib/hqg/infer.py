@@ -39,7 +39,7 @@ from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import FITTED_ON, expected_deviation
 from MedEnhanceLib.hqg.predict import SliceRun, predict_oriented, shrunk
 from MedEnhanceLib.hqg.range import Verdict
-from MedEnhanceLib.hqg.strength import Enhancement, lowest_value
+from MedEnhanceLib.hqg.strength import Enhancement, corrections_in_words, lowest_value
 from MedEnhanceLib.hqg.uncertainty import raw_deviation, spread_of_samples
 from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.nets.intensity import Scaling, scaling_for
@@ -117,6 +117,7 @@ def enhance(
     note = derived_note(
         f"enhanced with {bundle.name} {bundle.sha256[:12]}"
         + (", blur undone" if config.deblur else "")
+        + corrections_in_words(measured)
         + (f", mean of {config.orientations} orientations" if config.orientations > 1 else "")
         + (f" ({messages_of(warnings)})" if warnings else "")
     )

@@ -84,7 +84,7 @@ def plan_slices(volume: Volume, config: RestoreSlicesConfig) -> SlicePlan:
     if config.target == "isotropic" and step / fine < 1.2:
         raise InputError(
             f"{name}: its voxels are already nearly cubes ({step:.3g} mm by {fine:.3g} mm)",
-            "Leave it as it is, or name the spacing to restore (target).",
+            "Leave it as it is, or name the spacing to restore (--slice-spacing 0.5).",
         )
     thickness = config.thickness_mm or step
     if config.thickness_mm is None and axis == 0:
