@@ -35,7 +35,7 @@ def _enhance_params(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _enhance_lines(fields: Mapping[str, Any]) -> list[str]:
-    from MedEnhanceLib.hqg.strength import findings_in_words
+    from MedEnhanceLib.core.manifest import findings_in_words
 
     first, *others = job_lines(fields)
     return [first, *findings_in_words(fields.get("measured") or {}), *others]

@@ -28,7 +28,7 @@ from MedEnhanceLib.bundles.suitability import (
     pixel_size_warning,
     training_length_warning,
 )
-from MedEnhanceLib.core.manifest import derived_note
+from MedEnhanceLib.core.manifest import corrections_in_words, derived_note
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.appearance import Appearance
@@ -39,7 +39,7 @@ from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import FITTED_ON, expected_deviation
 from MedEnhanceLib.hqg.predict import SliceRun, predict_oriented, shrunk
 from MedEnhanceLib.hqg.range import Verdict
-from MedEnhanceLib.hqg.strength import Enhancement, corrections_in_words, lowest_value
+from MedEnhanceLib.hqg.strength import Enhancement, lowest_value
 from MedEnhanceLib.hqg.uncertainty import raw_deviation, spread_of_samples
 from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.nets.intensity import Scaling, scaling_for

@@ -10,7 +10,7 @@ Needs numpy alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -115,47 +115,6 @@ class Enhancement:
             uncertainty=uncertainty,
             strength=strength,
         )
-
-
-def findings_in_words(measured: Mapping[str, Any]) -> list[str]:
-    """What was measured in a volume and what was done about it, a line each.
-
-    measured: as `Enhancement.measured`, or `results.measured` of a manifest.
-    """
-    lines = []
-    if noise := measured.get("noise"):
-        units = f" {noise['units']}" if noise.get("units") else ""
-        text = f"noise: σ {noise['sigma']:g}{units}, confidence {noise['confidence']:g}; "
-        text += f"{noise['share_removed']:.0%} of the correction applied"
-        lines.append(text + (f": {noise['reason']}" if noise.get("reason") else ""))
-    for name, key, done in (
-        ("blur", "undone", "undone"),
-        ("shading", "corrected", "corrected"),
-        ("artifacts", "repaired", "repaired"),
-    ):
-        if measured.get(name, {}).get(key):
-            lines.append(f"{name}: {done}; {measured[name]['reason']}")
-    if summary := measured.get("guide", {}).get("summary"):
-        lines.append(f"guide: {summary}")
-    if slices := measured.get("slices"):
-        lines.append(
-            f"slices: {slices['before']} of {slices['spacing_before_mm']:g} mm became "
-            f"{slices['after']} of {slices['spacing_after_mm']:g} mm"
-        )
-    return lines
-
-
-def corrections_in_words(measured: Mapping[str, Any]) -> str:
-    """The same for a history note: what was done beside removing all noise; or nothing."""
-    share = measured.get("noise", {}).get("share_removed", 1)
-    parts = [f"{share:.0%} of the noise correction"] if share < 1 else []
-    parts += ["blur undone"] if measured.get("blur", {}).get("undone") else []
-    parts += ["shading corrected"] if measured.get("shading", {}).get("corrected") else []
-    repaired = measured.get("artifacts", {})
-    parts += [f"{repaired['kind']} repaired"] if repaired.get("repaired") else []
-    use = measured.get("guide", {}).get("use")
-    parts += [f"guide: {use}"] if use else []
-    return "".join(f", {part}" for part in parts)
 
 
 def check_strength(strength: float) -> None:

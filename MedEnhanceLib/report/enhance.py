@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from MedEnhanceLib.core.manifest import findings_in_words
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.atomic import write_json
 from MedEnhanceLib.report.figures import LabelLike, Pane, comparison_sheet, sheet_alt
@@ -133,9 +134,16 @@ def _summary(
     return [
         f"{model} changed the volume by {change['mean_absolute']:.3g} {units} on average"
         f" and by {change['largest']:.3g} at most.",
+        *_findings(manifest),
         f"The grid (spacing, origin, direction) is {grid}.",
         "There is no reference image, so this page cannot measure whether the changes are correct.",
     ]
+
+
+def _findings(manifest: Mapping[str, Any]) -> list[str]:
+    """What was measured in the input and what was done about it, in sentences."""
+    measured = manifest.get("results", {}).get("measured") or {}
+    return [f"{line[:1].upper()}{line[1:]}." for line in findings_in_words(measured)]
 
 
 def _facts(change: Mapping[str, float], units: str, manifest: Mapping[str, Any]) -> list[Fact]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from MedEnhanceLib.core.manifest import make_manifest
+from MedEnhanceLib.core.manifest import corrections_in_words, make_manifest
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import OutputError
 from MedEnhanceLib.report import figures
@@ -57,6 +57,24 @@ def test_report_has_its_files_and_says_what_changed(
     assert "1.2 s" in html
     record = json.loads(written[2].read_text(encoding="utf-8"))
     assert record["change"] == {"mean": 3.0, "mean_absolute": 3.0, "largest": 3.0}
+
+
+def test_report_says_what_was_measured_and_done(
+    tmp_path: Path, head: Volume, enhanced: Volume, manifest: dict[str, Any]
+) -> None:
+    noise = {"sigma": 12.5, "units": "HU", "confidence": 0.4, "share_removed": 0.8, "reason": "few"}
+    blur = {"undone": True, "reason": "both axes are blurred"}
+    shading = {"corrected": False, "reason": "none"}
+    measured = {"noise": noise, "blur": blur, "shading": shading}
+    manifest = manifest | {"results": {"measured": measured}}
+    page, *_ = enhancement_report(
+        tmp_path / "report", volume=head, enhanced=enhanced, manifest=manifest
+    )
+    html = page.read_text(encoding="utf-8")
+    assert "Noise: σ 12.5 HU, confidence 0.4; 80% of the correction applied: few." in html
+    assert "Blur: undone; both axes are blurred." in html
+    assert "Shading" not in html
+    assert corrections_in_words(measured) == ", 80% of the noise correction, blur undone"
 
 
 def test_report_shows_uncertainty_and_segmentation_where_there_are_any(
