@@ -49,6 +49,7 @@ class FactsTest(EnhanceTestCase):
         self.choose(node)
         self.ui.uncertaintyCheckBox.checked = True
         self.ui.samplesSpinBox.value = 2
+        self.ui.deblurCheckBox.checked = True  # by the network: without it nothing learned acts
         output = self.apply().nodes["output"]
         warnings = self.provenance.warningsOf(output)
         self.assertTrue(warnings)
