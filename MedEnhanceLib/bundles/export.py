@@ -122,12 +122,14 @@ def make_card(metadata: dict[str, Any]) -> str:
 
 
 def _anatomy_line(metadata: dict[str, Any]) -> list[str]:
-    anatomy = metadata.get("anatomy")
-    if not anatomy:
+    bundle = Bundle(Path(), metadata, shipped=False)
+    if not bundle.anatomy:
         return []
-    if metadata.get("start") == "grouped" and not metadata.get("second_pass", True):
-        return [f"- Anatomy: any by default; the network, which is off, learned from: {anatomy}"]
-    return [f"- Anatomy: {anatomy} only"]
+    if not bundle.scope:
+        return [
+            f"- Anatomy: any by default; the network, which is off, learned from: {bundle.anatomy}"
+        ]
+    return [f"- Anatomy: {bundle.anatomy} only"]
 
 
 def _data_line(entry: dict[str, str]) -> str:

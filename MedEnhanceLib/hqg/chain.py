@@ -153,23 +153,18 @@ def _repairable(
 def _guided(
     chain: Chain, guide: Volume | appearance.Appearance, config: EnhanceConfig, monitor: Monitor
 ) -> Chain:
-    if isinstance(guide, appearance.Appearance):
-        if len(guide.patients) < _FEW_GUIDES:
-            monitor.warn(
-                f"{len(guide.patients)} guides are taken for typical of their kernel or scanner: "
-                "five or more patients are a safer guide"
-            )
-        return replace(chain, wanted=guide)
-    if config.guide_use == "earlier-scan":
+    if config.guide_use == "earlier-scan" and isinstance(guide, Volume):
         found = earlier_scan.register(guide, chain.frame, monitor)
         chain.facts["guide"] = {"use": "earlier-scan"} | found.to_json()
         scaling = scaling_for(chain.frame)
         return replace(chain, earlier=scaling.undo(found.aligned))
-    monitor.warn(
-        "one guide is taken for typical of its kernel or scanner: a folder of five or more "
-        "patients is a safer guide"
-    )
-    return replace(chain, wanted=appearance.measure_appearance(guide, monitor))
+    wanted = appearance.measure_appearance(guide, monitor) if isinstance(guide, Volume) else guide
+    if (count := len(wanted.patients)) < _FEW_GUIDES:
+        monitor.warn(
+            f"{count} patient{'s' if count > 1 else ''} as guide: taken for typical of the kernel "
+            "or scanner; a folder of five or more patients is a safer guide"
+        )
+    return replace(chain, wanted=wanted)
 
 
 def run_chain(chain: Chain, only: slice, monitor: Monitor) -> Floats:

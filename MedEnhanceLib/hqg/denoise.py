@@ -48,19 +48,15 @@ FITTED_ON = {
 
 
 class LevelMap:
-    """The map of σ at the voxels of a volume, made slice by slice as it is read.
+    """The map of σ at the voxels of a volume, made slice by slice as it is read."""
 
-    noise: the measured noise. scale: factor on σ.
-    """
-
-    def __init__(self, noise: NoiseEstimate, scale: float = 1.0) -> None:
-        self._noise, self._scale = noise, np.float32(scale)
+    def __init__(self, noise: NoiseEstimate) -> None:
+        self._noise = noise
         self.shape, self.ndim = noise.shape, 3
 
     def __getitem__(self, slices: slice) -> Floats:
         """Some slices: float32 [n, J, I], in the units of the volume."""
-        level: Floats = self._scale * self._noise.at(self.shape, slices)
-        return level
+        return self._noise.at(self.shape, slices)
 
 
 @dataclass(frozen=True)

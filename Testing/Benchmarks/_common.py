@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -88,7 +89,7 @@ def write(
 ) -> None:
     """NAME.md for people and NAME.json for programs, side by side in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = " ".join(["python", f"Testing/Benchmarks/{name}.py", *sys.argv[1:]])
+    command = shlex.join(["python", f"Testing/Benchmarks/{name}.py", *sys.argv[1:]])
     record = {
         "commit": commit(),
         "machine": machine(),

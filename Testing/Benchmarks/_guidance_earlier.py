@@ -49,7 +49,13 @@ def earlier_rows(data: Path) -> list[Row]:
         try:
             found = register(load(folder / f"{name}.nii.gz", modality="MR"), volume)
         except InputError as error:
-            rows.append({"earlier": name, "kind": "registration", "refused": error.message})
+            rows.append(
+                {
+                    "earlier": name,
+                    "kind": "registration",
+                    "refused": error.message.replace(f"{folder}/", ""),
+                }
+            )
             continue
         seconds = time.process_time() - began
         aligned[name] = found.aligned[PART]
