@@ -184,7 +184,8 @@ def expected_deviation(
     signal = variation[0, 0].clamp_min(0).numpy()
     power = np.square(noise.at(noise.shape, where))
     variance = power * (_OF_A_MEAN + signal / (signal + power + np.float32(1e-12)))
-    deviation: Floats = CALIBRATION[volume.modality] * np.sqrt(variance)
+    modality = "CT" if volume.modality == "CT" else "MR"  # as the rounds are chosen
+    deviation: Floats = CALIBRATION[modality] * np.sqrt(variance)
     if share < 1:  # the noise that stays: the correction is what would have removed it
         left = np.float32((1 - share) / max(share, 1e-3))
         deviation = np.hypot(deviation, left * (result - volume.voxels[where]))

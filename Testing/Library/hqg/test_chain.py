@@ -149,6 +149,11 @@ class TestEnhancement:
         assert result.noise.shape == noisy.shape
         assert result.noise.voxels.mean() == pytest.approx(measured["sigma"], rel=0.2)
 
+    def test_a_volume_of_no_stated_modality_has_an_uncertainty_too(self) -> None:
+        noisy = replace(_noisy(0.1), modality="OT", modality_is_guess=False)
+        result = me.enhance(noisy, model="mr-brain", task="noise", device="cpu", uncertainty=1)
+        assert result.uncertainty is not None
+
     def test_thin_slices_have_no_previews_and_no_guide(self) -> None:
         with pytest.raises(ConfigError, match="the task slices has no slices"):
             me.enhance(_brain(), task="slices", slices=(0, 1))
