@@ -68,6 +68,11 @@ class Bundle:
         return bool(self.metadata.get("second_pass", True))
 
     @property
+    def expects_error(self) -> bool:
+        """Of an enhancer: whether its network says how far off its result may be."""
+        return bool(self.metadata.get("expects_error", True))
+
+    @property
     def modality(self) -> str:
         """Of its training data: "MR", "CT"."""
         return str(self.metadata["modality"])

@@ -23,11 +23,14 @@ from MedEnhanceLib.errors import ConfigError
 
 #: Options of the denoiser alone: other methods use these names for other things.
 _OF_DENOISER = ("task", "network", "pattern")
+#: Options that are fields of an AdaptConfig.
+_OF_SEGMENTER = ("segmenter", "trust_segmenter", "budget")
 #: Options that are fields of the configuration as they are.
 _FIELDS = ("modality", "anatomy", "name", "seed", "steps", "device", "part")
 
 
 def _declare_train(parser: Parser) -> None:
+    from MedEnhanceLib.gradprom.config import AdaptConfig
     from MedEnhanceLib.hqg.config import TrainConfig
     from MedEnhanceLib.spg.config import TrainDenoiserConfig
 
@@ -35,6 +38,10 @@ def _declare_train(parser: Parser) -> None:
     add_flags(parser, job, only=["method", "out"])
     parser.add_argument("--hq", metavar="DIR", help="good images: files, or a folder of DICOM each")
     parser.add_argument("--lq", metavar="DIR", help="bad images, of other people (optional)")
+    parser.add_argument(
+        "--labels", metavar="DIR", help="label volumes of the good images, for --segmenter"
+    )
+    add_flags(parser, AdaptConfig, only=_OF_SEGMENTER)
     parser.add_argument("--modality", choices=("MR", "CT", "EM"), help="of the images")
     parser.add_argument(
         "--anatomy", metavar="A", help="what the images show; users are informed of it"
@@ -85,7 +92,9 @@ def _train(args: argparse.Namespace) -> int:
     typed = [f"--{name}" for name in _OF_DENOISER if getattr(args, name) is not None]
     if typed and args.method != "denoiser":
         raise ConfigError(f"{' and '.join(typed)} is for denoisers", "Leave it out.")
-    given = {name: getattr(args, name) for name in (*_FIELDS, *_OF_DENOISER, "preset")}
+    _check_segmenter(args, config)
+    names = (*_FIELDS, *_OF_DENOISER, *_OF_SEGMENTER, "preset")
+    given = {name: getattr(args, name) for name in names}
     given = {name: value for name, value in given.items() if value is not None}
     section = config.get("enhancement")  # what is typed counts more than a section of the file
     if isinstance(section, dict):
@@ -102,6 +111,19 @@ def _train(args: argparse.Namespace) -> int:
         args.console.show_progress = False
     fields = args.console.run("train", params, isolated=args.isolated)
     return int(args.console.done(fields, "\n".join(_lines(fields)))) if is_first else 0
+
+
+def _check_segmenter(args: argparse.Namespace, config: Mapping[str, Any]) -> None:
+    """Raises ConfigError where options of a segmenter are given for something else."""
+    if args.method == "gradprom" and (args.segmenter or "segmenter" in config):
+        return
+    named = [name for name in (*_OF_SEGMENTER, "labels") if getattr(args, name)]
+    if named:
+        options = " and ".join(f"--{name.replace('_', '-')}" for name in named)
+        raise ConfigError(
+            f"{options} is for an enhancer that is made for a segmenter",
+            "Use: medenhance train gradprom --segmenter PATH …",
+        )
 
 
 def _config_name(args: argparse.Namespace, given: Iterable[str]) -> str | None:
@@ -122,15 +144,18 @@ def _lines(fields: dict[str, Any]) -> list[str]:
 
 def _with_cohort(args: argparse.Namespace, config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     """The folder of both pools, and the configuration with them; what it says itself stays."""
-    if args.data or args.method != "hqg":
+    is_adapted = args.method == "gradprom" and (args.segmenter or "segmenter" in config)
+    if args.data or not (args.method == "hqg" or is_adapted):
         raise ConfigError("--hq is for enhancers, and instead of --data", "Leave one of them out.")
     if not (args.modality or config.get("modality")):
         raise ConfigError("the modality is not stated", "Add --modality MR or --modality CT.")
     from MedEnhanceLib.jobs.kinds.train import cohort
 
-    data, fields = cohort(Path(args.hq), Path(args.lq) if args.lq else None)
+    labels = Path(args.labels) if args.labels else None
+    data, fields = cohort(Path(args.hq), Path(args.lq) if args.lq else None, labels)
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(args.out).resolve().name).strip("-") or "own"
-    pools = {pool: fields[pool] for pool in ("high_quality", "low_quality")}
+    named = ("high_quality", "low_quality", "labels")
+    pools = {pool: fields[pool] for pool in named if pool in fields}
     return data, {"name": name} | fields | config | pools
 
 

@@ -14,17 +14,26 @@ from MedEnhanceLib.bundles import Bundle, open_bundle_for
 from MedEnhanceLib.bundles.suitability import anatomy_warning
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, ModelError
-from MedEnhanceLib.gradprom.config import HeadConfig, Label, SegmentConfig, TrainHeadConfig
+from MedEnhanceLib.gradprom.config import (
+    AdaptConfig,
+    HeadConfig,
+    Label,
+    SegmentConfig,
+    TrainHeadConfig,
+)
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
+    from MedEnhanceLib.gradprom.budget import FidelityBudget as FidelityBudget
     from MedEnhanceLib.gradprom.gate import GateDiagnostics as GateDiagnostics
     from MedEnhanceLib.gradprom.gate import GateReport as GateReport
     from MedEnhanceLib.gradprom.gate import GradientGate as GradientGate
     from MedEnhanceLib.gradprom.infer import Segmentation as Segmentation
 
 __all__ = [
+    "AdaptConfig",
+    "FidelityBudget",
     "GateDiagnostics",
     "GateReport",
     "GradientGate",
@@ -38,12 +47,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in ("GateDiagnostics", "GateReport", "GradientGate"):
+    if name not in ("FidelityBudget", "GateDiagnostics", "GateReport", "GradientGate"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     require("torch", purpose="Training")
-    from MedEnhanceLib.gradprom import gate
+    from MedEnhanceLib.gradprom import budget, gate
 
-    return getattr(gate, name)
+    return getattr(budget if name == "FidelityBudget" else gate, name)
 
 
 def segment(

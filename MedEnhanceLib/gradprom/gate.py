@@ -39,7 +39,7 @@ from MedEnhanceLib.gradprom.gradients import (
     products,
 )
 
-MODES = ("binary", "cosine", "joint", "off")
+MODES = ("binary", "cosine", "project", "joint", "off")
 SCOPES = ("global", "layer", "parameter")
 #: Degrees of a bin of the histogram.
 BIN = 10
@@ -115,8 +115,9 @@ class GradientGate:
     """Admits the gradient of an auxiliary loss where it agrees with that of the main loss.
 
     Args:
-        mode: "binary" adds weight·g_a or nothing; "cosine" adds weight·max(0, c)·g_a. For control
-            experiments "joint" always adds it and "off" never; both report the cosine too.
+        mode: "binary" adds weight·g_a or nothing; "cosine" adds weight·max(0, c)·g_a; "project"
+            adds weight·g_a without the part of it that contradicts g_m. For control experiments
+            "joint" always adds it and "off" never; both report the cosine too.
         ema: decay of the averages of both gradients, 0 to 0.99999; 0 decides on the mini-batch
             alone, as published. Above 0, averages and mini-batch must both agree: the averages,
             because the noise of a mini-batch agrees with itself; the mini-batch, so that
@@ -283,8 +284,12 @@ class GradientGate:
             factor = self._factor(min(batch.cosine(group), average.cosine(group)))
             if factor and batch.has_aux(group):
                 elements += sum(taken.parameters[index].numel() for index in group)
+                against = _against(main, aux, group) if self.mode == "project" else 0.0
                 for index in group:
-                    gradients[index] = _sum(main[index], aux[index], factor)
+                    kept = main[index]
+                    if against and kept is not None:
+                        kept = kept * (1 - factor * against)
+                    gradients[index] = _sum(kept, aux[index], factor)
         overflowed = taken.scale is not None and is_sound and not batch.aux_is_finite
         if overflowed and self._factor(1.0):
             # The scaler has to see the overflow: else its factor keeps growing and the gate stays
@@ -341,6 +346,8 @@ class GradientGate:
         if self._record.steps < self.warm_up:
             return 0.0
         agrees = {"binary": float(cosine > 0), "cosine": max(0.0, cosine), "joint": 1.0}
+        # "project": what contradicts is taken out of the gradient itself.
+        agrees["project"] = 1.0
         return self.weight * agrees.get(self.mode, 0.0)
 
     def _report(
@@ -394,6 +401,20 @@ def _sum(main: Gradient, aux: Gradient, factor: float) -> Gradient:
     if aux is None:
         return main
     return factor * aux if main is None else torch.add(main, aux.to(main), alpha=factor)
+
+
+def _against(main: Sequence[Gradient], aux: Sequence[Gradient], group: Sequence[int]) -> float:
+    """<g_m, g_a> / |g_m|² over some parameters where it is negative, else 0.
+
+    g_a less this multiple of g_m is what of g_a does not contradict g_m.
+    """
+    pairs = [
+        (main_of.detach().double().flatten(), aux_of.detach().to(main_of).double().flatten())
+        for main_of, aux_of in ((main[index], aux[index]) for index in group)
+        if main_of is not None and aux_of is not None
+    ]
+    square = sum(float(one @ one) for one, _ in pairs)
+    return min(0.0, sum(float(one @ other) for one, other in pairs) / square) if square else 0.0
 
 
 class Record:

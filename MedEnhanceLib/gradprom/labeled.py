@@ -40,25 +40,31 @@ class LabeledImage:
         return values[self.indices]
 
 
-def find_labeled(config: TrainHeadConfig, data: Path) -> list[tuple[Path, Path | None]]:
-    """Files of images and their labels; None as labels where an atlas provides them.
+def pair_files(images: Sequence[str], labels: Sequence[str], data: Path) -> list[Files]:
+    """Files of images and their labels; None as labels where no patterns of labels are given.
 
     Args:
-        config: its patterns are relative to `data`.
+        images: patterns, relative to `data`.
+        labels: patterns of their label volumes, in the same order.
         data: the folder.
     Raises:
         InputError: there are no images, or another number of labels.
     """
-    paths = [path for pattern in config.images for path in sorted(data.glob(pattern))]
-    labels = [path for pattern in config.labels for path in sorted(data.glob(pattern))]
-    if not paths or (config.labels and len(paths) != len(labels)):
+    paths = [path for pattern in images for path in sorted(data.glob(pattern))]
+    drawn = [path for pattern in labels for path in sorted(data.glob(pattern))]
+    if not paths or (labels and len(paths) != len(drawn)):
         raise InputError(
-            f"{data}: {len(paths)} images and {len(labels)} labels match{_lonely(paths, labels)}",
+            f"{data}: {len(paths)} images and {len(drawn)} labels match{_lonely(paths, drawn)}",
             "Give one label volume for each image, in the same order.",
         )
-    _check_names(paths, labels)
-    beside: list[Path | None] = [*labels] or [None] * len(paths)
+    _check_names(paths, drawn)
+    beside: list[Path | None] = [*drawn] or [None] * len(paths)
     return list(zip(paths, beside, strict=True))
+
+
+def find_labeled(config: TrainHeadConfig, data: Path) -> list[Files]:
+    """As `pair_files`, of a configuration; None as labels where an atlas provides them."""
+    return pair_files(config.images, config.labels, data)
 
 
 def _check_names(paths: Sequence[Path], labels: Sequence[Path]) -> None:
@@ -109,6 +115,12 @@ def read_labeled(
         atlas = load(data / config.atlas_image, modality=config.modality)
         drawn = load(data / config.atlas_labels)
         labels = propagate_labels(atlas, drawn, image, monitor)
+    check_labels(image, labels, path, label_path or path)
+    return LabeledImage(path, image, _indices(labels.voxels, config, label_path or path))
+
+
+def check_labels(image: Volume, labels: Volume, path: Path, label_path: Path) -> None:
+    """Raise InputError where labels are not on the image's grid, or are no labels."""
     if labels.shape != image.shape:
         raise InputError(
             f"{path}: shape {image.shape}, its labels {labels.shape}",
@@ -119,7 +131,7 @@ def read_labeled(
             f"{path}: its labels lie elsewhere ({label_path}: other origin, spacing or direction)",
             "Give labels drawn on the image, in the images' order.",
         )
-    return LabeledImage(path, image, _indices(labels.voxels, config, label_path or path))
+    _check_kind(labels.voxels, label_path)
 
 
 def check_structures(config: TrainHeadConfig, found: Sequence[npt.NDArray[np.uint8]]) -> None:
@@ -133,7 +145,7 @@ def check_structures(config: TrainHeadConfig, found: Sequence[npt.NDArray[np.uin
             )
 
 
-def _check_labels(labels: npt.NDArray[Any], path: Path) -> None:
+def _check_kind(labels: npt.NDArray[Any], path: Path) -> None:
     """Raise InputError for an image in place of labels."""
     is_whole = labels.dtype.kind in "bui" or bool((labels == np.round(labels)).all())
     # Counting values takes seconds: only where they could be too many.
@@ -148,7 +160,6 @@ def _indices(
     labels: npt.NDArray[Any], config: TrainHeadConfig, path: Path
 ) -> npt.NDArray[np.uint8]:
     """Label values → 0 for the background and 1… in the order of the structures."""
-    _check_labels(labels, path)
     indices = np.zeros(labels.shape, np.uint8)
     for index, label in enumerate(config.label_set, start=1):
         indices[labels == label.value] = index

@@ -30,6 +30,11 @@ _LIMITS = (
 )
 #: Values for bundles that were trained before these options existed.
 _BEFORE = {"shrinkage": False, "rician": False, "deblurring": False, "sharpening": False}
+_ONE_SEGMENTER = (
+    "Made for one segmenter: for looking at, and for other segmenters, the enhancement without a "
+    "model of its own is the better choice."
+)
+_OF_THE_FILTER = "The uncertainty map is that of the filter before the network."
 _NOT_CALIBRATED = "The uncertainty map is not calibrated: its values rank, they do not measure."
 
 
@@ -132,6 +137,36 @@ def export_enhancer(
         tensors |= inputs.tensors()
         metadata["range"] = inputs.to_json()
     return export_bundle(folder, tensors, metadata)
+
+
+def export_corrector(folder: Path, enhancer: Enhancer, fields: dict[str, Any]) -> Bundle:
+    """Write the bundle of a network that runs after the grouped filter, made for a segmenter.
+
+    Args:
+        folder: of the bundle.
+        enhancer: with averaged weights; without guidance and restyling.
+        fields: of the metadata: name, modality, what it was made for and how.
+    """
+    network, guide = enhancer.config, GuidanceEncoder(enhancer.config)
+    zero = torch.zeros(network.cue_size)
+    tensors = {f"enhancer.{key}": value for key, value in enhancer.state_dict().items()}
+    tensors |= {f"guide.{key}": value for key, value in guide.state_dict().items()}
+    tensors |= {"bank.mean": zero, "bank.spread": zero}
+    return export_bundle(
+        folder,
+        tensors,
+        fields
+        | {
+            "kind": "enhancer",
+            "licence": fields.get("licence") or NOT_STATED,
+            "network": config_to_json(network),
+            "intensity": "HU / 1000" if fields["modality"] == "CT" else "value / robust maximum",
+            "start": "grouped",
+            "second_pass": True,
+            "expects_error": False,
+            "limits": [_ONE_SEGMENTER, *_LIMITS, _OF_THE_FILTER],
+        },
+    )
 
 
 def record_calibration(folder: Path, calibration: Calibration) -> Bundle:

@@ -256,7 +256,7 @@ def _enhance_frame(
     wants_n4 = config.bias_correction == "n4" or (
         chain is not None and config.bias_correction == "auto" and chain.is_shaded
     )
-    samples = config.samples if _network_runs(model, config) else 0
+    samples = 0 if _judged_by_filter(model, config) else config.samples
     passes = 1 + config.orientations + samples
     share = 1 - samples / passes
     # Without a further step each part goes straight into the result's type, which saves memory.
@@ -286,7 +286,7 @@ def _enhance_frame(
                 run, monitor.part(share, 1), samples=samples, seed=config.seed
             )
         deviation = error
-        if _network_runs(model, config):
+        if not _judged_by_filter(model, config):
             deviation = model.calibration(raw_deviation(error, spread), sampled=spread is not None)
     deviation *= np.float32(run.stacks.scaling.scale)
     if shading is not None:
@@ -301,6 +301,11 @@ def _network_runs(model: EnhancerModel, config: EnhanceConfig) -> bool:
     return config.second_pass == "on" or (
         config.second_pass == "auto" and model.bundle.has_second_pass
     )
+
+
+def _judged_by_filter(model: EnhancerModel, config: EnhanceConfig) -> bool:
+    """Whether the uncertainty is the filter's: it makes all of the result, or nearly all."""
+    return not (_network_runs(model, config) and model.bundle.expects_error)
 
 
 def _started(
@@ -341,24 +346,33 @@ def _enhanced_slices(
     That is the network's expected error, or the calibrated deviation of the filter.
     """
     scaling, wants_error = run.stacks.scaling, config.uncertainty > 0
-    if _network_runs(run.model, config):
-        for where, scaled, expected in predict_oriented(
-            run, monitor, orientations=config.orientations, wants_error=wants_error
-        ):
-            yield where, scaling.undo(scaled), expected
-        return
-    assert run.start is not None
-    assert chain is not None
-    for first in range(run.only.start, run.only.stop, _SLICES_AT_ONCE):
-        where = slice(first, min(first + _SLICES_AT_ONCE, run.only.stop))
-        rows, columns = run.stacks.voxels.shape[1:]
-        values = scaling.undo(run.start.voxels[where, :rows, :columns])
-        deviation = None
-        if wants_error:
+    by_filter = _judged_by_filter(run.model, config)
+    for where, values, expected in _corrected(run, config, monitor, wants_error and not by_filter):
+        deviation = expected
+        if wants_error and by_filter:
+            assert chain is not None
             deviation = expected_deviation(
                 values, chain.frame, chain.noise, share=chain.share, where=where
             ) / np.float32(scaling.scale)
         yield where, values, deviation
+
+
+def _corrected(
+    run: SliceRun, config: EnhanceConfig, monitor: Monitor, wants_error: bool
+) -> Iterator[tuple[slice, Floats, Floats | None]]:
+    """Parts of what the network, or the filter alone, makes; values in the volume's units."""
+    undo = run.stacks.scaling.undo
+    if _network_runs(run.model, config):
+        for where, scaled, expected in predict_oriented(
+            run, monitor, orientations=config.orientations, wants_error=wants_error
+        ):
+            yield where, undo(scaled), expected
+        return
+    assert run.start is not None
+    rows, columns = run.stacks.voxels.shape[1:]
+    for first in range(run.only.start, run.only.stop, _SLICES_AT_ONCE):
+        where = slice(first, min(first + _SLICES_AT_ONCE, run.only.stop))
+        yield where, undo(run.start.voxels[where, :rows, :columns]), None
 
 
 def n4_field(volume: Volume) -> npt.NDArray[np.float32]:
@@ -407,7 +421,7 @@ def _joined(volume: Volume, frames: Sequence[npt.NDArray[Any] | None]) -> npt.ND
 def _uncertainty_facts(model: EnhancerModel, config: EnhanceConfig) -> dict[str, Any]:
     if not config.uncertainty:
         return {}
-    if not _network_runs(model, config):
+    if _judged_by_filter(model, config):
         fitted_on = FITTED_ON[model.bundle.modality]
         return {
             "samples": 0,

@@ -241,6 +241,14 @@ class Enhancer(nn.Module):
         start, (cue, asked) = self.start(slabs), self.split(cue)
         return self.finish(slabs, start, self._decode(slabs, start, cue, content), asked)
 
+    def correct(self, slabs: Tensor, start: Tensor) -> Tensor:
+        """As a call, of a network without restyling after another filter than its own.
+
+        slabs, start: [B, D, H, W], before and after the filter. Returns the same shape.
+        """
+        cue = slabs.new_zeros(len(slabs), self.config.cue_size)
+        return self.finish(slabs, start.float(), self._decode(slabs, start, cue, None), None)
+
     def estimate(self, slabs: Tensor, cue: Tensor, content: Tensor | None = None) -> Estimate:
         """The enhanced slabs and their expected error; arguments as for `forward`.
 

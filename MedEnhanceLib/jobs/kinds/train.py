@@ -31,7 +31,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.dataset import is_distilled
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.gradprom import TrainHeadConfig
+    from MedEnhanceLib.gradprom import AdaptConfig, TrainHeadConfig
     from MedEnhanceLib.gradprom.task import SegmentationTask
     from MedEnhanceLib.hqg import TrainConfig
     from MedEnhanceLib.hqg.bilevel import BilevelTask
@@ -40,7 +40,12 @@ if TYPE_CHECKING:
     from MedEnhanceLib.spg.config import TrainDenoiserConfig
 
     AnyConfig = (
-        TrainConfig | TrainDenoiserConfig | TrainHeadConfig | TrainSlicesConfig | CodecTraining
+        AdaptConfig
+        | TrainConfig
+        | TrainDenoiserConfig
+        | TrainHeadConfig
+        | TrainSlicesConfig
+        | CodecTraining
     )
 
 DENOISER = "denoiser"
@@ -58,8 +63,8 @@ class TrainParams(Params):
         Method,
         About(
             help="hqg: an enhancer; denoiser: a small network for one task, from a distilled set "
-            "or a cohort; head: segmentation; gradprom: enhancer and head, learning from each "
-            "other; slices: a network that restores thin slices; unicompress: a model of the "
+            "or a cohort; head: segmentation; gradprom: an enhancer for a segmenter that stays as "
+            "it is (--segmenter), or enhancer and head, learning from each other; slices: a network that restores thin slices; unicompress: a model of the "
             "codec, by its part",
             flag="METHOD",
         ),
@@ -69,7 +74,7 @@ class TrainParams(Params):
     config: dict[str, Any] = option(
         factory=dict,
         help="fields of the method's configuration (hqg.TrainConfig, spg.TrainDenoiserConfig, "
-        "JointConfig, gradprom.TrainHeadConfig, hqg.slices.TrainSlicesConfig, or those of a part "
+        "gradprom.AdaptConfig, JointConfig, gradprom.TrainHeadConfig, hqg.slices.TrainSlicesConfig, or those of a part "
         "of the codec); preset (smoke, cpu, full, published) names the rest",
         flag=None,
     )
@@ -121,26 +126,33 @@ def _config_of(params: TrainParams) -> AnyConfig:
         raise ConfigError(f"{params.config_name}: {error.message}", error.hint) from error
 
 
-def cohort(high: Path, low: Path | None) -> tuple[Path, dict[str, Any]]:
+def cohort(high: Path, low: Path | None, labels: Path | None = None) -> tuple[Path, dict[str, Any]]:
     """The data folder and the configuration's fields for volumes of one's own.
 
-    high, low: folders of volumes of high and of low quality, files or a folder of DICOM each, or
-    one folder of DICOM. Patterns name kinds of files, not files: a bundle shows them to whoever
+    high, low, labels: folders of volumes of high and of low quality, and of labels of the former;
+    files or a folder of DICOM each, or one folder of DICOM. Patterns name kinds of files, not files: a bundle shows them to whoever
     gets it. Raises InputError for what is no such folder.
     """
-    folders = [folder.resolve() for folder in (high, low) if folder is not None]
-    data = Path(os.path.commonpath([folder.parent for folder in folders]))
-    found = [_patterns(folder, data) for folder in folders]
-    counts = [sum(len(list(data.glob(pattern))) for pattern in patterns) for patterns in found]
-    of_low = f", {counts[1]} of low quality" if low is not None else ""
+    folders = {
+        name: folder.resolve()
+        for name, folder in (("high_quality", high), ("low_quality", low), ("labels", labels))
+        if folder is not None
+    }
+    data = Path(os.path.commonpath([folder.parent for folder in folders.values()]))
+    found = {name: _patterns(folder, data) for name, folder in folders.items()}
+    counts = {
+        name: sum(len(list(data.glob(pattern))) for pattern in patterns)
+        for name, patterns in found.items()
+    }
+    of_low = f", {counts['low_quality']} of low quality" if low is not None else ""
     return data, {
-        "high_quality": found[0],
-        "low_quality": found[1] if low is not None else [],
-        "held_out": int(counts[0] >= _ENOUGH_TO_HOLD_OUT),
+        "low_quality": [],
+        **found,
+        "held_out": int(counts["high_quality"] >= _ENOUGH_TO_HOLD_OUT),
         "data": [
             {
                 "name": "a cohort of its user's own",
-                "subjects": f"{counts[0]} volumes of high quality{of_low}",
+                "subjects": f"{counts['high_quality']} volumes of high quality{of_low}",
                 "licence": NOT_STATED,
                 "source": NOT_STATED,
             }
@@ -182,15 +194,17 @@ def training_config(
     | TrainConfig
     | TrainHeadConfig
     | TrainDenoiserConfig
-    | TrainSlicesConfig,
+    | TrainSlicesConfig
+    | AdaptConfig,
     data: Path | None = None,
 ) -> AnyConfig:
     """The method's configuration from its JSON object, or as it is where it is one.
 
-    That of "gradprom" is an enhancer's with a task. data: where it is a distilled set, it decides
+    That of "gradprom" is an `AdaptConfig` where a segmenter is named, else an enhancer's with a
+    task. data: where it is a distilled set, it decides
     part of an enhancer's configuration.
     """
-    from MedEnhanceLib.gradprom import TrainHeadConfig
+    from MedEnhanceLib.gradprom import AdaptConfig, TrainHeadConfig
     from MedEnhanceLib.hqg import TrainConfig
     from MedEnhanceLib.hqg.slices import TrainSlicesConfig
     from MedEnhanceLib.spg.config import TrainDenoiserConfig
@@ -206,6 +220,10 @@ def training_config(
         "slices": TrainSlicesConfig,
     }
     cls = known.get(method, TrainConfig)
+    if method == "gradprom" and (
+        isinstance(fields, AdaptConfig) or (isinstance(fields, Mapping) and "segmenter" in fields)
+    ):
+        cls = AdaptConfig
     if not isinstance(fields, cls | Mapping):
         raise ConfigError(
             f"config is {fields!r}", f"Give a preset's name, an object, or a {cls.__name__}."
@@ -216,7 +234,8 @@ def training_config(
     else:
         if method == "hqg" and data is not None and is_distilled(data):
             fields = fields_for_distilled(fields, data)
-        make = joint_config if method == "gradprom" else cls.from_json
+        is_joint = method == "gradprom" and cls is TrainConfig
+        make = joint_config if is_joint else cls.from_json
         config = make(dict(fields))
     if not isinstance(config, TrainConfig):
         return config
@@ -261,12 +280,18 @@ def _train(
     out: Path,
     monitor: Monitor,
 ) -> Path:
+    from MedEnhanceLib.gradprom import AdaptConfig
+
     if isinstance(config, CodecTraining):
         return config.train(data, out, monitor)
     if method == DENOISER:
         from MedEnhanceLib.spg.restorer_training import train_denoiser
 
         return train_denoiser(cast("TrainDenoiserConfig", config), data, out, monitor)
+    if isinstance(config, AdaptConfig):
+        from MedEnhanceLib.jobs.kinds.train_adapted import train_adapted
+
+        return train_adapted(config, data, out, monitor)
     if method == "slices":
         from MedEnhanceLib.hqg.slices.train import train_slices
 
