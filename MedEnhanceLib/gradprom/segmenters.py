@@ -1,0 +1,458 @@
+"""A user's own, frozen segmenter, through which an enhancer can be taught.
+
+slab on the networks' scale → axes, spacing, intensities → sides filled up → network → back
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the field's own short name
+
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import InputError, ModelError
+from MedEnhanceLib.gradprom import segmenter_files, segmenter_spec
+from MedEnhanceLib.gradprom.segmenter_spec import SegmenterSpec as SegmenterSpec
+from MedEnhanceLib.gradprom.segmenter_spec import View as View
+from MedEnhanceLib.gradprom.segmenter_spec import axes_of, zoom_of
+from MedEnhanceLib.nets.intensity import Scaling, scaling_for
+from MedEnhanceLib.runtime.progress import Monitor
+
+#: Resampling by more shows the network images unlike those that it learned from.
+_MOST_ZOOM = 3.0
+#: Pixels of slices at once: what is best on a CPU.
+_PIXELS = 512 * 512
+#: Side of the probe along each axis, at least; normalization needs more than one voxel inside.
+_PROBE = 32
+#: Probabilities of a voxel add up to 1 within this.
+_SUM = 1e-3
+#: Labels of a slab may lie this far, in voxels, from the image's grid.
+_GRID_TOLERANCE = 0.1
+
+
+def open_segmenter(
+    source: str | Path | nn.Module,
+    *,
+    spec: Mapping[str, Any] | SegmenterSpec | None = None,
+    trust: bool = False,
+) -> Segmenter:
+    """Open a segmenter, freeze it, and check with a probe that it can teach.
+
+    Args:
+        source: the name or folder of a head of MedEnhance; a MONAI bundle, folder or zip; a
+            TorchScript file, an exported program (.pt2), or a file of weights (safetensors, or
+            torch.save of a state dict); in Python also a module, which is copied.
+        spec: what it expects. None: the bundle's own, or that of `<file>.json` beside the file.
+        trust: whether files that contain a program, TorchScript and .pt2, may run.
+    Raises:
+        ModelError: it cannot be read, is not trusted, does not fit its spec, or does not teach:
+            its output does not depend differentiably on the image.
+        ConfigError: `spec` is not valid.
+        DependencyError: its network needs a package that is missing.
+    """
+    stated = None if spec is None else segmenter_spec.spec_from(spec)
+    found = segmenter_files.find(source, stated, trust=trust)
+    network = Frozen(found.network, found.spec, found.name)
+    probe(network, found.spec, found.name)
+    return Segmenter(
+        found.name,
+        found.kind,
+        network,
+        found.spec.labels,
+        found.spec,
+        found.sha256,
+        found.notes,
+    )
+
+
+class Frozen(nn.Module):
+    """A network that does not learn: no gradient for its weights, statistics as they are."""
+
+    def __init__(self, network: nn.Module, spec: SegmenterSpec, name: str) -> None:
+        super().__init__()
+        self.network = network
+        self._key, self._name = spec.output, name
+        self._inverse = _LOGITS[spec.activation] if spec.probabilities else None
+        self.training = False
+        self.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Frozen:
+        """No effect: a module that contains this one may be trained, this one is not."""
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, channels, …] → logits [B, outputs, …]; of several outputs, the first."""
+        found = self.network(images)
+        if isinstance(found, Mapping):
+            if self._key not in found:
+                raise ModelError(
+                    f"segmenter {self._name!r} gives a dictionary with "
+                    f"{', '.join(map(str, found))}",
+                    "Name the key of its logits in its spec (output).",
+                )
+            found = found[self._key]
+        while isinstance(found, list | tuple) and found:
+            found = found[0]
+        if not isinstance(found, Tensor):
+            raise ModelError(
+                f"segmenter {self._name!r} gives a {type(found).__name__}, no tensor",
+                "Give a network whose output is logits [batch, channels, …].",
+            )
+        return self._inverse(found) if self._inverse else found
+
+
+def _log_odds(probabilities: Tensor) -> Tensor:
+    return torch.logit(probabilities, eps=1e-6)
+
+
+def _log(probabilities: Tensor) -> Tensor:
+    return probabilities.clamp_min(1e-6).log()
+
+
+#: From probabilities to logits whose activation gives them.
+_LOGITS: dict[str, Callable[[Tensor], Tensor]] = {"softmax": _log, "sigmoid": _log_odds}
+
+
+def probe(network: nn.Module, spec: SegmenterSpec, name: str) -> None:
+    """Raise ModelError unless the network takes and gives what its spec says, and can teach."""
+    side = math.ceil(_PROBE / spec.multiple) * spec.multiple
+    sides = spec.window if spec.fixed else (side,) * spec.dimensions
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand((1, spec.channels, *sides), generator=generator).requires_grad_()
+    before = [buffer.clone() for buffer in network.buffers()]
+    who, shape = f"segmenter {name!r}", " × ".join(map(str, sides))
+    try:
+        given = network(images)
+        again = network(images)
+    except ModelError:
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, KeyError) as cause:
+        raise ModelError(
+            f"{who} does not take {_count(spec.channels, 'channel')} of {shape} voxels"
+            f"{_first_layer(network, spec)}: {_first_line(cause)}",
+            "Correct its spec: dimensions, context, multiple, window and fixed.",
+        ) from cause
+    if not given.is_floating_point():
+        raise ModelError(
+            f"{who} is not differentiable: it gives whole numbers ({given.dtype}), as after an "
+            "argmax",
+            "Export it without the last step, so that it gives logits.",
+        )
+    if given.ndim != images.ndim or given.shape[2:] != images.shape[2:]:
+        raise ModelError(
+            f"{who} gives {list(given.shape)} for {list(images.shape)}",
+            "A segmenter gives [batch, channels, …] on the grid of its input.",
+        )
+    if given.shape[1] != spec.outputs:
+        more = " and the background" if spec.activation == "softmax" else ""
+        raise ModelError(
+            f"{who} gives {_count(given.shape[1], 'channel')}, its spec names "
+            f"{_count(len(spec.labels), 'label')}{more}, which makes {spec.outputs}",
+            "Correct labels or activation in its spec.",
+        )
+    if not torch.isfinite(given).all():
+        raise ModelError(f"{who} gives values that are not finite", "Check its weights.")
+    if not torch.equal(given, again):
+        raise ModelError(
+            f"{who} gives another result each time", "Export it for use, without dropout (eval)."
+        )
+    if any(not torch.equal(a, b) for a, b in zip(before, network.buffers(), strict=True)):
+        raise ModelError(f"{who} changes itself when it is used", "Export it for use (eval).")
+    weights = torch.randn(given.shape, generator=generator)
+    slope = None
+    if given.requires_grad:
+        (slope,) = torch.autograd.grad((given * weights).sum(), images, allow_unused=True)
+    if slope is None or not slope.any():
+        raise ModelError(
+            f"{who} is not differentiable: its output does not depend smoothly on the image, as "
+            "after an argmax or a threshold",
+            "Export it without the last step, so that it gives logits.",
+        )
+    if not torch.isfinite(slope).all():
+        raise ModelError(f"{who} has a gradient that is not finite", "Check its weights.")
+    sums = given.detach().sum(dim=1)
+    is_share = bool((given >= 0).all()) and float((sums - 1).abs().max()) < _SUM
+    if spec.activation == "softmax" and is_share:
+        raise ModelError(
+            f"{who} gives probabilities: its channels add up to 1",
+            "State probabilities: true in its spec.",
+        )
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def _first_line(cause: BaseException) -> str:
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0][:200]
+
+
+def _first_layer(network: nn.Module, spec: SegmenterSpec) -> str:
+    """What the first convolution takes, where that is another number of channels."""
+    shapes = (p.shape for p in network.parameters() if p.ndim == spec.dimensions + 2)
+    taken = next((shape[1] for shape in shapes), spec.channels)
+    return f" (its first layer takes {taken})" if taken != spec.channels else ""
+
+
+@dataclass(frozen=True, eq=False)
+class Segmenter:
+    """A frozen segmenter with what it expects.
+
+    Attributes:
+        name: as the user knows it.
+        kind: head, monai-bundle, torchscript, exported-program, state-dict or module.
+        network: [B, channels, …] → logits [B, outputs, …]; frozen, for use.
+        labels: names of its labels; label n has the index n + 1, the background 0.
+        spec: what it expects.
+        sha256: of its weights.
+        notes: what of its bundle was left out, for users.
+    """
+
+    name: str
+    kind: str
+    network: nn.Module
+    labels: tuple[str, ...]
+    spec: SegmenterSpec
+    sha256: str
+    notes: tuple[str, ...] = ()
+
+    def identity(self) -> dict[str, str]:
+        """Name, kind and hash, as manifests record them."""
+        return {"name": self.name, "kind": self.kind, "sha256": self.sha256}
+
+    def check(self, volume: Volume, labels: Volume | None = None) -> None:
+        """Raise an error for a volume, or labels drawn on it, that the segmenter is not for.
+
+        Raises:
+            ModelError: it was trained on another modality.
+            InputError: the volume is a sequence, too coarse, too fine or too small; the labels
+                lie on another grid, or hold values that are no label.
+        """
+        spec, who = self.spec, volume.source or "volume"
+        if volume.is_sequence:
+            raise InputError(f"{who}: a sequence", "Give one frame at a time.")
+        is_open = volume.modality_is_guess or volume.modality == "OT"
+        if volume.modality != spec.modality and not is_open:
+            raise ModelError(
+                f"segmenter {self.name!r} is for {spec.modality}, {who} is {volume.modality}",
+                "Use another segmenter, or correct the modality (--modality, or modality= when "
+                "loading).",
+            )
+        axes, _ = axes_of(spec.orientation, volume.geometry)
+        zoom = zoom_of(spec.spacing, axes, volume.geometry)
+        worst = max(zoom, key=lambda one: abs(math.log(one)))
+        if abs(math.log(worst)) > math.log(_MOST_ZOOM):
+            place = zoom.index(worst)
+            raise InputError(
+                f"{who}: voxels of {volume.geometry.spacing[2 - axes[place]]:.3g} mm, segmenter "
+                f"{self.name!r} is for {spec.spacing[place]:g} mm: more than {_MOST_ZOOM:g} times "
+                "apart",
+                "Choose volumes of about its resolution.",
+            )
+        sides = View(axes=axes, zoom=zoom).sides(volume.shape)[3 - spec.dimensions :]
+        if any(2 * side < spec.multiple for side in sides):
+            raise InputError(
+                f"{who}: {' × '.join(map(str, sides))} voxels at the resolution of segmenter "
+                f"{self.name!r}, which needs {spec.multiple}",
+                "Choose larger volumes: most of what it would see is filling.",
+            )
+        if labels is not None:
+            self._check_labels(volume, labels, who)
+
+    def _check_labels(self, volume: Volume, labels: Volume, who: str) -> None:
+        there = labels.source or f"labels of {who}"
+        if labels.shape != volume.shape or not labels.geometry.is_close(
+            volume.geometry, _GRID_TOLERANCE, shape=volume.shape
+        ):
+            raise InputError(f"{there}: another grid than {who}", "Give labels drawn on the image.")
+        values = labels.voxels
+        if values.dtype.kind == "f" and not bool((values == np.round(values)).all()):
+            raise InputError(f"{there}: values between whole numbers", "Give a label volume.")
+        low, high, most = int(values.min()), int(values.max()), len(self.labels)
+        if low < 0 or high > most:
+            raise InputError(
+                f"{there}: values from {low} to {high}, segmenter {self.name!r} has "
+                f"{_count(most, 'label')} ({', '.join(self.labels[:5])}"
+                f"{' …' if most > 5 else ''})",
+                f"Number its labels from 1 to {most}, in this order, and the background 0.",
+            )
+
+    def view_of(self, volume: Volume, scaling: Scaling) -> View:
+        """What of the way to the network depends on the volume.
+
+        Args:
+            volume: what intensities are measured on, as it is, where the spec says so.
+            scaling: of the slabs, as nets.intensity.scaling_for gives it.
+        """
+        return segmenter_spec.view_of(self.spec, volume, scaling)
+
+    def logits(self, slab: Tensor, view: View) -> Tensor:
+        """What the segmenter finds in a slab, differentiably.
+
+        slab: [D, H, W], on the scale of this project's networks. Returns [C, D, H, W] on the same
+        grid; with softmax, channel 0 is the background.
+        """
+        seen = self._seen(slab, view)
+        # Half precision would round away the small differences that teach.
+        with torch.autocast(slab.device.type, enabled=False):
+            found = self._run(seen, slice(0, len(seen)), is_whole=False)
+        found = _resampled(found, _along(slab.shape, view))
+        return _turned_back(found, view)
+
+    def loss(self, slab: Tensor, view: View, target: Tensor) -> Tensor:
+        """Dice and cross-entropy of a slab, a scalar.
+
+        slab: [D, H, W], as for `logits`. target: label indices [D, H, W], 0 for the background, or
+        shares of each channel, [C, D, H, W].
+        """
+        from monai.losses.dice import DiceLoss
+
+        logits = self.logits(slab, view)
+        wanted = self._shares(target.to(slab.device))[None]
+        is_softmax = self.spec.activation == "softmax"
+        # Most of a slab is background: it would drown the labels in the Dice.
+        dice = DiceLoss(
+            include_background=not is_softmax, softmax=is_softmax, sigmoid=not is_softmax
+        )
+        entropy = F.cross_entropy if is_softmax else F.binary_cross_entropy_with_logits
+        loss: Tensor = dice(logits[None], wanted) + entropy(logits[None], wanted)
+        return loss
+
+    def _shares(self, target: Tensor) -> Tensor:
+        """Indices [D, H, W] → 0 or 1 for each channel, [C, D, H, W]; shares as they are."""
+        if target.ndim == 4:
+            if len(target) != self.spec.outputs:
+                raise InputError(
+                    f"a target of {_count(len(target), 'channel')}, segmenter {self.name!r} has "
+                    f"{self.spec.outputs}",
+                    "Give one for each channel of its logits.",
+                )
+            return target.float()
+        wanted = F.one_hot(target.long(), len(self.labels) + 1).movedim(-1, 0).float()
+        return wanted if self.spec.activation == "softmax" else wanted[1:]
+
+    def find(self, volume: Volume, monitor: Monitor | None = None) -> npt.NDArray[np.uint8]:
+        """Label indices of a whole volume on its grid, 0 for the background.
+
+        Overlapping labels: the likeliest counts. Raises as `check`; Cancelled.
+        """
+        monitor = monitor or Monitor()
+        self.check(volume)
+        scaling = scaling_for(volume)
+        view = self.view_of(volume, scaling)
+        found = torch.zeros(_along(volume.shape, view), dtype=torch.uint8)
+        with torch.inference_mode():
+            slab = torch.from_numpy(scaling.apply(volume.voxels))
+            seen = self._seen(slab.to(self._device()), view)
+            for where in self._parts(seen, view):
+                part = monitor.part(where.start / len(seen), where.stop / len(seen))
+                part.progress(0, "segmenting")
+                logits = self._run(seen, where, is_whole=True, monitor=part)
+                # Slices that are not resampled across are the volume's own.
+                rows = where if view.zoom[0] == 1 else slice(0, len(found))
+                sides = (rows.stop - rows.start, *found.shape[1:])
+                found[rows] = self._likeliest(logits, sides)
+        monitor.progress(1, "segmenting")
+        return np.ascontiguousarray(_turned_back(found[None], view)[0].numpy())
+
+    def _parts(self, seen: Tensor, view: View) -> Iterator[slice]:
+        """Slices at once: few of 2D networks, unless they are resampled across; all of others."""
+        step = len(seen)
+        if self.spec.dimensions == 2 and view.zoom[0] == 1:
+            step = max(1, _PIXELS // (seen.shape[1] * seen.shape[2]))
+        for start in range(0, len(seen), step):
+            yield slice(start, min(start + step, len(seen)))
+
+    def _likeliest(self, logits: Tensor, sides: tuple[int, int, int]) -> Tensor:
+        """The index of the highest channel; one channel after the other, to save memory."""
+        is_softmax = self.spec.activation == "softmax"
+        best = _resampled(logits[:1], sides)[0] if is_softmax else torch.zeros(sides).to(logits)
+        found = torch.zeros(sides, dtype=torch.uint8, device=logits.device)
+        for index, channel in enumerate(logits[1:] if is_softmax else logits, start=1):
+            values = _resampled(channel[None], sides)[0]
+            found[values > best] = index
+            best = torch.maximum(best, values)
+        return found.cpu()
+
+    def _device(self) -> torch.device:
+        tensors = chain(self.network.parameters(), self.network.buffers())
+        return next((one.device for one in tensors), torch.device("cpu"))
+
+    def _seen(self, slab: Tensor, view: View) -> Tensor:
+        """The slab in the network's axes, spacing and intensities."""
+        turned = slab.float().permute(view.axes).flip(view.flips)
+        seen = _resampled(turned[None], view.sides(slab.shape))[0]
+        values = seen * view.gain + view.offset
+        if view.zero is not None:
+            at, near = view.zero
+            values = torch.where((values - at).abs() <= near, 0.0, values)
+        return values if view.clip is None else values.clamp(*view.clip)
+
+    def _run(
+        self, seen: Tensor, where: slice, *, is_whole: bool, monitor: Monitor | None = None
+    ) -> Tensor:
+        """Logits [C, …] of slices of the network's grid; in windows if whole volumes are run so."""
+        spec = self.spec
+        if spec.dimensions == 3:
+            batch = seen[None, None]
+        else:
+            offsets = torch.arange(-spec.context, spec.context + 1)
+            wanted = torch.arange(where.start, where.stop)[:, None] + offsets
+            batch = seen[wanted.clamp(0, len(seen) - 1).to(seen.device)]
+        if spec.fixed or (is_whole and spec.window):
+            found = self._in_windows(batch, monitor)
+        else:
+            filling = [(0, -side % spec.multiple) for side in reversed(batch.shape[2:])]
+            found = self.network(F.pad(batch, [*chain(*filling)], mode="replicate"))
+            found = found[(..., *(slice(0, side) for side in batch.shape[2:]))]
+        return found[0] if spec.dimensions == 3 else found.movedim(0, 1)
+
+    def _in_windows(self, batch: Tensor, monitor: Monitor | None) -> Tensor:
+        from monai.inferers.utils import sliding_window_inference
+
+        spec, done = self.spec, 0
+        windows = len(batch) * math.prod(
+            math.ceil(max(side - window, 0) / max(1, int(window * (1 - spec.overlap)))) + 1
+            for side, window in zip(batch.shape[2:], spec.window, strict=True)
+        )
+
+        def run(images: Tensor) -> Tensor:
+            nonlocal done
+            if monitor is not None:
+                monitor.progress(done / windows, "segmenting")
+            done += 1
+            found: Tensor = self.network(images)
+            return found
+
+        found: Tensor = sliding_window_inference(
+            batch, spec.window, 1, run, spec.overlap, mode="gaussian", padding_mode="replicate"
+        )
+        return found
+
+
+def _along(shape: tuple[int, ...], view: View) -> tuple[int, int, int]:
+    """Sides of a volume or slab along the network's axes, on its own grid."""
+    first, second, third = (int(shape[axis]) for axis in view.axes)
+    return first, second, third
+
+
+def _resampled(values: Tensor, sides: tuple[int, int, int]) -> Tensor:
+    """[C, …] on another grid of the same extent, linearly; as it is where the grid is the same."""
+    if values.shape[1:] == sides:
+        return values
+    return F.interpolate(values[None], sides, mode="trilinear", align_corners=False)[0]
+
+
+def _turned_back(values: Tensor, view: View) -> Tensor:
+    """[C, …] along the network's axes → [C, D, H, W]."""
+    back = [0, *(1 + view.axes.index(axis) for axis in range(3))]
+    return values.flip([1 + axis for axis in view.flips]).permute(back)

@@ -1,0 +1,386 @@
+"""MONAI bundles as segmenters: read as data, understood or refused with file and field."""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.networks.nets import UNet
+
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.gradprom import segmenter_files
+from MedEnhanceLib.gradprom.segmenters import Segmenter, open_segmenter
+from MedEnhanceLib.nets.intensity import scaling_for
+
+Fields = dict[str, Any]
+_CLIP = {"a_min": -100, "a_max": 300, "b_min": 0, "b_max": 1, "clip": True}
+
+
+def of(target: str, **arguments: Any) -> Fields:
+    return {"_target_": target, **arguments}
+
+
+INFERENCE: Fields = {
+    "imports": ["$import os"],
+    "bundle_root": ".",
+    "image_key": "image",
+    "sizes": {"patch": [32, 32, 16], "overlap": 0.5},
+    "device": "$torch.device('cuda:0')",
+    "network_def": of(
+        "UNet",
+        spatial_dims=3,
+        in_channels=1,
+        out_channels=3,
+        channels=[4, 8, 8],
+        strides=[2, 2],
+        norm=["GROUP", {"num_groups": 2}],
+    ),
+    "network": "$@network_def.to(@device)",
+    "preprocessing": of(
+        "Compose",
+        transforms=[
+            of("LoadImaged", keys="@image_key", reader="ITKReader"),
+            of("EnsureChannelFirstd", keys="@image_key"),
+            of("monai.transforms.Orientationd", keys="@image_key", axcodes="RAS"),
+            of("Spacingd", keys="@image_key", pixdim=[1.5, 1.5, 2.0], mode="bilinear"),
+            of("ScaleIntensityRanged", keys="@image_key", **_CLIP),
+            of("RandFlipd", keys="@image_key", _disabled_=True),
+            of("EnsureTyped", keys="@image_key", dtype="$torch.float32"),
+        ],
+    ),
+    "inferer": of(
+        "SlidingWindowInferer", roi_size="@sizes#patch", overlap="@sizes::overlap", sw_batch_size=4
+    ),
+    "postprocessing": of(
+        "Compose",
+        transforms=[
+            of("Activationsd", keys="pred", softmax=True),
+            of("Invertd", keys="pred", transform="@preprocessing", nearest_interp=False),
+            of("AsDiscreted", keys="pred", argmax=True),
+            of("KeepLargestConnectedComponentd", keys="pred"),
+            of("SaveImaged", keys="pred", output_dir="$@bundle_root + '/eval'"),
+        ],
+    ),
+    "run": ["$__import__('os')"],
+}
+METADATA: Fields = {
+    "name": "Two organs",
+    "network_data_format": {
+        "inputs": {"image": {"modality": "CT", "num_channels": 1, "spatial_shape": [32, 32, 16]}},
+        "outputs": {"pred": {"channel_def": {"0": "background", "1": "liver", "2": "spleen"}}},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    arguments = {k: v for k, v in INFERENCE["network_def"].items() if k != "_target_"}
+    torch.manual_seed(5)
+    file = tmp_path_factory.mktemp("weights") / "model.pt"
+    torch.save(UNet(**arguments).state_dict(), file)
+    return file
+
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def make(weights: Path, tmp_path: Path) -> Make:
+    def make(inference: Fields = INFERENCE, metadata: Fields = METADATA) -> Path:
+        folder = tmp_path / "organs"
+        for part in ("configs", "models"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        (folder / "configs/inference.json").write_text(json.dumps(inference))
+        (folder / "configs/metadata.json").write_text(json.dumps(metadata))
+        (folder / "models/model.pt").write_bytes(weights.read_bytes())
+        return folder
+
+    return make
+
+
+def changed(base: Fields, place: str, value: Any) -> Fields:
+    """A copy with another value at `place`; None removes it."""
+    fields = copy.deepcopy(base)
+    at: Any = fields
+    *path, last = place.split(".")
+    for part in path:
+        at = at[int(part)] if isinstance(at, list) else at[part]
+    if value is None:
+        del at[last]
+    elif isinstance(at, list):
+        at[int(last)] = value
+    else:
+        at[last] = value
+    return fields
+
+
+def with_steps(*steps: Fields) -> Fields:
+    """The configuration with these steps in place of its own."""
+    load = of("LoadImaged", keys="image")
+    return changed(INFERENCE, "preprocessing.transforms", [load, *steps])
+
+
+def ct() -> Volume:
+    rng = np.random.default_rng(1)
+    voxels = rng.normal(50, 80, (20, 36, 32)).astype(np.int16)
+    return Volume(voxels, Geometry((1.5, 1.5, 2.0)), modality="CT", source="ct")
+
+
+def test_a_bundle_is_understood(make: Make) -> None:
+    segmenter = open_segmenter(make())
+    spec = segmenter.spec
+    assert (segmenter.kind, segmenter.name) == ("monai-bundle", "organs")
+    assert segmenter.labels == ("liver", "spleen")
+    assert (spec.modality, spec.dimensions, spec.orientation) == ("CT", 3, "RAS")
+    assert (spec.spacing, spec.window, spec.overlap) == ((1.5, 1.5, 2.0), (32, 32, 16), 0.5)
+    assert (spec.activation, spec.multiple) == ("softmax", 4)
+    intensity = {"kind": "window", "low": -100, "high": 300, "to_low": 0, "to_high": 1}
+    assert spec.to_json()["intensity"] == {**intensity, "clip": True, "nonzero": False}
+    assert any("KeepLargestConnectedComponentd" in note for note in segmenter.notes)
+
+
+def test_a_bundle_finds_what_its_network_gives_in_monai(make: Make, weights: Path) -> None:
+    from monai.inferers import SlidingWindowInferer
+    from monai.transforms import ScaleIntensityRange
+
+    volume = ct()
+    arguments = {k: v for k, v in INFERENCE["network_def"].items() if k != "_target_"}
+    network = UNet(**arguments).eval()
+    network.load_state_dict(torch.load(weights, weights_only=True))
+    # LPS to RAS by hand: both first axes are reversed. The spacing is already that of the bundle.
+    array = torch.from_numpy(volume.voxels.astype(np.float32).T.copy())[None].flip((1, 2))
+    seen = ScaleIntensityRange(**_CLIP)(array)[None]
+    with torch.no_grad():
+        given = SlidingWindowInferer((32, 32, 16), overlap=0.5, mode="gaussian")(seen, network)
+    wanted = given[0].argmax(dim=0).flip((0, 1)).numpy().T
+    found = open_segmenter(make()).find(volume)
+    assert np.unique(wanted).size > 1
+    assert (found == wanted).mean() > 0.999  # two labels may be equally likely within rounding
+
+
+def test_a_zip_is_read_as_the_folder(make: Make, tmp_path: Path) -> None:
+    folder = make()
+    archive = tmp_path / "organs.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as target:
+        target.writestr("../../escaped.txt", "out of the folder")
+        for file in folder.rglob("*"):
+            target.write(file, f"v1/organs/{file.relative_to(folder)}")
+    one, other = open_segmenter(archive), open_segmenter(folder)
+    assert (one.spec, one.sha256, one.name) == (other.spec, other.sha256, "organs")
+    assert not list(tmp_path.parent.rglob("escaped.txt"))
+
+
+def test_sizes_in_a_zip_are_not_believed(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, archive = make(), tmp_path / "bomb.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as target:
+        target.write(folder / "configs/metadata.json", "configs/metadata.json")
+        target.writestr("configs/inference.json", b" " * 3_000_000)
+    assert archive.stat().st_size < 20_000
+    monkeypatch.setattr(segmenter_files, "_MOST_TEXT", 1 << 20)
+    with pytest.raises(ModelError, match=r"inference\.json: larger than 1 MiB"):
+        open_segmenter(archive)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "sentence"),
+    [
+        ("network_def._target_", "scripts.net.Mine", r"network_def._target_ is 'scripts.net.Mine'"),
+        ("network_def._target_", "os.system", r"network_def._target_ is 'os.system'"),
+        ("network_def._target_", "builtins.eval", r"network_def._target_"),
+        ("network_def.act", "$__import__('os').mkdir('ran')", r"network_def.act is Python code"),
+        ("network_def.norm.1.num_groups", "$1 + 1", r"norm\[1\].num_groups is Python code"),
+        ("network_def.act", {"_target_": "torch.nn.ReLU"}, r"network_def.act is an object"),
+        ("network_def.in_channels", "@nowhere", r"in_channels refers to @nowhere, which is not"),
+        ("network_def.in_channels", "%x.json#a", r"in_channels is '%x.json#a'"),
+        ("network_def", "$__import__('os').mkdir('ran')", r"network_def is Python code"),
+        ("network_def", None, r"network is Python code"),
+        ("image_key", "@image_key", r"keys refers to itself"),
+        ("image_key", ["t1", "t2"], r"keys reads 2 images \(t1, t2\) at once"),
+        ("preprocessing", None, r"preprocessing is missing"),
+        ("preprocessing.transforms.3", of("Lambdad", keys="image", func="$print"),
+         r"transforms\[3\]._target_ is 'Lambdad', which is none of LoadImage"),
+        ("preprocessing.transforms.3", of("scripts.Orientationd"), r"is 'scripts.Orientationd'"),
+        ("preprocessing.transforms.3.pixdim", "$[1, 1, 1]", r"transforms\[3\].pixdim is Python"),
+        ("preprocessing.transforms.3.diagonal", True, r"diagonal turns oblique volumes"),
+        ("preprocessing.transforms.3.new", 1, r"new is an argument that is not understood"),
+        ("preprocessing.transforms.0.converter", "$int", r"converter is an argument that is not"),
+        ("preprocessing.transforms.1.channel_dim", -1, r"several channels"),
+        ("preprocessing.transforms.6.dtype", "$torch.uint8", r"dtype is .*uint8.*, no floats"),
+        ("preprocessing.transforms.2.axcodes", "RRR", r"orientation is 'RRR'"),
+        ("preprocessing.transforms.4.a_max", -200, r"transforms\[4\] cannot be used: .* -100"),
+        ("preprocessing.transforms.4.clip", "yes", r"clip is 'yes', neither true nor false"),
+        ("preprocessing.transforms.5._disabled_", False, r"'RandFlipd'"),
+        ("inferer._target_", "scripts.Inferer", r"inferer._target_ is 'scripts.Inferer'"),
+        ("inferer.overlap", "$0.5", r"inferer.overlap is Python code"),
+        ("postprocessing.transforms.3", of("Lambdad", func="$x"), r"change what the labels mean"),
+        ("postprocessing.transforms.0.softmax", False, r"is neither softmax nor sigmoid"),
+        ("postprocessing.transforms.2", of("AsDiscreted", threshold=0.5), r"sigmoid after softmax"),
+    ],
+)  # fmt: skip
+def test_what_is_not_understood_is_refused_and_not_run(
+    place: str,
+    value: Any,
+    sentence: str,
+    make: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=rf"configs/inference.json: .*{sentence}") as caught:
+        open_segmenter(make(changed(INFERENCE, place, value)))
+    assert "organs.json" in caught.value.hint or "beside the bundle" in caught.value.hint
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "sentence"),
+    [
+        ("network_data_format.inputs.image.num_channels", 4, "num_channels is 4; a segmenter of"),
+        ("network_data_format.inputs.image.modality", "US", "modality is 'US', not CT or MR"),
+        ("network_data_format.inputs.second", {"modality": "CT"}, "inputs names 2 inputs"),
+        ("network_data_format.outputs.pred.channel_def", {}, "channel_def is missing"),
+        ("network_data_format", None, "network_data_format is missing"),
+    ],
+)
+def test_metadata_that_do_not_fit_are_refused(
+    place: str, value: Any, sentence: str, make: Make
+) -> None:
+    with pytest.raises(ModelError, match=rf"configs/metadata.json: .*{sentence}"):
+        open_segmenter(make(metadata=changed(METADATA, place, value)))
+
+
+def test_a_bundle_that_is_not_whole_says_what_is_missing(make: Make) -> None:
+    def refused(sentence: str) -> str:
+        with pytest.raises(ModelError, match=sentence) as caught:
+            open_segmenter(folder)
+        return caught.value.hint
+
+    folder = make()
+    (folder / "models/model.pt").unlink()
+    assert "monai.bundle download" in refused(
+        "neither models/model.safetensors nor models/model.pt"
+    )
+    (folder / "configs/inference.json").write_text("[")
+    refused("inference.json: no JSON")
+    (folder / "configs/inference.json").write_text("[]")
+    refused("inference.json: no JSON object")
+    (folder / "configs/inference.json").unlink()
+    assert "organs.json" in refused(r"no configs/inference.json inside \(YAML is not read\)")
+    make(changed(INFERENCE, "network_def.spatial_dims", [3]))
+    refused("its configurations cannot be understood")
+
+
+def test_a_spec_beside_a_bundle_takes_the_place_of_its_own(make: Make) -> None:
+    folder = make(changed(INFERENCE, "preprocessing.transforms.3.pixdim", "$[1, 1, 1]"))
+    spec = {"modality": "CT", "labels": ["a", "b"], "spacing": [3, 3, 3], "multiple": 4}
+    folder.with_name("organs.json").write_text(json.dumps(spec))
+    segmenter = open_segmenter(folder)
+    assert (segmenter.labels, segmenter.spec.spacing) == (("a", "b"), (3, 3, 3))
+
+
+def test_torchscript_of_a_bundle_runs_where_it_is_trusted(make: Make) -> None:
+    folder = make(changed(INFERENCE, "network_def._target_", "scripts.net.Mine"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        network = UNet(3, 1, 3, [4, 8], [2], norm="batch").eval()
+        torch.jit.trace(network, torch.rand(1, 1, 32, 32, 32)).save(folder / "models/model.ts")
+    with pytest.raises(ModelError, match=r"scripts.net.Mine") as caught:
+        open_segmenter(folder)
+    assert "--trust-segmenter" in caught.value.hint
+    assert open_segmenter(folder, trust=True).labels == ("liver", "spleen")
+
+
+@pytest.mark.parametrize(
+    ("steps", "wanted"),
+    [
+        ([of("NormalizeIntensityd", keys="image", nonzero="True", channel_wise=True)],
+         {"kind": "z-score", "nonzero": True}),
+        ([of("NormalizeIntensityd", keys="image", nonzero=True),
+          of("ScaleIntensityd", keys="image", minv=-1.0, maxv=1.0)],
+         {"kind": "scale", "to_low": -1, "to_high": 1}),
+        ([of("ScaleIntensityRanged", keys=["image"], a_min=-958, a_max=327, b_min=-958, b_max=327,
+             clip=True),
+          of("NormalizeIntensityd", keys="image", subtrahend=82, divisor=136)],
+         {"kind": "window", "low": -958, "high": 327, "to_low": (-958 - 82) / 136,
+          "to_high": (327 - 82) / 136, "clip": True}),
+        ([of("NormalizeIntensityd", keys="image", subtrahend=82, divisor=136)],
+         {"kind": "window", "low": 82, "high": 218}),
+        ([of("ScaleIntensityRangePercentilesd", keys="image", lower=1, upper=99, b_min=0, b_max=2)],
+         {"kind": "percentiles", "low": 1, "high": 99, "to_high": 2}),
+        ([of("ScaleIntensityd", keys="label")], {"kind": "none"}),
+        ([of("CropForegroundd", keys="image", source_key="image"),
+          of("NormalizeIntensityd", keys="image", nonzero=True)],
+         {"kind": "z-score", "nonzero": True}),
+    ],
+)  # fmt: skip
+def test_intensities_are_put_together(steps: list[Fields], wanted: Fields, make: Make) -> None:
+    intensity = open_segmenter(make(with_steps(*steps))).spec.intensity
+    assert {name: getattr(intensity, name) for name in wanted} == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    ("steps", "sentence"),
+    [
+        ([of("ScaleIntensityRanged", keys="image", **_CLIP), of("ScaleIntensityd", keys="image")],
+         r"transforms\[2\] follows another scale \(window\)"),
+        ([of("ScaleIntensityd", keys="image", factor=2, minv=None)], "factor is not understood"),
+        ([of("CropForegroundd", keys="image"), of("NormalizeIntensityd", keys="image")],
+         r"transforms\[1\] crops before intensities are measured \(z-score\)"),
+        ([of("NormalizeIntensityd", keys="image", subtrahend=1, divisor=0)], "divisor is 0"),
+        ([of("Spacingd", keys="image", pixdim=[1, 2, 3]),
+          of("Orientationd", keys="image", axcodes="RAS")], "after a spacing that differs"),
+        (["@image_key"], "is no transform"),
+    ],
+)  # fmt: skip
+def test_steps_that_cannot_be_put_together_are_refused(
+    steps: list[Any], sentence: str, make: Make
+) -> None:
+    with pytest.raises(ModelError, match=sentence):
+        open_segmenter(make(with_steps(*steps)))
+
+
+def test_without_an_orientation_axes_are_those_of_the_file(make: Make) -> None:
+    assert open_segmenter(make(with_steps())).spec.orientation == "IJK"
+
+
+def test_networks_of_slices_see_the_plane_of_their_bundle(make: Make) -> None:
+    def opened(inferer: Fields) -> Segmenter:
+        flat = changed(INFERENCE, "network_def.spatial_dims", 2)
+        arguments = {k: v for k, v in flat["network_def"].items() if k != "_target_"}
+        folder = make(changed(flat, "inferer", inferer))
+        torch.save(UNet(**arguments).state_dict(), folder / "models/model.pt")
+        return open_segmenter(folder)
+
+    last = opened(of("SlidingWindowInferer", roi_size=[32, 16]))
+    assert (last.spec.orientation, last.spec.spacing) == ("SRA", (2.0, 1.5, 1.5))
+    assert last.spec.window == (32, 16)
+    assert opened(of("SliceInferer", roi_size=[-1, 32], spatial_dim=1)).spec.orientation == "ARS"
+    segmenter = opened(of("SimpleInferer"))
+    volume = ct()
+    scaling = scaling_for(volume)
+    slab = torch.from_numpy(scaling.apply(volume.voxels))
+    logits = segmenter.logits(slab, segmenter.view_of(volume, scaling))
+    assert logits.shape == (3, *volume.shape)
+
+
+def test_independent_labels_have_no_background(make: Make) -> None:
+    fields = changed(INFERENCE, "postprocessing.transforms.0", of("Activationsd", sigmoid=True))
+    fields = changed(fields, "postprocessing.transforms.2", of("AsDiscreted", threshold=0.5))
+    with pytest.raises(ModelError, match="has a background beside independent labels"):
+        open_segmenter(make(fields))
+    names = {"0": "core", "1": "edema", "2": "whole"}
+    place = "network_data_format.outputs.pred.channel_def"
+    segmenter = open_segmenter(make(fields, changed(METADATA, place, names)))
+    assert (segmenter.labels, segmenter.spec.activation) == (("core", "edema", "whole"), "sigmoid")
