@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,20 +28,17 @@ from MedEnhanceLib.gradprom.budget import FidelityBudget
 from MedEnhanceLib.gradprom.config import AdaptConfig
 from MedEnhanceLib.gradprom.gate import GradientGate
 from MedEnhanceLib.gradprom.gradients import Gradient, both_gradients
-from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
 from MedEnhanceLib.nets.precision import move
 from MedEnhanceLib.nets.training import (
-    DivergenceError,
-    Journal,
     LossWatch,
     averaged_weights,
+    diverged,
+    run_steps,
     set_learning_rate,
-    training_steps,
 )
 from MedEnhanceLib.runtime.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
-CHECKPOINT = "checkpoint.safetensors"
 #: Sides of slabs are multiples of this.
 MULTIPLE = 16
 _METRIC_EVERY = 10
@@ -262,11 +258,8 @@ class Pair:
             losses |= self.tuned.tune(slabs, images, number)
         if number + 1 == self.begins:
             self.tuned.follow(self.twin)
-        if self.watch.observe(loss) or not all(map(math.isfinite, losses.values())):
-            raise DivergenceError(
-                f"the training diverged at step {number}",
-                "Start again in another folder with a lower learning_rate.",
-            )
+        if self.watch.observe(loss):
+            raise diverged(number)
         return losses
 
     def between(self, share: float) -> nn.Module:
@@ -360,24 +353,16 @@ def adapt(
     """
     pair = Pair(config, network, segmenter, Sampler(examples, config), device)
     out.mkdir(parents=True, exist_ok=True)
-    path = out / CHECKPOINT
     free = {"device": "", "checkpoint_s": 0.0, "data": (), "licence": ""}
-    parts = {"config": config_to_json(config) | free, **pair.parts()}
-    start, notes = 0, {"seconds": 0.0}
-    if path.exists():
-        start = load_checkpoint(path, notes=notes, **parts)
-        monitor.log(f"resumed at step {start}")
-    began = time.monotonic() - notes["seconds"]
-    journal = Journal(out / "metrics.jsonl", start, monitor)
-
-    def save(step: int) -> None:
-        notes = {"seconds": time.monotonic() - began}
-        save_checkpoint(path, step=step, notes=notes, **parts)
-
-    for number in training_steps(start, config.steps, save, config.checkpoint_s, monitor):
-        journal.add(pair.step(number))
-        if number % _METRIC_EVERY == 0 or number == config.steps - 1:
-            journal.report(number)
+    curves, seconds = run_steps(
+        pair.step,
+        config.steps,
+        out,
+        {"config": config_to_json(config) | free, **pair.parts()},
+        monitor,
+        every_s=config.checkpoint_s,
+        reported_every=_METRIC_EVERY,
+    )
     compared = pair.compare(pair.sampler)
     share = chosen_share(compared, config.budget)
     return Adapted(
@@ -385,9 +370,9 @@ def adapt(
         twin=pair.between(0.0),
         share=share,
         compared=compared,
-        curves=journal.curves,
+        curves=curves,
         pair=pair,
-        seconds=time.monotonic() - began,
+        seconds=seconds,
     )
 
 

@@ -19,8 +19,11 @@ from torch.optim.swa_utils import AveragedModel
 
 from MedEnhanceLib.errors import Cancelled, ModelError
 from MedEnhanceLib.io.atomic import atomic_write
+from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
 from MedEnhanceLib.runtime.progress import Monitor
 
+#: File of a training's state in its output folder.
+CHECKPOINT = "checkpoint.safetensors"
 _GO_ON = "Start again with the same output folder to continue."
 _WARM_UP = 0.02
 _LAST_SHARE = 0.01
@@ -79,6 +82,66 @@ def cancelled_before(*, resumed: bool) -> Cancelled:
         return Cancelled("cancelled before it went on; the checkpoint is as it was", _GO_ON)
     return Cancelled(
         "cancelled before the first step; no checkpoint was written", "Start again when you like."
+    )
+
+
+def run_steps(
+    step: Callable[[int], Mapping[str, float]],
+    count: int,
+    out: Path,
+    parts: Mapping[str, Any],
+    monitor: Monitor,
+    *,
+    every_s: float,
+    reported_every: int,
+    is_sound: Callable[[], bool] = lambda: True,
+) -> tuple[Curves, float]:
+    """All remaining steps of a training in one folder, from its checkpoint where there is one.
+
+    Args:
+        step: makes a step of this number; returns its losses.
+        count: of all steps.
+        out: folder of `checkpoint.safetensors` and `metrics.jsonl`.
+        parts: what `save_checkpoint` takes: config, modules, optimizers, generator.
+        monitor: progress, metrics and cancelling.
+        every_s: seconds between two checkpoints.
+        reported_every: steps between two reports of the losses.
+        is_sound: whether the state is worth a checkpoint.
+    Returns:
+        The losses by name, and the seconds of all steps.
+    Raises:
+        Cancelled: after a checkpoint was written.
+        ConfigError: the checkpoint is of another training.
+        DivergenceError: a loss is not finite.
+    """
+    path = out / CHECKPOINT
+    start, notes = 0, {"seconds": 0.0}
+    if path.exists():
+        start = load_checkpoint(path, notes=notes, **parts)
+        monitor.log(f"resumed at step {start}")
+    began = time.monotonic() - notes["seconds"]
+    journal = Journal(out / "metrics.jsonl", start, monitor)
+
+    def save(number: int) -> None:
+        if is_sound():
+            notes = {"seconds": time.monotonic() - began}
+            save_checkpoint(path, step=number, notes=notes, **parts)
+
+    for number in training_steps(start, count, save, every_s, monitor):
+        losses = step(number)
+        if not all(map(math.isfinite, losses.values())):
+            raise diverged(number)
+        journal.add(losses)
+        if number % reported_every == 0 or number == count - 1:
+            journal.report(number)
+    return journal.curves, time.monotonic() - began
+
+
+def diverged(number: int) -> DivergenceError:
+    """The error of a training that does not converge."""
+    return DivergenceError(
+        f"the training diverged at step {number}",
+        "Start again in another folder with a lower learning_rate.",
     )
 
 

@@ -5,8 +5,6 @@ open_source → Learner → numbered steps, with checkpoints → measured on hel
 
 from __future__ import annotations
 
-import math
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,11 @@ from MedEnhanceLib.bundles.suitability import training_length_limits
 from MedEnhanceLib.core.options import config_to_json
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
 from MedEnhanceLib.io.cohort import Cohort
-from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
-from MedEnhanceLib.nets.training import DivergenceError, Journal, cancelled_before, training_steps
+from MedEnhanceLib.nets.training import (
+    CHECKPOINT,
+    cancelled_before,
+    run_steps,
+)
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import (
@@ -35,7 +36,6 @@ from MedEnhanceLib.spg.images import Floats, axial_slices, data_sha256
 from MedEnhanceLib.spg.restorer import Learner, RestorerConfig, restored_psnr
 from MedEnhanceLib.spg.tasks import make_task
 
-_CHECKPOINT = "checkpoint.safetensors"
 _METRIC_EVERY = 20
 _SEED_OF_TEST = 1
 _DOES = {
@@ -74,7 +74,7 @@ def train_denoiser(
     try:
         source = open_source(data, config, monitor.part(0.0, 0.05))
     except Cancelled as cause:
-        raise cancelled_before(resumed=(out / _CHECKPOINT).exists()) from cause
+        raise cancelled_before(resumed=(out / CHECKPOINT).exists()) from cause
     out.mkdir(parents=True, exist_ok=True)
     task = make_task(source.damaging, source.modality)
     chosen = RestorerConfig(
@@ -122,34 +122,22 @@ def _learn(
     learner: Learner, config: TrainDenoiserConfig, source: Source, out: Path, monitor: Monitor
 ) -> float:
     """Run the remaining steps; the seconds of all steps."""
-    path = out / _CHECKPOINT
     parts: dict[str, Any] = {
         "config": config.learned_with() | {"data_sha256": source.sha256},
         "modules": {"network": learner.network, "drawn": learner.drawn},
         "optimizers": {"adam": learner.adam},
         "generator": learner.rng,
     }
-    start, notes = 0, {"seconds": 0.0}
-    if path.exists():
-        start = load_checkpoint(path, notes=notes, **parts)
-        monitor.log(f"resumed at step {start}")
-    began = time.monotonic() - notes["seconds"]
-    journal = Journal(out / "metrics.jsonl", start, monitor)
-
-    def save(step: int) -> None:
-        save_checkpoint(path, step=step, notes={"seconds": time.monotonic() - began}, **parts)
-
-    for number in training_steps(start, config.steps, save, config.checkpoint_s, monitor):
-        loss = float(learner.step(number))
-        if not math.isfinite(loss):
-            raise DivergenceError(
-                f"the training diverged at step {number}",
-                "Start again in another folder with a lower learning_rate.",
-            )
-        journal.add({"loss": loss})
-        if number % _METRIC_EVERY == 0 or number == config.steps - 1:
-            journal.report(number)
-    return time.monotonic() - began
+    _, seconds = run_steps(
+        lambda number: {"loss": float(learner.step(number))},
+        config.steps,
+        out,
+        parts,
+        monitor,
+        every_s=config.checkpoint_s,
+        reported_every=_METRIC_EVERY,
+    )
+    return seconds
 
 
 def _described(config: TrainDenoiserConfig, source: Source, seconds: float) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -21,22 +20,21 @@ from MedEnhanceLib.hqg.slices.config import TrainSlicesConfig
 from MedEnhanceLib.hqg.slices.network import SliceNet, restore_patches
 from MedEnhanceLib.hqg.slices.planes import OwnSampler, Patches, Planes, Sampler, read_planes
 from MedEnhanceLib.hqg.slices.profile import SliceStack
-from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
 from MedEnhanceLib.nets.precision import mixed_precision, move
 from MedEnhanceLib.nets.training import (
+    CHECKPOINT,
     DivergenceError,
-    Journal,
     LossWatch,
     averaged_weights,
     cancelled_before,
+    diverged,
     finite_weights,
+    run_steps,
     set_learning_rate,
-    training_steps,
 )
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
 
-CHECKPOINT = "checkpoint.safetensors"
 _METRIC_EVERY = 20
 #: Below this an error counts as its square, above it as it is.
 _ROUND = 0.02
@@ -134,10 +132,7 @@ class Learner:
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         value = float(loss.detach())
         if self.watch.observe(value) or not np.isfinite(value):
-            raise DivergenceError(
-                f"the training diverged at step {number} (loss {value:.3g})",
-                "Start again in another folder with a lower learning_rate.",
-            )
+            raise diverged(number)
         if torch.isfinite(norm):
             self.adam.step()
             self.average.update_parameters(self.network)
@@ -161,30 +156,24 @@ class Learner:
 
 def _learn(learner: Learner, out: Path, monitor: Monitor) -> float:
     """Run the remaining steps; the seconds of all steps."""
-    config, path = learner.config, out / CHECKPOINT
+    config = learner.config
     free = {"device": "", "checkpoint_s": 0.0, "data": (), "licence": "", "held_out": ()}
     parts: dict[str, Any] = {
         "config": config_to_json(config) | free,
         "modules": {"network": learner.network, "average": learner.average},
         "optimizers": {"adam": learner.adam},
     }
-    start, notes = 0, {"seconds": 0.0}
-    if path.exists():
-        start = load_checkpoint(path, notes=notes, **parts)
-        monitor.log(f"resumed at step {start}")
-    began = time.monotonic() - notes["seconds"]
-    journal = Journal(out / "metrics.jsonl", start, monitor)
-
-    def save(step: int) -> None:
-        if learner.is_sound:
-            notes = {"seconds": time.monotonic() - began}
-            save_checkpoint(path, step=step, notes=notes, **parts)
-
-    for number in training_steps(start, config.steps, save, config.checkpoint_s, monitor):
-        journal.add({"loss": learner.step(number)})
-        if number % _METRIC_EVERY == 0 or number == config.steps - 1:
-            journal.report(number)
-    return time.monotonic() - began
+    _, seconds = run_steps(
+        lambda number: {"loss": learner.step(number)},
+        config.steps,
+        out,
+        parts,
+        monitor,
+        every_s=config.checkpoint_s,
+        reported_every=_METRIC_EVERY,
+        is_sound=lambda: learner.is_sound,
+    )
+    return seconds
 
 
 def tuned(

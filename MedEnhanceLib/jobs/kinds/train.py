@@ -64,8 +64,9 @@ class TrainParams(Params):
         About(
             help="hqg: an enhancer; denoiser: a small network for one task, from a distilled set "
             "or a cohort; head: segmentation; gradprom: an enhancer for a segmenter that stays as "
-            "it is (--segmenter), or enhancer and head, learning from each other; slices: a network that restores thin slices; unicompress: a model of the "
-            "codec, by its part",
+            "it is (--segmenter), or enhancer and head, learning from each other; "
+            "slices: a network that restores thin slices; unicompress: a model of the codec, by "
+            "its part",
             flag="METHOD",
         ),
     ]
@@ -74,8 +75,9 @@ class TrainParams(Params):
     config: dict[str, Any] = option(
         factory=dict,
         help="fields of the method's configuration (hqg.TrainConfig, spg.TrainDenoiserConfig, "
-        "gradprom.AdaptConfig, JointConfig, gradprom.TrainHeadConfig, hqg.slices.TrainSlicesConfig, or those of a part "
-        "of the codec); preset (smoke, cpu, full, published) names the rest",
+        "gradprom.AdaptConfig, JointConfig, gradprom.TrainHeadConfig, "
+        "hqg.slices.TrainSlicesConfig, or those of a part of the codec); preset "
+        "(smoke, cpu, full, published) names the rest",
         flag=None,
     )
     config_name: str | None = option(
@@ -130,8 +132,8 @@ def cohort(high: Path, low: Path | None, labels: Path | None = None) -> tuple[Pa
     """The data folder and the configuration's fields for volumes of one's own.
 
     high, low, labels: folders of volumes of high and of low quality, and of labels of the former;
-    files or a folder of DICOM each, or one folder of DICOM. Patterns name kinds of files, not files: a bundle shows them to whoever
-    gets it. Raises InputError for what is no such folder.
+    files or a folder of DICOM each, or one folder of DICOM. Patterns name kinds of files, not
+    files: a bundle shows them to whoever gets it. Raises InputError for what is no such folder.
     """
     folders = {
         name: folder.resolve()

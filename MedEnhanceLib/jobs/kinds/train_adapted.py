@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -323,15 +323,19 @@ def _measure_held_out(
             monitor.log(f"{subject}: {one[0].relative_to(data)}")
             block, target = prepare.block(one, part.part(0, 0.1))
             noisy = prepare.noise.added(block, 0.5, config.seed + number)
-            states: list[tuple[str, Callable[[], Volume]]] = [
-                ("undamaged", lambda block=block: block),
-                ("noisy", lambda noisy=noisy: noisy),
-                ("filtered", lambda noisy=noisy: _enhanced(noisy, prepare.start, part)),
-                ("without the segmenter", lambda noisy=noisy: _by(twin, noisy, prepare, part)),
-                ("for the segmenter", lambda noisy=noisy: _by(bundle, noisy, prepare, part)),
-            ]
-            for state, make in states:
-                figures = _figures(block, make(), target, segmenter, part)
+            for state, bundle_of in (
+                ("undamaged", None),
+                ("noisy", None),
+                ("filtered", None),
+                ("without the segmenter", twin),
+                ("for the segmenter", bundle),
+            ):
+                image = block if state == "undamaged" else noisy
+                if bundle_of is not None:
+                    image = _by(bundle_of, noisy, prepare, part)
+                elif state == "filtered":
+                    image = _enhanced(noisy, prepare.start, part)
+                figures = _figures(block, image, target, segmenter, part)
                 rows.append({"subject": subject, "images": state, **figures})
     means = []
     for state in dict.fromkeys(row["images"] for row in rows):

@@ -16,11 +16,11 @@ RATE, NOISE = 0.05, 0.02
 
 
 def descended(
-    decibels: float, mode: str, scale: float = 1.0, steps: int = 1200
+    decibels: float, mode: str, scale: float = 1.0, steps: int = 400
 ) -> tuple[Tensor, float]:
-    """Main loss |x|² + 1, whose least is 1; the task wants x at (1, 0). Where it ends, and its cost.
+    """The main loss is |x|² + 1, whose least is 1; the task wants x at (1, 0).
 
-    The cost is that of the last half of the steps, in dB.
+    Where it ends, and its cost in the last half of the steps, in dB.
     """
     budget, gate = FidelityBudget(decibels), GradientGate(mode, ema=0.0)
     x, errors = torch.zeros(2), []
