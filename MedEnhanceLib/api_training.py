@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from MedEnhanceLib.api import PathLike, Watched
 from MedEnhanceLib.bundles import Bundle
 from MedEnhanceLib.core.options import About, about, narrowed, option, takes
-from MedEnhanceLib.gradprom.config import TrainHeadConfig
+from MedEnhanceLib.gradprom.config import AdaptConfig, TrainHeadConfig
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.slices.config import TrainSlicesConfig
 from MedEnhanceLib.io.cohort import Cohort
@@ -45,10 +45,11 @@ class TrainCall(Watched):
         | TrainConfig
         | TrainHeadConfig
         | TrainDenoiserConfig
-        | TrainSlicesConfig,
+        | TrainSlicesConfig
+        | AdaptConfig,
         About(
             help=f"{_PRESET}the method's fields as an object, or its TrainConfig, "
-            "TrainDenoiserConfig, TrainHeadConfig or TrainSlicesConfig"
+            "TrainDenoiserConfig, TrainHeadConfig, TrainSlicesConfig or AdaptConfig"
         ),
     ]
     data: Annotated[
@@ -59,6 +60,12 @@ class TrainCall(Watched):
         ),
     ]
     out: Annotated[PathLike, About(help="the folder for checkpoint and bundle")]
+    _: KW_ONLY
+    segmenter: Any = option(
+        None,
+        help="of gradprom: what gradprom.segmenters.open_segmenter returns, in place of the one "
+        "that the configuration names",
+    )
 
 
 @takes(TrainCall)
@@ -78,10 +85,14 @@ def train(call: TrainCall) -> Path:
         me.enhance(volume, model=str(folder))
     """
     fields = {"preset": call.config} if isinstance(call.config, str) else call.config
+    if call.segmenter is not None and isinstance(fields, Mapping):
+        fields = {"segmenter": call.segmenter.name, **fields}
     data = Path(call.data)
     config = training_config(call.method, fields, data)
     with watched(call.progress, call.cancel) as monitor:
-        return train_method(call.method, config, data, Path(call.out), monitor)
+        return train_method(
+            call.method, config, data, Path(call.out), monitor, segmenter=call.segmenter
+        )
 
 
 @dataclass(frozen=True)

@@ -335,6 +335,7 @@ def adapt(
     monitor: Monitor,
     *,
     device: str,
+    learned_for: str = "",
 ) -> Adapted:
     """Train, or go on with a training.
 
@@ -346,6 +347,7 @@ def adapt(
         out: folder of checkpoint and metrics.
         monitor: progress, metrics and cancelling.
         device: as torch names it.
+        learned_for: what identifies the segmenter; a checkpoint of another one is refused.
     Raises:
         Cancelled: after a checkpoint was written.
         ConfigError: the checkpoint is of another training.
@@ -358,7 +360,7 @@ def adapt(
         pair.step,
         config.steps,
         out,
-        {"config": config_to_json(config) | free, **pair.parts()},
+        {"config": config_to_json(config) | free | {"learned_for": learned_for}, **pair.parts()},
         monitor,
         every_s=config.checkpoint_s,
         reported_every=_METRIC_EVERY,

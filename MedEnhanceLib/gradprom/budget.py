@@ -26,7 +26,7 @@ _DECAY = 0.95
 #: The proportional part at most, while the cost is above the budget.
 _LOWEST = -3.0
 #: λ relates the gradients' norms: at 1 the task pulls as strongly as the enhancement itself.
-_FIRST, _LEAST, _MOST = 0.1, 1e-4, 20.0
+_FIRST, _LEAST, _MOST = 0.1, 1e-4, 1e3
 
 
 class FidelityBudget:

@@ -32,6 +32,7 @@ from MedEnhanceLib.spg.dataset import is_distilled
 
 if TYPE_CHECKING:
     from MedEnhanceLib.gradprom import AdaptConfig, TrainHeadConfig
+    from MedEnhanceLib.gradprom.segmenters import Segmenter
     from MedEnhanceLib.gradprom.task import SegmentationTask
     from MedEnhanceLib.hqg import TrainConfig
     from MedEnhanceLib.hqg.bilevel import BilevelTask
@@ -256,15 +257,16 @@ def train_method(
     monitor: Monitor,
     *,
     wait: bool = True,
+    segmenter: Segmenter | None = None,
 ) -> Path:
     """Train with a configuration of `training_config`; the bundle's folder.
 
-    Meanwhile no other long job has the GPU; wait: for one that has it. Raises DeviceBusyError
-    where nobody wants to.
+    Meanwhile no other long job has the GPU; wait: for one that has it. segmenter: in place of the
+    one that an `AdaptConfig` names. Raises DeviceBusyError where nobody wants to wait.
     """
     require("torch", purpose="Training")
     with hold_gpu([_device_of(config)], f"train {method}", monitor, wait=wait):
-        return _train(method, config, data, out, monitor)
+        return _train(method, config, data, out, monitor, segmenter)
 
 
 def _device_of(config: AnyConfig) -> str:
@@ -281,6 +283,7 @@ def _train(
     data: Path,
     out: Path,
     monitor: Monitor,
+    segmenter: Segmenter | None,
 ) -> Path:
     from MedEnhanceLib.gradprom import AdaptConfig
 
@@ -293,7 +296,7 @@ def _train(
     if isinstance(config, AdaptConfig):
         from MedEnhanceLib.jobs.kinds.train_adapted import train_adapted
 
-        return train_adapted(config, data, out, monitor)
+        return train_adapted(config, data, out, monitor, segmenter=segmenter)
     if method == "slices":
         from MedEnhanceLib.hqg.slices.train import train_slices
 

@@ -93,7 +93,14 @@ class Noise:
         return f"Rician noise of {self.low:.1%} to {self.high:.1%} of the brightest tissue"
 
 
-def train_adapted(config: AdaptConfig, data: Path, out: Path, monitor: Monitor) -> Path:
+def train_adapted(
+    config: AdaptConfig,
+    data: Path,
+    out: Path,
+    monitor: Monitor,
+    *,
+    segmenter: Segmenter | None = None,
+) -> Path:
     """Train, or go on with a training.
 
     Args:
@@ -101,6 +108,7 @@ def train_adapted(config: AdaptConfig, data: Path, out: Path, monitor: Monitor) 
         data: folder of volumes.
         out: folder for checkpoint, metrics, report and bundle.
         monitor: gets progress and metrics, and may cancel.
+        segmenter: an opened one; None opens the one that the configuration names.
     Returns:
         The folder of the bundle, `out/<name>`.
     Raises:
@@ -111,7 +119,8 @@ def train_adapted(config: AdaptConfig, data: Path, out: Path, monitor: Monitor) 
     """
     choice = choose_device(config.device)
     monitor.log(f"training on {choice.name}: {choice.reason}")
-    segmenter = open_segmenter(config.segmenter, trust=config.trust_segmenter)
+    if segmenter is None:
+        segmenter = open_segmenter(config.segmenter, trust=config.trust_segmenter)
     for note in segmenter.notes:
         monitor.warn(f"{segmenter.name}: {note}")
     files = pair_files(config.high_quality, config.labels, data)
@@ -133,6 +142,7 @@ def train_adapted(config: AdaptConfig, data: Path, out: Path, monitor: Monitor) 
         out,
         monitor.part(0.4, 0.9),
         device=choice.name,
+        learned_for=segmenter.sha256,
     )
     bundle = _export(out / config.name, made.network, config, segmenter, made, noise)
     if held_out:
@@ -235,6 +245,8 @@ class _Preparation:
             filtered = enhance(noisy, self.start, monitor=_quiet(part)).volume
             versions.append((scaling.apply(noisy.voxels), scaling.apply(filtered.voxels)))
         clean = scaling.apply(block.voxels)
+        # An undamaged image should stay as it is.
+        versions.append((clean, clean))
         inside = clean > TISSUE[self.config.modality]
         view = self.segmenter.view_of(block, scaling)
         return Example(clean, tuple(versions), target, inside, view)
