@@ -23,6 +23,7 @@ nor the width of vectors change a bit of the result. The work is done by the com
 from __future__ import annotations
 
 import math
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -307,14 +308,19 @@ class _Run:
         for batch in [*(numbers[n : n + self._threads] for n in starts), []]:
             before, begun = begun, []
             if batch:
-                while (end := held_from + len(held.pilot)) < firsts[batch[-1]] + tall:
+                parts = [held.part(firsts[batch[0]] - held_from, None)]
+                end = held_from + len(held.pilot)
+                while end < firsts[batch[-1]] + tall:
                     pilot = next(pilots)
-                    held = held.followed_by(_Slab(*self._input(end, end + len(pilot)), pilot))
-                held, held_from = held.part(firsts[batch[0]] - held_from, None), firsts[batch[0]]
+                    parts.append(_Slab(*self._input(end, end + len(pilot)), pilot))
+                    end += len(pilot)
+                held, held_from = _Slab.joined(parts), firsts[batch[0]]
             for number in batch:
                 slab = held.part(firsts[number] - held_from, firsts[number] - held_from + tall)
                 for rows in self._bands(stage, number):
-                    task = self._pool.submit(self._band, stage, number, rows, slab)
+                    task = self._pool.submit(
+                        self._band, stage, stage.layer(number, part), rows, slab
+                    )
                     begun.append((number, task))
             for number, task in before:
                 sums.add(firsts[number], task.result())
@@ -330,10 +336,9 @@ class _Run:
         at_once = max(1, _REFERENCES_IN_BAND[stage.kind] * step // self._noisy.shape[2])
         return [range(row, min(row + at_once, rows)) for row in range(0, rows, at_once)]
 
-    def _band(self, stage: _Stage, number: int, rows: range, slab: _Slab) -> _Band:
+    def _band(self, stage: _Stage, layer: Layer, rows: range, slab: _Slab) -> _Band:
         """What some rows of references of a layer add to the sums."""
         self._monitor.check()
-        layer = stage.layer(number)
         total, weight = self._zeros("total", len(slab.pilot)), self._zeros("weight", stage.deep)
         self._engine.run(
             stage.kind, layer, rows, noisy=slab.noisy, pilot=slab.pilot, level=slab.level,
@@ -382,10 +387,12 @@ class _Stage:
         last = shape[0] - self.tall
         self.firsts = [min(max(z - widths[0] // 2, 0), last) for z in self._starts]
 
-    def layer(self, number: int) -> Layer:
-        """One layer, for the engine."""
-        s, at = self._settings, self._starts[number] - self.firsts[number]
-        return Layer(number, at, self._window, s.step, s.keep, s.apart, s.damp)
+    def layer(self, number: int, part: slice = slice(0, sys.maxsize)) -> Layer:
+        """One layer, for the engine; part: the slices of the volume that are wanted."""
+        s, first = self._settings, self.firsts[number]
+        wanted = min(max(part.start - first, 0), self.tall), min(part.stop - first, self.tall)
+        at = self._starts[number] - first
+        return Layer(number, at, self._window, s.step, s.keep, s.apart, s.damp, wanted)
 
     def layers_of(self, part: slice) -> list[int]:
         """The layers that some slices depend on."""
@@ -413,12 +420,13 @@ class _Slab:
         """Some slices of these."""
         return _Slab(self.noisy[first:end], self.level[first:end], self.pilot[first:end])
 
-    def followed_by(self, other: _Slab) -> _Slab:
-        """These slices and others after them."""
-        return _Slab(
-            np.concatenate([self.noisy, other.noisy]),
-            np.concatenate([self.level, other.level]),
-            np.concatenate([self.pilot, other.pilot]),
+    @classmethod
+    def joined(cls, parts: Sequence[_Slab]) -> _Slab:
+        """Slabs that follow one another."""
+        return cls(
+            np.concatenate([part.noisy for part in parts]),
+            np.concatenate([part.level for part in parts]),
+            np.concatenate([part.pilot for part in parts]),
         )
 
 
