@@ -423,6 +423,8 @@ class _Slab:
     @classmethod
     def joined(cls, parts: Sequence[_Slab]) -> _Slab:
         """Slabs that follow one another."""
+        if len(parts) == 1:
+            return parts[0]
         return cls(
             np.concatenate([part.noisy for part in parts]),
             np.concatenate([part.level for part in parts]),
