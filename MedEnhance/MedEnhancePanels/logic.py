@@ -60,10 +60,10 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         """Enhance a volume node, or every frame of a sequence node; returns the new node.
 
         The options are those of MedEnhanceLib's enhance, and: guide: a volume node of the same
-        modality and high quality. segment: find labels too, with the model `head`. output: a volume
-        node to fill instead of a new one.
+        modality and high quality. noiseMap: make a volume of the measured noise too. segment: find
+        labels too, with the model `head`. output: a volume node to fill instead of a new one.
         The node refers to what else was made: node.GetNodeReference("MedEnhance.segmentation"),
-        also .input, .uncertainty, .table, .difference.
+        also .input, .uncertainty, .noise, .table, .difference.
         """
         from MedEnhancePanels.tasks import enhancement
 

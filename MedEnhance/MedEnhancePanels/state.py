@@ -189,6 +189,7 @@ class State:
     allFrames = Flag("AllFrames", False)
     uncertainty = Flag("Uncertainty", False)
     uncertaintySamples = Whole("UncertaintySamples", 8)
+    noiseMap = Flag("NoiseMap", False)
     segment = Flag("Segment", False)
     head = Text("Head", "auto")
 

@@ -80,7 +80,10 @@ class Console:
         if self._is_silent and event.kind in ("warning", "log"):
             return
         if event.kind == "warning":
-            self.warnings.append(str(event.fields["message"]))
+            message = str(event.fields["message"])
+            if message in self.warnings:  # a step that reads the same file again
+                return
+            self.warnings.append(message)
         if event.kind == "log" and not self.debug:
             return
         if self._bar is not None:

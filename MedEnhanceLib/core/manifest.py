@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,12 @@ from typing import Any
 from MedEnhanceLib._version import __version__
 
 RESEARCH_ONLY = "Research software, not a medical device; not for diagnosis."
+#: What the newest step of a map begins with, and what the map is.
+NOISE_MAP, UNCERTAINTY_MAP = "standard deviation of the noise", "uncertainty of the enhancement"
+_MAPS = {
+    NOISE_MAP: "a map of the noise in another volume",
+    UNCERTAINTY_MAP: "a map of the uncertainty of another volume",
+}
 #: Keys of `results` that belong to a segmentation.
 _OF_SEGMENTATION = ("labels", "table", "head", "doubt_of_labels")
 _RECORDED_PACKAGES = ("numpy", "SimpleITK", "pydicom", "torch", "monai", "imagecodecs")
@@ -21,6 +27,13 @@ _RECORDED_PACKAGES = ("numpy", "SimpleITK", "pydicom", "torch", "monai", "imagec
 def derived_note(action: str) -> str:
     """The sentence that marks a volume as derived, for its history and file header."""
     return f"DERIVED: {action} by MedEnhance {__version__}; research use only"
+
+
+def map_in_words(history: Sequence[str]) -> str:
+    """What a volume with this history is, where it is a map that MedEnhance wrote; else ""."""
+    newest = history[-1] if history else ""
+    made = newest.removeprefix("DERIVED: ")
+    return next((what for begin, what in _MAPS.items() if made.startswith(begin)), "")
 
 
 def make_manifest(

@@ -40,19 +40,29 @@ class Degradation(Options, ABC):
     """A simulated degradation with fixed parameters.
 
     name: the kind, as in `draw` and in JSON. seed: of its noise. modalities: those that its physics
-    applies to; other volumes are refused. instead: the hint of that refusal.
+    applies to; other volumes are refused. instead: the hint of that refusal. share: the
+    parameter that is one of the image's values, which some give in percent.
     """
 
     name: ClassVar[str]
     modalities: ClassVar[tuple[str, ...]]
     instead: ClassVar[str]
+    share: ClassVar[str] = ""
     seed: Seed
 
     def __post_init__(self) -> None:
         try:
             super().__post_init__()
         except ConfigError as error:
-            raise ConfigError(f"{self.name} {error.message}", error.hint) from None
+            hint = f"{error.hint}{self._as_percent()}"
+            raise ConfigError(f"{self.name} {error.message}", hint) from None
+
+    def _as_percent(self) -> str:
+        """For hints: what the share would be if percent were meant; "" where that cannot be."""
+        given = getattr(self, self.share) if self.share else None
+        if not isinstance(given, (int, float)) or not 1 < given <= 100:
+            return ""
+        return f" It is a share: {given:g} % is {given / 100:g}."
 
     def apply(self, volume: Volume, *, keep_dtype: bool = False) -> Volume:
         """Degrade a volume; geometry, modality and units are kept.
@@ -102,6 +112,7 @@ class Rician(Degradation):
     name: ClassVar[str] = "rician"
     modalities: ClassVar[tuple[str, ...]] = ("MR", "OT")
     instead: ClassVar[str] = "Rician noise is that of magnitude MR; use low-dose for CT."
+    share: ClassVar[str] = "level"
     level: Annotated[float, About(low=0, high=1)]
     seed: Seed
 
@@ -152,6 +163,7 @@ class Bias(Degradation):
     name: ClassVar[str] = "bias"
     modalities: ClassVar[tuple[str, ...]] = ("MR", "EM", "OT")
     instead: ClassVar[str] = "Coils shade MR; HU and SUV have a fixed scale."
+    share: ClassVar[str] = "strength"
     strength: Annotated[float, About(low=0, high=2)]
     seed: Seed
 

@@ -28,7 +28,7 @@ from MedEnhanceLib.bundles.suitability import (
     pixel_size_warning,
     training_length_warning,
 )
-from MedEnhanceLib.core.manifest import corrections_in_words, derived_note
+from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, corrections_in_words, derived_note
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.appearance import Appearance
@@ -442,4 +442,4 @@ def _uncertainty_facts(model: EnhancerModel, config: EnhanceConfig) -> dict[str,
 def _uncertainty_note(facts: dict[str, Any]) -> str:
     samples = f"{facts['samples']} samples, " if facts["samples"] else ""
     state = "calibrated" if facts["calibration"] else "not calibrated"
-    return derived_note(f"uncertainty of the enhancement ({samples}expected error, {state})")
+    return derived_note(f"{UNCERTAINTY_MAP} ({samples}expected error, {state})")

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.bundles.suitability import ModelWarning
-from MedEnhanceLib.core.manifest import derived_note
+from MedEnhanceLib.core.manifest import NOISE_MAP, derived_note
 from MedEnhanceLib.core.options import check_range
 from MedEnhanceLib.core.volume import Volume, Voxels, restore_dtype
 from MedEnhanceLib.errors import ConfigError, InputError
@@ -82,9 +82,7 @@ class Enhancement:
         where = slice(self.first_slice, self.first_slice + self.volume.shape[-3])
         maps = [noise.at(noise.shape, where) for noise in self.noises]
         voxels = np.stack(maps) if self.volume.is_sequence else maps[0]
-        return self.original.with_voxels(
-            voxels, did=derived_note("standard deviation of the noise")
-        )
+        return self.original.with_voxels(voxels, did=derived_note(NOISE_MAP))
 
     def at_strength(self, strength: float) -> Enhancement:
         """The same result at another strength, as a run at that strength gives it.

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.manifest import map_in_words
 from MedEnhanceLib.core.slabs import every, extremes, slabs
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import InputError
@@ -93,6 +94,7 @@ def _warnings(volume: Volume, *, constant: bool) -> list[str]:
         "microscopy: spacing below 1 µm": min(spacing) < _MICROSCOPY_MM,
         f"oblique: up to {angle:.1f}° off the patient's axes": angle > 0.1,
         "left-handed axes": not volume.geometry.is_right_handed,
+        f"no image, but {map_in_words(volume.history)}": bool(map_in_words(volume.history)),
     }
     return [fact for fact, holds in facts.items() if holds]
 

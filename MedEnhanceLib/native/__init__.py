@@ -23,7 +23,7 @@ import numpy.typing as npt
 from MedEnhanceLib.errors import MedEnhanceError
 
 #: As in native.h.
-ABI = 1
+ABI = 2
 #: File name of the library.
 FILE = "medenhance_native" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 #: Vector widths by their bit in `native_widths`, narrowest first.
@@ -41,7 +41,7 @@ Stage = Literal["grouped", "threshold"]
 _FLOATS = ctypes.POINTER(ctypes.c_float)
 _SIZES = (
     *("bytes", "ny", "nx", "z", "window_z", "window_y", "window_x", "step", "layer"),
-    *("row_from", "row_to", "keep", "apart"),
+    *("row_from", "row_to", "keep", "apart", "from", "to"),
 )
 _POINTERS = ["noisy", "pilot", "level", "spectrum", "taper", "total", "weight"]
 #: Largest search window along slices, rows and columns, largest group, coefficients of a block.
@@ -74,6 +74,8 @@ class Layer:
         keep: blocks in a group, the reference included, 1 to 64.
         apart: least distance of other candidates from the reference, in voxels along one axis.
         damp: factor on the variance of the noise; for `threshold` the threshold, in σ.
+        wanted: first slice of the slab whose sums are wanted, and one after the last; None for all.
+            Sums of others may be left out.
     """
 
     number: int
@@ -83,6 +85,7 @@ class Layer:
     keep: int
     apart: int
     damp: float
+    wanted: tuple[int, int] | None = None
 
     def rows(self, ny: int) -> int:
         """Number of rows of references in slices of ny rows."""
@@ -176,6 +179,7 @@ class Library:
             rows.stop,
             layer.keep,
             layer.apart,
+            *(layer.wanted or (0, slab[0])),
             layer.damp,
             0.0,
             *(_pointer(name, *given) for name, given in shapes.items()),
@@ -195,6 +199,7 @@ class Library:
 def _check(layer: Layer, rows: range, shape: tuple[int, ...]) -> None:
     """Raise ValueError for what would reach beyond the slab."""
     window, most = layer.window, MOST_WINDOW
+    first, end = layer.wanted or (0, 0)
     fits = (
         len(shape) == 3
         and all(SIDE <= side <= _MOST_SIDE for side in shape)
@@ -205,6 +210,7 @@ def _check(layer: Layer, rows: range, shape: tuple[int, ...]) -> None:
         and 1 <= layer.step <= SIDE
         and 1 <= layer.keep <= MOST_KEPT
         and layer.apart >= 0
+        and 0 <= first <= end <= shape[0]
         and 0 < layer.damp < np.inf
         and rows.step == 1
         and 0 <= rows.start <= rows.stop

@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "native.h"
+
 enum { SIDE = 4, CELLS = SIDE * SIDE * SIDE, LANES = 16 };
 
 static const float COS_1 = 0.65328148243818826f; /* cos(pi/8) / sqrt(2) */
@@ -38,7 +40,7 @@ static inline void backward_4(float *restrict a, float *restrict b, float *restr
 }
 
 /* Along each of the three axes; `count` blocks, a multiple of LANES. */
-static inline void transform(float *cells, int count, int is_forward) {
+static NATIVE_INLINE void transform(float *cells, int count, int is_forward) {
   for (int stride = 1; stride < CELLS; stride *= SIDE)
     for (int first = 0; first < CELLS; first += stride * SIDE)
       for (int f = first; f < first + stride; f++) {

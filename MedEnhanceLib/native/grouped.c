@@ -16,6 +16,7 @@ enum {
   WINDOW_Y = 11,
   WINDOW_X = LANES,
   MOST_KEPT = 64,
+  USUAL = 32, /* blocks in nearly all groups: compilers do better with a size that they know */
   QUAD = 4, /* rows of candidates whose distances are computed together */
   ROWS = (WINDOW_Z * WINDOW_Y + QUAD - 1) / QUAD * QUAD,
   LOCAL_X = 20, /* WINDOW_X + SIDE - 1, rounded up */
@@ -37,6 +38,7 @@ struct layer_task {
   int64_t row_from, row_to; /* rows of references to compute */
   int64_t keep;     /* blocks in a group, 1 to 64 */
   int64_t apart;    /* least distance of candidates from the reference */
+  int64_t from, to; /* slices of the slab whose sums are wanted */
   float damp;       /* factor on the variance of the noise; native_threshold: threshold in sigma */
   float unused;
   const float *noisy, *pilot, *level;
@@ -54,7 +56,8 @@ struct workspace {
   int32_t row_at[ROWS];
   float best[MOST_KEPT];
   int32_t best_at[MOST_KEPT];
-  int64_t offset[MOST_KEPT];
+  int64_t offset[MOST_KEPT]; /* of where each block starts, and its slice */
+  int64_t slice[MOST_KEPT];
   float root[CELLS], inverse_root[CELLS];
   float mask[MOST_KEPT];
   float bound; /* of the distances in the reference before: where the search begins */
@@ -100,6 +103,7 @@ static int is_valid(const struct layer_task *t) {
   if (t->step < 1 || t->step > SIDE || t->layer < 0) return 0;
   if (t->keep < 1 || t->keep > MOST_KEPT || t->apart < 0 || !(t->damp > 0)) return 0;
   if (t->row_from < 0 || t->row_to < t->row_from) return 0;
+  if (t->from < 0 || t->to < t->from || t->to > t->window_z + SIDE - 1) return 0;
   return t->noisy && t->pilot && t->level && t->spectrum && t->taper && t->total && t->weight;
 }
 
@@ -198,7 +202,7 @@ static int nearest(struct workspace *w, int rows, int keep) {
   return n;
 }
 
-/* Fills `offset` with where the blocks of the group start; returns how many there are. */
+/* Fills `offset` and `slice` with where the group's blocks start; returns how many there are. */
 static int match(struct workspace *w, const struct layer_task *t, int64_t y, int64_t x) {
   const int64_t first_y = between(y - (t->window_y - 1) / 2, 0, t->ny - 3 - t->window_y);
   const int64_t first_x = between(x - (t->window_x - 1) / 2, 0, t->nx - 3 - t->window_x);
@@ -231,6 +235,7 @@ static int match(struct workspace *w, const struct layer_task *t, int64_t y, int
     const int r = w->best_at[g] / LANES, l = w->best_at[g] % LANES;
     const int64_t k = r / t->window_y, j = first_y + r % t->window_y;
     w->offset[g] = (k * t->ny + j) * t->nx + first_x + l;
+    w->slice[g] = k;
   }
   return n;
 }
@@ -238,8 +243,9 @@ static int match(struct workspace *w, const struct layer_task *t, int64_t y, int
 /* ---- the filter of a group --------------------------------------------------------------- */
 
 /* Copies the blocks into lanes 0 to n - 1 of `cells`; the lanes up to `count` become 0. */
-static void load_blocks(float *restrict cells, const float *restrict volume, const int64_t *offset,
-                        int n, int count, const struct layer_task *t) {
+static NATIVE_INLINE void load_blocks(float *restrict cells, const float *restrict volume,
+                                      const int64_t *offset, int n, int count,
+                                      const struct layer_task *t) {
   for (int k = 0; k < SIDE; k++)
     for (int j = 0; j < SIDE; j++) {
       const float *line = volume + (k * t->ny + j) * t->nx;
@@ -257,7 +263,7 @@ static void load_blocks(float *restrict cells, const float *restrict volume, con
 }
 
 /* The sum over `count` lanes, by halves. */
-static float sum_of(const float *values, int count) {
+static NATIVE_INLINE float sum_of(const float *values, int count) {
   float half[LANES];
   for (int l = 0; l < LANES; l++) half[l] = values[l];
   for (int c = LANES; c < count; c += LANES)
@@ -268,8 +274,9 @@ static float sum_of(const float *values, int count) {
 }
 
 /* out[m][l] = sum over f of pilot[f][m] * other[f][l]; rows of `out` are `stride` apart. */
-static void products(float *restrict out, const float *restrict pilot, const float *restrict other,
-                     int n, int count, int stride, int upper_alone) {
+static NATIVE_INLINE void products(float *restrict out, const float *restrict pilot,
+                                   const float *restrict other, int n, int count, int stride,
+                                   int upper_alone) {
   for (int m = 0; m < n; m += QUAD)
     for (int c = upper_alone ? m / LANES * LANES : 0; c < count; c += LANES) {
       float s0[LANES] = {0}, s1[LANES] = {0}, s2[LANES] = {0}, s3[LANES] = {0};
@@ -334,7 +341,7 @@ static inline void subtract(float *restrict to, const float *restrict factor, in
 
 /* Solves G x = R for all columns of R at once: rows of `system` hold G, symmetric and positive, of
  * which only the upper part is read, and from `count` on R. Leaves x in these columns of `solved`. */
-static void solve(float *restrict system, float *restrict solved, int n, int count) {
+static NATIVE_INLINE void solve(float *restrict system, float *restrict solved, int n, int count) {
   const int width = 2 * count;
   for (int i = 0; i < n; i++) {
     float *restrict row = system + i * width, *restrict scaled = solved + i * width;
@@ -351,8 +358,8 @@ static void solve(float *restrict system, float *restrict solved, int n, int cou
 
 /* out[f][l] = sum over m of pilot[f][m] * shares[m][l], m from 0 to n, a multiple of CHUNK; rows of
  * `shares` are `stride` apart. */
-static void combine(float *restrict out, const float *restrict pilot, const float *restrict shares,
-                    int n, int count, int stride) {
+static NATIVE_INLINE void combine(float *restrict out, const float *restrict pilot,
+                                  const float *restrict shares, int n, int count, int stride) {
   for (int f = 0; f < CELLS; f += QUAD)
     for (int c = 0; c < count; c += LANES) {
       float s0[LANES] = {0}, s1[LANES] = {0}, s2[LANES] = {0}, s3[LANES] = {0};
@@ -382,8 +389,8 @@ static void combine(float *restrict out, const float *restrict pilot, const floa
 }
 
 /* Replaces the group's noisy blocks by their estimates. */
-static void filter_group(struct workspace *w, const struct layer_task *t, int n, int count,
-                         float sigma) {
+static NATIVE_INLINE void filter_group(struct workspace *w, const struct layer_task *t, int n,
+                                       int count, float sigma) {
   float mean[CELLS];
   const float share = 1.0f / (float)n, variance = sigma * sigma;
   const float inverse_sigma = 1 / sigma;
@@ -419,9 +426,9 @@ static void filter_group(struct workspace *w, const struct layer_task *t, int n,
   }
 }
 
-/* Adds the blocks to the layer's sums. */
-static void add_blocks(struct workspace *w, const struct layer_task *t, int n, int count,
-                       float weight) {
+/* Adds the blocks to the layer's sums, in the slices that are wanted. */
+static NATIVE_INLINE void add_blocks(struct workspace *w, const struct layer_task *t, int n,
+                                     int count, float weight) {
   transform(w->noisy, count, 0);
   for (int f = 0; f < CELLS; f++) {
     const float scale = t->taper[f] * weight;
@@ -430,8 +437,10 @@ static void add_blocks(struct workspace *w, const struct layer_task *t, int n, i
   }
   for (int g = 0; g < n; g++) {
     t->weight[w->offset[g]] += weight;
-    const float *y = w->noisy + g;
-    for (int k = 0; k < SIDE; k++)
+    const int64_t first = between(t->from - w->slice[g], 0, SIDE);
+    const int64_t end = between(t->to - w->slice[g], 0, SIDE);
+    const float *y = w->noisy + first * SIDE * SIDE * count + g;
+    for (int64_t k = first; k < end; k++)
       for (int j = 0; j < SIDE; j++, y += SIDE * count) {
         float *to = t->total + w->offset[g] + (k * t->ny + j) * t->nx;
         to[0] += y[0];
@@ -471,8 +480,13 @@ NATIVE_EXPORT int32_t NATIVE_NAME(native_grouped)(const struct layer_task *t) {
       const int n = match(w, t, y, x);
       if (n < 1) continue;
       const int count = (n + LANES - 1) / LANES * LANES;
-      filter_group(w, t, n, count, sigma);
-      add_blocks(w, t, n, count, 1 / (sigma * sigma));
+      if (n == USUAL) {
+        filter_group(w, t, USUAL, USUAL, sigma);
+        add_blocks(w, t, USUAL, USUAL, 1 / (sigma * sigma));
+      } else {
+        filter_group(w, t, n, count, sigma);
+        add_blocks(w, t, n, count, 1 / (sigma * sigma));
+      }
     }
   }
   delete_workspace(w);
@@ -495,6 +509,7 @@ NATIVE_EXPORT int32_t NATIVE_NAME(native_threshold)(const struct layer_task *t) 
       for (int g = 0; g < n; g++) {
         const int64_t x = place_of(first + g, t->nx - 3, t->step, is_odd);
         w->offset[g] = (t->z * t->ny + y) * t->nx + x;
+        w->slice[g] = t->z;
         const float sigma = level_at(t, y, x);
         noise[g] = sigma * sigma * t->damp * t->damp;
       }

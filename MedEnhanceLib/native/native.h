@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 /* Raised whenever the meaning of a function or a structure changes; native/__init__.py checks it. */
-#define NATIVE_ABI 1
+#define NATIVE_ABI 2
 
 #if defined(_WIN32)
 #define NATIVE_EXPORT __declspec(dllexport)
@@ -18,6 +18,15 @@
 #define NATIVE_EXPORT __attribute__((visibility("default")))
 #else
 #define NATIVE_EXPORT
+#endif
+
+/* Into each caller, whose sizes it then knows: compilers think such functions too long for that. */
+#if defined(__GNUC__)
+#define NATIVE_INLINE inline __attribute__((always_inline))
+#elif defined(_MSC_VER)
+#define NATIVE_INLINE __forceinline
+#else
+#define NATIVE_INLINE inline
 #endif
 
 #ifndef NATIVE_WIDTH

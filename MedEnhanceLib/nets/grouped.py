@@ -23,8 +23,10 @@ nor the width of vectors change a bit of the result. The work is done by the com
 from __future__ import annotations
 
 import math
+import sys
+import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -42,8 +44,9 @@ WINDOW = native.MOST_WINDOW
 _THRESHOLD, _THRESHOLD_STEP = 2.7, 2
 #: Shape of the weight of places in a block (Kaiser window).
 _TAPER_SHAPE = 2.0
-#: References of one call: the calls between which a job can be canceled.
-_REFERENCES_AT_ONCE = 8192
+#: References of a band, about: what one thread computes before it takes the next, and between which
+#: a job can be canceled. The result depends on it in the last bits.
+_REFERENCES_IN_BAND: dict[native.Stage, int] = {"threshold": 65536, "grouped": 4096}
 #: Slices that are read from the input at a time.
 _SLICES = 8
 #: Least relative variance of a frequency; none at all would mean infinite weights.
@@ -250,7 +253,7 @@ class _Run:
         self._louder = np.float32(louder)
         self._spectrum = _spectrum(spectrum)
         self._window, self._engine, self._monitor = window, engine, monitor
-        self._threads = threads
+        self._threads, self._scratch = threads, threading.local()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="denoising")
         line = np.kaiser(SIDE, _TAPER_SHAPE).astype(np.float32)
         self._line = line
@@ -297,47 +300,64 @@ class _Run:
         """Stream of some slices from a stream of the pilot's slices that they need."""
         numbers, firsts, tall = stage.layers_of(part), stage.firsts, stage.tall
         held_from = stage.reads(part).start
-        held, sums = (
-            np.empty((0, *self._noisy.shape[1:]), np.float32),
-            _Sums(self._line, part.start),
-        )
-        while numbers:
-            batch, numbers = numbers[: self._threads], numbers[self._threads :]
-            while held_from + len(held) < firsts[batch[-1]] + tall:
-                held = np.concatenate([held, next(pilots)])
-            held, held_from = held[firsts[batch[0]] - held_from :], firsts[batch[0]]
-
-            def compute(
-                number: int, held: Array = held, held_from: int = held_from
-            ) -> tuple[Array, Array]:
-                first = firsts[number]
-                return self._layer(
-                    stage, number, held[first - held_from : first - held_from + tall]
-                )
-
-            for number, (total, weight) in zip(batch, self._pool.map(compute, batch), strict=True):
-                sums.add(firsts[number], total, weight)
-            ready = min(firsts[numbers[0]], part.stop) if numbers else part.stop
+        none = np.empty((0, *self._noisy.shape[1:]), np.float32)
+        held, sums = _Slab(none, none, none), _Sums(self._line, part, none.shape[1:])
+        begun: list[tuple[int, Future[_Band]]] = []
+        # The next layers begin before the sums of these are made, so that no thread waits for that.
+        starts = range(0, len(numbers), self._threads)
+        for batch in [*(numbers[n : n + self._threads] for n in starts), []]:
+            before, begun = begun, []
+            if batch:
+                parts = [held.part(firsts[batch[0]] - held_from, None)]
+                end = held_from + len(held.pilot)
+                while end < firsts[batch[-1]] + tall:
+                    pilot = next(pilots)
+                    parts.append(_Slab(*self._input(end, end + len(pilot)), pilot))
+                    end += len(pilot)
+                held, held_from = _Slab.joined(parts), firsts[batch[0]]
+            for number in batch:
+                slab = held.part(firsts[number] - held_from, firsts[number] - held_from + tall)
+                for rows in self._bands(stage, number):
+                    task = self._pool.submit(
+                        self._band, stage, stage.layer(number, part), rows, slab
+                    )
+                    begun.append((number, task))
+            for number, task in before:
+                sums.add(firsts[number], task.result())
+            ready = min(firsts[batch[0]], part.stop) if batch else part.stop
             if ready > sums.first:
-                noisy, level = self._input(sums.first, ready)
-                yield sums.means(ready, noisy, level)
+                yield sums.means(ready, *self._input(sums.first, ready))
         for _ in pilots:  # lets the stages before report their end
             pass
 
-    def _layer(self, stage: _Stage, number: int, pilot: Array) -> tuple[Array, Array]:
-        """Sums and weights of a layer whose slab is `pilot`."""
-        first, layer = stage.firsts[number], stage.layer(number)
-        noisy, level = self._input(first, first + len(pilot))
-        total, weight = np.zeros_like(pilot), np.zeros_like(pilot[: layer.window[0]])
-        rows = layer.rows(pilot.shape[1])
-        at_once = max(1, _REFERENCES_AT_ONCE * layer.step // pilot.shape[2])
-        for row in range(0, rows, at_once):
-            self._monitor.check()
-            self._engine.run(
-                stage.kind, layer, range(row, min(row + at_once, rows)), noisy=noisy, pilot=pilot,
-                level=level, spectrum=self._spectrum, taper=self._taper, total=total, weight=weight,
-            )  # fmt: skip
-        return total, weight
+    def _bands(self, stage: _Stage, number: int) -> list[range]:
+        """The rows of references of a layer in parts that threads share."""
+        rows, step = stage.layer(number).rows(self._noisy.shape[1]), stage.layer(number).step
+        at_once = max(1, _REFERENCES_IN_BAND[stage.kind] * step // self._noisy.shape[2])
+        return [range(row, min(row + at_once, rows)) for row in range(0, rows, at_once)]
+
+    def _band(self, stage: _Stage, layer: Layer, rows: range, slab: _Slab) -> _Band:
+        """What some rows of references of a layer add to the sums."""
+        self._monitor.check()
+        total, weight = self._zeros("total", len(slab.pilot)), self._zeros("weight", stage.deep)
+        self._engine.run(
+            stage.kind, layer, rows, noisy=slab.noisy, pilot=slab.pilot, level=slab.level,
+            spectrum=self._spectrum, taper=self._taper, total=total, weight=weight,
+        )  # fmt: skip
+        reach = layer.window[1] + SIDE
+        lines = slice(max(0, (rows.start - 1) * layer.step - reach), rows.stop * layer.step + reach)
+        made = _Band(lines, total[:, lines].copy(), weight[:, lines].copy())
+        total[:, lines] = 0
+        weight[:, lines] = 0
+        return made
+
+    def _zeros(self, name: str, deep: int) -> Array:
+        """Slices of zeros that this thread uses for each of its bands, and leaves as zeros."""
+        known: Array | None = getattr(self._scratch, name, None)
+        if known is None or len(known) < deep:
+            known = np.zeros((deep, *self._noisy.shape[1:]), np.float32)
+            setattr(self._scratch, name, known)
+        return known[:deep]
 
     def _input(self, first: int, last: int) -> tuple[Array, Array]:
         """Slices of the input and of its level."""
@@ -362,15 +382,17 @@ class _Stage:
         widths = [min(w, side - SIDE + 1) for w, side in zip(window, shape, strict=True)]
         self.kind, self._settings = kind, settings
         self._window = widths[0], widths[1], widths[2]
-        self.tall = widths[0] + SIDE - 1
+        self.deep, self.tall = widths[0], widths[0] + SIDE - 1
         self._starts = native.places(shape[0], step_z, is_shifted=False)
         last = shape[0] - self.tall
         self.firsts = [min(max(z - widths[0] // 2, 0), last) for z in self._starts]
 
-    def layer(self, number: int) -> Layer:
-        """One layer, for the engine."""
-        s, at = self._settings, self._starts[number] - self.firsts[number]
-        return Layer(number, at, self._window, s.step, s.keep, s.apart, s.damp)
+    def layer(self, number: int, part: slice = slice(0, sys.maxsize)) -> Layer:
+        """One layer, for the engine; part: the slices of the volume that are wanted."""
+        s, first = self._settings, self.firsts[number]
+        wanted = min(max(part.start - first, 0), self.tall), min(part.stop - first, self.tall)
+        at = self._starts[number] - first
+        return Layer(number, at, self._window, s.step, s.keep, s.apart, s.damp, wanted)
 
     def layers_of(self, part: slice) -> list[int]:
         """The layers that some slices depend on."""
@@ -386,25 +408,57 @@ class _Stage:
         return slice(self.firsts[numbers[0]], self.firsts[numbers[-1]] + self.tall)
 
 
+@dataclass(frozen=True, eq=False)
+class _Slab:
+    """Some slices of the input, of the level of its noise, and of the pilot: [n, J, I] each."""
+
+    noisy: Array
+    level: Array
+    pilot: Array
+
+    def part(self, first: int, end: int | None) -> _Slab:
+        """Some slices of these."""
+        return _Slab(self.noisy[first:end], self.level[first:end], self.pilot[first:end])
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Slab]) -> _Slab:
+        """Slabs that follow one another."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            np.concatenate([part.noisy for part in parts]),
+            np.concatenate([part.level for part in parts]),
+            np.concatenate([part.pilot for part in parts]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Band:
+    """Sums and weights of some lines of slices, [n, lines, I] each."""
+
+    lines: slice
+    total: Array
+    weight: Array
+
+
 class _Sums:
     """Sums of the layers so far, of slices that are not complete; slices before `first` are not."""
 
-    def __init__(self, line: Array, first: int) -> None:
-        self.first = first
-        self._line = line
+    def __init__(self, line: Array, part: slice, shape: tuple[int, ...]) -> None:
+        self.first, self._end, self._line, self._shape = part.start, part.stop, line, shape
         self._totals: dict[int, Array] = {}
         self._weights: dict[int, Array] = {}
+        self._over: dict[int, Array] = {}
 
-    def add(self, first: int, total: Array, weight: Array) -> None:
-        """Add a layer whose slab begins at slice `first`."""
-        for parts, added in ((self._totals, total), (self._weights, weight)):
+    def add(self, first: int, band: _Band) -> None:
+        """Add a part of a layer whose slab begins at slice `first`."""
+        for parts, added in ((self._totals, band.total), (self._weights, band.weight)):
             for z, values in enumerate(added, first):
-                if z <= self.first - SIDE:  # nothing that is wanted depends on it
+                if not self.first - SIDE < z < self._end:  # nothing that is wanted depends on it
                     continue
-                if z in parts:
-                    parts[z] += values
-                else:
-                    parts[z] = values.copy()
+                if z not in parts:
+                    parts[z] = np.zeros(self._shape, np.float32)
+                parts[z][band.lines] += values
 
     def means(self, end: int, noisy: Array, level: Array) -> Array:
         """The mean of the blocks over each voxel of slices `first` to `end`; the input where there
@@ -415,13 +469,15 @@ class _Sums:
             over = np.zeros_like(noisy[0])
             for k, share in enumerate(self._line):
                 if z - k in self._weights:
-                    over += share * self._within_slice(self._weights[z - k])
+                    self._over[z - k] = self._within_slice(self._weights.pop(z - k))
+                if z - k in self._over:
+                    over += share * self._over[z - k]
             here = z - self.first
             is_noisy = (over > 0) & (level[here] > 0)
             np.copyto(result[here], noisy[here])
             np.divide(self._totals.pop(z), over, out=result[here], where=is_noisy)
-        for z in [z for z in self._weights if z < end - SIDE + 1]:
-            del self._weights[z]
+        for z in [z for z in self._over if z < end - SIDE + 1]:
+            del self._over[z]
         self.first = end
         return result
 

@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.manifest import map_in_words
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.nets.noise_blocks import BLOCK, Array, Blocks, Floats, Mask
@@ -160,9 +161,12 @@ def noise_facts(volume: Volume) -> dict[str, Any] | None:
 
     Returns:
         sigma in the volume's units, confidence 0 to 1, and the reason where it is not certain;
-        None for other modalities and for voxels that are not finite.
+        None for other modalities, for voxels that are not finite, and for maps of noise or
+        uncertainty, which are no images.
     """
     frame = volume.frames()[0]
+    if map_in_words(volume.history):
+        return None
     if frame.modality not in ("CT", "MR") or not np.isfinite(frame.voxels).all():
         return None
     noise = measure_noise(frame.voxels, modality=frame.modality, spacing=frame.geometry.spacing)

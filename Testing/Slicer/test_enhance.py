@@ -331,12 +331,33 @@ class ApplyTest(EnhanceTestCase):
         self.assertEqual(self.panel.result.compare.mode, "fade")
 
     @slow
+    def test_theMeasuredNoiseIsAVolumeOnRequest(self):
+        node = self.brain()
+        self.choose(node)
+        self.ui.noiseMapCheckBox.checked = True
+        self.assertTrue(self.panel.options.noiseMap)
+        job = self.apply()
+        self.assertEqual(job.state, "done", self.message)
+        noise = self.results.linked(job.nodes["output"], "noise")
+        self.assertIs(noise, job.nodes["noise"])
+        self.assertEqual(noise.GetName(), "Brain noise")
+        np.testing.assert_array_equal(self.ijkToRas(noise), self.ijkToRas(node))
+        facts = json.loads(job.nodes["output"].GetAttribute("MedEnhance.manifest"))["results"]
+        measured = facts["measured"]["noise"]["sigma"]
+        voxels = slicer.util.arrayFromVolume(noise)
+        self.assertTrue(0.5 * measured < np.median(voxels) < 2 * measured)
+        self.assertIn("standard deviation of the noise", noise.GetDescription())
+        self.assertIn("Measured noise (1 SD)", self.results.legendOf(noise).GetTitleText())
+        self.ui.noiseMapCheckBox.checked = False
+        self.assertNotIn("noise", self.apply().nodes)
+
+    @slow
     def test_everythingAtOnceAndThroughASavedScene(self):
         node = self.brain()
         self.choose(node)
         self.ui.uncertaintyCheckBox.checked = True
         self.ui.samplesSpinBox.value = 2
-        self.ui.segmentCheckBox.checked = True
+        self.ui.noiseMapCheckBox.checked = self.ui.segmentCheckBox.checked = True
         self.ui.applyButton.click()
         job = self.panel.job
         self.waitUntil(lambda: job.fraction > 0.2, 60)
@@ -346,7 +367,8 @@ class ApplyTest(EnhanceTestCase):
         self.waitUntil(lambda: self.panel.job is None, 60)
         self.assertEqual(job.state, "done", self.message)
         self.assertEqual(
-            set(job.nodes), {"output", "difference", "uncertainty", "segmentation", "table"}
+            set(job.nodes),
+            {"output", "difference", "uncertainty", "noise", "segmentation", "table"},
         )
         self.picture("enhance-done")
         for made in job.nodes.values():

@@ -366,7 +366,7 @@ class SequenceTest(EnhanceTestCase):
     def test_aSequenceLeavesNothingWhenItIsCancelledAndNothingTwiceWhenDone(self):
         sequence, _browser = self.sequence()
         self.choose(sequence)
-        self.ui.uncertaintyCheckBox.checked = True
+        self.ui.uncertaintyCheckBox.checked = self.ui.noiseMapCheckBox.checked = True
         self.ui.samplesSpinBox.value = 2
         self.processEvents(80)
         before = self.nodeIDs()
@@ -388,7 +388,7 @@ class SequenceTest(EnhanceTestCase):
         self.assertGreater(step, 2)
         new = [slicer.mrmlScene.GetNodeByID(name) for name in self.nodeIDs() - before]
         volumes = sorted(node.GetName() for node in new if node.IsA("vtkMRMLScalarVolumeNode"))
-        self.assertEqual(volumes, ["beating enhanced", "beating uncertainty"])
+        self.assertEqual(volumes, ["beating enhanced", "beating noise", "beating uncertainty"])
 
     @slow
     def test_aFrameOffersItsWholeSequence(self):

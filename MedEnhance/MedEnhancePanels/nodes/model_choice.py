@@ -125,7 +125,7 @@ def guideUses():
 
 
 def restorerProblem(node, model, task="auto"):
-    """Why a guide, an uncertainty and N4 are not to be had, in a sentence; empty where they are.
+    """Why a guide, maps and N4 are not to be had, in a sentence; empty where they are.
 
     model: a model's name, or "auto" for the recommended one. task: what is corrected.
     """
@@ -142,7 +142,12 @@ def withoutWhatItLacks(node, options):
     """The options of an enhancement without those that its task or model does not support."""
     if restorerProblem(node, options.model, options.task):
         options = dataclasses.replace(
-            options, guide=None, uncertainty=0, biasCorrection="none", orientations=1
+            options,
+            guide=None,
+            uncertainty=0,
+            noiseMap=False,
+            biasCorrection="none",
+            orientations=1,
         )
     if options.task == "slices":
         return dataclasses.replace(

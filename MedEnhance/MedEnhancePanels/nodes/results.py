@@ -16,7 +16,7 @@ from MedEnhanceLib.report.uncertainty import state_of_uncertainty
 from MedEnhancePanels.nodes import bridge, dicom_source, nrrd, provenance
 
 #: Node references from an enhanced volume to what belongs to it: MedEnhance.input, …
-ROLES = ("input", "uncertainty", "segmentation", "table", "difference")
+ROLES = ("input", "uncertainty", "noise", "segmentation", "table", "difference")
 #: Attribute: the share of the correction that a result holds.
 STRENGTH = "MedEnhance.strength"
 RESEARCH_USE = "Research use only. Not a medical device, not for diagnosis."
@@ -217,11 +217,20 @@ def styleUncertainty(node, unit, facts=None):
 
     facts: the manifest on the map; the legend then says whether it is calibrated.
     """
+    title = _("Uncertainty (1 SD)\n{unit}").format(unit=unit)
+    _styleDeviation(node, f"{title}\n{state_of_uncertainty(facts)}" if facts else title)
+
+
+def styleNoise(node, unit):
+    """As `styleUncertainty`, for a map of the measured noise."""
+    _styleDeviation(node, _("Measured noise (1 SD)\n{unit}").format(unit=unit))
+
+
+def _styleDeviation(node, title):
     display = displayOf(node)
     display.SetAndObserveColorNodeID(_colorNode(_PERCEPTUAL).GetID())
     display.SetWindowLevelMinMax(0.0, typicalMagnitude(slicer.util.arrayFromVolume(node)))
-    title = _("Uncertainty (1 SD)\n{unit}").format(unit=unit)
-    _addLegend(node, f"{title}\n{state_of_uncertainty(facts)}" if facts else title)
+    _addLegend(node, title)
 
 
 def _addLegend(node, title):

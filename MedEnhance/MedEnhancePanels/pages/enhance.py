@@ -73,6 +73,7 @@ class EnhancePanel(Page):
         for checkBox in (
             ui.allFramesCheckBox,
             ui.uncertaintyCheckBox,
+            ui.noiseMapCheckBox,
             ui.segmentCheckBox,
             ui.biasCorrectionCheckBox,
             ui.deblurCheckBox,
@@ -137,6 +138,7 @@ class EnhancePanel(Page):
             guide=state.guideVolume,
             guideUse=state.value("guideUse"),
             uncertainty=state.uncertaintySamples if state.uncertainty else 0,
+            noiseMap=state.noiseMap,
             segment=segment,
             head=state.head if segment else "auto",
             device=state.device,
@@ -167,6 +169,8 @@ class EnhancePanel(Page):
             if ui.uncertaintyCheckBox.enabled:
                 state.uncertainty = ui.uncertaintyCheckBox.checked
             state.uncertaintySamples = ui.samplesSpinBox.value
+            if ui.noiseMapCheckBox.enabled:
+                state.noiseMap = ui.noiseMapCheckBox.checked
             if ui.segmentCheckBox.enabled:
                 state.segment = ui.segmentCheckBox.checked
             if ui.biasCorrectionCheckBox.enabled:
@@ -252,6 +256,7 @@ class EnhancePanel(Page):
         lacking = model_choice.restorerProblem(self.target, state.model, state.task)
         _offer(ui.guideSelector, lacking)
         _offerCheck(ui.uncertaintyCheckBox, state.uncertainty, lacking)
+        _offerCheck(ui.noiseMapCheckBox, state.noiseMap, lacking)
         ui.samplesSpinBox.value = state.uncertaintySamples
         ui.samplesSpinBox.enabled = state.uncertainty and not lacking
         problem = model_choice.canSegment(self.target) if model_choice.isUsable(self.target) else ""

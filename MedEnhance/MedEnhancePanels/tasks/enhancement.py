@@ -19,13 +19,14 @@ from MedEnhancePanels.nodes import bridge, nrrd, results
 from MedEnhancePanels.tasks.node_job import NodeJob, share
 
 #: Which file holds a kind of result that is a volume.
-_FILES = {"enhanced": "output", "uncertainty": "uncertainty"}
+_FILES = {"enhanced": "output", "uncertainty": "uncertainty", "noise": "noise"}
 
 
 class _EnhanceOptions:
     """How a volume is enhanced: the options of EnhanceConfig, and what is a node here.
 
-    guide: a volume node whose look is taken over, or None. segment: find labels too, with the model
+    guide: a volume node whose look is taken over, or None. noiseMap: make a volume of the measured
+    noise too. segment: find labels too, with the model
     `head`. output: a volume node to write into; None makes a new one.
     """
 
@@ -39,6 +40,7 @@ EnhanceOptions = arguments.optionsClass(
     EnhanceConfig,
     _EnhanceOptions,
     guide=None,
+    noiseMap=False,
     segment=False,
     head="auto",
     output=None,
@@ -54,7 +56,7 @@ def start(runner, node, options=None, title=None):
         title: of the job; None for the default.
     Returns:
         The Job; at its end job.nodes has "output", "difference" and, as requested, "uncertainty",
-        "segmentation" and "table".
+        "noise", "segmentation" and "table".
     Raises:
         PanelError: the options do not fit the node.
     """
@@ -99,6 +101,8 @@ class _Enhancement(NodeJob):
             job.params["head"] = self.options.head
         if self.options.uncertainty:
             job.params["uncertainty_output"] = os.path.join(job.folder, "uncertainty.nrrd")
+        if self.options.noiseMap:
+            job.params["noise_output"] = os.path.join(job.folder, "noise.nrrd")
 
     def place(self, job):
         self._provenance = _provenanceOf(job.result, "model")
@@ -122,12 +126,12 @@ class _Enhancement(NodeJob):
         output = job.nodes["output"] = self._target()
         filled = yield from share(self._filled(files["output"], output), 0.0, 0.3)
         job.nodes["difference"] = yield from share(self._difference(job, filled), 0.3, 0.6)
-        if "uncertainty" in files:
-            node = self.made(bridge.newVolumeLike(source, self._name("uncertainty")))
-            yield from share(bridge.receiveVoxels(files["uncertainty"], node), 0.6, 0.8)
-            results.styleUncertainty(node, results.unitOf(source), self._uncertaintyFacts)
-            self._stamp(node, "uncertainty")
-            job.nodes["uncertainty"] = node
+        for role, start in (("uncertainty", 0.6), ("noise", 0.7)):
+            if role in files:
+                node = job.nodes[role] = self.made(bridge.newVolumeLike(source, self._name(role)))
+                yield from share(bridge.receiveVoxels(files[role], node), start, start + 0.1)
+                self._style(role, node, results.unitOf(source))
+                self._stamp(node, role)
         if "segmentation" in files:
             steps = _placeLabels(self, job, files["segmentation"], "head", self._suffix)
             yield from share(steps, 0.8, 1.0)
@@ -138,6 +142,12 @@ class _Enhancement(NodeJob):
             input=source,
             **{role: job.nodes.get(role) for role in results.ROLES if role != "input"},
         )
+
+    def _style(self, role, node, unit):
+        if role == "uncertainty":
+            results.styleUncertainty(node, unit, self._uncertaintyFacts)
+        else:
+            results.styleNoise(node, unit)
 
     def _placeThinSlices(self, job):
         """A volume on a grid of its own: there is no difference from its input."""
@@ -198,7 +208,7 @@ class _Enhancement(NodeJob):
 
     def _placeSequence(self, job):
         source, files = self.node, job.result["outputs"]
-        roles = [role for role in ("output", "uncertainty") if role in files]
+        roles = [role for role in _FILES.values() if role in files]
         for number, role in enumerate(roles):
             name = self._name(role)
             steps = bridge.receiveVolume(files[role], name, hasBrowser=False)
@@ -216,7 +226,8 @@ class _Enhancement(NodeJob):
             bridge.placeBeside(source, sequence)
             self._describe(sequence, source, derived)
             job.nodes[role] = sequence
-        results.link(job.nodes["output"], input=source, uncertainty=job.nodes.get("uncertainty"))
+        maps = {role: job.nodes.get(role) for role in ("uncertainty", "noise")}
+        results.link(job.nodes["output"], input=source, **maps)
         self._showFrames({role: job.nodes[role] for role in roles})
 
     def _showFrames(self, sequences):
@@ -239,13 +250,13 @@ class _Enhancement(NodeJob):
             if source is not None:
                 proxy.SetAndObserveTransformNodeID(source.GetTransformNodeID())
             self._describe(proxy, self.node, "enhanced" if role == "output" else role)
-            if role == "uncertainty":
-                unit = results.unitOf(source or proxy)
-                results.styleUncertainty(proxy, unit, self._uncertaintyFacts)
+            if role != "output":
+                self._style(role, proxy, results.unitOf(source or proxy))
             elif source is not None:
                 results.copyDisplay(source, proxy)
         if "output" in shown:
-            results.link(shown["output"], input=source, uncertainty=shown.get("uncertainty"))
+            maps = {role: shown.get(role) for role in ("uncertainty", "noise")}
+            results.link(shown["output"], input=source, **maps)
 
     def _describe(self, output, source, derived="enhanced"):
         self._stamp(output, derived)
@@ -326,6 +337,7 @@ def _names(node):
         "output": _("{name} enhanced").format(name=name),
         "difference": _("{name} difference").format(name=name),
         "uncertainty": _("{name} uncertainty").format(name=name),
+        "noise": _("{name} noise").format(name=name),
         "segmentation": _("{name} segmentation").format(name=name),
         "table": _("{name} structures").format(name=name),
     }

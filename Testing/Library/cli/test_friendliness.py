@@ -91,6 +91,14 @@ def test_durations_are_written_as_people_do(seconds: float, words: str) -> None:
     assert duration_text(seconds) == words
 
 
+def test_a_warning_is_said_once_in_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    speaker = Console()
+    for message in ("a.nii: looks like MR", "a.nii: looks like MR", "b.nii: looks like CT"):
+        speaker.show_event(Event("warning", {"message": message}))
+    assert speaker.warnings == ["a.nii: looks like MR", "b.nii: looks like CT"]
+    assert capsys.readouterr().err.count("looks like MR") == 1
+
+
 def test_no_zero_has_a_sign_on_the_card(run: Callable, tmp_path: Path) -> None:
     direction = ((1.0, -0.0, 0.0), (0.0, 1.0, -0.0), (-0.0, 0.0, 1.0))
     geometry = Geometry((1.0, 1.0, 1.0), (-0.0, 0.0, -3.5), direction)

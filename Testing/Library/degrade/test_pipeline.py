@@ -229,6 +229,22 @@ def test_numbers_that_cannot_be_are_refused_with_advice(fields: dict[str, object
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(
+    "fields", [{"name": "rician", "level": 10}, {"name": "bias", "strength": 10}]
+)
+def test_a_share_in_percent_is_answered_with_the_share(fields: dict[str, object]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        degradation_from_json(fields | {"seed": 3})
+    assert "10 % is 0.1" in caught.value.hint
+
+
+def test_what_is_no_share_or_no_percentage_gets_no_such_advice() -> None:
+    for make in (lambda: Blur(60, 3), lambda: Rician(-1, 3), lambda: Rician(5e3, 3)):
+        with pytest.raises(ConfigError) as caught:
+            make()
+        assert "%" not in caught.value.hint
+
+
 def test_an_unknown_kind_is_not_drawn(rng: np.random.Generator) -> None:
     with pytest.raises(ConfigError, match="haze"):
         draw("haze", rng)

@@ -18,6 +18,8 @@ from MedEnhanceLib.hqg.cache import VolumeCache
 from MedEnhanceLib.hqg.chain import plan_chain, run_chain
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import Need, denoise, expected_deviation, need_of
+from MedEnhanceLib.jobs import JobSpec, run_job
+from MedEnhanceLib.nets import grouped
 from MedEnhanceLib.nets.noise import measure_noise
 from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
@@ -67,8 +69,13 @@ class TestNoise:
         assert np.allclose(half, before + 0.5 * (whole - before), atol=1e-3)
         assert np.array_equal(denoise(noisy, noise, share=0.0), before)
 
-    def test_some_slices_equal_those_of_a_whole_run(self) -> None:
-        noisy = _noisy(0.1)
+    @pytest.mark.parametrize("modality", ["MR", "CT"])
+    def test_some_slices_equal_those_of_a_whole_run(
+        self, modality: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # As many parts of a layer as large slices have.
+        monkeypatch.setattr(grouped, "_REFERENCES_IN_BAND", {"threshold": 999, "grouped": 99})
+        noisy = replace(_noisy(0.1), modality=modality)
         noise = measure_noise(noisy.voxels, modality="MR")
         whole = denoise(noisy, noise)
         assert np.array_equal(denoise(noisy, noise, only=slice(4, 6)), whole[4:6])
@@ -164,8 +171,17 @@ class TestEnhancement:
         me.save(_noisy(0.1), tmp_path / "in.nii.gz")
         names = [str(tmp_path / name) for name in ("in.nii.gz", "out.nii.gz", "noise.nii.gz")]
         arguments = ["enhance", *names[:2], "--task", "noise", "--noise-output", names[2]]
-        assert main([*arguments, "--device", "cpu", "--json"]) == 0
+        arguments += ["--uncertainty", "1", "--device", "cpu", "--json"]
+        assert main(arguments) == 0
         assert me.load(names[2]).voxels.mean() > 0
+        for name, what in (
+            (names[2], "noise"),
+            (tmp_path / "out-uncertainty.nii.gz", "uncertainty"),
+        ):
+            card = run_job(JobSpec("inspect", {"input": str(name)}))["card"]
+            assert any(f"no image, but a map of the {what}" in each for each in card["warnings"])
+            assert card["noise"] is None
+        assert run_job(JobSpec("inspect", {"input": names[1]}))["card"]["noise"]
 
 
 def test_a_guide_of_the_same_look_changes_nothing_and_a_wrong_modality_is_refused() -> None:

@@ -105,13 +105,25 @@ def test_sums_that_cannot_be_written_are_refused(built: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [{"z": 7}, {"z": -1}, {"window": (7, 14, 16)}, {"window": (0, 1, 1)}, {"step": 5}, {"step": 0},
-     {"keep": 65}, {"keep": 0}, {"apart": -1}, {"damp": 0.0}, {"damp": np.nan}, {"number": -1}],
+     {"keep": 65}, {"keep": 0}, {"apart": -1}, {"damp": 0.0}, {"damp": np.nan}, {"number": -1},
+     {"wanted": (-1, 3)}, {"wanted": (3, 2)}, {"wanted": (0, 11)}],
     ids=str,
 )  # fmt: skip
 def test_layers_out_of_range_never_reach_c(built: Path, change: dict) -> None:
     layer = Layer(**{**LAYER.__dict__, **change})
     with pytest.raises(ValueError, match="does not fit"):
         native.Library(built).run("grouped", layer, range(2), **_arrays())
+
+
+def test_wanted_slices_have_the_sums_of_a_whole_layer_and_others_are_left_out(built: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(10, 16, 24)).astype(np.float32)
+    whole, part = (_arrays() | {"noisy": values, "pilot": values} for _ in range(2))
+    native.Library(built).run("grouped", LAYER, range(2), **whole)
+    layer = Layer(**{**LAYER.__dict__, "wanted": (4, 6)})
+    native.Library(built).run("grouped", layer, range(2), **part)
+    assert whole["total"].any(axis=(1, 2)).sum() > 2
+    assert np.array_equal(part["total"][4:6], whole["total"][4:6])
+    assert part["total"].any(axis=(1, 2)).nonzero()[0].tolist() == [4, 5]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])

@@ -119,11 +119,20 @@ def test_threads_and_slabs_change_no_bit(
     engine = request.getfixturevalue(engine_name)
     noisy = phantom(15, 16, 20) + noise(15, 16, 20)
     rounds = (Round(step=4, keep=8), Round(step=3, keep=8))
+    monkeypatch.setattr(grouped, "_REFERENCES_IN_BAND", {"threshold": 30, "grouped": 7})
     one = denoised(noisy, flat(noisy), rounds=rounds, engine=engine, threads=1)
     monkeypatch.setattr(grouped, "_SLICES", 3)
-    monkeypatch.setattr(grouped, "_REFERENCES_AT_ONCE", 7)
     three = denoised(noisy, flat(noisy), rounds=rounds, engine=engine, threads=3)
     assert np.array_equal(one, three)
+
+
+def test_bands_of_a_layer_add_up_to_the_layer(library, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bands are summed apart, which changes the last bits and nothing else."""
+    noisy = phantom(9, 40, 20) + noise(9, 40, 20)
+    whole = denoised(noisy, flat(noisy), engine=library, threads=1)
+    monkeypatch.setattr(grouped, "_REFERENCES_IN_BAND", {"threshold": 30, "grouped": 7})
+    bands = denoised(noisy, flat(noisy), engine=library, threads=2)
+    assert np.abs(bands - whole).max() < AGREE * SIGMA
 
 
 def test_only_some_slices_are_in_memory(library) -> None:
