@@ -219,6 +219,8 @@ def test_a_head_of_ours_finds_what_it_finds_elsewhere(tmp_path: Path) -> None:
     folder = export_head(tmp_path / "mine", config, make_head(config.network, 2), 1.0).folder
     segmenter = open_segmenter(folder)
     assert (segmenter.kind, segmenter.labels) == ("head", ("A", "B"))
+    with pytest.raises(ModelError, match="states itself what it expects"):
+        open_segmenter(folder, spec=_PLAIN)
     assert segmenter.sha256 == read_bundle(folder).sha256
     elsewhere = segment(cube(), SegmentConfig(model=str(folder), device="cpu")).volume.voxels
     values = np.array([0, 3, 7], np.uint8)
@@ -581,7 +583,8 @@ def test_files_that_cannot_be_used_say_why(
     refused(weights, "net.pt does not say what it expects")
     refused(unet, "without a spec")
     refused(tmp_path / "other.pt", "no such file")
-    refused("no-such-head", "there is no model 'no-such-head'")
+    with pytest.raises(ModelError, match="there is no model 'no-such-head'"):
+        open_segmenter("no-such-head")
     refused(tmp_path, r"no configs/metadata.json inside")
     refused(weights, "weights alone", network=None)
     arguments = {**_UNET, "channels": [4, 16]}
