@@ -19,8 +19,10 @@ _OWN_SPEC = (
     "State what the segmenter expects yourself: in a JSON file beside the bundle, named as the "
     "bundle with .json (fields of SegmenterSpec), or with spec= in Python."
 )
-#: Longest chain of references, and deepest nesting, that is followed.
-_DEPTH = 32
+#: Longest chain of references, deepest nesting and most values of a field that are followed.
+_DEPTH, _MOST_VALUES = 32, 10_000
+#: Lists and Compose of transforms in each other: two for one Compose.
+_NESTED = 6
 _REFERENCE = re.compile(r"@[\w-]+(?:(?:#|::)[\w-]+)*")
 #: The endings of MONAI's transforms of dictionaries.
 _ENDINGS = ("Dict", "d", "D")
@@ -44,28 +46,37 @@ class Config:
     file: str
     fields: Mapping[str, Any]
 
-    def value(self, given: Any, place: str, depth: int = 0) -> Any:
-        """A field with its references followed; raises ModelError for Python in it."""
-        if depth > _DEPTH:
-            raise ModelError(
-                f"{self.file}: {place} refers to itself, or is nested too deeply", _OWN_SPEC
-            )
+    def value(self, given: Any, place: str) -> Any:
+        """A field with all references in it followed; raises ModelError for Python in it."""
+        return self._plain(given, place, 0, iter(range(_MOST_VALUES)))
+
+    def _plain(self, given: Any, place: str, depth: int, left: Iterator[int]) -> Any:
+        if depth > _DEPTH or next(left, None) is None:
+            raise self.refused(place, "refers to itself, or is too large")
+        given = self.followed(given, place)
         if isinstance(given, Mapping):
             return {
-                str(name): self.value(one, f"{place}.{name}", depth + 1)
+                str(name): self._plain(one, f"{place}.{name}", depth + 1, left)
                 for name, one in given.items()
             }
         if isinstance(given, list):
             return [
-                self.value(one, f"{place}[{index}]", depth + 1) for index, one in enumerate(given)
+                self._plain(one, f"{place}[{index}]", depth + 1, left)
+                for index, one in enumerate(given)
             ]
-        if not isinstance(given, str) or given[:1] not in ("$", "%", "@"):
-            return given
-        if given.startswith("$"):
-            raise self.refused(place, f"is Python code, {_short(given)}, which is not run")
-        if not _REFERENCE.fullmatch(given):
-            raise self.refused(place, f"is {_short(given)}, which refers to no field of this file")
-        return self.value(self._target(given, place), place, depth + 1)
+        return given
+
+    def followed(self, given: Any, place: str) -> Any:
+        """What a reference leads to, as it stands there; other values are returned as they are."""
+        for _ in range(_DEPTH):
+            if not isinstance(given, str) or given[:1] not in ("$", "%", "@"):
+                return given
+            if given.startswith("$"):
+                raise self.refused(place, f"is Python code, {_short(given)}, which is not run")
+            if not _REFERENCE.fullmatch(given):
+                raise self.refused(place, f"is {_short(given)}, which refers to no field here")
+            given = self._target(given, place)
+        raise self.refused(place, "refers to itself, or is too large")
 
     def _target(self, reference: str, place: str) -> Any:
         found: Any = self.fields
@@ -248,22 +259,28 @@ def _mapping(config: Config, given: Any, place: str) -> Mapping[str, Any]:
     return given
 
 
-def _transforms(config: Config, given: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _transforms(
+    config: Config, given: Any, place: str, depth: int = 0
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Each transform of a (nested) Compose with its place; those that are off are left out."""
     if given is None:
         return
-    if isinstance(given, str):
-        given = config.value(given, place)
+    if depth > _NESTED:
+        raise config.refused(place, "refers to itself, or is nested too deeply")
+    # Not all that is in it: arguments that do not matter may be Python.
+    given = config.followed(given, place)
     if isinstance(given, list):
         for index, one in enumerate(given):
-            yield from _transforms(config, one, f"{place}[{index}]")
+            yield from _transforms(config, one, f"{place}[{index}]", depth + 1)
         return
     if not isinstance(given, Mapping) or "_target_" not in given:
         raise config.refused(place, "is no transform (an object with _target_)")
     if config.value(given.get("_disabled_", False), f"{place}._disabled_") is True:
         return
     if _plain_name(given) == "Compose":
-        yield from _transforms(config, given.get("transforms", []), f"{place}.transforms")
+        yield from _transforms(
+            config, given.get("transforms", []), f"{place}.transforms", depth + 1
+        )
         return
     yield place, given
 

@@ -81,7 +81,7 @@ def find(source: str | Path | nn.Module, spec: SegmenterSpec | None, *, trust: b
         return _of_file(path, spec or _spec_beside(path), trust=trust)
     if os.sep in str(source) or path.suffix:
         raise ModelError(f"{source}: there is no such file", "Check the path of the segmenter.")
-    return _of_head(str(source))
+    return _of_head(str(source), spec)
 
 
 def _spec_beside(path: Path) -> SegmenterSpec | None:
@@ -97,8 +97,13 @@ def _spec_beside(path: Path) -> SegmenterSpec | None:
         raise ModelError(f"{beside.name}: cannot be read ({cause})", "Correct the JSON.") from cause
 
 
-def _of_head(name_or_path: str) -> Found:
+def _of_head(name_or_path: str, stated: SegmenterSpec | None) -> Found:
     """A head of MedEnhance; raises ModelError for another kind of model, or a damaged one."""
+    if stated is not None:
+        raise ModelError(
+            f"{name_or_path}: a head of MedEnhance states itself what it expects",
+            "Leave the spec out.",
+        )
     from MedEnhanceLib.gradprom.head import kept_components, open_head
 
     bundle = open_bundle(name_or_path, kind="head", modality="OT")
@@ -179,7 +184,7 @@ def _of_folder(folder: Path, spec: SegmenterSpec | None, *, trust: bool) -> Foun
     members = _Folder(folder)
     metadata = _config(members, METADATA)
     if metadata is not None and metadata.fields.get("format") == FORMAT:
-        return _of_head(str(folder))
+        return _of_head(str(folder), spec)
     if metadata is None:
         raise ModelError(
             f"{folder}: no {METADATA} inside",

@@ -449,6 +449,8 @@ def _resampled(values: Tensor, sides: tuple[int, int, int]) -> Tensor:
     """[C, …] on another grid of the same extent, linearly; as it is where the grid is the same."""
     if values.shape[1:] == sides:
         return values
+    # MONAI keeps the center of the first voxel, not the extent: its grid lies up to half a voxel
+    # elsewhere. What the network finds is brought back from the grid that it saw.
     return F.interpolate(values[None], sides, mode="trilinear", align_corners=False)[0]
 
 

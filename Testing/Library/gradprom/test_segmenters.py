@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data.meta_tensor import MetaTensor
+from monai.losses.dice import DiceCELoss
 from monai.networks import nets
 from monai.networks.nets import FlexibleUNet, UNet
 from monai.transforms import (
@@ -218,6 +219,8 @@ def test_a_head_of_ours_finds_what_it_finds_elsewhere(tmp_path: Path) -> None:
     folder = export_head(tmp_path / "mine", config, make_head(config.network, 2), 1.0).folder
     segmenter = open_segmenter(folder)
     assert (segmenter.kind, segmenter.labels) == ("head", ("A", "B"))
+    with pytest.raises(ModelError, match="states itself what it expects"):
+        open_segmenter(folder, spec=_PLAIN)
     assert segmenter.sha256 == read_bundle(folder).sha256
     elsewhere = segment(cube(), SegmentConfig(model=str(folder), device="cpu")).volume.voxels
     values = np.array([0, 3, 7], np.uint8)
@@ -434,8 +437,12 @@ def test_the_loss_falls_towards_the_labels(activation: str) -> None:
         for slab in (2.0 * target - 1, 1 - 2.0 * target, torch.zeros(target.shape))
     )
     assert right < 0.01 < nothing < wrong
-    shares = nn.functional.one_hot(target, 2).movedim(-1, 0)[int(activation == "sigmoid") :]
     slab = torch.rand(target.shape)
+    is_softmax = activation == "softmax"
+    both = DiceCELoss(softmax=is_softmax, sigmoid=not is_softmax, include_background=not is_softmax)
+    shares = nn.functional.one_hot(target, 2).movedim(-1, 0)[int(not is_softmax) :].float()
+    wanted = both(segmenter.logits(slab, view)[None], shares[None])
+    torch.testing.assert_close(segmenter.loss(slab, view, target), wanted)
     assert float(segmenter.loss(slab, view, shares)) == pytest.approx(
         float(segmenter.loss(slab, view, target))
     )
@@ -483,6 +490,7 @@ UNFIT = [
         "not differentiable: its output does not depend smoothly",
     ),
     (lambda x: x.detach(), "not differentiable"),
+    (lambda x: (x > 0.5) + 0 * x, "not differentiable"),
     (lambda x: torch.cat([x, x], 1), "gives 4 channels, its spec names 1 label and the background"),
     (lambda x: x[..., ::2], "gives .* for .*"),
     (lambda x: x / 0 * 0, "not finite"),
@@ -575,7 +583,8 @@ def test_files_that_cannot_be_used_say_why(
     refused(weights, "net.pt does not say what it expects")
     refused(unet, "without a spec")
     refused(tmp_path / "other.pt", "no such file")
-    refused("no-such-head", "there is no model 'no-such-head'")
+    with pytest.raises(ModelError, match="there is no model 'no-such-head'"):
+        open_segmenter("no-such-head")
     refused(tmp_path, r"no configs/metadata.json inside")
     refused(weights, "weights alone", network=None)
     arguments = {**_UNET, "channels": [4, 16]}
