@@ -19,6 +19,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg.earlier_scan import pilot_from
 from MedEnhanceLib.nets import grouped
 from MedEnhanceLib.nets.noise import NoiseEstimate, noise_to_contrast
+from MedEnhanceLib.nets.noise_blocks import AIR_MEAN
 from MedEnhanceLib.nets.shrinkage import amplitude
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -29,8 +30,8 @@ _SLICES = 16
 _NEAR_AIR = 2.0
 #: σ of air over that of the tissue around it, at most.
 _MOST_OF_AIR = np.float32(1.15)
-#: Mean of air, in σ, and how far above it the mean of neighbors is air for certain, and is not.
-_MEAN_OF_AIR, _ABOVE_AIR = 1.2533, (0.08, 0.16)
+#: How far above the mean of air, in σ, the mean of neighbors is air for certain, and is not.
+_ABOVE_AIR = (0.08, 0.16)
 #: σ over the contrast of the tissue at which half of the correction is applied, and the share from
 #: which all of it is.
 _HALF_NEEDED, _NEARLY_ALL = 0.05, 0.9
@@ -213,7 +214,7 @@ def _without_rician_bias(mean: Floats, noise: NoiseEstimate, where: slice) -> Fl
     # What noise is left in air, the inverse of the bias multiplies: there the mean of neighbors
     # decides. Within a slice, so that slices do not depend on how many are treated at once.
     around = F.avg_pool2d(F.pad(values[None], (2, 2, 2, 2), mode="replicate"), 5, stride=1)[0]
-    above = around / torch.from_numpy(air) - _MEAN_OF_AIR
+    above = around / torch.from_numpy(air) - AIR_MEAN
     low, high = _ABOVE_AIR
     cleared: Floats = (signal * ((above - low) / (high - low)).clamp(0, 1)).numpy()
     return cleared

@@ -31,7 +31,7 @@ from MedEnhanceLib.bundles.suitability import (
 from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, corrections_in_words, derived_note
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.hqg.appearance import Appearance
+from MedEnhanceLib.hqg.appearance import Appearance, measure_appearance
 from MedEnhanceLib.hqg.bundle import EnhancerModel, check_deblurring, open_enhancer
 from MedEnhanceLib.hqg.cache import VolumeCache
 from MedEnhanceLib.hqg.chain import Chain, plan_chain, run_chain
@@ -98,6 +98,9 @@ def enhance(
     if config.deblur:
         cue = model.guide.asking(cue, torch.ones(1))
     chains: list[Chain | None] = [None] * len(frames)
+    is_looked_at = config.guide_use == "appearance" and slices is None
+    if bundle.starts_grouped and isinstance(guide, Volume) and is_looked_at:
+        guide = measure_appearance(guide, monitor)  # once for all frames
     if bundle.starts_grouped:
         chains = [
             plan_chain(

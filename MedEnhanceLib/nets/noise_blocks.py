@@ -33,7 +33,7 @@ _PADDING = 1e-3
 _CT_TISSUE, _CT_LOWEST = -300.0, -900.0
 #: Mean over spread of air in magnitude images (Rayleigh), and its mean, in σ.
 _RAYLEIGH = math.sqrt(math.pi / (4 - math.pi))
-_AIR_MEAN = math.sqrt(math.pi / 2)
+AIR_MEAN = math.sqrt(math.pi / 2)
 _TINY = 1e-12
 
 
@@ -191,7 +191,7 @@ def _air(tables: Sequence[_Table], top: float) -> float | None:
     near = usable & (mean > 0.8 * center) & (mean < 1.25 * center)
     if like[near].mean() < 0.6:
         return None
-    return center / _AIR_MEAN
+    return center / AIR_MEAN
 
 
 def _padding(voxels: npt.NDArray[Any]) -> list[float]:
