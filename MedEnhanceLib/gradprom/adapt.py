@@ -262,32 +262,6 @@ class Pair:
             raise diverged(number)
         return losses
 
-    def between(self, share: float) -> nn.Module:
-        """The network whose averaged weights lie between twin (0) and tuned one (1)."""
-        made: nn.Module = copy.deepcopy(self.twin.average.module)
-        with torch.no_grad():
-            for own, other in zip(made.parameters(), self.tuned.average.parameters(), strict=True):
-                own.lerp_(other, share)
-        return made.eval()
-
-    @torch.no_grad()
-    def compare(self, sampler: Sampler) -> list[dict[str, float]]:
-        """Of each share in SHARES: what it costs against the twin in dB, and the task's loss."""
-        rows: list[dict[str, float]] = []
-        for share in SHARES:
-            network, errors, losses = self.between(share), [], []
-            for number in range(_TESTED):
-                slabs = sampler.batch(_BEYOND + number).to(self.device)
-                images = network(slabs.noisy, slabs.start)
-                errors.append(_square(images, slabs))
-                losses.append(float(self.tuned.task_loss(images, slabs)))
-            error = float(np.mean(errors))
-            rows.append({"share": share, "error": error, "task": float(np.mean(losses))})
-        of_twin = rows[0]["error"]
-        for row in rows:
-            row["cost"] = 10 * math.log10(row.pop("error") / of_twin)
-        return rows
-
     def parts(self) -> dict[str, Any]:
         """What a checkpoint holds."""
         return {
@@ -301,6 +275,34 @@ class Pair:
             },
             "optimizers": {"adam of the twin": self.twin.adam, "adam": self.tuned.adam},
         }
+
+
+def between(twin: Learner, tuned: Learner, share: float) -> nn.Module:
+    """The network whose averaged weights lie between those of twin (0) and tuned one (1)."""
+    made: nn.Module = copy.deepcopy(twin.average.module)
+    with torch.no_grad():
+        for own, other in zip(made.parameters(), tuned.average.parameters(), strict=True):
+            own.lerp_(other, share)
+    return made.eval()
+
+
+@torch.no_grad()
+def compared(twin: Learner, tuned: Tuned, sampler: Sampler, device: str) -> list[dict[str, float]]:
+    """Of each share in SHARES: what it costs against the twin in dB, and the segmenter's loss."""
+    rows: list[dict[str, float]] = []
+    for share in SHARES:
+        network, errors, losses = between(twin, tuned, share), [], []
+        for number in range(_TESTED):
+            slabs = sampler.batch(_BEYOND + number).to(device)
+            images = network(slabs.noisy, slabs.start)
+            errors.append(_square(images, slabs))
+            losses.append(float(tuned.task_loss(images, slabs)))
+        error = float(np.mean(errors))
+        rows.append({"share": share, "error": error, "task": float(np.mean(losses))})
+    of_twin = rows[0]["error"]
+    for row in rows:
+        row["cost"] = 10 * math.log10(row.pop("error") / of_twin)
+    return rows
 
 
 @dataclass(frozen=True)
@@ -365,13 +367,13 @@ def adapt(
         every_s=config.checkpoint_s,
         reported_every=_METRIC_EVERY,
     )
-    compared = pair.compare(pair.sampler)
-    share = chosen_share(compared, config.budget)
+    rows = compared(pair.twin, pair.tuned, pair.sampler, device)
+    share = chosen_share(rows, config.budget)
     return Adapted(
-        network=pair.between(share),
-        twin=pair.between(0.0),
+        network=between(pair.twin, pair.tuned, share),
+        twin=between(pair.twin, pair.tuned, 0.0),
         share=share,
-        compared=compared,
+        compared=rows,
         curves=curves,
         pair=pair,
         seconds=seconds,

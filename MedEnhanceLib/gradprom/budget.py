@@ -49,6 +49,7 @@ class FidelityBudget:
         # Running sums: squared errors of both networks, norms of both gradients.
         self._sums = [0.0] * 4
         self._slow, self._left = math.log(_FIRST), 0.0
+        self._is_fixed = False
 
     @property
     def relative_weight(self) -> float:
@@ -81,9 +82,16 @@ class FidelityBudget:
             return
         for place, value in enumerate((error, twin)):
             self._sums[place] = _DECAY * self._sums[place] + value
+        if self._is_fixed:
+            return
         self._left = max(_LOWEST, min(1.0, (self.decibels - self.cost) / self.decibels))
         self._slow += self.rate * self._left
         self._slow = max(math.log(_LEAST), min(math.log(_MOST), self._slow))
+
+    def fix(self, weight: float) -> None:
+        """Keep the relative λ at a value from now on, whatever it costs; for comparisons."""
+        self._slow, self._left = math.log(weight), 0.0
+        self._is_fixed = True
 
     def state_dict(self) -> dict[str, Tensor]:
         """For a checkpoint."""

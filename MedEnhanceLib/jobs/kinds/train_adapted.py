@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
 from MedEnhanceLib.core.metrics import dice, psnr
@@ -136,7 +137,7 @@ def train_adapted(
     segmenter.network.to(choice.name)
     made = adapt(
         config,
-        AfterFilter(_network(config)),
+        AfterFilter(make_network(config)),
         segmenter,
         examples,
         out,
@@ -157,9 +158,8 @@ def _span(first: float, last: float, number: int, count: int) -> tuple[float, fl
     return first + number * each, first + (number + 1) * each
 
 
-def _network(config: AdaptConfig) -> Enhancer:
-    import torch
-
+def make_network(config: AdaptConfig) -> Enhancer:
+    """The network after the filter, as the seed begins it."""
     torch.manual_seed(config.seed)
     return Enhancer(config_from_json(NetworkConfig, {**_PLAIN, **config.network}))
 
