@@ -298,9 +298,9 @@ def page(rows: list[Row], gates: list[dict[str, Any]], tasks: Sequence[Task], st
         "is steered by the cost against a twin that learns on without the task, what contradicts "
         "the restoration is projected out, and the weights between twin and tuned network are "
         "chosen by training slabs. No λ and no arm is chosen by tested patients.\n",
-        f"{steps} steps of 2 slabs of 5 × 96 × 96 voxels, one thread; PSNR in tissue, peak 1 on the "
-        "network's scale. Three seeds test every patient once between them. Intervals (95 %) "
-        "are of draws of patients, and of seeds within each.\n",
+        f"{steps} steps of 2 slabs of 5 × 96 × 96 voxels, one thread. PSNR is that in tissue, with "
+        "peak 1 on the scale of the networks. Three seeds test every patient once between them. "
+        "Intervals (95 %) are of draws of patients, and of seeds within each.\n",
         "## Gates\n",
         gate_table(gates),
     ]
