@@ -37,7 +37,7 @@ INFORMED = "BM4D, true σ"
 BENCH = "HQG-Net (bench)"
 PEERS = ("CycleGAN", "CUT", "paired U-Net", "Noise2Void")
 #: Files whose change may change what a bundle does.
-_INFERENCE = tuple(
+INFERENCE = tuple(
     f"MedEnhanceLib/{name}.py"
     for name in (
         *(f"hqg/{part}" for part in ("infer", "predict", "stream", "network", "bundle")),
@@ -150,7 +150,7 @@ def _own(modality: str, options: argparse.Namespace) -> tuple[list[Arm], list[st
         open_enhancer(bundle)
     except MedEnhanceError as error:
         return [], [f"ours ({modality}): {error}"]
-    settings = f"ours {bundle.sha256} {code_hash(*_INFERENCE)}"
+    settings = f"ours {bundle.sha256} {code_hash(*INFERENCE)}"
 
     def arm(name: str, chosen: dict[str, Any], **how: bool) -> Arm:
         run = partial(_enhanced, model=model, **chosen)
