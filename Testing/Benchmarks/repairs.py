@@ -29,7 +29,7 @@ from MedEnhanceLib.degrade import Bias, gaussian_blur, rician_noise, robust_max
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.artifacts import measure_artifacts
 from MedEnhanceLib.hqg.denoise import denoise
-from MedEnhanceLib.hqg.sharpness import measure_blur, measure_shading, undo_blur
+from MedEnhanceLib.hqg.sharpness import BlurEstimate, measure_blur, measure_shading, undo_blur
 from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.noise import measure_noise
 
@@ -84,6 +84,13 @@ def ours(voxels: Floats, task: Task = "noise", **chosen: Any) -> Floats:
     return np.asarray(enhance(Volume(voxels, modality="MR"), config).volume.voxels)
 
 
+def sharpened(voxels: Floats, blur: BlurEstimate, noise: float, **chosen: Any) -> Floats:
+    """Noise removed, and the blur undone that was measured with the true noise."""
+    if not blur.is_blurred:
+        return ours(voxels, **chosen)
+    return undo_blur(voxels, blur, noise=noise, denoise=partial(ours, **chosen))
+
+
 def twice(voxels: Floats) -> Floats:
     """The filter at twice the measured noise."""
     volume = Volume(voxels, modality="MR")
@@ -108,12 +115,8 @@ def blurs() -> Iterator[Row]:
                 "filter": lambda x=blurred: ours(x),
                 "network, on request": lambda x=blurred: ours(x, deblur=True),
                 "Wiener alone": lambda x=blurred, e=estimate, n=noise: undo_blur(x, e, noise=n),
-                "filter + Wiener": lambda x=blurred, e=estimate, n=noise: undo_blur(
-                    x, e, noise=n, denoise=ours
-                ),
-                "network + Wiener": lambda x=blurred, e=estimate, n=noise: undo_blur(
-                    x, e, noise=n, denoise=partial(ours, second_pass="on")
-                ),
+                "filter + Wiener": partial(sharpened, blurred, estimate, noise),
+                "network + Wiener": partial(sharpened, blurred, estimate, noise, second_pass="on"),
                 "ours": lambda x=blurred: ours(x, "sharpness"),
             }
             row |= measured(arms, truth, inside)
