@@ -151,7 +151,10 @@ def known_scan(case: Case) -> Scan:
     spectrum = known_spectrum(case).astype(np.float32)
     factor = np.float32(level / found)
     truth = replace(noise, spectrum=spectrum, level=noise.level * float(factor))
-    return replace(scan, clean=clean, truth=(truth, scan.sigma * factor))
+    tissue = scan.tissue
+    if case.modality == "MR":  # elsewhere the mean of magnitudes is not the signal
+        tissue = tissue & (clean > 0.25 * robust_max(clean))
+    return replace(scan, clean=clean, tissue=tissue, truth=(truth, scan.sigma * factor))
 
 
 # --- judging --------------------------------------------------------------------------------------
