@@ -112,6 +112,14 @@ def measured(volume: Volume) -> NoiseEstimate:
 
 def cropped(name: str, volume: Volume, noise: NoiseEstimate) -> Scan:
     """The middle of what is tissue; the noise is that of the whole scan."""
+    where, tissue = middle_of(volume)
+    voxels = np.ascontiguousarray(volume.voxels[where], np.float32)
+    geometry = Geometry(spacing=volume.geometry.spacing)
+    small = replace(volume, voxels=voxels, geometry=geometry, history=())
+    return Scan(name, small, noise, noise.full()[where], tissue[where])
+
+
+def middle_of(volume: Volume) -> tuple[tuple[slice, slice, slice], Mask]:
     smooth = gaussian_blur(volume.voxels, 1.5)
     tissue = smooth > (-300 if volume.modality == "CT" else 0.25 * robust_max(smooth))
     box = []
@@ -121,14 +129,7 @@ def cropped(name: str, volume: Volume, noise: NoiseEstimate) -> Scan:
         first = int(inside[0] + inside[-1] + 1 - side) // 2
         first = max(0, min(first, count - side))
         box.append(slice(first, min(first + side, count)))
-    where = (box[0], box[1], box[2])
-    small = replace(
-        volume,
-        voxels=np.ascontiguousarray(volume.voxels[where], np.float32),
-        geometry=Geometry(spacing=volume.geometry.spacing),
-        history=(),
-    )
-    return Scan(name, small, noise, noise.full()[where], tissue[where])
+    return (box[0], box[1], box[2]), tissue
 
 
 def known_scans(quick: bool) -> Iterator[Scan]:
@@ -143,8 +144,7 @@ def known_scan(case: Case) -> Scan:
     volume = Volume(case.voxels, Geometry(spacing=case.spacing), modality=case.modality)  # type: ignore[arg-type]
     noise = measured(volume)
     scan = cropped(f"{case.name}, {case.kind} {case.level}", volume, noise)
-    marked = replace(volume, voxels=case.clean)
-    clean = cropped("", marked, noise).volume.voxels
+    clean = case.clean[middle_of(volume)[0]]
     inside = case.tissue
     level = np.sqrt(np.square(case.noise[inside].astype(np.float64)).mean())
     found = np.sqrt(np.square(noise.full()[inside].astype(np.float64)).mean())

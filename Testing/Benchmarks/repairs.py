@@ -267,7 +267,10 @@ def publish(rows: list[Row]) -> None:
     found = gates_of(parts)
     text += ["", "## Gates", "", gate_table(found)]
     draw(Path(DOCS) / "repairs.jpg")
-    text += ["", "![The template's middle slice: reference, damaged, noise removed alone, ours](repairs.jpg)"]
+    text += [
+        "",
+        "![The template's middle slice: reference, damaged, noise removed alone, ours](repairs.jpg)",
+    ]
     write("repairs", "\n".join(text), gates=found, rows=rows, seeds=[0, 3, 4], folder=Path(DOCS))
 
 
