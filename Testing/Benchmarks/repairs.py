@@ -269,7 +269,8 @@ def publish(rows: list[Row]) -> None:
     draw(Path(DOCS) / "repairs.jpg")
     text += [
         "",
-        "![The template's middle slice: reference, damaged, noise removed alone, ours](repairs.jpg)",
+        "![The template's middle slice: reference, damaged, noise removed alone, ours]"
+        "(repairs.jpg)",
     ]
     write("repairs", "\n".join(text), gates=found, rows=rows, seeds=[0, 3, 4], folder=Path(DOCS))
 

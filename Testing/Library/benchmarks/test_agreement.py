@@ -99,3 +99,18 @@ def test_noise_is_made_with_the_wanted_spectrum(agreement: ModuleType, spectrum:
     carries = spectrum > 0.05
     found = agreement.spectrum_of(field)
     assert np.abs(found / spectrum - 1)[carries].mean() < 0.08
+
+
+def test_a_known_truth_is_cropped_where_the_noisy_volume_is() -> None:
+    scans, cases = importlib.import_module("real_scans"), importlib.import_module("noise")
+    k, j, i = np.ogrid[:24, :200, :200]
+    ball = (k - 12) ** 2 * 16 + (j - 100) ** 2 + (i - 100) ** 2 < 40**2
+    # A faint rim is tissue with noise, and not without it.
+    rim = ((j - 100) ** 2 + (i - 100) ** 2 < 60**2) & (j > 100) & ~ball
+    clean = (100.0 * ball + 20.0 * rim).astype(np.float32)
+    noise = np.random.default_rng(0).normal(0, 10, clean.shape).astype(np.float32)
+    case = cases.Case(
+        "MR Gaussian", "made", "10 %", "MR", clean + noise, noise, ball, (1.0, 1.0, 1.0), clean
+    )
+    scan = scans.known_scan(case)
+    assert (scan.volume.voxels - scan.clean).std() == pytest.approx(10, rel=0.02)
