@@ -31,11 +31,13 @@ MODELS = {"MR": "mr-brain", "CT": "ct-lowdose"}
 #: Ours, asked to undo blur as well.
 DEBLUR = "ours, deblur"
 BLOCK_FILTER = "block filter"
+#: BM4D with the σ that was added: what it could reach with a perfect estimate.
+INFORMED = "BM4D, true σ"
 #: The recipe at the size and budget of the trained peers.
 BENCH = "HQG-Net (bench)"
 PEERS = ("CycleGAN", "CUT", "paired U-Net", "Noise2Void")
 #: Files whose change may change what a bundle does.
-_INFERENCE = tuple(
+INFERENCE = tuple(
     f"MedEnhanceLib/{name}.py"
     for name in (
         *(f"hqg/{part}" for part in ("infer", "predict", "stream", "network", "bundle")),
@@ -46,7 +48,7 @@ _INFERENCE = tuple(
 )
 
 
-Run = Callable[[Volume], Volume]
+Run = Callable[..., Volume]
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Arm:
     trained with further seeds; the test's seed chooses. slow: measured with few seeds only.
     keep: its results are kept. few: only on the cases that ablations are measured on. shaded:
     only where there is shading. blurred: only where there is blur. corrected: N4 after it makes a
-    further arm there. note: what is known of its training.
+    further arm there. informed: takes the true σ as well, where the damage is white noise alone.
+    note: what is known of its training.
     """
 
     name: str
@@ -70,16 +73,23 @@ class Arm:
     shaded: bool = False
     blurred: bool = False
     corrected: bool = True
+    informed: bool = False
     note: str = ""
 
     def of_seed(self, seed: int) -> tuple[Run, str]:
         return ((self.run, self.settings), *self.others)[seed % (1 + len(self.others))]
+
+    @property
+    def special(self) -> bool:
+        """Measured on some kinds of damage alone, so neither on lesions nor on real scans."""
+        return self.few or self.shaded or self.blurred or self.informed
 
     def takes(self, case: Case) -> bool:
         return (
             (case.key or not self.few)
             and (case.shaded or not self.shaded)
             and (case.blurred or not self.blurred)
+            and (case.noise is not None or not self.informed)
         )
 
 
@@ -107,7 +117,10 @@ def _classical(modality: str) -> tuple[list[Arm], list[str]]:
     if not find_spec("bm4d"):
         return arms, ["BM4D: not installed (`pip install bm4d`; its license is non-commercial)"]
     bm4d = bm4d_mr if is_mr else bm4d_ct
-    return [*arms, Arm("BM4D", bm4d, f"BM4D {modality} 1", slow=True, keep=True)], []
+    arms.append(Arm("BM4D", bm4d, f"BM4D {modality} 1", slow=True, keep=True))
+    if is_mr:
+        arms.append(Arm(INFORMED, bm4d_mr, "BM4D MR true 1", slow=True, keep=True, informed=True))
+    return arms, []
 
 
 def _trained(modality: str, folder: Path) -> tuple[list[Arm], list[str]]:
@@ -137,7 +150,7 @@ def _own(modality: str, options: argparse.Namespace) -> tuple[list[Arm], list[st
         open_enhancer(bundle)
     except MedEnhanceError as error:
         return [], [f"ours ({modality}): {error}"]
-    settings = f"ours {bundle.sha256} {code_hash(*_INFERENCE)}"
+    settings = f"ours {bundle.sha256} {code_hash(*INFERENCE)}"
 
     def arm(name: str, chosen: dict[str, Any], **how: bool) -> Arm:
         run = partial(_enhanced, model=model, **chosen)

@@ -90,7 +90,8 @@ class Case:
     damage: (volume, seed) → damaged volume. family: whether models trained on its kind.
     planted: lesions are planted and looked for here. shaded: N4 has something to do. blurred:
     there is blur to undo.
-    key: one of the few that ablations are measured on.
+    key: one of the few that ablations are measured on. noise: of damage that is white noise alone,
+    its σ as a share of the robust maximum.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Case:
     shaded: bool = False
     blurred: bool = False
     key: bool = False
+    noise: float | None = None
 
     @property
     def once(self) -> bool:
@@ -145,11 +147,11 @@ def _with_noise(voxels: Floats, volume: Volume, rng: np.random.Generator) -> Flo
 
 CASES: dict[str, tuple[Case, ...]] = {
     "MR": (
-        Case("Rician 10 %", _by(partial(Rician, 0.10)), planted=True, key=True),
+        Case("Rician 10 %", _by(partial(Rician, 0.10)), planted=True, key=True, noise=0.10),
         Case("composite", _by(standard_composite), shaded=True, blurred=True, key=True),
-        Case("Rician 3 %", _by(partial(Rician, 0.03))),
-        Case("Rician 5 %", _by(partial(Rician, 0.05))),
-        Case("Rician 15 %", _by(partial(Rician, 0.15))),
+        Case("Rician 3 %", _by(partial(Rician, 0.03)), noise=0.03),
+        Case("Rician 5 %", _by(partial(Rician, 0.05)), noise=0.05),
+        Case("Rician 15 %", _by(partial(Rician, 0.15)), noise=0.15),
         Case("blur σ 1 px", _by(partial(Blur, 1.0)), blurred=True),
         Case("motion", motion, family=False),
         Case("undersampling", undersampling, family=False),

@@ -47,10 +47,10 @@ def tv_ct(volume: Volume) -> Volume:
     return volume.with_voxels(_total_variation(noisy, TV_CT, _ct_noise(noisy)))
 
 
-def bm4d_mr(volume: Volume) -> Volume:
-    """BM4D of a copy scaled to 1, then the Rician bias of the mean undone."""
+def bm4d_mr(volume: Volume, sigma: float | None = None) -> Volume:
+    """BM4D of a copy scaled to 1, then the Rician bias of the mean undone; σ, or an estimate."""
     noisy = volume.voxels.astype(np.float32)
-    sigma, top = noise_in_tissue(noisy), robust_max(noisy)
+    sigma, top = sigma or noise_in_tissue(noisy), robust_max(noisy)
     if sigma < 1e-4 * top:
         return volume
     smooth = _bm4d(noisy / top, sigma / top) * np.float32(top)

@@ -17,6 +17,7 @@ import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from _enhancement_pictures import draw_pictures
 from _enhancement_visibility import detectability
 
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.degrade import robust_max
 
 Row = dict[str, Any]
 REAL, PLANTED = "real scan", "planted lesions"
@@ -224,6 +226,8 @@ def on_damage(
 
 def row_of(task: Task, known: Subject, case: Case, degraded: Volume, arm: Arm) -> Row:
     run, settings = arm.of_seed(task.seed)
+    if arm.informed and case.noise is not None:
+        run = partial(run, sigma=case.noise * robust_max(known.volume.voxels))
     result, seconds = run_kept(run, settings, degraded, keep=arm.keep)
     row = heading(task, known, arm.name, seconds) | measure(known, case, degraded, result)
     if case.key and known.modality == "MR" and task.seed == 0:
@@ -256,7 +260,7 @@ def on_lesions(
     yield head_row | {"d_prime": detectability(known, degraded, lesions)}
     given = fingerprint(planted)
     for arm in arms:
-        if arm.few or arm.shaded or arm.blurred or (arm.slow and too_slow(task, True, options)):
+        if arm.special or (arm.slow and too_slow(task, True, options)):
             continue
         run, settings = arm.of_seed(task.seed)
         key = key_of(settings, given, PLANTED, task.seed, measures_code())
@@ -276,7 +280,7 @@ def on_real_scan(
 ) -> Iterator[Row]:
     scan = real_scan(task.subject, options.data)
     for arm in arms:
-        if arm.few or arm.shaded or arm.blurred or (arm.slow and too_slow(task, True, options)):
+        if arm.special or (arm.slow and too_slow(task, True, options)):
             continue
         run, settings = arm.of_seed(0)
         key = key_of(settings, fingerprint(scan), REAL, measures_code())

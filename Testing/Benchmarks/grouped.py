@@ -1,4 +1,4 @@
-"""The grouped filter against BM4D and the present start, at known noise: PSNR, SSIM, CPU time.
+"""The grouped filter against BM4D and the block filter, at known noise: PSNR, SSIM, CPU time.
 
     python -m pip install --target /tmp/bm4d --no-deps bm4d      # its license: non-commercial use
     OMP_NUM_THREADS=1 PYTHONPATH=/tmp/bm4d python Testing/Benchmarks/grouped.py --kept rows.json
@@ -72,7 +72,7 @@ def reference(path: Path, shrink: int) -> Floats:
 
 
 def start(noisy: Floats, sigma: float, spectrum: Floats | None = None) -> Floats:
-    """Today's start: threshold, means over what looks alike, Wiener filter."""
+    """What enhancement began with before: threshold, mean of similar voxels, Wiener filter."""
     shrinkage = BlockShrinkage().requires_grad_(False)
     if spectrum is not None:
         shrinkage.begin_with(torch.from_numpy(np.sqrt(spectrum)))
@@ -134,7 +134,7 @@ def mr_rows(cases: list[str]) -> Iterator[dict[str, Any]]:
                 after = partial(without_bias, sigma=sigma)
             arms: dict[str, Callable[[], Floats | None]] = {
                 "input": lambda n=noisy: n,
-                "start": lambda n=noisy, s=sigma: start(n, s),
+                "block filter": lambda n=noisy, s=sigma: start(n, s),
                 "N4": lambda n=noisy, s=sigma: chain(n, s, MR_ROUNDS[:1]),
                 "N4 N3": lambda n=noisy, s=sigma: chain(n, s, (MR_ROUNDS[0], MR_ROUNDS[2])),
                 "N4 N4 N3": lambda n=noisy, s=sigma: chain(n, s, MR_ROUNDS),
@@ -166,9 +166,11 @@ def ct_rows(places: list[str]) -> Iterator[dict[str, Any]]:
         mask = clean > -500
         arms: dict[str, Callable[[], Floats | None]] = {
             "input": lambda n=noisy: n,
-            "start": lambda n=noisy, s=sigma, p=spectrum: start(n, s, p),
-            "N4 × 2 apart": lambda n=noisy, s=sigma, p=spectrum: chain(n, s, CT_ROUNDS, spectrum=p),
-            "start, N3 × 1.4": lambda n=noisy, s=sigma, p=spectrum: chain(
+            "block filter": lambda n=noisy, s=sigma, p=spectrum: start(n, s, p),
+            "N4 × 2 apart, N3 × 1.4": lambda n=noisy, s=sigma, p=spectrum: chain(
+                n, s, CT_ROUNDS, spectrum=p
+            ),
+            "block filter, N3 × 1.4": lambda n=noisy, s=sigma, p=spectrum: chain(
                 n, s, (Round(step=3, damp=1.4),), spectrum=p, pilot=start(n, s, p)
             ),
             "BM4D": lambda n=noisy, p=psd: bm4d_of(n, p),
@@ -191,7 +193,7 @@ def _variances(noise: Floats, sigma: float) -> Floats:
 def page(rows: list[dict[str, Any]]) -> str:
     """The tables."""
     parts = [
-        "# Grouped filter against BM4D and the present start",
+        "# Grouped filter against BM4D and the block filter, the earlier start",
         "",
         "Each cell: PSNR in dB, foreground / whole crop / SSIM / CPU s per Mvoxel.",
         f"True σ, one thread, crops of at most {' × '.join(map(str, CROP))} voxels. The compiled",

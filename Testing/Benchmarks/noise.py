@@ -72,7 +72,7 @@ _CARRIES = 0.05
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """voxels: with noise; noise: its Gaussian part alone; tissue: where it is judged; [K, J, I]."""
+    """clean: without noise; noise: its Gaussian part alone; tissue: what is judged; [K, J, I]."""
 
     kind: str
     name: str
@@ -82,6 +82,7 @@ class Case:
     noise: Floats
     tissue: npt.NDArray[np.bool_]
     spacing: tuple[float, float, float]
+    clean: Floats
 
 
 def main() -> None:
@@ -159,9 +160,8 @@ def ct_cases(names: tuple[str, ...]) -> Iterator[Case]:
             unit = noise / np.float32(np.sqrt(np.square(noise[inside]).mean()))
             for level in LEVELS_HU:
                 added = unit * np.float32(level)
-                yield Case(
-                    f"CT {kernel}", name, f"{level} HU", "CT", base + added, added, inside, spacing
-                )
+                kind, strength = f"CT {kernel}", f"{level} HU"
+                yield Case(kind, name, strength, "CT", base + added, added, inside, spacing, base)
 
 
 def mr_cases(names: tuple[tuple[str, tuple[int, int, int]], ...]) -> Iterator[Case]:
@@ -192,7 +192,8 @@ def mr_cases(names: tuple[tuple[str, tuple[int, int, int]], ...]) -> Iterator[Ca
                 pairs["MR g-factor"] = np.hypot(reference + gain * one, gain * other), gain * one
                 pairs["MR zero-filled"] = np.hypot(base + soft, across), soft
             for kind, (voxels, noise) in pairs.items():
-                yield Case(kind, title, f"{percent} %", "MR", voxels, noise, tissue, spacing)
+                clean = base if kind == "MR zero-filled" else reference
+                yield Case(kind, title, f"{percent} %", "MR", voxels, noise, tissue, spacing, clean)
 
 
 def g_factor(shape: tuple[int, ...]) -> Floats:

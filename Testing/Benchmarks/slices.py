@@ -19,8 +19,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from _common import DOCS, REPOSITORY, gate, gate_table, table, write, write_picture
-from _slices_lesions import lesion_rows
-from _slices_references import Floats, Reference, along, references, thickened
+from _slices_lesions import LABELED_TEXT, PLANTED_TEXT, labeled_rows, lesion_rows, volume_gates
+from _slices_references import (
+    Floats,
+    Reference,
+    along,
+    labeled_reference,
+    references,
+    thickened,
+)
 
 from MedEnhanceLib.bundles.export import record_measurements
 from MedEnhanceLib.bundles.store import read_bundle
@@ -80,9 +87,10 @@ def main() -> None:
             rows += measured(reference, args)
         if args.part in (None, "lesions") and reference.name in ("template", "C07", "abdomen CT"):
             lesions += planted(reference, args)
+    real = labeled(args) if args.part in (None, "lesions") and args.modality != "CT" else []
     tissue = tissue_rows(args) if args.part in (None, "tissue") else []
     if args.part is None:
-        report(rows, lesions, tissue, args)
+        report(rows, lesions, real, tissue, args)
 
 
 def kept(path: Path, make: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -227,24 +235,38 @@ def train_on_itself(
 
 
 def planted(reference: Reference, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Lesions in slices of four times the thickness."""
-    network, sha = network_of(reference.modality, args)
+    """Planted lesions in slices of four times the thickness."""
     rows = []
     for times in LESION_TIMES:
-        stack = thickened(reference, times, 0.0, SEED)[0]
-        spline = stack.interpolate()
-        arms = {
-            "spline": lambda slices, spline=spline: along(spline, slices),
-            "ours": lambda slices, stack=stack: restored(
-                network, reference, stack, slices, tune=True
-            ),
-        }
-        name = f"lesions-{reference.name}-{times}-{sha}.json".replace(" ", "_")
+        arms, sha = lesion_arms(reference, times, args)
+        name = f"planted-{reference.name}-{times}-{sha}.json".replace(" ", "_")
         rows += kept(
             args.work / name,
             lambda times=times, arms=arms: lesion_rows(reference, times, arms, SEED),  # type: ignore[misc]
         )
     return rows
+
+
+def labeled(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Volumes of real lesions in slices of four times the thickness."""
+    reference, labels = labeled_reference()
+    arms, sha = lesion_arms(reference, LESION_TIMES[0], args)
+    name = f"labeled-{reference.name}-{LESION_TIMES[0]}-{sha}.json"
+    return kept(args.work / name, lambda: labeled_rows(reference, labels, LESION_TIMES[0], arms))
+
+
+def lesion_arms(
+    reference: Reference, times: int, args: argparse.Namespace
+) -> tuple[dict[str, Callable[[Floats], Floats]], str]:
+    """Thick slices as they are, the spline and ours; and the hash of the weights."""
+    network, sha = network_of(reference.modality, args)
+    stack = thickened(reference, times, 0.0, SEED)[0]
+    spline = stack.interpolate()
+    return {
+        "thick": lambda slices: np.repeat(slices, times, axis=0),
+        "spline": lambda slices: along(spline, slices),
+        "ours": lambda slices: restored(network, reference, stack, slices, tune=True),
+    }, sha
 
 
 def tissue_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -317,6 +339,7 @@ def gains(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def report(
     rows: list[dict[str, Any]],
     lesions: list[dict[str, Any]],
+    real: list[dict[str, Any]],
     tissue: list[dict[str, Any]],
     args: argparse.Namespace,
 ) -> None:
@@ -347,6 +370,8 @@ def report(
         gate("least over the self-trained network, dB", min(over_self), "> 0", min(over_self) > 0),
         gate("contrast of surviving lesions kept", kept_mean, f"≥ spline's {kept_spline:.2f}",
              kept_mean >= kept_spline),
+        *volume_gates("planted", lesions),
+        *volume_gates("labeled", real),
         gate("places where a lesion is invented", invented, f"≤ spline's {invented_spline:.3f}",
              invented <= invented_spline),
         gate(f"CPU s per Mvoxel, most ({slowest['reference']})", slowest["cpu"], "≤ 10",
@@ -389,12 +414,11 @@ def report(
             "\n## Gates\n",
             gate_table(gates),
             "\n## Planted lesions\n",
-            "Spheres of ± 20 % of the robust maximum (MR) or ± 60 HU (CT), planted into the thin "
-            "slices. A lesion survives where half of its contrast is left in a thick slice. "
-            "*Kept*: mean contrast of the surviving ones after restoring, as a share. *Invented*: "
-            "share of the same places without a lesion where the error averaged over the sphere "
-            "exceeds half of the contrast.\n",
+            PLANTED_TEXT,
             lesion_table(lesions),
+            "\n## Volumes of labeled lesions\n",
+            LABELED_TEXT,
+            lesion_table(real),
             "\n## Brain tissue\n",
             "Dice of the shipped brain-tissue head on the whole template, with the template's "
             "labels and with what the head finds in the thin slices.\n",
@@ -402,7 +426,7 @@ def report(
             "\n![Median and worst gain: input, spline, ours, truth, differences](slices.jpg)\n",
         ]
     )
-    every = [*rows, *lesions, *tissue]
+    every = [*rows, *lesions, *real, *tissue]
     write("slices", text, gates=gates, rows=every, seeds=[SEED])
 
 
