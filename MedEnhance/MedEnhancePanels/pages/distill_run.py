@@ -454,5 +454,10 @@ class LossPlot:
 
 
 def _isOnAnotherScale(name):
-    """Of a distillation the alignment alone is drawn, a curve for each patient."""
-    return name.endswith("_db") or name.startswith(("structure of", "saturation of"))
+    """Of a distillation the alignment alone is drawn, a curve for each patient.
+
+    Of a training for a segmenter both losses are, not what steers them.
+    """
+    return name.endswith(("_db", "(dB)", "cosine")) or name.startswith(
+        ("structure of", "saturation of", "weight of")
+    )
