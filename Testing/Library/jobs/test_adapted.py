@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -12,7 +14,7 @@ import pytest
 
 from MedEnhanceLib import io
 from MedEnhanceLib.bundles.store import Bundle, read_bundle, verify_bundle
-from MedEnhanceLib.cli.main import main
+from MedEnhanceLib.cli.main import build_parser, main
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import Rician
@@ -325,3 +327,52 @@ def test_the_modes_are_those_of_the_gate() -> None:
     from MedEnhanceLib.gradprom.gate import MODES
 
     assert get_args(get_type_hints(AdaptConfig)["gate"]) == MODES
+
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "segmenters.md"
+
+
+def blocks_of(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
+
+
+@pytest.mark.slow
+def test_the_example_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the preset of seconds in place of that of minutes."""
+    data = tmp_path / "data"
+    data.mkdir()
+    write_cohort(data)
+    for name, shown in (("hq", "good"), ("lq", "noisy"), ("labels", "drawn")):
+        (data / name).rename(data / shown)
+    io.save(Rician(0.08, seed=9).apply(image_of(labels_of(1))), tmp_path / "scan.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks_of("python")
+    assert code.count('"preset": "cpu"') == 1
+    names: dict[str, Any] = {}
+    code = code.replace('"preset": "cpu"', '"preset": "smoke", "device": "cpu"')
+    exec(compile(code, str(PAGE), "exec"), names)
+    assert names["found"].shape == names["scan"].shape
+    assert names["folder"] == Path("runs/organs/organs")
+
+
+def test_the_descriptions_of_the_page_are_valid() -> None:
+    from MedEnhanceLib.gradprom.segmenter_files import build
+    from MedEnhanceLib.gradprom.segmenter_spec import SegmenterSpec
+
+    specs = [SegmenterSpec.from_json(json.loads(block)) for block in blocks_of("json")]
+    assert [spec.network is not None for spec in specs] == [False, True, False, False]
+    network = specs[1].network
+    assert network is not None
+    from monai.networks import nets
+
+    weights = nets.UNet(**network.arguments).state_dict()
+    built, _ = build(network, weights, "page")
+    assert built(torch.rand(1, specs[1].channels, 32, 32)).shape[1] == specs[1].outputs
+
+
+def test_the_commands_of_the_page_are_understood() -> None:
+    (shown,) = blocks_of("sh")
+    lines = shown.replace("\\\n", " ").splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        build_parser().parse_args(shlex.split(line)[1:])
