@@ -11,6 +11,8 @@ from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
+import torch
+from monai.networks.nets import UNet
 
 from MedEnhanceLib import io
 from MedEnhanceLib.bundles.store import Bundle, read_bundle, verify_bundle
@@ -21,8 +23,6 @@ from MedEnhanceLib.degrade import Rician
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.gradprom import AdaptConfig
 from MedEnhanceLib.jobs import JobSpec, run_job
-
-torch = pytest.importorskip("torch")
 
 GEOMETRY = Geometry((0.9, 0.8, 2.0), (3.0, -4.0, 5.0))
 UNET = {
@@ -57,8 +57,6 @@ def image_of(labels: np.ndarray) -> Volume:
 
 def write_cohort(folder: Path, count: int = 2) -> Path:
     """Folders hq, lq and labels, and the segmenter's weights with what it expects beside them."""
-    from monai.networks.nets import UNet
-
     for number in range(count):
         labels = labels_of(number)
         image = image_of(labels)
@@ -199,8 +197,6 @@ def test_without_labels_the_segmenter_itself_is_the_target(
 
 @pytest.mark.slow
 def test_a_module_of_ones_own_is_taken_in_python(cohort: Path) -> None:
-    from monai.networks.nets import UNet
-
     from MedEnhanceLib import train
     from MedEnhanceLib.gradprom.segmenters import open_segmenter
 
@@ -363,9 +359,7 @@ def test_the_descriptions_of_the_page_are_valid() -> None:
     assert [spec.network is not None for spec in specs] == [False, True, False, False]
     network = specs[1].network
     assert network is not None
-    from monai.networks import nets
-
-    weights = nets.UNet(**network.arguments).state_dict()
+    weights = UNet(**network.arguments).state_dict()
     built, _ = build(network, weights, "page")
     assert built(torch.rand(1, specs[1].channels, 32, 32)).shape[1] == specs[1].outputs
 
