@@ -82,6 +82,7 @@ def _train(args: argparse.Namespace) -> int:
     """Run the job and report where the model is; of several processes, the first one does."""
     config = read_config(args.config)
     data = args.data
+    _check_segmenter(args, config)
     if args.hq:
         data, config = _with_cohort(args, config)
     elif args.lq or data is None:
@@ -92,7 +93,6 @@ def _train(args: argparse.Namespace) -> int:
     typed = [f"--{name}" for name in _OF_DENOISER if getattr(args, name) is not None]
     if typed and args.method != "denoiser":
         raise ConfigError(f"{' and '.join(typed)} is for denoisers", "Leave it out.")
-    _check_segmenter(args, config)
     names = (*_FIELDS, *_OF_DENOISER, *_OF_SEGMENTER, "preset")
     given = {name: getattr(args, name) for name in names}
     given = {name: value for name, value in given.items() if value is not None}
@@ -115,8 +115,14 @@ def _train(args: argparse.Namespace) -> int:
 
 def _check_segmenter(args: argparse.Namespace, config: Mapping[str, Any]) -> None:
     """Raises ConfigError where options of a segmenter are given for something else."""
+    if args.labels and not args.hq:
+        raise ConfigError(
+            "--labels are those of --hq", "Name the labels of --data in --config (labels)."
+        )
     if args.method == "gradprom" and (args.segmenter or "segmenter" in config):
         return
+    if args.method == "gradprom" and args.hq:
+        raise ConfigError("no segmenter is named", "Name one: --segmenter PATH.")
     named = [name for name in (*_OF_SEGMENTER, "labels") if getattr(args, name)]
     if named:
         options = " and ".join(f"--{name.replace('_', '-')}" for name in named)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from MedEnhanceLib.core.options import About, Options, WithPresets, config_from_json, option
 from MedEnhanceLib.errors import ConfigError
@@ -255,7 +255,9 @@ class AdaptConfig(WithPresets):
     )
     learning_rate: float = option(1e-3, help="of the optimizers", above=0, high=1)
     ema: float = option(0.98, help="decay of the averaged weights", low=0, below=1)
-    gate: str = option("project", help="mode of gradprom.GradientGate")
+    gate: Literal["binary", "cosine", "project", "joint", "off"] = option(
+        "project", help="mode of gradprom.GradientGate"
+    )
     gate_ema: float = option(0.0, help="decay of the gate's averages", low=0, high=0.99999)
     checkpoint_s: float = option(120.0, help="from one checkpoint to the next", low=0, unit="s")
     network: dict[str, Any] = option(
@@ -263,6 +265,15 @@ class AdaptConfig(WithPresets):
         help="size of the network after the filter: fields of hqg.NetworkConfig",
     )
     device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("rician", "photons"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ConfigError(
+                    f"{name} goes from {low:g} to {high:g}", "Give two positive numbers, rising."
+                )
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,10 @@ _KEYS = ("state_dict", "model_state_dict", "model", "network", "net")
 _NEEDS_EINOPS = ("SwinUNETR", "UNETR")
 #: Arguments of older classes of MONAI that have no effect any more.
 _RETIRED = {"SwinUNETR": ("img_size",)}
-_TRUST = "If you trust where it comes from, allow it: --trust-segmenter (trust=True in Python)."
+_TRUST = (
+    "If you trust where it comes from, allow it: --trust-segmenter, trust=True in Python, or the "
+    "box below the segmenter in Slicer."
+)
 _WEIGHTS_ALONE = " Or give its weights alone (a state dict), and name the network in the spec."
 _SAVE_WEIGHTS = (
     "Save the weights alone: torch.save(network.state_dict(), …), or as safetensors; their network "

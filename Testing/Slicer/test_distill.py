@@ -2,6 +2,8 @@
 
 import json
 import os
+from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import qt
@@ -87,6 +89,101 @@ class PageTest(DistillTestCase):
         )
         state.distillBudget = "full"
         self.assertEqual(self.ui.budgetSelector.currentIndex, 1)
+        self.ui.segmenterEdit.text = "/clinic/organs.zip"
+        self.ui.fidelitySpinBox.value = 0.25
+        self.ui.labelsEdit.text = "drawn/*"
+        self.assertEqual(
+            (state.distillSegmenter, state.distillFidelity, state.distillLabels),
+            ("/clinic/organs.zip", 0.25, "drawn/*"),
+        )
+        state.distillSegmenter = ""
+        state.distillFidelity = 0.5
+        self.assertEqual(self.ui.segmenterEdit.text, "")
+        self.assertEqual(self.ui.fidelitySpinBox.value, 0.5)
+
+    def test_aSegmenterIsAskedForByTrainingsAlone(self):
+        ui = self.ui
+        shown = (ui.segmenterEdit, ui.segmenterFileButton, ui.segmenterFolderButton)
+        others = (ui.trustCheckBox, ui.fidelitySpinBox, ui.labelsEdit)
+        self.assertFalse(any(widget.isHidden() for widget in shown))
+        self.assertTrue(all(widget.isHidden() for widget in others))
+        ui.segmenterEdit.text = self.temporaryFolder()
+        self.assertFalse(any(widget.isHidden() for widget in (*shown, *others)))
+        self.picture("train-segmenter")
+        ui.taskSelector.currentIndex = 2
+        self.assertTrue(all(widget.isHidden() for widget in (*shown, *others)))
+
+    def test_aSegmenterThatIsNotThereIsReportedBeforeAnythingStarts(self):
+        from MedEnhancePanels.errors import PanelError
+        from MedEnhancePanels.tasks import training
+
+        self.cohort()
+        self.chooseBudget(2)
+        self.assertTrue(self.ui.startButton.enabled)
+        self.ui.segmenterEdit.text = os.path.join(self.root, "gone.ts")
+        self.assertFalse(self.ui.startButton.enabled)
+        self.assertIn("gone.ts: there is no such segmenter", self.ui.whyLabel.text)
+        with self.assertRaisesRegex(PanelError, "cannot be made for this segmenter"):
+            training.start(self.context.runner, self.root, self.panel.cohort, self.panel.options)
+        self.assertEqual(os.listdir(self.root), [])
+        self.ui.taskSelector.currentIndex = 2
+        self.assertNotIn("gone.ts", self.ui.whyLabel.text)
+
+    def test_whoseProgramMayRunIsNotTakenFromAScene(self):
+        """A scene of somebody else names a file; only the user of this one can trust it."""
+        from MedEnhancePanels.state import State
+
+        ui, folder = self.ui, self.temporaryFolder()
+        ui.segmenterEdit.text = folder
+        ui.trustCheckBox.checked = True
+        self.assertTrue(self.panel.options.trustSegmenter)
+        ui.stepsSpinBox.value = 7
+        self.assertTrue(self.panel.options.trustSegmenter, "another choice keeps it")
+        other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode")
+        other.SetParameter("DistillSegmenter", self.temporaryFolder())
+        for name in self.context.state.node.GetParameterNames():
+            if "rust" in name:
+                other.SetParameter(name, "true")
+        before = self.context.state
+        self.context.setState(State(other))
+        self.assertFalse(self.panel.options.trustSegmenter)
+        self.assertFalse(ui.trustCheckBox.checked)
+        self.context.setState(before)
+        self.assertFalse(self.panel.options.trustSegmenter)
+        ui.trustCheckBox.checked = True
+        ui.segmenterEdit.text = folder + "2"
+        self.assertFalse(ui.trustCheckBox.checked)
+        ui.segmenterEdit.text = folder
+        self.assertFalse(ui.trustCheckBox.checked, "it is asked again")
+
+    def test_aRunThatExecutesAProgramIsResumedOnRequestOnly(self):
+        """Its folder may be somebody else's."""
+        from MedEnhancePanels.tasks import long_run
+
+        run = long_run.Run.create(self.root, self.panel.options)
+        config = {"segmenter": "/elsewhere/net.ts", "trust_segmenter": True}
+        params = {"method": "gradprom", "config": config, "data": "data", "out": "out"}
+        run.record |= {"state": "paused", "params": params}
+        run.save()
+        self.panel.runs.list()
+        with mock.patch("slicer.util.confirmOkCancelDisplay", return_value=False) as asked:
+            self.ui.resumeButton.click()
+        self.assertIn("/elsewhere/net.ts", asked.call_args.args[0])
+        self.assertFalse(self.panel.runs.isRunning)
+        self.assertEqual(long_run.Run.open(run.folder).state, "paused")
+
+    def test_labelsWithoutAFileAreReportedBeforeAnythingStarts(self):
+        data = self.temporaryFolder()
+        os.makedirs(os.path.join(data, "hq"))
+        open(os.path.join(data, "hq", "a.nrrd"), "w").close()
+        self.ui.folderButton.checked = True
+        self.ui.dataEdit.text = data
+        self.ui.segmenterEdit.text = data
+        self.ui.labelsEdit.text = "drawn/*"
+        self.chooseBudget(2)
+        self.ui.startButton.click()
+        self.assertIn("no file matches drawn/*", self.widget.ui.messageLabel.text)
+        self.assertEqual(os.listdir(self.root), [])
 
     def test_aDamagedRecordIsReportedAndHidesNoOtherRun(self):
         from MedEnhancePanels.errors import PanelError
@@ -246,6 +343,83 @@ class TrainingTest(DistillTestCase):
         self.assertTrue(os.path.isdir(os.path.join(self.models, "tiny")))
         self.picture("train-done")
         self.assertTrue(self.ui.resumeArea.isHidden())
+
+    def segmenter(self):
+        """The weights of a tiny network, and what it expects beside them."""
+        import torch
+        from monai.networks.nets import UNet
+
+        arguments = {
+            "spatial_dims": 2,
+            "in_channels": 1,
+            "out_channels": 2,
+            "channels": [4, 8],
+            "strides": [2],
+        }
+        torch.manual_seed(0)
+        path = os.path.join(self.temporaryFolder(), "spots.pt")
+        torch.save(UNet(**arguments).state_dict(), path)
+        spec = {
+            "modality": "MR",
+            "labels": ["spot"],
+            "dimensions": 2,
+            "network": {"name": "UNet", "arguments": arguments},
+        }
+        with open(f"{path}.json", "w", encoding="utf-8") as file:
+            json.dump(spec, file)
+        return path
+
+    @slow
+    def test_anEnhancerIsMadeForASegmenter(self):
+        from MedEnhanceLib.bundles.store import read_bundle
+
+        # In so small a volume no noise can be measured: what is usual is simulated.
+        self.cohort()[2].SetAttribute("MedEnhance.trainAs", "none")
+        self.panel.exit()
+        self.panel.enter()
+        path = self.segmenter()
+        self.ui.segmenterEdit.text = path
+        self.ui.fidelitySpinBox.value = 0.3
+        job = self.start(steps=4)
+        self.waitUntil(lambda: job.isFinished, 180)
+        self.assertEqual(job.state, "done", job.error)
+        params = job.params
+        self.assertEqual(params["method"], "gradprom")
+        self.assertEqual(params["config"]["low_quality"], [])
+        chosen = {n: params["config"][n] for n in ("segmenter", "trust_segmenter", "budget")}
+        self.assertEqual(chosen, {"segmenter": path, "trust_segmenter": False, "budget": 0.3})
+        self.assertEqual(params["config"]["labels"], [])
+        self.waitUntil(lambda: "Choose it on the page" in self.widget.ui.messageLabel.text, 30)
+        made = read_bundle(Path(self.models, "tiny"))
+        self.assertEqual(made.metadata["segmenter"]["name"], "spots")
+        chart = self.panel.runs.plot.chart
+        drawn = {
+            chart.GetNthPlotSeriesNode(n).GetYColumnName()
+            for n in range(chart.GetNumberOfPlotSeriesNodes())
+        }
+        self.assertEqual(drawn, {"fidelity", "task"})
+
+    @slow
+    def test_labelsOfAFolderGoToTheTraining(self):
+        from MedEnhanceLib import io
+        from MedEnhanceLib.core.volume import Volume
+
+        data, rng = self.temporaryFolder(), np.random.default_rng(0)
+        for name in ("hq", "drawn"):
+            os.makedirs(os.path.join(data, name))
+        labels = np.zeros((6, 48, 48), np.uint8)
+        labels[2:5, 10:30, 10:30] = 1
+        voxels = (np.where(labels, 700, 200) + rng.normal(0, 5, labels.shape)).astype(np.int16)
+        io.save(Volume(voxels, modality="MR"), os.path.join(data, "hq", "a.nii.gz"))
+        io.save(Volume(2 * labels, modality="SEG"), os.path.join(data, "drawn", "a.nii.gz"))
+        self.ui.folderButton.checked = True
+        self.ui.dataEdit.text = data
+        self.ui.segmenterEdit.text = self.segmenter()
+        self.ui.labelsEdit.text = "drawn/*"
+        job = self.start(steps=4)
+        self.waitUntil(lambda: job.isFinished, 60)
+        self.assertEqual(job.params["config"]["labels"], ["drawn/*"])
+        self.assertIn("values from 0 to 2", self.widget.ui.messageLabel.text)
 
     @slow
     def test_noNameOfAPatientGetsIntoTheRunsFolder(self):

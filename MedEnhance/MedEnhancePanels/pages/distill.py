@@ -10,12 +10,13 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from MedEnhanceLib.gradprom.config import AdaptConfig
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.pages import distill_choices
-from MedEnhancePanels.pages.distill_choices import CohortTable, TimeEstimate
+from MedEnhancePanels.pages.distill_choices import CohortTable, SegmenterChoice, TimeEstimate
 from MedEnhancePanels.pages.distill_run import RunArea
 from MedEnhancePanels.pages.widgets import Page, askForFile
 from MedEnhancePanels.tasks import distillation, long_run, training
@@ -32,6 +33,7 @@ class DistillPanel(Page):
         self._fillSelectors()
         self._describe()
         self._prior = distill_choices.PriorChoice(context, self.ui, self._onEdited)
+        self._segmenter = SegmenterChoice(self.ui, self._onEdited)
         self._estimate = TimeEstimate(context.runner, self.ui.estimateLabel, self._onNames)
         self.runs = RunArea(context, self.ui, lambda: self.root, self._refreshButtons)
         self._connect()
@@ -87,6 +89,7 @@ class DistillPanel(Page):
         ui = self.ui
         arguments.describe(ui.stepsSpinBox, TrainConfig, "steps")
         ui.stepsSpinBox.minimum = 0  # as many as the budget says
+        arguments.describe(ui.fidelitySpinBox, AdaptConfig, "budget")
         arguments.describe(ui.imagesSpinBox, DistillConfig, "images_per_patient")
         arguments.describe(ui.heldOutSpinBox, DistillConfig, "held_out", scale=100)
 
@@ -112,6 +115,7 @@ class DistillPanel(Page):
             (ui.dataEdit, "distillFolder"),
             (ui.highEdit, "distillHigh"),
             (ui.lowEdit, "distillLow"),
+            (ui.labelsEdit, "distillLabels"),
             (ui.pathEdit, "distillCohort"),
             (ui.patternEdit, "distillPattern"),
             (ui.nameEdit, "distillName"),
@@ -156,7 +160,14 @@ class DistillPanel(Page):
         }
         if not self.isDistilling:
             modality = "CT" if state.distillTask == "trainCT" else "MR"
-            return training.TrainingOptions(modality=modality, steps=state.distillSteps, **common)
+            return training.TrainingOptions(
+                modality=modality,
+                steps=state.distillSteps,
+                segmenter=state.distillSegmenter.strip(),
+                trustSegmenter=self._segmenter.isTrusted,
+                fidelity=state.distillFidelity,
+                **common,
+            )
         return distillation.DistillOptions(
             task=state.distillGoal,
             imagesPerPatient=state.distillImages,
@@ -177,6 +188,7 @@ class DistillPanel(Page):
             state.distillFolder,
             training.patternsOf(state.distillHigh),
             training.patternsOf(state.distillLow),
+            training.patternsOf(state.distillLabels),
         )
 
     # --- state ↔ widgets ---
@@ -207,6 +219,7 @@ class DistillPanel(Page):
             ui.imagesSpinBox.value = state.distillImages
             ui.heldOutSpinBox.value = round(100 * state.distillHeldOut)
             self._prior.show(state, self._patientNames(), self.isDistilling)
+            self._segmenter.show(state, not self.isDistilling)
         finally:
             self._isUpdating = False
         ui.rootEdit.placeholderText = long_run.defaultRoot()
@@ -240,6 +253,7 @@ class DistillPanel(Page):
             state.distillImages = ui.imagesSpinBox.value
             state.distillHeldOut = ui.heldOutSpinBox.value / 100
             self._prior.read(state)
+            self._segmenter.read(state)
         if state.distillCohort != pathBefore:
             self._names = []
         if state.distillRoot != rootBefore:
@@ -313,6 +327,8 @@ class DistillPanel(Page):
             return distillation.whyNot(self.cohort, distill_choices.priorIn(state), self.options)
         if not state.distillName.strip():
             return _("Give the model a name.")
+        if why := training.whyNoSegmenter(self.options.segmenter):
+            return why
         if state.distillSource == "folder":
             isFolder = os.path.isdir(state.distillFolder)
             return "" if isFolder else _("Choose the folder with the volumes.")

@@ -1,4 +1,4 @@
-"""Parts of the page Distill: table of the cohort, choice of the prior, estimate of the time."""
+"""Parts of the page Distill: table of the cohort, prior, segmenter, estimate of the time."""
 
 import qt
 import slicer
@@ -172,6 +172,71 @@ class PriorChoice:
         path = askForFile(edit, _("Choose a volume"), edit.text)
         if path:
             edit.text = path
+
+
+class SegmenterChoice:
+    """The widgets of a segmenter that an enhancer is made for; onEdited() after a change.
+
+    Whether its program may run is never read from the state: scenes come from anybody, and a click
+    on Start must not run what somebody else trusted.
+    """
+
+    def __init__(self, ui, onEdited):
+        self._ui, self._trusted = ui, ""
+        ui.segmenterEdit.textChanged.connect(onEdited)
+        ui.fidelitySpinBox.valueChanged.connect(onEdited)
+        ui.trustCheckBox.toggled.connect(self._onTrust)
+        ui.segmenterFileButton.clicked.connect(self._onFile)
+        ui.segmenterFolderButton.clicked.connect(self._onFolder)
+
+    @property
+    def isTrusted(self):
+        """Whether the user allowed the program in the file that is chosen now."""
+        return bool(self._trusted) and self._trusted == self._ui.segmenterEdit.text
+
+    def show(self, state, isUsed):
+        """Show what the state says; isUsed: whether the task is a training, else nothing of it."""
+        ui = self._ui
+        if ui.segmenterEdit.text != state.distillSegmenter:
+            ui.segmenterEdit.text = state.distillSegmenter
+        ui.fidelitySpinBox.value = state.distillFidelity
+        if not self.isTrusted:
+            self._trusted = ""
+        ui.trustCheckBox.checked = self.isTrusted
+        isChosen = bool(state.distillSegmenter.strip())
+        for widget in (
+            *(ui.segmenterLabel, ui.segmenterEdit),
+            *(ui.segmenterFileButton, ui.segmenterFolderButton),
+        ):
+            widget.visible = isUsed
+        for widget in (
+            *(ui.trustCheckBox, ui.fidelityLabel, ui.fidelitySpinBox),
+            *(ui.labelsLabel, ui.labelsEdit),
+        ):
+            widget.visible = isUsed and isChosen
+
+    def read(self, state):
+        """Keep in the state what the widgets say."""
+        state.distillSegmenter = self._ui.segmenterEdit.text
+        state.distillFidelity = self._ui.fidelitySpinBox.value
+
+    def _onTrust(self, isTrusted):
+        self._trusted = self._ui.segmenterEdit.text if isTrusted else ""
+
+    @guarded
+    def _onFile(self, _checked=False):
+        edit = self._ui.segmenterEdit
+        path = askForFile(edit, _("Choose a segmenter"), edit.text)
+        if path:
+            edit.text = path
+
+    @guarded
+    def _onFolder(self, _checked=False):
+        edit = self._ui.segmenterEdit
+        title = _("Choose the folder of a segmenter")
+        folder = qt.QFileDialog.getExistingDirectory(edit, title, edit.text)
+        if folder:
+            edit.text = folder
 
 
 def priorIn(state):

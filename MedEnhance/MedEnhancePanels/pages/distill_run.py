@@ -228,6 +228,17 @@ class RunArea:
     def _onResume(self, _checked=False):
         self.context.clearMessage()
         folder = self._ui.runSelector.itemData(self._ui.runSelector.currentIndex)
+        # A scene can bring a run that somebody else began.
+        program = long_run.Run.open(folder).trustedProgram
+        if program and not slicer.util.confirmOkCancelDisplay(
+            _(
+                "This run executes the program in {path}. Continue only if you trust where it "
+                "comes from."
+            ).format(path=program),
+            _("MedEnhance: a program in a segmenter's file"),
+            self._ui.resumeButton,
+        ):
+            return
         self.begin(long_run.resume(self.context.runner, folder))
 
     def _askStatus(self, index):
@@ -454,5 +465,10 @@ class LossPlot:
 
 
 def _isOnAnotherScale(name):
-    """Of a distillation the alignment alone is drawn, a curve for each patient."""
-    return name.endswith("_db") or name.startswith(("structure of", "saturation of"))
+    """Of a distillation the alignment alone is drawn, a curve for each patient.
+
+    Of a training for a segmenter both losses are, not what steers them.
+    """
+    return name.endswith(("_db", "(dB)", "cosine")) or name.startswith(
+        ("structure of", "saturation of", "weight of")
+    )

@@ -122,6 +122,12 @@ class Run:
         return self.state in _UNFINISHED and "params" in self.record
 
     @property
+    def trustedProgram(self):
+        """The segmenter whose program the run would execute, or ""."""
+        config = self.record.get("params", {}).get("config", {})
+        return str(config.get("segmenter", "")) if config.get("trust_segmenter") else ""
+
+    @property
     def modelFolder(self):
         """The folder of the trained model, or ""."""
         return self.record.get("model", "")

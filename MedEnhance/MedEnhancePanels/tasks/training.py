@@ -21,15 +21,23 @@ class TrainingOptions:
     budget: str = "cpu"  # a preset: "smoke", "cpu" or "full"
     steps: int = 0  # 0: those of the budget
     device: str = "auto"  # or "cpu", "cuda", "mps"
+    segmenter: str = ""  # file or folder that the enhancer is made for; empty: for looking at
+    trustSegmenter: bool = False  # whether the program in its file may run
+    fidelity: float = 0.1  # dB that the segmenter may cost
 
 
 @dataclass(frozen=True)
 class FolderCohort:
-    """Files below a folder as they are; high, low: patterns relative to it, low may be empty."""
+    """Files below a folder as they are.
+
+    high, low, labels: patterns relative to it, low and labels may be empty; labels of high, in the
+    same order.
+    """
 
     folder: str
     high: tuple = ("hq/*",)
     low: tuple = ("lq/*",)
+    labels: tuple = ()
 
 
 def warningsAbout(members, modality):
@@ -76,6 +84,13 @@ def whyNotTrainable(members, modality):
     return ""
 
 
+def whyNoSegmenter(path):
+    """Why an enhancer cannot be made for the segmenter at a path, or nothing; empty: for none."""
+    if path and not os.path.exists(path):
+        return _("{path}: there is no such segmenter. Choose its file or folder.").format(path=path)
+    return ""
+
+
 def patternsOf(text):
     """Patterns of files that a user wrote with commas between them."""
     return tuple(pattern.strip() for pattern in text.split(",") if pattern.strip())
@@ -87,10 +102,12 @@ def start(runner, root, cohort, options):
     cohort: a FolderCohort, or a list of Member whose volumes are copied into the run's folder.
     """
     long_run.checkIdle(runner)
+    if why := whyNoSegmenter(options.segmenter):
+        raise PanelError(_("The enhancer cannot be made for this segmenter"), why, "input")
     isFolder = isinstance(cohort, FolderCohort)
     members = [] if isFolder else [member for member in cohort if member.role != "none"]
     if isFolder:
-        _checkFolder(cohort)
+        _checkFolder(cohort, bool(options.segmenter))
     elif why := whyNotTrainable(members, options.modality):
         raise PanelError(_("No model can be trained on this cohort"), why, "input")
     run = Run.create(root, options)
@@ -140,12 +157,20 @@ def _params(run, options, cohort):
     }
     if options.steps:
         config["steps"] = int(options.steps)
+    if options.segmenter:
+        config |= {
+            "segmenter": options.segmenter,
+            "trust_segmenter": options.trustSegmenter,
+            "budget": options.fidelity,
+            "labels": list(cohort.labels) if isinstance(cohort, FolderCohort) else [],
+        }
+    method = "gradprom" if options.segmenter else "hqg"
     out = os.path.join(run.folder, "out")
-    return {"method": "hqg", "config": config, "data": data, "out": out}
+    return {"method": method, "config": config, "data": data, "out": out}
 
 
-def _checkFolder(cohort):
-    for patterns in (cohort.high, cohort.low):
+def _checkFolder(cohort, hasLabels):
+    for patterns in (cohort.high, cohort.low, cohort.labels if hasLabels else ()):
         for pattern in patterns:
             if not glob.glob(os.path.join(glob.escape(cohort.folder), pattern)):
                 raise PanelError(

@@ -22,7 +22,7 @@ from MedEnhanceLib.core.metrics import dice, psnr
 from MedEnhanceLib.core.options import config_from_json, config_to_json
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import LowDose, Rician, robust_max
-from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom.adapt import Adapted, Example, adapt
 from MedEnhanceLib.gradprom.config import AdaptConfig
 from MedEnhanceLib.gradprom.labeled import Files, check_labels, pair_files
@@ -32,7 +32,7 @@ from MedEnhanceLib.hqg.bundle import export_corrector
 from MedEnhanceLib.hqg.network import Enhancer
 from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.intensity import TISSUE, scaling_for
-from MedEnhanceLib.nets.noise import measure_noise
+from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise
 from MedEnhanceLib.report.training import TrainingStory, training_report
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
@@ -45,6 +45,8 @@ Labels = npt.NDArray[np.uint8]
 _ELECTRONIC = 5.0
 #: Photons of the trial that relates dose to noise.
 _TRIAL = 1e4
+#: Confidence of a measured noise that is simulated, at least.
+_TRUSTED = 0.25
 #: Least and most share of the measured noise that is simulated.
 _AROUND = (0.8, 1.2)
 #: Of the network after the filter: nothing but the correction.
@@ -114,13 +116,16 @@ def train_adapted(
         The folder of the bundle, `out/<name>`.
     Raises:
         Cancelled: after a checkpoint was written.
-        ConfigError: the checkpoint is of another training.
+        ConfigError: no segmenter is named, or the checkpoint is of another training.
         InputError: images, labels and segmenter do not fit together.
         ModelError: the segmenter cannot be used, or the training diverged.
     """
+    network = AfterFilter(make_network(config))
     choice = choose_device(config.device)
     monitor.log(f"training on {choice.name}: {choice.reason}")
     if segmenter is None:
+        if not config.segmenter:
+            raise ConfigError("no segmenter is named", "Name one: --segmenter PATH.")
         segmenter = open_segmenter(config.segmenter, trust=config.trust_segmenter)
     for note in segmenter.notes:
         monitor.warn(f"{segmenter.name}: {note}")
@@ -137,7 +142,7 @@ def train_adapted(
     segmenter.network.to(choice.name)
     made = adapt(
         config,
-        AfterFilter(make_network(config)),
+        network,
         segmenter,
         examples,
         out,
@@ -208,19 +213,28 @@ def _noise_of(config: AdaptConfig, data: Path, monitor: Monitor) -> Noise:
     for number, path in enumerate(paths):
         monitor.progress(number / len(paths), f"measuring the noise of {path.name}")
         volume = load(path, modality=config.modality).frame(0)
-        measured = _level(volume)
+        noise = _measured(volume)
+        if noise.confidence < _TRUSTED:
+            monitor.warn(f"{path.name}: its noise is not simulated ({noise.reason})")
+            continue
+        measured = noise.level
         if config.modality == "CT":
             trial = LowDose(_TRIAL, _ELECTRONIC, config.seed).apply(volume)
-            added = math.sqrt(max(_level(trial) ** 2 - measured**2, 1e-6))
+            added = math.sqrt(max(_measured(trial).level ** 2 - measured**2, 1e-6))
             strengths.append(_TRIAL * (added / max(measured, 1e-3)) ** 2)
         else:
             strengths.append(measured / robust_max(volume.voxels))
+    if not strengths:
+        raise InputError(
+            f"{data}: in no image of {', '.join(config.low_quality)} the noise can be measured",
+            "Leave them out (--lq): usual noise is simulated then.",
+        )
     return Noise(config.modality, _AROUND[0] * min(strengths), _AROUND[1] * max(strengths))
 
 
-def _level(volume: Volume) -> float:
+def _measured(volume: Volume) -> NoiseEstimate:
     spacing = volume.geometry.spacing
-    return measure_noise(volume.voxels, modality=volume.modality, spacing=spacing).level
+    return measure_noise(volume.voxels, modality=volume.modality, spacing=spacing)
 
 
 class _Preparation:
@@ -303,7 +317,8 @@ def _export(
             "on_request": True,
             "segmenter": segmenter.identity(),
             "training": {
-                "config": config_to_json(config),
+                # A bundle is handed on: where the segmenter lies concerns nobody.
+                "config": config_to_json(config) | {"segmenter": segmenter.name},
                 "seconds": round(made.seconds),
                 "summary": summary,
                 "compared": made.compared,
