@@ -4,7 +4,7 @@
     python Testing/Benchmarks/gate_peers.py --quick    one seed, few steps, writes runs/benchmarks
 
 Needs TorchJD with its solvers and scikit-learn, whose digits these are: pip install
-'torchjd[full]' scikit-learn. About six minutes of one core.
+'torchjd[full]' scikit-learn. Six to ten minutes of one core.
 """
 
 from __future__ import annotations
@@ -525,24 +525,15 @@ def story_of(case: str, rows: Sequence[Row]) -> Iterator[str]:
     """What the figures say of each mode of ours, whatever they are."""
     for arm in (BINARY, COSINE, *ACTING):
         gain, spent = above(rows, case, arm, "aux"), cost(rows, case, arm)
-        if gain.low > 0:
-            got = f"the auxiliary task gains {gain.value:.1f} points"
-        else:
-            got = "the auxiliary task gains nothing that seeds do not differ by"
-        if spent.low > 0:
-            paid = f"the main loss pays {spent.value:.2f} dB"
-        elif spent.high < 0:
-            paid = f"the main loss gains {-spent.value:.2f} dB too"
-        else:
-            paid = f"the main loss changes by no more than seeds differ ({spent.value:+.2f} dB)"
-        dearer = [
-            peer
-            for peer in PEERS
-            if above(rows, case, peer, "aux", arm).low > 0
-            and above(rows, case, peer, "main_loss", arm).high <= 0
-        ]
-        lost = f"; it loses to {', '.join(dearer)} in both, beyond the intervals" if dearer else ""
-        yield f"*{arm}*: {got}, {paid}{lost}."
+        got = f"{gain.value:+.1f} points in the auxiliary task{reaching_zero(gain)}"
+        paid = f"{spent.value:+.2f} dB of the main loss{reaching_zero(spent)}"
+        better = better_than(rows, case, arm, PEERS)
+        lost = f"better in both on average: {', '.join(better)}" if better else "no peer is better"
+        yield f"*{arm}*: {got}, for {paid}; {lost}" + ("." if better else " in both.")
+
+
+def reaching_zero(mean: Mean) -> str:
+    return " (the interval reaches 0)" if mean.low <= 0 <= mean.high else ""
 
 
 if __name__ == "__main__":
