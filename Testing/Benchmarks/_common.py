@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,26 @@ def write_picture(path: Path, image: Image.Image | Path, width: int = 1600) -> N
     if picture.width > width:
         picture = picture.resize((width, round(picture.height * width / picture.width)))
     picture.save(path, quality=85, optimize=True)
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """The most bytes that PyTorch's allocator held at once for what `work` does on the CPU."""
+    from torch.profiler import ProfilerActivity, profile
+
+    gc.collect()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        work()
+    results: Any = profiler.profiler
+    changes = [
+        (event.start_ns(), event.nbytes())
+        for event in results.kineto_results.events()
+        if event.name() == "[memory]"
+    ]
+    held = most = 0
+    for _, change in sorted(changes, key=lambda entry: entry[0]):
+        held += change
+        most = max(most, held)
+    return most
 
 
 def gate(name: str, value: float | None, bound: str, passed: bool) -> dict[str, Any]:

@@ -8,16 +8,15 @@ convolution kernels take from the system by themselves is not seen, nor the imag
 
 from __future__ import annotations
 
-import gc
 import statistics
 import time
-from typing import Any
+from functools import partial
 
 import torch
+from _common import peak_bytes
 from _gradprom_arms import GATES, RANDOM, Learner, Plain, PlainLearner, Settings
 from _gradprom_data import Case
 from _gradprom_runs import cases_of
-from torch.profiler import ProfilerActivity, profile
 
 PLAIN = "joint, one backward pass"
 _WARM_UP, _STEPS_OF_MEMORY = 3, 3
@@ -30,7 +29,8 @@ def costs(settings: Settings, timed: int) -> dict[str, dict[str, float]]:
     seconds = _seconds(settings, cases, timed)
     found: dict[str, dict[str, float]] = {}
     for arm, (step, upper) in seconds.items():
-        found[arm] = {"step_s": step, "upper_s": upper, "bytes": _peak(settings, cases, arm)}
+        peak = peak_bytes(partial(_few_steps, settings, cases, arm))
+        found[arm] = {"step_s": step, "upper_s": upper, "bytes": float(peak)}
     plain = found[PLAIN]
     for entry in found.values():
         entry |= {f"{name} ratio": entry[name] / plain[name] for name in ("step_s", "upper_s")}
@@ -65,20 +65,7 @@ def _seconds(settings: Settings, cases: list[Case], timed: int) -> dict[str, tup
     }
 
 
-def _peak(settings: Settings, cases: list[Case], arm: str) -> float:
-    gc.collect()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        learner = _learner(settings, cases, arm)
-        for number in range(_STEPS_OF_MEMORY):
-            learner.step(settings.alone + number)
-    results: Any = profiler.profiler
-    changes = [
-        (event.start_ns(), event.nbytes())
-        for event in results.kineto_results.events()
-        if event.name() == "[memory]"
-    ]
-    held = most = 0
-    for _, change in sorted(changes, key=lambda entry: entry[0]):
-        held += change
-        most = max(most, held)
-    return float(most)
+def _few_steps(settings: Settings, cases: list[Case], arm: str) -> None:
+    learner = _learner(settings, cases, arm)
+    for number in range(_STEPS_OF_MEMORY):
+        learner.step(settings.alone + number)

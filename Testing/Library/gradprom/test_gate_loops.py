@@ -235,13 +235,20 @@ def test_two_processes_decide_alike_and_as_one_with_both_batches(tmp_path: Path)
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "gradient-gate.md"
 
 
+def run_examples(found: dict[str, Any], *, of_lightning: bool) -> None:
+    """Runs the page's blocks of Python, those that need Lightning or all others, in order."""
+    text = PAGE.read_text(encoding="utf-8")
+    for match in re.finditer(r"```python\n(.*?)```", text, re.S):
+        if ("import lightning" in match.group(1)) == of_lightning:
+            line = text.count("\n", 0, match.start(1))
+            exec(compile("\n" * line + match.group(1), str(PAGE), "exec"), found)
+
+
 @pytest.fixture(scope="module")
 def examples() -> dict[str, Any]:
     """What the examples leave behind."""
-    text, found = PAGE.read_text(encoding="utf-8"), {}
-    for match in re.finditer(r"```python\n(.*?)```", text, re.S):
-        line = text.count("\n", 0, match.start(1))
-        exec(compile("\n" * line + match.group(1), str(PAGE), "exec"), found)
+    found: dict[str, Any] = {}
+    run_examples(found, of_lightning=False)
     return found
 
 
@@ -272,3 +279,55 @@ def test_the_slices_of_the_example_are_separated(examples: dict[str, Any]) -> No
     assert float((enhanced - clean).square().mean()) < 0.03
     assert examples["recognition"].metrics(enhanced, labels)["accuracy"] > 0.75
     assert examples["task"].gate.diagnostics().steps == 60
+
+
+def test_the_task_of_the_example_gains_within_its_budget(examples: dict[str, Any]) -> None:
+    torch.manual_seed(1)
+    noisy, clean, spot = map(
+        torch.cat, zip(*(examples["draw_batch"]() for _ in range(32)), strict=True)
+    )
+    errors, losses = {}, {}
+    for name in ("tuned", "twin"):
+        with torch.no_grad():
+            enhanced = examples[name](noisy)
+            errors[name] = float((enhanced - clean).square().mean())
+            losses[name] = float(
+                nn.functional.cross_entropy(examples["classifier"](enhanced), spot)
+            )
+    assert 10 * math.log10(errors["tuned"] / errors["twin"]) < 0.2
+    assert losses["tuned"] < 0.8 * losses["twin"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_example_of_lightning_learns_and_continues(
+    examples: dict[str, Any], tmp_path: Path
+) -> None:
+    lightning = pytest.importorskip("lightning")
+    found = dict(examples)
+    run_examples(found, of_lightning=True)
+    torch.manual_seed(2)
+    drawn = [found["draw_batch"]() for _ in range(60)]
+    batches = torch.utils.data.DataLoader(drawn, batch_size=None)
+
+    def trainer(epochs: int) -> Any:
+        return lightning.Trainer(
+            max_epochs=epochs,
+            accelerator="cpu",
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+        )
+
+    module = found["TaughtEnhancer"]()
+    before = flat(list(module.enhancer.parameters()))
+    first = trainer(1)
+    first.fit(module, batches)
+    assert module.gate.diagnostics().steps == 60
+    assert 0 < module.gate.diagnostics().open_fraction < 40 / 60
+    assert not torch.equal(flat(list(module.enhancer.parameters())), before)
+    first.save_checkpoint(tmp_path / "half.ckpt")
+
+    again = found["TaughtEnhancer"]()
+    trainer(2).fit(again, batches, ckpt_path=tmp_path / "half.ckpt")
+    assert again.gate.diagnostics().steps == 120

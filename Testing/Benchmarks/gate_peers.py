@@ -1,0 +1,540 @@
+"""The gradient gate beside published ways to join two gradients, on two digits that overlap.
+
+    python Testing/Benchmarks/gate_peers.py            writes docs/benchmarks
+    python Testing/Benchmarks/gate_peers.py --quick    one seed, few steps, writes runs/benchmarks
+
+Needs TorchJD with its solvers and scikit-learn, whose digits these are: pip install
+'torchjd[full]' scikit-learn. Six to ten minutes of one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from _common import DOCS, REPOSITORY, gate, gate_table, peak_bytes, table, write
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the field's own short name
+
+from MedEnhanceLib.gradprom import FidelityBudget, GradientGate
+from MedEnhanceLib.gradprom.gradients import Gradient, both_gradients
+
+Row = dict[str, Any]
+SIDE, DIGIT = 12, 8
+#: Columns of the left digit and of the right one: four to six of eight overlap.
+_LEFT, _RIGHT = (0, 2), (3, 5)
+#: Variance of the left digit's image around its mean image, measured over 20,000 pairs.
+_VARIANCE = 0.053
+_TRAINING_DIGITS = 1200
+_HELD_OUT_PAIRS = 2000
+CLASSES, IMAGE = "two classes", "image and class"
+ALONE, AUX_ALONE, SUM = "main alone", "auxiliary alone", "sum"
+BINARY, OURS, COSINE, PROJECT = "gate, binary", "gate, EMA 0.99", "gate, cosine", "gate, project"
+#: Names of the arms with a budget, and the budget in dB of the main loss.
+BUDGETS = {f"gate, project, budget {decibels} dB": decibels for decibels in (0.1, 1.0)}
+PEERS = ("PCGrad", "MGDA", "CAGrad", "UPGrad", "AlignedMTL", "IMTL-G", "Nash-MTL")
+ACTING = (OURS, PROJECT, *BUDGETS)
+ARMS = (ALONE, AUX_ALONE, SUM, BINARY, COSINE, *ACTING, *PEERS)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Length of a run, the same for all arms."""
+
+    steps: int = 400
+    batch: int = 64
+    learning_rate: float = 5e-3
+    #: Steps in which the gate on averages is closed: as many as they span.
+    warm_up: int = 100
+
+
+class Pairs(NamedTuple):
+    """image: [B, 1, 12, 12], 0 to 1; left: image of the left digit; classes: [B] each."""
+
+    image: Tensor
+    left: Tensor
+    of_left: Tensor
+    of_right: Tensor
+
+
+@dataclass(frozen=True)
+class Digits:
+    """images: [N, 8, 8], 0 to 1; classes: [N]."""
+
+    images: npt.NDArray[np.float32]
+    classes: npt.NDArray[np.int64]
+
+    def draw(self, count: int, rng: np.random.Generator) -> Pairs:
+        """Two digits each, at places of their own; where they overlap the brighter one shows."""
+        canvases = np.zeros((2, count, SIDE, SIDE), np.float32)
+        chosen = rng.integers(len(self.images), size=(2, count))
+        steps = np.arange(DIGIT)
+        for canvas, numbers, (first, end) in zip(canvases, chosen, (_LEFT, _RIGHT), strict=True):
+            rows = rng.integers(SIDE - DIGIT + 1, size=(count, 1, 1)) + steps[:, None]
+            columns = rng.integers(first, end, size=(count, 1, 1)) + steps
+            canvas[np.arange(count)[:, None, None], rows, columns] = self.images[numbers]
+        return Pairs(
+            torch.from_numpy(canvases.max(axis=0))[:, None],
+            torch.from_numpy(canvases[0]),
+            *(torch.from_numpy(self.classes[index]) for index in chosen),
+        )
+
+
+def split(seed: int) -> tuple[Digits, Digits]:
+    """Digits to learn from and held-out ones: others for each seed."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    images = (found.images / 16).astype(np.float32)
+    classes = found.target.astype(np.int64)
+    order = np.random.default_rng([seed, 9]).permutation(len(images))
+    parts = (order[:_TRAINING_DIGITS], order[_TRAINING_DIGITS:])
+    learned, held_out = (Digits(images[part], classes[part]) for part in parts)
+    return learned, held_out
+
+
+# --- network and its losses -----------------------------------------------------------------------
+
+
+class Network(nn.Module):
+    """Layers that both tasks share, and a head for each task."""
+
+    def __init__(self, case: str) -> None:
+        super().__init__()
+        self.case = case
+        self.shared = nn.Sequential(
+            nn.Conv2d(1, 12, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(12, 24, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(24 * (SIDE // 2) ** 2, 32),
+            nn.ReLU(),
+        )
+        self.main = nn.Linear(32, 10 if case == CLASSES else SIDE**2)
+        self.aux = nn.Linear(32, 10)
+
+    def heads(self) -> list[nn.Parameter]:
+        return [*self.main.parameters(), *self.aux.parameters()]
+
+    def answers(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        features = self.shared(pairs.image)
+        return self.main(features), self.aux(features)
+
+    def losses(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        """Each over what the best constant answer has: no weight is chosen for them."""
+        main, aux = self.answers(pairs)
+        of_aux = F.cross_entropy(aux, pairs.of_right) / math.log(10)
+        if self.case == CLASSES:
+            return F.cross_entropy(main, pairs.of_left) / math.log(10), of_aux
+        wanted = pairs.left.flatten(1)
+        return F.mse_loss(main, wanted) / _VARIANCE, of_aux
+
+
+# --- arms -----------------------------------------------------------------------------------------
+
+#: Gradients of the shared layers from both losses.
+Rule = Callable[[Tensor, Tensor, list[nn.Parameter]], Sequence[Gradient]]
+
+
+def _chosen(
+    main: Tensor, aux: Tensor, shared: list[nn.Parameter], *, of: str
+) -> Sequence[Gradient]:
+    """By one backward pass."""
+    loss = {ALONE: main, AUX_ALONE: aux, SUM: main + aux}[of]
+    return torch.autograd.grad(loss, shared)
+
+
+def _gated(
+    main: Tensor, aux: Tensor, shared: list[nn.Parameter], *, by: GradientGate
+) -> Sequence[Gradient]:
+    return by(main, aux, shared)[0]
+
+
+def _aggregated(
+    main: Tensor, aux: Tensor, shared: list[nn.Parameter], *, by: Callable[[Tensor], Tensor]
+) -> Sequence[Gradient]:
+    both = both_gradients(main, aux, shared)
+    rows = [torch.cat([g.flatten() for g in side if g is not None]) for side in both]
+    parts = by(torch.stack(rows)).split([p.numel() for p in shared])
+    return [part.view_as(p) for part, p in zip(parts, shared, strict=True)]
+
+
+def make_rule(arm: str, settings: Settings) -> Rule:
+    if arm in (ALONE, AUX_ALONE, SUM):
+        return partial(_chosen, of=arm)
+    gates = {
+        BINARY: partial(GradientGate, "binary", ema=0.0),
+        OURS: partial(GradientGate, "binary", ema=0.99, warm_up=settings.warm_up),
+        COSINE: partial(GradientGate, "cosine", ema=0.0),
+        PROJECT: partial(GradientGate, "project", ema=0.0),
+    }
+    if arm in gates:
+        return partial(_gated, by=gates[arm]())
+    from torchjd import aggregation
+
+    peers: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
+        "PCGrad": aggregation.PCGrad,
+        "MGDA": aggregation.MGDA,
+        "CAGrad": partial(aggregation.CAGrad, c=0.5),
+        "UPGrad": aggregation.UPGrad,
+        "AlignedMTL": aggregation.AlignedMTL,
+        "IMTL-G": aggregation.IMTLG,
+        "Nash-MTL": partial(aggregation.NashMTL, n_tasks=2),
+    }
+    return partial(_aggregated, by=peers[arm]())
+
+
+class Learner:
+    """One network that learns by one arm's rule; its heads learn by their own losses alone."""
+
+    def __init__(self, case: str, arm: str, seed: int, settings: Settings) -> None:
+        torch.manual_seed(seed)
+        self.settings = settings
+        self.network = Network(case)
+        self.shared, self.heads = list(self.network.shared.parameters()), self.network.heads()
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=settings.learning_rate)
+        self.rule = None if arm in BUDGETS else make_rule(arm, settings)
+        self.is_sum = arm == SUM
+        if arm in BUDGETS:
+            self.budget = FidelityBudget(BUDGETS[arm])
+            self.gate = GradientGate("project", ema=0.0)
+            self.twin = Learner(case, ALONE, seed, settings)
+
+    def step(self, pairs: Pairs, number: int) -> float:
+        """One step of the optimizer; the main loss."""
+        main, aux = self.network.losses(pairs)
+        if self.is_sum:  # as one would write it: one pass for everything
+            gradients = torch.autograd.grad(main + aux, [*self.shared, *self.heads])
+            self._descend([*gradients], number)
+            return float(main.detach())
+        of_heads = torch.autograd.grad(main + aux, self.heads, retain_graph=True)
+        if self.rule is None:
+            of_shared = self._within_budget(main, aux, pairs, number)
+        else:
+            of_shared = self.rule(main, aux, self.shared)
+        self._descend([*of_shared, *of_heads], number)
+        return float(main.detach())
+
+    def _within_budget(
+        self, main: Tensor, aux: Tensor, pairs: Pairs, number: int
+    ) -> Sequence[Gradient]:
+        of_twin = self.twin.step(pairs, number)
+        both = both_gradients(main, aux, self.shared)
+        self.gate.weight = self.budget.weight(*both)
+        gradients, _ = self.gate.admit(*both, self.shared)
+        self.budget.observe(float(main.detach()), of_twin)
+        return gradients
+
+    def _descend(self, gradients: Sequence[Gradient], number: int) -> None:
+        for group in self.optimizer.param_groups:
+            place = math.pi * number / self.settings.steps
+            group["lr"] = self.settings.learning_rate * (1 + math.cos(place)) / 2
+        for parameter, gradient in zip([*self.shared, *self.heads], gradients, strict=True):
+            parameter.grad = gradient
+        self.optimizer.step()
+
+
+def learned(case: str, arm: str, seed: int, settings: Settings) -> Row:
+    """One training, and what it makes of held-out digits."""
+    training, held_out = split(seed)
+    learner = Learner(case, arm, seed, settings)
+    rng = np.random.default_rng([seed, 1])
+    for number in range(settings.steps):
+        learner.step(training.draw(settings.batch, rng), number)
+    pairs = held_out.draw(_HELD_OUT_PAIRS, np.random.default_rng([seed, 2]))
+    return {"case": case, "arm": arm, "seed": seed, **measured(learner.network, pairs)}
+
+
+@torch.no_grad()
+def measured(network: Network, pairs: Pairs) -> Row:
+    """main: accuracy in %, or PSNR in dB; aux: accuracy in %; and both losses."""
+    main, aux = network.answers(pairs)
+    losses = network.losses(pairs)
+    if network.case == CLASSES:
+        found = 100 * float((main.argmax(1) == pairs.of_left).float().mean())
+    else:
+        found = -10 * math.log10(float(F.mse_loss(main, pairs.left.flatten(1))))
+    return {
+        "main": found,
+        "aux": 100 * float((aux.argmax(1) == pairs.of_right).float().mean()),
+        "main_loss": float(losses[0]),
+        "aux_loss": float(losses[1]),
+    }
+
+
+# --- costs ----------------------------------------------------------------------------------------
+
+
+def costs(case: str, settings: Settings, timed: int) -> Iterator[Row]:
+    """Of a step of each arm, a step each in turn: whatever else slows the machine slows all."""
+    digits, rng = split(0)[0], np.random.default_rng(5)
+    learners = {arm: Learner(case, arm, 0, settings) for arm in ARMS}
+    seconds: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    for number in range(timed):
+        pairs = digits.draw(settings.batch, rng)
+        for arm, learner in learners.items():
+            began = time.process_time()
+            learner.step(pairs, number)
+            seconds[arm].append(time.process_time() - began)
+    medians = {arm: statistics.median(values) for arm, values in seconds.items()}
+    memory = {arm: peak_bytes(partial(_few_steps, case, arm, settings, pairs)) for arm in ARMS}
+    for arm in ARMS:
+        yield {
+            "case": case,
+            "arm": arm,
+            "step_ms": 1000 * medians[arm],
+            "time_ratio": medians[arm] / medians[SUM],
+            "memory_ratio": memory[arm] / memory[SUM],
+        }
+
+
+def _few_steps(case: str, arm: str, settings: Settings, pairs: Pairs) -> None:
+    learner = Learner(case, arm, 0, settings)
+    for number in range(3):
+        learner.step(pairs, number)
+
+
+# --- statistics and gates -------------------------------------------------------------------------
+
+
+class Mean(NamedTuple):
+    """A mean over seeds and its 95 % interval by Student's t; no interval of one seed."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:+.2f} ({self.low:+.2f} to {self.high:+.2f})"
+
+
+def mean_of(values: Sequence[float]) -> Mean:
+    from scipy.stats import t
+
+    value = statistics.fmean(values)
+    if len(values) < 2:
+        return Mean(value, -math.inf, math.inf)
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    reach = float(t.ppf(0.975, len(values) - 1)) * error
+    return Mean(value, value - reach, value + reach)
+
+
+def of(rows: Sequence[Row], case: str, arm: str, key: str) -> list[float]:
+    """By seed."""
+    return [row[key] for row in rows if (row["case"], row["arm"]) == (case, arm)]
+
+
+def above(rows: Sequence[Row], case: str, arm: str, key: str, other: str = ALONE) -> Mean:
+    """Seed by seed: digits and first weights of a seed are the same for all arms."""
+    pairs = zip(of(rows, case, arm, key), of(rows, case, other, key), strict=True)
+    return mean_of([one - two for one, two in pairs])
+
+
+def cost(rows: Sequence[Row], case: str, arm: str) -> Mean:
+    """Of the main loss on held-out digits over that of the main loss alone, dB."""
+    pairs = zip(of(rows, case, arm, "main_loss"), of(rows, case, ALONE, "main_loss"), strict=True)
+    return mean_of([10 * math.log10(one / two) for one, two in pairs])
+
+
+def better_than(
+    rows: Sequence[Row], case: str, arm: str, others: Sequence[str] = ARMS
+) -> list[str]:
+    """Those that are better on average in both losses."""
+
+    def losses(name: str) -> tuple[float, float]:
+        main, aux = (of(rows, case, name, key) for key in ("main_loss", "aux_loss"))
+        return statistics.fmean(main), statistics.fmean(aux)
+
+    main, aux = losses(arm)
+    return [o for o in others if losses(o)[0] < main and losses(o)[1] < aux]
+
+
+def gates_of(rows: Sequence[Row], costs_of: Sequence[Row]) -> list[dict[str, Any]]:
+    """Every gate also asks that the auxiliary accuracy grows: a closed gate passes none."""
+    found = []
+    for case in (CLASSES, IMAGE):
+        for arm in ACTING:
+            spent, acts = cost(rows, case, arm).value, above(rows, case, arm, "aux").low > 0
+            most, bound = BUDGETS.get(arm, 0.1), f"≤ {BUDGETS.get(arm, 0.1)}"
+            if arm == PROJECT:  # it limits no cost
+                most, bound = cost(rows, case, SUM).value, "≤ that of the sum"
+            name = f"{case}: {arm}, cost of the main loss, dB"
+            found.append(gate(name, spent, f"{bound}, and the task gains", acts and spent <= most))
+            number = len(better_than(rows, case, arm, PEERS))
+            found.append(
+                gate(
+                    f"{case}: {arm}, peers that are better in both losses",
+                    number,
+                    "0, and the task gains",
+                    acts and number == 0,
+                )
+            )
+        ratio = {row["arm"]: row["time_ratio"] for row in costs_of if row["case"] == case}
+        gain = above(rows, case, PROJECT, "aux")
+        found.append(
+            gate(
+                f"{case}: {PROJECT}, time of a step over that of PCGrad",
+                ratio[PROJECT] / ratio["PCGrad"],
+                "≤ 1, and the task gains",
+                gain.low > 0 and ratio[PROJECT] <= ratio["PCGrad"],
+            )
+        )
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--quick", action="store_true", help="one seed, few steps, in runs/")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    # Of CVXPY: that Nash-MTL states its problem in a form that is solved anew in each step.
+    warnings.filterwarnings("ignore", module="torchjd")
+    settings = Settings(steps=20, warm_up=5) if options.quick else Settings()
+    seeds = options.seeds[:1] if options.quick else options.seeds
+    rows = []
+    for case in (CLASSES, IMAGE):
+        for seed in seeds:
+            for arm in ARMS:
+                began = time.process_time()
+                rows.append(learned(case, arm, seed, settings))
+                print(f"{time.process_time() - began:.1f} s", rows[-1], flush=True)
+    costs_of = [
+        row for case in (CLASSES, IMAGE) for row in costs(case, settings, min(100, settings.steps))
+    ]
+    gates = gates_of(rows, costs_of)
+    write(
+        "gate_peers",
+        page(rows, costs_of, gates, settings),
+        gates=gates,
+        rows=[*rows, *costs_of],
+        seeds=seeds,
+        folder=REPOSITORY / "runs" / "benchmarks" if options.quick else DOCS,
+    )
+
+
+# --- page -----------------------------------------------------------------------------------------
+
+
+def page(
+    rows: Sequence[Row],
+    costs_of: Sequence[Row],
+    gates: Sequence[dict[str, Any]],
+    settings: Settings,
+) -> str:
+    seeds = len({row["seed"] for row in rows})
+    missed = "\n".join(f"- {entry['name']}" for entry in gates if not entry["pass"])
+    parts = "\n".join(part_of_page(case, rows, costs_of) for case in (CLASSES, IMAGE))
+    return f"""# The gradient gate beside published ways to join two gradients
+
+Two digits overlap in one image, as in Multi-MNIST; the left one is the main task, the right one the
+auxiliary task. Both share the first layers of a small network, and each has a head of its own.
+Arms differ only in how the two gradients of the shared layers become one
+([what the gate is, and which mode when](../gradient-gate.md)).
+
+**Read this first.** The methods of TorchJD treat both losses alike; the gate puts the main loss
+first. A method that loses in the main task and gains more in the auxiliary one is not worse, it has
+another aim. So the tables say of each arm whether any other is better in *both*. Digits of 8 × 8
+pixels and a network that trains for seconds compare rules with each other and say nothing about
+images of patients: for those see [gradprom.md](gradprom.md).
+
+**Data.** Optical digits of the UCI repository (E. Alpaydin and C. Kaynak, CC BY 4.0), as packaged
+by scikit-learn: 1,797, of which {_TRAINING_DIGITS} are learned from and the others held out, other
+ones for each of {seeds} seeds. They are placed at random rows of {SIDE} × {SIDE} pixels, two to
+four columns apart; the brighter pixel shows. Measured on {_HELD_OUT_PAIRS} pairs of held-out
+digits.
+
+**Cases.** *{CLASSES}*: both tasks name their digit. *{IMAGE}*: the main task restores the image of
+the left digit, the auxiliary one names the right digit. Each loss is divided by that of the best
+constant answer, so that no weight between them is chosen: all arms but those with a budget take 1.
+
+**Training.** {settings.steps} steps of {settings.batch} pairs, Adam, {settings.learning_rate:g}
+falling to 0 as a cosine, the same batches and first weights for all arms of a seed. Heads learn by
+their own loss alone. Length and rate were chosen with *{ALONE}* and a further seed; trials of all
+arms with 300 and 500 steps were seen before, with that seed and in part with seeds 0 and 1, and
+nothing of ours was changed after them but that a second budget was added. The gate on averages is
+closed for {settings.warm_up} steps. With a budget the twin is *{ALONE}*, trained beside, and its
+time counts. CAGrad has c = 0.5; PCGrad, MGDA, UPGrad, AlignedMTL, IMTL-G and Nash-MTL have the
+defaults of TorchJD, on the same two gradients as the gate.
+
+Intervals (95 %) are Student's over seeds, of differences seed by seed.
+
+## Gates
+
+No gate is passed by a rule that does nothing: each asks too that the auxiliary accuracy grows over
+*{ALONE}*, with its interval above 0. There the auxiliary head reads layers that the main task alone
+has trained.
+
+{gate_table(gates)}
+{f"Missed:{chr(10)}{chr(10)}{missed}" if missed else "All are passed."}
+
+{parts}
+**Cost of a step.** Processor time, medians of steps that the arms take in turn, and the most memory
+that PyTorch held in a step, both over the plain sum, which walks the graph once. The network is so
+small that the calls of Python, not the arithmetic, make most of the difference; with a network for
+slices of patients the gate's step took 1.3 times that of the sum ([gradprom.md](gradprom.md)).
+"""
+
+
+def part_of_page(case: str, rows: Sequence[Row], costs_of: Sequence[Row]) -> str:
+    unit = "accuracy, %" if case == CLASSES else "PSNR, dB"
+    lines = []
+    for arm in ARMS:
+        spent = next(row for row in costs_of if (row["case"], row["arm"]) == (case, arm))
+        better = better_than(rows, case, arm)
+        lines.append(
+            (
+                arm,
+                f"{statistics.fmean(of(rows, case, arm, 'main')):.2f}",
+                "–" if arm == ALONE else above(rows, case, arm, "main"),
+                "–" if arm == ALONE else cost(rows, case, arm),
+                f"{statistics.fmean(of(rows, case, arm, 'aux')):.1f}",
+                "–" if arm == ALONE else above(rows, case, arm, "aux"),
+                ", ".join(better) or "none",
+                f"{spent['time_ratio']:.2f}",
+                f"{spent['memory_ratio']:.2f}",
+            )
+        )
+    header = (
+        "arm", f"main, {unit}", "less main alone", "cost of the main loss, dB", "auxiliary, %",
+        "less main alone", "better in both losses", "time", "memory",
+    )  # fmt: skip
+    story = "\n".join(f"- {line}" for line in story_of(case, rows))
+    return f"""## {case[0].upper()}{case[1:]}
+
+{table(header, lines)}
+{story}
+"""
+
+
+def story_of(case: str, rows: Sequence[Row]) -> Iterator[str]:
+    """What the figures say of each mode of ours, whatever they are."""
+    for arm in (BINARY, COSINE, *ACTING):
+        gain, spent = above(rows, case, arm, "aux"), cost(rows, case, arm)
+        got = f"{gain.value:+.1f} points in the auxiliary task{reaching_zero(gain)}"
+        paid = f"{spent.value:+.2f} dB of the main loss{reaching_zero(spent)}"
+        better = better_than(rows, case, arm, PEERS)
+        lost = f"better in both on average: {', '.join(better)}" if better else "no peer is better"
+        yield f"*{arm}*: {got}, for {paid}; {lost}" + ("." if better else " in both.")
+
+
+def reaching_zero(mean: Mean) -> str:
+    return " (the interval reaches 0)" if mean.low <= 0 <= mean.high else ""
+
+
+if __name__ == "__main__":
+    main()
