@@ -210,9 +210,8 @@ def measure(
 def _enhance(volume: Volume, device: str, monitor: Monitor) -> Enhancement:
     from MedEnhanceLib.hqg import EnhanceConfig, enhance
 
-    # What was done to the sample: noise, blur and shading.
-    config = EnhanceConfig(model="mr-brain", deblur=True, bias_correction="n4", device=device)
-    return enhance(volume, config, monitor=monitor)
+    # As by default: noise, blur and shading are measured, and corrected where they are found.
+    return enhance(volume, EnhanceConfig(model="mr-brain", device=device), monitor=monitor)
 
 
 def _segment_all(
@@ -326,8 +325,6 @@ def _manifest(
             "seed": SEED,
             "max_error": MAX_ERROR,
             "ratio": RATIO,
-            "bias_correction": "n4",
-            "deblur": True,
             "device": params.device,
             "head": dict(segmentation.model),
         },
@@ -335,7 +332,7 @@ def _manifest(
         device=enhancement.device,
         seconds=findings.seconds,
         model=enhancement.model,
-        results=as_json(asdict(findings)),
+        results=as_json(asdict(findings)) | {"measured": as_json(dict(enhancement.measured))},
     )
 
 

@@ -107,7 +107,8 @@ def test_volumes_are_what_they_are_called(made: Made) -> None:
 def test_networks_get_what_the_demo_describes(made: Made) -> None:
     enhance, *segments = made.calls
     assert enhance["config"].model == "mr-brain"
-    assert enhance["config"].bias_correction == "n4"
+    assert enhance["config"].bias_correction == "auto"
+    assert not enhance["config"].deblur
     assert enhance["config"].device == "cpu"
     assert [call["kind"] for call in segments] == ["segment"] * 3
 
