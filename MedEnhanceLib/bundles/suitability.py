@@ -24,7 +24,8 @@ _SHOWN_IN = {"brain": ("BRAIN", "HEAD", "SKULL", "CEREB", "NEURO", "WHOLEBODY")}
 class ModelWarning:
     """One reason why a model's result on a volume may be wrong.
 
-    code: "test-model", "anatomy", "out-of-range", "already-clean", "no-structure" or "pixel-size".
+    code: "test-model", "segmenter", "anatomy", "out-of-range", "already-clean", "no-structure" or
+    "pixel-size".
     message: a clause. hint: what to do about it. distance: from the training data, in multiples of
     its usual spread (1 is the limit), or None where it was not measured.
     """
@@ -87,6 +88,18 @@ def pixel_size_warning(
         f"{pixels_mm[0]:.3g} × {pixels_mm[1]:.3g} mm",
         "check the result closely, or train a model at this spacing",
         round(math.log(ratio) / math.log(_PIXEL_RATIO), 3),
+    )
+
+
+def segmenter_warning(bundle: Bundle) -> ModelWarning | None:
+    """Warn where an enhancer was made for one segmenter; else None."""
+    segmenter = bundle.metadata.get("segmenter")
+    if not isinstance(segmenter, Mapping):
+        return None
+    return ModelWarning(
+        "segmenter",
+        f"{bundle.name} was made for the segmenter {segmenter.get('name', '')}",
+        "to look at images, and for other segmenters, enhance without a model of its own",
     )
 
 

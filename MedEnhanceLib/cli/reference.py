@@ -122,16 +122,21 @@ def _help(action: argparse.Action) -> str:
 
 def job_parameters() -> str:
     """The parameters of all jobs as Markdown."""
+    from MedEnhanceLib.gradprom.config import AdaptConfig
+    from MedEnhanceLib.gradprom.segmenter_spec import SegmenterSpec
     from MedEnhanceLib.jobs.job import JOBS
 
     parts = [_JOBS_INTRODUCTION]
-    for kind, job in JOBS.items():
-        summary = (job.params.__doc__ or "").partition("\n")[0]
-        rows = "\n".join(_parameter_rows(job.params))
-        parts.append(
-            f"## {kind}\n\n{summary}\n\n| parameter | type | meaning |\n|---|---|---|\n{rows}\n"
-        )
+    parts += [_declared(kind, job.params) for kind, job in JOBS.items()]
+    parts.append(_declared("config of train gradprom with a segmenter", AdaptConfig))
+    parts.append(_declared("description of a segmenter", SegmenterSpec))
     return "\n".join(parts)
+
+
+def _declared(title: str, declaration: Any) -> str:
+    summary = (declaration.__doc__ or "").partition("\n")[0]
+    rows = "\n".join(_parameter_rows(declaration))
+    return f"## {title}\n\n{summary}\n\n| parameter | type | meaning |\n|---|---|---|\n{rows}\n"
 
 
 def _parameter_rows(declaration: Any, prefix: str = "") -> Iterator[str]:

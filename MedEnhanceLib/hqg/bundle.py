@@ -164,7 +164,7 @@ def export_corrector(folder: Path, enhancer: Enhancer, fields: dict[str, Any]) -
             "start": "grouped",
             "second_pass": True,
             "expects_error": False,
-            "limits": [_ONE_SEGMENTER, *_LIMITS, _OF_THE_FILTER],
+            "limits": [*fields.get("limits", ()), _ONE_SEGMENTER, *_LIMITS, _OF_THE_FILTER],
         },
     )
 

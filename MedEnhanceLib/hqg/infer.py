@@ -26,6 +26,7 @@ from MedEnhanceLib.bundles.suitability import (
     anatomy_warning,
     messages_of,
     pixel_size_warning,
+    segmenter_warning,
     training_length_warning,
 )
 from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, corrections_in_words, derived_note
@@ -203,6 +204,7 @@ def _warnings(volume: Volume, bundle: Bundle, verdict: Verdict | None) -> tuple[
     di, dj, _ = volume.geometry.spacing
     of_bundle = (
         training_length_warning(bundle),
+        segmenter_warning(bundle),
         anatomy_warning(bundle, volume),
         pixel_size_warning(bundle.name, float(trained_mm), (di, dj)) if trained_mm else None,
     )
@@ -426,6 +428,8 @@ def _uncertainty_facts(model: EnhancerModel, config: EnhanceConfig) -> dict[str,
         return {}
     if _judged_by_filter(model, config):
         fitted_on = FITTED_ON[model.bundle.modality]
+        if _network_runs(model, config):
+            fitted_on += ", for the filter alone, without what the network changes"
         return {
             "samples": 0,
             "flips": False,

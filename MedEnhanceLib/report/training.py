@@ -101,7 +101,7 @@ class TrainingStory:
     curves: by name, (step, value) each. skipped: steps whose gradients were not finite.
     samples: of the last validation. is_held_out: whether their volumes are left out of the
     training data. gate: of a task whose gradients are gated. config: as JSON. data: the training
-    data as in the bundle's model card.
+    data as in the bundle's model card. summary: sentences in place of those about the samples.
     """
 
     name: str
@@ -119,6 +119,7 @@ class TrainingStory:
     is_held_out: bool = False
     config: Mapping[str, Any] = field(default_factory=dict)
     data: Sequence[Mapping[str, str]] = ()
+    summary: Sequence[str] = ()
 
 
 def training_report(folder: Path, story: TrainingStory) -> Path:
@@ -181,6 +182,8 @@ def _about(story: TrainingStory) -> list[tuple[str, str]]:
 
 def _summary(story: TrainingStory) -> list[str]:
     found = story.samples
+    if story.summary:
+        return [*story.summary]
     if found is None:
         return [f"{story.step:,} of {story.steps:,} steps are done; nothing was validated yet."]
     where = (

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from MedEnhanceLib.bundles.suitability import training_length_limits
 from MedEnhanceLib.core.metrics import dice, psnr
 from MedEnhanceLib.core.options import config_from_json, config_to_json
 from MedEnhanceLib.core.volume import Volume
@@ -127,6 +128,12 @@ def train_adapted(
         if not config.segmenter:
             raise ConfigError("no segmenter is named", "Name one: --segmenter PATH.")
         segmenter = open_segmenter(config.segmenter, trust=config.trust_segmenter)
+    if segmenter.spec.modality != config.modality:
+        raise ConfigError(
+            f"the training is for {config.modality}, segmenter {segmenter.name!r} is for "
+            f"{segmenter.spec.modality}",
+            "Give the modality of both (--modality), or another segmenter.",
+        )
     for note in segmenter.notes:
         monitor.warn(f"{segmenter.name}: {note}")
     files = pair_files(config.high_quality, config.labels, data)
@@ -153,7 +160,7 @@ def train_adapted(
     bundle = _export(out / config.name, made.network, config, segmenter, made, noise)
     if held_out:
         _measure_held_out(bundle, made, prepare, held_out, data, monitor.part(0.9, 1.0))
-    _report(out, config, made, choice.name)
+    _report(out, config, made, choice.name, segmenter)
     monitor.progress(1.0, "model written")
     return bundle.folder
 
@@ -315,6 +322,10 @@ def _export(
             "licence": config.licence,
             "data": list(config.data),
             "on_request": True,
+            "limits": [
+                *training_length_limits(config.steps),
+                *([] if config.held_out else ["Nothing is measured: no volume was held out."]),
+            ],
             "segmenter": segmenter.identity(),
             "training": {
                 # A bundle is handed on: where the segmenter lies concerns nobody.
@@ -405,7 +416,11 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return round(sum(known) / len(known), 4) if known else None
 
 
-def _report(out: Path, config: AdaptConfig, made: Adapted, device: str) -> None:
+def _report(
+    out: Path, config: AdaptConfig, made: Adapted, device: str, segmenter: Segmenter
+) -> None:
+    cost = next(row["cost"] for row in made.compared if row["share"] == made.share)
+    target = "labels" if config.labels else "what it finds itself in the undamaged images"
     story = TrainingStory(
         name=config.name,
         modality=config.modality,
@@ -419,5 +434,14 @@ def _report(out: Path, config: AdaptConfig, made: Adapted, device: str) -> None:
         is_held_out=bool(config.held_out),
         config=config_to_json(config),
         data=config.data,
+        summary=(
+            f"An enhancer for the segmenter {segmenter.name}; its target: {target}.",
+            f"On slabs of the training it costs {cost:+.3f} dB of fidelity against the same "
+            f"training without the segmenter; {config.budget:g} dB were allowed. The weights lie "
+            f"at {made.share:.0%} of the way from that training.",
+            "Figures of held-out volumes stand in the model's card."
+            if config.held_out
+            else "No volume was held out, so nothing is measured (held_out).",
+        ),
     )
     training_report(out / "report", story)

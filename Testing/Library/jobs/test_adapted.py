@@ -117,6 +117,10 @@ def test_the_card_says_whom_it_was_made_for_and_how(trained: tuple[Path, Bundle]
     assert "Made for the segmenter organs" in card
     assert "target: labels; the segmenter teaches within 0.3 dB" in card
     assert "Made for one segmenter" in card
+    assert "as a test model" in card
+    page = (bundle.folder.parent / "report/index.html").read_text(encoding="utf-8")
+    assert "for the segmenter organs; its target: labels" in page
+    assert "0.3 dB were allowed" in page
     assert bundle.metadata["segmenter"]["kind"] == "state-dict"
     assert len(bundle.metadata["segmenter"]["sha256"]) == 64
     assert bundle.metadata["on_request"] is True
@@ -140,6 +144,21 @@ def test_the_noise_of_the_noisy_images_is_simulated(trained: tuple[Path, Bundle]
         for part in summary.partition("Rician noise of")[2].split(" to ")[:2]
     )
     assert 4 < low < 8 < high < 14, summary
+
+
+@pytest.mark.slow
+def test_a_result_says_that_it_was_made_for_one_segmenter(
+    trained: tuple[Path, Bundle], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cohort, bundle = trained
+    noisy = Rician(0.08, seed=9).apply(image_of(labels_of(1)))
+    result = enhanced(cohort, bundle, noisy, "--uncertainty", "1")
+    assert "was made for the segmenter organs" in capsys.readouterr().err
+    assert any("made for the segmenter organs" in line for line in result.history)
+    record = json.loads((cohort / "better.nii.gz.json").read_text(encoding="utf-8"))
+    assert "segmenter" in [entry["code"] for entry in record["results"]["doubts"]]
+    calibration = record["results"]["uncertainty"]["calibration"]
+    assert "for the filter alone" in calibration["fitted_on"]
 
 
 @pytest.mark.slow
@@ -208,7 +227,8 @@ def test_a_module_of_ones_own_is_taken_in_python(cohort: Path) -> None:
 
 def test_another_modality_is_refused(cohort: Path, capsys: pytest.CaptureFixture[str]) -> None:
     typed = arguments(cohort, "--segmenter", cohort / "organs.pt", "--modality", "CT")
-    assert "'organs' is for MR" in refused(capsys, typed)
+    said = refused(capsys, typed)
+    assert "the training is for CT, segmenter 'organs' is for MR" in said
 
 
 def _coarse(cohort: Path) -> None:
