@@ -373,6 +373,7 @@ class TrainingTest(DistillTestCase):
     def test_anEnhancerIsMadeForASegmenter(self):
         from MedEnhanceLib.bundles.store import read_bundle
 
+        self.context.runner.shutdown()  # the next worker knows this test's folder of models
         # In so small a volume no noise can be measured: what is usual is simulated.
         self.cohort()[2].SetAttribute("MedEnhance.trainAs", "none")
         self.panel.exit()
