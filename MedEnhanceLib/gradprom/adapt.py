@@ -327,6 +327,11 @@ class Adapted:
     pair: Pair
     seconds: float
 
+    @property
+    def cost(self) -> float:
+        """Of the network against its twin on slabs of the training, dB."""
+        return next(row["cost"] for row in self.compared if row["share"] == self.share)
+
 
 def adapt(
     config: AdaptConfig,

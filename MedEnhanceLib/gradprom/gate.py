@@ -345,9 +345,9 @@ class GradientGate:
     def _factor(self, cosine: float) -> float:
         if self._record.steps < self.warm_up:
             return 0.0
-        agrees = {"binary": float(cosine > 0), "cosine": max(0.0, cosine), "joint": 1.0}
         # "project": what contradicts is taken out of the gradient itself.
-        agrees["project"] = 1.0
+        always = {"joint": 1.0, "project": 1.0}
+        agrees = {"binary": float(cosine > 0), "cosine": max(0.0, cosine), **always}
         return self.weight * agrees.get(self.mode, 0.0)
 
     def _report(

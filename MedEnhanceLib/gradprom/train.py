@@ -272,7 +272,7 @@ def measure_held_out(
             figures = _figures(labeled.values(config), found.volume.voxels, config)
             monitor.log(f"{subject}, {case}, {state}: {figures}")
             rows.append({"subject": subject, "case": case, "input": state, **figures})
-    rows += _means(rows)
+    rows += means_of(rows, ("case", "input"), digits=3)
     record_measurements(folder, rows)
     return rows
 
@@ -303,13 +303,22 @@ def _figures(
     return {**figures, FLICKER: _mean(flickers, 2)}
 
 
-def _means(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def means_of(
+    rows: Sequence[dict[str, Any]], keys: Sequence[str], *, digits: int
+) -> list[dict[str, Any]]:
+    """A row "mean" over all subjects for each combination of the keys' values.
+
+    Args:
+        rows: with "subject", the keys, and figures; None is a figure that is not known.
+        keys: columns that are no figures.
+        digits: after the point.
+    """
     means = []
-    for case, state in dict.fromkeys((row["case"], row["input"]) for row in rows):
-        chosen = [row for row in rows if (row["case"], row["input"]) == (case, state)]
-        names = [name for name in chosen[0] if name not in ("subject", "case", "input")]
-        figures = {name: _mean([row[name] for row in chosen], 3) for name in names}
-        means.append({"subject": "mean", "case": case, "input": state, **figures})
+    for values in dict.fromkeys(tuple(row[key] for key in keys) for row in rows):
+        chosen = [row for row in rows if tuple(row[key] for key in keys) == values]
+        names = [name for name in chosen[0] if name not in ("subject", *keys)]
+        figures = {name: _mean([row[name] for row in chosen], digits) for name in names}
+        means.append({"subject": "mean", **dict(zip(keys, values, strict=True)), **figures})
     return means
 
 

@@ -28,6 +28,7 @@ from MedEnhanceLib.gradprom.adapt import Adapted, Example, adapt
 from MedEnhanceLib.gradprom.config import AdaptConfig
 from MedEnhanceLib.gradprom.labeled import Files, check_labels, pair_files
 from MedEnhanceLib.gradprom.segmenters import Segmenter, open_segmenter
+from MedEnhanceLib.gradprom.train import means_of
 from MedEnhanceLib.hqg import EnhanceConfig, NetworkConfig, enhance
 from MedEnhanceLib.hqg.bundle import export_corrector
 from MedEnhanceLib.hqg.network import Enhancer
@@ -142,8 +143,9 @@ def train_adapted(
     noise = _noise_of(config, data, monitor.part(0.03, 0.06))
     monitor.log(f"simulated: {noise}")
     prepare = _Preparation(config, segmenter, noise)
+    preparing, count = monitor.part(0.06, 0.4), len(learned)
     examples = [
-        prepare.example(one, number, monitor.part(*_span(0.06, 0.4, number, len(learned))))
+        prepare.example(one, number, preparing.part(number / count, (number + 1) / count))
         for number, one in enumerate(learned)
     ]
     segmenter.network.to(choice.name)
@@ -163,11 +165,6 @@ def train_adapted(
     _report(out, config, made, choice.name, segmenter)
     monitor.progress(1.0, "model written")
     return bundle.folder
-
-
-def _span(first: float, last: float, number: int, count: int) -> tuple[float, float]:
-    each = (last - first) / count
-    return first + number * each, first + (number + 1) * each
 
 
 def make_network(config: AdaptConfig) -> Enhancer:
@@ -258,12 +255,11 @@ class _Preparation:
         block, target = self.block(files, monitor.part(0, 0.2))
         rng = np.random.default_rng([self.config.seed, number])
         scaling = scaling_for(block)
-        versions = []
-        for version in range(self.config.damaged):
-            part = monitor.part(*_span(0.2, 1.0, version, self.config.damaged))
-            part.progress(0, "making a noisy version")
+        versions, count = [], self.config.damaged
+        for version in range(count):
+            monitor.progress(0.2 + 0.8 * version / count, "making a noisy version")
             noisy = self.noise.added(block, float(rng.random()), int(rng.integers(2**31)))
-            filtered = enhance(noisy, self.start, monitor=_quiet(part)).volume
+            filtered = _enhanced(noisy, self.start, monitor)
             versions.append((scaling.apply(noisy.voxels), scaling.apply(filtered.voxels)))
         clean = scaling.apply(block.voxels)
         # An undamaged image should stay as it is.
@@ -302,13 +298,12 @@ def _export(
     noise: Noise,
 ) -> Bundle:
     assert isinstance(network, AfterFilter)
-    cost = next(row["cost"] for row in made.compared if row["share"] == made.share)
     target = "labels" if config.labels else "its own output on the undamaged images"
     summary = (
         f"{config.steps} steps of {config.batch} slabs of {config.slab} × {config.patch} × "
         f"{config.patch} voxels, {noise}, seed {config.seed}, {made.seconds / 60:.0f} minutes; "
         f"target: {target}; the segmenter teaches within {config.budget:g} dB "
-        f"(cost on training slabs {cost:+.3f} dB at {made.share:.0%} of the way)"
+        f"(cost on training slabs {made.cost:+.3f} dB at {made.share:.0%} of the way)"
     )
     return export_corrector(
         folder,
@@ -361,29 +356,17 @@ def _measure_held_out(
             monitor.log(f"{subject}: {one[0].relative_to(data)}")
             block, target = prepare.block(one, part.part(0, 0.1))
             noisy = prepare.noise.added(block, 0.5, config.seed + number)
-            for state, bundle_of in (
-                ("undamaged", None),
-                ("noisy", None),
-                ("filtered", None),
-                ("without the segmenter", twin),
-                ("for the segmenter", bundle),
-            ):
-                image = block if state == "undamaged" else noisy
-                if bundle_of is not None:
-                    image = _by(bundle_of, noisy, prepare, part)
-                elif state == "filtered":
-                    image = _enhanced(noisy, prepare.start, part)
+            images = {
+                "undamaged": block,
+                "noisy": noisy,
+                "filtered": _enhanced(noisy, prepare.start, part),
+                "without the segmenter": _by(twin, noisy, prepare, part),
+                "for the segmenter": _by(bundle, noisy, prepare, part),
+            }
+            for state, image in images.items():
                 figures = _figures(block, image, target, segmenter, part)
                 rows.append({"subject": subject, "images": state, **figures})
-    means = []
-    for state in dict.fromkeys(row["images"] for row in rows):
-        chosen = [row for row in rows if row["images"] == state]
-        names = [name for name in chosen[0] if name not in ("subject", "images")]
-        means.append(
-            {"subject": "mean", "images": state}
-            | {name: _mean([row[name] for row in chosen]) for name in names}
-        )
-    record_measurements(bundle.folder, rows + means)
+    record_measurements(bundle.folder, rows + means_of(rows, ("images",), digits=4))
 
 
 def _by(bundle: Bundle, noisy: Volume, prepare: _Preparation, monitor: Monitor) -> Volume:
@@ -411,15 +394,9 @@ def _figures(
     return figures
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return round(sum(known) / len(known), 4) if known else None
-
-
 def _report(
     out: Path, config: AdaptConfig, made: Adapted, device: str, segmenter: Segmenter
 ) -> None:
-    cost = next(row["cost"] for row in made.compared if row["share"] == made.share)
     target = "labels" if config.labels else "what it finds itself in the undamaged images"
     story = TrainingStory(
         name=config.name,
@@ -436,7 +413,7 @@ def _report(
         data=config.data,
         summary=(
             f"An enhancer for the segmenter {segmenter.name}; its target: {target}.",
-            f"On slabs of the training it costs {cost:+.3f} dB of fidelity against the same "
+            f"On slabs of the training it costs {made.cost:+.3f} dB of fidelity against the same "
             f"training without the segmenter; {config.budget:g} dB were allowed. The weights lie "
             f"at {made.share:.0%} of the way from that training.",
             "Figures of held-out volumes stand in the model's card."
