@@ -28,7 +28,6 @@ from MedEnhanceLib.nets.intensity import TISSUE, Scaling, scaling_for
 from MedEnhanceLib.nets.training import averaged_weights, set_learning_rate
 
 FOLDER = REPOSITORY / "runs" / "budget"
-FOLDS = 3
 #: Noisy versions of each volume: the first is what a test uses.
 _VERSIONS = 4
 #: Slices of a brain, from this share of its height on.
@@ -185,16 +184,6 @@ def _tissues(voxels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     for index, (low, high) in enumerate(_TISSUES, start=1):
         found[(smooth > low) & (smooth <= high)] = index
     return found
-
-
-def split(cases: list[Case], seed: int) -> tuple[list[Case], list[Case]]:
-    """Patients for training and for testing: seeds 0, 1, 2 test all patients once between them."""
-    order = np.random.default_rng(seed // FOLDS).permutation(len(cases))
-    tested = {int(place) for place in np.array_split(order, FOLDS)[seed % FOLDS]}
-    return (
-        [case for place, case in enumerate(cases) if place not in tested],
-        [case for place, case in enumerate(cases) if place in tested],
-    )
 
 
 def _trained(cases: list[Case], seed: int) -> Segmenter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from MedEnhanceLib.io import load
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
+One = TypeVar("One")
 
 FOLDER = REPOSITORY / "runs" / "gradprom"
 #: Image and outline below a patient's folder.
@@ -160,7 +162,7 @@ def scaled_ct(hu: Floats) -> Floats:
     return (hu - np.float32(low)) / np.float32(high - low)
 
 
-def split(cases: list[Case], seed: int) -> tuple[list[Case], list[Case]]:
+def split(cases: list[One], seed: int) -> tuple[list[One], list[One]]:
     """Patients for training and for testing: seeds 0, 1, 2 test all patients once between them."""
     order = np.random.default_rng(seed // FOLDS).permutation(len(cases))
     tested = {int(place) for place in np.array_split(order, FOLDS)[seed % FOLDS]}

@@ -26,10 +26,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from _budget_tasks import FOLDER, TASKS, Case, Task, load_cases, split, volume_of, with_view
+from _budget_tasks import FOLDER, TASKS, Case, Task, load_cases, volume_of, with_view
 from _common import DOCS, gate, gate_table, table, write
 from _enhancement_cache import code_hash, key_of
 from _enhancement_statistics import Row, difference, difference_gate, mean_of, values_of
+from _gradprom_data import split
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 from torchjd.aggregation import PCGrad
