@@ -23,7 +23,9 @@ import numpy.typing as npt
 from MedEnhanceLib.errors import MedEnhanceError
 
 #: As in native.h.
-ABI = 2
+ABI = 3
+#: Statuses of its functions, as in native.h; 0 is done.
+NO_MEMORY, BAD_STREAM = 2, 3
 #: File name of the library.
 FILE = "medenhance_native" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 #: Vector widths by their bit in `native_widths`, narrowest first.
@@ -184,16 +186,17 @@ class Library:
             0.0,
             *(_pointer(name, *given) for name, given in shapes.items()),
         )
-        status = self._function(stage)(ctypes.byref(task))
-        if status == 2:
+        status = self.call(stage, task)
+        if status == NO_MEMORY:
             raise MemoryError("no memory for the compiled denoising filter")
         if status:
             raise ValueError(f"the compiled {stage} refuses its arguments")
 
-    def _function(self, stage: Stage) -> Any:
-        function = getattr(self._library, f"native_{stage}_{self.width}")
-        function.restype, function.argtypes = ctypes.c_int32, (ctypes.POINTER(_Task),)
-        return function
+    def call(self, name: str, task: ctypes.Structure) -> int:
+        """Call a function at this width with its structure, unchecked; its status, 0 if done."""
+        function = getattr(self._library, f"native_{name}_{self.width}")
+        function.restype, function.argtypes = ctypes.c_int32, (ctypes.c_void_p,)
+        return int(function(ctypes.byref(task)))
 
 
 def _check(layer: Layer, rows: range, shape: tuple[int, ...]) -> None:

@@ -21,14 +21,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-#: Compiled once for each vector width; the others once.
-KERNELS, COMMON = ("grouped.c",), ("widths.c",)
-#: Same values with every compiler and width: nothing is contracted to fused multiply-adds, and no
-#: sum is reordered.
+#: Compiled once for each vector width; the others once. Same values with every compiler and width:
+#: no sum is reordered, and to fused multiply-adds is contracted only where all sums are exact.
+KERNELS = {"grouped.c": "-ffp-contract=off", "predictor.c": "-ffp-contract=fast"}
+COMMON = ("widths.c",)
 _FLAGS = [
     "-std=c11",
     "-O3",
-    "-ffp-contract=off",
     "-fno-math-errno",
     "-fno-trapping-math",
     "-fvisibility=hidden",
@@ -37,7 +36,7 @@ _FLAGS = [
 _MSVC_FLAGS = ["/nologo", "/std:c11", "/O2", "/fp:precise", "/W3"]
 #: Width → flags of GCC and clang, and of Visual C++; the plain one needs none.
 _WIDE = {
-    "avx2": (["-mavx2"], ["/arch:AVX2"]),
+    "avx2": (["-mavx2", "-mfma"], ["/arch:AVX2"]),
     "avx512": (
         ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"],
         ["/arch:AVX512"],
@@ -110,9 +109,10 @@ def _build(compiler: list[str], folder: Path, target: str) -> Path:
         objects = []
         for width, flags in widths.items():
             define = f"NATIVE_WIDTH={width}"
-            for source in KERNELS:
+            for source, sums in KERNELS.items():
                 made = Path(place) / f"{Path(source).stem}-{width}.o"
-                _compile(compiler, is_msvc, source, made, [define], flags[is_msvc], target)
+                how = flags[1] if is_msvc else [sums, *flags[0]]
+                _compile(compiler, is_msvc, source, made, [define], how, target)
                 objects.append(made)
         known = [f"NATIVE_HAS_{width.upper()}" for width in widths if width != "plain"]
         for source in COMMON:

@@ -1,8 +1,9 @@
-/* What all compiled parts share. Portable C11: no vector extensions, no compiler's own functions.
+/* What all compiled parts share. Portable C11; where a part uses more, it has a plain form too.
  *
  * A part is compiled once for each vector width, with NATIVE_WIDTH as the end of its names. Loops
- * run over arrays of fixed size, which compilers turn into vector instructions. Sums have one fixed
- * order and nothing is contracted (-ffp-contract=off), so that every width gives the same bits.
+ * run over arrays of fixed size, which compilers turn into vector instructions. Every width gives
+ * the same bits: sums have one fixed order and nothing is contracted (-ffp-contract=off), or all
+ * sums are exact.
  */
 #ifndef MEDENHANCE_NATIVE_H
 #define MEDENHANCE_NATIVE_H
@@ -10,7 +11,7 @@
 #include <stdint.h>
 
 /* Raised whenever the meaning of a function or a structure changes; native/__init__.py checks it. */
-#define NATIVE_ABI 2
+#define NATIVE_ABI 3
 
 #if defined(_WIN32)
 #define NATIVE_EXPORT __declspec(dllexport)
@@ -36,6 +37,6 @@
 #define NATIVE_JOIN(name, width) NATIVE_JOIN_(name, width)
 #define NATIVE_NAME(name) NATIVE_JOIN(name, NATIVE_WIDTH)
 
-enum native_status { NATIVE_DONE = 0, NATIVE_BAD_ARGUMENT = 1, NATIVE_NO_MEMORY = 2 };
+enum native_status { NATIVE_DONE = 0, NATIVE_BAD_ARGUMENT = 1, NATIVE_NO_MEMORY = 2, NATIVE_BAD_STREAM = 3 };
 
 #endif

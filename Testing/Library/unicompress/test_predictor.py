@@ -1,10 +1,11 @@
-"""The learned predictor: exact, the same alone and side by side, never larger than others."""
+"""The learned predictor: exact, the same on every path, never larger than others."""
 
 from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from MedEnhanceLib import native
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, CodecError, ModelError
 from MedEnhanceLib.runtime.progress import Monitor
@@ -60,11 +62,40 @@ def anatomy(shape: tuple[int, int, int], seed: int = 0, noise: float = 5) -> Blo
     return np.maximum(smooth + rng.normal(0, noise, shape), 0).astype(np.uint16)
 
 
-def round_trip(block: npt.NDArray[np.unsignedinteger]) -> bytes:
-    data = coder.encode_block(block, NETWORK)
+#: numpy, and the compiled library at every width that this processor has.
+PATHS: list[native.Library | None] = [None]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_paths(request: pytest.FixtureRequest) -> None:
+    try:
+        built = request.getfixturevalue("native_path")
+    except pytest.skip.Exception:  # no compiler: numpy alone
+        return
+    PATHS[1:] = [native.Library(built, width) for width in native.Library(built).widths]
+
+
+@contextmanager
+def on(path: native.Library | None) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "load", lambda: path)
+        yield
+
+
+def round_trip(block: npt.NDArray[np.unsignedinteger], model: network.Network = NETWORK) -> bytes:
+    """The block's bytes, which every path writes and reads."""
+    written, sizes = set(), set()
+    for path in PATHS:
+        with on(path):
+            written.add(coder.encode_block(block, model))
+            sizes.add(coder.ideal_bytes(block, model))
+    (data,), (ideal,) = written, sizes
     assert data is not None
-    (decoded,) = coder.decode_blocks([data], [block.shape], NETWORK)
-    assert np.array_equal(decoded, block)
+    assert len(data) < 1.01 * ideal + 8 * 64 + 200
+    for path in PATHS:
+        with on(path):
+            (decoded,) = coder.decode_blocks([data], [block.shape], model)
+        assert np.array_equal(decoded, block)
     return data
 
 
@@ -136,11 +167,33 @@ def stop_after(calls: int) -> Callable[[], None]:
 def test_a_block_can_be_left_while_it_is_coded_and_decoded() -> None:
     block = anatomy((6, 40, 36))
     data = round_trip(block)
-    for calls in (0, 3, 100):
-        with pytest.raises(Cancelled):
-            coder.encode_block(block, NETWORK, stop_after(calls))
-        with pytest.raises(Cancelled):
-            coder.decode_blocks([data], [block.shape], NETWORK, stop_after(calls))
+    for path in PATHS:
+        for calls in (0, 1, 2, *(() if path else (100,))):
+            with on(path), pytest.raises(Cancelled):
+                coder.encode_block(block, NETWORK, stop_after(calls))
+            with on(path), pytest.raises(Cancelled):
+                coder.decode_blocks([data], [block.shape], NETWORK, stop_after(calls))
+
+
+def test_networks_of_any_size_are_the_same_on_every_path() -> None:
+    block = anatomy((5, 30, 28))
+    for widths in ((1, 1), (3, 5), (64, 64), (32, 7), (65, 4)):
+        rng = np.random.default_rng(sum(widths))
+        sizes = (features.COUNT - 1, *widths, 3)
+        weights = [rng.normal(0, 0.1, (out, into)) for into, out in zip(sizes, sizes[1:])]  # noqa: B905, RUF007
+        biases = [rng.normal(0, 0.5, size) for size in sizes[1:]]
+        round_trip(block, network.quantize(weights, biases))
+
+
+def test_the_shipped_networks_code_the_same_on_every_path() -> None:
+    rng = np.random.default_rng(0)
+    for modality in learned.MODALITIES:
+        shipped = learned.network_of(shipped_model("predictor", modality))
+        for noise, top in ((0, 4000), (4, 300), (4000, 65535)):
+            block = np.minimum(anatomy((6, 40, 70), noise=noise), top).astype(np.uint16)
+            block[:, 30:] = 0
+            block[3, 10:20, 10:20] = rng.integers(0, top + 1, (10, 10))
+            round_trip(block, shipped)
 
 
 @pytest.mark.usefixtures("always_learned")
@@ -165,6 +218,7 @@ def test_nothing_goes_on_after_a_cancel(scan: Volume, write: Write) -> None:
 
 @pytest.mark.slow
 def test_blocks_side_by_side_are_what_they_are_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "load", lambda: None)
     shapes = [(6, 40, 36), (6, 40, 36), (6, 40, 36), (5, 40, 36), (6, 40, 36)]
     blocks = [
         anatomy(shape, seed, noise)
@@ -172,7 +226,6 @@ def test_blocks_side_by_side_are_what_they_are_alone(monkeypatch: pytest.MonkeyP
     ]
     chunks = [coder.encode_block(block, NETWORK) for block in blocks]
     for batch in (64, 1000, 1 << 20):
-        monkeypatch.setattr(coder, "_BATCH", batch)
         monkeypatch.setattr(coder, "_BATCH", batch)
         assert [coder.encode_block(block, NETWORK) for block in blocks] == chunks
         decoded = coder.decode_blocks(chunks, shapes, NETWORK)
@@ -184,9 +237,10 @@ def test_the_air_around_a_patient_is_what_the_network_says_of_it(
 ) -> None:
     block = np.zeros((6, 40, 40), np.uint16)
     block[2:, 10:20, 10:20] = anatomy((4, 10, 10))
-    shortened = coder.encode_block(block, NETWORK)
+    shortened = round_trip(block)
     monkeypatch.setattr(coder, "_EMPTY_MATTERS", 0.0)
-    assert coder.encode_block(block, NETWORK) == shortened
+    with on(None):
+        assert coder.encode_block(block, NETWORK) == shortened
 
 
 def test_the_network_is_exact() -> None:
@@ -263,11 +317,17 @@ def test_forged_bytes_raise_and_take_no_more_room_than_the_block() -> None:
         for at in rng.integers(0, len(data), 3):
             forged[at] = rng.integers(256)
         end = len(data) if rng.random() < 0.7 else int(rng.integers(0, len(data)))
-        try:
-            (decoded,) = coder.decode_blocks([bytes(forged[:end])], [block.shape], NETWORK)
-        except decode.FOREIGN_ERRORS:
-            continue
-        assert decoded.shape == block.shape
+        found = set()
+        for path in PATHS:
+            try:
+                with on(path):
+                    (decoded,) = coder.decode_blocks([bytes(forged[:end])], [block.shape], NETWORK)
+            except decode.FOREIGN_ERRORS:
+                found.add(None)
+                continue
+            assert decoded.shape == block.shape
+            found.add(decoded.tobytes())
+        assert len(found) == 1
 
 
 def test_shapes_that_would_take_for_ever_are_refused() -> None:

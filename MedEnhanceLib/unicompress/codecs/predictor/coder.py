@@ -16,8 +16,9 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib import native
 from MedEnhanceLib.unicompress.codecs.integers import Indices
-from MedEnhanceLib.unicompress.codecs.predictor import rans
+from MedEnhanceLib.unicompress.codecs.predictor import compiled, rans
 from MedEnhanceLib.unicompress.codecs.predictor.features import (
     COUNT,
     FINE,
@@ -102,6 +103,12 @@ class Head:
         linear.check()
         return cls(lanes_bits, start, linear), rest
 
+    def split(self, rest: bytes) -> tuple[rans.States, rans.Words]:
+        """States and words of what follows the head."""
+        return np.frombuffer(rest, "<u8", self.lanes), np.frombuffer(
+            rest, "<u4", offset=8 * self.lanes
+        )
+
 
 def go_on() -> None:
     """A safe point that never stops."""
@@ -117,13 +124,28 @@ def encode_block(
     if not codable(indices):
         return None
     layout = layout_of(indices.shape)
+    if (library := _library_for(network)) is not None:
+        start, linear = start_of(indices), fit(indices, layout)
+        coded = compiled.symbols_of(library, indices, linear, start, network, check)
+        head = Head(lanes_for(indices.size, coded.bytes), start, linear)
+        states, words = compiled.pack(library, coded, head.lanes)
+    else:
+        head, (states, words) = _encode(indices, layout, network, check)
+    return head.pack() + states.astype("<u8").tobytes() + words.astype("<u4").tobytes()
+
+
+def _library_for(network: Network) -> native.Library | None:
+    return native.load() if compiled.knows(network) else None
+
+
+def _encode(
+    indices: Indices, layout: Layout, network: Network, check: Callable[[], None]
+) -> tuple[Head, tuple[rans.States, rans.Words]]:
+    """As the compiled library does it."""
     context = Context.of(indices, layout, check)
     symbols, size = np.empty(indices.size, np.int64), 0.0
-    for start, cells in _batches(layout):
-        check()
-        places = places_of(context.expect(network, cells))
-        coded = rans.symbols_of(context.cells[cells].astype(np.int64), places)
-        symbols[start : start + len(cells)] = coded.packed()
+    for start, coded in _coded(context, network, check):
+        symbols[start : start + len(coded.starts)] = coded.packed()
         size += coded.bytes
     head = Head(lanes_for(indices.size, size), context.start, context.linear)
     encoder = rans.Encoder(head.lanes)
@@ -131,8 +153,17 @@ def encode_block(
         check()
         numbers = layout.corners.take(layout.ready(step)) + step
         encoder.push(rans.Symbols.unpacked(symbols.take(numbers)))
-    states, words = encoder.finish()
-    return head.pack() + states.astype("<u8").tobytes() + words.astype("<u4").tobytes()
+    return head, encoder.finish()
+
+
+def _coded(
+    context: Context, network: Network, check: Callable[[], None]
+) -> Iterator[tuple[int, rans.Symbols]]:
+    """The symbols of all voxels, row by row, with the number of the first one."""
+    for start, cells in _batches(context.layout):
+        check()
+        places = places_of(context.expect(network, cells))
+        yield start, rans.symbols_of(context.cells[cells].astype(np.int64), places)
 
 
 def codable(indices: Indices) -> bool:
@@ -148,16 +179,26 @@ def fits(shape: Shape) -> bool:
     return min(shape[1:]) >= 2 and few_voxels and steps_of(shape) <= _MOST_STEPS
 
 
-def ideal_bytes(indices: Indices, network: Network, share: int) -> float:
-    """About what `encode_block` would take, from one batch of voxels in `share`."""
+def ideal_bytes(indices: Indices, network: Network) -> float:
+    """About what `encode_block` would take."""
     layout = layout_of(indices.shape)
+    if (library := _library_for(network)) is not None:
+        linear = fit(indices, layout)
+        start = start_of(indices)
+        return compiled.symbols_of(library, indices, linear, start, network, go_on).bytes
     context = Context.of(indices, layout)
-    size, voxels = 0.0, 0
-    for _, cells in list(_batches(layout))[::share]:
-        places = places_of(context.expect(network, cells))
-        size += rans.symbols_of(context.cells[cells].astype(np.int64), places).bytes
-        voxels += len(cells)
-    return size * indices.size / voxels
+    return sum(coded.bytes for _, coded in _coded(context, network, go_on))
+
+
+def start_of(indices: Indices) -> int:
+    """The index of cells that have no voxel to repeat."""
+    return int(np.median(indices[0, 0]))
+
+
+def fit(indices: Indices, layout: Layout) -> Linear:
+    """The linear prediction of a block."""
+    cells = layout.pad(indices.astype(np.float32), start_of(indices))
+    return fit_linear(cells, layout, int(indices.max()))
 
 
 @dataclass(frozen=True)
@@ -173,7 +214,7 @@ class Context:
     @classmethod
     def of(cls, indices: Indices, layout: Layout, check: Callable[[], None] = go_on) -> Context:
         """Fit the linear prediction and take its errors."""
-        top, start = int(indices.max()), int(np.median(indices[0, 0]))
+        top, start = int(indices.max()), start_of(indices)
         cells = layout.pad(indices.astype(np.float32), start)
         linear = fit_linear(cells, layout, top)
         # Neighbors of cells that follow each other follow each other; the padding is overwritten.
@@ -283,9 +324,6 @@ def _batches(layout: Layout) -> Iterator[tuple[int, Cells]]:
         yield start, cells[start : start + _BATCH].astype(np.int64)
 
 
-#: Voxels that are looked at in one go: what a processor's cache holds of their features.
-
-
 def decode_blocks(
     chunks: Sequence[bytes],
     shapes: Sequence[Shape],
@@ -299,8 +337,15 @@ def decode_blocks(
     """
     if not all(map(fits, shapes)):
         raise ValueError("a block of a shape that is never written")
-    decoded: dict[int, npt.NDArray[np.uint16]] = {}
     heads = [Head.unpack(data) for data in chunks]
+    if (library := _library_for(network)) is not None:
+        return [
+            compiled.decode(
+                library, shape, head.linear, head.start, head.split(rest), network, check
+            )
+            for (head, rest), shape in zip(heads, shapes, strict=True)
+        ]
+    decoded: dict[int, npt.NDArray[np.uint16]] = {}
     alike: dict[tuple[Shape, int], list[int]] = {}
     for number, ((head, _), shape) in enumerate(zip(heads, shapes, strict=True)):
         alike.setdefault((shape, head.lanes_bits), []).append(number)
@@ -317,10 +362,7 @@ class _Group:
         self._heads = [head for head, _ in heads]
         self._ring, self._network = ring, network
         self._layout = layout = ring.layout
-        lanes = self._heads[0].lanes
-        states = [np.frombuffer(rest, "<u8", lanes) for _, rest in heads]
-        words = [np.frombuffer(rest, "<u4", offset=8 * lanes) for _, rest in heads]
-        self._decoder = rans.Decoder(states, words)
+        self._decoder = rans.Decoder([head.split(rest) for head, rest in heads])
         self._tops = np.array([[head.linear.top] for head in self._heads], np.int64)
         self._top = int(self._tops.max())
         # Of every block its ring of indices, then of every block its ring of errors.

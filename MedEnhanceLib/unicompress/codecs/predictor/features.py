@@ -89,7 +89,7 @@ def _scales(length: int = 24 * LOG_STEPS) -> tuple[Floats, Floats]:
 
 
 #: down: FINE · _WEIGHTS / sum, with eight bits; up: the sum itself, with six.
-_DOWN, _UP = _scales()
+DOWN, UP = _scales()
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Features:
     def mean(self, shift: Floats) -> Floats:
         """The linear prediction moved by `shift`, in 1/64 of the local scale; floor."""
         # A sum of 64 weights over 1/64: twelve bits down.
-        moved = _UP.take(self.log)
+        moved = UP.take(self.log)
         moved *= shift
         moved *= np.float32(1 / 4096)
         np.floor(moved, out=moved)
@@ -117,7 +117,7 @@ class Features:
 
 def scale_of(log: Ints) -> Floats:
     """The local scale of a logarithm, in sixteenths of an index."""
-    scale: Floats = _UP[log] * np.float32(1 / _WEIGHTS)
+    scale: Floats = UP[log] * np.float32(1 / _WEIGHTS)
     return scale
 
 
@@ -168,7 +168,7 @@ def features_of(
     sums += _FLOOR
     logs = (sums.view(np.int32) >> _LOG_SHIFT) - _LOG_ONE
     log = logs[0]
-    down = _DOWN.take(log)
+    down = DOWN.take(log)
     steps *= down
     parts = values[SEEN:-1]
     parts[0] = log - _LOG_MIDDLE

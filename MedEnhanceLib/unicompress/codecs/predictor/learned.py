@@ -58,8 +58,6 @@ _LEAST_STEPS, _MOST_STEPS = 600, 3000
 _LEAST_TUNED = 1 << 18
 #: What a file takes for a chunk besides its bytes; it holds a network twice.
 _CHUNK_BYTES = 64
-#: One batch of voxels in four is enough to estimate what a block would take.
-_ESTIMATED_BY = 4
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ def cheapest(predictors: Sequence[Predictor], block: Voxels, bound: float | None
     indices = integers_of(block, bound).indices
     if len(predictors) == 1 or not codable(indices):
         return predictors[0]
-    return min(predictors, key=lambda one: ideal_bytes(indices, one.network, _ESTIMATED_BY))
+    return min(predictors, key=lambda one: ideal_bytes(indices, one.network))
 
 
 def would_take(predictor: Predictor, block: Voxels, bound: float | None) -> float:
@@ -124,9 +122,7 @@ def would_take(predictor: Predictor, block: Voxels, bound: float | None) -> floa
     indices = integers_of(block, bound).indices
     if not indices.any():
         return 0.0
-    return (
-        ideal_bytes(indices, predictor.network, _ESTIMATED_BY) if codable(indices) else float("inf")
-    )
+    return ideal_bytes(indices, predictor.network) if codable(indices) else float("inf")
 
 
 def taught(

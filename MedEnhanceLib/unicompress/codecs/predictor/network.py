@@ -96,7 +96,7 @@ class Network:
             width, largest = len(layer.weights), _LARGEST
         if width != 3:
             raise ValueError(f"{width} outputs instead of 3")
-        self._matrices = [_matrix(layer) for layer in layers]
+        self.matrices = [_matrix(layer) for layer in layers]
         self._emptiness = self.expect(empty_features())
 
     @classmethod
@@ -127,7 +127,7 @@ class Network:
 
     def outputs(self, values: Floats) -> Floats:
         """Whole numbers [3, n] of feature values [COUNT, n]."""
-        for matrix in self._matrices[:-1]:
+        for matrix in self.matrices[:-1]:
             # The last row of a hidden layer is 1: it carries the next bias.
             hidden = np.empty((len(matrix) + 1, values.shape[1]), np.float32)
             product(matrix, values, out=hidden[:-1])
@@ -135,7 +135,7 @@ class Network:
             np.clip(hidden[:-1], np.float32(0), np.float32(_LARGEST), out=hidden[:-1])
             hidden[-1] = 1
             values = hidden
-        sums = product(self._matrices[-1], values)
+        sums = product(self.matrices[-1], values)
         return np.floor(sums, out=sums)
 
     def in_emptiness(self, first: npt.NDArray[np.bool_]) -> Expected:

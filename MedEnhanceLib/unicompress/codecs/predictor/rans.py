@@ -39,9 +39,9 @@ REACH = 1 << 17
 #: Slots are looked up by their upper bits first.
 COARSE = 10
 #: By class of scale: an index's bits below its bin, and its first distribution.
-_BITS_OF = np.maximum((np.arange(SCALE_CLASSES) - _NARROW) >> 2, 0)
-_TABLE_OF = np.where(_BITS_OF > 0, _NARROW + np.arange(SCALE_CLASSES) % 4, np.arange(SCALE_CLASSES))
-_TABLE_OF *= _PHASES * SHAPES
+BITS_OF = np.maximum((np.arange(SCALE_CLASSES) - _NARROW) >> 2, 0)
+TABLE_OF = np.where(BITS_OF > 0, _NARROW + np.arange(SCALE_CLASSES) % 4, np.arange(SCALE_CLASSES))
+TABLE_OF *= _PHASES * SHAPES
 #: e ** 1.3: how much wider the wide component is.
 WIDER = 3.6692966676192444
 #: Shares of the wide component: e ** x / (1 + e ** x) for x = −4, −3.25 … 1.25.
@@ -56,9 +56,14 @@ SHARES = (
     0.77729986117469108,
 )
 
+#: Bits of a symbol's cost behind the point.
+_COST_BITS = 16
+CUT_SHORT = "the stream ends before its block"
+NOT_WRITTEN = "the stream is not one that was written"
+
 Words = npt.NDArray[np.uint32]
 States = npt.NDArray[np.uint64]
-_LOWEST = np.uint64(1 << 32)
+LOWEST = np.uint64(1 << 32)
 _WORD = np.uint64(32)
 _MASK = np.uint64((1 << BITS) - 1)
 _BITS = np.uint64(BITS)
@@ -116,13 +121,13 @@ def places_of(expected: Expected) -> Places:
     """Which distribution each voxel takes, and where it lies."""
     tables = make_tables()
     scale = expected.scale
-    bits = _BITS_OF.take(scale)
+    bits = BITS_OF.take(scale)
     center = expected.mean.astype(np.int64)
     center += 8  # indices reach half a step to either side
     center >>= bits + 1
     base = center >> 3
     center &= _PHASES - 1
-    table = _TABLE_OF.take(scale)
+    table = TABLE_OF.take(scale)
     table += center * SHAPES
     table += expected.shape
     row = table * (_SYMBOLS + 1)
@@ -220,6 +225,19 @@ def _logistic(x: Doubles) -> Doubles:
     return np.where(x > 0, 1 / (1 + power), power / (1 + power))
 
 
+@cache
+def costs() -> Words:
+    """By a symbol's frequency: what it takes, in 1/65536 bit. Whole: sums of any order agree."""
+    frequencies = np.arange(1, (1 << BITS) + 1)
+    costs = np.rint((BITS - np.log2(frequencies)) * (1 << _COST_BITS))
+    return np.concatenate([[0], costs]).astype(np.uint32)
+
+
+def bytes_of(cost: int) -> float:
+    """Of a sum of `costs`."""
+    return cost / (8 << _COST_BITS)
+
+
 @dataclass(frozen=True)
 class Symbols:
     """How voxels are coded: start and frequency of the symbol, and `bits` bits of `extra`."""
@@ -232,7 +250,7 @@ class Symbols:
     @property
     def bytes(self) -> float:
         """That they take."""
-        return float((BITS - np.log2(self.frequencies) + self.bits).sum()) / 8
+        return bytes_of(int(costs().take(self.frequencies).sum() + (self.bits.sum() << _COST_BITS)))
 
     def packed(self) -> Ints:
         """In 64 bits for each voxel: 16, 17 (a frequency may be all), 16 and 5 of them."""
@@ -251,7 +269,7 @@ class Encoder:
     """One block's stream, filled from its end: the last step first."""
 
     def __init__(self, lanes: int) -> None:
-        self._states = np.full(lanes, _LOWEST, np.uint64)
+        self._states = np.full(lanes, LOWEST, np.uint64)
         self._words: list[Words] = []
 
     def push(self, symbols: Symbols) -> None:
@@ -293,11 +311,11 @@ class Decoder:
     step is not done in a round.
     """
 
-    def __init__(self, states: list[States], words: list[Words]) -> None:
-        """states: of each block, all of one length. A state or word too many shows in `finish`."""
-        self._states = np.stack(states)
-        self._words = [one.astype(np.uint64) for one in words]
-        self._next = [0] * len(words)
+    def __init__(self, streams: Sequence[tuple[States, Words]]) -> None:
+        """Of each block its states, all of one length, and words; too many show in `finish`."""
+        self._states = np.stack([states for states, _ in streams])
+        self._words = [words.astype(np.uint64) for _, words in streams]
+        self._next = [0] * len(streams)
         self._tables = make_tables()
 
     def pull(self, places: Places, tops: Ints) -> Ints:
@@ -354,8 +372,8 @@ class Decoder:
     def finish(self) -> None:
         """Raise ValueError unless every stream was read to its end, and to its beginning."""
         lengths = [len(words) for words in self._words]
-        if self._next != lengths or (self._states != _LOWEST).any():
-            raise ValueError("the stream is not one that was written")
+        if self._next != lengths or (self._states != LOWEST).any():
+            raise ValueError(NOT_WRITTEN)
 
     def _symbols(self, slots: Ints, row: Ints, run: Ints, floor: Ints) -> tuple[Ints, Ints]:
         """Where the symbols' counts are, and the counts at their ends."""
@@ -385,7 +403,7 @@ class Decoder:
     def _refill(self, states: States) -> None:
         """Where a state fell below its lowest, take the block's next word."""
         flat = states.reshape(-1)
-        (needs,) = (flat < _LOWEST).nonzero()
+        (needs,) = (flat < LOWEST).nonzero()
         if not needs.size:
             return
         blocks, lanes = states.shape
@@ -396,7 +414,7 @@ class Decoder:
             end = self._next[block] = start + stop - before
             before = stop
             if end > len(self._words[block]):
-                raise ValueError("the stream ends before its block")
+                raise ValueError(CUT_SHORT)
             words.append(self._words[block][start:end])
         filled = flat.take(needs)
         filled <<= _WORD

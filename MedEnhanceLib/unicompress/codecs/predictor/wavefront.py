@@ -254,11 +254,22 @@ class Ring:
         """From the lines of a step's voxels."""
         return self._away[step % self.slots]
 
+    @property
+    def lags(self) -> Cells:
+        """Of neighbors, and then errors: steps since they were coded."""
+        lags: Cells = _LAGS
+        return lags
+
+    @cached_property
+    def beside(self) -> Cells:
+        """Of neighbors, and then errors: lines from a voxel's own."""
+        lines: Cells = _AWAY @ np.array([self.layout.frame[1], 1])
+        return lines
+
     @cached_property
     def _away(self) -> list[Away]:
-        beside = _AWAY @ np.array([self.layout.frame[1], 1])
-        slots = (np.arange(self.slots)[:, None] - _LAGS) % self.slots
-        return list(map(Away.of, slots * self.layout.lines + beside))
+        slots = (np.arange(self.slots)[:, None] - self.lags) % self.slots
+        return list(map(Away.of, slots * self.layout.lines + self.beside))
 
 
 @lru_cache(maxsize=8)
