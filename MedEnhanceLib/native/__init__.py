@@ -1,10 +1,11 @@
-"""Compiled parts in portable C, found and checked here; PyTorch does without them.
+"""Compiled parts in portable C, found and checked here; PyTorch and numpy do without them.
 
 One shared library lies in this folder, built by `build.py` from the C files beside it. It holds
 each function once for every vector width of the processor family, and the widest that this
 processor has is used. All widths give the same bits.
 
-The C functions trust what they are given, so everything is checked here before a call.
+The C functions trust what they are given, so everything is checked before a call: of the denoising
+filter here, of the lossless codec where its tables are.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.errors import MedEnhanceError
+from MedEnhanceLib.runtime.progress import Monitor
 
 #: As in native.h.
 ABI = 3
@@ -30,8 +32,8 @@ NO_MEMORY, BAD_STREAM = 2, 3
 FILE = "medenhance_native" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 #: Vector widths by their bit in `native_widths`, narrowest first.
 WIDTHS = ("plain", "avx2", "avx512")
-#: Measured ratio of CPU time without the library, for messages.
-SLOWER = 10
+#: Measured ratios of CPU time without the library, for messages.
+_SLOWER = "denoising takes about ten times as long, lossless compression about four times"
 _HERE = Path(__file__).resolve().parent
 _BUILD = "python -m MedEnhanceLib.native.build"
 _LABELS = {"plain": "no vector extension", "avx2": "AVX2", "avx512": "AVX-512"}
@@ -253,17 +255,25 @@ def _found(folder: Path) -> tuple[Library | None, str]:
     """The library in a folder, or None and why."""
     path = folder / FILE
     if not path.is_file():
-        return None, f"not compiled: denoising takes about {SLOWER} times as long"
+        return None, f"not compiled: {_SLOWER}"
     try:
         library = Library(path)
     except MedEnhanceError as error:
-        return None, f"{error.message}: denoising takes about {SLOWER} times as long"
+        return None, f"{error.message}: {_SLOWER}"
     return library, f"compiled, {_LABELS[library.width]}"
 
 
 def load(folder: Path = _HERE) -> Library | None:
     """The library at the widest vectors of this processor; None where there is none to use."""
     return _found(folder)[0]
+
+
+def load_or_warn(monitor: Monitor) -> Library | None:
+    """As `load`; the user is told where the work has to do without."""
+    library = load()
+    if library is None:
+        monitor.warn(f"The compiled library is not used: {describe()}")
+    return library
 
 
 def describe(folder: Path = _HERE) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from MedEnhanceLib import native
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.slabs import blank
 from MedEnhanceLib.core.volume import Volume, Voxels, restore_dtype
@@ -260,12 +261,13 @@ def decode_chunks(
         return chunk, container.read(chunk), [container.read(one) for one in more]
 
     def decode(batch: list[Bytes]) -> list[Voxels]:
-        together = decode_side_by_side(header, context, batch)
-        return together or [decode_chunk(container, header, context, *item) for item in batch]
+        found = decode_side_by_side(header, context, batch)
+        return found or [decode_chunk(container, header, context, *item) for item in batch]
 
+    together = batches(header, chunks, monitor)
     decoded = ordered_map(
         decode,
-        ([read(chunk) for chunk in batch if chunk] for batch in batches(header, chunks)),
+        ([read(chunk) for chunk in batch if chunk] for batch in together),
         threads=thread_count(
             threads, None if header.mode in ("lossless", "max_error") else wavelet.MOST_THREADS
         ),
@@ -275,12 +277,19 @@ def decode_chunks(
         yield from blocks
 
 
-def batches(header: Header, chunks: Iterable[ChunkInfo | None]) -> Iterator[list[ChunkInfo | None]]:
-    """Chunks of learned blocks that follow each other are decoded side by side, others alone."""
+def batches(
+    header: Header, chunks: Iterable[ChunkInfo | None], monitor: Monitor
+) -> Iterator[list[ChunkInfo | None]]:
+    """Chunks of learned blocks that follow each other may be decoded side by side, others alone.
+
+    Without the compiled library; with it a block alone is as fast, and threads share the blocks.
+    """
     most = max(1, _VOXELS_AT_ONCE // header.grid.largest_block)
     batch: list[ChunkInfo | None] = []
     for chunk in chunks:
         is_learned = chunk is not None and chunk.kind == LEARNED
+        if is_learned and native.load_or_warn(monitor) is not None:
+            most = 1
         if batch and (not is_learned or len(batch) >= most):
             yield batch
             batch = []

@@ -154,7 +154,7 @@ def _read_blocks(
             return damage
 
     blocks = range(len(header.grid))
-    wanted = batches(header, (chunks.get(block) for block in blocks))
+    wanted = batches(header, (chunks.get(block) for block in blocks), monitor)
     decoded = ordered_map(
         decode, (list(map(read, batch)) for batch in wanted), threads=threads, monitor=monitor
     )

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from MedEnhanceLib import native
 from MedEnhanceLib.core.slabs import let_go
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.unicompress.allocation.task import Payload, Task
@@ -116,6 +117,7 @@ def _piece(block: Voxels) -> Voxels:
 def _code_learned(task: Task, bound: float | None, predictor: Predictor) -> Payload:
     voxels = task.voxels
     grid = predictor_grid(voxels.shape)
+    native.load_or_warn(task.monitor)
     predictor = taught(predictor, voxels, bound, threads=task.threads, monitor=task.monitor)
 
     def code(number: int) -> tuple[Code, Voxels]:

@@ -35,6 +35,7 @@ from MedEnhanceLib.unicompress.codecs.predictor.tuning import samples_of
 from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
 from MedEnhanceLib.unicompress.models import MODEL_CHUNK, shipped_model
 
+from ..conftest import WarningRecorder
 from . import minimal_predictor, minimal_reader
 from .conftest import Write
 from .test_damage import chunks_of, rebuild
@@ -432,6 +433,7 @@ def test_a_block_that_cannot_be_decoded_is_named(
 def test_recovered_blocks_are_decoded_side_by_side(
     scan: Volume, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(native, "load", lambda: None)
     path = write(scan, lossless=True)
     decoded_at_once = []
     once = learned.decode_blocks
@@ -506,6 +508,20 @@ def test_fast_uses_no_network(scan: Volume, tmp_path: Path) -> None:
 def test_a_record_of_one_byte_holds_no_larger_index() -> None:
     with pytest.raises(ValueError, match="255"):
         learned._narrowed(np.array([[[300]]], np.uint16), np.dtype(np.uint8))
+
+
+@pytest.mark.usefixtures("small_learned_blocks")
+def test_without_the_compiled_library_the_work_says_so_and_is_the_same(
+    scan: Volume, tmp_path: Path, recorder: WarningRecorder
+) -> None:
+    with on(None):
+        compress(scan, tmp_path / "a.ucv", CompressConfig(lossless=True), monitor=recorder.monitor)
+    compress(scan, tmp_path / "b.ucv", CompressConfig(lossless=True))
+    assert (tmp_path / "a.ucv").read_bytes() == (tmp_path / "b.ucv").read_bytes()
+    with on(None):
+        decompress(tmp_path / "b.ucv", monitor=recorder.monitor)
+    assert len(recorder.warnings) == 1
+    assert "compiled library" in recorder.warnings[0]
 
 
 def test_lanes_of_a_forged_head_are_refused() -> None:
