@@ -263,7 +263,7 @@ def _effort(
     """What full effort leaves of the bytes that fast coding takes, from a few blocks."""
     grid = coding_grid(voxels.shape)
     middle = grid.box(len(grid) // 2).of(voxels)
-    predictor = cheapest(predictors, middle, bound) if predictors else None
+    predictor = cheapest(predictors, [middle], bound) if predictors else None
 
     def sizes(number: int) -> tuple[int, int]:
         block = grid.box(number).of(voxels)
@@ -271,7 +271,7 @@ def _effort(
             len(code_block(block, bound, speed=speed, variants=(STACKED,)).data)
             for speed in _EFFORTS
         )
-        learned = would_take(predictor, block, bound) if predictor else math.inf
+        learned = would_take(predictor, [block], bound) if predictor else math.inf
         return int(min(full, max(learned, 1))), fast
 
     until = _until(_spread(len(grid))[:_FULL_EFFORT_BLOCKS], _FULL_EFFORT_SECONDS, [])

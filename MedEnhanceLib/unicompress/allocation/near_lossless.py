@@ -37,9 +37,11 @@ from MedEnhanceLib.unicompress.codecs.predictor.learned import (
 from MedEnhanceLib.unicompress.container import Chunk
 from MedEnhanceLib.unicompress.verify import Tally
 
-#: Blocks, and voxels of each, that decide between learned and classical types.
+#: Blocks, and slices, rows and columns of each, that decide between learned and classical types.
 _COMPARED = 3
-_COMPARED_VOXELS = 1 << 17
+_PIECE = (16, 96, 96)
+#: Of what classical types take: more than teaching was ever seen to make up for.
+_TAUGHT_MOST = 1.1
 #: What a header takes to name a model, twice.
 _NAMED_BYTES = 250
 #: Bits per voxel from which on a bounded error is tried for a ratio.
@@ -62,7 +64,7 @@ def code_bounded(task: Task, bound: float | None) -> Payload:
     bound = bound or None
     grid = coding_grid(task.voxels.shape)
     if task.predictors and task.speed != "fast":
-        chosen = _learned_wins(task.voxels, bound, task.predictors)
+        chosen = _winning_predictor(task, bound)
         if chosen is not None:
             return _code_learned(task, bound, chosen)
     polled = _poll(task, grid, bound)
@@ -87,38 +89,50 @@ def _all_coded(task: Task, grid: Grid, code: Callable[[int], tuple[Code, Voxels]
     return Payload(grid, chunks, tally)
 
 
-def _learned_wins(
-    voxels: Voxels, bound: float | None, predictors: Sequence[Predictor]
-) -> Predictor | None:
-    """The predictor that takes less than every classical type on some blocks, or None."""
-    blocks = _pieces(voxels)
-    chosen = cheapest(predictors, blocks[len(blocks) // 2], bound)
-    learned = sum(would_take(chosen, block, bound) for block in blocks)
+def _winning_predictor(task: Task, bound: float | None) -> Predictor | None:
+    """The predictor, taught the volume, if it takes less than the classical types; else None."""
+    voxels, pieces = task.voxels, _pieces(task.voxels)
+    share = sum(piece.size for piece in pieces) / voxels.size
+    chosen = cheapest(task.predictors, pieces, bound)
     classical = 0
-    for block in blocks:
-        classical += len(code_block(block, bound, speed="normal", variants=(STACKED,)).data)
-    saved = (classical - learned) * voxels.size / sum(block.size for block in blocks)
+    for piece in pieces:
+        classical += len(code_block(piece, bound, speed="normal", variants=(STACKED,)).data)
+    if would_take(chosen, pieces, bound) > _TAUGHT_MOST * classical:
+        return None
+    native.load_or_warn(task.monitor)
+    chosen = taught(
+        chosen, voxels, bound, speed=task.speed, threads=task.threads, monitor=task.monitor
+    )
+    carried = 2 * len(chosen.model.data) if chosen.carried else 0
+    saved = (classical - would_take(chosen, pieces, bound)) / share - carried
     return chosen if saved > _NAMED_BYTES else None
 
 
 def _pieces(voxels: Voxels) -> list[Voxels]:
-    """The middle of a few blocks: enough to compare."""
+    """Parts of the middle of a few blocks: enough to compare.
+
+    Many slices of a small extent: a predictor looks at the slices before.
+    """
     grid = coding_grid(voxels.shape)
+    frames = voxels.reshape(-1, *voxels.shape[-3:])
     numbers = np.unique(np.linspace(0, len(grid) - 1, 2 + _COMPARED).astype(int)[1:-1]).tolist()
-    return [_piece(grid.box(number).of(voxels)) for number in numbers]
-
-
-def _piece(block: Voxels) -> Voxels:
-    count = max(4, _COMPARED_VOXELS // max(1, block[0].size))
-    first = max(0, (len(block) - count) // 2)
-    return block[first : first + count]
+    found = []
+    for number in numbers:
+        box = grid.box(number)
+        spans = (box.k, box.j, box.i)
+        centers = [(start + stop) // 2 for start, stop in spans]
+        starts = [
+            max(0, min(center - most // 2, extent - most))
+            for center, most, extent in zip(centers, _PIECE, frames.shape[1:], strict=True)
+        ]
+        cut = tuple(slice(start, start + most) for start, most in zip(starts, _PIECE, strict=True))
+        found.append(frames[box.frame][cut])
+    return found
 
 
 def _code_learned(task: Task, bound: float | None, predictor: Predictor) -> Payload:
     voxels = task.voxels
     grid = predictor_grid(voxels.shape)
-    native.load_or_warn(task.monitor)
-    predictor = taught(predictor, voxels, bound, threads=task.threads, monitor=task.monitor)
 
     def code(number: int) -> tuple[Code, Voxels]:
         block = grid.box(number).of(voxels)
@@ -195,7 +209,7 @@ def _first_bound(voxels: Voxels, room: float, predictors: Sequence[Predictor]) -
     share = sum(piece.size for piece in pieces) / voxels.size
 
     def size(bound: int) -> float:
-        learned = (sum(would_take(one, piece, bound) for piece in pieces) for one in predictors)
+        learned = (would_take(one, pieces, bound) for one in predictors)
         if np.isfinite(smallest := min(learned, default=np.inf)):
             return smallest / share
         codes = (code_block(piece, bound, speed="fast", variants=(STACKED,)) for piece in pieces)

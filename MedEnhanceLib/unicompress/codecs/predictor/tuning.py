@@ -77,12 +77,15 @@ class Samples:
         return self.part(generator.permutation(len(self)))
 
 
-def samples_of(indices: Indices, count: int, generator: np.random.Generator) -> Samples:
-    """About `count` voxels of a block."""
+def samples_of(
+    indices: Indices, count: int, generator: np.random.Generator, *, first: int = 0
+) -> Samples:
+    """About `count` voxels of a block [K, J, I], of the slices from `first` on."""
     layout = layout_of(indices.shape)
     context = Context.of(indices, layout)
-    drawn = generator.integers(0, indices.size, min(count, indices.size))
-    chosen = layout.cells_of(layout.order()[drawn])
+    begin = first * indices[0].size
+    drawn = generator.integers(begin, indices.size, min(count, indices.size - begin))
+    chosen = layout.cells_of(drawn)
     features = context.features(chosen)
     return Samples(
         np.ascontiguousarray(features.values[:-1].T).astype(np.int8),

@@ -152,12 +152,6 @@ class Layout:
         lines[ends[:-1]] += starts[1:] - (starts[:-1] + counts[:-1])
         return np.cumsum(lines, out=lines)
 
-    def order(self) -> Cells:
-        """The numbers of all voxels, step by step."""
-        return np.concatenate(
-            [self.corners.take(self.ready(step)) + step for step in range(self.steps)]
-        )
-
     def cells_of(self, numbers: Cells) -> Cells:
         """The cells of the voxels with these numbers."""
         _, J, I = self.shape  # noqa: E741 - the field's own names
